@@ -1,0 +1,24 @@
+//! roundsman: a reverse proxy and load balancer that sends requests only to upstreams its checker has found healthy.
+//!
+//! The directories are the rooms of `ARCHITECTURE.md`: each decides one thing. `main → cli → app` wire the rest;
+//! `model config health balance route exchange` are pure, `pool` keeps the state of the upstreams, and
+//! `probe proxy admin metrics telemetry` touch the world.
+
+pub mod admin;
+pub mod app;
+pub mod balance;
+pub mod cli;
+pub mod config;
+pub mod demo;
+pub mod exchange;
+pub mod health;
+pub mod metrics;
+pub mod model;
+pub mod pool;
+pub mod probe;
+pub mod proxy;
+pub mod route;
+pub mod telemetry;
+
+/// The version of this build, as `Cargo.toml` has it.
+pub const VERSION: &str = env!("CARGO_PKG_VERSION");

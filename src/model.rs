@@ -1,0 +1,21 @@
+//! The vocabulary: names, addresses, validated policies, probe outcomes, eligibility.
+//!
+//! Everything else speaks in these types. A value of a `policy` type cannot be wrong: `config` checked it once and
+//! nobody checks it again. This directory must never do I/O, log, spawn, or read a clock.
+
+pub mod address;
+pub mod eligibility;
+pub mod health;
+pub mod name;
+pub mod policy;
+pub mod probe;
+pub mod secret;
+pub mod units;
+
+pub use address::Address;
+pub use eligibility::{Eligibility, Ineligible};
+pub use health::{AdminState, HealthState};
+pub use name::Name;
+pub use probe::{Code, Judgement, ProbeReport};
+pub use secret::Secret;
+pub use units::{Ratio, Weight};

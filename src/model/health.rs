@@ -1,0 +1,65 @@
+//! The two states of an upstream that are not the data path's business to change: what its checks say, and what the
+//! operator says.
+
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+
+/// What the checks have concluded. Only `Healthy` may receive requests.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum HealthState {
+    /// No threshold has been reached yet, or what was known is out of date.
+    Unknown,
+    /// `healthy_threshold` consecutive passes, and no `unhealthy_threshold` consecutive failures since.
+    Healthy,
+    /// `unhealthy_threshold` consecutive failures, and no `healthy_threshold` consecutive passes since.
+    Unhealthy,
+}
+
+impl HealthState {
+    /// The word used in JSON, logs and metrics.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            HealthState::Unknown => "unknown",
+            HealthState::Healthy => "healthy",
+            HealthState::Unhealthy => "unhealthy",
+        }
+    }
+}
+
+impl fmt::Display for HealthState {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.as_str())
+    }
+}
+
+/// What the operator wants of an upstream.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum AdminState {
+    /// Takes requests when healthy.
+    #[default]
+    Enabled,
+    /// Takes no new requests; those in flight finish. Still probed.
+    Draining,
+    /// Takes no requests. Still probed.
+    Disabled,
+}
+
+impl AdminState {
+    /// The word used in the file, JSON, logs and metrics.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            AdminState::Enabled => "enabled",
+            AdminState::Draining => "draining",
+            AdminState::Disabled => "disabled",
+        }
+    }
+}
+
+impl fmt::Display for AdminState {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.as_str())
+    }
+}

@@ -1,0 +1,141 @@
+//! What one probe found: the outcome table, and the report that goes from `probe` to `pool`.
+//!
+//! The codes are HAProxy's (`check_statuses` in its `src/check.c`), because operators already read them. They are the
+//! same in logs, JSON, command line and metrics.
+
+use std::fmt;
+use std::time::Duration;
+
+/// The outcome codes. `L4`: connecting; `L6`: TLS; `L7`: the protocol above.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Code {
+    /// Connected.
+    L4Ok,
+    /// Refused or unreachable.
+    L4Con,
+    /// No connection within the deadline.
+    L4Tout,
+    /// Handshake done.
+    L6Ok,
+    /// Handshake refused, or a certificate problem.
+    L6Rsp,
+    /// No handshake within the deadline.
+    L6Tout,
+    /// The answer is as expected.
+    L7Ok,
+    /// No whole answer within the deadline.
+    L7Tout,
+    /// The answer is malformed, or an expectation other than the status failed.
+    L7Rsp,
+    /// Another status than expected.
+    L7Sts,
+    /// The probe could not be made for want of our own resources (descriptors, ports, memory): no verdict.
+    NoRes,
+    /// The probe itself broke: no verdict, and the upstream becomes unknown.
+    Panic,
+}
+
+impl Code {
+    /// Every code, for tables and metrics.
+    pub const ALL: [Code; 12] = [
+        Code::L4Ok,
+        Code::L4Con,
+        Code::L4Tout,
+        Code::L6Ok,
+        Code::L6Rsp,
+        Code::L6Tout,
+        Code::L7Ok,
+        Code::L7Tout,
+        Code::L7Rsp,
+        Code::L7Sts,
+        Code::NoRes,
+        Code::Panic,
+    ];
+
+    /// The word used everywhere.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Code::L4Ok => "L4OK",
+            Code::L4Con => "L4CON",
+            Code::L4Tout => "L4TOUT",
+            Code::L6Ok => "L6OK",
+            Code::L6Rsp => "L6RSP",
+            Code::L6Tout => "L6TOUT",
+            Code::L7Ok => "L7OK",
+            Code::L7Tout => "L7TOUT",
+            Code::L7Rsp => "L7RSP",
+            Code::L7Sts => "L7STS",
+            Code::NoRes => "NORES",
+            Code::Panic => "PANIC",
+        }
+    }
+
+    /// What the code says about the upstream.
+    pub fn judgement(self) -> Judgement {
+        match self {
+            Code::L4Ok | Code::L6Ok | Code::L7Ok => Judgement::Pass,
+            Code::L4Con | Code::L4Tout | Code::L6Rsp | Code::L6Tout => Judgement::Fail,
+            Code::L7Tout | Code::L7Rsp | Code::L7Sts => Judgement::Fail,
+            Code::NoRes => Judgement::NoVerdict,
+            Code::Panic => Judgement::Broken,
+        }
+    }
+}
+
+impl fmt::Display for Code {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.as_str())
+    }
+}
+
+/// What a probe means for the streaks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Judgement {
+    /// One more pass.
+    Pass,
+    /// One more failure.
+    Fail,
+    /// Neither: our own lack of resources.
+    NoVerdict,
+    /// The probe panicked: what was known of this upstream no longer holds.
+    Broken,
+}
+
+/// What one probe found.
+#[derive(Debug, Clone, PartialEq)]
+pub struct ProbeReport {
+    /// The outcome; `code.judgement()` is what it means.
+    pub code: Code,
+    /// The status of the answer, where one was read.
+    pub status: Option<u16>,
+    /// From the start of the probe to its end.
+    pub duration: Duration,
+    /// One sentence with the values: `status 503, expected 200-299; body: "…"`. Texts from the upstream in it are
+    /// truncated and escaped.
+    pub reason: Box<str>,
+    /// What the operator may want to try, where a hint is known.
+    pub hint: Option<&'static str>,
+}
+
+impl ProbeReport {
+    /// The reason, followed by the hint where there is one.
+    pub fn sentence(&self) -> String {
+        match self.hint {
+            Some(hint) => format!("{} ({hint})", self.reason),
+            None => self.reason.to_string(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn codes_are_distinct_words() {
+        let mut words: Vec<_> = Code::ALL.iter().map(|c| c.as_str()).collect();
+        words.sort_unstable();
+        words.dedup();
+        assert_eq!(words.len(), Code::ALL.len());
+    }
+}

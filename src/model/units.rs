@@ -1,0 +1,84 @@
+//! Numbers with a range: weights and shares. Decides their bounds; `config` reports what falls outside.
+
+use std::fmt;
+use std::num::NonZeroU16;
+
+/// An upstream's share of its pool's traffic, 1 to 1,000.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Weight(NonZeroU16);
+
+impl Weight {
+    /// The weight of an upstream that names none.
+    pub const ONE: Weight = Weight(NonZeroU16::MIN);
+    /// The largest weight.
+    pub const MAX: u16 = 1_000;
+
+    /// Refuses 0 and what is over 1,000.
+    pub fn try_new(value: i64) -> Option<Weight> {
+        let value = u16::try_from(value).ok().filter(|v| *v <= Weight::MAX)?;
+        NonZeroU16::new(value).map(Weight)
+    }
+
+    /// The number, 1 to 1,000.
+    pub fn as_u32(self) -> u32 {
+        u32::from(self.0.get())
+    }
+}
+
+impl fmt::Debug for Weight {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.0)
+    }
+}
+
+/// A share from 0 to 1, kept in parts per million so that it compares and hashes.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Ratio(u32);
+
+impl Ratio {
+    /// Nothing.
+    pub const ZERO: Ratio = Ratio(0);
+
+    /// Refuses what is not a finite number from 0 to 1.
+    pub fn try_new(value: f64) -> Option<Ratio> {
+        (value.is_finite() && (0.0..=1.0).contains(&value)).then(|| Ratio((value * 1e6).round() as u32))
+    }
+
+    /// The share as a number from 0 to 1.
+    pub fn as_f64(self) -> f64 {
+        f64::from(self.0) / 1e6
+    }
+
+    /// `self` of `total`, rounded up.
+    pub fn of_rounded_up(self, total: usize) -> usize {
+        let parts = total as u128 * u128::from(self.0);
+        usize::try_from(parts.div_ceil(1_000_000)).unwrap_or(usize::MAX)
+    }
+}
+
+impl fmt::Debug for Ratio {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.as_f64())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_share_of_ten_rounds_up() {
+        let share = |v| Ratio::try_new(v).unwrap().of_rounded_up(10);
+        assert_eq!([share(0.0), share(0.3), share(0.31), share(1.0)], [0, 3, 4, 10]);
+        assert_eq!(Ratio::try_new(f64::NAN), None);
+        assert_eq!(Ratio::try_new(1.01), None);
+    }
+
+    #[test]
+    fn weights_are_one_to_a_thousand() {
+        assert_eq!(Weight::try_new(0), None);
+        assert_eq!(Weight::try_new(1_001), None);
+        assert_eq!(Weight::try_new(-1), None);
+        assert_eq!(Weight::try_new(1_000).unwrap().as_u32(), 1_000);
+    }
+}
