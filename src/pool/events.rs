@@ -1,0 +1,129 @@
+//! The event ring: the last 1,000 things an operator may ask about, read by the API, the command line and the dashboard.
+//! Bounded; the oldest is forgotten first, and a reader can see from the numbers that it missed some.
+
+use std::collections::VecDeque;
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use crate::model::{Address, Code, HealthState, Name};
+
+/// Events kept.
+pub const EVENTS_MAX: usize = 1_000;
+
+/// One event.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Event {
+    /// Counts events from 1 for the life of the process.
+    pub seq: u64,
+    /// When it happened.
+    pub at: Instant,
+    /// What happened.
+    pub kind: EventKind,
+}
+
+/// What happened.
+#[derive(Debug, Clone, PartialEq)]
+pub enum EventKind {
+    /// An upstream's state changed.
+    Transition(Transition),
+    /// The operator changed what he wants of an upstream.
+    Admin {
+        /// The pool.
+        pool: Name,
+        /// The upstream.
+        upstream: Address,
+        /// What he wants now.
+        to: crate::model::AdminState,
+        /// Why, in his words; may be empty.
+        reason: String,
+    },
+    /// A pool began (`true`) or ceased to use upstreams that are not healthy, as `fail_open` says.
+    FailOpen {
+        /// The pool.
+        pool: Name,
+        /// Begun or ended.
+        on: bool,
+    },
+    /// A reload was applied, changed nothing, or was refused.
+    Reload {
+        /// `applied`, `unchanged` or `refused`.
+        result: &'static str,
+        /// The configuration's number after it.
+        generation: u64,
+        /// Why it was refused.
+        error: Option<String>,
+    },
+    /// A probe panicked; its upstream is unknown now.
+    ProbePanic {
+        /// The pool.
+        pool: Name,
+        /// The upstream.
+        upstream: Address,
+    },
+    /// The scheduler of probes died and was started again.
+    CheckerRestart,
+}
+
+/// A change of an upstream's state.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Transition {
+    /// The pool.
+    pub pool: Name,
+    /// The upstream.
+    pub upstream: Address,
+    /// What it was.
+    pub from: HealthState,
+    /// What it is.
+    pub to: HealthState,
+    /// The code of the probe that decided; `None` when none did (stale).
+    pub code: Option<Code>,
+    /// One sentence.
+    pub reason: String,
+    /// How long that probe took.
+    pub duration: Option<Duration>,
+    /// Healthy upstreams of the pool after it.
+    pub healthy_left: usize,
+}
+
+/// The last events.
+#[derive(Debug, Default)]
+pub struct EventRing {
+    events: VecDeque<Event>,
+    seq: u64,
+}
+
+impl EventRing {
+    /// Adds one and forgets the oldest if there are too many; the answer is the one added.
+    pub fn push(&mut self, at: Instant, kind: EventKind) -> &Event {
+        if self.events.len() == EVENTS_MAX {
+            self.events.pop_front();
+        }
+        self.seq += 1;
+        self.events.push_back(Event { seq: self.seq, at, kind });
+        self.events.back().expect("just pushed")
+    }
+
+    /// Those with a number greater than `seq`, oldest first.
+    pub fn after(&self, seq: u64) -> impl Iterator<Item = &Event> {
+        let skip = self.events.partition_point(|event| event.seq <= seq);
+        self.events.range(skip..)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn the_ring_keeps_the_newest_and_goes_on_counting() {
+        let mut ring = EventRing::default();
+        for _ in 0..EVENTS_MAX + 5 {
+            ring.push(Instant::now(), EventKind::CheckerRestart);
+        }
+        assert_eq!(ring.after(0).count(), EVENTS_MAX);
+        assert_eq!(ring.after(0).next().map(|e| e.seq), Some(6));
+        assert_eq!(ring.after(EVENTS_MAX as u64 + 3).count(), 2);
+        assert_eq!(ring.after(u64::MAX).count(), 0);
+    }
+}

@@ -1,0 +1,85 @@
+//! A request's hold on an upstream. Taken when the upstream is picked, settled when the attempt ends, and given back in
+//! `Drop` at the latest, so that a cancelled request is counted too.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use super::upstream::Upstream;
+
+/// One attempt's hold on an upstream: counts as in flight while it lives.
+#[derive(Debug)]
+pub struct Lease {
+    upstream: Arc<Upstream>,
+}
+
+/// How an attempt on an upstream ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Settled {
+    /// A whole answer, whatever its status, or the client left.
+    Done,
+    /// No connection could be made: refused, unreachable or timed out. A hint for the checker.
+    ConnectFailed,
+    /// The connection was reset, or too slow, before the whole answer. A hint for the checker.
+    Broke,
+    /// It broke in a way that says nothing about the upstream's health: a stale pooled connection, or our own lack of
+    /// descriptors or ports.
+    NotTheUpstream,
+}
+
+impl Lease {
+    /// Takes hold of an upstream that was just picked.
+    pub fn take(upstream: Arc<Upstream>) -> Lease {
+        upstream.in_flight.fetch_add(1, Ordering::Relaxed);
+        upstream.requests_total.fetch_add(1, Ordering::Relaxed);
+        Lease { upstream }
+    }
+
+    /// The upstream held.
+    pub fn upstream(&self) -> &Arc<Upstream> {
+        &self.upstream
+    }
+
+    /// Ends the hold and says how it went.
+    pub fn settle(self, how: Settled) {
+        match how {
+            Settled::Done | Settled::NotTheUpstream => {}
+            Settled::ConnectFailed => {
+                self.upstream.connect_failures_total.fetch_add(1, Ordering::Relaxed);
+                self.upstream.hint();
+            }
+            Settled::Broke => {
+                self.upstream.broken_total.fetch_add(1, Ordering::Relaxed);
+                self.upstream.hint();
+            }
+        }
+    }
+}
+
+impl Drop for Lease {
+    fn drop(&mut self) {
+        self.upstream.in_flight.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::Name;
+    use crate::pool::upstream::{Hints, UpstreamId};
+
+    #[test]
+    fn a_dropped_lease_gives_its_place_back_and_only_failures_hint() {
+        let (hints, mut receiver) = Hints::channel();
+        let name = Name::try_new("api").unwrap();
+        let upstream = Arc::new(Upstream::new(UpstreamId(1), name, "127.0.0.1:80".parse().unwrap(), hints));
+        drop(Lease::take(upstream.clone()));
+        Lease::take(upstream.clone()).settle(Settled::Done);
+        assert!(receiver.try_recv().is_err());
+        let lease = Lease::take(upstream.clone());
+        assert_eq!(upstream.in_flight.load(Ordering::Relaxed), 1);
+        lease.settle(Settled::ConnectFailed);
+        assert_eq!(upstream.in_flight.load(Ordering::Relaxed), 0);
+        assert_eq!(upstream.requests_total.load(Ordering::Relaxed), 3);
+        assert_eq!(receiver.try_recv(), Ok(UpstreamId(1)));
+    }
+}

@@ -1,0 +1,233 @@
+//! What a request loads once and keeps to its end: routes, listeners and pools of one configuration.
+//!
+//! Pools and listeners have numbers that stay with their name and address for the life of the process, so that a request
+//! that must pick again (a retry, the end of a wait) finds its pool in the newest snapshot without a string look-up.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering};
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+use tokio::sync::Notify;
+use tokio::time::Instant;
+
+use super::stats::PoolStats;
+use super::view::View;
+use crate::model::Name;
+use crate::route::Table;
+
+/// A pool's number: stays with its name for the life of the process.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct PoolId(pub u32);
+
+/// A listening socket's number: stays with its address for the life of the process.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct ListenerId(pub u32);
+
+/// The newest snapshot. Load it for every pick; keep what it gave to the end of the request.
+pub type Published = Arc<ArcSwap<Snapshot>>;
+
+/// One configuration as the data path sees it.
+#[derive(Debug)]
+pub struct Snapshot {
+    /// Counts applied configurations; the first is 1. 0 is the empty snapshot before the first.
+    pub generation: u64,
+    /// Which pool takes which request.
+    pub routes: Table<PoolId>,
+    listeners: Vec<Option<ListenerEntry>>,
+    pools: Vec<Option<Arc<Pool>>>,
+}
+
+impl Snapshot {
+    /// `listeners` and `pools` are indexed by their numbers.
+    pub fn new(
+        generation: u64,
+        routes: Table<PoolId>,
+        listeners: Vec<Option<ListenerEntry>>,
+        pools: Vec<Option<Arc<Pool>>>,
+    ) -> Snapshot {
+        Snapshot { generation, routes, listeners, pools }
+    }
+
+    /// The snapshot before the first configuration: no listener, no pool.
+    pub fn empty() -> Snapshot {
+        Snapshot::new(0, Table::empty(), Vec::new(), Vec::new())
+    }
+
+    /// The pool with this number, if this configuration has it.
+    pub fn pool(&self, id: PoolId) -> Option<&Arc<Pool>> {
+        self.pools.get(id.0 as usize)?.as_ref()
+    }
+
+    /// The listener with this number, if this configuration has it. `None`: it was removed, and its connections finish
+    /// their current request with `Connection: close`.
+    pub fn listener(&self, id: ListenerId) -> Option<&ListenerEntry> {
+        self.listeners.get(id.0 as usize)?.as_ref()
+    }
+
+    /// Every pool of this configuration.
+    pub fn pools(&self) -> impl Iterator<Item = &Arc<Pool>> {
+        self.pools.iter().flatten()
+    }
+}
+
+/// What a snapshot knows of a listening socket.
+#[derive(Debug, Clone)]
+pub struct ListenerEntry {
+    /// Its name in this configuration.
+    pub name: Name,
+    /// Where requests go that no route takes.
+    pub pool: Option<PoolId>,
+}
+
+/// One pool of one configuration.
+#[derive(Debug)]
+pub struct Pool {
+    /// Its number.
+    pub id: PoolId,
+    /// Its name.
+    pub name: Name,
+    /// What outlives this configuration.
+    pub shared: Arc<PoolShared>,
+    /// The eligible upstreams now. Only the pools of the newest snapshot are kept up to date.
+    pub view: ArcSwap<View>,
+}
+
+/// What a pool keeps over reloads.
+#[derive(Debug)]
+pub struct PoolShared {
+    /// Its counters.
+    pub stats: PoolStats,
+    /// Where round robin stands, so that a new view goes on where the old one was.
+    pub cursor: AtomicUsize,
+    waiting: AtomicU32,
+    changed: Notify,
+    epoch: Instant,
+    usable_at_ms: AtomicU64,
+}
+
+/// The most requests that wait for one pool.
+pub const WAITING_MAX: u32 = 1_000;
+/// The largest `Retry-After`, in seconds.
+pub const RETRY_AFTER_MAX: u64 = 300;
+/// `Retry-After` while no upstream is enabled, in seconds.
+pub const RETRY_AFTER_NONE_ENABLED: u64 = 30;
+
+impl PoolShared {
+    /// A pool without history. `now` is only an origin for its instants.
+    pub fn new(now: Instant) -> PoolShared {
+        PoolShared {
+            stats: PoolStats::default(),
+            cursor: AtomicUsize::new(0),
+            waiting: AtomicU32::new(0),
+            changed: Notify::new(),
+            epoch: now,
+            usable_at_ms: AtomicU64::new(u64::MAX),
+        }
+    }
+
+    /// Says that a new view or snapshot is published: wakes everyone who waits.
+    pub fn announce(&self) {
+        self.changed.notify_waiters();
+    }
+
+    /// A place among those who wait, or `None` when 1,000 do. Given back when dropped.
+    pub fn try_wait(self: &Arc<Self>) -> Option<WaitTicket> {
+        let more = |n: u32| (n < WAITING_MAX).then_some(n + 1);
+        self.waiting.fetch_update(Ordering::Relaxed, Ordering::Relaxed, more).ok()?;
+        Some(WaitTicket { pool: self.clone() })
+    }
+
+    /// Requests waiting now.
+    pub fn waiting(&self) -> u32 {
+        self.waiting.load(Ordering::Relaxed)
+    }
+
+    /// The controller's estimate of when the first upstream could be healthy; `None`: none is enabled.
+    pub fn set_usable_at(&self, at: Option<Instant>) {
+        let ms = at.map_or(u64::MAX, |at| at.saturating_duration_since(self.epoch).as_millis() as u64);
+        self.usable_at_ms.store(ms, Ordering::Relaxed);
+    }
+
+    /// Seconds for `Retry-After`: until the first upstream could be healthy, 1 to 300; 30 if none is enabled.
+    pub fn retry_after(&self, now: Instant) -> u64 {
+        match self.usable_at_ms.load(Ordering::Relaxed) {
+            u64::MAX => RETRY_AFTER_NONE_ENABLED,
+            ms => {
+                let left = (self.epoch + Duration::from_millis(ms)).saturating_duration_since(now);
+                left.as_millis().div_ceil(1_000).clamp(1, u128::from(RETRY_AFTER_MAX)) as u64
+            }
+        }
+    }
+}
+
+/// A place among the requests that wait for a pool.
+#[derive(Debug)]
+pub struct WaitTicket {
+    pool: Arc<PoolShared>,
+}
+
+impl WaitTicket {
+    /// Waits until the pool changes or `until` has come, whichever is first. `changed_already` is asked after the wait
+    /// is armed, so that a change between the caller's look at the view and this call is not missed; true ends the wait
+    /// at once. Cancel-safe.
+    pub async fn wait(&self, until: Instant, changed_already: impl FnOnce() -> bool) {
+        let notified = self.pool.changed.notified();
+        tokio::pin!(notified);
+        notified.as_mut().enable();
+        if changed_already() {
+            return;
+        }
+        let _ = tokio::time::timeout_at(until, notified).await;
+    }
+}
+
+impl Drop for WaitTicket {
+    fn drop(&mut self) {
+        self.pool.waiting.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn retry_after_is_one_to_three_hundred_and_thirty_when_none_is_enabled() {
+        let now = Instant::now();
+        let shared = PoolShared::new(now);
+        assert_eq!(shared.retry_after(now), 30);
+        for (in_ms, want) in [(0, 1), (900, 1), (1_000, 1), (1_001, 2), (4_200, 5), (1_000_000, 300)] {
+            shared.set_usable_at(Some(now + Duration::from_millis(in_ms)));
+            assert_eq!(shared.retry_after(now), want, "{in_ms} ms");
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_thousand_may_wait_and_one_more_may_not() {
+        let shared = Arc::new(PoolShared::new(Instant::now()));
+        let tickets: Vec<_> = (0..WAITING_MAX).map(|_| shared.try_wait().expect("room")).collect();
+        assert!(shared.try_wait().is_none());
+        drop(tickets);
+        assert_eq!(shared.waiting(), 0);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_wait_ends_with_a_change_or_at_its_time() {
+        let shared = Arc::new(PoolShared::new(Instant::now()));
+        let ticket = shared.try_wait().unwrap();
+        let begin = Instant::now();
+        ticket.wait(begin + Duration::from_secs(3), || false).await;
+        assert_eq!(begin.elapsed(), Duration::from_secs(3));
+        let announcer = shared.clone();
+        tokio::spawn(async move {
+            tokio::time::sleep(Duration::from_secs(1)).await;
+            announcer.announce();
+        });
+        let begin = Instant::now();
+        ticket.wait(begin + Duration::from_secs(3), || false).await;
+        assert_eq!(begin.elapsed(), Duration::from_secs(1));
+        ticket.wait(begin + Duration::from_secs(30), || true).await;
+        assert_eq!(begin.elapsed(), Duration::from_secs(1));
+    }
+}

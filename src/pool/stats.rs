@@ -1,0 +1,232 @@
+//! Counters of the data path, held by pools and read by `metrics` at scrape time. Plain atomics: the request path looks
+//! nothing up by name and takes no lock.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use crate::model::Code;
+
+/// What a pool has done.
+#[derive(Debug, Default)]
+pub struct PoolStats {
+    /// Requests by what the client was answered.
+    pub requests: [AtomicU64; RequestClass::ALL.len()],
+    /// Our own answers by reason.
+    pub answers: ReasonCount,
+    /// Attempts after the first.
+    pub retries: AtomicU64,
+    /// From the whole request head to the end of the answer.
+    pub request_seconds: Histogram,
+    /// From the request on its way to the upstream to the upstream's response head.
+    pub upstream_seconds: Histogram,
+    /// Probes of its upstreams by outcome, in the order of `Code::ALL`.
+    pub probes: [AtomicU64; Code::ALL.len()],
+    /// How long they took.
+    pub probe_seconds: Histogram,
+}
+
+impl PoolStats {
+    /// Counts one finished request.
+    pub fn record_request(&self, class: RequestClass, took: Duration) {
+        self.requests[class as usize].fetch_add(1, Ordering::Relaxed);
+        self.request_seconds.observe(took);
+    }
+
+    /// Counts one finished probe of an upstream of this pool.
+    pub fn record_probe(&self, code: Code, took: Duration) {
+        self.probes[code as usize].fetch_add(1, Ordering::Relaxed);
+        self.probe_seconds.observe(took);
+    }
+}
+
+/// What became of a request, by the class of the status the client saw.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum RequestClass {
+    /// 101.
+    Informational,
+    /// 200 to 299.
+    Success,
+    /// 300 to 399.
+    Redirection,
+    /// 400 to 499.
+    ClientError,
+    /// 500 to 599.
+    ServerError,
+    /// The client left before it had a status, or the answer broke off.
+    Aborted,
+}
+
+impl RequestClass {
+    /// Every class, in the order of the enum.
+    pub const ALL: [RequestClass; 6] = [
+        RequestClass::Informational,
+        RequestClass::Success,
+        RequestClass::Redirection,
+        RequestClass::ClientError,
+        RequestClass::ServerError,
+        RequestClass::Aborted,
+    ];
+
+    /// The class of a status; codes outside 100 to 599 never get this far.
+    pub fn of(status: u16) -> RequestClass {
+        match status {
+            0..=199 => RequestClass::Informational,
+            200..=299 => RequestClass::Success,
+            300..=399 => RequestClass::Redirection,
+            400..=499 => RequestClass::ClientError,
+            500.. => RequestClass::ServerError,
+        }
+    }
+
+    /// The word used in metrics.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            RequestClass::Informational => "1xx",
+            RequestClass::Success => "2xx",
+            RequestClass::Redirection => "3xx",
+            RequestClass::ClientError => "4xx",
+            RequestClass::ServerError => "5xx",
+            RequestClass::Aborted => "aborted",
+        }
+    }
+}
+
+macro_rules! answer_reasons {
+    ($($(#[$doc:meta])* $name:ident = ($status:literal, $word:literal),)*) => {
+        /// Why we answered ourselves. The word stands in the answer's body and in metrics.
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+        pub enum AnswerReason { $($(#[$doc])* $name,)* }
+
+        impl AnswerReason {
+            /// Every reason, in the order of the enum.
+            pub const ALL: [AnswerReason; [$($status),*].len()] = [$(AnswerReason::$name),*];
+
+            /// The reason code in bodies, logs and metrics.
+            pub fn as_str(self) -> &'static str {
+                match self { $(AnswerReason::$name => $word,)* }
+            }
+
+            /// The status it goes with.
+            pub fn status(self) -> u16 {
+                match self { $(AnswerReason::$name => $status,)* }
+            }
+        }
+    };
+}
+
+answer_reasons! {
+    /// The head or a chunk cannot be read in one way only.
+    Malformed = (400, "malformed"),
+    /// No route takes it, and the listener has no pool.
+    NoRoute = (404, "no_route"),
+    /// CONNECT or TRACE.
+    Method = (405, "method"),
+    /// The head did not arrive in time.
+    HeaderTimeout = (408, "header_timeout"),
+    /// The body is too large.
+    BodyTooLarge = (413, "body_too_large"),
+    /// The target is too long.
+    TargetTooLong = (414, "target_too_long"),
+    /// An expectation other than 100-continue.
+    Expectation = (417, "expectation"),
+    /// The head is too large or has too many fields.
+    HeadTooLarge = (431, "head_too_large"),
+    /// A transfer coding we do not speak.
+    NotImplemented = (501, "not_implemented"),
+    /// No upstream could be connected to.
+    ConnectFailed = (502, "connect_failed"),
+    /// The upstream broke off before its answer.
+    UpstreamBroke = (502, "upstream_broke"),
+    /// The upstream's answer is malformed.
+    BadResponse = (502, "bad_response"),
+    /// Nothing is eligible.
+    NoneEligible = (503, "none_eligible"),
+    /// Too many wait already.
+    QueueFull = (503, "queue_full"),
+    /// Our own lack of descriptors or ports.
+    Resources = (503, "resources"),
+    /// The connection took too long.
+    ConnectTimeout = (504, "connect_timeout"),
+    /// The answer took too long.
+    UpstreamTimeout = (504, "upstream_timeout"),
+    /// Another version of HTTP.
+    Version = (505, "version"),
+}
+
+/// One counter per reason.
+#[derive(Debug, Default)]
+pub struct ReasonCount([AtomicU64; AnswerReason::ALL.len()]);
+
+impl ReasonCount {
+    /// Counts one.
+    pub fn inc(&self, reason: AnswerReason) {
+        self.0[reason as usize].fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// How many so far.
+    pub fn get(&self, reason: AnswerReason) -> u64 {
+        self.0[reason as usize].load(Ordering::Relaxed)
+    }
+}
+
+/// A histogram of durations with fixed bounds, from 0.5 ms to 60 s.
+#[derive(Debug, Default)]
+pub struct Histogram {
+    buckets: [AtomicU64; Histogram::BOUNDS_US.len() + 1],
+    sum_us: AtomicU64,
+}
+
+impl Histogram {
+    /// Upper bounds in microseconds; one more bucket takes the rest.
+    pub const BOUNDS_US: [u64; 16] = [
+        500, 1_000, 2_500, 5_000, 10_000, 25_000, 50_000, 100_000, 250_000, 500_000, 1_000_000, 2_500_000, 5_000_000,
+        10_000_000, 30_000_000, 60_000_000,
+    ];
+
+    /// Counts one duration.
+    pub fn observe(&self, took: Duration) {
+        let us = u64::try_from(took.as_micros()).unwrap_or(u64::MAX);
+        let bucket = Histogram::BOUNDS_US.partition_point(|bound| *bound < us);
+        self.buckets[bucket].fetch_add(1, Ordering::Relaxed);
+        self.sum_us.fetch_add(us, Ordering::Relaxed);
+    }
+
+    /// Counts per bucket, not cumulated; the last is what exceeds every bound.
+    pub fn counts(&self) -> [u64; Histogram::BOUNDS_US.len() + 1] {
+        std::array::from_fn(|i| self.buckets[i].load(Ordering::Relaxed))
+    }
+
+    /// The sum of all durations, in seconds.
+    pub fn sum_seconds(&self) -> f64 {
+        self.sum_us.load(Ordering::Relaxed) as f64 / 1e6
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn tables_are_in_the_order_of_their_enums() {
+        for (i, class) in RequestClass::ALL.into_iter().enumerate() {
+            assert_eq!(class as usize, i);
+        }
+        for (i, code) in Code::ALL.into_iter().enumerate() {
+            assert_eq!(code as usize, i);
+        }
+        for (i, reason) in AnswerReason::ALL.into_iter().enumerate() {
+            assert_eq!(reason as usize, i);
+        }
+    }
+
+    #[test]
+    fn a_duration_on_a_bound_belongs_below_it() {
+        let h = Histogram::default();
+        for us in [500, 501, 70_000_000] {
+            h.observe(Duration::from_micros(us));
+        }
+        let counts = h.counts();
+        assert_eq!((counts[0], counts[1], counts[16]), (1, 1, 1));
+        assert!((h.sum_seconds() - 70.001_001).abs() < 1e-9);
+    }
+}

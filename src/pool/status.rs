@@ -1,0 +1,143 @@
+//! What the controller tells about itself: one consistent picture of every pool, made on request for the admin API,
+//! metrics and command line. Instants are turned into dates by whoever prints them.
+
+use std::sync::Arc;
+
+use tokio::time::Instant;
+
+use super::snapshot::PoolShared;
+use super::upstream::Upstream;
+use crate::model::{AdminState, Eligibility, HealthState, Name, ProbeReport, Weight};
+
+/// Every pool of the running configuration.
+#[derive(Debug, Clone)]
+pub struct Status {
+    /// The configuration's number.
+    pub generation: u64,
+    /// The pools, in file order.
+    pub pools: Vec<PoolStatus>,
+    /// How the checker itself is.
+    pub checker: CheckerStatus,
+}
+
+/// How the checker itself is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct CheckerStatus {
+    /// It is not running now (it is being restarted): verdicts stand, but may be out of date.
+    pub stale: bool,
+    /// How often it had to be restarted.
+    pub restarts_total: u64,
+    /// How many probes panicked.
+    pub probe_panics_total: u64,
+    /// Probes in flight.
+    pub probes_in_flight: usize,
+}
+
+/// One word for a pool.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum PoolSummary {
+    /// Every enabled upstream is healthy.
+    Healthy,
+    /// It serves, but an enabled upstream is not healthy, or it serves in a way the user wrote down for bad days.
+    Degraded,
+    /// It has nothing eligible.
+    Unhealthy,
+    /// It has nothing eligible yet, and no enabled upstream has been judged unhealthy.
+    Unknown,
+}
+
+impl PoolSummary {
+    /// The word used in JSON and on the command line.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            PoolSummary::Healthy => "healthy",
+            PoolSummary::Degraded => "degraded",
+            PoolSummary::Unhealthy => "unhealthy",
+            PoolSummary::Unknown => "unknown",
+        }
+    }
+}
+
+/// One pool.
+#[derive(Debug, Clone)]
+pub struct PoolStatus {
+    /// Its name.
+    pub name: Name,
+    /// One word for it.
+    pub summary: PoolSummary,
+    /// Upstreams that are healthy, retiring ones not counted.
+    pub healthy: usize,
+    /// Upstreams of the configuration.
+    pub total: usize,
+    /// Upstreams that may be picked now.
+    pub eligible: usize,
+    /// It uses upstreams that are not healthy, as `when_no_healthy = "fail_open"` says.
+    pub fail_open: bool,
+    /// Removed upstreams still serve until a new one is healthy.
+    pub warming: bool,
+    /// Every enabled upstream has been judged, or one is healthy: the pool's part of readiness.
+    pub judged: bool,
+    /// When its first probe began.
+    pub first_probe: Option<Instant>,
+    /// Its counters.
+    pub shared: Arc<PoolShared>,
+    /// Its upstreams, in file order, retiring ones last.
+    pub upstreams: Vec<UpstreamStatus>,
+}
+
+/// One upstream of a pool.
+#[derive(Debug, Clone)]
+pub struct UpstreamStatus {
+    /// Its address, load and counters.
+    pub upstream: Arc<Upstream>,
+    /// What its checks say.
+    pub state: HealthState,
+    /// Whether it may be picked.
+    pub eligibility: Eligibility,
+    /// Why it is not healthy, or not eligible; `None` when all is well.
+    pub why: Option<String>,
+    /// Since when it is in this state.
+    pub since: Instant,
+    /// Its weight.
+    pub weight: Weight,
+    /// Whether it is a backup.
+    pub backup: bool,
+    /// What the operator says.
+    pub admin: AdminState,
+    /// Whether live traffic ejected it.
+    pub ejected: bool,
+    /// Whether its state was reached under an earlier check definition.
+    pub carried: bool,
+    /// Whether it left the configuration and serves until a new one is healthy.
+    pub retiring: bool,
+    /// The run of equal results that is going on.
+    pub streak: Option<Streak>,
+    /// Probes that ended with a verdict.
+    pub checks_total: u64,
+    /// Changes of state.
+    pub transitions_total: u64,
+    /// The last probe that ended.
+    pub last_check: Option<LastCheck>,
+    /// When the next probe is due.
+    pub next_due: Instant,
+}
+
+/// A run of equal results.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Streak {
+    /// Whether it is of passes.
+    pub pass: bool,
+    /// How many; goes on after the threshold.
+    pub count: u32,
+    /// The threshold.
+    pub needed: u32,
+}
+
+/// The last probe that ended.
+#[derive(Debug, Clone)]
+pub struct LastCheck {
+    /// When it ended.
+    pub at: Instant,
+    /// What it found.
+    pub report: Arc<ProbeReport>,
+}

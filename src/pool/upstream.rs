@@ -1,0 +1,171 @@
+//! One upstream of one pool: what outlives snapshots and views, because requests, connections and counters hold on to
+//! it across reloads. Its health is not here (the controller owns that); its load, counters and connections are.
+
+use std::collections::HashMap;
+use std::fmt;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+
+use parking_lot::Mutex;
+use tokio::sync::mpsc;
+
+use crate::model::{Address, Name};
+
+/// Identifies an upstream (pool and address) for the life of the process; never used again after it is gone.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct UpstreamId(pub u64);
+
+/// One upstream of one pool.
+#[derive(Debug)]
+pub struct Upstream {
+    /// Unique for the life of the process.
+    pub id: UpstreamId,
+    /// The pool it belongs to.
+    pub pool: Name,
+    /// Where its requests go.
+    pub address: Address,
+    /// Requests in flight, kept by leases.
+    pub in_flight: AtomicU32,
+    /// Requests sent to it, kept by leases.
+    pub requests_total: AtomicU64,
+    /// Connections that could not be made, kept by leases.
+    pub connect_failures_total: AtomicU64,
+    /// Requests that broke after the connection was made, kept by leases.
+    pub broken_total: AtomicU64,
+    /// Its open connections, so that idle ones can be closed when it becomes unhealthy.
+    pub connections: Connections,
+    hinted: AtomicBool,
+    hints: Hints,
+}
+
+impl Upstream {
+    /// A new upstream without load. `hints` is where failures seen by the data path are announced.
+    pub fn new(id: UpstreamId, pool: Name, address: Address, hints: Hints) -> Upstream {
+        Upstream {
+            id,
+            pool,
+            address,
+            in_flight: AtomicU32::new(0),
+            requests_total: AtomicU64::new(0),
+            connect_failures_total: AtomicU64::new(0),
+            broken_total: AtomicU64::new(0),
+            connections: Connections::default(),
+            hinted: AtomicBool::new(false),
+            hints,
+        }
+    }
+
+    /// The data path saw a connect failure, a reset or a timeout: asks for a probe soon. Never changes a verdict. One
+    /// hint is enough until the checker has taken it, so a storm of failures costs one message.
+    pub fn hint(&self) {
+        if !self.hinted.swap(true, Ordering::Relaxed) && !self.hints.send(self.id) {
+            self.hinted.store(false, Ordering::Relaxed);
+        }
+    }
+
+    /// The checker has taken the hint; the next failure may send another.
+    pub fn hint_taken(&self) {
+        self.hinted.store(false, Ordering::Relaxed);
+    }
+}
+
+/// Where hints go: a bounded channel to the checker. A full channel drops the hint, because the regular probe follows.
+#[derive(Clone)]
+pub struct Hints(Option<mpsc::Sender<UpstreamId>>);
+
+impl Hints {
+    /// Hints kept before one is dropped.
+    pub const CAPACITY: usize = 1_024;
+
+    /// The two ends of a hint channel.
+    pub fn channel() -> (Hints, mpsc::Receiver<UpstreamId>) {
+        let (sender, receiver) = mpsc::channel(Hints::CAPACITY);
+        (Hints(Some(sender)), receiver)
+    }
+
+    /// Hints that go nowhere, for tests of what does not concern them.
+    pub fn none() -> Hints {
+        Hints(None)
+    }
+
+    fn send(&self, id: UpstreamId) -> bool {
+        self.0.as_ref().is_none_or(|sender| sender.try_send(id).is_ok())
+    }
+}
+
+impl fmt::Debug for Hints {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Hints")
+    }
+}
+
+/// A connection to an upstream that can be told to close while it is idle. The data path implements it.
+pub trait Connection: Send + Sync + fmt::Debug {
+    /// Closes it if no request is using it now. If one is, the connection must close when that request is done.
+    fn close_if_idle(&self);
+}
+
+/// The open connections of one upstream.
+#[derive(Debug, Default)]
+pub struct Connections {
+    open: Mutex<HashMap<u64, Arc<dyn Connection>>>,
+    epoch: AtomicU64,
+    next: AtomicU64,
+}
+
+impl Connections {
+    /// Which generation of connections is good now. A connection made under an older one must not be used again.
+    pub fn epoch(&self) -> u64 {
+        self.epoch.load(Ordering::Acquire)
+    }
+
+    /// Remembers an open connection; the answer is the key to forget it with.
+    pub fn insert(&self, connection: Arc<dyn Connection>) -> u64 {
+        let key = self.next.fetch_add(1, Ordering::Relaxed);
+        self.open.lock().insert(key, connection);
+        key
+    }
+
+    /// Forgets a connection that is about to close.
+    pub fn remove(&self, key: u64) {
+        self.open.lock().remove(&key);
+    }
+
+    /// How many are open.
+    pub fn len(&self) -> usize {
+        self.open.lock().len()
+    }
+
+    /// Whether none is open.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Begins a new epoch and closes what is idle; what is in use closes after its request.
+    pub fn close_idle(&self) {
+        self.epoch.fetch_add(1, Ordering::AcqRel);
+        let open: Vec<_> = self.open.lock().values().cloned().collect();
+        for connection in open {
+            connection.close_if_idle();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_storm_of_failures_sends_one_hint_until_it_is_taken() {
+        let (hints, mut receiver) = Hints::channel();
+        let name = Name::try_new("api").unwrap();
+        let upstream = Upstream::new(UpstreamId(7), name, "127.0.0.1:80".parse().unwrap(), hints);
+        upstream.hint();
+        upstream.hint();
+        assert_eq!(receiver.try_recv(), Ok(UpstreamId(7)));
+        assert!(receiver.try_recv().is_err());
+        upstream.hint_taken();
+        upstream.hint();
+        assert_eq!(receiver.try_recv(), Ok(UpstreamId(7)));
+    }
+}
