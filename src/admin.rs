@@ -1,1 +1,14 @@
-//! Placeholder head, replaced with the room's own.
+//! The admin plane: liveness, readiness, health, status, metrics, events and the operator's orders, over HTTP on a socket,
+//! thread and runtime of its own, so that the data plane cannot starve it and it cannot block the data plane.
+//!
+//! What it serves is one table, [`routes::ROUTES`]. What it knows, it asks of its [`Host`], which `app` implements. Its
+//! JSON types ([`json`]) are shared with `cli` and apart from the internal ones.
+//!
+//! Must never block the data plane, show a secret, or trust a browser.
+
+pub mod clock;
+pub mod host;
+pub mod json;
+
+pub use clock::Clock;
+pub use host::{Access, CheckAnswer, Condition, ConfigFile, Host, LastReload, ProcessInfo, ReloadAnswer, SetAdmin};

@@ -1,0 +1,128 @@
+//! What the admin plane asks of the process it runs in. `app` implements [`Host`]; tests have a fake one.
+//!
+//! Nothing here is JSON: dates are instants, states are enums. `render` turns them into the contract's words.
+
+use async_trait::async_trait;
+use tokio::time::Instant;
+
+use super::json::{Diagnostic, ProcessState, ReloadResult};
+use crate::model::{Address, AdminState, Name, Secret};
+use crate::pool::{Event, Status};
+
+/// The process behind the admin socket. Called from the admin thread; only `reload` and `check` may take long, the others
+/// answer at once.
+#[async_trait]
+pub trait Host: Send + Sync + 'static {
+    /// One consistent picture of every pool.
+    fn status(&self, now: Instant) -> Status;
+
+    /// The events with a number greater than `seq`, oldest first.
+    fn events_after(&self, seq: u64) -> Vec<Event>;
+
+    /// What the process says of itself.
+    fn process(&self) -> ProcessInfo;
+
+    /// Who may ask. Read for every request, because a reload may change the token.
+    fn access(&self) -> Access;
+
+    /// The text of `/metrics`: in OpenMetrics 1.0 when `open_metrics`, else in the Prometheus text format 0.0.4.
+    fn metrics(&self, open_metrics: bool) -> String;
+
+    /// The operator changes what he wants of an upstream; `reason` is his words, may be empty.
+    fn set_admin(&self, pool: &str, upstream: &Address, to: AdminState, reason: &str) -> SetAdmin;
+
+    /// Rereads the configuration, as SIGHUP does, and answers when it is done. Goes on to its end even when this future is
+    /// dropped, because the client may leave.
+    async fn reload(&self) -> ReloadAnswer;
+
+    /// Validates the configuration file as `reload` would and applies nothing.
+    async fn check(&self) -> CheckAnswer;
+}
+
+/// Who may ask.
+#[derive(Debug, Clone)]
+pub struct Access {
+    /// The bearer token; `None`: anybody who reaches the socket.
+    pub token: Option<Secret>,
+    /// The configured address, whose host is always a good `Host`.
+    pub address: Address,
+}
+
+/// What the process says of itself.
+#[derive(Debug, Clone)]
+pub struct ProcessInfo {
+    /// Where it is in its life.
+    pub state: ProcessState,
+    /// When it began.
+    pub started: Instant,
+    /// What it runs on.
+    pub config: ConfigFile,
+    /// Named conditions of readiness besides the pools' (configuration loaded, listeners bound), in a fixed order.
+    pub conditions: Vec<Condition>,
+}
+
+/// A named condition of readiness.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Condition {
+    /// Its name, as in `"listeners"`.
+    pub name: &'static str,
+    /// Whether it holds.
+    pub met: bool,
+}
+
+/// The running configuration's file.
+#[derive(Debug, Clone)]
+pub struct ConfigFile {
+    /// As it was named on the command line; `None`: made from `--listen` and `--to`.
+    pub file: Option<String>,
+    /// When the running configuration was loaded.
+    pub loaded_at: Instant,
+    /// The last reload; `None` before the first.
+    pub last_reload: Option<LastReload>,
+}
+
+/// What became of a reload.
+#[derive(Debug, Clone)]
+pub struct LastReload {
+    /// In a word.
+    pub result: ReloadResult,
+    /// When it was done.
+    pub at: Instant,
+    /// Why it was refused, in one sentence.
+    pub error: Option<String>,
+}
+
+/// The answer to an order to reload.
+#[derive(Debug, Clone)]
+pub struct ReloadAnswer {
+    /// What became of it.
+    pub last: LastReload,
+    /// The configuration's number now.
+    pub generation: u64,
+    /// Pools whose removed upstreams still serve until a new one is healthy.
+    pub warming: Vec<Name>,
+    /// Every error when it was refused, and warnings.
+    pub diagnostics: Vec<Diagnostic>,
+}
+
+/// What a reload would do.
+#[derive(Debug, Clone)]
+pub struct CheckAnswer {
+    /// What would become of it.
+    pub result: ReloadResult,
+    /// Why it would be refused, in one sentence.
+    pub error: Option<String>,
+    /// Every error, and warnings.
+    pub diagnostics: Vec<Diagnostic>,
+}
+
+/// What became of an operator's order.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SetAdmin {
+    /// Done, or it was so already.
+    Done,
+    /// There is no pool of this name.
+    NoPool,
+    /// The pool has no upstream with this address.
+    NoUpstream,
+}

@@ -1,0 +1,443 @@
+//! The JSON of the admin API, as the contract has it: replies are written by `admin` and read by `cli`. Keys stay; more may
+//! be added. Dates are RFC 3339 in UTC with milliseconds.
+
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+
+pub use self::ordered::Ordered;
+use crate::model::{AdminState, HealthState};
+
+mod ordered;
+
+/// `GET /api/v1/status`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct StatusReply {
+    /// The version of the process.
+    pub version: String,
+    /// Counts applied configurations.
+    pub generation: u64,
+    /// Since its start.
+    pub uptime_seconds: f64,
+    /// Where it is in its life.
+    pub state: ProcessState,
+    /// Whether `/readyz` is green.
+    pub ready: bool,
+    /// What it runs on.
+    pub config: ConfigInfo,
+    /// How the checker itself is.
+    pub checker: CheckerInfo,
+    /// Pools by name, in file order.
+    pub pools: Ordered<PoolInfo>,
+}
+
+/// Where the process is in its life.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ProcessState {
+    /// Not serving yet.
+    Starting,
+    /// Serving.
+    Running,
+    /// Told to stop; finishes what is in flight.
+    Draining,
+}
+
+/// `config` of a status.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct ConfigInfo {
+    /// The file; null when made from `--listen` and `--to`.
+    pub file: Option<String>,
+    /// When the running configuration was loaded.
+    pub loaded_at: String,
+    /// The last reload; null before the first.
+    pub last_reload: Option<LastReloadInfo>,
+}
+
+/// What became of a reload.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct LastReloadInfo {
+    /// In a word.
+    pub result: ReloadResult,
+    /// When it was done.
+    pub at: String,
+    /// Why it was refused.
+    pub error: Option<String>,
+}
+
+/// A reload in a word.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ReloadResult {
+    /// The new configuration runs.
+    Applied,
+    /// Nothing a user can observe differs.
+    Unchanged,
+    /// The new one is not good; the old one runs on.
+    Refused,
+}
+
+/// How the checker itself is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CheckerInfo {
+    /// It is being restarted: verdicts stand, but may be out of date.
+    pub stale: bool,
+    /// How often it had to be restarted.
+    pub restarts_total: u64,
+    /// How many probes panicked.
+    pub probe_panics_total: u64,
+    /// Probes under way.
+    pub probes_in_flight: usize,
+}
+
+/// A pool in a word.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum PoolWord {
+    /// Every enabled upstream is healthy.
+    Healthy,
+    /// It serves, but not all is well.
+    Degraded,
+    /// It has nothing eligible.
+    Unhealthy,
+    /// It has nothing eligible yet.
+    Unknown,
+}
+
+/// One pool of a status.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct PoolInfo {
+    /// In a word.
+    pub status: PoolWord,
+    /// Healthy upstreams, retiring ones not counted.
+    pub healthy: usize,
+    /// Upstreams of the configuration.
+    pub total: usize,
+    /// Upstreams that may be picked now.
+    pub eligible: usize,
+    /// It uses upstreams that are not healthy, as `when_no_healthy = "fail_open"` says.
+    pub fail_open: bool,
+    /// Removed upstreams still serve until a new one is healthy.
+    pub warming: bool,
+    /// Requests that wait for an upstream.
+    pub waiting: u32,
+    /// In file order, retiring ones last.
+    pub upstreams: Vec<UpstreamInfo>,
+}
+
+/// One upstream of a status.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct UpstreamInfo {
+    /// Where its requests go.
+    pub address: String,
+    /// What its checks say.
+    pub state: HealthState,
+    /// Whether it may be picked.
+    pub eligible: bool,
+    /// Why it is not healthy or not eligible; null when all is well.
+    pub why: Option<String>,
+    /// Since when it is in this state.
+    pub since: String,
+    /// Its share.
+    pub weight: u32,
+    /// Whether it is a backup.
+    pub backup: bool,
+    /// What the operator says.
+    pub admin: AdminState,
+    /// Whether live traffic ejected it.
+    pub ejected: bool,
+    /// Whether its verdict was reached under an earlier check definition.
+    pub carried: bool,
+    /// Whether it left the configuration and serves until a new one is healthy.
+    pub retiring: bool,
+    /// Requests in flight.
+    pub in_flight: u32,
+    /// Requests sent to it.
+    pub requests_total: u64,
+    /// Open connections to it.
+    pub connections: usize,
+    /// Connections that could not be made.
+    pub connect_failures_total: u64,
+    /// Requests that broke after the connection was made.
+    pub broken_total: u64,
+    /// The run of equal results that is going on; null before the first.
+    pub streak: Option<StreakInfo>,
+    /// Probes that ended with a verdict.
+    pub checks_total: u64,
+    /// Changes of state.
+    pub transitions_total: u64,
+    /// The last probe that ended; null before the first.
+    pub last_check: Option<LastCheckInfo>,
+}
+
+/// Pass or fail.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Verdict {
+    /// As expected.
+    Pass,
+    /// Not as expected.
+    Fail,
+}
+
+/// A run of equal results.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StreakInfo {
+    /// Of what.
+    pub result: Verdict,
+    /// How many; goes on after the threshold.
+    pub count: u32,
+    /// The threshold.
+    pub needed: u32,
+}
+
+/// The last probe that ended.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct LastCheckInfo {
+    /// When it ended.
+    pub at: String,
+    /// What it means; null when it was no verdict (our own lack of resources, a panic).
+    pub result: Option<Verdict>,
+    /// The outcome code.
+    pub code: String,
+    /// The status of the answer, where one was read.
+    pub status: Option<u16>,
+    /// How long it took.
+    pub duration_ms: f64,
+    /// One sentence.
+    pub reason: String,
+}
+
+/// `GET /health`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct HealthReply {
+    /// In a word.
+    pub status: PoolWord,
+    /// Why it is not healthy.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+    /// Enabled upstreams that are not eligible; absent when there are none, 50 at most.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub unhealthy: Vec<UnhealthyInfo>,
+    /// With `?detailed=true`: pool name to status.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub components: Option<Ordered<PoolWord>>,
+    /// With `?detailed=true`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub uptime_seconds: Option<f64>,
+    /// With `?detailed=true`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub version: Option<String>,
+    /// With `?detailed=true`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub now: Option<String>,
+}
+
+/// `GET /health/POOL`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct PoolHealthReply {
+    /// In a word.
+    pub status: PoolWord,
+    /// Its name.
+    pub pool: String,
+    /// Healthy upstreams.
+    pub healthy: usize,
+    /// Upstreams of the configuration.
+    pub total: usize,
+    /// Upstreams that may be picked now.
+    pub eligible: usize,
+    /// Enabled upstreams that are not eligible; absent when there are none, 50 at most.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub unhealthy: Vec<UnhealthyInfo>,
+}
+
+/// An upstream that ought to serve and does not.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct UnhealthyInfo {
+    /// Its pool.
+    pub pool: String,
+    /// Its address.
+    pub upstream: String,
+    /// Why.
+    pub reason: String,
+}
+
+/// `GET /livez` and `GET /readyz`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ProbeReply {
+    /// `ok`, `ready` or `not_ready`.
+    pub status: String,
+    /// Why it is red.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+}
+
+/// `POST /api/v1/reload`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct ReloadReply {
+    /// What became of it, or would.
+    pub result: ReloadResult,
+    /// When it was done.
+    pub at: String,
+    /// Why it was refused, in one sentence.
+    pub error: Option<String>,
+    /// Whether it was only a trial.
+    pub dry_run: bool,
+    /// The configuration's number now.
+    pub generation: u64,
+    /// Pools whose removed upstreams still serve until a new one is healthy.
+    pub warming: Vec<String>,
+    /// Every error, and warnings.
+    pub errors: Vec<Diagnostic>,
+    /// As in status.
+    pub last_reload: Option<LastReloadInfo>,
+}
+
+/// One mistake in a configuration file, as `check --format json` prints it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Diagnostic {
+    /// The file.
+    pub file: Option<String>,
+    /// From 1; null for a file that cannot be read.
+    pub line: Option<usize>,
+    /// From 1, in characters.
+    pub column: Option<usize>,
+    /// The key, as in `pools.api.health.timeout`.
+    pub key: Option<String>,
+    /// What is wrong.
+    pub message: String,
+    /// What is accepted.
+    pub expected: Option<String>,
+    /// A near name.
+    pub suggestion: Option<String>,
+    /// `error` or `warning`.
+    pub severity: String,
+}
+
+/// `GET /api/v1/events`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct EventsReply {
+    /// Oldest first.
+    pub events: Vec<EventInfo>,
+    /// The number of the newest event there is; the `after` of the next question.
+    pub last: u64,
+}
+
+/// One event.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct EventInfo {
+    /// Counts events from 1 for the life of the process.
+    pub seq: u64,
+    /// When it happened.
+    pub at: String,
+    /// What happened.
+    #[serde(flatten)]
+    pub what: EventWhat,
+}
+
+/// What happened, tagged by `kind`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "snake_case")]
+pub enum EventWhat {
+    /// An upstream's state changed.
+    Transition {
+        /// The pool.
+        pool: String,
+        /// The upstream.
+        upstream: String,
+        /// What it was.
+        from: HealthState,
+        /// What it is.
+        to: HealthState,
+        /// The code of the probe that decided; null when none did.
+        code: Option<String>,
+        /// One sentence.
+        reason: String,
+        /// How long that probe took.
+        duration_ms: Option<f64>,
+        /// Healthy upstreams of the pool after it.
+        healthy_left: usize,
+    },
+    /// The operator changed what he wants of an upstream.
+    Admin {
+        /// The pool.
+        pool: String,
+        /// The upstream.
+        upstream: String,
+        /// What he wants now.
+        to: AdminState,
+        /// Why.
+        reason: String,
+    },
+    /// A pool began or ceased to use upstreams that are not healthy.
+    FailOpen {
+        /// The pool.
+        pool: String,
+        /// Begun or ended.
+        on: bool,
+    },
+    /// A reload was done.
+    Reload {
+        /// `applied`, `unchanged` or `refused`.
+        result: String,
+        /// The configuration's number after it.
+        generation: u64,
+        /// Why it was refused.
+        error: Option<String>,
+    },
+    /// A probe panicked.
+    ProbePanic {
+        /// The pool.
+        pool: String,
+        /// The upstream.
+        upstream: String,
+    },
+    /// The scheduler of probes was started again.
+    CheckerRestart,
+}
+
+/// The answer to `drain`, `undrain`, `disable` and `enable`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SetAdminReply {
+    /// The pool.
+    pub pool: String,
+    /// The upstream.
+    pub upstream: String,
+    /// What the operator wants now.
+    pub admin: AdminState,
+    /// What he wanted before.
+    pub was: AdminState,
+    /// Requests still in flight there.
+    pub in_flight: u32,
+}
+
+/// Any other answer than the one asked for.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ErrorReply {
+    /// One sentence.
+    pub error: String,
+}
+
+macro_rules! words {
+    ($($name:ident { $($variant:ident = $word:literal),* })*) => {$(
+        impl $name {
+            /// The word of the contract.
+            pub fn as_str(self) -> &'static str {
+                match self { $($name::$variant => $word,)* }
+            }
+        }
+
+        impl fmt::Display for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.pad(self.as_str())
+            }
+        }
+    )*};
+}
+
+words! {
+    ProcessState { Starting = "starting", Running = "running", Draining = "draining" }
+    ReloadResult { Applied = "applied", Unchanged = "unchanged", Refused = "refused" }
+    PoolWord { Healthy = "healthy", Degraded = "degraded", Unhealthy = "unhealthy", Unknown = "unknown" }
+    Verdict { Pass = "pass", Fail = "fail" }
+}
