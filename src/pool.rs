@@ -1,21 +1,27 @@
 //! The state of the upstreams: who is healthy, who may be picked, who is busy. One writer, many readers.
 //!
-//! Readers load what the controller publishes: one [`Snapshot`] for the whole process (changes with configuration) and
+//! [`state`] is the pure decision: events in, effects out. [`controller`] is its async shell and the only writer.
+//! Readers load what it publishes: one [`Snapshot`] for the whole process (changes with configuration) and
 //! one [`View`] per pool (changes with health, drain and membership). [`Upstream`] outlives both.
 //!
 //! Must never filter upstreams at pick time: the eligible set is computed when something changes.
 
+pub mod controller;
 pub mod events;
 pub mod lease;
+mod pools;
 pub mod snapshot;
+pub mod state;
 pub mod stats;
 pub mod status;
 pub mod upstream;
 pub mod view;
 
+pub use controller::{Controller, Prober};
 pub use events::{Event, EventKind, EventRing, Transition};
 pub use lease::{Lease, Settled};
 pub use snapshot::{ListenerEntry, ListenerId, Pool, PoolId, PoolShared, Published, Snapshot, WaitTicket};
+pub use state::{Applied, ProbeJob, SetAdminError};
 pub use stats::{AnswerReason, Histogram, PoolStats, ReasonCount, RequestClass};
 pub use status::{CheckerStatus, LastCheck, PoolStatus, PoolSummary, Status, Streak, UpstreamStatus};
 pub use upstream::{Connection, Connections, Hints, Upstream, UpstreamId};

@@ -1,0 +1,567 @@
+//! The verdict of one check on one address: a state, the run of equal results, and the instant of the next probe.
+//!
+//! ```text
+//!            healthy_threshold passes                unhealthy_threshold failures
+//!  Unknown ───────────────────────────▶ Healthy ◀──────────────────────────────▶ Unhealthy
+//!     ▲  └──────────── unhealthy_threshold failures ─────────────────────────────────▲
+//!     └── no probe ended for a long time (stale), or a probe panicked: from every state
+//! ```
+
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use crate::model::policy::Timing;
+use crate::model::{HealthState, Judgement};
+
+/// One verdict in the making.
+#[derive(Debug, Clone)]
+pub struct Track {
+    timing: Timing,
+    state: HealthState,
+    since: Instant,
+    run: Option<Run>,
+    first_seen: Instant,
+    first_start: Option<Instant>,
+    last_start: Option<Instant>,
+    last_end: Instant,
+    ever_passed: bool,
+    in_flight: bool,
+    hinted_in_flight: bool,
+    next_due: Instant,
+    slot: Slot,
+}
+
+/// A run of equal results.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Run {
+    /// Whether of passes.
+    pub pass: bool,
+    /// How many.
+    pub count: u32,
+}
+
+/// Where in an interval this upstream's probes belong, so that probes of many are spread.
+#[derive(Debug, Clone, Copy)]
+pub struct Slot {
+    /// The instant that intervals are counted from.
+    pub origin: Instant,
+    /// The part of an interval, as a fraction of 2^32.
+    pub part: u32,
+}
+
+impl Slot {
+    /// The first instant after `now` that is this slot of an interval.
+    fn after(self, now: Instant, interval: Duration) -> Instant {
+        let interval_ns = interval.as_nanos().max(1);
+        let offset = (interval_ns * u128::from(self.part)) >> 32;
+        let since = now.saturating_duration_since(self.origin).as_nanos();
+        let in_interval = since % interval_ns;
+        let wait = if offset > in_interval { offset - in_interval } else { interval_ns + offset - in_interval };
+        now + Duration::from_nanos(u64::try_from(wait).unwrap_or(u64::MAX))
+    }
+}
+
+/// A change of state.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Change {
+    /// What it was.
+    pub from: HealthState,
+    /// What it is.
+    pub to: HealthState,
+    /// What brought it about.
+    pub cause: Cause,
+}
+
+/// What brought a change of state about.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Cause {
+    /// A threshold was reached.
+    Threshold,
+    /// No probe has ended for `Timing::stale_after`.
+    Stale,
+    /// A probe panicked.
+    ProbePanic,
+}
+
+impl Track {
+    /// An upstream seen for the first time: unknown, its first probe due at `due`.
+    pub fn new(timing: Timing, slot: Slot, now: Instant, due: Instant) -> Track {
+        Track {
+            timing,
+            state: HealthState::Unknown,
+            since: now,
+            run: None,
+            first_seen: now,
+            first_start: None,
+            last_start: None,
+            last_end: now,
+            ever_passed: false,
+            in_flight: false,
+            hinted_in_flight: false,
+            next_due: due,
+            slot,
+        }
+    }
+
+    /// The track of a changed check of the same upstream: nothing is known under it, its first probe is due at `due`; the
+    /// start period goes on from first sight of the upstream.
+    pub fn redefined(&self, timing: Timing, now: Instant, due: Instant) -> Track {
+        let fresh = Track::new(timing, self.slot, now, due);
+        Track { first_seen: self.first_seen, ever_passed: self.ever_passed, ..fresh }
+    }
+
+    /// A second track for the same check with another timing, while the first lives on: everything is carried but the
+    /// probe in flight.
+    pub fn split(&self, timing: Timing, now: Instant) -> (Track, Option<Change>) {
+        let mut copy = self.clone();
+        if copy.in_flight {
+            copy.in_flight = false;
+            copy.next_due = now;
+        }
+        let change = copy.retime(timing, now);
+        (copy, change)
+    }
+
+    /// The state.
+    pub fn state(&self) -> HealthState {
+        self.state
+    }
+
+    /// Since when it is in this state.
+    pub fn since(&self) -> Instant {
+        self.since
+    }
+
+    /// The run of equal results that is going on.
+    pub fn run(&self) -> Option<Run> {
+        self.run
+    }
+
+    /// The threshold of the run that is going on: how many equal results make a verdict.
+    pub fn needed(&self, pass: bool) -> u32 {
+        if pass { self.timing.healthy_threshold } else { self.timing.unhealthy_threshold }
+    }
+
+    /// Whether a probe is in flight.
+    pub fn in_flight(&self) -> bool {
+        self.in_flight
+    }
+
+    /// When the next probe is due; meaningless while one is in flight.
+    pub fn next_due(&self) -> Instant {
+        self.next_due
+    }
+
+    /// When the first probe began.
+    pub fn first_start(&self) -> Option<Instant> {
+        self.first_start
+    }
+
+    /// The timing in force.
+    pub fn timing(&self) -> &Timing {
+        &self.timing
+    }
+
+    /// When something must happen: the next probe, or the verdict going stale. `None`: a first probe is in flight.
+    pub fn deadline(&self) -> Option<Instant> {
+        let stale = (self.state != HealthState::Unknown).then(|| self.stale_at());
+        match (self.in_flight, stale) {
+            (true, stale) => stale,
+            (false, None) => Some(self.next_due),
+            (false, Some(stale)) => Some(stale.min(self.next_due)),
+        }
+    }
+
+    /// When the upstream could be healthy at the earliest, if every probe from now on passes.
+    pub fn usable_at(&self) -> Instant {
+        let due = if self.in_flight { self.last_start.unwrap_or(self.next_due) } else { self.next_due };
+        let passes = self.run.filter(|run| run.pass).map_or(0, |run| run.count);
+        due + self.timing.fast_interval * self.timing.healthy_threshold.saturating_sub(passes).saturating_sub(1)
+    }
+
+    /// A probe begins.
+    pub fn on_start(&mut self, now: Instant) {
+        self.in_flight = true;
+        self.first_start.get_or_insert(now);
+        self.last_start = Some(now);
+    }
+
+    /// The probe in flight ended. `chance` is uniform in -1.0..=1.0 and shifts a regular interval by its jitter.
+    pub fn on_end(&mut self, judgement: Judgement, now: Instant, chance: f64) -> Option<Change> {
+        self.in_flight = false;
+        self.last_end = now;
+        let change = match judgement {
+            Judgement::Pass => {
+                self.ever_passed = true;
+                self.count(true, now)
+            }
+            Judgement::Fail if self.in_start_period(now) => None,
+            Judgement::Fail => self.count(false, now),
+            Judgement::NoVerdict => None,
+            Judgement::Broken => self.forget(Cause::ProbePanic, now),
+        };
+        self.next_due = self.due_after(change, now, chance);
+        if std::mem::take(&mut self.hinted_in_flight) {
+            self.on_hint(now);
+        }
+        change
+    }
+
+    /// The probe in flight was cancelled by us: no verdict; it is due again at once.
+    pub fn on_cancelled(&mut self, now: Instant) {
+        if self.in_flight {
+            self.in_flight = false;
+            self.next_due = now;
+        }
+    }
+
+    /// The data path saw a failure: the next probe is due as soon as the fast interval allows.
+    pub fn on_hint(&mut self, now: Instant) {
+        let soon = self.last_start.map_or(now, |start| now.max(start + self.timing.fast_interval));
+        self.next_due = self.next_due.min(soon);
+        self.hinted_in_flight = self.in_flight;
+    }
+
+    /// Forgets a verdict that is out of date.
+    pub fn on_tick(&mut self, now: Instant) -> Option<Change> {
+        (self.state != HealthState::Unknown && now >= self.stale_at()).then(|| self.forget(Cause::Stale, now)).flatten()
+    }
+
+    /// The timing changed: the state is carried, the run is judged by the new thresholds, and the next probe is due no
+    /// later than the new interval after the last start.
+    pub fn retime(&mut self, timing: Timing, now: Instant) -> Option<Change> {
+        self.timing = timing;
+        if let Some(start) = self.last_start {
+            self.next_due = self.next_due.min(start + timing.interval).max(now);
+        }
+        self.judge(now)
+    }
+
+    fn stale_at(&self) -> Instant {
+        self.last_end + self.timing.stale_after()
+    }
+
+    fn in_start_period(&self, now: Instant) -> bool {
+        !self.ever_passed && now < self.first_seen + self.timing.start_period
+    }
+
+    fn count(&mut self, pass: bool, now: Instant) -> Option<Change> {
+        let before = self.run.filter(|run| run.pass == pass).map_or(0, |run| run.count);
+        self.run = Some(Run { pass, count: before.saturating_add(1) });
+        self.judge(now)
+    }
+
+    fn judge(&mut self, now: Instant) -> Option<Change> {
+        let run = self.run?;
+        let to = if run.pass { HealthState::Healthy } else { HealthState::Unhealthy };
+        if run.count < self.needed(run.pass) || self.state == to {
+            return None;
+        }
+        Some(self.turn(to, Cause::Threshold, now))
+    }
+
+    fn forget(&mut self, cause: Cause, now: Instant) -> Option<Change> {
+        self.run = None;
+        (self.state != HealthState::Unknown).then(|| self.turn(HealthState::Unknown, cause, now))
+    }
+
+    fn turn(&mut self, to: HealthState, cause: Cause, now: Instant) -> Change {
+        let from = std::mem::replace(&mut self.state, to);
+        self.since = now;
+        Change { from, to, cause }
+    }
+
+    /// Whether the next probe follows after the fast interval: nothing is known, or a run against the state is open.
+    fn is_fast(&self, now: Instant) -> bool {
+        match self.state {
+            HealthState::Unknown => true,
+            HealthState::Healthy => self.run.is_some_and(|run| !run.pass),
+            HealthState::Unhealthy => self.run.is_some_and(|run| run.pass) || self.in_start_period(now),
+        }
+    }
+
+    fn due_after(&self, change: Option<Change>, now: Instant, chance: f64) -> Instant {
+        let start = self.last_start.unwrap_or(now);
+        let due = if change.is_some_and(|c| c.from == HealthState::Unknown) {
+            self.slot.after(now, self.timing.interval)
+        } else if self.is_fast(now) {
+            start + self.timing.fast_interval
+        } else {
+            start + self.timing.interval.mul_f64(1.0 + self.timing.jitter.as_f64() * chance.clamp(-1.0, 1.0))
+        };
+        due.max(now)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::model::Ratio;
+
+    const SECOND: Duration = Duration::from_secs(1);
+
+    fn timing(rise: u32, fall: u32) -> Timing {
+        Timing {
+            interval: 10 * SECOND,
+            timeout: 5 * SECOND,
+            healthy_threshold: rise,
+            unhealthy_threshold: fall,
+            fast_interval: SECOND,
+            start_period: Duration::ZERO,
+            jitter: Ratio::ZERO,
+        }
+    }
+
+    fn track(timing: Timing, now: Instant) -> Track {
+        Track::new(timing, Slot { origin: now, part: 1 << 31 }, now, now)
+    }
+
+    fn feed(track: &mut Track, results: &str, now: &mut Instant) {
+        for result in results.chars() {
+            let judgement = match result {
+                'P' => Judgement::Pass,
+                'F' => Judgement::Fail,
+                '-' => Judgement::NoVerdict,
+                '!' => Judgement::Broken,
+                other => panic!("no such result: {other}"),
+            };
+            *now = track.next_due().max(*now);
+            track.on_start(*now);
+            *now += Duration::from_millis(2);
+            track.on_end(judgement, *now, 0.0);
+        }
+    }
+
+    fn check(rise: u32, fall: u32, results: &str, want: HealthState) {
+        let mut now = Instant::now();
+        let mut track = track(timing(rise, fall), now);
+        feed(&mut track, results, &mut now);
+        assert_eq!(track.state(), want, "rise {rise}, fall {fall}, {results}");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn thresholds_are_strictly_consecutive() {
+        use HealthState::*;
+        check(2, 3, "", Unknown);
+        check(2, 3, "P", Unknown);
+        check(2, 3, "PP", Healthy);
+        check(2, 3, "PFP", Unknown);
+        check(2, 3, "PFPP", Healthy);
+        check(2, 3, "FF", Unknown);
+        check(2, 3, "FFF", Unhealthy);
+        check(2, 3, "PPFF", Healthy);
+        check(2, 3, "PPFFPFF", Healthy);
+        check(2, 3, "PPFFF", Unhealthy);
+        check(2, 3, "PPFFFPFP", Unhealthy);
+        check(2, 3, "PPFFFPP", Healthy);
+        check(1, 1, "PF", Unhealthy);
+        check(2, 3, "P-P", Healthy);
+        check(2, 3, "PPFF-F", Unhealthy);
+        check(2, 3, "PP!", Unknown);
+        check(2, 3, "PP!P", Unknown);
+        check(2, 3, "PP!PP", Healthy);
+    }
+
+    /// The gaps between starts, in seconds, for a sequence of results.
+    fn gaps(timing: Timing, results: &str) -> Vec<f64> {
+        let mut now = Instant::now();
+        let mut track = track(timing, now);
+        let mut starts = vec![];
+        for result in results.chars() {
+            feed(&mut track, &result.to_string(), &mut now);
+            starts.push(track.last_start.unwrap());
+        }
+        starts.push(track.next_due());
+        starts.windows(2).map(|w| (w[1] - w[0]).as_secs_f64()).collect()
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_open_run_is_followed_fast_and_a_settled_state_slowly() {
+        // The first verdict comes after 1 s; the next probe is at the slot: half of the interval, 5 s from the origin.
+        assert_eq!(gaps(timing(2, 3), "PP"), [1.0, 4.0]);
+        assert_eq!(gaps(timing(2, 3), "PPP"), [1.0, 4.0, 10.0]);
+        assert_eq!(gaps(timing(2, 3), "PPPF"), [1.0, 4.0, 10.0, 1.0]);
+        assert_eq!(gaps(timing(2, 2), "PPPFF"), [1.0, 4.0, 10.0, 1.0, 10.0]);
+        assert_eq!(gaps(timing(2, 2), "PPFFP"), [1.0, 4.0, 1.0, 10.0, 1.0]);
+        assert_eq!(gaps(timing(2, 2), "PPFFPP"), [1.0, 4.0, 1.0, 10.0, 1.0, 10.0]);
+        assert_eq!(gaps(timing(2, 2), "PPFP"), [1.0, 4.0, 1.0, 10.0]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn jitter_shifts_the_interval_and_never_the_fast_one() {
+        let now = Instant::now();
+        for (chance, want) in [(-1.0, 9_000), (0.0, 10_000), (1.0, 11_000)] {
+            let mut track = track(Timing { jitter: Ratio::try_new(0.1).unwrap(), ..timing(1, 2) }, now);
+            track.on_start(now);
+            track.on_end(Judgement::Pass, now, chance);
+            let start = track.next_due();
+            track.on_start(start);
+            track.on_end(Judgement::Pass, start, chance);
+            assert_eq!((track.next_due() - start).as_millis(), want);
+            track.on_start(start);
+            track.on_end(Judgement::Fail, start, chance);
+            assert_eq!(track.next_due() - start, SECOND);
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_probe_that_overruns_is_followed_at_once_and_not_made_up_for() {
+        let now = Instant::now();
+        let mut track = track(timing(1, 1), now);
+        track.on_start(now);
+        track.on_end(Judgement::Pass, now, 0.0);
+        track.on_start(now);
+        let late = now + 100 * SECOND;
+        track.on_end(Judgement::Pass, late, 0.0);
+        assert_eq!(track.next_due(), late);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn failures_in_the_start_period_do_not_count_until_the_first_pass() {
+        let mut now = Instant::now();
+        let mut track = track(Timing { start_period: 10 * SECOND, ..timing(2, 2) }, now);
+        feed(&mut track, "FFFF", &mut now);
+        assert_eq!((track.state(), track.run()), (HealthState::Unknown, None));
+        feed(&mut track, "PFF", &mut now);
+        assert_eq!(track.state(), HealthState::Unhealthy);
+        let mut now = Instant::now();
+        let mut track = self::track(Timing { start_period: 3 * SECOND, ..timing(2, 2) }, now);
+        feed(&mut track, "FFFFF", &mut now);
+        assert_eq!(track.state(), HealthState::Unhealthy);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_verdict_without_probes_goes_stale() {
+        let mut now = Instant::now();
+        let mut track = track(timing(1, 1), now);
+        feed(&mut track, "P", &mut now);
+        assert_eq!(track.on_tick(now + 44 * SECOND), None);
+        let change = track.on_tick(now + 45 * SECOND);
+        let want = Change { from: HealthState::Healthy, to: HealthState::Unknown, cause: Cause::Stale };
+        assert_eq!(change, Some(want));
+        assert_eq!(track.on_tick(now + 46 * SECOND), None);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_hint_brings_the_probe_forward_but_not_closer_than_the_fast_interval() {
+        let mut now = Instant::now();
+        let mut track = track(timing(1, 2), now);
+        feed(&mut track, "PP", &mut now);
+        let start = track.last_start.unwrap();
+        track.on_hint(start + Duration::from_millis(10));
+        assert_eq!(track.next_due(), start + SECOND);
+        track.on_hint(start + Duration::from_millis(500));
+        assert_eq!(track.next_due(), start + SECOND);
+        assert_eq!(track.state(), HealthState::Healthy);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_hint_during_a_probe_asks_for_one_more() {
+        let mut now = Instant::now();
+        let mut track = track(timing(1, 2), now);
+        feed(&mut track, "PP", &mut now);
+        let start = track.next_due();
+        track.on_start(start);
+        track.on_hint(start);
+        track.on_end(Judgement::Pass, start, 0.0);
+        assert_eq!(track.next_due(), start + SECOND);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_new_timing_judges_the_open_run() {
+        let mut now = Instant::now();
+        let mut track = track(timing(2, 5), now);
+        feed(&mut track, "PPFF", &mut now);
+        assert_eq!(track.retime(timing(2, 3), now), None);
+        assert_eq!(track.state(), HealthState::Healthy);
+        let change = track.retime(timing(2, 2), now).expect("two failures are enough now");
+        assert_eq!(change.to, HealthState::Unhealthy);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_shorter_interval_holds_from_the_last_start() {
+        let mut now = Instant::now();
+        let mut track = track(timing(1, 1), now);
+        feed(&mut track, "PP", &mut now);
+        let start = track.last_start.unwrap();
+        assert_eq!(track.next_due(), start + 10 * SECOND);
+        track.retime(Timing { interval: 3 * SECOND, ..timing(1, 1) }, now);
+        assert_eq!(track.next_due(), start + 3 * SECOND);
+        track.retime(Timing { interval: 60 * SECOND, ..timing(1, 1) }, now);
+        assert_eq!(track.next_due(), start + 3 * SECOND);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn usable_at_counts_the_passes_that_are_missing() {
+        let mut now = Instant::now();
+        let mut track = track(timing(3, 1), now);
+        assert_eq!(track.usable_at(), now + 2 * SECOND);
+        feed(&mut track, "P", &mut now);
+        assert_eq!(track.usable_at(), track.next_due() + SECOND);
+        feed(&mut track, "F", &mut now);
+        assert_eq!(track.usable_at(), track.next_due() + 2 * SECOND);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn slots_are_spread_over_the_interval() {
+        let origin = Instant::now();
+        let interval = SECOND;
+        for (part, now_ms, want_ms) in
+            [(0u32, 0u64, 1_000u64), (1 << 31, 0, 500), (1 << 31, 500, 1_500), (1 << 30, 2_300, 3_250)]
+        {
+            let got = Slot { origin, part }.after(origin + Duration::from_millis(now_ms), interval);
+            assert_eq!((got - origin).as_millis() as u64, want_ms, "part {part}, now {now_ms}");
+        }
+    }
+
+    /// The reference: ten lines that anyone can check against health.md.
+    fn reference(rise: usize, fall: usize, results: &[bool]) -> HealthState {
+        let mut state = HealthState::Unknown;
+        for end in 1..=results.len() {
+            let run = |pass: bool, n: usize| end >= n && results[end - n..end].iter().all(|r| *r == pass);
+            if run(true, rise) {
+                state = HealthState::Healthy;
+            } else if run(false, fall) {
+                state = HealthState::Unhealthy;
+            }
+        }
+        state
+    }
+
+    proptest! {
+        #[test]
+        fn the_track_agrees_with_the_reference(
+            rise in 1u32..5, fall in 1u32..5, results in proptest::collection::vec(any::<bool>(), 0..40)
+        ) {
+            let text: String = results.iter().map(|pass| if *pass { 'P' } else { 'F' }).collect();
+            let mut now = Instant::now();
+            let mut track = track(timing(rise, fall), now);
+            feed(&mut track, &text, &mut now);
+            prop_assert_eq!(track.state(), reference(rise as usize, fall as usize, &results));
+        }
+
+        #[test]
+        fn the_next_probe_is_never_before_the_end_of_the_last_nor_after_the_jittered_interval(
+            chance in -1.0f64..1.0, took_ms in 0u64..20_000, results in "[PF!-]{1,20}"
+        ) {
+            let mut track = track(Timing { jitter: Ratio::try_new(0.5).unwrap(), ..timing(2, 3) }, Instant::now());
+            for result in results.chars() {
+                let now = track.next_due();
+                track.on_start(now);
+                let end = now + Duration::from_millis(took_ms);
+                let judgement = match result {
+                    'P' => Judgement::Pass,
+                    'F' => Judgement::Fail,
+                    '-' => Judgement::NoVerdict,
+                    _ => Judgement::Broken,
+                };
+                track.on_end(judgement, end, chance);
+                prop_assert!(track.next_due() >= end);
+                prop_assert!(track.next_due() <= end.max(now + 15 * SECOND).max(end + 10 * SECOND));
+            }
+        }
+    }
+}

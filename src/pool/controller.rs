@@ -1,0 +1,293 @@
+//! The async shell around [`State`]: starts probes, feeds back what they found, and publishes what follows. The only
+//! writer of views and snapshots.
+//!
+//! The state stands behind one mutex, held for microseconds and never across an await, so that a reload, the operator
+//! and the status page work even while the scheduler is being restarted. The request path never takes it: it loads what
+//! was published, and its hints come through a bounded channel.
+
+use std::collections::HashMap;
+use std::future::Future;
+use std::panic::AssertUnwindSafe;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+use futures_util::FutureExt;
+use parking_lot::Mutex;
+use tokio::sync::{Notify, mpsc, watch};
+use tokio::task::{AbortHandle, Id, JoinError, JoinSet};
+use tokio::time::Instant;
+
+use super::events::{Event, EventKind};
+use super::snapshot::{ListenerId, Published, Snapshot};
+use super::state::{Applied, Effects, ProbeJob, ProbeToken, SetAdminError, State};
+use super::status::Status;
+use super::upstream::{Hints, UpstreamId};
+use crate::model::policy::Config;
+use crate::model::{Address, AdminState, Code, Name, ProbeReport};
+
+/// A dead scheduler is started again after this long.
+const RESTART_AFTER: Duration = Duration::from_millis(100);
+
+/// Makes probes. `probe` implements it with sockets, tests with a script.
+pub trait Prober: Send + Sync {
+    /// Makes one probe, within `job.timeout`. Dropping the future closes what it opened.
+    fn probe(&self, job: ProbeJob) -> Pin<Box<dyn Future<Output = ProbeReport> + Send>>;
+}
+
+/// The state of all pools and the tasks that keep it.
+pub struct Controller {
+    state: Mutex<State>,
+    published: Published,
+    changed: Notify,
+    hints: Mutex<Option<mpsc::Receiver<UpstreamId>>>,
+    running: AtomicBool,
+    #[cfg(test)]
+    fault: AtomicBool,
+}
+
+impl Controller {
+    /// Knows nothing yet; [`Controller::configure`] gives it pools, [`Controller::run`] starts probing. `seed` is for
+    /// the jitter of intervals.
+    pub fn new(now: Instant, seed: u64) -> Controller {
+        let (hints, receiver) = Hints::channel();
+        Controller {
+            state: Mutex::new(State::new(now, seed, hints)),
+            published: Arc::new(ArcSwap::from_pointee(Snapshot::empty())),
+            changed: Notify::new(),
+            hints: Mutex::new(Some(receiver)),
+            running: AtomicBool::new(false),
+            #[cfg(test)]
+            fault: AtomicBool::new(false),
+        }
+    }
+
+    /// What the data path loads.
+    pub fn published(&self) -> &Published {
+        &self.published
+    }
+
+    /// Takes a new configuration and publishes it, once and whole. Carries over what still applies.
+    pub fn configure(&self, config: &Config, listeners: &[(Name, ListenerId)], now: Instant) -> Applied {
+        let applied = self.with_state(|state| state.configure(config, listeners, now));
+        self.changed.notify_one();
+        applied
+    }
+
+    /// Sets what the operator wants of an upstream.
+    pub fn set_admin(
+        &self,
+        pool: &str,
+        address: &Address,
+        to: AdminState,
+        reason: &str,
+        now: Instant,
+    ) -> Result<(), SetAdminError> {
+        let answer = self.with_state(|state| match state.set_admin(pool, address, to, reason, now) {
+            Ok(effects) => (Ok(()), effects),
+            Err(error) => (Err(error), Effects::default()),
+        });
+        self.changed.notify_one();
+        answer
+    }
+
+    /// Notes a reload that was `unchanged` or `refused`.
+    pub fn note_reload(&self, result: &'static str, error: Option<String>, now: Instant) {
+        self.with_state(|state| ((), state.on_reload_without_effect(result, error, now)));
+    }
+
+    /// One consistent picture of every pool.
+    pub fn status(&self) -> Status {
+        self.state.lock().status(!self.running.load(Ordering::Relaxed))
+    }
+
+    /// The events after number `seq`, oldest first.
+    pub fn events_after(&self, seq: u64) -> Vec<Event> {
+        self.state.lock().events_after(seq)
+    }
+
+    /// Probes until `stop` is true or its sender is gone. A scheduler that dies is reported and started again; verdicts
+    /// stand meanwhile.
+    pub async fn run(&self, prober: Arc<dyn Prober>, mut stop: watch::Receiver<bool>) {
+        let hints = self.hints.lock().take();
+        let mut hints = hints.expect("a controller runs once");
+        loop {
+            let scheduler = AssertUnwindSafe(self.schedule(&prober, &mut hints, &mut stop)).catch_unwind();
+            self.running.store(true, Ordering::Relaxed);
+            let ended = scheduler.await;
+            self.running.store(false, Ordering::Relaxed);
+            if ended.is_ok() {
+                return;
+            }
+            tracing::error!("Scheduler of probes died; verdicts stand, starting it again");
+            tokio::time::sleep(RESTART_AFTER).await;
+            self.with_state(|state| ((), state.on_scheduler_restart(Instant::now())));
+        }
+    }
+
+    async fn schedule(
+        &self,
+        prober: &Arc<dyn Prober>,
+        hints: &mut mpsc::Receiver<UpstreamId>,
+        stop: &mut watch::Receiver<bool>,
+    ) {
+        let mut flights = Flights::default();
+        loop {
+            #[cfg(test)]
+            assert!(!self.fault.swap(false, Ordering::Relaxed), "injected fault");
+            let work = self.with_state(|state| state.on_tick(Instant::now()));
+            flights.cancel(&work.cancel);
+            for job in work.start {
+                flights.start(prober, job);
+            }
+            let deadline = self.state.lock().next_deadline();
+            let idle = Duration::from_secs(3_600);
+            let wake = deadline.unwrap_or_else(|| Instant::now() + idle);
+            tokio::select! {
+                biased;
+                _ = stop.wait_for(|stop| *stop) => return,
+                Some((token, report)) = flights.next() => self.on_probes(token, report, &mut flights),
+                Some(hinted) = hints.recv() => self.state.lock().on_hint(hinted, Instant::now()),
+                () = self.changed.notified() => {}
+                () = tokio::time::sleep_until(wake) => {}
+            }
+        }
+    }
+
+    /// Takes in what has ended, all of it at once, so that many changes make one publication each pool.
+    fn on_probes(&self, token: ProbeToken, report: ProbeReport, flights: &mut Flights) {
+        let rest = std::iter::from_fn(|| flights.try_next());
+        let ended = std::iter::once((token, report)).chain(rest);
+        self.with_state(|state| ((), state.on_probes(ended, Instant::now())));
+    }
+
+    /// Runs `act` on the state and carries its effects out. Publication happens under the lock, so that two writers
+    /// cannot overtake each other; logging and closing connections happen after it.
+    fn with_state<T>(&self, act: impl FnOnce(&mut State) -> (T, Effects)) -> T {
+        let mut state = self.state.lock();
+        let (answer, effects) = act(&mut state);
+        for (pool, view) in &effects.views {
+            pool.view.store(view.clone());
+            pool.shared.announce();
+        }
+        if let Some(snapshot) = &effects.snapshot {
+            self.published.store(snapshot.clone());
+        }
+        for shared in &effects.announce {
+            shared.announce();
+        }
+        drop(state);
+        for upstream in &effects.close_idle {
+            upstream.connections.close_idle();
+        }
+        effects.events.iter().for_each(log_event);
+        answer
+    }
+}
+
+/// The probes in flight.
+#[derive(Default)]
+struct Flights {
+    tasks: JoinSet<(ProbeToken, ProbeReport)>,
+    by_token: HashMap<ProbeToken, AbortHandle>,
+    by_task: HashMap<Id, ProbeToken>,
+}
+
+impl Flights {
+    fn start(&mut self, prober: &Arc<dyn Prober>, job: ProbeJob) {
+        let (token, prober) = (job.token, prober.clone());
+        let handle = self.tasks.spawn(async move { (token, prober.probe(job).await) });
+        self.by_task.insert(handle.id(), token);
+        self.by_token.insert(token, handle);
+    }
+
+    fn cancel(&mut self, tokens: &[ProbeToken]) {
+        for token in tokens {
+            if let Some(handle) = self.by_token.remove(token) {
+                handle.abort();
+            }
+        }
+    }
+
+    /// The next probe that ended; pending while none is in flight. A cancelled one is passed over. Cancel-safe.
+    async fn next(&mut self) -> Option<(ProbeToken, ProbeReport)> {
+        loop {
+            let ended = match self.tasks.join_next_with_id().await {
+                Some(ended) => ended,
+                None => std::future::pending().await,
+            };
+            if let Some(report) = self.take(ended) {
+                return Some(report);
+            }
+        }
+    }
+
+    fn try_next(&mut self) -> Option<(ProbeToken, ProbeReport)> {
+        loop {
+            let ended = self.tasks.try_join_next_with_id()?;
+            if let Some(report) = self.take(ended) {
+                return Some(report);
+            }
+        }
+    }
+
+    fn take(&mut self, ended: Result<(Id, (ProbeToken, ProbeReport)), JoinError>) -> Option<(ProbeToken, ProbeReport)> {
+        match ended {
+            Ok((id, (token, report))) => {
+                self.by_task.remove(&id);
+                self.by_token.remove(&token);
+                Some((token, report))
+            }
+            Err(error) => {
+                let token = self.by_task.remove(&error.id())?;
+                self.by_token.remove(&token);
+                error.is_panic().then(|| (token, panic_report()))
+            }
+        }
+    }
+}
+
+fn panic_report() -> ProbeReport {
+    ProbeReport {
+        code: Code::Panic,
+        status: None,
+        duration: Duration::ZERO,
+        reason: "the probe panicked".into(),
+        hint: None,
+    }
+}
+
+fn log_event(event: &Event) {
+    match &event.kind {
+        EventKind::Transition(t) => tracing::info!(
+            pool = %t.pool,
+            upstream = %t.upstream,
+            from = %t.from,
+            to = %t.to,
+            code = t.code.map(Code::as_str),
+            reason = %t.reason,
+            duration_ms = t.duration.map(|d| d.as_secs_f64() * 1e3),
+            healthy_left = t.healthy_left,
+            "Health changed"
+        ),
+        EventKind::Admin { pool, upstream, to, reason } => {
+            tracing::info!(%pool, %upstream, %to, %reason, "Admin state changed");
+        }
+        EventKind::FailOpen { pool, on: true } => {
+            tracing::warn!(%pool, "Too few are healthy: using all enabled upstreams (fail_open)");
+        }
+        EventKind::FailOpen { pool, on: false } => {
+            tracing::info!(%pool, "Enough are healthy again: fail_open has ended");
+        }
+        EventKind::Reload { result: "refused", generation, error } => {
+            tracing::error!(generation, error = error.as_deref(), "Configuration refused; nothing changed");
+        }
+        EventKind::Reload { result, generation, .. } => tracing::info!(generation, result, "Configuration loaded"),
+        EventKind::ProbePanic { pool, upstream } => {
+            tracing::error!(%pool, %upstream, "A probe panicked; this upstream is unknown now");
+        }
+        EventKind::CheckerRestart => tracing::warn!("Scheduler of probes runs again"),
+    }
+}

@@ -1,0 +1,316 @@
+//! One pool and its members as the controller keeps them, and what a pool's view and status are. Pure.
+//!
+//! Here stands the whole answer to "may this pool serve, and with whom": [`PoolState::view`].
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+use tokio::time::Instant;
+
+use super::snapshot::{Pool, PoolId, PoolShared};
+use super::state::{Check, CheckId};
+use super::status::{LastCheck, PoolStatus, PoolSummary, Streak, UpstreamStatus};
+use super::upstream::Upstream;
+use super::view::{Nothing, Service, Tier, View};
+use crate::health::Cause;
+use crate::model::eligibility::eligibility;
+use crate::model::policy::{PoolPolicy, UpstreamPolicy, WhenNoHealthy};
+use crate::model::{Address, AdminState, Eligibility, HealthState, Ineligible};
+
+/// How long after the start of its first probe an unknown upstream keeps requests waiting.
+pub const FIRST_VERDICT_WAIT: Duration = Duration::from_secs(3);
+
+/// How old a large pool's `Retry-After` may be.
+const USABLE_REFRESH: Duration = Duration::from_millis(250);
+
+pub(super) type Checks = HashMap<CheckId, Check>;
+
+/// One pool.
+#[derive(Debug)]
+pub(super) struct PoolState {
+    pub(super) id: PoolId,
+    pub(super) policy: Arc<PoolPolicy>,
+    pub(super) shared: Arc<PoolShared>,
+    pub(super) cell: Arc<Pool>,
+    pub(super) members: Vec<Member>,
+    pub(super) retiring_until: Option<Instant>,
+    pub(super) fail_open: bool,
+    pub(super) timer: Option<Instant>,
+    /// Members of the configuration that are healthy.
+    pub(super) healthy: usize,
+    /// What the newest view says.
+    pub(super) service: Service,
+    usable_refreshed: Option<Instant>,
+    fallback: Option<PoolId>,
+}
+
+/// One upstream of one pool.
+#[derive(Debug)]
+pub(super) struct Member {
+    pub(super) upstream: Arc<Upstream>,
+    pub(super) policy: UpstreamPolicy,
+    pub(super) check: CheckId,
+    pub(super) state: HealthState,
+    pub(super) since: Instant,
+    /// The verdict of an earlier check definition, until the new one has its own.
+    pub(super) carried: Option<HealthState>,
+    pub(super) admin_override: Option<AdminState>,
+    pub(super) retiring: bool,
+    pub(super) checks_total: u64,
+    pub(super) transitions_total: u64,
+}
+
+impl Member {
+    pub(super) fn new(
+        upstream: Arc<Upstream>,
+        policy: UpstreamPolicy,
+        check: CheckId,
+        state: HealthState,
+        since: Instant,
+    ) -> Member {
+        Member {
+            upstream,
+            policy,
+            check,
+            state,
+            since,
+            carried: None,
+            admin_override: None,
+            retiring: false,
+            checks_total: 0,
+            transitions_total: 0,
+        }
+    }
+
+    pub(super) fn admin(&self) -> AdminState {
+        self.admin_override.unwrap_or(self.policy.admin)
+    }
+
+    fn eligibility(&self, fail_open: bool) -> Eligibility {
+        eligibility(self.state, self.admin(), false, fail_open)
+    }
+
+    fn is_eligible(&self) -> bool {
+        self.eligibility(false).is_eligible()
+    }
+
+    /// Until when this upstream keeps requests waiting: it is enabled, unknown, and its first probe is young.
+    fn first_verdict_until(&self, checks: &Checks, now: Instant) -> Option<Instant> {
+        if self.admin() != AdminState::Enabled || self.state != HealthState::Unknown {
+            return None;
+        }
+        let track = &checks[&self.check].track;
+        let until = track.first_start().unwrap_or_else(|| track.next_due().max(now)) + FIRST_VERDICT_WAIT;
+        (until > now).then_some(until)
+    }
+}
+
+impl PoolState {
+    pub(super) fn new(
+        id: PoolId,
+        policy: Arc<PoolPolicy>,
+        shared: Arc<PoolShared>,
+        fallback: Option<PoolId>,
+        members: Vec<Member>,
+    ) -> PoolState {
+        let nothing = Service::Nothing(Nothing::Reject);
+        let empty = || Tier::build(policy.balance, []);
+        let view = View { service: nothing, primaries: empty(), backups: empty() };
+        let cell =
+            Arc::new(Pool { id, name: policy.name.clone(), shared: shared.clone(), view: ArcSwap::from_pointee(view) });
+        let healthy = members.iter().filter(|member| member.state == HealthState::Healthy).count();
+        PoolState {
+            id,
+            policy,
+            shared,
+            cell,
+            members,
+            retiring_until: None,
+            fail_open: false,
+            timer: None,
+            healthy,
+            service: nothing,
+            usable_refreshed: None,
+            fallback,
+        }
+    }
+
+    /// The members by address, for the configuration that follows.
+    pub(super) fn into_members(self) -> HashMap<Address, Member> {
+        self.members.into_iter().map(|member| (member.upstream.address.clone(), member)).collect()
+    }
+
+    /// Lets those of the removed that serve now do so until a new one is healthy.
+    pub(super) fn retire(&mut self, removed: &mut Vec<Member>, until: Instant) {
+        let serving = removed.extract_if(.., |member| member.is_eligible());
+        let before = self.members.len();
+        self.members.extend(serving.map(|member| Member { retiring: true, ..member }));
+        self.retiring_until = (self.members.len() > before).then_some(until);
+    }
+
+    /// Whether a member of the configuration may serve.
+    pub(super) fn has_healthy_member(&self) -> bool {
+        self.members.iter().any(|member| !member.retiring && member.is_eligible())
+    }
+
+    /// The view, and when it must be computed again though nothing happened.
+    ///
+    /// Primaries serve if at least `min_healthy` of them may; fewer count as none, and then the backups serve. While a
+    /// first verdict is awaited, neither backups nor `when_no_healthy` take over yet.
+    pub(super) fn view(&self, checks: &Checks, now: Instant) -> (View, Option<Instant>) {
+        let fits = |backup: bool, fail_open: bool| {
+            move |m: &&Member| m.policy.backup == backup && m.eligibility(fail_open).is_eligible()
+        };
+        let count = |backup| self.members.iter().filter(fits(backup, false)).count();
+        let of_rank =
+            |backup: bool| self.members.iter().filter(move |m| m.policy.backup == backup && !m.retiring).count();
+        let total = if of_rank(false) == 0 { of_rank(true) } else { of_rank(false) };
+        let needed = self.policy.min_healthy.needed(total);
+        let enough = count(false) >= needed && count(false) > 0;
+        let awaited = |backup| {
+            let ranked = self.members.iter().filter(move |m: &&Member| m.policy.backup == backup);
+            ranked.filter_map(|m| m.first_verdict_until(checks, now)).min()
+        };
+        let nothing = match (&self.policy.when_no_healthy, self.fallback) {
+            (WhenNoHealthy::FailOpen, _) => Nothing::FailOpen,
+            (WhenNoHealthy::Pool(_), Some(pool)) => Nothing::Pool(pool),
+            (WhenNoHealthy::Pool(_), None) | (WhenNoHealthy::Reject, _) => Nothing::Reject,
+        };
+        let backups_alone = of_rank(false) == 0;
+        let backups_serve = count(true) > 0 && (!backups_alone || count(true) >= needed);
+        let (service, with_primaries, with_backups, all) = match (enough, awaited(false), backups_serve, awaited(true))
+        {
+            (true, _, _, _) => (Service::Open, true, true, false),
+            (false, None, true, _) => (Service::Open, false, true, false),
+            (false, Some(until), _, _) | (false, None, false, Some(until)) => {
+                let open = nothing == Nothing::FailOpen;
+                (Service::Waiting { until, then: nothing }, open, open, open)
+            }
+            (false, None, false, None) if nothing == Nothing::FailOpen && self.any_enabled() => {
+                (Service::FailOpen, true, true, true)
+            }
+            (false, None, false, None) => (Service::Nothing(nothing), false, false, false),
+        };
+        let tier = |backup: bool, wanted: bool| {
+            let members = self.members.iter().filter(|_| wanted).filter(fits(backup, all));
+            Tier::build(self.policy.balance, members.map(|m| (m.upstream.clone(), m.policy.weight)))
+        };
+        let view = View { service, primaries: tier(false, with_primaries), backups: tier(true, with_backups) };
+        let waiting = match service {
+            Service::Waiting { until, .. } => Some(until),
+            Service::Open | Service::FailOpen | Service::Nothing(_) => None,
+        };
+        (view, [waiting, self.retiring_until].into_iter().flatten().min())
+    }
+
+    /// After a probe that changed nothing: `Retry-After` moves on while the pool does not serve. Looks at every member, so
+    /// not after every probe of a large pool.
+    pub(super) fn refresh_usable_at(&mut self, checks: &Checks, now: Instant) {
+        let fresh = self.usable_refreshed.is_some_and(|at| now < at + USABLE_REFRESH);
+        match self.service {
+            Service::Open | Service::FailOpen => {}
+            Service::Waiting { .. } | Service::Nothing(_) if fresh && self.members.len() > 16 => {}
+            Service::Waiting { .. } | Service::Nothing(_) => self.set_usable_at(checks, now),
+        }
+    }
+
+    /// Tells the pool's readers when it could serve again (for `Retry-After`).
+    pub(super) fn set_usable_at(&mut self, checks: &Checks, now: Instant) {
+        self.usable_refreshed = Some(now);
+        let enabled = self.members.iter().filter(|member| member.admin() == AdminState::Enabled);
+        self.shared.set_usable_at(enabled.map(|member| checks[&member.check].track.usable_at()).min());
+    }
+
+    pub(super) fn status(&self, checks: &Checks) -> PoolStatus {
+        let upstreams: Vec<_> = self.members.iter().map(|member| self.upstream_status(member, checks)).collect();
+        let enabled = || self.members.iter().filter(|m| !m.retiring && m.admin() == AdminState::Enabled);
+        let eligible = upstreams.iter().filter(|upstream| upstream.eligibility.is_eligible()).count();
+        let judged = self.healthy > 0 || enabled().all(|member| member.state != HealthState::Unknown);
+        let any_unhealthy = enabled().any(|member| member.state == HealthState::Unhealthy);
+        let serves = match self.service {
+            Service::Open => true,
+            Service::FailOpen | Service::Waiting { .. } | Service::Nothing(_) => false,
+        };
+        let summary = if serves && enabled().all(|member| member.state == HealthState::Healthy) {
+            PoolSummary::Healthy
+        } else if serves || self.fail_open {
+            PoolSummary::Degraded
+        } else if judged || any_unhealthy {
+            PoolSummary::Unhealthy
+        } else {
+            PoolSummary::Unknown
+        };
+        PoolStatus {
+            name: self.policy.name.clone(),
+            summary,
+            healthy: self.healthy,
+            total: self.policy.upstreams.len(),
+            eligible,
+            fail_open: self.fail_open,
+            warming: self.retiring_until.is_some(),
+            judged,
+            first_probe: self.members.iter().filter_map(|m| checks[&m.check].track.first_start()).min(),
+            shared: self.shared.clone(),
+            upstreams,
+        }
+    }
+
+    fn any_enabled(&self) -> bool {
+        self.members.iter().any(|member| member.admin() == AdminState::Enabled)
+    }
+
+    fn upstream_status(&self, member: &Member, checks: &Checks) -> UpstreamStatus {
+        let check = &checks[&member.check];
+        let eligibility = member.eligibility(self.fail_open);
+        let streak = check.track.run().map(|run| Streak {
+            pass: run.pass,
+            count: run.count,
+            needed: check.track.needed(run.pass),
+        });
+        UpstreamStatus {
+            upstream: member.upstream.clone(),
+            state: member.state,
+            eligibility,
+            why: why(member, check, streak),
+            since: member.since,
+            weight: member.policy.weight,
+            backup: member.policy.backup,
+            admin: member.admin(),
+            ejected: false,
+            carried: member.carried.is_some(),
+            retiring: member.retiring,
+            streak,
+            checks_total: member.checks_total,
+            transitions_total: member.transitions_total,
+            last_check: check.last.as_ref().map(|(at, report)| LastCheck { at: *at, report: report.clone() }),
+            next_due: check.track.next_due(),
+        }
+    }
+}
+
+/// Why an upstream takes no requests, in a sentence; `None` when it may.
+fn why(member: &Member, check: &Check, streak: Option<Streak>) -> Option<String> {
+    let last = check.last.as_ref().map(|(_, report)| format!("{}: {}", report.code, report.sentence()));
+    match member.eligibility(false) {
+        Eligibility::Eligible => None,
+        Eligibility::Not(Ineligible::Unhealthy) => Some(last.unwrap_or_else(|| "its checks failed".to_owned())),
+        Eligibility::Not(Ineligible::Unknown) => Some(match (check.unknown_because, streak, last) {
+            (Some(Cause::Stale), ..) => "stale: no probe has ended for too long".to_owned(),
+            (Some(Cause::ProbePanic), ..) => "its probe panicked".to_owned(),
+            (_, Some(run), Some(last)) => {
+                let word = if run.pass { "passes" } else { "failures" };
+                format!("not judged yet: {} of {} {word}; {last}", run.count, run.needed)
+            }
+            (_, None, Some(last)) => format!("not judged yet; {last}"),
+            (_, _, None) => "not judged yet: its first probe has not ended".to_owned(),
+        }),
+        Eligibility::Not(reason @ (Ineligible::Draining | Ineligible::Disabled | Ineligible::Ejected)) => {
+            Some(match member.state {
+                HealthState::Unhealthy => format!("{reason}; {}", last.unwrap_or_default()),
+                HealthState::Healthy | HealthState::Unknown => reason.to_string(),
+            })
+        }
+    }
+}

@@ -1,0 +1,708 @@
+//! Everything the controller knows, and what each event makes of it. Pure: events in, [`Effects`] out, time and chance
+//! as arguments; [`super::controller`] carries the effects out and is the only caller.
+//!
+//! A verdict belongs to (address, check definition, timing) and lives in a check; pools are its readers, so equal checks
+//! are one probe. Admin state, counters and load belong to pool and address and live in a member.
+
+use std::collections::{BTreeSet, HashMap, HashSet};
+use std::hash::{DefaultHasher, Hash, Hasher};
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use super::events::{Event, EventKind, EventRing, Transition};
+use super::pools::{Member, PoolState};
+use super::snapshot::{ListenerEntry, ListenerId, Pool, PoolId, PoolShared, Snapshot};
+use super::status::{CheckerStatus, Status};
+use super::upstream::{Hints, Upstream, UpstreamId};
+use super::view::View;
+use crate::health::track::Slot;
+use crate::health::{Cause, Change, Track};
+use crate::model::policy::{Config, ProbeSpec, Timing, UpstreamPolicy, WhenNoHealthy};
+use crate::model::{Address, AdminState, HealthState, Judgement, Name, ProbeReport};
+use crate::route;
+
+/// First probes, and those after a changed definition, start at most this often.
+const FIRST_PROBE_GAP: Duration = Duration::from_millis(1);
+
+/// Removed healthy upstreams serve at most this long after the reload that removed them.
+pub const RETIRING_MAX: Duration = Duration::from_secs(30);
+
+/// Identifies one started probe.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct ProbeToken(pub u64);
+
+/// A probe to be made now.
+#[derive(Debug, Clone)]
+pub struct ProbeJob {
+    /// Goes back with the report.
+    pub token: ProbeToken,
+    /// The address to dial.
+    pub target: Address,
+    /// The upstream it is about.
+    pub upstream: Address,
+    /// What to do and to expect.
+    pub spec: Arc<ProbeSpec>,
+    /// Over the whole probe.
+    pub timeout: Duration,
+}
+
+/// What the shell must do, in this order: publish, announce, close, log.
+#[derive(Debug, Default)]
+pub struct Effects {
+    /// The snapshot of a new configuration.
+    pub snapshot: Option<Arc<Snapshot>>,
+    /// New views of pools.
+    pub views: Vec<(Arc<Pool>, Arc<View>)>,
+    /// Pools whose waiting requests must look again.
+    pub announce: Vec<Arc<PoolShared>>,
+    /// Upstreams whose idle connections close.
+    pub close_idle: Vec<Arc<Upstream>>,
+    /// What is to be logged; it is in the event ring already.
+    pub events: Vec<Event>,
+}
+
+/// What the scheduler must do.
+#[derive(Debug, Default)]
+pub struct Work {
+    /// Probes to start now.
+    pub start: Vec<ProbeJob>,
+    /// Probes in flight that nobody wants any more.
+    pub cancel: Vec<ProbeToken>,
+}
+
+/// What a configuration did.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Applied {
+    /// Its number.
+    pub generation: u64,
+    /// Pools in which removed upstreams serve until a new one is healthy.
+    pub warming: Vec<Name>,
+}
+
+/// Why an upstream's admin state was not changed.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum SetAdminError {
+    /// No pool of that name.
+    #[error("no such pool: {0}")]
+    NoPool(String),
+    /// The pool has no such upstream.
+    #[error("pool {0} has no upstream {1}")]
+    NoUpstream(Name, Address),
+}
+
+/// What makes two checks one.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+struct CheckKey {
+    upstream: Address,
+    target: Address,
+    spec: Arc<ProbeSpec>,
+    timing: Timing,
+}
+
+impl CheckKey {
+    fn same_definition(&self, other: &CheckKey) -> bool {
+        self.upstream == other.upstream && self.target == other.target && self.spec == other.spec
+    }
+}
+
+/// Identifies a check for the life of the process.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub(super) struct CheckId(u64);
+
+/// One probe with its verdict, and who reads it.
+#[derive(Debug)]
+pub(super) struct Check {
+    key: CheckKey,
+    pub(super) track: Track,
+    readers: Vec<UpstreamId>,
+    flight: Option<ProbeToken>,
+    deadline: Option<Instant>,
+    pub(super) last: Option<(Instant, Arc<ProbeReport>)>,
+    pub(super) unknown_because: Option<Cause>,
+}
+
+/// What a timer is about.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Timer {
+    Check(CheckId),
+    Pool(PoolId),
+}
+
+/// The whole state.
+#[derive(Debug)]
+pub struct State {
+    generation: u64,
+    origin: Instant,
+    rng: fastrand::Rng,
+    hints: Hints,
+    checks: HashMap<CheckId, Check>,
+    by_key: HashMap<CheckKey, CheckId>,
+    flights: HashMap<ProbeToken, CheckId>,
+    cancelled: Vec<ProbeToken>,
+    timers: BTreeSet<(Instant, Timer)>,
+    /// Pools whose view must be computed anew before the event is over.
+    dirty: BTreeSet<usize>,
+    pool_ids: HashMap<Name, PoolId>,
+    pools: Vec<PoolState>,
+    places: HashMap<UpstreamId, (usize, usize)>,
+    events: EventRing,
+    next_id: u64,
+    next_first_probe: Instant,
+    checker_restarts: u64,
+    probe_panics: u64,
+}
+
+impl State {
+    /// Knows nothing yet. `seed` is for the jitter; `hints` is handed to every upstream.
+    pub fn new(now: Instant, seed: u64, hints: Hints) -> State {
+        State {
+            generation: 0,
+            origin: now,
+            rng: fastrand::Rng::with_seed(seed),
+            hints,
+            checks: HashMap::new(),
+            by_key: HashMap::new(),
+            flights: HashMap::new(),
+            cancelled: Vec::new(),
+            dirty: BTreeSet::new(),
+            timers: BTreeSet::new(),
+            pool_ids: HashMap::new(),
+            pools: Vec::new(),
+            places: HashMap::new(),
+            events: EventRing::default(),
+            next_id: 0,
+            next_first_probe: now,
+            checker_restarts: 0,
+            probe_panics: 0,
+        }
+    }
+
+    /// Takes a new configuration, carrying over what still applies (health.md, "Reload"). `listeners` are the sockets
+    /// that are bound, by name.
+    pub fn configure(&mut self, config: &Config, listeners: &[(Name, ListenerId)], now: Instant) -> (Applied, Effects) {
+        let mut effects = Effects::default();
+        self.generation += 1;
+        let wanted = config.pools.iter().flat_map(|pool| {
+            let key = |u: &UpstreamPolicy| check_key(u, &pool.check.spec, pool.check.timing);
+            pool.upstreams.iter().map(key)
+        });
+        let wanted: HashSet<CheckKey> = wanted.collect();
+        for name in config.pools.iter().map(|pool| &pool.name) {
+            let next = PoolId(u32::try_from(self.pool_ids.len()).expect("names of pools are bounded by memory"));
+            self.pool_ids.entry(name.clone()).or_insert(next);
+        }
+
+        let mut old: HashMap<Name, PoolState> = self.pools.drain(..).map(|p| (p.policy.name.clone(), p)).collect();
+        let mut judged = vec![];
+        for policy in &config.pools {
+            let before = old.remove(&policy.name);
+            let fallback = match &policy.when_no_healthy {
+                WhenNoHealthy::Pool(name) => self.pool_ids.get(name).copied(),
+                WhenNoHealthy::Reject | WhenNoHealthy::FailOpen => None,
+            };
+            let shared = before.as_ref().map_or_else(|| Arc::new(PoolShared::new(now)), |pool| pool.shared.clone());
+            let since = before.as_ref().and_then(|pool| pool.retiring_until);
+            let fail_open = before.as_ref().is_some_and(|pool| pool.fail_open);
+            let mut earlier: HashMap<Address, Member> = before.map(PoolState::into_members).unwrap_or_default();
+            let mut members = Vec::with_capacity(policy.upstreams.len());
+            for upstream in &policy.upstreams {
+                let earlier = earlier.remove(&upstream.address);
+                let key = check_key(upstream, &policy.check.spec, policy.check.timing);
+                let (check, change) = self.adopt(key, earlier.as_ref(), &wanted, now);
+                judged.extend(change.map(|change| (check, change)));
+                members.push(self.enrol(policy.name.clone(), upstream, check, earlier, now));
+            }
+            let mut pool = PoolState::new(self.pool_ids[&policy.name], policy.clone(), shared, fallback, members);
+            pool.fail_open = fail_open;
+            let mut removed: Vec<Member> = earlier.into_values().collect();
+            removed.sort_by_key(|member| member.upstream.id);
+            if !pool.has_healthy_member() {
+                pool.retire(&mut removed, since.unwrap_or(now + RETIRING_MAX));
+            }
+            effects.close_idle.extend(removed.into_iter().map(|member| member.upstream));
+            self.pools.push(pool);
+        }
+        for gone in old.into_values() {
+            gone.shared.set_usable_at(None);
+            effects.announce.push(gone.shared);
+            effects.close_idle.extend(gone.members.into_iter().map(|m| m.upstream));
+        }
+        self.rebuild_readers(now, &mut effects);
+        for (check, change) in judged {
+            self.on_change(check, change, now, &mut effects);
+        }
+        self.dirty = (0..self.pools.len()).collect();
+        self.settle(now, &mut effects);
+        effects.snapshot = Some(Arc::new(self.snapshot(config, listeners)));
+        effects.announce.extend(self.pools.iter().map(|pool| pool.shared.clone()));
+        let warming = self.pools.iter().filter(|p| p.retiring_until.is_some()).map(|p| p.policy.name.clone()).collect();
+        self.log(EventKind::Reload { result: "applied", generation: self.generation, error: None }, now, &mut effects);
+        (Applied { generation: self.generation, warming }, effects)
+    }
+
+    /// Starts the probes that are due and does what else has come of time. The only source of jobs.
+    pub fn on_tick(&mut self, now: Instant) -> (Work, Effects) {
+        let mut effects = Effects::default();
+        let mut start = vec![];
+        while let Some((at, timer)) = self.timers.first().copied() {
+            if at > now {
+                break;
+            }
+            self.timers.remove(&(at, timer));
+            match timer {
+                Timer::Check(id) => self.on_check_timer(id, now, &mut start, &mut effects),
+                Timer::Pool(id) => {
+                    let Some(index) = self.pools.iter().position(|pool| pool.id == id) else { continue };
+                    self.pools[index].timer = None;
+                    self.dirty.insert(index);
+                }
+            }
+        }
+        self.settle(now, &mut effects);
+        (Work { start, cancel: std::mem::take(&mut self.cancelled) }, effects)
+    }
+
+    /// When [`State::on_tick`] must be called next; `None`: not before another event.
+    pub fn next_deadline(&self) -> Option<Instant> {
+        self.timers.first().map(|(at, _)| *at)
+    }
+
+    /// Probes ended, several at once so that many changes make one view. A report that nobody waits for any more is
+    /// dropped.
+    pub fn on_probes(&mut self, ended: impl IntoIterator<Item = (ProbeToken, ProbeReport)>, now: Instant) -> Effects {
+        let mut effects = Effects::default();
+        for (token, report) in ended {
+            self.on_probe(token, report, now, &mut effects);
+        }
+        self.settle(now, &mut effects);
+        effects
+    }
+
+    fn on_probe(&mut self, token: ProbeToken, report: ProbeReport, now: Instant, effects: &mut Effects) {
+        let Some(id) = self.flights.remove(&token) else { return };
+        let chance = self.rng.f64() * 2.0 - 1.0;
+        let check = self.checks.get_mut(&id).expect("a flight ends with its check");
+        check.flight = None;
+        let judgement = report.code.judgement();
+        let change = check.track.on_end(judgement, now, chance);
+        let (code, took) = (report.code, report.duration);
+        check.last = Some((now, Arc::new(report)));
+        if check.track.state() != HealthState::Unknown {
+            check.unknown_because = None;
+        }
+        let readers = check.readers.clone();
+        for reader in &readers {
+            let (pool, member) = self.places[reader];
+            let pool = &mut self.pools[pool];
+            pool.shared.stats.record_probe(code, took);
+            if matches!(judgement, Judgement::Pass | Judgement::Fail) {
+                pool.members[member].checks_total += 1;
+            }
+        }
+        if judgement == Judgement::Broken {
+            self.probe_panics += 1;
+            self.checks.get_mut(&id).expect("just used").unknown_because = Some(Cause::ProbePanic);
+            for reader in &readers {
+                let (pool, upstream) = (self.pools[self.places[reader].0].policy.name.clone(), self.upstream(reader));
+                self.log(EventKind::ProbePanic { pool, upstream }, now, effects);
+            }
+        }
+        match change {
+            Some(change) => self.on_change(id, change, now, effects),
+            None => self.refresh_usable_at(&readers, now),
+        }
+        self.set_check_timer(id);
+    }
+
+    /// The data path saw a failure of this upstream.
+    pub fn on_hint(&mut self, id: UpstreamId, now: Instant) {
+        let Some((pool, member)) = self.places.get(&id).copied() else { return };
+        let member = &self.pools[pool].members[member];
+        member.upstream.hint_taken();
+        let check = member.check;
+        self.checks.get_mut(&check).expect("members have checks").track.on_hint(now);
+        self.set_check_timer(check);
+    }
+
+    /// The scheduler died: its probes in flight are lost and due again.
+    pub fn on_scheduler_restart(&mut self, now: Instant) -> Effects {
+        let mut effects = Effects::default();
+        self.checker_restarts += 1;
+        self.flights.clear();
+        let ids: Vec<CheckId> = self.checks.keys().copied().collect();
+        for id in ids {
+            let check = self.checks.get_mut(&id).expect("just listed");
+            check.flight = None;
+            check.track.on_cancelled(now);
+            self.set_check_timer(id);
+        }
+        self.log(EventKind::CheckerRestart, now, &mut effects);
+        effects
+    }
+
+    /// The operator says what he wants of an upstream; holds until the upstream leaves the file or the process ends.
+    pub fn set_admin(
+        &mut self,
+        pool: &str,
+        address: &Address,
+        to: AdminState,
+        reason: &str,
+        now: Instant,
+    ) -> Result<Effects, SetAdminError> {
+        let index = self.pools.iter().position(|p| p.policy.name.as_str() == pool);
+        let index = index.ok_or_else(|| SetAdminError::NoPool(pool.to_owned()))?;
+        let pool = &mut self.pools[index];
+        let name = pool.policy.name.clone();
+        let Some(member) = pool.members.iter_mut().find(|m| m.upstream.address == *address && !m.retiring) else {
+            return Err(SetAdminError::NoUpstream(name, address.clone()));
+        };
+        let mut effects = Effects::default();
+        let before = member.admin();
+        member.admin_override = Some(to);
+        if before != to {
+            let kind = EventKind::Admin { pool: name, upstream: address.clone(), to, reason: reason.to_owned() };
+            self.log(kind, now, &mut effects);
+            self.dirty.insert(index);
+            self.settle(now, &mut effects);
+        }
+        Ok(effects)
+    }
+
+    /// Notes a reload that changed nothing or was refused.
+    pub fn on_reload_without_effect(&mut self, result: &'static str, error: Option<String>, now: Instant) -> Effects {
+        let mut effects = Effects::default();
+        self.log(EventKind::Reload { result, generation: self.generation, error }, now, &mut effects);
+        effects
+    }
+
+    /// The events after number `seq`, oldest first.
+    pub fn events_after(&self, seq: u64) -> Vec<Event> {
+        self.events.after(seq).cloned().collect()
+    }
+
+    /// One consistent picture. `stale`: the scheduler is not running.
+    pub fn status(&self, stale: bool) -> Status {
+        let checker = CheckerStatus {
+            stale,
+            restarts_total: self.checker_restarts,
+            probe_panics_total: self.probe_panics,
+            probes_in_flight: self.flights.len(),
+        };
+        let pools = self.pools.iter().map(|pool| pool.status(&self.checks)).collect();
+        Status { generation: self.generation, pools, checker }
+    }
+
+    /// Finds or makes the check for `key`, which a pool is about to read. `earlier` is the same upstream under the
+    /// configuration before.
+    fn adopt(
+        &mut self,
+        key: CheckKey,
+        earlier: Option<&Member>,
+        wanted: &HashSet<CheckKey>,
+        now: Instant,
+    ) -> (CheckId, Option<Change>) {
+        if let Some(id) = self.by_key.get(&key) {
+            return (*id, None);
+        }
+        let earlier = earlier.map(|member| member.check);
+        let old = earlier.and_then(|id| self.checks.get(&id).map(|check| (id, check)));
+        let (track, change) = match old {
+            Some((id, check)) if check.key.same_definition(&key) && !wanted.contains(&check.key) => {
+                // Nobody reads it under the old timing any more: the check itself goes on, its probe in flight included.
+                let check = self.checks.get_mut(&id).expect("just found");
+                self.by_key.remove(&check.key);
+                check.key = key.clone();
+                let change = check.track.retime(key.timing, now);
+                self.by_key.insert(key, id);
+                return (id, change);
+            }
+            Some((_, check)) if check.key.same_definition(&key) => check.track.split(key.timing, now),
+            Some((_, check)) => {
+                let track = check.track.clone();
+                (track.redefined(key.timing, now, self.first_probe_slot(now)), None)
+            }
+            None => {
+                let slot = Slot { origin: self.origin, part: part_of(&key.upstream) };
+                (Track::new(key.timing, slot, now, self.first_probe_slot(now)), None)
+            }
+        };
+        let last = old_report(&self.checks, earlier, &key);
+        let id = CheckId(self.take_id());
+        let check = Check {
+            key: key.clone(),
+            track,
+            readers: vec![],
+            flight: None,
+            deadline: None,
+            last,
+            unknown_because: None,
+        };
+        self.checks.insert(id, check);
+        self.by_key.insert(key, id);
+        (id, change)
+    }
+
+    fn enrol(
+        &mut self,
+        pool: Name,
+        policy: &UpstreamPolicy,
+        check: CheckId,
+        earlier: Option<Member>,
+        now: Instant,
+    ) -> Member {
+        let track = &self.checks[&check].track;
+        match earlier {
+            Some(mut member) => {
+                let known = track.state() != HealthState::Unknown;
+                // The old verdict stands until the new check reaches a threshold.
+                member.carried = (!known && member.state != HealthState::Unknown).then_some(member.state);
+                member.check = check;
+                member.policy = policy.clone();
+                member.retiring = false;
+                member
+            }
+            None => {
+                let since = if track.state() == HealthState::Unknown { now } else { track.since() };
+                let state = track.state();
+                let id = UpstreamId(self.take_id());
+                let upstream = Arc::new(Upstream::new(id, pool, policy.address.clone(), self.hints.clone()));
+                Member::new(upstream, policy.clone(), check, state, since)
+            }
+        }
+    }
+
+    /// After the pools changed: who reads what, and which checks nobody reads.
+    fn rebuild_readers(&mut self, now: Instant, effects: &mut Effects) {
+        self.places.clear();
+        for check in self.checks.values_mut() {
+            check.readers.clear();
+        }
+        for (p, pool) in self.pools.iter().enumerate() {
+            for (m, member) in pool.members.iter().enumerate() {
+                self.places.insert(member.upstream.id, (p, m));
+                let check = self.checks.get_mut(&member.check).expect("members have checks");
+                check.readers.push(member.upstream.id);
+            }
+        }
+        let unread: Vec<CheckId> =
+            self.checks.iter().filter(|(_, c)| c.readers.is_empty()).map(|(id, _)| *id).collect();
+        for id in unread {
+            let check = self.checks.remove(&id).expect("just listed");
+            self.by_key.remove(&check.key);
+            if let Some(at) = check.deadline {
+                self.timers.remove(&(at, Timer::Check(id)));
+            }
+            if let Some(token) = check.flight {
+                self.flights.remove(&token);
+                self.cancelled.push(token);
+            }
+        }
+        let ids: Vec<CheckId> = self.checks.keys().copied().collect();
+        for id in ids {
+            self.set_check_timer(id);
+        }
+        // An existing verdict may differ from what a member read until now.
+        for p in 0..self.pools.len() {
+            for m in 0..self.pools[p].members.len() {
+                self.settle_member(p, m, None, now, effects);
+            }
+        }
+    }
+
+    fn on_check_timer(&mut self, id: CheckId, now: Instant, start: &mut Vec<ProbeJob>, effects: &mut Effects) {
+        let token = ProbeToken(self.take_id());
+        let check = self.checks.get_mut(&id).expect("timers end with their check");
+        check.deadline = None;
+        if let Some(change) = check.track.on_tick(now) {
+            check.unknown_because = Some(change.cause);
+            self.on_change(id, change, now, effects);
+        }
+        let check = self.checks.get_mut(&id).expect("timers end with their check");
+        if !check.track.in_flight() && check.track.next_due() <= now {
+            check.track.on_start(now);
+            check.flight = Some(token);
+            self.flights.insert(token, id);
+            start.push(ProbeJob {
+                token,
+                target: check.key.target.clone(),
+                upstream: check.key.upstream.clone(),
+                spec: check.key.spec.clone(),
+                timeout: check.key.timing.timeout,
+            });
+        }
+        self.set_check_timer(id);
+    }
+
+    /// A check changed its state: every reader follows.
+    fn on_change(&mut self, id: CheckId, change: Change, now: Instant, effects: &mut Effects) {
+        let readers = self.checks[&id].readers.clone();
+        for reader in readers {
+            let (p, m) = self.places[&reader];
+            self.settle_member(p, m, Some(change.cause), now, effects);
+            self.dirty.insert(p);
+        }
+    }
+
+    /// The end of every event: pools that changed get their view.
+    fn settle(&mut self, now: Instant, effects: &mut Effects) {
+        while let Some(p) = self.dirty.pop_first() {
+            self.end_retiring(p, now, effects);
+            self.evaluate(p, now, effects);
+        }
+    }
+
+    /// Makes a member's state what its check says now; a difference is a transition.
+    fn settle_member(&mut self, p: usize, m: usize, cause: Option<Cause>, now: Instant, effects: &mut Effects) {
+        let pool = &mut self.pools[p];
+        let member = &mut pool.members[m];
+        let check = &self.checks[&member.check];
+        let known = check.track.state();
+        if known != HealthState::Unknown || cause.is_some() {
+            member.carried = None;
+        }
+        let to = member.carried.unwrap_or(known);
+        let from = std::mem::replace(&mut member.state, to);
+        if from == to {
+            return;
+        }
+        member.since = now;
+        member.transitions_total += 1;
+        if !member.retiring {
+            pool.healthy += usize::from(to == HealthState::Healthy);
+            pool.healthy -= usize::from(from == HealthState::Healthy);
+        }
+        let report = check.last.as_ref().map(|(_, report)| report);
+        let (code, reason, duration) = match (cause, report) {
+            (Some(Cause::Stale), _) | (_, None) => (None, "no probe has ended for too long (stale)".to_owned(), None),
+            (_, Some(report)) => (Some(report.code), report.sentence(), Some(report.duration)),
+        };
+        if to == HealthState::Unhealthy {
+            effects.close_idle.push(member.upstream.clone());
+        }
+        let (name, upstream) = (pool.policy.name.clone(), member.upstream.address.clone());
+        let healthy_left = pool.healthy;
+        let transition = Transition { pool: name, upstream, from, to, code, reason, duration, healthy_left };
+        self.log(EventKind::Transition(transition), now, effects);
+    }
+
+    /// Removed upstreams that still serve go when a new one is healthy, or when their time is up.
+    fn end_retiring(&mut self, p: usize, now: Instant, effects: &mut Effects) {
+        let pool = &mut self.pools[p];
+        let Some(until) = pool.retiring_until else { return };
+        if now < until && !pool.has_healthy_member() {
+            return;
+        }
+        pool.retiring_until = None;
+        let gone: Vec<Member> = pool.members.extract_if(.., |member| member.retiring).collect();
+        effects.close_idle.extend(gone.into_iter().map(|member| member.upstream));
+        self.rebuild_readers(now, effects);
+    }
+
+    /// Computes a pool's view anew and sets its timer.
+    fn evaluate(&mut self, p: usize, now: Instant, effects: &mut Effects) {
+        let pool = &mut self.pools[p];
+        if let Some(at) = pool.timer.take() {
+            self.timers.remove(&(at, Timer::Pool(pool.id)));
+        }
+        let (view, deadline) = pool.view(&self.checks, now);
+        let fail_open = view.service == super::view::Service::FailOpen;
+        pool.set_usable_at(&self.checks, now);
+        pool.service = view.service;
+        effects.views.push((pool.cell.clone(), Arc::new(view)));
+        if let Some(at) = deadline {
+            pool.timer = Some(at);
+            self.timers.insert((at, Timer::Pool(pool.id)));
+        }
+        if std::mem::replace(&mut pool.fail_open, fail_open) != fail_open {
+            let name = pool.policy.name.clone();
+            self.log(EventKind::FailOpen { pool: name, on: fail_open }, now, effects);
+        }
+    }
+
+    fn refresh_usable_at(&mut self, readers: &[UpstreamId], now: Instant) {
+        for reader in readers {
+            let (p, _) = self.places[reader];
+            self.pools[p].refresh_usable_at(&self.checks, now);
+        }
+    }
+
+    fn set_check_timer(&mut self, id: CheckId) {
+        let check = self.checks.get_mut(&id).expect("called with a living check");
+        let deadline = check.track.deadline();
+        if check.deadline == deadline {
+            return;
+        }
+        if let Some(at) = check.deadline.take() {
+            self.timers.remove(&(at, Timer::Check(id)));
+        }
+        if let Some(at) = deadline {
+            check.deadline = Some(at);
+            self.timers.insert((at, Timer::Check(id)));
+        }
+    }
+
+    fn snapshot(&self, config: &Config, listeners: &[(Name, ListenerId)]) -> Snapshot {
+        let listener = |name: &Name| listeners.iter().find(|(n, _)| n == name).map(|(_, id)| *id);
+        let pool = |name: &Name| self.pool_ids.get(name).copied();
+        let routes = route::Table::build(&config.routes, |name| listener(name).map(|id| id.0), pool);
+        let mut entries: Vec<Option<ListenerEntry>> = vec![];
+        for policy in &config.listeners {
+            let Some(id) = listener(&policy.name) else { continue };
+            let index = id.0 as usize;
+            if entries.len() <= index {
+                entries.resize(index + 1, None);
+            }
+            let pool = policy.pool.as_ref().and_then(pool);
+            entries[index] = Some(ListenerEntry { name: policy.name.clone(), pool });
+        }
+        let mut pools = vec![None; self.pool_ids.len()];
+        for state in &self.pools {
+            pools[state.id.0 as usize] = Some(state.cell.clone());
+        }
+        Snapshot::new(self.generation, routes, entries, pools)
+    }
+
+    fn log(&mut self, kind: EventKind, now: Instant, effects: &mut Effects) {
+        effects.events.push(self.events.push(now, kind).clone());
+    }
+
+    fn upstream(&self, id: &UpstreamId) -> Address {
+        let (p, m) = self.places[id];
+        self.pools[p].members[m].upstream.address.clone()
+    }
+
+    /// When a first probe may start: at once, unless a thousand a second would be exceeded.
+    fn first_probe_slot(&mut self, now: Instant) -> Instant {
+        let slot = self.next_first_probe.max(now);
+        self.next_first_probe = slot + FIRST_PROBE_GAP;
+        slot
+    }
+
+    fn take_id(&mut self) -> u64 {
+        self.next_id += 1;
+        self.next_id
+    }
+}
+
+fn check_key(upstream: &UpstreamPolicy, spec: &Arc<ProbeSpec>, timing: Timing) -> CheckKey {
+    CheckKey { upstream: upstream.address.clone(), target: spec.target(upstream), spec: spec.clone(), timing }
+}
+
+/// The last report goes with the check while its definition is the same.
+fn old_report(
+    checks: &HashMap<CheckId, Check>,
+    earlier: Option<CheckId>,
+    key: &CheckKey,
+) -> Option<(Instant, Arc<ProbeReport>)> {
+    let check = checks.get(&earlier?)?;
+    check.key.same_definition(key).then(|| check.last.clone()).flatten()
+}
+
+/// Where in an interval an address belongs, as a fraction of 2^32.
+fn part_of(address: &Address) -> u32 {
+    let mut hasher = DefaultHasher::new();
+    address.hash(&mut hasher);
+    (hasher.finish() >> 32) as u32
+}
