@@ -706,3 +706,6 @@ fn part_of(address: &Address) -> u32 {
     address.hash(&mut hasher);
     (hasher.finish() >> 32) as u32
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,696 @@
+//! The rows of health.md, each on the pure state with a scripted clock and scripted probes.
+
+use proptest::prelude::*;
+
+use super::super::status::{PoolSummary, UpstreamStatus};
+use super::super::view::{Nothing, Service};
+use super::*;
+use crate::model::policy::*;
+use crate::model::{Code, Ratio, Weight};
+
+const MS: Duration = Duration::from_millis(1);
+const SECOND: Duration = Duration::from_secs(1);
+
+/// A state with a clock, and origins whose answers are set by hand.
+struct World {
+    state: State,
+    now: Instant,
+    origins: HashMap<String, char>,
+    /// Every probe made: when, of whom, with which kind of check.
+    probes: Vec<(Duration, String, &'static str)>,
+    views: HashMap<Name, Arc<View>>,
+    snapshot: Option<Arc<Snapshot>>,
+    closed: Vec<String>,
+    start: Instant,
+    flying: Vec<(Instant, ProbeToken, char)>,
+}
+
+impl World {
+    fn new() -> World {
+        let now = Instant::now();
+        World {
+            state: State::new(now, 7, Hints::none()),
+            now,
+            origins: HashMap::new(),
+            probes: vec![],
+            views: HashMap::new(),
+            snapshot: None,
+            closed: vec![],
+            start: now,
+            flying: vec![],
+        }
+    }
+
+    /// Answers of an origin: `P` passes, `F` fails, `-` no verdict, `!` panics, `.` never ends.
+    fn set(&mut self, address: &str, answer: char) {
+        self.origins.insert(address.to_owned(), answer);
+    }
+
+    fn take(&mut self, effects: Effects) {
+        for (pool, view) in effects.views {
+            self.views.insert(pool.name.clone(), view);
+        }
+        self.snapshot = effects.snapshot.or(self.snapshot.take());
+        self.closed.extend(effects.close_idle.iter().map(|upstream| upstream.address.to_string()));
+    }
+
+    fn configure(&mut self, pools: Vec<PoolPolicy>) -> Applied {
+        let config = config(pools);
+        let (applied, effects) = self.state.configure(&config, &[], self.now);
+        self.take(effects);
+        applied
+    }
+
+    /// Lets time pass; probes end 2 ms after their start.
+    fn run(&mut self, time: Duration) {
+        let end = self.now + time;
+        for _ in 0..1_000_000 {
+            let next_end = self.flying.iter().map(|(at, ..)| *at).min();
+            let next = [self.state.next_deadline(), next_end].into_iter().flatten().min();
+            let Some(next) = next.filter(|next| *next <= end) else {
+                self.now = end;
+                return;
+            };
+            self.now = self.now.max(next);
+            let now = self.now;
+            for (_, token, answer) in self.flying.extract_if(.., |(at, ..)| *at <= now).collect::<Vec<_>>() {
+                let effects = self.state.on_probes([(token, report(answer))], now);
+                self.take(effects);
+            }
+            let (work, effects) = self.state.on_tick(now);
+            self.take(effects);
+            self.flying.retain(|(_, token, _)| !work.cancel.contains(token));
+            for job in work.start {
+                let at = now - self.start;
+                self.probes.push((at, job.target.to_string(), job.spec.kind()));
+                match self.origins.get(&job.target.to_string()).copied().unwrap_or('F') {
+                    '.' => {}
+                    answer => self.flying.push((now + 2 * MS, job.token, answer)),
+                }
+            }
+        }
+        panic!("the state does not come to rest");
+    }
+
+    fn upstream(&self, pool: &str, address: &str) -> UpstreamStatus {
+        let status = self.state.status(false);
+        let pool = status.pools.into_iter().find(|p| p.name.as_str() == pool).expect("such a pool");
+        pool.upstreams.into_iter().find(|u| u.upstream.address.to_string() == address).expect("such an upstream")
+    }
+
+    fn health(&self, pool: &str, address: &str) -> HealthState {
+        self.upstream(pool, address).state
+    }
+
+    fn eligible(&self, pool: &str) -> Vec<String> {
+        let view = &self.views[&name(pool)];
+        let of = |tier: &super::super::view::Tier| -> Vec<String> {
+            tier.upstreams().iter().map(|u| u.address.to_string()).collect()
+        };
+        [of(&view.primaries), of(&view.backups)].concat()
+    }
+
+    fn service(&self, pool: &str) -> Service {
+        self.views[&name(pool)].service
+    }
+
+    fn probed(&self, address: &str) -> usize {
+        self.probes.iter().filter(|(_, target, _)| target == address).count()
+    }
+}
+
+const A: &str = "127.0.0.1:9001";
+const B: &str = "127.0.0.1:9002";
+const C: &str = "127.0.0.1:9003";
+
+fn name(text: &str) -> Name {
+    Name::try_new(text).unwrap()
+}
+
+fn timing() -> Timing {
+    Timing {
+        interval: SECOND,
+        timeout: SECOND / 2,
+        healthy_threshold: 2,
+        unhealthy_threshold: 2,
+        fast_interval: SECOND / 10,
+        start_period: Duration::ZERO,
+        jitter: Ratio::ZERO,
+    }
+}
+
+fn tcp(port: PortRule) -> Arc<ProbeSpec> {
+    Arc::new(ProbeSpec::Tcp(TcpProbe { port }))
+}
+
+fn http(path: &str) -> Arc<ProbeSpec> {
+    Arc::new(ProbeSpec::Http(HttpProbe {
+        port: PortRule::Same,
+        path: path.into(),
+        method: "GET".into(),
+        host: None,
+        headers: vec![],
+        expect: Expect { status: vec![(200, 299)], body: None },
+    }))
+}
+
+fn upstream(address: &str) -> UpstreamPolicy {
+    UpstreamPolicy {
+        address: address.parse().unwrap(),
+        weight: Weight::ONE,
+        backup: false,
+        health_address: None,
+        admin: AdminState::Enabled,
+    }
+}
+
+fn pool(text: &str, addresses: &[&str]) -> PoolPolicy {
+    PoolPolicy {
+        name: name(text),
+        upstreams: addresses.iter().map(|address| upstream(address)).collect(),
+        balance: Balance::RoundRobin,
+        when_no_healthy: WhenNoHealthy::Reject,
+        min_healthy: MinHealthy::Count(1),
+        check: CheckPolicy { spec: tcp(PortRule::Same), timing: timing() },
+    }
+}
+
+fn config(pools: Vec<PoolPolicy>) -> Config {
+    Config {
+        runtime: RuntimePolicy { threads: None, drain_delay: Duration::ZERO, drain_timeout: 30 * SECOND },
+        listeners: vec![],
+        routes: vec![],
+        pools: pools.into_iter().map(Arc::new).collect(),
+        admin: AdminPolicy { address: "127.0.0.1:9900".parse().unwrap(), written: false, token: None },
+    }
+}
+
+fn report(answer: char) -> ProbeReport {
+    let code = match answer {
+        'P' => Code::L4Ok,
+        'F' => Code::L4Con,
+        '-' => Code::NoRes,
+        '!' => Code::Panic,
+        other => panic!("no such answer: {other}"),
+    };
+    ProbeReport { code, status: None, duration: 2 * MS, reason: "scripted".into(), hint: None }
+}
+
+/// A world in which these upstreams of pool `api` are healthy.
+fn healthy(addresses: &[&str]) -> World {
+    let mut world = World::new();
+    addresses.iter().for_each(|address| world.set(address, 'P'));
+    world.configure(vec![pool("api", addresses)]);
+    world.run(SECOND / 2);
+    assert_eq!(world.eligible("api").len(), addresses.len());
+    world
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_upstream_begins_unknown_is_probed_at_once_and_gets_nothing_before_its_passes() {
+    let mut world = World::new();
+    world.set(A, 'P');
+    world.configure(vec![pool("api", &[A])]);
+    assert_eq!(world.health("api", A), HealthState::Unknown);
+    assert!(world.eligible("api").is_empty());
+    world.run(Duration::ZERO);
+    assert_eq!(world.probed(A), 1);
+    world.run(99 * MS);
+    assert!(world.eligible("api").is_empty(), "one pass of two is not enough");
+    world.run(10 * MS);
+    assert_eq!(world.eligible("api"), [A]);
+    assert_eq!(world.upstream("api", A).transitions_total, 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_dead_upstream_is_out_within_the_detection_time() {
+    let mut world = healthy(&[A, B]);
+    world.set(A, 'F');
+    world.run(timing().worst_detection());
+    assert_eq!(world.health("api", A), HealthState::Unhealthy);
+    assert_eq!(world.eligible("api"), [B]);
+    assert_eq!(world.closed, [A], "its idle connections close");
+    let why = world.upstream("api", A).why.unwrap();
+    assert_eq!(why, "L4CON: scripted");
+}
+
+#[tokio::test(start_paused = true)]
+async fn first_probes_start_at_most_a_thousand_a_second() {
+    let mut world = World::new();
+    let addresses: Vec<String> = (0..2_000).map(|i| format!("127.1.{}.{}:80", i / 250, i % 250 + 1)).collect();
+    let addresses: Vec<&str> = addresses.iter().map(String::as_str).collect();
+    world.configure(vec![PoolPolicy {
+        check: CheckPolicy {
+            spec: tcp(PortRule::Same),
+            timing: Timing { interval: 60 * SECOND, fast_interval: 60 * SECOND, ..timing() },
+        },
+        ..pool("api", &addresses)
+    }]);
+    world.run(SECOND / 2);
+    assert!((500..=501).contains(&world.probes.len()), "{}", world.probes.len());
+    world.run(2 * SECOND);
+    assert_eq!(world.probes.len(), 2_000);
+}
+
+#[tokio::test(start_paused = true)]
+async fn equal_checks_are_one_probe_and_different_ones_do_not_touch() {
+    let mut world = World::new();
+    world.set(A, 'P');
+    world.set("127.0.0.1:9101", 'F');
+    let other = CheckPolicy { spec: tcp(PortRule::Offset(100)), timing: timing() };
+    let pools = vec![pool("one", &[A]), pool("two", &[A]), PoolPolicy { check: other, ..pool("three", &[A]) }];
+    world.configure(pools);
+    world.run(2 * SECOND);
+    assert_eq!(world.health("one", A), HealthState::Healthy);
+    assert_eq!(world.health("two", A), HealthState::Healthy);
+    assert_eq!(world.health("three", A), HealthState::Unhealthy);
+    let status = world.upstream("two", A);
+    assert_eq!(status.checks_total as usize, world.probed(A), "one probe serves both");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_reload_without_a_change_of_the_check_keeps_everything() {
+    let mut world = healthy(&[A, B]);
+    world.set(B, 'F');
+    world.run(3 * SECOND);
+    let before = (world.upstream("api", A), world.upstream("api", B));
+    let heavier = UpstreamPolicy { weight: Weight::try_new(5).unwrap(), ..upstream(A) };
+    let changed = PoolPolicy {
+        upstreams: vec![heavier, UpstreamPolicy { backup: true, ..upstream(B) }],
+        balance: Balance::Random,
+        ..pool("api", &[])
+    };
+    for _ in 0..200 {
+        world.configure(vec![pool("api", &[A, B])]);
+        world.configure(vec![changed.clone()]);
+    }
+    let after = (world.upstream("api", A), world.upstream("api", B));
+    for (before, after) in [(before.0, after.0), (before.1, after.1)] {
+        assert_eq!(after.state, before.state);
+        assert_eq!(after.since, before.since);
+        assert_eq!(after.streak, before.streak);
+        assert_eq!(after.next_due, before.next_due);
+        assert_eq!(after.checks_total, before.checks_total);
+        assert!(Arc::ptr_eq(&after.upstream, &before.upstream), "load and counters stay");
+        assert!(!after.carried);
+    }
+    assert_eq!(world.eligible("api"), [A]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_changed_definition_carries_the_verdict_until_the_new_check_has_one() {
+    for (new, want) in [('P', HealthState::Healthy), ('F', HealthState::Unhealthy)] {
+        let mut world = healthy(&[A, B]);
+        world.set(B, 'F');
+        world.run(3 * SECOND);
+        let changed = CheckPolicy { spec: http("/healthz"), timing: timing() };
+        let probes = world.probes.len();
+        world.set(A, new);
+        world.configure(vec![PoolPolicy { check: changed, ..pool("api", &[A, B]) }]);
+        let (a, b) = (world.upstream("api", A), world.upstream("api", B));
+        assert_eq!((a.state, a.carried), (HealthState::Healthy, true));
+        assert_eq!((b.state, b.carried), (HealthState::Unhealthy, true));
+        assert_eq!((a.streak, b.streak), (None, None));
+        assert_eq!(world.eligible("api"), [A]);
+        world.run(5 * MS);
+        assert_eq!(world.probes.len(), probes + 2, "probed at once");
+        assert_eq!(world.eligible("api"), [A], "one result is not a verdict");
+        world.run(SECOND / 2);
+        let a = world.upstream("api", A);
+        assert_eq!((a.state, a.carried), (want, false));
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_late_result_of_the_old_definition_is_dropped() {
+    let mut world = healthy(&[A]);
+    world.set(A, '.');
+    world.run(2 * SECOND);
+    let (token, _) = world.state.flights.iter().map(|(t, c)| (*t, *c)).next().expect("a probe hangs");
+    let changed = CheckPolicy { spec: http("/healthz"), timing: timing() };
+    world.configure(vec![PoolPolicy { check: changed, ..pool("api", &[A]) }]);
+    let (work, _) = world.state.on_tick(world.now);
+    assert_eq!(work.cancel, [token]);
+    world.state.on_probes([(token, report('F')), (token, report('F'))], world.now);
+    let a = world.upstream("api", A);
+    assert_eq!((a.state, a.streak), (HealthState::Healthy, None));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_new_timing_carries_state_and_run_and_the_probe_in_flight() {
+    let mut world = healthy(&[A]);
+    world.set(A, 'F');
+    world.run(SECOND + 3 * MS);
+    let slower = Timing { unhealthy_threshold: 5, ..timing() };
+    world.configure(vec![PoolPolicy {
+        check: CheckPolicy { spec: tcp(PortRule::Same), timing: slower },
+        ..pool("api", &[A])
+    }]);
+    let a = world.upstream("api", A);
+    assert_eq!(a.state, HealthState::Healthy);
+    assert!(a.streak.is_some_and(|s| !s.pass && s.needed == 5));
+    assert!(!a.carried);
+    assert_eq!(world.state.checks.len(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn one_pool_changing_its_timing_leaves_the_other_pool_its_check() {
+    let mut world = World::new();
+    world.set(A, 'P');
+    world.configure(vec![pool("one", &[A]), pool("two", &[A])]);
+    world.run(SECOND);
+    let slower = CheckPolicy { spec: tcp(PortRule::Same), timing: Timing { healthy_threshold: 3, ..timing() } };
+    world.configure(vec![pool("one", &[A]), PoolPolicy { check: slower, ..pool("two", &[A]) }]);
+    assert_eq!(world.state.checks.len(), 2);
+    assert_eq!(world.health("one", A), HealthState::Healthy);
+    assert_eq!(world.health("two", A), HealthState::Healthy);
+    world.configure(vec![pool("one", &[A]), pool("two", &[A])]);
+    assert_eq!(world.state.checks.len(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_renamed_or_split_pool_takes_the_existing_verdict() {
+    let mut world = healthy(&[A, B]);
+    world.configure(vec![pool("renamed", &[A]), pool("split", &[B])]);
+    assert_eq!(world.eligible("renamed"), [A]);
+    assert_eq!(world.eligible("split"), [B]);
+    assert_eq!(world.upstream("renamed", A).transitions_total, 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_removed_upstream_is_gone_and_its_probe_ends() {
+    let mut world = healthy(&[A, B]);
+    world.configure(vec![pool("api", &[A])]);
+    assert_eq!(world.eligible("api"), [A]);
+    assert_eq!(world.closed, [B]);
+    let probed = world.probed(B);
+    world.run(5 * SECOND);
+    assert_eq!(world.probed(B), probed);
+    assert_eq!(world.state.checks.len(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn removed_healthy_members_serve_until_a_new_one_is_healthy() {
+    let mut world = healthy(&[A]);
+    world.set(B, 'P');
+    let applied = world.configure(vec![pool("api", &[B])]);
+    assert_eq!(applied.warming, [name("api")]);
+    assert_eq!(world.eligible("api"), [A]);
+    assert!(world.upstream("api", A).retiring);
+    world.run(SECOND / 2);
+    assert_eq!(world.eligible("api"), [B]);
+    assert_eq!(world.state.checks.len(), 1, "the retired one is probed no more");
+}
+
+#[tokio::test(start_paused = true)]
+async fn retiring_ends_after_thirty_seconds_and_a_further_reload_does_not_extend_it() {
+    let mut world = healthy(&[A]);
+    world.configure(vec![pool("api", &[B])]);
+    world.run(20 * SECOND);
+    assert_eq!(world.eligible("api"), [A]);
+    let applied = world.configure(vec![pool("api", &[C])]);
+    assert_eq!(applied.warming, [name("api")]);
+    world.run(9 * SECOND);
+    assert_eq!(world.eligible("api"), [A]);
+    world.run(2 * SECOND);
+    assert!(world.eligible("api").is_empty());
+    assert!(matches!(world.service("api"), Service::Nothing(Nothing::Reject)));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_retiring_member_that_fails_serves_no_more() {
+    let mut world = healthy(&[A]);
+    world.configure(vec![pool("api", &[B])]);
+    world.set(A, 'F');
+    world.run(3 * SECOND);
+    assert!(world.eligible("api").is_empty());
+}
+
+#[tokio::test(start_paused = true)]
+async fn requests_wait_while_a_first_probe_is_young_and_not_longer() {
+    let mut world = World::new();
+    world.set(A, '.');
+    world.configure(vec![pool("api", &[A])]);
+    assert!(matches!(world.service("api"), Service::Waiting { then: Nothing::Reject, .. }));
+    world.run(2_999 * MS);
+    assert!(matches!(world.service("api"), Service::Waiting { .. }));
+    world.run(10 * MS);
+    assert_eq!(world.service("api"), Service::Nothing(Nothing::Reject));
+}
+
+#[tokio::test(start_paused = true)]
+async fn backups_serve_only_without_primaries_and_wait_for_a_first_verdict() {
+    let mut world = World::new();
+    world.set(A, '.');
+    world.set(B, 'P');
+    let backup = UpstreamPolicy { backup: true, ..upstream(B) };
+    world.configure(vec![PoolPolicy { upstreams: vec![upstream(A), backup], ..pool("api", &[]) }]);
+    world.run(SECOND);
+    assert!(matches!(world.service("api"), Service::Waiting { .. }), "the primary may still come");
+    world.run(3 * SECOND);
+    assert_eq!(world.service("api"), Service::Open);
+    assert_eq!(world.eligible("api"), [B]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn min_healthy_counts_fewer_as_none() {
+    let mut world = World::new();
+    [A, B, C].map(|address| world.set(address, 'P'));
+    let share = MinHealthy::Share(Ratio::try_new(0.5).unwrap());
+    world.configure(vec![PoolPolicy { min_healthy: share, ..pool("api", &[A, B, C]) }]);
+    world.run(SECOND);
+    world.set(A, 'F');
+    world.run(3 * SECOND);
+    assert_eq!(world.service("api"), Service::Open);
+    world.set(B, 'F');
+    world.run(3 * SECOND);
+    assert_eq!(world.service("api"), Service::Nothing(Nothing::Reject), "one of three is fewer than half");
+}
+
+#[tokio::test(start_paused = true)]
+async fn fail_open_uses_all_that_are_enabled_and_says_so_once() {
+    let mut world = World::new();
+    [A, B, C].map(|address| world.set(address, 'F'));
+    let disabled = UpstreamPolicy { admin: AdminState::Disabled, ..upstream(C) };
+    world.configure(vec![PoolPolicy {
+        when_no_healthy: WhenNoHealthy::FailOpen,
+        upstreams: vec![upstream(A), upstream(B), disabled],
+        ..pool("api", &[])
+    }]);
+    world.run(10 * SECOND);
+    assert_eq!(world.service("api"), Service::FailOpen);
+    assert_eq!(world.eligible("api"), [A, B]);
+    let episodes = || world.state.events_after(0).into_iter().filter(|e| matches!(e.kind, EventKind::FailOpen { .. }));
+    assert_eq!(episodes().count(), 1);
+    let status = world.state.status(false);
+    assert!(status.pools[0].fail_open);
+    assert_eq!(status.pools[0].summary, PoolSummary::Degraded);
+}
+
+#[tokio::test(start_paused = true)]
+async fn another_pool_takes_over_by_number() {
+    let mut world = World::new();
+    world.set(B, 'P');
+    let when = WhenNoHealthy::Pool(name("spare"));
+    world.configure(vec![PoolPolicy { when_no_healthy: when, ..pool("api", &[A]) }, pool("spare", &[B])]);
+    world.run(4 * SECOND);
+    let Service::Nothing(Nothing::Pool(id)) = world.service("api") else { panic!("{:?}", world.service("api")) };
+    assert_eq!(world.snapshot.as_ref().unwrap().pool(id).unwrap().name, name("spare"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn draining_and_disabled_upstreams_are_probed_and_take_nothing() {
+    let mut world = healthy(&[A, B]);
+    let address: Address = A.parse().unwrap();
+    for state in [AdminState::Draining, AdminState::Disabled] {
+        let effects = world.state.set_admin("api", &address, state, "", world.now).unwrap();
+        world.take(effects);
+        assert_eq!(world.eligible("api"), [B]);
+        let probed = world.probed(A);
+        world.run(3 * SECOND);
+        assert!(world.probed(A) > probed);
+        assert_eq!(world.health("api", A), HealthState::Healthy);
+    }
+    world.configure(vec![pool("api", &[A, B])]);
+    assert_eq!(world.eligible("api"), [B], "the override survives a reload");
+    world.configure(vec![pool("api", &[B])]);
+    world.configure(vec![pool("api", &[A, B])]);
+    world.run(SECOND);
+    assert_eq!(world.eligible("api"), [A, B], "and ends when the upstream leaves the file");
+    let none = world.state.set_admin("api", &"127.0.0.1:1".parse().unwrap(), AdminState::Enabled, "", world.now);
+    assert!(matches!(none, Err(SetAdminError::NoUpstream(..))));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_panic_makes_that_upstream_unknown_and_no_other() {
+    let mut world = healthy(&[A, B]);
+    world.set(A, '!');
+    world.run(SECOND);
+    assert_eq!(world.health("api", A), HealthState::Unknown);
+    assert_eq!(world.upstream("api", A).why.as_deref(), Some("its probe panicked"));
+    assert_eq!(world.eligible("api"), [B]);
+    assert!(world.state.status(false).checker.probe_panics_total > 0);
+    world.set(A, 'P');
+    world.run(SECOND);
+    assert_eq!(world.eligible("api"), [A, B]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn our_own_lack_of_resources_is_no_verdict() {
+    let mut world = healthy(&[A]);
+    world.set(A, '-');
+    world.run(120 * SECOND);
+    assert_eq!(world.eligible("api"), [A]);
+    assert_eq!(world.upstream("api", A).last_check.unwrap().report.code, Code::NoRes);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_verdict_that_no_probe_confirms_goes_stale() {
+    let mut world = healthy(&[A]);
+    world.set(A, '.');
+    world.run(28 * SECOND);
+    assert_eq!(world.eligible("api"), [A]);
+    world.run(4 * SECOND);
+    assert_eq!(world.health("api", A), HealthState::Unknown);
+    assert!(world.eligible("api").is_empty());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_hint_brings_the_next_probe_forward_and_changes_no_verdict() {
+    let mut world = healthy(&[A]);
+    world.run(2 * SECOND);
+    let status = world.upstream("api", A);
+    let before = world.probed(A);
+    world.run(status.next_due - world.now + 150 * MS);
+    assert_eq!(world.probed(A), before + 1);
+    world.state.on_hint(status.upstream.id, world.now);
+    assert_eq!(world.health("api", A), HealthState::Healthy);
+    world.run(MS);
+    assert_eq!(world.probed(A), before + 2);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_restarted_scheduler_keeps_verdicts_and_probes_again() {
+    let mut world = healthy(&[A]);
+    world.set(A, '.');
+    world.run(2 * SECOND);
+    world.set(A, 'P');
+    let effects = world.state.on_scheduler_restart(world.now);
+    world.take(effects);
+    assert_eq!(world.eligible("api"), [A]);
+    let probed = world.probed(A);
+    world.run(10 * MS);
+    assert_eq!(world.probed(A), probed + 1);
+    assert_eq!(world.state.status(false).checker.restarts_total, 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn retry_after_counts_to_the_first_possible_pass() {
+    let mut world = World::new();
+    world.configure(vec![PoolPolicy {
+        check: CheckPolicy {
+            spec: tcp(PortRule::Same),
+            timing: Timing { interval: 20 * SECOND, healthy_threshold: 3, fast_interval: 2 * SECOND, ..timing() },
+        },
+        ..pool("api", &[A])
+    }]);
+    world.run(30 * SECOND);
+    let status = world.upstream("api", A);
+    assert_eq!(status.state, HealthState::Unhealthy);
+    let snapshot = world.snapshot.as_ref().unwrap();
+    let pool = snapshot.pools().next().unwrap();
+    let want = (status.next_due - world.now).as_secs_f64() + 2.0 * 2.0;
+    assert_eq!(pool.shared.retry_after(world.now), want.ceil() as u64);
+}
+
+#[tokio::test(start_paused = true)]
+async fn probes_of_many_are_spread_over_the_interval() {
+    let mut world = World::new();
+    let addresses: Vec<String> = (0..1_000).map(|i| format!("127.1.{}.{}:80", i / 250, i % 250 + 1)).collect();
+    addresses.iter().for_each(|address| world.set(address, 'P'));
+    let addresses: Vec<&str> = addresses.iter().map(String::as_str).collect();
+    world.configure(vec![pool("api", &addresses)]);
+    world.run(10 * SECOND);
+    let from = world.probes.len();
+    world.run(SECOND);
+    let mut windows = [0usize; 10];
+    for (at, ..) in &world.probes[from..] {
+        windows[(at.as_millis() as usize / 100) % 10] += 1;
+    }
+    assert!((990..=1_010).contains(&(world.probes.len() - from)), "{}", world.probes.len() - from);
+    assert!(windows.iter().all(|n| *n <= 200), "{windows:?}");
+}
+
+/// One step of a history.
+#[derive(Debug, Clone)]
+enum Step {
+    /// This upstream's probes pass or fail from now on.
+    Answer(usize, bool),
+    /// Time passes.
+    Run(u64),
+    /// A reload: these members, this threshold, this path of the check.
+    Reload { members: [bool; 3], fall: u32, path: u8 },
+    /// The operator drains or enables.
+    Admin(usize, bool),
+}
+
+fn step() -> impl Strategy<Value = Step> {
+    prop_oneof![
+        (0usize..3, any::<bool>()).prop_map(|(i, pass)| Step::Answer(i, pass)),
+        (1u64..3_000).prop_map(Step::Run),
+        (any::<[bool; 3]>(), 1u32..4, 0u8..2).prop_map(|(members, fall, path)| Step::Reload { members, fall, path }),
+        (0usize..3, any::<bool>()).prop_map(|(i, drain)| Step::Admin(i, drain)),
+    ]
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 64, ..ProptestConfig::default() })]
+
+    /// Whatever happens, the published set is exactly those that are healthy and enabled, and nobody is healthy who has
+    /// not passed.
+    #[test]
+    fn only_the_healthy_and_enabled_are_ever_eligible(steps in proptest::collection::vec(step(), 1..30)) {
+        let mut world = World::new();
+        let all = [A, B, C];
+        let mut ever_passing = [false; 3];
+        world.configure(vec![pool("api", &all)]);
+        for step in steps {
+            match step {
+                Step::Answer(i, pass) => {
+                    ever_passing[i] |= pass;
+                    world.set(all[i], if pass { 'P' } else { 'F' });
+                }
+                Step::Run(ms) => world.run(Duration::from_millis(ms)),
+                Step::Reload { members, fall, path } => {
+                    let chosen: Vec<&str> = (0..3).filter(|i| members[*i]).map(|i| all[i]).collect();
+                    let chosen = if chosen.is_empty() { vec![A] } else { chosen };
+                    let spec = if path == 0 { tcp(PortRule::Same) } else { http("/healthz") };
+                    let check = CheckPolicy { spec, timing: Timing { unhealthy_threshold: fall, ..timing() } };
+                    world.configure(vec![PoolPolicy { check, ..pool("api", &chosen) }]);
+                }
+                Step::Admin(i, drain) => {
+                    let to = if drain { AdminState::Draining } else { AdminState::Enabled };
+                    if let Ok(effects) = world.state.set_admin("api", &all[i].parse().unwrap(), to, "", world.now) {
+                        world.take(effects);
+                    }
+                }
+            }
+            let status = &world.state.status(false).pools[0];
+            let mut want: Vec<String> = status.upstreams.iter()
+                .filter(|u| u.state == HealthState::Healthy && u.admin == AdminState::Enabled)
+                .map(|u| u.upstream.address.to_string())
+                .collect();
+            let mut got = world.eligible("api");
+            want.sort();
+            got.sort();
+            prop_assert_eq!(&got, &want);
+            for (i, address) in all.iter().enumerate() {
+                prop_assert!(ever_passing[i] || !got.iter().any(|a| a == address), "{} never passed", address);
+            }
+            prop_assert_eq!(status.healthy, status.upstreams.iter()
+                .filter(|u| u.state == HealthState::Healthy && !u.retiring).count());
+            prop_assert!(world.state.checks.len() <= 6);
+            prop_assert_eq!(world.state.by_key.len(), world.state.checks.len());
+        }
+    }
+}
