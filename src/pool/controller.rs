@@ -291,3 +291,173 @@ fn log_event(event: &Event) {
         EventKind::CheckerRestart => tracing::warn!("Scheduler of probes runs again"),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::policy::*;
+    use crate::model::{HealthState, Ratio, Weight};
+
+    /// Passes, except that it panics for port 2 while told to, and hangs for port 3.
+    #[derive(Default)]
+    struct Scripted {
+        panics: AtomicBool,
+        made: Mutex<Vec<Address>>,
+    }
+
+    impl Prober for Scripted {
+        fn probe(&self, job: ProbeJob) -> Pin<Box<dyn Future<Output = ProbeReport> + Send>> {
+            self.made.lock().push(job.target.clone());
+            let panics = self.panics.load(Ordering::Relaxed) && job.target.port() == Some(2);
+            let hangs = job.target.port() == Some(3);
+            Box::pin(async move {
+                assert!(!panics, "injected fault");
+                if hangs {
+                    std::future::pending::<()>().await;
+                }
+                tokio::time::sleep(Duration::from_millis(1)).await;
+                let duration = Duration::from_millis(1);
+                ProbeReport { code: Code::L4Ok, status: None, duration, reason: "connected".into(), hint: None }
+            })
+        }
+    }
+
+    fn config(ports: &[u16]) -> Config {
+        let upstream = |port: &u16| UpstreamPolicy {
+            address: format!("127.0.0.1:{port}").parse().unwrap(),
+            weight: Weight::ONE,
+            backup: false,
+            health_address: None,
+            admin: AdminState::Enabled,
+        };
+        let timing = Timing {
+            interval: Duration::from_secs(1),
+            timeout: Duration::from_secs(1),
+            healthy_threshold: 1,
+            unhealthy_threshold: 1,
+            fast_interval: Duration::from_millis(100),
+            start_period: Duration::ZERO,
+            jitter: Ratio::ZERO,
+        };
+        let spec = Arc::new(ProbeSpec::Tcp(TcpProbe { port: PortRule::Same }));
+        let pool = PoolPolicy {
+            name: Name::try_new("api").unwrap(),
+            upstreams: ports.iter().map(upstream).collect(),
+            balance: Balance::RoundRobin,
+            when_no_healthy: WhenNoHealthy::Reject,
+            min_healthy: MinHealthy::Count(1),
+            check: CheckPolicy { spec, timing },
+        };
+        Config {
+            runtime: RuntimePolicy { threads: None, drain_delay: Duration::ZERO, drain_timeout: Duration::ZERO },
+            listeners: vec![],
+            routes: vec![],
+            pools: vec![Arc::new(pool)],
+            admin: AdminPolicy { address: "127.0.0.1:9900".parse().unwrap(), written: false, token: None },
+        }
+    }
+
+    struct Running {
+        controller: Arc<Controller>,
+        prober: Arc<Scripted>,
+        stop: watch::Sender<bool>,
+        task: tokio::task::JoinHandle<()>,
+    }
+
+    impl Running {
+        fn start(ports: &[u16]) -> Running {
+            let controller = Arc::new(Controller::new(Instant::now(), 1));
+            controller.configure(&config(ports), &[], Instant::now());
+            let prober = Arc::new(Scripted::default());
+            let (stop, stopped) = watch::channel(false);
+            let (runner, scripted) = (controller.clone(), prober.clone());
+            let task = tokio::spawn(async move { runner.run(scripted, stopped).await });
+            Running { controller, prober, stop, task }
+        }
+
+        fn states(&self) -> Vec<HealthState> {
+            self.controller.status().pools[0].upstreams.iter().map(|u| u.state).collect()
+        }
+
+        fn published(&self) -> usize {
+            let snapshot = self.controller.published().load();
+            snapshot.pools().next().map_or(0, |pool| pool.view.load().primaries.upstreams().len())
+        }
+
+        async fn stop(self) {
+            self.stop.send(true).expect("it runs");
+            self.task.await.expect("it ends in order");
+        }
+    }
+
+    async fn pass(ms: u64) {
+        tokio::time::sleep(Duration::from_millis(ms)).await;
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_passes_is_published() {
+        let running = Running::start(&[1, 2]);
+        assert_eq!(running.published(), 0);
+        pass(50).await;
+        assert_eq!(running.states(), [HealthState::Healthy; 2]);
+        assert_eq!(running.published(), 2);
+        running.stop().await;
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_panicking_probe_makes_its_upstream_unknown_and_no_other() {
+        let running = Running::start(&[1, 2]);
+        pass(50).await;
+        running.prober.panics.store(true, Ordering::Relaxed);
+        pass(1_500).await;
+        assert_eq!(running.states(), [HealthState::Healthy, HealthState::Unknown]);
+        assert_eq!(running.published(), 1);
+        assert!(running.controller.status().checker.probe_panics_total > 0);
+        running.prober.panics.store(false, Ordering::Relaxed);
+        pass(500).await;
+        assert_eq!(running.published(), 2);
+        running.stop().await;
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_dead_scheduler_runs_again_within_a_second_and_verdicts_stand() {
+        let running = Running::start(&[1, 2]);
+        pass(50).await;
+        running.controller.fault.store(true, Ordering::Relaxed);
+        running.controller.changed.notify_one();
+        pass(50).await;
+        let status = running.controller.status();
+        assert!(status.checker.stale, "status says that verdicts may be out of date");
+        assert_eq!(running.published(), 2, "verdicts stand");
+        pass(900).await;
+        let status = running.controller.status();
+        assert_eq!((status.checker.stale, status.checker.restarts_total), (false, 1));
+        let made = running.prober.made.lock().len();
+        pass(1_000).await;
+        assert!(running.prober.made.lock().len() > made, "probes go on");
+        running.stop().await;
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_hanging_probe_delays_nobody_else_and_is_not_doubled() {
+        let running = Running::start(&[1, 3]);
+        pass(10_500).await;
+        let made = running.prober.made.lock();
+        let count = |port| made.iter().filter(|address| address.port() == Some(port)).count();
+        assert!(count(1) >= 10, "{}", count(1));
+        assert_eq!(count(3), 1, "at most one probe of an upstream is in flight");
+        drop(made);
+        running.stop().await;
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_removed_upstream_has_its_probe_cancelled() {
+        let running = Running::start(&[1, 3]);
+        pass(50).await;
+        assert_eq!(running.controller.status().checker.probes_in_flight, 1);
+        running.controller.configure(&config(&[1]), &[], Instant::now());
+        pass(1).await;
+        assert_eq!(running.controller.status().checker.probes_in_flight, 0);
+        running.stop().await;
+    }
+}

@@ -455,7 +455,7 @@ async fn backups_serve_only_without_primaries_and_wait_for_a_first_verdict() {
 #[tokio::test(start_paused = true)]
 async fn min_healthy_counts_fewer_as_none() {
     let mut world = World::new();
-    [A, B, C].map(|address| world.set(address, 'P'));
+    [A, B, C].iter().for_each(|address| world.set(address, 'P'));
     let share = MinHealthy::Share(Ratio::try_new(0.5).unwrap());
     world.configure(vec![PoolPolicy { min_healthy: share, ..pool("api", &[A, B, C]) }]);
     world.run(SECOND);
@@ -470,7 +470,7 @@ async fn min_healthy_counts_fewer_as_none() {
 #[tokio::test(start_paused = true)]
 async fn fail_open_uses_all_that_are_enabled_and_says_so_once() {
     let mut world = World::new();
-    [A, B, C].map(|address| world.set(address, 'F'));
+    [A, B, C].iter().for_each(|address| world.set(address, 'F'));
     let disabled = UpstreamPolicy { admin: AdminState::Disabled, ..upstream(C) };
     world.configure(vec![PoolPolicy {
         when_no_healthy: WhenNoHealthy::FailOpen,
