@@ -7,8 +7,26 @@
 //! Must never block the data plane, show a secret, or trust a browser.
 
 pub mod clock;
+pub mod guard;
+pub mod handlers;
+pub mod health;
 pub mod host;
+pub mod io;
 pub mod json;
+pub mod page;
+pub mod readiness;
+pub mod render;
+pub mod reply;
+pub mod routes;
+pub mod server;
+pub mod socket;
+pub mod target;
+#[cfg(test)]
+pub mod testing;
+#[cfg(test)]
+mod tests;
 
 pub use clock::Clock;
 pub use host::{Access, CheckAnswer, Condition, ConfigFile, Host, LastReload, ProcessInfo, ReloadAnswer, SetAdmin};
+pub use server::Handle;
+pub use socket::{BindError, Bound, bind};

@@ -170,6 +170,28 @@ pub struct UpstreamInfo {
     pub last_check: Option<LastCheckInfo>,
 }
 
+impl UpstreamInfo {
+    /// What is particular about it, in words, for people.
+    pub fn marks(&self) -> Vec<&'static str> {
+        let admin = match self.admin {
+            AdminState::Enabled => None,
+            AdminState::Draining => Some("draining"),
+            AdminState::Disabled => Some("disabled"),
+        };
+        let flag = |on: bool, word| on.then_some(word);
+        let fail_open = self.eligible && self.state != HealthState::Healthy && !self.retiring;
+        let flags = [
+            admin,
+            flag(self.ejected, "ejected"),
+            flag(fail_open, "in use"),
+            flag(self.backup, "backup"),
+            flag(self.carried, "carried"),
+            flag(self.retiring, "retiring"),
+        ];
+        flags.into_iter().flatten().collect()
+    }
+}
+
 /// Pass or fail.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]

@@ -1,0 +1,212 @@
+//! One function per endpoint: asks the host, renders, chooses the status. The guards have run; the paths are in `routes`.
+
+use std::time::Duration;
+
+use http::{StatusCode, header};
+use serde::Deserialize;
+use tokio::time::{Instant, sleep_until};
+
+use super::host::SetAdmin;
+use super::json::{EventsReply, PoolWord, ProbeReply, ReloadResult, SetAdminReply};
+use super::reply::{self, Reply};
+use super::routes::{Question, WAIT_MAX};
+use super::{health, page, render};
+use crate::model::{Address, AdminState};
+
+/// The longest reason an operator may give, in characters.
+pub const REASON_CHARS_MAX: usize = 200;
+/// How often a waiting question looks for new events.
+const EVENTS_POLL: Duration = Duration::from_millis(100);
+
+/// `GET /`.
+pub async fn index(q: Question) -> Reply {
+    let now = Instant::now();
+    let status = q.server.status_reply(now);
+    reply::page(page::index(&status, &q.server.clock.date(now)))
+}
+
+/// `GET /livez`.
+pub async fn livez(_: Question) -> Reply {
+    reply::json(StatusCode::OK, &ProbeReply { status: "ok".into(), reason: None })
+}
+
+/// `GET /readyz`.
+pub async fn readyz(q: Question) -> Reply {
+    match q.server.check_ready(Instant::now()) {
+        Ok(()) => reply::json(StatusCode::OK, &ProbeReply { status: "ready".into(), reason: None }),
+        Err(why) => {
+            let answer = ProbeReply { status: "not_ready".into(), reason: Some(why.to_string()) };
+            reply::with(reply::json(StatusCode::SERVICE_UNAVAILABLE, &answer), header::RETRY_AFTER, "1")
+        }
+    }
+}
+
+/// `GET /health`.
+pub async fn health(q: Question) -> Reply {
+    let now = Instant::now();
+    let status = q.server.host.status(now);
+    let mut answer = health::health(&status);
+    if q.query("detailed").is_some_and(|value| matches!(value.as_str(), "true" | "1" | "")) {
+        answer.components = Some(health::components(&status));
+        answer.uptime_seconds = Some(render::uptime(&q.server.host.process(), now));
+        answer.version = Some(crate::VERSION.to_string());
+        answer.now = Some(q.server.clock.date(now));
+    }
+    let code = match answer.status {
+        PoolWord::Healthy | PoolWord::Degraded => StatusCode::OK,
+        PoolWord::Unhealthy | PoolWord::Unknown => StatusCode::SERVICE_UNAVAILABLE,
+    };
+    reply::json(code, &answer)
+}
+
+/// `GET /health/POOL`.
+pub async fn pool_health(q: Question) -> Reply {
+    let status = q.server.host.status(Instant::now());
+    let Some(pool) = status.pools.iter().find(|pool| pool.name.as_str() == q.params[0]) else {
+        return no_pool(&q.params[0]);
+    };
+    let code = if pool.eligible > 0 { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
+    reply::json(code, &health::pool_health(pool))
+}
+
+/// `GET /metrics`: OpenMetrics for who accepts it, the older text for everybody else.
+pub async fn metrics(q: Question) -> Reply {
+    let accept = q.head.headers.get(header::ACCEPT).and_then(|value| value.to_str().ok()).unwrap_or("");
+    let open_metrics = accept.contains("application/openmetrics-text");
+    let content_type = if open_metrics {
+        "application/openmetrics-text; version=1.0.0; charset=utf-8"
+    } else {
+        "text/plain; version=0.0.4; charset=utf-8"
+    };
+    reply::text(content_type, q.server.host.metrics(open_metrics))
+}
+
+/// `GET /api/v1/status`.
+pub async fn status(q: Question) -> Reply {
+    reply::json(StatusCode::OK, &q.server.status_reply(Instant::now()))
+}
+
+/// `GET /api/v1/events`. With `wait` the answer comes with the first event after `after`, or empty when the time is over.
+/// An `after` of the future (of the process before this one) is answered from the beginning.
+pub async fn events(q: Question) -> Reply {
+    let (Some(mut after), Some(wait)) = (number(&q, "after"), number(&q, "wait")) else {
+        return reply::error(StatusCode::BAD_REQUEST, "after and wait are whole numbers");
+    };
+    let host = &q.server.host;
+    if after > 0 && host.events_after(after - 1).is_empty() {
+        after = 0;
+    }
+    let place = q.server.waiters.try_acquire();
+    let wait = if place.is_ok() { Duration::from_secs(wait).min(WAIT_MAX) } else { Duration::ZERO };
+    let until = Instant::now() + wait;
+    loop {
+        let events = host.events_after(after);
+        let now = Instant::now();
+        if !events.is_empty() || now >= until {
+            let last = events.last().map_or(after, |event| event.seq);
+            let events = events.into_iter().map(|event| render::event(event, &q.server.clock)).collect();
+            return reply::json(StatusCode::OK, &EventsReply { events, last });
+        }
+        sleep_until(until.min(now + EVENTS_POLL)).await;
+    }
+}
+
+/// `POST /api/v1/reload`.
+pub async fn reload(q: Question) -> Reply {
+    let server = &q.server;
+    let answer = match q.query("dry_run").as_deref() {
+        Some("true" | "1" | "") => {
+            let answer = server.host.check().await;
+            let now = Instant::now();
+            let generation = server.host.status(now).generation;
+            render::check(answer, &server.host.process(), generation, &server.clock, now)
+        }
+        None | Some("false" | "0") => render::reload(server.host.reload().await, &server.clock),
+        Some(_) => return reply::error(StatusCode::BAD_REQUEST, "dry_run is true or false"),
+    };
+    let code = match answer.result {
+        ReloadResult::Applied | ReloadResult::Unchanged => StatusCode::OK,
+        ReloadResult::Refused => StatusCode::UNPROCESSABLE_ENTITY,
+    };
+    reply::json(code, &answer)
+}
+
+/// `POST …/drain`.
+pub async fn drain(q: Question) -> Reply {
+    order(&q, AdminState::Draining, |_| None)
+}
+
+/// `POST …/undrain`: ends a drain, and does not enable what is disabled.
+pub async fn undrain(q: Question) -> Reply {
+    let disabled = Some("the upstream is disabled, not draining; enable it");
+    order(&q, AdminState::Enabled, |was| disabled.filter(|_| was == AdminState::Disabled))
+}
+
+/// `POST …/disable`.
+pub async fn disable(q: Question) -> Reply {
+    order(&q, AdminState::Disabled, |_| None)
+}
+
+/// `POST …/enable`.
+pub async fn enable(q: Question) -> Reply {
+    order(&q, AdminState::Enabled, |_| None)
+}
+
+/// The body of an order; may be absent.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct OrderBody {
+    #[serde(default)]
+    reason: String,
+}
+
+fn order(q: &Question, to: AdminState, conflict: impl Fn(AdminState) -> Option<&'static str>) -> Reply {
+    let (pool, text) = (&q.params[0], &q.params[1]);
+    let address: Address = match text.parse() {
+        Ok(address) => address,
+        Err(error) => return reply::error(StatusCode::BAD_REQUEST, format!("upstream address: {error}")),
+    };
+    let Ok(body) = read_order(&q.body) else {
+        return reply::error(StatusCode::BAD_REQUEST, "the body is empty or {\"reason\": \"…\"}");
+    };
+    let reason = one_line(&body.reason);
+    let status = q.server.host.status(Instant::now());
+    let Some(found) = status.pools.iter().find(|p| p.name.as_str() == pool) else { return no_pool(pool) };
+    let Some(upstream) = found.upstreams.iter().find(|u| u.upstream.address == address) else {
+        return no_upstream(pool, &address);
+    };
+    if let Some(why) = conflict(upstream.admin) {
+        return reply::error(StatusCode::CONFLICT, why);
+    }
+    match q.server.host.set_admin(pool, &address, to, &reason) {
+        SetAdmin::NoPool => no_pool(pool),
+        SetAdmin::NoUpstream => no_upstream(pool, &address),
+        SetAdmin::Done => {
+            let in_flight = upstream.upstream.in_flight.load(std::sync::atomic::Ordering::Relaxed);
+            let (pool, upstream, was) = (pool.clone(), address.to_string(), upstream.admin);
+            reply::json(StatusCode::OK, &SetAdminReply { pool, upstream, admin: to, was, in_flight })
+        }
+    }
+}
+
+fn read_order(body: &[u8]) -> serde_json::Result<OrderBody> {
+    if body.is_empty() { Ok(OrderBody::default()) } else { serde_json::from_slice(body) }
+}
+
+/// A reason goes into logs and events: one line, of bounded length.
+fn one_line(reason: &str) -> String {
+    reason.chars().map(|c| if c.is_control() { ' ' } else { c }).take(REASON_CHARS_MAX).collect()
+}
+
+fn no_pool(pool: &str) -> Reply {
+    reply::error(StatusCode::NOT_FOUND, format!("there is no pool {pool:?}"))
+}
+
+fn no_upstream(pool: &str, address: &Address) -> Reply {
+    reply::error(StatusCode::NOT_FOUND, format!("pool {pool:?} has no upstream {address}"))
+}
+
+/// A number of the query; 0 when it is not there.
+fn number(q: &Question, key: &str) -> Option<u64> {
+    q.query(key).map_or(Some(0), |text| text.parse().ok())
+}

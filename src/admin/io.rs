@@ -1,0 +1,88 @@
+//! A stream whose peer must take what we write: a write or flush that makes no progress for [`WRITE_STALL_MAX`] fails, so
+//! that a client that stops reading cannot hold a connection. Reads are bounded by their callers.
+
+use std::future::Future;
+use std::io;
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::time::{Sleep, sleep};
+
+/// How long a write may stand still.
+pub const WRITE_STALL_MAX: Duration = Duration::from_secs(5);
+
+/// A stream with a bound on writes that stand still.
+pub struct Bounded<S> {
+    stream: S,
+    stalled: Option<Pin<Box<Sleep>>>,
+}
+
+impl<S> Bounded<S> {
+    /// Bounds the writes of `stream`.
+    pub fn new(stream: S) -> Bounded<S> {
+        Bounded { stream, stalled: None }
+    }
+
+    /// Passes a result on; a pending one fails when it has been pending for too long.
+    fn bound<T>(&mut self, result: Poll<io::Result<T>>, cx: &mut Context<'_>) -> Poll<io::Result<T>> {
+        if result.is_ready() {
+            self.stalled = None;
+            return result;
+        }
+        let stalled = self.stalled.get_or_insert_with(|| Box::pin(sleep(WRITE_STALL_MAX)));
+        ready!(stalled.as_mut().poll(cx));
+        Poll::Ready(Err(io::ErrorKind::TimedOut.into()))
+    }
+}
+
+impl<S: AsyncRead + Unpin> AsyncRead for Bounded<S> {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_read(cx, buf)
+    }
+}
+
+impl<S: AsyncWrite + Unpin> AsyncWrite for Bounded<S> {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        let result = Pin::new(&mut self.stream).poll_write(cx, buf);
+        self.bound(result, cx)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let result = Pin::new(&mut self.stream).poll_flush(cx);
+        self.bound(result, cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let result = Pin::new(&mut self.stream).poll_shutdown(cx);
+        self.bound(result, cx)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::time::Instant;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_write_that_stands_still_fails_and_one_that_moves_does_not() {
+        let (near, mut far) = tokio::io::duplex(10);
+        let mut near = Bounded::new(near);
+        let reader = tokio::spawn(async move {
+            let mut buf = [0; 10];
+            for _ in 0..4 {
+                tokio::time::sleep(Duration::from_secs(4)).await;
+                far.read_exact(&mut buf).await.unwrap();
+            }
+            far
+        });
+        near.write_all(&[7; 50]).await.expect("somebody reads every 4 s");
+        let far = reader.await.unwrap();
+        let begin = Instant::now();
+        let error = near.write_all(&[7; 50]).await.unwrap_err();
+        assert_eq!((error.kind(), begin.elapsed()), (io::ErrorKind::TimedOut, WRITE_STALL_MAX));
+        drop(far);
+    }
+}

@@ -1,0 +1,278 @@
+//! Turns what the host says into the API's JSON: instants into dates, states into the contract's words, counters into
+//! numbers. Reads no clock but the one it is given.
+
+use std::sync::atomic::Ordering;
+
+use tokio::time::Instant;
+
+use super::clock::Clock;
+use super::host::{CheckAnswer, LastReload, ProcessInfo, ReloadAnswer};
+use super::json::*;
+use crate::model::Judgement;
+use crate::pool::{Event, EventKind, LastCheck, PoolStatus, PoolSummary, Status, UpstreamStatus};
+
+/// `GET /api/v1/status`.
+pub fn status(status: &Status, process: &ProcessInfo, ready: bool, clock: &Clock, now: Instant) -> StatusReply {
+    StatusReply {
+        version: crate::VERSION.to_string(),
+        generation: status.generation,
+        uptime_seconds: uptime(process, now),
+        state: process.state,
+        ready,
+        config: ConfigInfo {
+            file: process.config.file.clone(),
+            loaded_at: clock.date(process.config.loaded_at),
+            last_reload: process.config.last_reload.as_ref().map(|last| last_reload(last, clock)),
+        },
+        checker: CheckerInfo {
+            stale: status.checker.stale,
+            restarts_total: status.checker.restarts_total,
+            probe_panics_total: status.checker.probe_panics_total,
+            probes_in_flight: status.checker.probes_in_flight,
+        },
+        pools: Ordered(status.pools.iter().map(|pool| (pool.name.to_string(), pool_info(pool, clock))).collect()),
+    }
+}
+
+/// Since the start, to the millisecond.
+pub fn uptime(process: &ProcessInfo, now: Instant) -> f64 {
+    now.saturating_duration_since(process.started).as_millis() as f64 / 1e3
+}
+
+/// The word for a pool.
+pub fn pool_word(summary: PoolSummary) -> PoolWord {
+    match summary {
+        PoolSummary::Healthy => PoolWord::Healthy,
+        PoolSummary::Degraded => PoolWord::Degraded,
+        PoolSummary::Unhealthy => PoolWord::Unhealthy,
+        PoolSummary::Unknown => PoolWord::Unknown,
+    }
+}
+
+fn pool_info(pool: &PoolStatus, clock: &Clock) -> PoolInfo {
+    PoolInfo {
+        status: pool_word(pool.summary),
+        healthy: pool.healthy,
+        total: pool.total,
+        eligible: pool.eligible,
+        fail_open: pool.fail_open,
+        warming: pool.warming,
+        waiting: pool.shared.waiting(),
+        upstreams: pool.upstreams.iter().map(|upstream| upstream_info(upstream, clock)).collect(),
+    }
+}
+
+fn upstream_info(status: &UpstreamStatus, clock: &Clock) -> UpstreamInfo {
+    let upstream = &status.upstream;
+    UpstreamInfo {
+        address: upstream.address.to_string(),
+        state: status.state,
+        eligible: status.eligibility.is_eligible(),
+        why: status.why.clone(),
+        since: clock.date(status.since),
+        weight: status.weight.as_u32(),
+        backup: status.backup,
+        admin: status.admin,
+        ejected: status.ejected,
+        carried: status.carried,
+        retiring: status.retiring,
+        in_flight: upstream.in_flight.load(Ordering::Relaxed),
+        requests_total: upstream.requests_total.load(Ordering::Relaxed),
+        connections: upstream.connections.len(),
+        connect_failures_total: upstream.connect_failures_total.load(Ordering::Relaxed),
+        broken_total: upstream.broken_total.load(Ordering::Relaxed),
+        streak: status.streak.map(|streak| StreakInfo {
+            result: if streak.pass { Verdict::Pass } else { Verdict::Fail },
+            count: streak.count,
+            needed: streak.needed,
+        }),
+        checks_total: status.checks_total,
+        transitions_total: status.transitions_total,
+        last_check: status.last_check.as_ref().map(|check| last_check(check, clock)),
+    }
+}
+
+fn last_check(check: &LastCheck, clock: &Clock) -> LastCheckInfo {
+    LastCheckInfo {
+        at: clock.date(check.at),
+        result: match check.report.code.judgement() {
+            Judgement::Pass => Some(Verdict::Pass),
+            Judgement::Fail => Some(Verdict::Fail),
+            Judgement::NoVerdict | Judgement::Broken => None,
+        },
+        code: check.report.code.as_str().to_string(),
+        status: check.report.status,
+        duration_ms: millis(check.report.duration),
+        reason: check.report.sentence(),
+    }
+}
+
+fn last_reload(last: &LastReload, clock: &Clock) -> LastReloadInfo {
+    LastReloadInfo { result: last.result, at: clock.date(last.at), error: last.error.clone() }
+}
+
+/// `POST /api/v1/reload`.
+pub fn reload(answer: ReloadAnswer, clock: &Clock) -> ReloadReply {
+    let last = last_reload(&answer.last, clock);
+    ReloadReply {
+        result: last.result,
+        at: last.at.clone(),
+        error: last.error.clone(),
+        dry_run: false,
+        generation: answer.generation,
+        warming: answer.warming.iter().map(|name| name.to_string()).collect(),
+        errors: answer.diagnostics,
+        last_reload: Some(last),
+    }
+}
+
+/// `POST /api/v1/reload?dry_run=true`.
+pub fn check(answer: CheckAnswer, process: &ProcessInfo, generation: u64, clock: &Clock, now: Instant) -> ReloadReply {
+    ReloadReply {
+        result: answer.result,
+        at: clock.date(now),
+        error: answer.error,
+        dry_run: true,
+        generation,
+        warming: Vec::new(),
+        errors: answer.diagnostics,
+        last_reload: process.config.last_reload.as_ref().map(|last| last_reload(last, clock)),
+    }
+}
+
+/// One event.
+pub fn event(event: Event, clock: &Clock) -> EventInfo {
+    let what = match event.kind {
+        EventKind::Transition(t) => EventWhat::Transition {
+            pool: t.pool.to_string(),
+            upstream: t.upstream.to_string(),
+            from: t.from,
+            to: t.to,
+            code: t.code.map(|code| code.as_str().to_string()),
+            reason: t.reason,
+            duration_ms: t.duration.map(millis),
+            healthy_left: t.healthy_left,
+        },
+        EventKind::Admin { pool, upstream, to, reason } => {
+            EventWhat::Admin { pool: pool.to_string(), upstream: upstream.to_string(), to, reason }
+        }
+        EventKind::FailOpen { pool, on } => EventWhat::FailOpen { pool: pool.to_string(), on },
+        EventKind::Reload { result, generation, error } => {
+            EventWhat::Reload { result: result.to_string(), generation, error }
+        }
+        EventKind::ProbePanic { pool, upstream } => {
+            EventWhat::ProbePanic { pool: pool.to_string(), upstream: upstream.to_string() }
+        }
+        EventKind::CheckerRestart => EventWhat::CheckerRestart,
+    };
+    EventInfo { seq: event.seq, at: clock.date(event.at), what }
+}
+
+/// Milliseconds to the microsecond.
+fn millis(duration: std::time::Duration) -> f64 {
+    duration.as_micros() as f64 / 1e3
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+    use crate::admin::testing;
+    use crate::model::{Code, HealthState};
+    use crate::pool::Transition;
+
+    fn keys(value: &Value) -> Vec<&str> {
+        value.as_object().expect("an object").keys().map(String::as_str).collect()
+    }
+
+    fn has(value: &Value, contract: &[&str]) {
+        for key in contract {
+            assert!(keys(value).contains(key), "{key} is missing in {value}");
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn status_has_the_keys_and_values_of_the_contract() {
+        let mut process = testing::process();
+        let now = process.started + std::time::Duration::from_millis(12_500);
+        let last = LastReload { result: ReloadResult::Refused, at: now, error: Some("bad".into()) };
+        let host = testing::status(vec![testing::pool("api", &[HealthState::Healthy, HealthState::Unhealthy])]);
+        let clock = Clock::start();
+        let before = serde_json::to_value(status(&host, &process, true, &clock, now)).unwrap();
+        assert_eq!(before["config"]["last_reload"], Value::Null);
+        process.config.last_reload = Some(last);
+        let value = serde_json::to_value(status(&host, &process, true, &clock, now)).unwrap();
+
+        has(&value, &["version", "generation", "uptime_seconds", "state", "config", "pools"]);
+        assert_eq!(value["uptime_seconds"], json!(12.5));
+        assert_eq!((&value["state"], &value["generation"]), (&json!("running"), &json!(3)));
+        has(&value["config"], &["file", "loaded_at", "last_reload"]);
+        assert_eq!(keys(&value["config"]["last_reload"]), ["result", "at", "error"]);
+        assert_eq!(value["config"]["last_reload"]["result"], "refused");
+
+        let pool = &value["pools"]["api"];
+        has(pool, &["status", "healthy", "total", "upstreams"]);
+        assert_eq!((&pool["status"], &pool["healthy"], &pool["total"]), (&json!("degraded"), &json!(1), &json!(2)));
+        let contract = [
+            "address",
+            "state",
+            "eligible",
+            "why",
+            "since",
+            "weight",
+            "backup",
+            "admin",
+            "ejected",
+            "in_flight",
+            "requests_total",
+            "streak",
+            "checks_total",
+            "transitions_total",
+            "last_check",
+            "carried",
+            "retiring",
+        ];
+        let (up, down) = (&pool["upstreams"][0], &pool["upstreams"][1]);
+        has(up, &contract);
+        assert_eq!(up["why"], Value::Null);
+        assert_eq!(up["streak"], json!({ "result": "pass", "count": 3, "needed": 2 }));
+        assert_eq!(keys(&up["last_check"]), ["at", "result", "code", "status", "duration_ms", "reason"]);
+        assert_eq!(up["last_check"]["duration_ms"], json!(1.9));
+        assert_eq!((&up["last_check"]["code"], &up["last_check"]["result"]), (&json!("L7OK"), &json!("pass")));
+        assert_eq!(
+            (&down["state"], &down["eligible"], &down["admin"]),
+            (&json!("unhealthy"), &json!(false), &json!("enabled"))
+        );
+        assert!(down["why"].as_str().unwrap().starts_with("status 503"));
+
+        let read: StatusReply = serde_json::from_value(value.clone()).unwrap();
+        assert_eq!(serde_json::to_value(read).unwrap(), value);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn events_are_flat_objects_tagged_by_kind() {
+        let transition = Transition {
+            pool: testing::name("api"),
+            upstream: "10.0.0.1:80".parse().unwrap(),
+            from: HealthState::Unknown,
+            to: HealthState::Healthy,
+            code: Some(Code::L7Ok),
+            reason: "200 in 1.9 ms".into(),
+            duration: Some(std::time::Duration::from_micros(1_900)),
+            healthy_left: 1,
+        };
+        let kinds = [
+            (EventKind::Transition(transition), "transition"),
+            (EventKind::FailOpen { pool: testing::name("api"), on: true }, "fail_open"),
+            (EventKind::Reload { result: "applied", generation: 2, error: None }, "reload"),
+            (EventKind::CheckerRestart, "checker_restart"),
+        ];
+        for (kind, word) in kinds {
+            let info = event(Event { seq: 7, at: Instant::now(), kind }, &Clock::start());
+            let value = serde_json::to_value(&info).unwrap();
+            assert_eq!((&value["seq"], &value["kind"]), (&json!(7), &json!(word)));
+            assert_eq!(serde_json::from_value::<EventInfo>(value).unwrap(), info);
+        }
+    }
+}

@@ -1,0 +1,166 @@
+//! Binds the admin socket: TCP, or a unix socket that only its owner may open. Refuses an address that other machines
+//! reach when there is no token. Serving is `server`'s business.
+
+use std::fs;
+use std::io;
+use std::os::unix::fs::{FileTypeExt, PermissionsExt};
+use std::path::Path;
+use std::sync::Arc;
+
+use socket2::{Domain, SockAddr, Socket, Type};
+
+use crate::model::Address;
+use crate::model::policy::AdminPolicy;
+
+/// Connections the kernel keeps until we accept them.
+const BACKLOG: i32 = 128;
+
+/// A bound socket, not served yet.
+#[derive(Debug)]
+pub struct Bound {
+    pub(super) listener: Listener,
+    pub(super) file: Option<SocketFile>,
+    address: Address,
+}
+
+/// The listening socket itself.
+#[derive(Debug)]
+pub(super) enum Listener {
+    /// Over the Internet protocols.
+    Tcp(std::net::TcpListener),
+    /// Over a file.
+    Unix(std::os::unix::net::UnixListener),
+}
+
+/// A unix socket's file, removed when dropped.
+#[derive(Debug)]
+pub(super) struct SocketFile(Arc<Path>);
+
+/// Why the admin socket could not be bound.
+#[derive(Debug, thiserror::Error)]
+pub enum BindError {
+    /// Other machines reach the address, and there is no token.
+    #[error("admin address {0} can be reached from other machines: set admin.token, or use 127.0.0.1 or unix:/path")]
+    TokenMissing(Address),
+    /// The system refused.
+    #[error("bind the admin socket {address}: {source}")]
+    Io {
+        /// The address.
+        address: Address,
+        /// What the system said.
+        source: io::Error,
+    },
+}
+
+/// Binds the socket of `[admin]`. A unix socket file that nobody listens on is replaced; one that somebody listens on is
+/// `AddrInUse`.
+pub fn bind(policy: &AdminPolicy) -> Result<Bound, BindError> {
+    let address = &policy.address;
+    if policy.token.is_none() && !address.is_local() {
+        return Err(BindError::TokenMissing(address.clone()));
+    }
+    let bound = match address {
+        Address::Inet(inet) => bind_tcp(*inet),
+        Address::Unix(path) => bind_unix(path),
+    };
+    bound.map_err(|source| BindError::Io { address: address.clone(), source })
+}
+
+impl Bound {
+    /// The address in use; differs from the policy's only where that asked for port 0.
+    pub fn address(&self) -> &Address {
+        &self.address
+    }
+}
+
+fn bind_tcp(address: std::net::SocketAddr) -> io::Result<Bound> {
+    let socket = Socket::new(Domain::for_address(address), Type::STREAM, None)?;
+    socket.set_reuse_address(true)?;
+    if address.is_ipv6() {
+        socket.set_only_v6(true)?;
+    }
+    socket.bind(&address.into())?;
+    socket.listen(BACKLOG)?;
+    socket.set_nonblocking(true)?;
+    let listener = std::net::TcpListener::from(socket);
+    let address = Address::Inet(listener.local_addr()?);
+    Ok(Bound { listener: Listener::Tcp(listener), file: None, address })
+}
+
+fn bind_unix(path: &Arc<Path>) -> io::Result<Bound> {
+    remove_stale(path)?;
+    let socket = Socket::new(Domain::UNIX, Type::STREAM, None)?;
+    socket.bind(&SockAddr::unix(path)?)?;
+    let file = SocketFile(path.clone());
+    // Between bind and listen nobody can connect, so nobody slips in before the mode is narrowed.
+    fs::set_permissions(path, fs::Permissions::from_mode(0o600))?;
+    socket.listen(BACKLOG)?;
+    socket.set_nonblocking(true)?;
+    let listener = std::os::unix::net::UnixListener::from(socket);
+    Ok(Bound { listener: Listener::Unix(listener), file: Some(file), address: Address::Unix(path.clone()) })
+}
+
+/// Removes a socket file that nobody listens on. Anything else at that path stays, and `bind` fails on it.
+fn remove_stale(path: &Path) -> io::Result<()> {
+    let Ok(meta) = fs::symlink_metadata(path) else { return Ok(()) };
+    if !meta.file_type().is_socket() {
+        return Ok(());
+    }
+    match std::os::unix::net::UnixStream::connect(path) {
+        Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => fs::remove_file(path),
+        Ok(_) | Err(_) => Ok(()),
+    }
+}
+
+impl Drop for SocketFile {
+    fn drop(&mut self) {
+        let _ = fs::remove_file(&self.0);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::Secret;
+
+    fn policy(address: &str, token: Option<&str>) -> AdminPolicy {
+        AdminPolicy { address: address.parse().unwrap(), written: true, token: token.map(Secret::new) }
+    }
+
+    #[test]
+    fn an_address_others_reach_is_refused_without_a_token() {
+        for address in ["0.0.0.0:9900", "[::]:9900", "10.0.0.1:9900"] {
+            assert!(matches!(bind(&policy(address, None)), Err(BindError::TokenMissing(_))), "{address}");
+        }
+    }
+
+    #[test]
+    fn a_busy_port_is_an_error_with_its_address() {
+        let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = taken.local_addr().unwrap().to_string();
+        let error = bind(&policy(&address, None)).unwrap_err().to_string();
+        assert!(error.contains(&address) && error.contains("in use"), "{error}");
+    }
+
+    #[test]
+    fn a_stale_unix_socket_is_replaced_and_a_live_one_is_not() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("admin.sock");
+        let address = format!("unix:{}", path.display());
+        drop(std::os::unix::net::UnixListener::bind(&path).unwrap());
+        let bound = bind(&policy(&address, None)).expect("nobody listens on the old one");
+        assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
+        assert!(matches!(bind(&policy(&address, None)), Err(BindError::Io { .. })));
+        drop(bound);
+        assert!(!path.exists());
+    }
+
+    #[test]
+    fn a_file_that_is_no_socket_is_never_removed() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("precious");
+        fs::write(&path, "data").unwrap();
+        assert!(bind(&policy(&format!("unix:{}", path.display()), None)).is_err());
+        assert_eq!(fs::read_to_string(&path).unwrap(), "data");
+    }
+}

@@ -1,0 +1,219 @@
+//! A fake host, and pools in every state, for the tests of this room.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use parking_lot::Mutex;
+use tokio::time::Instant;
+
+use super::host::*;
+use super::json::{Diagnostic, ProcessState, ReloadResult};
+use crate::model::eligibility::eligibility;
+use crate::model::{Address, AdminState, Code, HealthState, Name, ProbeReport, Secret, Weight};
+use crate::pool::*;
+
+/// A name that is one.
+pub fn name(text: &str) -> Name {
+    Name::try_new(text).expect("a good name")
+}
+
+/// A process that runs, with no conditions.
+pub fn process() -> ProcessInfo {
+    let now = Instant::now();
+    ProcessInfo {
+        state: ProcessState::Running,
+        started: now,
+        config: ConfigFile { file: Some("roundsman.toml".into()), loaded_at: now, last_reload: None },
+        conditions: Vec::new(),
+    }
+}
+
+/// A configuration with these pools.
+pub fn status(pools: Vec<PoolStatus>) -> Status {
+    let checker = CheckerStatus { stale: false, restarts_total: 0, probe_panics_total: 0, probes_in_flight: 0 };
+    Status { generation: 3, pools, checker }
+}
+
+/// A pool of enabled upstreams in these states, at 10.0.0.1:80 and on.
+pub fn pool(pool_name: &str, states: &[HealthState]) -> PoolStatus {
+    let upstreams = states.iter().enumerate().map(|(i, state)| upstream(pool_name, i + 1, *state)).collect();
+    finish(pool_name, upstreams)
+}
+
+/// The pool's own figures, from those of its upstreams.
+pub fn finish(pool_name: &str, upstreams: Vec<UpstreamStatus>) -> PoolStatus {
+    let enabled = || upstreams.iter().filter(|u| u.admin == AdminState::Enabled);
+    let healthy = upstreams.iter().filter(|u| u.state == HealthState::Healthy).count();
+    let eligible = upstreams.iter().filter(|u| u.eligibility.is_eligible()).count();
+    let summary = match eligible {
+        0 if enabled().all(|u| u.state == HealthState::Unknown) => PoolSummary::Unknown,
+        0 => PoolSummary::Unhealthy,
+        _ if enabled().all(|u| u.state == HealthState::Healthy) => PoolSummary::Healthy,
+        _ => PoolSummary::Degraded,
+    };
+    PoolStatus {
+        name: name(pool_name),
+        summary,
+        healthy,
+        total: upstreams.len(),
+        eligible,
+        fail_open: false,
+        warming: false,
+        judged: healthy > 0 || enabled().all(|u| u.state != HealthState::Unknown),
+        first_probe: None,
+        shared: Arc::new(PoolShared::new(Instant::now())),
+        upstreams,
+    }
+}
+
+/// One enabled upstream.
+pub fn upstream(pool_name: &str, number: usize, state: HealthState) -> UpstreamStatus {
+    let now = Instant::now();
+    let address: Address = format!("10.0.0.{number}:80").parse().expect("a good address");
+    let (pass, code, http, reason) = match state {
+        HealthState::Unhealthy => (false, Code::L7Sts, 503, "status 503, expected 200-299; body: \"<b>\\u{1b}[31m\""),
+        HealthState::Healthy | HealthState::Unknown => (true, Code::L7Ok, 200, "200 in 1.9 ms"),
+    };
+    let report = ProbeReport {
+        code,
+        status: Some(http),
+        duration: Duration::from_micros(1_900),
+        reason: reason.into(),
+        hint: None,
+    };
+    UpstreamStatus {
+        upstream: Arc::new(Upstream::new(UpstreamId(number as u64), name(pool_name), address, Hints::none())),
+        state,
+        eligibility: eligibility(state, AdminState::Enabled, false, false),
+        why: (state != HealthState::Healthy).then(|| reason.to_string()),
+        since: now,
+        weight: Weight::ONE,
+        backup: false,
+        admin: AdminState::Enabled,
+        ejected: false,
+        carried: false,
+        retiring: false,
+        streak: (state != HealthState::Unknown).then_some(Streak { pass, count: 3, needed: 2 }),
+        checks_total: 9,
+        transitions_total: 1,
+        last_check: (state != HealthState::Unknown).then(|| LastCheck { at: now, report: Arc::new(report) }),
+        next_due: now,
+    }
+}
+
+/// A host that says what the test wrote into it.
+pub struct FakeHost {
+    /// What it says.
+    pub says: Mutex<Says>,
+}
+
+/// What a fake host says.
+pub struct Says {
+    /// Its pools.
+    pub status: Status,
+    /// Its process.
+    pub process: ProcessInfo,
+    /// Its token.
+    pub token: Option<Secret>,
+    /// Its events.
+    pub events: EventRing,
+    /// What its file would be found to be.
+    pub diagnostics: Vec<Diagnostic>,
+    /// The orders it was given: pool, upstream, wanted, reason.
+    pub orders: Vec<(String, String, AdminState, String)>,
+    /// It panics when asked for its status.
+    pub broken: bool,
+    /// Reloads it was asked for.
+    pub reloads: usize,
+    /// How long a reload takes.
+    pub reload_takes: Duration,
+}
+
+impl FakeHost {
+    /// A host with these pools.
+    pub fn with(pools: Vec<PoolStatus>) -> Arc<FakeHost> {
+        let says = Says {
+            status: status(pools),
+            process: process(),
+            token: None,
+            events: EventRing::default(),
+            diagnostics: Vec::new(),
+            orders: Vec::new(),
+            broken: false,
+            reloads: 0,
+            reload_takes: Duration::ZERO,
+        };
+        Arc::new(FakeHost { says: Mutex::new(says) })
+    }
+}
+
+/// A mistake in a file.
+pub fn mistake() -> Diagnostic {
+    Diagnostic {
+        file: Some("roundsman.toml".into()),
+        line: Some(31),
+        column: Some(1),
+        key: Some("pools.api.health.intervall".into()),
+        message: "unknown key".into(),
+        expected: None,
+        suggestion: Some("interval".into()),
+        severity: "error".into(),
+    }
+}
+
+#[async_trait]
+impl Host for FakeHost {
+    fn status(&self, _now: Instant) -> Status {
+        let says = self.says.lock();
+        let (broken, status) = (says.broken, says.status.clone());
+        drop(says);
+        assert!(!broken, "a fault the test put in");
+        status
+    }
+
+    fn events_after(&self, seq: u64) -> Vec<Event> {
+        self.says.lock().events.after(seq).cloned().collect()
+    }
+
+    fn process(&self) -> ProcessInfo {
+        self.says.lock().process.clone()
+    }
+
+    fn access(&self) -> Access {
+        Access { token: self.says.lock().token.clone(), address: "127.0.0.1:9900".parse().expect("good") }
+    }
+
+    fn metrics(&self, open_metrics: bool) -> String {
+        format!("# metrics open={open_metrics}\n")
+    }
+
+    fn set_admin(&self, pool: &str, upstream: &Address, to: AdminState, reason: &str) -> SetAdmin {
+        let mut says = self.says.lock();
+        let Some(p) = says.status.pools.iter_mut().find(|p| p.name.as_str() == pool) else { return SetAdmin::NoPool };
+        let Some(u) = p.upstreams.iter_mut().find(|u| u.upstream.address == *upstream) else {
+            return SetAdmin::NoUpstream;
+        };
+        u.admin = to;
+        says.orders.push((pool.into(), upstream.to_string(), to, reason.into()));
+        SetAdmin::Done
+    }
+
+    async fn reload(&self) -> ReloadAnswer {
+        let takes = self.says.lock().reload_takes;
+        tokio::time::sleep(takes).await;
+        let check = self.check().await;
+        let last = LastReload { result: check.result, at: Instant::now(), error: check.error };
+        let mut says = self.says.lock();
+        says.reloads += 1;
+        says.process.config.last_reload = Some(last.clone());
+        ReloadAnswer { last, generation: 4, warming: vec![name("api")], diagnostics: check.diagnostics }
+    }
+
+    async fn check(&self) -> CheckAnswer {
+        let diagnostics = self.says.lock().diagnostics.clone();
+        let error = diagnostics.first().map(|d| d.message.clone());
+        let result = if error.is_some() { ReloadResult::Refused } else { ReloadResult::Applied };
+        CheckAnswer { result, error, diagnostics }
+    }
+}

@@ -1,0 +1,412 @@
+//! The whole server over real sockets with a fake host: every row of `ROUTES`, and the list of what must be refused.
+
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::os::unix::net::UnixStream;
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde_json::{Value, json};
+use tokio::time::Instant;
+
+use super::json::{ProcessState, StatusReply};
+use super::routes::ROUTES;
+use super::server::CONNECTIONS_MAX;
+use super::testing::{FakeHost, mistake, name, pool};
+use super::{Handle, bind};
+use crate::model::HealthState::{Healthy, Unhealthy, Unknown};
+use crate::model::policy::AdminPolicy;
+use crate::model::{Address, AdminState, Secret};
+use crate::pool::EventKind;
+
+/// Every wait of these tests ends after this.
+const PATIENCE: Duration = Duration::from_secs(20);
+
+struct Server {
+    host: Arc<FakeHost>,
+    address: SocketAddr,
+    _handle: Handle,
+}
+
+struct Answer {
+    status: u16,
+    head: String,
+    body: String,
+}
+
+impl Answer {
+    fn json(&self) -> Value {
+        serde_json::from_str(&self.body).unwrap_or_else(|e| panic!("{e}: {}{}", self.head, self.body))
+    }
+
+    fn field(&self, name: &str) -> Option<&str> {
+        let lines = self.head.lines().filter_map(|line| line.split_once(": "));
+        lines.filter(|(n, _)| n.eq_ignore_ascii_case(name)).map(|(_, value)| value).next()
+    }
+}
+
+fn serve(host: Arc<FakeHost>) -> Server {
+    let policy = AdminPolicy { address: any_port(), written: true, token: None };
+    let bound = bind(&policy).expect("the loopback has a free port");
+    let Address::Inet(address) = *bound.address() else { panic!("an Internet address") };
+    let handle = bound.spawn(host.clone()).expect("a thread");
+    Server { host, address, _handle: handle }
+}
+
+/// Port 0, which no configuration file may ask for.
+fn any_port() -> Address {
+    Address::Inet(SocketAddr::from(([127, 0, 0, 1], 0)))
+}
+
+fn usual() -> Server {
+    serve(FakeHost::with(vec![pool("api", &[Healthy, Unhealthy]), pool("web", &[Unhealthy])]))
+}
+
+impl Server {
+    fn connect(&self) -> TcpStream {
+        let stream = TcpStream::connect(self.address).expect("the server listens");
+        stream.set_read_timeout(Some(PATIENCE)).expect("a good timeout");
+        stream
+    }
+
+    /// Sends these bytes and reads to the end of the connection.
+    fn raw(&self, request: &[u8]) -> Answer {
+        let mut stream = self.connect();
+        let _ = stream.write_all(request);
+        read_answer(stream)
+    }
+
+    fn ask(&self, method: &str, path: &str, fields: &[(&str, &str)]) -> Answer {
+        let mut request = format!("{method} {path} HTTP/1.1\r\n");
+        if !fields.iter().any(|(name, _)| *name == "Host") {
+            request.push_str(&format!("Host: {}\r\n", self.address));
+        }
+        for (name, value) in fields {
+            request.push_str(&format!("{name}: {value}\r\n"));
+        }
+        self.raw(format!("{request}\r\n").as_bytes())
+    }
+
+    fn get(&self, path: &str) -> Answer {
+        self.ask("GET", path, &[])
+    }
+}
+
+fn read_answer(mut stream: impl Read) -> Answer {
+    let mut bytes = Vec::new();
+    let _ = stream.read_to_end(&mut bytes);
+    let text = String::from_utf8(bytes).expect("answers are UTF-8");
+    let (head, body) = text.split_once("\r\n\r\n").unwrap_or_else(|| panic!("no head in {text:?}"));
+    let status = head.split(' ').nth(1).and_then(|s| s.parse().ok()).expect("a status line");
+    Answer { status, head: head.to_string(), body: body.to_string() }
+}
+
+fn path_of(pattern: &str) -> String {
+    pattern.replace("{pool}", "api").replace("{address}", "10.0.0.1:80")
+}
+
+#[test]
+fn every_endpoint_answers_with_its_guards_and_head_as_get() {
+    let server = usual();
+    for route in &ROUTES {
+        let path = path_of(route.path);
+        let answer = server.ask(route.method.as_str(), &path, &[]);
+        assert_eq!(answer.status, 200, "{path}: {}", answer.body);
+        assert_eq!(answer.field("x-content-type-options"), Some("nosniff"), "{path}");
+        assert_eq!(answer.field("cache-control"), Some("no-store"), "{path}");
+        assert_eq!(answer.field("connection"), Some("close"), "{path}");
+        assert_eq!(answer.field("access-control-allow-origin"), None, "{path}");
+        assert!(answer.field("content-type").is_some(), "{path}");
+        if route.method == http::Method::GET {
+            let head = server.ask("HEAD", &path, &[]);
+            assert_eq!((head.status, head.body.as_str()), (200, ""), "{path}");
+            assert!(head.field("content-length").is_some_and(|n| n != "0"), "{path}");
+        }
+        for other in ["DELETE", "PUT", "OPTIONS", "TRACE", "BREW"] {
+            let refused = server.ask(other, &path, &[]);
+            let allow = if route.method == http::Method::GET { "GET, HEAD" } else { "POST" };
+            assert_eq!((refused.status, refused.field("allow")), (405, Some(allow)), "{other} {path}");
+        }
+    }
+    assert_eq!(server.get("/").field("content-type"), Some("text/html; charset=utf-8"));
+    assert!(server.get("/").field("content-security-policy").is_some_and(|p| p.starts_with("default-src 'none'")));
+    for path in ["/nothing", "/api/v1", "/api/v2/status", "/health/api/x", "/etc/passwd", "/../x", "/%2e%2e/"] {
+        let answer = server.get(path);
+        assert_eq!((answer.status, answer.json()["error"].is_string()), (404, true), "{path}");
+    }
+}
+
+#[test]
+fn with_a_token_everything_but_the_probes_wants_it() {
+    let server = usual();
+    let token = "0123456789abcdef0123456789abcdef";
+    server.host.says.lock().token = Some(Secret::new(token));
+    for route in &ROUTES {
+        let (path, method) = (path_of(route.path), route.method.as_str());
+        let without = server.ask(method, &path, &[]);
+        if route.open {
+            assert_eq!(without.status, 200, "{path}");
+            continue;
+        }
+        assert_eq!(without.status, 401, "{path}");
+        assert!(without.field("www-authenticate").is_some_and(|v| v.starts_with("Bearer")), "{path}");
+        assert!(!without.body.contains(token));
+        let wrong = server.ask(method, &path, &[("Authorization", "Bearer 0123456789abcdef")]);
+        assert_eq!(wrong.status, 401, "{path}");
+        let with = server.ask(method, &path, &[("Authorization", &format!("Bearer {token}"))]);
+        assert_eq!(with.status, 200, "{path}");
+    }
+    assert_eq!(server.get("/nothing").status, 401);
+    assert_eq!(server.ask("DELETE", "/api/v1/status", &[]).status, 401);
+}
+
+#[test]
+fn a_page_of_another_site_can_neither_read_nor_order() {
+    let server = usual();
+    for host in ["evil.example", "evil.example:9900", "127.0.0.1.evil.example"] {
+        for route in &ROUTES {
+            let answer = server.ask(route.method.as_str(), &path_of(route.path), &[("Host", host)]);
+            assert_eq!(answer.status, 403, "{host} {}", route.path);
+        }
+    }
+    for host in ["127.0.0.1:1", "[::1]:1", "localhost:1"] {
+        assert_eq!(server.ask("GET", "/health", &[("Host", host)]).status, 200, "{host}");
+    }
+    let own = format!("http://{}", server.address);
+    for route in ROUTES.iter().filter(|route| route.method == http::Method::POST) {
+        let order = |name, value: &str| server.ask("POST", &path_of(route.path), &[(name, value)]).status;
+        assert_eq!(order("Origin", "https://evil.example"), 403, "{}", route.path);
+        assert_eq!(order("Origin", "null"), 403, "{}", route.path);
+        assert_eq!(order("Sec-Fetch-Site", "cross-site"), 403, "{}", route.path);
+        assert_eq!(order("Sec-Fetch-Site", "same-site"), 403, "{}", route.path);
+        assert_eq!(order("Origin", &own), 200, "{}", route.path);
+    }
+    assert_eq!(server.host.says.lock().reloads, 1, "refused orders must not be carried out");
+}
+
+#[test]
+fn malformed_and_oversized_requests_are_refused_and_the_server_lives_on() {
+    let server = usual();
+    let long = "x".repeat(9_000);
+    let requests: &[(String, &[u16])] = &[
+        (format!("GET /health HTTP/1.1\r\nHost: localhost\r\nX: {long}\r\n\r\n"), &[431]),
+        (format!("GET /{long} HTTP/1.1\r\nHost: localhost\r\n\r\n"), &[414, 431]),
+        ("GET /health HTTP/1.1\r\n\r\n".into(), &[400]),
+        ("GET /health HTTP/1.1\r\nHost: localhost\r\nHost: localhost\r\n\r\n".into(), &[400]),
+        ("GET http://evil.example/health HTTP/1.1\r\nHost: localhost\r\n\r\n".into(), &[403]),
+        ("nonsense\r\n\r\n".into(), &[400]),
+        ("\u{16}\u{3}\u{1}\r\n\r\n".into(), &[400]),
+        ("POST /api/v1/reload HTTP/1.1\r\nHost: localhost\r\nContent-Length: 65537\r\n\r\n".into(), &[413]),
+        (
+            "POST /api/v1/reload HTTP/1.1\r\nHost: localhost\r\nContent-Length: 5\r\nContent-Length: 6\r\n\r\nhello"
+                .into(),
+            &[400],
+        ),
+        ("POST /api/v1/reload HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n".into(), &[400]),
+        ("GET /health HTTP/1.0\r\n\r\n".into(), &[200]),
+        ("GET /api/v1/events?after=x HTTP/1.1\r\nHost: localhost\r\n\r\n".into(), &[400]),
+        ("POST /api/v1/reload?dry_run=perhaps HTTP/1.1\r\nHost: localhost\r\n\r\n".into(), &[400]),
+    ];
+    for (request, statuses) in requests {
+        let shown = &request[..request.len().min(80)];
+        assert!(statuses.contains(&server.raw(request.as_bytes()).status), "{shown:?}");
+    }
+    let chunk = format!("{:x}\r\n{}\r\n", 40_000, "x".repeat(40_000));
+    let chunked = format!(
+        "POST /api/v1/reload HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n{chunk}{chunk}0\r\n\r\n"
+    );
+    assert_eq!(server.raw(chunked.as_bytes()).status, 413);
+    assert_eq!(server.host.says.lock().reloads, 0);
+    assert_eq!(server.get("/livez").status, 200);
+}
+
+#[test]
+fn a_panic_in_a_handler_costs_one_answer() {
+    let server = usual();
+    server.host.says.lock().broken = true;
+    let answer = server.get("/api/v1/status");
+    assert_eq!((answer.status, answer.json()), (500, json!({ "error": "internal error" })));
+    assert_eq!(server.get("/livez").status, 200);
+    server.host.says.lock().broken = false;
+    assert_eq!(server.get("/api/v1/status").status, 200);
+}
+
+#[test]
+fn sixty_four_silent_connections_do_not_shut_out_the_next() {
+    let server = usual();
+    let mut silent: Vec<_> = (0..CONNECTIONS_MAX).map(|_| server.connect()).collect();
+    let begin = Instant::now();
+    let mut next = server.connect();
+    next.write_all(b"GET /livez HTTP/1.1\r\nHost: localhost\r\n\r\n").unwrap();
+    drop(silent.pop());
+    assert_eq!(read_answer(next).status, 200);
+    assert!(begin.elapsed() < Duration::from_secs(4), "a place was free at once");
+}
+
+#[test]
+fn health_is_red_only_when_no_pool_can_serve() {
+    let server = usual();
+    let answer = server.get("/health");
+    assert_eq!((answer.status, answer.json()["status"].as_str()), (200, Some("degraded")));
+    assert_eq!(answer.json()["unhealthy"][0]["upstream"], "10.0.0.2:80");
+    assert_eq!(answer.json()["components"], Value::Null);
+    let detailed = server.get("/health?detailed=true").json();
+    assert_eq!(detailed["components"], json!({ "api": "degraded", "web": "unhealthy" }));
+    assert!(detailed["uptime_seconds"].is_number() && detailed["version"].is_string() && detailed["now"].is_string());
+
+    assert_eq!(server.get("/health/api").status, 200);
+    assert_eq!(server.get("/health/api").json()["status"], "degraded");
+    assert_eq!(server.get("/health/web").status, 503);
+    assert_eq!(server.get("/health/none").status, 404);
+
+    server.host.says.lock().status.pools = vec![pool("web", &[Unhealthy])];
+    let answer = server.get("/health");
+    assert_eq!((answer.status, answer.json()["status"].as_str()), (503, Some("unhealthy")));
+    assert!(answer.json()["reason"].is_string());
+    server.host.says.lock().status.pools = vec![pool("web", &[Healthy])];
+    assert_eq!(server.get("/health").json(), json!({ "status": "healthy" }));
+}
+
+#[test]
+fn readiness_waits_for_every_pool_latches_and_goes_red_when_draining() {
+    let server = serve(FakeHost::with(vec![pool("api", &[Unknown])]));
+    let answer = server.get("/readyz");
+    assert_eq!((answer.status, answer.field("retry-after")), (503, Some("1")));
+    assert!(answer.json()["reason"].as_str().unwrap().contains("1 of 1 pools"));
+    assert_eq!(server.get("/api/v1/status").json()["ready"], false);
+    server.host.says.lock().status.pools = vec![pool("api", &[Healthy])];
+    assert_eq!(server.get("/readyz").status, 200);
+    server.host.says.lock().status.pools = vec![pool("api", &[Unknown])];
+    assert_eq!(server.get("/readyz").status, 200, "once green it stays green");
+    server.host.says.lock().process.state = ProcessState::Draining;
+    assert_eq!(server.get("/readyz").status, 503);
+    assert_eq!(server.get("/livez").status, 200);
+    assert_eq!(server.get("/api/v1/status").json()["state"], "draining");
+}
+
+#[test]
+fn a_reload_answers_with_its_result_or_with_every_error() {
+    let server = usual();
+    let good = server.ask("POST", "/api/v1/reload", &[]);
+    assert_eq!(good.status, 200);
+    assert_eq!((&good.json()["result"], &good.json()["last_reload"]["result"]), (&json!("applied"), &json!("applied")));
+    assert_eq!((&good.json()["generation"], &good.json()["warming"]), (&json!(4), &json!(["api"])));
+
+    server.host.says.lock().diagnostics = vec![mistake(), mistake()];
+    let bad = server.ask("POST", "/api/v1/reload", &[]);
+    assert_eq!((bad.status, &bad.json()["result"]), (422, &json!("refused")));
+    assert_eq!(bad.json()["errors"].as_array().map(Vec::len), Some(2));
+    assert_eq!(bad.json()["errors"][0]["suggestion"], "interval");
+    assert_eq!(server.get("/api/v1/status").json()["config"]["last_reload"]["result"], "refused");
+
+    let reloads = server.host.says.lock().reloads;
+    let trial = server.ask("POST", "/api/v1/reload?dry_run=true", &[]);
+    assert_eq!((trial.status, &trial.json()["dry_run"]), (422, &json!(true)));
+    assert_eq!(server.host.says.lock().reloads, reloads, "a trial applies nothing");
+}
+
+#[test]
+fn an_order_reaches_the_upstream_it_names() {
+    let server = usual();
+    let order = |path: &str, body: &str| {
+        let length = body.len();
+        server.raw(
+            format!("POST {path} HTTP/1.1\r\nHost: localhost\r\nContent-Length: {length}\r\n\r\n{body}").as_bytes(),
+        )
+    };
+    let upstream = "/api/v1/pools/api/upstreams/10.0.0.1%3A80";
+    let drained = order(&format!("{upstream}/drain"), r#"{"reason":"kernel\nupgrade"}"#);
+    let want =
+        json!({ "pool": "api", "upstream": "10.0.0.1:80", "admin": "draining", "was": "enabled", "in_flight": 0 });
+    assert_eq!((drained.status, drained.json()), (200, want));
+    assert_eq!(order(&format!("{upstream}/undrain"), "").json()["admin"], "enabled");
+    assert_eq!(order(&format!("{upstream}/disable"), "").json()["admin"], "disabled");
+    assert_eq!(order(&format!("{upstream}/undrain"), "").status, 409, "undrain does not enable what is disabled");
+    assert_eq!(order(&format!("{upstream}/enable"), "").json()["was"], "disabled");
+    let orders = server.host.says.lock().orders.clone();
+    assert_eq!(orders[0], ("api".into(), "10.0.0.1:80".into(), AdminState::Draining, "kernel upgrade".into()));
+    assert_eq!(orders.len(), 4);
+
+    assert_eq!(order("/api/v1/pools/none/upstreams/10.0.0.1:80/drain", "").status, 404);
+    assert_eq!(order("/api/v1/pools/api/upstreams/10.0.0.9:80/drain", "").status, 404);
+    assert_eq!(order("/api/v1/pools/api/upstreams/unix:%2Frun%2Fa.sock/drain", "").status, 404);
+    assert_eq!(order("/api/v1/pools/api/upstreams/nonsense/drain", "").status, 400);
+    assert_eq!(order(&format!("{upstream}/drain"), "{").status, 400);
+    assert_eq!(order(&format!("{upstream}/drain"), r#"{"until":1}"#).status, 400);
+}
+
+#[test]
+fn events_come_after_a_number_and_a_question_may_wait_for_one() {
+    let server = usual();
+    let push = |pool: &str| {
+        let kind = EventKind::FailOpen { pool: name(pool), on: true };
+        server.host.says.lock().events.push(Instant::now(), kind);
+    };
+    assert_eq!(server.get("/api/v1/events").json(), json!({ "events": [], "last": 0 }));
+    push("api");
+    push("web");
+    let all = server.get("/api/v1/events").json();
+    assert_eq!((&all["events"][1]["pool"], &all["last"]), (&json!("web"), &json!(2)));
+    assert_eq!(server.get("/api/v1/events?after=1").json()["events"].as_array().map(Vec::len), Some(1));
+    assert_eq!(server.get("/api/v1/events?after=2").json(), json!({ "events": [], "last": 2 }));
+    let earlier_process = server.get("/api/v1/events?after=900").json();
+    assert_eq!(earlier_process["last"], 2, "numbers of an earlier process are answered from the beginning");
+
+    let waiting = std::thread::scope(|scope| {
+        let asked = scope.spawn(|| server.get("/api/v1/events?after=2&wait=20"));
+        while server.host.says.lock().events.after(2).next().is_none() {
+            push("late");
+        }
+        asked.join().unwrap()
+    });
+    assert_eq!(waiting.json()["events"][0]["pool"], "late");
+}
+
+#[test]
+fn metrics_are_open_metrics_for_those_who_ask() {
+    let server = usual();
+    let plain = server.get("/metrics");
+    assert_eq!(plain.field("content-type"), Some("text/plain; version=0.0.4; charset=utf-8"));
+    assert!(plain.body.contains("open=false"));
+    let accept = "application/openmetrics-text;version=1.0.0,text/plain;q=0.5";
+    let open = server.ask("GET", "/metrics", &[("Accept", accept)]);
+    assert_eq!(open.field("content-type"), Some("application/openmetrics-text; version=1.0.0; charset=utf-8"));
+    assert!(open.body.contains("open=true"));
+}
+
+#[test]
+fn a_unix_socket_serves_the_same_and_stopping_removes_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("admin.sock");
+    let address: Address = format!("unix:{}", path.display()).parse().unwrap();
+    let host = FakeHost::with(vec![pool("api", &[Healthy])]);
+    let handle = bind(&AdminPolicy { address, written: true, token: None }).unwrap().spawn(host).unwrap();
+    let mut stream = UnixStream::connect(&path).unwrap();
+    stream.set_read_timeout(Some(PATIENCE)).unwrap();
+    stream.write_all(b"GET /api/v1/status HTTP/1.1\r\nHost: localhost\r\n\r\n").unwrap();
+    let status: StatusReply = serde_json::from_value(read_answer(stream).json()).unwrap();
+    assert_eq!(status.pools.get("api").map(|pool| pool.healthy), Some(1));
+    handle.stop();
+    assert!(!path.exists());
+}
+
+#[test]
+fn stopping_lets_a_request_in_flight_finish_and_is_quick_when_idle() {
+    let server = usual();
+    let Server { host, address, _handle: handle } = server;
+    host.says.lock().reload_takes = Duration::from_millis(300);
+    let mut stream = TcpStream::connect(address).unwrap();
+    stream.set_read_timeout(Some(PATIENCE)).unwrap();
+    stream.write_all(b"POST /api/v1/reload HTTP/1.1\r\nHost: localhost\r\n\r\n").unwrap();
+    let idle = TcpStream::connect(address).unwrap();
+    let begin = Instant::now();
+    // The second answer proves that the first request has been read: connections are accepted in order.
+    let mut probe = TcpStream::connect(address).unwrap();
+    probe.write_all(b"GET /livez HTTP/1.1\r\nHost: localhost\r\n\r\n").unwrap();
+    assert_eq!(read_answer(probe).status, 200);
+    handle.stop();
+    assert!(begin.elapsed() < Duration::from_secs(3));
+    assert_eq!(read_answer(stream).status, 200);
+    drop(idle);
+    assert!(TcpStream::connect(address).is_err(), "nobody listens any more");
+}
