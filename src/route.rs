@@ -1,5 +1,11 @@
 //! Which pool takes a request: (listener, host, path, method) to a target. Pure; the most specific route wins.
 
+mod host;
+mod normal;
+
+pub use host::{HOST_BYTES_MAX, HostError, normalise_host};
+pub use normal::{PathError, normalise};
+
 use crate::model::Name;
 use crate::model::policy::RoutePolicy;
 
@@ -16,7 +22,7 @@ pub struct Query<'a> {
     pub listener: u32,
     /// Its host: without port and trailing dot, in any case; `None` in HTTP/1.0 without one.
     pub host: Option<&'a str>,
-    /// Its path in the normal form (see `route::normal`): unreserved `%XX` decoded, no dot segments.
+    /// Its path in the normal form (see [`normalise`]): unreserved `%XX` decoded, no dot segments.
     pub path: &'a str,
     /// Its method.
     pub method: &'a str,
