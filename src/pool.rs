@@ -22,7 +22,7 @@ pub use events::{Event, EventKind, EventRing, Transition};
 pub use lease::{Lease, Settled};
 pub use snapshot::{ListenerEntry, ListenerId, Pool, PoolId, PoolShared, Published, Snapshot, WaitTicket};
 pub use state::{Applied, ProbeJob, SetAdminError};
-pub use stats::{AnswerReason, Histogram, PoolStats, ReasonCount, RequestClass};
+pub use stats::{AnswerReason, FrontStats, Histogram, PoolStats, ReasonCount, RequestClass};
 pub use status::{CheckerStatus, LastCheck, PoolStatus, PoolSummary, Status, Streak, UpstreamStatus};
 pub use upstream::{Connection, Connections, Hints, Upstream, UpstreamId};
 pub use view::{Nothing, Service, Tier, View};

@@ -39,6 +39,19 @@ impl PoolStats {
     }
 }
 
+/// What the listeners have done that belongs to no pool.
+#[derive(Debug, Default)]
+pub struct FrontStats {
+    /// Client connections accepted.
+    pub connections: AtomicU64,
+    /// Client connections open now.
+    pub connections_open: AtomicU64,
+    /// Connections closed because their client sent nothing in time.
+    pub silent: AtomicU64,
+    /// Our own answers to requests that reached no pool, refused heads included.
+    pub answers: ReasonCount,
+}
+
 /// What became of a request, by the class of the status the client saw.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum RequestClass {

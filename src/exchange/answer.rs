@@ -1,0 +1,233 @@
+//! Our own answers: what they say and how they look on the wire. A status, a sentence with its reason code, and nothing
+//! that tells of upstreams or versions.
+
+use std::borrow::Cow;
+use std::io::Write as _;
+
+use super::head::Version;
+use crate::pool::AnswerReason;
+
+/// Why a head, or the framing of a body, is refused. Nothing more can be read from that connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("{why}")]
+pub struct Refusal {
+    /// What the client is told.
+    pub reason: AnswerReason,
+    /// Which rule it broke, for the log.
+    pub why: &'static str,
+}
+
+impl Refusal {
+    /// A refusal for this reason.
+    pub const fn new(reason: AnswerReason, why: &'static str) -> Refusal {
+        Refusal { reason, why }
+    }
+
+    /// A 400.
+    pub const fn malformed(why: &'static str) -> Refusal {
+        Refusal::new(AnswerReason::Malformed, why)
+    }
+
+    /// The answer that says so and closes.
+    pub fn answer(self) -> OwnAnswer {
+        OwnAnswer { close: true, ..OwnAnswer::new(self.reason) }
+    }
+}
+
+/// An answer that is not an upstream's.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct OwnAnswer {
+    /// What it says.
+    pub kind: OwnKind,
+    /// Seconds for `Retry-After`.
+    pub retry_after: Option<u64>,
+    /// The client connection cannot go on after it, whatever the client wishes.
+    pub close: bool,
+}
+
+/// What an answer of our own says.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum OwnKind {
+    /// Something is wrong.
+    Error(AnswerReason),
+    /// The answer to `OPTIONS *`, which asks about this server and not about an upstream: 200, empty.
+    ServerOptions,
+}
+
+/// One field of an answer of our own.
+pub type OwnField = (&'static str, Cow<'static, str>);
+
+impl OwnAnswer {
+    /// An answer for this reason that lets the connection go on where the reason allows it.
+    pub fn new(reason: AnswerReason) -> OwnAnswer {
+        OwnAnswer { kind: OwnKind::Error(reason), retry_after: None, close: closes(reason) }
+    }
+
+    /// An answer that says when to come again, in seconds.
+    pub fn retry_after(reason: AnswerReason, seconds: u64) -> OwnAnswer {
+        OwnAnswer { retry_after: Some(seconds), ..OwnAnswer::new(reason) }
+    }
+
+    /// The answer to `OPTIONS *`.
+    pub fn server_options() -> OwnAnswer {
+        OwnAnswer { kind: OwnKind::ServerOptions, retry_after: None, close: false }
+    }
+
+    /// Its reason code, unless all is well.
+    pub fn reason(&self) -> Option<AnswerReason> {
+        match self.kind {
+            OwnKind::Error(reason) => Some(reason),
+            OwnKind::ServerOptions => None,
+        }
+    }
+
+    /// Its status.
+    pub fn status(&self) -> u16 {
+        self.reason().map_or(200, AnswerReason::status)
+    }
+
+    /// Its body: one line of plain text, or nothing.
+    pub fn body(&self) -> &'static str {
+        self.reason().map_or("", body)
+    }
+
+    /// Its fields but `Connection`, in order, `Content-Length` included.
+    pub fn fields(&self) -> impl Iterator<Item = OwnField> {
+        let length = Cow::Owned(self.body().len().to_string());
+        let kind = self.reason().map(|_| ("Content-Type", Cow::Borrowed("text/plain")));
+        let allow = (self.reason() == Some(AnswerReason::Method)).then_some(("Allow", Cow::Borrowed(ALLOW)));
+        let retry = self.retry_after.map(|seconds| ("Retry-After", Cow::Owned(seconds.to_string())));
+        [Some(("Content-Length", length)), kind, allow, retry].into_iter().flatten()
+    }
+
+    /// Appends the whole answer. `head_only`: the request was HEAD. `keep_alive`: the connection goes on after it (never
+    /// true where `close` is set); a client of HTTP/1.0 is told so.
+    pub fn write_to(&self, out: &mut Vec<u8>, version: Version, head_only: bool, keep_alive: bool) {
+        write!(out, "HTTP/1.1 {} {}\r\n", self.status(), phrase(self.status())).expect("a vector takes every byte");
+        for (name, value) in self.fields() {
+            out.extend_from_slice(name.as_bytes());
+            out.extend_from_slice(b": ");
+            out.extend_from_slice(value.as_bytes());
+            out.extend_from_slice(b"\r\n");
+        }
+        match (keep_alive && !self.close, version) {
+            (false, _) => out.extend_from_slice(b"Connection: close\r\n"),
+            (true, Version::Http10) => out.extend_from_slice(b"Connection: keep-alive\r\n"),
+            (true, Version::Http11) => {}
+        }
+        out.extend_from_slice(b"\r\n");
+        if !head_only {
+            out.extend_from_slice(self.body().as_bytes());
+        }
+    }
+}
+
+/// What a 405 allows. Extension methods pass too, but nobody reads this list to find them.
+const ALLOW: &str = "GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS";
+
+/// Whether the connection cannot go on after an answer for this reason.
+fn closes(reason: AnswerReason) -> bool {
+    match reason {
+        AnswerReason::Malformed
+        | AnswerReason::HeaderTimeout
+        | AnswerReason::BodyTooLarge
+        | AnswerReason::TargetTooLong
+        | AnswerReason::Expectation
+        | AnswerReason::HeadTooLarge
+        | AnswerReason::NotImplemented
+        | AnswerReason::Version => true,
+        AnswerReason::NoRoute
+        | AnswerReason::Method
+        | AnswerReason::ConnectFailed
+        | AnswerReason::UpstreamBroke
+        | AnswerReason::BadResponse
+        | AnswerReason::NoneEligible
+        | AnswerReason::QueueFull
+        | AnswerReason::Resources
+        | AnswerReason::ConnectTimeout
+        | AnswerReason::UpstreamTimeout => false,
+    }
+}
+
+fn body(reason: AnswerReason) -> &'static str {
+    match reason {
+        AnswerReason::Malformed => "malformed request (malformed)\n",
+        AnswerReason::NoRoute => "no route for this request (no_route)\n",
+        AnswerReason::Method => "method not allowed (method)\n",
+        AnswerReason::HeaderTimeout => "the request head took too long (header_timeout)\n",
+        AnswerReason::BodyTooLarge => "the request body is too large (body_too_large)\n",
+        AnswerReason::TargetTooLong => "the request target is too long (target_too_long)\n",
+        AnswerReason::Expectation => "only 100-continue can be expected (expectation)\n",
+        AnswerReason::HeadTooLarge => "the request head is too large (head_too_large)\n",
+        AnswerReason::NotImplemented => "unknown transfer coding (not_implemented)\n",
+        AnswerReason::ConnectFailed => "no connection to the upstream (connect_failed)\n",
+        AnswerReason::UpstreamBroke => "the upstream broke off (upstream_broke)\n",
+        AnswerReason::BadResponse => "the upstream's answer is malformed (bad_response)\n",
+        AnswerReason::NoneEligible => "no healthy upstream (none_eligible)\n",
+        AnswerReason::QueueFull => "too many requests wait for a healthy upstream (queue_full)\n",
+        AnswerReason::Resources => "out of resources (resources)\n",
+        AnswerReason::ConnectTimeout => "connecting to the upstream took too long (connect_timeout)\n",
+        AnswerReason::UpstreamTimeout => "the upstream took too long (upstream_timeout)\n",
+        AnswerReason::Version => "only HTTP/1.0 and HTTP/1.1 are spoken here (version)\n",
+    }
+}
+
+fn phrase(status: u16) -> &'static str {
+    http::StatusCode::from_u16(status).ok().and_then(|status| status.canonical_reason()).unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn rendered(answer: OwnAnswer, version: Version, head_only: bool, keep_alive: bool) -> String {
+        let mut out = Vec::new();
+        answer.write_to(&mut out, version, head_only, keep_alive);
+        String::from_utf8(out).unwrap()
+    }
+
+    #[test]
+    fn an_answer_carries_its_reason_its_length_and_when_to_come_again() {
+        let text = rendered(OwnAnswer::retry_after(AnswerReason::NoneEligible, 7), Version::Http11, false, true);
+        assert_eq!(
+            text,
+            "HTTP/1.1 503 Service Unavailable\r\nContent-Length: 36\r\nContent-Type: text/plain\r\nRetry-After: 7\r\n\r\n\
+             no healthy upstream (none_eligible)\n"
+        );
+    }
+
+    #[test]
+    fn connection_says_what_the_version_does_not_imply() {
+        let no_route = OwnAnswer::new(AnswerReason::NoRoute);
+        for (version, keep_alive, want) in [
+            (Version::Http11, true, None),
+            (Version::Http11, false, Some("close")),
+            (Version::Http10, true, Some("keep-alive")),
+            (Version::Http10, false, Some("close")),
+        ] {
+            let text = rendered(no_route, version, false, keep_alive);
+            let got = text.lines().find_map(|line| line.strip_prefix("Connection: "));
+            assert_eq!(got, want, "{version:?} {keep_alive}");
+        }
+        let refused = rendered(Refusal::malformed("x").answer(), Version::Http11, false, true);
+        assert!(refused.contains("Connection: close\r\n"), "a refusal closes even where the client would go on");
+    }
+
+    #[test]
+    fn head_gets_the_length_but_no_body_and_405_says_what_is_allowed() {
+        let text = rendered(OwnAnswer::new(AnswerReason::Method), Version::Http11, true, true);
+        assert!(text.starts_with("HTTP/1.1 405 Method Not Allowed\r\nContent-Length: 28\r\n"), "{text}");
+        assert!(text.contains("\r\nAllow: GET, HEAD, ") && text.ends_with("\r\n\r\n"), "{text}");
+        let options = rendered(OwnAnswer::server_options(), Version::Http11, false, true);
+        assert_eq!(options, "HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n");
+    }
+
+    #[test]
+    fn every_body_ends_in_its_reason_code_and_every_status_has_a_phrase() {
+        for reason in AnswerReason::ALL {
+            let tail = format!(" ({})\n", reason.as_str());
+            assert!(OwnAnswer::new(reason).body().ends_with(&tail), "{reason:?}");
+            assert!(!phrase(reason.status()).is_empty(), "{reason:?}");
+        }
+    }
+}

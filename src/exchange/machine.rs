@@ -1,0 +1,532 @@
+//! The exchange itself: events in, one next step out. Decides where a request goes, whether it waits, whether it is tried
+//! again, what an end means for client, upstream and counters.
+//!
+//! ```text
+//!           begin ──► Wait ──on_wake──┐
+//!             │ ▲───────────────────────┘
+//!             ▼
+//!          Attempt ──on_connected──► sent ──on_response──► Forward ──on_end──► Record
+//!             ▲  │                     │                        │
+//!             │  └on_connect_failed    └on_broken               └on_broken ──► Abort
+//!             └──────────┴─────────────────┴──────────► Answer ──on_end──► Record
+//! ```
+//!
+//! Every pick goes through the newest snapshot, so that a retry after a reload never reaches what the reload removed.
+//! The lease is settled here, and counters are kept here, also when an exchange is dropped in the middle.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use smallvec::SmallVec;
+use tokio::time::Instant;
+
+use super::answer::{OwnAnswer, Refusal};
+pub use super::edits::Scheme;
+use super::edits::{RequestEdits, ResponseEdits};
+use super::head::Head;
+use super::judge::{Facts, Method};
+use super::limits::{FALLBACK_HOPS, INTERIM_ANSWERS, RETRIES};
+use super::response::{Asked, ResponseFraming, judge_response};
+use crate::model::{Address, Name};
+use crate::pool::{
+    AnswerReason, FrontStats, Lease, ListenerId, Nothing, Pool, PoolId, Published, RequestClass, Service, Settled,
+    Snapshot, Upstream, UpstreamId, WaitTicket,
+};
+use crate::route::Query;
+
+/// Where a request came in.
+#[derive(Debug, Clone, Copy)]
+pub struct Entry<'a> {
+    /// The listener.
+    pub listener: ListenerId,
+    /// The client's address; `None` on a unix socket.
+    pub client: Option<IpAddr>,
+    /// The scheme.
+    pub scheme: Scheme,
+    /// Counts what belongs to no pool.
+    pub stats: &'a Arc<FrontStats>,
+}
+
+/// What a lane does next.
+#[derive(Debug)]
+pub enum Next {
+    /// Connect, then [`Exchange::on_connected`] or [`Exchange::on_connect_failed`].
+    Attempt(Attempt),
+    /// [`Exchange::wait`], then [`Exchange::on_wake`].
+    Wait {
+        /// When waiting ends.
+        until: Instant,
+    },
+    /// Pass the response head on, edited. After an interim one (status under 200 but 101) another head follows.
+    Forward(ResponseEdits, ResponseFraming),
+    /// Answer this, then [`Exchange::on_end`].
+    Answer(OwnAnswer),
+    /// Break the client connection off, so that it cannot take the answer for whole; then [`Exchange::on_end`].
+    Abort,
+}
+
+/// One try on one upstream. The exchange holds its lease.
+#[derive(Debug, Clone)]
+pub struct Attempt {
+    /// Where to.
+    pub upstream: Arc<Upstream>,
+    /// A connection kept from an earlier request must not be used.
+    pub fresh: bool,
+}
+
+/// Why no connection could be made.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ConnectError {
+    /// Refused, unreachable, reset.
+    Refused,
+    /// Not within [`super::limits::CONNECT`].
+    TimedOut,
+    /// We lack descriptors, ports or memory.
+    Resources,
+}
+
+/// How an attempt broke after the connection was made.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Broken {
+    /// The upstream closed or reset the connection.
+    Closed,
+    /// [`super::limits::FIRST_BYTE`] or [`super::limits::UPSTREAM_IDLE`] ran out.
+    TimedOut,
+    /// Its answer is no HTTP/1.x, or too large.
+    BadResponse,
+    /// We lack descriptors or memory.
+    Resources,
+}
+
+/// Whether the request body can be sent again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Replay {
+    /// It has none, or every byte read so far is still in the replay buffer.
+    Whole,
+    /// Bytes of it are gone.
+    Gone,
+}
+
+/// How an exchange ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum End {
+    /// The whole answer was sent, or the tunnel closed.
+    Delivered,
+    /// The client left first.
+    ClientLeft,
+    /// The answer broke off, after [`Next::Abort`].
+    Aborted,
+}
+
+/// What the access log wants to know.
+#[derive(Debug, Clone)]
+pub struct Record {
+    /// The pool that took it.
+    pub pool: Option<Name>,
+    /// The last upstream tried.
+    pub upstream: Option<Address>,
+    /// The status the client saw; `None`: none.
+    pub status: Option<u16>,
+    /// Why we answered ourselves.
+    pub reason: Option<AnswerReason>,
+    /// What became of it.
+    pub class: RequestClass,
+    /// Upstreams tried, the first included.
+    pub attempts: u32,
+    /// From the request head to the end.
+    pub took: Duration,
+}
+
+/// One request from its head to its end.
+#[derive(Debug)]
+pub struct Exchange {
+    published: Published,
+    stats: Arc<FrontStats>,
+    rng: fastrand::Rng,
+    asked: Asked,
+    edits: RequestEdits,
+    /// Where picking begins.
+    routed: Option<PoolId>,
+    /// Which pool it is counted for: the routed one, or the one that stands in for it.
+    pool: Option<Arc<Pool>>,
+    lease: Option<Lease>,
+    tried: SmallVec<[UpstreamId; 2]>,
+    upstream: Option<Arc<Upstream>>,
+    ticket: Option<(PoolId, WaitTicket)>,
+    wait_until: Option<Instant>,
+    phase: Phase,
+    attempts: u32,
+    interim: u32,
+    began: Instant,
+    status: Option<u16>,
+    reason: Option<AnswerReason>,
+    listener_gone: bool,
+    recorded: bool,
+}
+
+/// How far the current attempt is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Phase {
+    /// No upstream is held.
+    Seeking,
+    /// Connecting to the upstream held.
+    Connecting,
+    /// The request is on its way, since then. Nothing of an answer has come.
+    Sent { reused: bool, since: Instant },
+    /// An interim answer has come, but not the final head.
+    Interim { since: Instant },
+    /// A final head, or an answer of our own, has gone to the client.
+    Answered,
+}
+
+/// What looking for an upstream gave.
+enum Found {
+    Upstream(Arc<Pool>, Arc<Upstream>),
+    Wait { pool: Arc<Pool>, until: Instant },
+    Nothing { retry_after: u64 },
+}
+
+impl Exchange {
+    /// Decides the first step of a judged request.
+    pub fn begin(
+        published: &Published,
+        entry: Entry<'_>,
+        head: &Head<'_>,
+        facts: &Facts<'_>,
+        now: Instant,
+        rng: fastrand::Rng,
+    ) -> (Exchange, Next) {
+        let snapshot = published.load();
+        let listener = snapshot.listener(entry.listener);
+        let routed = route(&snapshot, entry.listener, facts);
+        let mut exchange = Exchange {
+            published: published.clone(),
+            stats: entry.stats.clone(),
+            rng,
+            asked: Asked { method: facts.method, version: facts.version, upgrade: facts.upgrade },
+            edits: RequestEdits::new(head, facts, entry.client, entry.scheme),
+            routed,
+            pool: routed.and_then(|id| snapshot.pool(id)).cloned(),
+            lease: None,
+            tried: SmallVec::new(),
+            upstream: None,
+            ticket: None,
+            wait_until: None,
+            phase: Phase::Seeking,
+            attempts: 0,
+            interim: 0,
+            began: now,
+            status: None,
+            reason: None,
+            listener_gone: listener.is_none(),
+            recorded: false,
+        };
+        let next = exchange.first_step(&snapshot, facts, now);
+        (exchange, next)
+    }
+
+    /// Our own answers first, then the pool.
+    fn first_step(&mut self, snapshot: &Snapshot, facts: &Facts<'_>, now: Instant) -> Next {
+        if facts.method == Method::Trace {
+            return self.answer_without_pool(OwnAnswer::new(AnswerReason::Method));
+        }
+        if facts.target == "*" {
+            return self.answer_without_pool(OwnAnswer::server_options());
+        }
+        if self.pool.is_none() {
+            return self.answer(OwnAnswer::new(AnswerReason::NoRoute));
+        }
+        self.seek(snapshot, now)
+    }
+
+    /// The pool has changed, or waiting has ended.
+    pub fn on_wake(&mut self, now: Instant) -> Next {
+        let snapshot = self.published.load_full();
+        self.seek(&snapshot, now)
+    }
+
+    /// Waits for what [`Next::Wait`] named. Cancel-safe; a dropped exchange gives its place back.
+    pub async fn wait(&self, until: Instant) {
+        let Some((pool, ticket)) = &self.ticket else { return };
+        let changed = || {
+            let snapshot = self.published.load();
+            let service = snapshot.pool(*pool).map(|pool| pool.view.load().service);
+            !matches!(service, Some(Service::Waiting { .. }))
+        };
+        ticket.wait(until, changed).await;
+    }
+
+    /// No connection could be made: nothing was sent, so every method may be tried elsewhere.
+    pub fn on_connect_failed(&mut self, why: ConnectError, now: Instant) -> Next {
+        let (settled, reason) = match why {
+            ConnectError::Refused => (Settled::ConnectFailed, AnswerReason::ConnectFailed),
+            ConnectError::TimedOut => (Settled::ConnectFailed, AnswerReason::ConnectTimeout),
+            ConnectError::Resources => (Settled::NotTheUpstream, AnswerReason::Resources),
+        };
+        self.settle(settled);
+        // What we lack ourselves, another upstream would not give us.
+        let retry = why != ConnectError::Resources && self.attempts <= RETRIES;
+        let next = if retry { self.elsewhere(now) } else { None };
+        next.unwrap_or_else(|| self.answer(OwnAnswer::new(reason)))
+    }
+
+    /// The connection is there and the request goes out now. `reused`: it has served a request before.
+    pub fn on_connected(&mut self, reused: bool, now: Instant) {
+        self.phase = Phase::Sent { reused, since: now };
+    }
+
+    /// A response head has come, interim or final, given as status and fields (name, value).
+    pub fn on_response<'a>(
+        &mut self,
+        status: u16,
+        fields: impl Iterator<Item = (&'a [u8], &'a [u8])> + Clone,
+        now: Instant,
+    ) -> Next {
+        let since = match self.phase {
+            Phase::Sent { since, .. } | Phase::Interim { since } => since,
+            Phase::Seeking | Phase::Connecting | Phase::Answered => return Next::Abort,
+        };
+        let interim = status < 200 && status != 101;
+        self.interim += u32::from(interim);
+        let judged = judge_response(self.asked, status, fields);
+        let Some((framing, edits)) = judged.ok().filter(|_| self.interim <= INTERIM_ANSWERS) else {
+            return self.on_broken(Broken::BadResponse, Replay::Gone, now);
+        };
+        if interim {
+            self.phase = Phase::Interim { since };
+            return Next::Forward(edits, framing);
+        }
+        self.phase = Phase::Answered;
+        self.status = Some(status);
+        if let Some(pool) = &self.pool {
+            pool.shared.stats.upstream_seconds.observe(now.saturating_duration_since(since));
+        }
+        if status == 101 {
+            // A tunnel may live for days: its request ends here, for the counters.
+            self.record(RequestClass::Informational, now);
+        }
+        Next::Forward(edits, framing)
+    }
+
+    /// The attempt broke after the connection was made. Before a byte of the answer it is tried again, if doing it twice
+    /// is as good as once; after the head nothing can be mended.
+    pub fn on_broken(&mut self, how: Broken, replay: Replay, now: Instant) -> Next {
+        let (silent, reused) = match self.phase {
+            Phase::Answered => {
+                self.settle_with(Settled::NotTheUpstream);
+                return Next::Abort;
+            }
+            Phase::Sent { reused, .. } => (true, reused),
+            Phase::Seeking | Phase::Connecting | Phase::Interim { .. } => (false, false),
+        };
+        // The upstream may close an idle connection at any time; a request that met that says nothing about its health.
+        let stale = how == Broken::Closed && reused && silent;
+        let (settled, reason) = match how {
+            Broken::Closed if stale => (Settled::NotTheUpstream, AnswerReason::UpstreamBroke),
+            Broken::Closed => (Settled::Broke, AnswerReason::UpstreamBroke),
+            Broken::TimedOut => (Settled::Broke, AnswerReason::UpstreamTimeout),
+            Broken::BadResponse => (Settled::Broke, AnswerReason::BadResponse),
+            Broken::Resources => (Settled::NotTheUpstream, AnswerReason::Resources),
+        };
+        self.settle(settled);
+        let again = silent && self.asked.method.is_idempotent() && replay == Replay::Whole;
+        let next = if how == Broken::Closed && again && self.attempts <= RETRIES {
+            self.elsewhere(now).or_else(|| if stale { self.same_again() } else { None })
+        } else {
+            None
+        };
+        next.unwrap_or_else(|| self.answer(OwnAnswer::new(reason)))
+    }
+
+    /// The client's body broke a rule, or came too slowly. The upstream connection cannot be used again.
+    pub fn on_client_fault(&mut self, refusal: Refusal) -> Next {
+        self.settle_with(Settled::Done);
+        if self.phase == Phase::Answered { Next::Abort } else { self.answer(refusal.answer()) }
+    }
+
+    /// The end, which is counted. Give up the upstream connection before, unless it can be used again.
+    pub fn on_end(mut self, end: End, now: Instant) -> Record {
+        let class = match (end, self.status) {
+            (End::Delivered, Some(status)) => RequestClass::of(status),
+            (End::Delivered, None) | (End::ClientLeft | End::Aborted, _) => RequestClass::Aborted,
+        };
+        self.settle_with(match end {
+            End::Delivered | End::ClientLeft => Settled::Done,
+            End::Aborted => Settled::NotTheUpstream,
+        });
+        self.record(class, now);
+        Record {
+            pool: self.pool.as_ref().map(|pool| pool.name.clone()),
+            upstream: self.upstream.as_ref().map(|upstream| upstream.address.clone()),
+            status: self.status,
+            reason: self.reason,
+            class,
+            attempts: self.attempts,
+            took: now.saturating_duration_since(self.began),
+        }
+    }
+
+    /// The changes to the request head, for the attempt under way.
+    pub fn request_edits(&self) -> &RequestEdits {
+        &self.edits
+    }
+
+    /// The upstream of the attempt under way.
+    pub fn upstream(&self) -> Option<&Arc<Upstream>> {
+        self.lease.as_ref().map(Lease::upstream)
+    }
+
+    /// Whether the client must be told `Connection: close`, because the listener it came in on is gone.
+    pub fn must_close(&self) -> bool {
+        self.listener_gone
+    }
+
+    /// Whether a final head or an answer of our own has been decided on: nothing else can be answered any more.
+    pub fn is_answered(&self) -> bool {
+        self.phase == Phase::Answered
+    }
+
+    /// Looks for an upstream, waits for one, or says that there is none.
+    fn seek(&mut self, snapshot: &Snapshot, now: Instant) -> Next {
+        match self.find(snapshot, now) {
+            Found::Upstream(pool, upstream) => self.attempt(pool, upstream, false),
+            Found::Wait { pool, until } => self.wait_for(&pool, until, now),
+            Found::Nothing { retry_after } => {
+                self.answer(OwnAnswer::retry_after(AnswerReason::NoneEligible, retry_after))
+            }
+        }
+    }
+
+    fn wait_for(&mut self, pool: &Arc<Pool>, until: Instant, now: Instant) -> Next {
+        // A later view may name a later end; who waits already is not kept longer than was said first.
+        let until = *self.wait_until.get_or_insert(until);
+        if self.ticket.as_ref().is_none_or(|(id, _)| *id != pool.id) {
+            self.ticket = pool.shared.try_wait().map(|ticket| (pool.id, ticket));
+        }
+        match self.ticket {
+            Some(_) => Next::Wait { until },
+            None => {
+                let retry_after = pool.shared.retry_after(now);
+                self.answer(OwnAnswer::retry_after(AnswerReason::QueueFull, retry_after))
+            }
+        }
+    }
+
+    /// Another upstream for a request that has failed on one; a retry does not wait.
+    fn elsewhere(&mut self, now: Instant) -> Option<Next> {
+        let snapshot = self.published.load_full();
+        match self.find(&snapshot, now) {
+            Found::Upstream(pool, upstream) => Some(self.attempt(pool, upstream, false)),
+            Found::Wait { .. } | Found::Nothing { .. } => None,
+        }
+    }
+
+    /// The upstream that closed a kept connection under us, on a new one, if it may still be picked.
+    fn same_again(&mut self) -> Option<Next> {
+        let snapshot = self.published.load_full();
+        let pool = snapshot.pool(self.pool.as_ref()?.id)?.clone();
+        let upstream = self.upstream.clone()?;
+        let view = pool.view.load_full();
+        let usable = match view.service {
+            Service::Open | Service::FailOpen | Service::Nothing(Nothing::FailOpen) => true,
+            Service::Waiting { .. } | Service::Nothing(Nothing::Reject | Nothing::Pool(_)) => false,
+        };
+        let mut eligible = view.primaries.upstreams().iter().chain(view.backups.upstreams());
+        let there = usable && eligible.any(|other| other.id == upstream.id);
+        there.then(|| self.attempt(pool, upstream, true))
+    }
+
+    fn attempt(&mut self, pool: Arc<Pool>, upstream: Arc<Upstream>, fresh: bool) -> Next {
+        self.ticket = None;
+        self.attempts += 1;
+        if self.attempts > 1 {
+            pool.shared.stats.retries.fetch_add(1, Ordering::Relaxed);
+        }
+        self.tried.push(upstream.id);
+        self.edits.aim(&upstream.address);
+        self.lease = Some(Lease::take(upstream.clone()));
+        self.upstream = Some(upstream.clone());
+        self.pool = Some(pool);
+        self.phase = Phase::Connecting;
+        Next::Attempt(Attempt { upstream, fresh })
+    }
+
+    /// An untried upstream of the routed pool, or of those that stand in for it.
+    fn find(&mut self, snapshot: &Snapshot, now: Instant) -> Found {
+        let mut retry_after = u64::MAX;
+        let mut next = self.routed;
+        for _ in 0..FALLBACK_HOPS {
+            let Some(pool) = next.and_then(|id| snapshot.pool(id)) else { break };
+            retry_after = retry_after.min(pool.shared.retry_after(now));
+            let view = pool.view.load();
+            let nothing = match view.service {
+                Service::Open | Service::FailOpen => Nothing::FailOpen,
+                Service::Waiting { until, .. } if now < self.wait_until.unwrap_or(until).min(until) => {
+                    return Found::Wait { pool: pool.clone(), until };
+                }
+                Service::Waiting { then, .. } => then,
+                Service::Nothing(nothing) => nothing,
+            };
+            match nothing {
+                Nothing::Reject => break,
+                Nothing::Pool(id) => next = Some(id),
+                Nothing::FailOpen => match view.pick(&pool.shared.cursor, &mut self.rng, &self.tried) {
+                    Some(upstream) => return Found::Upstream(pool.clone(), upstream.clone()),
+                    None => break,
+                },
+            }
+        }
+        Found::Nothing { retry_after: if retry_after == u64::MAX { 1 } else { retry_after } }
+    }
+
+    fn answer_without_pool(&mut self, answer: OwnAnswer) -> Next {
+        self.pool = None;
+        self.answer(answer)
+    }
+
+    fn answer(&mut self, answer: OwnAnswer) -> Next {
+        self.ticket = None;
+        self.phase = Phase::Answered;
+        self.status = Some(answer.status());
+        self.reason = answer.reason();
+        if let Some(reason) = self.reason {
+            self.pool.as_ref().map_or(&self.stats.answers, |pool| &pool.shared.stats.answers).inc(reason);
+        }
+        Next::Answer(OwnAnswer { close: answer.close || self.listener_gone, ..answer })
+    }
+
+    fn settle(&mut self, how: Settled) {
+        self.settle_with(how);
+        self.phase = Phase::Seeking;
+    }
+
+    fn settle_with(&mut self, how: Settled) {
+        if let Some(lease) = self.lease.take() {
+            lease.settle(how);
+        }
+    }
+
+    fn record(&mut self, class: RequestClass, now: Instant) {
+        if let (false, Some(pool)) = (self.recorded, &self.pool) {
+            pool.shared.stats.record_request(class, now.saturating_duration_since(self.began));
+        }
+        self.recorded = true;
+    }
+}
+
+impl Drop for Exchange {
+    /// A request whose task was cancelled is counted too; how long it took is not known here.
+    fn drop(&mut self) {
+        if let (false, Some(pool)) = (self.recorded, &self.pool) {
+            pool.shared.stats.requests[RequestClass::Aborted as usize].fetch_add(1, Ordering::Relaxed);
+        }
+    }
+}
+
+/// The pool of the most specific route, else the listener's.
+fn route(snapshot: &Snapshot, listener: ListenerId, facts: &Facts<'_>) -> Option<PoolId> {
+    let query = Query { listener: listener.0, host: facts.host, path: &facts.path, method: facts.method_name };
+    snapshot.routes.find(&query).or_else(|| snapshot.listener(listener)?.pool)
+}

@@ -1,0 +1,96 @@
+//! Judges response heads: what ends the answer, and whether it can be passed on at all. As with requests, what two parsers
+//! could read differently is refused; the client is then told 502.
+
+use super::answer::Refusal;
+use super::edits::ResponseEdits;
+use super::head::{Known, Version};
+use super::judge::{Method, chunked, content_length};
+use crate::pool::AnswerReason;
+
+/// What ends an answer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ResponseFraming {
+    /// It has no body.
+    None,
+    /// This many bytes.
+    Length(u64),
+    /// Chunks.
+    Chunked,
+    /// The end of the connection.
+    UntilClose,
+}
+
+/// What of a request decides how its answer is read.
+#[derive(Debug, Clone, Copy)]
+pub struct Asked {
+    /// Its method.
+    pub method: Method,
+    /// The client's version.
+    pub version: Version,
+    /// Whether it asked for a WebSocket.
+    pub upgrade: bool,
+}
+
+/// Judges a response head given as status and fields (name, value). Every refusal has the reason `BadResponse`.
+pub fn judge_response<'a>(
+    asked: Asked,
+    status: u16,
+    fields: impl Iterator<Item = (&'a [u8], &'a [u8])> + Clone,
+) -> Result<(ResponseFraming, ResponseEdits), Refusal> {
+    judge(asked, status, fields).map_err(|refusal| Refusal { reason: AnswerReason::BadResponse, ..refusal })
+}
+
+fn judge<'a>(
+    asked: Asked,
+    status: u16,
+    fields: impl Iterator<Item = (&'a [u8], &'a [u8])> + Clone,
+) -> Result<(ResponseFraming, ResponseEdits), Refusal> {
+    if !(100..=599).contains(&status) {
+        return Err(Refusal::malformed("a status outside 100 to 599"));
+    }
+    let mut length = None;
+    let mut is_chunked = false;
+    let mut upgrade = None;
+    for (name, value) in fields.clone() {
+        let again = match Known::of(name) {
+            Known::ContentLength => length.replace(content_length(value)?).is_some(),
+            Known::TransferEncoding => {
+                chunked(value)?;
+                std::mem::replace(&mut is_chunked, true)
+            }
+            Known::Upgrade => upgrade.replace(value).is_some(),
+            Known::Host
+            | Known::Connection
+            | Known::KeepAlive
+            | Known::ProxyConnection
+            | Known::Te
+            | Known::Http2Settings
+            | Known::Expect
+            | Known::ProxyAuth
+            | Known::Authorization
+            | Known::Cookie
+            | Known::Forwarded
+            | Known::Other => false,
+        };
+        // Several Upgrade fields are a list of offers, which only a 101 must not be.
+        if again && (Known::of(name) != Known::Upgrade || status == 101) {
+            return Err(Refusal::malformed("a field twice that decides where the answer ends"));
+        }
+    }
+    if is_chunked && length.is_some() {
+        return Err(Refusal::malformed("Content-Length with Transfer-Encoding"));
+    }
+    let switched = upgrade.is_some_and(|protocol| protocol.eq_ignore_ascii_case(b"websocket"));
+    if status == 101 && !(asked.upgrade && switched) {
+        return Err(Refusal::malformed("a switch of protocols that nobody asked for"));
+    }
+    let framing = match (length, is_chunked) {
+        _ if asked.method == Method::Head || status < 200 || status == 204 || status == 304 => ResponseFraming::None,
+        (_, true) => ResponseFraming::Chunked,
+        (Some(length), false) => ResponseFraming::Length(length),
+        (None, false) => ResponseFraming::UntilClose,
+    };
+    let connection = fields.filter(|(name, _)| Known::of(name) == Known::Connection).map(|(_, value)| value);
+    let hidden = status < 200 && status != 101 && asked.version == Version::Http10;
+    Ok((framing, ResponseEdits::new(status, connection, hidden)))
+}
