@@ -1,0 +1,7 @@
+//! Tests with real sockets, one binary: scripted origins, the prober, and the real program.
+
+#[allow(dead_code, unused_imports, reason = "a vocabulary for every test; not every word is in use at every time")]
+mod origin;
+mod selftest;
+#[allow(dead_code, unused_imports, reason = "a vocabulary for every test; not every word is in use at every time")]
+mod support;

@@ -1,0 +1,241 @@
+//! What an origin answers: a proper reply, or a list of acts for everything that is not proper.
+
+use std::time::Duration;
+
+/// One answer. `200.into()` is a proper one with a small body.
+#[derive(Debug, Clone)]
+pub struct Reply {
+    pub(super) plan: Plan,
+    pub(super) delay: Duration,
+    pub(super) before_body: bool,
+}
+
+#[derive(Debug, Clone)]
+pub(super) enum Plan {
+    Proper(Proper),
+    Acts(Vec<Act>),
+    /// Gives the request body back.
+    Echo,
+    /// 101, then every byte back.
+    UpgradeEcho,
+}
+
+#[derive(Debug, Clone)]
+pub(super) struct Proper {
+    pub(super) status: u16,
+    pub(super) reason: String,
+    pub(super) fields: Vec<(String, String)>,
+    pub(super) body: Body,
+    pub(super) interim: Vec<u16>,
+    pub(super) body_delay: Duration,
+    /// Pieces of so many bytes, with so much time between them.
+    pub(super) pace: Option<(usize, Duration)>,
+    pub(super) close: bool,
+}
+
+#[derive(Debug, Clone)]
+pub(super) enum Body {
+    /// `hello from NAME`.
+    Name,
+    Sized(Vec<u8>),
+    /// So many bytes of `x`, made as they are sent.
+    Big(u64),
+    Chunked(Vec<Vec<u8>>),
+    UntilClose(Vec<u8>),
+}
+
+/// A step of a reply that is not proper.
+#[derive(Debug, Clone)]
+pub enum Act {
+    /// All at once.
+    Write(Vec<u8>),
+    /// A byte at a time.
+    Drip(Vec<u8>, Duration),
+    /// Over and over until the peer is gone.
+    Endless(Vec<u8>),
+    /// One byte at a time, over and over, this long apart.
+    EndlessDrip(Vec<u8>, Duration),
+    /// Nothing for this long.
+    Wait(Duration),
+    /// Nothing until the peer is gone.
+    Hang,
+    /// FIN; then reads what still comes, so that no RST follows.
+    Close,
+    /// RST.
+    Reset,
+    /// Gives every byte back until the peer ends.
+    Echo,
+}
+
+impl From<u16> for Reply {
+    fn from(status: u16) -> Reply {
+        Reply::status(status)
+    }
+}
+
+impl Reply {
+    /// A proper reply with this status, and `hello from NAME` as its body (none for 204 and 304).
+    pub fn status(status: u16) -> Reply {
+        let reason = reason_phrase(status).to_owned();
+        Reply::plan(Plan::Proper(Proper {
+            status,
+            reason,
+            fields: Vec::new(),
+            body: Body::Name,
+            interim: Vec::new(),
+            body_delay: Duration::ZERO,
+            pace: None,
+            close: false,
+        }))
+    }
+
+    /// 200 with this body.
+    pub fn ok(body: impl AsRef<[u8]>) -> Reply {
+        Reply::status(200).body(body)
+    }
+
+    /// These bytes as they are, then a clean close.
+    pub fn raw(bytes: impl AsRef<[u8]>) -> Reply {
+        Reply::acts(vec![Act::Write(bytes.as_ref().to_vec())])
+    }
+
+    /// Any acts in a row, then a clean close.
+    pub fn acts(acts: Vec<Act>) -> Reply {
+        Reply::plan(Plan::Acts(acts))
+    }
+
+    /// Reads the request and never answers.
+    pub fn hang() -> Reply {
+        Reply::acts(vec![Act::Hang])
+    }
+
+    /// RST instead of an answer.
+    pub fn reset() -> Reply {
+        Reply::acts(vec![Act::Reset])
+    }
+
+    /// FIN instead of an answer.
+    pub fn close() -> Reply {
+        Reply::acts(vec![])
+    }
+
+    /// The request body back, with its Content-Length.
+    pub fn echo() -> Reply {
+        Reply::plan(Plan::Echo)
+    }
+
+    /// 101 with `Upgrade` as asked, then every byte back.
+    pub fn upgrade_echo() -> Reply {
+        Reply::plan(Plan::UpgradeEcho)
+    }
+
+    fn plan(plan: Plan) -> Reply {
+        Reply { plan, delay: Duration::ZERO, before_body: false }
+    }
+
+    /// Waits so long between the request and the first byte.
+    pub fn delay(mut self, delay: Duration) -> Reply {
+        self.delay = delay;
+        self
+    }
+
+    /// Answers before the request body is read; it is read afterwards.
+    pub fn before_body(mut self) -> Reply {
+        self.before_body = true;
+        self
+    }
+
+    /// One more field.
+    pub fn header(mut self, name: &str, value: &str) -> Reply {
+        self.proper().fields.push((name.to_owned(), value.to_owned()));
+        self
+    }
+
+    /// This body, with its Content-Length.
+    pub fn body(mut self, body: impl AsRef<[u8]>) -> Reply {
+        self.proper().body = Body::Sized(body.as_ref().to_vec());
+        self
+    }
+
+    /// A body of so many bytes of `x`, with its Content-Length.
+    pub fn big(mut self, bytes: u64) -> Reply {
+        self.proper().body = Body::Big(bytes);
+        self
+    }
+
+    /// This body in these chunks.
+    pub fn chunked<B: AsRef<[u8]>>(mut self, chunks: impl IntoIterator<Item = B>) -> Reply {
+        self.proper().body = Body::Chunked(chunks.into_iter().map(|c| c.as_ref().to_vec()).collect());
+        self
+    }
+
+    /// This body, ended by the end of the connection.
+    pub fn until_close(mut self, body: impl AsRef<[u8]>) -> Reply {
+        self.proper().body = Body::UntilClose(body.as_ref().to_vec());
+        self
+    }
+
+    /// One more interim response before it, such as 103.
+    pub fn interim(mut self, status: u16) -> Reply {
+        self.proper().interim.push(status);
+        self
+    }
+
+    /// Waits so long between head and body.
+    pub fn body_delay(mut self, delay: Duration) -> Reply {
+        self.proper().body_delay = delay;
+        self
+    }
+
+    /// Sends the body in pieces of so many bytes with so much time between them.
+    pub fn pace(mut self, piece_bytes: usize, every: Duration) -> Reply {
+        self.proper().pace = Some((piece_bytes, every));
+        self
+    }
+
+    /// Says `Connection: close` and closes.
+    pub fn closing(mut self) -> Reply {
+        self.proper().close = true;
+        self
+    }
+
+    /// Then these bytes.
+    pub fn then_write(self, bytes: impl AsRef<[u8]>) -> Reply {
+        self.then(Act::Write(bytes.as_ref().to_vec()))
+    }
+
+    /// Then one more act (after `raw`, `hang`, `acts`).
+    pub fn then(mut self, act: Act) -> Reply {
+        match &mut self.plan {
+            Plan::Acts(acts) => acts.push(act),
+            plan => panic!("acts follow acts, not {plan:?}"),
+        }
+        self
+    }
+
+    /// Then a reset.
+    pub fn then_reset(self) -> Reply {
+        self.then(Act::Reset)
+    }
+
+    /// Then nothing until the peer is gone.
+    pub fn then_hang(self) -> Reply {
+        self.then(Act::Hang)
+    }
+
+    /// Then these bytes over and over.
+    pub fn then_endless(self, bytes: impl AsRef<[u8]>) -> Reply {
+        self.then(Act::Endless(bytes.as_ref().to_vec()))
+    }
+
+    fn proper(&mut self) -> &mut Proper {
+        match &mut self.plan {
+            Plan::Proper(proper) => proper,
+            plan => panic!("only a proper reply has fields and a body, not {plan:?}"),
+        }
+    }
+}
+
+fn reason_phrase(status: u16) -> &'static str {
+    http::StatusCode::from_u16(status).ok().and_then(|s| s.canonical_reason()).unwrap_or("Status")
+}
