@@ -1,1 +1,147 @@
-//! Placeholder head, replaced with the room's own.
+//! The data path: sockets in, sockets out. Listeners accept ([`listen`]), the front owns a connection between requests
+//! ([`front`], [`guard`]), and each request goes to the lane that fits it: [`general`] (pingora-proxy) or [`tunnel`] (after
+//! an upgrade). Connections to upstreams are dialled in [`connect`].
+//!
+//! Must never decide what `exchange` decides.
+
+pub mod connect;
+pub mod front;
+pub mod general;
+pub mod guard;
+pub mod listen;
+pub mod tunnel;
+
+use std::io;
+use std::panic::AssertUnwindSafe;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use futures_util::FutureExt;
+use pingora_core::server::configuration::ServerConf;
+use pingora_proxy::http_proxy;
+use tokio::runtime::Handle;
+use tokio::sync::{Notify, Semaphore, watch};
+
+use front::Front;
+use general::General;
+use listen::Listener;
+pub use listen::{BindError, Bound, ListenerHandle};
+
+use crate::exchange::limits;
+use crate::model::Address;
+use crate::pool::{FrontStats, ListenerId, Published};
+
+/// The data plane of one process.
+pub struct Plane {
+    front: Arc<Front>,
+    runtime: Handle,
+    slots: Arc<Semaphore>,
+    open: Arc<Open>,
+}
+
+/// Connections that are open, those whose tunnel goes on included.
+#[derive(Debug, Default)]
+struct Open {
+    count: AtomicUsize,
+    none: Notify,
+}
+
+impl Plane {
+    /// Serves nothing yet. At most `connections_max` clients are connected at a time; at the limit we stop accepting.
+    /// Everything runs on `runtime`.
+    pub fn new(published: Published, connections_max: usize, runtime: Handle) -> Arc<Plane> {
+        let conf = ServerConf {
+            // The pool of idle connections is one for all upstreams and multiplied by the threads.
+            threads: 1,
+            upstream_keepalive_pool_size: limits::UPSTREAM_IDLE_MAX * 64,
+            // The exchange counts attempts; this only has to be more than it ever makes.
+            max_retries: 8,
+            ..ServerConf::default()
+        };
+        let general = Arc::new(http_proxy(&Arc::new(conf), General));
+        let (_, never) = watch::channel(false);
+        let stats = Arc::new(FrontStats::default());
+        let front = Arc::new(Front { published, stats, general, dialers: Arc::default(), never });
+        let slots = Arc::new(Semaphore::new(connections_max.min(Semaphore::MAX_PERMITS)));
+        Arc::new(Plane { front, runtime, slots, open: Arc::default() })
+    }
+
+    /// Binds a socket; see [`Bound::bind`].
+    pub fn bind(address: &Address) -> Result<Bound, BindError> {
+        Bound::bind(address)
+    }
+
+    /// Begins accepting. Each connection is a task of its own; a panic in one ends that one.
+    pub fn serve(self: &Arc<Plane>, bound: Bound, id: ListenerId) -> io::Result<ListenerHandle> {
+        let _context = self.runtime.enter();
+        let listener = bound.listen()?;
+        let (handle, stop) = ListenerHandle::channel();
+        self.runtime.spawn(self.clone().accept(listener, id, stop));
+        Ok(handle)
+    }
+
+    /// Client connections open now.
+    pub fn connections(&self) -> usize {
+        self.open.count.load(Ordering::Acquire)
+    }
+
+    /// Completes when no client is connected. Cancel-safe.
+    pub async fn drained(&self) {
+        loop {
+            let none = self.open.none.notified();
+            if self.connections() == 0 {
+                return;
+            }
+            none.await;
+        }
+    }
+
+    /// What happened before any pool was found.
+    pub fn stats(&self) -> &FrontStats {
+        &self.front.stats
+    }
+
+    async fn accept(self: Arc<Plane>, mut listener: Listener, id: ListenerId, mut stop: watch::Receiver<bool>) {
+        loop {
+            let next = async {
+                let slot = self.slots.clone().acquire_owned().await.expect("the semaphore is never closed");
+                (slot, listener.accept().await)
+            };
+            let (slot, stream) = tokio::select! {
+                biased;
+                _ = stop.wait_for(|stop| *stop) => return,
+                accepted = next => accepted,
+            };
+            let counted = Counted::new(&self);
+            let serving = front::serve(self.front.clone(), stream, id, stop.clone());
+            self.runtime.spawn(async move {
+                // The panic hook has reported it; this connection is gone and no other.
+                let _ = AssertUnwindSafe(serving).catch_unwind().await;
+                drop(counted);
+                drop(slot);
+            });
+        }
+    }
+}
+
+/// One open connection.
+struct Counted(Arc<Plane>);
+
+impl Counted {
+    fn new(plane: &Arc<Plane>) -> Counted {
+        plane.open.count.fetch_add(1, Ordering::AcqRel);
+        let stats = &plane.front.stats;
+        stats.connections.fetch_add(1, Ordering::Relaxed);
+        stats.connections_open.fetch_add(1, Ordering::Relaxed);
+        Counted(plane.clone())
+    }
+}
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        self.0.front.stats.connections_open.fetch_sub(1, Ordering::Relaxed);
+        if self.0.open.count.fetch_sub(1, Ordering::AcqRel) == 1 {
+            self.0.open.none.notify_waiters();
+        }
+    }
+}
