@@ -16,11 +16,15 @@ pub mod judge;
 pub mod limits;
 pub mod machine;
 pub mod response;
+mod seek;
+pub mod steps;
+mod target;
 
 pub use answer::{OwnAnswer, Refusal};
 pub use chunked::{Chunked, Progress};
 pub use edits::{RequestEdits, ResponseEdits};
 pub use head::{Field, Head, HeadReader, ResponseHead, Version};
 pub use judge::{Facts, Framing, Leftover, Method, judge};
-pub use machine::{Attempt, Broken, ConnectError, End, Entry, Exchange, Next, Record, Replay, Scheme};
+pub use machine::Exchange;
 pub use response::ResponseFraming;
+pub use steps::{Attempt, Broken, ConnectError, End, Entry, Next, Record, Replay, Scheme};

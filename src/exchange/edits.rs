@@ -51,6 +51,19 @@ pub struct ResponseEdits {
     named: Named,
     status: u16,
     hidden: bool,
+    unframed: bool,
+    close: bool,
+}
+
+/// How an answer reaches the client.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Delivery {
+    /// The client must not see it.
+    pub hidden: bool,
+    /// The client does not know chunks: they are unwrapped.
+    pub unframed: bool,
+    /// The end of the connection is the end of the answer.
+    pub close: bool,
 }
 
 /// Bytes, of which the usual number needs no allocation.
@@ -173,10 +186,14 @@ impl RequestEdits {
 }
 
 impl ResponseEdits {
-    /// The changes to a response with this status. `connection`: the values of its Connection fields; `hidden`: the
-    /// client must not see it.
-    pub(super) fn new<'a>(status: u16, connection: impl Iterator<Item = &'a [u8]>, hidden: bool) -> ResponseEdits {
-        ResponseEdits { named: Named::collect(connection), status, hidden }
+    /// The changes to a response with this status. `connection`: the values of its Connection fields.
+    pub(super) fn new<'a>(
+        status: u16,
+        connection: impl Iterator<Item = &'a [u8]>,
+        delivery: Delivery,
+    ) -> ResponseEdits {
+        let Delivery { hidden, unframed, close } = delivery;
+        ResponseEdits { named: Named::collect(connection), status, hidden, unframed, close }
     }
 
     /// Whether the client must not see this interim answer: it speaks HTTP/1.0 (RFC 9110, 15.2).
@@ -184,8 +201,17 @@ impl ResponseEdits {
         self.hidden
     }
 
+    /// Whether the client connection must close after this answer, because nothing else tells where it ends: the
+    /// upstream closes at the end, or the client speaks HTTP/1.0 and knows no chunks. A lane that puts a body that ends
+    /// with the connection into chunks for a client of HTTP/1.1 need not.
+    pub fn close(&self) -> bool {
+        self.close
+    }
+
     /// Whether every field of this name is left out.
     pub fn drops(&self, name: &[u8]) -> bool {
+        // Where there is no body, what frames it only confuses (RFC 9110, 8.6; RFC 9112, 6.1).
+        let bodyless = self.status < 200 || self.status == 204;
         match Known::of(name) {
             Known::Connection
             | Known::KeepAlive
@@ -194,8 +220,9 @@ impl ResponseEdits {
             | Known::Upgrade
             | Known::Http2Settings
             | Known::ProxyAuth => true,
-            // They say where the answer ends, so Connection cannot name them; where there is no body they only confuse.
-            Known::ContentLength | Known::TransferEncoding => self.status < 200 || self.status == 204,
+            // They say where the answer ends, so Connection cannot name them.
+            Known::ContentLength => bodyless,
+            Known::TransferEncoding => bodyless || self.unframed,
             Known::Host | Known::Expect | Known::Authorization | Known::Cookie | Known::Forwarded | Known::Other => {
                 self.named.has(name)
             }

@@ -14,130 +14,24 @@
 //! Every pick goes through the newest snapshot, so that a retry after a reload never reaches what the reload removed.
 //! The lease is settled here, and counters are kept here, also when an exchange is dropped in the middle.
 
-use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::Duration;
 
 use smallvec::SmallVec;
 use tokio::time::Instant;
 
 use super::answer::{OwnAnswer, Refusal};
-pub use super::edits::Scheme;
-use super::edits::{RequestEdits, ResponseEdits};
+use super::edits::RequestEdits;
 use super::head::Head;
 use super::judge::{Facts, Method};
-use super::limits::{FALLBACK_HOPS, INTERIM_ANSWERS, RETRIES};
-use super::response::{Asked, ResponseFraming, judge_response};
-use crate::model::{Address, Name};
+use super::limits::{INTERIM_ANSWERS, RETRIES};
+use super::response::{Asked, judge_response};
+use super::seek::{Ask, Found, find, route, still_eligible};
+use super::steps::{Attempt, Broken, ConnectError, End, Entry, Next, Record, Replay};
 use crate::pool::{
-    AnswerReason, FrontStats, Lease, ListenerId, Nothing, Pool, PoolId, Published, RequestClass, Service, Settled,
-    Snapshot, Upstream, UpstreamId, WaitTicket,
+    AnswerReason, FrontStats, Lease, Pool, PoolId, Published, RequestClass, Service, Settled, Snapshot, Upstream,
+    UpstreamId, WaitTicket,
 };
-use crate::route::Query;
-
-/// Where a request came in.
-#[derive(Debug, Clone, Copy)]
-pub struct Entry<'a> {
-    /// The listener.
-    pub listener: ListenerId,
-    /// The client's address; `None` on a unix socket.
-    pub client: Option<IpAddr>,
-    /// The scheme.
-    pub scheme: Scheme,
-    /// Counts what belongs to no pool.
-    pub stats: &'a Arc<FrontStats>,
-}
-
-/// What a lane does next.
-#[derive(Debug)]
-pub enum Next {
-    /// Connect, then [`Exchange::on_connected`] or [`Exchange::on_connect_failed`].
-    Attempt(Attempt),
-    /// [`Exchange::wait`], then [`Exchange::on_wake`].
-    Wait {
-        /// When waiting ends.
-        until: Instant,
-    },
-    /// Pass the response head on, edited. After an interim one (status under 200 but 101) another head follows.
-    Forward(ResponseEdits, ResponseFraming),
-    /// Answer this, then [`Exchange::on_end`].
-    Answer(OwnAnswer),
-    /// Break the client connection off, so that it cannot take the answer for whole; then [`Exchange::on_end`].
-    Abort,
-}
-
-/// One try on one upstream. The exchange holds its lease.
-#[derive(Debug, Clone)]
-pub struct Attempt {
-    /// Where to.
-    pub upstream: Arc<Upstream>,
-    /// A connection kept from an earlier request must not be used.
-    pub fresh: bool,
-}
-
-/// Why no connection could be made.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum ConnectError {
-    /// Refused, unreachable, reset.
-    Refused,
-    /// Not within [`super::limits::CONNECT`].
-    TimedOut,
-    /// We lack descriptors, ports or memory.
-    Resources,
-}
-
-/// How an attempt broke after the connection was made.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Broken {
-    /// The upstream closed or reset the connection.
-    Closed,
-    /// [`super::limits::FIRST_BYTE`] or [`super::limits::UPSTREAM_IDLE`] ran out.
-    TimedOut,
-    /// Its answer is no HTTP/1.x, or too large.
-    BadResponse,
-    /// We lack descriptors or memory.
-    Resources,
-}
-
-/// Whether the request body can be sent again.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Replay {
-    /// It has none, or every byte read so far is still in the replay buffer.
-    Whole,
-    /// Bytes of it are gone.
-    Gone,
-}
-
-/// How an exchange ended.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum End {
-    /// The whole answer was sent, or the tunnel closed.
-    Delivered,
-    /// The client left first.
-    ClientLeft,
-    /// The answer broke off, after [`Next::Abort`].
-    Aborted,
-}
-
-/// What the access log wants to know.
-#[derive(Debug, Clone)]
-pub struct Record {
-    /// The pool that took it.
-    pub pool: Option<Name>,
-    /// The last upstream tried.
-    pub upstream: Option<Address>,
-    /// The status the client saw; `None`: none.
-    pub status: Option<u16>,
-    /// Why we answered ourselves.
-    pub reason: Option<AnswerReason>,
-    /// What became of it.
-    pub class: RequestClass,
-    /// Upstreams tried, the first included.
-    pub attempts: u32,
-    /// From the request head to the end.
-    pub took: Duration,
-}
 
 /// One request from its head to its end.
 #[derive(Debug)]
@@ -179,13 +73,6 @@ enum Phase {
     Interim { since: Instant },
     /// A final head, or an answer of our own, has gone to the client.
     Answered,
-}
-
-/// What looking for an upstream gave.
-enum Found {
-    Upstream(Arc<Pool>, Arc<Upstream>),
-    Wait { pool: Arc<Pool>, until: Instant },
-    Nothing { retry_after: u64 },
 }
 
 impl Exchange {
@@ -428,13 +315,7 @@ impl Exchange {
         let snapshot = self.published.load_full();
         let pool = snapshot.pool(self.pool.as_ref()?.id)?.clone();
         let upstream = self.upstream.clone()?;
-        let view = pool.view.load_full();
-        let usable = match view.service {
-            Service::Open | Service::FailOpen | Service::Nothing(Nothing::FailOpen) => true,
-            Service::Waiting { .. } | Service::Nothing(Nothing::Reject | Nothing::Pool(_)) => false,
-        };
-        let mut eligible = view.primaries.upstreams().iter().chain(view.backups.upstreams());
-        let there = usable && eligible.any(|other| other.id == upstream.id);
+        let there = still_eligible(&pool, &upstream);
         there.then(|| self.attempt(pool, upstream, true))
     }
 
@@ -453,32 +334,9 @@ impl Exchange {
         Next::Attempt(Attempt { upstream, fresh })
     }
 
-    /// An untried upstream of the routed pool, or of those that stand in for it.
     fn find(&mut self, snapshot: &Snapshot, now: Instant) -> Found {
-        let mut retry_after = u64::MAX;
-        let mut next = self.routed;
-        for _ in 0..FALLBACK_HOPS {
-            let Some(pool) = next.and_then(|id| snapshot.pool(id)) else { break };
-            retry_after = retry_after.min(pool.shared.retry_after(now));
-            let view = pool.view.load();
-            let nothing = match view.service {
-                Service::Open | Service::FailOpen => Nothing::FailOpen,
-                Service::Waiting { until, .. } if now < self.wait_until.unwrap_or(until).min(until) => {
-                    return Found::Wait { pool: pool.clone(), until };
-                }
-                Service::Waiting { then, .. } => then,
-                Service::Nothing(nothing) => nothing,
-            };
-            match nothing {
-                Nothing::Reject => break,
-                Nothing::Pool(id) => next = Some(id),
-                Nothing::FailOpen => match view.pick(&pool.shared.cursor, &mut self.rng, &self.tried) {
-                    Some(upstream) => return Found::Upstream(pool.clone(), upstream.clone()),
-                    None => break,
-                },
-            }
-        }
-        Found::Nothing { retry_after: if retry_after == u64::MAX { 1 } else { retry_after } }
+        let ask = Ask { from: self.routed, tried: &self.tried, wait_until: self.wait_until };
+        find(snapshot, ask, now, &mut self.rng)
     }
 
     fn answer_without_pool(&mut self, answer: OwnAnswer) -> Next {
@@ -525,8 +383,5 @@ impl Drop for Exchange {
     }
 }
 
-/// The pool of the most specific route, else the listener's.
-fn route(snapshot: &Snapshot, listener: ListenerId, facts: &Facts<'_>) -> Option<PoolId> {
-    let query = Query { listener: listener.0, host: facts.host, path: &facts.path, method: facts.method_name };
-    snapshot.routes.find(&query).or_else(|| snapshot.listener(listener)?.pool)
-}
+#[cfg(test)]
+mod tests;

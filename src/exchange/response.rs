@@ -2,7 +2,8 @@
 //! could read differently is refused; the client is then told 502.
 
 use super::answer::Refusal;
-use super::edits::ResponseEdits;
+use super::edits::{Delivery, ResponseEdits};
+use super::head::fields::{is_token, is_value};
 use super::head::{Known, Version};
 use super::judge::{Method, chunked, content_length};
 use crate::pool::AnswerReason;
@@ -52,6 +53,10 @@ fn judge<'a>(
     let mut is_chunked = false;
     let mut upgrade = None;
     for (name, value) in fields.clone() {
+        // The tunnel's parser has seen to that already, that of the general lane perhaps: nothing splits an answer.
+        if !name.iter().all(|b| is_token(*b)) || !is_value(value) {
+            return Err(Refusal::malformed("a control character in a field"));
+        }
         let again = match Known::of(name) {
             Known::ContentLength => length.replace(content_length(value)?).is_some(),
             Known::TransferEncoding => {
@@ -91,6 +96,15 @@ fn judge<'a>(
         (None, false) => ResponseFraming::UntilClose,
     };
     let connection = fields.filter(|(name, _)| Known::of(name) == Known::Connection).map(|(_, value)| value);
-    let hidden = status < 200 && status != 101 && asked.version == Version::Http10;
-    Ok((framing, ResponseEdits::new(status, connection, hidden)))
+    let old = asked.version == Version::Http10;
+    let delivery = Delivery {
+        hidden: old && status < 200 && status != 101,
+        unframed: old,
+        close: match framing {
+            ResponseFraming::None | ResponseFraming::Length(_) => false,
+            ResponseFraming::Chunked => old,
+            ResponseFraming::UntilClose => true,
+        },
+    };
+    Ok((framing, ResponseEdits::new(status, connection, delivery)))
 }

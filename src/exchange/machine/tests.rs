@@ -1,0 +1,431 @@
+//! Scripts of (pools, request, events) → steps, over snapshots made by hand, with a clock and a source of chance that the
+//! test holds.
+
+use std::sync::atomic::AtomicU64;
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+use tokio::sync::mpsc;
+
+use super::super::head::{self, Limits};
+use super::super::judge::judge;
+use super::super::steps::Scheme;
+use super::*;
+use crate::model::policy::Balance;
+use crate::model::{Name, Weight};
+use crate::pool::{Hints, ListenerEntry, ListenerId, Nothing, PoolShared, Service, Tier, View};
+use crate::route::Table;
+
+use Event::*;
+
+/// A process with one listener (number 0) that sends everything to pool 0.
+struct World {
+    published: Published,
+    stats: Arc<FrontStats>,
+    hints: mpsc::Receiver<UpstreamId>,
+    sender: Hints,
+    now: Instant,
+}
+
+/// A pool by hand: what may be done with it, and how many upstreams are eligible.
+struct Given(Service, usize, usize);
+
+impl World {
+    fn new(pools: &[Given]) -> World {
+        let (sender, hints) = Hints::channel();
+        let now = Instant::now();
+        let world = World {
+            published: Arc::new(ArcSwap::from_pointee(Snapshot::empty())),
+            stats: Arc::new(FrontStats::default()),
+            hints,
+            sender,
+            now,
+        };
+        let pools: Vec<_> = pools.iter().enumerate().map(|(i, given)| Some(world.pool(i as u32, given))).collect();
+        world.publish(pools);
+        world
+    }
+
+    fn publish(&self, pools: Vec<Option<Arc<Pool>>>) {
+        let name = Name::try_new("web").unwrap();
+        let listeners = vec![Some(ListenerEntry { name, pool: (!pools.is_empty()).then_some(PoolId(0)) })];
+        self.published.store(Arc::new(Snapshot::new(1, Table::empty(), listeners, pools)));
+    }
+
+    fn pool(&self, id: u32, given: &Given) -> Arc<Pool> {
+        let name = Name::try_new(&format!("p{id}")).unwrap();
+        let shared = Arc::new(PoolShared::new(self.now));
+        let view = ArcSwap::from_pointee(self.view(id, given));
+        Arc::new(Pool { id: PoolId(id), name, shared, view })
+    }
+
+    fn view(&self, pool: u32, Given(service, primaries, backups): &Given) -> View {
+        let name = Name::try_new(&format!("p{pool}")).unwrap();
+        let member = |i: usize| {
+            let address = format!("127.0.0.{}:{}", pool + 1, 7_001 + i).parse().unwrap();
+            let id = UpstreamId(u64::from(pool) * 100 + i as u64);
+            (Arc::new(Upstream::new(id, name.clone(), address, self.sender.clone())), Weight::ONE)
+        };
+        View {
+            service: *service,
+            primaries: Tier::build(Balance::RoundRobin, (0..*primaries).map(member)),
+            backups: Tier::build(Balance::RoundRobin, (50..50 + *backups).map(member)),
+        }
+    }
+
+    fn nth(&self, pool: u32) -> Arc<Pool> {
+        self.published.load().pool(PoolId(pool)).expect("in the snapshot").clone()
+    }
+
+    fn begin(&self, request: &str) -> (Exchange, Next) {
+        let bytes = format!("{request}\r\n\r\n");
+        let head = head::parse(bytes.as_bytes(), &Limits::REQUEST).unwrap().expect("a whole head");
+        let facts = judge(&head).unwrap();
+        let client = Some("192.0.2.1".parse().unwrap());
+        let entry = Entry { listener: ListenerId(0), client, scheme: Scheme::Http, stats: &self.stats };
+        Exchange::begin(&self.published, entry, &head, &facts, self.now, fastrand::Rng::with_seed(7))
+    }
+
+    fn hinted(&mut self) -> usize {
+        std::iter::from_fn(|| self.hints.try_recv().ok()).count()
+    }
+}
+
+/// What a lane tells the exchange.
+#[derive(Debug, Clone, Copy)]
+enum Event {
+    Refused,
+    ConnectTimeout,
+    NoDescriptors,
+    /// Connected anew.
+    Fresh,
+    /// A kept connection was taken.
+    Kept,
+    /// The upstream closed; the body can be sent again, or not.
+    Closed(Replay),
+    Slow(Replay),
+    Garbage,
+    NoMemory,
+    Head(u16),
+    BadChunk,
+}
+
+fn feed(exchange: &mut Exchange, event: Event, now: Instant) -> Option<Next> {
+    let none: [(&[u8], &[u8]); 0] = [];
+    Some(match event {
+        Refused => exchange.on_connect_failed(ConnectError::Refused, now),
+        ConnectTimeout => exchange.on_connect_failed(ConnectError::TimedOut, now),
+        NoDescriptors => exchange.on_connect_failed(ConnectError::Resources, now),
+        Fresh | Kept => {
+            exchange.on_connected(matches!(event, Kept), now);
+            return None;
+        }
+        Closed(replay) => exchange.on_broken(Broken::Closed, replay, now),
+        Slow(replay) => exchange.on_broken(Broken::TimedOut, replay, now),
+        Garbage => exchange.on_broken(Broken::BadResponse, Replay::Whole, now),
+        NoMemory => exchange.on_broken(Broken::Resources, Replay::Whole, now),
+        Head(status) => exchange.on_response(status, none.into_iter(), now),
+        BadChunk => exchange.on_client_fault(Refusal::malformed("a chunk")),
+    })
+}
+
+fn word(next: &Next) -> String {
+    match next {
+        Next::Attempt(attempt) => format!("attempt{}", if attempt.fresh { " fresh" } else { "" }),
+        Next::Wait { .. } => "wait".into(),
+        Next::Forward(..) => "forward".into(),
+        Next::Answer(answer) => {
+            let reason = answer.reason().map_or("options", AnswerReason::as_str);
+            let retry = answer.retry_after.map(|seconds| format!(" after {seconds}")).unwrap_or_default();
+            format!("{} {reason}{retry}{}", answer.status(), if answer.close { " close" } else { "" })
+        }
+        Next::Abort => "abort".into(),
+    }
+}
+
+/// Plays the events; the steps in words, and how many hints were sent.
+fn play(upstreams: usize, request: &str, events: &[Event]) -> (Vec<String>, usize) {
+    let mut world = World::new(&[Given(Service::Open, upstreams, 0)]);
+    let (mut exchange, next) = world.begin(request);
+    let mut steps = vec![word(&next)];
+    let mut last = match next {
+        Next::Attempt(attempt) => Some(attempt.upstream.id),
+        _ => None,
+    };
+    for event in events {
+        let Some(next) = feed(&mut exchange, *event, world.now) else { continue };
+        if let Next::Attempt(Attempt { upstream, fresh }) = &next {
+            assert_eq!(last == Some(upstream.id), *fresh, "only a retry on a fresh connection is on the same one");
+            last = Some(upstream.id);
+        }
+        steps.push(word(&next));
+    }
+    let held: u32 = eligible(&world).iter().map(|upstream| upstream.in_flight.load(Ordering::Relaxed)).sum();
+    assert!(held <= 1, "an attempt that failed holds nothing");
+    drop(exchange);
+    let held: u32 = eligible(&world).iter().map(|upstream| upstream.in_flight.load(Ordering::Relaxed)).sum();
+    assert_eq!(held, 0, "the end holds nothing");
+    (steps, world.hinted())
+}
+
+fn eligible(world: &World) -> Vec<Arc<Upstream>> {
+    world.nth(0).view.load().primaries.upstreams().to_vec()
+}
+
+const GET: &str = "GET / HTTP/1.1\r\nHost: a";
+const POST: &str = "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 5";
+const PUT: &str = "PUT / HTTP/1.1\r\nHost: a\r\nContent-Length: 5";
+const SOCKET: &str = "GET / HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: websocket";
+
+#[tokio::test(start_paused = true)]
+async fn what_fails_is_tried_once_elsewhere_where_that_is_safe_and_answered_where_not() {
+    use Replay::{Gone, Whole};
+    for (upstreams, request, events, steps, hints) in [
+        // All is well.
+        (2, GET, &[Fresh, Head(200)][..], "attempt, forward", 0),
+        (2, GET, &[Fresh, Head(103), Head(503)], "attempt, forward, forward", 0),
+        // No connection: nothing was sent, so any method goes elsewhere, once.
+        (2, GET, &[Refused, Fresh, Head(200)], "attempt, attempt, forward", 1),
+        (2, POST, &[Refused, Fresh, Head(200)], "attempt, attempt, forward", 1),
+        (2, POST, &[ConnectTimeout, Fresh, Head(200)], "attempt, attempt, forward", 1),
+        (3, GET, &[Refused, Refused], "attempt, attempt, 502 connect_failed", 2),
+        (3, GET, &[Refused, ConnectTimeout], "attempt, attempt, 504 connect_timeout", 2),
+        (1, GET, &[Refused], "attempt, 502 connect_failed", 1),
+        (1, GET, &[ConnectTimeout], "attempt, 504 connect_timeout", 1),
+        // What we lack ourselves says nothing about an upstream.
+        (2, GET, &[NoDescriptors], "attempt, 503 resources", 0),
+        (2, GET, &[Fresh, NoMemory], "attempt, 503 resources", 0),
+        // Broken before a byte of the answer.
+        (2, GET, &[Fresh, Closed(Whole), Fresh, Head(200)], "attempt, attempt, forward", 1),
+        (2, PUT, &[Fresh, Closed(Whole), Fresh, Head(200)], "attempt, attempt, forward", 1),
+        (2, PUT, &[Fresh, Closed(Gone)], "attempt, 502 upstream_broke", 1),
+        (2, POST, &[Fresh, Closed(Whole)], "attempt, 502 upstream_broke", 1),
+        (2, POST, &[Kept, Closed(Whole)], "attempt, 502 upstream_broke", 0),
+        (3, GET, &[Fresh, Closed(Whole), Fresh, Closed(Whole)], "attempt, attempt, 502 upstream_broke", 2),
+        (3, GET, &[Refused, Fresh, Closed(Whole)], "attempt, attempt, 502 upstream_broke", 2),
+        (1, GET, &[Fresh, Closed(Whole)], "attempt, 502 upstream_broke", 1),
+        // A kept connection may be closed at any time: no hint, and without another upstream the same one anew.
+        (2, GET, &[Kept, Closed(Whole), Fresh, Head(200)], "attempt, attempt, forward", 0),
+        (1, GET, &[Kept, Closed(Whole), Fresh, Head(200)], "attempt, attempt fresh, forward", 0),
+        (1, GET, &[Kept, Closed(Whole), Fresh, Closed(Whole)], "attempt, attempt fresh, 502 upstream_broke", 1),
+        (1, PUT, &[Kept, Closed(Gone)], "attempt, 502 upstream_broke", 0),
+        // Too slow, or no HTTP: not tried again.
+        (2, GET, &[Fresh, Slow(Whole)], "attempt, 504 upstream_timeout", 1),
+        (2, GET, &[Kept, Slow(Whole)], "attempt, 504 upstream_timeout", 1),
+        (2, GET, &[Fresh, Garbage], "attempt, 502 bad_response", 1),
+        (2, GET, &[Fresh, Head(99)], "attempt, 502 bad_response", 1),
+        (2, GET, &[Fresh, Head(700)], "attempt, 502 bad_response", 1),
+        (2, GET, &[Fresh, Head(101)], "attempt, 502 bad_response", 1),
+        // A byte of an answer has come: no retry, but while it was interim the client can still be told.
+        (2, GET, &[Fresh, Head(103), Closed(Whole)], "attempt, forward, 502 upstream_broke", 1),
+        (2, GET, &[Kept, Head(100), Closed(Whole)], "attempt, forward, 502 upstream_broke", 1),
+        (2, GET, &[Fresh, Head(200), Closed(Whole)], "attempt, forward, abort", 0),
+        (2, GET, &[Fresh, Head(200), Slow(Whole)], "attempt, forward, abort", 0),
+        (2, GET, &[Fresh, Head(200), Head(200)], "attempt, forward, abort", 0),
+        // The client's own fault.
+        (2, POST, &[Fresh, BadChunk], "attempt, 400 malformed close", 0),
+        (2, POST, &[Fresh, Head(200), BadChunk], "attempt, forward, abort", 0),
+        // Nothing of ours reaches an upstream.
+        (2, "TRACE / HTTP/1.1\r\nHost: a", &[], "405 method", 0),
+        (2, "OPTIONS * HTTP/1.1\r\nHost: a", &[], "200 options", 0),
+    ] {
+        assert_eq!(
+            play(upstreams, request, events),
+            (steps.split(", ").map(String::from).collect(), hints),
+            "{events:?}"
+        );
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn nothing_eligible_follows_the_policy_of_the_pool() {
+    use Nothing::{FailOpen, Reject};
+    let at = |seconds| Instant::now() + Duration::from_secs(seconds);
+    let pool = |id| Nothing::Pool(PoolId(id));
+    let down = |then| Service::Nothing(then);
+    let waiting = |then| Service::Waiting { until: at(3), then };
+    for (pools, want) in [
+        (&[][..], "404 no_route"),
+        (&[Given(down(Reject), 0, 0)], "503 none_eligible after 30"),
+        (&[Given(Service::Open, 0, 0)], "503 none_eligible after 30"),
+        (&[Given(Service::Open, 0, 1)], "attempt"),
+        (&[Given(Service::FailOpen, 1, 0)], "attempt"),
+        (&[Given(down(FailOpen), 2, 0)], "attempt"),
+        (&[Given(waiting(Reject), 0, 0)], "wait"),
+        (&[Given(down(pool(1)), 0, 0), Given(Service::Open, 1, 0)], "attempt"),
+        (&[Given(down(pool(1)), 0, 0), Given(down(Reject), 0, 0)], "503 none_eligible after 30"),
+        (&[Given(down(pool(1)), 0, 0), Given(waiting(Reject), 0, 0)], "wait"),
+        (&[Given(down(pool(1)), 0, 0), Given(down(pool(2)), 0, 0), Given(Service::Open, 1, 0)], "attempt"),
+        // Validation refuses these; a reload in the middle of a request must not hang on them.
+        (&[Given(down(pool(1)), 0, 0), Given(down(pool(0)), 0, 0)], "503 none_eligible after 30"),
+        (&[Given(down(pool(9)), 0, 0)], "503 none_eligible after 30"),
+    ] {
+        let world = World::new(pools);
+        let (exchange, next) = world.begin(GET);
+        assert_eq!(word(&next), want);
+        let stats = |id: u32| world.published.load().pool(PoolId(id)).map(|pool| pool.shared.clone());
+        match (want, stats(0)) {
+            ("404 no_route", _) => assert_eq!(world.stats.answers.get(AnswerReason::NoRoute), 1),
+            ("503 none_eligible after 30", Some(pool)) => {
+                assert_eq!(pool.stats.answers.get(AnswerReason::NoneEligible), 1, "counted where it was routed");
+            }
+            _ => assert!(!exchange.is_answered()),
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_waiting_request_takes_the_first_upstream_and_else_is_told_to_come_again() {
+    let until = Instant::now() + Duration::from_secs(3);
+    let waiting = Given(Service::Waiting { until, then: Nothing::Reject }, 0, 0);
+    let world = World::new(std::slice::from_ref(&waiting));
+    let (mut early, next) = world.begin(GET);
+    assert!(matches!(next, Next::Wait { until: at } if at == until));
+    let (mut late, _) = world.begin(GET);
+    assert_eq!(world.nth(0).shared.waiting(), 2);
+
+    // A change that leaves nothing eligible keeps them waiting, and no longer than was said.
+    let longer = Service::Waiting { until: until + Duration::from_secs(60), then: Nothing::Reject };
+    world.nth(0).view.store(Arc::new(world.view(0, &Given(longer, 0, 0))));
+    assert!(matches!(early.on_wake(world.now), Next::Wait { until: at } if at == until));
+
+    late.wait(until).await;
+    assert_eq!(Instant::now(), until, "nothing changed, so it waited to the end");
+    assert_eq!(word(&late.on_wake(Instant::now())), "503 none_eligible after 30");
+
+    world.nth(0).view.store(Arc::new(world.view(0, &Given(Service::Open, 1, 0))));
+    early.wait(until).await;
+    assert_eq!(word(&early.on_wake(Instant::now())), "attempt");
+    assert_eq!(world.nth(0).shared.waiting(), 0, "places are given back");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_change_wakes_who_waits_at_once() {
+    let until = Instant::now() + Duration::from_secs(3);
+    let world = World::new(&[Given(Service::Waiting { until, then: Nothing::Reject }, 0, 0)]);
+    let (exchange, _) = world.begin(GET);
+    let pool = world.nth(0);
+    let open = Arc::new(world.view(0, &Given(Service::Open, 1, 0)));
+    let change = async {
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        pool.view.store(open);
+        pool.shared.announce();
+    };
+    tokio::join!(exchange.wait(until), change);
+    assert_eq!(Instant::now(), until - Duration::from_secs(2));
+}
+
+#[tokio::test(start_paused = true)]
+async fn one_more_than_may_wait_is_turned_away() {
+    let until = Instant::now() + Duration::from_secs(3);
+    let world = World::new(&[Given(Service::Waiting { until, then: Nothing::Reject }, 0, 0)]);
+    let tickets: Vec<_> = std::iter::from_fn(|| world.nth(0).shared.try_wait()).collect();
+    let (_exchange, next) = world.begin(GET);
+    assert_eq!(word(&next), "503 queue_full after 30");
+    drop(tickets);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_retry_goes_through_the_newest_snapshot() {
+    let world = World::new(&[Given(Service::Open, 2, 0)]);
+    let first = |world: &World| {
+        let (exchange, next) = world.begin(GET);
+        assert_eq!(word(&next), "attempt");
+        exchange
+    };
+    // The pool has gone: what its old view holds is not up to date any more.
+    let mut exchange = first(&world);
+    let old = world.nth(0);
+    world.publish(vec![None]);
+    assert_eq!(word(&exchange.on_connect_failed(ConnectError::Refused, world.now)), "502 connect_failed");
+    // The pool has a new view in a new snapshot: only that is picked from.
+    world.publish(vec![Some(old)]);
+    let mut exchange = first(&world);
+    world.publish(vec![Some(world.pool(0, &Given(Service::Nothing(Nothing::Reject), 0, 0)))]);
+    assert_eq!(word(&exchange.on_connect_failed(ConnectError::Refused, world.now)), "502 connect_failed");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_stale_connection_is_not_replaced_where_the_upstream_has_left_the_eligible_set() {
+    let world = World::new(&[Given(Service::Open, 1, 0)]);
+    let (mut exchange, _) = world.begin(GET);
+    exchange.on_connected(true, world.now);
+    world.nth(0).view.store(Arc::new(world.view(0, &Given(Service::Nothing(Nothing::Reject), 0, 0))));
+    assert_eq!(word(&exchange.on_broken(Broken::Closed, Replay::Whole, world.now)), "502 upstream_broke");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_listener_that_is_gone_closes_its_connections() {
+    let world = World::new(&[Given(Service::Nothing(Nothing::Reject), 0, 0)]);
+    let pools = vec![Some(world.nth(0))];
+    world.published.store(Arc::new(Snapshot::new(2, Table::empty(), vec![None], pools)));
+    let (exchange, next) = world.begin(GET);
+    assert!(exchange.must_close());
+    assert_eq!(word(&next), "404 no_route close");
+}
+
+#[tokio::test(start_paused = true)]
+async fn every_end_is_counted_once() {
+    let count = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+    let class = |pool: &Arc<Pool>, class: RequestClass| count(&pool.shared.stats.requests[class as usize]);
+    let none: [(&[u8], &[u8]); 0] = [];
+    let world = World::new(&[Given(Service::Open, 2, 0)]);
+    let pool = world.nth(0);
+    let later = world.now + Duration::from_millis(40);
+
+    let (mut exchange, _) = world.begin(GET);
+    exchange.on_connect_failed(ConnectError::Refused, world.now);
+    exchange.on_connected(false, world.now);
+    exchange.on_response(204, none.into_iter(), later);
+    let record = exchange.on_end(End::Delivered, later);
+    assert_eq!((record.status, record.class, record.attempts), (Some(204), RequestClass::Success, 2));
+    assert_eq!((record.took, record.reason), (Duration::from_millis(40), None));
+    assert_eq!(record.pool.as_ref().map(Name::as_str), Some("p0"));
+    assert_eq!(class(&pool, RequestClass::Success), 1);
+    assert_eq!(count(&pool.shared.stats.retries), 1);
+    assert!((pool.shared.stats.upstream_seconds.sum_seconds() - 0.04).abs() < 1e-9);
+
+    let (mut exchange, _) = world.begin(GET);
+    exchange.on_connect_failed(ConnectError::Resources, world.now);
+    let record = exchange.on_end(End::Delivered, later);
+    assert_eq!((record.status, record.reason), (Some(503), Some(AnswerReason::Resources)));
+    assert_eq!(class(&pool, RequestClass::ServerError), 1);
+    assert_eq!(pool.shared.stats.answers.get(AnswerReason::Resources), 1);
+
+    let (mut exchange, _) = world.begin(GET);
+    exchange.on_connected(false, world.now);
+    exchange.on_response(200, none.into_iter(), later);
+    exchange.on_broken(Broken::Closed, Replay::Gone, later);
+    assert_eq!(exchange.on_end(End::Aborted, later).class, RequestClass::Aborted);
+    let (exchange, _) = world.begin(GET);
+    assert_eq!(exchange.on_end(End::ClientLeft, later).status, None);
+    drop(world.begin(GET));
+    assert_eq!(class(&pool, RequestClass::Aborted), 3, "broken off, left, cancelled");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_tunnel_is_counted_when_it_opens_and_not_again() {
+    let world = World::new(&[Given(Service::Open, 1, 0)]);
+    let (mut exchange, _) = world.begin(SOCKET);
+    exchange.on_connected(false, world.now);
+    let fields: [(&[u8], &[u8]); 2] = [(b"Connection", b"Upgrade"), (b"Upgrade", b"websocket")];
+    assert_eq!(word(&exchange.on_response(101, fields.into_iter(), world.now)), "forward");
+    let pool = world.nth(0);
+    let opened = |pool: &Pool| pool.shared.stats.requests[RequestClass::Informational as usize].load(Ordering::Relaxed);
+    assert_eq!(opened(&pool), 1);
+    assert_eq!(exchange.upstream().map(|upstream| upstream.in_flight.load(Ordering::Relaxed)), Some(1));
+    exchange.on_end(End::Delivered, world.now + Duration::from_secs(3_600));
+    assert_eq!(opened(&pool), 1);
+    assert!(pool.shared.stats.request_seconds.sum_seconds() < 1.0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_upstream_that_only_promises_is_cut_short() {
+    let world = World::new(&[Given(Service::Open, 1, 0)]);
+    let (mut exchange, _) = world.begin(GET);
+    exchange.on_connected(false, world.now);
+    let none: [(&[u8], &[u8]); 0] = [];
+    let steps: Vec<_> = (0..17).map(|_| word(&exchange.on_response(103, none.into_iter(), world.now))).collect();
+    assert!(steps[..16].iter().all(|step| step == "forward"));
+    assert_eq!(steps[16], "502 bad_response");
+}

@@ -1,0 +1,88 @@
+//! Where a request goes: its route, and in the route's pool an upstream that may be picked now, or how long to wait for
+//! one, or that there is none. The all-down policy is followed here; nothing is filtered here, the views are ready-made.
+
+use std::sync::Arc;
+
+use tokio::time::Instant;
+
+use super::judge::Facts;
+use super::limits::FALLBACK_HOPS;
+use crate::pool::{ListenerId, Nothing, Pool, PoolId, Service, Snapshot, Upstream, UpstreamId};
+use crate::route::Query;
+
+/// What is asked for.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Ask<'a> {
+    /// The routed pool.
+    pub from: Option<PoolId>,
+    /// Upstreams that have failed this request.
+    pub tried: &'a [UpstreamId],
+    /// When this request stops waiting, if it has begun to.
+    pub wait_until: Option<Instant>,
+}
+
+/// What looking for an upstream gave.
+#[derive(Debug)]
+pub(super) enum Found {
+    /// This one, of this pool.
+    Upstream(Arc<Pool>, Arc<Upstream>),
+    /// None yet: wait for this pool to change.
+    Wait {
+        /// The pool.
+        pool: Arc<Pool>,
+        /// When to stop.
+        until: Instant,
+    },
+    /// None.
+    Nothing {
+        /// Seconds until one could be there.
+        retry_after: u64,
+    },
+}
+
+/// The pool of the most specific route, else the listener's.
+pub(super) fn route(snapshot: &Snapshot, listener: ListenerId, facts: &Facts<'_>) -> Option<PoolId> {
+    let query = Query { listener: listener.0, host: facts.host, path: &facts.path, method: facts.method_name };
+    snapshot.routes.find(&query).or_else(|| snapshot.listener(listener)?.pool)
+}
+
+/// An untried upstream of the routed pool, or of those that stand in for it.
+pub(super) fn find(snapshot: &Snapshot, ask: Ask<'_>, now: Instant, rng: &mut fastrand::Rng) -> Found {
+    let mut retry_after = u64::MAX;
+    let mut next = ask.from;
+    for _ in 0..FALLBACK_HOPS {
+        let Some(pool) = next.and_then(|id| snapshot.pool(id)) else { break };
+        let view = pool.view.load();
+        let nothing = match view.service {
+            // The tiers hold what may be used.
+            Service::Open | Service::FailOpen => Nothing::FailOpen,
+            Service::Waiting { until, .. } if now < ask.wait_until.unwrap_or(until).min(until) => {
+                return Found::Wait { pool: pool.clone(), until };
+            }
+            Service::Waiting { then, .. } => then,
+            Service::Nothing(nothing) => nothing,
+        };
+        if nothing == Nothing::FailOpen
+            && let Some(upstream) = view.pick(&pool.shared.cursor, rng, ask.tried)
+        {
+            return Found::Upstream(pool.clone(), upstream.clone());
+        }
+        retry_after = retry_after.min(pool.shared.retry_after(now));
+        match nothing {
+            Nothing::Reject | Nothing::FailOpen => break,
+            Nothing::Pool(id) => next = Some(id),
+        }
+    }
+    Found::Nothing { retry_after: if retry_after == u64::MAX { 1 } else { retry_after } }
+}
+
+/// Whether this upstream may still be picked.
+pub(super) fn still_eligible(pool: &Pool, upstream: &Upstream) -> bool {
+    let view = pool.view.load();
+    let usable = match view.service {
+        Service::Open | Service::FailOpen | Service::Nothing(Nothing::FailOpen) => true,
+        Service::Waiting { .. } | Service::Nothing(Nothing::Reject | Nothing::Pool(_)) => false,
+    };
+    let mut eligible = view.primaries.upstreams().iter().chain(view.backups.upstreams());
+    usable && eligible.any(|other| other.id == upstream.id)
+}

@@ -1,0 +1,117 @@
+//! The words between an exchange and its lane: where a request came in, what the lane does next, what may have happened.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use super::answer::OwnAnswer;
+use super::edits::ResponseEdits;
+pub use super::edits::Scheme;
+use super::response::ResponseFraming;
+use crate::model::{Address, Name};
+use crate::pool::{AnswerReason, FrontStats, ListenerId, RequestClass, Upstream};
+
+/// Where a request came in.
+#[derive(Debug, Clone, Copy)]
+pub struct Entry<'a> {
+    /// The listener.
+    pub listener: ListenerId,
+    /// The client's address; `None` on a unix socket.
+    pub client: Option<IpAddr>,
+    /// The scheme.
+    pub scheme: Scheme,
+    /// Counts what belongs to no pool.
+    pub stats: &'a Arc<FrontStats>,
+}
+
+/// What a lane does next.
+#[derive(Debug)]
+pub enum Next {
+    /// Connect, then [`super::Exchange::on_connected`] or [`super::Exchange::on_connect_failed`].
+    Attempt(Attempt),
+    /// [`super::Exchange::wait`], then [`super::Exchange::on_wake`].
+    Wait {
+        /// When waiting ends.
+        until: Instant,
+    },
+    /// Pass the response head on, edited. After an interim one (status under 200 but 101) another head follows.
+    Forward(ResponseEdits, ResponseFraming),
+    /// Answer this, then [`super::Exchange::on_end`].
+    Answer(OwnAnswer),
+    /// Break the client connection off, so that it cannot take the answer for whole; then [`super::Exchange::on_end`].
+    Abort,
+}
+
+/// One try on one upstream. The exchange holds its lease.
+#[derive(Debug, Clone)]
+pub struct Attempt {
+    /// Where to.
+    pub upstream: Arc<Upstream>,
+    /// A connection kept from an earlier request must not be used.
+    pub fresh: bool,
+}
+
+/// Why no connection could be made.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ConnectError {
+    /// Refused, unreachable, reset.
+    Refused,
+    /// Not within [`super::limits::CONNECT`].
+    TimedOut,
+    /// We lack descriptors, ports or memory.
+    Resources,
+}
+
+/// How an attempt broke after the connection was made.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Broken {
+    /// The upstream closed or reset the connection.
+    Closed,
+    /// [`super::limits::FIRST_BYTE`] or [`super::limits::UPSTREAM_IDLE`] ran out.
+    TimedOut,
+    /// Its answer is no HTTP/1.x, or too large.
+    BadResponse,
+    /// We lack descriptors or memory.
+    Resources,
+}
+
+/// Whether the request body can be sent again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Replay {
+    /// It has none, or every byte read so far is still in the replay buffer.
+    Whole,
+    /// Bytes of it are gone.
+    Gone,
+}
+
+/// How an exchange ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum End {
+    /// The whole answer was sent, or the tunnel closed.
+    Delivered,
+    /// The client left first.
+    ClientLeft,
+    /// The answer broke off, after [`Next::Abort`].
+    Aborted,
+}
+
+/// What the access log wants to know.
+#[derive(Debug, Clone)]
+pub struct Record {
+    /// The pool that took it.
+    pub pool: Option<Name>,
+    /// The last upstream tried.
+    pub upstream: Option<Address>,
+    /// The status the client saw; `None`: none.
+    pub status: Option<u16>,
+    /// Why we answered ourselves.
+    pub reason: Option<AnswerReason>,
+    /// What became of it.
+    pub class: RequestClass,
+    /// Upstreams tried, the first included.
+    pub attempts: u32,
+    /// From the request head to the end.
+    pub took: Duration,
+}
