@@ -283,3 +283,6 @@ pub(super) fn chunked(coding: &[u8]) -> Result<(), Refusal> {
     }
     Err(Refusal::malformed("a final transfer coding that is not chunked"))
 }
+
+#[cfg(test)]
+mod tests;

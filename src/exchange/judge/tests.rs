@@ -1,0 +1,257 @@
+//! Request heads as bytes, and what is said of them.
+
+use proptest::prelude::*;
+
+use super::super::head::{Limits, parse};
+use super::*;
+use AnswerReason::{Expectation, Malformed, NotImplemented};
+
+/// Judges a request line and fields in HTTP/1.1 with `Host: a`.
+fn refusal(fields: &str) -> Option<AnswerReason> {
+    raw(&format!("POST / HTTP/1.1\r\nHost: a\r\n{fields}\r\n")).err()
+}
+
+/// Parses and judges; `f` of the facts.
+fn with<T>(head: &str, f: impl FnOnce(Facts<'_>) -> T) -> Result<T, AnswerReason> {
+    let head = parse(head.as_bytes(), &Limits::REQUEST).map_err(|refusal| refusal.reason)?.expect("a whole head");
+    judge(&head).map(f).map_err(|refusal| refusal.reason)
+}
+
+fn raw(head: &str) -> Result<(), AnswerReason> {
+    with(head, |_| ())
+}
+
+#[test]
+fn a_body_has_one_length() {
+    for (fields, want) in [
+        ("", Ok(Framing::None)),
+        ("Content-Length: 0\r\n", Ok(Framing::Length(0))),
+        ("content-length:  42 \r\n", Ok(Framing::Length(42))),
+        ("Content-Length: 18446744073709551615\r\n", Ok(Framing::Length(u64::MAX))),
+        ("Transfer-Encoding: chunked\r\n", Ok(Framing::Chunked)),
+        ("transfer-encoding: CHUNKED\r\n", Ok(Framing::Chunked)),
+        ("Content-Length: 5\r\nTransfer-Encoding: chunked\r\n", Err(Malformed)),
+        ("Transfer-Encoding: chunked\r\nContent-Length: 5\r\n", Err(Malformed)),
+        ("Content-Length: 5\r\nContent-Length: 6\r\n", Err(Malformed)),
+        ("Content-Length: 5\r\nContent-Length: 5\r\n", Err(Malformed)),
+        ("Content-Length: 5, 5\r\n", Err(Malformed)),
+        ("Content-Length: 5, 6\r\n", Err(Malformed)),
+        ("Content-Length: +5\r\n", Err(Malformed)),
+        ("Content-Length: 0x5\r\n", Err(Malformed)),
+        ("Content-Length: -1\r\n", Err(Malformed)),
+        ("Content-Length: 5 5\r\n", Err(Malformed)),
+        ("Content-Length: 5.0\r\n", Err(Malformed)),
+        ("Content-Length: 18446744073709551616\r\n", Err(Malformed)),
+        ("Content-Length:\r\n", Err(Malformed)),
+        ("Transfer-Encoding: xchunked\r\n", Err(Malformed)),
+        ("Transfer-Encoding: chunked, identity\r\n", Err(Malformed)),
+        ("Transfer-Encoding: chunked, chunked\r\n", Err(Malformed)),
+        ("Transfer-Encoding: chunked\x0b\r\n", Err(Malformed)),
+        ("Transfer-Encoding: chunked;q=1\r\n", Err(Malformed)),
+        ("Transfer-Encoding: \"chunked\"\r\n", Err(Malformed)),
+        ("Transfer-Encoding: identity\r\n", Err(Malformed)),
+        ("Transfer-Encoding:\r\n", Err(Malformed)),
+        ("Transfer-Encoding: chunked\r\nTransfer-Encoding: chunked\r\n", Err(Malformed)),
+        ("Transfer-Encoding: identity\r\nTransfer-Encoding: chunked\r\n", Err(Malformed)),
+        ("Transfer-Encoding: gzip, chunked\r\n", Err(NotImplemented)),
+    ] {
+        let head = format!("POST / HTTP/1.1\r\nHost: a\r\n{fields}\r\n");
+        assert_eq!(with(&head, |facts| facts.framing), want, "{fields:?}");
+    }
+    assert_eq!(raw("POST / HTTP/1.0\r\nTransfer-Encoding: chunked\r\n\r\n"), Err(Malformed));
+}
+
+#[test]
+fn there_is_one_host() {
+    let both = |head: &str| with(head, |facts| (facts.host.map(str::to_owned), facts.authority.map(str::to_owned)));
+    let is = |host: &str, authority: &str| Ok((Some(host.to_owned()), Some(authority.to_owned())));
+    for (head, want) in [
+        ("GET / HTTP/1.1\r\nHost: a\r\n\r\n", is("a", "a")),
+        ("GET / HTTP/1.1\r\nHost: A.example.:8080\r\n\r\n", is("A.example", "A.example.:8080")),
+        ("GET / HTTP/1.1\r\nHost: [::1]:80\r\n\r\n", is("[::1]", "[::1]:80")),
+        ("GET / HTTP/1.0\r\nHost: a\r\n\r\n", is("a", "a")),
+        ("GET / HTTP/1.0\r\n\r\n", Ok((None, None))),
+        ("GET http://b/ HTTP/1.0\r\n\r\n", is("b", "b")),
+        ("GET / HTTP/1.1\r\n\r\n", Err(Malformed)),
+        ("GET http://a/ HTTP/1.1\r\n\r\n", Err(Malformed)),
+        ("GET / HTTP/1.1\r\nHost: a\r\nHost: b\r\n\r\n", Err(Malformed)),
+        ("GET / HTTP/1.1\r\nHost: a\r\nHost: a\r\n\r\n", Err(Malformed)),
+        ("GET / HTTP/1.0\r\nHost: a\r\nHost: a\r\n\r\n", Err(Malformed)),
+        ("GET / HTTP/1.1\r\nHost: a@b\r\n\r\n", Err(Malformed)),
+        ("GET / HTTP/1.1\r\nHost: a/b\r\n\r\n", Err(Malformed)),
+        ("GET / HTTP/1.1\r\nHost: a b\r\n\r\n", Err(Malformed)),
+        ("GET / HTTP/1.1\r\nHost: a, b\r\n\r\n", Err(Malformed)),
+        ("GET / HTTP/1.1\r\nHost:\r\n\r\n", Err(Malformed)),
+        ("GET / HTTP/1.0\r\nHost:\r\n\r\n", Err(Malformed)),
+        ("GET / HTTP/1.1\r\nHost: a:99999\r\n\r\n", Err(Malformed)),
+        // Absolute-form: the two must agree, and nobody is sent elsewhere by it.
+        ("GET http://a/ HTTP/1.1\r\nHost: a\r\n\r\n", is("a", "a")),
+        ("GET HTTP://A:80/ HTTP/1.1\r\nHost: a\r\n\r\n", is("a", "a")),
+        ("GET https://a:443/ HTTP/1.1\r\nHost: a\r\n\r\n", is("a", "a")),
+        ("GET http://other/ HTTP/1.1\r\nHost: a\r\n\r\n", Err(Malformed)),
+        ("GET http://a:81/ HTTP/1.1\r\nHost: a\r\n\r\n", Err(Malformed)),
+        ("GET http://a:443/ HTTP/1.1\r\nHost: a\r\n\r\n", Err(Malformed)),
+        ("GET http://u@a/ HTTP/1.1\r\nHost: a\r\n\r\n", Err(Malformed)),
+        ("GET http:///x HTTP/1.1\r\nHost: a\r\n\r\n", Err(Malformed)),
+        ("GET http://a\\b/ HTTP/1.1\r\nHost: a\r\n\r\n", Err(Malformed)),
+        ("GET ftp://a/ HTTP/1.1\r\nHost: a\r\n\r\n", Err(Malformed)),
+        ("GET foo:bar://a/ HTTP/1.1\r\nHost: a\r\n\r\n", Err(Malformed)),
+    ] {
+        assert_eq!(both(head), want, "{head:?}");
+    }
+}
+
+#[test]
+fn a_target_is_routed_by_its_normal_form_and_sent_as_it_came() {
+    let both = |target: &str| {
+        let head = format!("OPTIONS {target} HTTP/1.1\r\nHost: a\r\n\r\n");
+        with(&head, |facts| (facts.path.into_owned(), facts.target.into_owned()))
+    };
+    let is = |path: &str, sent: &str| Ok((path.to_owned(), sent.to_owned()));
+    for (target, want) in [
+        ("/", is("/", "/")),
+        ("//", is("//", "//")),
+        ("/a;b", is("/a;b", "/a;b")),
+        ("/%61?x=%zz&y=../..", is("/a", "/%61?x=%zz&y=../..")),
+        ("/a%2fb", is("/a%2Fb", "/a%2fb")),
+        ("/x?a\\b|{c}", is("/x", "/x?a\\b|{c}")),
+        ("*", is("*", "*")),
+        ("http://a", is("*", "*")),
+        ("http://a/", is("/", "/")),
+        ("http://a?q", is("/", "/?q")),
+        ("http://a/%7e?q=/", is("/~", "/%7e?q=/")),
+        ("/..", Err(Malformed)),
+        ("/../../x", Err(Malformed)),
+        ("/%2e%2e/", Err(Malformed)),
+        ("/a/..;/b", Err(Malformed)),
+        ("/a%2f../b", Err(Malformed)),
+        ("http://a/../b", Err(Malformed)),
+        ("/%00", Err(Malformed)),
+        ("/%zz", Err(Malformed)),
+        ("/%", Err(Malformed)),
+        ("/\\", Err(Malformed)),
+        ("/<", Err(Malformed)),
+        ("/#frag", Err(Malformed)),
+        ("/?q#frag", Err(Malformed)),
+        ("/?\"", Err(Malformed)),
+        ("http://a#x", Err(Malformed)),
+        ("?q", Err(Malformed)),
+        ("a", Err(Malformed)),
+        ("a:80", Err(Malformed)),
+        ("**", Err(Malformed)),
+    ] {
+        assert_eq!(both(target), want, "{target:?}");
+    }
+    assert_eq!(with("GET http://a HTTP/1.1\r\nHost: a\r\n\r\n", |facts| facts.target.into_owned()), Ok("/".into()));
+    assert_eq!(raw("GET * HTTP/1.1\r\nHost: a\r\n\r\n"), Err(Malformed));
+    assert_eq!(raw("CONNECT a:80 HTTP/1.1\r\nHost: a\r\n\r\n"), Err(AnswerReason::Method));
+    let traced = with("TRACE / HTTP/1.1\r\nHost: a\r\n\r\n", |facts| facts.method);
+    assert_eq!(traced, Ok(Method::Trace), "well-formed; the exchange answers 405");
+}
+
+#[test]
+fn connection_cannot_name_what_must_stay() {
+    for name in [
+        "Host",
+        "content-length",
+        "Transfer-Encoding",
+        "Authorization",
+        "Cookie",
+        "X-Forwarded-For",
+        "x-forwarded-anything",
+        "X_Forwarded_For",
+        "Forwarded",
+        "X-Real-IP",
+    ] {
+        assert_eq!(refusal(&format!("Connection: close, {name}\r\n")), Some(Malformed), "{name}");
+    }
+    assert_eq!(refusal("Connection: close, X-Forwarded-For, Host\r\n"), Some(Malformed));
+    assert_eq!(refusal("Connection: close\r\nConnection: host\r\n"), Some(Malformed));
+    assert_eq!(refusal("Connection: clo se\r\n"), Some(Malformed));
+    assert_eq!(refusal("Connection: X-Mine, , keep-alive,\r\n"), None);
+    assert_eq!(refusal("Connection:\r\n"), None);
+}
+
+#[test]
+fn a_connection_goes_on_as_its_version_says() {
+    for (version, fields, want) in [
+        ("1.1", "", true),
+        ("1.1", "Connection: close\r\n", false),
+        ("1.1", "Connection: X, CLOSE\r\n", false),
+        ("1.1", "Connection: keep-alive\r\n", true),
+        ("1.0", "", false),
+        ("1.0", "Connection: Keep-Alive\r\n", true),
+        ("1.0", "Connection: keep-alive, close\r\n", false),
+        ("1.0", "Keep-Alive: timeout=5\r\n", false),
+    ] {
+        let head = format!("GET / HTTP/{version}\r\nHost: a\r\n{fields}\r\n");
+        assert_eq!(with(&head, |facts| facts.keep_alive), Ok(want), "{version} {fields}");
+    }
+}
+
+#[test]
+fn only_100_continue_can_be_expected() {
+    let expects = |version: &str, fields: &str| {
+        with(&format!("POST / HTTP/{version}\r\nHost: a\r\n{fields}\r\n"), |facts| facts.expect_continue)
+    };
+    assert_eq!(expects("1.1", "Expect: 100-Continue\r\nContent-Length: 5\r\n"), Ok(true));
+    assert_eq!(expects("1.1", "Expect: 100-continue\r\nTransfer-Encoding: chunked\r\n"), Ok(true));
+    assert_eq!(expects("1.1", "Expect: 100-continue\r\n"), Ok(false), "without a body nobody waits");
+    assert_eq!(expects("1.0", "Expect: 100-continue\r\nContent-Length: 5\r\n"), Ok(false));
+    assert_eq!(expects("1.1", "Expect: x\r\n"), Err(Expectation));
+    assert_eq!(expects("1.1", "Expect: 100-continue, x\r\n"), Err(Expectation));
+    assert_eq!(expects("1.1", "Expect:\r\n"), Err(Expectation));
+}
+
+#[test]
+fn only_a_websocket_without_a_body_is_an_upgrade() {
+    for (method, version, fields, want) in [
+        ("GET", "1.1", "Connection: Upgrade\r\nUpgrade: websocket\r\n", true),
+        ("GET", "1.1", "Connection: keep-alive, upgrade\r\nUpgrade: WebSocket\r\n", true),
+        ("GET", "1.1", "Connection: Upgrade\r\nUpgrade: websocket\r\nContent-Length: 0\r\n", true),
+        ("GET", "1.1", "Upgrade: websocket\r\n", false),
+        ("GET", "1.1", "Connection: Upgrade\r\n", false),
+        ("GET", "1.1", "Connection: Upgrade\r\nUpgrade: websocket, foo\r\n", false),
+        ("GET", "1.1", "Connection: Upgrade\r\nUpgrade: websocket\r\nUpgrade: websocket\r\n", false),
+        ("GET", "1.1", "Connection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: AAA\r\n", false),
+        ("GET", "1.1", "Connection: Upgrade\r\nUpgrade: foo\r\n", false),
+        ("GET", "1.1", "Connection: Upgrade\r\nUpgrade: websocket\r\nContent-Length: 5\r\n", false),
+        ("GET", "1.1", "Connection: Upgrade\r\nUpgrade: websocket\r\nTransfer-Encoding: chunked\r\n", false),
+        ("GET", "1.0", "Connection: Upgrade\r\nUpgrade: websocket\r\n", false),
+        ("POST", "1.1", "Connection: Upgrade\r\nUpgrade: websocket\r\n", false),
+    ] {
+        let head = format!("{method} / HTTP/{version}\r\nHost: a\r\n{fields}\r\n");
+        assert_eq!(with(&head, |facts| facts.upgrade), Ok(want), "{head:?}");
+    }
+}
+
+#[test]
+fn what_is_left_of_a_body_is_drained_only_where_it_is_short() {
+    use super::super::limits::DRAIN_BYTES;
+    for (fields, read, want) in [
+        ("", 0, Leftover::Nothing),
+        ("Content-Length: 0\r\n", 0, Leftover::Nothing),
+        ("Content-Length: 5\r\n", 5, Leftover::Nothing),
+        ("Content-Length: 5\r\n", 2, Leftover::Drain(3)),
+        ("Content-Length: 65536\r\n", 0, Leftover::Drain(65_536)),
+        ("Content-Length: 65537\r\n", 0, Leftover::Close),
+        ("Content-Length: 65537\r\n", 1, Leftover::Drain(65_536)),
+        ("Content-Length: 5\r\nExpect: 100-continue\r\n", 0, Leftover::Close),
+        ("Content-Length: 5\r\nExpect: 100-continue\r\n", 1, Leftover::Drain(4)),
+        ("Transfer-Encoding: chunked\r\n", 0, Leftover::Drain(DRAIN_BYTES)),
+        ("Transfer-Encoding: chunked\r\nExpect: 100-continue\r\n", 0, Leftover::Close),
+    ] {
+        let head = format!("POST / HTTP/1.1\r\nHost: a\r\n{fields}\r\n");
+        assert_eq!(with(&head, |facts| facts.leftover(read)), Ok(want), "{fields:?} {read}");
+    }
+}
+
+proptest! {
+    #[test]
+    fn no_target_and_no_field_make_it_panic(target in "[!-~]{1,40}", name in "[A-Za-z_-]{1,20}", value in "[ -~]{0,30}") {
+        let head = format!("GET {target} HTTP/1.1\r\nHost: a\r\n{name}: {value}\r\n\r\n");
+        let _ = raw(&head);
+        let absolute = format!("GET http://{target} HTTP/1.0\r\n{name}: {value}\r\n\r\n");
+        let _ = raw(&absolute);
+    }
+}
