@@ -1,1 +1,45 @@
-//! Placeholder head, replaced with the room's own.
+//! `roundsman demo`: three backends on the loopback, a real roundsman in front of them as a process of its own, steady
+//! traffic, and a short story of failures with figures at its end.
+//!
+//! Nothing is pretended: the backends' sockets are really reset, the proxy is this very binary with a configuration file,
+//! and every figure is measured. Must never be needed by anything else.
+
+mod backend;
+mod keys;
+mod proxy;
+mod stage;
+mod story;
+mod traffic;
+
+use std::io::IsTerminal;
+use std::process::ExitCode;
+
+/// How to play.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct DemoOptions {
+    /// Play the story and exit even on a terminal, where keys would be taken.
+    pub script: bool,
+    /// Print the generated configuration first.
+    pub show_config: bool,
+}
+
+/// Plays the demo. Success only if no request failed that should not have and every figure was measured.
+pub fn run(options: DemoOptions) -> ExitCode {
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build();
+    let runtime = match runtime {
+        Ok(runtime) => runtime,
+        Err(error) => {
+            eprintln!("roundsman demo: cannot start: {error}");
+            return ExitCode::FAILURE;
+        }
+    };
+    let terminal = std::io::stdin().is_terminal() && std::io::stdout().is_terminal();
+    match runtime.block_on(story::play(options, terminal && !options.script)) {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::FAILURE,
+        Err(problem) => {
+            eprintln!("roundsman demo: {problem}");
+            ExitCode::FAILURE
+        }
+    }
+}

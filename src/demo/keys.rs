@@ -1,0 +1,48 @@
+//! Single keys from a terminal. The terminal is put back as it was when this is dropped.
+
+use std::io::Read as _;
+use std::os::fd::AsFd;
+
+use nix::sys::termios::{LocalFlags, SetArg, Termios, tcgetattr, tcsetattr};
+use tokio::sync::mpsc;
+
+/// A terminal that gives each key as it is pressed.
+pub struct Keys {
+    before: Termios,
+    keys: mpsc::Receiver<u8>,
+}
+
+impl Keys {
+    /// Takes the terminal; `None` if standard input is none.
+    pub fn take() -> Option<Keys> {
+        let stdin = std::io::stdin();
+        let before = tcgetattr(stdin.as_fd()).ok()?;
+        let mut raw = before.clone();
+        raw.local_flags.remove(LocalFlags::ICANON | LocalFlags::ECHO);
+        tcsetattr(stdin.as_fd(), SetArg::TCSANOW, &raw).ok()?;
+        let (sender, keys) = mpsc::channel(16);
+        // A thread of its own: a read from a terminal cannot be cancelled, and must not hold up the end of a runtime.
+        std::thread::spawn(move || {
+            for key in std::io::stdin().lock().bytes().map_while(Result::ok) {
+                if sender.blocking_send(key).is_err() {
+                    return;
+                }
+            }
+        });
+        Some(Keys { before, keys })
+    }
+
+    /// The next key; pending for ever when there are no more. Cancel-safe.
+    pub async fn next(&mut self) -> u8 {
+        match self.keys.recv().await {
+            Some(key) => key,
+            None => std::future::pending().await,
+        }
+    }
+}
+
+impl Drop for Keys {
+    fn drop(&mut self) {
+        let _ = tcsetattr(std::io::stdin().as_fd(), SetArg::TCSANOW, &self.before);
+    }
+}

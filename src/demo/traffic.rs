@@ -1,0 +1,139 @@
+//! Steady traffic: a fixed rate of GETs over keep-alive connections, whatever the answers are like. Counts what came back,
+//! apart for the time in which every backend was dead on purpose.
+
+use std::collections::VecDeque;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Duration;
+
+use bytes::Bytes;
+use http_body_util::{BodyExt, Empty};
+use hyper::client::conn::http1::SendRequest;
+use hyper_util::rt::TokioIo;
+use parking_lot::Mutex;
+use tokio::net::TcpStream;
+use tokio::task::JoinSet;
+use tokio::time::{Instant, MissedTickBehavior};
+
+/// Connections. With this many, slow answers do not slow the rate.
+const CLIENTS: u32 = 60;
+/// Requests per second over all of them.
+pub const RATE: u32 = 200;
+/// An answer that takes longer has failed.
+const PATIENCE: Duration = Duration::from_secs(10);
+/// Failures remembered in words.
+const WORDS_MAX: usize = 5;
+
+/// What came back.
+#[derive(Debug, Default)]
+pub struct Tally {
+    /// Requests sent.
+    pub sent: AtomicU64,
+    /// Answered with 2xx.
+    pub good: AtomicU64,
+    /// Not answered so, though a backend was there.
+    pub failed: AtomicU64,
+    /// Answered with 503 while every backend was dead.
+    pub refused: AtomicU64,
+    /// The slowest of those, in microseconds.
+    pub refused_slowest_us: AtomicU64,
+    /// Not answered at all, or with 502 or 504, while backends were being killed together.
+    pub lost: AtomicU64,
+    /// All backends are dead on purpose.
+    pub dark: AtomicBool,
+    words: Mutex<VecDeque<String>>,
+}
+
+impl Tally {
+    /// The first failures, in words.
+    pub fn words(&self) -> Vec<String> {
+        self.words.lock().iter().cloned().collect()
+    }
+
+    fn record(&self, dark: bool, outcome: Result<u16, String>, took: Duration) {
+        self.sent.fetch_add(1, Ordering::Relaxed);
+        match outcome {
+            Ok(200..=299) => {
+                self.good.fetch_add(1, Ordering::Relaxed);
+            }
+            Ok(503) if dark => {
+                self.refused.fetch_add(1, Ordering::Relaxed);
+                let us = u64::try_from(took.as_micros()).unwrap_or(u64::MAX);
+                self.refused_slowest_us.fetch_max(us, Ordering::Relaxed);
+            }
+            _ if dark => {
+                self.lost.fetch_add(1, Ordering::Relaxed);
+            }
+            other => {
+                self.failed.fetch_add(1, Ordering::Relaxed);
+                let mut words = self.words.lock();
+                if words.len() < WORDS_MAX {
+                    let what = other.map_or_else(|error| error, |status| format!("status {status}"));
+                    words.push_back(format!("{what} after {:.1} ms", took.as_secs_f64() * 1e3));
+                }
+            }
+        }
+    }
+}
+
+/// The clients; they end when this is dropped.
+#[derive(Debug)]
+pub struct Traffic {
+    /// What came back so far.
+    pub tally: Arc<Tally>,
+    _clients: JoinSet<()>,
+}
+
+impl Traffic {
+    /// Begins sending to `proxy`.
+    pub fn start(proxy: SocketAddr) -> Traffic {
+        let tally = Arc::new(Tally::default());
+        let mut clients = JoinSet::new();
+        for number in 0..CLIENTS {
+            clients.spawn(client(proxy, number, tally.clone()));
+        }
+        Traffic { tally, _clients: clients }
+    }
+}
+
+async fn client(proxy: SocketAddr, number: u32, tally: Arc<Tally>) {
+    let period = Duration::from_secs(1) * CLIENTS / RATE;
+    let mut ticks = tokio::time::interval_at(Instant::now() + period * number / CLIENTS, period);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut connection: Option<SendRequest<Empty<Bytes>>> = None;
+    loop {
+        ticks.tick().await;
+        let dark = tally.dark.load(Ordering::Relaxed);
+        let begin = Instant::now();
+        let outcome = match tokio::time::timeout(PATIENCE, request(proxy, &mut connection)).await {
+            Ok(outcome) => outcome,
+            Err(_) => Err("no answer".to_owned()),
+        };
+        if outcome.is_err() {
+            connection = None;
+        }
+        let dark = dark || tally.dark.load(Ordering::Relaxed);
+        tally.record(dark, outcome, begin.elapsed());
+    }
+}
+
+async fn request(proxy: SocketAddr, connection: &mut Option<SendRequest<Empty<Bytes>>>) -> Result<u16, String> {
+    let ready = match connection {
+        Some(sender) => sender.ready().await.is_ok(),
+        None => false,
+    };
+    if !ready {
+        let stream = TcpStream::connect(proxy).await.map_err(|error| format!("connect: {error}"))?;
+        let handshake = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await;
+        let (sender, driver) = handshake.map_err(|error| error.to_string())?;
+        tokio::spawn(driver);
+        *connection = Some(sender);
+    }
+    let sender = connection.as_mut().expect("just made");
+    let request = http::Request::get("/hello").header("host", "demo.local").body(Empty::new()).expect("a good request");
+    let response = sender.send_request(request).await.map_err(|error| error.to_string())?;
+    let status = response.status().as_u16();
+    response.into_body().collect().await.map_err(|error| format!("body: {error}"))?;
+    Ok(status)
+}
