@@ -1,18 +1,31 @@
 //! Which pool takes a request: (listener, host, path, method) to a target. Pure; the most specific route wins.
+//!
+//! Order: exact host, longest wildcard suffix, any host; then equal path, longest prefix; then more conditions (method,
+//! listener); then file order. It is an order over all routes that take the request: where no route of the exact host
+//! does, those of the wildcards are asked, and so on. [`normalise`] and [`normalise_host`] make what is compared.
 
 mod host;
 mod normal;
+mod site;
+
+use std::collections::HashMap;
 
 pub use host::{HOST_BYTES_MAX, HostError, normalise_host};
 pub use normal::{PathError, normalise};
 
+use self::site::{Lengths, Rule, Site};
 use crate::model::Name;
-use crate::model::policy::RoutePolicy;
+use crate::model::policy::{HostPattern, RoutePolicy};
 
-/// All routes of one configuration, in the order in which they are tried.
+/// All routes of one configuration. The cost of a look-up grows with the number of different lengths of prefixes, not
+/// with the number of routes.
 #[derive(Debug)]
 pub struct Table<T> {
-    routes: Vec<T>,
+    exact: HashMap<Box<str>, Site<T>>,
+    /// By suffix, which begins with a dot.
+    wildcard: HashMap<Box<str>, Site<T>>,
+    suffix_lengths: Lengths,
+    any: Site<T>,
 }
 
 /// What of a request a route looks at.
@@ -20,7 +33,7 @@ pub struct Table<T> {
 pub struct Query<'a> {
     /// The number of the listener it came in on.
     pub listener: u32,
-    /// Its host: without port and trailing dot, in any case; `None` in HTTP/1.0 without one.
+    /// Its host: without port and trailing dot (see [`normalise_host`]), in any case; `None` in HTTP/1.0 without one.
     pub host: Option<&'a str>,
     /// Its path in the normal form (see [`normalise`]): unreserved `%XX` decoded, no dot segments.
     pub path: &'a str,
@@ -31,21 +44,74 @@ pub struct Query<'a> {
 impl<T: Copy> Table<T> {
     /// A table without routes.
     pub fn empty() -> Table<T> {
-        Table { routes: Vec::new() }
+        Table {
+            exact: HashMap::new(),
+            wildcard: HashMap::new(),
+            suffix_lengths: Lengths::default(),
+            any: Site::default(),
+        }
     }
 
     /// Sorts the routes so that the most specific comes first. `listener` and `target` translate names; a route whose
     /// name they do not know is left out (validation has refused such files).
     pub fn build(
-        _routes: &[RoutePolicy],
-        _listener: impl Fn(&Name) -> Option<u32>,
-        _target: impl Fn(&Name) -> Option<T>,
+        routes: &[RoutePolicy],
+        listener: impl Fn(&Name) -> Option<u32>,
+        target: impl Fn(&Name) -> Option<T>,
     ) -> Table<T> {
-        Table::empty()
+        let mut table = Table::empty();
+        for route in routes {
+            let Some(target) = target(&route.pool) else { continue };
+            let on = match &route.listener {
+                None => None,
+                Some(name) => match listener(name) {
+                    None => continue,
+                    number => number,
+                },
+            };
+            let rule = Rule { methods: route.methods.clone().into(), listener: on, target };
+            table.site_of(&route.host).add(&route.path, rule);
+        }
+        table
     }
 
-    /// The target of the most specific route that takes the request.
-    pub fn find(&self, _query: &Query<'_>) -> Option<T> {
-        self.routes.first().copied()
+    fn site_of(&mut self, host: &HostPattern) -> &mut Site<T> {
+        match host {
+            HostPattern::Any => &mut self.any,
+            HostPattern::Exact(host) => self.exact.entry((**host).into()).or_default(),
+            HostPattern::Suffix(suffix) => {
+                self.suffix_lengths.add(suffix.len());
+                self.wildcard.entry((**suffix).into()).or_default()
+            }
+        }
+    }
+
+    /// The target of the most specific route that takes the request. Does not allocate.
+    pub fn find(&self, query: &Query<'_>) -> Option<T> {
+        let mut folded = [0; HOST_BYTES_MAX];
+        let of_host = query.host.and_then(|host| self.find_by_host(fold(host, &mut folded)?, query));
+        of_host.or_else(|| self.any.find(query))
+    }
+
+    fn find_by_host(&self, host: &str, query: &Query<'_>) -> Option<T> {
+        if let Some(found) = self.exact.get(host).and_then(|site| site.find(query)) {
+            return Some(found);
+        }
+        // A wildcard stands for at least one byte, so a suffix is shorter than the host.
+        self.suffix_lengths.up_to(host.len().saturating_sub(1)).find_map(|length| {
+            let suffix = host.get(host.len() - length..)?;
+            if suffix.starts_with('.') { self.wildcard.get(suffix)?.find(query) } else { None }
+        })
     }
 }
+
+/// `host` in lower case, in `buffer`; `None` if it is longer than any host of a configuration.
+fn fold<'a>(host: &str, buffer: &'a mut [u8; HOST_BYTES_MAX]) -> Option<&'a str> {
+    let folded = buffer.get_mut(..host.len())?;
+    folded.copy_from_slice(host.as_bytes());
+    folded.make_ascii_lowercase();
+    std::str::from_utf8(folded).ok()
+}
+
+#[cfg(test)]
+mod tests;

@@ -77,7 +77,10 @@ impl Tier {
     pub fn pick(&self, cursor: &AtomicUsize, rng: &mut fastrand::Rng, tried: &[UpstreamId]) -> Option<&Arc<Upstream>> {
         let load = |i: usize| self.upstreams[i].in_flight.load(Ordering::Relaxed);
         let skip = |i: usize| tried.contains(&self.upstreams[i].id);
-        let index = self.picker.pick(cursor, load, rng, skip)?;
+        let index = match tried {
+            [] => self.picker.pick(cursor, load, rng, |_| false),
+            _ => self.picker.pick_other(load, rng, skip),
+        }?;
         Some(&self.upstreams[index])
     }
 }

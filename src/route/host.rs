@@ -29,6 +29,7 @@ pub fn normalise_host(field: &[u8]) -> Result<&str, HostError> {
     let field = std::str::from_utf8(field).map_err(|_| HostError::Malformed)?;
     let (host, port) = match field.find(']') {
         Some(end) => field.split_at(end + 1),
+        None if field.starts_with('[') => return Err(HostError::Malformed),
         None => field.split_at(field.find(':').unwrap_or(field.len())),
     };
     check_port(port)?;

@@ -1,0 +1,49 @@
+//! Turns OpenMetrics text into the Prometheus text format 0.0.4, which differs in its comment lines only: there a counter
+//! and an info are called as their samples are, `_total` and `_info` included, and there is no `# EOF`. Scrapers that do not
+//! ask for OpenMetrics get this.
+
+/// The same series in the older format.
+pub fn from_open_metrics(text: &str) -> String {
+    let mut out = String::with_capacity(text.len() + text.len() / 16);
+    let mut lines = text.lines().peekable();
+    while let Some(line) = lines.next() {
+        if let Some(help) = line.strip_prefix("# HELP ") {
+            // The type, which decides the name, stands in the next line.
+            let kind = lines.peek().and_then(|next| next.strip_prefix("# TYPE ")?.split_once(' '));
+            let (name, text) = help.split_once(' ').unwrap_or((help, ""));
+            let (suffix, _) = legacy_kind(kind.map_or("", |(_, kind)| kind));
+            out.push_str(&format!("# HELP {name}{suffix} {text}\n"));
+        } else if let Some((name, kind)) = line.strip_prefix("# TYPE ").and_then(|rest| rest.split_once(' ')) {
+            let (suffix, kind) = legacy_kind(kind);
+            out.push_str(&format!("# TYPE {name}{suffix} {kind}\n"));
+        } else if !line.starts_with('#') {
+            out.push_str(line);
+            out.push('\n');
+        }
+    }
+    out
+}
+
+/// What the name gets at its end, and what the type is called.
+fn legacy_kind(kind: &str) -> (&'static str, &str) {
+    match kind {
+        "counter" => ("_total", "counter"),
+        "info" => ("_info", "gauge"),
+        "unknown" => ("", "untyped"),
+        other => ("", other),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn counters_and_infos_are_called_as_their_samples_are() {
+        let open = "# HELP a Help.\n# TYPE a counter\na_total 1\n# HELP b B\n# TYPE b info\nb_info{x=\"#\"} 1\n\
+                    # HELP c C\n# TYPE c gauge\nc 2\n# EOF\n";
+        let want = "# HELP a_total Help.\n# TYPE a_total counter\na_total 1\n# HELP b_info B\n# TYPE b_info gauge\n\
+                    b_info{x=\"#\"} 1\n# HELP c C\n# TYPE c gauge\nc 2\n";
+        assert_eq!(from_open_metrics(open), want);
+    }
+}

@@ -1,0 +1,257 @@
+//! The order of routes: tables of what wins, and a comparison with a linear scan that spells the order out.
+
+use std::sync::Arc;
+
+use proptest::prelude::*;
+use proptest::sample::select;
+
+use super::*;
+use crate::model::policy::PathPattern;
+
+/// `HOST PATH [METHOD,METHOD] [@LISTENER] -> POOL`; a path with `=` before it is exact, a host `*` is any.
+fn route(text: &str) -> RoutePolicy {
+    let (conditions, pool) = text.split_once(" -> ").expect("a route has an arrow");
+    let mut words = conditions.split(' ');
+    let host = match words.next().expect("a host") {
+        "*" => HostPattern::Any,
+        host => match host.strip_prefix('*') {
+            Some(suffix) => HostPattern::Suffix(suffix.into()),
+            None => HostPattern::Exact(host.into()),
+        },
+    };
+    let path = match words.next().expect("a path") {
+        path if path.starts_with('=') => PathPattern::Exact(path[1..].into()),
+        path => PathPattern::Prefix(path.into()),
+    };
+    let (mut methods, mut listener) = (Vec::new(), None);
+    for word in words {
+        match word.strip_prefix('@') {
+            Some(name) => listener = Some(Name::try_new(name).expect("a name")),
+            None => methods = word.split(',').map(Arc::from).collect(),
+        }
+    }
+    RoutePolicy { host, path, methods, listener, pool: Name::try_new(pool).expect("a name") }
+}
+
+/// Listener `l3` is number 3.
+fn listener_number(name: &Name) -> Option<u32> {
+    name.as_str().strip_prefix('l')?.parse().ok()
+}
+
+/// A table whose targets are places in the file.
+fn numbered(routes: &[RoutePolicy]) -> Table<usize> {
+    let named: Vec<RoutePolicy> = routes
+        .iter()
+        .enumerate()
+        .map(|(i, route)| RoutePolicy { pool: Name::try_new(&i.to_string()).expect("a name"), ..route.clone() })
+        .collect();
+    Table::build(&named, listener_number, |pool| pool.as_str().parse().ok())
+}
+
+#[track_caller]
+fn check(routes: &[&str], cases: &[(&str, Option<&str>)]) {
+    let routes: Vec<_> = routes.iter().map(|r| route(r)).collect();
+    let table = numbered(&routes);
+    for (request, want) in cases {
+        let mut words = request.split(' ');
+        let mut word = |default| words.next().filter(|w| *w != "-").unwrap_or(default);
+        let (host, path, method, listener) = (word(""), word("/"), word("GET"), word("0"));
+        let host = (!host.is_empty()).then_some(host);
+        let query = Query { listener: listener.parse().expect("a number"), host, path, method };
+        let found = table.find(&query).map(|i| routes[i].pool.as_str());
+        assert_eq!(found, *want, "{request}");
+    }
+}
+
+#[test]
+fn an_exact_host_wins_over_the_longest_wildcard_and_that_over_any() {
+    check(
+        &["* / -> any", "*.example.com / -> wide", "*.eu.example.com / -> narrow", "a.eu.example.com / -> exact"],
+        &[
+            ("a.eu.example.com", Some("exact")),
+            ("A.EU.Example.COM", Some("exact")),
+            ("b.eu.example.com", Some("narrow")),
+            ("x.b.eu.example.com", Some("narrow")),
+            ("eu.example.com", Some("wide")),
+            ("b.example.com", Some("wide")),
+            ("example.com", Some("any")),
+            (".example.com", Some("any")),
+            ("badexample.com", Some("any")),
+            ("other.org", Some("any")),
+            ("-", Some("any")),
+        ],
+    );
+}
+
+#[test]
+fn a_less_specific_host_is_asked_when_the_more_specific_one_takes_nothing() {
+    check(
+        &["a.example.com /v1 -> v1", "*.example.com /v2 -> v2", "* =/v3 -> v3"],
+        &[
+            ("a.example.com /v1", Some("v1")),
+            ("a.example.com /v2", Some("v2")),
+            ("a.example.com /v3", Some("v3")),
+            ("a.example.com /v4", None),
+            ("- /v1", None),
+            ("- /v3", Some("v3")),
+        ],
+    );
+}
+
+#[test]
+fn a_prefix_ends_at_a_segment_boundary_and_the_longest_wins() {
+    check(
+        &["* /v1 -> v1", "* /v1/users -> users", "* =/v1/users -> exact", "* /a%2Fb -> escaped"],
+        &[
+            ("- /v1", Some("v1")),
+            ("- /v1/", Some("v1")),
+            ("- /v1/x/y", Some("v1")),
+            ("- /v10", None),
+            ("- /v1%2Fx", None),
+            ("- /V1", None),
+            ("- /v", None),
+            ("- /", None),
+            ("- /v1/users", Some("exact")),
+            ("- /v1/users/", Some("users")),
+            ("- /v1/users/42", Some("users")),
+            ("- /v1/users42", Some("v1")),
+            ("- /v1//users", Some("v1")),
+            ("- //v1", None),
+            ("- /a%2Fb/c", Some("escaped")),
+            ("- /a/b", None),
+        ],
+    );
+}
+
+#[test]
+fn the_root_takes_everything_and_a_long_host_only_what_names_none() {
+    let long = format!("{}.example.com /x", "a".repeat(250));
+    check(
+        &["* / -> root", "*.example.com / -> wide"],
+        &[("- /", Some("root")), ("- /x/y", Some("root")), ("- *", Some("root")), (&long, Some("root"))],
+    );
+}
+
+#[test]
+fn more_conditions_win_over_fewer_and_the_file_decides_the_rest() {
+    check(
+        &[
+            "* /x -> plain",
+            "* /x GET,HEAD -> read",
+            "* /x @l1 -> one",
+            "* /x POST @l1 -> post",
+            "* /y @l2 -> first",
+            "* /y GET -> second",
+        ],
+        &[
+            ("- /x PUT", Some("plain")),
+            ("- /x GET", Some("read")),
+            ("- /x HEAD 1", Some("read")),
+            ("- /x get", Some("plain")),
+            ("- /x PUT 1", Some("one")),
+            ("- /x POST 1", Some("post")),
+            ("- /x POST 2", Some("plain")),
+            ("- /y GET 2", Some("first")),
+            ("- /y GET 3", Some("second")),
+            ("- /y POST 3", None),
+        ],
+    );
+}
+
+#[test]
+fn a_prefix_whose_conditions_fail_leaves_the_request_to_a_shorter_one() {
+    check(
+        &["* / -> root", "* /v1 -> v1", "* /v1/users DELETE -> admin", "* =/v1/users PUT -> put"],
+        &[
+            ("- /v1/users DELETE", Some("admin")),
+            ("- /v1/users PUT", Some("put")),
+            ("- /v1/users GET", Some("v1")),
+            ("- /v2 DELETE", Some("root")),
+        ],
+    );
+}
+
+#[test]
+fn an_empty_table_takes_nothing() {
+    let query = Query { listener: 0, host: Some("a"), path: "/", method: "GET" };
+    assert_eq!(Table::<u32>::empty().find(&query), None);
+}
+
+#[test]
+fn a_route_with_an_unknown_name_is_left_out() {
+    let routes = [route("* / @nowhere -> 1"), route("* / -> nothing"), route("* /x -> 2")];
+    let table = Table::build(&routes, listener_number, |pool| pool.as_str().parse::<u32>().ok());
+    let query = Query { listener: 0, host: None, path: "/x", method: "GET" };
+    assert_eq!(table.find(&query), Some(2));
+    assert_eq!(table.find(&Query { path: "/", ..query }), None);
+}
+
+/// The rule itself, as plainly as it can be said: of all routes that take the request, the greatest by this key.
+fn reference(routes: &[RoutePolicy], query: &Query<'_>) -> Option<usize> {
+    let host = query.host.map(str::to_ascii_lowercase);
+    let takes_host = |pattern: &HostPattern| match (pattern, &host) {
+        (HostPattern::Any, _) => Some((0, 0)),
+        (HostPattern::Suffix(s), Some(h)) if h.len() > s.len() && h.ends_with(&**s) => Some((1, s.len())),
+        (HostPattern::Exact(e), Some(h)) if **e == **h => Some((2, 0)),
+        (HostPattern::Suffix(_) | HostPattern::Exact(_), _) => None,
+    };
+    let takes_path = |pattern: &PathPattern| match pattern {
+        PathPattern::Exact(p) => (**p == *query.path).then_some((1, 0)),
+        PathPattern::Prefix(p) if **p == *"/" => Some((0, 0)),
+        PathPattern::Prefix(p) => {
+            let below = query.path.strip_prefix(&**p)?;
+            (below.is_empty() || below.starts_with('/')).then_some((0, p.len()))
+        }
+    };
+    let keys = routes.iter().enumerate().filter_map(|(i, route)| {
+        let key = (takes_host(&route.host)?, takes_path(&route.path)?);
+        let by_method = route.methods.is_empty() || route.methods.iter().any(|m| **m == *query.method);
+        let by_listener = route.listener.as_ref().is_none_or(|l| listener_number(l) == Some(query.listener));
+        let conditions = usize::from(!route.methods.is_empty()) + usize::from(route.listener.is_some());
+        (by_method && by_listener).then_some((key, conditions, std::cmp::Reverse(i)))
+    });
+    keys.max().map(|(_, _, std::cmp::Reverse(i))| i)
+}
+
+const HOSTS: [&str; 6] = ["a", "b.a", "c.b.a", "x.c.b.a", "b", "ab.a"];
+const PATHS: [&str; 9] = ["/", "/a", "/a/b", "/a/b/c", "/ab", "/a/", "//", "/a//b", "/b"];
+
+fn routes() -> impl Strategy<Value = Vec<RoutePolicy>> {
+    let host = prop_oneof![
+        Just(HostPattern::Any),
+        select(&HOSTS[..]).prop_map(|h| HostPattern::Exact(h.into())),
+        select(&HOSTS[..]).prop_map(|h| HostPattern::Suffix(format!(".{h}").into())),
+    ];
+    let path = prop_oneof![
+        select(&["/", "/a", "/a/b", "/a/b/c", "/ab", "/b"][..]).prop_map(|p| PathPattern::Prefix(p.into())),
+        select(&PATHS[..]).prop_map(|p| PathPattern::Exact(p.into())),
+    ];
+    let methods = proptest::sample::subsequence(vec!["GET", "POST"], 0..=2);
+    let listener = proptest::option::of(select(&["l0", "l1"][..]));
+    let route = (host, path, methods, listener).prop_map(|(host, path, methods, listener)| RoutePolicy {
+        host,
+        path,
+        methods: methods.into_iter().map(Arc::from).collect(),
+        listener: listener.map(|l| Name::try_new(l).expect("a name")),
+        pool: Name::try_new("p").expect("a name"),
+    });
+    proptest::collection::vec(route, 0..30)
+}
+
+proptest! {
+    #[test]
+    fn the_table_finds_what_a_linear_scan_finds(routes in routes()) {
+        let table = numbered(&routes);
+        let hosts = HOSTS.into_iter().map(Some).chain([None, Some("C.B.A"), Some(".a"), Some("z.z.a")]);
+        for host in hosts {
+            for path in PATHS.into_iter().chain(["/a/b/d", "/abc", "*", ""]) {
+                for method in ["GET", "POST", "PUT"] {
+                    for listener in [0, 1, 2] {
+                        let query = Query { listener, host, path, method };
+                        prop_assert_eq!(table.find(&query), reference(&routes, &query), "{:?}", query);
+                    }
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,236 @@
+//! How one log line looks. Human: `2026-11-21 10:00:00.123 INFO  Health changed pool=api upstream=127.0.0.1:9001`, with
+//! values quoted and escaped where they would not be one word. JSON: one flat object per line.
+
+use std::fmt::{self, Write as _};
+
+use jiff::Timestamp;
+use serde_json::{Map, Value};
+use tracing::field::{Field, Visit};
+use tracing::{Event, Level, Subscriber};
+use tracing_log::NormalizeEvent;
+use tracing_subscriber::fmt::format::Writer;
+use tracing_subscriber::fmt::{FmtContext, FormatEvent, FormatFields};
+use tracing_subscriber::registry::LookupSpan;
+
+/// The look of log lines.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Look {
+    /// For people.
+    Human {
+        /// With colours.
+        colour: bool,
+    },
+    /// For machines.
+    Json,
+}
+
+impl<S, N> FormatEvent<S, N> for Look
+where
+    S: Subscriber + for<'a> LookupSpan<'a>,
+    N: for<'a> FormatFields<'a> + 'static,
+{
+    fn format_event(&self, _: &FmtContext<'_, S, N>, mut writer: Writer<'_>, event: &Event<'_>) -> fmt::Result {
+        let normalized = event.normalized_metadata();
+        let metadata = normalized.as_ref().unwrap_or_else(|| event.metadata());
+        let mut line = Line { time: Timestamp::now(), level: *metadata.level(), ..Line::default() };
+        event.record(&mut line);
+        if !metadata.target().starts_with("roundsman") {
+            line.fields.push(("target", Value::from(metadata.target())));
+        }
+        match self {
+            Look::Human { colour } => line.write_human(&mut writer, *colour),
+            Look::Json => line.write_json(&mut writer),
+        }
+    }
+}
+
+/// One event, before it is a text.
+struct Line {
+    time: Timestamp,
+    level: Level,
+    message: String,
+    fields: Vec<(&'static str, Value)>,
+}
+
+impl Default for Line {
+    fn default() -> Line {
+        Line { time: Timestamp::UNIX_EPOCH, level: Level::INFO, message: String::new(), fields: Vec::new() }
+    }
+}
+
+impl Line {
+    fn write_human(&self, to: &mut impl fmt::Write, colour: bool) -> fmt::Result {
+        let paint = |code: &'static str| if colour { code } else { "" };
+        let (bold, dim, reset) = (paint("\x1b[1m"), paint("\x1b[2m"), paint("\x1b[0m"));
+        let level = paint(match self.level {
+            Level::ERROR => "\x1b[31m",
+            Level::WARN => "\x1b[33m",
+            Level::INFO => "\x1b[32m",
+            Level::DEBUG => "\x1b[34m",
+            Level::TRACE => "\x1b[35m",
+        });
+        write!(to, "{dim}{}{reset} ", self.time.strftime("%Y-%m-%d %H:%M:%S%.3f"))?;
+        write!(to, "{level}{:<5}{reset} {bold}{}{reset}", self.level.as_str(), Visible(&self.message))?;
+        for (name, value) in &self.fields {
+            write!(to, " {dim}{name}={reset}")?;
+            match value {
+                Value::String(text) => write!(to, "{}", Word(text))?,
+                other => write!(to, "{other}")?,
+            }
+        }
+        writeln!(to)
+    }
+
+    fn write_json(self, to: &mut impl fmt::Write) -> fmt::Result {
+        let mut object = Map::new();
+        object.insert("time".into(), self.time.strftime("%Y-%m-%dT%H:%M:%S%.3fZ").to_string().into());
+        object.insert("level".into(), self.level.as_str().to_ascii_lowercase().into());
+        object.insert("message".into(), self.message.into());
+        for (name, value) in self.fields {
+            object.entry(name).or_insert(value);
+        }
+        writeln!(to, "{}", Value::Object(object))
+    }
+
+    fn push(&mut self, field: &Field, value: Value) {
+        match (field.name(), value) {
+            // Where a record of the `log` crate came from is in its metadata.
+            (name, _) if name.starts_with("log.") => {}
+            ("message", Value::String(text)) => self.message = text,
+            (name, value) => self.fields.push((name, value)),
+        }
+    }
+}
+
+impl Visit for Line {
+    fn record_f64(&mut self, field: &Field, value: f64) {
+        self.push(field, Value::from(value));
+    }
+
+    fn record_i64(&mut self, field: &Field, value: i64) {
+        self.push(field, Value::from(value));
+    }
+
+    fn record_u64(&mut self, field: &Field, value: u64) {
+        self.push(field, Value::from(value));
+    }
+
+    fn record_bool(&mut self, field: &Field, value: bool) {
+        self.push(field, Value::from(value));
+    }
+
+    fn record_str(&mut self, field: &Field, value: &str) {
+        self.push(field, Value::from(value));
+    }
+
+    fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {
+        self.push(field, Value::from(format!("{value:?}")));
+    }
+}
+
+/// A text as one word: quoted where it has spaces, quotes, an equals sign or nothing in it.
+struct Word<'a>(&'a str);
+
+impl fmt::Display for Word<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let plain = |c: char| !c.is_whitespace() && !c.is_control() && !matches!(c, '"' | '=' | '\\');
+        if !self.0.is_empty() && self.0.chars().all(plain) {
+            return f.write_str(self.0);
+        }
+        f.write_char('"')?;
+        for c in self.0.chars() {
+            match c {
+                '"' | '\\' => write!(f, "\\{c}")?,
+                c => write!(f, "{}", Visible(c.encode_utf8(&mut [0; 4])))?,
+            }
+        }
+        f.write_char('"')
+    }
+}
+
+/// A text without control characters: each is shown as its escape, so that nothing moves the cursor or begins a line.
+struct Visible<'a>(&'a str);
+
+impl fmt::Display for Visible<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for c in self.0.chars() {
+            if c.is_control() { write!(f, "{}", c.escape_default())? } else { f.write_char(c)? }
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io;
+    use std::sync::Arc;
+
+    use parking_lot::Mutex;
+
+    use super::*;
+
+    /// What an event looks like.
+    fn shown(look: Look, log: impl FnOnce()) -> String {
+        #[derive(Clone, Default)]
+        struct Kept(Arc<Mutex<Vec<u8>>>);
+        impl io::Write for Kept {
+            fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+                self.0.lock().extend_from_slice(bytes);
+                Ok(bytes.len())
+            }
+            fn flush(&mut self) -> io::Result<()> {
+                Ok(())
+            }
+        }
+        let kept = Kept::default();
+        let to = kept.clone();
+        let subscriber = tracing_subscriber::fmt().event_format(look).with_writer(move || to.clone()).finish();
+        tracing::subscriber::with_default(subscriber, log);
+        let bytes = kept.0.lock().clone();
+        String::from_utf8(bytes).unwrap()
+    }
+
+    fn health_changed() {
+        let upstream: std::net::SocketAddr = "127.0.0.1:9001".parse().unwrap();
+        let reason = "200 in 1.9 ms";
+        tracing::info!(pool = "api", %upstream, healthy_left = 2, code = %"L7OK", reason, "Health changed");
+    }
+
+    #[test]
+    fn a_human_line_reads_as_a_sentence_with_fields() {
+        let line = shown(Look::Human { colour: false }, health_changed);
+        let (time, rest) = line.split_at(24);
+        assert!(jiff::civil::DateTime::strptime("%Y-%m-%d %H:%M:%S%.f ", time).is_ok(), "{time:?}");
+        let want =
+            "INFO  Health changed pool=api upstream=127.0.0.1:9001 healthy_left=2 code=L7OK reason=\"200 in 1.9 ms\"\n";
+        assert_eq!(rest, want);
+    }
+
+    #[test]
+    fn a_json_line_is_one_flat_object_with_numbers_as_numbers() {
+        let line = shown(Look::Json, health_changed);
+        let value: Value = serde_json::from_str(&line).unwrap();
+        assert_eq!((&value["level"], &value["message"]), (&"info".into(), &"Health changed".into()));
+        assert_eq!((&value["upstream"], &value["healthy_left"]), (&"127.0.0.1:9001".into(), &2.into()));
+        assert!(value["time"].as_str().unwrap().ends_with('Z'));
+        assert_eq!(line.matches('\n').count(), 1);
+    }
+
+    #[test]
+    fn what_an_upstream_says_cannot_forge_a_line_or_move_the_cursor() {
+        let log = || tracing::warn!(reason = "a\n2026 INFO  Forged\x1b[2J\"", "x\ny");
+        for look in [Look::Human { colour: false }, Look::Json] {
+            let line = shown(look, log);
+            assert_eq!(line.matches('\n').count(), 1, "{line:?}");
+            assert!(!line.contains('\x1b'), "{line:?}");
+        }
+        let human = shown(Look::Human { colour: false }, log);
+        assert!(human.contains(r#"x\ny reason="a\n2026 INFO  Forged\u{1b}[2J\"""#), "{human}");
+    }
+
+    #[test]
+    fn colour_comes_only_when_asked_for() {
+        assert!(!shown(Look::Human { colour: false }, health_changed).contains('\x1b'));
+        assert!(shown(Look::Human { colour: true }, health_changed).contains("\x1b[32mINFO \x1b[0m"));
+    }
+}
