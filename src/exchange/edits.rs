@@ -293,3 +293,171 @@ fn put(out: &mut Vec<u8>, parts: &[&[u8]]) {
         out.extend_from_slice(part);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::head::{Limits, parse, parse_response};
+    use super::super::judge::{Method, judge};
+    use super::super::response::{Asked, judge_response};
+    use super::*;
+
+    /// The head that goes upstream, to 10.0.0.7:80, for a client at 192.0.2.1.
+    fn sent(head: &str) -> String {
+        let head = format!("{head}\r\n\r\n");
+        let head = parse(head.as_bytes(), &Limits::REQUEST).unwrap().unwrap();
+        let facts = judge(&head).unwrap();
+        let mut edits = RequestEdits::new(&head, &facts, Some("::ffff:192.0.2.1".parse().unwrap()), Scheme::Http);
+        edits.aim(&"10.0.0.9:80".parse().unwrap());
+        edits.aim(&"10.0.0.7:80".parse().unwrap());
+        let mut out = Vec::new();
+        edits.write_to(&head, &mut out);
+        String::from_utf8(out).unwrap()
+    }
+
+    const FORWARDED: &str = "X-Forwarded-For: 192.0.2.1\r\nX-Forwarded-Proto: http\r\nX-Forwarded-Host: a\r\n";
+
+    #[test]
+    fn hop_by_hop_fields_and_claims_about_the_client_do_not_go_upstream() {
+        for dropped in [
+            "Connection: keep-alive",
+            "Keep-Alive: timeout=5",
+            "Proxy-Connection: keep-alive",
+            "TE: trailers",
+            "Upgrade: h2c",
+            "HTTP2-Settings: AAA",
+            "Proxy-Authorization: Basic x",
+            "X-Forwarded-For: 6.6.6.6",
+            "x-forwarded-proto: https",
+            "X-Forwarded-Host: evil",
+            "X-Forwarded-Port: 1",
+            "X_Forwarded_For: 6.6.6.6",
+            "Forwarded: for=6.6.6.6",
+            "X-Real-IP: 6.6.6.6",
+            "x_real_ip: 6.6.6.6",
+            "Expect: 100-continue",
+            "Connection: X-Mine, close\r\nX-Mine: 1\r\nx-mine: 2",
+            "X-Mine: 1\r\nConnection: close\r\nConnection: other, x-mine",
+        ] {
+            let want = format!("GET /x HTTP/1.1\r\n{FORWARDED}Host: a\r\nA: b\r\n\r\n");
+            assert_eq!(sent(&format!("GET /x HTTP/1.1\r\nHost: a\r\n{dropped}\r\nA: b")), want, "{dropped}");
+        }
+    }
+
+    #[test]
+    fn what_belongs_to_the_request_goes_as_it_came() {
+        for kept in [
+            "Content-Length: 5",
+            "Transfer-Encoding: chunked",
+            "Content-Length: 5\r\nExpect: 100-continue",
+            "Authorization: Bearer x",
+            "Cookie: a=b\r\nCookie: c=d",
+            "Trailer: X-Sum",
+            "Sec-WebSocket-Key: x",
+            "Via: 1.1 x",
+            "Date: today",
+            "x-MixedCase: \u{e9}",
+        ] {
+            let want = format!("POST /%7e?q HTTP/1.1\r\n{FORWARDED}Host: a\r\n{kept}\r\n\r\n");
+            assert_eq!(sent(&format!("POST /%7e?q HTTP/1.1\r\nHost: a\r\n{kept}")), want);
+        }
+    }
+
+    #[test]
+    fn there_is_always_one_host_and_a_path() {
+        let (for_, proto) = ("X-Forwarded-For: 192.0.2.1\r\n", "X-Forwarded-Proto: http\r\n");
+        for (head, want) in [
+            // Without a Host nobody can say which one the client meant.
+            ("GET / HTTP/1.0", format!("GET / HTTP/1.1\r\nHost: 10.0.0.7:80\r\n{for_}{proto}\r\n")),
+            ("GET / HTTP/1.0\r\nHost: a", format!("GET / HTTP/1.1\r\n{FORWARDED}Host: a\r\n\r\n")),
+            ("GET http://a:81/x HTTP/1.0", {
+                format!("GET /x HTTP/1.1\r\nHost: a:81\r\n{for_}{proto}X-Forwarded-Host: a:81\r\n\r\n")
+            }),
+            ("GET http://a?q HTTP/1.1\r\nHost: a", format!("GET /?q HTTP/1.1\r\n{FORWARDED}Host: a\r\n\r\n")),
+        ] {
+            assert_eq!(sent(head), want, "{head:?}");
+        }
+        let unix = "unix:/run/a.sock".parse().unwrap();
+        let head = parse(b"GET / HTTP/1.0\r\n\r\n", &Limits::REQUEST).unwrap().unwrap();
+        let mut edits = RequestEdits::new(&head, &judge(&head).unwrap(), None, Scheme::Https);
+        edits.aim(&unix);
+        let sets: Vec<_> = edits.sets().collect();
+        assert_eq!(
+            sets,
+            [("Host", &b"localhost"[..]), ("X-Forwarded-Proto", b"https")],
+            "a unix client has no address"
+        );
+    }
+
+    #[test]
+    fn a_websocket_is_asked_for_in_our_own_words() {
+        let asked = "GET /ws HTTP/1.1\r\nHost: a\r\nConnection: keep-alive, Upgrade, X-Mine\r\nUpgrade: WebSocket\r\nX-Mine: 1\r\n\
+                     Sec-WebSocket-Key: x";
+        let want = format!(
+            "GET /ws HTTP/1.1\r\n{FORWARDED}Connection: Upgrade\r\nUpgrade: websocket\r\nHost: a\r\nSec-WebSocket-Key: x\r\n\r\n"
+        );
+        assert_eq!(sent(asked), want);
+    }
+
+    /// What the client sees of an answer.
+    fn delivered(answer: &str, method: Method, version: Version) -> String {
+        let answer = format!("{answer}\r\n\r\n");
+        let head = parse_response(answer.as_bytes(), &Limits::RESPONSE).unwrap().unwrap();
+        let asked = Asked { method, version, upgrade: true };
+        let fields: Vec<_> = head.fields.iter().map(|field| (field.name, field.value)).collect();
+        let (_, edits) = judge_response(asked, head.status, fields.into_iter()).unwrap();
+        let mut out = Vec::new();
+        edits.write_to(&head, version, edits.close(), &mut out);
+        String::from_utf8(out).unwrap()
+    }
+
+    #[test]
+    fn hop_by_hop_fields_do_not_reach_the_client() {
+        for dropped in [
+            "Connection: close",
+            "Keep-Alive: timeout=5",
+            "Proxy-Connection: close",
+            "Proxy-Authenticate: Basic",
+            "Proxy-Authentication-Info: x",
+            "Upgrade: h2,h2c",
+            "TE: x",
+            "Connection: X-Mine, Content-Length\r\nX-Mine: 1",
+        ] {
+            let answer = format!(
+                "HTTP/1.0 200 Fine\r\nServer: x\r\n{dropped}\r\nContent-Length: 5\r\nSet-Cookie: a\r\nSet-Cookie: b"
+            );
+            let want = "HTTP/1.1 200 Fine\r\nServer: x\r\nContent-Length: 5\r\nSet-Cookie: a\r\nSet-Cookie: b\r\n\r\n";
+            assert_eq!(delivered(&answer, Method::Get, Version::Http11), want, "{dropped}");
+        }
+    }
+
+    #[test]
+    fn the_client_can_always_tell_where_the_answer_ends() {
+        use Version::{Http10, Http11};
+        for (answer, method, version, want) in [
+            ("200 OK\r\nTransfer-Encoding: chunked", Method::Get, Http11, "200 OK\r\nTransfer-Encoding: chunked\r\n"),
+            ("200 OK\r\nTransfer-Encoding: chunked", Method::Get, Http10, "200 OK\r\nConnection: close\r\n"),
+            (
+                "200 OK\r\nContent-Length: 5",
+                Method::Get,
+                Http10,
+                "200 OK\r\nContent-Length: 5\r\nConnection: keep-alive\r\n",
+            ),
+            ("200 OK", Method::Get, Http11, "200 OK\r\nConnection: close\r\n"),
+            ("200 OK", Method::Head, Http11, "200 OK\r\n"),
+            ("200 OK\r\nContent-Length: 5", Method::Head, Http11, "200 OK\r\nContent-Length: 5\r\n"),
+            ("204 None\r\nContent-Length: 5", Method::Get, Http11, "204 None\r\n"),
+            ("204 None\r\nTransfer-Encoding: chunked", Method::Get, Http11, "204 None\r\n"),
+            ("304 Same\r\nContent-Length: 5", Method::Get, Http11, "304 Same\r\nContent-Length: 5\r\n"),
+            ("103 Early\r\nLink: x\r\nContent-Length: 5", Method::Get, Http11, "103 Early\r\nLink: x\r\n"),
+            (
+                "101 Switch\r\nConnection: x, Upgrade\r\nUpgrade: WebSocket\r\nSec-WebSocket-Accept: y",
+                Method::Get,
+                Http11,
+                "101 Switch\r\nSec-WebSocket-Accept: y\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n",
+            ),
+        ] {
+            let got = delivered(&format!("HTTP/1.1 {answer}"), method, version);
+            assert_eq!(got, format!("HTTP/1.1 {want}\r\n"), "{answer:?}");
+        }
+    }
+}

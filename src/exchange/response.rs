@@ -108,3 +108,81 @@ fn judge<'a>(
     };
     Ok((framing, ResponseEdits::new(status, connection, delivery)))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const GET: Asked = Asked { method: Method::Get, version: Version::Http11, upgrade: false };
+
+    fn framing(asked: Asked, status: u16, fields: &[(&str, &str)]) -> Option<ResponseFraming> {
+        let fields = fields.iter().map(|(name, value)| (name.as_bytes(), value.as_bytes()));
+        match judge_response(asked, status, fields) {
+            Ok((framing, _)) => Some(framing),
+            Err(refusal) => {
+                assert_eq!(refusal.reason, AnswerReason::BadResponse);
+                None
+            }
+        }
+    }
+
+    #[test]
+    fn an_answer_ends_in_one_place() {
+        use ResponseFraming::*;
+        let head = Asked { method: Method::Head, ..GET };
+        let (length, chunked) = (("Content-Length", "5"), ("Transfer-Encoding", "chunked"));
+        for (asked, status, fields, want) in [
+            (GET, 200, &[][..], Some(UntilClose)),
+            (GET, 200, &[length], Some(Length(5))),
+            (GET, 200, &[chunked], Some(Chunked)),
+            (GET, 404, &[("content-length", "0")], Some(Length(0))),
+            (head, 200, &[length], Some(None)),
+            (head, 200, &[chunked], Some(None)),
+            (head, 200, &[], Some(None)),
+            (GET, 204, &[length], Some(None)),
+            (GET, 304, &[length], Some(None)),
+            (GET, 100, &[], Some(None)),
+            (GET, 103, &[length], Some(None)),
+            (GET, 200, &[length, chunked], Option::None),
+            (GET, 200, &[length, length], Option::None),
+            (GET, 200, &[chunked, chunked], Option::None),
+            (GET, 200, &[("Content-Length", "5, 5")], Option::None),
+            (GET, 200, &[("Content-Length", "-1")], Option::None),
+            (GET, 200, &[("Transfer-Encoding", "gzip")], Option::None),
+            (GET, 200, &[("Transfer-Encoding", "gzip, chunked")], Option::None),
+            (head, 200, &[("Content-Length", "x")], Option::None),
+            (GET, 200, &[("X", "a\r\nSet-Cookie: b")], Option::None),
+            (GET, 200, &[("X", "a\0")], Option::None),
+            (GET, 200, &[("X Y", "a")], Option::None),
+            (GET, 99, &[], Option::None),
+            (GET, 600, &[], Option::None),
+        ] {
+            assert_eq!(framing(asked, status, fields), want, "{status} {fields:?}");
+        }
+    }
+
+    #[test]
+    fn protocols_are_switched_only_as_asked() {
+        let asked = Asked { upgrade: true, ..GET };
+        let websocket = [("Connection", "Upgrade"), ("Upgrade", "WebSocket")];
+        assert_eq!(framing(asked, 101, &websocket), Some(ResponseFraming::None));
+        assert_eq!(framing(GET, 101, &websocket), None);
+        assert_eq!(framing(asked, 101, &[]), None);
+        assert_eq!(framing(asked, 101, &[("Upgrade", "h2c")]), None);
+        assert_eq!(framing(asked, 101, &[("Upgrade", "websocket"), ("Upgrade", "websocket")]), None);
+        assert_eq!(framing(asked, 426, &[("Upgrade", "a"), ("Upgrade", "b"), ("Content-Length", "0")]), {
+            Some(ResponseFraming::Length(0))
+        });
+    }
+
+    #[test]
+    fn a_client_of_http_1_0_sees_no_interim_answer() {
+        let none: [(&[u8], &[u8]); 0] = [];
+        for (version, status, want) in
+            [(Version::Http10, 100, true), (Version::Http10, 200, false), (Version::Http11, 103, false)]
+        {
+            let (_, edits) = judge_response(Asked { version, ..GET }, status, none.into_iter()).unwrap();
+            assert_eq!(edits.hidden(), want, "{version:?} {status}");
+        }
+    }
+}
