@@ -1,5 +1,7 @@
 //! Wires everything: start, reload, shutdown. The only room that knows all the others.
 
+pub mod load;
+
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;

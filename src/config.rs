@@ -1,1 +1,109 @@
-//! Placeholder head, replaced with the room's own.
+//! The configuration file: text in, a [`Config`] that cannot be wrong out, or every mistake at once with its place.
+//!
+//! Pure. The caller has read the bytes; what a file refers to (environment variables, secret files) comes through
+//! [`Env`]. The stages: `document` (bytes to TOML, bounded), `raw` (what each key may hold; unknown and later keys),
+//! `validate` (what must agree with what), [`diff`] (what a reload changes). Imported by `app` and `cli` only.
+
+pub mod diagnostic;
+pub mod diff;
+mod document;
+mod expand;
+mod raw;
+mod read;
+mod report;
+pub mod schema;
+mod table;
+pub mod units;
+mod validate;
+mod values;
+
+use std::path::Path;
+
+pub use diagnostic::{Diagnostic, Severity};
+
+use crate::model::policy::Config;
+use report::Report;
+
+/// The most bytes of a file that are read.
+pub const FILE_BYTES_MAX: usize = 16 << 20;
+
+/// A file that has been read.
+#[derive(Debug, Clone, Copy)]
+pub struct Source<'a> {
+    /// Its name, as diagnostics show it.
+    pub file: &'a str,
+    /// Its content.
+    pub text: &'a [u8],
+}
+
+/// What a configuration may refer to outside its file.
+pub trait Env {
+    /// The value of an environment variable; `None` where it is not set.
+    ///
+    /// # Errors
+    /// A sentence where it is set to something that is not UTF-8.
+    fn var(&self, name: &str) -> Result<Option<String>, String>;
+
+    /// The text of a secret's file. A relative path is taken from the working directory.
+    ///
+    /// # Errors
+    /// A sentence where it cannot be read, is too large, or is not UTF-8.
+    fn read_file(&self, path: &Path) -> Result<String, String>;
+}
+
+/// A configuration without mistakes.
+#[derive(Debug, Clone)]
+pub struct Parsed {
+    /// What it says.
+    pub config: Config,
+    /// What is allowed and yet looks like a mistake.
+    pub warnings: Vec<Diagnostic>,
+}
+
+/// Reads a configuration.
+///
+/// # Errors
+/// Every mistake and warning, in the order of the file, 100 at most and one that counts the rest. The file is refused as
+/// a whole.
+pub fn parse(source: &Source<'_>, env: &dyn Env) -> Result<Parsed, Vec<Diagnostic>> {
+    let mut report = Report::new(source.file);
+    let text = match document::text(source.text) {
+        Ok(text) => text,
+        Err(problem) => {
+            report.whole_file(problem);
+            return Err(report.finish(""));
+        }
+    };
+    let config = read_and_validate(text, env, &mut report);
+    let failed = report.has_errors();
+    let diagnostics = report.finish(text);
+    match config {
+        Some(config) if !failed => Ok(Parsed { config, warnings: diagnostics }),
+        _ => Err(diagnostics),
+    }
+}
+
+/// The configuration of `roundsman run --listen ADDR --to ADDR,ADDR`, as the text of a file.
+pub fn inline(listen: &str, to: &[String]) -> String {
+    let quote = |text: &str| toml::Value::String(text.to_owned()).to_string();
+    let upstreams: Vec<String> = to.iter().map(|address| quote(address)).collect();
+    format!(
+        "[listeners.default]\naddress = {}\npool = \"default\"\n\n[pools.default]\nupstreams = [{}]\n",
+        quote(listen),
+        upstreams.join(", "),
+    )
+}
+
+fn read_and_validate(text: &str, env: &dyn Env, report: &mut Report) -> Option<Config> {
+    let document = document::parse(text, report)?;
+    let raw = {
+        let mut reader = read::Reader::new(text, env, report);
+        raw::File::read_document(document.table.get_ref(), &mut reader)
+    };
+    if document.broken {
+        // What spans several keys would be judged on half a file; what one key says is already reported.
+        report.drop_where_syntax_is_broken(text);
+        return None;
+    }
+    validate::validate(&raw, report)
+}

@@ -1,0 +1,202 @@
+//! Reads a configuration from the world: the file, the environment, the files of secrets. Bounded whatever it is given:
+//! only regular files are opened, and never more than their limit is read. What the text means is `config`'s business.
+
+use std::fs::{File, Metadata, OpenOptions};
+use std::io::{self, Read};
+use std::os::unix::fs::{FileTypeExt, OpenOptionsExt};
+use std::path::Path;
+
+use nix::fcntl::OFlag;
+
+use super::ConfigSource;
+use crate::config::diagnostic::render_all;
+use crate::config::{self, Diagnostic, Env, FILE_BYTES_MAX, Severity, Source};
+use crate::model::policy::Config;
+
+/// The exit status for a bad configuration (`EX_CONFIG` of sysexits.h), a file that cannot be read included.
+pub const EXIT_BAD_CONFIG: u8 = 78;
+/// The most that is read of a secret's file.
+const SECRET_BYTES_MAX: usize = 64 << 10;
+
+/// A configuration that may be run.
+#[derive(Debug, Clone)]
+pub struct Loaded {
+    /// What it says.
+    pub config: Config,
+    /// What looks like a mistake and is allowed.
+    pub warnings: Vec<Diagnostic>,
+}
+
+/// A configuration that may not: every mistake, and the warnings.
+#[derive(Debug, Clone, thiserror::Error)]
+#[error("{}", errors(.diagnostics))]
+pub struct LoadError {
+    /// In the order of the file; never empty.
+    pub diagnostics: Vec<Diagnostic>,
+}
+
+/// The headlines of the mistakes, one a line: for logs and for the answer to a reload.
+fn errors(diagnostics: &[Diagnostic]) -> String {
+    let errors = diagnostics.iter().filter(|d| d.severity == Severity::Error);
+    errors.map(Diagnostic::headline).collect::<Vec<_>>().join("\n")
+}
+
+impl LoadError {
+    /// For people: every one with its source line.
+    pub fn render(&self, colour: bool) -> String {
+        render_all(&self.diagnostics, colour)
+    }
+}
+
+/// Reads and checks a configuration. Blocks while files are read.
+///
+/// # Errors
+/// Every mistake; the exit status for it is [`EXIT_BAD_CONFIG`].
+pub fn load(source: &ConfigSource) -> Result<Loaded, LoadError> {
+    match source {
+        ConfigSource::File(path) => load_file(path),
+        ConfigSource::Inline { listen, to } => load_text("(command line)", config::inline(listen, to).as_bytes()),
+    }
+}
+
+/// [`load`] from a file. A relative path, here and of secrets in the file, is taken from the working directory.
+///
+/// # Errors
+/// As [`load`].
+pub fn load_file(path: &Path) -> Result<Loaded, LoadError> {
+    let name = path.display().to_string();
+    match read_bounded(path, FILE_BYTES_MAX) {
+        Ok(text) => load_text(&name, &text),
+        Err(problem) => Err(LoadError { diagnostics: vec![Diagnostic::whole_file(&name, problem)] }),
+    }
+}
+
+fn load_text(name: &str, text: &[u8]) -> Result<Loaded, LoadError> {
+    match config::parse(&Source { file: name, text }, &World) {
+        Ok(parsed) => Ok(Loaded { config: parsed.config, warnings: parsed.warnings }),
+        Err(diagnostics) => Err(LoadError { diagnostics }),
+    }
+}
+
+/// The environment of this process and the files of this machine.
+#[derive(Debug)]
+struct World;
+
+impl Env for World {
+    fn var(&self, name: &str) -> Result<Option<String>, String> {
+        match std::env::var_os(name).map(std::ffi::OsString::into_string) {
+            None => Ok(None),
+            Some(Ok(text)) => Ok(Some(text)),
+            Some(Err(_)) => Err(format!("the environment variable {name} is not UTF-8")),
+        }
+    }
+
+    fn read_file(&self, path: &Path) -> Result<String, String> {
+        let bytes = read_bounded(path, SECRET_BYTES_MAX)?;
+        String::from_utf8(bytes).map_err(|_| "is not UTF-8".to_owned())
+    }
+}
+
+/// The content of a regular file of at most `max` bytes; otherwise a sentence without its subject.
+fn read_bounded(path: &Path, max: usize) -> Result<Vec<u8>, String> {
+    let cannot = |error: io::Error| format!("cannot be read: {}", reason(&error));
+    // Asked before opening, because to open a device or a FIFO can do something; asked again of what was opened, because
+    // the path may lead elsewhere by then.
+    refuse_irregular(&std::fs::metadata(path).map_err(cannot)?)?;
+    let file = open(path).map_err(cannot)?;
+    refuse_irregular(&file.metadata().map_err(cannot)?)?;
+    let mut bytes = Vec::new();
+    file.take(max as u64 + 1).read_to_end(&mut bytes).map_err(cannot)?;
+    if bytes.len() > max {
+        return Err(format!("is larger than {} KiB", max >> 10));
+    }
+    Ok(bytes)
+}
+
+fn open(path: &Path) -> io::Result<File> {
+    let flags = OFlag::O_NONBLOCK | OFlag::O_NOCTTY;
+    OpenOptions::new().read(true).custom_flags(flags.bits()).open(path)
+}
+
+fn refuse_irregular(metadata: &Metadata) -> Result<(), String> {
+    let kind = metadata.file_type();
+    let what = match () {
+        () if kind.is_file() => return Ok(()),
+        () if kind.is_dir() => "is a directory",
+        () if kind.is_fifo() => "is a FIFO",
+        () if kind.is_socket() => "is a socket",
+        () => "is a device",
+    };
+    Err(format!("{what}, not a file"))
+}
+
+/// The reason alone: `No such file or directory`.
+fn reason(error: &io::Error) -> String {
+    let text = error.to_string();
+    text.split(" (os error").next().unwrap_or(&text).to_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn problem(path: &Path) -> String {
+        let error = load_file(path).unwrap_err();
+        assert_eq!(error.diagnostics.len(), 1);
+        assert_eq!((error.diagnostics[0].line, error.diagnostics[0].column), (None, None));
+        error.diagnostics[0].message.clone()
+    }
+
+    #[test]
+    fn what_is_no_file_is_refused_at_once() {
+        let dir = tempfile::tempdir().unwrap();
+        let fifo = dir.path().join("fifo");
+        nix::unistd::mkfifo(&fifo, nix::sys::stat::Mode::S_IRWXU).unwrap();
+        let socket = dir.path().join("socket");
+        let _listener = std::os::unix::net::UnixListener::bind(&socket).unwrap();
+        assert_eq!(problem(dir.path()), "is a directory, not a file");
+        assert_eq!(problem(&fifo), "is a FIFO, not a file");
+        assert_eq!(problem(&socket), "is a socket, not a file");
+        assert_eq!(problem(Path::new("/dev/zero")), "is a device, not a file");
+        assert_eq!(problem(&dir.path().join("none")), "cannot be read: No such file or directory");
+    }
+
+    #[test]
+    fn no_more_than_the_limit_is_read() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("large");
+        // Sparse: takes no room on the disk.
+        File::create(&path).unwrap().set_len(100 << 20).unwrap();
+        assert_eq!(problem(&path), "is larger than 16384 KiB");
+    }
+
+    #[test]
+    fn a_symbolic_link_to_a_file_is_followed() {
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::write(dir.path().join("a"), config::inline("127.0.0.1:80", &["10.0.0.1:80".to_owned()])).unwrap();
+        std::os::unix::fs::symlink(dir.path().join("a"), dir.path().join("b")).unwrap();
+        assert_eq!(load_file(&dir.path().join("b")).unwrap().config.pools.len(), 1);
+    }
+
+    #[test]
+    fn a_configuration_from_the_command_line_says_where_its_mistakes_are() {
+        let source = ConfigSource::Inline { listen: "127.0.0.1:80".to_owned(), to: vec!["localhost:1".to_owned()] };
+        let error = load(&source).unwrap_err();
+        assert!(error.to_string().starts_with("(command line):6:14: error: pools.default.upstreams[0]: "), "{error}");
+    }
+
+    #[test]
+    fn a_secret_is_read_from_its_file_and_a_missing_one_is_a_mistake() {
+        let dir = tempfile::tempdir().unwrap();
+        let secret = dir.path().join("token");
+        std::fs::write(&secret, "0123456789abcdef\n").unwrap();
+        let path = dir.path().join("a.toml");
+        let inline = config::inline("127.0.0.1:80", &["10.0.0.1:80".to_owned()]);
+        let text = |file: &Path| format!("{inline}[admin]\ntoken = {{ file = \"{}\" }}\n", file.display());
+        std::fs::write(&path, text(&secret)).unwrap();
+        let loaded = load_file(&path).unwrap();
+        assert_eq!(loaded.config.admin.token.unwrap().expose(), "0123456789abcdef");
+        std::fs::write(&path, text(&dir.path().join("none"))).unwrap();
+        assert!(load_file(&path).unwrap_err().to_string().ends_with("cannot be read: No such file or directory"));
+    }
+}

@@ -1,0 +1,189 @@
+//! One mistake or warning about a configuration file: its place, its sentence, what would have been right. Knows how to
+//! show itself to people (with the source line and a caret) and, as `serde::Serialize`, to programs.
+
+use std::fmt::Write as _;
+use std::ops::Range;
+
+use annotate_snippets::renderer::DecorStyle;
+use annotate_snippets::{AnnotationKind, Group, Level, Renderer, Snippet};
+use serde::Serialize;
+
+/// How much a diagnostic weighs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Severity {
+    /// The file is refused.
+    Error,
+    /// The file is accepted.
+    Warning,
+}
+
+impl Severity {
+    /// `error` or `warning`.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Severity::Error => "error",
+            Severity::Warning => "warning",
+        }
+    }
+}
+
+/// One mistake or warning. Serialises to the object that `roundsman check --format json` prints.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Diagnostic {
+    /// The file, as it was named.
+    pub file: String,
+    /// 1-based; `None` where the whole file is meant.
+    pub line: Option<usize>,
+    /// 1-based, in characters; `None` where the whole file is meant.
+    pub column: Option<usize>,
+    /// The path of the key, such as `pools.api.health.timeout`; empty where none is meant.
+    pub key: String,
+    /// What is wrong, with the value.
+    pub message: String,
+    /// What would have been right.
+    pub expected: Option<String>,
+    /// What may have been meant: a near key or name, or the value in its right form.
+    pub suggestion: Option<String>,
+    /// Whether the file is refused for it.
+    pub severity: Severity,
+    /// Where in the file, in bytes.
+    #[serde(skip)]
+    pub span: Option<Range<usize>>,
+    /// The line it is about.
+    #[serde(skip)]
+    pub excerpt: Option<Excerpt>,
+}
+
+/// The line a diagnostic is about; a long one is cut to a window around the mistake, and secrets in it are masked.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Excerpt {
+    /// The line, or a window of it.
+    pub text: String,
+    /// The bytes of `text` that are meant.
+    pub marked: Range<usize>,
+}
+
+impl Diagnostic {
+    /// One about a file as a whole, such as one that cannot be read.
+    pub fn whole_file(file: &str, message: String) -> Diagnostic {
+        Diagnostic {
+            file: file.to_owned(),
+            line: None,
+            column: None,
+            key: String::new(),
+            message,
+            expected: None,
+            suggestion: None,
+            severity: Severity::Error,
+            span: None,
+            excerpt: None,
+        }
+    }
+
+    /// The first line of its human form: `conf/x.toml:31:5: error: pools.api.health.timeout: …`.
+    pub fn headline(&self) -> String {
+        let mut line = self.file.clone();
+        if let (Some(number), Some(column)) = (self.line, self.column) {
+            let _ = write!(line, ":{number}:{column}");
+        }
+        let _ = write!(line, ": {}: ", self.severity.as_str());
+        if !self.key.is_empty() {
+            let _ = write!(line, "{}: ", self.key);
+        }
+        line.push_str(&self.message);
+        line
+    }
+
+    /// For people: the headline, the source line with a caret, what was expected, and what may have been meant.
+    pub fn render(&self, colour: bool) -> String {
+        let mut out = self.headline();
+        out.push('\n');
+        let level = match self.severity {
+            Severity::Error => Level::ERROR,
+            Severity::Warning => Level::WARNING,
+        };
+        let mut group = Group::with_level(level);
+        let expected = self.expected.as_ref().map(|e| format!("expected {e}"));
+        let suggestion = self.suggestion.as_ref().map(|s| format!("did you mean `{s}`?"));
+        match (&self.excerpt, self.line) {
+            (Some(excerpt), Some(line)) => {
+                let mark = AnnotationKind::Primary.span(excerpt.marked.clone()).label(expected);
+                group =
+                    group.element(Snippet::source(excerpt.text.as_str()).line_start(line).fold(false).annotation(mark));
+            }
+            _ => {
+                if let Some(expected) = expected {
+                    let _ = writeln!(out, "  {expected}");
+                }
+            }
+        }
+        if let Some(suggestion) = suggestion {
+            group = group.element(Level::HELP.message(suggestion));
+        }
+        if !group.is_empty() {
+            let renderer = if colour { Renderer::styled() } else { Renderer::plain() };
+            let rendered = renderer.decor_style(DecorStyle::Ascii).render(&[group]);
+            for line in rendered.lines() {
+                out.push_str(line.trim_end());
+                out.push('\n');
+            }
+        }
+        out
+    }
+}
+
+/// All of them for people, one after the other with an empty line after each.
+pub fn render_all(diagnostics: &[Diagnostic], colour: bool) -> String {
+    let mut out = String::new();
+    for diagnostic in diagnostics {
+        out.push_str(&diagnostic.render(colour));
+        out.push('\n');
+    }
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn sample() -> Diagnostic {
+        Diagnostic {
+            line: Some(31),
+            column: Some(11),
+            key: "pools.api.health.timeout".to_owned(),
+            expected: Some("at most the interval, 5s".to_owned()),
+            suggestion: Some("timeout = \"5s\"".to_owned()),
+            span: Some(100..104),
+            excerpt: Some(Excerpt { text: "timeout = \"8s\"".to_owned(), marked: 10..14 }),
+            ..Diagnostic::whole_file("conf/x.toml", "\"8s\" exceeds the interval".to_owned())
+        }
+    }
+
+    #[test]
+    fn the_human_form_begins_with_a_line_for_grep() {
+        let text = sample().render(false);
+        assert_eq!(
+            text,
+            "conf/x.toml:31:11: error: pools.api.health.timeout: \"8s\" exceeds the interval\n   \
+             |\n31 | timeout = \"8s\"\n   |           ^^^^ expected at most the interval, 5s\n   \
+             |\n   = help: did you mean `timeout = \"5s\"`?\n"
+        );
+    }
+
+    #[test]
+    fn colour_comes_only_when_asked() {
+        assert!(!sample().render(false).contains('\x1b'));
+        assert!(sample().render(true).contains('\x1b'));
+    }
+
+    #[test]
+    fn the_json_form_has_the_keys_of_the_contract() {
+        let json = serde_json::to_value(sample()).unwrap();
+        let keys: Vec<_> = json.as_object().unwrap().keys().map(String::as_str).collect();
+        assert_eq!(keys, ["file", "line", "column", "key", "message", "expected", "suggestion", "severity"]);
+        assert_eq!(json["severity"], "error");
+        let whole = serde_json::to_value(Diagnostic::whole_file("x", "unreadable".into())).unwrap();
+        assert!(whole["line"].is_null() && whole["column"].is_null());
+    }
+}

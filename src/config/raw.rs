@@ -1,0 +1,304 @@
+//! The keys of the file: one declaration per table, with types, ranges, documentation and defaults. The reader, the JSON
+//! Schema and the test of `conf/reference.toml` are made from it. A new key is a new line here. Keys that are part of the
+//! contract and do not work yet stand under `later`: they are refused by name.
+
+use schemars::{Schema, SchemaGenerator, json_schema};
+use toml::de::{DeTable, DeValue};
+
+use super::read::{ByName, List, Node, Reader, Value};
+use super::table::table;
+use super::values::address::{Dial, Listen};
+use super::values::header::Headers;
+use super::values::http::{BodyText, HostField, Method, ProbePath};
+use super::values::route::RoutePath;
+use super::values::secret::SecretValue;
+use super::values::status::Statuses;
+use super::values::{Count, DAY, Kind, OneOf, Share, Span};
+use crate::model::AdminState;
+use crate::model::policy::{Balance, HostPattern, MinHealthy};
+
+table! {
+    /// The configuration of roundsman.
+    struct File {
+        /// The process as a whole.
+        runtime ["runtime"]: Runtime;
+        /// Listening sockets, by name.
+        listeners ["listeners"]: ByName<Listener>;
+        /// Which requests go to which pool; the most specific route wins: exact host, longest wildcard, any host; then path_exact, longest path; then more conditions; then the order of the file.
+        routes ["routes"]: List<Route>;
+        /// Groups of upstreams, by name.
+        pools ["pools"]: ByName<Pool>;
+        /// The admin socket: health, status, metrics, reload.
+        admin ["admin"]: Admin;
+    }
+    later ["forwarded", "access_log"]
+}
+
+table! {
+    /// The process as a whole.
+    struct Runtime {
+        /// Worker threads; by default the cores that this process may use. A change needs a restart.
+        threads ["threads"]: Count<1, 1024>;
+        /// On TERM: readiness is red and connections are still accepted for this long.
+        drain_delay ["drain_delay"]: Span<0, DAY> = "0s";
+        /// What is in flight may then finish for this long.
+        drain_timeout ["drain_timeout"]: Span<0, DAY> = "30s";
+    }
+    later []
+}
+
+table! {
+    /// One listening socket.
+    struct Listener {
+        /// Where it listens: "ip:port", "[v6]:port" (IPv6 alone) or "unix:/path".
+        address ["address"]: Listen;
+        /// The pool of requests that no route takes; without it they get 404.
+        pool ["pool"]: PoolRef;
+    }
+    later [
+        "h2c", "redirect_https", "proxy_protocol", "ready_path", "tls", "mode", "timeouts", "limits", "request_id",
+    ]
+}
+
+table! {
+    /// One route: requests that meet every condition go to its pool.
+    struct Route {
+        /// The host, such as "api.example.com" or "*.example.com"; without it every host.
+        host ["host"]: HostPattern;
+        /// A path and everything below it, on segment boundaries: "/v1" takes /v1 and /v1/x, not /v10.
+        path ["path"]: RoutePath = "/";
+        /// Exactly this path, instead of `path`.
+        path_exact ["path_exact"]: RoutePath;
+        /// The methods; without it all.
+        method ["method"]: List<Method>;
+        /// The name of a listener; without it all.
+        listener ["listener"]: Name;
+        /// The pool of these requests.
+        pool ["pool"]: PoolRef;
+    }
+    later [
+        "strip_prefix", "rewrite", "redirect", "set_request_headers", "remove_request_headers", "set_response_headers",
+        "remove_response_headers", "timeout", "respond",
+    ]
+}
+
+table! {
+    /// One pool: upstreams that serve the same requests.
+    struct Pool {
+        /// The upstreams: plain addresses, or tables.
+        upstreams ["upstreams"]: List<Upstream>;
+        /// How one of the eligible upstreams is chosen.
+        balance ["balance"]: OneOf<Balance> = "round_robin";
+        /// While too few are healthy: "reject" (503 with Retry-After), "fail_open" (use all that are not disabled or draining), or { pool = "other" }.
+        when_no_healthy ["when_no_healthy"]: NoHealthy = "reject";
+        /// Fewer healthy ones than this (a number, or a share such as 0.3) count as none.
+        min_healthy ["min_healthy"]: MinHealthy = 1;
+        /// How the upstreams are checked; without this table by TCP connect.
+        health ["health"]: Health;
+    }
+    later [
+        "protocol", "tls", "send_proxy", "resolve", "timeouts", "connections", "retry", "passive", "slow_start",
+        "drain_timeout", "tunnel_drain", "on_unhealthy", "sticky",
+    ]
+}
+
+table! {
+    /// One upstream with more than its address.
+    struct UpstreamTable {
+        /// Where its requests go: "ip:port", "[v6]:port" or "unix:/path".
+        address ["address"]: Dial;
+        /// Its share of the traffic, against the weights of the others.
+        weight ["weight"]: Count<1, 1000> = 1;
+        /// Used only while no primary is eligible.
+        backup ["backup"]: bool = false;
+        /// Where its checks go; wins over `port` and `port_offset` of the check.
+        health_address ["health_address"]: Dial;
+        /// "enabled", "draining" (no new requests) or "disabled"; an override given at run time wins.
+        admin ["admin"]: OneOf<AdminState> = "enabled";
+    }
+    later []
+}
+
+table! {
+    /// What happens while too few upstreams are healthy: another pool is used.
+    struct Elsewhere {
+        /// The other pool.
+        pool ["pool"]: Name;
+    }
+    later []
+}
+
+table! {
+    /// How the upstreams of a pool are checked.
+    struct Health {
+        /// What a check does: "tcp" connects and closes, "http" makes a request.
+        kind ["type"]: OneOf<Kind> = "tcp";
+        /// From start to start of checks.
+        interval ["interval"]: Span<10, DAY> = "10s";
+        /// Over one whole check: connect, request, headers, body; at most the interval. Default: 5s, or the interval if that is shorter.
+        timeout ["timeout"]: Span<1, DAY> = "5s";
+        /// Consecutive passes that make an upstream healthy. `rise` is another name for it.
+        healthy_threshold ["healthy_threshold", "rise"]: Count<1, 1000> = 2;
+        /// Consecutive failures that make it unhealthy. `fall` is another name for it.
+        unhealthy_threshold ["unhealthy_threshold", "fall"]: Count<1, 1000> = 3;
+        /// The interval while a streak against the present state is open; at most the interval. Default: 1s, or the interval if that is shorter.
+        fast_interval ["fast_interval"]: Span<10, DAY> = "1s";
+        /// For this long after first sight of an upstream failures are not counted.
+        start_period ["start_period"]: Span<0, DAY> = "0s";
+        /// How much earlier or later a check may start, as a share of the interval.
+        jitter ["jitter"]: Share<50> = 0.1;
+        /// The port of the check, where it is not that of the traffic.
+        port ["port"]: Count<1, 65535>;
+        /// The port of the check, counted from that of the traffic; instead of `port`.
+        port_offset ["port_offset"]: Count<-65535, 65535>;
+        /// type = "http": the path, with or without a query.
+        path ["path"]: ProbePath = "/";
+        /// type = "http": the method.
+        method ["method"]: Method = "GET";
+        /// type = "http": the Host field; by default the address that is dialled, localhost for a unix socket.
+        host ["host"]: HostField;
+        /// type = "http": further fields. A secret such as Authorization is written { file = "…", prefix = "Bearer " } or { env = "…" }.
+        headers ["headers"]: Headers;
+        /// type = "http": what the answer must look like.
+        expect ["expect"]: Expect;
+    }
+    later [
+        "scheme", "tls", "preset", "checks", "require", "version", "body", "service", "subprotocol", "send",
+    ]
+}
+
+table! {
+    /// What the answer to an HTTP check must look like.
+    struct Expect {
+        /// Status codes and ranges of them.
+        status ["status"]: Statuses = ["200-299"];
+        /// What the body must hold; its first 64 KiB are read.
+        body ["body"]: ExpectBody;
+    }
+    later ["header", "json", "contains"]
+}
+
+table! {
+    /// What a body must hold: one rule.
+    struct ExpectBody {
+        /// This text somewhere.
+        contains ["contains"]: BodyText<false>;
+        /// This text and nothing else.
+        equals ["equals"]: BodyText<true>;
+    }
+    later ["matches"]
+}
+
+table! {
+    /// The admin socket.
+    struct Admin {
+        /// Where it listens; off the loopback only with a token.
+        address ["address"]: Listen = "127.0.0.1:9900";
+        /// The bearer token, of at least 16 bytes: { file = "…" } or { env = "…" }.
+        token ["token"]: SecretValue;
+    }
+    later []
+}
+
+impl File {
+    /// Reads a whole document.
+    pub fn read_document(table: &DeTable<'_>, reader: &mut Reader<'_>) -> File {
+        File::read_table(table, reader)
+    }
+}
+
+/// An upstream: an address alone, or a table.
+#[derive(Debug, Clone)]
+pub struct Upstream(pub UpstreamTable);
+
+impl Value for Upstream {
+    fn read(node: &Node<'_>, reader: &mut Reader<'_>) -> Option<Upstream> {
+        match node.get_ref() {
+            DeValue::String(_) => {
+                let Some(address) = Dial::read(node, reader) else { return None };
+                let mut table = UpstreamTable::read_table(&DeTable::new(), reader);
+                table.address = super::read::Field::Good(super::read::At { value: address, span: node.span() });
+                Some(Upstream(table))
+            }
+            DeValue::Table(_) => UpstreamTable::read(node, reader).map(Upstream),
+            _ => {
+                reader.wrong_type(node, "an address, or a table with `address`");
+                None
+            }
+        }
+    }
+
+    fn schema(generator: &mut SchemaGenerator) -> Schema {
+        let (address, table) = (Dial::schema(generator), UpstreamTable::schema(generator));
+        json_schema!({ "anyOf": [address, table] })
+    }
+}
+
+/// The name of a pool or listener that stands elsewhere.
+#[derive(Debug, Clone)]
+pub struct Name(pub String);
+
+impl Value for Name {
+    fn read(node: &Node<'_>, reader: &mut Reader<'_>) -> Option<Name> {
+        reader.string(node, "a name").map(Name)
+    }
+
+    fn schema(_: &mut SchemaGenerator) -> Schema {
+        json_schema!({ "type": "string" })
+    }
+}
+
+/// The pool that requests go to.
+#[derive(Debug, Clone)]
+pub struct PoolRef(pub String);
+
+impl Value for PoolRef {
+    fn read(node: &Node<'_>, reader: &mut Reader<'_>) -> Option<PoolRef> {
+        if matches!(node.get_ref(), DeValue::Array(_)) {
+            reader.mistake(node.span(), "several pools with weights are not supported yet").expected("one name").done();
+            return None;
+        }
+        reader.string(node, "the name of a pool").map(PoolRef)
+    }
+
+    fn schema(_: &mut SchemaGenerator) -> Schema {
+        json_schema!({ "type": "string" })
+    }
+}
+
+/// `when_no_healthy`.
+#[derive(Debug, Clone)]
+pub enum NoHealthy {
+    /// 503.
+    Reject,
+    /// Use those that are not healthy.
+    FailOpen,
+    /// Use another pool.
+    Elsewhere(Elsewhere),
+}
+
+impl Value for NoHealthy {
+    fn read(node: &Node<'_>, reader: &mut Reader<'_>) -> Option<NoHealthy> {
+        const WHAT: &str = "\"reject\", \"fail_open\" or { pool = \"…\" }";
+        if matches!(node.get_ref(), DeValue::Table(_)) {
+            return Elsewhere::read(node, reader).map(NoHealthy::Elsewhere);
+        }
+        let Some(text) = reader.string(node, WHAT) else { return None };
+        match text.as_str() {
+            "reject" => Some(NoHealthy::Reject),
+            "fail_open" => Some(NoHealthy::FailOpen),
+            _ => {
+                let near = super::read::nearest(&text, ["reject", "fail_open"].into_iter());
+                let message = format!("{} is not known", reader.written(node));
+                let near = near.map(|n| format!("\"{n}\""));
+                reader.mistake(node.span(), message).expected(WHAT).suggestion(near).done();
+                None
+            }
+        }
+    }
+
+    fn schema(generator: &mut SchemaGenerator) -> Schema {
+        let table = Elsewhere::schema(generator);
+        json_schema!({ "anyOf": [{ "enum": ["reject", "fail_open"] }, { "type": "string", "pattern": r"\$\{" }, table] })
+    }
+}

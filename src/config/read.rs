@@ -1,0 +1,389 @@
+//! Reads values out of a TOML document and keeps their places. Knows types, lists and named tables; which keys there are
+//! is declared in `raw`, what a single value may be in `values`. A mistake is reported and reading goes on.
+
+use std::borrow::Cow;
+use std::fmt::Write as _;
+use std::ops::Range;
+
+use schemars::{Schema, SchemaGenerator};
+use toml::Spanned;
+use toml::de::{DeTable, DeValue};
+
+use super::report::{Found, Report};
+use super::{Env, expand};
+
+/// A value of the document with its place.
+pub type Node<'a> = Spanned<DeValue<'a>>;
+
+/// Something that a key may hold.
+pub trait Value: Sized {
+    /// Reads it, or reports why not.
+    fn read(node: &Node<'_>, reader: &mut Reader<'_>) -> Option<Self>;
+
+    /// Its JSON Schema.
+    fn schema(generator: &mut SchemaGenerator) -> Schema;
+}
+
+/// A value that was read, and where.
+#[derive(Debug, Clone)]
+pub struct At<T> {
+    /// The value.
+    pub value: T,
+    /// Its place in the file, in bytes.
+    pub span: Range<usize>,
+}
+
+/// What stands at a key of a table.
+#[derive(Debug, Clone, Default)]
+pub enum Field<T> {
+    /// Nothing.
+    #[default]
+    Absent,
+    /// Something that is already reported.
+    Bad,
+    /// A value.
+    Good(At<T>),
+}
+
+impl<T> Field<T> {
+    /// The value, where there is a good one.
+    pub fn get(&self) -> Option<&At<T>> {
+        match self {
+            Field::Good(at) => Some(at),
+            Field::Absent | Field::Bad => None,
+        }
+    }
+
+    /// Whether the key was not written.
+    pub fn is_absent(&self) -> bool {
+        matches!(self, Field::Absent)
+    }
+
+    /// The value alone.
+    pub fn value(&self) -> Option<&T> {
+        self.get().map(|at| &at.value)
+    }
+}
+
+/// The state of reading one document.
+pub struct Reader<'a> {
+    text: &'a str,
+    env: &'a dyn Env,
+    report: &'a mut Report,
+    path: Vec<Segment>,
+}
+
+#[derive(Debug)]
+enum Segment {
+    Key(String),
+    Index(usize),
+}
+
+impl<'a> Reader<'a> {
+    /// A reader of the document made from `text`.
+    pub fn new(text: &'a str, env: &'a dyn Env, report: &'a mut Report) -> Reader<'a> {
+        Reader { text, env, report, path: Vec::new() }
+    }
+
+    /// Environment variables and secret files.
+    pub fn env(&self) -> &dyn Env {
+        self.env
+    }
+
+    /// Runs `body` one key further down.
+    pub fn within<R>(&mut self, key: &str, body: impl FnOnce(&mut Self) -> R) -> R {
+        self.path.push(Segment::Key(key.to_owned()));
+        let out = body(self);
+        self.path.pop();
+        out
+    }
+
+    /// Reports a mistake about the key that is being read.
+    pub fn mistake(&mut self, span: Range<usize>, message: impl Into<String>) -> Pending<'_, 'a> {
+        let found = Found::error(span, key_path(&self.path), message);
+        Pending { reader: self, found: Some(found) }
+    }
+
+    /// Keeps a value of the file out of everything that is shown.
+    pub fn mask(&mut self, span: Range<usize>) {
+        self.report.mask(span);
+    }
+
+    /// A string with its `${NAME}` replaced.
+    pub fn string(&mut self, node: &Node<'_>, what: &str) -> Option<String> {
+        let DeValue::String(text) = node.get_ref() else {
+            self.wrong_type(node, what);
+            return None;
+        };
+        if !text.contains("${") {
+            return Some(text.clone().into_owned());
+        }
+        match expand::expand(text, self.env) {
+            Ok(text) => Some(text),
+            Err(problem) => {
+                self.mistake(node.span(), problem).done();
+                None
+            }
+        }
+    }
+
+    /// Reports that `node` is of another type than `what` says.
+    pub fn wrong_type(&mut self, node: &Node<'_>, what: &str) {
+        let message = format!("{} is {}", self.written(node), type_name(node.get_ref()));
+        self.mistake(node.span(), message).expected(what).done();
+    }
+
+    /// The value as the file has it, cut to a length for messages. What a variable stands for is not shown.
+    pub fn written(&self, node: &Node<'_>) -> String {
+        let span = node.span();
+        quote_cut(self.text.get(span).unwrap_or("the value"))
+    }
+
+    /// Whether the value as written holds a variable, so that it must not be shown replaced.
+    pub fn is_expanded(&self, node: &Node<'_>) -> bool {
+        matches!(node.get_ref(), DeValue::String(text) if text.contains("${"))
+    }
+
+    fn key_not_known(&mut self, key: &Spanned<Cow<'_, str>>, names: &[&str], later: &[&str]) {
+        let name = key.get_ref();
+        if later.contains(&name.as_ref()) {
+            let message = format!("`{name}` is not supported yet");
+            self.mistake(key.span(), message).done();
+            return;
+        }
+        let near = nearest(name, names.iter().chain(later).copied());
+        let message = format!("unknown key `{}`", cut(name, 64));
+        // The list is short enough to help only in small tables.
+        let expected = (names.len() <= 8).then(|| format!("one of {}", names.join(", ")));
+        let mut pending = self.mistake(key.span(), message).suggestion(near);
+        if let Some(expected) = expected {
+            pending = pending.expected(expected);
+        }
+        pending.done();
+    }
+
+    /// Reads one key of a table into `field`.
+    pub fn field<T: Value>(
+        &mut self,
+        field: &mut Field<T>,
+        names: &[&str],
+        key: &Spanned<Cow<'_, str>>,
+        node: &Node<'_>,
+    ) {
+        if !field.is_absent() {
+            let message = format!("{} are one key and may be written once", names.join(" and "));
+            self.mistake(key.span(), message).done();
+            return;
+        }
+        *field = match T::read(node, self) {
+            Some(value) => Field::Good(At { value, span: node.span() }),
+            None => Field::Bad,
+        };
+    }
+
+    /// Reads a table key by key. `read` is given each key and answers whether it knows it.
+    pub fn table(
+        &mut self,
+        table: &DeTable<'_>,
+        names: &[&str],
+        later: &[&str],
+        mut read: impl FnMut(&mut Self, &Spanned<Cow<'_, str>>, &Node<'_>) -> bool,
+    ) {
+        for (key, node) in table.iter() {
+            self.path.push(Segment::Key(key.get_ref().to_string()));
+            if !read(self, key, node) {
+                self.key_not_known(key, names, later);
+            }
+            self.path.pop();
+        }
+    }
+}
+
+/// A mistake that is being described.
+pub struct Pending<'r, 'a> {
+    reader: &'r mut Reader<'a>,
+    found: Option<Found>,
+}
+
+impl Pending<'_, '_> {
+    /// What would have been right.
+    pub fn expected(mut self, expected: impl Into<String>) -> Self {
+        self.found = self.found.take().map(|f| f.expected(expected));
+        self
+    }
+
+    /// What may have been meant.
+    pub fn suggestion(mut self, suggestion: Option<impl Into<String>>) -> Self {
+        self.found = self.found.take().map(|f| f.suggestion(suggestion));
+        self
+    }
+
+    /// Puts it into the report.
+    pub fn done(mut self) {
+        if let Some(found) = self.found.take() {
+            self.reader.report.add(found);
+        }
+    }
+}
+
+/// `[…]` of `T`. An entry that is no `T` is reported and `None`, so that the length stays true.
+#[derive(Debug, Clone)]
+pub struct List<T>(pub Vec<Option<At<T>>>);
+
+impl<T> List<T> {
+    /// The good entries.
+    pub fn iter(&self) -> impl Iterator<Item = &At<T>> {
+        self.0.iter().flatten()
+    }
+}
+
+impl<T: Value> Value for List<T> {
+    fn read(node: &Node<'_>, reader: &mut Reader<'_>) -> Option<List<T>> {
+        let DeValue::Array(array) = node.get_ref() else {
+            reader.wrong_type(node, "a list in [ ]");
+            return None;
+        };
+        let mut out = Vec::with_capacity(array.len());
+        for (index, node) in array.iter().enumerate() {
+            reader.path.push(Segment::Index(index));
+            out.push(T::read(node, reader).map(|value| At { value, span: node.span() }));
+            reader.path.pop();
+        }
+        Some(List(out))
+    }
+
+    fn schema(generator: &mut SchemaGenerator) -> Schema {
+        let items = T::schema(generator);
+        schemars::json_schema!({ "type": "array", "items": items })
+    }
+}
+
+/// Tables by name, such as `[pools.NAME]`, in file order. One that is no `T` is reported and `None`: its name is known.
+#[derive(Debug, Clone)]
+pub struct ByName<T>(pub Vec<(At<String>, Option<At<T>>)>);
+
+impl<T> Default for ByName<T> {
+    fn default() -> ByName<T> {
+        ByName(Vec::new())
+    }
+}
+
+impl<T: Value> Value for ByName<T> {
+    fn read(node: &Node<'_>, reader: &mut Reader<'_>) -> Option<ByName<T>> {
+        let DeValue::Table(table) = node.get_ref() else {
+            reader.wrong_type(node, "tables by name");
+            return None;
+        };
+        let mut out = Vec::with_capacity(table.len());
+        for (key, node) in table.iter() {
+            let name = At { value: key.get_ref().to_string(), span: key.span() };
+            let value = reader.within(key.get_ref(), |reader| T::read(node, reader));
+            out.push((name, value.map(|value| At { value, span: node.span() })));
+        }
+        Some(ByName(out))
+    }
+
+    fn schema(generator: &mut SchemaGenerator) -> Schema {
+        let values = T::schema(generator);
+        schemars::json_schema!({
+            "type": "object", "propertyNames": { "pattern": "^[A-Za-z0-9_.-]{1,64}$" }, "additionalProperties": values
+        })
+    }
+}
+
+/// The name among `names` that `text` is most likely a misspelling of.
+pub fn nearest<'n>(text: &str, names: impl Iterator<Item = &'n str>) -> Option<String> {
+    if text.len() > 64 {
+        return None;
+    }
+    let lower = text.to_ascii_lowercase().replace('-', "_");
+    let distance = |name: &str| strsim::damerau_levenshtein(&lower, &name.to_ascii_lowercase().replace('-', "_"));
+    let (near, name) = names.take(2_000).map(|name| (distance(name), name)).min_by_key(|(d, _)| *d)?;
+    let close = near <= (text.chars().count() / 3).clamp(1, 3);
+    (close && name != text).then(|| name.to_owned())
+}
+
+/// `text` as a string literal, cut to a length for messages.
+pub fn quoted(text: &str) -> String {
+    format!("{:?}", cut(text, 80))
+}
+
+/// At most `max` characters of `text`.
+pub fn cut(text: &str, max: usize) -> String {
+    match text.char_indices().nth(max) {
+        None => text.to_owned(),
+        Some((end, _)) => format!("{}…", &text[..end]),
+    }
+}
+
+fn quote_cut(written: &str) -> String {
+    cut(written, 80).replace(|c: char| c.is_control(), " ")
+}
+
+fn type_name(value: &DeValue<'_>) -> &'static str {
+    match value {
+        DeValue::String(_) => "a string",
+        DeValue::Integer(_) => "an integer",
+        DeValue::Float(_) => "a number",
+        DeValue::Boolean(_) => "true or false",
+        DeValue::Datetime(_) => "a date",
+        DeValue::Array(_) => "a list",
+        DeValue::Table(_) => "a table",
+    }
+}
+
+fn key_path(path: &[Segment]) -> String {
+    let mut out = String::new();
+    for segment in path {
+        match segment {
+            Segment::Index(index) => {
+                let _ = write!(out, "[{index}]");
+            }
+            Segment::Key(key) => {
+                if !out.is_empty() {
+                    out.push('.');
+                }
+                out.push_str(&shown_key(key));
+            }
+        }
+    }
+    out
+}
+
+/// A key as TOML writes it: quoted where it is not bare.
+pub fn shown_key(key: &str) -> String {
+    let bare = !key.is_empty() && key.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'-'));
+    if bare && key.len() <= 64 { key.to_owned() } else { quoted(key) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_near_name_is_found_and_a_far_one_is_not() {
+        let names = ["interval", "timeout", "healthy_threshold", "path"];
+        for (text, near) in [
+            ("intervall", Some("interval")),
+            ("Interval", Some("interval")),
+            ("timout", Some("timeout")),
+            ("healthy-threshold", Some("healthy_threshold")),
+            ("paht", Some("path")),
+            ("colour", None),
+            ("x", None),
+        ] {
+            assert_eq!(nearest(text, names.into_iter()).as_deref(), near, "{text}");
+        }
+    }
+
+    #[test]
+    fn a_key_path_is_written_as_toml_writes_it() {
+        let path = [
+            Segment::Key("pools".into()),
+            Segment::Key("my pool".into()),
+            Segment::Key("upstreams".into()),
+            Segment::Index(2),
+        ];
+        assert_eq!(key_path(&path), "pools.\"my pool\".upstreams[2]");
+    }
+}

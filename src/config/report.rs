@@ -1,0 +1,286 @@
+//! Gathers what is wrong with one file while it is read, and turns it into diagnostics at the end: in the order of the
+//! file, with lines and columns, with the secrets of the source lines masked. Bounded, whatever the file holds.
+
+use std::ops::Range;
+
+use super::diagnostic::{Diagnostic, Excerpt, Severity};
+
+/// How many diagnostics are handed out; one more counts the rest.
+const SHOWN_MAX: usize = 100;
+/// How many are kept while reading. What comes later in a file full of mistakes is only counted.
+const KEPT_MAX: usize = 2_000;
+/// How much of a long line an excerpt shows, in bytes before and after the start of the mistake.
+const WINDOW_BEFORE: usize = 60;
+const WINDOW_AFTER: usize = 100;
+
+/// A mistake or warning before it has its line and column.
+#[derive(Debug)]
+pub struct Found {
+    severity: Severity,
+    span: Option<Range<usize>>,
+    key: String,
+    message: String,
+    expected: Option<String>,
+    suggestion: Option<String>,
+    syntax: bool,
+}
+
+impl Found {
+    /// A mistake at `span`.
+    pub fn error(span: Range<usize>, key: impl Into<String>, message: impl Into<String>) -> Found {
+        Found {
+            severity: Severity::Error,
+            span: Some(span),
+            key: key.into(),
+            message: message.into(),
+            expected: None,
+            suggestion: None,
+            syntax: false,
+        }
+    }
+
+    /// Something allowed that looks like a mistake.
+    pub fn warning(span: Range<usize>, key: impl Into<String>, message: impl Into<String>) -> Found {
+        Found { severity: Severity::Warning, ..Found::error(span, key, message) }
+    }
+
+    /// A mistake against TOML itself.
+    pub fn syntax(span: Option<Range<usize>>, message: impl Into<String>) -> Found {
+        Found { span, syntax: true, ..Found::error(0..0, "", message) }
+    }
+
+    /// A mistake that has no place, because something is missing from the file.
+    pub fn missing(message: impl Into<String>) -> Found {
+        Found { span: None, ..Found::error(0..0, "", message) }
+    }
+
+    /// What would have been right; a phrase that follows "expected".
+    pub fn expected(mut self, expected: impl Into<String>) -> Found {
+        self.expected = Some(expected.into());
+        self
+    }
+
+    /// What may have been meant.
+    pub fn suggestion(mut self, suggestion: Option<impl Into<String>>) -> Found {
+        self.suggestion = suggestion.map(Into::into);
+        self
+    }
+}
+
+/// All that was found in one file.
+#[derive(Debug)]
+pub struct Report {
+    file: String,
+    found: Vec<Found>,
+    /// Further ones that were not kept.
+    dropped: usize,
+    errors: bool,
+    masked: Vec<Range<usize>>,
+}
+
+impl Report {
+    /// An empty report about `file`.
+    pub fn new(file: &str) -> Report {
+        Report { file: file.to_owned(), found: Vec::new(), dropped: 0, errors: false, masked: Vec::new() }
+    }
+
+    /// Adds one.
+    pub fn add(&mut self, found: Found) {
+        self.errors |= found.severity == Severity::Error;
+        if self.found.len() < KEPT_MAX {
+            self.found.push(found);
+        } else {
+            self.dropped += 1;
+        }
+    }
+
+    /// Adds a mistake about the file as a whole.
+    pub fn whole_file(&mut self, message: impl Into<String>) {
+        self.add(Found::missing(message));
+    }
+
+    /// Never shows these bytes of the file.
+    pub fn mask(&mut self, span: Range<usize>) {
+        if self.masked.len() < KEPT_MAX {
+            self.masked.push(span);
+        }
+    }
+
+    /// Whether the file is to be refused.
+    pub fn has_errors(&self) -> bool {
+        self.errors
+    }
+
+    /// Forgets what was said about lines that are not TOML: it is about text as the parser guessed it.
+    pub fn drop_where_syntax_is_broken(&mut self, text: &str) {
+        let places = Places::of(text, self.found.iter().filter_map(|f| f.span.as_ref()));
+        let line = |found: &Found| found.span.as_ref().map(|span| places.line(span.start));
+        let broken: Vec<_> = self.found.iter().filter(|f| f.syntax).map(&line).collect();
+        let keep: Vec<bool> = self.found.iter().map(|f| f.syntax || !broken.contains(&line(f))).collect();
+        let mut keep = keep.into_iter();
+        self.found.retain(|_| keep.next().unwrap_or(true));
+    }
+
+    /// The diagnostics, in the order of the file.
+    pub fn finish(mut self, text: &str) -> Vec<Diagnostic> {
+        self.found.sort_by_key(|f| f.span.as_ref().map(|span| span.start));
+        let places = Places::of(text, self.found.iter().filter_map(|f| f.span.as_ref()));
+        let mut syntax_line = None;
+        // A broken line often draws a chain of complaints; the first says it.
+        self.found.retain(|f| {
+            let line = f.span.as_ref().map(|span| places.line(span.start));
+            !f.syntax || syntax_line.replace(line) != Some(line)
+        });
+        let rest = self.found.len().saturating_sub(SHOWN_MAX) + self.dropped;
+        self.found.truncate(SHOWN_MAX);
+        let mut out: Vec<_> = self.found.iter().map(|f| self.diagnostic(f, text, &places)).collect();
+        if rest > 0 {
+            out.push(Diagnostic::whole_file(&self.file, format!("{rest} more are not shown")));
+        }
+        out
+    }
+
+    fn diagnostic(&self, found: &Found, text: &str, places: &Places) -> Diagnostic {
+        let mut out = Diagnostic::whole_file(&self.file, found.message.clone());
+        out.key = found.key.clone();
+        out.expected = found.expected.clone();
+        out.suggestion = found.suggestion.clone();
+        out.severity = found.severity;
+        if let Some(span) = &found.span {
+            let start = floor_char(text, span.start);
+            let end = floor_char(text, span.end).max(start);
+            let line = places.line(start);
+            let line_start = text[..start].rfind('\n').map_or(0, |at| at + 1);
+            out.line = Some(line);
+            out.column = Some(text[line_start..start].chars().count() + 1);
+            out.excerpt = Some(self.excerpt(text, line_start, start..end, found.syntax));
+            out.span = Some(start..end);
+        }
+        out
+    }
+
+    fn excerpt(&self, text: &str, line_start: usize, span: Range<usize>, syntax: bool) -> Excerpt {
+        let line_end = text[line_start..].find('\n').map_or(text.len(), |at| line_start + at);
+        let line_end = line_start + text[line_start..line_end].trim_end_matches('\r').len();
+        let start = span.start.min(line_end);
+        let from = floor_char(text, line_start.max(start.saturating_sub(WINDOW_BEFORE)));
+        let to = floor_char(text, line_end.min(start + WINDOW_AFTER));
+        let mut shown = text.as_bytes()[from..to].to_vec();
+        let mut cover = |range: Range<usize>| {
+            let (a, b) = (range.start.clamp(from, to), range.end.clamp(from, to));
+            shown[a - from..b - from].fill(b'*');
+        };
+        for masked in &self.masked {
+            cover(masked.clone());
+        }
+        if syntax && names_a_secret(&text[line_start..line_end]) {
+            // Which part of a broken line is the secret, nobody can say: everything after the first `=` may be.
+            let equals = text[line_start..line_end].find('=').map_or(line_start, |at| line_start + at + 1);
+            cover(equals..line_end);
+        }
+        let shown = String::from_utf8_lossy(&shown).into_owned();
+        let end = span.end.clamp(start, to.max(start)).min(to);
+        let marked = floor_char(&shown, start - from)..floor_char(&shown, end - from);
+        Excerpt { text: shown, marked }
+    }
+}
+
+/// Whether `text` holds the name of something that must not be shown.
+pub fn names_a_secret(text: &str) -> bool {
+    let lower = text.to_ascii_lowercase();
+    ["authorization", "cookie", "x-api-key", "token", "secret", "password"].iter().any(|word| lower.contains(word))
+}
+
+/// Line numbers of the byte offsets that are asked for, found in one pass.
+struct Places {
+    /// (offset, 1-based line), ascending.
+    lines: Vec<(usize, usize)>,
+}
+
+impl Places {
+    fn of<'a>(text: &str, spans: impl Iterator<Item = &'a Range<usize>>) -> Places {
+        let mut offsets: Vec<usize> = spans.map(|span| floor_char(text, span.start)).collect();
+        offsets.sort_unstable();
+        offsets.dedup();
+        let (mut line, mut seen) = (1, 0);
+        let lines = offsets.into_iter().map(|offset| {
+            line += text.as_bytes()[seen..offset].iter().filter(|b| **b == b'\n').count();
+            seen = offset;
+            (offset, line)
+        });
+        Places { lines: lines.collect() }
+    }
+
+    /// The line of an offset that `of` was given; of another one, the line of the nearest before it.
+    fn line(&self, offset: usize) -> usize {
+        let at = self.lines.partition_point(|(known, _)| *known <= offset);
+        at.checked_sub(1).map_or(1, |at| self.lines[at].1)
+    }
+}
+
+/// The nearest character boundary at or before `at`.
+fn floor_char(text: &str, at: usize) -> usize {
+    let at = at.min(text.len());
+    (0..=at).rev().find(|at| text.is_char_boundary(*at)).unwrap_or(0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn one(text: &str, span: Range<usize>) -> Diagnostic {
+        let mut report = Report::new("x.toml");
+        report.add(Found::error(span, "", "m"));
+        report.finish(text).remove(0)
+    }
+
+    #[test]
+    fn columns_count_characters_from_one() {
+        let text = "a\nä = 1\n";
+        let d = one(text, text.find('1').unwrap()..text.find('1').unwrap() + 1);
+        assert_eq!((d.line, d.column), (Some(2), Some(5)));
+        let d = one("", 0..0);
+        assert_eq!((d.line, d.column), (Some(1), Some(1)));
+    }
+
+    #[test]
+    fn a_long_line_is_cut_to_a_window() {
+        let text = format!("{}X{}", "ä".repeat(100_000), "ö".repeat(100_000));
+        let at = text.find('X').unwrap();
+        let d = one(&text, at..at + 1);
+        let excerpt = d.excerpt.unwrap();
+        assert!(excerpt.text.len() < 200, "{}", excerpt.text.len());
+        assert_eq!(&excerpt.text[excerpt.marked], "X");
+    }
+
+    #[test]
+    fn masked_bytes_are_not_shown() {
+        let text = "headers = { Authorization = \"hunter2\", x = 1 }";
+        let mut report = Report::new("x");
+        let at = text.find("hunter2").unwrap();
+        report.mask(at..at + 7);
+        report.add(Found::error(0..7, "", "m"));
+        let shown = report.finish(text).remove(0).excerpt.unwrap().text;
+        assert!(!shown.contains("hunter2") && shown.contains("*******"), "{shown}");
+    }
+
+    #[test]
+    fn a_broken_line_with_the_name_of_a_secret_is_not_shown() {
+        let text = "token = \"hunter2";
+        let mut report = Report::new("x");
+        report.add(Found::syntax(Some(16..16), "unclosed"));
+        let d = report.finish(text).remove(0);
+        assert!(!d.render(false).contains("hunter2"));
+    }
+
+    #[test]
+    fn a_file_full_of_mistakes_is_cut_and_counted() {
+        let mut report = Report::new("x");
+        for _ in 0..5_000 {
+            report.add(Found::error(0..0, "", "m"));
+        }
+        let all = report.finish("a");
+        assert_eq!(all.len(), SHOWN_MAX + 1);
+        assert_eq!(all.last().unwrap().message, "4900 more are not shown");
+    }
+}

@@ -1,0 +1,167 @@
+//! One pool: its upstreams, and what happens while too few of them are healthy.
+
+use std::collections::HashMap;
+use std::ops::Range;
+
+use super::{Names, check, sockets};
+use crate::config::raw;
+use crate::config::read::{At, Field, quoted};
+use crate::config::report::{Found, Report};
+use crate::model::policy::{Balance, MinHealthy, PoolPolicy, UpstreamPolicy, WhenNoHealthy};
+use crate::model::{Address, AdminState, Name, Weight};
+
+const UPSTREAMS_MAX: usize = 65_535;
+
+/// Makes a pool; `None` where it has mistakes that leave nothing to make.
+pub fn pool(
+    name: Option<Name>,
+    table: &At<raw::Pool>,
+    key: &str,
+    names: &Names<'_>,
+    own: &sockets::Own,
+    report: &mut Report,
+) -> Option<PoolPolicy> {
+    let raw = &table.value;
+    let upstreams = upstreams(table, key, own, report);
+    let when_no_healthy = when_no_healthy(raw, key, names, report);
+    let min_healthy = min_healthy(raw, upstreams.as_deref(), key, report);
+    let check = check::check(&raw.health, upstreams.as_deref().unwrap_or(&[]), &format!("{key}.health"), report);
+    if let Some(upstreams) = &upstreams {
+        refuse_checks_of_ourselves(raw, upstreams, &check, key, own, report);
+    }
+    Some(PoolPolicy {
+        name: name?,
+        upstreams: upstreams?,
+        balance: raw.balance.value().map_or(Balance::RoundRobin, |balance| balance.0),
+        when_no_healthy: when_no_healthy?,
+        min_healthy,
+        check,
+    })
+}
+
+/// The upstreams; `None` where one of them is wrong, so that nothing is concluded from their number.
+fn upstreams(table: &At<raw::Pool>, key: &str, own: &sockets::Own, report: &mut Report) -> Option<Vec<UpstreamPolicy>> {
+    let raw = &table.value;
+    let list = match &raw.upstreams {
+        Field::Good(list) => list,
+        Field::Bad => return None,
+        Field::Absent => {
+            let found = Found::error(table.span.clone(), key, "`upstreams` is missing");
+            report.add(found.expected("upstreams = [\"ip:port\"]"));
+            return None;
+        }
+    };
+    let (span, list) = (&list.span, &list.value.0);
+    let key = format!("{key}.upstreams");
+    if list.is_empty() {
+        report.add(Found::error(span.clone(), &key, "a pool without upstreams").expected("at least one address"));
+        return None;
+    }
+    if list.len() > UPSTREAMS_MAX {
+        super::refuse_number(&raw.upstreams, &key, list.len(), UPSTREAMS_MAX, report);
+        return None;
+    }
+    if list.len() == 1 {
+        report.add(Found::warning(span.clone(), &key, "a pool of one upstream has none left when that one fails"));
+    }
+    let mut seen: HashMap<Address, usize> = HashMap::with_capacity(list.len());
+    let mut out = Vec::with_capacity(list.len());
+    for (index, entry) in list.iter().enumerate() {
+        let Some(entry) = entry else { continue };
+        let Some(upstream) = upstream(entry, || format!("{key}[{index}]"), own, report) else { continue };
+        if let Some(first) = seen.insert(canonical(&upstream.address), index) {
+            let message = format!("{} is the same upstream as upstreams[{first}]", upstream.address);
+            let span = entry.value.0.address.get().map_or(&entry.span, |at| &at.span);
+            report.add(Found::error(span.clone(), format!("{key}[{index}]"), message));
+            seen.insert(canonical(&upstream.address), first);
+        }
+        out.push(upstream);
+    }
+    (out.len() == list.len()).then_some(out)
+}
+
+fn upstream(
+    entry: &At<raw::Upstream>,
+    key: impl Fn() -> String,
+    own: &sockets::Own,
+    report: &mut Report,
+) -> Option<UpstreamPolicy> {
+    let raw = &entry.value.0;
+    if raw.address.is_absent() {
+        let found = Found::error(entry.span.clone(), key(), "`address` is missing");
+        report.add(found.expected("address = \"ip:port\""));
+    }
+    for at in [raw.address.get(), raw.health_address.get()].into_iter().flatten() {
+        if let Some(ours) = own.reached_by(&at.value.0) {
+            report.add(Found::error(at.span.clone(), key(), format!("{} is {ours} itself", at.value.0)));
+        }
+    }
+    Some(UpstreamPolicy {
+        address: raw.address.value()?.0.clone(),
+        weight: raw.weight.value().and_then(|weight| Weight::try_new(weight.0)).unwrap_or(Weight::ONE),
+        backup: raw.backup.value().copied().unwrap_or(false),
+        health_address: raw.health_address.value().map(|address| address.0.clone()),
+        admin: raw.admin.value().map_or(AdminState::Enabled, |admin| admin.0),
+    })
+}
+
+/// `127.0.0.1:80` and `[::ffff:127.0.0.1]:80` are one socket.
+fn canonical(address: &Address) -> Address {
+    match address {
+        Address::Inet(inet) => Address::Inet(std::net::SocketAddr::new(inet.ip().to_canonical(), inet.port())),
+        Address::Unix(_) => address.clone(),
+    }
+}
+
+fn when_no_healthy(raw: &raw::Pool, key: &str, names: &Names<'_>, report: &mut Report) -> Option<WhenNoHealthy> {
+    match raw.when_no_healthy.get() {
+        None => Some(WhenNoHealthy::Reject),
+        Some(At { value: raw::NoHealthy::Reject, .. }) => Some(WhenNoHealthy::Reject),
+        Some(At { value: raw::NoHealthy::FailOpen, .. }) => Some(WhenNoHealthy::FailOpen),
+        Some(At { value: raw::NoHealthy::Elsewhere(elsewhere), span }) => {
+            let key = format!("{key}.when_no_healthy.pool");
+            match &elsewhere.pool {
+                Field::Good(at) => names.pool(&at.value.0, &at.span, &key, report).map(WhenNoHealthy::Pool),
+                Field::Bad => None,
+                Field::Absent => {
+                    report.add(Found::error(span.clone(), key, "`pool` is missing").expected("{ pool = \"…\" }"));
+                    None
+                }
+            }
+        }
+    }
+}
+
+fn min_healthy(raw: &raw::Pool, upstreams: Option<&[UpstreamPolicy]>, key: &str, report: &mut Report) -> MinHealthy {
+    let Some(at) = raw.min_healthy.get() else { return MinHealthy::Count(1) };
+    if let (MinHealthy::Count(count), Some(upstreams)) = (at.value, upstreams)
+        && count as usize > upstreams.len()
+    {
+        let total = upstreams.len();
+        let message = format!("{count} can never be healthy: the pool has {total}");
+        let found = Found::error(at.span.clone(), format!("{key}.min_healthy"), message);
+        report.add(found.expected(format!("at most {total}, or a share such as 0.5")));
+    }
+    at.value
+}
+
+/// Refuses a port of the check that leads to one of our own sockets.
+fn refuse_checks_of_ourselves(
+    raw: &raw::Pool,
+    upstreams: &[UpstreamPolicy],
+    check: &crate::model::policy::CheckPolicy,
+    key: &str,
+    own: &sockets::Own,
+    report: &mut Report,
+) {
+    let Some(health) = raw.health.value() else { return };
+    let port: Option<Range<usize>> =
+        health.port.get().map(|at| at.span.clone()).or(health.port_offset.get().map(|at| at.span.clone()));
+    let Some(span) = port else { return };
+    let dialled = upstreams.iter().filter(|u| u.health_address.is_none()).map(|u| check.spec.target(u));
+    let hit = dialled.into_iter().find_map(|target| own.reached_by(&target).map(|ours| (ours, target)));
+    if let Some((ours, target)) = hit {
+        let message = format!("{} is {ours} itself", quoted(&target.to_string()));
+        report.add(Found::error(span, format!("{key}.health"), message));
+    }
+}

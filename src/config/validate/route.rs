@@ -1,0 +1,112 @@
+//! `[[routes]]`: each has a pool and conditions that can be met, and no two have the same.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use super::{Names, refuse_number};
+use crate::config::raw;
+use crate::config::read::{At, Field};
+use crate::config::report::{Found, Report};
+use crate::model::Name;
+use crate::model::policy::{HostPattern, PathPattern, RoutePolicy};
+
+const ROUTES_MAX: usize = 10_000;
+
+/// The routes without mistakes, in file order.
+pub fn routes(file: &raw::File, names: &Names<'_>, report: &mut Report) -> Vec<RoutePolicy> {
+    let all = file.routes.value().map_or(&[][..], |list| &list.0);
+    if all.len() > ROUTES_MAX {
+        refuse_number(&file.routes, "routes", all.len(), ROUTES_MAX, report);
+        return Vec::new();
+    }
+    let mut out = Vec::with_capacity(all.len());
+    let mut seen: HashMap<Conditions, usize> = HashMap::with_capacity(all.len());
+    for (index, entry) in all.iter().enumerate() {
+        let Some(entry) = entry else { continue };
+        let key = format!("routes[{index}]");
+        let Some(route) = route(entry, &key, names, report) else { continue };
+        if let Some(first) = seen.get(&conditions(&route)) {
+            let message = format!("the same conditions as routes[{first}]; it would never be used");
+            report.add(Found::error(entry.span.clone(), &key, message));
+        }
+        seen.entry(conditions(&route)).or_insert(index);
+        out.push(route);
+    }
+    out
+}
+
+/// What a route asks of a request; two routes that ask the same cannot both be used.
+type Conditions = (HostPattern, PathPattern, Vec<Arc<str>>, Option<Name>);
+
+fn conditions(route: &RoutePolicy) -> Conditions {
+    let mut methods = route.methods.clone();
+    methods.sort();
+    (route.host.clone(), route.path.clone(), methods, route.listener.clone())
+}
+
+fn route(entry: &At<raw::Route>, key: &str, names: &Names<'_>, report: &mut Report) -> Option<RoutePolicy> {
+    let raw = &entry.value;
+    let path = path(raw, key, report);
+    let methods = methods(raw, key, report);
+    let listener = match &raw.listener {
+        Field::Absent => Some(None),
+        Field::Bad => None,
+        Field::Good(at) => names.listener(&at.value.0, &at.span, &format!("{key}.listener"), report).map(Some),
+    };
+    if raw.pool.is_absent() {
+        report
+            .add(Found::error(entry.span.clone(), key, "`pool` is missing").expected("pool = \"the name of a pool\""));
+    }
+    let pool = raw.pool.get().and_then(|at| names.pool(&at.value.0, &at.span, &format!("{key}.pool"), report));
+    let host = match &raw.host {
+        Field::Absent => HostPattern::Any,
+        Field::Good(at) => at.value.clone(),
+        Field::Bad => return None,
+    };
+    Some(RoutePolicy { host, path: path?, methods: methods?, listener: listener?, pool: pool? })
+}
+
+fn path(raw: &raw::Route, key: &str, report: &mut Report) -> Option<PathPattern> {
+    match (&raw.path, &raw.path_exact) {
+        (Field::Bad, _) | (_, Field::Bad) => None,
+        (Field::Good(_), Field::Good(exact)) => {
+            let found = Found::error(exact.span.clone(), format!("{key}.path_exact"), "stands beside `path`");
+            report.add(found.expected("one of `path` and `path_exact`"));
+            None
+        }
+        (Field::Absent, Field::Good(exact)) => Some(PathPattern::Exact(exact.value.0.clone())),
+        (Field::Absent, Field::Absent) => Some(PathPattern::Prefix(Arc::from("/"))),
+        (Field::Good(prefix), Field::Absent) => {
+            let text = prefix.value.0.as_ref();
+            if text.ends_with("//") {
+                let found = Found::error(prefix.span.clone(), format!("{key}.path"), "ends in more than one /");
+                report.add(found.expected("a prefix without a / at its end"));
+                return None;
+            }
+            let bare = text.strip_suffix('/').filter(|bare| !bare.is_empty()).unwrap_or(text);
+            Some(PathPattern::Prefix(Arc::from(bare)))
+        }
+    }
+}
+
+fn methods(raw: &raw::Route, key: &str, report: &mut Report) -> Option<Vec<Arc<str>>> {
+    let at = match &raw.method {
+        Field::Absent => return Some(Vec::new()),
+        Field::Bad => return None,
+        Field::Good(at) => at,
+    };
+    let key = format!("{key}.method");
+    if at.value.0.is_empty() {
+        let found = Found::error(at.span.clone(), key, "an empty list takes no request");
+        report.add(found.expected("methods, or no `method` for all of them"));
+        return None;
+    }
+    let mut out: Vec<Arc<str>> = Vec::new();
+    for method in at.value.iter() {
+        if out.contains(&method.value.0) {
+            report.add(Found::error(method.span.clone(), &key, format!("\"{}\" stands here twice", method.value.0)));
+        }
+        out.push(method.value.0.clone());
+    }
+    (out.len() == at.value.0.len()).then_some(out)
+}

@@ -1,0 +1,82 @@
+//! Our own sockets: no two may take the same address, and no upstream may be one of them (a loop, or the admin exposed to
+//! the traffic).
+
+use std::net::SocketAddr;
+
+use crate::config::raw;
+use crate::config::read::shown_key;
+use crate::config::report::{Found, Report};
+use crate::model::Address;
+use crate::model::policy::{AdminPolicy, ListenerPolicy};
+
+/// The addresses this process will listen on.
+pub struct Own(Vec<(Address, String)>);
+
+impl Own {
+    /// Those of the listeners and of the admin, the default one included.
+    pub fn new(_file: &raw::File, listeners: &[Option<ListenerPolicy>], admin: &Option<AdminPolicy>) -> Own {
+        let listeners = listeners.iter().flatten();
+        let mut own: Vec<_> = listeners.map(|l| (l.address.clone(), format!("the listener {:?}", l.name))).collect();
+        own.extend(admin.iter().map(|a| match a.written {
+            true => (a.address.clone(), "the admin".to_owned()),
+            false => (a.address.clone(), "the admin (which [admin] can move)".to_owned()),
+        }));
+        Own(own)
+    }
+
+    /// Which of our sockets a connection to `dialled` would reach. Which other addresses this machine has, a file cannot
+    /// tell: behind `0.0.0.0` only the loopback is known to be ours.
+    pub fn reached_by(&self, dialled: &Address) -> Option<&str> {
+        let reaches = |own: &Address| match (own, dialled) {
+            (Address::Inet(own), Address::Inet(to)) => {
+                let same = own.ip().to_canonical() == to.ip().to_canonical();
+                own.port() == to.port() && (same || (own.ip().is_unspecified() && is_loopback_of_family(own, to)))
+            }
+            (Address::Unix(own), Address::Unix(to)) => own == to,
+            (Address::Inet(_), Address::Unix(_)) | (Address::Unix(_), Address::Inet(_)) => false,
+        };
+        self.0.iter().find(|(own, _)| reaches(own)).map(|(_, name)| name.as_str())
+    }
+}
+
+fn is_loopback_of_family(own: &SocketAddr, to: &SocketAddr) -> bool {
+    let ip = to.ip().to_canonical();
+    ip.is_loopback() && ip.is_ipv4() == own.is_ipv4()
+}
+
+/// Refuses listeners that take each other's address, and an admin that shares one with a listener.
+pub fn refuse_overlaps(
+    file: &raw::File,
+    listeners: &[Option<ListenerPolicy>],
+    admin: &Option<AdminPolicy>,
+    report: &mut Report,
+) {
+    let raws = file.listeners.value().map_or(&[][..], |by_name| &by_name.0);
+    let spans: Vec<_> = raws.iter().map(|(_, raw)| raw.as_ref().and_then(|raw| raw.value.address.get())).collect();
+    for (index, listener) in listeners.iter().enumerate() {
+        let (Some(listener), Some(at)) = (listener, spans[index]) else { continue };
+        let key = format!("listeners.{}.address", shown_key(listener.name.as_str()));
+        let earlier = listeners[..index].iter().flatten().find(|other| overlap(&other.address, &listener.address));
+        if let Some(other) = earlier {
+            let message = format!("{} is taken by the listener {:?} on {}", at.value.0, other.name, other.address);
+            report.add(Found::error(at.span.clone(), &key, message));
+        }
+        let Some(admin) = admin.as_ref().filter(|admin| overlap(&admin.address, &listener.address)) else { continue };
+        if !admin.written {
+            let message = format!("the admin cannot listen on its default {}; it will be missing", admin.address);
+            report
+                .add(Found::warning(at.span.clone(), &key, message).expected("an [admin] table with another address"));
+            continue;
+        }
+        let message = format!("the admin and the listener {:?} both take {}", listener.name, admin.address);
+        match file.admin.value().and_then(|raw| raw.address.get()) {
+            Some(at) => report.add(Found::error(at.span.clone(), "admin.address", message)),
+            None => report.add(Found::error(at.span.clone(), key, message)),
+        }
+    }
+}
+
+/// Whether two sockets cannot listen at once.
+pub fn overlap(a: &Address, b: &Address) -> bool {
+    a.covers(b) || b.covers(a)
+}

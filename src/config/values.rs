@@ -1,0 +1,288 @@
+//! What a single value may be: numbers, durations and words here, texts of HTTP, addresses and secrets in the files
+//! below. Every one is read straight into the type of `model` that cannot be wrong; what is wrong is said of the value
+//! as it is written.
+
+pub mod address;
+pub mod header;
+pub mod http;
+pub mod route;
+pub mod secret;
+pub mod status;
+
+use std::time::Duration;
+
+use schemars::{Schema, SchemaGenerator, json_schema};
+use toml::de::DeValue;
+
+use super::read::{Node, Reader, Value, nearest};
+use super::units;
+use crate::model::policy::{Balance, MinHealthy};
+use crate::model::{AdminState, Ratio};
+
+/// A string with rules of its own.
+pub trait Text: Sized {
+    /// What is expected, as a phrase.
+    fn what() -> String;
+
+    /// Reads it.
+    ///
+    /// # Errors
+    /// What is wrong, to be read straight after the value: `" has no port"`, `": the path is relative"`.
+    fn parse(text: &str) -> Result<Self, String>;
+
+    /// What may have been meant by a text that is not one.
+    fn suggest(_text: &str) -> Option<String> {
+        None
+    }
+
+    /// A pattern (ECMA 262) that every good one matches, before and after `${NAME}` is replaced.
+    fn pattern() -> Option<&'static str> {
+        None
+    }
+}
+
+impl<T: Text> Value for T {
+    fn read(node: &Node<'_>, reader: &mut Reader<'_>) -> Option<T> {
+        let Some(text) = reader.string(node, &T::what()) else { return None };
+        match T::parse(&text) {
+            Ok(value) => Some(value),
+            Err(problem) => {
+                let expanded = reader.is_expanded(node);
+                let note = if expanded { " once its variables are replaced" } else { "" };
+                let message = format!("{}{problem}{note}", reader.written(node));
+                let suggestion = if expanded { None } else { T::suggest(&text) };
+                reader.mistake(node.span(), message).expected(T::what()).suggestion(suggestion).done();
+                None
+            }
+        }
+    }
+
+    fn schema(_: &mut SchemaGenerator) -> Schema {
+        match T::pattern() {
+            // A variable may stand for anything, so a text with one always fits.
+            Some(pattern) => {
+                json_schema!({ "type": "string", "anyOf": [{ "pattern": pattern }, { "pattern": r"\$\{" }] })
+            }
+            None => json_schema!({ "type": "string" }),
+        }
+    }
+}
+
+/// A duration from `MIN` to `MAX` milliseconds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Span<const MIN: u64, const MAX: u64>(pub Duration);
+
+/// 24 hours, in milliseconds.
+pub const DAY: u64 = 24 * 3_600_000;
+
+impl<const MIN: u64, const MAX: u64> Text for Span<MIN, MAX> {
+    fn what() -> String {
+        let show = |ms| match ms {
+            DAY => "24h".to_owned(),
+            ms => units::show_duration(Duration::from_millis(ms)),
+        };
+        format!("a duration from {} to {}, such as \"5s\"", show(MIN), show(MAX))
+    }
+
+    fn parse(text: &str) -> Result<Self, String> {
+        let duration = units::duration(text)?;
+        if duration < Duration::from_millis(MIN) {
+            return Err(" is too short".to_owned());
+        }
+        if duration > Duration::from_millis(MAX) {
+            return Err(" is too long".to_owned());
+        }
+        Ok(Span(duration))
+    }
+
+    fn pattern() -> Option<&'static str> {
+        Some(r"^\s*([0-9.]+\s*(ns|us|µs|ms|s|m|h|d|[a-z]{3,})\s*)+$")
+    }
+
+    fn suggest(text: &str) -> Option<String> {
+        let bare = !text.is_empty() && text.len() < 9 && text.bytes().all(|b| b.is_ascii_digit());
+        bare.then(|| format!("\"{text}s\""))
+    }
+}
+
+/// A whole number from `MIN` to `MAX`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Count<const MIN: i64, const MAX: i64>(pub i64);
+
+impl<const MIN: i64, const MAX: i64> Value for Count<MIN, MAX> {
+    fn read(node: &Node<'_>, reader: &mut Reader<'_>) -> Option<Self> {
+        let what = format!("a whole number from {MIN} to {MAX}");
+        let Some(number) = integer(node, reader, &what) else { return None };
+        if (MIN..=MAX).contains(&number) {
+            return Some(Count(number));
+        }
+        let message = format!("{} is out of range", reader.written(node));
+        reader.mistake(node.span(), message).expected(what).done();
+        None
+    }
+
+    fn schema(_: &mut SchemaGenerator) -> Schema {
+        json_schema!({ "type": "integer", "minimum": MIN, "maximum": MAX })
+    }
+}
+
+/// The integer at `node`; one that does not fit counts as the largest, so that the range refuses it.
+fn integer(node: &Node<'_>, reader: &mut Reader<'_>, what: &str) -> Option<i64> {
+    match node.get_ref() {
+        DeValue::Integer(number) => Some(i64::from_str_radix(number.as_str(), number.radix()).unwrap_or(i64::MAX)),
+        DeValue::String(text) if text.parse::<i64>().is_ok() => {
+            let message = format!("{} is a string", reader.written(node));
+            reader.mistake(node.span(), message).expected(what).suggestion(Some(text.as_ref())).done();
+            None
+        }
+        _ => {
+            reader.wrong_type(node, what);
+            None
+        }
+    }
+}
+
+impl Value for bool {
+    fn read(node: &Node<'_>, reader: &mut Reader<'_>) -> Option<bool> {
+        if let DeValue::Boolean(value) = node.get_ref() {
+            return Some(*value);
+        }
+        reader.wrong_type(node, "true or false");
+        None
+    }
+
+    fn schema(_: &mut SchemaGenerator) -> Schema {
+        json_schema!({ "type": "boolean" })
+    }
+}
+
+/// A share from 0 to `PERCENT` of a hundred.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Share<const PERCENT: u32>(pub Ratio);
+
+impl<const PERCENT: u32> Value for Share<PERCENT> {
+    fn read(node: &Node<'_>, reader: &mut Reader<'_>) -> Option<Self> {
+        let max = f64::from(PERCENT) / 100.0;
+        let what = format!("a number from 0 to {max}");
+        let Some(number) = number(node) else {
+            reader.wrong_type(node, &what);
+            return None;
+        };
+        match Ratio::try_new(number) {
+            Some(share) if number <= max => Some(Share(share)),
+            _ => {
+                let message = format!("{} is out of range", reader.written(node));
+                reader.mistake(node.span(), message).expected(what).done();
+                None
+            }
+        }
+    }
+
+    fn schema(_: &mut SchemaGenerator) -> Schema {
+        json_schema!({ "type": "number", "minimum": 0, "maximum": f64::from(PERCENT) / 100.0 })
+    }
+}
+
+fn number(node: &Node<'_>) -> Option<f64> {
+    match node.get_ref() {
+        DeValue::Integer(number) => {
+            Some(i64::from_str_radix(number.as_str(), number.radix()).map_or(f64::MAX, |n| n as f64))
+        }
+        DeValue::Float(number) => number.as_str().parse().ok(),
+        _ => None,
+    }
+}
+
+impl Value for MinHealthy {
+    fn read(node: &Node<'_>, reader: &mut Reader<'_>) -> Option<MinHealthy> {
+        const WHAT: &str = "a whole number from 1 to 65535, or a share from 0.0 to 1.0";
+        let value = match node.get_ref() {
+            DeValue::Integer(number) => i64::from_str_radix(number.as_str(), number.radix())
+                .ok()
+                .filter(|count| (1..=65_535).contains(count))
+                .and_then(|count| u32::try_from(count).ok())
+                .map(MinHealthy::Count),
+            DeValue::Float(number) => number.as_str().parse().ok().and_then(Ratio::try_new).map(MinHealthy::Share),
+            _ => {
+                reader.wrong_type(node, WHAT);
+                return None;
+            }
+        };
+        if value.is_none() {
+            let message = format!("{} is out of range", reader.written(node));
+            reader.mistake(node.span(), message).expected(WHAT).done();
+        }
+        value
+    }
+
+    fn schema(_: &mut SchemaGenerator) -> Schema {
+        json_schema!({ "type": "number", "minimum": 0, "maximum": 65_535 })
+    }
+}
+
+/// A word out of a closed set.
+pub trait Word: Sized + Copy + 'static {
+    /// The words and what they mean.
+    const WORDS: &'static [(&'static str, Self)];
+    /// Words that are reserved for later work.
+    const LATER: &'static [&'static str];
+}
+
+/// A value that is one of a set of words.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct OneOf<W>(pub W);
+
+impl<W: Word> Value for OneOf<W> {
+    fn read(node: &Node<'_>, reader: &mut Reader<'_>) -> Option<OneOf<W>> {
+        let names: Vec<_> = W::WORDS.iter().map(|(name, _)| *name).collect();
+        let what = format!("one of \"{}\"", names.join("\", \""));
+        if matches!(node.get_ref(), DeValue::Table(table) if !W::LATER.is_empty() && table.contains_key("type")) {
+            reader.mistake(node.span(), "a table is not supported here yet").expected(what).done();
+            return None;
+        }
+        let Some(text) = reader.string(node, &what) else { return None };
+        if let Some((_, word)) = W::WORDS.iter().find(|(name, _)| *name == text) {
+            return Some(OneOf(*word));
+        }
+        if W::LATER.contains(&text.as_str()) {
+            let message = format!("{} is not supported yet", reader.written(node));
+            reader.mistake(node.span(), message).expected(what).done();
+            return None;
+        }
+        let near = nearest(&text, names.iter().chain(W::LATER).copied());
+        let message = format!("{} is not known", reader.written(node));
+        reader.mistake(node.span(), message).expected(what).suggestion(near.map(|n| format!("\"{n}\""))).done();
+        None
+    }
+
+    fn schema(_: &mut SchemaGenerator) -> Schema {
+        let names: Vec<_> = W::WORDS.iter().map(|(name, _)| *name).collect();
+        json_schema!({ "type": "string", "anyOf": [{ "enum": names }, { "pattern": r"\$\{" }] })
+    }
+}
+
+impl Word for Balance {
+    const WORDS: &'static [(&'static str, Balance)] =
+        &[("round_robin", Balance::RoundRobin), ("random", Balance::Random), ("least_request", Balance::LeastRequest)];
+    const LATER: &'static [&'static str] = &["peak_ewma", "hash", "maglev", "first"];
+}
+
+impl Word for AdminState {
+    const WORDS: &'static [(&'static str, AdminState)] =
+        &[("enabled", AdminState::Enabled), ("draining", AdminState::Draining), ("disabled", AdminState::Disabled)];
+    const LATER: &'static [&'static str] = &[];
+}
+
+/// `type` of a health table.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    /// Connect and close.
+    Tcp,
+    /// One HTTP request.
+    Http,
+}
+
+impl Word for Kind {
+    const WORDS: &'static [(&'static str, Kind)] = &[("tcp", Kind::Tcp), ("http", Kind::Http)];
+    const LATER: &'static [&'static str] = &["tls", "grpc", "websocket"];
+}

@@ -1,0 +1,171 @@
+//! `{ file = "…" }` and `{ env = "…" }`, with an optional prefix: a secret that stands outside the file. It is read here,
+//! through `Env`, so that a missing one is a mistake of the configuration.
+
+use std::path::Path;
+
+use schemars::{Schema, SchemaGenerator};
+use toml::de::DeValue;
+
+use super::Text;
+use crate::config::expand::is_variable_name;
+use crate::config::read::{Field, Node, Reader, Value};
+use crate::config::table::table;
+use crate::model::Secret;
+
+/// The longest secret, in bytes.
+const SECRET_BYTES_MAX: usize = 8 << 10;
+/// What is expected where a secret stands.
+pub const WHAT: &str = "{ file = \"…\" } or { env = \"…\" }";
+
+table! {
+    /// A secret that stands outside the file: exactly one of `file` and `env`.
+    struct SecretSource {
+        /// A file that holds the secret; one line end at its end is cut. Read again on reload. A relative path is taken from the working directory.
+        file ["file"]: FilePath;
+        /// The environment variable that holds the secret.
+        env ["env"]: VariableName;
+        /// What is put before it, such as "Bearer ".
+        prefix ["prefix"]: Prefix;
+    }
+    later []
+}
+
+/// A secret that has been read.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SecretValue(pub Secret);
+
+impl Value for SecretValue {
+    fn read(node: &Node<'_>, reader: &mut Reader<'_>) -> Option<SecretValue> {
+        if !matches!(node.get_ref(), DeValue::Table(_)) {
+            refuse_literal(node, reader);
+            return None;
+        }
+        let Some(source) = SecretSource::read(node, reader) else { return None };
+        resolve(&source, node, reader).map(SecretValue)
+    }
+
+    fn schema(generator: &mut SchemaGenerator) -> Schema {
+        SecretSource::schema(generator)
+    }
+}
+
+/// Reports a secret that is written into the file, without showing it.
+pub fn refuse_literal(node: &Node<'_>, reader: &mut Reader<'_>) {
+    reader.mask(node.span());
+    reader.mistake(node.span(), "a secret is not written into the configuration").expected(WHAT).done();
+}
+
+fn resolve(source: &SecretSource, node: &Node<'_>, reader: &mut Reader<'_>) -> Option<Secret> {
+    let (text, at, from) = match (&source.file, &source.env) {
+        (Field::Good(file), Field::Absent) => {
+            let read = reader.env().read_file(Path::new(&file.value.0));
+            (read, file.span.clone(), format!("the secret file {:?}", file.value.0))
+        }
+        (Field::Absent, Field::Good(env)) => {
+            let set = reader.env().var(&env.value.0);
+            let text = set.and_then(|set| set.ok_or_else(|| "is not set".to_owned()));
+            (text, env.span.clone(), format!("the environment variable {}", env.value.0))
+        }
+        (Field::Bad, _) | (_, Field::Bad) => return None,
+        (Field::Good(_), Field::Good(_)) => {
+            reader.mistake(node.span(), "`file` and `env` exclude each other").expected(WHAT).done();
+            return None;
+        }
+        (Field::Absent, Field::Absent) => {
+            reader.mistake(node.span(), "a secret needs `file` or `env`").expected(WHAT).done();
+            return None;
+        }
+    };
+    let checked = text.and_then(|text| check(cut_line_end(&text)).map(str::to_owned));
+    match checked {
+        Ok(text) => {
+            let prefix = source.prefix.value().map_or("", |prefix| prefix.0.as_str());
+            Some(Secret::new(&format!("{prefix}{text}")))
+        }
+        Err(problem) => {
+            reader.mistake(at, format!("{from} {problem}")).done();
+            None
+        }
+    }
+}
+
+/// Editors end a file with a line end that is no part of the secret; a second one is.
+fn cut_line_end(text: &str) -> &str {
+    let cut = text.strip_suffix('\n').unwrap_or(text);
+    cut.strip_suffix('\r').unwrap_or(cut)
+}
+
+fn check(text: &str) -> Result<&str, String> {
+    match text {
+        "" => Err("is empty".to_owned()),
+        t if t.len() > SECRET_BYTES_MAX => Err("holds more than 8 KiB".to_owned()),
+        t if t.chars().any(char::is_control) => Err("holds a control character or a second line".to_owned()),
+        t => Ok(t),
+    }
+}
+
+/// The path of a file.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FilePath(pub String);
+
+impl Text for FilePath {
+    fn what() -> String {
+        "the path of a file".to_owned()
+    }
+
+    fn parse(text: &str) -> Result<FilePath, String> {
+        match text {
+            "" => Err(" names no file".to_owned()),
+            t if t.chars().any(char::is_control) => Err(" holds a control character".to_owned()),
+            t if t.len() > 4_096 => Err(" is longer than a path can be".to_owned()),
+            t => Ok(FilePath(t.to_owned())),
+        }
+    }
+}
+
+/// The name of an environment variable.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct VariableName(pub String);
+
+impl Text for VariableName {
+    fn what() -> String {
+        "the name of an environment variable".to_owned()
+    }
+
+    fn parse(text: &str) -> Result<VariableName, String> {
+        if is_variable_name(text) { Ok(VariableName(text.to_owned())) } else { Err(" is not one".to_owned()) }
+    }
+}
+
+/// What is put before a secret.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Prefix(pub String);
+
+impl Text for Prefix {
+    fn what() -> String {
+        "a short text without control characters".to_owned()
+    }
+
+    fn parse(text: &str) -> Result<Prefix, String> {
+        match text {
+            t if t.chars().any(char::is_control) => Err(" holds a control character".to_owned()),
+            t if t.len() > 256 => Err(" is longer than 256 bytes".to_owned()),
+            t => Ok(Prefix(t.to_owned())),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_line_end_is_cut_and_a_second_line_is_a_mistake() {
+        for (text, secret) in [("a", Some("a")), ("a\n", Some("a")), ("a\r\n", Some("a")), (" a ", Some(" a "))] {
+            assert_eq!(check(cut_line_end(text)).ok(), secret, "{text:?}");
+        }
+        for bad in ["", "\n", "a\n\n", "a\nb", "a\0", "a\rb"] {
+            assert!(check(cut_line_end(bad)).is_err(), "{bad:?}");
+        }
+    }
+}

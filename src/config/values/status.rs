@@ -1,0 +1,106 @@
+//! `expect.status`: a list of codes and ranges.
+
+use schemars::{Schema, SchemaGenerator, json_schema};
+use toml::de::DeValue;
+
+use crate::config::read::{List, Node, Reader, Value};
+
+const WHAT: &str = "a code from 100 to 599, or a range such as \"200-299\"";
+
+/// An inclusive range of status codes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Range(pub u16, pub u16);
+
+/// A list of codes and ranges that is not empty.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Statuses(pub Vec<(u16, u16)>);
+
+impl Value for Statuses {
+    fn read(node: &Node<'_>, reader: &mut Reader<'_>) -> Option<Statuses> {
+        match node.get_ref() {
+            DeValue::String(text) if text == "any" => {
+                reader.mistake(node.span(), "\"any\" is not supported yet").expected("a list").done();
+                return None;
+            }
+            DeValue::String(_) | DeValue::Integer(_) => {
+                let suggestion = format!("[{}]", reader.written(node));
+                let message = format!("{} is not a list", reader.written(node));
+                reader.mistake(node.span(), message).expected("a list in [ ]").suggestion(Some(suggestion)).done();
+                return None;
+            }
+            _ => {}
+        }
+        let Some(list) = List::<Range>::read(node, reader) else { return None };
+        if list.0.is_empty() {
+            reader.mistake(node.span(), "an empty list expects no answer at all").expected(WHAT).done();
+            return None;
+        }
+        let ranges: Vec<_> = list.iter().map(|at| (at.value.0, at.value.1)).collect();
+        (ranges.len() == list.0.len()).then_some(Statuses(ranges))
+    }
+
+    fn schema(generator: &mut SchemaGenerator) -> Schema {
+        let items = Range::schema(generator);
+        json_schema!({ "type": "array", "minItems": 1, "items": items })
+    }
+}
+
+impl Value for Range {
+    fn read(node: &Node<'_>, reader: &mut Reader<'_>) -> Option<Range> {
+        let text = match node.get_ref() {
+            DeValue::Integer(code) => Some(code.as_str().to_owned()).filter(|_| code.radix() == 10),
+            _ => reader.string(node, WHAT),
+        };
+        let Some(text) = text else { return None };
+        match parse(&text) {
+            Ok(range) => Some(range),
+            Err(problem) => {
+                let message = format!("{}{problem}", reader.written(node));
+                reader.mistake(node.span(), message).expected(WHAT).suggestion(suggest(&text)).done();
+                None
+            }
+        }
+    }
+
+    fn schema(_: &mut SchemaGenerator) -> Schema {
+        json_schema!({ "anyOf": [
+            { "type": "integer", "minimum": 100, "maximum": 599 },
+            { "type": "string", "pattern": r"^([1-5][0-9]{2}(-[1-5][0-9]{2})?|.*\$\{.*)$" },
+        ] })
+    }
+}
+
+fn parse(text: &str) -> Result<Range, &'static str> {
+    let code = |text: &str| match text.parse::<u16>() {
+        Ok(code) if (100..=599).contains(&code) && text.len() == 3 => Ok(code),
+        Ok(_) => Err(" is not a status from 100 to 599"),
+        Err(_) => Err(" is neither a status nor a range"),
+    };
+    match text.split_once('-') {
+        None => code(text).map(|c| Range(c, c)),
+        Some((from, to)) => match (code(from)?, code(to)?) {
+            (from, to) if from > to => Err(" ends before it begins"),
+            (from, to) => Ok(Range(from, to)),
+        },
+    }
+}
+
+fn suggest(text: &str) -> Option<String> {
+    let class = text.strip_suffix("xx").or(text.strip_suffix("XX"))?;
+    matches!(class, "1" | "2" | "3" | "4" | "5").then(|| format!("\"{class}00-{class}99\""))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn codes_and_ranges_are_read_and_bad_ones_are_not() {
+        assert_eq!(parse("204"), Ok(Range(204, 204)));
+        assert_eq!(parse("200-299"), Ok(Range(200, 299)));
+        for bad in ["99", "600", "200-100", "", "-", "200-", "2xx", "+200", "0200", "200-299-300", "99999999"] {
+            assert!(parse(bad).is_err(), "{bad}");
+        }
+        assert_eq!(suggest("2xx").as_deref(), Some("\"200-299\""));
+    }
+}
