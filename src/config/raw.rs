@@ -215,7 +215,7 @@ impl Value for Upstream {
     fn read(node: &Node<'_>, reader: &mut Reader<'_>) -> Option<Upstream> {
         match node.get_ref() {
             DeValue::String(_) => {
-                let Some(address) = Dial::read(node, reader) else { return None };
+                let address = Dial::read(node, reader)?;
                 let mut table = UpstreamTable::read_table(&DeTable::new(), reader);
                 table.address = super::read::Field::Good(super::read::At { value: address, span: node.span() });
                 Some(Upstream(table))
@@ -283,7 +283,7 @@ impl Value for NoHealthy {
         if matches!(node.get_ref(), DeValue::Table(_)) {
             return Elsewhere::read(node, reader).map(NoHealthy::Elsewhere);
         }
-        let Some(text) = reader.string(node, WHAT) else { return None };
+        let text = reader.string(node, WHAT)?;
         match text.as_str() {
             "reject" => Some(NoHealthy::Reject),
             "fail_open" => Some(NoHealthy::FailOpen),

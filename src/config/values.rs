@@ -43,7 +43,7 @@ pub trait Text: Sized {
 
 impl<T: Text> Value for T {
     fn read(node: &Node<'_>, reader: &mut Reader<'_>) -> Option<T> {
-        let Some(text) = reader.string(node, &T::what()) else { return None };
+        let text = reader.string(node, &T::what())?;
         match T::parse(&text) {
             Ok(value) => Some(value),
             Err(problem) => {
@@ -112,7 +112,7 @@ pub struct Count<const MIN: i64, const MAX: i64>(pub i64);
 impl<const MIN: i64, const MAX: i64> Value for Count<MIN, MAX> {
     fn read(node: &Node<'_>, reader: &mut Reader<'_>) -> Option<Self> {
         let what = format!("a whole number from {MIN} to {MAX}");
-        let Some(number) = integer(node, reader, &what) else { return None };
+        let number = integer(node, reader, &what)?;
         if (MIN..=MAX).contains(&number) {
             return Some(Count(number));
         }
@@ -240,7 +240,7 @@ impl<W: Word> Value for OneOf<W> {
             reader.mistake(node.span(), "a table is not supported here yet").expected(what).done();
             return None;
         }
-        let Some(text) = reader.string(node, &what) else { return None };
+        let text = reader.string(node, &what)?;
         if let Some((_, word)) = W::WORDS.iter().find(|(name, _)| *name == text) {
             return Some(OneOf(*word));
         }

@@ -69,7 +69,7 @@ fn read_value(name: &str, node: &Node<'_>, reader: &mut Reader<'_>) -> Option<He
         refuse_literal(node, reader);
         return None;
     }
-    let Some(text) = reader.string(node, "a string, { file = \"…\" } or { env = \"…\" }") else { return None };
+    let text = reader.string(node, "a string, { file = \"…\" } or { env = \"…\" }")?;
     let problem = match &text {
         t if t.chars().any(char::is_control) => " holds a control character",
         t if t.len() > VALUE_BYTES_MAX => " is longer than 8 KiB",

@@ -40,7 +40,7 @@ impl Value for SecretValue {
             refuse_literal(node, reader);
             return None;
         }
-        let Some(source) = SecretSource::read(node, reader) else { return None };
+        let source = SecretSource::read(node, reader)?;
         resolve(&source, node, reader).map(SecretValue)
     }
 

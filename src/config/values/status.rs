@@ -30,7 +30,7 @@ impl Value for Statuses {
             }
             _ => {}
         }
-        let Some(list) = List::<Range>::read(node, reader) else { return None };
+        let list = List::<Range>::read(node, reader)?;
         if list.0.is_empty() {
             reader.mistake(node.span(), "an empty list expects no answer at all").expected(WHAT).done();
             return None;
@@ -51,7 +51,7 @@ impl Value for Range {
             DeValue::Integer(code) => Some(code.as_str().to_owned()).filter(|_| code.radix() == 10),
             _ => reader.string(node, WHAT),
         };
-        let Some(text) = text else { return None };
+        let text = text?;
         match parse(&text) {
             Ok(range) => Some(range),
             Err(problem) => {
