@@ -1,0 +1,144 @@
+//! Question: how many probes a second can the one writer of a pool's state take in, and what does a change of an
+//! upstream's health cost in a pool of 3, 100 and 10,000?
+//!
+//! `pass/N`: a probe starts and passes, and nothing changes (nearly all probes). `flip/N`: it ends the other way, so that
+//! its upstream changes state and a view is built. `track`: the verdict of one check alone, without the pool.
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::Arc;
+use std::time::Duration;
+
+use criterion::{Criterion, criterion_group, criterion_main};
+use roundsman::health::Track;
+use roundsman::health::track::Slot;
+use roundsman::model::policy::*;
+use roundsman::model::{Address, AdminState, Code, Judgement, Name, ProbeReport, Ratio, Weight};
+use roundsman::pool::Hints;
+use roundsman::pool::state::{ProbeToken, State};
+use tokio::time::Instant;
+
+const TIMING: Timing = Timing {
+    interval: Duration::from_secs(1),
+    timeout: Duration::from_millis(500),
+    healthy_threshold: 1,
+    unhealthy_threshold: 1,
+    fast_interval: Duration::from_secs(1),
+    start_period: Duration::ZERO,
+    jitter: Ratio::ZERO,
+};
+
+fn config(upstreams: usize) -> Config {
+    let upstreams = (0..upstreams).map(|i| UpstreamPolicy {
+        address: format!("10.{}.{}.{}:80", i >> 16, i >> 8 & 255, i & 255).parse().expect("an address"),
+        weight: Weight::ONE,
+        backup: false,
+        health_address: None,
+        admin: AdminState::Enabled,
+    });
+    let pool = PoolPolicy {
+        name: Name::try_new("api").expect("a name"),
+        upstreams: upstreams.collect(),
+        balance: Balance::RoundRobin,
+        when_no_healthy: WhenNoHealthy::Reject,
+        min_healthy: MinHealthy::Count(1),
+        check: CheckPolicy { spec: Arc::new(ProbeSpec::Tcp(TcpProbe { port: PortRule::Same })), timing: TIMING },
+    };
+    let second = Duration::from_secs(1);
+    Config {
+        runtime: RuntimePolicy { threads: None, drain_delay: Duration::ZERO, drain_timeout: second },
+        listeners: vec![],
+        routes: vec![],
+        pools: vec![Arc::new(pool)],
+        admin: AdminPolicy { address: "127.0.0.1:9900".parse().expect("an address"), written: false, token: None },
+    }
+}
+
+fn report(code: Code) -> ProbeReport {
+    ProbeReport { code, status: None, duration: Duration::from_millis(1), reason: "connected".into(), hint: None }
+}
+
+/// A pool whose probes are answered one by one, in the order in which they fall due.
+struct World {
+    state: State,
+    now: Instant,
+    due: VecDeque<(ProbeToken, Address)>,
+    healthy: HashMap<Address, bool>,
+}
+
+impl World {
+    fn new(upstreams: usize) -> World {
+        let now = Instant::now();
+        let mut state = State::new(now, 1, Hints::none());
+        state.configure(&config(upstreams), &[], now);
+        let mut world = World { state, now, due: VecDeque::new(), healthy: HashMap::new() };
+        while world.healthy.len() < upstreams {
+            world.wait();
+            let batch: Vec<_> = world.due.drain(..).collect();
+            world.healthy.extend(batch.iter().map(|(_, address)| (address.clone(), true)));
+            let ended = batch.into_iter().map(|(token, _)| (token, report(Code::L4Ok)));
+            world.state.on_probes(ended, world.now);
+        }
+        assert_eq!(world.eligible(), upstreams, "every upstream is healthy before anything is measured");
+        world
+    }
+
+    fn eligible(&self) -> usize {
+        self.state.status(false).pools[0].eligible
+    }
+
+    /// Goes on to the next instant at which probes fall due.
+    fn wait(&mut self) {
+        while self.due.is_empty() {
+            self.now = self.now.max(self.state.next_deadline().expect("a probe is always due"));
+            let (work, _) = self.state.on_tick(self.now);
+            self.due.extend(work.start.into_iter().map(|job| (job.token, job.upstream)));
+        }
+    }
+
+    /// The next probe that falls due passes.
+    fn pass(&mut self) {
+        self.wait();
+        let (token, _) = self.due.pop_front().expect("not empty");
+        self.state.on_probes([(token, report(Code::L4Ok))], self.now);
+    }
+
+    /// The next probe that falls due contradicts the state of its upstream.
+    fn flip(&mut self) {
+        self.wait();
+        let (token, address) = self.due.pop_front().expect("not empty");
+        let healthy = self.healthy.get_mut(&address).expect("every upstream is known");
+        *healthy = !*healthy;
+        let code = if *healthy { Code::L4Ok } else { Code::L4Con };
+        self.state.on_probes([(token, report(code))], self.now);
+    }
+}
+
+fn benches(c: &mut Criterion) {
+    for n in [3, 100, 10_000] {
+        let mut world = World::new(n);
+        c.bench_function(&format!("pass/{n}"), |b| b.iter(|| world.pass()));
+        assert_eq!(world.eligible(), n, "nothing has changed");
+        let before = world.state.status(false).pools[0].upstreams[0].transitions_total;
+        c.bench_function(&format!("flip/{n}"), |b| b.iter(|| world.flip()));
+        let wrong = world.healthy.values().filter(|healthy| **healthy).count() != world.eligible();
+        let after = world.state.status(false).pools[0].upstreams[0].transitions_total;
+        assert!(!wrong && (n > 100 || after > before), "every answer was a change of state");
+    }
+    let now = Instant::now();
+    let mut track = Track::new(TIMING, Slot { origin: now, part: 0 }, now, now);
+    let mut clock = now;
+    c.bench_function("track", |b| {
+        b.iter(|| {
+            clock += Duration::from_secs(1);
+            track.on_start(clock);
+            track.on_end(Judgement::Pass, clock, 0.5)
+        });
+    });
+}
+
+criterion_group! {
+    name = group;
+    config = Criterion::default().warm_up_time(Duration::from_millis(300)).measurement_time(Duration::from_secs(1));
+    targets = benches
+}
+criterion_main!(group);
