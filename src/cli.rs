@@ -1,1 +1,108 @@
-//! Placeholder head, replaced with the room's own.
+//! The command line: what was asked for, and which room answers. `run` and `demo` become the process; the others ask a
+//! running one over its admin socket, or look at a file.
+//!
+//! Exit status: 0 ok; 1 run-time failure; 2 usage; 78 bad configuration.
+
+use std::process::ExitCode;
+
+use clap::Parser;
+
+mod args;
+mod client;
+mod events;
+mod hangup;
+mod locate;
+mod orders;
+mod reload;
+mod status;
+mod text;
+
+pub use hangup::Hangup;
+
+use crate::{app, demo, telemetry};
+use args::{Command, LogArgs, RunArgs};
+
+/// Exit status of a bad configuration: `EX_CONFIG` of sysexits.h.
+pub const EXIT_CONFIG: u8 = 78;
+
+/// Reads the command line and does what it says.
+pub fn main(hangup: &Hangup) -> ExitCode {
+    let command = args::Cli::parse().command;
+    match &command {
+        Command::Run(_) | Command::Demo(_) => {}
+        Command::Reload(_)
+        | Command::Status(_)
+        | Command::Events(_)
+        | Command::Drain(_)
+        | Command::Undrain(_)
+        | Command::Disable(_)
+        | Command::Enable(_) => hangup.ends_the_process(),
+    }
+    match command {
+        Command::Run(args) => run(&args, hangup),
+        Command::Demo(args) => demo::run(args.options()),
+        Command::Reload(args) => answer(reload::run(&args)),
+        Command::Status(args) => answer(status::run(&args)),
+        Command::Events(args) => answer(events::run(&args)),
+        Command::Drain(args) => answer(orders::run("drain", &args)),
+        Command::Undrain(args) => answer(orders::run("undrain", &args)),
+        Command::Disable(args) => answer(orders::run("disable", &args)),
+        Command::Enable(args) => answer(orders::run("enable", &args)),
+    }
+}
+
+/// Why a command failed.
+#[derive(Debug, thiserror::Error)]
+pub enum Failure {
+    /// At run time.
+    #[error("{0}")]
+    Runtime(String),
+    /// The configuration is bad, or cannot be read.
+    #[error("{0}")]
+    Config(String),
+    /// Nobody reads our output any more.
+    #[error("the output is closed")]
+    OutputClosed,
+}
+
+fn answer(result: Result<ExitCode, Failure>) -> ExitCode {
+    let failure = match result {
+        Ok(code) => return code,
+        Err(failure) => failure,
+    };
+    match failure {
+        // `roundsman events | head` is no failure.
+        Failure::OutputClosed => ExitCode::SUCCESS,
+        Failure::Runtime(_) => fail(&failure, ExitCode::FAILURE),
+        Failure::Config(_) => fail(&failure, ExitCode::from(EXIT_CONFIG)),
+    }
+}
+
+fn fail(failure: &Failure, code: ExitCode) -> ExitCode {
+    text::complain(&failure.to_string());
+    code
+}
+
+fn run(args: &RunArgs, hangup: &Hangup) -> ExitCode {
+    if let Err(code) = set_up_logs(&args.log) {
+        return code;
+    }
+    let config = match (&args.listen, &args.config) {
+        (Some(listen), _) => app::ConfigSource::Inline { listen: listen.clone(), to: args.to.clone() },
+        (None, Some(file)) => app::ConfigSource::File(file.clone()),
+        (None, None) => app::ConfigSource::File(locate::default_file()),
+    };
+    let code = app::run(app::RunOptions { config, hup: hangup.flag() });
+    telemetry::flush();
+    code
+}
+
+fn set_up_logs(args: &LogArgs) -> Result<(), ExitCode> {
+    telemetry::init(&args.options()).map_err(|error| {
+        text::complain(&error.to_string());
+        match error {
+            telemetry::LogError::Level(_) => ExitCode::from(2),
+            telemetry::LogError::Twice | telemetry::LogError::Thread(_) => ExitCode::FAILURE,
+        }
+    })
+}

@@ -1,0 +1,269 @@
+//! What may stand on the command line. Help texts are part of the interface: each command says in a line what it does, and
+//! in examples how it is used.
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+use crate::demo::DemoOptions;
+use crate::model::Address;
+use crate::telemetry::{LogFormat, LogOptions};
+
+/// The whole command line.
+#[derive(Debug, Parser)]
+#[command(
+    name = "roundsman",
+    version,
+    about = "A reverse proxy and load balancer that sends requests only to upstreams its checker has found healthy.",
+    subcommand_required = true,
+    arg_required_else_help = true,
+    after_help = "Examples:
+  roundsman run --listen 127.0.0.1:8080 --to 127.0.0.1:3001,127.0.0.1:3002
+  roundsman run --config roundsman.toml
+  roundsman status
+
+Exit status: 0 ok; 1 run-time failure; 2 usage; 78 bad configuration."
+)]
+pub struct Cli {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// What to do.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Run the proxy until it is told to stop
+    #[command(after_help = "Examples:
+  roundsman run --config roundsman.toml
+  roundsman run --listen 0.0.0.0:8080 --to 10.0.0.1:8080,10.0.0.2:8080
+
+Signals: HUP rereads the configuration; TERM and INT finish what is in flight and stop, a second one stops at once.")]
+    Run(RunArgs),
+    /// Show pools and upstreams of the running process
+    #[command(after_help = "Examples:
+  roundsman status
+  roundsman status --json | jq '.pools.api.upstreams[] | select(.eligible | not)'
+  roundsman status --admin unix:/run/roundsman.sock")]
+    Status(StatusArgs),
+    /// Show what happened to upstreams: who became unhealthy, when and why
+    #[command(after_help = "Examples:
+  roundsman events
+  roundsman events --follow
+  roundsman events --json --follow | jq 'select(.kind == \"transition\")'")]
+    Events(EventsArgs),
+    /// Make the running process reread its configuration, and say what became of it
+    #[command(after_help = "Examples:
+  roundsman reload --dry-run && roundsman reload
+
+A refused configuration changes nothing; every mistake is printed, and the exit status is 78.")]
+    Reload(ReloadArgs),
+    /// Send an upstream no new requests; those in flight finish
+    #[command(after_help = "Examples:
+  roundsman drain api 10.0.0.1:8080 --reason 'kernel upgrade'")]
+    Drain(OrderArgs),
+    /// End a drain
+    #[command(after_help = "Examples:
+  roundsman undrain api 10.0.0.1:8080")]
+    Undrain(OrderArgs),
+    /// Send an upstream no requests until it is enabled
+    #[command(after_help = "Examples:
+  roundsman disable api unix:/run/app.sock")]
+    Disable(OrderArgs),
+    /// Let an upstream take requests again, when its checks pass
+    #[command(after_help = "Examples:
+  roundsman enable api 10.0.0.1:8080")]
+    Enable(OrderArgs),
+    /// Watch it work: three backends on the loopback, steady traffic, and a short story of failures
+    #[command(after_help = "Examples:
+  roundsman demo
+  roundsman demo --script
+
+On a terminal, keys: 1 2 3 kill or revive a backend, s slow, e errors, r reload, q quit.
+Otherwise, and with --script, the story plays by itself, prints its figures and fails if a request failed that should not have.")]
+    Demo(DemoArgs),
+}
+
+/// `run`.
+#[derive(Debug, Args)]
+pub struct RunArgs {
+    /// The configuration file [default: roundsman.toml, else /etc/roundsman/roundsman.toml]
+    #[arg(long, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+    /// Listen here, without a file: "ip:port", "[v6]:port" or "unix:/path"
+    #[arg(long, value_name = "ADDR", conflicts_with = "config", requires = "to")]
+    pub listen: Option<String>,
+    /// The upstreams, separated by commas
+    #[arg(long, value_name = "ADDR,ADDR", value_delimiter = ',', conflicts_with = "config", requires = "listen")]
+    pub to: Vec<String>,
+    /// How it logs.
+    #[command(flatten)]
+    pub log: LogArgs,
+}
+
+/// How a process logs.
+#[derive(Debug, Args)]
+pub struct LogArgs {
+    /// How log lines look [default: human on a terminal, else json]
+    #[arg(long, value_enum, value_name = "FORMAT")]
+    pub log_format: Option<LogFormatArg>,
+    /// error, warn, info, debug, trace or off, or directives as in RUST_LOG [default: RUST_LOG, else info]
+    #[arg(long, value_name = "LEVEL")]
+    pub log_level: Option<String>,
+}
+
+/// How log lines look.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum LogFormatArg {
+    /// For people
+    Human,
+    /// One JSON object per line
+    Json,
+}
+
+impl LogArgs {
+    /// The same for `telemetry`.
+    pub fn options(&self) -> LogOptions {
+        let format = self.log_format.map(|format| match format {
+            LogFormatArg::Human => LogFormat::Human,
+            LogFormatArg::Json => LogFormat::Json,
+        });
+        LogOptions { format, level: self.log_level.clone() }
+    }
+}
+
+/// Where the running process is.
+#[derive(Debug, Args)]
+pub struct ProcessArgs {
+    /// Its admin address: "ip:port", "[v6]:port" or "unix:/path" [default: [admin] of the configuration file]
+    #[arg(long, value_name = "ADDRESS")]
+    pub admin: Option<Address>,
+    /// The file that holds its admin token
+    #[arg(long, value_name = "FILE")]
+    pub token_file: Option<PathBuf>,
+    /// The configuration file it runs on [default: roundsman.toml, else /etc/roundsman/roundsman.toml]
+    #[arg(long, value_name = "FILE", conflicts_with = "admin")]
+    pub config: Option<PathBuf>,
+}
+
+/// `status`.
+#[derive(Debug, Args)]
+pub struct StatusArgs {
+    /// Print the JSON of the admin API
+    #[arg(long)]
+    pub json: bool,
+    /// Which process.
+    #[command(flatten)]
+    pub process: ProcessArgs,
+}
+
+/// `events`.
+#[derive(Debug, Args)]
+pub struct EventsArgs {
+    /// Print one JSON object per line
+    #[arg(long)]
+    pub json: bool,
+    /// Go on until interrupted
+    #[arg(long, short)]
+    pub follow: bool,
+    /// Only events with a greater number
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    pub after: u64,
+    /// Which process.
+    #[command(flatten)]
+    pub process: ProcessArgs,
+}
+
+/// `reload`.
+#[derive(Debug, Args)]
+pub struct ReloadArgs {
+    /// Only validate the file, as the running process sees it, and apply nothing
+    #[arg(long)]
+    pub dry_run: bool,
+    /// Print the JSON of the admin API
+    #[arg(long)]
+    pub json: bool,
+    /// Which process.
+    #[command(flatten)]
+    pub process: ProcessArgs,
+}
+
+/// `drain`, `undrain`, `disable`, `enable`.
+#[derive(Debug, Args)]
+pub struct OrderArgs {
+    /// The pool
+    pub pool: String,
+    /// The upstream's address, as status shows it
+    pub upstream: String,
+    /// Why; kept in log and events
+    #[arg(long, value_name = "TEXT", default_value = "", hide_default_value = true)]
+    pub reason: String,
+    /// Which process.
+    #[command(flatten)]
+    pub process: ProcessArgs,
+}
+
+/// `demo`.
+#[derive(Debug, Args)]
+pub struct DemoArgs {
+    /// Play the story and exit, even on a terminal
+    #[arg(long)]
+    pub script: bool,
+    /// Print the generated configuration first
+    #[arg(long)]
+    pub show_config: bool,
+}
+
+impl DemoArgs {
+    /// The same for `demo`.
+    pub fn options(&self) -> DemoOptions {
+        DemoOptions { script: self.script, show_config: self.show_config }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+    use clap::error::ErrorKind;
+
+    use super::*;
+
+    fn parse(line: &str) -> Result<Command, ErrorKind> {
+        let words = std::iter::once("roundsman").chain(line.split_whitespace());
+        Cli::try_parse_from(words).map(|cli| cli.command).map_err(|error| error.kind())
+    }
+
+    #[test]
+    fn the_command_line_is_consistent_and_every_command_has_a_help_text() {
+        Cli::command().debug_assert();
+        for command in Cli::command().get_subcommands() {
+            assert!(command.get_about().is_some(), "{}", command.get_name());
+        }
+    }
+
+    #[test]
+    fn run_takes_a_file_or_two_addresses_and_not_both() {
+        let Ok(Command::Run(run)) = parse("run --listen 127.0.0.1:80 --to 10.0.0.1:80,10.0.0.2:80") else {
+            panic!("it is good");
+        };
+        assert_eq!((run.listen.as_deref(), run.to.len(), run.config), (Some("127.0.0.1:80"), 2, None));
+        assert!(matches!(parse("run"), Ok(Command::Run(_))));
+        assert_eq!(parse("run --listen 127.0.0.1:80").err(), Some(ErrorKind::MissingRequiredArgument));
+        assert_eq!(parse("run --to 10.0.0.1:80").err(), Some(ErrorKind::MissingRequiredArgument));
+        let both = parse("run --config a.toml --listen 127.0.0.1:80 --to 10.0.0.1:80");
+        assert_eq!(both.err(), Some(ErrorKind::ArgumentConflict));
+    }
+
+    #[test]
+    fn commands_find_the_process_by_address_or_file() {
+        let Ok(Command::Drain(drain)) = parse("drain api [::1]:80 --reason upgrade --admin unix:/run/a.sock") else {
+            panic!("it is good");
+        };
+        assert_eq!((drain.upstream.as_str(), drain.reason.as_str()), ("[::1]:80", "upgrade"));
+        assert_eq!(drain.process.admin.map(|a| a.to_string()).as_deref(), Some("unix:/run/a.sock"));
+        assert_eq!(parse("status --admin nonsense").err(), Some(ErrorKind::ValueValidation));
+        assert_eq!(parse("drain api").err(), Some(ErrorKind::MissingRequiredArgument));
+        assert_eq!(parse("status --admin 127.0.0.1:1 --config b").err(), Some(ErrorKind::ArgumentConflict));
+        assert_eq!(parse("nonsense").err(), Some(ErrorKind::InvalidSubcommand));
+    }
+}

@@ -1,0 +1,182 @@
+//! Asks the admin API of a running process: one request on one connection, bounded in time and size. TCP or unix socket.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::{Method, Request, StatusCode, header};
+use http_body_util::{BodyExt, Full, Limited};
+use hyper::client::conn::http1;
+use hyper_util::rt::TokioIo;
+use serde::de::DeserializeOwned;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::{TcpStream, UnixStream};
+
+use super::Failure;
+use super::locate::Target;
+use crate::admin::json::ErrorReply;
+use crate::model::Address;
+
+/// How long most questions may take.
+pub const TIMEOUT: Duration = Duration::from_secs(5);
+/// How long a reload may take.
+pub const RELOAD_TIMEOUT: Duration = Duration::from_secs(60);
+/// The largest answer that is read: 10,000 upstreams need about 8 MiB.
+const ANSWER_BYTES_MAX: usize = 64 << 20;
+
+/// A question.
+#[derive(Debug, Clone)]
+pub struct Ask<'a> {
+    /// GET or POST.
+    pub method: Method,
+    /// Path and query.
+    pub path: &'a str,
+    /// JSON, or nothing.
+    pub body: Bytes,
+    /// How long it may take, connecting included.
+    pub timeout: Duration,
+}
+
+impl<'a> Ask<'a> {
+    /// A question without a body.
+    pub fn get(path: &'a str) -> Ask<'a> {
+        Ask { method: Method::GET, path, body: Bytes::new(), timeout: TIMEOUT }
+    }
+
+    /// An order without a body.
+    pub fn post(path: &'a str) -> Ask<'a> {
+        Ask { method: Method::POST, ..Ask::get(path) }
+    }
+
+    /// May take this long.
+    pub fn within(self, timeout: Duration) -> Ask<'a> {
+        Ask { timeout, ..self }
+    }
+}
+
+/// An answer.
+#[derive(Debug, Clone)]
+pub struct Answer {
+    /// Its status.
+    pub status: StatusCode,
+    /// Its body.
+    pub body: Bytes,
+}
+
+/// Why there is no answer.
+#[derive(Debug, thiserror::Error)]
+pub enum ClientError {
+    /// No connection.
+    #[error("no roundsman answers at {address}: {source} (is it running? --admin ADDRESS names another one)")]
+    Connect {
+        /// The address.
+        address: Address,
+        /// What the system said.
+        source: std::io::Error,
+    },
+    /// It took too long.
+    #[error("no answer from {address} within {seconds} s")]
+    Timeout {
+        /// The address.
+        address: Address,
+        /// How long was waited.
+        seconds: u64,
+    },
+    /// The connection broke, or what came is no answer.
+    #[error("the answer of {address} broke off: {reason}")]
+    Broken {
+        /// The address.
+        address: Address,
+        /// What the library said.
+        reason: String,
+    },
+}
+
+impl Answer {
+    /// The JSON of an answer with one of these statuses; a failure that says what came otherwise.
+    pub fn json<T: DeserializeOwned>(&self, good: &[StatusCode]) -> Result<T, Failure> {
+        if !good.contains(&self.status) {
+            return Err(self.failure());
+        }
+        serde_json::from_slice(&self.body)
+            .map_err(|error| Failure::Runtime(format!("the answer is not what this version expects: {error}")))
+    }
+
+    /// What a bad answer says.
+    pub fn failure(&self) -> Failure {
+        let said = serde_json::from_slice::<ErrorReply>(&self.body).map(|reply| reply.error);
+        let said = said.unwrap_or_else(|_| self.status.to_string());
+        Failure::Runtime(match self.status {
+            StatusCode::UNAUTHORIZED => format!("{said}: --token-file FILE names the file that holds it"),
+            _ => said,
+        })
+    }
+}
+
+/// Asks, and waits for the whole answer.
+pub async fn ask(target: &Target, ask: Ask<'_>) -> Result<Answer, ClientError> {
+    let address = target.address.clone();
+    let seconds = ask.timeout.as_secs();
+    match tokio::time::timeout(ask.timeout, connect_and_exchange(target, ask)).await {
+        Ok(result) => result,
+        Err(_) => Err(ClientError::Timeout { address, seconds }),
+    }
+}
+
+/// Asks once, from code that is not async.
+pub fn ask_now(target: &Target, question: Ask<'_>) -> Result<Answer, Failure> {
+    let runtime = runtime()?;
+    runtime.block_on(ask(target, question)).map_err(|error| Failure::Runtime(error.to_string()))
+}
+
+/// The runtime of a command.
+pub fn runtime() -> Result<tokio::runtime::Runtime, Failure> {
+    let built = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    built.map_err(|error| Failure::Runtime(format!("start: {error}")))
+}
+
+async fn connect_and_exchange(target: &Target, ask: Ask<'_>) -> Result<Answer, ClientError> {
+    let no_connection = |source| ClientError::Connect { address: target.address.clone(), source };
+    match &target.address {
+        Address::Inet(address) => {
+            exchange(TcpStream::connect(address).await.map_err(no_connection)?, target, ask).await
+        }
+        Address::Unix(path) => exchange(UnixStream::connect(path).await.map_err(no_connection)?, target, ask).await,
+    }
+}
+
+async fn exchange<S>(stream: S, target: &Target, ask: Ask<'_>) -> Result<Answer, ClientError>
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    let broken = |reason: String| ClientError::Broken { address: target.address.clone(), reason };
+    let (mut sender, connection) =
+        http1::handshake(TokioIo::new(stream)).await.map_err(|error| broken(error.to_string()))?;
+    // Ends with the exchange: the sender is dropped, or the whole is, at the deadline.
+    let driver = tokio::spawn(connection);
+    let request = request(target, ask).map_err(|error| broken(error.to_string()))?;
+    let answered = async {
+        let response = sender.send_request(request).await.map_err(|error| broken(error.to_string()))?;
+        let (head, body) = response.into_parts();
+        let body = Limited::new(body, ANSWER_BYTES_MAX).collect().await.map_err(|error| broken(error.to_string()))?;
+        Ok(Answer { status: head.status, body: body.to_bytes() })
+    }
+    .await;
+    driver.abort();
+    answered
+}
+
+fn request(target: &Target, ask: Ask<'_>) -> http::Result<Request<Full<Bytes>>> {
+    let host = match &target.address {
+        Address::Inet(address) => address.to_string(),
+        Address::Unix(_) => "localhost".to_string(),
+    };
+    let mut request = Request::builder().method(ask.method).uri(ask.path).header(header::HOST, host);
+    request = request.header(header::USER_AGENT, concat!("roundsman/", env!("CARGO_PKG_VERSION")));
+    if let Some(token) = &target.token {
+        request = request.header(header::AUTHORIZATION, format!("Bearer {}", token.expose()));
+    }
+    if !ask.body.is_empty() {
+        request = request.header(header::CONTENT_TYPE, "application/json");
+    }
+    request.body(Full::new(ask.body))
+}

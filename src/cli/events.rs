@@ -1,0 +1,160 @@
+//! `roundsman events`: what happened, oldest first; with `--follow` also what happens.
+
+use std::process::ExitCode;
+use std::time::Duration;
+
+use http::StatusCode;
+use tokio::time::{Instant, sleep};
+
+use super::Failure;
+use super::args::EventsArgs;
+use super::client::{self, Ask};
+use super::locate::{self, Target};
+use super::text::{self, Paint, colour_of, one_line};
+use crate::admin::json::{EventInfo, EventWhat, EventsReply};
+
+/// How long the process keeps a question that waits.
+const WAIT_SECONDS: u64 = 20;
+/// How long a process that has gone is waited for.
+const LOST_MAX: Duration = Duration::from_secs(60);
+
+/// Asks and prints, until interrupted with `--follow`.
+pub fn run(args: &EventsArgs) -> Result<ExitCode, Failure> {
+    let target = locate::find(&args.process)?;
+    let print = |events: &[EventInfo]| print_events(events, args.json);
+    let runtime = client::runtime()?;
+    runtime.block_on(async {
+        let mut after = args.after;
+        let first = question(&target, after, 0).await?;
+        print(&first.events)?;
+        if args.follow {
+            after = first.last;
+            follow(&target, after, print).await?;
+        }
+        Ok(ExitCode::SUCCESS)
+    })
+}
+
+async fn question(target: &Target, after: u64, wait: u64) -> Result<EventsReply, Failure> {
+    let path = format!("/api/v1/events?after={after}&wait={wait}");
+    let ask = Ask::get(&path).within(client::TIMEOUT + Duration::from_secs(wait));
+    let answer = client::ask(target, ask).await.map_err(|error| Failure::Runtime(error.to_string()))?;
+    answer.json(&[StatusCode::OK])
+}
+
+/// Goes on over a restart of the process, and gives up when it stays away.
+async fn follow(
+    target: &Target,
+    mut after: u64,
+    print: impl Fn(&[EventInfo]) -> Result<(), Failure>,
+) -> Result<(), Failure> {
+    let mut answered = Instant::now();
+    let mut lost = false;
+    loop {
+        match question(target, after, WAIT_SECONDS).await {
+            Ok(reply) => {
+                if reply.last < after {
+                    text::complain("the process was restarted");
+                }
+                let missed = reply.events.first().map_or(0, |event| event.seq.saturating_sub(after + 1));
+                if missed > 0 && reply.last > after {
+                    text::complain(&format!("{missed} events were missed"));
+                }
+                print(&reply.events)?;
+                if reply.events.is_empty() && answered.elapsed() < Duration::from_secs(1) {
+                    // Too many wait already, so this one was answered at once.
+                    sleep(Duration::from_secs(1)).await;
+                }
+                (after, answered, lost) = (reply.last, Instant::now(), false);
+            }
+            Err(failure) if answered.elapsed() > LOST_MAX + Duration::from_secs(WAIT_SECONDS) => return Err(failure),
+            Err(failure) => {
+                if !lost {
+                    text::complain(&format!("{failure}; trying again"));
+                }
+                lost = true;
+                sleep(Duration::from_secs(1)).await;
+            }
+        }
+    }
+}
+
+fn print_events(events: &[EventInfo], json: bool) -> Result<(), Failure> {
+    let paint = Paint::for_stdout();
+    for event in events {
+        let line = if json {
+            serde_json::to_string(event).map_err(|error| Failure::Runtime(error.to_string()))?
+        } else {
+            render(event, paint)
+        };
+        text::print(&format!("{line}\n"))?;
+    }
+    Ok(())
+}
+
+/// One line for people.
+fn render(event: &EventInfo, paint: Paint) -> String {
+    let at = one_line(&event.at).replace('T', " ").replace('Z', "");
+    let word = |word: &str| paint.text(colour_of(word), &one_line(word));
+    let what = match &event.what {
+        EventWhat::Transition { pool, upstream, from, to, code, reason, healthy_left, .. } => {
+            let code = code.as_deref().map_or_else(String::new, |code| format!("{} ", one_line(code)));
+            let (pool, upstream, reason) = (one_line(pool), one_line(upstream), one_line(reason));
+            let (from, to) = (from.as_str(), word(to.as_str()));
+            format!("{pool} {upstream}  {from} → {to}  {code}{reason}  ({healthy_left} healthy)")
+        }
+        EventWhat::Admin { pool, upstream, to, reason } => {
+            let reason = if reason.is_empty() { String::new() } else { format!(": {}", one_line(reason)) };
+            format!("{} {}  now {} by order{reason}", one_line(pool), one_line(upstream), word(to.as_str()))
+        }
+        EventWhat::FailOpen { pool, on: true } => {
+            format!("{}  fail open: upstreams that are not healthy are in use", one_line(pool))
+        }
+        EventWhat::FailOpen { pool, on: false } => format!("{}  fail open ended", one_line(pool)),
+        EventWhat::Reload { result, generation, error } => {
+            let error = error.as_deref().map_or_else(String::new, |error| format!(": {}", one_line(error)));
+            format!("reload {}, generation {generation}{error}", word(result))
+        }
+        EventWhat::ProbePanic { pool, upstream } => {
+            format!("{} {}  its probe panicked; it is unknown now", one_line(pool), one_line(upstream))
+        }
+        EventWhat::CheckerRestart => "the checker died and was restarted".to_string(),
+    };
+    format!("{at}  {what}")
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn every_kind_of_event_is_one_line() {
+        let at = "2026-11-21T10:00:00.123Z";
+        let table = [
+            (
+                json!({ "kind": "transition", "pool": "api", "upstream": "10.0.0.1:80", "from": "healthy",
+                        "to": "unhealthy", "code": "L4CON", "reason": "connect: refused\n", "duration_ms": 0.4,
+                        "healthy_left": 2 }),
+                "api 10.0.0.1:80  healthy → unhealthy  L4CON connect: refused\\n  (2 healthy)",
+            ),
+            (
+                json!({ "kind": "admin", "pool": "api", "upstream": "10.0.0.1:80", "to": "draining", "reason": "upgrade" }),
+                "api 10.0.0.1:80  now draining by order: upgrade",
+            ),
+            (json!({ "kind": "fail_open", "pool": "api", "on": false }), "api  fail open ended"),
+            (
+                json!({ "kind": "reload", "result": "refused", "generation": 3, "error": "bad" }),
+                "reload refused, generation 3: bad",
+            ),
+            (json!({ "kind": "checker_restart" }), "the checker died and was restarted"),
+        ];
+        for (mut value, want) in table {
+            value["seq"] = 1.into();
+            value["at"] = at.into();
+            let event: EventInfo = serde_json::from_value(value).unwrap();
+            assert_eq!(render(&event, Paint::off()), format!("2026-11-21 10:00:00.123  {want}"));
+        }
+    }
+}

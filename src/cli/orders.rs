@@ -1,0 +1,59 @@
+//! `roundsman drain | undrain | disable | enable POOL UPSTREAM`: the operator's orders.
+
+use std::process::ExitCode;
+
+use http::StatusCode;
+use serde_json::json;
+
+use super::args::OrderArgs;
+use super::client::{self, Ask};
+use super::text::one_line;
+use super::{Failure, locate, text};
+use crate::admin::json::SetAdminReply;
+use crate::admin::target::encode_segment;
+
+/// Gives the order and prints what has changed.
+pub fn run(action: &str, args: &OrderArgs) -> Result<ExitCode, Failure> {
+    let target = locate::find(&args.process)?;
+    let (pool, upstream) = (encode_segment(&args.pool), encode_segment(&args.upstream));
+    let path = format!("/api/v1/pools/{pool}/upstreams/{upstream}/{action}");
+    let body = json!({ "reason": args.reason }).to_string().into();
+    let answer = client::ask_now(&target, Ask { body, ..Ask::post(&path) })?;
+    let reply: SetAdminReply = answer.json(&[StatusCode::OK])?;
+    text::print(&render(&reply))?;
+    Ok(ExitCode::SUCCESS)
+}
+
+fn render(reply: &SetAdminReply) -> String {
+    let mut line = format!("{} {}: {}", one_line(&reply.pool), one_line(&reply.upstream), reply.admin);
+    if reply.was == reply.admin {
+        line.push_str(", as before");
+    } else {
+        line.push_str(&format!(", was {}", reply.was));
+    }
+    if reply.in_flight > 0 {
+        line.push_str(&format!("; {} requests in flight", reply.in_flight));
+    }
+    line.push('\n');
+    line
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::AdminState::{Draining, Enabled};
+
+    #[test]
+    fn an_order_says_what_changed() {
+        let reply = SetAdminReply {
+            pool: "api".into(),
+            upstream: "10.0.0.1:80".into(),
+            admin: Draining,
+            was: Enabled,
+            in_flight: 3,
+        };
+        assert_eq!(render(&reply), "api 10.0.0.1:80: draining, was enabled; 3 requests in flight\n");
+        let again = SetAdminReply { was: Draining, in_flight: 0, ..reply };
+        assert_eq!(render(&again), "api 10.0.0.1:80: draining, as before\n");
+    }
+}

@@ -1,0 +1,112 @@
+//! `roundsman reload`: what became of it, and every mistake when it was refused.
+
+use std::process::ExitCode;
+
+use http::StatusCode;
+
+use super::args::ReloadArgs;
+use super::client::{self, Ask};
+use super::text::{self, Paint, colour_of, one_line};
+use super::{EXIT_CONFIG, Failure, locate};
+use crate::admin::json::{Diagnostic, ReloadReply, ReloadResult};
+
+/// Orders and prints. A refused configuration is 78.
+pub fn run(args: &ReloadArgs) -> Result<ExitCode, Failure> {
+    let target = locate::find(&args.process)?;
+    let path = if args.dry_run { "/api/v1/reload?dry_run=true" } else { "/api/v1/reload" };
+    let answer = client::ask_now(&target, Ask::post(path).within(client::RELOAD_TIMEOUT))?;
+    let reply: ReloadReply = answer.json(&[StatusCode::OK, StatusCode::UNPROCESSABLE_ENTITY])?;
+    if args.json {
+        text::print(&String::from_utf8_lossy(&answer.body))?;
+    } else {
+        text::print(&render(&reply, Paint::for_stdout()))?;
+    }
+    Ok(match reply.result {
+        ReloadResult::Applied | ReloadResult::Unchanged => ExitCode::SUCCESS,
+        ReloadResult::Refused => ExitCode::from(EXIT_CONFIG),
+    })
+}
+
+fn render(reply: &ReloadReply, paint: Paint) -> String {
+    let mut out: String = reply.errors.iter().map(|mistake| diagnostic(mistake) + "\n").collect();
+    let generation = reply.generation;
+    let line = match (reply.result, reply.dry_run) {
+        (ReloadResult::Applied, false) => format!("applied: generation {generation} runs"),
+        (ReloadResult::Unchanged, false) => format!("unchanged: generation {generation} runs on"),
+        (ReloadResult::Refused, false) => format!("refused: nothing changed, generation {generation} runs on"),
+        (ReloadResult::Applied, true) => "good: a reload would apply it".to_string(),
+        (ReloadResult::Unchanged, true) => "good: a reload would change nothing".to_string(),
+        (ReloadResult::Refused, true) => "refused: a reload would change nothing".to_string(),
+    };
+    if reply.errors.is_empty()
+        && let Some(error) = &reply.error
+    {
+        out.push_str(&one_line(error));
+        out.push('\n');
+    }
+    out.push_str(&paint.text(colour_of(reply.result.as_str()), &line));
+    out.push('\n');
+    if !reply.warming.is_empty() {
+        let pools = reply.warming.iter().map(|pool| one_line(pool)).collect::<Vec<_>>().join(", ");
+        out.push_str(&format!("warming: {pools} (removed upstreams serve until a new one is healthy)\n"));
+    }
+    out
+}
+
+/// `roundsman.toml:31:1: error: pools.api.health.intervall: unknown key; did you mean "interval"?`
+fn diagnostic(mistake: &Diagnostic) -> String {
+    let mut line = one_line(mistake.file.as_deref().unwrap_or("configuration"));
+    for number in [mistake.line, mistake.column].into_iter().flatten() {
+        line.push_str(&format!(":{number}"));
+    }
+    line.push_str(&format!(": {}: ", one_line(&mistake.severity)));
+    if let Some(key) = &mistake.key {
+        line.push_str(&format!("{}: ", one_line(key)));
+    }
+    line.push_str(&one_line(&mistake.message));
+    if let Some(expected) = &mistake.expected {
+        line.push_str(&format!("; expected {}", one_line(expected)));
+    }
+    if let Some(near) = &mistake.suggestion {
+        line.push_str(&format!("; did you mean {:?}?", one_line(near)));
+    }
+    line
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn reply(result: &str, dry_run: bool, errors: serde_json::Value) -> ReloadReply {
+        let warming = if result == "applied" { json!(["api"]) } else { json!([]) };
+        serde_json::from_value(json!({
+            "result": result, "at": "2026-11-21T10:00:00.000Z", "error": null, "dry_run": dry_run, "generation": 4,
+            "warming": warming, "errors": errors, "last_reload": null,
+        }))
+        .unwrap()
+    }
+
+    #[test]
+    fn a_refusal_shows_every_mistake_with_its_place() {
+        let errors = json!([
+            { "file": "r.toml", "line": 31, "column": 1, "key": "pools.api.health.intervall", "message": "unknown key",
+              "expected": null, "suggestion": "interval", "severity": "error" },
+            { "file": "r.toml", "line": null, "column": null, "key": null, "message": "cannot\u{1b} be read",
+              "expected": "a file", "suggestion": null, "severity": "error" },
+        ]);
+        let want = "r.toml:31:1: error: pools.api.health.intervall: unknown key; did you mean \"interval\"?\n\
+                    r.toml: error: cannot\\u{1b} be read; expected a file\n\
+                    refused: nothing changed, generation 4 runs on\n";
+        assert_eq!(render(&reply("refused", false, errors), Paint::off()), want);
+    }
+
+    #[test]
+    fn what_was_applied_says_what_still_warms() {
+        let want = "applied: generation 4 runs\nwarming: api (removed upstreams serve until a new one is healthy)\n";
+        assert_eq!(render(&reply("applied", false, json!([])), Paint::off()), want);
+        let trial = render(&reply("unchanged", true, json!([])), Paint::off());
+        assert_eq!(trial, "good: a reload would change nothing\n");
+    }
+}
