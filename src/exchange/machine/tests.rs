@@ -346,12 +346,21 @@ async fn a_retry_goes_through_the_newest_snapshot() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_stale_connection_is_not_replaced_where_the_upstream_has_left_the_eligible_set() {
-    let world = World::new(&[Given(Service::Open, 1, 0)]);
-    let (mut exchange, _) = world.begin(GET);
-    exchange.on_connected(true, world.now);
-    world.nth(0).view.store(Arc::new(world.view(0, &Given(Service::Nothing(Nothing::Reject), 0, 0))));
-    assert_eq!(word(&exchange.on_broken(Broken::Closed, Replay::Whole, world.now)), "502 upstream_broke");
+async fn a_stale_connection_is_not_replaced_where_the_upstream_may_not_be_picked_any_more() {
+    let down = |then, upstreams| Given(Service::Nothing(then), upstreams, 0);
+    for (now, want) in [
+        (Given(Service::Open, 1, 0), "attempt fresh"),
+        (down(Nothing::FailOpen, 1), "attempt fresh"),
+        (down(Nothing::Reject, 0), "502 upstream_broke"),
+        // Below min_healthy one may still be there.
+        (down(Nothing::Reject, 1), "502 upstream_broke"),
+    ] {
+        let world = World::new(&[Given(Service::Open, 1, 0)]);
+        let (mut exchange, _) = world.begin(GET);
+        exchange.on_connected(true, world.now);
+        world.nth(0).view.store(Arc::new(world.view(0, &now)));
+        assert_eq!(word(&exchange.on_broken(Broken::Closed, Replay::Whole, world.now)), want);
+    }
 }
 
 #[tokio::test(start_paused = true)]
