@@ -318,7 +318,7 @@ async fn drain_body(guard: &mut Guard, framing: Framing, most: u64) -> io::Resul
     }
 }
 
-async fn write_answer(
+pub(super) async fn write_answer(
     guard: &mut Guard,
     answer: &OwnAnswer,
     version: Version,

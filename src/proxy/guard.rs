@@ -19,7 +19,7 @@ use pingora_core::protocols::{
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf};
 
 use super::listen::ClientStream;
-use crate::exchange::{Chunked, Framing};
+use crate::exchange::{Chunked, Framing, limits};
 
 /// Writes gathered before they are sent.
 const WRITE_BUFFER: usize = 16 * 1024;
@@ -98,6 +98,22 @@ impl Guard {
         };
         self.eof |= n == 0;
         Ok(n)
+    }
+
+    /// Completes when the client has closed its side or broken off; what it sends meanwhile is kept. Once more is kept
+    /// than may be, it is no longer listened to. Cancel-safe.
+    pub async fn left(&mut self) {
+        while self.read.len() < limits::HEAD_BYTES + PIPELINED_MAX {
+            if !matches!(self.fill().await, Ok(n) if n > 0) {
+                return;
+            }
+        }
+        std::future::pending().await
+    }
+
+    /// The socket itself; what was read ahead is in `read`.
+    pub fn io_mut(&mut self) -> &mut ClientIo {
+        &mut self.io
     }
 
     /// Writes and sends. Not cancel-safe.

@@ -1,11 +1,425 @@
-//! Upgraded connections: connect, send the rewritten head, and relay bytes both ways after a 101.
+//! Upgraded connections: connects, sends the rewritten head, and after a 101 relays bytes both ways until both sides have
+//! ended or nothing has moved for an hour. Pingora is not involved: its tunnel loses one in a thousand when the 101
+//! comes early.
+//!
+//! Nothing of the client goes upstream before a 101. An answer that is none is relayed by its framing, and the client
+//! connection closes after it. A tunnel is in flight until it ends: a stopped listener lets it go on, and at the end of
+//! the drain time it ends with the process.
 
+use std::future::poll_fn;
+use std::io;
+use std::pin::Pin;
 use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
 
+use bytes::{Buf, BytesMut};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
 use tokio::sync::watch;
+use tokio::time::Instant;
 
-use super::front::{Begun, Front};
+use super::connect::{UpstreamIo, dial};
+use super::front::{Begun, Front, write_answer};
 use super::guard::Guard;
+use super::listen::is_scarcity;
+use crate::exchange::head::{Limits, parse, parse_response};
+use crate::exchange::{
+    Attempt, Broken, Chunked, ConnectError, End, Exchange, Next, Replay, ResponseEdits, ResponseFraming, ResponseHead,
+    Version, limits,
+};
+
+/// Bytes under way in one direction of a tunnel.
+const DIRECTION_BYTES: usize = 16 * 1024;
+
+/// An upgrade on its way to a 101.
+struct Upgrade {
+    guard: Guard,
+    exchange: Exchange,
+    head: usize,
+}
+
+/// What one step came to.
+enum Step {
+    /// Ask the exchange's next step.
+    Next(Next),
+    /// It is over.
+    Ended(End),
+}
+
+/// An upstream that has sent its final head.
+struct Answered {
+    upstream: UpstreamIo,
+    /// What came after the head.
+    rest: BytesMut,
+    switched: bool,
+    framing: ResponseFraming,
+}
 
 /// Sees one upgrade through; the client connection ends with it.
-pub(super) async fn run(_front: &Arc<Front>, _guard: Guard, _begun: Begun, _stop: watch::Receiver<bool>) {}
+pub(super) async fn run(_front: &Arc<Front>, guard: Guard, begun: Begun, _stop: watch::Receiver<bool>) {
+    let version = begun.version;
+    let mut upgrade = Upgrade { guard, exchange: begun.exchange, head: begun.head };
+    let mut next = begun.next;
+    let end = loop {
+        let step = match next {
+            Next::Attempt(attempt) => upgrade.attempt(&attempt).await,
+            Next::Answer(answer) => {
+                // Early data may stand where the next head would: the connection cannot go on.
+                let written = write_answer(&mut upgrade.guard, &answer, version, false, false).await;
+                Step::Ended(if written.is_ok() { End::Delivered } else { End::ClientLeft })
+            }
+            Next::Abort | Next::Forward(..) | Next::Wait { .. } => Step::Ended(End::Aborted),
+        };
+        match step {
+            Step::Next(following) => next = following,
+            Step::Ended(end) => break end,
+        }
+    };
+    upgrade.exchange.on_end(end, Instant::now());
+}
+
+impl Upgrade {
+    /// One try on one upstream, up to the end of its answer or of the tunnel.
+    async fn attempt(&mut self, attempt: &Attempt) -> Step {
+        let dialled = tokio::select! {
+            biased;
+            dialled = dial(&attempt.upstream.address, limits::CONNECT) => dialled,
+            () = self.guard.left() => return Step::Ended(End::ClientLeft),
+        };
+        let upstream = match dialled {
+            Ok(upstream) => upstream,
+            Err(error) => {
+                return Step::Next(self.exchange.on_connect_failed(connect_error(&error), Instant::now()));
+            }
+        };
+        self.exchange.on_connected(false, Instant::now());
+        let answered = match self.ask(upstream).await {
+            Ok(answered) => answered,
+            Err(step) => return step,
+        };
+        if answered.switched { self.tunnel(answered).await } else { self.relay_answer(answered).await }
+    }
+
+    /// Sends the head and reads heads until the final one, which is passed on with the interim ones before it.
+    async fn ask(&mut self, mut upstream: UpstreamIo) -> Result<Answered, Step> {
+        let request = self.request_head();
+        let sent = tokio::time::timeout(limits::UPSTREAM_IDLE, upstream.write_all(&request)).await;
+        match sent {
+            Ok(Ok(())) => {}
+            Ok(Err(_)) => return Err(self.broken(Broken::Closed)),
+            Err(_) => return Err(self.broken(Broken::TimedOut)),
+        }
+        let deadline = Instant::now() + limits::FIRST_BYTE;
+        let mut buf = BytesMut::with_capacity(4 * 1024);
+        loop {
+            self.next_head(&mut upstream, &mut buf, deadline).await?;
+            let head = parse_response(&buf, &Limits::RESPONSE).ok().flatten().expect("`next_head` has read it before");
+            let fields = head.fields.iter().map(|field| (field.name, field.value));
+            let fields: Vec<(&[u8], &[u8])> = fields.collect();
+            let next = self.exchange.on_response(head.status, fields.iter().copied(), Instant::now());
+            let Next::Forward(edits, framing) = next else { return Err(Step::Next(next)) };
+            let (status, len) = (head.status, head.len);
+            self.forward_head(&edits, &head).await?;
+            buf.advance(len);
+            if status == 101 || status >= 200 {
+                return Ok(Answered { upstream, rest: buf, switched: status == 101, framing });
+            }
+        }
+    }
+
+    /// Reads until a whole head is at the front of `buf`, or what can never become one.
+    async fn next_head(
+        &mut self,
+        upstream: &mut UpstreamIo,
+        buf: &mut BytesMut,
+        deadline: Instant,
+    ) -> Result<(), Step> {
+        let mut fresh = true;
+        loop {
+            // A head can only be whole, or refused, where a line has ended: the work stays in proportion to its bytes.
+            if fresh {
+                match parse_response(buf, &Limits::RESPONSE) {
+                    Ok(None) => {}
+                    Ok(Some(_)) => return Ok(()),
+                    Err(_) => return Err(self.broken(Broken::BadResponse)),
+                }
+            }
+            let before = buf.len();
+            let read = tokio::select! {
+                biased;
+                read = tokio::time::timeout_at(deadline, upstream.read_buf(buf)) => read,
+                () = self.guard.left() => return Err(Step::Ended(End::ClientLeft)),
+            };
+            match read {
+                Ok(Ok(n)) if n > 0 => {}
+                Ok(_) => return Err(self.broken(Broken::Closed)),
+                Err(_) => return Err(self.broken(Broken::TimedOut)),
+            }
+            fresh = memchr::memchr(b'\n', &buf[before..]).is_some() || buf.len() >= limits::RESPONSE_HEAD_BYTES;
+        }
+    }
+
+    async fn forward_head(&mut self, edits: &ResponseEdits, head: &ResponseHead<'_>) -> Result<(), Step> {
+        if edits.hidden() {
+            return Ok(());
+        }
+        let mut out = Vec::with_capacity(head.len + 64);
+        edits.write_to(head, Version::Http11, true, &mut out);
+        self.send(&out).await
+    }
+
+    async fn send(&mut self, bytes: &[u8]) -> Result<(), Step> {
+        match tokio::time::timeout(limits::BODY_IDLE, self.guard.send(bytes)).await {
+            Ok(Ok(())) => Ok(()),
+            Ok(Err(_)) | Err(_) => Err(Step::Ended(End::ClientLeft)),
+        }
+    }
+
+    fn request_head(&self) -> Vec<u8> {
+        let bytes = &self.guard.read[..self.head];
+        let head = parse(bytes, &Limits::REQUEST).ok().flatten().expect("the front has read this head before");
+        let mut out = Vec::with_capacity(self.head + 256);
+        self.exchange.request_edits().write_to(&head, &mut out);
+        out
+    }
+
+    fn broken(&mut self, how: Broken) -> Step {
+        // An upgrade has no body, so it can always be sent again.
+        Step::Next(self.exchange.on_broken(how, Replay::Whole, Instant::now()))
+    }
+
+    /// Passes on the body of an answer that is no 101.
+    async fn relay_answer(&mut self, answered: Answered) -> Step {
+        let Answered { mut upstream, rest: mut buf, framing, .. } = answered;
+        let mut body = Body::new(framing);
+        loop {
+            let taken = match body.take(&buf) {
+                Some(taken) => taken,
+                None => return self.broken(Broken::BadResponse),
+            };
+            if taken > 0 {
+                let piece = buf.split_to(taken);
+                if let Err(step) = self.send(&piece).await {
+                    return step;
+                }
+            }
+            if body.is_done() {
+                return Step::Ended(End::Delivered);
+            }
+            buf.reserve(DIRECTION_BYTES);
+            let read = tokio::select! {
+                biased;
+                read = tokio::time::timeout(limits::UPSTREAM_IDLE, upstream.read_buf(&mut buf)) => read,
+                () = self.guard.left() => return Step::Ended(End::ClientLeft),
+            };
+            match read {
+                Ok(Ok(0)) if framing == ResponseFraming::UntilClose => return Step::Ended(End::Delivered),
+                Ok(Ok(n)) if n > 0 => {}
+                Ok(_) => return self.broken(Broken::Closed),
+                Err(_) => return self.broken(Broken::TimedOut),
+            }
+        }
+    }
+
+    /// Relays bytes both ways. What both sides sent early goes first.
+    async fn tunnel(&mut self, answered: Answered) -> Step {
+        let Answered { upstream, rest, .. } = answered;
+        self.guard.read.advance(self.head);
+        let early = std::mem::take(&mut self.guard.read);
+        let (Ok(()) | Err(_)) = relay(self.guard.io_mut(), upstream, early, rest, limits::TUNNEL_IDLE).await;
+        Step::Ended(End::Delivered)
+    }
+}
+
+/// Our reading of why no connection could be made.
+pub(super) fn connect_error(error: &io::Error) -> ConnectError {
+    match error.kind() {
+        _ if is_scarcity(error) => ConnectError::Resources,
+        io::ErrorKind::TimedOut => ConnectError::TimedOut,
+        _ => ConnectError::Refused,
+    }
+}
+
+/// Where the body of an answer ends.
+enum Body {
+    Length(u64),
+    Chunked(Chunked),
+    UntilClose,
+}
+
+impl Body {
+    fn new(framing: ResponseFraming) -> Body {
+        match framing {
+            ResponseFraming::None => Body::Length(0),
+            ResponseFraming::Length(length) => Body::Length(length),
+            ResponseFraming::Chunked => Body::Chunked(Chunked::new()),
+            ResponseFraming::UntilClose => Body::UntilClose,
+        }
+    }
+
+    /// How many of the bytes that have come are its own; `None` if they cannot be.
+    fn take(&mut self, bytes: &[u8]) -> Option<usize> {
+        match self {
+            Body::Length(left) => {
+                let n = (bytes.len() as u64).min(*left);
+                *left -= n;
+                Some(n as usize)
+            }
+            Body::Chunked(chunks) => chunks.feed(bytes).ok().map(|progress| progress.consumed),
+            Body::UntilClose => Some(bytes.len()),
+        }
+    }
+
+    fn is_done(&self) -> bool {
+        match self {
+            Body::Length(left) => *left == 0,
+            Body::Chunked(chunks) => chunks.is_done(),
+            Body::UntilClose => false,
+        }
+    }
+}
+
+/// One direction of a tunnel.
+struct Direction {
+    buf: BytesMut,
+    ended: bool,
+    done: bool,
+}
+
+impl Direction {
+    fn new(early: BytesMut) -> Direction {
+        Direction { buf: early, ended: false, done: false }
+    }
+
+    /// Moves what can be moved; true if anything was. The end of one side closes that half of the other.
+    fn poll_move(
+        &mut self,
+        cx: &mut Context<'_>,
+        mut from: impl AsyncRead + Unpin,
+        mut to: impl AsyncWrite + Unpin,
+    ) -> Poll<io::Result<bool>> {
+        let mut moved = false;
+        loop {
+            while !self.buf.is_empty() {
+                match Pin::new(&mut to).poll_write(cx, &self.buf)? {
+                    Poll::Ready(0) => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
+                    Poll::Ready(n) => {
+                        self.buf.advance(n);
+                        moved = true;
+                    }
+                    Poll::Pending if moved => return Poll::Ready(Ok(true)),
+                    Poll::Pending => return Poll::Pending,
+                }
+            }
+            if self.done {
+                return if moved { Poll::Ready(Ok(true)) } else { Poll::Pending };
+            }
+            if self.ended {
+                ready!(Pin::new(&mut to).poll_shutdown(cx))?;
+                self.done = true;
+                return Poll::Ready(Ok(true));
+            }
+            let mut chunk = [0u8; DIRECTION_BYTES];
+            let mut read = ReadBuf::new(&mut chunk);
+            match Pin::new(&mut from).poll_read(cx, &mut read)? {
+                Poll::Ready(()) if read.filled().is_empty() => self.ended = true,
+                Poll::Ready(()) => {
+                    self.buf.extend_from_slice(read.filled());
+                    moved = true;
+                }
+                Poll::Pending if moved => return Poll::Ready(Ok(true)),
+                Poll::Pending => return Poll::Pending,
+            }
+        }
+    }
+}
+
+/// Relays both ways until both sides have ended, one breaks, or nothing has moved for `idle`. `to_upstream` and
+/// `to_client` were read before it began.
+async fn relay(
+    client: &mut (impl AsyncRead + AsyncWrite + Unpin),
+    mut upstream: impl AsyncRead + AsyncWrite + Unpin,
+    to_upstream: BytesMut,
+    to_client: BytesMut,
+    idle: Duration,
+) -> io::Result<()> {
+    let mut up = Direction::new(to_upstream);
+    let mut down = Direction::new(to_client);
+    let quiet = tokio::time::sleep(idle);
+    tokio::pin!(quiet);
+    loop {
+        let moved = poll_fn(|cx| {
+            // The two borrow one socket each way in turn, never at once.
+            let rose = up.poll_move(cx, &mut *client, &mut upstream)?;
+            let fell = down.poll_move(cx, &mut upstream, &mut *client)?;
+            match (rose, fell) {
+                (Poll::Pending, Poll::Pending) => Poll::Pending,
+                _ => Poll::Ready(io::Result::Ok(())),
+            }
+        });
+        tokio::select! {
+            biased;
+            moved = moved => moved?,
+            () = &mut quiet => return Err(io::ErrorKind::TimedOut.into()),
+        }
+        if up.done && down.done {
+            return Ok(());
+        }
+        quiet.as_mut().reset(Instant::now() + idle);
+        tokio::task::coop::consume_budget().await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::duplex;
+
+    use super::*;
+
+    async fn tunnel(idle: Duration, early: (&str, &str)) -> (tokio::io::DuplexStream, tokio::io::DuplexStream) {
+        let (client, mut near) = duplex(1_024);
+        let (upstream, far) = duplex(1_024);
+        let (to_upstream, to_client) = (BytesMut::from(early.0), BytesMut::from(early.1));
+        tokio::spawn(async move { relay(&mut near, far, to_upstream, to_client, idle).await });
+        (client, upstream)
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_both_sides_sent_early_arrives_first() {
+        let (mut client, mut upstream) = tunnel(Duration::from_secs(9), ("early ", "soon ")).await;
+        client.write_all(b"up").await.unwrap();
+        upstream.write_all(b"down").await.unwrap();
+        let mut got = [0; 8];
+        upstream.read_exact(&mut got).await.unwrap();
+        assert_eq!(&got, b"early up");
+        let mut got = [0; 9];
+        client.read_exact(&mut got).await.unwrap();
+        assert_eq!(&got, b"soon down");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn one_side_may_end_while_the_other_goes_on() {
+        let (mut client, mut upstream) = tunnel(Duration::from_secs(9), ("", "")).await;
+        client.shutdown().await.unwrap();
+        let mut got = Vec::new();
+        upstream.read_to_end(&mut got).await.unwrap();
+        upstream.write_all(b"still here").await.unwrap();
+        drop(upstream);
+        client.read_to_end(&mut got).await.unwrap();
+        assert_eq!(got, b"still here");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_quiet_tunnel_ends_and_a_busy_one_does_not() {
+        let (mut client, mut upstream) = tunnel(Duration::from_secs(10), ("", "")).await;
+        let mut got = [0; 1];
+        for _ in 0..4 {
+            tokio::time::sleep(Duration::from_secs(9)).await;
+            client.write_all(b"x").await.unwrap();
+            upstream.read_exact(&mut got).await.unwrap();
+        }
+        let quiet = Instant::now();
+        assert_eq!(client.read(&mut got).await.unwrap(), 0);
+        assert_eq!(quiet.elapsed(), Duration::from_secs(10));
+    }
+}
