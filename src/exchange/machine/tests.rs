@@ -11,7 +11,7 @@ use super::super::head::{self, Limits};
 use super::super::judge::judge;
 use super::super::steps::Scheme;
 use super::*;
-use crate::model::policy::Balance;
+use crate::model::policy::{Balance, HostPattern, PathPattern, RoutePolicy};
 use crate::model::{Name, Weight};
 use crate::pool::{Hints, ListenerEntry, ListenerId, Nothing, PoolShared, Service, Tier, View};
 use crate::route::Table;
@@ -360,6 +360,41 @@ async fn a_stale_connection_is_not_replaced_where_the_upstream_may_not_be_picked
         exchange.on_connected(true, world.now);
         world.nth(0).view.store(Arc::new(world.view(0, &now)));
         assert_eq!(word(&exchange.on_broken(Broken::Closed, Replay::Whole, world.now)), want);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_request_goes_where_its_route_says_and_else_where_its_listener_does() {
+    let open = || Given(Service::Open, 1, 0);
+    let world = World::new(&[open(), open(), open()]);
+    let name = |text: &str| Name::try_new(text).unwrap();
+    let route = |host, path: &str, pool| RoutePolicy {
+        host,
+        path: PathPattern::Prefix(path.into()),
+        methods: Vec::new(),
+        listener: None,
+        pool: name(pool),
+    };
+    let routes = [route(HostPattern::Any, "/api", "p1"), route(HostPattern::Exact("b.example".into()), "/", "p2")];
+    let target = |pool: &Name| pool.as_str().strip_prefix('p')?.parse().ok().map(PoolId);
+    let pools: Vec<_> = (0..3).map(|id| Some(world.nth(id))).collect();
+    for (listener_pool, request, want) in [
+        (Some(PoolId(0)), "GET / HTTP/1.1\r\nHost: a", Some("p0")),
+        (Some(PoolId(0)), "GET /api/x HTTP/1.1\r\nHost: a", Some("p1")),
+        (Some(PoolId(0)), "GET /%61pi/x HTTP/1.1\r\nHost: a", Some("p1")),
+        (Some(PoolId(0)), "GET /apix HTTP/1.1\r\nHost: a", Some("p0")),
+        (Some(PoolId(0)), "GET / HTTP/1.1\r\nHost: B.example.:80", Some("p2")),
+        (Some(PoolId(0)), "GET http://b.example HTTP/1.0", Some("p2")),
+        (Some(PoolId(0)), "GET /api HTTP/1.0", Some("p1")),
+        (None, "GET /api HTTP/1.0", Some("p1")),
+        (None, "GET / HTTP/1.0", None),
+    ] {
+        let listeners = vec![Some(ListenerEntry { name: name("web"), pool: listener_pool })];
+        let table = Table::build(&routes, |_| Some(0), target);
+        world.published.store(Arc::new(Snapshot::new(1, table, listeners, pools.clone())));
+        let (exchange, _) = world.begin(request);
+        let record = exchange.on_end(End::ClientLeft, world.now);
+        assert_eq!(record.pool.as_ref().map(Name::as_str), want, "{request:?}");
     }
 }
 
