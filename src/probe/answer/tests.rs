@@ -1,0 +1,427 @@
+//! Answers of every kind, fed in pieces of every kind.
+
+use std::time::Duration;
+
+use nix::errno::Errno;
+use proptest::prelude::*;
+
+use super::*;
+use crate::model::policy::{BodyRule, Expect, PortRule};
+use crate::model::{Code, ProbeReport};
+use crate::probe::finding::Circumstances;
+use crate::probe::response::{HEAD_BYTES_MAX, INTERIM_MAX};
+
+fn get(body: Option<BodyRule>) -> HttpProbe {
+    HttpProbe {
+        port: PortRule::Same,
+        path: "/healthz".into(),
+        method: "GET".into(),
+        host: None,
+        headers: Vec::new(),
+        expect: Expect { status: vec![(200, 299)], body },
+    }
+}
+
+fn head() -> HttpProbe {
+    HttpProbe { method: "HEAD".into(), ..get(None) }
+}
+
+fn contains(text: &str) -> HttpProbe {
+    get(Some(BodyRule::Contains(text.into())))
+}
+
+fn equals(text: &str) -> HttpProbe {
+    get(Some(BodyRule::Equals(text.into())))
+}
+
+/// What is reported of an answer that comes in these pieces, after which the connection ends as `end` says.
+fn report<'a>(probe: &HttpProbe, pieces: impl IntoIterator<Item = &'a [u8]>, end: Stop) -> ProbeReport {
+    let mut answer = Answer::new(probe);
+    let done = pieces.into_iter().any(|piece| answer.feed(piece) == Progress::Done);
+    answer.finish(if done { Stop::Enough } else { end }).report(&Circumstances {
+        took: Duration::from_micros(1_900),
+        connected_in: Some(Duration::from_micros(300)),
+        timeout: Duration::from_secs(5),
+        elsewhere: None,
+    })
+}
+
+/// The same report comes of the answer whole and byte by byte.
+#[track_caller]
+fn check(probe: &HttpProbe, answer: impl AsRef<[u8]>, end: Stop, code: Code, sentence: &str) {
+    let answer = answer.as_ref();
+    let whole = report(probe, [answer], end);
+    let dripped = report(probe, answer.chunks(1), end);
+    assert_eq!(whole, dripped, "the pieces must not matter");
+    assert_eq!((whole.code, whole.sentence().as_str()), (code, sentence));
+}
+
+const OK: &str = "200 in 1.9 ms";
+
+#[test]
+fn the_status_decides_without_a_body_rule() {
+    let any = get(None);
+    for (answer, code, sentence) in [
+        ("HTTP/1.1 200 OK\r\n\r\n", Code::L7Ok, OK),
+        ("HTTP/1.0 200\r\n\r\n", Code::L7Ok, OK),
+        ("HTTP/1.1 200 OK\nA: b\n\n", Code::L7Ok, OK),
+        ("HTTP/1.1 204 No Content\r\n\r\n", Code::L7Ok, "204 in 1.9 ms"),
+        // The body is not read, so that nothing in it matters.
+        ("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nnonsense", Code::L7Ok, OK),
+        ("HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\n", Code::L7Ok, OK),
+        (
+            "HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 103 Early Hints\r\nLink: x\r\n\r\nHTTP/1.1 200 OK\r\n\r\n",
+            Code::L7Ok,
+            OK,
+        ),
+        (
+            "HTTP/1.1 503 Service Unavailable\r\nContent-Length: 58\r\n\r\n\
+             {\"status\":\"unhealthy\",\"reason\":\"No ASR workers available\"}",
+            Code::L7Sts,
+            r#"status 503, expected 200-299; body: "{\"status\":\"unhealthy\",\"reason\":\"No ASR workers available\"}""#,
+        ),
+        ("HTTP/1.1 500 No\r\nContent-Length: 0\r\n\r\n", Code::L7Sts, "status 500, expected 200-299"),
+        // A broken body does not hide the status.
+        (
+            "HTTP/1.1 500 No\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabcX",
+            Code::L7Sts,
+            "status 500, expected 200-299; body: \"abc\"",
+        ),
+        ("HTTP/1.1 600 What\r\n\r\n", Code::L7Sts, "status 600, expected 200-299"),
+        (
+            "HTTP/1.1 302 Found\r\nLocation: http://elsewhere/\r\nContent-Length: 0\r\n\r\n",
+            Code::L7Sts,
+            "status 302, expected 200-299; location: \"http://elsewhere/\" \
+             (redirects are not followed: check the final path, or list the status)",
+        ),
+        ("HTTP/1.1 401 No\r\n\r\n", Code::L7Sts, "status 401, expected 200-299 (needs credentials)"),
+        ("HTTP/1.1 403 No\r\n\r\n", Code::L7Sts, "status 403, expected 200-299 (needs credentials)"),
+        ("HTTP/1.1 404 No\r\n\r\n", Code::L7Sts, "status 404, expected 200-299 (path wrong or endpoint disabled)"),
+        (
+            "HTTP/1.1 400 Bad Request\r\n\r\nThe plain HTTP request was sent to HTTPS port",
+            Code::L7Sts,
+            "status 400, expected 200-299; body: \"The plain HTTP request was sent to HTTPS port\" (this port speaks TLS)",
+        ),
+    ] {
+        check(&any, answer, Stop::Closed, code, sentence);
+    }
+    let not_found = HttpProbe { expect: Expect { status: vec![(404, 404)], body: None }, ..get(None) };
+    check(&not_found, "HTTP/1.1 404 No\r\n\r\n", Stop::Closed, Code::L7Ok, "404 in 1.9 ms");
+}
+
+#[test]
+fn a_head_answer_has_no_body_whatever_it_says() {
+    check(&head(), "HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\n", Stop::Closed, Code::L7Ok, OK);
+    let sentence = "status 405, expected 200-299 (it does not take HEAD: use GET)";
+    check(&head(), "HTTP/1.1 405 No\r\nContent-Length: 9\r\n\r\n", Stop::Deadline, Code::L7Sts, sentence);
+    let rule = HttpProbe { method: "HEAD".into(), ..contains("x") };
+    let sentence = "body does not contain \"x\"; it is empty";
+    check(&rule, "HTTP/1.1 200 OK\r\nContent-Length: 1\r\n\r\nx", Stop::Closed, Code::L7Rsp, sentence);
+}
+
+#[test]
+fn contains_passes_as_soon_as_its_text_has_come() {
+    let ready = contains("ready");
+    for (answer, end) in [
+        ("HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\nis ready", Stop::Broke(Fault::Theirs(Errno::ECONNRESET))),
+        ("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nre\r\n3\r\nadyXX", Stop::Closed),
+        ("HTTP/1.1 200 OK\r\n\r\nready", Stop::Deadline),
+        (
+            "HTTP/1.1 200 OK\r\nTransfer-Encoding: gzip, chunked\r\nContent-Length: 3\r\n\r\n5\r\nready\r\n0\r\n\r\n",
+            Stop::Closed,
+        ),
+    ] {
+        check(&ready, answer, end, Code::L7Ok, OK);
+    }
+    check(&contains(""), "HTTP/1.1 200 OK\r\n\r\n", Stop::Deadline, Code::L7Ok, OK);
+}
+
+#[test]
+fn contains_says_what_came_instead() {
+    let ready = contains("ready");
+    for (answer, end, code, sentence) in [
+        (
+            "HTTP/1.1 200 OK\r\nContent-Length: 8\r\n\r\nstarting",
+            Stop::Closed,
+            Code::L7Rsp,
+            "body does not contain \"ready\"; body: \"starting\"",
+        ),
+        ("HTTP/1.1 204 No\r\n\r\n", Stop::Closed, Code::L7Rsp, "body does not contain \"ready\"; it is empty"),
+        ("HTTP/1.1 200 OK\r\n\r\nread", Stop::Closed, Code::L7Rsp, "body does not contain \"ready\"; body: \"read\""),
+        (
+            "HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nrea",
+            Stop::Closed,
+            Code::L7Rsp,
+            "body does not contain \"ready\" and was cut short: connection closed when 3 of 10 bytes had come; body: \"rea\"",
+        ),
+        (
+            "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nrea\r\n",
+            Stop::Deadline,
+            Code::L7Tout,
+            "no \"ready\" in the body within 5s: 3 bytes had come, and not its end (connected in 0.3 ms); body: \"rea\" \
+             (it answers too slowly for this timeout)",
+        ),
+    ] {
+        check(&ready, answer, end, code, sentence);
+    }
+}
+
+#[test]
+fn equals_wants_the_whole_body_and_its_end() {
+    let ok = equals("ok");
+    for (answer, end, code, sentence) in [
+        ("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok", Stop::Deadline, Code::L7Ok, OK),
+        ("HTTP/1.1 200 OK\r\nContent-Length: 2, 2\r\n\r\nok", Stop::Deadline, Code::L7Ok, OK),
+        ("HTTP/1.1 200 OK\r\n\r\nok", Stop::Closed, Code::L7Ok, OK),
+        (
+            "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n1;x=\"y\"\r\no\r\n01\r\nk\r\n0\r\nT: x\r\n\r\n",
+            Stop::Deadline,
+            Code::L7Ok,
+            OK,
+        ),
+        (
+            "HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\nok\n",
+            Stop::Closed,
+            Code::L7Rsp,
+            "body is not \"ok\"; body: \"ok\\n\"",
+        ),
+        ("HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n", Stop::Closed, Code::L7Rsp, "body is not \"ok\"; it is empty"),
+        ("HTTP/1.1 200 OK\r\n\r\nno, not", Stop::Closed, Code::L7Rsp, "body is not \"ok\"; body: \"no, not\""),
+        (
+            "HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\nok",
+            Stop::Closed,
+            Code::L7Rsp,
+            "body was cut short: connection closed when 2 of 100 bytes had come; body: \"ok\"",
+        ),
+        (
+            "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nok\r\n0\r\n",
+            Stop::Closed,
+            Code::L7Rsp,
+            "body was cut short: connection closed when 2 bytes had come, and not its end; body: \"ok\"",
+        ),
+        (
+            "HTTP/1.1 200 OK\r\n\r\nok",
+            Stop::Broke(Fault::Theirs(Errno::ECONNRESET)),
+            Code::L7Rsp,
+            "body was cut short: connection reset when 2 bytes had come, and not its end; body: \"ok\"",
+        ),
+        (
+            "HTTP/1.1 200 OK\r\n\r\nok",
+            Stop::Deadline,
+            Code::L7Tout,
+            "no whole body within 5s: 2 bytes had come, and not its end (connected in 0.3 ms); body: \"ok\" \
+             (it answers too slowly for this timeout)",
+        ),
+    ] {
+        check(&ok, answer, end, code, sentence);
+    }
+    check(
+        &equals("healthy"),
+        "HTTP/1.1 200 OK\r\n\r\nunhealthy",
+        Stop::Closed,
+        Code::L7Rsp,
+        "body is not \"healthy\"; body: \"unhealthy\"",
+    );
+    check(&equals(""), "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n", Stop::Closed, Code::L7Ok, OK);
+}
+
+#[test]
+fn a_rule_sees_64_kib_of_a_body() {
+    let with = |before: usize, text: &str| format!("HTTP/1.1 200 OK\r\n\r\n{}{text}", "x".repeat(before));
+    check(&contains("ready"), with(BODY_BYTES_MAX - 5, "ready"), Stop::Deadline, Code::L7Ok, OK);
+    let late = report(&contains("ready"), [with(BODY_BYTES_MAX - 4, "ready").as_bytes()], Stop::Closed);
+    assert_eq!(late.code, Code::L7Rsp);
+    let start = "body does not contain \"ready\" in its first 64 KiB, of which no more are read; body: \"xxx";
+    assert!(late.reason.starts_with(start), "{}", late.reason);
+    let exactly = "x".repeat(BODY_BYTES_MAX);
+    check(&equals(&exactly), with(BODY_BYTES_MAX, ""), Stop::Closed, Code::L7Ok, OK);
+    let longer = report(&equals(&exactly), [with(BODY_BYTES_MAX, "x").as_bytes()], Stop::Closed);
+    assert_eq!(longer.code, Code::L7Rsp);
+}
+
+#[test]
+fn nothing_is_read_that_is_not_needed() {
+    let mut answer = Answer::new(equals_static());
+    assert_eq!(answer.feed(b"HTTP/1.1 200 OK\r\n\r\nok"), Progress::More);
+    assert_eq!(answer.feed(b"x"), Progress::Settled, "failed; more would only be quoted");
+    assert_eq!(answer.feed(&[b'x'; 2_000]), Progress::Done);
+    let plain = get(None);
+    let mut answer = Answer::new(&plain);
+    assert_eq!(answer.feed(b"HTTP/1.1 200 OK\r\nContent-Length: 9999\r\n\r"), Progress::More);
+    assert_eq!(answer.feed(b"\n"), Progress::Done);
+}
+
+fn equals_static() -> &'static HttpProbe {
+    static PROBE: std::sync::LazyLock<HttpProbe> = std::sync::LazyLock::new(|| equals("ok"));
+    &PROBE
+}
+
+#[test]
+fn a_malformed_answer_is_named() {
+    let fields = |n: usize| format!("HTTP/1.1 200 OK\r\n{}\r\n", "a: b\r\n".repeat(n));
+    let padded = |n: usize| format!("HTTP/1.1 200 OK\r\na: {}\r\n\r\n", "x".repeat(n - 24));
+    let interim = |n: u32| format!("{}HTTP/1.1 200 OK\r\n\r\n", "HTTP/1.1 100 Continue\r\n\r\n".repeat(n as usize));
+    let chunk = |body: &str| format!("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n{body}");
+    let extension = chunk(&format!("1;{}", "x".repeat(1 << 20)));
+    for (answer, code, sentence) in [
+        (fields(256), Code::L7Rsp, "body does not contain \"ready\"; it is empty"),
+        (fields(257), Code::L7Rsp, "the head has more than 256 fields"),
+        (fields(1_000), Code::L7Rsp, "the head has more than 256 fields"),
+        (padded(HEAD_BYTES_MAX), Code::L7Rsp, "body does not contain \"ready\"; it is empty"),
+        (padded(HEAD_BYTES_MAX + 1), Code::L7Rsp, "the head is over 32 KiB"),
+        (padded(1 << 20), Code::L7Rsp, "the head is over 32 KiB"),
+        (format!("HTTP/1.1 {}", "x".repeat(1 << 16)), Code::L7Rsp, "the head is over 32 KiB"),
+        (interim(INTERIM_MAX), Code::L7Rsp, "body does not contain \"ready\"; it is empty"),
+        (interim(INTERIM_MAX + 1), Code::L7Rsp, "more than 16 interim answers"),
+        (
+            "HTTP/1.1 101 Switching Protocols\r\n\r\n".to_owned(),
+            Code::L7Rsp,
+            "answered 101 Switching Protocols, which was not asked for (this path wants a plain request, not an upgrade)",
+        ),
+        ("HTTP/1.1 200 OK\r\nContent-Length: x\r\n\r\n".to_owned(), Code::L7Rsp, "malformed Content-Length"),
+        ("HTTP/1.1 200 OK\r\nContent-Length: +1\r\n\r\n".to_owned(), Code::L7Rsp, "malformed Content-Length"),
+        ("HTTP/1.1 200 OK\r\nContent-Length: 1, 2\r\n\r\n".to_owned(), Code::L7Rsp, "malformed Content-Length"),
+        (format!("HTTP/1.1 200 OK\r\nContent-Length: {}0\r\n\r\n", u64::MAX), Code::L7Rsp, "malformed Content-Length"),
+        ("HTTP/1.1 2x0 OK\r\n\r\n".to_owned(), Code::L7Rsp, "malformed head: invalid status"),
+        ("HTTP/1.1 099 OK\r\n\r\n".to_owned(), Code::L7Rsp, "malformed head: invalid status"),
+        ("HTTP/1.1 200 OK\r\nno colon\r\n\r\n".to_owned(), Code::L7Rsp, "malformed head: invalid field name"),
+        ("HTTP/1.1 200 OK\r\na: \0\r\n\r\n".to_owned(), Code::L7Rsp, "malformed head: invalid field value"),
+        ("HTTP/1.9 200 OK\r\n\r\n".to_owned(), Code::L7Rsp, "malformed head: invalid version"),
+        (chunk("xyz\r\n"), Code::L7Rsp, "malformed chunk: invalid size"),
+        (chunk("\r\n"), Code::L7Rsp, "malformed chunk: invalid size"),
+        (chunk("1 \r\n"), Code::L7Rsp, "malformed chunk: invalid size"),
+        (chunk("1\n"), Code::L7Rsp, "malformed chunk: invalid size"),
+        (chunk("00000000000000001"), Code::L7Rsp, "malformed chunk: size over 64 bits"),
+        (chunk("1\r\nab"), Code::L7Rsp, "malformed chunk: longer than its size"),
+        (chunk("0\r\n\n"), Code::L7Rsp, "malformed chunk: stray line end"),
+        (extension, Code::L7Rsp, "malformed chunk: over 1 MiB of sizes, extensions and trailers"),
+    ] {
+        check(&contains("ready"), answer, Stop::Closed, code, sentence);
+    }
+}
+
+#[test]
+fn what_is_not_http_is_quoted_with_a_guess() {
+    for (answer, sentence) in [
+        (
+            &b"\x15\x03\x01\x00\x02\x02\x16"[..],
+            "not an HTTP/1.1 answer: \"\\u{15}\\u{3}\\u{1}\\0\\u{2}\\u{2}\\u{16}\" (this port speaks TLS)",
+        ),
+        (
+            b"220 mail.example ESMTP\r\n",
+            "not an HTTP/1.1 answer: \"220 mail.example ESMTP\\r\\n\" (this port speaks another protocol than HTTP)",
+        ),
+        (
+            b"\0\0\x06\x04\0\0\0\0\0",
+            "not an HTTP/1.1 answer: \"\\0\\0\\u{6}\\u{4}\\0\\0\\0\\0\\0\" (this port speaks HTTP/2 only)",
+        ),
+        (
+            b"HTTP/2 200\r\n\r\n",
+            "not an HTTP/1.1 answer: \"HTTP/2 200\\r\\n\\r\\n\" (another version of HTTP than 1.0 or 1.1)",
+        ),
+        (
+            b"HTTP/1.1 100 Continue\r\n\r\nHTTQ",
+            "not an HTTP/1.1 answer: \"HTTQ\" (this port speaks another protocol than HTTP)",
+        ),
+        (b"\xff\xff", "not an HTTP/1.1 answer: \"\\xff\\xff\" (this port speaks another protocol than HTTP)"),
+    ] {
+        check(&get(None), answer, Stop::Deadline, Code::L7Rsp, sentence);
+    }
+}
+
+#[test]
+fn an_answer_that_stops_says_where() {
+    let reset = Stop::Broke(Fault::Theirs(Errno::ECONNRESET));
+    let port = "this port may speak TLS or another protocol, or its server is going down";
+    for (answer, end, code, sentence) in [
+        ("", Stop::Closed, Code::L7Rsp, format!("connection closed without an answer ({port})")),
+        ("", reset, Code::L7Rsp, format!("connection reset without an answer ({port})")),
+        (
+            "",
+            Stop::Deadline,
+            Code::L7Tout,
+            "no answer within 5s (connected in 0.3 ms) \
+             (it accepts connections but does not answer: overloaded, stopped, or another protocol)"
+                .to_owned(),
+        ),
+        (
+            "HTTP/1.1 200",
+            Stop::Closed,
+            Code::L7Rsp,
+            "connection closed inside an answer: 12 bytes of its head came".to_owned(),
+        ),
+        ("H", reset, Code::L7Rsp, "connection reset inside an answer: 1 byte of its head came".to_owned()),
+        (
+            "HTTP/1.1 200 OK\r\n",
+            Stop::Deadline,
+            Code::L7Tout,
+            "no whole answer within 5s: 17 bytes of its head came (connected in 0.3 ms) \
+             (it answers too slowly for this timeout)"
+                .to_owned(),
+        ),
+        (
+            "HTTP/1.1 102 Processing\r\n\r\n",
+            Stop::Deadline,
+            Code::L7Tout,
+            "no final answer within 5s: 1 interim came (connected in 0.3 ms) \
+             (it accepts connections but does not answer: overloaded, stopped, or another protocol)"
+                .to_owned(),
+        ),
+        (
+            "",
+            Stop::Broke(Fault::Ours(Errno::ENOBUFS)),
+            Code::NoRes,
+            "not probed: this machine has no buffers left (ENOBUFS)".to_owned(),
+        ),
+    ] {
+        check(&get(None), answer, end, code, &sentence);
+    }
+}
+
+/// Texts that come close to an answer, so that random ones reach every state.
+fn almost_an_answer() -> impl Strategy<Value = Vec<u8>> {
+    let part = prop_oneof![
+        4 => Just(&b"HTTP/1.1 200 OK\r\n"[..]),
+        1 => Just(&b"HTTP/1.0 503 No\r\n"[..]),
+        1 => Just(&b"HTTP/1.1 100 Continue\r\n\r\n"[..]),
+        4 => Just(&b"\r\n"[..]),
+        2 => Just(&b"Transfer-Encoding: chunked\r\n"[..]),
+        1 => Just(&b"Content-Length: 5\r\n"[..]),
+        1 => Just(&b"3\r\nrea\r\n"[..]),
+        1 => Just(&b"2;e=1\r\ndy\r\n"[..]),
+        1 => Just(&b"0\r\n\r\n"[..]),
+        1 => Just(&b"ready"[..]),
+        1 => Just(&b"xxxxxxxxxxxxxxxxxxxxxxxxxxxx"[..]),
+    ];
+    let noise = prop::collection::vec(any::<u8>(), 0..8);
+    prop::collection::vec(prop_oneof![8 => part.prop_map(<[u8]>::to_vec), 1 => noise], 0..16)
+        .prop_map(|parts| parts.concat())
+}
+
+proptest! {
+    #[test]
+    fn no_bytes_panic_and_no_cut_changes_the_finding(
+        bytes in prop_oneof![4 => almost_an_answer(), 1 => prop::collection::vec(any::<u8>(), 0..600)],
+        cuts in prop::collection::vec(1_usize..40, 1..20),
+        rule in 0_usize..4,
+        end in prop_oneof![
+            Just(Stop::Closed), Just(Stop::Deadline), Just(Stop::Broke(Fault::Theirs(Errno::ECONNRESET)))
+        ],
+    ) {
+        let probe = &[get(None), head(), contains("ready"), equals("ready")][rule];
+        let mut rest = &bytes[..];
+        let mut pieces = Vec::new();
+        for cut in cuts.iter().cycle() {
+            if rest.is_empty() {
+                break;
+            }
+            let (piece, after) = rest.split_at((*cut).min(rest.len()));
+            pieces.push(piece);
+            rest = after;
+        }
+        let whole = if bytes.is_empty() { Vec::new() } else { vec![&bytes[..]] };
+        let whole = report(probe, whole, end);
+        prop_assert_eq!(&whole, &report(probe, pieces, end));
+        prop_assert!(whole.reason.chars().count() < 8_000);
+    }
+}

@@ -1,0 +1,78 @@
+//! The words of failed connections, as operators see them; those of answers stand in the tests of `answer`.
+
+use super::*;
+
+#[track_caller]
+fn check(finding: &Finding<'_>, elsewhere: Option<&str>, code: Code, sentence: &str) {
+    let elsewhere: Option<Address> = elsewhere.map(|text| text.parse().unwrap());
+    let report = finding.report(&Circumstances {
+        took: Duration::from_micros(320),
+        connected_in: None,
+        timeout: Duration::from_secs(2),
+        elsewhere: elsewhere.as_ref(),
+    });
+    assert_eq!((report.code, report.sentence().as_str()), (code, sentence));
+    assert_eq!((report.status, report.duration), (None, Duration::from_micros(320)));
+}
+
+#[test]
+fn a_failed_connection_says_why() {
+    let down = "the host is down, or a firewall drops what is sent to it";
+    for (errno, code, sentence) in [
+        (Errno::ECONNREFUSED, Code::L4Con, "connection refused (nothing listens there)".to_owned()),
+        (Errno::EHOSTUNREACH, Code::L4Con, "host unreachable (no route from this machine)".to_owned()),
+        (Errno::ENETUNREACH, Code::L4Con, "network unreachable (no route from this machine)".to_owned()),
+        (Errno::ECONNRESET, Code::L4Con, "connection reset while connecting".to_owned()),
+        (Errno::ENOENT, Code::L4Con, "no such socket (nothing listens there)".to_owned()),
+        (
+            Errno::EACCES,
+            Code::L4Con,
+            "connection not permitted (this process may not connect: permissions of the socket, or a local firewall)"
+                .to_owned(),
+        ),
+        (Errno::ETIMEDOUT, Code::L4Tout, format!("no connection: the system gave up waiting ({down})")),
+        (Errno::ENETDOWN, Code::L4Con, "Network is down".to_owned()),
+    ] {
+        check(&Finding::NotConnected(Fault::Theirs(errno)), None, code, &sentence);
+    }
+    check(&Finding::ConnectTimeout, None, Code::L4Tout, &format!("no connection within 2s ({down})"));
+    check(&Finding::Connected, None, Code::L4Ok, "connected in 0.3 ms");
+}
+
+#[test]
+fn an_address_that_is_not_the_upstreams_own_is_named() {
+    let sentence = "connection refused at 10.9.0.2:9201 (nothing listens there)";
+    let refused = Finding::NotConnected(Fault::Theirs(Errno::ECONNREFUSED));
+    check(&refused, Some("10.9.0.2:9201"), Code::L4Con, sentence);
+}
+
+#[test]
+fn our_own_lack_is_no_verdict_and_says_so() {
+    for (errno, sentence) in [
+        (
+            Errno::EMFILE,
+            "not probed: this process has no file descriptors left (EMFILE) \
+             (raise the limit of open files (ulimit -n, LimitNOFILE))",
+        ),
+        (Errno::ENFILE, "not probed: this machine has no file descriptors left (ENFILE)"),
+        (Errno::ENOBUFS, "not probed: this machine has no buffers left (ENOBUFS)"),
+        (Errno::ENOMEM, "not probed: this machine has no memory left (ENOMEM)"),
+        (
+            Errno::EADDRNOTAVAIL,
+            "not probed: this machine has no free port or address (EADDRNOTAVAIL) \
+             (widen net.ipv4.ip_local_port_range, or give this machine an address of that family)",
+        ),
+    ] {
+        check(&Finding::NotConnected(Fault::Ours(errno)), None, Code::NoRes, sentence);
+        check(&Finding::NoResources(errno), None, Code::NoRes, sentence);
+    }
+}
+
+#[test]
+fn measured_times_are_short() {
+    for (micros, shown) in
+        [(0, "0.0 ms"), (1_949, "1.9 ms"), (12_400, "12 ms"), (999_400, "999 ms"), (1_500_000, "1.5 s")]
+    {
+        assert_eq!(Measured(Duration::from_micros(micros)).to_string(), shown);
+    }
+}

@@ -1,0 +1,101 @@
+//! Texts from outside, made fit to print: at most 256 characters, with everything escaped that is not plain text.
+//!
+//! What an upstream answers ends up in logs, terminals and pages; control characters, line ends, invisible and
+//! right-to-left characters and broken UTF-8 must not act there.
+
+use std::fmt;
+
+/// Characters of a quotation; the rest is an ellipsis.
+const CHARS_MAX: usize = 256;
+/// As many bytes as 256 characters can have, and one to know that there was more.
+pub(super) const BYTES_MAX: usize = 4 * CHARS_MAX + 1;
+
+/// Displays bytes in quotation marks, truncated and escaped.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Quoted<'a>(pub &'a [u8]);
+
+impl fmt::Display for Quoted<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut left = CHARS_MAX;
+        f.write_str("\"")?;
+        for chunk in self.0.utf8_chunks() {
+            for c in chunk.valid().chars() {
+                if left == 0 {
+                    return f.write_str("…\"");
+                }
+                left -= 1;
+                match c {
+                    '\'' => f.write_str("'")?,
+                    c => write!(f, "{}", c.escape_debug())?,
+                }
+            }
+            for byte in chunk.invalid() {
+                if left == 0 {
+                    return f.write_str("…\"");
+                }
+                left -= 1;
+                write!(f, "\\x{byte:02x}")?;
+            }
+        }
+        f.write_str("\"")
+    }
+}
+
+/// The first bytes of something, kept for quoting.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(super) struct Excerpt(Vec<u8>);
+
+impl Excerpt {
+    /// Keeps as much of `bytes` as there is room for.
+    pub(super) fn push(&mut self, bytes: &[u8]) {
+        let room = BYTES_MAX - self.0.len();
+        self.0.extend_from_slice(&bytes[..bytes.len().min(room)]);
+    }
+
+    pub(super) fn is_full(&self) -> bool {
+        self.0.len() == BYTES_MAX
+    }
+
+    pub(super) fn bytes(&self) -> &[u8] {
+        &self.0
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_not_plain_text_is_escaped() {
+        for (bytes, shown) in [
+            (&b"{\"status\":\"unhealthy\"}"[..], r#""{\"status\":\"unhealthy\"}""#),
+            (b"it's", r#""it's""#),
+            (b"a\r\nb\tc\0\x1b[31m", r#""a\r\nb\tc\0\u{1b}[31m""#),
+            ("naïve \u{202e}evil \u{200b}".as_bytes(), r#""naïve \u{202e}evil \u{200b}""#),
+            (b"\xff\xfe ok \xc3", r#""\xff\xfe ok \xc3""#),
+            (b"back\\slash", r#""back\\slash""#),
+            (b"", r#""""#),
+        ] {
+            assert_eq!(Quoted(bytes).to_string(), shown);
+        }
+    }
+
+    #[test]
+    fn a_quotation_has_at_most_256_characters() {
+        let shown = Quoted("ü".repeat(300).as_bytes()).to_string();
+        assert_eq!(shown.chars().count(), 256 + 3);
+        assert!(shown.ends_with("ü…\""));
+        assert_eq!(Quoted(&b"x".repeat(256)).to_string().chars().count(), 256 + 2);
+        assert_eq!(Quoted(&[0xff; 300]).to_string().matches("\\xff").count(), 256);
+    }
+
+    #[test]
+    fn an_excerpt_keeps_what_a_quotation_can_show() {
+        let mut excerpt = Excerpt::default();
+        for _ in 0..3 {
+            excerpt.push(&[b'x'; 500]);
+        }
+        assert!(excerpt.is_full());
+        assert_eq!(excerpt.bytes().len(), BYTES_MAX);
+    }
+}
