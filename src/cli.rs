@@ -15,6 +15,8 @@ mod locate;
 mod orders;
 mod reload;
 mod status;
+#[cfg(test)]
+mod tests;
 mod text;
 
 pub use hangup::Hangup;

@@ -71,7 +71,11 @@ pub fn load_file(path: &Path) -> Result<Loaded, LoadError> {
     }
 }
 
-fn load_text(name: &str, text: &[u8]) -> Result<Loaded, LoadError> {
+/// [`load`] from a text that is called `name` in messages.
+///
+/// # Errors
+/// As [`load`].
+pub fn load_text(name: &str, text: &[u8]) -> Result<Loaded, LoadError> {
     match config::parse(&Source { file: name, text }, &World) {
         Ok(parsed) => Ok(Loaded { config: parsed.config, warnings: parsed.warnings }),
         Err(diagnostics) => Err(LoadError { diagnostics }),
@@ -98,7 +102,7 @@ impl Env for World {
 }
 
 /// The content of a regular file of at most `max` bytes; otherwise a sentence without its subject.
-fn read_bounded(path: &Path, max: usize) -> Result<Vec<u8>, String> {
+pub fn read_bounded(path: &Path, max: usize) -> Result<Vec<u8>, String> {
     let cannot = |error: io::Error| format!("cannot be read: {}", reason(&error));
     // Asked before opening, because to open a device or a FIFO can do something; asked again of what was opened, because
     // the path may lead elsewhere by then.

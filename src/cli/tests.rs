@@ -1,0 +1,108 @@
+//! The client against the real admin server, over real sockets, with a fake host behind it.
+
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpListener};
+use std::sync::Arc;
+use std::time::Duration;
+
+use http::StatusCode;
+
+use super::Failure;
+use super::client::{self, Ask};
+use super::locate::Target;
+use crate::admin::json::{EventsReply, ReloadReply, SetAdminReply, StatusReply};
+use crate::admin::testing::{FakeHost, mistake, pool};
+use crate::admin::{Handle, bind};
+use crate::model::HealthState::{Healthy, Unhealthy};
+use crate::model::policy::AdminPolicy;
+use crate::model::{Address, AdminState, Secret};
+
+fn serve(address: Address) -> (Target, Arc<FakeHost>, Handle) {
+    let host = FakeHost::with(vec![pool("api", &[Healthy, Unhealthy])]);
+    let bound = bind(&AdminPolicy { address, written: true, token: None }).expect("it can be bound");
+    let target = Target { address: bound.address().clone(), token: None };
+    let handle = bound.spawn(host.clone()).expect("a thread");
+    (target, host, handle)
+}
+
+fn loopback() -> Address {
+    Address::Inet(SocketAddr::from(([127, 0, 0, 1], 0)))
+}
+
+fn message(result: Result<client::Answer, Failure>) -> String {
+    result.expect_err("a failure").to_string()
+}
+
+#[test]
+fn answers_are_read_over_tcp_and_over_a_unix_socket() {
+    let dir = tempfile::tempdir().unwrap();
+    let unix: Address = format!("unix:{}", dir.path().join("a.sock").display()).parse().unwrap();
+    for address in [loopback(), unix] {
+        let (target, host, _handle) = serve(address);
+        let answer = client::ask_now(&target, Ask::get("/api/v1/status")).unwrap();
+        let status: StatusReply = answer.json(&[StatusCode::OK]).unwrap();
+        assert_eq!(status.pools.get("api").map(|pool| pool.total), Some(2));
+
+        let events = client::ask_now(&target, Ask::get("/api/v1/events?after=0&wait=0")).unwrap();
+        assert_eq!(events.json::<EventsReply>(&[StatusCode::OK]).unwrap().last, 0);
+
+        let path = "/api/v1/pools/api/upstreams/10.0.0.1:80/drain";
+        let ask = Ask { body: r#"{"reason":"upgrade"}"#.into(), ..Ask::post(path) };
+        let reply: SetAdminReply = client::ask_now(&target, ask).unwrap().json(&[StatusCode::OK]).unwrap();
+        assert_eq!(reply.admin, AdminState::Draining);
+        assert_eq!(host.says.lock().orders[0].3, "upgrade");
+
+        host.says.lock().diagnostics = vec![mistake()];
+        let refused = client::ask_now(&target, Ask::post("/api/v1/reload")).unwrap();
+        let reply: ReloadReply = refused.json(&[StatusCode::OK, StatusCode::UNPROCESSABLE_ENTITY]).unwrap();
+        assert_eq!(reply.errors, [mistake()]);
+    }
+}
+
+#[test]
+fn a_token_is_sent_and_its_absence_explained() {
+    let (mut target, host, _handle) = serve(loopback());
+    host.says.lock().token = Some(Secret::new("0123456789abcdef"));
+    let refused = client::ask_now(&target, Ask::get("/health")).unwrap();
+    assert_eq!(refused.status, StatusCode::UNAUTHORIZED);
+    let said = refused.json::<StatusReply>(&[StatusCode::OK]).unwrap_err().to_string();
+    assert!(said.contains("--token-file"), "{said}");
+    target.token = Some(Secret::new("0123456789abcdef"));
+    assert_eq!(client::ask_now(&target, Ask::get("/health")).unwrap().status, StatusCode::OK);
+}
+
+#[test]
+fn what_the_process_refuses_is_passed_on_in_its_words() {
+    let (target, _host, _handle) = serve(loopback());
+    let answer = client::ask_now(&target, Ask::post("/api/v1/pools/none/upstreams/10.0.0.1:80/drain")).unwrap();
+    let said = answer.json::<SetAdminReply>(&[StatusCode::OK]).unwrap_err().to_string();
+    assert_eq!(said, "there is no pool \"none\"");
+}
+
+#[test]
+fn nobody_there_a_silent_one_and_a_foreign_one_are_failures_in_time() {
+    let free = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = free.local_addr().unwrap();
+    let target = Target { address: Address::Inet(address), token: None };
+
+    let silent = message(client::ask_now(&target, Ask::get("/").within(Duration::from_millis(200))));
+    assert!(silent.contains("within"), "{silent}");
+
+    let foreign = std::thread::scope(|scope| {
+        scope.spawn(|| {
+            // The first connection is the silent one's.
+            for stream in free.incoming().take(2) {
+                let mut stream = stream.unwrap();
+                let _ = stream.write_all(b"220 mail ready\r\n");
+                let _ = stream.set_read_timeout(Some(Duration::from_secs(5)));
+                let _ = stream.read(&mut [0; 1_024]);
+            }
+        });
+        message(client::ask_now(&target, Ask::get("/")))
+    });
+    assert!(foreign.contains("broke off"), "{foreign}");
+
+    drop(free);
+    let nobody = message(client::ask_now(&target, Ask::get("/")));
+    assert!(nobody.contains(&address.to_string()) && nobody.contains("is it running?"), "{nobody}");
+}
