@@ -7,6 +7,7 @@ pub mod address;
 pub mod eligibility;
 pub mod health;
 pub mod name;
+pub mod path;
 pub mod policy;
 pub mod probe;
 pub mod secret;

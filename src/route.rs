@@ -5,13 +5,12 @@
 //! does, those of the wildcards are asked, and so on. [`normalise`] and [`normalise_host`] make what is compared.
 
 mod host;
-mod normal;
 mod site;
 
 use std::collections::HashMap;
 
+pub use crate::model::path::{PathError, normalise};
 pub use host::{HOST_BYTES_MAX, HostError, normalise_host};
-pub use normal::{PathError, normalise};
 
 use self::site::{Lengths, Rule, Site};
 use crate::model::Name;

@@ -1,10 +1,11 @@
 //! Hosts and paths of routes, brought into the normal form that requests are compared in: hosts in lower case without
-//! trailing dot, paths with unreserved `%XX` decoded and without dot segments.
+//! trailing dot, paths as `model::path` has them.
 
 use std::sync::Arc;
 
 use super::http::{host_problem, path_problem};
 use crate::config::values::Text;
+use crate::model::path::{PathError, normalise};
 use crate::model::policy::HostPattern;
 
 impl Text for HostPattern {
@@ -68,36 +69,17 @@ impl Text for RoutePath {
         if text.contains('?') {
             return Err(" holds a query; routes compare the path alone".to_owned());
         }
-        let path = decode_unreserved(text)?;
-        if path.split('/').any(|segment| segment == "." || segment == "..") {
-            return Err(" has a dot segment, which no request may have".to_owned());
-        }
+        let path = normalise(text.as_bytes()).map_err(|error| match error {
+            PathError::DotSegment => " has a dot segment, which no request may have".to_owned(),
+            PathError::Nul => " holds %00, which no request may have".to_owned(),
+            other => format!(": {other}"),
+        })?;
         Ok(RoutePath(Arc::from(path)))
     }
 
     fn pattern() -> Option<&'static str> {
         Some(r"^/[!-\x22$->@-~]*$")
     }
-}
-
-/// Replaces `%XX` of unreserved characters (RFC 3986, 2.3); every other one stays as it is.
-fn decode_unreserved(text: &str) -> Result<String, String> {
-    let mut out = String::with_capacity(text.len());
-    let mut rest = text;
-    while let Some(at) = rest.find('%') {
-        out.push_str(&rest[..at]);
-        let digits = rest.get(at + 1..at + 3).filter(|d| d.bytes().all(|b| b.is_ascii_hexdigit()));
-        let code = digits.and_then(|d| u8::from_str_radix(d, 16).ok());
-        let code = code.ok_or(" has a % that two hexadecimal digits do not follow")?;
-        match code {
-            0 => return Err(" holds %00, which no request may have".to_owned()),
-            b if b.is_ascii_alphanumeric() || b"-._~".contains(&b) => out.push(char::from(b)),
-            _ => out.push_str(&rest[at..at + 3]),
-        }
-        rest = &rest[at + 3..];
-    }
-    out.push_str(rest);
-    Ok(out)
 }
 
 #[cfg(test)]
@@ -123,7 +105,9 @@ mod tests {
 
     #[test]
     fn paths_come_into_the_form_they_are_compared_in() {
-        for (text, path) in [("/", "/"), ("/%41%2d", "/A-"), ("/a%2Fb//c", "/a%2Fb//c"), ("/v1/", "/v1/")] {
+        for (text, path) in
+            [("/", "/"), ("/%41%2d", "/A-"), ("/a%2Fb//c", "/a%2Fb//c"), ("/v1/", "/v1/"), ("/a%2fb{}", "/a%2Fb%7B%7D")]
+        {
             assert_eq!(RoutePath::parse(text), Ok(RoutePath(Arc::from(path))), "{text}");
         }
         for bad in ["", "a", "/a?b", "/..", "/a/../b", "/%2e%2E/", "/./a", "/%00", "/%zz", "/%4", "/a b", "/ä"] {
