@@ -8,12 +8,14 @@ use std::process::ExitCode;
 use clap::Parser;
 
 mod args;
+pub mod check;
 mod client;
 mod events;
 mod hangup;
 mod locate;
 mod orders;
 mod reload;
+pub mod schema;
 mod status;
 #[cfg(test)]
 mod tests;

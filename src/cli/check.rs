@@ -8,7 +8,8 @@ use std::process::ExitCode;
 
 use clap::{Args, ValueEnum};
 
-use crate::app::load::{EXIT_BAD_CONFIG, LoadError, Loaded, load_file};
+use super::{EXIT_CONFIG, locate};
+use crate::app::load::{LoadError, Loaded, load_file};
 use crate::config::Diagnostic;
 use crate::config::diagnostic::render_all;
 use crate::config::units::show_duration;
@@ -23,7 +24,7 @@ const UPSTREAMS_LISTED_MAX: usize = 20;
 /// The arguments of `check`.
 #[derive(Debug, Clone, Args)]
 pub struct CheckArgs {
-    /// The configuration [default: roundsman.toml, then /etc/roundsman/roundsman.toml]
+    /// The configuration file [default: roundsman.toml, else /etc/roundsman/roundsman.toml]
     #[arg(long, short, value_name = "FILE")]
     pub config: Option<PathBuf>,
     /// How mistakes are shown
@@ -42,7 +43,7 @@ pub enum Format {
 
 /// Runs `check`: 0 where the file could be run, 78 where not.
 pub fn run(args: &CheckArgs) -> ExitCode {
-    let file = args.config.clone().unwrap_or_else(default_file);
+    let file = args.config.clone().unwrap_or_else(locate::default_file);
     let colour = io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|v| v.is_empty());
     let result = load_file(&file);
     let (stdout, stderr) = match args.format {
@@ -52,13 +53,7 @@ pub fn run(args: &CheckArgs) -> ExitCode {
     // Nobody may be reading any more; the exit status still tells.
     let _ = io::stderr().write_all(stderr.as_bytes());
     let _ = io::stdout().write_all(stdout.as_bytes());
-    if result.is_ok() { ExitCode::SUCCESS } else { ExitCode::from(EXIT_BAD_CONFIG) }
-}
-
-fn default_file() -> PathBuf {
-    let here = PathBuf::from("roundsman.toml");
-    let system = Path::new("/etc/roundsman/roundsman.toml");
-    if !here.exists() && system.exists() { system.to_owned() } else { here }
+    if result.is_ok() { ExitCode::SUCCESS } else { ExitCode::from(EXIT_CONFIG) }
 }
 
 fn json(result: &Result<Loaded, LoadError>) -> String {
@@ -265,6 +260,9 @@ expect = { status = [200, "300-302"], body = { contains = "\"up\"" } }
         let (_dir, path) = write(&GOOD.replace("\\\"up\\\"", "healthy"));
         let result = load_file(&path);
         let (out, err) = human(&path, &result, false);
-        assert!(out.contains("is good.") && err.contains(": warning: pools.api.health.expect.body.contains: "), "{err}");
+        assert!(
+            out.contains("is good.") && err.contains(": warning: pools.api.health.expect.body.contains: "),
+            "{err}"
+        );
     }
 }
