@@ -1,11 +1,19 @@
-//! Wires everything: start, reload, shutdown. The only room that knows all the others.
+//! Wires everything: start, reload, shutdown, readiness. The only room that knows all the others.
+//!
+//! Order at start: configuration → sockets → first probes → serve. Threads: the data plane's workers, one for the
+//! checker, one for the admin plane, and the main thread for signals, so that none can starve another.
 
+pub mod host;
 pub mod load;
+pub mod reload;
+pub mod signals;
+pub mod start;
 
 use std::path::PathBuf;
-use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
+
+pub use start::run;
 
 /// What `roundsman run` was asked for.
 #[derive(Debug, Clone)]
@@ -29,10 +37,4 @@ pub enum ConfigSource {
         /// The upstreams, as written.
         to: Vec<String>,
     },
-}
-
-/// Runs the proxy to its end; the answer is the process's exit status.
-pub fn run(options: RunOptions) -> ExitCode {
-    tracing::error!(config = ?options.config, "This build cannot run yet");
-    ExitCode::FAILURE
 }

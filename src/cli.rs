@@ -96,7 +96,7 @@ fn run(args: &RunArgs, hangup: &Hangup) -> ExitCode {
         (None, Some(file)) => app::ConfigSource::File(file.clone()),
         (None, None) => app::ConfigSource::File(locate::default_file()),
     };
-    let code = app::run(app::RunOptions { config, hup: hangup.flag() });
+    let code = app::run(&app::RunOptions { config, hup: hangup.flag() });
     telemetry::flush();
     code
 }

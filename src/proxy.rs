@@ -24,8 +24,7 @@ use tokio::sync::{Notify, Semaphore, watch};
 
 use front::Front;
 use general::General;
-use listen::Listener;
-pub use listen::{BindError, Bound, ListenerHandle};
+pub use listen::{BindError, Bound, Listener, ListenerHandle};
 
 use crate::exchange::limits;
 use crate::model::Address;
@@ -71,13 +70,17 @@ impl Plane {
         Bound::bind(address)
     }
 
-    /// Begins accepting. Each connection is a task of its own; a panic in one ends that one.
-    pub fn serve(self: &Arc<Plane>, bound: Bound, id: ListenerId) -> io::Result<ListenerHandle> {
+    /// Makes a socket ready to accept on the data plane's runtime: the last step that can fail.
+    pub fn ready(&self, bound: Bound) -> io::Result<Listener> {
         let _context = self.runtime.enter();
-        let listener = bound.listen()?;
+        bound.listen()
+    }
+
+    /// Begins accepting. Each connection is a task of its own; a panic in one ends that one.
+    pub fn serve(self: &Arc<Plane>, listener: Listener, id: ListenerId) -> ListenerHandle {
         let (handle, stop) = ListenerHandle::channel();
         self.runtime.spawn(self.clone().accept(listener, id, stop));
-        Ok(handle)
+        handle
     }
 
     /// Client connections open now.
@@ -97,7 +100,7 @@ impl Plane {
     }
 
     /// What happened before any pool was found.
-    pub fn stats(&self) -> &FrontStats {
+    pub fn stats(&self) -> &Arc<FrontStats> {
         &self.front.stats
     }
 

@@ -207,6 +207,8 @@ impl ProxyHttp for General {
         if response.status.is_informational() {
             return Ok(());
         }
+        // The version of this hop is ours, whatever the upstream speaks.
+        response.set_version(http::Version::HTTP_11);
         let request = ctx.request()?;
         let old = request.version == Version::Http10;
         let chunked = response.headers.contains_key(http::header::TRANSFER_ENCODING);

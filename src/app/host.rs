@@ -1,0 +1,136 @@
+//! What the admin plane asks of this process, answered.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU8, Ordering};
+use std::time::SystemTime;
+
+use async_trait::async_trait;
+use tokio::time::Instant;
+
+use super::reload::{Reloader, Reloads};
+use crate::admin::json::{ProcessState, ReloadResult};
+use crate::admin::{Access, CheckAnswer, Condition, Host, LastReload, ProcessInfo, ReloadAnswer, SetAdmin};
+use crate::metrics::{self, Scrape};
+use crate::model::{Address, AdminState};
+use crate::pool::{Controller, Event, SetAdminError, Status};
+use crate::proxy::Plane;
+use crate::telemetry;
+
+/// The process, as the admin plane sees it.
+pub struct Process {
+    /// Its pools.
+    pub controller: Arc<Controller>,
+    /// Its data plane.
+    pub plane: Arc<Plane>,
+    /// Its configuration.
+    pub reloader: Arc<Reloader>,
+    /// Where orders to reload go.
+    pub reloads: Reloads,
+    /// When it began.
+    pub started: Instant,
+    /// The same by the calendar.
+    pub started_at: SystemTime,
+    /// Where it is in its life.
+    pub life: Arc<Life>,
+}
+
+/// Where the process is in its life. Only goes forward.
+#[derive(Debug, Default)]
+pub struct Life(AtomicU8);
+
+impl Life {
+    /// The listeners accept.
+    pub fn running(&self) {
+        self.0.store(1, Ordering::Release);
+    }
+
+    /// The process is about to stop.
+    pub fn draining(&self) {
+        self.0.store(2, Ordering::Release);
+    }
+
+    /// Where it is.
+    pub fn state(&self) -> ProcessState {
+        match self.0.load(Ordering::Acquire) {
+            0 => ProcessState::Starting,
+            1 => ProcessState::Running,
+            _ => ProcessState::Draining,
+        }
+    }
+}
+
+#[async_trait]
+impl Host for Process {
+    fn status(&self, _now: Instant) -> Status {
+        self.controller.status()
+    }
+
+    fn events_after(&self, seq: u64) -> Vec<Event> {
+        self.controller.events_after(seq)
+    }
+
+    fn process(&self) -> ProcessInfo {
+        let state = self.life.state();
+        let listening = match state {
+            ProcessState::Starting => false,
+            ProcessState::Running | ProcessState::Draining => true,
+        };
+        let conditions =
+            vec![Condition { name: "configuration", met: true }, Condition { name: "listeners", met: listening }];
+        ProcessInfo { state, started: self.started, config: self.reloader.config_file(), conditions }
+    }
+
+    fn access(&self) -> Access {
+        let policy = self.reloader.admin();
+        Access { token: policy.token, address: policy.address }
+    }
+
+    fn metrics(&self, open_metrics: bool) -> String {
+        let file = self.reloader.config_file();
+        let now = Instant::now();
+        let last_reload = match &file.last_reload {
+            Some(last) => SystemTime::now() - now.saturating_duration_since(last.at),
+            None => self.started_at,
+        };
+        let scrape = Scrape {
+            status: self.controller.status(),
+            front: self.plane.stats().clone(),
+            started: self.started_at,
+            last_reload_success: file.last_reload.is_none_or(|last| last.result != ReloadResult::Refused),
+            last_reload,
+            panics: telemetry::panics_total(),
+            log_lines_dropped: telemetry::dropped_total(),
+        };
+        metrics::render(scrape, open_metrics)
+    }
+
+    fn set_admin(&self, pool: &str, upstream: &Address, to: AdminState, reason: &str) -> SetAdmin {
+        match self.controller.set_admin(pool, upstream, to, reason, Instant::now()) {
+            Ok(()) => SetAdmin::Done,
+            Err(SetAdminError::NoPool(_)) => SetAdmin::NoPool,
+            Err(SetAdminError::NoUpstream(..)) => SetAdmin::NoUpstream,
+        }
+    }
+
+    async fn reload(&self) -> ReloadAnswer {
+        match self.reloads.order().await {
+            Some(answer) => answer,
+            None => {
+                let error = Some("the process is stopping, or too many reloads wait".to_owned());
+                let last = LastReload { result: ReloadResult::Refused, at: Instant::now(), error };
+                let generation = self.controller.status().generation;
+                ReloadAnswer { last, generation, warming: vec![], diagnostics: vec![] }
+            }
+        }
+    }
+
+    async fn check(&self) -> CheckAnswer {
+        let reloader = self.reloader.clone();
+        let checked = tokio::task::spawn_blocking(move || reloader.check()).await;
+        checked.unwrap_or_else(|_| CheckAnswer {
+            result: ReloadResult::Refused,
+            error: Some("the check broke off".to_owned()),
+            diagnostics: vec![],
+        })
+    }
+}

@@ -1,0 +1,278 @@
+//! A reload: read once → parse and validate whole → bind new listeners → apply → publish once → answer. A failure at any
+//! step before publishing leaves everything as it was.
+//!
+//! One at a time: a single task does them. Orders that come while one is under way are answered together by the next,
+//! so a storm coalesces and the last content wins.
+
+use std::collections::HashMap;
+use std::io;
+use std::sync::Arc;
+
+use parking_lot::Mutex;
+use tokio::sync::{mpsc, oneshot};
+use tokio::time::Instant;
+
+use super::ConfigSource;
+use super::load::{self, LoadError, Loaded};
+use crate::admin::json::{Diagnostic, ReloadResult};
+use crate::admin::{CheckAnswer, ConfigFile, LastReload, ReloadAnswer};
+use crate::config::diff;
+use crate::config::{self};
+use crate::model::policy::{AdminPolicy, Config};
+use crate::model::{Address, Name};
+use crate::pool::{Controller, ListenerId};
+use crate::proxy::{Bound, ListenerHandle, Plane};
+
+/// Orders to reload kept before one is refused.
+const ORDERS_MAX: usize = 256;
+
+/// Where orders to reload go.
+#[derive(Debug, Clone)]
+pub struct Reloads(mpsc::Sender<oneshot::Sender<ReloadAnswer>>);
+
+impl Reloads {
+    /// The two ends.
+    pub fn channel() -> (Reloads, mpsc::Receiver<oneshot::Sender<ReloadAnswer>>) {
+        let (sender, receiver) = mpsc::channel(ORDERS_MAX);
+        (Reloads(sender), receiver)
+    }
+
+    /// Orders a reload and waits for its answer; `None` when the process is about to end or too many wait. The reload goes
+    /// on when this future is dropped.
+    pub async fn order(&self) -> Option<ReloadAnswer> {
+        let (sender, answer) = oneshot::channel();
+        self.0.try_send(sender).ok()?;
+        answer.await.ok()
+    }
+}
+
+/// What runs, and how to change it.
+pub struct Reloader {
+    source: ConfigSource,
+    controller: Arc<Controller>,
+    plane: Arc<Plane>,
+    running: Mutex<Running>,
+}
+
+struct Running {
+    config: Arc<Config>,
+    loaded_at: Instant,
+    generation: u64,
+    last_reload: Option<LastReload>,
+    listeners: HashMap<Address, (ListenerId, ListenerHandle)>,
+    /// Numbers stay with their addresses, so that a listener that comes back is the same one.
+    ids: HashMap<Address, ListenerId>,
+}
+
+impl Reloader {
+    /// Applies the first configuration: `bound` are its sockets, bound already. Returns when it is published; the sockets
+    /// accept from then on.
+    pub fn start(
+        source: ConfigSource,
+        config: Arc<Config>,
+        bound: Vec<Bound>,
+        controller: Arc<Controller>,
+        plane: Arc<Plane>,
+    ) -> io::Result<Reloader> {
+        let now = Instant::now();
+        let running = Running {
+            config: config.clone(),
+            loaded_at: now,
+            generation: 0,
+            last_reload: None,
+            listeners: HashMap::new(),
+            ids: HashMap::new(),
+        };
+        let reloader = Reloader { source, controller, plane, running: Mutex::new(running) };
+        reloader.apply(config, bound)?;
+        Ok(reloader)
+    }
+
+    /// Does reloads until every sender is gone.
+    pub async fn run(&self, mut orders: mpsc::Receiver<oneshot::Sender<ReloadAnswer>>) {
+        while let Some(first) = orders.recv().await {
+            let mut waiting = vec![first];
+            while let Ok(next) = orders.try_recv() {
+                waiting.push(next);
+            }
+            let answer = self.reload();
+            for sender in waiting {
+                // Whoever ordered it may have left.
+                let _ = sender.send(answer.clone());
+            }
+        }
+    }
+
+    /// What a reload would do.
+    pub fn check(&self) -> CheckAnswer {
+        match self.prepare() {
+            Ok(Prepared { change, diagnostics, .. }) => CheckAnswer {
+                result: if change.is_some() { ReloadResult::Applied } else { ReloadResult::Unchanged },
+                error: None,
+                diagnostics,
+            },
+            Err(refused) => CheckAnswer {
+                result: ReloadResult::Refused,
+                error: Some(refused.sentence),
+                diagnostics: refused.diagnostics,
+            },
+        }
+    }
+
+    /// The running configuration.
+    pub fn config(&self) -> Arc<Config> {
+        self.running.lock().config.clone()
+    }
+
+    /// The running configuration's file.
+    pub fn config_file(&self) -> ConfigFile {
+        let running = self.running.lock();
+        ConfigFile {
+            file: match &self.source {
+                ConfigSource::File(path) => Some(path.display().to_string()),
+                ConfigSource::Inline { .. } => None,
+            },
+            loaded_at: running.loaded_at,
+            last_reload: running.last_reload.clone(),
+        }
+    }
+
+    /// The admin policy of the running configuration.
+    pub fn admin(&self) -> AdminPolicy {
+        self.running.lock().config.admin.clone()
+    }
+
+    /// Ends accepting on every listener; connections go on.
+    pub fn stop_accepting(&self) {
+        for (_, (_, handle)) in self.running.lock().listeners.drain() {
+            handle.stop();
+        }
+    }
+
+    fn reload(&self) -> ReloadAnswer {
+        let applied = self.prepare().and_then(|prepared| {
+            let Some(change) = prepared.change else {
+                return Ok((ReloadResult::Unchanged, vec![], prepared.diagnostics));
+            };
+            let warming = self.apply(change.config, change.bound).map_err(|error| Refused::new(error.to_string()))?;
+            Ok((ReloadResult::Applied, warming, prepared.diagnostics))
+        });
+        let (result, error, warming, diagnostics) = match applied {
+            Ok((result, warming, diagnostics)) => (result, None, warming, diagnostics),
+            Err(refused) => (ReloadResult::Refused, Some(refused.sentence), vec![], refused.diagnostics),
+        };
+        if result != ReloadResult::Applied {
+            self.controller.note_reload(result.as_str(), error.clone(), Instant::now());
+        }
+        let last = LastReload { result, at: Instant::now(), error };
+        let mut running = self.running.lock();
+        running.last_reload = Some(last.clone());
+        ReloadAnswer { last, generation: running.generation, warming, diagnostics }
+    }
+
+    /// Everything that may fail.
+    fn prepare(&self) -> Result<Prepared, Refused> {
+        let Loaded { config, warnings } = load::load(&self.source)?;
+        let diagnostics = warnings.iter().map(told).collect();
+        let running = self.running.lock();
+        if *running.config == config {
+            return Ok(Prepared { change: None, diagnostics });
+        }
+        let diff = diff::diff(&running.config, &config).map_err(|needs| {
+            let sentences: Vec<String> = needs.iter().map(ToString::to_string).collect();
+            Refused::new(sentences.join("; "))
+        })?;
+        let mut bound = vec![];
+        for listener in &diff.listeners.added {
+            let socket = Plane::bind(&listener.address);
+            bound.push(socket.map_err(|error| Refused::new(format!("listeners.{}: {error}", listener.name)))?);
+        }
+        Ok(Prepared { change: Some(Change { config: Arc::new(config), bound }), diagnostics })
+    }
+
+    /// Carries the configuration out: what may still fail comes first, then it is published once, then old listeners stop.
+    fn apply(&self, config: Arc<Config>, bound: Vec<Bound>) -> io::Result<Vec<Name>> {
+        let mut running = self.running.lock();
+        let mut names = vec![];
+        for listener in &config.listeners {
+            let next = ListenerId(u32::try_from(running.ids.len()).expect("addresses are bounded by memory"));
+            let id = *running.ids.entry(listener.address.clone()).or_insert(next);
+            names.push((listener.name.clone(), id));
+        }
+        let ready: Result<Vec<_>, io::Error> = bound.into_iter().map(|bound| self.plane.ready(bound)).collect();
+        let ready = ready?;
+        let now = Instant::now();
+        let applied = self.controller.configure(&config, &names, now);
+        for listener in ready {
+            let address = listener.address().clone();
+            let id = running.ids[&address];
+            let handle = self.plane.serve(listener, id);
+            running.listeners.insert(address, (id, handle));
+        }
+        let wanted = |address: &Address| config.listeners.iter().any(|listener| listener.address == *address);
+        let gone: Vec<Address> = running.listeners.keys().filter(|address| !wanted(address)).cloned().collect();
+        for address in gone {
+            if let Some((_, handle)) = running.listeners.remove(&address) {
+                handle.stop();
+            }
+        }
+        running.config = config;
+        running.loaded_at = now;
+        running.generation = applied.generation;
+        Ok(applied.warming)
+    }
+}
+
+struct Prepared {
+    change: Option<Change>,
+    diagnostics: Vec<Diagnostic>,
+}
+
+struct Change {
+    config: Arc<Config>,
+    bound: Vec<Bound>,
+}
+
+/// Why a reload was refused.
+struct Refused {
+    sentence: String,
+    diagnostics: Vec<Diagnostic>,
+}
+
+impl Refused {
+    fn new(sentence: String) -> Refused {
+        let diagnostic = Diagnostic {
+            file: None,
+            line: None,
+            column: None,
+            key: None,
+            message: sentence.clone(),
+            expected: None,
+            suggestion: None,
+            severity: config::Severity::Error.as_str().to_owned(),
+        };
+        Refused { sentence, diagnostics: vec![diagnostic] }
+    }
+}
+
+impl From<LoadError> for Refused {
+    fn from(error: LoadError) -> Refused {
+        Refused { sentence: error.to_string(), diagnostics: error.diagnostics.iter().map(told).collect() }
+    }
+}
+
+/// A mistake of the file, for the admin API.
+fn told(diagnostic: &config::Diagnostic) -> Diagnostic {
+    let config::Diagnostic { file, line, column, key, message, expected, suggestion, severity, .. } =
+        diagnostic.clone();
+    Diagnostic {
+        file: Some(file),
+        line,
+        column,
+        key: (!key.is_empty()).then_some(key),
+        message,
+        expected,
+        suggestion,
+        severity: severity.as_str().to_owned(),
+    }
+}

@@ -1,0 +1,245 @@
+//! Start and end of the process: the order of things, the threads, and what each signal does.
+
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::SystemTime;
+
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio::time::Instant;
+
+use super::host::{Life, Process};
+use super::load::{self, EXIT_BAD_CONFIG, LoadError, Loaded};
+use super::reload::{Reloader, Reloads};
+use super::signals::{Order, Signals};
+use super::{ConfigSource, RunOptions};
+use crate::admin::{Host, ReloadAnswer, server, socket};
+use crate::model::policy::Config;
+use crate::pool::Controller;
+use crate::probe;
+use crate::proxy::{Bound, Plane};
+use crate::telemetry;
+
+/// Exit status of a run-time failure, a failed bind among them.
+pub const EXIT_FAILURE: u8 = 1;
+/// Exit status when a second signal cut the drain short (128 + SIGINT).
+pub const EXIT_INTERRUPTED: u8 = 130;
+
+/// Descriptors that the checker, the admin plane and the process itself keep from the data plane.
+const DESCRIPTOR_RESERVE: u64 = 256;
+/// Descriptors one client connection may need: its own and one to an upstream.
+const DESCRIPTORS_PER_CONNECTION: u64 = 2;
+
+/// Runs until a signal ends it.
+pub fn run(options: &RunOptions) -> ExitCode {
+    let control = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    let control = match control {
+        Ok(control) => control,
+        Err(error) => return fail(&format!("cannot start: {error}")),
+    };
+    control.block_on(run_here(options))
+}
+
+async fn run_here(options: &RunOptions) -> ExitCode {
+    let started = Instant::now();
+    let signals = match Signals::install() {
+        Ok(signals) => signals,
+        Err(error) => return fail(&format!("cannot listen to signals: {error}")),
+    };
+    let Loaded { config, warnings } = match load::load(&options.config) {
+        Ok(loaded) => loaded,
+        Err(refused) => return refuse(&refused),
+    };
+    for warning in &warnings {
+        tracing::warn!(key = %warning.key, line = warning.line, message = %warning.message, "Configuration warning");
+    }
+    let sockets = match bind_all(&config) {
+        Ok(sockets) => sockets,
+        Err(message) => return fail(&message),
+    };
+    match Server::start(options.config.clone(), config, sockets, started) {
+        Ok(server) => server.serve(signals, options.hup.swap(false, Ordering::Relaxed)).await,
+        Err(message) => fail(&message),
+    }
+}
+
+/// The sockets, bound before anything else starts.
+struct Sockets {
+    listeners: Vec<Bound>,
+    admin: Option<socket::Bound>,
+}
+
+fn bind_all(config: &Config) -> Result<Sockets, String> {
+    let mut listeners = vec![];
+    for listener in &config.listeners {
+        let bound = Plane::bind(&listener.address);
+        listeners.push(bound.map_err(|error| format!("listener {}: {error}", listener.name))?);
+    }
+    let admin = match socket::bind(&config.admin) {
+        Ok(bound) => Some(bound),
+        Err(error) if config.admin.written => return Err(format!("admin: {error}")),
+        Err(error) => {
+            tracing::warn!(%error, "Admin address is busy; running without it (write [admin] to choose another)");
+            None
+        }
+    };
+    Ok(Sockets { listeners, admin })
+}
+
+/// Everything that runs.
+struct Server {
+    process: Arc<Process>,
+    data: tokio::runtime::Runtime,
+    reload_orders: mpsc::Receiver<oneshot::Sender<ReloadAnswer>>,
+    stop_checker: watch::Sender<bool>,
+    checker: std::thread::JoinHandle<()>,
+    admin: Option<server::Handle>,
+}
+
+impl Server {
+    fn start(source: ConfigSource, config: Config, sockets: Sockets, started: Instant) -> Result<Server, String> {
+        let threads = config.runtime.threads.map_or_else(cores, |threads| threads.get());
+        let data = tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(threads)
+            .thread_name("data")
+            .enable_all()
+            .build()
+            .map_err(|error| format!("cannot start the data plane: {error}"))?;
+        let controller = Arc::new(Controller::new(Instant::now(), fastrand::u64(..)));
+        let plane = Plane::new(controller.published().clone(), connections_max(), data.handle().clone());
+        let addresses: Vec<String> = config.listeners.iter().map(|l| format!("{}={}", l.name, l.address)).collect();
+        let admin_address = config.admin.address.clone();
+        let (stop_checker, stopped) = watch::channel(false);
+        let config = Arc::new(config);
+        let reloader = Reloader::start(source, config, sockets.listeners, controller.clone(), plane.clone());
+        let reloader = Arc::new(reloader.map_err(|error| format!("cannot accept: {error}"))?);
+        let checker = spawn_checker(controller.clone(), stopped)?;
+        let (reloads, reload_orders) = Reloads::channel();
+        let life = Arc::new(Life::default());
+        life.running();
+        let process =
+            Arc::new(Process { controller, plane, reloader, reloads, started, started_at: SystemTime::now(), life });
+        let host: Arc<dyn Host> = process.clone();
+        let admin = match sockets.admin {
+            Some(bound) => Some(bound.spawn(host).map_err(|error| format!("admin: {error}"))?),
+            None => None,
+        };
+        let admin_address = admin.is_some().then(|| admin_address.to_string());
+        tracing::info!(
+            version = crate::VERSION,
+            pid = std::process::id(),
+            threads,
+            listeners = addresses.join(" "),
+            admin = admin_address,
+            "Started"
+        );
+        Ok(Server { process, data, reload_orders, stop_checker, checker, admin })
+    }
+
+    async fn serve(self, mut signals: Signals, early_hup: bool) -> ExitCode {
+        let Server { process, data, reload_orders, stop_checker, checker, admin } = self;
+        let reloader = process.reloader.clone();
+        // Reloads read files and may take long with ten thousand upstreams: not on the thread that takes signals.
+        let reloading = data.spawn(async move { reloader.run(reload_orders).await });
+        if early_hup {
+            order_reload(&process);
+        }
+        loop {
+            match signals.next().await {
+                Order::Reload => order_reload(&process),
+                Order::ReopenLogs => tracing::debug!("Reopening log files: none is open"),
+                Order::Stop => break,
+            }
+        }
+        let in_time = tokio::select! {
+            in_time = drain(&process) => in_time,
+            () = second_stop(&mut signals) => {
+                tracing::warn!("Second signal: stopping at once");
+                telemetry::flush();
+                std::process::exit(i32::from(EXIT_INTERRUPTED));
+            }
+        };
+        let left = process.plane.connections();
+        if in_time {
+            tracing::info!("Stopped");
+        } else {
+            tracing::warn!(connections = left, "Stopped at the end of drain_timeout with connections open");
+        }
+        reloading.abort();
+        let _ = stop_checker.send(true);
+        if let Some(admin) = admin {
+            admin.stop();
+        }
+        // What is left is cut off; nothing waits for it, because the process ends now.
+        data.shutdown_background();
+        // It ends within the stop above; a panic of it has been reported.
+        let _ = checker.join();
+        ExitCode::SUCCESS
+    }
+}
+
+fn order_reload(process: &Arc<Process>) {
+    let reloads = process.reloads.clone();
+    tokio::spawn(async move { reloads.order().await });
+}
+
+/// Readiness is red and we still accept for `drain_delay`; then nothing is accepted and what is in flight finishes. True
+/// when everything did within `drain_timeout`.
+async fn drain(process: &Process) -> bool {
+    let runtime = process.reloader.config().runtime.clone();
+    process.life.draining();
+    tracing::info!(
+        delay = %humantime::format_duration(runtime.drain_delay),
+        timeout = %humantime::format_duration(runtime.drain_timeout),
+        connections = process.plane.connections(),
+        "Stopping"
+    );
+    tokio::time::sleep(runtime.drain_delay).await;
+    process.reloader.stop_accepting();
+    tokio::time::timeout(runtime.drain_timeout, process.plane.drained()).await.is_ok()
+}
+
+async fn second_stop(signals: &mut Signals) {
+    while signals.next().await != Order::Stop {}
+}
+
+/// The checker has a thread and a runtime of its own, so that load cannot delay probes.
+fn spawn_checker(
+    controller: Arc<Controller>,
+    stopped: watch::Receiver<bool>,
+) -> Result<std::thread::JoinHandle<()>, String> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(|error| format!("cannot start the checker: {error}"))?;
+    std::thread::Builder::new()
+        .name("checker".into())
+        .spawn(move || runtime.block_on(controller.run(Arc::new(probe::SocketProber), stopped)))
+        .map_err(|error| format!("cannot start the checker: {error}"))
+}
+
+fn cores() -> usize {
+    std::thread::available_parallelism().map_or(1, std::num::NonZeroUsize::get)
+}
+
+/// Raises the limit of descriptors as far as it goes, and says how many client connections fit below it.
+fn connections_max() -> usize {
+    let Ok((soft, hard)) = getrlimit(Resource::RLIMIT_NOFILE) else { return 1_024 };
+    let now = match setrlimit(Resource::RLIMIT_NOFILE, hard, hard) {
+        Ok(()) => hard,
+        Err(_) => soft,
+    };
+    let reserve = DESCRIPTOR_RESERVE.min(now / 4);
+    usize::try_from((now - reserve) / DESCRIPTORS_PER_CONNECTION).unwrap_or(usize::MAX).max(1)
+}
+
+fn fail(message: &str) -> ExitCode {
+    eprintln!("roundsman: {message}");
+    ExitCode::from(EXIT_FAILURE)
+}
+
+fn refuse(error: &LoadError) -> ExitCode {
+    eprint!("{}", error.render(telemetry::colour_wanted()));
+    ExitCode::from(EXIT_BAD_CONFIG)
+}
