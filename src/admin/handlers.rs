@@ -102,7 +102,7 @@ pub async fn events(q: Question) -> Reply {
     loop {
         let events = host.events_after(after);
         let now = Instant::now();
-        if !events.is_empty() || now >= until {
+        if !events.is_empty() || now >= until || *q.server.stopped.borrow() {
             let last = events.last().map_or(after, |event| event.seq);
             let events = events.into_iter().map(|event| render::event(event, &q.server.clock)).collect();
             return reply::json(StatusCode::OK, &EventsReply { events, last });

@@ -25,8 +25,8 @@ pub const BODY_BYTES_MAX: usize = 64 * 1024;
 pub const BODY_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long most answers may take.
 pub const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
-/// How long a reload may take.
-pub const RELOAD_TIMEOUT: Duration = Duration::from_secs(60);
+/// How long a reload may take: a little less than `roundsman reload` waits for its answer.
+pub const RELOAD_TIMEOUT: Duration = Duration::from_secs(55);
 /// How long a question for events may wait.
 pub const WAIT_MAX: Duration = Duration::from_secs(30);
 

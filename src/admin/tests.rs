@@ -399,6 +399,9 @@ fn stopping_lets_a_request_in_flight_finish_and_is_quick_when_idle() {
     stream.set_read_timeout(Some(PATIENCE)).unwrap();
     stream.write_all(b"POST /api/v1/reload HTTP/1.1\r\nHost: localhost\r\n\r\n").unwrap();
     let idle = TcpStream::connect(address).unwrap();
+    let mut waiting = TcpStream::connect(address).unwrap();
+    waiting.set_read_timeout(Some(PATIENCE)).unwrap();
+    waiting.write_all(b"GET /api/v1/events?wait=30 HTTP/1.1\r\nHost: localhost\r\n\r\n").unwrap();
     let begin = Instant::now();
     // The second answer proves that the first request has been read: connections are accepted in order.
     let mut probe = TcpStream::connect(address).unwrap();
@@ -407,6 +410,7 @@ fn stopping_lets_a_request_in_flight_finish_and_is_quick_when_idle() {
     handle.stop();
     assert!(begin.elapsed() < Duration::from_secs(3));
     assert_eq!(read_answer(stream).status, 200);
+    assert_eq!(read_answer(waiting).status, 200, "who waits is answered at once");
     drop(idle);
     assert!(TcpStream::connect(address).is_err(), "nobody listens any more");
 }
