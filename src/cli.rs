@@ -36,6 +36,8 @@ pub fn main(hangup: &Hangup) -> ExitCode {
         Command::Run(_) | Command::Demo(_) => {}
         Command::Reload(_)
         | Command::Status(_)
+        | Command::Check(_)
+        | Command::Schema
         | Command::Events(_)
         | Command::Drain(_)
         | Command::Undrain(_)
@@ -45,6 +47,8 @@ pub fn main(hangup: &Hangup) -> ExitCode {
     match command {
         Command::Run(args) => run(&args, hangup),
         Command::Demo(args) => demo::run(args.options()),
+        Command::Check(args) => check::run(&args),
+        Command::Schema => schema::run(),
         Command::Reload(args) => answer(reload::run(&args)),
         Command::Status(args) => answer(status::run(&args)),
         Command::Events(args) => answer(events::run(&args)),

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
+use super::check::CheckArgs;
 use crate::demo::DemoOptions;
 use crate::model::Address;
 use crate::telemetry::{LogFormat, LogOptions};
@@ -40,6 +41,14 @@ pub enum Command {
 
 Signals: HUP rereads the configuration; TERM and INT finish what is in flight and stop, a second one stops at once.")]
     Run(RunArgs),
+    /// Check a configuration file: every mistake with its place, or what each pool will do
+    #[command(after_help = "Examples:
+  roundsman check --config roundsman.toml
+  roundsman check --config roundsman.toml --format json | jq -r '.[].message'
+
+Without mistakes it prints, per pool, what is probed, how often, and how long a dead upstream can go unnoticed.
+Exit status: 0 when the file could be run, 78 when not.")]
+    Check(CheckArgs),
     /// Show pools and upstreams of the running process
     #[command(after_help = "Examples:
   roundsman status
@@ -74,6 +83,10 @@ A refused configuration changes nothing; every mistake is printed, and the exit 
     #[command(after_help = "Examples:
   roundsman enable api 10.0.0.1:8080")]
     Enable(OrderArgs),
+    /// Print the JSON Schema of the configuration, for editors
+    #[command(after_help = "Examples:
+  roundsman schema > roundsman.schema.json")]
+    Schema,
     /// Watch it work: three backends on the loopback, steady traffic, and a short story of failures
     #[command(after_help = "Examples:
   roundsman demo
