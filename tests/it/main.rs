@@ -2,6 +2,7 @@
 
 #[allow(dead_code, unused_imports, reason = "a vocabulary for every test; not every word is in use at every time")]
 mod origin;
+mod probe;
 mod selftest;
 #[allow(dead_code, unused_imports, reason = "a vocabulary for every test; not every word is in use at every time")]
 mod support;
