@@ -6,3 +6,10 @@ mod probe;
 mod selftest;
 #[allow(dead_code, unused_imports, reason = "a vocabulary for every test; not every word is in use at every time")]
 mod support;
+
+#[allow(dead_code, reason = "a vocabulary for every test; not every word is in use at every time")]
+mod load;
+#[allow(dead_code, reason = "a vocabulary for every test; not every word is in use at every time")]
+mod program;
+
+mod promise;

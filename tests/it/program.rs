@@ -1,0 +1,262 @@
+//! The real binary with a configuration file of its own, its admin API, its log, and its signals.
+//!
+//! Ports come from a range below the ephemeral one and are handed out once, so that two tests never meet on one.
+
+use std::io::Read as _;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::atomic::{AtomicU16, Ordering};
+use std::time::Duration;
+
+use bytes::Bytes;
+use http_body_util::{BodyExt, Full};
+use hyper_util::rt::TokioIo;
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use roundsman::admin::json::{EventsReply, PoolInfo, ReloadReply, StatusReply, UpstreamInfo};
+use tempfile::TempDir;
+use tokio::net::TcpStream;
+use tokio::time::Instant;
+
+/// The program under test.
+pub const BINARY: &str = env!("CARGO_BIN_EXE_roundsman");
+
+/// A check that is quick: 100 ms, two passes, two failures.
+pub const QUICK: &str = "interval = \"100ms\"\ntimeout = \"80ms\"\nfast_interval = \"20ms\"\nhealthy_threshold = 2\n\
+                         unhealthy_threshold = 2\njitter = 0\n";
+
+/// A loopback address that nobody else in this run is given.
+pub fn free_address() -> SocketAddr {
+    static NEXT: AtomicU16 = AtomicU16::new(0);
+    for _ in 0..10_000 {
+        let step = NEXT.fetch_add(1, Ordering::Relaxed);
+        let from_pid = (std::process::id() % 11) as u16 * 1_000;
+        let address = SocketAddr::from(([127, 0, 0, 1], 20_000 + (from_pid + step) % 12_000));
+        if std::net::TcpListener::bind(address).is_ok() {
+            return address;
+        }
+    }
+    panic!("no free port between 20000 and 32000");
+}
+
+/// A running roundsman. Killed when dropped.
+pub struct Program {
+    child: Child,
+    dir: TempDir,
+    /// Where clients connect: listener `web`.
+    pub web: SocketAddr,
+    /// The admin API.
+    pub admin: SocketAddr,
+}
+
+impl Program {
+    /// Starts it with listener `web` (pool `api`), the admin socket, and `pools` as the rest of the file. Returns when the
+    /// admin socket answers.
+    pub async fn start(pools: &str) -> Program {
+        let program = Program::spawn(pools);
+        let end = Instant::now() + Duration::from_secs(10);
+        while try_fetch(program.admin, "GET", "/livez").await.is_err() {
+            assert!(Instant::now() < end, "it did not come up:\n{}", program.log());
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        program
+    }
+
+    /// As [`Program::start`], and waits until `/readyz` is green.
+    pub async fn start_ready(pools: &str) -> Program {
+        let program = Program::start(pools).await;
+        let end = Instant::now() + Duration::from_secs(10);
+        loop {
+            if matches!(try_fetch(program.admin, "GET", "/readyz").await, Ok((200, _))) {
+                return program;
+            }
+            assert!(Instant::now() < end, "it did not become ready:\n{}", program.log());
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    }
+
+    /// Starts it and does not wait.
+    pub fn spawn(pools: &str) -> Program {
+        let (web, admin) = (free_address(), free_address());
+        let dir = tempfile::tempdir().expect("a temporary directory");
+        std::fs::write(dir.path().join("roundsman.toml"), config(web, admin, pools)).expect("write the configuration");
+        let log = std::fs::File::create(dir.path().join("log")).expect("create the log");
+        let child = Command::new(BINARY)
+            .args(["run", "--config", "roundsman.toml", "--log-format", "json"])
+            .current_dir(dir.path())
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(log)
+            .spawn()
+            .expect("start the program");
+        Program { child, dir, web, admin }
+    }
+
+    /// The directory it runs in.
+    pub fn dir(&self) -> &Path {
+        self.dir.path()
+    }
+
+    /// Its configuration file.
+    pub fn file(&self) -> PathBuf {
+        self.dir.path().join("roundsman.toml")
+    }
+
+    /// Its process.
+    pub fn pid(&self) -> Pid {
+        Pid::from_raw(i32::try_from(self.child.id()).expect("a pid"))
+    }
+
+    /// What it has logged: JSON, a line an event.
+    pub fn log(&self) -> String {
+        std::fs::read_to_string(self.dir.path().join("log")).unwrap_or_default()
+    }
+
+    /// Replaces `pools` in the configuration file, whole.
+    pub fn write(&self, pools: &str) {
+        self.write_raw(&config(self.web, self.admin, pools));
+    }
+
+    /// Replaces the configuration file, whole.
+    pub fn write_raw(&self, text: &str) {
+        let beside = self.dir.path().join("roundsman.toml.new");
+        std::fs::write(&beside, text).expect("write the configuration");
+        std::fs::rename(beside, self.file()).expect("put it in place");
+    }
+
+    /// Writes `pools` and reloads over the admin API; the status and the answer.
+    pub async fn reload(&self, pools: &str) -> (u16, ReloadReply) {
+        self.write(pools);
+        self.order_reload().await
+    }
+
+    /// Reloads the file as it is.
+    pub async fn order_reload(&self) -> (u16, ReloadReply) {
+        let (status, body) = fetch(self.admin, "POST", "/api/v1/reload").await;
+        (status, serde_json::from_slice(&body).expect("a reload's answer"))
+    }
+
+    /// Sends a signal.
+    pub fn signal(&self, signal: Signal) {
+        kill(self.pid(), signal).expect("send a signal");
+    }
+
+    /// `/api/v1/status`.
+    pub async fn status(&self) -> StatusReply {
+        let (status, body) = fetch(self.admin, "GET", "/api/v1/status").await;
+        assert_eq!(status, 200);
+        serde_json::from_slice(&body).expect("a status")
+    }
+
+    /// One pool of the status.
+    pub async fn pool(&self, name: &str) -> PoolInfo {
+        self.status().await.pools.get(name).unwrap_or_else(|| panic!("no pool {name}")).clone()
+    }
+
+    /// One upstream of the status; `None` if the pool has none such.
+    pub async fn upstream(&self, pool: &str, address: &str) -> Option<UpstreamInfo> {
+        self.pool(pool).await.upstreams.into_iter().find(|upstream| upstream.address == address)
+    }
+
+    /// The events after number `after`.
+    pub async fn events(&self, after: u64) -> EventsReply {
+        let (_, body) = fetch(self.admin, "GET", &format!("/api/v1/events?after={after}")).await;
+        serde_json::from_slice(&body).expect("events")
+    }
+
+    /// Waits until the upstream is in this state (`healthy`, `unhealthy`, `unknown`).
+    pub async fn wait_for_state(&self, pool: &str, address: &str, state: &str, within: Duration) {
+        let end = Instant::now() + within;
+        loop {
+            let upstream = self.upstream(pool, address).await;
+            if upstream.as_ref().is_some_and(|upstream| upstream.state.as_str() == state) {
+                return;
+            }
+            assert!(Instant::now() < end, "{address} is not {state} within {within:?}: {upstream:?}\n{}", self.log());
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    }
+
+    /// Waits for its end; panics if it takes longer.
+    pub async fn wait_for_exit(&mut self, within: Duration) -> ExitStatus {
+        let end = Instant::now() + within;
+        loop {
+            if let Some(status) = self.child.try_wait().expect("its status") {
+                return status;
+            }
+            assert!(Instant::now() < end, "it did not end within {within:?}:\n{}", self.log());
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    }
+
+    /// Whether it still runs.
+    pub fn is_alive(&mut self) -> bool {
+        self.child.try_wait().expect("its status").is_none()
+    }
+
+    /// Its open descriptors.
+    pub fn descriptors(&self) -> usize {
+        std::fs::read_dir(format!("/proc/{}/fd", self.child.id())).map_or(0, Iterator::count)
+    }
+
+    /// Its threads.
+    pub fn threads(&self) -> usize {
+        std::fs::read_dir(format!("/proc/{}/task", self.child.id())).map_or(0, Iterator::count)
+    }
+
+    /// Its resident memory, in bytes.
+    pub fn resident(&self) -> u64 {
+        let mut text = String::new();
+        let file = std::fs::File::open(format!("/proc/{}/status", self.child.id()));
+        file.and_then(|mut file| file.read_to_string(&mut text)).expect("its memory");
+        let line = text.lines().find(|line| line.starts_with("VmRSS:")).expect("a line VmRSS");
+        line.split_whitespace().nth(1).and_then(|kib| kib.parse::<u64>().ok()).expect("a number") * 1024
+    }
+
+    /// No panic has been reported.
+    pub fn assert_no_panic(&self) {
+        let log = self.log();
+        assert!(!log.contains("panicked"), "a panic was reported:\n{log}");
+    }
+}
+
+impl Drop for Program {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+fn config(web: SocketAddr, admin: SocketAddr, pools: &str) -> String {
+    format!("[listeners.web]\naddress = \"{web}\"\npool = \"api\"\n\n[admin]\naddress = \"{admin}\"\n\n{pools}\n")
+}
+
+/// A pool `name` over these upstreams, with `check` as its health table (empty: none).
+pub fn pool(name: &str, upstreams: &[&str], check: &str) -> String {
+    let list: Vec<String> = upstreams.iter().map(|address| format!("\"{address}\"")).collect();
+    let health = if check.is_empty() { String::new() } else { format!("[pools.{name}.health]\n{check}") };
+    format!("[pools.{name}]\nupstreams = [{}]\n{health}\n", list.join(", "))
+}
+
+/// One request on a connection of its own: the status and the body. Panics when there is no answer.
+pub async fn fetch(address: SocketAddr, method: &str, path: &str) -> (u16, Bytes) {
+    try_fetch(address, method, path).await.unwrap_or_else(|error| panic!("{method} {path}: {error}"))
+}
+
+/// As [`fetch`]; what went wrong in words.
+pub async fn try_fetch(address: SocketAddr, method: &str, path: &str) -> Result<(u16, Bytes), String> {
+    let exchange = async {
+        let stream = TcpStream::connect(address).await.map_err(|error| error.to_string())?;
+        let handshake = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await;
+        let (mut sender, driver) = handshake.map_err(|error| error.to_string())?;
+        tokio::spawn(driver);
+        let request = hyper::Request::builder().method(method).uri(path).header("host", address.to_string());
+        let request = request.body(Full::<Bytes>::default()).expect("a good request");
+        let response = sender.send_request(request).await.map_err(|error| error.to_string())?;
+        let status = response.status().as_u16();
+        let body = response.into_body().collect().await.map_err(|error| error.to_string())?;
+        Ok((status, body.to_bytes()))
+    };
+    tokio::time::timeout(Duration::from_secs(60), exchange).await.unwrap_or_else(|_| Err("no answer in 60 s".into()))
+}
