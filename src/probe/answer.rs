@@ -9,7 +9,7 @@ use super::expect::{BodyMatcher, Match, judge_status};
 use super::finding::{Cut, Finding, Miss};
 use super::quote::Excerpt;
 use super::response::{Flow, Malformed, Reader, Sink};
-use crate::model::policy::HttpProbe;
+use crate::model::policy::{HeaderText, HttpProbe};
 
 /// Bytes of a body that rules see.
 pub(super) const BODY_BYTES_MAX: usize = 64 << 10;
@@ -80,6 +80,8 @@ impl<'p> Answer<'p> {
         let stage = self.reader.stage();
         let interim = self.reader.interim();
         let Judge { probe, verdict, status, location, excerpt, .. } = self.judge;
+        let location = location.map(|location| location.without(secrets(probe)));
+        let excerpt = excerpt.without(secrets(probe));
         match (verdict, status) {
             (Verdict::Passed, Some(status)) => Finding::AsExpected { status },
             (Verdict::Status, Some(status)) => Finding::Status { probe, status, location, body: excerpt },
@@ -99,6 +101,14 @@ impl<'p> Answer<'p> {
             }
         }
     }
+}
+
+/// What must not be quoted, whoever says it.
+fn secrets(probe: &HttpProbe) -> impl Iterator<Item = &str> {
+    probe.headers.iter().filter_map(|(_, value)| match value {
+        HeaderText::Secret(secret) => Some(secret.expose()),
+        HeaderText::Plain(_) => None,
+    })
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

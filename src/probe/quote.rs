@@ -59,6 +59,41 @@ impl Excerpt {
     pub(super) fn bytes(&self) -> &[u8] {
         &self.0
     }
+
+    /// Without our own credentials, should the peer have sent them back: `***` stands in their place.
+    pub(super) fn without<'s>(mut self, secrets: impl Iterator<Item = &'s str>) -> Excerpt {
+        for secret in secrets {
+            // A peer may leave the scheme out: `Bearer x` is looked for as `x` too.
+            let bare = secret.rsplit(' ').next().unwrap_or(secret);
+            for text in [secret, bare] {
+                mask(&mut self.0, text.as_bytes());
+            }
+        }
+        self
+    }
+}
+
+/// Replaces every `secret` in `bytes`, and one that the end has cut. Shorter ones than four bytes are no secrets, and
+/// would turn the quotation into asterisks.
+fn mask(bytes: &mut Vec<u8>, secret: &[u8]) {
+    if secret.len() < 4 {
+        return;
+    }
+    let mut masked = Vec::with_capacity(bytes.len());
+    let mut rest = &bytes[..];
+    while let Some((&first, after)) = rest.split_first() {
+        if rest.starts_with(secret) {
+            masked.extend_from_slice(b"***");
+            rest = &rest[secret.len()..];
+        } else if rest.len() >= 4 && secret.starts_with(rest) {
+            masked.extend_from_slice(b"***");
+            break;
+        } else {
+            masked.push(first);
+            rest = after;
+        }
+    }
+    *bytes = masked;
 }
 
 #[cfg(test)]
@@ -97,5 +132,19 @@ mod tests {
         }
         assert!(excerpt.is_full());
         assert_eq!(excerpt.bytes().len(), BYTES_MAX);
+    }
+
+    #[test]
+    fn credentials_that_come_back_are_masked() {
+        let shown = |text: &str, secret: &str| {
+            let mut excerpt = Excerpt::default();
+            excerpt.push(text.as_bytes());
+            String::from_utf8(excerpt.without([secret].into_iter()).bytes().to_vec()).unwrap()
+        };
+        assert_eq!(shown("bad token: Bearer s3cret!", "Bearer s3cret"), "bad token: ***!");
+        assert_eq!(shown("bad token: s3cret, s3cret", "Bearer s3cret"), "bad token: ***, ***");
+        assert_eq!(shown("cut at the end: s3cr", "s3cret"), "cut at the end: ***");
+        assert_eq!(shown("a, b, c", "a"), "a, b, c");
+        assert_eq!(shown("nothing of it", "s3cret"), "nothing of it");
     }
 }
