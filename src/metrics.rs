@@ -56,12 +56,8 @@ impl Collector for Scrape {
     fn encode(&self, encoder: DescriptorEncoder<'_>) -> fmt::Result {
         let mut families = Families::new(encoder);
         families.info("roundsman_build", "The version of this process", &[("version", crate::VERSION)])?;
-        families.gauge(
-            "roundsman_config_generation",
-            "Counts applied configurations",
-            self.status.generation as f64,
-        )?;
-        let success = f64::from(u8::from(self.last_reload_success));
+        families.gauge("roundsman_config_generation", "Counts applied configurations", self.status.generation)?;
+        let success = u64::from(self.last_reload_success);
         families.gauge("roundsman_config_last_reload_success", "Whether the last reload was not refused", success)?;
         let at = process::unix_seconds(self.last_reload);
         families.gauge("roundsman_config_last_reload_timestamp_seconds", "When the last reload was done", at)?;
@@ -159,7 +155,7 @@ mod tests {
         for line in [
             &format!("roundsman_build_info{{version=\"{}\"}} 1", crate::VERSION),
             "# TYPE roundsman_requests_total counter",
-            "roundsman_config_generation 3.0",
+            "roundsman_config_generation 3",
             "roundsman_config_last_reload_timestamp_seconds 1.5",
             "roundsman_upstream_state{pool=\"api\",upstream=\"10.0.0.1:80\",state=\"healthy\"} 1",
             "roundsman_upstream_state{pool=\"api\",upstream=\"10.0.0.1:80\",state=\"unhealthy\"} 0",

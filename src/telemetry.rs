@@ -58,8 +58,8 @@ pub fn init(options: &LogOptions) -> Result<(), LogError> {
     let terminal = std::io::stderr().is_terminal();
     let look = match options.format {
         Some(LogFormat::Json) => format::Look::Json,
-        Some(LogFormat::Human) => format::Look::Human { colour: terminal && colour_wanted() },
-        None if terminal => format::Look::Human { colour: colour_wanted() },
+        Some(LogFormat::Human) => format::Look::Human { colour: colour_on_stderr() },
+        None if terminal => format::Look::Human { colour: colour_on_stderr() },
         None => format::Look::Json,
     };
     let lines = writer::start(std::io::stderr())?;
@@ -68,6 +68,11 @@ pub fn init(options: &LogOptions) -> Result<(), LogError> {
     tracing_log::LogTracer::init().map_err(|_| LogError::Twice)?;
     panics::install();
     Ok(())
+}
+
+/// Whether what goes to stderr may be coloured: a terminal shows it, and the user has not asked for no colour.
+pub fn colour_on_stderr() -> bool {
+    std::io::stderr().is_terminal() && colour_wanted()
 }
 
 /// Whether the user has not asked for no colour (<https://no-color.org>).

@@ -240,6 +240,6 @@ fn fail(message: &str) -> ExitCode {
 }
 
 fn refuse(error: &LoadError) -> ExitCode {
-    eprint!("{}", error.render(telemetry::colour_wanted()));
+    eprint!("{}", error.render(telemetry::colour_on_stderr()));
     ExitCode::from(EXIT_BAD_CONFIG)
 }

@@ -127,7 +127,11 @@ fn why(upstream: &UpstreamInfo) -> String {
         crate::admin::json::Verdict::Fail => "failures",
     };
     let progress = format!("{} of {} {word}", streak.count, streak.needed);
-    if why.is_empty() { progress } else { format!("{why} ({progress})") }
+    match why.as_str() {
+        "" => progress,
+        said if said.contains(&progress) => why,
+        _ => format!("{why} ({progress})"),
+    }
 }
 
 #[cfg(test)]

@@ -72,6 +72,9 @@ impl Line {
         write!(to, "{dim}{}{reset} ", self.time.strftime("%Y-%m-%d %H:%M:%S%.3f"))?;
         write!(to, "{level}{:<5}{reset} {bold}{}{reset}", self.level.as_str(), Visible(&self.message))?;
         for (name, value) in &self.fields {
+            if value == "" {
+                continue;
+            }
             write!(to, " {dim}{name}={reset}")?;
             match value {
                 Value::String(text) => write!(to, "{}", Word(text))?,
@@ -103,8 +106,9 @@ impl Line {
 }
 
 impl Visit for Line {
+    /// Floats are durations and shares: three decimals are enough, and more are noise.
     fn record_f64(&mut self, field: &Field, value: f64) {
-        self.push(field, Value::from(value));
+        self.push(field, Value::from((value * 1e3).round() / 1e3));
     }
 
     fn record_i64(&mut self, field: &Field, value: i64) {
@@ -193,7 +197,7 @@ mod tests {
     fn health_changed() {
         let upstream: std::net::SocketAddr = "127.0.0.1:9001".parse().unwrap();
         let reason = "200 in 1.9 ms";
-        tracing::info!(pool = "api", %upstream, healthy_left = 2, code = %"L7OK", reason, "Health changed");
+        tracing::info!(pool = "api", %upstream, ms = 0.073_819_000_1, code = %"L7OK", reason, hint = "", "Health changed");
     }
 
     #[test]
@@ -202,7 +206,7 @@ mod tests {
         let (time, rest) = line.split_at(24);
         assert!(jiff::civil::DateTime::strptime("%Y-%m-%d %H:%M:%S%.f ", time).is_ok(), "{time:?}");
         let want =
-            "INFO  Health changed pool=api upstream=127.0.0.1:9001 healthy_left=2 code=L7OK reason=\"200 in 1.9 ms\"\n";
+            "INFO  Health changed pool=api upstream=127.0.0.1:9001 ms=0.074 code=L7OK reason=\"200 in 1.9 ms\"\n";
         assert_eq!(rest, want);
     }
 
@@ -211,7 +215,7 @@ mod tests {
         let line = shown(Look::Json, health_changed);
         let value: Value = serde_json::from_str(&line).unwrap();
         assert_eq!((&value["level"], &value["message"]), (&"info".into(), &"Health changed".into()));
-        assert_eq!((&value["upstream"], &value["healthy_left"]), (&"127.0.0.1:9001".into(), &2.into()));
+        assert_eq!((&value["upstream"], &value["ms"]), (&"127.0.0.1:9001".into(), &0.074.into()));
         assert!(value["time"].as_str().unwrap().ends_with('Z'));
         assert_eq!(line.matches('\n').count(), 1);
     }

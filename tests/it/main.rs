@@ -1,5 +1,6 @@
 //! Tests with real sockets, one binary: scripted origins, the prober, and the real program.
 
+mod commands;
 #[allow(dead_code, unused_imports, reason = "a vocabulary for every test; not every word is in use at every time")]
 mod origin;
 mod probe;
