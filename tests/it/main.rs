@@ -14,3 +14,4 @@ mod load;
 mod program;
 
 mod promise;
+mod tidy;

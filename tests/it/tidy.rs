@@ -1,0 +1,130 @@
+//! Holds the walls of the house: reads `src/` as tokens and fails where an import goes against the arrows of
+//! `ARCHITECTURE.md`, where a pure directory reads a clock, draws chance, spawns, logs or opens a socket or file, where a
+//! file lacks its head, and where something is left for later. What is let through stands in [`EXCEPTIONS`], with its
+//! reason; one that is not needed any more fails too.
+
+mod rules;
+mod tokens;
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use rules::{Finding, SHELL, check_file, needs_the_shell};
+
+/// Something that is let through.
+struct Exception {
+    /// The file, or a directory that ends in `/`.
+    place: &'static str,
+    /// A part of what is found there.
+    finding: &'static str,
+    reason: &'static str,
+}
+
+const EXCEPTIONS: &[Exception] = &[];
+
+/// `ARCHITECTURE.md` is read in one sitting, or not at all.
+const ARCHITECTURE_LINES_MAX: usize = 150;
+
+#[test]
+fn the_sources_keep_to_the_walls() {
+    let mut used = BTreeSet::new();
+    let mut findings = Vec::new();
+    for (path, text) in sources(&["src", "tests", "benches"]) {
+        for finding in check_file(&path, &text) {
+            match EXCEPTIONS.iter().position(|e| excuses(e, &finding)) {
+                Some(index) => drop(used.insert(index)),
+                None => findings.push(finding.to_string()),
+            }
+        }
+    }
+    for (index, exception) in EXCEPTIONS.iter().enumerate() {
+        if !used.contains(&index) {
+            findings.push(format!("{}: the exception for `{}` is not needed", exception.place, exception.finding));
+        }
+    }
+    assert!(findings.is_empty(), "\n{}\n", findings.join("\n"));
+}
+
+fn excuses(exception: &Exception, finding: &Finding) -> bool {
+    let here = match exception.place.strip_suffix('/') {
+        Some(directory) => finding.file.starts_with(&format!("{directory}/")),
+        None => finding.file == exception.place,
+    };
+    here && finding.what.contains(exception.finding)
+}
+
+#[test]
+fn every_exception_has_a_reason_and_is_needed() {
+    let reasons = EXCEPTIONS.iter().map(|e| e.reason).chain(SHELL.iter().map(|(_, reason)| *reason));
+    for reason in reasons {
+        assert!(reason.split(' ').count() >= 4, "not a reason: {reason}");
+    }
+    for (file, _) in SHELL {
+        let text = fs::read_to_string(root().join(file)).unwrap_or_else(|e| panic!("{file}: {e}"));
+        assert!(needs_the_shell(file, &text), "{file} is pure and need not be excepted");
+    }
+}
+
+#[test]
+fn the_architecture_is_short_and_names_every_directory() {
+    let text = fs::read_to_string(root().join("ARCHITECTURE.md")).expect("ARCHITECTURE.md is there");
+    let problems = architecture_problems(&text, &directories());
+    assert!(problems.is_empty(), "\n{}\n", problems.join("\n"));
+}
+
+/// What is wrong with the picture of the house: too long, or a directory it does not name as `` `name/` ``.
+fn architecture_problems(text: &str, directories: &[String]) -> Vec<String> {
+    let mut problems = Vec::new();
+    let lines = text.lines().count();
+    if lines > ARCHITECTURE_LINES_MAX {
+        problems.push(format!("ARCHITECTURE.md has {lines} lines; at most {ARCHITECTURE_LINES_MAX} are read"));
+    }
+    for directory in directories {
+        if !text.contains(&format!("`{directory}/")) && !text.contains(&format!("`src/{directory}/")) {
+            problems.push(format!("ARCHITECTURE.md does not name `{directory}/`"));
+        }
+    }
+    problems
+}
+
+#[test]
+fn a_long_or_incomplete_architecture_is_found() {
+    let directories = ["model".to_owned(), "pool".to_owned()];
+    assert!(architecture_problems("`model/` and `pool/`\n", &directories).is_empty());
+    assert_eq!(architecture_problems("`model/`\n", &directories), ["ARCHITECTURE.md does not name `pool/`"]);
+    let long = format!("`src/model/`, `pool/state.rs`{}", "\n".repeat(151));
+    assert_eq!(architecture_problems(&long, &directories).len(), 1);
+}
+
+fn root() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+}
+
+/// The rooms: every module at the root of the crate, whether it has a directory yet or not.
+fn directories() -> Vec<String> {
+    let rooms = sources(&["src"]).into_iter().filter_map(|(path, _)| rules::room(&path).map(str::to_owned));
+    let rooms: BTreeSet<String> = rooms.filter(|room| room != "main").collect();
+    assert!(rooms.len() >= 10, "the sources were found: {rooms:?}");
+    rooms.into_iter().collect()
+}
+
+/// Every Rust file below these directories, with its path from the root of the repository.
+fn sources(directories: &[&str]) -> Vec<(String, String)> {
+    let mut pending: Vec<PathBuf> = directories.iter().map(|d| root().join(d)).collect();
+    let mut found = Vec::new();
+    while let Some(directory) = pending.pop() {
+        for entry in fs::read_dir(&directory).expect("a directory of the repository") {
+            let path = entry.expect("an entry").path();
+            if path.is_dir() {
+                pending.push(path);
+            } else if path.extension().is_some_and(|e| e == "rs") {
+                let name =
+                    path.strip_prefix(root()).expect("it lies below the root").to_str().expect("UTF-8").to_owned();
+                found.push((name, fs::read_to_string(&path).expect("a readable file")));
+            }
+        }
+    }
+    found.sort();
+    found
+}

@@ -1,0 +1,251 @@
+//! What may stand where. Takes one file's path and text and says what is wrong with it; reads no file itself, so that
+//! every rule is shown to be able to fail.
+
+use std::fmt;
+
+use super::tokens::{Kind, Seen, read};
+
+/// One thing that is wrong.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Finding {
+    pub file: String,
+    pub line: usize,
+    pub what: String,
+}
+
+impl fmt::Display for Finding {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}:{}: {}", self.file, self.line, self.what)
+    }
+}
+
+/// The storeys of the house: a room may import its own modules and rooms of lower storeys.
+const STOREYS: &[&[&str]] = &[
+    &["main"],
+    &["cli", "demo"],
+    &["app"],
+    &["admin", "proxy", "probe", "metrics", "telemetry"],
+    &["exchange"],
+    &["pool"],
+    &["route", "balance", "health", "config"],
+    &["model"],
+];
+
+/// Arrows within a storey, each with its reason.
+const SIDEWAYS: &[(&str, &str, &str)] = &[
+    ("cli", "demo", "`roundsman demo` is a command"),
+    ("config", "route", "patterns of routes are compared in the normal form of requests"),
+];
+
+/// Rooms that only some may import, whatever their storey.
+const RESERVED: &[(&str, &[&str])] = &[("config", &["app", "cli"])];
+
+/// Rooms that must not touch the world.
+const PURE: &[&str] = &["model", "config", "health", "balance", "route", "exchange", "pool"];
+
+/// Files of pure rooms that do, each with its reason. A new file of these rooms is pure until it is entered here.
+pub const SHELL: &[(&str, &str)] = &[
+    ("src/pool/controller.rs", "the async shell around the pure state, and the only writer"),
+    ("src/pool/snapshot.rs", "requests wait on it for a change of their pool"),
+    ("src/pool/upstream.rs", "its hints go to the controller through a channel"),
+];
+
+/// Crates that are the world.
+const WORLDLY_CRATES: &[&str] = &[
+    "axum",
+    "env_logger",
+    "hyper",
+    "hyper_util",
+    "log",
+    "mimalloc",
+    "nix",
+    "pingora_core",
+    "pingora_http",
+    "pingora_proxy",
+    "socket2",
+    "tracing",
+    "tracing_log",
+    "tracing_subscriber",
+];
+
+/// Paths of `std` that are the world.
+const WORLDLY_MODULES: &[&str] = &[
+    "std::env",
+    "std::fs",
+    "std::io::stdin",
+    "std::net::TcpListener",
+    "std::net::TcpStream",
+    "std::net::UdpSocket",
+    "std::os",
+    "std::process",
+    "std::thread",
+    "std::time::SystemTime",
+    "fs",
+    "env",
+    "thread",
+    "process",
+];
+
+/// Names that are the world wherever they come from.
+const WORLDLY_NAMES: &[&str] = &[
+    "JoinSet",
+    "OpenOptions",
+    "SystemTime",
+    "TcpListener",
+    "TcpStream",
+    "UdpSocket",
+    "UnixListener",
+    "UnixStream",
+    "spawn",
+    "spawn_blocking",
+    "spawn_local",
+    "stderr",
+    "stdin",
+    "stdout",
+];
+
+const LOGGING_MACROS: &[&str] =
+    &["dbg", "debug", "eprint", "eprintln", "error", "info", "print", "println", "trace", "warn"];
+
+/// The room a source file belongs to: `pool` for `src/pool.rs` and all below `src/pool/`. The root of the library
+/// belongs to none, and what is outside `src` neither.
+pub fn room(path: &str) -> Option<&str> {
+    let inside = path.strip_prefix("src/")?;
+    let room = inside.split('/').next()?;
+    let room = room.strip_suffix(".rs").unwrap_or(room);
+    (room != "lib").then_some(room)
+}
+
+/// Everything that is wrong with one file.
+pub fn check_file(path: &str, text: &str) -> Vec<Finding> {
+    check(path, text, is_pure(path))
+}
+
+/// Whether a file of [`SHELL`] would be refused if it were not there.
+pub fn needs_the_shell(path: &str, text: &str) -> bool {
+    check(path, text, true) != check(path, text, false)
+}
+
+fn check(path: &str, text: &str, pure: bool) -> Vec<Finding> {
+    let mut findings = Vec::new();
+    let mut report = |line: usize, what: String| findings.push(Finding { file: path.to_owned(), line, what });
+    if !text.starts_with("//! ") {
+        report(1, "the file does not open with its `//!` head".to_owned());
+    }
+    let seen = match read(text, &module_of(path), is_test_file(path)) {
+        Ok(seen) => seen,
+        Err(error) => {
+            report(1, format!("the file cannot be read as Rust: {error}"));
+            return findings;
+        }
+    };
+    for seen in &seen {
+        let name = seen.path.join("::");
+        if let Some(problem) = left_for_later(seen) {
+            report(seen.line, problem);
+        }
+        if name == "std::time::Instant" {
+            report(seen.line, "`std::time::Instant` does not stop with a paused clock; use tokio's".to_owned());
+        }
+        if let Some(from) = room(path) {
+            if let Some(problem) = against_the_arrows(from, seen) {
+                report(seen.line, problem);
+            }
+            if pure
+                && !seen.test
+                && let Some(touched) = touches_the_world(seen)
+            {
+                report(seen.line, format!("pure code {touched}: `{name}`"));
+            }
+        }
+    }
+    findings.dedup();
+    findings
+}
+
+/// The module of a file: `[pool, state]` for `src/pool/state.rs`.
+fn module_of(path: &str) -> Vec<String> {
+    let Some(inside) = path.strip_prefix("src/").and_then(|p| p.strip_suffix(".rs")) else { return vec![] };
+    match inside {
+        "lib" | "main" => vec![],
+        _ => inside.split('/').map(str::to_owned).collect(),
+    }
+}
+
+/// Files that are test modules as a whole, by the name that `mod tests;` gives them, and all below them.
+fn is_test_file(path: &str) -> bool {
+    !path.starts_with("src/") || path.split('/').any(|part| matches!(part, "tests.rs" | "tests"))
+}
+
+fn is_pure(path: &str) -> bool {
+    room(path).is_some_and(|room| PURE.contains(&room)) && !SHELL.iter().any(|(file, _)| *file == path)
+}
+
+fn left_for_later(seen: &Seen) -> Option<String> {
+    let last = seen.path.last()?;
+    match seen.kind {
+        Kind::Attribute if last == "ignore" => Some("an ignored test claims what nobody checks".to_owned()),
+        Kind::Macro if matches!(last.as_str(), "todo" | "unimplemented") => {
+            Some(format!("`{last}!` is left for later"))
+        }
+        Kind::TestModule if !seen.test => Some("`mod tests` is not under `#[cfg(test)]`".to_owned()),
+        Kind::Attribute | Kind::Macro | Kind::Path | Kind::Method | Kind::TestModule => None,
+    }
+}
+
+fn against_the_arrows(from: &str, seen: &Seen) -> Option<String> {
+    if !matches!(seen.kind, Kind::Path | Kind::Macro) {
+        return None;
+    }
+    let [root, to, ..] = seen.path.as_slice() else { return None };
+    if root != "crate" && root != "roundsman" {
+        return None;
+    }
+    // Constants at the root, like `VERSION`, belong to everybody.
+    if to == from || to.chars().all(|c| c.is_ascii_uppercase() || c == '_') {
+        return None;
+    }
+    let storey = |room: &str| STOREYS.iter().position(|storey| storey.contains(&room));
+    let (Some(above), Some(below)) = (storey(from), storey(to)) else {
+        return Some(format!("`{from}` imports `{to}`, and one of them has no place in the house"));
+    };
+    let reserved = RESERVED.iter().any(|(room, guests)| room == to && !guests.contains(&from));
+    let sideways = SIDEWAYS.iter().any(|(a, b, _)| *a == from && *b == to);
+    if (above < below && !reserved) || sideways {
+        return None;
+    }
+    Some(format!("`{from}` imports `{to}` against the arrows: `{}`", seen.path.join("::")))
+}
+
+/// What pure code would do with this name.
+fn touches_the_world(seen: &Seen) -> Option<&'static str> {
+    let first = seen.path.first()?.as_str();
+    let last = seen.path.last()?.as_str();
+    let name = seen.path.join("::");
+    match seen.kind {
+        Kind::Attribute | Kind::TestModule => return None,
+        Kind::Method if last == "elapsed" => return Some("reads a clock"),
+        Kind::Method => return last.starts_with("spawn").then_some("spawns"),
+        Kind::Macro if LOGGING_MACROS.contains(&last) => return Some("logs or prints"),
+        Kind::Macro | Kind::Path => {}
+    }
+    if seen.path.len() > 1 && last == "now" {
+        return Some("reads a clock");
+    }
+    if first == "tokio" && name != "tokio::time::Instant" && name != "tokio::time::Instant::now" {
+        return Some("uses the runtime");
+    }
+    if first == "fastrand" && !matches!(name.as_str(), "fastrand::Rng" | "fastrand::Rng::with_seed") {
+        return Some("draws chance of its own");
+    }
+    let beneath = |module: &&str| name == **module || name.starts_with(&format!("{module}::"));
+    let worldly_module =
+        WORLDLY_MODULES.iter().any(|module| beneath(module) && (module.contains("::") || name != **module));
+    let worldly = WORLDLY_CRATES.contains(&first) && seen.path.len() > 1
+        || worldly_module
+        || WORLDLY_NAMES.iter().any(|world| seen.path.iter().any(|part| part == world));
+    worldly.then_some("touches the world")
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,185 @@
+//! Every rule, shown to be able to fail and to let good code pass.
+
+use super::*;
+
+fn findings(path: &str, code: &str) -> Vec<String> {
+    check_file(path, &format!("//! Head.\n{code}")).into_iter().map(|finding| finding.what).collect()
+}
+
+#[track_caller]
+fn refused(path: &str, code: &str, because: &str) {
+    let found = findings(path, code);
+    assert!(found.iter().any(|what| what.contains(because)), "{path}: {code}: {found:?}");
+}
+
+#[track_caller]
+fn allowed(path: &str, code: &str) {
+    assert_eq!(findings(path, code), Vec::<String>::new(), "{path}: {code}");
+}
+
+#[test]
+fn an_import_against_the_arrows_is_found() {
+    for (path, code) in [
+        ("src/model/name.rs", "use crate::pool::View;"),
+        ("src/model.rs", "use crate::health::Track;"),
+        ("src/balance/random.rs", "use crate::{model::Weight, pool::Upstream};"),
+        ("src/balance/random.rs", "use super::super::pool;"),
+        ("src/balance.rs", "use super::pool::View;"),
+        ("src/balance.rs", "use self::super::route::Table;"),
+        ("src/pool/state.rs", "use crate::config::parse;"),
+        ("src/pool/state.rs", "fn f() { crate::exchange::judge() }"),
+        ("src/pool/state.rs", "mod inner { use super::super::super::proxy::Front; }"),
+        ("src/exchange.rs", "fn f() { let x = vec![crate::proxy::Lane]; }"),
+        ("src/exchange.rs", "pub use crate::{model::{Name, Code}, app::{self}};"),
+        ("src/admin/json.rs", "use crate::metrics::Scrape as Text;"),
+        ("src/proxy/front.rs", "use crate::config;"),
+        ("src/demo.rs", "use crate::cli::Options;"),
+        ("src/app.rs", "use crate::cli;"),
+        ("src/route/site.rs", "use crate::balance::Picker;"),
+        ("src/demo/stage.rs", "use crate::config::parse;"),
+        ("src/pool.rs", "use crate::*;"),
+        ("src/pool.rs", "#[cfg(test)] mod tests { use crate::app::App; }"),
+    ] {
+        refused(path, code, "imports");
+    }
+}
+
+#[test]
+fn an_import_along_the_arrows_passes() {
+    for (path, code) in [
+        ("src/main.rs", "fn main() { roundsman::cli::main() }"),
+        ("src/cli.rs", "use crate::{app, config, demo};"),
+        ("src/app.rs", "use crate::{admin, config, exchange, model, pool::{self, View}};"),
+        ("src/admin/json.rs", "use super::super::model; use crate::pool::*; use super::page::Page;"),
+        (
+            "src/admin.rs",
+            "mod page; use crate::admin::page::Page; pub use self::page::Page as Leaf; use crate::VERSION;",
+        ),
+        ("src/exchange/seek.rs", "use crate::pool::{View, state}; use crate::route;"),
+        (
+            "src/balance/random.rs",
+            "use super::shares::Shares; // use crate::pool::View;\nconst S: &str = \"crate::pool\";",
+        ),
+        ("src/config/validate.rs", "use crate::route::normalise; use crate::model::*;"),
+        ("src/pool/state.rs", "mod inner { use super::super::view; use super::super::super::model; }"),
+        ("tests/it/main.rs", "use roundsman::app::App; use roundsman::config;"),
+    ] {
+        allowed(path, code);
+    }
+}
+
+#[test]
+fn pure_code_that_touches_the_world_is_found() {
+    for (code, because) in [
+        ("fn f() { let now = Instant::now(); }", "reads a clock"),
+        ("use tokio::time::Instant; fn f() { tokio::time::Instant::now(); }", "reads a clock"),
+        ("fn f() { let t = Clock::now(); }", "reads a clock"),
+        ("fn f() { dates.map(Timestamp::now) }", "reads a clock"),
+        ("fn f(since: Instant) { since.elapsed(); }", "reads a clock"),
+        ("use std::time::{Duration, SystemTime};", "touches the world"),
+        ("fn f() { tokio::spawn(async {}); }", "uses the runtime"),
+        ("use tokio::{sync::mpsc, time::Instant};", "uses the runtime"),
+        ("use tokio::time::sleep;", "uses the runtime"),
+        ("fn f() { std::thread::spawn(|| {}); }", "touches the world"),
+        ("use std::thread; fn f() { thread::sleep(d); }", "touches the world"),
+        ("fn f(set: &mut Set) { set.spawn(async {}); }", "spawns"),
+        ("fn f() { tracing::info!(\"x\"); }", "logs or prints"),
+        ("use tracing::Level;", "touches the world"),
+        ("fn f() { warn!(\"x\"); }", "logs or prints"),
+        ("fn f() { println!(\"x\"); }", "logs or prints"),
+        ("fn f() { if let 1 = vec![dbg!(x)][0] {} }", "logs or prints"),
+        ("use std::fs;", "touches the world"),
+        ("fn f() { fs::read(\"x\"); }", "touches the world"),
+        ("use std::fs::File;", "touches the world"),
+        ("use std::{fmt, fs::{self, File}};", "touches the world"),
+        ("fn f() { std::env::var(\"HOME\"); }", "touches the world"),
+        ("use std::net::{IpAddr, TcpStream};", "touches the world"),
+        ("use std::os::unix::net::UnixListener;", "touches the world"),
+        ("fn f() { fastrand::u32(..); }", "draws chance"),
+        ("fn f() { fastrand::Rng::new(); }", "draws chance"),
+        ("use pingora_core::Result;", "touches the world"),
+    ] {
+        for path in ["src/model/name.rs", "src/config/raw.rs", "src/health/track.rs", "src/balance.rs", "src/route.rs"]
+        {
+            refused(path, code, because);
+        }
+        for path in ["src/exchange/judge.rs", "src/pool/state.rs", "src/pool/view.rs", "src/pool/status.rs"] {
+            refused(path, code, because);
+        }
+    }
+}
+
+#[test]
+fn pure_code_that_takes_time_and_chance_as_arguments_passes() {
+    for code in [
+        "use tokio::time::Instant; use std::time::Duration; use std::net::{IpAddr, SocketAddr};",
+        "fn f(now: Instant, rng: &mut fastrand::Rng) -> Instant { now + Duration::from_secs(rng.u64(0..9)) }",
+        "/// Instant::now() is read by the caller.\nfn f() { let s = \"tokio::spawn\"; }",
+        "#[cfg(test)] mod tests { fn f() { Instant::now(); tokio::spawn(g()); println!(); } }",
+        "struct S { #[cfg(test)] at: fn(Map<A, B>) -> Instant, n: u32 }\nfn f() { g(S { #[cfg(test)] at: Instant::now, n: 1 }) }",
+        "#[cfg(test)] fn at<A, B>() -> Instant { Instant::now() }\n#[cfg(test)]\nuse std::fs;",
+        "fn f(entry: Entry) { let now = entry.now; let process = 1; let env = process; }",
+        "fn f(seed: u64) -> fastrand::Rng { fastrand::Rng::with_seed(seed) }",
+        "fn f(file: raw::File) { file.env() }",
+        "fn f(error: Error, log: Log) { if error != log { log.info(&error) } }",
+    ] {
+        allowed("src/exchange/steps.rs", code);
+    }
+    // What follows a test item is looked at again.
+    refused("src/route.rs", "#[cfg(test)] fn a() {}\nfn b() { Instant::now(); }", "reads a clock");
+    refused("src/route.rs", "struct S { #[cfg(test)] a: u8, b: TcpStream }", "touches the world");
+    allowed("src/pool/state/tests.rs", "fn f() { Instant::now(); }");
+    allowed("src/pool/state.rs", "#[cfg(test)]\nmod tests;");
+    refused("src/pool/state.rs", "mod tests;", "is not under");
+}
+
+#[test]
+fn rooms_that_touch_the_world_may() {
+    let code = "use tokio::net::TcpStream; fn f() { tracing::info!(\"x\"); tokio::spawn(g(Instant::now())); }";
+    for path in ["src/proxy/front.rs", "src/probe/http.rs", "src/app.rs", "src/pool/controller.rs"] {
+        allowed(path, code);
+    }
+}
+
+#[test]
+fn the_clock_that_cannot_be_paused_is_found_everywhere() {
+    for code in
+        ["use std::time::Instant;", "use std::{fmt, time::{self, Instant as I}};", "fn f(at: std::time::Instant) {}"]
+    {
+        for path in ["src/proxy/front.rs", "src/app.rs", "tests/it/main.rs"] {
+            refused(path, code, "does not stop");
+        }
+    }
+}
+
+#[test]
+fn a_file_without_head_and_one_that_is_no_rust_are_found() {
+    let whats = |text: &str| check_file("src/app.rs", text).into_iter().map(|f| f.what).collect::<Vec<_>>();
+    for text in ["", "use std::fmt;\n", "// Head.\n", "/// Head.\nfn f() {}\n", "\n//! Late.\n", "//!\n"] {
+        assert!(whats(text).iter().any(|what| what.contains("head")), "{text:?}");
+    }
+    assert!(whats("//! Head.\nfn f() {").iter().any(|what| what.contains("cannot be read")));
+}
+
+#[test]
+fn what_is_left_for_later_is_found() {
+    for code in [
+        "#[test]\n#[ignore]\nfn f() {}",
+        "#[ignore = \"slow\"] fn f() {}",
+        "#[cfg_attr(miri, ignore)] fn f() {}",
+        "#[cfg(test)] mod tests { #[test] #[ignore] fn f() {} }",
+    ] {
+        refused("tests/it/main.rs", code, "ignored test");
+    }
+    for code in ["fn f() { todo!() }", "fn f() { unimplemented!(\"soon\"); }", "fn f() { std::todo!() }"] {
+        refused("src/proxy/front.rs", code, "left for later");
+    }
+    allowed("src/proxy/front.rs", "fn ignore(todo: bool) -> bool { todo != self.ignore() }");
+}
+
+#[test]
+fn a_finding_names_file_and_line() {
+    let found = check_file("src/route.rs", "//! Head.\n\nfn f() {\n    Instant::now();\n}\n");
+    let texts: Vec<_> = found.iter().map(Finding::to_string).collect();
+    assert_eq!(texts, ["src/route.rs:4: pure code reads a clock: `Instant::now`"]);
+}
