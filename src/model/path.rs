@@ -108,11 +108,22 @@ fn is_unreserved(byte: u8) -> bool {
 
 /// What a path may hold unescaped: `pchar` and `/` (RFC 3986, section 3.3).
 fn stands_for_itself(byte: u8) -> bool {
-    is_unreserved(byte)
-        || matches!(
-            byte,
-            b'/' | b':' | b'@' | b'!' | b'$' | b'&' | b'\'' | b'(' | b')' | b'*' | b'+' | b',' | b';' | b'='
-        )
+    const PLAIN: [bool; 256] = {
+        let mut plain = [false; 256];
+        let others = b"-._~/:@!$&'()*+,;=";
+        let mut i = 0;
+        while i < 256 {
+            plain[i] = (i as u8).is_ascii_alphanumeric();
+            i += 1;
+        }
+        let mut i = 0;
+        while i < others.len() {
+            plain[others[i] as usize] = true;
+            i += 1;
+        }
+        plain
+    };
+    PLAIN[usize::from(byte)]
 }
 
 #[cfg(test)]
