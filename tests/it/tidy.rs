@@ -10,7 +10,7 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use rules::{Finding, SHELL, check_file, needs_the_shell};
+use rules::{Finding, SHELL, SIDEWAYS, check_file, imported_rooms, needs_the_shell};
 
 /// Something that is let through.
 struct Exception {
@@ -56,13 +56,19 @@ fn excuses(exception: &Exception, finding: &Finding) -> bool {
 
 #[test]
 fn every_exception_has_a_reason_and_is_needed() {
-    let reasons = EXCEPTIONS.iter().map(|e| e.reason).chain(SHELL.iter().map(|(_, reason)| *reason));
-    for reason in reasons {
+    let of_shell = SHELL.iter().map(|(_, reason)| *reason);
+    let of_arrows = SIDEWAYS.iter().map(|(_, _, reason)| *reason);
+    for reason in EXCEPTIONS.iter().map(|e| e.reason).chain(of_shell).chain(of_arrows) {
         assert!(reason.split(' ').count() >= 4, "not a reason: {reason}");
     }
     for (file, _) in SHELL {
         let text = fs::read_to_string(root().join(file)).unwrap_or_else(|e| panic!("{file}: {e}"));
         assert!(needs_the_shell(file, &text), "{file} is pure and need not be excepted");
+    }
+    let sources = sources(&["src"]);
+    for (from, to, _) in SIDEWAYS {
+        let mut files = sources.iter().filter(|(path, _)| rules::room(path) == Some(from));
+        assert!(files.any(|(path, text)| imported_rooms(path, text).contains(*to)), "{from} does not import {to}");
     }
 }
 

@@ -1,6 +1,7 @@
 //! What may stand where. Takes one file's path and text and says what is wrong with it; reads no file itself, so that
 //! every rule is shown to be able to fail.
 
+use std::collections::BTreeSet;
 use std::fmt;
 
 use super::tokens::{Kind, Seen, read};
@@ -32,10 +33,7 @@ const STOREYS: &[&[&str]] = &[
 ];
 
 /// Arrows within a storey, each with its reason.
-const SIDEWAYS: &[(&str, &str, &str)] = &[
-    ("cli", "demo", "`roundsman demo` is a command"),
-    ("config", "route", "patterns of routes are compared in the normal form of requests"),
-];
+pub const SIDEWAYS: &[(&str, &str, &str)] = &[("cli", "demo", "`roundsman demo` is one of the commands")];
 
 /// Rooms that only some may import, whatever their storey.
 const RESERVED: &[(&str, &[&str])] = &[("config", &["app", "cli"])];
@@ -124,6 +122,13 @@ pub fn check_file(path: &str, text: &str) -> Vec<Finding> {
 /// Whether a file of [`SHELL`] would be refused if it were not there.
 pub fn needs_the_shell(path: &str, text: &str) -> bool {
     check(path, text, true) != check(path, text, false)
+}
+
+/// The rooms whose parts a file names.
+pub fn imported_rooms(path: &str, text: &str) -> BTreeSet<String> {
+    let seen = read(text, &module_of(path), is_test_file(path)).unwrap_or_default();
+    let inside = seen.into_iter().filter(|seen| seen.path[0] == "crate" && seen.path.len() > 1);
+    inside.map(|mut seen| seen.path.swap_remove(1)).collect()
 }
 
 fn check(path: &str, text: &str, pure: bool) -> Vec<Finding> {
