@@ -1,10 +1,13 @@
 //! The data path: sockets in, sockets out. Listeners accept ([`listen`]), the front owns a connection between requests
-//! ([`front`], [`guard`]), and each request goes to the lane that fits it: [`general`] (pingora-proxy) or [`tunnel`] (after
-//! an upgrade). Connections to upstreams are dialled in [`connect`].
+//! ([`front`], over [`client`]), and each request goes to the lane that fits it: [`general`] (pingora-proxy, to which
+//! [`guard`] lends the connection and [`desk`] hands the request) or [`tunnel`] (an upgrade). Connections to upstreams are
+//! dialled in [`connect`].
 //!
 //! Must never decide what `exchange` decides.
 
+pub mod client;
 pub mod connect;
+pub mod desk;
 pub mod front;
 pub mod general;
 pub mod guard;
@@ -20,15 +23,18 @@ use futures_util::FutureExt;
 use pingora_core::server::configuration::ServerConf;
 use pingora_proxy::http_proxy;
 use tokio::runtime::Handle;
-use tokio::sync::{Notify, Semaphore, watch};
+use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, watch};
 
 use front::Front;
 use general::General;
-pub use listen::{BindError, Bound, Listener, ListenerHandle};
+pub use listen::{BindError, Bound, ListenerHandle};
+use listen::{ClientStream, Listener};
 
-use crate::exchange::limits;
 use crate::model::Address;
 use crate::pool::{FrontStats, ListenerId, Published};
+
+/// Idle connections kept to all upstreams together, where descriptors allow it.
+const IDLE_MAX: usize = 8_192;
 
 /// The data plane of one process.
 pub struct Plane {
@@ -37,6 +43,8 @@ pub struct Plane {
     slots: Arc<Semaphore>,
     open: Arc<Open>,
 }
+
+type Stop = watch::Receiver<bool>;
 
 /// Connections that are open, those whose tunnel goes on included.
 #[derive(Debug, Default)]
@@ -49,10 +57,13 @@ impl Plane {
     /// Serves nothing yet. At most `connections_max` clients are connected at a time; at the limit we stop accepting.
     /// Everything runs on `runtime`.
     pub fn new(published: Published, connections_max: usize, runtime: Handle) -> Arc<Plane> {
+        // A client and its upstream take two descriptors; what is kept idle beyond that comes off the clients' share.
+        let idle_max = (connections_max / 8).clamp(1, IDLE_MAX);
+        let clients_max = connections_max.saturating_sub(idle_max / 2).clamp(1, Semaphore::MAX_PERMITS);
         let conf = ServerConf {
             // The pool of idle connections is one for all upstreams and multiplied by the threads.
             threads: 1,
-            upstream_keepalive_pool_size: limits::UPSTREAM_IDLE_MAX * 64,
+            upstream_keepalive_pool_size: idle_max,
             // The exchange counts attempts; this only has to be more than it ever makes.
             max_retries: 8,
             ..ServerConf::default()
@@ -60,8 +71,8 @@ impl Plane {
         let general = Arc::new(http_proxy(&Arc::new(conf), General));
         let (_, never) = watch::channel(false);
         let stats = Arc::new(FrontStats::default());
-        let front = Arc::new(Front { published, stats, general, dialers: Arc::default(), never });
-        let slots = Arc::new(Semaphore::new(connections_max.min(Semaphore::MAX_PERMITS)));
+        let front = Arc::new(Front { published, stats, general, in_flight: AtomicUsize::new(0), never });
+        let slots = Arc::new(Semaphore::new(clients_max));
         Arc::new(Plane { front, runtime, slots, open: Arc::default() })
     }
 
@@ -78,7 +89,7 @@ impl Plane {
 
     /// Begins accepting. Each connection is a task of its own; a panic in one ends that one.
     pub fn serve(self: &Arc<Plane>, listener: Listener, id: ListenerId) -> ListenerHandle {
-        let (handle, stop) = ListenerHandle::channel();
+        let (handle, stop) = ListenerHandle::channel(listener.address().clone(), id);
         self.runtime.spawn(self.clone().accept(listener, id, stop));
         handle
     }
@@ -86,6 +97,11 @@ impl Plane {
     /// Client connections open now.
     pub fn connections(&self) -> usize {
         self.open.count.load(Ordering::Acquire)
+    }
+
+    /// Requests under way now, tunnels included.
+    pub fn in_flight(&self) -> usize {
+        self.front.in_flight.load(Ordering::Acquire)
     }
 
     /// Completes when no client is connected. Cancel-safe.
@@ -104,7 +120,7 @@ impl Plane {
         &self.front.stats
     }
 
-    async fn accept(self: Arc<Plane>, mut listener: Listener, id: ListenerId, mut stop: watch::Receiver<bool>) {
+    async fn accept(self: Arc<Plane>, mut listener: Listener, id: ListenerId, mut stop: Stop) {
         loop {
             let next = async {
                 let slot = self.slots.clone().acquire_owned().await.expect("the semaphore is never closed");
@@ -112,18 +128,28 @@ impl Plane {
             };
             let (slot, stream) = tokio::select! {
                 biased;
-                _ = stop.wait_for(|stop| *stop) => return,
+                _ = stop.wait_for(|stop| *stop) => break,
                 accepted = next => accepted,
             };
-            let counted = Counted::new(&self);
-            let serving = front::serve(self.front.clone(), stream, id, stop.clone());
-            self.runtime.spawn(async move {
-                // The panic hook has reported it; this connection is gone and no other.
-                let _ = AssertUnwindSafe(serving).catch_unwind().await;
-                drop(counted);
-                drop(slot);
-            });
+            self.spawn(slot, stream, id, &stop);
         }
+        // Who is connected already but not accepted would be reset with the socket.
+        while let Ok(slot) = self.slots.clone().try_acquire_owned()
+            && let Some(stream) = listener.accept().now_or_never()
+        {
+            self.spawn(slot, stream, id, &stop);
+        }
+    }
+
+    fn spawn(self: &Arc<Plane>, slot: OwnedSemaphorePermit, stream: ClientStream, id: ListenerId, stop: &Stop) {
+        let counted = Counted::new(self);
+        let serving = front::serve(self.front.clone(), stream, id, stop.clone());
+        self.runtime.spawn(async move {
+            // The panic hook has reported it; this connection is gone and no other.
+            let _ = AssertUnwindSafe(serving).catch_unwind().await;
+            drop(counted);
+            drop(slot);
+        });
     }
 }
 

@@ -106,11 +106,18 @@ pub enum Leftover {
 impl Facts<'_> {
     /// What to do with the request body after an answer of our own, when `read` bytes of it have been read already.
     pub fn leftover(&self, read: u64) -> Leftover {
-        match self.framing {
+        self.framing.leftover(self.expect_continue, read)
+    }
+}
+
+impl Framing {
+    /// As [`Facts::leftover`], for who has no head any more. `expects`: the client waits for 100 before it sends its body.
+    pub fn leftover(self, expects: bool, read: u64) -> Leftover {
+        match self {
             Framing::None => Leftover::Nothing,
             Framing::Length(length) if length <= read => Leftover::Nothing,
             // The client may send its body all the same or never: what follows cannot be told apart.
-            Framing::Length(_) | Framing::Chunked if self.expect_continue && read == 0 => Leftover::Close,
+            Framing::Length(_) | Framing::Chunked if expects && read == 0 => Leftover::Close,
             Framing::Length(length) if length - read <= DRAIN_BYTES => Leftover::Drain(length - read),
             Framing::Length(_) => Leftover::Close,
             Framing::Chunked => Leftover::Drain(DRAIN_BYTES),

@@ -1,10 +1,11 @@
 //! One upstream of one pool: what outlives snapshots and views, because requests, connections and counters hold on to
 //! it across reloads. Its health is not here (the controller owns that); its load, counters and connections are.
 
+use std::any::Any;
 use std::collections::HashMap;
 use std::fmt;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 
 use parking_lot::Mutex;
 use tokio::sync::mpsc;
@@ -34,6 +35,8 @@ pub struct Upstream {
     pub broken_total: AtomicU64,
     /// Its open connections, so that idle ones can be closed when it becomes unhealthy.
     pub connections: Connections,
+    /// What the data path keeps with it from its first request on; nobody else looks inside.
+    pub data_path: OnceLock<Box<dyn Any + Send + Sync>>,
     hinted: AtomicBool,
     hints: Hints,
 }
@@ -50,6 +53,7 @@ impl Upstream {
             connect_failures_total: AtomicU64::new(0),
             broken_total: AtomicU64::new(0),
             connections: Connections::default(),
+            data_path: OnceLock::new(),
             hinted: AtomicBool::new(false),
             hints,
         }

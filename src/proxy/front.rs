@@ -2,154 +2,360 @@
 //! answers, and hands everything else to the lane that fits that request.
 //!
 //! Must never relay a body. What a request may do is `exchange`'s business; which bytes are whose is
-//! [`super::guard`]'s.
+//! [`super::client`]'s.
 
-use std::cell::Cell;
-use std::io;
 use std::net::IpAddr;
+use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use bytes::Buf;
-use pingora_core::apps::{HttpPersistentSettings, HttpServerApp};
-use pingora_core::protocols::Stream;
+use pingora_core::apps::HttpServerApp;
 use pingora_core::protocols::http::ServerSession;
 use pingora_proxy::HttpProxy;
 use tokio::sync::watch;
-use tokio::time::Instant;
+use tokio::time::{Instant, Sleep};
 
-use super::connect::Dialers;
-use super::general::{General, HANDOFF, Handoff};
+use super::client::Client;
+use super::desk::{Desk, Outcome, Work};
+use super::general::{DESK, General};
 use super::guard::Guard;
 use super::listen::ClientStream;
 use super::tunnel;
 use crate::exchange::head::Limits;
 use crate::exchange::{
-    Chunked, End, Entry, Exchange, Framing, HeadReader, Leftover, Method, Next, OwnAnswer, Refusal, Scheme, Version,
-    judge, limits,
+    Broken, End, Entry, Exchange, Facts, Framing, HeadReader, Leftover, Method, Next, OwnAnswer, Refusal, Replay,
+    Scheme, Version, judge, limits,
 };
 use crate::pool::{AnswerReason, FrontStats, ListenerId, Published};
 
-/// Bytes read and thrown away after an answer that closes, so that the client reads it before it sees a reset.
-const LINGER_BYTES: usize = 64 * 1024;
-/// How long that may take.
-const LINGER: Duration = Duration::from_secs(1);
+/// For how long a closing connection takes what the client was still sending, so that it reads our answer before it sees
+/// a reset.
+const LINGER: Duration = Duration::from_secs(2);
 /// How long a client may take to send the rest of a body that we answered without it.
 const DRAIN: Duration = Duration::from_secs(5);
-/// Bytes of following requests kept while one waits for a pool.
-const AHEAD_MAX: usize = 64 * 1024;
 
 /// What every connection needs.
 pub struct Front {
     pub(super) published: Published,
     pub(super) stats: Arc<FrontStats>,
     pub(super) general: Arc<HttpProxy<General>>,
-    pub(super) dialers: Arc<Dialers>,
+    /// Requests under way, tunnels included.
+    pub(super) in_flight: AtomicUsize,
     /// Pingora asks this once a request whether it is shutting down; drains are ours, so it never is.
     pub(super) never: watch::Receiver<bool>,
 }
 
+/// What of a judged request outlives its head.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Request {
+    pub(super) framing: Framing,
+    pub(super) version: Version,
+    pub(super) head_only: bool,
+    pub(super) keep_alive: bool,
+    pub(super) expects: bool,
+    pub(super) upgrade: bool,
+}
+
+impl Request {
+    fn new(facts: &Facts<'_>) -> Request {
+        Request {
+            framing: facts.framing,
+            version: facts.version,
+            head_only: facts.method == Method::Head,
+            keep_alive: facts.keep_alive,
+            expects: facts.expect_continue,
+            upgrade: facts.upgrade,
+        }
+    }
+}
+
 /// What came of listening for a head.
 enum Heard {
-    /// A request.
-    Request(Box<Begun>),
+    /// A request, judged and begun.
+    Request(Request, Exchange, Next),
     /// Bytes that are none.
     Refused(Refusal),
     /// The connection is to close without a word.
     Nothing,
 }
 
-/// A request that was judged and begun.
-pub(super) struct Begun {
-    pub(super) exchange: Exchange,
-    pub(super) next: Next,
-    pub(super) head: usize,
-    pub(super) framing: Framing,
-    pub(super) version: Version,
-    pub(super) head_only: bool,
-    pub(super) keep_alive: bool,
-    pub(super) upgrade: bool,
-    leftover: Leftover,
+/// A request that the lane has given back.
+struct Back {
+    client: Box<Client>,
+    exchange: Exchange,
+    outcome: Outcome,
+    /// Pingora has told the client that the connection goes on.
+    keep: bool,
+    /// Only the end of the connection ends the answer.
+    until_close: bool,
+}
+
+/// One client's connection. `None` where the answer of a step is the client: the connection has ended.
+struct Connection {
+    front: Arc<Front>,
+    listener: ListenerId,
+    address: Option<IpAddr>,
+    stop: watch::Receiver<bool>,
+    desk: Arc<Desk>,
+    /// Goes off now and then to see whether an upstream owes us a head for too long. One for the connection, because
+    /// setting a timer for every request would cost more than the look.
+    alarm: Pin<Box<Sleep>>,
 }
 
 /// Serves one connection until it ends. `stop`: finish the request under way, take no further one.
-pub async fn serve(front: Arc<Front>, stream: ClientStream, listener: ListenerId, mut stop: watch::Receiver<bool>) {
-    let client = match &stream {
+pub async fn serve(front: Arc<Front>, stream: ClientStream, listener: ListenerId, stop: watch::Receiver<bool>) {
+    let address = match &stream {
         ClientStream::Tcp(_, peer) => Some(peer.ip()),
         ClientStream::Unix(_) => None,
     };
-    let mut guard = Box::new(Guard::new(stream));
-    let mut settings = None;
+    let now = Instant::now();
+    let desk = Arc::new(Desk::new(now, stop.clone()));
+    let alarm = Box::pin(tokio::time::sleep_until(now + limits::FIRST_BYTE));
+    let mut connection = Connection { front, listener, address, stop, desk, alarm };
+    let mut client = Box::new(Client::new(stream));
     let mut first = true;
     loop {
-        let heard = hear(&front, &mut guard, listener, client, first, &mut stop).await;
-        first = false;
-        let begun = match heard {
-            Heard::Request(begun) => begun,
-            Heard::Refused(refusal) => {
-                front.stats.answers.inc(refusal.reason);
-                let answer = refusal.answer();
-                if write_answer(&mut guard, &answer, Version::Http11, false, false).await.is_ok() {
-                    linger(&mut guard).await;
-                }
-                return;
-            }
+        let (request, exchange, next) = match connection.hear(&mut client, first).await {
+            Heard::Request(request, exchange, next) => (request, exchange, next),
+            Heard::Refused(refusal) => return connection.refuse(client, refusal).await,
             Heard::Nothing => return,
         };
-        match conduct(&front, guard, *begun, &mut settings, &stop).await {
-            Some(same) => guard = same,
+        first = false;
+        let _in_flight = InFlight::new(&connection.front);
+        match connection.conduct(client, request, exchange, next).await {
+            Some(same) => client = same,
             None => return,
         }
     }
 }
 
-/// Waits for a head. The connection is ours: nothing else reads from it.
-async fn hear(
-    front: &Front,
-    guard: &mut Guard,
-    listener: ListenerId,
-    client: Option<IpAddr>,
-    first: bool,
-    stop: &mut watch::Receiver<bool>,
-) -> Heard {
-    let mut reader = HeadReader::default();
-    let mut started = !guard.read.is_empty();
-    let patience = if first || started { limits::HEADER_TIMEOUT } else { limits::KEEP_ALIVE };
-    let deadline = tokio::time::sleep(patience);
-    tokio::pin!(deadline);
-    loop {
-        if started {
-            match try_begin(front, guard, &mut reader, listener, client) {
-                Ok(Some(begun)) => return Heard::Request(begun),
-                Ok(None) => {}
-                Err(refusal) => return Heard::Refused(refusal),
+impl Connection {
+    /// Waits for a head.
+    async fn hear(&mut self, client: &mut Client, first: bool) -> Heard {
+        let mut reader = HeadReader::default();
+        let mut started = has_begun(&client.read);
+        let patience = if first || started { limits::HEADER_TIMEOUT } else { limits::KEEP_ALIVE };
+        let deadline = tokio::time::sleep(patience);
+        tokio::pin!(deadline);
+        loop {
+            if started {
+                match self.try_begin(client, &mut reader) {
+                    Ok(Some((request, exchange, next))) => return Heard::Request(request, exchange, next),
+                    Ok(None) => {}
+                    Err(refusal) => return Heard::Refused(refusal),
+                }
             }
-        }
-        tokio::select! {
-            biased;
-            read = guard.fill() => match read {
-                Ok(0) | Err(_) => return Heard::Nothing,
-                Ok(_) if started => {}
-                Ok(_) => {
-                    started = true;
-                    if !first {
-                        deadline.as_mut().reset(Instant::now() + limits::HEADER_TIMEOUT);
+            tokio::select! {
+                biased;
+                read = client.fill() => match read {
+                    Ok(0) | Err(_) => return Heard::Nothing,
+                    Ok(_) if started || !has_begun(&client.read) => {}
+                    Ok(_) => {
+                        started = true;
+                        if !first {
+                            deadline.as_mut().reset(Instant::now() + limits::HEADER_TIMEOUT);
+                        }
                     }
+                },
+                () = &mut deadline => {
+                    if started {
+                        return Heard::Refused(Refusal::new(AnswerReason::HeaderTimeout, "the head took too long"));
+                    }
+                    if first {
+                        self.front.stats.silent.fetch_add(1, Ordering::Relaxed);
+                    }
+                    return Heard::Nothing;
                 }
-            },
-            () = &mut deadline => {
-                if started {
-                    return Heard::Refused(Refusal::new(AnswerReason::HeaderTimeout, "the head took too long"));
-                }
-                if first {
-                    front.stats.silent.fetch_add(1, Ordering::Relaxed);
-                }
-                return Heard::Nothing;
+                () = stopped(&mut self.stop), if !started => return Heard::Nothing,
             }
-            () = stopped(stop), if !started => return Heard::Nothing,
         }
     }
+
+    /// Judges the head at the front of the buffer and begins its exchange; `None` while it is not whole.
+    fn try_begin(
+        &self,
+        client: &mut Client,
+        reader: &mut HeadReader,
+    ) -> Result<Option<(Request, Exchange, Next)>, Refusal> {
+        let Some(head) = reader.read(&client.read, &Limits::REQUEST)? else { return Ok(None) };
+        let facts = judge(&head)?;
+        let entry =
+            Entry { listener: self.listener, client: self.address, scheme: Scheme::Http, stats: &self.front.stats };
+        let rng = fastrand::Rng::new();
+        let (exchange, next) = Exchange::begin(&self.front.published, entry, &head, &facts, Instant::now(), rng);
+        let (request, mut len) = (Request::new(&facts), head.len);
+        // The empty line that may stand before a request is nobody's.
+        if client.read.starts_with(b"\r\n") {
+            client.read.advance(2);
+            len -= 2;
+        }
+        client.begin(len, request.framing);
+        Ok(Some((request, exchange, next)))
+    }
+
+    /// Answers bytes that are no request. Nothing more can be read from the connection.
+    async fn refuse(&self, mut client: Box<Client>, refusal: Refusal) {
+        self.front.stats.answers.inc(refusal.reason);
+        let mut bytes = Vec::with_capacity(256);
+        refusal.answer().write_to(&mut bytes, Version::Http11, false, false);
+        if client.send(&bytes).await.is_ok() {
+            client.linger(LINGER).await;
+        }
+    }
+
+    /// Sees one request through. The connection comes back if it takes another.
+    async fn conduct(
+        &mut self,
+        mut client: Box<Client>,
+        request: Request,
+        mut exchange: Exchange,
+        mut next: Next,
+    ) -> Option<Box<Client>> {
+        loop {
+            next = match next {
+                Next::Attempt(attempt) if request.upgrade => {
+                    return tunnel::run(client, exchange, attempt, request.version).await;
+                }
+                Next::Attempt(_) => {
+                    let back = self.general(client, request, exchange).await?;
+                    let Outcome::Answer(answer) = back.outcome else { return end(back).await };
+                    (client, exchange) = (back.client, back.exchange);
+                    Next::Answer(answer)
+                }
+                Next::Wait { until } => {
+                    let changed = tokio::select! {
+                        biased;
+                        () = exchange.wait(until) => true,
+                        () = client.left() => false,
+                    };
+                    if !changed {
+                        exchange.on_end(End::ClientLeft, Instant::now());
+                        return None;
+                    }
+                    exchange.on_wake(Instant::now())
+                }
+                Next::Answer(answer) => return self.answer(client, request, exchange, answer).await,
+                // Only after a response head, which is a lane's.
+                Next::Forward(..) | Next::Abort => return None,
+            };
+        }
+    }
+
+    /// Writes an answer of our own and keeps the connection where the request's framing allows it.
+    async fn answer(
+        &self,
+        mut client: Box<Client>,
+        request: Request,
+        exchange: Exchange,
+        answer: OwnAnswer,
+    ) -> Option<Box<Client>> {
+        client.skip_head();
+        let leftover = match client.fault() {
+            Some(_) => Leftover::Close,
+            None if client.is_eof() => Leftover::Close,
+            None => request.framing.leftover(request.expects, client.body_read()),
+        };
+        let wanted = request.keep_alive && !answer.close && !exchange.must_close() && !*self.stop.borrow();
+        let stay = wanted && leftover != Leftover::Close;
+        let mut bytes = Vec::with_capacity(256);
+        answer.write_to(&mut bytes, request.version, request.head_only, stay);
+        let written = client.send(&bytes).await;
+        exchange.on_end(if written.is_ok() { End::Delivered } else { End::ClientLeft }, Instant::now());
+        written.ok()?;
+        let drained = match leftover {
+            _ if !stay => false,
+            Leftover::Nothing => true,
+            Leftover::Drain(most) => tokio::time::timeout(DRAIN, client.discard(most)).await.unwrap_or(false),
+            Leftover::Close => false,
+        };
+        if drained {
+            return Some(client);
+        }
+        client.linger(LINGER).await;
+        None
+    }
+
+    /// Gives the request to pingora, and says what it came to.
+    async fn general(&mut self, client: Box<Client>, request: Request, exchange: Exchange) -> Option<Back> {
+        let Request { version, keep_alive, .. } = request;
+        let work = Work { exchange, version, keep_alive, until_close: false, outcome: None };
+        self.desk.put_work(Box::new(work));
+        let session = ServerSession::new_http1(Box::new(Guard::lend(client, self.desk.clone())));
+        let lane = self.front.general.process_new_http(session, &self.front.never);
+        let (in_time, keep) = {
+            let lane = DESK.scope(self.desk.clone(), lane);
+            tokio::pin!(lane);
+            loop {
+                tokio::select! {
+                    biased;
+                    reused = &mut lane => break (true, reused.is_some()),
+                    () = &mut self.alarm => {
+                        let now = Instant::now();
+                        match self.desk.head_due() {
+                            Some(due) if due <= now => break (false, false),
+                            Some(due) => self.alarm.as_mut().reset(due),
+                            None => self.alarm.as_mut().reset(now + limits::FIRST_BYTE),
+                        }
+                    }
+                }
+            }
+        };
+        // Pingora has dropped both by now, however it ended.
+        let client = self.desk.take_client()?;
+        let Work { mut exchange, until_close, outcome, .. } = *self.desk.take_work()?;
+        let outcome = match outcome {
+            Some(outcome) => outcome,
+            None if !in_time => after(exchange.on_broken(Broken::TimedOut, Replay::Gone, Instant::now())),
+            // It reads the head in another way than we do.
+            None => after(exchange.on_client_fault(Refusal::malformed("refused by the lane"))),
+        };
+        Some(Back { client, exchange, outcome, keep, until_close })
+    }
+}
+
+/// What is left to do for a request that cannot be sent again.
+fn after(next: Next) -> Outcome {
+    match next {
+        Next::Answer(answer) => Outcome::Answer(answer),
+        Next::Attempt(_) | Next::Wait { .. } | Next::Forward(..) | Next::Abort => Outcome::Aborted,
+    }
+}
+
+/// Ends a request that the lane has seen through, or that broke off.
+async fn end(back: Back) -> Option<Box<Client>> {
+    let Back { mut client, exchange, outcome, keep, until_close } = back;
+    let now = Instant::now();
+    match outcome {
+        Outcome::Delivered => {
+            exchange.on_end(End::Delivered, now);
+            if keep && client.is_whole() && !client.is_eof() {
+                return Some(client);
+            }
+            if !client.is_whole() || !client.read.is_empty() {
+                client.linger(LINGER).await;
+            }
+        }
+        Outcome::Aborted => {
+            exchange.on_end(End::Aborted, now);
+            // What has come of the answer is the client's. That it is not whole shows in what is missing, or in a reset
+            // where nothing else could show it.
+            let sent = client.send(&[]).await;
+            if until_close || sent.is_err() {
+                client.reset();
+            }
+        }
+        Outcome::ClientLeft | Outcome::Answer(_) => {
+            exchange.on_end(End::ClientLeft, now);
+        }
+    }
+    None
+}
+
+/// Whether a request has begun: a lone line end may stand before one, and begins nothing.
+fn has_begun(read: &[u8]) -> bool {
+    !matches!(read, [] | [b'\r'] | [b'\r', b'\n'])
 }
 
 /// Completes when the connection is to take no further request.
@@ -158,226 +364,18 @@ async fn stopped(stop: &mut watch::Receiver<bool>) {
     let _ = stop.wait_for(|stop| *stop).await;
 }
 
-/// Judges the head at the front of the buffer and begins its exchange; `None` while it is not whole.
-fn try_begin(
-    front: &Front,
-    guard: &mut Guard,
-    reader: &mut HeadReader,
-    listener: ListenerId,
-    client: Option<IpAddr>,
-) -> Result<Option<Box<Begun>>, Refusal> {
-    let Some(head) = reader.read(&guard.read, &Limits::REQUEST)? else { return Ok(None) };
-    let facts = judge(&head)?;
-    let entry = Entry { listener, client, scheme: Scheme::Http, stats: &front.stats };
-    let rng = fastrand::Rng::new();
-    let (exchange, next) = Exchange::begin(&front.published, entry, &head, &facts, Instant::now(), rng);
-    Ok(Some(Box::new(Begun {
-        exchange,
-        next,
-        head: head.len,
-        framing: facts.framing,
-        version: facts.version,
-        head_only: facts.method == Method::Head,
-        keep_alive: facts.keep_alive,
-        upgrade: facts.upgrade,
-        leftover: facts.leftover(0),
-    })))
-}
+/// One request under way.
+struct InFlight(Arc<Front>);
 
-/// Sees one request through. The connection comes back if it takes another.
-async fn conduct(
-    front: &Arc<Front>,
-    mut guard: Box<Guard>,
-    mut begun: Begun,
-    settings: &mut Option<HttpPersistentSettings>,
-    stop: &watch::Receiver<bool>,
-) -> Option<Box<Guard>> {
-    loop {
-        begun.next = match std::mem::replace(&mut begun.next, Next::Abort) {
-            Next::Attempt(_) if begun.upgrade => {
-                tunnel::run(front, *guard, begun, stop.clone()).await;
-                return None;
-            }
-            Next::Attempt(_) => return general(front, guard, begun, settings, stop).await,
-            Next::Wait { until } => {
-                if !wait(&mut guard, begun.head, &begun.exchange, until).await {
-                    begun.exchange.on_end(End::ClientLeft, Instant::now());
-                    return None;
-                }
-                begun.exchange.on_wake(Instant::now())
-            }
-            Next::Answer(answer) => {
-                let rest = begun.rest();
-                return answer_here(guard, begun.exchange, answer, rest, stop).await;
-            }
-            // Only after a response head, which is a lane's.
-            Next::Forward(..) | Next::Abort => return None,
-        };
+impl InFlight {
+    fn new(front: &Arc<Front>) -> InFlight {
+        front.in_flight.fetch_add(1, Ordering::AcqRel);
+        InFlight(front.clone())
     }
 }
 
-/// What of a request matters for an answer of our own.
-struct Rest {
-    head: usize,
-    framing: Framing,
-    version: Version,
-    head_only: bool,
-    keep_alive: bool,
-    leftover: Leftover,
-}
-
-impl Begun {
-    fn rest(&self) -> Rest {
-        Rest {
-            head: self.head,
-            framing: self.framing,
-            version: self.version,
-            head_only: self.head_only,
-            keep_alive: self.keep_alive,
-            leftover: self.leftover,
-        }
+impl Drop for InFlight {
+    fn drop(&mut self) {
+        self.0.in_flight.fetch_sub(1, Ordering::AcqRel);
     }
-}
-
-/// Waits for the pool to change; false when the client left meanwhile.
-async fn wait(guard: &mut Guard, head: usize, exchange: &Exchange, until: Instant) -> bool {
-    let change = exchange.wait(until);
-    tokio::pin!(change);
-    loop {
-        let full = guard.read.len() >= head + AHEAD_MAX;
-        tokio::select! {
-            biased;
-            () = &mut change => return true,
-            read = guard.fill(), if !full => {
-                if !matches!(read, Ok(n) if n > 0) {
-                    return false;
-                }
-            }
-        }
-    }
-}
-
-/// Writes an answer of our own and keeps the connection where the request's framing allows it.
-async fn answer_here(
-    mut guard: Box<Guard>,
-    exchange: Exchange,
-    answer: OwnAnswer,
-    rest: Rest,
-    stop: &watch::Receiver<bool>,
-) -> Option<Box<Guard>> {
-    let stay = rest.keep_alive
-        && !answer.close
-        && !exchange.must_close()
-        && !*stop.borrow()
-        && rest.leftover != Leftover::Close;
-    let written = write_answer(&mut guard, &answer, rest.version, rest.head_only, stay).await;
-    let end = if written.is_ok() { End::Delivered } else { End::ClientLeft };
-    exchange.on_end(end, Instant::now());
-    written.ok()?;
-    if !stay {
-        linger(&mut guard).await;
-        return None;
-    }
-    guard.read.advance(rest.head);
-    let drained = match rest.leftover {
-        Leftover::Nothing => true,
-        Leftover::Drain(most) => {
-            let draining = drain_body(&mut guard, rest.framing, most);
-            matches!(tokio::time::timeout(DRAIN, draining).await, Ok(Ok(true)))
-        }
-        Leftover::Close => false,
-    };
-    drained.then_some(guard)
-}
-
-/// Reads and throws away a body of at most `most` bytes; false if it is longer, malformed, or breaks off.
-async fn drain_body(guard: &mut Guard, framing: Framing, most: u64) -> io::Result<bool> {
-    let mut read = 0u64;
-    let mut chunks = Chunked::new();
-    loop {
-        let there = guard.read.len() as u64;
-        let (taken, done) = match framing {
-            Framing::None => (0, true),
-            Framing::Length(length) => {
-                let taken = there.min(length - read);
-                (taken, read + taken == length)
-            }
-            Framing::Chunked => match chunks.feed(&guard.read) {
-                Ok(progress) => (progress.consumed as u64, progress.done),
-                Err(_) => return Ok(false),
-            },
-        };
-        guard.read.advance(taken as usize);
-        read += taken;
-        if done || read > most {
-            return Ok(done && read <= most);
-        }
-        if guard.fill().await? == 0 {
-            return Ok(false);
-        }
-    }
-}
-
-pub(super) async fn write_answer(
-    guard: &mut Guard,
-    answer: &OwnAnswer,
-    version: Version,
-    head_only: bool,
-    keep_alive: bool,
-) -> io::Result<()> {
-    let mut bytes = Vec::with_capacity(256);
-    answer.write_to(&mut bytes, version, head_only, keep_alive);
-    match tokio::time::timeout(limits::BODY_IDLE, guard.send(&bytes)).await {
-        Ok(sent) => sent,
-        Err(_) => Err(io::ErrorKind::TimedOut.into()),
-    }
-}
-
-/// Says that nothing more comes and reads what the client was still sending: closing on unread bytes would reset the
-/// connection and take our answer with it.
-async fn linger(guard: &mut Guard) {
-    use tokio::io::AsyncWriteExt;
-    let reading = async {
-        guard.shutdown().await?;
-        let mut read = 0;
-        while read < LINGER_BYTES {
-            guard.read.clear();
-            match guard.fill().await? {
-                0 => break,
-                n => read += n,
-            }
-        }
-        io::Result::Ok(())
-    };
-    // It was a courtesy; the connection closes either way.
-    let _ = tokio::time::timeout(LINGER, reading).await;
-}
-
-/// Gives the request to pingora. The connection comes back if it takes another.
-async fn general(
-    front: &Arc<Front>,
-    mut guard: Box<Guard>,
-    begun: Begun,
-    settings: &mut Option<HttpPersistentSettings>,
-    stop: &watch::Receiver<bool>,
-) -> Option<Box<Guard>> {
-    guard.hand_over(begun.head, begun.framing);
-    let mut session = ServerSession::new_http1(guard);
-    match settings.take() {
-        Some(settings) => settings.apply_to_session(&mut session),
-        None => session.set_keepalive(Some(limits::KEEP_ALIVE.as_secs())),
-    }
-    let handoff = Handoff {
-        exchange: begun.exchange,
-        dialers: front.dialers.clone(),
-        version: begun.version,
-        stop: stop.clone(),
-    };
-    let lane = front.general.process_new_http(session, &front.never);
-    let reused = HANDOFF.scope(Cell::new(Some(handoff)), lane).await?;
-    let (stream, kept): (Stream, _) = reused.consume();
-    *settings = kept;
-    let guard = stream.into_any().downcast::<Guard>().ok()?;
-    let clean = guard.is_handed_over() && !guard.is_malformed() && !guard.is_eof();
-    clean.then_some(guard)
 }

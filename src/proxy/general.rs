@@ -1,7 +1,8 @@
-//! The general lane: pingora-proxy relays what is not a tunnel. Everything it could decide is asked of the exchange; this
-//! is translation.
+//! The general lane: pingora-proxy relays what is not a tunnel. Everything that could be decided is asked of the exchange;
+//! this is translation between the two.
+//!
+//! It never answers on its own account: what a request came to is put on the desk, and the front says it.
 
-use std::cell::Cell;
 use std::os::fd::RawFd;
 use std::sync::Arc;
 
@@ -15,58 +16,77 @@ use pingora_core::{Error, ErrorSource, ErrorType, Result};
 use pingora_http::{RequestHeader, ResponseHeader};
 use pingora_proxy::{FailToProxy, ProxyHttp, ProxyWarnLogContext, Session};
 use smallvec::SmallVec;
-use tokio::sync::watch;
 use tokio::time::Instant;
 
-use super::connect::{Dialer, Dialers, InUse, NO_RESOURCES};
+use super::connect::{self, InUse, NO_RESOURCES};
+use super::desk::{Desk, Outcome, Work};
 use super::guard::Guard;
-use crate::exchange::{Broken, ConnectError, End, Exchange, Next, OwnAnswer, Refusal, Replay, Version, limits};
+use crate::exchange::{
+    Broken, ConnectError, Exchange, Next, Refusal, Replay, ResponseEdits, ResponseFraming, Version, limits,
+};
 use crate::pool::AnswerReason;
 
-tokio::task_local! {
-    /// The request that the lane is about to take: pingora makes its context without arguments, in the task that calls it.
-    pub(super) static HANDOFF: Cell<Option<Handoff>>;
-}
+/// We shut the connection down between pingora's pool and us; nothing has been sent on it.
+const SHUT: ErrorType = ErrorType::Custom("connection shut down");
+/// The exchange has decided already what becomes of the request.
+const DECIDED: ErrorType = ErrorType::Custom("decided");
 
-/// A request for the lane.
-pub(super) struct Handoff {
-    pub(super) exchange: Exchange,
-    pub(super) dialers: Arc<Dialers>,
-    pub(super) version: Version,
-    pub(super) stop: watch::Receiver<bool>,
+tokio::task_local! {
+    /// Where the request lies that the lane is about to take: pingora makes its context without arguments, in the task
+    /// that calls it.
+    pub(super) static DESK: Arc<Desk>;
 }
 
 /// The lane.
 #[derive(Debug)]
 pub struct General;
 
-/// One request in the lane.
+/// One request in the lane; goes back to the desk when pingora drops it.
 pub struct Ctx {
-    request: Option<Handoff>,
-    dialer: Option<Arc<Dialer>>,
+    desk: Option<Arc<Desk>>,
+    work: Option<Box<Work>>,
     in_use: Option<InUse>,
+    /// The next attempt must not use a kept connection.
     fresh: bool,
-    answer: Option<OwnAnswer>,
-    client_left: bool,
+    /// This attempt must not, and its own must not be kept.
+    alone: bool,
 }
 
 impl Ctx {
-    fn request(&mut self) -> Result<&mut Handoff> {
-        self.request.as_mut().ok_or_else(|| Error::new_str("a request without its exchange"))
+    fn parts(&mut self) -> Result<(&Desk, &mut Work)> {
+        match (&self.desk, &mut self.work) {
+            (Some(desk), Some(work)) => Ok((desk, work)),
+            _ => Err(Error::new_str("a request that no front has handed over")),
+        }
     }
 
-    /// What follows a failure: true to try again, false to end with `self.answer` or nothing.
+    /// What follows a failure: true to try again. Otherwise the outcome is noted.
     fn follow(&mut self, next: Next) -> bool {
-        match next {
+        let outcome = match next {
             Next::Attempt(attempt) => {
                 self.fresh = attempt.fresh;
-                true
+                return true;
             }
-            Next::Answer(answer) => {
-                self.answer = Some(answer);
-                false
-            }
-            Next::Wait { .. } | Next::Forward(..) | Next::Abort => false,
+            Next::Answer(answer) => Outcome::Answer(answer),
+            Next::Wait { .. } | Next::Forward(..) | Next::Abort => Outcome::Aborted,
+        };
+        self.note(outcome);
+        false
+    }
+
+    fn note(&mut self, outcome: Outcome) {
+        if let Some(work) = &mut self.work {
+            work.outcome = Some(outcome);
+        }
+    }
+}
+
+impl Drop for Ctx {
+    fn drop(&mut self) {
+        // The connection first: when its request is counted as ended, it must not be in use any more.
+        self.in_use = None;
+        if let (Some(desk), Some(work)) = (&self.desk, self.work.take()) {
+            desk.return_work(work);
         }
     }
 }
@@ -76,35 +96,37 @@ impl ProxyHttp for General {
     type CTX = Ctx;
 
     fn new_ctx(&self) -> Ctx {
-        let request = HANDOFF.try_with(Cell::take).ok().flatten();
-        Ctx { request, dialer: None, in_use: None, fresh: false, answer: None, client_left: false }
+        let desk = DESK.try_with(Arc::clone).ok();
+        let work = desk.as_ref().and_then(|desk| desk.take_work());
+        Ctx { desk, work, in_use: None, fresh: false, alone: false }
     }
 
     fn init_downstream_modules(&self, _modules: &mut HttpModules) {}
 
     async fn early_request_filter(&self, session: &mut Session, ctx: &mut Ctx) -> Result<()> {
-        let version = ctx.request()?.version;
+        let (desk, work) = ctx.parts()?;
         let client = session.as_downstream_mut();
         client.set_read_timeout(Some(limits::BODY_IDLE));
-        client.set_write_timeout(Some(limits::BODY_IDLE));
         client.set_total_drain_timeout(Some(limits::HEADER_TIMEOUT));
-        client.set_ignore_info_resp(version == Version::Http10);
+        if work.version == Version::Http10 {
+            client.set_ignore_info_resp(true);
+            // Pingora would pass a 100 on where the client asked for it; in HTTP/1.0 nobody can have.
+            client.req_header_mut().remove_header(&http::header::EXPECT);
+        }
+        if !work.keep_alive || work.exchange.must_close() || *desk.stop.borrow() {
+            client.set_keepalive(None);
+        }
         Ok(())
     }
 
     async fn upstream_peer(&self, _session: &mut Session, ctx: &mut Ctx) -> Result<Box<HttpPeer>> {
         ctx.in_use = None;
-        let fresh = std::mem::take(&mut ctx.fresh);
-        let request = ctx.request()?;
-        let upstream = request.exchange.upstream().ok_or_else(|| Error::new_str("an attempt without an upstream"))?;
-        let dialer = request.dialers.of(upstream);
-        let mut peer = dialer.peer()?;
-        if fresh {
-            // Nothing is pooled under a key of its own.
-            peer.group_key = fastrand::u64(..);
-        }
-        ctx.dialer = Some(dialer);
-        Ok(Box::new(peer))
+        ctx.alone = std::mem::take(&mut ctx.fresh);
+        let alone = ctx.alone;
+        let (desk, work) = ctx.parts()?;
+        desk.settled();
+        let upstream = work.exchange.upstream().ok_or_else(|| Error::new_str("an attempt without an upstream"))?;
+        Ok(Box::new(connect::peer(upstream, alone)?))
     }
 
     async fn connected_to_upstream(
@@ -112,12 +134,21 @@ impl ProxyHttp for General {
         _session: &mut Session,
         reused: bool,
         _peer: &HttpPeer,
-        fd: RawFd,
-        _digest: Option<&Digest>,
+        _fd: RawFd,
+        digest: Option<&Digest>,
         ctx: &mut Ctx,
     ) -> Result<()> {
-        ctx.in_use = ctx.dialer.as_ref().and_then(|dialer| dialer.in_use(fd));
-        ctx.request()?.exchange.on_connected(reused, Instant::now());
+        if let Some(wire) = digest.and_then(connect::wire_of) {
+            let mut in_use = wire.begin().ok_or_else(|| Error::new(SHUT))?;
+            if ctx.alone {
+                in_use.last();
+            }
+            ctx.in_use = Some(in_use);
+        }
+        let now = Instant::now();
+        let (desk, work) = ctx.parts()?;
+        work.exchange.on_connected(reused, now);
+        desk.asked(now);
         Ok(())
     }
 
@@ -133,13 +164,8 @@ impl ProxyHttp for General {
             etype if *etype == NO_RESOURCES => ConnectError::Resources,
             _ => ConnectError::Refused,
         };
-        let again = match ctx.request() {
-            Ok(request) => {
-                let next = request.exchange.on_connect_failed(why, Instant::now());
-                ctx.follow(next)
-            }
-            Err(_) => false,
-        };
+        let next = ctx.parts().map(|(_, work)| work.exchange.on_connect_failed(why, Instant::now()));
+        let again = next.is_ok_and(|next| ctx.follow(next));
         error.set_retry(again);
         error
     }
@@ -150,10 +176,9 @@ impl ProxyHttp for General {
         upstream: &mut RequestHeader,
         ctx: &mut Ctx,
     ) -> Result<()> {
-        let edits = ctx.request()?.exchange.request_edits();
-        let dropped: Vec<HeaderName> =
-            upstream.headers.keys().filter(|name| edits.drops(name.as_str().as_bytes())).cloned().collect();
-        for name in &dropped {
+        let (_, work) = ctx.parts()?;
+        let edits = work.exchange.request_edits();
+        for name in &names(&upstream.headers, |name| edits.drops(name)) {
             upstream.remove_header(name);
         }
         for (name, value) in edits.sets() {
@@ -162,7 +187,20 @@ impl ProxyHttp for General {
         if let Some(target) = edits.target() {
             upstream.set_raw_path(target.as_bytes())?;
         }
-        upstream.set_version(http::Version::HTTP_11);
+        Ok(())
+    }
+
+    async fn request_body_filter(
+        &self,
+        _session: &mut Session,
+        body: &mut Option<Bytes>,
+        _end: bool,
+        ctx: &mut Ctx,
+    ) -> Result<()> {
+        let (desk, _) = ctx.parts()?;
+        if body.is_some() && desk.is_owed() {
+            desk.asked(Instant::now());
+        }
         Ok(())
     }
 
@@ -173,50 +211,37 @@ impl ProxyHttp for General {
         ctx: &mut Ctx,
     ) -> Result<()> {
         let status = response.status.as_u16();
-        let now = Instant::now();
-        let exchange = &mut ctx.request()?.exchange;
-        let bytes: usize = response.headers.iter().map(|(name, value)| name.as_str().len() + value.len() + 4).sum();
-        let next = if bytes > limits::RESPONSE_HEAD_BYTES || response.headers.len() > limits::RESPONSE_HEAD_FIELDS {
-            exchange.on_broken(Broken::BadResponse, Replay::Gone, now)
-        } else {
-            let fields = response.headers.iter().map(|(name, value)| (name.as_str().as_bytes(), value.as_bytes()));
-            let fields: SmallVec<[(&[u8], &[u8]); 32]> = fields.collect();
-            exchange.on_response(status, fields.iter().copied(), now)
-        };
-        let edits = match next {
-            Next::Forward(edits, _framing) => edits,
+        let (desk, work) = ctx.parts()?;
+        let next = on_response(&mut work.exchange, response, Instant::now());
+        let (edits, framing) = match next {
+            Next::Forward(edits, framing) => (edits, framing),
             other => {
-                let again = ctx.follow(other);
-                let mut error = Error::explain(ErrorType::InvalidHTTPHeader, "the upstream's answer").into_up();
-                error.set_retry(again);
+                let mut error = Error::new(DECIDED).into_up();
+                error.set_retry(ctx.follow(other));
                 return Err(error);
             }
         };
-        let dropped: Vec<HeaderName> =
-            response.headers.keys().filter(|name| edits.drops(name.as_str().as_bytes())).cloned().collect();
-        for name in &dropped {
-            response.remove_header(name);
+        if status >= 200 {
+            desk.settled();
         }
-        for (name, value) in edits.sets() {
-            response.insert_header(name, value)?;
-        }
-        Ok(())
+        desk.let_answer();
+        // A client of HTTP/1.0 cannot read chunks.
+        let until_end = matches!(framing, ResponseFraming::Chunked | ResponseFraming::UntilClose);
+        work.until_close = work.version == Version::Http10 && until_end;
+        edit(response, &edits)
     }
 
     async fn response_filter(&self, session: &mut Session, response: &mut ResponseHeader, ctx: &mut Ctx) -> Result<()> {
+        response.set_version(http::Version::HTTP_11);
         if response.status.is_informational() {
             return Ok(());
         }
-        // The version of this hop is ours, whatever the upstream speaks.
-        response.set_version(http::Version::HTTP_11);
-        let request = ctx.request()?;
-        let old = request.version == Version::Http10;
-        let chunked = response.headers.contains_key(http::header::TRANSFER_ENCODING);
-        if old && chunked {
-            // A client of HTTP/1.0 cannot read chunks: the end of the connection ends the answer.
+        let (desk, work) = ctx.parts()?;
+        if work.until_close {
             response.remove_header(&http::header::TRANSFER_ENCODING);
         }
-        if *request.stop.borrow() || request.exchange.must_close() || (old && chunked) {
+        // A stop may have come since the request began.
+        if work.until_close || work.exchange.must_close() || *desk.stop.borrow() {
             session.set_keepalive(None);
         }
         Ok(())
@@ -230,27 +255,28 @@ impl ProxyHttp for General {
         ctx: &mut Ctx,
         _reused: bool,
     ) -> Box<Error> {
-        if ctx.answer.is_some() {
-            error.set_retry(false);
+        if *error.etype() == DECIDED {
+            // The attempt is decided, and so is `error.retry`.
             return error;
         }
-        let now = Instant::now();
-        let malformed = is_malformed(session);
-        let replay = if session.as_ref().retry_buffer_truncated() { Replay::Gone } else { Replay::Whole };
-        let Ok(request) = ctx.request() else {
-            error.set_retry(false);
+        if *error.etype() == SHUT {
+            error.set_retry(true);
             return error;
-        };
-        let next = match error.esource() {
-            ErrorSource::Downstream if malformed || *error.etype() == ErrorType::InvalidHTTPHeader => {
-                request.exchange.on_client_fault(Refusal::malformed("a malformed body"))
-            }
-            ErrorSource::Downstream => {
-                ctx.client_left = true;
-                Next::Abort
-            }
-            ErrorSource::Upstream | ErrorSource::Internal | ErrorSource::Unset => {
-                request.exchange.on_broken(how_it_broke(error.etype()), replay, now)
+        }
+        let fault = client_fault(session, &error);
+        let replay = if session.as_ref().retry_buffer_truncated() { Replay::Gone } else { Replay::Whole };
+        let next = match (error.esource(), ctx.parts()) {
+            (_, Err(_)) => Next::Abort,
+            (ErrorSource::Downstream, Ok((_, work))) => match fault {
+                Some(refusal) => work.exchange.on_client_fault(refusal),
+                None => {
+                    ctx.note(Outcome::ClientLeft);
+                    error.set_retry(false);
+                    return error;
+                }
+            },
+            (ErrorSource::Upstream | ErrorSource::Internal | ErrorSource::Unset, Ok((_, work))) => {
+                work.exchange.on_broken(how_it_broke(error.etype()), replay, Instant::now())
             }
         };
         let again = ctx.follow(next);
@@ -258,41 +284,16 @@ impl ProxyHttp for General {
         error
     }
 
-    async fn fail_to_proxy(&self, session: &mut Session, error: &Error, ctx: &mut Ctx) -> FailToProxy {
-        let dead = FailToProxy { error_code: 0, can_reuse_downstream: false };
-        if session.response_written().is_some_and(|head| !head.status.is_informational()) {
-            return dead;
-        }
-        let answer = match ctx.answer {
-            Some(answer) => answer,
-            // Pingora refused the request before an attempt began: it read the head in another way than we did.
-            None if !ctx.client_left && *error.esource() == ErrorSource::Downstream => {
-                Refusal::malformed("refused by the lane").answer()
-            }
-            None if ctx.client_left => return dead,
-            None => OwnAnswer::new(AnswerReason::UpstreamBroke),
-        };
-        session.set_keepalive(None);
-        match write_answer(session, &answer).await {
-            Ok(()) => FailToProxy { error_code: answer.status(), can_reuse_downstream: false },
-            Err(_) => {
-                ctx.client_left = true;
-                dead
-            }
-        }
+    /// The front answers, once pingora has given the connection back.
+    async fn fail_to_proxy(&self, _session: &mut Session, _error: &Error, _ctx: &mut Ctx) -> FailToProxy {
+        FailToProxy { error_code: 0, can_reuse_downstream: false }
     }
 
-    async fn logging(&self, session: &mut Session, error: Option<&Error>, ctx: &mut Ctx) {
-        let Some(request) = ctx.request.take() else { return };
+    async fn logging(&self, _session: &mut Session, error: Option<&Error>, ctx: &mut Ctx) {
         ctx.in_use = None;
-        let end = match error {
-            None => End::Delivered,
-            Some(_) if ctx.client_left => End::ClientLeft,
-            Some(_) if ctx.answer.is_some() && session.response_written().is_some() => End::Delivered,
-            Some(error) if *error.esource() == ErrorSource::Downstream => End::ClientLeft,
-            Some(_) => End::Aborted,
-        };
-        request.exchange.on_end(end, Instant::now());
+        if error.is_none() {
+            ctx.note(Outcome::Delivered);
+        }
     }
 
     fn suppress_error_log(&self, _session: &Session, _ctx: &Ctx, _error: &Error) -> bool {
@@ -310,31 +311,52 @@ impl ProxyHttp for General {
     }
 }
 
+/// Shows the exchange a response head. Pingora has read it within bounds of its own, which are wider than ours.
+fn on_response(exchange: &mut Exchange, response: &ResponseHeader, now: Instant) -> Next {
+    let fields = response.headers.iter().map(|(name, value)| (name.as_str().as_bytes(), value.as_bytes()));
+    let fields: SmallVec<[(&[u8], &[u8]); 32]> = fields.collect();
+    let bytes: usize = fields.iter().map(|(name, value)| name.len() + value.len() + 4).sum();
+    if bytes > limits::RESPONSE_HEAD_BYTES || response.headers.len() > limits::RESPONSE_HEAD_FIELDS {
+        return exchange.on_broken(Broken::BadResponse, Replay::Gone, now);
+    }
+    exchange.on_response(response.status.as_u16(), fields.iter().copied(), now)
+}
+
+fn edit(response: &mut ResponseHeader, edits: &ResponseEdits) -> Result<()> {
+    for name in &names(&response.headers, |name| edits.drops(name)) {
+        response.remove_header(name);
+    }
+    for (name, value) in edits.sets() {
+        response.insert_header(name, value)?;
+    }
+    Ok(())
+}
+
+/// The names that are to be dropped; usually none or few.
+fn names(fields: &http::HeaderMap, drops: impl Fn(&[u8]) -> bool) -> SmallVec<[HeaderName; 4]> {
+    fields.keys().filter(|name| drops(name.as_str().as_bytes())).cloned().collect()
+}
+
 fn how_it_broke(etype: &ErrorType) -> Broken {
     match etype {
         ErrorType::ReadTimedout | ErrorType::WriteTimedout => Broken::TimedOut,
         ErrorType::InvalidHTTPHeader | ErrorType::H1Error => Broken::BadResponse,
         etype if *etype == NO_RESOURCES => Broken::Resources,
+        // Pingora's error types are an open set; all that is left are ways for a connection to end.
         _ => Broken::Closed,
     }
 }
 
-/// Whether the client's chunks were malformed.
-fn is_malformed(session: &Session) -> bool {
+/// What the client did wrong, if it did; otherwise it has left.
+fn client_fault(session: &Session, error: &Error) -> Option<Refusal> {
     let stream = session.as_downstream().as_http1().map(|http1| http1.stream());
-    stream.and_then(|stream| stream.as_any().downcast_ref::<Guard>()).is_some_and(Guard::is_malformed)
-}
-
-async fn write_answer(session: &mut Session, answer: &OwnAnswer) -> Result<()> {
-    let mut head = ResponseHeader::build(answer.status(), Some(6))?;
-    for (name, value) in answer.fields() {
-        head.insert_header(name, &*value)?;
+    let guard = stream.and_then(|stream| stream.as_any().downcast_ref::<Guard>());
+    match guard.and_then(|guard| guard.client().fault()) {
+        Some(refusal) => Some(refusal),
+        None if *error.etype() == ErrorType::ReadTimedout => {
+            Some(Refusal::new(AnswerReason::HeaderTimeout, "the body took too long"))
+        }
+        None if *error.etype() == ErrorType::InvalidHTTPHeader => Some(Refusal::malformed("refused by the lane")),
+        None => None,
     }
-    let body = answer.body();
-    let head_only = session.req_header().method == http::Method::HEAD || body.is_empty();
-    session.write_response_header(Box::new(head), head_only).await?;
-    if !head_only {
-        session.write_response_body(Some(Bytes::from_static(body.as_bytes())), true).await?;
-    }
-    Ok(())
 }

@@ -2,21 +2,27 @@
 //! descriptors run out.
 
 use std::fmt;
+use std::fs::Permissions;
 use std::io;
 use std::net::SocketAddr;
-use std::os::unix::fs::FileTypeExt;
+use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
 use nix::errno::Errno;
-use socket2::{Domain, Protocol, Socket, Type};
+use socket2::{Domain, Protocol, SockAddr, Socket, Type};
 use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
+use tokio::sync::watch;
 
 use crate::model::Address;
+use crate::pool::ListenerId;
 
 /// Connections the kernel keeps for us between two accepts; it caps this at `net.core.somaxconn`.
 const BACKLOG: i32 = 65_535;
+
+/// Everybody may connect to a unix socket, as to a port on the loopback; who shall not is kept out by the directory.
+const SOCKET_MODE: u32 = 0o666;
 
 /// How long accepting rests after our own lack of descriptors or memory.
 const REST: Duration = Duration::from_millis(50);
@@ -31,7 +37,15 @@ pub struct Bound {
 #[derive(Debug)]
 enum BoundSocket {
     Tcp(std::net::TcpListener),
-    Unix(std::os::unix::net::UnixListener),
+    Unix(std::os::unix::net::UnixListener, SocketFile),
+}
+
+/// The file of a unix socket, removed when dropped unless somebody has put another in its place.
+#[derive(Debug)]
+struct SocketFile {
+    path: Arc<Path>,
+    /// Device and inode.
+    identity: (u64, u64),
 }
 
 /// Why a socket could not be bound.
@@ -53,7 +67,7 @@ impl Bound {
     pub fn bind(address: &Address) -> Result<Bound, BindError> {
         let socket = match address {
             Address::Inet(inet) => bind_tcp(*inet).map(BoundSocket::Tcp),
-            Address::Unix(path) => bind_unix(path).map(BoundSocket::Unix),
+            Address::Unix(path) => bind_unix(path).map(|(socket, file)| BoundSocket::Unix(socket, file)),
         };
         match socket {
             Ok(socket) => Ok(Bound { address: address.clone(), socket }),
@@ -66,13 +80,21 @@ impl Bound {
         &self.address
     }
 
+    /// The port, where the system chose it (port 0, in tests).
+    pub fn local_addr(&self) -> Option<SocketAddr> {
+        match &self.socket {
+            BoundSocket::Tcp(socket) => socket.local_addr().ok(),
+            BoundSocket::Unix(..) => None,
+        }
+    }
+
     /// Begins accepting on the runtime this is called in.
     pub fn listen(self) -> io::Result<Listener> {
-        let socket = match self.socket {
-            BoundSocket::Tcp(socket) => ListenerSocket::Tcp(TcpListener::from_std(socket)?),
-            BoundSocket::Unix(socket) => ListenerSocket::Unix(UnixListener::from_std(socket)?),
+        let (socket, file) = match self.socket {
+            BoundSocket::Tcp(socket) => (ListenerSocket::Tcp(TcpListener::from_std(socket)?), None),
+            BoundSocket::Unix(socket, file) => (ListenerSocket::Unix(UnixListener::from_std(socket)?), Some(file)),
         };
-        Ok(Listener { address: self.address, socket, resting: false })
+        Ok(Listener { address: self.address, socket, resting: false, _file: file })
     }
 }
 
@@ -88,22 +110,50 @@ fn bind_tcp(address: SocketAddr) -> io::Result<std::net::TcpListener> {
     Ok(socket.into())
 }
 
-fn bind_unix(path: &Path) -> io::Result<std::os::unix::net::UnixListener> {
-    let is_socket = std::fs::symlink_metadata(path).is_ok_and(|found| found.file_type().is_socket());
-    if is_socket {
-        match std::os::unix::net::UnixStream::connect(path) {
-            Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => std::fs::remove_file(path)?,
-            Ok(_) | Err(_) => return Err(io::Error::from(io::ErrorKind::AddrInUse)),
+fn bind_unix(path: &Arc<Path>) -> io::Result<(std::os::unix::net::UnixListener, SocketFile)> {
+    match std::fs::symlink_metadata(path) {
+        Ok(found) if !found.file_type().is_socket() => return Err(io::ErrorKind::AlreadyExists.into()),
+        Ok(_) if somebody_listens(path)? => return Err(io::ErrorKind::AddrInUse.into()),
+        Ok(_) => std::fs::remove_file(path)?,
+        // Nothing is there; anything else shows when we bind.
+        Err(_) => {}
+    }
+    let socket = Socket::new(Domain::UNIX, Type::STREAM, None)?;
+    socket.set_nonblocking(true)?;
+    socket.bind(&SockAddr::unix(path)?)?;
+    let found = std::fs::symlink_metadata(path)?;
+    let file = SocketFile { path: path.clone(), identity: (found.dev(), found.ino()) };
+    std::fs::set_permissions(path, Permissions::from_mode(SOCKET_MODE))?;
+    socket.listen(BACKLOG)?;
+    Ok((socket.into(), file))
+}
+
+/// Asks without waiting: a full backlog is an answer too.
+fn somebody_listens(path: &Path) -> io::Result<bool> {
+    let socket = Socket::new(Domain::UNIX, Type::STREAM, None)?;
+    socket.set_nonblocking(true)?;
+    match socket.connect(&SockAddr::unix(path)?) {
+        Ok(()) => Ok(true),
+        Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(true),
+        Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => Ok(false),
+        Err(error) => Err(error),
+    }
+}
+
+impl Drop for SocketFile {
+    fn drop(&mut self) {
+        let ours = |found: std::fs::Metadata| (found.dev(), found.ino()) == self.identity;
+        if std::fs::symlink_metadata(&self.path).is_ok_and(ours) {
+            // Somebody may remove it before us.
+            let _ = std::fs::remove_file(&self.path);
         }
     }
-    let socket = std::os::unix::net::UnixListener::bind(path)?;
-    socket.set_nonblocking(true)?;
-    Ok(socket)
 }
 
 fn reason(error: &io::Error) -> String {
     match error.kind() {
         io::ErrorKind::AddrInUse => "the address is in use".to_owned(),
+        io::ErrorKind::AlreadyExists => "a file that is no socket is in the way".to_owned(),
         io::ErrorKind::AddrNotAvailable => "this machine has no such address".to_owned(),
         io::ErrorKind::PermissionDenied => "not permitted (ports below 1024 need CAP_NET_BIND_SERVICE)".to_owned(),
         _ => error.to_string(),
@@ -124,6 +174,7 @@ pub struct Listener {
     address: Address,
     socket: ListenerSocket,
     resting: bool,
+    _file: Option<SocketFile>,
 }
 
 enum ListenerSocket {
@@ -169,15 +220,6 @@ impl Listener {
     }
 }
 
-impl Drop for Listener {
-    fn drop(&mut self) {
-        if let Address::Unix(path) = &self.address {
-            // Somebody may have removed it before us.
-            let _ = std::fs::remove_file(path);
-        }
-    }
-}
-
 impl fmt::Debug for Listener {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "Listener({})", self.address)
@@ -190,20 +232,34 @@ pub fn is_scarcity(error: &io::Error) -> bool {
     error.raw_os_error().is_some_and(|code| scarce.contains(&Errno::from_raw(code)))
 }
 
-/// Tells a listener and the connections it accepted to finish.
+/// Tells a listener and the connections it accepted to finish. Dropping it does the same.
 #[derive(Debug)]
-pub struct ListenerHandle(Arc<tokio::sync::watch::Sender<bool>>);
+pub struct ListenerHandle {
+    address: Address,
+    id: ListenerId,
+    stop: watch::Sender<bool>,
+}
 
 impl ListenerHandle {
     /// A handle and what its listener and connections watch.
-    pub fn channel() -> (ListenerHandle, tokio::sync::watch::Receiver<bool>) {
-        let (sender, receiver) = tokio::sync::watch::channel(false);
-        (ListenerHandle(Arc::new(sender)), receiver)
+    pub(super) fn channel(address: Address, id: ListenerId) -> (ListenerHandle, watch::Receiver<bool>) {
+        let (stop, watched) = watch::channel(false);
+        (ListenerHandle { address, id, stop }, watched)
     }
 
-    /// Closes the socket. Idle connections close, others finish their request with `Connection: close`.
+    /// Where it listens.
+    pub fn address(&self) -> &Address {
+        &self.address
+    }
+
+    /// Its number.
+    pub fn id(&self) -> ListenerId {
+        self.id
+    }
+
+    /// Closes the socket. Idle connections close, others finish their request with `Connection: close`; tunnels go on.
     pub fn stop(&self) {
-        self.0.send_replace(true);
+        self.stop.send_replace(true);
     }
 }
 
@@ -211,11 +267,14 @@ impl ListenerHandle {
 mod tests {
     use super::*;
 
+    fn unix(path: &Path) -> Address {
+        Address::Unix(Arc::from(path))
+    }
+
     #[test]
     fn an_address_in_use_is_a_failed_bind_that_says_so() {
-        let bound = Bound::bind(&"127.0.0.1:0".parse().unwrap_or(Address::Inet(([127, 0, 0, 1], 0).into()))).unwrap();
-        let BoundSocket::Tcp(socket) = &bound.socket else { panic!("tcp") };
-        let taken = Address::Inet(socket.local_addr().unwrap());
+        let bound = Bound::bind(&Address::Inet(([127, 0, 0, 1], 0).into())).unwrap();
+        let taken = Address::Inet(bound.local_addr().unwrap());
         let error = Bound::bind(&taken).unwrap_err();
         assert_eq!(error.to_string(), format!("cannot listen on {taken}: the address is in use"));
     }
@@ -224,13 +283,39 @@ mod tests {
     fn a_dead_unix_socket_is_replaced_and_a_living_one_is_not() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("a.sock");
-        let address = Address::Unix(Arc::from(path.as_path()));
         drop(std::os::unix::net::UnixListener::bind(&path).unwrap());
-        let bound = Bound::bind(&address).expect("nobody listens on it");
-        assert!(Bound::bind(&address).is_err(), "somebody listens on it");
+        let bound = Bound::bind(&unix(&path)).expect("nobody listens on it");
+        let error = Bound::bind(&unix(&path)).unwrap_err();
+        assert!(error.to_string().ends_with("the address is in use"), "{error}");
+        assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o666);
         drop(bound);
-        std::fs::write(dir.path().join("file"), "x").unwrap();
-        let file = Address::Unix(Arc::from(dir.path().join("file").as_path()));
-        assert!(Bound::bind(&file).is_err(), "a plain file is never removed");
+        assert!(!path.exists(), "the file goes with the socket");
+    }
+
+    #[test]
+    fn only_our_own_socket_file_is_removed() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("file");
+        std::fs::write(&file, "x").unwrap();
+        let error = Bound::bind(&unix(&file)).unwrap_err();
+        assert!(error.to_string().ends_with("a file that is no socket is in the way"), "{error}");
+        let path = dir.path().join("a.sock");
+        let bound = Bound::bind(&unix(&path)).unwrap();
+        std::fs::remove_file(&path).unwrap();
+        let other = Bound::bind(&unix(&path)).unwrap();
+        drop(bound);
+        assert!(path.exists(), "another has put it there");
+        drop(other);
+    }
+
+    #[tokio::test]
+    async fn a_listener_on_ipv6_takes_no_ipv4() {
+        let Ok(bound) =
+            Bound::bind(&"[::]:0".parse().unwrap_or(Address::Inet((std::net::Ipv6Addr::UNSPECIFIED, 0).into())))
+        else {
+            return; // this machine has no IPv6
+        };
+        let port = bound.local_addr().unwrap().port();
+        assert!(Bound::bind(&Address::Inet(([0, 0, 0, 0], port).into())).is_ok(), "both families may share a port");
     }
 }

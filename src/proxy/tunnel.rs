@@ -9,33 +9,31 @@
 use std::future::poll_fn;
 use std::io;
 use std::pin::Pin;
-use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use bytes::{Buf, BytesMut};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
-use tokio::sync::watch;
 use tokio::time::Instant;
 
-use super::connect::{UpstreamIo, dial};
-use super::front::{Begun, Front, write_answer};
-use super::guard::Guard;
-use super::listen::is_scarcity;
+use super::client::Client;
+use super::connect::{UpstreamIo, connect_error, dial};
 use crate::exchange::head::{Limits, parse, parse_response};
 use crate::exchange::{
-    Attempt, Broken, Chunked, ConnectError, End, Exchange, Next, Replay, ResponseEdits, ResponseFraming, ResponseHead,
-    Version, limits,
+    Attempt, Broken, Chunked, End, Exchange, Next, Replay, ResponseEdits, ResponseFraming, ResponseHead, Version,
+    limits,
 };
 
 /// Bytes under way in one direction of a tunnel.
 const DIRECTION_BYTES: usize = 16 * 1024;
 
+/// For how long a closing connection takes what the client was still sending.
+const LINGER: Duration = Duration::from_secs(2);
+
 /// An upgrade on its way to a 101.
 struct Upgrade {
-    guard: Guard,
+    client: Box<Client>,
     exchange: Exchange,
-    head: usize,
 }
 
 /// What one step came to.
@@ -56,17 +54,23 @@ struct Answered {
 }
 
 /// Sees one upgrade through; the client connection ends with it.
-pub(super) async fn run(_front: &Arc<Front>, guard: Guard, begun: Begun, _stop: watch::Receiver<bool>) {
-    let version = begun.version;
-    let mut upgrade = Upgrade { guard, exchange: begun.exchange, head: begun.head };
-    let mut next = begun.next;
+pub(super) async fn run(
+    client: Box<Client>,
+    exchange: Exchange,
+    first: Attempt,
+    version: Version,
+) -> Option<Box<Client>> {
+    let mut upgrade = Upgrade { client, exchange };
+    let mut next = Next::Attempt(first);
     let end = loop {
         let step = match next {
             Next::Attempt(attempt) => upgrade.attempt(&attempt).await,
             Next::Answer(answer) => {
+                let mut bytes = Vec::with_capacity(256);
                 // Early data may stand where the next head would: the connection cannot go on.
-                let written = write_answer(&mut upgrade.guard, &answer, version, false, false).await;
-                Step::Ended(if written.is_ok() { End::Delivered } else { End::ClientLeft })
+                answer.write_to(&mut bytes, version, false, false);
+                let sent = upgrade.send(&bytes).await;
+                sent.map_or_else(|step| step, |()| Step::Ended(End::Delivered))
             }
             Next::Abort | Next::Forward(..) | Next::Wait { .. } => Step::Ended(End::Aborted),
         };
@@ -76,6 +80,10 @@ pub(super) async fn run(_front: &Arc<Front>, guard: Guard, begun: Begun, _stop: 
         }
     };
     upgrade.exchange.on_end(end, Instant::now());
+    if end == End::Delivered && !upgrade.client.is_eof() {
+        upgrade.client.linger(LINGER).await;
+    }
+    None
 }
 
 impl Upgrade {
@@ -84,7 +92,7 @@ impl Upgrade {
         let dialled = tokio::select! {
             biased;
             dialled = dial(&attempt.upstream.address, limits::CONNECT) => dialled,
-            () = self.guard.left() => return Step::Ended(End::ClientLeft),
+            () = self.client.left() => return Step::Ended(End::ClientLeft),
         };
         let upstream = match dialled {
             Ok(upstream) => upstream,
@@ -148,7 +156,7 @@ impl Upgrade {
             let read = tokio::select! {
                 biased;
                 read = tokio::time::timeout_at(deadline, upstream.read_buf(buf)) => read,
-                () = self.guard.left() => return Err(Step::Ended(End::ClientLeft)),
+                () = self.client.left() => return Err(Step::Ended(End::ClientLeft)),
             };
             match read {
                 Ok(Ok(n)) if n > 0 => {}
@@ -169,16 +177,13 @@ impl Upgrade {
     }
 
     async fn send(&mut self, bytes: &[u8]) -> Result<(), Step> {
-        match tokio::time::timeout(limits::BODY_IDLE, self.guard.send(bytes)).await {
-            Ok(Ok(())) => Ok(()),
-            Ok(Err(_)) | Err(_) => Err(Step::Ended(End::ClientLeft)),
-        }
+        self.client.send(bytes).await.map_err(|_| Step::Ended(End::ClientLeft))
     }
 
     fn request_head(&self) -> Vec<u8> {
-        let bytes = &self.guard.read[..self.head];
+        let bytes = self.client.head();
         let head = parse(bytes, &Limits::REQUEST).ok().flatten().expect("the front has read this head before");
-        let mut out = Vec::with_capacity(self.head + 256);
+        let mut out = Vec::with_capacity(bytes.len() + 256);
         self.exchange.request_edits().write_to(&head, &mut out);
         out
     }
@@ -210,7 +215,7 @@ impl Upgrade {
             let read = tokio::select! {
                 biased;
                 read = tokio::time::timeout(limits::UPSTREAM_IDLE, upstream.read_buf(&mut buf)) => read,
-                () = self.guard.left() => return Step::Ended(End::ClientLeft),
+                () = self.client.left() => return Step::Ended(End::ClientLeft),
             };
             match read {
                 Ok(Ok(0)) if framing == ResponseFraming::UntilClose => return Step::Ended(End::Delivered),
@@ -224,19 +229,10 @@ impl Upgrade {
     /// Relays bytes both ways. What both sides sent early goes first.
     async fn tunnel(&mut self, answered: Answered) -> Step {
         let Answered { upstream, rest, .. } = answered;
-        self.guard.read.advance(self.head);
-        let early = std::mem::take(&mut self.guard.read);
-        let (Ok(()) | Err(_)) = relay(self.guard.io_mut(), upstream, early, rest, limits::TUNNEL_IDLE).await;
+        self.client.skip_head();
+        let early = std::mem::take(&mut self.client.read);
+        let (Ok(()) | Err(_)) = relay(self.client.io_mut(), upstream, early, rest, limits::TUNNEL_IDLE).await;
         Step::Ended(End::Delivered)
-    }
-}
-
-/// Our reading of why no connection could be made.
-pub(super) fn connect_error(error: &io::Error) -> ConnectError {
-    match error.kind() {
-        _ if is_scarcity(error) => ConnectError::Resources,
-        io::ErrorKind::TimedOut => ConnectError::TimedOut,
-        _ => ConnectError::Refused,
     }
 }
 

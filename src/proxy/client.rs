@@ -1,0 +1,406 @@
+//! A client's connection: its socket, what was read ahead, what is not sent yet, and which of the bytes to come belong to
+//! the request under way.
+//!
+//! [`super::front`] owns it between requests; [`super::guard`] lends it to pingora for one. Must never hand out a byte
+//! that belongs to the next request, nor let a chunked body pass that two parsers could read differently.
+
+use std::fmt;
+use std::future::poll_fn;
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use bytes::{Buf, BytesMut};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf};
+use tokio::net::{TcpStream, UnixStream};
+use tokio::time::Sleep;
+
+use super::listen::ClientStream;
+use crate::exchange::{Chunked, Framing, Refusal, limits};
+
+/// Writes gathered before they are sent.
+const WRITE_BUFFER: usize = 16 * 1024;
+/// Bytes of following requests kept while one is under way.
+const AHEAD_MAX: usize = 64 * 1024;
+/// Room made for a read between requests.
+const READ_ROOM: usize = 4 * 1024;
+
+/// A client's connection.
+pub struct Client {
+    io: ClientIo,
+    pub(super) read: BytesMut,
+    write: BytesMut,
+    /// Runs while a write waits for a client that does not read.
+    stalled: Option<Pin<Box<Sleep>>>,
+    pass: Pass,
+    eof: bool,
+    fault: Option<Refusal>,
+}
+
+/// What of the request under way is still to come.
+struct Pass {
+    head: usize,
+    body: Body,
+    body_read: u64,
+}
+
+enum Body {
+    Length(u64),
+    Chunked(Chunked),
+}
+
+impl Body {
+    fn is_done(&self) -> bool {
+        match self {
+            Body::Length(left) => *left == 0,
+            Body::Chunked(chunks) => chunks.is_done(),
+        }
+    }
+}
+
+impl Client {
+    /// Nothing is read yet.
+    pub fn new(stream: ClientStream) -> Client {
+        let io = match stream {
+            ClientStream::Tcp(stream, _) => ClientIo::Tcp(stream),
+            ClientStream::Unix(stream) => ClientIo::Unix(stream),
+        };
+        Client {
+            io,
+            read: BytesMut::with_capacity(READ_ROOM),
+            write: BytesMut::new(),
+            stalled: None,
+            pass: Pass { head: 0, body: Body::Length(0), body_read: 0 },
+            eof: false,
+            fault: None,
+        }
+    }
+
+    /// A request begins: its head of `head` bytes is at the front of what was read.
+    pub fn begin(&mut self, head: usize, framing: Framing) {
+        let body = match framing {
+            Framing::None => Body::Length(0),
+            Framing::Length(length) => Body::Length(length),
+            Framing::Chunked => Body::Chunked(Chunked::new()),
+        };
+        self.pass = Pass { head, body, body_read: 0 };
+        self.fault = None;
+    }
+
+    /// The bytes of the head that begin a request, until it is passed over or handed out.
+    pub fn head(&self) -> &[u8] {
+        &self.read[..self.pass.head]
+    }
+
+    /// Passes over the head.
+    pub fn skip_head(&mut self) {
+        self.read.advance(std::mem::take(&mut self.pass.head));
+    }
+
+    /// Whether the request has been read to its end.
+    pub fn is_whole(&self) -> bool {
+        self.pass.head == 0 && self.pass.body.is_done() && self.fault.is_none()
+    }
+
+    /// Bytes of the request's body that were read so far, chunk framing included.
+    pub fn body_read(&self) -> u64 {
+        self.pass.body_read
+    }
+
+    /// Which rule the body broke.
+    pub fn fault(&self) -> Option<Refusal> {
+        self.fault
+    }
+
+    /// Whether the client has closed its side.
+    pub fn is_eof(&self) -> bool {
+        self.eof
+    }
+
+    /// Reads more into the buffer; 0 at the end of the stream. Cancel-safe.
+    pub async fn fill(&mut self) -> io::Result<usize> {
+        if self.read.capacity() - self.read.len() < READ_ROOM / 4 {
+            self.read.reserve(READ_ROOM);
+        }
+        let n = self.io.read_buf(&mut self.read).await?;
+        self.eof |= n == 0;
+        Ok(n)
+    }
+
+    /// Completes when the client has closed its side or broken off; what it sends meanwhile is kept. Once more is kept
+    /// than may be, it is no longer listened to. Cancel-safe.
+    pub async fn left(&mut self) {
+        while self.read.len() < limits::HEAD_BYTES + AHEAD_MAX {
+            if !matches!(self.fill().await, Ok(n) if n > 0) {
+                return;
+            }
+        }
+        std::future::pending().await
+    }
+
+    /// Writes and sends; fails if the client takes nothing for `BODY_IDLE`. Not cancel-safe.
+    pub async fn send(&mut self, bytes: &[u8]) -> io::Result<()> {
+        let mut rest = bytes;
+        while !rest.is_empty() {
+            let n = poll_fn(|cx| self.poll_write(cx, rest)).await?;
+            rest = &rest[n..];
+        }
+        poll_fn(|cx| self.poll_send(cx)).await
+    }
+
+    /// Reads and throws away the rest of the request's body; false if it is more than `most` bytes, breaks a rule or
+    /// breaks off.
+    pub async fn discard(&mut self, most: u64) -> bool {
+        let until = self.pass.body_read.saturating_add(most);
+        loop {
+            while !self.read.is_empty() && !self.is_whole() {
+                let Ok(n) = self.take(self.read.len()) else { return false };
+                self.read.advance(n);
+            }
+            if self.is_whole() {
+                return true;
+            }
+            if self.pass.body_read > until || !matches!(self.fill().await, Ok(n) if n > 0) {
+                return false;
+            }
+        }
+    }
+
+    /// Says that nothing more comes, and for at most `limit` reads what the client still sends: closing on unread bytes
+    /// would reset the connection, and that could take our answer with it.
+    pub async fn linger(mut self, limit: Duration) {
+        let reading = async {
+            poll_fn(|cx| self.poll_send(cx)).await?;
+            poll_fn(|cx| Pin::new(&mut self.io).poll_shutdown(cx)).await?;
+            while !self.eof {
+                self.read.clear();
+                self.fill().await?;
+            }
+            io::Result::Ok(())
+        };
+        // It is a courtesy; the connection closes either way.
+        let _ = tokio::time::timeout(limit, reading).await;
+    }
+
+    /// Closes with a reset, which no client can take for the end of an answer that only the end of the connection ends.
+    pub fn reset(mut self) {
+        self.write.clear();
+        if let ClientIo::Tcp(stream) = &self.io {
+            // Where it fails the connection is gone already.
+            let _ = socket2::SockRef::from(stream).set_linger(Some(Duration::ZERO));
+        }
+    }
+
+    /// The socket itself; what was read ahead is in `read`.
+    pub fn io_mut(&mut self) -> &mut ClientIo {
+        &mut self.io
+    }
+
+    /// Takes from the buffer what belongs to the request, at most `max` bytes.
+    fn take(&mut self, max: usize) -> io::Result<usize> {
+        let ready = self.read.len().min(max);
+        if self.pass.head > 0 {
+            let n = ready.min(self.pass.head);
+            self.pass.head -= n;
+            return Ok(n);
+        }
+        let n = match &mut self.pass.body {
+            Body::Length(left) => {
+                let n = (ready as u64).min(*left);
+                *left -= n;
+                n as usize
+            }
+            Body::Chunked(chunks) => match chunks.feed(&self.read[..ready]) {
+                Ok(progress) => progress.consumed,
+                Err(refusal) => return Err(self.break_rule(refusal)),
+            },
+        };
+        self.pass.body_read += n as u64;
+        Ok(n)
+    }
+
+    fn break_rule(&mut self, refusal: Refusal) -> io::Error {
+        self.fault = Some(refusal);
+        io::Error::new(io::ErrorKind::InvalidData, refusal.why)
+    }
+
+    /// Reads what belongs to the request; after its end it only notices that the client leaves.
+    pub fn poll_request(&mut self, cx: &mut Context<'_>, out: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        // Pingora flushes a body with a length only at its end; a slow one would stay in our buffer.
+        if !self.write.is_empty()
+            && let Poll::Ready(Err(error)) = self.poll_send(cx)
+        {
+            return Poll::Ready(Err(error));
+        }
+        if let Some(refusal) = self.fault {
+            return Poll::Ready(Err(self.break_rule(refusal)));
+        }
+        if self.is_whole() {
+            return self.poll_ahead(cx);
+        }
+        if self.read.is_empty() {
+            return self.poll_body(cx, out);
+        }
+        let n = self.take(out.remaining())?;
+        out.put_slice(&self.read[..n]);
+        self.read.advance(n);
+        Poll::Ready(Ok(()))
+    }
+
+    /// Reads body from the socket straight into `out`; what is not body goes into the buffer.
+    fn poll_body(&mut self, cx: &mut Context<'_>, out: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        let room = match &self.pass.body {
+            Body::Length(left) => usize::try_from(*left).unwrap_or(usize::MAX).min(out.remaining()),
+            Body::Chunked(_) => out.remaining(),
+        };
+        let mut piece = ReadBuf::new(out.initialize_unfilled_to(room));
+        ready!(Pin::new(&mut self.io).poll_read(cx, &mut piece))?;
+        let n = piece.filled().len();
+        if n == 0 {
+            self.eof = true;
+            return Poll::Ready(Ok(()));
+        }
+        let taken = match &mut self.pass.body {
+            Body::Length(left) => {
+                *left -= n as u64;
+                n
+            }
+            Body::Chunked(chunks) => match chunks.feed(piece.filled()) {
+                Ok(progress) => progress.consumed,
+                Err(refusal) => return Poll::Ready(Err(self.break_rule(refusal))),
+            },
+        };
+        self.pass.body_read += taken as u64;
+        self.read.extend_from_slice(&piece.filled()[taken..]);
+        out.advance(taken);
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_ahead(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        loop {
+            if self.eof {
+                return Poll::Ready(Ok(()));
+            }
+            if self.read.len() >= AHEAD_MAX {
+                return Poll::Pending;
+            }
+            let mut chunk = [0u8; 2_048];
+            let mut piece = ReadBuf::new(&mut chunk);
+            ready!(Pin::new(&mut self.io).poll_read(cx, &mut piece))?;
+            self.eof = piece.filled().is_empty();
+            self.read.extend_from_slice(piece.filled());
+        }
+    }
+
+    /// Takes bytes to send. Small ones are gathered.
+    pub fn poll_write(&mut self, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        if self.write.len() + bytes.len() > WRITE_BUFFER {
+            ready!(self.poll_send(cx))?;
+        }
+        if self.write.is_empty() && bytes.len() >= WRITE_BUFFER {
+            let sent = Pin::new(&mut self.io).poll_write(cx, bytes);
+            return self.patient(cx, sent);
+        }
+        self.write.extend_from_slice(bytes);
+        Poll::Ready(Ok(bytes.len()))
+    }
+
+    /// Sends what is gathered.
+    pub fn poll_send(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        while !self.write.is_empty() {
+            let sent = Pin::new(&mut self.io).poll_write(cx, &self.write);
+            let sent = ready!(self.patient(cx, sent))?;
+            self.write.advance(sent);
+        }
+        Poll::Ready(Ok(()))
+    }
+
+    /// Gives a write that waits for the client no more than `BODY_IDLE`; pingora has no limit on flushing.
+    fn patient(&mut self, cx: &mut Context<'_>, sent: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
+        match sent {
+            Poll::Ready(Ok(0)) => Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
+            Poll::Ready(sent) => {
+                self.stalled = None;
+                Poll::Ready(sent)
+            }
+            Poll::Pending => {
+                let stalled = self.stalled.get_or_insert_with(|| Box::pin(tokio::time::sleep(limits::BODY_IDLE)));
+                ready!(stalled.as_mut().poll(cx));
+                Poll::Ready(Err(io::ErrorKind::TimedOut.into()))
+            }
+        }
+    }
+}
+
+impl Drop for Client {
+    /// What an upstream sent before it died must reach the client, or it would see an empty answer.
+    fn drop(&mut self) {
+        if !self.write.is_empty() {
+            let _ = match &self.io {
+                ClientIo::Tcp(stream) => stream.try_write(&self.write),
+                ClientIo::Unix(stream) => stream.try_write(&self.write),
+            };
+        }
+    }
+}
+
+impl AsRawFd for Client {
+    fn as_raw_fd(&self) -> RawFd {
+        self.io.as_fd().as_raw_fd()
+    }
+}
+
+impl fmt::Debug for Client {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Client(read {}, unsent {})", self.read.len(), self.write.len())
+    }
+}
+
+/// A client's socket.
+#[derive(Debug)]
+pub enum ClientIo {
+    /// TCP.
+    Tcp(TcpStream),
+    /// Unix.
+    Unix(UnixStream),
+}
+
+impl AsFd for ClientIo {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        match self {
+            ClientIo::Tcp(stream) => stream.as_fd(),
+            ClientIo::Unix(stream) => stream.as_fd(),
+        }
+    }
+}
+
+impl AsyncRead for ClientIo {
+    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, out: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            ClientIo::Tcp(stream) => Pin::new(stream).poll_read(cx, out),
+            ClientIo::Unix(stream) => Pin::new(stream).poll_read(cx, out),
+        }
+    }
+}
+
+impl AsyncWrite for ClientIo {
+    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        match self.get_mut() {
+            ClientIo::Tcp(stream) => Pin::new(stream).poll_write(cx, bytes),
+            ClientIo::Unix(stream) => Pin::new(stream).poll_write(cx, bytes),
+        }
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, _cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            ClientIo::Tcp(stream) => Pin::new(stream).poll_shutdown(cx),
+            ClientIo::Unix(stream) => Pin::new(stream).poll_shutdown(cx),
+        }
+    }
+}
