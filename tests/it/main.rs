@@ -13,5 +13,7 @@ mod load;
 #[allow(dead_code, reason = "a vocabulary for every test; not every word is in use at every time")]
 mod program;
 
+#[allow(dead_code, reason = "a vocabulary for every test; not every word is in use at every time")]
+mod http;
 mod promise;
 mod tidy;

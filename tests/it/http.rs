@@ -1,0 +1,5 @@
+//! The data plane on real sockets: what clients are answered, and what upstreams see. The health of the upstreams is given;
+//! whoever decides it is tested elsewhere.
+
+mod framing;
+mod rig;
