@@ -100,10 +100,13 @@ fn read_and_validate(text: &str, env: &dyn Env, report: &mut Report) -> Option<C
         let mut reader = read::Reader::new(text, env, report);
         raw::File::read_document(document.table.get_ref(), &mut reader)
     };
-    if document.broken {
-        // What spans several keys would be judged on half a file; what one key says is already reported.
+    // What spans several keys cannot be judged on half a file; what one key says is already reported.
+    let config = match document.state {
+        document::State::Whole | document::State::Holes => validate::validate(&raw, report),
+        document::State::Broken => None,
+    };
+    if document.state != document::State::Whole {
         report.drop_where_syntax_is_broken(text);
-        return None;
     }
-    validate::validate(&raw, report)
+    config
 }

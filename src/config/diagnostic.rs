@@ -8,6 +8,9 @@ use annotate_snippets::renderer::DecorStyle;
 use annotate_snippets::{AnnotationKind, Group, Level, Renderer, Snippet};
 use serde::Serialize;
 
+/// Excerpts are cut before; the renderer would cut them once more, to the width of a terminal that may not be there.
+const TERM_WIDTH: usize = 1_000;
+
 /// How much a diagnostic weighs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
@@ -123,7 +126,7 @@ impl Diagnostic {
         }
         if !group.is_empty() {
             let renderer = if colour { Renderer::styled() } else { Renderer::plain() };
-            let rendered = renderer.decor_style(DecorStyle::Ascii).render(&[group]);
+            let rendered = renderer.term_width(TERM_WIDTH).decor_style(DecorStyle::Ascii).render(&[group]);
             for line in rendered.lines() {
                 out.push_str(line.trim_end());
                 out.push('\n');

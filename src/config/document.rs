@@ -18,8 +18,19 @@ const RECOVER_BYTES_MAX: usize = 256 << 10;
 pub struct Document<'a> {
     /// The top table.
     pub table: Spanned<DeTable<'a>>,
-    /// Whether parts of the file were not TOML and are missing.
-    pub broken: bool,
+    /// How much of the file it holds.
+    pub state: State,
+}
+
+/// How much of a file its document holds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum State {
+    /// All.
+    Whole,
+    /// All but single values: what tables and keys there are is sure.
+    Holes,
+    /// What the parser could make of it.
+    Broken,
 }
 
 /// The text of a file without its byte order mark.
@@ -56,31 +67,75 @@ pub fn parse<'a>(text: &'a str, report: &mut Report) -> Option<Document<'a>> {
     }
     if text.len() > RECOVER_BYTES_MAX {
         return match DeTable::parse(text) {
-            Ok(table) => Some(Document { table, broken: false }),
+            Ok(table) => Some(Document { table, state: State::Whole }),
             Err(error) => {
-                report.add(Found::syntax(error.span(), sentence(error.message())));
+                report.add(mistake(&error, text));
                 None
             }
         };
     }
     let (table, errors) = DeTable::parse_recoverable(text);
+    let mut state = State::Whole;
     for error in &errors {
-        report.add(Found::syntax(error.span(), sentence(error.message())));
+        report.add(mistake(error, text));
+        state = match state {
+            State::Whole if is_duplicate(error) => State::Whole,
+            State::Whole | State::Holes if is_hole(error) || is_duplicate(error) => State::Holes,
+            State::Whole | State::Holes | State::Broken => State::Broken,
+        };
     }
-    Some(Document { table, broken: !errors.is_empty() })
+    Some(Document { table, state })
+}
+
+/// One syntax mistake; of a duplicate it names the key.
+fn mistake(error: &toml::de::Error, text: &str) -> Found {
+    let span = error.span();
+    let written = span.clone().and_then(|span| text.get(span)).unwrap_or("");
+    match span {
+        Some(span) if is_duplicate(error) => {
+            let name = super::read::cut(written, 64);
+            Found::error(span.clone(), path(text, span.start, &name), format!("`{name}` is written twice"))
+        }
+        span => Found::syntax(span, sentence(error.message())),
+    }
+}
+
+/// The second of two is left out, and the document is whole without it.
+fn is_duplicate(error: &toml::de::Error) -> bool {
+    error.message() == "duplicate key"
+}
+
+/// A value that is not one, on a line of its own.
+fn is_hole(error: &toml::de::Error) -> bool {
+    let message = error.message();
+    [NOT_QUOTED, NOT_CLOSED].iter().any(|hole| message.starts_with(hole))
+}
+
+const NOT_QUOTED: &str = "string values must be quoted";
+const NOT_CLOSED: &str = "invalid basic string, expected `\"`";
+
+/// The path of the key that stands at `at`, as far as the lines say it: the table header above, or the header itself.
+fn path(text: &str, at: usize, name: &str) -> String {
+    let line_start = text[..at].rfind('\n').map_or(0, |at| at + 1);
+    let before = text[line_start..at].trim_start();
+    if let Some(header) = before.strip_prefix("[[").or(before.strip_prefix('[')) {
+        return format!("{header}{name}");
+    }
+    let header = text[..line_start].lines().rev().find_map(|line| line.trim_start().strip_prefix('['));
+    match header.and_then(|header| header.trim_start_matches('[').split(']').next()) {
+        Some(header) if before.is_empty() && header.len() <= 256 => format!("{header}.{name}"),
+        _ => name.to_owned(),
+    }
 }
 
 /// Says in our words what the parser says in its own, where ours help more.
 fn sentence(message: &str) -> String {
     match message {
-        "duplicate key" => "this key or table is written twice".to_owned(),
         m if m.starts_with("cannot recurse further") || m.starts_with("recursion limit") => {
             "nested too deeply".to_owned()
         }
-        m if m.starts_with("string values must be quoted") => {
-            "not a value; texts and durations are written in quotes".to_owned()
-        }
-        m if m.starts_with("invalid basic string, expected `\"`") => "the string has no closing quote".to_owned(),
+        m if m.starts_with(NOT_QUOTED) => "not a value; texts and durations are written in quotes".to_owned(),
+        m if m.starts_with(NOT_CLOSED) => "the string has no closing quote".to_owned(),
         m => m.to_owned(),
     }
 }
@@ -89,21 +144,32 @@ fn sentence(message: &str) -> String {
 /// times the memory of 16 MiB of comment.
 fn too_costly(text: &str) -> Option<usize> {
     let mut total = 0;
+    let mut braces = 0_usize;
     toml_parser::Source::new(text).lex().find_map(|token| {
-        total += cost(token.kind());
+        match token.kind() {
+            TokenKind::LeftCurlyBracket => braces += 1,
+            TokenKind::RightCurlyBracket => braces = braces.saturating_sub(1),
+            _ => {}
+        }
+        total += cost(token.kind(), braces > 0);
         (total > COST_MAX).then(|| token.span().start())
     })
 }
 
-/// What a token may cost while parsing: itself, its event, and the table, array or entry that it may open.
-fn cost(kind: TokenKind) -> usize {
+/// What a token may cost while parsing, as measured (`tests/hostile.rs`): itself, its event, and the table, list or entry
+/// that it may open. The first few entries of an inline table come with its brace.
+fn cost(kind: TokenKind, in_braces: bool) -> usize {
     let opens = match kind {
-        TokenKind::Dot | TokenKind::LeftCurlyBracket => 600,
+        TokenKind::Dot => 600,
         TokenKind::LeftSquareBracket => 320,
-        TokenKind::Equals | TokenKind::Comma => 100,
+        TokenKind::LeftCurlyBracket => 150,
+        TokenKind::Equals if in_braces => 300,
+        TokenKind::Equals => 400,
+        TokenKind::Comma if in_braces => 100,
+        TokenKind::Comma => 250,
         _ => 0,
     };
-    64 + opens
+    50 + opens
 }
 
 #[cfg(test)]
@@ -128,7 +194,8 @@ mod tests {
     #[test]
     fn every_syntax_mistake_is_reported() {
         let mut report = Report::new("x");
-        assert!(parse("a = \nb = 10s\nc = 1\nc = 2\n", &mut report).unwrap().broken);
+        let document = parse("a = \nb = 10s\nc = 1\nc = 2\n", &mut report).unwrap();
+        assert_eq!(document.state, State::Holes);
         let lines: Vec<_> = report.finish("a = \nb = 10s\nc = 1\nc = 2\n").iter().map(|d| d.line).collect();
         assert_eq!(lines, [Some(1), Some(2), Some(4)]);
     }
@@ -145,7 +212,7 @@ mod tests {
             format!("a=[{}]", "[],".repeat(1_000_000)),
         ] {
             let mut report = Report::new("x");
-            let usable = parse(&text, &mut report).is_some_and(|d| !d.broken);
+            let usable = parse(&text, &mut report).is_some_and(|d| d.state == State::Whole && !report.has_errors());
             assert!(!usable && report.has_errors(), "{}", &text[..10]);
             assert!(report.finish(&text).len() <= 101);
         }

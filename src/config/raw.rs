@@ -23,11 +23,11 @@ table! {
         /// The process as a whole.
         runtime ["runtime"]: Runtime;
         /// Listening sockets, by name.
-        listeners ["listeners"]: ByName<Listener>;
+        listeners ["listeners"]: ByName<Listener, 1_000>;
         /// Which requests go to which pool; the most specific route wins: exact host, longest wildcard, any host; then path_exact, longest path; then more conditions; then the order of the file.
-        routes ["routes"]: List<Route>;
+        routes ["routes"]: List<Route, 10_000>;
         /// Groups of upstreams, by name.
-        pools ["pools"]: ByName<Pool>;
+        pools ["pools"]: ByName<Pool, 1_000>;
         /// The admin socket: health, status, metrics, reload.
         admin ["admin"]: Admin;
     }
@@ -70,7 +70,7 @@ table! {
         /// Exactly this path, instead of `path`.
         path_exact ["path_exact"]: RoutePath;
         /// The methods; without it all.
-        method ["method"]: List<Method>;
+        method ["method"]: List<Method, 64>;
         /// The name of a listener; without it all.
         listener ["listener"]: Name;
         /// The pool of these requests.
@@ -86,7 +86,7 @@ table! {
     /// One pool: upstreams that serve the same requests.
     struct Pool {
         /// The upstreams: plain addresses, or tables.
-        upstreams ["upstreams"]: List<Upstream>;
+        upstreams ["upstreams"]: List<Upstream, 65_535>;
         /// How one of the eligible upstreams is chosen.
         balance ["balance"]: OneOf<Balance> = "round_robin";
         /// While too few are healthy: "reject" (503 with Retry-After), "fail_open" (use all that are not disabled or draining), or { pool = "other" }.
@@ -207,20 +207,20 @@ impl File {
     }
 }
 
-/// An upstream: an address alone, or a table.
+/// An upstream: an address alone, or a table. The table is boxed because there may be very many plain ones.
 #[derive(Debug, Clone)]
-pub struct Upstream(pub UpstreamTable);
+pub enum Upstream {
+    /// An address alone.
+    Plain(Dial),
+    /// More than an address.
+    Table(Box<UpstreamTable>),
+}
 
 impl Value for Upstream {
     fn read(node: &Node<'_>, reader: &mut Reader<'_>) -> Option<Upstream> {
         match node.get_ref() {
-            DeValue::String(_) => {
-                let address = Dial::read(node, reader)?;
-                let mut table = UpstreamTable::read_table(&DeTable::new(), reader);
-                table.address = super::read::Field::Good(super::read::At { value: address, span: node.span() });
-                Some(Upstream(table))
-            }
-            DeValue::Table(_) => UpstreamTable::read(node, reader).map(Upstream),
+            DeValue::String(_) => Dial::read(node, reader).map(Upstream::Plain),
+            DeValue::Table(_) => UpstreamTable::read(node, reader).map(|table| Upstream::Table(Box::new(table))),
             _ => {
                 reader.wrong_type(node, "an address, or a table with `address`");
                 None
@@ -290,7 +290,6 @@ impl Value for NoHealthy {
             _ => {
                 let near = super::read::nearest(&text, ["reject", "fail_open"].into_iter());
                 let message = format!("{} is not known", reader.written(node));
-                let near = near.map(|n| format!("\"{n}\""));
                 reader.mistake(node.span(), message).expected(WHAT).suggestion(near).done();
                 None
             }

@@ -133,6 +133,14 @@ impl<'a> Reader<'a> {
         self.mistake(node.span(), message).expected(what).done();
     }
 
+    /// Reports that there are more than `max` of something, before it costs memory to read them.
+    fn refuse_more_than(&mut self, max: usize, number: usize, node: &Node<'_>) -> bool {
+        if number > max {
+            self.mistake(node.span(), format!("{number} are too many")).expected(format!("at most {max}")).done();
+        }
+        number > max
+    }
+
     /// The value as the file has it, cut to a length for messages. What a variable stands for is not shown.
     pub fn written(&self, node: &Node<'_>) -> String {
         let span = node.span();
@@ -151,7 +159,8 @@ impl<'a> Reader<'a> {
             self.mistake(key.span(), message).done();
             return;
         }
-        let near = nearest(name, names.iter().chain(later).copied());
+        // A file full of unknown keys needs no more help than the first of them.
+        let near = if self.report.is_full() { None } else { nearest(name, names.iter().chain(later).copied()) };
         let message = format!("unknown key `{}`", cut(name, 64));
         // The list is short enough to help only in small tables.
         let expected = (names.len() <= 8).then(|| format!("one of {}", names.join(", ")));
@@ -181,21 +190,25 @@ impl<'a> Reader<'a> {
         };
     }
 
-    /// Reads a table key by key. `read` is given each key and answers whether it knows it.
+    /// Reads a table key by key. `read` is given each key and answers whether it knows it. The answer: whether there
+    /// were keys that it does not know.
     pub fn table(
         &mut self,
         table: &DeTable<'_>,
         names: &[&str],
         later: &[&str],
         mut read: impl FnMut(&mut Self, &Spanned<Cow<'_, str>>, &Node<'_>) -> bool,
-    ) {
+    ) -> bool {
+        let mut others = false;
         for (key, node) in table.iter() {
             self.path.push(Segment::Key(key.get_ref().to_string()));
             if !read(self, key, node) {
                 self.key_not_known(key, names, later);
+                others = true;
             }
             self.path.pop();
         }
+        others
     }
 }
 
@@ -226,23 +239,26 @@ impl Pending<'_, '_> {
     }
 }
 
-/// `[…]` of `T`. An entry that is no `T` is reported and `None`, so that the length stays true.
+/// `[…]` of at most `MAX` `T`. An entry that is no `T` is reported and `None`, so that the length stays true.
 #[derive(Debug, Clone)]
-pub struct List<T>(pub Vec<Option<At<T>>>);
+pub struct List<T, const MAX: usize>(pub Vec<Option<At<T>>>);
 
-impl<T> List<T> {
+impl<T, const MAX: usize> List<T, MAX> {
     /// The good entries.
     pub fn iter(&self) -> impl Iterator<Item = &At<T>> {
         self.0.iter().flatten()
     }
 }
 
-impl<T: Value> Value for List<T> {
-    fn read(node: &Node<'_>, reader: &mut Reader<'_>) -> Option<List<T>> {
+impl<T: Value, const MAX: usize> Value for List<T, MAX> {
+    fn read(node: &Node<'_>, reader: &mut Reader<'_>) -> Option<List<T, MAX>> {
         let DeValue::Array(array) = node.get_ref() else {
             reader.wrong_type(node, "a list in [ ]");
             return None;
         };
+        if reader.refuse_more_than(MAX, array.len(), node) {
+            return None;
+        }
         let mut out = Vec::with_capacity(array.len());
         for (index, node) in array.iter().enumerate() {
             reader.path.push(Segment::Index(index));
@@ -254,26 +270,23 @@ impl<T: Value> Value for List<T> {
 
     fn schema(generator: &mut SchemaGenerator) -> Schema {
         let items = T::schema(generator);
-        schemars::json_schema!({ "type": "array", "items": items })
+        schemars::json_schema!({ "type": "array", "maxItems": MAX, "items": items })
     }
 }
 
-/// Tables by name, such as `[pools.NAME]`, in file order. One that is no `T` is reported and `None`: its name is known.
+/// At most `MAX` tables by name, such as `[pools.NAME]`, in file order. One that is no `T` is reported and `None`: its name is known.
 #[derive(Debug, Clone)]
-pub struct ByName<T>(pub Vec<(At<String>, Option<At<T>>)>);
+pub struct ByName<T, const MAX: usize>(pub Vec<(At<String>, Option<At<T>>)>);
 
-impl<T> Default for ByName<T> {
-    fn default() -> ByName<T> {
-        ByName(Vec::new())
-    }
-}
-
-impl<T: Value> Value for ByName<T> {
-    fn read(node: &Node<'_>, reader: &mut Reader<'_>) -> Option<ByName<T>> {
+impl<T: Value, const MAX: usize> Value for ByName<T, MAX> {
+    fn read(node: &Node<'_>, reader: &mut Reader<'_>) -> Option<ByName<T, MAX>> {
         let DeValue::Table(table) = node.get_ref() else {
             reader.wrong_type(node, "tables by name");
             return None;
         };
+        if reader.refuse_more_than(MAX, table.len(), node) {
+            return None;
+        }
         let mut out = Vec::with_capacity(table.len());
         for (key, node) in table.iter() {
             let name = At { value: key.get_ref().to_string(), span: key.span() };
@@ -286,7 +299,7 @@ impl<T: Value> Value for ByName<T> {
     fn schema(generator: &mut SchemaGenerator) -> Schema {
         let values = T::schema(generator);
         schemars::json_schema!({
-            "type": "object", "propertyNames": { "pattern": "^[A-Za-z0-9_.-]{1,64}$" }, "additionalProperties": values
+            "type": "object", "maxProperties": MAX, "propertyNames": { "pattern": "^[A-Za-z0-9_.-]{1,64}$" }, "additionalProperties": values
         })
     }
 }
@@ -325,7 +338,7 @@ fn type_name(value: &DeValue<'_>) -> &'static str {
         DeValue::String(_) => "a string",
         DeValue::Integer(_) => "an integer",
         DeValue::Float(_) => "a number",
-        DeValue::Boolean(_) => "true or false",
+        DeValue::Boolean(_) => "a boolean",
         DeValue::Datetime(_) => "a date",
         DeValue::Array(_) => "a list",
         DeValue::Table(_) => "a table",

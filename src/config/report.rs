@@ -106,17 +106,29 @@ impl Report {
         }
     }
 
+    /// Whether further findings are only counted.
+    pub fn is_full(&self) -> bool {
+        self.found.len() >= KEPT_MAX
+    }
+
     /// Whether the file is to be refused.
     pub fn has_errors(&self) -> bool {
         self.errors
     }
 
-    /// Forgets what was said about lines that are not TOML: it is about text as the parser guessed it.
+    /// Forgets what was said about lines that are not TOML, and about what follows a broken table header: it is about
+    /// text as the parser guessed it.
     pub fn drop_where_syntax_is_broken(&mut self, text: &str) {
         let places = Places::of(text, self.found.iter().filter_map(|f| f.span.as_ref()));
-        let line = |found: &Found| found.span.as_ref().map(|span| places.line(span.start));
-        let broken: Vec<_> = self.found.iter().filter(|f| f.syntax).map(&line).collect();
-        let keep: Vec<bool> = self.found.iter().map(|f| f.syntax || !broken.contains(&line(f))).collect();
+        let line = |found: &Found| found.span.as_ref().map_or(0, |span| places.line(span.start));
+        let lines: Vec<_> = text.lines().map(|line| line.trim_start().starts_with('[')).collect();
+        let is_header = |number: usize| number.checked_sub(1).and_then(|at| lines.get(at).copied()).unwrap_or(false);
+        let mut broken: Vec<_> = self.found.iter().filter(|f| f.syntax).map(line).collect();
+        for header in broken.clone().into_iter().filter(|number| is_header(*number)) {
+            broken.extend((header + 1..=lines.len()).take_while(|number| !is_header(*number)));
+        }
+        broken.sort_unstable();
+        let keep: Vec<bool> = self.found.iter().map(|f| f.syntax || broken.binary_search(&line(f)).is_err()).collect();
         let mut keep = keep.into_iter();
         self.found.retain(|_| keep.next().unwrap_or(true));
     }
@@ -180,8 +192,9 @@ impl Report {
         }
         let shown = String::from_utf8_lossy(&shown).into_owned();
         let end = span.end.clamp(start, to.max(start)).min(to);
-        let marked = floor_char(&shown, start - from)..floor_char(&shown, end - from);
-        Excerpt { text: shown, marked }
+        let (before, after) = (if from > line_start { "…" } else { "" }, if to < line_end { "…" } else { "" });
+        let marked = before.len() + floor_char(&shown, start - from)..before.len() + floor_char(&shown, end - from);
+        Excerpt { text: format!("{before}{shown}{after}"), marked }
     }
 }
 

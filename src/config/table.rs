@@ -17,6 +17,9 @@ macro_rules! table {
         $(#[doc = $table_doc])+
         #[derive(Debug, Clone)]
         pub struct $name {
+            /// Whether there were keys that are not known: what is missing may only be misspelt.
+            #[allow(dead_code, reason = "not every table has something that must not be missing")]
+            pub others: bool,
             $(
                 $(#[doc = $doc])+
                 pub $field: $crate::config::read::Field<$ty>,
@@ -32,14 +35,15 @@ macro_rules! table {
                 table: &toml::de::DeTable<'_>,
                 reader: &mut $crate::config::read::Reader<'_>,
             ) -> $name {
-                let mut out = $name { $($field: $crate::config::read::Field::Absent),* };
-                reader.table(table, $name::NAMES, $name::LATER, |reader, key, node| {
+                let mut out = $name { others: false, $($field: $crate::config::read::Field::Absent),* };
+                let others = reader.table(table, $name::NAMES, $name::LATER, |reader, key, node| {
                     match key.get_ref().as_ref() {
                         $($first $(| $alias)* => reader.field(&mut out.$field, &[$first $(, $alias)*], key, node),)*
                         _ => return false,
                     }
                     true
                 });
+                out.others = others;
                 out
             }
         }

@@ -25,8 +25,6 @@ const DEFAULT_DRAIN_TIMEOUT: Duration = Duration::from_secs(30);
 const DEFAULT_ADMIN_ADDRESS: &str = "127.0.0.1:9900";
 /// A token of 16 bytes from a random source cannot be guessed over the network.
 const TOKEN_BYTES_MIN: usize = 16;
-const LISTENERS_MAX: usize = 1_000;
-const POOLS_MAX: usize = 1_000;
 
 /// Makes the configuration, or `None` where something needed is missing or wrong (and reported).
 pub fn validate(file: &raw::File, report: &mut Report) -> Option<Config> {
@@ -87,7 +85,7 @@ fn resolve(
 ) -> Option<Name> {
     if !all.contains(&name) {
         if all_known {
-            let near = nearest(name, all.iter().copied()).map(|near| quoted(&near));
+            let near = nearest(name, all.iter().copied());
             let mut found = Found::error(span.clone(), key, format!("there is no {kind} {}", quoted(name)));
             if (1..=8).contains(&all.len()) {
                 let names: Vec<_> = all.iter().map(|name| quoted(name)).collect();
@@ -126,19 +124,15 @@ fn runtime(file: &raw::File) -> RuntimePolicy {
 /// One entry per table of the file, in its order; `None` where it has mistakes.
 fn listeners(file: &raw::File, names: &Names<'_>, report: &mut Report) -> Vec<Option<ListenerPolicy>> {
     let all = file.listeners.value().map_or(&[][..], |by_name| &by_name.0);
-    if all.is_empty() && !matches!(file.listeners, Field::Bad) {
+    if all.is_empty() && !matches!(file.listeners, Field::Bad) && !file.others {
         report.add(Found::missing("there is no listener; write [listeners.NAME] with an address"));
-    }
-    if all.len() > LISTENERS_MAX {
-        refuse_number(&file.listeners, "listeners", all.len(), LISTENERS_MAX, report);
-        return Vec::new();
     }
     let one = |(name, raw): &(At<String>, Option<At<raw::Listener>>)| {
         let key = format!("listeners.{}", shown_key(&name.value));
         let good_name = table_name(name, &key, report);
         let At { value: raw, span } = raw.as_ref()?;
         let pool = raw.pool.get().map(|p| names.pool(&p.value.0, &p.span, &format!("{key}.pool"), report));
-        if raw.address.is_absent() {
+        if raw.address.is_absent() && !raw.others {
             report.add(Found::error(span.clone(), &key, "`address` is missing").expected("address = \"ip:port\""));
         }
         let address = raw.address.value()?.0.clone();
@@ -149,12 +143,8 @@ fn listeners(file: &raw::File, names: &Names<'_>, report: &mut Report) -> Vec<Op
 
 fn pools(file: &raw::File, names: &Names<'_>, own: &sockets::Own, report: &mut Report) -> Vec<Arc<PoolPolicy>> {
     let all = file.pools.value().map_or(&[][..], |by_name| &by_name.0);
-    if all.is_empty() && !matches!(file.pools, Field::Bad) {
+    if all.is_empty() && !matches!(file.pools, Field::Bad) && !file.others {
         report.add(Found::missing("there is no pool; write [pools.NAME] with its upstreams"));
-    }
-    if all.len() > POOLS_MAX {
-        refuse_number(&file.pools, "pools", all.len(), POOLS_MAX, report);
-        return Vec::new();
     }
     let one = |(name, raw): &(At<String>, Option<At<raw::Pool>>)| {
         let key = format!("pools.{}", shown_key(&name.value));
@@ -222,12 +212,4 @@ fn admin(file: &raw::File, report: &mut Report) -> Option<AdminPolicy> {
         report.add(Found::error(at.span.clone(), "admin.address", message).expected(expected));
     }
     Some(AdminPolicy { address, written: true, token: raw.token.value().map(|token| token.0.clone()) })
-}
-
-/// Reports a table or list that has too many entries.
-fn refuse_number<T>(field: &Field<T>, key: &str, number: usize, max: usize, report: &mut Report) {
-    if let Some(at) = field.get() {
-        let message = format!("{number} are too many");
-        report.add(Found::error(at.span.clone(), key, message).expected(format!("at most {max}")));
-    }
 }

@@ -43,6 +43,12 @@ pub trait Text: Sized {
 
 impl<T: Text> Value for T {
     fn read(node: &Node<'_>, reader: &mut Reader<'_>) -> Option<T> {
+        if let DeValue::Integer(number) = node.get_ref() {
+            let message = format!("{} is an integer", reader.written(node));
+            let suggestion = T::suggest(number.as_str());
+            reader.mistake(node.span(), message).expected(T::what()).suggestion(suggestion).done();
+            return None;
+        }
         let text = reader.string(node, &T::what())?;
         match T::parse(&text) {
             Ok(value) => Some(value),
@@ -251,7 +257,7 @@ impl<W: Word> Value for OneOf<W> {
         }
         let near = nearest(&text, names.iter().chain(W::LATER).copied());
         let message = format!("{} is not known", reader.written(node));
-        reader.mistake(node.span(), message).expected(what).suggestion(near.map(|n| format!("\"{n}\""))).done();
+        reader.mistake(node.span(), message).expected(what).suggestion(near).done();
         None
     }
 

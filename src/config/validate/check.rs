@@ -163,6 +163,7 @@ fn body_rule(body: &At<raw::ExpectBody>, key: &str, report: &mut Report) -> Opti
         }
         (Field::Absent, Field::Good(equals)) => Some(BodyRule::Equals(equals.value.0.clone())),
         (Field::Bad, _) | (_, Field::Bad) => None,
+        (Field::Absent, Field::Absent) if raw.others => None,
         (Field::Absent, Field::Absent) => {
             let found = Found::error(body.span.clone(), key, "no rule");
             report.add(found.expected("one of `contains` and `equals`"));

@@ -5,12 +5,10 @@ use std::ops::Range;
 
 use super::{Names, check, sockets};
 use crate::config::raw;
-use crate::config::read::{At, Field, quoted};
+use crate::config::read::{At, Field};
 use crate::config::report::{Found, Report};
 use crate::model::policy::{Balance, MinHealthy, PoolPolicy, UpstreamPolicy, WhenNoHealthy};
 use crate::model::{Address, AdminState, Name, Weight};
-
-const UPSTREAMS_MAX: usize = 65_535;
 
 /// Makes a pool; `None` where it has mistakes that leave nothing to make.
 pub fn pool(
@@ -45,6 +43,7 @@ fn upstreams(table: &At<raw::Pool>, key: &str, own: &sockets::Own, report: &mut 
     let list = match &raw.upstreams {
         Field::Good(list) => list,
         Field::Bad => return None,
+        Field::Absent if raw.others => return None,
         Field::Absent => {
             let found = Found::error(table.span.clone(), key, "`upstreams` is missing");
             report.add(found.expected("upstreams = [\"ip:port\"]"));
@@ -57,10 +56,6 @@ fn upstreams(table: &At<raw::Pool>, key: &str, own: &sockets::Own, report: &mut 
         report.add(Found::error(span.clone(), &key, "a pool without upstreams").expected("at least one address"));
         return None;
     }
-    if list.len() > UPSTREAMS_MAX {
-        super::refuse_number(&raw.upstreams, &key, list.len(), UPSTREAMS_MAX, report);
-        return None;
-    }
     if list.len() == 1 {
         report.add(Found::warning(span.clone(), &key, "a pool of one upstream has none left when that one fails"));
     }
@@ -71,8 +66,7 @@ fn upstreams(table: &At<raw::Pool>, key: &str, own: &sockets::Own, report: &mut 
         let Some(upstream) = upstream(entry, || format!("{key}[{index}]"), own, report) else { continue };
         if let Some(first) = seen.insert(canonical(&upstream.address), index) {
             let message = format!("{} is the same upstream as upstreams[{first}]", upstream.address);
-            let span = entry.value.0.address.get().map_or(&entry.span, |at| &at.span);
-            report.add(Found::error(span.clone(), format!("{key}[{index}]"), message));
+            report.add(Found::error(address_span(entry), format!("{key}[{index}]"), message));
             seen.insert(canonical(&upstream.address), first);
         }
         out.push(upstream);
@@ -86,15 +80,28 @@ fn upstream(
     own: &sockets::Own,
     report: &mut Report,
 ) -> Option<UpstreamPolicy> {
-    let raw = &entry.value.0;
-    if raw.address.is_absent() {
+    let raw = match &entry.value {
+        raw::Upstream::Plain(address) => {
+            refuse_ourselves(&address.0, &entry.span, &key, own, report);
+            return Some(UpstreamPolicy {
+                address: address.0.clone(),
+                weight: Weight::ONE,
+                backup: false,
+                health_address: None,
+                admin: AdminState::Enabled,
+            });
+        }
+        raw::Upstream::Table(table) => table,
+    };
+    if raw.address.is_absent() && !raw.others {
         let found = Found::error(entry.span.clone(), key(), "`address` is missing");
         report.add(found.expected("address = \"ip:port\""));
     }
-    for at in [raw.address.get(), raw.health_address.get()].into_iter().flatten() {
-        if let Some(ours) = own.reached_by(&at.value.0) {
-            report.add(Found::error(at.span.clone(), key(), format!("{} is {ours} itself", at.value.0)));
-        }
+    if let Some(at) = raw.address.get() {
+        refuse_ourselves(&at.value.0, &at.span, &key, own, report);
+    }
+    if let Some(at) = raw.health_address.get() {
+        refuse_ourselves(&at.value.0, &at.span, &|| format!("{}.health_address", key()), own, report);
     }
     Some(UpstreamPolicy {
         address: raw.address.value()?.0.clone(),
@@ -103,6 +110,25 @@ fn upstream(
         health_address: raw.health_address.value().map(|address| address.0.clone()),
         admin: raw.admin.value().map_or(AdminState::Enabled, |admin| admin.0),
     })
+}
+
+fn refuse_ourselves(
+    address: &Address,
+    span: &Range<usize>,
+    key: &dyn Fn() -> String,
+    own: &sockets::Own,
+    report: &mut Report,
+) {
+    if let Some(ours) = own.reached_by(address) {
+        report.add(Found::error(span.clone(), key(), format!("{address} is {ours} itself")));
+    }
+}
+
+fn address_span(entry: &At<raw::Upstream>) -> Range<usize> {
+    match &entry.value {
+        raw::Upstream::Plain(_) => entry.span.clone(),
+        raw::Upstream::Table(table) => table.address.get().map_or(entry.span.clone(), |at| at.span.clone()),
+    }
 }
 
 /// `127.0.0.1:80` and `[::ffff:127.0.0.1]:80` are one socket.
@@ -155,13 +181,15 @@ fn refuse_checks_of_ourselves(
     report: &mut Report,
 ) {
     let Some(health) = raw.health.value() else { return };
-    let port: Option<Range<usize>> =
-        health.port.get().map(|at| at.span.clone()).or(health.port_offset.get().map(|at| at.span.clone()));
-    let Some(span) = port else { return };
+    let (name, span): (_, Range<usize>) = match (health.port.get(), health.port_offset.get()) {
+        (Some(at), _) => ("port", at.span.clone()),
+        (None, Some(at)) => ("port_offset", at.span.clone()),
+        (None, None) => return,
+    };
     let dialled = upstreams.iter().filter(|u| u.health_address.is_none()).map(|u| check.spec.target(u));
     let hit = dialled.into_iter().find_map(|target| own.reached_by(&target).map(|ours| (ours, target)));
     if let Some((ours, target)) = hit {
-        let message = format!("{} is {ours} itself", quoted(&target.to_string()));
-        report.add(Found::error(span, format!("{key}.health"), message));
+        let message = format!("{target} is {ours} itself");
+        report.add(Found::error(span, format!("{key}.health.{name}"), message));
     }
 }

@@ -3,22 +3,16 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use super::{Names, refuse_number};
+use super::Names;
 use crate::config::raw;
 use crate::config::read::{At, Field};
 use crate::config::report::{Found, Report};
 use crate::model::Name;
 use crate::model::policy::{HostPattern, PathPattern, RoutePolicy};
 
-const ROUTES_MAX: usize = 10_000;
-
 /// The routes without mistakes, in file order.
 pub fn routes(file: &raw::File, names: &Names<'_>, report: &mut Report) -> Vec<RoutePolicy> {
     let all = file.routes.value().map_or(&[][..], |list| &list.0);
-    if all.len() > ROUTES_MAX {
-        refuse_number(&file.routes, "routes", all.len(), ROUTES_MAX, report);
-        return Vec::new();
-    }
     let mut out = Vec::with_capacity(all.len());
     let mut seen: HashMap<Conditions, usize> = HashMap::with_capacity(all.len());
     for (index, entry) in all.iter().enumerate() {
@@ -53,7 +47,7 @@ fn route(entry: &At<raw::Route>, key: &str, names: &Names<'_>, report: &mut Repo
         Field::Bad => None,
         Field::Good(at) => names.listener(&at.value.0, &at.span, &format!("{key}.listener"), report).map(Some),
     };
-    if raw.pool.is_absent() {
+    if raw.pool.is_absent() && !raw.others {
         report
             .add(Found::error(entry.span.clone(), key, "`pool` is missing").expected("pool = \"the name of a pool\""));
     }

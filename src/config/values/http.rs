@@ -38,8 +38,8 @@ pub fn path_problem(text: &str) -> Option<&'static str> {
         _ if !text.starts_with('/') => Some(" does not begin with /"),
         _ if text.len() > PATH_BYTES_MAX => Some(" is longer than 8 KiB"),
         _ if text.contains('#') => Some(" holds a #; fragments are not sent to servers"),
-        _ if text.bytes().any(|b| b == b' ') => Some(" holds a space; write %20"),
         _ if text.bytes().any(|b| b.is_ascii_control()) => Some(" holds a control character"),
+        _ if text.bytes().any(|b| b == b' ') => Some(" holds a space; write %20"),
         _ if !text.is_ascii() => Some(" holds a character that is not ASCII; write its UTF-8 bytes as %XX"),
         _ => None,
     }

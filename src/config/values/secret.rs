@@ -71,6 +71,7 @@ fn resolve(source: &SecretSource, node: &Node<'_>, reader: &mut Reader<'_>) -> O
             reader.mistake(node.span(), "`file` and `env` exclude each other").expected(WHAT).done();
             return None;
         }
+        (Field::Absent, Field::Absent) if source.others => return None,
         (Field::Absent, Field::Absent) => {
             reader.mistake(node.span(), "a secret needs `file` or `env`").expected(WHAT).done();
             return None;

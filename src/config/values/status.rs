@@ -30,7 +30,7 @@ impl Value for Statuses {
             }
             _ => {}
         }
-        let list = List::<Range>::read(node, reader)?;
+        let list = List::<Range, 512>::read(node, reader)?;
         if list.0.is_empty() {
             reader.mistake(node.span(), "an empty list expects no answer at all").expected(WHAT).done();
             return None;
