@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -14,12 +14,14 @@ use tokio::net::TcpStream;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, MissedTickBehavior};
 
+static NEXT_NUMBER: AtomicU64 = AtomicU64::new(1);
+
 /// What to send.
 #[derive(Debug, Clone)]
 pub struct Plan {
     /// The method.
     pub method: &'static str,
-    /// The path.
+    /// The path. `{n}` in it becomes a number that no other request has.
     pub path: &'static str,
     /// The body.
     pub body: Bytes,
@@ -33,6 +35,16 @@ impl Plan {
     /// GETs of `/`.
     pub fn get(clients: u32, rate: u32) -> Plan {
         Plan { method: "GET", path: "/", body: Bytes::new(), clients, rate }
+    }
+
+    /// GETs, each to a path of its own: `/n/` and a number.
+    pub fn numbered_get(clients: u32, rate: u32) -> Plan {
+        Plan { path: "/n/{n}", ..Plan::get(clients, rate) }
+    }
+
+    /// POSTs, each to a path of its own: `/n/` and a number.
+    pub fn numbered_post(clients: u32, rate: u32) -> Plan {
+        Plan { path: "/n/{n}", ..Plan::post(clients, rate) }
     }
 
     /// POSTs of ten bytes to `/`: never sent twice by anybody.
@@ -136,7 +148,8 @@ async fn request(
         *connection = Some(sender);
     }
     let sender = connection.as_mut().expect("just made");
-    let request = hyper::Request::builder().method(plan.method).uri(plan.path).header("host", "load.test");
+    let path = plan.path.replace("{n}", &NEXT_NUMBER.fetch_add(1, Ordering::Relaxed).to_string());
+    let request = hyper::Request::builder().method(plan.method).uri(path).header("host", "load.test");
     let request = request.body(Full::new(plan.body.clone())).expect("a good request");
     let response = sender.send_request(request).await.map_err(|error| format!("{error:?}"))?;
     let status = response.status().as_u16();

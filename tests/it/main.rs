@@ -15,5 +15,6 @@ mod program;
 
 #[allow(dead_code, reason = "a vocabulary for every test; not every word is in use at every time")]
 mod http;
+mod faults;
 mod promise;
 mod tidy;

@@ -27,6 +27,7 @@ use parking_lot::{Condvar, Mutex};
 use roundsman::model::Address;
 use tokio::net::{TcpListener, UnixListener};
 use tokio::runtime::Runtime;
+use tokio::sync::watch;
 use tokio::task::AbortHandle;
 use tokio::time::Instant;
 
@@ -173,6 +174,7 @@ impl OriginBuilder {
             closed: Condvar::new(),
             listener: Mutex::new(None),
             resets: AtomicBool::new(false),
+            stopping: watch::Sender::new(false),
             accepted: AtomicU64::new(0),
             listening: AtomicUsize::new(0),
         });
@@ -263,6 +265,11 @@ impl Origin {
         self.shared.book.lock().counts.get(path).copied().unwrap_or(0)
     }
 
+    /// How many requests came to each path (without query), those whose body never came whole included.
+    pub fn counts(&self) -> HashMap<String, u64> {
+        self.shared.book.lock().counts.clone()
+    }
+
     /// How many requests came, health checks included.
     pub fn total(&self) -> u64 {
         self.shared.book.lock().counts.values().sum()
@@ -304,6 +311,13 @@ impl Origin {
         self.close_connections();
     }
 
+    /// As a server told to stop: takes no new connection, closes idle ones in order, and answers requests it has begun with
+    /// `Connection: close`.
+    pub fn stop_gracefully(&self) {
+        self.stop_listening();
+        self.shared.stopping.send_replace(true);
+    }
+
     /// Resets every connection, and goes on listening.
     pub fn reset_connections(&self) {
         self.shared.resets.store(true, Ordering::SeqCst);
@@ -328,6 +342,7 @@ impl Origin {
             return;
         }
         self.shared.resets.store(false, Ordering::SeqCst);
+        self.shared.stopping.send_replace(false);
         let end = Instant::now() + PATIENCE;
         let listening = loop {
             match bind(&self.shared.address) {
@@ -431,6 +446,8 @@ struct Shared {
     listener: Mutex<Option<AbortHandle>>,
     /// Connections that end now are reset.
     resets: AtomicBool,
+    /// Connections end when they are idle.
+    stopping: watch::Sender<bool>,
     accepted: AtomicU64,
     listening: AtomicUsize,
 }

@@ -14,7 +14,8 @@ use http_body_util::{BodyExt, Full};
 use hyper_util::rt::TokioIo;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
-use roundsman::admin::json::{EventsReply, PoolInfo, ReloadReply, StatusReply, UpstreamInfo};
+use roundsman::admin::json::{EventWhat, EventsReply, PoolInfo, ReloadReply, StatusReply, UpstreamInfo};
+use roundsman::model::HealthState;
 use tempfile::TempDir;
 use tokio::net::TcpStream;
 use tokio::time::Instant;
@@ -54,7 +55,19 @@ impl Program {
     /// Starts it with listener `web` (pool `api`), the admin socket, and `pools` as the rest of the file. Returns when the
     /// admin socket answers.
     pub async fn start(pools: &str) -> Program {
-        let program = Program::spawn(pools);
+        Program::spawn(pools).when_live().await
+    }
+
+    /// As [`Program::start_ready`], with no more descriptors than this.
+    pub async fn start_ready_with_descriptors(pools: &str, most: u32) -> Program {
+        // The shell becomes the program, which keeps its process number.
+        let mut command = Command::new("sh");
+        command.args(["-c", &format!("ulimit -n {most} && exec \"$0\" \"$@\""), BINARY]);
+        Program::spawn_by(command, pools).when_live().await.when_ready().await
+    }
+
+    async fn when_live(self) -> Program {
+        let program = self;
         let end = Instant::now() + Duration::from_secs(10);
         while try_fetch(program.admin, "GET", "/livez").await.is_err() {
             assert!(Instant::now() < end, "it did not come up:\n{}", program.log());
@@ -65,7 +78,11 @@ impl Program {
 
     /// As [`Program::start`], and waits until `/readyz` is green.
     pub async fn start_ready(pools: &str) -> Program {
-        let program = Program::start(pools).await;
+        Program::start(pools).await.when_ready().await
+    }
+
+    async fn when_ready(self) -> Program {
+        let program = self;
         let end = Instant::now() + Duration::from_secs(10);
         loop {
             if matches!(try_fetch(program.admin, "GET", "/readyz").await, Ok((200, _))) {
@@ -78,11 +95,15 @@ impl Program {
 
     /// Starts it and does not wait.
     pub fn spawn(pools: &str) -> Program {
+        Program::spawn_by(Command::new(BINARY), pools)
+    }
+
+    fn spawn_by(mut command: Command, pools: &str) -> Program {
         let (web, admin) = (free_address(), free_address());
         let dir = tempfile::tempdir().expect("a temporary directory");
         std::fs::write(dir.path().join("roundsman.toml"), config(web, admin, pools)).expect("write the configuration");
         let log = std::fs::File::create(dir.path().join("log")).expect("create the log");
-        let child = Command::new(BINARY)
+        let child = command
             .args(["run", "--config", "roundsman.toml", "--log-format", "json"])
             .current_dir(dir.path())
             .stdin(Stdio::null())
@@ -178,6 +199,22 @@ impl Program {
         }
     }
 
+    /// Every transition so far of this upstream, oldest first.
+    pub async fn transitions(&self, pool: &str, address: &str) -> Vec<TransitionSeen> {
+        let events = self.events(0).await.events.into_iter();
+        let seen = events.filter_map(|event| match event.what {
+            EventWhat::Transition { pool: of, upstream, from, to, code, reason, .. } => {
+                (of == pool && upstream == address).then_some(TransitionSeen { from, to, code, reason })
+            }
+            EventWhat::Admin { .. }
+            | EventWhat::FailOpen { .. }
+            | EventWhat::Reload { .. }
+            | EventWhat::ProbePanic { .. }
+            | EventWhat::CheckerRestart => None,
+        });
+        seen.collect()
+    }
+
     /// Waits for its end; panics if it takes longer.
     pub async fn wait_for_exit(&mut self, within: Duration) -> ExitStatus {
         let end = Instant::now() + within;
@@ -214,11 +251,30 @@ impl Program {
         line.split_whitespace().nth(1).and_then(|kib| kib.parse::<u64>().ok()).expect("a number") * 1024
     }
 
+    /// Processor time it has used, in all its threads.
+    pub fn processor_time(&self) -> Duration {
+        let text = std::fs::read_to_string(format!("/proc/{}/stat", self.child.id())).expect("its times");
+        // The name of the program, in brackets, may hold anything.
+        let (_, fields) = text.rsplit_once(')').expect("a name in brackets");
+        let ticks = fields.split_whitespace().skip(11).take(2).map(|field| field.parse::<u64>().expect("a number"));
+        // Linux reports in hundredths of a second on every machine this runs on.
+        Duration::from_millis(ticks.sum::<u64>() * 10)
+    }
+
     /// No panic has been reported.
     pub fn assert_no_panic(&self) {
         let log = self.log();
         assert!(!log.contains("panicked"), "a panic was reported:\n{log}");
     }
+}
+
+/// A change of an upstream's state, from the event ring.
+#[derive(Debug, Clone)]
+pub struct TransitionSeen {
+    pub from: HealthState,
+    pub to: HealthState,
+    pub code: Option<String>,
+    pub reason: String,
 }
 
 impl Drop for Program {

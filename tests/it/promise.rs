@@ -2,22 +2,25 @@
 
 use std::time::Duration;
 
+use roundsman::admin::json::ReloadResult;
+
 use crate::load::{Load, Plan, failures};
-use crate::origin::{Origin, refusing_address};
-use crate::program::{Program, QUICK, pool};
+use crate::origin::{Origin, Reply, refusing_address};
+use crate::program::{Program, pool};
+use crate::support::assert_eventually;
 
-const PATIENCE: Duration = Duration::from_secs(10);
+/// Ten times what a slow machine needs; nothing that goes well waits this long.
+const PATIENCE: Duration = Duration::from_secs(20);
 
-fn http_check() -> String {
-    format!("type = \"http\"\npath = \"/healthz\"\n{QUICK}")
-}
+const STEADY: &str = "type = \"http\"\npath = \"/healthz\"\ninterval = \"500ms\"\ntimeout = \"500ms\"\n\
+                      fast_interval = \"40ms\"\nhealthy_threshold = 2\nunhealthy_threshold = 2\njitter = 0\n";
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_upstream_whose_check_fails_gets_nothing_from_the_start() {
     let good = Origin::plain("good").await;
     let sick = Origin::new().on("/healthz").reply(503).start().await;
     let dead = refusing_address().to_string();
-    let text = pool("api", &[&good.text(), &sick.text(), &dead], &http_check());
+    let text = pool("api", &[&good.text(), &sick.text(), &dead], STEADY);
     let program = Program::start_ready(&text).await;
     let load = Load::start(program.web, &Plan::post(8, 400));
     program.wait_for_state("api", &sick.text(), "unhealthy", PATIENCE).await;
@@ -27,5 +30,99 @@ async fn an_upstream_whose_check_fails_gets_nothing_from_the_start() {
     assert_eq!(failures(&outcomes), Vec::<String>::new());
     assert_eq!(sick.count("/"), 0, "the sick one answered its traffic port all the while");
     assert_eq!(program.upstream("api", &dead).await.expect("it is there").requests_total, 0);
+    program.assert_no_panic();
+}
+
+/// Two good upstreams of these weights and others, as TOML.
+fn weighted(good: [&Origin; 2], weight: u32, others: &[&str]) -> String {
+    let mut entries: Vec<String> =
+        good.iter().map(|origin| format!("{{ address = \"{}\", weight = {weight} }}", origin.text())).collect();
+    // The first only: a common factor would change nothing.
+    entries[1] = format!("\"{}\"", good[1].text());
+    entries.extend(others.iter().map(|address| format!("\"{address}\"")));
+    format!("[pools.api]\nupstreams = [{}]\n[pools.api.health]\n{STEADY}\n", entries.join(", "))
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_hundred_reloads_under_load_with_a_dead_upstream_fail_nothing_and_send_it_nothing() {
+    let (a, b) = (Origin::plain("a").await, Origin::plain("b").await);
+    let dead = refusing_address().to_string();
+    let program = Program::start_ready(&weighted([&a, &b], 1, &[&dead])).await;
+    program.wait_for_state("api", &dead, "unhealthy", PATIENCE).await;
+    program.wait_for_state("api", &a.text(), "healthy", PATIENCE).await;
+    program.wait_for_state("api", &b.text(), "healthy", PATIENCE).await;
+    let load = Load::start(program.web, &Plan::numbered_post(8, 200));
+    let mut results = Vec::new();
+    for round in 0..100 {
+        // The weight changes at every second one.
+        let (status, reply) = program.reload(&weighted([&a, &b], 1 + (round / 2) % 2, &[&dead])).await;
+        assert_eq!(status, 200, "{reply:?}");
+        results.push(reply.result);
+        let upstream = program.upstream("api", &dead).await.expect("it is there");
+        assert_eq!((upstream.requests_total, upstream.connect_failures_total), (0, 0), "after {round} reloads");
+    }
+    let count = load.count() + 100;
+    assert_eventually("the load goes on", PATIENCE, || load.count() >= count).await;
+    let outcomes = load.stop().await;
+    assert_eq!(failures(&outcomes), Vec::<String>::new(), "of {}", outcomes.len());
+    assert_eq!(results.iter().filter(|result| **result == ReloadResult::Applied).count(), 49, "{results:?}");
+    assert_eq!(results.iter().filter(|result| **result == ReloadResult::Unchanged).count(), 51, "{results:?}");
+    assert_eq!(program.upstream("api", &dead).await.expect("it is there").requests_total, 0);
+    for upstream in program.pool("api").await.upstreams {
+        assert_eq!(upstream.transitions_total, 1, "a verdict was forgotten: {upstream:?}");
+    }
+    let (counts_a, counts_b) = (a.counts(), b.counts());
+    let twice = counts_a.keys().filter(|path| path.starts_with("/n/") && counts_b.contains_key(*path)).count();
+    assert_eq!(twice, 0);
+    program.assert_no_panic();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn upstreams_added_by_a_reload_get_nothing_before_they_have_passed() {
+    let (a, b) = (Origin::plain("a").await, Origin::plain("b").await);
+    let program = Program::start_ready(&weighted([&a, &b], 1, &[])).await;
+    let load = Load::start(program.web, &Plan::post(8, 200));
+    let dead = refusing_address().to_string();
+    let sick = Origin::new().on("/healthz").reply(503).start().await;
+    let sick_text = sick.text();
+    for round in 0..10 {
+        let fresh = Origin::plain("fresh").await;
+        let (status, reply) = program.reload(&weighted([&a, &b], 1, &[&dead, &sick_text, &fresh.text()])).await;
+        assert_eq!((status, reply.result), (200, ReloadResult::Applied), "{reply:?}");
+        assert_eventually("the new one serves", PATIENCE, || fresh.count("/") > 0).await;
+        let first = fresh.requests("/")[0].at;
+        let second_pass = fresh.requests("/healthz")[1].at;
+        assert!(first > second_pass, "round {round}: served {:?} before its second check", second_pass - first);
+    }
+    program.wait_for_state("api", &sick.text(), "unhealthy", PATIENCE).await;
+    program.wait_for_state("api", &dead, "unhealthy", PATIENCE).await;
+    let count = load.count() + 100;
+    assert_eventually("the load goes on", PATIENCE, || load.count() >= count).await;
+    let outcomes = load.stop().await;
+    assert_eq!(failures(&outcomes), Vec::<String>::new(), "of {}", outcomes.len());
+    assert_eq!(sick.count("/"), 0, "its check fails, its traffic port answers");
+    assert_eq!(program.upstream("api", &dead).await.expect("it is there").requests_total, 0);
+    program.assert_no_panic();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_changed_check_keeps_the_verdict_until_it_has_one_of_its_own() {
+    let (a, b) = (Origin::plain("a").await, Origin::plain("b").await);
+    b.set("/deep", Reply::hang());
+    let before = weighted([&a, &b], 1, &[]);
+    let program = Program::start_ready(&before).await;
+    for origin in [&a, &b] {
+        program.wait_for_state("api", &origin.text(), "healthy", PATIENCE).await;
+    }
+    let load = Load::start(program.web, &Plan::post(8, 200));
+    let (status, reply) = program.reload(&before.replace("/healthz", "/deep").replace("500ms", "2s")).await;
+    assert_eq!((status, reply.result), (200, ReloadResult::Applied), "{reply:?}");
+    let now = program.upstream("api", &b.text()).await.expect("it is there");
+    assert!(now.state.as_str() == "healthy" && now.carried, "no verdict of the new check can be there: {now:?}");
+    program.wait_for_state("api", &b.text(), "unhealthy", PATIENCE).await;
+    let now = program.upstream("api", &a.text()).await.expect("it is there");
+    assert_eq!((now.state.as_str(), now.transitions_total), ("healthy", 1), "{now:?}");
+    let outcomes = load.stop().await;
+    assert_eq!(failures(&outcomes), Vec::<String>::new(), "of {}", outcomes.len());
     program.assert_no_panic();
 }

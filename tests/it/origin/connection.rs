@@ -122,6 +122,7 @@ impl Connection {
 
     /// The next head, or `None` at the end of the stream.
     async fn read_head(&mut self) -> io::Result<Option<Head>> {
+        let mut stopping = self.shared.stopping.subscribe();
         loop {
             if let Some(head) = Head::parse(&self.buffer)? {
                 self.buffer.drain(..head.bytes.len());
@@ -130,8 +131,15 @@ impl Connection {
             if self.buffer.len() > HEAD_BYTES_MAX {
                 return Err(io::ErrorKind::InvalidData.into());
             }
-            if self.fill().await? == 0 {
-                return Ok(None);
+            let idle = self.buffer.is_empty();
+            tokio::select! {
+                biased;
+                read = self.fill() => {
+                    if read? == 0 {
+                        return Ok(None);
+                    }
+                }
+                _ = stopping.wait_for(|stopping| *stopping), if idle => return Ok(None),
             }
         }
     }
@@ -185,7 +193,8 @@ impl Connection {
             self.write(format!("HTTP/1.1 {status} {reason}\r\nX-Interim: yes\r\n\r\n").as_bytes()).await?;
         }
         let bodyless = matches!(reply.status, 204 | 304);
-        let close = reply.close || head.wants_close || matches!(reply.body, Body::UntilClose(_));
+        let stopping = *self.shared.stopping.borrow();
+        let close = stopping || reply.close || head.wants_close || matches!(reply.body, Body::UntilClose(_));
         let mut text = format!("HTTP/1.1 {} {}\r\nX-Origin: {}\r\n", reply.status, reply.reason, self.shared.name);
         for (name, value) in &reply.fields {
             text += &format!("{name}: {value}\r\n");

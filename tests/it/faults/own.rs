@@ -1,0 +1,120 @@
+//! Faults of our own: no descriptors left, and what remains of load and faults when all is calm again.
+
+use std::time::Duration;
+
+use roundsman::model::HealthState;
+use tokio::net::TcpStream;
+use tokio::time::Instant;
+
+use super::{NONE, PATIENCE, STEADY, answered};
+use crate::load::{Load, Plan, failures};
+use crate::origin::{Origin, Reply};
+use crate::program::{Program, fetch, pool, try_fetch};
+
+#[tokio::test(flavor = "multi_thread")]
+async fn more_clients_than_descriptors_neither_spin_nor_touch_a_verdict() {
+    let origins = [Origin::plain("a").await, Origin::plain("b").await];
+    let text = pool("api", &[&origins[0].text(), &origins[1].text()], STEADY);
+    let program = Program::start_ready_with_descriptors(&text, 200).await;
+    program.wait_for_state("api", &origins[1].text(), "healthy", PATIENCE).await;
+    let mut clients = Vec::new();
+    for _ in 0..300 {
+        clients.push(TcpStream::connect(program.web).await.expect("the kernel takes it"));
+    }
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    let before = (Instant::now(), program.processor_time());
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    let used = program.processor_time() - before.1;
+    assert!(used < before.0.elapsed() / 2, "{used:?} of processor time in {:?}", before.0.elapsed());
+    assert!(program.descriptors() < 200, "{}", program.descriptors());
+    let checks = program.pool("api").await.upstreams.iter().map(|upstream| upstream.checks_total).sum::<u64>();
+    tokio::time::sleep(Duration::from_millis(700)).await;
+    let upstreams = program.pool("api").await.upstreams;
+    assert!(upstreams.iter().map(|upstream| upstream.checks_total).sum::<u64>() > checks, "probes go on");
+    for upstream in upstreams {
+        assert_eq!((upstream.state, upstream.transitions_total), (HealthState::Healthy, 1), "{upstream:?}");
+    }
+    drop(clients);
+    served_again(&program).await;
+}
+
+/// Idle connections to upstreams take descriptors too: pool after pool is warmed until none is left.
+#[tokio::test(flavor = "multi_thread")]
+async fn connections_to_upstreams_leave_descriptors_for_probes_and_admin() {
+    let mut origins = Vec::new();
+    let mut text = String::new();
+    for number in 0..4 {
+        let origin = Origin::new().on("*").reply(Reply::status(200).delay(Duration::from_millis(700)));
+        let origin = origin.on("/healthz").reply(200).start().await;
+        let name = if number == 0 { "api".to_owned() } else { format!("p{number}") };
+        text += &pool(&name, &[&origin.text()], STEADY);
+        text += &format!("[[routes]]\npath = \"/{number}\"\npool = \"{name}\"\n");
+        origins.push((name, origin));
+    }
+    let program = Program::start_ready_with_descriptors(&text, 200).await;
+    let mut failed = 0;
+    for number in 0..4 {
+        let path = format!("/{number}");
+        let requests = (0..70).map(|_| try_fetch(program.web, "GET", &path));
+        let answers = futures_util::future::join_all(requests);
+        let admin = async {
+            tokio::time::sleep(Duration::from_millis(400)).await;
+            (program.descriptors(), try_fetch(program.admin, "GET", "/livez").await)
+        };
+        let (answers, (descriptors, admin)) = tokio::join!(answers, admin);
+        assert_eq!(admin.expect("admin answers").0, 200, "with {descriptors} descriptors open");
+        for answer in answers {
+            let status = answer.expect("an answer, good or bad").0;
+            assert!([200, 502, 503].contains(&status), "{status}");
+            failed += u32::from(status != 200);
+        }
+    }
+    for (name, origin) in &origins {
+        let upstream = program.upstream(name, &origin.text()).await.expect("it is there");
+        assert_eq!((upstream.state, upstream.transitions_total), (HealthState::Healthy, 1), "{upstream:?}");
+    }
+    assert!(failed < 140, "a client that is let in finds descriptors for its request: {failed} of 280 did not");
+    served_again(&program).await;
+}
+
+async fn served_again(program: &Program) {
+    let end = Instant::now() + PATIENCE;
+    while !matches!(try_fetch(program.web, "GET", "/").await, Ok((200, _))) {
+        assert!(Instant::now() < end, "it does not recover:\n{}", program.log());
+    }
+    program.assert_no_panic();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn after_load_and_faults_nothing_is_left_behind() {
+    let (a, b) = (Origin::plain("a").await, Origin::plain("b").await);
+    let text = pool("api", &[&a.text(), &b.text()], STEADY);
+    let program = Program::start_ready(&text).await;
+    // What is made once and kept is made now.
+    assert_eq!(fetch(program.web, "GET", "/").await.0, 200);
+    program.order_reload().await;
+    let baseline = (program.descriptors(), program.threads(), program.resident());
+    let load = Load::start(program.web, &Plan::get(16, 300));
+    for _ in 0..3 {
+        answered(&load, 30).await;
+        a.kill();
+        program.wait_for_state("api", &a.text(), "unhealthy", PATIENCE).await;
+        a.revive();
+        program.wait_for_state("api", &a.text(), "healthy", PATIENCE).await;
+        program.order_reload().await;
+    }
+    let outcomes = load.stop().await;
+    assert_eq!(failures(&outcomes), NONE, "of {}", outcomes.len());
+    let end = Instant::now() + PATIENCE * 2;
+    loop {
+        let now = (program.descriptors(), program.threads(), program.resident());
+        // A probe may be under way, and this question's own connection.
+        let calm = now.0 <= baseline.0 + 5 && now.1 <= baseline.1 + 1 && now.2 <= baseline.2 + (40 << 20);
+        if calm {
+            break;
+        }
+        assert!(Instant::now() < end, "(descriptors, threads, memory) {baseline:?} before, {now:?} after");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    program.assert_no_panic();
+}
