@@ -13,8 +13,8 @@ mod load;
 #[allow(dead_code, reason = "a vocabulary for every test; not every word is in use at every time")]
 mod program;
 
+mod faults;
 #[allow(dead_code, reason = "a vocabulary for every test; not every word is in use at every time")]
 mod http;
-mod faults;
 mod promise;
 mod tidy;
