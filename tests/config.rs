@@ -7,6 +7,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use proptest::prelude::*;
 use roundsman::app::load::{LoadError, load_file};
 use roundsman::config::diagnostic::render_all;
 use roundsman::config::{Severity, schema};
@@ -266,7 +267,7 @@ fn the_schema_accepts_every_good_file() {
 #[test]
 fn the_schema_refuses_bad_values_and_unknown_keys() {
     let validator = jsonschema::validator_for(&schema::schema()).unwrap();
-    for name in ["08-unknown-keys", "11-wrong-types", "16-host-names", "19-thresholds", "32-later-keys"] {
+    for name in ["01-no-pool", "08-unknown-keys", "11-wrong-types", "16-host-names", "19-thresholds", "32-later-keys"] {
         let text = fs::read_to_string(format!("tests/config/invalid/{name}.toml")).unwrap();
         let value: toml::Table = text.parse().unwrap();
         assert!(!validator.is_valid(&serde_json::to_value(value).unwrap()), "{name}");
@@ -361,3 +362,45 @@ fn a_hundred_diagnostics_are_shown_and_the_rest_counted() {
     assert_eq!(error.diagnostics.len(), 101);
     assert!(error.diagnostics[100].message.ends_with(" more are not shown"));
 }
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 400, ..ProptestConfig::default() })]
+
+    /// Cuts and pastes pieces of good and bad files at random places: whatever comes out, there is an answer, and every
+    /// place in it lies within the file.
+    #[test]
+    fn a_mangled_file_is_answered_and_never_a_panic(
+        first in 0..1_000_usize,
+        splices in proptest::collection::vec((0..1_000_usize, 0..10_000_usize, 0..10_000_usize, 0..60_usize), 1..8),
+    ) {
+        let all: Vec<Vec<u8>> = SAMPLES.iter().map(|path| fs::read(path).unwrap()).collect();
+        let mut text = all[first % all.len()].clone();
+        for (sample, to, from, length) in splices {
+            let sample = &all[sample % all.len()];
+            let from = from % sample.len();
+            let piece = sample[from..(from + length).min(sample.len())].to_vec();
+            let to = to % (text.len() + 1);
+            let end = (to + length / 2).min(text.len());
+            text.splice(to..end, piece);
+        }
+        if let Err(error) = load_bytes(&text) {
+            let lines = text.split(|b| *b == b'\n').count();
+            for diagnostic in &error.diagnostics {
+                prop_assert!(diagnostic.line.is_none_or(|line| (1..=lines).contains(&line)));
+                prop_assert!(!diagnostic.message.is_empty());
+            }
+            prop_assert!(!error.render(true).is_empty());
+        }
+    }
+}
+
+const SAMPLES: [&str; 8] = [
+    "tests/config/valid/everything.toml",
+    "tests/config/valid/warnings.toml",
+    "tests/config/valid/bom-crlf-no-newline.toml",
+    "conf/reference.toml",
+    "tests/config/invalid/11-wrong-types.toml",
+    "tests/config/invalid/32-later-keys.toml",
+    "tests/config/invalid/36-secrets.toml",
+    "tests/config/invalid/42-syntax.toml",
+];

@@ -31,6 +31,7 @@ table! {
         /// The admin socket: health, status, metrics, reload.
         admin ["admin"]: Admin;
     }
+    required ["listeners", "pools"]
     later ["forwarded", "access_log"]
 }
 
@@ -55,6 +56,7 @@ table! {
         /// The pool of requests that no route takes; without it they get 404.
         pool ["pool"]: PoolRef;
     }
+    required ["address"]
     later [
         "h2c", "redirect_https", "proxy_protocol", "ready_path", "tls", "mode", "timeouts", "limits", "request_id",
     ]
@@ -76,6 +78,7 @@ table! {
         /// The pool of these requests.
         pool ["pool"]: PoolRef;
     }
+    required ["pool"]
     later [
         "strip_prefix", "rewrite", "redirect", "set_request_headers", "remove_request_headers", "set_response_headers",
         "remove_response_headers", "timeout", "respond",
@@ -96,6 +99,7 @@ table! {
         /// How the upstreams are checked; without this table by TCP connect.
         health ["health"]: Health;
     }
+    required ["upstreams"]
     later [
         "protocol", "tls", "send_proxy", "resolve", "timeouts", "connections", "retry", "passive", "slow_start",
         "drain_timeout", "tunnel_drain", "on_unhealthy", "sticky",
@@ -116,6 +120,7 @@ table! {
         /// "enabled", "draining" (no new requests) or "disabled"; an override given at run time wins.
         admin ["admin"]: OneOf<AdminState> = "enabled";
     }
+    required ["address"]
     later []
 }
 
@@ -125,6 +130,7 @@ table! {
         /// The other pool.
         pool ["pool"]: Name;
     }
+    required ["pool"]
     later []
 }
 

@@ -2,7 +2,7 @@
 //! them, the reader that refuses every other key, and the JSON Schema. What a key of later work is, it knows by name.
 
 /// Declares a table: its keys with their names (aliases after the first), types, documentation and defaults, and the
-/// keys that are reserved for later work.
+/// keys that have to be written (for the schema; `validate` refuses their absence) and that are reserved for later work.
 macro_rules! table {
     (
         $(#[doc = $table_doc:literal])+
@@ -12,6 +12,7 @@ macro_rules! table {
                 $field:ident [$first:literal $(, $alias:literal)*] : $ty:ty $(= $default:tt)?;
             )*
         }
+        $(required [$($required:literal),*])?
         later [$($later:literal),* $(,)?]
     ) => {
         $(#[doc = $table_doc])+
@@ -81,8 +82,10 @@ macro_rules! table {
                     $(properties.insert($alias.to_owned(), schema.clone());)*
                     properties.insert($first.to_owned(), schema);
                 )*
+                let required: &[&str] = &[$($($required),*)?];
                 schemars::json_schema!({
                     "type": "object",
+                    "required": required,
                     "description": $crate::config::schema::paragraph(&[$($table_doc),+]),
                     "properties": properties,
                     "additionalProperties": false,
