@@ -9,6 +9,8 @@ mod selftest;
 mod support;
 
 #[allow(dead_code, reason = "a vocabulary for every test; not every word is in use at every time")]
+mod client;
+#[allow(dead_code, reason = "a vocabulary for every test; not every word is in use at every time")]
 mod load;
 #[allow(dead_code, reason = "a vocabulary for every test; not every word is in use at every time")]
 mod program;
@@ -17,4 +19,5 @@ mod faults;
 #[allow(dead_code, reason = "a vocabulary for every test; not every word is in use at every time")]
 mod http;
 mod promise;
+mod reload;
 mod tidy;

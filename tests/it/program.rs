@@ -63,7 +63,7 @@ impl Program {
         // The shell becomes the program, which keeps its process number.
         let mut command = Command::new("sh");
         command.args(["-c", &format!("ulimit -n {most} && exec \"$0\" \"$@\""), BINARY]);
-        Program::spawn_by(command, pools).when_live().await.when_ready().await
+        Program::spawn_by(command, |web, admin, _| config(web, admin, pools)).when_live().await.when_ready().await
     }
 
     async fn when_live(self) -> Program {
@@ -82,26 +82,34 @@ impl Program {
     }
 
     async fn when_ready(self) -> Program {
-        let program = self;
-        let end = Instant::now() + Duration::from_secs(10);
-        loop {
-            if matches!(try_fetch(program.admin, "GET", "/readyz").await, Ok((200, _))) {
-                return program;
-            }
-            assert!(Instant::now() < end, "it did not become ready:\n{}", program.log());
+        self.wait_until_ready().await;
+        self
+    }
+
+    /// Waits until `/readyz` is green.
+    pub async fn wait_until_ready(&self) {
+        let end = Instant::now() + Duration::from_secs(30);
+        while !matches!(try_fetch(self.admin, "GET", "/readyz").await, Ok((200, _))) {
+            assert!(Instant::now() < end, "it did not become ready:\n{}", self.log());
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
     }
 
     /// Starts it and does not wait.
     pub fn spawn(pools: &str) -> Program {
-        Program::spawn_by(Command::new(BINARY), pools)
+        Program::spawn_by(Command::new(BINARY), |web, admin, _| config(web, admin, pools))
     }
 
-    fn spawn_by(mut command: Command, pools: &str) -> Program {
+    /// Starts it with a whole file, made of its addresses and its directory, and does not wait.
+    pub fn spawn_whole(text: impl FnOnce(SocketAddr, SocketAddr, &Path) -> String) -> Program {
+        Program::spawn_by(Command::new(BINARY), text)
+    }
+
+    fn spawn_by(mut command: Command, text: impl FnOnce(SocketAddr, SocketAddr, &Path) -> String) -> Program {
         let (web, admin) = (free_address(), free_address());
         let dir = tempfile::tempdir().expect("a temporary directory");
-        std::fs::write(dir.path().join("roundsman.toml"), config(web, admin, pools)).expect("write the configuration");
+        let text = text(web, admin, dir.path());
+        std::fs::write(dir.path().join("roundsman.toml"), text).expect("write the configuration");
         let log = std::fs::File::create(dir.path().join("log")).expect("create the log");
         let child = command
             .args(["run", "--config", "roundsman.toml", "--log-format", "json"])
@@ -158,6 +166,16 @@ impl Program {
         (status, serde_json::from_slice(&body).expect("a reload's answer"))
     }
 
+    /// Runs another command of the program in this one's directory: its exit status, stdout and stderr.
+    pub async fn command(&self, arguments: &[&str]) -> (Option<i32>, String, String) {
+        let mut command = Command::new(BINARY);
+        command.args(arguments).current_dir(self.dir.path()).stdin(Stdio::null());
+        let run = tokio::task::spawn_blocking(move || command.output().expect("start the command"));
+        let output = tokio::time::timeout(Duration::from_secs(90), run).await.expect("it ends").expect("no panic");
+        let text = |bytes: Vec<u8>| String::from_utf8(bytes).expect("UTF-8");
+        (output.status.code(), text(output.stdout), text(output.stderr))
+    }
+
     /// Sends a signal.
     pub fn signal(&self, signal: Signal) {
         kill(self.pid(), signal).expect("send a signal");
@@ -178,6 +196,20 @@ impl Program {
     /// One upstream of the status; `None` if the pool has none such.
     pub async fn upstream(&self, pool: &str, address: &str) -> Option<UpstreamInfo> {
         self.pool(pool).await.upstreams.into_iter().find(|upstream| upstream.address == address)
+    }
+
+    /// `/metrics`.
+    pub async fn metrics(&self) -> String {
+        let (status, body) = fetch(self.admin, "GET", "/metrics").await;
+        assert_eq!(status, 200);
+        String::from_utf8(body.to_vec()).expect("UTF-8")
+    }
+
+    /// One series of the metrics, written as there, labels included; `None` when there is none such.
+    pub async fn metric(&self, series: &str) -> Option<f64> {
+        let text = self.metrics().await;
+        let line = text.lines().find_map(|line| line.strip_prefix(series)?.strip_prefix(' '))?;
+        Some(line.parse().expect("a number"))
     }
 
     /// The events after number `after`.
@@ -284,7 +316,8 @@ impl Drop for Program {
     }
 }
 
-fn config(web: SocketAddr, admin: SocketAddr, pools: &str) -> String {
+/// The file of [`Program::start`].
+pub fn config(web: SocketAddr, admin: SocketAddr, pools: &str) -> String {
     format!("[listeners.web]\naddress = \"{web}\"\npool = \"api\"\n\n[admin]\naddress = \"{admin}\"\n\n{pools}\n")
 }
 

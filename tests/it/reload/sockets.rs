@@ -1,0 +1,172 @@
+//! Listeners and routes over a reload: sockets are matched by address.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use super::{PATIENCE, rare};
+use crate::client::{Client, get};
+use crate::load::{Load, Plan, failures};
+use crate::origin::{Origin, Reply};
+use crate::program::{Program, free_address, pool};
+use crate::support::assert_eventually;
+
+/// Reloads these listeners (name, address, pool) with these pools; status and error.
+async fn listen(program: &Program, listeners: &[(&str, String, &str)], pools: &str) -> (u16, String) {
+    let tables = listeners
+        .iter()
+        .map(|(name, address, pool)| format!("[listeners.{name}]\naddress = \"{address}\"\npool = \"{pool}\"\n"));
+    let text = tables.collect::<String>();
+    program.write_raw(&format!("{text}[admin]\naddress = \"{}\"\n{pools}", program.admin));
+    let (status, reply) = program.order_reload().await;
+    (status, reply.error.unwrap_or_default())
+}
+
+async fn refuses(address: SocketAddr) -> bool {
+    tokio::net::TcpStream::connect(address).await.is_err()
+}
+
+async fn wait_until_refused(address: SocketAddr) {
+    let end = tokio::time::Instant::now() + PATIENCE;
+    while !refuses(address).await {
+        assert!(tokio::time::Instant::now() < end, "{address} still accepts");
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn listeners_come_and_go_while_others_serve() {
+    let origin = Origin::new().on("/slow").reply(Reply::ok("slow").delay(Duration::from_secs(1))).start().await;
+    let pools = pool("api", &[&origin.text()], &rare("/healthz"));
+    let program = Program::start_ready(&pools).await;
+    let (web, extra) = (program.web, free_address());
+    let load = Load::start(web, &Plan::post(2, 50));
+    let main = ("web", web.to_string(), "api");
+    assert!(refuses(extra).await);
+    let added = listen(&program, &[main.clone(), ("extra", extra.to_string(), "api")], &pools).await;
+    assert_eq!(added, (200, String::new()));
+    let mut idle = Client::connect(extra).await;
+    assert_eq!(idle.get("/").await.status, 200);
+    let mut busy = Client::connect(extra).await;
+    let busy = tokio::spawn(async move { busy.get("/slow").await });
+    assert_eventually("it is under way", PATIENCE, || origin.count("/slow") == 1).await;
+
+    assert_eq!(listen(&program, std::slice::from_ref(&main), &pools).await, (200, String::new()));
+    wait_until_refused(extra).await;
+    let answer = busy.await.unwrap();
+    assert_eq!((answer.status, answer.text().as_str()), (200, "slow"), "the request under way finishes");
+    assert_eq!(answer.field("connection"), Some("close"));
+    idle.wait_for_close(PATIENCE).await;
+    assert_eq!(failures(&load.stop().await), Vec::<String>::new());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_listener_that_went_can_come_back_at_once() {
+    let origin = Origin::plain("a").await;
+    let pools = pool("api", &[&origin.text()], &rare("/healthz"));
+    let program = Program::start_ready(&pools).await;
+    let main = ("web", program.web.to_string(), "api");
+    let socket = program.dir().join("extra.sock");
+    for extra in [free_address().to_string(), format!("unix:{}", socket.display())] {
+        for round in 0..20 {
+            let with = [main.clone(), ("extra", extra.clone(), "api")];
+            assert_eq!(listen(&program, &with, &pools).await, (200, String::new()), "{extra}, round {round}");
+            let mut client = match extra.strip_prefix("unix:") {
+                Some(path) => Client::connect_unix(path.as_ref()).await,
+                None => Client::connect(extra.parse().unwrap()).await,
+            };
+            assert_eq!(client.get("/").await.status, 200, "{extra}, round {round}");
+            let without = listen(&program, std::slice::from_ref(&main), &pools).await;
+            assert_eq!(without, (200, String::new()), "{extra}, round {round}");
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_renamed_listener_keeps_its_socket_and_its_connections() {
+    let (a, b) = (Origin::plain("a").await, Origin::plain("b").await);
+    let pools = pool("api", &[&a.text()], &rare("/healthz")) + &pool("other", &[&b.text()], &rare("/healthz"));
+    let program = Program::start_ready(&pools).await;
+    program.wait_for_state("other", &b.text(), "healthy", PATIENCE).await;
+    let mut client = Client::connect(program.web).await;
+    assert_eq!(client.get("/").await.text(), "hello from a");
+    let load = Load::start(program.web, &Plan::post(2, 100));
+    let renamed = listen(&program, &[("front", program.web.to_string(), "other")], &pools).await;
+    assert_eq!(renamed, (200, String::new()));
+    assert_eq!(client.get("/").await.text(), "hello from b", "the same connection, the new pool");
+    assert!(client.is_open());
+    assert_eq!(get(program.web, "/").await.text(), "hello from b");
+    assert_eq!(failures(&load.stop().await), Vec::<String>::new());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_listener_may_move() {
+    let origin = Origin::plain("a").await;
+    let pools = pool("api", &[&origin.text()], &rare("/healthz"));
+    let program = Program::start_ready(&pools).await;
+    let to = free_address();
+    assert_eq!(listen(&program, &[("web", to.to_string(), "api")], &pools).await, (200, String::new()));
+    assert_eq!(get(to, "/").await.status, 200);
+    wait_until_refused(program.web).await;
+    let any = format!("0.0.0.0:{}", to.port());
+    let (status, error) = listen(&program, &[("web", any, "api")], &pools).await;
+    assert_eq!(status, 422);
+    assert!(error.contains("needs a restart") && error.contains("listeners.web.address"), "{error}");
+    assert_eq!(get(to, "/").await.status, 200);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_port_that_is_taken_refuses_the_whole_reload_and_frees_the_other_new_sockets() {
+    let (a, b) = (Origin::plain("a").await, Origin::plain("b").await);
+    let program = Program::start_ready(&pool("api", &[&a.text()], &rare("/healthz"))).await;
+    let (free, taken) = (free_address(), std::net::TcpListener::bind("127.0.0.1:0").unwrap());
+    let socket = program.dir().join("new.sock");
+    let listeners = [
+        ("web", program.web.to_string(), "api"),
+        ("first", free.to_string(), "api"),
+        ("local", format!("unix:{}", socket.display()), "api"),
+        ("last", taken.local_addr().unwrap().to_string(), "api"),
+    ];
+    let pools = pool("api", &[&b.text()], &rare("/healthz"));
+    let (status, error) = listen(&program, &listeners, &pools).await;
+    assert_eq!(status, 422);
+    let address = taken.local_addr().unwrap().to_string();
+    assert!(error.contains("listeners.last") && error.contains(&address) && error.contains("in use"), "{error}");
+    assert!(refuses(free).await, "it was bound and is free again");
+    std::net::TcpListener::bind(free).expect("anybody may have it");
+    assert!(!socket.exists(), "a socket file of a refused reload is left behind");
+    assert_eq!(get(program.web, "/").await.text(), "hello from a");
+    assert_eq!(b.total(), 0, "nothing of the file is applied");
+    drop(taken);
+    assert_eq!(listen(&program, &listeners, &pools).await, (200, String::new()));
+    assert_eq!(get(free, "/").await.status, 200);
+    assert!(socket.exists());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn routes_change_together_and_at_once() {
+    let (a, b) = (Origin::plain("a").await, Origin::plain("b").await);
+    let text = |swap: bool| {
+        let (x, y) = if swap { ("b", "a") } else { ("a", "b") };
+        let route = |path: &str, to: &str| format!("[[routes]]\npath = \"{path}\"\npool = \"{to}\"\n");
+        pool("a", &[&a.text()], &rare("/healthz"))
+            + &pool("b", &[&b.text()], &rare("/healthz"))
+            + &pool("api", &[&a.text()], &rare("/healthz"))
+            + &route("/x", x)
+            + &route("/y", y)
+    };
+    let program = Program::start_ready(&text(false)).await;
+    for (name, origin) in [("a", &a), ("b", &b)] {
+        program.wait_for_state(name, &origin.text(), "healthy", PATIENCE).await;
+    }
+    let load = Load::start(program.web, &Plan { path: "/x/1", ..Plan::post(4, 200) });
+    let mut client = Client::connect(program.web).await;
+    for round in 0..40 {
+        let swap = round % 2 == 0;
+        super::apply(&program, &text(swap)).await;
+        let (x, y) = (client.get("/x").await.text(), client.get("/y").await.text());
+        let want = if swap { ("hello from b", "hello from a") } else { ("hello from a", "hello from b") };
+        assert_eq!((x.as_str(), y.as_str()), want, "round {round}");
+    }
+    let outcomes = load.stop().await;
+    assert_eq!(failures(&outcomes), Vec::<String>::new(), "no request fell between two tables");
+}
