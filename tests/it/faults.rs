@@ -334,3 +334,29 @@ async fn idle_connections_close_with_the_verdict_and_requests_in_flight_go_on() 
     }
     panic!("connections to the sick upstream did not close before those to the healthy one:\n{}", program.log());
 }
+
+/// A verdict closes idle connections: never one that a request is just taking, which would cost a POST.
+#[tokio::test(flavor = "multi_thread")]
+async fn verdicts_that_come_and_go_cost_no_request() {
+    let twins = [Twin::start("a").await, Twin::start("b").await, Twin::start("c").await];
+    let nervous = STEADY.replace("_threshold = 2", "_threshold = 1").replace("500ms", "200ms");
+    let entries: Vec<String> = twins.iter().map(Twin::entry).collect();
+    let program = Program::start_ready(&pool_of("api", &entries, &nervous)).await;
+    let flapping = twins[0].traffic.text();
+    program.wait_for_state("api", &flapping, "healthy", PATIENCE).await;
+    let load = Load::start(program.web, &Plan::numbered_post(16, 500));
+    for _ in 0..10 {
+        twins[0].health.set("/healthz", 503);
+        program.wait_for_state("api", &flapping, "unhealthy", PATIENCE).await;
+        twins[0].health.set("/healthz", 200);
+        program.wait_for_state("api", &flapping, "healthy", PATIENCE).await;
+        let served = twins[0].traffic.total();
+        assert_eventually("it serves", PATIENCE, || twins[0].traffic.total() > served + 5).await;
+    }
+    let outcomes = load.stop().await;
+    assert_eq!(failures(&outcomes), NONE, "of {}", outcomes.len());
+    let seen = arrivals(&[&twins[0].traffic, &twins[1].traffic, &twins[2].traffic]);
+    assert_eq!(seen.values().filter(|count| **count > 1).count(), 0, "sent twice");
+    assert_eq!(seen.len(), outcomes.len(), "each arrived");
+    program.assert_no_panic();
+}

@@ -126,3 +126,34 @@ async fn a_changed_check_keeps_the_verdict_until_it_has_one_of_its_own() {
     assert_eq!(failures(&outcomes), Vec::<String>::new(), "of {}", outcomes.len());
     program.assert_no_panic();
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_upstream_removed_and_added_back_loses_no_request_and_starts_anew() {
+    let (a, b, c) = (Origin::plain("a").await, Origin::plain("b").await, Origin::plain("c").await);
+    let without = weighted([&a, &b], 1, &[]);
+    let with = weighted([&a, &b], 1, &[&c.text()]);
+    let program = Program::start_ready(&with).await;
+    let load = Load::start(program.web, &Plan::post(8, 300));
+    for round in 0..8 {
+        assert_eventually("it serves", PATIENCE, || !c.requests("/").is_empty()).await;
+        let first = c.requests("/").iter().map(|seen| seen.at).min().expect("there is one");
+        let second_check = c.requests("/healthz")[1].at;
+        assert!(first > second_check, "round {round}: served {:?} before its second check", second_check - first);
+        let (status, reply) = program.reload(&without).await;
+        assert_eq!((status, reply.result), (200, ReloadResult::Applied), "{reply:?}");
+        assert!(program.upstream("api", &c.text()).await.is_none());
+        // What was picked before the reload was applied may still arrive: one for each client that waits for it.
+        let (before, answers) = (c.count("/"), load.count());
+        assert_eventually("the load goes on", PATIENCE, || load.count() > answers + 40).await;
+        assert!(c.count("/") <= before + 8, "{} requests after it was removed", c.count("/") - before);
+        let settled = c.total();
+        assert_eventually("the load goes on", PATIENCE, || load.count() > answers + 80).await;
+        assert_eq!(c.total(), settled, "requests and checks long after it was removed");
+        c.forget();
+        let (status, reply) = program.reload(&with).await;
+        assert_eq!((status, reply.result), (200, ReloadResult::Applied), "{reply:?}");
+    }
+    let outcomes = load.stop().await;
+    assert_eq!(failures(&outcomes), Vec::<String>::new(), "of {}", outcomes.len());
+    program.assert_no_panic();
+}
