@@ -20,6 +20,7 @@ pub struct Desk {
     client: Mutex<Option<Box<Client>>>,
     work: Mutex<Option<Box<Work>>>,
     may_answer: AtomicBool,
+    answer_ended: AtomicBool,
     origin: Instant,
     /// Milliseconds after `origin` plus one; 0: nobody owes a head.
     asked_ms: AtomicU64,
@@ -62,6 +63,7 @@ impl Desk {
             client: Mutex::new(None),
             work: Mutex::new(None),
             may_answer: AtomicBool::new(false),
+            answer_ended: AtomicBool::new(false),
             origin: now,
             asked_ms: AtomicU64::new(0),
             stop,
@@ -71,6 +73,7 @@ impl Desk {
     /// Hands a request over.
     pub fn put_work(&self, work: Box<Work>) {
         self.may_answer.store(false, Ordering::Relaxed);
+        self.answer_ended.store(false, Ordering::Relaxed);
         self.asked_ms.store(0, Ordering::Relaxed);
         *self.work.lock() = Some(work);
     }
@@ -103,6 +106,16 @@ impl Desk {
     /// Whether pingora may write to the client.
     pub fn may_answer(&self) -> bool {
         self.may_answer.load(Ordering::Relaxed)
+    }
+
+    /// The last of the answer is on its way to the client.
+    pub fn end_answer(&self) {
+        self.answer_ended.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether the whole answer has gone to the client.
+    pub fn answer_ended(&self) -> bool {
+        self.answer_ended.load(Ordering::Relaxed)
     }
 
     /// A part of the request went upstream: from now on the upstream has `FIRST_BYTE` for its whole response head.

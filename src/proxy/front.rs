@@ -333,7 +333,8 @@ async fn end(back: Back) -> Option<Box<Client>> {
             if keep && client.is_whole() && !client.is_eof() {
                 return Some(client);
             }
-            if !client.is_whole() || !client.read.is_empty() {
+            let sent = client.send(&[]).await.is_ok();
+            if sent && (!client.is_whole() || !client.read.is_empty()) {
                 client.linger(LINGER).await;
             }
         }

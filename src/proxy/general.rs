@@ -5,6 +5,7 @@
 
 use std::os::fd::RawFd;
 use std::sync::Arc;
+use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -223,6 +224,9 @@ impl ProxyHttp for General {
         };
         if status >= 200 {
             desk.settled();
+            if matches!(framing, ResponseFraming::None | ResponseFraming::Length(0)) {
+                desk.end_answer();
+            }
         }
         desk.let_answer();
         // A client of HTTP/1.0 cannot read chunks.
@@ -245,6 +249,19 @@ impl ProxyHttp for General {
             session.set_keepalive(None);
         }
         Ok(())
+    }
+
+    fn response_body_filter(
+        &self,
+        _session: &mut Session,
+        _body: &mut Option<Bytes>,
+        end: bool,
+        ctx: &mut Ctx,
+    ) -> Result<Option<Duration>> {
+        if end {
+            ctx.parts()?.0.end_answer();
+        }
+        Ok(None)
     }
 
     fn error_while_proxy(
@@ -270,7 +287,8 @@ impl ProxyHttp for General {
             (ErrorSource::Downstream, Ok((_, work))) => match fault {
                 Some(refusal) => work.exchange.on_client_fault(refusal),
                 None => {
-                    ctx.note(Outcome::ClientLeft);
+                    let whole = ctx.desk.as_ref().is_some_and(|desk| desk.answer_ended());
+                    ctx.note(if whole { Outcome::Delivered } else { Outcome::ClientLeft });
                     error.set_retry(false);
                     return error;
                 }

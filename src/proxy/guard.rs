@@ -55,6 +55,11 @@ impl Drop for Guard {
 
 impl AsyncRead for Guard {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, out: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        // Pingora would go on with a request body that the upstream has answered without, for as long as the client
+        // takes. It asks for more only when the answer has been written.
+        if self.desk.answer_ended() && !self.client().is_whole() {
+            return Poll::Ready(Err(io::ErrorKind::ConnectionAborted.into()));
+        }
         self.client_mut().poll_request(cx, out)
     }
 }

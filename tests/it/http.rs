@@ -1,5 +1,7 @@
 //! The data plane on real sockets: what clients are answered, and what upstreams see. The health of the upstreams is given;
 //! whoever decides it is tested elsewhere.
 
+mod answers;
+mod bodies;
 mod framing;
 mod rig;

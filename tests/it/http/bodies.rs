@@ -1,0 +1,315 @@
+//! Bodies of every framing and size, both ways: whole or visibly broken, prompt, and never all in memory.
+
+use std::time::Duration;
+
+use roundsman::model::Address;
+use tokio::io::AsyncWriteExt;
+use tokio::time::Instant;
+
+use super::rig::{Rig, SOON, get, post, within};
+use crate::origin::{Act, Ending, Origin, Reply};
+use crate::support::assert_eventually;
+
+const MIB: usize = 1 << 20;
+/// What two pairs of sockets (the system gives each up to 36 MiB) and we may hold of a body together.
+const HELD_MAX: usize = 96 * MIB;
+
+#[tokio::test]
+async fn bodies_come_back_as_they_went_in_every_framing() {
+    let origin = Origin::new().on("/chunks").reply(Reply::ok("").chunked(["one", "two", "three"])).start().await;
+    let rig = Rig::over(&[&origin]);
+    let mut client = rig.connect().await;
+    for size in [0, 1, 5_000, 16 * 1024, 65_536, 65_537, 300_000] {
+        let body = "abcdefghij".repeat(size / 10 + 1)[..size].to_owned();
+        client.send(post("/echo", &body)).await;
+        let answer = client.answer().await;
+        assert!(answer.status == 200 && answer.whole && answer.text() == body, "{size} bytes with a length");
+        client.send("POST /echo HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n").await;
+        for piece in body.as_bytes().chunks(7_001) {
+            client.send(format!("{:x};ext=1\r\n", piece.len())).await;
+            client.send(piece).await;
+            client.send("\r\n").await;
+        }
+        client.send("0\r\nX-Trailer: 1\r\n\r\n").await;
+        let answer = client.answer().await;
+        assert!(answer.status == 200 && answer.whole && answer.text() == body, "{size} bytes in chunks");
+    }
+    client.send(get("/chunks")).await;
+    let answer = client.answer().await;
+    assert_eq!((answer.text().as_str(), answer.whole), ("onetwothree", true));
+    assert_eq!(origin.accepted(), 1, "one connection each side for all of them");
+}
+
+#[tokio::test]
+async fn a_large_answer_waits_for_its_client() {
+    let size = 128 * MIB;
+    let origin = Origin::new().on("/big").reply(Reply::status(200).big(size as u64)).start().await;
+    let rig = Rig::over(&[&origin]);
+    let mut client = rig.connect().await;
+    client.send(get("/big")).await;
+    let (mut last, mut quiet) = (0, Instant::now());
+    let stands_still = || {
+        let written = origin.bytes_written();
+        if written != last {
+            (last, quiet) = (written, Instant::now());
+        }
+        written > 0 && quiet.elapsed() > Duration::from_millis(300)
+    };
+    assert_eventually("the origin waits", SOON, stands_still).await;
+    assert!(origin.bytes_written() < HELD_MAX as u64, "{} bytes are under way", origin.bytes_written());
+    let answer = client.answer().await;
+    assert!(answer.whole && answer.body.len() == size && answer.body.iter().all(|b| *b == b'x'));
+}
+
+#[tokio::test]
+async fn a_large_request_waits_for_its_upstream_and_is_counted_whole() {
+    let deaf = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let piece = vec![b'x'; MIB];
+    let mut client = Rig::at(&[Address::Inet(deaf.local_addr().unwrap())]).connect().await;
+    client.send(format!("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: {}\r\n\r\n", 128 * MIB)).await;
+    let mut sent = 0;
+    while let Ok(written) = tokio::time::timeout(Duration::from_millis(500), client.stream.write(&piece)).await {
+        sent += written.expect("the connection lives");
+        assert!(sent < HELD_MAX, "{sent} bytes are under way");
+    }
+    let size = 64 * MIB;
+    let origin = Origin::plain("a").await;
+    let rig = Rig::over(&[&origin]);
+    let mut client = rig.connect().await;
+    client.send(format!("POST /sink HTTP/1.1\r\nHost: a\r\nContent-Length: {size}\r\n\r\n")).await;
+    for _ in 0..size / MIB {
+        client.send(&piece).await;
+    }
+    assert_eq!(client.answer().await.status, 200);
+    assert_eq!(origin.requests("/sink")[0].body_bytes, size as u64);
+}
+
+#[tokio::test]
+async fn a_slow_body_with_a_length_is_passed_on_as_it_comes() {
+    let reply = Reply::ok("0123456789").pace(1, Duration::from_millis(200));
+    let origin = Origin::new().on("/slow").reply(reply).start().await;
+    let rig = Rig::over(&[&origin]);
+    let mut client = rig.connect().await;
+    let asked = Instant::now();
+    client.send(get("/slow")).await;
+    let head = within(async {
+        let mut seen = Vec::new();
+        while !seen.ends_with(b"\r\n\r\n") {
+            seen.extend(client.take(1).await);
+        }
+        client.take(2).await
+    });
+    assert_eq!(head.await, b"01");
+    assert!(asked.elapsed() < Duration::from_millis(1_500), "{:?}", asked.elapsed());
+    assert_eq!(client.take(8).await, b"23456789");
+    assert!(asked.elapsed() > Duration::from_millis(1_500), "{:?}", asked.elapsed());
+}
+
+#[tokio::test]
+async fn what_breaks_off_is_visibly_broken_and_its_connection_is_not_used_again() {
+    let head = "HTTP/1.1 200 OK\r\n";
+    for (reply, got) in [
+        (Reply::raw(format!("{head}Content-Length: 10\r\n\r\nhello")), "hello"),
+        (Reply::raw(format!("{head}Content-Length: 10\r\n\r\nhello")).then(Act::Wait(SHORT)).then_reset(), "hello"),
+        (Reply::raw(format!("{head}Transfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n")), "hello"),
+        (Reply::raw(format!("{head}Transfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n5\r\nwo")), "hello"),
+        (Reply::raw(format!("{head}Transfer-Encoding: chunked\r\n\r\n5\r\nhello\r\nZZ\r\n")), "hello"),
+        (Reply::raw(format!("{head}Content-Length: 10\r\n\r\n")), ""),
+    ] {
+        let origin = Origin::new().on("/x").reply(reply.clone()).start().await;
+        let rig = Rig::over(&[&origin]);
+        let mut client = rig.connect().await;
+        client.send(get("/x")).await;
+        let answer = client.answer().await;
+        assert!(answer.status == 200 && !answer.whole, "{reply:?}: {answer:?}");
+        assert!(answer.text().starts_with(got), "{reply:?}: {answer:?}");
+        assert_eq!(rig.ask(get("/next")).await.status, 200);
+        assert_eq!((origin.count("/x"), origin.accepted()), (1, 2), "{reply:?}");
+    }
+}
+
+const SHORT: Duration = Duration::from_millis(100);
+
+#[tokio::test]
+async fn bytes_after_an_answer_reach_nobody() {
+    let answer = "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok";
+    let smuggled = "HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nevil";
+    for reply in [
+        Reply::raw(format!("{answer}{smuggled}")).then_hang(),
+        Reply::raw(answer).then(Act::Wait(SHORT)).then_write(smuggled).then_hang(),
+        Reply::raw(format!("HTTP/1.1 204 No Content\r\nContent-Length: 4\r\n\r\nevil{smuggled}")).then_hang(),
+        Reply::raw(format!("HTTP/1.1 304 Not Modified\r\n\r\nevil{smuggled}")).then_hang(),
+    ] {
+        let origin = Origin::new().on("/x").reply(reply.clone()).start().await;
+        let rig = Rig::over(&[&origin]);
+        let mut client = rig.connect().await;
+        client.send(get("/x")).await;
+        assert!(client.answer().await.whole, "{reply:?}");
+        if format!("{reply:?}").contains("Wait") {
+            assert_eventually("the connection is given up", SOON, || origin.open_connections() == 0).await;
+        }
+        for _ in 0..3 {
+            client.send(get("/good")).await;
+            assert_eq!(client.answer().await.text(), format!("hello from {}\n", origin.name()), "{reply:?}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn answers_without_a_body_end_with_their_head() {
+    let lying = "HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\n";
+    let origin = Origin::new()
+        .on("/204")
+        .reply(Reply::raw("HTTP/1.1 204 No Content\r\nX: y\r\n\r\n"))
+        .on("/304")
+        .reply(Reply::raw("HTTP/1.1 304 Not Modified\r\nContent-Length: 5\r\nETag: x\r\n\r\n"))
+        .on("/head")
+        .reply(Reply::raw(lying))
+        .start()
+        .await;
+    let rig = Rig::over(&[&origin]);
+    let mut client = rig.connect().await;
+    client.send(get("/204")).await;
+    let answer = client.answer().await;
+    assert!(answer.status == 204 && answer.field("content-length").is_none(), "{answer:?}");
+    client.send(get("/304")).await;
+    assert_eq!(client.answer().await.field("etag"), Some("x"));
+    client.head_only = true;
+    client.send("HEAD /head HTTP/1.1\r\nHost: a\r\n\r\n").await;
+    assert_eq!(client.answer().await.field("content-length"), Some("5"));
+    client.head_only = false;
+    client.send(get("/after")).await;
+    assert_eq!(client.answer().await.status, 200);
+}
+
+#[tokio::test]
+async fn a_body_that_ends_with_the_connection_reaches_old_clients_so_and_new_ones_in_chunks() {
+    let origin = Origin::new()
+        .on("/close")
+        .reply(Reply::ok("").until_close("until the end"))
+        .on("/chunks")
+        .reply(Reply::ok("").chunked(["in ", "chunks"]))
+        .on("/cut")
+        .reply(Reply::raw("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n").then(Act::Wait(SHORT)))
+        .start()
+        .await;
+    let rig = Rig::over(&[&origin]);
+    let mut client = rig.connect().await;
+    client.send(get("/close")).await;
+    let answer = client.answer().await;
+    assert_eq!((answer.text().as_str(), answer.whole), ("until the end", true));
+    assert_eq!(answer.field("transfer-encoding"), Some("chunked"));
+    client.send(get("/after")).await;
+    assert_eq!(client.answer().await.status, 200);
+    for (path, body) in [("/close", "until the end"), ("/chunks", "in chunks")] {
+        let answer = rig.ask(format!("GET {path} HTTP/1.0\r\nHost: a\r\nConnection: keep-alive\r\n\r\n")).await;
+        assert_eq!((answer.text().as_str(), answer.whole), (body, true));
+        assert_eq!((answer.field("transfer-encoding"), answer.field("connection")), (None, Some("close")));
+    }
+    let answer = rig.ask("GET /cut HTTP/1.0\r\nHost: a\r\n\r\n").await;
+    assert!(!answer.whole, "only a reset tells an old client that this was not all: {answer:?}");
+}
+
+#[tokio::test]
+async fn a_client_of_http_1_0_may_keep_its_connection() {
+    let origin = Origin::plain("a").await;
+    let rig = Rig::over(&[&origin]);
+    let mut client = rig.connect().await;
+    for _ in 0..3 {
+        client.send("GET / HTTP/1.0\r\nHost: a\r\nConnection: keep-alive\r\n\r\n").await;
+        let answer = client.answer().await;
+        assert_eq!((answer.status, answer.field("connection")), (200, Some("keep-alive")));
+    }
+    client.send("GET / HTTP/1.0\r\nHost: a\r\n\r\n").await;
+    assert_eq!(client.answer().await.field("connection"), Some("close"));
+    client.ends().await;
+}
+
+#[tokio::test]
+async fn interim_answers_go_to_those_who_can_read_them() {
+    let origin = Origin::new().on("/x").reply(Reply::ok("x").interim(103).interim(102)).start().await;
+    let rig = Rig::over(&[&origin]);
+    let mut client = rig.connect().await;
+    client.send(get("/x")).await;
+    let seen = [client.answer().await.status, client.answer().await.status, client.answer().await.status];
+    assert_eq!(seen, [103, 102, 200]);
+    assert_eq!(rig.ask("GET /x HTTP/1.0\r\nHost: a\r\n\r\n").await.status, 200);
+}
+
+#[tokio::test]
+async fn a_client_that_asks_first_is_told_by_the_upstream() {
+    let origin = Origin::new()
+        .on("/yes")
+        .reply(Reply::raw("HTTP/1.1 100 Continue\r\n\r\n").before_body().then(Act::Wait(SHORT)).then_write(OK))
+        .on("/no")
+        .reply(Reply::raw("HTTP/1.1 417 Expectation Failed\r\nContent-Length: 0\r\n\r\n").before_body())
+        .start()
+        .await;
+    let rig = Rig::over(&[&origin]);
+    let ask =
+        |path: &str| format!("POST {path} HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\nExpect: 100-continue\r\n\r\n");
+    let mut client = rig.connect().await;
+    client.send(ask("/yes")).await;
+    assert_eq!(client.answer().await.status, 100);
+    client.send("hello").await;
+    assert_eq!(client.answer().await.status, 200);
+    // Each script ends its connection, so each gets a pool of its own.
+    let rig = Rig::over(&[&origin]);
+    let mut client = rig.connect().await;
+    client.send(ask("/no")).await;
+    assert_eq!(client.answer().await.status, 417);
+    client.ends().await;
+    let rig = Rig::over(&[&origin]);
+    // An upstream that ignores it: the client sends all the same after a while.
+    let mut client = rig.connect().await;
+    client.send(ask("/echo")).await;
+    client.send("hello").await;
+    let mut answer = client.answer().await;
+    while answer.status == 100 {
+        answer = client.answer().await;
+    }
+    assert_eq!(answer.text(), "hello");
+    let answer = rig.ask("POST /echo HTTP/1.0\r\nHost: a\r\nContent-Length: 2\r\nExpect: 100-continue\r\n\r\nhi").await;
+    assert_eq!((answer.status, answer.text().as_str()), (200, "hi"), "nobody sends a 100 to HTTP/1.0");
+}
+
+const OK: &str = "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok";
+
+#[tokio::test]
+async fn an_answer_that_comes_before_the_whole_request_reaches_its_client() {
+    let reply =
+        Reply::raw("HTTP/1.1 413 Payload Too Large\r\nContent-Length: 3\r\nConnection: close\r\n\r\nbig").before_body();
+    let origin = Origin::new().on("/up").reply(reply).start().await;
+    let rig = Rig::over(&[&origin]);
+    let mut client = rig.connect().await;
+    client.send(format!("POST /up HTTP/1.1\r\nHost: a\r\nContent-Length: {}\r\n\r\n", 64 * MIB)).await;
+    client.send(vec![b'x'; 4 * MIB]).await;
+    let answer = client.answer().await;
+    assert_eq!((answer.status, answer.text().as_str()), (413, "big"));
+    assert_eq!(answer.field("connection"), Some("close"));
+}
+
+#[tokio::test]
+async fn a_client_that_leaves_cancels_the_upstream_work() {
+    let big = Reply::status(200).big(64 << 20);
+    let origin = Origin::new().on("/hang").reply(Reply::hang()).on("/big").reply(big).start().await;
+    let rig = Rig::over(&[&origin]);
+    for start in [
+        get("/hang"),
+        post("/hang", "hello"),
+        "POST /hang HTTP/1.1\r\nHost: a\r\nContent-Length: 10\r\n\r\nhel".to_owned(),
+        get("/big"),
+    ] {
+        origin.forget();
+        let mut client = rig.connect().await;
+        client.send(&start).await;
+        assert_eventually("the request is there", SOON, || origin.total() == 1).await;
+        let left = Instant::now();
+        drop(client);
+        assert_eventually("the upstream is told", SOON, || origin.open_connections() == 0).await;
+        assert!(left.elapsed() < Duration::from_secs(2), "{start:?}: {:?}", left.elapsed());
+        assert_ne!(origin.endings(), [Ending::Ours], "{start:?}");
+        assert_eventually("nothing is left", SOON, || rig.plane.in_flight() == 0).await;
+        assert_eq!(rig.upstreams[0].in_flight.load(std::sync::atomic::Ordering::Relaxed), 0);
+    }
+}
