@@ -2,13 +2,14 @@
 
 use std::time::Duration;
 
+use roundsman::admin::json::ReloadResult;
 use roundsman::model::HealthState;
 use tokio::net::TcpStream;
 use tokio::time::Instant;
 
 use super::{NONE, PATIENCE, STEADY, answered};
 use crate::load::{Load, Plan, failures};
-use crate::origin::{Origin, Reply};
+use crate::origin::{Origin, Reply, refusing_address};
 use crate::program::{Program, fetch, pool, try_fetch};
 
 #[tokio::test(flavor = "multi_thread")]
@@ -116,5 +117,36 @@ async fn after_load_and_faults_nothing_is_left_behind() {
         assert!(Instant::now() < end, "(descriptors, threads, memory) {baseline:?} before, {now:?} after");
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
+    program.assert_no_panic();
+}
+
+/// Every reload removes upstreams and adds others, under load, and leaves nothing of the old ones.
+#[tokio::test(flavor = "multi_thread")]
+async fn hundreds_of_reloads_leave_memory_and_descriptors_flat() {
+    let (a, b, c) = (Origin::plain("a").await, Origin::plain("b").await, Origin::plain("c").await);
+    let dead: Vec<String> = (0..20).map(|_| refusing_address().to_string()).collect();
+    let sets = [[&a, &b], [&a, &c]].map(|[one, other]| {
+        let (one, other) = (one.text(), other.text());
+        let mut addresses = vec![one.as_str(), other.as_str()];
+        let half = if addresses[1] == b.text() { &dead[..10] } else { &dead[10..] };
+        addresses.extend(half.iter().map(String::as_str));
+        pool("api", &addresses, STEADY)
+    });
+    let program = Program::start_ready(&sets[0]).await;
+    let load = Load::start(program.web, &Plan::get(8, 200));
+    let mut figures = Vec::new();
+    for number in 1..=300 {
+        let (status, reply) = program.reload(&sets[number % 2]).await;
+        assert_eq!((status, reply.result), (200, ReloadResult::Applied), "{reply:?}");
+        if number % 100 == 0 {
+            figures.push((program.resident(), program.descriptors(), program.threads()));
+        }
+    }
+    let outcomes = load.stop().await;
+    assert_eq!(failures(&outcomes), NONE, "of {}", outcomes.len());
+    let (first, last) = (figures[0], figures[2]);
+    assert!(last.0 <= first.0 + (10 << 20), "memory after 100, 200 and 300 reloads: {figures:?}");
+    assert!(last.1 <= first.1 + 40, "descriptors after 100, 200 and 300 reloads: {figures:?}");
+    assert!(last.2 <= first.2 + 2, "threads after 100, 200 and 300 reloads: {figures:?}");
     program.assert_no_panic();
 }
