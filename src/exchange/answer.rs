@@ -130,6 +130,7 @@ fn closes(reason: AnswerReason) -> bool {
     match reason {
         AnswerReason::Malformed
         | AnswerReason::HeaderTimeout
+        | AnswerReason::BodyTimeout
         | AnswerReason::BodyTooLarge
         | AnswerReason::TargetTooLong
         | AnswerReason::Expectation
@@ -155,6 +156,7 @@ fn body(reason: AnswerReason) -> &'static str {
         AnswerReason::NoRoute => "no route for this request (no_route)\n",
         AnswerReason::Method => "method not allowed (method)\n",
         AnswerReason::HeaderTimeout => "the request head took too long (header_timeout)\n",
+        AnswerReason::BodyTimeout => "the request body took too long (body_timeout)\n",
         AnswerReason::BodyTooLarge => "the request body is too large (body_too_large)\n",
         AnswerReason::TargetTooLong => "the request target is too long (target_too_long)\n",
         AnswerReason::Expectation => "only 100-continue can be expected (expectation)\n",

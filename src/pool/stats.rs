@@ -136,6 +136,8 @@ answer_reasons! {
     Method = (405, "method"),
     /// The head did not arrive in time.
     HeaderTimeout = (408, "header_timeout"),
+    /// Nothing more of the body came in time.
+    BodyTimeout = (408, "body_timeout"),
     /// The body is too large.
     BodyTooLarge = (413, "body_too_large"),
     /// The target is too long.

@@ -19,6 +19,7 @@ use tokio::time::Sleep;
 
 use super::listen::ClientStream;
 use crate::exchange::{Chunked, Framing, Refusal, limits};
+use crate::pool::AnswerReason;
 
 /// Writes gathered before they are sent.
 const WRITE_BUFFER: usize = 16 * 1024;
@@ -34,6 +35,8 @@ pub struct Client {
     write: BytesMut,
     /// Runs while a write waits for a client that does not read.
     stalled: Option<Pin<Box<Sleep>>>,
+    /// Runs while the request waits for more of its body.
+    idle: Option<Pin<Box<Sleep>>>,
     pass: Pass,
     eof: bool,
     fault: Option<Refusal>,
@@ -44,6 +47,8 @@ struct Pass {
     head: usize,
     body: Body,
     body_read: u64,
+    /// The client waits for 100 before it sends its body, and may wait for long.
+    expects: bool,
 }
 
 enum Body {
@@ -72,21 +77,24 @@ impl Client {
             read: BytesMut::with_capacity(READ_ROOM),
             write: BytesMut::new(),
             stalled: None,
-            pass: Pass { head: 0, body: Body::Length(0), body_read: 0 },
+            idle: None,
+            pass: Pass { head: 0, body: Body::Length(0), body_read: 0, expects: false },
             eof: false,
             fault: None,
         }
     }
 
-    /// A request begins: its head of `head` bytes is at the front of what was read.
-    pub fn begin(&mut self, head: usize, framing: Framing) {
+    /// A request begins: its head of `head` bytes is at the front of what was read. `expects`: its client waits for 100
+    /// before it sends the body.
+    pub fn begin(&mut self, head: usize, framing: Framing, expects: bool) {
         let body = match framing {
             Framing::None => Body::Length(0),
             Framing::Length(length) => Body::Length(length),
             Framing::Chunked => Body::Chunked(Chunked::new()),
         };
-        self.pass = Pass { head, body, body_read: 0 };
+        self.pass = Pass { head, body, body_read: 0, expects };
         self.fault = None;
+        self.idle = None;
     }
 
     /// The bytes of the head that begin a request, until it is passed over or handed out.
@@ -256,7 +264,10 @@ impl Client {
             Body::Chunked(_) => out.remaining(),
         };
         let mut piece = ReadBuf::new(out.initialize_unfilled_to(room));
-        ready!(Pin::new(&mut self.io).poll_read(cx, &mut piece))?;
+        match Pin::new(&mut self.io).poll_read(cx, &mut piece)? {
+            Poll::Ready(()) => self.idle = None,
+            Poll::Pending => return self.poll_idle(cx),
+        }
         let n = piece.filled().len();
         if n == 0 {
             self.eof = true;
@@ -276,6 +287,16 @@ impl Client {
         self.read.extend_from_slice(&piece.filled()[taken..]);
         out.advance(taken);
         Poll::Ready(Ok(()))
+    }
+
+    /// Gives a client that has begun to send its body no more than `BODY_IDLE` for the next bytes of it.
+    fn poll_idle(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        if self.pass.expects && self.pass.body_read == 0 {
+            return Poll::Pending;
+        }
+        let idle = self.idle.get_or_insert_with(|| Box::pin(tokio::time::sleep(limits::BODY_IDLE)));
+        ready!(idle.as_mut().poll(cx));
+        Poll::Ready(Err(self.break_rule(Refusal::new(AnswerReason::BodyTimeout, "the body took too long"))))
     }
 
     fn poll_ahead(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {

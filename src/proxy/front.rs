@@ -191,7 +191,7 @@ impl Connection {
             client.read.advance(2);
             len -= 2;
         }
-        client.begin(len, request.framing);
+        client.begin(len, request.framing, request.expects);
         Ok(Some((request, exchange, next)))
     }
 

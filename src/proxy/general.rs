@@ -25,7 +25,6 @@ use super::guard::Guard;
 use crate::exchange::{
     Broken, ConnectError, Exchange, Next, Refusal, Replay, ResponseEdits, ResponseFraming, Version, limits,
 };
-use crate::pool::AnswerReason;
 
 /// We shut the connection down between pingora's pool and us; nothing has been sent on it.
 const SHUT: ErrorType = ErrorType::Custom("connection shut down");
@@ -107,7 +106,8 @@ impl ProxyHttp for General {
     async fn early_request_filter(&self, session: &mut Session, ctx: &mut Ctx) -> Result<()> {
         let (desk, work) = ctx.parts()?;
         let client = session.as_downstream_mut();
-        client.set_read_timeout(Some(limits::BODY_IDLE));
+        // The client's connection keeps its own time.
+        client.set_read_timeout(None);
         client.set_total_drain_timeout(Some(limits::HEADER_TIMEOUT));
         if work.version == Version::Http10 {
             client.set_ignore_info_resp(true);
@@ -371,9 +371,6 @@ fn client_fault(session: &Session, error: &Error) -> Option<Refusal> {
     let guard = stream.and_then(|stream| stream.as_any().downcast_ref::<Guard>());
     match guard.and_then(|guard| guard.client().fault()) {
         Some(refusal) => Some(refusal),
-        None if *error.etype() == ErrorType::ReadTimedout => {
-            Some(Refusal::new(AnswerReason::HeaderTimeout, "the body took too long"))
-        }
         None if *error.etype() == ErrorType::InvalidHTTPHeader => Some(Refusal::malformed("refused by the lane")),
         None => None,
     }

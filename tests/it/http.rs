@@ -3,5 +3,8 @@
 
 mod answers;
 mod bodies;
+mod connections;
 mod framing;
+mod retries;
 mod rig;
+mod upgrades;

@@ -82,9 +82,7 @@ async fn a_body_that_is_longer_than_it_says_begins_the_next_request() {
 #[tokio::test]
 async fn without_route_and_pool_the_answer_is_404() {
     let rig = Rig::with_nothing();
-    let mut snapshot = roundsman::pool::Snapshot::empty();
-    std::mem::swap(&mut snapshot, &mut roundsman::pool::Snapshot::empty());
-    rig.published.store(std::sync::Arc::new(snapshot));
+    rig.published.store(std::sync::Arc::new(roundsman::pool::Snapshot::empty()));
     let answer = rig.ask(get("/")).await;
     // The listener is gone from the configuration too, so the connection ends.
     assert_eq!((answer.status, answer.field("connection")), (404, Some("close")));

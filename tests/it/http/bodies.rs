@@ -65,7 +65,8 @@ async fn a_large_answer_waits_for_its_client() {
 async fn a_large_request_waits_for_its_upstream_and_is_counted_whole() {
     let deaf = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let piece = vec![b'x'; MIB];
-    let mut client = Rig::at(&[Address::Inet(deaf.local_addr().unwrap())]).connect().await;
+    let rig = Rig::at(&[Address::Inet(deaf.local_addr().unwrap())]);
+    let mut client = rig.connect().await;
     client.send(format!("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: {}\r\n\r\n", 128 * MIB)).await;
     let mut sent = 0;
     while let Ok(written) = tokio::time::timeout(Duration::from_millis(500), client.stream.write(&piece)).await {

@@ -1,0 +1,318 @@
+//! Connections on both sides: kept, shared in order, bounded in time and number, closed when they should be and not before.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use roundsman::model::Address;
+use roundsman::pool::{AnswerReason, ListenerId};
+use roundsman::proxy::Plane;
+use tokio::io::AsyncWriteExt;
+use tokio::net::{TcpStream, UnixStream};
+use tokio::runtime::Handle;
+use tokio::time::Instant;
+
+use super::rig::{Client, Rig, SOON, get, post, within};
+use crate::origin::{Origin, Reply};
+use crate::support::assert_eventually;
+
+#[tokio::test]
+async fn one_connection_each_side_carries_many_requests() {
+    let origin = Origin::plain("a").await;
+    let rig = Rig::over(&[&origin]);
+    let mut client = rig.connect().await;
+    for i in 0..200 {
+        client.send(if i % 2 == 0 { get("/x") } else { post("/x", "hello") }).await;
+        let answer = client.answer().await;
+        assert_eq!((answer.status, answer.field("connection")), (200, Some("keep-alive")));
+    }
+    assert_eq!((origin.count("/x"), origin.accepted()), (200, 1));
+    assert_eq!(rig.upstreams[0].requests_total.load(Ordering::Relaxed), 200);
+    assert_eventually("it is counted", SOON, || rig.upstreams[0].in_flight.load(Ordering::Relaxed) == 0).await;
+}
+
+#[tokio::test]
+async fn pipelined_requests_are_answered_in_order_whatever_is_between_them() {
+    let origin = Origin::new().on("/slow").reply(Reply::ok("slow").delay(Duration::from_millis(100))).start().await;
+    let rig = Rig::over(&[&origin]);
+    let mut client = rig.connect().await;
+    let chunked = "POST /echo HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\n\r\n";
+    let big = "x".repeat(200_000);
+    client.send([get("/slow"), chunked.to_owned(), post("/echo", &big), get("/slow"), get("/last")].concat()).await;
+    for body in ["slow", "hello", &big, "slow", &format!("hello from {}\n", origin.name())] {
+        let answer = client.answer().await;
+        assert!(answer.status == 200 && answer.text() == body, "{answer:?}");
+    }
+}
+
+#[tokio::test]
+async fn many_clients_at_once_get_what_is_theirs() {
+    let origins = [Origin::plain("a").await, Origin::plain("b").await];
+    let rig = Arc::new(Rig::over(&[&origins[0], &origins[1]]));
+    let clients = (0..64).map(|n| {
+        let rig = rig.clone();
+        tokio::spawn(async move {
+            let mut client = rig.connect().await;
+            for i in 0..50 {
+                let body = format!("{n}-{i}").repeat(n % 7 * 300 + 1);
+                client.send(post("/echo", &body)).await;
+                assert_eq!(client.answer().await.text(), body);
+            }
+        })
+    });
+    for client in clients.collect::<Vec<_>>() {
+        client.await.expect("no client fails");
+    }
+    assert_eq!(origins[0].count("/echo") + origins[1].count("/echo"), 3_200);
+    assert_eq!(origins[0].count("/echo"), 1_600, "round robin is exact");
+    assert_eventually("all are gone", SOON, || rig.plane.connections() == 0 && rig.plane.in_flight() == 0).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_head_has_ten_seconds_from_its_first_byte() {
+    let rig = Rig::build(&[], Handle::current(), 100);
+    let mut client = rig.connect().await;
+    let began = Instant::now();
+    for byte in b"GET / HTTP/1.1\r\nHost".chunks(1) {
+        client.send(byte).await;
+        tokio::time::sleep(Duration::from_millis(600)).await;
+    }
+    let answer = client.answer().await;
+    assert_eq!((answer.status, answer.field("connection")), (408, Some("close")));
+    client.ends().await;
+    assert!(began.elapsed() < Duration::from_secs(15), "{:?}", began.elapsed());
+    assert_eq!(rig.answered(AnswerReason::HeaderTimeout), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_body_that_stands_still_for_a_minute_is_told_and_cancels_the_upstream_work() {
+    let origin = Origin::plain("a").await;
+    let rig = Rig::build(&[origin.address()], Handle::current(), 100);
+    for (fields, start) in [("Content-Length: 10", "hel"), ("Transfer-Encoding: chunked", "5\r\nhel")] {
+        let mut client = rig.connect().await;
+        client.send(format!("POST /echo HTTP/1.1\r\nHost: a\r\n{fields}\r\n\r\n{start}")).await;
+        let began = Instant::now();
+        let answer = client.answer().await;
+        assert_eq!((answer.status, answer.text().as_str()), (408, "the request body took too long (body_timeout)\n"));
+        assert_eq!(began.elapsed().as_secs(), 60);
+        client.ends().await;
+    }
+    tokio::time::resume();
+    assert_eventually("the upstream is told", SOON, || origin.open_connections() == 0).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_client_that_does_not_read_is_given_up_after_a_minute() {
+    let rig = Rig::build(&[], Handle::current(), 100);
+    let mut client = rig.connect().await;
+    // Answers enough to fill every buffer on their way, for a client that takes none of them.
+    let many = get("/").repeat(1_000);
+    let began = Instant::now();
+    while tokio::time::timeout(Duration::from_secs(600), client.stream.write_all(many.as_bytes()))
+        .await
+        .is_ok_and(|r| r.is_ok())
+    {}
+    assert_eventually("it is gone", Duration::from_secs(600), || rig.plane.connections() == 0).await;
+    assert!((60..130).contains(&began.elapsed().as_secs()), "{:?}", began.elapsed());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_silent_connection_is_closed_after_ten_seconds_without_a_word() {
+    let rig = Rig::build(&[], Handle::current(), 100);
+    for bytes in ["", "\r\n"] {
+        let mut client = rig.connect().await;
+        client.send(bytes).await;
+        let began = Instant::now();
+        client.ends().await;
+        assert_eq!(began.elapsed().as_secs(), 10);
+    }
+    assert_eq!(rig.plane.stats().silent.load(Ordering::Relaxed), 2);
+    assert_eq!(rig.answered(AnswerReason::HeaderTimeout), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_idle_connection_is_closed_after_75_seconds_and_a_slow_second_head_after_ten() {
+    let rig = Rig::build(&[], Handle::current(), 100);
+    let mut client = rig.connect().await;
+    client.send(get("/")).await;
+    assert_eq!(client.answer().await.status, 503);
+    let began = Instant::now();
+    client.ends().await;
+    assert_eq!(began.elapsed().as_secs(), 75);
+
+    let mut client = rig.connect().await;
+    client.send(get("/")).await;
+    assert_eq!(client.answer().await.status, 503);
+    tokio::time::sleep(Duration::from_secs(70)).await;
+    client.send("GET /").await;
+    let began = Instant::now();
+    assert_eq!(client.answer().await.status, 408);
+    assert_eq!(began.elapsed().as_secs(), 10);
+}
+
+#[tokio::test]
+async fn a_stop_closes_what_is_idle_and_finishes_what_is_not() {
+    let origin = Origin::new().on("/slow").reply(Reply::ok("slow").delay(Duration::from_millis(500))).start().await;
+    let rig = Rig::over(&[&origin]);
+    let (mut silent, mut idle) = (rig.connect().await, rig.connect().await);
+    let (mut half, mut busy, mut late) = (rig.connect().await, rig.connect().await, rig.connect().await);
+    for client in [&mut idle, &mut late] {
+        client.send(get("/")).await;
+        assert_eq!(client.answer().await.status, 200);
+    }
+    half.send("GET /half HT").await;
+    busy.send(get("/slow") + &get("/dropped")).await;
+    late.send("GET /late HTTP/1.1\r\n").await;
+    assert_eventually("it is in flight", SOON, || origin.count("/slow") == 1).await;
+    // All of their bytes have arrived when the stop comes.
+    assert_eventually("all are connected", SOON, || rig.plane.connections() == 5).await;
+    tokio::time::sleep(Duration::from_millis(50)).await;
+    rig.listener.stop();
+    within(silent.ends()).await;
+    within(idle.ends()).await;
+    half.send("TP/1.1\r\nHost: a\r\n\r\n").await;
+    late.send("Host: a\r\n\r\n").await;
+    for client in [&mut half, &mut late, &mut busy] {
+        let answer = client.answer().await;
+        assert_eq!((answer.status, answer.field("connection")), (200, Some("close")));
+        client.ends().await;
+    }
+    assert_eq!(origin.count("/dropped"), 0);
+    within(rig.plane.drained()).await;
+    assert_eq!((rig.plane.connections(), rig.plane.in_flight()), (0, 0));
+    assert!(TcpStream::connect(rig.address).await.is_err(), "nobody listens any more");
+}
+
+#[tokio::test]
+async fn a_listener_that_has_left_the_configuration_finishes_its_requests() {
+    let origin = Origin::plain("a").await;
+    let rig = Rig::over(&[&origin]);
+    let mut client = rig.connect().await;
+    client.send(get("/")).await;
+    assert_eq!(client.answer().await.status, 200);
+    let kept =
+        roundsman::pool::Snapshot::new(2, roundsman::route::Table::empty(), vec![], vec![Some(rig.pool.clone())]);
+    rig.published.store(Arc::new(kept));
+    client.send(get("/")).await;
+    let answer = client.answer().await;
+    assert_eq!((answer.status, answer.field("connection")), (404, Some("close")));
+    client.ends().await;
+}
+
+#[tokio::test]
+async fn at_the_limit_we_stop_accepting_and_go_on_when_one_leaves() {
+    let origin = Origin::plain("a").await;
+    let rig = Rig::build(&[origin.address()], Handle::current(), 3);
+    let mut clients = vec![];
+    for _ in 0..3 {
+        let mut client = rig.connect().await;
+        client.send(get("/")).await;
+        assert_eq!(client.answer().await.status, 200);
+        clients.push(client);
+    }
+    let mut fourth = rig.connect().await;
+    fourth.send(get("/fourth")).await;
+    let early = tokio::time::timeout(Duration::from_millis(200), fourth.answer()).await;
+    assert!(early.is_err() && origin.count("/fourth") == 0, "it waits in the backlog");
+    assert_eq!(rig.plane.connections(), 3);
+    clients.pop();
+    assert_eq!(fourth.answer().await.status, 200);
+}
+
+#[tokio::test]
+async fn idle_connections_close_at_once_when_their_upstream_becomes_unhealthy() {
+    let origin = Origin::new().on("/slow").reply(Reply::ok("slow").delay(Duration::from_millis(400))).start().await;
+    let rig = Rig::over(&[&origin]);
+    let (mut one, mut two) = (rig.connect().await, rig.connect().await);
+    // Two at once, so that there are two connections.
+    for client in [&mut one, &mut two] {
+        client.send(get("/slow")).await;
+    }
+    for client in [&mut one, &mut two] {
+        assert_eq!(client.answer().await.status, 200);
+    }
+    assert_eq!((origin.accepted(), origin.open_connections()), (2, 2));
+    assert_eq!(rig.upstreams[0].connections.len(), 2);
+    one.send(get("/slow")).await;
+    assert_eventually("one is in use", SOON, || origin.count("/slow") == 3).await;
+    let asked = Instant::now();
+    rig.upstreams[0].connections.close_idle();
+    assert_eventually("the idle one is closed", SOON, || origin.open_connections() == 1).await;
+    assert!(asked.elapsed() < Duration::from_millis(300), "not only by its idle timeout: {:?}", asked.elapsed());
+    assert_eq!(one.answer().await.text(), "slow", "what is in flight goes on");
+    assert_eventually("it is closed after its request", SOON, || origin.open_connections() == 0).await;
+    assert!(asked.elapsed() < Duration::from_secs(2), "{:?}", asked.elapsed());
+    assert_eventually("and forgotten", SOON, || rig.upstreams[0].connections.is_empty()).await;
+    one.send(get("/after")).await;
+    assert_eq!(one.answer().await.status, 200);
+    assert_eq!(origin.accepted(), 3, "on a new connection");
+    assert_eq!(rig.upstreams[0].connections.len(), 1);
+}
+
+#[tokio::test]
+async fn connections_that_are_closed_under_load_cost_no_request() {
+    let origin = Origin::plain("a").await;
+    let rig = Arc::new(Rig::over(&[&origin]));
+    let clients = (0..8).map(|_| {
+        let rig = rig.clone();
+        tokio::spawn(async move {
+            let mut client = rig.connect().await;
+            for _ in 0..200 {
+                client.send(post("/x", "hello")).await;
+                assert_eq!(client.answer().await.status, 200);
+            }
+        })
+    });
+    let clients: Vec<_> = clients.collect();
+    let closing = tokio::spawn({
+        let rig = rig.clone();
+        async move {
+            loop {
+                rig.upstreams[0].connections.close_idle();
+                tokio::time::sleep(Duration::from_millis(1)).await;
+            }
+        }
+    });
+    for client in clients {
+        client.await.expect("a POST cannot be repeated, so none may meet a closed connection");
+    }
+    closing.abort();
+    assert_eq!(origin.count("/x"), 1_600);
+    assert!(origin.accepted() > 8, "some were closed");
+    rig.upstreams[0].connections.close_idle();
+    assert_eventually("none is left", SOON, || rig.upstreams[0].connections.is_empty()).await;
+}
+
+#[tokio::test]
+async fn an_idle_upstream_connection_does_not_outlive_four_seconds() {
+    let origin = Origin::plain("a").await;
+    let rig = Rig::over(&[&origin]);
+    assert_eq!(rig.ask(get("/")).await.status, 200);
+    assert_eq!(origin.open_connections(), 1);
+    let idle = Instant::now();
+    assert_eventually("it is closed", SOON, || origin.open_connections() == 0).await;
+    assert!(idle.elapsed() > Duration::from_secs(3), "{:?}", idle.elapsed());
+    assert_eventually("and forgotten", SOON, || rig.upstreams[0].connections.is_empty()).await;
+}
+
+#[tokio::test]
+async fn unix_sockets_work_on_both_sides() {
+    let dir = tempfile::tempdir().unwrap();
+    let origin = Origin::new().named("u").at_unix(&dir.path().join("origin.sock")).start().await;
+    let rig = Rig::over(&[&origin]);
+    let path = dir.path().join("front.sock");
+    let bound = Plane::bind(&Address::Unix(Arc::from(path.as_path()))).unwrap();
+    let listener = rig.plane.serve(rig.plane.ready(bound).unwrap(), ListenerId(0));
+    let mut client = Client::new(UnixStream::connect(&path).await.unwrap());
+    for _ in 0..3 {
+        client.send(get("/x")).await;
+        assert_eq!(client.answer().await.text(), "hello from u\n");
+    }
+    assert_eq!((origin.count("/x"), origin.accepted()), (3, 1));
+    let seen = &origin.requests("/x")[0];
+    assert_eq!(seen.field("x-forwarded-for"), None, "a unix socket has no address");
+    assert_eq!(rig.upstreams[0].connections.len(), 1);
+    listener.stop();
+    assert_eventually("the file is gone", SOON, || !path.exists()).await;
+    client.ends().await;
+}

@@ -1,0 +1,151 @@
+//! What is tried again, where, and what never is.
+
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use super::rig::{Rig, SOON, get, post};
+use crate::origin::{Act, Origin, Reply, refusing_address};
+use crate::support::assert_eventually;
+
+fn put(path: &str, body: &str) -> String {
+    post(path, body).replacen("POST", "PUT", 1)
+}
+
+#[tokio::test]
+async fn a_connection_that_cannot_be_made_is_made_elsewhere_for_every_method_and_body() {
+    let origin = Origin::plain("a").await;
+    let rig = Rig::at(&[refusing_address(), origin.address()]);
+    let mut client = rig.connect().await;
+    let big = "x".repeat(200_000);
+    let chunked = format!(
+        "POST /echo HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n{:x}\r\n{big}\r\n0\r\n\r\n",
+        big.len()
+    );
+    for (request, body) in
+        [(post("/echo", "hello"), "hello"), (post("/echo", &big), &big), (chunked, &big), (post("/echo", ""), "")]
+    {
+        for _ in 0..2 {
+            client.send(&request).await;
+            let answer = client.answer().await;
+            assert!(answer.status == 200 && answer.text() == body, "{}", answer.status);
+        }
+    }
+    assert_eq!(origin.count("/echo"), 8);
+    assert_eq!(rig.pool.shared.stats.retries.load(Ordering::Relaxed), 4, "every other one");
+    assert_eq!(rig.upstreams[0].connect_failures_total.load(Ordering::Relaxed), 4);
+}
+
+#[tokio::test]
+async fn a_reset_before_the_answer_is_tried_elsewhere_if_doing_it_twice_is_as_good_as_once() {
+    let big = "x".repeat(70_000);
+    for (request, again) in [
+        (get("/x"), true),
+        (put("/x", "hello"), true),
+        (put("/x", &big), false),
+        (post("/x", "hello"), false),
+        (post("/x", ""), false),
+    ] {
+        let dying = Origin::new().on("/x").reply(Reply::reset()).start().await;
+        let good = Origin::plain("good").await;
+        let rig = Rig::over(&[&dying, &good]);
+        let shown = &request[..20];
+        let mut statuses = [rig.ask(&request).await.status, rig.ask(&request).await.status];
+        statuses.sort_unstable();
+        assert_eq!(statuses, [200, if again { 200 } else { 502 }], "{shown:?}");
+        assert_eq!(dying.count("/x"), 1, "{shown:?}");
+        assert_eq!(good.count("/x"), if again { 2 } else { 1 }, "{shown:?}");
+        if again {
+            let bodies: Vec<_> = good.requests("/x").iter().map(|seen| seen.body.clone()).collect();
+            assert_eq!(bodies[0], bodies[1], "{shown:?}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn nothing_is_tried_again_once_an_answer_has_begun() {
+    for reply in [
+        Reply::raw("HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nhello"),
+        Reply::raw("HTTP/1.1 103 Early Hints\r\n\r\n").then(Act::Wait(Duration::from_millis(100))).then_reset(),
+    ] {
+        let dying = Origin::new().on("/x").reply(reply.clone()).start().await;
+        let other = Origin::plain("b").await;
+        let rig = Rig::over(&[&dying, &other]);
+        for _ in 0..2 {
+            let _ = rig.ask(get("/x")).await;
+        }
+        assert_eq!((dying.count("/x"), other.count("/x")), (1, 1), "{reply:?}");
+    }
+}
+
+#[tokio::test]
+async fn one_retry_is_all() {
+    let origins = [Reply::reset(), Reply::close(), Reply::reset()];
+    let mut running = vec![];
+    for reply in origins {
+        running.push(Origin::new().on("/x").reply(reply).start().await);
+    }
+    let rig = Rig::over(&running.iter().collect::<Vec<_>>());
+    let answer = rig.ask(get("/x")).await;
+    assert_eq!((answer.status, answer.text().as_str()), (502, "the upstream broke off (upstream_broke)\n"));
+    assert_eq!(running.iter().map(|origin| origin.count("/x")).sum::<u64>(), 2);
+}
+
+#[tokio::test]
+async fn a_kept_connection_that_the_upstream_has_closed_costs_no_request() {
+    let origin = Origin::plain("a").await;
+    let rig = Rig::over(&[&origin]);
+    let mut client = rig.connect().await;
+    for round in 0..20 {
+        client.send(if round % 2 == 0 { get("/x") } else { post("/x", "hello") }).await;
+        assert_eq!(client.answer().await.status, 200, "{round}");
+        origin.reset_connections();
+        assert_eventually("it is noticed", SOON, || rig.upstreams[0].connections.is_empty()).await;
+    }
+    assert_eq!(origin.count("/x"), 20);
+}
+
+#[tokio::test]
+async fn a_kept_connection_that_dies_under_a_request_is_retried_on_a_fresh_one_of_the_same() {
+    // Answers one request of a connection and resets it at the next.
+    let origin = Origin::new().on("/one").reply(200).on("/two").reply(Reply::reset()).times(1).then(200).start().await;
+    let rig = Rig::over(&[&origin]);
+    let mut client = rig.connect().await;
+    client.send(get("/one")).await;
+    assert_eq!(client.answer().await.status, 200);
+    client.send(get("/two")).await;
+    assert_eq!(client.answer().await.status, 200);
+    assert_eq!((origin.count("/two"), origin.accepted()), (2, 2));
+
+    origin.set("/three", Reply::reset());
+    client.send(get("/one")).await;
+    assert_eq!(client.answer().await.status, 200);
+    client.send(post("/three", "hello")).await;
+    assert_eq!(client.answer().await.status, 502);
+    assert_eq!(origin.count("/three"), 1, "a POST is not");
+    client.send(get("/one")).await;
+    assert_eq!(client.answer().await.status, 200, "and the connection goes on");
+}
+
+#[tokio::test]
+async fn killing_one_of_two_under_load_costs_no_get() {
+    let (a, b) = (Origin::plain("a").await, Origin::plain("b").await);
+    let rig = std::sync::Arc::new(Rig::over(&[&a, &b]));
+    let clients: Vec<_> = (0..16)
+        .map(|_| {
+            let rig = rig.clone();
+            tokio::spawn(async move {
+                let mut client = rig.connect().await;
+                for _ in 0..150 {
+                    client.send(get("/x")).await;
+                    assert_eq!(client.answer().await.status, 200);
+                }
+            })
+        })
+        .collect();
+    assert_eventually("they are under way", SOON, || a.count("/x") > 100).await;
+    a.kill();
+    for client in clients {
+        client.await.expect("no client notices");
+    }
+    assert!(b.count("/x") > 1_000);
+}

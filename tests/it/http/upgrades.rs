@@ -1,0 +1,183 @@
+//! Upgrades: a tunnel after a 101 and never before, every byte of both sides, and none of them lost.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::io::AsyncWriteExt;
+
+use super::rig::{Rig, SOON, get, within};
+use crate::origin::{Act, Origin, Reply, refusing_address};
+use crate::support::assert_eventually;
+
+const UPGRADE: &str = "GET /ws HTTP/1.1\r\nHost: a\r\nConnection: keep-alive, Upgrade\r\nUpgrade: websocket\r\n\
+                       Sec-WebSocket-Key: x\r\nSec-WebSocket-Version: 13\r\nX-Forwarded-For: 6.6.6.6\r\n\r\n";
+const SWITCH: &str = "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\r\n";
+
+#[tokio::test]
+async fn after_a_101_every_byte_of_both_sides_arrives() {
+    let origin = Origin::new().on("/ws").reply(Reply::upgrade_echo()).start().await;
+    let rig = Rig::over(&[&origin]);
+    let mut client = rig.connect().await;
+    client.send(UPGRADE.to_owned() + "early").await;
+    let answer = client.answer().await;
+    assert_eq!((answer.status, answer.field("upgrade")), (101, Some("websocket")));
+    assert!(answer.field("connection").is_some_and(|value| value.eq_ignore_ascii_case("upgrade")));
+    assert_eq!(client.take(5).await, b"early");
+    for size in [1, 100, 20_000, 300_000] {
+        let frame = vec![b'f'; size];
+        let (mut read, mut write) = client.stream.split();
+        let sending = async { write.write_all(&frame).await.unwrap() };
+        let receiving = async {
+            let mut got = vec![0; size];
+            tokio::io::AsyncReadExt::read_exact(&mut read, &mut got).await.unwrap();
+            got
+        };
+        let ((), got) = within(async { tokio::join!(sending, receiving) }).await;
+        assert_eq!(got, frame);
+    }
+    assert_eq!((rig.plane.in_flight(), rig.plane.connections()), (1, 1));
+    let seen = &origin.requests("/ws")[0];
+    assert_eq!(seen.values("connection"), ["Upgrade"]);
+    assert_eq!(seen.values("upgrade"), ["websocket"]);
+    assert_eq!(seen.values("x-forwarded-for"), ["127.0.0.1"]);
+    assert_eq!(seen.field("sec-websocket-key"), Some("x"));
+    drop(client);
+    assert_eventually("both sides are closed", SOON, || rig.plane.connections() == 0).await;
+    assert_eventually("and the origin's", SOON, || origin.open_connections() == 0).await;
+}
+
+#[tokio::test]
+async fn what_the_upstream_sends_with_its_101_is_not_lost() {
+    let reply = Reply::raw(format!("{SWITCH}first frame")).then(Act::Echo);
+    let origin = Origin::new().on("/ws").reply(reply).start().await;
+    let rig = Rig::over(&[&origin]);
+    let mut client = rig.connect().await;
+    client.send(UPGRADE).await;
+    assert_eq!(client.answer().await.status, 101);
+    assert_eq!(client.take(11).await, b"first frame");
+    client.send("x").await;
+    assert_eq!(client.take(1).await, b"x");
+    client.stream.shutdown().await.unwrap();
+    client.ends().await;
+}
+
+#[tokio::test]
+async fn ten_thousand_upgrades_of_ten_thousand_succeed() {
+    const CLIENTS: usize = 50;
+    let early = Origin::new().on("/ws").reply(Reply::raw(format!("{SWITCH}!")).then(Act::Echo)).start().await;
+    let rig = Arc::new(Rig::over(&[&early]));
+    let clients: Vec<_> = (0..CLIENTS)
+        .map(|_| {
+            let rig = rig.clone();
+            tokio::spawn(async move {
+                let mut done = 0;
+                for _ in 0..10_000 / CLIENTS {
+                    let mut client = rig.connect().await;
+                    client.send(UPGRADE).await;
+                    assert_eq!(client.answer().await.status, 101);
+                    client.send("ping").await;
+                    assert_eq!(client.take(5).await, b"!ping");
+                    done += 1;
+                }
+                done
+            })
+        })
+        .collect();
+    let mut done = 0;
+    for client in clients {
+        done += client.await.expect("no upgrade is lost");
+    }
+    assert_eq!((done, early.count("/ws")), (10_000, 10_000));
+    assert_eventually("nothing is left", SOON, || rig.plane.connections() == 0 && rig.plane.in_flight() == 0).await;
+}
+
+#[tokio::test]
+async fn an_answer_that_is_no_101_is_passed_on_and_nothing_is_tunnelled() {
+    for (reply, status, body) in [
+        (Reply::ok("no sockets here"), 200, "no sockets here"),
+        (Reply::status(426).header("Upgrade", "h2c").body(""), 426, ""),
+        (Reply::ok("").chunked(["in ", "chunks"]), 200, "in chunks"),
+        (Reply::ok("").until_close("to the end"), 200, "to the end"),
+        (Reply::ok("late").interim(103), 200, "late"),
+        (Reply::status(304), 304, ""),
+    ] {
+        let origin = Origin::new().on("/ws").reply(reply.clone()).start().await;
+        let rig = Rig::over(&[&origin]);
+        let mut client = rig.connect().await;
+        client.send(UPGRADE.to_owned() + &get("/smuggled")).await;
+        let mut answer = client.answer().await;
+        while answer.status < 200 {
+            answer = client.answer().await;
+        }
+        assert_eq!((answer.status, answer.text().as_str()), (status, body), "{reply:?}");
+        assert!(answer.whole && answer.field("connection") == Some("close"), "{answer:?}");
+        if answer.field("content-length").is_some() || answer.field("transfer-encoding").is_some() {
+            client.ends().await;
+        }
+        assert_eq!(origin.count("/smuggled"), 0, "{reply:?}");
+        assert_eq!(origin.total(), 1, "{reply:?}");
+    }
+}
+
+#[tokio::test]
+async fn an_upgrade_that_fails_is_tried_elsewhere_and_then_told() {
+    let good = Origin::new().on("/ws").reply(Reply::upgrade_echo()).start().await;
+    let dying = Origin::new().on("/ws").reply(Reply::reset()).start().await;
+    for rig in [Rig::at(&[refusing_address(), good.address()]), Rig::over(&[&dying, &good])] {
+        for _ in 0..2 {
+            assert_eq!(rig.ask(UPGRADE).await.status, 101);
+        }
+    }
+    let rig = Rig::at(&[refusing_address(), refusing_address()]);
+    assert_eq!(rig.ask(UPGRADE).await.text(), "no connection to the upstream (connect_failed)\n");
+    for bad in ["nonsense\r\n\r\n", "HTTP/1.1 101 Switching Protocols\r\nUpgrade: other\r\nConnection: Upgrade\r\n\r\n"]
+    {
+        let origin = Origin::new().on("/ws").reply(Reply::raw(bad)).start().await;
+        let answer = Rig::over(&[&origin]).ask(UPGRADE).await;
+        assert_eq!(answer.text(), "the upstream's answer is malformed (bad_response)\n", "{bad:?}");
+    }
+    let rig = Rig::with_nothing();
+    assert_eq!(rig.ask(UPGRADE).await.status, 503);
+}
+
+#[tokio::test]
+async fn only_websockets_are_offered_and_the_next_request_is_a_request() {
+    let origin = Origin::plain("a").await;
+    let rig = Rig::over(&[&origin]);
+    for fields in [
+        "Connection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: AA\r\n",
+        "Connection: Upgrade\r\nUpgrade: foo\r\n",
+        "Upgrade: websocket\r\n",
+    ] {
+        origin.forget();
+        let mut client = rig.connect().await;
+        client.send(format!("GET /x HTTP/1.1\r\nHost: a\r\n{fields}\r\n{}", get("/y"))).await;
+        assert_eq!([client.answer().await.status, client.answer().await.status], [200, 200], "{fields:?}");
+        assert_eq!((origin.count("/x"), origin.count("/y")), (1, 1), "{fields:?}");
+        assert_eq!(origin.requests("/x")[0].field("upgrade"), None, "{fields:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_client_that_leaves_before_the_101_cancels_it() {
+    let origin = Origin::new().on("/ws").reply(Reply::hang()).start().await;
+    let rig = Rig::over(&[&origin]);
+    let mut client = rig.connect().await;
+    client.send(UPGRADE).await;
+    assert_eventually("it is there", SOON, || origin.count("/ws") == 1).await;
+    drop(client);
+    assert_eventually("it is cancelled", Duration::from_secs(2), || origin.open_connections() == 0).await;
+}
+
+#[tokio::test]
+async fn a_tunnel_outlives_a_stopped_listener() {
+    let origin = Origin::new().on("/ws").reply(Reply::upgrade_echo()).start().await;
+    let rig = Rig::over(&[&origin]);
+    let mut client = rig.connect().await;
+    client.send(UPGRADE).await;
+    assert_eq!(client.answer().await.status, 101);
+    rig.listener.stop();
+    client.send("still here").await;
+    assert_eq!(client.take(10).await, b"still here");
+    assert_eq!(rig.plane.in_flight(), 1);
+}
