@@ -18,6 +18,7 @@ mod program;
 mod faults;
 #[allow(dead_code, reason = "a vocabulary for every test; not every word is in use at every time")]
 mod http;
+mod life;
 mod promise;
 mod reload;
 mod tidy;

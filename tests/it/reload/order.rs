@@ -84,7 +84,8 @@ async fn a_bad_file_changes_nothing_and_says_so_everywhere() {
     let info = last.config.last_reload.expect("there was one");
     assert_eq!((last.generation, info.result), (1, ReloadResult::Refused));
     assert!(info.error.is_some());
-    assert!(program.log().contains("Configuration refused; nothing changed"));
+    let logged = || program.log().contains("Configuration refused; nothing changed");
+    assert_eventually("it is logged", PATIENCE, logged).await;
     assert_eq!(program.metric("roundsman_config_last_reload_success").await, Some(0.0));
     assert_eq!(program.metric("roundsman_config_generation").await, Some(1.0));
     let after = upstream(&program, "api", &origin.text()).await;

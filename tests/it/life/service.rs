@@ -1,0 +1,146 @@
+//! Who serves when not everybody is healthy: `when_no_healthy` in its three forms, `min_healthy`, backups.
+
+use std::time::Duration;
+
+use roundsman::admin::json::{EventWhat, PoolWord};
+use tokio::time::Instant;
+
+use super::{PATIENCE, http_check};
+use crate::client::{Client, get};
+use crate::origin::Origin;
+use crate::program::{Program, pool};
+use crate::support::assert_eventually;
+
+/// `pool` with these keys of its own beside `upstreams`.
+fn pool_with(name: &str, upstreams: &[&str], keys: &str) -> String {
+    pool(name, upstreams, &http_check()).replacen("\n[pools", &format!("\n{keys}\n[pools"), 1)
+}
+
+async fn fail(program: &Program, name: &str, origin: &Origin) {
+    origin.set("/healthz", 503);
+    program.wait_for_state(name, &origin.text(), "unhealthy", PATIENCE).await;
+}
+
+async fn recover(program: &Program, name: &str, origin: &Origin) {
+    origin.set("/healthz", 200);
+    program.wait_for_state(name, &origin.text(), "healthy", PATIENCE).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn all_down_is_answered_at_once_without_an_attempt_and_back_is_back() {
+    let (a, b) = (Origin::plain("a").await, Origin::plain("b").await);
+    let program = Program::start_ready(&pool("api", &[&a.text(), &b.text()], &http_check())).await;
+    fail(&program, "api", &a).await;
+    fail(&program, "api", &b).await;
+    let mut client = Client::connect(program.web).await;
+    let mut quickest = Duration::MAX;
+    for _ in 0..20 {
+        let began = Instant::now();
+        let answer = client.get("/").await;
+        quickest = quickest.min(began.elapsed());
+        assert_eq!(answer.status, 503);
+        let retry: u64 = answer.field("retry-after").expect("Retry-After").parse().expect("seconds");
+        assert!((1..=300).contains(&retry), "{retry}");
+        assert_ne!(answer.field("connection"), Some("close"), "the connection stays open");
+        assert!(!answer.text().contains("127."), "no address: {answer:?}");
+    }
+    assert!(quickest < Duration::from_millis(50), "{quickest:?}");
+    assert_eq!((a.count("/"), b.count("/")), (0, 0));
+    assert_eq!(program.metric("roundsman_answers_total{pool=\"api\",reason=\"none_eligible\"}").await, Some(20.0));
+    recover(&program, "api", &b).await;
+    assert_eq!(client.get("/").await.text(), "hello from b", "on the same connection");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn fail_open_uses_all_enabled_ones_and_tells_once() {
+    let (a, b) = (Origin::plain("a").await, Origin::plain("b").await);
+    let pools = pool_with("api", &[&a.text(), &b.text()], "when_no_healthy = \"fail_open\"");
+    let program = Program::start_ready(&pools).await;
+    fail(&program, "api", &a).await;
+    assert_eq!(get(program.web, "/").await.text(), "hello from b");
+    assert_eq!(a.count("/"), 0, "while one is healthy nothing is opened");
+    fail(&program, "api", &b).await;
+    let mut client = Client::connect(program.web).await;
+    for _ in 0..10 {
+        assert_eq!(client.get("/").await.status, 200);
+    }
+    assert!(a.count("/") >= 4 && b.count("/") >= 4, "both are used: {} {}", a.count("/"), b.count("/"));
+    let status = program.pool("api").await;
+    assert!(status.fail_open && status.status == PoolWord::Degraded && status.healthy == 0, "{status:?}");
+    assert_eq!(program.metric("roundsman_pool_fail_open{pool=\"api\"}").await, Some(1.0));
+    recover(&program, "api", &a).await;
+    let before = b.count("/");
+    for _ in 0..10 {
+        assert_eq!(client.get("/").await.text(), "hello from a");
+    }
+    assert_eq!(b.count("/"), before);
+    let told = program.events(0).await.events.into_iter().filter_map(|event| match event.what {
+        EventWhat::FailOpen { on, .. } => Some(on),
+        _ => None,
+    });
+    assert_eq!(told.collect::<Vec<_>>(), [true, false]);
+    assert_eventually("the end is logged", PATIENCE, || program.log().contains("fail_open has ended")).await;
+    let log = program.log();
+    assert_eq!((log.matches("(fail_open)").count(), log.matches("fail_open has ended").count()), (1, 1), "{log}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn another_pool_takes_over_and_gives_back() {
+    let (a, spare) = (Origin::plain("a").await, Origin::plain("spare").await);
+    let pools = pool_with("api", &[&a.text()], "when_no_healthy = { pool = \"spare\" }")
+        + &pool("spare", &[&spare.text()], &http_check());
+    let program = Program::start_ready(&pools).await;
+    program.wait_for_state("spare", &spare.text(), "healthy", PATIENCE).await;
+    let mut client = Client::connect(program.web).await;
+    assert_eq!(client.get("/").await.text(), "hello from a");
+    fail(&program, "api", &a).await;
+    assert_eq!(client.get("/").await.text(), "hello from spare");
+    fail(&program, "spare", &spare).await;
+    assert_eq!(client.get("/").await.status, 503);
+    recover(&program, "api", &a).await;
+    assert_eq!(client.get("/").await.text(), "hello from a");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn fewer_than_min_healthy_count_as_none() {
+    let origins = [Origin::plain("a").await, Origin::plain("b").await, Origin::plain("c").await];
+    let texts = origins.each_ref().map(Origin::text);
+    let texts = texts.each_ref().map(String::as_str);
+    for min in ["2", "0.5"] {
+        let program = Program::start_ready(&pool_with("api", &texts, &format!("min_healthy = {min}"))).await;
+        for origin in &origins {
+            program.wait_for_state("api", &origin.text(), "healthy", PATIENCE).await;
+        }
+        let mut client = Client::connect(program.web).await;
+        fail(&program, "api", &origins[0]).await;
+        assert_eq!(client.get("/").await.status, 200, "two of three are enough");
+        fail(&program, "api", &origins[1]).await;
+        let before = origins[2].count("/");
+        assert_eq!(client.get("/").await.status, 503, "one alone is not drowned");
+        assert_eq!(origins[2].count("/"), before);
+        recover(&program, "api", &origins[0]).await;
+        assert_eq!(client.get("/").await.status, 200);
+        recover(&program, "api", &origins[1]).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn backups_serve_only_while_no_primary_may() {
+    let (a, spare) = (Origin::plain("a").await, Origin::plain("spare").await);
+    let both = pool("api", &[&a.text(), &spare.text()], &http_check());
+    let backup = format!("{{ address = \"{}\", backup = true }}", spare.text());
+    let program = Program::start_ready(&both.replace(&format!("\"{}\"", spare.text()), &backup)).await;
+    program.wait_for_state("api", &spare.text(), "healthy", PATIENCE).await;
+    program.wait_for_state("api", &a.text(), "healthy", PATIENCE).await;
+    let mut client = Client::connect(program.web).await;
+    for _ in 0..10 {
+        assert_eq!(client.get("/").await.text(), "hello from a");
+    }
+    fail(&program, "api", &a).await;
+    for _ in 0..10 {
+        assert_eq!(client.get("/").await.text(), "hello from spare");
+    }
+    recover(&program, "api", &a).await;
+    assert_eq!(client.get("/").await.text(), "hello from a");
+    assert_eq!(spare.count("/"), 10);
+}

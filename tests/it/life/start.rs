@@ -1,0 +1,214 @@
+//! Start: configuration, sockets, first probes, serve; and what ends it before that.
+
+use std::net::{SocketAddr, TcpListener};
+use std::path::Path;
+use std::time::Duration;
+
+use nix::sys::signal::Signal;
+use tokio::time::Instant;
+
+use super::{PATIENCE, WITHIN_A_SECOND, http_check};
+use crate::client::{Client, get};
+use crate::origin::{Origin, Reply};
+use crate::program::{Program, config, fetch, free_address, pool};
+use crate::support::assert_eventually;
+
+fn refused(address: SocketAddr) -> bool {
+    std::net::TcpStream::connect(address).is_err()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_failed_bind_ends_it_with_1_the_address_and_the_reason_and_nothing_listens() {
+    let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = taken.local_addr().unwrap();
+    let listener = |name: &str, address: SocketAddr| format!("[listeners.{name}]\naddress = \"{address}\"\n");
+    let pools = pool("api", &["127.0.0.1:1"], "");
+    let began = Instant::now();
+    let mut program = Program::spawn_whole(|web, admin, _| config(web, admin, &pools) + &listener("second", address));
+    let status = program.wait_for_exit(WITHIN_A_SECOND).await;
+    assert_eq!(status.code(), Some(1), "after {:?}:\n{}", began.elapsed(), program.log());
+    let said = program.log();
+    let line = format!("listener second: cannot listen on {address}: the address is in use");
+    assert!(said.contains(&line), "{said}");
+    assert!(refused(program.web) && refused(program.admin));
+
+    let nowhere: SocketAddr = "192.0.2.1:1".parse().unwrap();
+    let mut program = Program::spawn_whole(|web, admin, _| config(web, admin, &pools) + &listener("second", nowhere));
+    assert_eq!(program.wait_for_exit(WITHIN_A_SECOND).await.code(), Some(1));
+    assert!(program.log().contains("192.0.2.1:1: this machine has no such address"), "{}", program.log());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_written_admin_address_must_bind() {
+    let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = taken.local_addr().unwrap();
+    let pools = pool("api", &["127.0.0.1:1"], "");
+    let mut program = Program::spawn_whole(|web, _, _| config(web, address, &pools));
+    assert_eq!(program.wait_for_exit(WITHIN_A_SECOND).await.code(), Some(1));
+    let said = program.log();
+    assert!(said.contains("admin") && said.contains(&address.to_string()) && said.contains("in use"), "{said}");
+    assert!(refused(program.web));
+
+    let mut program =
+        Program::spawn_whole(|web, _, _| config(web, SocketAddr::from(([0, 0, 0, 0], free_address().port())), &pools));
+    let status = program.wait_for_exit(WITHIN_A_SECOND).await;
+    assert!(!status.success(), "off the loopback without a token: {status:?}\n{}", program.log());
+    assert!(program.log().contains("token"), "{}", program.log());
+    assert!(refused(program.web));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_unwritten_admin_address_that_is_busy_is_a_warning() {
+    let origin = Origin::plain("a").await;
+    // Ours or another's, it is busy; one that another test gives up soon is waited for.
+    let end = Instant::now() + Duration::from_secs(20);
+    let mut held = TcpListener::bind("127.0.0.1:9900");
+    while held.is_err() && Instant::now() < end {
+        tokio::time::sleep(Duration::from_millis(50)).await;
+        held = TcpListener::bind("127.0.0.1:9900");
+    }
+    let mut program = Program::spawn_whole(|web, _, _| {
+        format!(
+            "[listeners.web]\naddress = \"{web}\"\npool = \"api\"\n{}",
+            pool("api", &[&origin.text()], &http_check())
+        )
+    });
+    assert_eventually("it accepts", PATIENCE, || !refused(program.web)).await;
+    assert_eq!(get(program.web, "/").await.status, 200);
+    let warned = |log: String| log.contains("Admin address is busy") && log.contains("127.0.0.1:9900");
+    assert_eventually("the warning", PATIENCE, || warned(program.log())).await;
+    program.signal(Signal::SIGTERM);
+    assert_eq!(program.wait_for_exit(WITHIN_A_SECOND).await.code(), Some(0));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_bad_configuration_ends_it_with_78_and_no_socket() {
+    let texts: [&dyn Fn(SocketAddr, SocketAddr, &Path) -> String; 3] = [
+        &|web, admin, _| config(web, admin, &(pool("api", &["127.0.0.1:1"], "") + "nonsense = 1\n")),
+        &|_, _, _| String::new(),
+        &|web, admin, _| config(web, admin, ""),
+    ];
+    for text in texts {
+        let mut program = Program::spawn_whole(text);
+        assert_eq!(program.wait_for_exit(WITHIN_A_SECOND).await.code(), Some(78), "{}", program.log());
+        assert!(program.log().contains("roundsman.toml"), "{}", program.log());
+        assert!(refused(program.web) && refused(program.admin));
+    }
+    let mut gone = Program::spawn_whole(|web, admin, dir| {
+        let secret = dir.join("none");
+        let headers = format!("type = \"http\"\nheaders = {{ Authorization = {{ file = {secret:?} }} }}\n");
+        config(web, admin, &pool("api", &["127.0.0.1:1"], &headers))
+    });
+    assert_eq!(gone.wait_for_exit(WITHIN_A_SECOND).await.code(), Some(78), "{}", gone.log());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn hangups_from_the_first_moment_do_not_end_it() {
+    let origin = Origin::plain("a").await;
+    let pools = pool("api", &[&origin.text()], &http_check());
+    // Eight megabytes to read, so that there is a time between the first instruction and the first socket.
+    let mut program = Program::spawn(&(pools.clone() + &"# nothing\n".repeat(800_000)));
+    let status_file = format!("/proc/{}/status", program.pid());
+    let caught = || {
+        let status = std::fs::read_to_string(&status_file).unwrap_or_default();
+        let mask = status.lines().find_map(|line| line.strip_prefix("SigCgt:")).unwrap_or("0").trim();
+        u64::from_str_radix(mask, 16).unwrap_or(0) & 1 == 1
+    };
+    let end = Instant::now() + PATIENCE;
+    while !caught() {
+        assert!(Instant::now() < end && program.is_alive(), "SIGHUP is not handled");
+    }
+    let mut early = 0;
+    while !program.log().contains("Started") {
+        program.signal(Signal::SIGHUP);
+        early += 1;
+        assert!(program.is_alive() && Instant::now() < end, "{}", program.log());
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+    assert!(early > 0, "none came before the start");
+    program.write(&pools);
+    program.wait_until_ready().await;
+    let end = Instant::now() + PATIENCE;
+    while program.status().await.config.last_reload.is_none() {
+        assert!(Instant::now() < end, "the hangups before the start count as one reload");
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    assert_eq!(get(program.web, "/").await.status, 200);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_first_request_waits_for_the_first_verdict() {
+    let late = Duration::from_millis(300);
+    let origin = Origin::new().on("/healthz").reply(Reply::status(200).delay(late)).start().await;
+    let check = "type = \"http\"\npath = \"/healthz\"\ninterval = \"10s\"\nhealthy_threshold = 1\n";
+    let program = Program::spawn(&pool("api", &[&origin.text()], check));
+    let end = Instant::now() + PATIENCE;
+    let mut client = loop {
+        match Client::try_connect(program.web).await {
+            Ok(client) => break client,
+            Err(error) => assert!(Instant::now() < end, "{error}"),
+        }
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    };
+    let answer = client.get("/first").await;
+    assert_eq!(answer.status, 200, "{answer:?}");
+    let (probe, request) = (origin.requests("/healthz")[0].at, origin.requests("/first")[0].at);
+    assert!(request >= probe + late, "it was sent {:?} after the probe began", request - probe);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn no_request_waits_longer_than_three_seconds_for_a_first_verdict() {
+    let origin = Origin::new().on("/healthz").reply(Reply::hang()).start().await;
+    let check = "type = \"http\"\npath = \"/healthz\"\ninterval = \"60s\"\ntimeout = \"60s\"\n";
+    let program = Program::start(&pool("api", &[&origin.text()], check)).await;
+    assert_eventually("the first probe", PATIENCE, || origin.count("/healthz") == 1).await;
+    let (mut client, began) = (Client::connect(program.web).await, Instant::now());
+    let answer = client.get("/").await;
+    let waited = began.elapsed();
+    assert_eq!(answer.status, 503);
+    assert!((Duration::from_millis(500)..Duration::from_secs(15)).contains(&waited), "it waited {waited:?}");
+    assert!(answer.field("retry-after").is_some(), "{answer:?}");
+    let (began, accepted) = (Instant::now(), origin.accepted());
+    for _ in 0..20 {
+        assert_eq!(client.get("/").await.status, 503, "on the same connection");
+    }
+    assert!(began.elapsed() < Duration::from_millis(50 * 20 * 10), "{:?}", began.elapsed());
+    assert_eq!(origin.accepted(), accepted, "without a connection attempt");
+    assert_eq!(origin.count("/"), 0);
+    let ready = get(program.admin, "/readyz").await;
+    assert_eq!(ready.status, 503, "nobody has been judged");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn readiness_waits_for_every_pool_and_then_stays() {
+    let quick = Origin::plain("quick").await;
+    let late = Origin::new().on("/healthz").reply(Reply::hang()).start().await;
+    let patient =
+        "type = \"http\"\npath = \"/healthz\"\ninterval = \"60s\"\ntimeout = \"60s\"\nunhealthy_threshold = 1\n";
+    let pools = pool("api", &[&quick.text()], &http_check()) + &pool("late", &[&late.text()], patient);
+    let program = Program::start(&pools).await;
+    program.wait_for_state("api", &quick.text(), "healthy", PATIENCE).await;
+    let red = get(program.admin, "/readyz").await;
+    assert_eq!(red.status, 503, "{red:?}");
+    assert!(red.text().contains("1 of 2 pools wait"), "{red:?}");
+    assert!(red.field("retry-after").is_some(), "{red:?}");
+    assert_eq!(fetch(program.admin, "GET", "/livez").await.0, 200);
+    assert!(!program.status().await.ready);
+
+    // Bad news is a judgement too.
+    late.kill();
+    program.wait_until_ready().await;
+
+    quick.set("/healthz", 503);
+    program.wait_for_state("api", &quick.text(), "unhealthy", PATIENCE).await;
+    assert_eq!(fetch(program.admin, "GET", "/readyz").await.0, 200, "it latches");
+    let health = get(program.admin, "/health").await;
+    assert_eq!(health.status, 503);
+    assert!(health.text().contains("\"unhealthy\""), "{health:?}");
+    assert_eq!(get(program.admin, "/health/api").await.status, 503);
+    quick.set("/healthz", 200);
+    program.wait_for_state("api", &quick.text(), "healthy", PATIENCE).await;
+    let health = get(program.admin, "/health?detailed=true").await;
+    assert_eq!(health.status, 200);
+    assert!(health.text().contains("\"degraded\"") && health.text().contains("\"components\""), "{health:?}");
+}
