@@ -11,6 +11,7 @@ use super::{NONE, PATIENCE, STEADY, answered};
 use crate::load::{Load, Plan, failures};
 use crate::origin::{Origin, Reply, refusing_address};
 use crate::program::{Program, fetch, pool, try_fetch};
+use crate::support::assert_eventually;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn more_clients_than_descriptors_neither_spin_nor_touch_a_verdict() {
@@ -37,6 +38,48 @@ async fn more_clients_than_descriptors_neither_spin_nor_touch_a_verdict() {
     }
     drop(clients);
     served_again(&program).await;
+}
+
+/// The limit is taken away under the running program, so that every new descriptor is refused: to listeners, probes,
+/// requests and admin alike.
+#[tokio::test(flavor = "multi_thread")]
+async fn without_a_single_descriptor_every_verdict_stands_and_nothing_spins() {
+    let origins = [Origin::plain("a").await, Origin::plain("b").await];
+    let text = pool("api", &[&origins[0].text(), &origins[1].text()], STEADY);
+    let program = Program::start_ready(&text).await;
+    program.wait_for_state("api", &origins[1].text(), "healthy", PATIENCE).await;
+    let limit = |soft: &str| {
+        let arguments = ["--pid".to_owned(), program.pid().to_string(), format!("--nofile={soft}:")];
+        let done = std::process::Command::new("prlimit").args(arguments).status().expect("util-linux is installed");
+        assert!(done.success());
+    };
+    limit("3");
+    let mut clients = Vec::new();
+    for _ in 0..10 {
+        clients.push(TcpStream::connect(program.web).await.expect("the kernel takes it"));
+    }
+    // One accept that was under way may have got through.
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    let probed: Vec<u64> = origins.iter().map(|origin| origin.count("/healthz")).collect();
+    let before = (Instant::now(), program.processor_time());
+    // Time for four probes of each: two that counted as failures would be a verdict.
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    let used = program.processor_time() - before.1;
+    assert!(used < before.0.elapsed() / 2, "{used:?} of processor time in {:?}", before.0.elapsed());
+    let now: Vec<u64> = origins.iter().map(|origin| origin.count("/healthz")).collect();
+    assert_eq!(now, probed, "no probe can have found a descriptor");
+    limit("1024");
+    drop(clients);
+    served_again(&program).await;
+    for upstream in program.pool("api").await.upstreams {
+        assert_eq!((upstream.state, upstream.transitions_total), (HealthState::Healthy, 1), "{upstream:?}");
+    }
+    let warnings = program.log().matches("Cannot accept for want of resources").count();
+    assert!((1..=2).contains(&warnings), "one an episode: {warnings}\n{}", program.log());
+    for origin in &origins {
+        let probes = origin.count("/healthz");
+        assert_eventually("probes go on", PATIENCE, || origin.count("/healthz") > probes).await;
+    }
 }
 
 /// Idle connections to upstreams take descriptors too: pool after pool is warmed until none is left.
