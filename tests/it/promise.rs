@@ -93,12 +93,15 @@ async fn upstreams_added_by_a_reload_get_nothing_before_they_have_passed() {
     let dead = refusing_address().to_string();
     let sick = Origin::new().on("/healthz").reply(503).start().await;
     let sick_text = sick.text();
+    // Kept to the end: one that is dropped while it serves would rightly fail its requests.
+    let mut kept = Vec::new();
     for round in 0..10 {
         let fresh = Origin::plain("fresh").await;
         let (status, reply) = program.reload(&weighted([&a, &b], 1, &[&dead, &sick_text, &fresh.text()])).await;
         assert_eq!((status, reply.result), (200, ReloadResult::Applied), "{reply:?}");
         assert_eventually("the new one serves", PATIENCE, || !fresh.requests("/").is_empty()).await;
         assert_served_after_second_check(&fresh, round);
+        kept.push(fresh);
     }
     program.wait_for_state("api", &sick.text(), "unhealthy", PATIENCE).await;
     program.wait_for_state("api", &dead, "unhealthy", PATIENCE).await;

@@ -56,10 +56,13 @@ trait Wire: AsyncRead + AsyncWrite + Unpin + Send {}
 impl<T: AsyncRead + AsyncWrite + Unpin + Send> Wire for T {}
 
 /// Serves one connection to its end.
-pub(super) async fn serve(stream: Stream, id: u64, shared: Arc<Shared>) {
+/// The connection is made here and not in the task: one that is cancelled before it ran must end it all the same.
+pub(super) fn serve(stream: Stream, id: u64, shared: Arc<Shared>) -> impl Future<Output = ()> + Send {
     let ended = Ended { id, shared: shared.clone(), ending: Ending::Ours };
     let mut connection = Connection { stream, id, shared, buffer: Vec::new(), resets: false, ended };
-    connection.ended.ending = connection.run().await.unwrap_or(Ending::Reset);
+    async move {
+        connection.ended.ending = connection.run().await.unwrap_or(Ending::Reset);
+    }
 }
 
 /// The order of the fields matters: the socket is closed before `ended` tells the test that it is.
