@@ -88,14 +88,15 @@ impl Reloader {
         Ok(reloader)
     }
 
-    /// Does reloads until every sender is gone.
+    /// Does reloads until every sender is gone. Needs a runtime of several threads; one worker is enough.
     pub async fn run(&self, mut orders: mpsc::Receiver<oneshot::Sender<ReloadAnswer>>) {
         while let Some(first) = orders.recv().await {
             let mut waiting = vec![first];
             while let Ok(next) = orders.try_recv() {
                 waiting.push(next);
             }
-            let answer = self.reload();
+            // Reads files and compares thousands of upstreams: the worker's other tasks go to another thread meanwhile.
+            let answer = tokio::task::block_in_place(|| self.reload());
             for sender in waiting {
                 // Whoever ordered it may have left.
                 let _ = sender.send(answer.clone());

@@ -413,8 +413,15 @@ impl State {
                 // Nobody reads it under the old timing any more: the check itself goes on, its probe in flight included.
                 let check = self.checks.get_mut(&id).expect("just found");
                 self.by_key.remove(&check.key);
+                let shortened = key.timing.timeout < check.key.timing.timeout;
                 check.key = key.clone();
                 let change = check.track.retime(key.timing, now);
+                if shortened && let Some(token) = check.flight.take() {
+                    // It would go on under the old timeout, which may be hours, and no other may start meanwhile.
+                    check.track.on_cancelled(now);
+                    self.flights.remove(&token);
+                    self.cancelled.push(token);
+                }
                 self.by_key.insert(key, id);
                 return (id, change);
             }

@@ -105,6 +105,13 @@ impl Program {
         Program::spawn_by(Command::new(BINARY), text)
     }
 
+    /// As [`Program::spawn_whole`], and it logs all it can.
+    pub fn spawn_verbose(text: impl FnOnce(SocketAddr, SocketAddr, &Path) -> String) -> Program {
+        let mut command = Command::new(BINARY);
+        command.env("RUST_LOG", "trace");
+        Program::spawn_by(command, text)
+    }
+
     fn spawn_by(mut command: Command, text: impl FnOnce(SocketAddr, SocketAddr, &Path) -> String) -> Program {
         let (web, admin) = (free_address(), free_address());
         let dir = tempfile::tempdir().expect("a temporary directory");

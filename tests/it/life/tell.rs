@@ -75,7 +75,7 @@ async fn no_secret_is_ever_told() {
     // An upstream that quotes what it was sent, as many error pages do.
     let quoting = Reply::status(403).body("you sent Bearer hunter2-header");
     let origin = Origin::new().on("/healthz").reply(quoting).on("/broken").reply(Reply::reset()).start().await;
-    let mut program = Program::spawn_whole(|web, admin, dir| {
+    let mut program = Program::spawn_verbose(|web, admin, dir| {
         let secret = dir.join("secret");
         std::fs::write(&secret, "hunter2-header\n").unwrap();
         let check = format!(

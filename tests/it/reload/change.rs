@@ -41,6 +41,20 @@ async fn new_thresholds_judge_the_streak_that_is_there_and_a_shorter_interval_co
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_shorter_timeout_holds_for_the_probe_in_flight_too() {
+    let origin = Origin::new().on("/healthz").reply(Reply::hang()).start().await;
+    let check = |timing: &str| format!("type = \"http\"\npath = \"/healthz\"\nunhealthy_threshold = 1\n{timing}");
+    let patient = check("interval = \"1h\"\ntimeout = \"1h\"\n");
+    let program = Program::start(&pool("api", &[&origin.text()], &patient)).await;
+    assert_eventually("the first probe", PATIENCE, || origin.count("/healthz") == 1).await;
+    let quick = check("interval = \"1s\"\ntimeout = \"300ms\"\n");
+    apply(&program, &pool("api", &[&origin.text()], &quick)).await;
+    program.wait_for_state("api", &origin.text(), "unhealthy", PATIENCE).await;
+    let last = upstream(&program, "api", &origin.text()).await.last_check.expect("one has ended");
+    assert_eq!(last.code, "L7TOUT", "{last:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_changed_check_is_made_at_once_while_the_old_verdict_stands() {
     let origin = Origin::new().on("/new").reply(Reply::status(503).delay(Duration::from_secs(2))).start().await;
     let program = Program::start_ready(&pool("api", &[&origin.text()], &rare("/old"))).await;

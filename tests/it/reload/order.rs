@@ -136,6 +136,28 @@ async fn what_needs_a_restart_is_named_and_refused_whole() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_reload_that_takes_long_holds_up_no_request() {
+    let origin = Origin::plain("a").await;
+    let pools = |n: u32| {
+        let threads = format!("[runtime]\nthreads = 1\n[pools.extra{n}]\nupstreams = [\"127.0.0.1:1\"]\n");
+        pool("api", &[&origin.text()], &rare("/healthz")) + &threads
+    };
+    let program = Program::start_ready(&pools(0)).await;
+    assert_eq!(get(program.web, "/").await.status, 200);
+    let load = Load::start(program.web, &Plan::post(2, 100));
+    program.write(&(pools(1) + &"# nothing\n".repeat(900_000)));
+    let (began, admin) = (tokio::time::Instant::now(), program.admin);
+    let reload = tokio::spawn(async move { try_fetch(admin, "POST", "/api/v1/reload").await });
+    let (status, body) = reload.await.unwrap().expect("an answer");
+    let took = began.elapsed();
+    assert_eq!(status, 200, "{body:?}");
+    let outcomes = load.stop().await;
+    assert_eq!(failures(&outcomes), Vec::<String>::new());
+    let slowest = outcomes.iter().map(|outcome| outcome.took).max().expect("some requests");
+    assert!(slowest < took * 4 / 5, "a request took {slowest:?} beside a reload of {took:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn in_a_storm_the_last_content_wins() {
     let origins = [Origin::plain("a").await, Origin::plain("b").await];
     let text = |n: usize| pool("api", &[&origins[n % 2].text()], QUICK) + &pool(&format!("p{n}"), &["127.0.0.1:1"], "");
