@@ -124,7 +124,7 @@ impl Plane {
         loop {
             let next = async {
                 let slot = self.slots.clone().acquire_owned().await.expect("the semaphore is never closed");
-                (slot, listener.accept().await)
+                (slot, listener.accept(&self.front.stats).await)
             };
             let (slot, stream) = tokio::select! {
                 biased;
@@ -135,7 +135,7 @@ impl Plane {
         }
         // Who is connected already but not accepted would be reset with the socket.
         while let Ok(slot) = self.slots.clone().try_acquire_owned()
-            && let Some(stream) = listener.accept().now_or_never()
+            && let Some(stream) = listener.accept(&self.front.stats).now_or_never()
         {
             self.spawn(slot, stream, id, &stop);
         }

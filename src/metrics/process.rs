@@ -19,6 +19,8 @@ pub fn encode_front(to: &mut Families<'_>, front: &FrontStats) -> fmt::Result {
     to.counter("roundsman_connections", "Client connections accepted", front.connections.load(Relaxed))?;
     let help = "Client connections closed because nothing came in time";
     to.counter("roundsman_connections_silent", help, front.silent.load(Relaxed))?;
+    let help = "How often accepting rested for want of descriptors or memory";
+    to.counter("roundsman_accept_rests", help, front.accept_rests.load(Relaxed))?;
     to.counters("roundsman_front_answers", "Our own answers to requests that reached no pool, by reason", |series| {
         AnswerReason::ALL.into_iter().try_for_each(|r| series.put(&[("reason", r.as_str())], front.answers.get(r)))
     })

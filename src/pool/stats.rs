@@ -48,6 +48,8 @@ pub struct FrontStats {
     pub connections_open: AtomicU64,
     /// Connections closed because their client sent nothing in time.
     pub silent: AtomicU64,
+    /// How often accepting rested because we lacked descriptors or memory.
+    pub accept_rests: AtomicU64,
     /// Our own answers to requests that reached no pool, refused heads included.
     pub answers: ReasonCount,
 }

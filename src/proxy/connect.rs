@@ -312,3 +312,102 @@ impl AsyncWrite for UpstreamIo {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::io::{ErrorKind, Read};
+    use std::os::unix::net::UnixStream as StdUnixStream;
+
+    use super::*;
+    use crate::model::Name;
+    use crate::pool::{Hints, UpstreamId};
+
+    /// A wire over a real socket, its other end, and its upstream.
+    fn wire(idle: &Arc<AtomicUsize>) -> (Arc<Wire>, [StdUnixStream; 2], Arc<Upstream>) {
+        let name = Name::try_new("api").unwrap();
+        let address = "127.0.0.1:80".parse().unwrap();
+        let upstream = Arc::new(Upstream::new(UpstreamId(1), name, address, Hints::none()));
+        let (near, far) = StdUnixStream::pair().unwrap();
+        far.set_nonblocking(true).unwrap();
+        let epoch = upstream.connections.epoch();
+        (Wire::register(&upstream, near.as_raw_fd(), epoch, idle.clone()), [near, far], upstream)
+    }
+
+    fn is_open(far: &mut StdUnixStream) -> bool {
+        far.read(&mut [0]).is_err_and(|error| error.kind() == ErrorKind::WouldBlock)
+    }
+
+    #[test]
+    fn a_new_epoch_closes_what_is_idle_at_once_and_what_is_in_use_at_its_end() {
+        let idle = Arc::default();
+        let (wire, [_near, mut far], upstream) = wire(&idle);
+        let in_use = wire.begin().expect("it is open");
+        upstream.connections.close_idle();
+        assert!(is_open(&mut far), "it is in use");
+        drop(in_use);
+        assert!(!is_open(&mut far));
+        assert!(wire.begin().is_none(), "nobody may use it again");
+    }
+
+    #[test]
+    fn two_uses_that_overlap_for_a_moment_are_one_idle_connection_less() {
+        let idle = Arc::default();
+        let (wire, [_near, mut far], upstream) = wire(&idle);
+        let first = wire.begin().unwrap();
+        let second = wire.begin().unwrap();
+        assert_eq!(idle.load(Ordering::Relaxed), 0);
+        drop(first);
+        upstream.connections.close_idle();
+        assert!(is_open(&mut far), "the second is on its way");
+        drop(second);
+        assert!(!is_open(&mut far));
+        assert_eq!(idle.load(Ordering::Relaxed), 1);
+        Ending(wire).on_disconnected();
+        assert_eq!(idle.load(Ordering::Relaxed), 0);
+        assert!(upstream.connections.is_empty());
+    }
+
+    #[test]
+    fn a_descriptor_is_not_touched_after_its_connection_was_forgotten() {
+        let idle = Arc::default();
+        let (wire, [_near, mut far], upstream) = wire(&idle);
+        let in_use = wire.begin().unwrap();
+        Ending(wire.clone()).on_disconnected();
+        upstream.connections.close_idle();
+        wire.close_if_idle();
+        drop(in_use);
+        assert!(is_open(&mut far), "by now the number may be another connection's");
+        assert_eq!(idle.load(Ordering::Relaxed), 0);
+    }
+
+    #[test]
+    fn only_so_many_idle_connections_are_kept_and_none_of_a_fresh_attempt() {
+        let idle = Arc::new(AtomicUsize::new(limits::UPSTREAM_IDLE_MAX));
+        let (wire, [_near, mut far], _upstream) = wire(&idle);
+        drop(wire.begin());
+        assert!(!is_open(&mut far), "one too many");
+        let idle = Arc::default();
+        let (wire, [_near, mut far], _upstream) = self::wire(&idle);
+        let mut in_use = wire.begin().unwrap();
+        in_use.last();
+        drop(in_use);
+        assert!(!is_open(&mut far));
+    }
+
+    #[test]
+    fn peers_share_connections_within_an_epoch_and_upstream_only() {
+        let (_, _, one) = wire(&Arc::default());
+        let key = |upstream: &Arc<Upstream>, fresh| peer(upstream, fresh).unwrap().group_key;
+        assert_eq!(key(&one, false), key(&one, false));
+        assert_ne!(key(&one, true), key(&one, true));
+        let before = key(&one, false);
+        one.connections.close_idle();
+        assert_ne!(key(&one, false), before);
+        let name = Name::try_new("other").unwrap();
+        let two = Arc::new(Upstream::new(UpstreamId(2), name, one.address.clone(), Hints::none()));
+        assert_ne!(key(&two, false), before);
+        let gone = Arc::downgrade(&two);
+        drop(two);
+        assert!(gone.upgrade().is_none(), "what the data path keeps does not keep the upstream");
+    }
+}

@@ -2,6 +2,10 @@
 //! this is translation between the two.
 //!
 //! It never answers on its own account: what a request came to is put on the desk, and the front says it.
+//!
+//! What pingora does differently from our own lane to come, and gives no way to change: an answer's `Date` is replaced by
+//! ours (as nginx does), trailers are dropped, and an answer with both Content-Length and chunked loses the length instead
+//! of being refused.
 
 use std::os::fd::RawFd;
 use std::sync::Arc;
@@ -241,7 +245,7 @@ impl ProxyHttp for General {
             return Ok(());
         }
         let (desk, work) = ctx.parts()?;
-        if work.until_close {
+        if work.version == Version::Http10 {
             response.remove_header(&http::header::TRANSFER_ENCODING);
         }
         // A stop may have come since the request began.

@@ -8,6 +8,7 @@ use std::net::SocketAddr;
 use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use nix::errno::Errno;
@@ -16,7 +17,7 @@ use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
 use tokio::sync::watch;
 
 use crate::model::Address;
-use crate::pool::ListenerId;
+use crate::pool::{FrontStats, ListenerId};
 
 /// Connections the kernel keeps for us between two accepts; it caps this at `net.core.somaxconn`.
 const BACKLOG: i32 = 65_535;
@@ -189,8 +190,8 @@ impl Listener {
     }
 
     /// The next connection. Errors of a single connection are passed over; our own lack of descriptors or memory is
-    /// waited out, with one warning per episode. Cancel-safe.
-    pub async fn accept(&mut self) -> ClientStream {
+    /// waited out and counted, with one warning per episode. Cancel-safe.
+    pub(super) async fn accept(&mut self, stats: &FrontStats) -> ClientStream {
         loop {
             let accepted = match &self.socket {
                 ListenerSocket::Tcp(socket) => socket.accept().await.map(|(stream, peer)| {
@@ -209,6 +210,7 @@ impl Listener {
                     if !std::mem::replace(&mut self.resting, true) {
                         tracing::warn!(listener = %self.address, %error, "Cannot accept for want of resources; waiting");
                     }
+                    stats.accept_rests.fetch_add(1, Ordering::Relaxed);
                     tokio::time::sleep(REST).await;
                 }
                 Err(error) => {
