@@ -186,6 +186,21 @@ async fn an_upstream_that_takes_too_long_is_a_504_however_it_drips() {
     }
 }
 
+#[tokio::test(start_paused = true)]
+async fn a_slow_upload_does_not_use_up_the_time_of_its_answer() {
+    let origin = Origin::new().on("/x").reply(Reply::hang()).start().await;
+    let rig = Rig::build(&[origin.address()], Handle::current(), 100);
+    let mut client = rig.connect().await;
+    let began = Instant::now();
+    client.send("POST /x HTTP/1.1\r\nHost: a\r\nContent-Length: 4\r\n\r\n").await;
+    for _ in 0..4 {
+        tokio::time::sleep(Duration::from_secs(50)).await;
+        client.send("x").await;
+    }
+    assert_eq!(client.answer().await.text(), "the upstream took too long (upstream_timeout)\n");
+    assert!((258..=262).contains(&began.elapsed().as_secs()), "60 s after its last byte: {:?}", began.elapsed());
+}
+
 #[tokio::test]
 async fn a_connection_that_takes_too_long_is_tried_elsewhere() {
     let hole = BlackHole::start();
