@@ -89,8 +89,8 @@ impl Plane {
 
     /// Begins accepting. Each connection is a task of its own; a panic in one ends that one.
     pub fn serve(self: &Arc<Plane>, listener: Listener, id: ListenerId) -> ListenerHandle {
-        let (handle, stop) = ListenerHandle::channel(listener.address().clone(), id);
-        self.runtime.spawn(self.clone().accept(listener, id, stop));
+        let (mut handle, stop) = ListenerHandle::channel(listener.address().clone(), id);
+        handle.accepting = Some(self.runtime.spawn(self.clone().accept(listener, id, stop)));
         handle
     }
 

@@ -7,8 +7,11 @@
 use std::collections::HashMap;
 use std::io;
 use std::sync::Arc;
+use std::time::Duration;
 
+use futures_util::future::join_all;
 use parking_lot::Mutex;
+use tokio::runtime::Handle;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
 
@@ -25,6 +28,8 @@ use crate::proxy::{Bound, ListenerHandle, Plane};
 
 /// Orders to reload kept before one is refused.
 const ORDERS_MAX: usize = 256;
+/// How long the socket of a removed listener may take to close.
+const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// Where orders to reload go.
 #[derive(Debug, Clone)]
@@ -51,6 +56,8 @@ pub struct Reloader {
     source: ConfigSource,
     controller: Arc<Controller>,
     plane: Arc<Plane>,
+    /// Held while new sockets are bound: a trial binds them too, and must not take them from a reload.
+    turn: Mutex<()>,
     running: Mutex<Running>,
 }
 
@@ -83,7 +90,7 @@ impl Reloader {
             listeners: HashMap::new(),
             ids: HashMap::new(),
         };
-        let reloader = Reloader { source, controller, plane, running: Mutex::new(running) };
+        let reloader = Reloader { source, controller, plane, turn: Mutex::new(()), running: Mutex::new(running) };
         reloader.apply(config, bound)?;
         Ok(reloader)
     }
@@ -106,6 +113,7 @@ impl Reloader {
 
     /// What a reload would do.
     pub fn check(&self) -> CheckAnswer {
+        let _turn = self.turn.lock();
         match self.prepare() {
             Ok(Prepared { change, diagnostics, .. }) => CheckAnswer {
                 result: if change.is_some() { ReloadResult::Applied } else { ReloadResult::Unchanged },
@@ -151,6 +159,7 @@ impl Reloader {
     }
 
     fn reload(&self) -> ReloadAnswer {
+        let _turn = self.turn.lock();
         let applied = self.prepare().and_then(|prepared| {
             let Some(change) = prepared.change else {
                 return Ok((ReloadResult::Unchanged, vec![], prepared.diagnostics));
@@ -212,9 +221,13 @@ impl Reloader {
         }
         let wanted = |address: &Address| config.listeners.iter().any(|listener| listener.address == *address);
         let gone: Vec<Address> = running.listeners.keys().filter(|address| !wanted(address)).cloned().collect();
-        for address in gone {
-            if let Some((_, handle)) = running.listeners.remove(&address) {
-                handle.stop();
+        let gone: Vec<_> = gone.iter().filter_map(|address| running.listeners.remove(address)).collect();
+        if !gone.is_empty() {
+            // The next reload may want the same address back, so the sockets are closed before this one is answered.
+            let closed = join_all(gone.into_iter().map(|(_, handle)| handle.close()));
+            let waited = Handle::current().block_on(async { tokio::time::timeout(CLOSE_TIMEOUT, closed).await });
+            if waited.is_err() {
+                tracing::warn!("A removed listener takes long to close");
             }
         }
         running.config = config;

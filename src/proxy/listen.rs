@@ -240,13 +240,15 @@ pub struct ListenerHandle {
     address: Address,
     id: ListenerId,
     stop: watch::Sender<bool>,
+    /// The task that owns the socket.
+    pub(super) accepting: Option<tokio::task::JoinHandle<()>>,
 }
 
 impl ListenerHandle {
     /// A handle and what its listener and connections watch.
     pub(super) fn channel(address: Address, id: ListenerId) -> (ListenerHandle, watch::Receiver<bool>) {
         let (stop, watched) = watch::channel(false);
-        (ListenerHandle { address, id, stop }, watched)
+        (ListenerHandle { address, id, stop, accepting: None }, watched)
     }
 
     /// Where it listens.
@@ -262,6 +264,15 @@ impl ListenerHandle {
     /// Closes the socket. Idle connections close, others finish their request with `Connection: close`; tunnels go on.
     pub fn stop(&self) {
         self.stop.send_replace(true);
+    }
+
+    /// As [`ListenerHandle::stop`]; completes when the socket is closed and its address can be bound again.
+    pub async fn close(self) {
+        self.stop();
+        if let Some(accepting) = self.accepting {
+            // If it panicked, the socket is closed too.
+            let _ = accepting.await;
+        }
     }
 }
 

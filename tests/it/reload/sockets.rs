@@ -1,13 +1,15 @@
 //! Listeners and routes over a reload: sockets are matched by address.
 
 use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use super::{PATIENCE, rare};
 use crate::client::{Client, get};
 use crate::load::{Load, Plan, failures};
 use crate::origin::{Origin, Reply};
-use crate::program::{Program, free_address, pool};
+use crate::program::{Program, fetch, free_address, pool};
 use crate::support::assert_eventually;
 
 /// Reloads these listeners (name, address, pool) with these pools; status and error.
@@ -79,6 +81,33 @@ async fn a_listener_that_went_can_come_back_at_once() {
             assert_eq!(without, (200, String::new()), "{extra}, round {round}");
         }
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_trial_takes_no_socket_from_a_reload() {
+    let origin = Origin::plain("a").await;
+    let pools = pool("api", &[&origin.text()], &rare("/healthz"));
+    let program = Program::start_ready(&pools).await;
+    let main = ("web", program.web.to_string(), "api");
+    let with = [main.clone(), ("extra", free_address().to_string(), "api")];
+    let (admin, stop) = (program.admin, Arc::new(AtomicBool::new(false)));
+    let mut trials = tokio::task::JoinSet::new();
+    for _ in 0..8 {
+        let stop = stop.clone();
+        trials.spawn(async move {
+            while !stop.load(Ordering::Relaxed) {
+                let (status, body) = fetch(admin, "POST", "/api/v1/reload?dry_run=true").await;
+                assert_eq!(status, 200, "{body:?}");
+            }
+        });
+    }
+    for round in 0..200 {
+        let listeners = if round % 2 == 0 { &with[..] } else { &with[..1] };
+        assert_eq!(listen(&program, listeners, &pools).await, (200, String::new()), "round {round}");
+    }
+    stop.store(true, Ordering::Relaxed);
+    trials.join_all().await;
+    assert_eq!(program.status().await.generation, 201, "a trial changes nothing");
 }
 
 #[tokio::test(flavor = "multi_thread")]
