@@ -61,7 +61,10 @@ pub(super) fn serve(stream: Stream, id: u64, shared: Arc<Shared>) -> impl Future
     let ended = Ended { id, shared: shared.clone(), ending: Ending::Ours };
     let mut connection = Connection { stream, id, shared, buffer: Vec::new(), resets: false, ended };
     async move {
-        connection.ended.ending = connection.run().await.unwrap_or(Ending::Reset);
+        let ending = connection.run().await.unwrap_or(Ending::Reset);
+        // Read when it is dropped, which the compiler sees only through a reference.
+        let ended = &mut connection.ended;
+        ended.ending = ending;
     }
 }
 
