@@ -20,7 +20,7 @@ pub mod view;
 pub use controller::{Controller, Prober};
 pub use events::{Event, EventKind, EventRing, Transition};
 pub use lease::{Lease, Settled};
-pub use snapshot::{ListenerEntry, ListenerId, Pool, PoolId, PoolShared, Published, Snapshot, WaitTicket};
+pub use snapshot::{Departed, ListenerEntry, ListenerId, Pool, PoolId, PoolShared, Published, Snapshot, WaitTicket};
 pub use state::{Applied, ProbeJob, SetAdminError};
 pub use stats::{AnswerReason, FrontStats, Histogram, PoolStats, ReasonCount, RequestClass};
 pub use status::{CheckerStatus, LastCheck, PoolStatus, PoolSummary, Status, Streak, UpstreamStatus};

@@ -18,7 +18,7 @@ use crate::model::policy::{HostPattern, RoutePolicy};
 
 /// All routes of one configuration. The cost of a look-up grows with the number of different lengths of prefixes, not
 /// with the number of routes.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Table<T> {
     exact: HashMap<Box<str>, Site<T>>,
     /// By suffix, which begins with a dot.

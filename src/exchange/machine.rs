@@ -87,7 +87,7 @@ impl Exchange {
     ) -> (Exchange, Next) {
         let snapshot = published.load();
         let listener = snapshot.listener(entry.listener);
-        let routed = route(&snapshot, entry.listener, facts);
+        let routed = route(snapshot.routing(entry.listener), entry.listener, facts);
         let mut exchange = Exchange {
             published: published.clone(),
             stats: entry.stats.clone(),
@@ -121,6 +121,10 @@ impl Exchange {
         }
         if facts.target == "*" {
             return self.answer_without_pool(OwnAnswer::server_options());
+        }
+        if self.pool.is_none() && self.routed.is_some() {
+            // Routed as before a reload that removed both its listener and its pool.
+            return self.answer(OwnAnswer::retry_after(AnswerReason::NoneEligible, 1));
         }
         if self.pool.is_none() {
             return self.answer(OwnAnswer::new(AnswerReason::NoRoute));

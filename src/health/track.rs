@@ -28,6 +28,7 @@ pub struct Track {
     ever_passed: bool,
     in_flight: bool,
     hinted_in_flight: bool,
+    stale_told: bool,
     next_due: Instant,
     slot: Slot,
 }
@@ -99,6 +100,7 @@ impl Track {
             ever_passed: false,
             in_flight: false,
             hinted_in_flight: false,
+            stale_told: false,
             next_due: due,
             slot,
         }
@@ -163,9 +165,9 @@ impl Track {
         &self.timing
     }
 
-    /// When something must happen: the next probe, or the verdict going stale. `None`: a first probe is in flight.
+    /// When something must happen: the next probe, or what is known going stale.
     pub fn deadline(&self) -> Option<Instant> {
-        let stale = (self.state != HealthState::Unknown).then(|| self.stale_at());
+        let stale = (!self.stale_told).then(|| self.stale_at());
         match (self.in_flight, stale) {
             (true, stale) => stale,
             (false, None) => Some(self.next_due),
@@ -191,6 +193,7 @@ impl Track {
     pub fn on_end(&mut self, judgement: Judgement, now: Instant, chance: f64) -> Option<Change> {
         self.in_flight = false;
         self.last_end = now;
+        self.stale_told = false;
         let change = match judgement {
             Judgement::Pass => {
                 self.ever_passed = true;
@@ -199,7 +202,7 @@ impl Track {
             Judgement::Fail if self.in_start_period(now) => None,
             Judgement::Fail => self.count(false, now),
             Judgement::NoVerdict => None,
-            Judgement::Broken => self.forget(Cause::ProbePanic, now),
+            Judgement::Broken => Some(self.forget(Cause::ProbePanic, now)),
         };
         self.next_due = self.due_after(change, now, chance);
         if std::mem::take(&mut self.hinted_in_flight) {
@@ -223,9 +226,22 @@ impl Track {
         self.hinted_in_flight = self.in_flight;
     }
 
-    /// Forgets a verdict that is out of date.
+    /// Forgets a verdict that is out of date. A change from unknown to unknown says that nothing else that was known of the
+    /// upstream, under an earlier definition, holds any more either.
     pub fn on_tick(&mut self, now: Instant) -> Option<Change> {
-        (self.state != HealthState::Unknown && now >= self.stale_at()).then(|| self.forget(Cause::Stale, now)).flatten()
+        if self.stale_told || now < self.stale_at() {
+            return None;
+        }
+        self.stale_told = true;
+        Some(self.forget(Cause::Stale, now))
+    }
+
+    /// The scheduler died: what is unknown is as if it had never been asked, so requests wait for it once more.
+    pub fn on_scheduler_restart(&mut self, now: Instant) {
+        self.on_cancelled(now);
+        if self.state == HealthState::Unknown {
+            self.first_start = None;
+        }
     }
 
     /// The timing changed: the state is carried, the run is judged by the new thresholds, and the next probe is due no
@@ -261,9 +277,12 @@ impl Track {
         Some(self.turn(to, Cause::Threshold, now))
     }
 
-    fn forget(&mut self, cause: Cause, now: Instant) -> Option<Change> {
+    fn forget(&mut self, cause: Cause, now: Instant) -> Change {
         self.run = None;
-        (self.state != HealthState::Unknown).then(|| self.turn(HealthState::Unknown, cause, now))
+        match self.state {
+            state @ HealthState::Unknown => Change { from: state, to: state, cause },
+            HealthState::Healthy | HealthState::Unhealthy => self.turn(HealthState::Unknown, cause, now),
+        }
     }
 
     fn turn(&mut self, to: HealthState, cause: Cause, now: Instant) -> Change {
@@ -283,7 +302,7 @@ impl Track {
 
     fn due_after(&self, change: Option<Change>, now: Instant, chance: f64) -> Instant {
         let start = self.last_start.unwrap_or(now);
-        let due = if change.is_some_and(|c| c.from == HealthState::Unknown) {
+        let due = if change.is_some_and(|c| c.from == HealthState::Unknown && c.to != HealthState::Unknown) {
             self.slot.after(now, self.timing.interval)
         } else if self.is_fast(now) {
             start + self.timing.fast_interval

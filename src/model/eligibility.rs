@@ -34,6 +34,10 @@ pub enum Ineligible {
     Disabled,
     /// Live traffic ejected it.
     Ejected,
+    /// It is healthy, but fewer than `min_healthy` are, and fewer count as none.
+    TooFewHealthy,
+    /// It is a healthy backup, and a primary's first verdict is awaited.
+    PrimaryAwaited,
 }
 
 impl Ineligible {
@@ -45,6 +49,8 @@ impl Ineligible {
             Ineligible::Draining => "draining",
             Ineligible::Disabled => "disabled",
             Ineligible::Ejected => "ejected",
+            Ineligible::TooFewHealthy => "too_few_healthy",
+            Ineligible::PrimaryAwaited => "primary_awaited",
         }
     }
 }

@@ -42,8 +42,18 @@ pub(super) struct PoolState {
     pub(super) healthy: usize,
     /// What the newest view says.
     pub(super) service: Service,
+    /// Which of its members the newest view holds.
+    pub(super) used: Used,
     usable_refreshed: Option<Instant>,
     fallback: Option<PoolId>,
+}
+
+/// Which members a view holds: of which ranks, and whether those that are not healthy too.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Used {
+    primaries: bool,
+    backups: bool,
+    all: bool,
 }
 
 /// One upstream of one pool.
@@ -132,6 +142,7 @@ impl PoolState {
             timer: None,
             healthy,
             service: nothing,
+            used: Used::default(),
             usable_refreshed: None,
             fallback,
         }
@@ -159,7 +170,7 @@ impl PoolState {
     ///
     /// Primaries serve if at least `min_healthy` of them may; fewer count as none, and then the backups serve. While a
     /// first verdict is awaited, neither backups nor `when_no_healthy` take over yet.
-    pub(super) fn view(&self, checks: &Checks, now: Instant) -> (View, Option<Instant>) {
+    pub(super) fn view(&self, checks: &Checks, now: Instant) -> (View, Used, Option<Instant>) {
         let fits = |backup: bool, fail_open: bool| {
             move |m: &&Member| m.policy.backup == backup && m.eligibility(fail_open).is_eligible()
         };
@@ -193,6 +204,7 @@ impl PoolState {
             }
             (false, None, false, None) => (Service::Nothing(nothing), false, false, false),
         };
+        let used = Used { primaries: with_primaries, backups: with_backups, all };
         let tier = |backup: bool, wanted: bool| {
             let members = self.members.iter().filter(|_| wanted).filter(fits(backup, all));
             Tier::build(self.policy.balance, members.map(|m| (m.upstream.clone(), m.policy.weight)))
@@ -202,7 +214,20 @@ impl PoolState {
             Service::Waiting { until, .. } => Some(until),
             Service::Open | Service::FailOpen | Service::Nothing(_) => None,
         };
-        (view, [waiting, self.retiring_until].into_iter().flatten().min())
+        (view, used, [waiting, self.retiring_until].into_iter().flatten().min())
+    }
+
+    /// Whether a member may be picked now, and why not: its own eligibility, and whether its rank is in use.
+    fn eligibility(&self, member: &Member) -> Eligibility {
+        let own = member.eligibility(self.used.all);
+        let in_use = if member.policy.backup { self.used.backups } else { self.used.primaries };
+        match own {
+            Eligibility::Eligible if !in_use => Eligibility::Not(match (member.policy.backup, self.service) {
+                (true, Service::Waiting { .. }) => Ineligible::PrimaryAwaited,
+                (true | false, _) => Ineligible::TooFewHealthy,
+            }),
+            own @ (Eligibility::Eligible | Eligibility::Not(_)) => own,
+        }
     }
 
     /// After a probe that changed nothing: `Retry-After` moves on while the pool does not serve. Looks at every member, so
@@ -263,7 +288,7 @@ impl PoolState {
 
     fn upstream_status(&self, member: &Member, checks: &Checks) -> UpstreamStatus {
         let check = &checks[&member.check];
-        let eligibility = member.eligibility(self.fail_open);
+        let eligibility = self.eligibility(member);
         let streak = check.track.run().map(|run| Streak {
             pass: run.pass,
             count: run.count,
@@ -273,7 +298,7 @@ impl PoolState {
             upstream: member.upstream.clone(),
             state: member.state,
             eligibility,
-            why: why(member, check, streak),
+            why: why(eligibility, member, check, streak),
             since: member.since,
             weight: member.policy.weight,
             backup: member.policy.backup,
@@ -291,10 +316,19 @@ impl PoolState {
 }
 
 /// Why an upstream takes no requests, in a sentence; `None` when it may.
-fn why(member: &Member, check: &Check, streak: Option<Streak>) -> Option<String> {
+fn why(eligibility: Eligibility, member: &Member, check: &Check, streak: Option<Streak>) -> Option<String> {
     let last = check.last.as_ref().map(|(_, report)| format!("{}: {}", report.code, report.sentence()));
-    match member.eligibility(false) {
+    // One that fail_open uses is eligible, and what is wrong with it is still told.
+    let told = match (eligibility, member.eligibility(false)) {
+        (Eligibility::Eligible, own) => own,
+        (not @ Eligibility::Not(_), _) => not,
+    };
+    match told {
         Eligibility::Eligible => None,
+        Eligibility::Not(Ineligible::TooFewHealthy) => {
+            Some("fewer upstreams are healthy than min_healthy says".to_owned())
+        }
+        Eligibility::Not(Ineligible::PrimaryAwaited) => Some("a primary's first verdict is awaited".to_owned()),
         Eligibility::Not(Ineligible::Unhealthy) => Some(last.unwrap_or_else(|| "its checks failed".to_owned())),
         Eligibility::Not(Ineligible::Unknown) => Some(match (check.unknown_because, streak, last) {
             (Some(Cause::Stale), ..) => "stale: no probe has ended for too long".to_owned(),

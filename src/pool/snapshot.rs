@@ -36,6 +36,19 @@ pub struct Snapshot {
     pub routes: Table<PoolId>,
     listeners: Vec<Option<ListenerEntry>>,
     pools: Vec<Option<Arc<Pool>>>,
+    departed: Vec<Departed>,
+}
+
+/// A listener that a reload removed a moment ago. Its connections finish the request they have begun, and that request is
+/// routed as it would have been before.
+#[derive(Debug, Clone)]
+pub struct Departed {
+    /// The listener.
+    pub id: ListenerId,
+    /// Until when it may have requests.
+    pub until: Instant,
+    /// The last configuration that had it.
+    pub last: Arc<Snapshot>,
 }
 
 impl Snapshot {
@@ -46,7 +59,19 @@ impl Snapshot {
         listeners: Vec<Option<ListenerEntry>>,
         pools: Vec<Option<Arc<Pool>>>,
     ) -> Snapshot {
-        Snapshot { generation, routes, listeners, pools }
+        Snapshot { generation, routes, listeners, pools, departed: Vec::new() }
+    }
+
+    /// The same with these listeners remembered, for the requests they have begun.
+    pub fn with_departed(self, departed: Vec<Departed>) -> Snapshot {
+        Snapshot { departed, ..self }
+    }
+
+    /// The same without those.
+    pub fn without_departed(&self) -> Snapshot {
+        let Snapshot { generation, routes, listeners, pools, departed: _ } = self;
+        let (routes, listeners, pools) = (routes.clone(), listeners.clone(), pools.clone());
+        Snapshot { generation: *generation, routes, listeners, pools, departed: Vec::new() }
     }
 
     /// The snapshot before the first configuration: no listener, no pool.
@@ -63,6 +88,25 @@ impl Snapshot {
     /// their current request with `Connection: close`.
     pub fn listener(&self, id: ListenerId) -> Option<&ListenerEntry> {
         self.listeners.get(id.0 as usize)?.as_ref()
+    }
+
+    /// The numbers of this configuration's listeners.
+    pub fn listener_ids(&self) -> impl Iterator<Item = ListenerId> {
+        let numbered = (0u32..).zip(&self.listeners);
+        numbered.filter(|(_, entry)| entry.is_some()).map(|(number, _)| ListenerId(number))
+    }
+
+    /// The listeners that were removed a moment ago.
+    pub fn departed(&self) -> &[Departed] {
+        &self.departed
+    }
+
+    /// By which configuration a request on this listener is routed: this one, or the last that had the listener.
+    pub fn routing(&self, id: ListenerId) -> &Snapshot {
+        match self.departed.iter().find(|departed| departed.id == id) {
+            Some(departed) if self.listener(id).is_none() => &departed.last,
+            Some(_) | None => self,
+        }
     }
 
     /// Every pool of this configuration.

@@ -13,7 +13,7 @@ use tokio::time::Instant;
 
 use super::events::{Event, EventKind, EventRing, Transition};
 use super::pools::{Member, PoolState};
-use super::snapshot::{ListenerEntry, ListenerId, Pool, PoolId, PoolShared, Snapshot};
+use super::snapshot::{Departed, ListenerEntry, ListenerId, Pool, PoolId, PoolShared, Snapshot};
 use super::status::{CheckerStatus, Status};
 use super::upstream::{Hints, Upstream, UpstreamId};
 use super::view::View;
@@ -28,6 +28,9 @@ const FIRST_PROBE_GAP: Duration = Duration::from_millis(1);
 
 /// Removed healthy upstreams serve at most this long after the reload that removed them.
 pub const RETIRING_MAX: Duration = Duration::from_secs(30);
+
+/// How long a removed listener's requests are routed as before: longer than a head may take to arrive.
+const DEPARTED_MAX: Duration = Duration::from_secs(15);
 
 /// Identifies one started probe.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -134,6 +137,7 @@ enum Timer {
 #[derive(Debug)]
 pub struct State {
     generation: u64,
+    current: Arc<Snapshot>,
     origin: Instant,
     rng: fastrand::Rng,
     hints: Hints,
@@ -159,6 +163,7 @@ impl State {
     pub fn new(now: Instant, seed: u64, hints: Hints) -> State {
         State {
             generation: 0,
+            current: Arc::new(Snapshot::empty()),
             origin: now,
             rng: fastrand::Rng::with_seed(seed),
             hints,
@@ -235,7 +240,9 @@ impl State {
         }
         self.dirty = (0..self.pools.len()).collect();
         self.settle(now, &mut effects);
-        effects.snapshot = Some(Arc::new(self.snapshot(config, listeners)));
+        let snapshot = Arc::new(self.snapshot(config, listeners, now));
+        self.current = snapshot.clone();
+        effects.snapshot = Some(snapshot);
         effects.announce.extend(self.pools.iter().map(|pool| pool.shared.clone()));
         let warming = self.pools.iter().filter(|p| p.retiring_until.is_some()).map(|p| p.policy.name.clone()).collect();
         self.log(EventKind::Reload { result: "applied", generation: self.generation, error: None }, now, &mut effects);
@@ -335,7 +342,7 @@ impl State {
         for id in ids {
             let check = self.checks.get_mut(&id).expect("just listed");
             check.flight = None;
-            check.track.on_cancelled(now);
+            check.track.on_scheduler_restart(now);
             self.set_check_timer(id);
         }
         self.log(EventKind::CheckerRestart, now, &mut effects);
@@ -613,10 +620,11 @@ impl State {
         if let Some(at) = pool.timer.take() {
             self.timers.remove(&(at, Timer::Pool(pool.id)));
         }
-        let (view, deadline) = pool.view(&self.checks, now);
+        let (view, used, deadline) = pool.view(&self.checks, now);
         let fail_open = view.service == super::view::Service::FailOpen;
         pool.set_usable_at(&self.checks, now);
         pool.service = view.service;
+        pool.used = used;
         effects.views.push((pool.cell.clone(), Arc::new(view)));
         if let Some(at) = deadline {
             pool.timer = Some(at);
@@ -650,7 +658,7 @@ impl State {
         }
     }
 
-    fn snapshot(&self, config: &Config, listeners: &[(Name, ListenerId)]) -> Snapshot {
+    fn snapshot(&self, config: &Config, listeners: &[(Name, ListenerId)], now: Instant) -> Snapshot {
         let listener = |name: &Name| listeners.iter().find(|(n, _)| n == name).map(|(_, id)| *id);
         let pool = |name: &Name| self.pool_ids.get(name).copied();
         let routes = route::Table::build(&config.routes, |name| listener(name).map(|id| id.0), pool);
@@ -668,7 +676,21 @@ impl State {
         for state in &self.pools {
             pools[state.id.0 as usize] = Some(state.cell.clone());
         }
-        Snapshot::new(self.generation, routes, entries, pools)
+        let snapshot = Snapshot::new(self.generation, routes, entries, pools);
+        let departed = self.departed(&snapshot, now);
+        snapshot.with_departed(departed)
+    }
+
+    /// The listeners that `next` does not have and that may still have a request begun before it.
+    fn departed(&self, next: &Snapshot, now: Instant) -> Vec<Departed> {
+        let earlier = self.current.departed().iter().filter(|departed| now < departed.until).cloned();
+        let gone = self.current.listener_ids().map(|id| Departed {
+            id,
+            until: now + DEPARTED_MAX,
+            // Without its own past: otherwise every removal would keep all configurations before it.
+            last: Arc::new(self.current.without_departed()),
+        });
+        earlier.chain(gone).filter(|departed| next.listener(departed.id).is_none()).collect()
     }
 
     fn log(&mut self, kind: EventKind, now: Instant, effects: &mut Effects) {

@@ -8,7 +8,7 @@ use super::Query;
 use crate::model::policy::PathPattern;
 
 /// See the head of this file.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(super) struct Site<T> {
     exact: HashMap<Box<str>, Vec<Rule<T>>>,
     /// By prefix without a trailing slash: `/` is the empty text.
@@ -17,7 +17,7 @@ pub(super) struct Site<T> {
 }
 
 /// One route of one host and path.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(super) struct Rule<T> {
     /// Empty: all.
     pub methods: Box<[Arc<str>]>,
@@ -72,7 +72,7 @@ impl<T> Rule<T> {
 }
 
 /// The different lengths of some texts, longest first.
-#[derive(Debug, Default)]
+#[derive(Debug, Default, Clone)]
 pub(super) struct Lengths(Vec<usize>);
 
 impl Lengths {

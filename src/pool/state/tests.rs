@@ -465,6 +465,10 @@ async fn min_healthy_counts_fewer_as_none() {
     world.set(B, 'F');
     world.run(3 * SECOND);
     assert_eq!(world.service("api"), Service::Nothing(Nothing::Reject), "one of three is fewer than half");
+    let left = world.upstream("api", C);
+    assert_eq!((left.state, left.eligibility.is_eligible()), (HealthState::Healthy, false));
+    assert_eq!(left.why.as_deref(), Some("fewer upstreams are healthy than min_healthy says"));
+    assert_eq!(world.state.status(false).pools[0].eligible, 0, "status and requests agree");
 }
 
 #[tokio::test(start_paused = true)]
@@ -533,6 +537,53 @@ async fn a_panic_makes_that_upstream_unknown_and_no_other() {
     world.set(A, 'P');
     world.run(SECOND);
     assert_eq!(world.eligible("api"), [A, B]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_carried_verdict_ends_with_a_panic_and_with_silence() {
+    for answer in ['!', '.'] {
+        let mut world = healthy(&[A]);
+        world.set(A, answer);
+        let changed = CheckPolicy { spec: http("/healthz"), timing: timing() };
+        world.configure(vec![PoolPolicy { check: changed, ..pool("api", &[A]) }]);
+        assert!(world.upstream("api", A).carried);
+        assert_eq!(world.eligible("api"), [A]);
+        world.run(31 * SECOND);
+        assert_eq!(world.health("api", A), HealthState::Unknown, "{answer}");
+        assert!(!world.upstream("api", A).carried);
+        assert!(world.eligible("api").is_empty());
+        let deadline = world.state.next_deadline();
+        assert!(deadline.is_none_or(|at| at > world.now), "the timer does not spin");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_removed_listener_routes_as_before_for_a_while() {
+    let mut world = World::new();
+    let (web, other) = ((name("web"), ListenerId(0)), (name("other"), ListenerId(1)));
+    let listener = |entry: &(Name, ListenerId), port: u16| ListenerPolicy {
+        name: entry.0.clone(),
+        address: format!("127.0.0.1:{port}").parse().unwrap(),
+        pool: Some(name("api")),
+    };
+    let both = Config { listeners: vec![listener(&web, 1), listener(&other, 2)], ..config(vec![pool("api", &[A])]) };
+    let one = Config { listeners: vec![listener(&web, 1)], ..config(vec![pool("api", &[A])]) };
+    let apply = |world: &mut World, config: &Config, listeners: &[(Name, ListenerId)]| {
+        let (_, effects) = world.state.configure(config, listeners, world.now);
+        world.take(effects);
+        world.snapshot.clone().unwrap()
+    };
+    apply(&mut world, &both, &[web.clone(), other.clone()]);
+    for _ in 0..3 {
+        let snapshot = apply(&mut world, &one, std::slice::from_ref(&web));
+        assert!(snapshot.listener(other.1).is_none());
+        assert_eq!(snapshot.routing(other.1).listener(other.1).and_then(|entry| entry.pool), Some(PoolId(0)));
+        assert!(snapshot.departed()[0].last.departed().is_empty(), "no chain of old configurations");
+        world.run(SECOND);
+    }
+    world.run(15 * SECOND);
+    let snapshot = apply(&mut world, &one, std::slice::from_ref(&web));
+    assert!(snapshot.departed().is_empty());
 }
 
 #[tokio::test(start_paused = true)]
