@@ -96,7 +96,10 @@ fn run(args: &RunArgs, hangup: &Hangup) -> ExitCode {
         return code;
     }
     let config = match (&args.listen, &args.config) {
-        (Some(listen), _) => app::ConfigSource::Inline { listen: listen.clone(), to: args.to.clone() },
+        (Some(listen), _) => {
+            let to = args.to.iter().map(ToString::to_string).collect();
+            app::ConfigSource::Inline { listen: listen.to_string(), to }
+        }
         (None, Some(file)) => app::ConfigSource::File(file.clone()),
         (None, None) => app::ConfigSource::File(locate::default_file()),
     };

@@ -34,12 +34,31 @@ pub fn run(options: DemoOptions) -> ExitCode {
         }
     };
     let terminal = std::io::stdin().is_terminal() && std::io::stdout().is_terminal();
-    match runtime.block_on(story::play(options, terminal && !options.script)) {
+    let played = runtime.block_on(async {
+        tokio::select! {
+            played = story::play(options, terminal && !options.script) => played,
+            // What plays is dropped, and with it the proxy's process and the terminal's mode.
+            signal = interrupted() => Err(format!("ended by {signal}")),
+        }
+    });
+    match played {
         Ok(true) => ExitCode::SUCCESS,
         Ok(false) => ExitCode::FAILURE,
         Err(problem) => {
             eprintln!("roundsman demo: {problem}");
             ExitCode::FAILURE
         }
+    }
+}
+
+/// Completes when a signal asks for the end.
+async fn interrupted() -> &'static str {
+    use tokio::signal::unix::{SignalKind, signal};
+    let signals = (signal(SignalKind::interrupt()), signal(SignalKind::terminate()), signal(SignalKind::hangup()));
+    let (Ok(mut int), Ok(mut term), Ok(mut hup)) = signals else { return std::future::pending().await };
+    tokio::select! {
+        _ = int.recv() => "SIGINT",
+        _ = term.recv() => "SIGTERM",
+        _ = hup.recv() => "SIGHUP",
     }
 }

@@ -69,6 +69,8 @@ struct Running {
     listeners: HashMap<Address, (ListenerId, ListenerHandle)>,
     /// Numbers stay with their addresses, so that a listener that comes back is the same one.
     ids: HashMap<Address, ListenerId>,
+    /// The process is about to end: nothing is reloaded any more.
+    stopping: bool,
 }
 
 impl Reloader {
@@ -89,6 +91,7 @@ impl Reloader {
             last_reload: None,
             listeners: HashMap::new(),
             ids: HashMap::new(),
+            stopping: false,
         };
         let reloader = Reloader { source, controller, plane, turn: Mutex::new(()), running: Mutex::new(running) };
         reloader.apply(config, bound)?;
@@ -151,6 +154,11 @@ impl Reloader {
         self.running.lock().config.admin.clone()
     }
 
+    /// The process is about to end: every reload from now on is refused.
+    pub fn refuse_reloads(&self) {
+        self.running.lock().stopping = true;
+    }
+
     /// Ends accepting on every listener; connections go on.
     pub fn stop_accepting(&self) {
         for (_, (_, handle)) in self.running.lock().listeners.drain() {
@@ -185,6 +193,9 @@ impl Reloader {
         let Loaded { config, warnings } = load::load(&self.source)?;
         let diagnostics = warnings.iter().map(told).collect();
         let running = self.running.lock();
+        if running.stopping {
+            return Err(Refused::new("the process is stopping".to_owned()));
+        }
         if *running.config == config {
             return Ok(Prepared { change: None, diagnostics });
         }
@@ -222,18 +233,24 @@ impl Reloader {
         let wanted = |address: &Address| config.listeners.iter().any(|listener| listener.address == *address);
         let gone: Vec<Address> = running.listeners.keys().filter(|address| !wanted(address)).cloned().collect();
         let gone: Vec<_> = gone.iter().filter_map(|address| running.listeners.remove(address)).collect();
-        if !gone.is_empty() {
-            // The next reload may want the same address back, so the sockets are closed before this one is answered.
-            let closed = join_all(gone.into_iter().map(|(_, handle)| handle.close()));
-            let waited = Handle::current().block_on(async { tokio::time::timeout(CLOSE_TIMEOUT, closed).await });
-            if waited.is_err() {
-                tracing::warn!("A removed listener takes long to close");
-            }
-        }
         running.config = config;
         running.loaded_at = now;
         running.generation = applied.generation;
+        drop(running);
+        close(gone.into_iter().map(|(_, handle)| handle).collect());
         Ok(applied.warming)
+    }
+}
+
+/// Closes sockets and waits until they are: the next reload may want the same address back.
+fn close(listeners: Vec<ListenerHandle>) {
+    if listeners.is_empty() {
+        return;
+    }
+    let closed = join_all(listeners.into_iter().map(ListenerHandle::close));
+    let waited = Handle::current().block_on(async { tokio::time::timeout(CLOSE_TIMEOUT, closed).await });
+    if waited.is_err() {
+        tracing::warn!("A removed listener takes long to close");
     }
 }
 

@@ -189,6 +189,7 @@ fn order_reload(process: &Arc<Process>) {
 async fn drain(process: &Process) -> bool {
     let runtime = process.reloader.config().runtime.clone();
     process.life.draining();
+    process.reloader.refuse_reloads();
     tracing::info!(
         delay = %humantime::format_duration(runtime.drain_delay),
         timeout = %humantime::format_duration(runtime.drain_timeout),
@@ -201,7 +202,13 @@ async fn drain(process: &Process) -> bool {
 }
 
 async fn second_stop(signals: &mut Signals) {
-    while signals.next().await != Order::Stop {}
+    loop {
+        match signals.next().await {
+            Order::Stop => return,
+            Order::Reload => tracing::warn!("Stopping: the reload is ignored"),
+            Order::ReopenLogs => {}
+        }
+    }
 }
 
 /// The checker has a thread and a runtime of its own, so that load cannot delay probes.

@@ -105,10 +105,10 @@ pub struct RunArgs {
     pub config: Option<PathBuf>,
     /// Listen here, without a file: "ip:port", "[v6]:port" or "unix:/path"
     #[arg(long, value_name = "ADDR", conflicts_with = "config", requires = "to")]
-    pub listen: Option<String>,
+    pub listen: Option<Address>,
     /// The upstreams, separated by commas
     #[arg(long, value_name = "ADDR,ADDR", value_delimiter = ',', conflicts_with = "config", requires = "listen")]
-    pub to: Vec<String>,
+    pub to: Vec<Address>,
     /// How it logs.
     #[command(flatten)]
     pub log: LogArgs,
@@ -259,10 +259,14 @@ mod tests {
         let Ok(Command::Run(run)) = parse("run --listen 127.0.0.1:80 --to 10.0.0.1:80,10.0.0.2:80") else {
             panic!("it is good");
         };
-        assert_eq!((run.listen.as_deref(), run.to.len(), run.config), (Some("127.0.0.1:80"), 2, None));
+        assert_eq!(
+            (run.listen.map(|a| a.to_string()).as_deref(), run.to.len(), run.config),
+            (Some("127.0.0.1:80"), 2, None)
+        );
         assert!(matches!(parse("run"), Ok(Command::Run(_))));
         assert_eq!(parse("run --listen 127.0.0.1:80").err(), Some(ErrorKind::MissingRequiredArgument));
         assert_eq!(parse("run --to 10.0.0.1:80").err(), Some(ErrorKind::MissingRequiredArgument));
+        assert_eq!(parse("run --listen nonsense --to 10.0.0.1:80").err(), Some(ErrorKind::ValueValidation));
         let both = parse("run --config a.toml --listen 127.0.0.1:80 --to 10.0.0.1:80");
         assert_eq!(both.err(), Some(ErrorKind::ArgumentConflict));
     }

@@ -10,7 +10,7 @@ use super::text::{self, Paint, colour_of, one_line};
 use super::{EXIT_CONFIG, Failure, locate};
 use crate::admin::json::{Diagnostic, ReloadReply, ReloadResult};
 
-/// Orders and prints. A refused configuration is 78.
+/// Orders and prints. A refused configuration is 78; what a good one could not be given (a socket) is 1.
 pub fn run(args: &ReloadArgs) -> Result<ExitCode, Failure> {
     let target = locate::find(&args.process)?;
     let path = if args.dry_run { "/api/v1/reload?dry_run=true" } else { "/api/v1/reload" };
@@ -23,6 +23,8 @@ pub fn run(args: &ReloadArgs) -> Result<ExitCode, Failure> {
     }
     Ok(match reply.result {
         ReloadResult::Applied | ReloadResult::Unchanged => ExitCode::SUCCESS,
+        // What has no place in the file is no mistake of it: a port that is taken, a process that is stopping.
+        ReloadResult::Refused if reply.errors.iter().all(|mistake| mistake.file.is_none()) => ExitCode::FAILURE,
         ReloadResult::Refused => ExitCode::from(EXIT_CONFIG),
     })
 }

@@ -18,7 +18,8 @@ impl Keys {
         let stdin = std::io::stdin();
         let before = tcgetattr(stdin.as_fd()).ok()?;
         let mut raw = before.clone();
-        raw.local_flags.remove(LocalFlags::ICANON | LocalFlags::ECHO);
+        // ISIG too: an interrupt that ended us at once would leave the terminal without echo.
+        raw.local_flags.remove(LocalFlags::ICANON | LocalFlags::ECHO | LocalFlags::ISIG);
         tcsetattr(stdin.as_fd(), SetArg::TCSANOW, &raw).ok()?;
         let (sender, keys) = mpsc::channel(16);
         // A thread of its own: a read from a terminal cannot be cancelled, and must not hold up the end of a runtime.
@@ -32,12 +33,9 @@ impl Keys {
         Some(Keys { before, keys })
     }
 
-    /// The next key; pending for ever when there are no more. Cancel-safe.
+    /// The next key; `q` when the terminal is gone. Cancel-safe.
     pub async fn next(&mut self) -> u8 {
-        match self.keys.recv().await {
-            Some(key) => key,
-            None => std::future::pending().await,
-        }
+        self.keys.recv().await.unwrap_or(b'q')
     }
 }
 

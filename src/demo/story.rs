@@ -50,13 +50,12 @@ pub async fn play(options: DemoOptions, interactive: bool) -> Result<bool, Strin
             }
         }
     };
+    let told = pressed.is_none();
     if let (Some(keys), Some(first)) = (&mut keys, pressed) {
         obey(&mut stage, keys, first).await?;
-        drop(stage.traffic);
-        return Ok(stage.proxy.stop().await);
     }
     drop(keys);
-    close(stage, &figures).await
+    close(stage, &figures, told).await
 }
 
 /// The story, about half a minute.
@@ -190,8 +189,8 @@ fn flip(stage: &Stage, index: usize, mood: Mood, word: &str) {
     }
 }
 
-/// Prints the figures and ends everything.
-async fn close(stage: Stage, figures: &Figures) -> Result<bool, String> {
+/// Prints the figures and ends everything. `told`: the whole story was, so every figure is there.
+async fn close(stage: Stage, figures: &Figures, told: bool) -> Result<bool, String> {
     let tally = stage.traffic.tally.clone();
     drop(stage.traffic);
     let stopped = stage.proxy.stop().await;
@@ -201,7 +200,7 @@ async fn close(stage: Stage, figures: &Figures) -> Result<bool, String> {
     println!("\nFigures");
     println!("  requests                        {:>8}", count(&tally.sent));
     println!("  answered by a backend           {:>8}", count(&tally.good));
-    println!("  failed                          {failed:>8}   (0 is right: a backend was always there)");
+    println!("  failed                          {failed:>8}   (a backend was there for each of them: 0 is right)");
     println!("  503 while all were down         {:>8}   (slowest after {})", count(&tally.refused), short(slowest));
     println!("  broken by killing all at once   {:>8}   (in the moment before the checks saw it)", count(&tally.lost));
     for (what, took) in &figures.eject {
@@ -213,11 +212,14 @@ async fn close(stage: Stage, figures: &Figures) -> Result<bool, String> {
     if let Some(took) = figures.reload {
         println!("  reload applied after            {:>8}", short(took));
     }
-    println!("  verdicts kept over the reload   {:>8}", if figures.kept == Some(true) { "all" } else { "NOT ALL" });
+    if let Some(kept) = figures.kept {
+        println!("  verdicts kept over the reload   {:>8}", if kept { "all" } else { "NOT ALL" });
+    }
     for words in tally.words() {
         println!("  a failure: {words}");
     }
-    let good = failed == 0 && figures.kept == Some(true) && stopped && count(&tally.refused) > 0;
+    let complete = figures.kept == Some(true) && count(&tally.refused) > 0;
+    let good = failed == 0 && stopped && (complete || !told);
     println!("\n{}", if good { "No request failed that should not have." } else { "SOMETHING WENT WRONG, see above." });
     Ok(good)
 }

@@ -138,10 +138,11 @@ impl Controller {
             #[cfg(test)]
             assert!(!self.fault.swap(false, Ordering::Relaxed), "injected fault");
             let work = self.with_state(|state| state.on_tick(Instant::now()));
-            flights.cancel(&work.cancel);
             for job in work.start {
                 flights.start(prober, job);
             }
+            // After the starts: a job may be unwanted before it began.
+            flights.cancel(&work.cancel);
             let deadline = self.state.lock().next_deadline();
             let idle = Duration::from_secs(3_600);
             let wake = deadline.unwrap_or_else(|| Instant::now() + idle);
