@@ -1,11 +1,12 @@
-//! Everything the controller knows, and what each event makes of it. Pure: events in, [`Effects`] out, time and chance
-//! as arguments; [`super::controller`] carries the effects out and is the only caller.
+//! Everything the controller knows, and what each event makes of it; of a new configuration: [`carry`]. Pure: events in,
+//! [`Effects`] out, time and chance as arguments. [`super::controller`] carries the effects out and is the only caller.
 //!
 //! A verdict belongs to (address, check definition, timing) and lives in a check; pools are its readers, so equal checks
 //! are one probe. Admin state, counters and load belong to pool and address and live in a member.
 
-use std::collections::{BTreeSet, HashMap, HashSet};
-use std::hash::{DefaultHasher, Hash, Hasher};
+mod carry;
+
+use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -13,24 +14,13 @@ use tokio::time::Instant;
 
 use super::events::{Event, EventKind, EventRing, Transition};
 use super::pools::{Member, PoolState};
-use super::snapshot::{Departed, ListenerEntry, ListenerId, Pool, PoolId, PoolShared, Snapshot};
+use super::snapshot::{Pool, PoolId, PoolShared, Snapshot};
 use super::status::{CheckerStatus, Status};
 use super::upstream::{Hints, Upstream, UpstreamId};
 use super::view::View;
-use crate::health::track::Slot;
 use crate::health::{Cause, Change, Track};
-use crate::model::policy::{Config, ProbeSpec, Timing, UpstreamPolicy, WhenNoHealthy};
+use crate::model::policy::{ProbeSpec, Timing};
 use crate::model::{Address, AdminState, HealthState, Judgement, Name, ProbeReport};
-use crate::route;
-
-/// First probes, and those after a changed definition, start at most this often.
-const FIRST_PROBE_GAP: Duration = Duration::from_millis(1);
-
-/// Removed healthy upstreams serve at most this long after the reload that removed them.
-pub const RETIRING_MAX: Duration = Duration::from_secs(30);
-
-/// How long a removed listener's requests are routed as before: longer than a head may take to arrive.
-const DEPARTED_MAX: Duration = Duration::from_secs(15);
 
 /// Identifies one started probe.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -182,71 +172,6 @@ impl State {
             checker_restarts: 0,
             probe_panics: 0,
         }
-    }
-
-    /// Takes a new configuration, carrying over what still applies (health.md, "Reload"). `listeners` are the sockets
-    /// that are bound, by name.
-    pub fn configure(&mut self, config: &Config, listeners: &[(Name, ListenerId)], now: Instant) -> (Applied, Effects) {
-        let mut effects = Effects::default();
-        self.generation += 1;
-        let wanted = config.pools.iter().flat_map(|pool| {
-            let key = |u: &UpstreamPolicy| check_key(u, &pool.check.spec, pool.check.timing);
-            pool.upstreams.iter().map(key)
-        });
-        let wanted: HashSet<CheckKey> = wanted.collect();
-        for name in config.pools.iter().map(|pool| &pool.name) {
-            let next = PoolId(u32::try_from(self.pool_ids.len()).expect("names of pools are bounded by memory"));
-            self.pool_ids.entry(name.clone()).or_insert(next);
-        }
-
-        let mut old: HashMap<Name, PoolState> = self.pools.drain(..).map(|p| (p.policy.name.clone(), p)).collect();
-        let mut judged = vec![];
-        for policy in &config.pools {
-            let before = old.remove(&policy.name);
-            let fallback = match &policy.when_no_healthy {
-                WhenNoHealthy::Pool(name) => self.pool_ids.get(name).copied(),
-                WhenNoHealthy::Reject | WhenNoHealthy::FailOpen => None,
-            };
-            let shared = before.as_ref().map_or_else(|| Arc::new(PoolShared::new(now)), |pool| pool.shared.clone());
-            let since = before.as_ref().and_then(|pool| pool.retiring_until);
-            let fail_open = before.as_ref().is_some_and(|pool| pool.fail_open);
-            let mut earlier: HashMap<Address, Member> = before.map(PoolState::into_members).unwrap_or_default();
-            let mut members = Vec::with_capacity(policy.upstreams.len());
-            for upstream in &policy.upstreams {
-                let earlier = earlier.remove(&upstream.address);
-                let key = check_key(upstream, &policy.check.spec, policy.check.timing);
-                let (check, change) = self.adopt(key, earlier.as_ref(), &wanted, now);
-                judged.extend(change.map(|change| (check, change)));
-                members.push(self.enrol(policy.name.clone(), upstream, check, earlier, now));
-            }
-            let mut pool = PoolState::new(self.pool_ids[&policy.name], policy.clone(), shared, fallback, members);
-            pool.fail_open = fail_open;
-            let mut removed: Vec<Member> = earlier.into_values().collect();
-            removed.sort_by_key(|member| member.upstream.id);
-            if !pool.has_healthy_member() {
-                pool.retire(&mut removed, since.unwrap_or(now + RETIRING_MAX));
-            }
-            effects.close_idle.extend(removed.into_iter().map(|member| member.upstream));
-            self.pools.push(pool);
-        }
-        for gone in old.into_values() {
-            gone.shared.set_usable_at(None);
-            effects.announce.push(gone.shared);
-            effects.close_idle.extend(gone.members.into_iter().map(|m| m.upstream));
-        }
-        self.rebuild_readers(now, &mut effects);
-        for (check, change) in judged {
-            self.on_change(check, change, now, &mut effects);
-        }
-        self.dirty = (0..self.pools.len()).collect();
-        self.settle(now, &mut effects);
-        let snapshot = Arc::new(self.snapshot(config, listeners, now));
-        self.current = snapshot.clone();
-        effects.snapshot = Some(snapshot);
-        effects.announce.extend(self.pools.iter().map(|pool| pool.shared.clone()));
-        let warming = self.pools.iter().filter(|p| p.retiring_until.is_some()).map(|p| p.policy.name.clone()).collect();
-        self.log(EventKind::Reload { result: "applied", generation: self.generation, error: None }, now, &mut effects);
-        (Applied { generation: self.generation, warming }, effects)
     }
 
     /// Starts the probes that are due and does what else has come of time. The only source of jobs.
@@ -401,130 +326,6 @@ impl State {
         Status { generation: self.generation, pools, checker }
     }
 
-    /// Finds or makes the check for `key`, which a pool is about to read. `earlier` is the same upstream under the
-    /// configuration before.
-    fn adopt(
-        &mut self,
-        key: CheckKey,
-        earlier: Option<&Member>,
-        wanted: &HashSet<CheckKey>,
-        now: Instant,
-    ) -> (CheckId, Option<Change>) {
-        if let Some(id) = self.by_key.get(&key) {
-            return (*id, None);
-        }
-        let earlier = earlier.map(|member| member.check);
-        let old = earlier.and_then(|id| self.checks.get(&id).map(|check| (id, check)));
-        let (track, change) = match old {
-            Some((id, check)) if check.key.same_definition(&key) && !wanted.contains(&check.key) => {
-                // Nobody reads it under the old timing any more: the check itself goes on, its probe in flight included.
-                let check = self.checks.get_mut(&id).expect("just found");
-                self.by_key.remove(&check.key);
-                let shortened = key.timing.timeout < check.key.timing.timeout;
-                check.key = key.clone();
-                let change = check.track.retime(key.timing, now);
-                if shortened && let Some(token) = check.flight.take() {
-                    // It would go on under the old timeout, which may be hours, and no other may start meanwhile.
-                    check.track.on_cancelled(now);
-                    self.flights.remove(&token);
-                    self.cancelled.push(token);
-                }
-                self.by_key.insert(key, id);
-                return (id, change);
-            }
-            Some((_, check)) if check.key.same_definition(&key) => check.track.split(key.timing, now),
-            Some((_, check)) => {
-                let track = check.track.clone();
-                (track.redefined(key.timing, now, self.first_probe_slot(now)), None)
-            }
-            None => {
-                let slot = Slot { origin: self.origin, part: part_of(&key.upstream) };
-                (Track::new(key.timing, slot, now, self.first_probe_slot(now)), None)
-            }
-        };
-        let last = old_report(&self.checks, earlier, &key);
-        let id = CheckId(self.take_id());
-        let check = Check {
-            key: key.clone(),
-            track,
-            readers: vec![],
-            flight: None,
-            deadline: None,
-            last,
-            unknown_because: None,
-        };
-        self.checks.insert(id, check);
-        self.by_key.insert(key, id);
-        (id, change)
-    }
-
-    fn enrol(
-        &mut self,
-        pool: Name,
-        policy: &UpstreamPolicy,
-        check: CheckId,
-        earlier: Option<Member>,
-        now: Instant,
-    ) -> Member {
-        let track = &self.checks[&check].track;
-        match earlier {
-            Some(mut member) => {
-                let known = track.state() != HealthState::Unknown;
-                // The old verdict stands until the new check reaches a threshold.
-                member.carried = (!known && member.state != HealthState::Unknown).then_some(member.state);
-                member.check = check;
-                member.policy = policy.clone();
-                member.retiring = false;
-                member
-            }
-            None => {
-                let since = if track.state() == HealthState::Unknown { now } else { track.since() };
-                let state = track.state();
-                let id = UpstreamId(self.take_id());
-                let upstream = Arc::new(Upstream::new(id, pool, policy.address.clone(), self.hints.clone()));
-                Member::new(upstream, policy.clone(), check, state, since)
-            }
-        }
-    }
-
-    /// After the pools changed: who reads what, and which checks nobody reads.
-    fn rebuild_readers(&mut self, now: Instant, effects: &mut Effects) {
-        self.places.clear();
-        for check in self.checks.values_mut() {
-            check.readers.clear();
-        }
-        for (p, pool) in self.pools.iter().enumerate() {
-            for (m, member) in pool.members.iter().enumerate() {
-                self.places.insert(member.upstream.id, (p, m));
-                let check = self.checks.get_mut(&member.check).expect("members have checks");
-                check.readers.push(member.upstream.id);
-            }
-        }
-        let unread: Vec<CheckId> =
-            self.checks.iter().filter(|(_, c)| c.readers.is_empty()).map(|(id, _)| *id).collect();
-        for id in unread {
-            let check = self.checks.remove(&id).expect("just listed");
-            self.by_key.remove(&check.key);
-            if let Some(at) = check.deadline {
-                self.timers.remove(&(at, Timer::Check(id)));
-            }
-            if let Some(token) = check.flight {
-                self.flights.remove(&token);
-                self.cancelled.push(token);
-            }
-        }
-        let ids: Vec<CheckId> = self.checks.keys().copied().collect();
-        for id in ids {
-            self.set_check_timer(id);
-        }
-        // An existing verdict may differ from what a member read until now.
-        for p in 0..self.pools.len() {
-            for m in 0..self.pools[p].members.len() {
-                self.settle_member(p, m, None, now, effects);
-            }
-        }
-    }
-
     fn on_check_timer(&mut self, id: CheckId, now: Instant, start: &mut Vec<ProbeJob>, effects: &mut Effects) {
         let token = ProbeToken(self.take_id());
         let check = self.checks.get_mut(&id).expect("timers end with their check");
@@ -658,41 +459,6 @@ impl State {
         }
     }
 
-    fn snapshot(&self, config: &Config, listeners: &[(Name, ListenerId)], now: Instant) -> Snapshot {
-        let listener = |name: &Name| listeners.iter().find(|(n, _)| n == name).map(|(_, id)| *id);
-        let pool = |name: &Name| self.pool_ids.get(name).copied();
-        let routes = route::Table::build(&config.routes, |name| listener(name).map(|id| id.0), pool);
-        let mut entries: Vec<Option<ListenerEntry>> = vec![];
-        for policy in &config.listeners {
-            let Some(id) = listener(&policy.name) else { continue };
-            let index = id.0 as usize;
-            if entries.len() <= index {
-                entries.resize(index + 1, None);
-            }
-            let pool = policy.pool.as_ref().and_then(pool);
-            entries[index] = Some(ListenerEntry { name: policy.name.clone(), pool });
-        }
-        let mut pools = vec![None; self.pool_ids.len()];
-        for state in &self.pools {
-            pools[state.id.0 as usize] = Some(state.cell.clone());
-        }
-        let snapshot = Snapshot::new(self.generation, routes, entries, pools);
-        let departed = self.departed(&snapshot, now);
-        snapshot.with_departed(departed)
-    }
-
-    /// The listeners that `next` does not have and that may still have a request begun before it.
-    fn departed(&self, next: &Snapshot, now: Instant) -> Vec<Departed> {
-        let earlier = self.current.departed().iter().filter(|departed| now < departed.until).cloned();
-        let gone = self.current.listener_ids().map(|id| Departed {
-            id,
-            until: now + DEPARTED_MAX,
-            // Without its own past: otherwise every removal would keep all configurations before it.
-            last: Arc::new(self.current.without_departed()),
-        });
-        earlier.chain(gone).filter(|departed| next.listener(departed.id).is_none()).collect()
-    }
-
     fn log(&mut self, kind: EventKind, now: Instant, effects: &mut Effects) {
         effects.events.push(self.events.push(now, kind).clone());
     }
@@ -702,38 +468,10 @@ impl State {
         self.pools[p].members[m].upstream.address.clone()
     }
 
-    /// When a first probe may start: at once, unless a thousand a second would be exceeded.
-    fn first_probe_slot(&mut self, now: Instant) -> Instant {
-        let slot = self.next_first_probe.max(now);
-        self.next_first_probe = slot + FIRST_PROBE_GAP;
-        slot
-    }
-
     fn take_id(&mut self) -> u64 {
         self.next_id += 1;
         self.next_id
     }
-}
-
-fn check_key(upstream: &UpstreamPolicy, spec: &Arc<ProbeSpec>, timing: Timing) -> CheckKey {
-    CheckKey { upstream: upstream.address.clone(), target: spec.target(upstream), spec: spec.clone(), timing }
-}
-
-/// The last report goes with the check while its definition is the same.
-fn old_report(
-    checks: &HashMap<CheckId, Check>,
-    earlier: Option<CheckId>,
-    key: &CheckKey,
-) -> Option<(Instant, Arc<ProbeReport>)> {
-    let check = checks.get(&earlier?)?;
-    check.key.same_definition(key).then(|| check.last.clone()).flatten()
-}
-
-/// Where in an interval an address belongs, as a fraction of 2^32.
-fn part_of(address: &Address) -> u32 {
-    let mut hasher = DefaultHasher::new();
-    address.hash(&mut hasher);
-    (hasher.finish() >> 32) as u32
 }
 
 #[cfg(test)]

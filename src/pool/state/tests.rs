@@ -2,6 +2,7 @@
 
 use proptest::prelude::*;
 
+use super::super::snapshot::ListenerId;
 use super::super::status::{PoolSummary, UpstreamStatus};
 use super::super::view::{Nothing, Service};
 use super::*;
