@@ -24,7 +24,7 @@ use super::answer::{OwnAnswer, Refusal};
 use super::edits::RequestEdits;
 use super::head::Head;
 use super::judge::{Facts, Method};
-use super::limits::{INTERIM_ANSWERS, RETRIES};
+use super::limits::{INTERIM_ANSWERS, RETRIES, UNUSED_MAX};
 use super::response::{Asked, judge_response};
 use super::seek::{Ask, Found, find, route, still_eligible};
 use super::steps::{Attempt, Broken, ConnectError, End, Entry, Next, Record, Replay};
@@ -52,6 +52,8 @@ pub struct Exchange {
     wait_until: Option<Instant>,
     phase: Phase,
     attempts: u32,
+    /// Connections that were closed before they were used.
+    unused: u32,
     interim: u32,
     began: Instant,
     status: Option<u16>,
@@ -103,6 +105,7 @@ impl Exchange {
             wait_until: None,
             phase: Phase::Seeking,
             attempts: 0,
+            unused: 0,
             interim: 0,
             began: now,
             status: None,
@@ -161,6 +164,29 @@ impl Exchange {
         let retry = why != ConnectError::Resources && self.attempts <= RETRIES;
         let next = if retry { self.elsewhere(now) } else { None };
         next.unwrap_or_else(|| self.answer(OwnAnswer::new(reason)))
+    }
+
+    /// We have closed the connection ourselves before anything was sent on it: usually because its upstream became unhealthy
+    /// since it was picked. It is picked anew, by every method, and none counts as tried.
+    pub fn on_unused(&mut self, now: Instant) -> Next {
+        self.settle(Settled::NotTheUpstream);
+        self.unused += 1;
+        if self.unused > UNUSED_MAX {
+            return self.answer(OwnAnswer::new(AnswerReason::ConnectFailed));
+        }
+        self.tried.pop();
+        self.attempts -= 1;
+        let snapshot = self.published.load_full();
+        match self.find(&snapshot, now) {
+            Found::Upstream(pool, upstream) => self.attempt(pool, upstream, true),
+            Found::Wait { pool, .. } => {
+                let retry_after = pool.shared.retry_after(now);
+                self.answer(OwnAnswer::retry_after(AnswerReason::NoneEligible, retry_after))
+            }
+            Found::Nothing { retry_after } => {
+                self.answer(OwnAnswer::retry_after(AnswerReason::NoneEligible, retry_after))
+            }
+        }
     }
 
     /// The connection is there and the request goes out now. `reused`: it has served a request before.

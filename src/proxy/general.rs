@@ -281,7 +281,9 @@ impl ProxyHttp for General {
             return error;
         }
         if *error.etype() == SHUT {
-            error.set_retry(true);
+            let next = ctx.parts().map(|(_, work)| work.exchange.on_unused(Instant::now()));
+            let again = next.is_ok_and(|next| ctx.follow(next));
+            error.set_retry(again);
             return error;
         }
         let fault = client_fault(session, &error);

@@ -364,6 +364,33 @@ async fn a_stale_connection_is_not_replaced_where_the_upstream_may_not_be_picked
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_connection_that_we_closed_unused_is_replaced_where_the_upstream_may_still_be_picked() {
+    for request in [GET, POST] {
+        for (now, want) in [
+            (Given(Service::Open, 1, 0), "attempt fresh"),
+            (Given(Service::Nothing(Nothing::FailOpen), 1, 0), "attempt fresh"),
+            (Given(Service::Nothing(Nothing::Reject), 0, 0), "503 none_eligible after 30"),
+            // Below min_healthy one may still be there.
+            (Given(Service::Nothing(Nothing::Reject), 1, 0), "503 none_eligible after 30"),
+        ] {
+            let world = World::new(&[Given(Service::Open, 1, 0)]);
+            let (mut exchange, _) = world.begin(request);
+            world.nth(0).view.store(Arc::new(world.view(0, &now)));
+            assert_eq!(word(&exchange.on_unused(world.now)), want, "{request}");
+            assert_eq!(world.nth(0).shared.stats.retries.load(Ordering::Relaxed), 0, "nothing was tried");
+        }
+        // A pool that changes its mind for ever is not followed for ever, and a failure afterwards still has its retry.
+        let world = World::new(&[Given(Service::Open, 2, 0)]);
+        let (mut exchange, _) = world.begin(request);
+        for _ in 0..UNUSED_MAX {
+            assert_eq!(word(&exchange.on_unused(world.now)), "attempt fresh");
+        }
+        assert_eq!(word(&exchange.on_connect_failed(ConnectError::Refused, world.now)), "attempt");
+        assert_eq!(word(&exchange.on_unused(world.now)), "502 connect_failed");
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_request_goes_where_its_route_says_and_else_where_its_listener_does() {
     let open = || Given(Service::Open, 1, 0);
     let world = World::new(&[open(), open(), open()]);
