@@ -34,6 +34,8 @@ const LINGER: Duration = Duration::from_secs(2);
 struct Upgrade {
     client: Box<Client>,
     exchange: Exchange,
+    /// An answer is on its way that only the end of the connection ends.
+    until_close: bool,
 }
 
 /// What one step came to.
@@ -60,7 +62,7 @@ pub(super) async fn run(
     first: Attempt,
     version: Version,
 ) -> Option<Box<Client>> {
-    let mut upgrade = Upgrade { client, exchange };
+    let mut upgrade = Upgrade { client, exchange, until_close: false };
     let mut next = Next::Attempt(first);
     let end = loop {
         let step = match next {
@@ -79,9 +81,13 @@ pub(super) async fn run(
             Step::Ended(end) => break end,
         }
     };
-    upgrade.exchange.on_end(end, Instant::now());
-    if end == End::Delivered && !upgrade.client.is_eof() {
-        upgrade.client.linger(LINGER).await;
+    let Upgrade { client, exchange, until_close } = upgrade;
+    exchange.on_end(end, Instant::now());
+    match end {
+        End::Delivered if !client.is_eof() => client.linger(LINGER).await,
+        // A clean end would make it whole.
+        End::Aborted if until_close => client.reset(),
+        End::Delivered | End::Aborted | End::ClientLeft => {}
     }
     None
 }
@@ -130,6 +136,7 @@ impl Upgrade {
             self.forward_head(&edits, &head).await?;
             buf.advance(len);
             if status == 101 || status >= 200 {
+                self.until_close = framing == ResponseFraming::UntilClose;
                 return Ok(Answered { upstream, rest: buf, switched: status == 101, framing });
             }
         }

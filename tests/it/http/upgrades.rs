@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::io::AsyncWriteExt;
+use tokio::runtime::Handle;
 
 use super::rig::{Rig, SOON, get, within};
 use crate::origin::{Act, Origin, Reply, refusing_address};
@@ -117,6 +118,27 @@ async fn an_answer_that_is_no_101_is_passed_on_and_nothing_is_tunnelled() {
         assert_eq!(origin.count("/smuggled"), 0, "{reply:?}");
         assert_eq!(origin.total(), 1, "{reply:?}");
     }
+}
+
+#[tokio::test]
+async fn an_answer_that_breaks_off_before_its_end_is_not_ended_cleanly() {
+    let broken = Reply::raw("HTTP/1.1 200 OK\r\n\r\na part").then(Act::Wait(Duration::from_millis(100))).then_reset();
+    let origin = Origin::new().on("/ws").reply(broken).start().await;
+    let answer = Rig::over(&[&origin]).ask(UPGRADE).await;
+    assert!(answer.status == 200 && !answer.whole, "{answer:?}");
+}
+
+#[tokio::test]
+async fn an_answer_that_stands_still_is_not_ended_cleanly() {
+    let standing = Reply::raw("HTTP/1.1 200 OK\r\n\r\na part").then(Act::Hang);
+    let origin = Origin::new().on("/ws").reply(standing).start().await;
+    let rig = Rig::build(&[origin.address()], Handle::current(), 100);
+    let mut client = rig.connect().await;
+    client.send(UPGRADE).await;
+    within(client.stream.peek(&mut [0])).await.expect("the answer begins");
+    tokio::time::pause();
+    let answer = client.answer().await;
+    assert!(answer.status == 200 && !answer.whole, "{answer:?}");
 }
 
 #[tokio::test]
