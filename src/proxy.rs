@@ -20,10 +20,12 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use futures_util::FutureExt;
+use parking_lot::Mutex;
 use pingora_core::server::configuration::ServerConf;
 use pingora_proxy::http_proxy;
 use tokio::runtime::Handle;
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, watch};
+use tokio::time::Instant;
 
 use front::Front;
 use general::General;
@@ -46,11 +48,25 @@ pub struct Plane {
 
 type Stop = watch::Receiver<bool>;
 
-/// Connections that are open, those whose tunnel goes on included.
+/// What is open.
 #[derive(Debug, Default)]
 struct Open {
+    /// Connections, those whose tunnel goes on included.
     count: AtomicUsize,
+    /// Of every task that accepts, what tells it to stop.
+    accepting: Mutex<Vec<Stop>>,
+    /// Told when there may be nothing left.
     none: Notify,
+}
+
+impl Open {
+    /// No connection, and nobody who could still accept one after a stop.
+    fn is_drained(&self) -> bool {
+        // In this order: who stops accepting has counted its last connection before.
+        let stopped = |stop: &Stop| *stop.borrow() || stop.has_changed().is_err();
+        let closing = self.accepting.lock().iter().any(stopped);
+        !closing && self.count.load(Ordering::Acquire) == 0
+    }
 }
 
 impl Plane {
@@ -90,7 +106,13 @@ impl Plane {
     /// Begins accepting. Each connection is a task of its own; a panic in one ends that one.
     pub fn serve(self: &Arc<Plane>, listener: Listener, id: ListenerId) -> ListenerHandle {
         let (mut handle, stop) = ListenerHandle::channel(listener.address().clone(), id);
-        handle.accepting = Some(self.runtime.spawn(self.clone().accept(listener, id, stop)));
+        let accepting = Accepting::new(self, &stop);
+        let plane = self.clone();
+        handle.accepting = Some(self.runtime.spawn(async move {
+            // Ends after the socket, which `accept` owns.
+            let _accepting = accepting;
+            plane.accept(listener, id, stop).await;
+        }));
         handle
     }
 
@@ -104,11 +126,12 @@ impl Plane {
         self.front.in_flight.load(Ordering::Acquire)
     }
 
-    /// Completes when no client is connected. Cancel-safe.
+    /// Completes when no client is connected and every listener that was told to stop has closed its socket: then nobody is
+    /// connected any more, unless another listener goes on. Cancel-safe.
     pub async fn drained(&self) {
         loop {
             let none = self.open.none.notified();
-            if self.connections() == 0 {
+            if self.open.is_drained() {
                 return;
             }
             none.await;
@@ -133,9 +156,12 @@ impl Plane {
             };
             self.spawn(slot, stream, id, &stop);
         }
-        // Who is connected already but not accepted would be reset with the socket.
-        while let Ok(slot) = self.slots.clone().try_acquire_owned()
-            && let Some(stream) = listener.accept(&self.front.stats).now_or_never()
+        // Who is connected already but not accepted would be reset with the socket. At the limit of clients, others end
+        // soon because of the same stop.
+        let end = Instant::now() + front::STOP_GRACE;
+        while Instant::now() < end
+            && let Ok(Ok(slot)) = tokio::time::timeout_at(end, self.slots.clone().acquire_owned()).await
+            && let Some(stream) = listener.accept_now()
         {
             self.spawn(slot, stream, id, &stop);
         }
@@ -150,6 +176,26 @@ impl Plane {
             drop(counted);
             drop(slot);
         });
+    }
+}
+
+/// A task that accepts.
+struct Accepting {
+    open: Arc<Open>,
+    stop: Stop,
+}
+
+impl Accepting {
+    fn new(plane: &Plane, stop: &Stop) -> Accepting {
+        plane.open.accepting.lock().push(stop.clone());
+        Accepting { open: plane.open.clone(), stop: stop.clone() }
+    }
+}
+
+impl Drop for Accepting {
+    fn drop(&mut self) {
+        self.open.accepting.lock().retain(|stop| !stop.same_channel(&self.stop));
+        self.open.none.notify_waiters();
     }
 }
 

@@ -13,6 +13,7 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use bytes::{Buf, BytesMut};
+use nix::sys::socket::{MsgFlags, recv};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf};
 use tokio::net::{TcpStream, UnixStream};
 use tokio::time::Sleep;
@@ -133,6 +134,15 @@ impl Client {
             self.read.reserve(READ_ROOM);
         }
         let n = self.io.read_buf(&mut self.read).await?;
+        self.eof |= n == 0;
+        Ok(n)
+    }
+
+    /// As [`Client::fill`], but at once, with what the kernel has by now: the runtime may not have noticed it yet.
+    pub fn fill_now(&mut self) -> io::Result<usize> {
+        let mut chunk = [0; READ_ROOM];
+        let n = recv(self.as_raw_fd(), &mut chunk, MsgFlags::MSG_DONTWAIT)?;
+        self.read.extend_from_slice(&chunk[..n]);
         self.eof |= n == 0;
         Ok(n)
     }

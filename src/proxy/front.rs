@@ -36,6 +36,10 @@ const LINGER: Duration = Duration::from_secs(2);
 /// How long a client may take to send the rest of a body that we answered without it.
 const DRAIN: Duration = Duration::from_secs(5);
 
+/// For how long a connection still takes a request once it is to take no further one: the client may have sent it before
+/// it could know.
+pub(super) const STOP_GRACE: Duration = Duration::from_millis(300);
+
 /// What every connection needs.
 pub struct Front {
     pub(super) published: Published,
@@ -132,10 +136,11 @@ pub async fn serve(front: Arc<Front>, stream: ClientStream, listener: ListenerId
 }
 
 impl Connection {
-    /// Waits for a head.
+    /// Waits for a head. A stop shortens the wait for its first bytes, and never cuts off who has sent some.
     async fn hear(&mut self, client: &mut Client, first: bool) -> Heard {
         let mut reader = HeadReader::default();
         let mut started = has_begun(&client.read);
+        let mut stopping = false;
         let patience = if first || started { limits::HEADER_TIMEOUT } else { limits::KEEP_ALIVE };
         let deadline = tokio::time::sleep(patience);
         tokio::pin!(deadline);
@@ -147,28 +152,35 @@ impl Connection {
                     Err(refusal) => return Heard::Refused(refusal),
                 }
             }
-            tokio::select! {
+            let read = tokio::select! {
                 biased;
-                read = client.fill() => match read {
-                    Ok(0) | Err(_) => return Heard::Nothing,
-                    Ok(_) if started || !has_begun(&client.read) => {}
-                    Ok(_) => {
-                        started = true;
-                        if !first {
-                            deadline.as_mut().reset(Instant::now() + limits::HEADER_TIMEOUT);
-                        }
-                    }
-                },
-                () = &mut deadline => {
-                    if started {
+                read = client.fill() => read,
+                () = &mut deadline => match () {
+                    () if started => {
                         return Heard::Refused(Refusal::new(AnswerReason::HeaderTimeout, "the head took too long"));
                     }
-                    if first {
-                        self.front.stats.silent.fetch_add(1, Ordering::Relaxed);
+                    () if stopping => client.fill_now(),
+                    () => {
+                        self.front.stats.silent.fetch_add(u64::from(first), Ordering::Relaxed);
+                        return Heard::Nothing;
                     }
-                    return Heard::Nothing;
+                },
+                () = stopped(&mut self.stop), if !started && !stopping => {
+                    stopping = true;
+                    let grace = Instant::now() + STOP_GRACE;
+                    let end = deadline.deadline().min(grace);
+                    deadline.as_mut().reset(end);
+                    continue;
                 }
-                () = stopped(&mut self.stop), if !started => return Heard::Nothing,
+            };
+            if !matches!(read, Ok(n) if n > 0) {
+                return Heard::Nothing;
+            }
+            if !started && has_begun(&client.read) {
+                started = true;
+                if !first || stopping {
+                    deadline.as_mut().reset(Instant::now() + limits::HEADER_TIMEOUT);
+                }
             }
         }
     }

@@ -12,7 +12,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use nix::errno::Errno;
-use socket2::{Domain, Protocol, SockAddr, Socket, Type};
+use socket2::{Domain, Protocol, SockAddr, SockRef, Socket, Type};
 use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
 use tokio::sync::watch;
 
@@ -222,6 +222,42 @@ impl Listener {
     }
 }
 
+impl Listener {
+    /// The next connection that the kernel has by now; `None`: none, or it cannot be taken. The runtime may not have
+    /// noticed it yet.
+    pub(super) fn accept_now(&self) -> Option<ClientStream> {
+        loop {
+            let accepted = match &self.socket {
+                ListenerSocket::Tcp(socket) => SockRef::from(socket).accept(),
+                ListenerSocket::Unix(socket) => SockRef::from(socket).accept(),
+            };
+            let adopted = match accepted {
+                Ok((socket, peer)) => self.adopt(socket, &peer),
+                Err(error) if error.kind() == io::ErrorKind::ConnectionAborted => Err(error),
+                Err(_) => return None,
+            };
+            match adopted {
+                Ok(stream) => return Some(stream),
+                Err(error) => {
+                    tracing::debug!(listener = %self.address, %error, "A connection broke before it was accepted");
+                }
+            }
+        }
+    }
+
+    fn adopt(&self, socket: Socket, peer: &SockAddr) -> io::Result<ClientStream> {
+        socket.set_nonblocking(true)?;
+        match (&self.socket, peer.as_socket()) {
+            (ListenerSocket::Tcp(_), Some(peer)) => {
+                let _ = socket.set_tcp_nodelay(true);
+                Ok(ClientStream::Tcp(TcpStream::from_std(socket.into())?, peer))
+            }
+            (ListenerSocket::Tcp(_), None) => Err(io::ErrorKind::NotConnected.into()),
+            (ListenerSocket::Unix(_), _) => Ok(ClientStream::Unix(UnixStream::from_std(socket.into())?)),
+        }
+    }
+}
+
 impl fmt::Debug for Listener {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "Listener({})", self.address)
@@ -261,7 +297,8 @@ impl ListenerHandle {
         self.id
     }
 
-    /// Closes the socket. Idle connections close, others finish their request with `Connection: close`; tunnels go on.
+    /// Closes the socket, once what is connected to it has been accepted. Idle connections close after a moment in which a
+    /// request that is on its way may still arrive; others finish their request with `Connection: close`; tunnels go on.
     pub fn stop(&self) {
         self.stop.send_replace(true);
     }

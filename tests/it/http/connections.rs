@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+use futures_util::FutureExt;
 use roundsman::model::Address;
 use roundsman::pool::{AnswerReason, ListenerId};
 use roundsman::proxy::Plane;
@@ -180,6 +181,66 @@ async fn a_stop_closes_what_is_idle_and_finishes_what_is_not() {
     assert_eq!(origin.count("/dropped"), 0);
     within(rig.plane.drained()).await;
     assert_eq!((rig.plane.connections(), rig.plane.in_flight()), (0, 0));
+    assert!(TcpStream::connect(rig.address).await.is_err(), "nobody listens any more");
+}
+
+#[tokio::test]
+async fn a_request_that_crosses_a_stop_is_answered() {
+    let origin = Origin::plain("a").await;
+    let rig = Rig::over(&[&origin]);
+    let (mut new, mut kept, mut silent) = (rig.connect().await, rig.connect().await, rig.connect().await);
+    kept.send(get("/")).await;
+    assert_eq!(kept.answer().await.field("connection"), Some("keep-alive"));
+    assert_eventually("all are connected", SOON, || rig.plane.connections() == 3).await;
+    let stopped = Instant::now();
+    rig.listener.stop();
+    // What a client had sent by then arrives a moment later.
+    tokio::time::sleep(Duration::from_millis(20)).await;
+    for client in [&mut new, &mut kept] {
+        client.send(get("/crossing")).await;
+    }
+    for client in [&mut new, &mut kept] {
+        let answer = client.answer().await;
+        assert_eq!((answer.status, answer.field("connection")), (200, Some("close")));
+        client.ends().await;
+    }
+    silent.ends().await;
+    within(rig.plane.drained()).await;
+    assert!(stopped.elapsed() < Duration::from_secs(1), "who says nothing is not waited for: {:?}", stopped.elapsed());
+}
+
+/// On one thread, so that nothing of what the kernel holds is noticed between the connects and the stop.
+#[tokio::test]
+async fn a_stop_serves_what_was_connected_and_is_not_accepted_yet() {
+    for connections_max in [1_000, 3] {
+        let origin = Origin::plain("a").await;
+        let rig = Rig::build(&[origin.address()], Handle::current(), connections_max);
+        assert_eq!(rig.ask(get("/first")).await.status, 200);
+        let mut clients: Vec<_> = (0..20)
+            .map(|_| {
+                let mut stream = std::net::TcpStream::connect(rig.address).expect("the backlog takes it");
+                std::io::Write::write_all(&mut stream, get("/waiting").as_bytes()).expect("its first bytes fit");
+                stream.set_nonblocking(true).unwrap();
+                Client::new(TcpStream::from_std(stream).unwrap())
+            })
+            .collect();
+        rig.listener.stop();
+        within(rig.plane.drained()).await;
+        assert_eq!((rig.plane.connections(), origin.count("/waiting")), (0, 20), "at most {connections_max}");
+        for client in &mut clients {
+            assert_eq!(client.answer().await.status, 200, "at most {connections_max}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn drained_waits_for_every_stopped_listener() {
+    let rig = Rig::build(&[], Handle::current(), 100);
+    within(rig.plane.drained()).await;
+    rig.listener.stop();
+    // On this one thread it cannot have seen the stop yet.
+    assert!(rig.plane.drained().now_or_never().is_none(), "it still accepts");
+    within(rig.plane.drained()).await;
     assert!(TcpStream::connect(rig.address).await.is_err(), "nobody listens any more");
 }
 
