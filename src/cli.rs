@@ -23,11 +23,9 @@ mod text;
 
 pub use hangup::Hangup;
 
+use crate::app::load::EXIT_BAD_CONFIG;
 use crate::{app, demo, telemetry};
 use args::{Command, LogArgs, RunArgs};
-
-/// Exit status of a bad configuration: `EX_CONFIG` of sysexits.h.
-pub const EXIT_CONFIG: u8 = 78;
 
 /// Reads the command line and does what it says.
 pub fn main(hangup: &Hangup) -> ExitCode {
@@ -82,7 +80,7 @@ fn answer(result: Result<ExitCode, Failure>) -> ExitCode {
         // `roundsman events | head` is no failure.
         Failure::OutputClosed => ExitCode::SUCCESS,
         Failure::Runtime(_) => fail(&failure, ExitCode::FAILURE),
-        Failure::Config(_) => fail(&failure, ExitCode::from(EXIT_CONFIG)),
+        Failure::Config(_) => fail(&failure, ExitCode::from(EXIT_BAD_CONFIG)),
     }
 }
 

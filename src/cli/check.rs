@@ -8,8 +8,8 @@ use std::process::ExitCode;
 
 use clap::{Args, ValueEnum};
 
-use super::{EXIT_CONFIG, locate};
-use crate::app::load::{LoadError, Loaded, load_file};
+use super::locate;
+use crate::app::load::{EXIT_BAD_CONFIG, LoadError, Loaded, load_file};
 use crate::config::Diagnostic;
 use crate::config::diagnostic::render_all;
 use crate::config::units::show_duration;
@@ -53,7 +53,7 @@ pub fn run(args: &CheckArgs) -> ExitCode {
     // Nobody may be reading any more; the exit status still tells.
     let _ = io::stderr().write_all(stderr.as_bytes());
     let _ = io::stdout().write_all(stdout.as_bytes());
-    if result.is_ok() { ExitCode::SUCCESS } else { ExitCode::from(EXIT_CONFIG) }
+    if result.is_ok() { ExitCode::SUCCESS } else { ExitCode::from(EXIT_BAD_CONFIG) }
 }
 
 fn json(result: &Result<Loaded, LoadError>) -> String {

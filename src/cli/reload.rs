@@ -7,8 +7,9 @@ use http::StatusCode;
 use super::args::ReloadArgs;
 use super::client::{self, Ask};
 use super::text::{self, Paint, colour_of, one_line};
-use super::{EXIT_CONFIG, Failure, locate};
+use super::{Failure, locate};
 use crate::admin::json::{Diagnostic, ReloadReply, ReloadResult};
+use crate::app::load::EXIT_BAD_CONFIG;
 
 /// Orders and prints. A refused configuration is 78; what a good one could not be given (a socket) is 1.
 pub fn run(args: &ReloadArgs) -> Result<ExitCode, Failure> {
@@ -25,7 +26,7 @@ pub fn run(args: &ReloadArgs) -> Result<ExitCode, Failure> {
         ReloadResult::Applied | ReloadResult::Unchanged => ExitCode::SUCCESS,
         // What has no place in the file is no mistake of it: a port that is taken, a process that is stopping.
         ReloadResult::Refused if reply.errors.iter().all(|mistake| mistake.file.is_none()) => ExitCode::FAILURE,
-        ReloadResult::Refused => ExitCode::from(EXIT_CONFIG),
+        ReloadResult::Refused => ExitCode::from(EXIT_BAD_CONFIG),
     })
 }
 
