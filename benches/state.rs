@@ -12,7 +12,7 @@ use criterion::{Criterion, criterion_group, criterion_main};
 use roundsman::health::Track;
 use roundsman::health::track::Slot;
 use roundsman::model::policy::*;
-use roundsman::model::{Address, AdminState, Code, Judgement, Name, ProbeReport, Ratio, Weight};
+use roundsman::model::{Address, AdminState, Code, Judgement, Name, ProbeReport, Ratio, Trace, Weight};
 use roundsman::pool::Hints;
 use roundsman::pool::state::{ProbeToken, State};
 use tokio::time::Instant;
@@ -30,6 +30,7 @@ const TIMING: Timing = Timing {
 fn config(upstreams: usize) -> Config {
     let upstreams = (0..upstreams).map(|i| UpstreamPolicy {
         address: format!("10.{}.{}.{}:80", i >> 16, i >> 8 & 255, i & 255).parse().expect("an address"),
+        name: None,
         weight: Weight::ONE,
         backup: false,
         health_address: None,
@@ -41,7 +42,8 @@ fn config(upstreams: usize) -> Config {
         balance: Balance::RoundRobin,
         when_no_healthy: WhenNoHealthy::Reject,
         min_healthy: MinHealthy::Count(1),
-        check: CheckPolicy { spec: Arc::new(ProbeSpec::Tcp(TcpProbe { port: PortRule::Same })), timing: TIMING },
+        checks: vec![CheckPolicy { name: "tcp".into(), spec: Arc::new(ProbeSpec::connect()), timing: TIMING }],
+        require: Require::All,
     };
     let second = Duration::from_secs(1);
     Config {
@@ -54,7 +56,8 @@ fn config(upstreams: usize) -> Config {
 }
 
 fn report(code: Code) -> ProbeReport {
-    ProbeReport { code, status: None, duration: Duration::from_millis(1), reason: "connected".into(), hint: None }
+    let (duration, reason) = (Duration::from_millis(1), "connected".into());
+    ProbeReport { code, status: None, duration, reason, hint: None, trace: Trace::default() }
 }
 
 /// A pool whose probes are answered one by one, in the order in which they fall due.

@@ -12,7 +12,8 @@ use roundsman::app::load::{LoadError, load_file};
 use roundsman::config::diagnostic::render_all;
 use roundsman::config::{Severity, schema};
 use roundsman::model::policy::{
-    Balance, BodyRule, Config, HeaderText, HostPattern, MinHealthy, PathPattern, PortRule, ProbeSpec, WhenNoHealthy,
+    Balance, BodyRule, Config, HeaderText, HostPattern, MinHealthy, PathPattern, PortRule, ProbeKind, StatusRule,
+    WhenNoHealthy,
 };
 
 /// The `.toml` files of a directory, by name. The paths are relative, so that expected output holds on every machine.
@@ -114,18 +115,21 @@ fn every_key_reaches_the_policy() {
     assert!(matches!(&api.when_no_healthy, WhenNoHealthy::Pool(name) if name.as_str() == "static"));
     let upstream = &api.upstreams[1];
     assert_eq!((upstream.weight.as_u32(), upstream.backup, upstream.admin.as_str()), (2, true, "draining"));
-    let timing = api.check.timing;
+    let timing = api.checks[0].timing;
     assert_eq!((timing.healthy_threshold, timing.unhealthy_threshold), (3, 5));
     assert_eq!((timing.fast_interval.as_millis(), timing.start_period.as_secs()), (500, 30));
-    let ProbeSpec::Http(http) = api.check.spec.as_ref() else { panic!("an http check") };
-    assert_eq!((http.port, &*http.path, &*http.method), (PortRule::Offset(911), "/healthz?full=1", "HEAD"));
+    let ProbeKind::Http(http) = &api.checks[0].spec.kind else { panic!("an http check") };
+    assert_eq!(
+        (api.checks[0].spec.port, &*http.path, &*http.method),
+        (PortRule::Offset(911), "/healthz?full=1", "HEAD")
+    );
     assert_eq!(http.host.as_deref(), Some("api.internal:8443"));
     let HeaderText::Secret(secret) = &http.headers[1].1 else { panic!("a secret") };
     assert_eq!(secret.expose(), "Bearer 0123456789abcdef0123456789abcdef");
-    assert_eq!(http.expect.status, [(200, 200), (300, 302)]);
-    let targets: Vec<_> = api.upstreams.iter().map(|u| api.check.spec.target(u).to_string()).collect();
+    assert_eq!(http.expect.status, StatusRule::In(vec![(200, 200), (300, 302)]));
+    let targets: Vec<_> = api.upstreams.iter().map(|u| api.checks[0].spec.target(u).to_string()).collect();
     assert_eq!(targets, ["10.0.0.1:8991", "10.9.0.2:9201", "[2001:db8::1]:8991", "unix:/run/api.sock"]);
-    let ProbeSpec::Http(http) = config.pools[1].check.spec.as_ref() else { panic!("an http check") };
+    let ProbeKind::Http(http) = &config.pools[1].checks[0].spec.kind else { panic!("an http check") };
     assert_eq!(http.expect.body, Some(BodyRule::Equals(Arc::from("OK"))));
     assert_eq!(config.pools[1].min_healthy, MinHealthy::Count(2));
     assert_eq!(config.admin.token.unwrap().expose().len(), 32);
@@ -136,7 +140,7 @@ fn variables_are_replaced_in_strings() {
     let config = good(Path::new("tests/config/valid/variables.toml"));
     assert_eq!(config.listeners[0].address.to_string(), "127.0.0.1:8080");
     assert_eq!(config.pools[0].upstreams[1].address.to_string(), "10.0.0.2:80");
-    let ProbeSpec::Http(http) = config.pools[0].check.spec.as_ref() else { panic!("an http check") };
+    let ProbeKind::Http(http) = &config.pools[0].checks[0].spec.kind else { panic!("an http check") };
     assert_eq!(http.expect.body, Some(BodyRule::Contains(Arc::from("${literal}"))));
 }
 

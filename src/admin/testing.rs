@@ -10,7 +10,7 @@ use tokio::time::Instant;
 use super::host::*;
 use super::json::{Diagnostic, ProcessState, ReloadResult};
 use crate::model::eligibility::eligibility;
-use crate::model::{Address, AdminState, Code, HealthState, Name, ProbeReport, Secret, Weight};
+use crate::model::{Address, AdminState, Code, HealthState, Name, ProbeReport, Secret, Trace, Weight};
 use crate::pool::*;
 
 /// A name that is one.
@@ -81,6 +81,7 @@ pub fn upstream(pool_name: &str, number: usize, state: HealthState) -> UpstreamS
         duration: Duration::from_micros(1_900),
         reason: reason.into(),
         hint: None,
+        trace: Trace::default(),
     };
     UpstreamStatus {
         upstream: Arc::new(Upstream::new(UpstreamId(number as u64), name(pool_name), address, Hints::none())),

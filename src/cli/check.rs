@@ -14,7 +14,8 @@ use crate::config::Diagnostic;
 use crate::config::diagnostic::render_all;
 use crate::config::units::show_duration;
 use crate::model::policy::{
-    Balance, BodyRule, CheckPolicy, Config, Expect, MinHealthy, PoolPolicy, ProbeSpec, UpstreamPolicy, WhenNoHealthy,
+    Balance, BodyRule, CheckPolicy, Config, Expect, MinHealthy, PoolPolicy, ProbeKind, ProbeSpec, UpstreamPolicy,
+    WhenNoHealthy,
 };
 use crate::model::{AdminState, Weight};
 
@@ -109,9 +110,9 @@ fn describe_pool(pool: &PoolPolicy, out: &mut String) {
     let total = pool.upstreams.len();
     let s = if total == 1 { "" } else { "s" };
     let _ = writeln!(out, "pool {}: {total} upstream{s}, {balance}; {}", pool.name, when_no_healthy(pool));
-    let _ = writeln!(out, "  probe      {}", what(&pool.check.spec));
-    let _ = writeln!(out, "  how often  {}", how_often(&pool.check));
-    let t = &pool.check.timing;
+    let _ = writeln!(out, "  probe      {}", what(&pool.checks[0].spec));
+    let _ = writeln!(out, "  how often  {}", how_often(&pool.checks[0]));
+    let t = &pool.checks[0].timing;
     let _ = writeln!(
         out,
         "  verdict    healthy after {}, unhealthy after {}",
@@ -120,7 +121,7 @@ fn describe_pool(pool: &PoolPolicy, out: &mut String) {
     );
     let _ = writeln!(out, "  detection  a dead upstream gets no requests after {} at worst", show(t.worst_detection()));
     for upstream in pool.upstreams.iter().take(UPSTREAMS_LISTED_MAX) {
-        let _ = writeln!(out, "  upstream   {}{}", upstream.address, notes(upstream, &pool.check.spec));
+        let _ = writeln!(out, "  upstream   {}{}", upstream.address, notes(upstream, &pool.checks[0].spec));
     }
     if total > UPSTREAMS_LISTED_MAX {
         let _ = writeln!(out, "  and {} more", total - UPSTREAMS_LISTED_MAX);
@@ -142,9 +143,10 @@ fn when_no_healthy(pool: &PoolPolicy) -> String {
 }
 
 fn what(spec: &ProbeSpec) -> String {
-    match spec {
-        ProbeSpec::Tcp(_) => "tcp: connect and close".to_owned(),
-        ProbeSpec::Http(http) => {
+    match &spec.kind {
+        ProbeKind::Tcp(_) => "tcp: connect and close".to_owned(),
+        ProbeKind::Tls | ProbeKind::Grpc(_) | ProbeKind::Websocket(_) => spec.kind.as_str().to_owned(),
+        ProbeKind::Http(http) => {
             let host = http.host.as_ref().map_or(String::new(), |host| format!(" of {host}"));
             format!("http: {} {}{host}; expects {}", http.method, http.path, expects(&http.expect))
         }
@@ -152,12 +154,12 @@ fn what(spec: &ProbeSpec) -> String {
 }
 
 fn expects(expect: &Expect) -> String {
-    let range = |(from, to): &(u16, u16)| if from == to { from.to_string() } else { format!("{from}-{to}") };
-    let status = expect.status.iter().map(range).collect::<Vec<_>>().join(", ");
+    let status = &expect.status;
     match &expect.body {
-        None => status,
+        None => status.to_string(),
         Some(BodyRule::Contains(text)) => format!("{status} and a body that contains {text:?}"),
         Some(BodyRule::Equals(text)) => format!("{status} and the body {text:?}"),
+        Some(BodyRule::Matches(pattern)) => format!("{status} and a body that matches {:?}", pattern.as_str()),
     }
 }
 

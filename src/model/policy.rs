@@ -9,6 +9,10 @@ use std::time::Duration;
 
 use super::{Address, AdminState, Name, Ratio, Secret, Weight};
 
+mod check;
+
+pub use check::*;
+
 /// A whole configuration.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Config {
@@ -95,8 +99,10 @@ pub struct PoolPolicy {
     pub when_no_healthy: WhenNoHealthy,
     /// How few count as none.
     pub min_healthy: MinHealthy,
-    /// How its upstreams are checked.
-    pub check: CheckPolicy,
+    /// How its upstreams are checked: at least one check, names distinct.
+    pub checks: Vec<CheckPolicy>,
+    /// How many of the checks must hold.
+    pub require: Require,
 }
 
 /// One upstream of a pool.
@@ -104,6 +110,8 @@ pub struct PoolPolicy {
 pub struct UpstreamPolicy {
     /// Where its requests go.
     pub address: Address,
+    /// The host name that the address was resolved from; the default of its checks' Host and TLS name.
+    pub name: Option<Arc<str>>,
     /// Its share of the traffic.
     pub weight: Weight,
     /// Used only while no primary is eligible.
@@ -155,169 +163,6 @@ impl MinHealthy {
     }
 }
 
-/// `[pools.NAME.health]`: what is asked, and how often.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct CheckPolicy {
-    /// What a probe does and what it expects. A change of it is a change of definition.
-    pub spec: Arc<ProbeSpec>,
-    /// When probes run and how many make a verdict.
-    pub timing: Timing,
-}
-
-/// When probes run and how many make a verdict.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub struct Timing {
-    /// From start to start of probes; 10 ms to 24 h.
-    pub interval: Duration,
-    /// Over one whole probe; at most `interval`.
-    pub timeout: Duration,
-    /// Consecutive passes that make an upstream healthy; 1 to 1,000.
-    pub healthy_threshold: u32,
-    /// Consecutive failures that make it unhealthy; 1 to 1,000.
-    pub unhealthy_threshold: u32,
-    /// The interval while a streak against the present state is open; at most `interval`.
-    pub fast_interval: Duration,
-    /// How long after first sight failures are not counted.
-    pub start_period: Duration,
-    /// Share of `interval`, both ways, 0 to 0.5.
-    pub jitter: Ratio,
-}
-
-impl Timing {
-    /// The longest a dead upstream can stay healthy (health.md, "Time and load").
-    pub fn worst_detection(&self) -> Duration {
-        self.interval.mul_f64(1.0 + self.jitter.as_f64())
-            + self.fast_interval.max(self.timeout) * (self.unhealthy_threshold - 1)
-            + self.timeout
-    }
-
-    /// After this long without the end of a probe a verdict is out of date.
-    pub fn stale_after(&self) -> Duration {
-        (3 * (self.interval + self.timeout)).max(Duration::from_secs(30))
-    }
-}
-
-/// What a probe does. A new kind is a new variant; the compiler then lists the places to visit.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub enum ProbeSpec {
-    /// Connect and close.
-    Tcp(TcpProbe),
-    /// One HTTP/1.1 request.
-    Http(HttpProbe),
-}
-
-impl ProbeSpec {
-    /// The address a probe of `upstream` dials.
-    pub fn target(&self, upstream: &UpstreamPolicy) -> Address {
-        let rule = match self {
-            ProbeSpec::Tcp(p) => p.port,
-            ProbeSpec::Http(p) => p.port,
-        };
-        match &upstream.health_address {
-            Some(address) => address.clone(),
-            None => rule.apply(&upstream.address),
-        }
-    }
-
-    /// The word of the file: `tcp`, `http`.
-    pub fn kind(&self) -> &'static str {
-        match self {
-            ProbeSpec::Tcp(_) => "tcp",
-            ProbeSpec::Http(_) => "http",
-        }
-    }
-}
-
-/// `type = "tcp"`.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub struct TcpProbe {
-    /// Which port is dialled.
-    pub port: PortRule,
-}
-
-/// `type = "http"`.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub struct HttpProbe {
-    /// Which port is dialled.
-    pub port: PortRule,
-    /// The request target: begins with `/`, may hold a query, printable ASCII without spaces.
-    pub path: Arc<str>,
-    /// The method, a token.
-    pub method: Arc<str>,
-    /// The Host field; `None`: the address dialled, `localhost` for a unix socket.
-    pub host: Option<Arc<str>>,
-    /// Further fields, in file order. Names are tokens, values hold no control characters.
-    pub headers: Vec<(Arc<str>, HeaderText)>,
-    /// What the answer must look like.
-    pub expect: Expect,
-}
-
-/// The value of a header a probe sends.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub enum HeaderText {
-    /// Written in the file.
-    Plain(Arc<str>),
-    /// Read from a file or the environment; never printed.
-    Secret(Secret),
-}
-
-impl HeaderText {
-    /// The bytes for the wire.
-    pub fn expose(&self) -> &str {
-        match self {
-            HeaderText::Plain(text) => text,
-            HeaderText::Secret(secret) => secret.expose(),
-        }
-    }
-}
-
-/// Which port a probe dials.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
-pub enum PortRule {
-    /// The upstream's own.
-    #[default]
-    Same,
-    /// This one.
-    Port(u16),
-    /// The upstream's own plus this; `config` has made sure that it stays within 1 to 65535 for every upstream.
-    Offset(i32),
-}
-
-impl PortRule {
-    /// The address to dial for `upstream`. A unix address has no port and stays as it is.
-    pub fn apply(self, upstream: &Address) -> Address {
-        match self {
-            PortRule::Same => upstream.clone(),
-            PortRule::Port(port) => upstream.with_port(port),
-            PortRule::Offset(offset) => match upstream.port() {
-                None => upstream.clone(),
-                Some(port) => {
-                    let shifted = (i32::from(port) + offset).clamp(1, i32::from(u16::MAX));
-                    upstream.with_port(u16::try_from(shifted).expect("clamped to 1 to 65535"))
-                }
-            },
-        }
-    }
-}
-
-/// What an HTTP answer must look like.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub struct Expect {
-    /// Inclusive ranges of status codes, each 100 to 599; never empty.
-    pub status: Vec<(u16, u16)>,
-    /// What the body must hold.
-    pub body: Option<BodyRule>,
-}
-
-/// A rule over the first 64 KiB of a body.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub enum BodyRule {
-    /// Holds this text.
-    Contains(Arc<str>),
-    /// Is this text, byte for byte.
-    Equals(Arc<str>),
-}
-
 /// `[admin]`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct AdminPolicy {
@@ -332,30 +177,6 @@ pub struct AdminPolicy {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn the_worst_detection_time_follows_its_formula() {
-        let timing = Timing {
-            interval: Duration::from_secs(10),
-            timeout: Duration::from_secs(5),
-            healthy_threshold: 2,
-            unhealthy_threshold: 3,
-            fast_interval: Duration::from_secs(1),
-            start_period: Duration::ZERO,
-            jitter: Ratio::try_new(0.1).unwrap(),
-        };
-        assert_eq!(timing.worst_detection(), Duration::from_secs(11 + 2 * 5 + 5));
-        assert_eq!(timing.stale_after(), Duration::from_secs(45));
-    }
-
-    #[test]
-    fn an_offset_moves_the_port_and_leaves_a_unix_socket_alone() {
-        let a: Address = "10.0.0.1:8290".parse().unwrap();
-        assert_eq!(PortRule::Offset(911).apply(&a).to_string(), "10.0.0.1:9201");
-        assert_eq!(PortRule::Port(9201).apply(&a).to_string(), "10.0.0.1:9201");
-        let unix: Address = "unix:/run/a.sock".parse().unwrap();
-        assert_eq!(PortRule::Port(9201).apply(&unix), unix);
-    }
 
     #[test]
     fn a_share_needs_at_least_one() {

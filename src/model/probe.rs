@@ -4,6 +4,7 @@
 //! same in logs, JSON, command line and metrics.
 
 use std::fmt;
+use std::net::SocketAddr;
 use std::time::Duration;
 
 /// The outcome codes. `L4`: connecting; `L6`: TLS; `L7`: the protocol above.
@@ -115,6 +116,8 @@ pub struct ProbeReport {
     pub reason: Box<str>,
     /// What the operator may want to try, where a hint is known.
     pub hint: Option<&'static str>,
+    /// What was seen on the way, for `explain`.
+    pub trace: Trace,
 }
 
 impl ProbeReport {
@@ -125,6 +128,46 @@ impl ProbeReport {
             None => self.reason.to_string(),
         }
     }
+}
+
+/// What a probe saw on its way, as far as it came. Small, and rendered only when somebody asks: ten thousand are kept.
+/// What came from the peer is kept as it came, bounded, with our own credentials masked; whoever shows it escapes it.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Trace {
+    /// Our end of the connection; `None` before there was one, and for unix sockets.
+    pub local: Option<SocketAddr>,
+    /// From the start of the probe to the connection.
+    pub connected_in: Option<Duration>,
+    /// What the TLS handshake settled.
+    pub tls: Option<Box<TlsTrace>>,
+    /// From the start of the probe to the first byte of an answer.
+    pub answered_in: Option<Duration>,
+    /// The first bytes of the answer's head: at most [`Trace::HEAD_BYTES_MAX`].
+    pub head: Box<[u8]>,
+    /// The first bytes of its body, or of what is no answer at all: at most [`Trace::BODY_BYTES_MAX`].
+    pub body: Box<[u8]>,
+}
+
+impl Trace {
+    /// Bytes of an answer's head that are kept.
+    pub const HEAD_BYTES_MAX: usize = 1 << 10;
+    /// Bytes of a body that are kept.
+    pub const BODY_BYTES_MAX: usize = 256;
+}
+
+/// What a TLS handshake settled, in words; each text is escaped and at most 256 bytes long.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TlsTrace {
+    /// From the start of the probe to the end of the handshake; `None`: it failed.
+    pub done_in: Option<Duration>,
+    /// `TLSv1.3`; empty when it failed before.
+    pub version: Box<str>,
+    /// `h2`, where one was settled.
+    pub alpn: Option<Box<str>>,
+    /// Whether the certificate was verified.
+    pub verified: bool,
+    /// The peer's certificate: subject, names, issuer, end of validity. `None`: none was seen.
+    pub certificate: Option<Box<str>>,
 }
 
 #[cfg(test)]

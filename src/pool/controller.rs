@@ -26,7 +26,7 @@ use super::state::{Applied, Effects, ProbeJob, ProbeToken, SetAdminError, State}
 use super::status::Status;
 use super::upstream::{Hints, UpstreamId};
 use crate::model::policy::Config;
-use crate::model::{Address, AdminState, Code, Name, ProbeReport};
+use crate::model::{Address, AdminState, Code, Name, ProbeReport, Trace};
 
 /// A dead scheduler is started again after this long.
 const RESTART_AFTER: Duration = Duration::from_millis(100);
@@ -257,6 +257,7 @@ fn panic_report() -> ProbeReport {
         duration: Duration::ZERO,
         reason: "the probe panicked".into(),
         hint: None,
+        trace: Trace::default(),
     }
 }
 
@@ -318,7 +319,8 @@ mod tests {
                 }
                 tokio::time::sleep(Duration::from_millis(1)).await;
                 let duration = Duration::from_millis(1);
-                ProbeReport { code: Code::L4Ok, status: None, duration, reason: "connected".into(), hint: None }
+                let reason = "connected".into();
+                ProbeReport { code: Code::L4Ok, status: None, duration, reason, hint: None, trace: Trace::default() }
             })
         }
     }
@@ -326,6 +328,7 @@ mod tests {
     fn config(ports: &[u16]) -> Config {
         let upstream = |port: &u16| UpstreamPolicy {
             address: format!("127.0.0.1:{port}").parse().unwrap(),
+            name: None,
             weight: Weight::ONE,
             backup: false,
             health_address: None,
@@ -340,14 +343,15 @@ mod tests {
             start_period: Duration::ZERO,
             jitter: Ratio::ZERO,
         };
-        let spec = Arc::new(ProbeSpec::Tcp(TcpProbe { port: PortRule::Same }));
+        let spec = Arc::new(ProbeSpec::connect());
         let pool = PoolPolicy {
             name: Name::try_new("api").unwrap(),
             upstreams: ports.iter().map(upstream).collect(),
             balance: Balance::RoundRobin,
             when_no_healthy: WhenNoHealthy::Reject,
             min_healthy: MinHealthy::Count(1),
-            check: CheckPolicy { spec, timing },
+            checks: vec![CheckPolicy { name: "tcp".into(), spec, timing }],
+            require: Require::All,
         };
         Config {
             runtime: RuntimePolicy { threads: None, drain_delay: Duration::ZERO, drain_timeout: Duration::ZERO },

@@ -35,6 +35,8 @@ pub struct ProbeJob {
     pub target: Address,
     /// The upstream it is about.
     pub upstream: Address,
+    /// The host name that the upstream's address was resolved from.
+    pub name: Option<Arc<str>>,
     /// What to do and to expect.
     pub spec: Arc<ProbeSpec>,
     /// Over the whole probe.
@@ -90,13 +92,17 @@ pub enum SetAdminError {
 struct CheckKey {
     upstream: Address,
     target: Address,
+    name: Option<Arc<str>>,
     spec: Arc<ProbeSpec>,
     timing: Timing,
 }
 
 impl CheckKey {
     fn same_definition(&self, other: &CheckKey) -> bool {
-        self.upstream == other.upstream && self.target == other.target && self.spec == other.spec
+        self.upstream == other.upstream
+            && self.target == other.target
+            && self.name == other.name
+            && self.spec == other.spec
     }
 }
 
@@ -343,6 +349,7 @@ impl State {
                 token,
                 target: check.key.target.clone(),
                 upstream: check.key.upstream.clone(),
+                name: check.key.name.clone(),
                 spec: check.key.spec.clone(),
                 timeout: check.key.timing.timeout,
             });

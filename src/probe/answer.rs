@@ -5,7 +5,7 @@
 //! Reads no further than the rules need: without a body rule nothing of the body; of a failure only what is quoted.
 
 use super::connect::Fault;
-use super::expect::{BodyMatcher, Match, judge_status};
+use super::expect::{BodyMatcher, Match};
 use super::finding::{Cut, Finding, Miss};
 use super::quote::Excerpt;
 use super::response::{Flow, Malformed, Reader, Sink};
@@ -169,7 +169,7 @@ impl<'p> Judge<'p> {
 impl Sink for Judge<'_> {
     fn on_head(&mut self, status: u16, fields: &[httparse::Header<'_>]) -> Flow {
         self.status = Some(status);
-        if !judge_status(&self.probe.expect.status, status) {
+        if !self.probe.expect.status.takes(status) {
             self.verdict = Verdict::Status;
             let location =
                 fields.iter().find(|f| (300..400).contains(&status) && f.name.eq_ignore_ascii_case("location"));

@@ -1,31 +1,7 @@
-//! Whether an answer is as expected: status ranges and body rules. Pure, and fed piece by piece: the result never
+//! Whether an answer is as expected: body rules. Pure, and fed piece by piece: the result never
 //! depends on how an answer was cut into packets. What to say about a failure is `finding`'s business.
 
-use std::fmt;
-
 use crate::model::policy::BodyRule;
-
-/// Whether one of the inclusive ranges holds `status`.
-pub(super) fn judge_status(expected: &[(u16, u16)], status: u16) -> bool {
-    expected.iter().any(|(from, to)| (*from..=*to).contains(&status))
-}
-
-/// Ranges as people write them: `200-299, 404`.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Ranges<'a>(pub &'a [(u16, u16)]);
-
-impl fmt::Display for Ranges<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for (i, (from, to)) in self.0.iter().enumerate() {
-            let separator = if i == 0 { "" } else { ", " };
-            match from == to {
-                true => write!(f, "{separator}{from}")?,
-                false => write!(f, "{separator}{from}-{to}")?,
-            }
-        }
-        Ok(())
-    }
-}
 
 /// What is known of a body rule so far.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -51,6 +27,7 @@ impl<'a> BodyMatcher<'a> {
         match rule {
             BodyRule::Contains(text) => BodyMatcher::Contains(Search::new(text.as_bytes())),
             BodyRule::Equals(text) => BodyMatcher::Equals(text.as_bytes(), 0),
+            BodyRule::Matches(_) => unreachable!("no file can ask for it yet"),
         }
     }
 
@@ -126,16 +103,6 @@ impl<'a> Search<'a> {
 mod tests {
     use super::*;
     use proptest::prelude::*;
-
-    #[test]
-    fn a_status_is_held_against_inclusive_ranges() {
-        let expected = [(200, 299), (404, 404)];
-        for (status, passes) in [(199, false), (200, true), (299, true), (300, false), (404, true), (405, false)] {
-            assert_eq!(judge_status(&expected, status), passes, "{status}");
-        }
-        assert_eq!(Ranges(&expected).to_string(), "200-299, 404");
-        assert_eq!(Ranges(&[(204, 204)]).to_string(), "204");
-    }
 
     /// Feeds `body` in pieces of every size; the end of the body is announced unless the rule was decided before.
     fn judge(rule: &BodyRule, body: &str) -> Match {

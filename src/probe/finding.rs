@@ -7,11 +7,10 @@ use std::time::Duration;
 use nix::errno::Errno;
 
 use super::connect::Fault;
-use super::expect::Ranges;
 use super::quote::{Excerpt, Quoted};
 use super::response::{Malformed, Stage};
 use crate::model::policy::{BodyRule, HttpProbe};
-use crate::model::{Address, Code, ProbeReport};
+use crate::model::{Address, Code, ProbeReport, Trace};
 
 /// What one probe found.
 #[derive(Debug, PartialEq, Eq)]
@@ -80,6 +79,7 @@ impl Finding<'_> {
             duration: circumstances.took,
             reason: reason.into_boxed_str(),
             hint: self.hint(),
+            trace: Trace::default(),
         }
     }
 
@@ -123,7 +123,7 @@ impl Finding<'_> {
             }
             Finding::AsExpected { status } => write!(out, "{status} in {}", Measured(c.took)),
             Finding::Status { probe, status, location, body } => {
-                write!(out, "status {status}, expected {}", Ranges(&probe.expect.status))?;
+                write!(out, "status {status}, expected {}", probe.expect.status)?;
                 if let Some(location) = location {
                     write!(out, "; location: {}", Quoted(location.bytes()))?;
                 }
@@ -133,7 +133,7 @@ impl Finding<'_> {
                 match &probe.expect.body {
                     Some(BodyRule::Contains(text)) => write!(out, "body does not contain {}", Quoted(text.as_bytes()))?,
                     Some(BodyRule::Equals(text)) => write!(out, "body is not {}", Quoted(text.as_bytes()))?,
-                    None => out.push_str("body is not as expected"),
+                    Some(BodyRule::Matches(_)) | None => out.push_str("body is not as expected"),
                 }
                 match miss {
                     Miss::Whole => {}
@@ -222,7 +222,7 @@ fn write_cut(
         (Cut::Deadline, Stage::Body(..) | Stage::End) => {
             match &probe.expect.body {
                 Some(BodyRule::Contains(text)) => write!(out, "no {} in the body", Quoted(text.as_bytes()))?,
-                Some(BodyRule::Equals(_)) | None => out.push_str("no whole body"),
+                Some(BodyRule::Equals(_) | BodyRule::Matches(_)) | None => out.push_str("no whole body"),
             }
             write!(out, " within {:?}: ", c.timeout)?;
             write_came(out, stage)

@@ -132,16 +132,17 @@ async fn read<S: AsyncRead + Unpin>(stream: &mut S, answer: &mut Answer<'_>) -> 
 mod tests {
     use super::*;
     use crate::model::Secret;
-    use crate::model::policy::{Expect, HeaderText, PortRule};
+    use crate::model::policy::{Expect, HeaderText, HttpVersion};
 
     fn get(path: &str) -> HttpProbe {
         HttpProbe {
-            port: PortRule::Same,
+            version: HttpVersion::Http1,
             path: path.into(),
             method: "GET".into(),
             host: None,
             headers: Vec::new(),
-            expect: Expect { status: vec![(200, 299)], body: None },
+            body: None,
+            expect: Expect::default(),
         }
     }
 

@@ -5,7 +5,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use roundsman::model::policy::{BodyRule, Expect, HeaderText, HttpProbe, PortRule, ProbeSpec, TcpProbe};
+use roundsman::model::policy::{BodyRule, Expect, HeaderText, HttpProbe, HttpVersion, PortRule, ProbeKind, ProbeSpec};
 use roundsman::model::{Address, Code, ProbeReport, Secret};
 use roundsman::probe::probe;
 use tokio::task::JoinSet;
@@ -22,30 +22,35 @@ const LONG: Duration = Duration::from_secs(20);
 const SLACK: Duration = Duration::from_secs(3);
 
 fn tcp() -> Arc<ProbeSpec> {
-    Arc::new(ProbeSpec::Tcp(TcpProbe { port: PortRule::Same }))
+    Arc::new(ProbeSpec::connect())
 }
 
 fn get() -> HttpProbe {
     HttpProbe {
-        port: PortRule::Same,
+        version: HttpVersion::Http1,
         path: "/healthz".into(),
         method: "GET".into(),
         host: None,
         headers: Vec::new(),
-        expect: Expect { status: vec![(200, 299)], body: None },
+        body: None,
+        expect: Expect::default(),
     }
 }
 
 fn contains(text: &str) -> HttpProbe {
-    HttpProbe { expect: Expect { status: vec![(200, 299)], body: Some(BodyRule::Contains(text.into())) }, ..get() }
+    HttpProbe { expect: Expect { body: Some(BodyRule::Contains(text.into())), ..Expect::default() }, ..get() }
 }
 
 fn equals(text: &str) -> HttpProbe {
-    HttpProbe { expect: Expect { status: vec![(200, 299)], body: Some(BodyRule::Equals(text.into())) }, ..get() }
+    HttpProbe { expect: Expect { body: Some(BodyRule::Equals(text.into())), ..Expect::default() }, ..get() }
+}
+
+fn http_spec(probe: HttpProbe) -> Arc<ProbeSpec> {
+    Arc::new(ProbeSpec { port: PortRule::Same, tls: None, kind: ProbeKind::Http(probe) })
 }
 
 async fn http(target: &Address, spec: HttpProbe, timeout: Duration) -> ProbeReport {
-    probe(target, target, &Arc::new(ProbeSpec::Http(spec)), timeout).await
+    probe(target, target, &http_spec(spec), timeout).await
 }
 
 /// One hostile or unusual upstream and what must be said of it.
@@ -383,7 +388,7 @@ async fn a_tcp_probe_connects_and_closes_in_good_order() {
 #[tokio::test]
 async fn an_absent_upstream_is_refused_or_times_out() {
     let refusing = refusing_address();
-    for spec in [tcp(), Arc::new(ProbeSpec::Http(get()))] {
+    for spec in [tcp(), http_spec(get())] {
         let report = probe(&refusing, &refusing, &spec, LONG).await;
         assert_eq!(
             (report.code, report.sentence()),
@@ -504,7 +509,7 @@ fn probe_without_descriptors() {
     setrlimit(Resource::RLIMIT_NOFILE, 64, 64).unwrap();
     let held: Vec<_> = std::iter::from_fn(|| std::fs::File::open("/dev/null").ok()).collect();
     assert!(held.len() < 64);
-    for spec in [tcp(), Arc::new(ProbeSpec::Http(get()))] {
+    for spec in [tcp(), http_spec(get())] {
         let report = runtime.block_on(probe(&target, &target, &spec, LONG));
         assert_eq!(report.code, Code::NoRes);
         assert_eq!(&*report.reason, "not probed: this process has no file descriptors left (EMFILE)");

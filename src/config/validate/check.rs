@@ -12,7 +12,8 @@ use crate::config::units::show_duration;
 use crate::config::values::Kind;
 use crate::model::Ratio;
 use crate::model::policy::{
-    BodyRule, CheckPolicy, Expect, HttpProbe, PortRule, ProbeSpec, TcpProbe, Timing, UpstreamPolicy,
+    BodyRule, CheckPolicy, Expect, HttpProbe, HttpVersion, PortRule, ProbeKind, ProbeSpec, StatusRule, TcpProbe,
+    Timing, UpstreamPolicy,
 };
 
 /// One small request in ten seconds burdens nobody; what is dead is found within half a minute.
@@ -31,19 +32,21 @@ const DEFAULT_JITTER: f64 = 0.1;
 /// Makes the check of a pool; where the table has mistakes they are reported, and what is made is of no use.
 pub fn check(field: &Field<raw::Health>, upstreams: &[UpstreamPolicy], key: &str, report: &mut Report) -> CheckPolicy {
     let Some(At { value: raw, .. }) = field.get() else {
-        return CheckPolicy { spec: Arc::new(ProbeSpec::Tcp(TcpProbe { port: PortRule::Same })), timing: timing(None) };
+        let spec = Arc::new(ProbeSpec::connect());
+        return CheckPolicy { name: spec.kind.as_str().into(), spec, timing: timing(None) };
     };
     refuse_longer_than_interval(raw, key, report);
     let port = port_rule(raw, upstreams, key, report);
-    let http = http(raw, port, key, report);
-    let spec = match raw.kind.value().map_or(Kind::Tcp, |kind| kind.0) {
+    let http = http(raw, key, report);
+    let kind = match raw.kind.value().map_or(Kind::Tcp, |kind| kind.0) {
         Kind::Tcp => {
             refuse_keys_of_http(raw, key, report);
-            ProbeSpec::Tcp(TcpProbe { port })
+            ProbeKind::Tcp(TcpProbe::default())
         }
-        Kind::Http => ProbeSpec::Http(http),
+        Kind::Http => ProbeKind::Http(http),
     };
-    CheckPolicy { spec: Arc::new(spec), timing: timing(Some(raw)) }
+    let spec = Arc::new(ProbeSpec { port, tls: None, kind });
+    CheckPolicy { name: spec.kind.as_str().into(), spec, timing: timing(Some(raw)) }
 }
 
 fn timing(raw: Option<&raw::Health>) -> Timing {
@@ -128,21 +131,24 @@ fn span<T>(field: &Field<T>) -> Option<Range<usize>> {
     field.get().map(|at| at.span.clone())
 }
 
-fn http(raw: &raw::Health, port: PortRule, key: &str, report: &mut Report) -> HttpProbe {
+fn http(raw: &raw::Health, key: &str, report: &mut Report) -> HttpProbe {
     let method = raw.method.value().map_or_else(|| Arc::from("GET"), |method| method.0.clone());
     HttpProbe {
-        port,
+        version: HttpVersion::Http1,
         path: raw.path.value().map_or_else(|| Arc::from("/"), |path| path.0.clone()),
         host: raw.host.value().map(|host| host.0.clone()),
         headers: raw.headers.value().map_or_else(Vec::new, |headers| headers.0.clone()),
         expect: expect(&raw.expect, &method, &format!("{key}.expect"), report),
         method,
+        body: None,
     }
 }
 
 fn expect(field: &Field<raw::Expect>, method: &str, key: &str, report: &mut Report) -> Expect {
     let raw = field.value();
-    let status = raw.and_then(|r| r.status.value()).map_or_else(|| vec![(200, 299)], |statuses| statuses.0.clone());
+    let status = raw
+        .and_then(|r| r.status.value())
+        .map_or_else(|| Expect::default().status, |statuses| StatusRule::In(statuses.0.clone()));
     let body = raw.and_then(|r| r.body.get()).and_then(|body| {
         if method == "HEAD" {
             let message = "an answer to HEAD has no body";
@@ -151,7 +157,7 @@ fn expect(field: &Field<raw::Expect>, method: &str, key: &str, report: &mut Repo
         }
         body_rule(body, &format!("{key}.body"), report)
     });
-    Expect { status, body }
+    Expect { status, headers: Vec::new(), body, json: Vec::new() }
 }
 
 fn body_rule(body: &At<raw::ExpectBody>, key: &str, report: &mut Report) -> Option<BodyRule> {

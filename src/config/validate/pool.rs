@@ -7,7 +7,7 @@ use super::{Names, check, sockets};
 use crate::config::raw;
 use crate::config::read::{At, Field};
 use crate::config::report::{Found, Report};
-use crate::model::policy::{Balance, MinHealthy, PoolPolicy, UpstreamPolicy, WhenNoHealthy};
+use crate::model::policy::{Balance, MinHealthy, PoolPolicy, Require, UpstreamPolicy, WhenNoHealthy};
 use crate::model::{Address, AdminState, Name, Weight};
 
 /// Makes a pool; `None` where it has mistakes that leave nothing to make.
@@ -33,7 +33,8 @@ pub fn pool(
         balance: raw.balance.value().map_or(Balance::RoundRobin, |balance| balance.0),
         when_no_healthy: when_no_healthy?,
         min_healthy,
-        check,
+        checks: vec![check],
+        require: Require::All,
     })
 }
 
@@ -85,6 +86,7 @@ fn upstream(
             refuse_ourselves(&address.0, &entry.span, &key, own, report);
             return Some(UpstreamPolicy {
                 address: address.0.clone(),
+                name: None,
                 weight: Weight::ONE,
                 backup: false,
                 health_address: None,
@@ -105,6 +107,7 @@ fn upstream(
     }
     Some(UpstreamPolicy {
         address: raw.address.value()?.0.clone(),
+        name: None,
         weight: raw.weight.value().and_then(|weight| Weight::try_new(weight.0)).unwrap_or(Weight::ONE),
         backup: raw.backup.value().copied().unwrap_or(false),
         health_address: raw.health_address.value().map(|address| address.0.clone()),

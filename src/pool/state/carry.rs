@@ -36,7 +36,7 @@ impl State {
         let mut effects = Effects::default();
         self.generation += 1;
         let wanted = config.pools.iter().flat_map(|pool| {
-            let key = |u: &UpstreamPolicy| check_key(u, &pool.check.spec, pool.check.timing);
+            let key = |u: &UpstreamPolicy| check_key(u, &pool.checks[0].spec, pool.checks[0].timing);
             pool.upstreams.iter().map(key)
         });
         let wanted: HashSet<CheckKey> = wanted.collect();
@@ -60,7 +60,7 @@ impl State {
             let mut members = Vec::with_capacity(policy.upstreams.len());
             for upstream in &policy.upstreams {
                 let earlier = earlier.remove(&upstream.address);
-                let key = check_key(upstream, &policy.check.spec, policy.check.timing);
+                let key = check_key(upstream, &policy.checks[0].spec, policy.checks[0].timing);
                 let (check, change) = self.adopt(key, earlier.as_ref(), &wanted, now);
                 judged.extend(change.map(|change| (check, change)));
                 members.push(self.enrol(policy.name.clone(), upstream, check, earlier, now));
@@ -263,7 +263,13 @@ impl State {
 }
 
 fn check_key(upstream: &UpstreamPolicy, spec: &Arc<ProbeSpec>, timing: Timing) -> CheckKey {
-    CheckKey { upstream: upstream.address.clone(), target: spec.target(upstream), spec: spec.clone(), timing }
+    CheckKey {
+        upstream: upstream.address.clone(),
+        target: spec.target(upstream),
+        name: upstream.name.clone(),
+        spec: spec.clone(),
+        timing,
+    }
 }
 
 /// The last report goes with the check while its definition is the same.

@@ -7,7 +7,7 @@ use super::super::status::{PoolSummary, UpstreamStatus};
 use super::super::view::{Nothing, Service};
 use super::*;
 use crate::model::policy::*;
-use crate::model::{Code, Ratio, Weight};
+use crate::model::{Code, Ratio, Trace, Weight};
 
 const MS: Duration = Duration::from_millis(1);
 const SECOND: Duration = Duration::from_secs(1);
@@ -83,7 +83,7 @@ impl World {
             self.flying.retain(|(_, token, _)| !work.cancel.contains(token));
             for job in work.start {
                 let at = now - self.start;
-                self.probes.push((at, job.target.to_string(), job.spec.kind()));
+                self.probes.push((at, job.target.to_string(), job.spec.kind.as_str()));
                 match self.origins.get(&job.target.to_string()).copied().unwrap_or('F') {
                     '.' => {}
                     answer => self.flying.push((now + 2 * MS, job.token, answer)),
@@ -154,23 +154,30 @@ fn timing() -> Timing {
 }
 
 fn tcp(port: PortRule) -> Arc<ProbeSpec> {
-    Arc::new(ProbeSpec::Tcp(TcpProbe { port }))
+    Arc::new(ProbeSpec { port, ..ProbeSpec::connect() })
 }
 
 fn http(path: &str) -> Arc<ProbeSpec> {
-    Arc::new(ProbeSpec::Http(HttpProbe {
-        port: PortRule::Same,
+    let kind = ProbeKind::Http(HttpProbe {
+        version: HttpVersion::Http1,
         path: path.into(),
         method: "GET".into(),
         host: None,
         headers: vec![],
-        expect: Expect { status: vec![(200, 299)], body: None },
-    }))
+        body: None,
+        expect: Expect::default(),
+    });
+    Arc::new(ProbeSpec { port: PortRule::Same, tls: None, kind })
+}
+
+fn check(spec: Arc<ProbeSpec>, timing: Timing) -> CheckPolicy {
+    CheckPolicy { name: spec.kind.as_str().into(), spec, timing }
 }
 
 fn upstream(address: &str) -> UpstreamPolicy {
     UpstreamPolicy {
         address: address.parse().unwrap(),
+        name: None,
         weight: Weight::ONE,
         backup: false,
         health_address: None,
@@ -185,7 +192,8 @@ fn pool(text: &str, addresses: &[&str]) -> PoolPolicy {
         balance: Balance::RoundRobin,
         when_no_healthy: WhenNoHealthy::Reject,
         min_healthy: MinHealthy::Count(1),
-        check: CheckPolicy { spec: tcp(PortRule::Same), timing: timing() },
+        checks: vec![check(tcp(PortRule::Same), timing())],
+        require: Require::All,
     }
 }
 
@@ -207,7 +215,7 @@ fn report(answer: char) -> ProbeReport {
         '!' => Code::Panic,
         other => panic!("no such answer: {other}"),
     };
-    ProbeReport { code, status: None, duration: 2 * MS, reason: "scripted".into(), hint: None }
+    ProbeReport { code, status: None, duration: 2 * MS, reason: "scripted".into(), hint: None, trace: Trace::default() }
 }
 
 /// A world in which these upstreams of pool `api` are healthy.
@@ -254,10 +262,10 @@ async fn first_probes_start_at_most_a_thousand_a_second() {
     let addresses: Vec<String> = (0..2_000).map(|i| format!("127.1.{}.{}:80", i / 250, i % 250 + 1)).collect();
     let addresses: Vec<&str> = addresses.iter().map(String::as_str).collect();
     world.configure(vec![PoolPolicy {
-        check: CheckPolicy {
-            spec: tcp(PortRule::Same),
-            timing: Timing { interval: 60 * SECOND, fast_interval: 60 * SECOND, ..timing() },
-        },
+        checks: vec![check(
+            tcp(PortRule::Same),
+            Timing { interval: 60 * SECOND, fast_interval: 60 * SECOND, ..timing() },
+        )],
         ..pool("api", &addresses)
     }]);
     world.run(SECOND / 2);
@@ -271,8 +279,8 @@ async fn equal_checks_are_one_probe_and_different_ones_do_not_touch() {
     let mut world = World::new();
     world.set(A, 'P');
     world.set("127.0.0.1:9101", 'F');
-    let other = CheckPolicy { spec: tcp(PortRule::Offset(100)), timing: timing() };
-    let pools = vec![pool("one", &[A]), pool("two", &[A]), PoolPolicy { check: other, ..pool("three", &[A]) }];
+    let other = check(tcp(PortRule::Offset(100)), timing());
+    let pools = vec![pool("one", &[A]), pool("two", &[A]), PoolPolicy { checks: vec![other], ..pool("three", &[A]) }];
     world.configure(pools);
     world.run(2 * SECOND);
     assert_eq!(world.health("one", A), HealthState::Healthy);
@@ -317,10 +325,10 @@ async fn a_changed_definition_carries_the_verdict_until_the_new_check_has_one() 
         let mut world = healthy(&[A, B]);
         world.set(B, 'F');
         world.run(3 * SECOND);
-        let changed = CheckPolicy { spec: http("/healthz"), timing: timing() };
+        let changed = check(http("/healthz"), timing());
         let probes = world.probes.len();
         world.set(A, new);
-        world.configure(vec![PoolPolicy { check: changed, ..pool("api", &[A, B]) }]);
+        world.configure(vec![PoolPolicy { checks: vec![changed], ..pool("api", &[A, B]) }]);
         let (a, b) = (world.upstream("api", A), world.upstream("api", B));
         assert_eq!((a.state, a.carried), (HealthState::Healthy, true));
         assert_eq!((b.state, b.carried), (HealthState::Unhealthy, true));
@@ -341,8 +349,8 @@ async fn a_late_result_of_the_old_definition_is_dropped() {
     world.set(A, '.');
     world.run(2 * SECOND);
     let (token, _) = world.state.flights.iter().map(|(t, c)| (*t, *c)).next().expect("a probe hangs");
-    let changed = CheckPolicy { spec: http("/healthz"), timing: timing() };
-    world.configure(vec![PoolPolicy { check: changed, ..pool("api", &[A]) }]);
+    let changed = check(http("/healthz"), timing());
+    world.configure(vec![PoolPolicy { checks: vec![changed], ..pool("api", &[A]) }]);
     let (work, _) = world.state.on_tick(world.now);
     assert_eq!(work.cancel, [token]);
     world.state.on_probes([(token, report('F')), (token, report('F'))], world.now);
@@ -356,10 +364,7 @@ async fn a_new_timing_carries_state_and_run_and_the_probe_in_flight() {
     world.set(A, 'F');
     world.run(SECOND + 3 * MS);
     let slower = Timing { unhealthy_threshold: 5, ..timing() };
-    world.configure(vec![PoolPolicy {
-        check: CheckPolicy { spec: tcp(PortRule::Same), timing: slower },
-        ..pool("api", &[A])
-    }]);
+    world.configure(vec![PoolPolicy { checks: vec![check(tcp(PortRule::Same), slower)], ..pool("api", &[A]) }]);
     let a = world.upstream("api", A);
     assert_eq!(a.state, HealthState::Healthy);
     assert!(a.streak.is_some_and(|s| !s.pass && s.needed == 5));
@@ -373,8 +378,8 @@ async fn one_pool_changing_its_timing_leaves_the_other_pool_its_check() {
     world.set(A, 'P');
     world.configure(vec![pool("one", &[A]), pool("two", &[A])]);
     world.run(SECOND);
-    let slower = CheckPolicy { spec: tcp(PortRule::Same), timing: Timing { healthy_threshold: 3, ..timing() } };
-    world.configure(vec![pool("one", &[A]), PoolPolicy { check: slower, ..pool("two", &[A]) }]);
+    let slower = check(tcp(PortRule::Same), Timing { healthy_threshold: 3, ..timing() });
+    world.configure(vec![pool("one", &[A]), PoolPolicy { checks: vec![slower], ..pool("two", &[A]) }]);
     assert_eq!(world.state.checks.len(), 2);
     assert_eq!(world.health("one", A), HealthState::Healthy);
     assert_eq!(world.health("two", A), HealthState::Healthy);
@@ -558,8 +563,8 @@ async fn a_carried_verdict_ends_with_a_panic_and_with_silence() {
     for answer in ['!', '.'] {
         let mut world = healthy(&[A]);
         world.set(A, answer);
-        let changed = CheckPolicy { spec: http("/healthz"), timing: timing() };
-        world.configure(vec![PoolPolicy { check: changed, ..pool("api", &[A]) }]);
+        let changed = check(http("/healthz"), timing());
+        world.configure(vec![PoolPolicy { checks: vec![changed], ..pool("api", &[A]) }]);
         assert!(world.upstream("api", A).carried);
         assert_eq!(world.eligible("api"), [A]);
         world.run(31 * SECOND);
@@ -653,10 +658,10 @@ async fn a_restarted_scheduler_keeps_verdicts_and_probes_again() {
 async fn retry_after_counts_to_the_first_possible_pass() {
     let mut world = World::new();
     world.configure(vec![PoolPolicy {
-        check: CheckPolicy {
-            spec: tcp(PortRule::Same),
-            timing: Timing { interval: 20 * SECOND, healthy_threshold: 3, fast_interval: 2 * SECOND, ..timing() },
-        },
+        checks: vec![check(
+            tcp(PortRule::Same),
+            Timing { interval: 20 * SECOND, healthy_threshold: 3, fast_interval: 2 * SECOND, ..timing() },
+        )],
         ..pool("api", &[A])
     }]);
     world.run(30 * SECOND);
@@ -730,8 +735,8 @@ proptest! {
                     let chosen: Vec<&str> = (0..3).filter(|i| members[*i]).map(|i| all[i]).collect();
                     let chosen = if chosen.is_empty() { vec![A] } else { chosen };
                     let spec = if path == 0 { tcp(PortRule::Same) } else { http("/healthz") };
-                    let check = CheckPolicy { spec, timing: Timing { unhealthy_threshold: fall, ..timing() } };
-                    world.configure(vec![PoolPolicy { check, ..pool("api", &chosen) }]);
+                    let check = check(spec, Timing { unhealthy_threshold: fall, ..timing() });
+                    world.configure(vec![PoolPolicy { checks: vec![check], ..pool("api", &chosen) }]);
                 }
                 Step::Admin(i, drain) => {
                     let to = if drain { AdminState::Draining } else { AdminState::Enabled };
@@ -823,9 +828,9 @@ proptest! {
         let configured = |thresholds: (u32, u32), path: u32, weight: i64| {
             let (healthy_threshold, unhealthy_threshold) = thresholds;
             let timing = Timing { healthy_threshold, unhealthy_threshold, ..timing() };
-            let check = CheckPolicy { spec: http(&format!("/{path}")), timing };
+            let check = check(http(&format!("/{path}")), timing);
             let member = UpstreamPolicy { weight: Weight::try_new(weight).unwrap(), ..upstream(A) };
-            PoolPolicy { check, upstreams: vec![member], ..pool("api", &[]) }
+            PoolPolicy { checks: vec![check], upstreams: vec![member], ..pool("api", &[]) }
         };
         world.set(A, '.');
         world.configure(vec![configured(reference.thresholds, path, weight)]);

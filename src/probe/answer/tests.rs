@@ -6,19 +6,20 @@ use nix::errno::Errno;
 use proptest::prelude::*;
 
 use super::*;
-use crate::model::policy::{BodyRule, Expect, PortRule};
+use crate::model::policy::{BodyRule, Expect, HttpVersion, StatusRule};
 use crate::model::{Code, ProbeReport};
 use crate::probe::finding::Circumstances;
 use crate::probe::response::{HEAD_BYTES_MAX, INTERIM_MAX};
 
 fn get(body: Option<BodyRule>) -> HttpProbe {
     HttpProbe {
-        port: PortRule::Same,
+        version: HttpVersion::Http1,
         path: "/healthz".into(),
         method: "GET".into(),
         host: None,
         headers: Vec::new(),
-        expect: Expect { status: vec![(200, 299)], body },
+        body: None,
+        expect: Expect { body, ..Expect::default() },
     }
 }
 
@@ -105,7 +106,8 @@ fn the_status_decides_without_a_body_rule() {
     ] {
         check(&any, answer, Stop::Closed, code, sentence);
     }
-    let not_found = HttpProbe { expect: Expect { status: vec![(404, 404)], body: None }, ..get(None) };
+    let not_found =
+        HttpProbe { expect: Expect { status: StatusRule::In(vec![(404, 404)]), ..Expect::default() }, ..get(None) };
     check(&not_found, "HTTP/1.1 404 No\r\n\r\n", Stop::Closed, Code::L7Ok, "404 in 1.9 ms");
 }
 

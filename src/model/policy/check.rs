@@ -1,0 +1,537 @@
+//! What is asked of an upstream and what it must answer: `[pools.NAME.health]` after validation.
+//!
+//! Equality of two [`ProbeSpec`]s is equality of definition: probes of equal specs at one address are one probe, and a reload
+//! that yields an equal spec keeps what is known. What was read from files (certificates, keys) is part of it.
+
+use std::fmt;
+use std::hash::{Hash, Hasher};
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::UpstreamPolicy;
+use crate::model::{Address, Ratio, Secret};
+
+/// One check: what is asked, and how often.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CheckPolicy {
+    /// What status calls it: its kind where that tells it apart.
+    pub name: Arc<str>,
+    /// What a probe does and what it expects. A change of it is a change of definition.
+    pub spec: Arc<ProbeSpec>,
+    /// When probes run and how many make a verdict.
+    pub timing: Timing,
+}
+
+/// `require`: how many of an upstream's checks must hold.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+pub enum Require {
+    /// Every one.
+    #[default]
+    All,
+    /// One.
+    Any,
+    /// This many: 1 to the number of checks.
+    Count(u32),
+}
+
+impl Require {
+    /// How many of `total` checks must be healthy, 1 to `total`.
+    pub fn needed(self, total: usize) -> usize {
+        match self {
+            Require::All => total,
+            Require::Any => 1,
+            Require::Count(n) => (n as usize).clamp(1, total.max(1)),
+        }
+    }
+}
+
+/// When probes run and how many make a verdict.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Timing {
+    /// From start to start of probes; 10 ms to 24 h.
+    pub interval: Duration,
+    /// Over one whole probe; at most `interval`.
+    pub timeout: Duration,
+    /// Consecutive passes that make an upstream healthy; 1 to 1,000.
+    pub healthy_threshold: u32,
+    /// Consecutive failures that make it unhealthy; 1 to 1,000.
+    pub unhealthy_threshold: u32,
+    /// The interval while a streak against the present state is open; at most `interval`.
+    pub fast_interval: Duration,
+    /// How long after first sight failures are not counted.
+    pub start_period: Duration,
+    /// Share of `interval`, both ways, 0 to 0.5.
+    pub jitter: Ratio,
+}
+
+impl Timing {
+    /// The longest a dead upstream can stay healthy (health.md, "Time and load").
+    pub fn worst_detection(&self) -> Duration {
+        self.interval.mul_f64(1.0 + self.jitter.as_f64())
+            + self.fast_interval.max(self.timeout) * (self.unhealthy_threshold - 1)
+            + self.timeout
+    }
+
+    /// After this long without the end of a probe a verdict is out of date.
+    pub fn stale_after(&self) -> Duration {
+        (3 * (self.interval + self.timeout)).max(Duration::from_secs(30))
+    }
+}
+
+/// What a probe does.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct ProbeSpec {
+    /// Which port is dialled.
+    pub port: PortRule,
+    /// TLS below the protocol; `None`: plain.
+    pub tls: Option<TlsPolicy>,
+    /// What is said on the connection. A new kind is a new variant; the compiler then lists the places to visit.
+    pub kind: ProbeKind,
+}
+
+impl ProbeSpec {
+    /// A plain connect to the upstream's own port: what a pool without a health table gets.
+    pub fn connect() -> ProbeSpec {
+        ProbeSpec { port: PortRule::Same, tls: None, kind: ProbeKind::Tcp(TcpProbe::default()) }
+    }
+
+    /// The address a probe of `upstream` dials.
+    pub fn target(&self, upstream: &UpstreamPolicy) -> Address {
+        match &upstream.health_address {
+            Some(address) => address.clone(),
+            None => self.port.apply(&upstream.address),
+        }
+    }
+}
+
+/// What is said on the connection of a probe.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub enum ProbeKind {
+    /// Connect and close, or a text sent and a text expected.
+    Tcp(TcpProbe),
+    /// A TLS handshake and nothing more; `ProbeSpec::tls` says how.
+    Tls,
+    /// One HTTP request.
+    Http(HttpProbe),
+    /// One `grpc.health.v1.Health/Check`.
+    Grpc(GrpcProbe),
+    /// A WebSocket handshake, a ping and its pong.
+    Websocket(WebsocketProbe),
+}
+
+impl ProbeKind {
+    /// The word of the file: `tcp`, `http`.
+    pub fn as_str(&self) -> &'static str {
+        match self {
+            ProbeKind::Tcp(_) => "tcp",
+            ProbeKind::Tls => "tls",
+            ProbeKind::Http(_) => "http",
+            ProbeKind::Grpc(_) => "grpc",
+            ProbeKind::Websocket(_) => "websocket",
+        }
+    }
+}
+
+/// `type = "tcp"`.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Default)]
+pub struct TcpProbe {
+    /// Sent once connected; at most 64 KiB.
+    pub send: Option<Arc<str>>,
+    /// Must come within the first 64 KiB of what the peer says; 1 byte to 64 KiB.
+    pub expect: Option<Arc<str>>,
+}
+
+/// `type = "http"`.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct HttpProbe {
+    /// Which HTTP is spoken.
+    pub version: HttpVersion,
+    /// The request target: begins with `/`, may hold a query, printable ASCII without spaces.
+    pub path: Arc<str>,
+    /// The method, a token.
+    pub method: Arc<str>,
+    /// The Host field; `None`: the upstream's name, else the address dialled, `localhost` for a unix socket.
+    pub host: Option<Arc<str>>,
+    /// Further fields, in file order. Names are tokens, values hold no control characters.
+    pub headers: Vec<(Arc<str>, HeaderText)>,
+    /// The content of the request; at most 64 KiB.
+    pub body: Option<Arc<str>>,
+    /// What the answer must look like.
+    pub expect: Expect,
+}
+
+/// Which HTTP a probe speaks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+pub enum HttpVersion {
+    /// HTTP/1.1.
+    #[default]
+    Http1,
+    /// HTTP/2: by ALPN over TLS, by prior knowledge without.
+    H2,
+}
+
+/// `type = "grpc"`.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct GrpcProbe {
+    /// The service asked for; empty: the server as a whole.
+    pub service: Arc<str>,
+    /// The `:authority`; as [`HttpProbe::host`].
+    pub host: Option<Arc<str>>,
+    /// Further fields (metadata), in file order.
+    pub headers: Vec<(Arc<str>, HeaderText)>,
+}
+
+/// `type = "websocket"`.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct WebsocketProbe {
+    /// As [`HttpProbe::path`].
+    pub path: Arc<str>,
+    /// As [`HttpProbe::host`].
+    pub host: Option<Arc<str>>,
+    /// Further fields, in file order.
+    pub headers: Vec<(Arc<str>, HeaderText)>,
+    /// Asked for, and must be answered; a token.
+    pub subprotocol: Option<Arc<str>>,
+}
+
+/// How a TLS connection is made. Certificates are DER, read and parsed by whoever reads the file.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct TlsPolicy {
+    /// Whether the peer's certificate is verified; off only where the file says so.
+    pub verify: bool,
+    /// The name that is sent and that the certificate must hold; `None`: the configured host, else the upstream's name, else
+    /// the address dialled.
+    pub server_name: Option<Arc<str>>,
+    /// Trusted instead of the system's roots; not empty.
+    pub roots: Option<Vec<Certificate>>,
+    /// What we show when asked for a certificate.
+    pub client: Option<ClientIdentity>,
+}
+
+/// One certificate, DER.
+#[derive(Clone, PartialEq, Eq, Hash)]
+pub struct Certificate(pub Arc<[u8]>);
+
+impl fmt::Debug for Certificate {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Certificate({} bytes)", self.0.len())
+    }
+}
+
+/// A client certificate with its key.
+#[derive(Clone, PartialEq, Eq, Hash)]
+pub struct ClientIdentity {
+    /// The certificate and those above it; not empty.
+    pub chain: Vec<Certificate>,
+    /// The private key, PEM.
+    pub key: Secret,
+}
+
+impl fmt::Debug for ClientIdentity {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ClientIdentity").field("chain", &self.chain).finish_non_exhaustive()
+    }
+}
+
+/// The value of a header a probe sends.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub enum HeaderText {
+    /// Written in the file.
+    Plain(Arc<str>),
+    /// Read from a file or the environment; never printed.
+    Secret(Secret),
+}
+
+impl HeaderText {
+    /// The bytes for the wire.
+    pub fn expose(&self) -> &str {
+        match self {
+            HeaderText::Plain(text) => text,
+            HeaderText::Secret(secret) => secret.expose(),
+        }
+    }
+}
+
+/// Which port a probe dials.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+pub enum PortRule {
+    /// The upstream's own.
+    #[default]
+    Same,
+    /// This one.
+    Port(u16),
+    /// The upstream's own plus this; `config` has made sure that it stays within 1 to 65535 for every upstream.
+    Offset(i32),
+}
+
+impl PortRule {
+    /// The address to dial for `upstream`. A unix address has no port and stays as it is.
+    pub fn apply(self, upstream: &Address) -> Address {
+        match self {
+            PortRule::Same => upstream.clone(),
+            PortRule::Port(port) => upstream.with_port(port),
+            PortRule::Offset(offset) => match upstream.port() {
+                None => upstream.clone(),
+                Some(port) => {
+                    let shifted = (i32::from(port) + offset).clamp(1, i32::from(u16::MAX));
+                    upstream.with_port(u16::try_from(shifted).expect("clamped to 1 to 65535"))
+                }
+            },
+        }
+    }
+}
+
+/// What an HTTP answer must look like. Every rule must hold.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct Expect {
+    /// Which status.
+    pub status: StatusRule,
+    /// What fields it must have.
+    pub headers: Vec<HeaderRule>,
+    /// What the body must hold.
+    pub body: Option<BodyRule>,
+    /// What the body must say as JSON.
+    pub json: Vec<JsonRule>,
+}
+
+impl Default for Expect {
+    fn default() -> Expect {
+        Expect { status: StatusRule::In(vec![(200, 299)]), headers: Vec::new(), body: None, json: Vec::new() }
+    }
+}
+
+/// Which status an answer must have.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub enum StatusRule {
+    /// The other rules decide alone.
+    Any,
+    /// Inclusive ranges of status codes, each 100 to 599; never empty.
+    In(Vec<(u16, u16)>),
+}
+
+impl StatusRule {
+    /// Whether `status` is as it must be.
+    pub fn takes(&self, status: u16) -> bool {
+        match self {
+            StatusRule::Any => true,
+            StatusRule::In(ranges) => ranges.iter().any(|(from, to)| (*from..=*to).contains(&status)),
+        }
+    }
+}
+
+/// As people write it: `200-299, 404`, or `any`.
+impl fmt::Display for StatusRule {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let ranges = match self {
+            StatusRule::Any => return f.write_str("any"),
+            StatusRule::In(ranges) => ranges,
+        };
+        for (i, (from, to)) in ranges.iter().enumerate() {
+            let separator = if i == 0 { "" } else { ", " };
+            match from == to {
+                true => write!(f, "{separator}{from}")?,
+                false => write!(f, "{separator}{from}-{to}")?,
+            }
+        }
+        Ok(())
+    }
+}
+
+/// A rule over one field of an answer. A field that comes several times holds if one of its values does.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct HeaderRule {
+    /// The field's name; case does not count.
+    pub name: Arc<str>,
+    /// What it must be.
+    pub value: HeaderMatch,
+}
+
+/// What a field must be.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub enum HeaderMatch {
+    /// This value, byte for byte.
+    Equals(Arc<str>),
+    /// A value that the pattern finds something in.
+    Matches(Pattern),
+    /// There.
+    Present,
+}
+
+/// A rule over the first 64 KiB of a body.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub enum BodyRule {
+    /// Holds this text.
+    Contains(Arc<str>),
+    /// Is this text, byte for byte.
+    Equals(Arc<str>),
+    /// The pattern finds something in it.
+    Matches(Pattern),
+}
+
+/// A rule over what a JSONPath (RFC 9535) selects from a body.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct JsonRule {
+    /// The path.
+    pub path: JsonPath,
+    /// What every node that it selects must be.
+    pub value: JsonMatch,
+    /// Whether it holds when the path selects nothing.
+    pub missing_passes: bool,
+}
+
+/// What a selected node must be. Types count: `true` is not `"true"`; numbers are compared by value.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub enum JsonMatch {
+    /// This value.
+    Equals(serde_json::Value),
+    /// Not this value.
+    NotEquals(serde_json::Value),
+    /// One of these.
+    In(Vec<serde_json::Value>),
+    /// There (`true`), or not there (`false`); `missing` does not apply.
+    Exists(bool),
+}
+
+/// A compiled regular expression; linear in what it searches.
+#[derive(Clone)]
+pub struct Pattern(regex::bytes::Regex);
+
+/// The most memory that a compiled pattern may take, in bytes.
+const PATTERN_BYTES_MAX: usize = 256 << 10;
+
+impl Pattern {
+    /// Compiles `text`.
+    ///
+    /// # Errors
+    /// It is no regular expression, or one too large.
+    pub fn try_new(text: &str) -> Result<Pattern, regex::Error> {
+        let mut builder = regex::bytes::RegexBuilder::new(text);
+        builder.size_limit(PATTERN_BYTES_MAX).dfa_size_limit(PATTERN_BYTES_MAX).nest_limit(64).build().map(Pattern)
+    }
+
+    /// As it was written.
+    pub fn as_str(&self) -> &str {
+        self.0.as_str()
+    }
+
+    /// Whether it finds something in `bytes`.
+    pub fn is_match(&self, bytes: &[u8]) -> bool {
+        self.0.is_match(bytes)
+    }
+}
+
+impl fmt::Debug for Pattern {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Pattern({:?})", self.as_str())
+    }
+}
+
+impl PartialEq for Pattern {
+    fn eq(&self, other: &Pattern) -> bool {
+        self.as_str() == other.as_str()
+    }
+}
+
+impl Eq for Pattern {}
+
+impl Hash for Pattern {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.as_str().hash(state);
+    }
+}
+
+/// A parsed JSONPath (RFC 9535).
+#[derive(Clone)]
+pub struct JsonPath {
+    text: Arc<str>,
+    path: Arc<serde_json_path::JsonPath>,
+}
+
+impl JsonPath {
+    /// Parses `text`.
+    ///
+    /// # Errors
+    /// It is no JSONPath; the error says where.
+    pub fn try_new(text: &str) -> Result<JsonPath, serde_json_path::ParseError> {
+        Ok(JsonPath { text: text.into(), path: Arc::new(serde_json_path::JsonPath::parse(text)?) })
+    }
+
+    /// As it was written.
+    pub fn as_str(&self) -> &str {
+        &self.text
+    }
+
+    /// The nodes that it selects, in document order as the crate gives them.
+    pub fn select<'v>(&self, value: &'v serde_json::Value) -> Vec<&'v serde_json::Value> {
+        self.path.query(value).all()
+    }
+}
+
+impl fmt::Debug for JsonPath {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "JsonPath({})", self.text)
+    }
+}
+
+impl PartialEq for JsonPath {
+    fn eq(&self, other: &JsonPath) -> bool {
+        self.text == other.text
+    }
+}
+
+impl Eq for JsonPath {}
+
+impl Hash for JsonPath {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.text.hash(state);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_worst_detection_time_follows_its_formula() {
+        let timing = Timing {
+            interval: Duration::from_secs(10),
+            timeout: Duration::from_secs(5),
+            healthy_threshold: 2,
+            unhealthy_threshold: 3,
+            fast_interval: Duration::from_secs(1),
+            start_period: Duration::ZERO,
+            jitter: Ratio::try_new(0.1).unwrap(),
+        };
+        assert_eq!(timing.worst_detection(), Duration::from_secs(11 + 2 * 5 + 5));
+        assert_eq!(timing.stale_after(), Duration::from_secs(45));
+    }
+
+    #[test]
+    fn an_offset_moves_the_port_and_leaves_a_unix_socket_alone() {
+        let a: Address = "10.0.0.1:8290".parse().unwrap();
+        assert_eq!(PortRule::Offset(911).apply(&a).to_string(), "10.0.0.1:9201");
+        assert_eq!(PortRule::Port(9201).apply(&a).to_string(), "10.0.0.1:9201");
+        let unix: Address = "unix:/run/a.sock".parse().unwrap();
+        assert_eq!(PortRule::Port(9201).apply(&unix), unix);
+    }
+
+    #[test]
+    fn a_status_is_held_against_inclusive_ranges() {
+        let expected = StatusRule::In(vec![(200, 299), (404, 404)]);
+        for (status, passes) in [(199, false), (200, true), (299, true), (300, false), (404, true), (405, false)] {
+            assert_eq!(expected.takes(status), passes, "{status}");
+            assert!(StatusRule::Any.takes(status));
+        }
+        assert_eq!(expected.to_string(), "200-299, 404");
+        assert_eq!(StatusRule::In(vec![(204, 204)]).to_string(), "204");
+    }
+
+    #[test]
+    fn require_needs_one_to_all() {
+        for (require, total, needed) in
+            [(Require::All, 3, 3), (Require::Any, 3, 1), (Require::Count(2), 3, 2), (Require::Count(9), 3, 3)]
+        {
+            assert_eq!(require.needed(total), needed, "{require:?} of {total}");
+        }
+    }
+}
