@@ -21,7 +21,7 @@ pub use controller::{Controller, Prober};
 pub use events::{Event, EventKind, EventRing, Transition};
 pub use lease::{Lease, Settled};
 pub use snapshot::{Departed, ListenerEntry, ListenerId, Pool, PoolId, PoolShared, Published, Snapshot, WaitTicket};
-pub use state::{Applied, ProbeJob, SetAdminError};
+pub use state::{Applied, Kept, ProbeJob, SetAdminError};
 pub use stats::{AnswerReason, FrontStats, Histogram, PoolStats, ReasonCount, RequestClass};
 pub use status::{CheckerStatus, LastCheck, PoolStatus, PoolSummary, Status, Streak, UpstreamStatus};
 pub use upstream::{Connection, Connections, Hints, Upstream, UpstreamId};

@@ -85,7 +85,8 @@ pub struct SocketProber;
 
 impl Prober for SocketProber {
     fn probe(&self, job: ProbeJob) -> Pin<Box<dyn Future<Output = ProbeReport> + Send>> {
-        let prepared = Prepared::new(&job.target, &job.upstream, &job.spec, job.timeout);
+        let prepare = || Arc::new(Prepared::new(&job.target, &job.upstream, &job.spec, job.timeout));
+        let prepared = job.kept.get_or_make(prepare);
         Box::pin(async move { prepared.run().await })
     }
 }

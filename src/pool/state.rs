@@ -6,8 +6,9 @@
 
 mod carry;
 
+use std::any::Any;
 use std::collections::{BTreeSet, HashMap};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use tokio::time::Instant;
@@ -41,6 +42,27 @@ pub struct ProbeJob {
     pub spec: Arc<ProbeSpec>,
     /// Over the whole probe.
     pub timeout: Duration,
+    /// What the prober keeps from one probe of this check to the next.
+    pub kept: Kept,
+}
+
+/// What the prober keeps with a check, whose definition and timing never change; nobody else looks inside.
+#[derive(Debug, Clone, Default)]
+pub struct Kept(Arc<OnceLock<Box<dyn Any + Send + Sync>>>);
+
+impl Kept {
+    /// What is kept, made by `make` the first time. A check has one prober, so it is always of one type.
+    pub fn get_or_make<T: Send + Sync + 'static>(&self, make: impl FnOnce() -> Arc<T>) -> Arc<T> {
+        match self.0.get().and_then(|kept| kept.downcast_ref::<Arc<T>>()) {
+            Some(kept) => kept.clone(),
+            None => {
+                let made = make();
+                // Whoever was first is kept.
+                let _ = self.0.set(Box::new(made.clone()));
+                made
+            }
+        }
+    }
 }
 
 /// What the shell must do, in this order: publish, announce, close, log.
@@ -120,6 +142,7 @@ pub(super) struct Check {
     deadline: Option<Instant>,
     pub(super) last: Option<(Instant, Arc<ProbeReport>)>,
     pub(super) unknown_because: Option<Cause>,
+    kept: Kept,
 }
 
 /// What a timer is about.
@@ -352,6 +375,7 @@ impl State {
                 name: check.key.name.clone(),
                 spec: check.key.spec.clone(),
                 timeout: check.key.timing.timeout,
+                kept: check.kept.clone(),
             });
         }
         self.set_check_timer(id);

@@ -13,7 +13,7 @@ use super::super::events::EventKind;
 use super::super::pools::{Member, PoolState};
 use super::super::snapshot::{Departed, ListenerEntry, ListenerId, PoolId, PoolShared, Snapshot};
 use super::super::upstream::{Upstream, UpstreamId};
-use super::{Applied, Check, CheckId, CheckKey, Effects, State, Timer};
+use super::{Applied, Check, CheckId, CheckKey, Effects, Kept, State, Timer};
 use crate::health::track::Slot;
 use crate::health::{Change, Track};
 use crate::model::policy::{Config, ProbeSpec, Timing, UpstreamPolicy, WhenNoHealthy};
@@ -146,6 +146,7 @@ impl State {
             deadline: None,
             last,
             unknown_because: None,
+            kept: Kept::default(),
         };
         self.checks.insert(id, check);
         self.by_key.insert(key, id);
