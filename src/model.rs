@@ -10,6 +10,7 @@ pub mod name;
 pub mod path;
 pub mod policy;
 pub mod probe;
+pub mod quote;
 pub mod secret;
 pub mod units;
 

@@ -13,7 +13,6 @@ mod connect;
 mod expect;
 mod finding;
 mod http;
-mod quote;
 mod response;
 mod tcp;
 

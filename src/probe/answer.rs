@@ -7,9 +7,9 @@
 use super::connect::Fault;
 use super::expect::{BodyMatcher, Match};
 use super::finding::{Cut, Finding, Miss};
-use super::quote::Excerpt;
 use super::response::{Flow, Malformed, Reader, Sink};
 use crate::model::policy::{HeaderText, HttpProbe};
+use crate::model::quote::Excerpt;
 
 /// Bytes of a body that rules see.
 pub(super) const BODY_BYTES_MAX: usize = 64 << 10;

@@ -7,9 +7,9 @@ use std::time::Duration;
 use nix::errno::Errno;
 
 use super::connect::Fault;
-use super::quote::{Excerpt, Quoted};
 use super::response::{Malformed, Stage};
 use crate::model::policy::{BodyRule, HttpProbe};
+use crate::model::quote::{Excerpt, Quoted};
 use crate::model::{Address, Code, ProbeReport, Trace};
 
 /// What one probe found.

@@ -8,11 +8,11 @@ use std::fmt;
 /// Characters of a quotation; the rest is an ellipsis.
 const CHARS_MAX: usize = 256;
 /// As many bytes as 256 characters can have, and one to know that there was more.
-pub(super) const BYTES_MAX: usize = 4 * CHARS_MAX + 1;
+pub const BYTES_MAX: usize = 4 * CHARS_MAX + 1;
 
 /// Displays bytes in quotation marks, truncated and escaped.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Quoted<'a>(pub &'a [u8]);
+pub struct Quoted<'a>(pub &'a [u8]);
 
 impl fmt::Display for Quoted<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -43,25 +43,27 @@ impl fmt::Display for Quoted<'_> {
 
 /// The first bytes of something, kept for quoting.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub(super) struct Excerpt(Vec<u8>);
+pub struct Excerpt(Vec<u8>);
 
 impl Excerpt {
     /// Keeps as much of `bytes` as there is room for.
-    pub(super) fn push(&mut self, bytes: &[u8]) {
+    pub fn push(&mut self, bytes: &[u8]) {
         let room = BYTES_MAX - self.0.len();
         self.0.extend_from_slice(&bytes[..bytes.len().min(room)]);
     }
 
-    pub(super) fn is_full(&self) -> bool {
+    /// Whether it holds all that a quotation can show.
+    pub fn is_full(&self) -> bool {
         self.0.len() == BYTES_MAX
     }
 
-    pub(super) fn bytes(&self) -> &[u8] {
+    /// What was kept.
+    pub fn bytes(&self) -> &[u8] {
         &self.0
     }
 
     /// Without our own credentials, should the peer have sent them back: `***` stands in their place.
-    pub(super) fn without<'s>(mut self, secrets: impl Iterator<Item = &'s str>) -> Excerpt {
+    pub fn without<'s>(mut self, secrets: impl Iterator<Item = &'s str>) -> Excerpt {
         for secret in secrets {
             // A peer may leave the scheme out: `Bearer x` is looked for as `x` too.
             let bare = secret.rsplit(' ').next().unwrap_or(secret);
