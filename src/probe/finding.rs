@@ -1,6 +1,9 @@
 //! What a probe found, and the words for it: outcome code, sentence with the values, hint. The one table of wordings:
 //! logs, JSON, command line and metrics all show what is made here.
 
+mod hints;
+mod words;
+
 use std::fmt::Write;
 use std::time::Duration;
 
@@ -11,6 +14,8 @@ use super::response::{Malformed, Stage};
 use crate::model::policy::{BodyRule, HttpProbe};
 use crate::model::quote::{Excerpt, Quoted};
 use crate::model::{Address, Code, ProbeReport, Trace};
+use hints::{connect_hint, protocol_hint, resource_hint, status_hint};
+use words::{Bytes, Measured, connect_words, resource_words};
 
 /// What one probe found.
 #[derive(Debug, PartialEq, Eq)]
@@ -257,109 +262,6 @@ fn cut_words(cut: Cut) -> &'static str {
         Cut::Deadline => "deadline passed",
         Cut::Broke(Errno::ECONNRESET | Errno::EPIPE) => "connection reset",
         Cut::Broke(errno) => errno.desc(),
-    }
-}
-
-fn connect_words(errno: Errno) -> &'static str {
-    match errno {
-        Errno::ECONNREFUSED => "connection refused",
-        Errno::ECONNRESET => "connection reset while connecting",
-        Errno::EHOSTUNREACH => "host unreachable",
-        Errno::ENETUNREACH => "network unreachable",
-        Errno::ETIMEDOUT => "no connection: the system gave up waiting",
-        Errno::EACCES | Errno::EPERM => "connection not permitted",
-        Errno::ENOENT => "no such socket",
-        Errno::EAGAIN => "connection not accepted: the backlog is full",
-        Errno::EAFNOSUPPORT => "connection failed: address family not supported by this machine",
-        errno => errno.desc(),
-    }
-}
-
-fn connect_hint(errno: Errno) -> Option<&'static str> {
-    match errno {
-        Errno::ECONNREFUSED | Errno::ENOENT => Some("nothing listens there"),
-        Errno::EHOSTUNREACH | Errno::ENETUNREACH => Some("no route from this machine"),
-        Errno::EACCES | Errno::EPERM => {
-            Some("this process may not connect: permissions of the socket, or a local firewall")
-        }
-        Errno::ETIMEDOUT => Some("the host is down, or a firewall drops what is sent to it"),
-        Errno::EAGAIN => Some("it listens, but does not accept: overloaded or stopped"),
-        _ => None,
-    }
-}
-
-fn resource_words(errno: Errno) -> &'static str {
-    match errno {
-        Errno::EMFILE => "this process has no file descriptors left",
-        Errno::ENFILE => "this machine has no file descriptors left",
-        Errno::ENOBUFS => "this machine has no buffers left",
-        Errno::ENOMEM => "this machine has no memory left",
-        Errno::EADDRNOTAVAIL => "this machine has no free port or address",
-        errno => errno.desc(),
-    }
-}
-
-fn resource_hint(errno: Errno) -> Option<&'static str> {
-    match errno {
-        Errno::EMFILE => Some("raise the limit of open files (ulimit -n, LimitNOFILE)"),
-        Errno::EADDRNOTAVAIL => {
-            Some("widen net.ipv4.ip_local_port_range, or give this machine an address of that family")
-        }
-        _ => None,
-    }
-}
-
-/// What servers say to a plain request on their TLS port: nginx, Go, Apache, Tomcat.
-const TLS_WORDS: [&str; 4] = ["HTTPS port", "HTTPS server", "SSL-enabled server port", "requires TLS"];
-
-fn status_hint(method: &str, status: u16, body: &[u8]) -> Option<&'static str> {
-    let says_tls = || {
-        let text = String::from_utf8_lossy(body);
-        TLS_WORDS.iter().any(|words| text.contains(words))
-    };
-    match status {
-        400 if says_tls() => Some("this port speaks TLS"),
-        300..400 => Some("redirects are not followed: check the final path, or list the status"),
-        401 | 403 => Some("needs credentials"),
-        404 => Some("path wrong or endpoint disabled"),
-        405 if method == "HEAD" => Some("it does not take HEAD: use GET"),
-        405 | 501 => Some("it does not take this method"),
-        421 => Some("it serves other host names: set host"),
-        426 => Some("it wants another protocol on this path"),
-        429 => Some("it limits how often it is asked: raise the interval"),
-        _ => None,
-    }
-}
-
-fn protocol_hint(seen: &[u8]) -> Option<&'static str> {
-    match seen {
-        [0x15 | 0x16, 0x03, ..] => Some("this port speaks TLS"),
-        // A SETTINGS frame on stream 0, or GOAWAY: what an HTTP/2 server sends first.
-        [0, 0, _, 0x04 | 0x07, _, 0, 0, 0, 0, ..] => Some("this port speaks HTTP/2 only"),
-        [b'H', b'T', b'T', b'P', b'/', ..] => Some("another version of HTTP than 1.0 or 1.1"),
-        _ => Some("this port speaks another protocol than HTTP"),
-    }
-}
-
-/// A measured time: `0.3 ms`, `12 ms`, `1.5 s`.
-struct Measured(Duration);
-
-impl std::fmt::Display for Measured {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let ms = self.0.as_secs_f64() * 1e3;
-        match ms {
-            ..9.95 => write!(f, "{ms:.1} ms"),
-            ..999.5 => write!(f, "{ms:.0} ms"),
-            _ => write!(f, "{:.1} s", ms / 1e3),
-        }
-    }
-}
-
-struct Bytes(u64);
-
-impl std::fmt::Display for Bytes {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{} byte{}", self.0, if self.0 == 1 { "" } else { "s" })
     }
 }
 

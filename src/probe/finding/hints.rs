@@ -1,0 +1,58 @@
+//! What an operator may want to try: the one table of hints.
+
+use nix::errno::Errno;
+
+pub(super) fn connect_hint(errno: Errno) -> Option<&'static str> {
+    match errno {
+        Errno::ECONNREFUSED | Errno::ENOENT => Some("nothing listens there"),
+        Errno::EHOSTUNREACH | Errno::ENETUNREACH => Some("no route from this machine"),
+        Errno::EACCES | Errno::EPERM => {
+            Some("this process may not connect: permissions of the socket, or a local firewall")
+        }
+        Errno::ETIMEDOUT => Some("the host is down, or a firewall drops what is sent to it"),
+        Errno::EAGAIN => Some("it listens, but does not accept: overloaded or stopped"),
+        _ => None,
+    }
+}
+
+pub(super) fn resource_hint(errno: Errno) -> Option<&'static str> {
+    match errno {
+        Errno::EMFILE => Some("raise the limit of open files (ulimit -n, LimitNOFILE)"),
+        Errno::EADDRNOTAVAIL => {
+            Some("widen net.ipv4.ip_local_port_range, or give this machine an address of that family")
+        }
+        _ => None,
+    }
+}
+
+/// What servers say to a plain request on their TLS port: nginx, Go, Apache, Tomcat.
+const TLS_WORDS: [&str; 4] = ["HTTPS port", "HTTPS server", "SSL-enabled server port", "requires TLS"];
+
+pub(super) fn status_hint(method: &str, status: u16, body: &[u8]) -> Option<&'static str> {
+    let says_tls = || {
+        let text = String::from_utf8_lossy(body);
+        TLS_WORDS.iter().any(|words| text.contains(words))
+    };
+    match status {
+        400 if says_tls() => Some("this port speaks TLS"),
+        300..400 => Some("redirects are not followed: check the final path, or list the status"),
+        401 | 403 => Some("needs credentials"),
+        404 => Some("path wrong or endpoint disabled"),
+        405 if method == "HEAD" => Some("it does not take HEAD: use GET"),
+        405 | 501 => Some("it does not take this method"),
+        421 => Some("it serves other host names: set host"),
+        426 => Some("it wants another protocol on this path"),
+        429 => Some("it limits how often it is asked: raise the interval"),
+        _ => None,
+    }
+}
+
+pub(super) fn protocol_hint(seen: &[u8]) -> Option<&'static str> {
+    match seen {
+        [0x15 | 0x16, 0x03, ..] => Some("this port speaks TLS"),
+        // A SETTINGS frame on stream 0, or GOAWAY: what an HTTP/2 server sends first.
+        [0, 0, _, 0x04 | 0x07, _, 0, 0, 0, 0, ..] => Some("this port speaks HTTP/2 only"),
+        [b'H', b'T', b'T', b'P', b'/', ..] => Some("another version of HTTP than 1.0 or 1.1"),
+        _ => Some("this port speaks another protocol than HTTP"),
+    }
+}
