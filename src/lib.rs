@@ -2,7 +2,7 @@
 //!
 //! The directories are the rooms of `ARCHITECTURE.md`: each decides one thing. `main → cli → app` wire the rest;
 //! `model config health balance route exchange` are pure, `pool` keeps the state of the upstreams, and
-//! `probe proxy admin metrics telemetry` touch the world.
+//! `tls probe proxy admin metrics telemetry` touch the world.
 
 pub mod admin;
 pub mod app;
@@ -19,6 +19,7 @@ pub mod probe;
 pub mod proxy;
 pub mod route;
 pub mod telemetry;
+pub mod tls;
 
 /// The version of this build, as `Cargo.toml` has it.
 pub const VERSION: &str = env!("CARGO_PKG_VERSION");

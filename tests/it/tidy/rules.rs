@@ -26,6 +26,7 @@ const STOREYS: &[&[&str]] = &[
     &["cli", "demo"],
     &["app"],
     &["admin", "proxy", "probe", "metrics", "telemetry"],
+    &["tls"],
     &["exchange"],
     &["pool"],
     &["route", "balance", "health", "config"],

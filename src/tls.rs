@@ -1,0 +1,316 @@
+//! TLS from our side: a client made of a [`TlsPolicy`] and a name, its handshake, and what went wrong in words.
+//!
+//! Verification is on unless the policy says otherwise, and nothing here turns it off by itself: a client that cannot
+//! verify (no roots, no usable name) does not connect. Sessions are never resumed, so every connection sees the peer's
+//! certificate. The cryptography is aws-lc-rs, named explicitly: no default of the process counts.
+//!
+//! Which name a connection is made for is decided here too ([`server_name`]); deadlines and codes are the caller's.
+
+mod failure;
+mod heard;
+mod verify;
+mod words;
+
+use std::collections::HashMap;
+use std::io;
+use std::net::IpAddr;
+use std::sync::{Arc, LazyLock, Weak};
+
+use parking_lot::Mutex;
+use rustls::client::{Resumption, danger::ServerCertVerifier};
+use rustls::crypto::CryptoProvider;
+use rustls::{AlertDescription, ClientConfig, RootCertStore};
+use rustls_pki_types::pem::PemObject;
+use rustls_pki_types::{CertificateDer, PrivateKeyDer, ServerName};
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio_rustls::TlsConnector;
+
+use crate::model::policy::{Certificate, ClientIdentity, TlsPolicy};
+use crate::model::{Address, TlsTrace};
+pub use failure::{Failure, alert};
+use heard::Heard;
+use verify::{Strict, Unverified};
+
+/// A TLS connection over `S`.
+pub type Stream<S> = tokio_rustls::client::TlsStream<Heard<S>>;
+
+/// Makes TLS connections to one name by one policy. Cheap to keep: clients of equal policies share everything but the
+/// name.
+#[derive(Debug, Clone)]
+pub struct Client {
+    config: Arc<ClientConfig>,
+    name: ServerName<'static>,
+    verifies: bool,
+    identified: bool,
+}
+
+/// How a handshake ended that did not succeed.
+#[derive(Debug)]
+pub enum Broken {
+    /// The connection below failed or was closed (`UnexpectedEof`).
+    Io(io::Error),
+    /// One side refused the other.
+    Tls(Box<Failure>),
+}
+
+impl Client {
+    /// A client that verifies the peer to be `name` as `policy` says, and offers the protocols `alpn` (RFC 7301), the
+    /// preferred first.
+    ///
+    /// # Errors
+    /// There are no roots to verify with, or the client certificate cannot be used.
+    pub fn try_new(
+        policy: &TlsPolicy,
+        name: ServerName<'static>,
+        alpn: &'static [&'static str],
+    ) -> Result<Client, Failure> {
+        let config = shared_config(policy, alpn)?;
+        Ok(Client { config, name, verifies: policy.verify, identified: policy.client.is_some() })
+    }
+
+    /// Makes the handshake over `socket`, without a deadline. Cancel-safe: dropping the future drops the socket.
+    ///
+    /// # Errors
+    /// See [`Broken`].
+    pub async fn handshake<S>(&self, socket: S) -> Result<Box<Stream<S>>, Broken>
+    where
+        S: AsyncRead + AsyncWrite + Unpin,
+    {
+        let connect = TlsConnector::from(self.config.clone()).connect(self.name.clone(), Heard::new(socket));
+        match connect.into_fallible().await {
+            Ok(stream) => Ok(Box::new(stream)),
+            Err((error, socket)) => Err(self.broken(error, socket.first())),
+        }
+    }
+
+    /// What the handshake of `stream` settled. `done_in` is the caller's.
+    pub fn trace<S>(&self, stream: &Stream<S>) -> TlsTrace {
+        let (_, connection) = stream.get_ref();
+        let alpn = connection.alpn_protocol().map(|name| words::plain(&String::from_utf8_lossy(name)));
+        TlsTrace {
+            done_in: None,
+            version: connection
+                .protocol_version()
+                .and_then(|v| v.as_str())
+                .map(version_words)
+                .unwrap_or_default()
+                .into(),
+            alpn,
+            verified: self.verifies,
+            certificate: connection.peer_certificates().and_then(|chain| chain.first()).map(|c| words::describe(c)),
+        }
+    }
+
+    /// What is known after a handshake that failed.
+    pub fn trace_of_failure(&self, failure: &Failure) -> TlsTrace {
+        TlsTrace {
+            done_in: None,
+            version: Box::default(),
+            alpn: None,
+            verified: self.verifies,
+            certificate: failure.certificate().map(Into::into),
+        }
+    }
+
+    /// What it means that the peer sent `alert` behind the handshake.
+    pub fn refusal(&self, alert: AlertDescription) -> Failure {
+        Failure::refused(alert, self.identified, &self.name)
+    }
+
+    fn broken(&self, error: io::Error, first: &[u8]) -> Broken {
+        match error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>()) {
+            Some(tls) => Broken::Tls(Box::new(Failure::of_handshake(tls, first, self.identified, &self.name))),
+            None => Broken::Io(error),
+        }
+    }
+}
+
+/// The words of `openssl`: `TLSv1.3`.
+fn version_words(name: &'static str) -> &'static str {
+    match name {
+        "TLSv1_2" => "TLSv1.2",
+        "TLSv1_3" => "TLSv1.3",
+        name => name,
+    }
+}
+
+/// The name that is sent and verified: that of the policy, else `host` (a Host field: its port does not count), else
+/// `name`, else the address dialled; `localhost` for a unix socket.
+///
+/// # Errors
+/// It can be no name of a certificate.
+pub fn server_name(
+    policy: &TlsPolicy,
+    host: Option<&str>,
+    name: Option<&str>,
+    target: &Address,
+) -> Result<ServerName<'static>, Failure> {
+    let given = policy.server_name.as_deref().or_else(|| host.map(without_port)).or(name);
+    match (given, target) {
+        (Some(text), _) => parse_name(text),
+        (None, Address::Inet(address)) => Ok(ServerName::from(address.ip())),
+        (None, Address::Unix(_)) => parse_name("localhost"),
+    }
+}
+
+fn parse_name(text: &str) -> Result<ServerName<'static>, Failure> {
+    let bare = text.strip_prefix('[').and_then(|t| t.strip_suffix(']')).unwrap_or(text);
+    if let Ok(ip) = bare.parse::<IpAddr>() {
+        return Ok(ServerName::from(ip));
+    }
+    // A final dot is not part of a name in a certificate (RFC 6066, section 3).
+    let relative = text.strip_suffix('.').unwrap_or(text);
+    ServerName::try_from(relative).map(|name| name.to_owned()).map_err(|_| Failure::Name(words::plain(text)))
+}
+
+/// `api.internal` of `api.internal:8443`, `[::1]` of `[::1]:8443`.
+fn without_port(host: &str) -> &str {
+    if host.parse::<IpAddr>().is_ok() {
+        return host;
+    }
+    match host.rsplit_once(':') {
+        Some((name, port)) if !name.is_empty() && port.bytes().all(|b| b.is_ascii_digit()) => name,
+        Some(_) | None => host,
+    }
+}
+
+static PROVIDER: LazyLock<Arc<CryptoProvider>> =
+    LazyLock::new(|| Arc::new(rustls::crypto::aws_lc_rs::default_provider()));
+
+type Key = (TlsPolicy, &'static [&'static str]);
+
+/// The configurations in use: thousands of upstreams have one policy.
+static CONFIGS: LazyLock<Mutex<HashMap<Key, Weak<ClientConfig>>>> = LazyLock::new(Mutex::default);
+
+fn shared_config(policy: &TlsPolicy, alpn: &'static [&'static str]) -> Result<Arc<ClientConfig>, Failure> {
+    // The name is no part of a configuration.
+    let key = (TlsPolicy { server_name: None, ..policy.clone() }, alpn);
+    let mut configs = CONFIGS.lock();
+    if let Some(config) = configs.get(&key).and_then(Weak::upgrade) {
+        return Ok(config);
+    }
+    let config = Arc::new(make_config(policy, alpn)?);
+    configs.retain(|_, config| config.strong_count() > 0);
+    configs.insert(key, Arc::downgrade(&config));
+    Ok(config)
+}
+
+fn make_config(policy: &TlsPolicy, alpn: &[&str]) -> Result<ClientConfig, Failure> {
+    let builder = ClientConfig::builder_with_provider(PROVIDER.clone())
+        .with_safe_default_protocol_versions()
+        .expect("aws-lc-rs has suites for TLS 1.2 and 1.3")
+        .dangerous()
+        .with_custom_certificate_verifier(verifier(policy)?);
+    let mut config = match &policy.client {
+        None => builder.with_no_client_auth(),
+        Some(identity) => {
+            let (chain, key) = read_identity(identity)?;
+            builder.with_client_auth_cert(chain, key).map_err(|error| Failure::identity(&error))?
+        }
+    };
+    config.resumption = Resumption::disabled();
+    config.alpn_protocols = alpn.iter().map(|name| name.as_bytes().to_vec()).collect();
+    Ok(config)
+}
+
+fn verifier(policy: &TlsPolicy) -> Result<Arc<dyn ServerCertVerifier>, Failure> {
+    let algorithms = PROVIDER.signature_verification_algorithms;
+    if !policy.verify {
+        return Ok(Arc::new(Unverified::new(algorithms)));
+    }
+    let Some(own) = &policy.roots else {
+        return Ok(Arc::new(Strict::new(system_roots()?, PROVIDER.clone(), None)));
+    };
+    let own: Box<[CertificateDer<'static>]> = own.iter().map(der).collect();
+    let mut store = RootCertStore::empty();
+    store.add_parsable_certificates(own.iter().cloned());
+    if store.is_empty() {
+        return Err(Failure::BadRoots);
+    }
+    Ok(Arc::new(Strict::new(Arc::new(store), PROVIDER.clone(), Some(own))))
+}
+
+fn der(certificate: &Certificate) -> CertificateDer<'static> {
+    CertificateDer::from(certificate.0.to_vec())
+}
+
+fn read_identity(identity: &ClientIdentity) -> Result<(Vec<CertificateDer<'static>>, PrivateKeyDer<'static>), Failure> {
+    let key = PrivateKeyDer::from_pem_slice(identity.key.expose().as_bytes())
+        .map_err(|_| Failure::Identity("its key is no PEM private key".into()))?;
+    Ok((identity.chain.iter().map(der).collect(), key))
+}
+
+/// The roots of this machine, read once. A machine that has none is asked again the next time.
+fn system_roots() -> Result<Arc<RootCertStore>, Failure> {
+    static ROOTS: Mutex<Option<Arc<RootCertStore>>> = Mutex::new(None);
+    let mut roots = ROOTS.lock();
+    if let Some(store) = &*roots {
+        return Ok(store.clone());
+    }
+    let read = rustls_native_certs::load_native_certs();
+    let mut store = RootCertStore::empty();
+    store.add_parsable_certificates(read.certs);
+    if store.is_empty() {
+        return Err(Failure::NoRoots(read.errors.first().map(|error| words::plain(&error.to_string()))));
+    }
+    Ok(roots.insert(Arc::new(store)).clone())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn policy(name: Option<&str>) -> TlsPolicy {
+        TlsPolicy { verify: true, server_name: name.map(Into::into), roots: None, client: None }
+    }
+
+    #[test]
+    fn the_name_is_the_policys_then_the_hosts_then_the_upstreams_then_the_address() {
+        for (policy_name, host, name, target, expected) in [
+            (Some("a.example"), Some("b.example"), Some("c.example"), "10.0.0.1:1", "a.example"),
+            (None, Some("b.example:8443"), Some("c.example"), "10.0.0.1:1", "b.example"),
+            (None, Some("[::1]:8443"), None, "10.0.0.1:1", "::1"),
+            (None, Some("::1"), None, "10.0.0.1:1", "::1"),
+            (None, Some("10.9.0.1"), None, "10.0.0.1:1", "10.9.0.1"),
+            (None, None, Some("c.example."), "10.0.0.1:1", "c.example"),
+            (None, None, None, "10.0.0.1:1", "10.0.0.1"),
+            (None, None, None, "[fe80::1%3]:1", "fe80::1"),
+            (None, None, None, "unix:/run/a.sock", "localhost"),
+        ] {
+            let got = server_name(&policy(policy_name), host, name, &target.parse().unwrap()).unwrap();
+            assert_eq!(got.to_str(), expected);
+        }
+    }
+
+    #[test]
+    fn what_can_be_no_name_is_refused() {
+        let target = "10.0.0.1:1".parse().unwrap();
+        for bad in ["", "a b", "*.example", "naïve.example", "-"] {
+            let got = server_name(&policy(Some(bad)), None, None, &target);
+            assert!(matches!(&got, Err(Failure::Name(name)) if **name == *bad), "{bad:?}: {got:?}");
+        }
+    }
+
+    #[test]
+    fn equal_policies_share_a_configuration_and_others_do_not() {
+        let unverified = TlsPolicy { verify: false, ..policy(None) };
+        let named = TlsPolicy { server_name: Some("a.example".into()), ..unverified.clone() };
+        let client =
+            |policy: &TlsPolicy, alpn| Client::try_new(policy, parse_name("a.example").unwrap(), alpn).unwrap();
+        let first = client(&unverified, &["http/1.1"]);
+        assert!(Arc::ptr_eq(&first.config, &client(&named, &["http/1.1"]).config));
+        assert!(!Arc::ptr_eq(&first.config, &client(&unverified, &["h2"]).config));
+    }
+
+    #[test]
+    fn roots_and_keys_that_cannot_be_used_are_failures() {
+        let name = parse_name("a.example").unwrap();
+        let garbage = Certificate(b"garbage"[..].into());
+        let roots = TlsPolicy { roots: Some(vec![garbage.clone()]), ..policy(None) };
+        assert_eq!(Client::try_new(&roots, name.clone(), &[]).unwrap_err(), Failure::BadRoots);
+        let identity = ClientIdentity { chain: vec![garbage], key: crate::model::Secret::new("no key") };
+        let client = TlsPolicy { verify: false, client: Some(identity), ..policy(None) };
+        let failure = Client::try_new(&client, name, &[]).unwrap_err();
+        assert_eq!(failure.to_string(), "no TLS: the client certificate cannot be used: its key is no PEM private key");
+    }
+}

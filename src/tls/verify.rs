@@ -1,0 +1,144 @@
+//! The two verifiers: the strict one, which says what is wrong with a certificate, and the one for `verify = false`.
+//!
+//! The strict one is the library's (RFC 5280, RFC 6125) with one addition: a certificate that is itself among the roots
+//! of the file is trusted as it stands. `openssl req -x509` makes certificates that call themselves authorities, and
+//! servers show them; whoever put one into `ca_file` means it. Its name and its dates count all the same.
+
+use std::sync::Arc;
+
+use rustls::client::WebPkiServerVerifier;
+use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use rustls::crypto::{CryptoProvider, WebPkiSupportedAlgorithms, verify_tls12_signature, verify_tls13_signature};
+use rustls::server::ParsedCertificate;
+use rustls::{CertificateError, DigitallySignedStruct, Error, OtherError, RootCertStore, SignatureScheme};
+use rustls_pki_types::{CertificateDer, ServerName, UnixTime};
+
+use super::words;
+
+/// Trusts what leads to a root.
+#[derive(Debug)]
+pub(super) struct Strict {
+    library: Arc<WebPkiServerVerifier>,
+    /// The roots of the file, where it names any.
+    own: Option<Box<[CertificateDer<'static>]>>,
+}
+
+impl Strict {
+    /// `roots` must not be empty.
+    pub(super) fn new(
+        roots: Arc<RootCertStore>,
+        provider: Arc<CryptoProvider>,
+        own: Option<Box<[CertificateDer<'static>]>>,
+    ) -> Strict {
+        let library = WebPkiServerVerifier::builder_with_provider(roots, provider)
+            .build()
+            .expect("the roots are not empty, and there are no revocation lists");
+        Strict { library, own }
+    }
+
+    fn judge(
+        &self,
+        leaf: &CertificateDer<'_>,
+        chain: &[CertificateDer<'_>],
+        name: &ServerName<'_>,
+        now: UnixTime,
+    ) -> Result<(), Error> {
+        let Err(error) = self.library.verify_server_cert(leaf, chain, name, &[], now) else { return Ok(()) };
+        let about_trust =
+            matches!(error, Error::InvalidCertificate(CertificateError::UnknownIssuer | CertificateError::Other(_)));
+        let is_own = self.own.as_deref().is_some_and(|own| own.contains(leaf));
+        if about_trust && is_own {
+            rustls::client::verify_server_name(&ParsedCertificate::try_from(leaf)?, name)?;
+            return words::check_dates(leaf, now).map_err(Error::InvalidCertificate);
+        }
+        Err(error)
+    }
+}
+
+impl ServerCertVerifier for Strict {
+    fn verify_server_cert(
+        &self,
+        end_entity: &CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
+        server_name: &ServerName<'_>,
+        _ocsp_response: &[u8],
+        now: UnixTime,
+    ) -> Result<ServerCertVerified, Error> {
+        match self.judge(end_entity, intermediates, server_name, now) {
+            Ok(()) => Ok(ServerCertVerified::assertion()),
+            Err(Error::InvalidCertificate(problem)) => {
+                // Behind the handshake nobody has the certificate any more.
+                let rejected = words::reject(&problem, end_entity, server_name, self.own.is_some());
+                Err(Error::InvalidCertificate(CertificateError::Other(OtherError(Arc::new(rejected)))))
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        dss: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        self.library.verify_tls12_signature(message, cert, dss)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        dss: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        self.library.verify_tls13_signature(message, cert, dss)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.library.supported_verify_schemes()
+    }
+}
+
+/// Trusts every certificate, but holds the peer to have the key of the one it shows.
+#[derive(Debug)]
+pub(super) struct Unverified(WebPkiSupportedAlgorithms);
+
+impl Unverified {
+    pub(super) fn new(algorithms: WebPkiSupportedAlgorithms) -> Unverified {
+        Unverified(algorithms)
+    }
+}
+
+impl ServerCertVerifier for Unverified {
+    fn verify_server_cert(
+        &self,
+        _end_entity: &CertificateDer<'_>,
+        _intermediates: &[CertificateDer<'_>],
+        _server_name: &ServerName<'_>,
+        _ocsp_response: &[u8],
+        _now: UnixTime,
+    ) -> Result<ServerCertVerified, Error> {
+        Ok(ServerCertVerified::assertion())
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        dss: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        verify_tls12_signature(message, cert, dss, &self.0)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        dss: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        verify_tls13_signature(message, cert, dss, &self.0)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.0.supported_schemes()
+    }
+}

@@ -1,0 +1,196 @@
+//! Certificates in words: what one says, and what is wrong with it. Everything in it comes from outside: escaped, and
+//! cut at 256 bytes.
+
+use std::error::Error as StdError;
+use std::fmt::{self, Write};
+use std::net::{Ipv4Addr, Ipv6Addr};
+
+use jiff::Timestamp;
+use rustls::CertificateError;
+use rustls_pki_types::{CertificateDer, ServerName, UnixTime};
+use std::time::Duration;
+use x509_parser::certificate::X509Certificate;
+use x509_parser::extensions::GeneralName;
+use x509_parser::prelude::FromDer;
+
+/// Bytes of each text.
+const BYTES_MAX: usize = 256;
+/// Names of a certificate that are told.
+const NAMES_MAX: usize = 5;
+
+/// A certificate that was not accepted, and why.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Rejected {
+    pub(super) sentence: String,
+    pub(super) hint: Option<&'static str>,
+    pub(super) certificate: Box<str>,
+}
+
+impl fmt::Display for Rejected {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.sentence)
+    }
+}
+
+impl StdError for Rejected {}
+
+/// Puts `problem` with `leaf` into words. `own_roots`: the file names the roots.
+pub(super) fn reject(
+    problem: &CertificateError,
+    leaf: &CertificateDer<'_>,
+    name: &ServerName<'_>,
+    own_roots: bool,
+) -> Rejected {
+    let parsed = X509Certificate::from_der(leaf).ok().map(|(_, certificate)| certificate);
+    let (sentence, hint) = match &parsed {
+        Some(certificate) => problem_words(problem, certificate, name, own_roots),
+        None => ("certificate cannot be read".to_owned(), None),
+    };
+    Rejected { sentence, hint, certificate: parsed.map(|c| describe_parsed(&c)).unwrap_or_default() }
+}
+
+fn problem_words(
+    problem: &CertificateError,
+    leaf: &X509Certificate<'_>,
+    name: &ServerName<'_>,
+    own_roots: bool,
+) -> (String, Option<&'static str>) {
+    let whose = |at: &UnixTime, of_leaf: i64| {
+        if i64::try_from(at.as_secs()) == Ok(of_leaf) { "certificate" } else { "a certificate above the peer's" }
+    };
+    let self_signed = leaf.issuer().as_raw() == leaf.subject().as_raw();
+    let dates = leaf.validity();
+    match problem {
+        CertificateError::ExpiredContext { not_after, .. } => {
+            let whose = whose(not_after, dates.not_after.timestamp());
+            (format!("{whose} expired since {}", date(not_after)), Some("renew it, or check this machine's clock"))
+        }
+        CertificateError::NotValidYetContext { not_before, .. } => {
+            let whose = whose(not_before, dates.not_before.timestamp());
+            (format!("{whose} not yet valid until {}", date(not_before)), Some("check the clocks of both machines"))
+        }
+        CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. } => {
+            let names = names(leaf);
+            let hint = match names.is_empty() {
+                false => "set tls.server_name to a name that the certificate has",
+                true => "the certificate needs a subject alternative name: the common name does not count",
+            };
+            let has = if names.is_empty() { "no names".to_owned() } else { names };
+            (format!("certificate is not for {}: it has {has}", plain(&name.to_str())), Some(hint))
+        }
+        CertificateError::UnknownIssuer | CertificateError::Other(_) if self_signed => {
+            let hint = "set tls.ca_file to this certificate, or tls.verify = false";
+            (format!("self-signed certificate ({})", plain(&leaf.subject().to_string())), Some(hint))
+        }
+        CertificateError::UnknownIssuer => {
+            let hint = match own_roots {
+                true => "tls.ca_file does not hold its CA, or the server does not send the certificates between",
+                false => "set tls.ca_file to its CA, or let the server send the certificates between",
+            };
+            (format!("certificate of an unknown issuer: {}", plain(&leaf.issuer().to_string())), Some(hint))
+        }
+        CertificateError::InvalidPurpose | CertificateError::InvalidPurposeContext { .. } => {
+            ("certificate is not for servers".to_owned(), Some("its extended key usage lacks serverAuth"))
+        }
+        CertificateError::Revoked => ("certificate is revoked".to_owned(), None),
+        CertificateError::BadSignature => ("certificate has a wrong signature".to_owned(), None),
+        other => (format!("certificate refused: {}", plain(&other.to_string())), None),
+    }
+}
+
+/// Whether `now` is within the dates of `leaf`.
+pub(super) fn check_dates(leaf: &CertificateDer<'_>, now: UnixTime) -> Result<(), CertificateError> {
+    let (_, leaf) = X509Certificate::from_der(leaf).map_err(|_| CertificateError::BadEncoding)?;
+    let unix = |seconds: i64| UnixTime::since_unix_epoch(Duration::from_secs(u64::try_from(seconds).unwrap_or(0)));
+    let not_before = unix(leaf.validity().not_before.timestamp());
+    let not_after = unix(leaf.validity().not_after.timestamp());
+    if now < not_before {
+        return Err(CertificateError::NotValidYetContext { time: now, not_before });
+    }
+    if now > not_after {
+        return Err(CertificateError::ExpiredContext { time: now, not_after });
+    }
+    Ok(())
+}
+
+/// `CN=api.internal; names api.internal, 10.0.0.1; issuer CN=Our CA; until 2027-01-31T00:00:00Z`.
+pub(super) fn describe(certificate: &CertificateDer<'_>) -> Box<str> {
+    match X509Certificate::from_der(certificate) {
+        Ok((_, parsed)) => describe_parsed(&parsed),
+        Err(_) => "cannot be read".into(),
+    }
+}
+
+fn describe_parsed(certificate: &X509Certificate<'_>) -> Box<str> {
+    // The dates come last and must not be cut off.
+    let mut out = String::with_capacity(160);
+    push_plain(&mut out, &certificate.subject().to_string(), 64);
+    for (label, text) in [("names", names(certificate)), ("issuer", certificate.issuer().to_string())] {
+        if !text.is_empty() {
+            out.push_str(if out.is_empty() { "" } else { "; " });
+            out.push_str(label);
+            out.push(' ');
+            push_plain(&mut out, &text, 64);
+        }
+    }
+    let until = certificate.validity().not_after.timestamp();
+    write!(out, "; until {}", date_of(until)).expect("writing to a string cannot fail");
+    out.into_boxed_str()
+}
+
+/// The names it is for, escaped: `a.example, *.b.example, 10.0.0.1 and 3 more`.
+fn names(certificate: &X509Certificate<'_>) -> String {
+    let Ok(Some(extension)) = certificate.subject_alternative_name() else { return String::new() };
+    let all = &extension.value.general_names;
+    let told = all.iter().filter_map(|name| match name {
+        GeneralName::DNSName(name) => Some(plain(name).into_string()),
+        GeneralName::IPAddress(bytes) => ip_words(bytes),
+        _ => None,
+    });
+    let told: Vec<String> = told.collect();
+    let mut out = told[..told.len().min(NAMES_MAX)].join(", ");
+    if told.len() > NAMES_MAX {
+        write!(out, " and {} more", told.len() - NAMES_MAX).expect("writing to a string cannot fail");
+    }
+    out
+}
+
+fn ip_words(bytes: &[u8]) -> Option<String> {
+    if let Ok(v4) = <[u8; 4]>::try_from(bytes) {
+        return Some(Ipv4Addr::from(v4).to_string());
+    }
+    <[u8; 16]>::try_from(bytes).ok().map(|v6| Ipv6Addr::from(v6).to_string())
+}
+
+fn date(at: &UnixTime) -> String {
+    i64::try_from(at.as_secs()).map_or_else(|_| "a far day".to_owned(), date_of)
+}
+
+/// `2027-01-31T00:00:00Z`. Certificates may name days that no calendar has.
+fn date_of(seconds: i64) -> String {
+    Timestamp::from_second(seconds).map_or_else(|_| "a far day".to_owned(), |at| at.to_string())
+}
+
+/// `text`, escaped and cut.
+pub(super) fn plain(text: &str) -> Box<str> {
+    let mut out = String::new();
+    push_plain(&mut out, text, BYTES_MAX - '…'.len_utf8());
+    out.into_boxed_str()
+}
+
+/// Appends `text`, escaped; more than `bytes` of it become an ellipsis.
+fn push_plain(out: &mut String, text: &str, bytes: usize) {
+    let end = out.len() + bytes;
+    for c in text.chars() {
+        let at = out.len();
+        match c {
+            '\'' | '"' => out.push(c),
+            c => out.extend(c.escape_debug()),
+        }
+        if out.len() > end {
+            out.truncate(at);
+            out.push('…');
+            return;
+        }
+    }
+}
