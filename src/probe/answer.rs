@@ -7,7 +7,7 @@
 use super::connect::Fault;
 use super::expect::{BodyMatcher, Match};
 use super::finding::{Cut, Finding, Miss};
-use super::response::{Flow, Malformed, Reader, Sink};
+use super::response::{Flow, HEAD_FIELDS_MAX, Malformed, Reader, Sink};
 use crate::model::policy::{HeaderText, HttpProbe};
 use crate::model::quote::Excerpt;
 
@@ -55,7 +55,29 @@ impl<'p> Answer<'p> {
         if self.judge.verdict == Verdict::Malformed(Malformed::NotHttp) {
             return self.judge.excerpt_of(input);
         }
-        match self.reader.feed(&mut input, &mut self.judge) {
+        let flow = self.reader.feed(&mut input, &mut self.judge);
+        self.progress(flow, input)
+    }
+
+    /// Takes a head, interim or final, that another framing has read (HTTP/2). Its body follows with [`Answer::feed`],
+    /// and an end that no length announced with [`Answer::feed_end`].
+    #[cfg_attr(not(test), allow(dead_code, reason = "for HTTP/2, which follows"))]
+    pub(super) fn feed_head(&mut self, status: u16, fields: &[httparse::Header<'_>]) -> Progress {
+        let flow = match fields.len() {
+            ..=HEAD_FIELDS_MAX => self.reader.on_parsed_head(status, fields, &mut self.judge),
+            _ => Err(Malformed::HeadFields),
+        };
+        self.progress(flow, &[])
+    }
+
+    /// The answer has ended whole.
+    pub(super) fn feed_end(&mut self) {
+        self.reader.on_close(&mut self.judge);
+    }
+
+    /// What comes of a piece, of which `rest` was not read.
+    fn progress(&mut self, flow: Result<Flow, Malformed>, rest: &[u8]) -> Progress {
+        match flow {
             Ok(Flow::Continue) if self.judge.verdict == Verdict::Open => Progress::More,
             Ok(Flow::Continue) => Progress::Settled,
             Ok(Flow::Stop) => Progress::Done,
@@ -67,7 +89,7 @@ impl<'p> Answer<'p> {
                     return Progress::Done;
                 }
                 self.judge.excerpt.push(self.reader.pending());
-                self.judge.excerpt_of(input)
+                self.judge.excerpt_of(rest)
             }
         }
     }
@@ -75,7 +97,7 @@ impl<'p> Answer<'p> {
     /// The finding, when no more is read.
     pub(super) fn finish(mut self, stop: Stop) -> Finding<'p> {
         if stop == Stop::Closed {
-            self.reader.on_close(&mut self.judge);
+            self.feed_end();
         }
         let stage = self.reader.stage();
         let interim = self.reader.interim();

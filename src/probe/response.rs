@@ -207,7 +207,17 @@ impl Reader {
             Err(httparse::Error::TooManyHeaders) => return Err(Malformed::HeadFields),
             Err(error) => return Err(Malformed::Head(head_error(error))),
         }
-        let status = response.code.unwrap_or_default();
+        self.on_parsed_head(response.code.unwrap_or_default(), response.headers, sink)
+    }
+
+    /// Takes a head that somebody else has read: that of HTTP/2, whose body then goes through [`Reader::feed`] and ends
+    /// with its length or [`Reader::on_close`].
+    pub(super) fn on_parsed_head(
+        &mut self,
+        status: u16,
+        fields: &[httparse::Header<'_>],
+        sink: &mut impl Sink,
+    ) -> Result<Flow, Malformed> {
         match status {
             0..100 => return Err(Malformed::Head("invalid status")),
             101 => return Err(Malformed::Switch),
@@ -217,8 +227,8 @@ impl Reader {
             }
             200.. => {}
         }
-        self.state = framing(status, self.to_head, response.headers)?;
-        match sink.on_head(status, response.headers) {
+        self.state = framing(status, self.to_head, fields)?;
+        match sink.on_head(status, fields) {
             Flow::Stop => Ok(Flow::Stop),
             Flow::Continue if matches!(self.state, State::End) => Ok(self.on_end(Flow::Continue, sink)),
             Flow::Continue => Ok(Flow::Continue),

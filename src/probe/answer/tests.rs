@@ -427,3 +427,68 @@ proptest! {
         prop_assert!(whole.reason.chars().count() < 8_000);
     }
 }
+
+/// An answer that comes in parts, as HTTP/2 brings it, is judged as its text is.
+#[test]
+fn a_parsed_answer_is_judged_like_its_text() {
+    let of = |probe: &HttpProbe, statuses: &[u16], fields: &[(&str, &str)], body: Option<&str>, stop: Stop| {
+        let mut answer = Answer::new(probe);
+        let fields: Vec<_> =
+            fields.iter().map(|(name, value)| httparse::Header { name, value: value.as_bytes() }).collect();
+        let mut done = statuses.iter().any(|status| answer.feed_head(*status, &fields) == Progress::Done);
+        if let Some(body) = body {
+            done = done || (!body.is_empty() && answer.feed(body.as_bytes()) == Progress::Done);
+            if !done {
+                answer.feed_end();
+            }
+        }
+        let report = answer.finish(stop).report(&Circumstances {
+            took: Duration::from_micros(1_900),
+            connected_in: None,
+            timeout: Duration::from_secs(5),
+            elsewhere: None,
+        });
+        (report.code, report.sentence())
+    };
+    let ten = &[("content-length", "10")][..];
+    for (probe, statuses, fields, body, stop, code, sentence) in [
+        (get(None), &[200][..], &[][..], Some(""), Stop::Enough, Code::L7Ok, OK),
+        (get(None), &[103, 200], &[], None, Stop::Enough, Code::L7Ok, OK),
+        (head(), &[200], ten, Some(""), Stop::Enough, Code::L7Ok, OK),
+        (contains("ready"), &[200], &[], Some("is ready"), Stop::Enough, Code::L7Ok, OK),
+        (equals("ok"), &[200], &[], Some("ok"), Stop::Enough, Code::L7Ok, OK),
+        (equals("ok"), &[200], &[], Some(""), Stop::Enough, Code::L7Rsp, "body is not \"ok\"; it is empty"),
+        (
+            get(None),
+            &[503],
+            &[],
+            Some("down"),
+            Stop::Enough,
+            Code::L7Sts,
+            "status 503, expected 200-299; body: \"down\"",
+        ),
+        (
+            equals("ok plus 8."),
+            &[200],
+            ten,
+            None,
+            Stop::Deadline,
+            Code::L7Tout,
+            "no whole body within 5s: 0 of 10 bytes had come (it answers too slowly for this timeout)",
+        ),
+        (
+            get(None),
+            &[101],
+            &[],
+            None,
+            Stop::Enough,
+            Code::L7Rsp,
+            "answered 101 Switching Protocols, which was not asked for \
+             (this path wants a plain request, not an upgrade)",
+        ),
+        (get(None), &[103; 17], &[], None, Stop::Enough, Code::L7Rsp, "more than 16 interim answers"),
+        (get(None), &[200], &[("a", "b"); 257], None, Stop::Enough, Code::L7Rsp, "the head has more than 256 fields"),
+    ] {
+        assert_eq!(of(&probe, statuses, fields, body, stop), (code, sentence.to_owned()), "{statuses:?} {body:?}");
+    }
+}
