@@ -14,8 +14,7 @@ use crate::config::Diagnostic;
 use crate::config::diagnostic::render_all;
 use crate::config::units::show_duration;
 use crate::model::policy::{
-    Balance, BodyRule, CheckPolicy, Config, Expect, MinHealthy, PoolPolicy, ProbeKind, ProbeSpec, UpstreamPolicy,
-    WhenNoHealthy,
+    Balance, CheckPolicy, Config, MinHealthy, PoolPolicy, ProbeSpec, UpstreamPolicy, WhenNoHealthy,
 };
 use crate::model::{AdminState, Weight};
 
@@ -110,7 +109,7 @@ fn describe_pool(pool: &PoolPolicy, out: &mut String) {
     let total = pool.upstreams.len();
     let s = if total == 1 { "" } else { "s" };
     let _ = writeln!(out, "pool {}: {total} upstream{s}, {balance}; {}", pool.name, when_no_healthy(pool));
-    let _ = writeln!(out, "  probe      {}", what(&pool.checks[0].spec));
+    let _ = writeln!(out, "  probe      {}", pool.checks[0].spec);
     let _ = writeln!(out, "  how often  {}", how_often(&pool.checks[0]));
     let t = &pool.checks[0].timing;
     let _ = writeln!(
@@ -139,27 +138,6 @@ fn when_no_healthy(pool: &PoolPolicy) -> String {
         WhenNoHealthy::Reject => format!("{fewer}, 503"),
         WhenNoHealthy::FailOpen => format!("{fewer}, all are used"),
         WhenNoHealthy::Pool(other) => format!("{fewer}, pool {other}"),
-    }
-}
-
-fn what(spec: &ProbeSpec) -> String {
-    match &spec.kind {
-        ProbeKind::Tcp(_) => "tcp: connect and close".to_owned(),
-        ProbeKind::Tls | ProbeKind::Grpc(_) | ProbeKind::Websocket(_) => spec.kind.as_str().to_owned(),
-        ProbeKind::Http(http) => {
-            let host = http.host.as_ref().map_or(String::new(), |host| format!(" of {host}"));
-            format!("http: {} {}{host}; expects {}", http.method, http.path, expects(&http.expect))
-        }
-    }
-}
-
-fn expects(expect: &Expect) -> String {
-    let status = &expect.status;
-    match &expect.body {
-        None => status.to_string(),
-        Some(BodyRule::Contains(text)) => format!("{status} and a body that contains {text:?}"),
-        Some(BodyRule::Equals(text)) => format!("{status} and the body {text:?}"),
-        Some(BodyRule::Matches(pattern)) => format!("{status} and a body that matches {:?}", pattern.as_str()),
     }
 }
 

@@ -10,6 +10,7 @@ use std::time::Duration;
 use super::{Address, AdminState, Name, Ratio, Secret, Weight};
 
 mod check;
+mod describe;
 
 pub use check::*;
 
