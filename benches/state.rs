@@ -86,7 +86,7 @@ impl World {
     }
 
     fn eligible(&self) -> usize {
-        self.state.status(false).pools[0].eligible
+        self.state.status(false, self.now).pools[0].eligible
     }
 
     /// Goes on to the next instant at which probes fall due.
@@ -121,10 +121,10 @@ fn benches(c: &mut Criterion) {
         let mut world = World::new(n);
         c.bench_function(&format!("pass/{n}"), |b| b.iter(|| world.pass()));
         assert_eq!(world.eligible(), n, "nothing has changed");
-        let before = world.state.status(false).pools[0].upstreams[0].transitions_total;
+        let before = world.state.status(false, world.now).pools[0].upstreams[0].transitions_total;
         c.bench_function(&format!("flip/{n}"), |b| b.iter(|| world.flip()));
         let wrong = world.healthy.values().filter(|healthy| **healthy).count() != world.eligible();
-        let after = world.state.status(false).pools[0].upstreams[0].transitions_total;
+        let after = world.state.status(false, world.now).pools[0].upstreams[0].transitions_total;
         assert!(!wrong && (n > 100 || after > before), "every answer was a change of state");
     }
     let now = Instant::now();

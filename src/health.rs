@@ -5,4 +5,4 @@
 
 pub mod track;
 
-pub use track::{Cause, Change, Track};
+pub use track::{Cause, Change, Due, Run, Track};

@@ -84,6 +84,7 @@ mod tests {
         let address = address.parse().unwrap();
         UpstreamStatus {
             upstream: Arc::new(Upstream::new(UpstreamId(1), pool, address, Hints::none())),
+            name: None,
             state,
             eligibility: eligibility(state, AdminState::Enabled, false, false),
             why: None,
@@ -94,11 +95,14 @@ mod tests {
             ejected: false,
             carried: false,
             retiring: false,
+            unverified: false,
             streak: None,
             checks_total: 5,
             transitions_total: 1,
             last_check: None,
             next_due: Instant::now(),
+            decides: 0,
+            checks: Vec::new(),
         }
     }
 
@@ -119,7 +123,13 @@ mod tests {
     }
 
     fn scrape(pools: Vec<PoolStatus>) -> Scrape {
-        let checker = CheckerStatus { stale: false, restarts_total: 1, probe_panics_total: 0, probes_in_flight: 2 };
+        let checker = CheckerStatus {
+            stale: false,
+            restarts_total: 1,
+            probe_panics_total: 0,
+            probes_in_flight: 2,
+            lag: Duration::from_millis(3),
+        };
         Scrape {
             status: Status { generation: 3, pools, checker },
             front: Arc::default(),

@@ -8,6 +8,7 @@
 
 pub mod controller;
 pub mod events;
+pub mod history;
 pub mod lease;
 mod pools;
 pub mod snapshot;
@@ -17,12 +18,16 @@ pub mod status;
 pub mod upstream;
 pub mod view;
 
+pub use crate::health::{Due, Run};
 pub use controller::{Controller, Prober};
 pub use events::{Event, EventKind, EventRing, Transition};
 pub use lease::{Lease, Settled};
 pub use snapshot::{Departed, ListenerEntry, ListenerId, Pool, PoolId, PoolShared, Published, Snapshot, WaitTicket};
 pub use state::{Applied, Kept, ProbeJob, SetAdminError};
 pub use stats::{AnswerReason, FrontStats, Histogram, PoolStats, ReasonCount, RequestClass};
-pub use status::{CheckerStatus, LastCheck, PoolStatus, PoolSummary, Status, Streak, UpstreamStatus};
+pub use status::{
+    CheckStatus, CheckerStatus, ExplainError, Explanation, LastCheck, PoolStatus, PoolSummary, Status, Streak,
+    UpstreamDetail, UpstreamStatus,
+};
 pub use upstream::{Connection, Connections, Hints, Upstream, UpstreamId};
 pub use view::{Nothing, Service, Tier, View};

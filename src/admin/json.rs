@@ -78,7 +78,7 @@ pub enum ReloadResult {
 }
 
 /// How the checker itself is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub struct CheckerInfo {
     /// It is being restarted: verdicts stand, but may be out of date.
     pub stale: bool,
@@ -88,6 +88,9 @@ pub struct CheckerInfo {
     pub probe_panics_total: u64,
     /// Probes under way.
     pub probes_in_flight: usize,
+    /// The latest start of a probe after it was due, over the last minute, in milliseconds; one overdue now counts.
+    #[serde(default)]
+    pub probe_lag_ms: f64,
 }
 
 /// A pool in a word.

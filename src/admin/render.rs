@@ -29,6 +29,7 @@ pub fn status(status: &Status, process: &ProcessInfo, ready: bool, clock: &Clock
             restarts_total: status.checker.restarts_total,
             probe_panics_total: status.checker.probe_panics_total,
             probes_in_flight: status.checker.probes_in_flight,
+            probe_lag_ms: millis(status.checker.lag),
         },
         pools: Ordered(status.pools.iter().map(|pool| (pool.name.to_string(), pool_info(pool, clock))).collect()),
     }

@@ -31,7 +31,13 @@ pub fn process() -> ProcessInfo {
 
 /// A configuration with these pools.
 pub fn status(pools: Vec<PoolStatus>) -> Status {
-    let checker = CheckerStatus { stale: false, restarts_total: 0, probe_panics_total: 0, probes_in_flight: 0 };
+    let checker = CheckerStatus {
+        stale: false,
+        restarts_total: 0,
+        probe_panics_total: 0,
+        probes_in_flight: 0,
+        lag: Duration::ZERO,
+    };
     Status { generation: 3, pools, checker }
 }
 
@@ -85,6 +91,7 @@ pub fn upstream(pool_name: &str, number: usize, state: HealthState) -> UpstreamS
     };
     UpstreamStatus {
         upstream: Arc::new(Upstream::new(UpstreamId(number as u64), name(pool_name), address, Hints::none())),
+        name: None,
         state,
         eligibility: eligibility(state, AdminState::Enabled, false, false),
         why: (state != HealthState::Healthy).then(|| reason.to_string()),
@@ -95,11 +102,14 @@ pub fn upstream(pool_name: &str, number: usize, state: HealthState) -> UpstreamS
         ejected: false,
         carried: false,
         retiring: false,
+        unverified: false,
         streak: (state != HealthState::Unknown).then_some(Streak { pass, count: 3, needed: 2 }),
         checks_total: 9,
         transitions_total: 1,
         last_check: (state != HealthState::Unknown).then(|| LastCheck { at: now, report: Arc::new(report) }),
         next_due: now,
+        decides: 0,
+        checks: Vec::new(),
     }
 }
 

@@ -30,7 +30,33 @@ pub struct Track {
     hinted_in_flight: bool,
     stale_told: bool,
     next_due: Instant,
+    due: Due,
     slot: Slot,
+}
+
+/// Why the next probe is due when it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Due {
+    /// It is the first: at once, or as soon as first probes are paced.
+    First,
+    /// What is asked has changed: as a first probe.
+    Redefined,
+    /// After `fast_interval`: nothing is known, or this run against the present state is open.
+    Fast(Option<Run>),
+    /// After `fast_interval`: it has never passed, and its start period has not ended.
+    StartPeriod,
+    /// At its own place in the interval, so that probes of many stay spread.
+    Slot,
+    /// After `interval`, with its jitter.
+    Regular,
+    /// The data path saw a failure.
+    Hint,
+    /// The interval became shorter.
+    Retimed,
+    /// The probe before it was cancelled by us or lost.
+    Again,
+    /// The process stood still when it was due: overdue probes are spread as first ones are.
+    Spread,
 }
 
 /// A run of equal results.
@@ -102,6 +128,7 @@ impl Track {
             hinted_in_flight: false,
             stale_told: false,
             next_due: due,
+            due: Due::First,
             slot,
         }
     }
@@ -110,7 +137,7 @@ impl Track {
     /// start period goes on from first sight of the upstream.
     pub fn redefined(&self, timing: Timing, now: Instant, due: Instant) -> Track {
         let fresh = Track::new(timing, self.slot, now, due);
-        Track { first_seen: self.first_seen, ever_passed: self.ever_passed, ..fresh }
+        Track { first_seen: self.first_seen, ever_passed: self.ever_passed, due: Due::Redefined, ..fresh }
     }
 
     /// A second track for the same check with another timing, while the first lives on: everything is carried but the
@@ -118,8 +145,7 @@ impl Track {
     pub fn split(&self, timing: Timing, now: Instant) -> (Track, Option<Change>) {
         let mut copy = self.clone();
         if copy.in_flight {
-            copy.in_flight = false;
-            copy.next_due = now;
+            copy.on_cancelled(now);
         }
         let change = copy.retime(timing, now);
         (copy, change)
@@ -153,6 +179,11 @@ impl Track {
     /// When the next probe is due; meaningless while one is in flight.
     pub fn next_due(&self) -> Instant {
         self.next_due
+    }
+
+    /// Why it is due then.
+    pub fn due(&self) -> Due {
+        self.due
     }
 
     /// When the first probe began.
@@ -204,7 +235,7 @@ impl Track {
             Judgement::NoVerdict => None,
             Judgement::Broken => Some(self.forget(Cause::ProbePanic, now)),
         };
-        self.next_due = self.due_after(change, now, chance);
+        (self.next_due, self.due) = self.due_after(change, now, chance);
         if std::mem::take(&mut self.hinted_in_flight) {
             self.on_hint(now);
         }
@@ -215,14 +246,16 @@ impl Track {
     pub fn on_cancelled(&mut self, now: Instant) {
         if self.in_flight {
             self.in_flight = false;
-            self.next_due = now;
+            (self.next_due, self.due) = (now, Due::Again);
         }
     }
 
     /// The data path saw a failure: the next probe is due as soon as the fast interval allows.
     pub fn on_hint(&mut self, now: Instant) {
         let soon = self.last_start.map_or(now, |start| now.max(start + self.timing.fast_interval));
-        self.next_due = self.next_due.min(soon);
+        if soon < self.next_due {
+            (self.next_due, self.due) = (soon, Due::Hint);
+        }
         self.hinted_in_flight = self.in_flight;
     }
 
@@ -249,7 +282,10 @@ impl Track {
     pub fn retime(&mut self, timing: Timing, now: Instant) -> Option<Change> {
         self.timing = timing;
         if let Some(start) = self.last_start {
-            self.next_due = self.next_due.min(start + timing.interval).max(now);
+            let at = start + timing.interval;
+            if at < self.next_due {
+                (self.next_due, self.due) = (at.max(now), Due::Retimed);
+            }
         }
         self.judge(now)
     }
@@ -300,16 +336,29 @@ impl Track {
         }
     }
 
-    fn due_after(&self, change: Option<Change>, now: Instant, chance: f64) -> Instant {
+    fn due_after(&self, change: Option<Change>, now: Instant, chance: f64) -> (Instant, Due) {
         let start = self.last_start.unwrap_or(now);
-        let due = if change.is_some_and(|c| c.from == HealthState::Unknown && c.to != HealthState::Unknown) {
-            self.slot.after(now, self.timing.interval)
-        } else if self.is_fast(now) {
-            start + self.timing.fast_interval
+        let left_unknown = change.is_some_and(|c| c.from == HealthState::Unknown && c.to != HealthState::Unknown);
+        let (at, due) = if self.is_fast(now) && !left_unknown {
+            let why = if self.in_start_period(now) { Due::StartPeriod } else { Due::Fast(self.run) };
+            (start + self.timing.fast_interval, why)
+        } else if left_unknown || self.due.left_its_place() {
+            (self.slot.after(now, self.timing.interval), Due::Slot)
         } else {
-            start + self.timing.interval.mul_f64(1.0 + self.timing.jitter.as_f64() * chance.clamp(-1.0, 1.0))
+            let jitter = self.timing.jitter.as_f64() * chance.clamp(-1.0, 1.0);
+            (start + self.timing.interval.mul_f64(1.0 + jitter), Due::Regular)
         };
-        due.max(now)
+        (at.max(now), due)
+    }
+}
+
+impl Due {
+    /// Whether a probe that was due for this reason may have run beside those of many others, all at once.
+    fn left_its_place(self) -> bool {
+        match self {
+            Due::First | Due::Redefined | Due::Hint | Due::Retimed | Due::Again | Due::Spread => true,
+            Due::Fast(_) | Due::StartPeriod | Due::Slot | Due::Regular => false,
+        }
     }
 }
 

@@ -30,6 +30,8 @@ pub fn encode_front(to: &mut Families<'_>, front: &FrontStats) -> fmt::Result {
 pub fn encode_checker(to: &mut Families<'_>, checker: &CheckerStatus) -> fmt::Result {
     let help = "Whether the checker is being restarted, so that verdicts may be out of date";
     to.gauge("roundsman_checker_stale", help, u64::from(checker.stale))?;
+    let help = "The latest start of a probe after it was due, over the last minute; one overdue now counts";
+    to.gauge("roundsman_probe_lag_seconds", help, checker.lag.as_secs_f64())?;
     to.gauge("roundsman_probes_in_flight", "Probes under way", checker.probes_in_flight)?;
     to.counter("roundsman_checker_restarts", "How often the checker had to be restarted", checker.restarts_total)?;
     to.counter("roundsman_checker_probe_panics", "Probes that panicked", checker.probe_panics_total)

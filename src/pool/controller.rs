@@ -23,7 +23,7 @@ use tokio::time::Instant;
 use super::events::{Event, EventKind};
 use super::snapshot::{ListenerId, Published, Snapshot};
 use super::state::{Applied, Effects, ProbeJob, ProbeToken, SetAdminError, State};
-use super::status::Status;
+use super::status::{ExplainError, Explanation, Status};
 use super::upstream::{Hints, UpstreamId};
 use crate::model::policy::Config;
 use crate::model::{Address, AdminState, Code, Name, ProbeReport, Trace};
@@ -100,7 +100,12 @@ impl Controller {
 
     /// One consistent picture of every pool.
     pub fn status(&self) -> Status {
-        self.state.lock().status(!self.running.load(Ordering::Relaxed))
+        self.state.lock().status(!self.running.load(Ordering::Relaxed), Instant::now())
+    }
+
+    /// What `explain` needs of a pool and perhaps of one of its upstreams.
+    pub fn explain(&self, pool: &str, upstream: Option<&Address>) -> Result<Explanation, ExplainError> {
+        self.state.lock().explain(pool, upstream, !self.running.load(Ordering::Relaxed), Instant::now())
     }
 
     /// The events after number `seq`, oldest first.

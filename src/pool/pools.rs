@@ -9,12 +9,13 @@ use std::time::Duration;
 use arc_swap::ArcSwap;
 use tokio::time::Instant;
 
+use super::history::History;
 use super::snapshot::{Pool, PoolId, PoolShared};
 use super::state::{Check, CheckId};
-use super::status::{LastCheck, PoolStatus, PoolSummary, Streak, UpstreamStatus};
+use super::status::{CheckStatus, LastCheck, PoolStatus, PoolSummary, Streak, UpstreamDetail, UpstreamStatus};
 use super::upstream::Upstream;
 use super::view::{Nothing, Service, Tier, View};
-use crate::health::Cause;
+use crate::health::{Cause, Run};
 use crate::model::eligibility::eligibility;
 use crate::model::policy::{PoolPolicy, UpstreamPolicy, WhenNoHealthy};
 use crate::model::{Address, AdminState, Eligibility, HealthState, Ineligible};
@@ -70,6 +71,7 @@ pub(super) struct Member {
     pub(super) retiring: bool,
     pub(super) checks_total: u64,
     pub(super) transitions_total: u64,
+    pub(super) history: History,
 }
 
 impl Member {
@@ -91,6 +93,7 @@ impl Member {
             retiring: false,
             checks_total: 0,
             transitions_total: 0,
+            history: History::default(),
         }
     }
 
@@ -175,10 +178,7 @@ impl PoolState {
             move |m: &&Member| m.policy.backup == backup && m.eligibility(fail_open).is_eligible()
         };
         let count = |backup| self.members.iter().filter(fits(backup, false)).count();
-        let of_rank =
-            |backup: bool| self.members.iter().filter(move |m| m.policy.backup == backup && !m.retiring).count();
-        let total = if of_rank(false) == 0 { of_rank(true) } else { of_rank(false) };
-        let needed = self.policy.min_healthy.needed(total);
+        let needed = self.needed();
         let enough = count(false) >= needed && count(false) > 0;
         let awaited = |backup| {
             let ranked = self.members.iter().filter(move |m: &&Member| m.policy.backup == backup);
@@ -189,7 +189,7 @@ impl PoolState {
             (WhenNoHealthy::Pool(_), Some(pool)) => Nothing::Pool(pool),
             (WhenNoHealthy::Pool(_), None) | (WhenNoHealthy::Reject, _) => Nothing::Reject,
         };
-        let backups_alone = of_rank(false) == 0;
+        let backups_alone = self.of_rank(false) == 0;
         let backups_serve = count(true) > 0 && (!backups_alone || count(true) >= needed);
         let (service, with_primaries, with_backups, all) = match (enough, awaited(false), backups_serve, awaited(true))
         {
@@ -215,6 +215,16 @@ impl PoolState {
             Service::Open | Service::FailOpen | Service::Nothing(_) => None,
         };
         (view, used, [waiting, self.retiring_until].into_iter().flatten().min())
+    }
+
+    /// How many upstreams must be healthy for the pool to serve in order; backups count where there are no others.
+    pub(super) fn needed(&self) -> usize {
+        let total = if self.of_rank(false) == 0 { self.of_rank(true) } else { self.of_rank(false) };
+        self.policy.min_healthy.needed(total)
+    }
+
+    fn of_rank(&self, backup: bool) -> usize {
+        self.members.iter().filter(|member| member.policy.backup == backup && !member.retiring).count()
     }
 
     /// Whether a member may be picked now, and why not: its own eligibility, and whether its rank is in use.
@@ -286,16 +296,24 @@ impl PoolState {
         self.members.iter().any(|member| member.admin() == AdminState::Enabled)
     }
 
+    /// One upstream with its history.
+    pub(super) fn detail(&self, address: &Address, checks: &Checks) -> Option<UpstreamDetail> {
+        let member = self.members.iter().find(|member| member.upstream.address == *address)?;
+        Some(UpstreamDetail {
+            status: self.upstream_status(member, checks),
+            policy: self.policy.clone(),
+            history: member.history.transitions(&self.policy.name, address),
+        })
+    }
+
     fn upstream_status(&self, member: &Member, checks: &Checks) -> UpstreamStatus {
         let check = &checks[&member.check];
         let eligibility = self.eligibility(member);
-        let streak = check.track.run().map(|run| Streak {
-            pass: run.pass,
-            count: run.count,
-            needed: check.track.needed(run.pass),
-        });
+        let decides = check_status(self.policy.checks[0].name.clone(), check);
+        let streak = decides.streak;
         UpstreamStatus {
             upstream: member.upstream.clone(),
+            name: member.policy.name.clone(),
             state: member.state,
             eligibility,
             why: why(eligibility, member, check, streak),
@@ -306,12 +324,31 @@ impl PoolState {
             ejected: false,
             carried: member.carried.is_some(),
             retiring: member.retiring,
+            unverified: check.key.spec.tls.as_ref().is_some_and(|tls| !tls.verify),
             streak,
             checks_total: member.checks_total,
             transitions_total: member.transitions_total,
-            last_check: check.last.as_ref().map(|(at, report)| LastCheck { at: *at, report: report.clone() }),
-            next_due: check.track.next_due(),
+            last_check: decides.last_check.clone(),
+            next_due: decides.next_due,
+            decides: 0,
+            checks: vec![decides],
         }
+    }
+}
+
+fn check_status(name: Arc<str>, check: &Check) -> CheckStatus {
+    let streak = |run: Run| Streak { pass: run.pass, count: run.count, needed: check.track.needed(run.pass) };
+    CheckStatus {
+        name,
+        spec: check.key.spec.clone(),
+        timing: check.key.timing,
+        target: check.key.target.clone(),
+        state: check.track.state(),
+        streak: check.track.run().map(streak),
+        last_check: check.last.as_ref().map(|(at, report)| LastCheck { at: *at, report: report.clone() }),
+        next_due: check.track.next_due(),
+        in_flight: check.track.in_flight(),
+        due: check.track.due(),
     }
 }
 

@@ -5,6 +5,7 @@
 //! are one probe. Admin state, counters and load belong to pool and address and live in a member.
 
 mod carry;
+mod lag;
 
 use std::any::Any;
 use std::collections::{BTreeSet, HashMap};
@@ -13,10 +14,11 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
+use self::lag::Lag;
 use super::events::{Event, EventKind, EventRing, Transition};
 use super::pools::{Member, PoolState};
 use super::snapshot::{Pool, PoolId, PoolShared, Snapshot};
-use super::status::{CheckerStatus, Status};
+use super::status::{CheckerStatus, ExplainError, Explanation, Status};
 use super::upstream::{Hints, Upstream, UpstreamId};
 use super::view::View;
 use crate::health::{Cause, Change, Track};
@@ -42,6 +44,8 @@ pub struct ProbeJob {
     pub spec: Arc<ProbeSpec>,
     /// Over the whole probe.
     pub timeout: Duration,
+    /// When it should have begun.
+    pub due: Instant,
     /// What the prober keeps from one probe of this check to the next.
     pub kept: Kept,
 }
@@ -111,12 +115,12 @@ pub enum SetAdminError {
 
 /// What makes two checks one.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
-struct CheckKey {
+pub(super) struct CheckKey {
     upstream: Address,
-    target: Address,
+    pub(super) target: Address,
     name: Option<Arc<str>>,
-    spec: Arc<ProbeSpec>,
-    timing: Timing,
+    pub(super) spec: Arc<ProbeSpec>,
+    pub(super) timing: Timing,
 }
 
 impl CheckKey {
@@ -135,7 +139,7 @@ pub(super) struct CheckId(u64);
 /// One probe with its verdict, and who reads it.
 #[derive(Debug)]
 pub(super) struct Check {
-    key: CheckKey,
+    pub(super) key: CheckKey,
     pub(super) track: Track,
     readers: Vec<UpstreamId>,
     flight: Option<ProbeToken>,
@@ -175,6 +179,7 @@ pub struct State {
     next_first_probe: Instant,
     checker_restarts: u64,
     probe_panics: u64,
+    lag: Lag,
 }
 
 impl State {
@@ -200,6 +205,7 @@ impl State {
             next_first_probe: now,
             checker_restarts: 0,
             probe_panics: 0,
+            lag: Lag::default(),
         }
     }
 
@@ -343,14 +349,55 @@ impl State {
         self.events.after(seq).cloned().collect()
     }
 
-    /// One consistent picture. `stale`: the scheduler is not running.
-    pub fn status(&self, stale: bool) -> Status {
-        let checker = CheckerStatus {
+    /// What `explain` needs of a pool and perhaps of one of its upstreams. `stale` as in [`State::status`].
+    pub fn explain(
+        &self,
+        pool: &str,
+        upstream: Option<&Address>,
+        stale: bool,
+        now: Instant,
+    ) -> Result<Explanation, ExplainError> {
+        let found = self.pools.iter().find(|p| p.policy.name.as_str() == pool);
+        let pool = found.ok_or_else(|| ExplainError::NoPool(pool.to_owned()))?;
+        let upstream = match upstream {
+            None => None,
+            Some(address) => {
+                let none = || ExplainError::NoUpstream(pool.policy.name.clone(), address.clone());
+                Some(pool.detail(address, &self.checks).ok_or_else(none)?)
+            }
+        };
+        Ok(Explanation {
+            generation: self.generation,
+            checker: self.checker(stale, now),
+            policy: pool.policy.clone(),
+            pool: pool.status(&self.checks),
+            service: pool.service,
+            needed: pool.needed(),
+            upstream,
+        })
+    }
+
+    fn checker(&self, stale: bool, now: Instant) -> CheckerStatus {
+        // What is overdue now counts: a scheduler that stands still starts nothing that could be measured.
+        let waiting = self.timers.iter().find(|(_, timer)| matches!(timer, Timer::Check(_)));
+        let overdue = waiting.map_or(Duration::ZERO, |(at, _)| now.saturating_duration_since(*at));
+        CheckerStatus {
             stale,
             restarts_total: self.checker_restarts,
             probe_panics_total: self.probe_panics,
             probes_in_flight: self.flights.len(),
-        };
+            lag: self.lag.worst(now).max(overdue),
+        }
+    }
+
+    /// A probe began this long after it was due.
+    pub fn on_late_start(&mut self, late: Duration, now: Instant) {
+        self.lag.note(late, now);
+    }
+
+    /// One consistent picture. `stale`: the scheduler is not running.
+    pub fn status(&self, stale: bool, now: Instant) -> Status {
+        let checker = self.checker(stale, now);
         let pools = self.pools.iter().map(|pool| pool.status(&self.checks)).collect();
         Status { generation: self.generation, pools, checker }
     }
@@ -365,6 +412,8 @@ impl State {
         }
         let check = self.checks.get_mut(&id).expect("timers end with their check");
         if !check.track.in_flight() && check.track.next_due() <= now {
+            let due = check.track.next_due();
+            self.lag.note(now - due, now);
             check.track.on_start(now);
             check.flight = Some(token);
             self.flights.insert(token, id);
@@ -375,6 +424,7 @@ impl State {
                 name: check.key.name.clone(),
                 spec: check.key.spec.clone(),
                 timeout: check.key.timing.timeout,
+                due,
                 kept: check.kept.clone(),
             });
         }
@@ -430,6 +480,7 @@ impl State {
         let (name, upstream) = (pool.policy.name.clone(), member.upstream.address.clone());
         let healthy_left = pool.healthy;
         let transition = Transition { pool: name, upstream, from, to, code, reason, duration, healthy_left };
+        member.history.push(now, &transition);
         self.log(EventKind::Transition(transition), now, effects);
     }
 

@@ -2,12 +2,17 @@
 //! metrics and command line. Instants are turned into dates by whoever prints them.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::time::Instant;
 
+use super::events::Transition;
 use super::snapshot::PoolShared;
 use super::upstream::Upstream;
-use crate::model::{AdminState, Eligibility, HealthState, Name, ProbeReport, Weight};
+use super::view::Service;
+use crate::health::Due;
+use crate::model::policy::{PoolPolicy, ProbeSpec, Timing};
+use crate::model::{Address, AdminState, Eligibility, HealthState, Name, ProbeReport, Weight};
 
 /// Every pool of the running configuration.
 #[derive(Debug, Clone)]
@@ -31,6 +36,8 @@ pub struct CheckerStatus {
     pub probe_panics_total: u64,
     /// Probes in flight.
     pub probes_in_flight: usize,
+    /// The latest start of a probe after it was due, over the last minute; one that is overdue now counts too.
+    pub lag: Duration,
 }
 
 /// One word for a pool.
@@ -90,6 +97,8 @@ pub struct PoolStatus {
 pub struct UpstreamStatus {
     /// Its address, load and counters.
     pub upstream: Arc<Upstream>,
+    /// The host name that its address was resolved from.
+    pub name: Option<Arc<str>>,
     /// What its checks say.
     pub state: HealthState,
     /// Whether it may be picked.
@@ -110,16 +119,47 @@ pub struct UpstreamStatus {
     pub carried: bool,
     /// Whether it left the configuration and serves until a new one is healthy.
     pub retiring: bool,
-    /// The run of equal results that is going on.
+    /// Whether one of its checks does not verify the certificate, as the file says.
+    pub unverified: bool,
+    /// The run of equal results that is going on, of the check that decides.
     pub streak: Option<Streak>,
     /// Probes that ended with a verdict.
     pub checks_total: u64,
     /// Changes of state.
     pub transitions_total: u64,
+    /// The last probe that ended, of the check that decides.
+    pub last_check: Option<LastCheck>,
+    /// When the next probe of the check that decides is due.
+    pub next_due: Instant,
+    /// Which of `checks` decides.
+    pub decides: usize,
+    /// Its checks, in file order; at least one.
+    pub checks: Vec<CheckStatus>,
+}
+
+/// One check of an upstream.
+#[derive(Debug, Clone)]
+pub struct CheckStatus {
+    /// Its name.
+    pub name: Arc<str>,
+    /// What a probe does and expects.
+    pub spec: Arc<ProbeSpec>,
+    /// When probes run and how many make a verdict.
+    pub timing: Timing,
+    /// The address a probe dials.
+    pub target: Address,
+    /// Its own verdict.
+    pub state: HealthState,
+    /// The run of equal results that is going on.
+    pub streak: Option<Streak>,
     /// The last probe that ended.
     pub last_check: Option<LastCheck>,
-    /// When the next probe is due.
+    /// When the next probe is due; while one is in flight, when that one was.
     pub next_due: Instant,
+    /// Whether a probe is in flight.
+    pub in_flight: bool,
+    /// Why the next probe is due when it is.
+    pub due: Due,
 }
 
 /// A run of equal results.
@@ -140,4 +180,45 @@ pub struct LastCheck {
     pub at: Instant,
     /// What it found.
     pub report: Arc<ProbeReport>,
+}
+
+/// What `explain` needs of one pool, and perhaps of one upstream of it.
+#[derive(Debug, Clone)]
+pub struct Explanation {
+    /// The configuration's number.
+    pub generation: u64,
+    /// How the checker itself is.
+    pub checker: CheckerStatus,
+    /// What the file says of the pool.
+    pub policy: Arc<PoolPolicy>,
+    /// The pool, with every upstream.
+    pub pool: PoolStatus,
+    /// What requests to the pool get now.
+    pub service: Service,
+    /// How many must be healthy for the pool to serve in order: `min_healthy`, counted.
+    pub needed: usize,
+    /// The upstream asked about.
+    pub upstream: Option<UpstreamDetail>,
+}
+
+/// What `explain` needs of one upstream beyond its status.
+#[derive(Debug, Clone)]
+pub struct UpstreamDetail {
+    /// Its status.
+    pub status: UpstreamStatus,
+    /// What the file says, or said when it left, of its pool: `checks` and `require` are those in force.
+    pub policy: Arc<PoolPolicy>,
+    /// Its last changes of state, at most ten, oldest first.
+    pub history: Vec<(Instant, Transition)>,
+}
+
+/// Nothing of that name.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum ExplainError {
+    /// No pool of that name.
+    #[error("no such pool: {0}")]
+    NoPool(String),
+    /// The pool has no such upstream.
+    #[error("pool {0} has no upstream {1}")]
+    NoUpstream(Name, Address),
 }

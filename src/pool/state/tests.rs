@@ -107,7 +107,7 @@ impl World {
     }
 
     fn upstream(&self, pool: &str, address: &str) -> UpstreamStatus {
-        let status = self.state.status(false);
+        let status = self.state.status(false, self.now);
         let pool = status.pools.into_iter().find(|p| p.name.as_str() == pool).expect("such a pool");
         pool.upstreams.into_iter().find(|u| u.upstream.address.to_string() == address).expect("such an upstream")
     }
@@ -487,7 +487,7 @@ async fn min_healthy_counts_fewer_as_none() {
     let left = world.upstream("api", C);
     assert_eq!((left.state, left.eligibility.is_eligible()), (HealthState::Healthy, false));
     assert_eq!(left.why.as_deref(), Some("fewer upstreams are healthy than min_healthy says"));
-    assert_eq!(world.state.status(false).pools[0].eligible, 0, "status and requests agree");
+    assert_eq!(world.state.status(false, world.now).pools[0].eligible, 0, "status and requests agree");
 }
 
 #[tokio::test(start_paused = true)]
@@ -505,7 +505,7 @@ async fn fail_open_uses_all_that_are_enabled_and_says_so_once() {
     assert_eq!(world.eligible("api"), [A, B]);
     let episodes = || world.state.events_after(0).into_iter().filter(|e| matches!(e.kind, EventKind::FailOpen { .. }));
     assert_eq!(episodes().count(), 1);
-    let status = world.state.status(false);
+    let status = world.state.status(false, world.now);
     assert!(status.pools[0].fail_open);
     assert_eq!(status.pools[0].summary, PoolSummary::Degraded);
 }
@@ -552,7 +552,7 @@ async fn a_panic_makes_that_upstream_unknown_and_no_other() {
     assert_eq!(world.health("api", A), HealthState::Unknown);
     assert_eq!(world.upstream("api", A).why.as_deref(), Some("its probe panicked"));
     assert_eq!(world.eligible("api"), [B]);
-    assert!(world.state.status(false).checker.probe_panics_total > 0);
+    assert!(world.state.status(false, world.now).checker.probe_panics_total > 0);
     world.set(A, 'P');
     world.run(SECOND);
     assert_eq!(world.eligible("api"), [A, B]);
@@ -651,7 +651,7 @@ async fn a_restarted_scheduler_keeps_verdicts_and_probes_again() {
     let probed = world.probed(A);
     world.run(10 * MS);
     assert_eq!(world.probed(A), probed + 1);
-    assert_eq!(world.state.status(false).checker.restarts_total, 1);
+    assert_eq!(world.state.status(false, world.now).checker.restarts_total, 1);
 }
 
 #[tokio::test(start_paused = true)]
@@ -745,7 +745,7 @@ proptest! {
                     }
                 }
             }
-            let status = &world.state.status(false).pools[0];
+            let status = &world.state.status(false, world.now).pools[0];
             let mut want: Vec<String> = status.upstreams.iter()
                 .filter(|u| u.state == HealthState::Healthy && u.admin == AdminState::Enabled)
                 .map(|u| u.upstream.address.to_string())
