@@ -1,0 +1,101 @@
+//! Long runs of the real binary: thousands of probes of upstreams good, bad and hostile, with memory and descriptors flat.
+
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use super::{PATIENCE, everyone};
+use crate::origin::{Origin, refusing_address};
+use crate::program::{Program, pool};
+use crate::support::assert_eventually;
+
+/// Memory that two looks at one process may differ by: what the allocator keeps at hand for its threads.
+const NOISE: u64 = 4 << 20;
+
+/// Probes of pool `api` that ended, over all its upstreams.
+async fn probes(program: &Program) -> u64 {
+    program.pool("api").await.upstreams.iter().map(|upstream| upstream.checks_total).sum()
+}
+
+async fn after_probes(program: &Program, more: u64, within: Duration) -> u64 {
+    let (goal, end) = (probes(program).await + more, Instant::now() + within);
+    loop {
+        let now = probes(program).await;
+        if now >= goal {
+            return now;
+        }
+        assert!(Instant::now() < end, "{now} of {goal} probes after {within:?}:\n{}", program.log());
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn hundreds_of_hostile_probes_leave_memory_and_descriptors_flat() {
+    let origins: Vec<Origin> = everyone().iter().map(super::Hostile::start).collect();
+    let addresses: Vec<String> = origins.iter().map(Origin::text).collect();
+    let check = "type = \"http\"\npath = \"/healthz\"\ninterval = \"100ms\"\ntimeout = \"60ms\"\nfast_interval = \"100ms\"\n\
+                 expect = { body = { contains = \"ready\" } }\n";
+    let addresses: Vec<&str> = addresses.iter().map(String::as_str).collect();
+    let program = Program::start(&pool("api", &addresses, check)).await;
+    after_probes(&program, 500, PATIENCE * 3).await;
+    let before = (program.resident(), program.threads());
+    after_probes(&program, 500, PATIENCE * 3).await;
+    let after = (program.resident(), program.threads());
+    assert!(after.0 <= before.0 + NOISE, "{before:?} bytes and threads before 500 hostile probes, {after:?} after");
+    assert!(after.1 <= before.1 + 1, "{before:?} bytes and threads before 500 hostile probes, {after:?} after");
+    // Each has a connection at the most; besides those the process has a handful.
+    assert!(program.descriptors() <= 40 + addresses.len(), "{} descriptors", program.descriptors());
+    for upstream in program.pool("api").await.upstreams {
+        assert!(!upstream.eligible && upstream.state.as_str() == "unhealthy", "{upstream:?}");
+        let last = upstream.last_check.expect("it was probed");
+        assert!(last.reason.len() <= 2_048, "{} bytes of reason", last.reason.len());
+        assert!(last.duration_ms < 1_000.0, "{last:?}");
+    }
+    program.assert_no_panic();
+}
+
+/// Ten of each sort at 10 ms: good, with the wrong status, refusing, and with a verdict that changes all the time.
+#[tokio::test(flavor = "multi_thread")]
+async fn twenty_four_thousand_probes_leave_memory_and_descriptors_flat() {
+    let good = Origin::plain("good").await;
+    let bad = Origin::new().on("/healthz").reply(503).start().await;
+    let fickle = Origin::plain("fickle").await;
+    let mut addresses = vec![good.text(), bad.text(), fickle.text()];
+    let more: Vec<Origin> = (0..17).map(|number| Origin::new().named(&format!("n{number}")).start_blocking()).collect();
+    addresses.extend(more.iter().map(Origin::text));
+    addresses.extend((0..10).map(|_| refusing_address().to_string()));
+    let check =
+        "type = \"http\"\npath = \"/healthz\"\ninterval = \"10ms\"\ntimeout = \"10ms\"\nfast_interval = \"10ms\"\n";
+    let addresses: Vec<&str> = addresses.iter().map(String::as_str).collect();
+    let program = Program::start(&pool("api", &addresses, check)).await;
+    let turns = std::sync::atomic::AtomicU32::new(0);
+    let turning = async {
+        loop {
+            let turn = turns.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+            fickle.set("/healthz", if turn % 2 == 0 { 503 } else { 200 });
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+    };
+    let watching = async {
+        // The ring of events is full and every table has its size before the count begins.
+        after_probes(&program, 12_000, PATIENCE * 6).await;
+        let before = (program.resident(), program.descriptors(), program.threads());
+        after_probes(&program, 24_000, PATIENCE * 6).await;
+        (before, (program.resident(), program.descriptors(), program.threads()))
+    };
+    let (before, after) = tokio::select! {
+        figures = watching => figures,
+        () = turning => unreachable!("it turns for ever"),
+    };
+    assert!(
+        after.0 <= before.0 + NOISE,
+        "(memory, descriptors, threads) {before:?} before 24,000 probes, {after:?} after"
+    );
+    // Probes in flight hold one each, at either look.
+    assert!(after.1 <= before.1 + addresses.len(), "(memory, descriptors, threads) {before:?}, {after:?} after");
+    assert!(after.2 <= before.2 + 1, "(memory, descriptors, threads) {before:?}, {after:?} after");
+    let fickle = program.upstream("api", &fickle.text()).await.expect("it is there");
+    assert!(fickle.transitions_total > 4, "the fickle one changed: {fickle:?}");
+    assert_eventually("calm descriptors", PATIENCE, || program.descriptors() <= 40 + addresses.len()).await;
+    program.assert_no_panic();
+}

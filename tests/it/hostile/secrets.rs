@@ -1,0 +1,130 @@
+//! Credentials of checks stay with the upstream they are for: redirects do not carry them elsewhere, and an upstream that
+//! quotes them in whatever part of its answer does not get them into anything that this program says.
+
+use std::time::Duration;
+
+use nix::sys::signal::Signal;
+
+use super::PATIENCE;
+use crate::client::get;
+use crate::origin::{Act, Origin, Reply};
+use crate::program::{Program, QUICK, config, pool};
+use crate::support::assert_eventually;
+
+/// No part of it is found anywhere by chance.
+const SECRET: &str = "Zq7LwP0xRk3TnV9sYb5";
+/// Fewer characters of it than this are not worth a thief's while.
+const PART: usize = 6;
+
+/// Every part of the secret that is long enough to tell something.
+fn parts_in(text: &str) -> Vec<&'static str> {
+    let parts = (0..=SECRET.len() - PART).map(|from| &SECRET[from..from + PART]);
+    parts.filter(|part| text.contains(part)).collect()
+}
+
+/// Answers that quote what was sent, each in another place, and some so long that it is cut inside the secret.
+fn quoting(elsewhere: &str) -> Vec<Reply> {
+    let header = format!("Bearer {SECRET}");
+    let mut replies = vec![
+        Reply::raw(format!("HTTP/1.1 401 {header}\r\nContent-Length: 0\r\n\r\n")),
+        Reply::raw(format!(
+            "HTTP/1.1 302 Found\r\nLocation: http://{elsewhere}/?{SECRET}\r\nContent-Length: 0\r\n\r\n"
+        )),
+        Reply::raw(format!(
+            "HTTP/1.1 307 {header}\r\nLocation: http://{elsewhere}/{SECRET}\r\nX-Sent: {header}\r\n\r\n{header}"
+        )),
+        Reply::status(403)
+            .header("X-Sent", &header)
+            .body(format!("{{\"error\":\"{header}\",\"status\":\"{header}\"}}")),
+        Reply::raw(format!("Authorization: {header}\r\n\r\n")),
+        Reply::raw(format!("HTTP/1.1 200 OK\r\nContent-Length: {SECRET}\r\n\r\n")),
+        Reply::raw(format!("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n{SECRET}\r\n")),
+        Reply::raw(format!("HTTP/1.1 503 No\r\nContent-Length: 900\r\n\r\n{header}")).then(Act::Reset),
+    ];
+    for filler in (1..SECRET.len()).step_by(3) {
+        let body = format!("{}{SECRET}", "x".repeat(256 - filler));
+        replies.push(Reply::status(500).body(&body));
+        replies.push(Reply::raw(body));
+    }
+    replies
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_quoted_credential_appears_nowhere_and_goes_nowhere_else() {
+    let elsewhere = Origin::plain("elsewhere").await;
+    let replies = quoting(&elsewhere.text());
+    let origins: Vec<Origin> =
+        replies.into_iter().map(|reply| Origin::new().on("/healthz").reply(reply).start_blocking()).collect();
+    let mut program = Program::spawn_verbose(|web, admin, dir| {
+        let secret = dir.join("secret");
+        std::fs::write(&secret, format!("{SECRET}\n")).expect("write the secret");
+        let check = format!(
+            "type = \"http\"\npath = \"/healthz\"\nexpect = {{ body = {{ contains = \"never\" }} }}\n{QUICK}\
+             headers = {{ Authorization = {{ file = {secret:?}, prefix = \"Bearer \" }} }}\n"
+        );
+        let addresses: Vec<String> = origins.iter().map(Origin::text).collect();
+        let addresses: Vec<&str> = addresses.iter().map(String::as_str).collect();
+        config(web, admin, &pool("api", &addresses, &check))
+    });
+    program.wait_until_ready().await;
+    for origin in &origins {
+        program.wait_for_state("api", &origin.text(), "unhealthy", PATIENCE).await;
+        let sent = origin.requests("/healthz");
+        assert_eq!(sent[0].field("authorization"), Some(&*format!("Bearer {SECRET}")), "the secret is in use");
+    }
+    let mut told = Vec::new();
+    for path in ["/api/v1/status", "/api/v1/events", "/metrics", "/", "/health?detailed=true", "/health/api"] {
+        told.push((path.to_owned(), get(program.admin, path).await.text()));
+    }
+    for command in [&["status"][..], &["status", "--json"], &["events", "--json"], &["check"]] {
+        let (_, out, err) = program.command(command).await;
+        told.push((command.join(" "), out + &err));
+    }
+    program.signal(Signal::SIGTERM);
+    assert_eq!(program.wait_for_exit(PATIENCE).await.code(), Some(0));
+    told.push(("the log".to_owned(), program.log()));
+    program.assert_no_panic();
+    assert!(told[0].1.matches("***").count() >= 5, "quoted answers are shown, but for the secret: {}", told[0].1);
+    for (place, text) in &told {
+        assert!(text.len() > 20, "{place} says nothing: {text:?}");
+        let line = |part| text.lines().find(|line| line.contains(part)).unwrap_or_default();
+        let found: Vec<_> = parts_in(text).into_iter().map(|part| (part, line(part))).collect();
+        assert!(found.is_empty(), "in {place}: {found:?}");
+    }
+    assert_eq!(elsewhere.accepted(), 0, "a redirect was followed");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn no_redirect_is_followed_whatever_its_status_and_place() {
+    let elsewhere = Origin::plain("elsewhere").await;
+    let places =
+        [format!("http://{}/healthz", elsewhere.text()), "/healthy".to_owned(), format!("//{}/", elsewhere.text())];
+    let mut origins = Vec::new();
+    for status in [301, 302, 303, 307, 308] {
+        for place in &places {
+            let reply = Reply::status(status).header("Location", place);
+            origins.push((status, Origin::new().on("/healthz").reply(reply).start().await));
+        }
+    }
+    let addresses: Vec<String> = origins.iter().map(|(_, origin)| origin.text()).collect();
+    let addresses: Vec<&str> = addresses.iter().map(String::as_str).collect();
+    let check = format!("type = \"http\"\npath = \"/healthz\"\n{QUICK}");
+    let program = Program::start(&pool("api", &addresses, &check)).await;
+    for (status, origin) in &origins {
+        program.wait_for_state("api", &origin.text(), "unhealthy", PATIENCE).await;
+        let last = program.upstream("api", &origin.text()).await.expect("it is there").last_check.expect("probed");
+        assert_eq!((last.code.as_str(), last.status), ("L7STS", Some(*status)), "{last:?}");
+        assert!(last.reason.contains("redirects are not followed"), "{last:?}");
+        assert_eq!(origin.count("/healthy"), 0);
+    }
+    assert_eq!(elsewhere.accepted(), 0);
+    let allowed = check.replace("path", "expect = { status = [\"200-399\"] }\npath");
+    assert_eq!(program.reload(&pool("api", &addresses, &allowed)).await.0, 200);
+    for (_, origin) in &origins {
+        program.wait_for_state("api", &origin.text(), "healthy", PATIENCE).await;
+    }
+    let probes = origins[0].1.count("/healthz");
+    assert_eventually("probes go on", Duration::from_secs(20), || origins[0].1.count("/healthz") > probes + 3).await;
+    assert_eq!(elsewhere.accepted(), 0, "listed, a redirect passes, and is followed none the more");
+    program.assert_no_panic();
+}
