@@ -16,6 +16,7 @@ mod load;
 mod program;
 
 mod faults;
+mod health;
 mod hostile;
 #[allow(dead_code, reason = "a vocabulary for every test; not every word is in use at every time")]
 mod http;

@@ -68,12 +68,12 @@ async fn twenty_four_thousand_probes_leave_memory_and_descriptors_flat() {
         "type = \"http\"\npath = \"/healthz\"\ninterval = \"10ms\"\ntimeout = \"10ms\"\nfast_interval = \"10ms\"\n";
     let addresses: Vec<&str> = addresses.iter().map(String::as_str).collect();
     let program = Program::start(&pool("api", &addresses, check)).await;
-    let turns = std::sync::atomic::AtomicU32::new(0);
     let turning = async {
         loop {
-            let turn = turns.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
-            fickle.set("/healthz", if turn % 2 == 0 { 503 } else { 200 });
-            tokio::time::sleep(Duration::from_millis(100)).await;
+            for status in [503, 200] {
+                fickle.set("/healthz", status);
+                tokio::time::sleep(Duration::from_millis(100)).await;
+            }
         }
     };
     let watching = async {

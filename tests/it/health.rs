@@ -1,0 +1,282 @@
+//! What healthy means, row by row on the real program: who holds each line of the two tables of the promise. The names are
+//! checked: a row whose test is renamed or removed fails.
+//!
+//! | probes and verdicts | held by |
+//! |---|---|
+//! | first seen: unknown, probed at once, no traffic | `promise::upstreams_added_by_a_reload_get_nothing_before_they_have_passed` |
+//! | the first request waits for the first verdict | `life::start::the_first_request_waits_for_the_first_verdict` |
+//! | a probe passes or fails: streaks and thresholds | `health::verdicts_fall_at_the_thresholds_and_another_result_begins_anew` |
+//! | fast interval while a streak is open or unknown | `health::probes_hurry_while_a_streak_is_open_and_rest_when_it_is_not` |
+//! | start period: failures do not count | `health::in_the_start_period_failures_do_not_count_until_the_first_pass` |
+//! | start period over: failures count | `health::after_the_start_period_failures_count` |
+//! | our own lack of resources: no verdict | `faults::own::without_a_single_descriptor_every_verdict_stands_and_nothing_spins` |
+//! | every other connect error is a failure | `health::an_unreachable_network_is_a_failure_with_its_hint` |
+//! | no probe has ended for long: unknown, stale | `health::after_a_long_standstill_verdicts_are_stale_and_no_missed_probe_is_made_up_for` |
+//! | the data path sees a failure: a hint | `faults::what_the_data_path_sees_brings_the_next_probe_and_never_a_verdict` |
+//! | disabled and draining ones are probed | `health::disabled_and_draining_upstreams_are_probed_and_judged_like_the_others` |
+//! | unhealthy: idle connections close, the rest goes on | `faults::idle_connections_close_with_the_verdict_and_requests_in_flight_go_on` |
+//! | a panic of one probe: that one is unknown | `pool::controller::a_panicking_probe_makes_its_upstream_unknown_and_no_other` |
+//! | the scheduler dies: verdicts stand | `pool::controller::a_dead_scheduler_runs_again_within_a_second_and_verdicts_stand` |
+//!
+//! | reload | held by |
+//! |---|---|
+//! | same pool, address and check: all carried | `reload::carry::the_same_upstream_keeps_state_streak_counters_load_and_what_the_operator_said` |
+//! | next due and probes in flight are carried | `reload::carry::reloads_neither_hurry_probes_nor_put_them_off` |
+//! | a renamed or split pool reads the verdict | `reload::carry::a_renamed_pool_and_the_parts_of_a_split_one_take_the_verdict` |
+//! | timing or thresholds changed | `reload::change::new_thresholds_judge_the_streak_that_is_there_and_a_shorter_interval_counts_from_the_last_start` |
+//! | check changed: state carried, probed at once | `reload::change::a_changed_check_is_made_at_once_while_the_old_verdict_stands` |
+//! | check changed: a late result is dropped | `reload::change::a_late_result_of_the_old_check_is_dropped` |
+//! | weight, backup or balance changed | `reload::carry::weight_backup_and_balance_leave_health_alone` |
+//! | upstream removed | `reload::change::a_removed_upstream_gets_nothing_more_and_finishes_what_it_has` |
+//! | none of the new members is healthy: retiring | `reload::change::removed_upstreams_serve_until_a_new_one_is_healthy` |
+//! | a pool that did not exist before | `reload::change::requests_to_a_new_pool_wait_for_its_first_verdict` |
+//! | equal checks are one probe, others do not touch | `reload::carry::equal_checks_are_one_probe_and_different_ones_do_not_touch` |
+//!
+//! The two rows of `pool::controller` are held there, by the scheduler over a prober that panics: nothing that a file or an
+//! upstream can do makes the real one panic, and no switch for it is built into the program.
+
+use std::path::Path;
+use std::time::Duration;
+
+use nix::sys::signal::Signal;
+use roundsman::admin::json::{UpstreamInfo, Verdict};
+use roundsman::model::HealthState;
+use tokio::time::Instant;
+
+use crate::client::get;
+use crate::origin::{Origin, Reply};
+use crate::program::{Program, QUICK, fetch, pool};
+use crate::support::assert_eventually;
+
+/// Ten times what a slow machine needs; nothing that goes well waits this long.
+const PATIENCE: Duration = Duration::from_secs(20);
+
+fn check(keys: &str) -> String {
+    format!("type = \"http\"\npath = \"/healthz\"\njitter = 0\n{keys}\n")
+}
+
+async fn only(program: &Program) -> UpstreamInfo {
+    program.pool("api").await.upstreams.remove(0)
+}
+
+/// Arrivals of probes, as times since the first.
+fn arrivals(origin: &Origin) -> Vec<Duration> {
+    let seen = origin.requests("/healthz");
+    seen.iter().map(|request| request.at - seen[0].at).collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn verdicts_fall_at_the_thresholds_and_another_result_begins_anew() {
+    // Passes and failures, and what is known after each: the state, and the run of equal results.
+    use HealthState::{Healthy, Unhealthy, Unknown};
+    let steps = [
+        (true, 1, Unknown),
+        (true, 2, Unknown),
+        (false, 1, Unknown),
+        (true, 1, Unknown),
+        (true, 2, Unknown),
+        (true, 3, Healthy),
+        (false, 1, Healthy),
+        (true, 1, Healthy),
+        (false, 1, Healthy),
+        (false, 2, Unhealthy),
+        (true, 1, Unhealthy),
+        (true, 2, Unhealthy),
+        (false, 1, Unhealthy),
+        (true, 1, Unhealthy),
+        (true, 2, Unhealthy),
+        (true, 3, Healthy),
+    ];
+    let mut origin = Origin::new().on("/healthz");
+    for (pass, ..) in steps {
+        origin = origin.reply(if pass { 200 } else { 503 });
+    }
+    let origin = origin.start().await;
+    let keys = "interval = \"120ms\"\nfast_interval = \"60ms\"\nhealthy_threshold = 3\nunhealthy_threshold = 2";
+    let program = Program::start(&pool("api", &[&origin.text()], &check(keys))).await;
+    let (end, mut seen) = (Instant::now() + PATIENCE, Vec::new());
+    loop {
+        let now = only(&program).await;
+        let done = usize::try_from(now.checks_total).expect("small");
+        if done > steps.len() {
+            break;
+        }
+        if done > 0 && seen.last() != Some(&done) {
+            let (pass, count, state) = steps[done - 1];
+            let streak = now.streak.expect("a run");
+            assert_eq!((streak.result == Verdict::Pass, streak.count, now.state), (pass, count, state), "after {done}");
+            assert_eq!(streak.needed, if pass { 3 } else { 2 });
+            assert_eq!(now.eligible, state == Healthy, "after {done}");
+            seen.push(done);
+        }
+        assert!(Instant::now() < end, "{now:?}");
+        tokio::time::sleep(Duration::from_millis(2)).await;
+    }
+    assert!(seen.len() > steps.len() / 2, "too few of the steps were seen: {seen:?}");
+    let changes = program.transitions("api", &origin.text()).await;
+    let changes: Vec<_> = changes.iter().map(|change| (change.from, change.to)).collect();
+    assert_eq!(changes, [(Unknown, Healthy), (Healthy, Unhealthy), (Unhealthy, Healthy)]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn probes_hurry_while_a_streak_is_open_and_rest_when_it_is_not() {
+    let origin = Origin::plain("a").await;
+    let keys = "interval = \"2s\"\nfast_interval = \"50ms\"\nhealthy_threshold = 4\nunhealthy_threshold = 4";
+    let program = Program::start(&pool("api", &[&origin.text()], &check(keys))).await;
+    program.wait_for_state("api", &origin.text(), "healthy", PATIENCE).await;
+    let unknown = arrivals(&origin);
+    assert_eq!(unknown.len(), 4, "{unknown:?}");
+    // The fifth comes at the upstream's own slot, the sixth an interval after it.
+    assert_eventually("it rests", PATIENCE, || origin.count("/healthz") == 6).await;
+    origin.set("/healthz", 503);
+    program.wait_for_state("api", &origin.text(), "unhealthy", PATIENCE).await;
+    let all = arrivals(&origin);
+    assert_eq!(all.len(), 10, "{all:?}");
+    let gaps: Vec<Duration> = all.windows(2).map(|pair| pair[1] - pair[0]).collect();
+    let (fast, rest) = (Duration::from_millis(50), Duration::from_secs(2));
+    // Arrivals waver by what the machine takes between a start and the arrival: less than half of either.
+    for gap in [0, 1, 2, 6, 7, 8] {
+        assert!((fast / 2..rest / 2).contains(&gaps[gap]), "gap {gap} is hurried: {gaps:?}");
+    }
+    for gap in [4, 5] {
+        assert!((rest * 3 / 4..rest * 4).contains(&gaps[gap]), "gap {gap} is an interval: {gaps:?}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn in_the_start_period_failures_do_not_count_until_the_first_pass() {
+    let origin = Origin::new().on("/healthz").reply(503).start().await;
+    let keys = "interval = \"60s\"\nfast_interval = \"40ms\"\nstart_period = \"60s\"\nhealthy_threshold = 1\n\
+                unhealthy_threshold = 1";
+    let program = Program::start(&pool("api", &[&origin.text()], &check(keys))).await;
+    // With an interval of a minute, so many within the patience are hurried ones.
+    assert_eventually("it hurries", PATIENCE, || origin.count("/healthz") >= 12).await;
+    let now = only(&program).await;
+    assert_eq!((now.state, now.transitions_total, now.eligible), (HealthState::Unknown, 0, false), "{now:?}");
+    assert!(now.checks_total >= 10 && now.last_check.is_some_and(|last| last.status == Some(503)));
+    origin.set("/healthz", 200);
+    program.wait_for_state("api", &origin.text(), "healthy", PATIENCE).await;
+    // The period goes on, but it has passed: the next failure counts. A broken request brings the next probe.
+    origin.set("/healthz", 503);
+    origin.set("/", Reply::reset());
+    let end = Instant::now() + PATIENCE;
+    while only(&program).await.state != HealthState::Unhealthy {
+        assert!(Instant::now() < end, "{:?}", only(&program).await);
+        let _ = fetch(program.web, "GET", "/").await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn after_the_start_period_failures_count() {
+    let origin = Origin::new().on("/healthz").reply(503).start().await;
+    let keys = "interval = \"60s\"\nfast_interval = \"40ms\"\nstart_period = \"700ms\"\nunhealthy_threshold = 3";
+    let program = Program::start(&pool("api", &[&origin.text()], &check(keys))).await;
+    program.wait_for_state("api", &origin.text(), "unhealthy", PATIENCE).await;
+    let seen = arrivals(&origin);
+    let last = seen.last().expect("it was probed");
+    assert!(*last >= Duration::from_millis(650), "three failures that count come after the period: {seen:?}");
+    assert!(seen.len() > 3, "those before did not: {seen:?}");
+}
+
+/// Linux answers a connect to a broadcast address with ENETUNREACH, whatever its routes: 127.255.255.255 is the loopback's.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_unreachable_network_is_a_failure_with_its_hint() {
+    let unreachable = "127.255.255.255:8080";
+    let program = Program::start(&pool("api", &[unreachable], QUICK)).await;
+    program.wait_for_state("api", unreachable, "unhealthy", PATIENCE).await;
+    let last = only(&program).await.last_check.expect("it was probed");
+    assert_eq!((last.code.as_str(), last.result), ("L4CON", Some(Verdict::Fail)), "{last:?}");
+    assert!(last.reason.contains("no route from this machine"), "{last:?}");
+}
+
+/// The process is stopped for longer than a verdict lives without probes.
+#[tokio::test(flavor = "multi_thread")]
+async fn after_a_long_standstill_verdicts_are_stale_and_no_missed_probe_is_made_up_for() {
+    let origin = Origin::plain("a").await;
+    let keys = "interval = \"1s\"\nfast_interval = \"1s\"\nhealthy_threshold = 2";
+    let program = Program::start_ready(&pool("api", &[&origin.text()], &check(keys))).await;
+    program.wait_for_state("api", &origin.text(), "healthy", PATIENCE).await;
+    // None is in flight: its answer would be the end of a probe.
+    let probes = only(&program).await.checks_total;
+    let end = Instant::now() + PATIENCE;
+    while only(&program).await.checks_total == probes {
+        assert!(Instant::now() < end, "no probe ends");
+    }
+    program.signal(Signal::SIGSTOP);
+    let before = origin.count("/healthz");
+    tokio::time::sleep(Duration::from_millis(30_500)).await;
+    assert_eq!(origin.count("/healthz"), before, "it stands still");
+    program.signal(Signal::SIGCONT);
+    let woken = Instant::now();
+    program.wait_for_state("api", &origin.text(), "healthy", PATIENCE).await;
+    let changes = program.transitions("api", &origin.text()).await;
+    let states: Vec<_> = changes.iter().map(|change| (change.from, change.to)).collect();
+    use HealthState::{Healthy, Unknown};
+    assert_eq!(states, [(Unknown, Healthy), (Healthy, Unknown), (Unknown, Healthy)], "{changes:?}");
+    assert!(changes[1].reason.contains("stale") || changes[1].code.as_deref() == Some("stale"), "{:?}", changes[1]);
+    let (made, took) = (origin.count("/healthz") - before, woken.elapsed());
+    assert!(made <= took.as_secs() + 2, "{made} probes in {took:?} after 30 missed ones");
+    program.assert_no_panic();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn disabled_and_draining_upstreams_are_probed_and_judged_like_the_others() {
+    let (out, other) = (Origin::plain("out").await, Origin::plain("other").await);
+    let program = Program::start_ready(&pool(
+        "api",
+        &[&out.text(), &other.text()],
+        &check(QUICK.trim_end_matches("jitter = 0\n")),
+    ))
+    .await;
+    let order = async |word: &str| {
+        let path = format!("/api/v1/pools/api/upstreams/{}/{word}", out.text());
+        assert_eq!(fetch(program.admin, "POST", &path).await.0, 200, "{word}");
+    };
+    for (word, back) in [("disable", "enable"), ("drain", "undrain")] {
+        program.wait_for_state("api", &out.text(), "healthy", PATIENCE).await;
+        order(word).await;
+        let served = out.count("/");
+        for (status, state) in [(503, "unhealthy"), (200, "healthy"), (503, "unhealthy"), (200, "healthy")] {
+            out.set("/healthz", status);
+            program.wait_for_state("api", &out.text(), state, PATIENCE).await;
+            let now = program.upstream("api", &out.text()).await.expect("it is there");
+            assert!(!now.eligible, "{word}: {now:?}");
+            assert_eq!(get(program.web, "/").await.text(), "hello from other", "{word}");
+        }
+        assert_eq!(out.count("/"), served, "{word}");
+        order(back).await;
+        let end = Instant::now() + PATIENCE;
+        while out.count("/") == served {
+            assert_eq!(get(program.web, "/").await.status, 200);
+            assert!(Instant::now() < end, "it does not serve again after {back}");
+        }
+    }
+    program.assert_no_panic();
+}
+
+/// The rows of the tables above: what they hold, and the test's path.
+fn rows() -> Vec<(String, String)> {
+    let text = std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/it/health.rs")).expect("this");
+    let rows = text.lines().filter_map(|line| line.strip_prefix("//! | ")?.strip_suffix("` |")?.split_once(" | `"));
+    rows.map(|(row, test)| (row.to_owned(), test.to_owned())).collect()
+}
+
+#[test]
+fn every_row_of_the_tables_has_a_test_that_exists() {
+    let rows = rows();
+    assert!(rows.len() >= 25, "{rows:?}");
+    for (row, test) in &rows {
+        let (module, name) = test.rsplit_once("::").expect("a path");
+        let place = module.replace("::", "/");
+        let files = [format!("tests/it/{place}.rs"), format!("src/{place}.rs"), format!("src/{place}/tests.rs")];
+        let texts = files.iter().filter_map(|file| std::fs::read_to_string(file).ok()).collect::<Vec<_>>();
+        assert!(!texts.is_empty(), "{row}: there is no {module}");
+        let declared = |text: &String| {
+            let lines: Vec<&str> = text.lines().map(str::trim_start).collect();
+            let wanted = [format!("fn {name}("), format!("async fn {name}(")];
+            let at = lines.iter().position(|line| wanted.iter().any(|start| line.starts_with(start.as_str())));
+            at.is_some_and(|at| at > 0 && lines[at - 1].starts_with("#[") && lines[at - 1].contains("test"))
+        };
+        assert!(texts.iter().any(declared), "{row}: no test {name} in {module}");
+    }
+}
