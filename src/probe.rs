@@ -12,6 +12,8 @@ mod answer;
 mod connect;
 mod expect;
 mod finding;
+#[doc(hidden)]
+pub mod fuzz;
 mod http;
 mod response;
 mod tcp;

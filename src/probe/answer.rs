@@ -6,7 +6,7 @@
 
 use super::connect::Fault;
 use super::expect::{BodyMatcher, Match};
-use super::finding::{Cut, Finding, Miss};
+use super::finding::{Answered, Cut, Finding, Miss};
 use super::response::{Flow, HEAD_FIELDS_MAX, Malformed, Reader, Sink};
 use crate::model::policy::{HeaderText, HttpProbe};
 use crate::model::quote::Excerpt;
@@ -105,10 +105,16 @@ impl<'p> Answer<'p> {
         let location = location.map(|location| location.without(secrets(probe)));
         let excerpt = excerpt.without(secrets(probe));
         match (verdict, status) {
-            (Verdict::Passed, Some(status)) => Finding::AsExpected { status },
-            (Verdict::Status, Some(status)) => Finding::Status { probe, status, location, body: excerpt },
-            (Verdict::Missed(miss), Some(status)) => Finding::Body { probe, status, miss, body: excerpt },
-            (Verdict::Malformed(error), status) => Finding::Malformed { error, status, seen: excerpt },
+            (Verdict::Passed, Some(status)) => Finding::Answer(Answered::AsExpected { status }),
+            (Verdict::Status, Some(status)) => {
+                Finding::Answer(Answered::Status { probe, status, location, body: excerpt })
+            }
+            (Verdict::Missed(miss), Some(status)) => {
+                Finding::Answer(Answered::Body { probe, status, miss, body: excerpt })
+            }
+            (Verdict::Malformed(error), status) => {
+                Finding::Answer(Answered::Malformed { error, status, seen: excerpt })
+            }
             (Verdict::Passed | Verdict::Status | Verdict::Missed(_), None) => {
                 unreachable!("these verdicts are reached behind the head")
             }
@@ -119,7 +125,7 @@ impl<'p> Answer<'p> {
                     Stop::Deadline => Cut::Deadline,
                     Stop::Closed | Stop::Enough => Cut::Closed,
                 };
-                Finding::CutShort { probe, cut, stage, interim, status, body: excerpt }
+                Finding::Answer(Answered::CutShort { probe, cut, stage, interim, status, body: excerpt })
             }
         }
     }

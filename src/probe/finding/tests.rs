@@ -3,7 +3,7 @@
 use super::*;
 
 #[track_caller]
-fn check(finding: &Finding<'_>, elsewhere: Option<&str>, code: Code, sentence: &str) {
+fn check(finding: Finding<'_>, elsewhere: Option<&str>, code: Code, sentence: &str) {
     let elsewhere: Option<Address> = elsewhere.map(|text| text.parse().unwrap());
     let report = finding.report(&Circumstances {
         took: Duration::from_micros(320),
@@ -33,17 +33,17 @@ fn a_failed_connection_says_why() {
         (Errno::ETIMEDOUT, Code::L4Tout, format!("no connection: the system gave up waiting ({down})")),
         (Errno::ENETDOWN, Code::L4Con, "Network is down".to_owned()),
     ] {
-        check(&Finding::NotConnected(Fault::Theirs(errno)), None, code, &sentence);
+        check(Finding::NotConnected(Fault::Theirs(errno)), None, code, &sentence);
     }
-    check(&Finding::ConnectTimeout, None, Code::L4Tout, &format!("no connection within 2s ({down})"));
-    check(&Finding::Connected, None, Code::L4Ok, "connected in 0.3 ms");
+    check(Finding::ConnectTimeout, None, Code::L4Tout, &format!("no connection within 2s ({down})"));
+    check(Finding::Connected, None, Code::L4Ok, "connected in 0.3 ms");
 }
 
 #[test]
 fn an_address_that_is_not_the_upstreams_own_is_named() {
     let sentence = "connection refused at 10.9.0.2:9201 (nothing listens there)";
     let refused = Finding::NotConnected(Fault::Theirs(Errno::ECONNREFUSED));
-    check(&refused, Some("10.9.0.2:9201"), Code::L4Con, sentence);
+    check(refused, Some("10.9.0.2:9201"), Code::L4Con, sentence);
 }
 
 #[test]
@@ -63,8 +63,8 @@ fn our_own_lack_is_no_verdict_and_says_so() {
              (widen net.ipv4.ip_local_port_range, or give this machine an address of that family)",
         ),
     ] {
-        check(&Finding::NotConnected(Fault::Ours(errno)), None, Code::NoRes, sentence);
-        check(&Finding::NoResources(errno), None, Code::NoRes, sentence);
+        check(Finding::NotConnected(Fault::Ours(errno)), None, Code::NoRes, sentence);
+        check(Finding::NoResources(errno), None, Code::NoRes, sentence);
     }
 }
 

@@ -1,0 +1,76 @@
+//! A door for fuzzing: bytes in, findings out. Pure; opens no socket. Not a part of the interface: it may change at any
+//! time.
+
+use std::sync::LazyLock;
+use std::time::Duration;
+
+use super::answer::{Answer, Progress, Stop};
+use super::finding::Circumstances;
+use crate::model::Code;
+use crate::model::policy::{BodyRule, Expect, HttpProbe, HttpVersion};
+
+/// What is said of one answer under every rule of a fixed set, and for every way in which a connection may end. Two are
+/// equal when nobody could tell the answers apart.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Reading(Vec<(Code, Option<u16>, String, Box<[u8]>)>);
+
+/// Reads `bytes` as the answer to a probe, in pieces whose lengths are `cuts` again and again (a zero counts as one; no
+/// cuts: in one piece). Never panics, and the reading does not depend on `cuts`: that is what is to be refuted.
+pub fn read_response(bytes: &[u8], cuts: &[usize]) -> Reading {
+    let ends = [Stop::Closed, Stop::Deadline];
+    Reading(PROBES.iter().flat_map(|probe| ends.map(|end| read(probe, bytes, cuts, end))).collect())
+}
+
+fn read(probe: &HttpProbe, bytes: &[u8], cuts: &[usize], end: Stop) -> (Code, Option<u16>, String, Box<[u8]>) {
+    let mut answer = Answer::new(probe);
+    let mut rest = bytes;
+    let mut lengths = cuts.iter().cycle();
+    let mut done = false;
+    while !rest.is_empty() && !done {
+        let length = lengths.next().map_or(rest.len(), |cut| (*cut).clamp(1, rest.len()));
+        let (piece, after) = rest.split_at(length);
+        rest = after;
+        done = answer.feed(piece) == Progress::Done;
+    }
+    let report = answer.finish(if done { Stop::Enough } else { end }).report(&Circumstances {
+        took: Duration::from_millis(2),
+        connected_in: Some(Duration::from_millis(1)),
+        timeout: Duration::from_secs(1),
+        elsewhere: None,
+    });
+    (report.code, report.status, report.sentence(), report.trace.head)
+}
+
+static PROBES: LazyLock<Vec<HttpProbe>> = LazyLock::new(|| {
+    let probe = |method: &str, expect| HttpProbe {
+        version: HttpVersion::Http1,
+        path: "/".into(),
+        method: method.into(),
+        host: None,
+        headers: Vec::new(),
+        body: None,
+        expect,
+    };
+    let body = |rule| Expect { body: Some(rule), ..Expect::default() };
+    vec![
+        probe("GET", Expect::default()),
+        probe("HEAD", Expect::default()),
+        probe("GET", body(BodyRule::Contains("ready".into()))),
+        probe("GET", body(BodyRule::Equals("ready".into()))),
+    ]
+});
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_reading_tells_answers_apart_and_cuts_do_not_matter() {
+        let up = b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nready";
+        let down = b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nstart";
+        assert_ne!(read_response(up, &[]), read_response(down, &[]));
+        for cuts in [&[1][..], &[0, 7], &[100]] {
+            assert_eq!(read_response(up, &[]), read_response(up, cuts), "{cuts:?}");
+        }
+    }
+}
