@@ -23,4 +23,5 @@ mod http;
 mod life;
 mod promise;
 mod reload;
+mod servers;
 mod tidy;
