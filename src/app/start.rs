@@ -222,7 +222,11 @@ fn spawn_checker(
         .map_err(|error| format!("cannot start the checker: {error}"))?;
     std::thread::Builder::new()
         .name("checker".into())
-        .spawn(move || runtime.block_on(controller.run(Arc::new(probe::SocketProber), stopped)))
+        .spawn(move || {
+            let run = async move { controller.run(Arc::new(probe::SocketProber), stopped).await };
+            // As a task of its own: whoever wakes the future of `block_on` pays for a write to the reactor.
+            let _ = runtime.block_on(async { tokio::spawn(run).await });
+        })
         .map_err(|error| format!("cannot start the checker: {error}"))
 }
 

@@ -17,7 +17,7 @@ use arc_swap::ArcSwap;
 use futures_util::FutureExt;
 use parking_lot::Mutex;
 use tokio::sync::{Notify, mpsc, watch};
-use tokio::task::{AbortHandle, Id, JoinError, JoinSet};
+use tokio::task::{AbortHandle, JoinSet};
 use tokio::time::Instant;
 
 use super::events::{Event, EventKind};
@@ -28,8 +28,14 @@ use super::upstream::{Hints, UpstreamId};
 use crate::model::policy::Config;
 use crate::model::{Address, AdminState, Code, Name, ProbeReport, Trace};
 
+/// Without anything to do the scheduler looks again after this long.
+const IDLE: Duration = Duration::from_secs(3_600);
 /// A dead scheduler is started again after this long.
 const RESTART_AFTER: Duration = Duration::from_millis(100);
+
+/// Probes that are due within this time start together: what wakes a thread costs as much as half a probe does, and no
+/// interval is so short that it would be stretched.
+const TICK: Duration = Duration::from_millis(5);
 
 /// Makes probes. `probe` implements it with sockets, tests with a script.
 pub trait Prober: Send + Sync {
@@ -139,24 +145,28 @@ impl Controller {
         stop: &mut watch::Receiver<bool>,
     ) {
         let mut flights = Flights::default();
+        let mut next_tick = Instant::now();
         loop {
             #[cfg(test)]
             assert!(!self.fault.swap(false, Ordering::Relaxed), "injected fault");
-            let work = self.with_state(|state| state.on_tick(Instant::now()));
-            for job in work.start {
-                flights.start(prober, job);
+            let now = Instant::now();
+            if now >= next_tick {
+                next_tick = now + TICK;
+                let work = self.with_state(|state| state.on_tick(now));
+                for job in work.start {
+                    flights.start(prober, job);
+                }
+                // After the starts: a job may be unwanted before it began.
+                flights.cancel(&work.cancel);
             }
-            // After the starts: a job may be unwanted before it began.
-            flights.cancel(&work.cancel);
             let deadline = self.state.lock().next_deadline();
-            let idle = Duration::from_secs(3_600);
-            let wake = deadline.unwrap_or_else(|| Instant::now() + idle);
+            let wake = deadline.map_or(now + IDLE, |deadline| deadline.max(next_tick));
             tokio::select! {
                 biased;
                 _ = stop.wait_for(|stop| *stop) => return,
                 Some((token, report)) = flights.next() => self.on_probes(token, report, &mut flights),
                 Some(hinted) = hints.recv() => self.state.lock().on_hint(hinted, Instant::now()),
-                () = self.changed.notified() => {}
+                () = self.changed.notified() => next_tick = Instant::now(),
                 () = tokio::time::sleep_until(wake) => {}
             }
         }
@@ -198,14 +208,16 @@ impl Controller {
 struct Flights {
     tasks: JoinSet<(ProbeToken, ProbeReport)>,
     by_token: HashMap<ProbeToken, AbortHandle>,
-    by_task: HashMap<Id, ProbeToken>,
 }
 
 impl Flights {
     fn start(&mut self, prober: &Arc<dyn Prober>, job: ProbeJob) {
         let (token, prober) = (job.token, prober.clone());
-        let handle = self.tasks.spawn(async move { (token, prober.probe(job).await) });
-        self.by_task.insert(handle.id(), token);
+        let handle = self.tasks.spawn(async move {
+            // Making the future may panic as well.
+            let probe = AssertUnwindSafe(async { prober.probe(job).await }).catch_unwind();
+            (token, probe.await.unwrap_or_else(|_| panic_report()))
+        });
         self.by_token.insert(token, handle);
     }
 
@@ -220,38 +232,25 @@ impl Flights {
     /// The next probe that ended; pending while none is in flight. A cancelled one is passed over. Cancel-safe.
     async fn next(&mut self) -> Option<(ProbeToken, ProbeReport)> {
         loop {
-            let ended = match self.tasks.join_next_with_id().await {
-                Some(ended) => ended,
+            match self.tasks.join_next().await {
+                Some(Ok(ended)) => return Some(self.take(ended)),
+                Some(Err(_cancelled)) => {}
                 None => std::future::pending().await,
-            };
-            if let Some(report) = self.take(ended) {
-                return Some(report);
             }
         }
     }
 
     fn try_next(&mut self) -> Option<(ProbeToken, ProbeReport)> {
         loop {
-            let ended = self.tasks.try_join_next_with_id()?;
-            if let Some(report) = self.take(ended) {
-                return Some(report);
+            if let Ok(ended) = self.tasks.try_join_next()? {
+                return Some(self.take(ended));
             }
         }
     }
 
-    fn take(&mut self, ended: Result<(Id, (ProbeToken, ProbeReport)), JoinError>) -> Option<(ProbeToken, ProbeReport)> {
-        match ended {
-            Ok((id, (token, report))) => {
-                self.by_task.remove(&id);
-                self.by_token.remove(&token);
-                Some((token, report))
-            }
-            Err(error) => {
-                let token = self.by_task.remove(&error.id())?;
-                self.by_token.remove(&token);
-                error.is_panic().then(|| (token, panic_report()))
-            }
-        }
+    fn take(&mut self, ended: (ProbeToken, ProbeReport)) -> (ProbeToken, ProbeReport) {
+        self.by_token.remove(&ended.0);
+        ended
     }
 }
 
