@@ -1,10 +1,10 @@
 //! Makes one probe: its own connection, one deadline over all of it, and a report in words.
 //!
 //! ```text
-//! connect ─▶ tcp: close                      ─▶ Finding ─▶ ProbeReport (code, sentence, hint)
+//! connect ─▶ tcp, tls: close                 ─▶ Finding ─▶ ProbeReport (code, sentence, hint)
 //!         └▶ http: send ─▶ response ─▶ answer
 //! ```
-//! `connect`, `tcp` and `http` hold the sockets; `response` (framing), `answer` and `expect` (judging) and `finding`
+//! `connect`, `tcp`, `tls` and `http` hold the sockets; `response` (framing), `answer` and `expect` (judging) and `finding`
 //! (codes, sentences, hints) are pure. Knows nothing of thresholds: what a report means for an upstream is decided by
 //! `pool`, whose scheduler calls [`SocketProber`].
 
@@ -17,29 +17,29 @@ pub mod fuzz;
 mod http;
 mod response;
 mod tcp;
+mod tls;
 
 use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::time::Instant;
-
 use crate::model::policy::{HttpVersion, ProbeKind, ProbeSpec};
 use crate::model::{Address, ProbeReport};
 use crate::pool::{ProbeJob, Prober};
-use finding::Circumstances;
+use connect::{Peer, Steps, Tls};
+use finding::{Circumstances, Finding};
 
 /// Makes one probe of `upstream` at `target` and returns by `timeout`. Never fails and never panics over what the peer
 /// does. Cancel-safe: dropping the future closes the socket.
 pub async fn probe(target: &Address, upstream: &Address, spec: &Arc<ProbeSpec>, timeout: Duration) -> ProbeReport {
-    Prepared::new(target, upstream, spec, timeout).run().await
+    Prepared::new(target, upstream, None, spec, timeout).run().await
 }
 
 /// A probe with its request already built: for whoever makes the same probe again and again.
 ///
 /// Has no `Debug`: the request may hold credentials.
 pub struct Prepared {
-    target: Address,
+    peer: Peer,
     elsewhere: bool,
     timeout: Duration,
     spec: Arc<ProbeSpec>,
@@ -48,35 +48,86 @@ pub struct Prepared {
 
 impl Prepared {
     /// Builds what the probe will send. `target` is the address dialled; where it is not the `upstream`'s own, sentences
-    /// name it.
-    pub fn new(target: &Address, upstream: &Address, spec: &Arc<ProbeSpec>, timeout: Duration) -> Prepared {
+    /// name it. `name` is the host name that the upstream was resolved from: it is asked for where nothing else is
+    /// configured.
+    pub fn new(
+        target: &Address,
+        upstream: &Address,
+        name: Option<&str>,
+        spec: &Arc<ProbeSpec>,
+        timeout: Duration,
+    ) -> Prepared {
+        let tls = spec.tls.as_ref().map(|policy| Tls::new(policy, alpn(&spec.kind), host(&spec.kind), name, target));
         let request = match &spec.kind {
-            ProbeKind::Http(probe) if probe.version == HttpVersion::Http1 => http::request(probe, target),
+            ProbeKind::Http(probe) if probe.version == HttpVersion::Http1 => {
+                http::request(probe, &http::authority(name, target, tls.is_some()))
+            }
             ProbeKind::Http(_) | ProbeKind::Tcp(_) | ProbeKind::Tls | ProbeKind::Grpc(_) | ProbeKind::Websocket(_) => {
                 Box::default()
             }
         };
-        Prepared { target: target.clone(), elsewhere: target != upstream, timeout, spec: spec.clone(), request }
+        let peer = Peer { target: target.clone(), tls };
+        Prepared { peer, elsewhere: target != upstream, timeout, spec: spec.clone(), request }
     }
 
     /// Makes the probe; see [`probe`].
     pub async fn run(&self) -> ProbeReport {
-        let started = Instant::now();
-        let deadline = started + self.timeout;
-        let mut connected = None;
-        let finding = match &self.spec.kind {
-            ProbeKind::Tcp(_) => tcp::run(&self.target, deadline).await,
-            ProbeKind::Http(probe) => http::run(&self.target, probe, &self.request, deadline, &mut connected).await,
-            ProbeKind::Tls | ProbeKind::Grpc(_) | ProbeKind::Websocket(_) => {
-                unreachable!("no file can ask for this kind yet")
-            }
+        let mut steps = Steps::begin();
+        let found = self.talk(&mut steps).await;
+        let took = steps.started.elapsed();
+        let finding = match (found, &self.peer.tls) {
+            (_, _) if self.was_stopped(took) => Finding::Stopped,
+            (Finding::Refused(alert), Some(tls)) => Finding::Tls(Box::new(tls.refusal(alert))),
+            (found, _) => found,
         };
-        finding.report(&Circumstances {
-            took: started.elapsed(),
-            connected_in: connected.map(|at| at - started),
+        let report = finding.report(&Circumstances {
+            took,
+            connected_in: steps.trace.connected_in,
+            shaken_in: steps.trace.tls.as_ref().and_then(|tls| tls.done_in),
             timeout: self.timeout,
-            elsewhere: self.elsewhere.then_some(&self.target),
-        })
+            elsewhere: self.elsewhere.then_some(&self.peer.target),
+        });
+        ProbeReport { trace: steps.trace, ..report }
+    }
+
+    async fn talk(&self, steps: &mut Steps) -> Finding<'_> {
+        let deadline = steps.started + self.timeout;
+        match &self.spec.kind {
+            ProbeKind::Tcp(probe) => tcp::run(&self.peer, probe, deadline, steps).await,
+            // Boxed, so that the many probes of the other kinds are small.
+            ProbeKind::Tls => Box::pin(tls::run(&self.peer, deadline, steps)).await,
+            ProbeKind::Http(probe) => http::run(&self.peer, probe, &self.request, deadline, steps).await,
+            ProbeKind::Grpc(_) | ProbeKind::Websocket(_) => unreachable!("no file can ask for this kind yet"),
+        }
+    }
+
+    /// Whether the probe took so much longer than it may that this process cannot have run meanwhile: stopped by a
+    /// signal, suspended, or starved. What was waited for may have come and gone.
+    fn was_stopped(&self, took: Duration) -> bool {
+        took > self.timeout + self.timeout.max(STOPPED_MIN)
+    }
+}
+
+/// A probe that is over its deadline by less than this was not stopped.
+const STOPPED_MIN: Duration = Duration::from_secs(1);
+
+/// What is offered in a TLS handshake (RFC 7301).
+fn alpn(kind: &ProbeKind) -> &'static [&'static str] {
+    match kind {
+        ProbeKind::Http(probe) if probe.version == HttpVersion::H2 => &["h2"],
+        ProbeKind::Grpc(_) => &["h2"],
+        ProbeKind::Http(_) | ProbeKind::Websocket(_) => &["http/1.1"],
+        ProbeKind::Tcp(_) | ProbeKind::Tls => &[],
+    }
+}
+
+/// The configured Host.
+fn host(kind: &ProbeKind) -> Option<&str> {
+    match kind {
+        ProbeKind::Http(probe) => probe.host.as_deref(),
+        ProbeKind::Grpc(probe) => probe.host.as_deref(),
+        ProbeKind::Websocket(probe) => probe.host.as_deref(),
+        ProbeKind::Tcp(_) | ProbeKind::Tls => None,
     }
 }
 
@@ -86,7 +137,8 @@ pub struct SocketProber;
 
 impl Prober for SocketProber {
     fn probe(&self, job: ProbeJob) -> Pin<Box<dyn Future<Output = ProbeReport> + Send>> {
-        let prepare = || Arc::new(Prepared::new(&job.target, &job.upstream, &job.spec, job.timeout));
+        let prepare =
+            || Arc::new(Prepared::new(&job.target, &job.upstream, job.name.as_deref(), &job.spec, job.timeout));
         let prepared = job.kept.get_or_make(prepare);
         Box::pin(async move { prepared.run().await })
     }
@@ -111,7 +163,7 @@ mod tests {
             expect: Expect::default(),
         });
         let spec = Arc::new(ProbeSpec { port: PortRule::Same, tls: None, kind });
-        let prepared = Prepared::new(&target, &target, &spec, Duration::from_secs(1));
+        let prepared = Prepared::new(&target, &target, None, &spec, Duration::from_secs(1));
         let future = prepared.run();
         assert!(size_of_val(&future) <= 1_536, "{} bytes", size_of_val(&future));
     }

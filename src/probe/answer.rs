@@ -4,6 +4,8 @@
 //!
 //! Reads no further than the rules need: without a body rule nothing of the body; of a failure only what is quoted.
 
+use rustls::AlertDescription;
+
 use super::connect::Fault;
 use super::expect::{BodyMatcher, Match};
 use super::finding::{Answered, Cut, Finding, Miss};
@@ -34,8 +36,23 @@ pub(super) enum Stop {
     Closed,
     /// The connection broke.
     Broke(Fault),
+    /// The peer took back the TLS handshake.
+    Refused(AlertDescription),
     /// The deadline passed.
     Deadline,
+}
+
+impl Stop {
+    /// What cut the answer; `None`: nothing did.
+    pub(super) fn cut(self) -> Option<Cut> {
+        match self {
+            Stop::Enough => None,
+            // Whoever tells our own faults apart has done so before.
+            Stop::Broke(Fault::Ours(errno) | Fault::Theirs(errno)) => Some(Cut::Broke(errno)),
+            Stop::Closed | Stop::Refused(_) => Some(Cut::Closed),
+            Stop::Deadline => Some(Cut::Deadline),
+        }
+    }
 }
 
 /// One answer on its way.
@@ -121,6 +138,7 @@ impl<'p> Answer<'p> {
             (Verdict::Open, status) => {
                 let cut = match stop {
                     Stop::Broke(Fault::Ours(errno)) => return Finding::NoResources(errno),
+                    Stop::Refused(alert) => return Finding::Refused(alert),
                     Stop::Broke(Fault::Theirs(errno)) => Cut::Broke(errno),
                     Stop::Deadline => Cut::Deadline,
                     Stop::Closed | Stop::Enough => Cut::Closed,

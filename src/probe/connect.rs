@@ -1,28 +1,239 @@
-//! Opens the connection of a probe, and tells apart what a failed one says: about the upstream, or about ourselves.
+//! Opens the connection of a probe, TLS included, and tells apart what a failed one says: about the upstream, or about
+//! ourselves.
 //!
 //! Every connect error is the upstream's failure but the five that mean that this machine has run out of something
-//! (`health.md`, "Probes and verdicts"): those are no verdict.
+//! (`health.md`, "Probes and verdicts"): those are no verdict. The deadline is the caller's, over everything it does;
+//! [`Steps`] remembers how far it came.
 
 use std::io;
+use std::net::SocketAddr;
+use std::pin::Pin;
+use std::sync::OnceLock;
+use std::task::{Context, Poll};
 
 use nix::errno::Errno;
+use rustls_pki_types::ServerName;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpStream, UnixStream};
+use tokio::time::Instant;
 
-use crate::model::Address;
+use super::finding::{Cut, Finding};
+use crate::model::policy::TlsPolicy;
+use crate::model::{Address, TlsTrace, Trace};
+use crate::tls::{self, Broken, Client, Failure};
 
-/// A connection of a probe.
-pub(super) enum Socket {
-    Tcp(TcpStream),
-    Unix(UnixStream),
+/// Whom a probe talks to, and how: everything that stays the same from one probe to the next.
+pub(super) struct Peer {
+    /// The address dialled.
+    pub target: Address,
+    /// TLS over it.
+    pub tls: Option<Tls>,
+}
+
+/// TLS for the probes of one check.
+pub(super) struct Tls {
+    policy: TlsPolicy,
+    alpn: &'static [&'static str],
+    name: Result<ServerName<'static>, Failure>,
+    /// Made by the first probe that can: a machine may get its roots later.
+    client: OnceLock<Client>,
+}
+
+impl Tls {
+    /// `host` and `name` as [`tls::server_name`] has them; `alpn` as [`Client::try_new`].
+    pub(super) fn new(
+        policy: &TlsPolicy,
+        alpn: &'static [&'static str],
+        host: Option<&str>,
+        name: Option<&str>,
+        target: &Address,
+    ) -> Tls {
+        let name = tls::server_name(policy, host, name, target);
+        Tls { policy: policy.clone(), alpn, name, client: OnceLock::new() }
+    }
+
+    fn client(&self) -> Result<&Client, Failure> {
+        if let Some(client) = self.client.get() {
+            return Ok(client);
+        }
+        let client = Client::try_new(&self.policy, self.name.clone()?, self.alpn)?;
+        Ok(self.client.get_or_init(|| client))
+    }
+
+    /// What it means that the peer sent `alert` behind the handshake.
+    pub(super) fn refusal(&self, alert: rustls::AlertDescription) -> Failure {
+        self.client.get().expect("behind a handshake there is a client").refusal(alert)
+    }
+}
+
+/// How far a probe has come, and what it saw on the way.
+pub(super) struct Steps {
+    /// When it began.
+    pub started: Instant,
+    /// What it saw.
+    pub trace: Trace,
+    phase: Phase,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Phase {
+    Connecting,
+    Handshaking,
+    Talking,
+}
+
+impl Steps {
+    pub(super) fn begin() -> Steps {
+        Steps { started: Instant::now(), trace: Trace::default(), phase: Phase::Connecting }
+    }
+
+    /// What it means that the deadline passed; `None` once [`Peer::open`] has returned: then it is the protocol's.
+    pub(super) fn timeout(&self) -> Option<Finding<'static>> {
+        match self.phase {
+            Phase::Connecting => Some(Finding::ConnectTimeout),
+            Phase::Handshaking => Some(Finding::NoHandshake(Cut::Deadline)),
+            Phase::Talking => None,
+        }
+    }
+
+    /// The first byte of an answer has come. Later calls change nothing.
+    pub(super) fn answered(&mut self) {
+        if self.trace.answered_in.is_none() {
+            self.trace.answered_in = Some(self.started.elapsed());
+        }
+    }
+}
+
+impl Peer {
+    /// Connects and makes the handshake, without a deadline of its own. Cancel-safe: dropping the future closes the
+    /// socket.
+    ///
+    /// # Errors
+    /// What is found where that fails; it ends the probe.
+    pub(super) async fn open(&self, steps: &mut Steps) -> Result<Stream, Finding<'static>> {
+        let socket = dial(&self.target).await.map_err(Finding::NotConnected)?;
+        steps.trace.local = socket.local();
+        steps.trace.connected_in = Some(steps.started.elapsed());
+        let Some(tls) = &self.tls else {
+            steps.phase = Phase::Talking;
+            return Ok(Stream::Plain(socket));
+        };
+        steps.phase = Phase::Handshaking;
+        // Boxed, so that the many probes without TLS are small.
+        let stream = Box::pin(shake_hands(tls, socket, steps)).await?;
+        steps.phase = Phase::Talking;
+        Ok(Stream::Tls(stream))
+    }
+}
+
+async fn shake_hands(
+    tls: &Tls,
+    socket: Socket,
+    steps: &mut Steps,
+) -> Result<Box<tls::Stream<Socket>>, Finding<'static>> {
+    let client = tls.client().map_err(|failure| Finding::Tls(Box::new(failure)))?;
+    match client.handshake(socket).await {
+        Ok(stream) => {
+            let done_in = Some(steps.started.elapsed());
+            steps.trace.tls = Some(Box::new(TlsTrace { done_in, ..client.trace(&stream) }));
+            Ok(stream)
+        }
+        Err(Broken::Tls(failure)) => {
+            steps.trace.tls = Some(Box::new(client.trace_of_failure(&failure)));
+            steps.trace.body = failure.heard().unwrap_or_default().into();
+            Err(Finding::Tls(failure))
+        }
+        Err(Broken::Io(error)) if error.kind() == io::ErrorKind::UnexpectedEof => {
+            Err(Finding::NoHandshake(Cut::Closed))
+        }
+        Err(Broken::Io(error)) => Err(match Fault::from(&error) {
+            Fault::Ours(errno) => Finding::NoResources(errno),
+            Fault::Theirs(errno) => Finding::NoHandshake(Cut::Broke(errno)),
+        }),
+    }
 }
 
 /// Connects, without a deadline of its own. Cancel-safe: dropping the future closes the socket.
-pub(super) async fn dial(target: &Address) -> Result<Socket, Fault> {
+async fn dial(target: &Address) -> Result<Socket, Fault> {
     let socket = match target {
         Address::Inet(address) => TcpStream::connect(address).await.map(Socket::Tcp),
         Address::Unix(path) => UnixStream::connect(path).await.map(Socket::Unix),
     };
     socket.map_err(|error| Fault::from(&error))
+}
+
+/// A connection of a probe below TLS.
+#[derive(Debug)]
+pub(super) enum Socket {
+    Tcp(TcpStream),
+    Unix(UnixStream),
+}
+
+impl Socket {
+    /// Our end; unix sockets have none worth telling.
+    fn local(&self) -> Option<SocketAddr> {
+        match self {
+            Socket::Tcp(stream) => stream.local_addr().ok(),
+            Socket::Unix(_) => None,
+        }
+    }
+}
+
+/// A connection of a probe, ready for the protocol. A peer that closes without TLS's own goodbye has closed: what it said
+/// until then is judged by its own framing.
+#[derive(Debug)]
+pub(super) enum Stream {
+    Plain(Socket),
+    Tls(Box<tls::Stream<Socket>>),
+}
+
+macro_rules! each {
+    ($self:expr, $($kind:path)|+, $stream:ident => $does:expr) => {
+        match $self.get_mut() { $($kind($stream) => { let $stream = Pin::new($stream); $does })+ }
+    };
+}
+
+impl AsyncRead for Socket {
+    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        each!(self, Socket::Tcp | Socket::Unix, stream => stream.poll_read(cx, buf))
+    }
+}
+
+impl AsyncWrite for Socket {
+    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        each!(self, Socket::Tcp | Socket::Unix, stream => stream.poll_write(cx, bytes))
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        each!(self, Socket::Tcp | Socket::Unix, stream => stream.poll_flush(cx))
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        each!(self, Socket::Tcp | Socket::Unix, stream => stream.poll_shutdown(cx))
+    }
+}
+
+impl AsyncRead for Stream {
+    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        match each!(self, Stream::Plain | Stream::Tls, stream => stream.poll_read(cx, buf)) {
+            Poll::Ready(Err(error)) if error.kind() == io::ErrorKind::UnexpectedEof => Poll::Ready(Ok(())),
+            polled => polled,
+        }
+    }
+}
+
+impl AsyncWrite for Stream {
+    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        each!(self, Stream::Plain | Stream::Tls, stream => stream.poll_write(cx, bytes))
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        each!(self, Stream::Plain | Stream::Tls, stream => stream.poll_flush(cx))
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        each!(self, Stream::Plain | Stream::Tls, stream => stream.poll_shutdown(cx))
+    }
 }
 
 /// What the system said when a connection could not be made or broke.

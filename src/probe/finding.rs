@@ -10,12 +10,16 @@ use std::time::Duration;
 
 use nix::errno::Errno;
 
+use rustls::AlertDescription;
+
 pub(super) use answer::{Answered, Cut, Miss};
 
 use super::connect::Fault;
+use crate::model::quote::{Excerpt, Quoted};
 use crate::model::{Address, Code, ProbeReport, Trace};
-use hints::{connect_hint, resource_hint};
-use words::{Measured, connect_words, resource_words};
+use crate::tls::Failure;
+use hints::{connect_hint, handshake_hint, resource_hint, unheard_hint};
+use words::{Measured, connect_words, resource_words, write_no_handshake, write_unheard};
 
 /// What one probe found.
 #[derive(Debug, PartialEq, Eq)]
@@ -26,6 +30,20 @@ pub(super) enum Finding<'p> {
     NotConnected(Fault),
     /// The deadline passed before there was a connection.
     ConnectTimeout,
+    /// The TLS handshake is done, and that was all.
+    Shaken,
+    /// One side refused the other in the TLS handshake.
+    Tls(Box<Failure>),
+    /// The peer took the handshake back behind it; who asked makes it [`Finding::Tls`], which has the words.
+    Refused(AlertDescription),
+    /// The TLS handshake was cut off.
+    NoHandshake(Cut),
+    /// The expected text came.
+    Heard,
+    /// The expected text did not come, or ours could not be sent. No cut: as much was heard as is listened to.
+    Unheard { expected: Option<&'p str>, cut: Option<Cut>, bytes: usize, heard: Excerpt },
+    /// This process did not run for so long that nothing can be said.
+    Stopped,
     /// This machine ran out of something on the way.
     NoResources(Errno),
     /// What came of an HTTP answer.
@@ -39,6 +57,8 @@ pub(super) struct Circumstances<'a> {
     pub took: Duration,
     /// From its start to the connection.
     pub connected_in: Option<Duration>,
+    /// From its start to the end of the TLS handshake.
+    pub shaken_in: Option<Duration>,
     /// The deadline.
     pub timeout: Duration,
     /// The address dialled, where it is not the upstream's own.
@@ -63,9 +83,16 @@ impl Finding<'_> {
     fn code(&self) -> Code {
         match self {
             Finding::Connected => Code::L4Ok,
+            Finding::Shaken => Code::L6Ok,
+            Finding::Tls(_) | Finding::Refused(_) => Code::L6Rsp,
+            Finding::NoHandshake(Cut::Deadline) => Code::L6Tout,
+            Finding::NoHandshake(Cut::Closed | Cut::Broke(_)) => Code::L6Rsp,
+            Finding::Heard => Code::L7Ok,
+            Finding::Unheard { cut: Some(Cut::Deadline), .. } => Code::L7Tout,
+            Finding::Unheard { .. } => Code::L7Rsp,
             Finding::NotConnected(Fault::Theirs(Errno::ETIMEDOUT)) | Finding::ConnectTimeout => Code::L4Tout,
             Finding::NotConnected(Fault::Theirs(_)) => Code::L4Con,
-            Finding::NotConnected(Fault::Ours(_)) | Finding::NoResources(_) => Code::NoRes,
+            Finding::NotConnected(Fault::Ours(_)) | Finding::NoResources(_) | Finding::Stopped => Code::NoRes,
             Finding::Answer(answered) => answered.code(),
         }
     }
@@ -73,6 +100,8 @@ impl Finding<'_> {
     fn status(&self) -> Option<u16> {
         match self {
             Finding::Connected | Finding::NotConnected(_) | Finding::ConnectTimeout | Finding::NoResources(_) => None,
+            Finding::Shaken | Finding::Tls(_) | Finding::Refused(_) | Finding::NoHandshake(_) => None,
+            Finding::Heard | Finding::Unheard { .. } | Finding::Stopped => None,
             Finding::Answer(answered) => answered.status(),
         }
     }
@@ -91,6 +120,34 @@ impl Finding<'_> {
                 write!(out, "no connection within {:?}", c.timeout)?;
                 write_place(out, c)
             }
+            Finding::Shaken => write!(out, "TLS handshake in {}", Measured(c.shaken_in.unwrap_or(c.took))),
+            Finding::Tls(failure) => {
+                write!(out, "{failure}")?;
+                if let Some(first) = failure.heard() {
+                    write!(out, ": {}", Quoted(first))?;
+                }
+                write_place(out, c)
+            }
+            Finding::Refused(_) => {
+                out.push_str("TLS refused by the peer");
+                write_place(out, c)
+            }
+            Finding::NoHandshake(cut) => {
+                write_no_handshake(out, c, *cut)?;
+                write_place(out, c)
+            }
+            Finding::Heard => write!(out, "answered as expected in {}", Measured(c.took)),
+            Finding::Unheard { expected, cut, bytes, heard } => {
+                write_unheard(out, c, *expected, *cut, *bytes)?;
+                if *bytes > 0 {
+                    write!(out, "; it said {}", Quoted(heard.bytes()))?;
+                }
+                Ok(())
+            }
+            Finding::Stopped => {
+                let (took, timeout) = (Measured(c.took), c.timeout);
+                write!(out, "not probed: this process was stopped; the probe took {took}, its timeout is {timeout:?}")
+            }
             Finding::Answer(answered) => answered.write_sentence(out, c),
         }
     }
@@ -98,7 +155,11 @@ impl Finding<'_> {
     /// What the operator may want to try.
     fn hint(&self) -> Option<&'static str> {
         match self {
-            Finding::Connected => None,
+            Finding::Connected | Finding::Shaken | Finding::Heard | Finding::Refused(_) => None,
+            Finding::Tls(failure) => failure.hint(),
+            Finding::NoHandshake(cut) => Some(handshake_hint(*cut)),
+            Finding::Unheard { cut, bytes, heard, .. } => unheard_hint(*cut, *bytes, heard.bytes()),
+            Finding::Stopped => Some("it was suspended, or this machine is overloaded"),
             Finding::NotConnected(Fault::Theirs(errno)) => connect_hint(*errno),
             Finding::NotConnected(Fault::Ours(errno)) | Finding::NoResources(errno) => resource_hint(*errno),
             Finding::ConnectTimeout => Some("the host is down, or a firewall drops what is sent to it"),

@@ -35,6 +35,7 @@ fn read(probe: &HttpProbe, bytes: &[u8], cuts: &[usize], end: Stop) -> (Code, Op
     let report = answer.finish(if done { Stop::Enough } else { end }).report(&Circumstances {
         took: Duration::from_millis(2),
         connected_in: Some(Duration::from_millis(1)),
+        shaken_in: None,
         timeout: Duration::from_secs(1),
         elsewhere: None,
     });

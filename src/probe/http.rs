@@ -8,30 +8,41 @@ use std::pin::Pin;
 use std::task::{Poll, ready};
 use std::time::Duration;
 
-use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf};
+use tokio::io::{AsyncRead, AsyncWriteExt, ReadBuf};
 use tokio::time::{Instant, timeout, timeout_at};
 
 use super::answer::{Answer, Progress, Stop};
-use super::connect::{Fault, Socket, dial};
+use super::connect::{Fault, Peer, Steps, Stream};
 use super::finding::Finding;
 use crate::VERSION;
 use crate::model::Address;
 use crate::model::policy::HttpProbe;
+use crate::tls;
 
 /// Bytes taken from the socket at a time: the answers of health endpoints fit.
 const READ_BYTES: usize = 4 << 10;
 /// How long a failed probe waits for what it will quote, within its deadline.
 const QUOTE_PATIENCE: Duration = Duration::from_millis(100);
 
-/// The bytes of the request. A configured field replaces the one that is sent otherwise.
-pub(super) fn request(probe: &HttpProbe, target: &Address) -> Box<[u8]> {
-    let host = match (&probe.host, target) {
-        (Some(host), _) => host.to_string(),
+/// Whom a request is for, where no Host is configured: `name`, which the address was resolved from, with the port unless
+/// it is the scheme's own; else the address dialled; `localhost` for a unix socket.
+pub(super) fn authority(name: Option<&str>, target: &Address, tls: bool) -> String {
+    let default_port = if tls { 443 } else { 80 };
+    match (name, target) {
+        (Some(name), Address::Inet(a)) if a.port() == default_port => name.to_owned(),
+        (Some(name), Address::Inet(a)) => format!("{name}:{}", a.port()),
+        (Some(name), Address::Unix(_)) => name.to_owned(),
         // Without the zone of a link-local address, which means nothing to the peer (RFC 6874, section 1).
         (None, Address::Inet(std::net::SocketAddr::V6(a))) => format!("[{}]:{}", a.ip(), a.port()),
         (None, Address::Inet(a)) => a.to_string(),
         (None, Address::Unix(_)) => "localhost".to_owned(),
-    };
+    }
+}
+
+/// The bytes of the request; `authority` is the Host where none is configured. A configured field replaces the one that is
+/// sent otherwise, but for the length of a configured body.
+pub(super) fn request(probe: &HttpProbe, authority: &str) -> Box<[u8]> {
+    let host = probe.host.as_deref().unwrap_or(authority);
     let agent = format!("roundsman-probe/{VERSION}");
     let mut text = format!("{} {} HTTP/1.1\r\n", probe.method, probe.path);
     let mut field = |name: &str, value: &str| {
@@ -40,74 +51,80 @@ pub(super) fn request(probe: &HttpProbe, target: &Address) -> Box<[u8]> {
         }
     };
     let configured = |name: &str| probe.headers.iter().any(|(n, _)| n.eq_ignore_ascii_case(name));
-    for (name, value) in [("Host", &*host), ("User-Agent", &agent), ("Accept", "*/*"), ("Connection", "close")] {
+    for (name, value) in [("Host", host), ("User-Agent", &agent), ("Accept", "*/*"), ("Connection", "close")] {
         if !configured(name) || (name == "Host" && probe.host.is_some()) {
             field(name, value);
         }
     }
     // Methods that carry a body say that there is none (RFC 9110, section 8.6).
-    if matches!(&*probe.method, "POST" | "PUT" | "PATCH") && !configured("Content-Length") {
-        field("Content-Length", "0");
+    let wants_length = matches!(&*probe.method, "POST" | "PUT" | "PATCH") && !configured("Content-Length");
+    if probe.body.is_some() || wants_length {
+        field("Content-Length", &probe.body.as_ref().map_or(0, |body| body.len()).to_string());
     }
     for (name, value) in &probe.headers {
-        if !(probe.host.is_some() && name.eq_ignore_ascii_case("Host")) {
+        let replaced = |ours: &str, is_ours: bool| is_ours && name.eq_ignore_ascii_case(ours);
+        if !replaced("Host", probe.host.is_some()) && !replaced("Content-Length", probe.body.is_some()) {
             field(name, value.expose());
         }
     }
     text.push_str("\r\n");
+    text.push_str(probe.body.as_deref().unwrap_or_default());
     text.into_bytes().into_boxed_slice()
 }
 
-/// One HTTP probe, over by `deadline`. Sets `connected` when it is.
+/// One HTTP probe, over by `deadline`.
 pub(super) async fn run<'p>(
-    target: &Address,
+    peer: &Peer,
     probe: &'p HttpProbe,
     request: &[u8],
     deadline: Instant,
-    connected: &mut Option<Instant>,
+    steps: &mut Steps,
 ) -> Finding<'p> {
     let mut answer = Answer::new(probe);
     let talk = async {
-        let socket = dial(target).await?;
-        *connected = Some(Instant::now());
-        Ok(match socket {
-            Socket::Tcp(mut stream) => exchange(&mut stream, request, &mut answer).await,
-            Socket::Unix(mut stream) => exchange(&mut stream, request, &mut answer).await,
-        })
+        let mut stream = peer.open(steps).await?;
+        Ok(exchange(&mut stream, request, &mut answer, steps).await)
     };
-    let ended = timeout_at(deadline, talk).await;
-    match ended {
-        Ok(Err(fault)) => Finding::NotConnected(fault),
+    match timeout_at(deadline, talk).await {
+        Ok(Err(finding)) => finding,
         Ok(Ok(stop)) => answer.finish(stop),
-        Err(_elapsed) if connected.is_none() => Finding::ConnectTimeout,
-        Err(_elapsed) => answer.finish(Stop::Deadline),
+        Err(_elapsed) => steps.timeout().unwrap_or_else(|| answer.finish(Stop::Deadline)),
     }
 }
 
 /// Sends the request and reads as much of the answer as is needed.
-async fn exchange<S>(stream: &mut S, request: &[u8], answer: &mut Answer<'_>) -> Stop
-where
-    S: AsyncRead + AsyncWrite + Unpin,
-{
+async fn exchange(stream: &mut Stream, request: &[u8], answer: &mut Answer<'_>, steps: &mut Steps) -> Stop {
     // A peer may answer and close before it has read the request: what it said counts, not the failed write.
-    let sent = stream.write_all(request).await;
-    match receive(stream, answer).await {
-        Stop::Closed => sent.err().map_or(Stop::Closed, |error| Stop::Broke(Fault::from(&error))),
+    let sent = send(stream, request).await;
+    match receive(stream, answer, steps).await {
+        Stop::Closed => sent.err().map_or(Stop::Closed, |error| stop_of(&error)),
         stop => stop,
     }
 }
 
-async fn receive<S: AsyncRead + Unpin>(stream: &mut S, answer: &mut Answer<'_>) -> Stop {
+/// Sends all of `bytes`; TLS keeps some back until it is told to send them.
+pub(super) async fn send(stream: &mut Stream, bytes: &[u8]) -> io::Result<()> {
+    stream.write_all(bytes).await?;
+    stream.flush().await
+}
+
+/// What it means for an answer that reading or writing failed.
+pub(super) fn stop_of(error: &io::Error) -> Stop {
+    tls::alert(error).map_or_else(|| Stop::Broke(Fault::from(error)), Stop::Refused)
+}
+
+/// Reads as much of the answer as is needed.
+pub(super) async fn receive(stream: &mut Stream, answer: &mut Answer<'_>, steps: &mut Steps) -> Stop {
     loop {
-        match read(stream, answer).await {
+        match read(stream, answer, steps).await {
             Ok(Some(Progress::More)) => {}
             Ok(Some(Progress::Settled)) => break,
             Ok(Some(Progress::Done)) => return Stop::Enough,
             Ok(None) => return Stop::Closed,
-            Err(error) => return Stop::Broke(Fault::from(&error)),
+            Err(error) => return stop_of(&error),
         }
     }
-    let rest = async { while let Ok(Some(Progress::More | Progress::Settled)) = read(stream, answer).await {} };
+    let rest = async { while let Ok(Some(Progress::More | Progress::Settled)) = read(stream, answer, steps).await {} };
     // Nothing that happens now changes the finding.
     let _ = timeout(QUOTE_PATIENCE, rest).await;
     Stop::Enough
@@ -115,14 +132,17 @@ async fn receive<S: AsyncRead + Unpin>(stream: &mut S, answer: &mut Answer<'_>) 
 
 /// Feeds the answer with what the socket holds; `None` at the end of the stream. The buffer lives on the stack only
 /// while bytes are there, so that ten thousand probes that wait hold none.
-async fn read<S: AsyncRead + Unpin>(stream: &mut S, answer: &mut Answer<'_>) -> io::Result<Option<Progress>> {
+async fn read(stream: &mut Stream, answer: &mut Answer<'_>, steps: &mut Steps) -> io::Result<Option<Progress>> {
     poll_fn(|cx| {
         let mut space = [const { MaybeUninit::uninit() }; READ_BYTES];
         let mut buffer = ReadBuf::uninit(&mut space);
         ready!(Pin::new(&mut *stream).poll_read(cx, &mut buffer))?;
         Poll::Ready(Ok(match buffer.filled() {
             [] => None,
-            bytes => Some(answer.feed(bytes)),
+            bytes => {
+                steps.answered();
+                Some(answer.feed(bytes))
+            }
         }))
     })
     .await
@@ -147,7 +167,8 @@ mod tests {
     }
 
     fn sent(probe: &HttpProbe, target: &str) -> String {
-        String::from_utf8(request(probe, &target.parse().unwrap()).into_vec()).unwrap()
+        let authority = authority(None, &target.parse().unwrap(), false);
+        String::from_utf8(request(probe, &authority).into_vec()).unwrap()
     }
 
     #[test]
@@ -166,6 +187,42 @@ mod tests {
         }
         let configured = HttpProbe { host: Some("api.internal".into()), ..get("/") };
         assert!(sent(&configured, "127.0.0.1:81").contains("\r\nHost: api.internal\r\n"));
+    }
+
+    #[test]
+    fn a_name_stands_for_the_address_with_its_port_unless_it_is_the_schemes() {
+        for (target, tls, host) in [
+            ("127.0.0.1:7100", false, "api.internal:7100"),
+            ("127.0.0.1:80", false, "api.internal"),
+            ("127.0.0.1:443", false, "api.internal:443"),
+            ("[::1]:443", true, "api.internal"),
+            ("[::1]:80", true, "api.internal:80"),
+            ("unix:/a", true, "api.internal"),
+        ] {
+            assert_eq!(authority(Some("api.internal"), &target.parse().unwrap(), tls), host, "{target}");
+        }
+    }
+
+    #[test]
+    fn a_body_goes_with_its_length_whatever_the_method() {
+        for (method, body, sent_length) in
+            [("POST", Some("{\"a\":1}"), "7"), ("GET", Some("ü"), "2"), ("PUT", Some(""), "0"), ("PUT", None, "0")]
+        {
+            let headers = match body {
+                Some(_) => vec![("content-length".into(), HeaderText::Plain("99".into()))],
+                None => Vec::new(),
+            };
+            let probe = HttpProbe { method: method.into(), body: body.map(Into::into), headers, ..get("/") };
+            let text = sent(&probe, "127.0.0.1:81");
+            let (head, content) = text.split_once("\r\n\r\n").unwrap();
+            assert_eq!(head.to_ascii_lowercase().matches("content-length:").count(), 1, "{text}");
+            assert!(head.contains(&format!("Content-Length: {sent_length}")), "{text}");
+            assert_eq!(content, body.unwrap_or_default());
+        }
+        for method in ["GET", "HEAD", "OPTIONS"] {
+            let text = sent(&HttpProbe { method: method.into(), ..get("/") }, "127.0.0.1:81");
+            assert!(!text.contains("Content-Length") && text.starts_with(method), "{text}");
+        }
     }
 
     #[test]

@@ -42,6 +42,7 @@ fn report<'a>(probe: &HttpProbe, pieces: impl IntoIterator<Item = &'a [u8]>, end
     answer.finish(if done { Stop::Enough } else { end }).report(&Circumstances {
         took: Duration::from_micros(1_900),
         connected_in: Some(Duration::from_micros(300)),
+        shaken_in: None,
         timeout: Duration::from_secs(5),
         elsewhere: None,
     })
@@ -445,6 +446,7 @@ fn a_parsed_answer_is_judged_like_its_text() {
         let report = answer.finish(stop).report(&Circumstances {
             took: Duration::from_micros(1_900),
             connected_in: None,
+            shaken_in: None,
             timeout: Duration::from_secs(5),
             elsewhere: None,
         });

@@ -189,7 +189,7 @@ fn write_came(out: &mut String, stage: Stage) -> std::fmt::Result {
     }
 }
 
-fn cut_words(cut: Cut) -> &'static str {
+pub(super) fn cut_words(cut: Cut) -> &'static str {
     match cut {
         Cut::Closed => "connection closed",
         Cut::Deadline => "deadline passed",

@@ -2,6 +2,8 @@
 
 use nix::errno::Errno;
 
+use super::Cut;
+
 pub(super) fn connect_hint(errno: Errno) -> Option<&'static str> {
     match errno {
         Errno::ECONNREFUSED | Errno::ENOENT => Some("nothing listens there"),
@@ -54,5 +56,23 @@ pub(super) fn protocol_hint(seen: &[u8]) -> Option<&'static str> {
         [0, 0, _, 0x04 | 0x07, _, 0, 0, 0, 0, ..] => Some("this port speaks HTTP/2 only"),
         [b'H', b'T', b'T', b'P', b'/', ..] => Some("another version of HTTP than 1.0 or 1.1"),
         _ => Some("this port speaks another protocol than HTTP"),
+    }
+}
+
+/// Of a TLS handshake that was cut off.
+pub(super) fn handshake_hint(cut: Cut) -> &'static str {
+    match cut {
+        Cut::Deadline => "this port may not speak TLS, or its server is overloaded or stopped",
+        Cut::Closed | Cut::Broke(_) => "this port may not speak TLS, or its server is going down",
+    }
+}
+
+/// Of a text that did not come.
+pub(super) fn unheard_hint(cut: Option<Cut>, bytes: usize, heard: &[u8]) -> Option<&'static str> {
+    match (cut, bytes) {
+        (_, 1..) if matches!(heard, [0x15 | 0x16, 0x03, ..]) => Some("this port speaks TLS"),
+        (Some(Cut::Deadline), 0) => Some("it accepts connections but says nothing: it may wait for a text first"),
+        (Some(Cut::Closed | Cut::Broke(_)), 0) => Some("this port may speak TLS or another protocol"),
+        (Some(_) | None, _) => None,
     }
 }

@@ -8,6 +8,7 @@ fn check(finding: Finding<'_>, elsewhere: Option<&str>, code: Code, sentence: &s
     let report = finding.report(&Circumstances {
         took: Duration::from_micros(320),
         connected_in: None,
+        shaken_in: None,
         timeout: Duration::from_secs(2),
         elsewhere: elsewhere.as_ref(),
     });

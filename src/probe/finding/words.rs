@@ -1,8 +1,13 @@
 //! The words for connections that failed, and for measured times and sizes.
 
+use std::fmt::Write;
 use std::time::Duration;
 
 use nix::errno::Errno;
+
+use super::answer::cut_words;
+use super::{Circumstances, Cut};
+use crate::model::quote::Quoted;
 
 pub(super) fn connect_words(errno: Errno) -> &'static str {
     match errno {
@@ -27,6 +32,42 @@ pub(super) fn resource_words(errno: Errno) -> &'static str {
         Errno::ENOMEM => "this machine has no memory left",
         Errno::EADDRNOTAVAIL => "this machine has no free port or address",
         errno => errno.desc(),
+    }
+}
+
+/// Of a TLS handshake that was cut off.
+pub(super) fn write_no_handshake(out: &mut String, c: &Circumstances<'_>, cut: Cut) -> std::fmt::Result {
+    match cut {
+        Cut::Deadline => {
+            write!(out, "no TLS handshake within {:?}", c.timeout)?;
+            c.connected_in.map_or(Ok(()), |connected_in| write!(out, " (connected in {})", Measured(connected_in)))
+        }
+        Cut::Closed | Cut::Broke(_) => write!(out, "{} in the TLS handshake", cut_words(cut)),
+    }
+}
+
+/// Of a text that did not come.
+pub(super) fn write_unheard(
+    out: &mut String,
+    c: &Circumstances<'_>,
+    expected: Option<&str>,
+    cut: Option<Cut>,
+    bytes: usize,
+) -> std::fmt::Result {
+    match (expected, cut) {
+        (Some(text), Some(Cut::Deadline)) => {
+            write!(out, "no {} within {:?}", Quoted(text.as_bytes()), c.timeout)?;
+            c.connected_in.map_or(Ok(()), |connected_in| write!(out, " (connected in {})", Measured(connected_in)))
+        }
+        (Some(text), Some(cut)) => {
+            write!(out, "{} before {} came: {} had come", cut_words(cut), Quoted(text.as_bytes()), Bytes(bytes as u64))
+        }
+        (Some(text), None) => {
+            write!(out, "no {} in the first 64 KiB, of which no more are read", Quoted(text.as_bytes()))
+        }
+        (None, Some(Cut::Deadline)) => write!(out, "the text could not be sent within {:?}", c.timeout),
+        (None, Some(cut)) => write!(out, "{} before the text was sent", cut_words(cut)),
+        (None, None) => Ok(()),
     }
 }
 
