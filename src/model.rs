@@ -12,6 +12,7 @@ pub mod policy;
 pub mod probe;
 pub mod quote;
 pub mod secret;
+pub mod trace;
 pub mod units;
 
 pub use address::Address;

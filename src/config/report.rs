@@ -4,6 +4,7 @@
 use std::ops::Range;
 
 use super::diagnostic::{Diagnostic, Excerpt, Severity};
+use crate::model::secret::names_a_secret;
 
 /// How many diagnostics are handed out; one more counts the rest.
 const SHOWN_MAX: usize = 100;
@@ -196,12 +197,6 @@ impl Report {
         let marked = before.len() + floor_char(&shown, start - from)..before.len() + floor_char(&shown, end - from);
         Excerpt { text: format!("{before}{shown}{after}"), marked }
     }
-}
-
-/// Whether `text` holds the name of something that must not be shown.
-pub fn names_a_secret(text: &str) -> bool {
-    let lower = text.to_ascii_lowercase();
-    ["authorization", "cookie", "x-api-key", "token", "secret", "password"].iter().any(|word| lower.contains(word))
 }
 
 /// Line numbers of the byte offsets that are asked for, found in one pass.

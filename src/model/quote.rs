@@ -16,29 +16,42 @@ pub struct Quoted<'a>(pub &'a [u8]);
 
 impl fmt::Display for Quoted<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let mut left = CHARS_MAX;
         f.write_str("\"")?;
-        for chunk in self.0.utf8_chunks() {
-            for c in chunk.valid().chars() {
-                if left == 0 {
-                    return f.write_str("…\"");
-                }
-                left -= 1;
-                match c {
-                    '\'' => f.write_str("'")?,
-                    c => write!(f, "{}", c.escape_debug())?,
-                }
-            }
-            for byte in chunk.invalid() {
-                if left == 0 {
-                    return f.write_str("…\"");
-                }
-                left -= 1;
-                write!(f, "\\x{byte:02x}")?;
-            }
-        }
+        escape(self.0, &['\''], CHARS_MAX, f)?;
         f.write_str("\"")
     }
+}
+
+/// Displays bytes as [`Quoted`] does, without the quotation marks: for what stands on a line of its own. Quotation marks and
+/// backslashes act on nobody there, and stay as they are.
+#[derive(Debug, Clone, Copy)]
+pub struct Escaped<'a>(pub &'a [u8]);
+
+impl fmt::Display for Escaped<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        escape(self.0, &['\'', '"', '\\'], CHARS_MAX, f)
+    }
+}
+
+/// Writes at most `left` characters, and an ellipsis for the rest; those of `plain` as they are.
+fn escape(bytes: &[u8], plain: &[char], mut left: usize, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+    for chunk in bytes.utf8_chunks() {
+        for c in chunk.valid().chars() {
+            if left == 0 {
+                return f.write_str("…");
+            }
+            left -= 1;
+            if plain.contains(&c) { write!(f, "{c}")? } else { write!(f, "{}", c.escape_debug())? }
+        }
+        for byte in chunk.invalid() {
+            if left == 0 {
+                return f.write_str("…");
+            }
+            left -= 1;
+            write!(f, "\\x{byte:02x}")?;
+        }
+    }
+    Ok(())
 }
 
 /// The first bytes of something, kept for quoting.
@@ -115,6 +128,12 @@ mod tests {
         ] {
             assert_eq!(Quoted(bytes).to_string(), shown);
         }
+    }
+
+    #[test]
+    fn what_stands_on_its_own_line_keeps_its_quotation_marks() {
+        assert_eq!(Escaped(b"W/\"a\\b\" it's\x1b[2J\r\n").to_string(), "W/\"a\\b\" it's\\u{1b}[2J\\r\\n");
+        assert_eq!(Escaped(&b"x".repeat(300)).to_string().chars().count(), 256 + 1);
     }
 
     #[test]

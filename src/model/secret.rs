@@ -32,6 +32,12 @@ impl fmt::Display for Secret {
     }
 }
 
+/// Whether `text` holds the name of something that must not be shown.
+pub fn names_a_secret(text: &str) -> bool {
+    let lower = text.to_ascii_lowercase();
+    ["authorization", "cookie", "x-api-key", "token", "secret", "password"].iter().any(|word| lower.contains(word))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

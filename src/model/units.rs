@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::num::NonZeroU16;
+use std::time::Duration;
 
 /// An upstream's share of its pool's traffic, 1 to 1,000.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -59,6 +60,21 @@ impl Ratio {
 impl fmt::Debug for Ratio {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}", self.as_f64())
+    }
+}
+
+/// Displays a measured time as people say it: `0.3 ms`, `12 ms`, `1.5 s`.
+#[derive(Debug, Clone, Copy)]
+pub struct Measured(pub Duration);
+
+impl fmt::Display for Measured {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let ms = self.0.as_secs_f64() * 1e3;
+        match ms {
+            ..9.95 => write!(f, "{ms:.1} ms"),
+            ..999.5 => write!(f, "{ms:.0} ms"),
+            _ => write!(f, "{:.1} s", ms / 1e3),
+        }
     }
 }
 

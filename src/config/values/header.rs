@@ -9,8 +9,8 @@ use toml::de::DeValue;
 use super::http::is_token;
 use super::secret::{SecretSource, SecretValue, refuse_literal};
 use crate::config::read::{Node, Reader, Value, quoted};
-use crate::config::report::names_a_secret;
 use crate::model::policy::HeaderText;
+use crate::model::secret::names_a_secret;
 
 /// How many fields a probe may be given.
 const FIELDS_MAX: usize = 64;
