@@ -14,9 +14,11 @@ mod events;
 mod hangup;
 mod locate;
 mod orders;
+mod probe;
 mod reload;
 pub mod schema;
 mod status;
+mod steps;
 #[cfg(test)]
 mod tests;
 mod text;
@@ -37,6 +39,7 @@ pub fn main(hangup: &Hangup) -> ExitCode {
         | Command::Check(_)
         | Command::Schema
         | Command::Events(_)
+        | Command::Probe(_)
         | Command::Drain(_)
         | Command::Undrain(_)
         | Command::Disable(_)
@@ -50,6 +53,7 @@ pub fn main(hangup: &Hangup) -> ExitCode {
         Command::Reload(args) => answer(reload::run(&args)),
         Command::Status(args) => answer(status::run(&args)),
         Command::Events(args) => answer(events::run(&args)),
+        Command::Probe(args) => answer(probe::run(&args)),
         Command::Drain(args) => answer(orders::run("drain", &args)),
         Command::Undrain(args) => answer(orders::run("undrain", &args)),
         Command::Disable(args) => answer(orders::run("disable", &args)),
@@ -66,6 +70,12 @@ pub enum Failure {
     /// The configuration is bad, or cannot be read.
     #[error("{0}")]
     Config(String),
+    /// The command line asks for something that cannot be.
+    #[error("{0}")]
+    Usage(String),
+    /// The command line names a pool or an upstream that does not exist.
+    #[error("{0}")]
+    NotFound(String),
     /// Nobody reads our output any more.
     #[error("the output is closed")]
     OutputClosed,
@@ -80,6 +90,7 @@ fn answer(result: Result<ExitCode, Failure>) -> ExitCode {
         // `roundsman events | head` is no failure.
         Failure::OutputClosed => ExitCode::SUCCESS,
         Failure::Runtime(_) => fail(&failure, ExitCode::FAILURE),
+        Failure::Usage(_) | Failure::NotFound(_) => fail(&failure, ExitCode::from(2)),
         Failure::Config(_) => fail(&failure, ExitCode::from(EXIT_BAD_CONFIG)),
     }
 }

@@ -6,6 +6,7 @@
 pub mod address;
 pub mod eligibility;
 pub mod health;
+pub mod lookup;
 pub mod name;
 pub mod path;
 pub mod policy;

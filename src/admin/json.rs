@@ -5,9 +5,11 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
+pub use self::explain::*;
 pub use self::ordered::Ordered;
-use crate::model::{AdminState, HealthState};
+use crate::model::{AdminState, Code, HealthState, Judgement};
 
+mod explain;
 mod ordered;
 
 /// `GET /api/v1/status`.
@@ -203,6 +205,17 @@ pub enum Verdict {
     Pass,
     /// Not as expected.
     Fail,
+}
+
+impl Verdict {
+    /// What a code means; `None`: it is no verdict.
+    pub fn of(code: Code) -> Option<Verdict> {
+        match code.judgement() {
+            Judgement::Pass => Some(Verdict::Pass),
+            Judgement::Fail => Some(Verdict::Fail),
+            Judgement::NoVerdict | Judgement::Broken => None,
+        }
+    }
 }
 
 /// A run of equal results.

@@ -11,6 +11,7 @@ use nix::fcntl::OFlag;
 use super::ConfigSource;
 use crate::config::diagnostic::render_all;
 use crate::config::{self, Diagnostic, Env, FILE_BYTES_MAX, Severity, Source};
+use crate::model::Secret;
 use crate::model::policy::Config;
 
 /// The exit status for a bad configuration (`EX_CONFIG` of sysexits.h), a file that cannot be read included.
@@ -79,6 +80,36 @@ pub fn load_text(name: &str, text: &[u8]) -> Result<Loaded, LoadError> {
     match config::parse(&Source { file: name, text }, &World) {
         Ok(parsed) => Ok(Loaded { config: parsed.config, warnings: parsed.warnings }),
         Err(diagnostics) => Err(LoadError { diagnostics }),
+    }
+}
+
+/// [`load_text`] with further variables of the environment, which win over those of this process: for a configuration
+/// that is tried before its secrets are in their place.
+///
+/// # Errors
+/// As [`load`].
+pub fn load_trial(name: &str, text: &[u8], vars: &[(String, Secret)]) -> Result<Loaded, LoadError> {
+    match config::parse(&Source { file: name, text }, &Trial { vars }) {
+        Ok(parsed) => Ok(Loaded { config: parsed.config, warnings: parsed.warnings }),
+        Err(diagnostics) => Err(LoadError { diagnostics }),
+    }
+}
+
+/// The world with further variables.
+struct Trial<'a> {
+    vars: &'a [(String, Secret)],
+}
+
+impl Env for Trial<'_> {
+    fn var(&self, name: &str) -> Result<Option<String>, String> {
+        match self.vars.iter().find(|(known, _)| known == name) {
+            Some((_, value)) => Ok(Some(value.expose().to_owned())),
+            None => World.var(name),
+        }
+    }
+
+    fn read_file(&self, path: &Path) -> Result<String, String> {
+        World.read_file(path)
     }
 }
 

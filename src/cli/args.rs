@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use super::check::CheckArgs;
+use super::probe::ProbeArgs;
 use crate::demo::DemoOptions;
 use crate::model::Address;
 use crate::telemetry::{LogFormat, LogOptions};
@@ -61,6 +62,15 @@ Exit status: 0 when the file could be run, 78 when not.")]
   roundsman events --follow
   roundsman events --json --follow | jq 'select(.kind == \"transition\")'")]
     Events(EventsArgs),
+    /// Run the checks of an upstream once, without a running process, and show them step by step
+    #[command(after_help = "Examples:
+  roundsman probe api 10.0.0.1:8080 --config roundsman.toml
+  roundsman probe --url http://127.0.0.1:8080/healthz --expect-json '$.status=healthy'
+  roundsman probe --url https://10.0.0.1:9443/ready --ca-file ca.pem --header 'Authorization: Bearer x'
+
+With --url it tries a check that is not written down yet, and prints the lines to write. Nothing secret is printed.
+Exit status: 0 when it passes, 1 when it fails, 2 when there is no such pool or upstream, 78 for a bad configuration.")]
+    Probe(ProbeArgs),
     /// Make the running process reread its configuration, and say what became of it
     #[command(after_help = "Examples:
   roundsman reload --dry-run && roundsman reload

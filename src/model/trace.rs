@@ -243,7 +243,7 @@ fn request(spec: &ProbeSpec, probed: &Probed<'_>) -> Option<String> {
     match &spec.kind {
         ProbeKind::Tcp(tcp) => {
             let sent = tcp.send.as_ref()?;
-            Some(format!("{} bytes: {}", sent.len(), Quoted(sent.as_bytes())))
+            Some(format!("{} bytes (not shown)", sent.len()))
         }
         ProbeKind::Tls => None,
         ProbeKind::Http(http) => {

@@ -1,5 +1,7 @@
 //! The commands of the real program against a real process: what they print, and with which status they end.
 
+mod probe;
+
 use std::io::{BufRead, BufReader, Read};
 use std::path::PathBuf;
 use std::process::{Child, Command, Output, Stdio};

@@ -1,0 +1,457 @@
+//! `roundsman probe --url …`: a check made from arguments. It is written as the lines of a configuration file first, and
+//! read by the reader of every configuration, so that what is tried is what is printed, and mistakes are told in the same
+//! words. Credentials are printed as variables of the environment to be set.
+
+use std::collections::BTreeSet;
+use std::convert::Infallible;
+use std::fmt;
+use std::net::{IpAddr, SocketAddr};
+use std::path::PathBuf;
+use std::str::FromStr;
+use std::time::Duration;
+
+use clap::{Args, ValueEnum};
+use http::Uri;
+use toml::Value;
+
+use crate::app::load::{LoadError, load_trial};
+use crate::config::units;
+use crate::model::Secret;
+use crate::model::policy::{Config, JsonPath};
+use crate::model::secret::names_a_secret;
+
+/// The pool's name in what is printed.
+const POOL: &str = "app";
+/// Where mistakes are, as messages say.
+const PLACE: &str = "(command line)";
+/// Addresses of one name that are tried.
+const ADDRESSES_MAX: usize = 8;
+/// How long a name may take to resolve.
+const RESOLVE_TIMEOUT: Duration = Duration::from_secs(5);
+/// The interval of a check that names none; a longer timeout needs a longer interval.
+const DEFAULT_INTERVAL: Duration = Duration::from_secs(10);
+
+/// The arguments of a check that is not written down.
+#[derive(Debug, Clone, Args)]
+#[group(id = "trial", multiple = true, conflicts_with_all = ["pool", "upstream", "config"])]
+pub struct TrialArgs {
+    /// Try a check of this URL: http, https, tcp, tls, grpc, grpcs, ws or wss
+    #[arg(long, value_name = "URL")]
+    pub url: Option<String>,
+    /// What kind of check [default: as the URL's scheme says]
+    #[arg(long = "type", value_enum, value_name = "TYPE", requires = "url")]
+    pub kind: Option<KindArg>,
+    /// The method of the request [default: GET]
+    #[arg(long, value_name = "METHOD", requires = "url")]
+    pub method: Option<String>,
+    /// A field to send; may be repeated
+    #[arg(long = "header", value_name = "NAME: VALUE", requires = "url")]
+    pub headers: Vec<Hidden>,
+    /// The content of the request; of a tcp check the text to send
+    #[arg(long, value_name = "TEXT", requires = "url")]
+    pub body: Option<String>,
+    /// Which status passes: codes and ranges, separated by commas, or any [default: 200-299]
+    #[arg(long, value_name = "LIST", requires = "url")]
+    pub expect_status: Option<String>,
+    /// A text that the body must hold
+    #[arg(long, value_name = "TEXT", requires = "url")]
+    pub expect_body_contains: Option<String>,
+    /// What the body must be
+    #[arg(long, value_name = "TEXT", requires = "url")]
+    pub expect_body_equals: Option<String>,
+    /// A regular expression that must find something in the body
+    #[arg(long, value_name = "REGEX", requires = "url")]
+    pub expect_body_matches: Option<String>,
+    /// A field that the answer must have, with this value if one is given; may be repeated
+    #[arg(long, value_name = "NAME: VALUE", requires = "url")]
+    pub expect_header: Vec<String>,
+    /// What the body must say: $.status=healthy, $.up=true, $.state!=down, or a path that must be there; may be repeated
+    #[arg(long, value_name = "PATH=VALUE", requires = "url")]
+    pub expect_json: Vec<String>,
+    /// Speak HTTP/2
+    #[arg(long, requires = "url")]
+    pub http2: bool,
+    /// Trust the certificates of this file instead of the system's
+    #[arg(long, value_name = "FILE", requires = "url")]
+    pub ca_file: Option<PathBuf>,
+    /// The name that the certificate must hold [default: the URL's host]
+    #[arg(long, value_name = "NAME", requires = "url")]
+    pub server_name: Option<String>,
+    /// Do not verify the certificate
+    #[arg(long, requires = "url")]
+    pub insecure: bool,
+    /// Over the whole probe [default: 5s]
+    #[arg(long, value_name = "DURATION", requires = "url")]
+    pub timeout: Option<String>,
+}
+
+/// A text that may hold a credential: never shown.
+#[derive(Clone)]
+pub struct Hidden(String);
+
+impl FromStr for Hidden {
+    type Err = Infallible;
+
+    fn from_str(text: &str) -> Result<Hidden, Infallible> {
+        Ok(Hidden(text.to_owned()))
+    }
+}
+
+impl fmt::Debug for Hidden {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("***")
+    }
+}
+
+/// The kinds of checks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum KindArg {
+    /// Connect, and close; or send a text and expect one
+    Tcp,
+    /// A TLS handshake
+    Tls,
+    /// One HTTP request
+    Http,
+    /// grpc.health.v1.Health/Check
+    Grpc,
+    /// An upgrade, a ping and its pong
+    Websocket,
+}
+
+impl KindArg {
+    fn word(self) -> &'static str {
+        match self {
+            KindArg::Tcp => "tcp",
+            KindArg::Tls => "tls",
+            KindArg::Http => "http",
+            KindArg::Grpc => "grpc",
+            KindArg::Websocket => "websocket",
+        }
+    }
+}
+
+/// What is to be tried.
+#[derive(Debug, Clone)]
+pub struct Plan {
+    kind: KindArg,
+    tls: bool,
+    host: Host,
+    port: u16,
+    default_port: Option<u16>,
+    path: String,
+    headers: Vec<(String, Secret)>,
+    json: Vec<(String, Rule)>,
+    args: TrialArgs,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Host {
+    Ip(IpAddr),
+    Name(String),
+}
+
+/// What a JSONPath must select.
+#[derive(Debug, Clone, PartialEq)]
+enum Rule {
+    Is(&'static str, Value),
+    Exists,
+}
+
+/// A check as it would be written down.
+pub struct Written {
+    /// The lines, without a single credential.
+    pub toml: String,
+    vars: Vec<(String, Secret)>,
+}
+
+impl Written {
+    /// Reads it as every configuration is read.
+    ///
+    /// # Errors
+    /// Every mistake.
+    pub fn load(&self) -> Result<Config, LoadError> {
+        // A configuration has a listener; it comes last, so that the lines of mistakes are those that are printed.
+        let text = format!("{}\n[listeners.trial]\naddress = \"unix:/trial\"\npool = \"{POOL}\"\n", self.toml);
+        load_trial(PLACE, text.as_bytes(), &self.vars).map(|loaded| loaded.config)
+    }
+}
+
+impl Plan {
+    /// Takes the arguments apart. What they mean is judged by [`Written::load`].
+    ///
+    /// # Errors
+    /// A sentence about the argument that cannot be taken apart; it holds no credential.
+    pub fn new(url: &str, args: &TrialArgs) -> Result<Plan, String> {
+        let uri: Uri =
+            url.parse().map_err(|_| "--url is not a URL such as http://127.0.0.1:8080/healthz".to_owned())?;
+        let schemes = "http, https, tcp, tls, grpc, grpcs, ws or wss";
+        let (scheme_kind, scheme_tls, default_port) = match uri.scheme_str() {
+            Some("http") => (KindArg::Http, false, Some(80)),
+            Some("https") => (KindArg::Http, true, Some(443)),
+            Some("tcp") => (KindArg::Tcp, false, None),
+            Some("tls") => (KindArg::Tls, true, None),
+            Some("grpc") => (KindArg::Grpc, false, None),
+            Some("grpcs") => (KindArg::Grpc, true, Some(443)),
+            Some("ws") => (KindArg::Websocket, false, Some(80)),
+            Some("wss") => (KindArg::Websocket, true, Some(443)),
+            Some(other) => return Err(format!("--url has the scheme {other:?}; expected {schemes}")),
+            None => return Err(format!("--url has no scheme; expected {schemes}")),
+        };
+        let authority = uri.authority().ok_or("--url names no host")?;
+        if authority.as_str().contains('@') {
+            return Err("--url holds credentials; send them with --header 'Authorization: …'".to_owned());
+        }
+        let port = uri.port_u16().or(default_port).filter(|port| *port != 0).ok_or("--url names no port")?;
+        let bare = authority.host().trim_start_matches('[').trim_end_matches(']');
+        let host = bare.parse().map_or_else(|_| Host::Name(bare.to_owned()), Host::Ip);
+        let kind = args.kind.unwrap_or(scheme_kind);
+        Ok(Plan {
+            kind,
+            tls: scheme_tls && kind != KindArg::Tcp || kind == KindArg::Tls,
+            host,
+            port,
+            default_port,
+            path: uri.path_and_query().map_or("/", |path| path.as_str()).to_owned(),
+            headers: args.headers.iter().map(header).collect::<Result<_, _>>()?,
+            json: args.expect_json.iter().map(|text| json_rule(text)).collect::<Result<_, _>>()?,
+            args: args.clone(),
+        })
+    }
+
+    /// The host of the URL, where it is a name.
+    pub fn name(&self) -> Option<&str> {
+        match &self.host {
+            Host::Ip(_) => None,
+            Host::Name(name) => Some(name),
+        }
+    }
+
+    /// The addresses behind the URL, at least one.
+    ///
+    /// # Errors
+    /// A sentence where the name does not resolve.
+    pub async fn resolve(&self) -> Result<Vec<SocketAddr>, String> {
+        let name = match &self.host {
+            Host::Ip(ip) => return Ok(vec![SocketAddr::new(*ip, self.port)]),
+            Host::Name(name) => name,
+        };
+        let looked_up = tokio::time::timeout(RESOLVE_TIMEOUT, tokio::net::lookup_host((name.as_str(), self.port)));
+        let found = match looked_up.await {
+            Ok(Ok(found)) => found.collect::<BTreeSet<_>>(),
+            Ok(Err(error)) => return Err(format!("{name} does not resolve: {error}")),
+            Err(_) => return Err(format!("{name} does not resolve within {RESOLVE_TIMEOUT:?}")),
+        };
+        if found.is_empty() {
+            return Err(format!("{name} has no address"));
+        }
+        Ok(found.into_iter().take(ADDRESSES_MAX).collect())
+    }
+
+    /// Writes it down for these addresses.
+    pub fn write(&self, addresses: &[SocketAddr]) -> Written {
+        let mut vars = Vec::new();
+        let upstreams: Vec<String> = addresses.iter().map(|address| string(&address.to_string())).collect();
+        let mut out = format!("[pools.{POOL}]\nupstreams = [{}]\n\n[pools.{POOL}.health]\n", upstreams.join(", "));
+        let mut key = |name: &str, value: String| out.push_str(&format!("{name} = {value}\n"));
+        key("type", string(self.kind.word()));
+        self.write_target(&mut key);
+        if let Some(body) = &self.args.body {
+            key(if self.kind == KindArg::Tcp { "send" } else { "body" }, string(body));
+        }
+        self.write_timeout(&mut key);
+        self.write_tls(&mut key);
+        let fields = self.headers.iter().filter(|(name, _)| !name.eq_ignore_ascii_case("host"));
+        let fields: Vec<String> = fields.map(|(name, value)| write_field(name, value.expose(), &mut vars)).collect();
+        if !fields.is_empty() {
+            key("headers", format!("{{ {} }}", fields.join(", ")));
+        }
+        let expect = self.write_expect();
+        if !expect.is_empty() {
+            out.push_str(&format!("\n[pools.{POOL}.health.expect]\n{expect}"));
+        }
+        let set: String =
+            vars.iter().map(|(name, _)| format!("# Set {name} in the environment of roundsman.\n")).collect();
+        Written { toml: format!("{set}{out}"), vars }
+    }
+
+    fn write_target(&self, key: &mut impl FnMut(&str, String)) {
+        let path = self.path.as_str();
+        match self.kind {
+            KindArg::Http | KindArg::Websocket => key("path", string(path)),
+            KindArg::Grpc if matches!(path, "" | "/") => {}
+            KindArg::Grpc => key("service", string(path.trim_start_matches('/'))),
+            KindArg::Tcp | KindArg::Tls if matches!(path, "" | "/") => {}
+            // Neither has a path, as the reader will say.
+            KindArg::Tcp | KindArg::Tls => key("path", string(path)),
+        }
+        if let Some(method) = &self.args.method {
+            key("method", string(method));
+        }
+        let given = self.headers.iter().find(|(name, _)| name.eq_ignore_ascii_case("host"));
+        let host = match (given, self.kind, &self.host) {
+            (Some((_, value)), ..) => Some(value.expose().to_owned()),
+            (None, KindArg::Tcp | KindArg::Tls, _) | (None, _, Host::Ip(_)) => None,
+            (None, _, Host::Name(name)) if Some(self.port) == self.default_port => Some(name.clone()),
+            (None, _, Host::Name(name)) => Some(format!("{name}:{}", self.port)),
+        };
+        if let Some(host) = host {
+            key("host", string(&host));
+        }
+        if self.args.http2 {
+            key("version", string("h2"));
+        }
+    }
+
+    fn write_timeout(&self, key: &mut impl FnMut(&str, String)) {
+        let Some(timeout) = &self.args.timeout else { return };
+        if units::duration(timeout).is_ok_and(|timeout| timeout > DEFAULT_INTERVAL) {
+            key("interval", string(timeout));
+        }
+        key("timeout", string(timeout));
+    }
+
+    fn write_tls(&self, key: &mut impl FnMut(&str, String)) {
+        if self.tls && self.kind != KindArg::Tls {
+            key("scheme", string("https"));
+        }
+        let mut parts = Vec::new();
+        if self.args.insecure {
+            parts.push("verify = false".to_owned());
+        }
+        let name = self.args.server_name.as_deref().or(self.name().filter(|_| self.tls));
+        if let Some(name) = name {
+            parts.push(format!("server_name = {}", string(name)));
+        }
+        if let Some(file) = &self.args.ca_file {
+            parts.push(format!("ca_file = {}", string(&file.display().to_string())));
+        }
+        if !parts.is_empty() {
+            key("tls", format!("{{ {} }}", parts.join(", ")));
+        }
+    }
+
+    fn write_expect(&self) -> String {
+        let args = &self.args;
+        let mut out = String::new();
+        match args.expect_status.as_deref().map(str::trim) {
+            None => {}
+            Some("any") => out.push_str("status = \"any\"\n"),
+            Some(list) => {
+                let codes: Vec<String> = list.split(',').map(|code| string(code.trim())).collect();
+                out.push_str(&format!("status = [{}]\n", codes.join(", ")));
+            }
+        }
+        let body = [
+            ("contains", &args.expect_body_contains),
+            ("equals", &args.expect_body_equals),
+            ("matches", &args.expect_body_matches),
+        ];
+        let body = body.iter().filter_map(|(key, text)| text.as_ref().map(|text| format!("{key} = {}", string(text))));
+        let body: Vec<String> = body.collect();
+        match self.kind {
+            _ if body.is_empty() => {}
+            KindArg::Tcp => body.iter().for_each(|rule| out.push_str(&format!("{rule}\n"))),
+            KindArg::Tls | KindArg::Http | KindArg::Grpc | KindArg::Websocket => {
+                out.push_str(&format!("body = {{ {} }}\n", body.join(", ")));
+            }
+        }
+        let fields: Vec<String> = args.expect_header.iter().map(|text| expected_field(text)).collect();
+        if !fields.is_empty() {
+            out.push_str(&format!("header = {{ {} }}\n", fields.join(", ")));
+        }
+        if !self.json.is_empty() {
+            let rules = self.json.iter().map(|(path, rule)| match rule {
+                Rule::Exists => format!("{{ path = {}, exists = true }}", string(path)),
+                Rule::Is(word, value) => format!("{{ path = {}, {word} = {value} }}", string(path)),
+            });
+            out.push_str(&format!("json = [{}]\n", rules.collect::<Vec<_>>().join(", ")));
+        }
+        out
+    }
+}
+
+fn header(text: &Hidden) -> Result<(String, Secret), String> {
+    let (name, value) = text.0.split_once(':').ok_or("--header wants 'NAME: VALUE'")?;
+    Ok((name.trim().to_owned(), Secret::new(value.trim())))
+}
+
+/// A field that is sent; a credential becomes a variable of the environment.
+fn write_field(name: &str, value: &str, vars: &mut Vec<(String, Secret)>) -> String {
+    let scheme = value.split_once(' ').filter(|(scheme, rest)| {
+        let known = ["bearer", "basic", "digest", "token"].iter().any(|known| scheme.eq_ignore_ascii_case(known));
+        known && !rest.trim().is_empty()
+    });
+    if scheme.is_none() && !names_a_secret(name) {
+        return format!("{} = {}", quoted_key(name), string(value));
+    }
+    let (prefix, secret) = match scheme {
+        Some((scheme, rest)) => (format!(", prefix = {}", string(&format!("{scheme} "))), rest),
+        None => (String::new(), value),
+    };
+    let upper = |c: char| if c.is_ascii_alphanumeric() { c.to_ascii_uppercase() } else { '_' };
+    let mut variable = format!("PROBE_{}", name.chars().map(upper).collect::<String>());
+    while vars.iter().any(|(known, _)| *known == variable) {
+        variable.push('_');
+    }
+    let field = format!("{} = {{ env = {}{prefix} }}", quoted_key(name), string(&variable));
+    vars.push((variable, Secret::new(secret)));
+    field
+}
+
+fn expected_field(text: &str) -> String {
+    match text.split_once(':') {
+        Some((name, value)) => format!("{} = {}", quoted_key(name.trim()), string(value.trim())),
+        None => format!("{} = {{ present = true }}", quoted_key(text.trim())),
+    }
+}
+
+/// `$.status=healthy`: the first `=` before which a whole JSONPath stands, because a path may hold `==` itself.
+fn json_rule(text: &str) -> Result<(String, Rule), String> {
+    for (at, _) in text.match_indices('=') {
+        let (left, right) = (&text[..at], &text[at + 1..]);
+        let (path, word) = left.strip_suffix('!').map_or((left, "equals"), |path| (path, "not_equals"));
+        if JsonPath::try_new(path.trim()).is_ok() {
+            return Ok((path.trim().to_owned(), Rule::Is(word, value(right.trim())?)));
+        }
+    }
+    // What is no path either, the reader refuses with its place.
+    Ok((text.trim().to_owned(), Rule::Exists))
+}
+
+/// A JSON literal counts as what it is, everything else as a text.
+fn value(text: &str) -> Result<Value, String> {
+    match serde_json::from_str::<serde_json::Value>(text) {
+        Ok(value) => to_toml(&value).ok_or_else(|| "--expect-json: TOML has no null; use `exists`".to_owned()),
+        Err(_) => Ok(Value::String(text.replace("${", "$${"))),
+    }
+}
+
+fn to_toml(value: &serde_json::Value) -> Option<Value> {
+    Some(match value {
+        serde_json::Value::Null => return None,
+        serde_json::Value::Bool(value) => Value::Boolean(*value),
+        serde_json::Value::Number(number) => match number.as_i64() {
+            Some(whole) => Value::Integer(whole),
+            None => Value::Float(number.as_f64()?),
+        },
+        serde_json::Value::String(text) => Value::String(text.replace("${", "$${")),
+        serde_json::Value::Array(list) => Value::Array(list.iter().map(to_toml).collect::<Option<_>>()?),
+        serde_json::Value::Object(map) => {
+            let entries = map.iter().map(|(key, value)| Some((key.clone(), to_toml(value)?)));
+            Value::Table(entries.collect::<Option<_>>()?)
+        }
+    })
+}
+
+/// A string of the file that means `text` and nothing else.
+fn string(text: &str) -> String {
+    Value::String(text.replace("${", "$${")).to_string()
+}
+
+fn quoted_key(name: &str) -> String {
+    let bare = !name.is_empty() && name.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_'));
+    if bare { name.to_owned() } else { Value::String(name.to_owned()).to_string() }
+}
+
+#[cfg(test)]
+mod tests;

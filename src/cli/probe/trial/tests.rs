@@ -1,0 +1,178 @@
+//! A check made from arguments means what it says, and what is printed is what was tried, without a credential.
+
+use clap::Parser;
+
+use super::*;
+use crate::cli::args::{Cli, Command};
+use crate::model::policy::{HeaderText, ProbeKind, ProbeSpec};
+
+fn args(words: &[&str]) -> TrialArgs {
+    let words = ["roundsman", "probe", "--url"].iter().chain(words);
+    match Cli::try_parse_from(words).expect("a good command line").command {
+        Command::Probe(args) => args.trial,
+        _ => unreachable!("it is `probe`"),
+    }
+}
+
+fn plan(words: &[&str]) -> Result<Plan, String> {
+    let args = args(words);
+    Plan::new(args.url.as_deref().expect("it is given"), &args)
+}
+
+fn written(words: &[&str]) -> Written {
+    plan(words).expect("it can be taken apart").write(&["127.0.0.1:8080".parse().unwrap()])
+}
+
+fn spec(written: &Written) -> ProbeSpec {
+    let config = written.load().unwrap_or_else(|error| panic!("{error}\n{}", written.toml));
+    (*config.pools[0].checks[0].spec).clone()
+}
+
+#[test]
+fn the_lines_are_those_that_one_would_write() {
+    let table: [(&[&str], &str); 4] = [
+        (
+            &["tcp://127.0.0.1:8080"],
+            "[pools.app]\nupstreams = [\"127.0.0.1:8080\"]\n\n[pools.app.health]\ntype = \"tcp\"\n",
+        ),
+        (
+            &[
+                "http://127.0.0.1:8080/health?a=${b}",
+                "--method",
+                "HEAD",
+                "--expect-status",
+                "200-299, 404",
+                "--timeout",
+                "30s",
+            ],
+            "[pools.app]\nupstreams = [\"127.0.0.1:8080\"]\n\n[pools.app.health]\ntype = \"http\"\npath = \"/health?a=$${b}\"\n\
+             method = \"HEAD\"\ninterval = \"30s\"\ntimeout = \"30s\"\n\n[pools.app.health.expect]\n\
+             status = [\"200-299\", \"404\"]\n",
+        ),
+        (
+            &[
+                "https://api.internal",
+                "--http2",
+                "--insecure",
+                "--expect-header",
+                "X-App: portus",
+                "--expect-header",
+                "X.Up",
+                "--expect-json",
+                "$.status=healthy",
+                "--expect-json",
+                "$.n!=3",
+                "--expect-json",
+                "$.a[?(@.b==\"x\")]=true",
+                "--expect-json",
+                "$['a b']",
+                "--expect-status",
+                "any",
+            ],
+            "[pools.app]\nupstreams = [\"127.0.0.1:8080\"]\n\n[pools.app.health]\ntype = \"http\"\npath = \"/\"\n\
+             host = \"api.internal\"\nversion = \"h2\"\nscheme = \"https\"\n\
+             tls = { verify = false, server_name = \"api.internal\" }\n\n[pools.app.health.expect]\nstatus = \"any\"\n\
+             header = { X-App = \"portus\", \"X.Up\" = { present = true } }\n\
+             json = [{ path = \"$.status\", equals = \"healthy\" }, { path = \"$.n\", not_equals = 3 }, \
+             { path = '$.a[?(@.b==\"x\")]', equals = true }, { path = \"$['a b']\", exists = true }]\n",
+        ),
+        (
+            &["grpc://localhost:50051/my.Service", "--header", "X-A: b"],
+            "[pools.app]\nupstreams = [\"127.0.0.1:8080\"]\n\n[pools.app.health]\ntype = \"grpc\"\n\
+             service = \"my.Service\"\nhost = \"localhost:50051\"\nheaders = { X-A = \"b\" }\n",
+        ),
+    ];
+    for (words, want) in table {
+        assert_eq!(written(words).toml, want, "{words:?}");
+    }
+}
+
+#[test]
+fn what_is_printed_is_what_is_tried() {
+    let table: [&[&str]; 4] = [
+        &["tcp://127.0.0.1:8080"],
+        &["http://127.0.0.1:8080/x?y=1", "--method", "POST", "--expect-status", "200,301-302"],
+        &["http://name:8080/", "--expect-body-contains", "it's \"up\" ${x}\n", "--timeout", "250ms"],
+        &["http://127.0.0.1:8080", "--expect-body-equals", ""],
+    ];
+    for words in table {
+        let written = written(words);
+        let tried = spec(&written);
+        let file = format!("[listeners.web]\naddress = \"127.0.0.1:1\"\npool = \"app\"\n\n{}", written.toml);
+        let loaded = load_trial("a.toml", file.as_bytes(), &[]).unwrap_or_else(|error| panic!("{error}"));
+        assert_eq!(*loaded.config.pools[0].checks[0].spec, tried, "{words:?}");
+    }
+    let ProbeKind::Http(http) = spec(&written(table[2])).kind else { panic!("it is http") };
+    assert_eq!(http.host.as_deref(), Some("name:8080"));
+}
+
+#[test]
+fn a_credential_is_sent_and_never_printed() {
+    let words = [
+        "http://127.0.0.1:8080/",
+        "--header",
+        "Authorization: Bearer s3cr3t-one",
+        "--header",
+        "X-Api-Key: s3cr3t-two",
+        "--header",
+        "X-Custom: Basic s3cr3t-three",
+        "--header",
+        "X-Plain: seen",
+    ];
+    let written = written(&words);
+    assert!(!written.toml.contains("s3cr3t"), "{}", written.toml);
+    assert!(!format!("{:?}", plan(&words)).contains("s3cr3t"));
+    assert!(
+        written.toml.ends_with(
+            "headers = { Authorization = { env = \"PROBE_AUTHORIZATION\", prefix = \"Bearer \" }, \
+             X-Api-Key = { env = \"PROBE_X_API_KEY\" }, X-Custom = { env = \"PROBE_X_CUSTOM\", prefix = \"Basic \" }, \
+             X-Plain = \"seen\" }\n"
+        ),
+        "{}",
+        written.toml
+    );
+    assert!(written.toml.starts_with("# Set PROBE_AUTHORIZATION in the environment of roundsman.\n"));
+    let ProbeKind::Http(http) = spec(&written).kind else { panic!("it is http") };
+    let sent: Vec<&str> = http.headers.iter().map(|(_, value)| value.expose()).collect();
+    assert_eq!(sent, ["Bearer s3cr3t-one", "s3cr3t-two", "Basic s3cr3t-three", "seen"]);
+    assert!(matches!(http.headers[0].1, HeaderText::Secret(_)) && matches!(http.headers[3].1, HeaderText::Plain(_)));
+}
+
+#[test]
+fn what_cannot_be_taken_apart_says_so_without_a_credential() {
+    for (words, want) in [
+        (&["nonsense with spaces"][..], "not a URL"),
+        (&["ftp://a/"], "the scheme \"ftp\""),
+        (&["127.0.0.1"], "no scheme"),
+        (&["tcp://127.0.0.1"], "no port"),
+        (&["http://user:s3cr3t@h/"], "holds credentials"),
+        (&["http://h/", "--header", "s3cr3t"], "'NAME: VALUE'"),
+        (&["http://h/", "--expect-json", "$.a=null"], "no null"),
+    ] {
+        let error = plan(words).unwrap_err();
+        assert!(error.contains(want) && !error.contains("s3cr3t"), "{words:?}: {error}");
+    }
+}
+
+#[test]
+fn mistakes_are_told_in_the_words_of_the_configuration() {
+    for (words, want) in [
+        (&["http://127.0.0.1:8080/", "--expect-status", "2xx"][..], "pools.app.health.expect.status"),
+        (&["http://127.0.0.1:8080/", "--timeout", "5"], "pools.app.health.timeout"),
+        (&["http://127.0.0.1:8080/", "--header", "Connection: close"], "belongs to the connection"),
+        (&["tcp://127.0.0.1:8080/x"], "pools.app.health.path"),
+        (&["tcp://127.0.0.1:8080", "--method", "HEAD"], "pools.app.health.method"),
+    ] {
+        let error = written(words).load().unwrap_err().to_string();
+        assert!(error.contains(want), "{words:?}: {error}");
+    }
+}
+
+#[tokio::test]
+async fn a_url_leads_to_addresses() {
+    let addresses = |url: &'static str| async move { plan(&[url]).unwrap().resolve().await.unwrap() };
+    assert_eq!(addresses("http://[::1]/").await, ["[::1]:80".parse().unwrap()]);
+    assert_eq!(addresses("wss://127.0.0.1/").await, ["127.0.0.1:443".parse().unwrap()]);
+    let local = addresses("http://localhost:3001/").await;
+    assert!(!local.is_empty() && local.iter().all(|a| a.ip().is_loopback() && a.port() == 3001), "{local:?}");
+}

@@ -1,0 +1,129 @@
+//! Finds what an operator means by a name that he typed: the one thing it names, or what comes near it. Decides nothing
+//! by nearness: a near name is only told.
+
+use super::Address;
+
+/// Names that are told when none is right.
+const NEAR_MAX: usize = 5;
+/// Names that are looked at for nearness.
+const LOOKED_AT_MAX: usize = 10_000;
+
+/// Why a text names nothing, or too much.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Missing {
+    /// Whether it names several; otherwise it names none.
+    pub several: bool,
+    /// Those that it names, or comes near; at most five.
+    pub near: Vec<String>,
+}
+
+impl Missing {
+    /// To be read after a sentence that says what is missing.
+    pub fn suggestion(&self) -> String {
+        match (self.several, self.near.as_slice()) {
+            (_, []) => String::new(),
+            (true, near) => format!(": it may be {}", near.join(" or ")),
+            (false, near) => format!("; did you mean {}?", near.join(" or ")),
+        }
+    }
+}
+
+/// Which of the upstreams (address, and the host name that it was resolved from) is named: by its address, or by its host
+/// name with or without the port, where that names one.
+///
+/// # Errors
+/// It names none, or several.
+pub fn upstream<'n>(
+    text: &str,
+    all: impl Iterator<Item = (&'n Address, Option<&'n str>)> + Clone,
+) -> Result<usize, Missing> {
+    if let Ok(address) = text.parse::<Address>()
+        && let Some(index) = all.clone().position(|(known, _)| *known == address)
+    {
+        return Ok(index);
+    }
+    let named = all.clone().enumerate().filter(|(_, (address, name))| name.is_some_and(|n| names(text, n, address)));
+    let named: Vec<_> = named.map(|(index, (address, _))| (index, address.to_string())).collect();
+    match named.as_slice() {
+        [(index, _)] => Ok(*index),
+        [] => {
+            let texts = all.flat_map(|(address, name)| [Some(address.to_string()), name.map(str::to_owned)]).flatten();
+            Err(Missing { several: false, near: near(text, texts) })
+        }
+        several => {
+            let near = several.iter().take(NEAR_MAX).map(|(_, address)| address.clone()).collect();
+            Err(Missing { several: true, near })
+        }
+    }
+}
+
+fn names(text: &str, name: &str, address: &Address) -> bool {
+    let with_port = |port| text.strip_suffix(&format!(":{port}")).is_some_and(|host| host.eq_ignore_ascii_case(name));
+    text.eq_ignore_ascii_case(name) || address.port().is_some_and(with_port)
+}
+
+/// The names that come near `text`, the nearest first, each once.
+pub fn near(text: &str, all: impl Iterator<Item = String>) -> Vec<String> {
+    if text.is_empty() || text.len() > 128 {
+        return Vec::new();
+    }
+    let lower = text.to_ascii_lowercase();
+    let far = (text.chars().count() / 3).clamp(1, 3);
+    let score = |name: String| {
+        let known = name.to_ascii_lowercase();
+        let distance = strsim::damerau_levenshtein(&lower, &known);
+        let part = known.contains(&lower) || lower.contains(&known);
+        (part || distance <= far).then_some((distance, name))
+    };
+    let mut scored: Vec<_> = all.take(LOOKED_AT_MAX).filter_map(score).collect();
+    scored.sort();
+    scored.dedup();
+    scored.into_iter().take(NEAR_MAX).map(|(_, name)| name).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn find(text: &str) -> Result<usize, Missing> {
+        let all: Vec<(Address, Option<&str>)> = [
+            ("10.0.0.1:8080", None),
+            ("10.0.0.2:8080", None),
+            ("10.1.0.1:7100", Some("api")),
+            ("10.1.0.1:7101", Some("api")),
+            ("[::1]:7100", Some("other")),
+            ("unix:/run/a.sock", None),
+        ]
+        .into_iter()
+        .map(|(address, name)| (address.parse().unwrap(), name))
+        .collect();
+        upstream(text, all.iter().map(|(address, name)| (address, *name)))
+    }
+
+    #[test]
+    fn an_upstream_is_named_by_its_address_or_its_host_name() {
+        for (text, index) in [
+            ("10.0.0.2:8080", 1),
+            ("[0:0:0:0:0:0:0:1]:7100", 4),
+            ("other", 4),
+            ("OTHER:7100", 4),
+            ("api:7101", 3),
+            ("unix:/run/a.sock", 5),
+        ] {
+            assert_eq!(find(text), Ok(index), "{text}");
+        }
+    }
+
+    #[test]
+    fn what_names_none_or_several_says_what_it_may_be() {
+        let several = find("api").unwrap_err();
+        assert_eq!(several.suggestion(), ": it may be 10.1.0.1:7100 or 10.1.0.1:7101");
+        let near = find("10.0.0.3:8080").unwrap_err();
+        assert_eq!(near.suggestion(), "; did you mean 10.0.0.1:8080 or 10.0.0.2:8080?");
+        assert_eq!(find("10.0.0.2").unwrap_err().near[0], "10.0.0.2:8080");
+        assert_eq!(find("a.sock").unwrap_err().near, ["unix:/run/a.sock"]);
+        for nothing in ["completely-else", "", &"x".repeat(1_000)] {
+            assert_eq!(find(nothing).unwrap_err().suggestion(), "", "{nothing}");
+        }
+    }
+}

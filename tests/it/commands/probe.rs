@@ -1,0 +1,138 @@
+//! `roundsman probe` on the real program: no process runs, sockets are real, and what is printed holds no credential.
+
+use std::path::Path;
+
+use serde_json::Value;
+
+use super::{roundsman, text};
+use crate::origin::{Origin, Reply, refusing_address};
+
+const SECRET: &str = "s3cr3t-f0r-the-probe";
+
+/// A file with one pool; its upstream, and what stands in `[pools.api.health]`.
+fn config(dir: &Path, upstream: &str, health: &str) -> String {
+    let file = dir.join("r.toml");
+    let text = format!(
+        "[listeners.web]\naddress = \"unix:{}/web.sock\"\npool = \"api\"\n\n[pools.api]\nupstreams = [\"{upstream}\"]\n\n\
+         [pools.api.health]\n{health}\n",
+        dir.display()
+    );
+    std::fs::write(&file, text).unwrap();
+    file.display().to_string()
+}
+
+#[test]
+fn a_check_of_the_file_passes_or_fails_step_by_step() {
+    let dir = tempfile::tempdir().unwrap();
+    let origin = Origin::new().on("/healthz").reply(Reply::ok("up")).start_blocking();
+    let health = "type = \"http\"\npath = \"/healthz\"";
+    let file = config(dir.path(), &origin.text(), health);
+    let output = roundsman(&["probe", "api", &origin.text(), "--config", &file]);
+    let shown = text(&output.stdout);
+    assert_eq!(output.status.code(), Some(0), "{shown}{}", text(&output.stderr));
+    for part in ["✓ connect", "✓ request  GET /healthz HTTP/1.1", "✓ verdict  pass, L7OK: 200 in "] {
+        assert!(shown.contains(part), "{part} is missing in\n{shown}");
+    }
+    assert!(shown.ends_with("pass\n"), "{shown}");
+    assert_eq!(origin.count("/healthz"), 1, "it runs once");
+
+    origin.set("/healthz", Reply::status(503).header("Set-Cookie", "id=42").body(r#"{"reason":"No workers"}"#));
+    let output = roundsman(&["probe", "api", &origin.text(), "--config", &file, "--json"]);
+    assert_eq!(output.status.code(), Some(1), "{}", text(&output.stderr));
+    let reply: Value = serde_json::from_slice(&output.stdout).expect("it is JSON");
+    let check = &reply["upstreams"][0]["checks"][0];
+    assert_eq!((&reply["result"], &check["code"], &check["status"]), (&"fail".into(), &"L7STS".into(), &503.into()));
+    assert!(check["reason"].as_str().unwrap().contains("No workers"), "{check}");
+    let steps = check["steps"].as_array().expect("steps");
+    let verdict = steps.iter().find(|step| step["step"] == "verdict").expect("a verdict");
+    assert_eq!(verdict["ok"], false);
+}
+
+#[test]
+fn a_refused_port_says_so() {
+    let dir = tempfile::tempdir().unwrap();
+    let refusing = refusing_address().to_string();
+    let file = config(dir.path(), &refusing, "type = \"tcp\"");
+    let output = roundsman(&["probe", "api", &refusing, "--config", &file]);
+    let shown = text(&output.stdout);
+    assert_eq!(output.status.code(), Some(1));
+    assert!(shown.contains("✗ connect  no connection") && shown.contains("fail, L4CON: "), "{shown}");
+    assert!(shown.contains("refused") && shown.ends_with("fail\n"), "{shown}");
+}
+
+#[test]
+fn what_does_not_exist_is_suggested_and_ends_with_2() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = config(dir.path(), "127.0.0.1:3001", "type = \"tcp\"");
+    for (pool, upstream, said) in [
+        ("apy", "127.0.0.1:3001", "there is no pool \"apy\"; did you mean api?"),
+        ("api", "127.0.0.1:3002", "pool \"api\" has no upstream \"127.0.0.1:3002\"; did you mean 127.0.0.1:3001?"),
+    ] {
+        let output = roundsman(&["probe", pool, upstream, "--config", &file]);
+        assert_eq!(output.status.code(), Some(2));
+        assert!(text(&output.stderr).contains(said), "{}", text(&output.stderr));
+    }
+    let bad = config(dir.path(), "127.0.0.1:3001", "typ = \"tcp\"");
+    assert_eq!(roundsman(&["probe", "api", "127.0.0.1:3001", "--config", &bad]).status.code(), Some(78));
+    assert_eq!(roundsman(&["probe", "api"]).status.code(), Some(2));
+    assert_eq!(roundsman(&["probe", "api", "a", "--url", "http://a/"]).status.code(), Some(2));
+    assert_eq!(roundsman(&["probe", "api", "a", "--insecure"]).status.code(), Some(2));
+}
+
+#[test]
+fn credentials_are_sent_and_never_shown_not_even_when_they_come_back() {
+    let dir = tempfile::tempdir().unwrap();
+    let echo = Reply::status(401).header("X-Echo", &format!("Bearer {SECRET}")).body(format!("bad token {SECRET}"));
+    let origin = Origin::new().on("/").reply(echo).start_blocking();
+    std::fs::write(dir.path().join("token"), SECRET).unwrap();
+    let token = dir.path().join("token").display().to_string();
+    let health =
+        format!("type = \"http\"\nheaders = {{ Authorization = {{ file = \"{token}\", prefix = \"Bearer \" }} }}");
+    let file = config(dir.path(), &origin.text(), &health);
+    let url = format!("http://{}/", origin.text());
+    let header = format!("Authorization: Bearer {SECRET}");
+    for args in [&["api", &origin.text(), "--config", &file][..], &["--url", &url, "--header", &header]] {
+        for more in [&[][..], &["--json"]] {
+            let output = roundsman(&[&["probe"], args, more].concat());
+            let shown = text(&output.stdout) + &text(&output.stderr);
+            assert_eq!(output.status.code(), Some(1), "{shown}");
+            assert!(!shown.contains(SECRET), "{shown}");
+            assert!(shown.contains("Authorization (values are not shown)") && shown.contains("***"), "{shown}");
+        }
+    }
+    let sent = origin.requests("/");
+    assert_eq!(sent.len(), 4);
+    assert!(sent.iter().all(|seen| seen.field("Authorization") == Some(&format!("Bearer {SECRET}"))));
+}
+
+#[test]
+fn a_check_is_tried_before_it_is_written_and_then_does_the_same() {
+    let dir = tempfile::tempdir().unwrap();
+    let origin = Origin::new().on("/ready").reply(Reply::status(404).body("all is well")).start_blocking();
+    let url = format!("http://{}/ready?x=1", origin.text());
+    let args =
+        ["--expect-status", "200-299,404", "--expect-body-contains", "is well", "--header", "X-Api-Key: k3y-k3y"];
+    let output = roundsman(&[&["probe", "--url", &url][..], &args].concat());
+    let shown = text(&output.stdout);
+    assert_eq!(output.status.code(), Some(0), "{shown}{}", text(&output.stderr));
+    let toml = &shown[shown.find("# Set PROBE_X_API_KEY").expect("the lines to write")..];
+    assert!(!shown.contains("k3y-k3y"), "{shown}");
+
+    let file = dir.path().join("pasted.toml");
+    let listener = format!("\n[listeners.web]\naddress = \"unix:{}/w.sock\"\npool = \"app\"\n", dir.path().display());
+    std::fs::write(&file, format!("{toml}{listener}")).unwrap();
+    let pasted = std::process::Command::new(env!("CARGO_BIN_EXE_roundsman"))
+        .args(["probe", "app", &origin.text(), "--config"])
+        .arg(&file)
+        .env("PROBE_X_API_KEY", "k3y-k3y")
+        .output()
+        .expect("it can be started");
+    assert_eq!(pasted.status.code(), Some(0), "{}", text(&pasted.stdout) + &text(&pasted.stderr));
+    let heads: Vec<_> = origin.requests("/ready").into_iter().map(|seen| seen.head).collect();
+    assert_eq!(heads.len(), 2);
+    assert_eq!(heads[0], heads[1], "both ask the same, byte for byte");
+
+    let wrong = roundsman(&["probe", "--url", &url, "--expect-status", "2xx"]);
+    assert_eq!(wrong.status.code(), Some(78));
+    assert!(text(&wrong.stderr).contains("pools.app.health.expect.status"), "{}", text(&wrong.stderr));
+}
