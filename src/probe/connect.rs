@@ -204,6 +204,18 @@ impl AsyncWrite for Socket {
         each!(self, Socket::Tcp | Socket::Unix, stream => stream.poll_write(cx, bytes))
     }
 
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        pieces: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        each!(self, Socket::Tcp | Socket::Unix, stream => stream.poll_write_vectored(cx, pieces))
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        true
+    }
+
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         each!(self, Socket::Tcp | Socket::Unix, stream => stream.poll_flush(cx))
     }

@@ -197,6 +197,7 @@ fn refusal_hint(alert: AlertDescription, identified: bool) -> Option<&'static st
         | AlertDescription::CertificateExpired
         | AlertDescription::CertificateUnknown
         | AlertDescription::UnknownCA
+        | AlertDescription::DecryptError
         | AlertDescription::AccessDenied
             if identified =>
         {

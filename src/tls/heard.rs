@@ -1,5 +1,6 @@
 //! A socket that remembers the first bytes it heard: what a peer says that does not speak TLS is worth quoting, and the
-//! TLS library does not tell.
+//! TLS library does not tell. And one that hears a peer out: who refuses a handshake says why and closes, and our next
+//! write fails before the library has read what was said.
 
 use std::io;
 use std::pin::Pin;
@@ -16,16 +17,31 @@ pub struct Heard<S> {
     inner: S,
     first: [u8; KEPT],
     len: u8,
+    /// Writing failed because the peer has gone; what it said before counts more.
+    gone: bool,
+    failure: Option<io::Error>,
 }
 
 impl<S> Heard<S> {
     pub(super) fn new(inner: S) -> Heard<S> {
-        Heard { inner, first: [0; KEPT], len: 0 }
+        Heard { inner, first: [0; KEPT], len: 0, gone: false, failure: None }
     }
 
     /// The first bytes that came.
     pub(super) fn first(&self) -> &[u8] {
         &self.first[..usize::from(self.len)]
+    }
+
+    /// What is said to the writer of `whole` bytes.
+    fn note(&mut self, written: io::Result<usize>, whole: usize) -> io::Result<usize> {
+        match written {
+            Err(error) if is_gone(&error) => {
+                self.gone = true;
+                self.failure = Some(error);
+                Ok(whole)
+            }
+            written => written,
+        }
     }
 
     fn keep(&mut self, bytes: &[u8]) {
@@ -41,6 +57,12 @@ impl<S: AsyncRead + Unpin> AsyncRead for Heard<S> {
         let this = self.get_mut();
         let before = buf.filled().len();
         ready!(Pin::new(&mut this.inner).poll_read(cx, buf))?;
+        let heard = buf.filled().len() - before;
+        if heard == 0
+            && let Some(failure) = this.failure.take()
+        {
+            return Poll::Ready(Err(failure));
+        }
         if usize::from(this.len) < KEPT {
             this.keep(&buf.filled()[before..]);
         }
@@ -50,7 +72,31 @@ impl<S: AsyncRead + Unpin> AsyncRead for Heard<S> {
 
 impl<S: AsyncWrite + Unpin> AsyncWrite for Heard<S> {
     fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.get_mut().inner).poll_write(cx, bytes)
+        let this = self.get_mut();
+        if this.gone {
+            return Poll::Ready(Ok(bytes.len()));
+        }
+        let written = ready!(Pin::new(&mut this.inner).poll_write(cx, bytes));
+        Poll::Ready(this.note(written, bytes.len()))
+    }
+
+    /// A handshake's records go out in one write.
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        pieces: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        let this = self.get_mut();
+        let whole = pieces.iter().map(|piece| piece.len()).sum();
+        if this.gone {
+            return Poll::Ready(Ok(whole));
+        }
+        let written = ready!(Pin::new(&mut this.inner).poll_write_vectored(cx, pieces));
+        Poll::Ready(this.note(written, whole))
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.inner.is_write_vectored()
     }
 
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
@@ -62,10 +108,14 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Heard<S> {
     }
 }
 
+fn is_gone(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
-    use tokio::io::AsyncReadExt;
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
     #[tokio::test]
     async fn the_first_bytes_are_kept_however_they_come() {
@@ -80,5 +130,42 @@ mod tests {
             }
             assert_eq!((seen.as_slice(), heard.first()), (&said[..], &said[..64]), "{size}");
         }
+    }
+
+    /// Says `bye`; cannot be written to.
+    struct Gone(&'static [u8], io::ErrorKind);
+
+    impl AsyncRead for Gone {
+        fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+            Pin::new(&mut self.0).poll_read(cx, buf)
+        }
+    }
+
+    impl AsyncWrite for Gone {
+        fn poll_write(self: Pin<&mut Self>, _: &mut Context<'_>, _: &[u8]) -> Poll<io::Result<usize>> {
+            Poll::Ready(Err(self.1.into()))
+        }
+
+        fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+            Poll::Ready(Ok(()))
+        }
+
+        fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+            Poll::Ready(Ok(()))
+        }
+    }
+
+    #[tokio::test]
+    async fn a_peer_that_has_gone_is_heard_out_before_the_write_fails() {
+        for kind in [io::ErrorKind::BrokenPipe, io::ErrorKind::ConnectionReset] {
+            let mut heard = Heard::new(Gone(b"bye", kind));
+            heard.write_all(b"hello").await.unwrap();
+            heard.write_all(b"again").await.unwrap();
+            let mut said = [0; 8];
+            assert_eq!(heard.read(&mut said).await.unwrap(), 3);
+            assert_eq!(heard.read(&mut said).await.unwrap_err().kind(), kind);
+        }
+        let mut heard = Heard::new(Gone(b"bye", io::ErrorKind::OutOfMemory));
+        assert_eq!(heard.write_all(b"hello").await.unwrap_err().kind(), io::ErrorKind::OutOfMemory);
     }
 }

@@ -15,6 +15,7 @@
 
 mod connection;
 mod reply;
+pub mod tls;
 
 use std::collections::{HashMap, VecDeque};
 use std::net::{Ipv4Addr, SocketAddr};
