@@ -2,9 +2,10 @@
 //!
 //! ```text
 //! connect ─▶ tcp, tls: close                 ─▶ Finding ─▶ ProbeReport (code, sentence, hint)
-//!         └▶ http: send ─▶ response ─▶ answer
+//!         ├▶ http: send ─▶ response ─▶ answer
+//!         └▶ h2: send and receive ─▶ answer, grpc
 //! ```
-//! `connect`, `tcp`, `tls` and `http` hold the sockets; `response` (framing), `answer` and `expect` (judging) and `finding`
+//! `connect`, `tcp`, `tls`, `http` and `h2` hold the sockets; `response` (framing), `answer` and `expect` (judging) and `finding`
 //! (codes, sentences, hints) are pure. Knows nothing of thresholds: what a report means for an upstream is decided by
 //! `pool`, whose scheduler calls [`SocketProber`].
 
@@ -14,6 +15,8 @@ mod expect;
 mod finding;
 #[doc(hidden)]
 pub mod fuzz;
+mod grpc;
+mod h2;
 mod http;
 mod response;
 mod tcp;
@@ -44,6 +47,8 @@ pub struct Prepared {
     timeout: Duration,
     spec: Arc<ProbeSpec>,
     request: Box<[u8]>,
+    /// Whom it is for, where the request is built anew for each probe: over HTTP/2.
+    authority: Box<str>,
 }
 
 impl Prepared {
@@ -58,16 +63,16 @@ impl Prepared {
         timeout: Duration,
     ) -> Prepared {
         let tls = spec.tls.as_ref().map(|policy| Tls::new(policy, alpn(&spec.kind), host(&spec.kind), name, target));
-        let request = match &spec.kind {
+        let authority = || http::authority(name, target, tls.is_some());
+        let (request, authority) = match &spec.kind {
             ProbeKind::Http(probe) if probe.version == HttpVersion::Http1 => {
-                http::request(probe, &http::authority(name, target, tls.is_some()))
+                (http::request(probe, &authority()), Box::default())
             }
-            ProbeKind::Http(_) | ProbeKind::Tcp(_) | ProbeKind::Tls | ProbeKind::Grpc(_) | ProbeKind::Websocket(_) => {
-                Box::default()
-            }
+            ProbeKind::Http(_) | ProbeKind::Grpc(_) => (Box::default(), authority().into_boxed_str()),
+            ProbeKind::Tcp(_) | ProbeKind::Tls | ProbeKind::Websocket(_) => Default::default(),
         };
         let peer = Peer { target: target.clone(), tls };
-        Prepared { peer, elsewhere: target != upstream, timeout, spec: spec.clone(), request }
+        Prepared { peer, elsewhere: target != upstream, timeout, spec: spec.clone(), request, authority }
     }
 
     /// Makes the probe; see [`probe`].
@@ -96,8 +101,12 @@ impl Prepared {
             ProbeKind::Tcp(probe) => tcp::run(&self.peer, probe, deadline, steps).await,
             // Boxed, so that the many probes of the other kinds are small.
             ProbeKind::Tls => Box::pin(tls::run(&self.peer, deadline, steps)).await,
+            ProbeKind::Http(probe) if probe.version == HttpVersion::H2 => {
+                Box::pin(h2::run(&self.peer, probe, &self.authority, deadline, steps)).await
+            }
             ProbeKind::Http(probe) => http::run(&self.peer, probe, &self.request, deadline, steps).await,
-            ProbeKind::Grpc(_) | ProbeKind::Websocket(_) => unreachable!("no file can ask for this kind yet"),
+            ProbeKind::Grpc(probe) => Box::pin(grpc::run(&self.peer, probe, &self.authority, deadline, steps)).await,
+            ProbeKind::Websocket(_) => unreachable!("no file can ask for this kind yet"),
         }
     }
 

@@ -4,6 +4,8 @@
 //!
 //! Reads no further than the rules need: without a body rule nothing of the body; of a failure only what is quoted.
 
+use std::sync::Arc;
+
 use rustls::AlertDescription;
 
 use super::connect::Fault;
@@ -78,7 +80,6 @@ impl<'p> Answer<'p> {
 
     /// Takes a head, interim or final, that another framing has read (HTTP/2). Its body follows with [`Answer::feed`],
     /// and an end that no length announced with [`Answer::feed_end`].
-    #[cfg_attr(not(test), allow(dead_code, reason = "for HTTP/2, which follows"))]
     pub(super) fn feed_head(&mut self, status: u16, fields: &[httparse::Header<'_>]) -> Progress {
         let flow = match fields.len() {
             ..=HEAD_FIELDS_MAX => self.reader.on_parsed_head(status, fields, &mut self.judge),
@@ -119,8 +120,8 @@ impl<'p> Answer<'p> {
         let stage = self.reader.stage();
         let interim = self.reader.interim();
         let Judge { probe, verdict, status, location, excerpt, .. } = self.judge;
-        let location = location.map(|location| location.without(secrets(probe)));
-        let excerpt = excerpt.without(secrets(probe));
+        let location = location.map(|location| location.without(secrets(&probe.headers)));
+        let excerpt = excerpt.without(secrets(&probe.headers));
         match (verdict, status) {
             (Verdict::Passed, Some(status)) => Finding::Answer(Answered::AsExpected { status }),
             (Verdict::Status, Some(status)) => {
@@ -150,8 +151,8 @@ impl<'p> Answer<'p> {
 }
 
 /// What must not be quoted, whoever says it.
-fn secrets(probe: &HttpProbe) -> impl Iterator<Item = &str> {
-    probe.headers.iter().filter_map(|(_, value)| match value {
+pub(super) fn secrets(headers: &[(Arc<str>, HeaderText)]) -> impl Iterator<Item = &str> {
+    headers.iter().filter_map(|(_, value)| match value {
         HeaderText::Secret(secret) => Some(secret.expose()),
         HeaderText::Plain(_) => None,
     })

@@ -1,7 +1,10 @@
 //! What a probe found, and the words for it: outcome code, sentence with the values, hint. The one table of wordings:
-//! logs, JSON, command line and metrics all show what is made here. `answer` has the words for HTTP answers.
+//! logs, JSON, command line and metrics all show what is made here. `answer` has the words for HTTP answers, `grpc`
+//! those for health checks of gRPC, `h2` those for what HTTP/2 itself runs into.
 
 mod answer;
+mod grpc;
+mod h2;
 mod hints;
 mod words;
 
@@ -13,6 +16,8 @@ use nix::errno::Errno;
 use rustls::AlertDescription;
 
 pub(super) use answer::{Answered, Cut, Miss};
+pub(super) use grpc::{Called, Came, Said, Wrong};
+pub(super) use h2::{Http2, Trouble};
 
 use super::connect::Fault;
 use crate::model::quote::{Excerpt, Quoted};
@@ -48,6 +53,10 @@ pub(super) enum Finding<'p> {
     NoResources(Errno),
     /// What came of an HTTP answer.
     Answer(Answered<'p>),
+    /// What came of a gRPC health check.
+    Called(Called<'p>),
+    /// HTTP/2 itself ended it.
+    Http2(Http2),
 }
 
 /// What a sentence may mention beside the finding.
@@ -94,6 +103,8 @@ impl Finding<'_> {
             Finding::NotConnected(Fault::Theirs(_)) => Code::L4Con,
             Finding::NotConnected(Fault::Ours(_)) | Finding::NoResources(_) | Finding::Stopped => Code::NoRes,
             Finding::Answer(answered) => answered.code(),
+            Finding::Called(called) => called.code(),
+            Finding::Http2(http2) => http2.code(),
         }
     }
 
@@ -103,6 +114,7 @@ impl Finding<'_> {
             Finding::Shaken | Finding::Tls(_) | Finding::Refused(_) | Finding::NoHandshake(_) => None,
             Finding::Heard | Finding::Unheard { .. } | Finding::Stopped => None,
             Finding::Answer(answered) => answered.status(),
+            Finding::Called(Called { status, .. }) | Finding::Http2(Http2 { status, .. }) => *status,
         }
     }
 
@@ -149,6 +161,8 @@ impl Finding<'_> {
                 write!(out, "not probed: this process was stopped; the probe took {took}, its timeout is {timeout:?}")
             }
             Finding::Answer(answered) => answered.write_sentence(out, c),
+            Finding::Called(called) => called.write_sentence(out, c),
+            Finding::Http2(http2) => http2.write_sentence(out),
         }
     }
 
@@ -164,6 +178,8 @@ impl Finding<'_> {
             Finding::NotConnected(Fault::Ours(errno)) | Finding::NoResources(errno) => resource_hint(*errno),
             Finding::ConnectTimeout => Some("the host is down, or a firewall drops what is sent to it"),
             Finding::Answer(answered) => answered.hint(),
+            Finding::Called(called) => called.hint(),
+            Finding::Http2(http2) => http2.hint(),
         }
     }
 }

@@ -5,10 +5,10 @@ use std::fmt::Write;
 use nix::errno::Errno;
 
 use super::Circumstances;
-use super::hints::{protocol_hint, status_hint};
+use super::hints::{CLOSED_HINT_HTTP2, NO_ANSWER_HINT, protocol_hint, status_hint};
 use super::words::{Bytes, Measured};
 use crate::model::Code;
-use crate::model::policy::{BodyRule, HttpProbe};
+use crate::model::policy::{BodyRule, HttpProbe, HttpVersion};
 use crate::model::quote::{Excerpt, Quoted};
 use crate::probe::response::{Malformed, Stage};
 
@@ -125,10 +125,11 @@ impl Answered<'_> {
                 Some("this path wants a plain request, not an upgrade")
             }
             Answered::Malformed { .. } => None,
-            Answered::CutShort { cut: Cut::Deadline, stage: Stage::Head(0), .. } => {
-                Some("it accepts connections but does not answer: overloaded, stopped, or another protocol")
-            }
+            Answered::CutShort { cut: Cut::Deadline, stage: Stage::Head(0), .. } => Some(NO_ANSWER_HINT),
             Answered::CutShort { cut: Cut::Deadline, .. } => Some("it answers too slowly for this timeout"),
+            Answered::CutShort { probe, stage: Stage::Head(0), .. } if probe.version == HttpVersion::H2 => {
+                Some(CLOSED_HINT_HTTP2)
+            }
             Answered::CutShort { stage: Stage::Head(0), .. } => {
                 Some("this port may speak TLS or another protocol, or its server is going down")
             }
@@ -137,7 +138,7 @@ impl Answered<'_> {
     }
 }
 
-fn write_excerpt(out: &mut String, body: &Excerpt) -> std::fmt::Result {
+pub(super) fn write_excerpt(out: &mut String, body: &Excerpt) -> std::fmt::Result {
     if body.bytes().is_empty() { Ok(()) } else { write!(out, "; body: {}", Quoted(body.bytes())) }
 }
 
@@ -181,7 +182,7 @@ fn write_cut(
     }
 }
 
-fn write_came(out: &mut String, stage: Stage) -> std::fmt::Result {
+pub(super) fn write_came(out: &mut String, stage: Stage) -> std::fmt::Result {
     match stage {
         Stage::Body(bytes, Some(total)) => write!(out, "{bytes} of {} had come", Bytes(total)),
         Stage::Body(bytes, None) => write!(out, "{} had come, and not its end", Bytes(bytes)),

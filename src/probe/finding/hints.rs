@@ -4,6 +4,13 @@ use nix::errno::Errno;
 
 use super::Cut;
 
+/// For a connection on which nothing comes.
+pub(super) const NO_ANSWER_HINT: &str =
+    "it accepts connections but does not answer: overloaded, stopped, or another protocol";
+/// For one that is closed instead of an answer in HTTP/2.
+pub(super) const CLOSED_HINT_HTTP2: &str =
+    "this port may speak HTTP/1 only, TLS or another protocol, or its server is going down";
+
 pub(super) fn connect_hint(errno: Errno) -> Option<&'static str> {
     match errno {
         Errno::ECONNREFUSED | Errno::ENOENT => Some("nothing listens there"),
@@ -74,5 +81,41 @@ pub(super) fn unheard_hint(cut: Option<Cut>, bytes: usize, heard: &[u8]) -> Opti
         (Some(Cut::Deadline), 0) => Some("it accepts connections but says nothing: it may wait for a text first"),
         (Some(Cut::Closed | Cut::Broke(_)), 0) => Some("this port may speak TLS or another protocol"),
         (Some(_) | None, _) => None,
+    }
+}
+
+/// For a port that was to speak HTTP/2 and said `seen`.
+pub(super) fn not_http2_hint(seen: &[u8], grpc: bool) -> Option<&'static str> {
+    match seen {
+        [0x15 | 0x16, 0x03, ..] => Some("this port speaks TLS"),
+        [b'H', b'T', b'T', b'P', b'/', ..] if grpc => Some("this port speaks HTTP/1 only, and gRPC needs HTTP/2"),
+        [b'H', b'T', b'T', b'P', b'/', ..] => Some("this port speaks HTTP/1 only: leave version = \"h2\" out"),
+        _ => Some("this port speaks another protocol than HTTP/2"),
+    }
+}
+
+/// For a connection or stream that the peer has ended with an error code (RFC 9113, section 7).
+pub(super) fn http2_hint(reason: h2::Reason, grpc: bool) -> Option<&'static str> {
+    match reason {
+        h2::Reason::NO_ERROR => Some("its server is going down"),
+        h2::Reason::INTERNAL_ERROR => Some("its own log says why"),
+        h2::Reason::REFUSED_STREAM => Some("it takes no requests now: overloaded or going down"),
+        h2::Reason::ENHANCE_YOUR_CALM => Some("it limits how often it is asked: raise the interval"),
+        h2::Reason::INADEQUATE_SECURITY => Some("it wants TLS, or a better version of it"),
+        h2::Reason::HTTP_1_1_REQUIRED if grpc => Some("it wants HTTP/1.1 here, and gRPC needs HTTP/2"),
+        h2::Reason::HTTP_1_1_REQUIRED => Some("it wants HTTP/1.1 here: leave version = \"h2\" out"),
+        _ => None,
+    }
+}
+
+/// For a status code of gRPC.
+pub(super) fn grpc_hint(code: u32) -> Option<&'static str> {
+    match code {
+        4 => Some("it gave up by itself: what its health depends on is slow"),
+        7 | 16 => Some("needs credentials"),
+        8 => Some("it limits how often it is asked: raise the interval"),
+        14 => Some("it is starting or going down, or a proxy before it reaches no server"),
+        2 | 13 => Some("its own log says why"),
+        _ => None,
     }
 }

@@ -1,0 +1,219 @@
+//! Judges the answer to a gRPC health check while it comes. Pure, and bounded: a message of at most 4 KiB, and the first
+//! bytes of what is no gRPC.
+
+use http::HeaderMap;
+use http::header::{CONTENT_TYPE, LOCATION};
+use prost::Message;
+
+use super::{HealthCheckResponse, PREFIX_BYTES};
+use crate::model::Trace;
+use crate::model::policy::GrpcProbe;
+use crate::model::quote::Excerpt;
+use crate::probe::answer::{Progress, secrets};
+use crate::probe::finding::{Called, Came, Cut, Said, Wrong};
+use crate::probe::h2::{Receiver, octet, write_fields, write_head};
+use crate::probe::response::INTERIM_MAX;
+
+/// Bytes of a message that are read: a health is two.
+const MESSAGE_BYTES_MAX: usize = 4 << 10;
+
+/// One answer on its way.
+#[derive(Debug)]
+pub(in crate::probe) struct Reply<'p> {
+    probe: &'p GrpcProbe,
+    status: Option<u16>,
+    interim: u32,
+    /// What it is found to be, once that is certain.
+    said: Option<Said>,
+    /// The grpc-status of the head, where it has one.
+    early: Option<Result<u32, Wrong>>,
+    /// The words of an error, from the head.
+    words: Excerpt,
+    /// The message with its prefix, as far as it has come.
+    framed: Vec<u8>,
+    /// The first bytes of the body.
+    body: Excerpt,
+    /// Head and trailers as text.
+    head: Excerpt,
+}
+
+impl<'p> Reply<'p> {
+    pub(in crate::probe) fn new(probe: &'p GrpcProbe) -> Reply<'p> {
+        Reply {
+            probe,
+            status: None,
+            interim: 0,
+            said: None,
+            early: None,
+            words: Excerpt::default(),
+            framed: Vec::new(),
+            body: Excerpt::default(),
+            head: Excerpt::default(),
+        }
+    }
+
+    /// What came of it when no more is read; `cut`: why, where it was not whole. Puts into `trace` what was seen.
+    pub(in crate::probe) fn finish(self, cut: Cut, trace: &mut Trace) -> Called<'p> {
+        let came = match (self.framed.len(), self.message()) {
+            (0, _) => Came::Nothing,
+            (_, Ok(_)) => Came::Whole,
+            (bytes, Err(_)) => Came::Part(bytes),
+        };
+        let Reply { probe, status, interim, said, body, head, .. } = self;
+        let mask = |excerpt: Excerpt| excerpt.without(secrets(&probe.headers));
+        let body = mask(body);
+        trace.head = kept(&mask(head), Trace::HEAD_BYTES_MAX);
+        trace.body = kept(&body, Trace::BODY_BYTES_MAX);
+        let said = match said.unwrap_or(Said::CutShort { cut, interim, came }) {
+            Said::Error { code, message } => Said::Error { code, message: mask(message) },
+            Said::Http { location, .. } => Said::Http { location: location.map(mask), body },
+            Said::NotGrpc { content_type, .. } => Said::NotGrpc { content_type: content_type.map(mask), body },
+            said @ (Said::Health(_) | Said::NoStatus | Said::Wrong(_) | Said::CutShort { .. }) => said,
+        };
+        Called { probe, status, said }
+    }
+
+    fn settle(&mut self, said: Said) -> Progress {
+        let quoted = matches!(said, Said::Http { .. } | Said::NotGrpc { .. });
+        self.said = Some(said);
+        if quoted { Progress::Settled } else { Progress::Done }
+    }
+
+    fn on_message(&mut self, piece: &[u8]) -> Progress {
+        let room = PREFIX_BYTES + MESSAGE_BYTES_MAX + 1 - self.framed.len();
+        self.framed.extend_from_slice(&piece[..piece.len().min(room)]);
+        let wrong = match *self.framed {
+            [1, ..] => Wrong::Compressed,
+            [flag, ..] if flag > 1 => Wrong::Flag(flag),
+            [0, a, b, c, d, ref message @ ..] => match u32::from_be_bytes([a, b, c, d]) {
+                length if length as usize > MESSAGE_BYTES_MAX => Wrong::Long(length),
+                length if message.len() > length as usize => Wrong::Several,
+                _ => return Progress::More,
+            },
+            _ => return Progress::More,
+        };
+        self.settle(Said::Wrong(wrong))
+    }
+
+    /// The message, once it is whole.
+    fn message(&self) -> Result<&[u8], Wrong> {
+        let [_, a, b, c, d, message @ ..] = &*self.framed else {
+            let come = self.framed.len();
+            return Err(if come == 0 { Wrong::Missing } else { Wrong::Short(come, PREFIX_BYTES) });
+        };
+        match u32::from_be_bytes([*a, *b, *c, *d]) as usize {
+            length if message.len() < length => Err(Wrong::Short(message.len(), length)),
+            length => Ok(&message[..length]),
+        }
+    }
+
+    /// What a whole answer says whose status is OK.
+    fn read_health(&self) -> Said {
+        match self.message().map(HealthCheckResponse::decode) {
+            Ok(Ok(response)) => Said::Health(response.status),
+            Ok(Err(_)) => Said::Wrong(Wrong::Undecodable),
+            Err(wrong) => Said::Wrong(wrong),
+        }
+    }
+}
+
+impl Receiver for Reply<'_> {
+    fn on_head(&mut self, status: u16, fields: &HeaderMap) -> Progress {
+        if status < 200 {
+            self.interim += 1;
+            return if self.interim > INTERIM_MAX { self.settle(Said::Wrong(Wrong::Interim)) } else { Progress::More };
+        }
+        self.status = Some(status);
+        write_head(&mut self.head, status, fields);
+        self.early = read_status(fields);
+        self.words = read_message(fields);
+        let content_type = fields.get(CONTENT_TYPE).map(|value| value.as_bytes());
+        match self.early {
+            Some(Err(wrong)) => self.settle(Said::Wrong(wrong)),
+            Some(Ok(code @ 1..)) => {
+                let message = std::mem::take(&mut self.words);
+                self.settle(Said::Error { code, message })
+            }
+            _ if status != 200 => {
+                let location = fields.get(LOCATION).filter(|_| (300..400).contains(&status));
+                let location = location.map(|value| excerpt(value.as_bytes()));
+                self.settle(Said::Http { location, body: Excerpt::default() })
+            }
+            _ if !content_type.is_some_and(is_grpc) => {
+                let content_type = content_type.map(excerpt);
+                self.settle(Said::NotGrpc { content_type, body: Excerpt::default() })
+            }
+            _ => Progress::More,
+        }
+    }
+
+    fn on_body(&mut self, piece: &[u8]) -> Progress {
+        self.body.push(piece);
+        match &self.said {
+            None => self.on_message(piece),
+            Some(_) if self.body.is_full() => Progress::Done,
+            Some(_) => Progress::Settled,
+        }
+    }
+
+    fn on_end(&mut self, trailers: Option<&HeaderMap>) {
+        if let Some(trailers) = trailers {
+            write_fields(&mut self.head, trailers);
+        }
+        if self.said.is_some() {
+            return;
+        }
+        let late = trailers.and_then(read_status);
+        self.said = Some(match late.or(self.early) {
+            None => Said::NoStatus,
+            Some(Err(wrong)) => Said::Wrong(wrong),
+            Some(Ok(0)) => self.read_health(),
+            Some(Ok(code)) => Said::Error { code, message: trailers.map(read_message).unwrap_or_default() },
+        });
+    }
+}
+
+fn kept(excerpt: &Excerpt, limit: usize) -> Box<[u8]> {
+    excerpt.bytes().iter().take(limit).copied().collect()
+}
+
+fn excerpt(bytes: &[u8]) -> Excerpt {
+    let mut excerpt = Excerpt::default();
+    excerpt.push(bytes);
+    excerpt
+}
+
+/// `application/grpc`, alone or followed by a format or parameters.
+fn is_grpc(value: &[u8]) -> bool {
+    const TYPE: &[u8] = b"application/grpc";
+    let (start, rest) = value.split_at(value.len().min(TYPE.len()));
+    start.eq_ignore_ascii_case(TYPE) && matches!(rest, [] | [b'+' | b';' | b' ', ..])
+}
+
+fn read_status(fields: &HeaderMap) -> Option<Result<u32, Wrong>> {
+    let value = fields.get("grpc-status")?.as_bytes();
+    let digits = value.len() <= 9 && !value.is_empty() && value.iter().all(u8::is_ascii_digit);
+    let text = std::str::from_utf8(value).ok().filter(|_| digits);
+    Some(text.and_then(|text| text.parse().ok()).ok_or(Wrong::Status))
+}
+
+/// The grpc-message, without its percent-encoding. What is no encoding stays as it is.
+fn read_message(fields: &HeaderMap) -> Excerpt {
+    let mut message = Excerpt::default();
+    let mut rest = fields.get("grpc-message").map(|value| value.as_bytes()).unwrap_or_default();
+    while let [first, after @ ..] = rest {
+        let octet = match (first, after) {
+            (b'%', [high, low, ..]) => octet(*high, *low),
+            _ => None,
+        };
+        message.push(&[octet.unwrap_or(*first)]);
+        rest = if octet.is_some() { &after[2..] } else { after };
+        if message.is_full() {
+            break;
+        }
+    }
+    message
+}
+
+#[cfg(test)]
+mod tests;
