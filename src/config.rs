@@ -8,6 +8,7 @@ pub mod diagnostic;
 pub mod diff;
 mod document;
 mod expand;
+pub mod presets;
 mod raw;
 mod read;
 mod report;
@@ -44,7 +45,7 @@ pub trait Env {
     /// A sentence where it is set to something that is not UTF-8.
     fn var(&self, name: &str) -> Result<Option<String>, String>;
 
-    /// The text of a secret's file. A relative path is taken from the working directory.
+    /// The text of a file that is referred to: a secret, certificates. A relative path is taken from the working directory.
     ///
     /// # Errors
     /// A sentence where it cannot be read, is too large, or is not UTF-8.

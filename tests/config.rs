@@ -245,6 +245,10 @@ fn the_reference_is_equal_to_leaving_the_keys_out() {
         pools.app.upstreams = [\"10.0.0.1:3000\", \"10.0.0.2:3000\"]\n\
         pools.static.upstreams = [\"10.0.0.3:3000\", \"10.0.0.4:3000\"]\n\
         pools.static.health.type = \"http\"\n\
+        pools.several.upstreams = [\"10.0.0.5:3000\", \"10.0.0.6:3000\"]\n\
+        pools.several.health.checks = [{ type = \"http\", port = 9201, \
+            expect.json = [{ path = \"$.status\", equals = \"healthy\" }] }, \
+            { type = \"grpc\", scheme = \"https\" }, { type = \"websocket\" }]\n\
         [[routes]]\npool = \"app\"\n[admin]\n";
     fs::write(&bare, text).unwrap();
     assert_eq!(reference, good(&bare));

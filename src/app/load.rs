@@ -16,8 +16,8 @@ use crate::model::policy::Config;
 
 /// The exit status for a bad configuration (`EX_CONFIG` of sysexits.h), a file that cannot be read included.
 pub const EXIT_BAD_CONFIG: u8 = 78;
-/// The most that is read of a secret's file.
-const SECRET_BYTES_MAX: usize = 64 << 10;
+/// The most that is read of a file that the configuration refers to: a bundle of root certificates has about 250 KiB.
+const REFERRED_BYTES_MAX: usize = 1 << 20;
 
 /// A configuration that may be run.
 #[derive(Debug, Clone)]
@@ -127,7 +127,7 @@ impl Env for World {
     }
 
     fn read_file(&self, path: &Path) -> Result<String, String> {
-        let bytes = read_bounded(path, SECRET_BYTES_MAX)?;
+        let bytes = read_bounded(path, REFERRED_BYTES_MAX)?;
         String::from_utf8(bytes).map_err(|_| "is not UTF-8".to_owned())
     }
 }

@@ -54,6 +54,13 @@ impl<T> Field<T> {
         }
     }
 
+    /// Says of the value that it stands at `span`.
+    pub fn place_at(&mut self, to: &Range<usize>) {
+        if let Field::Good(at) = self {
+            at.span = to.clone();
+        }
+    }
+
     /// Whether the key was not written.
     pub fn is_absent(&self) -> bool {
         matches!(self, Field::Absent)
@@ -147,20 +154,44 @@ impl<'a> Reader<'a> {
         quote_cut(self.text.get(span).unwrap_or("the value"))
     }
 
+    /// The place in the file of bytes `from` to `to` of a string's value; the whole value where escapes or variables
+    /// keep them from standing there as they are.
+    pub fn inside(&self, node: &Node<'_>, from: usize, to: usize) -> Range<usize> {
+        let span = node.span();
+        let (DeValue::String(value), Some(written)) = (node.get_ref(), self.text.get(span.clone())) else {
+            return span;
+        };
+        let quotes = ["\"\"\"", "'''", "\"", "'"].into_iter().find(|quotes| written.starts_with(quotes));
+        let Some(inner) = quotes.and_then(|quotes| written.strip_prefix(quotes)?.strip_suffix(quotes)) else {
+            return span;
+        };
+        let inner = if value.starts_with('\n') { inner } else { inner.trim_start_matches(['\r', '\n']) };
+        if inner != value.as_ref() || value.contains("${") || !value.is_char_boundary(from.min(value.len())) {
+            return span;
+        }
+        let start = span.start + written.len() - quotes.map_or(0, str::len) - inner.len();
+        let from = from.min(value.len());
+        start + from..start + to.clamp(from, value.len())
+    }
+
     /// Whether the value as written holds a variable, so that it must not be shown replaced.
     pub fn is_expanded(&self, node: &Node<'_>) -> bool {
         matches!(node.get_ref(), DeValue::String(text) if text.contains("${"))
     }
 
-    fn key_not_known(&mut self, key: &Spanned<Cow<'_, str>>, names: &[&str], later: &[&str]) {
-        let name = key.get_ref();
-        if later.contains(&name.as_ref()) {
+    fn key_not_known(&mut self, key: &Spanned<Cow<'_, str>>, names: &[&[&str]], later: &[&[&str]]) {
+        let (name, names) = (key.get_ref(), names.concat());
+        if later.iter().any(|later| later.contains(&name.as_ref())) {
             let message = format!("`{name}` is not supported yet");
             self.mistake(key.span(), message).done();
             return;
         }
         // A file full of unknown keys needs no more help than the first of them.
-        let near = if self.report.is_full() { None } else { nearest(name, names.iter().chain(later).copied()) };
+        let near = if self.report.is_full() {
+            None
+        } else {
+            nearest(name, names.iter().chain(later.iter().copied().flatten()).copied())
+        };
         let message = format!("unknown key `{}`", cut(name, 64));
         // The list is short enough to help only in small tables.
         let expected = (names.len() <= 8).then(|| format!("one of {}", names.join(", ")));
@@ -195,8 +226,8 @@ impl<'a> Reader<'a> {
     pub fn table(
         &mut self,
         table: &DeTable<'_>,
-        names: &[&str],
-        later: &[&str],
+        names: &[&[&str]],
+        later: &[&[&str]],
         mut read: impl FnMut(&mut Self, &Spanned<Cow<'_, str>>, &Node<'_>) -> bool,
     ) -> bool {
         let mut others = false;

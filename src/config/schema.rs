@@ -23,6 +23,14 @@ pub(super) fn property(mut schema: Schema, doc: &[&str], default: Option<Value>)
     schema.to_value()
 }
 
+/// The keys of a table that stand in another one.
+pub(super) fn properties(schema: Schema) -> serde_json::Map<String, Value> {
+    match schema.get("properties") {
+        Some(Value::Object(properties)) => properties.clone(),
+        _ => serde_json::Map::new(),
+    }
+}
+
 /// The lines of a doc comment as one paragraph.
 pub(super) fn paragraph(doc: &[&str]) -> String {
     doc.iter().map(|line| line.trim()).collect::<Vec<_>>().join(" ")

@@ -1,5 +1,6 @@
 //! The one place where a table of the file is declared: `table!` makes, from one list of keys, the struct that holds
 //! them, the reader that refuses every other key, and the JSON Schema. What a key of later work is, it knows by name.
+//! A table may take over the keys of others with `flatten`, so that keys that stand in two tables are declared once.
 
 /// Declares a table: its keys with their names (aliases after the first), types, documentation and defaults, and the
 /// keys that have to be written (for the schema; `validate` refuses their absence) and that are reserved for later work.
@@ -7,6 +8,7 @@ macro_rules! table {
     (
         $(#[doc = $table_doc:literal])+
         struct $name:ident {
+            $(flatten $flat:ident : $flat_ty:ident;)*
             $(
                 $(#[doc = $doc:literal])+
                 $field:ident [$first:literal $(, $alias:literal)*] : $ty:ty $(= $default:tt)?;
@@ -22,30 +24,80 @@ macro_rules! table {
             #[allow(dead_code, reason = "not every table has something that must not be missing")]
             pub others: bool,
             $(
+                #[doc = "The keys of another table that stand in this one."]
+                pub $flat: $flat_ty,
+            )*
+            $(
                 $(#[doc = $doc])+
                 pub $field: $crate::config::read::Field<$ty>,
             )*
         }
 
+        #[allow(dead_code, reason = "not every table is part of another or has defaults from one")]
         impl $name {
-            const NAMES: &'static [&'static str] = &[$($first, $($alias,)*)*];
-            const LATER: &'static [&'static str] = &[$($later),*];
+            /// The names of its own keys.
+            pub const NAMES: &'static [&'static str] = &[$($first, $($alias,)*)*];
+            /// Its own keys of later work.
+            pub const LATER: &'static [&'static str] = &[$($later),*];
+
+            /// A table without keys.
+            pub fn empty() -> $name {
+                $name {
+                    others: false,
+                    $($flat: $flat_ty::empty(),)*
+                    $($field: $crate::config::read::Field::Absent,)*
+                }
+            }
 
             /// Reads the table key by key.
             pub fn read_table(
                 table: &toml::de::DeTable<'_>,
                 reader: &mut $crate::config::read::Reader<'_>,
             ) -> $name {
-                let mut out = $name { others: false, $($field: $crate::config::read::Field::Absent),* };
-                let others = reader.table(table, $name::NAMES, $name::LATER, |reader, key, node| {
-                    match key.get_ref().as_ref() {
-                        $($first $(| $alias)* => reader.field(&mut out.$field, &[$first $(, $alias)*], key, node),)*
-                        _ => return false,
-                    }
-                    true
-                });
+                let mut out = $name::empty();
+                let (names, later) = (&[$name::NAMES, $($flat_ty::NAMES),*], &[$name::LATER, $($flat_ty::LATER),*]);
+                let others = reader.table(table, names, later, |reader, key, node| out.read_key(reader, key, node));
                 out.others = others;
+                $(out.$flat.others = others;)*
                 out
+            }
+
+            /// Reads one key; whether it knows it.
+            pub fn read_key(
+                &mut self,
+                reader: &mut $crate::config::read::Reader<'_>,
+                key: &toml::Spanned<std::borrow::Cow<'_, str>>,
+                node: &$crate::config::read::Node<'_>,
+            ) -> bool {
+                match key.get_ref().as_ref() {
+                    $($first $(| $alias)* => reader.field(&mut self.$field, &[$first $(, $alias)*], key, node),)*
+                    _ => return false $(|| self.$flat.read_key(reader, key, node))*,
+                }
+                true
+            }
+
+            /// The keys of its own that have a value, with the place of the value.
+            pub fn written(&self) -> Vec<(&'static str, std::ops::Range<usize>)> {
+                [$(($first, self.$field.get().map(|at| at.span.clone()))),*]
+                    .into_iter()
+                    .filter_map(|(name, span)| Some((name, span?)))
+                    .collect()
+            }
+
+            /// Takes from `other` every key that is not written here.
+            pub fn fill_from(&mut self, other: &$name) {
+                $(self.$flat.fill_from(&other.$flat);)*
+                $(
+                    if self.$field.is_absent() {
+                        self.$field = other.$field.clone();
+                    }
+                )*
+            }
+
+            /// Says of every value that it stands at `span`.
+            pub fn place_at(&mut self, span: &std::ops::Range<usize>) {
+                $(self.$flat.place_at(span);)*
+                $(self.$field.place_at(span);)*
             }
         }
 
@@ -75,6 +127,7 @@ macro_rules! table {
 
             fn json_schema(generator: &mut schemars::SchemaGenerator) -> schemars::Schema {
                 let mut properties = serde_json::Map::new();
+                $(properties.extend($crate::config::schema::properties($flat_ty::json_schema(generator)));)*
                 $(
                     let default: Option<serde_json::Value> = None$(.or(Some(serde_json::json!($default))))?;
                     let schema = <$ty as $crate::config::read::Value>::schema(generator);

@@ -35,6 +35,7 @@ pub fn validate(file: &raw::File, report: &mut Report) -> Option<Config> {
     sockets::refuse_overlaps(file, &listeners, &admin, report);
     let own = sockets::Own::new(file, &listeners, &admin);
     let pools = pools(file, &names, &own, report);
+    check::warn_about_unverified(file, report);
     let routes = route::routes(file, &names, report);
     if report.has_errors() {
         return None;

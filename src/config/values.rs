@@ -3,11 +3,14 @@
 //! as it is written.
 
 pub mod address;
+pub mod expect;
 pub mod header;
 pub mod http;
+pub mod require;
 pub mod route;
 pub mod secret;
 pub mod status;
+pub mod tls;
 
 use std::time::Duration;
 
@@ -16,7 +19,7 @@ use toml::de::DeValue;
 
 use super::read::{Node, Reader, Value, nearest};
 use super::units;
-use crate::model::policy::{Balance, MinHealthy};
+use crate::model::policy::{Balance, HttpVersion, MinHealthy};
 use crate::model::{AdminState, Ratio};
 
 /// A string with rules of its own.
@@ -279,16 +282,68 @@ impl Word for AdminState {
     const LATER: &'static [&'static str] = &[];
 }
 
-/// `type` of a health table.
+/// `type` of a check.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
-    /// Connect and close.
+    /// Connect and close, or a text for a text.
     Tcp,
+    /// A TLS handshake.
+    Tls,
     /// One HTTP request.
     Http,
+    /// One call of the health service.
+    Grpc,
+    /// A WebSocket handshake and a ping.
+    Websocket,
+}
+
+impl Kind {
+    /// The word of the file.
+    pub fn as_str(self) -> &'static str {
+        Kind::WORDS.iter().find(|(_, kind)| *kind == self).map(|(word, _)| *word).expect("every kind has a word")
+    }
 }
 
 impl Word for Kind {
-    const WORDS: &'static [(&'static str, Kind)] = &[("tcp", Kind::Tcp), ("http", Kind::Http)];
-    const LATER: &'static [&'static str] = &["tls", "grpc", "websocket"];
+    const WORDS: &'static [(&'static str, Kind)] = &[
+        ("tcp", Kind::Tcp),
+        ("tls", Kind::Tls),
+        ("http", Kind::Http),
+        ("grpc", Kind::Grpc),
+        ("websocket", Kind::Websocket),
+    ];
+    const LATER: &'static [&'static str] = &[];
+}
+
+/// `scheme` of a check.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Scheme {
+    /// Without TLS.
+    Http,
+    /// With TLS.
+    Https,
+}
+
+impl Word for Scheme {
+    const WORDS: &'static [(&'static str, Scheme)] = &[("http", Scheme::Http), ("https", Scheme::Https)];
+    const LATER: &'static [&'static str] = &[];
+}
+
+impl Word for HttpVersion {
+    const WORDS: &'static [(&'static str, HttpVersion)] = &[("http1", HttpVersion::Http1), ("h2", HttpVersion::H2)];
+    const LATER: &'static [&'static str] = &[];
+}
+
+/// What it means that a JSONPath selects nothing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Missing {
+    /// The rule does not hold.
+    Fail,
+    /// It holds.
+    Pass,
+}
+
+impl Word for Missing {
+    const WORDS: &'static [(&'static str, Missing)] = &[("fail", Missing::Fail), ("pass", Missing::Pass)];
+    const LATER: &'static [&'static str] = &[];
 }

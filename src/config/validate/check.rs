@@ -1,92 +1,147 @@
-//! `[pools.NAME.health]`: timing with its defaults, and the definition of a probe. A key that belongs to another kind of
-//! check is refused, because it would do nothing.
+//! `[pools.NAME.health]`: one check or a list of them, with presets laid under what is written. What a check does is settled
+//! in `probe`, what must come back in `expect`, when it runs in `timing`; what is allowed and odd is said in `warn`.
 
+mod expect;
+mod preset;
+mod probe;
+mod timing;
+mod tls;
+mod warn;
+
+use std::collections::HashMap;
 use std::ops::Range;
 use std::sync::Arc;
-use std::time::Duration;
 
+use super::sockets;
 use crate::config::raw;
 use crate::config::read::{At, Field};
 use crate::config::report::{Found, Report};
-use crate::config::units::show_duration;
-use crate::config::values::Kind;
-use crate::model::Ratio;
-use crate::model::policy::{
-    BodyRule, CheckPolicy, Expect, HttpProbe, HttpVersion, PortRule, ProbeKind, ProbeSpec, StatusRule, TcpProbe,
-    Timing, UpstreamPolicy,
-};
+use crate::model::policy::{CheckPolicy, PortRule, ProbeKind, ProbeSpec, Require, UpstreamPolicy};
 
-/// One small request in ten seconds burdens nobody; what is dead is found within half a minute.
-const DEFAULT_INTERVAL: Duration = Duration::from_secs(10);
-/// What a check may take, unless the interval is shorter.
-const DEFAULT_TIMEOUT: Duration = Duration::from_secs(5);
-/// A second look comes soon, unless the interval is shorter still.
-const DEFAULT_FAST_INTERVAL: Duration = Duration::from_secs(1);
-/// One pass may be chance.
-const DEFAULT_HEALTHY_THRESHOLD: u32 = 2;
-/// A lost packet or one slow answer is no outage.
-const DEFAULT_UNHEALTHY_THRESHOLD: u32 = 3;
-/// Keeps the checks of many balancers from marching in step.
-const DEFAULT_JITTER: f64 = 0.1;
+pub use warn::warn_about_unverified;
 
-/// Makes the check of a pool; where the table has mistakes they are reported, and what is made is of no use.
-pub fn check(field: &Field<raw::Health>, upstreams: &[UpstreamPolicy], key: &str, report: &mut Report) -> CheckPolicy {
-    let Some(At { value: raw, .. }) = field.get() else {
+/// The checks of a pool and how many must hold.
+pub struct Checks {
+    /// At least one.
+    pub checks: Vec<CheckPolicy>,
+    /// How many must hold.
+    pub require: Require,
+}
+
+/// A check as it is written, with its preset under it.
+struct Written {
+    /// The keys of its own table.
+    timing: raw::Timing,
+    /// What stands beside `checks`; empty for the table itself.
+    above: raw::Timing,
+    /// What the preset says.
+    preset: raw::Timing,
+    /// What is written, filled from the preset.
+    probe: raw::Probe,
+    /// Where it stands.
+    span: Range<usize>,
+    /// The key of its table.
+    key: String,
+}
+
+/// Makes the checks of a pool; where the table has mistakes they are reported, and what is made is of no use.
+pub fn checks(
+    field: &Field<raw::Health>,
+    upstreams: &[UpstreamPolicy],
+    key: &str,
+    own: &sockets::Own,
+    report: &mut Report,
+) -> Checks {
+    let Some(At { value: raw, span }) = field.get() else {
         let spec = Arc::new(ProbeSpec::connect());
-        return CheckPolicy { name: spec.kind.as_str().into(), spec, timing: timing(None) };
+        let timing = timing::timing(&raw::Timing::empty(), &raw::Timing::empty());
+        let check = CheckPolicy { name: spec.kind.as_str().into(), spec, timing };
+        return Checks { checks: vec![check], require: Require::All };
     };
-    refuse_longer_than_interval(raw, key, report);
-    let port = port_rule(raw, upstreams, key, report);
-    let http = http(raw, key, report);
-    let kind = match raw.kind.value().map_or(Kind::Tcp, |kind| kind.0) {
-        Kind::Tcp => {
-            refuse_keys_of_http(raw, key, report);
-            ProbeKind::Tcp(TcpProbe::default())
+    let written = match &raw.checks {
+        Field::Absent => of_table(raw, span, key, report),
+        Field::Good(list) => of_list(raw, list, key, report),
+        Field::Bad => Vec::new(),
+    };
+    let mut checks = Vec::new();
+    for one in &written {
+        let made = check(one, upstreams, report);
+        refuse_ourselves(one, &made.spec, upstreams, own, report);
+        refuse_twice(&checks, &made, one, report);
+        checks.push(made);
+    }
+    name(&mut checks);
+    let require = require(raw, checks.len(), key, report);
+    warn::warn(raw, &written, &checks, upstreams, report);
+    Checks { checks, require }
+}
+
+/// The table itself is a check, or its preset is one or several.
+fn of_table(raw: &raw::Health, span: &Range<usize>, key: &str, report: &mut Report) -> Vec<Written> {
+    match &raw.preset {
+        Field::Good(at) => preset::lay_under(at, &raw.timing, &raw::Timing::empty(), &raw.probe, key, report),
+        Field::Bad => Vec::new(),
+        Field::Absent => vec![Written {
+            timing: raw.timing.clone(),
+            above: raw::Timing::empty(),
+            preset: raw::Timing::empty(),
+            probe: raw.probe.clone(),
+            span: span.clone(),
+            key: key.to_owned(),
+        }],
+    }
+}
+
+fn of_list(raw: &raw::Health, list: &At<List>, key: &str, report: &mut Report) -> Vec<Written> {
+    let preset = raw.preset.get().map(|at| ("preset", at.span.clone()));
+    for (name, span) in raw.probe.written().into_iter().chain(preset) {
+        let found = Found::error(span, format!("{key}.{name}"), "stands beside `checks`");
+        report
+            .add(found.expected("either a check in this table, or a list of `checks`; the key in one of its entries"));
+    }
+    if list.value.0.is_empty() {
+        let found = Found::error(list.span.clone(), format!("{key}.checks"), "no check");
+        report.add(found.expected("1 to 16 checks, such as { type = \"tcp\" }"));
+    }
+    timing::refuse_longer_than_interval(&raw.timing, &raw::Timing::empty(), &raw::Timing::empty(), key, report);
+    let mut out = Vec::new();
+    for (index, entry) in list.value.0.iter().enumerate() {
+        let Some(At { value: entry, span }) = entry else { continue };
+        let key = format!("{key}.checks[{index}]");
+        match &entry.preset {
+            Field::Good(at) => {
+                let several = preset::lay_under(at, &entry.timing, &raw.timing, &entry.probe, &key, report);
+                preset::refuse_several(at, several.len(), &key, report);
+                out.extend(several.into_iter().take(1));
+            }
+            Field::Bad => {}
+            Field::Absent => out.push(Written {
+                timing: entry.timing.clone(),
+                above: raw.timing.clone(),
+                preset: raw::Timing::empty(),
+                probe: entry.probe.clone(),
+                span: span.clone(),
+                key,
+            }),
         }
-        Kind::Http => ProbeKind::Http(http),
-    };
-    let spec = Arc::new(ProbeSpec { port, tls: None, kind });
-    CheckPolicy { name: spec.kind.as_str().into(), spec, timing: timing(Some(raw)) }
+    }
+    out
 }
 
-fn timing(raw: Option<&raw::Health>) -> Timing {
-    let interval = raw.and_then(|r| r.interval.value()).map_or(DEFAULT_INTERVAL, |span| span.0);
-    let healthy = raw.and_then(|r| r.healthy_threshold.value()).and_then(|count| u32::try_from(count.0).ok());
-    let unhealthy = raw.and_then(|r| r.unhealthy_threshold.value()).and_then(|count| u32::try_from(count.0).ok());
-    let jitter = raw.and_then(|r| r.jitter.value()).map(|share| share.0);
-    Timing {
-        interval,
-        timeout: raw.and_then(|r| r.timeout.value()).map_or(DEFAULT_TIMEOUT.min(interval), |span| span.0),
-        healthy_threshold: healthy.unwrap_or(DEFAULT_HEALTHY_THRESHOLD),
-        unhealthy_threshold: unhealthy.unwrap_or(DEFAULT_UNHEALTHY_THRESHOLD),
-        fast_interval: raw
-            .and_then(|r| r.fast_interval.value())
-            .map_or(DEFAULT_FAST_INTERVAL.min(interval), |span| span.0),
-        start_period: raw.and_then(|r| r.start_period.value()).map_or(Duration::ZERO, |span| span.0),
-        jitter: jitter.unwrap_or(Ratio::try_new(DEFAULT_JITTER).expect("the constant is a share")),
-    }
+type List = crate::config::read::List<raw::Check, 16>;
+
+fn check(written: &Written, upstreams: &[UpstreamPolicy], report: &mut Report) -> CheckPolicy {
+    let Written { timing, above, preset, probe, key, .. } = written;
+    timing::refuse_longer_than_interval(timing, above, preset, key, report);
+    let port = port_rule(probe, upstreams, key, report);
+    let (kind, tls) = probe::probe(probe, key, report);
+    let mut explicit = timing.clone();
+    explicit.fill_from(above);
+    let spec = Arc::new(ProbeSpec { port, tls, kind });
+    CheckPolicy { name: spec.kind.as_str().into(), spec, timing: timing::timing(&explicit, preset) }
 }
 
-fn refuse_longer_than_interval(raw: &raw::Health, key: &str, report: &mut Report) {
-    if matches!(raw.interval, Field::Bad) {
-        return;
-    }
-    let interval = raw.interval.value().map_or(DEFAULT_INTERVAL, |span| span.0);
-    let written = [
-        ("timeout", raw.timeout.get().map(|at| (at.value.0, &at.span))),
-        ("fast_interval", raw.fast_interval.get().map(|at| (at.value.0, &at.span))),
-    ];
-    for (name, value) in written {
-        let Some((duration, span)) = value.filter(|(duration, _)| *duration > interval) else { continue };
-        let (shown, limit) = (show_duration(duration), show_duration(interval));
-        let default = if raw.interval.is_absent() { " (its default)" } else { "" };
-        let message = format!("\"{shown}\" exceeds the interval \"{limit}\"{default}");
-        let found = Found::error(span.clone(), format!("{key}.{name}"), message);
-        report.add(found.expected(format!("at most \"{limit}\"")));
-    }
-}
-
-fn port_rule(raw: &raw::Health, upstreams: &[UpstreamPolicy], key: &str, report: &mut Report) -> PortRule {
+fn port_rule(raw: &raw::Probe, upstreams: &[UpstreamPolicy], key: &str, report: &mut Report) -> PortRule {
     if let (Field::Good(_) | Field::Bad, Field::Good(offset)) = (&raw.port, &raw.port_offset) {
         let found = Found::error(offset.span.clone(), format!("{key}.port_offset"), "stands beside `port`");
         report.add(found.expected("one of `port` and `port_offset`"));
@@ -108,92 +163,106 @@ fn port_rule(raw: &raw::Health, upstreams: &[UpstreamPolicy], key: &str, report:
     if offset == 0 { PortRule::Same } else { PortRule::Offset(offset) }
 }
 
-fn refuse_keys_of_http(raw: &raw::Health, key: &str, report: &mut Report) {
-    if matches!(raw.kind, Field::Bad) {
+/// Where the port of a check is written.
+fn port_place(raw: &raw::Probe) -> Option<(&'static str, Range<usize>)> {
+    let port = raw.port.get().map(|at| ("port", at.span.clone()));
+    port.or_else(|| raw.port_offset.get().map(|at| ("port_offset", at.span.clone())))
+}
+
+/// Refuses a port of the check that leads to one of our own sockets.
+fn refuse_ourselves(
+    written: &Written,
+    spec: &ProbeSpec,
+    upstreams: &[UpstreamPolicy],
+    own: &sockets::Own,
+    report: &mut Report,
+) {
+    let Some((name, span)) = port_place(&written.probe) else { return };
+    let mut dialled = upstreams.iter().filter(|u| u.health_address.is_none()).map(|u| spec.target(u));
+    if let Some((ours, target)) = dialled.find_map(|target| own.reached_by(&target).map(|ours| (ours, target))) {
+        let message = format!("{target} is {ours} itself");
+        report.add(Found::error(span, format!("{}.{name}", written.key), message));
+    }
+}
+
+fn refuse_twice(known: &[CheckPolicy], made: &CheckPolicy, written: &Written, report: &mut Report) {
+    if let Some(first) = known.iter().position(|check| check.spec == made.spec) {
+        let message = format!("is the same check as checks[{first}]");
+        report.add(Found::error(written.span.clone(), &written.key, message));
+    }
+}
+
+/// `require`, where there are several checks to count.
+fn require(raw: &raw::Health, total: usize, key: &str, report: &mut Report) -> Require {
+    let preset = raw.preset.value().and_then(|preset| preset.0.table().require.value()).map(|require| require.0);
+    let Some(at) = raw.require.get() else { return preset.unwrap_or_default() };
+    let key = format!("{key}.require");
+    let several = !raw.checks.is_absent() || matches!(raw.preset, Field::Bad) || total > 1;
+    if !several {
+        let found = Found::error(at.span.clone(), &key, "there is one check, and nothing to count");
+        report.add(found.expected("a list of `checks` beside it"));
+    }
+    // What is wrong in a list may change its length.
+    if let (Require::Count(n), true, false) = (at.value.0, several, report.has_errors())
+        && n as usize > total
+    {
+        let message = format!("{n} can never hold: there are {total} checks");
+        report.add(Found::error(at.span.clone(), key, message).expected(format!("at most {total}")));
+    }
+    at.value.0
+}
+
+/// Gives several checks names that tell them apart: by what they ask for, where that is not enough by port, else by number.
+/// A name depends on other checks only where it would be theirs.
+fn name(checks: &mut [CheckPolicy]) {
+    if checks.len() < 2 {
         return;
     }
-    let note = if raw.kind.is_absent() { " (the default)" } else { "" };
-    let keys: [(&str, Option<Range<usize>>); 5] = [
-        ("path", span(&raw.path)),
-        ("method", span(&raw.method)),
-        ("host", span(&raw.host)),
-        ("headers", span(&raw.headers)),
-        ("expect", span(&raw.expect)),
-    ];
-    for (name, span) in keys {
-        let Some(span) = span else { continue };
-        let message = format!("belongs to type = \"http\"; this check is of type \"tcp\"{note}");
-        report.add(Found::error(span, format!("{key}.{name}"), message).expected("type = \"http\" beside it"));
-    }
-}
-
-fn span<T>(field: &Field<T>) -> Option<Range<usize>> {
-    field.get().map(|at| at.span.clone())
-}
-
-fn http(raw: &raw::Health, key: &str, report: &mut Report) -> HttpProbe {
-    let method = raw.method.value().map_or_else(|| Arc::from("GET"), |method| method.0.clone());
-    HttpProbe {
-        version: HttpVersion::Http1,
-        path: raw.path.value().map_or_else(|| Arc::from("/"), |path| path.0.clone()),
-        host: raw.host.value().map(|host| host.0.clone()),
-        headers: raw.headers.value().map_or_else(Vec::new, |headers| headers.0.clone()),
-        expect: expect(&raw.expect, &method, &format!("{key}.expect"), report),
-        method,
-        body: None,
-    }
-}
-
-fn expect(field: &Field<raw::Expect>, method: &str, key: &str, report: &mut Report) -> Expect {
-    let raw = field.value();
-    let status = raw
-        .and_then(|r| r.status.value())
-        .map_or_else(|| Expect::default().status, |statuses| StatusRule::In(statuses.0.clone()));
-    let body = raw.and_then(|r| r.body.get()).and_then(|body| {
-        if method == "HEAD" {
-            let message = "an answer to HEAD has no body";
-            let found = Found::error(body.span.clone(), format!("{key}.body"), message);
-            report.add(found.expected("method = \"GET\", or no `body`"));
-        }
-        body_rule(body, &format!("{key}.body"), report)
-    });
-    Expect { status, headers: Vec::new(), body, json: Vec::new() }
-}
-
-fn body_rule(body: &At<raw::ExpectBody>, key: &str, report: &mut Report) -> Option<BodyRule> {
-    let raw = &body.value;
-    match (&raw.contains, &raw.equals) {
-        (Field::Good(contains), Field::Absent) => {
-            warn_about_opposites(contains.value.0.as_ref(), &contains.span, key, report);
-            Some(BodyRule::Contains(contains.value.0.clone()))
-        }
-        (Field::Absent, Field::Good(equals)) => Some(BodyRule::Equals(equals.value.0.clone())),
-        (Field::Bad, _) | (_, Field::Bad) => None,
-        (Field::Absent, Field::Absent) if raw.others => None,
-        (Field::Absent, Field::Absent) => {
-            let found = Found::error(body.span.clone(), key, "no rule");
-            report.add(found.expected("one of `contains` and `equals`"));
-            None
-        }
-        (Field::Good(_), Field::Good(_)) => {
-            let found = Found::error(body.span.clone(), key, "two rules");
-            report.add(found.expected("one of `contains` and `equals`"));
-            None
+    let count = |names: &[String]| {
+        let mut count: HashMap<String, usize> = HashMap::new();
+        names.iter().for_each(|name| *count.entry(name.clone()).or_default() += 1);
+        count
+    };
+    let short: Vec<_> = checks.iter().map(|check| short_name(&check.spec)).collect();
+    let times = count(&short);
+    let mut names: Vec<_> = checks
+        .iter()
+        .zip(short)
+        .map(|(check, short)| if times[&short] == 1 { short } else { with_port(short, &check.spec) })
+        .collect();
+    let times = count(&names);
+    let mut seen: HashMap<String, usize> = HashMap::new();
+    for name in &mut names {
+        let number = seen.entry(name.clone()).or_default();
+        *number += 1;
+        if times[name] > 1 {
+            *name = format!("{name} #{number}");
         }
     }
+    checks.iter_mut().zip(names).for_each(|(check, name)| check.name = name.into());
 }
 
-/// `contains = "healthy"` also matches `unhealthy`: the check would never fail.
-fn warn_about_opposites(text: &str, span: &Range<usize>, key: &str, report: &mut Report) {
-    const OPPOSITES: [&str; 6] = ["unhealthy", "inactive", "unavailable", "not ready", "not ok", "unready"];
-    const WORDS: [&str; 5] = ["healthy", "active", "available", "ready", "ok"];
-    let lower = text.to_ascii_lowercase();
-    if !WORDS.contains(&lower.trim()) {
-        return;
-    }
-    if let Some(opposite) = OPPOSITES.iter().find(|opposite| opposite.contains(lower.as_str())) {
-        let message = format!("\"{text}\" is also found in \"{opposite}\"");
-        let found = Found::warning(span.clone(), format!("{key}.contains"), message);
-        report.add(found.expected("more of the text, such as the quotes around the word"));
+/// `http /healthz`, `tcp`, `tcp 9443`.
+fn short_name(spec: &ProbeSpec) -> String {
+    const CHARS_MAX: usize = 48;
+    let kind = spec.kind.as_str();
+    let asked = match &spec.kind {
+        ProbeKind::Tcp(_) | ProbeKind::Tls => return with_port(kind.to_owned(), spec),
+        ProbeKind::Http(http) => http.path.split('?').next().unwrap_or(""),
+        ProbeKind::Websocket(websocket) => websocket.path.split('?').next().unwrap_or(""),
+        ProbeKind::Grpc(grpc) => &grpc.service,
+    };
+    let asked: String = asked.chars().take(CHARS_MAX).collect();
+    if asked.is_empty() { kind.to_owned() } else { format!("{kind} {asked}") }
+}
+
+fn with_port(name: String, spec: &ProbeSpec) -> String {
+    match spec.port {
+        PortRule::Same => name,
+        PortRule::Port(port) => format!("{name} {port}"),
+        PortRule::Offset(offset) => format!("{name} {offset:+}"),
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -7,7 +7,7 @@ use super::{Names, check, sockets};
 use crate::config::raw;
 use crate::config::read::{At, Field};
 use crate::config::report::{Found, Report};
-use crate::model::policy::{Balance, MinHealthy, PoolPolicy, Require, UpstreamPolicy, WhenNoHealthy};
+use crate::model::policy::{Balance, MinHealthy, PoolPolicy, UpstreamPolicy, WhenNoHealthy};
 use crate::model::{Address, AdminState, Name, Weight};
 
 /// Makes a pool; `None` where it has mistakes that leave nothing to make.
@@ -23,18 +23,16 @@ pub fn pool(
     let upstreams = upstreams(table, key, own, report);
     let when_no_healthy = when_no_healthy(raw, key, names, report);
     let min_healthy = min_healthy(raw, upstreams.as_deref(), key, report);
-    let check = check::check(&raw.health, upstreams.as_deref().unwrap_or(&[]), &format!("{key}.health"), report);
-    if let Some(upstreams) = &upstreams {
-        refuse_checks_of_ourselves(raw, upstreams, &check, key, own, report);
-    }
+    let known = upstreams.as_deref().unwrap_or(&[]);
+    let check::Checks { checks, require } = check::checks(&raw.health, known, &format!("{key}.health"), own, report);
     Some(PoolPolicy {
         name: name?,
         upstreams: upstreams?,
         balance: raw.balance.value().map_or(Balance::RoundRobin, |balance| balance.0),
         when_no_healthy: when_no_healthy?,
         min_healthy,
-        checks: vec![check],
-        require: Require::All,
+        checks,
+        require,
     })
 }
 
@@ -172,27 +170,4 @@ fn min_healthy(raw: &raw::Pool, upstreams: Option<&[UpstreamPolicy]>, key: &str,
         report.add(found.expected(format!("at most {total}, or a share such as 0.5")));
     }
     at.value
-}
-
-/// Refuses a port of the check that leads to one of our own sockets.
-fn refuse_checks_of_ourselves(
-    raw: &raw::Pool,
-    upstreams: &[UpstreamPolicy],
-    check: &crate::model::policy::CheckPolicy,
-    key: &str,
-    own: &sockets::Own,
-    report: &mut Report,
-) {
-    let Some(health) = raw.health.value() else { return };
-    let (name, span): (_, Range<usize>) = match (health.port.get(), health.port_offset.get()) {
-        (Some(at), _) => ("port", at.span.clone()),
-        (None, Some(at)) => ("port_offset", at.span.clone()),
-        (None, None) => return,
-    };
-    let dialled = upstreams.iter().filter(|u| u.health_address.is_none()).map(|u| check.spec.target(u));
-    let hit = dialled.into_iter().find_map(|target| own.reached_by(&target).map(|ours| (ours, target)));
-    if let Some((ours, target)) = hit {
-        let message = format!("{target} is {ours} itself");
-        report.add(Found::error(span, format!("{key}.health.{name}"), message));
-    }
 }

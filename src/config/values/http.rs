@@ -145,6 +145,62 @@ impl<const EMPTY: bool> Text for BodyText<EMPTY> {
     }
 }
 
+/// A text that is sent to a peer.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SendText(pub Arc<str>);
+
+impl Text for SendText {
+    fn what() -> String {
+        "a text of 1 byte to 64 KiB".to_owned()
+    }
+
+    fn parse(text: &str) -> Result<SendText, String> {
+        match text.len() {
+            0 => Err(" is empty; without `send` nothing is sent".to_owned()),
+            1..=65_536 => Ok(SendText(Arc::from(text))),
+            _ => Err(" is longer than 64 KiB".to_owned()),
+        }
+    }
+}
+
+/// The name of a gRPC service; empty for the server as a whole.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ServiceName(pub Arc<str>);
+
+impl Text for ServiceName {
+    fn what() -> String {
+        "the name of a service, such as \"package.Service\"".to_owned()
+    }
+
+    fn parse(text: &str) -> Result<ServiceName, String> {
+        match text {
+            t if t.len() > 512 => Err(" is longer than 512 bytes".to_owned()),
+            t if t.chars().any(|c| c.is_control() || c.is_whitespace()) => {
+                Err(" holds a space or a control character".to_owned())
+            }
+            t => Ok(ServiceName(Arc::from(t))),
+        }
+    }
+}
+
+/// A token (RFC 9110, 5.6.2), such as the name of a subprotocol.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Token(pub Arc<str>);
+
+impl Text for Token {
+    fn what() -> String {
+        "one word of letters, digits, - and .".to_owned()
+    }
+
+    fn parse(text: &str) -> Result<Token, String> {
+        if is_token(text) && text.len() <= 256 { Ok(Token(Arc::from(text))) } else { Err(" is not a token".to_owned()) }
+    }
+
+    fn pattern() -> Option<&'static str> {
+        Some(r"^[A-Za-z0-9!#$%&'*+.^_`|~-]+$")
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -1,9 +1,10 @@
-//! `expect.status`: a list of codes and ranges.
+//! `expect.status`: a list of codes and ranges, or `"any"`.
 
 use schemars::{Schema, SchemaGenerator, json_schema};
 use toml::de::DeValue;
 
 use crate::config::read::{List, Node, Reader, Value};
+use crate::model::policy::StatusRule;
 
 const WHAT: &str = "a code from 100 to 599, or a range such as \"200-299\"";
 
@@ -11,21 +12,22 @@ const WHAT: &str = "a code from 100 to 599, or a range such as \"200-299\"";
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Range(pub u16, pub u16);
 
-/// A list of codes and ranges that is not empty.
+/// A list of codes and ranges that is not empty, or `"any"`.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Statuses(pub Vec<(u16, u16)>);
+pub struct Statuses(pub StatusRule);
 
 impl Value for Statuses {
     fn read(node: &Node<'_>, reader: &mut Reader<'_>) -> Option<Statuses> {
         match node.get_ref() {
-            DeValue::String(text) if text == "any" => {
-                reader.mistake(node.span(), "\"any\" is not supported yet").expected("a list").done();
-                return None;
-            }
+            DeValue::String(text) if text == "any" => return Some(Statuses(StatusRule::Any)),
             DeValue::String(_) | DeValue::Integer(_) => {
                 let suggestion = format!("[{}]", reader.written(node));
                 let message = format!("{} is not a list", reader.written(node));
-                reader.mistake(node.span(), message).expected("a list in [ ]").suggestion(Some(suggestion)).done();
+                reader
+                    .mistake(node.span(), message)
+                    .expected("a list in [ ], or \"any\"")
+                    .suggestion(Some(suggestion))
+                    .done();
                 return None;
             }
             _ => {}
@@ -36,12 +38,12 @@ impl Value for Statuses {
             return None;
         }
         let ranges: Vec<_> = list.iter().map(|at| (at.value.0, at.value.1)).collect();
-        (ranges.len() == list.0.len()).then_some(Statuses(ranges))
+        (ranges.len() == list.0.len()).then_some(Statuses(StatusRule::In(ranges)))
     }
 
     fn schema(generator: &mut SchemaGenerator) -> Schema {
         let items = Range::schema(generator);
-        json_schema!({ "type": "array", "minItems": 1, "items": items })
+        json_schema!({ "anyOf": [{ "const": "any" }, { "type": "array", "minItems": 1, "items": items }] })
     }
 }
 

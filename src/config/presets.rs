@@ -1,0 +1,127 @@
+//! Checks that are known by name: the files of `conf/presets`, embedded. A preset is a health table like any other, read by
+//! the same reader; how it is laid under what a user has written is the business of `validate`.
+
+use std::path::Path;
+use std::sync::LazyLock;
+
+use toml::de::DeTable;
+
+use super::Env;
+use super::raw::Health;
+use super::read::Reader;
+use super::report::Report;
+use super::values::Word;
+
+/// One of the presets.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Preset {
+    /// Its name, as a configuration writes it.
+    pub name: &'static str,
+    /// Its file.
+    pub text: &'static str,
+}
+
+macro_rules! presets {
+    ($($name:literal),* $(,)?) => {
+        impl Word for Preset {
+            const WORDS: &'static [(&'static str, Preset)] = &[$((
+                $name,
+                Preset { name: $name, text: include_str!(concat!("../../conf/presets/", $name, ".toml")) },
+            )),*];
+            const LATER: &'static [&'static str] = &[];
+        }
+    };
+}
+
+presets![
+    "clair",
+    "krakend",
+    "portus",
+    "portus-ping",
+    "smallest-waves",
+    "smallest-waves-detailed",
+    "wso2-apim-gateway",
+    "wso2-apim-key-manager",
+    "wso2-apim-traffic-manager",
+    "wso2-apim-version",
+    "wso2-apim-websocket",
+    "wso2-mi",
+    "wso2-mi-liveness",
+];
+
+/// Every preset, by name.
+pub fn all() -> impl Iterator<Item = Preset> {
+    Preset::WORDS.iter().map(|(_, preset)| *preset)
+}
+
+impl Preset {
+    /// What it is for, in one line: system and version, and what its check means.
+    pub fn summary(&self) -> &'static str {
+        self.text.lines().next().map_or("", |line| line.trim_start_matches(['#', ' ']))
+    }
+
+    /// The rest of its comment: what it catches, what it cannot, what to write beside it.
+    pub fn notes(&self) -> impl Iterator<Item = &'static str> {
+        let comment = self.text.lines().skip(1).take_while(|line| line.starts_with('#'));
+        comment
+            .map(|line| line.trim_start_matches('#').strip_prefix(' ').unwrap_or(""))
+            .skip_while(|line| line.is_empty())
+    }
+
+    /// Its keys.
+    pub(super) fn table(&self) -> &'static Health {
+        static TABLES: LazyLock<Vec<(&'static str, Health)>> = LazyLock::new(|| {
+            all().map(|preset| (preset.name, read(&preset).expect("every preset is tested"))).collect()
+        });
+        let found = TABLES.iter().find(|(name, _)| *name == self.name);
+        found.map(|(_, table)| table).expect("there are no presets but these")
+    }
+}
+
+fn read(preset: &Preset) -> Option<Health> {
+    let mut report = Report::new(preset.name);
+    let table = DeTable::parse(preset.text).ok()?;
+    let health = Health::read_table(table.get_ref(), &mut Reader::new(preset.text, &Nowhere, &mut report));
+    (!report.has_errors()).then_some(health)
+}
+
+/// A preset refers to nothing outside itself.
+struct Nowhere;
+
+impl Env for Nowhere {
+    fn var(&self, _: &str) -> Result<Option<String>, String> {
+        Ok(None)
+    }
+
+    fn read_file(&self, _: &Path) -> Result<String, String> {
+        Err("cannot be read from a preset".to_owned())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+
+    #[test]
+    fn the_presets_are_the_files_of_their_directory() {
+        let files =
+            std::fs::read_dir("conf/presets").unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap());
+        let files: BTreeSet<_> = files.collect();
+        let known: BTreeSet<_> = all().map(|preset| format!("{}.toml", preset.name)).collect();
+        assert_eq!(known, files);
+        assert!(Preset::WORDS.is_sorted_by_key(|(name, _)| *name));
+    }
+
+    #[test]
+    fn every_preset_is_read_without_a_mistake_and_says_what_it_is_for() {
+        for preset in all() {
+            assert!(read(&preset).is_some(), "{}", preset.name);
+            assert!(preset.summary().len() > 20 && preset.text.starts_with("# "), "{}", preset.name);
+            let notes: Vec<_> = preset.notes().collect();
+            let says = |word| notes.iter().any(|line| line.contains(word));
+            assert!(says("Catches: ") && says("Cannot: "), "{}: {notes:?}", preset.name);
+        }
+    }
+}

@@ -1,0 +1,165 @@
+//! The keys of `[pools.NAME.health]`: when, what, and what must come back. An entry of `checks` has the same keys but for
+//! the list itself, and a preset is such a table too.
+
+use crate::config::presets::Preset;
+use crate::config::read::List;
+use crate::config::table::table;
+use crate::config::values::expect::{ExpectHeaders, JsonPathText, JsonValue, JsonValues, PatternText};
+use crate::config::values::header::Headers;
+use crate::config::values::http::{BodyText, HostField, Method, ProbePath, SendText, ServiceName, Token};
+use crate::config::values::require::Require;
+use crate::config::values::status::Statuses;
+use crate::config::values::tls::{Certificates, PrivateKey, TlsName};
+use crate::config::values::{Count, DAY, Kind, Missing, OneOf, Scheme, Share, Span};
+use crate::model::policy::HttpVersion;
+
+table! {
+    /// How the upstreams of a pool are checked: one check, or a list of `checks`.
+    struct Health {
+        flatten timing: Timing;
+        flatten probe: Probe;
+        /// A check that is known by name (`roundsman check --presets` lists them); keys written beside it win over its own.
+        preset ["preset"]: OneOf<Preset>;
+        /// Several checks, instead of one in this table. What is written of interval, timeout and so on beside the list holds for every entry that does not say otherwise.
+        checks ["checks"]: List<Check, 16>;
+        /// How many of the `checks` must hold: "all", "any" or a number.
+        require ["require"]: Require = "all";
+    }
+    later []
+}
+
+table! {
+    /// One of several checks.
+    struct Check {
+        flatten timing: Timing;
+        flatten probe: Probe;
+        /// A check that is known by name; keys written beside it win over its own.
+        preset ["preset"]: OneOf<Preset>;
+    }
+    later []
+}
+
+table! {
+    /// When checks run, and how many make a verdict.
+    struct Timing {
+        /// From start to start of checks.
+        interval ["interval"]: Span<10, DAY> = "10s";
+        /// Over one whole check: connect, TLS, request, headers, body; at most the interval. Default: 5s, or the interval if that is shorter.
+        timeout ["timeout"]: Span<1, DAY> = "5s";
+        /// Consecutive passes that make an upstream healthy. `rise` is another name for it.
+        healthy_threshold ["healthy_threshold", "rise"]: Count<1, 1000> = 2;
+        /// Consecutive failures that make it unhealthy. `fall` is another name for it.
+        unhealthy_threshold ["unhealthy_threshold", "fall"]: Count<1, 1000> = 3;
+        /// The interval while a streak against the present state is open; at most the interval. Default: 1s, or the interval if that is shorter.
+        fast_interval ["fast_interval"]: Span<10, DAY> = "1s";
+        /// For this long after first sight of an upstream failures are not counted.
+        start_period ["start_period"]: Span<0, DAY> = "0s";
+        /// How much earlier or later a check may start, as a share of the interval.
+        jitter ["jitter"]: Share<50> = 0.1;
+    }
+    later []
+}
+
+table! {
+    /// What a check does and expects.
+    struct Probe {
+        /// What a check does: "tcp" connects and closes, "tls" makes a handshake, "http" a request, "grpc" asks the health service, "websocket" upgrades and pings.
+        kind ["type"]: OneOf<Kind> = "tcp";
+        /// The port of the check, where it is not that of the traffic.
+        port ["port"]: Count<1, 65535>;
+        /// The port of the check, counted from that of the traffic; instead of `port`.
+        port_offset ["port_offset"]: Count<-65535, 65535>;
+        /// http, grpc, websocket: "https" puts TLS below. Default: "http", or "https" where `tls` is written. The traffic's is another matter.
+        scheme ["scheme"]: OneOf<Scheme> = "http";
+        /// tls, http, grpc, websocket: how TLS is made.
+        tls ["tls"]: Tls;
+        /// tcp: a text that is sent once connected.
+        send ["send"]: SendText;
+        /// http, websocket: the path, with or without a query.
+        path ["path"]: ProbePath = "/";
+        /// http: the method.
+        method ["method"]: Method = "GET";
+        /// http: which HTTP is spoken: "http1", or "h2" (by ALPN over TLS, by prior knowledge without).
+        version ["version"]: OneOf<HttpVersion> = "http1";
+        /// http, grpc, websocket: the Host field and, with TLS, the server name; by default the address that is dialled, localhost for a unix socket.
+        host ["host"]: HostField;
+        /// http, grpc, websocket: further fields. A secret such as Authorization is written { file = "…", prefix = "Bearer " } or { env = "…" }.
+        headers ["headers"]: Headers;
+        /// http: the content of the request.
+        body ["body"]: BodyText<true>;
+        /// grpc: the service that is asked for; empty: the server as a whole.
+        service ["service"]: ServiceName = "";
+        /// websocket: the subprotocol that is asked for and has to be agreed to.
+        subprotocol ["subprotocol"]: Token;
+        /// tcp, http: what the answer must look like.
+        expect ["expect"]: Expect;
+    }
+    later []
+}
+
+table! {
+    /// How a check makes TLS.
+    struct Tls {
+        /// Whether the certificate of the upstream is verified. Without it anybody on the way can answer.
+        verify ["verify"]: bool = true;
+        /// The name that is sent, and that the certificate must be made for; by default `host`, else the address that is dialled.
+        server_name ["server_name"]: TlsName;
+        /// A PEM file of certificates that are trusted instead of the system's. Read again on reload.
+        ca_file ["ca_file"]: Certificates;
+        /// A PEM file with the certificate that we show, and those above it.
+        client_cert ["client_cert"]: Certificates;
+        /// A PEM file with the private key of `client_cert`.
+        client_key ["client_key"]: PrivateKey;
+    }
+    later []
+}
+
+table! {
+    /// What the answer to a check must look like; every rule must hold.
+    struct Expect {
+        /// http: status codes and ranges of them, or "any": the other rules decide alone.
+        status ["status"]: Statuses = ["200-299"];
+        /// http: what fields the answer must have: name = "value", { matches = "…" } or { present = true }.
+        header ["header"]: ExpectHeaders;
+        /// http: what the body must hold; its first 64 KiB are read.
+        body ["body"]: ExpectBody;
+        /// http: what the body must say as JSON.
+        json ["json"]: List<JsonRule, 32>;
+        /// tcp: a text within the first 64 KiB of what the upstream says.
+        contains ["contains"]: BodyText<false>;
+    }
+    later []
+}
+
+table! {
+    /// What a body must hold: one rule.
+    struct ExpectBody {
+        /// This text somewhere.
+        contains ["contains"]: BodyText<false>;
+        /// This text and nothing else.
+        equals ["equals"]: BodyText<true>;
+        /// Something that this regular expression finds.
+        matches ["matches"]: PatternText;
+    }
+    later []
+}
+
+table! {
+    /// A rule over every node that a JSONPath selects from the body: one of equals, not_equals, in, exists.
+    struct JsonRule {
+        /// A JSONPath (RFC 9535), such as $.status, $.components.* or $['Faulty CAPPs'].
+        path ["path"]: JsonPathText;
+        /// Every node is this. Types count: true is not "true".
+        equals ["equals"]: JsonValue;
+        /// No node is this.
+        not_equals ["not_equals"]: JsonValue;
+        /// Every node is one of these.
+        one_of ["in"]: JsonValues;
+        /// Whether there is a node.
+        exists ["exists"]: bool;
+        /// What it means that there is no node: "fail" or "pass".
+        missing ["missing"]: OneOf<Missing> = "fail";
+    }
+    required ["path"]
+    later []
+}

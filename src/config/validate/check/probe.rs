@@ -1,0 +1,146 @@
+//! What a check does, by its type. A key that belongs to another type is refused, because it would do nothing.
+
+use std::sync::Arc;
+
+use super::{expect, tls};
+use crate::config::raw;
+use crate::config::read::{At, Field};
+use crate::config::report::{Found, Report};
+use crate::config::values::Kind;
+use crate::config::values::header::Headers;
+use crate::model::policy::{
+    GrpcProbe, HeaderText, HttpProbe, HttpVersion, ProbeKind, TcpProbe, TlsPolicy, WebsocketProbe,
+};
+
+/// The types that a key belongs to, the likeliest first. A key that is not here belongs to all.
+const KEYS: &[(&str, &[Kind])] = &[
+    ("scheme", &[Kind::Http, Kind::Grpc, Kind::Websocket]),
+    ("tls", &[Kind::Tls, Kind::Http, Kind::Grpc, Kind::Websocket]),
+    ("send", &[Kind::Tcp]),
+    ("path", &[Kind::Http, Kind::Websocket]),
+    ("method", &[Kind::Http]),
+    ("version", &[Kind::Http]),
+    ("host", &[Kind::Http, Kind::Grpc, Kind::Websocket]),
+    ("headers", &[Kind::Http, Kind::Grpc, Kind::Websocket]),
+    ("body", &[Kind::Http]),
+    ("service", &[Kind::Grpc]),
+    ("subprotocol", &[Kind::Websocket]),
+    ("expect", &[Kind::Http, Kind::Tcp]),
+];
+
+/// What is said on the connection, and the TLS below it.
+pub fn probe(raw: &raw::Probe, key: &str, report: &mut Report) -> (ProbeKind, Option<TlsPolicy>) {
+    let kind = raw.kind.value().map_or(Kind::Tcp, |kind| kind.0);
+    if !matches!(raw.kind, Field::Bad) {
+        refuse_keys_of_other_kinds(raw, kind, key, report);
+        refuse_headers_of_the_protocol(raw, kind, key, report);
+    }
+    let tls = tls::tls(raw, kind, key, report);
+    let probe = match kind {
+        Kind::Tcp => ProbeKind::Tcp(TcpProbe {
+            send: raw.send.value().map(|text| text.0.clone()),
+            expect: expect::text(&raw.expect, raw.kind.is_absent(), &format!("{key}.expect"), report),
+        }),
+        Kind::Tls => ProbeKind::Tls,
+        Kind::Http => ProbeKind::Http(http(raw, key, report)),
+        Kind::Grpc => ProbeKind::Grpc(GrpcProbe {
+            service: raw.service.value().map_or_else(|| Arc::from(""), |service| service.0.clone()),
+            host: host(raw),
+            headers: headers(raw),
+        }),
+        Kind::Websocket => ProbeKind::Websocket(WebsocketProbe {
+            path: path(raw),
+            host: host(raw),
+            headers: headers(raw),
+            subprotocol: raw.subprotocol.value().map(|token| token.0.clone()),
+        }),
+    };
+    (probe, tls)
+}
+
+fn http(raw: &raw::Probe, key: &str, report: &mut Report) -> HttpProbe {
+    let method = raw.method.value().map_or_else(|| Arc::from("GET"), |method| method.0.clone());
+    if let Some(at) = raw.body.get() {
+        let key = format!("{key}.body");
+        match &*method {
+            "HEAD" => {
+                let found = Found::error(at.span.clone(), key, "a request with HEAD has no body");
+                report.add(found.expected("method = \"POST\", or no `body`"));
+            }
+            "GET" => {
+                let found = Found::warning(at.span.clone(), key, "servers may refuse a GET with a body");
+                report.add(found.expected("method = \"POST\" beside it"));
+            }
+            _ => {}
+        }
+    }
+    HttpProbe {
+        version: raw.version.value().map_or(HttpVersion::Http1, |version| version.0),
+        path: path(raw),
+        host: host(raw),
+        headers: headers(raw),
+        body: raw.body.value().map(|body| body.0.clone()),
+        expect: expect::expect(&raw.expect, &method, &format!("{key}.expect"), report),
+        method,
+    }
+}
+
+fn path(raw: &raw::Probe) -> Arc<str> {
+    raw.path.value().map_or_else(|| Arc::from("/"), |path| path.0.clone())
+}
+
+fn host(raw: &raw::Probe) -> Option<Arc<str>> {
+    raw.host.value().map(|host| host.0.clone())
+}
+
+fn headers(raw: &raw::Probe) -> Vec<(Arc<str>, HeaderText)> {
+    raw.headers.value().map_or_else(Vec::new, |headers| headers.0.clone())
+}
+
+fn refuse_keys_of_other_kinds(raw: &raw::Probe, kind: Kind, key: &str, report: &mut Report) {
+    let note = if raw.kind.is_absent() { " (the default)" } else { "" };
+    for (name, span) in raw.written() {
+        let Some((_, kinds)) = KEYS.iter().find(|(known, kinds)| *known == name && !kinds.contains(&kind)) else {
+            continue;
+        };
+        let words: Vec<_> = kinds.iter().map(|kind| format!("\"{}\"", kind.as_str())).collect();
+        let words = match words.split_last() {
+            Some((last, others)) if !others.is_empty() => format!("{} or {last}", others.join(", ")),
+            _ => words.concat(),
+        };
+        let this = kind.as_str();
+        let message = format!("belongs to type = {words}; this check is of type \"{this}\"{note}");
+        let expected = format!("type = \"{}\" beside it", kinds[0].as_str());
+        report.add(Found::error(span, format!("{key}.{name}"), message).expected(expected));
+    }
+}
+
+/// Fields that the handshake or the call sets itself.
+fn refuse_headers_of_the_protocol(raw: &raw::Probe, kind: Kind, key: &str, report: &mut Report) {
+    let Some(At { value: Headers(fields), span }) = raw.headers.get() else { return };
+    for (name, _) in fields {
+        let lower = name.to_ascii_lowercase();
+        let ours = match kind {
+            Kind::Tcp | Kind::Tls | Kind::Http => false,
+            Kind::Grpc => lower == "content-type" || lower.starts_with("grpc-"),
+            Kind::Websocket => lower.starts_with("sec-websocket-"),
+        };
+        if ours {
+            let message = format!("the field {name} belongs to the protocol; the checker sets it itself");
+            report.add(Found::error(span.clone(), format!("{key}.headers"), message));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_key_of_a_probe_has_its_types() {
+        let of_all = ["type", "port", "port_offset"];
+        for name in raw::Probe::NAMES {
+            assert_ne!(KEYS.iter().any(|(known, _)| known == name), of_all.contains(name), "{name}");
+        }
+    }
+}

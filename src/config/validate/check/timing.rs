@@ -1,0 +1,103 @@
+//! When checks run: what is written, else what the preset says, else the defaults. Only what is written can be refused:
+//! a preset's times and the defaults give way to it.
+
+use std::time::Duration;
+
+use crate::config::raw;
+use crate::config::read::Field;
+use crate::config::report::{Found, Report};
+use crate::config::units::show_duration;
+use crate::config::values::{Count, Span};
+use crate::model::Ratio;
+use crate::model::policy::Timing;
+
+/// One small request in ten seconds burdens nobody; what is dead is found within half a minute.
+const DEFAULT_INTERVAL: Duration = Duration::from_secs(10);
+/// What a check may take, unless the interval is shorter.
+const DEFAULT_TIMEOUT: Duration = Duration::from_secs(5);
+/// A second look comes soon, unless the interval is shorter still.
+const DEFAULT_FAST_INTERVAL: Duration = Duration::from_secs(1);
+/// One pass may be chance.
+const DEFAULT_HEALTHY_THRESHOLD: u32 = 2;
+/// A lost packet or one slow answer is no outage.
+const DEFAULT_UNHEALTHY_THRESHOLD: u32 = 3;
+/// Keeps the checks of many balancers from marching in step.
+const DEFAULT_JITTER: f64 = 0.1;
+
+/// The timing of a check from what is written for it and what its preset says.
+pub fn timing(written: &raw::Timing, preset: &raw::Timing) -> Timing {
+    let (timeout, fast) = (span(&written.timeout), span(&written.fast_interval));
+    let interval = span(&written.interval).unwrap_or_else(|| {
+        // A preset's interval makes room for what is written.
+        let preset = span(&preset.interval).map(|i| i.max(timeout.unwrap_or(i)).max(fast.unwrap_or(i)));
+        preset.unwrap_or(DEFAULT_INTERVAL)
+    });
+    let up_to_interval = |preset: Option<Duration>, default: Duration| preset.unwrap_or(default).min(interval);
+    Timing {
+        interval,
+        timeout: timeout.unwrap_or_else(|| up_to_interval(span(&preset.timeout), DEFAULT_TIMEOUT)),
+        healthy_threshold: count(&written.healthy_threshold)
+            .or(count(&preset.healthy_threshold))
+            .unwrap_or(DEFAULT_HEALTHY_THRESHOLD),
+        unhealthy_threshold: count(&written.unhealthy_threshold)
+            .or(count(&preset.unhealthy_threshold))
+            .unwrap_or(DEFAULT_UNHEALTHY_THRESHOLD),
+        fast_interval: fast.unwrap_or_else(|| up_to_interval(span(&preset.fast_interval), DEFAULT_FAST_INTERVAL)),
+        start_period: span(&written.start_period).or(span(&preset.start_period)).unwrap_or(Duration::ZERO),
+        jitter: (written.jitter.value().or(preset.jitter.value()))
+            .map_or_else(|| Ratio::try_new(DEFAULT_JITTER).expect("the constant is a share"), |share| share.0),
+    }
+}
+
+fn span<const MIN: u64, const MAX: u64>(field: &Field<Span<MIN, MAX>>) -> Option<Duration> {
+    field.value().map(|span| span.0)
+}
+
+fn count<const MIN: i64, const MAX: i64>(field: &Field<Count<MIN, MAX>>) -> Option<u32> {
+    field.value().and_then(|count| u32::try_from(count.0).ok())
+}
+
+/// Refuses a written timeout or fast interval above the interval, where one of the two stands in `written`. `above` is
+/// what stands beside `checks`; two of its values are held against each other when it is `written` itself.
+pub fn refuse_longer_than_interval(
+    written: &raw::Timing,
+    above: &raw::Timing,
+    preset: &raw::Timing,
+    key: &str,
+    report: &mut Report,
+) {
+    let mut explicit = written.clone();
+    explicit.fill_from(above);
+    if matches!(explicit.interval, Field::Bad) || (explicit.interval.is_absent() && !preset.interval.is_absent()) {
+        return;
+    }
+    let interval = span(&explicit.interval).unwrap_or(DEFAULT_INTERVAL);
+    let values = [
+        ("timeout", explicit.timeout.get().map(|at| (at.value.0, &at.span)), written.timeout.is_absent()),
+        (
+            "fast_interval",
+            explicit.fast_interval.get().map(|at| (at.value.0, &at.span)),
+            written.fast_interval.is_absent(),
+        ),
+    ];
+    for (name, value, from_above) in values {
+        let Some((duration, span)) = value.filter(|(duration, _)| *duration > interval) else { continue };
+        let (shown, limit) = (show_duration(duration), show_duration(interval));
+        let found = match (from_above, written.interval.get()) {
+            (false, _) => {
+                let default = if explicit.interval.is_absent() { " (its default)" } else { "" };
+                let message = format!("\"{shown}\" exceeds the interval \"{limit}\"{default}");
+                let found = Found::error(span.clone(), format!("{key}.{name}"), message);
+                found.expected(format!("at most \"{limit}\""))
+            }
+            (true, Some(at)) => {
+                let message = format!("\"{limit}\" is shorter than the {name} \"{shown}\" beside `checks`");
+                let found = Found::error(at.span.clone(), format!("{key}.interval"), message);
+                found.expected(format!("a `{name}` beside it of at most \"{limit}\""))
+            }
+            // Both stand beside `checks`, and it is said there.
+            (true, None) => continue,
+        };
+        report.add(found);
+    }
+}

@@ -1,0 +1,79 @@
+//! How a check makes TLS: whether it does, and with what. A key that would do nothing is refused.
+
+use rustls_pki_types::pem::PemObject;
+use rustls_pki_types::{CertificateDer, PrivateKeyDer};
+
+use crate::config::raw;
+use crate::config::read::{At, Field};
+use crate::config::report::{Found, Report};
+use crate::config::values::{Kind, Scheme};
+use crate::model::policy::{Certificate, ClientIdentity, TlsPolicy};
+
+/// TLS of a check of `kind`; `None` where it has none. A `tls` table of a plain kind is refused with the other keys of
+/// other kinds.
+pub fn tls(raw: &raw::Probe, kind: Kind, key: &str, report: &mut Report) -> Option<TlsPolicy> {
+    let scheme = raw.scheme.value().map(|scheme| scheme.0);
+    let wanted = match (kind, scheme) {
+        (Kind::Tcp, _) => false,
+        (Kind::Tls, _) | (_, Some(Scheme::Https)) => true,
+        (_, None) => !raw.tls.is_absent(),
+        (_, Some(Scheme::Http)) => {
+            if let Some(at) = raw.tls.get() {
+                let found = Found::error(at.span.clone(), format!("{key}.tls"), "stands beside scheme = \"http\"");
+                report.add(found.expected("scheme = \"https\", or no `tls`"));
+            }
+            false
+        }
+    };
+    wanted.then(|| policy(raw.tls.value(), &format!("{key}.tls"), report))
+}
+
+fn policy(raw: Option<&raw::Tls>, key: &str, report: &mut Report) -> TlsPolicy {
+    let Some(raw) = raw else { return TlsPolicy { verify: true, server_name: None, roots: None, client: None } };
+    let verify = raw.verify.value().copied().unwrap_or(true);
+    if let (false, Some(at)) = (verify, raw.ca_file.get()) {
+        let found = Found::error(at.span.clone(), format!("{key}.ca_file"), "does nothing beside verify = false");
+        report.add(found.expected("one of `ca_file` and verify = false"));
+    }
+    TlsPolicy {
+        verify,
+        server_name: raw.server_name.value().map(|name| name.0.clone()),
+        roots: raw.ca_file.value().map(|certificates| certificates.0.clone()),
+        client: client(raw, key, report),
+    }
+}
+
+fn client(raw: &raw::Tls, key: &str, report: &mut Report) -> Option<ClientIdentity> {
+    let (chain, secret) = match (&raw.client_cert, &raw.client_key) {
+        (Field::Good(chain), Field::Good(secret)) => (chain, secret),
+        (Field::Good(At { span, .. }), Field::Absent) => {
+            let found = Found::error(span.clone(), format!("{key}.client_cert"), "stands without `client_key`");
+            report.add(found.expected("`client_key` beside it"));
+            return None;
+        }
+        (Field::Absent, Field::Good(At { span, .. })) => {
+            let found = Found::error(span.clone(), format!("{key}.client_key"), "stands without `client_cert`");
+            report.add(found.expected("`client_cert` beside it"));
+            return None;
+        }
+        (Field::Bad | Field::Absent, _) | (Field::Good(_), Field::Bad) => return None,
+    };
+    if let Some(problem) = mismatch(&chain.value.0, secret.value.0.expose()) {
+        let found = Found::error(secret.span.clone(), format!("{key}.client_key"), problem);
+        report.add(found.expected("the key of the first certificate of `client_cert`"));
+        return None;
+    }
+    Some(ClientIdentity { chain: chain.value.0.clone(), key: secret.value.0.clone() })
+}
+
+/// Why a key cannot be used with a certificate.
+fn mismatch(chain: &[Certificate], key: &str) -> Option<&'static str> {
+    let chain = chain.iter().map(|certificate| CertificateDer::from(certificate.0.to_vec())).collect();
+    let Ok(key) = PrivateKeyDer::from_pem_slice(key.as_bytes()) else { return Some("holds no private key") };
+    let provider = rustls::crypto::aws_lc_rs::default_provider();
+    match rustls::sign::CertifiedKey::from_der(chain, key, &provider) {
+        Ok(_) => None,
+        Err(rustls::Error::InconsistentKeys(_)) => Some("the key does not belong to the certificate"),
+        Err(_) => Some("the key is of a kind that cannot be used, or broken"),
+    }
+}

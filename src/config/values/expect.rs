@@ -1,0 +1,396 @@
+//! What an answer must look like, value by value: patterns, JSONPaths, values to compare with, and fields of the answer.
+//! A mistake inside a pattern or a path is shown where it is in the string.
+
+use std::ops::Range;
+use std::sync::Arc;
+
+use schemars::{Schema, SchemaGenerator, json_schema};
+use serde_json::Value as Json;
+use toml::de::{DeTable, DeValue};
+
+use super::http::is_token;
+use crate::config::read::{Field, Node, Reader, Value, quoted};
+use crate::config::table::table;
+use crate::model::policy::{HeaderMatch, HeaderRule, JsonPath, Pattern};
+
+/// The longest pattern or path, in bytes.
+const TEXT_BYTES_MAX: usize = 4 << 10;
+/// How deep parentheses and brackets of a JSONPath may be nested: its parser tries alternatives at every one.
+const PATH_DEPTH_MAX: usize = 6;
+/// How many fields of an answer may be judged.
+const FIELDS_MAX: usize = 32;
+/// How many values `in` may list.
+const VALUES_MAX: usize = 256;
+
+/// A regular expression.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PatternText(pub Pattern);
+
+impl Value for PatternText {
+    fn read(node: &Node<'_>, reader: &mut Reader<'_>) -> Option<PatternText> {
+        let text = reader.string(node, "a regular expression")?;
+        match pattern(&text) {
+            Ok(pattern) => Some(PatternText(pattern)),
+            Err(problem) => {
+                problem.report(node, reader, "a regular expression");
+                None
+            }
+        }
+    }
+
+    fn schema(_: &mut SchemaGenerator) -> Schema {
+        json_schema!({ "type": "string", "minLength": 1 })
+    }
+}
+
+/// What is wrong with a text, and which bytes of it.
+struct Problem {
+    message: String,
+    at: Option<Range<usize>>,
+    suggestion: Option<String>,
+}
+
+impl Problem {
+    fn whole(message: impl Into<String>) -> Problem {
+        Problem { message: message.into(), at: None, suggestion: None }
+    }
+
+    fn inside(message: impl Into<String>, at: Range<usize>) -> Problem {
+        Problem { at: Some(at), ..Problem::whole(message) }
+    }
+
+    fn report(self, node: &Node<'_>, reader: &mut Reader<'_>, expected: &str) {
+        let span = self.at.map_or_else(|| node.span(), |at| reader.inside(node, at.start, at.end));
+        let suggestion = self.suggestion.filter(|_| !reader.is_expanded(node));
+        reader.mistake(span, self.message).expected(expected).suggestion(suggestion).done();
+    }
+}
+
+fn pattern(text: &str) -> Result<Pattern, Problem> {
+    if text.len() > TEXT_BYTES_MAX {
+        return Err(Problem::whole("the pattern is longer than 4 KiB"));
+    }
+    // The syntax is judged first, because only its own error says where it is.
+    let parsed = regex_syntax::ParserBuilder::new().nest_limit(64).utf8(false).build().parse(text);
+    if let Err(error) = parsed {
+        let (kind, span) = match &error {
+            regex_syntax::Error::Parse(error) => (error.kind().to_string(), error.span()),
+            regex_syntax::Error::Translate(error) => (error.kind().to_string(), error.span()),
+            _ => return Err(Problem::whole("not a regular expression")),
+        };
+        return Err(Problem::inside(format!("not a regular expression: {kind}"), span.start.offset..span.end.offset));
+    }
+    let pattern = Pattern::try_new(text).map_err(|error| {
+        Problem::whole(match error {
+            regex::Error::CompiledTooBig(_) => "the pattern takes more memory than a check may",
+            _ => "not a regular expression",
+        })
+    })?;
+    if pattern.is_match(b"") && pattern.is_match(b"\x01~") {
+        return Err(Problem::whole("the pattern finds something in every text, so the rule would always hold"));
+    }
+    Ok(pattern)
+}
+
+/// A JSONPath.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct JsonPathText(pub JsonPath);
+
+impl Value for JsonPathText {
+    fn read(node: &Node<'_>, reader: &mut Reader<'_>) -> Option<JsonPathText> {
+        const WHAT: &str = "a JSONPath (RFC 9535), such as \"$.status\"";
+        let text = reader.string(node, WHAT)?;
+        match json_path(&text) {
+            Ok(path) => Some(JsonPathText(path)),
+            Err(problem) => {
+                problem.report(node, reader, WHAT);
+                None
+            }
+        }
+    }
+
+    fn schema(_: &mut SchemaGenerator) -> Schema {
+        json_schema!({ "type": "string", "anyOf": [{ "pattern": r"^\$" }, { "pattern": r"\$\{" }] })
+    }
+}
+
+fn json_path(text: &str) -> Result<JsonPath, Problem> {
+    if text.len() > TEXT_BYTES_MAX {
+        return Err(Problem::whole("the path is longer than 4 KiB"));
+    }
+    let suggestion = suggest_path(text).map(|path| format!("\"{path}\""));
+    if !text.starts_with('$') {
+        return Err(Problem { suggestion, ..Problem::inside("a JSONPath begins with $", 0..1) });
+    }
+    if let Some(at) = too_deep(text) {
+        return Err(Problem::inside("the path is nested too deep", at..at + 1));
+    }
+    JsonPath::try_new(text).map_err(|error| {
+        let at = error.position().min(text.len());
+        // The crate's own word for "anything else".
+        let message = error.message().replace("parser error", "it cannot go on like this");
+        Problem { suggestion, ..Problem::inside(format!("not a JSONPath: {message}"), at..text.len()) }
+    })
+}
+
+/// A path of plain names, some with spaces or hyphens, as JSONPath writes it: `$.Faulty CAPPs` is `$['Faulty CAPPs']`.
+fn suggest_path(text: &str) -> Option<String> {
+    let names = text.strip_prefix("$.").unwrap_or(text);
+    let plain = |c: char| c.is_alphanumeric() || matches!(c, '_' | '-' | ' ' | '.');
+    if names.is_empty() || names.len() > 64 || !names.chars().all(plain) {
+        return None;
+    }
+    let short =
+        |name: &str| name.chars().all(|c| c.is_alphanumeric() || c == '_') && !name.starts_with(char::is_numeric);
+    let mut out = "$".to_owned();
+    for name in names.split('.') {
+        out += &if short(name) { format!(".{name}") } else { format!("['{name}']") };
+    }
+    JsonPath::try_new(&out).is_ok().then_some(out)
+}
+
+/// Where a path opens more than it may.
+fn too_deep(text: &str) -> Option<usize> {
+    let mut depth = 0_usize;
+    text.bytes().position(|byte| {
+        match byte {
+            b'(' | b'[' | b'!' => depth += 1,
+            b')' | b']' => depth = depth.saturating_sub(1),
+            _ => {}
+        }
+        depth > PATH_DEPTH_MAX
+    })
+}
+
+/// A value to compare with, as JSON has it.
+#[derive(Debug, Clone, PartialEq)]
+pub struct JsonValue(pub Json);
+
+impl Value for JsonValue {
+    fn read(node: &Node<'_>, reader: &mut Reader<'_>) -> Option<JsonValue> {
+        json(node, reader).map(JsonValue)
+    }
+
+    fn schema(_: &mut SchemaGenerator) -> Schema {
+        json_schema!({ "type": ["string", "number", "boolean", "array", "object"] })
+    }
+}
+
+const JSON_WHAT: &str = "a string, number, boolean, list or table";
+
+fn json(node: &Node<'_>, reader: &mut Reader<'_>) -> Option<Json> {
+    match node.get_ref() {
+        DeValue::String(_) => reader.string(node, JSON_WHAT).map(Json::String),
+        DeValue::Boolean(value) => Some(Json::Bool(*value)),
+        DeValue::Integer(number) => match i64::from_str_radix(number.as_str(), number.radix()) {
+            Ok(number) => Some(Json::from(number)),
+            Err(_) => refuse(node, "does not fit into 64 bits", reader),
+        },
+        DeValue::Float(number) => {
+            let finite = number.as_str().parse().ok().and_then(serde_json::Number::from_f64);
+            finite.map(Json::Number).or_else(|| refuse(node, "is no number of JSON", reader))
+        }
+        DeValue::Datetime(_) => refuse(node, "is a date, and JSON has none; write it as a string", reader),
+        DeValue::Array(list) => {
+            let values: Vec<_> = list.iter().map(|node| json(node, reader)).collect();
+            values.into_iter().collect::<Option<Vec<_>>>().map(Json::Array)
+        }
+        DeValue::Table(table) => {
+            let pairs: Vec<_> = table
+                .iter()
+                .map(|(key, node)| json(node, reader).map(|value| (key.get_ref().to_string(), value)))
+                .collect();
+            pairs.into_iter().collect::<Option<serde_json::Map<_, _>>>().map(Json::Object)
+        }
+    }
+}
+
+fn refuse(node: &Node<'_>, problem: &str, reader: &mut Reader<'_>) -> Option<Json> {
+    let message = format!("{} {problem}", reader.written(node));
+    reader.mistake(node.span(), message).expected(JSON_WHAT).done();
+    None
+}
+
+/// Several values to compare with.
+#[derive(Debug, Clone, PartialEq)]
+pub struct JsonValues(pub Vec<Json>);
+
+impl Value for JsonValues {
+    fn read(node: &Node<'_>, reader: &mut Reader<'_>) -> Option<JsonValues> {
+        let what = format!("a list of 1 to {VALUES_MAX} values");
+        let DeValue::Array(list) = node.get_ref() else {
+            reader.wrong_type(node, &what);
+            return None;
+        };
+        if !(1..=VALUES_MAX).contains(&list.len()) {
+            reader.mistake(node.span(), format!("{} values", list.len())).expected(what).done();
+            return None;
+        }
+        let values: Vec<_> = list.iter().map(|node| json(node, reader)).collect();
+        values.into_iter().collect::<Option<_>>().map(JsonValues)
+    }
+
+    fn schema(generator: &mut SchemaGenerator) -> Schema {
+        let items = JsonValue::schema(generator);
+        json_schema!({ "type": "array", "minItems": 1, "maxItems": VALUES_MAX, "items": items })
+    }
+}
+
+/// `expect.header`: rules by the name of a field.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ExpectHeaders(pub Vec<HeaderRule>);
+
+table! {
+    /// What a field must be: one rule.
+    struct ExpectHeader {
+        /// The field has a value that this regular expression finds something in.
+        matches ["matches"]: PatternText;
+        /// The field is there, whatever its value: true.
+        present ["present"]: bool;
+    }
+    later []
+}
+
+impl Value for ExpectHeaders {
+    fn read(node: &Node<'_>, reader: &mut Reader<'_>) -> Option<ExpectHeaders> {
+        let DeValue::Table(table) = node.get_ref() else {
+            reader.wrong_type(node, "a table of names and rules");
+            return None;
+        };
+        if !(1..=FIELDS_MAX).contains(&table.len()) {
+            let expected = format!("1 to {FIELDS_MAX} fields");
+            reader.mistake(node.span(), format!("{} fields", table.len())).expected(expected).done();
+            return None;
+        }
+        let rules = rules(table, reader);
+        rules.into_iter().collect::<Option<_>>().map(ExpectHeaders)
+    }
+
+    fn schema(generator: &mut SchemaGenerator) -> Schema {
+        let rule = ExpectHeader::schema(generator);
+        json_schema!({
+            "type": "object", "minProperties": 1, "maxProperties": FIELDS_MAX,
+            "propertyNames": { "pattern": r"^[A-Za-z0-9!#$%&'*+.^_`|~-]+$" },
+            "additionalProperties": { "anyOf": [{ "type": "string" }, rule] },
+        })
+    }
+}
+
+fn rules(table: &DeTable<'_>, reader: &mut Reader<'_>) -> Vec<Option<HeaderRule>> {
+    let mut names: Vec<String> = Vec::new();
+    let mut out = Vec::new();
+    for (key, node) in table.iter() {
+        let name = key.get_ref();
+        let problem = match name.to_ascii_lowercase() {
+            lower if names.contains(&lower) => Some("is written twice, in another case"),
+            _ if !is_token(name) || name.len() > 256 => Some("is not a field name"),
+            lower => {
+                names.push(lower);
+                None
+            }
+        };
+        out.push(reader.within(name, |reader| {
+            if let Some(problem) = problem {
+                reader.mistake(key.span(), format!("the field {} {problem}", quoted(name))).done();
+                return None;
+            }
+            let value = rule(node, reader)?;
+            Some(HeaderRule { name: Arc::from(name.as_ref()), value })
+        }));
+    }
+    out
+}
+
+fn rule(node: &Node<'_>, reader: &mut Reader<'_>) -> Option<HeaderMatch> {
+    const WHAT: &str = "a string, { matches = \"…\" } or { present = true }";
+    if !matches!(node.get_ref(), DeValue::Table(_)) {
+        let text = reader.string(node, WHAT)?;
+        if text.trim() != text || text.chars().any(char::is_control) || text.len() > 8 << 10 {
+            let message = format!("{} can never be the value of a field", reader.written(node));
+            let expected = "at most 8 KiB without control characters and spaces around them";
+            reader.mistake(node.span(), message).expected(expected).done();
+            return None;
+        }
+        return Some(HeaderMatch::Equals(Arc::from(text)));
+    }
+    let raw = ExpectHeader::read(node, reader)?;
+    match (&raw.matches, &raw.present) {
+        (Field::Good(pattern), Field::Absent) => Some(HeaderMatch::Matches(pattern.value.0.clone())),
+        (Field::Absent, Field::Good(present)) if present.value => Some(HeaderMatch::Present),
+        (Field::Absent, Field::Good(present)) => {
+            reader.mistake(present.span.clone(), "that a field is absent cannot be asked for").expected(WHAT).done();
+            None
+        }
+        (Field::Bad, _) | (_, Field::Bad) => None,
+        (Field::Absent, Field::Absent) if raw.others => None,
+        (Field::Absent, Field::Absent) => {
+            reader.mistake(node.span(), "no rule").expected(WHAT).done();
+            None
+        }
+        (Field::Good(_), Field::Good(_)) => {
+            reader.mistake(node.span(), "two rules").expected(WHAT).done();
+            None
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn patterns_are_compiled_and_mistakes_have_their_place() {
+        for good in ["^up", "(?s)a.*b", r"\bok\b", "^$", "[^u][^n]healthy"] {
+            assert!(pattern(good).is_ok(), "{good}");
+        }
+        for (bad, at) in [("a(b", Some(1..2)), ("[z-a]", Some(1..4)), ("a{2,1}", Some(1..6)), (r"\p{Nope}", Some(0..8))]
+        {
+            assert_eq!(pattern(bad).err().unwrap().at, at, "{bad}");
+        }
+        let large = r"\w{1000}".repeat(9);
+        for bad in ["", ".*", "a*", "x?", &"(".repeat(5_000), &"(".repeat(1_000), &large] {
+            let problem = pattern(bad).err();
+            assert!(problem.is_some(), "{bad:.20}");
+        }
+    }
+
+    #[test]
+    fn paths_are_parsed_and_mistakes_have_their_place() {
+        for good in
+            ["$", "$.status", "$.components.*", "$['Faulty CAPPs']", "$..x[?@.a == 1 && (@.b || @.c)]", "$[0,1:2]"]
+        {
+            assert!(json_path(good).is_ok(), "{good}");
+        }
+        for (bad, at) in [("status", 0), ("", 0), ("$.", 2), ("$.a[", 3), ("$.Faulty CAPPs", 8)] {
+            assert_eq!(json_path(bad).err().unwrap().at.map(|at| at.start), Some(at), "{bad}");
+        }
+    }
+
+    #[test]
+    fn what_was_meant_by_a_path_is_suggested() {
+        for (text, path) in [
+            ("status", Some("$.status")),
+            ("$.Faulty CAPPs", Some("$['Faulty CAPPs']")),
+            ("$.a.x-y.b", Some("$.a['x-y'].b")),
+            ("$.a[", None),
+            ("a'b", None),
+            ("", None),
+        ] {
+            assert_eq!(suggest_path(text).as_deref(), path, "{text}");
+        }
+    }
+
+    #[test]
+    fn a_path_of_any_shape_is_answered_at_once() {
+        for unit in ["(", "[", "!", "[?(", "[?!(", "[?(@.a==1||", "[?@[", "..", ".a", "[?count(@[", "[?!!"] {
+            let begin = std::time::SystemTime::now();
+            let text: String = format!("${}", unit.repeat(TEXT_BYTES_MAX / unit.len()));
+            let _ = json_path(&text[..text.len().min(TEXT_BYTES_MAX)]);
+            for depth in 1..=PATH_DEPTH_MAX {
+                let _ = json_path(&format!("${}", unit.repeat(depth)));
+                let _ = json_path(&format!("${}1=={}", unit.repeat(depth), ")]".repeat(depth)));
+            }
+            assert!(begin.elapsed().unwrap().as_secs() < 5, "{unit}: {:?}", begin.elapsed());
+        }
+    }
+}
