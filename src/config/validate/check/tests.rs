@@ -1,1 +1,229 @@
+//! What is made of health tables: lists and their names, presets under written keys, times, TLS.
 
+use std::path::Path;
+use std::time::Duration;
+
+use crate::config::diagnostic::render_all;
+use crate::config::{Env, Parsed, Severity, Source, parse};
+use crate::model::policy::{
+    CheckPolicy, Expect, HttpProbe, PortRule, ProbeKind, ProbeSpec, Require, StatusRule, TlsPolicy,
+};
+
+/// A world without files.
+struct Nothing;
+
+impl Env for Nothing {
+    fn var(&self, _: &str) -> Result<Option<String>, String> {
+        Ok(None)
+    }
+
+    fn read_file(&self, _: &Path) -> Result<String, String> {
+        Err("cannot be read".to_owned())
+    }
+}
+
+/// Reads a file with two upstreams at port 8290 and this health table.
+fn read(health: &str) -> Result<Parsed, String> {
+    let text = format!(
+        "listeners.web.address = \"127.0.0.1:80\"\n[pools.a]\nupstreams = [\"10.0.0.1:8290\", \"10.0.0.2:8290\"]\n\
+         [pools.a.health]\n{health}\n"
+    );
+    parse(&Source { file: "x", text: text.as_bytes() }, &Nothing).map_err(|all| render_all(&all, false))
+}
+
+fn checks(health: &str) -> (Vec<CheckPolicy>, Require) {
+    let pool = read(health).unwrap_or_else(|error| panic!("{error}")).config.pools.remove(0);
+    (pool.checks.clone(), pool.require)
+}
+
+fn one(health: &str) -> CheckPolicy {
+    let (mut checks, _) = checks(health);
+    assert_eq!(checks.len(), 1);
+    checks.remove(0)
+}
+
+fn http(check: &CheckPolicy) -> &HttpProbe {
+    match &check.spec.kind {
+        ProbeKind::Http(http) => http,
+        other => panic!("{other:?}"),
+    }
+}
+
+fn messages(health: &str) -> String {
+    match read(health) {
+        Ok(parsed) => render_all(&parsed.warnings, false),
+        Err(error) => error,
+    }
+}
+
+#[test]
+fn several_checks_have_names_that_tell_them_apart() {
+    for (list, names) in [
+        (r#"{ type = "http" }"#, &["http"][..]),
+        (r#"{ type = "http", path = "/healthz?x=1", port = 9201 }, { type = "tcp" }"#, &["http /healthz", "tcp"]),
+        (r#"{ type = "tcp" }, { type = "tcp", port = 9443 }, { port_offset = -1 }"#, &["tcp", "tcp 9443", "tcp -1"]),
+        (
+            r#"{ type = "http", path = "/a" }, { type = "http", path = "/a", port = 81 }, { type = "http", path = "/b" }"#,
+            &["http /a", "http /a 81", "http /b"],
+        ),
+        (
+            r#"{ type = "http", path = "/a" }, { type = "http", path = "/a", method = "HEAD" }"#,
+            &["http /a #1", "http /a #2"],
+        ),
+        (
+            r#"{ type = "grpc" }, { type = "grpc", service = "x.Y" }, { type = "websocket" }, { type = "tls" }"#,
+            &["grpc", "grpc x.Y", "websocket /", "tls"],
+        ),
+    ] {
+        let (checks, require) = checks(&format!("checks = [{list}]"));
+        assert_eq!(checks.iter().map(|check| &*check.name).collect::<Vec<_>>(), names);
+        assert_eq!(require, Require::All);
+    }
+}
+
+#[test]
+fn times_beside_a_list_are_the_defaults_of_its_entries() {
+    let (checks, require) = checks(
+        "interval = \"4s\"\ntimeout = \"2s\"\nrise = 4\nrequire = 1\n\
+         checks = [{ type = \"tcp\" }, { type = \"http\", interval = \"8s\", timeout = \"6s\", fall = 9 }]",
+    );
+    let times = |check: &CheckPolicy| {
+        let t = check.timing;
+        (t.interval.as_secs(), t.timeout.as_secs(), t.healthy_threshold, t.unhealthy_threshold)
+    };
+    assert_eq!((times(&checks[0]), times(&checks[1]), require), ((4, 2, 4, 3), (8, 6, 4, 9), Require::Count(1)));
+    let error = messages("timeout = \"2s\"\nchecks = [{ interval = \"1s\" }]");
+    assert!(error.contains("checks[0].interval: \"1s\" is shorter than the timeout \"2s\" beside `checks`"), "{error}");
+}
+
+#[test]
+fn a_written_key_wins_over_that_of_a_preset() {
+    let plain = one("preset = \"smallest-waves\"");
+    assert_eq!(
+        (plain.spec.port, plain.timing.interval, &*plain.name),
+        (PortRule::Port(7100), Duration::from_secs(30), "http")
+    );
+    let check = one(
+        "preset = \"smallest-waves\"\npath = \"/health/asr\"\nport_offset = 1\nfall = 7\nexpect.header = { X-A = \"b\" }",
+    );
+    assert_eq!(
+        (check.spec.port, &*http(&check).path, check.timing.unhealthy_threshold),
+        (PortRule::Offset(1), "/health/asr", 7)
+    );
+    // One more rule leaves those of the preset standing.
+    assert_eq!(
+        http(&check).expect,
+        Expect { headers: http(&check).expect.headers.clone(), ..http(&plain).expect.clone() }
+    );
+    let check = one("preset = \"smallest-waves\"\nexpect.status = \"any\"");
+    assert_eq!((&http(&check).expect.status, http(&check).expect.json.len()), (&StatusRule::Any, 1));
+    // Of several checks the first gets what is written.
+    let (checks, _) = checks("preset = \"wso2-mi\"\nport_offset = 911\npath = \"/x\"");
+    assert_eq!((checks[0].spec.port, &*http(&checks[0]).path), (PortRule::Offset(911), "/x"));
+    assert_eq!(*checks[1].spec, ProbeSpec::connect());
+}
+
+#[test]
+fn the_times_of_a_preset_give_way_to_written_ones() {
+    let millis = |health: &str| {
+        let t = one(health).timing;
+        (t.interval.as_millis(), t.timeout.as_millis(), t.fast_interval.as_millis())
+    };
+    assert_eq!(millis("preset = \"smallest-waves\"\ninterval = \"2s\""), (2_000, 2_000, 1_000));
+    assert_eq!(millis("preset = \"smallest-waves\"\ninterval = \"500ms\""), (500, 500, 500));
+    assert_eq!(millis("preset = \"smallest-waves\"\ntimeout = \"60s\""), (60_000, 60_000, 1_000));
+    assert_eq!(millis("checks = [{ preset = \"smallest-waves\" }]\ninterval = \"3s\""), (3_000, 3_000, 1_000));
+    let error = messages("preset = \"smallest-waves\"\ninterval = \"1s\"\ntimeout = \"2s\"");
+    assert!(error.contains("health.timeout: \"2s\" exceeds the interval \"1s\""), "{error}");
+}
+
+#[test]
+fn what_does_not_fit_a_preset_is_said_of_the_users_file() {
+    for (health, said) in [
+        ("preset = \"krakand\"", "x:5:10: error: pools.a.health.preset: \"krakand\" is not known"),
+        (
+            "preset = \"krakend\"\ntype = \"tcp\"",
+            "x:6:8: error: pools.a.health.type: the preset \"krakend\" is of type \"http\"",
+        ),
+        ("preset = \"krakend\"\nservice = \"x\"", "x:6:11: error: pools.a.health.service: belongs to type = \"grpc\""),
+        (
+            "preset = \"smallest-waves\"\nmethod = \"HEAD\"",
+            "x:5:10: error: pools.a.health.expect.json: an answer to HEAD has no body",
+        ),
+        (
+            "checks = [{ preset = \"wso2-mi\" }]",
+            "x:5:22: error: pools.a.health.checks[0].preset: the preset \"wso2-mi\" is 2 checks, and this entry is one",
+        ),
+        ("preset = \"krakend\"\nchecks = [{}]", "x:5:10: error: pools.a.health.preset: stands beside `checks`"),
+        (
+            "preset = \"krakend\"\nrequire = 2",
+            "x:6:11: error: pools.a.health.require: there is one check, and nothing to count",
+        ),
+        (
+            "preset = \"wso2-mi\"\nrequire = 3",
+            "x:6:11: error: pools.a.health.require: 3 can never hold: there are 2 checks",
+        ),
+    ] {
+        let said_of = messages(health);
+        assert!(said_of.starts_with(said), "{health}: {said_of}");
+    }
+    let error = messages("preset = \"krakand\"");
+    assert!(error.contains("\"wso2-mi\"") && error.contains("did you mean `krakend`?"), "{error}");
+}
+
+#[test]
+fn tls_is_switched_on_by_its_scheme_or_its_table() {
+    let verified = TlsPolicy { verify: true, server_name: None, roots: None, client: None };
+    for (health, tls) in [
+        ("type = \"http\"", None),
+        ("type = \"http\"\nscheme = \"http\"", None),
+        ("type = \"tls\"", Some(verified.clone())),
+        ("type = \"http\"\nscheme = \"https\"", Some(verified.clone())),
+        ("type = \"grpc\"", None),
+        ("type = \"grpc\"\ntls = {}", Some(verified.clone())),
+        ("type = \"websocket\"\ntls.verify = false", Some(TlsPolicy { verify: false, ..verified.clone() })),
+        (
+            "preset = \"wso2-apim-gateway\"\ntls.server_name = \"::1\"",
+            Some(TlsPolicy { server_name: Some("::1".into()), ..verified }),
+        ),
+    ] {
+        assert_eq!(one(health).spec.tls, tls, "{health}");
+    }
+}
+
+#[test]
+fn an_untouched_traffic_port_draws_a_warning_with_what_to_write() {
+    let warned = messages("type = \"http\"\npath = \"/healthz\"\nport = 9201");
+    assert!(warned.contains("no check touches the port of the traffic, such as 10.0.0.1:8290"), "{warned}");
+    let toml = r#"checks = [{ type = "http", port = 9201, path = "/healthz" }, { type = "tcp" }]"#;
+    assert!(warned.contains(toml), "{warned}");
+    assert_eq!(messages(toml), "");
+    for quiet in ["port = 8290", "preset = \"wso2-mi\"", "preset = \"krakend\"", "checks = [{ port = 1 }, {}]"] {
+        assert_eq!(messages(quiet), "", "{quiet}");
+    }
+    let warned = messages("preset = \"wso2-apim-version\"");
+    assert!(warned.contains("checks = [{ preset = \"wso2-apim-version\" }, { type = \"tcp\" }]"), "{warned}");
+}
+
+#[test]
+fn one_answer_for_several_upstreams_draws_a_warning() {
+    let text = "listeners.web.address = \"127.0.0.1:80\"\n[pools.a]\nhealth.port = 9201\n\
+        upstreams = [\"10.0.0.1:9201\", \"10.0.0.1:9202\"]\n";
+    let warned = |text: &str| {
+        let parsed = parse(&Source { file: "x", text: text.as_bytes() }, &Nothing).unwrap();
+        assert!(parsed.warnings.iter().all(|warning| warning.severity == Severity::Warning));
+        render_all(&parsed.warnings, false)
+    };
+    assert!(warned(text).contains("10.0.0.1:9201 and 10.0.0.1:9202 are both checked at 10.0.0.1:9201"));
+    assert!(!warned(&text.replace("10.0.0.1:9202", "10.0.0.2:9201")).contains("both checked"));
+}
+
+#[test]
+fn an_unverified_certificate_is_warned_about_once() {
+    let warned = messages(
+        "checks = [{ type = \"tls\", tls.verify = false }, { type = \"http\", tls.verify = false }, \
+         { type = \"grpc\", tls.verify = false }]",
+    );
+    assert_eq!(warned.matches("warning").count(), 1, "{warned}");
+    assert!(warned.contains("the upstream, as in 2 other checks"), "{warned}");
+}
