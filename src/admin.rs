@@ -7,6 +7,7 @@
 //! Must never block the data plane, show a secret, or trust a browser.
 
 pub mod clock;
+pub mod explain;
 pub mod guard;
 pub mod handlers;
 pub mod health;

@@ -1,7 +1,7 @@
 //! The command line: what was asked for, and which room answers. `run` and `demo` become the process; the others ask a
 //! running one over its admin socket, or look at a file.
 //!
-//! Exit status: 0 ok; 1 run-time failure; 2 usage; 78 bad configuration.
+//! Exit status: 0 ok; 1 run-time failure; 2 usage, a pool or upstream that does not exist included; 78 bad configuration.
 
 use std::process::ExitCode;
 
@@ -11,6 +11,7 @@ mod args;
 pub mod check;
 mod client;
 mod events;
+mod explain;
 mod hangup;
 mod locate;
 mod orders;
@@ -39,6 +40,7 @@ pub fn main(hangup: &Hangup) -> ExitCode {
         | Command::Check(_)
         | Command::Schema
         | Command::Events(_)
+        | Command::Explain(_)
         | Command::Probe(_)
         | Command::Drain(_)
         | Command::Undrain(_)
@@ -53,6 +55,7 @@ pub fn main(hangup: &Hangup) -> ExitCode {
         Command::Reload(args) => answer(reload::run(&args)),
         Command::Status(args) => answer(status::run(&args)),
         Command::Events(args) => answer(events::run(&args)),
+        Command::Explain(args) => answer(explain::run(&args)),
         Command::Probe(args) => answer(probe::run(&args)),
         Command::Drain(args) => answer(orders::run("drain", &args)),
         Command::Undrain(args) => answer(orders::run("undrain", &args)),

@@ -10,8 +10,9 @@ use super::host::SetAdmin;
 use super::json::{EventsReply, PoolWord, ProbeReply, ReloadResult, SetAdminReply};
 use super::reply::{self, Reply};
 use super::routes::{Question, WAIT_MAX};
-use super::{health, page, render};
-use crate::model::{Address, AdminState};
+use super::{explain, health, page, render};
+use crate::model::{Address, AdminState, lookup};
+use crate::pool::ExplainError;
 
 /// The longest reason an operator may give, in characters.
 pub const REASON_CHARS_MAX: usize = 200;
@@ -108,6 +109,50 @@ pub async fn events(q: Question) -> Reply {
             return reply::json(StatusCode::OK, &EventsReply { events, last });
         }
         sleep_until(until.min(now + EVENTS_POLL)).await;
+    }
+}
+
+/// `GET /api/v1/pools/POOL/explain`.
+pub async fn explain_pool(q: Question) -> Reply {
+    let now = Instant::now();
+    match q.server.host.explain(&q.params[0], None) {
+        Ok(found) => reply::json(StatusCode::OK, &explain::pool(&found, &q.server.clock, now)),
+        Err(error) => no_explanation(&q, &error, now),
+    }
+}
+
+/// `GET …/upstreams/ADDRESS/explain`. The upstream may be named by its address or by its host name.
+pub async fn explain_upstream(q: Question) -> Reply {
+    let (now, pool, text) = (Instant::now(), &q.params[0], &q.params[1]);
+    let status = q.server.host.status(now);
+    let Some(found) = status.pools.iter().find(|p| p.name.as_str() == pool) else {
+        return no_explanation(&q, &ExplainError::NoPool(pool.clone()), now);
+    };
+    let all = found.upstreams.iter().map(|u| (&u.upstream.address, u.name.as_deref()));
+    let index = match lookup::upstream(text, all) {
+        Ok(index) => index,
+        Err(missing) => {
+            let suggestion = missing.suggestion();
+            return reply::error(StatusCode::NOT_FOUND, format!("pool {pool:?} has no upstream {text:?}{suggestion}"));
+        }
+    };
+    match q.server.host.explain(pool, Some(&found.upstreams[index].upstream.address)) {
+        Ok(found) => match &found.upstream {
+            Some(detail) => reply::json(StatusCode::OK, &explain::upstream(&found, detail, &q.server.clock, now)),
+            None => reply::error(StatusCode::NOT_FOUND, format!("pool {pool:?} has no upstream {text:?}")),
+        },
+        Err(error) => no_explanation(&q, &error, now),
+    }
+}
+
+fn no_explanation(q: &Question, error: &ExplainError, now: Instant) -> Reply {
+    match error {
+        ExplainError::NoPool(pool) => {
+            let names = q.server.host.status(now).pools.into_iter().map(|pool| pool.name.to_string());
+            let missing = lookup::Missing { several: false, near: lookup::near(pool, names) };
+            reply::error(StatusCode::NOT_FOUND, format!("there is no pool {pool:?}{}", missing.suggestion()))
+        }
+        ExplainError::NoUpstream(pool, address) => no_upstream(pool.as_str(), address),
     }
 }
 

@@ -7,7 +7,7 @@ use tokio::time::Instant;
 
 use super::json::{Diagnostic, ProcessState, ReloadResult};
 use crate::model::{Address, AdminState, Name, Secret};
-use crate::pool::{Event, Status};
+use crate::pool::{Event, ExplainError, Explanation, Status};
 
 /// The process behind the admin socket. Called from the admin thread; only `reload` and `check` may take long, the others
 /// answer at once.
@@ -18,6 +18,12 @@ pub trait Host: Send + Sync + 'static {
 
     /// The events with a number greater than `seq`, oldest first.
     fn events_after(&self, seq: u64) -> Vec<Event>;
+
+    /// What there is to say about a pool, and perhaps about one of its upstreams.
+    ///
+    /// # Errors
+    /// There is no such pool, or it has no such upstream.
+    fn explain(&self, pool: &str, upstream: Option<&Address>) -> Result<Explanation, ExplainError>;
 
     /// What the process says of itself.
     fn process(&self) -> ProcessInfo;

@@ -8,8 +8,7 @@ use tokio::time::Instant;
 use super::clock::Clock;
 use super::host::{CheckAnswer, LastReload, ProcessInfo, ReloadAnswer};
 use super::json::*;
-use crate::model::Judgement;
-use crate::pool::{Event, EventKind, LastCheck, PoolStatus, PoolSummary, Status, UpstreamStatus};
+use crate::pool::{Event, EventKind, LastCheck, PoolStatus, PoolSummary, Status, Streak, UpstreamStatus};
 
 /// `GET /api/v1/status`.
 pub fn status(status: &Status, process: &ProcessInfo, ready: bool, clock: &Clock, now: Instant) -> StatusReply {
@@ -82,25 +81,24 @@ fn upstream_info(status: &UpstreamStatus, clock: &Clock) -> UpstreamInfo {
         connections: upstream.connections.len(),
         connect_failures_total: upstream.connect_failures_total.load(Ordering::Relaxed),
         broken_total: upstream.broken_total.load(Ordering::Relaxed),
-        streak: status.streak.map(|streak| StreakInfo {
-            result: if streak.pass { Verdict::Pass } else { Verdict::Fail },
-            count: streak.count,
-            needed: streak.needed,
-        }),
+        streak: status.streak.map(streak),
         checks_total: status.checks_total,
         transitions_total: status.transitions_total,
         last_check: status.last_check.as_ref().map(|check| last_check(check, clock)),
     }
 }
 
-fn last_check(check: &LastCheck, clock: &Clock) -> LastCheckInfo {
+/// A run of equal results.
+pub(super) fn streak(streak: Streak) -> StreakInfo {
+    let result = if streak.pass { Verdict::Pass } else { Verdict::Fail };
+    StreakInfo { result, count: streak.count, needed: streak.needed }
+}
+
+/// The last probe that ended.
+pub(super) fn last_check(check: &LastCheck, clock: &Clock) -> LastCheckInfo {
     LastCheckInfo {
         at: clock.date(check.at),
-        result: match check.report.code.judgement() {
-            Judgement::Pass => Some(Verdict::Pass),
-            Judgement::Fail => Some(Verdict::Fail),
-            Judgement::NoVerdict | Judgement::Broken => None,
-        },
+        result: Verdict::of(check.report.code),
         code: check.report.code.as_str().to_string(),
         status: check.report.status,
         duration_ms: millis(check.report.duration),

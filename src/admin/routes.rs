@@ -89,7 +89,7 @@ impl Route {
 }
 
 /// Every endpoint.
-pub static ROUTES: [Route; 13] = [
+pub static ROUTES: [Route; 15] = [
     get("/", "This page", |q| Box::pin(handlers::index(q))),
     get("/livez", "200 while the process serves", |q| Box::pin(handlers::livez(q))).open(),
     get("/readyz", "200 once every pool has been judged; 503 before that and while draining", |q| {
@@ -104,6 +104,14 @@ pub static ROUTES: [Route; 13] = [
         Box::pin(handlers::events(q))
     })
     .within(WAIT_MAX.saturating_add(ANSWER_TIMEOUT)),
+    get("/api/v1/pools/{pool}/explain", "Why a pool is what it is, in one paragraph", |q| {
+        Box::pin(handlers::explain_pool(q))
+    }),
+    get(
+        "/api/v1/pools/{pool}/upstreams/{address}/explain",
+        "Everything about one upstream: its last probes step by step, what is next, and its last changes",
+        |q| Box::pin(handlers::explain_upstream(q)),
+    ),
     post("/api/v1/reload", "Rereads the configuration; ?dry_run=true only validates it", |q| {
         Box::pin(handlers::reload(q))
     })

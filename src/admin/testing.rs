@@ -10,7 +10,8 @@ use tokio::time::Instant;
 use super::host::*;
 use super::json::{Diagnostic, ProcessState, ReloadResult};
 use crate::model::eligibility::eligibility;
-use crate::model::{Address, AdminState, Code, HealthState, Name, ProbeReport, Secret, Trace, Weight};
+use crate::model::policy::*;
+use crate::model::{Address, AdminState, Code, HealthState, Name, ProbeReport, Ratio, Secret, Trace, Weight};
 use crate::pool::*;
 
 /// A name that is one.
@@ -89,7 +90,7 @@ pub fn upstream(pool_name: &str, number: usize, state: HealthState) -> UpstreamS
         hint: None,
         trace: Trace::default(),
     };
-    UpstreamStatus {
+    let mut found = UpstreamStatus {
         upstream: Arc::new(Upstream::new(UpstreamId(number as u64), name(pool_name), address, Hints::none())),
         name: None,
         state,
@@ -110,6 +111,66 @@ pub fn upstream(pool_name: &str, number: usize, state: HealthState) -> UpstreamS
         next_due: now,
         decides: 0,
         checks: Vec::new(),
+    };
+    let check = CheckStatus {
+        name: "tcp".into(),
+        spec: Arc::new(ProbeSpec::connect()),
+        timing: timing(),
+        target: found.upstream.address.clone(),
+        state,
+        streak: found.streak,
+        last_check: found.last_check.clone(),
+        next_due: now + Duration::from_millis(800),
+        in_flight: false,
+        due: Due::Regular,
+    };
+    found.checks.push(check);
+    found
+}
+
+/// What there is to say about a pool that answers with 503 while too few are healthy.
+pub fn explanation(pool: &PoolStatus) -> Explanation {
+    let policy = |u: &UpstreamStatus| UpstreamPolicy {
+        address: u.upstream.address.clone(),
+        name: u.name.clone(),
+        weight: u.weight,
+        backup: u.backup,
+        health_address: None,
+        admin: AdminState::Enabled,
+    };
+    let check = CheckPolicy { name: "http".into(), spec: Arc::new(ProbeSpec::connect()), timing: timing() };
+    let policy = PoolPolicy {
+        name: pool.name.clone(),
+        upstreams: pool.upstreams.iter().map(policy).collect(),
+        balance: Balance::RoundRobin,
+        when_no_healthy: WhenNoHealthy::Reject,
+        min_healthy: MinHealthy::Count(1),
+        checks: vec![check],
+        require: Require::All,
+    };
+    let service = if pool.eligible > 0 { Service::Open } else { Service::Nothing(Nothing::Reject) };
+    let checker = status(vec![]).checker;
+    Explanation {
+        generation: 3,
+        checker,
+        policy: Arc::new(policy),
+        pool: pool.clone(),
+        service,
+        needed: 1,
+        upstream: None,
+    }
+}
+
+/// The timing of a check that names none.
+pub fn timing() -> Timing {
+    Timing {
+        interval: Duration::from_secs(10),
+        timeout: Duration::from_secs(5),
+        healthy_threshold: 2,
+        unhealthy_threshold: 3,
+        fast_interval: Duration::from_secs(1),
+        start_period: Duration::ZERO,
+        jitter: Ratio::try_new(0.1).expect("a share"),
     }
 }
 
@@ -185,6 +246,19 @@ impl Host for FakeHost {
 
     fn events_after(&self, seq: u64) -> Vec<Event> {
         self.says.lock().events.after(seq).cloned().collect()
+    }
+
+    fn explain(&self, pool: &str, upstream: Option<&Address>) -> Result<Explanation, ExplainError> {
+        let says = self.says.lock();
+        let found = says.status.pools.iter().find(|p| p.name.as_str() == pool);
+        let mut explanation = explanation(found.ok_or_else(|| ExplainError::NoPool(pool.to_owned()))?);
+        if let Some(address) = upstream {
+            let found = explanation.pool.upstreams.iter().find(|u| u.upstream.address == *address).cloned();
+            let status = found.ok_or_else(|| ExplainError::NoUpstream(name(pool), address.clone()))?;
+            let policy = explanation.policy.clone();
+            explanation.upstream = Some(UpstreamDetail { status, policy, history: Vec::new() });
+        }
+        Ok(explanation)
     }
 
     fn process(&self) -> ProcessInfo {

@@ -414,3 +414,29 @@ fn stopping_lets_a_request_in_flight_finish_and_is_quick_when_idle() {
     drop(idle);
     assert!(TcpStream::connect(address).is_err(), "nobody listens any more");
 }
+
+#[test]
+fn a_pool_and_an_upstream_are_explained_and_what_is_missing_is_suggested() {
+    let mut named = pool("api", &[Healthy, Unhealthy]);
+    named.upstreams[1].name = Some("api.internal".into());
+    let server = serve(FakeHost::with(vec![named]));
+    let whole = server.ask("GET", "/api/v1/pools/api/explain", &[]);
+    assert_eq!(whole.status, 200);
+    assert!(whole.json()["text"].as_str().unwrap().starts_with("Pool api is degraded: 1 of 2 upstreams is healthy."));
+    for upstream in ["10.0.0.2:80", "10.0.0.2%3A80", "api.internal", "api.internal:80"] {
+        let one = server.ask("GET", &format!("/api/v1/pools/api/upstreams/{upstream}/explain"), &[]);
+        assert_eq!((one.status, one.json()["upstream"].as_str()), (200, Some("10.0.0.2:80")), "{upstream}");
+        assert_eq!((&one.json()["eligible"], &one.json()["state"]), (&json!(false), &json!("unhealthy")));
+    }
+    for (path, said) in [
+        ("/api/v1/pools/apj/explain", "there is no pool \"apj\"; did you mean api?"),
+        ("/api/v1/pools/apj/upstreams/10.0.0.1:80/explain", "there is no pool \"apj\"; did you mean api?"),
+        (
+            "/api/v1/pools/api/upstreams/10.0.0.1:81/explain",
+            "pool \"api\" has no upstream \"10.0.0.1:81\"; did you mean 10.0.0.1:80 or 10.0.0.2:80?",
+        ),
+    ] {
+        let answer = server.ask("GET", path, &[]);
+        assert_eq!((answer.status, answer.json()["error"].as_str()), (404, Some(said)));
+    }
+}

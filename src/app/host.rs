@@ -12,7 +12,7 @@ use crate::admin::json::{ProcessState, ReloadResult};
 use crate::admin::{Access, CheckAnswer, Condition, Host, LastReload, ProcessInfo, ReloadAnswer, SetAdmin};
 use crate::metrics::{self, Scrape};
 use crate::model::{Address, AdminState};
-use crate::pool::{Controller, Event, SetAdminError, Status};
+use crate::pool::{Controller, Event, ExplainError, Explanation, SetAdminError, Status};
 use crate::proxy::Plane;
 use crate::telemetry;
 
@@ -67,6 +67,10 @@ impl Host for Process {
 
     fn events_after(&self, seq: u64) -> Vec<Event> {
         self.controller.events_after(seq)
+    }
+
+    fn explain(&self, pool: &str, upstream: Option<&Address>) -> Result<Explanation, ExplainError> {
+        self.controller.explain(pool, upstream)
     }
 
     fn process(&self) -> ProcessInfo {

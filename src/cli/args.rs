@@ -62,6 +62,14 @@ Exit status: 0 when the file could be run, 78 when not.")]
   roundsman events --follow
   roundsman events --json --follow | jq 'select(.kind == \"transition\")'")]
     Events(EventsArgs),
+    /// Say why a pool or an upstream is what it is: its last probes step by step, and what comes next
+    #[command(after_help = "Examples:
+  roundsman explain api
+  roundsman explain api 10.0.0.1:8080
+  roundsman explain api 10.0.0.1:8080 --json | jq '.checks[].steps'
+
+Exit status: 0 when there is an answer, 1 when the process cannot be reached, 2 when there is no such pool or upstream.")]
+    Explain(ExplainArgs),
     /// Run the checks of an upstream once, without a running process, and show them step by step
     #[command(after_help = "Examples:
   roundsman probe api 10.0.0.1:8080 --config roundsman.toml
@@ -192,6 +200,21 @@ pub struct EventsArgs {
     /// Only events with a greater number
     #[arg(long, value_name = "N", default_value_t = 0)]
     pub after: u64,
+    /// Which process.
+    #[command(flatten)]
+    pub process: ProcessArgs,
+}
+
+/// `explain`.
+#[derive(Debug, Args)]
+pub struct ExplainArgs {
+    /// The pool
+    pub pool: String,
+    /// The upstream: its address, or its host name [default: the pool as a whole]
+    pub upstream: Option<String>,
+    /// Print the JSON of the admin API
+    #[arg(long)]
+    pub json: bool,
     /// Which process.
     #[command(flatten)]
     pub process: ProcessArgs,

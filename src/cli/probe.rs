@@ -7,7 +7,6 @@ mod trial;
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
-use std::sync::Arc;
 
 use clap::Args;
 use futures_util::future::join_all;
@@ -19,7 +18,7 @@ use crate::app::load::{LoadError, load_file};
 use crate::model::policy::{CheckPolicy, Config, PoolPolicy, UpstreamPolicy};
 use crate::model::trace::{Probed, steps as steps_of};
 use crate::model::{Judgement, ProbeReport, lookup};
-use crate::probe;
+use crate::probe::Prepared;
 
 /// The arguments of `probe`.
 #[derive(Debug, Clone, Args)]
@@ -125,7 +124,8 @@ async fn check(upstream: &UpstreamPolicy, pool: &PoolPolicy) -> TrialInfo {
 
 async fn probe_once(upstream: &UpstreamPolicy, check: &CheckPolicy) -> ProbeReport {
     let target = check.spec.target(upstream);
-    probe::probe(&target, &upstream.address, &Arc::clone(&check.spec), check.timing.timeout).await
+    let (name, timeout) = (upstream.name.as_deref(), check.timing.timeout);
+    Prepared::new(&target, &upstream.address, name, &check.spec, timeout).run().await
 }
 
 fn told(upstream: &UpstreamPolicy, check: &CheckPolicy, report: &ProbeReport) -> TrialCheckInfo {

@@ -1,5 +1,6 @@
 //! The commands of the real program against a real process: what they print, and with which status they end.
 
+mod explain;
 mod probe;
 
 use std::io::{BufRead, BufReader, Read};
@@ -35,11 +36,16 @@ struct Process {
 
 impl Process {
     fn start() -> Process {
+        Process::start_with(|dir| Process::config(dir, "a.sock"))
+    }
+
+    /// One with the configuration that `config` makes for its directory.
+    fn start_with(config: impl FnOnce(&tempfile::TempDir) -> String) -> Process {
         let dir = tempfile::tempdir().expect("a directory");
         std::fs::write(dir.path().join("token"), format!("{TOKEN}\n")).unwrap();
         let process = |dir: tempfile::TempDir, child| Process { dir, child };
         let log = std::fs::File::create(dir.path().join("log")).unwrap();
-        std::fs::write(dir.path().join("r.toml"), Process::config(&dir, "a.sock")).unwrap();
+        std::fs::write(dir.path().join("r.toml"), config(&dir)).unwrap();
         let child = Command::new(env!("CARGO_BIN_EXE_roundsman"))
             .args(["run", "--config"])
             .arg(dir.path().join("r.toml"))

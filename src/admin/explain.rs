@@ -1,0 +1,298 @@
+//! `explain` in words: why a pool is what it is, in one paragraph a human is glad to read, and ([`upstream`]) everything
+//! about one upstream. Renders what the controller says and decides nothing: eligibility, service and reasons are its own.
+
+mod upstream;
+
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use super::clock::Clock;
+use super::json::{OutInfo, PoolExplainReply};
+use super::render::pool_word;
+use crate::model::policy::WhenNoHealthy;
+use crate::model::units::Measured;
+use crate::model::{AdminState, Eligibility, HealthState, Ineligible};
+use crate::pool::{CheckStatus, Explanation, Nothing, PoolSummary, Service, UpstreamStatus};
+
+pub use upstream::upstream;
+
+/// Upstreams that are named for one reason.
+const NAMED_MAX: usize = 3;
+/// Addresses of one reason in JSON.
+const LISTED_MAX: usize = 20;
+/// Reasons that are told in the paragraph.
+const REASONS_MAX: usize = 6;
+/// The longest reason in the paragraph, in characters.
+const REASON_CHARS_MAX: usize = 200;
+
+/// `GET /api/v1/pools/POOL/explain`.
+pub fn pool(explanation: &Explanation, clock: &Clock, now: Instant) -> PoolExplainReply {
+    let pool = &explanation.pool;
+    let groups = groups(&pool.upstreams);
+    let requests = requests(explanation, now);
+    let next = next(explanation, now);
+    let mut text = vec![headline(explanation)];
+    text.extend(groups.iter().take(REASONS_MAX).map(sentence));
+    if let Some(more) = groups.len().checked_sub(REASONS_MAX).filter(|more| *more > 0) {
+        text.push(format!("There are {more} more reasons."));
+    }
+    if pool.warming {
+        text.push("Upstreams that left the configuration still serve, until a new one is healthy.".to_owned());
+    }
+    if explanation.checker.stale {
+        text.push("The checker is being restarted, so verdicts may be out of date.".to_owned());
+    }
+    text.push(requests.clone());
+    text.extend(next.clone());
+    PoolExplainReply {
+        pool: pool.name.to_string(),
+        now: clock.date(now),
+        status: pool_word(pool.summary),
+        text: text.join(" "),
+        healthy: pool.healthy,
+        total: pool.total,
+        eligible: pool.eligible,
+        needed: explanation.needed,
+        requests,
+        out: groups.iter().map(Group::info).collect(),
+        next,
+    }
+}
+
+fn headline(explanation: &Explanation) -> String {
+    let pool = &explanation.pool;
+    let (name, word) = (&pool.name, pool.summary.as_str());
+    let healthy = match (pool.healthy, pool.total) {
+        (1, 1) => "its only upstream is healthy".to_owned(),
+        (0, 1) => "its only upstream is not healthy".to_owned(),
+        (healthy, total) if healthy == total => format!("all {total} upstreams are healthy"),
+        (0, total) => format!("none of its {total} upstreams is healthy"),
+        (1, total) => format!("1 of {total} upstreams is healthy"),
+        (healthy, total) => format!("{healthy} of {total} upstreams are healthy"),
+    };
+    let few = match explanation.service {
+        Service::Open => String::new(),
+        Service::FailOpen | Service::Waiting { .. } | Service::Nothing(_) if explanation.needed > 1 => {
+            format!(", and fewer than {} count as none (min_healthy)", explanation.needed)
+        }
+        Service::FailOpen | Service::Waiting { .. } | Service::Nothing(_) => String::new(),
+    };
+    match pool.summary {
+        PoolSummary::Unknown => format!("Pool {name} is not judged yet: {healthy}{few}."),
+        PoolSummary::Healthy | PoolSummary::Degraded | PoolSummary::Unhealthy => {
+            format!("Pool {name} is {word}: {healthy}{few}.")
+        }
+    }
+}
+
+/// Why an upstream is out, or in use although it is not healthy.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Out {
+    Not(Ineligible),
+    FailOpen,
+}
+
+impl Out {
+    fn of(status: &UpstreamStatus) -> Option<Out> {
+        match (status.eligibility, status.state) {
+            (Eligibility::Not(why), _) => Some(Out::Not(why)),
+            (Eligibility::Eligible, HealthState::Healthy) => None,
+            (Eligibility::Eligible, HealthState::Unknown | HealthState::Unhealthy) => Some(Out::FailOpen),
+        }
+    }
+
+    fn word(self) -> &'static str {
+        match self {
+            Out::Not(why) => why.as_str(),
+            Out::FailOpen => "fail_open",
+        }
+    }
+
+    /// Whether the last probe is the reason.
+    fn is_of_checks(self) -> bool {
+        match self {
+            Out::FailOpen | Out::Not(Ineligible::Unhealthy | Ineligible::Unknown) => true,
+            Out::Not(Ineligible::Draining | Ineligible::Disabled | Ineligible::Ejected) => false,
+            Out::Not(Ineligible::TooFewHealthy | Ineligible::PrimaryAwaited) => false,
+        }
+    }
+
+    /// To be read after `10.0.0.1:80 is`, or `are`.
+    fn predicate(self) -> &'static str {
+        match self {
+            Out::FailOpen => "not healthy and in use all the same",
+            Out::Not(Ineligible::Unhealthy) => "unhealthy",
+            Out::Not(Ineligible::Unknown) => "not judged yet",
+            Out::Not(Ineligible::Draining) => "draining by order",
+            Out::Not(Ineligible::Disabled) => "disabled by order",
+            Out::Not(Ineligible::Ejected) => "ejected by live traffic",
+            Out::Not(Ineligible::TooFewHealthy) => "healthy, but too few are",
+            Out::Not(Ineligible::PrimaryAwaited) => "healthy, but a primary's first verdict is awaited",
+        }
+    }
+}
+
+/// Upstreams that are out for one reason.
+struct Group<'a> {
+    out: Out,
+    code: Option<&'static str>,
+    members: Vec<&'a UpstreamStatus>,
+}
+
+impl Group<'_> {
+    /// What the first of them is told in status, without what the paragraph says itself.
+    fn reason(&self) -> &str {
+        let why = self.members[0].why.as_deref().unwrap_or("");
+        let shorter = ["not judged yet: ", "not judged yet; "].into_iter().find_map(|known| why.strip_prefix(known));
+        shorter.unwrap_or(why)
+    }
+
+    fn info(&self) -> OutInfo {
+        OutInfo {
+            why: self.out.word().to_owned(),
+            code: self.code.map(str::to_owned),
+            reason: self.reason().to_owned(),
+            count: self.members.len(),
+            upstreams: self.members.iter().take(LISTED_MAX).map(|u| u.upstream.address.to_string()).collect(),
+        }
+    }
+}
+
+/// By what kept them out, the most frequent first; those of one reason in the order of the file.
+fn groups(upstreams: &[UpstreamStatus]) -> Vec<Group<'_>> {
+    let mut groups: Vec<Group<'_>> = Vec::new();
+    for status in upstreams {
+        let Some(out) = Out::of(status) else { continue };
+        let last = status.last_check.as_ref().filter(|_| out.is_of_checks());
+        let code = last.map(|last| last.report.code.as_str());
+        match groups.iter_mut().find(|group| group.out == out && group.code == code) {
+            Some(group) => group.members.push(status),
+            None => groups.push(Group { out, code, members: vec![status] }),
+        }
+    }
+    groups.sort_by_key(|group| std::cmp::Reverse(group.members.len()));
+    groups
+}
+
+/// `10.0.0.2:80 and 10.0.0.3:80 are unhealthy: L4CON: connection refused.`
+fn sentence(group: &Group<'_>) -> String {
+    let named = group.members.iter().take(NAMED_MAX).map(|u| u.upstream.address.to_string()).collect::<Vec<_>>();
+    let verb = if group.members.len() == 1 { "is" } else { "are" };
+    let who = match (named.as_slice(), group.members.len().saturating_sub(NAMED_MAX)) {
+        ([one], _) => one.clone(),
+        ([first @ .., last], 0) => format!("{} and {last}", first.join(", ")),
+        (named, more) => format!("{} and {more} more", named.join(", ")),
+    };
+    let mut text = format!("{who} {verb} {}", group.out.predicate());
+    if group.out.is_of_checks() && !group.reason().is_empty() {
+        let alike = group.members.iter().all(|member| member.why == group.members[0].why);
+        let such = if alike { "" } else { "such as " };
+        let reason: String = group.reason().chars().take(REASON_CHARS_MAX).collect();
+        let dots = if reason.len() < group.reason().len() { "…" } else { "" };
+        text.push_str(&format!(" ({such}{reason}{dots})"));
+    }
+    text.push('.');
+    text
+}
+
+/// What a request to the pool gets now.
+fn requests(explanation: &Explanation, now: Instant) -> String {
+    let pool = &explanation.pool;
+    let fallback = || match &explanation.policy.when_no_healthy {
+        WhenNoHealthy::Pool(other) => other.to_string(),
+        WhenNoHealthy::Reject | WhenNoHealthy::FailOpen => "another".to_owned(),
+    };
+    let reject = || format!("503 with Retry-After: {}", pool.shared.retry_after(now));
+    match explanation.service {
+        Service::Open => {
+            let taking: Vec<_> = pool.upstreams.iter().filter(|u| u.eligibility.is_eligible()).collect();
+            let backups = taking.iter().all(|u| u.backup) && pool.upstreams.iter().any(|u| !u.backup);
+            let rank = if backups { ", because no primary can take them" } else { "" };
+            match taking.as_slice() {
+                [one] => format!(
+                    "Requests go to {}{}{rank}.",
+                    if backups { "the backup " } else { "" },
+                    one.upstream.address
+                ),
+                all if backups => format!("Requests go to {} backups{rank}.", all.len()),
+                all => format!("Requests go to {} upstreams.", all.len()),
+            }
+        }
+        Service::FailOpen => format!(
+            "Requests go to every enabled upstream, healthy or not ({}), as when_no_healthy = \"fail_open\" says.",
+            pool.eligible
+        ),
+        Service::Waiting { until, then } => {
+            let left = Measured(until.saturating_duration_since(now));
+            let then = match then {
+                Nothing::Reject => reject(),
+                Nothing::FailOpen => "every enabled upstream, healthy or not".to_owned(),
+                Nothing::Pool(_) => format!("pool {}", fallback()),
+            };
+            format!("Requests wait for a first verdict, {left} more at most; after that they get {then}.")
+        }
+        Service::Nothing(Nothing::Reject) => format!("Requests get {}.", reject()),
+        Service::Nothing(Nothing::FailOpen) => format!("Requests get {}, because no upstream is enabled.", reject()),
+        Service::Nothing(Nothing::Pool(_)) => {
+            format!("Requests go to pool {}, as when_no_healthy says.", fallback())
+        }
+    }
+}
+
+/// What can change it: the upstream that could be healthy first, or the order that keeps one out.
+fn next(explanation: &Explanation, now: Instant) -> Option<String> {
+    let pool = &explanation.pool;
+    let out = || pool.upstreams.iter().filter(|u| !u.retiring && Out::of(u).is_some());
+    let judged = out().filter(|u| u.admin == AdminState::Enabled && u.state != HealthState::Healthy);
+    let first = judged.filter_map(|u| Some((u, missing(u)?))).min_by_key(|(u, (check, passes))| {
+        let due = check.next_due.max(now);
+        (due + check.timing.fast_interval * passes.saturating_sub(1), u.upstream.address.clone())
+    });
+    if let Some((status, (check, passes))) = first {
+        let (address, due) = (&status.upstream.address, due_in(check, now));
+        let passes = if passes == 1 { "1 more pass".to_owned() } else { format!("{passes} passes in a row") };
+        let least = if pool.upstreams.len() > 1 { "The next that can change is" } else { "What can change is" };
+        return Some(format!("{least} {address}: it needs {passes}, and its next probe {due}."));
+    }
+    let ordered = out().find(|u| u.admin != AdminState::Enabled && u.state == HealthState::Healthy)?;
+    let order = match ordered.admin {
+        AdminState::Draining => "undrain",
+        AdminState::Disabled => "enable",
+        AdminState::Enabled => return None,
+    };
+    let (name, address) = (&pool.name, &ordered.upstream.address);
+    Some(format!("`roundsman {order} {name} {address}` lets {address} take requests again."))
+}
+
+/// The check that keeps an upstream from being healthy, and how many passes it still needs.
+fn missing(status: &UpstreamStatus) -> Option<(&CheckStatus, u32)> {
+    let check = status.checks.get(status.decides)?;
+    let passes = check.streak.filter(|streak| streak.pass).map_or(0, |streak| streak.count);
+    Some((check, check.timing.healthy_threshold.saturating_sub(passes).max(1)))
+}
+
+/// `is due in 0.8 s`, to be read after what is due.
+fn due_in(check: &CheckStatus, now: Instant) -> String {
+    match check.next_due.checked_duration_since(now) {
+        _ if check.in_flight => "is under way".to_owned(),
+        Some(left) if !left.is_zero() => format!("is due in {}", spoken(left)),
+        Some(_) | None => "is due now".to_owned(),
+    }
+}
+
+/// A duration as people say it: `0.8 s`, `12 s`, `3 min`, `2 h 5 min`, `3 d 4 h`.
+fn spoken(duration: Duration) -> String {
+    let seconds = duration.as_secs();
+    match seconds {
+        0 if duration.as_millis() < 100 => format!("{} ms", duration.as_millis()),
+        0..10 => format!("{:.1} s", duration.as_secs_f64()),
+        10..60 => format!("{seconds} s"),
+        60..3_600 => format!("{} min", seconds / 60),
+        3_600..86_400 => format!("{} h {} min", seconds / 3_600, seconds % 3_600 / 60),
+        _ => format!("{} d {} h", seconds / 86_400, seconds % 86_400 / 3_600),
+    }
+}
+
+#[cfg(test)]
+mod tests;

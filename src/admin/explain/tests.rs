@@ -1,0 +1,350 @@
+//! Golden texts: what people read of a pool and of an upstream, in every state.
+
+use std::sync::Arc;
+
+use super::*;
+use crate::admin::json::UpstreamExplainReply;
+use crate::admin::testing;
+use crate::model::eligibility::eligibility;
+use crate::model::policy::{MinHealthy, PoolPolicy, Require};
+use crate::model::{Code, Trace};
+use crate::pool::{Due, LastCheck, PoolStatus, Run, Streak, Transition, UpstreamDetail};
+
+const UP: HealthState = HealthState::Healthy;
+const DOWN: HealthState = HealthState::Unhealthy;
+const NEW: HealthState = HealthState::Unknown;
+
+fn text(explanation: &Explanation) -> String {
+    pool(explanation, &Clock::start(), Instant::now()).text
+}
+
+/// A pool of upstreams in these states after `change`.
+fn changed(states: &[HealthState], change: impl FnOnce(&mut [UpstreamStatus])) -> PoolStatus {
+    let mut made = testing::pool("api", states);
+    change(&mut made.upstreams);
+    let sum = testing::finish("api", made.upstreams);
+    sum.shared.set_usable_at(Some(Instant::now() + Duration::from_millis(800)));
+    sum
+}
+
+fn order(status: &mut UpstreamStatus, admin: AdminState) {
+    status.admin = admin;
+    status.eligibility = eligibility(status.state, admin, false, false);
+}
+
+fn because(status: &mut UpstreamStatus, code: Code, reason: &str) {
+    let last = status.last_check.as_mut().expect("it was checked");
+    Arc::make_mut(&mut last.report).code = code;
+    status.why = Some(format!("{code}: {reason}"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_pool_where_all_is_well_says_so_in_two_sentences() {
+    let explanation = testing::explanation(&changed(&[UP, UP, UP], |_| {}));
+    assert_eq!(text(&explanation), "Pool api is healthy: all 3 upstreams are healthy. Requests go to 3 upstreams.");
+    let reply = pool(&explanation, &Clock::start(), Instant::now());
+    assert_eq!((reply.out, reply.next), (vec![], None));
+    let one = testing::explanation(&changed(&[UP], |_| {}));
+    assert_eq!(text(&one), "Pool api is healthy: its only upstream is healthy. Requests go to 10.0.0.1:80.");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_degraded_pool_tells_who_is_out_by_reason_and_what_comes_next() {
+    let pool_status = changed(&[UP, DOWN, DOWN, DOWN, UP, NEW], |all| {
+        because(&mut all[1], Code::L4Con, "connection refused");
+        because(&mut all[2], Code::L4Con, "connection refused");
+        because(&mut all[3], Code::L7Sts, "status 503, expected 200-299");
+        order(&mut all[4], AdminState::Draining);
+        all[5].why = Some("not judged yet: its first probe has not ended".into());
+        all[5].checks[0].in_flight = true;
+        all[3].checks[0].streak = Some(Streak { pass: true, count: 1, needed: 2 });
+        all[3].checks[0].next_due = Instant::now() + Duration::from_millis(300);
+        all[5].checks[0].next_due = Instant::now() + Duration::from_secs(9);
+    });
+    let explanation = testing::explanation(&pool_status);
+    assert_eq!(
+        text(&explanation),
+        "Pool api is degraded: 2 of 6 upstreams are healthy. \
+         10.0.0.2:80 and 10.0.0.3:80 are unhealthy (L4CON: connection refused). \
+         10.0.0.4:80 is unhealthy (L7STS: status 503, expected 200-299). \
+         10.0.0.5:80 is draining by order. \
+         10.0.0.6:80 is not judged yet (its first probe has not ended). \
+         Requests go to 10.0.0.1:80. \
+         The next that can change is 10.0.0.4:80: it needs 1 more pass, and its next probe is due in 0.3 s."
+    );
+    let reply = pool(&explanation, &Clock::start(), Instant::now());
+    let words: Vec<_> = reply.out.iter().map(|out| (out.why.as_str(), out.code.as_deref(), out.count)).collect();
+    let want =
+        [("unhealthy", Some("L4CON"), 2), ("unhealthy", Some("L7STS"), 1), ("draining", None, 1), ("unknown", None, 1)];
+    assert_eq!(words, want);
+    assert_eq!(reply.out[0].upstreams, ["10.0.0.2:80", "10.0.0.3:80"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_requests_get_is_what_the_pool_does() {
+    let down = changed(&[DOWN, DOWN], |_| {});
+    let with = |service, when_no_healthy| {
+        let mut explanation = testing::explanation(&down);
+        explanation.service = service;
+        let policy = PoolPolicy { when_no_healthy, ..(*explanation.policy).clone() };
+        explanation.policy = Arc::new(policy);
+        pool(&explanation, &Clock::start(), Instant::now()).requests
+    };
+    let until = Instant::now() + Duration::from_millis(1_500);
+    let other = || WhenNoHealthy::Pool(testing::name("other"));
+    for (service, policy, want) in [
+        (Service::Nothing(Nothing::Reject), WhenNoHealthy::Reject, "Requests get 503 with Retry-After: 1."),
+        (
+            Service::Nothing(Nothing::FailOpen),
+            WhenNoHealthy::FailOpen,
+            "Requests get 503 with Retry-After: 1, because no upstream is enabled.",
+        ),
+        (
+            Service::Nothing(Nothing::Pool(crate::pool::PoolId(1))),
+            other(),
+            "Requests go to pool other, as when_no_healthy says.",
+        ),
+        (
+            Service::FailOpen,
+            WhenNoHealthy::FailOpen,
+            "Requests go to every enabled upstream, healthy or not (0), as when_no_healthy = \"fail_open\" says.",
+        ),
+        (
+            Service::Waiting { until, then: Nothing::Pool(crate::pool::PoolId(1)) },
+            other(),
+            "Requests wait for a first verdict, 1.5 s more at most; after that they get pool other.",
+        ),
+        (
+            Service::Waiting { until, then: Nothing::Reject },
+            WhenNoHealthy::Reject,
+            "Requests wait for a first verdict, 1.5 s more at most; after that they get 503 with Retry-After: 1.",
+        ),
+    ] {
+        assert_eq!(with(service, policy), want);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn too_few_healthy_and_orders_and_backups_have_their_own_words() {
+    let mut few = testing::explanation(&changed(&[UP, DOWN, DOWN], |all| {
+        all[0].eligibility = Eligibility::Not(Ineligible::TooFewHealthy);
+    }));
+    few.needed = 2;
+    few.policy = Arc::new(PoolPolicy { min_healthy: MinHealthy::Count(2), ..(*few.policy).clone() });
+    let shown = text(&few);
+    assert!(
+        shown.starts_with(
+            "Pool api is unhealthy: 1 of 3 upstreams is healthy, and fewer than 2 count as none (min_healthy)."
+        ),
+        "{shown}"
+    );
+    assert!(shown.contains("10.0.0.1:80 is healthy, but too few are."), "{shown}");
+    assert!(shown.contains("(L7STS: ") || shown.contains("(status 503"), "{shown}");
+
+    let ordered = testing::explanation(&changed(&[UP], |all| order(&mut all[0], AdminState::Disabled)));
+    assert!(
+        text(&ordered).ends_with("`roundsman enable api 10.0.0.1:80` lets 10.0.0.1:80 take requests again."),
+        "{}",
+        text(&ordered)
+    );
+
+    let backup = testing::explanation(&changed(&[DOWN, UP], |all| all[1].backup = true));
+    assert!(
+        text(&backup).contains("Requests go to the backup 10.0.0.2:80, because no primary can take them."),
+        "{}",
+        text(&backup)
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn many_upstreams_make_no_longer_paragraph() {
+    let explanation = testing::explanation(&changed(&[DOWN; 200], |all| {
+        for (i, status) in all.iter_mut().enumerate() {
+            because(status, Code::L7Sts, &format!("{} {}", "y".repeat(1_000), i));
+        }
+    }));
+    let reply = pool(&explanation, &Clock::start(), Instant::now());
+    assert!(
+        reply.text.contains("10.0.0.1:80, 10.0.0.2:80, 10.0.0.3:80 and 197 more are unhealthy (such as L7STS: yyy")
+    );
+    assert!(reply.text.chars().count() < 700, "{}", reply.text);
+    assert_eq!((reply.out.len(), reply.out[0].count, reply.out[0].upstreams.len()), (1, 200, LISTED_MAX));
+}
+
+fn explained(status: UpstreamStatus) -> UpstreamExplainReply {
+    let explanation = testing::explanation(&testing::finish("api", vec![status.clone()]));
+    let history = vec![(
+        Instant::now(),
+        Transition {
+            pool: testing::name("api"),
+            upstream: status.upstream.address.clone(),
+            from: UP,
+            to: DOWN,
+            code: Some(Code::L7Sts),
+            reason: "status 503".into(),
+            duration: None,
+            healthy_left: 0,
+        },
+    )];
+    let detail = UpstreamDetail { status, policy: explanation.policy.clone(), history };
+    upstream(&explanation, &detail, &Clock::start(), Instant::now())
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_upstream_tells_its_last_probe_its_next_and_its_changes() {
+    let mut status = testing::upstream("api", 2, DOWN);
+    status.checks[0].due = Due::Fast(Some(Run { pass: true, count: 1 }));
+    let report = status.last_check.clone().expect("it was checked").report;
+    let trace = Trace { connected_in: Some(Duration::from_micros(300)), ..Trace::default() };
+    let report = Arc::new(crate::model::ProbeReport { trace, ..(*report).clone() });
+    status.checks[0].last_check = Some(LastCheck { at: Instant::now(), report });
+    let reply = explained(status);
+    assert_eq!((reply.upstream.as_str(), reply.state, reply.eligible), ("10.0.0.2:80", DOWN, false));
+    assert_eq!(reply.eligibility, "It takes no requests: its checks failed.");
+    let check = &reply.checks[0];
+    assert_eq!(check.probe, "tcp: connect and close");
+    assert_eq!(check.timing, "every 10 s ± 1 s, every 1 s while a change is open, each at most 5 s");
+    assert_eq!(
+        check.next,
+        "is due in 0.8 s: a run of passes is open, and until it is decided fast_interval (1 s) holds"
+    );
+    assert!(check.next_due.is_some() && !check.in_flight && check.decides);
+    let steps: Vec<_> = check.steps.iter().map(|step| step.step.as_str()).collect();
+    assert_eq!(steps, ["target", "connect", "answer", "verdict"]);
+    assert_eq!(reply.transitions.len(), 1);
+    assert_eq!((reply.transitions[0].from, reply.transitions[0].to), (UP, DOWN));
+    assert_eq!(reply.require, None);
+    let read: UpstreamExplainReply = serde_json::from_value(serde_json::to_value(&reply).unwrap()).unwrap();
+    assert_eq!(read, reply);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_streak_says_what_it_still_needs() {
+    let needs = |state, streak: Option<(bool, u32)>| {
+        let mut status = testing::upstream("api", 1, state);
+        let needed = |pass| if pass { 2 } else { 3 };
+        status.checks[0].streak = streak.map(|(pass, count)| Streak { pass, count, needed: needed(pass) });
+        explained(status).checks[0].needs.clone()
+    };
+    for (state, streak, want) in [
+        (UP, Some((true, 30)), "30 passes in a row; 3 failures in a row make it unhealthy"),
+        (UP, Some((false, 1)), "1 failure of 3; 2 more in a row make it unhealthy"),
+        (UP, Some((false, 2)), "2 failures of 3; 1 more makes it unhealthy"),
+        (DOWN, Some((false, 9)), "9 failures in a row; 2 passes in a row make it healthy"),
+        (DOWN, Some((true, 1)), "1 pass of 2; 1 more makes it healthy"),
+        (NEW, Some((true, 1)), "1 pass of 2; 1 more makes it healthy"),
+        (NEW, Some((false, 1)), "1 failure of 3; 2 more in a row make it unhealthy"),
+        (NEW, None, "no result yet; 2 passes in a row make it healthy, 3 failures in a row make it unhealthy"),
+    ] {
+        assert_eq!(needs(state, streak), want);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_next_probe_is_due_for_a_reason() {
+    let next = |due, in_flight| {
+        let mut status = testing::upstream("api", 1, UP);
+        status.checks[0].due = due;
+        status.checks[0].in_flight = in_flight;
+        let at = if in_flight {
+            Instant::now() - Duration::from_millis(200)
+        } else {
+            Instant::now() + Duration::from_secs(75)
+        };
+        status.checks[0].next_due = at;
+        explained(status).checks[0].next.clone()
+    };
+    assert_eq!(next(Due::Regular, true), "is under way: it was due 0.2 s ago");
+    for (due, why) in [
+        (Due::First, "it is the first, and first probes are made at once"),
+        (Due::Redefined, "what is asked has changed, and that is tried at once"),
+        (Due::Fast(None), "nothing is known yet, and until then fast_interval (1 s) holds"),
+        (Due::StartPeriod, "it has never passed and its start_period (0 s) is not over, so fast_interval (1 s) holds"),
+        (Due::Slot, "that is its own place in the interval (10 s), so that probes stay spread"),
+        (Due::Regular, "the interval is 10 s"),
+        (Due::Hint, "a request to it failed, so the next look is taken early"),
+        (Due::Retimed, "the interval became shorter (10 s)"),
+        (Due::Again, "the probe before it was cancelled or lost"),
+        (Due::Spread, "this process stood still, and overdue probes are spread"),
+    ] {
+        assert_eq!(next(due, false), format!("is due in 1 min: {why}"));
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn eligibility_has_one_answer_in_words() {
+    let said = |state, change: fn(&mut UpstreamStatus)| {
+        let mut status = testing::upstream("api", 1, state);
+        change(&mut status);
+        let reply = explained(status.clone());
+        assert_eq!(reply.eligible, status.eligibility.is_eligible());
+        assert_eq!(reply.eligible, reply.eligibility.starts_with("It takes requests"), "{}", reply.eligibility);
+        reply.eligibility
+    };
+    assert_eq!(said(UP, |_| {}), "It takes requests: it is healthy and enabled.");
+    assert_eq!(said(UP, |s| s.backup = true), "It takes requests as a backup, when no primary can: it is healthy.");
+    assert_eq!(
+        said(UP, |s| s.carried = true),
+        "It takes requests: it is healthy and enabled (its verdict is of an earlier check definition)."
+    );
+    assert_eq!(
+        said(UP, |s| s.retiring = true),
+        "It takes requests although it left the configuration, until a new upstream is healthy."
+    );
+    assert_eq!(
+        said(DOWN, |s| s.eligibility = Eligibility::Eligible),
+        "It takes requests although it is unhealthy: too few are healthy, and fail_open is in force."
+    );
+    assert_eq!(said(NEW, |_| {}), "It takes no requests: its checks have not reached a verdict.");
+    assert_eq!(
+        said(UP, |s| order(s, AdminState::Draining)),
+        "It takes no requests: it is draining by order, and `roundsman undrain` ends that."
+    );
+    assert_eq!(
+        said(UP, |s| order(s, AdminState::Disabled)),
+        "It takes no requests: it is disabled by order, and `roundsman enable` ends that."
+    );
+    for (why, part) in [
+        (Ineligible::Ejected, "live traffic ejected it"),
+        (Ineligible::TooFewHealthy, "fewer than 1 are"),
+        (Ineligible::PrimaryAwaited, "a primary's first verdict is awaited"),
+    ] {
+        let mut status = testing::upstream("api", 1, UP);
+        status.eligibility = Eligibility::Not(why);
+        let reply = explained(status);
+        assert!(!reply.eligible && reply.eligibility.contains(part), "{}", reply.eligibility);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn several_checks_say_how_many_must_hold() {
+    let mut status = testing::upstream("api", 1, UP);
+    status.checks.push(status.checks[0].clone());
+    for (require, want) in [
+        (Require::All, "all 2 checks must be healthy"),
+        (Require::Any, "one of 2 checks must be healthy"),
+        (Require::Count(2), "2 of 2 checks must be healthy"),
+    ] {
+        let explanation = testing::explanation(&testing::finish("api", vec![status.clone()]));
+        let policy = Arc::new(PoolPolicy { require, ..(*explanation.policy).clone() });
+        let detail = UpstreamDetail { status: status.clone(), policy, history: vec![] };
+        let reply = upstream(&explanation, &detail, &Clock::start(), Instant::now());
+        assert_eq!(reply.require.as_deref(), Some(want));
+        assert_eq!(reply.checks.iter().filter(|check| check.decides).count(), 1);
+    }
+}
+
+#[test]
+fn durations_are_spoken() {
+    for (ms, want) in [
+        (40, "40 ms"),
+        (300, "0.3 s"),
+        (1_250, "1.2 s"),
+        (12_900, "12 s"),
+        (185_000, "3 min"),
+        (7_500_000, "2 h 5 min"),
+        (277_200_000, "3 d 5 h"),
+    ] {
+        assert_eq!(spoken(Duration::from_millis(ms)), want);
+    }
+}

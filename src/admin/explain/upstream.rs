@@ -1,0 +1,209 @@
+//! One upstream explained: its state and what its streaks still need, why it may or may not be picked, each check with its
+//! last probe step by step, when the next is due and why then, and its last changes.
+
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use super::super::clock::Clock;
+use super::super::json::{CheckExplainInfo, TransitionInfo, UpstreamExplainReply};
+use super::super::render::{last_check, streak};
+use super::{due_in, spoken};
+use crate::model::policy::{Require, Timing};
+use crate::model::trace::{Probed, steps};
+use crate::model::{Eligibility, HealthState, Ineligible};
+use crate::pool::{CheckStatus, Due, Explanation, Streak, UpstreamDetail, UpstreamStatus};
+
+/// `GET /api/v1/pools/POOL/upstreams/ADDRESS/explain`.
+pub fn upstream(
+    explanation: &Explanation,
+    detail: &UpstreamDetail,
+    clock: &Clock,
+    now: Instant,
+) -> UpstreamExplainReply {
+    let status = &detail.status;
+    let checks = status.checks.iter().enumerate();
+    let transitions = detail.history.iter().map(|(at, change)| TransitionInfo {
+        at: clock.date(*at),
+        from: change.from,
+        to: change.to,
+        code: change.code.map(|code| code.as_str().to_owned()),
+        reason: change.reason.clone(),
+    });
+    UpstreamExplainReply {
+        pool: explanation.pool.name.to_string(),
+        upstream: status.upstream.address.to_string(),
+        name: status.name.as_deref().map(str::to_owned),
+        now: clock.date(now),
+        state: status.state,
+        since: clock.date(status.since),
+        eligible: status.eligibility.is_eligible(),
+        eligibility: eligibility(explanation, status),
+        why: status.why.clone(),
+        admin: status.admin,
+        require: require(detail.policy.require, status.checks.len()),
+        checks: checks.map(|(i, check)| check_info(status, check, i == status.decides, clock, now)).collect(),
+        transitions: transitions.collect(),
+    }
+}
+
+fn check_info(
+    status: &UpstreamStatus,
+    check: &CheckStatus,
+    decides: bool,
+    clock: &Clock,
+    now: Instant,
+) -> CheckExplainInfo {
+    let (upstream, name) = (&status.upstream.address, status.name.as_deref());
+    let told = check.last_check.as_ref().map_or_else(Vec::new, |last| {
+        steps(&Probed { upstream, name, target: &check.target, spec: &check.spec, report: &last.report })
+    });
+    CheckExplainInfo {
+        name: check.name.to_string(),
+        probe: check.spec.to_string(),
+        timing: timing(&check.timing),
+        target: check.target.to_string(),
+        state: check.state,
+        decides,
+        streak: check.streak.map(streak),
+        needs: needs(check),
+        next: next(check, now),
+        next_due: (!check.in_flight).then(|| clock.date(check.next_due)),
+        in_flight: check.in_flight,
+        last_check: check.last_check.as_ref().map(|last| last_check(last, clock)),
+        steps: told,
+    }
+}
+
+/// The one answer of `model::eligibility`, as the controller published it, in a sentence.
+fn eligibility(explanation: &Explanation, status: &UpstreamStatus) -> String {
+    let carried = if status.carried { " (its verdict is of an earlier check definition)" } else { "" };
+    let why_not = match (status.eligibility, status.state) {
+        (Eligibility::Eligible, _) if status.retiring => {
+            return "It takes requests although it left the configuration, until a new upstream is healthy.".to_owned();
+        }
+        (Eligibility::Eligible, HealthState::Healthy) if status.backup => {
+            return format!("It takes requests as a backup, when no primary can: it is healthy{carried}.");
+        }
+        (Eligibility::Eligible, HealthState::Healthy) => {
+            return format!("It takes requests: it is healthy and enabled{carried}.");
+        }
+        (Eligibility::Eligible, state @ (HealthState::Unknown | HealthState::Unhealthy)) => {
+            return format!(
+                "It takes requests although it is {state}: too few are healthy, and fail_open is in force."
+            );
+        }
+        (Eligibility::Not(why_not), _) => why_not,
+    };
+    let reason = match why_not {
+        Ineligible::Unknown => "its checks have not reached a verdict".to_owned(),
+        Ineligible::Unhealthy => format!("its checks failed{carried}"),
+        Ineligible::Draining => "it is draining by order, and `roundsman undrain` ends that".to_owned(),
+        Ineligible::Disabled => "it is disabled by order, and `roundsman enable` ends that".to_owned(),
+        Ineligible::Ejected => "live traffic ejected it".to_owned(),
+        Ineligible::TooFewHealthy => {
+            format!("it is healthy, but fewer than {} are, which count as none (min_healthy)", explanation.needed)
+        }
+        Ineligible::PrimaryAwaited => "it is a healthy backup, and a primary's first verdict is awaited".to_owned(),
+    };
+    format!("It takes no requests: {reason}.")
+}
+
+fn require(require: Require, checks: usize) -> Option<String> {
+    if checks < 2 {
+        return None;
+    }
+    Some(match require {
+        Require::All => format!("all {checks} checks must be healthy"),
+        Require::Any => format!("one of {checks} checks must be healthy"),
+        Require::Count(_) => format!("{} of {checks} checks must be healthy", require.needed(checks)),
+    })
+}
+
+/// How far the run that is going on is from a verdict, and what would end it.
+fn needs(check: &CheckStatus) -> String {
+    let Timing { healthy_threshold, unhealthy_threshold, .. } = check.timing;
+    let up = |n| format!("{} it healthy", makes(n, "pass", "passes"));
+    let down = |n| format!("{} it unhealthy", makes(n, "failure", "failures"));
+    let Some(Streak { pass, count, needed }) = check.streak else {
+        return format!("no result yet; {}, {}", up(healthy_threshold), down(unhealthy_threshold));
+    };
+    let run = if pass { times(count, "pass", "passes") } else { times(count, "failure", "failures") };
+    let left = needed.saturating_sub(count);
+    match (pass, check.state, left) {
+        (true, HealthState::Healthy, _) | (true, _, 0) => format!("{run} in a row; {}", down(unhealthy_threshold)),
+        (false, HealthState::Unhealthy, _) | (false, _, 0) => format!("{run} in a row; {}", up(healthy_threshold)),
+        (true, HealthState::Unknown | HealthState::Unhealthy, left) => {
+            format!("{run} of {needed}; {} it healthy", more(left))
+        }
+        (false, HealthState::Unknown | HealthState::Healthy, left) => {
+            format!("{run} of {needed}; {} it unhealthy", more(left))
+        }
+    }
+}
+
+fn times(count: u32, one: &str, many: &str) -> String {
+    if count == 1 { format!("1 {one}") } else { format!("{count} {many}") }
+}
+
+fn makes(count: u32, one: &str, many: &str) -> String {
+    if count == 1 { format!("1 {one} makes") } else { format!("{count} {many} in a row make") }
+}
+
+fn more(count: u32) -> String {
+    if count == 1 { "1 more makes".to_owned() } else { format!("{count} more in a row make") }
+}
+
+fn timing(timing: &Timing) -> String {
+    let mut text = format!("every {}", spoken_exactly(timing.interval));
+    if timing.jitter.as_f64() > 0.0 {
+        text.push_str(&format!(" ± {}", spoken_exactly(timing.interval.mul_f64(timing.jitter.as_f64()))));
+    }
+    let (fast, timeout) = (spoken_exactly(timing.fast_interval), spoken_exactly(timing.timeout));
+    text.push_str(&format!(", every {fast} while a change is open, each at most {timeout}"));
+    text
+}
+
+/// When the next probe is due and why then.
+fn next(check: &CheckStatus, now: Instant) -> String {
+    let timing = &check.timing;
+    let (interval, fast) = (spoken_exactly(timing.interval), spoken_exactly(timing.fast_interval));
+    if check.in_flight {
+        let ago = spoken(now.saturating_duration_since(check.next_due));
+        return format!("is under way: it was due {ago} ago");
+    }
+    let why = match check.due {
+        Due::First => "it is the first, and first probes are made at once".to_owned(),
+        Due::Redefined => "what is asked has changed, and that is tried at once".to_owned(),
+        Due::Fast(None) => format!("nothing is known yet, and until then fast_interval ({fast}) holds"),
+        Due::Fast(Some(run)) => {
+            let of = if run.pass { "passes" } else { "failures" };
+            format!("a run of {of} is open, and until it is decided fast_interval ({fast}) holds")
+        }
+        Due::StartPeriod => {
+            let period = spoken_exactly(timing.start_period);
+            format!("it has never passed and its start_period ({period}) is not over, so fast_interval ({fast}) holds")
+        }
+        Due::Slot => format!("that is its own place in the interval ({interval}), so that probes stay spread"),
+        Due::Regular => format!("the interval is {interval}"),
+        Due::Hint => "a request to it failed, so the next look is taken early".to_owned(),
+        Due::Retimed => format!("the interval became shorter ({interval})"),
+        Due::Again => "the probe before it was cancelled or lost".to_owned(),
+        Due::Spread => "this process stood still, and overdue probes are spread".to_owned(),
+    };
+    format!("{}: {why}", due_in(check, now))
+}
+
+/// A duration of the configuration: `10 s`, `250 ms`, `1.5 s`, `1 h`.
+fn spoken_exactly(duration: Duration) -> String {
+    let ms = duration.as_millis();
+    match ms {
+        0 => "0 s".to_owned(),
+        _ if ms % 86_400_000 == 0 => format!("{} d", ms / 86_400_000),
+        _ if ms % 3_600_000 == 0 => format!("{} h", ms / 3_600_000),
+        _ if ms % 60_000 == 0 => format!("{} min", ms / 60_000),
+        _ if ms % 1_000 == 0 => format!("{} s", ms / 1_000),
+        _ if ms > 1_000 => format!("{:.1} s", duration.as_secs_f64()),
+        _ => format!("{ms} ms"),
+    }
+}

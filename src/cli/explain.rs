@@ -1,0 +1,230 @@
+//! `roundsman explain`: why a pool or an upstream of the running process is what it is.
+
+use std::process::ExitCode;
+
+use http::StatusCode;
+use jiff::Timestamp;
+
+use super::args::ExplainArgs;
+use super::client::{self, Answer, Ask};
+use super::text::{self, Colour, Paint, colour_of, one_line};
+use super::{Failure, locate, steps};
+use crate::admin::json::{CheckExplainInfo, PoolExplainReply, TransitionInfo, UpstreamExplainReply};
+use crate::admin::target::encode_segment;
+
+/// Columns of a paragraph.
+const COLUMNS: usize = 100;
+
+/// Asks and prints.
+pub fn run(args: &ExplainArgs) -> Result<ExitCode, Failure> {
+    let target = locate::find(&args.process)?;
+    let pool = encode_segment(&args.pool);
+    let path = match &args.upstream {
+        Some(upstream) => format!("/api/v1/pools/{pool}/upstreams/{}/explain", encode_segment(upstream)),
+        None => format!("/api/v1/pools/{pool}/explain"),
+    };
+    let answer = client::ask_now(&target, Ask::get(&path))?;
+    if answer.status == StatusCode::NOT_FOUND {
+        return Err(Failure::NotFound(answer.failure().to_string()));
+    }
+    let shown = show(&answer, args.upstream.is_some(), Paint::for_stdout())?;
+    text::print(&if args.json { String::from_utf8_lossy(&answer.body).into_owned() } else { shown })?;
+    Ok(ExitCode::SUCCESS)
+}
+
+fn show(answer: &Answer, one: bool, paint: Paint) -> Result<String, Failure> {
+    let now = Timestamp::now();
+    Ok(if one {
+        render_upstream(&answer.json(&[StatusCode::OK])?, now, paint)
+    } else {
+        render_pool(&answer.json(&[StatusCode::OK])?, paint)
+    })
+}
+
+/// One paragraph, and where to look further.
+fn render_pool(reply: &PoolExplainReply, paint: Paint) -> String {
+    let mut out = wrap(&one_line(&reply.text), COLUMNS);
+    let word = reply.status.as_str();
+    if let Some(colour) = colour_of(word) {
+        // The first mention is the pool's own.
+        out = out.replacen(word, &paint.text(Some(colour), word), 1);
+    }
+    if let Some(first) = reply.out.first().and_then(|out| out.upstreams.first()) {
+        let more = format!("\nMore: roundsman explain {} {}\n", one_line(&reply.pool), one_line(first));
+        out.push_str(&paint.text(Some(Colour::Dim), more.trim_end()));
+        out.push('\n');
+    }
+    out
+}
+
+fn render_upstream(reply: &UpstreamExplainReply, now: Timestamp, paint: Paint) -> String {
+    let state = reply.state.as_str();
+    let name = reply.name.as_deref().map_or(String::new(), |name| format!(" ({})", one_line(name)));
+    let title = format!("{} {}{name}", one_line(&reply.pool), one_line(&reply.upstream));
+    let mut out = format!("{}  {}", paint.text(Some(Colour::Bold), &title), paint.text(colour_of(state), state));
+    out.push_str(&format!(" since {}\n", when(&reply.since, now)));
+    out.push_str(&format!("{}\n", one_line(&reply.eligibility)));
+    if let Some(why) = &reply.why {
+        out.push_str(&format!("Why: {}\n", one_line(why)));
+    }
+    if let Some(require) = &reply.require {
+        out.push_str(&format!("Of its checks: {}\n", one_line(require)));
+    }
+    let several = reply.checks.len() > 1;
+    for check in &reply.checks {
+        out.push('\n');
+        out.push_str(&render_check(check, several, now, paint));
+    }
+    out.push_str(&render_transitions(&reply.transitions, paint));
+    out
+}
+
+fn render_check(check: &CheckExplainInfo, several: bool, now: Timestamp, paint: Paint) -> String {
+    let name = paint.text(Some(Colour::Bold), &format!("check {}", one_line(&check.name)));
+    let state = check.state.as_str();
+    let decides = if several && check.decides { ", the one that decides" } else { "" };
+    let mut out = format!("{name}  {}{decides}\n", paint.text(colour_of(state), state));
+    for (word, text) in [("probe", &check.probe), ("how often", &check.timing), ("streak", &check.needs)] {
+        out.push_str(&format!("  {word:<9}  {}\n", one_line(text)));
+    }
+    out.push_str(&format!("  {:<9}  {}\n", "next", one_line(&check.next)));
+    match &check.last_check {
+        None => out.push_str("  no probe has ended yet\n"),
+        Some(last) => {
+            out.push_str(&format!("  last probe, ended {}, took {} ms\n", when(&last.at, now), last.duration_ms));
+            out.push_str(&steps::render(&check.steps, "    ", paint));
+        }
+    }
+    out
+}
+
+fn render_transitions(transitions: &[TransitionInfo], paint: Paint) -> String {
+    if transitions.is_empty() {
+        return "\nIts state has not changed yet.\n".to_owned();
+    }
+    let mut out = format!("\n{}\n", paint.text(Some(Colour::Bold), "last changes, newest last"));
+    for change in transitions {
+        let (from, to) = (change.from.as_str(), change.to.as_str());
+        let code = change.code.as_deref().map_or_else(String::new, |code| format!("{} ", one_line(code)));
+        let to = paint.text(colour_of(to), to);
+        out.push_str(&format!("  {}  {from} → {to}  {code}{}\n", date(&change.at), one_line(&change.reason)));
+    }
+    out
+}
+
+/// `2026-11-21 10:00:00.123 (3m 5s ago)`.
+fn when(at: &str, now: Timestamp) -> String {
+    let ago = text::ago(at, now).map_or_else(String::new, |ago| format!(" ({} ago)", text::glance(ago)));
+    format!("{}{ago}", date(at))
+}
+
+fn date(at: &str) -> String {
+    one_line(at).replace('T', " ").replace('Z', "")
+}
+
+/// The words of a text in lines of at most `columns`, where they fit.
+fn wrap(text: &str, columns: usize) -> String {
+    let mut out = String::new();
+    let mut used = 0;
+    for word in text.split_whitespace() {
+        let length = word.chars().count();
+        if used > 0 && used + 1 + length > columns {
+            out.push('\n');
+            used = 0;
+        } else if used > 0 {
+            out.push(' ');
+            used += 1;
+        }
+        out.push_str(word);
+        used += length;
+    }
+    out.push('\n');
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn now() -> Timestamp {
+        "2026-11-21T10:03:05.000Z".parse().unwrap()
+    }
+
+    #[test]
+    fn an_upstream_is_told_from_its_state_to_its_last_change() {
+        let reply: UpstreamExplainReply = serde_json::from_value(json!({
+            "pool": "api", "upstream": "10.0.0.2:80", "name": "api.internal", "now": "2026-11-21T10:03:05.000Z",
+            "state": "unhealthy", "since": "2026-11-21T10:00:00.000Z", "eligible": false,
+            "eligibility": "It takes no requests: its checks failed.", "why": "L7STS: status 503\u{1b}[2J",
+            "admin": "enabled", "require": "all 2 checks must be healthy",
+            "checks": [{
+                "name": "http", "probe": "http: GET /healthz; expects 200-299", "timing": "every 10 s",
+                "target": "10.0.0.2:80", "state": "unhealthy", "decides": true,
+                "streak": { "result": "fail", "count": 9, "needed": 3 },
+                "needs": "9 failures in a row; 2 passes in a row make it healthy",
+                "next": "is due in 0.8 s: the interval is 10 s", "next_due": "2026-11-21T10:03:05.800Z", "in_flight": false,
+                "last_check": { "at": "2026-11-21T10:03:04.000Z", "result": "fail", "code": "L7STS", "status": 503,
+                                "duration_ms": 1.9, "reason": "status 503" },
+                "steps": [{ "step": "connect", "ok": true, "text": "connected" },
+                          { "step": "verdict", "ok": false, "text": "fail, L7STS: status 503" }],
+            }, {
+                "name": "tcp", "probe": "tcp: connect and close", "timing": "every 10 s", "target": "10.0.0.2:80",
+                "state": "unknown", "decides": false, "streak": null, "needs": "no result yet", "next": "is due now: first",
+                "next_due": null, "in_flight": false, "last_check": null, "steps": [],
+            }],
+            "transitions": [{ "at": "2026-11-21T10:00:00.000Z", "from": "healthy", "to": "unhealthy", "code": "L7STS",
+                              "reason": "status 503" }],
+        }))
+        .expect("the shape of the API");
+        assert_eq!(
+            render_upstream(&reply, now(), Paint::off()),
+            "api 10.0.0.2:80 (api.internal)  unhealthy since 2026-11-21 10:00:00.000 (3m 5s ago)\n\
+             It takes no requests: its checks failed.\n\
+             Why: L7STS: status 503\\u{1b}[2J\n\
+             Of its checks: all 2 checks must be healthy\n\
+             \n\
+             check http  unhealthy, the one that decides\n  \
+             probe      http: GET /healthz; expects 200-299\n  \
+             how often  every 10 s\n  \
+             streak     9 failures in a row; 2 passes in a row make it healthy\n  \
+             next       is due in 0.8 s: the interval is 10 s\n  \
+             last probe, ended 2026-11-21 10:03:04.000 (1s ago), took 1.9 ms\n    \
+             ✓ connect  connected\n    \
+             ✗ verdict  fail, L7STS: status 503\n\
+             \n\
+             check tcp  unknown\n  \
+             probe      tcp: connect and close\n  \
+             how often  every 10 s\n  \
+             streak     no result yet\n  \
+             next       is due now: first\n  \
+             no probe has ended yet\n\
+             \n\
+             last changes, newest last\n  \
+             2026-11-21 10:00:00.000  healthy → unhealthy  L7STS status 503\n"
+        );
+        let quiet = UpstreamExplainReply { checks: vec![], transitions: vec![], why: None, require: None, ..reply };
+        assert!(render_upstream(&quiet, now(), Paint::off()).ends_with("\nIts state has not changed yet.\n"));
+    }
+
+    #[test]
+    fn a_pool_is_one_paragraph_and_a_pointer() {
+        let reply: PoolExplainReply = serde_json::from_value(json!({
+            "pool": "api", "now": "2026-11-21T10:03:05.000Z", "status": "degraded",
+            "text": format!("Pool api is degraded: 1 of 2 upstreams is healthy. {}\u{1b}[2J", "word ".repeat(40)),
+            "healthy": 1, "total": 2, "eligible": 1, "needed": 1, "requests": "Requests go to 10.0.0.1:80.",
+            "out": [{ "why": "unhealthy", "code": "L4CON", "reason": "refused", "count": 1, "upstreams": ["10.0.0.2:80"] }],
+            "next": null,
+        }))
+        .expect("the shape of the API");
+        let shown = render_pool(&reply, Paint::off());
+        assert!(shown.lines().all(|line| line.chars().count() <= COLUMNS), "{shown}");
+        assert!(
+            !shown.contains('\u{1b}') && shown.starts_with("Pool api is degraded: 1 of 2 upstreams is healthy. word")
+        );
+        assert!(shown.ends_with("\nMore: roundsman explain api 10.0.0.2:80\n"), "{shown}");
+        let well = render_pool(&PoolExplainReply { out: vec![], ..reply }, Paint::off());
+        assert!(!well.contains("More:"), "{well}");
+    }
+}
