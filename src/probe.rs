@@ -3,11 +3,12 @@
 //! ```text
 //! connect ─▶ tcp, tls: close                 ─▶ Finding ─▶ ProbeReport (code, sentence, hint)
 //!         ├▶ http: send ─▶ response ─▶ answer
+//!         ├▶ websocket: the same, then ping and pong
 //!         └▶ h2: send and receive ─▶ answer, grpc
 //! ```
-//! `connect`, `tcp`, `tls`, `http` and `h2` hold the sockets; `response` (framing), `answer` and `expect` (judging) and `finding`
-//! (codes, sentences, hints) are pure. Knows nothing of thresholds: what a report means for an upstream is decided by
-//! `pool`, whose scheduler calls [`SocketProber`].
+//! `connect`, `tcp`, `tls`, `http`, `websocket` and `h2` hold the sockets; `response` (framing), `answer` and `expect`
+//! (judging) and `finding` (codes, sentences, hints) are pure. Knows nothing of thresholds: what a report means for an
+//! upstream is decided by `pool`, whose scheduler calls [`SocketProber`].
 
 mod answer;
 mod connect;
@@ -21,6 +22,7 @@ mod http;
 mod response;
 mod tcp;
 mod tls;
+mod websocket;
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -31,6 +33,7 @@ use crate::model::{Address, ProbeReport};
 use crate::pool::{ProbeJob, Prober};
 use connect::{Peer, Steps, Tls};
 use finding::{Circumstances, Finding};
+use websocket::Upgrade;
 
 /// Makes one probe of `upstream` at `target` and returns by `timeout`. Never fails and never panics over what the peer
 /// does. Cancel-safe: dropping the future closes the socket.
@@ -49,6 +52,7 @@ pub struct Prepared {
     request: Box<[u8]>,
     /// Whom it is for, where the request is built anew for each probe: over HTTP/2.
     authority: Box<str>,
+    upgrade: Option<Box<Upgrade>>,
 }
 
 impl Prepared {
@@ -71,8 +75,14 @@ impl Prepared {
             ProbeKind::Http(_) | ProbeKind::Grpc(_) => (Box::default(), authority().into_boxed_str()),
             ProbeKind::Tcp(_) | ProbeKind::Tls | ProbeKind::Websocket(_) => Default::default(),
         };
+        let upgrade = match &spec.kind {
+            ProbeKind::Websocket(probe) => {
+                Some(Box::new(Upgrade::new(probe, &http::authority(name, target, tls.is_some()))))
+            }
+            ProbeKind::Http(_) | ProbeKind::Tcp(_) | ProbeKind::Tls | ProbeKind::Grpc(_) => None,
+        };
         let peer = Peer { target: target.clone(), tls };
-        Prepared { peer, elsewhere: target != upstream, timeout, spec: spec.clone(), request, authority }
+        Prepared { peer, elsewhere: target != upstream, timeout, spec: spec.clone(), request, authority, upgrade }
     }
 
     /// Makes the probe; see [`probe`].
@@ -106,7 +116,10 @@ impl Prepared {
             }
             ProbeKind::Http(probe) => http::run(&self.peer, probe, &self.request, deadline, steps).await,
             ProbeKind::Grpc(probe) => Box::pin(grpc::run(&self.peer, probe, &self.authority, deadline, steps)).await,
-            ProbeKind::Websocket(_) => unreachable!("no file can ask for this kind yet"),
+            ProbeKind::Websocket(probe) => {
+                let upgrade = self.upgrade.as_deref().expect("made for this kind");
+                Box::pin(websocket::run(&self.peer, probe, upgrade, deadline, steps)).await
+            }
         }
     }
 
@@ -157,11 +170,52 @@ impl Prober for SocketProber {
 mod tests {
     use super::*;
     use crate::model::policy::{Expect, HttpProbe, PortRule};
+    use crate::model::{Code, Judgement};
+
+    /// A GET of `/` at a listener that never answers.
+    fn unanswered(timeout: Duration) -> (std::net::TcpListener, Prepared) {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let target = Address::Inet(listener.local_addr().unwrap());
+        let prepared = Prepared::new(&target, &target, None, &get(), timeout);
+        (listener, prepared)
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_probe_during_which_this_process_was_stopped_is_no_verdict() {
+        for (timeout, stopped_for, is_verdict) in [
+            (Duration::from_millis(100), Duration::from_millis(1_050), true),
+            (Duration::from_millis(100), Duration::from_millis(1_200), false),
+            (Duration::from_secs(10), Duration::from_secs(19), true),
+            (Duration::from_secs(10), Duration::from_secs(21), false),
+        ] {
+            let (_listener, prepared) = unanswered(timeout);
+            let mut probe = Box::pin(prepared.run());
+            tokio::select! {
+                biased;
+                report = &mut probe => panic!("over at once: {report:?}"),
+                () = std::future::ready(()) => {}
+            }
+            tokio::time::advance(stopped_for).await;
+            let report = probe.await;
+            assert_eq!(report.code.judgement() != Judgement::NoVerdict, is_verdict, "{}", report.sentence());
+            if !is_verdict {
+                assert_eq!(report.code, Code::NoRes);
+                assert!(report.reason.starts_with("not probed: this process was stopped; the probe took "));
+                assert!(report.reason.ends_with(&format!(", its timeout is {timeout:?}")), "{}", report.reason);
+            }
+        }
+    }
 
     /// Ten thousand probes may hang at once, each against an upstream that drops packets.
     #[test]
     fn a_probe_in_flight_is_small() {
         let target: Address = "127.0.0.1:1".parse().unwrap();
+        let prepared = Prepared::new(&target, &target, None, &get(), Duration::from_secs(1));
+        let future = prepared.run();
+        assert!(size_of_val(&future) <= 1_536, "{} bytes", size_of_val(&future));
+    }
+
+    fn get() -> Arc<ProbeSpec> {
         let kind = ProbeKind::Http(HttpProbe {
             version: HttpVersion::Http1,
             path: "/".into(),
@@ -171,9 +225,6 @@ mod tests {
             body: None,
             expect: Expect::default(),
         });
-        let spec = Arc::new(ProbeSpec { port: PortRule::Same, tls: None, kind });
-        let prepared = Prepared::new(&target, &target, None, &spec, Duration::from_secs(1));
-        let future = prepared.run();
-        assert!(size_of_val(&future) <= 1_536, "{} bytes", size_of_val(&future));
+        Arc::new(ProbeSpec { port: PortRule::Same, tls: None, kind })
     }
 }

@@ -1,11 +1,12 @@
 //! What a probe found, and the words for it: outcome code, sentence with the values, hint. The one table of wordings:
 //! logs, JSON, command line and metrics all show what is made here. `answer` has the words for HTTP answers, `grpc`
-//! those for health checks of gRPC, `h2` those for what HTTP/2 itself runs into.
+//! those for health checks of gRPC, `h2` those for what HTTP/2 itself runs into, `websocket` those for WebSockets.
 
 mod answer;
 mod grpc;
 mod h2;
 mod hints;
+mod websocket;
 mod words;
 
 use std::fmt::Write;
@@ -18,6 +19,7 @@ use rustls::AlertDescription;
 pub(super) use answer::{Answered, Cut, Miss};
 pub(super) use grpc::{Called, Came, Said, Wrong};
 pub(super) use h2::{Http2, Trouble};
+pub(super) use websocket::Flaw;
 
 use super::connect::Fault;
 use crate::model::quote::{Excerpt, Quoted};
@@ -47,6 +49,10 @@ pub(super) enum Finding<'p> {
     Heard,
     /// The expected text did not come, or ours could not be sent. No cut: as much was heard as is listened to.
     Unheard { expected: Option<&'p str>, cut: Option<Cut>, bytes: usize, heard: Excerpt },
+    /// The WebSocket answered our ping.
+    Pong,
+    /// The WebSocket is none, or does not answer.
+    Websocket(Flaw<'p>),
     /// This process did not run for so long that nothing can be said.
     Stopped,
     /// This machine ran out of something on the way.
@@ -96,7 +102,8 @@ impl Finding<'_> {
             Finding::Tls(_) | Finding::Refused(_) => Code::L6Rsp,
             Finding::NoHandshake(Cut::Deadline) => Code::L6Tout,
             Finding::NoHandshake(Cut::Closed | Cut::Broke(_)) => Code::L6Rsp,
-            Finding::Heard => Code::L7Ok,
+            Finding::Heard | Finding::Pong => Code::L7Ok,
+            Finding::Websocket(flaw) => flaw.code(),
             Finding::Unheard { cut: Some(Cut::Deadline), .. } => Code::L7Tout,
             Finding::Unheard { .. } => Code::L7Rsp,
             Finding::NotConnected(Fault::Theirs(Errno::ETIMEDOUT)) | Finding::ConnectTimeout => Code::L4Tout,
@@ -113,6 +120,7 @@ impl Finding<'_> {
             Finding::Connected | Finding::NotConnected(_) | Finding::ConnectTimeout | Finding::NoResources(_) => None,
             Finding::Shaken | Finding::Tls(_) | Finding::Refused(_) | Finding::NoHandshake(_) => None,
             Finding::Heard | Finding::Unheard { .. } | Finding::Stopped => None,
+            Finding::Pong | Finding::Websocket(_) => Some(101),
             Finding::Answer(answered) => answered.status(),
             Finding::Called(Called { status, .. }) | Finding::Http2(Http2 { status, .. }) => *status,
         }
@@ -149,6 +157,8 @@ impl Finding<'_> {
                 write_place(out, c)
             }
             Finding::Heard => write!(out, "answered as expected in {}", Measured(c.took)),
+            Finding::Pong => write!(out, "pong in {}", Measured(c.took)),
+            Finding::Websocket(flaw) => flaw.write_sentence(out, c),
             Finding::Unheard { expected, cut, bytes, heard } => {
                 write_unheard(out, c, *expected, *cut, *bytes)?;
                 if *bytes > 0 {
@@ -169,7 +179,8 @@ impl Finding<'_> {
     /// What the operator may want to try.
     fn hint(&self) -> Option<&'static str> {
         match self {
-            Finding::Connected | Finding::Shaken | Finding::Heard | Finding::Refused(_) => None,
+            Finding::Connected | Finding::Shaken | Finding::Heard | Finding::Pong | Finding::Refused(_) => None,
+            Finding::Websocket(flaw) => flaw.hint(),
             Finding::Tls(failure) => failure.hint(),
             Finding::NoHandshake(cut) => Some(handshake_hint(*cut)),
             Finding::Unheard { cut, bytes, heard, .. } => unheard_hint(*cut, *bytes, heard.bytes()),

@@ -2,7 +2,9 @@
 //! tables beside `probe::answer`; here it is shown that the code comes in time, with its sentence, and that sockets end
 //! as they should.
 
+mod tcp;
 mod tls;
+mod websocket;
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -119,6 +119,9 @@ impl Answered<'_> {
     pub(super) fn hint(&self) -> Option<&'static str> {
         match self {
             Answered::AsExpected { .. } | Answered::Body { .. } => None,
+            Answered::Status { probe, status: 200..300, .. } if probe.expect.status.takes(101) => {
+                Some("this path answers plain requests: check the path of the WebSocket")
+            }
             Answered::Status { probe, status, body, .. } => status_hint(&probe.method, *status, body.bytes()),
             Answered::Malformed { error: Malformed::NotHttp, seen, .. } => protocol_hint(seen.bytes()),
             Answered::Malformed { error: Malformed::Switch, .. } => {

@@ -1,0 +1,94 @@
+//! The words for a WebSocket that is none, or that does not answer.
+
+use std::fmt::Write;
+
+use super::answer::cut_words;
+use super::words::Measured;
+use super::{Circumstances, Cut};
+use crate::model::Code;
+use crate::model::quote::{Excerpt, Quoted};
+
+/// What is wrong behind a 101.
+#[derive(Debug, PartialEq, Eq)]
+pub(in crate::probe) enum Flaw<'p> {
+    /// The 101 lacks this field.
+    Missing(&'static str),
+    /// Its Sec-WebSocket-Accept is not the answer to our key.
+    Accept(Excerpt),
+    /// It does not agree to the subprotocol asked for, or to one that was not.
+    Subprotocol { asked: Option<&'p str>, agreed: Option<Excerpt> },
+    /// It agrees to extensions that were not asked for.
+    Extension(Excerpt),
+    /// The peer sent what it may not.
+    Frame(&'static str),
+    /// The peer closed the WebSocket.
+    Closed { code: Option<u16>, reason: Excerpt },
+    /// No pong for our ping; how many others came.
+    NoPong { cut: Cut, others: u32 },
+}
+
+impl Flaw<'_> {
+    pub(super) fn code(&self) -> Code {
+        match self {
+            Flaw::NoPong { cut: Cut::Deadline, .. } => Code::L7Tout,
+            Flaw::Missing(_) | Flaw::Accept(_) | Flaw::Subprotocol { .. } | Flaw::Extension(_) => Code::L7Rsp,
+            Flaw::Frame(_) | Flaw::Closed { .. } | Flaw::NoPong { .. } => Code::L7Rsp,
+        }
+    }
+
+    pub(super) fn write_sentence(&self, out: &mut String, c: &Circumstances<'_>) -> std::fmt::Result {
+        match self {
+            Flaw::Missing(field) => write!(out, "answered 101 without {field}"),
+            Flaw::Accept(value) => {
+                write!(out, "wrong Sec-WebSocket-Accept: {} does not answer our key", Quoted(value.bytes()))
+            }
+            Flaw::Subprotocol { asked: Some(asked), agreed: None } => {
+                write!(out, "subprotocol {} not agreed to", Quoted(asked.as_bytes()))
+            }
+            Flaw::Subprotocol { asked: Some(asked), agreed: Some(agreed) } => {
+                write!(out, "subprotocol {}, expected {}", Quoted(agreed.bytes()), Quoted(asked.as_bytes()))
+            }
+            Flaw::Subprotocol { asked: None, agreed } => {
+                let agreed = agreed.as_ref().map_or(&b""[..], Excerpt::bytes);
+                write!(out, "subprotocol {}, which was not asked for", Quoted(agreed))
+            }
+            Flaw::Extension(value) => write!(out, "extension {}, which was not asked for", Quoted(value.bytes())),
+            Flaw::Frame(what) => write!(out, "no pong, but {what}"),
+            Flaw::Closed { code, reason } => {
+                out.push_str("WebSocket closed instead of a pong");
+                code.map_or(Ok(()), |code| write!(out, ": {code}"))?;
+                if reason.bytes().is_empty() { Ok(()) } else { write!(out, " {}", Quoted(reason.bytes())) }
+            }
+            Flaw::NoPong { cut, others } => {
+                match cut {
+                    Cut::Deadline => write!(out, "no pong within {:?}", c.timeout)?,
+                    Cut::Closed | Cut::Broke(_) => write!(out, "{} without a pong", cut_words(*cut))?,
+                }
+                match others {
+                    0 => {}
+                    1 => out.push_str(", but one that answers another ping"),
+                    n => write!(out, ", but {n} that answer other pings")?,
+                }
+                match (cut, c.connected_in) {
+                    (Cut::Deadline, Some(connected_in)) => write!(out, " (connected in {})", Measured(connected_in)),
+                    (Cut::Deadline | Cut::Closed | Cut::Broke(_), _) => Ok(()),
+                }
+            }
+        }
+    }
+
+    pub(super) fn hint(&self) -> Option<&'static str> {
+        match self {
+            Flaw::Missing(_) | Flaw::Accept(_) => {
+                Some("what answers there is no WebSocket server, or a proxy hides it")
+            }
+            Flaw::Subprotocol { asked: Some(_), .. } => Some("check subprotocol: the server does not know this one"),
+            Flaw::Subprotocol { asked: None, .. } => Some("set subprotocol to what the server speaks"),
+            Flaw::Extension(_) => None,
+            Flaw::Frame(_) => Some("it does not keep to RFC 6455"),
+            Flaw::Closed { code: Some(1008 | 3000 | 3003 | 4401 | 4403), .. } => Some("needs credentials"),
+            Flaw::Closed { .. } => Some("it does not want this client: check path and headers"),
+            Flaw::NoPong { .. } => Some("it takes the upgrade but does not serve the connection"),
+        }
+    }
+}

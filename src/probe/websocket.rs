@@ -1,0 +1,303 @@
+//! `type = "websocket"` (RFC 6455): the opening handshake as an HTTP request, a ping, the wait for its pong, and the
+//! goodbye. An answer other than 101 is judged like that of any HTTP probe; the 101 by [`judge_switch`], what follows by
+//! `frames`.
+
+mod frames;
+
+use std::time::Duration;
+
+use aws_lc_rs::digest::{SHA1_FOR_LEGACY_USE_ONLY, digest};
+use base64::Engine;
+use base64::prelude::BASE64_STANDARD;
+use tokio::io::AsyncReadExt;
+use tokio::time::{Instant, timeout, timeout_at};
+
+use super::answer::{Answer, Progress, Stop};
+use super::connect::{Fault, Peer, Steps, Stream};
+use super::finding::{Answered, Cut, Finding, Flaw};
+use super::http::{self, send, stop_of};
+use super::response::{HEAD_FIELDS_MAX, INTERIM_MAX, Malformed};
+use super::tls::close;
+use crate::model::Trace;
+use crate::model::policy::{Expect, HeaderText, HttpProbe, HttpVersion, StatusRule, WebsocketProbe};
+use crate::model::quote::Excerpt;
+use frames::{Event, Inbox};
+
+/// Bytes taken from the socket at a time.
+const READ_BYTES: usize = 4 << 10;
+/// Bytes of heads that are kept until the 101 has come.
+const HEADS_BYTES_MAX: usize = 64 << 10;
+/// How long a failed probe waits for what it will quote, and one that passed for the peer's goodbye; both within the
+/// deadline.
+const PATIENCE: Duration = Duration::from_millis(100);
+/// What the key is joined with (RFC 6455, section 1.3).
+const GUID: &str = "258EAFA5-E914-47DA-95CA-C5AB0DC85B11";
+
+/// A probe made ready: its handshake as an HTTP request, but for the key.
+pub(super) struct Upgrade {
+    request: HttpProbe,
+    bytes: Box<[u8]>,
+}
+
+impl Upgrade {
+    /// `authority` is the Host where none is configured.
+    pub(super) fn new(probe: &WebsocketProbe, authority: &str) -> Upgrade {
+        let plain = |name: &str, value: &str| (name.into(), HeaderText::Plain(value.into()));
+        let mut headers =
+            vec![plain("Connection", "Upgrade"), plain("Upgrade", "websocket"), plain("Sec-WebSocket-Version", "13")];
+        headers.extend(probe.subprotocol.iter().map(|name| plain("Sec-WebSocket-Protocol", name)));
+        let ours = |name: &str| {
+            ["connection", "upgrade"].iter().any(|ours| name.eq_ignore_ascii_case(ours))
+                || name.get(..14).is_some_and(|start| start.eq_ignore_ascii_case("sec-websocket-"))
+        };
+        headers.extend(probe.headers.iter().filter(|(name, _)| !ours(name)).cloned());
+        let request = HttpProbe {
+            version: HttpVersion::Http1,
+            path: probe.path.clone(),
+            method: "GET".into(),
+            host: probe.host.clone(),
+            headers,
+            body: None,
+            expect: Expect { status: StatusRule::In(vec![(101, 101)]), ..Expect::default() },
+        };
+        let bytes = http::request(&request, authority);
+        Upgrade { request, bytes }
+    }
+
+    /// The request with this key.
+    fn with_key(&self, key: &str) -> Vec<u8> {
+        let fields = self.bytes.strip_suffix(b"\r\n").expect("a head ends with an empty line");
+        [fields, b"Sec-WebSocket-Key: ", key.as_bytes(), b"\r\n\r\n"].concat()
+    }
+}
+
+/// How far a probe has come behind the connection.
+enum Stage<'p> {
+    Upgrading(Answer<'p>),
+    Waiting(Inbox),
+    Done(Finding<'p>),
+}
+
+/// One WebSocket probe, over by `deadline`.
+pub(super) async fn run<'p>(
+    peer: &Peer,
+    probe: &'p WebsocketProbe,
+    upgrade: &'p Upgrade,
+    deadline: Instant,
+    steps: &mut Steps,
+) -> Finding<'p> {
+    let mut stage = Stage::Upgrading(Answer::new(&upgrade.request));
+    let talk = async {
+        match peer.open(steps).await {
+            Ok(mut stream) => converse(&mut stream, probe, upgrade, &mut stage, steps).await,
+            Err(finding) => stage = Stage::Done(finding),
+        }
+    };
+    let ended = timeout_at(deadline, talk).await;
+    match (stage, ended) {
+        (Stage::Done(finding), _) => finding,
+        (Stage::Upgrading(answer), _) => steps.timeout().unwrap_or_else(|| answer.finish(Stop::Deadline)),
+        (Stage::Waiting(inbox), _) => no_pong(&inbox, Stop::Deadline),
+    }
+}
+
+async fn converse<'p>(
+    stream: &mut Stream,
+    probe: &'p WebsocketProbe,
+    upgrade: &'p Upgrade,
+    stage: &mut Stage<'p>,
+    steps: &mut Steps,
+) {
+    let key = BASE64_STANDARD.encode(fastrand::u128(..).to_be_bytes());
+    let mut heard = Vec::new();
+    let Stage::Upgrading(answer) = stage else { unreachable!("a probe begins with its upgrade") };
+    let stop = shake_hands(stream, &upgrade.with_key(&key), answer, &mut heard, steps).await;
+    let Stage::Upgrading(answer) = std::mem::replace(stage, Stage::Waiting(Inbox::default())) else {
+        unreachable!("nobody has changed it")
+    };
+    let rest = match answer.finish(stop) {
+        // To the judge of answers a 101 is an answer nobody asked for.
+        Finding::Answer(Answered::Malformed { error: Malformed::Switch, .. }) => {
+            judge_switch(&heard, probe, &key, steps)
+        }
+        finding => Err(finding),
+    };
+    let ping = fastrand::u64(..).to_be_bytes();
+    let pong = match rest {
+        Ok(rest) => exchange_pings(stream, &ping, rest, stage).await,
+        Err(finding) => Err(finding),
+    };
+    *stage = Stage::Done(pong.err().unwrap_or(Finding::Pong));
+    if matches!(stage, Stage::Done(Finding::Pong)) {
+        // Nothing that happens now changes the finding.
+        let _ = timeout(PATIENCE, say_goodbye(stream)).await;
+    }
+}
+
+/// Sends the request and reads the answer, which is kept in `heard` as far as it may be a 101.
+async fn shake_hands(
+    stream: &mut Stream,
+    request: &[u8],
+    answer: &mut Answer<'_>,
+    heard: &mut Vec<u8>,
+    steps: &mut Steps,
+) -> Stop {
+    // What the peer says counts, not the failed write.
+    let sent = send(stream, request).await;
+    loop {
+        let before = heard.len();
+        match read(stream, heard, steps).await {
+            Ok(0) => return sent.err().map_or(Stop::Closed, |error| stop_of(&error)),
+            Ok(_) => {}
+            Err(error) => return stop_of(&error),
+        }
+        match answer.feed(&heard[before..]) {
+            Progress::Done => return Stop::Enough,
+            Progress::More if heard.len() < HEADS_BYTES_MAX => {}
+            // A 101 would have come by now; the judge of answers bounds the rest.
+            Progress::More => return http::receive(stream, answer, steps).await,
+            Progress::Settled => {
+                let _ = timeout(PATIENCE, http::receive(stream, answer, steps)).await;
+                return Stop::Enough;
+            }
+        }
+    }
+}
+
+async fn read(stream: &mut Stream, into: &mut Vec<u8>, steps: &mut Steps) -> std::io::Result<usize> {
+    into.reserve(READ_BYTES);
+    let bytes = stream.take(READ_BYTES as u64).read_buf(into).await?;
+    if bytes > 0 {
+        steps.answered();
+    }
+    Ok(bytes)
+}
+
+/// Judges the 101 in `heard`: what follows it, or why it is none for a WebSocket (RFC 6455, section 4.1).
+fn judge_switch<'h, 'p>(
+    heard: &'h [u8],
+    probe: &'p WebsocketProbe,
+    key: &str,
+    steps: &mut Steps,
+) -> Result<&'h [u8], Finding<'p>> {
+    let mut rest = heard;
+    for _ in 0..=INTERIM_MAX {
+        let mut fields = [httparse::EMPTY_HEADER; HEAD_FIELDS_MAX];
+        let mut head = httparse::Response::new(&mut fields);
+        let Ok(httparse::Status::Complete(length)) = head.parse(rest) else { break };
+        if head.code == Some(101) {
+            let told = masked(&rest[..length], probe);
+            steps.trace.head = told.bytes()[..told.bytes().len().min(Trace::HEAD_BYTES_MAX)].into();
+            judge_fields(head.headers, probe, key).map_err(Finding::Websocket)?;
+            return Ok(&rest[length..]);
+        }
+        rest = &rest[length..];
+    }
+    unreachable!("the judge of answers has found a 101 in these bytes")
+}
+
+fn judge_fields<'p>(fields: &[httparse::Header<'_>], probe: &'p WebsocketProbe, key: &str) -> Result<(), Flaw<'p>> {
+    let all = |name: &'static str| fields.iter().filter(move |f| f.name.eq_ignore_ascii_case(name)).map(|f| f.value);
+    let lists = |name: &'static str, token: &str| {
+        all(name)
+            .flat_map(|value| value.split(|b| *b == b','))
+            .any(|t| t.trim_ascii().eq_ignore_ascii_case(token.as_bytes()))
+    };
+    if !lists("upgrade", "websocket") {
+        return Err(Flaw::Missing("Upgrade: websocket"));
+    }
+    if !lists("connection", "upgrade") {
+        return Err(Flaw::Missing("Connection: Upgrade"));
+    }
+    let mut accepts = all("sec-websocket-accept");
+    match (accepts.next(), accepts.next()) {
+        (Some(value), None) if value.trim_ascii() == accept_of(key).as_bytes() => {}
+        (Some(value), _) => return Err(Flaw::Accept(masked(value, probe))),
+        (None, _) => return Err(Flaw::Missing("Sec-WebSocket-Accept")),
+    }
+    let agreed = all("sec-websocket-protocol").next().map(<[u8]>::trim_ascii);
+    if agreed != probe.subprotocol.as_deref().map(str::as_bytes) {
+        let agreed = agreed.map(|value| masked(value, probe));
+        return Err(Flaw::Subprotocol { asked: probe.subprotocol.as_deref(), agreed });
+    }
+    match all("sec-websocket-extensions").find(|value| !value.trim_ascii().is_empty()) {
+        Some(value) => Err(Flaw::Extension(masked(value, probe))),
+        None => Ok(()),
+    }
+}
+
+/// The answer to a key (RFC 6455, section 4.2.2).
+fn accept_of(key: &str) -> String {
+    BASE64_STANDARD.encode(digest(&SHA1_FOR_LEGACY_USE_ONLY, format!("{key}{GUID}").as_bytes()))
+}
+
+/// `bytes` without our own credentials.
+fn masked(bytes: &[u8], probe: &WebsocketProbe) -> Excerpt {
+    let mut excerpt = Excerpt::default();
+    excerpt.push(bytes);
+    excerpt.without(probe.headers.iter().filter_map(|(_, value)| match value {
+        HeaderText::Secret(secret) => Some(secret.expose()),
+        HeaderText::Plain(_) => None,
+    }))
+}
+
+/// Sends a ping and waits for the pong that carries `payload`; `rest` came behind the 101 already.
+async fn exchange_pings<'p>(
+    stream: &mut Stream,
+    payload: &[u8],
+    rest: &[u8],
+    stage: &mut Stage<'p>,
+) -> Result<(), Finding<'p>> {
+    let Stage::Waiting(inbox) = stage else { unreachable!("the upgrade is behind") };
+    inbox.push(rest);
+    let sent = send(stream, &frames::frame(frames::PING, payload, mask())).await;
+    let mut piece = Vec::new();
+    loop {
+        match inbox.next() {
+            Ok(Some(Event::Pong(said))) if said == payload => return Ok(()),
+            Ok(Some(Event::Pong(_) | Event::Other)) => continue,
+            Ok(Some(Event::Close { code, reason })) => {
+                return Err(Finding::Websocket(Flaw::Closed { code, reason: excerpt(&reason) }));
+            }
+            Ok(None) => {}
+            Err(what) => return Err(Finding::Websocket(Flaw::Frame(what))),
+        }
+        piece.clear();
+        piece.reserve(READ_BYTES);
+        match stream.take(READ_BYTES as u64).read_buf(&mut piece).await {
+            Ok(0) => {
+                let stop = sent.err().map_or(Stop::Closed, |error| stop_of(&error));
+                return Err(no_pong(inbox, stop));
+            }
+            Ok(_) => inbox.push(&piece),
+            Err(error) => return Err(no_pong(inbox, stop_of(&error))),
+        }
+    }
+}
+
+fn excerpt(bytes: &[u8]) -> Excerpt {
+    let mut excerpt = Excerpt::default();
+    excerpt.push(bytes);
+    excerpt
+}
+
+fn no_pong(inbox: &Inbox, stop: Stop) -> Finding<'static> {
+    match stop {
+        Stop::Broke(Fault::Ours(errno)) => Finding::NoResources(errno),
+        Stop::Refused(alert) => Finding::Refused(alert),
+        stop => Finding::Websocket(Flaw::NoPong { cut: stop.cut().unwrap_or(Cut::Closed), others: inbox.pongs() }),
+    }
+}
+
+/// The goodbye of a client that has what it wanted: 1000 (RFC 6455, section 7.4.1).
+async fn say_goodbye(stream: &mut Stream) -> std::io::Result<()> {
+    send(stream, &frames::frame(frames::CLOSE, &1000_u16.to_be_bytes(), mask())).await?;
+    close(stream).await
+}
+
+fn mask() -> [u8; 4] {
+    fastrand::u32(..).to_be_bytes()
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,134 @@
+//! TCP probes that send and expect texts: answers in pieces, too much, too little, and connections that break.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use roundsman::model::policy::{PortRule, ProbeKind, ProbeSpec, TcpProbe};
+use roundsman::model::{Code, ProbeReport};
+use roundsman::probe::probe;
+use tokio::time::Instant;
+
+use super::{LONG, SHORT, SLACK, on_accept};
+use crate::origin::{Act, Ending, Origin, Reply};
+use crate::support::assert_eventually;
+
+async fn talk(origin: &Origin, send: Option<&str>, expect: Option<&str>, timeout: Duration) -> ProbeReport {
+    let kind = ProbeKind::Tcp(TcpProbe { send: send.map(Into::into), expect: expect.map(Into::into) });
+    let spec = Arc::new(ProbeSpec { port: PortRule::Same, tls: None, kind });
+    let started = Instant::now();
+    let report = probe(&origin.address(), &origin.address(), &spec, timeout).await;
+    let limit = if timeout == LONG { LONG / 2 } else { timeout + SLACK };
+    assert!(started.elapsed() < limit, "{:?}", started.elapsed());
+    report
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_text_passes_in_whatever_pieces_it_comes() {
+    let tick = Duration::from_millis(2);
+    for acts in [
+        vec![Act::Write(b"220 mail ready\r\n".to_vec())],
+        vec![Act::Write(b"220 mail rea".to_vec()), Act::Wait(tick), Act::Write(b"dy".to_vec())],
+        vec![Act::Write([&[b'x'; 60_000][..], b" ready"].concat())],
+        vec![Act::Write(b"rearea".to_vec()), Act::Wait(tick), Act::Drip(b"ready".to_vec(), tick)],
+    ] {
+        let origin = on_accept(Reply::acts(acts).then_hang());
+        let report = talk(&origin, None, Some("ready"), LONG).await;
+        assert_eq!((report.code, report.status, report.hint), (Code::L7Ok, None, None), "{}", report.sentence());
+        assert!(report.reason.starts_with("answered as expected in "), "{}", report.reason);
+        assert!(!report.trace.body.is_empty() && report.trace.body.len() <= 256);
+        assert!(report.trace.answered_in.unwrap() <= report.duration);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_sent_is_answered_and_the_close_is_an_orderly_one() {
+    let origin = Origin::plain("a").await;
+    let request = "GET /healthz HTTP/1.1\r\nHost: a\r\n\r\n";
+    let report = talk(&origin, Some(request), Some("hello from a"), LONG).await;
+    assert_eq!(report.code, Code::L7Ok, "{}", report.sentence());
+    assert_eq!(origin.count("/healthz"), 1);
+    assert_eventually("the origin sees the end", SLACK, || origin.endings() == [Ending::Eof]).await;
+    let report = talk(&origin, Some(request), None, LONG).await;
+    assert_eq!(report.code, Code::L4Ok, "{}", report.sentence());
+    assert_eventually("it has come", SLACK, || origin.count("/healthz") == 2).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_text_that_does_not_come_is_told_with_what_came_instead() {
+    let wait = Act::Wait(Duration::from_millis(50));
+    for (name, reply, timeout, code, says) in [
+        (
+            "nothing",
+            Reply::hang(),
+            SHORT,
+            Code::L7Tout,
+            &["no \"ready\" within 300ms (connected in ", "(it accepts connections but says nothing"][..],
+        ),
+        (
+            "something else",
+            Reply::raw("read\x1b").then_hang(),
+            SHORT,
+            Code::L7Tout,
+            &["no \"ready\" within 300ms (connected in ", r#"; it said "read\u{1b}""#],
+        ),
+        (
+            "a drip",
+            Reply::acts(vec![Act::EndlessDrip(b"x".to_vec(), Duration::from_millis(20))]),
+            SHORT,
+            Code::L7Tout,
+            &["no \"ready\" within 300ms", "; it said \"xx"],
+        ),
+        (
+            "too much",
+            Reply::acts(vec![]).then_endless([b'x'; 4096]),
+            LONG,
+            Code::L7Rsp,
+            &["no \"ready\" in the first 64 KiB, of which no more are read; it said \"xxx", "…"],
+        ),
+        ("a close", Reply::close(), LONG, Code::L7Rsp, &["connection closed before \"ready\" came: 0 bytes had come"]),
+        (
+            "a close behind a part",
+            Reply::raw("read"),
+            LONG,
+            Code::L7Rsp,
+            &["connection closed before \"ready\" came: 4 bytes had come; it said \"read\""],
+        ),
+        (
+            "a reset",
+            Reply::acts(vec![wait.clone()]).then_reset(),
+            LONG,
+            Code::L7Rsp,
+            &["connection reset before \"ready\" came: 0 bytes had come"],
+        ),
+        (
+            "a reset behind a part",
+            Reply::raw("read").then(wait).then_reset(),
+            LONG,
+            Code::L7Rsp,
+            &["connection reset before \"ready\" came: 4 bytes had come; it said \"read\""],
+        ),
+    ] {
+        let origin = on_accept(reply);
+        let report = talk(&origin, None, Some("ready"), timeout).await;
+        let sentence = report.sentence();
+        assert_eq!(report.code, code, "{name}: {sentence}");
+        let mut rest = sentence.as_str();
+        for part in says {
+            let at = rest.find(part).unwrap_or_else(|| panic!("{name}: {sentence:?} does not say {part:?}"));
+            rest = &rest[at + part.len()..];
+        }
+        assert!(origin.bytes_written() < 32 << 20, "{name}: {} bytes were taken", origin.bytes_written());
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_probe_tells_where_it_came_from_and_how_long_it_took() {
+    let origin = Origin::plain("a").await;
+    let report = talk(&origin, None, None, LONG).await;
+    assert_eq!(report.code, Code::L4Ok);
+    let trace = report.trace;
+    assert!(trace.local.is_some_and(|local| local.ip().is_loopback() && local.port() > 0));
+    assert!(trace.connected_in.unwrap() <= report.duration);
+    assert_eq!((trace.tls, trace.answered_in), (None, None));
+    assert!(trace.head.is_empty() && trace.body.is_empty());
+}
