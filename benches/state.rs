@@ -44,6 +44,7 @@ fn config(upstreams: usize) -> Config {
         min_healthy: MinHealthy::Count(1),
         checks: vec![CheckPolicy { name: "tcp".into(), spec: Arc::new(ProbeSpec::connect()), timing: TIMING }],
         require: Require::All,
+        resolve: Duration::from_secs(30),
     };
     let second = Duration::from_secs(1);
     Config {

@@ -150,6 +150,7 @@ pub fn server_name(
         (Some(text), _) => parse_name(text),
         (None, Address::Inet(address)) => Ok(ServerName::from(address.ip())),
         (None, Address::Unix(_)) => parse_name("localhost"),
+        (None, Address::Name { host, .. }) => parse_name(host),
     }
 }
 

@@ -423,6 +423,15 @@ pub enum EventWhat {
         /// Why it was refused.
         error: Option<String>,
     },
+    /// The host names of a pool stand for other addresses.
+    Addresses {
+        /// The pool.
+        pool: String,
+        /// New upstreams.
+        added: Vec<String>,
+        /// Upstreams that are gone.
+        removed: Vec<String>,
+    },
     /// A probe panicked.
     ProbePanic {
         /// The pool.

@@ -8,6 +8,7 @@ use tokio::time::Instant;
 use super::clock::Clock;
 use super::host::{CheckAnswer, LastReload, ProcessInfo, ReloadAnswer};
 use super::json::*;
+use crate::model::Address;
 use crate::pool::{Event, EventKind, LastCheck, PoolStatus, PoolSummary, Status, Streak, UpstreamStatus};
 
 /// `GET /api/v1/status`.
@@ -159,6 +160,10 @@ pub fn event(event: Event, clock: &Clock) -> EventInfo {
         EventKind::Reload { result, generation, error } => {
             EventWhat::Reload { result: result.to_string(), generation, error }
         }
+        EventKind::Addresses { pool, added, removed } => {
+            let texts = |addresses: Vec<Address>| addresses.iter().map(Address::to_string).collect();
+            EventWhat::Addresses { pool: pool.to_string(), added: texts(added), removed: texts(removed) }
+        }
         EventKind::ProbePanic { pool, upstream } => {
             EventWhat::ProbePanic { pool: pool.to_string(), upstream: upstream.to_string() }
         }
@@ -261,10 +266,12 @@ mod tests {
             duration: Some(std::time::Duration::from_micros(1_900)),
             healthy_left: 1,
         };
+        let address = "10.0.0.9:80".parse().unwrap();
         let kinds = [
             (EventKind::Transition(transition), "transition"),
             (EventKind::FailOpen { pool: testing::name("api"), on: true }, "fail_open"),
             (EventKind::Reload { result: "applied", generation: 2, error: None }, "reload"),
+            (EventKind::Addresses { pool: testing::name("api"), added: vec![], removed: vec![address] }, "addresses"),
             (EventKind::CheckerRestart, "checker_restart"),
         ];
         for (kind, word) in kinds {

@@ -62,6 +62,7 @@ pub fn bind(policy: &AdminPolicy) -> Result<Bound, BindError> {
     let bound = match address {
         Address::Inet(inet) => bind_tcp(*inet),
         Address::Unix(path) => bind_unix(path),
+        Address::Name { .. } => Err(io::ErrorKind::AddrNotAvailable.into()),
     };
     bound.map_err(|source| BindError::Io { address: address.clone(), source })
 }

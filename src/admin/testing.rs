@@ -147,6 +147,7 @@ pub fn explanation(pool: &PoolStatus) -> Explanation {
         min_healthy: MinHealthy::Count(1),
         checks: vec![check],
         require: Require::All,
+        resolve: std::time::Duration::from_secs(30),
     };
     let service = if pool.eligible > 0 { Service::Open } else { Service::Nothing(Nothing::Reject) };
     let checker = status(vec![]).checker;

@@ -215,7 +215,7 @@ mod tests {
 
     #[test]
     fn a_configuration_from_the_command_line_says_where_its_mistakes_are() {
-        let source = ConfigSource::Inline { listen: "127.0.0.1:80".to_owned(), to: vec!["localhost:1".to_owned()] };
+        let source = ConfigSource::Inline { listen: "127.0.0.1:80".to_owned(), to: vec!["localhost".to_owned()] };
         let error = load(&source).unwrap_err();
         assert!(error.to_string().starts_with("(command line):6:14: error: pools.default.upstreams[0]: "), "{error}");
     }

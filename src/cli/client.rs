@@ -141,6 +141,7 @@ async fn connect_and_exchange(target: &Target, ask: Ask<'_>) -> Result<Answer, C
             exchange(TcpStream::connect(address).await.map_err(no_connection)?, target, ask).await
         }
         Address::Unix(path) => exchange(UnixStream::connect(path).await.map_err(no_connection)?, target, ask).await,
+        Address::Name { .. } => Err(no_connection(std::io::ErrorKind::AddrNotAvailable.into())),
     }
 }
 
@@ -167,7 +168,7 @@ where
 
 fn request(target: &Target, ask: Ask<'_>) -> http::Result<Request<Full<Bytes>>> {
     let host = match &target.address {
-        Address::Inet(address) => address.to_string(),
+        Address::Inet(_) | Address::Name { .. } => target.address.to_string(),
         Address::Unix(_) => "localhost".to_string(),
     };
     let mut request = Request::builder().method(ask.method).uri(ask.path).header(header::HOST, host);

@@ -79,6 +79,9 @@ async fn follow(
     }
 }
 
+/// Addresses that a line shows of those that came, and of those that went.
+const LISTED_MAX: usize = 16;
+
 fn print_events(events: &[EventInfo], json: bool) -> Result<(), Failure> {
     let paint = Paint::for_stdout();
     for event in events {
@@ -115,6 +118,16 @@ fn render(event: &EventInfo, paint: Paint) -> String {
             let error = error.as_deref().map_or_else(String::new, |error| format!(": {}", one_line(error)));
             format!("reload {}, generation {generation}{error}", word(result))
         }
+        EventWhat::Addresses { pool, added, removed } => {
+            let signed = |sign: char, all: &[String]| -> String {
+                let mut text: String = all.iter().take(LISTED_MAX).map(|a| format!(" {sign}{}", one_line(a))).collect();
+                if all.len() > LISTED_MAX {
+                    text.push_str(&format!(" and {} more", all.len() - LISTED_MAX));
+                }
+                text
+            };
+            format!("{}  addresses changed:{}{}", one_line(pool), signed('+', added), signed('-', removed))
+        }
         EventWhat::ProbePanic { pool, upstream } => {
             format!("{} {}  its probe panicked; it is unknown now", one_line(pool), one_line(upstream))
         }
@@ -147,6 +160,10 @@ mod tests {
             (
                 json!({ "kind": "reload", "result": "refused", "generation": 3, "error": "bad" }),
                 "reload refused, generation 3: bad",
+            ),
+            (
+                json!({ "kind": "addresses", "pool": "api", "added": ["10.0.0.3:80"], "removed": ["10.0.0.1:80"] }),
+                "api  addresses changed: +10.0.0.3:80 -10.0.0.1:80",
             ),
             (json!({ "kind": "checker_restart" }), "the checker died and was restarted"),
         ];

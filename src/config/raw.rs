@@ -11,7 +11,7 @@ pub use health::{Check, Expect, ExpectBody, Health, JsonRule, Probe, Timing, Tls
 
 use super::read::{ByName, List, Node, Reader, Value};
 use super::table::table;
-use super::values::address::{Dial, Listen};
+use super::values::address::{Dial, DialAddress, Listen};
 use super::values::http::Method;
 use super::values::route::RoutePath;
 use super::values::secret::SecretValue;
@@ -98,12 +98,14 @@ table! {
         when_no_healthy ["when_no_healthy"]: NoHealthy = "reject";
         /// Fewer healthy ones than this (a number, or a share such as 0.3) count as none.
         min_healthy ["min_healthy"]: MinHealthy = 1;
+        /// Upstreams with a host name: how often they are resolved. Each address of a name is an upstream of its own.
+        resolve ["resolve"]: Span<1_000, DAY> = "30s";
         /// How the upstreams are checked; without this table by TCP connect.
         health ["health"]: Health;
     }
     required ["upstreams"]
     later [
-        "protocol", "tls", "send_proxy", "resolve", "timeouts", "connections", "retry", "passive", "slow_start",
+        "protocol", "tls", "send_proxy", "timeouts", "connections", "retry", "passive", "slow_start",
         "drain_timeout", "tunnel_drain", "on_unhealthy", "sticky",
     ]
 }
@@ -111,14 +113,14 @@ table! {
 table! {
     /// One upstream with more than its address.
     struct UpstreamTable {
-        /// Where its requests go: "ip:port", "[v6]:port" or "unix:/path".
+        /// Where its requests go: "ip:port", "[v6]:port", "name:port" or "unix:/path".
         address ["address"]: Dial;
         /// Its share of the traffic, against the weights of the others.
         weight ["weight"]: Count<1, 1000> = 1;
         /// Used only while no primary is eligible.
         backup ["backup"]: bool = false;
         /// Where its checks go; wins over `port` and `port_offset` of the check.
-        health_address ["health_address"]: Dial;
+        health_address ["health_address"]: DialAddress;
         /// "enabled", "draining" (no new requests) or "disabled"; an override given at run time wins.
         admin ["admin"]: OneOf<AdminState> = "enabled";
     }

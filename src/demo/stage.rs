@@ -122,6 +122,7 @@ impl Stage {
                 Some(format!("  roundsman: reload {result}, generation {generation}"))
             }
             EventWhat::Reload { .. }
+            | EventWhat::Addresses { .. }
             | EventWhat::Admin { .. }
             | EventWhat::FailOpen { .. }
             | EventWhat::ProbePanic { .. }

@@ -122,7 +122,9 @@ impl RequestEdits {
         if let Host::Upstream(text) = &mut self.host {
             text.clear();
             match upstream {
-                Address::Inet(address) => write!(Writer(text), "{address}").expect("a vector takes every byte"),
+                Address::Inet(_) | Address::Name { .. } => {
+                    write!(Writer(text), "{upstream}").expect("a vector takes every byte");
+                }
                 Address::Unix(_) => text.extend_from_slice(b"localhost"),
             }
         }

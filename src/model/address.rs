@@ -1,5 +1,6 @@
-//! Addresses: `ip:port`, `[v6]:port` or `unix:/path`, in one normal form, so that two spellings of one address are equal.
-//! Decides what an address is; whether it may be listened on or dialled is asked with [`Address::upstream_problem`].
+//! Addresses: `ip:port`, `[v6]:port`, `unix:/path` or `name:port`, in one normal form, so that two spellings of one address
+//! are equal. Decides what an address is; whether it may be listened on or dialled is asked with
+//! [`Address::upstream_problem`]. What a name stands for is `discovery`'s business.
 
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
@@ -7,14 +8,26 @@ use std::path::Path;
 use std::str::FromStr;
 use std::sync::Arc;
 
-/// A socket to dial or to listen on.
+/// A socket to dial or to listen on, or the name of some.
 #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Address {
     /// `ip:port` or `[v6]:port`; the port is never 0 when it came from a configuration file.
     Inet(SocketAddr),
     /// `unix:/path`: an absolute path of at most 107 bytes (`sun_path` less its NUL).
     Unix(Arc<Path>),
+    /// `name:port`: each of the name's addresses, which are not known here. Nothing is ever dialled under it.
+    Name {
+        /// A host name (RFC 1123, underscores allowed): lower case, without a trailing dot, at most 253 bytes.
+        host: Arc<str>,
+        /// The port; never 0.
+        port: u16,
+    },
 }
+
+/// The longest host name, in bytes (RFC 1123, section 2.1, less the root's dot).
+pub const HOST_BYTES_MAX: usize = 253;
+/// The longest part of a host name between two dots, in bytes.
+const LABEL_BYTES_MAX: usize = 63;
 
 /// The longest path of a unix socket, in bytes (`sizeof sun_path` - 1 on Linux).
 pub const UNIX_PATH_BYTES_MAX: usize = 107;
@@ -22,18 +35,23 @@ pub const UNIX_PATH_BYTES_MAX: usize = 107;
 /// Why a text is not an address.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum AddressError {
-    /// Neither `ip:port`, `[v6]:port` nor `unix:/path`.
-    #[error("expected ip:port, [ipv6]:port or unix:/path")]
+    /// Neither `ip:port`, `[v6]:port`, `name:port` nor `unix:/path`.
+    #[error("expected ip:port, [ipv6]:port, name:port or unix:/path")]
     Malformed,
     /// No `:port` at the end.
-    #[error("the port is missing; expected ip:port, [ipv6]:port or unix:/path")]
+    #[error("the port is missing; expected ip:port, [ipv6]:port, name:port or unix:/path")]
     PortMissing,
     /// The port is not 1 to 65535.
     #[error("a port is 1 to 65535")]
     Port,
-    /// A name where an address is wanted.
-    #[error("host names are not supported yet; write the IP address and port")]
+    /// A name that is no host name.
+    #[error(
+        "a host name is made of letters, digits, hyphens, underscores and dots, 253 at most and 63 between two dots"
+    )]
     HostName,
+    /// The last part of a name is a number, so that programs differ on whether it is an address.
+    #[error("the last part of a host name is not a number")]
+    NumericName,
     /// An IPv6 address without its brackets.
     #[error("an IPv6 address is written in brackets: [::1]:80")]
     Brackets,
@@ -52,10 +70,11 @@ pub enum AddressError {
 }
 
 impl Address {
-    /// The port, for an Internet address.
+    /// The port, where it has one.
     pub fn port(&self) -> Option<u16> {
         match self {
             Address::Inet(a) => Some(a.port()),
+            Address::Name { port, .. } => Some(*port),
             Address::Unix(_) => None,
         }
     }
@@ -65,6 +84,7 @@ impl Address {
         match self {
             Address::Inet(a) => Address::Inet(SocketAddr::new(a.ip(), port)),
             Address::Unix(p) => Address::Unix(p.clone()),
+            Address::Name { host, .. } => Address::Name { host: host.clone(), port },
         }
     }
 
@@ -91,11 +111,34 @@ impl Address {
         }
     }
 
+    /// Whether a connection to `dialled` surely comes to the listener `self`. Which other addresses this machine has is not
+    /// known here: behind `0.0.0.0` only the loopback is known to be ours.
+    pub fn is_reached_by(&self, dialled: &Address) -> bool {
+        match (self, dialled) {
+            (Address::Inet(own), Address::Inet(to)) => {
+                let (own_ip, to_ip) = (own.ip().to_canonical(), to.ip().to_canonical());
+                let wildcard = own.ip().is_unspecified() && to_ip.is_loopback() && to_ip.is_ipv4() == own.is_ipv4();
+                own.port() == to.port() && (own_ip == to_ip || wildcard)
+            }
+            (Address::Unix(own), Address::Unix(to)) => own == to,
+            _ => false,
+        }
+    }
+
     /// Whether only this machine can reach it.
     pub fn is_local(&self) -> bool {
         match self {
             Address::Inet(a) => a.ip().to_canonical().is_loopback(),
             Address::Unix(_) => true,
+            Address::Name { .. } => false,
+        }
+    }
+
+    /// The name, where it is one.
+    pub fn host_name(&self) -> Option<&Arc<str>> {
+        match self {
+            Address::Name { host, .. } => Some(host),
+            Address::Inet(_) | Address::Unix(_) => None,
         }
     }
 }
@@ -119,52 +162,60 @@ impl FromStr for Address {
         if let Ok(a) = SocketAddr::from_str(text) {
             return if a.port() == 0 { Err(AddressError::Port) } else { Ok(Address::Inet(a)) };
         }
-        Err(diagnose(text))
+        named(text)
     }
 }
 
-/// Says what is wrong with a text that `SocketAddr` does not read.
-fn diagnose(text: &str) -> AddressError {
+/// A text that `SocketAddr` does not read: `name:port`, or what is wrong with it.
+fn named(text: &str) -> Result<Address, AddressError> {
     if text.parse::<IpAddr>().is_ok() {
-        return if text.contains(':') { AddressError::Brackets } else { AddressError::PortMissing };
+        return Err(if text.contains(':') { AddressError::Brackets } else { AddressError::PortMissing });
     }
     let Some((host, port)) = text.rsplit_once(':') else {
-        return match text {
-            "" => AddressError::Malformed,
-            _ if text.starts_with('[') => AddressError::PortMissing,
-            _ if is_host_name(text) => AddressError::PortMissing,
+        return Err(match text {
+            _ if text.starts_with('[') || host_name(text).is_ok() => AddressError::PortMissing,
             _ => AddressError::Malformed,
-        };
+        });
     };
-    if host.starts_with('[') && !host.ends_with(']') {
-        return AddressError::PortMissing;
-    }
-    if port.is_empty() {
-        return AddressError::PortMissing;
+    if (host.starts_with('[') && !host.ends_with(']')) || port.is_empty() {
+        return Err(AddressError::PortMissing);
     }
     let all_digits = port.bytes().all(|b| b.is_ascii_digit());
-    if host.parse::<IpAddr>().is_ok() || host.strip_prefix('[').is_some() {
-        return if all_digits { AddressError::Port } else { AddressError::Malformed };
+    if host.parse::<IpAddr>().is_ok() || host.starts_with('[') {
+        return Err(if all_digits { AddressError::Port } else { AddressError::Malformed });
     }
     let dotted = host.split('.').all(|part| !part.is_empty() && part.bytes().all(|b| b.is_ascii_digit()));
     if dotted && host.split('.').count() == 4 {
         let leading = host.split('.').any(|part| part.len() > 1 && part.starts_with('0'));
-        return if leading { AddressError::LeadingZero } else { AddressError::Malformed };
+        return Err(if leading { AddressError::LeadingZero } else { AddressError::Malformed });
     }
-    if is_host_name(host) && all_digits {
-        return AddressError::HostName;
+    if !all_digits || host.contains([':', '/']) || host.is_empty() {
+        return Err(AddressError::Malformed);
     }
-    AddressError::Malformed
+    match (host_name(host)?, port.parse()) {
+        (_, Ok(0) | Err(_)) => Err(AddressError::Port),
+        (host, Ok(port)) => Ok(Address::Name { host, port }),
+    }
 }
 
-fn is_host_name(text: &str) -> bool {
-    text.len() <= 253
-        && text.split('.').all(|label| {
-            !label.is_empty()
-                && label.len() <= 63
-                && label.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_'))
-        })
-        && text.bytes().any(|b| b.is_ascii_alphabetic())
+/// A host name in its normal form: lower case, without a trailing dot.
+fn host_name(text: &str) -> Result<Arc<str>, AddressError> {
+    let bare = text.strip_suffix('.').unwrap_or(text);
+    let good = |label: &str| {
+        (1..=LABEL_BYTES_MAX).contains(&label.len())
+            && label.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_'))
+            && !label.starts_with('-')
+            && !label.ends_with('-')
+    };
+    if bare.len() > HOST_BYTES_MAX || !bare.split('.').all(good) {
+        return Err(AddressError::HostName);
+    }
+    let last = bare.rsplit('.').next().unwrap_or(bare).to_ascii_lowercase();
+    let hex = last.strip_prefix("0x").is_some_and(|digits| digits.bytes().all(|b| b.is_ascii_hexdigit()));
+    if hex || last.bytes().all(|b| b.is_ascii_digit()) {
+        return Err(AddressError::NumericName);
+    }
+    Ok(Arc::from(bare.to_ascii_lowercase()))
 }
 
 impl fmt::Display for Address {
@@ -172,6 +223,7 @@ impl fmt::Display for Address {
         match self {
             Address::Inet(a) => write!(f, "{a}"),
             Address::Unix(p) => write!(f, "unix:{}", p.display()),
+            Address::Name { host, port } => write!(f, "{host}:{port}"),
         }
     }
 }
@@ -211,16 +263,69 @@ mod tests {
             ("::1", Brackets),
             ("[::1]", PortMissing),
             ("[::1]:99999", Port),
-            ("localhost:80", HostName),
-            ("api.example.com:7100", HostName),
             ("localhost", PortMissing),
+            ("localhost:", PortMissing),
+            ("localhost:0", Port),
+            ("localhost:65536", Port),
+            ("localhost:http", Malformed),
             ("http://a:80", Malformed),
+            (":80", Malformed),
+            ("a..b:80", HostName),
+            (".:80", HostName),
+            ("-a:80", HostName),
+            ("a-.b:80", HostName),
+            ("a b:80", HostName),
+            ("b\u{fc}cher:80", HostName),
+            ("10.0.0.1.5:80", NumericName),
+            ("127.1:80", NumericName),
+            ("2130706433:80", NumericName),
+            ("0x7f.0x1:80", NumericName),
             ("unix:a", UnixRelative),
             ("unix:", UnixRelative),
             (&long, UnixLong),
             ("unix:/a\0b", UnixControl),
         ] {
             assert_eq!(text.parse::<Address>(), Err(error), "{text:?}");
+        }
+    }
+
+    #[test]
+    fn a_name_is_lower_case_without_its_last_dot() {
+        for (text, shown) in [
+            ("localhost:3001", "localhost:3001"),
+            ("API.Example.COM.:7100", "api.example.com:7100"),
+            ("my_api:1", "my_api:1"),
+            ("1and1.de:65535", "1and1.de:65535"),
+            ("0xcafe.example:80", "0xcafe.example:80"),
+        ] {
+            let address: Address = text.parse().unwrap();
+            assert_eq!(address.to_string(), shown);
+            assert_eq!(address, shown.parse().unwrap(), "{text}");
+            assert_eq!(address.host_name().map(|host| &**host), shown.rsplit_once(':').map(|(host, _)| host));
+        }
+        let label = "a".repeat(63);
+        let longest = format!("{label}.{label}.{label}.{}", "a".repeat(61));
+        assert_eq!(longest.len(), 253);
+        assert!(format!("{longest}.:80").parse::<Address>().is_ok());
+        assert_eq!(format!("{longest}a:80").parse::<Address>(), Err(AddressError::HostName));
+        assert_eq!(format!("{label}a:80").parse::<Address>(), Err(AddressError::HostName));
+    }
+
+    #[test]
+    fn a_listener_is_reached_by_its_own_address_and_a_wildcard_by_the_loopback() {
+        for (own, dialled, reached) in [
+            ("127.0.0.1:80", "127.0.0.1:80", true),
+            ("127.0.0.1:80", "[::ffff:127.0.0.1]:80", true),
+            ("127.0.0.1:80", "127.0.0.1:81", false),
+            ("0.0.0.0:80", "127.0.0.9:80", true),
+            ("0.0.0.0:80", "[::1]:80", false),
+            ("0.0.0.0:80", "10.0.0.1:80", false),
+            ("unix:/a", "unix:/a", true),
+            ("unix:/a", "127.0.0.1:80", false),
+            ("127.0.0.1:80", "localhost:80", false),
+        ] {
+            let (own, dialled): (Address, Address) = (own.parse().unwrap(), dialled.parse().unwrap());
+            assert_eq!(own.is_reached_by(&dialled), reached, "{own} {dialled}");
         }
     }
 

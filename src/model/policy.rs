@@ -104,12 +104,15 @@ pub struct PoolPolicy {
     pub checks: Vec<CheckPolicy>,
     /// How many of the checks must hold.
     pub require: Require,
+    /// How often the host names among its upstreams are resolved; 1 s to 24 h.
+    pub resolve: Duration,
 }
 
 /// One upstream of a pool.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct UpstreamPolicy {
-    /// Where its requests go.
+    /// Where its requests go. As written it may be a name; `discovery` puts the name's addresses in its place, and leaves
+    /// it where there is none yet.
     pub address: Address,
     /// The host name that the address was resolved from; the default of its checks' Host and TLS name.
     pub name: Option<Arc<str>>,

@@ -37,6 +37,9 @@ const RESTART_AFTER: Duration = Duration::from_millis(100);
 /// interval is so short that it would be stretched.
 const TICK: Duration = Duration::from_millis(5);
 
+/// Addresses that a log line holds.
+const LISTED_MAX: usize = 16;
+
 /// Makes probes. `probe` implements it with sockets, tests with a script.
 pub trait Prober: Send + Sync {
     /// Makes one probe, within `job.timeout`. Dropping the future closes what it opened.
@@ -80,6 +83,13 @@ impl Controller {
         let applied = self.with_state(|state| state.configure(config, listeners, now));
         self.changed.notify_one();
         applied
+    }
+
+    /// The addresses that host names stand for have changed: [`Controller::configure`] with the same configuration in every
+    /// other respect, which counts as no new one.
+    pub fn readdress(&self, config: &Config, listeners: &[(Name, ListenerId)], now: Instant) {
+        self.with_state(|state| ((), state.readdress(config, listeners, now)));
+        self.changed.notify_one();
     }
 
     /// Sets what the operator wants of an upstream.
@@ -291,11 +301,23 @@ fn log_event(event: &Event) {
             tracing::error!(generation, error = error.as_deref(), "Configuration refused; nothing changed");
         }
         EventKind::Reload { result, generation, .. } => tracing::info!(generation, result, "Configuration loaded"),
+        EventKind::Addresses { pool, added, removed } => {
+            tracing::info!(%pool, added = listed(added), removed = listed(removed), "Addresses changed");
+        }
         EventKind::ProbePanic { pool, upstream } => {
             tracing::error!(%pool, %upstream, "A probe panicked; this upstream is unknown now");
         }
         EventKind::CheckerRestart => tracing::warn!("Scheduler of probes runs again"),
     }
+}
+
+/// The first of many addresses, and how many more there are.
+fn listed(addresses: &[Address]) -> String {
+    let mut text = addresses.iter().take(LISTED_MAX).map(Address::to_string).collect::<Vec<_>>().join(" ");
+    if addresses.len() > LISTED_MAX {
+        text.push_str(&format!(" and {} more", addresses.len() - LISTED_MAX));
+    }
+    text
 }
 
 #[cfg(test)]
@@ -356,6 +378,7 @@ mod tests {
             min_healthy: MinHealthy::Count(1),
             checks: vec![CheckPolicy { name: "tcp".into(), spec, timing }],
             require: Require::All,
+            resolve: Duration::from_secs(30),
         };
         Config {
             runtime: RuntimePolicy { threads: None, drain_delay: Duration::ZERO, drain_timeout: Duration::ZERO },

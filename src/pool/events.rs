@@ -54,6 +54,15 @@ pub enum EventKind {
         /// Why it was refused.
         error: Option<String>,
     },
+    /// The host names of a pool stand for other addresses than before.
+    Addresses {
+        /// The pool.
+        pool: Name,
+        /// New upstreams, not checked yet.
+        added: Vec<Address>,
+        /// Upstreams that are gone.
+        removed: Vec<Address>,
+    },
     /// A probe panicked; its upstream is unknown now.
     ProbePanic {
         /// The pool.

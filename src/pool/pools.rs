@@ -39,6 +39,8 @@ pub(super) struct PoolState {
     pub(super) retiring_until: Option<Instant>,
     pub(super) fail_open: bool,
     pub(super) timer: Option<Instant>,
+    /// What the operator said of addresses that their host names have left, and may come back to.
+    pub(super) orders: Orders,
     /// Members of the configuration that are healthy.
     pub(super) healthy: usize,
     /// What the newest view says.
@@ -47,6 +49,43 @@ pub(super) struct PoolState {
     pub(super) used: Used,
     usable_refreshed: Option<Instant>,
     fallback: Option<PoolId>,
+}
+
+/// Orders kept for a pool's absent addresses.
+const ORDERS_MAX: usize = 1_024;
+
+/// Orders of the operator that outlive their upstream: as long as its host name is in the pool.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Orders(HashMap<Address, (Arc<str>, AdminState)>);
+
+impl Orders {
+    /// What holds for an address that a name stands for from now on: what was said of it, or of the name without addresses.
+    pub(super) fn take(&mut self, upstream: &UpstreamPolicy) -> Option<AdminState> {
+        let host = upstream.name.clone()?;
+        let own = self.0.remove(&upstream.address);
+        let names = || self.0.get(&Address::Name { host, port: upstream.address.port()? }).cloned();
+        own.or_else(names).map(|(_, order)| order)
+    }
+
+    /// Keeps what was said of those that are gone.
+    pub(super) fn keep<'m>(&mut self, gone: impl Iterator<Item = &'m Member>) {
+        for member in gone {
+            if let (Some(host), Some(order)) = (&member.policy.name, member.admin_override)
+                && self.0.len() < ORDERS_MAX
+            {
+                self.0.insert(member.upstream.address.clone(), (host.clone(), order));
+            }
+        }
+    }
+
+    /// Forgets those of names that `policy` does not have, and those of names that have addresses now.
+    pub(super) fn tidy(&mut self, policy: &PoolPolicy) {
+        let unresolved = |a: &Address| policy.upstreams.iter().any(|u| u.address == *a);
+        self.0.retain(|address, (host, _)| {
+            policy.upstreams.iter().any(|u| u.name.as_ref() == Some(host))
+                && (address.host_name().is_none() || unresolved(address))
+        });
+    }
 }
 
 /// Which members a view holds: of which ranks, and whether those that are not healthy too.
@@ -102,7 +141,13 @@ impl Member {
     }
 
     fn eligibility(&self, fail_open: bool) -> Eligibility {
-        eligibility(self.state, self.admin(), false, fail_open)
+        // What has no address takes no requests, however bad the day.
+        eligibility(self.state, self.admin(), false, fail_open && self.has_address())
+    }
+
+    /// False for a host name that stands for no address yet.
+    fn has_address(&self) -> bool {
+        self.upstream.address.host_name().is_none()
     }
 
     fn is_eligible(&self) -> bool {
@@ -143,6 +188,7 @@ impl PoolState {
             retiring_until: None,
             fail_open: false,
             timer: None,
+            orders: Orders::default(),
             healthy,
             service: nothing,
             used: Used::default(),
@@ -189,7 +235,7 @@ impl PoolState {
             (WhenNoHealthy::Pool(_), Some(pool)) => Nothing::Pool(pool),
             (WhenNoHealthy::Pool(_), None) | (WhenNoHealthy::Reject, _) => Nothing::Reject,
         };
-        let backups_alone = self.of_rank(false) == 0;
+        let backups_alone = self.backups_alone();
         let backups_serve = count(true) > 0 && (!backups_alone || count(true) >= needed);
         let (service, with_primaries, with_backups, all) = match (enough, awaited(false), backups_serve, awaited(true))
         {
@@ -219,12 +265,18 @@ impl PoolState {
 
     /// How many upstreams must be healthy for the pool to serve in order; backups count where there are no others.
     pub(super) fn needed(&self) -> usize {
-        let total = if self.of_rank(false) == 0 { self.of_rank(true) } else { self.of_rank(false) };
+        // Of those that could be healthy: a name without an address is none of them.
+        let total = self.of_rank(self.backups_alone()).filter(|member| member.has_address()).count();
         self.policy.min_healthy.needed(total)
     }
 
-    fn of_rank(&self, backup: bool) -> usize {
-        self.members.iter().filter(|member| member.policy.backup == backup && !member.retiring).count()
+    /// Whether the configuration has no primaries.
+    fn backups_alone(&self) -> bool {
+        self.of_rank(false).next().is_none()
+    }
+
+    fn of_rank(&self, backup: bool) -> impl Iterator<Item = &Member> {
+        self.members.iter().filter(move |member| member.policy.backup == backup && !member.retiring)
     }
 
     /// Whether a member may be picked now, and why not: its own eligibility, and whether its rank is in use.
@@ -293,7 +345,7 @@ impl PoolState {
     }
 
     fn any_enabled(&self) -> bool {
-        self.members.iter().any(|member| member.admin() == AdminState::Enabled)
+        self.members.iter().any(|member| member.admin() == AdminState::Enabled && member.has_address())
     }
 
     /// One upstream with its history.

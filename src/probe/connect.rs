@@ -158,6 +158,8 @@ async fn dial(target: &Address) -> Result<Socket, Fault> {
     let socket = match target {
         Address::Inet(address) => TcpStream::connect(address).await.map(Socket::Tcp),
         Address::Unix(path) => UnixStream::connect(path).await.map(Socket::Unix),
+        // Names are resolved long before; one without an address gives no verdict.
+        Address::Name { .. } => Err(io::Error::from_raw_os_error(Errno::EADDRNOTAVAIL as i32)),
     };
     socket.map_err(|error| Fault::from(&error))
 }

@@ -36,6 +36,7 @@ pub(super) fn authority(name: Option<&str>, target: &Address, tls: bool) -> Stri
         (None, Address::Inet(std::net::SocketAddr::V6(a))) => format!("[{}]:{}", a.ip(), a.port()),
         (None, Address::Inet(a)) => a.to_string(),
         (None, Address::Unix(_)) => "localhost".to_owned(),
+        (_, Address::Name { .. }) => target.to_string(),
     }
 }
 

@@ -53,6 +53,7 @@ pub async fn dial(address: &Address, limit: Duration) -> io::Result<UpstreamIo> 
                 Ok(UpstreamIo::Tcp(stream))
             }
             Address::Unix(path) => Ok(UpstreamIo::Unix(UnixStream::connect(path).await?)),
+            Address::Name { .. } => Err(io::ErrorKind::AddrNotAvailable.into()),
         }
     };
     match tokio::time::timeout(limit, connecting).await {
@@ -96,6 +97,7 @@ fn template(upstream: &Arc<Upstream>) -> Result<HttpPeer> {
             let path = path.to_str().ok_or_else(|| Error::new_str("a socket path that is no text"))?;
             HttpPeer::new_uds(path, false, String::new())?
         }
+        Address::Name { .. } => return Err(Error::new_str("a name that is not resolved")),
     };
     let mut options = PeerOptions::new();
     options.read_timeout = Some(limits::UPSTREAM_IDLE);

@@ -69,6 +69,7 @@ impl Bound {
         let socket = match address {
             Address::Inet(inet) => bind_tcp(*inet).map(BoundSocket::Tcp),
             Address::Unix(path) => bind_unix(path).map(|(socket, file)| BoundSocket::Unix(socket, file)),
+            Address::Name { .. } => Err(io::ErrorKind::AddrNotAvailable.into()),
         };
         match socket {
             Ok(socket) => Ok(Bound { address: address.clone(), socket }),

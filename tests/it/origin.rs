@@ -221,7 +221,7 @@ impl Origin {
     pub fn socket_addr(&self) -> SocketAddr {
         match &self.shared.address {
             Address::Inet(a) => *a,
-            Address::Unix(p) => panic!("{} is a unix socket", p.display()),
+            Address::Unix(_) | Address::Name { .. } => panic!("{} is no Internet address", self.shared.address),
         }
     }
 
@@ -561,6 +561,7 @@ fn bind(address: &Address) -> std::io::Result<Listening> {
             Ok(Listening::Tcp(TcpListener::from_std(socket.listen(4096)?.into_std()?)?))
         }
         Address::Unix(path) => Ok(Listening::Unix(UnixListener::bind(path)?, PathBuf::from(&**path))),
+        Address::Name { .. } => panic!("{address} cannot be listened on"),
     }
 }
 

@@ -247,6 +247,7 @@ impl Program {
             }
             EventWhat::Admin { .. }
             | EventWhat::FailOpen { .. }
+            | EventWhat::Addresses { .. }
             | EventWhat::Reload { .. }
             | EventWhat::ProbePanic { .. }
             | EventWhat::CheckerRestart => None,

@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::ops::Range;
+use std::time::Duration;
 
 use super::{Names, check, sockets};
 use crate::config::raw;
@@ -9,6 +10,9 @@ use crate::config::read::{At, Field};
 use crate::config::report::{Found, Report};
 use crate::model::policy::{Balance, MinHealthy, PoolPolicy, UpstreamPolicy, WhenNoHealthy};
 use crate::model::{Address, AdminState, Name, Weight};
+
+/// A container that was replaced is found within half a minute, and no name server notices us.
+const DEFAULT_RESOLVE: Duration = Duration::from_secs(30);
 
 /// Makes a pool; `None` where it has mistakes that leave nothing to make.
 pub fn pool(
@@ -33,6 +37,7 @@ pub fn pool(
         min_healthy,
         checks,
         require,
+        resolve: raw.resolve.value().map_or(DEFAULT_RESOLVE, |span| span.0),
     })
 }
 
@@ -55,7 +60,7 @@ fn upstreams(table: &At<raw::Pool>, key: &str, own: &sockets::Own, report: &mut 
         report.add(Found::error(span.clone(), &key, "a pool without upstreams").expected("at least one address"));
         return None;
     }
-    if list.len() == 1 {
+    if list.len() == 1 && list[0].as_ref().and_then(written).is_none_or(|address| address.host_name().is_none()) {
         report.add(Found::warning(span.clone(), &key, "a pool of one upstream has none left when that one fails"));
     }
     let mut seen: HashMap<Address, usize> = HashMap::with_capacity(list.len());
@@ -84,7 +89,7 @@ fn upstream(
             refuse_ourselves(&address.0, &entry.span, &key, own, report);
             return Some(UpstreamPolicy {
                 address: address.0.clone(),
-                name: None,
+                name: address.0.host_name().cloned(),
                 weight: Weight::ONE,
                 backup: false,
                 health_address: None,
@@ -103,9 +108,15 @@ fn upstream(
     if let Some(at) = raw.health_address.get() {
         refuse_ourselves(&at.value.0, &at.span, &|| format!("{}.health_address", key()), own, report);
     }
+    let address = raw.address.value()?.0.clone();
+    if let (Some(_), Some(at)) = (address.host_name(), raw.health_address.get()) {
+        let message = "one address for the checks of all that the name stands for";
+        let found = Found::error(at.span.clone(), format!("{}.health_address", key()), message);
+        report.add(found.expected("`port` or `port_offset` in the health table, or the address of the upstream"));
+    }
     Some(UpstreamPolicy {
-        address: raw.address.value()?.0.clone(),
-        name: None,
+        name: address.host_name().cloned(),
+        address,
         weight: raw.weight.value().and_then(|weight| Weight::try_new(weight.0)).unwrap_or(Weight::ONE),
         backup: raw.backup.value().copied().unwrap_or(false),
         health_address: raw.health_address.value().map(|address| address.0.clone()),
@@ -125,6 +136,14 @@ fn refuse_ourselves(
     }
 }
 
+/// The address of an entry, where it has a good one.
+fn written(entry: &At<raw::Upstream>) -> Option<&Address> {
+    match &entry.value {
+        raw::Upstream::Plain(address) => Some(&address.0),
+        raw::Upstream::Table(table) => table.address.value().map(|address| &address.0),
+    }
+}
+
 fn address_span(entry: &At<raw::Upstream>) -> Range<usize> {
     match &entry.value {
         raw::Upstream::Plain(_) => entry.span.clone(),
@@ -136,7 +155,7 @@ fn address_span(entry: &At<raw::Upstream>) -> Range<usize> {
 fn canonical(address: &Address) -> Address {
     match address {
         Address::Inet(inet) => Address::Inet(std::net::SocketAddr::new(inet.ip().to_canonical(), inet.port())),
-        Address::Unix(_) => address.clone(),
+        Address::Unix(_) | Address::Name { .. } => address.clone(),
     }
 }
 
@@ -163,6 +182,8 @@ fn min_healthy(raw: &raw::Pool, upstreams: Option<&[UpstreamPolicy]>, key: &str,
     let Some(at) = raw.min_healthy.get() else { return MinHealthy::Count(1) };
     if let (MinHealthy::Count(count), Some(upstreams)) = (at.value, upstreams)
         && count as usize > upstreams.len()
+        // How many a name stands for is seen when it is resolved.
+        && upstreams.iter().all(|upstream| upstream.name.is_none())
     {
         let total = upstreams.len();
         let message = format!("{count} can never be healthy: the pool has {total}");

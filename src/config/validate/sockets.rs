@@ -1,8 +1,6 @@
 //! Our own sockets: no two may take the same address, and no upstream may be one of them (a loop, or the admin exposed to
 //! the traffic).
 
-use std::net::SocketAddr;
-
 use crate::config::raw;
 use crate::config::read::shown_key;
 use crate::config::report::{Found, Report};
@@ -27,21 +25,8 @@ impl Own {
     /// Which of our sockets a connection to `dialled` would reach. Which other addresses this machine has, a file cannot
     /// tell: behind `0.0.0.0` only the loopback is known to be ours.
     pub fn reached_by(&self, dialled: &Address) -> Option<&str> {
-        let reaches = |own: &Address| match (own, dialled) {
-            (Address::Inet(own), Address::Inet(to)) => {
-                let same = own.ip().to_canonical() == to.ip().to_canonical();
-                own.port() == to.port() && (same || (own.ip().is_unspecified() && is_loopback_of_family(own, to)))
-            }
-            (Address::Unix(own), Address::Unix(to)) => own == to,
-            (Address::Inet(_), Address::Unix(_)) | (Address::Unix(_), Address::Inet(_)) => false,
-        };
-        self.0.iter().find(|(own, _)| reaches(own)).map(|(_, name)| name.as_str())
+        self.0.iter().find(|(own, _)| own.is_reached_by(dialled)).map(|(_, name)| name.as_str())
     }
-}
-
-fn is_loopback_of_family(own: &SocketAddr, to: &SocketAddr) -> bool {
-    let ip = to.ip().to_canonical();
-    ip.is_loopback() && ip.is_ipv4() == own.is_ipv4()
 }
 
 /// Refuses listeners that take each other's address, and an admin that shares one with a listener.

@@ -5,7 +5,9 @@ use crate::model::Address;
 use crate::model::address::AddressError;
 
 const PATTERN: &str = r"^(unix:/.+|\[[0-9A-Fa-f:.]+\]:[0-9]+|[0-9.]+:[0-9]+)$";
+const PATTERN_OR_NAME: &str = r"^(unix:/.+|\[[0-9A-Fa-f:.]+\]:[0-9]+|[0-9A-Za-z_.-]+:[0-9]+)$";
 const WHAT: &str = "ip:port, [ipv6]:port or unix:/path";
+const WHAT_OR_NAME: &str = "ip:port, [ipv6]:port, name:port or unix:/path";
 
 /// An address to listen on.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -26,15 +28,22 @@ impl Text for Listen {
             Address::Inet(inet) if inet.ip() == std::net::Ipv4Addr::BROADCAST => {
                 Err(" is a broadcast address".to_owned())
             }
+            Address::Name { .. } => Err(": a name cannot be listened on; write the IP address".to_owned()),
             Address::Inet(_) | Address::Unix(_) => Ok(Listen(address)),
         }
     }
 
     fn suggest(text: &str) -> Option<String> {
-        suggest(text).or_else(|| {
-            let port = text.strip_prefix(':').or(text.strip_prefix("*:")).unwrap_or(text);
-            port.parse::<u16>().is_ok_and(|port| port > 0).then(|| format!("\"0.0.0.0:{port}\""))
-        })
+        let local = |text: &str| {
+            let port = text.strip_prefix("localhost:")?;
+            port.parse::<u16>().is_ok_and(|port| port > 0).then(|| format!("\"127.0.0.1:{port}\""))
+        };
+        local(text).or_else(|| suggest(text).filter(|shown| Listen::parse(shown.trim_matches('"')).is_ok())).or_else(
+            || {
+                let port = text.strip_prefix(':').or(text.strip_prefix("*:")).unwrap_or(text);
+                port.parse::<u16>().is_ok_and(|port| port > 0).then(|| format!("\"0.0.0.0:{port}\""))
+            },
+        )
     }
 
     fn pattern() -> Option<&'static str> {
@@ -42,21 +51,17 @@ impl Text for Listen {
     }
 }
 
-/// An address to dial.
+/// Where requests go: an address to dial, or a name that stands for some.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Dial(pub Address);
 
 impl Text for Dial {
     fn what() -> String {
-        WHAT.to_owned()
+        WHAT_OR_NAME.to_owned()
     }
 
     fn parse(text: &str) -> Result<Dial, String> {
-        let address = parse(text)?;
-        match address.upstream_problem() {
-            None => Ok(Dial(address)),
-            Some(problem) => Err(format!(": {problem}")),
-        }
+        dialled(text).map(Dial)
     }
 
     fn suggest(text: &str) -> Option<String> {
@@ -64,7 +69,41 @@ impl Text for Dial {
     }
 
     fn pattern() -> Option<&'static str> {
+        Some(PATTERN_OR_NAME)
+    }
+}
+
+/// Where checks go: an address to dial, and never a name. A name has several addresses, and which of them would be the one
+/// for which address of the upstream, nobody can tell.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DialAddress(pub Address);
+
+impl Text for DialAddress {
+    fn what() -> String {
+        WHAT.to_owned()
+    }
+
+    fn parse(text: &str) -> Result<DialAddress, String> {
+        match dialled(text)? {
+            Address::Name { .. } => Err(": a host name is not supported here; write the IP address".to_owned()),
+            address @ (Address::Inet(_) | Address::Unix(_)) => Ok(DialAddress(address)),
+        }
+    }
+
+    fn suggest(text: &str) -> Option<String> {
+        suggest(text).filter(|shown| DialAddress::parse(shown.trim_matches('"')).is_ok())
+    }
+
+    fn pattern() -> Option<&'static str> {
         Some(PATTERN)
+    }
+}
+
+fn dialled(text: &str) -> Result<Address, String> {
+    let address = parse(text)?;
+    match address.upstream_problem() {
+        None => Ok(address),
+        Some(problem) => Err(format!(": {problem}")),
     }
 }
 
@@ -91,7 +130,11 @@ mod tests {
         assert_eq!(Listen::suggest(":8080").as_deref(), Some("\"0.0.0.0:8080\""));
         assert_eq!(Listen::suggest("8080").as_deref(), Some("\"0.0.0.0:8080\""));
         assert_eq!(Dial::suggest("http://10.0.0.1:80/").as_deref(), Some("\"10.0.0.1:80\""));
+        assert_eq!(Dial::suggest("http://Api:80/").as_deref(), Some("\"api:80\""));
         assert_eq!(Dial::suggest("api"), None);
+        assert_eq!(DialAddress::suggest("http://api:80/"), None);
+        assert_eq!(Listen::suggest("localhost:80").as_deref(), Some("\"127.0.0.1:80\""));
+        assert_eq!(Listen::suggest("tcp://api:80"), None);
     }
 
     #[test]
@@ -102,5 +145,11 @@ mod tests {
             assert!(Listen::parse(neither).is_err() && Dial::parse(neither).is_err(), "{neither}");
         }
         assert!(Listen::parse("[::ffff:127.0.0.1]:80").is_err());
+        assert!(Dial::parse("api:80").is_ok());
+        assert_eq!(Listen::parse("api:80").unwrap_err(), ": a name cannot be listened on; write the IP address");
+        assert_eq!(
+            DialAddress::parse("api:80").unwrap_err(),
+            ": a host name is not supported here; write the IP address"
+        );
     }
 }

@@ -16,7 +16,7 @@ use super::super::upstream::{Upstream, UpstreamId};
 use super::{Applied, Check, CheckId, CheckKey, Effects, Kept, State, Timer};
 use crate::health::track::Slot;
 use crate::health::{Change, Track};
-use crate::model::policy::{Config, ProbeSpec, Timing, UpstreamPolicy, WhenNoHealthy};
+use crate::model::policy::{Config, PoolPolicy, ProbeSpec, Timing, UpstreamPolicy, WhenNoHealthy};
 use crate::model::{Address, HealthState, Name, ProbeReport};
 use crate::route;
 
@@ -35,6 +35,38 @@ impl State {
     pub fn configure(&mut self, config: &Config, listeners: &[(Name, ListenerId)], now: Instant) -> (Applied, Effects) {
         let mut effects = Effects::default();
         self.generation += 1;
+        self.install(config, listeners, now, &mut effects);
+        let warming = self.pools.iter().filter(|p| p.retiring_until.is_some()).map(|p| p.policy.name.clone()).collect();
+        self.log(EventKind::Reload { result: "applied", generation: self.generation, error: None }, now, &mut effects);
+        (Applied { generation: self.generation, warming }, effects)
+    }
+
+    /// Takes the running configuration with other addresses for its host names: carries over as a new one would, and is
+    /// none.
+    pub fn readdress(&mut self, config: &Config, listeners: &[(Name, ListenerId)], now: Instant) -> Effects {
+        let mut effects = Effects::default();
+        let changes: Vec<EventKind> = config.pools.iter().filter_map(|policy| self.readdressed(policy)).collect();
+        for change in changes {
+            self.log(change, now, &mut effects);
+        }
+        self.install(config, listeners, now, &mut effects);
+        effects
+    }
+
+    /// Which upstreams of a pool come and go; `None` when none does. A name without an address is not one.
+    fn readdressed(&self, policy: &PoolPolicy) -> Option<EventKind> {
+        let before = &self.pools.iter().find(|pool| pool.policy.name == policy.name)?.policy.upstreams;
+        let missing = |from: &[UpstreamPolicy], all: &[UpstreamPolicy]| -> Vec<Address> {
+            let there: HashSet<&Address> = from.iter().map(|u| &u.address).collect();
+            let gone = all.iter().map(|u| &u.address).filter(|a| a.host_name().is_none() && !there.contains(a));
+            gone.cloned().collect()
+        };
+        let (added, removed) = (missing(before, &policy.upstreams), missing(&policy.upstreams, before));
+        let none = added.is_empty() && removed.is_empty();
+        (!none).then(|| EventKind::Addresses { pool: policy.name.clone(), added, removed })
+    }
+
+    fn install(&mut self, config: &Config, listeners: &[(Name, ListenerId)], now: Instant, effects: &mut Effects) {
         let wanted = config.pools.iter().flat_map(|pool| {
             let key = |u: &UpstreamPolicy| check_key(u, &pool.checks[0].spec, pool.checks[0].timing);
             pool.upstreams.iter().map(key)
@@ -56,17 +88,25 @@ impl State {
             let shared = before.as_ref().map_or_else(|| Arc::new(PoolShared::new(now)), |pool| pool.shared.clone());
             let since = before.as_ref().and_then(|pool| pool.retiring_until);
             let fail_open = before.as_ref().is_some_and(|pool| pool.fail_open);
+            let mut orders = before.as_ref().map(|pool| pool.orders.clone()).unwrap_or_default();
             let mut earlier: HashMap<Address, Member> = before.map(PoolState::into_members).unwrap_or_default();
+            let kept: HashSet<&Address> = policy.upstreams.iter().map(|u| &u.address).collect();
+            orders.keep(earlier.values().filter(|member| !kept.contains(&member.upstream.address)));
             let mut members = Vec::with_capacity(policy.upstreams.len());
             for upstream in &policy.upstreams {
                 let earlier = earlier.remove(&upstream.address);
+                let order = orders.take(upstream);
                 let key = check_key(upstream, &policy.checks[0].spec, policy.checks[0].timing);
                 let (check, change) = self.adopt(key, earlier.as_ref(), &wanted, now);
                 judged.extend(change.map(|change| (check, change)));
-                members.push(self.enrol(policy.name.clone(), upstream, check, earlier, now));
+                let mut member = self.enrol(policy.name.clone(), upstream, check, earlier, now);
+                member.admin_override = member.admin_override.or(order);
+                members.push(member);
             }
+            orders.tidy(policy);
             let mut pool = PoolState::new(self.pool_ids[&policy.name], policy.clone(), shared, fallback, members);
             pool.fail_open = fail_open;
+            pool.orders = orders;
             let mut removed: Vec<Member> = earlier.into_values().collect();
             removed.sort_by_key(|member| member.upstream.id);
             if !pool.has_healthy_member() {
@@ -80,19 +120,16 @@ impl State {
             effects.announce.push(gone.shared);
             effects.close_idle.extend(gone.members.into_iter().map(|m| m.upstream));
         }
-        self.rebuild_readers(now, &mut effects);
+        self.rebuild_readers(now, effects);
         for (check, change) in judged {
-            self.on_change(check, change, now, &mut effects);
+            self.on_change(check, change, now, effects);
         }
         self.dirty = (0..self.pools.len()).collect();
-        self.settle(now, &mut effects);
+        self.settle(now, effects);
         let snapshot = Arc::new(self.snapshot(config, listeners, now));
         self.current = snapshot.clone();
         effects.snapshot = Some(snapshot);
         effects.announce.extend(self.pools.iter().map(|pool| pool.shared.clone()));
-        let warming = self.pools.iter().filter(|p| p.retiring_until.is_some()).map(|p| p.policy.name.clone()).collect();
-        self.log(EventKind::Reload { result: "applied", generation: self.generation, error: None }, now, &mut effects);
-        (Applied { generation: self.generation, warming }, effects)
     }
 
     /// Finds or makes the check for `key`, which a pool is about to read. `earlier` is the same upstream under the

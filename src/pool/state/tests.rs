@@ -1,5 +1,7 @@
 //! The rows of health.md, each on the pure state with a scripted clock and scripted probes.
 
+mod names;
+
 use proptest::prelude::*;
 
 use super::super::snapshot::ListenerId;
@@ -194,6 +196,7 @@ fn pool(text: &str, addresses: &[&str]) -> PoolPolicy {
         min_healthy: MinHealthy::Count(1),
         checks: vec![check(tcp(PortRule::Same), timing())],
         require: Require::All,
+        resolve: Duration::from_secs(30),
     }
 }
 

@@ -311,7 +311,7 @@ async fn converse(stream: Limited, acceptor: TlsAcceptor, backend: Option<Addres
                 let _ = copy_bidirectional(&mut stream, &mut plain).await;
             }
         }
-        Some(Address::Unix(path)) => panic!("{} is a unix socket", path.display()),
+        Some(other @ (Address::Unix(_) | Address::Name { .. })) => panic!("{other} is no Internet address"),
         None => {
             let mut rest = Vec::new();
             // An end without a goodbye is an error.
