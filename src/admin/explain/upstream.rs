@@ -197,13 +197,11 @@ fn next(check: &CheckStatus, now: Instant) -> String {
 /// A duration of the configuration: `10 s`, `250 ms`, `1.5 s`, `1 h`.
 fn spoken_exactly(duration: Duration) -> String {
     let ms = duration.as_millis();
-    match ms {
-        0 => "0 s".to_owned(),
-        _ if ms % 86_400_000 == 0 => format!("{} d", ms / 86_400_000),
-        _ if ms % 3_600_000 == 0 => format!("{} h", ms / 3_600_000),
-        _ if ms % 60_000 == 0 => format!("{} min", ms / 60_000),
-        _ if ms % 1_000 == 0 => format!("{} s", ms / 1_000),
-        _ if ms > 1_000 => format!("{:.1} s", duration.as_secs_f64()),
-        _ => format!("{ms} ms"),
+    let units = [("d", 86_400_000), ("h", 3_600_000), ("min", 60_000), ("s", 1_000)];
+    match units.iter().find(|(_, length)| ms > 0 && ms.is_multiple_of(*length)) {
+        Some((unit, length)) => format!("{} {unit}", ms / length),
+        None if ms == 0 => "0 s".to_owned(),
+        None if ms > 1_000 => format!("{:.1} s", duration.as_secs_f64()),
+        None => format!("{ms} ms"),
     }
 }
