@@ -129,6 +129,24 @@ fn the_last_ten_changes_are_told_newest_last() {
 }
 
 #[test]
+fn the_503_names_its_reason_code_and_nothing_about_upstreams() {
+    use std::io::{Read, Write};
+    let sick = Origin::new().named("sick").on("/healthz").reply(Reply::status(503).body("No workers")).start_blocking();
+    let process = start(&[sick.text()]);
+    process.judged();
+    let mut stream = std::os::unix::net::UnixStream::connect(process.path("web.sock")).expect("it listens");
+    stream.set_read_timeout(Some(PATIENCE)).unwrap();
+    stream.write_all(b"GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n").unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).unwrap();
+    assert!(answer.starts_with("HTTP/1.1 503 ") && answer.contains("(none_eligible)"), "{answer}");
+    let ip = sick.socket_addr().ip().to_string();
+    for word in [&ip[..], "sick", "No workers", "L7STS", "healthz", "api", "unhealthy", SECRET] {
+        assert!(!answer.contains(word), "{word} is in {answer}");
+    }
+}
+
+#[test]
 fn exit_statuses_tell_who_is_missing() {
     let process = start(&[refusing_address().to_string()]);
     for (args, code, said) in [

@@ -5,6 +5,7 @@ use std::path::Path;
 use serde_json::Value;
 
 use super::{roundsman, text};
+use crate::origin::tls::{CERTIFICATES, TlsOrigin};
 use crate::origin::{Origin, Reply, refusing_address};
 
 const SECRET: &str = "s3cr3t-f0r-the-probe";
@@ -135,4 +136,53 @@ fn a_check_is_tried_before_it_is_written_and_then_does_the_same() {
     let wrong = roundsman(&["probe", "--url", &url, "--expect-status", "2xx"]);
     assert_eq!(wrong.status.code(), Some(78));
     assert!(text(&wrong.stderr).contains("pools.app.health.expect.status"), "{}", text(&wrong.stderr));
+}
+
+#[test]
+fn a_certificate_problem_is_told_and_what_mends_it_passes() {
+    let origin = Origin::new().on("/ready").reply(Reply::ok("up")).start_blocking();
+    let front = TlsOrigin::with(&CERTIFICATES.good).before(&origin).start();
+    let url = format!("https://{}/ready", front.address());
+    let ca = CERTIFICATES.ca.pem.display().to_string();
+    let probe = |more: &[&str]| {
+        let output = roundsman(&[&["probe", "--url", &url], more].concat());
+        (output.status.code(), text(&output.stdout))
+    };
+    let (code, shown) = probe(&[]);
+    assert_eq!(code, Some(1), "{shown}");
+    assert!(shown.contains("✓ connect") && shown.contains("✗ tls") && shown.contains("fail, L6RSP: "), "{shown}");
+    assert!(shown.contains("CN=api.internal") && !shown.contains("request "), "{shown}");
+
+    let (code, shown) = probe(&["--ca-file", &ca]);
+    assert_eq!(code, Some(0), "{shown}");
+    assert!(
+        shown.contains("✓ tls      TLSv1.3, done ") && shown.contains("certificate verified: CN=api.internal"),
+        "{shown}"
+    );
+    assert!(
+        shown.contains(&format!("tls = {{ ca_file = \"{ca}\" }}")) && shown.contains("✓ answer "),
+        "{shown}"
+    );
+
+    let (code, shown) = probe(&["--insecure"]);
+    assert_eq!(code, Some(0), "{shown}");
+    assert!(shown.contains("certificate not verified, because verify = false: CN=api.internal"), "{shown}");
+
+    let (code, shown) = probe(&["--ca-file", &ca, "--server-name", "other.internal"]);
+    assert_eq!(code, Some(1), "{shown}");
+    assert!(shown.contains("✗ tls") && shown.contains("other.internal"), "{shown}");
+}
+
+#[test]
+fn a_name_is_resolved_and_every_address_is_tried() {
+    let origin = Origin::new().at("127.0.0.1:0".parse().unwrap()).on("/").reply(Reply::ok("up")).start_blocking();
+    let port = origin.socket_addr().port();
+    let output = roundsman(&["probe", "--url", &format!("http://localhost:{port}/")]);
+    let shown = text(&output.stdout);
+    assert_eq!(output.status.code(), Some(0), "{shown}{}", text(&output.stderr));
+    assert!(shown.contains(&format!("✓ target   localhost resolved to 127.0.0.1:{port}")), "{shown}");
+    assert_eq!(origin.requests("/")[0].field("Host"), Some(&*format!("localhost:{port}")));
+    let output = roundsman(&["probe", "--url", "http://no-such-host.invalid/"]);
+    assert_eq!(output.status.code(), Some(1));
+    assert!(text(&output.stderr).contains("no-such-host.invalid"), "{}", text(&output.stderr));
 }

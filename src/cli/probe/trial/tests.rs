@@ -89,11 +89,37 @@ fn the_lines_are_those_that_one_would_write() {
 
 #[test]
 fn what_is_printed_is_what_is_tried() {
-    let table: [&[&str]; 4] = [
+    let table: [&[&str]; 12] = [
         &["tcp://127.0.0.1:8080"],
         &["http://127.0.0.1:8080/x?y=1", "--method", "POST", "--expect-status", "200,301-302"],
         &["http://name:8080/", "--expect-body-contains", "it's \"up\" ${x}\n", "--timeout", "250ms"],
         &["http://127.0.0.1:8080", "--expect-body-equals", ""],
+        &["tcp://127.0.0.1:8080", "--body", "PING\r\n", "--expect-body-contains", "PONG"],
+        &["tls://name:8443", "--insecure"],
+        &["https://name/x", "--http2", "--body", "{}", "--method", "POST", "--server-name", "api.internal"],
+        &["grpc://127.0.0.1:50051/a.B", "--header", "X-A: b"],
+        &["grpcs://name:50051", "--insecure"],
+        &["ws://127.0.0.1:8080/ws", "--header", "Host: other.internal"],
+        &["wss://127.0.0.1:8080/ws"],
+        &[
+            "http://127.0.0.1:8080/",
+            "--expect-status",
+            "any",
+            "--expect-json",
+            "$.status=healthy",
+            "--expect-json",
+            "$.n!=3.5",
+            "--expect-json",
+            "$.list=[1, \"a\", {\"b\": true}]",
+            "--expect-json",
+            "$['a b']",
+            "--expect-header",
+            "X-App: portus",
+            "--expect-header",
+            "Server",
+            "--expect-body-matches",
+            "^a\\d+$",
+        ],
     ];
     for words in table {
         let written = written(words);
@@ -162,6 +188,10 @@ fn mistakes_are_told_in_the_words_of_the_configuration() {
         (&["http://127.0.0.1:8080/", "--header", "Connection: close"], "belongs to the connection"),
         (&["tcp://127.0.0.1:8080/x"], "pools.app.health.path"),
         (&["tcp://127.0.0.1:8080", "--method", "HEAD"], "pools.app.health.method"),
+        (&["http://127.0.0.1:8080/", "--expect-body-matches", "a("], "pools.app.health.expect.body.matches"),
+        (&["http://127.0.0.1:8080/", "--expect-json", "nonsense"], "pools.app.health.expect.json"),
+        (&["grpc://127.0.0.1:8080/", "--expect-status", "any"], "pools.app.health.expect"),
+        (&["https://127.0.0.1:8080/", "--ca-file", "/nonexistent/ca.pem"], "pools.app.health.tls.ca_file"),
     ] {
         let error = written(words).load().unwrap_err().to_string();
         assert!(error.contains(want), "{words:?}: {error}");
