@@ -20,6 +20,7 @@ mod grpc;
 mod h2;
 mod http;
 mod response;
+mod said;
 mod tcp;
 mod tls;
 mod websocket;
@@ -29,7 +30,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::model::policy::{HttpVersion, ProbeKind, ProbeSpec};
-use crate::model::{Address, ProbeReport};
+use crate::model::{Address, ProbeReport, Trace};
 use crate::pool::{ProbeJob, Prober};
 use connect::{Peer, Steps, Tls};
 use finding::{Circumstances, Finding};
@@ -102,7 +103,11 @@ impl Prepared {
             timeout: self.timeout,
             elsewhere: self.elsewhere.then_some(&self.peer.target),
         });
-        ProbeReport { trace: steps.trace, ..report }
+        let trace = match report.trace {
+            Trace { head, body, .. } if head.is_empty() && body.is_empty() => steps.trace,
+            Trace { head, body, .. } => Trace { head, body, ..steps.trace },
+        };
+        ProbeReport { trace, ..report }
     }
 
     async fn talk(&self, steps: &mut Steps) -> Finding<'_> {

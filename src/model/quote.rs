@@ -59,6 +59,13 @@ fn escape(bytes: &[u8], plain: &[char], mut left: usize, f: &mut fmt::Formatter<
 pub struct Excerpt(Vec<u8>);
 
 impl Excerpt {
+    /// The first of `bytes`.
+    pub fn of(bytes: &[u8]) -> Excerpt {
+        let mut excerpt = Excerpt::default();
+        excerpt.push(bytes);
+        excerpt
+    }
+
     /// Keeps as much of `bytes` as there is room for.
     pub fn push(&mut self, bytes: &[u8]) {
         let room = BYTES_MAX - self.0.len();
@@ -77,14 +84,19 @@ impl Excerpt {
 
     /// Without our own credentials, should the peer have sent them back: `***` stands in their place.
     pub fn without<'s>(mut self, secrets: impl Iterator<Item = &'s str>) -> Excerpt {
-        for secret in secrets {
-            // A peer may leave the scheme out: `Bearer x` is looked for as `x` too.
-            let bare = secret.rsplit(' ').next().unwrap_or(secret);
-            for text in [secret, bare] {
-                mask(&mut self.0, text.as_bytes());
-            }
-        }
+        mask_all(&mut self.0, secrets);
         self
+    }
+}
+
+/// Puts `***` in the place of each of `secrets`, should a peer have sent them back.
+pub fn mask_all<'s>(bytes: &mut Vec<u8>, secrets: impl Iterator<Item = &'s str>) {
+    for secret in secrets {
+        // A peer may leave the scheme out: `Bearer x` is looked for as `x` too.
+        let bare = secret.rsplit(' ').next().unwrap_or(secret);
+        for text in [secret, bare] {
+            mask(bytes, text.as_bytes());
+        }
     }
 }
 

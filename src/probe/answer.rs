@@ -1,22 +1,18 @@
-//! Judges one HTTP answer while it comes: framing by `response`, expectations by `expect`, and the first bytes kept for
-//! a quotation. Pure: `http` feeds it what it reads and says why it stopped. The finding does not depend on how the
-//! answer was cut into pieces.
-//!
-//! Reads no further than the rules need: without a body rule nothing of the body; of a failure only what is quoted.
+//! One HTTP answer on its way: framing by `response`, expectations by `judge`. Pure: `http` feeds it what it reads and
+//! says why it stopped. The finding does not depend on how the answer was cut into pieces.
+
+mod judge;
 
 use std::sync::Arc;
 
 use rustls::AlertDescription;
 
 use super::connect::Fault;
-use super::expect::{BodyMatcher, Match};
-use super::finding::{Answered, Cut, Finding, Miss};
+use super::finding::{Break, Cut, Finding};
 use super::response::{Flow, HEAD_FIELDS_MAX, Malformed, Reader, Sink};
+use crate::model::Trace;
 use crate::model::policy::{HeaderText, HttpProbe};
-use crate::model::quote::Excerpt;
-
-/// Bytes of a body that rules see.
-pub(super) const BODY_BYTES_MAX: usize = 64 << 10;
+use judge::{Judge, Verdict};
 
 /// What to do after a piece of the answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -71,8 +67,8 @@ impl<'p> Answer<'p> {
 
     /// Takes the next bytes of the connection. After `Done` none may follow.
     pub(super) fn feed(&mut self, mut input: &[u8]) -> Progress {
-        if self.judge.verdict == Verdict::Malformed(Malformed::NotHttp) {
-            return self.judge.excerpt_of(input);
+        if matches!(self.judge.verdict(), Verdict::Malformed(Malformed::NotHttp)) {
+            return self.keep_noise(input);
         }
         let flow = self.reader.feed(&mut input, &mut self.judge);
         self.progress(flow, input)
@@ -81,6 +77,9 @@ impl<'p> Answer<'p> {
     /// Takes a head, interim or final, that another framing has read (HTTP/2). Its body follows with [`Answer::feed`],
     /// and an end that no length announced with [`Answer::feed_end`].
     pub(super) fn feed_head(&mut self, status: u16, fields: &[httparse::Header<'_>]) -> Progress {
+        if status >= 200 {
+            self.judge.on_raw_head(&written(status, fields));
+        }
         let flow = match fields.len() {
             ..=HEAD_FIELDS_MAX => self.reader.on_parsed_head(status, fields, &mut self.judge),
             _ => Err(Malformed::HeadFields),
@@ -95,21 +94,26 @@ impl<'p> Answer<'p> {
 
     /// What comes of a piece, of which `rest` was not read.
     fn progress(&mut self, flow: Result<Flow, Malformed>, rest: &[u8]) -> Progress {
+        let open = self.judge.is_open();
         match flow {
-            Ok(Flow::Continue) if self.judge.verdict == Verdict::Open => Progress::More,
+            Ok(Flow::Continue) if open => Progress::More,
             Ok(Flow::Continue) => Progress::Settled,
             Ok(Flow::Stop) => Progress::Done,
             // The answer has failed already; its quotation ends here.
-            Err(_) if self.judge.verdict != Verdict::Open => Progress::Done,
+            Err(_) if !open => Progress::Done,
             Err(error) => {
-                self.judge.verdict = Verdict::Malformed(error);
+                self.judge.on_malformed(error);
                 if error != Malformed::NotHttp {
                     return Progress::Done;
                 }
-                self.judge.excerpt.push(self.reader.pending());
-                self.judge.excerpt_of(rest)
+                self.judge.keep_noise(self.reader.pending());
+                self.keep_noise(rest)
             }
         }
+    }
+
+    fn keep_noise(&mut self, bytes: &[u8]) -> Progress {
+        if self.judge.keep_noise(bytes) { Progress::Done } else { Progress::Settled }
     }
 
     /// The finding, when no more is read.
@@ -117,36 +121,15 @@ impl<'p> Answer<'p> {
         if stop == Stop::Closed {
             self.feed_end();
         }
-        let stage = self.reader.stage();
-        let interim = self.reader.interim();
-        let Judge { probe, verdict, status, location, excerpt, .. } = self.judge;
-        let location = location.map(|location| location.without(secrets(&probe.headers)));
-        let excerpt = excerpt.without(secrets(&probe.headers));
-        match (verdict, status) {
-            (Verdict::Passed, Some(status)) => Finding::Answer(Answered::AsExpected { status }),
-            (Verdict::Status, Some(status)) => {
-                Finding::Answer(Answered::Status { probe, status, location, body: excerpt })
-            }
-            (Verdict::Missed(miss), Some(status)) => {
-                Finding::Answer(Answered::Body { probe, status, miss, body: excerpt })
-            }
-            (Verdict::Malformed(error), status) => {
-                Finding::Answer(Answered::Malformed { error, status, seen: excerpt })
-            }
-            (Verdict::Passed | Verdict::Status | Verdict::Missed(_), None) => {
-                unreachable!("these verdicts are reached behind the head")
-            }
-            (Verdict::Open, status) => {
-                let cut = match stop {
-                    Stop::Broke(Fault::Ours(errno)) => return Finding::NoResources(errno),
-                    Stop::Refused(alert) => return Finding::Refused(alert),
-                    Stop::Broke(Fault::Theirs(errno)) => Cut::Broke(errno),
-                    Stop::Deadline => Cut::Deadline,
-                    Stop::Closed | Stop::Enough => Cut::Closed,
-                };
-                Finding::Answer(Answered::CutShort { probe, cut, stage, interim, status, body: excerpt })
-            }
+        let Answer { reader, judge } = self;
+        match stop {
+            Stop::Broke(Fault::Ours(errno)) if judge.is_open() => return Finding::NoResources(errno),
+            Stop::Refused(alert) if judge.is_open() => return Finding::Refused(alert),
+            Stop::Enough | Stop::Closed | Stop::Broke(_) | Stop::Refused(_) | Stop::Deadline => {}
         }
+        let cut = stop.cut().unwrap_or(Cut::Closed);
+        let end = Break { cut, stage: reader.stage(), interim: reader.interim() };
+        Finding::Answer(judge.finish(end, reader.pending()))
     }
 }
 
@@ -158,104 +141,19 @@ pub(super) fn secrets(headers: &[(Arc<str>, HeaderText)]) -> impl Iterator<Item 
     })
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Verdict {
-    Open,
-    Passed,
-    Status,
-    Missed(Miss),
-    Malformed(Malformed),
-}
-
-#[derive(Debug)]
-struct Judge<'p> {
-    probe: &'p HttpProbe,
-    matcher: Option<BodyMatcher<'p>>,
-    verdict: Verdict,
-    status: Option<u16>,
-    /// Where an unexpected redirect points.
-    location: Option<Excerpt>,
-    /// Bytes of body that the rule has seen.
-    judged_bytes: usize,
-    /// The first bytes of the body, or of what is no answer at all.
-    excerpt: Excerpt,
-}
-
-impl<'p> Judge<'p> {
-    fn new(probe: &'p HttpProbe) -> Judge<'p> {
-        Judge {
-            probe,
-            matcher: probe.expect.body.as_ref().map(BodyMatcher::new),
-            verdict: Verdict::Open,
-            status: None,
-            location: None,
-            judged_bytes: 0,
-            excerpt: Excerpt::default(),
+/// A head of HTTP/2 as HTTP/1 would write it, as far as a trace shows it.
+fn written(status: u16, fields: &[httparse::Header<'_>]) -> Vec<u8> {
+    let mut head = format!("HTTP/2 {status}\r\n").into_bytes();
+    for field in fields {
+        if head.len() > Trace::HEAD_BYTES_MAX {
+            break;
+        }
+        for part in [field.name.as_bytes(), b": ", field.value, b"\r\n"] {
+            head.extend_from_slice(part);
         }
     }
-
-    fn excerpt_of(&mut self, bytes: &[u8]) -> Progress {
-        self.excerpt.push(bytes);
-        if self.excerpt.is_full() { Progress::Done } else { Progress::Settled }
-    }
-
-    fn judge_piece(&mut self, piece: &[u8]) {
-        let matcher = self.matcher.as_mut().expect("without a rule the head has decided");
-        let room = BODY_BYTES_MAX - self.judged_bytes;
-        let seen = &piece[..piece.len().min(room)];
-        self.judged_bytes += seen.len();
-        self.verdict = match matcher.feed(seen) {
-            Match::Met => Verdict::Passed,
-            Match::Missed => Verdict::Missed(Miss::Whole),
-            Match::Open if piece.len() > room => Verdict::Missed(Miss::OverCap),
-            Match::Open => Verdict::Open,
-        };
-    }
-}
-
-impl Sink for Judge<'_> {
-    fn on_head(&mut self, status: u16, fields: &[httparse::Header<'_>]) -> Flow {
-        self.status = Some(status);
-        if !self.probe.expect.status.takes(status) {
-            self.verdict = Verdict::Status;
-            let location =
-                fields.iter().find(|f| (300..400).contains(&status) && f.name.eq_ignore_ascii_case("location"));
-            self.location = location.map(|field| {
-                let mut excerpt = Excerpt::default();
-                excerpt.push(field.value);
-                excerpt
-            });
-            return Flow::Continue;
-        }
-        // A rule may hold for every body: nothing of this one is read then.
-        match self.matcher.as_mut().map_or(Match::Met, |matcher| matcher.feed(&[])) {
-            Match::Met => {
-                self.verdict = Verdict::Passed;
-                Flow::Stop
-            }
-            Match::Open | Match::Missed => Flow::Continue,
-        }
-    }
-
-    fn on_body(&mut self, piece: &[u8]) -> Flow {
-        self.excerpt.push(piece);
-        if self.verdict == Verdict::Open {
-            self.judge_piece(piece);
-        }
-        match self.verdict {
-            Verdict::Open => Flow::Continue,
-            Verdict::Passed => Flow::Stop,
-            Verdict::Status | Verdict::Missed(_) | Verdict::Malformed(_) if self.excerpt.is_full() => Flow::Stop,
-            Verdict::Status | Verdict::Missed(_) | Verdict::Malformed(_) => Flow::Continue,
-        }
-    }
-
-    fn on_end(&mut self) {
-        if self.verdict == Verdict::Open {
-            let met = self.matcher.as_ref().is_none_or(|matcher| matcher.end() == Match::Met);
-            self.verdict = if met { Verdict::Passed } else { Verdict::Missed(Miss::Whole) };
-        }
-    }
+    head.extend_from_slice(b"\r\n");
+    head
 }
 
 #[cfg(test)]

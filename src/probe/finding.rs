@@ -6,6 +6,7 @@ mod answer;
 mod grpc;
 mod h2;
 mod hints;
+mod rule_hints;
 mod websocket;
 mod words;
 
@@ -16,9 +17,10 @@ use nix::errno::Errno;
 
 use rustls::AlertDescription;
 
-pub(super) use answer::{Answered, Cut, Miss};
+pub(super) use answer::{Answered, Break, Cut, Miss, Node, Outcome, Own};
 pub(super) use grpc::{Called, Came, Said, Wrong};
 pub(super) use h2::{Http2, Trouble};
+pub(super) use rule_hints::{body_hint, header_hint, json_hint, not_json_hint};
 pub(super) use websocket::Flaw;
 
 use super::connect::Fault;
@@ -81,18 +83,21 @@ pub(super) struct Circumstances<'a> {
 }
 
 impl Finding<'_> {
-    /// Puts it into words.
+    /// Puts it into words. Of the trace it has what came of an answer; the steps before are known to whoever took them.
     pub(super) fn report(self, circumstances: &Circumstances<'_>) -> ProbeReport {
         let mut reason = String::with_capacity(64);
         self.write_sentence(&mut reason, circumstances).expect("writing to a string cannot fail");
-        ProbeReport {
-            code: self.code(),
-            status: self.status(),
-            duration: circumstances.took,
-            reason: reason.into_boxed_str(),
-            hint: self.hint(),
-            trace: Trace::default(),
-        }
+        let (code, status, hint) = (self.code(), self.status(), self.hint());
+        let trace = match self {
+            Finding::Answer(Answered { head, body, .. }) => Trace { head, body, ..Trace::default() },
+            Finding::Connected | Finding::NotConnected(_) | Finding::ConnectTimeout | Finding::NoResources(_) => {
+                Trace::default()
+            }
+            Finding::Shaken | Finding::Tls(_) | Finding::Refused(_) | Finding::NoHandshake(_) => Trace::default(),
+            Finding::Heard | Finding::Unheard { .. } | Finding::Stopped => Trace::default(),
+            Finding::Called(_) | Finding::Http2(_) | Finding::Pong | Finding::Websocket(_) => Trace::default(),
+        };
+        ProbeReport { code, status, duration: circumstances.took, reason: reason.into_boxed_str(), hint, trace }
     }
 
     fn code(&self) -> Code {
@@ -109,7 +114,7 @@ impl Finding<'_> {
             Finding::NotConnected(Fault::Theirs(Errno::ETIMEDOUT)) | Finding::ConnectTimeout => Code::L4Tout,
             Finding::NotConnected(Fault::Theirs(_)) => Code::L4Con,
             Finding::NotConnected(Fault::Ours(_)) | Finding::NoResources(_) | Finding::Stopped => Code::NoRes,
-            Finding::Answer(answered) => answered.code(),
+            Finding::Answer(answered) => answered.outcome.code(),
             Finding::Called(called) => called.code(),
             Finding::Http2(http2) => http2.code(),
         }
@@ -121,7 +126,7 @@ impl Finding<'_> {
             Finding::Shaken | Finding::Tls(_) | Finding::Refused(_) | Finding::NoHandshake(_) => None,
             Finding::Heard | Finding::Unheard { .. } | Finding::Stopped => None,
             Finding::Pong | Finding::Websocket(_) => Some(101),
-            Finding::Answer(answered) => answered.status(),
+            Finding::Answer(answered) => answered.outcome.status(),
             Finding::Called(Called { status, .. }) | Finding::Http2(Http2 { status, .. }) => *status,
         }
     }
@@ -170,7 +175,7 @@ impl Finding<'_> {
                 let (took, timeout) = (Measured(c.took), c.timeout);
                 write!(out, "not probed: this process was stopped; the probe took {took}, its timeout is {timeout:?}")
             }
-            Finding::Answer(answered) => answered.write_sentence(out, c),
+            Finding::Answer(answered) => answered.outcome.write_sentence(out, c),
             Finding::Called(called) => called.write_sentence(out, c),
             Finding::Http2(http2) => http2.write_sentence(out),
         }
@@ -188,7 +193,7 @@ impl Finding<'_> {
             Finding::NotConnected(Fault::Theirs(errno)) => connect_hint(*errno),
             Finding::NotConnected(Fault::Ours(errno)) | Finding::NoResources(errno) => resource_hint(*errno),
             Finding::ConnectTimeout => Some("the host is down, or a firewall drops what is sent to it"),
-            Finding::Answer(answered) => answered.hint(),
+            Finding::Answer(answered) => answered.outcome.hint(),
             Finding::Called(called) => called.hint(),
             Finding::Http2(http2) => http2.hint(),
         }

@@ -7,7 +7,10 @@ use std::time::Duration;
 use super::answer::{Answer, Progress, Stop};
 use super::finding::Circumstances;
 use crate::model::Code;
-use crate::model::policy::{BodyRule, Expect, HttpProbe, HttpVersion};
+use crate::model::policy::{
+    BodyRule, Expect, HeaderMatch, HeaderRule, HttpProbe, HttpVersion, JsonMatch, JsonPath, JsonRule, Pattern,
+    StatusRule,
+};
 
 /// What is said of one answer under every rule of a fixed set, and for every way in which a connection may end. Two are
 /// equal when nobody could tell the answers apart.
@@ -52,12 +55,28 @@ static PROBES: LazyLock<Vec<HttpProbe>> = LazyLock::new(|| {
         body: None,
         expect,
     };
+    let json = |path: &str, missing_passes| JsonRule {
+        path: JsonPath::try_new(path).expect("a literal"),
+        value: JsonMatch::Equals("ready".into()),
+        missing_passes,
+    };
     let body = |rule| Expect { body: Some(rule), ..Expect::default() };
     vec![
         probe("GET", Expect::default()),
         probe("HEAD", Expect::default()),
         probe("GET", body(BodyRule::Contains("ready".into()))),
         probe("GET", body(BodyRule::Equals("ready".into()))),
+        probe("GET", body(BodyRule::Matches(Pattern::try_new("rea?dy$").expect("a literal")))),
+        probe("GET", Expect { json: vec![json("$.status", false), json("$.components.*", true)], ..Expect::default() }),
+        probe(
+            "GET",
+            Expect {
+                status: StatusRule::Any,
+                headers: vec![HeaderRule { name: "x-app".into(), value: HeaderMatch::Equals("ready".into()) }],
+                body: Some(BodyRule::Contains("ready".into())),
+                json: vec![json("$..status", true)],
+            },
+        ),
     ]
 });
 

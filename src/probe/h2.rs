@@ -24,7 +24,7 @@ use tokio::time::{Instant, timeout, timeout_at};
 
 use super::answer::{Answer, Progress, Stop};
 use super::connect::{Peer, Steps};
-use super::finding::{Answered, Finding, Http2, Trouble};
+use super::finding::{Answered, Finding, Http2, Outcome, Trouble};
 use super::response::HEAD_BYTES_MAX;
 use crate::VERSION;
 use crate::model::policy::{HeaderText, HttpProbe};
@@ -92,8 +92,9 @@ pub(super) async fn run<'p>(
         End::NotOpen(finding) => finding,
         End::Stop(stop) => answer.finish(stop),
         End::Trouble(trouble) => match answer.finish(Stop::Enough) {
-            Finding::Answer(Answered::CutShort { stage, status, body, .. }) => {
-                Finding::Http2(Http2 { trouble, stage, status, body, grpc: false })
+            Finding::Answer(Answered { outcome: Outcome::CutShort { end, status, body: seen, .. }, head, body }) => {
+                (steps.trace.head, steps.trace.body) = (head, body);
+                Finding::Http2(Http2 { trouble, stage: end.stage, status, body: seen, grpc: false })
             }
             settled => settled,
         },

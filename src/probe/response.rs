@@ -19,6 +19,8 @@ const PREFIX: &[u8] = b"HTTP/1.";
 
 /// Takes what a response consists of, as it comes.
 pub(super) trait Sink {
+    /// A head that is not interim, as it came; it may still turn out to be malformed.
+    fn on_raw_head(&mut self, head: &[u8]);
     /// The final head.
     fn on_head(&mut self, status: u16, fields: &[httparse::Header<'_>]) -> Flow;
     /// The next piece of the body, decoded; never empty.
@@ -201,6 +203,9 @@ impl Reader {
         let mut response = httparse::Response::new(&mut []);
         let parsed =
             httparse::ParserConfig::default().parse_response_with_uninit_headers(&mut response, head, &mut slots);
+        if !matches!(response.code, Some(100 | 102..200)) {
+            sink.on_raw_head(head);
+        }
         match parsed {
             Ok(httparse::Status::Complete(_)) => {}
             Ok(httparse::Status::Partial) => return Err(Malformed::Head("stray line end")),

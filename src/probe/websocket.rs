@@ -14,7 +14,7 @@ use tokio::time::{Instant, timeout, timeout_at};
 
 use super::answer::{Answer, Progress, Stop};
 use super::connect::{Fault, Peer, Steps, Stream};
-use super::finding::{Answered, Cut, Finding, Flaw};
+use super::finding::{Answered, Cut, Finding, Flaw, Outcome};
 use super::http::{self, send, stop_of};
 use super::response::{HEAD_FIELDS_MAX, INTERIM_MAX, Malformed};
 use super::tls::close;
@@ -117,7 +117,7 @@ async fn converse<'p>(
     };
     let rest = match answer.finish(stop) {
         // To the judge of answers a 101 is an answer nobody asked for.
-        Finding::Answer(Answered::Malformed { error: Malformed::Switch, .. }) => {
+        Finding::Answer(Answered { outcome: Outcome::Malformed { error: Malformed::Switch, .. }, .. }) => {
             judge_switch(&heard, probe, &key, steps)
         }
         finding => Err(finding),

@@ -325,7 +325,7 @@ async fn proper_answers_are_judged_by_their_status_and_body() {
             Reply::status(503).body(r#"{"status":"unhealthy","reason":"No ASR workers available"}"#),
             get(),
             Code::L7Sts,
-            &[r#"status 503, expected 200-299; body: "{\"status\":\"unhealthy\",\"reason\":\"No ASR workers available\"}""#],
+            &["status 503, expected 200-299 (reason: No ASR workers available)"],
         ),
         case(
             "a body that comes behind its head",
@@ -334,7 +334,13 @@ async fn proper_answers_are_judged_by_their_status_and_body() {
             Code::L7Sts,
             &["; body: \"starting\""],
         ),
-        case("unequal", Reply::ok("unhealthy"), equals("healthy"), Code::L7Rsp, &["body is not \"healthy\"; body: \"unhealthy\""]),
+        case(
+            "unequal",
+            Reply::ok("unhealthy"),
+            equals("healthy"),
+            Code::L7Rsp,
+            &["body is not \"healthy\"; body: \"unhealthy\""],
+        ),
         case(
             "a redirect",
             Reply::status(302).header("Location", "http://elsewhere/"),
@@ -344,7 +350,13 @@ async fn proper_answers_are_judged_by_their_status_and_body() {
         ),
         case("404", Reply::status(404), get(), Code::L7Sts, &["status 404", "(path wrong or endpoint disabled)"]),
         case("401", Reply::status(401), get(), Code::L7Sts, &["status 401", "(needs credentials)"]),
-        case("hostile text", Reply::ok("\x1b[2J\u{202e}"), contains("x"), Code::L7Rsp, &[r#"body: "\u{1b}[2J\u{202e}""#]),
+        case(
+            "hostile text",
+            Reply::ok("\x1b[2J\u{202e}"),
+            contains("x"),
+            Code::L7Rsp,
+            &[r#"body: "\u{1b}[2J\u{202e}""#],
+        ),
     ])
     .await;
 }

@@ -418,6 +418,13 @@ impl Pattern {
     pub fn is_match(&self, bytes: &[u8]) -> bool {
         self.0.is_match(bytes)
     }
+
+    /// Whether it finds something within the first `length` of `bytes`, of which it sees one more: `$` and `\b` know that
+    /// the text goes on there.
+    pub fn is_match_within(&self, bytes: &[u8], length: usize) -> bool {
+        let seen = &bytes[..bytes.len().min(length + 1)];
+        self.0.shortest_match(seen).is_some_and(|end| end <= length)
+    }
 }
 
 impl fmt::Debug for Pattern {

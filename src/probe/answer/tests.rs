@@ -5,9 +5,12 @@ use std::time::Duration;
 use nix::errno::Errno;
 use proptest::prelude::*;
 
+mod rules;
+
+use super::judge::BODY_BYTES_MAX;
 use super::*;
 use crate::model::policy::{BodyRule, Expect, HttpVersion, StatusRule};
-use crate::model::{Code, ProbeReport};
+use crate::model::{Code, ProbeReport, Trace};
 use crate::probe::finding::Circumstances;
 use crate::probe::response::{HEAD_BYTES_MAX, INTERIM_MAX};
 
@@ -54,8 +57,19 @@ fn check(probe: &HttpProbe, answer: impl AsRef<[u8]>, end: Stop, code: Code, sen
     let answer = answer.as_ref();
     let whole = report(probe, [answer], end);
     let dripped = report(probe, answer.chunks(1), end);
-    assert_eq!(whole, dripped, "the pieces must not matter");
+    assert_alike(&whole, &dripped);
     assert_eq!((whole.code, whole.sentence().as_str()), (code, sentence));
+}
+
+/// The pieces must not matter. How much of the body of a passing answer is kept may depend on them: no more than was
+/// needed is read.
+#[track_caller]
+fn assert_alike(a: &ProbeReport, b: &ProbeReport) {
+    let unless_passing = |report: &ProbeReport| match report.code {
+        Code::L7Ok => ProbeReport { trace: Trace { body: Box::default(), ..report.trace.clone() }, ..report.clone() },
+        _ => report.clone(),
+    };
+    assert_eq!(unless_passing(a), unless_passing(b), "the pieces must not matter");
 }
 
 const OK: &str = "200 in 1.9 ms";
@@ -80,7 +94,7 @@ fn the_status_decides_without_a_body_rule() {
             "HTTP/1.1 503 Service Unavailable\r\nContent-Length: 58\r\n\r\n\
              {\"status\":\"unhealthy\",\"reason\":\"No ASR workers available\"}",
             Code::L7Sts,
-            r#"status 503, expected 200-299; body: "{\"status\":\"unhealthy\",\"reason\":\"No ASR workers available\"}""#,
+            "status 503, expected 200-299 (reason: No ASR workers available)",
         ),
         ("HTTP/1.1 500 No\r\nContent-Length: 0\r\n\r\n", Code::L7Sts, "status 500, expected 200-299"),
         // A broken body does not hide the status.
@@ -118,7 +132,7 @@ fn a_head_answer_has_no_body_whatever_it_says() {
     let sentence = "status 405, expected 200-299 (it does not take HEAD: use GET)";
     check(&head(), "HTTP/1.1 405 No\r\nContent-Length: 9\r\n\r\n", Stop::Deadline, Code::L7Sts, sentence);
     let rule = HttpProbe { method: "HEAD".into(), ..contains("x") };
-    let sentence = "body does not contain \"x\"; it is empty";
+    let sentence = "body does not contain \"x\"; it is empty (an answer to HEAD has no body: use GET)";
     check(&rule, "HTTP/1.1 200 OK\r\nContent-Length: 1\r\n\r\nx", Stop::Closed, Code::L7Rsp, sentence);
 }
 
@@ -186,7 +200,8 @@ fn equals_wants_the_whole_body_and_its_end() {
             "HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\nok\n",
             Stop::Closed,
             Code::L7Rsp,
-            "body is not \"ok\"; body: \"ok\\n\"",
+            "body is not \"ok\"; body: \"ok\\n\" \
+             (port and path answer, and only white space around the text differs: the rule wants every byte)",
         ),
         ("HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n", Stop::Closed, Code::L7Rsp, "body is not \"ok\"; it is empty"),
         ("HTTP/1.1 200 OK\r\n\r\nno, not", Stop::Closed, Code::L7Rsp, "body is not \"ok\"; body: \"no, not\""),
@@ -424,7 +439,7 @@ proptest! {
         }
         let whole = if bytes.is_empty() { Vec::new() } else { vec![&bytes[..]] };
         let whole = report(probe, whole, end);
-        prop_assert_eq!(&whole, &report(probe, pieces, end));
+        assert_alike(&whole, &report(probe, pieces, end));
         prop_assert!(whole.reason.chars().count() < 8_000);
     }
 }

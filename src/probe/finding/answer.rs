@@ -3,37 +3,102 @@
 use std::fmt::Write;
 
 use nix::errno::Errno;
+use serde_json::Value;
 
 use super::Circumstances;
 use super::hints::{CLOSED_HINT_HTTP2, NO_ANSWER_HINT, protocol_hint, status_hint};
 use super::words::{Bytes, Measured};
 use crate::model::Code;
-use crate::model::policy::{BodyRule, HttpProbe, HttpVersion};
-use crate::model::quote::{Excerpt, Quoted};
+use crate::model::policy::{BodyRule, HeaderMatch, HttpProbe, HttpVersion, JsonMatch, JsonRule};
+use crate::model::quote::{Escaped, Excerpt, Quoted};
+use crate::probe::expect::{HeaderMiss, NotJson};
 use crate::probe::response::{Malformed, Stage};
+use crate::probe::said::Said;
 
-/// What came of one answer.
+/// One answer.
 #[derive(Debug, PartialEq, Eq)]
-pub(in crate::probe) enum Answered<'p> {
+pub(in crate::probe) struct Answered<'p> {
+    pub outcome: Outcome<'p>,
+    /// For the trace, bounded and without our credentials.
+    pub head: Box<[u8]>,
+    /// As the head.
+    pub body: Box<[u8]>,
+}
+
+/// What came of an answer.
+#[derive(Debug, PartialEq, Eq)]
+pub(in crate::probe) enum Outcome<'p> {
     /// The answer is as expected.
     AsExpected { status: u16 },
     /// Another status than expected.
-    Status { probe: &'p HttpProbe, status: u16, location: Option<Excerpt>, body: Excerpt },
-    /// The body is not as expected.
-    Body { probe: &'p HttpProbe, status: u16, miss: Miss, body: Excerpt },
+    Status { probe: &'p HttpProbe, status: u16, location: Option<Excerpt>, own: Own },
+    /// The status is as expected, and another rule does not hold.
+    Missed { status: u16, miss: Miss<'p>, own: Own, hint: Option<&'static str> },
     /// Not an HTTP answer, or a broken one.
     Malformed { error: Malformed, status: Option<u16>, seen: Excerpt },
-    /// The answer ended before it could be judged.
-    CutShort { probe: &'p HttpProbe, cut: Cut, stage: Stage, interim: u32, status: Option<u16>, body: Excerpt },
+    /// The answer ended before it could be judged. `wanted`: the text that had not come.
+    CutShort { probe: &'p HttpProbe, wanted: Option<&'p str>, end: Break, status: Option<u16>, body: Excerpt },
 }
 
-/// How a body failed its rule.
+/// The system's own words of a failed answer.
+#[derive(Debug, PartialEq, Eq)]
+pub(in crate::probe) enum Own {
+    /// What it says of itself.
+    Words(Said),
+    /// The first bytes of its body; none if there is none.
+    Body(Excerpt),
+}
+
+/// The rule that does not hold.
+#[derive(Debug, PartialEq, Eq)]
+pub(in crate::probe) enum Miss<'p> {
+    /// One over a field.
+    Header(HeaderMiss<'p>),
+    /// The one over the body. `over_cap`: it was open when the cap was reached.
+    Body { rule: &'p BodyRule, over_cap: bool, empty: bool },
+    /// There are rules over JSON, and the body is none.
+    NotJson(NotJson),
+    /// There are rules over JSON, and the body is longer than is read.
+    JsonOverCap,
+    /// One over JSON: the first node that is not as it must be (none: the path selects nothing), and how many more.
+    Json { rule: &'p JsonRule, node: Option<Node>, more: usize },
+}
+
+/// A node of a JSON document, ready to be shown.
+#[derive(Debug, PartialEq, Eq)]
+pub(in crate::probe) struct Node {
+    path: Excerpt,
+    value: Excerpt,
+    /// The value is a text, to stand in quotation marks.
+    text: bool,
+}
+
+impl Node {
+    /// `value` at `path`.
+    pub(in crate::probe) fn new(path: &str, value: &Value) -> Node {
+        let (shown, text) = match value {
+            Value::String(text) => (Excerpt::of(text.as_bytes()), true),
+            Value::Null | Value::Bool(_) | Value::Number(_) | Value::Array(_) | Value::Object(_) => {
+                (Excerpt::of(value.to_string().as_bytes()), false)
+            }
+        };
+        Node { path: Excerpt::of(path.as_bytes()), value: shown, text }
+    }
+
+    /// Without our own credentials, should the peer have sent them back.
+    pub(in crate::probe) fn without<'s, S: Iterator<Item = &'s str>>(self, secrets: impl Fn() -> S) -> Node {
+        Node { path: self.path.without(secrets()), value: self.value.without(secrets()), text: self.text }
+    }
+}
+
+/// How an answer broke off.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(in crate::probe) enum Miss {
-    /// It is known that the rule does not hold.
-    Whole,
-    /// The rule was open when the cap was reached.
-    OverCap,
+pub(in crate::probe) struct Break {
+    pub cut: Cut,
+    /// How far it had come.
+    pub stage: Stage,
+    /// Interim answers before it.
+    pub interim: u32,
 }
 
 /// What ended an answer.
@@ -47,52 +112,45 @@ pub(in crate::probe) enum Cut {
     Deadline,
 }
 
-impl Answered<'_> {
+impl Outcome<'_> {
     pub(super) fn code(&self) -> Code {
         match self {
-            Answered::AsExpected { .. } => Code::L7Ok,
-            Answered::Status { .. } => Code::L7Sts,
-            Answered::CutShort { cut: Cut::Deadline, .. } => Code::L7Tout,
-            Answered::Body { .. } | Answered::Malformed { .. } | Answered::CutShort { .. } => Code::L7Rsp,
+            Outcome::AsExpected { .. } => Code::L7Ok,
+            Outcome::Status { .. } => Code::L7Sts,
+            Outcome::CutShort { end: Break { cut: Cut::Deadline, .. }, .. } => Code::L7Tout,
+            Outcome::Missed { .. } | Outcome::Malformed { .. } | Outcome::CutShort { .. } => Code::L7Rsp,
         }
     }
 
     pub(super) fn status(&self) -> Option<u16> {
         match self {
-            Answered::AsExpected { status } | Answered::Status { status, .. } | Answered::Body { status, .. } => {
+            Outcome::AsExpected { status } | Outcome::Status { status, .. } | Outcome::Missed { status, .. } => {
                 Some(*status)
             }
-            Answered::Malformed { error: Malformed::Switch, .. } => Some(101),
-            Answered::Malformed { status, .. } | Answered::CutShort { status, .. } => *status,
+            Outcome::Malformed { error: Malformed::Switch, .. } => Some(101),
+            Outcome::Malformed { status, .. } | Outcome::CutShort { status, .. } => *status,
         }
     }
 
     pub(super) fn write_sentence(&self, out: &mut String, c: &Circumstances<'_>) -> std::fmt::Result {
         match self {
-            Answered::AsExpected { status } => write!(out, "{status} in {}", Measured(c.took)),
-            Answered::Status { probe, status, location, body } => {
+            Outcome::AsExpected { status } => write!(out, "{status} in {}", Measured(c.took)),
+            Outcome::Status { probe, status, location, own } => {
                 write!(out, "status {status}, expected {}", probe.expect.status)?;
                 if let Some(location) = location {
                     write!(out, "; location: {}", Quoted(location.bytes()))?;
                 }
-                write_excerpt(out, body)
+                write_own(out, own)
             }
-            Answered::Body { probe, miss, body, .. } => {
-                match &probe.expect.body {
-                    Some(BodyRule::Contains(text)) => write!(out, "body does not contain {}", Quoted(text.as_bytes()))?,
-                    Some(BodyRule::Equals(text)) => write!(out, "body is not {}", Quoted(text.as_bytes()))?,
-                    Some(BodyRule::Matches(_)) | None => out.push_str("body is not as expected"),
+            Outcome::Missed { miss, own, .. } => {
+                miss.write(out)?;
+                match (own, miss) {
+                    // The value that was seen has been said.
+                    (Own::Body(_), Miss::Header(_) | Miss::Json { node: Some(_), .. }) => Ok(()),
+                    (Own::Words(_), _) | (Own::Body(_), _) => write_own(out, own),
                 }
-                match miss {
-                    Miss::Whole => {}
-                    Miss::OverCap => out.push_str(" in its first 64 KiB, of which no more are read"),
-                }
-                if body.bytes().is_empty() {
-                    out.push_str("; it is empty");
-                }
-                write_excerpt(out, body)
             }
-            Answered::Malformed { error, seen, .. } => {
+            Outcome::Malformed { error, seen, .. } => {
                 write!(out, "{error}")?;
                 match error {
                     Malformed::NotHttp => write!(out, ": {}", Quoted(seen.bytes())),
@@ -105,9 +163,9 @@ impl Answered<'_> {
                     | Malformed::Chunk(_) => Ok(()),
                 }
             }
-            Answered::CutShort { probe, cut, stage, interim, body, .. } => {
-                write_cut(out, c, *cut, *stage, *interim, probe)?;
-                if let (Cut::Deadline, Some(connected_in)) = (cut, c.connected_in) {
+            Outcome::CutShort { wanted, end, body, .. } => {
+                write_cut(out, c, *end, *wanted)?;
+                if let (Cut::Deadline, Some(connected_in)) = (end.cut, c.connected_in) {
                     write!(out, " (connected in {})", Measured(connected_in))?;
                 }
                 write_excerpt(out, body)
@@ -118,26 +176,148 @@ impl Answered<'_> {
     /// What the operator may want to try.
     pub(super) fn hint(&self) -> Option<&'static str> {
         match self {
-            Answered::AsExpected { .. } | Answered::Body { .. } => None,
-            Answered::Status { probe, status: 200..300, .. } if probe.expect.status.takes(101) => {
+            Outcome::AsExpected { .. } => None,
+            Outcome::Missed { hint, .. } => *hint,
+            Outcome::Status { probe, status: 200..300, .. } if probe.expect.status.takes(101) => {
                 Some("this path answers plain requests: check the path of the WebSocket")
             }
-            Answered::Status { probe, status, body, .. } => status_hint(&probe.method, *status, body.bytes()),
-            Answered::Malformed { error: Malformed::NotHttp, seen, .. } => protocol_hint(seen.bytes()),
-            Answered::Malformed { error: Malformed::Switch, .. } => {
+            Outcome::Status { probe, status, own, .. } => {
+                let body = match own {
+                    Own::Body(body) => body.bytes(),
+                    Own::Words(_) => &[],
+                };
+                status_hint(&probe.method, *status, body)
+            }
+            Outcome::Malformed { error: Malformed::NotHttp, seen, .. } => protocol_hint(seen.bytes()),
+            Outcome::Malformed { error: Malformed::Switch, .. } => {
                 Some("this path wants a plain request, not an upgrade")
             }
-            Answered::Malformed { .. } => None,
-            Answered::CutShort { cut: Cut::Deadline, stage: Stage::Head(0), .. } => Some(NO_ANSWER_HINT),
-            Answered::CutShort { cut: Cut::Deadline, .. } => Some("it answers too slowly for this timeout"),
-            Answered::CutShort { probe, stage: Stage::Head(0), .. } if probe.version == HttpVersion::H2 => {
+            Outcome::Malformed { .. } => None,
+            Outcome::CutShort { end: Break { cut: Cut::Deadline, stage: Stage::Head(0), .. }, .. } => {
+                Some(NO_ANSWER_HINT)
+            }
+            Outcome::CutShort { end: Break { cut: Cut::Deadline, .. }, .. } => {
+                Some("it answers too slowly for this timeout")
+            }
+            Outcome::CutShort { probe, end: Break { stage: Stage::Head(0), .. }, .. }
+                if probe.version == HttpVersion::H2 =>
+            {
                 Some(CLOSED_HINT_HTTP2)
             }
-            Answered::CutShort { stage: Stage::Head(0), .. } => {
+            Outcome::CutShort { end: Break { stage: Stage::Head(0), .. }, .. } => {
                 Some("this port may speak TLS or another protocol, or its server is going down")
             }
-            Answered::CutShort { .. } => None,
+            Outcome::CutShort { .. } => None,
         }
+    }
+}
+
+impl Miss<'_> {
+    fn write(&self, out: &mut String) -> std::fmt::Result {
+        match self {
+            Miss::Header(miss) => write_header(out, miss),
+            Miss::Body { rule, over_cap, empty } => {
+                match rule {
+                    BodyRule::Contains(text) => write!(out, "body does not contain {}", Quoted(text.as_bytes()))?,
+                    BodyRule::Equals(text) => write!(out, "body is not {}", Quoted(text.as_bytes()))?,
+                    BodyRule::Matches(pattern) => {
+                        write!(out, "body does not match {}", Quoted(pattern.as_str().as_bytes()))?;
+                    }
+                }
+                if *over_cap {
+                    out.push_str(" in its first 64 KiB, of which no more are read");
+                }
+                out.push_str(if *empty { "; it is empty" } else { "" });
+                Ok(())
+            }
+            Miss::NotJson(error) => write!(out, "body is no JSON: {error}"),
+            Miss::JsonOverCap => {
+                out.push_str("body is over 64 KiB, of which no more are read: it cannot be judged as JSON");
+                Ok(())
+            }
+            Miss::Json { rule, node, more } => {
+                match node {
+                    None => write!(out, "{} is missing", Escaped(rule.path.as_str().as_bytes()))?,
+                    Some(Node { path, value, text: true }) => {
+                        write!(out, "{} is {}", Escaped(path.bytes()), Quoted(value.bytes()))?;
+                    }
+                    Some(Node { path, value, text: false }) => {
+                        write!(out, "{} is {}", Escaped(path.bytes()), Escaped(value.bytes()))?;
+                    }
+                }
+                write_wanted(out, &rule.value)?;
+                match more {
+                    0 => Ok(()),
+                    1 => write!(out, "; 1 more node fails"),
+                    more => write!(out, "; {more} more nodes fail"),
+                }
+            }
+        }
+    }
+}
+
+fn write_header(out: &mut String, miss: &HeaderMiss<'_>) -> std::fmt::Result {
+    write!(out, "header {} is ", miss.rule.name)?;
+    for (i, value) in miss.seen.iter().enumerate() {
+        write!(out, "{}{}", if i == 0 { "" } else { ", " }, Quoted(value.bytes()))?;
+    }
+    match miss.more {
+        0 => {}
+        more => write!(out, " and {more} more")?,
+    }
+    out.push_str(if miss.seen.is_empty() { "absent" } else { "" });
+    match &miss.rule.value {
+        HeaderMatch::Equals(text) => write!(out, ", expected {}", Quoted(text.as_bytes())),
+        HeaderMatch::Matches(pattern) => {
+            write!(out, ", expected a match of {}", Quoted(pattern.as_str().as_bytes()))
+        }
+        HeaderMatch::Present => Ok(()),
+    }
+}
+
+/// Values of a rule that a sentence shows.
+const WANTED_MAX: usize = 8;
+
+fn write_wanted(out: &mut String, wanted: &JsonMatch) -> std::fmt::Result {
+    match wanted {
+        JsonMatch::Equals(value) => {
+            out.push_str(", expected ");
+            write_value(out, value)
+        }
+        JsonMatch::NotEquals(value) => {
+            out.push_str(", expected anything but ");
+            write_value(out, value)
+        }
+        JsonMatch::In(values) => {
+            out.push_str(", expected one of ");
+            for (i, value) in values.iter().take(WANTED_MAX).enumerate() {
+                out.push_str(if i == 0 { "" } else { ", " });
+                write_value(out, value)?;
+            }
+            out.push_str(if values.len() > WANTED_MAX { ", …" } else { "" });
+            Ok(())
+        }
+        JsonMatch::Exists(true) => Ok(()),
+        JsonMatch::Exists(false) => {
+            out.push_str(", expected nothing there");
+            Ok(())
+        }
+    }
+}
+
+fn write_value(out: &mut String, value: &Value) -> std::fmt::Result {
+    match value {
+        Value::String(text) => write!(out, "{}", Quoted(text.as_bytes())),
+        Value::Null | Value::Bool(_) | Value::Number(_) | Value::Array(_) | Value::Object(_) => {
+            write!(out, "{}", Escaped(value.to_string().as_bytes()))
+        }
+    }
+}
+
+fn write_own(out: &mut String, own: &Own) -> std::fmt::Result {
+    match own {
+        Own::Words(said) => write!(out, " ({said})"),
+        Own::Body(body) => write_excerpt(out, body),
     }
 }
 
@@ -145,14 +325,8 @@ pub(super) fn write_excerpt(out: &mut String, body: &Excerpt) -> std::fmt::Resul
     if body.bytes().is_empty() { Ok(()) } else { write!(out, "; body: {}", Quoted(body.bytes())) }
 }
 
-fn write_cut(
-    out: &mut String,
-    c: &Circumstances<'_>,
-    cut: Cut,
-    stage: Stage,
-    interim: u32,
-    probe: &HttpProbe,
-) -> std::fmt::Result {
+fn write_cut(out: &mut String, c: &Circumstances<'_>, end: Break, wanted: Option<&str>) -> std::fmt::Result {
+    let Break { cut, stage, interim } = end;
     match (cut, stage) {
         (Cut::Deadline, Stage::Head(0)) if interim == 0 => write!(out, "no answer within {:?}", c.timeout),
         (Cut::Deadline, Stage::Head(0)) => {
@@ -162,9 +336,9 @@ fn write_cut(
             write!(out, "no whole answer within {:?}: {} of its head came", c.timeout, Bytes(bytes as u64))
         }
         (Cut::Deadline, Stage::Body(..) | Stage::End) => {
-            match &probe.expect.body {
-                Some(BodyRule::Contains(text)) => write!(out, "no {} in the body", Quoted(text.as_bytes()))?,
-                Some(BodyRule::Equals(_) | BodyRule::Matches(_)) | None => out.push_str("no whole body"),
+            match wanted {
+                Some(text) => write!(out, "no {} in the body", Quoted(text.as_bytes()))?,
+                None => out.push_str("no whole body"),
             }
             write!(out, " within {:?}: ", c.timeout)?;
             write_came(out, stage)
@@ -174,7 +348,7 @@ fn write_cut(
             write!(out, "{} inside an answer: {} of its head came", cut_words(cut), Bytes(bytes as u64))
         }
         (Cut::Closed | Cut::Broke(_), Stage::Body(..) | Stage::End) => {
-            if let Some(BodyRule::Contains(text)) = &probe.expect.body {
+            if let Some(text) = wanted {
                 write!(out, "body does not contain {} and was cut short: ", Quoted(text.as_bytes()))?;
             } else {
                 out.push_str("body was cut short: ");

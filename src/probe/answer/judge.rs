@@ -1,0 +1,311 @@
+//! Holds an answer against its rules as it comes: the status, then the fields, then the body, then what it says as JSON.
+//! All must hold, and the first that does not is the finding.
+//!
+//! Reads no further than the rules need: without a rule over the body nothing of it; of a failure only what is quoted.
+
+use super::secrets;
+use crate::model::Trace;
+use crate::model::policy::{BodyRule, HttpProbe};
+use crate::model::quote::{BYTES_MAX, Excerpt, mask_all};
+use crate::probe::expect::{
+    BodyMatcher, HeaderMiss, JsonMiss, Match, NotJson, enclosing, header_miss, json_miss, parse, path_to,
+};
+use crate::probe::finding::{
+    Answered, Break, Miss, Node, Outcome, Own, body_hint, header_hint, json_hint, not_json_hint,
+};
+use crate::probe::response::{Flow, Malformed, Sink};
+use crate::probe::said::Said;
+
+/// Bytes of a body that rules see.
+pub(super) const BODY_BYTES_MAX: usize = 64 << 10;
+/// Bytes of the JSON object of a failed answer that is read for the system's own words; longer ones are only quoted.
+const OBJECT_BYTES_MAX: usize = 4 << 10;
+
+#[derive(Debug)]
+pub(super) enum Verdict<'p> {
+    Open,
+    Passed,
+    Failed(Failure<'p>),
+    Malformed(Malformed),
+}
+
+#[derive(Debug)]
+pub(super) enum Failure<'p> {
+    Status,
+    Header(HeaderMiss<'p>),
+    /// The rule over the body; `true`: it was open when the cap was reached.
+    Body(&'p BodyRule, bool),
+    NotJson(NotJson),
+    JsonOverCap,
+    /// With the hint that the document gave.
+    Json(Miss<'p>, Option<&'static str>),
+}
+
+#[derive(Debug)]
+pub(super) struct Judge<'p> {
+    probe: &'p HttpProbe,
+    /// The rule over the body, until it is met.
+    matcher: Option<BodyMatcher<'p>>,
+    verdict: Verdict<'p>,
+    status: Option<u16>,
+    /// Where an unexpected redirect points.
+    location: Option<Excerpt>,
+    /// The first bytes of the head, for the trace.
+    head: Box<[u8]>,
+    /// Bytes of body that the rules have seen.
+    judged_bytes: usize,
+    /// The body as far as it is needed, or what is no answer at all.
+    kept: Vec<u8>,
+    /// Bytes of body that have come.
+    came_bytes: u64,
+    /// The body has ended, and all of it was kept.
+    whole: bool,
+    /// What the system says of itself.
+    said: Option<Said>,
+}
+
+impl<'p> Judge<'p> {
+    pub(super) fn new(probe: &'p HttpProbe) -> Judge<'p> {
+        Judge {
+            probe,
+            matcher: probe.expect.body.as_ref().map(BodyMatcher::new),
+            verdict: Verdict::Open,
+            status: None,
+            location: None,
+            head: Box::default(),
+            judged_bytes: 0,
+            kept: Vec::new(),
+            came_bytes: 0,
+            whole: false,
+            said: None,
+        }
+    }
+
+    pub(super) fn verdict(&self) -> &Verdict<'p> {
+        &self.verdict
+    }
+
+    pub(super) fn is_open(&self) -> bool {
+        matches!(self.verdict, Verdict::Open)
+    }
+
+    pub(super) fn on_malformed(&mut self, error: Malformed) {
+        self.verdict = Verdict::Malformed(error);
+        self.kept.truncate(BYTES_MAX);
+    }
+
+    /// Keeps what is no answer, and says whether it is enough.
+    pub(super) fn keep_noise(&mut self, bytes: &[u8]) -> bool {
+        let room = BYTES_MAX.saturating_sub(self.kept.len());
+        self.kept.extend_from_slice(&bytes[..bytes.len().min(room)]);
+        self.kept.len() >= BYTES_MAX
+    }
+
+    /// What came of the answer, which ended with `end` where the rules have not decided; of an unfinished head `pending`
+    /// has come.
+    pub(super) fn finish(mut self, end: Break, pending: &[u8]) -> Answered<'p> {
+        let head = match self.verdict {
+            Verdict::Open if self.head.is_empty() => kept_for_trace(self.probe, pending, Trace::HEAD_BYTES_MAX),
+            Verdict::Open | Verdict::Passed | Verdict::Failed(_) | Verdict::Malformed(_) => {
+                std::mem::take(&mut self.head)
+            }
+        };
+        // Beyond this, how much was kept depends on the pieces.
+        if !self.whole {
+            self.kept.truncate(self.quote_bytes());
+        }
+        let start = &self.kept[..self.kept.len().min(BYTES_MAX)];
+        let body = kept_for_trace(self.probe, start, Trace::BODY_BYTES_MAX);
+        Answered { outcome: self.outcome(end), head, body }
+    }
+
+    fn outcome(self, end: Break) -> Outcome<'p> {
+        let Judge { probe, status, location, kept, .. } = self;
+        let excerpt = || Excerpt::of(&kept).without(secrets(&probe.headers));
+        let wanted = match (&self.matcher, &probe.expect.body) {
+            (Some(_), Some(BodyRule::Contains(text))) => Some(&**text),
+            (Some(_), Some(BodyRule::Equals(_) | BodyRule::Matches(_)) | None) | (None, _) => None,
+        };
+        let status = match (self.verdict, status) {
+            (Verdict::Malformed(error), status) => return Outcome::Malformed { error, status, seen: excerpt() },
+            (Verdict::Open, status) => {
+                return Outcome::CutShort { probe, wanted, end, status, body: excerpt() };
+            }
+            (Verdict::Passed | Verdict::Failed(_), None) => unreachable!("these verdicts are reached behind the head"),
+            (Verdict::Passed, Some(status)) => return Outcome::AsExpected { status },
+            (Verdict::Failed(failure), Some(status)) => (failure, status),
+        };
+        let (failure, status) = status;
+        let said = match &failure {
+            Failure::Json(..) | Failure::NotJson(_) => self.said,
+            Failure::Status | Failure::Header(_) | Failure::Body(..) | Failure::JsonOverCap => {
+                let object = (self.whole && opens_object(&kept)).then(|| parse(&kept).ok()).flatten();
+                object.and_then(|object| Said::find(&object, None, || secrets(&probe.headers)))
+            }
+        };
+        let own = said.map_or_else(|| Own::Body(excerpt()), Own::Words);
+        let (miss, hint) = match failure {
+            Failure::Status => {
+                let location = location.map(|location| location.without(secrets(&probe.headers)));
+                return Outcome::Status { probe, status, location, own };
+            }
+            Failure::Header(HeaderMiss { rule, seen, more }) => {
+                let hint = header_hint(&rule.value, &seen);
+                let seen = seen.into_iter().map(|value| value.without(secrets(&probe.headers))).collect();
+                (Miss::Header(HeaderMiss { rule, seen, more }), hint)
+            }
+            Failure::Body(rule, over_cap) => {
+                let hint = body_hint(rule, &kept, &probe.method);
+                (Miss::Body { rule, over_cap, empty: kept.is_empty() }, hint)
+            }
+            Failure::NotJson(error) => {
+                let hint = not_json_hint(&error, &probe.method);
+                (Miss::NotJson(error), hint)
+            }
+            Failure::JsonOverCap => (Miss::JsonOverCap, None),
+            Failure::Json(miss, hint) => (miss, hint),
+        };
+        Outcome::Missed { status, miss, own, hint }
+    }
+
+    fn keep(&mut self, piece: &[u8]) {
+        self.came_bytes += piece.len() as u64;
+        let limit = match self.verdict {
+            Verdict::Open if self.needs_whole() => BODY_BYTES_MAX + 1,
+            Verdict::Open | Verdict::Passed | Verdict::Failed(_) | Verdict::Malformed(_) => OBJECT_BYTES_MAX,
+        };
+        let room = limit.saturating_sub(self.kept.len());
+        self.kept.extend_from_slice(&piece[..piece.len().min(room)]);
+    }
+
+    /// Whether some rule is held against the body once it is there.
+    fn needs_whole(&self) -> bool {
+        matches!(self.matcher, Some(BodyMatcher::Matches(_))) || !self.probe.expect.json.is_empty()
+    }
+
+    /// How much of a failed answer is kept.
+    fn quote_bytes(&self) -> usize {
+        if opens_object(&self.kept) { OBJECT_BYTES_MAX } else { BYTES_MAX }
+    }
+
+    fn judge_piece(&mut self, piece: &[u8]) {
+        let room = BODY_BYTES_MAX - self.judged_bytes;
+        let seen = &piece[..piece.len().min(room)];
+        self.judged_bytes += seen.len();
+        match self.matcher.as_mut().map(|matcher| matcher.feed(seen)) {
+            Some(Match::Missed) => return self.fail_body(false),
+            Some(Match::Met) => self.matcher = None,
+            Some(Match::Open) | None => {}
+        }
+        if piece.len() > room {
+            self.judge_start();
+        } else if self.matcher.is_none() && self.probe.expect.json.is_empty() {
+            self.verdict = Verdict::Passed;
+        }
+    }
+
+    /// The body goes on behind what rules see of it.
+    fn judge_start(&mut self) {
+        match &self.matcher {
+            Some(matcher) if !matcher.holds_within(&self.kept, BODY_BYTES_MAX) => self.fail_body(true),
+            Some(_) | None if self.probe.expect.json.is_empty() => self.verdict = Verdict::Passed,
+            Some(_) | None => self.verdict = Verdict::Failed(Failure::JsonOverCap),
+        }
+    }
+
+    fn judge_whole(&mut self) {
+        if self.matcher.as_ref().is_some_and(|matcher| !matcher.holds(&self.kept)) {
+            return self.fail_body(false);
+        }
+        self.verdict = if self.probe.expect.json.is_empty() { Verdict::Passed } else { self.judge_json() };
+    }
+
+    fn judge_json(&mut self) -> Verdict<'p> {
+        let probe = self.probe;
+        let document = match parse(&self.kept) {
+            Ok(document) => document,
+            Err(error) => return Verdict::Failed(Failure::NotJson(error.without(secrets(&probe.headers)))),
+        };
+        let Some(JsonMiss { rule, node, more }) = json_miss(&probe.expect.json, &document) else {
+            return Verdict::Passed;
+        };
+        let around = node.and_then(|node| enclosing(&document, node));
+        self.said = Said::find(&document, around, || secrets(&probe.headers));
+        let hint = json_hint(rule, &document, node);
+        let node = node.map(|node| Node::new(&path_to(&document, node), node).without(|| secrets(&probe.headers)));
+        Verdict::Failed(Failure::Json(Miss::Json { rule, node, more }, hint))
+    }
+
+    fn fail_body(&mut self, over_cap: bool) {
+        let rule = self.probe.expect.body.as_ref().expect("a matcher is made of a rule");
+        self.verdict = Verdict::Failed(Failure::Body(rule, over_cap));
+    }
+}
+
+impl Sink for Judge<'_> {
+    fn on_raw_head(&mut self, head: &[u8]) {
+        self.head = kept_for_trace(self.probe, head, Trace::HEAD_BYTES_MAX);
+    }
+
+    fn on_head(&mut self, status: u16, fields: &[httparse::Header<'_>]) -> Flow {
+        let expect = &self.probe.expect;
+        self.status = Some(status);
+        if !expect.status.takes(status) {
+            self.verdict = Verdict::Failed(Failure::Status);
+            let location =
+                fields.iter().find(|f| (300..400).contains(&status) && f.name.eq_ignore_ascii_case("location"));
+            self.location = location.map(|field| Excerpt::of(field.value));
+            return Flow::Continue;
+        }
+        if let Some(miss) = header_miss(&expect.headers, fields) {
+            self.verdict = Verdict::Failed(Failure::Header(miss));
+            return Flow::Continue;
+        }
+        // A text may stand in every body: nothing of this one is read for it.
+        if self.matcher.as_mut().is_some_and(|matcher| matcher.feed(&[]) == Match::Met) {
+            self.matcher = None;
+        }
+        if self.matcher.is_some() || !expect.json.is_empty() {
+            return Flow::Continue;
+        }
+        self.verdict = Verdict::Passed;
+        Flow::Stop
+    }
+
+    fn on_body(&mut self, piece: &[u8]) -> Flow {
+        self.keep(piece);
+        if matches!(self.verdict, Verdict::Open) {
+            self.judge_piece(piece);
+        }
+        match self.verdict {
+            Verdict::Open => Flow::Continue,
+            Verdict::Passed => Flow::Stop,
+            Verdict::Failed(_) | Verdict::Malformed(_) if self.kept.len() >= self.quote_bytes() => Flow::Stop,
+            Verdict::Failed(_) | Verdict::Malformed(_) => Flow::Continue,
+        }
+    }
+
+    fn on_end(&mut self) {
+        self.whole = self.came_bytes == self.kept.len() as u64;
+        if matches!(self.verdict, Verdict::Open) {
+            self.judge_whole();
+        }
+    }
+}
+
+/// The first `limit` of `bytes`, without our credentials.
+fn kept_for_trace(probe: &HttpProbe, bytes: &[u8], limit: usize) -> Box<[u8]> {
+    if secrets(&probe.headers).next().is_none() {
+        return bytes[..bytes.len().min(limit)].into();
+    }
+    let mut masked = bytes.to_vec();
+    mask_all(&mut masked, secrets(&probe.headers));
+    masked.truncate(limit);
+    masked.into_boxed_slice()
+}
+
+/// Whether a body may be a JSON object.
+fn opens_object(body: &[u8]) -> bool {
+    let start = &body[..body.len().min(BYTES_MAX)];
+    start.trim_ascii_start().first() == Some(&b'{')
+}

@@ -1,0 +1,81 @@
+//! Rules over the fields of an answer. A field that comes several times holds if one of its values does.
+
+use crate::model::policy::{HeaderMatch, HeaderRule};
+use crate::model::quote::Excerpt;
+
+/// Values of one field that a sentence shows.
+const SHOWN_MAX: usize = 3;
+
+/// A rule that does not hold, and what stood there instead.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(in crate::probe) struct HeaderMiss<'p> {
+    pub rule: &'p HeaderRule,
+    /// The first values of the field; none: it is absent.
+    pub seen: Vec<Excerpt>,
+    /// Further values.
+    pub more: usize,
+}
+
+/// The first rule that does not hold.
+pub(in crate::probe) fn header_miss<'p>(
+    rules: &'p [HeaderRule],
+    fields: &[httparse::Header<'_>],
+) -> Option<HeaderMiss<'p>> {
+    let rule = rules.iter().find(|rule| !values(rule, fields).any(|value| holds(&rule.value, value)))?;
+    let seen: Vec<Excerpt> = values(rule, fields).take(SHOWN_MAX).map(Excerpt::of).collect();
+    let more = values(rule, fields).count() - seen.len();
+    Some(HeaderMiss { rule, seen, more })
+}
+
+fn values<'h>(rule: &HeaderRule, fields: &[httparse::Header<'h>]) -> impl Iterator<Item = &'h [u8]> {
+    fields.iter().filter(|field| field.name.eq_ignore_ascii_case(&rule.name)).map(|field| field.value)
+}
+
+fn holds(wanted: &HeaderMatch, value: &[u8]) -> bool {
+    match wanted {
+        HeaderMatch::Equals(text) => value == text.as_bytes(),
+        HeaderMatch::Matches(pattern) => pattern.is_match(value),
+        HeaderMatch::Present => true,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::policy::Pattern;
+
+    #[test]
+    fn one_value_of_a_field_is_enough_and_its_case_does_not_count() {
+        let field = |name, value: &'static str| httparse::Header { name, value: value.as_bytes() };
+        let fields = [
+            field("X-Frame-Options", "SAMEORIGIN"),
+            field("Content-Type", "text/plain; charset=utf-8"),
+            field("x-frame-options", "DENY"),
+            field("X-Empty", ""),
+        ];
+        let equals = |text: &str| HeaderMatch::Equals(text.into());
+        let matches = |text: &str| HeaderMatch::Matches(Pattern::try_new(text).unwrap());
+        for (name, value, holds) in [
+            ("x-frame-options", equals("DENY"), true),
+            ("X-FRAME-OPTIONS", equals("SAMEORIGIN"), true),
+            ("x-frame-options", equals("deny"), false),
+            ("x-frame-options", equals("SAMEORIGIN, DENY"), false),
+            ("content-type", equals("text/plain"), false),
+            ("content-type", matches("^text/plain"), true),
+            ("content-type", matches("json"), false),
+            ("x-empty", HeaderMatch::Present, true),
+            ("x-empty", equals(""), true),
+            ("x-app", HeaderMatch::Present, false),
+            ("x-app", matches(""), false),
+        ] {
+            let rules = [HeaderRule { name: name.into(), value }];
+            assert_eq!(header_miss(&rules, &fields).is_none(), holds, "{rules:?}");
+        }
+        let both = [
+            HeaderRule { name: "content-type".into(), value: HeaderMatch::Present },
+            HeaderRule { name: "X-Frame-Options".into(), value: equals("ALLOW") },
+        ];
+        let miss = header_miss(&both, &fields).unwrap();
+        assert_eq!((miss.rule, miss.seen.len(), miss.more), (&both[1], 2, 0));
+    }
+}

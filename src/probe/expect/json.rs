@@ -1,0 +1,158 @@
+//! Rules over what a body says as JSON. Read strictly, because a document that two readers understand differently says
+//! nothing of health: a key that stands twice is an error. Typed: `true` is not `"true"`, and `1` is `1.0`.
+
+mod read;
+
+use serde_json::{Number, Value};
+
+use crate::model::policy::{JsonMatch, JsonRule};
+
+pub(in crate::probe) use read::{NotJson, parse};
+
+/// A rule that does not hold, and the node that broke it.
+#[derive(Debug, Clone, PartialEq)]
+pub(in crate::probe) struct JsonMiss<'p, 'v> {
+    pub rule: &'p JsonRule,
+    /// The first node that is not as it must be; `None`: the path selects nothing.
+    pub node: Option<&'v Value>,
+    /// How many further nodes are not as they must be.
+    pub more: usize,
+}
+
+/// The first rule that does not hold.
+pub(in crate::probe) fn json_miss<'p, 'v>(rules: &'p [JsonRule], document: &'v Value) -> Option<JsonMiss<'p, 'v>> {
+    rules.iter().find_map(|rule| {
+        let nodes = rule.path.select(document);
+        if nodes.is_empty() {
+            let holds = match rule.value {
+                JsonMatch::Exists(wanted) => !wanted,
+                JsonMatch::Equals(_) | JsonMatch::NotEquals(_) | JsonMatch::In(_) => rule.missing_passes,
+            };
+            return (!holds).then_some(JsonMiss { rule, node: None, more: 0 });
+        }
+        let mut failing = nodes.into_iter().filter(|node| !holds(&rule.value, node));
+        let node = failing.next()?;
+        Some(JsonMiss { rule, node: Some(node), more: failing.count() })
+    })
+}
+
+fn holds(wanted: &JsonMatch, node: &Value) -> bool {
+    match wanted {
+        JsonMatch::Equals(value) => same(node, value),
+        JsonMatch::NotEquals(value) => !same(node, value),
+        JsonMatch::In(values) => values.iter().any(|value| same(node, value)),
+        JsonMatch::Exists(wanted) => *wanted,
+    }
+}
+
+/// Whether two values are the same, by type and value; the order of keys does not count.
+fn same(a: &Value, b: &Value) -> bool {
+    match (a, b) {
+        (Value::Number(a), Value::Number(b)) => same_number(a, b),
+        (Value::Array(a), Value::Array(b)) => a.len() == b.len() && a.iter().zip(b).all(|(a, b)| same(a, b)),
+        (Value::Object(a), Value::Object(b)) => {
+            a.len() == b.len() && a.iter().all(|(key, a)| b.get(key).is_some_and(|b| same(a, b)))
+        }
+        (Value::Null | Value::Bool(_) | Value::String(_), _) => a == b,
+        (Value::Number(_) | Value::Array(_) | Value::Object(_), _) => false,
+    }
+}
+
+/// By value: `1` is `1.0`. An integer beyond 2^53 is not the next float that comes near it.
+fn same_number(a: &Number, b: &Number) -> bool {
+    match (whole(a), whole(b)) {
+        (Some(a), Some(b)) => a == b,
+        (None, None) => a.as_f64() == b.as_f64(),
+        (Some(_), None) | (None, Some(_)) => false,
+    }
+}
+
+/// The integer that a number is.
+fn whole(number: &Number) -> Option<i128> {
+    if let Some(n) = number.as_i64() {
+        return Some(n.into());
+    }
+    if let Some(n) = number.as_u64() {
+        return Some(n.into());
+    }
+    let float = number.as_f64()?;
+    // Beyond 2^64 only floats are left to compare with.
+    (float.fract() == 0.0 && float.abs() < 2_f64.powi(64)).then_some(float as i128)
+}
+
+/// The normalized path to `node`, which is a part of `document`, in short: `$.components.redis`, `$['Faulty CAPPs'][0]`.
+pub(in crate::probe) fn path_to(document: &Value, node: &Value) -> String {
+    let mut steps = Vec::new();
+    walk(document, node, &mut steps);
+    let mut path = String::from("$");
+    for step in steps.iter().rev() {
+        match step {
+            Step::Name(name) if is_plain(name) => {
+                path.push('.');
+                path.push_str(name);
+            }
+            Step::Name(name) => {
+                path.push_str("['");
+                path.push_str(&name.replace('\\', "\\\\").replace('\'', "\\'"));
+                path.push_str("']");
+            }
+            Step::Index(index) => path.push_str(&format!("[{index}]")),
+        }
+    }
+    path
+}
+
+/// The innermost object around `node`, where that is not `document` itself.
+pub(in crate::probe) fn enclosing<'v>(document: &'v Value, node: &Value) -> Option<&'v Value> {
+    let mut steps = Vec::new();
+    walk(document, node, &mut steps);
+    let mut at = document;
+    let mut found = None;
+    for step in steps.iter().rev() {
+        found = if at.is_object() { Some(at) } else { found };
+        at = match step {
+            Step::Name(name) => &at[*name],
+            Step::Index(index) => &at[*index],
+        };
+    }
+    found.filter(|found| !std::ptr::eq(*found, document))
+}
+
+#[derive(Debug)]
+enum Step<'v> {
+    Name(&'v str),
+    Index(usize),
+}
+
+/// Collects the way from `at` to `node`, last step first, and says whether there is one. A node is known by its place in
+/// memory, so that of equal ones the right one is found; a document is read no deeper than the stack bears.
+fn walk<'v>(at: &'v Value, node: &Value, steps: &mut Vec<Step<'v>>) -> bool {
+    if std::ptr::eq(at, node) {
+        return true;
+    }
+    let step = match at {
+        Value::Array(items) => {
+            items.iter().enumerate().find_map(|(i, item)| walk(item, node, steps).then_some(Step::Index(i)))
+        }
+        Value::Object(fields) => {
+            fields.iter().find_map(|(name, value)| walk(value, node, steps).then_some(Step::Name(name)))
+        }
+        Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => None,
+    };
+    match step {
+        Some(step) => {
+            steps.push(step);
+            true
+        }
+        None => false,
+    }
+}
+
+/// Whether a name may stand behind a dot.
+fn is_plain(name: &str) -> bool {
+    let first = name.bytes().next();
+    first.is_some_and(|b| !b.is_ascii_digit()) && name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_')
+}
+
+#[cfg(test)]
+mod tests;
