@@ -1,5 +1,8 @@
 //! `roundsman check`: reads a configuration as `run` would, and says what is wrong with it or what it would do. Opens no
-//! socket. Mistakes go to stderr, what the file means to stdout; as JSON both are one array on stdout.
+//! socket. Mistakes go to stderr, what the file means to stdout; as JSON both are one array on stdout. `--presets` lists the
+//! checks that are known by name instead.
+
+mod describe;
 
 use std::fmt::Write as _;
 use std::io::{self, IsTerminal, Write};
@@ -8,18 +11,13 @@ use std::process::ExitCode;
 
 use clap::{Args, ValueEnum};
 
+use describe::describe;
+use serde_json::json;
+
 use super::locate;
 use crate::app::load::{EXIT_BAD_CONFIG, LoadError, Loaded, load_file};
-use crate::config::Diagnostic;
 use crate::config::diagnostic::render_all;
-use crate::config::units::show_duration;
-use crate::model::policy::{
-    Balance, CheckPolicy, Config, MinHealthy, PoolPolicy, ProbeSpec, UpstreamPolicy, WhenNoHealthy,
-};
-use crate::model::{AdminState, Weight};
-
-/// How many upstreams of a pool are listed.
-const UPSTREAMS_LISTED_MAX: usize = 20;
+use crate::config::{Diagnostic, presets};
 
 /// The arguments of `check`.
 #[derive(Debug, Clone, Args)]
@@ -27,6 +25,9 @@ pub struct CheckArgs {
     /// The configuration file [default: roundsman.toml, else /etc/roundsman/roundsman.toml]
     #[arg(long, short, value_name = "FILE")]
     pub config: Option<PathBuf>,
+    /// List the checks that are known by name, or show the one called NAME
+    #[arg(long, value_name = "NAME", num_args = 0..=1, default_missing_value = "", conflicts_with = "config")]
+    pub presets: Option<String>,
     /// How mistakes are shown
     #[arg(long, value_enum, default_value_t = Format::Human)]
     pub format: Format,
@@ -43,11 +44,14 @@ pub enum Format {
 
 /// Runs `check`: 0 where the file could be run, 78 where not.
 pub fn run(args: &CheckArgs) -> ExitCode {
+    if let Some(name) = &args.presets {
+        return run_presets(name, args.format);
+    }
     let file = args.config.clone().unwrap_or_else(locate::default_file);
     let colour = io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|v| v.is_empty());
     let result = load_file(&file);
     let (stdout, stderr) = match args.format {
-        Format::Json => (json(&result), String::new()),
+        Format::Json => (as_json(&result), String::new()),
         Format::Human => human(&file, &result, colour),
     };
     // Nobody may be reading any more; the exit status still tells.
@@ -56,7 +60,21 @@ pub fn run(args: &CheckArgs) -> ExitCode {
     if result.is_ok() { ExitCode::SUCCESS } else { ExitCode::from(EXIT_BAD_CONFIG) }
 }
 
-fn json(result: &Result<Loaded, LoadError>) -> String {
+/// 0, or 2 where there is no such preset.
+fn run_presets(name: &str, format: Format) -> ExitCode {
+    match presets(name, format) {
+        Ok(text) => {
+            let _ = io::stdout().write_all(text.as_bytes());
+            ExitCode::SUCCESS
+        }
+        Err(problem) => {
+            let _ = io::stderr().write_all(problem.as_bytes());
+            ExitCode::from(2)
+        }
+    }
+}
+
+fn as_json(result: &Result<Loaded, LoadError>) -> String {
     let diagnostics: &[Diagnostic] = match result {
         Ok(loaded) => &loaded.warnings,
         Err(error) => &error.diagnostics,
@@ -81,104 +99,39 @@ fn human(file: &Path, result: &Result<Loaded, LoadError>, colour: bool) -> (Stri
     }
 }
 
-/// What a configuration does: where it listens, and per pool what is probed, how often, and how long a dead upstream can
-/// go unnoticed.
-pub fn describe(config: &Config) -> String {
-    let mut out = String::new();
-    for listener in &config.listeners {
-        let pool = listener.pool.as_ref().map_or("404 without a route".to_owned(), |pool| format!("pool {pool}"));
-        let _ = writeln!(out, "listener {} on {}: {pool}", listener.name, listener.address);
+/// The presets, one line each; the file of one of them; or all as JSON.
+fn presets(name: &str, format: Format) -> Result<String, String> {
+    let all: Vec<_> = presets::all().collect();
+    if name.is_empty() {
+        return Ok(match format {
+            Format::Json => {
+                let list: Vec<_> =
+                    all.iter().map(|p| json!({ "name": p.name, "summary": p.summary(), "toml": p.text })).collect();
+                format!("{:#}\n", serde_json::Value::from(list))
+            }
+            Format::Human => list_presets(&all),
+        });
     }
-    let routes = config.routes.len();
-    let _ = writeln!(out, "{routes} {}", if routes == 1 { "route" } else { "routes" });
-    let token = if config.admin.token.is_some() { ", with a token" } else { "" };
-    let _ = writeln!(out, "admin on {}{token}", config.admin.address);
-    for pool in &config.pools {
-        out.push('\n');
-        describe_pool(pool, &mut out);
-    }
-    out
-}
-
-fn describe_pool(pool: &PoolPolicy, out: &mut String) {
-    let balance = match pool.balance {
-        Balance::RoundRobin => "round_robin",
-        Balance::Random => "random",
-        Balance::LeastRequest => "least_request",
-    };
-    let total = pool.upstreams.len();
-    let s = if total == 1 { "" } else { "s" };
-    let _ = writeln!(out, "pool {}: {total} upstream{s}, {balance}; {}", pool.name, when_no_healthy(pool));
-    let _ = writeln!(out, "  probe      {}", pool.checks[0].spec);
-    let _ = writeln!(out, "  how often  {}", how_often(&pool.checks[0]));
-    let t = &pool.checks[0].timing;
-    let _ = writeln!(
-        out,
-        "  verdict    healthy after {}, unhealthy after {}",
-        times(t.healthy_threshold, "pass", "passes"),
-        times(t.unhealthy_threshold, "failure", "failures")
-    );
-    let _ = writeln!(out, "  detection  a dead upstream gets no requests after {} at worst", show(t.worst_detection()));
-    for upstream in pool.upstreams.iter().take(UPSTREAMS_LISTED_MAX) {
-        let _ = writeln!(out, "  upstream   {}{}", upstream.address, notes(upstream, &pool.checks[0].spec));
-    }
-    if total > UPSTREAMS_LISTED_MAX {
-        let _ = writeln!(out, "  and {} more", total - UPSTREAMS_LISTED_MAX);
-    }
-}
-
-fn when_no_healthy(pool: &PoolPolicy) -> String {
-    let fewer = match pool.min_healthy {
-        MinHealthy::Count(1) => "with none healthy".to_owned(),
-        MinHealthy::Count(_) | MinHealthy::Share(_) => {
-            format!("with fewer than {} healthy", pool.min_healthy.needed(pool.upstreams.len()))
+    match all.iter().find(|preset| preset.name == name) {
+        Some(preset) => Ok(preset.text.to_owned()),
+        None => {
+            let names: Vec<_> = all.iter().map(|preset| preset.name).collect();
+            Err(format!("there is no preset {name:?}; there are {}\n", names.join(", ")))
         }
-    };
-    match &pool.when_no_healthy {
-        WhenNoHealthy::Reject => format!("{fewer}, 503"),
-        WhenNoHealthy::FailOpen => format!("{fewer}, all are used"),
-        WhenNoHealthy::Pool(other) => format!("{fewer}, pool {other}"),
     }
 }
 
-fn how_often(check: &CheckPolicy) -> String {
-    let t = &check.timing;
-    let mut out = format!("every {}", show(t.interval));
-    if t.jitter.as_f64() > 0.0 {
-        let _ = write!(out, " (±{})", show(t.interval.mul_f64(t.jitter.as_f64())));
+fn list_presets(all: &[presets::Preset]) -> String {
+    let width = all.iter().map(|preset| preset.name.len()).max().unwrap_or(0);
+    let mut out = String::new();
+    for preset in all {
+        let _ = writeln!(out, "{:width$}  {}", preset.name, preset.summary());
     }
-    let _ = write!(out, ", every {} while a change is open, each at most {}", show(t.fast_interval), show(t.timeout));
-    if !t.start_period.is_zero() {
-        let _ = write!(out, "; failures count after {}", show(t.start_period));
-    }
+    out.push_str(
+        "\nTo use one:\n\n  [pools.NAME.health]\n  preset = \"krakend\"\n  port = 8090        # every key of the table may stand \
+         beside it, and wins\n\n`roundsman check --presets NAME` shows what it asks, what it catches and what it cannot.\n",
+    );
     out
-}
-
-fn notes(upstream: &UpstreamPolicy, spec: &ProbeSpec) -> String {
-    let mut notes = Vec::new();
-    let target = spec.target(upstream);
-    if target != upstream.address {
-        notes.push(format!("probed at {target}"));
-    }
-    if upstream.weight != Weight::ONE {
-        notes.push(format!("weight {}", upstream.weight.as_u32()));
-    }
-    if upstream.backup {
-        notes.push("backup".to_owned());
-    }
-    if upstream.admin != AdminState::Enabled {
-        notes.push(upstream.admin.to_string());
-    }
-    if notes.is_empty() { String::new() } else { format!("  ({})", notes.join(", ")) }
-}
-
-fn times(count: u32, one: &str, many: &str) -> String {
-    if count == 1 { format!("1 {one}") } else { format!("{count} {many}") }
-}
-
-/// Rounded to what a reader cares for: nobody schedules probes by the microsecond.
-fn show(duration: std::time::Duration) -> String {
-    show_duration(std::time::Duration::from_millis(u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)))
 }
 
 #[cfg(test)]
@@ -220,7 +173,7 @@ expect = { status = [200, "300-302"], body = { contains = "\"up\"" } }
              upstream   10.0.0.1:80\n  \
              upstream   10.0.0.2:80  (probed at 10.9.0.2:9201, weight 3)\n"
         );
-        assert_eq!(json(&load_file(&path)), "[]\n");
+        assert_eq!(as_json(&load_file(&path)), "[]\n");
     }
 
     #[test]
@@ -231,7 +184,7 @@ expect = { status = [200, "300-302"], body = { contains = "\"up\"" } }
         assert_eq!(out, "");
         assert!(err.contains("a.toml:7:1: error: pools.api.health.paht: unknown key `paht`"), "{err}");
         assert!(err.contains("did you mean `path`?") && err.ends_with("has 1 mistake.\n"), "{err}");
-        let json: serde_json::Value = serde_json::from_str(&json(&result)).unwrap();
+        let json: serde_json::Value = serde_json::from_str(&as_json(&result)).unwrap();
         assert_eq!((&json[0]["line"], &json[0]["suggestion"]), (&7.into(), &"path".into()));
     }
 
@@ -244,5 +197,50 @@ expect = { status = [200, "300-302"], body = { contains = "\"up\"" } }
             out.contains("is good.") && err.contains(": warning: pools.api.health.expect.body.contains: "),
             "{err}"
         );
+    }
+
+    #[test]
+    fn several_checks_are_told_one_by_one_and_the_quickest_finds_a_dead_upstream() {
+        let health = "[pools.api.health]\nchecks = [{ type = \"http\", path = \"/healthz\", port = 9201, interval = \"30s\" }, \
+            { type = \"tls\", tls = { verify = false }, timeout = \"1s\" }]\nrequire = ";
+        let head = &GOOD[..GOOD.find("[pools.api.health]").unwrap()];
+        let told = |require: &str| {
+            let (_dir, path) = write(&format!("{head}{health}{require}\n"));
+            describe(&load_file(&path).unwrap().config)
+        };
+        let out = told("\"all\"");
+        assert!(
+            out.ends_with(
+                "\n  checks     2; all must hold\n  \
+                 check      http /healthz\n  \
+                 probe      http: GET /healthz on port 9201; expects 200-299\n  \
+                 how often  every 30s (±3s), every 1s while a change is open, each at most 5s\n  \
+                 verdict    healthy after 2 passes, unhealthy after 3 failures; found after 48s at worst\n  \
+                 check      tls\n  \
+                 probe      tls: handshake (certificate NOT verified)\n  \
+                 how often  every 10s (±1s), every 1s while a change is open, each at most 1s\n  \
+                 verdict    healthy after 2 passes, unhealthy after 3 failures; found after 14s at worst\n  \
+                 detection  a dead upstream gets no requests after 14s at worst\n  \
+                 upstream   10.0.0.1:80  (http /healthz at 10.0.0.1:9201)\n  \
+                 upstream   10.0.0.2:80  (http /healthz at 10.9.0.2:9201, tls at 10.9.0.2:9201, weight 3)\n"
+            ),
+            "{out}"
+        );
+        assert!(told("\"any\"").contains("2; one must hold"));
+        assert!(told("\"any\"").contains("gets no requests after 48s at worst"));
+    }
+
+    #[test]
+    fn the_presets_are_listed_with_how_to_use_them_and_shown_by_name() {
+        let list = presets("", Format::Human).unwrap();
+        assert!(
+            list.contains("\nkrakend                    KrakenD: its health endpoint, on the traffic port\n"),
+            "{list}"
+        );
+        assert!(list.contains("  preset = \"krakend\"\n") && list.lines().all(|line| line.len() <= 120), "{list}");
+        let json: serde_json::Value = serde_json::from_str(&presets("", Format::Json).unwrap()).unwrap();
+        assert_eq!((json.as_array().unwrap().len(), &json[0]["name"]), (13, &"clair".into()));
+        assert!(presets("wso2-mi", Format::Human).unwrap().contains("path = \"/healthz\""));
+        assert!(presets("wso2", Format::Human).unwrap_err().contains("wso2-mi, wso2-mi-liveness"));
     }
 }

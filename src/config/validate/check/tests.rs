@@ -227,3 +227,103 @@ fn an_unverified_certificate_is_warned_about_once() {
     assert_eq!(warned.matches("warning").count(), 1, "{warned}");
     assert!(warned.contains("the upstream, as in 2 other checks"), "{warned}");
 }
+
+/// What every preset means, in words: its checks, and interval, timeout, thresholds and start period of the first.
+#[test]
+fn every_preset_means_what_it_says() {
+    let table: &[(&str, &[&str], [u64; 5])] = &[
+        ("clair", &["http: GET /health on port 6061; expects 200"], [10, 5, 2, 3, 0]),
+        ("krakend", &["http: GET /__health; expects 200"], [10, 5, 2, 3, 0]),
+        (
+            "portus",
+            &[
+                "http: GET /_health; expects any status, $.database.success equal to true, $.registry.success equal to true \
+               and $.ldap.success equal to true (or missing)",
+            ],
+            [30, 10, 2, 3, 0],
+        ),
+        ("portus-ping", &["http: GET /_ping; expects 200 and an empty body"], [10, 5, 2, 3, 0]),
+        (
+            "smallest-waves",
+            &["http: GET /health on port 7100; expects 200 and $.status equal to \"healthy\""],
+            [30, 5, 2, 3, 40],
+        ),
+        (
+            "smallest-waves-detailed",
+            &[
+                "http: GET /health?detailed=true on port 7100; expects 200, $.status equal to \"healthy\" and $.components.* \
+               equal to \"healthy\"",
+            ],
+            [30, 5, 2, 3, 40],
+        ),
+        (
+            "wso2-apim-gateway",
+            &[
+                "http: GET /api/am/gateway/v2/server-startup-healthcheck on port 9443, over TLS (certificate verified); \
+               expects 200",
+            ],
+            [10, 5, 2, 3, 300],
+        ),
+        (
+            "wso2-apim-key-manager",
+            &["tcp: connect and close on port 9673", "tcp: connect and close on port 9443"],
+            [10, 5, 2, 3, 0],
+        ),
+        (
+            "wso2-apim-traffic-manager",
+            &["tcp: connect and close on port 5672", "tcp: connect and close on port 9611"],
+            [10, 5, 2, 3, 0],
+        ),
+        (
+            "wso2-apim-version",
+            &["http: GET /services/Version on port 9763; expects 200 and a body that matches \
+               \"(?s)getVersionResponse.*WSO2 API Manager\""],
+            [10, 5, 2, 3, 0],
+        ),
+        ("wso2-apim-websocket", &["http: GET /health; expects 200"], [10, 5, 2, 3, 0]),
+        (
+            "wso2-mi",
+            &["http: GET /healthz on port 9201; expects 200 and $.status equal to \"ready\"", "tcp: connect and close"],
+            [1, 1, 2, 3, 3],
+        ),
+        ("wso2-mi-liveness", &["http: GET /liveness on port 9201; expects 200"], [5, 5, 2, 3, 15]),
+    ];
+    let known: Vec<_> = crate::config::presets::all().map(|preset| preset.name).collect();
+    assert_eq!(known, table.iter().map(|(name, _, _)| *name).collect::<Vec<_>>());
+    for (name, words, times) in table {
+        let (checks, require) = checks(&format!("preset = \"{name}\""));
+        assert_eq!(checks.iter().map(|check| check.spec.to_string()).collect::<Vec<_>>(), *words, "{name}");
+        assert_eq!(require, Require::All, "{name}");
+        let t = checks[0].timing;
+        let seconds =
+            [t.interval.as_secs(), t.timeout.as_secs(), t.healthy_threshold.into(), t.unhealthy_threshold.into()];
+        assert_eq!((&seconds[..], t.start_period.as_secs()), (&times[..4], times[4]), "{name}");
+    }
+}
+
+/// Presets work whatever the upstream's own port is, and beside every other check that a list may hold.
+#[test]
+fn every_preset_fits_every_upstream() {
+    for preset in crate::config::presets::all() {
+        for address in ["10.0.0.1:1", "[2001:db8::1]:65535", "unix:/run/a.sock"] {
+            let text = format!(
+                "listeners.web.address = \"127.0.0.1:80\"\n[pools.a]\nupstreams = [\"{address}\"]\nhealth.preset = \"{}\"\n\
+                 health.interval = \"10ms\"\n",
+                preset.name
+            );
+            let parsed = parse(&Source { file: "x", text: text.as_bytes() }, &Nothing);
+            assert!(parsed.is_ok(), "{} {address}: {}", preset.name, render_all(&parsed.unwrap_err(), false));
+        }
+    }
+}
+
+/// `$['Faulty CAPPs']` and its like reach the rule as they are written, and types are kept.
+#[test]
+fn json_rules_keep_types_and_keys_with_spaces() {
+    let check = one("type = \"http\"\n[[pools.a.health.expect.json]]\npath = \"$['Faulty CAPPs']\"\nexists = false\n\
+         [[pools.a.health.expect.json]]\npath = \"$.a\"\nin = [true, \"true\", 1, 1.5, [2], { b = \"c\" }]\nmissing = \"pass\"");
+    assert_eq!(
+        http(&check).expect.to_string(),
+        "200-299, $['Faulty CAPPs'] absent and $.a one of true, \"true\", 1, 1.5, [2], {\"b\":\"c\"} (or missing)"
+    );
+}

@@ -1,0 +1,150 @@
+//! What a configuration does, in words: where it listens, and per pool what is probed, how often, and how long a dead
+//! upstream can go unnoticed.
+
+use std::fmt::Write as _;
+use std::time::Duration;
+
+use crate::config::units::show_duration;
+use crate::model::policy::{
+    Balance, CheckPolicy, Config, MinHealthy, PoolPolicy, Require, UpstreamPolicy, WhenNoHealthy,
+};
+use crate::model::{AdminState, Weight};
+
+/// How many upstreams of a pool are listed.
+const UPSTREAMS_LISTED_MAX: usize = 20;
+
+/// A configuration without mistakes, pool by pool.
+pub fn describe(config: &Config) -> String {
+    let mut out = String::new();
+    for listener in &config.listeners {
+        let pool = listener.pool.as_ref().map_or("404 without a route".to_owned(), |pool| format!("pool {pool}"));
+        let _ = writeln!(out, "listener {} on {}: {pool}", listener.name, listener.address);
+    }
+    let routes = config.routes.len();
+    let _ = writeln!(out, "{routes} {}", if routes == 1 { "route" } else { "routes" });
+    let token = if config.admin.token.is_some() { ", with a token" } else { "" };
+    let _ = writeln!(out, "admin on {}{token}", config.admin.address);
+    for pool in &config.pools {
+        out.push('\n');
+        describe_pool(pool, &mut out);
+    }
+    out
+}
+
+fn describe_pool(pool: &PoolPolicy, out: &mut String) {
+    let balance = match pool.balance {
+        Balance::RoundRobin => "round_robin",
+        Balance::Random => "random",
+        Balance::LeastRequest => "least_request",
+    };
+    let total = pool.upstreams.len();
+    let s = if total == 1 { "" } else { "s" };
+    let _ = writeln!(out, "pool {}: {total} upstream{s}, {balance}; {}", pool.name, when_no_healthy(pool));
+    let several = pool.checks.len() > 1;
+    if several {
+        let _ = writeln!(out, "  checks     {}", require(pool));
+    }
+    for check in &pool.checks {
+        if several {
+            let _ = writeln!(out, "  check      {}", check.name);
+        }
+        describe_check(check, several, out);
+    }
+    let _ =
+        writeln!(out, "  detection  a dead upstream gets no requests after {} at worst", show(worst_detection(pool)));
+    for upstream in pool.upstreams.iter().take(UPSTREAMS_LISTED_MAX) {
+        let _ = writeln!(out, "  upstream   {}{}", upstream.address, notes(upstream, &pool.checks));
+    }
+    if total > UPSTREAMS_LISTED_MAX {
+        let _ = writeln!(out, "  and {} more", total - UPSTREAMS_LISTED_MAX);
+    }
+}
+
+fn describe_check(check: &CheckPolicy, several: bool, out: &mut String) {
+    let t = &check.timing;
+    let _ = writeln!(out, "  probe      {}", check.spec);
+    let _ = writeln!(out, "  how often  {}", how_often(check));
+    let found = if several { format!("; found after {} at worst", show(t.worst_detection())) } else { String::new() };
+    let _ = writeln!(
+        out,
+        "  verdict    healthy after {}, unhealthy after {}{found}",
+        times(t.healthy_threshold, "pass", "passes"),
+        times(t.unhealthy_threshold, "failure", "failures"),
+    );
+}
+
+fn require(pool: &PoolPolicy) -> String {
+    let total = pool.checks.len();
+    match pool.require {
+        Require::All => format!("{total}; all must hold"),
+        Require::Any => format!("{total}; one must hold"),
+        Require::Count(n) => format!("{total}; {n} must hold"),
+    }
+}
+
+/// How long an upstream that fails every check can go on getting requests: until so many have found out that too few are
+/// left.
+fn worst_detection(pool: &PoolPolicy) -> Duration {
+    let mut each: Vec<_> = pool.checks.iter().map(|check| check.timing.worst_detection()).collect();
+    each.sort_unstable();
+    let needed = pool.require.needed(each.len());
+    each[each.len() - needed]
+}
+
+fn when_no_healthy(pool: &PoolPolicy) -> String {
+    let fewer = match pool.min_healthy {
+        MinHealthy::Count(1) => "with none healthy".to_owned(),
+        MinHealthy::Count(_) | MinHealthy::Share(_) => {
+            format!("with fewer than {} healthy", pool.min_healthy.needed(pool.upstreams.len()))
+        }
+    };
+    match &pool.when_no_healthy {
+        WhenNoHealthy::Reject => format!("{fewer}, 503"),
+        WhenNoHealthy::FailOpen => format!("{fewer}, all are used"),
+        WhenNoHealthy::Pool(other) => format!("{fewer}, pool {other}"),
+    }
+}
+
+fn how_often(check: &CheckPolicy) -> String {
+    let t = &check.timing;
+    let mut out = format!("every {}", show(t.interval));
+    if t.jitter.as_f64() > 0.0 {
+        let _ = write!(out, " (±{})", show(t.interval.mul_f64(t.jitter.as_f64())));
+    }
+    let _ = write!(out, ", every {} while a change is open, each at most {}", show(t.fast_interval), show(t.timeout));
+    if !t.start_period.is_zero() {
+        let _ = write!(out, "; failures count after {}", show(t.start_period));
+    }
+    out
+}
+
+fn notes(upstream: &UpstreamPolicy, checks: &[CheckPolicy]) -> String {
+    let mut notes = Vec::new();
+    for check in checks {
+        let target = check.spec.target(upstream);
+        match (target != upstream.address, checks.len()) {
+            (false, _) => {}
+            (true, 1) => notes.push(format!("probed at {target}")),
+            (true, _) => notes.push(format!("{} at {target}", check.name)),
+        }
+    }
+    if upstream.weight != Weight::ONE {
+        notes.push(format!("weight {}", upstream.weight.as_u32()));
+    }
+    if upstream.backup {
+        notes.push("backup".to_owned());
+    }
+    if upstream.admin != AdminState::Enabled {
+        notes.push(upstream.admin.to_string());
+    }
+    if notes.is_empty() { String::new() } else { format!("  ({})", notes.join(", ")) }
+}
+
+fn times(count: u32, one: &str, many: &str) -> String {
+    if count == 1 { format!("1 {one}") } else { format!("{count} {many}") }
+}
+
+/// Rounded to what a reader cares for: nobody schedules probes by the microsecond.
+fn show(duration: Duration) -> String {
+    show_duration(Duration::from_millis(u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)))
+}
