@@ -10,10 +10,11 @@ use std::sync::Arc;
 use proptest::prelude::*;
 use roundsman::app::load::{LoadError, load_file};
 use roundsman::config::diagnostic::render_all;
+use roundsman::config::diff::diff;
 use roundsman::config::{Severity, schema};
 use roundsman::model::policy::{
-    Balance, BodyRule, Config, HeaderText, HostPattern, MinHealthy, PathPattern, PortRule, ProbeKind, StatusRule,
-    WhenNoHealthy,
+    Balance, BodyRule, Config, HeaderText, HostPattern, MinHealthy, PathPattern, PortRule, ProbeKind, Require,
+    StatusRule, WhenNoHealthy,
 };
 
 /// The `.toml` files of a directory, by name. The paths are relative, so that expected output holds on every machine.
@@ -133,6 +134,59 @@ fn every_key_reaches_the_policy() {
     assert_eq!(http.expect.body, Some(BodyRule::Equals(Arc::from("OK"))));
     assert_eq!(config.pools[1].min_healthy, MinHealthy::Count(2));
     assert_eq!(config.admin.token.unwrap().expose().len(), 32);
+}
+
+#[test]
+fn every_key_of_every_kind_of_check_reaches_the_policy() {
+    let config = good(Path::new("tests/config/valid/everything.toml"));
+    let pool = &config.pools[2];
+    let told: Vec<_> = pool.checks.iter().map(|check| format!("{} | {}", check.name, check.spec)).collect();
+    assert_eq!(
+        told,
+        [
+            "http / | http: POST / of checks.internal with a body of 2 bytes in HTTP/2, over TLS (certificate verified as \
+             10.0.0.5, by the roots of ca_file, with a client certificate); expects any status, the header X-App equal to \
+             \"portus\", the header Server matching \"^nginx\", a header ETag, a body that matches \
+             \"\\\"status\\\":\\\\s*\\\"up\\\"\", $.status equal to \"healthy\", $.components.* not equal to \
+             {\"state\":\"down\",\"since\":1.5}, $.mode one of \"active\", true, 2, $['Faulty CAPPs'] absent and \
+             $.ldap.success equal to true (or missing)",
+            "tcp 6379 | tcp: connect, send 6 bytes on port 6379; expects a text that contains \"+PONG\"",
+            "tls | tls: handshake (certificate verified)",
+            "grpc shop.Cart | grpc: Health/Check of \"shop.Cart\"; expects SERVING",
+            "websocket /live | websocket: upgrade /live, ping and pong, subprotocol graphql-ws",
+            "http /__health | http: GET /__health on the traffic's port -443; expects 200",
+        ]
+    );
+    assert_eq!(pool.require, Require::Count(2));
+    let tls = pool.checks[0].spec.tls.as_ref().unwrap();
+    let client = tls.client.as_ref().unwrap();
+    assert_eq!((tls.roots.as_ref().unwrap().len(), client.chain.len()), (1, 1));
+    assert_eq!(client.key.expose(), fs::read_to_string("tests/config/tls/client.key").unwrap());
+    let ProbeKind::Tcp(tcp) = &pool.checks[1].spec.kind else { panic!("a tcp check") };
+    assert_eq!(tcp.send.as_deref(), Some("PING\r\n"));
+    let times: Vec<_> =
+        pool.checks[..2].iter().map(|c| (c.timing.interval.as_secs(), c.timing.timeout.as_secs())).collect();
+    assert_eq!((&times[..], pool.checks[5].timing.unhealthy_threshold), (&[(3, 2), (10, 2)][..], 4));
+    let preset = &config.pools[3];
+    assert_eq!((preset.checks.len(), preset.require, preset.checks[1].timing.interval.as_secs()), (2, Require::Any, 5));
+}
+
+#[test]
+fn a_renewed_certificate_is_another_definition() {
+    let dir = tempfile::tempdir().unwrap();
+    let (ca, file) = (dir.path().join("ca.pem"), dir.path().join("a.toml"));
+    let text = format!(
+        "{HEAD}[pools.a]\nupstreams = [\"10.0.0.1:80\", \"10.0.0.2:80\"]\n\
+         health = {{ type = \"tls\", tls = {{ ca_file = {:?} }} }}\n",
+        ca.display().to_string()
+    );
+    fs::write(&file, text).unwrap();
+    fs::copy("tests/config/tls/ca.pem", &ca).unwrap();
+    let before = good(&file);
+    assert_eq!(before, good(&file));
+    fs::copy("tests/config/tls/client.pem", &ca).unwrap();
+    assert_ne!(before, good(&file));
+    assert_eq!(diff(&before, &good(&file)).unwrap().pools.changed.len(), 1);
 }
 
 #[test]
@@ -402,7 +456,12 @@ proptest! {
     }
 }
 
-const SAMPLES: [&str; 8] = [
+const SAMPLES: [&str; 13] = [
+    "tests/config/invalid/45-tls-of-checks.toml",
+    "tests/config/invalid/46-expectations.toml",
+    "tests/config/invalid/47-lists-of-checks.toml",
+    "tests/config/invalid/49-presets.toml",
+    "conf/presets/portus.toml",
     "tests/config/valid/everything.toml",
     "tests/config/valid/warnings.toml",
     "tests/config/valid/bom-crlf-no-newline.toml",

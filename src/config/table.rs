@@ -84,6 +84,13 @@ macro_rules! table {
                     .collect()
             }
 
+            /// Whether everything in it was understood.
+            pub fn is_whole(&self) -> bool {
+                !self.others
+                    $(&& self.$flat.is_whole())*
+                    $(&& !matches!(self.$field, $crate::config::read::Field::Bad))*
+            }
+
             /// Takes from `other` every key that is not written here.
             pub fn fill_from(&mut self, other: &$name) {
                 $(self.$flat.fill_from(&other.$flat);)*

@@ -235,6 +235,11 @@ pub trait Word: Sized + Copy + 'static {
     const WORDS: &'static [(&'static str, Self)];
     /// Words that are reserved for later work.
     const LATER: &'static [&'static str];
+
+    /// The word that is meant by one of another vocabulary.
+    fn meant(_text: &str) -> Option<&'static str> {
+        None
+    }
 }
 
 /// A value that is one of a set of words.
@@ -258,7 +263,8 @@ impl<W: Word> Value for OneOf<W> {
             reader.mistake(node.span(), message).expected(what).done();
             return None;
         }
-        let near = nearest(&text, names.iter().chain(W::LATER).copied());
+        let meant = W::meant(&text).map(str::to_owned);
+        let near = meant.or_else(|| nearest(&text, names.iter().chain(W::LATER).copied()));
         let message = format!("{} is not known", reader.written(node));
         reader.mistake(node.span(), message).expected(what).suggestion(near).done();
         None
@@ -332,6 +338,14 @@ impl Word for Scheme {
 impl Word for HttpVersion {
     const WORDS: &'static [(&'static str, HttpVersion)] = &[("http1", HttpVersion::Http1), ("h2", HttpVersion::H2)];
     const LATER: &'static [&'static str] = &[];
+
+    fn meant(text: &str) -> Option<&'static str> {
+        match text.to_ascii_lowercase().as_str() {
+            "h1" | "1" | "1.1" | "http/1" | "http/1.1" => Some("http1"),
+            "2" | "2.0" | "http2" | "http/2" | "http/2.0" | "h2c" => Some("h2"),
+            _ => None,
+        }
+    }
 }
 
 /// What it means that a JSONPath selects nothing.

@@ -186,6 +186,9 @@ fn refuse_ourselves(
 }
 
 fn refuse_twice(known: &[CheckPolicy], made: &CheckPolicy, written: &Written, report: &mut Report) {
+    if !written.probe.is_whole() {
+        return;
+    }
     if let Some(first) = known.iter().position(|check| check.spec == made.spec) {
         let message = format!("is the same check as checks[{first}]");
         report.add(Found::error(written.span.clone(), &written.key, message));
