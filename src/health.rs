@@ -1,8 +1,11 @@
 //! When an upstream is healthy, and when to ask again: strict consecutive thresholds in both directions, the start
-//! period, staleness, and the instant of the next probe. Pure: `now` and chance are arguments.
+//! period, staleness, the instant of the next probe, and what several checks say together. Pure: `now` and chance are
+//! arguments.
 //!
 //! Must never know what a probe does or what a socket is.
 
+pub mod combine;
 pub mod track;
 
+pub use combine::{Vote, combine, decides};
 pub use track::{Cause, Change, Due, Run, Track};

@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
+use super::combine::Vote;
 use crate::model::policy::Timing;
 use crate::model::{HealthState, Judgement};
 
@@ -133,10 +134,10 @@ impl Track {
         }
     }
 
-    /// The track of a changed check of the same upstream: nothing is known under it, its first probe is due at `due`; the
+    /// The track of a changed check of the same upstream: nothing is known under it, its first probe is due at once; the
     /// start period goes on from first sight of the upstream.
-    pub fn redefined(&self, timing: Timing, now: Instant, due: Instant) -> Track {
-        let fresh = Track::new(timing, self.slot, now, due);
+    pub fn redefined(&self, timing: Timing, now: Instant) -> Track {
+        let fresh = Track::new(timing, self.slot, now, now);
         Track { first_seen: self.first_seen, ever_passed: self.ever_passed, due: Due::Redefined, ..fresh }
     }
 
@@ -154,6 +155,16 @@ impl Track {
     /// The state.
     pub fn state(&self) -> HealthState {
         self.state
+    }
+
+    /// What it contributes where there are several checks.
+    pub fn vote(&self) -> Vote {
+        let contested = match self.state {
+            HealthState::Unknown => false,
+            HealthState::Healthy => self.run.is_some_and(|run| !run.pass),
+            HealthState::Unhealthy => self.run.is_some_and(|run| run.pass),
+        };
+        Vote { state: self.state, contested }
     }
 
     /// Since when it is in this state.
@@ -211,6 +222,36 @@ impl Track {
         let due = if self.in_flight { self.last_start.unwrap_or(self.next_due) } else { self.next_due };
         let passes = self.run.filter(|run| run.pass).map_or(0, |run| run.count);
         due + self.timing.fast_interval * self.timing.healthy_threshold.saturating_sub(passes).saturating_sub(1)
+    }
+
+    /// How soon the next probe should begin among those that are paced: less is sooner. `None`: it is not paced, or has
+    /// begun.
+    pub fn urgency(&self, now: Instant) -> Option<u8> {
+        match self.due {
+            _ if self.in_flight => None,
+            Due::First => Some(0),
+            Due::Redefined => Some(1),
+            Due::Again | Due::Spread => Some(2),
+            Due::Retimed => (self.next_due <= now).then_some(2),
+            Due::Fast(_) | Due::StartPeriod | Due::Slot | Due::Regular | Due::Hint => None,
+        }
+    }
+
+    /// A paced probe is due at `at`.
+    pub fn pace(&mut self, at: Instant) {
+        self.next_due = at;
+    }
+
+    /// Whether the next probe should have begun before now.
+    pub fn is_overdue(&self, now: Instant) -> bool {
+        !self.in_flight && self.next_due < now
+    }
+
+    /// The process stood still when the next probe was due.
+    pub fn on_standstill(&mut self, now: Instant) {
+        let first = matches!(self.due, Due::First | Due::Redefined);
+        self.due = if first { self.due } else { Due::Spread };
+        self.next_due = now;
     }
 
     /// A probe begins.
@@ -353,6 +394,14 @@ impl Track {
 }
 
 impl Due {
+    /// Whether probes due for this reason begin one after another, not all at once.
+    pub fn is_paced(self) -> bool {
+        match self {
+            Due::First | Due::Redefined | Due::Retimed | Due::Again | Due::Spread => true,
+            Due::Fast(_) | Due::StartPeriod | Due::Slot | Due::Regular | Due::Hint => false,
+        }
+    }
+
     /// Whether a probe that was due for this reason may have run beside those of many others, all at once.
     fn left_its_place(self) -> bool {
         match self {

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
+use smallvec::SmallVec;
 use tokio::time::Instant;
 
 use super::history::History;
@@ -15,7 +16,7 @@ use super::state::{Check, CheckId};
 use super::status::{CheckStatus, LastCheck, PoolStatus, PoolSummary, Streak, UpstreamDetail, UpstreamStatus};
 use super::upstream::Upstream;
 use super::view::{Nothing, Service, Tier, View};
-use crate::health::{Cause, Run};
+use crate::health::{Cause, Run, Track, Vote, combine, decides};
 use crate::model::eligibility::eligibility;
 use crate::model::policy::{PoolPolicy, UpstreamPolicy, WhenNoHealthy};
 use crate::model::{Address, AdminState, Eligibility, HealthState, Ineligible};
@@ -27,6 +28,9 @@ pub const FIRST_VERDICT_WAIT: Duration = Duration::from_secs(3);
 const USABLE_REFRESH: Duration = Duration::from_millis(250);
 
 pub(super) type Checks = HashMap<CheckId, Check>;
+
+/// The checks of one upstream; mostly one.
+pub(super) type CheckIds = SmallVec<[CheckId; 2]>;
 
 /// One pool.
 #[derive(Debug)]
@@ -70,7 +74,7 @@ impl Orders {
     /// Keeps what was said of those that are gone.
     pub(super) fn keep<'m>(&mut self, gone: impl Iterator<Item = &'m Member>) {
         for member in gone {
-            if let (Some(host), Some(order)) = (&member.policy.name, member.admin_override)
+            if let (Some(host), Some(order)) = (&member.policy().name, member.admin_override)
                 && self.0.len() < ORDERS_MAX
             {
                 self.0.insert(member.upstream.address.clone(), (host.clone(), order));
@@ -100,11 +104,15 @@ pub(super) struct Used {
 #[derive(Debug)]
 pub(super) struct Member {
     pub(super) upstream: Arc<Upstream>,
-    pub(super) policy: UpstreamPolicy,
-    pub(super) check: CheckId,
+    /// The pool as the file has it; of a retiring member, as the file had it.
+    pub(super) rules: Arc<PoolPolicy>,
+    /// Which of `rules.upstreams` it is.
+    pub(super) index: usize,
+    /// In the order of `rules.checks`.
+    pub(super) checks: CheckIds,
     pub(super) state: HealthState,
     pub(super) since: Instant,
-    /// The verdict of an earlier check definition, until the new one has its own.
+    /// The verdict under earlier check definitions, until the new ones have their own.
     pub(super) carried: Option<HealthState>,
     pub(super) admin_override: Option<AdminState>,
     pub(super) retiring: bool,
@@ -116,15 +124,17 @@ pub(super) struct Member {
 impl Member {
     pub(super) fn new(
         upstream: Arc<Upstream>,
-        policy: UpstreamPolicy,
-        check: CheckId,
+        rules: Arc<PoolPolicy>,
+        index: usize,
+        checks: CheckIds,
         state: HealthState,
         since: Instant,
     ) -> Member {
         Member {
             upstream,
-            policy,
-            check,
+            rules,
+            index,
+            checks,
             state,
             since,
             carried: None,
@@ -136,8 +146,51 @@ impl Member {
         }
     }
 
+    pub(super) fn policy(&self) -> &UpstreamPolicy {
+        &self.rules.upstreams[self.index]
+    }
+
     pub(super) fn admin(&self) -> AdminState {
-        self.admin_override.unwrap_or(self.policy.admin)
+        self.admin_override.unwrap_or(self.policy().admin)
+    }
+
+    /// What its checks say now, a carried verdict aside.
+    pub(super) fn verdict(&self, checks: &Checks) -> HealthState {
+        combine(self.checks.iter().map(|id| checks[id].track.state()), self.rules.require)
+    }
+
+    /// Which of its checks decides.
+    pub(super) fn decides(&self, checks: &Checks) -> usize {
+        if self.checks.len() == 1 {
+            return 0;
+        }
+        let votes: SmallVec<[Vote; 4]> = self.checks.iter().map(|id| checks[id].track.vote()).collect();
+        decides(&votes, self.rules.require)
+    }
+
+    /// `check NAME: ` where there are several.
+    pub(super) fn prefix(&self, check: &str) -> String {
+        match self.checks.len() {
+            1 => String::new(),
+            _ => format!("check {check}: "),
+        }
+    }
+
+    fn tracks<'a>(&'a self, checks: &'a Checks) -> impl Iterator<Item = &'a Track> {
+        self.checks.iter().map(|id| &checks[id].track)
+    }
+
+    /// When it could be healthy at the earliest, if every probe from now on passes.
+    fn usable_at(&self, checks: &Checks) -> Option<Instant> {
+        let healthy = self.tracks(checks).filter(|track| track.state() == HealthState::Healthy).count();
+        let missing = self.rules.require.needed(self.checks.len()).saturating_sub(healthy);
+        if missing == 0 {
+            return self.tracks(checks).map(Track::usable_at).min();
+        }
+        let others = self.tracks(checks).filter(|track| track.state() != HealthState::Healthy);
+        let mut soonest: SmallVec<[Instant; 4]> = others.map(Track::usable_at).collect();
+        soonest.sort_unstable();
+        soonest.get(missing - 1).copied()
     }
 
     fn eligibility(&self, fail_open: bool) -> Eligibility {
@@ -154,13 +207,15 @@ impl Member {
         self.eligibility(false).is_eligible()
     }
 
-    /// Until when this upstream keeps requests waiting: it is enabled, unknown, and its first probe is young.
+    /// Until when this upstream keeps requests waiting: it is enabled, unknown, and the first probe of what it waits for is
+    /// young.
     fn first_verdict_until(&self, checks: &Checks, now: Instant) -> Option<Instant> {
         if self.admin() != AdminState::Enabled || self.state != HealthState::Unknown {
             return None;
         }
-        let track = &checks[&self.check].track;
-        let until = track.first_start().unwrap_or_else(|| track.next_due().max(now)) + FIRST_VERDICT_WAIT;
+        let awaited = self.tracks(checks).filter(|track| track.state() == HealthState::Unknown);
+        let began = awaited.map(|track| track.first_start().unwrap_or_else(|| track.next_due().max(now))).min()?;
+        let until = began + FIRST_VERDICT_WAIT;
         (until > now).then_some(until)
     }
 }
@@ -221,13 +276,13 @@ impl PoolState {
     /// first verdict is awaited, neither backups nor `when_no_healthy` take over yet.
     pub(super) fn view(&self, checks: &Checks, now: Instant) -> (View, Used, Option<Instant>) {
         let fits = |backup: bool, fail_open: bool| {
-            move |m: &&Member| m.policy.backup == backup && m.eligibility(fail_open).is_eligible()
+            move |m: &&Member| m.policy().backup == backup && m.eligibility(fail_open).is_eligible()
         };
         let count = |backup| self.members.iter().filter(fits(backup, false)).count();
         let needed = self.needed();
         let enough = count(false) >= needed && count(false) > 0;
         let awaited = |backup| {
-            let ranked = self.members.iter().filter(move |m: &&Member| m.policy.backup == backup);
+            let ranked = self.members.iter().filter(move |m: &&Member| m.policy().backup == backup);
             ranked.filter_map(|m| m.first_verdict_until(checks, now)).min()
         };
         let nothing = match (&self.policy.when_no_healthy, self.fallback) {
@@ -253,7 +308,7 @@ impl PoolState {
         let used = Used { primaries: with_primaries, backups: with_backups, all };
         let tier = |backup: bool, wanted: bool| {
             let members = self.members.iter().filter(|_| wanted).filter(fits(backup, all));
-            Tier::build(self.policy.balance, members.map(|m| (m.upstream.clone(), m.policy.weight)))
+            Tier::build(self.policy.balance, members.map(|m| (m.upstream.clone(), m.policy().weight)))
         };
         let view = View { service, primaries: tier(false, with_primaries), backups: tier(true, with_backups) };
         let waiting = match service {
@@ -276,15 +331,15 @@ impl PoolState {
     }
 
     fn of_rank(&self, backup: bool) -> impl Iterator<Item = &Member> {
-        self.members.iter().filter(move |member| member.policy.backup == backup && !member.retiring)
+        self.members.iter().filter(move |member| member.policy().backup == backup && !member.retiring)
     }
 
     /// Whether a member may be picked now, and why not: its own eligibility, and whether its rank is in use.
     fn eligibility(&self, member: &Member) -> Eligibility {
         let own = member.eligibility(self.used.all);
-        let in_use = if member.policy.backup { self.used.backups } else { self.used.primaries };
+        let in_use = if member.policy().backup { self.used.backups } else { self.used.primaries };
         match own {
-            Eligibility::Eligible if !in_use => Eligibility::Not(match (member.policy.backup, self.service) {
+            Eligibility::Eligible if !in_use => Eligibility::Not(match (member.policy().backup, self.service) {
                 (true, Service::Waiting { .. }) => Ineligible::PrimaryAwaited,
                 (true | false, _) => Ineligible::TooFewHealthy,
             }),
@@ -307,7 +362,7 @@ impl PoolState {
     pub(super) fn set_usable_at(&mut self, checks: &Checks, now: Instant) {
         self.usable_refreshed = Some(now);
         let enabled = self.members.iter().filter(|member| member.admin() == AdminState::Enabled);
-        self.shared.set_usable_at(enabled.map(|member| checks[&member.check].track.usable_at()).min());
+        self.shared.set_usable_at(enabled.filter_map(|member| member.usable_at(checks)).min());
     }
 
     pub(super) fn status(&self, checks: &Checks) -> PoolStatus {
@@ -338,7 +393,7 @@ impl PoolState {
             fail_open: self.fail_open,
             warming: self.retiring_until.is_some(),
             judged,
-            first_probe: self.members.iter().filter_map(|m| checks[&m.check].track.first_start()).min(),
+            first_probe: self.members.iter().flat_map(|m| m.tracks(checks)).filter_map(Track::first_start).min(),
             shared: self.shared.clone(),
             upstreams,
         }
@@ -353,37 +408,40 @@ impl PoolState {
         let member = self.members.iter().find(|member| member.upstream.address == *address)?;
         Some(UpstreamDetail {
             status: self.upstream_status(member, checks),
-            policy: self.policy.clone(),
+            policy: member.rules.clone(),
             history: member.history.transitions(&self.policy.name, address),
         })
     }
 
     fn upstream_status(&self, member: &Member, checks: &Checks) -> UpstreamStatus {
-        let check = &checks[&member.check];
         let eligibility = self.eligibility(member);
-        let decides = check_status(self.policy.checks[0].name.clone(), check);
-        let streak = decides.streak;
+        let names = member.rules.checks.iter().map(|check| check.name.clone());
+        let all: Vec<_> = names.zip(&member.checks).map(|(name, id)| check_status(name, &checks[id])).collect();
+        let decides = member.decides(checks);
+        let check = &all[decides];
+        let unknown_because = checks[&member.checks[decides]].unknown_because;
+        let why = why(eligibility, member, check, unknown_because);
         UpstreamStatus {
             upstream: member.upstream.clone(),
-            name: member.policy.name.clone(),
+            name: member.policy().name.clone(),
             state: member.state,
             eligibility,
-            why: why(eligibility, member, check, streak),
+            why,
             since: member.since,
-            weight: member.policy.weight,
-            backup: member.policy.backup,
+            weight: member.policy().weight,
+            backup: member.policy().backup,
             admin: member.admin(),
             ejected: false,
             carried: member.carried.is_some(),
             retiring: member.retiring,
-            unverified: check.key.spec.tls.as_ref().is_some_and(|tls| !tls.verify),
-            streak,
+            unverified: all.iter().any(|check| check.spec.tls.as_ref().is_some_and(|tls| !tls.verify)),
+            streak: check.streak,
             checks_total: member.checks_total,
             transitions_total: member.transitions_total,
-            last_check: decides.last_check.clone(),
-            next_due: decides.next_due,
-            decides: 0,
-            checks: vec![decides],
+            last_check: check.last_check.clone(),
+            next_due: check.next_due,
+            decides,
+            checks: all,
         }
     }
 }
@@ -404,36 +462,49 @@ fn check_status(name: Arc<str>, check: &Check) -> CheckStatus {
     }
 }
 
-/// Why an upstream takes no requests, in a sentence; `None` when it may.
-fn why(eligibility: Eligibility, member: &Member, check: &Check, streak: Option<Streak>) -> Option<String> {
-    let last = check.last.as_ref().map(|(_, report)| format!("{}: {}", report.code, report.sentence()));
+/// Why an upstream takes no requests, in a sentence; `None` when it may. `because` is why the check that decides is unknown.
+fn why(eligibility: Eligibility, member: &Member, check: &CheckStatus, because: Option<Cause>) -> Option<String> {
     // One that fail_open uses is eligible, and what is wrong with it is still told.
     let told = match (eligibility, member.eligibility(false)) {
         (Eligibility::Eligible, own) => own,
         (not @ Eligibility::Not(_), _) => not,
     };
-    match told {
-        Eligibility::Eligible => None,
-        Eligibility::Not(Ineligible::TooFewHealthy) => {
-            Some("fewer upstreams are healthy than min_healthy says".to_owned())
+    let Eligibility::Not(reason) = told else { return None };
+    Some(match reason {
+        Ineligible::TooFewHealthy => "fewer upstreams are healthy than min_healthy says".to_owned(),
+        Ineligible::PrimaryAwaited => "a primary's first verdict is awaited".to_owned(),
+        Ineligible::Unhealthy => failed(member, check),
+        Ineligible::Unknown => format!("{}{}", member.prefix(&check.name), unknown(check, because)),
+        Ineligible::Draining | Ineligible::Disabled | Ineligible::Ejected => match member.state {
+            HealthState::Unhealthy => format!("{reason}; {}", failed(member, check)),
+            HealthState::Healthy | HealthState::Unknown => reason.to_string(),
+        },
+    })
+}
+
+fn failed(member: &Member, check: &CheckStatus) -> String {
+    match &check.last_check {
+        _ if member.carried.is_some() => {
+            "its checks failed as they were defined before; as they are now, they have no verdict yet".to_owned()
         }
-        Eligibility::Not(Ineligible::PrimaryAwaited) => Some("a primary's first verdict is awaited".to_owned()),
-        Eligibility::Not(Ineligible::Unhealthy) => Some(last.unwrap_or_else(|| "its checks failed".to_owned())),
-        Eligibility::Not(Ineligible::Unknown) => Some(match (check.unknown_because, streak, last) {
-            (Some(Cause::Stale), ..) => "stale: no probe has ended for too long".to_owned(),
-            (Some(Cause::ProbePanic), ..) => "its probe panicked".to_owned(),
-            (_, Some(run), Some(last)) => {
-                let word = if run.pass { "passes" } else { "failures" };
-                format!("not judged yet: {} of {} {word}; {last}", run.count, run.needed)
-            }
-            (_, None, Some(last)) => format!("not judged yet; {last}"),
-            (_, _, None) => "not judged yet: its first probe has not ended".to_owned(),
-        }),
-        Eligibility::Not(reason @ (Ineligible::Draining | Ineligible::Disabled | Ineligible::Ejected)) => {
-            Some(match member.state {
-                HealthState::Unhealthy => format!("{reason}; {}", last.unwrap_or_default()),
-                HealthState::Healthy | HealthState::Unknown => reason.to_string(),
-            })
+        Some(last) => format!("{}{}", member.prefix(&check.name), last_words(last)),
+        None => "its checks failed".to_owned(),
+    }
+}
+
+fn last_words(last: &LastCheck) -> String {
+    format!("{}: {}", last.report.code, last.report.sentence())
+}
+
+fn unknown(check: &CheckStatus, because: Option<Cause>) -> String {
+    match (because, check.streak, check.last_check.as_ref().map(last_words)) {
+        (Some(Cause::Stale), ..) => "stale: no probe has ended for too long".to_owned(),
+        (Some(Cause::ProbePanic), ..) => "its probe panicked".to_owned(),
+        (Some(Cause::Threshold) | None, Some(run), Some(last)) => {
+            let word = if run.pass { "passes" } else { "failures" };
+            format!("not judged yet: {} of {} {word}; {last}", run.count, run.needed)
         }
+        (Some(Cause::Threshold) | None, None, Some(last)) => format!("not judged yet; {last}"),
+        (Some(Cause::Threshold) | None, _, None) => "not judged yet: its first probe has not ended".to_owned(),
     }
 }

@@ -6,12 +6,15 @@
 
 mod carry;
 mod lag;
+mod pace;
 
 use std::any::Any;
 use std::collections::{BTreeSet, HashMap};
+use std::hash::{Hash, Hasher};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
+use smallvec::SmallVec;
 use tokio::time::Instant;
 
 use self::lag::Lag;
@@ -114,13 +117,22 @@ pub enum SetAdminError {
 }
 
 /// What makes two checks one.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct CheckKey {
     upstream: Address,
     pub(super) target: Address,
     name: Option<Arc<str>>,
     pub(super) spec: Arc<ProbeSpec>,
     pub(super) timing: Timing,
+}
+
+/// Without the spec, which may hold certificates: few checks of one address differ in nothing else.
+impl Hash for CheckKey {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.upstream.hash(state);
+        self.target.hash(state);
+        self.timing.hash(state);
+    }
 }
 
 impl CheckKey {
@@ -139,9 +151,10 @@ pub(super) struct CheckId(u64);
 /// One probe with its verdict, and who reads it.
 #[derive(Debug)]
 pub(super) struct Check {
-    pub(super) key: CheckKey,
+    pub(super) key: Arc<CheckKey>,
     pub(super) track: Track,
-    readers: Vec<UpstreamId>,
+    /// Upstreams of pools, each once.
+    readers: SmallVec<[UpstreamId; 2]>,
     flight: Option<ProbeToken>,
     deadline: Option<Instant>,
     pub(super) last: Option<(Instant, Arc<ProbeReport>)>,
@@ -165,7 +178,7 @@ pub struct State {
     rng: fastrand::Rng,
     hints: Hints,
     checks: HashMap<CheckId, Check>,
-    by_key: HashMap<CheckKey, CheckId>,
+    by_key: HashMap<Arc<CheckKey>, CheckId>,
     flights: HashMap<ProbeToken, CheckId>,
     cancelled: Vec<ProbeToken>,
     timers: BTreeSet<(Instant, Timer)>,
@@ -176,7 +189,7 @@ pub struct State {
     places: HashMap<UpstreamId, (usize, usize)>,
     events: EventRing,
     next_id: u64,
-    next_first_probe: Instant,
+    next_paced: Instant,
     checker_restarts: u64,
     probe_panics: u64,
     lag: Lag,
@@ -202,7 +215,7 @@ impl State {
             places: HashMap::new(),
             events: EventRing::default(),
             next_id: 0,
-            next_first_probe: now,
+            next_paced: now,
             checker_restarts: 0,
             probe_panics: 0,
             lag: Lag::default(),
@@ -213,6 +226,7 @@ impl State {
     pub fn on_tick(&mut self, now: Instant) -> (Work, Effects) {
         let mut effects = Effects::default();
         let mut start = vec![];
+        self.after_standstill(now);
         while let Some((at, timer)) = self.timers.first().copied() {
             if at > now {
                 break;
@@ -288,9 +302,10 @@ impl State {
         let Some((pool, member)) = self.places.get(&id).copied() else { return };
         let member = &self.pools[pool].members[member];
         member.upstream.hint_taken();
-        let check = member.check;
-        self.checks.get_mut(&check).expect("members have checks").track.on_hint(now);
-        self.set_check_timer(check);
+        for check in member.checks.clone() {
+            self.checks.get_mut(&check).expect("members have checks").track.on_hint(now);
+            self.set_check_timer(check);
+        }
     }
 
     /// The scheduler died: its probes in flight are lost and due again.
@@ -305,6 +320,7 @@ impl State {
             check.track.on_scheduler_restart(now);
             self.set_check_timer(id);
         }
+        self.pace(now);
         self.log(EventKind::CheckerRestart, now, &mut effects);
         effects
     }
@@ -414,6 +430,10 @@ impl State {
         if !check.track.in_flight() && check.track.next_due() <= now {
             let due = check.track.next_due();
             self.lag.note(now - due, now);
+            if check.track.due().is_paced() {
+                self.on_paced_start(now);
+            }
+            let check = self.checks.get_mut(&id).expect("timers end with their check");
             check.track.on_start(now);
             check.flight = Some(token);
             self.flights.insert(token, id);
@@ -436,7 +456,7 @@ impl State {
         let readers = self.checks[&id].readers.clone();
         for reader in readers {
             let (p, m) = self.places[&reader];
-            self.settle_member(p, m, Some(change.cause), now, effects);
+            self.settle_member(p, m, Some((id, change.cause)), now, effects);
             self.dirty.insert(p);
         }
     }
@@ -449,16 +469,25 @@ impl State {
         }
     }
 
-    /// Makes a member's state what its check says now; a difference is a transition.
-    fn settle_member(&mut self, p: usize, m: usize, cause: Option<Cause>, now: Instant, effects: &mut Effects) {
+    /// Makes a member's state what its checks say now; a difference is a transition. `cause` is the check that changed and
+    /// why; without one the configuration changed.
+    fn settle_member(
+        &mut self,
+        p: usize,
+        m: usize,
+        cause: Option<(CheckId, Cause)>,
+        now: Instant,
+        effects: &mut Effects,
+    ) {
         let pool = &mut self.pools[p];
         let member = &mut pool.members[m];
-        let check = &self.checks[&member.check];
-        let known = check.track.state();
-        if known != HealthState::Unknown || cause.is_some() {
+        let verdict = member.verdict(&self.checks);
+        // A check that broke says that nothing known under an earlier definition holds any more either.
+        let broke = matches!(cause, Some((_, Cause::Stale | Cause::ProbePanic)));
+        if verdict != HealthState::Unknown || broke {
             member.carried = None;
         }
-        let to = member.carried.unwrap_or(known);
+        let to = member.carried.unwrap_or(verdict);
         let from = std::mem::replace(&mut member.state, to);
         if from == to {
             return;
@@ -469,11 +498,16 @@ impl State {
             pool.healthy += usize::from(to == HealthState::Healthy);
             pool.healthy -= usize::from(from == HealthState::Healthy);
         }
-        let report = check.last.as_ref().map(|(_, report)| report);
+        let changed = cause.and_then(|(id, _)| member.checks.iter().position(|check| *check == id));
+        let changed = changed.unwrap_or_else(|| member.decides(&self.checks));
+        let report = self.checks[&member.checks[changed]].last.as_ref().map(|(_, report)| report);
         let (code, reason, duration) = match (cause, report) {
-            (Some(Cause::Stale), _) | (_, None) => (None, "no probe has ended for too long (stale)".to_owned(), None),
+            (Some((_, Cause::Stale)), _) => (None, "no probe has ended for too long (stale)".to_owned(), None),
+            (None, _) if to == HealthState::Unknown => (None, "not judged yet as the file has it now".to_owned(), None),
+            (_, None) => (None, "as its checks are required now".to_owned(), None),
             (_, Some(report)) => (Some(report.code), report.sentence(), Some(report.duration)),
         };
+        let reason = format!("{}{reason}", member.prefix(&member.rules.checks[changed].name));
         if to == HealthState::Unhealthy {
             effects.close_idle.push(member.upstream.clone());
         }

@@ -7,21 +7,24 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::Arc;
 use std::time::Duration;
 
+use smallvec::SmallVec;
 use tokio::time::Instant;
 
 use super::super::events::EventKind;
-use super::super::pools::{Member, PoolState};
+use super::super::pools::{CheckIds, Member, PoolState};
 use super::super::snapshot::{Departed, ListenerEntry, ListenerId, PoolId, PoolShared, Snapshot};
 use super::super::upstream::{Upstream, UpstreamId};
 use super::{Applied, Check, CheckId, CheckKey, Effects, Kept, State, Timer};
 use crate::health::track::Slot;
 use crate::health::{Change, Track};
+<<<<<<< HEAD
 use crate::model::policy::{Config, PoolPolicy, ProbeSpec, Timing, UpstreamPolicy, WhenNoHealthy};
 use crate::model::{Address, HealthState, Name, ProbeReport};
+=======
+use crate::model::policy::{CheckPolicy, Config, PoolPolicy, UpstreamPolicy, WhenNoHealthy};
+use crate::model::{Address, HealthState, Name};
+>>>>>>> 6cd069c (pool: Judge an upstream by several checks)
 use crate::route;
-
-/// First probes, and those after a changed definition, start at most this often.
-const FIRST_PROBE_GAP: Duration = Duration::from_millis(1);
 
 /// Removed healthy upstreams serve at most this long after the reload that removed them.
 pub const RETIRING_MAX: Duration = Duration::from_secs(30);
@@ -68,8 +71,8 @@ impl State {
 
     fn install(&mut self, config: &Config, listeners: &[(Name, ListenerId)], now: Instant, effects: &mut Effects) {
         let wanted = config.pools.iter().flat_map(|pool| {
-            let key = |u: &UpstreamPolicy| check_key(u, &pool.checks[0].spec, pool.checks[0].timing);
-            pool.upstreams.iter().map(key)
+            let keys = |u| pool.checks.iter().map(move |check| check_key(u, check));
+            pool.upstreams.iter().flat_map(keys)
         });
         let wanted: HashSet<CheckKey> = wanted.collect();
         for name in config.pools.iter().map(|pool| &pool.name) {
@@ -93,8 +96,9 @@ impl State {
             let kept: HashSet<&Address> = policy.upstreams.iter().map(|u| &u.address).collect();
             orders.keep(earlier.values().filter(|member| !kept.contains(&member.upstream.address)));
             let mut members = Vec::with_capacity(policy.upstreams.len());
-            for upstream in &policy.upstreams {
+            for (index, upstream) in policy.upstreams.iter().enumerate() {
                 let earlier = earlier.remove(&upstream.address);
+<<<<<<< HEAD
                 let order = orders.take(upstream);
                 let key = check_key(upstream, &policy.checks[0].spec, policy.checks[0].timing);
                 let (check, change) = self.adopt(key, earlier.as_ref(), &wanted, now);
@@ -102,6 +106,16 @@ impl State {
                 let mut member = self.enrol(policy.name.clone(), upstream, check, earlier, now);
                 member.admin_override = member.admin_override.or(order);
                 members.push(member);
+=======
+                let mut checks = CheckIds::new();
+                for check in &policy.checks {
+                    let (id, change) =
+                        self.adopt(check_key(upstream, check), &check.name, earlier.as_ref(), &wanted, now);
+                    judged.extend(change.map(|change| (id, change)));
+                    checks.push(id);
+                }
+                members.push(self.enrol(policy, index, checks, earlier, now));
+>>>>>>> 6cd069c (pool: Judge an upstream by several checks)
             }
             orders.tidy(policy);
             let mut pool = PoolState::new(self.pool_ids[&policy.name], policy.clone(), shared, fallback, members);
@@ -120,7 +134,12 @@ impl State {
             effects.announce.push(gone.shared);
             effects.close_idle.extend(gone.members.into_iter().map(|m| m.upstream));
         }
+<<<<<<< HEAD
         self.rebuild_readers(now, effects);
+=======
+        self.rebuild_readers(now, &mut effects);
+        self.pace(now);
+>>>>>>> 6cd069c (pool: Judge an upstream by several checks)
         for (check, change) in judged {
             self.on_change(check, change, now, effects);
         }
@@ -132,11 +151,13 @@ impl State {
         effects.announce.extend(self.pools.iter().map(|pool| pool.shared.clone()));
     }
 
-    /// Finds or makes the check for `key`, which a pool is about to read. `earlier` is the same upstream under the
-    /// configuration before.
+    /// Finds or makes the check for `key`, called `name`, which a pool is about to read. `earlier` is the same upstream
+    /// under the configuration before: a check of the same definition goes on, another is new, and what it replaces tells
+    /// since when the upstream is known.
     fn adopt(
         &mut self,
         key: CheckKey,
+        name: &str,
         earlier: Option<&Member>,
         wanted: &HashSet<CheckKey>,
         now: Instant,
@@ -144,10 +165,11 @@ impl State {
         if let Some(id) = self.by_key.get(&key) {
             return (*id, None);
         }
-        let earlier = earlier.map(|member| member.check);
-        let old = earlier.and_then(|id| self.checks.get(&id).map(|check| (id, check)));
+        let key = Arc::new(key);
+        let replaced = earlier.map(|member| self.replaced(&key, name, member, wanted));
+        let old = replaced.map(|id| (id, &self.checks[&id]));
         let (track, change) = match old {
-            Some((id, check)) if check.key.same_definition(&key) && !wanted.contains(&check.key) => {
+            Some((id, check)) if check.key.same_definition(&key) && !wanted.contains(&*check.key) => {
                 // Nobody reads it under the old timing any more: the check itself goes on, its probe in flight included.
                 let check = self.checks.get_mut(&id).expect("just found");
                 self.by_key.remove(&check.key);
@@ -166,19 +188,19 @@ impl State {
             Some((_, check)) if check.key.same_definition(&key) => check.track.split(key.timing, now),
             Some((_, check)) => {
                 let track = check.track.clone();
-                (track.redefined(key.timing, now, self.first_probe_slot(now)), None)
+                (track.redefined(key.timing, now), None)
             }
             None => {
                 let slot = Slot { origin: self.origin, part: part_of(&key.upstream) };
-                (Track::new(key.timing, slot, now, self.first_probe_slot(now)), None)
+                (Track::new(key.timing, slot, now, now), None)
             }
         };
-        let last = old_report(&self.checks, earlier, &key);
+        let last = old.filter(|(_, check)| check.key.same_definition(&key)).and_then(|(_, check)| check.last.clone());
         let id = CheckId(self.take_id());
         let check = Check {
             key: key.clone(),
             track,
-            readers: vec![],
+            readers: SmallVec::new(),
             flight: None,
             deadline: None,
             last,
@@ -190,31 +212,49 @@ impl State {
         (id, change)
     }
 
+    /// Which check of `earlier` the one for `key` follows: one of the same definition, best one that nobody wants any more;
+    /// else the one of the same name; else the first.
+    fn replaced(&self, key: &CheckKey, name: &str, earlier: &Member, wanted: &HashSet<CheckKey>) -> CheckId {
+        let of = |id: &CheckId| &self.checks[id].key;
+        let ids = || earlier.checks.iter();
+        let free = ids().find(|id| of(id).same_definition(key) && !wanted.contains(&**of(id)));
+        let same = || ids().find(|id| of(id).same_definition(key));
+        let named = || earlier.rules.checks.iter().position(|check| *check.name == *name).map(|i| &earlier.checks[i]);
+        *free.or_else(same).or_else(named).unwrap_or(&earlier.checks[0])
+    }
+
     fn enrol(
         &mut self,
-        pool: Name,
-        policy: &UpstreamPolicy,
-        check: CheckId,
+        rules: &Arc<PoolPolicy>,
+        index: usize,
+        checks: CheckIds,
         earlier: Option<Member>,
         now: Instant,
     ) -> Member {
-        let track = &self.checks[&check].track;
         match earlier {
             Some(mut member) => {
-                let known = track.state() != HealthState::Unknown;
-                // The old verdict stands until the new check reaches a threshold.
-                member.carried = (!known && member.state != HealthState::Unknown).then_some(member.state);
-                member.check = check;
-                member.policy = policy.clone();
+                // The old verdict stands until the checks that are new have theirs.
+                let awaits = |id: &CheckId| self.checks[id].track.state() == HealthState::Unknown;
+                let new = |id: &CheckId| member.carried.is_some() || !member.checks.contains(id);
+                let stands = member.state != HealthState::Unknown && checks.iter().any(|id| awaits(id) && new(id));
+                member.checks = checks;
+                member.rules = rules.clone();
+                member.index = index;
                 member.retiring = false;
+                let undecided = member.verdict(&self.checks) == HealthState::Unknown;
+                member.carried = (stands && undecided).then_some(member.state);
                 member
             }
             None => {
-                let since = if track.state() == HealthState::Unknown { now } else { track.since() };
-                let state = track.state();
                 let id = UpstreamId(self.take_id());
-                let upstream = Arc::new(Upstream::new(id, pool, policy.address.clone(), self.hints.clone()));
-                Member::new(upstream, policy.clone(), check, state, since)
+                let address = rules.upstreams[index].address.clone();
+                let upstream = Arc::new(Upstream::new(id, rules.name.clone(), address, self.hints.clone()));
+                let mut member = Member::new(upstream, rules.clone(), index, checks, HealthState::Unknown, now);
+                member.state = member.verdict(&self.checks);
+                if member.state != HealthState::Unknown {
+                    member.since = self.checks[&member.checks[member.decides(&self.checks)]].track.since();
+                }
+                member
             }
         }
     }
@@ -228,8 +268,12 @@ impl State {
         for (p, pool) in self.pools.iter().enumerate() {
             for (m, member) in pool.members.iter().enumerate() {
                 self.places.insert(member.upstream.id, (p, m));
-                let check = self.checks.get_mut(&member.check).expect("members have checks");
-                check.readers.push(member.upstream.id);
+                for id in &member.checks {
+                    let readers = &mut self.checks.get_mut(id).expect("members have checks").readers;
+                    if readers.last() != Some(&member.upstream.id) {
+                        readers.push(member.upstream.id);
+                    }
+                }
             }
         }
         let unread: Vec<CheckId> =
@@ -291,33 +335,16 @@ impl State {
         });
         earlier.chain(gone).filter(|departed| next.listener(departed.id).is_none()).collect()
     }
-
-    /// When a first probe may start: at once, unless a thousand a second would be exceeded.
-    fn first_probe_slot(&mut self, now: Instant) -> Instant {
-        let slot = self.next_first_probe.max(now);
-        self.next_first_probe = slot + FIRST_PROBE_GAP;
-        slot
-    }
 }
 
-fn check_key(upstream: &UpstreamPolicy, spec: &Arc<ProbeSpec>, timing: Timing) -> CheckKey {
+fn check_key(upstream: &UpstreamPolicy, check: &CheckPolicy) -> CheckKey {
     CheckKey {
         upstream: upstream.address.clone(),
-        target: spec.target(upstream),
+        target: check.spec.target(upstream),
         name: upstream.name.clone(),
-        spec: spec.clone(),
-        timing,
+        spec: check.spec.clone(),
+        timing: check.timing,
     }
-}
-
-/// The last report goes with the check while its definition is the same.
-fn old_report(
-    checks: &HashMap<CheckId, Check>,
-    earlier: Option<CheckId>,
-    key: &CheckKey,
-) -> Option<(Instant, Arc<ProbeReport>)> {
-    let check = checks.get(&earlier?)?;
-    check.key.same_definition(key).then(|| check.last.clone()).flatten()
 }
 
 /// Where in an interval an address belongs, as a fraction of 2^32.
