@@ -135,6 +135,9 @@ pub struct PoolInfo {
 pub struct UpstreamInfo {
     /// Where its requests go.
     pub address: String,
+    /// The host name that the address was resolved from; absent where the file has an address.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub name: Option<String>,
     /// What its checks say.
     pub state: HealthState,
     /// Whether it may be picked.
@@ -165,12 +168,31 @@ pub struct UpstreamInfo {
     pub connect_failures_total: u64,
     /// Requests that broke after the connection was made.
     pub broken_total: u64,
-    /// The run of equal results that is going on; null before the first.
+    /// Whether one of its checks does not verify the certificate, as the file says; absent where all do.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub unverified: bool,
+    /// The run of equal results that is going on, of the check that decides; null before the first.
     pub streak: Option<StreakInfo>,
     /// Probes that ended with a verdict.
     pub checks_total: u64,
     /// Changes of state.
     pub transitions_total: u64,
+    /// The last probe that ended, of the check that decides; null before the first.
+    pub last_check: Option<LastCheckInfo>,
+    /// Its checks in file order; absent where there is one.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub checks: Vec<CheckInfo>,
+}
+
+/// One of several checks of an upstream.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct CheckInfo {
+    /// Its name.
+    pub name: String,
+    /// Its own verdict.
+    pub state: HealthState,
+    /// The run of equal results that is going on; null before the first.
+    pub streak: Option<StreakInfo>,
     /// The last probe that ended; null before the first.
     pub last_check: Option<LastCheckInfo>,
 }
@@ -192,6 +214,7 @@ impl UpstreamInfo {
             flag(self.backup, "backup"),
             flag(self.carried, "carried"),
             flag(self.retiring, "retiring"),
+            flag(self.unverified, "unverified"),
         ];
         flags.into_iter().flatten().collect()
     }

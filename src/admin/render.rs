@@ -8,8 +8,7 @@ use tokio::time::Instant;
 use super::clock::Clock;
 use super::host::{CheckAnswer, LastReload, ProcessInfo, ReloadAnswer};
 use super::json::*;
-use crate::model::Address;
-use crate::pool::{Event, EventKind, LastCheck, PoolStatus, PoolSummary, Status, Streak, UpstreamStatus};
+use crate::pool::{CheckStatus, Event, EventKind, LastCheck, PoolStatus, PoolSummary, Status, Streak, UpstreamStatus};
 
 /// `GET /api/v1/status`.
 pub fn status(status: &Status, process: &ProcessInfo, ready: bool, clock: &Clock, now: Instant) -> StatusReply {
@@ -67,6 +66,7 @@ fn upstream_info(status: &UpstreamStatus, clock: &Clock) -> UpstreamInfo {
     let upstream = &status.upstream;
     UpstreamInfo {
         address: upstream.address.to_string(),
+        name: status.name.as_ref().map(|name| name.to_string()),
         state: status.state,
         eligible: status.eligibility.is_eligible(),
         why: status.why.clone(),
@@ -82,10 +82,25 @@ fn upstream_info(status: &UpstreamStatus, clock: &Clock) -> UpstreamInfo {
         connections: upstream.connections.len(),
         connect_failures_total: upstream.connect_failures_total.load(Ordering::Relaxed),
         broken_total: upstream.broken_total.load(Ordering::Relaxed),
+        unverified: status.unverified,
         streak: status.streak.map(streak),
         checks_total: status.checks_total,
         transitions_total: status.transitions_total,
         last_check: status.last_check.as_ref().map(|check| last_check(check, clock)),
+        checks: match &status.checks[..] {
+            [] | [_] => Vec::new(),
+            several => several.iter().map(|check| check_info(check, clock)).collect(),
+        },
+    }
+}
+
+/// One check of an upstream.
+pub fn check_info(check: &CheckStatus, clock: &Clock) -> CheckInfo {
+    CheckInfo {
+        name: check.name.to_string(),
+        state: check.state,
+        streak: check.streak.map(streak),
+        last_check: check.last_check.as_ref().map(|last| last_check(last, clock)),
     }
 }
 
@@ -250,8 +265,34 @@ mod tests {
         );
         assert!(down["why"].as_str().unwrap().starts_with("status 503"));
 
+        for absent in ["checks", "unverified", "name"] {
+            assert!(!keys(up).contains(&absent), "{absent} only where there is something to tell");
+        }
+
         let read: StatusReply = serde_json::from_value(value.clone()).unwrap();
         assert_eq!(serde_json::to_value(read).unwrap(), value);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn several_checks_are_told_each_and_so_is_what_is_not_verified() {
+        let mut upstream = testing::upstream("api", 1, HealthState::Unhealthy);
+        upstream.name = Some("api.internal".into());
+        upstream.unverified = true;
+        upstream.checks = vec![testing::check("http", &upstream), testing::check("tcp", &upstream)];
+        upstream.checks[1].state = HealthState::Healthy;
+        upstream.checks[1].last_check = None;
+        let host = testing::status(vec![testing::finish("api", vec![upstream])]);
+        let reply = status(&host, &testing::process(), true, &Clock::start(), Instant::now());
+        assert_eq!(reply.pools.0[0].1.upstreams[0].marks(), ["unverified"]);
+        let value = serde_json::to_value(&reply).unwrap();
+        let up = &value["pools"]["api"]["upstreams"][0];
+        assert_eq!((&up["name"], &up["unverified"]), (&json!("api.internal"), &json!(true)));
+        let checks = up["checks"].as_array().unwrap();
+        assert_eq!(keys(&checks[0]), ["name", "state", "streak", "last_check"]);
+        assert_eq!((&checks[0]["name"], &checks[0]["state"]), (&json!("http"), &json!("unhealthy")));
+        assert_eq!(checks[0]["last_check"], up["last_check"]);
+        assert_eq!((&checks[1]["name"], &checks[1]["last_check"]), (&json!("tcp"), &Value::Null));
+        assert_eq!(serde_json::from_value::<StatusReply>(value.clone()).unwrap(), reply);
     }
 
     #[tokio::test(start_paused = true)]

@@ -175,6 +175,22 @@ pub fn timing() -> Timing {
     }
 }
 
+/// A check of `upstream` that says what it says.
+pub fn check(name: &str, upstream: &UpstreamStatus) -> CheckStatus {
+    CheckStatus {
+        name: name.into(),
+        spec: Arc::new(ProbeSpec::connect()),
+        timing: timing(),
+        target: upstream.upstream.address.clone(),
+        state: upstream.state,
+        streak: upstream.streak,
+        last_check: upstream.last_check.clone(),
+        next_due: upstream.next_due,
+        in_flight: false,
+        due: Due::Regular,
+    }
+}
+
 /// A host that says what the test wrote into it.
 pub struct FakeHost {
     /// What it says.

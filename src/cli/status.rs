@@ -10,7 +10,7 @@ use super::args::StatusArgs;
 use super::client::{self, Ask};
 use super::text::{self, Cell, Colour, Paint, colour_of};
 use super::{Failure, locate};
-use crate::admin::json::{PoolInfo, StatusReply, UpstreamInfo};
+use crate::admin::json::{CheckInfo, LastCheckInfo, PoolInfo, StatusReply, StreakInfo, UpstreamInfo, Verdict};
 
 /// The longest reason in the table, in characters; `--json` has the whole.
 const WHY_CHARS_MAX: usize = 160;
@@ -91,7 +91,26 @@ fn upstream_rows(pool: &PoolInfo, now: Timestamp) -> Vec<Vec<Cell>> {
         dim(Cell::right("REQUESTS")),
         dim(Cell::left("WHY")),
     ];
-    std::iter::once(head).chain(pool.upstreams.iter().map(|upstream| upstream_row(upstream, now))).collect()
+    let rows = pool
+        .upstreams
+        .iter()
+        .flat_map(|upstream| std::iter::once(upstream_row(upstream, now)).chain(upstream.checks.iter().map(check_row)));
+    std::iter::once(head).chain(rows).collect()
+}
+
+/// One of several checks, below its upstream.
+fn check_row(check: &CheckInfo) -> Vec<Cell> {
+    let failed = |last: &&LastCheckInfo| last.result != Some(Verdict::Pass);
+    let reason = check.last_check.as_ref().filter(failed).map(|last| format!("{}: {}", last.code, last.reason));
+    let none = || Cell::left("");
+    vec![
+        Cell::left(format!("  check {}", text::one_line(&check.name))),
+        Cell::left(check.state.as_str()).colour(colour_of(check.state.as_str())),
+        none(),
+        none(),
+        none(),
+        Cell::left(with_progress(reason.as_deref(), check.streak)),
+    ]
 }
 
 fn upstream_row(upstream: &UpstreamInfo, now: Timestamp) -> Vec<Cell> {
@@ -106,7 +125,10 @@ fn upstream_row(upstream: &UpstreamInfo, now: Timestamp) -> Vec<Cell> {
         Some(Colour::Yellow)
     };
     vec![
-        Cell::left(&upstream.address),
+        Cell::left(match &upstream.name {
+            Some(name) => format!("{} {name}", upstream.address),
+            None => upstream.address.clone(),
+        }),
         Cell::left(state).colour(colour),
         Cell::right(text::ago(&upstream.since, now).map_or_else(|| "?".to_string(), text::glance)),
         Cell::right(upstream.in_flight.to_string()),
@@ -117,14 +139,18 @@ fn upstream_row(upstream: &UpstreamInfo, now: Timestamp) -> Vec<Cell> {
 
 /// Why it is not healthy or not eligible; for one on its way, how far it is.
 fn why(upstream: &UpstreamInfo) -> String {
-    let mut why: String = upstream.why.as_deref().unwrap_or("").chars().take(WHY_CHARS_MAX).collect();
-    if upstream.why.as_deref().is_some_and(|whole| whole.len() > why.len()) {
+    with_progress(upstream.why.as_deref(), upstream.streak)
+}
+
+fn with_progress(whole: Option<&str>, streak: Option<StreakInfo>) -> String {
+    let mut why: String = whole.unwrap_or("").chars().take(WHY_CHARS_MAX).collect();
+    if whole.is_some_and(|whole| whole.len() > why.len()) {
         why.push('…');
     }
-    let Some(streak) = upstream.streak.filter(|streak| streak.count < streak.needed) else { return why };
+    let Some(streak) = streak.filter(|streak| streak.count < streak.needed) else { return why };
     let word = match streak.result {
-        crate::admin::json::Verdict::Pass => "passes",
-        crate::admin::json::Verdict::Fail => "failures",
+        Verdict::Pass => "passes",
+        Verdict::Fail => "failures",
     };
     let progress = format!("{} of {} {word}", streak.count, streak.needed);
     match why.as_str() {
@@ -196,5 +222,34 @@ api  degraded  2/3 healthy
         let lines: Vec<_> = shown.lines().collect();
         assert_eq!(column(lines[4], "STATE"), column(lines[5], "healthy"), "{shown}");
         assert_eq!(column(lines[4], "WHY"), lines[7].rfind("draining").expect("the word"), "{shown}");
+    }
+
+    #[test]
+    fn several_checks_stand_below_their_upstream() {
+        let now = "2026-11-21T10:00:00.000Z".parse().unwrap();
+        let last = json!({ "at": "2026-11-21T09:59:59.000Z", "result": "fail", "code": "L4CON", "status": null,
+            "duration_ms": 1.0, "reason": "connection refused" });
+        let more = json!({
+            "name": "api", "unverified": true, "why": "check tcp: L4CON: connection refused",
+            "checks": [
+                { "name": "https", "state": "healthy", "streak": null, "last_check": null },
+                { "name": "tcp", "state": "unhealthy", "streak": { "result": "fail", "count": 4, "needed": 3 },
+                  "last_check": last },
+            ],
+        });
+        let mut status = status();
+        let changed = upstream("10.0.0.1:8080", "unhealthy", false, more);
+        status.pools.0[0].1.upstreams[0] = serde_json::from_value(changed).unwrap();
+        let shown = render(&status, now, Paint::off());
+        let words: Vec<String> =
+            shown.lines().skip(5).take(3).map(|l| l.split_whitespace().collect::<Vec<_>>().join(" ")).collect();
+        assert_eq!(
+            words,
+            [
+                "10.0.0.1:8080 api unhealthy, unverified 2m 5s 2 1234 check tcp: L4CON: connection refused",
+                "check https healthy",
+                "check tcp unhealthy L4CON: connection refused",
+            ]
+        );
     }
 }

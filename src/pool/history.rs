@@ -18,7 +18,7 @@ pub const HISTORY_REASON_BYTES_MAX: usize = 384;
 
 /// The last changes of one upstream, oldest first.
 #[derive(Debug, Default)]
-pub struct History(Option<Box<VecDeque<Entry>>>);
+pub struct History(VecDeque<Entry>);
 
 /// A [`Transition`] without what its upstream knows anyway.
 #[derive(Debug)]
@@ -35,7 +35,7 @@ struct Entry {
 impl History {
     /// Adds one and forgets the oldest if there are too many. Grows one by one: most upstreams change once in their life.
     pub fn push(&mut self, at: Instant, transition: &Transition) {
-        let entries = self.0.get_or_insert_default();
+        let entries = &mut self.0;
         if entries.len() == HISTORY_MAX {
             entries.pop_front();
         }
@@ -63,15 +63,13 @@ impl History {
             duration: entry.duration,
             healthy_left: entry.healthy_left,
         };
-        self.0.iter().flat_map(|entries| entries.iter()).map(|entry| (entry.at, transition(entry))).collect()
+        self.0.iter().map(|entry| (entry.at, transition(entry))).collect()
     }
 
     /// What it takes on the heap, in bytes.
     pub fn heap_bytes(&self) -> usize {
-        self.0.as_ref().map_or(0, |entries| {
-            let texts: usize = entries.iter().map(|entry| entry.reason.len()).sum();
-            size_of::<VecDeque<Entry>>() + entries.capacity() * size_of::<Entry>() + texts
-        })
+        let texts: usize = self.0.iter().map(|entry| entry.reason.len()).sum();
+        self.0.capacity() * size_of::<Entry>() + texts
     }
 }
 

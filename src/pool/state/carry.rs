@@ -17,13 +17,8 @@ use super::super::upstream::{Upstream, UpstreamId};
 use super::{Applied, Check, CheckId, CheckKey, Effects, Kept, State, Timer};
 use crate::health::track::Slot;
 use crate::health::{Change, Track};
-<<<<<<< HEAD
-use crate::model::policy::{Config, PoolPolicy, ProbeSpec, Timing, UpstreamPolicy, WhenNoHealthy};
-use crate::model::{Address, HealthState, Name, ProbeReport};
-=======
 use crate::model::policy::{CheckPolicy, Config, PoolPolicy, UpstreamPolicy, WhenNoHealthy};
 use crate::model::{Address, HealthState, Name};
->>>>>>> 6cd069c (pool: Judge an upstream by several checks)
 use crate::route;
 
 /// Removed healthy upstreams serve at most this long after the reload that removed them.
@@ -98,24 +93,17 @@ impl State {
             let mut members = Vec::with_capacity(policy.upstreams.len());
             for (index, upstream) in policy.upstreams.iter().enumerate() {
                 let earlier = earlier.remove(&upstream.address);
-<<<<<<< HEAD
                 let order = orders.take(upstream);
-                let key = check_key(upstream, &policy.checks[0].spec, policy.checks[0].timing);
-                let (check, change) = self.adopt(key, earlier.as_ref(), &wanted, now);
-                judged.extend(change.map(|change| (check, change)));
-                let mut member = self.enrol(policy.name.clone(), upstream, check, earlier, now);
-                member.admin_override = member.admin_override.or(order);
-                members.push(member);
-=======
                 let mut checks = CheckIds::new();
                 for check in &policy.checks {
-                    let (id, change) =
-                        self.adopt(check_key(upstream, check), &check.name, earlier.as_ref(), &wanted, now);
+                    let key = check_key(upstream, check);
+                    let (id, change) = self.adopt(key, &check.name, earlier.as_ref(), &wanted, now);
                     judged.extend(change.map(|change| (id, change)));
                     checks.push(id);
                 }
-                members.push(self.enrol(policy, index, checks, earlier, now));
->>>>>>> 6cd069c (pool: Judge an upstream by several checks)
+                let mut member = self.enrol(policy, index, checks, earlier, now);
+                member.admin_override = member.admin_override.or(order);
+                members.push(member);
             }
             orders.tidy(policy);
             let mut pool = PoolState::new(self.pool_ids[&policy.name], policy.clone(), shared, fallback, members);
@@ -134,12 +122,8 @@ impl State {
             effects.announce.push(gone.shared);
             effects.close_idle.extend(gone.members.into_iter().map(|m| m.upstream));
         }
-<<<<<<< HEAD
         self.rebuild_readers(now, effects);
-=======
-        self.rebuild_readers(now, &mut effects);
         self.pace(now);
->>>>>>> 6cd069c (pool: Judge an upstream by several checks)
         for (check, change) in judged {
             self.on_change(check, change, now, effects);
         }
