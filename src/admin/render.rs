@@ -8,6 +8,7 @@ use tokio::time::Instant;
 use super::clock::Clock;
 use super::host::{CheckAnswer, LastReload, ProcessInfo, ReloadAnswer};
 use super::json::*;
+use crate::model::Address;
 use crate::pool::{CheckStatus, Event, EventKind, LastCheck, PoolStatus, PoolSummary, Status, Streak, UpstreamStatus};
 
 /// `GET /api/v1/status`.

@@ -15,6 +15,9 @@ use super::combine::Vote;
 use crate::model::policy::Timing;
 use crate::model::{HealthState, Judgement};
 
+/// A probe that ended so long after the next one was due did so because the process stood still, and so did many others.
+const OVERRUN: Duration = Duration::from_secs(1);
+
 /// One verdict in the making.
 #[derive(Debug, Clone)]
 pub struct Track {
@@ -383,7 +386,7 @@ impl Track {
         let (at, due) = if self.is_fast(now) && !left_unknown {
             let why = if self.in_start_period(now) { Due::StartPeriod } else { Due::Fast(self.run) };
             (start + self.timing.fast_interval, why)
-        } else if left_unknown || self.due.left_its_place() {
+        } else if left_unknown || self.due.left_its_place() || now > start + self.timing.interval + OVERRUN {
             (self.slot.after(now, self.timing.interval), Due::Slot)
         } else {
             let jitter = self.timing.jitter.as_f64() * chance.clamp(-1.0, 1.0);
@@ -531,9 +534,13 @@ mod tests {
         track.on_start(now);
         track.on_end(Judgement::Pass, now, 0.0);
         track.on_start(now);
-        let late = now + 100 * SECOND;
+        let late = now + 11 * SECOND;
         track.on_end(Judgement::Pass, late, 0.0);
         assert_eq!(track.next_due(), late);
+        track.on_start(now);
+        let stood_still = now + 101 * SECOND;
+        track.on_end(Judgement::Pass, stood_still, 0.0);
+        assert_eq!((track.next_due(), track.due()), (now + 105 * SECOND, Due::Slot), "at its own place");
     }
 
     #[tokio::test(start_paused = true)]

@@ -217,10 +217,10 @@ impl State {
     ) -> Member {
         match earlier {
             Some(mut member) => {
-                // The old verdict stands until the checks that are new have theirs.
-                let awaits = |id: &CheckId| self.checks[id].track.state() == HealthState::Unknown;
-                let new = |id: &CheckId| member.carried.is_some() || !member.checks.contains(id);
-                let stands = member.state != HealthState::Unknown && checks.iter().any(|id| awaits(id) && new(id));
+                // The old verdict stands until the checks as they are now have theirs.
+                let gone = member.checks.iter().any(|id| !checks.contains(id));
+                let redefined = gone || checks.iter().any(|id| !member.checks.contains(id));
+                let stands = member.state != HealthState::Unknown && (redefined || member.carried.is_some());
                 member.checks = checks;
                 member.rules = rules.clone();
                 member.index = index;

@@ -1,6 +1,8 @@
 //! The rows of health.md, each on the pure state with a scripted clock and scripted probes.
 
+mod checks;
 mod names;
+mod scale;
 
 use proptest::prelude::*;
 
@@ -44,7 +46,8 @@ impl World {
         }
     }
 
-    /// Answers of an origin: `P` passes, `F` fails, `-` no verdict, `!` panics, `.` never ends.
+    /// Answers of an origin: `P` passes, `F` fails, `-` no verdict, `!` panics, `.` never ends. `ADDRESS KIND` is for probes
+    /// of that kind alone.
     fn set(&mut self, address: &str, answer: char) {
         self.origins.insert(address.to_owned(), answer);
     }
@@ -86,26 +89,15 @@ impl World {
             for job in work.start {
                 let at = now - self.start;
                 self.probes.push((at, job.target.to_string(), job.spec.kind.as_str()));
-                match self.origins.get(&job.target.to_string()).copied().unwrap_or('F') {
+                let (target, kind) = (job.target.to_string(), job.spec.kind.as_str());
+                let answer = self.origins.get(&format!("{target} {kind}")).or_else(|| self.origins.get(&target));
+                match answer.copied().unwrap_or('F') {
                     '.' => {}
                     answer => self.flying.push((now + 2 * MS, job.token, answer)),
                 }
             }
         }
         panic!("the state does not come to rest");
-    }
-
-    /// Lets time pass until one probe begins.
-    fn next_probe(&mut self) -> ProbeToken {
-        for _ in 0..100 {
-            self.now = self.now.max(self.state.next_deadline().expect("a probe is due"));
-            let (work, effects) = self.state.on_tick(self.now);
-            self.take(effects);
-            if let [job] = &work.start[..] {
-                return job.token;
-            }
-        }
-        panic!("no probe begins");
     }
 
     fn upstream(&self, pool: &str, address: &str) -> UpstreamStatus {
@@ -128,6 +120,10 @@ impl World {
 
     fn service(&self, pool: &str) -> Service {
         self.views[&name(pool)].service
+    }
+
+    fn probed_as(&self, address: &str, kind: &str) -> usize {
+        self.probes.iter().filter(|(_, target, of)| target == address && *of == kind).count()
     }
 
     fn probed(&self, address: &str) -> usize {
@@ -764,104 +760,6 @@ proptest! {
                 .filter(|u| u.state == HealthState::Healthy && !u.retiring).count());
             prop_assert!(world.state.checks.len() <= 6);
             prop_assert_eq!(world.state.by_key.len(), world.state.checks.len());
-        }
-    }
-}
-
-/// One step of a history that the reference can follow.
-#[derive(Debug, Clone)]
-enum Op {
-    /// A probe passes or fails.
-    Probe(bool),
-    /// A reload changes the thresholds.
-    Thresholds(u32, u32),
-    /// A reload changes what is asked.
-    Definition,
-    /// A reload changes nothing that matters to health.
-    Weight(i64),
-    /// The operator drains or enables.
-    Drain(bool),
-}
-
-fn op() -> impl Strategy<Value = Op> {
-    prop_oneof![
-        8 => any::<bool>().prop_map(Op::Probe),
-        1 => (1u32..4, 1u32..4).prop_map(|(rise, fall)| Op::Thresholds(rise, fall)),
-        1 => Just(Op::Definition),
-        1 => (1i64..9).prop_map(Op::Weight),
-        1 => any::<bool>().prop_map(Op::Drain),
-    ]
-}
-
-/// The reference: what health.md says of one upstream, in ten lines.
-#[derive(Debug)]
-struct Reference {
-    thresholds: (u32, u32),
-    results: Vec<bool>,
-    state: HealthState,
-}
-
-impl Reference {
-    fn apply(&mut self, op: &Op) {
-        match op {
-            Op::Probe(pass) => self.results.push(*pass),
-            Op::Thresholds(rise, fall) => self.thresholds = (*rise, *fall),
-            Op::Definition => self.results.clear(),
-            Op::Weight(_) | Op::Drain(_) => {}
-        }
-        let run = |pass: bool, n: u32| {
-            self.results.len() >= n as usize && self.results.iter().rev().take(n as usize).all(|r| *r == pass)
-        };
-        if run(true, self.thresholds.0) {
-            self.state = HealthState::Healthy;
-        } else if run(false, self.thresholds.1) {
-            self.state = HealthState::Unhealthy;
-        }
-    }
-}
-
-proptest! {
-    #![proptest_config(ProptestConfig { cases: 128, ..ProptestConfig::default() })]
-
-    #[test]
-    fn the_state_agrees_with_the_reference_over_reloads_and_drains(ops in proptest::collection::vec(op(), 1..60)) {
-        let mut world = World::new();
-        let mut reference = Reference { thresholds: (2, 2), results: vec![], state: HealthState::Unknown };
-        let (mut path, mut weight, mut drained) = (0, 1, false);
-        let configured = |thresholds: (u32, u32), path: u32, weight: i64| {
-            let (healthy_threshold, unhealthy_threshold) = thresholds;
-            let timing = Timing { healthy_threshold, unhealthy_threshold, ..timing() };
-            let check = check(http(&format!("/{path}")), timing);
-            let member = UpstreamPolicy { weight: Weight::try_new(weight).unwrap(), ..upstream(A) };
-            PoolPolicy { checks: vec![check], upstreams: vec![member], ..pool("api", &[]) }
-        };
-        world.set(A, '.');
-        world.configure(vec![configured(reference.thresholds, path, weight)]);
-        for op in &ops {
-            reference.apply(op);
-            match op {
-                Op::Probe(pass) => {
-                    let token = world.next_probe();
-                    let answer = report(if *pass { 'P' } else { 'F' });
-                    let effects = world.state.on_probes([(token, answer)], world.now);
-                    world.take(effects);
-                }
-                Op::Definition => path += 1,
-                Op::Weight(new) => weight = *new,
-                Op::Drain(on) => {
-                    drained = *on;
-                    let to = if drained { AdminState::Draining } else { AdminState::Enabled };
-                    let effects = world.state.set_admin("api", &A.parse().unwrap(), to, "", world.now).unwrap();
-                    world.take(effects);
-                }
-                Op::Thresholds(..) => {}
-            }
-            if matches!(op, Op::Thresholds(..) | Op::Definition | Op::Weight(_)) {
-                world.configure(vec![configured(reference.thresholds, path, weight)]);
-            }
-            prop_assert_eq!(world.health("api", A), reference.state, "after {:?} of {:?}", op, ops);
-            let serves = !world.eligible("api").is_empty();
-            prop_assert_eq!(serves, reference.state == HealthState::Healthy && !drained);
         }
     }
 }
