@@ -67,7 +67,7 @@ impl Prepared {
         spec: &Arc<ProbeSpec>,
         timeout: Duration,
     ) -> Prepared {
-        let tls = spec.tls.as_ref().map(|policy| Tls::new(policy, alpn(&spec.kind), host(&spec.kind), name, target));
+        let tls = Tls::of(spec, alpn(&spec.kind), host(&spec.kind), name, target);
         let authority = || http::authority(name, target, tls.is_some());
         let (request, authority) = match &spec.kind {
             ProbeKind::Http(probe) if probe.version == HttpVersion::Http1 => {

@@ -20,6 +20,7 @@ use parking_lot::Mutex;
 use rustls::client::{Resumption, danger::ServerCertVerifier};
 use rustls::crypto::CryptoProvider;
 use rustls::{AlertDescription, ClientConfig, RootCertStore};
+use rustls_native_certs::CertificateResult;
 use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use tokio::io::{AsyncRead, AsyncWrite};
@@ -248,13 +249,17 @@ fn system_roots() -> Result<Arc<RootCertStore>, Failure> {
     if let Some(store) = &*roots {
         return Ok(store.clone());
     }
-    let read = rustls_native_certs::load_native_certs();
-    let mut store = RootCertStore::empty();
-    store.add_parsable_certificates(read.certs);
-    if store.is_empty() {
-        return Err(Failure::NoRoots(read.errors.first().map(|error| words::plain(&error.to_string()))));
-    }
+    let store = store_of(rustls_native_certs::load_native_certs())?;
     Ok(roots.insert(Arc::new(store)).clone())
+}
+
+fn store_of(found: CertificateResult) -> Result<RootCertStore, Failure> {
+    let mut store = RootCertStore::empty();
+    store.add_parsable_certificates(found.certs);
+    match store.is_empty() {
+        true => Err(Failure::NoRoots(found.errors.first().map(|error| words::plain(&error.to_string())))),
+        false => Ok(store),
+    }
 }
 
 #[cfg(test)]
@@ -301,6 +306,21 @@ mod tests {
         let first = client(&unverified, &["http/1.1"]);
         assert!(Arc::ptr_eq(&first.config, &client(&named, &["http/1.1"]).config));
         assert!(!Arc::ptr_eq(&first.config, &client(&unverified, &["h2"]).config));
+    }
+
+    #[test]
+    fn a_machine_without_roots_says_so() {
+        let mut found = CertificateResult::default();
+        found.certs.push(CertificateDer::from_slice(b"garbage"));
+        let failure = store_of(found).unwrap_err();
+        assert_eq!(failure, Failure::NoRoots(None));
+        assert_eq!(failure.to_string(), "no TLS: this machine has no root certificates to verify with");
+        assert_eq!(failure.hint(), Some("install ca-certificates, or set tls.ca_file"));
+        let key = rcgen::KeyPair::generate().unwrap();
+        let root = rcgen::CertificateParams::new(vec!["a.example".to_owned()]).unwrap().self_signed(&key).unwrap();
+        let mut found = CertificateResult::default();
+        found.certs.push(root.der().clone());
+        assert_eq!(store_of(found).unwrap().len(), 1);
     }
 
     #[test]

@@ -8,7 +8,7 @@
 use std::io;
 use std::net::SocketAddr;
 use std::pin::Pin;
-use std::sync::OnceLock;
+use std::sync::{Arc, OnceLock};
 use std::task::{Context, Poll};
 
 use nix::errno::Errno;
@@ -18,7 +18,7 @@ use tokio::net::{TcpStream, UnixStream};
 use tokio::time::Instant;
 
 use super::finding::{Cut, Finding};
-use crate::model::policy::TlsPolicy;
+use crate::model::policy::{ProbeKind, ProbeSpec, TlsPolicy};
 use crate::model::{Address, TlsTrace, Trace};
 use crate::tls::{self, Broken, Client, Failure};
 
@@ -32,7 +32,7 @@ pub(super) struct Peer {
 
 /// TLS for the probes of one check.
 pub(super) struct Tls {
-    policy: TlsPolicy,
+    spec: Arc<ProbeSpec>,
     alpn: &'static [&'static str],
     name: Result<ServerName<'static>, Failure>,
     /// Made by the first probe that can: a machine may get its roots later.
@@ -40,29 +40,42 @@ pub(super) struct Tls {
 }
 
 impl Tls {
-    /// `host` and `name` as [`tls::server_name`] has them; `alpn` as [`Client::try_new`].
-    pub(super) fn new(
-        policy: &TlsPolicy,
+    /// TLS as `spec` wants it, if it does. `host` and `name` as [`tls::server_name`] has them; `alpn` as
+    /// [`Client::try_new`].
+    pub(super) fn of(
+        spec: &Arc<ProbeSpec>,
         alpn: &'static [&'static str],
         host: Option<&str>,
         name: Option<&str>,
         target: &Address,
-    ) -> Tls {
-        let name = tls::server_name(policy, host, name, target);
-        Tls { policy: policy.clone(), alpn, name, client: OnceLock::new() }
+    ) -> Option<Tls> {
+        let name = tls::server_name(policy_of(spec)?, host, name, target);
+        Some(Tls { spec: spec.clone(), alpn, name, client: OnceLock::new() })
     }
 
     fn client(&self) -> Result<&Client, Failure> {
         if let Some(client) = self.client.get() {
             return Ok(client);
         }
-        let client = Client::try_new(&self.policy, self.name.clone()?, self.alpn)?;
+        let policy = policy_of(&self.spec).expect("without a policy there is no TLS");
+        let client = Client::try_new(policy, self.name.clone()?, self.alpn)?;
         Ok(self.client.get_or_init(|| client))
     }
 
     /// What it means that the peer sent `alert` behind the handshake.
     pub(super) fn refusal(&self, alert: rustls::AlertDescription) -> Failure {
         self.client.get().expect("behind a handshake there is a client").refusal(alert)
+    }
+}
+
+/// A handshake that nobody has said anything about is verified.
+static STRICT: TlsPolicy = TlsPolicy { verify: true, server_name: None, roots: None, client: None };
+
+fn policy_of(spec: &ProbeSpec) -> Option<&TlsPolicy> {
+    match (&spec.tls, &spec.kind) {
+        (Some(policy), _) => Some(policy),
+        (None, ProbeKind::Tls) => Some(&STRICT),
+        (None, ProbeKind::Tcp(_) | ProbeKind::Http(_) | ProbeKind::Grpc(_) | ProbeKind::Websocket(_)) => None,
     }
 }
 

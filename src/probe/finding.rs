@@ -188,7 +188,7 @@ impl Finding<'_> {
             Finding::Websocket(flaw) => flaw.hint(),
             Finding::Tls(failure) => failure.hint(),
             Finding::NoHandshake(cut) => Some(handshake_hint(*cut)),
-            Finding::Unheard { cut, bytes, heard, .. } => unheard_hint(*cut, *bytes, heard.bytes()),
+            Finding::Unheard { expected, cut, heard, .. } => unheard_hint(*cut, expected.is_some(), heard.bytes()),
             Finding::Stopped => Some("it was suspended, or this machine is overloaded"),
             Finding::NotConnected(Fault::Theirs(errno)) => connect_hint(*errno),
             Finding::NotConnected(Fault::Ours(errno)) | Finding::NoResources(errno) => resource_hint(*errno),

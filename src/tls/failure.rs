@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::io;
+use std::net::IpAddr;
 
 use rustls::{AlertDescription, CertificateError, Error, PeerIncompatible};
 use rustls_pki_types::ServerName;
@@ -94,7 +95,10 @@ impl Failure {
             Failure::Certificate(rejected) => rejected.hint,
             Failure::NotTls(first) if first.starts_with(b"HTTP/") => Some("this port speaks plain HTTP: leave TLS out"),
             Failure::NotTls(_) => Some("this port does not speak TLS"),
-            Failure::Refused { alert, identified, .. } => refusal_hint(*alert, *identified),
+            Failure::Refused { alert, identified, name } => {
+                // No name is sent for an address (RFC 6066, section 3).
+                refusal_hint(*alert, *identified, name.parse::<IpAddr>().is_ok())
+            }
             Failure::Version => Some("it is too old, or limited to versions that are broken"),
             Failure::Protocol(_) => None,
         }
@@ -142,7 +146,7 @@ fn write_refusal(f: &mut fmt::Formatter<'_>, alert: AlertDescription, name: &str
         AlertDescription::CertificateRequired | AlertDescription::NoCertificate => {
             f.write_str("TLS refused: it requires a client certificate")
         }
-        AlertDescription::UnrecognisedName if !name.is_empty() => {
+        AlertDescription::UnrecognisedName => {
             write!(f, "TLS refused: it does not know the name {name}")
         }
         AlertDescription::NoApplicationProtocol => f.write_str("TLS refused: it speaks none of the protocols offered"),
@@ -176,11 +180,12 @@ fn alert_words(alert: AlertDescription) -> &'static str {
     }
 }
 
-fn refusal_hint(alert: AlertDescription, identified: bool) -> Option<&'static str> {
+fn refusal_hint(alert: AlertDescription, identified: bool, nameless: bool) -> Option<&'static str> {
     match alert {
         AlertDescription::CertificateRequired | AlertDescription::NoCertificate => {
             Some("set tls.client_cert and tls.client_key")
         }
+        AlertDescription::InternalError if nameless => Some("it may need to be asked for by name: set tls.server_name"),
         AlertDescription::UnrecognisedName => Some("set tls.server_name to a name that it serves"),
         AlertDescription::NoApplicationProtocol => Some("it may speak another version of HTTP: set version"),
         AlertDescription::HandshakeFailure | AlertDescription::BadCertificate | AlertDescription::AccessDenied
@@ -223,6 +228,66 @@ mod tests {
             (b"\0", false),
         ] {
             assert_eq!(is_tls(first), tls, "{first:?}");
+        }
+    }
+
+    #[test]
+    fn a_refusal_says_what_may_be_done() {
+        for (alert, identified, name, sentence, hint) in [
+            (
+                AlertDescription::CertificateRequired,
+                false,
+                "a.example",
+                "TLS refused: it requires a client certificate",
+                Some("set tls.client_cert and tls.client_key"),
+            ),
+            (
+                AlertDescription::UnrecognisedName,
+                false,
+                "a.example",
+                "TLS refused: it does not know the name a.example",
+                Some("set tls.server_name to a name that it serves"),
+            ),
+            (
+                AlertDescription::InternalError,
+                false,
+                "10.0.0.1",
+                "TLS refused by the peer: alert internal_error",
+                Some("it may need to be asked for by name: set tls.server_name"),
+            ),
+            (
+                AlertDescription::InternalError,
+                false,
+                "a.example",
+                "TLS refused by the peer: alert internal_error",
+                None,
+            ),
+            (
+                AlertDescription::HandshakeFailure,
+                false,
+                "a.example",
+                "TLS refused by the peer: alert handshake_failure",
+                Some("it may want a client certificate or a server name, or has no cipher suite in common with us"),
+            ),
+            (
+                AlertDescription::HandshakeFailure,
+                true,
+                "a.example",
+                "TLS refused by the peer: alert handshake_failure",
+                Some("it has no cipher suite in common with us"),
+            ),
+            (
+                AlertDescription::UnknownCA,
+                true,
+                "a.example",
+                "TLS refused by the peer: alert unknown_ca",
+                Some("it does not accept our client certificate"),
+            ),
+            (AlertDescription::UnknownCA, false, "a.example", "TLS refused by the peer: alert unknown_ca", None),
+            (AlertDescription::from(200), false, "a.example", "TLS refused by the peer: alert of another kind", None),
+        ] {
+            let failure = Failure::refused(alert, identified, &ServerName::try_from(name).unwrap());
+            assert_eq!((failure.to_string().as_str(), failure.hint()), (sentence, hint));
         }
     }
 }

@@ -4,11 +4,11 @@
 use std::error::Error as StdError;
 use std::fmt::{self, Write};
 use std::net::{Ipv4Addr, Ipv6Addr};
+use std::time::Duration;
 
 use jiff::Timestamp;
 use rustls::CertificateError;
 use rustls_pki_types::{CertificateDer, ServerName, UnixTime};
-use std::time::Duration;
 use x509_parser::certificate::X509Certificate;
 use x509_parser::extensions::GeneralName;
 use x509_parser::prelude::FromDer;
@@ -192,5 +192,90 @@ fn push_plain(out: &mut String, text: &str, bytes: usize) {
             out.push('…');
             return;
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn certificate(common_name: &str, names: &[&str]) -> CertificateDer<'static> {
+        let names: Vec<String> = names.iter().map(|name| (*name).to_owned()).collect();
+        let mut params = rcgen::CertificateParams::new(names).unwrap();
+        params.distinguished_name.remove(rcgen::DnType::CommonName);
+        params.distinguished_name.push(rcgen::DnType::CommonName, common_name);
+        params.not_before = rcgen::date_time_ymd(2020, 1, 1);
+        params.not_after = rcgen::date_time_ymd(2030, 1, 1);
+        params.self_signed(&rcgen::KeyPair::generate().unwrap()).unwrap().der().clone()
+    }
+
+    #[test]
+    fn a_certificate_is_described_with_its_names_and_its_end() {
+        for (common_name, names, expected) in [
+            (
+                "a.example",
+                &["a.example", "10.0.0.1", "fe80::1"][..],
+                "CN=a.example; names a.example, 10.0.0.1, fe80::1; issuer CN=a.example; until 2030-01-01T00:00:00Z",
+            ),
+            ("none", &[], "CN=none; issuer CN=none; until 2030-01-01T00:00:00Z"),
+            (
+                "many",
+                &["a", "b", "c", "d", "e", "f", "g"],
+                "CN=many; names a, b, c, d, e and 2 more; issuer CN=many; until 2030-01-01T00:00:00Z",
+            ),
+        ] {
+            assert_eq!(&*describe(&certificate(common_name, names)), expected);
+        }
+        assert_eq!(&*describe(&CertificateDer::from_slice(b"garbage")), "cannot be read");
+    }
+
+    #[test]
+    fn what_a_hostile_certificate_says_is_escaped_and_cut_and_its_end_is_told_all_the_same() {
+        let long = format!("\u{1b}[2J\u{202e}{}", "ü".repeat(200));
+        let names: Vec<String> = (0..100).map(|i| format!("{}{i}.example", "x".repeat(50))).collect();
+        let names: Vec<&str> = names.iter().map(String::as_str).collect();
+        let described = describe(&certificate(&long, &names));
+        assert!(described.len() <= 256, "{}: {described}", described.len());
+        assert!(described.starts_with(r"CN=\u{1b}[2J\u{202e}üü"), "{described}");
+        assert!(described.ends_with("…; until 2030-01-01T00:00:00Z"), "{described}");
+        assert!(described.chars().all(|c| !c.is_control()), "{described}");
+    }
+
+    #[test]
+    fn a_problem_higher_up_is_not_blamed_on_the_peers_own_certificate() {
+        let leaf = certificate("a.example", &["a.example"]);
+        let name = ServerName::try_from("a.example").unwrap();
+        let at = |seconds: i64| UnixTime::since_unix_epoch(Duration::from_secs(u64::try_from(seconds).unwrap()));
+        let time = at(1_900_000_000);
+        let own_end = rcgen::date_time_ymd(2030, 1, 1).unix_timestamp();
+        for (not_after, sentence) in [
+            (at(own_end), "certificate expired since 2030-01-01T00:00:00Z"),
+            (at(0), "a certificate above the peer's expired since 1970-01-01T00:00:00Z"),
+        ] {
+            let problem = CertificateError::ExpiredContext { time, not_after };
+            assert_eq!(reject(&problem, &leaf, &name, false).sentence, sentence);
+        }
+        let unread = reject(&CertificateError::BadEncoding, &CertificateDer::from_slice(b"garbage"), &name, false);
+        assert_eq!((&*unread.sentence, &*unread.certificate), ("certificate cannot be read", ""));
+    }
+
+    #[test]
+    fn a_certificate_without_names_is_told_that_its_common_name_does_not_count() {
+        let name = ServerName::try_from("a.example").unwrap();
+        let rejected = reject(&CertificateError::NotValidForName, &certificate("a.example", &[]), &name, false);
+        assert_eq!(rejected.sentence, "certificate is not for a.example: it has no names");
+        assert!(rejected.hint.is_some_and(|hint| hint.contains("the common name does not count")));
+    }
+
+    #[test]
+    fn dates_hold_from_the_first_second_to_the_last() {
+        let leaf = certificate("a.example", &[]);
+        let second = |of: i64| UnixTime::since_unix_epoch(Duration::from_secs(u64::try_from(of).unwrap()));
+        let first = rcgen::date_time_ymd(2020, 1, 1).unix_timestamp();
+        let last = rcgen::date_time_ymd(2030, 1, 1).unix_timestamp();
+        assert!(matches!(check_dates(&leaf, second(first - 1)), Err(CertificateError::NotValidYetContext { .. })));
+        assert_eq!(check_dates(&leaf, second(first)), Ok(()));
+        assert_eq!(check_dates(&leaf, second(last)), Ok(()));
+        assert!(matches!(check_dates(&leaf, second(last + 1)), Err(CertificateError::ExpiredContext { .. })));
     }
 }

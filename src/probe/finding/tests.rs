@@ -77,3 +77,48 @@ fn measured_times_are_short() {
         assert_eq!(Measured(Duration::from_micros(micros)).to_string(), shown);
     }
 }
+
+#[test]
+fn a_handshake_that_is_cut_off_says_where_and_by_whom() {
+    let may = "this port may not speak TLS, or its server is going down";
+    for (cut, code, sentence) in [
+        (
+            Cut::Deadline,
+            Code::L6Tout,
+            "no TLS handshake within 2s at 10.9.0.2:9443 \
+             (this port may not speak TLS, or its server is overloaded or stopped)"
+                .to_owned(),
+        ),
+        (Cut::Closed, Code::L6Rsp, format!("connection closed in the TLS handshake at 10.9.0.2:9443 ({may})")),
+        (
+            Cut::Broke(Errno::ECONNRESET),
+            Code::L6Rsp,
+            format!("connection reset in the TLS handshake at 10.9.0.2:9443 ({may})"),
+        ),
+    ] {
+        check(Finding::NoHandshake(cut), Some("10.9.0.2:9443"), code, &sentence);
+    }
+    let failure = Failure::NotTls(b"SSH-2.0-x\x1b".as_slice().into());
+    let sentence = r#"the answer to the TLS handshake is not TLS: "SSH-2.0-x\u{1b}" at 10.9.0.2:22 (this port does not speak TLS)"#;
+    check(Finding::Tls(Box::new(failure)), Some("10.9.0.2:22"), Code::L6Rsp, sentence);
+    check(Finding::Shaken, None, Code::L6Ok, "TLS handshake in 0.3 ms");
+}
+
+#[test]
+fn a_text_that_could_not_be_sent_is_a_failure_too() {
+    let unsent = |cut| Finding::Unheard { expected: None, cut: Some(cut), bytes: 0, heard: Excerpt::default() };
+    let may = "this port may speak TLS or another protocol";
+    for (cut, code, sentence) in [
+        (Cut::Closed, Code::L7Rsp, format!("connection closed before the text was sent ({may})")),
+        (Cut::Broke(Errno::EPIPE), Code::L7Rsp, format!("connection reset before the text was sent ({may})")),
+        (
+            Cut::Deadline,
+            Code::L7Tout,
+            "the text could not be sent within 2s (it takes connections but does not read: overloaded or stopped)"
+                .to_owned(),
+        ),
+    ] {
+        check(unsent(cut), None, code, &sentence);
+    }
+    check(Finding::Heard, None, Code::L7Ok, "answered as expected in 0.3 ms");
+}

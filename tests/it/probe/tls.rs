@@ -341,3 +341,26 @@ async fn a_text_is_spoken_over_tls_too() {
     let report = probe(&target, &target, &spec(trusting(), silent), LONG).await;
     assert_eq!(report.code, Code::L6Ok, "{}", report.sentence());
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_unix_socket_is_asked_for_localhost() {
+    let plain = Origin::plain("a").await;
+    let origin = TlsOrigin::with(&CERTIFICATES.good).before(&plain).start();
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("tls.sock");
+    let listener = tokio::net::UnixListener::bind(&path).unwrap();
+    let behind = format!("127.0.0.1:{}", origin.address().port().unwrap());
+    let relay = tokio::spawn(async move {
+        let (mut unix, _) = listener.accept().await.unwrap();
+        let mut tcp = tokio::net::TcpStream::connect(behind).await.unwrap();
+        // Either side may be the first to go.
+        let _ = tokio::io::copy_bidirectional(&mut unix, &mut tcp).await;
+    });
+    let report = https(&Address::Unix(Arc::from(path.as_path())), trusting()).await;
+    assert_eq!(report.code, Code::L7Ok, "{}", report.sentence());
+    assert_eq!(report.trace.local, None);
+    relay.await.unwrap();
+    assert_eventually("the connection has ended", SLACK, || origin.handshakes().len() == 1).await;
+    assert_eq!(origin.handshakes()[0].server_name.as_deref(), Some("localhost"));
+    assert_eq!(plain.requests("/healthz")[0].field("host"), Some("localhost"));
+}
