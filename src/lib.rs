@@ -2,7 +2,7 @@
 //!
 //! The directories are the rooms of `ARCHITECTURE.md`: each decides one thing. `main → cli → app` wire the rest;
 //! `model config health balance route exchange` are pure, `pool` keeps the state of the upstreams, and
-//! `tls probe proxy admin metrics telemetry` touch the world.
+//! `tls discovery probe proxy admin metrics telemetry` touch the world.
 
 pub mod admin;
 pub mod app;
@@ -10,6 +10,7 @@ pub mod balance;
 pub mod cli;
 pub mod config;
 pub mod demo;
+pub mod discovery;
 pub mod exchange;
 pub mod health;
 pub mod metrics;

@@ -1,5 +1,6 @@
-//! A reload: read once → parse and validate whole → bind new listeners → apply → publish once → answer. A failure at any
-//! step before publishing leaves everything as it was.
+//! A reload: read once → parse and validate whole → bind new listeners → look up new host names, for a moment → apply →
+//! publish once → answer. A failure at any step before publishing leaves everything as it was; a name that does not resolve
+//! is none.
 //!
 //! One at a time: a single task does them. Orders that come while one is under way are answered together by the next,
 //! so a storm coalesces and the last content wins.
@@ -21,7 +22,8 @@ use crate::admin::json::{Diagnostic, ReloadResult};
 use crate::admin::{CheckAnswer, ConfigFile, LastReload, ReloadAnswer};
 use crate::config::diff;
 use crate::config::{self};
-use crate::model::policy::{AdminPolicy, Config};
+use crate::discovery::{Discovery, FIRST_ANSWER_WAIT};
+use crate::model::policy::{AdminPolicy, Config, ListenerPolicy};
 use crate::model::{Address, Name};
 use crate::pool::{Controller, ListenerId};
 use crate::proxy::{Bound, ListenerHandle, Plane};
@@ -56,6 +58,7 @@ pub struct Reloader {
     source: ConfigSource,
     controller: Arc<Controller>,
     plane: Arc<Plane>,
+    discovery: Arc<Discovery>,
     /// Held while new sockets are bound: a trial binds them too, and must not take them from a reload.
     turn: Mutex<()>,
     running: Mutex<Running>,
@@ -63,6 +66,8 @@ pub struct Reloader {
 
 struct Running {
     config: Arc<Config>,
+    /// The same with addresses in the place of names, as the controller has it.
+    effective: Config,
     loaded_at: Instant,
     generation: u64,
     last_reload: Option<LastReload>,
@@ -82,10 +87,12 @@ impl Reloader {
         bound: Vec<Bound>,
         controller: Arc<Controller>,
         plane: Arc<Plane>,
+        discovery: Arc<Discovery>,
     ) -> io::Result<Reloader> {
         let now = Instant::now();
         let running = Running {
             config: config.clone(),
+            effective: Config::clone(&config),
             loaded_at: now,
             generation: 0,
             last_reload: None,
@@ -93,7 +100,8 @@ impl Reloader {
             ids: HashMap::new(),
             stopping: false,
         };
-        let reloader = Reloader { source, controller, plane, turn: Mutex::new(()), running: Mutex::new(running) };
+        let reloader =
+            Reloader { source, controller, plane, discovery, turn: Mutex::new(()), running: Mutex::new(running) };
         reloader.apply(config, bound)?;
         Ok(reloader)
     }
@@ -129,6 +137,20 @@ impl Reloader {
                 diagnostics: refused.diagnostics,
             },
         }
+    }
+
+    /// Takes over what the host names of the running configuration stand for now. Between two reloads or after both, never
+    /// within one.
+    pub fn readdress(&self) {
+        let mut running = self.running.lock();
+        let effective = self.discovery.expand(&running.config);
+        if effective.pools == running.effective.pools {
+            return;
+        }
+        let id = |listener: &ListenerPolicy| Some((listener.name.clone(), *running.ids.get(&listener.address)?));
+        let names: Vec<(Name, ListenerId)> = effective.listeners.iter().filter_map(id).collect();
+        self.controller.readdress(&effective, &names, Instant::now());
+        running.effective = effective;
     }
 
     /// The running configuration.
@@ -170,8 +192,10 @@ impl Reloader {
         let _turn = self.turn.lock();
         let applied = self.prepare().and_then(|prepared| {
             let Some(change) = prepared.change else {
+                self.discovery.add(&self.config());
                 return Ok((ReloadResult::Unchanged, vec![], prepared.diagnostics));
             };
+            self.look_up(&change.config);
             let warming = self.apply(change.config, change.bound).map_err(|error| Refused::new(error.to_string()))?;
             Ok((ReloadResult::Applied, warming, prepared.diagnostics))
         });
@@ -179,6 +203,8 @@ impl Reloader {
             Ok((result, warming, diagnostics)) => (result, None, warming, diagnostics),
             Err(refused) => (ReloadResult::Refused, Some(refused.sentence), vec![], refused.diagnostics),
         };
+        // A refused configuration leaves no names behind.
+        self.discovery.keep_only(&self.config());
         if result != ReloadResult::Applied {
             self.controller.note_reload(result.as_str(), error.clone(), Instant::now());
         }
@@ -186,6 +212,12 @@ impl Reloader {
         let mut running = self.running.lock();
         running.last_reload = Some(last.clone());
         ReloadAnswer { last, generation: running.generation, warming, diagnostics }
+    }
+
+    /// Asks for the names, those that are known too, and waits a moment for those that are not.
+    fn look_up(&self, config: &Config) {
+        self.discovery.add(config);
+        Handle::current().block_on(self.discovery.settled(config, FIRST_ANSWER_WAIT));
     }
 
     /// Everything that may fail.
@@ -223,7 +255,8 @@ impl Reloader {
         let ready: Result<Vec<_>, io::Error> = bound.into_iter().map(|bound| self.plane.ready(bound)).collect();
         let ready = ready?;
         let now = Instant::now();
-        let applied = self.controller.configure(&config, &names, now);
+        let effective = self.discovery.expand(&config);
+        let applied = self.controller.configure(&effective, &names, now);
         for listener in ready {
             let address = listener.address().clone();
             let id = running.ids[&address];
@@ -234,6 +267,7 @@ impl Reloader {
         let gone: Vec<Address> = running.listeners.keys().filter(|address| !wanted(address)).cloned().collect();
         let gone: Vec<_> = gone.iter().filter_map(|address| running.listeners.remove(address)).collect();
         running.config = config;
+        running.effective = effective;
         running.loaded_at = now;
         running.generation = applied.generation;
         drop(running);

@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use tokio::sync::{mpsc, oneshot, watch};
@@ -15,8 +15,9 @@ use super::reload::{Reloader, Reloads};
 use super::signals::{Order, Signals};
 use super::{ConfigSource, RunOptions};
 use crate::admin::{Host, ReloadAnswer, server, socket};
+use crate::discovery::{Discovery, FIRST_ANSWER_WAIT, NamingProber, SystemResolver};
 use crate::model::policy::Config;
-use crate::pool::Controller;
+use crate::pool::{Controller, Prober};
 use crate::probe;
 use crate::proxy::{Bound, Plane};
 use crate::telemetry;
@@ -30,6 +31,9 @@ pub const EXIT_INTERRUPTED: u8 = 130;
 const DESCRIPTOR_RESERVE: u64 = 256;
 /// Descriptors one client connection may need: its own and one to an upstream.
 const DESCRIPTORS_PER_CONNECTION: u64 = 2;
+
+/// How long changes of addresses are gathered before they are applied together.
+const CHANGES_GATHERED: Duration = Duration::from_millis(20);
 
 /// Runs until a signal ends it.
 pub fn run(options: &RunOptions) -> ExitCode {
@@ -58,7 +62,7 @@ async fn run_here(options: &RunOptions) -> ExitCode {
         Ok(sockets) => sockets,
         Err(message) => return fail(&message),
     };
-    match Server::start(options.config.clone(), config, sockets, started) {
+    match Server::start(options.config.clone(), config, sockets, started).await {
         Ok(server) => server.serve(signals, options.hup.swap(false, Ordering::Relaxed)).await,
         Err(message) => fail(&message),
     }
@@ -98,7 +102,7 @@ struct Server {
 }
 
 impl Server {
-    fn start(source: ConfigSource, config: Config, sockets: Sockets, started: Instant) -> Result<Server, String> {
+    async fn start(source: ConfigSource, config: Config, sockets: Sockets, started: Instant) -> Result<Server, String> {
         let threads = config.runtime.threads.map_or_else(cores, |threads| threads.get());
         let data = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(threads)
@@ -112,9 +116,14 @@ impl Server {
         let admin_address = config.admin.address.clone();
         let (stop_checker, stopped) = watch::channel(false);
         let config = Arc::new(config);
-        let reloader = Reloader::start(source, config, sockets.listeners, controller.clone(), plane.clone());
+        let discovery = discover(&config).await;
+        let names = discovery.changes();
+        let (c, p, d) = (controller.clone(), plane.clone(), discovery.clone());
+        let reloader = Reloader::start(source, config, sockets.listeners, c, p, d);
         let reloader = Arc::new(reloader.map_err(|error| format!("cannot accept: {error}"))?);
-        let checker = spawn_checker(controller.clone(), stopped)?;
+        tokio::spawn(follow_names(reloader.clone(), names));
+        let prober = NamingProber { inner: Arc::new(probe::SocketProber), discovery };
+        let checker = spawn_checker(controller.clone(), Arc::new(prober), stopped)?;
         let (reloads, reload_orders) = Reloads::channel();
         let life = Arc::new(Life::default());
         life.running();
@@ -179,6 +188,26 @@ impl Server {
     }
 }
 
+/// Begins to resolve names, and waits a moment for the first answers. Runs beside the signals, where nothing else does.
+async fn discover(config: &Config) -> Arc<Discovery> {
+    let discovery = Arc::new(Discovery::new(Arc::new(SystemResolver::default())));
+    discovery.add(config);
+    let runner = discovery.clone();
+    tokio::spawn(async move { runner.run().await });
+    discovery.settled(config, FIRST_ANSWER_WAIT).await;
+    discovery
+}
+
+/// Applies what names stand for whenever that has changed.
+async fn follow_names(reloader: Arc<Reloader>, mut changes: watch::Receiver<u64>) {
+    while changes.changed().await.is_ok() {
+        // Many names change together when a name server comes back.
+        tokio::time::sleep(CHANGES_GATHERED).await;
+        changes.mark_unchanged();
+        reloader.readdress();
+    }
+}
+
 fn order_reload(process: &Arc<Process>) {
     let reloads = process.reloads.clone();
     tokio::spawn(async move { reloads.order().await });
@@ -214,6 +243,7 @@ async fn second_stop(signals: &mut Signals) {
 /// The checker has a thread and a runtime of its own, so that load cannot delay probes.
 fn spawn_checker(
     controller: Arc<Controller>,
+    prober: Arc<dyn Prober>,
     stopped: watch::Receiver<bool>,
 ) -> Result<std::thread::JoinHandle<()>, String> {
     let runtime = tokio::runtime::Builder::new_current_thread()
@@ -223,7 +253,7 @@ fn spawn_checker(
     std::thread::Builder::new()
         .name("checker".into())
         .spawn(move || {
-            let run = async move { controller.run(Arc::new(probe::SocketProber), stopped).await };
+            let run = async move { controller.run(prober, stopped).await };
             // As a task of its own: whoever wakes the future of `block_on` pays for a write to the reactor.
             let _ = runtime.block_on(async { tokio::spawn(run).await });
         })

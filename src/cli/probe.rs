@@ -7,6 +7,7 @@ mod trial;
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::sync::Arc;
 
 use clap::Args;
 use futures_util::future::join_all;
@@ -15,6 +16,7 @@ use super::text::{self, Colour, Paint, one_line};
 use super::{Failure, client, locate, steps};
 use crate::admin::json::{TrialCheckInfo, TrialInfo, TrialReply, Verdict};
 use crate::app::load::{LoadError, load_file};
+use crate::discovery::{self, SystemResolver};
 use crate::model::policy::{CheckPolicy, Config, PoolPolicy, UpstreamPolicy};
 use crate::model::trace::{Probed, steps as steps_of};
 use crate::model::{Judgement, ProbeReport, lookup};
@@ -62,9 +64,11 @@ pub fn run(args: &ProbeArgs) -> Result<ExitCode, Failure> {
 fn of_file(config: Option<&Path>, pool: &str, upstream: &str) -> Result<TrialReply, Failure> {
     let file = config.map_or_else(locate::default_file, Path::to_path_buf);
     let loaded = load_file(&file).map_err(|error| bad_configuration(&error))?;
-    let pool = find_pool(&loaded.config, pool)?;
+    let runtime = client::runtime()?;
+    let config = runtime.block_on(discovery::resolved(&loaded.config, Arc::new(SystemResolver::default())));
+    let pool = find_pool(&config, pool)?;
     let upstream = find_upstream(pool, upstream)?;
-    let checked = client::runtime()?.block_on(check(upstream, pool));
+    let checked = runtime.block_on(check(upstream, pool));
     Ok(TrialReply { pool: Some(pool.name.to_string()), result: checked.result, upstreams: vec![checked], toml: None })
 }
 

@@ -25,7 +25,7 @@ const STOREYS: &[&[&str]] = &[
     &["main"],
     &["cli", "demo"],
     &["app"],
-    &["admin", "proxy", "probe", "metrics", "telemetry"],
+    &["admin", "proxy", "probe", "discovery", "metrics", "telemetry"],
     &["tls"],
     &["exchange"],
     &["pool"],

@@ -1,0 +1,30 @@
+//! Stands before the prober: a name without an address cannot be probed, and what is reported instead says why. That is no
+//! verdict, so it stays unknown.
+
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::Discovery;
+use crate::model::{Code, ProbeReport, Trace};
+use crate::pool::{ProbeJob, Prober};
+
+/// Probes what has an address, and says of the rest why it has none.
+pub struct NamingProber {
+    /// Makes the probes.
+    pub inner: Arc<dyn Prober>,
+    /// Knows the names.
+    pub discovery: Arc<Discovery>,
+}
+
+impl Prober for NamingProber {
+    fn probe(&self, job: ProbeJob) -> Pin<Box<dyn Future<Output = ProbeReport> + Send>> {
+        let Some(host) = job.upstream.host_name() else { return self.inner.probe(job) };
+        let reason = self.discovery.problem(host).into();
+        let trace = Trace::default();
+        let report =
+            ProbeReport { code: Code::NoRes, status: None, duration: Duration::ZERO, reason, hint: None, trace };
+        Box::pin(std::future::ready(report))
+    }
+}
