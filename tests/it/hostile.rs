@@ -5,6 +5,7 @@
 //! A busy machine wakes timers late. Beside every probe run timers that are due with its deadline; what the latest of
 //! them was late is allowed to the probe as well, and nothing more.
 
+mod layers;
 mod long;
 mod secrets;
 
@@ -216,7 +217,9 @@ async fn every_hostile_answer_ends_by_the_timeout_plus_50_ms_and_takes_little() 
         let name = hostile.name;
         let origin = hostile.start();
         let report = within_its_time(name, &origin.address(), &spec).await;
-        assert_eq!(report.code, hostile.code, "{name}: {}", report.sentence());
+        // A reset at once may come before our side knows that it is connected.
+        let early = name == "resets at once" && report.code == Code::L4Con;
+        assert!(early || report.code == hostile.code, "{name}: {} {}", report.code, report.sentence());
         assert!(report.reason.len() <= 2_048, "{name}: a reason of {} bytes", report.reason.len());
         assert_eventually(&format!("{name}: closed"), PATIENCE, || origin.open_connections() == 0).await;
         let (taken, probes) = (origin.bytes_written(), origin.accepted());

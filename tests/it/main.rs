@@ -16,6 +16,7 @@ mod load;
 mod program;
 
 mod faults;
+mod fuzzing;
 mod health;
 mod hostile;
 #[allow(dead_code, reason = "a vocabulary for every test; not every word is in use at every time")]
@@ -24,4 +25,5 @@ mod life;
 mod promise;
 mod reload;
 mod servers;
+mod systems;
 mod tidy;

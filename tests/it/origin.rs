@@ -164,7 +164,7 @@ impl OriginBuilder {
     /// As [`OriginBuilder::start`], for tests without a runtime.
     pub fn start_blocking(self) -> Origin {
         let wanted = self.at.unwrap_or_else(own_address);
-        let listening = bind(&wanted).unwrap_or_else(|e| panic!("origin cannot listen on {wanted}: {e}"));
+        let listening = bind_soon(&wanted);
         let address = listening.address();
         let shared = Arc::new(Shared {
             name: self.name.unwrap_or_else(|| address.to_string()),
@@ -283,6 +283,7 @@ impl Origin {
         book.counts.clear();
         book.endings.clear();
         book.bytes_written = 0;
+        book.bytes_read = 0;
     }
 
     /// How many connections it has accepted.
@@ -303,6 +304,11 @@ impl Origin {
     /// Bytes handed to the kernel, over all connections.
     pub fn bytes_written(&self) -> u64 {
         self.shared.book.lock().bytes_written
+    }
+
+    /// Bytes that peers sent, over all connections.
+    pub fn bytes_read(&self) -> u64 {
+        self.shared.book.lock().bytes_read
     }
 
     /// As a process killed with -9: its connections are reset and new ones refused, when this returns.
@@ -344,14 +350,7 @@ impl Origin {
         }
         self.shared.resets.store(false, Ordering::SeqCst);
         self.shared.stopping.send_replace(false);
-        let end = Instant::now() + PATIENCE;
-        let listening = loop {
-            match bind(&self.shared.address) {
-                Ok(listening) => break listening,
-                Err(e) => assert!(Instant::now() < end, "origin cannot listen on {} again: {e}", self.text()),
-            }
-            std::thread::sleep(Duration::from_millis(10));
-        };
+        let listening = bind_soon(&self.shared.address);
         self.listen(listening);
     }
 
@@ -490,6 +489,10 @@ impl Shared {
     fn wrote(&self, bytes: usize) {
         self.book.lock().bytes_written += bytes as u64;
     }
+
+    fn read(&self, bytes: usize) {
+        self.book.lock().bytes_read += bytes as u64;
+    }
 }
 
 #[derive(Debug, Default)]
@@ -500,6 +503,7 @@ struct Book {
     counts: HashMap<String, u64>,
     endings: Vec<Ending>,
     bytes_written: u64,
+    bytes_read: u64,
 }
 
 #[derive(Debug, Default)]
@@ -551,6 +555,18 @@ impl Drop for ListeningGuard {
     }
 }
 
+/// As [`bind`]; an address that was given up a moment ago may be free a moment later.
+fn bind_soon(address: &Address) -> Listening {
+    let end = Instant::now() + PATIENCE;
+    loop {
+        match bind(address) {
+            Ok(listening) => return listening,
+            Err(e) => assert!(Instant::now() < end, "origin cannot listen on {address}: {e}"),
+        }
+        std::thread::sleep(Duration::from_millis(10));
+    }
+}
+
 fn bind(address: &Address) -> std::io::Result<Listening> {
     let _runtime = RUNTIME.enter();
     match address {
@@ -565,13 +581,17 @@ fn bind(address: &Address) -> std::io::Result<Listening> {
     }
 }
 
-/// 127.x.y.z:0, where no two origins of this process, and hardly two of one machine, have the same host.
-fn own_address() -> Address {
+/// 127.x.y.z, which no two origins of this process, and hardly two of one machine, have in common: every port of it is
+/// free.
+pub fn own_host() -> Ipv4Addr {
     static NEXT: AtomicU32 = AtomicU32::new(0);
     let n = NEXT.fetch_add(1, Ordering::Relaxed);
     let process = (std::process::id() % 200) as u8 + 20;
-    let host = Ipv4Addr::new(127, process, (n / 250) as u8, (n % 250) as u8 + 1);
-    Address::Inet(SocketAddr::from((host, 0)))
+    Ipv4Addr::new(127, process, (n / 250) as u8, (n % 250) as u8 + 1)
+}
+
+fn own_address() -> Address {
+    Address::Inet(SocketAddr::from((own_host(), 0)))
 }
 
 fn path_of(target: &str) -> &str {

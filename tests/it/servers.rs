@@ -256,6 +256,9 @@ async fn behind_nginx_fields_come_twice_and_the_empty_body_in_chunks() {
         let report = probed(address, http("/_ping", fields(vec![field("x-frame-options", value)]))).await;
         assert_eq!((report.code, report.status), (Code::L7Ok, Some(200)), "{value}: {}", report.sentence());
     }
+    let report = probed(address, http("/_ping", fields(vec![field("x-frame-options", "ALLOW")]))).await;
+    assert_eq!(report.code, Code::L7Rsp, "{}", report.sentence());
+    assert!(report.reason.contains("SAMEORIGIN") && report.reason.contains("DENY"), "{}", report.reason);
     application.kill();
     let report = probed(address, http("/_ping", status(200))).await;
     assert_eq!((report.code, report.status), (Code::L7Sts, Some(502)), "{}\n{}", report.sentence(), server.log());

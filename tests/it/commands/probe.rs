@@ -159,10 +159,7 @@ fn a_certificate_problem_is_told_and_what_mends_it_passes() {
         shown.contains("✓ tls      TLSv1.3, done ") && shown.contains("certificate verified: CN=api.internal"),
         "{shown}"
     );
-    assert!(
-        shown.contains(&format!("tls = {{ ca_file = \"{ca}\" }}")) && shown.contains("✓ answer "),
-        "{shown}"
-    );
+    assert!(shown.contains(&format!("tls = {{ ca_file = \"{ca}\" }}")) && shown.contains("✓ answer "), "{shown}");
 
     let (code, shown) = probe(&["--insecure"]);
     assert_eq!(code, Some(0), "{shown}");

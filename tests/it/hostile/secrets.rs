@@ -49,6 +49,24 @@ fn quoting(elsewhere: &str) -> Vec<Reply> {
     replies
 }
 
+/// Everything that is told of one upstream when somebody asks why: from the running program, and by probing anew.
+async fn explanations(program: &Program, origins: &[Origin]) -> Vec<(String, String)> {
+    let mut told = vec![("explain api".to_owned(), get(program.admin, "/api/v1/pools/api/explain").await.text())];
+    for origin in origins {
+        let address = origin.text();
+        let path = format!("/api/v1/pools/api/upstreams/{address}/explain");
+        let answer = get(program.admin, &path).await;
+        assert_eq!(answer.status, 200, "{path}: {}", answer.text());
+        told.push((path, answer.text()));
+        for command in [&["explain", "api", &address][..], &["probe", "api", &address]] {
+            let (_, out, err) = program.command(command).await;
+            assert!(out.contains(&address), "{command:?}: {out}{err}");
+            told.push((command.join(" "), out + &err));
+        }
+    }
+    told
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_quoted_credential_appears_nowhere_and_goes_nowhere_else() {
     let elsewhere = Origin::plain("elsewhere").await;
@@ -80,6 +98,7 @@ async fn a_quoted_credential_appears_nowhere_and_goes_nowhere_else() {
         let (_, out, err) = program.command(command).await;
         told.push((command.join(" "), out + &err));
     }
+    told.extend(explanations(&program, &origins).await);
     program.signal(Signal::SIGTERM);
     assert_eq!(program.wait_for_exit(PATIENCE).await.code(), Some(0));
     told.push(("the log".to_owned(), program.log()));

@@ -409,6 +409,7 @@ impl Connection {
     async fn fill(&mut self) -> io::Result<usize> {
         let mut block = [0; 16 << 10];
         let n = self.wire().read(&mut block).await?;
+        self.shared.read(n);
         self.buffer.extend_from_slice(&block[..n]);
         Ok(n)
     }

@@ -180,9 +180,16 @@ pub struct TlsOriginBuilder<'a> {
     alpn: Vec<Vec<u8>>,
     backend: Option<Address>,
     limit: Option<(usize, Limit)>,
+    at: SocketAddr,
 }
 
 impl<'a> TlsOriginBuilder<'a> {
+    /// Listens there; port 0 is chosen. Without it: a port of 127.0.0.1.
+    pub fn at(mut self, address: SocketAddr) -> Self {
+        self.at = address;
+        self
+    }
+
     /// Speaks only this version.
     pub fn version(mut self, version: &'static SupportedProtocolVersion) -> Self {
         self.versions = vec![version];
@@ -213,7 +220,7 @@ impl<'a> TlsOriginBuilder<'a> {
         self
     }
 
-    /// Listens on 127.0.0.1.
+    /// Listens.
     pub fn start(self) -> TlsOrigin {
         let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
         let builder = ServerConfig::builder_with_provider(provider.clone())
@@ -231,7 +238,7 @@ impl<'a> TlsOriginBuilder<'a> {
         let (chain, key) = (self.identity.chain.clone(), self.identity.key.clone_key());
         let mut config = builder.with_single_cert(chain, key).expect("a certificate with its key");
         config.alpn_protocols = self.alpn;
-        let listener = std::net::TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("listen");
+        let listener = std::net::TcpListener::bind(self.at).expect("listen");
         listener.set_nonblocking(true).expect("a non-blocking socket");
         let address = listener.local_addr().expect("a bound socket has an address");
         let seen = Arc::new(Mutex::new(Vec::new()));
@@ -252,7 +259,8 @@ impl TlsOrigin {
     /// Shows this certificate.
     pub fn with(identity: &Identity) -> TlsOriginBuilder<'_> {
         let versions = rustls::ALL_VERSIONS.to_vec();
-        TlsOriginBuilder { identity, versions, client_ca: None, alpn: vec![], backend: None, limit: None }
+        let at = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
+        TlsOriginBuilder { identity, versions, client_ca: None, alpn: vec![], backend: None, limit: None, at }
     }
 
     /// Where it listens.

@@ -1,0 +1,167 @@
+//! The fuzz target of the response reader on a stable compiler: random bytes, and the real answers of real systems changed,
+//! cut and joined, in random pieces. `fuzz/` drives the same property with a fuzzer.
+
+mod property;
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::Path;
+
+use proptest::prelude::*;
+use proptest::test_runner::{Config, TestCaseError, TestRunner};
+
+use crate::systems::real_answers;
+
+/// One change of an answer; places are shares of its length, so that they fit any.
+#[derive(Debug, Clone)]
+enum Change {
+    /// This byte there.
+    Set(f64, u8),
+    /// These bytes put in there.
+    Insert(f64, Vec<u8>),
+    /// So many bytes taken out there.
+    Remove(f64, usize),
+    /// So many bytes from there put in once more.
+    Repeat(f64, usize),
+    /// Nothing after this.
+    Truncate(f64),
+}
+
+impl Change {
+    fn apply(&self, bytes: &mut Vec<u8>) {
+        let place = |share: &f64| ((bytes.len() as f64) * share) as usize;
+        match self {
+            Change::Set(at, byte) => {
+                let at = place(at);
+                if let Some(old) = bytes.get_mut(at) {
+                    *old = *byte;
+                }
+            }
+            Change::Insert(at, new) => {
+                let at = place(at);
+                drop(bytes.splice(at..at, new.iter().copied()));
+            }
+            Change::Remove(at, length) => {
+                let at = place(at);
+                let end = (at + length).min(bytes.len());
+                drop(bytes.drain(at..end));
+            }
+            Change::Repeat(at, length) => {
+                let at = place(at);
+                let piece = bytes[at..(at + length).min(bytes.len())].to_vec();
+                drop(bytes.splice(at..at, piece));
+            }
+            Change::Truncate(at) => bytes.truncate(place(at)),
+        }
+    }
+}
+
+fn change() -> impl Strategy<Value = Change> {
+    let place = || 0.0..1.0_f64;
+    // What a response is made of, more often than noise.
+    let token = prop_oneof![
+        Just(&b"\r\n"[..]),
+        Just(&b"\n"[..]),
+        Just(&b"\0"[..]),
+        Just(&b"Content-Length: 5\r\n"[..]),
+        Just(&b"Content-Length: 18446744073709551616\r\n"[..]),
+        Just(&b"Transfer-Encoding: chunked\r\n"[..]),
+        Just(&b"HTTP/1.1 100 Continue\r\n\r\n"[..]),
+        Just(&b"HTTP/1.0 204 \r\n\r\n"[..]),
+        Just(&b"ffffffffffffffff\r\n"[..]),
+        Just(&b"0\r\n\r\n"[..]),
+        Just(&b"ready"[..]),
+    ];
+    let noise = prop::collection::vec(any::<u8>(), 0..12);
+    let text = prop_oneof![3 => token.prop_map(<[u8]>::to_vec), 1 => noise];
+    prop_oneof![
+        4 => (place(), any::<u8>()).prop_map(|(at, byte)| Change::Set(at, byte)),
+        4 => (place(), text).prop_map(|(at, text)| Change::Insert(at, text)),
+        2 => (place(), 0..40_usize).prop_map(|(at, length)| Change::Remove(at, length)),
+        2 => (place(), 0..400_usize).prop_map(|(at, length)| Change::Repeat(at, length)),
+        1 => place().prop_map(Change::Truncate),
+    ]
+}
+
+fn run<S: Strategy>(cases: u32, strategy: S, hold: impl Fn(S::Value)) {
+    // Failures are shown whole; a file of them would be written beside the sources.
+    let config = Config { cases, failure_persistence: None, ..Config::default() };
+    let hold = |value| {
+        hold(value);
+        Ok::<_, TestCaseError>(())
+    };
+    if let Err(failure) = TestRunner::new(config).run(&strategy, hold) {
+        panic!("{failure}");
+    }
+}
+
+fn cuts() -> impl Strategy<Value = Vec<usize>> {
+    prop::collection::vec(prop_oneof![4 => 0..48_usize, 1 => 0..2_000_usize], 1..16)
+}
+
+#[test]
+fn random_bytes_never_panic_and_read_the_same_however_they_are_cut() {
+    let bytes = prop::collection::vec(any::<u8>(), 0..3_000);
+    let headed = bytes.clone().prop_map(|bytes| [&b"HTTP/1.1 200 OK\r\n"[..], &bytes].concat());
+    run(1_000, (prop_oneof![bytes, headed], cuts()), |(bytes, cuts)| property::holds_in_pieces(&bytes, &cuts));
+}
+
+#[test]
+fn changed_answers_of_real_systems_never_panic_and_read_the_same_however_they_are_cut() {
+    let answers: Vec<Vec<u8>> = real_answers().into_values().collect();
+    let answer = prop::sample::select(answers);
+    let changed = (answer, prop::collection::vec(change(), 0..8)).prop_map(|(mut bytes, changes)| {
+        changes.iter().for_each(|change| change.apply(&mut bytes));
+        bytes
+    });
+    run(3_000, (changed, cuts()), |(bytes, cuts)| {
+        property::holds_in_pieces(&bytes, &cuts);
+        property::holds(&bytes);
+    });
+}
+
+/// Sizes around every bound of the reader: heads of 32 KiB, 256 fields, 16 interim answers, bodies of 64 KiB.
+#[test]
+fn answers_around_the_bounds_read_the_same_however_they_are_cut() {
+    let head = |fields: usize, length: usize| {
+        let fields: String = (0..fields).map(|n| format!("F{n}: {}\r\n", "x".repeat(length))).collect();
+        format!("HTTP/1.1 200 OK\r\n{fields}\r\nready")
+    };
+    let interim = |count: usize| "HTTP/1.1 103 Early Hints\r\n\r\n".repeat(count) + &head(1, 1);
+    let body = |length: usize| format!("HTTP/1.1 200 OK\r\n\r\n{}ready", "x".repeat(length));
+    let mut answers = Vec::new();
+    answers.extend([255, 256, 257].map(|fields| head(fields, 1)));
+    answers.extend((32_700..32_780).step_by(9).map(|length| head(1, length)));
+    answers.extend([15, 16, 17].map(interim));
+    answers.extend((65_525..65_541).step_by(3).map(body));
+    for answer in answers {
+        for cuts in [&[4_096][..], &[16_384], &[7, 4_096, 1]] {
+            property::holds_in_pieces(answer.as_bytes(), cuts);
+        }
+    }
+}
+
+#[test]
+fn the_seeds_of_the_fuzzer_are_the_real_answers() {
+    let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz/seeds/response");
+    let answers = real_answers();
+    if std::env::var_os("UPDATE_EXPECT").is_some() {
+        fs::create_dir_all(&directory).expect("a directory");
+        for entry in fs::read_dir(&directory).expect("the seeds") {
+            fs::remove_file(entry.expect("an entry").path()).expect("remove a seed");
+        }
+        for (name, answer) in &answers {
+            fs::write(directory.join(name), answer).expect("write a seed");
+        }
+    }
+    let read = |entry: std::io::Result<fs::DirEntry>| {
+        let entry = entry.expect("an entry");
+        (entry.file_name().into_string().expect("UTF-8"), fs::read(entry.path()).expect("a seed"))
+    };
+    let seeds: BTreeMap<String, Vec<u8>> = fs::read_dir(&directory).expect("the seeds").map(read).collect();
+    let (seeds, answers): (Vec<_>, Vec<_>) = (seeds.into_iter().collect(), answers.into_iter().collect());
+    assert!(seeds == answers, "fuzz/seeds differs from the answers in tests/it/systems: UPDATE_EXPECT=1 writes it");
+    for (_, seed) in seeds {
+        property::holds(&seed);
+    }
+}
