@@ -13,6 +13,7 @@ mod raw;
 mod read;
 mod report;
 pub mod schema;
+mod store;
 mod table;
 pub mod units;
 mod validate;

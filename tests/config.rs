@@ -172,6 +172,23 @@ fn every_key_of_every_kind_of_check_reaches_the_policy() {
 }
 
 #[test]
+fn too_many_different_patterns_are_refused_and_equal_ones_are_not() {
+    let pools = |text: &dyn Fn(usize) -> String| -> String {
+        let pool = |p| {
+            let pattern = text(p);
+            format!(
+                "pools.p{p}.upstreams = [\"10.0.0.1:80\", \"10.0.0.2:80\"]\n\
+                 pools.p{p}.health = {{ type = \"http\", expect.body = {{ matches = \"{pattern}\" }} }}\n"
+            )
+        };
+        format!("{}{}", HEAD.replace("\"a\"", "\"p0\""), (0..101).map(pool).collect::<String>())
+    };
+    load_bytes(pools(&|_| "^up".to_owned()).as_bytes()).unwrap();
+    let error = load_bytes(pools(&|p| format!("^up{p}")).as_bytes()).unwrap_err();
+    assert!(error.to_string().ends_with("matches: this file has more than 100 different patterns"), "{error}");
+}
+
+#[test]
 fn a_renewed_certificate_is_another_definition() {
     let dir = tempfile::tempdir().unwrap();
     let (ca, file) = (dir.path().join("ca.pem"), dir.path().join("a.toml"));

@@ -35,6 +35,16 @@ fn check(text: &[u8]) -> (Option<i32>, String, Duration) {
     (status.code(), output, begin.elapsed().unwrap())
 }
 
+/// Pools with this health table; the file is refused, for want of a listener.
+fn pools_with(number: usize, health: &str) -> String {
+    (0..number).map(|p| format!("[pools.p{p}]\nupstreams=[\"10.0.0.1:80\"]\n[pools.p{p}.health]\n{health}\n")).collect()
+}
+
+/// 16 checks of type http with this rule.
+fn checks_with(rule: &str) -> String {
+    format!("{{type=\"http\",expect={{{rule}}}}},").repeat(16)
+}
+
 /// The most memory that a child of this process has had, in bytes.
 fn children_memory_max() -> i64 {
     nix::sys::resource::getrusage(nix::sys::resource::UsageWho::RUSAGE_CHILDREN).unwrap().max_rss() * 1024
@@ -44,7 +54,7 @@ fn children_memory_max() -> i64 {
 fn a_hostile_file_neither_hangs_nor_crashes_nor_takes_memory() {
     const MIB: usize = 1 << 20;
     let fill = |unit: &str| unit.repeat(16 * MIB / unit.len());
-    let cases: [(&str, &dyn Fn() -> String); 30] = [
+    let cases: [(&str, &dyn Fn() -> String); 35] = [
         ("nested lists", &|| format!("a={}", "[".repeat(MIB))),
         ("nested inline tables", &|| format!("a={}", "{a=".repeat(MIB / 3))),
         ("nested headers", &|| "[".repeat(MIB)),
@@ -88,6 +98,23 @@ fn a_hostile_file_neither_hangs_nor_crashes_nor_takes_memory() {
         }),
         ("upstream tables", &|| {
             format!("pools.a.upstreams = [{}]", "{address=\"10.0.0.1:80\",weight=1},".repeat(65_535))
+        }),
+        ("lists of checks", &|| pools_with(1_000, &format!("checks=[{}]", "{},".repeat(16)))),
+        ("json rules", &|| pools_with(250, &format!("checks=[{}]", checks_with("json=[{},{},{},{}]")))),
+        ("json paths", &|| {
+            let path = |i: usize| format!("{{path=\"$.x{i}{}\",exists=true}},", ".a".repeat(2_000));
+            pools_with(1, &format!("type=\"http\"\nexpect.json=[{}]", (0..32).map(path).collect::<String>()))
+                + &(0..100).map(|p| format!("pools.q{p}.upstreams=[\"10.0.0.1:80\"]\npools.q{p}.health.type=\"http\"\npools.q{p}.health.expect.json=[{}]\n", (0..32).map(|i| path(p * 32 + i)).collect::<String>())).collect::<String>()
+        }),
+        ("patterns", &|| {
+            let field = |i: usize| format!("a{i}={{matches=\"x{i}\\\\w{{4}}\"}},");
+            (0..1_000)
+                .map(|p| format!("pools.q{p}.upstreams=[\"10.0.0.1:80\"]\npools.q{p}.health.type=\"http\"\npools.q{p}.health.expect.header={{{}}}\n", (0..32).map(|i| field(p * 32 + i)).collect::<String>()))
+                .collect()
+        }),
+        ("bundles of certificates", &|| {
+            let file = std::env::current_dir().unwrap().join("tests/config/tls/ca.pem");
+            pools_with(500, &format!("checks=[{}]", format!("{{type=\"tls\",tls={{ca_file={file:?}}}}},").repeat(16)))
         }),
         ("variables", &|| format!("pools.a.upstreams = [{}]", "\"${A:-xxxxxxxxxxxxxxxxxxxxxxx}\",".repeat(65_535))),
     ];

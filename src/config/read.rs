@@ -10,6 +10,7 @@ use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
 use super::report::{Found, Report};
+use super::store::Store;
 use super::{Env, expand};
 
 /// A value of the document with its place.
@@ -78,6 +79,8 @@ pub struct Reader<'a> {
     env: &'a dyn Env,
     report: &'a mut Report,
     path: Vec<Segment>,
+    /// What is dear to make, so that it is made once however often the file has it.
+    pub store: Store,
 }
 
 #[derive(Debug)]
@@ -89,11 +92,11 @@ enum Segment {
 impl<'a> Reader<'a> {
     /// A reader of the document made from `text`.
     pub fn new(text: &'a str, env: &'a dyn Env, report: &'a mut Report) -> Reader<'a> {
-        Reader { text, env, report, path: Vec::new() }
+        Reader { text, env, report, path: Vec::new(), store: Store::default() }
     }
 
     /// Environment variables and secret files.
-    pub fn env(&self) -> &dyn Env {
+    pub fn env(&self) -> &'a dyn Env {
         self.env
     }
 

@@ -29,7 +29,7 @@ pub struct PatternText(pub Pattern);
 impl Value for PatternText {
     fn read(node: &Node<'_>, reader: &mut Reader<'_>) -> Option<PatternText> {
         let text = reader.string(node, "a regular expression")?;
-        match pattern(&text) {
+        match reader.store.patterns.get_or_make(&text, |_| 1, || pattern(&text), Problem::whole) {
             Ok(pattern) => Some(PatternText(pattern)),
             Err(problem) => {
                 problem.report(node, reader, "a regular expression");
@@ -100,7 +100,8 @@ impl Value for JsonPathText {
     fn read(node: &Node<'_>, reader: &mut Reader<'_>) -> Option<JsonPathText> {
         const WHAT: &str = "a JSONPath (RFC 9535), such as \"$.status\"";
         let text = reader.string(node, WHAT)?;
-        match json_path(&text) {
+        let cost = |_: &JsonPath| text.len();
+        match reader.store.paths.get_or_make(&text, cost, || json_path(&text), Problem::whole) {
             Ok(path) => Some(JsonPathText(path)),
             Err(problem) => {
                 problem.report(node, reader, WHAT);

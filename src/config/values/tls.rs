@@ -24,7 +24,13 @@ pub struct Certificates(pub Vec<Certificate>);
 
 impl Value for Certificates {
     fn read(node: &Node<'_>, reader: &mut Reader<'_>) -> Option<Certificates> {
-        read_file(node, reader, "a PEM file of certificates", certificates).map(Certificates)
+        read_file(node, reader, "a PEM file of certificates", |path, reader| {
+            let bytes = |all: &Vec<Certificate>| all.iter().map(|certificate| certificate.0.len()).sum();
+            let env = reader.env();
+            let make = || certificates(&env.read_file(Path::new(path))?);
+            reader.store.certificates.get_or_make(path, bytes, make, str::to_owned)
+        })
+        .map(Certificates)
     }
 
     fn schema(_: &mut SchemaGenerator) -> Schema {
@@ -38,7 +44,10 @@ pub struct PrivateKey(pub Secret);
 
 impl Value for PrivateKey {
     fn read(node: &Node<'_>, reader: &mut Reader<'_>) -> Option<PrivateKey> {
-        read_file(node, reader, "a PEM file with a private key", private_key).map(PrivateKey)
+        read_file(node, reader, "a PEM file with a private key", |path, reader| {
+            private_key(&reader.env().read_file(Path::new(path))?)
+        })
+        .map(PrivateKey)
     }
 
     fn schema(_: &mut SchemaGenerator) -> Schema {
@@ -51,10 +60,10 @@ fn read_file<T>(
     node: &Node<'_>,
     reader: &mut Reader<'_>,
     expected: &str,
-    parse: impl FnOnce(&str) -> Result<T, String>,
+    read: impl FnOnce(&str, &mut Reader<'_>) -> Result<T, String>,
 ) -> Option<T> {
     let path = FilePath::read(node, reader)?;
-    match reader.env().read_file(Path::new(&path.0)).and_then(|text| parse(&text)) {
+    match read(&path.0, reader) {
         Ok(value) => Some(value),
         Err(problem) => {
             reader.mistake(node.span(), format!("the file {:?} {problem}", path.0)).expected(expected).done();
