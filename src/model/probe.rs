@@ -30,7 +30,8 @@ pub enum Code {
     L7Rsp,
     /// Another status than expected.
     L7Sts,
-    /// The probe could not be made for want of our own resources (descriptors, ports, memory): no verdict.
+    /// The probe could not be made for want of our own resources (descriptors, ports, memory), or of an address (a host
+    /// name that does not resolve): no verdict.
     NoRes,
     /// The probe itself broke: no verdict, and the upstream becomes unknown.
     Panic,

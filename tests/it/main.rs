@@ -15,6 +15,7 @@ mod load;
 #[allow(dead_code, reason = "a vocabulary for every test; not every word is in use at every time")]
 mod program;
 
+mod discovery;
 mod faults;
 mod fuzzing;
 mod health;

@@ -66,7 +66,8 @@ impl Program {
         Program::spawn_by(command, |web, admin, _| config(web, admin, pools)).when_live().await.when_ready().await
     }
 
-    async fn when_live(self) -> Program {
+    /// Waits until the admin socket answers.
+    pub async fn when_live(self) -> Program {
         let program = self;
         let end = Instant::now() + Duration::from_secs(10);
         while try_fetch(program.admin, "GET", "/livez").await.is_err() {
@@ -112,7 +113,8 @@ impl Program {
         Program::spawn_by(command, text)
     }
 
-    fn spawn_by(mut command: Command, text: impl FnOnce(SocketAddr, SocketAddr, &Path) -> String) -> Program {
+    /// Starts it by a command that becomes the program, and does not wait.
+    pub fn spawn_by(mut command: Command, text: impl FnOnce(SocketAddr, SocketAddr, &Path) -> String) -> Program {
         let (web, admin) = (free_address(), free_address());
         let dir = tempfile::tempdir().expect("a temporary directory");
         let text = text(web, admin, dir.path());

@@ -1,0 +1,233 @@
+//! Host names as upstreams on the real program, with the system's resolver. Where the system lets us, the program gets an
+//! `/etc/hosts` of its own (a mount that nobody else sees), so that names can come and go; the same claims are held with a
+//! scripted resolver in `src/discovery/tests.rs`.
+
+use std::net::SocketAddr;
+use std::process::{Command, Stdio};
+use std::time::Duration;
+
+use roundsman::admin::json::{EventWhat, ReloadResult};
+use roundsman::model::HealthState;
+use tokio::time::Instant;
+
+use crate::client::get;
+use crate::load::{Load, Plan, failures};
+use crate::origin::{Origin, Reply};
+use crate::program::{BINARY, Program, QUICK, fetch, free_address, pool, try_fetch};
+use crate::support::assert_eventually;
+
+/// Ten times what a slow machine needs; nothing that goes well waits this long.
+const PATIENCE: Duration = Duration::from_secs(20);
+
+/// Under `.invalid` there is nothing (RFC 6761, section 6.4).
+const NOWHERE: &str = "does-not-exist.invalid:80";
+
+fn http_check() -> String {
+    format!("type = \"http\"\npath = \"/healthz\"\n{QUICK}")
+}
+
+/// Pool `api` over these, resolved every second.
+fn named(upstreams: &[&str]) -> String {
+    pool("api", upstreams, &http_check()).replace("[pools.api]\n", "[pools.api]\nresolve = \"1s\"\n")
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn localhost_is_an_upstream_and_the_host_of_its_probes() {
+    let origin = Origin::new().at(free_address()).start().await;
+    let name = format!("localhost:{}", origin.socket_addr().port());
+    let program = Program::start_ready(&named(&[&name])).await;
+    program.wait_for_state("api", &origin.text(), "healthy", PATIENCE).await;
+    assert_eq!(get(program.web, "/").await.status, 200);
+    assert!(program.upstream("api", &name).await.is_none(), "its addresses stand in its place");
+    let probes = origin.requests("/healthz");
+    assert!(probes.iter().all(|probe| probe.field("host") == Some(name.as_str())), "{:?}", probes[0].fields);
+    program.assert_no_panic();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn names_work_without_a_file() {
+    struct Killed(std::process::Child);
+
+    impl Drop for Killed {
+        fn drop(&mut self) {
+            let _ = self.0.kill();
+            let _ = self.0.wait();
+        }
+    }
+
+    let (a, b) = (Origin::new().at(free_address()).start().await, Origin::new().at(free_address()).start().await);
+    let web: SocketAddr = free_address();
+    let to = format!("localhost:{},LOCALHOST.:{}", a.socket_addr().port(), b.socket_addr().port());
+    let mut command = Command::new(BINARY);
+    command.args(["run", "--listen", &web.to_string(), "--to", &to]).stdin(Stdio::null());
+    let program = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().expect("start the program");
+    let _program = Killed(program);
+    let end = Instant::now() + PATIENCE;
+    while a.count("/") == 0 || b.count("/") == 0 {
+        assert!(Instant::now() < end, "{} and {} requests", a.count("/"), b.count("/"));
+        let _ = try_fetch(web, "GET", "/").await;
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_name_that_does_not_resolve_is_shown_and_refuses_nothing() {
+    let good = Origin::plain("good").await;
+    let mut program = Program::start(&named(&[&good.text(), NOWHERE])).await;
+    program.wait_for_state("api", &good.text(), "healthy", PATIENCE).await;
+    let end = Instant::now() + PATIENCE;
+    let unresolved = loop {
+        let upstream = program.upstream("api", NOWHERE).await.expect("it is shown");
+        if upstream.why.as_ref().is_some_and(|why| why.contains("does-not-exist.invalid does not resolve: ")) {
+            break upstream;
+        }
+        assert!(Instant::now() < end, "{upstream:?}\n{}", program.log());
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    };
+    assert_eq!(unresolved.state, HealthState::Unknown);
+    assert_eq!(get(program.web, "/").await.status, 200);
+    program.wait_until_ready().await;
+
+    let more = format!("{}{}", named(&[&good.text(), NOWHERE]), pool("more", &["no-such-name.invalid:1"], ""));
+    let begin = Instant::now();
+    let (status, reply) = program.reload(&more).await;
+    assert_eq!((status, reply.result), (200, ReloadResult::Applied), "{reply:?}");
+    assert!(begin.elapsed() < Duration::from_secs(5), "a reload waits for names a second at most");
+    assert!(program.upstream("more", "no-such-name.invalid:1").await.is_some());
+    assert_eq!(get(program.web, "/").await.status, 200);
+
+    // Lookups that hang hold nobody up.
+    program.signal(nix::sys::signal::Signal::SIGTERM);
+    let status = program.wait_for_exit(Duration::from_secs(5)).await;
+    assert!(status.success(), "{status:?}");
+    program.assert_no_panic();
+}
+
+/// A program that knows the names of `hosts` alone; `None` where the system lets us make no mount of our own.
+async fn with_hosts(pools: &str, hosts: &str) -> Option<Program> {
+    let ways: [&[&str]; 2] = [&["--mount"], &["--user", "--map-root-user", "--mount"]];
+    let works = |way: &&&[&str]| {
+        let tried = Command::new("unshare").args(**way).args(["mount", "--bind", "/etc/hosts", "/etc/hosts"]).output();
+        tried.is_ok_and(|output| output.status.success())
+    };
+    let Some(way) = ways.iter().find(works) else {
+        eprintln!("no mount of our own is allowed here: what depends on /etc/hosts is not shown");
+        return None;
+    };
+    let mut command = Command::new("unshare");
+    command.args(*way);
+    // Without name servers: they could hang, and are nobody's business here. The shell becomes the program.
+    let script = "mount --bind hosts /etc/hosts && { [ ! -e /etc/nsswitch.conf ] || \
+                  mount --bind nsswitch.conf /etc/nsswitch.conf; } && exec \"$0\" \"$@\"";
+    command.args(["sh", "-c", script, BINARY]);
+    let program = Program::spawn_by(command, |web, admin, dir| {
+        std::fs::write(dir.join("hosts"), hosts).expect("write hosts");
+        std::fs::write(dir.join("nsswitch.conf"), "hosts: files\n").expect("write nsswitch.conf");
+        crate::program::config(web, admin, pools)
+    });
+    Some(program.when_live().await)
+}
+
+/// In place: the mount is of this very file.
+fn set_hosts(program: &Program, hosts: &str) {
+    std::fs::write(program.dir().join("hosts"), hosts).expect("write hosts");
+}
+
+/// A second origin on the port of `first`.
+async fn beside(first: &Origin, ip: &str) -> Origin {
+    let address = SocketAddr::new(ip.parse().expect("an address"), first.socket_addr().port());
+    Origin::new().at(address).start().await
+}
+
+/// Waits until pool `api` has exactly these upstreams.
+async fn wait_for_upstreams(program: &Program, wanted: &[&str]) {
+    let end = Instant::now() + PATIENCE;
+    loop {
+        let pool = program.pool("api").await;
+        let mut seen: Vec<&str> = pool.upstreams.iter().map(|upstream| upstream.address.as_str()).collect();
+        let mut wanted = wanted.to_vec();
+        seen.sort_unstable();
+        wanted.sort_unstable();
+        if seen == wanted {
+            return;
+        }
+        assert!(Instant::now() < end, "{seen:?} instead of {wanted:?}\n{}", program.log());
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn both_families_of_a_name_are_upstreams_each_with_its_own_verdict() {
+    let four = Origin::new().at(free_address()).start().await;
+    let six = beside(&four, "::1").await;
+    six.set("/healthz", Reply::status(503));
+    let name = format!("api:{}", four.socket_addr().port());
+    let Some(program) = with_hosts(&named(&[&name]), "127.0.0.1 api\n::1 api\n").await else { return };
+    program.wait_for_state("api", &four.text(), "healthy", PATIENCE).await;
+    program.wait_for_state("api", &six.text(), "unhealthy", PATIENCE).await;
+    for _ in 0..10 {
+        assert_eq!(get(program.web, "/").await.status, 200);
+    }
+    assert_eq!((four.count("/"), six.count("/")), (10, 0));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn addresses_come_and_go_without_a_reload_and_drop_nothing() {
+    let a = Origin::plain("a").await;
+    let b = beside(&a, "127.0.0.77").await;
+    let (ip, port) = (a.socket_addr().ip(), a.socket_addr().port());
+    let name = format!("api:{port}");
+    let Some(program) = with_hosts(&named(&[&name]), "127.0.0.1 localhost\n").await else { return };
+    wait_for_upstreams(&program, &[&name]).await;
+    let generation = program.status().await.generation;
+
+    // It appears later.
+    set_hosts(&program, &format!("{ip} api\n"));
+    wait_for_upstreams(&program, &[&a.text()]).await;
+    program.wait_for_state("api", &a.text(), "healthy", PATIENCE).await;
+    assert_eq!(get(program.web, "/").await.status, 200);
+
+    // A second one comes, under load; what is known of the first stands, and so does what the operator says.
+    let load = Load::start(program.web, &Plan::post(8, 200));
+    let before = program.upstream("api", &a.text()).await.expect("it is there");
+    set_hosts(&program, &format!("{ip} api\n127.0.0.77 api\n"));
+    wait_for_upstreams(&program, &[&a.text(), &b.text()]).await;
+    program.wait_for_state("api", &b.text(), "healthy", PATIENCE).await;
+    assert_eventually("both serve", PATIENCE, || b.count("/") > 20).await;
+    let after = program.upstream("api", &a.text()).await.expect("it is there");
+    assert_eq!((&after.since, after.transitions_total), (&before.since, before.transitions_total));
+    let drain = format!("/api/v1/pools/api/upstreams/{}/drain", a.text());
+    assert_eq!(fetch(program.admin, "POST", &drain).await.0, 200);
+    let enable = drain.replace("/drain", "/enable");
+    assert_eq!(fetch(program.admin, "POST", &enable).await.0, 200);
+
+    // The first one goes, and the second one alone serves.
+    set_hosts(&program, "127.0.0.77 api\n");
+    wait_for_upstreams(&program, &[&b.text()]).await;
+    let (served, at_a) = (b.count("/"), a.count("/"));
+    assert_eventually("the other goes on", PATIENCE, || b.count("/") > served + 50).await;
+    assert!(a.count("/") <= at_a + 8, "it gets nothing but what was under way");
+
+    // The name goes altogether: the last good answer stands.
+    set_hosts(&program, "127.0.0.1 localhost\n");
+    let end = Instant::now() + PATIENCE;
+    while !program.log().contains("its last addresses stay") {
+        assert!(Instant::now() < end, "{}", program.log());
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    wait_for_upstreams(&program, &[&b.text()]).await;
+    let outcomes = load.stop().await;
+    assert_eq!(failures(&outcomes), Vec::<String>::new());
+
+    assert_eq!(program.status().await.generation, generation, "none of it was a new configuration");
+    let events = program.events(0).await.events.into_iter();
+    let changes: Vec<(Vec<String>, Vec<String>)> = events
+        .filter_map(|event| {
+            let EventWhat::Addresses { added, removed, .. } = event.what else { return None };
+            Some((added, removed))
+        })
+        .collect();
+    assert_eq!(changes, [(vec![a.text()], vec![]), (vec![b.text()], vec![]), (vec![], vec![a.text()])]);
+    assert_eq!(program.log().matches("\"Addresses changed\"").count(), 3, "{}", program.log());
+    program.assert_no_panic();
+}
