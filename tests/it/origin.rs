@@ -14,6 +14,7 @@
 //! handed to another meanwhile.
 
 mod connection;
+pub mod frames;
 mod reply;
 pub mod tls;
 

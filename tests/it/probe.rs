@@ -2,6 +2,8 @@
 //! tables beside `probe::answer`; here it is shown that the code comes in time, with its sentence, and that sockets end
 //! as they should.
 
+mod grpc;
+mod h2;
 mod tcp;
 mod tls;
 mod websocket;

@@ -12,7 +12,7 @@ use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
 use tokio::time::{Instant, sleep, timeout};
 
 use super::reply::{Act, Body, Plan, Proper, Reply};
-use super::{Ending, Seen, Shared};
+use super::{Ending, Seen, Shared, frames};
 
 const HEAD_BYTES_MAX: usize = 1 << 20;
 const BODY_BYTES_MAX: usize = 64 << 20;
@@ -302,6 +302,13 @@ impl Connection {
                     return Ok(Ending::Ours);
                 }
                 Act::Echo => return self.echo().await,
+                Act::AwaitRequest => {
+                    while !frames::hold_a_request(&self.buffer) {
+                        if self.fill().await? == 0 {
+                            return Ok(Ending::EofInRequest);
+                        }
+                    }
+                }
             }
         }
         self.close().await

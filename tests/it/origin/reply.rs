@@ -65,6 +65,8 @@ pub enum Act {
     Reset,
     /// Gives every byte back until the peer ends.
     Echo,
+    /// Reads HTTP/2 until a request is whole; see [`super::frames`].
+    AwaitRequest,
 }
 
 impl From<u16> for Reply {

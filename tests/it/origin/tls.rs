@@ -209,8 +209,13 @@ impl<'a> TlsOriginBuilder<'a> {
     }
 
     /// What is inside TLS is this origin's.
-    pub fn before(mut self, origin: &Origin) -> Self {
-        self.backend = Some(origin.address());
+    pub fn before(self, origin: &Origin) -> Self {
+        self.before_address(&origin.address())
+    }
+
+    /// What is inside TLS is answered there.
+    pub fn before_address(mut self, address: &Address) -> Self {
+        self.backend = Some(address.clone());
         self
     }
 
