@@ -2,8 +2,8 @@
 //! and drives the connection inside the probe's own future, so that dropping it ends everything; what the answer means
 //! is decided by a [`Receiver`]: `answer`, or `grpc::reply`.
 //!
-//! The peer gets small limits: no push, 32 KiB of head, a window of 32 KiB; and 16 KiB of what it sends at a time, so that
-//! frames never pile up unread.
+//! The peer gets small limits: no push, 32 KiB of head, a window of 32 KiB; of what it sends, 16 KiB are read at a time,
+//! so that frames never pile up, and 1 MiB in all.
 
 mod opening;
 
@@ -237,6 +237,7 @@ where
             let _ = timeout(QUOTE_PATIENCE, opening.read_on()).await;
             End::Trouble(Trouble::NotHttp2(opening.into_seen()))
         }
+        Err(_) if opening.is_flooded() => End::Trouble(Trouble::Flood),
         Err(Broken::Http2(error)) if !error.is_io() => End::Trouble(trouble(&error)),
         Err(Broken::Http2(_) | Broken::Closed) => End::Stop(opening.broke().unwrap_or(Stop::Enough)),
     }

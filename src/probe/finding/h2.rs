@@ -36,6 +36,8 @@ pub(in crate::probe) enum Trouble {
     Reset(Reason),
     /// It broke the rules: the error that we answered.
     Broken(Reason),
+    /// It sends without end.
+    Flood,
     /// The request cannot be said in HTTP/2.
     Unsendable(Box<str>),
 }
@@ -48,6 +50,7 @@ impl Http2 {
             | Trouble::GoAway { .. }
             | Trouble::Reset(_)
             | Trouble::Broken(_)
+            | Trouble::Flood
             | Trouble::Unsendable(_) => Code::L7Rsp,
         }
     }
@@ -70,6 +73,7 @@ impl Http2 {
                 let or_large = if large { ", or its head is over 32 KiB" } else { "" };
                 write!(out, "the answer breaks the rules of HTTP/2{or_large} ({})", Named(*reason))?;
             }
+            Trouble::Flood => out.push_str("over 1 MiB of frames came, and no end of an answer"),
             Trouble::Unsendable(why) => write!(out, "HTTP/2 cannot carry the request: {}", Quoted(why.as_bytes()))?,
         }
         if let Stage::Body(..) = self.stage {
@@ -87,7 +91,7 @@ impl Http2 {
             }),
             Trouble::NotHttp2(seen) => not_http2_hint(seen.bytes(), self.grpc),
             Trouble::GoAway { reason, .. } | Trouble::Reset(reason) => http2_hint(*reason, self.grpc),
-            Trouble::Broken(_) | Trouble::Unsendable(_) => None,
+            Trouble::Broken(_) | Trouble::Flood | Trouble::Unsendable(_) => None,
         }
     }
 }

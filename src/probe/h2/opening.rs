@@ -1,5 +1,5 @@
 //! The stream below an HTTP/2 connection: watches its first bytes, so that a peer that speaks something else is known by
-//! what it says and not by the library's puzzlement; remembers what broke; and bounds what is read at a time.
+//! what it says and not by the library's puzzlement; remembers what broke; and bounds what is read, at a time and in all.
 
 use std::io;
 use std::pin::Pin;
@@ -13,6 +13,8 @@ use crate::probe::http::stop_of;
 
 /// Bytes that are read before the rest of the probe has its turn.
 const TURN_BYTES: usize = 16 << 10;
+/// Bytes that are read of one peer: many times what a head and the body that rules see can take.
+const BYTES_MAX: usize = 1 << 20;
 /// The length of a frame's head (RFC 9113, section 4.1).
 const FRAME_HEAD_BYTES: usize = 9;
 
@@ -26,16 +28,23 @@ pub(super) struct Opening<S> {
     unsent: Option<io::Error>,
     broke: Option<Stop>,
     turn: usize,
+    /// Bytes that have come.
+    come: usize,
 }
 
 impl<S> Opening<S> {
     pub(super) fn new(stream: S) -> Opening<S> {
-        Opening { stream, seen: Excerpt::default(), foreign: false, unsent: None, broke: None, turn: 0 }
+        Opening { stream, seen: Excerpt::default(), foreign: false, unsent: None, broke: None, turn: 0, come: 0 }
     }
 
     /// Whether the peer speaks something else.
     pub(super) fn is_foreign(&self) -> bool {
         self.foreign
+    }
+
+    /// Whether it said more than anybody needs to.
+    pub(super) fn is_flooded(&self) -> bool {
+        self.come > BYTES_MAX
     }
 
     /// Its first bytes.
@@ -97,8 +106,9 @@ impl<S: AsyncRead + Unpin> AsyncRead for Opening<S> {
         }
         let bytes = &buf.filled()[before..];
         this.turn += bytes.len();
+        this.come += bytes.len();
         this.look_at(bytes);
-        if this.foreign {
+        if this.foreign || this.is_flooded() {
             return Poll::Ready(Err(io::Error::from(io::ErrorKind::InvalidData)));
         }
         match this.unsent.take() {
@@ -205,6 +215,19 @@ mod tests {
         let error = opening.read(&mut space).await.unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::BrokenPipe);
         assert_eq!(opening.broke(), Some(Stop::Broke(Fault::Theirs(nix::errno::Errno::EPIPE))));
+    }
+
+    #[tokio::test]
+    async fn what_never_ends_is_not_read_forever() {
+        let mut opening = Opening::new(tokio::io::repeat(0));
+        opening.seen.push(&[0, 0, 0, 4, 0, 0, 0, 0, 0]);
+        let mut space = [0; 4 << 10];
+        let mut read = 0;
+        while let Ok(bytes) = opening.read(&mut space).await {
+            read += bytes;
+            assert!(read <= BYTES_MAX, "{read} bytes were handed on");
+        }
+        assert!(read == BYTES_MAX && opening.is_flooded() && !opening.is_foreign());
     }
 
     #[tokio::test]
