@@ -356,6 +356,24 @@ fn a_trace_holds_the_beginning_of_the_final_head_and_of_the_body() {
     assert_eq!(&*seen.body, b"is ready");
 }
 
+#[test]
+fn a_parsed_head_is_traced_as_it_would_be_written_and_without_credentials() {
+    let headers = vec![("Authorization".into(), HeaderText::Secret(Secret::new("Bearer s3cret-t0ken")))];
+    let probe = HttpProbe { headers, ..get(None) };
+    let field = |name, value: &'static str| httparse::Header { name, value: value.as_bytes() };
+    let mut answer = Answer::new(&probe);
+    assert_eq!(answer.feed_head(103, &[field("link", "x")]), Progress::More);
+    assert_eq!(answer.feed_head(200, &[field("a", "b"), field("x-echo", "s3cret-t0ken")]), Progress::Done);
+    let report = answer.finish(Stop::Enough).report(&Circumstances {
+        took: Duration::ZERO,
+        connected_in: None,
+        shaken_in: None,
+        timeout: Duration::from_secs(5),
+        elsewhere: None,
+    });
+    assert_eq!(String::from_utf8_lossy(&report.trace.head), "HTTP/2 200\r\na: b\r\nx-echo: ***\r\n\r\n");
+}
+
 /// Bodies close to what the rules below want, among them hostile ones.
 fn almost_a_body() -> impl Strategy<Value = Vec<u8>> {
     let part = prop::sample::select(vec![
