@@ -10,7 +10,7 @@ use std::future::Future;
 use std::panic::AssertUnwindSafe;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
@@ -185,8 +185,12 @@ impl Controller {
     /// Takes in what has ended, all of it at once, so that many changes make one publication each pool.
     fn on_probes(&self, token: ProbeToken, report: ProbeReport, flights: &mut Flights) {
         let rest = std::iter::from_fn(|| flights.try_next());
-        let ended = std::iter::once((token, report)).chain(rest);
-        self.with_state(|state| ((), state.on_probes(ended, Instant::now())));
+        let ended: Vec<_> = std::iter::once((token, report)).chain(rest).collect();
+        let (late, now) = (flights.take_late(), Instant::now());
+        self.with_state(|state| {
+            state.on_late_start(late, now);
+            ((), state.on_probes(ended, now))
+        });
     }
 
     /// Runs `act` on the state and carries its effects out. Publication happens under the lock, so that two writers
@@ -218,17 +222,26 @@ impl Controller {
 struct Flights {
     tasks: JoinSet<(ProbeToken, ProbeReport)>,
     by_token: HashMap<ProbeToken, AbortHandle>,
+    /// The latest that a task began after its probe was due, in microseconds, since somebody looked.
+    late_us: Arc<AtomicU64>,
 }
 
 impl Flights {
     fn start(&mut self, prober: &Arc<dyn Prober>, job: ProbeJob) {
-        let (token, prober) = (job.token, prober.clone());
+        let (token, prober, late_us) = (job.token, prober.clone(), self.late_us.clone());
         let handle = self.tasks.spawn(async move {
+            // Not before here has it begun: a thread that is too busy shows as lag.
+            let late = Instant::now().saturating_duration_since(job.due);
+            late_us.fetch_max(u64::try_from(late.as_micros()).unwrap_or(u64::MAX), Ordering::Relaxed);
             // Making the future may panic as well.
             let probe = AssertUnwindSafe(async { prober.probe(job).await }).catch_unwind();
             (token, probe.await.unwrap_or_else(|_| panic_report()))
         });
         self.by_token.insert(token, handle);
+    }
+
+    fn take_late(&self) -> Duration {
+        Duration::from_micros(self.late_us.swap(0, Ordering::Relaxed))
     }
 
     fn cancel(&mut self, tokens: &[ProbeToken]) {
@@ -478,6 +491,19 @@ mod tests {
         let count = |port| made.iter().filter(|address| address.port() == Some(port)).count();
         assert!(count(1) >= 10, "{}", count(1));
         assert_eq!(count(3), 1, "at most one probe of an upstream is in flight");
+        running.stop().await;
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_thread_too_busy_to_begin_a_probe_in_time_shows_as_lag() {
+        let running = Running::start(&[1, 2]);
+        pass(5_000).await;
+        assert!(running.controller.status().checker.lag < Duration::from_millis(20));
+        // Time passes while nothing of this runtime runs.
+        tokio::time::advance(Duration::from_millis(700)).await;
+        pass(50).await;
+        let lag = running.controller.status().checker.lag;
+        assert!(lag >= Duration::from_millis(300), "{lag:?}");
         running.stop().await;
     }
 

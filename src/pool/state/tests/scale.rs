@@ -120,7 +120,8 @@ async fn a_process_that_stood_still_does_not_make_up_for_it_at_once() {
     let soon = starts.iter().filter(|at| **at < starts[0] + 20 * MS).count();
     assert!(soon <= 60, "{soon} in the first 20 ms");
     for at in &starts {
-        let window = starts.iter().filter(|other| (*at..*at + 100 * MS).contains(*other)).count();
+        let window =
+            starts.partition_point(|other| *other < *at + 100 * MS) - starts.partition_point(|other| other < at);
         assert!(window * 5 <= 2 * MANY, "{window} in the 100 ms from {at:?}");
     }
     let mut seen = HashMap::new();
@@ -223,6 +224,37 @@ async fn a_reload_of_ten_thousand_keeps_verdicts_and_due_times() {
     assert_eq!(world.all_eligible(), 10 * MANY);
     let (work, _) = world.state.on_tick(world.now);
     assert!(work.start.len() < 20 && work.cancel.is_empty(), "{} at once", work.start.len());
+}
+
+/// The most that one upstream with one check takes, in bytes, of everything that is kept for each, maps at their emptiest.
+fn bytes_of_one(history: &super::super::super::history::History) -> usize {
+    use std::mem::size_of as of;
+
+    use super::super::super::upstream::Upstream;
+
+    let arc = 2 * of::<usize>();
+    // A map is at least 7/16 full, a vector half, a node of a tree almost half.
+    let in_map = |entry: usize| (entry + 1) * 16 / 7;
+    let check = in_map(of::<(CheckId, Check)>()) + in_map(of::<(Arc<CheckKey>, CheckId)>()) + arc + of::<CheckKey>();
+    let timers = 2 * of::<(Instant, Timer)>() + in_map(of::<(ProbeToken, CheckId)>());
+    let member = 2 * of::<Member>() + of::<UpstreamPolicy>() + arc + of::<Upstream>();
+    let place = in_map(of::<(UpstreamId, (usize, usize))>());
+    // In the view: who it is, and its share; twice while the next one is made.
+    let view = 2 * (of::<Arc<Upstream>>() + 2 * of::<u64>());
+    let report = arc + of::<ProbeReport>() + 256 + Trace::HEAD_BYTES_MAX + Trace::BODY_BYTES_MAX;
+    check + timers + member + place + view + report + history.heap_bytes()
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_upstream_that_never_changed_takes_less_than_four_kib() {
+    let mut world = passing(100);
+    world.run(5 * SECOND);
+    let member = &world.state.pools[0].members[0];
+    assert_eq!(member.transitions_total, 1, "it became healthy and has not changed since");
+    let bytes = bytes_of_one(&member.history);
+    assert!(bytes <= 3_600, "{bytes} bytes, and what the prober keeps comes to it");
+    let detail = world.state.explain("api0", Some(&member.upstream.address), false, world.now).unwrap();
+    assert_eq!(detail.upstream.unwrap().history.len(), 1);
 }
 
 /// How many entries everything has that could grow.
