@@ -177,6 +177,19 @@ expect = { status = [200, "300-302"], body = { contains = "\"up\"" } }
     }
 
     #[test]
+    fn names_are_told_and_not_resolved() {
+        let text = "listeners.web = { address = \"0.0.0.0:8080\", pool = \"api\" }\n[pools.api]\n\
+            upstreams = [\"API.invalid.:7100\", { address = \"10.0.0.2:80\", weight = 3 }]\nresolve = \"5s\"\n\
+            min_healthy = 0.5\nhealth = { port_offset = 1 }\n";
+        let (_dir, path) = write(text);
+        let (out, _) = human(&path, &load_file(&path), false);
+        assert!(out.contains("2 upstreams, round_robin; with fewer than 50 % healthy, 503\n"), "{out}");
+        let name = "api.invalid:7100  (each of its addresses, resolved every 5s, probed at api.invalid:7101)\n";
+        assert!(out.contains(name), "{out}");
+        assert!(out.contains("10.0.0.2:80  (probed at 10.0.0.2:81, weight 3)\n"), "{out}");
+    }
+
+    #[test]
     fn a_bad_file_is_told_on_stderr_and_in_json() {
         let (_dir, path) = write(&GOOD.replace("path =", "paht ="));
         let result = load_file(&path);

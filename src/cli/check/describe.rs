@@ -53,7 +53,7 @@ fn describe_pool(pool: &PoolPolicy, out: &mut String) {
     let _ =
         writeln!(out, "  detection  a dead upstream gets no requests after {} at worst", show(worst_detection(pool)));
     for upstream in pool.upstreams.iter().take(UPSTREAMS_LISTED_MAX) {
-        let _ = writeln!(out, "  upstream   {}{}", upstream.address, notes(upstream, &pool.checks));
+        let _ = writeln!(out, "  upstream   {}{}", upstream.address, notes(upstream, pool));
     }
     if total > UPSTREAMS_LISTED_MAX {
         let _ = writeln!(out, "  and {} more", total - UPSTREAMS_LISTED_MAX);
@@ -94,6 +94,10 @@ fn worst_detection(pool: &PoolPolicy) -> Duration {
 fn when_no_healthy(pool: &PoolPolicy) -> String {
     let fewer = match pool.min_healthy {
         MinHealthy::Count(1) => "with none healthy".to_owned(),
+        // How many upstreams a name stands for is seen when it is resolved.
+        MinHealthy::Share(share) if pool.upstreams.iter().any(|upstream| upstream.name.is_some()) => {
+            format!("with fewer than {} % healthy", share.as_f64() * 100.0)
+        }
         MinHealthy::Count(_) | MinHealthy::Share(_) => {
             format!("with fewer than {} healthy", pool.min_healthy.needed(pool.upstreams.len()))
         }
@@ -118,8 +122,11 @@ fn how_often(check: &CheckPolicy) -> String {
     out
 }
 
-fn notes(upstream: &UpstreamPolicy, checks: &[CheckPolicy]) -> String {
-    let mut notes = Vec::new();
+fn notes(upstream: &UpstreamPolicy, pool: &PoolPolicy) -> String {
+    let (mut notes, checks) = (Vec::new(), &pool.checks);
+    if upstream.address.host_name().is_some() {
+        notes.push(format!("each of its addresses, resolved every {}", show(pool.resolve)));
+    }
     for check in checks {
         let target = check.spec.target(upstream);
         match (target != upstream.address, checks.len()) {
