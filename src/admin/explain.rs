@@ -244,7 +244,9 @@ fn requests(explanation: &Explanation, now: Instant) -> String {
 fn next(explanation: &Explanation, now: Instant) -> Option<String> {
     let pool = &explanation.pool;
     let out = || pool.upstreams.iter().filter(|u| !u.retiring && Out::of(u).is_some());
-    let judged = out().filter(|u| u.admin == AdminState::Enabled && u.state != HealthState::Healthy);
+    // What has no address yet is not probed.
+    let probed = out().filter(|u| u.upstream.address.host_name().is_none());
+    let judged = probed.filter(|u| u.admin == AdminState::Enabled && u.state != HealthState::Healthy);
     let first = judged.filter_map(|u| Some((u, missing(u)?))).min_by_key(|(u, (check, passes))| {
         let due = check.next_due.max(now);
         (due + check.timing.fast_interval * passes.saturating_sub(1), u.upstream.address.clone())

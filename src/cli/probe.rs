@@ -64,51 +64,65 @@ pub fn run(args: &ProbeArgs) -> Result<ExitCode, Failure> {
 fn of_file(config: Option<&Path>, pool: &str, upstream: &str) -> Result<TrialReply, Failure> {
     let file = config.map_or_else(locate::default_file, Path::to_path_buf);
     let loaded = load_file(&file).map_err(|error| bad_configuration(&error))?;
-    let runtime = client::runtime()?;
-    let config = runtime.block_on(discovery::resolved(&loaded.config, Arc::new(SystemResolver::default())));
-    let pool = find_pool(&config, pool)?;
-    let upstream = find_upstream(pool, upstream)?;
-    let checked = runtime.block_on(check(upstream, pool));
-    Ok(TrialReply { pool: Some(pool.name.to_string()), result: checked.result, upstreams: vec![checked], toml: None })
+    let found = find_pool(&loaded.config, pool)?.clone();
+    let name = found.name.to_string();
+    // The names of other pools need not be asked for.
+    let config = Config { pools: vec![found], ..loaded.config };
+    client::runtime()?.block_on(async {
+        let config = discovery::resolved(&config, Arc::new(SystemResolver::default())).await;
+        let pool = &config.pools[0];
+        let checked = check_all(&find_upstreams(pool, upstream)?, pool).await?;
+        // Each address of a name is an upstream with a verdict of its own.
+        let passes = checked.iter().all(|upstream| upstream.result == Verdict::Pass);
+        Ok(TrialReply { pool: Some(name), upstreams: checked, result: verdict(passes), toml: None })
+    })
 }
 
 fn of_url(url: &str, args: &trial::TrialArgs) -> Result<TrialReply, Failure> {
-    let plan = trial::Plan::new(url, args).map_err(Failure::Usage)?;
+    let written = trial::Plan::new(url, args).map_err(Failure::Usage)?.write();
+    let config = written.load().map_err(|error| bad_configuration(&error))?;
     client::runtime()?.block_on(async {
-        let addresses = plan.resolve().await.map_err(Failure::Runtime)?;
-        let written = plan.write(&addresses);
-        let config = written.load().map_err(|error| bad_configuration(&error))?;
+        let config = discovery::resolved(&config, Arc::new(SystemResolver::default())).await;
         let pool = &config.pools[0];
-        let named =
-            |upstream: &UpstreamPolicy| UpstreamPolicy { name: plan.name().map(Into::into), ..upstream.clone() };
-        let named: Vec<UpstreamPolicy> = pool.upstreams.iter().map(named).collect();
-        let upstreams = join_all(named.iter().map(|upstream| check(upstream, pool))).await;
+        let checked = check_all(&pool.upstreams.iter().collect::<Vec<_>>(), pool).await?;
         // One address of a name is enough to see that the check is what was meant.
-        let passes = upstreams.iter().any(|upstream| upstream.result == Verdict::Pass);
-        let result = if passes { Verdict::Pass } else { Verdict::Fail };
-        Ok(TrialReply { pool: None, upstreams, result, toml: Some(written.toml) })
+        let passes = checked.iter().any(|upstream| upstream.result == Verdict::Pass);
+        Ok(TrialReply { pool: None, upstreams: checked, result: verdict(passes), toml: Some(written.toml) })
     })
+}
+
+fn verdict(passes: bool) -> Verdict {
+    if passes { Verdict::Pass } else { Verdict::Fail }
 }
 
 fn bad_configuration(error: &LoadError) -> Failure {
     Failure::Config(error.render(false).trim_end().to_owned())
 }
 
-fn find_pool<'c>(config: &'c Config, name: &str) -> Result<&'c PoolPolicy, Failure> {
+fn find_pool<'c>(config: &'c Config, name: &str) -> Result<&'c Arc<PoolPolicy>, Failure> {
     let found = config.pools.iter().find(|pool| pool.name.as_str() == name);
-    found.map(|pool| &**pool).ok_or_else(|| {
+    found.ok_or_else(|| {
         let near = lookup::near(name, config.pools.iter().map(|pool| pool.name.to_string()));
         let suggestion = lookup::Missing { several: false, near }.suggestion();
         Failure::NotFound(format!("there is no pool {name:?}{suggestion}"))
     })
 }
 
-fn find_upstream<'p>(pool: &'p PoolPolicy, text: &str) -> Result<&'p UpstreamPolicy, Failure> {
+/// The upstreams that a text names: one by its address, all of a host name.
+fn find_upstreams<'p>(pool: &'p PoolPolicy, text: &str) -> Result<Vec<&'p UpstreamPolicy>, Failure> {
     let all = pool.upstreams.iter().map(|upstream| (&upstream.address, upstream.name.as_deref()));
-    let index = lookup::upstream(text, all).map_err(|missing| {
+    let found = lookup::upstreams(text, all).map_err(|missing| {
         Failure::NotFound(format!("pool {:?} has no upstream {text:?}{}", pool.name.as_str(), missing.suggestion()))
     })?;
-    Ok(&pool.upstreams[index])
+    Ok(found.into_iter().map(|index| &pool.upstreams[index]).collect())
+}
+
+/// The checks of these upstreams, all at once.
+async fn check_all(upstreams: &[&UpstreamPolicy], pool: &PoolPolicy) -> Result<Vec<TrialInfo>, Failure> {
+    if let Some(host) = upstreams.iter().find_map(|upstream| upstream.address.host_name()) {
+        return Err(Failure::Runtime(format!("{host} does not resolve to an address")));
+    }
+    Ok(join_all(upstreams.iter().map(|upstream| check(upstream, pool))).await)
 }
 
 /// Every check of an upstream at once, each under its own timeout.
@@ -120,7 +134,7 @@ async fn check(upstream: &UpstreamPolicy, pool: &PoolPolicy) -> TrialInfo {
     TrialInfo {
         upstream: upstream.address.to_string(),
         name: upstream.name.as_deref().map(str::to_owned),
-        result: if passes >= needed { Verdict::Pass } else { Verdict::Fail },
+        result: verdict(passes >= needed),
         needed,
         checks: checks.collect(),
     }

@@ -28,8 +28,8 @@ impl Missing {
     }
 }
 
-/// Which of the upstreams (address, and the host name that it was resolved from) is named: by its address, or by its host
-/// name with or without the port, where that names one.
+/// Which one of the upstreams (address, and the host name that it was resolved from) is named: by its address, or by its
+/// host name with or without the port, where that names one.
 ///
 /// # Errors
 /// It names none, or several.
@@ -37,24 +37,35 @@ pub fn upstream<'n>(
     text: &str,
     all: impl Iterator<Item = (&'n Address, Option<&'n str>)> + Clone,
 ) -> Result<usize, Missing> {
+    match upstreams(text, all.clone())?.as_slice() {
+        [index] => Ok(*index),
+        several => {
+            let address = |index: &usize| all.clone().nth(*index).map(|(address, _)| address.to_string());
+            Err(Missing { several: true, near: several.iter().take(NEAR_MAX).filter_map(address).collect() })
+        }
+    }
+}
+
+/// Which of the upstreams are named: one by its address, all of a host name with or without the port. At least one.
+///
+/// # Errors
+/// It names none.
+pub fn upstreams<'n>(
+    text: &str,
+    all: impl Iterator<Item = (&'n Address, Option<&'n str>)> + Clone,
+) -> Result<Vec<usize>, Missing> {
     if let Ok(address) = text.parse::<Address>()
         && let Some(index) = all.clone().position(|(known, _)| *known == address)
     {
-        return Ok(index);
+        return Ok(vec![index]);
     }
     let named = all.clone().enumerate().filter(|(_, (address, name))| name.is_some_and(|n| names(text, n, address)));
-    let named: Vec<_> = named.map(|(index, (address, _))| (index, address.to_string())).collect();
-    match named.as_slice() {
-        [(index, _)] => Ok(*index),
-        [] => {
-            let texts = all.flat_map(|(address, name)| [Some(address.to_string()), name.map(str::to_owned)]).flatten();
-            Err(Missing { several: false, near: near(text, texts) })
-        }
-        several => {
-            let near = several.iter().take(NEAR_MAX).map(|(_, address)| address.clone()).collect();
-            Err(Missing { several: true, near })
-        }
+    let named: Vec<usize> = named.map(|(index, _)| index).collect();
+    if named.is_empty() {
+        let texts = all.flat_map(|(address, name)| [Some(address.to_string()), name.map(str::to_owned)]).flatten();
+        return Err(Missing { several: false, near: near(text, texts) });
     }
+    Ok(named)
 }
 
 fn names(text: &str, name: &str, address: &Address) -> bool {

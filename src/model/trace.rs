@@ -208,6 +208,9 @@ fn handshake(verify: bool, report: &ProbeReport, steps: &mut Steps) -> bool {
     };
     let done = tls.done_in.is_some() && !failed;
     steps.add(Phase::Tls, done, handshake_words(tls, verify));
+    if !done && !report.trace.body.is_empty() {
+        steps.good(Phase::Body, format!("{}, which is no handshake", Quoted(&report.trace.body)));
+    }
     done
 }
 
@@ -237,7 +240,11 @@ fn handshake_words(tls: &TlsTrace, verify: bool) -> String {
 fn request(spec: &ProbeSpec, probed: &Probed<'_>) -> Option<String> {
     let host = |host: &Option<Arc<str>>| match (host, probed.name) {
         (Some(host), _) => format!(", host {}", Escaped(host.as_bytes())),
-        (None, Some(name)) => format!(", host {}", Escaped(name.as_bytes())),
+        (None, Some(name)) => {
+            let default_port = if spec.tls.is_some() { 443 } else { 80 };
+            let port = probed.target.port().filter(|port| *port != default_port);
+            format!(", host {}{}", Escaped(name.as_bytes()), port.map_or(String::new(), |port| format!(":{port}")))
+        }
         (None, None) => String::new(),
     };
     match &spec.kind {
@@ -317,6 +324,10 @@ fn answer(spec: &ProbeSpec, report: &ProbeReport, steps: &mut Steps) {
 
 /// One field of an answer; the value of one that carries a credential is masked.
 fn field(line: &[u8]) -> String {
+    if line.starts_with(b" ") || line.starts_with(b"\t") {
+        // A folded line goes on with the value before it, whatever that was.
+        return " ***".to_owned();
+    }
     let name = line.split(|byte| *byte == b':').next().unwrap_or(line);
     if names_a_secret(&String::from_utf8_lossy(name)) {
         return format!("{}: ***", Escaped(name));

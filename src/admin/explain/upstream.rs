@@ -96,6 +96,9 @@ fn eligibility(explanation: &Explanation, status: &UpstreamStatus) -> String {
         (Eligibility::Not(why_not), _) => why_not,
     };
     let reason = match why_not {
+        Ineligible::Unknown if status.upstream.address.host_name().is_some() => {
+            "its name has no address yet".to_owned()
+        }
         Ineligible::Unknown => "its checks have not reached a verdict".to_owned(),
         Ineligible::Unhealthy => format!("its checks failed{carried}"),
         Ineligible::Draining => "it is draining by order, and `roundsman undrain` ends that".to_owned(),

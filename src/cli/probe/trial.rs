@@ -2,10 +2,8 @@
 //! read by the reader of every configuration, so that what is tried is what is printed, and mistakes are told in the same
 //! words. Credentials are printed as variables of the environment to be set.
 
-use std::collections::BTreeSet;
 use std::convert::Infallible;
 use std::fmt;
-use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
@@ -24,10 +22,6 @@ use crate::model::secret::names_a_secret;
 const POOL: &str = "app";
 /// Where mistakes are, as messages say.
 const PLACE: &str = "(command line)";
-/// Addresses of one name that are tried.
-const ADDRESSES_MAX: usize = 8;
-/// How long a name may take to resolve.
-const RESOLVE_TIMEOUT: Duration = Duration::from_secs(5);
 /// The interval of a check that names none; a longer timeout needs a longer interval.
 const DEFAULT_INTERVAL: Duration = Duration::from_secs(10);
 
@@ -135,19 +129,11 @@ impl KindArg {
 pub struct Plan {
     kind: KindArg,
     tls: bool,
-    host: Host,
-    port: u16,
-    default_port: Option<u16>,
+    upstream: String,
     path: String,
     headers: Vec<(String, Secret)>,
     json: Vec<(String, Rule)>,
     args: TrialArgs,
-}
-
-#[derive(Debug, Clone, PartialEq, Eq)]
-enum Host {
-    Ip(IpAddr),
-    Name(String),
 }
 
 /// What a JSONPath must select.
@@ -202,15 +188,11 @@ impl Plan {
             return Err("--url holds credentials; send them with --header 'Authorization: …'".to_owned());
         }
         let port = uri.port_u16().or(default_port).filter(|port| *port != 0).ok_or("--url names no port")?;
-        let bare = authority.host().trim_start_matches('[').trim_end_matches(']');
-        let host = bare.parse().map_or_else(|_| Host::Name(bare.to_owned()), Host::Ip);
         let kind = args.kind.unwrap_or(scheme_kind);
         Ok(Plan {
             kind,
             tls: scheme_tls && kind != KindArg::Tcp || kind == KindArg::Tls,
-            host,
-            port,
-            default_port,
+            upstream: format!("{}:{port}", authority.host()),
             path: uri.path_and_query().map_or("/", |path| path.as_str()).to_owned(),
             headers: args.headers.iter().map(header).collect::<Result<_, _>>()?,
             json: args.expect_json.iter().map(|text| json_rule(text)).collect::<Result<_, _>>()?,
@@ -218,40 +200,11 @@ impl Plan {
         })
     }
 
-    /// The host of the URL, where it is a name.
-    pub fn name(&self) -> Option<&str> {
-        match &self.host {
-            Host::Ip(_) => None,
-            Host::Name(name) => Some(name),
-        }
-    }
-
-    /// The addresses behind the URL, at least one.
-    ///
-    /// # Errors
-    /// A sentence where the name does not resolve.
-    pub async fn resolve(&self) -> Result<Vec<SocketAddr>, String> {
-        let name = match &self.host {
-            Host::Ip(ip) => return Ok(vec![SocketAddr::new(*ip, self.port)]),
-            Host::Name(name) => name,
-        };
-        let looked_up = tokio::time::timeout(RESOLVE_TIMEOUT, tokio::net::lookup_host((name.as_str(), self.port)));
-        let found = match looked_up.await {
-            Ok(Ok(found)) => found.collect::<BTreeSet<_>>(),
-            Ok(Err(error)) => return Err(format!("{name} does not resolve: {error}")),
-            Err(_) => return Err(format!("{name} does not resolve within {RESOLVE_TIMEOUT:?}")),
-        };
-        if found.is_empty() {
-            return Err(format!("{name} has no address"));
-        }
-        Ok(found.into_iter().take(ADDRESSES_MAX).collect())
-    }
-
-    /// Writes it down for these addresses.
-    pub fn write(&self, addresses: &[SocketAddr]) -> Written {
+    /// Writes it down.
+    pub fn write(&self) -> Written {
         let mut vars = Vec::new();
-        let upstreams: Vec<String> = addresses.iter().map(|address| string(&address.to_string())).collect();
-        let mut out = format!("[pools.{POOL}]\nupstreams = [{}]\n\n[pools.{POOL}.health]\n", upstreams.join(", "));
+        let upstream = string(&self.upstream);
+        let mut out = format!("[pools.{POOL}]\nupstreams = [{upstream}]\n\n[pools.{POOL}.health]\n");
         let mut key = |name: &str, value: String| out.push_str(&format!("{name} = {value}\n"));
         key("type", string(self.kind.word()));
         self.write_target(&mut key);
@@ -288,14 +241,9 @@ impl Plan {
             key("method", string(method));
         }
         let given = self.headers.iter().find(|(name, _)| name.eq_ignore_ascii_case("host"));
-        let host = match (given, self.kind, &self.host) {
-            (Some((_, value)), ..) => Some(value.expose().to_owned()),
-            (None, KindArg::Tcp | KindArg::Tls, _) | (None, _, Host::Ip(_)) => None,
-            (None, _, Host::Name(name)) if Some(self.port) == self.default_port => Some(name.clone()),
-            (None, _, Host::Name(name)) => Some(format!("{name}:{}", self.port)),
-        };
-        if let Some(host) = host {
-            key("host", string(&host));
+        // Without one it is the URL's host: the checker's own default.
+        if let Some((_, value)) = given {
+            key("host", string(value.expose()));
         }
         if self.args.http2 {
             key("version", string("h2"));
@@ -318,8 +266,7 @@ impl Plan {
         if self.args.insecure {
             parts.push("verify = false".to_owned());
         }
-        let name = self.args.server_name.as_deref().or(self.name().filter(|_| self.tls));
-        if let Some(name) = name {
+        if let Some(name) = &self.args.server_name {
             parts.push(format!("server_name = {}", string(name)));
         }
         if let Some(file) = &self.args.ca_file {

@@ -171,6 +171,25 @@ fn a_certificate_problem_is_told_and_what_mends_it_passes() {
 }
 
 #[test]
+fn what_the_body_says_is_judged_and_quoted() {
+    let body = r#"{"status":"unhealthy","reason":"No ASR workers available"}"#;
+    let origin = Origin::new().on("/health").reply(Reply::status(503).body(body)).start_blocking();
+    let url = format!("http://{}/health", origin.text());
+    let judge = |rule: &str| {
+        let output = roundsman(&["probe", "--url", &url, "--expect-status", "any", "--expect-json", rule]);
+        (output.status.code(), text(&output.stdout))
+    };
+    let (code, shown) = judge("$.status=healthy");
+    assert_eq!(code, Some(1), "{shown}");
+    assert!(shown.contains("$.status") && shown.contains("unhealthy") && shown.contains("No ASR workers"), "{shown}");
+    assert!(shown.contains("✓ answer   HTTP/1.1 503"), "any status will do, the rule decides: {shown}");
+    let (code, shown) = judge("$.status!=healthy");
+    assert_eq!(code, Some(0), "{shown}");
+    let (code, shown) = judge("$.nothing");
+    assert_eq!(code, Some(1), "{shown}");
+}
+
+#[test]
 fn a_name_is_resolved_and_every_address_is_tried() {
     let origin = Origin::new().at("127.0.0.1:0".parse().unwrap()).on("/").reply(Reply::ok("up")).start_blocking();
     let port = origin.socket_addr().port();

@@ -20,7 +20,7 @@ fn plan(words: &[&str]) -> Result<Plan, String> {
 }
 
 fn written(words: &[&str]) -> Written {
-    plan(words).expect("it can be taken apart").write(&["127.0.0.1:8080".parse().unwrap()])
+    plan(words).expect("it can be taken apart").write()
 }
 
 fn spec(written: &Written) -> ProbeSpec {
@@ -69,17 +69,16 @@ fn the_lines_are_those_that_one_would_write() {
                 "--expect-status",
                 "any",
             ],
-            "[pools.app]\nupstreams = [\"127.0.0.1:8080\"]\n\n[pools.app.health]\ntype = \"http\"\npath = \"/\"\n\
-             host = \"api.internal\"\nversion = \"h2\"\nscheme = \"https\"\n\
-             tls = { verify = false, server_name = \"api.internal\" }\n\n[pools.app.health.expect]\nstatus = \"any\"\n\
+            "[pools.app]\nupstreams = [\"api.internal:443\"]\n\n[pools.app.health]\ntype = \"http\"\npath = \"/\"\n\
+             version = \"h2\"\nscheme = \"https\"\ntls = { verify = false }\n\n[pools.app.health.expect]\nstatus = \"any\"\n\
              header = { X-App = \"portus\", \"X.Up\" = { present = true } }\n\
              json = [{ path = \"$.status\", equals = \"healthy\" }, { path = \"$.n\", not_equals = 3 }, \
              { path = '$.a[?(@.b==\"x\")]', equals = true }, { path = \"$['a b']\", exists = true }]\n",
         ),
         (
             &["grpc://localhost:50051/my.Service", "--header", "X-A: b"],
-            "[pools.app]\nupstreams = [\"127.0.0.1:8080\"]\n\n[pools.app.health]\ntype = \"grpc\"\n\
-             service = \"my.Service\"\nhost = \"localhost:50051\"\nheaders = { X-A = \"b\" }\n",
+            "[pools.app]\nupstreams = [\"localhost:50051\"]\n\n[pools.app.health]\ntype = \"grpc\"\n\
+             service = \"my.Service\"\nheaders = { X-A = \"b\" }\n",
         ),
     ];
     for (words, want) in table {
@@ -128,8 +127,8 @@ fn what_is_printed_is_what_is_tried() {
         let loaded = load_trial("a.toml", file.as_bytes(), &[]).unwrap_or_else(|error| panic!("{error}"));
         assert_eq!(*loaded.config.pools[0].checks[0].spec, tried, "{words:?}");
     }
-    let ProbeKind::Http(http) = spec(&written(table[2])).kind else { panic!("it is http") };
-    assert_eq!(http.host.as_deref(), Some("name:8080"));
+    let ProbeKind::Websocket(websocket) = spec(&written(table[9])).kind else { panic!("it is websocket") };
+    assert_eq!(websocket.host.as_deref(), Some("other.internal"));
 }
 
 #[test]
@@ -198,11 +197,15 @@ fn mistakes_are_told_in_the_words_of_the_configuration() {
     }
 }
 
-#[tokio::test]
-async fn a_url_leads_to_addresses() {
-    let addresses = |url: &'static str| async move { plan(&[url]).unwrap().resolve().await.unwrap() };
-    assert_eq!(addresses("http://[::1]/").await, ["[::1]:80".parse().unwrap()]);
-    assert_eq!(addresses("wss://127.0.0.1/").await, ["127.0.0.1:443".parse().unwrap()]);
-    let local = addresses("http://localhost:3001/").await;
-    assert!(!local.is_empty() && local.iter().all(|a| a.ip().is_loopback() && a.port() == 3001), "{local:?}");
+#[test]
+fn a_url_leads_to_its_upstream() {
+    for (url, upstream) in [
+        ("http://[::1]/", "[::1]:80"),
+        ("wss://127.0.0.1/", "127.0.0.1:443"),
+        ("http://LocalHost:3001/", "localhost:3001"),
+        ("tcp://api_1:5672", "api_1:5672"),
+    ] {
+        let config = written(&[url]).load().unwrap_or_else(|error| panic!("{error}"));
+        assert_eq!(config.pools[0].upstreams[0].address.to_string(), upstream);
+    }
 }
