@@ -198,6 +198,20 @@ fn a_name_is_resolved_and_every_address_is_tried() {
     assert_eq!(output.status.code(), Some(0), "{shown}{}", text(&output.stderr));
     assert!(shown.contains(&format!("✓ target   localhost resolved to 127.0.0.1:{port}")), "{shown}");
     assert_eq!(origin.requests("/")[0].field("Host"), Some(&*format!("localhost:{port}")));
+    let dir = tempfile::tempdir().unwrap();
+    let file = config(dir.path(), &format!("localhost:{port}"), "type = \"http\"");
+    for named in ["localhost".to_owned(), format!("localhost:{port}"), format!("127.0.0.1:{port}")] {
+        let output = roundsman(&["probe", "api", &named, "--config", &file, "--json"]);
+        let reply: Value =
+            serde_json::from_slice(&output.stdout).unwrap_or_else(|e| panic!("{e}: {}", text(&output.stderr)));
+        let upstreams = reply["upstreams"].as_array().expect("upstreams");
+        let here = upstreams.iter().find(|upstream| upstream["upstream"] == format!("127.0.0.1:{port}"));
+        let here = here.expect("localhost is 127.0.0.1 too");
+        assert_eq!((&here["name"], &here["result"]), (&"localhost".into(), &"pass".into()));
+        // Where localhost is [::1] too, nobody listens there, and that is an upstream like any other.
+        let passes = upstreams.iter().all(|upstream| upstream["result"] == "pass");
+        assert_eq!(output.status.code(), Some(i32::from(!passes)));
+    }
     let output = roundsman(&["probe", "--url", "http://no-such-host.invalid/"]);
     assert_eq!(output.status.code(), Some(1));
     assert!(text(&output.stderr).contains("no-such-host.invalid"), "{}", text(&output.stderr));
