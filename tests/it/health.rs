@@ -15,6 +15,7 @@
 //! | the data path sees a failure: a hint | `faults::what_the_data_path_sees_brings_the_next_probe_and_never_a_verdict` |
 //! | disabled and draining ones are probed | `health::disabled_and_draining_upstreams_are_probed_and_judged_like_the_others` |
 //! | unhealthy: idle connections close, the rest goes on | `faults::idle_connections_close_with_the_verdict_and_requests_in_flight_go_on` |
+//! | several checks: all, any, a number | `health::several_checks_make_the_verdict_that_require_asks_for` |
 //! | a panic of one probe: that one is unknown | `pool::controller::a_panicking_probe_makes_its_upstream_unknown_and_no_other` |
 //! | the scheduler dies: verdicts stand | `pool::controller::a_dead_scheduler_runs_again_within_a_second_and_verdicts_stand` |
 //!
@@ -252,6 +253,41 @@ async fn disabled_and_draining_upstreams_are_probed_and_judged_like_the_others()
         }
     }
     program.assert_no_panic();
+}
+
+/// Three checks on three paths of one upstream, two of which fail or pass in turn.
+#[tokio::test(flavor = "multi_thread")]
+async fn several_checks_make_the_verdict_that_require_asks_for() {
+    let paths = ["/one", "/two", "/three"];
+    // How many of the three pass, and whether that is enough for `all`, `any`, and 2.
+    let table = [(3, [true, true, true]), (2, [false, true, true]), (1, [false, true, false]), (0, [false; 3])];
+    for (column, require) in ["\"all\"", "\"any\"", "2"].into_iter().enumerate() {
+        let origin = Origin::plain("a").await;
+        let list: Vec<String> = paths.iter().map(|path| format!("{{ type = \"http\", path = \"{path}\" }}")).collect();
+        let check = format!("{QUICK}require = {require}\nchecks = [{}]\n", list.join(", "));
+        let program = Program::start(&pool("api", &[&origin.text()], &check)).await;
+        // Down and up again, so that each verdict is reached from either side.
+        for (passing, enough) in table.iter().chain(table.iter().rev()) {
+            for (index, path) in paths.iter().enumerate() {
+                origin.set(path, if index < *passing { 200 } else { 503 });
+            }
+            let end = Instant::now() + PATIENCE;
+            let wanted = |passes| if passes { HealthState::Healthy } else { HealthState::Unhealthy };
+            loop {
+                let now = only(&program).await;
+                let each: Vec<_> = now.checks.iter().map(|check| check.state).collect();
+                if each == [0, 1, 2].map(|index| wanted(index < *passing)) {
+                    let context = format!("{passing} of three pass, require = {require}: {now:?}");
+                    assert_eq!(now.state, wanted(enough[column]), "{context}");
+                    assert_eq!(now.eligible, enough[column], "{context}");
+                    break;
+                }
+                assert!(Instant::now() < end, "{passing} should pass, require = {require}: {now:?}");
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        }
+        program.assert_no_panic();
+    }
 }
 
 /// The rows of the tables above: what they hold, and the test's path.
