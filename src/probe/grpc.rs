@@ -8,7 +8,7 @@ use http::{Method, Request};
 use prost::Message;
 use tokio::time::Instant;
 
-use super::answer::Stop;
+use super::answer::{Stop, secrets};
 use super::connect::{Fault, Peer, Steps};
 use super::finding::{Cut, Finding, Http2, Said};
 use super::h2::{End, put_headers, speak, uri};
@@ -49,7 +49,7 @@ pub(super) async fn run<'p>(
     let asked = request(probe, authority, peer.tls.is_some());
     let (cut, trouble) = match speak(peer, asked, content(probe), &mut reply, deadline, steps).await {
         End::NotOpen(finding) => return finding,
-        End::Trouble(trouble) => (Cut::Closed, Some(trouble)),
+        End::Trouble(trouble) => (Cut::Closed, Some(trouble.without(secrets(&probe.headers)))),
         End::Stop(Stop::Enough | Stop::Closed) => (Cut::Closed, None),
         End::Stop(Stop::Deadline) => (Cut::Deadline, None),
         End::Stop(Stop::Broke(Fault::Theirs(errno))) => (Cut::Broke(errno), None),

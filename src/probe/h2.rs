@@ -22,7 +22,7 @@ use smallvec::SmallVec;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::time::{Instant, timeout, timeout_at};
 
-use super::answer::{Answer, Progress, Stop};
+use super::answer::{Answer, Progress, Stop, secrets};
 use super::connect::{Peer, Steps};
 use super::finding::{Answered, Finding, Http2, Outcome, Trouble};
 use super::response::HEAD_BYTES_MAX;
@@ -94,6 +94,7 @@ pub(super) async fn run<'p>(
         End::Trouble(trouble) => match answer.finish(Stop::Enough) {
             Finding::Answer(Answered { outcome: Outcome::CutShort { end, status, body: seen, .. }, head, body }) => {
                 (steps.trace.head, steps.trace.body) = (head, body);
+                let trouble = trouble.without(secrets(&probe.headers));
                 Finding::Http2(Http2 { trouble, stage: end.stage, status, body: seen, grpc: false })
             }
             settled => settled,

@@ -42,6 +42,19 @@ pub(in crate::probe) enum Trouble {
     Unsendable(Box<str>),
 }
 
+impl Trouble {
+    /// Without our own credentials, should the peer have sent them back.
+    pub(in crate::probe) fn without<'s>(self, secrets: impl Iterator<Item = &'s str>) -> Trouble {
+        match self {
+            Trouble::NotHttp2(seen) => Trouble::NotHttp2(seen.without(secrets)),
+            Trouble::GoAway { reason, words } => Trouble::GoAway { reason, words: words.without(secrets) },
+            Trouble::NotSettled | Trouble::Reset(_) | Trouble::Broken(_) | Trouble::Flood | Trouble::Unsendable(_) => {
+                self
+            }
+        }
+    }
+}
+
 impl Http2 {
     pub(super) fn code(&self) -> Code {
         match self.trouble {

@@ -471,11 +471,18 @@ async fn what_was_seen_over_http2_is_kept() {
     let echo: &[(&str, &str)] = &[(":status", "500"), ("x-echo", "Bearer s3cret")];
     let origin = frames([head(echo, 0), data(b"s3cret is no token", END_STREAM)]);
     let headers = vec![("Authorization".into(), HeaderText::Secret(Secret::new("Bearer s3cret")))];
-    let report = super::http(&origin.address(), h2(HttpProbe { headers, ..get() }), LONG).await;
+    let probe = || h2(HttpProbe { headers: headers.clone(), ..get() });
+    let report = super::http(&origin.address(), probe(), LONG).await;
     assert_eq!(report.code, Code::L7Sts);
     assert!(report.sentence().contains("*** is no token"), "{}", report.sentence());
     assert!(!format!("{report:?}").contains("s3cret"), "{report:?}");
+    assert_eq!(String::from_utf8_lossy(&report.trace.head), "HTTP/2 500\r\nx-echo: ***\r\n\r\n");
+    assert_eq!(String::from_utf8_lossy(&report.trace.body), "*** is no token");
     assert_eq!(report.trace.local.unwrap().ip().to_string(), "127.0.0.1");
+    let angry = frames([goaway(0, 11, "no more of s3cret")]);
+    let report = super::http(&angry.address(), probe(), LONG).await;
+    assert!(report.reason.contains("ENHANCE_YOUR_CALM, \"no more of ***\""), "{}", report.reason);
+    assert!(!format!("{report:?}").contains("s3cret"), "{report:?}");
 }
 
 /// Memory that two looks at one process may differ by: what the allocator keeps at hand for its threads.
