@@ -118,7 +118,7 @@ async fn converse<'p>(
     let rest = match answer.finish(stop) {
         // To the judge of answers a 101 is an answer nobody asked for.
         Finding::Answer(Answered { outcome: Outcome::Malformed { error: Malformed::Switch, .. }, .. }) => {
-            judge_switch(&heard, probe, &key, steps)
+            judge_switch(&heard, probe, &key, steps).map_err(Finding::Websocket)
         }
         finding => Err(finding),
     };
@@ -179,7 +179,7 @@ fn judge_switch<'h, 'p>(
     probe: &'p WebsocketProbe,
     key: &str,
     steps: &mut Steps,
-) -> Result<&'h [u8], Finding<'p>> {
+) -> Result<&'h [u8], Flaw<'p>> {
     let mut rest = heard;
     for _ in 0..=INTERIM_MAX {
         let mut fields = [httparse::EMPTY_HEADER; HEAD_FIELDS_MAX];
@@ -188,7 +188,7 @@ fn judge_switch<'h, 'p>(
         if head.code == Some(101) {
             let told = masked(&rest[..length], probe);
             steps.trace.head = told.bytes()[..told.bytes().len().min(Trace::HEAD_BYTES_MAX)].into();
-            judge_fields(head.headers, probe, key).map_err(Finding::Websocket)?;
+            judge_fields(head.headers, probe, key)?;
             return Ok(&rest[length..]);
         }
         rest = &rest[length..];

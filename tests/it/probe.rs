@@ -285,7 +285,7 @@ async fn a_close_or_reset_at_any_step_is_named() {
             equals("ok"),
             &["body was cut short"],
         ),
-        case("reset before the request", on_accept(Reply::reset()), get(), &["connection reset without an answer"]),
+        case("reset before an answer", on_accept(then_reset("")), get(), &["connection reset without an answer"]),
         case("reset after the request", answers(Reply::reset()), get(), &["connection reset without an answer"]),
         case(
             "reset in the head",

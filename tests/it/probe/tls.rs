@@ -11,6 +11,7 @@ use tokio::time::Instant;
 use super::{LONG, SHORT, SLACK, answers, contains, get, http_spec};
 use crate::origin::tls::{CERTIFICATES, Identity, Limit, TlsOrigin, certificates};
 use crate::origin::{Act, Origin, Reply};
+use crate::program::{Program, pool};
 use crate::support::assert_eventually;
 
 /// Verifies with the test's CA.
@@ -363,4 +364,55 @@ async fn a_unix_socket_is_asked_for_localhost() {
     assert_eventually("the connection has ended", SLACK, || origin.handshakes().len() == 1).await;
     assert_eq!(origin.handshakes()[0].server_name.as_deref(), Some("localhost"));
     assert_eq!(plain.requests("/healthz")[0].field("host"), Some("localhost"));
+}
+
+/// The keys of the file, the program and the words that its operator reads.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_program_checks_over_tls_as_its_file_says() {
+    let c = &*CERTIFICATES;
+    let plain = Origin::plain("a").await;
+    let open = TlsOrigin::with(&c.good).before(&plain).start();
+    let closed = TlsOrigin::with(&c.good).requires_client(&c.ca).start();
+    let expired = TlsOrigin::with(&c.expired).before(&plain).start();
+    let quoted = |path: &std::path::Path| format!("{:?}", path.display().to_string());
+    let (ca, other) = (quoted(&c.ca.pem), quoted(&c.other_ca.pem));
+    let shown = format!("client_cert = {}, client_key = {}", quoted(&c.client.pem), quoted(&c.client.key_pem));
+    let get = "type = \"http\"\nscheme = \"https\"\npath = \"/healthz\"";
+    let table = [
+        ("api", &open, format!("{get}\ntls = {{ ca_file = {ca} }}"), None),
+        ("names", &open, format!("{get}\nhost = \"api.internal\"\ntls = {{ ca_file = {ca} }}"), None),
+        ("hands", &open, format!("type = \"tls\"\ntls = {{ ca_file = {ca} }}"), None),
+        ("shown", &closed, format!("type = \"tls\"\ntls = {{ ca_file = {ca}, {shown} }}"), None),
+        ("loose", &expired, format!("{get}\ntls = {{ verify = false }}"), None),
+        ("unshown", &closed, format!("type = \"tls\"\ntls = {{ ca_file = {ca} }}"), Some("client certificate")),
+        ("foreign", &open, format!("{get}\ntls = {{ ca_file = {other} }}"), Some("unknown issuer: CN=Test CA")),
+        ("old", &expired, format!("{get}\ntls = {{ ca_file = {ca} }}"), Some("expired since 2021-02-03")),
+        (
+            "named",
+            &open,
+            format!("{get}\ntls = {{ ca_file = {ca}, server_name = \"b.example\" }}"),
+            Some("certificate is not for b.example: it has localhost, api.internal, 127.0.0.1, ::1"),
+        ),
+    ];
+    let pools: Vec<String> = table
+        .iter()
+        .map(|(name, origin, check, _)| {
+            let address = origin.address().to_string();
+            pool(
+                name,
+                &[&address],
+                &format!("{check}\ninterval = \"1s\"\nunhealthy_threshold = 1\nhealthy_threshold = 1"),
+            )
+        })
+        .collect();
+    let program = Program::start(&pools.concat()).await;
+    for (name, origin, _, problem) in &table {
+        let address = origin.address().to_string();
+        let state = if problem.is_some() { "unhealthy" } else { "healthy" };
+        program.wait_for_state(name, &address, state, LONG).await;
+        let upstream = program.upstream(name, &address).await.unwrap();
+        assert_eq!(upstream.unverified, *name == "loose", "{name}");
+        let why = upstream.why.unwrap_or_default();
+        assert!(why.contains(problem.unwrap_or_default()), "{name}: {why}");
+    }
 }

@@ -9,13 +9,14 @@ use std::time::Duration;
 
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
-use roundsman::model::policy::{HeaderText, PortRule, ProbeKind, ProbeSpec, WebsocketProbe};
+use roundsman::model::policy::{Certificate, HeaderText, PortRule, ProbeKind, ProbeSpec, TlsPolicy, WebsocketProbe};
 use roundsman::model::{Address, Code, ProbeReport, Secret};
 use roundsman::probe::{Prepared, probe};
 use tokio::time::Instant;
 
 use super::{LONG, SHORT, SLACK, answers};
 use crate::origin::Reply;
+use crate::origin::tls::{CERTIFICATES, TlsOrigin};
 
 const GUID: &str = "258EAFA5-E914-47DA-95CA-C5AB0DC85B11";
 
@@ -318,4 +319,20 @@ async fn a_plain_answer_is_judged_by_its_status() {
         let report = probe(&origin.address(), &origin.address(), &spec(probe_of), LONG).await;
         assert_eq!((report.code, report.sentence().as_str()), (Code::L7Sts, sentence));
     }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_ping_goes_over_tls_too() {
+    let plain = serving("", |payload| pong(&payload));
+    let behind = plain.address.clone();
+    let front = TlsOrigin::with(&CERTIFICATES.good).alpn(&["h2", "http/1.1"]).before_address(&behind).start();
+    let roots = vec![Certificate(Arc::from(&CERTIFICATES.ca.der()[..]))];
+    let tls = TlsPolicy { verify: true, server_name: None, roots: Some(roots), client: None };
+    let kind = ProbeKind::Websocket(websocket());
+    let spec = Arc::new(ProbeSpec { port: PortRule::Same, tls: Some(tls), kind });
+    let report = probe(&front.address(), &front.address(), &spec, LONG).await;
+    assert_eq!((report.code, report.status), (Code::L7Ok, Some(101)), "{}", report.sentence());
+    assert_eq!(report.trace.tls.unwrap().alpn.as_deref(), Some("http/1.1"));
+    let (_, rest) = plain.wait();
+    assert_eq!(&rest[..2], [0x88, 0x82], "the goodbye went through");
 }
