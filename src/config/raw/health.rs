@@ -81,7 +81,7 @@ table! {
         method ["method"]: Method = "GET";
         /// http: which HTTP is spoken: "http1", or "h2" (by ALPN over TLS, by prior knowledge without).
         version ["version"]: OneOf<HttpVersion> = "http1";
-        /// http, grpc, websocket: the Host field and, with TLS, the server name; by default the address that is dialled, localhost for a unix socket.
+        /// http, grpc, websocket: the Host field and, with TLS, the server name; by default the upstream's name where it has one, else the address that is dialled, localhost for a unix socket.
         host ["host"]: HostField;
         /// http, grpc, websocket: further fields. A secret such as Authorization is written { file = "…", prefix = "Bearer " } or { env = "…" }.
         headers ["headers"]: Headers;
@@ -102,7 +102,7 @@ table! {
     struct Tls {
         /// Whether the certificate of the upstream is verified. Without it anybody on the way can answer.
         verify ["verify"]: bool = true;
-        /// The name that is sent, and that the certificate must be made for; by default `host`, else the address that is dialled.
+        /// The name that is sent, and that the certificate must be made for; by default `host`, else the upstream's name or the address that is dialled.
         server_name ["server_name"]: TlsName;
         /// A PEM file of certificates that are trusted instead of the system's. Read again on reload.
         ca_file ["ca_file"]: Certificates;

@@ -219,6 +219,20 @@ fn one_answer_for_several_upstreams_draws_a_warning() {
 }
 
 #[test]
+fn a_health_address_that_takes_the_check_of_the_traffic_draws_a_warning() {
+    let text = "listeners.web.address = \"127.0.0.1:80\"\n[pools.a]\n\
+        upstreams = [\"10.0.0.1:8290\", { address = \"10.0.0.2:8290\", health_address = \"10.9.0.2:9201\" }]\n\
+        health.checks = [{ type = \"http\", port = 9201 }, { type = \"tcp\" }]\n";
+    let warned = |text: &str| {
+        render_all(&parse(&Source { file: "x", text: text.as_bytes() }, &Nothing).unwrap().warnings, false)
+    };
+    let said = "x:4:50: warning: pools.a.health.checks[1]: the health_address of 10.0.0.2:8290 takes this check too";
+    assert!(warned(text).starts_with(said), "{}", warned(text));
+    assert_eq!(warned(&text.replace("10.9.0.2:9201", "10.0.0.2:8290")), "");
+    assert_eq!(warned(&text.replace(", port = 9201", "")), "");
+}
+
+#[test]
 fn an_unverified_certificate_is_warned_about_once() {
     let warned = messages(
         "checks = [{ type = \"tls\", tls.verify = false }, { type = \"http\", tls.verify = false }, \

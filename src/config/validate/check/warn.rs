@@ -22,6 +22,7 @@ pub fn warn(
     if !report.has_errors() {
         untouched_traffic_port(raw, written, checks, upstreams, report);
         one_answer_for_several(written, checks, upstreams, report);
+        taken_by_health_address(written, checks, upstreams, report);
     }
 }
 
@@ -89,6 +90,25 @@ fn one_answer_for_several(
             let found = Found::warning(span, format!("{}.{name}", one.key), message);
             report.add(found.expected("`port_offset`, or `health_address` per upstream"));
         }
+    }
+}
+
+/// `health_address` takes every check, also the one that is meant for the port of the traffic.
+fn taken_by_health_address(
+    written: &[Written],
+    checks: &[CheckPolicy],
+    upstreams: &[UpstreamPolicy],
+    report: &mut Report,
+) {
+    let elsewhere = checks.iter().any(|check| check.spec.port != PortRule::Same);
+    let of_traffic = written.iter().zip(checks).find(|(_, check)| check.spec.port == PortRule::Same);
+    let (true, Some((one, _))) = (elsewhere, of_traffic) else { return };
+    let taken = upstreams.iter().find(|u| u.health_address.as_ref().is_some_and(|to| *to != u.address));
+    if let Some(upstream) = taken {
+        let message =
+            format!("the health_address of {} takes this check too, and none touches its traffic", upstream.address);
+        let found = Found::warning(one.span.clone(), &one.key, message);
+        report.add(found.expected("`port` or `port_offset` of the other checks in place of `health_address`"));
     }
 }
 
