@@ -182,6 +182,9 @@ impl Member {
 
     /// When it could be healthy at the earliest, if every probe from now on passes.
     fn usable_at(&self, checks: &Checks) -> Option<Instant> {
+        if let [only] = &self.checks[..] {
+            return Some(checks[only].track.usable_at());
+        }
         let healthy = self.tracks(checks).filter(|track| track.state() == HealthState::Healthy).count();
         let missing = self.rules.require.needed(self.checks.len()).saturating_sub(healthy);
         if missing == 0 {
@@ -347,19 +350,21 @@ impl PoolState {
         }
     }
 
-    /// After a probe that changed nothing: `Retry-After` moves on while the pool does not serve. Looks at every member, so
-    /// not after every probe of a large pool.
+    /// After a probe that changed nothing: `Retry-After` moves on while the pool does not serve.
     pub(super) fn refresh_usable_at(&mut self, checks: &Checks, now: Instant) {
-        let fresh = self.usable_refreshed.is_some_and(|at| now < at + USABLE_REFRESH);
         match self.service {
             Service::Open | Service::FailOpen => {}
-            Service::Waiting { .. } | Service::Nothing(_) if fresh && self.members.len() > 16 => {}
             Service::Waiting { .. } | Service::Nothing(_) => self.set_usable_at(checks, now),
         }
     }
 
-    /// Tells the pool's readers when it could serve again (for `Retry-After`).
+    /// Tells the pool's readers when it could serve again (for `Retry-After`), unless the pool is large and they were told
+    /// just now.
     pub(super) fn set_usable_at(&mut self, checks: &Checks, now: Instant) {
+        let fresh = self.usable_refreshed.is_some_and(|at| now < at + USABLE_REFRESH);
+        if fresh && self.members.len() > 16 {
+            return;
+        }
         self.usable_refreshed = Some(now);
         let enabled = self.members.iter().filter(|member| member.admin() == AdminState::Enabled);
         self.shared.set_usable_at(enabled.filter_map(|member| member.usable_at(checks)).min());
