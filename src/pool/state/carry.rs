@@ -159,6 +159,8 @@ impl State {
                 self.by_key.remove(&check.key);
                 let shortened = key.timing.timeout < check.key.timing.timeout;
                 check.key = key.clone();
+                // What the prober keeps was made for the old timeout.
+                check.kept = Kept::default();
                 let change = check.track.retime(key.timing, now);
                 if shortened && let Some(token) = check.flight.take() {
                     // It would go on under the old timeout, which may be hours, and no other may start meanwhile.
