@@ -118,7 +118,10 @@ fn layer(code: Code) -> Layer {
 pub fn steps(probed: &Probed<'_>) -> Vec<Step> {
     let mut steps = Steps::default();
     let (report, spec) = (probed.report, probed.spec);
-    steps.good(Phase::Target, target(probed));
+    match probed.upstream.host_name() {
+        None => steps.good(Phase::Target, target(probed)),
+        Some(host) => steps.add(Phase::Target, false, format!("{host} stands for no address; nothing is dialled")),
+    }
     let reached = connect(report, &mut steps);
     let shaken = reached && spec.tls.as_ref().is_none_or(|tls| handshake(tls.verify, report, &mut steps));
     if shaken && let Some(request) = request(spec, probed) {

@@ -60,6 +60,19 @@ fn told_of(probed: &Probed<'_>) -> String {
 }
 
 #[test]
+fn a_name_without_an_address_ends_before_the_connection() {
+    let address = "api:80".parse().unwrap();
+    let unresolved = report(Code::NoRes, None, "api does not resolve: no such name", Trace::default());
+    let spec = plain(ProbeKind::Http(http()));
+    let probed = Probed { upstream: &address, name: Some("api"), target: &address, spec: &spec, report: &unresolved };
+    assert_eq!(
+        told_of(&probed),
+        "!! target api stands for no address; nothing is dialled\n\
+         !! verdict no verdict, NORES: api does not resolve: no such name\n"
+    );
+}
+
+#[test]
 fn a_refused_connection_ends_at_the_connection() {
     let spec = plain(ProbeKind::Http(http()));
     let refused = ProbeReport {
