@@ -33,10 +33,6 @@ const IDLE: Duration = Duration::from_secs(3_600);
 /// A dead scheduler is started again after this long.
 const RESTART_AFTER: Duration = Duration::from_millis(100);
 
-/// Probes that are due within this time start together: what wakes a thread costs as much as half a probe does, and no
-/// interval is so short that it would be stretched.
-const TICK: Duration = Duration::from_millis(5);
-
 /// Addresses that a log line holds.
 const LISTED_MAX: usize = 16;
 
@@ -161,8 +157,11 @@ impl Controller {
             assert!(!self.fault.swap(false, Ordering::Relaxed), "injected fault");
             let now = Instant::now();
             if now >= next_tick {
-                next_tick = now + TICK;
-                let work = self.with_state(|state| state.on_tick(now));
+                let (work, gap) = self.with_state(|state| {
+                    let (work, effects) = state.on_tick(now);
+                    ((work, state.tick_gap()), effects)
+                });
+                next_tick = now + gap;
                 for job in work.start {
                     flights.start(prober, job);
                 }

@@ -190,6 +190,7 @@ pub struct State {
     events: EventRing,
     next_id: u64,
     next_paced: Instant,
+    tick_gap: Duration,
     checker_restarts: u64,
     probe_panics: u64,
     lag: Lag,
@@ -216,6 +217,7 @@ impl State {
             events: EventRing::default(),
             next_id: 0,
             next_paced: now,
+            tick_gap: Duration::ZERO,
             checker_restarts: 0,
             probe_panics: 0,
             lag: Lag::default(),
@@ -243,6 +245,12 @@ impl State {
         }
         self.settle(now, &mut effects);
         (Work { start, cancel: std::mem::take(&mut self.cancelled) }, effects)
+    }
+
+    /// How long to wait at least from one [`State::on_tick`] to the next: probes that are due within this time start
+    /// together. To wake a thread, ours and the one that answers, costs as much as a probe does.
+    pub fn tick_gap(&self) -> Duration {
+        self.tick_gap
     }
 
     /// When [`State::on_tick`] must be called next; `None`: not before another event.

@@ -27,6 +27,9 @@ pub const RETIRING_MAX: Duration = Duration::from_secs(30);
 /// How long a removed listener's requests are routed as before: longer than a head may take to arrive.
 const DEPARTED_MAX: Duration = Duration::from_secs(15);
 
+/// The most that a probe may be late so that others start with it: well below what a window of 100 ms may hold.
+const TICK_GAP_MAX: Duration = Duration::from_millis(20);
+
 impl State {
     /// Takes a new configuration, carrying over what still applies (health.md, "Reload"). `listeners` are the sockets
     /// that are bound, by name.
@@ -65,6 +68,7 @@ impl State {
     }
 
     fn install(&mut self, config: &Config, listeners: &[(Name, ListenerId)], now: Instant, effects: &mut Effects) {
+        self.tick_gap = tick_gap(config);
         let wanted = config.pools.iter().flat_map(|pool| {
             let keys = |u| pool.checks.iter().map(move |check| check_key(u, check));
             pool.upstreams.iter().flat_map(keys)
@@ -321,6 +325,13 @@ impl State {
         });
         earlier.chain(gone).filter(|departed| next.listener(departed.id).is_none()).collect()
     }
+}
+
+/// A fiftieth of the shortest interval, far less than its jitter: nobody sees that a probe is that late.
+fn tick_gap(config: &Config) -> Duration {
+    let checks = config.pools.iter().flat_map(|pool| &pool.checks);
+    let shortest = checks.map(|check| check.timing.fast_interval).min();
+    shortest.map_or(Duration::ZERO, |interval| (interval / 50).min(TICK_GAP_MAX))
 }
 
 fn check_key(upstream: &UpstreamPolicy, check: &CheckPolicy) -> CheckKey {
