@@ -122,7 +122,7 @@ fn getaddrinfo(host: &str) -> Answer {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::atomic::{AtomicUsize, Ordering};
+    use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
     use super::*;
 
@@ -141,11 +141,12 @@ mod tests {
     #[tokio::test]
     async fn a_lookup_that_hangs_is_joined_and_takes_one_place() {
         static ASKED: AtomicUsize = AtomicUsize::new(0);
-        static GATE: Mutex<()> = Mutex::new(());
-        let gate = GATE.lock();
+        static OPEN: AtomicBool = AtomicBool::new(false);
         let system = SystemResolver::asking(1, |_| {
             ASKED.fetch_add(1, Ordering::SeqCst);
-            drop(GATE.lock());
+            while !OPEN.load(Ordering::SeqCst) {
+                std::thread::sleep(Duration::from_millis(1));
+            }
             Ok(vec![IpAddr::from([10, 0, 0, 1])])
         });
         for _ in 0..3 {
@@ -159,7 +160,7 @@ mod tests {
             tokio::time::sleep(Duration::from_millis(1)).await;
         }
         assert_eq!(ASKED.load(Ordering::SeqCst), 1, "and none was started");
-        let joined = tokio::join!(system.resolve("slow"), async { drop(gate) }).0;
+        let joined = tokio::join!(system.resolve("slow"), async { OPEN.store(true, Ordering::SeqCst) }).0;
         assert_eq!(joined, Ok(vec![IpAddr::from([10, 0, 0, 1])]));
         assert!(system.resolve("other").await.is_ok());
         assert_eq!(ASKED.load(Ordering::SeqCst), 2);

@@ -152,6 +152,9 @@ impl Controller {
     ) {
         let mut flights = Flights::default();
         let mut next_tick = Instant::now();
+        // A timer that is before every other one on the runtime makes it write to its reactor. Probes set one each, so here
+        // is one that stays before theirs.
+        let mut first_timer = std::pin::pin!(tokio::time::sleep(Duration::ZERO));
         loop {
             #[cfg(test)]
             assert!(!self.fault.swap(false, Ordering::Relaxed), "injected fault");
@@ -176,6 +179,10 @@ impl Controller {
                 Some((token, report)) = flights.next() => self.on_probes(token, report, &mut flights),
                 Some(hinted) = hints.recv() => self.state.lock().on_hint(hinted, Instant::now()),
                 () = self.changed.notified() => next_tick = Instant::now(),
+                () = &mut first_timer => {
+                    let timeout = self.state.lock().shortest_timeout();
+                    first_timer.as_mut().reset(Instant::now() + timeout);
+                }
                 () = tokio::time::sleep_until(wake) => {}
             }
         }

@@ -191,6 +191,7 @@ pub struct State {
     next_id: u64,
     next_paced: Instant,
     tick_gap: Duration,
+    shortest_timeout: Duration,
     checker_restarts: u64,
     probe_panics: u64,
     lag: Lag,
@@ -218,6 +219,7 @@ impl State {
             next_id: 0,
             next_paced: now,
             tick_gap: Duration::ZERO,
+            shortest_timeout: Duration::from_secs(3_600),
             checker_restarts: 0,
             probe_panics: 0,
             lag: Lag::default(),
@@ -251,6 +253,11 @@ impl State {
     /// together. To wake a thread, ours and the one that answers, costs as much as a probe does.
     pub fn tick_gap(&self) -> Duration {
         self.tick_gap
+    }
+
+    /// The shortest time that a probe may take; an hour without probes.
+    pub fn shortest_timeout(&self) -> Duration {
+        self.shortest_timeout
     }
 
     /// When [`State::on_tick`] must be called next; `None`: not before another event.

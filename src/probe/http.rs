@@ -84,7 +84,9 @@ pub(super) async fn run<'p>(
     let mut answer = Answer::new(probe);
     let talk = async {
         let mut stream = peer.open(steps).await?;
-        Ok(exchange(&mut stream, request, &mut answer, steps).await)
+        let stop = exchange(&mut stream, request, &mut answer, steps).await;
+        stream.close();
+        Ok(stop)
     };
     match timeout_at(deadline, talk).await {
         Ok(Err(finding)) => finding,

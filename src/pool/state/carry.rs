@@ -17,7 +17,7 @@ use super::super::upstream::{Upstream, UpstreamId};
 use super::{Applied, Check, CheckId, CheckKey, Effects, Kept, State, Timer};
 use crate::health::track::Slot;
 use crate::health::{Change, Track};
-use crate::model::policy::{CheckPolicy, Config, PoolPolicy, UpstreamPolicy, WhenNoHealthy};
+use crate::model::policy::{CheckPolicy, Config, PoolPolicy, Timing, UpstreamPolicy, WhenNoHealthy};
 use crate::model::{Address, HealthState, Name};
 use crate::route;
 
@@ -68,7 +68,9 @@ impl State {
     }
 
     fn install(&mut self, config: &Config, listeners: &[(Name, ListenerId)], now: Instant, effects: &mut Effects) {
-        self.tick_gap = tick_gap(config);
+        let timings = config.pools.iter().flat_map(|pool| &pool.checks).map(|check| check.timing);
+        self.tick_gap = timings.clone().map(tick_gap).min().unwrap_or_default();
+        self.shortest_timeout = timings.map(|timing| timing.timeout).min().unwrap_or(self.shortest_timeout);
         let wanted = config.pools.iter().flat_map(|pool| {
             let keys = |u| pool.checks.iter().map(move |check| check_key(u, check));
             pool.upstreams.iter().flat_map(keys)
@@ -327,11 +329,9 @@ impl State {
     }
 }
 
-/// A fiftieth of the shortest interval, far less than its jitter: nobody sees that a probe is that late.
-fn tick_gap(config: &Config) -> Duration {
-    let checks = config.pools.iter().flat_map(|pool| &pool.checks);
-    let shortest = checks.map(|check| check.timing.fast_interval).min();
-    shortest.map_or(Duration::ZERO, |interval| (interval / 50).min(TICK_GAP_MAX))
+/// A fiftieth of the shorter interval, far less than its jitter: nobody sees that a probe is that late.
+fn tick_gap(timing: Timing) -> Duration {
+    (timing.fast_interval / 50).min(TICK_GAP_MAX)
 }
 
 fn check_key(upstream: &UpstreamPolicy, check: &CheckPolicy) -> CheckKey {
