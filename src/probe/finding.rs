@@ -125,7 +125,8 @@ impl Finding<'_> {
             Finding::Connected | Finding::NotConnected(_) | Finding::ConnectTimeout | Finding::NoResources(_) => None,
             Finding::Shaken | Finding::Tls(_) | Finding::Refused(_) | Finding::NoHandshake(_) => None,
             Finding::Heard | Finding::Unheard { .. } | Finding::Stopped => None,
-            Finding::Pong | Finding::Websocket(_) => Some(101),
+            Finding::Pong => Some(101),
+            Finding::Websocket(flaw) => flaw.status(),
             Finding::Answer(answered) => answered.outcome.status(),
             Finding::Called(Called { status, .. }) | Finding::Http2(Http2 { status, .. }) => *status,
         }

@@ -111,7 +111,10 @@ async fn converse<'p>(
     let key = BASE64_STANDARD.encode(fastrand::u128(..).to_be_bytes());
     let mut heard = Vec::new();
     let Stage::Upgrading(answer) = stage else { unreachable!("a probe begins with its upgrade") };
-    let stop = shake_hands(stream, &upgrade.with_key(&key), answer, &mut heard, steps).await;
+    let stop = match shake_hands(stream, &upgrade.with_key(&key), answer, &mut heard, steps).await {
+        Ok(stop) => stop,
+        Err(flaw) => return *stage = Stage::Done(Finding::Websocket(flaw)),
+    };
     let Stage::Upgrading(answer) = std::mem::replace(stage, Stage::Waiting(Inbox::default())) else {
         unreachable!("nobody has changed it")
     };
@@ -134,31 +137,31 @@ async fn converse<'p>(
     }
 }
 
-/// Sends the request and reads the answer, which is kept in `heard` as far as it may be a 101.
+/// Sends the request and reads the answer, which is kept in `heard` as long as it may be a 101.
 async fn shake_hands(
     stream: &mut Stream,
     request: &[u8],
     answer: &mut Answer<'_>,
     heard: &mut Vec<u8>,
     steps: &mut Steps,
-) -> Stop {
+) -> Result<Stop, Flaw<'static>> {
     // What the peer says counts, not the failed write.
     let sent = send(stream, request).await;
     loop {
         let before = heard.len();
         match read(stream, heard, steps).await {
-            Ok(0) => return sent.err().map_or(Stop::Closed, |error| stop_of(&error)),
+            Ok(0) => return Ok(sent.err().map_or(Stop::Closed, |error| stop_of(&error))),
             Ok(_) => {}
-            Err(error) => return stop_of(&error),
+            Err(error) => return Ok(stop_of(&error)),
         }
         match answer.feed(&heard[before..]) {
-            Progress::Done => return Stop::Enough,
+            Progress::Done => return Ok(Stop::Enough),
             Progress::More if heard.len() < HEADS_BYTES_MAX => {}
-            // A 101 would have come by now; the judge of answers bounds the rest.
-            Progress::More => return http::receive(stream, answer, steps).await,
+            // The judge of answers bounds each head, and nobody all of them.
+            Progress::More => return Err(Flaw::Heads),
             Progress::Settled => {
                 let _ = timeout(PATIENCE, http::receive(stream, answer, steps)).await;
-                return Stop::Enough;
+                return Ok(Stop::Enough);
             }
         }
     }
@@ -193,7 +196,7 @@ fn judge_switch<'h, 'p>(
         }
         rest = &rest[length..];
     }
-    unreachable!("the judge of answers has found a 101 in these bytes")
+    Err(Flaw::Unreadable)
 }
 
 fn judge_fields<'p>(fields: &[httparse::Header<'_>], probe: &'p WebsocketProbe, key: &str) -> Result<(), Flaw<'p>> {

@@ -8,9 +8,13 @@ use super::{Circumstances, Cut};
 use crate::model::Code;
 use crate::model::quote::{Excerpt, Quoted};
 
-/// What is wrong behind a 101.
+/// What is wrong with a 101, before it or behind it.
 #[derive(Debug, PartialEq, Eq)]
 pub(in crate::probe) enum Flaw<'p> {
+    /// More came before the 101 than is read.
+    Heads,
+    /// What was taken for a 101 cannot be read as one.
+    Unreadable,
     /// The 101 lacks this field.
     Missing(&'static str),
     /// Its Sec-WebSocket-Accept is not the answer to our key.
@@ -32,12 +36,23 @@ impl Flaw<'_> {
         match self {
             Flaw::NoPong { cut: Cut::Deadline, .. } => Code::L7Tout,
             Flaw::Missing(_) | Flaw::Accept(_) | Flaw::Subprotocol { .. } | Flaw::Extension(_) => Code::L7Rsp,
-            Flaw::Frame(_) | Flaw::Closed { .. } | Flaw::NoPong { .. } => Code::L7Rsp,
+            Flaw::Heads | Flaw::Unreadable | Flaw::Frame(_) | Flaw::Closed { .. } | Flaw::NoPong { .. } => Code::L7Rsp,
+        }
+    }
+
+    /// The status that was seen.
+    pub(super) fn status(&self) -> Option<u16> {
+        match self {
+            Flaw::Heads => None,
+            Flaw::Unreadable | Flaw::Missing(_) | Flaw::Accept(_) | Flaw::Subprotocol { .. } => Some(101),
+            Flaw::Extension(_) | Flaw::Frame(_) | Flaw::Closed { .. } | Flaw::NoPong { .. } => Some(101),
         }
     }
 
     pub(super) fn write_sentence(&self, out: &mut String, c: &Circumstances<'_>) -> std::fmt::Result {
         match self {
+            Flaw::Heads => write!(out, "the heads are over 64 KiB, and no 101 is among them"),
+            Flaw::Unreadable => write!(out, "answered 101 with a head that cannot be read"),
             Flaw::Missing(field) => write!(out, "answered 101 without {field}"),
             Flaw::Accept(value) => {
                 write!(out, "wrong Sec-WebSocket-Accept: {} does not answer our key", Quoted(value.bytes()))
@@ -84,8 +99,9 @@ impl Flaw<'_> {
             }
             Flaw::Subprotocol { asked: Some(_), .. } => Some("check subprotocol: the server does not know this one"),
             Flaw::Subprotocol { asked: None, .. } => Some("set subprotocol to what the server speaks"),
+            Flaw::Heads => Some("what answers there sends interim answers without end"),
             Flaw::Extension(_) => None,
-            Flaw::Frame(_) => Some("it does not keep to RFC 6455"),
+            Flaw::Unreadable | Flaw::Frame(_) => Some("it does not keep to RFC 6455"),
             Flaw::Closed { code: Some(1008 | 3000 | 3003 | 4401 | 4403), .. } => Some("needs credentials"),
             Flaw::Closed { .. } => Some("it does not want this client: check path and headers"),
             Flaw::NoPong { .. } => Some("it takes the upgrade but does not serve the connection"),

@@ -30,6 +30,17 @@ fn judged(fields: &str, subprotocol: Option<&str>) -> Result<Vec<u8>, String> {
 }
 
 #[test]
+fn bytes_without_a_readable_101_are_a_failure() {
+    let probe = probe(None);
+    for heard in ["", "HTTP/1.1 101", "HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 101 Swit", "\0\0"] {
+        let found = judge_switch(heard.as_bytes(), &probe, KEY, &mut Steps::begin());
+        assert_eq!(found, Err(Flaw::Unreadable), "{heard:?}");
+    }
+    let many = "HTTP/1.1 100 Continue\r\n\r\n".repeat(INTERIM_MAX as usize + 1);
+    assert_eq!(judge_switch(many.as_bytes(), &probe, KEY, &mut Steps::begin()), Err(Flaw::Unreadable));
+}
+
+#[test]
 fn the_answer_to_a_key_is_that_of_the_rfc() {
     assert_eq!(accept_of(KEY), ACCEPT);
 }
