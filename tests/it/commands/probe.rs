@@ -151,7 +151,8 @@ fn a_certificate_problem_is_told_and_what_mends_it_passes() {
     let (code, shown) = probe(&[]);
     assert_eq!(code, Some(1), "{shown}");
     assert!(shown.contains("✓ connect") && shown.contains("✗ tls") && shown.contains("fail, L6RSP: "), "{shown}");
-    assert!(shown.contains("CN=api.internal") && !shown.contains("request "), "{shown}");
+    assert!(shown.contains("✗ tls      TLS, handshake failed; certificate not accepted: CN=api.internal"), "{shown}");
+    assert!(!shown.contains("certificate verified: ") && !shown.contains("request "), "{shown}");
 
     let (code, shown) = probe(&["--ca-file", &ca]);
     assert_eq!(code, Some(0), "{shown}");
