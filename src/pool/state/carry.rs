@@ -28,7 +28,7 @@ pub const RETIRING_MAX: Duration = Duration::from_secs(30);
 const DEPARTED_MAX: Duration = Duration::from_secs(15);
 
 /// The most that a probe may be late so that others start with it: well below what a window of 100 ms may hold.
-const TICK_GAP_MAX: Duration = Duration::from_millis(20);
+const TICK_GAP_MAX: Duration = Duration::from_millis(40);
 
 impl State {
     /// Takes a new configuration, carrying over what still applies (health.md, "Reload"). `listeners` are the sockets
@@ -329,9 +329,9 @@ impl State {
     }
 }
 
-/// A fiftieth of the shorter interval, far less than its jitter: nobody sees that a probe is that late.
+/// A twenty-fifth of the shorter interval, less than its jitter: nobody sees that a probe is that late.
 fn tick_gap(timing: Timing) -> Duration {
-    (timing.fast_interval / 50).min(TICK_GAP_MAX)
+    (timing.fast_interval / 25).min(TICK_GAP_MAX)
 }
 
 fn check_key(upstream: &UpstreamPolicy, check: &CheckPolicy) -> CheckKey {
