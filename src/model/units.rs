@@ -91,6 +91,15 @@ mod tests {
     }
 
     #[test]
+    fn measured_times_are_short() {
+        for (micros, shown) in
+            [(0, "0.0 ms"), (1_949, "1.9 ms"), (12_400, "12 ms"), (999_400, "999 ms"), (1_500_000, "1.5 s")]
+        {
+            assert_eq!(Measured(Duration::from_micros(micros)).to_string(), shown);
+        }
+    }
+
+    #[test]
     fn weights_are_one_to_a_thousand() {
         assert_eq!(Weight::try_new(0), None);
         assert_eq!(Weight::try_new(1_001), None);

@@ -25,10 +25,11 @@ pub(super) use websocket::Flaw;
 
 use super::connect::Fault;
 use crate::model::quote::{Excerpt, Quoted};
+use crate::model::units::Measured;
 use crate::model::{Address, Code, ProbeReport, Trace};
 use crate::tls::Failure;
 use hints::{connect_hint, handshake_hint, resource_hint, unheard_hint};
-use words::{Measured, connect_words, resource_words, write_no_handshake, write_unheard};
+use words::{connect_words, resource_words, write_no_handshake, write_unheard};
 
 /// What one probe found.
 #[derive(Debug, PartialEq, Eq)]

@@ -7,10 +7,11 @@ use serde_json::Value;
 
 use super::Circumstances;
 use super::hints::{CLOSED_HINT_HTTP2, NO_ANSWER_HINT, protocol_hint, status_hint};
-use super::words::{Bytes, Measured};
+use super::words::Bytes;
 use crate::model::Code;
 use crate::model::policy::{BodyRule, HeaderMatch, HttpProbe, HttpVersion, JsonMatch, JsonRule};
 use crate::model::quote::{Escaped, Excerpt, Quoted};
+use crate::model::units::Measured;
 use crate::probe::expect::{HeaderMiss, NotJson};
 use crate::probe::response::{Malformed, Stage};
 use crate::probe::said::Said;

@@ -5,10 +5,11 @@ use std::fmt::{self, Write};
 use super::Circumstances;
 use super::answer::{Cut, cut_words, write_excerpt};
 use super::hints::{CLOSED_HINT_HTTP2, NO_ANSWER_HINT, grpc_hint, status_hint};
-use super::words::{Bytes, Measured};
+use super::words::Bytes;
 use crate::model::Code;
 use crate::model::policy::GrpcProbe;
 use crate::model::quote::{Excerpt, Quoted};
+use crate::model::units::Measured;
 
 /// What came of one call of `grpc.health.v1.Health/Check`.
 #[derive(Debug, PartialEq, Eq)]

@@ -70,15 +70,6 @@ fn our_own_lack_is_no_verdict_and_says_so() {
 }
 
 #[test]
-fn measured_times_are_short() {
-    for (micros, shown) in
-        [(0, "0.0 ms"), (1_949, "1.9 ms"), (12_400, "12 ms"), (999_400, "999 ms"), (1_500_000, "1.5 s")]
-    {
-        assert_eq!(Measured(Duration::from_micros(micros)).to_string(), shown);
-    }
-}
-
-#[test]
 fn a_handshake_that_is_cut_off_says_where_and_by_whom() {
     let may = "this port may not speak TLS, or its server is going down";
     for (cut, code, sentence) in [

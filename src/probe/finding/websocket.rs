@@ -3,10 +3,10 @@
 use std::fmt::Write;
 
 use super::answer::cut_words;
-use super::words::Measured;
 use super::{Circumstances, Cut};
 use crate::model::Code;
 use crate::model::quote::{Excerpt, Quoted};
+use crate::model::units::Measured;
 
 /// What is wrong with a 101, before it or behind it.
 #[derive(Debug, PartialEq, Eq)]

@@ -1,13 +1,13 @@
 //! The words for connections that failed, and for measured times and sizes.
 
 use std::fmt::Write;
-use std::time::Duration;
 
 use nix::errno::Errno;
 
 use super::answer::cut_words;
 use super::{Circumstances, Cut};
 use crate::model::quote::Quoted;
+use crate::model::units::Measured;
 
 pub(super) fn connect_words(errno: Errno) -> &'static str {
     match errno {
@@ -68,20 +68,6 @@ pub(super) fn write_unheard(
         (None, Some(Cut::Deadline)) => write!(out, "the text could not be sent within {:?}", c.timeout),
         (None, Some(cut)) => write!(out, "{} before the text was sent", cut_words(cut)),
         (None, None) => Ok(()),
-    }
-}
-
-/// A measured time: `0.3 ms`, `12 ms`, `1.5 s`.
-pub(super) struct Measured(pub Duration);
-
-impl std::fmt::Display for Measured {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let ms = self.0.as_secs_f64() * 1e3;
-        match ms {
-            ..9.95 => write!(f, "{ms:.1} ms"),
-            ..999.5 => write!(f, "{ms:.0} ms"),
-            _ => write!(f, "{:.1} s", ms / 1e3),
-        }
     }
 }
 
