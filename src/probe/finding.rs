@@ -50,8 +50,9 @@ pub(super) enum Finding<'p> {
     NoHandshake(Cut),
     /// The expected text came.
     Heard,
-    /// The expected text did not come, or ours could not be sent. No cut: as much was heard as is listened to.
-    Unheard { expected: Option<&'p str>, cut: Option<Cut>, bytes: usize, heard: Excerpt },
+    /// The expected text did not come, or ours could not be sent. No cut: as much was heard as is listened to. `sends`:
+    /// there is one of ours.
+    Unheard { expected: Option<&'p str>, sends: bool, cut: Option<Cut>, bytes: usize, heard: Excerpt },
     /// The WebSocket answered our ping.
     Pong,
     /// The WebSocket is none, or does not answer.
@@ -166,7 +167,7 @@ impl Finding<'_> {
             Finding::Heard => write!(out, "answered as expected in {}", Measured(c.took)),
             Finding::Pong => write!(out, "pong in {}", Measured(c.took)),
             Finding::Websocket(flaw) => flaw.write_sentence(out, c),
-            Finding::Unheard { expected, cut, bytes, heard } => {
+            Finding::Unheard { expected, cut, bytes, heard, .. } => {
                 write_unheard(out, c, *expected, *cut, *bytes)?;
                 if *bytes > 0 {
                     write!(out, "; it said {}", Quoted(heard.bytes()))?;
@@ -190,7 +191,9 @@ impl Finding<'_> {
             Finding::Websocket(flaw) => flaw.hint(),
             Finding::Tls(failure) => failure.hint(),
             Finding::NoHandshake(cut) => Some(handshake_hint(*cut)),
-            Finding::Unheard { expected, cut, heard, .. } => unheard_hint(*cut, expected.is_some(), heard.bytes()),
+            Finding::Unheard { expected, sends, cut, heard, .. } => {
+                unheard_hint(*cut, expected.is_some(), *sends, heard.bytes())
+            }
             Finding::Stopped => Some("it was suspended, or this machine is overloaded"),
             Finding::NotConnected(Fault::Theirs(errno)) => connect_hint(*errno),
             Finding::NotConnected(Fault::Ours(errno)) | Finding::NoResources(errno) => resource_hint(*errno),

@@ -61,7 +61,8 @@ fn finding<'p>(probe: &'p TcpProbe, heard: &[u8], stop: Stop) -> Finding<'p> {
         (stop, expected) => {
             let mut excerpt = Excerpt::default();
             excerpt.push(heard);
-            Finding::Unheard { expected: expected.as_deref(), cut: stop.cut(), bytes: heard.len(), heard: excerpt }
+            let (expected, sends, cut) = (expected.as_deref(), probe.send.is_some(), stop.cut());
+            Finding::Unheard { expected, sends, cut, bytes: heard.len(), heard: excerpt }
         }
     }
 }

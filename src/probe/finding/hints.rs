@@ -74,11 +74,12 @@ pub(super) fn handshake_hint(cut: Cut) -> &'static str {
     }
 }
 
-/// Of a text that did not come.
-pub(super) fn unheard_hint(cut: Option<Cut>, sent: bool, heard: &[u8]) -> Option<&'static str> {
+/// Of a text that did not come (`expects`), or could not be sent; `sends`: one is sent first.
+pub(super) fn unheard_hint(cut: Option<Cut>, expects: bool, sends: bool, heard: &[u8]) -> Option<&'static str> {
     match (cut, heard.len()) {
         (_, 1..) if matches!(heard, [0x15 | 0x16, 0x03, ..]) => Some("this port speaks TLS"),
-        (Some(Cut::Deadline), 0) if !sent => Some("it takes connections but does not read: overloaded or stopped"),
+        (Some(Cut::Deadline), 0) if !expects => Some("it takes connections but does not read: overloaded or stopped"),
+        (Some(Cut::Deadline), 0) if sends => Some("it accepts connections but does not answer what was sent"),
         (Some(Cut::Deadline), 0) => Some("it accepts connections but says nothing: it may wait for a text first"),
         (Some(Cut::Closed | Cut::Broke(_)), 0) => Some("this port may speak TLS or another protocol"),
         (Some(_) | None, _) => None,

@@ -97,7 +97,8 @@ fn a_handshake_that_is_cut_off_says_where_and_by_whom() {
 
 #[test]
 fn a_text_that_could_not_be_sent_is_a_failure_too() {
-    let unsent = |cut| Finding::Unheard { expected: None, cut: Some(cut), bytes: 0, heard: Excerpt::default() };
+    let unsent =
+        |cut| Finding::Unheard { expected: None, sends: true, cut: Some(cut), bytes: 0, heard: Excerpt::default() };
     let may = "this port may speak TLS or another protocol";
     for (cut, code, sentence) in [
         (Cut::Closed, Code::L7Rsp, format!("connection closed before the text was sent ({may})")),

@@ -122,6 +122,18 @@ async fn a_text_that_does_not_come_is_told_with_what_came_instead() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn silence_is_told_apart_by_whether_a_text_was_sent() {
+    for (send, hint) in [
+        (None, "it accepts connections but says nothing: it may wait for a text first"),
+        (Some("PING\r\n"), "it accepts connections but does not answer what was sent"),
+    ] {
+        let origin = on_accept(Reply::hang());
+        let report = talk(&origin, send, Some("ready"), SHORT).await;
+        assert_eq!((report.code, report.hint), (Code::L7Tout, Some(hint)), "{send:?}: {}", report.sentence());
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_probe_tells_where_it_came_from_and_how_long_it_took() {
     let origin = Origin::plain("a").await;
     let report = talk(&origin, None, None, LONG).await;
