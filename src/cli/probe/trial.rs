@@ -10,10 +10,11 @@ use std::time::Duration;
 
 use clap::{Args, ValueEnum};
 use http::Uri;
+use http::uri::Authority;
 use toml::Value;
 
 use crate::app::load::{LoadError, load_trial};
-use crate::config::units;
+use crate::config::{Severity, units};
 use crate::model::Secret;
 use crate::model::policy::{Config, JsonPath};
 use crate::model::secret::names_a_secret;
@@ -158,7 +159,12 @@ impl Written {
     pub fn load(&self) -> Result<Config, LoadError> {
         // A configuration has a listener; it comes last, so that the lines of mistakes are those that are printed.
         let text = format!("{}\n[listeners.trial]\naddress = \"unix:/trial\"\npool = \"{POOL}\"\n", self.toml);
-        load_trial(PLACE, text.as_bytes(), &self.vars).map(|loaded| loaded.config)
+        load_trial(PLACE, text.as_bytes(), &self.vars).map(|loaded| loaded.config).map_err(|mut error| {
+            // That it is the only upstream is how it is tried, and no mistake of anybody.
+            let upstreams = format!("pools.{POOL}.upstreams");
+            error.diagnostics.retain(|d| d.severity == Severity::Error || d.key != upstreams);
+            error
+        })
     }
 }
 
@@ -187,7 +193,7 @@ impl Plan {
         if authority.as_str().contains('@') {
             return Err("--url holds credentials; send them with --header 'Authorization: …'".to_owned());
         }
-        let port = uri.port_u16().or(default_port).filter(|port| *port != 0).ok_or("--url names no port")?;
+        let port = port(authority)?.or(default_port).ok_or("--url names no port")?;
         let kind = args.kind.unwrap_or(scheme_kind);
         Ok(Plan {
             kind,
@@ -315,6 +321,15 @@ impl Plan {
         }
         out
     }
+}
+
+/// The port that is written, if one is. `http` itself takes what is no port for none.
+fn port(authority: &Authority) -> Result<Option<u16>, String> {
+    let text = authority.as_str().strip_prefix(authority.host()).unwrap_or_default();
+    let Some(digits) = text.strip_prefix(':').filter(|digits| !digits.is_empty()) else { return Ok(None) };
+    // It is not quoted: where an `@` was forgotten it is a password.
+    let port = digits.bytes().all(|b| b.is_ascii_digit()).then(|| digits.parse().ok()).flatten();
+    port.filter(|port| *port != 0).map(Some).ok_or_else(|| "the port of --url is not one of 1 to 65535".to_owned())
 }
 
 fn header(text: &Hidden) -> Result<(String, Secret), String> {

@@ -136,6 +136,10 @@ fn a_check_is_tried_before_it_is_written_and_then_does_the_same() {
     let wrong = roundsman(&["probe", "--url", &url, "--expect-status", "2xx"]);
     assert_eq!(wrong.status.code(), Some(78));
     assert!(text(&wrong.stderr).contains("pools.app.health.expect.status"), "{}", text(&wrong.stderr));
+    assert!(!text(&wrong.stderr).contains("warning"), "nobody asked for two upstreams: {}", text(&wrong.stderr));
+    let no_port = roundsman(&["probe", "--url", "http://[::1]:99999/"]);
+    assert_eq!((no_port.status.code(), text(&no_port.stdout)), (Some(2), String::new()));
+    assert!(text(&no_port.stderr).contains("not one of 1 to 65535"), "{}", text(&no_port.stderr));
 }
 
 #[test]

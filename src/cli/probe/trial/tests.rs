@@ -170,12 +170,30 @@ fn what_cannot_be_taken_apart_says_so_without_a_credential() {
         (&["ftp://a/"], "the scheme \"ftp\""),
         (&["127.0.0.1"], "no scheme"),
         (&["tcp://127.0.0.1"], "no port"),
+        (&["http://[::1]:99999/"], "the port of --url"),
+        (&["http://127.0.0.1:65536/"], "the port of --url"),
+        (&["https://name:0/"], "the port of --url"),
+        (&["http://name:+80/"], "the port of --url"),
+        (&["http://user:s3cr3t/"], "the port of --url"),
         (&["http://user:s3cr3t@h/"], "holds credentials"),
         (&["http://h/", "--header", "s3cr3t"], "'NAME: VALUE'"),
         (&["http://h/", "--expect-json", "$.a=null"], "no null"),
     ] {
         let error = plan(words).unwrap_err();
         assert!(error.contains(want) && !error.contains("s3cr3t"), "{words:?}: {error}");
+    }
+}
+
+#[test]
+fn a_port_is_the_one_written_or_that_of_the_scheme() {
+    for (url, want) in [
+        ("http://[::1]:65535/", "[::1]:65535"),
+        ("http://[::1]/", "[::1]:80"),
+        ("https://name:/", "name:443"),
+        ("wss://name", "name:443"),
+        ("ws://127.0.0.1:081/", "127.0.0.1:81"),
+    ] {
+        assert_eq!(plan(&[url]).expect("a good URL").upstream, want, "{url}");
     }
 }
 
