@@ -177,7 +177,7 @@ fn groups(upstreams: &[UpstreamStatus]) -> Vec<Group<'_>> {
 
 /// `10.0.0.2:80 and 10.0.0.3:80 are unhealthy: L4CON: connection refused.`
 fn sentence(group: &Group<'_>) -> String {
-    let named = group.members.iter().take(NAMED_MAX).map(|u| u.upstream.address.to_string()).collect::<Vec<_>>();
+    let named = group.members.iter().take(NAMED_MAX).map(|u| named(u)).collect::<Vec<_>>();
     let verb = if group.members.len() == 1 { "is" } else { "are" };
     let who = match (named.as_slice(), group.members.len().saturating_sub(NAMED_MAX)) {
         ([one], _) => one.clone(),
@@ -196,6 +196,15 @@ fn sentence(group: &Group<'_>) -> String {
     text
 }
 
+/// `127.0.0.1:80 (localhost)` of an upstream whose address came from a name.
+fn named(status: &UpstreamStatus) -> String {
+    let address = &status.upstream.address;
+    match &status.name {
+        Some(name) if address.host_name().is_none() => format!("{address} ({name})"),
+        Some(_) | None => address.to_string(),
+    }
+}
+
 /// What a request to the pool gets now.
 fn requests(explanation: &Explanation, now: Instant) -> String {
     let pool = &explanation.pool;
@@ -210,11 +219,7 @@ fn requests(explanation: &Explanation, now: Instant) -> String {
             let backups = taking.iter().all(|u| u.backup) && pool.upstreams.iter().any(|u| !u.backup);
             let rank = if backups { ", because no primary can take them" } else { "" };
             match taking.as_slice() {
-                [one] => format!(
-                    "Requests go to {}{}{rank}.",
-                    if backups { "the backup " } else { "" },
-                    one.upstream.address
-                ),
+                [one] => format!("Requests go to {}{}{rank}.", if backups { "the backup " } else { "" }, named(one)),
                 all if backups => format!("Requests go to {} backups{rank}.", all.len()),
                 all => format!("Requests go to {} upstreams.", all.len()),
             }
@@ -252,10 +257,10 @@ fn next(explanation: &Explanation, now: Instant) -> Option<String> {
         (due + check.timing.fast_interval * passes.saturating_sub(1), u.upstream.address.clone())
     });
     if let Some((status, (check, passes))) = first {
-        let (address, due) = (&status.upstream.address, due_in(check, now));
+        let (who, due) = (named(status), due_in(check, now));
         let passes = if passes == 1 { "1 more pass".to_owned() } else { format!("{passes} passes in a row") };
         let least = if pool.upstreams.len() > 1 { "The next that can change is" } else { "What can change is" };
-        return Some(format!("{least} {address}: it needs {passes}, and its next probe {due}."));
+        return Some(format!("{least} {who}: it needs {passes}, and its next probe {due}."));
     }
     let ordered = out().find(|u| u.admin != AdminState::Enabled && u.state == HealthState::Healthy)?;
     let order = match ordered.admin {
@@ -278,7 +283,7 @@ fn missing(status: &UpstreamStatus) -> Option<(&CheckStatus, u32)> {
 fn due_in(check: &CheckStatus, now: Instant) -> String {
     match check.next_due.checked_duration_since(now) {
         _ if check.in_flight => "is under way".to_owned(),
-        Some(left) if !left.is_zero() => format!("is due in {}", spoken(left)),
+        Some(left) if left >= Duration::from_millis(1) => format!("is due in {}", spoken(left)),
         Some(_) | None => "is due now".to_owned(),
     }
 }

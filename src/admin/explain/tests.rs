@@ -272,6 +272,51 @@ async fn the_next_probe_is_due_for_a_reason() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn what_is_due_within_a_millisecond_is_due_now() {
+    let mut status = testing::upstream("api", 1, UP);
+    for (micros, want) in [(0, "is due now"), (999, "is due now"), (1_000, "is due in 1 ms")] {
+        status.checks[0].next_due = Instant::now() + Duration::from_micros(micros);
+        assert_eq!(explained(status.clone()).checks[0].next, format!("{want}: the interval is 10 s"));
+    }
+}
+
+/// The upstream under another address.
+fn moved(status: &UpstreamStatus, to: &str) -> Arc<crate::pool::Upstream> {
+    let (pool, id) = (testing::name("api"), status.upstream.id);
+    Arc::new(crate::pool::Upstream::new(id, pool, to.parse().unwrap(), crate::pool::Hints::none()))
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_name_without_an_address_waits_for_its_lookup() {
+    let mut status = testing::upstream("api", 1, NEW);
+    status.upstream = moved(&status, "api.internal:80");
+    status.name = Some("api.internal".into());
+    let reply = explained(status.clone());
+    assert_eq!(reply.checks[0].next, "waits for an address: its name is looked up again every 30 s at the latest");
+    assert_eq!((reply.checks[0].next_due.as_ref(), reply.checks[0].in_flight), (None, false));
+    let paragraph = text(&testing::explanation(&testing::finish("api", vec![status])));
+    assert!(paragraph.contains(" api.internal:80 is not judged yet"), "{paragraph}");
+    assert!(!paragraph.contains("next probe"), "{paragraph}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_pool_names_what_came_from_a_name() {
+    let explanation = testing::explanation(&changed(&[UP, DOWN], |all| {
+        all.iter_mut().for_each(|status| status.name = Some("localhost".into()));
+        because(&mut all[1], Code::L4Con, "connection refused");
+    }));
+    assert_eq!(
+        text(&explanation),
+        "Pool api is degraded: 1 of 2 upstreams is healthy. \
+         10.0.0.2:80 (localhost) is unhealthy (L4CON: connection refused). \
+         Requests go to 10.0.0.1:80 (localhost). \
+         The next that can change is 10.0.0.2:80 (localhost): it needs 2 passes in a row, and its next probe is due in 0.8 s."
+    );
+    let reply = pool(&explanation, &Clock::start(), Instant::now());
+    assert_eq!(reply.out[0].upstreams, ["10.0.0.2:80"], "addresses alone for programs");
+}
+
+#[tokio::test(start_paused = true)]
 async fn eligibility_has_one_answer_in_words() {
     let said = |state, change: fn(&mut UpstreamStatus)| {
         let mut status = testing::upstream("api", 1, state);

@@ -22,6 +22,7 @@ pub fn upstream(
     now: Instant,
 ) -> UpstreamExplainReply {
     let status = &detail.status;
+    let resolve = status.upstream.address.host_name().map(|_| detail.policy.resolve);
     let checks = status.checks.iter().enumerate();
     let transitions = detail.history.iter().map(|(at, change)| TransitionInfo {
         at: clock.date(*at),
@@ -42,7 +43,12 @@ pub fn upstream(
         why: status.why.clone(),
         admin: status.admin,
         require: require(detail.policy.require, status.checks.len()),
-        checks: checks.map(|(i, check)| check_info(status, check, i == status.decides, clock, now)).collect(),
+        checks: checks
+            .map(|(i, check)| match (check_info(status, check, i == status.decides, clock, now), resolve) {
+                (info, None) => info,
+                (info, Some(every)) => CheckExplainInfo { next: next_lookup(every), next_due: None, ..info },
+            })
+            .collect(),
         transitions: transitions.collect(),
     }
 }
@@ -165,6 +171,11 @@ fn timing(timing: &Timing) -> String {
     let (fast, timeout) = (spoken_exactly(timing.fast_interval), spoken_exactly(timing.timeout));
     text.push_str(&format!(", every {fast} while a change is open, each at most {timeout}"));
     text
+}
+
+/// What is awaited where a name has no address yet: nothing is probed before.
+fn next_lookup(every: Duration) -> String {
+    format!("waits for an address: its name is looked up again every {} at the latest", spoken_exactly(every))
 }
 
 /// When the next probe is due and why then.

@@ -101,7 +101,7 @@ pub struct CheckExplainInfo {
     pub needs: String,
     /// When the next probe is due, and why then, in words.
     pub next: String,
-    /// When the next probe is due; null while one is in flight.
+    /// When the next probe is due; null while one is in flight, and while a name has no address.
     pub next_due: Option<String>,
     /// Whether a probe is in flight.
     pub in_flight: bool,
