@@ -1,6 +1,8 @@
 //! What an answer must look like, value by value: patterns, JSONPaths, values to compare with, and fields of the answer.
 //! A mistake inside a pattern or a path is shown where it is in the string.
 
+mod path_cost;
+
 use std::ops::Range;
 use std::sync::Arc;
 
@@ -17,6 +19,8 @@ use crate::model::policy::{HeaderMatch, HeaderRule, JsonPath, Pattern};
 const TEXT_BYTES_MAX: usize = 4 << 10;
 /// How deep parentheses and brackets of a JSONPath may be nested: its parser tries alternatives at every one.
 const PATH_DEPTH_MAX: usize = 6;
+/// Functions of RFC 9535 that are not to be had: they would compile a pattern at every node, even one that the answer holds.
+const UNSUPPORTED: [&str; 2] = ["match", "search"];
 /// How many fields of an answer may be judged.
 const FIELDS_MAX: usize = 32;
 /// How many values `in` may list.
@@ -126,12 +130,18 @@ fn json_path(text: &str) -> Result<JsonPath, Problem> {
     if let Some(at) = too_deep(text) {
         return Err(Problem::inside("the path is nested too deep", at..at + 1));
     }
-    JsonPath::try_new(text).map_err(|error| {
+    let path = JsonPath::try_new(text).map_err(|error| {
         let at = error.position().min(text.len());
+        if let Some(name) = UNSUPPORTED.iter().find(|name| error.message().contains(&format!("function name '{name}'")))
+        {
+            return Problem::inside(format!("{name}() is not supported in a filter"), at..text.len());
+        }
         // The crate's own word for "anything else".
         let message = error.message().replace("parser error", "it cannot go on like this");
         Problem { suggestion, ..Problem::inside(format!("not a JSONPath: {message}"), at..text.len()) }
-    })
+    })?;
+    path_cost::affordable(text)?;
+    Ok(path)
 }
 
 /// A path of plain names, some with spaces or hyphens, as JSONPath writes it: `$.Faulty CAPPs` is `$['Faulty CAPPs']`.

@@ -447,6 +447,11 @@ impl Hash for Pattern {
     }
 }
 
+/// How many values, scalars and containers alike, a document may hold whose JSON is judged.
+pub const JSON_VALUES_MAX: usize = 10_000;
+/// How deep it may be nested.
+pub const JSON_DEPTH_MAX: usize = 64;
+
 /// A parsed JSONPath (RFC 9535).
 #[derive(Clone)]
 pub struct JsonPath {

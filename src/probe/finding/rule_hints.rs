@@ -46,7 +46,12 @@ pub(in crate::probe) fn not_json_hint(error: &NotJson, method: &str) -> Option<&
     match error {
         NotJson::Empty if method == "HEAD" => Some(HEAD),
         NotJson::Markup => Some("port and path answer with a page: the endpoint may be at another path"),
-        NotJson::Empty | NotJson::ByteOrderMark | NotJson::Compressed | NotJson::TooDeep | NotJson::Syntax(_) => None,
+        NotJson::Empty
+        | NotJson::ByteOrderMark
+        | NotJson::Compressed
+        | NotJson::TooDeep
+        | NotJson::TooMany
+        | NotJson::Syntax(_) => None,
     }
 }
 

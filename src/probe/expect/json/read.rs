@@ -1,10 +1,13 @@
-//! Reads a whole body as one JSON document (RFC 8259), and says in words why it is none.
+//! Reads a whole body as one JSON document (RFC 8259), and says in words why it is none. No document that is read is
+//! deeper or has more values than what rules can be held against quickly.
 
+use std::cell::Cell;
 use std::fmt;
 
-use serde::de::{Deserialize, Deserializer, Error, MapAccess, SeqAccess, Visitor};
+use serde::de::{DeserializeSeed, Deserializer, Error, MapAccess, SeqAccess, Visitor};
 use serde_json::{Map, Number, Value};
 
+use crate::model::policy::{JSON_DEPTH_MAX, JSON_VALUES_MAX};
 use crate::model::quote::{Excerpt, Quoted};
 
 /// Why a body is no JSON.
@@ -20,6 +23,8 @@ pub(in crate::probe) enum NotJson {
     Compressed,
     /// Nested deeper than is read.
     TooDeep,
+    /// Of more values than are read.
+    TooMany,
     /// Something else, and where: `expected value at line 1 column 5`.
     Syntax(Box<str>),
 }
@@ -40,7 +45,8 @@ impl fmt::Display for NotJson {
             NotJson::ByteOrderMark => f.write_str("it begins with a byte order mark"),
             NotJson::Markup => f.write_str("it is HTML or XML"),
             NotJson::Compressed => f.write_str("it is compressed, which was not asked for"),
-            NotJson::TooDeep => f.write_str("it is nested more than 127 levels deep"),
+            NotJson::TooDeep => write!(f, "it is nested more than {JSON_DEPTH_MAX} levels deep"),
+            NotJson::TooMany => write!(f, "it has more than {JSON_VALUES_MAX} values"),
             NotJson::Syntax(words) => f.write_str(words),
         }
     }
@@ -48,9 +54,24 @@ impl fmt::Display for NotJson {
 
 /// Reads a whole body.
 pub(in crate::probe) fn parse(body: &[u8]) -> Result<Value, NotJson> {
-    match serde_json::from_slice::<Strict>(body) {
-        Ok(Strict(value)) => Ok(value),
-        Err(error) => Err(why(body, &error)),
+    let bounds = Bounds { left: Cell::new(JSON_VALUES_MAX), broken: Cell::new(None) };
+    let mut reader = serde_json::Deserializer::from_slice(body);
+    let value = Strict { bounds: &bounds, depth: 0 }.deserialize(&mut reader);
+    let whole = value.and_then(|value| reader.end().map(|()| value));
+    whole.map_err(|error| bounds.broken.take().unwrap_or_else(|| why(body, &error)))
+}
+
+/// What is left of the values that are read, and which bound was met.
+struct Bounds {
+    left: Cell<usize>,
+    broken: Cell<Option<NotJson>>,
+}
+
+impl Bounds {
+    fn break_with<E: Error>(&self, why: NotJson) -> E {
+        let error = E::custom(&why);
+        self.broken.set(Some(why));
+        error
     }
 }
 
@@ -64,22 +85,40 @@ fn why(body: &[u8], error: &serde_json::Error) -> NotJson {
         }
         [..] => {}
     }
-    let words = error.to_string();
-    if words.starts_with("recursion limit exceeded") { NotJson::TooDeep } else { NotJson::Syntax(words.into()) }
+    NotJson::Syntax(error.to_string().into())
 }
 
 /// A value in which no object has a key twice.
-struct Strict(Value);
+#[derive(Clone, Copy)]
+struct Strict<'b> {
+    bounds: &'b Bounds,
+    /// How many containers it stands in.
+    depth: usize,
+}
 
-impl<'de> Deserialize<'de> for Strict {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Strict, D::Error> {
-        deserializer.deserialize_any(StrictVisitor).map(Strict)
+impl Strict<'_> {
+    /// What stands in it, where it is a container.
+    fn inner<E: Error>(self) -> Result<Self, E> {
+        let depth = self.depth + 1;
+        if depth > JSON_DEPTH_MAX {
+            return Err(self.bounds.break_with(NotJson::TooDeep));
+        }
+        Ok(Strict { depth, ..self })
     }
 }
 
-struct StrictVisitor;
+impl<'de> DeserializeSeed<'de> for Strict<'_> {
+    type Value = Value;
 
-impl<'de> Visitor<'de> for StrictVisitor {
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Value, D::Error> {
+        let left = self.bounds.left.get();
+        let left = left.checked_sub(1).ok_or_else(|| self.bounds.break_with(NotJson::TooMany))?;
+        self.bounds.left.set(left);
+        deserializer.deserialize_any(self)
+    }
+}
+
+impl<'de> Visitor<'de> for Strict<'_> {
     type Value = Value;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -115,20 +154,22 @@ impl<'de> Visitor<'de> for StrictVisitor {
     }
 
     fn visit_seq<A: SeqAccess<'de>>(self, mut items: A) -> Result<Value, A::Error> {
+        let inner = self.inner()?;
         let mut array = Vec::new();
-        while let Some(Strict(item)) = items.next_element()? {
+        while let Some(item) = items.next_element_seed(inner)? {
             array.push(item);
         }
         Ok(Value::Array(array))
     }
 
     fn visit_map<A: MapAccess<'de>>(self, mut fields: A) -> Result<Value, A::Error> {
+        let inner = self.inner()?;
         let mut object = Map::new();
         while let Some(key) = fields.next_key::<String>()? {
             if object.contains_key(&key) {
                 return Err(A::Error::custom(format_args!("key {} stands twice", Quoted(key.as_bytes()))));
             }
-            let Strict(value) = fields.next_value()?;
+            let value = fields.next_value_seed(inner)?;
             object.insert(key, value);
         }
         Ok(Value::Object(object))
@@ -142,6 +183,7 @@ mod tests {
     #[test]
     fn what_is_no_json_says_why() {
         let deep = |n: usize| format!("{}{}", "[".repeat(n), "]".repeat(n));
+        let many = |n: usize| format!("[{}]", vec!["1"; n].join(","));
         for (body, words) in [
             (&b""[..], "it is empty"),
             (b" \r\n", "it is empty"),
@@ -164,13 +206,16 @@ mod tests {
             (b"[\"\n\"]", "control character (\\u0000-\\u001F) found while parsing a string at line 2 column 0"),
             (b"{\"a\":1,\n\"a\":2}", "key \"a\" stands twice at line 2 column 3"),
             (b"[{\"a\\u001b\":1,\"a\\u001b\":2}]", "key \"a\\u{1b}\" stands twice at line 1 column 23"),
-            (deep(128).as_bytes(), "it is nested more than 127 levels deep"),
-            (deep(60_000).as_bytes(), "it is nested more than 127 levels deep"),
+            (deep(65).as_bytes(), "it is nested more than 64 levels deep"),
+            (deep(60_000).as_bytes(), "it is nested more than 64 levels deep"),
+            (many(10_000).as_bytes(), "it has more than 10000 values"),
+            (many(30_000).as_bytes(), "it has more than 10000 values"),
         ] {
             let shown = String::from_utf8_lossy(&body[..body.len().min(40)]);
             assert_eq!(parse(body).map_err(|e| e.to_string()), Err(words.to_owned()), "{shown:?}");
         }
-        assert!(parse(deep(127).as_bytes()).is_ok());
+        assert!(parse(deep(64).as_bytes()).is_ok());
+        assert!(parse(many(9_999).as_bytes()).is_ok(), "the list itself is one more");
     }
 
     #[test]

@@ -130,3 +130,24 @@ fn the_object_around_a_node_is_found() {
     assert_eq!(enclosing(&document, &document["ok"]), None, "the document itself is looked at first");
     assert_eq!(enclosing(&document, &document), None);
 }
+
+#[test]
+fn no_answer_holds_more_nodes_than_are_read() {
+    const BODY_BYTES: usize = 64 << 10;
+    let chain = |depth: usize| format!("{}{}", "[".repeat(depth), "]".repeat(depth));
+    let list = |item: &str| format!("[{}]", vec![item; (BODY_BYTES - 2) / (item.len() + 1)].join(","));
+    for (body, read) in [
+        (list(&chain(110)), Err(NotJson::TooDeep)),
+        (list(&chain(64)), Err(NotJson::TooDeep)),
+        (list(&chain(63)), Err(NotJson::TooMany)),
+        (list("1"), Err(NotJson::TooMany)),
+        (list("[]"), Err(NotJson::TooMany)),
+        (list("{\"aaaa\":[]}"), Err(NotJson::TooMany)),
+        (list("\"a string\""), Ok(1 + 5_957)),
+        (list("{\"name\":\"a longer name\",\"status\":\"healthy\"}"), Ok(1 + 3 * 1_489)),
+    ] {
+        assert!(body.len() > BODY_BYTES - 256 && body.len() <= BODY_BYTES, "{body:.40}: {}", body.len());
+        let every = JsonPath::try_new("$..*").unwrap();
+        assert_eq!(parse(body.as_bytes()).map(|document| every.select(&document).len() + 1), read, "{body:.40}");
+    }
+}
