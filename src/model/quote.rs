@@ -5,6 +5,9 @@
 
 use std::fmt;
 
+mod mask;
+pub use mask::mask_all;
+
 /// Characters of a quotation; the rest is an ellipsis.
 const CHARS_MAX: usize = 256;
 /// As many bytes as 256 characters can have, and one to know that there was more.
@@ -87,40 +90,6 @@ impl Excerpt {
         mask_all(&mut self.0, secrets);
         self
     }
-}
-
-/// Puts `***` in the place of each of `secrets`, should a peer have sent them back.
-pub fn mask_all<'s>(bytes: &mut Vec<u8>, secrets: impl Iterator<Item = &'s str>) {
-    for secret in secrets {
-        // A peer may leave the scheme out: `Bearer x` is looked for as `x` too.
-        let bare = secret.rsplit(' ').next().unwrap_or(secret);
-        for text in [secret, bare] {
-            mask(bytes, text.as_bytes());
-        }
-    }
-}
-
-/// Replaces every `secret` in `bytes`, and one that the end has cut. Shorter ones than four bytes are no secrets, and
-/// would turn the quotation into asterisks.
-fn mask(bytes: &mut Vec<u8>, secret: &[u8]) {
-    if secret.len() < 4 {
-        return;
-    }
-    let mut masked = Vec::with_capacity(bytes.len());
-    let mut rest = &bytes[..];
-    while let Some((&first, after)) = rest.split_first() {
-        if rest.starts_with(secret) {
-            masked.extend_from_slice(b"***");
-            rest = &rest[secret.len()..];
-        } else if rest.len() >= 4 && secret.starts_with(rest) {
-            masked.extend_from_slice(b"***");
-            break;
-        } else {
-            masked.push(first);
-            rest = after;
-        }
-    }
-    *bytes = masked;
 }
 
 #[cfg(test)]

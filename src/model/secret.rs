@@ -6,17 +6,31 @@ use std::sync::Arc;
 
 /// A credential, masked in every kind of output.
 #[derive(Clone, PartialEq, Eq, Hash)]
-pub struct Secret(Arc<str>);
+pub struct Secret {
+    text: Arc<str>,
+    /// Bytes of what was put before it, such as `Bearer `.
+    prefix_bytes: usize,
+}
 
 impl Secret {
     /// Wraps a text read from a file or the environment.
     pub fn new(text: &str) -> Secret {
-        Secret(Arc::from(text))
+        Secret::with_prefix("", text)
     }
 
-    /// The text itself.
+    /// The same, with something before it that is no secret.
+    pub fn with_prefix(prefix: &str, text: &str) -> Secret {
+        Secret { text: Arc::from(format!("{prefix}{text}")), prefix_bytes: prefix.len() }
+    }
+
+    /// The text itself, with its prefix.
     pub fn expose(&self) -> &str {
-        &self.0
+        &self.text
+    }
+
+    /// What must be masked where a peer may have sent it back: the whole, and what stands behind the prefix.
+    pub fn to_mask(&self) -> impl Iterator<Item = &str> {
+        [&*self.text, &self.text[self.prefix_bytes..]].into_iter()
     }
 }
 
@@ -47,5 +61,13 @@ mod tests {
         let secret = Secret::new("hunter2");
         assert_eq!(format!("{secret} {secret:?} {:?}", Some(&secret)), "*** *** Some(***)");
         assert_eq!(secret.expose(), "hunter2");
+    }
+
+    #[test]
+    fn a_secret_is_masked_with_and_without_its_prefix() {
+        let secret = Secret::with_prefix("key=", "a b");
+        assert_eq!(secret.expose(), "key=a b");
+        assert_eq!(secret.to_mask().collect::<Vec<_>>(), ["key=a b", "a b"]);
+        assert_eq!(format!("{secret:?}"), "***");
     }
 }

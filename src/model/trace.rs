@@ -292,7 +292,7 @@ fn field_names(headers: &[(Arc<str>, HeaderText)]) -> String {
 /// Tells of what came back.
 fn answer(spec: &ProbeSpec, report: &ProbeReport, steps: &mut Steps) {
     let Trace { head, body, answered_in, .. } = &report.trace;
-    let secrets: Vec<&str> = secrets(spec).map(Secret::expose).collect();
+    let secrets: Vec<&str> = secrets(spec).flat_map(Secret::to_mask).collect();
     let masked = |bytes: &[u8]| {
         let mut excerpt = Excerpt::default();
         excerpt.push(bytes);

@@ -135,10 +135,11 @@ impl<'p> Answer<'p> {
 
 /// What must not be quoted, whoever says it.
 pub(super) fn secrets(headers: &[(Arc<str>, HeaderText)]) -> impl Iterator<Item = &str> {
-    headers.iter().filter_map(|(_, value)| match value {
-        HeaderText::Secret(secret) => Some(secret.expose()),
+    let secrets = headers.iter().filter_map(|(_, value)| match value {
+        HeaderText::Secret(secret) => Some(secret.to_mask()),
         HeaderText::Plain(_) => None,
-    })
+    });
+    secrets.flatten()
 }
 
 /// A head of HTTP/2 as HTTP/1 would write it, as far as a trace shows it.

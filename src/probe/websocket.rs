@@ -12,7 +12,7 @@ use base64::prelude::BASE64_STANDARD;
 use tokio::io::AsyncReadExt;
 use tokio::time::{Instant, timeout, timeout_at};
 
-use super::answer::{Answer, Progress, Stop};
+use super::answer::{Answer, Progress, Stop, secrets};
 use super::connect::{Fault, Peer, Steps, Stream};
 use super::finding::{Answered, Cut, Finding, Flaw, Outcome};
 use super::http::{self, send, stop_of};
@@ -238,10 +238,7 @@ fn accept_of(key: &str) -> String {
 fn masked(bytes: &[u8], probe: &WebsocketProbe) -> Excerpt {
     let mut excerpt = Excerpt::default();
     excerpt.push(bytes);
-    excerpt.without(probe.headers.iter().filter_map(|(_, value)| match value {
-        HeaderText::Secret(secret) => Some(secret.expose()),
-        HeaderText::Plain(_) => None,
-    }))
+    excerpt.without(secrets(&probe.headers))
 }
 
 /// Sends a ping and waits for the pong that carries `payload`; `rest` came behind the 101 already.

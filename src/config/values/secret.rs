@@ -81,7 +81,7 @@ fn resolve(source: &SecretSource, node: &Node<'_>, reader: &mut Reader<'_>) -> O
     match checked {
         Ok(text) => {
             let prefix = source.prefix.value().map_or("", |prefix| prefix.0.as_str());
-            Some(Secret::new(&format!("{prefix}{text}")))
+            Some(Secret::with_prefix(prefix, &text))
         }
         Err(problem) => {
             reader.mistake(at, format!("{from} {problem}")).done();

@@ -298,7 +298,8 @@ fn kept_for_trace(probe: &HttpProbe, bytes: &[u8], limit: usize) -> Box<[u8]> {
     if secrets(&probe.headers).next().is_none() {
         return bytes[..bytes.len().min(limit)].into();
     }
-    let mut masked = bytes.to_vec();
+    // Masks make it shorter, so that more is looked at than is kept, and no more than that.
+    let mut masked = bytes[..bytes.len().min(4 * limit)].to_vec();
     mask_all(&mut masked, secrets(&probe.headers));
     masked.truncate(limit);
     masked.into_boxed_slice()

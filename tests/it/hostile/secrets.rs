@@ -16,10 +16,36 @@ const SECRET: &str = "Zq7LwP0xRk3TnV9sYb5";
 /// Fewer characters of it than this are not worth a thief's while.
 const PART: usize = 6;
 
-/// Every part of the secret that is long enough to tell something.
-fn parts_in(text: &str) -> Vec<&'static str> {
-    let parts = (0..=SECRET.len() - PART).map(|from| &SECRET[from..from + PART]);
-    parts.filter(|part| text.contains(part)).collect()
+/// One that many encodings change.
+const MARKED: &str = "Hq8ZtW1c/Xj5VdN0s\"Ky2GmR7f+Lu4BpT9w";
+
+/// Every part of `secret` that is long enough to tell something.
+fn parts_of(secret: &str) -> Vec<String> {
+    (0..=secret.len() - PART).map(|from| secret[from..from + PART].to_owned()).collect()
+}
+
+/// Answers that quote the marked secret as JSON, percent encoding and HTML write it, whole and cut at every few bytes.
+fn quoting_escaped() -> Vec<Reply> {
+    let json = MARKED.replace('"', "\\\"");
+    let php = json.replace('/', "\\/");
+    let go = MARKED.replace('"', "\\u0022").replace('+', "\\u002b").replace('/', "\\u002F");
+    let percent = MARKED.replace('/', "%2F").replace('"', "%22").replace('+', "%2b");
+    let html = MARKED.replace('/', "&#x2F;").replace('"', "&quot;").replace('+', "&#43;");
+    let twice = php.replace('\\', "\\\\").replace('"', "\\\"");
+    let mut replies = Vec::new();
+    for spelled in [json, php, go, percent, html, twice] {
+        replies.push(Reply::status(401).body(&format!("{{\"error\":\"bad key {spelled}\",\"key={spelled}\":1}}")));
+        replies.push(Reply::status(403).header("X-Sent", &spelled).body(&format!("<p>bad key={spelled}</p>")));
+        replies.push(Reply::raw(format!(
+            "HTTP/1.1 302 {spelled}\r\nLocation: /login?key={spelled}\r\nContent-Length: 0\r\n\r\n"
+        )));
+        replies.push(Reply::raw(format!("{spelled}\r\n\r\n")));
+        for filler in [8, 10, 13, 21, 30] {
+            replies.push(Reply::status(500).body(&format!("{}{spelled}", "x".repeat(1025 - filler))));
+            replies.push(Reply::status(500).body(&format!("{}{spelled}", "x".repeat(256 - filler))));
+        }
+    }
+    replies
 }
 
 /// Answers that quote what was sent, each in another place, and some so long that it is cut inside the secret.
@@ -70,15 +96,29 @@ async fn explanations(program: &Program, origins: &[Origin]) -> Vec<(String, Str
 #[tokio::test(flavor = "multi_thread")]
 async fn a_quoted_credential_appears_nowhere_and_goes_nowhere_else() {
     let elsewhere = Origin::plain("elsewhere").await;
-    let replies = quoting(&elsewhere.text());
+    keeps_to_itself(SECRET, "Bearer ", &parts_of(SECRET), quoting(&elsewhere.text())).await;
+    assert_eq!(elsewhere.accepted(), 0, "a redirect was followed");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_credential_that_is_quoted_escaped_appears_nowhere() {
+    // The letters between the characters that are escaped are the same in every spelling.
+    let parts: Vec<String> = MARKED.split(['/', '"', '+']).flat_map(parts_of).collect();
+    assert!(parts.len() > 10, "{parts:?}");
+    keeps_to_itself(MARKED, "key=", &parts, quoting_escaped()).await;
+}
+
+/// Runs checks that send `prefix` and `secret` to upstreams that answer with `replies`, and looks for `parts` of it in
+/// everything that is told of them.
+async fn keeps_to_itself(secret: &str, prefix: &str, parts: &[String], replies: Vec<Reply>) {
     let origins: Vec<Origin> =
         replies.into_iter().map(|reply| Origin::new().on("/healthz").reply(reply).start_blocking()).collect();
     let mut program = Program::spawn_verbose(|web, admin, dir| {
-        let secret = dir.join("secret");
-        std::fs::write(&secret, format!("{SECRET}\n")).expect("write the secret");
+        let file = dir.join("secret");
+        std::fs::write(&file, format!("{secret}\n")).expect("write the secret");
         let check = format!(
             "type = \"http\"\npath = \"/healthz\"\nexpect = {{ body = {{ contains = \"never\" }} }}\n{QUICK}\
-             headers = {{ Authorization = {{ file = {secret:?}, prefix = \"Bearer \" }} }}\n"
+             headers = {{ Authorization = {{ file = {file:?}, prefix = {prefix:?} }} }}\n"
         );
         let addresses: Vec<String> = origins.iter().map(Origin::text).collect();
         let addresses: Vec<&str> = addresses.iter().map(String::as_str).collect();
@@ -88,7 +128,7 @@ async fn a_quoted_credential_appears_nowhere_and_goes_nowhere_else() {
     for origin in &origins {
         program.wait_for_state("api", &origin.text(), "unhealthy", PATIENCE).await;
         let sent = origin.requests("/healthz");
-        assert_eq!(sent[0].field("authorization"), Some(&*format!("Bearer {SECRET}")), "the secret is in use");
+        assert_eq!(sent[0].field("authorization"), Some(&*format!("{prefix}{secret}")), "the secret is in use");
     }
     let mut told = Vec::new();
     for path in ["/api/v1/status", "/api/v1/events", "/metrics", "/", "/health?detailed=true", "/health/api"] {
@@ -106,11 +146,10 @@ async fn a_quoted_credential_appears_nowhere_and_goes_nowhere_else() {
     assert!(told[0].1.matches("***").count() >= 5, "quoted answers are shown, but for the secret: {}", told[0].1);
     for (place, text) in &told {
         assert!(text.len() > 20, "{place} says nothing: {text:?}");
-        let line = |part| text.lines().find(|line| line.contains(part)).unwrap_or_default();
-        let found: Vec<_> = parts_in(text).into_iter().map(|part| (part, line(part))).collect();
+        let line = |part| text.lines().find(|line| line.contains(part));
+        let found: Vec<_> = parts.iter().filter_map(|part| Some((part, line(&**part)?))).collect();
         assert!(found.is_empty(), "in {place}: {found:?}");
     }
-    assert_eq!(elsewhere.accepted(), 0, "a redirect was followed");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -1,0 +1,283 @@
+//! Finds our credentials in what a peer sent, however it has written them down: as they are, as JSON and other languages
+//! escape them, in percent encoding, as character references of HTML, each character in its own way, and all of it up
+//! to three deep (JSON within JSON, HTML within JSON).
+//!
+//! The text is read once for each depth; then every place remembers what may begin there, and where that ends in the text.
+//! Where the text is cut, its last bytes may be the beginning of a credential.
+
+use std::collections::BTreeSet;
+use std::ops::Range;
+
+/// Shorter ones are no secrets, and would turn a quotation into asterisks.
+const BYTES_MIN: usize = 4;
+/// How often a character may have been escaped.
+const DEPTH: usize = 3;
+/// Stands where a quotation was cut.
+const ELLIPSIS: &[u8] = "…".as_bytes();
+/// Digits of a number that names a character; HTML allows leading zeros.
+const DIGITS_MAX: usize = 8;
+
+/// Puts `***` in the place of each of `secrets`, should a peer have sent them back.
+pub fn mask_all<'s>(bytes: &mut Vec<u8>, secrets: impl Iterator<Item = &'s str>) {
+    let mut view = None;
+    let mut found = Vec::new();
+    for secret in secrets {
+        // A peer may leave the scheme out: `Bearer x` is looked for as `x` too.
+        let bare = secret.rsplit(' ').next().unwrap_or(secret);
+        for text in [secret, bare].into_iter().filter(|text| text.len() >= BYTES_MIN) {
+            view.get_or_insert_with(|| View::of(bytes)).find(text.as_bytes(), &mut found);
+        }
+    }
+    if !found.is_empty() {
+        *bytes = masked(bytes, found);
+    }
+}
+
+/// `bytes` with `***` for each of the ranges; those that overlap are one.
+fn masked(bytes: &[u8], mut ranges: Vec<Range<usize>>) -> Vec<u8> {
+    ranges.sort_by_key(|range| range.start);
+    let mut out = Vec::with_capacity(bytes.len());
+    let mut done = 0;
+    for Range { start, end } in ranges {
+        if start >= done {
+            out.extend_from_slice(&bytes[done..start]);
+            out.extend_from_slice(b"***");
+        }
+        done = done.max(end);
+    }
+    out.extend_from_slice(&bytes[done..]);
+    out
+}
+
+/// What may begin at a place of the text.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Unit {
+    /// One character in UTF-8, or one byte; where it ends in the text.
+    Is { bytes: [u8; 4], len: usize, end: usize },
+    /// The text is cut here, or within the escape that begins here.
+    Cut,
+}
+
+impl Unit {
+    fn byte(byte: u8, end: usize) -> Unit {
+        Unit::Is { bytes: [byte, 0, 0, 0], len: 1, end }
+    }
+
+    fn char(c: char, end: usize) -> Unit {
+        let mut bytes = [0; 4];
+        let len = c.encode_utf8(&mut bytes).len();
+        Unit::Is { bytes, len, end }
+    }
+}
+
+/// A text, and what may begin at each of its places (and behind the last) at each depth.
+struct View<'t> {
+    text: &'t [u8],
+    depths: Vec<Vec<Unit>>,
+}
+
+impl<'t> View<'t> {
+    fn of(text: &'t [u8]) -> View<'t> {
+        let mut plain: Vec<Unit> = text.iter().enumerate().map(|(at, byte)| Unit::byte(*byte, at + 1)).collect();
+        plain.push(Unit::Cut);
+        let mut depths = vec![plain];
+        for depth in 0..DEPTH {
+            let outer = &depths[depth];
+            let inner = (0..=text.len()).map(|at| match unescape(&mut Cursor { text, units: outer, at }) {
+                Ok(unit) => unit,
+                Err(Miss::Cut) => Unit::Cut,
+                Err(Miss::Other) => outer[at],
+            });
+            let inner = inner.collect();
+            depths.push(inner);
+        }
+        View { text, depths }
+    }
+
+    /// Adds every place of `secret` to `found`.
+    fn find(&self, secret: &[u8], found: &mut Vec<Range<usize>>) {
+        let mut at = 0;
+        while at < self.text.len() {
+            match self.end_of(secret, at) {
+                Some(end) => {
+                    found.push(at..end);
+                    at = end;
+                }
+                None => at += 1,
+            }
+        }
+    }
+
+    /// Where the longest spelling of `secret` that begins at `start` ends. There may be several: what ends in a backslash
+    /// is found before its doubled one, too.
+    fn end_of(&self, secret: &[u8], start: usize) -> Option<usize> {
+        let mut longest = None;
+        // How much of the secret has been met, and where; in this order, every pair is taken out once.
+        let mut open = BTreeSet::from([(0, start)]);
+        while let Some((met, at)) = open.pop_first() {
+            if met == secret.len() {
+                longest = longest.max(Some(at));
+                continue;
+            }
+            for unit in self.depths.iter().map(|units| units[at]) {
+                match unit {
+                    Unit::Is { bytes, len, end } if secret[met..].starts_with(&bytes[..len]) => {
+                        open.insert((met + len, end));
+                    }
+                    // A form writes a blank so (WHATWG URL, section 5).
+                    Unit::Is { bytes: [b'+', ..], end, .. } if secret[met] == b' ' => {
+                        open.insert((met + 1, end));
+                    }
+                    Unit::Cut if met >= BYTES_MIN => longest = longest.max(Some(self.cut_after(at))),
+                    Unit::Is { .. } | Unit::Cut => {}
+                }
+            }
+        }
+        longest
+    }
+
+    /// The next place at which the text is cut.
+    fn cut_after(&self, at: usize) -> usize {
+        let ellipsis = self.text[at..].windows(ELLIPSIS.len()).position(|window| window == ELLIPSIS);
+        ellipsis.map_or(self.text.len(), |offset| at + offset)
+    }
+}
+
+/// Why there is no escape.
+enum Miss {
+    /// The text is cut within it.
+    Cut,
+    /// There is something else.
+    Other,
+}
+
+/// Reads the characters of an escape, which may be escaped themselves.
+struct Cursor<'v> {
+    text: &'v [u8],
+    units: &'v [Unit],
+    at: usize,
+}
+
+impl Cursor<'_> {
+    fn next(&mut self) -> Result<u8, Miss> {
+        if self.text[self.at..].starts_with(ELLIPSIS) {
+            return Err(Miss::Cut);
+        }
+        match self.units[self.at] {
+            Unit::Is { bytes, len: 1, end } => {
+                self.at = end;
+                Ok(bytes[0])
+            }
+            Unit::Is { .. } => Err(Miss::Other),
+            Unit::Cut => Err(Miss::Cut),
+        }
+    }
+
+    fn digit(&mut self, radix: u32) -> Result<u32, Miss> {
+        char::from(self.next()?).to_digit(radix).ok_or(Miss::Other)
+    }
+
+    /// Exactly `digits` hexadecimal ones.
+    fn hex(&mut self, digits: usize) -> Result<u32, Miss> {
+        (0..digits).try_fold(0, |number, _| Ok(number << 4 | self.digit(16)?))
+    }
+
+    /// Digits up to `close`, the first of which may have been read already.
+    fn number(&mut self, first: Option<u8>, radix: u32, close: u8) -> Result<char, Miss> {
+        let mut next = first.map_or_else(|| self.next(), Ok)?;
+        let mut number: u32 = 0;
+        for digits in 0..=DIGITS_MAX {
+            if next == close && digits > 0 {
+                return char::from_u32(number).ok_or(Miss::Other);
+            }
+            let digit = char::from(next).to_digit(radix).ok_or(Miss::Other)?;
+            number = number.checked_mul(radix).and_then(|number| number.checked_add(digit)).ok_or(Miss::Other)?;
+            next = self.next()?;
+        }
+        Err(Miss::Other)
+    }
+}
+
+/// Reads one escape of whichever kind.
+fn unescape(cursor: &mut Cursor<'_>) -> Result<Unit, Miss> {
+    match cursor.next()? {
+        b'\\' => backslash(cursor),
+        b'%' => {
+            let byte = cursor.hex(2)?;
+            Ok(Unit::byte(byte as u8, cursor.at))
+        }
+        b'&' => {
+            let c = reference(cursor)?;
+            Ok(Unit::char(c, cursor.at))
+        }
+        _ => Err(Miss::Other),
+    }
+}
+
+/// Behind a backslash: JSON (RFC 8259, section 7), and what other languages add, such as `\x2f`, `\u{2f}` and `\'`.
+fn backslash(cursor: &mut Cursor<'_>) -> Result<Unit, Miss> {
+    let byte = match cursor.next()? {
+        mark if mark.is_ascii_punctuation() => mark,
+        b'b' => 0x08,
+        b'f' => 0x0c,
+        b'n' => b'\n',
+        b'r' => b'\r',
+        b't' => b'\t',
+        b'x' => cursor.hex(2)? as u8,
+        b'u' => {
+            let c = unicode(cursor)?;
+            return Ok(Unit::char(c, cursor.at));
+        }
+        _ => return Err(Miss::Other),
+    };
+    Ok(Unit::byte(byte, cursor.at))
+}
+
+/// Behind `\u`: four digits, twice for what is beyond the basic plane, or any number of them in braces.
+fn unicode(cursor: &mut Cursor<'_>) -> Result<char, Miss> {
+    let before = cursor.at;
+    if cursor.next()? == b'{' {
+        return cursor.number(None, 16, b'}');
+    }
+    cursor.at = before;
+    let high = cursor.hex(4)?;
+    if !(0xd800..0xdc00).contains(&high) {
+        return char::from_u32(high).ok_or(Miss::Other);
+    }
+    if (cursor.next()?, cursor.next()?) != (b'\\', b'u') {
+        return Err(Miss::Other);
+    }
+    let low = cursor.hex(4)?.checked_sub(0xdc00).filter(|low| *low < 0x400).ok_or(Miss::Other)?;
+    char::from_u32(0x10000 + ((high - 0xd800) << 10) + low).ok_or(Miss::Other)
+}
+
+/// Behind `&`: a character reference of HTML, by number or one of the five names that XML has, too.
+fn reference(cursor: &mut Cursor<'_>) -> Result<char, Miss> {
+    let first = cursor.next()?;
+    if first == b'#' {
+        return match cursor.next()? {
+            b'x' | b'X' => cursor.number(None, 16, b';'),
+            digit => cursor.number(Some(digit), 10, b';'),
+        };
+    }
+    if !first.is_ascii_alphabetic() {
+        return Err(Miss::Other);
+    }
+    let mut name = String::from(char::from(first));
+    while name.len() <= "quot".len() {
+        match cursor.next()? {
+            b';' => return named(&name.to_ascii_lowercase()).ok_or(Miss::Other),
+            letter if letter.is_ascii_alphabetic() => name.push(char::from(letter)),
+            _ => break,
+        }
+    }
+    Err(Miss::Other)
+}
+
+fn named(name: &str) -> Option<char> {
+    let names = [("quot", '"'), ("amp", '&'), ("apos", '\''), ("lt", '<'), ("gt", '>')];
+    names.into_iter().find(|(known, _)| *known == name).map(|(_, c)| c)
+}
+
+#[cfg(test)]
+mod tests;
