@@ -34,15 +34,15 @@ fn quoting_escaped() -> Vec<Reply> {
     let twice = php.replace('\\', "\\\\").replace('"', "\\\"");
     let mut replies = Vec::new();
     for spelled in [json, php, go, percent, html, twice] {
-        replies.push(Reply::status(401).body(&format!("{{\"error\":\"bad key {spelled}\",\"key={spelled}\":1}}")));
-        replies.push(Reply::status(403).header("X-Sent", &spelled).body(&format!("<p>bad key={spelled}</p>")));
+        replies.push(Reply::status(401).body(format!("{{\"error\":\"bad key {spelled}\",\"key={spelled}\":1}}")));
+        replies.push(Reply::status(403).header("X-Sent", &spelled).body(format!("<p>bad key={spelled}</p>")));
         replies.push(Reply::raw(format!(
             "HTTP/1.1 302 {spelled}\r\nLocation: /login?key={spelled}\r\nContent-Length: 0\r\n\r\n"
         )));
         replies.push(Reply::raw(format!("{spelled}\r\n\r\n")));
         for filler in [8, 10, 13, 21, 30] {
-            replies.push(Reply::status(500).body(&format!("{}{spelled}", "x".repeat(1025 - filler))));
-            replies.push(Reply::status(500).body(&format!("{}{spelled}", "x".repeat(256 - filler))));
+            replies.push(Reply::status(500).body(format!("{}{spelled}", "x".repeat(1025 - filler))));
+            replies.push(Reply::status(500).body(format!("{}{spelled}", "x".repeat(256 - filler))));
         }
     }
     replies
