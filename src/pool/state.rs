@@ -449,7 +449,9 @@ impl State {
                 self.on_paced_start(now);
             }
             let check = self.checks.get_mut(&id).expect("timers end with their check");
-            check.track.on_start(now);
+            // Ticks are apart; the next interval begins where this one ended, so that none is stretched by it.
+            let begun = check.track.next_due().max(now.checked_sub(self.tick_gap).unwrap_or(now)).min(now);
+            check.track.on_start(begun);
             check.flight = Some(token);
             self.flights.insert(token, id);
             start.push(ProbeJob {
