@@ -357,7 +357,7 @@ impl Origin {
 
     fn listen(&self, listening: Listening) {
         self.shared.listening.store(1, Ordering::SeqCst);
-        let task = RUNTIME.spawn(accept(listening, self.shared.clone(), ListeningGuard(self.shared.clone())));
+        let task = RUNTIME.spawn(accept(Ear { listening, _guard: ListeningGuard(self.shared.clone()) }, self.shared.clone()));
         *self.shared.listener.lock() = Some(task.abort_handle());
     }
 
@@ -531,10 +531,16 @@ impl Script {
     }
 }
 
-async fn accept(listening: Listening, shared: Arc<Shared>, _guard: ListeningGuard) {
+/// A listening socket, and who says that it is closed: in this order, so that it is closed when that is said.
+struct Ear {
+    listening: Listening,
+    _guard: ListeningGuard,
+}
+
+async fn accept(ear: Ear, shared: Arc<Shared>) {
     loop {
         // Out of descriptors, most likely: the peers wait in the backlog meanwhile.
-        let Ok(stream) = listening.accept().await else {
+        let Ok(stream) = ear.listening.accept().await else {
             tokio::time::sleep(Duration::from_millis(10)).await;
             continue;
         };
