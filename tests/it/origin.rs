@@ -357,7 +357,8 @@ impl Origin {
 
     fn listen(&self, listening: Listening) {
         self.shared.listening.store(1, Ordering::SeqCst);
-        let task = RUNTIME.spawn(accept(Ear { listening, _guard: ListeningGuard(self.shared.clone()) }, self.shared.clone()));
+        let task =
+            RUNTIME.spawn(accept(Ear { listening, _guard: ListeningGuard(self.shared.clone()) }, self.shared.clone()));
         *self.shared.listener.lock() = Some(task.abort_handle());
     }
 
