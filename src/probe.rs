@@ -67,7 +67,7 @@ impl Prepared {
         spec: &Arc<ProbeSpec>,
         timeout: Duration,
     ) -> Prepared {
-        let tls = Tls::of(spec, alpn(&spec.kind), host(&spec.kind), name, target);
+        let tls = Tls::of(spec, alpn(&spec.kind), spec.kind.host(), name, target);
         let authority = || http::authority(name, target, tls.is_some());
         let (request, authority) = match &spec.kind {
             ProbeKind::Http(probe) if probe.version == HttpVersion::Http1 => {
@@ -148,16 +148,6 @@ fn alpn(kind: &ProbeKind) -> &'static [&'static str] {
     }
 }
 
-/// The configured Host.
-fn host(kind: &ProbeKind) -> Option<&str> {
-    match kind {
-        ProbeKind::Http(probe) => probe.host.as_deref(),
-        ProbeKind::Grpc(probe) => probe.host.as_deref(),
-        ProbeKind::Websocket(probe) => probe.host.as_deref(),
-        ProbeKind::Tcp(_) | ProbeKind::Tls => None,
-    }
-}
-
 /// The prober of the scheduler: real sockets.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct SocketProber;
@@ -221,15 +211,7 @@ mod tests {
     }
 
     fn get() -> Arc<ProbeSpec> {
-        let kind = ProbeKind::Http(HttpProbe {
-            version: HttpVersion::Http1,
-            path: "/".into(),
-            method: "GET".into(),
-            host: None,
-            headers: Vec::new(),
-            body: None,
-            expect: Expect::default(),
-        });
+        let kind = ProbeKind::Http(HttpProbe::get("/", Expect::default()));
         Arc::new(ProbeSpec { port: PortRule::Same, tls: None, kind })
     }
 }

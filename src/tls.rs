@@ -30,7 +30,7 @@ use crate::model::policy::{Certificate, ClientIdentity, TlsPolicy};
 use crate::model::{Address, TlsTrace};
 pub use failure::{Failure, alert};
 use heard::Heard;
-use verify::{Strict, Unverified};
+use verify::Verifier;
 
 /// A TLS connection over `S`.
 pub type Stream<S> = tokio_rustls::client::TlsStream<Heard<S>>;
@@ -217,12 +217,11 @@ fn make_config(policy: &TlsPolicy, alpn: &[&str]) -> Result<ClientConfig, Failur
 }
 
 fn verifier(policy: &TlsPolicy) -> Result<Arc<dyn ServerCertVerifier>, Failure> {
-    let algorithms = PROVIDER.signature_verification_algorithms;
     if !policy.verify {
-        return Ok(Arc::new(Unverified::new(algorithms)));
+        return Ok(Arc::new(Verifier::trusting(&PROVIDER)));
     }
     let Some(own) = &policy.roots else {
-        return Ok(Arc::new(Strict::new(system_roots()?, PROVIDER.clone(), None)));
+        return Ok(Arc::new(Verifier::strict(system_roots()?, PROVIDER.clone(), None)));
     };
     let own: Box<[CertificateDer<'static>]> = own.iter().map(der).collect();
     let mut store = RootCertStore::empty();
@@ -230,7 +229,7 @@ fn verifier(policy: &TlsPolicy) -> Result<Arc<dyn ServerCertVerifier>, Failure> 
     if store.is_empty() {
         return Err(Failure::BadRoots);
     }
-    Ok(Arc::new(Strict::new(Arc::new(store), PROVIDER.clone(), Some(own))))
+    Ok(Arc::new(Verifier::strict(Arc::new(store), PROVIDER.clone(), Some(own))))
 }
 
 fn der(certificate: &Certificate) -> CertificateDer<'static> {

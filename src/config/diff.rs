@@ -153,25 +153,12 @@ fn pools(old: &Config, new: &Config) -> PoolDiff {
 
 #[cfg(test)]
 mod tests {
-    use std::path::Path;
-
     use super::*;
-    use crate::config::{Env, Source, parse};
-
-    struct Nothing;
-
-    impl Env for Nothing {
-        fn var(&self, _: &str) -> Result<Option<String>, String> {
-            Ok(None)
-        }
-
-        fn read_file(&self, _: &Path) -> Result<String, String> {
-            Err("cannot be read".to_owned())
-        }
-    }
+    use crate::config::presets::Nowhere;
+    use crate::config::{Source, parse};
 
     fn config(text: &str) -> Config {
-        match parse(&Source { file: "x", text: text.as_bytes() }, &Nothing) {
+        match parse(&Source { file: "x", text: text.as_bytes() }, &Nowhere) {
             Ok(parsed) => parsed.config,
             Err(all) => panic!("{}", crate::config::diagnostic::render_all(&all, false)),
         }

@@ -85,8 +85,8 @@ fn read(preset: &Preset) -> Option<Health> {
     (!report.has_errors()).then_some(health)
 }
 
-/// A preset refers to nothing outside itself.
-struct Nowhere;
+/// Nothing outside the text: a preset refers to none.
+pub(in crate::config) struct Nowhere;
 
 impl Env for Nowhere {
     fn var(&self, _: &str) -> Result<Option<String>, String> {

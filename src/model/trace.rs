@@ -9,12 +9,12 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use super::policy::{HeaderText, HttpVersion, ProbeKind, ProbeSpec};
+use super::Address;
+use super::policy::{HeaderText, HttpVersion, ProbeKind, ProbeSpec, secrets};
 use super::probe::{Code, Judgement, ProbeReport, TlsTrace, Trace};
 use super::quote::{Escaped, Excerpt, Quoted};
 use super::secret::names_a_secret;
 use super::units::Measured;
-use super::{Address, Secret};
 
 /// Fields of an answer that are told.
 const FIELDS_MAX: usize = 32;
@@ -292,7 +292,7 @@ fn field_names(headers: &[(Arc<str>, HeaderText)]) -> String {
 /// Tells of what came back.
 fn answer(spec: &ProbeSpec, report: &ProbeReport, steps: &mut Steps) {
     let Trace { head, body, answered_in, .. } = &report.trace;
-    let secrets: Vec<&str> = secrets(spec).flat_map(Secret::to_mask).collect();
+    let secrets: Vec<&str> = secrets(spec.kind.headers()).collect();
     let masked = |bytes: &[u8]| {
         let mut excerpt = Excerpt::default();
         excerpt.push(bytes);
@@ -336,20 +336,6 @@ fn field(line: &[u8]) -> String {
         return format!("{}: ***", Escaped(name));
     }
     Escaped(line).to_string()
-}
-
-/// Our own credentials in a check: what must not come back out of an answer.
-fn secrets(spec: &ProbeSpec) -> impl Iterator<Item = &Secret> {
-    let headers: &[_] = match &spec.kind {
-        ProbeKind::Http(http) => &http.headers,
-        ProbeKind::Grpc(grpc) => &grpc.headers,
-        ProbeKind::Websocket(websocket) => &websocket.headers,
-        ProbeKind::Tcp(_) | ProbeKind::Tls => &[],
-    };
-    headers.iter().filter_map(|(_, value)| match value {
-        HeaderText::Secret(secret) => Some(secret),
-        HeaderText::Plain(_) => None,
-    })
 }
 
 #[cfg(test)]

@@ -63,6 +63,11 @@ impl fmt::Debug for Ratio {
     }
 }
 
+/// `1 pass`, `2 passes`.
+pub fn counted(count: u32, one: &str, many: &str) -> String {
+    if count == 1 { format!("1 {one}") } else { format!("{count} {many}") }
+}
+
 /// Displays a measured time as people say it: `0.3 ms`, `12 ms`, `1.5 s`.
 #[derive(Debug, Clone, Copy)]
 pub struct Measured(pub Duration);

@@ -410,8 +410,7 @@ impl State {
 
     fn checker(&self, stale: bool, now: Instant) -> CheckerStatus {
         // What is overdue now counts: a scheduler that stands still starts nothing that could be measured.
-        let waiting = self.timers.iter().find(|(_, timer)| matches!(timer, Timer::Check(_)));
-        let overdue = waiting.map_or(Duration::ZERO, |(at, _)| now.saturating_duration_since(*at));
+        let overdue = self.overdue(now);
         CheckerStatus {
             stale,
             restarts_total: self.checker_restarts,
@@ -419,6 +418,12 @@ impl State {
             probes_in_flight: self.flights.len(),
             lag: self.lag.worst(now).max(overdue),
         }
+    }
+
+    /// How late the check is that waits longest, if one does.
+    fn overdue(&self, now: Instant) -> Duration {
+        let waiting = self.timers.iter().find(|(_, timer)| matches!(timer, Timer::Check(_)));
+        waiting.map_or(Duration::ZERO, |(at, _)| now.saturating_duration_since(*at))
     }
 
     /// A probe began this long after it was due.
@@ -446,12 +451,10 @@ impl State {
             let due = check.track.next_due();
             self.lag.note(now - due, now);
             if check.track.due().is_paced() {
-                self.on_paced_start(now);
+                self.next_paced = pace::next_after(now);
             }
-            let check = self.checks.get_mut(&id).expect("timers end with their check");
             // Ticks are apart; the next interval begins where this one ended, so that none is stretched by it.
-            let begun = check.track.next_due().max(now.checked_sub(self.tick_gap).unwrap_or(now)).min(now);
-            check.track.on_start(begun);
+            check.track.on_start(now - (now - due).min(self.tick_gap));
             check.flight = Some(token);
             self.flights.insert(token, id);
             start.push(ProbeJob {

@@ -3,15 +3,13 @@
 
 mod judge;
 
-use std::sync::Arc;
-
 use rustls::AlertDescription;
 
 use super::connect::Fault;
 use super::finding::{Break, Cut, Finding};
 use super::response::{Flow, HEAD_FIELDS_MAX, Malformed, Reader, Sink};
 use crate::model::Trace;
-use crate::model::policy::{HeaderText, HttpProbe};
+use crate::model::policy::HttpProbe;
 use judge::{Judge, Verdict};
 
 /// What to do after a piece of the answer.
@@ -131,15 +129,6 @@ impl<'p> Answer<'p> {
         let end = Break { cut, stage: reader.stage(), interim: reader.interim() };
         Finding::Answer(judge.finish(end, reader.pending()))
     }
-}
-
-/// What must not be quoted, whoever says it.
-pub(super) fn secrets(headers: &[(Arc<str>, HeaderText)]) -> impl Iterator<Item = &str> {
-    let secrets = headers.iter().filter_map(|(_, value)| match value {
-        HeaderText::Secret(secret) => Some(secret.to_mask()),
-        HeaderText::Plain(_) => None,
-    });
-    secrets.flatten()
 }
 
 /// A head of HTTP/2 as HTTP/1 would write it, as far as a trace shows it.

@@ -8,8 +8,7 @@ use super::answer::{Answer, Progress, Stop};
 use super::finding::Circumstances;
 use crate::model::Code;
 use crate::model::policy::{
-    BodyRule, Expect, HeaderMatch, HeaderRule, HttpProbe, HttpVersion, JsonMatch, JsonPath, JsonRule, Pattern,
-    StatusRule,
+    BodyRule, Expect, HeaderMatch, HeaderRule, HttpProbe, JsonMatch, JsonPath, JsonRule, Pattern, StatusRule,
 };
 
 /// What is said of one answer under every rule of a fixed set, and for every way in which a connection may end. Two are
@@ -46,15 +45,7 @@ fn read(probe: &HttpProbe, bytes: &[u8], cuts: &[usize], end: Stop) -> (Code, Op
 }
 
 static PROBES: LazyLock<Vec<HttpProbe>> = LazyLock::new(|| {
-    let probe = |method: &str, expect| HttpProbe {
-        version: HttpVersion::Http1,
-        path: "/".into(),
-        method: method.into(),
-        host: None,
-        headers: Vec::new(),
-        body: None,
-        expect,
-    };
+    let probe = |method: &str, expect| HttpProbe { method: method.into(), ..HttpProbe::get("/", expect) };
     let json = |path: &str, missing_passes| JsonRule {
         path: JsonPath::try_new(path).expect("a literal"),
         value: JsonMatch::Equals("ready".into()),

@@ -8,13 +8,14 @@ use http::{Method, Request};
 use prost::Message;
 use tokio::time::Instant;
 
-use super::answer::{Stop, secrets};
+use super::answer::Stop;
 use super::connect::{Fault, Peer, Steps};
 use super::finding::{Cut, Finding, Http2, Said};
 use super::h2::{End, put_headers, speak, uri};
 use super::response::Stage;
 use crate::VERSION;
 use crate::model::policy::GrpcProbe;
+use crate::model::policy::secrets;
 use crate::model::quote::Excerpt;
 use reply::Reply;
 

@@ -22,11 +22,12 @@ use smallvec::SmallVec;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::time::{Instant, timeout, timeout_at};
 
-use super::answer::{Answer, Progress, Stop, secrets};
+use super::answer::{Answer, Progress, Stop};
 use super::connect::{Peer, Steps};
 use super::finding::{Answered, Finding, Http2, Outcome, Trouble};
 use super::response::HEAD_BYTES_MAX;
 use crate::VERSION;
+use crate::model::policy::secrets;
 use crate::model::policy::{HeaderText, HttpProbe};
 use crate::model::quote::Excerpt;
 use opening::Opening;

@@ -155,18 +155,10 @@ async fn read(stream: &mut Stream, answer: &mut Answer<'_>, steps: &mut Steps) -
 mod tests {
     use super::*;
     use crate::model::Secret;
-    use crate::model::policy::{Expect, HeaderText, HttpVersion};
+    use crate::model::policy::{Expect, HeaderText};
 
     fn get(path: &str) -> HttpProbe {
-        HttpProbe {
-            version: HttpVersion::Http1,
-            path: path.into(),
-            method: "GET".into(),
-            host: None,
-            headers: Vec::new(),
-            body: None,
-            expect: Expect::default(),
-        }
+        HttpProbe::get(path, Expect::default())
     }
 
     fn sent(probe: &HttpProbe, target: &str) -> String {

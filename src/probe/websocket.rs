@@ -12,14 +12,15 @@ use base64::prelude::BASE64_STANDARD;
 use tokio::io::AsyncReadExt;
 use tokio::time::{Instant, timeout, timeout_at};
 
-use super::answer::{Answer, Progress, Stop, secrets};
+use super::answer::{Answer, Progress, Stop};
 use super::connect::{Fault, Peer, Steps, Stream};
 use super::finding::{Answered, Cut, Finding, Flaw, Outcome};
 use super::http::{self, send, stop_of};
 use super::response::{HEAD_FIELDS_MAX, INTERIM_MAX, Malformed};
 use super::tls::close;
 use crate::model::Trace;
-use crate::model::policy::{Expect, HeaderText, HttpProbe, HttpVersion, StatusRule, WebsocketProbe};
+use crate::model::policy::secrets;
+use crate::model::policy::{Expect, HeaderText, HttpProbe, StatusRule, WebsocketProbe};
 use crate::model::quote::Excerpt;
 use frames::{Event, Inbox};
 
@@ -51,15 +52,8 @@ impl Upgrade {
                 || name.get(..14).is_some_and(|start| start.eq_ignore_ascii_case("sec-websocket-"))
         };
         headers.extend(probe.headers.iter().filter(|(name, _)| !ours(name)).cloned());
-        let request = HttpProbe {
-            version: HttpVersion::Http1,
-            path: probe.path.clone(),
-            method: "GET".into(),
-            host: probe.host.clone(),
-            headers,
-            body: None,
-            expect: Expect { status: StatusRule::In(vec![(101, 101)]), ..Expect::default() },
-        };
+        let expect = Expect { status: StatusRule::In(vec![(101, 101)]), ..Expect::default() };
+        let request = HttpProbe { host: probe.host.clone(), headers, ..HttpProbe::get(&probe.path, expect) };
         let bytes = http::request(&request, authority);
         Upgrade { request, bytes }
     }

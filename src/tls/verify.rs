@@ -1,6 +1,6 @@
-//! The two verifiers: the strict one, which says what is wrong with a certificate, and the one for `verify = false`.
+//! The verifier: strict, and then it says what is wrong with a certificate, or trusting, for `verify = false`.
 //!
-//! The strict one is the library's (RFC 5280, RFC 6125) with one addition: a certificate that is itself among the roots
+//! Strictness is the library's (RFC 5280, RFC 6125) with one addition: a certificate that is itself among the roots
 //! of the file is trusted as it stands. `openssl req -x509` makes certificates that call themselves authorities, and
 //! servers show them; whoever put one into `ca_file` means it. Its name and its dates count all the same.
 
@@ -15,27 +15,42 @@ use rustls_pki_types::{CertificateDer, ServerName, UnixTime};
 
 use super::words;
 
+/// Holds the peer to have the key of the certificate it shows, and perhaps the certificate to be trusted.
+#[derive(Debug)]
+pub(super) struct Verifier {
+    algorithms: WebPkiSupportedAlgorithms,
+    trust: Option<Trust>,
+}
+
 /// Trusts what leads to a root.
 #[derive(Debug)]
-pub(super) struct Strict {
+struct Trust {
     library: Arc<WebPkiServerVerifier>,
     /// The roots of the file, where it names any.
     own: Option<Box<[CertificateDer<'static>]>>,
 }
 
-impl Strict {
-    /// `roots` must not be empty.
-    pub(super) fn new(
+impl Verifier {
+    /// The strict one. `roots` must not be empty; `own` are those of the file, where it names any.
+    pub(super) fn strict(
         roots: Arc<RootCertStore>,
         provider: Arc<CryptoProvider>,
         own: Option<Box<[CertificateDer<'static>]>>,
-    ) -> Strict {
+    ) -> Verifier {
+        let algorithms = provider.signature_verification_algorithms;
         let library = WebPkiServerVerifier::builder_with_provider(roots, provider)
             .build()
             .expect("the roots are not empty, and there are no revocation lists");
-        Strict { library, own }
+        Verifier { algorithms, trust: Some(Trust { library, own }) }
     }
 
+    /// The one that trusts every certificate.
+    pub(super) fn trusting(provider: &CryptoProvider) -> Verifier {
+        Verifier { algorithms: provider.signature_verification_algorithms, trust: None }
+    }
+}
+
+impl Trust {
     fn judge(
         &self,
         leaf: &CertificateDer<'_>,
@@ -55,7 +70,7 @@ impl Strict {
     }
 }
 
-impl ServerCertVerifier for Strict {
+impl ServerCertVerifier for Verifier {
     fn verify_server_cert(
         &self,
         end_entity: &CertificateDer<'_>,
@@ -64,11 +79,12 @@ impl ServerCertVerifier for Strict {
         _ocsp_response: &[u8],
         now: UnixTime,
     ) -> Result<ServerCertVerified, Error> {
-        match self.judge(end_entity, intermediates, server_name, now) {
+        let Some(trust) = &self.trust else { return Ok(ServerCertVerified::assertion()) };
+        match trust.judge(end_entity, intermediates, server_name, now) {
             Ok(()) => Ok(ServerCertVerified::assertion()),
             Err(Error::InvalidCertificate(problem)) => {
                 // Behind the handshake nobody has the certificate any more.
-                let rejected = words::reject(&problem, end_entity, server_name, self.own.is_some());
+                let rejected = words::reject(&problem, end_entity, server_name, trust.own.is_some());
                 Err(Error::InvalidCertificate(CertificateError::Other(OtherError(Arc::new(rejected)))))
             }
             Err(error) => Err(error),
@@ -81,7 +97,7 @@ impl ServerCertVerifier for Strict {
         cert: &CertificateDer<'_>,
         dss: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, Error> {
-        self.library.verify_tls12_signature(message, cert, dss)
+        verify_tls12_signature(message, cert, dss, &self.algorithms)
     }
 
     fn verify_tls13_signature(
@@ -90,55 +106,10 @@ impl ServerCertVerifier for Strict {
         cert: &CertificateDer<'_>,
         dss: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, Error> {
-        self.library.verify_tls13_signature(message, cert, dss)
+        verify_tls13_signature(message, cert, dss, &self.algorithms)
     }
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.library.supported_verify_schemes()
-    }
-}
-
-/// Trusts every certificate, but holds the peer to have the key of the one it shows.
-#[derive(Debug)]
-pub(super) struct Unverified(WebPkiSupportedAlgorithms);
-
-impl Unverified {
-    pub(super) fn new(algorithms: WebPkiSupportedAlgorithms) -> Unverified {
-        Unverified(algorithms)
-    }
-}
-
-impl ServerCertVerifier for Unverified {
-    fn verify_server_cert(
-        &self,
-        _end_entity: &CertificateDer<'_>,
-        _intermediates: &[CertificateDer<'_>],
-        _server_name: &ServerName<'_>,
-        _ocsp_response: &[u8],
-        _now: UnixTime,
-    ) -> Result<ServerCertVerified, Error> {
-        Ok(ServerCertVerified::assertion())
-    }
-
-    fn verify_tls12_signature(
-        &self,
-        message: &[u8],
-        cert: &CertificateDer<'_>,
-        dss: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, Error> {
-        verify_tls12_signature(message, cert, dss, &self.0)
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        message: &[u8],
-        cert: &CertificateDer<'_>,
-        dss: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, Error> {
-        verify_tls13_signature(message, cert, dss, &self.0)
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.0.supported_schemes()
+        self.algorithms.supported_schemes()
     }
 }

@@ -12,7 +12,7 @@ mod secrets;
 use std::sync::Arc;
 use std::time::Duration;
 
-use roundsman::model::policy::{BodyRule, Expect, HttpProbe, HttpVersion, PortRule, ProbeKind, ProbeSpec};
+use roundsman::model::policy::{BodyRule, Expect, HttpProbe, PortRule, ProbeKind, ProbeSpec};
 use roundsman::model::{Code, ProbeReport};
 use roundsman::probe::probe;
 use tokio::time::Instant;
@@ -169,15 +169,7 @@ fn contains(text: &str) -> Arc<ProbeSpec> {
     Arc::new(ProbeSpec {
         port: PortRule::Same,
         tls: None,
-        kind: ProbeKind::Http(HttpProbe {
-            version: HttpVersion::Http1,
-            path: "/healthz".into(),
-            method: "GET".into(),
-            host: None,
-            headers: Vec::new(),
-            body: None,
-            expect: Expect { body, ..Expect::default() },
-        }),
+        kind: ProbeKind::Http(HttpProbe::get("/healthz", Expect { body, ..Expect::default() })),
     })
 }
 

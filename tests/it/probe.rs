@@ -11,7 +11,7 @@ mod websocket;
 use std::sync::Arc;
 use std::time::Duration;
 
-use roundsman::model::policy::{BodyRule, Expect, HeaderText, HttpProbe, HttpVersion, PortRule, ProbeKind, ProbeSpec};
+use roundsman::model::policy::{BodyRule, Expect, HeaderText, HttpProbe, PortRule, ProbeKind, ProbeSpec};
 use roundsman::model::{Address, Code, ProbeReport, Secret};
 use roundsman::probe::probe;
 use tokio::task::JoinSet;
@@ -32,15 +32,7 @@ fn tcp() -> Arc<ProbeSpec> {
 }
 
 fn get() -> HttpProbe {
-    HttpProbe {
-        version: HttpVersion::Http1,
-        path: "/healthz".into(),
-        method: "GET".into(),
-        host: None,
-        headers: Vec::new(),
-        body: None,
-        expect: Expect::default(),
-    }
+    HttpProbe::get("/healthz", Expect::default())
 }
 
 fn contains(text: &str) -> HttpProbe {

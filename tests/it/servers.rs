@@ -16,7 +16,7 @@ use std::time::Duration;
 use nix::sys::signal::{Signal, killpg};
 use nix::unistd::Pid;
 use roundsman::model::policy::{
-    BodyRule, Expect, HeaderMatch, HeaderRule, HttpProbe, HttpVersion, PortRule, ProbeKind, ProbeSpec, StatusRule,
+    BodyRule, Expect, HeaderMatch, HeaderRule, HttpProbe, PortRule, ProbeKind, ProbeSpec, StatusRule,
 };
 use roundsman::model::{Address, Code, ProbeReport};
 use roundsman::probe::probe;
@@ -87,15 +87,7 @@ fn directory() -> TempDir {
 }
 
 fn http(path: &str, expect: Expect) -> ProbeKind {
-    ProbeKind::Http(HttpProbe {
-        version: HttpVersion::Http1,
-        path: path.into(),
-        method: "GET".into(),
-        host: None,
-        headers: Vec::new(),
-        body: None,
-        expect,
-    })
+    ProbeKind::Http(HttpProbe::get(path, expect))
 }
 
 async fn probed(address: SocketAddr, kind: ProbeKind) -> ProbeReport {

@@ -11,6 +11,7 @@ use super::super::render::{last_check, streak};
 use super::{due_in, spoken};
 use crate::model::policy::{Require, Timing};
 use crate::model::trace::{Probed, steps};
+use crate::model::units::counted;
 use crate::model::{Eligibility, HealthState, Ineligible};
 use crate::pool::{CheckStatus, Due, Explanation, Streak, UpstreamDetail, UpstreamStatus};
 
@@ -137,7 +138,7 @@ fn needs(check: &CheckStatus) -> String {
     let Some(Streak { pass, count, needed }) = check.streak else {
         return format!("no result yet; {}, {}", up(healthy_threshold), down(unhealthy_threshold));
     };
-    let run = if pass { times(count, "pass", "passes") } else { times(count, "failure", "failures") };
+    let run = if pass { counted(count, "pass", "passes") } else { counted(count, "failure", "failures") };
     let left = needed.saturating_sub(count);
     match (pass, check.state, left) {
         (true, HealthState::Healthy, _) | (true, _, 0) => format!("{run} in a row; {}", down(unhealthy_threshold)),
@@ -149,10 +150,6 @@ fn needs(check: &CheckStatus) -> String {
             format!("{run} of {needed}; {} it unhealthy", more(left))
         }
     }
-}
-
-fn times(count: u32, one: &str, many: &str) -> String {
-    if count == 1 { format!("1 {one}") } else { format!("{count} {many}") }
 }
 
 fn makes(count: u32, one: &str, many: &str) -> String {

@@ -8,6 +8,7 @@ use crate::config::units::show_duration;
 use crate::model::policy::{
     Balance, CheckPolicy, Config, MinHealthy, PoolPolicy, Require, UpstreamPolicy, WhenNoHealthy,
 };
+use crate::model::units::counted;
 use crate::model::{AdminState, Weight};
 
 /// How many upstreams of a pool are listed.
@@ -68,8 +69,8 @@ fn describe_check(check: &CheckPolicy, several: bool, out: &mut String) {
     let _ = writeln!(
         out,
         "  verdict    healthy after {}, unhealthy after {}{found}",
-        times(t.healthy_threshold, "pass", "passes"),
-        times(t.unhealthy_threshold, "failure", "failures"),
+        counted(t.healthy_threshold, "pass", "passes"),
+        counted(t.unhealthy_threshold, "failure", "failures"),
     );
 }
 
@@ -145,10 +146,6 @@ fn notes(upstream: &UpstreamPolicy, pool: &PoolPolicy) -> String {
         notes.push(upstream.admin.to_string());
     }
     if notes.is_empty() { String::new() } else { format!("  ({})", notes.join(", ")) }
-}
-
-fn times(count: u32, one: &str, many: &str) -> String {
-    if count == 1 { format!("1 {one}") } else { format!("{count} {many}") }
 }
 
 /// Rounded to what a reader cares for: nobody schedules probes by the microsecond.

@@ -132,6 +132,28 @@ impl ProbeKind {
     }
 }
 
+impl ProbeKind {
+    /// The configured Host; `None`: none is, or the kind has none.
+    pub fn host(&self) -> Option<&str> {
+        match self {
+            ProbeKind::Http(probe) => probe.host.as_deref(),
+            ProbeKind::Grpc(probe) => probe.host.as_deref(),
+            ProbeKind::Websocket(probe) => probe.host.as_deref(),
+            ProbeKind::Tcp(_) | ProbeKind::Tls => None,
+        }
+    }
+
+    /// The configured fields, in file order.
+    pub fn headers(&self) -> &[(Arc<str>, HeaderText)] {
+        match self {
+            ProbeKind::Http(probe) => &probe.headers,
+            ProbeKind::Grpc(probe) => &probe.headers,
+            ProbeKind::Websocket(probe) => &probe.headers,
+            ProbeKind::Tcp(_) | ProbeKind::Tls => &[],
+        }
+    }
+}
+
 /// `type = "tcp"`.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Default)]
 pub struct TcpProbe {
@@ -158,6 +180,21 @@ pub struct HttpProbe {
     pub body: Option<Arc<str>>,
     /// What the answer must look like.
     pub expect: Expect,
+}
+
+impl HttpProbe {
+    /// A plain GET over HTTP/1.1: what a check has that names only these.
+    pub fn get(path: &str, expect: Expect) -> HttpProbe {
+        HttpProbe {
+            version: HttpVersion::Http1,
+            path: path.into(),
+            method: "GET".into(),
+            host: None,
+            headers: Vec::new(),
+            body: None,
+            expect,
+        }
+    }
 }
 
 /// Which HTTP a probe speaks.
@@ -231,6 +268,15 @@ impl fmt::Debug for ClientIdentity {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("ClientIdentity").field("chain", &self.chain).finish_non_exhaustive()
     }
+}
+
+/// What of these fields must not be shown, whoever says it: the texts to mask in what comes back.
+pub fn secrets(headers: &[(Arc<str>, HeaderText)]) -> impl Iterator<Item = &str> {
+    let secrets = headers.iter().filter_map(|(_, value)| match value {
+        HeaderText::Secret(secret) => Some(secret.to_mask()),
+        HeaderText::Plain(_) => None,
+    });
+    secrets.flatten()
 }
 
 /// The value of a header a probe sends.

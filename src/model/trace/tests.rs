@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use super::*;
+use crate::model::Secret;
 use crate::model::policy::{Expect, GrpcProbe, HttpProbe, PortRule, TcpProbe, TlsPolicy, WebsocketProbe};
 
 fn http() -> HttpProbe {

@@ -6,13 +6,18 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::{CheckId, State, Timer};
+use super::{CheckId, State};
 
 /// Paced probes begin at most this often.
 const GAP: Duration = Duration::from_millis(1);
 
 /// Later than this is no busy moment: the process was stopped, or the machine asleep.
 const STANDSTILL: Duration = Duration::from_secs(1);
+
+/// When a paced probe may begin at the earliest, after one that begins `now`.
+pub(super) fn next_after(now: Instant) -> Instant {
+    now + GAP
+}
 
 impl State {
     /// Gives every probe that is paced and has not begun its instant, from now on. Called whenever there may be new ones;
@@ -32,15 +37,9 @@ impl State {
         }
     }
 
-    /// A paced probe begins.
-    pub(super) fn on_paced_start(&mut self, now: Instant) {
-        self.next_paced = now + GAP;
-    }
-
     /// After the process stood still: what is overdue is due once more, and not all at once.
     pub(super) fn after_standstill(&mut self, now: Instant) {
-        let first = self.timers.iter().find(|(_, timer)| matches!(timer, Timer::Check(_)));
-        if first.is_none_or(|(at, _)| now.saturating_duration_since(*at) <= STANDSTILL) {
+        if self.overdue(now) <= STANDSTILL {
             return;
         }
         let overdue = self.checks.iter().filter(|(_, check)| check.track.is_overdue(now));

@@ -156,15 +156,7 @@ fn tcp(port: PortRule) -> Arc<ProbeSpec> {
 }
 
 fn http(path: &str) -> Arc<ProbeSpec> {
-    let kind = ProbeKind::Http(HttpProbe {
-        version: HttpVersion::Http1,
-        path: path.into(),
-        method: "GET".into(),
-        host: None,
-        headers: vec![],
-        body: None,
-        expect: Expect::default(),
-    });
+    let kind = ProbeKind::Http(HttpProbe::get(path, Expect::default()));
     Arc::new(ProbeSpec { port: PortRule::Same, tls: None, kind })
 }
 

@@ -3,8 +3,8 @@
 //!
 //! Reads no further than the rules need: without a rule over the body nothing of it; of a failure only what is quoted.
 
-use super::secrets;
 use crate::model::Trace;
+use crate::model::policy::secrets;
 use crate::model::policy::{BodyRule, HttpProbe};
 use crate::model::quote::{BYTES_MAX, Excerpt, mask_all};
 use crate::probe::expect::{

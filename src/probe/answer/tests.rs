@@ -9,21 +9,13 @@ mod rules;
 
 use super::judge::BODY_BYTES_MAX;
 use super::*;
-use crate::model::policy::{BodyRule, Expect, HttpVersion, StatusRule};
+use crate::model::policy::{BodyRule, Expect, StatusRule};
 use crate::model::{Code, ProbeReport, Trace};
 use crate::probe::finding::Circumstances;
 use crate::probe::response::{HEAD_BYTES_MAX, INTERIM_MAX};
 
 fn get(body: Option<BodyRule>) -> HttpProbe {
-    HttpProbe {
-        version: HttpVersion::Http1,
-        path: "/healthz".into(),
-        method: "GET".into(),
-        host: None,
-        headers: Vec::new(),
-        body: None,
-        expect: Expect { body, ..Expect::default() },
-    }
+    HttpProbe::get("/healthz", Expect { body, ..Expect::default() })
 }
 
 fn head() -> HttpProbe {

@@ -5,15 +5,7 @@ use crate::model::Secret;
 use crate::model::policy::{Expect, HttpVersion};
 
 fn get(path: &str) -> HttpProbe {
-    HttpProbe {
-        version: HttpVersion::H2,
-        path: path.into(),
-        method: "GET".into(),
-        host: None,
-        headers: Vec::new(),
-        body: None,
-        expect: Expect::default(),
-    }
+    HttpProbe { version: HttpVersion::H2, ..HttpProbe::get(path, Expect::default()) }
 }
 
 fn lines(request: &Request<()>) -> String {

@@ -1,26 +1,13 @@
 //! What is made of health tables: lists and their names, presets under written keys, times, TLS.
 
-use std::path::Path;
 use std::time::Duration;
 
 use crate::config::diagnostic::render_all;
-use crate::config::{Env, Parsed, Severity, Source, parse};
+use crate::config::presets::Nowhere;
+use crate::config::{Parsed, Severity, Source, parse};
 use crate::model::policy::{
     CheckPolicy, Expect, HttpProbe, PortRule, ProbeKind, ProbeSpec, Require, StatusRule, TlsPolicy,
 };
-
-/// A world without files.
-struct Nothing;
-
-impl Env for Nothing {
-    fn var(&self, _: &str) -> Result<Option<String>, String> {
-        Ok(None)
-    }
-
-    fn read_file(&self, _: &Path) -> Result<String, String> {
-        Err("cannot be read".to_owned())
-    }
-}
 
 /// Reads a file with two upstreams at port 8290 and this health table.
 fn read(health: &str) -> Result<Parsed, String> {
@@ -28,7 +15,7 @@ fn read(health: &str) -> Result<Parsed, String> {
         "listeners.web.address = \"127.0.0.1:80\"\n[pools.a]\nupstreams = [\"10.0.0.1:8290\", \"10.0.0.2:8290\"]\n\
          [pools.a.health]\n{health}\n"
     );
-    parse(&Source { file: "x", text: text.as_bytes() }, &Nothing).map_err(|all| render_all(&all, false))
+    parse(&Source { file: "x", text: text.as_bytes() }, &Nowhere).map_err(|all| render_all(&all, false))
 }
 
 fn checks(health: &str) -> (Vec<CheckPolicy>, Require) {
@@ -210,7 +197,7 @@ fn one_answer_for_several_upstreams_draws_a_warning() {
     let text = "listeners.web.address = \"127.0.0.1:80\"\n[pools.a]\nhealth.port = 9201\n\
         upstreams = [\"10.0.0.1:9201\", \"10.0.0.1:9202\"]\n";
     let warned = |text: &str| {
-        let parsed = parse(&Source { file: "x", text: text.as_bytes() }, &Nothing).unwrap();
+        let parsed = parse(&Source { file: "x", text: text.as_bytes() }, &Nowhere).unwrap();
         assert!(parsed.warnings.iter().all(|warning| warning.severity == Severity::Warning));
         render_all(&parsed.warnings, false)
     };
@@ -224,7 +211,7 @@ fn a_health_address_that_takes_the_check_of_the_traffic_draws_a_warning() {
         upstreams = [\"10.0.0.1:8290\", { address = \"10.0.0.2:8290\", health_address = \"10.9.0.2:9201\" }]\n\
         health.checks = [{ type = \"http\", port = 9201 }, { type = \"tcp\" }]\n";
     let warned = |text: &str| {
-        render_all(&parse(&Source { file: "x", text: text.as_bytes() }, &Nothing).unwrap().warnings, false)
+        render_all(&parse(&Source { file: "x", text: text.as_bytes() }, &Nowhere).unwrap().warnings, false)
     };
     let said = "x:4:50: warning: pools.a.health.checks[1]: the health_address of 10.0.0.2:8290 takes this check too";
     assert!(warned(text).starts_with(said), "{}", warned(text));
@@ -325,7 +312,7 @@ fn every_preset_fits_every_upstream() {
                  health.interval = \"10ms\"\n",
                 preset.name
             );
-            let parsed = parse(&Source { file: "x", text: text.as_bytes() }, &Nothing);
+            let parsed = parse(&Source { file: "x", text: text.as_bytes() }, &Nowhere);
             assert!(parsed.is_ok(), "{} {address}: {}", preset.name, render_all(&parsed.unwrap_err(), false));
         }
     }
