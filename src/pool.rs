@@ -4,11 +4,13 @@
 //! Readers load what it publishes: one [`Snapshot`] for the whole process (changes with configuration) and
 //! one [`View`] per pool (changes with health, drain and membership). [`Upstream`] outlives both.
 //!
-//! Must never filter upstreams at pick time: the eligible set is computed when something changes.
+//! Must never filter upstreams at pick time: the eligible set is computed when something changes. Only verdicts that are out
+//! of date are passed over by who reads them.
 
 pub mod controller;
 pub mod events;
 pub mod history;
+pub mod instant;
 pub mod lease;
 mod pools;
 pub mod snapshot;
@@ -30,4 +32,4 @@ pub use status::{
     UpstreamDetail, UpstreamStatus,
 };
 pub use upstream::{Connection, Connections, Hints, Upstream, UpstreamId};
-pub use view::{Nothing, Service, Tier, View};
+pub use view::{Candidate, Nothing, Reading, Rules, Service, Tier, Tried, View};

@@ -41,7 +41,10 @@ pub fn pool(explanation: &Explanation, clock: &Clock, now: Instant) -> PoolExpla
         text.push("Upstreams that left the configuration still serve, until a new one is healthy.".to_owned());
     }
     if explanation.checker.stale {
-        text.push("The checker is being restarted, so verdicts may be out of date.".to_owned());
+        text.push(
+            "The checker does not run now: verdicts stand until they are out of date, and nothing new is learnt."
+                .to_owned(),
+        );
     }
     text.push(requests.clone());
     text.extend(next.clone());

@@ -24,7 +24,13 @@ pub fn health(status: &Status) -> HealthReply {
     } else if down > 0 {
         (PoolWord::Degraded, Some(format!("upstreams not eligible: {down}")))
     } else if status.checker.stale {
-        (PoolWord::Degraded, Some("the checker is being restarted; verdicts may be out of date".to_string()))
+        (
+            PoolWord::Degraded,
+            Some(
+                "the checker does not run now: verdicts stand until they are out of date, and nothing new is learnt"
+                    .to_string(),
+            ),
+        )
     } else if not_well {
         (PoolWord::Degraded, Some("a pool serves in a way meant for bad days".to_string()))
     } else {

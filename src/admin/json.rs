@@ -82,7 +82,7 @@ pub enum ReloadResult {
 /// How the checker itself is.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub struct CheckerInfo {
-    /// It is being restarted: verdicts stand, but may be out of date.
+    /// It does not run now (it is being restarted, or its thread stands still): verdicts may be out of date.
     pub stale: bool,
     /// How often it had to be restarted.
     pub restarts_total: u64,

@@ -38,7 +38,7 @@ fn write_index(page: &mut String, status: &StatusReply, now: &str) -> fmt::Resul
     }
     write!(page, ". As of {}.</p>", Escaped(now))?;
     if status.checker.stale {
-        page.push_str("<p class=\"unhealthy\">The checker is being restarted; verdicts may be out of date.</p>");
+        page.push_str("<p class=\"unhealthy\">The checker does not run now; verdicts may be out of date.</p>");
     }
     for (name, pool) in &status.pools.0 {
         write_pool(page, name, pool)?;

@@ -40,7 +40,7 @@ fn render(status: &StatusReply, now: Timestamp, paint: Paint) -> String {
         out.push('\n');
     }
     if status.checker.stale {
-        let line = "the checker is being restarted: verdicts may be out of date\n";
+        let line = "the checker does not run now: verdicts may be out of date\n";
         out.push_str(&paint.text(Some(Colour::Yellow), line));
     }
     for (name, pool) in &status.pools.0 {

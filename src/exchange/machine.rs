@@ -29,8 +29,8 @@ use super::response::{Asked, judge_response};
 use super::seek::{Ask, Found, find, route, still_eligible};
 use super::steps::{Attempt, Broken, ConnectError, End, Entry, Next, Record, Replay};
 use crate::pool::{
-    AnswerReason, FrontStats, Lease, Pool, PoolId, Published, RequestClass, Service, Settled, Snapshot, Upstream,
-    UpstreamId, WaitTicket,
+    AnswerReason, Candidate, FrontStats, Lease, Pool, PoolId, Published, RequestClass, Settled, Snapshot, Tried,
+    Upstream, WaitTicket,
 };
 
 /// One request from its head to its end.
@@ -46,7 +46,7 @@ pub struct Exchange {
     /// Which pool it is counted for: the routed one, or the one that stands in for it.
     pool: Option<Arc<Pool>>,
     lease: Option<Lease>,
-    tried: SmallVec<[UpstreamId; 2]>,
+    tried: SmallVec<[Tried; 2]>,
     upstream: Option<Arc<Upstream>>,
     ticket: Option<(PoolId, WaitTicket)>,
     wait_until: Option<Instant>,
@@ -146,8 +146,7 @@ impl Exchange {
         let Some((pool, ticket)) = &self.ticket else { return };
         let changed = || {
             let snapshot = self.published.load();
-            let service = snapshot.pool(*pool).map(|pool| pool.view.load().service);
-            !matches!(service, Some(Service::Waiting { .. }))
+            snapshot.pool(*pool).is_none_or(|pool| !pool.view.load().is_awaited())
         };
         ticket.wait(until, changed).await;
     }
@@ -178,7 +177,7 @@ impl Exchange {
         self.attempts -= 1;
         let snapshot = self.published.load_full();
         match self.find(&snapshot, now) {
-            Found::Upstream(pool, upstream) => self.attempt(pool, upstream, true),
+            Found::Upstream(pool, candidate) => self.attempt(pool, candidate, true),
             Found::Wait { pool, .. } => {
                 let retry_after = pool.shared.retry_after(now);
                 self.answer(OwnAnswer::retry_after(AnswerReason::NoneEligible, retry_after))
@@ -250,7 +249,7 @@ impl Exchange {
         self.settle(settled);
         let again = silent && self.asked.method.is_idempotent() && replay == Replay::Whole;
         let next = if how == Broken::Closed && again && self.attempts <= RETRIES {
-            self.elsewhere(now).or_else(|| if stale { self.same_again() } else { None })
+            self.elsewhere(now).or_else(|| if stale { self.same_again(now) } else { None })
         } else {
             None
         };
@@ -308,7 +307,7 @@ impl Exchange {
     /// Looks for an upstream, waits for one, or says that there is none.
     fn seek(&mut self, snapshot: &Snapshot, now: Instant) -> Next {
         match self.find(snapshot, now) {
-            Found::Upstream(pool, upstream) => self.attempt(pool, upstream, false),
+            Found::Upstream(pool, candidate) => self.attempt(pool, candidate, false),
             Found::Wait { pool, until } => self.wait_for(&pool, until, now),
             Found::Nothing { retry_after } => {
                 self.answer(OwnAnswer::retry_after(AnswerReason::NoneEligible, retry_after))
@@ -335,33 +334,33 @@ impl Exchange {
     fn elsewhere(&mut self, now: Instant) -> Option<Next> {
         let snapshot = self.published.load_full();
         match self.find(&snapshot, now) {
-            Found::Upstream(pool, upstream) => Some(self.attempt(pool, upstream, false)),
+            Found::Upstream(pool, candidate) => Some(self.attempt(pool, candidate, false)),
             Found::Wait { .. } | Found::Nothing { .. } => None,
         }
     }
 
     /// The upstream that closed a kept connection under us, on a new one, if it may still be picked.
-    fn same_again(&mut self) -> Option<Next> {
+    fn same_again(&mut self, now: Instant) -> Option<Next> {
         let snapshot = self.published.load_full();
         let pool = snapshot.pool(self.pool.as_ref()?.id)?.clone();
-        let upstream = self.upstream.clone()?;
-        let there = still_eligible(&pool, &upstream);
-        there.then(|| self.attempt(pool, upstream, true))
+        let candidate = still_eligible(&pool, self.upstream.as_ref()?.id, now)?;
+        Some(self.attempt(pool, candidate, true))
     }
 
-    fn attempt(&mut self, pool: Arc<Pool>, upstream: Arc<Upstream>, fresh: bool) -> Next {
+    fn attempt(&mut self, pool: Arc<Pool>, candidate: Candidate, fresh: bool) -> Next {
+        let Candidate { upstream, epoch } = candidate;
         self.ticket = None;
         self.attempts += 1;
         if self.attempts > 1 {
             pool.shared.stats.retries.fetch_add(1, Ordering::Relaxed);
         }
-        self.tried.push(upstream.id);
+        self.tried.push(Tried { id: upstream.id, epoch: None });
         self.edits.aim(&upstream.address);
         self.lease = Some(Lease::take(upstream.clone()));
         self.upstream = Some(upstream.clone());
         self.pool = Some(pool);
         self.phase = Phase::Connecting;
-        Next::Attempt(Attempt { upstream, fresh })
+        Next::Attempt(Attempt { upstream, epoch, fresh })
     }
 
     fn find(&mut self, snapshot: &Snapshot, now: Instant) -> Found {

@@ -7,7 +7,7 @@ use tokio::time::Instant;
 
 use super::judge::Facts;
 use super::limits::FALLBACK_HOPS;
-use crate::pool::{ListenerId, Nothing, Pool, PoolId, Service, Snapshot, Upstream, UpstreamId};
+use crate::pool::{Candidate, ListenerId, Nothing, Pool, PoolId, Service, Snapshot, Tried, UpstreamId};
 use crate::route::Query;
 
 /// What is asked for.
@@ -15,8 +15,8 @@ use crate::route::Query;
 pub(super) struct Ask<'a> {
     /// The routed pool.
     pub from: Option<PoolId>,
-    /// Upstreams that have failed this request.
-    pub tried: &'a [UpstreamId],
+    /// Upstreams that this request does not pick again.
+    pub tried: &'a [Tried],
     /// When this request stops waiting, if it has begun to.
     pub wait_until: Option<Instant>,
 }
@@ -25,7 +25,7 @@ pub(super) struct Ask<'a> {
 #[derive(Debug)]
 pub(super) enum Found {
     /// This one, of this pool.
-    Upstream(Arc<Pool>, Arc<Upstream>),
+    Upstream(Arc<Pool>, Candidate),
     /// None yet: wait for this pool to change.
     Wait {
         /// The pool.
@@ -53,7 +53,8 @@ pub(super) fn find(snapshot: &Snapshot, ask: Ask<'_>, now: Instant, rng: &mut fa
     for _ in 0..FALLBACK_HOPS {
         let Some(pool) = next.and_then(|id| snapshot.pool(id)) else { break };
         let view = pool.view.load();
-        let nothing = match view.service {
+        let reading = view.read(now);
+        let nothing = match reading.service {
             // The tiers hold what may be used.
             Service::Open | Service::FailOpen => Nothing::FailOpen,
             Service::Waiting { until, .. } if now < ask.wait_until.unwrap_or(until).min(until) => {
@@ -63,9 +64,9 @@ pub(super) fn find(snapshot: &Snapshot, ask: Ask<'_>, now: Instant, rng: &mut fa
             Service::Nothing(nothing) => nothing,
         };
         if nothing == Nothing::FailOpen
-            && let Some(upstream) = view.pick(&pool.shared.cursor, rng, ask.tried)
+            && let Some(candidate) = view.pick(reading, &pool.shared.cursor, rng, ask.tried)
         {
-            return Found::Upstream(pool.clone(), upstream.clone());
+            return Found::Upstream(pool.clone(), candidate.clone());
         }
         retry_after = retry_after.min(pool.shared.retry_after(now));
         match nothing {
@@ -76,13 +77,8 @@ pub(super) fn find(snapshot: &Snapshot, ask: Ask<'_>, now: Instant, rng: &mut fa
     Found::Nothing { retry_after: if retry_after == u64::MAX { 1 } else { retry_after } }
 }
 
-/// Whether this upstream may still be picked.
-pub(super) fn still_eligible(pool: &Pool, upstream: &Upstream) -> bool {
+/// This upstream, if it may still be picked.
+pub(super) fn still_eligible(pool: &Pool, id: UpstreamId, now: Instant) -> Option<Candidate> {
     let view = pool.view.load();
-    let usable = match view.service {
-        Service::Open | Service::FailOpen | Service::Nothing(Nothing::FailOpen) => true,
-        Service::Waiting { .. } | Service::Nothing(Nothing::Reject | Nothing::Pool(_)) => false,
-    };
-    let mut eligible = view.primaries.upstreams().iter().chain(view.backups.upstreams());
-    usable && eligible.any(|other| other.id == upstream.id)
+    view.find(view.read(now), id).cloned()
 }

@@ -49,6 +49,8 @@ pub enum Next {
 pub struct Attempt {
     /// Where to.
     pub upstream: Arc<Upstream>,
+    /// The epoch of its connections under which it was picked: under a later one nothing may be sent.
+    pub epoch: u64,
     /// A connection kept from an earlier request must not be used.
     pub fresh: bool,
 }

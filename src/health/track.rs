@@ -4,7 +4,7 @@
 //!            healthy_threshold passes                unhealthy_threshold failures
 //!  Unknown ───────────────────────────▶ Healthy ◀──────────────────────────────▶ Unhealthy
 //!     ▲  └──────────── unhealthy_threshold failures ─────────────────────────────────▲
-//!     └── no probe ended for a long time (stale), or a probe panicked: from every state
+//!     └── no probe passed or failed for a long time (stale), or a probe panicked: from every state
 //! ```
 
 use std::time::Duration;
@@ -28,7 +28,11 @@ pub struct Track {
     first_seen: Instant,
     first_start: Option<Instant>,
     last_start: Option<Instant>,
-    last_end: Instant,
+    /// When a probe last passed or failed; before that, first sight.
+    last_verdict: Instant,
+    /// Since when its first verdict is awaited: the start of its first probe, of the first one after it went stale, or until
+    /// then the instant at which it went stale.
+    awaited: Awaited,
     ever_passed: bool,
     in_flight: bool,
     hinted_in_flight: bool,
@@ -61,6 +65,17 @@ pub enum Due {
     Again,
     /// The process stood still when it was due: overdue probes are spread as first ones are.
     Spread,
+}
+
+/// Since when a verdict is awaited.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Awaited {
+    /// Its first probe has not begun.
+    FirstProbe,
+    /// It went stale then, and no probe has begun since.
+    Stale(Instant),
+    /// The first probe began then.
+    Probed(Instant),
 }
 
 /// A run of equal results.
@@ -109,7 +124,7 @@ pub struct Change {
 pub enum Cause {
     /// A threshold was reached.
     Threshold,
-    /// No probe has ended for `Timing::stale_after`.
+    /// No probe has passed or failed for `Timing::stale_after`.
     Stale,
     /// A probe panicked.
     ProbePanic,
@@ -126,7 +141,8 @@ impl Track {
             first_seen: now,
             first_start: None,
             last_start: None,
-            last_end: now,
+            last_verdict: now,
+            awaited: Awaited::FirstProbe,
             ever_passed: false,
             in_flight: false,
             hinted_in_flight: false,
@@ -138,10 +154,12 @@ impl Track {
     }
 
     /// The track of a changed check of the same upstream: nothing is known under it, its first probe is due at once; the
-    /// start period goes on from first sight of the upstream.
-    pub fn redefined(&self, timing: Timing, now: Instant) -> Track {
+    /// start period goes on from first sight of the upstream. With `goes_on` the check takes the place of this one, and a
+    /// run of failures goes on: a failure under both definitions is two in a row.
+    pub fn redefined(&self, timing: Timing, goes_on: bool, now: Instant) -> Track {
         let fresh = Track::new(timing, self.slot, now, now);
-        Track { first_seen: self.first_seen, ever_passed: self.ever_passed, due: Due::Redefined, ..fresh }
+        let run = self.run.filter(|run| goes_on && !run.pass);
+        Track { first_seen: self.first_seen, ever_passed: self.ever_passed, run, due: Due::Redefined, ..fresh }
     }
 
     /// A second track for the same check with another timing, while the first lives on: everything is carried but the
@@ -205,6 +223,19 @@ impl Track {
         self.first_start
     }
 
+    /// Since when requests may wait for its verdict, while it is unknown.
+    pub fn awaited_since(&self, now: Instant) -> Instant {
+        match self.awaited {
+            Awaited::FirstProbe => self.next_due.max(now),
+            Awaited::Stale(at) | Awaited::Probed(at) => at,
+        }
+    }
+
+    /// What was known of the upstream is out of date: its verdict is awaited as at start.
+    pub fn await_again(&mut self, now: Instant) {
+        self.awaited = Awaited::Stale(now);
+    }
+
     /// The timing in force.
     pub fn timing(&self) -> &Timing {
         &self.timing
@@ -261,14 +292,19 @@ impl Track {
     pub fn on_start(&mut self, now: Instant) {
         self.in_flight = true;
         self.first_start.get_or_insert(now);
+        if !matches!(self.awaited, Awaited::Probed(_)) {
+            self.awaited = Awaited::Probed(now);
+        }
         self.last_start = Some(now);
     }
 
     /// The probe in flight ended. `chance` is uniform in -1.0..=1.0 and shifts a regular interval by its jitter.
     pub fn on_end(&mut self, judgement: Judgement, now: Instant, chance: f64) -> Option<Change> {
         self.in_flight = false;
-        self.last_end = now;
-        self.stale_told = false;
+        if matches!(judgement, Judgement::Pass | Judgement::Fail) {
+            self.last_verdict = now;
+            self.stale_told = false;
+        }
         let change = match judgement {
             Judgement::Pass => {
                 self.ever_passed = true;
@@ -303,10 +339,15 @@ impl Track {
         self.hinted_in_flight = self.in_flight;
     }
 
+    /// Whether what it says is out of date and [`Track::on_tick`] has not said so.
+    pub fn is_stale(&self, now: Instant) -> bool {
+        !self.stale_told && now >= self.stale_at()
+    }
+
     /// Forgets a verdict that is out of date. A change from unknown to unknown says that nothing else that was known of the
     /// upstream, under an earlier definition, holds any more either.
     pub fn on_tick(&mut self, now: Instant) -> Option<Change> {
-        if self.stale_told || now < self.stale_at() {
+        if !self.is_stale(now) {
             return None;
         }
         self.stale_told = true;
@@ -318,6 +359,7 @@ impl Track {
         self.on_cancelled(now);
         if self.state == HealthState::Unknown {
             self.first_start = None;
+            self.awaited = Awaited::FirstProbe;
         }
     }
 
@@ -334,8 +376,9 @@ impl Track {
         self.judge(now)
     }
 
-    fn stale_at(&self) -> Instant {
-        self.last_end + self.timing.stale_after()
+    /// When what it says is out of date, if no probe passes or fails before.
+    pub fn stale_at(&self) -> Instant {
+        self.last_verdict + self.timing.stale_after()
     }
 
     fn in_start_period(&self, now: Instant) -> bool {

@@ -28,7 +28,7 @@ pub fn encode_front(to: &mut Families<'_>, front: &FrontStats) -> fmt::Result {
 
 /// How the checker itself is.
 pub fn encode_checker(to: &mut Families<'_>, checker: &CheckerStatus) -> fmt::Result {
-    let help = "Whether the checker is being restarted, so that verdicts may be out of date";
+    let help = "Whether the checker does not run now, so that verdicts may be out of date";
     to.gauge("roundsman_checker_stale", help, u64::from(checker.stale))?;
     let help = "The latest start of a probe after it was due, over the last minute; one overdue now counts";
     to.gauge("roundsman_probe_lag_seconds", help, checker.lag.as_secs_f64())?;

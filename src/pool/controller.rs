@@ -21,6 +21,7 @@ use tokio::task::{AbortHandle, JoinSet};
 use tokio::time::Instant;
 
 use super::events::{Event, EventKind};
+use super::instant::SharedInstant;
 use super::snapshot::{ListenerId, Published, Snapshot};
 use super::state::{Applied, Effects, ProbeJob, ProbeToken, SetAdminError, State};
 use super::status::{ExplainError, Explanation, Status};
@@ -28,8 +29,10 @@ use super::upstream::{Hints, UpstreamId};
 use crate::model::policy::Config;
 use crate::model::{Address, AdminState, Code, Name, ProbeReport, Trace};
 
-/// Without anything to do the scheduler looks again after this long.
-const IDLE: Duration = Duration::from_secs(3_600);
+/// The scheduler shows at least this often that it runs.
+const BEAT: Duration = Duration::from_secs(1);
+/// A scheduler that has not shown itself for this long stands still.
+const STANDS_STILL: Duration = Duration::from_secs(3);
 /// A dead scheduler is started again after this long.
 const RESTART_AFTER: Duration = Duration::from_millis(100);
 
@@ -49,6 +52,8 @@ pub struct Controller {
     changed: Notify,
     hints: Mutex<Option<mpsc::Receiver<UpstreamId>>>,
     running: AtomicBool,
+    /// When the scheduler last showed that it runs.
+    beat: SharedInstant,
     #[cfg(test)]
     fault: AtomicBool,
 }
@@ -64,6 +69,7 @@ impl Controller {
             changed: Notify::new(),
             hints: Mutex::new(Some(receiver)),
             running: AtomicBool::new(false),
+            beat: SharedInstant::never(),
             #[cfg(test)]
             fault: AtomicBool::new(false),
         }
@@ -112,12 +118,26 @@ impl Controller {
 
     /// One consistent picture of every pool.
     pub fn status(&self) -> Status {
-        self.state.lock().status(!self.running.load(Ordering::Relaxed), Instant::now())
+        let now = Instant::now();
+        self.with_state(|state| {
+            let effects = state.expire(now);
+            (state.status(self.stands_still(now), now), effects)
+        })
     }
 
     /// What `explain` needs of a pool and perhaps of one of its upstreams.
     pub fn explain(&self, pool: &str, upstream: Option<&Address>) -> Result<Explanation, ExplainError> {
-        self.state.lock().explain(pool, upstream, !self.running.load(Ordering::Relaxed), Instant::now())
+        let now = Instant::now();
+        self.with_state(|state| {
+            let effects = state.expire(now);
+            (state.explain(pool, upstream, self.stands_still(now), now), effects)
+        })
+    }
+
+    /// Whether the scheduler has died, or has not gone on for a while.
+    fn stands_still(&self, now: Instant) -> bool {
+        let late = |beat| now.saturating_duration_since(beat) > STANDS_STILL;
+        !self.running.load(Ordering::Relaxed) || self.beat.get().is_none_or(late)
     }
 
     /// The events after number `seq`, oldest first.
@@ -132,6 +152,7 @@ impl Controller {
         let mut hints = hints.expect("a controller runs once");
         loop {
             let scheduler = AssertUnwindSafe(self.schedule(&prober, &mut hints, &mut stop)).catch_unwind();
+            self.beat.set(Some(Instant::now()));
             self.running.store(true, Ordering::Relaxed);
             let ended = scheduler.await;
             self.running.store(false, Ordering::Relaxed);
@@ -159,6 +180,7 @@ impl Controller {
             #[cfg(test)]
             assert!(!self.fault.swap(false, Ordering::Relaxed), "injected fault");
             let now = Instant::now();
+            self.beat.set(Some(now));
             if now >= next_tick {
                 let (work, gap) = self.with_state(|state| {
                     let (work, effects) = state.on_tick(now);
@@ -172,7 +194,7 @@ impl Controller {
                 flights.cancel(&work.cancel);
             }
             let deadline = self.state.lock().next_deadline();
-            let wake = deadline.map_or(now + IDLE, |deadline| deadline.max(next_tick));
+            let wake = deadline.map_or(now + BEAT, |deadline| deadline.max(next_tick).min(now + BEAT));
             tokio::select! {
                 biased;
                 _ = stop.wait_for(|stop| *stop) => return,
@@ -432,7 +454,7 @@ mod tests {
 
         fn published(&self) -> usize {
             let snapshot = self.controller.published().load();
-            snapshot.pools().next().map_or(0, |pool| pool.view.load().primaries.upstreams().len())
+            snapshot.pools().next().map_or(0, |pool| pool.view.load().primaries.candidates().len())
         }
 
         async fn stop(self) {

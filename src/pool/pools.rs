@@ -15,14 +15,14 @@ use super::snapshot::{Pool, PoolId, PoolShared};
 use super::state::{Check, CheckId};
 use super::status::{CheckStatus, LastCheck, PoolStatus, PoolSummary, Streak, UpstreamDetail, UpstreamStatus};
 use super::upstream::Upstream;
-use super::view::{Nothing, Service, Tier, View};
+use super::view::{FIRST_VERDICT_WAIT, Nothing, Rules, Service, Tier, View};
 use crate::health::{Cause, Run, Track, Vote, combine, decides};
 use crate::model::eligibility::eligibility;
 use crate::model::policy::{PoolPolicy, UpstreamPolicy, WhenNoHealthy};
 use crate::model::{Address, AdminState, Eligibility, HealthState, Ineligible};
 
-/// How long after the start of its first probe an unknown upstream keeps requests waiting.
-pub const FIRST_VERDICT_WAIT: Duration = Duration::from_secs(3);
+/// Removed healthy upstreams serve at most this long after the reload that removed them.
+pub const RETIRING_MAX: Duration = Duration::from_secs(30);
 
 /// How old a large pool's `Retry-After` may be.
 const USABLE_REFRESH: Duration = Duration::from_millis(250);
@@ -40,7 +40,10 @@ pub(super) struct PoolState {
     pub(super) shared: Arc<PoolShared>,
     pub(super) cell: Arc<Pool>,
     pub(super) members: Vec<Member>,
-    pub(super) retiring_until: Option<Instant>,
+    /// Removed upstreams serve for those of the configuration.
+    pub(super) warming: Option<Warming>,
+    /// It served before the reload, and its backups go on with it while the first verdict of a primary is awaited.
+    backups_meanwhile: bool,
     pub(super) fail_open: bool,
     pub(super) timer: Option<Instant>,
     /// What the operator said of addresses that their host names have left, and may come back to.
@@ -53,6 +56,35 @@ pub(super) struct PoolState {
     pub(super) used: Used,
     usable_refreshed: Option<Instant>,
     fallback: Option<PoolId>,
+}
+
+/// Removed upstreams, which stay at the end of a pool's members as `retiring`, serve until those of the configuration can
+/// serve alone, or their time is up.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Warming {
+    /// When their time is up.
+    pub(super) until: Instant,
+    /// How many had to be healthy for the pool to serve before they were removed.
+    needed: usize,
+}
+
+/// What a pool tells the configuration that follows.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Served {
+    /// It served in order.
+    open: bool,
+    /// How many had to be healthy for that.
+    needed: usize,
+    /// When the time of its retiring members is up, if it has any.
+    until: Option<Instant>,
+}
+
+/// The verdict under earlier check definitions, which stands until the new ones have theirs or its time is up.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Carried {
+    pub(super) state: HealthState,
+    /// When a definition was first changed since a verdict was reached.
+    since: Instant,
 }
 
 /// Orders kept for a pool's absent addresses.
@@ -97,7 +129,7 @@ impl Orders {
 pub(super) struct Used {
     primaries: bool,
     backups: bool,
-    all: bool,
+    pub(super) all: bool,
 }
 
 /// One upstream of one pool.
@@ -112,8 +144,7 @@ pub(super) struct Member {
     pub(super) checks: CheckIds,
     pub(super) state: HealthState,
     pub(super) since: Instant,
-    /// The verdict under earlier check definitions, until the new ones have their own.
-    pub(super) carried: Option<HealthState>,
+    pub(super) carried: Option<Carried>,
     pub(super) admin_override: Option<AdminState>,
     pub(super) retiring: bool,
     pub(super) checks_total: u64,
@@ -144,6 +175,48 @@ impl Member {
             transitions_total: 0,
             history: History::default(),
         }
+    }
+
+    /// The definition of its checks has changed: its state stands for a while, if they have none yet. `goes_on`: it stood
+    /// before.
+    pub(super) fn carry(&mut self, checks: &Checks, now: Instant) {
+        self.carried = match self.verdict(checks) {
+            HealthState::Unknown => {
+                let since = self.carried.map_or(now, |carried| carried.since);
+                Some(Carried { state: self.state, since })
+            }
+            HealthState::Healthy | HealthState::Unhealthy => None,
+        };
+    }
+
+    /// When its state, if it is carried, is carried no longer.
+    pub(super) fn carried_until(&self, checks: &Checks) -> Option<Instant> {
+        let longest = self.tracks(checks).map(|track| track.timing().carried_at_most()).max()?;
+        Some(self.carried?.since + longest)
+    }
+
+    /// Until when it counts as healthy if no further probe passes or fails; `None`: it is not healthy.
+    pub(super) fn fresh_until(&self, checks: &Checks) -> Option<Instant> {
+        if self.state != HealthState::Healthy {
+            return None;
+        }
+        if let Some(until) = self.carried_until(checks) {
+            return self.tracks(checks).map(Track::stale_at).chain([until]).min();
+        }
+        if let [only] = &self.checks[..] {
+            return Some(checks[only].track.stale_at());
+        }
+        // Healthy while enough of its healthy checks are in date.
+        let healthy = self.tracks(checks).filter(|track| track.state() == HealthState::Healthy);
+        let mut stale: SmallVec<[Instant; 4]> = healthy.map(Track::stale_at).collect();
+        stale.sort_unstable();
+        let spare = stale.len().saturating_sub(self.rules.require.needed(self.checks.len()));
+        stale.get(spare).copied()
+    }
+
+    /// Tells who picks until when it counts as healthy.
+    pub(super) fn tell_fresh_until(&self, checks: &Checks) {
+        self.upstream.fresh_until.set(self.fresh_until(checks));
     }
 
     pub(super) fn policy(&self) -> &UpstreamPolicy {
@@ -217,8 +290,7 @@ impl Member {
             return None;
         }
         let awaited = self.tracks(checks).filter(|track| track.state() == HealthState::Unknown);
-        let began = awaited.map(|track| track.first_start().unwrap_or_else(|| track.next_due().max(now))).min()?;
-        let until = began + FIRST_VERDICT_WAIT;
+        let until = awaited.map(|track| track.awaited_since(now)).min()? + FIRST_VERDICT_WAIT;
         (until > now).then_some(until)
     }
 }
@@ -233,7 +305,8 @@ impl PoolState {
     ) -> PoolState {
         let nothing = Service::Nothing(Nothing::Reject);
         let empty = || Tier::build(policy.balance, []);
-        let view = View { service: nothing, primaries: empty(), backups: empty() };
+        let rules = Rules { needed: 1, backups_alone: false, nothing: Nothing::Reject };
+        let view = View::new(nothing, empty(), empty(), rules);
         let cell =
             Arc::new(Pool { id, name: policy.name.clone(), shared: shared.clone(), view: ArcSwap::from_pointee(view) });
         let healthy = members.iter().filter(|member| member.state == HealthState::Healthy).count();
@@ -243,7 +316,8 @@ impl PoolState {
             shared,
             cell,
             members,
-            retiring_until: None,
+            warming: None,
+            backups_meanwhile: false,
             fail_open: false,
             timer: None,
             orders: Orders::default(),
@@ -260,29 +334,59 @@ impl PoolState {
         self.members.into_iter().map(|member| (member.upstream.address.clone(), member)).collect()
     }
 
-    /// Lets those of the removed that serve now do so until a new one is healthy.
-    pub(super) fn retire(&mut self, removed: &mut Vec<Member>, until: Instant) {
+    /// Follows `before`, whose members are in this one already: lets those of the removed that are eligible serve on for now,
+    /// if the pool did serve. Whether they must is seen once every member has its state ([`PoolState::is_warm`]); until when
+    /// they may does not change with a further reload. The others are left in `removed`.
+    pub(super) fn retire(&mut self, removed: &mut Vec<Member>, before: &Served, now: Instant) {
+        self.backups_meanwhile = before.open;
+        if !before.open {
+            return;
+        }
         let serving = removed.extract_if(.., |member| member.is_eligible());
-        let before = self.members.len();
+        let kept = self.members.len();
         self.members.extend(serving.map(|member| Member { retiring: true, ..member }));
-        self.retiring_until = (self.members.len() > before).then_some(until);
+        let until = before.until.unwrap_or(now + RETIRING_MAX);
+        self.warming = (self.members.len() > kept).then_some(Warming { until, needed: before.needed });
     }
 
-    /// Whether a member of the configuration may serve.
-    pub(super) fn has_healthy_member(&self) -> bool {
-        self.members.iter().any(|member| !member.retiring && member.is_eligible())
+    /// How the pool serves, for the configuration that follows.
+    pub(super) fn served(&self) -> Served {
+        let needed = self.warming.map_or(self.needed(), |warming| warming.needed.min(self.needed()));
+        Served { open: self.service == Service::Open, needed, until: self.warming.map(|warming| warming.until) }
+    }
+
+    /// Whether the members of the configuration can serve alone. A backup does for a retiring backup, and for a primary only
+    /// where the configuration has no primaries.
+    pub(super) fn is_warm(&self) -> bool {
+        let eligible = |backup| self.of_rank(backup).filter(|member| member.is_eligible()).count();
+        let (primaries, backups, needed) = (eligible(false), eligible(true), self.needed());
+        let primaries_go = self.members.iter().any(|member| member.retiring && !member.policy().backup);
+        if self.backups_alone() {
+            return backups > 0 && backups >= needed;
+        }
+        (primaries > 0 && primaries >= needed) || (backups > 0 && !primaries_go)
+    }
+
+    /// Takes out the retiring members, with what was said of those whose host name is still in the file.
+    pub(super) fn end_warming(&mut self) -> Vec<Member> {
+        self.warming = None;
+        let gone: Vec<Member> = self.members.extract_if(.., |member| member.retiring).collect();
+        self.orders.keep(gone.iter());
+        self.orders.tidy(&self.policy);
+        gone
     }
 
     /// The view, and when it must be computed again though nothing happened.
     ///
     /// Primaries serve if at least `min_healthy` of them may; fewer count as none, and then the backups serve. While a
-    /// first verdict is awaited, neither backups nor `when_no_healthy` take over yet.
-    pub(super) fn view(&self, checks: &Checks, now: Instant) -> (View, Used, Option<Instant>) {
+    /// first verdict is awaited, neither backups nor `when_no_healthy` take over yet; but backups that serve already go on.
+    /// While removed members serve, it is enough that as many are healthy as had to be before.
+    pub(super) fn view(&mut self, checks: &Checks, now: Instant) -> (View, Used, Option<Instant>) {
         let fits = |backup: bool, fail_open: bool| {
             move |m: &&Member| m.policy().backup == backup && m.eligibility(fail_open).is_eligible()
         };
         let count = |backup| self.members.iter().filter(fits(backup, false)).count();
-        let needed = self.needed();
+        let needed = self.warming.map_or(self.needed(), |warming| warming.needed.min(self.needed()));
         let enough = count(false) >= needed && count(false) > 0;
         let awaited = |backup| {
             let ranked = self.members.iter().filter(move |m: &&Member| m.policy().backup == backup);
@@ -295,9 +399,12 @@ impl PoolState {
         };
         let backups_alone = self.backups_alone();
         let backups_serve = count(true) > 0 && (!backups_alone || count(true) >= needed);
-        let (service, with_primaries, with_backups, all) = match (enough, awaited(false), backups_serve, awaited(true))
+        let primary_awaited = awaited(false);
+        let meanwhile = self.backups_meanwhile && backups_serve;
+        let (service, with_primaries, with_backups, all) = match (enough, primary_awaited, backups_serve, awaited(true))
         {
             (true, _, _, _) => (Service::Open, true, true, false),
+            (false, Some(_), _, _) if meanwhile => (Service::Open, false, true, false),
             (false, None, true, _) => (Service::Open, false, true, false),
             (false, Some(until), _, _) | (false, None, false, Some(until)) => {
                 let open = nothing == Nothing::FailOpen;
@@ -313,12 +420,17 @@ impl PoolState {
             let members = self.members.iter().filter(|_| wanted).filter(fits(backup, all));
             Tier::build(self.policy.balance, members.map(|m| (m.upstream.clone(), m.policy().weight)))
         };
-        let view = View { service, primaries: tier(false, with_primaries), backups: tier(true, with_backups) };
+        let rules = Rules { needed, backups_alone, nothing };
+        let view = View::new(service, tier(false, with_primaries), tier(true, with_backups), rules);
         let waiting = match service {
             Service::Waiting { until, .. } => Some(until),
             Service::Open | Service::FailOpen | Service::Nothing(_) => None,
         };
-        (view, used, [waiting, self.retiring_until].into_iter().flatten().min())
+        let carried = self.members.iter().filter_map(|member| member.carried_until(checks)).min();
+        self.backups_meanwhile &= service == Service::Open && !enough && primary_awaited.is_some();
+        let again =
+            [waiting, self.warming.map(|warming| warming.until), carried, primary_awaited.filter(|_| meanwhile)];
+        (view, used, again.into_iter().flatten().min())
     }
 
     /// How many upstreams must be healthy for the pool to serve in order; backups count where there are no others.
@@ -396,7 +508,7 @@ impl PoolState {
             total: self.policy.upstreams.len(),
             eligible,
             fail_open: self.fail_open,
-            warming: self.retiring_until.is_some(),
+            warming: self.warming.is_some(),
             judged,
             first_probe: self.members.iter().flat_map(|m| m.tracks(checks)).filter_map(Track::first_start).min(),
             shared: self.shared.clone(),
@@ -503,7 +615,7 @@ fn last_words(last: &LastCheck) -> String {
 
 fn unknown(check: &CheckStatus, because: Option<Cause>) -> String {
     match (because, check.streak, check.last_check.as_ref().map(last_words)) {
-        (Some(Cause::Stale), ..) => "stale: no probe has ended for too long".to_owned(),
+        (Some(Cause::Stale), ..) => "stale: no probe has passed or failed for too long".to_owned(),
         (Some(Cause::ProbePanic), ..) => "its probe panicked".to_owned(),
         (Some(Cause::Threshold) | None, Some(run), Some(last)) => {
             let word = if run.pass { "passes" } else { "failures" };

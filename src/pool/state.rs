@@ -19,7 +19,7 @@ use tokio::time::Instant;
 
 use self::lag::Lag;
 use super::events::{Event, EventKind, EventRing, Transition};
-use super::pools::{Member, PoolState};
+use super::pools::PoolState;
 use super::snapshot::{Pool, PoolId, PoolShared, Snapshot};
 use super::status::{CheckerStatus, ExplainError, Explanation, Status};
 use super::upstream::{Hints, Upstream, UpstreamId};
@@ -85,6 +85,15 @@ pub struct Effects {
     pub close_idle: Vec<Arc<Upstream>>,
     /// What is to be logged; it is in the event ring already.
     pub events: Vec<Event>,
+}
+
+impl Effects {
+    /// This upstream may not be picked any more. Before a view says so, a new epoch begins: who has it from an older view, and
+    /// has sent nothing yet, learns it from that.
+    pub(super) fn lose(&mut self, upstream: &Arc<Upstream>) {
+        upstream.connections.begin_epoch();
+        self.close_idle.push(upstream.clone());
+    }
 }
 
 /// What the scheduler must do.
@@ -278,6 +287,8 @@ impl State {
 
     fn on_probe(&mut self, token: ProbeToken, report: ProbeReport, now: Instant, effects: &mut Effects) {
         let Some(id) = self.flights.remove(&token) else { return };
+        // What had gone out of date before is not confirmed by this, but begun anew.
+        self.forget_stale(id, now, effects);
         let chance = self.rng.f64() * 2.0 - 1.0;
         let check = self.checks.get_mut(&id).expect("a flight ends with its check");
         check.flight = None;
@@ -307,7 +318,7 @@ impl State {
         }
         match change {
             Some(change) => self.on_change(id, change, now, effects),
-            None => self.refresh_usable_at(&readers, now),
+            None => self.refresh(&readers, now),
         }
         self.set_check_timer(id);
     }
@@ -340,7 +351,8 @@ impl State {
         effects
     }
 
-    /// The operator says what he wants of an upstream; holds until the upstream leaves the file or the process ends.
+    /// The operator says what he wants of an upstream; holds until the upstream leaves the file or the process ends. One that
+    /// has left the file and serves for others obeys until it goes.
     pub fn set_admin(
         &mut self,
         pool: &str,
@@ -353,13 +365,16 @@ impl State {
         let index = index.ok_or_else(|| SetAdminError::NoPool(pool.to_owned()))?;
         let pool = &mut self.pools[index];
         let name = pool.policy.name.clone();
-        let Some(member) = pool.members.iter_mut().find(|m| m.upstream.address == *address && !m.retiring) else {
+        let Some(member) = pool.members.iter_mut().find(|m| m.upstream.address == *address) else {
             return Err(SetAdminError::NoUpstream(name, address.clone()));
         };
         let mut effects = Effects::default();
         let before = member.admin();
         member.admin_override = Some(to);
         if before != to {
+            if to != AdminState::Enabled {
+                effects.lose(&member.upstream);
+            }
             let kind = EventKind::Admin { pool: name, upstream: address.clone(), to, reason: reason.to_owned() };
             self.log(kind, now, &mut effects);
             self.dirty.insert(index);
@@ -442,10 +457,7 @@ impl State {
         let token = ProbeToken(self.take_id());
         let check = self.checks.get_mut(&id).expect("timers end with their check");
         check.deadline = None;
-        if let Some(change) = check.track.on_tick(now) {
-            check.unknown_because = Some(change.cause);
-            self.on_change(id, change, now, effects);
-        }
+        self.forget_stale(id, now, effects);
         let check = self.checks.get_mut(&id).expect("timers end with their check");
         if !check.track.in_flight() && check.track.next_due() <= now {
             let due = check.track.next_due();
@@ -481,11 +493,35 @@ impl State {
         }
     }
 
-    /// The end of every event: pools that changed get their view.
+    /// The end of every event: pools that changed get their view. By now every member has its state, so that here it is known
+    /// whether removed ones are still needed.
     fn settle(&mut self, now: Instant, effects: &mut Effects) {
-        while let Some(p) = self.dirty.pop_first() {
-            self.end_retiring(p, now, effects);
+        let changed = std::mem::take(&mut self.dirty);
+        let mut gone = vec![];
+        for p in &changed {
+            self.end_carried(*p, now, effects);
+            let pool = &mut self.pools[*p];
+            if pool.warming.is_some_and(|warming| now >= warming.until || pool.is_warm()) {
+                gone.extend(pool.end_warming());
+            }
+        }
+        if !gone.is_empty() {
+            gone.iter().for_each(|member| effects.lose(&member.upstream));
+            self.rebuild_readers(now, effects);
+        }
+        for p in changed {
             self.evaluate(p, now, effects);
+        }
+    }
+
+    /// Verdicts under earlier definitions end with their time.
+    fn end_carried(&mut self, p: usize, now: Instant, effects: &mut Effects) {
+        for m in 0..self.pools[p].members.len() {
+            let member = &mut self.pools[p].members[m];
+            if member.carried_until(&self.checks).is_some_and(|until| until <= now) {
+                member.carried = None;
+                self.settle_member(p, m, None, now, effects);
+            }
         }
     }
 
@@ -507,10 +543,15 @@ impl State {
         if verdict != HealthState::Unknown || broke {
             member.carried = None;
         }
-        let to = member.carried.unwrap_or(verdict);
+        let to = member.carried.map_or(verdict, |carried| carried.state);
         let from = std::mem::replace(&mut member.state, to);
         if from == to {
             return;
+        }
+        if let (HealthState::Unknown, Some((_, Cause::Stale))) = (to, cause) {
+            for id in &member.checks {
+                self.checks.get_mut(id).expect("members have checks").track.await_again(now);
+            }
         }
         member.since = now;
         member.transitions_total += 1;
@@ -522,14 +563,16 @@ impl State {
         let changed = changed.unwrap_or_else(|| member.decides(&self.checks));
         let report = self.checks[&member.checks[changed]].last.as_ref().map(|(_, report)| report);
         let (code, reason, duration) = match (cause, report) {
-            (Some((_, Cause::Stale)), _) => (None, "no probe has ended for too long (stale)".to_owned(), None),
-            (None, _) if to == HealthState::Unknown => (None, "not judged yet as the file has it now".to_owned(), None),
+            (Some((_, Cause::Stale)), _) => {
+                (None, "no probe has passed or failed for too long (stale)".to_owned(), None)
+            }
+            (None, _) if to == HealthState::Unknown => (None, "no verdict yet as the file has it now".to_owned(), None),
             (_, None) => (None, "as its checks are required now".to_owned(), None),
             (_, Some(report)) => (Some(report.code), report.sentence(), Some(report.duration)),
         };
         let reason = format!("{}{reason}", member.prefix(&member.rules.checks[changed].name));
-        if to == HealthState::Unhealthy {
-            effects.close_idle.push(member.upstream.clone());
+        if to != HealthState::Healthy {
+            effects.lose(&member.upstream);
         }
         let (name, upstream) = (pool.policy.name.clone(), member.upstream.address.clone());
         let healthy_left = pool.healthy;
@@ -538,26 +581,19 @@ impl State {
         self.log(EventKind::Transition(transition), now, effects);
     }
 
-    /// Removed upstreams that still serve go when a new one is healthy, or when their time is up.
-    fn end_retiring(&mut self, p: usize, now: Instant, effects: &mut Effects) {
-        let pool = &mut self.pools[p];
-        let Some(until) = pool.retiring_until else { return };
-        if now < until && !pool.has_healthy_member() {
-            return;
-        }
-        pool.retiring_until = None;
-        let gone: Vec<Member> = pool.members.extract_if(.., |member| member.retiring).collect();
-        effects.close_idle.extend(gone.into_iter().map(|member| member.upstream));
-        self.rebuild_readers(now, effects);
-    }
-
     /// Computes a pool's view anew and sets its timer.
     fn evaluate(&mut self, p: usize, now: Instant, effects: &mut Effects) {
         let pool = &mut self.pools[p];
         if let Some(at) = pool.timer.take() {
             self.timers.remove(&(at, Timer::Pool(pool.id)));
         }
+        pool.members.iter().for_each(|member| member.tell_fresh_until(&self.checks));
         let (view, used, deadline) = pool.view(&self.checks, now);
+        if pool.used.all && !used.all {
+            // `fail_open` has ended: those that are not healthy are out again.
+            let out = pool.members.iter().filter(|member| member.state != HealthState::Healthy);
+            out.for_each(|member| effects.lose(&member.upstream));
+        }
         let fail_open = view.service == super::view::Service::FailOpen;
         pool.set_usable_at(&self.checks, now);
         pool.service = view.service;
@@ -573,10 +609,36 @@ impl State {
         }
     }
 
-    fn refresh_usable_at(&mut self, readers: &[UpstreamId], now: Instant) {
+    /// A probe ended and changed no state: what readers are told moves on.
+    fn refresh(&mut self, readers: &[UpstreamId], now: Instant) {
         for reader in readers {
-            let (p, _) = self.places[reader];
+            let (p, m) = self.places[reader];
+            self.pools[p].members[m].tell_fresh_until(&self.checks);
             self.pools[p].refresh_usable_at(&self.checks, now);
+        }
+    }
+
+    /// What is out of date by now is forgotten, whoever asks: a checker that stands still would not say so.
+    pub fn expire(&mut self, now: Instant) -> Effects {
+        let mut effects = Effects::default();
+        let stale = self.checks.iter().filter(|(_, check)| check.track.is_stale(now));
+        let mut stale: Vec<CheckId> = stale.map(|(id, _)| *id).collect();
+        stale.sort_unstable();
+        for id in stale {
+            self.forget_stale(id, now, &mut effects);
+            self.set_check_timer(id);
+        }
+        let over = |pool: &PoolState| pool.timer.is_some_and(|at| at <= now);
+        self.dirty.extend((0..self.pools.len()).filter(|p| over(&self.pools[*p])));
+        self.settle(now, &mut effects);
+        effects
+    }
+
+    fn forget_stale(&mut self, id: CheckId, now: Instant, effects: &mut Effects) {
+        let check = self.checks.get_mut(&id).expect("called with a living check");
+        if let Some(change) = check.track.on_tick(now) {
+            check.unknown_because = Some(change.cause);
+            self.on_change(id, change, now, effects);
         }
     }
 

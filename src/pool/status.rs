@@ -28,7 +28,7 @@ pub struct Status {
 /// How the checker itself is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct CheckerStatus {
-    /// It is not running now (it is being restarted): verdicts stand, but may be out of date.
+    /// It is not running now (it is being restarted, or its thread stands still): verdicts stand until they are out of date.
     pub stale: bool,
     /// How often it had to be restarted.
     pub restarts_total: u64,

@@ -10,6 +10,7 @@ use std::sync::{Arc, OnceLock};
 use parking_lot::Mutex;
 use tokio::sync::mpsc;
 
+use super::instant::SharedInstant;
 use crate::model::{Address, Name};
 
 /// Identifies an upstream (pool and address) for the life of the process; never used again after it is gone.
@@ -33,6 +34,9 @@ pub struct Upstream {
     pub connect_failures_total: AtomicU64,
     /// Requests that broke after the connection was made, kept by leases.
     pub broken_total: AtomicU64,
+    /// Until when it counts as healthy if no further probe passes or fails; never while it is not. Kept by the controller, read
+    /// by whoever picks.
+    pub fresh_until: SharedInstant,
     /// Its open connections, so that idle ones can be closed when it becomes unhealthy.
     pub connections: Connections,
     /// What the data path keeps with it from its first request on; nobody else looks inside.
@@ -52,6 +56,7 @@ impl Upstream {
             requests_total: AtomicU64::new(0),
             connect_failures_total: AtomicU64::new(0),
             broken_total: AtomicU64::new(0),
+            fresh_until: SharedInstant::never(),
             connections: Connections::default(),
             data_path: OnceLock::new(),
             hinted: AtomicBool::new(false),
@@ -118,9 +123,16 @@ pub struct Connections {
 }
 
 impl Connections {
-    /// Which generation of connections is good now. A connection made under an older one must not be used again.
+    /// Which generation of connections is good now. A connection made under an older one, or for a request that was given
+    /// this upstream under an older one, must not be used (again).
     pub fn epoch(&self) -> u64 {
         self.epoch.load(Ordering::Acquire)
+    }
+
+    /// Begins a new epoch: the upstream may not be picked any more. Called before a view says so, so that whoever picked it
+    /// from the view before finds the epoch changed.
+    pub fn begin_epoch(&self) {
+        self.epoch.fetch_add(1, Ordering::AcqRel);
     }
 
     /// Remembers an open connection; the answer is the key to forget it with.
@@ -145,9 +157,8 @@ impl Connections {
         self.len() == 0
     }
 
-    /// Begins a new epoch and closes what is idle; what is in use closes after its request.
+    /// Closes what is idle, after a new epoch has begun; what is in use closes after its request.
     pub fn close_idle(&self) {
-        self.epoch.fetch_add(1, Ordering::AcqRel);
         let open: Vec<_> = self.open.lock().values().cloned().collect();
         for connection in open {
             connection.close_if_idle();

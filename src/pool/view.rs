@@ -1,27 +1,53 @@
 //! What a request sees of a pool: the eligible upstreams and the picker over them, immutable, published whole.
 //!
-//! The controller builds a new one when health, drain or membership changes; nobody filters it afterwards.
+//! The controller builds a new one when health, drain or membership changes; nobody filters it afterwards, but for one
+//! thing: a verdict that is out of date counts for nobody, also while the checker stands still. So each upstream tells
+//! until when its verdict holds, a view the earliest of these instants, and a reader who comes later counts for himself
+//! ([`View::read`]).
 
 use std::sync::Arc;
+use std::sync::OnceLock;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
 
 use tokio::time::Instant;
 
+use super::instant::SharedInstant;
 use super::snapshot::PoolId;
 use super::upstream::{Upstream, UpstreamId};
 use crate::balance::Picker;
 use crate::model::Weight;
 use crate::model::policy::Balance;
 
+/// How long after the start of its first probe, or after its verdict went out of date, an unknown upstream keeps requests
+/// waiting.
+pub const FIRST_VERDICT_WAIT: Duration = Duration::from_secs(3);
+
 /// The published state of one pool.
 #[derive(Debug)]
 pub struct View {
-    /// What a request may do with it.
+    /// What a request may do with it while every verdict holds; [`View::read`] says what it may do now.
     pub service: Service,
     /// The eligible upstreams that are not backups.
     pub primaries: Tier,
     /// The eligible backups. Used while no primary is eligible, or when a request has tried every primary.
     pub backups: Tier,
+    rules: Rules,
+    /// The earliest instant at which a verdict of this view may be out of date.
+    fresh_until: SharedInstant,
+    /// When a reader first found too few whose verdict holds.
+    missed_at: OnceLock<Instant>,
+}
+
+/// What else of a pool's rules a reader needs when verdicts are out of date.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Rules {
+    /// How many primaries must be healthy (backups, where there are no primaries); fewer count as none.
+    pub needed: usize,
+    /// The configuration has no primaries.
+    pub backups_alone: bool,
+    /// What happens while nothing is eligible.
+    pub nothing: Nothing,
 }
 
 /// What a request may do with a pool.
@@ -53,41 +79,188 @@ pub enum Nothing {
     Pool(PoolId),
 }
 
+/// What a view says at one instant.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Reading {
+    /// What a request may do with the pool.
+    pub service: Service,
+    /// Upstreams whose verdict is out of date at this instant are passed over; `None`: there are none, or all may be used.
+    pass_over: Option<Instant>,
+    /// Primaries may be picked.
+    primaries: bool,
+}
+
+/// An upstream that one request does not pick again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Tried {
+    /// The upstream.
+    pub id: UpstreamId,
+    /// Only while it is eligible under this epoch: it was lost between pick and send. `None`: it has failed the request.
+    pub epoch: Option<u64>,
+}
+
+/// An eligible upstream.
+#[derive(Debug, Clone)]
+pub struct Candidate {
+    /// The upstream.
+    pub upstream: Arc<Upstream>,
+    /// The epoch of its connections under which it is eligible: a request that was given it is not sent under a later one.
+    pub epoch: u64,
+}
+
+impl Candidate {
+    /// An upstream that is eligible from now on.
+    pub fn new(upstream: Arc<Upstream>) -> Candidate {
+        let epoch = upstream.connections.epoch();
+        Candidate { upstream, epoch }
+    }
+
+    fn is_tried(&self, tried: &[Tried]) -> bool {
+        tried.iter().any(|t| t.id == self.upstream.id && t.epoch.is_none_or(|epoch| epoch >= self.epoch))
+    }
+}
+
 /// Eligible upstreams of one rank, with the picker over their weights.
 #[derive(Debug)]
 pub struct Tier {
-    upstreams: Box<[Arc<Upstream>]>,
+    candidates: Box<[Candidate]>,
     picker: Picker,
 }
 
 impl Tier {
     /// A tier over these upstreams; may be empty.
     pub fn build(balance: Balance, members: impl IntoIterator<Item = (Arc<Upstream>, Weight)>) -> Tier {
-        let (upstreams, weights): (Vec<_>, Vec<_>) = members.into_iter().unzip();
-        Tier { upstreams: upstreams.into_boxed_slice(), picker: Picker::build(balance, &weights) }
+        let candidates = members.into_iter().map(|(upstream, weight)| (Candidate::new(upstream), weight));
+        let (candidates, weights): (Vec<_>, Vec<_>) = candidates.unzip();
+        Tier { candidates: candidates.into_boxed_slice(), picker: Picker::build(balance, &weights) }
     }
 
     /// The upstreams, in the order of the pool.
-    pub fn upstreams(&self) -> &[Arc<Upstream>] {
-        &self.upstreams
+    pub fn candidates(&self) -> &[Candidate] {
+        &self.candidates
     }
 
-    /// Chooses one that is not in `tried`; `None` when all are, or the tier is empty. Takes no lock and does not
-    /// allocate.
-    pub fn pick(&self, cursor: &AtomicUsize, rng: &mut fastrand::Rng, tried: &[UpstreamId]) -> Option<&Arc<Upstream>> {
-        let load = |i: usize| self.upstreams[i].in_flight.load(Ordering::Relaxed);
-        let skip = |i: usize| tried.contains(&self.upstreams[i].id);
-        let index = match tried {
-            [] => self.picker.pick(cursor, load, rng, |_| false),
-            _ => self.picker.pick_other(load, rng, skip),
+    fn pick(
+        &self,
+        cursor: &AtomicUsize,
+        rng: &mut fastrand::Rng,
+        tried: &[Tried],
+        pass_over: Option<Instant>,
+    ) -> Option<&Candidate> {
+        let load = |i: usize| self.candidates[i].upstream.in_flight.load(Ordering::Relaxed);
+        let index = match (tried, pass_over) {
+            ([], None) => self.picker.pick(cursor, load, rng, |_| false),
+            ([], Some(now)) => self.picker.pick(cursor, load, rng, |i| self.is_out_of_date(i, now)),
+            (tried, pass_over) => {
+                let out_of_date = |i| pass_over.is_some_and(|now| self.is_out_of_date(i, now));
+                self.picker.pick_other(load, rng, |i| self.candidates[i].is_tried(tried) || out_of_date(i))
+            }
         }?;
-        Some(&self.upstreams[index])
+        Some(&self.candidates[index])
+    }
+
+    fn is_out_of_date(&self, index: usize, now: Instant) -> bool {
+        self.candidates[index].upstream.fresh_until.has_come(now)
+    }
+
+    /// How many verdicts hold.
+    fn fresh(&self, now: Instant) -> usize {
+        (0..self.candidates.len()).filter(|i| !self.is_out_of_date(*i, now)).count()
+    }
+
+    fn fresh_until(&self) -> Option<Instant> {
+        self.candidates.iter().filter_map(|candidate| candidate.upstream.fresh_until.get()).min()
     }
 }
 
 impl View {
-    /// Chooses an upstream that is not in `tried`: a primary, else a backup.
-    pub fn pick(&self, cursor: &AtomicUsize, rng: &mut fastrand::Rng, tried: &[UpstreamId]) -> Option<&Arc<Upstream>> {
-        self.primaries.pick(cursor, rng, tried).or_else(|| self.backups.pick(cursor, rng, tried))
+    /// A view of these tiers.
+    pub fn new(service: Service, primaries: Tier, backups: Tier, rules: Rules) -> View {
+        let (fresh_until, missed_at) = (SharedInstant::never(), OnceLock::new());
+        let view = View { service, primaries, backups, rules, fresh_until, missed_at };
+        view.look_ahead();
+        view
+    }
+
+    /// What a request may do with the pool now, out-of-date verdicts not counted. Cheap while all hold.
+    pub fn read(&self, now: Instant) -> Reading {
+        let as_published = Reading { service: self.service, pass_over: None, primaries: true };
+        if !self.fresh_until.has_come(now) {
+            return as_published;
+        }
+        self.recount(now).unwrap_or(as_published)
+    }
+
+    /// Whether requests wait for this view to be replaced.
+    pub fn is_awaited(&self) -> bool {
+        matches!(self.service, Service::Waiting { .. }) || self.missed_at.get().is_some()
+    }
+
+    /// Chooses an upstream that is not in `tried`: a primary, else a backup. Takes no lock and does not allocate.
+    pub fn pick(
+        &self,
+        reading: Reading,
+        cursor: &AtomicUsize,
+        rng: &mut fastrand::Rng,
+        tried: &[Tried],
+    ) -> Option<&Candidate> {
+        let primary = if reading.primaries { self.primaries.pick(cursor, rng, tried, reading.pass_over) } else { None };
+        primary.or_else(|| self.backups.pick(cursor, rng, tried, reading.pass_over))
+    }
+
+    /// This upstream, if it may still be picked.
+    pub fn find(&self, reading: Reading, id: UpstreamId) -> Option<&Candidate> {
+        let usable = match reading.service {
+            Service::Open | Service::FailOpen | Service::Nothing(Nothing::FailOpen) => true,
+            Service::Waiting { .. } | Service::Nothing(Nothing::Reject | Nothing::Pool(_)) => false,
+        };
+        let tiers = [reading.primaries.then_some(&self.primaries), Some(&self.backups)];
+        let mut candidates = tiers.into_iter().flatten().flat_map(|tier| &tier.candidates);
+        let found = candidates.find(|candidate| candidate.upstream.id == id).filter(|_| usable)?;
+        let out_of_date = reading.pass_over.is_some_and(|now| found.upstream.fresh_until.has_come(now));
+        (!out_of_date).then_some(found)
+    }
+
+    /// A verdict may be out of date: counts those that hold. `None`: all do.
+    #[cold]
+    fn recount(&self, now: Instant) -> Option<Reading> {
+        let (primaries, backups) = (self.primaries.fresh(now), self.backups.fresh(now));
+        let missing = self.primaries.candidates.len() - primaries;
+        if missing == 0 && backups == self.backups.candidates.len() {
+            self.look_ahead();
+            return None;
+        }
+        let open = |with_primaries| Reading { service: Service::Open, pass_over: Some(now), primaries: with_primaries };
+        if primaries > 0 && primaries >= self.rules.needed {
+            return Some(open(true));
+        }
+        let backups_serve = backups > 0 && (!self.rules.backups_alone || backups >= self.rules.needed);
+        if missing == 0 && backups_serve {
+            return Some(open(false));
+        }
+        // As at start: what is unknown is waited for, by the backups too.
+        let until = *self.missed_at.get_or_init(|| now) + FIRST_VERDICT_WAIT;
+        if now < until {
+            let service = Service::Waiting { until, then: self.rules.nothing };
+            return Some(Reading { service, pass_over: Some(now), primaries: false });
+        }
+        if backups_serve {
+            return Some(open(false));
+        }
+        Some(match self.rules.nothing {
+            Nothing::FailOpen => Reading { service: Service::FailOpen, pass_over: None, primaries: true },
+            nothing => Reading { service: Service::Nothing(nothing), pass_over: Some(now), primaries: false },
+        })
+    }
+
+    /// Passes have come since the view was made: looks again when the first of the present verdicts may be out of date.
+    fn look_ahead(&self) {
+        let tiers = [&self.primaries, &self.backups];
+        let earliest = tiers.into_iter().filter_map(Tier::fresh_until).min();
+        // What is not open names no verdict that could go out of date.
+        self.fresh_until.set(earliest.filter(|_| self.service == Service::Open));
     }
 }
+
+#[cfg(test)]
+mod tests;

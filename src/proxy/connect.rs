@@ -335,6 +335,12 @@ mod tests {
         (Wire::register(&upstream, near.as_raw_fd(), epoch, idle.clone()), [near, far], upstream)
     }
 
+    /// The upstream may not be picked any more.
+    fn lose(upstream: &Upstream) {
+        upstream.connections.begin_epoch();
+        upstream.connections.close_idle();
+    }
+
     fn is_open(far: &mut StdUnixStream) -> bool {
         far.read(&mut [0]).is_err_and(|error| error.kind() == ErrorKind::WouldBlock)
     }
@@ -344,7 +350,7 @@ mod tests {
         let idle = Arc::default();
         let (wire, [_near, mut far], upstream) = wire(&idle);
         let in_use = wire.begin().expect("it is open");
-        upstream.connections.close_idle();
+        lose(&upstream);
         assert!(is_open(&mut far), "it is in use");
         drop(in_use);
         assert!(!is_open(&mut far));
@@ -359,7 +365,7 @@ mod tests {
         let second = wire.begin().unwrap();
         assert_eq!(idle.load(Ordering::Relaxed), 0);
         drop(first);
-        upstream.connections.close_idle();
+        lose(&upstream);
         assert!(is_open(&mut far), "the second is on its way");
         drop(second);
         assert!(!is_open(&mut far));
@@ -375,7 +381,7 @@ mod tests {
         let (wire, [_near, mut far], upstream) = wire(&idle);
         let in_use = wire.begin().unwrap();
         Ending(wire.clone()).on_disconnected();
-        upstream.connections.close_idle();
+        lose(&upstream);
         wire.close_if_idle();
         drop(in_use);
         assert!(is_open(&mut far), "by now the number may be another connection's");
@@ -403,7 +409,7 @@ mod tests {
         assert_eq!(key(&one, false), key(&one, false));
         assert_ne!(key(&one, true), key(&one, true));
         let before = key(&one, false);
-        one.connections.close_idle();
+        lose(&one);
         assert_ne!(key(&one, false), before);
         let name = Name::try_new("other").unwrap();
         let two = Arc::new(Upstream::new(UpstreamId(2), name, one.address.clone(), Hints::none()));

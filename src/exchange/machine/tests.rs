@@ -13,7 +13,7 @@ use super::super::steps::Scheme;
 use super::*;
 use crate::model::policy::{Balance, HostPattern, PathPattern, RoutePolicy};
 use crate::model::{Name, Weight};
-use crate::pool::{Hints, ListenerEntry, ListenerId, Nothing, PoolShared, Service, Tier, View};
+use crate::pool::{Hints, ListenerEntry, ListenerId, Nothing, PoolShared, Rules, Service, Tier, UpstreamId, View};
 use crate::route::Table;
 
 use Event::*;
@@ -66,11 +66,9 @@ impl World {
             let id = UpstreamId(u64::from(pool) * 100 + i as u64);
             (Arc::new(Upstream::new(id, name.clone(), address, self.sender.clone())), Weight::ONE)
         };
-        View {
-            service: *service,
-            primaries: Tier::build(Balance::RoundRobin, (0..*primaries).map(member)),
-            backups: Tier::build(Balance::RoundRobin, (50..50 + *backups).map(member)),
-        }
+        let rules = Rules { needed: 1, backups_alone: false, nothing: Nothing::Reject };
+        let tier = |range: std::ops::Range<usize>| Tier::build(Balance::RoundRobin, range.map(member));
+        View::new(*service, tier(0..*primaries), tier(50..50 + *backups), rules)
     }
 
     fn nth(&self, pool: u32) -> Arc<Pool> {
@@ -154,7 +152,7 @@ fn play(upstreams: usize, request: &str, events: &[Event]) -> (Vec<String>, usiz
     };
     for event in events {
         let Some(next) = feed(&mut exchange, *event, world.now) else { continue };
-        if let Next::Attempt(Attempt { upstream, fresh }) = &next {
+        if let Next::Attempt(Attempt { upstream, fresh, .. }) = &next {
             assert_eq!(last == Some(upstream.id), *fresh, "only a retry on a fresh connection is on the same one");
             last = Some(upstream.id);
         }
@@ -169,7 +167,7 @@ fn play(upstreams: usize, request: &str, events: &[Event]) -> (Vec<String>, usiz
 }
 
 fn eligible(world: &World) -> Vec<Arc<Upstream>> {
-    world.nth(0).view.load().primaries.upstreams().to_vec()
+    world.nth(0).view.load().primaries.candidates().iter().map(|candidate| candidate.upstream.clone()).collect()
 }
 
 const GET: &str = "GET / HTTP/1.1\r\nHost: a";

@@ -72,11 +72,21 @@ impl Timing {
             + self.timeout
     }
 
-    /// After this long without the end of a probe a verdict is out of date.
+    /// After this long without a probe that passed or failed a verdict is out of date (health.md, "Probes and verdicts").
     pub fn stale_after(&self) -> Duration {
-        (3 * (self.interval + self.timeout)).max(Duration::from_secs(30))
+        (3 * (self.interval + self.timeout)).max(HOLDS_MIN)
+    }
+
+    /// How long a verdict may be carried, from the first change of a check's definition since it was reached: enough for the
+    /// changed checks to reach a threshold, however slowly they answer (health.md, "Reload").
+    pub fn carried_at_most(&self) -> Duration {
+        let threshold = self.healthy_threshold.max(self.unhealthy_threshold);
+        self.stale_after().max((self.fast_interval + self.timeout).saturating_mul(threshold))
     }
 }
+
+/// A verdict holds at least this long without being confirmed.
+const HOLDS_MIN: Duration = Duration::from_secs(30);
 
 /// What a probe does.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]

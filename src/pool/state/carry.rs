@@ -1,6 +1,6 @@
 //! What a new configuration keeps of the old one (health.md, "Reload"): verdicts, streaks and due times by (address,
-//! definition, timing); members with their load, counters and admin state by pool and address; removed upstreams that
-//! serve alone, for a while; the numbers of pools and listeners for ever.
+//! definition, timing); members with their load, counters and admin state by pool and address; removed upstreams without
+//! which a pool could not serve, for a while; the numbers of pools and listeners for ever.
 
 use std::collections::{HashMap, HashSet};
 use std::hash::{DefaultHasher, Hash, Hasher};
@@ -18,11 +18,8 @@ use super::{Applied, Check, CheckId, CheckKey, Effects, Kept, State, Timer};
 use crate::health::track::Slot;
 use crate::health::{Change, Track};
 use crate::model::policy::{CheckPolicy, Config, PoolPolicy, Timing, UpstreamPolicy, WhenNoHealthy};
-use crate::model::{Address, HealthState, Name};
+use crate::model::{Address, AdminState, HealthState, Name};
 use crate::route;
-
-/// Removed healthy upstreams serve at most this long after the reload that removed them.
-pub const RETIRING_MAX: Duration = Duration::from_secs(30);
 
 /// How long a removed listener's requests are routed as before: longer than a head may take to arrive.
 const DEPARTED_MAX: Duration = Duration::from_secs(15);
@@ -34,10 +31,10 @@ impl State {
     /// Takes a new configuration, carrying over what still applies (health.md, "Reload"). `listeners` are the sockets
     /// that are bound, by name.
     pub fn configure(&mut self, config: &Config, listeners: &[(Name, ListenerId)], now: Instant) -> (Applied, Effects) {
-        let mut effects = Effects::default();
+        let mut effects = self.expire(now);
         self.generation += 1;
         self.install(config, listeners, now, &mut effects);
-        let warming = self.pools.iter().filter(|p| p.retiring_until.is_some()).map(|p| p.policy.name.clone()).collect();
+        let warming = self.pools.iter().filter(|p| p.warming.is_some()).map(|p| p.policy.name.clone()).collect();
         self.log(EventKind::Reload { result: "applied", generation: self.generation, error: None }, now, &mut effects);
         (Applied { generation: self.generation, warming }, effects)
     }
@@ -45,7 +42,7 @@ impl State {
     /// Takes the running configuration with other addresses for its host names: carries over as a new one would, and is
     /// none.
     pub fn readdress(&mut self, config: &Config, listeners: &[(Name, ListenerId)], now: Instant) -> Effects {
-        let mut effects = Effects::default();
+        let mut effects = self.expire(now);
         let changes: Vec<EventKind> = config.pools.iter().filter_map(|policy| self.readdressed(policy)).collect();
         for change in changes {
             self.log(change, now, &mut effects);
@@ -90,7 +87,7 @@ impl State {
                 WhenNoHealthy::Reject | WhenNoHealthy::FailOpen => None,
             };
             let shared = before.as_ref().map_or_else(|| Arc::new(PoolShared::new(now)), |pool| pool.shared.clone());
-            let since = before.as_ref().and_then(|pool| pool.retiring_until);
+            let served = before.as_ref().map(PoolState::served);
             let fail_open = before.as_ref().is_some_and(|pool| pool.fail_open);
             let mut orders = before.as_ref().map(|pool| pool.orders.clone()).unwrap_or_default();
             let mut earlier: HashMap<Address, Member> = before.map(PoolState::into_members).unwrap_or_default();
@@ -100,15 +97,21 @@ impl State {
             for (index, upstream) in policy.upstreams.iter().enumerate() {
                 let earlier = earlier.remove(&upstream.address);
                 let order = orders.take(upstream);
+                let keys: Vec<CheckKey> = policy.checks.iter().map(|check| check_key(upstream, check)).collect();
+                let is_replaced = |old: &CheckKey| !keys.contains(old);
                 let mut checks = CheckIds::new();
-                for check in &policy.checks {
-                    let key = check_key(upstream, check);
-                    let (id, change) = self.adopt(key, &check.name, earlier.as_ref(), &wanted, now);
+                for (check, key) in policy.checks.iter().zip(&keys) {
+                    let follows = Follows { name: &check.name, earlier: earlier.as_ref(), is_replaced: &is_replaced };
+                    let (id, change) = self.adopt(key.clone(), follows, &wanted, now);
                     judged.extend(change.map(|change| (id, change)));
                     checks.push(id);
                 }
+                let admin = earlier.as_ref().map(Member::admin);
                 let mut member = self.enrol(policy, index, checks, earlier, now);
                 member.admin_override = member.admin_override.or(order);
+                if admin == Some(AdminState::Enabled) && member.admin() != AdminState::Enabled {
+                    effects.lose(&member.upstream);
+                }
                 members.push(member);
             }
             orders.tidy(policy);
@@ -117,17 +120,18 @@ impl State {
             pool.orders = orders;
             let mut removed: Vec<Member> = earlier.into_values().collect();
             removed.sort_by_key(|member| member.upstream.id);
-            if !pool.has_healthy_member() {
-                pool.retire(&mut removed, since.unwrap_or(now + RETIRING_MAX));
+            if let Some(served) = served {
+                pool.retire(&mut removed, &served, now);
             }
-            effects.close_idle.extend(removed.into_iter().map(|member| member.upstream));
+            removed.iter().for_each(|member| effects.lose(&member.upstream));
             self.pools.push(pool);
         }
         for gone in old.into_values() {
             gone.shared.set_usable_at(None);
             effects.announce.push(gone.shared);
-            effects.close_idle.extend(gone.members.into_iter().map(|m| m.upstream));
+            gone.members.iter().for_each(|member| effects.lose(&member.upstream));
         }
+        // Every member gets its state first. Only then is it known which pools the removed must serve for: `settle` asks.
         self.rebuild_readers(now, effects);
         self.pace(now);
         for (check, change) in judged {
@@ -141,14 +145,12 @@ impl State {
         effects.announce.extend(self.pools.iter().map(|pool| pool.shared.clone()));
     }
 
-    /// Finds or makes the check for `key`, called `name`, which a pool is about to read. `earlier` is the same upstream
-    /// under the configuration before: a check of the same definition goes on, another is new, and what it replaces tells
-    /// since when the upstream is known.
+    /// Finds or makes the check for `key`, which a pool is about to read. A check of the same definition goes on, another is
+    /// new, and what it follows tells since when the upstream is known.
     fn adopt(
         &mut self,
         key: CheckKey,
-        name: &str,
-        earlier: Option<&Member>,
+        follows: Follows<'_>,
         wanted: &HashSet<CheckKey>,
         now: Instant,
     ) -> (CheckId, Option<Change>) {
@@ -156,7 +158,7 @@ impl State {
             return (*id, None);
         }
         let key = Arc::new(key);
-        let replaced = earlier.map(|member| self.replaced(&key, name, member, wanted));
+        let replaced = follows.earlier.map(|member| self.replaced(&key, follows.name, member, wanted));
         let old = replaced.map(|id| (id, &self.checks[&id]));
         let (track, change) = match old {
             Some((id, check)) if check.key.same_definition(&key) && !wanted.contains(&*check.key) => {
@@ -179,8 +181,8 @@ impl State {
             }
             Some((_, check)) if check.key.same_definition(&key) => check.track.split(key.timing, now),
             Some((_, check)) => {
-                let track = check.track.clone();
-                (track.redefined(key.timing, now), None)
+                let goes_on = (follows.is_replaced)(&check.key);
+                (check.track.redefined(key.timing, goes_on, now), None)
             }
             None => {
                 let slot = Slot { origin: self.origin, part: part_of(&key.upstream) };
@@ -225,6 +227,11 @@ impl State {
     ) -> Member {
         match earlier {
             Some(mut member) => {
+                // It had left the file, and with it what was said of it; an address that its host name had left had not.
+                let stayed = member.policy().name.is_some() && member.policy().name == rules.upstreams[index].name;
+                if member.retiring && !stayed {
+                    member.admin_override = None;
+                }
                 // The old verdict stands until the checks as they are now have theirs.
                 let gone = member.checks.iter().any(|id| !checks.contains(id));
                 let redefined = gone || checks.iter().any(|id| !member.checks.contains(id));
@@ -233,8 +240,11 @@ impl State {
                 member.rules = rules.clone();
                 member.index = index;
                 member.retiring = false;
-                let undecided = member.verdict(&self.checks) == HealthState::Unknown;
-                member.carried = (stands && undecided).then_some(member.state);
+                if stands {
+                    member.carry(&self.checks, now);
+                } else {
+                    member.carried = None;
+                }
                 member
             }
             None => {
@@ -327,6 +337,17 @@ impl State {
         });
         earlier.chain(gone).filter(|departed| next.listener(departed.id).is_none()).collect()
     }
+}
+
+/// What a check follows.
+#[derive(Clone, Copy)]
+struct Follows<'a> {
+    /// What the check is called.
+    name: &'a str,
+    /// The same upstream under the configuration before.
+    earlier: Option<&'a Member>,
+    /// Whether an earlier check of the upstream is none of its checks any more.
+    is_replaced: &'a dyn Fn(&CheckKey) -> bool,
 }
 
 /// A twenty-fifth of the shorter interval, less than its jitter: nobody sees that a probe is that late.

@@ -297,7 +297,7 @@ async fn idle_connections_close_at_once_when_their_upstream_becomes_unhealthy() 
     one.send(get("/slow")).await;
     assert_eventually("one is in use", SOON, || origin.count("/slow") == 3).await;
     let asked = Instant::now();
-    rig.upstreams[0].connections.close_idle();
+    rig.lose(0);
     assert_eventually("the idle one is closed", SOON, || origin.open_connections() == 1).await;
     assert!(asked.elapsed() < Duration::from_millis(300), "not only by its idle timeout: {:?}", asked.elapsed());
     assert_eq!(one.answer().await.text(), "slow", "what is in flight goes on");
@@ -329,7 +329,7 @@ async fn connections_that_are_closed_under_load_cost_no_request() {
         let rig = rig.clone();
         async move {
             loop {
-                rig.upstreams[0].connections.close_idle();
+                rig.lose(0);
                 tokio::time::sleep(Duration::from_millis(1)).await;
             }
         }
@@ -340,7 +340,7 @@ async fn connections_that_are_closed_under_load_cost_no_request() {
     closing.abort();
     assert_eq!(origin.count("/x"), 1_600);
     assert!(origin.accepted() > 8, "some were closed");
-    rig.upstreams[0].connections.close_idle();
+    rig.lose(0);
     assert_eventually("none is left", SOON, || rig.upstreams[0].connections.is_empty()).await;
 }
 

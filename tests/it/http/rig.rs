@@ -9,8 +9,8 @@ use arc_swap::ArcSwap;
 use roundsman::model::policy::Balance;
 use roundsman::model::{Address, Name, Weight};
 use roundsman::pool::{
-    AnswerReason, Hints, ListenerEntry, ListenerId, Nothing, Pool, PoolId, PoolShared, Published, Service, Snapshot,
-    Tier, Upstream, UpstreamId, View,
+    AnswerReason, Hints, ListenerEntry, ListenerId, Nothing, Pool, PoolId, PoolShared, Published, Rules, Service,
+    Snapshot, Tier, Upstream, UpstreamId, View,
 };
 use roundsman::proxy::{ListenerHandle, Plane};
 use roundsman::route::Table;
@@ -84,6 +84,15 @@ impl Rig {
         self.pool.shared.announce();
     }
 
+    /// This upstream is lost for a moment, and eligible again: a new epoch of connections begins.
+    pub fn lose(&self, index: usize) {
+        let connections = &self.upstreams[index].connections;
+        connections.begin_epoch();
+        let service = self.pool.view.load().service;
+        self.set_service(service);
+        connections.close_idle();
+    }
+
     pub async fn connect(&self) -> Client {
         Client::new(TcpStream::connect(self.address).await.expect("the listener accepts"))
     }
@@ -102,11 +111,9 @@ impl Rig {
 
 fn view(service: Service, upstreams: &[Arc<Upstream>]) -> View {
     let members = || upstreams.iter().map(|upstream| (upstream.clone(), Weight::ONE));
-    View {
-        service,
-        primaries: Tier::build(Balance::RoundRobin, members()),
-        backups: Tier::build(Balance::RoundRobin, []),
-    }
+    let tier = |members: Vec<_>| Tier::build(Balance::RoundRobin, members);
+    let rules = Rules { needed: 1, backups_alone: false, nothing: Nothing::Reject };
+    View::new(service, tier(members().collect()), tier(vec![]), rules)
 }
 
 /// A response as the client read it.

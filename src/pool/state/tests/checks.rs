@@ -178,7 +178,7 @@ async fn a_check_that_two_pools_share_is_one_probe_beside_those_they_do_not() {
 #[tokio::test(start_paused = true)]
 async fn silence_and_panics_of_one_check_are_those_of_the_upstream() {
     for (answer, why) in
-        [('!', "check tcp: its probe panicked"), ('.', "check tcp: stale: no probe has ended for too long")]
+        [('!', "check tcp: its probe panicked"), ('.', "check tcp: stale: no probe has passed or failed for too long")]
     {
         let mut world = world(both(), Require::All, &[("http", 'P'), ("tcp", 'P')]);
         world.set(&format!("{A} tcp"), answer);
@@ -330,6 +330,8 @@ enum Op {
     Weight(i64),
     /// The operator drains or enables.
     Drain(bool),
+    /// So many seconds pass without a verdict.
+    Later(u64),
 }
 
 fn op() -> impl Strategy<Value = Op> {
@@ -346,6 +348,7 @@ fn op() -> impl Strategy<Value = Op> {
         2 => require.prop_map(Op::Require),
         1 => (1i64..9).prop_map(Op::Weight),
         1 => any::<bool>().prop_map(Op::Drain),
+        1 => (1u64..40).prop_map(Op::Later),
     ]
 }
 
@@ -355,6 +358,11 @@ struct Seen {
     version: u32,
     results: Vec<bool>,
     state: HealthState,
+    /// It has a result of its own; before that there is only the failing run of what it replaces.
+    judged: bool,
+    /// When a probe last passed or failed.
+    last: Instant,
+    stale: bool,
 }
 
 /// The reference: what health.md says of one upstream with up to three checks, in a few lines.
@@ -365,39 +373,77 @@ struct Reference {
     versions: u32,
     checks: [Option<Seen>; 3],
     state: HealthState,
-    carried: bool,
+    /// Since when it is carried.
+    carried: Option<Instant>,
 }
 
+/// How long verdicts hold without being confirmed, and how long they are carried, under every timing here.
+const HOLDS: Duration = Duration::from_secs(30);
+
 impl Reference {
-    fn fresh(&mut self) -> Option<Seen> {
+    /// A new check; of the one that it replaces, if any, a failing run goes on.
+    fn fresh(&mut self, replaced: Option<&Seen>, now: Instant) -> Option<Seen> {
         self.versions += 1;
-        Some(Seen { version: self.versions, results: vec![], state: HealthState::Unknown })
+        let failures = replaced.map_or(0, |seen| seen.results.iter().rev().take_while(|pass| !**pass).count());
+        let (results, state) = (vec![false; failures], HealthState::Unknown);
+        Some(Seen { version: self.versions, results, state, judged: false, last: now, stale: false })
+    }
+
+    /// What is out of date by now.
+    fn expire(&mut self, now: Instant) {
+        for seen in self.checks.iter_mut().flatten().filter(|seen| !seen.stale && now >= seen.last + HOLDS) {
+            (seen.results, seen.state, seen.stale) = (vec![], HealthState::Unknown, true);
+            self.carried = None;
+        }
+        if self.carried.is_some_and(|since| now >= since + HOLDS) {
+            self.carried = None;
+        }
+        self.conclude();
+    }
+
+    fn conclude(&mut self) {
+        match self.together() {
+            HealthState::Unknown if self.carried.is_some() => {}
+            state => {
+                self.carried = None;
+                self.state = state;
+            }
+        }
     }
 
     /// `probed` is the version of the check whose probe ended.
-    fn apply(&mut self, op: &Op, probed: Option<u32>) {
+    fn apply(&mut self, op: &Op, probed: Option<u32>, now: Instant) {
+        self.expire(now);
         let before: Vec<u32> = self.checks.iter().flatten().map(|seen| seen.version).collect();
         match op {
             Op::Probe(pass) => {
                 let seen = self.checks.iter_mut().flatten().find(|seen| Some(seen.version) == probed);
-                seen.expect("only checks of the file are probed").results.push(*pass);
+                let seen = seen.expect("only checks of the file are probed");
+                seen.results.push(*pass);
+                (seen.judged, seen.last, seen.stale) = (true, now, false);
             }
-            Op::Thresholds(rise, fall) => self.thresholds = (*rise, *fall),
-            Op::Definition(i) if self.checks[*i].is_some() => self.checks[*i] = self.fresh(),
+            Op::Thresholds(rise, fall) if self.thresholds != (*rise, *fall) => {
+                self.thresholds = (*rise, *fall);
+                self.checks.iter_mut().flatten().for_each(|seen| seen.judged = true);
+            }
+            Op::Definition(i) if self.checks[*i].is_some() => {
+                let old = self.checks[*i].take();
+                self.checks[*i] = self.fresh(old.as_ref(), now);
+            }
             Op::Checks(second, third) => {
                 for (i, wanted) in [(1, *second), (2, *third)] {
                     match (wanted, self.checks[i].is_some()) {
-                        (true, false) => self.checks[i] = self.fresh(),
+                        (true, false) => self.checks[i] = self.fresh(None, now),
                         (false, true) => self.checks[i] = None,
                         (true, true) | (false, false) => {}
                     }
                 }
             }
             Op::Require(require) => self.require = *require,
-            Op::Definition(_) | Op::Weight(_) | Op::Drain(_) => {}
+            Op::Definition(_) | Op::Thresholds(..) | Op::Weight(_) | Op::Drain(_) | Op::Later(_) => {}
         }
         let (rise, fall) = self.thresholds;
-        for seen in self.checks.iter_mut().flatten() {
+        for seen in self.checks.iter_mut().flatten().filter(|seen| seen.judged) {
             let run = |pass: bool, n: u32| {
                 seen.results.len() >= n as usize && seen.results.iter().rev().take(n as usize).all(|r| *r == pass)
             };
@@ -408,14 +454,10 @@ impl Reference {
             }
         }
         let after: Vec<u32> = self.checks.iter().flatten().map(|seen| seen.version).collect();
-        self.carried |= self.state != HealthState::Unknown && before != after;
-        match self.together() {
-            HealthState::Unknown if self.carried => {}
-            state => {
-                self.carried = false;
-                self.state = state;
-            }
+        if self.state != HealthState::Unknown && before != after {
+            self.carried.get_or_insert(now);
         }
+        self.conclude();
     }
 
     /// The sentence of health.md, word by word.
@@ -482,16 +524,16 @@ proptest! {
             versions: 0,
             checks: [None, None, None],
             state: HealthState::Unknown,
-            carried: false,
+            carried: None,
         };
-        reference.checks[0] = reference.fresh();
+        reference.checks[0] = reference.fresh(None, world.now);
         let (mut weight, mut drained, mut begun) = (1, false, VecDeque::new());
         world.configure(vec![reference.policy(weight)]);
         for op in &ops {
             match op {
                 Op::Probe(pass) => {
                     let (token, version) = next_probe(&mut world, &mut begun);
-                    reference.apply(op, Some(version));
+                    reference.apply(op, Some(version), world.now);
                     let answer = report(if *pass { 'P' } else { 'F' });
                     let effects = world.state.on_probes([(token, answer)], world.now);
                     world.take(effects);
@@ -502,17 +544,23 @@ proptest! {
                     let effects = world.state.set_admin("api", &A.parse().unwrap(), to, "", world.now).unwrap();
                     world.take(effects);
                 }
+                Op::Later(seconds) => {
+                    world.now += SECOND * *seconds as u32;
+                    reference.apply(op, None, world.now);
+                }
                 Op::Thresholds(..) | Op::Definition(_) | Op::Checks(..) | Op::Require(_) | Op::Weight(_) => {
                     if let Op::Weight(new) = op {
                         weight = *new;
                     }
-                    reference.apply(op, None);
+                    reference.apply(op, None, world.now);
                     world.configure(vec![reference.policy(weight)]);
                 }
             }
+            let effects = world.state.expire(world.now);
+            world.take(effects);
             let a = world.upstream("api", A);
             prop_assert_eq!(a.state, reference.state, "after {:?} of {:?}", op, ops);
-            prop_assert_eq!(a.carried, reference.carried, "after {:?} of {:?}", op, ops);
+            prop_assert_eq!(a.carried, reference.carried.is_some(), "after {:?} of {:?}", op, ops);
             prop_assert_eq!(a.streak, a.checks[a.decides].streak);
             prop_assert_eq!(world.state.checks.len(), reference.checks.iter().flatten().count());
             let serves = !world.eligible("api").is_empty();
