@@ -351,7 +351,11 @@ impl PoolState {
 
     /// How the pool serves, for the configuration that follows.
     pub(super) fn served(&self) -> Served {
-        let needed = self.warming.map_or(self.needed(), |warming| warming.needed.min(self.needed()));
+        let needed = match self.used {
+            // One backup is enough in the place of primaries.
+            Used { primaries: false, .. } if !self.backups_alone() => 1,
+            Used { .. } => self.warming.map_or(self.needed(), |warming| warming.needed.min(self.needed())),
+        };
         Served { open: self.service == Service::Open, needed, until: self.warming.map(|warming| warming.until) }
     }
 

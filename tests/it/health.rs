@@ -11,7 +11,10 @@
 //! | start period over: failures count | `health::after_the_start_period_failures_count` |
 //! | our own lack of resources: no verdict | `faults::own::without_a_single_descriptor_every_verdict_stands_and_nothing_spins` |
 //! | every other connect error is a failure | `health::an_unreachable_network_is_a_failure_with_its_hint` |
-//! | no probe has ended for long: unknown, stale | `health::after_a_long_standstill_verdicts_are_stale_and_no_missed_probe_is_made_up_for` |
+//! | none has passed or failed for long: unknown, stale | `staleness::without_verdicts_nothing_is_sent_past_the_time_for_which_they_hold` |
+//! | a stopped process: unknown, stale | `health::after_a_long_standstill_verdicts_are_stale_and_no_missed_probe_is_made_up_for` |
+//! | after a stop requests wait as at start | `staleness::after_a_stop_requests_wait_for_new_verdicts_and_none_goes_where_the_check_fails_now` |
+//! | a checker that stands still | `staleness::a_checker_that_stands_still_is_told_and_trusted_no_longer_than_its_verdicts_hold` |
 //! | the data path sees a failure: a hint | `faults::what_the_data_path_sees_brings_the_next_probe_and_never_a_verdict` |
 //! | disabled and draining ones are probed | `health::disabled_and_draining_upstreams_are_probed_and_judged_like_the_others` |
 //! | unhealthy: idle connections close, the rest goes on | `faults::idle_connections_close_with_the_verdict_and_requests_in_flight_go_on` |
@@ -29,7 +32,12 @@
 //! | check changed: a late result is dropped | `reload::change::a_late_result_of_the_old_check_is_dropped` |
 //! | weight, backup or balance changed | `reload::carry::weight_backup_and_balance_leave_health_alone` |
 //! | upstream removed | `reload::change::a_removed_upstream_gets_nothing_more_and_finishes_what_it_has` |
-//! | none of the new members is healthy: retiring | `reload::change::removed_upstreams_serve_until_a_new_one_is_healthy` |
+//! | check changed: carried for a while only | `reload::warm::what_is_carried_is_found_out_however_often_the_check_changes` |
+//! | the new members could not serve: retiring | `reload::change::removed_upstreams_serve_until_a_new_one_is_healthy` |
+//! | the new members as this configuration judges them | `reload::warm::a_reload_that_judges_the_kept_ones_unhealthy_lets_the_removed_serve_on` |
+//! | until the new ones alone can serve | `reload::warm::the_removed_serve_until_the_new_can_alone_whatever_backup_is_kept_and_however_many_are_needed` |
+//! | retiring ones are under orders | `reload::warm::who_retires_takes_orders_and_comes_back_without_them` |
+//! | an upstream leaves the file and comes back | `reload::warm::an_order_ends_with_the_upstream_in_the_file` |
 //! | a pool that did not exist before | `reload::change::requests_to_a_new_pool_wait_for_its_first_verdict` |
 //! | equal checks are one probe, others do not touch | `reload::carry::equal_checks_are_one_probe_and_different_ones_do_not_touch` |
 //!

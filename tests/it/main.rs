@@ -26,5 +26,6 @@ mod life;
 mod promise;
 mod reload;
 mod servers;
+mod staleness;
 mod systems;
 mod tidy;

@@ -279,6 +279,23 @@ impl Program {
         std::fs::read_dir(format!("/proc/{}/fd", self.child.id())).map_or(0, Iterator::count)
     }
 
+    /// Allows it so many descriptors from now on; those that are open stay.
+    pub fn limit_descriptors(&self, most: u32) {
+        let arguments = ["--pid".to_owned(), self.pid().to_string(), format!("--nofile={most}:")];
+        let done = Command::new("prlimit").args(arguments).status().expect("util-linux is installed");
+        assert!(done.success());
+    }
+
+    /// The number of its thread of this name.
+    pub fn thread(&self, name: &str) -> Pid {
+        let tasks = std::fs::read_dir(format!("/proc/{}/task", self.child.id())).expect("its threads");
+        let named = |task: &std::fs::DirEntry| {
+            std::fs::read_to_string(task.path().join("comm")).is_ok_and(|comm| comm.trim_end() == name)
+        };
+        let task = tasks.filter_map(Result::ok).find(named).unwrap_or_else(|| panic!("no thread {name}"));
+        Pid::from_raw(task.file_name().to_str().and_then(|id| id.parse().ok()).expect("a number"))
+    }
+
     /// Its threads.
     pub fn threads(&self) -> usize {
         std::fs::read_dir(format!("/proc/{}/task", self.child.id())).map_or(0, Iterator::count)

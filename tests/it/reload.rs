@@ -1,10 +1,12 @@
-//! What a reload keeps, changes and refuses, on the real program: the table of health.md row by row ([`carry`], [`change`]),
+//! What a reload keeps, changes and refuses, on the real program: the table of health.md row by row ([`carry`], [`change`],
+//! [`warm`]),
 //! sockets and routes ([`sockets`]), and reloads that are refused, many, or under load ([`order`]).
 
 mod carry;
 mod change;
 mod order;
 mod sockets;
+mod warm;
 
 use std::time::Duration;
 

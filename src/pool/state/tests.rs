@@ -3,8 +3,7 @@
 mod checks;
 mod names;
 mod scale;
-
-use proptest::prelude::*;
+mod warming;
 
 use super::super::snapshot::ListenerId;
 use super::super::status::{PoolSummary, UpstreamStatus};
@@ -687,78 +686,4 @@ async fn probes_of_many_are_spread_over_the_interval() {
     }
     assert!((990..=1_010).contains(&(world.probes.len() - from)), "{}", world.probes.len() - from);
     assert!(windows.iter().all(|n| *n <= 200), "{windows:?}");
-}
-
-/// One step of a history.
-#[derive(Debug, Clone)]
-enum Step {
-    /// This upstream's probes pass or fail from now on.
-    Answer(usize, bool),
-    /// Time passes.
-    Run(u64),
-    /// A reload: these members, this threshold, this path of the check.
-    Reload { members: [bool; 3], fall: u32, path: u8 },
-    /// The operator drains or enables.
-    Admin(usize, bool),
-}
-
-fn step() -> impl Strategy<Value = Step> {
-    prop_oneof![
-        (0usize..3, any::<bool>()).prop_map(|(i, pass)| Step::Answer(i, pass)),
-        (1u64..3_000).prop_map(Step::Run),
-        (any::<[bool; 3]>(), 1u32..4, 0u8..2).prop_map(|(members, fall, path)| Step::Reload { members, fall, path }),
-        (0usize..3, any::<bool>()).prop_map(|(i, drain)| Step::Admin(i, drain)),
-    ]
-}
-
-proptest! {
-    #![proptest_config(ProptestConfig { cases: 64, ..ProptestConfig::default() })]
-
-    /// Whatever happens, the published set is exactly those that are healthy and enabled, and nobody is healthy who has
-    /// not passed.
-    #[test]
-    fn only_the_healthy_and_enabled_are_ever_eligible(steps in proptest::collection::vec(step(), 1..30)) {
-        let mut world = World::new();
-        let all = [A, B, C];
-        let mut ever_passing = [false; 3];
-        world.configure(vec![pool("api", &all)]);
-        for step in steps {
-            match step {
-                Step::Answer(i, pass) => {
-                    ever_passing[i] |= pass;
-                    world.set(all[i], if pass { 'P' } else { 'F' });
-                }
-                Step::Run(ms) => world.run(Duration::from_millis(ms)),
-                Step::Reload { members, fall, path } => {
-                    let chosen: Vec<&str> = (0..3).filter(|i| members[*i]).map(|i| all[i]).collect();
-                    let chosen = if chosen.is_empty() { vec![A] } else { chosen };
-                    let spec = if path == 0 { tcp(PortRule::Same) } else { http("/healthz") };
-                    let check = check(spec, Timing { unhealthy_threshold: fall, ..timing() });
-                    world.configure(vec![PoolPolicy { checks: vec![check], ..pool("api", &chosen) }]);
-                }
-                Step::Admin(i, drain) => {
-                    let to = if drain { AdminState::Draining } else { AdminState::Enabled };
-                    if let Ok(effects) = world.state.set_admin("api", &all[i].parse().unwrap(), to, "", world.now) {
-                        world.take(effects);
-                    }
-                }
-            }
-            let status = &world.state.status(false, world.now).pools[0];
-            let mut want: Vec<String> = status.upstreams.iter()
-                .filter(|u| u.state == HealthState::Healthy && u.admin == AdminState::Enabled)
-                .map(|u| u.upstream.address.to_string())
-                .collect();
-            let mut got = world.eligible("api");
-            want.sort();
-            got.sort();
-            prop_assert_eq!(&got, &want);
-            for (i, address) in all.iter().enumerate() {
-                prop_assert!(ever_passing[i] || !got.iter().any(|a| a == address), "{} never passed", address);
-            }
-            prop_assert_eq!(status.healthy, status.upstreams.iter()
-                .filter(|u| u.state == HealthState::Healthy && !u.retiring).count());
-            prop_assert!(world.state.checks.len() <= 6);
-            prop_assert_eq!(world.state.by_key.len(), world.state.checks.len());
-        }
-    }
 }

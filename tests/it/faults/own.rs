@@ -48,12 +48,7 @@ async fn without_a_single_descriptor_every_verdict_stands_and_nothing_spins() {
     let text = pool("api", &[&origins[0].text(), &origins[1].text()], STEADY);
     let program = Program::start_ready(&text).await;
     program.wait_for_state("api", &origins[1].text(), "healthy", PATIENCE).await;
-    let limit = |soft: &str| {
-        let arguments = ["--pid".to_owned(), program.pid().to_string(), format!("--nofile={soft}:")];
-        let done = std::process::Command::new("prlimit").args(arguments).status().expect("util-linux is installed");
-        assert!(done.success());
-    };
-    limit("3");
+    program.limit_descriptors(3);
     let mut clients = Vec::new();
     for _ in 0..10 {
         clients.push(TcpStream::connect(program.web).await.expect("the kernel takes it"));
@@ -68,7 +63,7 @@ async fn without_a_single_descriptor_every_verdict_stands_and_nothing_spins() {
     assert!(used < before.0.elapsed() / 2, "{used:?} of processor time in {:?}", before.0.elapsed());
     let now: Vec<u64> = origins.iter().map(|origin| origin.count("/healthz")).collect();
     assert_eq!(now, probed, "no probe can have found a descriptor");
-    limit("1024");
+    program.limit_descriptors(1_024);
     drop(clients);
     served_again(&program).await;
     for upstream in program.pool("api").await.upstreams {
