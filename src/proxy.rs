@@ -8,6 +8,7 @@
 pub mod client;
 pub mod connect;
 pub mod desk;
+mod ended;
 pub mod front;
 pub mod general;
 pub mod guard;

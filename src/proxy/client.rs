@@ -9,6 +9,7 @@ use std::future::poll_fn;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
 use std::pin::Pin;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
@@ -18,14 +19,23 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf};
 use tokio::net::{TcpStream, UnixStream};
 use tokio::time::Sleep;
 
+use super::ended::Ended;
 use super::listen::ClientStream;
 use crate::exchange::{Chunked, Framing, Refusal, limits};
 use crate::pool::AnswerReason;
 
 /// Writes gathered before they are sent.
 const WRITE_BUFFER: usize = 16 * 1024;
-/// Bytes of following requests kept while one is under way.
+/// Bytes of following requests that every client may have kept while one is under way.
 const AHEAD_MAX: usize = 64 * 1024;
+/// Bytes beyond that for one client: as much as common kernels let a client leave behind that writes and closes at once.
+const EXTRA_MAX: usize = 2 * 1024 * 1024;
+/// The same for all clients together.
+const EXTRA_TOTAL: usize = 8 * 1024 * 1024;
+/// By how much the room beyond grows.
+const EXTRA_STEP: usize = 64 * 1024;
+/// How often the kernel is asked about a client that is not read any more.
+const LOOK: Duration = Duration::from_millis(500);
 /// Room made for a read between requests.
 const READ_ROOM: usize = 4 * 1024;
 
@@ -38,9 +48,35 @@ pub struct Client {
     stalled: Option<Pin<Box<Sleep>>>,
     /// Runs while the request waits for more of its body.
     idle: Option<Pin<Box<Sleep>>>,
+    /// Runs while the client is not read any more, and only its end is looked for.
+    look: Option<Pin<Box<Sleep>>>,
+    extra: Extra,
     pass: Pass,
     eof: bool,
     fault: Option<Refusal>,
+}
+
+/// Room that one client has beyond `AHEAD_MAX`, in bytes.
+#[derive(Debug, Default)]
+struct Extra(usize);
+
+/// Room that all clients have beyond `AHEAD_MAX`, in bytes.
+static EXTRA: AtomicUsize = AtomicUsize::new(0);
+
+impl Extra {
+    /// Makes it larger by a step, if it may be.
+    fn grow(&mut self) -> bool {
+        let more = |total: usize| (total < EXTRA_TOTAL).then_some(total + EXTRA_STEP);
+        let grown = self.0 < EXTRA_MAX && EXTRA.fetch_update(Ordering::Relaxed, Ordering::Relaxed, more).is_ok();
+        self.0 += if grown { EXTRA_STEP } else { 0 };
+        grown
+    }
+}
+
+impl Drop for Extra {
+    fn drop(&mut self) {
+        EXTRA.fetch_sub(self.0, Ordering::Relaxed);
+    }
 }
 
 /// What of the request under way is still to come.
@@ -79,6 +115,8 @@ impl Client {
             write: BytesMut::new(),
             stalled: None,
             idle: None,
+            look: None,
+            extra: Extra::default(),
             pass: Pass { head: 0, body: Body::Length(0), body_read: 0, expects: false },
             eof: false,
             fault: None,
@@ -96,6 +134,12 @@ impl Client {
         self.pass = Pass { head, body, body_read: 0, expects };
         self.fault = None;
         self.idle = None;
+        self.look = None;
+        if self.extra.0 > 0 && self.read.len() <= AHEAD_MAX {
+            // The large buffer goes with the room it took.
+            self.read = BytesMut::from(&self.read[..]);
+            self.extra = Extra::default();
+        }
     }
 
     /// The bytes of the head that begin a request, until it is passed over or handed out.
@@ -147,15 +191,24 @@ impl Client {
         Ok(n)
     }
 
-    /// Completes when the client has closed its side or broken off; what it sends meanwhile is kept. Once more is kept
-    /// than may be, it is no longer listened to. Cancel-safe.
+    /// Completes when the client has closed its side or broken off; what it sends meanwhile is kept, within bounds.
+    /// Cancel-safe.
     pub async fn left(&mut self) {
-        while self.read.len() < limits::HEAD_BYTES + AHEAD_MAX {
-            if !matches!(self.fill().await, Ok(n) if n > 0) {
-                return;
-            }
+        // An error is an end as well.
+        let (Ok(()) | Err(_)) = poll_fn(|cx| self.poll_left(cx)).await;
+    }
+
+    /// Whether the client has closed its side or broken off, as far as the runtime knows. Costs no system call.
+    pub fn has_left(&self) -> bool {
+        self.eof || self.io.has_ended()
+    }
+
+    /// As [`Client::left`], for who cannot read: does not notice an end behind more bytes than the kernel keeps.
+    /// Cancel-safe.
+    pub async fn ended(&self) {
+        while !self.has_left() {
+            tokio::time::sleep(LOOK).await;
         }
-        std::future::pending().await
     }
 
     /// Writes and sends; fails if the client takes nothing for `BODY_IDLE`. Not cancel-safe.
@@ -256,7 +309,7 @@ impl Client {
             return Poll::Ready(Err(self.break_rule(refusal)));
         }
         if self.is_whole() {
-            return self.poll_ahead(cx);
+            return self.poll_left(cx);
         }
         if self.read.is_empty() {
             return self.poll_body(cx, out);
@@ -309,13 +362,11 @@ impl Client {
         Poll::Ready(Err(self.break_rule(Refusal::new(AnswerReason::BodyTimeout, "the body took too long"))))
     }
 
-    fn poll_ahead(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        loop {
-            if self.eof {
-                return Poll::Ready(Ok(()));
-            }
-            if self.read.len() >= AHEAD_MAX {
-                return Poll::Pending;
+    /// Ready when the client has closed its side or broken off. Until then keeps what it sends.
+    fn poll_left(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        while !self.eof {
+            if self.read.len() >= self.pass.head + AHEAD_MAX + self.extra.0 && !self.extra.grow() {
+                return self.poll_ended(cx);
             }
             let mut chunk = [0u8; 2_048];
             let mut piece = ReadBuf::new(&mut chunk);
@@ -323,6 +374,18 @@ impl Client {
             self.eof = piece.filled().is_empty();
             self.read.extend_from_slice(piece.filled());
         }
+        Poll::Ready(Ok(()))
+    }
+
+    /// The same where no more may be read.
+    fn poll_ended(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        while !self.io.has_ended() {
+            let look = self.look.get_or_insert_with(|| Box::pin(tokio::time::sleep(LOOK)));
+            ready!(look.as_mut().poll(cx));
+            self.look = None;
+        }
+        self.eof = true;
+        Poll::Ready(Ok(()))
     }
 
     /// Takes bytes to send. Small ones are gathered.
@@ -403,6 +466,15 @@ impl AsFd for ClientIo {
         match self {
             ClientIo::Tcp(stream) => stream.as_fd(),
             ClientIo::Unix(stream) => stream.as_fd(),
+        }
+    }
+}
+
+impl Ended for ClientIo {
+    fn has_ended(&self) -> bool {
+        match self {
+            ClientIo::Tcp(stream) => stream.has_ended(),
+            ClientIo::Unix(stream) => stream.has_ended(),
         }
     }
 }

@@ -26,6 +26,7 @@ use pingora_http::ResponseHeader;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpStream, UnixStream};
 
+use super::ended::Ended;
 use super::listen::is_scarcity;
 use crate::exchange::{ConnectError, limits};
 use crate::model::Address;
@@ -283,6 +284,15 @@ impl Tracing for Ending {
 
     fn boxed_clone(&self) -> Box<dyn Tracing> {
         Box::new(self.clone())
+    }
+}
+
+impl Ended for UpstreamIo {
+    fn has_ended(&self) -> bool {
+        match self {
+            UpstreamIo::Tcp(stream) => stream.has_ended(),
+            UpstreamIo::Unix(stream) => stream.has_ended(),
+        }
     }
 }
 

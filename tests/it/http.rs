@@ -5,6 +5,7 @@ mod answers;
 mod bodies;
 mod connections;
 mod framing;
+mod leaving;
 mod retries;
 mod rig;
 mod upgrades;
