@@ -17,6 +17,8 @@ pub const FIRST_BYTE: Duration = Duration::from_secs(60);
 pub const UPSTREAM_IDLE: Duration = Duration::from_secs(60);
 /// An upgraded connection without a byte in either direction.
 pub const TUNNEL_IDLE: Duration = Duration::from_secs(3_600);
+/// The same once one of its sides has ended: what still flows the other way keeps it, but who ignores the end does not.
+pub const TUNNEL_HALF_IDLE: Duration = Duration::from_secs(60);
 /// How long an idle upstream connection is kept: shorter than what common servers keep (Node and uvicorn: 5 s).
 pub const UPSTREAM_KEEP_ALIVE: Duration = Duration::from_secs(4);
 /// Idle connections kept per upstream.

@@ -1,5 +1,5 @@
 //! Upgraded connections: connects, sends the rewritten head, and after a 101 relays bytes both ways until both sides have
-//! ended or nothing has moved for an hour. Pingora is not involved: its tunnel loses one in a thousand when the 101
+//! ended, or nothing has moved for an hour (for a minute, once one side has ended). Pingora is not involved: its tunnel loses one in a thousand when the 101
 //! comes early.
 //!
 //! Nothing of the client goes upstream before a 101. An answer that is none is relayed by its framing, and the client
@@ -18,6 +18,7 @@ use tokio::time::Instant;
 
 use super::client::Client;
 use super::connect::{UpstreamIo, connect_error, dial};
+use super::ended::Ended;
 use crate::exchange::head::{Limits, parse, parse_response};
 use crate::exchange::{
     Attempt, Broken, Chunked, End, Exchange, Next, Replay, ResponseEdits, ResponseFraming, ResponseHead, Version,
@@ -26,6 +27,9 @@ use crate::exchange::{
 
 /// Bytes under way in one direction of a tunnel.
 const DIRECTION_BYTES: usize = 16 * 1024;
+
+/// What a tunnel may do without a byte: while both sides are there, and once one has ended.
+const TUNNEL_LIMITS: (Duration, Duration) = (limits::TUNNEL_IDLE, limits::TUNNEL_HALF_IDLE);
 
 /// For how long a closing connection takes what the client was still sending.
 const LINGER: Duration = Duration::from_secs(2);
@@ -238,7 +242,7 @@ impl Upgrade {
         let Answered { upstream, rest, .. } = answered;
         self.client.skip_head();
         let early = std::mem::take(&mut self.client.read);
-        let (Ok(()) | Err(_)) = relay(self.client.io_mut(), upstream, early, rest, limits::TUNNEL_IDLE).await;
+        let (Ok(()) | Err(_)) = relay(self.client.io_mut(), upstream, early, rest, TUNNEL_LIMITS).await;
         Step::Ended(End::Delivered)
     }
 }
@@ -337,19 +341,23 @@ impl Direction {
     }
 }
 
-/// Relays both ways until both sides have ended, one breaks, or nothing has moved for `idle`. `to_upstream` and
+/// Relays both ways until both sides have ended, one breaks, or nothing has moved for `idle`. Once a side has ended, or has
+/// gone unnoticed behind bytes that the other does not take, `half` counts instead where it is shorter. `to_upstream` and
 /// `to_client` were read before it began.
 async fn relay(
-    client: &mut (impl AsyncRead + AsyncWrite + Unpin),
-    mut upstream: impl AsyncRead + AsyncWrite + Unpin,
+    client: &mut (impl AsyncRead + AsyncWrite + Ended + Unpin),
+    mut upstream: impl AsyncRead + AsyncWrite + Ended + Unpin,
     to_upstream: BytesMut,
     to_client: BytesMut,
-    idle: Duration,
+    (idle, half): (Duration, Duration),
 ) -> io::Result<()> {
     let mut up = Direction::new(to_upstream);
     let mut down = Direction::new(to_client);
-    let quiet = tokio::time::sleep(idle);
-    tokio::pin!(quiet);
+    let half = half.min(idle);
+    let mut moved_at = Instant::now();
+    // Goes off now and then, whether something moves or not: setting it for every move would cost more than the look.
+    let look = tokio::time::sleep_until(moved_at + half);
+    tokio::pin!(look);
     loop {
         let moved = poll_fn(|cx| {
             // The two borrow one socket each way in turn, never at once.
@@ -363,27 +371,45 @@ async fn relay(
         tokio::select! {
             biased;
             moved = moved => moved?,
-            () = &mut quiet => return Err(io::ErrorKind::TimedOut.into()),
+            () = &mut look => {
+                let now = Instant::now();
+                let one_ended = up.ended || down.ended || client.has_ended() || upstream.has_ended();
+                let end = moved_at + if one_ended { half } else { idle };
+                if end <= now {
+                    return Err(io::ErrorKind::TimedOut.into());
+                }
+                look.as_mut().reset(end.min(now + half));
+                continue;
+            }
         }
         if up.done && down.done {
             return Ok(());
         }
-        quiet.as_mut().reset(Instant::now() + idle);
+        moved_at = Instant::now();
         tokio::task::coop::consume_budget().await;
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use tokio::io::duplex;
+    use tokio::io::{DuplexStream, duplex};
 
     use super::*;
 
-    async fn tunnel(idle: Duration, early: (&str, &str)) -> (tokio::io::DuplexStream, tokio::io::DuplexStream) {
+    /// A pipe tells of its end only to who reads it.
+    impl Ended for DuplexStream {
+        fn has_ended(&self) -> bool {
+            false
+        }
+    }
+
+    const HALF: Duration = Duration::from_secs(4);
+
+    async fn tunnel(idle: Duration, early: (&str, &str)) -> (DuplexStream, DuplexStream) {
         let (client, mut near) = duplex(1_024);
         let (upstream, far) = duplex(1_024);
         let (to_upstream, to_client) = (BytesMut::from(early.0), BytesMut::from(early.1));
-        tokio::spawn(async move { relay(&mut near, far, to_upstream, to_client, idle).await });
+        tokio::spawn(async move { relay(&mut near, far, to_upstream, to_client, (idle, HALF)).await });
         (client, upstream)
     }
 
@@ -424,5 +450,41 @@ mod tests {
         let quiet = Instant::now();
         assert_eq!(client.read(&mut got).await.unwrap(), 0);
         assert_eq!(quiet.elapsed(), Duration::from_secs(10));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn once_one_side_has_ended_the_other_may_be_quiet_for_less() {
+        for client_ends in [true, false] {
+            let (client, upstream) = tunnel(Duration::from_secs(100), ("", "")).await;
+            let (mut ending, mut staying) = if client_ends { (client, upstream) } else { (upstream, client) };
+            tokio::time::sleep(Duration::from_secs(99)).await;
+            ending.shutdown().await.unwrap();
+            let mut got = [0; 1];
+            assert_eq!(staying.read(&mut got).await.unwrap(), 0, "the end is passed on");
+            // What still flows keeps it, for as long as it likes.
+            for _ in 0..40 {
+                tokio::time::sleep(HALF - Duration::from_millis(10)).await;
+                staying.write_all(b"x").await.unwrap();
+                ending.read_exact(&mut got).await.unwrap();
+            }
+            let quiet = Instant::now();
+            assert_eq!(ending.read(&mut got).await.unwrap(), 0);
+            assert_eq!(quiet.elapsed(), HALF, "client ends: {client_ends}");
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_end_behind_bytes_that_the_other_side_does_not_take_ends_the_tunnel_too() {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let mut client = tokio::net::TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+        let (mut near, _) = listener.accept().await.unwrap();
+        let (_upstream, far) = duplex(1_024);
+        client.write_all(&[b'x'; 100_000]).await.unwrap();
+        drop(client);
+        let began = Instant::now();
+        let limits = (Duration::from_secs(1_000), HALF);
+        let broken = relay(&mut near, far, BytesMut::new(), BytesMut::new(), limits).await.unwrap_err();
+        assert_eq!(broken.kind(), io::ErrorKind::TimedOut);
+        assert!(began.elapsed() < 4 * HALF, "{:?}", began.elapsed());
     }
 }

@@ -5,11 +5,12 @@ use std::time::Duration;
 
 use roundsman::pool::{Nothing, Service};
 use socket2::SockRef;
+use tokio::runtime::Handle;
 use tokio::time::Instant;
 
 use super::rig::{Client, Rig, SOON, get, post};
-use super::upgrades::UPGRADE;
-use crate::origin::{Origin, Reply};
+use super::upgrades::{SWITCH, UPGRADE};
+use crate::origin::{Act, Origin, Reply};
 use crate::support::assert_eventually;
 
 /// A client that leaves is noticed within a second; here a machine may be ten times slower than any we know.
@@ -129,4 +130,31 @@ async fn what_a_client_sends_ahead_is_not_read_for_ever() {
     assert!(tokio::time::timeout(Duration::from_secs(3), sending).await.is_err(), "the connection broke");
     leave(client, Leaving::Reset);
     assert_eventually("the work is cancelled", NOTICED, || origin.open_connections() == 0).await;
+}
+
+#[tokio::test]
+async fn a_tunnel_ends_a_minute_after_one_side_if_the_other_says_nothing() {
+    for upstream_ends in [false, true] {
+        let mut acts = vec![Act::Write(SWITCH.as_bytes().to_vec())];
+        acts.push(if upstream_ends { Act::Close } else { Act::Wait(Duration::from_secs(600)) });
+        let origin = Origin::new().on("/ws").reply(Reply::acts(acts)).start().await;
+        let rig = Rig::build(&[origin.address()], Handle::current(), 100);
+        let mut client = rig.connect().await;
+        client.send(UPGRADE).await;
+        assert_eq!(client.answer().await.status, 101);
+        tokio::time::pause();
+        let ended = Instant::now();
+        let kept = if upstream_ends {
+            client.ends().await;
+            Some(client)
+        } else {
+            drop(client);
+            None
+        };
+        assert_eventually("it has ended", Duration::from_secs(3_000), || rig.plane.connections() == 0).await;
+        assert!((59..130).contains(&ended.elapsed().as_secs()), "{upstream_ends}: {:?}", ended.elapsed());
+        assert_eq!(rig.plane.in_flight(), 0);
+        drop(kept);
+        tokio::time::resume();
+    }
 }
