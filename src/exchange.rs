@@ -27,4 +27,4 @@ pub use head::{Field, Head, HeadReader, ResponseHead, Version};
 pub use judge::{Facts, Framing, Leftover, Method, judge};
 pub use machine::Exchange;
 pub use response::ResponseFraming;
-pub use steps::{Attempt, Broken, ConnectError, End, Entry, Next, Record, Replay, Scheme};
+pub use steps::{Attempt, Broken, ConnectError, End, Entry, Lent, Next, Record, Replay, Scheme};

@@ -33,6 +33,7 @@ use general::General;
 pub use listen::{BindError, Bound, ListenerHandle};
 use listen::{ClientStream, Listener};
 
+use crate::exchange::limits;
 use crate::model::Address;
 use crate::pool::{FrontStats, ListenerId, Published};
 
@@ -82,7 +83,7 @@ impl Plane {
             threads: 1,
             upstream_keepalive_pool_size: idle_max,
             // The exchange counts attempts; this only has to be more than it ever makes.
-            max_retries: 8,
+            max_retries: (2 + limits::RETRIES + limits::UNUSED_MAX) as usize,
             ..ServerConf::default()
         };
         let general = Arc::new(http_proxy(&Arc::new(conf), General));

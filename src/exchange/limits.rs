@@ -45,7 +45,8 @@ pub const REPLAY_BYTES: usize = 64 * 1024;
 pub const DRAIN_BYTES: u64 = 64 * 1024;
 /// Attempts after the first.
 pub const RETRIES: u32 = 1;
-/// Connections of one request that we may find closed by ourselves before it gives up.
+/// How often one request is picked anew because its upstream, or its connection, was lost before a byte was sent: beyond
+/// it 503.
 pub const UNUSED_MAX: u32 = 4;
 /// Pools followed by `when_no_healthy = { pool = … }` before giving up. Validation refuses cycles; a reload in the middle
 /// of a request could still make one.

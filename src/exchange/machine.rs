@@ -6,12 +6,15 @@
 //!             │ ▲───────────────────────┘
 //!             ▼
 //!          Attempt ──on_connected──► sent ──on_response──► Forward ──on_end──► Record
-//!             ▲  │                     │                        │
+//!             ▲  │        │            │                        │
 //!             │  └on_connect_failed    └on_broken               └on_broken ──► Abort
-//!             └──────────┴─────────────────┴──────────► Answer ──on_end──► Record
+//!             └──────────┴┴────────────────┴──────────► Answer ──on_end──► Record
 //! ```
 //!
-//! Every pick goes through the newest snapshot, so that a retry after a reload never reaches what the reload removed.
+//! Every pick goes through the newest snapshot, so that a retry after a reload never reaches what the reload removed. Where
+//! the pool itself is gone from it, the lane is asked for the head ([`Next::Reroute`]), and the newest configuration says
+//! where the request belongs. What was lost between the pick and the first byte is picked anew.
+//!
 //! The lease is settled here, and counters are kept here, also when an exchange is dropped in the middle.
 
 use std::sync::Arc;
@@ -22,15 +25,15 @@ use tokio::time::Instant;
 
 use super::answer::{OwnAnswer, Refusal};
 use super::edits::RequestEdits;
-use super::head::Head;
-use super::judge::{Facts, Method};
+use super::head::{self, Head, Limits};
+use super::judge::{Facts, Method, judge};
 use super::limits::{INTERIM_ANSWERS, RETRIES, UNUSED_MAX};
 use super::response::{Asked, judge_response};
-use super::seek::{Ask, Found, find, route, still_eligible};
-use super::steps::{Attempt, Broken, ConnectError, End, Entry, Next, Record, Replay};
+use super::seek::{Ask, Found, find, of_address, route, route_anew, still_eligible};
+use super::steps::{Attempt, Broken, ConnectError, End, Entry, Lent, Next, Record, Replay};
 use crate::pool::{
-    AnswerReason, Candidate, FrontStats, Lease, Pool, PoolId, Published, RequestClass, Settled, Snapshot, Tried,
-    Upstream, WaitTicket,
+    AnswerReason, Candidate, FrontStats, Lease, ListenerId, Pool, PoolId, Published, RequestClass, Settled, Snapshot,
+    Tried, Upstream, WaitTicket,
 };
 
 /// One request from its head to its end.
@@ -41,25 +44,43 @@ pub struct Exchange {
     rng: fastrand::Rng,
     asked: Asked,
     edits: RequestEdits,
+    /// Where it came in.
+    listener: ListenerId,
     /// Where picking begins.
     routed: Option<PoolId>,
     /// Which pool it is counted for: the routed one, or the one that stands in for it.
     pool: Option<Arc<Pool>>,
     lease: Option<Lease>,
+    /// Under which epoch of its connections the upstream of the attempt was picked, and whether its verdict held then.
+    picked: Picked,
     tried: SmallVec<[Tried; 2]>,
+    /// Those that have failed it: a pool that takes the place of theirs knows them by their addresses only.
+    failed: SmallVec<[Arc<Upstream>; 1]>,
+    /// The last one tried.
     upstream: Option<Arc<Upstream>>,
     ticket: Option<(PoolId, WaitTicket)>,
     wait_until: Option<Instant>,
     phase: Phase,
     attempts: u32,
-    /// Connections that were closed before they were used.
+    /// Picks that came to nothing before a byte was sent.
     unused: u32,
+    /// Those of them that met a kept connection which could not be used.
+    dirty: u32,
+    /// What is answered if there is nowhere else to go, once it is routed anew; `None`: that nothing is eligible.
+    otherwise: Option<AnswerReason>,
     interim: u32,
     began: Instant,
     status: Option<u16>,
     reason: Option<AnswerReason>,
     listener_gone: bool,
     recorded: bool,
+}
+
+/// What was known when an upstream was picked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Picked {
+    epoch: u64,
+    verdict_held: bool,
 }
 
 /// How far the current attempt is.
@@ -89,23 +110,32 @@ impl Exchange {
     ) -> (Exchange, Next) {
         let snapshot = published.load();
         let listener = snapshot.listener(entry.listener);
-        let routed = route(snapshot.routing(entry.listener), entry.listener, facts);
+        let mut routed = route(snapshot.routing(entry.listener), entry.listener, facts);
+        if routed.is_some_and(|id| snapshot.pool(id).is_none()) {
+            // Routed as before a reload that removed its listener; but that removed the pool as well.
+            routed = route_anew(&snapshot, entry.listener, facts).or(routed);
+        }
         let mut exchange = Exchange {
             published: published.clone(),
             stats: entry.stats.clone(),
             rng,
+            listener: entry.listener,
             asked: Asked { method: facts.method, version: facts.version, upgrade: facts.upgrade },
             edits: RequestEdits::new(head, facts, entry.client, entry.scheme),
             routed,
             pool: routed.and_then(|id| snapshot.pool(id)).cloned(),
             lease: None,
+            picked: Picked { epoch: 0, verdict_held: false },
             tried: SmallVec::new(),
+            failed: SmallVec::new(),
             upstream: None,
             ticket: None,
             wait_until: None,
             phase: Phase::Seeking,
             attempts: 0,
             unused: 0,
+            dirty: 0,
+            otherwise: None,
             interim: 0,
             began: now,
             status: None,
@@ -126,7 +156,7 @@ impl Exchange {
             return self.answer_without_pool(OwnAnswer::server_options());
         }
         if self.pool.is_none() && self.routed.is_some() {
-            // Routed as before a reload that removed both its listener and its pool.
+            // A reload removed both its listener and its pool, and nothing has taken their place.
             return self.answer(OwnAnswer::retry_after(AnswerReason::NoneEligible, 1));
         }
         if self.pool.is_none() {
@@ -137,8 +167,38 @@ impl Exchange {
 
     /// The pool has changed, or waiting has ended.
     pub fn on_wake(&mut self, now: Instant) -> Next {
+        self.pick_anew(now)
+    }
+
+    /// The pool is gone from the newest configuration, which says where the request belongs now: `head` are the bytes of its
+    /// head, as they were given to [`Exchange::begin`].
+    pub fn on_reroute(&mut self, head: &[u8], now: Instant) -> Next {
         let snapshot = self.published.load_full();
-        self.seek(&snapshot, now)
+        let parsed = head::parse(head, &Limits::REQUEST).ok().flatten();
+        let facts = parsed.as_ref().and_then(|head| judge(head).ok());
+        let routed = facts.and_then(|facts| route_anew(&snapshot, self.listener, &facts));
+        let Some(pool) = routed.and_then(|id| snapshot.pool(id)) else {
+            return match self.otherwise {
+                Some(reason) => self.answer(OwnAnswer::new(reason)),
+                // Its connection is the last of a listener that is gone.
+                None if snapshot.listener(self.listener).is_none() => {
+                    self.answer(OwnAnswer::retry_after(AnswerReason::NoneEligible, 1))
+                }
+                None => self.answer_without_pool(OwnAnswer::new(AnswerReason::NoRoute)),
+            };
+        };
+        self.routed = routed;
+        self.pool = Some(pool.clone());
+        for failed in &self.failed {
+            self.tried.extend(of_address(pool, &failed.address).map(|id| Tried { id, epoch: None }));
+        }
+        match self.find(&snapshot, now) {
+            Found::Nothing { retry_after } => match self.otherwise {
+                Some(reason) => self.answer(OwnAnswer::new(reason)),
+                None => self.answer(OwnAnswer::retry_after(AnswerReason::NoneEligible, retry_after)),
+            },
+            found => self.take(found, now),
+        }
     }
 
     /// Waits for what [`Next::Wait`] named. Cancel-safe; a dropped exchange gives its place back.
@@ -157,40 +217,78 @@ impl Exchange {
             ConnectError::Refused => (Settled::ConnectFailed, AnswerReason::ConnectFailed),
             ConnectError::TimedOut => (Settled::ConnectFailed, AnswerReason::ConnectTimeout),
             ConnectError::Resources => (Settled::NotTheUpstream, AnswerReason::Resources),
+            ConnectError::Outdated => return self.on_outdated(now),
         };
         self.settle(settled);
         // What we lack ourselves, another upstream would not give us.
-        let retry = why != ConnectError::Resources && self.attempts <= RETRIES;
-        let next = if retry { self.elsewhere(now) } else { None };
-        next.unwrap_or_else(|| self.answer(OwnAnswer::new(reason)))
+        if why != ConnectError::Resources && self.attempts <= RETRIES {
+            return self.elsewhere(reason, false, now);
+        }
+        self.answer(OwnAnswer::new(reason))
     }
 
-    /// We have closed the connection ourselves before anything was sent on it: usually because its upstream became unhealthy
-    /// since it was picked. It is picked anew, by every method, and none counts as tried.
-    pub fn on_unused(&mut self, now: Instant) -> Next {
+    /// A connection is there, and nothing has been sent on it for this request. Called right before the first byte, with no
+    /// wait between. `None`: send. Otherwise the connection must not be used for it, and this is what to do instead: the
+    /// upstream may not be picked any more, or the connection is not what it should be. The request is then picked anew
+    /// whatever its method, which uses up no retry.
+    #[must_use]
+    pub fn on_connected(&mut self, lent: Lent, now: Instant) -> Option<Next> {
+        if self.is_outdated(now) {
+            return Some(self.on_outdated(now));
+        }
+        let reused = match lent {
+            Lent::Dirty => return Some(self.on_dirty(now)),
+            Lent::Kept => true,
+            Lent::Fresh => false,
+        };
+        self.phase = Phase::Sent { reused, since: now };
+        None
+    }
+
+    /// Whether the upstream of the attempt under way may not be picked any more: unhealthy, unknown, disabled, draining,
+    /// removed, or its verdict is out of date. Then connecting to it is in vain.
+    pub fn is_outdated(&self, now: Instant) -> bool {
+        self.upstream().is_some_and(|upstream| {
+            let out_of_date = self.picked.verdict_held && upstream.fresh_until.has_come(now);
+            upstream.connections.epoch() != self.picked.epoch || out_of_date
+        })
+    }
+
+    /// The upstream was lost between pick and send. It counts as tried, unless it can be picked under a newer epoch.
+    fn on_outdated(&mut self, now: Instant) -> Next {
+        if let Some(tried) = self.tried.last_mut() {
+            tried.epoch = Some(self.picked.epoch);
+        }
+        match self.unpick(now) {
+            Some(answer) => answer,
+            None => self.pick_anew(now),
+        }
+    }
+
+    /// A kept connection was closed, or held bytes that nobody had asked for: another to the same upstream, the second time
+    /// a new one.
+    fn on_dirty(&mut self, now: Instant) -> Next {
+        if let Some(answer) = self.unpick(now) {
+            return answer;
+        }
+        self.tried.pop();
+        self.dirty += 1;
+        match self.same_again(self.dirty > 1, now) {
+            Some(next) => next,
+            None => self.pick_anew(now),
+        }
+    }
+
+    /// Takes a pick back. Some: it was the last.
+    fn unpick(&mut self, now: Instant) -> Option<Next> {
         self.settle(Settled::NotTheUpstream);
         self.unused += 1;
         if self.unused > UNUSED_MAX {
-            return self.answer(OwnAnswer::new(AnswerReason::ConnectFailed));
+            let retry_after = self.pool.as_ref().map_or(1, |pool| pool.shared.retry_after(now));
+            return Some(self.answer(OwnAnswer::retry_after(AnswerReason::NoneEligible, retry_after)));
         }
-        self.tried.pop();
         self.attempts -= 1;
-        let snapshot = self.published.load_full();
-        match self.find(&snapshot, now) {
-            Found::Upstream(pool, candidate) => self.attempt(pool, candidate, true),
-            Found::Wait { pool, .. } => {
-                let retry_after = pool.shared.retry_after(now);
-                self.answer(OwnAnswer::retry_after(AnswerReason::NoneEligible, retry_after))
-            }
-            Found::Nothing { retry_after } => {
-                self.answer(OwnAnswer::retry_after(AnswerReason::NoneEligible, retry_after))
-            }
-        }
-    }
-
-    /// The connection is there and the request goes out now. `reused`: it has served a request before.
-    pub fn on_connected(&mut self, reused: bool, now: Instant) {
-        self.phase = Phase::Sent { reused, since: now };
+        None
     }
 
     /// A response head has come, interim or final, given as status and fields (name, value).
@@ -248,12 +346,10 @@ impl Exchange {
         };
         self.settle(settled);
         let again = silent && self.asked.method.is_idempotent() && replay == Replay::Whole;
-        let next = if how == Broken::Closed && again && self.attempts <= RETRIES {
-            self.elsewhere(now).or_else(|| if stale { self.same_again(now) } else { None })
-        } else {
-            None
-        };
-        next.unwrap_or_else(|| self.answer(OwnAnswer::new(reason)))
+        if how == Broken::Closed && again && self.attempts <= RETRIES {
+            return self.elsewhere(reason, stale, now);
+        }
+        self.answer(OwnAnswer::new(reason))
     }
 
     /// The client's body broke a rule, or came too slowly. The upstream connection cannot be used again.
@@ -294,6 +390,11 @@ impl Exchange {
         self.lease.as_ref().map(Lease::upstream)
     }
 
+    /// The epoch of that upstream's connections under which it was picked.
+    pub fn epoch(&self) -> u64 {
+        self.picked.epoch
+    }
+
     /// Whether the client must be told `Connection: close`, because the listener it came in on is gone.
     pub fn must_close(&self) -> bool {
         self.listener_gone
@@ -306,8 +407,30 @@ impl Exchange {
 
     /// Looks for an upstream, waits for one, or says that there is none.
     fn seek(&mut self, snapshot: &Snapshot, now: Instant) -> Next {
-        match self.find(snapshot, now) {
-            Found::Upstream(pool, candidate) => self.attempt(pool, candidate, false),
+        let found = self.find(snapshot, now);
+        self.take(found, now)
+    }
+
+    /// As [`Exchange::seek`], by the newest configuration, whatever has become of the pool.
+    fn pick_anew(&mut self, now: Instant) -> Next {
+        let snapshot = self.published.load_full();
+        if self.is_homeless(&snapshot) { self.reroute(None) } else { self.seek(&snapshot, now) }
+    }
+
+    /// Whether its pool is gone from this configuration.
+    fn is_homeless(&self, snapshot: &Snapshot) -> bool {
+        self.routed.is_some_and(|id| snapshot.pool(id).is_none())
+    }
+
+    fn reroute(&mut self, otherwise: Option<AnswerReason>) -> Next {
+        self.ticket = None;
+        self.otherwise = otherwise;
+        Next::Reroute
+    }
+
+    fn take(&mut self, found: Found, now: Instant) -> Next {
+        match found {
+            Found::Upstream(pool, candidate) => self.attempt(pool, candidate, false, now),
             Found::Wait { pool, until } => self.wait_for(&pool, until, now),
             Found::Nothing { retry_after } => {
                 self.answer(OwnAnswer::retry_after(AnswerReason::NoneEligible, retry_after))
@@ -330,30 +453,38 @@ impl Exchange {
         }
     }
 
-    /// Another upstream for a request that has failed on one; a retry does not wait.
-    fn elsewhere(&mut self, now: Instant) -> Option<Next> {
+    /// Another upstream for a request that has failed on one, or the same on a new connection where that may be (`same`),
+    /// or else this answer. A retry does not wait, unless a reload has taken its pool away.
+    fn elsewhere(&mut self, otherwise: AnswerReason, same: bool, now: Instant) -> Next {
+        self.failed.extend(self.upstream.clone());
         let snapshot = self.published.load_full();
-        match self.find(&snapshot, now) {
-            Found::Upstream(pool, candidate) => Some(self.attempt(pool, candidate, false)),
-            Found::Wait { .. } | Found::Nothing { .. } => None,
+        if self.is_homeless(&snapshot) {
+            return self.reroute(Some(otherwise));
         }
+        let next = match self.find(&snapshot, now) {
+            Found::Upstream(pool, candidate) => Some(self.attempt(pool, candidate, false, now)),
+            Found::Wait { .. } | Found::Nothing { .. } if same => self.same_again(true, now),
+            Found::Wait { .. } | Found::Nothing { .. } => None,
+        };
+        next.unwrap_or_else(|| self.answer(OwnAnswer::new(otherwise)))
     }
 
-    /// The upstream that closed a kept connection under us, on a new one, if it may still be picked.
-    fn same_again(&mut self, now: Instant) -> Option<Next> {
+    /// The upstream of the last attempt, if it may still be picked.
+    fn same_again(&mut self, fresh: bool, now: Instant) -> Option<Next> {
         let snapshot = self.published.load_full();
         let pool = snapshot.pool(self.pool.as_ref()?.id)?.clone();
         let candidate = still_eligible(&pool, self.upstream.as_ref()?.id, now)?;
-        Some(self.attempt(pool, candidate, true))
+        Some(self.attempt(pool, candidate, fresh, now))
     }
 
-    fn attempt(&mut self, pool: Arc<Pool>, candidate: Candidate, fresh: bool) -> Next {
+    fn attempt(&mut self, pool: Arc<Pool>, candidate: Candidate, fresh: bool, now: Instant) -> Next {
         let Candidate { upstream, epoch } = candidate;
         self.ticket = None;
         self.attempts += 1;
         if self.attempts > 1 {
             pool.shared.stats.retries.fetch_add(1, Ordering::Relaxed);
         }
+        self.picked = Picked { epoch, verdict_held: !upstream.fresh_until.has_come(now) };
         self.tried.push(Tried { id: upstream.id, epoch: None });
         self.edits.aim(&upstream.address);
         self.lease = Some(Lease::take(upstream.clone()));

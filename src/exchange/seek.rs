@@ -3,10 +3,12 @@
 
 use std::sync::Arc;
 
+use smallvec::SmallVec;
 use tokio::time::Instant;
 
 use super::judge::Facts;
 use super::limits::FALLBACK_HOPS;
+use crate::model::Address;
 use crate::pool::{Candidate, ListenerId, Nothing, Pool, PoolId, Service, Snapshot, Tried, UpstreamId};
 use crate::route::Query;
 
@@ -44,6 +46,28 @@ pub(super) enum Found {
 pub(super) fn route(snapshot: &Snapshot, listener: ListenerId, facts: &Facts<'_>) -> Option<PoolId> {
     let query = Query { listener: listener.0, host: facts.host, path: &facts.path, method: facts.method_name };
     snapshot.routes.find(&query).or_else(|| snapshot.listener(listener)?.pool)
+}
+
+/// The same by this configuration alone, for a request whose pool it does not have any more. Where it has not the listener
+/// either, the one of the same name has taken its place (it has moved), and else only the routes of every listener apply.
+pub(super) fn route_anew(snapshot: &Snapshot, listener: ListenerId, facts: &Facts<'_>) -> Option<PoolId> {
+    let here = if snapshot.listener(listener).is_some() { Some(listener) } else { successor(snapshot, listener) };
+    route(snapshot, here.unwrap_or(listener), facts)
+}
+
+/// The listener of this configuration that has the name of one that left a moment ago.
+fn successor(snapshot: &Snapshot, listener: ListenerId) -> Option<ListenerId> {
+    let departed = snapshot.departed().iter().find(|departed| departed.id == listener)?;
+    let name = &departed.last.listener(listener)?.name;
+    snapshot.listener_ids().find(|id| snapshot.listener(*id).is_some_and(|entry| entry.name == *name))
+}
+
+/// The eligible upstreams of this pool that have this address.
+pub(super) fn of_address(pool: &Pool, address: &Address) -> impl Iterator<Item = UpstreamId> {
+    let view = pool.view.load();
+    let candidates = view.primaries.candidates().iter().chain(view.backups.candidates());
+    let same = candidates.map(|candidate| &candidate.upstream).filter(|upstream| upstream.address == *address);
+    same.map(|upstream| upstream.id).collect::<SmallVec<[_; 2]>>().into_iter()
 }
 
 /// An untried upstream of the routed pool, or of those that stand in for it.

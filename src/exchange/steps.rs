@@ -36,6 +36,8 @@ pub enum Next {
         /// When waiting ends.
         until: Instant,
     },
+    /// The request's pool is gone from the newest configuration: [`super::Exchange::on_reroute`] with its head.
+    Reroute,
     /// Pass the response head on, edited. After an interim one (status under 200 but 101) another head follows.
     Forward(ResponseEdits, ResponseFraming),
     /// Answer this, then [`super::Exchange::on_end`].
@@ -64,6 +66,19 @@ pub enum ConnectError {
     TimedOut,
     /// We lack descriptors, ports or memory.
     Resources,
+    /// Given up, because meanwhile the upstream may not be picked any more: see [`super::Exchange::is_outdated`].
+    Outdated,
+}
+
+/// The connection that is there for an attempt.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Lent {
+    /// Made for it.
+    Fresh,
+    /// It has served a request before, and nothing has come on it since.
+    Kept,
+    /// It has served a request before, and cannot be used: closed by either side, or bytes have come that nobody asked for.
+    Dirty,
 }
 
 /// How an attempt broke after the connection was made.

@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 
 use parking_lot::Mutex;
-use tokio::sync::mpsc;
+use tokio::sync::{Notify, mpsc};
 
 use super::instant::SharedInstant;
 use crate::model::{Address, Name};
@@ -119,6 +119,8 @@ pub trait Connection: Send + Sync + fmt::Debug {
 pub struct Connections {
     open: Mutex<HashMap<u64, Arc<dyn Connection>>>,
     epoch: AtomicU64,
+    /// Made by the first who dials: most upstreams of a large pool are never dialled.
+    epoch_ended: OnceLock<Box<Notify>>,
     next: AtomicU64,
 }
 
@@ -133,6 +135,21 @@ impl Connections {
     /// from the view before finds the epoch changed.
     pub fn begin_epoch(&self) {
         self.epoch.fetch_add(1, Ordering::AcqRel);
+        if let Some(dialling) = self.epoch_ended.get() {
+            dialling.notify_waiters();
+        }
+    }
+
+    /// Completes when this epoch has ended: who dials for it need not go on. Cancel-safe.
+    pub async fn epoch_ended(&self, epoch: u64) {
+        let notify = self.epoch_ended.get_or_init(Box::default);
+        loop {
+            let ended = notify.notified();
+            if self.epoch() != epoch {
+                return;
+            }
+            ended.await;
+        }
     }
 
     /// Remembers an open connection; the answer is the key to forget it with.

@@ -1,19 +1,23 @@
 //! Connections to upstreams: dialled here and not by pingora, so that each is known to its upstream and an idle one can
 //! be closed the moment its upstream becomes unhealthy (pingora's pool has no way to do that).
 //!
+//! A kept connection is looked at in the kernel right before it is used, because the runtime may not have noticed yet that
+//! the upstream has closed it, or has sent what nobody asked for: pingora would take that for the answer.
+//!
 //! A connection's descriptor is only touched under the lock that forgetting it takes, and pingora calls our tracer
 //! before it closes the descriptor: so it is open, and it is that connection's, whenever we shut it down.
 
 use std::io;
 use std::os::fd::{AsRawFd, RawFd};
 use std::pin::Pin;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Weak};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use nix::sys::socket::Shutdown;
+use nix::errno::Errno;
+use nix::sys::socket::{MsgFlags, Shutdown, recv};
 use parking_lot::Mutex;
 use pingora_core::connectors::l4::Connect;
 use pingora_core::protocols::l4::socket::SocketAddr as PingoraAddr;
@@ -34,6 +38,8 @@ use crate::pool::{Connection, Upstream};
 
 /// Pingora's error type for our own lack of descriptors, ports or memory.
 pub(super) const NO_RESOURCES: ErrorType = ErrorType::Custom("no resources");
+/// Pingora's error type for dialling that was given up, because the upstream may not be picked any more.
+pub(super) const OUTDATED: ErrorType = ErrorType::Custom("outdated");
 
 /// A socket to an upstream.
 #[derive(Debug)]
@@ -44,10 +50,10 @@ pub enum UpstreamIo {
     Unix(UnixStream),
 }
 
-/// Connects within `limit`; the error of an overrun is `TimedOut`. Cancel-safe.
-pub async fn dial(address: &Address, limit: Duration) -> io::Result<UpstreamIo> {
+/// Connects within `limit`. Gives up with `Outdated` when this epoch of the upstream's connections ends. Cancel-safe.
+pub async fn dial(upstream: &Upstream, epoch: u64, limit: Duration) -> Result<UpstreamIo, ConnectError> {
     let connecting = async {
-        match address {
+        match &upstream.address {
             Address::Inet(inet) => {
                 let stream = TcpStream::connect(inet).await?;
                 stream.set_nodelay(true)?;
@@ -57,14 +63,18 @@ pub async fn dial(address: &Address, limit: Duration) -> io::Result<UpstreamIo> 
             Address::Name { .. } => Err(io::ErrorKind::AddrNotAvailable.into()),
         }
     };
-    match tokio::time::timeout(limit, connecting).await {
-        Ok(connected) => connected,
-        Err(_) => Err(io::ErrorKind::TimedOut.into()),
+    tokio::select! {
+        biased;
+        () = upstream.connections.epoch_ended(epoch) => Err(ConnectError::Outdated),
+        dialled = tokio::time::timeout(limit, connecting) => match dialled {
+            Ok(connected) => connected.map_err(|error| connect_error(&error)),
+            Err(_) => Err(ConnectError::TimedOut),
+        }
     }
 }
 
 /// Why no connection could be made.
-pub fn connect_error(error: &io::Error) -> ConnectError {
+fn connect_error(error: &io::Error) -> ConnectError {
     match error.kind() {
         _ if is_scarcity(error) => ConnectError::Resources,
         io::ErrorKind::TimedOut => ConnectError::TimedOut,
@@ -72,8 +82,8 @@ pub fn connect_error(error: &io::Error) -> ConnectError {
     }
 }
 
-/// The peer for pingora. Connections of an older epoch are never found under its key; with `fresh` none is.
-pub fn peer(upstream: &Arc<Upstream>, fresh: bool) -> Result<HttpPeer> {
+/// The peer for pingora. Connections of another epoch are never found under its key; with `fresh` none is.
+pub fn peer(upstream: &Arc<Upstream>, epoch: u64, fresh: bool) -> Result<HttpPeer> {
     let template = match upstream.data_path.get() {
         Some(template) => template,
         None => {
@@ -85,7 +95,6 @@ pub fn peer(upstream: &Arc<Upstream>, fresh: bool) -> Result<HttpPeer> {
     let mut peer = template.clone();
     // Upstream numbers are never used again, so the key is unique for an upstream and its epoch. Nothing is pooled under
     // a random one.
-    let epoch = upstream.connections.epoch();
     peer.group_key = if fresh { fastrand::u64(..) | 1 << 63 } else { upstream.id.0 << 24 ^ epoch };
     Ok(peer)
 }
@@ -104,8 +113,8 @@ fn template(upstream: &Arc<Upstream>) -> Result<HttpPeer> {
     options.read_timeout = Some(limits::UPSTREAM_IDLE);
     options.write_timeout = Some(limits::UPSTREAM_IDLE);
     options.idle_timeout = Some(limits::UPSTREAM_KEEP_ALIVE);
-    let idle = Arc::default();
-    options.custom_l4 = Some(Arc::new(Dialer { upstream: Arc::downgrade(upstream), idle }));
+    let common = Arc::default();
+    options.custom_l4 = Some(Arc::new(Dialer { upstream: Arc::downgrade(upstream), common }));
     peer.options = options;
     Ok(peer)
 }
@@ -114,8 +123,17 @@ fn template(upstream: &Arc<Upstream>) -> Result<HttpPeer> {
 #[derive(Debug)]
 struct Dialer {
     upstream: Weak<Upstream>,
+    common: Arc<Common>,
+}
+
+/// What all connections to an upstream have in common.
+#[derive(Debug, Default)]
+struct Common {
     /// Connections that no request uses.
-    idle: Arc<AtomicUsize>,
+    idle: AtomicUsize,
+    /// It has been seen to send bytes after an answer that has no body. Whoever does that does it again, and often only
+    /// when we have looked: none of its connections is kept after such an answer.
+    loose: AtomicBool,
 }
 
 #[async_trait]
@@ -124,17 +142,14 @@ impl Connect for Dialer {
         let upstream = self.upstream.upgrade().ok_or_else(|| Error::new_str("an upstream that is gone"))?;
         // As it was before dialling: what changed meanwhile makes the connection too old to be kept.
         let epoch = upstream.connections.epoch();
-        let io = match dial(&upstream.address, limits::CONNECT).await {
-            Ok(io) => io,
-            Err(error) => {
-                let kind = match connect_error(&error) {
-                    ConnectError::Resources => NO_RESOURCES,
-                    ConnectError::TimedOut => ErrorType::ConnectTimedout,
-                    ConnectError::Refused => ErrorType::ConnectError,
-                };
-                return Error::e_because(kind, "dial", error);
-            }
-        };
+        let io = dial(&upstream, epoch, limits::CONNECT).await.map_err(|why| {
+            Error::new(match why {
+                ConnectError::Resources => NO_RESOURCES,
+                ConnectError::TimedOut => ErrorType::ConnectTimedout,
+                ConnectError::Refused => ErrorType::ConnectError,
+                ConnectError::Outdated => OUTDATED,
+            })
+        })?;
         let (mut stream, fd) = match io {
             UpstreamIo::Tcp(tcp) => {
                 let fd = tcp.as_raw_fd();
@@ -145,7 +160,7 @@ impl Connect for Dialer {
                 (Stream::from(unix), fd)
             }
         };
-        let wire = Wire::register(&upstream, fd, epoch, self.idle.clone());
+        let wire = Wire::register(&upstream, fd, epoch, self.common.clone());
         stream.tracer = Some(Tracer(Box::new(Ending(wire.clone()))));
         // The digest goes with the connection through pingora's pool: no look-up by descriptor.
         let unused = Box::new(ResponseHeader::build_no_case(200, Some(0))?);
@@ -164,7 +179,7 @@ pub fn wire_of(digest: &Digest) -> Option<&Arc<Wire>> {
 pub struct Wire {
     upstream: Weak<Upstream>,
     epoch: u64,
-    idle: Arc<AtomicUsize>,
+    common: Arc<Common>,
     /// A request takes this lock when it begins and when it ends, so that a connection is never shut down under it.
     /// Contended only in the moment in which its upstream becomes unhealthy.
     state: Mutex<WireState>,
@@ -181,6 +196,27 @@ struct WireState {
     users: u32,
     /// We have shut it down.
     shut: bool,
+    /// Its last answer had no body: what comes now may be one all the same.
+    bodiless: bool,
+}
+
+/// What has come on a connection on which nothing should.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Heard {
+    Nothing,
+    /// Bytes that nobody has asked for.
+    Bytes,
+    /// It is closed or broken.
+    End,
+}
+
+/// Looks without taking anything.
+fn listen(fd: RawFd) -> Heard {
+    match recv(fd, &mut [0], MsgFlags::MSG_PEEK | MsgFlags::MSG_DONTWAIT) {
+        Err(Errno::EAGAIN) => Heard::Nothing,
+        Ok(n) if n > 0 => Heard::Bytes,
+        Ok(_) | Err(_) => Heard::End,
+    }
 }
 
 impl WireState {
@@ -194,10 +230,10 @@ impl WireState {
 }
 
 impl Wire {
-    fn register(upstream: &Arc<Upstream>, fd: RawFd, epoch: u64, idle: Arc<AtomicUsize>) -> Arc<Wire> {
-        idle.fetch_add(1, Ordering::Relaxed);
-        let state = WireState { fd: Some(fd), key: 0, users: 0, shut: false };
-        let wire = Arc::new(Wire { upstream: Arc::downgrade(upstream), epoch, idle, state: Mutex::new(state) });
+    fn register(upstream: &Arc<Upstream>, fd: RawFd, epoch: u64, common: Arc<Common>) -> Arc<Wire> {
+        common.idle.fetch_add(1, Ordering::Relaxed);
+        let state = WireState { fd: Some(fd), key: 0, users: 0, shut: false, bodiless: false };
+        let wire = Arc::new(Wire { upstream: Arc::downgrade(upstream), epoch, common, state: Mutex::new(state) });
         let key = upstream.connections.insert(wire.clone());
         wire.state.lock().key = key;
         wire
@@ -210,7 +246,7 @@ impl Wire {
             return None;
         }
         if state.users == 0 {
-            self.idle.fetch_sub(1, Ordering::Relaxed);
+            self.common.idle.fetch_sub(1, Ordering::Relaxed);
         }
         state.users += 1;
         drop(state);
@@ -223,11 +259,23 @@ impl Wire {
         if state.users > 0 || state.fd.is_none() {
             return;
         }
-        let idle = self.idle.fetch_add(1, Ordering::Relaxed) + 1;
+        let idle = self.common.idle.fetch_add(1, Ordering::Relaxed) + 1;
         let epoch = self.upstream.upgrade().map(|upstream| upstream.connections.epoch());
-        if last || epoch != Some(self.epoch) || idle > limits::UPSTREAM_IDLE_MAX {
+        let dirty = state.bodiless && self.is_dirty(&state);
+        if last || epoch != Some(self.epoch) || idle > limits::UPSTREAM_IDLE_MAX || dirty {
             state.shut();
         }
+    }
+
+    fn is_dirty(&self, state: &WireState) -> bool {
+        let heard = match state.fd {
+            Some(fd) if !state.shut => listen(fd),
+            Some(_) | None => Heard::End,
+        };
+        if heard == Heard::Bytes && state.bodiless {
+            self.common.loose.store(true, Ordering::Relaxed);
+        }
+        heard != Heard::Nothing || state.bodiless && self.common.loose.load(Ordering::Relaxed)
     }
 }
 
@@ -252,6 +300,20 @@ impl InUse {
     pub fn last(&mut self) {
         self.last = true;
     }
+
+    /// Whether nothing may be sent on it, because it has served a request before and is closed since, or bytes have come that
+    /// nobody asked for. Asked right before the first byte is written: what comes later cannot be told from an answer.
+    pub fn is_dirty(&self) -> bool {
+        let mut state = self.wire.state.lock();
+        let dirty = self.wire.is_dirty(&state);
+        state.bodiless = false;
+        dirty
+    }
+
+    /// Its answer has no body (to HEAD, or 204, or 304). Some upstreams send one all the same.
+    pub fn bodiless(&self) {
+        self.wire.state.lock().bodiless = true;
+    }
 }
 
 impl Drop for InUse {
@@ -273,7 +335,7 @@ impl Tracing for Ending {
             return;
         }
         if state.users == 0 {
-            self.0.idle.fetch_sub(1, Ordering::Relaxed);
+            self.0.common.idle.fetch_sub(1, Ordering::Relaxed);
         }
         let key = state.key;
         drop(state);
@@ -327,7 +389,7 @@ impl AsyncWrite for UpstreamIo {
 
 #[cfg(test)]
 mod tests {
-    use std::io::{ErrorKind, Read};
+    use std::io::{ErrorKind, Read, Write};
     use std::os::unix::net::UnixStream as StdUnixStream;
 
     use super::*;
@@ -335,14 +397,14 @@ mod tests {
     use crate::pool::{Hints, UpstreamId};
 
     /// A wire over a real socket, its other end, and its upstream.
-    fn wire(idle: &Arc<AtomicUsize>) -> (Arc<Wire>, [StdUnixStream; 2], Arc<Upstream>) {
+    fn wire(common: &Arc<Common>) -> (Arc<Wire>, [StdUnixStream; 2], Arc<Upstream>) {
         let name = Name::try_new("api").unwrap();
         let address = "127.0.0.1:80".parse().unwrap();
         let upstream = Arc::new(Upstream::new(UpstreamId(1), name, address, Hints::none()));
         let (near, far) = StdUnixStream::pair().unwrap();
         far.set_nonblocking(true).unwrap();
         let epoch = upstream.connections.epoch();
-        (Wire::register(&upstream, near.as_raw_fd(), epoch, idle.clone()), [near, far], upstream)
+        (Wire::register(&upstream, near.as_raw_fd(), epoch, common.clone()), [near, far], upstream)
     }
 
     /// The upstream may not be picked any more.
@@ -357,8 +419,8 @@ mod tests {
 
     #[test]
     fn a_new_epoch_closes_what_is_idle_at_once_and_what_is_in_use_at_its_end() {
-        let idle = Arc::default();
-        let (wire, [_near, mut far], upstream) = wire(&idle);
+        let common = Arc::default();
+        let (wire, [_near, mut far], upstream) = wire(&common);
         let in_use = wire.begin().expect("it is open");
         lose(&upstream);
         assert!(is_open(&mut far), "it is in use");
@@ -369,43 +431,44 @@ mod tests {
 
     #[test]
     fn two_uses_that_overlap_for_a_moment_are_one_idle_connection_less() {
-        let idle = Arc::default();
-        let (wire, [_near, mut far], upstream) = wire(&idle);
+        let common = Arc::default();
+        let (wire, [_near, mut far], upstream) = wire(&common);
         let first = wire.begin().unwrap();
         let second = wire.begin().unwrap();
-        assert_eq!(idle.load(Ordering::Relaxed), 0);
+        assert_eq!(common.idle.load(Ordering::Relaxed), 0);
         drop(first);
         lose(&upstream);
         assert!(is_open(&mut far), "the second is on its way");
         drop(second);
         assert!(!is_open(&mut far));
-        assert_eq!(idle.load(Ordering::Relaxed), 1);
+        assert_eq!(common.idle.load(Ordering::Relaxed), 1);
         Ending(wire).on_disconnected();
-        assert_eq!(idle.load(Ordering::Relaxed), 0);
+        assert_eq!(common.idle.load(Ordering::Relaxed), 0);
         assert!(upstream.connections.is_empty());
     }
 
     #[test]
     fn a_descriptor_is_not_touched_after_its_connection_was_forgotten() {
-        let idle = Arc::default();
-        let (wire, [_near, mut far], upstream) = wire(&idle);
+        let common = Arc::default();
+        let (wire, [_near, mut far], upstream) = wire(&common);
         let in_use = wire.begin().unwrap();
         Ending(wire.clone()).on_disconnected();
         lose(&upstream);
         wire.close_if_idle();
         drop(in_use);
         assert!(is_open(&mut far), "by now the number may be another connection's");
-        assert_eq!(idle.load(Ordering::Relaxed), 0);
+        assert_eq!(common.idle.load(Ordering::Relaxed), 0);
     }
 
     #[test]
     fn only_so_many_idle_connections_are_kept_and_none_of_a_fresh_attempt() {
-        let idle = Arc::new(AtomicUsize::new(limits::UPSTREAM_IDLE_MAX));
-        let (wire, [_near, mut far], _upstream) = wire(&idle);
+        let common: Arc<Common> = Arc::default();
+        common.idle.store(limits::UPSTREAM_IDLE_MAX, Ordering::Relaxed);
+        let (wire, [_near, mut far], _upstream) = wire(&common);
         drop(wire.begin());
         assert!(!is_open(&mut far), "one too many");
-        let idle = Arc::default();
-        let (wire, [_near, mut far], _upstream) = self::wire(&idle);
+        let common = Arc::default();
+        let (wire, [_near, mut far], _upstream) = self::wire(&common);
         let mut in_use = wire.begin().unwrap();
         in_use.last();
         drop(in_use);
@@ -415,7 +478,8 @@ mod tests {
     #[test]
     fn peers_share_connections_within_an_epoch_and_upstream_only() {
         let (_, _, one) = wire(&Arc::default());
-        let key = |upstream: &Arc<Upstream>, fresh| peer(upstream, fresh).unwrap().group_key;
+        let key =
+            |upstream: &Arc<Upstream>, fresh| peer(upstream, upstream.connections.epoch(), fresh).unwrap().group_key;
         assert_eq!(key(&one, false), key(&one, false));
         assert_ne!(key(&one, true), key(&one, true));
         let before = key(&one, false);
@@ -427,5 +491,47 @@ mod tests {
         let gone = Arc::downgrade(&two);
         drop(two);
         assert!(gone.upgrade().is_none(), "what the data path keeps does not keep the upstream");
+    }
+
+    #[test]
+    fn a_kept_connection_is_dirty_once_it_is_closed_or_bytes_have_come() {
+        let common = Arc::default();
+        for closed in [false, true] {
+            let (wire, [_near, mut far], _upstream) = wire(&common);
+            drop(wire.begin());
+            let in_use = wire.begin().unwrap();
+            assert!(!in_use.is_dirty());
+            if closed {
+                far.shutdown(std::net::Shutdown::Write).unwrap();
+            } else {
+                far.write_all(b"x").unwrap();
+            }
+            assert!(in_use.is_dirty(), "closed: {closed}");
+        }
+        let (wire, _ends, _upstream) = wire(&common);
+        let in_use = wire.begin().unwrap();
+        wire.state.lock().shut();
+        assert!(in_use.is_dirty(), "we have closed it ourselves");
+    }
+
+    #[test]
+    fn who_sends_a_body_where_there_is_none_is_found_out_and_not_trusted_again() {
+        let common = Arc::default();
+        let use_for = |bodiless: bool, late: &str| {
+            let (wire, [_near, mut far], _upstream) = wire(&common);
+            let in_use = wire.begin().unwrap();
+            if bodiless {
+                in_use.bodiless();
+            }
+            far.write_all(late.as_bytes()).unwrap();
+            drop(in_use);
+            is_open(&mut far)
+        };
+        assert!(use_for(true, ""), "nothing has come");
+        assert!(use_for(false, "late"), "it is found before the next use");
+        assert!(use_for(true, ""), "that was no answer without a body");
+        assert!(!use_for(true, "late"));
+        assert!(!use_for(true, ""), "it would come again, a moment later");
+        assert!(use_for(false, ""), "answers with a body are trusted as before");
     }
 }

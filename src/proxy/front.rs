@@ -248,6 +248,7 @@ impl Connection {
                     }
                     exchange.on_wake(Instant::now())
                 }
+                Next::Reroute => exchange.on_reroute(client.head(), Instant::now()),
                 Next::Answer(answer) => return self.answer(client, request, exchange, answer).await,
                 // Only after a response head, which is a lane's.
                 Next::Forward(..) | Next::Abort => return None,
@@ -331,7 +332,7 @@ impl Connection {
 fn after(next: Next) -> Outcome {
     match next {
         Next::Answer(answer) => Outcome::Answer(answer),
-        Next::Attempt(_) | Next::Wait { .. } | Next::Forward(..) | Next::Abort => Outcome::Aborted,
+        Next::Attempt(_) | Next::Wait { .. } | Next::Reroute | Next::Forward(..) | Next::Abort => Outcome::Aborted,
     }
 }
 

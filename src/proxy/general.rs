@@ -23,15 +23,14 @@ use pingora_proxy::{FailToProxy, ProxyHttp, ProxyWarnLogContext, Session};
 use smallvec::SmallVec;
 use tokio::time::Instant;
 
-use super::connect::{self, InUse, NO_RESOURCES};
+use super::client::Client;
+use super::connect::{self, InUse, NO_RESOURCES, OUTDATED};
 use super::desk::{Desk, Outcome, Work};
 use super::guard::Guard;
 use crate::exchange::{
-    Broken, ConnectError, Exchange, Next, Refusal, Replay, ResponseEdits, ResponseFraming, Version, limits,
+    Broken, ConnectError, Exchange, Lent, Next, Refusal, Replay, ResponseEdits, ResponseFraming, Version, limits,
 };
 
-/// We shut the connection down between pingora's pool and us; nothing has been sent on it.
-const SHUT: ErrorType = ErrorType::Custom("connection shut down");
 /// The exchange has decided already what becomes of the request.
 const DECIDED: ErrorType = ErrorType::Custom("decided");
 
@@ -54,6 +53,10 @@ pub struct Ctx {
     fresh: bool,
     /// This attempt must not, and its own must not be kept.
     alone: bool,
+    /// The request waits for an upstream before the next attempt.
+    wait: Option<Instant>,
+    /// What pingora has taken for this attempt.
+    lent: Lent,
 }
 
 impl Ctx {
@@ -64,18 +67,39 @@ impl Ctx {
         }
     }
 
-    /// What follows a failure: true to try again. Otherwise the outcome is noted.
-    fn follow(&mut self, next: Next) -> bool {
+    /// What follows a failure: true to try again, perhaps after a wait. Otherwise the outcome is noted.
+    fn follow(&mut self, session: &Session, next: Next) -> bool {
+        let next = match (next, &mut self.work) {
+            (Next::Reroute, Some(work)) => work.exchange.on_reroute(&head_of(session), Instant::now()),
+            (next, _) => next,
+        };
         let outcome = match next {
             Next::Attempt(attempt) => {
                 self.fresh = attempt.fresh;
                 return true;
             }
+            Next::Wait { until } => {
+                self.wait = Some(until);
+                return true;
+            }
             Next::Answer(answer) => Outcome::Answer(answer),
-            Next::Wait { .. } | Next::Forward(..) | Next::Abort => Outcome::Aborted,
+            Next::Reroute | Next::Forward(..) | Next::Abort => Outcome::Aborted,
         };
         self.note(outcome);
         false
+    }
+
+    /// As [`Ctx::follow`], for an attempt that must not go on: the error that ends it.
+    fn turn(&mut self, session: &Session, next: Next) -> Box<Error> {
+        let mut error = Error::new(DECIDED).into_up();
+        error.set_retry(self.follow(session, next));
+        error
+    }
+
+    /// The client has gone, so nothing need be sent.
+    fn give_up(&mut self) -> Box<Error> {
+        self.note(Outcome::ClientLeft);
+        Error::new(DECIDED)
     }
 
     fn note(&mut self, outcome: Outcome) {
@@ -102,7 +126,7 @@ impl ProxyHttp for General {
     fn new_ctx(&self) -> Ctx {
         let desk = DESK.try_with(Arc::clone).ok();
         let work = desk.as_ref().and_then(|desk| desk.take_work());
-        Ctx { desk, work, in_use: None, fresh: false, alone: false }
+        Ctx { desk, work, in_use: None, fresh: false, alone: false, wait: None, lent: Lent::Fresh }
     }
 
     fn init_downstream_modules(&self, _modules: &mut HttpModules) {}
@@ -124,14 +148,38 @@ impl ProxyHttp for General {
         Ok(())
     }
 
-    async fn upstream_peer(&self, _session: &mut Session, ctx: &mut Ctx) -> Result<Box<HttpPeer>> {
+    async fn upstream_peer(&self, session: &mut Session, ctx: &mut Ctx) -> Result<Box<HttpPeer>> {
         ctx.in_use = None;
+        ctx.parts()?.0.settled();
+        loop {
+            let wait = ctx.wait.take();
+            let (_, work) = ctx.parts()?;
+            let next = match wait {
+                Some(until) => {
+                    let there = tokio::select! {
+                        biased;
+                        () = work.exchange.wait(until) => true,
+                        () = left(session) => false,
+                    };
+                    if !there {
+                        return Err(ctx.give_up());
+                    }
+                    work.exchange.on_wake(Instant::now())
+                }
+                None if work.exchange.is_outdated(Instant::now()) => {
+                    work.exchange.on_connect_failed(ConnectError::Outdated, Instant::now())
+                }
+                None => break,
+            };
+            if !ctx.follow(session, next) {
+                return Err(Error::new(DECIDED));
+            }
+        }
         ctx.alone = std::mem::take(&mut ctx.fresh);
         let alone = ctx.alone;
-        let (desk, work) = ctx.parts()?;
-        desk.settled();
+        let (_, work) = ctx.parts()?;
         let upstream = work.exchange.upstream().ok_or_else(|| Error::new_str("an attempt without an upstream"))?;
-        Ok(Box::new(connect::peer(upstream, alone)?))
+        Ok(Box::new(connect::peer(upstream, work.exchange.epoch(), alone)?))
     }
 
     async fn connected_to_upstream(
@@ -143,23 +191,21 @@ impl ProxyHttp for General {
         digest: Option<&Digest>,
         ctx: &mut Ctx,
     ) -> Result<()> {
+        ctx.lent = if reused { Lent::Kept } else { Lent::Fresh };
         if let Some(wire) = digest.and_then(connect::wire_of) {
-            let mut in_use = wire.begin().ok_or_else(|| Error::new(SHUT))?;
-            if ctx.alone {
-                in_use.last();
+            ctx.in_use = wire.begin();
+            match &mut ctx.in_use {
+                Some(in_use) if ctx.alone => in_use.last(),
+                Some(_) => {}
+                None => ctx.lent = Lent::Dirty,
             }
-            ctx.in_use = Some(in_use);
         }
-        let now = Instant::now();
-        let (desk, work) = ctx.parts()?;
-        work.exchange.on_connected(reused, now);
-        desk.asked(now);
         Ok(())
     }
 
     fn fail_to_connect(
         &self,
-        _session: &mut Session,
+        session: &mut Session,
         _peer: &HttpPeer,
         ctx: &mut Ctx,
         mut error: Box<Error>,
@@ -167,17 +213,19 @@ impl ProxyHttp for General {
         let why = match error.etype() {
             ErrorType::ConnectTimedout => ConnectError::TimedOut,
             etype if *etype == NO_RESOURCES => ConnectError::Resources,
+            etype if *etype == OUTDATED => ConnectError::Outdated,
             _ => ConnectError::Refused,
         };
         let next = ctx.parts().map(|(_, work)| work.exchange.on_connect_failed(why, Instant::now()));
-        let again = next.is_ok_and(|next| ctx.follow(next));
+        let again = next.is_ok_and(|next| ctx.follow(session, next));
         error.set_retry(again);
         error
     }
 
+    /// Pingora writes the head as soon as this has returned: there is no wait between.
     async fn upstream_request_filter(
         &self,
-        _session: &mut Session,
+        session: &mut Session,
         upstream: &mut RequestHeader,
         ctx: &mut Ctx,
     ) -> Result<()> {
@@ -192,7 +240,27 @@ impl ProxyHttp for General {
         if let Some(target) = edits.target() {
             upstream.set_raw_path(target.as_bytes())?;
         }
-        Ok(())
+        if ctx.lent == Lent::Fresh && client_of(session).is_some_and(Client::has_left) {
+            // It went while we dialled.
+            return Err(ctx.give_up());
+        }
+        if ctx.lent == Lent::Kept && ctx.in_use.as_ref().is_some_and(InUse::is_dirty) {
+            ctx.lent = Lent::Dirty;
+        }
+        let (lent, now) = (ctx.lent, Instant::now());
+        let (desk, work) = ctx.parts()?;
+        match work.exchange.on_connected(lent, now) {
+            None => {
+                desk.asked(now);
+                Ok(())
+            }
+            Some(next) => {
+                if let Some(in_use) = &mut ctx.in_use {
+                    in_use.last();
+                }
+                Err(ctx.turn(session, next))
+            }
+        }
     }
 
     async fn request_body_filter(
@@ -211,7 +279,7 @@ impl ProxyHttp for General {
 
     async fn upstream_response_filter(
         &self,
-        _session: &mut Session,
+        session: &mut Session,
         response: &mut ResponseHeader,
         ctx: &mut Ctx,
     ) -> Result<()> {
@@ -220,11 +288,7 @@ impl ProxyHttp for General {
         let next = on_response(&mut work.exchange, response, Instant::now());
         let (edits, framing) = match next {
             Next::Forward(edits, framing) => (edits, framing),
-            other => {
-                let mut error = Error::new(DECIDED).into_up();
-                error.set_retry(ctx.follow(other));
-                return Err(error);
-            }
+            other => return Err(ctx.turn(session, other)),
         };
         if status >= 200 {
             desk.settled();
@@ -236,6 +300,9 @@ impl ProxyHttp for General {
         // A client of HTTP/1.0 cannot read chunks.
         let until_end = matches!(framing, ResponseFraming::Chunked | ResponseFraming::UntilClose);
         work.until_close = work.version == Version::Http10 && until_end;
+        if let (200.., ResponseFraming::None, Some(in_use)) = (status, framing, &ctx.in_use) {
+            in_use.bodiless();
+        }
         edit(response, &edits)
     }
 
@@ -280,12 +347,6 @@ impl ProxyHttp for General {
             // The attempt is decided, and so is `error.retry`.
             return error;
         }
-        if *error.etype() == SHUT {
-            let next = ctx.parts().map(|(_, work)| work.exchange.on_unused(Instant::now()));
-            let again = next.is_ok_and(|next| ctx.follow(next));
-            error.set_retry(again);
-            return error;
-        }
         let fault = client_fault(session, &error);
         let replay = if session.as_ref().retry_buffer_truncated() { Replay::Gone } else { Replay::Whole };
         let next = match (error.esource(), ctx.parts()) {
@@ -303,7 +364,7 @@ impl ProxyHttp for General {
                 work.exchange.on_broken(how_it_broke(error.etype()), replay, Instant::now())
             }
         };
-        let again = ctx.follow(next);
+        let again = ctx.follow(session, next);
         error.set_retry(again);
         error
     }
@@ -371,11 +432,28 @@ fn how_it_broke(etype: &ErrorType) -> Broken {
     }
 }
 
+/// The client's connection, while pingora has it.
+fn client_of(session: &Session) -> Option<&Client> {
+    let stream = session.as_downstream().as_http1().map(|http1| http1.stream());
+    stream.and_then(|stream| stream.as_any().downcast_ref::<Guard>()).map(Guard::client)
+}
+
+/// Completes when the client has closed its side or broken off.
+async fn left(session: &Session) {
+    match client_of(session) {
+        Some(client) => client.ended().await,
+        None => std::future::pending().await,
+    }
+}
+
+/// The bytes of the request's head, which are in pingora's buffer by now.
+fn head_of(session: &Session) -> Bytes {
+    session.as_downstream().as_http1().map(|http1| http1.get_headers_raw_bytes()).unwrap_or_default()
+}
+
 /// What the client did wrong, if it did; otherwise it has left.
 fn client_fault(session: &Session, error: &Error) -> Option<Refusal> {
-    let stream = session.as_downstream().as_http1().map(|http1| http1.stream());
-    let guard = stream.and_then(|stream| stream.as_any().downcast_ref::<Guard>());
-    match guard.and_then(|guard| guard.client().fault()) {
+    match client_of(session).and_then(Client::fault) {
         Some(refusal) => Some(refusal),
         None if *error.etype() == ErrorType::InvalidHTTPHeader => Some(Refusal::malformed("refused by the lane")),
         None => None,

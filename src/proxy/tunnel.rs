@@ -17,11 +17,11 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
 use tokio::time::Instant;
 
 use super::client::Client;
-use super::connect::{UpstreamIo, connect_error, dial};
+use super::connect::{UpstreamIo, dial};
 use super::ended::Ended;
 use crate::exchange::head::{Limits, parse, parse_response};
 use crate::exchange::{
-    Attempt, Broken, Chunked, End, Exchange, Next, Replay, ResponseEdits, ResponseFraming, ResponseHead, Version,
+    Attempt, Broken, Chunked, End, Exchange, Lent, Next, Replay, ResponseEdits, ResponseFraming, ResponseHead, Version,
     limits,
 };
 
@@ -78,7 +78,9 @@ pub(super) async fn run(
                 let sent = upgrade.send(&bytes).await;
                 sent.map_or_else(|step| step, |()| Step::Ended(End::Delivered))
             }
-            Next::Abort | Next::Forward(..) | Next::Wait { .. } => Step::Ended(End::Aborted),
+            Next::Wait { until } => upgrade.wait(until).await,
+            Next::Reroute => Step::Next(upgrade.exchange.on_reroute(upgrade.client.head(), Instant::now())),
+            Next::Abort | Next::Forward(..) => Step::Ended(End::Aborted),
         };
         match step {
             Step::Next(following) => next = following,
@@ -101,21 +103,30 @@ impl Upgrade {
     async fn attempt(&mut self, attempt: &Attempt) -> Step {
         let dialled = tokio::select! {
             biased;
-            dialled = dial(&attempt.upstream.address, limits::CONNECT) => dialled,
+            dialled = dial(&attempt.upstream, attempt.epoch, limits::CONNECT) => dialled,
             () = self.client.left() => return Step::Ended(End::ClientLeft),
         };
         let upstream = match dialled {
             Ok(upstream) => upstream,
-            Err(error) => {
-                return Step::Next(self.exchange.on_connect_failed(connect_error(&error), Instant::now()));
-            }
+            Err(why) => return Step::Next(self.exchange.on_connect_failed(why, Instant::now())),
         };
-        self.exchange.on_connected(false, Instant::now());
+        if let Some(next) = self.exchange.on_connected(Lent::Fresh, Instant::now()) {
+            return Step::Next(next);
+        }
         let answered = match self.ask(upstream).await {
             Ok(answered) => answered,
             Err(step) => return step,
         };
         if answered.switched { self.tunnel(answered).await } else { self.relay_answer(answered).await }
+    }
+
+    /// Waits for an upstream.
+    async fn wait(&mut self, until: Instant) -> Step {
+        tokio::select! {
+            biased;
+            () = self.exchange.wait(until) => Step::Next(self.exchange.on_wake(Instant::now())),
+            () = self.client.left() => Step::Ended(End::ClientLeft),
+        }
     }
 
     /// Sends the head and reads heads until the final one, which is passed on with the interim ones before it.

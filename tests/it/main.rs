@@ -23,6 +23,7 @@ mod hostile;
 #[allow(dead_code, reason = "a vocabulary for every test; not every word is in use at every time")]
 mod http;
 mod life;
+mod lost;
 mod promise;
 mod reload;
 mod servers;

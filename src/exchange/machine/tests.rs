@@ -16,6 +16,8 @@ use crate::model::{Name, Weight};
 use crate::pool::{Hints, ListenerEntry, ListenerId, Nothing, PoolShared, Rules, Service, Tier, UpstreamId, View};
 use crate::route::Table;
 
+mod anew;
+
 use Event::*;
 
 /// A process with one listener (number 0) that sends everything to pool 0.
@@ -28,6 +30,7 @@ struct World {
 }
 
 /// A pool by hand: what may be done with it, and how many upstreams are eligible.
+#[derive(Debug)]
 struct Given(Service, usize, usize);
 
 impl World {
@@ -76,8 +79,8 @@ impl World {
     }
 
     fn begin(&self, request: &str) -> (Exchange, Next) {
-        let bytes = format!("{request}\r\n\r\n");
-        let head = head::parse(bytes.as_bytes(), &Limits::REQUEST).unwrap().expect("a whole head");
+        let bytes = bytes(request);
+        let head = head::parse(&bytes, &Limits::REQUEST).unwrap().expect("a whole head");
         let facts = judge(&head).unwrap();
         let client = Some("192.0.2.1".parse().unwrap());
         let entry = Entry { listener: ListenerId(0), client, scheme: Scheme::Http, stats: &self.stats };
@@ -87,6 +90,11 @@ impl World {
     fn hinted(&mut self) -> usize {
         std::iter::from_fn(|| self.hints.try_recv().ok()).count()
     }
+}
+
+/// The head of a request.
+fn bytes(request: &str) -> Vec<u8> {
+    format!("{request}\r\n\r\n").into_bytes()
 }
 
 /// What a lane tells the exchange.
@@ -115,8 +123,8 @@ fn feed(exchange: &mut Exchange, event: Event, now: Instant) -> Option<Next> {
         ConnectTimeout => exchange.on_connect_failed(ConnectError::TimedOut, now),
         NoDescriptors => exchange.on_connect_failed(ConnectError::Resources, now),
         Fresh | Kept => {
-            exchange.on_connected(matches!(event, Kept), now);
-            return None;
+            let lent = if matches!(event, Kept) { Lent::Kept } else { Lent::Fresh };
+            return exchange.on_connected(lent, now);
         }
         Closed(replay) => exchange.on_broken(Broken::Closed, replay, now),
         Slow(replay) => exchange.on_broken(Broken::TimedOut, replay, now),
@@ -131,6 +139,7 @@ fn word(next: &Next) -> String {
     match next {
         Next::Attempt(attempt) => format!("attempt{}", if attempt.fresh { " fresh" } else { "" }),
         Next::Wait { .. } => "wait".into(),
+        Next::Reroute => "reroute".into(),
         Next::Forward(..) => "forward".into(),
         Next::Answer(answer) => {
             let reason = answer.reason().map_or("options", AnswerReason::as_str);
@@ -335,7 +344,8 @@ async fn a_retry_goes_through_the_newest_snapshot() {
     let mut exchange = first(&world);
     let old = world.nth(0);
     world.publish(vec![None]);
-    assert_eq!(word(&exchange.on_connect_failed(ConnectError::Refused, world.now)), "502 connect_failed");
+    assert_eq!(word(&exchange.on_connect_failed(ConnectError::Refused, world.now)), "reroute");
+    assert_eq!(word(&exchange.on_reroute(&bytes(GET), world.now)), "502 connect_failed");
     // The pool has a new view in a new snapshot: only that is picked from.
     world.publish(vec![Some(old)]);
     let mut exchange = first(&world);
@@ -355,36 +365,9 @@ async fn a_stale_connection_is_not_replaced_where_the_upstream_may_not_be_picked
     ] {
         let world = World::new(&[Given(Service::Open, 1, 0)]);
         let (mut exchange, _) = world.begin(GET);
-        exchange.on_connected(true, world.now);
+        assert!(exchange.on_connected(Lent::Kept, world.now).is_none());
         world.nth(0).view.store(Arc::new(world.view(0, &now)));
         assert_eq!(word(&exchange.on_broken(Broken::Closed, Replay::Whole, world.now)), want);
-    }
-}
-
-#[tokio::test(start_paused = true)]
-async fn a_connection_that_we_closed_unused_is_replaced_where_the_upstream_may_still_be_picked() {
-    for request in [GET, POST] {
-        for (now, want) in [
-            (Given(Service::Open, 1, 0), "attempt fresh"),
-            (Given(Service::Nothing(Nothing::FailOpen), 1, 0), "attempt fresh"),
-            (Given(Service::Nothing(Nothing::Reject), 0, 0), "503 none_eligible after 30"),
-            // Below min_healthy one may still be there.
-            (Given(Service::Nothing(Nothing::Reject), 1, 0), "503 none_eligible after 30"),
-        ] {
-            let world = World::new(&[Given(Service::Open, 1, 0)]);
-            let (mut exchange, _) = world.begin(request);
-            world.nth(0).view.store(Arc::new(world.view(0, &now)));
-            assert_eq!(word(&exchange.on_unused(world.now)), want, "{request}");
-            assert_eq!(world.nth(0).shared.stats.retries.load(Ordering::Relaxed), 0, "nothing was tried");
-        }
-        // A pool that changes its mind for ever is not followed for ever, and a failure afterwards still has its retry.
-        let world = World::new(&[Given(Service::Open, 2, 0)]);
-        let (mut exchange, _) = world.begin(request);
-        for _ in 0..UNUSED_MAX {
-            assert_eq!(word(&exchange.on_unused(world.now)), "attempt fresh");
-        }
-        assert_eq!(word(&exchange.on_connect_failed(ConnectError::Refused, world.now)), "attempt");
-        assert_eq!(word(&exchange.on_unused(world.now)), "502 connect_failed");
     }
 }
 
@@ -444,7 +427,7 @@ async fn every_end_is_counted_once() {
 
     let (mut exchange, _) = world.begin(GET);
     exchange.on_connect_failed(ConnectError::Refused, world.now);
-    exchange.on_connected(false, world.now);
+    assert!(exchange.on_connected(Lent::Fresh, world.now).is_none());
     exchange.on_response(204, none.into_iter(), later);
     let record = exchange.on_end(End::Delivered, later);
     assert_eq!((record.status, record.class, record.attempts), (Some(204), RequestClass::Success, 2));
@@ -462,7 +445,7 @@ async fn every_end_is_counted_once() {
     assert_eq!(pool.shared.stats.answers.get(AnswerReason::Resources), 1);
 
     let (mut exchange, _) = world.begin(GET);
-    exchange.on_connected(false, world.now);
+    assert!(exchange.on_connected(Lent::Fresh, world.now).is_none());
     exchange.on_response(200, none.into_iter(), later);
     exchange.on_broken(Broken::Closed, Replay::Gone, later);
     assert_eq!(exchange.on_end(End::Aborted, later).class, RequestClass::Aborted);
@@ -476,7 +459,7 @@ async fn every_end_is_counted_once() {
 async fn a_tunnel_is_counted_when_it_opens_and_not_again() {
     let world = World::new(&[Given(Service::Open, 1, 0)]);
     let (mut exchange, _) = world.begin(SOCKET);
-    exchange.on_connected(false, world.now);
+    assert!(exchange.on_connected(Lent::Fresh, world.now).is_none());
     let fields: [(&[u8], &[u8]); 2] = [(b"Connection", b"Upgrade"), (b"Upgrade", b"websocket")];
     assert_eq!(word(&exchange.on_response(101, fields.into_iter(), world.now)), "forward");
     let pool = world.nth(0);
@@ -492,7 +475,7 @@ async fn a_tunnel_is_counted_when_it_opens_and_not_again() {
 async fn an_upstream_that_only_promises_is_cut_short() {
     let world = World::new(&[Given(Service::Open, 1, 0)]);
     let (mut exchange, _) = world.begin(GET);
-    exchange.on_connected(false, world.now);
+    assert!(exchange.on_connected(Lent::Fresh, world.now).is_none());
     let none: [(&[u8], &[u8]); 0] = [];
     let steps: Vec<_> = (0..17).map(|_| word(&exchange.on_response(103, none.into_iter(), world.now))).collect();
     assert!(steps[..16].iter().all(|step| step == "forward"));

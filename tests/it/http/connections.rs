@@ -329,7 +329,8 @@ async fn connections_that_are_closed_under_load_cost_no_request() {
         let rig = rig.clone();
         async move {
             loop {
-                rig.lose(0);
+                // Its upstream stays what it is: one that is lost every millisecond would be given up after four times.
+                rig.upstreams[0].connections.close_idle();
                 tokio::time::sleep(Duration::from_millis(1)).await;
             }
         }

@@ -1,0 +1,321 @@
+//! What is lost between the pick and the first byte is picked anew, and who has lost its pool is routed anew.
+
+use super::*;
+use crate::pool::Departed;
+
+/// What a lane finds instead of a connection it may use.
+#[derive(Debug, Clone, Copy)]
+enum Finds {
+    /// Dialling was given up.
+    GaveUp,
+    /// It is there by now, fresh or kept.
+    Connected(Lent),
+}
+
+fn find(exchange: &mut Exchange, finds: Finds, now: Instant) -> String {
+    let next = match finds {
+        Finds::GaveUp => Some(exchange.on_connect_failed(ConnectError::Outdated, now)),
+        Finds::Connected(lent) => exchange.on_connected(lent, now),
+    };
+    next.as_ref().map_or("send".into(), word)
+}
+
+const FINDS: [Finds; 4] =
+    [Finds::GaveUp, Finds::Connected(Lent::Fresh), Finds::Connected(Lent::Kept), Finds::Connected(Lent::Dirty)];
+
+impl World {
+    /// Publishes a view of pool 0 that holds these.
+    fn show(&self, service: Service, upstreams: &[Arc<Upstream>]) {
+        let members = upstreams.iter().map(|upstream| (upstream.clone(), Weight::ONE));
+        let tier = Tier::build(Balance::RoundRobin, members);
+        let rules = Rules { needed: 1, backups_alone: false, nothing: Nothing::Reject };
+        let view = View::new(service, tier, Tier::build(Balance::RoundRobin, []), rules);
+        self.nth(0).view.store(Arc::new(view));
+    }
+
+    fn retries(&self) -> u64 {
+        self.nth(0).shared.stats.retries.load(Ordering::Relaxed)
+    }
+}
+
+fn picked(exchange: &Exchange) -> UpstreamId {
+    exchange.upstream().expect("an attempt is under way").id
+}
+
+fn load(upstreams: &[Arc<Upstream>]) -> u32 {
+    upstreams.iter().map(|upstream| upstream.in_flight.load(Ordering::Relaxed)).sum()
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_upstream_lost_before_the_first_byte_gets_nothing_and_the_request_goes_elsewhere() {
+    for request in [GET, POST, PUT, SOCKET] {
+        for finds in FINDS {
+            let world = World::new(&[Given(Service::Open, 3, 0)]);
+            let upstreams = eligible(&world);
+            let (mut exchange, _) = world.begin(request);
+            let first = picked(&exchange);
+            let lost = upstreams.iter().find(|upstream| upstream.id == first).expect("one of the three");
+            // The epoch ends before a view says so: also the view that still holds it does not give it again.
+            lost.connections.begin_epoch();
+            assert_eq!(find(&mut exchange, finds, world.now), "attempt", "{request} {finds:?}");
+            assert_ne!(picked(&exchange), first, "{request} {finds:?}");
+            assert_eq!((load(&upstreams), world.retries()), (1, 0), "nothing was tried: {request} {finds:?}");
+            // It has used up no retry.
+            let second = picked(&exchange);
+            assert_eq!(word(&exchange.on_connect_failed(ConnectError::Refused, world.now)), "attempt");
+            assert!(![first, second].contains(&picked(&exchange)));
+            assert_eq!(world.retries(), 1);
+            assert_eq!(word(&exchange.on_connect_failed(ConnectError::Refused, world.now)), "502 connect_failed");
+            assert_eq!(load(&upstreams), 0);
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_follows_a_loss_is_what_the_newest_view_says() {
+    let until = Instant::now() + Duration::from_secs(3);
+    let waiting = Service::Waiting { until, then: Nothing::Reject };
+    for finds in FINDS {
+        for (service, holds, want) in [
+            // Under its new epoch it may be picked.
+            (Service::Open, true, "attempt"),
+            (Service::FailOpen, true, "attempt"),
+            (Service::Nothing(Nothing::FailOpen), true, "attempt"),
+            (waiting, false, "wait"),
+            (Service::Nothing(Nothing::Reject), false, "503 none_eligible after 30"),
+            // Below min_healthy one may still be there.
+            (Service::Nothing(Nothing::Reject), true, "503 none_eligible after 30"),
+        ] {
+            let world = World::new(&[Given(Service::Open, 1, 0)]);
+            let upstreams = eligible(&world);
+            let (mut exchange, _) = world.begin(POST);
+            upstreams[0].connections.begin_epoch();
+            world.show(service, if holds { &upstreams } else { &[] });
+            assert_eq!(find(&mut exchange, finds, world.now), want, "{finds:?} {service:?}");
+            if want == "wait" {
+                world.show(Service::Open, &upstreams);
+                assert_eq!(word(&exchange.on_wake(world.now)), "attempt");
+                assert!(exchange.on_connected(Lent::Kept, world.now).is_none(), "it is sent under the new epoch");
+                assert_eq!(world.nth(0).shared.waiting(), 0);
+            }
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_pool_that_changes_its_mind_for_ever_is_not_followed_for_ever() {
+    let world = World::new(&[Given(Service::Open, 2, 0)]);
+    let upstreams = eligible(&world);
+    let (mut exchange, _) = world.begin(GET);
+    for round in 1..=5 {
+        upstreams.iter().for_each(|upstream| upstream.connections.begin_epoch());
+        world.show(Service::Open, &upstreams);
+        let want = if round < 5 { "attempt" } else { "503 none_eligible after 30" };
+        assert_eq!(find(&mut exchange, Finds::Connected(Lent::Fresh), world.now), want, "{round}");
+    }
+    assert_eq!((load(&upstreams), world.retries()), (0, 0));
+}
+
+#[tokio::test(start_paused = true)]
+async fn nothing_is_sent_under_a_verdict_that_went_out_of_date_meanwhile() {
+    for (held, want) in [(true, "attempt"), (false, "send")] {
+        let world = World::new(&[Given(Service::FailOpen, 2, 0)]);
+        let upstreams = eligible(&world);
+        let at = world.now + Duration::from_secs(10);
+        for upstream in &upstreams {
+            upstream.fresh_until.set(Some(if held { at } else { world.now - Duration::from_secs(1) }));
+        }
+        let (mut exchange, _) = world.begin(POST);
+        assert!(!exchange.is_outdated(world.now));
+        // Where none held when it was picked, all may be used.
+        assert_eq!(find(&mut exchange, Finds::Connected(Lent::Kept), at), want, "{held}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_dirty_connection_is_replaced_to_the_same_upstream_and_the_second_time_by_a_new_one() {
+    for request in [GET, POST, PUT] {
+        let world = World::new(&[Given(Service::Open, 2, 0)]);
+        let upstreams = eligible(&world);
+        let (mut exchange, _) = world.begin(request);
+        let first = picked(&exchange);
+        let dirty = Finds::Connected(Lent::Dirty);
+        assert_eq!(find(&mut exchange, dirty, world.now), "attempt", "{request}");
+        assert_eq!(picked(&exchange), first, "{request}");
+        assert_eq!(find(&mut exchange, dirty, world.now), "attempt fresh", "{request}");
+        assert_eq!((picked(&exchange), load(&upstreams), world.retries()), (first, 1, 0), "{request}");
+        // It counts as tried only if it fails, and there is a retry left.
+        assert_eq!(word(&exchange.on_connect_failed(ConnectError::Refused, world.now)), "attempt", "{request}");
+        assert_ne!(picked(&exchange), first, "{request}");
+    }
+}
+
+/// Routes: `old` to pool 0, `any` to pool 1, and to pool 2 what comes in on listener 7.
+fn routes(of: &[&str]) -> Table<PoolId> {
+    let name = |text: &str| Name::try_new(text).unwrap();
+    let policy = |route: &&str| {
+        let (path, pool, listener) = match *route {
+            "old" => ("/", "p0", None),
+            "any" => ("/", "p1", None),
+            "on seven" => ("/", "p2", Some(name("seven"))),
+            other => panic!("no route {other}"),
+        };
+        let path = PathPattern::Prefix(path.into());
+        RoutePolicy { host: HostPattern::Any, path, methods: Vec::new(), listener, pool: name(pool) }
+    };
+    let policies: Vec<_> = of.iter().map(policy).collect();
+    let target = |pool: &Name| pool.as_str().strip_prefix('p')?.parse().ok().map(PoolId);
+    Table::build(&policies, |_| Some(7), target)
+}
+
+fn listener(name: &str, pool: u32) -> Option<ListenerEntry> {
+    Some(ListenerEntry { name: Name::try_new(name).unwrap(), pool: Some(PoolId(pool)) })
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_has_lost_its_pool_goes_where_the_newest_configuration_says() {
+    let until = Instant::now() + Duration::from_secs(3);
+    let waiting = || Given(Service::Waiting { until, then: Nothing::Reject }, 0, 0);
+    let open = || Given(Service::Open, 1, 0);
+    let down = || Given(Service::Nothing(Nothing::Reject), 0, 0);
+    // The events before the pool goes, and what loses it.
+    type Lose = fn(&mut Exchange, Instant) -> Next;
+    let woken: Lose = |exchange, now| exchange.on_wake(now);
+    let refused: Lose = |exchange, now| exchange.on_connect_failed(ConnectError::Refused, now);
+    let outdated: Lose = |exchange, now| exchange.on_connect_failed(ConnectError::Outdated, now);
+    let dirty: Lose = |exchange, now| exchange.on_connected(Lent::Dirty, now).expect("it must not be sent");
+    let broken: Lose = |exchange, now| {
+        assert!(exchange.on_connected(Lent::Fresh, now).is_none());
+        exchange.on_broken(Broken::Closed, Replay::Whole, now)
+    };
+    for (before, lose, after, routed, want) in [
+        (waiting(), woken, open(), "any", "attempt"),
+        (waiting(), woken, waiting(), "any", "wait"),
+        (waiting(), woken, down(), "any", "503 none_eligible after 30"),
+        (waiting(), woken, open(), "on seven", "404 no_route"),
+        (open(), refused, open(), "any", "attempt"),
+        (open(), refused, waiting(), "any", "wait"),
+        (open(), refused, down(), "any", "502 connect_failed"),
+        (open(), refused, open(), "on seven", "502 connect_failed"),
+        (open(), outdated, open(), "any", "attempt"),
+        (open(), outdated, waiting(), "any", "wait"),
+        (open(), outdated, down(), "any", "503 none_eligible after 30"),
+        (open(), outdated, open(), "on seven", "404 no_route"),
+        (open(), dirty, open(), "any", "attempt"),
+        (open(), broken, open(), "any", "attempt"),
+        (open(), broken, down(), "any", "502 upstream_broke"),
+    ] {
+        let world = World::new(&[before]);
+        let (mut exchange, _) = world.begin(GET);
+        let pool = world.pool(1, &after);
+        let gone = Some(ListenerEntry { name: Name::try_new("web").unwrap(), pool: None });
+        let snapshot = Snapshot::new(2, routes(&[routed]), vec![gone], vec![None, Some(pool.clone())]);
+        let old = world.nth(0);
+        world.published.store(Arc::new(snapshot));
+        assert_eq!(word(&lose(&mut exchange, world.now)), "reroute");
+        assert_eq!(old.shared.waiting(), 0, "its place there is given back");
+        let next = exchange.on_reroute(&bytes(GET), world.now);
+        assert_eq!(word(&next), want, "{routed} {after:?}");
+        match next {
+            Next::Attempt(attempt) => assert_eq!(attempt.upstream.pool.as_str(), "p1"),
+            Next::Wait { until: at } => {
+                assert_eq!((at, pool.shared.waiting()), (until, 1));
+                pool.view.store(Arc::new(world.view(1, &open())));
+                assert_eq!(word(&exchange.on_wake(world.now)), "attempt");
+            }
+            _ => {}
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_waits_is_woken_when_its_pool_goes_and_waits_no_longer_than_was_said_first() {
+    let until = Instant::now() + Duration::from_secs(3);
+    let waiting = |until| Given(Service::Waiting { until, then: Nothing::Reject }, 0, 0);
+    let world = World::new(&[waiting(until)]);
+    let (mut exchange, _) = world.begin(GET);
+    let old = world.nth(0);
+    let later = world.pool(1, &waiting(until + Duration::from_secs(60)));
+    let reload = async {
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        let pools = vec![None, Some(later.clone())];
+        world.published.store(Arc::new(Snapshot::new(2, Table::empty(), vec![listener("web", 1)], pools)));
+        old.shared.announce();
+    };
+    tokio::join!(exchange.wait(until), reload);
+    assert_eq!(Instant::now(), until - Duration::from_secs(2));
+    assert_eq!(word(&exchange.on_wake(Instant::now())), "reroute");
+    let next = exchange.on_reroute(&bytes(GET), Instant::now());
+    assert!(matches!(next, Next::Wait { until: at } if at == until), "{next:?}");
+    exchange.wait(until).await;
+    assert_eq!(word(&exchange.on_wake(Instant::now())), "503 none_eligible after 30");
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_upstream_that_has_failed_is_known_by_its_address_in_the_pool_that_takes_its_place() {
+    for again in [false, true] {
+        let world = World::new(&[Given(Service::Open, 2, 0)]);
+        let (mut exchange, _) = world.begin(GET);
+        let failed = exchange.upstream().expect("an attempt is under way").address.clone();
+        // The same two addresses, in a pool of another name, whose upstreams are others.
+        let name = Name::try_new("p1").unwrap();
+        let renamed = |(id, old): (u64, Arc<Upstream>)| {
+            Arc::new(Upstream::new(UpstreamId(id), name.clone(), old.address.clone(), Hints::none()))
+        };
+        let upstreams: Vec<_> = (500..).zip(eligible(&world)).map(renamed).collect();
+        let pool = world.pool(1, &Given(Service::Open, 0, 0));
+        let rules = Rules { needed: 1, backups_alone: false, nothing: Nothing::Reject };
+        let members = upstreams.iter().map(|upstream| (upstream.clone(), Weight::ONE));
+        let tiers = (Tier::build(Balance::RoundRobin, members), Tier::build(Balance::RoundRobin, []));
+        pool.view.store(Arc::new(View::new(Service::Open, tiers.0, tiers.1, rules)));
+        let pools = vec![None, Some(pool)];
+        world.published.store(Arc::new(Snapshot::new(2, Table::empty(), vec![listener("web", 1)], pools)));
+        if again {
+            // Only lost, and not failed: under its new number it may be picked, and so may the other.
+            exchange.upstream().expect("under way").connections.begin_epoch();
+            assert_eq!(find(&mut exchange, Finds::GaveUp, world.now), "reroute");
+            assert_eq!(word(&exchange.on_reroute(&bytes(GET), world.now)), "attempt");
+            continue;
+        }
+        assert_eq!(word(&exchange.on_connect_failed(ConnectError::Refused, world.now)), "reroute");
+        assert_eq!(word(&exchange.on_reroute(&bytes(GET), world.now)), "attempt");
+        assert_ne!(exchange.upstream().expect("under way").address, failed);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_request_of_a_departed_listener_goes_where_it_would_have_gone_and_else_to_its_successor() {
+    let world = World::new(&[Given(Service::Open, 1, 0)]);
+    let pools: Vec<_> = (0..4).map(|id| world.pool(id, &Given(Service::Open, 1, 0))).collect();
+    let only = |ids: &[usize]| (0..4).map(|id| ids.contains(&id).then(|| pools[id].clone())).collect::<Vec<_>>();
+    // Listener 0 was `web`; its last configuration sent everything to pool 0.
+    let last = Snapshot::new(1, routes(&["old"]), vec![listener("web", 0)], only(&[0]));
+    let last = Departed { id: ListenerId(0), until: world.now + Duration::from_secs(15), last: Arc::new(last) };
+    let seven = |entry: Option<ListenerEntry>| (0..8).map(|i| entry.clone().filter(|_| i == 7)).collect::<Vec<_>>();
+    for (listeners, now_routes, now_pools, want) in [
+        // Its pool is still there, whatever else has changed.
+        (seven(listener("web", 3)), &["any", "on seven"][..], &[0, 1, 2, 3][..], Some("p0")),
+        (seven(None), &[], &[0], Some("p0")),
+        // The pool is gone: as on the listener that has its name now.
+        (seven(listener("web", 3)), &[], &[3], Some("p3")),
+        (seven(listener("web", 3)), &["on seven"], &[2, 3], Some("p2")),
+        (seven(listener("web", 3)), &["any"], &[1, 3], Some("p1")),
+        // Nobody has its name: only routes of every listener, and nothing that another listener has for itself.
+        (seven(listener("other", 3)), &["any"], &[1, 3], Some("p1")),
+        (seven(listener("other", 3)), &["on seven"], &[2, 3], None),
+        (seven(None), &[], &[3], None),
+    ] {
+        let snapshot = Snapshot::new(2, routes(now_routes), listeners, only(now_pools));
+        world.published.store(Arc::new(snapshot.with_departed(vec![last.clone()])));
+        let (exchange, next) = world.begin(GET);
+        assert!(exchange.must_close());
+        let case = format!("{now_routes:?} {now_pools:?}");
+        match want {
+            Some(pool) => {
+                let Next::Attempt(attempt) = next else { panic!("{case}: {next:?}") };
+                assert_eq!(attempt.upstream.pool.as_str(), pool, "{case}");
+            }
+            None => assert_eq!(word(&next), "503 none_eligible after 1 close", "{case}"),
+        }
+    }
+}

@@ -1,0 +1,198 @@
+//! Kept upstream connections on which something has come since, noticed by nobody but the kernel: a FIN, or bytes that
+//! nobody asked for. The next request goes out on another one, whatever its method, and gets its own answer.
+//!
+//! Everything runs on one thread, so that the test decides what the runtime has noticed: the next request waits for its pool,
+//! then the bytes come, and the pool is open again before anybody has looked at sockets.
+
+use std::net::Shutdown;
+use std::time::Duration;
+
+use roundsman::model::Address;
+use roundsman::pool::{Nothing, Service};
+use socket2::SockRef;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::runtime::Handle;
+use tokio::time::Instant;
+
+use super::rig::{Client, Rig, SOON, get, post, within};
+use crate::support::assert_eventually;
+
+/// What comes on an idle connection.
+#[derive(Debug, Clone, Copy)]
+enum Late {
+    Bytes(&'static str),
+    Fin,
+    Reset,
+}
+
+const POISON: Late = Late::Bytes("HTTP/1.1 200 OK\r\nContent-Length: 6\r\n\r\nPOISON");
+
+impl Late {
+    /// In the proxy's kernel when this returns, and noticed by nobody.
+    fn come(self, origin: TcpStream) -> Option<TcpStream> {
+        match self {
+            Late::Bytes(bytes) => assert_eq!(origin.try_write(bytes.as_bytes()).unwrap(), bytes.len()),
+            Late::Fin => SockRef::from(&origin).shutdown(Shutdown::Write).unwrap(),
+            Late::Reset => {
+                SockRef::from(&origin).set_linger(Some(Duration::ZERO)).unwrap();
+                return None;
+            }
+        }
+        Some(origin)
+    }
+}
+
+/// Reads one request with this first line and answers it.
+async fn serve(origin: &mut TcpStream, line: &str, answer: &str) {
+    let mut seen = vec![0; 16 * 1024];
+    let mut n = 0;
+    loop {
+        let head = String::from_utf8_lossy(&seen[..n]).into_owned();
+        let body = if head.contains("Content-Length: 5\r\n") { 5 } else { 0 };
+        if head.find("\r\n\r\n").is_some_and(|end| n >= end + 4 + body) {
+            assert!(head.starts_with(&format!("{line} ")), "{head:?} is not {line:?}");
+            break;
+        }
+        let more = within(origin.read(&mut seen[n..])).await.unwrap();
+        assert!(more > 0, "the end of the request, after {head:?}");
+        n += more;
+    }
+    origin.write_all(answer.as_bytes()).await.unwrap();
+}
+
+/// A client, and an upstream that has answered it and kept the connection.
+async fn warm(listener: &TcpListener, line: &str, answer: &str) -> (Rig, Client, TcpStream) {
+    let rig = Rig::build(&[Address::Inet(listener.local_addr().unwrap())], Handle::current(), 100);
+    let mut client = rig.connect().await;
+    client.head_only = line.starts_with("HEAD");
+    client.send(format!("{line} HTTP/1.1\r\nHost: a.example\r\n\r\n")).await;
+    let (mut origin, _) = within(listener.accept()).await.unwrap();
+    serve(&mut origin, line, answer).await;
+    client.answer().await;
+    client.head_only = false;
+    let upstream = rig.upstreams[0].clone();
+    let idle = || upstream.in_flight.load(std::sync::atomic::Ordering::Relaxed) == 0;
+    assert_eventually("it is kept", SOON, idle).await;
+    (rig, client, origin)
+}
+
+/// The request reaches the upstream on a new connection, and nothing of it on the old one.
+async fn assert_on_another(listener: &TcpListener, old: Option<TcpStream>, line: &str, answer: &str) -> TcpStream {
+    let mut origin = match old {
+        None => within(listener.accept()).await.unwrap().0,
+        Some(mut old) => {
+            let mut byte = [0];
+            within(async {
+                let mut ended = false;
+                loop {
+                    tokio::select! {
+                        new = listener.accept() => break new.unwrap().0,
+                        read = old.read(&mut byte), if !ended => {
+                            assert!(!matches!(read, Ok(n) if n > 0), "{line}: it is sent on a connection that is not clean");
+                            ended = true;
+                        }
+                    }
+                }
+            })
+            .await
+        }
+    };
+    serve(&mut origin, line, answer).await;
+    origin
+}
+
+#[tokio::test]
+async fn what_has_come_on_a_kept_connection_reaches_nobody_and_costs_no_request() {
+    let answers = [
+        ("GET /one", "HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\none"),
+        ("HEAD /one", "HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\n"),
+        ("GET /one", "HTTP/1.1 204 No Content\r\n\r\n"),
+        ("GET /one", "HTTP/1.1 304 Not Modified\r\n\r\n"),
+    ];
+    for (line, answer) in answers {
+        for late in [POISON, Late::Bytes("x"), Late::Fin, Late::Reset] {
+            for request in [get("/two"), post("/two", "hello")] {
+                let case = format!("{line} {answer:?} {late:?} {request:?}");
+                let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+                let (rig, mut client, old) = warm(&listener, line, answer).await;
+                let until = Instant::now() + Duration::from_secs(300);
+                rig.set_service(Service::Waiting { until, then: Nothing::Reject });
+                client.send(&request).await;
+                assert_eventually("it waits", SOON, || rig.pool.shared.waiting() == 1).await;
+                // From here on nothing waits, and so nobody looks at sockets, until the request has been picked.
+                let old = late.come(old);
+                rig.set_service(Service::Open);
+                let two = "HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\ntwo";
+                let first = &request[..request.find(" HTTP").unwrap()];
+                let _new = assert_on_another(&listener, old, first, two).await;
+                let answer = client.answer().await;
+                assert_eq!((answer.status, answer.text().as_str()), (200, "two"), "{case}");
+                let upstream = &rig.upstreams[0];
+                assert_eventually("only the new one is open", SOON, || upstream.connections.len() == 1).await;
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn two_kept_connections_that_are_closed_are_followed_by_a_new_one() {
+    for request in [get("/two"), post("/two", "hello")] {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let rig = Rig::build(&[Address::Inet(listener.local_addr().unwrap())], Handle::current(), 100);
+        let mut kept = vec![];
+        let mut clients = vec![];
+        for _ in 0..3 {
+            let mut client = rig.connect().await;
+            client.send(get("/one")).await;
+            kept.push(within(listener.accept()).await.unwrap().0);
+            clients.push(client);
+        }
+        for (origin, client) in kept.iter_mut().zip(&mut clients) {
+            serve(origin, "GET /one", "HTTP/1.1 204 No Content\r\n\r\n").await;
+            client.answer().await;
+        }
+        let upstream = rig.upstreams[0].clone();
+        let idle = || upstream.in_flight.load(std::sync::atomic::Ordering::Relaxed) == 0;
+        assert_eventually("they are kept", SOON, idle).await;
+        assert_eq!(upstream.connections.len(), 3);
+        let until = Instant::now() + Duration::from_secs(300);
+        rig.set_service(Service::Waiting { until, then: Nothing::Reject });
+        clients[0].send(&request).await;
+        assert_eventually("it waits", SOON, || rig.pool.shared.waiting() == 1).await;
+        drop(kept);
+        rig.set_service(Service::Open);
+        let (mut new, _) = within(listener.accept()).await.unwrap();
+        let first = &request[..request.find(" HTTP").unwrap()];
+        serve(&mut new, first, "HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\ntwo").await;
+        assert_eq!(clients[0].answer().await.text(), "two");
+        assert_eq!(rig.pool.shared.stats.retries.load(std::sync::atomic::Ordering::Relaxed), 0);
+    }
+}
+
+#[tokio::test]
+async fn an_upstream_that_sends_a_body_where_there_is_none_keeps_no_connection_after_such_an_answer() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let (rig, mut client, origin) = warm(&listener, "HEAD /one", "HTTP/1.1 200 OK\r\n\r\n").await;
+    // It is caught once.
+    let until = Instant::now() + Duration::from_secs(300);
+    rig.set_service(Service::Waiting { until, then: Nothing::Reject });
+    client.head_only = true;
+    client.send("HEAD /two HTTP/1.1\r\nHost: a\r\n\r\n").await;
+    assert_eventually("it waits", SOON, || rig.pool.shared.waiting() == 1).await;
+    let old = POISON.come(origin);
+    rig.set_service(Service::Open);
+    let empty = "HTTP/1.1 200 OK\r\nContent-Length: 6\r\n\r\n";
+    let origin = assert_on_another(&listener, old, "HEAD /two", empty).await;
+    assert_eq!(client.answer().await.status, 200);
+    // The next one is not kept, though nothing has come on it yet.
+    client.head_only = false;
+    client.send(get("/three")).await;
+    let whole = "HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nthree";
+    let mut origin = assert_on_another(&listener, Some(origin), "GET /three", whole).await;
+    assert_eq!(client.answer().await.text(), "three");
+    // After an answer with a body it is.
+    client.send(get("/four")).await;
+    serve(&mut origin, "GET /four", "HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nfour").await;
+    assert_eq!(client.answer().await.text(), "four");
+}
