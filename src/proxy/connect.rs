@@ -29,11 +29,13 @@ use pingora_core::{Error, ErrorType, Result};
 use pingora_http::ResponseHeader;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpStream, UnixStream};
+use tokio::time::Instant;
 
 use super::ended::Ended;
 use super::listen::is_scarcity;
 use crate::exchange::{ConnectError, limits};
 use crate::model::Address;
+use crate::pool::instant::SharedInstant;
 use crate::pool::{Connection, Upstream};
 
 /// Pingora's error type for our own lack of descriptors, ports or memory.
@@ -127,13 +129,41 @@ struct Dialer {
 }
 
 /// What all connections to an upstream have in common.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Common {
     /// Connections that no request uses.
     idle: AtomicUsize,
     /// It has been seen to send bytes after an answer that has no body. Whoever does that does it again, and often only
     /// when we have looked: none of its connections is kept after such an answer.
     loose: AtomicBool,
+    /// Until when none of its connections is kept at all, because bytes that nobody asked for have come on one.
+    unruly_until: SharedInstant,
+}
+
+/// For how long an upstream is unruly.
+const UNRULY: Duration = Duration::from_secs(60);
+
+impl Default for Common {
+    fn default() -> Common {
+        let (idle, loose) = (AtomicUsize::new(0), AtomicBool::new(false));
+        Common { idle, loose, unruly_until: SharedInstant::never() }
+    }
+}
+
+impl Common {
+    /// Bytes have come that nobody asked for.
+    fn on_unasked(&self, bodiless: bool, now: Instant) {
+        match bodiless {
+            true => self.loose.store(true, Ordering::Relaxed),
+            false => self.unruly_until.set(Some(now + UNRULY)),
+        }
+    }
+
+    /// Whether a connection on which nothing has come may not be used either.
+    fn is_suspect(&self, bodiless: bool) -> bool {
+        let until = self.unruly_until.get();
+        bodiless && self.loose.load(Ordering::Relaxed) || until.is_some_and(|until| Instant::now() < until)
+    }
 }
 
 #[async_trait]
@@ -206,18 +236,31 @@ enum Heard {
     Nothing,
     /// Bytes that nobody has asked for.
     Bytes,
-    /// It is closed or broken.
+    /// It is closed or broken, perhaps after a last word: servers that close an idle connection may say 408 before.
     End,
 }
 
-/// Looks without taking anything.
+/// Looks, and takes nothing from a connection on which nothing has come. Of what has come, it takes what it must to tell
+/// whether the end follows: such a connection is not used again.
 fn listen(fd: RawFd) -> Heard {
     match recv(fd, &mut [0], MsgFlags::MSG_PEEK | MsgFlags::MSG_DONTWAIT) {
-        Err(Errno::EAGAIN) => Heard::Nothing,
-        Ok(n) if n > 0 => Heard::Bytes,
-        Ok(_) | Err(_) => Heard::End,
+        Err(Errno::EAGAIN) => return Heard::Nothing,
+        Ok(n) if n > 0 => {}
+        Ok(_) | Err(_) => return Heard::End,
     }
+    let mut taken = [0; 4 * 1024];
+    for _ in 0..LAST_WORD_READS {
+        match recv(fd, &mut taken, MsgFlags::MSG_DONTWAIT) {
+            Ok(n) if n > 0 => {}
+            Err(Errno::EAGAIN) => return Heard::Bytes,
+            Ok(_) | Err(_) => return Heard::End,
+        }
+    }
+    Heard::Bytes
 }
+
+/// How many reads of 4 KiB a last word may take.
+const LAST_WORD_READS: usize = 4;
 
 impl WireState {
     fn shut(&mut self) {
@@ -261,7 +304,7 @@ impl Wire {
         }
         let idle = self.common.idle.fetch_add(1, Ordering::Relaxed) + 1;
         let epoch = self.upstream.upgrade().map(|upstream| upstream.connections.epoch());
-        let dirty = state.bodiless && self.is_dirty(&state);
+        let dirty = if state.bodiless { self.is_dirty(&state) } else { self.common.is_suspect(false) };
         if last || epoch != Some(self.epoch) || idle > limits::UPSTREAM_IDLE_MAX || dirty {
             state.shut();
         }
@@ -272,10 +315,10 @@ impl Wire {
             Some(fd) if !state.shut => listen(fd),
             Some(_) | None => Heard::End,
         };
-        if heard == Heard::Bytes && state.bodiless {
-            self.common.loose.store(true, Ordering::Relaxed);
+        if heard == Heard::Bytes {
+            self.common.on_unasked(state.bodiless, Instant::now());
         }
-        heard != Heard::Nothing || state.bodiless && self.common.loose.load(Ordering::Relaxed)
+        heard != Heard::Nothing || self.common.is_suspect(state.bodiless)
     }
 }
 
@@ -331,6 +374,10 @@ impl Tracing for Ending {
 
     fn on_disconnected(&self) {
         let mut state = self.0.state.lock();
+        // Pingora drops an idle connection when something comes on it, and takes one byte of that.
+        if state.users == 0 && state.fd.is_some() {
+            self.0.is_dirty(&state);
+        }
         if state.fd.take().is_none() {
             return;
         }
@@ -495,8 +542,8 @@ mod tests {
 
     #[test]
     fn a_kept_connection_is_dirty_once_it_is_closed_or_bytes_have_come() {
-        let common = Arc::default();
         for closed in [false, true] {
+            let common = Arc::default();
             let (wire, [_near, mut far], _upstream) = wire(&common);
             drop(wire.begin());
             let in_use = wire.begin().unwrap();
@@ -508,10 +555,38 @@ mod tests {
             }
             assert!(in_use.is_dirty(), "closed: {closed}");
         }
-        let (wire, _ends, _upstream) = wire(&common);
+        let (wire, _ends, _upstream) = wire(&Arc::default());
         let in_use = wire.begin().unwrap();
         wire.state.lock().shut();
         assert!(in_use.is_dirty(), "we have closed it ourselves");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_speaks_unasked_is_not_kept_for_a_minute_unless_it_was_a_last_word() {
+        let common = Arc::default();
+        for (late, last_word, kept) in [("", false, true), ("408", true, true), ("second", false, false)] {
+            let (wire, [_near, mut far], _upstream) = wire(&common);
+            drop(wire.begin());
+            far.write_all(late.as_bytes()).unwrap();
+            if last_word {
+                far.shutdown(std::net::Shutdown::Write).unwrap();
+            }
+            let in_use = wire.begin().unwrap();
+            assert_eq!(in_use.is_dirty(), !late.is_empty(), "{late:?}");
+            let (other, _ends, _upstream) = self::wire(&common);
+            assert_eq!(!other.begin().unwrap().is_dirty(), kept, "{late:?}");
+        }
+        let (other, [_near, mut far], _upstream) = wire(&common);
+        drop(other.begin());
+        assert!(!is_open(&mut far), "none is kept");
+        tokio::time::advance(UNRULY).await;
+        let (other, [_near, mut far], _upstream) = wire(&common);
+        drop(other.begin());
+        assert!(is_open(&mut far));
+        // What pingora finds is noticed too.
+        far.write_all(b"second").unwrap();
+        Ending(other).on_disconnected();
+        assert!(common.is_suspect(false));
     }
 
     #[test]
@@ -528,7 +603,6 @@ mod tests {
             is_open(&mut far)
         };
         assert!(use_for(true, ""), "nothing has come");
-        assert!(use_for(false, "late"), "it is found before the next use");
         assert!(use_for(true, ""), "that was no answer without a body");
         assert!(!use_for(true, "late"));
         assert!(!use_for(true, ""), "it would come again, a moment later");
