@@ -3,6 +3,7 @@
 //! Order at start: configuration → sockets → first probes → serve. Threads: the data plane's workers, one for the
 //! checker, one for the admin plane, and the main thread for signals, so that none can starve another.
 
+pub mod dumps;
 pub mod host;
 pub mod load;
 pub mod reload;

@@ -32,6 +32,7 @@ use args::{Command, LogArgs, RunArgs};
 
 /// Reads the command line and does what it says.
 pub fn main(hangup: &Hangup) -> ExitCode {
+    app::dumps::forbid();
     let command = args::Cli::parse().command;
     match &command {
         Command::Run(_) | Command::Demo(_) => {}

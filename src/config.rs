@@ -8,6 +8,7 @@ pub mod diagnostic;
 pub mod diff;
 mod document;
 mod expand;
+mod hidden;
 pub mod presets;
 mod raw;
 mod read;

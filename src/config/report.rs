@@ -4,7 +4,8 @@
 use std::ops::Range;
 
 use super::diagnostic::{Diagnostic, Excerpt, Severity};
-use crate::model::secret::names_a_secret;
+use super::hidden::Hidden;
+use crate::model::secret::may_name_a_secret;
 
 /// How many diagnostics are handed out; one more counts the rest.
 const SHOWN_MAX: usize = 100;
@@ -146,18 +147,31 @@ impl Report {
         });
         let rest = self.found.len().saturating_sub(SHOWN_MAX) + self.dropped;
         self.found.truncate(SHOWN_MAX);
-        let mut out: Vec<_> = self.found.iter().map(|f| self.diagnostic(f, text, &places)).collect();
+        let known = std::mem::take(&mut self.masked);
+        let hidden = if self.found.is_empty() { Hidden::default() } else { Hidden::of(text, known) };
+        let mut out: Vec<_> = self.found.iter().map(|f| self.diagnostic(f, text, &places, &hidden)).collect();
         if rest > 0 {
             out.push(Diagnostic::whole_file(&self.file, format!("{rest} more are not shown")));
         }
         out
     }
 
-    fn diagnostic(&self, found: &Found, text: &str, places: &Places) -> Diagnostic {
-        let mut out = Diagnostic::whole_file(&self.file, found.message.clone());
-        out.key = found.key.clone();
-        out.expected = found.expected.clone();
-        out.suggestion = found.suggestion.clone();
+    fn diagnostic(&self, found: &Found, text: &str, places: &Places, hidden: &Hidden) -> Diagnostic {
+        let about = found.span.as_ref().map(|span| floor_char(text, span.start)..floor_char(text, span.end));
+        let shown = |said: &str| hidden.without(text, said, about.as_ref());
+        let message = match &about {
+            Some(about) => hidden.without_any(text, &found.message, about),
+            None => shown(&found.message),
+        };
+        let mut out = Diagnostic::whole_file(&self.file, message);
+        out.key = hidden.without(text, &found.key, None);
+        out.expected = found.expected.as_deref().map(shown);
+        // What is near to something hidden tells of it.
+        out.suggestion = found
+            .suggestion
+            .as_deref()
+            .filter(|_| !about.as_ref().is_some_and(|about| hidden.touches(about)))
+            .map(shown);
         out.severity = found.severity;
         if let Some(span) = &found.span {
             let start = floor_char(text, span.start);
@@ -166,37 +180,36 @@ impl Report {
             let line_start = text[..start].rfind('\n').map_or(0, |at| at + 1);
             out.line = Some(line);
             out.column = Some(text[line_start..start].chars().count() + 1);
-            out.excerpt = Some(self.excerpt(text, line_start, start..end, found.syntax));
+            out.excerpt = Some(excerpt(text, line_start, start..end, found.syntax, hidden));
             out.span = Some(start..end);
         }
         out
     }
+}
 
-    fn excerpt(&self, text: &str, line_start: usize, span: Range<usize>, syntax: bool) -> Excerpt {
-        let line_end = text[line_start..].find('\n').map_or(text.len(), |at| line_start + at);
-        let line_end = line_start + text[line_start..line_end].trim_end_matches('\r').len();
-        let start = span.start.min(line_end);
-        let from = floor_char(text, line_start.max(start.saturating_sub(WINDOW_BEFORE)));
-        let to = floor_char(text, line_end.min(start + WINDOW_AFTER));
-        let mut shown = text.as_bytes()[from..to].to_vec();
-        let mut cover = |range: Range<usize>| {
-            let (a, b) = (range.start.clamp(from, to), range.end.clamp(from, to));
-            shown[a - from..b - from].fill(b'*');
-        };
-        for masked in &self.masked {
-            cover(masked.clone());
-        }
-        if syntax && names_a_secret(&text[line_start..line_end]) {
-            // Which part of a broken line is the secret, nobody can say: everything after the first `=` may be.
-            let equals = text[line_start..line_end].find('=').map_or(line_start, |at| line_start + at + 1);
-            cover(equals..line_end);
-        }
-        let shown = String::from_utf8_lossy(&shown).into_owned();
-        let end = span.end.clamp(start, to.max(start)).min(to);
-        let (before, after) = (if from > line_start { "…" } else { "" }, if to < line_end { "…" } else { "" });
-        let marked = before.len() + floor_char(&shown, start - from)..before.len() + floor_char(&shown, end - from);
-        Excerpt { text: format!("{before}{shown}{after}"), marked }
+/// The line that begins at `line_start`, or a window of it, without what is hidden.
+fn excerpt(text: &str, line_start: usize, span: Range<usize>, syntax: bool, hidden: &Hidden) -> Excerpt {
+    let line_end = text[line_start..].find('\n').map_or(text.len(), |at| line_start + at);
+    let line_end = line_start + text[line_start..line_end].trim_end_matches('\r').len();
+    let start = span.start.min(line_end);
+    let from = floor_char(text, line_start.max(start.saturating_sub(WINDOW_BEFORE)));
+    let to = floor_char(text, line_end.min(start + WINDOW_AFTER));
+    let mut shown = text.as_bytes()[from..to].to_vec();
+    let mut cover = |range: Range<usize>| {
+        let (a, b) = (range.start.clamp(from, to), range.end.clamp(from, to));
+        shown[a - from..b - from].fill(b'*');
+    };
+    hidden.within(from..to).cloned().for_each(&mut cover);
+    if syntax && may_name_a_secret(&text[line_start..line_end]) {
+        // Which part of a broken line is the secret, nobody can say: everything after the first `=` may be.
+        let equals = text[line_start..line_end].find('=').map_or(line_start, |at| line_start + at + 1);
+        cover(equals..line_end);
     }
+    let shown = String::from_utf8_lossy(&shown).into_owned();
+    let end = span.end.clamp(start, to.max(start)).min(to);
+    let (before, after) = (if from > line_start { "…" } else { "" }, if to < line_end { "…" } else { "" });
+    let marked = before.len() + floor_char(&shown, start - from)..before.len() + floor_char(&shown, end - from);
+    Excerpt { text: format!("{before}{shown}{after}"), marked }
 }
 
 /// Line numbers of the byte offsets that are asked for, found in one pass.

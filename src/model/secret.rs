@@ -46,10 +46,44 @@ impl fmt::Display for Secret {
     }
 }
 
-/// Whether `text` holds the name of something that must not be shown.
+/// Whether `text` is the name of something that must not stand in a configuration as it is: the names of the contract.
 pub fn names_a_secret(text: &str) -> bool {
     let lower = text.to_ascii_lowercase();
     ["authorization", "cookie", "x-api-key", "token", "secret", "password"].iter().any(|word| lower.contains(word))
+}
+
+/// Whether what bears this name must not be shown: whatever [`names_a_secret`], and other names that people give to
+/// credentials, in any case and however their words are joined. In doubt it may be one.
+pub fn may_name_a_secret(text: &str) -> bool {
+    let joined: String = text.chars().filter(|c| c.is_alphanumeric()).flat_map(char::to_lowercase).collect();
+    const PARTS: [&str; 20] = [
+        "authorization",
+        "cookie",
+        "apikey",
+        "token",
+        "secret",
+        "password",
+        "passwd",
+        "passwort",
+        "passphrase",
+        "pwd",
+        "credential",
+        "privatekey",
+        "accesskey",
+        "signingkey",
+        "encryptionkey",
+        "sharedkey",
+        "sshkey",
+        "bearer",
+        "sessionid",
+        "connectionstring",
+    ];
+    const WHOLE: [&str; 4] = ["pass", "psk", "dsn", "pin"];
+    // Of its two values, neither is a secret.
+    let asks_for_certificates = joined == "clientauth";
+    PARTS.iter().any(|part| joined.contains(part))
+        || WHOLE.contains(&&*joined)
+        || (joined.ends_with("auth") && !asks_for_certificates)
 }
 
 #[cfg(test)]
@@ -69,5 +103,38 @@ mod tests {
         assert_eq!(secret.expose(), "key=a b");
         assert_eq!(secret.to_mask().collect::<Vec<_>>(), ["key=a b", "a b"]);
         assert_eq!(format!("{secret:?}"), "***");
+    }
+
+    #[test]
+    fn names_of_credentials_are_known_however_they_are_written() {
+        for name in [
+            "Authorization",
+            "proxy-AUTHORIZATION",
+            "Set-Cookie",
+            "X-Api-Key",
+            "x_api_key",
+            "apiKey",
+            "API KEY",
+            "db.password",
+            "passwd",
+            "PWD",
+            "pass",
+            "client-secret",
+            "refreshToken",
+            "private_key",
+            "private-key-pem",
+            "Credentials",
+            "basic_auth",
+            "X-Auth",
+            "AWS_SECRET_ACCESS_KEY",
+            "passphrase",
+        ] {
+            assert!(may_name_a_secret(name), "{name}");
+        }
+        for name in
+            ["address", "path", "client_auth", "author", "key", "host", "compass", "interval", "X-Request-Id", ""]
+        {
+            assert!(!may_name_a_secret(name), "{name}");
+        }
     }
 }

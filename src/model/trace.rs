@@ -13,7 +13,7 @@ use super::Address;
 use super::policy::{HeaderText, HttpVersion, ProbeKind, ProbeSpec, secrets};
 use super::probe::{Code, Judgement, ProbeReport, TlsTrace, Trace};
 use super::quote::{Escaped, Excerpt, Quoted};
-use super::secret::names_a_secret;
+use super::secret::may_name_a_secret;
 use super::units::Measured;
 
 /// Fields of an answer that are told.
@@ -332,7 +332,7 @@ fn field(line: &[u8]) -> String {
         return " ***".to_owned();
     }
     let name = line.split(|byte| *byte == b':').next().unwrap_or(line);
-    if names_a_secret(&String::from_utf8_lossy(name)) {
+    if may_name_a_secret(&String::from_utf8_lossy(name)) {
         return format!("{}: ***", Escaped(name));
     }
     Escaped(line).to_string()

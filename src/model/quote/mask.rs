@@ -1,6 +1,7 @@
 //! Finds our credentials in what a peer sent, however it has written them down: as they are, as JSON and other languages
 //! escape them, in percent encoding, as character references of HTML, each character in its own way, and all of it up
-//! to three deep (JSON within JSON, HTML within JSON).
+//! to three deep (JSON within JSON, HTML within JSON); in another case; and what is made of them (`spellings`): Base64, hex,
+//! the pair within a Basic credential.
 //!
 //! The text is read once for each depth; then every place remembers what may begin there, and where that ends in the text.
 //! Where the text is cut, its last bytes may be the beginning of a credential.
@@ -8,7 +9,11 @@
 use std::collections::BTreeSet;
 use std::ops::Range;
 
-/// Shorter ones are no secrets, and would turn a quotation into asterisks.
+mod spellings;
+use spellings::{Spelling, spellings};
+
+/// Shorter ones are no secrets, and would turn a quotation into asterisks: what has fewer bytes (a password within a Basic
+/// credential, too) is shown. Of Base64 and hex, it is the encoded form that must have as many.
 const BYTES_MIN: usize = 4;
 /// How often a character may have been escaped.
 const DEPTH: usize = 3;
@@ -17,16 +22,16 @@ const ELLIPSIS: &[u8] = "…".as_bytes();
 /// Digits of a number that names a character; HTML allows leading zeros.
 const DIGITS_MAX: usize = 8;
 
-/// Puts `***` in the place of each of `secrets`, should a peer have sent them back.
+/// Puts `***` in the place of each of `secrets`, should a peer have sent them back. Its cost is bounded by the lengths of the
+/// text and of the secrets: some forty spellings of each are looked for.
 pub fn mask_all<'s>(bytes: &mut Vec<u8>, secrets: impl Iterator<Item = &'s str>) {
+    if bytes.len() < BYTES_MIN {
+        return;
+    }
     let mut view = None;
     let mut found = Vec::new();
-    for secret in secrets {
-        // A peer may leave the scheme out: `Bearer x` is looked for as `x` too.
-        let bare = secret.rsplit(' ').next().unwrap_or(secret);
-        for text in [secret, bare].into_iter().filter(|text| text.len() >= BYTES_MIN) {
-            view.get_or_insert_with(|| View::of(bytes)).find(text.as_bytes(), &mut found);
-        }
+    for spelling in spellings(secrets, bytes.len()) {
+        view.get_or_insert_with(|| View::of(bytes)).find(&spelling, &mut found);
     }
     if !found.is_empty() {
         *bytes = masked(bytes, found);
@@ -94,13 +99,13 @@ impl<'t> View<'t> {
         View { text, depths }
     }
 
-    /// Adds every place of `secret` to `found`.
-    fn find(&self, secret: &[u8], found: &mut Vec<Range<usize>>) {
+    /// Adds every place of a spelling to `found`.
+    fn find(&self, spelling: &Spelling, found: &mut Vec<Range<usize>>) {
         let mut at = 0;
         while at < self.text.len() {
-            match self.end_of(secret, at) {
+            match self.may_begin(&spelling.bytes, at).then(|| self.end_of(&spelling.bytes, at)).flatten() {
                 Some(end) => {
-                    found.push(at..end);
+                    found.push(if spelling.base64 { self.whole_base64(at..end) } else { at..end });
                     at = end;
                 }
                 None => at += 1,
@@ -108,7 +113,26 @@ impl<'t> View<'t> {
         }
     }
 
-    /// Where the longest spelling of `secret` that begins at `start` ends. There may be several: what ends in a backslash
+    /// Whether `secret` may begin at a place: the quick test, because it does so nearly nowhere.
+    fn may_begin(&self, secret: &[u8], at: usize) -> bool {
+        self.depths.iter().any(|units| match units[at] {
+            Unit::Is { bytes, len, .. } => {
+                starts_with(secret, &bytes[..len]) || (secret[0] == b' ' && bytes[0] == b'+')
+            }
+            Unit::Cut => false,
+        })
+    }
+
+    /// With the characters at both ends that hold some bits of the secret, and the padding.
+    fn whole_base64(&self, inner: Range<usize>) -> Range<usize> {
+        let is_digit = |at: usize| self.text.get(at).is_some_and(|b| b.is_ascii_alphanumeric() || b"+/-_".contains(b));
+        let start = inner.start - usize::from(inner.start > 0 && is_digit(inner.start - 1));
+        let end = inner.end + usize::from(is_digit(inner.end));
+        let padding = self.text[end..].iter().take(2).take_while(|byte| **byte == b'=').count();
+        start..end + padding
+    }
+
+    /// Where the longest writing of `secret` that begins at `start` ends. There may be several: what ends in a backslash
     /// is found before its doubled one, too.
     fn end_of(&self, secret: &[u8], start: usize) -> Option<usize> {
         let mut longest = None;
@@ -121,7 +145,7 @@ impl<'t> View<'t> {
             }
             for unit in self.depths.iter().map(|units| units[at]) {
                 match unit {
-                    Unit::Is { bytes, len, end } if secret[met..].starts_with(&bytes[..len]) => {
+                    Unit::Is { bytes, len, end } if starts_with(&secret[met..], &bytes[..len]) => {
                         open.insert((met + len, end));
                     }
                     // A form writes a blank so (WHATWG URL, section 5).
@@ -141,6 +165,11 @@ impl<'t> View<'t> {
         let ellipsis = self.text[at..].windows(ELLIPSIS.len()).position(|window| window == ELLIPSIS);
         ellipsis.map_or(self.text.len(), |offset| at + offset)
     }
+}
+
+/// In whatever case: a peer may have changed it.
+fn starts_with(text: &[u8], start: &[u8]) -> bool {
+    text.get(..start.len()).is_some_and(|text| text.eq_ignore_ascii_case(start))
 }
 
 /// Why there is no escape.

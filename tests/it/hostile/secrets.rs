@@ -108,6 +108,67 @@ async fn a_credential_that_is_quoted_escaped_appears_nowhere() {
     keeps_to_itself(MARKED, "key=", &parts, quoting_escaped()).await;
 }
 
+/// Answers that quote a Basic credential: decoded, encoded anew, within other text, in another case.
+fn quoting_encoded(pair: &str, password: &str) -> Vec<Reply> {
+    use base64::Engine as _;
+    use base64::engine::general_purpose::{STANDARD, STANDARD_NO_PAD, URL_SAFE, URL_SAFE_NO_PAD};
+    let hex = |text: &str| text.bytes().map(|byte| format!("{byte:02x}")).collect::<String>();
+    let mut spelled = vec![pair.to_owned(), password.to_owned(), password.to_uppercase(), pair.to_lowercase()];
+    for around in ["", "a", "ab"] {
+        let text = format!("{around}{password}{around}");
+        spelled.extend([STANDARD.encode(&text), STANDARD_NO_PAD.encode(&text)]);
+        spelled.extend([URL_SAFE.encode(&text), URL_SAFE_NO_PAD.encode(&text)]);
+    }
+    spelled.extend([STANDARD.encode(pair), hex(password), hex(pair).to_uppercase()]);
+    let replies = spelled.iter().map(|said| {
+        Reply::status(401).header("X-Sent", said).body(format!("{{\"error\":\"bad {said}\",\"message\":\"{said}\"}}"))
+    });
+    replies.collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_credential_that_is_quoted_decoded_or_encoded_appears_nowhere() {
+    use base64::Engine as _;
+    use base64::engine::general_purpose::STANDARD;
+    let pair = format!("probe:{SECRET}");
+    let encoded = STANDARD.encode(&pair);
+    let mut parts = parts_of(SECRET);
+    parts.extend(parts_of(&SECRET.to_uppercase()));
+    parts.extend(parts_of(&SECRET.to_lowercase()));
+    // At each offset, the digits that stand for the password alone.
+    for offset in 0..3 {
+        let shifted = STANDARD.encode(format!("{}{SECRET}", "a".repeat(offset)));
+        parts.extend(parts_of(shifted.trim_end_matches('=').get(4..24).expect("it is long")));
+    }
+    let hex: String = SECRET.bytes().map(|byte| format!("{byte:02x}")).collect();
+    parts.extend([hex[2..14].to_owned(), hex[2..14].to_uppercase()]);
+    keeps_to_itself(&encoded, "Basic ", &parts, quoting_encoded(&pair, SECRET)).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nothing_of_its_memory_goes_to_a_core_file() {
+    let origin = Origin::plain("a").await;
+    let check = format!("type = \"http\"\npath = \"/healthz\"\n{QUICK}");
+    let program = Program::start_ready(&pool("api", &[&origin.text()], &check)).await;
+    let limits = std::fs::read_to_string(format!("/proc/{}/limits", program.pid())).expect("its limits");
+    let core = limits.lines().find(|line| line.starts_with("Max core file size")).expect("there is such a limit");
+    let values: Vec<_> = core.split_whitespace().skip(4).take(2).collect();
+    assert_eq!(values, ["0", "0"], "{core}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_file_with_secrets_in_wrong_places_is_refused_without_them() {
+    let file = "tests/config/invalid/51-secrets-in-wrong-places.toml";
+    for arguments in
+        [&["check", "--config", file][..], &["check", "--config", file, "--format", "json"], &["run", "--config", file]]
+    {
+        let output = std::process::Command::new(crate::program::BINARY).args(arguments).output().expect("it runs");
+        let said = String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(78), "{said}");
+        assert!(said.contains("headers") && !said.contains("hunter2"), "{arguments:?}: {said}");
+    }
+}
+
 /// Runs checks that send `prefix` and `secret` to upstreams that answer with `replies`, and looks for `parts` of it in
 /// everything that is told of them.
 async fn keeps_to_itself(secret: &str, prefix: &str, parts: &[String], replies: Vec<Reply>) {

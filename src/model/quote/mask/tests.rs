@@ -92,6 +92,65 @@ fn long_texts_and_long_secrets_can_be_looked_through() {
     }
 }
 
+#[test]
+fn a_secret_is_found_encoded() {
+    // `tok/SECRET?é` in every alphabet, padded or not, at every offset, and with its neighbours.
+    let secret = "tok/SECRET?\u{e9}>";
+    for (text, expected) in [
+        ("a dG9rL1NFQ1JFVD/DqT4= b", "a *** b"),
+        ("a dG9rL1NFQ1JFVD_DqT4 b", "a *** b"),
+        ("a dG9rL1NFQ1JFVD\\/DqT4\\u003d b", "a ***\\u003d b"),
+        ("a dG9rL1NFQ1JFVD%2FDqT4 b", "a *** b"),
+        ("746f6b2f5345435245543fc3a93e, 746F6B2F5345435245543FC3A93E", "***, ***"),
+        ("TOK/secret?\u{e9}> TOK/SECRET?\u{c9}> Tok%2FSecret?%c3%a9>", "*** *** ***"),
+    ] {
+        assert_eq!(shown(text, &[secret]), expected, "{text}");
+    }
+}
+
+#[test]
+fn what_a_basic_credential_says_is_found_as_well() {
+    // user:pa55word
+    let basic = "Basic dXNlcjpwYTU1d29yZA==";
+    for text in [
+        "dXNlcjpwYTU1d29yZA==",
+        "DXNLCJPWYTU1D29YZA==",
+        "user:pa55word",
+        "pa55word",
+        "PA55WORD",
+        "USER:pa55word",
+        "cGE1NXdvcmQ=",
+        "cGE1NXdvcmQ",
+        "70613535776f7264",
+        "user%3Apa55word",
+        "user\\u003apa55word",
+    ] {
+        let said = shown(&format!("no: {text}."), &[basic]);
+        assert_eq!(said, "no: ***.", "{text}");
+    }
+    assert_eq!(shown("no: pa55word", &["basic dXNlcjpwYTU1d29yZA"]), "no: ***", "any case, and without padding");
+    assert_eq!(shown("user is unknown", &[basic]), "user is unknown", "a name is no secret");
+    assert_eq!(shown("a pin of 123 is short", &["Basic dXNlcjoxMjM="]), "a pin of 123 is short", "below the floor");
+}
+
+#[test]
+fn the_values_of_a_cookie_are_found_by_themselves() {
+    let cookie = "session=abcdef123; theme=dark; id=\"xyz987\"";
+    assert_eq!(shown("{\"session\":\"abcdef123\"} dark xyz987", &[cookie]), "{\"session\":\"***\"} dark ***");
+}
+
+/// Base64 as a peer may write it: alphabet and padding.
+fn base64_of(bytes: &[u8], way: u8) -> String {
+    use base64::Engine as _;
+    use base64::engine::general_purpose as engines;
+    match way {
+        0 => engines::STANDARD.encode(bytes),
+        1 => engines::STANDARD_NO_PAD.encode(bytes),
+        2 => engines::URL_SAFE.encode(bytes),
+        _ => engines::URL_SAFE_NO_PAD.encode(bytes),
+    }
+}
+
 /// One character, written in the given way; those that this way cannot write, as they are.
 fn written(c: char, way: u8) -> String {
     let mut buffer = [0; 4];
@@ -153,6 +212,25 @@ proptest! {
             mask_all(&mut cut, [&*secret].into_iter());
             prop_assert_eq!(cut, b"\x01***", "{}", whole);
         }
+    }
+
+    /// Whatever stands around the secret before it is encoded, no two digits of it that tell something are left.
+    #[test]
+    fn no_encoding_of_a_secret_gets_through(
+        secret in r#"[a-zA-Z0-9/"+%&;_-]{8,40}|\PC{8,40}"#,
+        before in "[a-z ]{0,7}",
+        after in "[a-z ]{0,7}",
+        way in 0..4u8,
+    ) {
+        let whole = format!("{before}{secret}{after}");
+        let text = format!("<{}>", base64_of(whole.as_bytes(), way));
+        let said = shown(&text, &[&secret]);
+        let (digits_before, digits_after) = (before.len() * 8 / 6, after.len() * 8 / 6);
+        let left: String = said.replace("***", "").chars().filter(|c| !"<=>".contains(*c)).collect();
+        prop_assert!(said.contains("***") && left.len() <= digits_before + digits_after + 1, "{} is shown as {}", text, said);
+        let hex: String = whole.bytes().map(|byte| format!("{byte:02x}")).collect();
+        let said = shown(&hex.to_uppercase(), &[&secret]);
+        prop_assert_eq!(said.len(), 2 * (before.len() + after.len()) + 3, "{} is shown as {}", hex, said);
     }
 
     /// Whatever a peer sends, it is masked at most, and what is not the secret stays.
