@@ -1,12 +1,15 @@
 //! The admin plane: liveness, readiness, health, status, metrics, events and the operator's orders, over HTTP on a socket,
-//! thread and runtime of its own, so that the data plane cannot starve it and it cannot block the data plane.
+//! threads and runtimes of its own, so that the data plane cannot starve it and it cannot block the data plane: one thread for
+//! connections, which answers the two probes, and one that answers everything else.
 //!
 //! What it serves is one table, [`routes::ROUTES`]. What it knows, it asks of its [`Host`], which `app` implements. Its
 //! JSON types ([`json`]) are shared with `cli` and apart from the internal ones.
 //!
 //! Must never block the data plane, show a secret, or trust a browser.
 
+pub mod body;
 pub mod clock;
+pub mod connections;
 pub mod explain;
 pub mod guard;
 pub mod handlers;
@@ -20,6 +23,7 @@ pub mod render;
 pub mod reply;
 pub mod routes;
 pub mod server;
+pub mod shared;
 pub mod socket;
 pub mod target;
 #[cfg(test)]

@@ -10,6 +10,7 @@ use super::host::SetAdmin;
 use super::json::{EventsReply, PoolWord, ProbeReply, ReloadResult, SetAdminReply};
 use super::reply::{self, Reply};
 use super::routes::{Question, WAIT_MAX};
+use super::shared::Text;
 use super::{explain, health, page, render};
 use crate::model::{Address, AdminState, lookup};
 use crate::pool::ExplainError;
@@ -21,9 +22,9 @@ const EVENTS_POLL: Duration = Duration::from_millis(100);
 
 /// `GET /`.
 pub async fn index(q: Question) -> Reply {
-    let now = Instant::now();
-    let status = q.server.status_reply(now);
-    reply::page(page::index(&status, &q.server.clock.date(now)))
+    let server = &q.server;
+    let page = || page::index(&server.status_reply(q.asked), &server.clock.date(Instant::now())).into_bytes();
+    reply::page(server.text(Text::Page, q.asked, page))
 }
 
 /// `GET /livez`.
@@ -33,7 +34,7 @@ pub async fn livez(_: Question) -> Reply {
 
 /// `GET /readyz`.
 pub async fn readyz(q: Question) -> Reply {
-    match q.server.check_ready(Instant::now()) {
+    match q.server.ready() {
         Ok(()) => reply::json(StatusCode::OK, &ProbeReply { status: "ready".into(), reason: None }),
         Err(why) => {
             let answer = ProbeReply { status: "not_ready".into(), reason: Some(why.to_string()) };
@@ -44,8 +45,7 @@ pub async fn readyz(q: Question) -> Reply {
 
 /// `GET /health`.
 pub async fn health(q: Question) -> Reply {
-    let now = Instant::now();
-    let status = q.server.host.status(now);
+    let (now, status) = (Instant::now(), q.server.status(q.asked));
     let mut answer = health::health(&status);
     if q.query("detailed").is_some_and(|value| matches!(value.as_str(), "true" | "1" | "")) {
         answer.components = Some(health::components(&status));
@@ -62,7 +62,7 @@ pub async fn health(q: Question) -> Reply {
 
 /// `GET /health/POOL`.
 pub async fn pool_health(q: Question) -> Reply {
-    let status = q.server.host.status(Instant::now());
+    let status = q.server.status(q.asked);
     let Some(pool) = status.pools.iter().find(|pool| pool.name.as_str() == q.params[0]) else {
         return no_pool(&q.params[0]);
     };
@@ -74,17 +74,18 @@ pub async fn pool_health(q: Question) -> Reply {
 pub async fn metrics(q: Question) -> Reply {
     let accept = q.head.headers.get(header::ACCEPT).and_then(|value| value.to_str().ok()).unwrap_or("");
     let open_metrics = accept.contains("application/openmetrics-text");
-    let content_type = if open_metrics {
-        "application/openmetrics-text; version=1.0.0; charset=utf-8"
+    let (kind, content_type) = if open_metrics {
+        (Text::OpenMetrics, "application/openmetrics-text; version=1.0.0; charset=utf-8")
     } else {
-        "text/plain; version=0.0.4; charset=utf-8"
+        (Text::Prometheus, "text/plain; version=0.0.4; charset=utf-8")
     };
-    reply::text(content_type, q.server.host.metrics(open_metrics))
+    reply::text(content_type, q.server.text(kind, q.asked, || q.server.host.metrics(open_metrics).into_bytes()))
 }
 
 /// `GET /api/v1/status`.
 pub async fn status(q: Question) -> Reply {
-    reply::json(StatusCode::OK, &q.server.status_reply(Instant::now()))
+    let json = || reply::to_json(&q.server.status_reply(q.asked));
+    reply::json_text(q.server.text(Text::Status, q.asked, json))
 }
 
 /// `GET /api/v1/events`. With `wait` the answer comes with the first event after `after`, or empty when the time is over.
@@ -117,16 +118,16 @@ pub async fn explain_pool(q: Question) -> Reply {
     let now = Instant::now();
     match q.server.host.explain(&q.params[0], None) {
         Ok(found) => reply::json(StatusCode::OK, &explain::pool(&found, &q.server.clock, now)),
-        Err(error) => no_explanation(&q, &error, now),
+        Err(error) => no_explanation(&q, &error),
     }
 }
 
 /// `GET …/upstreams/ADDRESS/explain`. The upstream may be named by its address or by its host name.
 pub async fn explain_upstream(q: Question) -> Reply {
     let (now, pool, text) = (Instant::now(), &q.params[0], &q.params[1]);
-    let status = q.server.host.status(now);
+    let status = q.server.status(q.asked);
     let Some(found) = status.pools.iter().find(|p| p.name.as_str() == pool) else {
-        return no_explanation(&q, &ExplainError::NoPool(pool.clone()), now);
+        return no_explanation(&q, &ExplainError::NoPool(pool.clone()));
     };
     let all = found.upstreams.iter().map(|u| (&u.upstream.address, u.name.as_deref()));
     let index = match lookup::upstream(text, all) {
@@ -141,14 +142,15 @@ pub async fn explain_upstream(q: Question) -> Reply {
             Some(detail) => reply::json(StatusCode::OK, &explain::upstream(&found, detail, &q.server.clock, now)),
             None => reply::error(StatusCode::NOT_FOUND, format!("pool {pool:?} has no upstream {text:?}")),
         },
-        Err(error) => no_explanation(&q, &error, now),
+        Err(error) => no_explanation(&q, &error),
     }
 }
 
-fn no_explanation(q: &Question, error: &ExplainError, now: Instant) -> Reply {
+fn no_explanation(q: &Question, error: &ExplainError) -> Reply {
     match error {
         ExplainError::NoPool(pool) => {
-            let names = q.server.host.status(now).pools.into_iter().map(|pool| pool.name.to_string());
+            let status = q.server.status(q.asked);
+            let names = status.pools.iter().map(|pool| pool.name.to_string());
             let missing = lookup::Missing { several: false, near: lookup::near(pool, names) };
             reply::error(StatusCode::NOT_FOUND, format!("there is no pool {pool:?}{}", missing.suggestion()))
         }
@@ -163,7 +165,7 @@ pub async fn reload(q: Question) -> Reply {
         Some("true" | "1" | "") => {
             let answer = server.host.check().await;
             let now = Instant::now();
-            let generation = server.host.status(now).generation;
+            let generation = server.status(now).generation;
             render::check(answer, &server.host.process(), generation, &server.clock, now)
         }
         None | Some("false" | "0") => render::reload(server.host.reload().await, &server.clock),
@@ -215,7 +217,7 @@ fn order(q: &Question, to: AdminState, conflict: impl Fn(AdminState) -> Option<&
         return reply::error(StatusCode::BAD_REQUEST, "the body is empty or {\"reason\": \"…\"}");
     };
     let reason = one_line(&body.reason);
-    let status = q.server.host.status(Instant::now());
+    let status = q.server.status(q.asked);
     let Some(found) = status.pools.iter().find(|p| p.name.as_str() == pool) else { return no_pool(pool) };
     let Some(upstream) = found.upstreams.iter().find(|u| u.upstream.address == address) else {
         return no_upstream(pool, &address);

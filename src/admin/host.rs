@@ -9,8 +9,8 @@ use super::json::{Diagnostic, ProcessState, ReloadResult};
 use crate::model::{Address, AdminState, Name, Secret};
 use crate::pool::{Event, ExplainError, Explanation, Status};
 
-/// The process behind the admin socket. Called from the admin thread; only `reload` and `check` may take long, the others
-/// answer at once.
+/// The process behind the admin socket. `access`, `state` and `revision` are called from the thread that serves connections and
+/// answer at once; the others are called from the one that answers.
 #[async_trait]
 pub trait Host: Send + Sync + 'static {
     /// One consistent picture of every pool.
@@ -28,7 +28,14 @@ pub trait Host: Send + Sync + 'static {
     /// What the process says of itself.
     fn process(&self) -> ProcessInfo;
 
-    /// Who may ask. Read for every request, because a reload may change the token.
+    /// Where the process is in its life; never waits for anything.
+    fn state(&self) -> ProcessState;
+
+    /// Counts what was ordered and reloaded, however it ended: a picture from before the last change is no answer any more. Goes up
+    /// before the order is answered, and after it shows; never waits for anything.
+    fn revision(&self) -> u64;
+
+    /// Who may ask. Read for every request, because a reload may change the token; never waits for anything.
     fn access(&self) -> Access;
 
     /// The text of `/metrics`: in OpenMetrics 1.0 when `open_metrics`, else in the Prometheus text format 0.0.4.

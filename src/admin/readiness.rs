@@ -65,6 +65,11 @@ pub struct Readiness {
 }
 
 impl Readiness {
+    /// Whether it was ready once.
+    pub fn was_ready(&self) -> bool {
+        self.was_ready.load(Ordering::Relaxed)
+    }
+
     /// Whether the process is ready now.
     pub fn check(&self, process: &ProcessInfo, status: &Status, now: Instant) -> Result<(), NotReady> {
         match judge(process, status, now) {

@@ -1,8 +1,11 @@
 //! The table of endpoints. It drives dispatch, the index page and the tests: an endpoint is a row here and a function in
 //! `handlers`.
 
+use std::future::Future;
 use std::panic::AssertUnwindSafe;
+use std::pin::Pin;
 use std::sync::Arc;
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -12,11 +15,14 @@ use http::request::Parts;
 use http::{Method, Request, StatusCode, header};
 use http_body_util::{BodyExt, LengthLimitError, Limited};
 use hyper::body::{Body, Incoming};
+use tokio::sync::OwnedSemaphorePermit;
+use tokio::task::{JoinError, JoinHandle};
+use tokio::time::Instant;
 
 use super::guard::{self, Refusal};
 use super::handlers;
 use super::reply::{self, Reply};
-use super::server::Shared;
+use super::shared::Shared;
 use super::target;
 
 /// The largest body of a request, in bytes.
@@ -25,6 +31,8 @@ pub const BODY_BYTES_MAX: usize = 64 * 1024;
 pub const BODY_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long most answers may take.
 pub const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
+/// How long a question waits for a place.
+const PLACE_TIMEOUT: Duration = Duration::from_secs(1);
 /// How long a reload may take: a little less than `roundsman reload` waits for its answer.
 pub const RELOAD_TIMEOUT: Duration = Duration::from_secs(55);
 /// How long a question for events may wait.
@@ -36,7 +44,7 @@ pub struct Route {
     pub method: Method,
     /// Its path; `{name}` is one segment, percent-encoded.
     pub path: &'static str,
-    /// Whether it answers without a token.
+    /// Whether it answers without a token, at once, on the thread of connections: a probe of the process.
     pub open: bool,
     /// How long its answer may take.
     pub timeout: Duration,
@@ -55,6 +63,8 @@ pub struct Question {
     pub server: Arc<Shared>,
     /// The values of the path's `{name}` segments, decoded.
     pub params: Vec<String>,
+    /// When its head was whole.
+    pub asked: Instant,
     /// The head.
     pub head: Parts,
     /// The body, at most [`BODY_BYTES_MAX`].
@@ -132,10 +142,11 @@ pub static ROUTES: [Route; 15] = [
 pub async fn dispatch(server: Arc<Shared>, request: Request<Incoming>) -> Reply {
     let answered = AssertUnwindSafe(answer(server, request)).catch_unwind().await;
     let reply = answered.unwrap_or_else(|_| reply::error(StatusCode::INTERNAL_SERVER_ERROR, "internal error"));
-    reply::with(reply, header::CONNECTION, "close")
+    reply::closing(reply)
 }
 
 async fn answer(server: Arc<Shared>, request: Request<Incoming>) -> Reply {
+    let asked = Instant::now();
     let (head, body) = request.into_parts();
     let access = server.host.access();
     if let Err(refusal) = guard::check_host(&head, &access) {
@@ -163,10 +174,48 @@ async fn answer(server: Arc<Shared>, request: Request<Incoming>) -> Reply {
         Ok(body) => body,
         Err(reply) => return reply,
     };
-    let question = Question { server, params, head, body };
-    match tokio::time::timeout(route.timeout, (route.handler)(question)).await {
-        Ok(reply) => reply,
-        Err(_) => reply::error(StatusCode::GATEWAY_TIMEOUT, format!("no answer within {:?}", route.timeout)),
+    let question = Question { server: server.clone(), params, asked, head, body };
+    if route.open {
+        // The probes know their answers.
+        return (route.handler)(question).await;
+    }
+    let Some(place) = place(&server).await else {
+        return reply::busy("too many questions are being answered");
+    };
+    let answer = OnAnswers(server.answers.spawn(tokio::time::timeout(route.timeout, (route.handler)(question))));
+    let mut reply = match answer.await {
+        Ok(Ok(reply)) => reply,
+        Ok(Err(_)) => reply::error(StatusCode::GATEWAY_TIMEOUT, format!("no answer within {:?}", route.timeout)),
+        Err(_) => reply::error(StatusCode::INTERNAL_SERVER_ERROR, "internal error"),
+    };
+    reply.extensions_mut().insert(Arc::new(place));
+    reply
+}
+
+/// A place for a question. Where there is none, the slowest reader makes one.
+async fn place(server: &Shared) -> Option<OwnedSemaphorePermit> {
+    if let Ok(place) = server.places.clone().try_acquire_owned() {
+        return Some(place);
+    }
+    server.connections.close_slowest(Instant::now());
+    let place = tokio::time::timeout(PLACE_TIMEOUT, server.places.clone().acquire_owned()).await;
+    place.ok()?.ok()
+}
+
+/// A question that is being answered on the thread of answers. It is given up when nobody waits for it any more.
+struct OnAnswers<T>(JoinHandle<T>);
+
+impl<T> Future for OnAnswers<T> {
+    type Output = Result<T, JoinError>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        Pin::new(&mut self.0).poll(cx)
+    }
+}
+
+impl<T> Drop for OnAnswers<T> {
+    fn drop(&mut self) {
+        self.0.abort();
     }
 }
 

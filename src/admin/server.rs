@@ -1,5 +1,7 @@
-//! Serves the admin socket on a thread and runtime of its own. Everything is bounded: 64 connections, heads of 8 KiB, one
-//! request per connection, 5 s for each of head, body, answer and a write that stands still, 2 minutes for the whole.
+//! Serves the admin socket on threads and runtimes of its own: one for connections and the two probes, one for all other answers,
+//! so that no answer is in the way of `/livez`. Everything is bounded: 64 connections without a head, 64 questions, 32 MiB of
+//! answers that wait for their readers, heads of 8 KiB, one request per connection, 5 s for each of head, body, answer and a
+//! write that stands still, 2 minutes for the whole.
 
 use std::convert::Infallible;
 use std::io;
@@ -8,25 +10,23 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
+use http::{Method, Response};
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::sync::{Semaphore, watch};
-use tokio::time::{Instant, sleep, timeout};
+use tokio::sync::{OwnedSemaphorePermit, watch};
+use tokio::time::{Instant, sleep, sleep_until, timeout};
 
-use super::clock::Clock;
+use super::body::Body;
+use super::connections::Open;
 use super::host::Host;
 use super::io::Bounded;
-use super::json::StatusReply;
-use super::readiness::{NotReady, Readiness};
+use super::reply::{self, Reply};
+use super::routes;
+use super::shared::Shared;
 use super::socket::{Bound, Listener};
-use super::{render, routes};
 
-/// Connections served at once; more wait in the kernel's queue.
-pub const CONNECTIONS_MAX: usize = 64;
-/// Questions for events that may wait at once, so that they leave room for the others.
-pub const WAITERS_MAX: usize = 32;
 /// The largest head of a request, in bytes.
 pub const HEAD_BYTES_MAX: usize = 8 * 1024;
 /// How long the head of a request may take.
@@ -35,51 +35,8 @@ pub const HEAD_TIMEOUT: Duration = Duration::from_secs(5);
 const CONNECTION_MAX: Duration = Duration::from_secs(120);
 /// How long requests in flight may take when the server is told to stop.
 const STOP_GRACE: Duration = Duration::from_millis(500);
-/// How often readiness is judged until it is green.
-const READY_POLL: Duration = Duration::from_millis(50);
-
-/// What the handlers share.
-pub struct Shared {
-    /// The process.
-    pub host: Arc<dyn Host>,
-    /// For dates.
-    pub clock: Clock,
-    /// Places for questions that wait for events.
-    pub waiters: Semaphore,
-    /// Becomes true when the server is told to stop: who waits for something answers at once.
-    pub stopped: watch::Receiver<bool>,
-    readiness: Readiness,
-    ready_before: AtomicBool,
-}
-
-impl Shared {
-    fn new(host: Arc<dyn Host>, stopped: watch::Receiver<bool>) -> Shared {
-        Shared {
-            host,
-            clock: Clock::start(),
-            waiters: Semaphore::new(WAITERS_MAX),
-            stopped,
-            readiness: Readiness::default(),
-            ready_before: AtomicBool::new(false),
-        }
-    }
-
-    /// Whether `/readyz` is green, and why not.
-    pub fn check_ready(&self, now: Instant) -> Result<(), NotReady> {
-        let result = self.readiness.check(&self.host.process(), &self.host.status(now), now);
-        if result.is_ok() && !self.ready_before.swap(true, Ordering::Relaxed) {
-            tracing::info!("Ready");
-        }
-        result
-    }
-
-    /// `GET /api/v1/status`.
-    pub fn status_reply(&self, now: Instant) -> StatusReply {
-        let (status, process) = (self.host.status(now), self.host.process());
-        let ready = self.readiness.check(&process, &status, now).is_ok();
-        render::status(&status, &process, ready, &self.clock, now)
-    }
-}
+/// How often it is looked whether they are done.
+const STOP_POLL: Duration = Duration::from_millis(5);
 
 /// A running admin server. Dropping it stops it.
 pub struct Handle {
@@ -91,11 +48,18 @@ impl Bound {
     /// Serves the socket from a new thread.
     pub fn spawn(self, host: Arc<dyn Host>) -> io::Result<Handle> {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        let answers = tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(1)
+            .thread_name("admin-answers")
+            .enable_all()
+            .build()?;
         let (stop, stopped) = watch::channel(false);
         let thread = std::thread::Builder::new().name("admin".into()).spawn(move || {
             let file = self.file;
-            runtime.block_on(serve(self.listener, Arc::new(Shared::new(host, stopped))));
+            let shared = Arc::new(Shared::new(host, answers.handle().clone(), stopped));
+            runtime.block_on(serve(self.listener, shared));
             runtime.shutdown_timeout(Duration::from_millis(100));
+            answers.shutdown_timeout(Duration::from_millis(100));
             drop(file);
         })?;
         Ok(Handle { stop, thread: Some(thread) })
@@ -127,28 +91,31 @@ async fn serve(listener: Listener, shared: Arc<Shared>) {
         Ok(acceptor) => acceptor,
         Err(error) => return tracing::error!(%error, "Admin socket cannot be served"),
     };
-    tokio::spawn(watch_readiness(shared.clone()));
-    let places = Arc::new(Semaphore::new(CONNECTIONS_MAX));
+    // Judged once before the first question, so that there is something to tell.
+    let judge = shared.clone();
+    let _ = shared.answers.spawn(async move { judge.judge(Instant::now()) }).await;
+    shared.answers.spawn(shared.clone().watch_readiness());
+    shared.answers.spawn(shared.clone().keep_small());
     let mut stop = shared.stopped.clone();
     tokio::select! {
-        () = accept_all(&acceptor, &shared, &places) => {}
+        () = accept_all(&acceptor, &shared) => {}
         _ = stop.wait_for(|stop| *stop) => {}
     }
     drop(acceptor);
-    let _ = timeout(STOP_GRACE, places.acquire_many(CONNECTIONS_MAX as u32)).await;
+    let _ = timeout(STOP_GRACE, async {
+        while !shared.connections.is_empty() {
+            sleep(STOP_POLL).await;
+        }
+    })
+    .await;
 }
 
-/// Judges readiness until it is green, so that it latches even if nobody asks.
-async fn watch_readiness(shared: Arc<Shared>) {
-    while shared.check_ready(Instant::now()).is_err() {
-        sleep(READY_POLL).await;
-    }
-}
-
-async fn accept_all(acceptor: &Acceptor, shared: &Arc<Shared>, places: &Arc<Semaphore>) {
+async fn accept_all(acceptor: &Acceptor, shared: &Arc<Shared>) {
     let mut failing = false;
     loop {
-        let place = places.clone().acquire_owned().await.expect("the semaphore is never closed");
+        while let Err(later) = shared.connections.make_room(Instant::now()) {
+            sleep_until(later).await;
+        }
         let stream = match acceptor.accept().await {
             Ok(stream) => stream,
             Err(error) => {
@@ -161,22 +128,24 @@ async fn accept_all(acceptor: &Acceptor, shared: &Arc<Shared>, places: &Arc<Sema
             }
         };
         failing = false;
-        let shared = shared.clone();
+        let (shared, open) = (shared.clone(), shared.connections.open(Instant::now()));
         tokio::spawn(async move {
-            let _ = timeout(CONNECTION_MAX, serve_connection(stream, shared)).await;
-            drop(place);
+            let _ = timeout(CONNECTION_MAX, serve_connection(stream, shared, open)).await;
         });
+        // Whoever has sent its head is heard before the next one comes.
+        tokio::task::yield_now().await;
     }
 }
 
 /// One connection, one request. What goes wrong on it concerns nobody else, so its error is dropped.
-async fn serve_connection(stream: Box<dyn Stream>, shared: Arc<Shared>) {
+async fn serve_connection(stream: Box<dyn Stream>, shared: Arc<Shared>, open: Open) {
     let mut stopped = shared.stopped.clone();
-    let asked = AtomicBool::new(false);
-    let service = service_fn(|request| {
+    let (asked, open) = (AtomicBool::new(false), Arc::new(open));
+    let service = service_fn(|request: hyper::Request<hyper::body::Incoming>| {
         asked.store(true, Ordering::Relaxed);
-        let shared = shared.clone();
-        async move { Ok::<_, Infallible>(routes::dispatch(shared, request).await) }
+        open.on_head();
+        let (shared, open, head_only) = (shared.clone(), open.clone(), request.method() == Method::HEAD);
+        async move { Ok::<_, Infallible>(send(routes::dispatch(shared, request).await, open, head_only)) }
     });
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
@@ -187,12 +156,21 @@ async fn serve_connection(stream: Box<dyn Stream>, shared: Arc<Shared>) {
     tokio::pin!(connection);
     tokio::select! {
         _ = connection.as_mut() => return,
+        () = open.ended() => return,
         _ = stopped.wait_for(|stop| *stop) => {}
     }
     // Told to stop: a question that was asked is answered, a connection that asked nothing is closed.
     if asked.load(Ordering::Relaxed) {
         let _ = connection.await;
     }
+}
+
+/// The answer as it is sent, if there is room for it.
+fn send(reply: Reply, open: Arc<Open>, head_only: bool) -> Response<Body> {
+    let fits = head_only || open.reads(reply.body(), Instant::now());
+    let mut reply = if fits { reply } else { reply::closing(reply::busy("too many answers wait for their readers")) };
+    let place = reply.extensions_mut().remove::<Arc<OwnedSemaphorePermit>>();
+    reply.map(|bytes| Body::new(bytes, open, place))
 }
 
 /// Either kind of stream.
@@ -237,9 +215,11 @@ mod tests {
     fn connection(buffer: usize) -> DuplexStream {
         let (near, far) = tokio::io::duplex(buffer);
         let (stop, stopped) = watch::channel(false);
-        let shared = Arc::new(Shared::new(FakeHost::with(vec![pool("api", &[Healthy; 100])]), stopped));
+        let host = FakeHost::with(vec![pool("api", &[Healthy; 100])]);
+        let shared = Arc::new(Shared::new(host, tokio::runtime::Handle::current(), stopped));
+        let open = shared.connections.open(Instant::now());
         tokio::spawn(async move {
-            serve_connection(Box::new(far), shared).await;
+            serve_connection(Box::new(far), shared, open).await;
             drop(stop);
         });
         near

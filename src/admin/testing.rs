@@ -1,6 +1,7 @@
 //! A fake host, and pools in every state, for the tests of this room.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -195,6 +196,11 @@ pub fn check(name: &str, upstream: &UpstreamStatus) -> CheckStatus {
 pub struct FakeHost {
     /// What it says.
     pub says: Mutex<Says>,
+    /// Its revision; every question finds another one where it is `None`, so that tests may change what it says.
+    pub revision: Mutex<Option<u64>>,
+    asked: AtomicU64,
+    /// How often its status was asked for.
+    pub pictures: AtomicU64,
 }
 
 /// What a fake host says.
@@ -233,7 +239,12 @@ impl FakeHost {
             reloads: 0,
             reload_takes: Duration::ZERO,
         };
-        Arc::new(FakeHost { says: Mutex::new(says) })
+        Arc::new(FakeHost {
+            says: Mutex::new(says),
+            revision: Mutex::new(None),
+            asked: AtomicU64::new(0),
+            pictures: AtomicU64::new(0),
+        })
     }
 }
 
@@ -254,6 +265,7 @@ pub fn mistake() -> Diagnostic {
 #[async_trait]
 impl Host for FakeHost {
     fn status(&self, _now: Instant) -> Status {
+        self.pictures.fetch_add(1, Ordering::Relaxed);
         let says = self.says.lock();
         let (broken, status) = (says.broken, says.status.clone());
         drop(says);
@@ -280,6 +292,14 @@ impl Host for FakeHost {
 
     fn process(&self) -> ProcessInfo {
         self.says.lock().process.clone()
+    }
+
+    fn state(&self) -> ProcessState {
+        self.says.lock().process.state
+    }
+
+    fn revision(&self) -> u64 {
+        self.revision.lock().unwrap_or_else(|| self.asked.fetch_add(1, Ordering::Relaxed))
     }
 
     fn access(&self) -> Access {

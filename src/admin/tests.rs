@@ -4,14 +4,15 @@ use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::os::unix::net::UnixStream;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use serde_json::{Value, json};
 use tokio::time::Instant;
 
+use super::connections::HEADS_MAX;
 use super::json::{ProcessState, StatusReply};
 use super::routes::ROUTES;
-use super::server::CONNECTIONS_MAX;
 use super::testing::{FakeHost, mistake, name, pool};
 use super::{Handle, bind};
 use crate::model::HealthState::{Healthy, Unhealthy, Unknown};
@@ -234,13 +235,68 @@ fn a_panic_in_a_handler_costs_one_answer() {
 #[test]
 fn sixty_four_silent_connections_do_not_shut_out_the_next() {
     let server = usual();
-    let mut silent: Vec<_> = (0..CONNECTIONS_MAX).map(|_| server.connect()).collect();
+    let mut silent: Vec<_> = (0..HEADS_MAX).map(|_| server.connect()).collect();
     let begin = Instant::now();
     let mut next = server.connect();
     next.write_all(b"GET /livez HTTP/1.1\r\nHost: localhost\r\n\r\n").unwrap();
     drop(silent.pop());
     assert_eq!(read_answer(next).status, 200);
     assert!(begin.elapsed() < Duration::from_secs(4), "a place was free at once");
+}
+
+#[test]
+fn one_picture_serves_all_who_ask_together_and_none_from_before_an_order_does() {
+    let server = usual();
+    while server.get("/readyz").status != 200 {
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    *server.host.revision.lock() = Some(1);
+    let before = server.host.pictures.load(Ordering::Relaxed);
+    let begin = Instant::now();
+    let asked: Vec<_> = (0..40)
+        .map(|_| {
+            let mut stream = server.connect();
+            stream.write_all(b"GET /api/v1/status HTTP/1.1\r\nHost: localhost\r\n\r\n").unwrap();
+            stream
+        })
+        .collect();
+    let answers: Vec<_> = asked.into_iter().map(read_answer).collect();
+    let pictures = server.host.pictures.load(Ordering::Relaxed) - before;
+    // On a slow machine they do not ask together.
+    let most = 1 + begin.elapsed().as_millis() as u64 / 100;
+    assert!((1..=most.min(39)).contains(&pictures), "{pictures} pictures for 40 questions, of {most} allowed");
+    assert!(answers.iter().all(|answer| answer.status == 200 && answer.body == answers[0].body) || pictures > 1);
+    for revision in 2..20 {
+        server.host.says.lock().status.generation = revision;
+        *server.host.revision.lock() = Some(revision);
+        assert_eq!(server.get("/api/v1/status").json()["generation"], revision, "an order shows at once");
+    }
+}
+
+#[test]
+fn who_reads_slowly_holds_neither_memory_nor_the_probes() {
+    let many = (0..30).map(|n| pool(&format!("pool-{n}"), &[Healthy; 100]));
+    let server = serve(FakeHost::with(many.collect()));
+    // Each asks for a picture of its own: some 1.5 MB, so that 32 MiB hold about twenty.
+    let slow: Vec<_> = (0..60)
+        .map(|_| {
+            let mut stream = server.connect();
+            stream.write_all(b"GET /api/v1/status HTTP/1.1\r\nHost: localhost\r\n\r\n").unwrap();
+            stream
+        })
+        .collect();
+    let begin = Instant::now();
+    for _ in 0..10 {
+        assert_eq!(server.get("/livez").status, 200);
+        assert_eq!(server.get("/readyz").status, 200);
+    }
+    assert!(begin.elapsed() < Duration::from_secs(10), "{:?}", begin.elapsed());
+    let answers: Vec<_> = slow.into_iter().map(read_answer).collect();
+    let (whole, others): (Vec<_>, Vec<_>) = answers.iter().partition(|answer| answer.status == 200);
+    assert!(whole.len() >= 10, "{} were answered", whole.len());
+    for refused in others {
+        assert_eq!((refused.status, refused.field("retry-after")), (503, Some("1")), "{}", refused.body);
+    }
 }
 
 #[test]
@@ -275,7 +331,11 @@ fn readiness_waits_for_every_pool_latches_and_goes_red_when_draining() {
     assert!(answer.json()["reason"].as_str().unwrap().contains("1 of 1 pools"));
     assert_eq!(server.get("/api/v1/status").json()["ready"], false);
     server.host.says.lock().status.pools = vec![pool("api", &[Healthy])];
-    assert_eq!(server.get("/readyz").status, 200);
+    let begin = Instant::now();
+    while server.get("/readyz").status != 200 {
+        assert!(begin.elapsed() < PATIENCE, "it is judged every few milliseconds");
+        std::thread::sleep(Duration::from_millis(5));
+    }
     server.host.says.lock().status.pools = vec![pool("api", &[Unknown])];
     assert_eq!(server.get("/readyz").status, 200, "once green it stays green");
     server.host.says.lock().process.state = ProcessState::Draining;

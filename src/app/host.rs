@@ -84,6 +84,14 @@ impl Host for Process {
         ProcessInfo { state, started: self.started, config: self.reloader.config_file(), conditions }
     }
 
+    fn state(&self) -> ProcessState {
+        self.life.state()
+    }
+
+    fn revision(&self) -> u64 {
+        self.reloader.revision()
+    }
+
     fn access(&self) -> Access {
         let policy = self.reloader.admin();
         Access { token: policy.token, address: policy.address }
@@ -109,7 +117,9 @@ impl Host for Process {
     }
 
     fn set_admin(&self, pool: &str, upstream: &Address, to: AdminState, reason: &str) -> SetAdmin {
-        match self.controller.set_admin(pool, upstream, to, reason, Instant::now()) {
+        let done = self.controller.set_admin(pool, upstream, to, reason, Instant::now());
+        self.reloader.note_change();
+        match done {
             Ok(()) => SetAdmin::Done,
             Err(SetAdminError::NoPool(_)) => SetAdmin::NoPool,
             Err(SetAdminError::NoUpstream(..)) => SetAdmin::NoUpstream,

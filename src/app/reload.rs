@@ -8,8 +8,10 @@
 use std::collections::HashMap;
 use std::io;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use arc_swap::ArcSwap;
 use futures_util::future::join_all;
 use parking_lot::Mutex;
 use tokio::runtime::Handle;
@@ -62,6 +64,16 @@ pub struct Reloader {
     /// Held while new sockets are bound: a trial binds them too, and must not take them from a reload.
     turn: Mutex<()>,
     running: Mutex<Running>,
+    /// What is told of it without waiting for a reload that is being applied.
+    told: ArcSwap<Told>,
+    changes: AtomicU64,
+}
+
+/// What is told of the running configuration.
+struct Told {
+    config: Arc<Config>,
+    loaded_at: Instant,
+    last_reload: Option<LastReload>,
 }
 
 struct Running {
@@ -90,6 +102,7 @@ impl Reloader {
         discovery: Arc<Discovery>,
     ) -> io::Result<Reloader> {
         let now = Instant::now();
+        let told = ArcSwap::from_pointee(Told { config: config.clone(), loaded_at: now, last_reload: None });
         let running = Running {
             config: config.clone(),
             effective: Config::clone(&config),
@@ -100,8 +113,8 @@ impl Reloader {
             ids: HashMap::new(),
             stopping: false,
         };
-        let reloader =
-            Reloader { source, controller, plane, discovery, turn: Mutex::new(()), running: Mutex::new(running) };
+        let (turn, running, changes) = (Mutex::new(()), Mutex::new(running), AtomicU64::new(0));
+        let reloader = Reloader { source, controller, plane, discovery, turn, running, told, changes };
         reloader.apply(config, bound)?;
         Ok(reloader)
     }
@@ -151,29 +164,49 @@ impl Reloader {
         let names: Vec<(Name, ListenerId)> = effective.listeners.iter().filter_map(id).collect();
         self.controller.readdress(&effective, &names, Instant::now());
         running.effective = effective;
+        drop(running);
+        self.note_change();
     }
 
     /// The running configuration.
     pub fn config(&self) -> Arc<Config> {
-        self.running.lock().config.clone()
+        self.told.load().config.clone()
+    }
+
+    /// Counts the changes that were made by reloads, by names and by [`Reloader::note_change`].
+    pub fn revision(&self) -> u64 {
+        self.changes.load(Ordering::Acquire)
+    }
+
+    /// Something has changed that must show from now on.
+    pub fn note_change(&self) {
+        self.changes.fetch_add(1, Ordering::AcqRel);
+    }
+
+    /// Tells of what runs now.
+    fn tell(&self, running: &Running) {
+        let Running { config, loaded_at, last_reload, .. } = running;
+        let (config, last_reload) = (config.clone(), last_reload.clone());
+        self.told.store(Arc::new(Told { config, loaded_at: *loaded_at, last_reload }));
+        self.note_change();
     }
 
     /// The running configuration's file.
     pub fn config_file(&self) -> ConfigFile {
-        let running = self.running.lock();
+        let told = self.told.load();
         ConfigFile {
             file: match &self.source {
                 ConfigSource::File(path) => Some(path.display().to_string()),
                 ConfigSource::Inline { .. } => None,
             },
-            loaded_at: running.loaded_at,
-            last_reload: running.last_reload.clone(),
+            loaded_at: told.loaded_at,
+            last_reload: told.last_reload.clone(),
         }
     }
 
     /// The admin policy of the running configuration.
     pub fn admin(&self) -> AdminPolicy {
-        self.running.lock().config.admin.clone()
+        self.told.load().config.admin.clone()
     }
 
     /// The process is about to end: every reload from now on is refused.
@@ -211,6 +244,7 @@ impl Reloader {
         let last = LastReload { result, at: Instant::now(), error };
         let mut running = self.running.lock();
         running.last_reload = Some(last.clone());
+        self.tell(&running);
         ReloadAnswer { last, generation: running.generation, warming, diagnostics }
     }
 
@@ -270,6 +304,7 @@ impl Reloader {
         running.effective = effective;
         running.loaded_at = now;
         running.generation = applied.generation;
+        self.tell(&running);
         drop(running);
         close(gone.into_iter().map(|(_, handle)| handle).collect());
         Ok(applied.warming)
@@ -339,5 +374,59 @@ fn told(diagnostic: &config::Diagnostic) -> Diagnostic {
         expected,
         suggestion,
         severity: severity.as_str().to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::{SocketAddr, TcpListener};
+
+    use super::*;
+    use crate::discovery::SystemResolver;
+
+    fn free_address() -> SocketAddr {
+        TcpListener::bind("127.0.0.1:0")
+            .and_then(|listener| listener.local_addr())
+            .expect("the loopback has a free port")
+    }
+
+    fn text(listeners: &[SocketAddr]) -> String {
+        let listeners = listeners.iter().enumerate();
+        let listeners =
+            listeners.map(|(n, address)| format!("[listeners.l{n}]\naddress = \"{address}\"\npool = \"api\"\n"));
+        format!("{}[pools.api]\nupstreams = [\"127.0.0.1:1\"]\n", listeners.collect::<String>())
+    }
+
+    fn started(file: &std::path::Path) -> Arc<Reloader> {
+        let source = ConfigSource::File(file.to_owned());
+        let Loaded { config, .. } = load::load(&source).unwrap_or_else(|error| panic!("{}", error.render(false)));
+        let bound =
+            config.listeners.iter().map(|listener| Plane::bind(&listener.address).expect("it is free")).collect();
+        let controller = Arc::new(Controller::new(Instant::now(), 1));
+        let plane = Plane::new(controller.published().clone(), 100, Handle::current());
+        let discovery = Arc::new(Discovery::new(Arc::new(SystemResolver::default())));
+        let reloader = Reloader::start(source, Arc::new(config), bound, controller, plane, discovery);
+        Arc::new(reloader.expect("it accepts"))
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn what_runs_is_told_while_a_reload_is_being_applied() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let file = dir.path().join("roundsman.toml");
+        std::fs::write(&file, text(&[free_address()])).expect("write");
+        let reloader = started(&file);
+        let before = reloader.revision();
+        let _applying = reloader.running.lock();
+        let worker = reloader.clone();
+        let told = std::thread::spawn(move || {
+            worker.note_change();
+            (
+                worker.admin().written,
+                worker.config_file().last_reload.is_none(),
+                worker.config().pools.len(),
+                worker.revision(),
+            )
+        });
+        assert_eq!(told.join().expect("it does not wait"), (false, true, 1, before + 1));
     }
 }

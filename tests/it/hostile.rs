@@ -5,6 +5,7 @@
 //! A busy machine wakes timers late. Beside every probe run timers that are due with its deadline; what the latest of
 //! them was late is allowed to the probe as well, and nothing more.
 
+mod admin;
 mod layers;
 mod long;
 mod secrets;

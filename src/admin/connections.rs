@@ -1,0 +1,267 @@
+//! Who is connected to the admin socket, and what that may cost: how many may keep us waiting for their heads, how many are
+//! answered at once, and how much memory their answers take while they read them. Decides who has to go when there is no more
+//! room; `server` carries it out. No clock: `now` is an argument.
+//!
+//! ```text
+//! accepted ──head──▶ asking ──answer──▶ reading ──▶ gone
+//!    │ the oldest goes                     │ the slowest goes, when it has read for a second
+//! ```
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use parking_lot::Mutex;
+use tokio::sync::Notify;
+use tokio::time::Instant;
+
+/// Connections that have not sent a whole head; of more, the oldest goes.
+pub const HEADS_MAX: usize = 64;
+/// So long a connection may always take to send its head, however many others come: what is sent with the handshake is there.
+pub const HEAD_GRACE: Duration = Duration::from_millis(25);
+/// Bytes of answers that wait for their readers, together; one that several read counts once. A single answer may be larger.
+pub const ANSWERS_BYTES_MAX: usize = 32 << 20;
+/// Answers up to this size are sent whatever the others take; there are as many as connections at most.
+pub const SMALL_BYTES_MAX: usize = 64 << 10;
+/// A reader is not called slow before this.
+const SLOW_AFTER: Duration = Duration::from_secs(1);
+
+/// Everybody who is connected.
+#[derive(Debug, Default)]
+pub struct Connections {
+    inner: Mutex<Inner>,
+}
+
+#[derive(Debug, Default)]
+struct Inner {
+    last: u64,
+    open: BTreeMap<u64, Entry>,
+}
+
+#[derive(Debug)]
+struct Entry {
+    stage: Stage,
+    end: Arc<Notify>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq)]
+enum Stage {
+    /// No whole head yet.
+    Accepted { at: Instant },
+    /// Its question is being answered.
+    Asking,
+    /// It reads its answer: which one (answers that are shared are one), of how many bytes, and what it has taken.
+    Reading { answer: usize, bytes: usize, from: Instant, taken: usize },
+}
+
+/// One connection; dropping it forgets it.
+#[derive(Debug)]
+pub struct Open {
+    id: u64,
+    end: Arc<Notify>,
+    all: Arc<Connections>,
+}
+
+impl Connections {
+    /// Makes room for one more to be accepted: closes the oldest of those without a head where they are too many.
+    ///
+    /// # Errors
+    /// When to ask again: all of them have come just now.
+    pub fn make_room(&self, now: Instant) -> Result<(), Instant> {
+        let mut inner = self.inner.lock();
+        let waiting = inner.open.iter().filter_map(|(id, entry)| match entry.stage {
+            Stage::Accepted { at } => Some((*id, at)),
+            Stage::Asking | Stage::Reading { .. } => None,
+        });
+        // Numbers are given in the order of accepting.
+        let waiting: Vec<(u64, Instant)> = waiting.collect();
+        match waiting[..] {
+            [(oldest, at), ..] if waiting.len() >= HEADS_MAX => {
+                if now < at + HEAD_GRACE {
+                    return Err(at + HEAD_GRACE);
+                }
+                inner.close(oldest);
+                Ok(())
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// One more, accepted at `now`.
+    pub fn open(self: &Arc<Connections>, now: Instant) -> Open {
+        let mut inner = self.inner.lock();
+        inner.last += 1;
+        let (id, end) = (inner.last, Arc::new(Notify::new()));
+        inner.open.insert(id, Entry { stage: Stage::Accepted { at: now }, end: end.clone() });
+        Open { id, end, all: self.clone() }
+    }
+
+    /// How many there are.
+    pub fn len(&self) -> usize {
+        self.inner.lock().open.len()
+    }
+
+    /// Whether there is none.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Closes whoever reads slowest, if anybody has read for a second.
+    pub fn close_slowest(&self, now: Instant) -> bool {
+        self.inner.lock().close_slowest(now)
+    }
+
+    /// Bytes of answers that wait for their readers; each answer once.
+    pub fn answer_bytes(&self) -> usize {
+        self.inner.lock().answers().values().sum()
+    }
+}
+
+impl Inner {
+    fn close(&mut self, id: u64) {
+        if let Some(entry) = self.open.remove(&id) {
+            entry.end.notify_one();
+        }
+    }
+
+    fn answers(&self) -> HashMap<usize, usize> {
+        let large = self.open.values().filter_map(|entry| match entry.stage {
+            Stage::Reading { answer, bytes, .. } if bytes > SMALL_BYTES_MAX => Some((answer, bytes)),
+            Stage::Reading { .. } | Stage::Accepted { .. } | Stage::Asking => None,
+        });
+        large.collect()
+    }
+
+    fn close_slowest(&mut self, now: Instant) -> bool {
+        let readers = self.open.iter().filter_map(|(id, entry)| match entry.stage {
+            Stage::Reading { from, taken, .. } if now >= from + SLOW_AFTER => {
+                Some((*id, taken as f64 / now.saturating_duration_since(from).as_secs_f64()))
+            }
+            Stage::Reading { .. } | Stage::Accepted { .. } | Stage::Asking => None,
+        });
+        let slowest = readers.min_by(|a, b| a.1.total_cmp(&b.1)).map(|(id, _)| id);
+        slowest.inspect(|id| self.close(*id)).is_some()
+    }
+}
+
+impl Open {
+    /// Its head is whole.
+    pub fn on_head(&self) {
+        self.set(Stage::Asking);
+    }
+
+    /// It begins to read `answer`. False where there is no room for it: then it gets none.
+    pub fn reads(&self, answer: &Bytes, now: Instant) -> bool {
+        let (key, bytes) = (answer.as_ptr() as usize, answer.len());
+        let mut inner = self.all.inner.lock();
+        while bytes > SMALL_BYTES_MAX {
+            let others = inner.answers();
+            let held: usize = others.values().sum();
+            if others.contains_key(&key) || held == 0 || held + bytes <= ANSWERS_BYTES_MAX {
+                break;
+            }
+            if !inner.close_slowest(now) {
+                return false;
+            }
+        }
+        if let Some(entry) = inner.open.get_mut(&self.id) {
+            entry.stage = Stage::Reading { answer: key, bytes, from: now, taken: 0 };
+        }
+        true
+    }
+
+    /// It has taken so many more bytes.
+    pub fn on_taken(&self, more: usize) {
+        if let Some(entry) = self.all.inner.lock().open.get_mut(&self.id)
+            && let Stage::Reading { taken, .. } = &mut entry.stage
+        {
+            *taken += more;
+        }
+    }
+
+    /// Returns when it has to go. Cancel-safe.
+    pub async fn ended(&self) {
+        self.end.notified().await;
+    }
+
+    fn set(&self, stage: Stage) {
+        if let Some(entry) = self.all.inner.lock().open.get_mut(&self.id) {
+            entry.stage = stage;
+        }
+    }
+}
+
+impl Drop for Open {
+    fn drop(&mut self) {
+        self.all.inner.lock().open.remove(&self.id);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn seconds(n: u64) -> Duration {
+        Duration::from_secs(n)
+    }
+
+    fn is_ended(open: &Open) -> bool {
+        futures_util::FutureExt::now_or_never(open.ended()).is_some()
+    }
+
+    fn answer(bytes: usize) -> Bytes {
+        Bytes::from(vec![7; bytes])
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn at_the_limit_the_oldest_without_a_head_goes() {
+        let (all, now) = (Arc::new(Connections::default()), Instant::now());
+        let open: Vec<Open> = (0..HEADS_MAX as u64).map(|n| all.open(now + Duration::from_millis(n))).collect();
+        open[0].on_head();
+        let later = now + seconds(1);
+        assert_eq!(all.make_room(later), Ok(()));
+        let last = all.open(later);
+        assert_eq!((all.len(), all.make_room(later)), (HEADS_MAX + 1, Ok(())));
+        assert!(is_ended(&open[1]) && !is_ended(&open[0]) && !is_ended(&open[2]) && !is_ended(&last));
+        assert_eq!(all.len(), HEADS_MAX);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_has_come_just_now_has_time_for_its_head() {
+        let (all, now) = (Arc::new(Connections::default()), Instant::now());
+        let _open: Vec<Open> = (0..HEADS_MAX).map(|_| all.open(now)).collect();
+        assert_eq!(all.make_room(now), Err(now + HEAD_GRACE));
+        assert_eq!(all.make_room(now + HEAD_GRACE), Ok(()));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn answers_are_bounded_together_and_a_shared_one_counts_once() {
+        let (all, now) = (Arc::new(Connections::default()), Instant::now());
+        let (shared, other, third) = (answer(20 << 20), answer(10 << 20), answer(10 << 20));
+        let open: Vec<Open> = (0..8).map(|_| all.open(now)).collect();
+        assert!(open[..4].iter().all(|open| open.reads(&shared.clone(), now)));
+        assert!(open[4].reads(&other, now));
+        assert_eq!(all.answer_bytes(), 30 << 20);
+        assert!(!open[5].reads(&third, now), "nobody is slow yet");
+        assert!(open[6].reads(&answer(SMALL_BYTES_MAX), now), "a small one is always sent");
+        open[4].on_taken(1 << 20);
+        open[..3].iter().for_each(|open| open.on_taken(5 << 20));
+        let later = now + seconds(2);
+        assert!(open[5].reads(&third, later));
+        assert!(is_ended(&open[3]) && is_ended(&open[4]), "the slowest first, until there is room");
+        assert!(!is_ended(&open[0]) && !is_ended(&open[5]));
+        assert!(all.answer_bytes() <= ANSWERS_BYTES_MAX);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn one_answer_may_be_larger_than_all_may_be_together() {
+        let (all, now) = (Arc::new(Connections::default()), Instant::now());
+        let (first, second) = (all.open(now), all.open(now));
+        let huge = answer(ANSWERS_BYTES_MAX + 1);
+        assert!(first.reads(&huge, now));
+        assert!(second.reads(&huge, now), "it is the same");
+        drop((first, second));
+        assert_eq!((all.answer_bytes(), all.len()), (0, 0));
+    }
+}

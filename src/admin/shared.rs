@@ -1,0 +1,198 @@
+//! What the handlers share: the process, readiness, and renderings that serve everybody who asks within a tenth of a second.
+//!
+//! A rendering shows every order that was answered before its question was put: [`Host::revision`] counts orders and reloads,
+//! and a rendering of another revision is not used. All of this runs on the one thread of answers, so that whoever waits for
+//! it finds what the one before has rendered; readiness alone is told from the thread of connections, without rendering.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use bytes::Bytes;
+use parking_lot::Mutex;
+use tokio::sync::{Semaphore, watch};
+use tokio::time::{Instant, sleep};
+
+use super::clock::Clock;
+use super::connections::Connections;
+use super::host::Host;
+use super::json::{ProcessState, StatusReply};
+use super::readiness::{NotReady, Readiness};
+use super::render;
+use crate::pool::Status;
+
+/// So long a rendering serves those who ask.
+pub const SHARED_FOR: Duration = Duration::from_millis(100);
+/// Questions that are answered at once; `/livez` and `/readyz` need no place.
+pub const PLACES_MAX: usize = 64;
+/// Questions for events that may wait at once, so that they leave room for the others.
+pub const WAITERS_MAX: usize = 32;
+/// How often readiness is judged until it is green.
+const READY_POLL: Duration = Duration::from_millis(50);
+/// Judging takes a quarter of the time at most, however many upstreams there are.
+const READY_SHARE: u32 = 3;
+
+/// What the handlers share.
+pub struct Shared {
+    /// The process.
+    pub host: Arc<dyn Host>,
+    /// For dates.
+    pub clock: Clock,
+    /// Who is connected.
+    pub connections: Arc<Connections>,
+    /// Places for questions.
+    pub places: Arc<Semaphore>,
+    /// Places for questions that wait for events.
+    pub waiters: Semaphore,
+    /// Where questions are answered, but for the probes.
+    pub answers: tokio::runtime::Handle,
+    /// Becomes true when the server is told to stop: who waits for something answers at once.
+    pub stopped: watch::Receiver<bool>,
+    readiness: Readiness,
+    ready_before: AtomicBool,
+    /// Why it was not ready when that was last judged.
+    not_ready: Mutex<NotReady>,
+    status: Mutex<Option<Made<Arc<Status>>>>,
+    texts: Mutex<[Option<Made<Bytes>>; TEXTS]>,
+}
+
+/// A text that everybody gets alike.
+#[derive(Debug, Clone, Copy)]
+pub enum Text {
+    /// `/api/v1/status`.
+    Status,
+    /// The page.
+    Page,
+    /// `/metrics` in the older format.
+    Prometheus,
+    /// `/metrics` in the newer one.
+    OpenMetrics,
+}
+
+const TEXTS: usize = 4;
+
+/// Something that was made once for many.
+struct Made<T> {
+    what: T,
+    revision: u64,
+    /// When making it began.
+    at: Instant,
+}
+
+impl<T: Clone> Made<T> {
+    /// What was made, if it answers a question that was put at `asked`; what was begun after it does.
+    fn good(made: &Option<Made<T>>, revision: u64, asked: Instant) -> Option<T> {
+        let good =
+            |made: &&Made<T>| made.revision == revision && asked.saturating_duration_since(made.at) <= SHARED_FOR;
+        made.as_ref().filter(good).map(|made| made.what.clone())
+    }
+}
+
+impl Shared {
+    /// For a server of `host` that answers on `answers`.
+    pub fn new(host: Arc<dyn Host>, answers: tokio::runtime::Handle, stopped: watch::Receiver<bool>) -> Shared {
+        Shared {
+            host,
+            clock: Clock::start(),
+            connections: Arc::default(),
+            places: Arc::new(Semaphore::new(PLACES_MAX)),
+            waiters: Semaphore::new(WAITERS_MAX),
+            answers,
+            stopped,
+            readiness: Readiness::default(),
+            ready_before: AtomicBool::new(false),
+            not_ready: Mutex::new(NotReady::NoConfiguration),
+            status: Mutex::new(None),
+            texts: Mutex::new([const { None }; TEXTS]),
+        }
+    }
+
+    /// Whether `/readyz` is green, and why not, as last judged. Needs no picture of the pools, and so no time.
+    pub fn ready(&self) -> Result<(), NotReady> {
+        match (self.host.state(), self.readiness.was_ready()) {
+            (ProcessState::Draining, _) => Err(NotReady::Draining),
+            (ProcessState::Starting | ProcessState::Running, true) => Ok(()),
+            (ProcessState::Starting | ProcessState::Running, false) => Err(self.not_ready.lock().clone()),
+        }
+    }
+
+    /// Judges readiness anew; true when it is green.
+    pub fn judge(&self, now: Instant) -> bool {
+        match self.readiness.check(&self.host.process(), &self.host.status(now), now) {
+            Ok(()) => {
+                if !self.ready_before.swap(true, Ordering::Relaxed) {
+                    tracing::info!("Ready");
+                }
+                true
+            }
+            Err(why) => {
+                *self.not_ready.lock() = why;
+                false
+            }
+        }
+    }
+
+    /// A picture of the pools for a question that was put at `asked`: at most [`SHARED_FOR`] older, and of the newest revision.
+    pub fn status(&self, asked: Instant) -> Arc<Status> {
+        let revision = self.host.revision();
+        let mut status = self.status.lock();
+        if let Some(status) = Made::good(&status, revision, asked) {
+            return status;
+        }
+        *status = None;
+        let at = Instant::now();
+        let what = Arc::new(self.host.status(at));
+        *status = Some(Made { what: what.clone(), revision, at });
+        what
+    }
+
+    /// The same as the API says it.
+    pub fn status_reply(&self, asked: Instant) -> StatusReply {
+        let (status, process, now) = (self.status(asked), self.host.process(), Instant::now());
+        let ready = self.readiness.check(&process, &status, now).is_ok();
+        render::status(&status, &process, ready, &self.clock, now)
+    }
+
+    /// The text of this kind for a question that was put at `asked`, rendered by `render` unless that was done just now.
+    pub fn text(&self, kind: Text, asked: Instant, render: impl FnOnce() -> Vec<u8>) -> Bytes {
+        let revision = self.host.revision();
+        let mut texts = self.texts.lock();
+        let slot = &mut texts[kind as usize];
+        if let Some(text) = Made::good(slot, revision, asked) {
+            return text;
+        }
+        *slot = None;
+        let at = Instant::now();
+        let what = Bytes::from(render());
+        *slot = Some(Made { what: what.clone(), revision, at });
+        what
+    }
+
+    /// Forgets what is too old to be used.
+    fn forget_old(&self, now: Instant) {
+        let old = |at: Instant| now.saturating_duration_since(at) > SHARED_FOR;
+        self.status.lock().take_if(|made| old(made.at));
+        for slot in self.texts.lock().iter_mut() {
+            slot.take_if(|made| old(made.at));
+        }
+    }
+
+    /// Judges readiness until it is green, so that it latches even if nobody asks.
+    pub async fn watch_readiness(self: Arc<Shared>) {
+        loop {
+            let begin = Instant::now();
+            if self.readiness.was_ready() || self.judge(begin) {
+                return;
+            }
+            sleep(READY_POLL.max(READY_SHARE * begin.elapsed())).await;
+        }
+    }
+
+    /// Gives back the memory of old renderings.
+    pub async fn keep_small(self: Arc<Shared>) {
+        loop {
+            sleep(SHARED_FOR * 5).await;
+            self.forget_old(Instant::now());
+        }
+    }
+}

@@ -1,0 +1,48 @@
+//! The admin plane under people who only take places: connections that send nothing, or a head byte by byte.
+
+use std::io::Write;
+use std::net::TcpStream;
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use crate::client::get;
+use crate::origin::Origin;
+use crate::program::{Program, QUICK, pool};
+
+/// Ten times what a busy machine needs, and far below the minute that it once took.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+async fn probes_answer(program: &Program) {
+    for path in ["/livez", "/readyz"] {
+        let begin = Instant::now();
+        let answer = tokio::time::timeout(Duration::from_secs(60), get(program.admin, path)).await.expect("an answer");
+        assert_eq!(answer.status, 200, "{path}");
+        assert!(begin.elapsed() < PATIENCE, "{path} took {:?}", begin.elapsed());
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn silent_and_dripping_connections_do_not_keep_the_probes_waiting() {
+    let origin = Origin::plain("a").await;
+    let check = format!("type = \"http\"\npath = \"/healthz\"\n{QUICK}");
+    let program = Program::start_ready(&pool("api", &[&origin.text()], &check)).await;
+    let silent: Vec<_> = (0..200).map(|_| TcpStream::connect(program.admin).expect("it listens")).collect();
+    probes_answer(&program).await;
+    let drips: Vec<_> = (0..200)
+        .map(|_| {
+            let mut stream = TcpStream::connect(program.admin).expect("it listens");
+            stream.write_all(b"GET /livez HTTP/1.1\r\nX: ").expect("it is taken");
+            stream
+        })
+        .collect();
+    probes_answer(&program).await;
+    for mut stream in &drips {
+        // The oldest have been closed.
+        let _ = stream.write_all(b"y");
+    }
+    probes_answer(&program).await;
+    assert_eq!(program.status().await.pools.0.len(), 1);
+    drop((silent, drips));
+    program.assert_no_panic();
+}
