@@ -32,6 +32,8 @@ use crate::proxy::{Bound, ListenerHandle, Plane};
 
 /// Orders to reload kept before one is refused.
 const ORDERS_MAX: usize = 256;
+/// Why nothing is reloaded any more.
+const STOPPING: &str = "the process is stopping";
 /// How long the socket of a removed listener may take to close.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
 
@@ -156,6 +158,9 @@ impl Reloader {
     /// within one.
     pub fn readdress(&self) {
         let mut running = self.running.lock();
+        if running.stopping {
+            return;
+        }
         let effective = self.discovery.expand(&running.config);
         if effective.pools == running.effective.pools {
             return;
@@ -209,7 +214,7 @@ impl Reloader {
         self.told.load().config.admin.clone()
     }
 
-    /// The process is about to end: every reload from now on is refused.
+    /// The process is about to end: every reload from now on is refused, and so is one that is prepared and not yet applied.
     pub fn refuse_reloads(&self) {
         self.running.lock().stopping = true;
     }
@@ -260,7 +265,7 @@ impl Reloader {
         let diagnostics = warnings.iter().map(told).collect();
         let running = self.running.lock();
         if running.stopping {
-            return Err(Refused::new("the process is stopping".to_owned()));
+            return Err(Refused::new(STOPPING.to_owned()));
         }
         if *running.config == config {
             return Ok(Prepared { change: None, diagnostics });
@@ -278,8 +283,12 @@ impl Reloader {
     }
 
     /// Carries the configuration out: what may still fail comes first, then it is published once, then old listeners stop.
+    /// A stop that has come since it was prepared refuses it: the new sockets close unused.
     fn apply(&self, config: Arc<Config>, bound: Vec<Bound>) -> io::Result<Vec<Name>> {
         let mut running = self.running.lock();
+        if running.stopping {
+            return Err(io::Error::other(STOPPING));
+        }
         let mut names = vec![];
         for listener in &config.listeners {
             let next = ListenerId(u32::try_from(running.ids.len()).expect("addresses are bounded by memory"));
@@ -379,7 +388,7 @@ fn told(diagnostic: &config::Diagnostic) -> Diagnostic {
 
 #[cfg(test)]
 mod tests {
-    use std::net::{SocketAddr, TcpListener};
+    use std::net::{SocketAddr, TcpListener, TcpStream};
 
     use super::*;
     use crate::discovery::SystemResolver;
@@ -407,6 +416,31 @@ mod tests {
         let discovery = Arc::new(Discovery::new(Arc::new(SystemResolver::default())));
         let reloader = Reloader::start(source, Arc::new(config), bound, controller, plane, discovery);
         Arc::new(reloader.expect("it accepts"))
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_stop_between_preparing_and_applying_refuses_the_whole_reload() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let file = dir.path().join("roundsman.toml");
+        let (old, new) = (free_address(), free_address());
+        std::fs::write(&file, text(&[old])).expect("write");
+        let reloader = started(&file);
+        std::fs::write(&file, text(&[old, new])).expect("write");
+        let prepared = reloader.prepare().unwrap_or_else(|refused| panic!("{}", refused.sentence));
+        let change = prepared.change.expect("it differs");
+        reloader.refuse_reloads();
+        let generation = reloader.controller.status().generation;
+        let refused = reloader.apply(change.config, change.bound).expect_err("it is stopping");
+        assert_eq!(refused.to_string(), STOPPING);
+        assert_eq!(reloader.controller.status().generation, generation, "nothing was published");
+        assert_eq!(reloader.config().listeners.len(), 1);
+        assert!(TcpStream::connect(new).is_err(), "the new socket is closed");
+        assert!(TcpStream::connect(old).is_ok(), "the old one accepts until it is told otherwise");
+        reloader.readdress();
+        let worker = reloader.clone();
+        let answer = tokio::task::spawn_blocking(move || worker.reload()).await.expect("it does not panic");
+        assert_eq!((answer.last.result, answer.last.error.as_deref()), (ReloadResult::Refused, Some(STOPPING)));
+        reloader.stop_accepting();
     }
 
     #[tokio::test(flavor = "multi_thread")]
