@@ -7,7 +7,7 @@ mod pool;
 mod route;
 mod sockets;
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::num::NonZeroUsize;
 use std::ops::Range;
 use std::sync::Arc;
@@ -16,7 +16,7 @@ use std::time::Duration;
 use super::raw;
 use super::read::{At, Field, nearest, quoted, shown_key};
 use super::report::{Found, Report};
-use crate::model::policy::{AdminPolicy, Config, ListenerPolicy, PoolPolicy, RuntimePolicy};
+use crate::model::policy::{AdminPolicy, Config, FALLBACK_POOLS_MAX, ListenerPolicy, PoolPolicy, RuntimePolicy};
 use crate::model::{Address, Name};
 
 /// Long enough for ordinary requests, short enough for an operator who waits for the restart.
@@ -157,8 +157,8 @@ fn pools(file: &raw::File, names: &Names<'_>, own: &sockets::Own, report: &mut R
     pools
 }
 
-/// Refuses pools that send their requests round in a circle while none is healthy; told once per circle, at the
-/// reference that stands first in the file.
+/// Refuses pools that send their requests round in a circle while none is healthy, told once per circle, at the
+/// reference that stands first in the file; and chains that are longer than a request follows.
 fn refuse_cycles(all: &[(At<String>, Option<At<raw::Pool>>)], report: &mut Report) {
     let next = |raw: &raw::Pool| match raw.when_no_healthy.value() {
         Some(raw::NoHealthy::Elsewhere(elsewhere)) => elsewhere.pool.get().cloned(),
@@ -180,7 +180,15 @@ fn refuse_cycles(all: &[(At<String>, Option<At<raw::Pool>>)], report: &mut Repor
             let key = format!("pools.{}.when_no_healthy.pool", shown_key(&start.value));
             let message = format!("the pools refer to each other in a circle: {}", path.join(" -> "));
             report.add(Found::error(edges[path[0]].span.clone(), key, message));
-            told.extend(path);
+            told.extend(&path);
+        }
+        // Told where a chain becomes too long, and not again for the pools above that. One that leads into a circle is no chain.
+        let distinct: HashSet<&str> = path.iter().copied().take(FALLBACK_POOLS_MAX + 2).collect();
+        if path.len() == FALLBACK_POOLS_MAX + 1 && distinct.len() == path.len() {
+            let key = format!("pools.{}.when_no_healthy.pool", shown_key(&start.value));
+            let message = format!("the chain is longer than a request follows: {}", path.join(" -> "));
+            let expected = format!("at most {} pools that stand in for one another", FALLBACK_POOLS_MAX - 1);
+            report.add(Found::error(edges[path[0]].span.clone(), key, message).expected(expected));
         }
     }
 }

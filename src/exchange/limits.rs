@@ -48,6 +48,6 @@ pub const RETRIES: u32 = 1;
 /// How often one request is picked anew because its upstream, or its connection, was lost before a byte was sent: beyond
 /// it 503.
 pub const UNUSED_MAX: u32 = 4;
-/// Pools followed by `when_no_healthy = { pool = … }` before giving up. Validation refuses cycles; a reload in the middle
-/// of a request could still make one.
-pub const FALLBACK_HOPS: usize = 8;
+/// Pools followed by `when_no_healthy = { pool = … }` before giving up. Validation refuses cycles and longer chains; a reload
+/// in the middle of a request could still make one.
+pub const FALLBACK_HOPS: usize = crate::model::policy::FALLBACK_POOLS_MAX;

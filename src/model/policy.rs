@@ -29,6 +29,9 @@ pub struct Config {
     pub admin: AdminPolicy,
 }
 
+/// The most pools a request looks at: its own, and those that stand in for one another by `when_no_healthy = { pool = … }`.
+pub const FALLBACK_POOLS_MAX: usize = 8;
+
 /// `[runtime]`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RuntimePolicy {

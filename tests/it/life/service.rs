@@ -8,7 +8,7 @@ use tokio::time::Instant;
 use super::{PATIENCE, http_check};
 use crate::client::{Client, get};
 use crate::origin::Origin;
-use crate::program::{Program, pool};
+use crate::program::{Program, free_address, pool};
 use crate::support::assert_eventually;
 
 /// `pool` with these keys of its own beside `upstreams`.
@@ -99,6 +99,21 @@ async fn another_pool_takes_over_and_gives_back() {
     assert_eq!(client.get("/").await.status, 503);
     recover(&program, "api", &a).await;
     assert_eq!(client.get("/").await.text(), "hello from a");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_longest_chain_of_pools_is_followed_to_its_end() {
+    let last = Origin::plain("last").await;
+    let names: Vec<String> = std::iter::once("api".to_owned()).chain((2..=8).map(|n| format!("p{n}"))).collect();
+    let mut pools = String::new();
+    for (name, next) in names.iter().zip(&names[1..]) {
+        let dead = free_address().to_string();
+        pools += &pool_with(name, &[&dead], &format!("when_no_healthy = {{ pool = \"{next}\" }}"));
+    }
+    let program = Program::start_ready(&(pools + &pool("p8", &[&last.text()], &http_check()))).await;
+    program.wait_for_state("p8", &last.text(), "healthy", PATIENCE).await;
+    assert_eq!(get(program.web, "/").await.text(), "hello from last");
+    program.assert_no_panic();
 }
 
 #[tokio::test(flavor = "multi_thread")]
