@@ -31,5 +31,5 @@ pub use status::{
     CheckStatus, CheckerStatus, ExplainError, Explanation, LastCheck, PoolStatus, PoolSummary, Status, Streak,
     UpstreamDetail, UpstreamStatus,
 };
-pub use upstream::{Connection, Connections, Hints, Upstream, UpstreamId};
+pub use upstream::{Connection, Connections, Hints, Unasked, Upstream, UpstreamId};
 pub use view::{Candidate, Nothing, Reading, Rules, Service, Tier, Tried, View};

@@ -48,9 +48,11 @@ pub enum LogError {
     Thread(#[from] std::io::Error),
 }
 
-/// Libraries are asked for warnings only. pingora tells of every failed handshake and every client that leaves; what
-/// matters of that, our own lines say.
-const LIBRARIES: &str = "pingora_core::protocols=off,pingora_core::apps=error";
+/// Libraries that outsiders can make say as much as they like: a line for every failed handshake, every client that leaves, every
+/// byte too many of an upstream. They are off; what matters of that, our own lines and counters say, at a bounded rate. Others
+/// are asked for warnings.
+const LIBRARIES: &str =
+    "pingora_core=off,pingora_proxy=off,pingora_pool=off,pingora_http=off,h2=off,hyper=off,hyper_util=off,rustls=off";
 
 /// Sets up logging and the panic hook for the life of the process. Call [`flush`] before the process ends.
 pub fn init(options: &LogOptions) -> Result<(), LogError> {

@@ -168,6 +168,9 @@ pub struct UpstreamInfo {
     pub connect_failures_total: u64,
     /// Requests that broke after the connection was made.
     pub broken_total: u64,
+    /// Connections that were closed because it sent bytes that nobody had asked for.
+    #[serde(default)]
+    pub unasked_total: u64,
     /// Whether one of its checks does not verify the certificate, as the file says; absent where all do.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub unverified: bool,

@@ -83,6 +83,7 @@ fn upstream_info(status: &UpstreamStatus, clock: &Clock) -> UpstreamInfo {
         connections: upstream.connections.len(),
         connect_failures_total: upstream.connect_failures_total.load(Ordering::Relaxed),
         broken_total: upstream.broken_total.load(Ordering::Relaxed),
+        unasked_total: upstream.unasked.total(),
         unverified: status.unverified,
         streak: status.streak.map(streak),
         checks_total: status.checks_total,

@@ -116,7 +116,10 @@ fn encode_upstream_load(to: &mut Families<'_>, pools: &[PoolStatus]) -> fmt::Res
     to.counters("roundsman_upstream_connect_failures", help, |s| count_each(s, pools, failures))?;
     let broken = |u: &UpstreamStatus| u.upstream.broken_total.load(Relaxed);
     let help = "Requests that broke after the connection was made";
-    to.counters("roundsman_upstream_broken", help, |s| count_each(s, pools, broken))
+    to.counters("roundsman_upstream_broken", help, |s| count_each(s, pools, broken))?;
+    let unasked = |u: &UpstreamStatus| u.upstream.unasked.total();
+    let help = "Connections closed because it sent bytes that nobody had asked for";
+    to.counters("roundsman_upstream_unasked", help, |s| count_each(s, pools, unasked))
 }
 
 fn gauge_each(series: &mut Gauges<'_>, pools: &[PoolStatus], value: impl Fn(&UpstreamStatus) -> u64) -> fmt::Result {

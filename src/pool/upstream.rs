@@ -6,9 +6,11 @@ use std::collections::HashMap;
 use std::fmt;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
+use std::time::Duration;
 
 use parking_lot::Mutex;
 use tokio::sync::{Notify, mpsc};
+use tokio::time::Instant;
 
 use super::instant::SharedInstant;
 use crate::model::{Address, Name};
@@ -37,6 +39,8 @@ pub struct Upstream {
     /// Until when it counts as healthy if no further probe passes or fails; never while it is not. Kept by the controller, read
     /// by whoever picks.
     pub fresh_until: SharedInstant,
+    /// Connections that were given up because it sent bytes on them that nobody had asked for.
+    pub unasked: Unasked,
     /// Its open connections, so that idle ones can be closed when it becomes unhealthy.
     pub connections: Connections,
     /// What the data path keeps with it from its first request on; nobody else looks inside.
@@ -57,6 +61,7 @@ impl Upstream {
             connect_failures_total: AtomicU64::new(0),
             broken_total: AtomicU64::new(0),
             fresh_until: SharedInstant::never(),
+            unasked: Unasked::default(),
             connections: Connections::default(),
             data_path: OnceLock::new(),
             hinted: AtomicBool::new(false),
@@ -72,9 +77,59 @@ impl Upstream {
         }
     }
 
+    /// A connection is given up because this upstream sent bytes on it that nobody had asked for. Counts it, and says so at
+    /// most once a minute, however often it happens.
+    pub fn note_unasked(&self, now: Instant) {
+        if let Some(count) = self.unasked.note(now) {
+            tracing::warn!(
+                pool = %self.pool,
+                upstream = %self.address,
+                connections = count,
+                "Upstream sends more than was asked for; the connections are closed"
+            );
+        }
+    }
+
     /// The checker has taken the hint; the next failure may send another.
     pub fn hint_taken(&self) {
         self.hinted.store(false, Ordering::Relaxed);
+    }
+}
+
+/// Counts connections with unasked bytes, and says when to tell of them.
+#[derive(Debug, Default)]
+pub struct Unasked {
+    total: AtomicU64,
+    told: Mutex<Told>,
+}
+
+/// What was told of them.
+#[derive(Debug, Default)]
+struct Told {
+    at: Option<Instant>,
+    total: u64,
+}
+
+impl Unasked {
+    /// So much time lies between two lines about one upstream.
+    pub const LINE_EVERY: Duration = Duration::from_secs(60);
+
+    /// How many there were.
+    pub fn total(&self) -> u64 {
+        self.total.load(Ordering::Relaxed)
+    }
+
+    /// One more at `now`; the answer is how many there were since the last line, when it is time for the next.
+    pub fn note(&self, now: Instant) -> Option<u64> {
+        let total = self.total.fetch_add(1, Ordering::Relaxed) + 1;
+        // Whoever holds the lock is deciding just now; this one is told with the next.
+        let mut told = self.told.try_lock()?;
+        if told.at.is_some_and(|at| now.saturating_duration_since(at) < Unasked::LINE_EVERY) {
+            return None;
+        }
+        let since = total.saturating_sub(told.total);
+        *told = Told { at: Some(now), total };
+        Some(since)
     }
 }
 
@@ -186,6 +241,19 @@ impl Connections {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn unasked_bytes_are_told_once_a_minute_with_all_that_came_since() {
+        let (unasked, start) = (Unasked::default(), Instant::now());
+        let after = |seconds| start + Duration::from_secs(seconds);
+        assert_eq!(unasked.note(start), Some(1), "the first is told at once");
+        let told: Vec<_> = (1..60).filter_map(|seconds| unasked.note(after(seconds))).collect();
+        assert_eq!((told, unasked.total()), (vec![], 60));
+        assert_eq!(unasked.note(after(60)), Some(60));
+        assert_eq!(unasked.note(after(119)), None);
+        assert_eq!(unasked.note(after(1_000)), Some(2));
+        assert_eq!(unasked.total(), 63);
+    }
 
     #[test]
     fn a_storm_of_failures_sends_one_hint_until_it_is_taken() {

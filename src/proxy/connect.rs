@@ -228,6 +228,8 @@ struct WireState {
     shut: bool,
     /// Its last answer had no body: what comes now may be one all the same.
     bodiless: bool,
+    /// Pingora has closed it while it was in use, and the upstream had not.
+    given_up: bool,
 }
 
 /// What has come on a connection on which nothing should.
@@ -275,7 +277,7 @@ impl WireState {
 impl Wire {
     fn register(upstream: &Arc<Upstream>, fd: RawFd, epoch: u64, common: Arc<Common>) -> Arc<Wire> {
         common.idle.fetch_add(1, Ordering::Relaxed);
-        let state = WireState { fd: Some(fd), key: 0, users: 0, shut: false, bodiless: false };
+        let state = WireState { fd: Some(fd), key: 0, users: 0, shut: false, bodiless: false, given_up: false };
         let wire = Arc::new(Wire { upstream: Arc::downgrade(upstream), epoch, common, state: Mutex::new(state) });
         let key = upstream.connections.insert(wire.clone());
         wire.state.lock().key = key;
@@ -316,7 +318,11 @@ impl Wire {
             Some(_) | None => Heard::End,
         };
         if heard == Heard::Bytes {
-            self.common.on_unasked(state.bodiless, Instant::now());
+            let now = Instant::now();
+            self.common.on_unasked(state.bodiless, now);
+            if let Some(upstream) = self.upstream.upgrade() {
+                upstream.note_unasked(now);
+            }
         }
         heard != Heard::Nothing || self.common.is_suspect(state.bodiless)
     }
@@ -339,6 +345,11 @@ pub struct InUse {
 }
 
 impl InUse {
+    /// Whether pingora closed the connection although neither the upstream nor we wanted that: it has read more than the answer.
+    pub fn was_given_up(&self) -> bool {
+        !self.last && self.wire.state.lock().given_up
+    }
+
     /// No further request may use it.
     pub fn last(&mut self) {
         self.last = true;
@@ -374,13 +385,14 @@ impl Tracing for Ending {
 
     fn on_disconnected(&self) {
         let mut state = self.0.state.lock();
-        // Pingora drops an idle connection when something comes on it, and takes one byte of that.
-        if state.users == 0 && state.fd.is_some() {
+        let Some(fd) = state.fd else { return };
+        if state.users > 0 {
+            state.given_up = !state.shut && listen(fd) != Heard::End;
+        } else {
+            // Pingora drops an idle connection when something comes on it, and takes one byte of that.
             self.0.is_dirty(&state);
         }
-        if state.fd.take().is_none() {
-            return;
-        }
+        state.fd = None;
         if state.users == 0 {
             self.0.common.idle.fetch_sub(1, Ordering::Relaxed);
         }

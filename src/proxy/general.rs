@@ -57,6 +57,8 @@ pub struct Ctx {
     wait: Option<Instant>,
     /// What pingora has taken for this attempt.
     lent: Lent,
+    /// The upstream's answer lets its connection be used again.
+    keeps: bool,
 }
 
 impl Ctx {
@@ -126,7 +128,7 @@ impl ProxyHttp for General {
     fn new_ctx(&self) -> Ctx {
         let desk = DESK.try_with(Arc::clone).ok();
         let work = desk.as_ref().and_then(|desk| desk.take_work());
-        Ctx { desk, work, in_use: None, fresh: false, alone: false, wait: None, lent: Lent::Fresh }
+        Ctx { desk, work, in_use: None, fresh: false, alone: false, wait: None, lent: Lent::Fresh, keeps: false }
     }
 
     fn init_downstream_modules(&self, _modules: &mut HttpModules) {}
@@ -284,6 +286,7 @@ impl ProxyHttp for General {
         ctx: &mut Ctx,
     ) -> Result<()> {
         let status = response.status.as_u16();
+        ctx.keeps = keeps(response);
         let (desk, work) = ctx.parts()?;
         let next = on_response(&mut work.exchange, response, Instant::now());
         let (edits, framing) = match next {
@@ -375,6 +378,14 @@ impl ProxyHttp for General {
     }
 
     async fn logging(&self, _session: &mut Session, error: Option<&Error>, ctx: &mut Ctx) {
+        let given_up = ctx.in_use.as_ref().is_some_and(InUse::was_given_up);
+        if error.is_none()
+            && given_up
+            && ctx.keeps
+            && let Some(upstream) = ctx.work.as_ref().and_then(|work| work.exchange.upstream())
+        {
+            upstream.note_unasked(Instant::now());
+        }
         ctx.in_use = None;
         if error.is_none() {
             ctx.note(Outcome::Delivered);
@@ -405,6 +416,17 @@ fn on_response(exchange: &mut Exchange, response: &ResponseHeader, now: Instant)
         return exchange.on_broken(Broken::BadResponse, Replay::Gone, now);
     }
     exchange.on_response(response.status.as_u16(), fields.iter().copied(), now)
+}
+
+/// Whether the connection of this answer may be used again, by what the upstream says (RFC 9112, section 9.3).
+fn keeps(response: &ResponseHeader) -> bool {
+    let fields = response.headers.get_all(http::header::CONNECTION).iter();
+    let mut options = fields.filter_map(|value| value.to_str().ok()).flat_map(|value| value.split(','));
+    let delimited = response.headers.contains_key(http::header::CONTENT_LENGTH)
+        || response.headers.contains_key(http::header::TRANSFER_ENCODING);
+    response.version == http::Version::HTTP_11
+        && delimited
+        && !options.any(|option| option.trim().eq_ignore_ascii_case("close"))
 }
 
 fn edit(response: &mut ResponseHeader, edits: &ResponseEdits) -> Result<()> {

@@ -8,6 +8,7 @@
 mod admin;
 mod layers;
 mod long;
+mod noise;
 mod secrets;
 
 use std::sync::Arc;

@@ -1,0 +1,103 @@
+//! Nobody outside can fill the log: not an upstream that sends more than was asked for, nor a client that sends garbage.
+
+use std::io::Write;
+use std::net::TcpStream;
+use std::time::Duration;
+
+use crate::client::get;
+use crate::origin::{Act, Origin, Reply};
+use crate::program::{Program, QUICK, fetch, pool, try_fetch};
+use crate::support::assert_eventually;
+
+/// Requests that draw a complaint each.
+const REQUESTS: usize = 2_000;
+/// Lines that may be said of them.
+const LINES: usize = 4;
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_upstream_that_sends_too_much_is_counted_and_told_once() {
+    let more = "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok and more than that";
+    let origin = Origin::new().named("a").on("/x").reply(Reply::raw(more).then(Act::Hang)).start().await;
+    let check = format!("type = \"http\"\npath = \"/healthz\"\n{QUICK}");
+    let program = Program::start_ready(&pool("api", &[&origin.text()], &check)).await;
+    let before = program.log().lines().count();
+    for _ in 0..REQUESTS {
+        let (status, body) = fetch(program.web, "GET", "/x").await;
+        assert_eq!((status, &body[..]), (200, &b"ok"[..]));
+    }
+    let counted =
+        || async { program.upstream("api", &origin.text()).await.map_or(0, |upstream| upstream.unasked_total) };
+    let counted = counted().await;
+    assert!(counted > REQUESTS as u64 / 2, "{counted} of {REQUESTS} were counted");
+    let series = format!("roundsman_upstream_unasked_total{{pool=\"api\",upstream=\"{}\"}}", origin.text());
+    assert_eq!(program.metric(&series).await, Some(counted as f64));
+    let said = "sends more than was asked for";
+    assert_eventually("it is told", Duration::from_secs(20), || program.log().contains(said)).await;
+    let lines: Vec<String> = program.log().lines().skip(before).map(str::to_owned).collect();
+    assert!(lines.len() <= LINES, "{} lines: {:#?}", lines.len(), &lines[..lines.len().min(10)]);
+    program.assert_no_panic();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_upstream_that_closes_or_keeps_quiet_is_not_said_to_send_too_much() {
+    let origin = Origin::plain("a").await;
+    let check = format!("type = \"http\"\npath = \"/healthz\"\n{QUICK}");
+    let program = Program::start_ready(&pool("api", &[&origin.text()], &check)).await;
+    for _ in 0..200 {
+        assert_eq!(get(program.web, "/").await.status, 200);
+    }
+    assert_eq!(program.upstream("api", &origin.text()).await.map(|upstream| upstream.unasked_total), Some(0));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn clients_and_upstreams_that_talk_nonsense_fill_no_log() {
+    let origins = [
+        Origin::new().named("a").on("/x").reply(Reply::raw("HTTP/1.1 nonsense\r\n\r\n")).start().await,
+        Origin::new()
+            .named("b")
+            .on("/x")
+            .reply(Reply::raw("HTTP/1.1 200 OK\r\nContent-Length: -1\r\n\r\n"))
+            .start()
+            .await,
+        Origin::new()
+            .named("c")
+            .on("/x")
+            .reply(Reply::raw("HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nno"))
+            .start()
+            .await,
+    ];
+    let addresses: Vec<String> = origins.iter().map(Origin::text).collect();
+    let addresses: Vec<&str> = addresses.iter().map(String::as_str).collect();
+    let check = format!("type = \"http\"\npath = \"/healthz\"\n{QUICK}");
+    let program = Program::start_ready(&pool("api", &addresses, &check)).await;
+    for address in &addresses {
+        program.wait_for_state("api", address, "healthy", Duration::from_secs(20)).await;
+    }
+    let before = program.log().lines().count();
+    let garbage: [&[u8]; 6] = [
+        b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03",
+        b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0",
+        b"GET / HTTP/1.1\r\nHost: a\r\nContent-Length: x\r\n\r\n",
+        b"POST /x HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n",
+        b"GET /x HTTP/1.1\r\nHost: a\r\n",
+        b"\0\0\0\0\0\0\0\0",
+    ];
+    for round in 0..50 {
+        for bytes in garbage {
+            let mut stream = TcpStream::connect(program.web).expect("it listens");
+            let _ = stream.write_all(bytes);
+            if round % 2 == 0 {
+                // A reset: what it would have answered is thrown away.
+                let _ = stream.set_nonblocking(true);
+            }
+        }
+        for _ in 0..6 {
+            let _ = try_fetch(program.web, "GET", "/x").await;
+        }
+    }
+    assert_eq!(get(program.admin, "/livez").await.status, 200);
+    let lines: Vec<String> = program.log().lines().skip(before).map(str::to_owned).collect();
+    let library: Vec<_> = lines.iter().filter(|line| line.contains("target")).collect();
+    assert!(library.is_empty(), "{} lines of libraries: {:#?}", library.len(), &library[..library.len().min(10)]);
+    program.assert_no_panic();
+}
