@@ -390,6 +390,11 @@ impl Exchange {
         self.lease.as_ref().map(Lease::upstream)
     }
 
+    /// Whether sending it twice is as good as once.
+    pub fn is_repeatable(&self) -> bool {
+        self.asked.method.is_idempotent()
+    }
+
     /// The epoch of that upstream's connections under which it was picked.
     pub fn epoch(&self) -> u64 {
         self.picked.epoch

@@ -84,8 +84,21 @@ fn connect_error(error: &io::Error) -> ConnectError {
     }
 }
 
-/// The peer for pingora. Connections of another epoch are never found under its key; with `fresh` none is.
-pub fn peer(upstream: &Arc<Upstream>, epoch: u64, fresh: bool) -> Result<HttpPeer> {
+/// Which connections a request may use.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Wanted {
+    /// Any.
+    Any,
+    /// One on which nothing can be lost: it could not be sent a second time. A kept one will do, unless this upstream closes
+    /// those on its own account.
+    Sure,
+    /// None that has served another request.
+    Fresh,
+}
+
+/// The peer for pingora, and whether its connection serves this request alone. Connections of another epoch are never found
+/// under its key.
+pub fn peer(upstream: &Arc<Upstream>, epoch: u64, wanted: Wanted) -> Result<(HttpPeer, bool)> {
     let template = match upstream.data_path.get() {
         Some(template) => template,
         None => {
@@ -93,16 +106,26 @@ pub fn peer(upstream: &Arc<Upstream>, epoch: u64, fresh: bool) -> Result<HttpPee
             upstream.data_path.get_or_init(|| Box::new(made))
         }
     };
-    let template = template.downcast_ref::<HttpPeer>().ok_or_else(|| Error::new_str("an upstream without a peer"))?;
-    let mut peer = template.clone();
+    let template = template.downcast_ref::<Template>().ok_or_else(|| Error::new_str("an upstream without a peer"))?;
+    let mut peer = template.peer.clone();
+    let alone = match wanted {
+        Wanted::Any => false,
+        Wanted::Sure => template.common.closes_early(),
+        Wanted::Fresh => true,
+    };
     // Upstream numbers are never used again, so the key is unique for an upstream and its epoch. Nothing is pooled under
     // a random one.
-    peer.group_key = if fresh { fastrand::u64(..) | 1 << 63 } else { upstream.id.0 << 24 ^ epoch };
-    Ok(peer)
+    peer.group_key = if alone { fastrand::u64(..) | 1 << 63 } else { upstream.id.0 << 24 ^ epoch };
+    Ok((peer, alone))
 }
 
 /// What all peers of an upstream have in common.
-fn template(upstream: &Arc<Upstream>) -> Result<HttpPeer> {
+struct Template {
+    peer: HttpPeer,
+    common: Arc<Common>,
+}
+
+fn template(upstream: &Arc<Upstream>) -> Result<Template> {
     let mut peer = match &upstream.address {
         Address::Inet(inet) => HttpPeer::new(*inet, false, String::new()),
         Address::Unix(path) => {
@@ -115,10 +138,10 @@ fn template(upstream: &Arc<Upstream>) -> Result<HttpPeer> {
     options.read_timeout = Some(limits::UPSTREAM_IDLE);
     options.write_timeout = Some(limits::UPSTREAM_IDLE);
     options.idle_timeout = Some(limits::UPSTREAM_KEEP_ALIVE);
-    let common = Arc::default();
-    options.custom_l4 = Some(Arc::new(Dialer { upstream: Arc::downgrade(upstream), common }));
+    let common: Arc<Common> = Arc::default();
+    options.custom_l4 = Some(Arc::new(Dialer { upstream: Arc::downgrade(upstream), common: common.clone() }));
     peer.options = options;
-    Ok(peer)
+    Ok(Template { peer, common })
 }
 
 /// Dials one upstream for pingora. Held by the upstream itself, which it therefore must not keep alive.
@@ -138,15 +161,19 @@ struct Common {
     loose: AtomicBool,
     /// Until when none of its connections is kept at all, because bytes that nobody asked for have come on one.
     unruly_until: SharedInstant,
+    /// Until when what cannot be sent twice gets a connection of its own, because a kept one was closed before we would
+    /// have. No look can find a close that is still on its way.
+    closes_until: SharedInstant,
 }
 
-/// For how long an upstream is unruly.
+/// For how long an upstream is remembered for what it has done to a kept connection.
 const UNRULY: Duration = Duration::from_secs(60);
 
 impl Default for Common {
     fn default() -> Common {
         let (idle, loose) = (AtomicUsize::new(0), AtomicBool::new(false));
-        Common { idle, loose, unruly_until: SharedInstant::never() }
+        let (unruly_until, closes_until) = (SharedInstant::never(), SharedInstant::never());
+        Common { idle, loose, unruly_until, closes_until }
     }
 }
 
@@ -157,6 +184,15 @@ impl Common {
             true => self.loose.store(true, Ordering::Relaxed),
             false => self.unruly_until.set(Some(now + UNRULY)),
         }
+    }
+
+    /// A kept connection was closed by the upstream.
+    fn on_closed(&self, now: Instant) {
+        self.closes_until.set(Some(now + UNRULY));
+    }
+
+    fn closes_early(&self) -> bool {
+        self.closes_until.get().is_some_and(|until| Instant::now() < until)
     }
 
     /// Whether a connection on which nothing has come may not be used either.
@@ -315,14 +351,18 @@ impl Wire {
     fn is_dirty(&self, state: &WireState) -> bool {
         let heard = match state.fd {
             Some(fd) if !state.shut => listen(fd),
-            Some(_) | None => Heard::End,
+            Some(_) | None => return true,
         };
-        if heard == Heard::Bytes {
-            let now = Instant::now();
-            self.common.on_unasked(state.bodiless, now);
-            if let Some(upstream) = self.upstream.upgrade() {
-                upstream.note_unasked(now);
+        let now = Instant::now();
+        match heard {
+            Heard::Nothing => {}
+            Heard::Bytes => {
+                self.common.on_unasked(state.bodiless, now);
+                if let Some(upstream) = self.upstream.upgrade() {
+                    upstream.note_unasked(now);
+                }
             }
+            Heard::End => self.common.on_closed(now),
         }
         heard != Heard::Nothing || self.common.is_suspect(state.bodiless)
     }
@@ -362,6 +402,11 @@ impl InUse {
         let dirty = self.wire.is_dirty(&state);
         state.bodiless = false;
         dirty
+    }
+
+    /// The upstream closed it when the request was on its way already.
+    pub fn closed_too_early(&self) {
+        self.wire.common.on_closed(Instant::now());
     }
 
     /// Its answer has no body (to HEAD, or 204, or 304). Some upstreams send one all the same.
@@ -537,8 +582,10 @@ mod tests {
     #[test]
     fn peers_share_connections_within_an_epoch_and_upstream_only() {
         let (_, _, one) = wire(&Arc::default());
-        let key =
-            |upstream: &Arc<Upstream>, fresh| peer(upstream, upstream.connections.epoch(), fresh).unwrap().group_key;
+        let key = |upstream: &Arc<Upstream>, fresh| {
+            let wanted = if fresh { Wanted::Fresh } else { Wanted::Any };
+            peer(upstream, upstream.connections.epoch(), wanted).unwrap().0.group_key
+        };
         assert_eq!(key(&one, false), key(&one, false));
         assert_ne!(key(&one, true), key(&one, true));
         let before = key(&one, false);
@@ -599,6 +646,34 @@ mod tests {
         far.write_all(b"second").unwrap();
         Ending(other).on_disconnected();
         assert!(common.is_suspect(false));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_closes_kept_connections_gets_what_cannot_be_sent_twice_on_new_ones_for_a_minute() {
+        let (_, _, upstream) = wire(&Arc::default());
+        let alone = |wanted| peer(&upstream, 0, wanted).unwrap().1;
+        assert_eq!([Wanted::Any, Wanted::Sure, Wanted::Fresh].map(alone), [false, false, true]);
+        let template = upstream.data_path.get().and_then(|template| template.downcast_ref::<Template>()).unwrap();
+        for found_by_us in [true, false] {
+            let (wire, [_near, far], _upstream) = wire(&template.common);
+            let in_use = wire.begin().unwrap();
+            drop(far);
+            if found_by_us {
+                assert!(in_use.is_dirty());
+            } else {
+                drop(in_use);
+                Ending(wire).on_disconnected();
+            }
+            assert_eq!([Wanted::Any, Wanted::Sure, Wanted::Fresh].map(alone), [false, true, true], "{found_by_us}");
+            tokio::time::advance(UNRULY).await;
+            assert!(!alone(Wanted::Sure));
+        }
+        // What we have closed ourselves says nothing about it.
+        let (wire, _ends, _upstream) = wire(&template.common);
+        wire.state.lock().shut();
+        assert!(wire.begin().is_none());
+        Ending(wire).on_disconnected();
+        assert!(!alone(Wanted::Sure));
     }
 
     #[test]

@@ -24,7 +24,7 @@ use smallvec::SmallVec;
 use tokio::time::Instant;
 
 use super::client::Client;
-use super::connect::{self, InUse, NO_RESOURCES, OUTDATED};
+use super::connect::{self, InUse, NO_RESOURCES, OUTDATED, Wanted};
 use super::desk::{Desk, Outcome, Work};
 use super::guard::Guard;
 use crate::exchange::{
@@ -177,11 +177,17 @@ impl ProxyHttp for General {
                 return Err(Error::new(DECIDED));
             }
         }
-        ctx.alone = std::mem::take(&mut ctx.fresh);
-        let alone = ctx.alone;
+        let fresh = std::mem::take(&mut ctx.fresh);
         let (_, work) = ctx.parts()?;
+        let wanted = match fresh {
+            true => Wanted::Fresh,
+            false if work.exchange.is_repeatable() => Wanted::Any,
+            false => Wanted::Sure,
+        };
         let upstream = work.exchange.upstream().ok_or_else(|| Error::new_str("an attempt without an upstream"))?;
-        Ok(Box::new(connect::peer(upstream, work.exchange.epoch(), alone)?))
+        let (peer, alone) = connect::peer(upstream, work.exchange.epoch(), wanted)?;
+        ctx.alone = alone;
+        Ok(Box::new(peer))
     }
 
     async fn connected_to_upstream(
@@ -351,6 +357,7 @@ impl ProxyHttp for General {
             return error;
         }
         let fault = client_fault(session, &error);
+        let (lent, in_use) = (ctx.lent, ctx.in_use.take());
         let replay = if session.as_ref().retry_buffer_truncated() { Replay::Gone } else { Replay::Whole };
         let next = match (error.esource(), ctx.parts()) {
             (_, Err(_)) => Next::Abort,
@@ -364,7 +371,13 @@ impl ProxyHttp for General {
                 }
             },
             (ErrorSource::Upstream | ErrorSource::Internal | ErrorSource::Unset, Ok((_, work))) => {
-                work.exchange.on_broken(how_it_broke(error.etype()), replay, Instant::now())
+                let how = how_it_broke(error.etype());
+                if let (Broken::Closed, Lent::Kept, false, Some(in_use)) =
+                    (how, lent, work.exchange.is_answered(), &in_use)
+                {
+                    in_use.closed_too_early();
+                }
+                work.exchange.on_broken(how, replay, Instant::now())
             }
         };
         let again = ctx.follow(session, next);
