@@ -2,7 +2,8 @@
 //! `/etc/hosts` of its own (a mount that nobody else sees), so that names can come and go; the same claims are held with a
 //! scripted resolver in `src/discovery/tests.rs`.
 
-use std::net::SocketAddr;
+use std::net::{SocketAddr, TcpStream};
+use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
@@ -105,6 +106,11 @@ async fn a_name_that_does_not_resolve_is_shown_and_refuses_nothing() {
 
 /// A program that knows the names of `hosts` alone; `None` where the system lets us make no mount of our own.
 async fn with_hosts(pools: &str, hosts: &str) -> Option<Program> {
+    with_hosts_made(pools, |path| std::fs::write(path, hosts).expect("write hosts")).await
+}
+
+/// The same with whatever `make` makes.
+async fn with_hosts_made(pools: &str, make: impl FnOnce(&Path)) -> Option<Program> {
     let ways: [&[&str]; 2] = [&["--mount"], &["--user", "--map-root-user", "--mount"]];
     let works = |way: &&&[&str]| {
         let tried = Command::new("unshare").args(**way).args(["mount", "--bind", "/etc/hosts", "/etc/hosts"]).output();
@@ -121,11 +127,44 @@ async fn with_hosts(pools: &str, hosts: &str) -> Option<Program> {
                   mount --bind nsswitch.conf /etc/nsswitch.conf; } && exec \"$0\" \"$@\"";
     command.args(["sh", "-c", script, BINARY]);
     let program = Program::spawn_by(command, |web, admin, dir| {
-        std::fs::write(dir.join("hosts"), hosts).expect("write hosts");
+        make(&dir.join("hosts"));
         std::fs::write(dir.join("nsswitch.conf"), "hosts: files\n").expect("write nsswitch.conf");
         crate::program::config(web, admin, pools)
     });
     Some(program.when_live().await)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stop_while_a_reload_looks_up_names_refuses_it_and_its_listener_serves_nobody() {
+    let origin = Origin::plain("a").await;
+    let pools = pool("api", &[&origin.text()], &http_check()) + "[runtime]\ndrain_delay = \"3s\"\n";
+    // Whoever looks up a name waits for somebody to write into the pipe.
+    let pipe = |path: &Path| {
+        nix::unistd::mkfifo(path, nix::sys::stat::Mode::S_IRUSR | nix::sys::stat::Mode::S_IWUSR).expect("make a pipe");
+    };
+    let Some(mut program) = with_hosts_made(&pools, pipe).await else { return };
+    program.wait_until_ready().await;
+    let new = free_address();
+    let more = format!(
+        "{pools}[listeners.more]\naddress = \"{new}\"\npool = \"api\"\n{}",
+        pool("more", &["never-answered.test:1"], "")
+    );
+    let stop = async {
+        let end = Instant::now() + PATIENCE;
+        while TcpStream::connect(new).is_err() {
+            assert!(Instant::now() < end, "the new socket is bound before names are looked up");
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        program.signal(nix::sys::signal::Signal::SIGTERM);
+    };
+    let ((status, reply), ()) = tokio::join!(program.reload(&more), stop);
+    assert_eq!((status, reply.result), (422, ReloadResult::Refused), "{reply:?}");
+    assert!(reply.error.as_deref().is_some_and(|error| error.contains("stopping")), "{reply:?}");
+    assert!(try_fetch(new, "GET", "/").await.is_err(), "nobody is served there");
+    assert_eq!(get(program.web, "/").await.status, 200, "the old one serves until the delay is over");
+    let status = program.wait_for_exit(PATIENCE).await;
+    assert!(status.success(), "{status:?}");
+    program.assert_no_panic();
 }
 
 /// In place: the mount is of this very file.
