@@ -133,6 +133,13 @@ impl Inner {
         large.collect()
     }
 
+    /// Whether one more may read this answer.
+    fn has_room(&self, answer: usize, bytes: usize) -> bool {
+        let others = self.answers();
+        let held: usize = others.values().sum();
+        bytes <= SMALL_BYTES_MAX || held == 0 || others.contains_key(&answer) || held + bytes <= ANSWERS_BYTES_MAX
+    }
+
     fn close_slowest(&mut self, now: Instant) -> bool {
         let readers = self.open.iter().filter_map(|(id, entry)| match entry.stage {
             Stage::Reading { from, taken, .. } if now >= from + SLOW_AFTER => {
@@ -155,12 +162,7 @@ impl Open {
     pub fn reads(&self, answer: &Bytes, now: Instant) -> bool {
         let (key, bytes) = (answer.as_ptr() as usize, answer.len());
         let mut inner = self.all.inner.lock();
-        while bytes > SMALL_BYTES_MAX {
-            let others = inner.answers();
-            let held: usize = others.values().sum();
-            if others.contains_key(&key) || held == 0 || held + bytes <= ANSWERS_BYTES_MAX {
-                break;
-            }
+        while !inner.has_room(key, bytes) {
             if !inner.close_slowest(now) {
                 return false;
             }
