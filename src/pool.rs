@@ -32,4 +32,4 @@ pub use status::{
     UpstreamDetail, UpstreamStatus,
 };
 pub use upstream::{Connection, Connections, Hints, Unasked, Upstream, UpstreamId};
-pub use view::{Candidate, Nothing, Reading, Rules, Service, Tier, Tried, View};
+pub use view::{Candidate, FIRST_VERDICT_WAIT, Nothing, Reading, Rules, Service, Tier, Tried, View};

@@ -48,6 +48,8 @@ pub struct Exchange {
     listener: ListenerId,
     /// Where picking begins.
     routed: Option<PoolId>,
+    /// The serial of that pool: under its name there may be another one by now.
+    serial: u64,
     /// Which pool it is counted for: the routed one, or the one that stands in for it.
     pool: Option<Arc<Pool>>,
     lease: Option<Lease>,
@@ -110,8 +112,10 @@ impl Exchange {
     ) -> (Exchange, Next) {
         let snapshot = published.load();
         let listener = snapshot.listener(entry.listener);
-        let mut routed = route(snapshot.routing(entry.listener), entry.listener, facts);
-        if routed.is_some_and(|id| snapshot.pool(id).is_none()) {
+        let routing = snapshot.routing(entry.listener);
+        let mut routed = route(routing, entry.listener, facts);
+        let is_there = |id| routing.pool(id).is_some_and(|pool| snapshot.has(id, pool.shared.serial));
+        if routed.is_some_and(|id| !is_there(id)) {
             // Routed as before a reload that removed its listener; but that removed the pool as well.
             routed = route_anew(&snapshot, entry.listener, facts).or(routed);
         }
@@ -123,6 +127,7 @@ impl Exchange {
             asked: Asked { method: facts.method, version: facts.version, upgrade: facts.upgrade },
             edits: RequestEdits::new(head, facts, entry.client, entry.scheme),
             routed,
+            serial: routed.and_then(|id| snapshot.pool(id)).map_or(0, |pool| pool.shared.serial),
             pool: routed.and_then(|id| snapshot.pool(id)).cloned(),
             lease: None,
             picked: Picked { epoch: 0, verdict_held: false },
@@ -188,6 +193,7 @@ impl Exchange {
             };
         };
         self.routed = routed;
+        self.serial = pool.shared.serial;
         self.pool = Some(pool.clone());
         for failed in &self.failed {
             self.tried.extend(of_address(pool, &failed.address).map(|id| Tried { id, epoch: None }));
@@ -241,6 +247,9 @@ impl Exchange {
             Lent::Kept => true,
             Lent::Fresh => false,
         };
+        if let Some(lease) = &self.lease {
+            lease.on_sent();
+        }
         self.phase = Phase::Sent { reused, since: now };
         None
     }
@@ -424,7 +433,7 @@ impl Exchange {
 
     /// Whether its pool is gone from this configuration.
     fn is_homeless(&self, snapshot: &Snapshot) -> bool {
-        self.routed.is_some_and(|id| snapshot.pool(id).is_none())
+        self.routed.is_some_and(|id| !snapshot.has(id, self.serial))
     }
 
     fn reroute(&mut self, otherwise: Option<AnswerReason>) -> Next {

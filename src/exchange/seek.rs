@@ -9,7 +9,9 @@ use tokio::time::Instant;
 use super::judge::Facts;
 use super::limits::FALLBACK_HOPS;
 use crate::model::Address;
-use crate::pool::{Candidate, ListenerId, Nothing, Pool, PoolId, Service, Snapshot, Tried, UpstreamId};
+use crate::pool::{
+    Candidate, FIRST_VERDICT_WAIT, ListenerId, Nothing, Pool, PoolId, Service, Snapshot, Tried, UpstreamId,
+};
 use crate::route::Query;
 
 /// What is asked for.
@@ -91,6 +93,11 @@ pub(super) fn find(snapshot: &Snapshot, ask: Ask<'_>, now: Instant, rng: &mut fa
             && let Some(candidate) = view.pick(reading, &pool.shared.cursor, rng, ask.tried)
         {
             return Found::Upstream(pool.clone(), candidate.clone());
+        }
+        let until = ask.wait_until.unwrap_or(now + FIRST_VERDICT_WAIT);
+        if nothing == Nothing::FailOpen && view.is_outdated() && now < until {
+            // Lost a moment ago: what is eligible now is about to be published.
+            return Found::Wait { pool: pool.clone(), until };
         }
         retry_after = retry_after.min(pool.shared.retry_after(now));
         match nothing {

@@ -30,8 +30,12 @@ impl Lease {
     /// Takes hold of an upstream that was just picked.
     pub fn take(upstream: Arc<Upstream>) -> Lease {
         upstream.in_flight.fetch_add(1, Ordering::Relaxed);
-        upstream.requests_total.fetch_add(1, Ordering::Relaxed);
         Lease { upstream }
+    }
+
+    /// The request goes out now. Picks that come to nothing before are no requests.
+    pub fn on_sent(&self) {
+        self.upstream.requests_total.fetch_add(1, Ordering::Relaxed);
     }
 
     /// The upstream held.
@@ -44,6 +48,7 @@ impl Lease {
         match how {
             Settled::Done | Settled::NotTheUpstream => {}
             Settled::ConnectFailed => {
+                self.upstream.requests_total.fetch_add(1, Ordering::Relaxed);
                 self.upstream.connect_failures_total.fetch_add(1, Ordering::Relaxed);
                 self.upstream.hint();
             }
@@ -73,13 +78,16 @@ mod tests {
         let name = Name::try_new("api").unwrap();
         let upstream = Arc::new(Upstream::new(UpstreamId(1), name, "127.0.0.1:80".parse().unwrap(), hints));
         drop(Lease::take(upstream.clone()));
-        Lease::take(upstream.clone()).settle(Settled::Done);
+        Lease::take(upstream.clone()).settle(Settled::NotTheUpstream);
+        let lease = Lease::take(upstream.clone());
+        lease.on_sent();
+        lease.settle(Settled::Done);
         assert!(receiver.try_recv().is_err());
         let lease = Lease::take(upstream.clone());
         assert_eq!(upstream.in_flight.load(Ordering::Relaxed), 1);
         lease.settle(Settled::ConnectFailed);
         assert_eq!(upstream.in_flight.load(Ordering::Relaxed), 0);
-        assert_eq!(upstream.requests_total.load(Ordering::Relaxed), 3);
+        assert_eq!(upstream.requests_total.load(Ordering::Relaxed), 2, "one was sent, one found nobody");
         assert_eq!(receiver.try_recv(), Ok(UpstreamId(1)));
     }
 }

@@ -79,6 +79,11 @@ impl Snapshot {
         Snapshot::new(0, Table::empty(), Vec::new(), Vec::new())
     }
 
+    /// Whether this configuration has the pool of this number, and still the one of this serial.
+    pub fn has(&self, id: PoolId, serial: u64) -> bool {
+        self.pool(id).is_some_and(|pool| pool.shared.serial == serial)
+    }
+
     /// The pool with this number, if this configuration has it.
     pub fn pool(&self, id: PoolId) -> Option<&Arc<Pool>> {
         self.pools.get(id.0 as usize)?.as_ref()
@@ -137,9 +142,11 @@ pub struct Pool {
     pub view: ArcSwap<View>,
 }
 
-/// What a pool keeps over reloads.
+/// What a pool keeps over reloads. A pool that leaves the configuration and comes back under its name is another one.
 #[derive(Debug)]
 pub struct PoolShared {
+    /// No other pool of this process has it.
+    pub serial: u64,
     /// Its counters.
     pub stats: PoolStats,
     /// Where round robin stands, so that a new view goes on where the old one was.
@@ -160,7 +167,9 @@ pub const RETRY_AFTER_NONE_ENABLED: u64 = 30;
 impl PoolShared {
     /// A pool without history. `now` is only an origin for its instants.
     pub fn new(now: Instant) -> PoolShared {
+        static SERIALS: AtomicU64 = AtomicU64::new(1);
         PoolShared {
+            serial: SERIALS.fetch_add(1, Ordering::Relaxed),
             stats: PoolStats::default(),
             cursor: AtomicUsize::new(0),
             waiting: AtomicU32::new(0),

@@ -83,16 +83,23 @@ pub struct Effects {
     pub announce: Vec<Arc<PoolShared>>,
     /// Upstreams whose idle connections close.
     pub close_idle: Vec<Arc<Upstream>>,
+    /// For how many of those a new epoch has begun.
+    begun: usize,
     /// What is to be logged; it is in the event ring already.
     pub events: Vec<Event>,
 }
 
 impl Effects {
-    /// This upstream may not be picked any more. Before a view says so, a new epoch begins: who has it from an older view, and
-    /// has sent nothing yet, learns it from that.
-    pub(super) fn lose(&mut self, upstream: &Arc<Upstream>) {
-        upstream.connections.begin_epoch();
+    /// This upstream may not be picked any more.
+    fn lose(&mut self, upstream: &Arc<Upstream>) {
         self.close_idle.push(upstream.clone());
+    }
+
+    /// Begins a new epoch of every upstream that was lost: who has it from an older view, and has sent nothing yet, learns it
+    /// from that. Right before the views are made that say so, because until they are published only older ones are there.
+    fn begin_epochs(&mut self) {
+        self.close_idle[self.begun..].iter().for_each(|upstream| upstream.connections.begin_epoch());
+        self.begun = self.close_idle.len();
     }
 }
 
@@ -496,7 +503,7 @@ impl State {
     /// The end of every event: pools that changed get their view. By now every member has its state, so that here it is known
     /// whether removed ones are still needed.
     fn settle(&mut self, now: Instant, effects: &mut Effects) {
-        let changed = std::mem::take(&mut self.dirty);
+        let mut changed = std::mem::take(&mut self.dirty);
         let mut gone = vec![];
         for p in &changed {
             self.end_carried(*p, now, effects);
@@ -509,9 +516,12 @@ impl State {
             gone.iter().for_each(|member| effects.lose(&member.upstream));
             self.rebuild_readers(now, effects);
         }
+        changed.append(&mut self.dirty);
+        effects.begin_epochs();
         for p in changed {
             self.evaluate(p, now, effects);
         }
+        effects.begin_epochs();
     }
 
     /// Verdicts under earlier definitions end with their time.
@@ -553,6 +563,7 @@ impl State {
                 self.checks.get_mut(id).expect("members have checks").track.await_again(now);
             }
         }
+        self.dirty.insert(p);
         member.since = now;
         member.transitions_total += 1;
         if !member.retiring {

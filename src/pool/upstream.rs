@@ -30,7 +30,7 @@ pub struct Upstream {
     pub address: Address,
     /// Requests in flight, kept by leases.
     pub in_flight: AtomicU32,
-    /// Requests sent to it, kept by leases.
+    /// Requests sent to it, those for which it could not be reached included; kept by leases.
     pub requests_total: AtomicU64,
     /// Connections that could not be made, kept by leases.
     pub connect_failures_total: AtomicU64,

@@ -191,9 +191,15 @@ impl View {
         self.recount(now).unwrap_or(as_published)
     }
 
-    /// Whether requests wait for this view to be replaced.
+    /// Whether requests may wait for this view to be replaced.
     pub fn is_awaited(&self) -> bool {
-        matches!(self.service, Service::Waiting { .. }) || self.missed_at.get().is_some()
+        matches!(self.service, Service::Waiting { .. }) || self.missed_at.get().is_some() || self.is_outdated()
+    }
+
+    /// Whether an upstream of it may not be picked any more: the view that says so is about to be published.
+    pub fn is_outdated(&self) -> bool {
+        let mut candidates = self.primaries.candidates.iter().chain(&self.backups.candidates);
+        candidates.any(|candidate| candidate.upstream.connections.epoch() != candidate.epoch)
     }
 
     /// Chooses an upstream that is not in `tried`: a primary, else a backup. Takes no lock and does not allocate.

@@ -347,9 +347,11 @@ async fn a_retry_goes_through_the_newest_snapshot() {
     assert_eq!(word(&exchange.on_connect_failed(ConnectError::Refused, world.now)), "reroute");
     assert_eq!(word(&exchange.on_reroute(&bytes(GET), world.now)), "502 connect_failed");
     // The pool has a new view in a new snapshot: only that is picked from.
-    world.publish(vec![Some(old)]);
+    world.publish(vec![Some(old.clone())]);
     let mut exchange = first(&world);
-    world.publish(vec![Some(world.pool(0, &Given(Service::Nothing(Nothing::Reject), 0, 0)))]);
+    let view = ArcSwap::from_pointee(world.view(0, &Given(Service::Nothing(Nothing::Reject), 0, 0)));
+    let (id, name, shared) = (old.id, old.name.clone(), old.shared.clone());
+    world.publish(vec![Some(Arc::new(Pool { id, name, shared, view }))]);
     assert_eq!(word(&exchange.on_connect_failed(ConnectError::Refused, world.now)), "502 connect_failed");
 }
 

@@ -319,3 +319,58 @@ async fn a_request_of_a_departed_listener_goes_where_it_would_have_gone_and_else
         }
     }
 }
+
+/// Epochs end a moment before the views are published that say so.
+#[tokio::test(start_paused = true)]
+async fn who_has_lost_every_upstream_waits_for_the_view_that_says_so() {
+    for (service, upstreams_left, want) in
+        [(Service::Open, true, "attempt"), (Service::Nothing(Nothing::Reject), false, "503 none_eligible after 30")]
+    {
+        let world = World::new(&[Given(Service::Open, 2, 0)]);
+        let upstreams = eligible(&world);
+        let (mut exchange, _) = world.begin(POST);
+        upstreams.iter().for_each(|upstream| upstream.connections.begin_epoch());
+        assert_eq!(find(&mut exchange, Finds::GaveUp, world.now), "attempt", "the other one, from the same view");
+        assert_eq!(find(&mut exchange, Finds::Connected(Lent::Kept), world.now), "wait");
+        let old = world.nth(0);
+        assert_eq!(old.shared.waiting(), 1);
+        let publish = async {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+            world.show(service, if upstreams_left { &upstreams } else { &[] });
+            old.shared.announce();
+        };
+        let began = Instant::now();
+        tokio::join!(exchange.wait(began + Duration::from_secs(3)), publish);
+        assert_eq!(began.elapsed(), Duration::from_millis(5), "it neither spins nor waits on");
+        assert_eq!(word(&exchange.on_wake(Instant::now())), want);
+        assert_eq!(load(&upstreams), u32::from(upstreams_left));
+    }
+    // If none comes, it is not waited for without end.
+    let world = World::new(&[Given(Service::Open, 1, 0)]);
+    let (mut exchange, _) = world.begin(GET);
+    eligible(&world)[0].connections.begin_epoch();
+    assert_eq!(find(&mut exchange, Finds::GaveUp, world.now), "wait");
+    exchange.wait(world.now + Duration::from_secs(3)).await;
+    assert_eq!(word(&exchange.on_wake(Instant::now())), "503 none_eligible after 30");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_pool_that_went_and_came_back_under_its_name_is_another_one() {
+    let until = Instant::now() + Duration::from_secs(3);
+    let waiting = Given(Service::Waiting { until, then: Nothing::Reject }, 0, 0);
+    for given in [waiting, Given(Service::Open, 2, 0)] {
+        let world = World::new(&[given, Given(Service::Open, 1, 0)]);
+        let (mut exchange, first) = world.begin(GET);
+        // Its name is another service's by now, and its own requests go to pool 1.
+        let (other, own) = (world.pool(0, &Given(Service::Open, 2, 0)), world.nth(1));
+        let pools = vec![Some(other), Some(own)];
+        world.published.store(Arc::new(Snapshot::new(3, Table::empty(), vec![listener("web", 1)], pools)));
+        let next = match first {
+            Next::Wait { .. } => exchange.on_wake(world.now),
+            _ => exchange.on_connect_failed(ConnectError::Refused, world.now),
+        };
+        assert_eq!(word(&next), "reroute");
+        let Next::Attempt(attempt) = exchange.on_reroute(&bytes(GET), world.now) else { panic!("an attempt") };
+        assert_eq!(attempt.upstream.pool.as_str(), "p1");
+    }
+}
