@@ -106,11 +106,19 @@ async fn a_name_that_does_not_resolve_is_shown_and_refuses_nothing() {
 
 /// A program that knows the names of `hosts` alone; `None` where the system lets us make no mount of our own.
 async fn with_hosts(pools: &str, hosts: &str) -> Option<Program> {
-    with_hosts_made(pools, |path| std::fs::write(path, hosts).expect("write hosts")).await
+    with_hosts_and(hosts, |web, admin| crate::program::config(web, admin, pools)).await
 }
 
-/// The same with whatever `make` makes.
-async fn with_hosts_made(pools: &str, make: impl FnOnce(&Path)) -> Option<Program> {
+/// As [`with_hosts`], with a whole file made of its addresses.
+pub async fn with_hosts_and(hosts: &str, text: impl FnOnce(SocketAddr, SocketAddr) -> String) -> Option<Program> {
+    with_hosts_made(|path| std::fs::write(path, hosts).expect("write hosts"), text).await
+}
+
+/// The same with whatever `make` makes in the place of the file of hosts.
+async fn with_hosts_made(
+    make: impl FnOnce(&Path),
+    text: impl FnOnce(SocketAddr, SocketAddr) -> String,
+) -> Option<Program> {
     let ways: [&[&str]; 2] = [&["--mount"], &["--user", "--map-root-user", "--mount"]];
     let works = |way: &&&[&str]| {
         let tried = Command::new("unshare").args(**way).args(["mount", "--bind", "/etc/hosts", "/etc/hosts"]).output();
@@ -129,7 +137,7 @@ async fn with_hosts_made(pools: &str, make: impl FnOnce(&Path)) -> Option<Progra
     let program = Program::spawn_by(command, |web, admin, dir| {
         make(&dir.join("hosts"));
         std::fs::write(dir.join("nsswitch.conf"), "hosts: files\n").expect("write nsswitch.conf");
-        crate::program::config(web, admin, pools)
+        text(web, admin)
     });
     Some(program.when_live().await)
 }
@@ -142,7 +150,8 @@ async fn a_stop_while_a_reload_looks_up_names_refuses_it_and_its_listener_serves
     let pipe = |path: &Path| {
         nix::unistd::mkfifo(path, nix::sys::stat::Mode::S_IRUSR | nix::sys::stat::Mode::S_IWUSR).expect("make a pipe");
     };
-    let Some(mut program) = with_hosts_made(&pools, pipe).await else { return };
+    let text = |web, admin| crate::program::config(web, admin, &pools);
+    let Some(mut program) = with_hosts_made(pipe, text).await else { return };
     program.wait_until_ready().await;
     let new = free_address();
     let more = format!(
@@ -168,7 +177,7 @@ async fn a_stop_while_a_reload_looks_up_names_refuses_it_and_its_listener_serves
 }
 
 /// In place: the mount is of this very file.
-fn set_hosts(program: &Program, hosts: &str) {
+pub fn set_hosts(program: &Program, hosts: &str) {
     std::fs::write(program.dir().join("hosts"), hosts).expect("write hosts");
 }
 

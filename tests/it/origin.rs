@@ -406,7 +406,13 @@ pub struct BlackHole {
 impl BlackHole {
     pub fn start() -> BlackHole {
         let Address::Inet(wanted) = own_address() else { unreachable!("own addresses are Internet addresses") };
+        BlackHole::at(wanted)
+    }
+
+    /// At this address, which nobody listens on.
+    pub fn at(wanted: SocketAddr) -> BlackHole {
         let listener = tcp_socket();
+        listener.set_reuse_address(true).expect("a socket takes this option");
         listener.bind(&wanted.into()).expect("bind");
         listener.listen(0).expect("listen");
         let address = listener.local_addr().expect("a bound socket has an address").as_socket().expect("IPv4");

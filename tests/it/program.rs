@@ -301,6 +301,13 @@ impl Program {
         std::fs::read_dir(format!("/proc/{}/task", self.child.id())).map_or(0, Iterator::count)
     }
 
+    /// What its threads are called.
+    pub fn thread_names(&self) -> Vec<String> {
+        let threads = std::fs::read_dir(format!("/proc/{}/task", self.child.id())).into_iter().flatten().flatten();
+        let name = |thread: std::fs::DirEntry| std::fs::read_to_string(thread.path().join("comm")).unwrap_or_default();
+        threads.map(|thread| name(thread).trim_end().to_owned()).collect()
+    }
+
     /// Its resident memory, in bytes.
     pub fn resident(&self) -> u64 {
         let mut text = String::new();

@@ -207,22 +207,27 @@ impl Connection {
         }
         let body = match &reply.body {
             Body::Name => format!("hello from {}\n", self.shared.name).into_bytes(),
+            Body::Target => head.target.clone().into_bytes(),
             Body::Sized(body) | Body::UntilClose(body) => body.clone(),
             Body::Big(_) | Body::Chunked(_) => Vec::new(),
         };
         match &reply.body {
             _ if bodyless => {}
-            Body::Name | Body::Sized(_) => text += &format!("Content-Length: {}\r\n", body.len()),
+            Body::Name | Body::Target | Body::Sized(_) => text += &format!("Content-Length: {}\r\n", body.len()),
             Body::Big(bytes) => text += &format!("Content-Length: {bytes}\r\n"),
             Body::Chunked(_) => text += "Transfer-Encoding: chunked\r\n",
             Body::UntilClose(_) => {}
         }
         text += if close { "Connection: close\r\n\r\n" } else { "\r\n" };
         let mut out = text.into_bytes();
+        if reply.silent_close {
+            self.hold_back();
+        }
         if !bodyless && head.method != "HEAD" {
             // Head and a small body leave in one write, as real servers do.
             if reply.body_delay.is_zero() && reply.pace.is_none() {
                 out.extend_from_slice(&body);
+                out.extend_from_slice(&reply.surplus);
                 self.write(&out).await?;
             } else {
                 self.write(&out).await?;
@@ -232,15 +237,22 @@ impl Connection {
             match &reply.body {
                 Body::Big(bytes) => self.write_big(*bytes).await?,
                 Body::Chunked(chunks) => self.write_chunks(chunks, reply.pace).await?,
-                Body::Name | Body::Sized(_) | Body::UntilClose(_) => {}
+                Body::Name | Body::Target | Body::Sized(_) | Body::UntilClose(_) => {}
             }
         } else {
             self.write(&out).await?;
         }
-        if close {
+        if close || reply.silent_close {
             return Ok(Next::End(self.close().await?));
         }
         Ok(Next::Request)
+    }
+
+    /// What is written from now on leaves when a segment is full, or with the FIN.
+    fn hold_back(&self) {
+        if let Stream::Tcp(stream) = &self.stream {
+            socket2::SockRef::from(stream).set_tcp_cork(true).expect("Linux can hold segments back");
+        }
     }
 
     async fn write_paced(&mut self, body: &[u8], pace: Option<(usize, Duration)>) -> io::Result<()> {

@@ -31,12 +31,18 @@ pub(super) struct Proper {
     /// Pieces of so many bytes, with so much time between them.
     pub(super) pace: Option<(usize, Duration)>,
     pub(super) close: bool,
+    /// Ends the connection with the answer, in the same segment, and does not say so.
+    pub(super) silent_close: bool,
+    /// Bytes that nobody asked for, in one write with the answer.
+    pub(super) surplus: Vec<u8>,
 }
 
 #[derive(Debug, Clone)]
 pub(super) enum Body {
     /// `hello from NAME`.
     Name,
+    /// The target of the request.
+    Target,
     Sized(Vec<u8>),
     /// So many bytes of `x`, made as they are sent.
     Big(u64),
@@ -88,12 +94,21 @@ impl Reply {
             body_delay: Duration::ZERO,
             pace: None,
             close: false,
+            silent_close: false,
+            surplus: Vec::new(),
         }))
     }
 
     /// 200 with this body.
     pub fn ok(body: impl AsRef<[u8]>) -> Reply {
         Reply::status(200).body(body)
+    }
+
+    /// 200 with the target of the request as its body.
+    pub fn target() -> Reply {
+        let mut reply = Reply::status(200);
+        reply.proper().body = Body::Target;
+        reply
     }
 
     /// These bytes as they are, then a clean close.
@@ -198,6 +213,19 @@ impl Reply {
     /// Says `Connection: close` and closes.
     pub fn closing(mut self) -> Reply {
         self.proper().close = true;
+        self
+    }
+
+    /// Closes with the answer and does not say so: its FIN is in the segment that ends the answer, so that whoever has the
+    /// answer has the end too.
+    pub fn closing_silently(mut self) -> Reply {
+        self.proper().silent_close = true;
+        self
+    }
+
+    /// With these bytes after the answer, in one write with it.
+    pub fn with_surplus(mut self, bytes: impl AsRef<[u8]>) -> Reply {
+        self.proper().surplus = bytes.as_ref().to_vec();
         self
     }
 
