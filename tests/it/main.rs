@@ -28,5 +28,6 @@ mod promise;
 mod reload;
 mod servers;
 mod staleness;
+mod storm;
 mod systems;
 mod tidy;

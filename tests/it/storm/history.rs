@@ -1,0 +1,342 @@
+//! How things stood at every moment of a storm: who was in which pool, what the event ring said of it, and what must have
+//! been true of it by what its origin did. Made from the evidence alone.
+//!
+//! `passing` and `failing` are the second source: since when an origin has done nothing but pass, or fail, what this pool
+//! asks. They begin anew wherever a verdict could rightly be in doubt, so that what they say holds whatever the ring says.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use roundsman::model::{AdminState, HealthState};
+
+use super::evidence::{Evidence, Order, Transition};
+use super::model::{At, Config, Kind, Member, Mode, ORIGINS, Pool, Timing};
+
+/// What is added to the bounds of detection: ten times what a slow machine needs.
+pub const DETECTION_SLACK: Duration = Duration::from_secs(1);
+/// How long removed upstreams may serve.
+pub const RETIRING_MAX: Duration = Duration::from_secs(30);
+
+/// One upstream of one pool.
+#[derive(Debug, Clone)]
+pub struct Hold {
+    pub member: Member,
+    /// The pool as the file has it; of a retiring one, as the file had it.
+    pub rules: Arc<Pool>,
+    /// Since when this pool, or one that checked alike before it, has it.
+    pub joined: At,
+    /// What the event ring says.
+    pub state: HealthState,
+    pub order: Option<AdminState>,
+    /// Since when it serves although it was removed.
+    pub retiring: Option<At>,
+    pub passing: Option<At>,
+    pub failing: Option<At>,
+    up: Duration,
+    down: Duration,
+}
+
+impl Hold {
+    fn joining(member: Member, rules: &Arc<Pool>, at: At, judged: bool) -> Hold {
+        Hold {
+            member,
+            rules: rules.clone(),
+            joined: at,
+            state: HealthState::Unknown,
+            order: None,
+            retiring: None,
+            passing: judged.then_some(at),
+            failing: (!judged).then_some(at),
+            up: rules.timing.up(),
+            down: rules.timing.down(),
+        }
+    }
+
+    pub fn admin(&self) -> AdminState {
+        self.order.unwrap_or(self.member.admin)
+    }
+
+    /// Whether it may be picked, as the ring has it.
+    pub fn is_eligible(&self) -> bool {
+        self.state == HealthState::Healthy && self.admin() == AdminState::Enabled
+    }
+
+    /// Whether it must be healthy at `at`, whatever the ring says.
+    pub fn must_serve(&self, at: At) -> bool {
+        let since = self.passing.filter(|_| self.admin() == AdminState::Enabled);
+        since.is_some_and(|since| since + self.up + DETECTION_SLACK <= at)
+    }
+
+    /// Whether it must not be healthy at `at`, whatever the ring says.
+    pub fn must_not_serve(&self, at: At) -> bool {
+        self.failing.is_some_and(|since| since + self.down + DETECTION_SLACK <= at)
+    }
+
+    fn on_mode(&mut self, before: &Mode, mode: &Mode, at: At) {
+        let kinds = &self.rules.kinds;
+        let lost = kinds.iter().any(|kind| before.passes(*kind) && !mode.passes(*kind));
+        let won = kinds.iter().any(|kind| !before.passes(*kind) && mode.passes(*kind));
+        let judged = self.rules.judges(mode);
+        // Another check than before may be the one that decides now.
+        self.passing = judged.then(|| self.passing.filter(|_| !lost).unwrap_or(at));
+        self.failing = (!judged).then(|| self.failing.filter(|_| !won).unwrap_or(at));
+    }
+
+    /// Whether it makes this very check.
+    fn checks(&self, origin: usize, kind: Kind, timing: Timing) -> bool {
+        self.member.origin == origin && self.rules.timing == timing && self.rules.kinds.contains(&kind)
+    }
+
+    /// Under the next configuration of its pool.
+    fn goes_on(&self, member: Member, rules: &Arc<Pool>, mode: &Mode, steady: At, at: At) -> Hold {
+        let same = self.rules.checks_as(rules) && self.rules.require_all == rules.require_all;
+        let (up, down) = (self.up.max(rules.timing.up()), self.down.max(rules.timing.down()));
+        // Under other checks a verdict stands if nothing of the origin changed long enough before.
+        let stands = |bound: Duration| same || steady + bound + DETECTION_SLACK <= at;
+        // A check that is defined anew before it has been answered begins anew.
+        let answers = same || !rules.kinds.iter().chain(&self.rules.kinds).any(|kind| mode.hangs(*kind));
+        let judged = rules.judges(mode);
+        Hold {
+            member,
+            rules: rules.clone(),
+            passing: judged.then(|| self.passing.filter(|_| stands(up)).unwrap_or(at)),
+            failing: (!judged).then(|| self.failing.filter(|_| stands(down) && answers).unwrap_or(at)),
+            retiring: None,
+            up: if same { self.up } else { up },
+            down: if same { self.down } else { down },
+            ..self.clone()
+        }
+    }
+}
+
+type Key = (String, usize);
+
+/// How things stood from one moment to the next.
+#[derive(Debug, Clone)]
+pub struct Moment {
+    pub at: At,
+    pub config: Arc<Config>,
+    holds: BTreeMap<Key, Hold>,
+}
+
+impl Moment {
+    /// One upstream of a pool.
+    pub fn hold(&self, pool: &str, origin: usize) -> Option<&Hold> {
+        self.holds.get(&(pool.to_owned(), origin))
+    }
+
+    /// All upstreams of a pool, retiring ones too.
+    pub fn holds_of<'a>(&'a self, pool: &'a str) -> impl Iterator<Item = &'a Hold> {
+        self.holds.range((pool.to_owned(), 0)..=(pool.to_owned(), usize::MAX)).map(|(_, hold)| hold)
+    }
+
+    /// Whether a pool has what it needs to serve, where `counts` says which upstreams count.
+    pub fn can_serve(&self, pool: &str, counts: impl Fn(&Hold) -> bool) -> bool {
+        let Some(policy) = self.config.pools.get(pool) else { return false };
+        let count = |backup| self.holds_of(pool).filter(|h| h.member.backup == backup).filter(|h| counts(h)).count();
+        let alone = policy.members.iter().all(|member| member.backup);
+        let (primaries, backups) = (count(false), count(true));
+        primaries >= policy.min_healthy.max(1) || backups >= if alone { policy.min_healthy.max(1) } else { 1 }
+    }
+
+    /// Whether what the configuration has can serve without those that were removed: a backup is no reason to let
+    /// primaries go.
+    fn serves_alone(&self, pool: &str, for_primaries: bool) -> bool {
+        let alone = self.config.pools.get(pool).is_some_and(|p| p.members.iter().all(|member| member.backup));
+        let ranks = |hold: &Hold| !for_primaries || alone || !hold.member.backup;
+        self.can_serve(pool, |hold| hold.retiring.is_none() && hold.is_eligible() && ranks(hold))
+    }
+}
+
+/// Every moment, from the start.
+#[derive(Debug)]
+pub struct History {
+    moments: Vec<Moment>,
+}
+
+enum Item<'e> {
+    Config(usize),
+    Mode(usize, &'e Mode),
+    Order(&'e Order),
+    Transition(&'e Transition),
+    Still,
+    Moving,
+}
+
+impl History {
+    pub fn of(evidence: &Evidence) -> History {
+        let mut items: Vec<(At, Item<'_>)> = Vec::new();
+        // Of one instant the configuration comes first: what it made of the verdicts follows.
+        items.extend(evidence.configs.iter().enumerate().map(|(index, (at, _))| (*at, Item::Config(index))));
+        items.extend(evidence.modes.iter().map(|(at, origin, mode)| (*at, Item::Mode(*origin, mode))));
+        items.extend(evidence.orders.iter().map(|order| (order.at, Item::Order(order))));
+        items.extend(evidence.transitions.iter().map(|transition| (transition.at, Item::Transition(transition))));
+        items.extend(evidence.standstills.iter().flat_map(|(from, to)| [(*from, Item::Still), (*to, Item::Moving)]));
+        items.sort_by_key(|(at, _)| *at);
+        let mut walk = Walk::new(evidence);
+        let mut moments = Vec::new();
+        for group in items.chunk_by(|a, b| a.0 == b.0) {
+            let at = group[0].0;
+            for (_, item) in group {
+                walk.apply(item, at);
+            }
+            walk.settle(at);
+            moments.push(walk.now.clone());
+        }
+        History { moments }
+    }
+
+    /// The moments that overlap the time from `from` to `to`.
+    pub fn during(&self, from: At, to: At) -> &[Moment] {
+        let first = self.moments.partition_point(|moment| moment.at <= from).saturating_sub(1);
+        let last = self.moments.partition_point(|moment| moment.at <= to).max(first);
+        &self.moments[first..last.max((first + 1).min(self.moments.len()))]
+    }
+}
+
+/// The state of the walk.
+struct Walk<'e> {
+    evidence: &'e Evidence,
+    now: Moment,
+    modes: [Mode; ORIGINS],
+    /// Since when what each origin answers to checks is the same.
+    steady: [At; ORIGINS],
+    still: u32,
+    /// Removed by the configuration of this instant, while they might serve.
+    removed: Vec<(Key, Hold)>,
+    /// Orders of addresses that their name has left.
+    absent: BTreeMap<Key, AdminState>,
+}
+
+impl<'e> Walk<'e> {
+    fn new(evidence: &'e Evidence) -> Walk<'e> {
+        let (_, config) = evidence.configs.first().expect("a storm begins with a configuration");
+        let nobody = Config { pools: BTreeMap::new(), ..config.clone() };
+        Walk {
+            evidence,
+            now: Moment { at: At::ZERO, config: Arc::new(nobody), holds: BTreeMap::new() },
+            modes: [Mode::GOOD; ORIGINS],
+            steady: [At::ZERO; ORIGINS],
+            still: 0,
+            removed: Vec::new(),
+            absent: BTreeMap::new(),
+        }
+    }
+
+    fn apply(&mut self, item: &Item<'_>, at: At) {
+        self.now.at = at;
+        match item {
+            Item::Config(index) => self.on_config(*index, at),
+            Item::Mode(origin, mode) => self.on_mode(*origin, mode, at),
+            Item::Order(order) => {
+                if let Some(hold) = self.now.holds.get_mut(&(order.pool.clone(), order.origin)) {
+                    hold.order = Some(order.to);
+                }
+            }
+            Item::Transition(transition) => {
+                if let Some(hold) = self.now.holds.get_mut(&(transition.pool.clone(), transition.origin)) {
+                    hold.state = transition.to;
+                }
+            }
+            Item::Still => self.still += 1,
+            Item::Moving => self.still = self.still.saturating_sub(1),
+        }
+        if matches!(item, Item::Still | Item::Moving) {
+            self.steady = [at; ORIGINS];
+            // A probe may have run out of time meanwhile, on either side.
+            for hold in self.now.holds.values_mut() {
+                let judged = hold.rules.judges(&self.modes[hold.member.origin]);
+                hold.passing = judged.then_some(at);
+                hold.failing = (!judged).then_some(at);
+            }
+        }
+    }
+
+    fn on_mode(&mut self, origin: usize, mode: &Mode, at: At) {
+        let before = std::mem::replace(&mut self.modes[origin], *mode);
+        if (before.reach, before.paths) != (mode.reach, mode.paths) {
+            self.steady[origin] = at;
+        }
+        for hold in self.now.holds.values_mut().filter(|hold| hold.member.origin == origin) {
+            hold.on_mode(&before, mode, at);
+        }
+    }
+
+    fn on_config(&mut self, index: usize, at: At) {
+        let config = Arc::new(self.evidence.configs[index].1.clone());
+        let before = std::mem::take(&mut self.now.holds);
+        let old = std::mem::replace(&mut self.now.config, config.clone());
+        for (name, pool) in &config.pools {
+            let rules = Arc::new(pool.clone());
+            for member in &pool.members {
+                let key = (name.clone(), member.origin);
+                let (mode, steady) = (&self.modes[member.origin], self.steady[member.origin]);
+                let hold = match before.get(&key) {
+                    Some(earlier) => {
+                        let kept = earlier.goes_on(*member, &rules, mode, steady, at);
+                        // An order ended when the upstream left the file.
+                        Hold { order: earlier.order.filter(|_| earlier.retiring.is_none()), ..kept }
+                    }
+                    None => {
+                        // Every check of it may be another pool's, with its verdict; one that is not begins now.
+                        let known = pool.kinds.iter().map(|kind| {
+                            let same = before.values().filter(|h| h.checks(member.origin, *kind, pool.timing));
+                            same.map(|hold| hold.joined).min()
+                        });
+                        let joined = known.map(|joined| joined.unwrap_or(at)).max().unwrap_or(at);
+                        let state = self.first_known(&key, index).unwrap_or(HealthState::Unknown);
+                        let verdicts = Hold::joining(*member, &rules, steady.max(joined), rules.judges(mode));
+                        Hold { state, joined, ..verdicts }
+                    }
+                };
+                let order = hold.order.or(self.absent.remove(&key).filter(|_| member.by_name));
+                self.now.holds.insert(key, Hold { order, ..hold });
+            }
+        }
+        for (key, hold) in before.into_iter().filter(|(key, _)| !self.now.holds.contains_key(key)) {
+            let named = config.pools.get(&key.0).is_some_and(Pool::is_named);
+            if let Some(order) = hold.order.filter(|_| hold.member.by_name && named) {
+                self.absent.insert(key.clone(), order);
+            }
+            if old.pools.contains_key(&key.0) && config.pools.contains_key(&key.0) && hold.is_eligible() {
+                self.removed.push((key, hold));
+            }
+        }
+        self.absent.retain(|(pool, _), _| config.pools.get(pool).is_some_and(Pool::is_named));
+    }
+
+    /// Once all of an instant is known: who of the removed stays, and who of those that stayed goes.
+    fn settle(&mut self, at: At) {
+        for (key, hold) in std::mem::take(&mut self.removed) {
+            let pool = &key.0;
+            let since = self.now.holds_of(pool).filter_map(|hold| hold.retiring).min();
+            if !self.now.serves_alone(pool, !hold.member.backup) {
+                let since = hold.retiring.or(since).unwrap_or(at);
+                self.now.holds.insert(key, Hold { retiring: Some(since), ..hold });
+            }
+        }
+        let retiring = self.now.holds.iter().filter(|(_, hold)| hold.retiring.is_some());
+        let gone = retiring.filter(|((pool, _), hold)| {
+            let over = hold.retiring.is_some_and(|since| since + RETIRING_MAX <= at);
+            over || self.now.serves_alone(pool, !hold.member.backup)
+        });
+        let gone: Vec<Key> = gone.map(|(key, _)| key.clone()).collect();
+        for key in gone {
+            self.now.holds.remove(&key);
+        }
+    }
+
+    /// What state an upstream had when it joined with configuration `index`: its first change tells, or else a status.
+    fn first_known(&self, key: &Key, index: usize) -> Option<HealthState> {
+        let joined = self.evidence.configs[index].0;
+        let without = |(_, config): &&(At, Config)| !config.pools.get(&key.0).is_some_and(|pool| pool.has(key.1));
+        let left = self.evidence.configs[index..].iter().find(without).map_or(At::MAX, |(at, _)| *at);
+        let of = |t: &&Transition| t.at >= joined && t.at <= left && t.pool == key.0 && t.origin == key.1;
+        if let Some(first) = self.evidence.transitions.iter().find(of) {
+            return Some(first.from);
+        }
+        let within = self.evidence.samples.iter().filter(|s| s.asked >= joined && s.answered <= left);
+        within.filter_map(|sample| sample.upstreams.get(key)).map(|known| known.state).next()
+    }
+}
