@@ -22,6 +22,7 @@ mod health;
 mod hostile;
 #[allow(dead_code, reason = "a vocabulary for every test; not every word is in use at every time")]
 mod http;
+mod lanes;
 mod life;
 mod lost;
 mod promise;
