@@ -13,6 +13,7 @@ pub mod front;
 pub mod general;
 pub mod guard;
 pub mod listen;
+pub mod stall;
 pub mod tunnel;
 
 use std::io;

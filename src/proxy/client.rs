@@ -36,6 +36,9 @@ const EXTRA_TOTAL: usize = 8 * 1024 * 1024;
 const EXTRA_STEP: usize = 64 * 1024;
 /// How often the kernel is asked about a client that is not read any more.
 const LOOK: Duration = Duration::from_millis(500);
+/// Bytes of a request body that are read at once: pingora keeps several such pieces for an upstream that does not take
+/// them, and would read 64 KiB each.
+const BODY_PIECE: usize = 16 * 1024;
 /// Room made for a read between requests.
 const READ_ROOM: usize = 4 * 1024;
 
@@ -314,7 +317,7 @@ impl Client {
         if self.read.is_empty() {
             return self.poll_body(cx, out);
         }
-        let n = self.take(out.remaining())?;
+        let n = self.take(out.remaining().min(BODY_PIECE))?;
         out.put_slice(&self.read[..n]);
         self.read.advance(n);
         Poll::Ready(Ok(()))
@@ -322,9 +325,10 @@ impl Client {
 
     /// Reads body from the socket straight into `out`; what is not body goes into the buffer.
     fn poll_body(&mut self, cx: &mut Context<'_>, out: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        let most = out.remaining().min(BODY_PIECE);
         let room = match &self.pass.body {
-            Body::Length(left) => usize::try_from(*left).unwrap_or(usize::MAX).min(out.remaining()),
-            Body::Chunked(_) => out.remaining(),
+            Body::Length(left) => usize::try_from(*left).unwrap_or(usize::MAX).min(most),
+            Body::Chunked(_) => most,
         };
         let mut piece = ReadBuf::new(out.initialize_unfilled_to(room));
         match Pin::new(&mut self.io).poll_read(cx, &mut piece)? {

@@ -4,6 +4,7 @@
 //! Locks here are taken when a request changes hands, by one task that never waits for another: they are never
 //! contended.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
@@ -12,6 +13,7 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 
 use super::client::Client;
+use super::stall::Stall;
 use crate::exchange::{Exchange, OwnAnswer, Version, limits};
 
 /// One connection's desk.
@@ -24,6 +26,8 @@ pub struct Desk {
     origin: Instant,
     /// Milliseconds after `origin` plus one; 0: nobody owes a head.
     asked_ms: AtomicU64,
+    /// Whether the lane waits for a client that takes nothing.
+    pub stall: Arc<Stall>,
     /// True when the connection takes no further request.
     pub stop: watch::Receiver<bool>,
 }
@@ -66,6 +70,7 @@ impl Desk {
             answer_ended: AtomicBool::new(false),
             origin: now,
             asked_ms: AtomicU64::new(0),
+            stall: Arc::default(),
             stop,
         }
     }
@@ -75,6 +80,7 @@ impl Desk {
         self.may_answer.store(false, Ordering::Relaxed);
         self.answer_ended.store(false, Ordering::Relaxed);
         self.asked_ms.store(0, Ordering::Relaxed);
+        self.stall.end();
         *self.work.lock() = Some(work);
     }
 

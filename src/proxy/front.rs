@@ -4,6 +4,7 @@
 //! Must never relay a body. What a request may do is `exchange`'s business; which bytes are whose is
 //! [`super::client`]'s.
 
+use std::future::poll_fn;
 use std::net::IpAddr;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -303,7 +304,7 @@ impl Connection {
             loop {
                 tokio::select! {
                     biased;
-                    reused = &mut lane => break (true, reused.is_some()),
+                    reused = poll_fn(|cx| self.desk.stall.pace(lane.as_mut(), cx)) => break (true, reused.is_some()),
                     () = &mut self.alarm => {
                         let now = Instant::now();
                         match self.desk.head_due() {

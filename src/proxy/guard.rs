@@ -43,6 +43,19 @@ impl Guard {
     fn client_mut(&mut self) -> &mut Client {
         self.client.as_mut().expect("it is here until it is dropped")
     }
+
+    /// Writes; the lane stands still while that waits. Pingora waits for nothing else meanwhile.
+    fn patient<T>(
+        &mut self,
+        cx: &mut Context<'_>,
+        mut write: impl FnMut(&mut Client, &mut Context<'_>) -> Poll<io::Result<T>>,
+    ) -> Poll<io::Result<T>> {
+        let client = self.client.as_mut().expect("it is here until it is dropped");
+        match write(client, cx) {
+            Poll::Pending => self.desk.stall.begin(cx, |cx| write(client, cx)),
+            ready => ready,
+        }
+    }
 }
 
 impl Drop for Guard {
@@ -69,11 +82,11 @@ impl AsyncWrite for Guard {
         if !self.desk.may_answer() {
             return Poll::Ready(Ok(bytes.len()));
         }
-        self.client_mut().poll_write(cx, bytes)
+        self.patient(cx, |client, cx| client.poll_write(cx, bytes))
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        self.client_mut().poll_send(cx)
+        self.patient(cx, Client::poll_send)
     }
 
     /// The front closes the connection, not pingora.
