@@ -25,6 +25,7 @@ mod http;
 mod lanes;
 mod life;
 mod lost;
+mod memory;
 mod promise;
 mod reload;
 mod servers;

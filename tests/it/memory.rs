@@ -1,0 +1,166 @@
+//! What clients that do not read, do not finish or come in crowds cost while they are there, and that all of it goes back
+//! once they have left: descriptors, threads and memory.
+
+use std::fmt::Write as _;
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio::time::Instant;
+
+use crate::origin::{Act, Origin, Reply};
+use crate::program::{Program, fetch, pool};
+
+/// Ten times the 15 s after which it must be calm.
+const PATIENCE: Duration = Duration::from_secs(150);
+/// What may stay of the memory that was taken.
+const KEPT: u64 = 20 << 20;
+
+/// Seldom, and with so much time that a busy machine fails none.
+const CALM: &str =
+    "type = \"http\"\npath = \"/healthz\"\ninterval = \"30s\"\ntimeout = \"20s\"\nfast_interval = \"50ms\"\n";
+
+/// What a client that does not read may cost.
+const EACH_READER: u64 = 600 << 10;
+/// What a client may cost whose upload nobody takes.
+const EACH_WRITER: u64 = 320 << 10;
+
+/// A crowd of clients, and what it leaves behind.
+struct Crowd {
+    program: Program,
+    origin: Origin,
+    /// Descriptors, threads and bytes of memory before it came.
+    before: (usize, usize, u64),
+    clients: Vec<TcpStream>,
+}
+
+impl Crowd {
+    async fn start(reply: impl Into<Reply>, clients: usize, request: &str) -> Crowd {
+        let origin = Origin::new().on("/x").reply(reply).start().await;
+        let program = Program::start_ready(&pool("api", &[&origin.text()], CALM)).await;
+        // What is made once and kept is made now.
+        assert_eq!(fetch(program.web, "GET", "/").await.0, 200);
+        program.metrics().await;
+        let before = (program.descriptors(), program.threads(), program.resident());
+        let mut crowd = Crowd { program, origin, before, clients: Vec::new() };
+        for _ in 0..clients {
+            crowd.clients.push(connect(crowd.program.web, request).await);
+        }
+        crowd
+    }
+
+    /// Waits until each client costs no more bytes of memory than this: what was in use before the stall goes back first.
+    async fn costs_at_most(&self, bytes: u64) {
+        let end = Instant::now() + PATIENCE;
+        loop {
+            let each = self.program.resident().saturating_sub(self.before.2) / self.clients.len() as u64;
+            if each <= bytes {
+                return;
+            }
+            assert!(Instant::now() < end, "{} KiB for each client", each >> 10);
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+    }
+
+    /// Waits until the origin can send no more and take no more.
+    async fn until_stalled(&self) {
+        let moved = || self.origin.bytes_written() + self.origin.bytes_read();
+        let (mut last, mut since, end) = (0, Instant::now(), Instant::now() + PATIENCE);
+        // Probes move a few bytes all the time.
+        while since.elapsed() < Duration::from_secs(1) {
+            assert!(Instant::now() < end, "the clients are served still");
+            if moved() > last + (64 << 10) {
+                (last, since) = (moved(), Instant::now());
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        assert!(last > 64 << 10, "nothing was under way");
+    }
+
+    /// The clients leave, and so does what they asked for.
+    async fn leaves_nothing(mut self) {
+        self.clients.clear();
+        self.origin.reset_connections();
+        let end = Instant::now() + PATIENCE;
+        loop {
+            let now = (self.program.descriptors(), self.program.threads(), self.program.resident());
+            let (descriptors, threads, memory) = self.before;
+            if now.0 <= descriptors + 5 && now.1 <= threads + 1 && now.2 <= memory + KEPT {
+                break;
+            }
+            assert!(Instant::now() < end, "(descriptors, threads, memory) {:?} before, {now:?} after", self.before);
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+        assert_eq!(fetch(self.program.web, "GET", "/").await.0, 200);
+        self.program.assert_no_panic();
+    }
+}
+
+async fn connect(address: SocketAddr, request: &str) -> TcpStream {
+    let mut client = TcpStream::connect(address).await.expect("the listener accepts");
+    client.write_all(request.as_bytes()).await.expect("it takes a request");
+    client
+}
+
+const GET: &str = "GET /x HTTP/1.1\r\nHost: a\r\n\r\n";
+
+#[tokio::test(flavor = "multi_thread")]
+async fn clients_that_do_not_read_their_answer_cost_little_and_nothing_once_they_have_left() {
+    let crowd = Crowd::start(Reply::ok("").big(100 << 20), 150, GET).await;
+    crowd.until_stalled().await;
+    crowd.costs_at_most(EACH_READER).await;
+    crowd.leaves_nothing().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn uploads_that_nobody_takes_cost_little_and_nothing_once_they_are_over() {
+    let head = "POST /x HTTP/1.1\r\nHost: a\r\nContent-Length: 104857600\r\n\r\n";
+    // It answers nothing and reads nothing.
+    let mut crowd = Crowd::start(Reply::hang().before_body(), 150, head).await;
+    let mut sending: Vec<_> = std::mem::take(&mut crowd.clients);
+    let body = vec![b'x'; 1 << 20];
+    loop {
+        let mut moved = 0;
+        for client in &sending {
+            moved += client.try_write(&body).unwrap_or(0);
+        }
+        tokio::time::sleep(Duration::from_millis(100)).await;
+        if moved == 0 {
+            break;
+        }
+    }
+    crowd.clients.append(&mut sending);
+    crowd.costs_at_most(EACH_WRITER).await;
+    crowd.leaves_nothing().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn tunnels_that_nobody_reads_cost_little_and_nothing_once_they_are_over() {
+    let switch = "HTTP/1.1 101 Switching Protocols\r\nConnection: upgrade\r\nUpgrade: websocket\r\n\r\n";
+    let upgrade = "GET /x HTTP/1.1\r\nHost: a\r\nConnection: upgrade\r\nUpgrade: websocket\r\n\r\n";
+    let reply = Reply::acts(vec![Act::Write(switch.into()), Act::Endless(vec![b'x'; 64 << 10])]);
+    let crowd = Crowd::start(reply, 150, upgrade).await;
+    crowd.until_stalled().await;
+    crowd.costs_at_most(128 << 10).await;
+    crowd.leaves_nothing().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn crowds_of_connections_and_large_heads_leave_nothing_behind() {
+    let mut request = String::from("GET /x HTTP/1.1\r\nHost: a\r\n");
+    for number in 0..90 {
+        let _ = write!(request, "X-{number}: {}\r\n", "y".repeat(300));
+    }
+    request.push_str("\r\n");
+    let mut crowd = Crowd::start(200, 300, &request).await;
+    for _ in 0..10 {
+        for client in &mut crowd.clients {
+            let mut answer = [0; 4_096];
+            let read = client.read(&mut answer).await.expect("an answer");
+            assert!(answer[..read].starts_with(b"HTTP/1.1 200 "), "{}", String::from_utf8_lossy(&answer[..read]));
+            client.write_all(request.as_bytes()).await.expect("it takes a request");
+        }
+    }
+    crowd.leaves_nothing().await;
+}
