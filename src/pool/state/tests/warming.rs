@@ -38,7 +38,7 @@ fn file() -> impl Strategy<Value = File> {
     let require = prop_oneof![Just(Require::All), Just(Require::Any)];
     let (bools, kinds) =
         (any::<[bool; 4]>(), prop_oneof![Just((true, false)), Just((false, true)), Just((true, true))]);
-    (bools.clone(), bools, 1u32..3, (1u32..3, 1u32..4), kinds, require, any::<bool>()).prop_map(
+    (bools, bools, 1u32..3, (1u32..3, 1u32..4), kinds, require, any::<bool>()).prop_map(
         |(members, backups, min_healthy, thresholds, kinds, require, judged)| {
             let members = if members == [false; 4] { [true, false, false, false] } else { members };
             File { members, backups, min_healthy, thresholds, kinds, require, judged }
