@@ -167,6 +167,8 @@ fn cost(kind: TokenKind, in_braces: bool) -> usize {
         TokenKind::Equals => 400,
         TokenKind::Comma if in_braces => 100,
         TokenKind::Comma => 250,
+        // Little each, but the list of them doubles.
+        TokenKind::Newline => 20,
         _ => 0,
     };
     50 + opens
