@@ -1,9 +1,9 @@
-//! Who is connected to the admin socket, and what that may cost: how many may keep us waiting for their heads, how many are
+//! Who is connected to the admin socket, and what that may cost: how many may keep us waiting for their questions, how many are
 //! answered at once, and how much memory their answers take while they read them. Decides who has to go when there is no more
 //! room; `server` carries it out. No clock: `now` is an argument.
 //!
 //! ```text
-//! accepted ──head──▶ asking ──answer──▶ reading ──▶ gone
+//! accepted ──question──▶ asking ──answer──▶ reading ──▶ gone
 //!    │ the oldest goes                     │ the slowest goes, when it has read for a second
 //! ```
 
@@ -16,10 +16,12 @@ use parking_lot::Mutex;
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
-/// Connections that have not sent a whole head; of more, the oldest goes.
+/// Connections that have not sent a whole question, head and body; of more, the oldest goes.
 pub const HEADS_MAX: usize = 64;
 /// So long a connection may always take to send its head, however many others come: what is sent with the handshake is there.
 pub const HEAD_GRACE: Duration = Duration::from_millis(25);
+/// Whole questions that wait for their answers; one more is told so.
+pub const QUESTIONS_MAX: usize = 256;
 /// Bytes of answers that wait for their readers, together; one that several read counts once. A single answer may be larger.
 pub const ANSWERS_BYTES_MAX: usize = 32 << 20;
 /// Answers up to this size are sent whatever the others take; there are as many as connections at most.
@@ -47,7 +49,7 @@ struct Entry {
 
 #[derive(Debug, Clone, Copy, PartialEq)]
 enum Stage {
-    /// No whole head yet.
+    /// No whole question yet.
     Accepted { at: Instant },
     /// Its question is being answered.
     Asking,
@@ -153,9 +155,14 @@ impl Inner {
 }
 
 impl Open {
-    /// Its head is whole.
-    pub fn on_head(&self) {
-        self.set(Stage::Asking);
+    /// Its question is whole. False where too many wait for their answers.
+    pub fn on_question(&self) -> bool {
+        let mut inner = self.all.inner.lock();
+        let asking = inner.open.values().filter(|entry| entry.stage == Stage::Asking).count();
+        if let Some(entry) = inner.open.get_mut(&self.id) {
+            entry.stage = Stage::Asking;
+        }
+        asking < QUESTIONS_MAX
     }
 
     /// It begins to read `answer`. False where there is no room for it: then it gets none.
@@ -186,12 +193,6 @@ impl Open {
     pub async fn ended(&self) {
         self.end.notified().await;
     }
-
-    fn set(&self, stage: Stage) {
-        if let Some(entry) = self.all.inner.lock().open.get_mut(&self.id) {
-            entry.stage = stage;
-        }
-    }
 }
 
 impl Drop for Open {
@@ -220,7 +221,7 @@ mod tests {
     async fn at_the_limit_the_oldest_without_a_head_goes() {
         let (all, now) = (Arc::new(Connections::default()), Instant::now());
         let open: Vec<Open> = (0..HEADS_MAX as u64).map(|n| all.open(now + Duration::from_millis(n))).collect();
-        open[0].on_head();
+        open[0].on_question();
         let later = now + seconds(1);
         assert_eq!(all.make_room(later), Ok(()));
         let last = all.open(later);

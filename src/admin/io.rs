@@ -1,5 +1,6 @@
 //! A stream whose peer must take what we write: a write or flush that makes no progress for [`WRITE_STALL_MAX`] fails, so
-//! that a client that stops reading cannot hold a connection. Reads are bounded by their callers.
+//! that a client that stops reading cannot hold a connection. A large answer to a fast reader is written in turns, so that it
+//! holds up nobody else on the thread. Reads are bounded by their callers.
 
 use std::future::Future;
 use std::io;
@@ -13,16 +14,21 @@ use tokio::time::{Sleep, sleep};
 /// How long a write may stand still.
 pub const WRITE_STALL_MAX: Duration = Duration::from_secs(5);
 
+/// Bytes written in one turn, before the other connections have theirs: tens of microseconds' worth.
+const TURN_BYTES: usize = 64 * 1024;
+
 /// A stream with a bound on writes that stand still.
 pub struct Bounded<S> {
     stream: S,
+    /// Bytes written in this turn.
+    turn: usize,
     stalled: Option<Pin<Box<Sleep>>>,
 }
 
 impl<S> Bounded<S> {
     /// Bounds the writes of `stream`.
     pub fn new(stream: S) -> Bounded<S> {
-        Bounded { stream, stalled: None }
+        Bounded { stream, turn: 0, stalled: None }
     }
 
     /// Passes a result on; a pending one fails when it has been pending for too long.
@@ -45,7 +51,16 @@ impl<S: AsyncRead + Unpin> AsyncRead for Bounded<S> {
 
 impl<S: AsyncWrite + Unpin> AsyncWrite for Bounded<S> {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
-        let result = Pin::new(&mut self.stream).poll_write(cx, buf);
+        if self.turn >= TURN_BYTES {
+            self.turn = 0;
+            cx.waker().wake_by_ref();
+            return Poll::Pending;
+        }
+        let result = Pin::new(&mut self.stream).poll_write(cx, &buf[..buf.len().min(TURN_BYTES)]);
+        match &result {
+            Poll::Ready(Ok(n)) => self.turn += n,
+            Poll::Ready(Err(_)) | Poll::Pending => self.turn = 0,
+        }
         self.bound(result, cx)
     }
 
@@ -84,5 +99,28 @@ mod tests {
         let error = near.write_all(&[7; 50]).await.unwrap_err();
         assert_eq!((error.kind(), begin.elapsed()), (io::ErrorKind::TimedOut, WRITE_STALL_MAX));
         drop(far);
+    }
+
+    /// A reader that takes all at once gets no more in one turn than any other.
+    #[tokio::test]
+    async fn a_large_answer_is_written_in_turns() {
+        let mut near = Bounded::new(tokio::io::sink());
+        let (mut written, mut turns) = (0, 0);
+        let bytes = vec![7; 20 * TURN_BYTES];
+        let mut others = 0;
+        while written < bytes.len() {
+            let write = std::future::poll_fn(|cx| match Pin::new(&mut near).poll_write(cx, &bytes[written..]) {
+                Poll::Ready(result) => Poll::Ready(Some(result)),
+                Poll::Pending => Poll::Ready(None),
+            });
+            match write.await {
+                Some(result) => {
+                    written += result.unwrap();
+                    turns += 1;
+                }
+                None => others += 1,
+            }
+        }
+        assert_eq!((turns, others), (20, 19));
     }
 }

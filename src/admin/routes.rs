@@ -19,6 +19,7 @@ use tokio::sync::OwnedSemaphorePermit;
 use tokio::task::{JoinError, JoinHandle};
 use tokio::time::Instant;
 
+use super::connections::Open;
 use super::guard::{self, Refusal};
 use super::handlers;
 use super::reply::{self, Reply};
@@ -139,13 +140,13 @@ pub static ROUTES: [Route; 15] = [
 ];
 
 /// Answers a request. Never panics: what a handler panics with becomes a 500.
-pub async fn dispatch(server: Arc<Shared>, request: Request<Incoming>) -> Reply {
-    let answered = AssertUnwindSafe(answer(server, request)).catch_unwind().await;
+pub async fn dispatch(server: Arc<Shared>, request: Request<Incoming>, open: &Open) -> Reply {
+    let answered = AssertUnwindSafe(answer(server, request, open)).catch_unwind().await;
     let reply = answered.unwrap_or_else(|_| reply::error(StatusCode::INTERNAL_SERVER_ERROR, "internal error"));
     reply::closing(reply)
 }
 
-async fn answer(server: Arc<Shared>, request: Request<Incoming>) -> Reply {
+async fn answer(server: Arc<Shared>, request: Request<Incoming>, connection: &Open) -> Reply {
     let asked = Instant::now();
     let (head, body) = request.into_parts();
     let access = server.host.access();
@@ -170,10 +171,14 @@ async fn answer(server: Arc<Shared>, request: Request<Incoming>) -> Reply {
     {
         return refuse(refusal);
     }
-    let body = match read_body(body).await {
+    // A probe has no body that matters; who sends one slowly is among those whose question is not whole.
+    let body = match if route.open { Ok(Bytes::new()) } else { read_body(body).await } {
         Ok(body) => body,
         Err(reply) => return reply,
     };
+    if !connection.on_question() {
+        return reply::busy("too many questions wait to be answered");
+    }
     let question = Question { server: server.clone(), params, asked, head, body };
     if route.open {
         // The probes know their answers.

@@ -143,9 +143,8 @@ async fn serve_connection(stream: Box<dyn Stream>, shared: Arc<Shared>, open: Op
     let (asked, open) = (AtomicBool::new(false), Arc::new(open));
     let service = service_fn(|request: hyper::Request<hyper::body::Incoming>| {
         asked.store(true, Ordering::Relaxed);
-        open.on_head();
         let (shared, open, head_only) = (shared.clone(), open.clone(), request.method() == Method::HEAD);
-        async move { Ok::<_, Infallible>(send(routes::dispatch(shared, request).await, open, head_only)) }
+        async move { Ok::<_, Infallible>(send(routes::dispatch(shared, request, &open).await, open, head_only)) }
     });
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())

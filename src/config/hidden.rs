@@ -104,11 +104,10 @@ static PRIVATE_KEY: LazyLock<Regex> =
     LazyLock::new(|| form(r"(?s)-----BEGIN [A-Z0-9 ]*PRIVATE KEY-----(.*?)(?:-----END|\z)"));
 /// `user:password@host` without a scheme.
 static BARE_USER_INFO: LazyLock<Regex> = LazyLock::new(|| form(r#"([A-Za-z0-9._~%+-]+:[^\s"'/@]+@)[^\s"'@]"#));
-/// `password=…` within a text, in whatever notation: JSON, a query, a header, a connection string.
-static PAIR: LazyLock<Regex> = LazyLock::new(|| {
-    let name = r#"([A-Za-z0-9_.-]*)\\?["']?\s*[:=]\s*"#;
-    form(&format!(r#"{name}(\\?"[^"\n]*"?|'[^'\n]*'?|[^\s"'&;,}}]+)"#))
-});
+/// The beginning of `password=…` within a text, in whatever notation: JSON, a query, a header, a connection string.
+static NAME: LazyLock<Regex> = LazyLock::new(|| form(r#"([A-Za-z0-9_.-]*)\\?["']?\s*[:=]\s*"#));
+/// What follows it. Looked for only behind the name of a secret: a text may hold a million names.
+static VALUE: LazyLock<Regex> = LazyLock::new(|| form(r#"\A(?:\\?"[^"\n]*"?|'[^'\n]*'?|[^\s"'&;,}]+)"#));
 
 fn form(pattern: &str) -> Regex {
     Regex::new(pattern).expect("a constant")
@@ -258,14 +257,16 @@ impl<'t> Scan<'t> {
         }
         let mut hide = |range: Range<usize>| self.hidden.push(span.start + range.start..span.start + range.end);
         let mut from = 0;
-        while let Some(found) = PAIR.captures_at(text, from) {
-            let (name, value) = (&found[1], found.get(2).map_or(0..0, |value| value.range()));
+        while let Some(found) = NAME.captures_at(text, from) {
+            let start = found.get_match().end();
+            let name = &found[1];
             // The value of one pair may be the name of the next.
-            from = value.start.max(from + 1);
+            from = start;
             if !may_name_a_secret(name) {
-                from = (from..=text.len()).find(|at| text.is_char_boundary(*at)).unwrap_or(text.len());
                 continue;
             }
+            let Some(value) = VALUE.find(&text[start..]) else { continue };
+            let value = start..start + value.end();
             // Several words belong to these.
             let lower = name.to_ascii_lowercase();
             let long = lower.contains("authorization") || lower.contains("cookie");

@@ -291,6 +291,9 @@ impl Exchange {
     /// Takes a pick back. Some: it was the last.
     fn unpick(&mut self, now: Instant) -> Option<Next> {
         self.settle(Settled::NotTheUpstream);
+        if let (true, Some(pool)) = (self.attempts > 1, &self.pool) {
+            pool.shared.stats.retries.fetch_sub(1, Ordering::Relaxed);
+        }
         self.unused += 1;
         if self.unused > UNUSED_MAX {
             let retry_after = self.pool.as_ref().map_or(1, |pool| pool.shared.retry_after(now));

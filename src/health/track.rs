@@ -37,6 +37,8 @@ pub struct Track {
     in_flight: bool,
     hinted_in_flight: bool,
     stale_told: bool,
+    /// What it says holds at least until then: a shorter interval does not make it out of date at once.
+    holds_until: Option<Instant>,
     next_due: Instant,
     due: Due,
     slot: Slot,
@@ -147,6 +149,7 @@ impl Track {
             in_flight: false,
             hinted_in_flight: false,
             stale_told: false,
+            holds_until: None,
             next_due: due,
             due: Due::First,
             slot,
@@ -304,6 +307,7 @@ impl Track {
         if matches!(judgement, Judgement::Pass | Judgement::Fail) {
             self.last_verdict = now;
             self.stale_told = false;
+            self.holds_until = None;
         }
         let change = match judgement {
             Judgement::Pass => {
@@ -366,6 +370,8 @@ impl Track {
     /// The timing changed: the state is carried, the run is judged by the new thresholds, and the next probe is due no
     /// later than the new interval after the last start.
     pub fn retime(&mut self, timing: Timing, now: Instant) -> Option<Change> {
+        // What holds now does not end with the reload: it is confirmed under the new timing first, or has had the time for it.
+        self.holds_until = Some(self.stale_at().min(now + timing.stale_after()));
         self.timing = timing;
         if let Some(start) = self.last_start {
             let at = start + timing.interval;
@@ -378,7 +384,8 @@ impl Track {
 
     /// When what it says is out of date, if no probe passes or fails before.
     pub fn stale_at(&self) -> Instant {
-        self.last_verdict + self.timing.stale_after()
+        let at = self.last_verdict + self.timing.stale_after();
+        self.holds_until.map_or(at, |until| until.max(at))
     }
 
     fn in_start_period(&self, now: Instant) -> bool {
@@ -610,6 +617,24 @@ mod tests {
         let want = Change { from: HealthState::Healthy, to: HealthState::Unknown, cause: Cause::Stale };
         assert_eq!(change, Some(want));
         assert_eq!(track.on_tick(now + 46 * SECOND), None);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_shorter_interval_ends_no_verdict_before_it_can_be_confirmed() {
+        let slow = Timing { interval: 600 * SECOND, ..timing(1, 1) };
+        // Seconds since the last pass at which the interval becomes 10 s, and when the verdict is out of date then.
+        for (after, want) in [(0, 45), (100, 145), (1_000, 1_045), (1_800, 1_815)] {
+            let mut now = Instant::now();
+            let mut track = track(slow, now);
+            feed(&mut track, "P", &mut now);
+            assert_eq!(track.retime(timing(1, 1), now + after * SECOND), None);
+            assert_eq!(track.stale_at() - now, want * SECOND, "after {after} s");
+            assert_eq!(track.retime(timing(1, 1), now + after * SECOND), None);
+            assert_eq!(track.stale_at() - now, want * SECOND, "again after {after} s");
+            now = track.next_due().max(now + after * SECOND);
+            feed(&mut track, "P", &mut now);
+            assert_eq!(track.stale_at() - now, 45 * SECOND, "a pass begins anew");
+        }
     }
 
     #[tokio::test(start_paused = true)]

@@ -2,7 +2,7 @@
 //!
 //! Here stands the whole answer to "may this pool serve, and with whom": [`PoolState::view`].
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -147,6 +147,8 @@ pub(super) struct Member {
     pub(super) carried: Option<Carried>,
     pub(super) admin_override: Option<AdminState>,
     pub(super) retiring: bool,
+    /// It left with its line of the file, and not only from what its host name stands for.
+    pub(super) left_file: bool,
     pub(super) checks_total: u64,
     pub(super) transitions_total: u64,
     pub(super) history: History,
@@ -171,6 +173,7 @@ impl Member {
             carried: None,
             admin_override: None,
             retiring: false,
+            left_file: false,
             checks_total: 0,
             transitions_total: 0,
             history: History::default(),
@@ -344,7 +347,12 @@ impl PoolState {
         }
         let serving = removed.extract_if(.., |member| member.is_eligible());
         let kept = self.members.len();
-        self.members.extend(serving.map(|member| Member { retiring: true, ..member }));
+        let names: HashSet<&Arc<str>> = self.policy.upstreams.iter().filter_map(|u| u.name.as_ref()).collect();
+        let named = |member: &Member| member.policy().name.as_ref().is_some_and(|name| names.contains(name));
+        self.members.extend(serving.map(|member| {
+            let left_file = member.left_file || !named(&member);
+            Member { retiring: true, left_file, ..member }
+        }));
         let until = before.until.unwrap_or(now + RETIRING_MAX);
         self.warming = (self.members.len() > kept).then_some(Warming { until, needed: before.needed });
     }

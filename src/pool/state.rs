@@ -559,8 +559,10 @@ impl State {
             return;
         }
         if let (HealthState::Unknown, Some((_, Cause::Stale))) = (to, cause) {
+            // Readers may have found it out before, and waited since.
+            let since = pool.cell.view.load().missed_at().unwrap_or(now);
             for id in &member.checks {
-                self.checks.get_mut(id).expect("members have checks").track.await_again(now);
+                self.checks.get_mut(id).expect("members have checks").track.await_again(since);
             }
         }
         self.dirty.insert(p);

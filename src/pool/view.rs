@@ -196,6 +196,11 @@ impl View {
         matches!(self.service, Service::Waiting { .. }) || self.missed_at.get().is_some() || self.is_outdated()
     }
 
+    /// Since when readers wait because too few verdicts hold.
+    pub fn missed_at(&self) -> Option<Instant> {
+        self.missed_at.get().copied()
+    }
+
     /// Whether an upstream of it may not be picked any more: the view that says so is about to be published.
     pub fn is_outdated(&self) -> bool {
         let mut candidates = self.primaries.candidates.iter().chain(&self.backups.candidates);

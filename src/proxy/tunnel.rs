@@ -1,6 +1,6 @@
 //! Upgraded connections: connects, sends the rewritten head, and after a 101 relays bytes both ways until both sides have
-//! ended, or nothing has moved for an hour (for a minute, once one side has ended). Pingora is not involved: its tunnel loses one in a thousand when the 101
-//! comes early.
+//! ended, or nothing has moved for an hour (for a minute, once one side has ended). Pingora is not involved: its tunnel loses
+//! one in a thousand when the 101 comes early.
 //!
 //! Nothing of the client goes upstream before a 101. An answer that is none is relayed by its framing, and the client
 //! connection closes after it. A tunnel is in flight until it ends: a stopped listener lets it go on, and at the end of

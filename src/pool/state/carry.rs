@@ -228,10 +228,10 @@ impl State {
         match earlier {
             Some(mut member) => {
                 // It had left the file, and with it what was said of it; an address that its host name had left had not.
-                let stayed = member.policy().name.is_some() && member.policy().name == rules.upstreams[index].name;
-                if member.retiring && !stayed {
+                if member.retiring && member.left_file {
                     member.admin_override = None;
                 }
+                member.left_file = false;
                 // The old verdict stands until the checks as they are now have theirs.
                 let gone = member.checks.iter().any(|id| !checks.contains(id));
                 let redefined = gone || checks.iter().any(|id| !member.checks.contains(id));

@@ -1,4 +1,4 @@
-//! The admin plane under people who only take places: connections that send nothing, or a head byte by byte.
+//! The admin plane under people who only take places: connections that send nothing, a head byte by byte, or no body.
 
 use std::io::Write;
 use std::net::TcpStream;
@@ -42,7 +42,22 @@ async fn silent_and_dripping_connections_do_not_keep_the_probes_waiting() {
         let _ = stream.write_all(b"y");
     }
     probes_answer(&program).await;
+    // A head that promises a body, and most of the body.
+    let before = program.descriptors();
+    let bodies: Vec<_> = (0..400)
+        .map(|n| {
+            let mut stream = TcpStream::connect(program.admin).expect("it listens");
+            let what = if n % 2 == 0 { "POST /api/v1/reload" } else { "GET /api/v1/status" };
+            let head = format!("{what} HTTP/1.1\r\nHost: localhost\r\nContent-Length: 60000\r\n\r\n");
+            // It may have been closed by then.
+            let _ = stream.write_all(head.as_bytes()).and_then(|()| stream.write_all(&[b' '; 30_000]));
+            stream
+        })
+        .collect();
+    probes_answer(&program).await;
+    let more = program.descriptors().saturating_sub(before);
+    assert!(more < 200, "{more} more descriptors for 400 questions that are not whole");
     assert_eq!(program.status().await.pools.0.len(), 1);
-    drop((silent, drips));
+    drop((silent, drips, bodies));
     program.assert_no_panic();
 }

@@ -124,3 +124,28 @@ async fn an_order_about_a_name_holds_for_the_addresses_it_gets() {
     assert_eq!(admin(&world, A), AdminState::Enabled);
     assert_eq!(admin(&world, "127.0.0.8:9001"), AdminState::Enabled, "the name is no upstream any more");
 }
+
+#[tokio::test(start_paused = true)]
+async fn an_order_to_an_address_that_retires_ends_with_its_name_in_the_file_and_not_with_its_answer() {
+    for leaves_file in [false, true] {
+        let mut world = World::new();
+        world.set(A, 'P');
+        world.configure(vec![named(&[A])]);
+        world.run(SECOND / 2);
+        if leaves_file {
+            world.configure(vec![pool("api", &[B])]);
+        } else {
+            world.readdress(vec![named(&[B])]);
+        }
+        assert!(world.upstream("api", A).retiring);
+        world.order(A, AdminState::Disabled);
+        assert!(world.eligible("api").is_empty(), "it obeys while it retires");
+        if leaves_file {
+            world.configure(vec![named(&[A])]);
+        } else {
+            world.readdress(vec![named(&[A])]);
+        }
+        let want = if leaves_file { AdminState::Enabled } else { AdminState::Disabled };
+        assert_eq!(world.upstream("api", A).admin, want, "leaves the file: {leaves_file}");
+    }
+}

@@ -30,6 +30,8 @@ struct File {
     require: Require,
     /// Another pool judges every upstream by the same `http` check.
     judged: bool,
+    /// The interval, in seconds.
+    interval: u32,
 }
 
 const ALL: [&str; 4] = [A, B, C, "127.0.0.1:9004"];
@@ -38,12 +40,11 @@ fn file() -> impl Strategy<Value = File> {
     let require = prop_oneof![Just(Require::All), Just(Require::Any)];
     let (bools, kinds) =
         (any::<[bool; 4]>(), prop_oneof![Just((true, false)), Just((false, true)), Just((true, true))]);
-    (bools, bools, 1u32..3, (1u32..3, 1u32..4), kinds, require, any::<bool>()).prop_map(
-        |(members, backups, min_healthy, thresholds, kinds, require, judged)| {
+    (bools, bools, 1u32..3, (1u32..3, 1u32..4), kinds, require, any::<bool>(), prop_oneof![Just(1), Just(300)])
+        .prop_map(|(members, backups, min_healthy, thresholds, kinds, require, judged, interval)| {
             let members = if members == [false; 4] { [true, false, false, false] } else { members };
-            File { members, backups, min_healthy, thresholds, kinds, require, judged }
-        },
-    )
+            File { members, backups, min_healthy, thresholds, kinds, require, judged, interval }
+        })
 }
 
 fn step() -> impl Strategy<Value = Step> {
@@ -52,6 +53,7 @@ fn step() -> impl Strategy<Value = Step> {
     prop_oneof![
         3 => (0usize..4, kind, prop::bool::weighted(0.6)).prop_map(|(i, kind, pass)| Step::Answer(i, kind, pass)),
         3 => (1u64..3_000).prop_map(Step::Run),
+        1 => (30_000u64..120_000).prop_map(Step::Run),
         4 => (file(), any::<bool>()).prop_map(|(file, readdress)| Step::Reload(file, readdress)),
         1 => (0usize..4, admin).prop_map(|(i, to)| Step::Admin(i, to)),
     ]
@@ -60,7 +62,8 @@ fn step() -> impl Strategy<Value = Step> {
 impl File {
     fn pools(&self) -> Vec<PoolPolicy> {
         let (healthy_threshold, unhealthy_threshold) = self.thresholds;
-        let timing = Timing { healthy_threshold, unhealthy_threshold, ..timing() };
+        let interval = SECOND * self.interval;
+        let timing = Timing { interval, healthy_threshold, unhealthy_threshold, ..timing() };
         let spec = |kind| if kind == "tcp" { tcp(PortRule::Same) } else { http("/healthz") };
         let kinds = [("tcp", self.kinds.0), ("http", self.kinds.1)].into_iter().filter(|(_, wanted)| *wanted);
         let checks = kinds.map(|(kind, _)| check(spec(kind), timing)).collect();
@@ -121,7 +124,7 @@ proptest! {
         let all_checks = (1, (2, 2), (true, false), Require::All);
         let (min_healthy, thresholds, kinds, require) = all_checks;
         let (members, backups) = ([true; 4], [false; 4]);
-        let mut file = File { members, backups, min_healthy, thresholds, kinds, require, judged: false };
+        let mut file = File { members, backups, min_healthy, thresholds, kinds, require, judged: false, interval: 1 };
         let mut ever_passing = [false; 4];
         world.configure(file.pools());
         let mut removed_at = None;
@@ -189,5 +192,35 @@ proptest! {
             prop_assert_eq!(world.state.status(false, world.now).pools[0].warming, !retiring.is_empty());
             prop_assert_eq!(world.state.by_key.len(), world.state.checks.len());
         }
+    }
+}
+
+/// The last pass may be longer ago than a verdict holds under the new interval.
+#[tokio::test(start_paused = true)]
+async fn a_shorter_interval_takes_nobody_out_and_lets_nobody_go() {
+    let file = |interval: u32, addresses: &[&str]| {
+        let timing = Timing { interval: SECOND * interval, ..timing() };
+        PoolPolicy { checks: vec![check(tcp(PortRule::Same), timing)], ..pool("api", addresses) }
+    };
+    for after in [40, 200, 590] {
+        let mut world = World::new();
+        [A, B].iter().for_each(|address| world.set(address, 'P'));
+        world.configure(vec![file(600, &[A, B])]);
+        world.run(SECOND);
+        world.run(SECOND * after);
+        world.configure(vec![file(1, &[A])]);
+        assert_eq!(world.eligible("api"), [A], "after {after} s");
+        let reading = world.views[&name("api")].read(world.now);
+        assert_eq!(reading.service, Service::Open, "readers think so too");
+        for _ in 0..100 {
+            world.run(SECOND);
+            let effects = world.state.expire(world.now);
+            world.take(effects);
+            assert_eq!(world.eligible("api"), [A], "after {after} s");
+        }
+        // It must be confirmed all the same.
+        world.set(A, '.');
+        world.run(32 * SECOND);
+        assert!(world.eligible("api").is_empty());
     }
 }
