@@ -4,7 +4,7 @@
 //! `passing` and `failing` are the second source: since when an origin has done nothing but pass, or fail, what this pool
 //! asks. They begin anew wherever a verdict could rightly be in doubt, so that what they say holds whatever the ring says.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -265,8 +265,11 @@ impl<'e> Walk<'e> {
 
     fn on_config(&mut self, index: usize, at: At) {
         let config = Arc::new(self.evidence.configs[index].1.clone());
+        // Only a pool that served keeps those that are removed.
+        let served = |pool: &&String| self.now.can_serve(pool, Hold::is_eligible);
+        let served: BTreeSet<String> = self.now.config.pools.keys().filter(served).cloned().collect();
         let before = std::mem::take(&mut self.now.holds);
-        let old = std::mem::replace(&mut self.now.config, config.clone());
+        self.now.config = config.clone();
         for (name, pool) in &config.pools {
             let rules = Arc::new(pool.clone());
             for member in &pool.members {
@@ -299,7 +302,7 @@ impl<'e> Walk<'e> {
             if let Some(order) = hold.order.filter(|_| hold.member.by_name && named) {
                 self.absent.insert(key.clone(), order);
             }
-            if old.pools.contains_key(&key.0) && config.pools.contains_key(&key.0) && hold.is_eligible() {
+            if served.contains(&key.0) && config.pools.contains_key(&key.0) && hold.is_eligible() {
                 self.removed.push((key, hold));
             }
         }
