@@ -180,8 +180,7 @@ impl Member {
         }
     }
 
-    /// The definition of its checks has changed: its state stands for a while, if they have none yet. `goes_on`: it stood
-    /// before.
+    /// The definition of its checks has changed: its state stands for a while, if they have none yet.
     pub(super) fn carry(&mut self, checks: &Checks, now: Instant) {
         self.carried = match self.verdict(checks) {
             HealthState::Unknown => {
@@ -194,8 +193,9 @@ impl Member {
 
     /// When its state, if it is carried, is carried no longer.
     pub(super) fn carried_until(&self, checks: &Checks) -> Option<Instant> {
+        let since = self.carried?.since;
         let longest = self.tracks(checks).map(|track| track.timing().carried_at_most()).max()?;
-        Some(self.carried?.since + longest)
+        Some(since + longest)
     }
 
     /// Until when it counts as healthy if no further probe passes or fails; `None`: it is not healthy.
@@ -362,7 +362,7 @@ impl PoolState {
         let needed = match self.used {
             // One backup is enough in the place of primaries.
             Used { primaries: false, .. } if !self.backups_alone() => 1,
-            Used { .. } => self.warming.map_or(self.needed(), |warming| warming.needed.min(self.needed())),
+            Used { .. } => self.needed_now(),
         };
         Served { open: self.service == Service::Open, needed, until: self.warming.map(|warming| warming.until) }
     }
@@ -398,7 +398,7 @@ impl PoolState {
             move |m: &&Member| m.policy().backup == backup && m.eligibility(fail_open).is_eligible()
         };
         let count = |backup| self.members.iter().filter(fits(backup, false)).count();
-        let needed = self.warming.map_or(self.needed(), |warming| warming.needed.min(self.needed()));
+        let needed = self.needed_now();
         let enough = count(false) >= needed && count(false) > 0;
         let awaited = |backup| {
             let ranked = self.members.iter().filter(move |m: &&Member| m.policy().backup == backup);
@@ -450,6 +450,12 @@ impl PoolState {
         // Of those that could be healthy: a name without an address is none of them.
         let total = self.of_rank(self.backups_alone()).filter(|member| member.has_address()).count();
         self.policy.min_healthy.needed(total)
+    }
+
+    /// The same while removed members serve: as many as had to be before are enough.
+    fn needed_now(&self) -> usize {
+        let needed = self.needed();
+        self.warming.map_or(needed, |warming| warming.needed.min(needed))
     }
 
     /// Whether the configuration has no primaries.
