@@ -6,7 +6,7 @@
 //!         ├▶ websocket: the same, then ping and pong
 //!         └▶ h2: send and receive ─▶ answer, grpc
 //! ```
-//! `connect`, `tcp`, `tls`, `http`, `websocket` and `h2` hold the sockets; `response` (framing), `answer` and `expect`
+//! `socket`, `connect`, `tcp`, `tls`, `http`, `websocket` and `h2` hold the sockets; `response` (framing), `answer` and `expect`
 //! (judging) and `finding` (codes, sentences, hints) are pure. Knows nothing of thresholds: what a report means for an
 //! upstream is decided by `pool`, whose scheduler calls [`SocketProber`].
 
@@ -21,6 +21,7 @@ mod h2;
 mod http;
 mod response;
 mod said;
+mod socket;
 mod tcp;
 mod tls;
 mod websocket;
@@ -82,12 +83,17 @@ impl Prepared {
             }
             ProbeKind::Http(_) | ProbeKind::Tcp(_) | ProbeKind::Tls | ProbeKind::Grpc(_) => None,
         };
-        let peer = Peer { target: target.clone(), tls };
+        let knocks = tls.is_none() && matches!(&spec.kind, ProbeKind::Tcp(probe) if probe.is_plain());
+        let peer = Peer { target: target.clone(), tls, knocks };
         Prepared { peer, elsewhere: target != upstream, timeout, spec: spec.clone(), request, authority, upgrade }
     }
 
     /// Makes the probe; see [`probe`].
     pub async fn run(&self) -> ProbeReport {
+        if let Some(tls) = &self.peer.tls {
+            // Before the clock starts: this is our time, not the upstream's.
+            tls.prepare().await;
+        }
         let mut steps = Steps::begin();
         let found = self.talk(&mut steps).await;
         let took = steps.started.elapsed();

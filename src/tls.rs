@@ -9,6 +9,7 @@
 mod failure;
 mod heard;
 mod verify;
+mod warm;
 mod words;
 
 use std::collections::HashMap;
@@ -31,6 +32,7 @@ use crate::model::{Address, TlsTrace};
 pub use failure::{Failure, alert};
 use heard::Heard;
 use verify::Verifier;
+pub use warm::warm_up;
 
 /// A TLS connection over `S`.
 pub type Stream<S> = tokio_rustls::client::TlsStream<Heard<S>>;

@@ -1,26 +1,22 @@
 //! Opens the connection of a probe, TLS included, and tells apart what a failed one says: about the upstream, or about
-//! ourselves.
+//! ourselves. What happens on the socket itself is in `socket`.
 //!
 //! Every connect error is the upstream's failure but the five that mean that this machine has run out of something
 //! (`health.md`, "Probes and verdicts"): those are no verdict. The deadline is the caller's, over everything it does;
 //! [`Steps`] remembers how far it came.
 
 use std::io;
-use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::{Arc, OnceLock};
 use std::task::{Context, Poll};
-use std::time::Duration;
 
-use futures_util::FutureExt;
 use nix::errno::Errno;
 use rustls_pki_types::ServerName;
-use socket2::SockRef;
-use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
-use tokio::net::{TcpSocket, TcpStream, UnixStream};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::Instant;
 
 use super::finding::{Cut, Finding};
+use super::socket::{Purpose, Socket, each};
 use crate::model::policy::{ProbeKind, ProbeSpec, TlsPolicy};
 use crate::model::{Address, TlsTrace, Trace};
 use crate::tls::{self, Broken, Client, Failure};
@@ -31,6 +27,8 @@ pub(super) struct Peer {
     pub target: Address,
     /// TLS over it.
     pub tls: Option<Tls>,
+    /// Nothing is sent or read: the connection ends before it is one for the peer.
+    pub knocks: bool,
 }
 
 /// TLS for the probes of one check.
@@ -54,6 +52,17 @@ impl Tls {
     ) -> Option<Tls> {
         let name = tls::server_name(policy_of(spec)?, host, name, target);
         Some(Tls { spec: spec.clone(), alpn, name, client: OnceLock::new() })
+    }
+
+    /// Does what the first handshake would otherwise do on the upstream's clock: starts the cryptography, reads the roots
+    /// of this machine, and makes the client. Blocks no thread of the runtime; afterwards it returns at once.
+    pub(super) async fn prepare(&self) {
+        if self.client.get().is_none() {
+            let policy = policy_of(&self.spec).expect("without a policy there is no TLS");
+            Box::pin(tls::warm_up(policy)).await;
+            // What keeps it from being made is the finding of the handshake.
+            let _ = self.client();
+        }
     }
 
     fn client(&self) -> Result<&Client, Failure> {
@@ -127,7 +136,9 @@ impl Peer {
     /// # Errors
     /// What is found where that fails; it ends the probe.
     pub(super) async fn open(&self, steps: &mut Steps) -> Result<Stream, Finding<'static>> {
-        let socket = dial(&self.target).await.map_err(Finding::NotConnected)?;
+        let purpose = if self.knocks { Purpose::Knock } else { Purpose::Talk };
+        let dialled = Socket::dial(&self.target, purpose).await;
+        let socket = dialled.map_err(|error| Finding::NotConnected(Fault::from(&error)))?;
         steps.trace.local = socket.local();
         steps.trace.connected_in = Some(steps.started.elapsed());
         let Some(tls) = &self.tls else {
@@ -169,41 +180,6 @@ async fn shake_hands(
     }
 }
 
-/// Connects, without a deadline of its own. Cancel-safe: dropping the future closes the socket.
-async fn dial(target: &Address) -> Result<Socket, Fault> {
-    let socket = match target {
-        Address::Inet(address) => dial_tcp(*address).await.map(Socket::Tcp),
-        Address::Unix(path) => UnixStream::connect(path).await.map(Socket::Unix),
-        // Names are resolved long before; one without an address gives no verdict.
-        Address::Name { .. } => Err(io::Error::from_raw_os_error(Errno::EADDRNOTAVAIL as i32)),
-    };
-    socket.map_err(|error| Fault::from(&error))
-}
-
-async fn dial_tcp(address: SocketAddr) -> io::Result<TcpStream> {
-    let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
-    // The end of the handshake may travel with the request: one packet less. Where that cannot be had, nothing is lost.
-    let _ = SockRef::from(&socket).set_tcp_quickack(false);
-    socket.connect(address).await
-}
-
-/// A connection of a probe below TLS.
-#[derive(Debug)]
-pub(super) enum Socket {
-    Tcp(TcpStream),
-    Unix(UnixStream),
-}
-
-impl Socket {
-    /// Our end; unix sockets have none worth telling.
-    fn local(&self) -> Option<SocketAddr> {
-        match self {
-            Socket::Tcp(stream) => stream.local_addr().ok(),
-            Socket::Unix(_) => None,
-        }
-    }
-}
-
 /// A connection of a probe, ready for the protocol. A peer that closes without TLS's own goodbye has closed: what it said
 /// until then is judged by its own framing.
 #[derive(Debug)]
@@ -212,52 +188,14 @@ pub(super) enum Stream {
     Tls(Box<tls::Stream<Socket>>),
 }
 
-macro_rules! each {
-    ($self:expr, $($kind:path)|+, $stream:ident => $does:expr) => {
-        match $self.get_mut() { $($kind($stream) => { let $stream = Pin::new($stream); $does })+ }
-    };
-}
-
-impl AsyncRead for Socket {
-    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        each!(self, Socket::Tcp | Socket::Unix, stream => stream.poll_read(cx, buf))
-    }
-}
-
-impl AsyncWrite for Socket {
-    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        each!(self, Socket::Tcp | Socket::Unix, stream => stream.poll_write(cx, bytes))
-    }
-
-    fn poll_write_vectored(
-        self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        pieces: &[io::IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
-        each!(self, Socket::Tcp | Socket::Unix, stream => stream.poll_write_vectored(cx, pieces))
-    }
-
-    fn is_write_vectored(&self) -> bool {
-        true
-    }
-
-    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        each!(self, Socket::Tcp | Socket::Unix, stream => stream.poll_flush(cx))
-    }
-
-    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        each!(self, Socket::Tcp | Socket::Unix, stream => stream.poll_shutdown(cx))
-    }
-}
-
 impl Stream {
     /// Closes. Where the peer has closed its side already, a reset spares both systems the rest of the ceremony: nobody is
     /// there to miss it.
     pub(super) fn close(self) {
-        let Stream::Plain(Socket::Tcp(stream)) = &self else { return };
-        let ready = stream.ready(Interest::READABLE).now_or_never();
-        if ready.is_some_and(|ready| ready.is_ok_and(|ready| ready.is_read_closed())) {
-            let _ = SockRef::from(stream).set_linger(Some(Duration::ZERO));
+        if let Stream::Plain(socket) = &self
+            && socket.is_ended_by_peer()
+        {
+            socket.reset_on_close();
         }
     }
 }

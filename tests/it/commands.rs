@@ -19,7 +19,7 @@ use crate::support::assert_eventually_blocking;
 const PATIENCE: Duration = Duration::from_secs(30);
 const TOKEN: &str = "0123456789abcdef0123456789abcdef";
 
-fn roundsman(args: &[&str]) -> Output {
+pub fn roundsman(args: &[&str]) -> Output {
     let mut command = Command::new(env!("CARGO_BIN_EXE_roundsman"));
     command.args(args).env_remove("RUST_LOG").current_dir(std::env::temp_dir()).output().expect("it can be started")
 }

@@ -173,6 +173,13 @@ pub struct TcpProbe {
     pub expect: Option<Arc<str>>,
 }
 
+impl TcpProbe {
+    /// Whether it only connects: nothing is sent and nothing is expected.
+    pub fn is_plain(&self) -> bool {
+        self.send.is_none() && self.expect.is_none()
+    }
+}
+
 /// `type = "http"`.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct HttpProbe {
