@@ -6,8 +6,8 @@
 //!         ├▶ websocket: the same, then ping and pong
 //!         └▶ h2: send and receive ─▶ answer, grpc
 //! ```
-//! `socket`, `connect`, `tcp`, `tls`, `http`, `websocket` and `h2` hold the sockets; `response` (framing), `answer` and `expect`
-//! (judging) and `finding` (codes, sentences, hints) are pure. Knows nothing of thresholds: what a report means for an
+//! `socket`, `connect`, `tcp`, `tls`, `http`, `websocket` and `h2` hold the sockets; `response` (framing), `text`, `answer`
+//! and `expect` (judging) and `finding` (codes, sentences, hints) are pure. Knows nothing of thresholds: what a report means for an
 //! upstream is decided by `pool`, whose scheduler calls [`SocketProber`].
 
 mod answer;
@@ -23,6 +23,7 @@ mod response;
 mod said;
 mod socket;
 mod tcp;
+mod text;
 mod tls;
 mod websocket;
 
@@ -84,7 +85,8 @@ impl Prepared {
             ProbeKind::Http(_) | ProbeKind::Tcp(_) | ProbeKind::Tls | ProbeKind::Grpc(_) => None,
         };
         let knocks = tls.is_none() && matches!(&spec.kind, ProbeKind::Tcp(probe) if probe.is_plain());
-        let peer = Peer { target: target.clone(), tls, knocks };
+        let begins_plain = matches!(&spec.kind, ProbeKind::Tcp(probe) if probe.starts_tls());
+        let peer = Peer { target: target.clone(), tls, knocks, begins_plain };
         Prepared { peer, elsewhere: target != upstream, timeout, spec: spec.clone(), request, authority, upgrade }
     }
 

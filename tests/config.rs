@@ -13,8 +13,8 @@ use roundsman::config::diagnostic::render_all;
 use roundsman::config::diff::diff;
 use roundsman::config::{Severity, schema};
 use roundsman::model::policy::{
-    Balance, BodyRule, Config, HeaderText, HostPattern, MinHealthy, PathPattern, PortRule, ProbeKind, Require,
-    StatusRule, WhenNoHealthy,
+    Act, Balance, BodyRule, Config, HeaderText, HostPattern, MinHealthy, PathPattern, Payload, PortRule, ProbeKind,
+    Require, StatusRule, WhenNoHealthy,
 };
 
 /// The `.toml` files of a directory, by name. The paths are relative, so that expected output holds on every machine.
@@ -163,7 +163,7 @@ fn every_key_of_every_kind_of_check_reaches_the_policy() {
     assert_eq!((tls.roots.as_ref().unwrap().len(), client.chain.len()), (1, 1));
     assert_eq!(client.key.expose(), fs::read_to_string("tests/config/tls/client.key").unwrap());
     let ProbeKind::Tcp(tcp) = &pool.checks[1].spec.kind else { panic!("a tcp check") };
-    assert_eq!(tcp.send.as_deref(), Some("PING\r\n"));
+    assert_eq!(tcp.steps[0].act, Act::Send(Payload::plain(b"PING\r\n")));
     let times: Vec<_> =
         pool.checks[..2].iter().map(|c| (c.timing.interval.as_secs(), c.timing.timeout.as_secs())).collect();
     assert_eq!((&times[..], pool.checks[5].timing.unhealthy_threshold), (&[(3, 2), (10, 2)][..], 4));

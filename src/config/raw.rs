@@ -7,7 +7,7 @@ mod health;
 use schemars::{Schema, SchemaGenerator, json_schema};
 use toml::de::{DeTable, DeValue};
 
-pub use health::{Check, Expect, ExpectBody, Health, JsonRule, Probe, Timing, Tls};
+pub use health::{Check, Expect, ExpectBody, Health, JsonRule, Probe, TextStep, TextSteps, Timing, Tls};
 
 use super::read::{ByName, List, Node, Reader, Value};
 use super::table::table;

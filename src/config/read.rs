@@ -55,6 +55,14 @@ impl<T> Field<T> {
         }
     }
 
+    /// The value, to be changed.
+    pub fn get_mut(&mut self) -> Option<&mut At<T>> {
+        match self {
+            Field::Good(at) => Some(at),
+            Field::Absent | Field::Bad => None,
+        }
+    }
+
     /// Says of the value that it stands at `span`.
     pub fn place_at(&mut self, to: &Range<usize>) {
         if let Field::Good(at) = self {

@@ -10,6 +10,7 @@ pub mod require;
 pub mod route;
 pub mod secret;
 pub mod status;
+pub mod steps;
 pub mod tls;
 
 use std::time::Duration;

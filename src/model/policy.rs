@@ -11,8 +11,11 @@ use super::{Address, AdminState, Name, Ratio, Secret, Weight};
 
 mod check;
 mod describe;
+mod steps;
 
 pub use check::*;
+pub use describe::Hex;
+pub use steps::*;
 
 /// A whole configuration.
 #[derive(Debug, Clone, PartialEq)]

@@ -10,6 +10,8 @@ pub struct Secret {
     text: Arc<str>,
     /// Bytes of what was put before it, such as `Bearer `.
     prefix_bytes: usize,
+    /// Bytes of what was put after it, such as a line end.
+    suffix_bytes: usize,
 }
 
 impl Secret {
@@ -20,7 +22,13 @@ impl Secret {
 
     /// The same, with something before it that is no secret.
     pub fn with_prefix(prefix: &str, text: &str) -> Secret {
-        Secret { text: Arc::from(format!("{prefix}{text}")), prefix_bytes: prefix.len() }
+        Secret::within(prefix, text, "")
+    }
+
+    /// The same, with something after it that is no secret.
+    pub fn within(prefix: &str, text: &str, suffix: &str) -> Secret {
+        let whole = Arc::from(format!("{prefix}{text}{suffix}"));
+        Secret { text: whole, prefix_bytes: prefix.len(), suffix_bytes: suffix.len() }
     }
 
     /// The text itself, with its prefix.
@@ -28,9 +36,10 @@ impl Secret {
         &self.text
     }
 
-    /// What must be masked where a peer may have sent it back: the whole, and what stands behind the prefix.
+    /// What must be masked where a peer may have sent it back: the whole, and what stands between prefix and suffix.
     pub fn to_mask(&self) -> impl Iterator<Item = &str> {
-        [&*self.text, &self.text[self.prefix_bytes..]].into_iter()
+        let end = self.text.len() - self.suffix_bytes;
+        [&*self.text, &self.text[self.prefix_bytes..end]].into_iter()
     }
 }
 
@@ -102,6 +111,8 @@ mod tests {
         let secret = Secret::with_prefix("key=", "a b");
         assert_eq!(secret.expose(), "key=a b");
         assert_eq!(secret.to_mask().collect::<Vec<_>>(), ["key=a b", "a b"]);
+        let secret = Secret::within("AUTH ", "a b", "\r\n");
+        assert_eq!(secret.to_mask().collect::<Vec<_>>(), ["AUTH a b\r\n", "a b"]);
         assert_eq!(format!("{secret:?}"), "***");
     }
 

@@ -29,6 +29,8 @@ pub(super) struct Peer {
     pub tls: Option<Tls>,
     /// Nothing is sent or read: the connection ends before it is one for the peer.
     pub knocks: bool,
+    /// TLS begins later, with [`Peer::start_tls`].
+    pub begins_plain: bool,
 }
 
 /// TLS for the probes of one check.
@@ -141,13 +143,25 @@ impl Peer {
         let socket = dialled.map_err(|error| Finding::NotConnected(Fault::from(&error)))?;
         steps.trace.local = socket.local();
         steps.trace.connected_in = Some(steps.started.elapsed());
-        let Some(tls) = &self.tls else {
+        let stream = Stream::Plain(socket);
+        if self.tls.is_none() || self.begins_plain {
             steps.phase = Phase::Talking;
-            return Ok(Stream::Plain(socket));
+            return Ok(stream);
+        }
+        // Boxed, so that the many probes without TLS are small.
+        Box::pin(self.start_tls(stream, steps)).await
+    }
+
+    /// Makes the handshake on a connection that is open, as [`Peer::open`] does.
+    ///
+    /// # Errors
+    /// What is found where that fails; it ends the probe.
+    pub(super) async fn start_tls(&self, stream: Stream, steps: &mut Steps) -> Result<Stream, Finding<'static>> {
+        let (Some(tls), Stream::Plain(socket)) = (&self.tls, stream) else {
+            unreachable!("`config` makes at most one handshake, and only with a policy for it")
         };
         steps.phase = Phase::Handshaking;
-        // Boxed, so that the many probes without TLS are small.
-        let stream = Box::pin(shake_hands(tls, socket, steps)).await?;
+        let stream = shake_hands(tls, socket, steps).await?;
         steps.phase = Phase::Talking;
         Ok(Stream::Tls(stream))
     }

@@ -7,6 +7,7 @@ mod grpc;
 mod h2;
 mod hints;
 mod rule_hints;
+mod text;
 mod websocket;
 mod words;
 
@@ -21,15 +22,16 @@ pub(super) use answer::{Answered, Break, Cut, Miss, Node, Outcome, Own};
 pub(super) use grpc::{Called, Came, Said, Wrong};
 pub(super) use h2::{Http2, Trouble};
 pub(super) use rule_hints::{body_hint, header_hint, json_hint, not_json_hint};
+pub(super) use text::{Unheard, Why};
 pub(super) use websocket::Flaw;
 
 use super::connect::Fault;
-use crate::model::quote::{Excerpt, Quoted};
+use crate::model::quote::Quoted;
 use crate::model::units::Measured;
 use crate::model::{Address, Code, ProbeReport, Trace};
 use crate::tls::Failure;
-use hints::{connect_hint, handshake_hint, resource_hint, unheard_hint};
-use words::{connect_words, resource_words, write_no_handshake, write_unheard};
+use hints::{connect_hint, handshake_hint, resource_hint};
+use words::{connect_words, resource_words, write_no_handshake};
 
 /// What one probe found.
 #[derive(Debug, PartialEq, Eq)]
@@ -50,9 +52,8 @@ pub(super) enum Finding<'p> {
     NoHandshake(Cut),
     /// The expected text came.
     Heard,
-    /// The expected text did not come, or ours could not be sent. No cut: as much was heard as is listened to. `sends`:
-    /// there is one of ours.
-    Unheard { expected: Option<&'p str>, sends: bool, cut: Option<Cut>, bytes: usize, heard: Excerpt },
+    /// A text that was expected did not come, or ours could not be sent.
+    Unheard(Box<Unheard<'p>>),
     /// The WebSocket answered our ping.
     Pong,
     /// The WebSocket is none, or does not answer.
@@ -96,7 +97,7 @@ impl Finding<'_> {
                 Trace::default()
             }
             Finding::Shaken | Finding::Tls(_) | Finding::Refused(_) | Finding::NoHandshake(_) => Trace::default(),
-            Finding::Heard | Finding::Unheard { .. } | Finding::Stopped => Trace::default(),
+            Finding::Heard | Finding::Unheard(_) | Finding::Stopped => Trace::default(),
             Finding::Called(_) | Finding::Http2(_) | Finding::Pong | Finding::Websocket(_) => Trace::default(),
         };
         ProbeReport { code, status, duration: circumstances.took, reason: reason.into_boxed_str(), hint, trace }
@@ -111,8 +112,7 @@ impl Finding<'_> {
             Finding::NoHandshake(Cut::Closed | Cut::Broke(_)) => Code::L6Rsp,
             Finding::Heard | Finding::Pong => Code::L7Ok,
             Finding::Websocket(flaw) => flaw.code(),
-            Finding::Unheard { cut: Some(Cut::Deadline), .. } => Code::L7Tout,
-            Finding::Unheard { .. } => Code::L7Rsp,
+            Finding::Unheard(unheard) => unheard.code(),
             Finding::NotConnected(Fault::Theirs(Errno::ETIMEDOUT)) | Finding::ConnectTimeout => Code::L4Tout,
             Finding::NotConnected(Fault::Theirs(_)) => Code::L4Con,
             Finding::NotConnected(Fault::Ours(_)) | Finding::NoResources(_) | Finding::Stopped => Code::NoRes,
@@ -126,7 +126,7 @@ impl Finding<'_> {
         match self {
             Finding::Connected | Finding::NotConnected(_) | Finding::ConnectTimeout | Finding::NoResources(_) => None,
             Finding::Shaken | Finding::Tls(_) | Finding::Refused(_) | Finding::NoHandshake(_) => None,
-            Finding::Heard | Finding::Unheard { .. } | Finding::Stopped => None,
+            Finding::Heard | Finding::Unheard(_) | Finding::Stopped => None,
             Finding::Pong => Some(101),
             Finding::Websocket(flaw) => flaw.status(),
             Finding::Answer(answered) => answered.outcome.status(),
@@ -167,13 +167,7 @@ impl Finding<'_> {
             Finding::Heard => write!(out, "answered as expected in {}", Measured(c.took)),
             Finding::Pong => write!(out, "pong in {}", Measured(c.took)),
             Finding::Websocket(flaw) => flaw.write_sentence(out, c),
-            Finding::Unheard { expected, cut, bytes, heard, .. } => {
-                write_unheard(out, c, *expected, *cut, *bytes)?;
-                if *bytes > 0 {
-                    write!(out, "; it said {}", Quoted(heard.bytes()))?;
-                }
-                Ok(())
-            }
+            Finding::Unheard(unheard) => unheard.write_sentence(out, c),
             Finding::Stopped => {
                 let (took, timeout) = (Measured(c.took), c.timeout);
                 write!(out, "not probed: this process was stopped; the probe took {took}, its timeout is {timeout:?}")
@@ -191,9 +185,7 @@ impl Finding<'_> {
             Finding::Websocket(flaw) => flaw.hint(),
             Finding::Tls(failure) => failure.hint(),
             Finding::NoHandshake(cut) => Some(handshake_hint(*cut)),
-            Finding::Unheard { expected, sends, cut, heard, .. } => {
-                unheard_hint(*cut, expected.is_some(), *sends, heard.bytes())
-            }
+            Finding::Unheard(unheard) => unheard.hint(),
             Finding::Stopped => Some("it was suspended, or this machine is overloaded"),
             Finding::NotConnected(Fault::Theirs(errno)) => connect_hint(*errno),
             Finding::NotConnected(Fault::Ours(errno)) | Finding::NoResources(errno) => resource_hint(*errno),

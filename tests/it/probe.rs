@@ -5,6 +5,7 @@
 mod grpc;
 mod h2;
 mod sockets;
+mod steps;
 mod tcp;
 mod tls;
 mod websocket;

@@ -6,9 +6,10 @@ use crate::config::read::List;
 use crate::config::table::table;
 use crate::config::values::expect::{ExpectHeaders, JsonPathText, JsonValue, JsonValues, PatternText};
 use crate::config::values::header::Headers;
-use crate::config::values::http::{BodyText, HostField, Method, ProbePath, SendText, ServiceName, Token};
+use crate::config::values::http::{BodyText, HostField, Method, ProbePath, ServiceName, Token};
 use crate::config::values::require::Require;
 use crate::config::values::status::Statuses;
+use crate::config::values::steps::{FailText, HexBytes, LinePatternText, SentBytes, SentText};
 use crate::config::values::tls::{Certificates, PrivateKey, TlsName};
 use crate::config::values::{Count, DAY, Kind, Missing, OneOf, Scheme, Share, Span};
 use crate::model::policy::HttpVersion;
@@ -71,10 +72,12 @@ table! {
         port_offset ["port_offset"]: Count<-65535, 65535>;
         /// http, grpc, websocket: "https" puts TLS below. Default: "http", or "https" where `tls` is written. The traffic's is another matter.
         scheme ["scheme"]: OneOf<Scheme> = "http";
-        /// tls, http, grpc, websocket: how TLS is made.
+        /// tls, http, grpc, websocket: how TLS is made. tcp: beside `send`, `expect` or `steps`.
         tls ["tls"]: Tls;
-        /// tcp: a text that is sent once connected.
-        send ["send"]: SendText;
+        /// tcp: a text that is sent once connected, or { file = "…" } or { env = "…" }, with what goes before and after it as `prefix` and `suffix`.
+        send ["send"]: SentText;
+        /// tcp: a conversation step by step, instead of `send` and `expect`.
+        steps ["steps"]: TextSteps;
         /// http, websocket: the path, with or without a query.
         path ["path"]: ProbePath = "/";
         /// http: the method.
@@ -93,6 +96,30 @@ table! {
         subprotocol ["subprotocol"]: Token;
         /// tcp, http: what the answer must look like.
         expect ["expect"]: Expect;
+    }
+    later []
+}
+
+/// The steps of a check, in order.
+pub type TextSteps = List<TextStep, 16>;
+
+table! {
+    /// One step of a check of a text protocol: one of expect, matches, send, send_hex, expect_hex and starttls, perhaps with fail_on. What a step waits for it takes with all before it; the next one reads on from there. At most 64 KiB are read in all.
+    struct TextStep {
+        /// Reads until this text has come.
+        expect ["expect"]: BodyText<false>;
+        /// Reads until this regular expression finds something. ^ and $ match at every line, which may end with CRLF or LF.
+        matches ["matches"]: LinePatternText;
+        /// Sends this text, or a secret as { file = "…" } or { env = "…" }, with `prefix` and `suffix`.
+        send ["send"]: SentText;
+        /// Sends these bytes: pairs of hexadecimal digits, or a secret that holds them.
+        send_hex ["send_hex"]: SentBytes;
+        /// Reads until these bytes have come.
+        expect_hex ["expect_hex"]: HexBytes;
+        /// true: makes the TLS handshake; all that follows goes over TLS. What came in plain text does not count any more.
+        starttls ["starttls"]: bool;
+        /// Texts that fail the check as soon as one of them comes. Those of a step that reads nothing hold for the next that does.
+        fail_on ["fail_on"]: List<FailText, 16>;
     }
     later []
 }

@@ -4,6 +4,7 @@
 mod expect;
 mod preset;
 mod probe;
+mod steps;
 mod timing;
 mod tls;
 mod warn;

@@ -41,7 +41,9 @@ impl Value for SecretValue {
             return None;
         }
         let source = SecretSource::read(node, reader)?;
-        resolve(&source, node, reader).map(SecretValue)
+        let text = read_source(&source.file, &source.env, source.others, node, reader)?;
+        let prefix = source.prefix.value().map_or("", |prefix| prefix.0.as_str());
+        Some(SecretValue(Secret::with_prefix(prefix, &text)))
     }
 
     fn schema(generator: &mut SchemaGenerator) -> Schema {
@@ -55,8 +57,16 @@ pub fn refuse_literal(node: &Node<'_>, reader: &mut Reader<'_>) {
     reader.mistake(node.span(), "a secret is not written into the configuration").expected(WHAT).done();
 }
 
-fn resolve(source: &SecretSource, node: &Node<'_>, reader: &mut Reader<'_>) -> Option<Secret> {
-    let (text, at, from) = match (&source.file, &source.env) {
+/// Reads the text that `file` or `env` names; one line end at its end is cut. `others`: the table has keys that are not
+/// known.
+pub fn read_source(
+    file: &Field<FilePath>,
+    env: &Field<VariableName>,
+    others: bool,
+    node: &Node<'_>,
+    reader: &mut Reader<'_>,
+) -> Option<String> {
+    let (text, at, from) = match (file, env) {
         (Field::Good(file), Field::Absent) => {
             let read = reader.env().read_file(Path::new(&file.value.0));
             (read, file.span.clone(), format!("the secret file {:?}", file.value.0))
@@ -71,7 +81,7 @@ fn resolve(source: &SecretSource, node: &Node<'_>, reader: &mut Reader<'_>) -> O
             reader.mistake(node.span(), "`file` and `env` exclude each other").expected(WHAT).done();
             return None;
         }
-        (Field::Absent, Field::Absent) if source.others => return None,
+        (Field::Absent, Field::Absent) if others => return None,
         (Field::Absent, Field::Absent) => {
             reader.mistake(node.span(), "a secret needs `file` or `env`").expected(WHAT).done();
             return None;
@@ -79,10 +89,7 @@ fn resolve(source: &SecretSource, node: &Node<'_>, reader: &mut Reader<'_>) -> O
     };
     let checked = text.and_then(|text| check(cut_line_end(&text)).map(str::to_owned));
     match checked {
-        Ok(text) => {
-            let prefix = source.prefix.value().map_or("", |prefix| prefix.0.as_str());
-            Some(Secret::with_prefix(prefix, &text))
-        }
+        Ok(text) => Some(text),
         Err(problem) => {
             reader.mistake(at, format!("{from} {problem}")).done();
             None

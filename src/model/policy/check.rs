@@ -8,7 +8,7 @@ use std::hash::{Hash, Hasher};
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::UpstreamPolicy;
+use super::{TcpProbe, UpstreamPolicy};
 use crate::model::{Address, Ratio, Secret};
 
 /// One check: what is asked, and how often.
@@ -161,22 +161,6 @@ impl ProbeKind {
             ProbeKind::Websocket(probe) => &probe.headers,
             ProbeKind::Tcp(_) | ProbeKind::Tls => &[],
         }
-    }
-}
-
-/// `type = "tcp"`.
-#[derive(Debug, Clone, PartialEq, Eq, Hash, Default)]
-pub struct TcpProbe {
-    /// Sent once connected; at most 64 KiB.
-    pub send: Option<Arc<str>>,
-    /// Must come within the first 64 KiB of what the peer says; 1 byte to 64 KiB.
-    pub expect: Option<Arc<str>>,
-}
-
-impl TcpProbe {
-    /// Whether it only connects: nothing is sent and nothing is expected.
-    pub fn is_plain(&self) -> bool {
-        self.send.is_none() && self.expect.is_none()
     }
 }
 

@@ -2,12 +2,15 @@
 //!
 //! Credentials are not shown: of headers, of a text that is sent and of a request's body only that they are there.
 
+mod steps;
+
 use std::fmt;
 
 use super::{
     BodyRule, Expect, GrpcProbe, HeaderMatch, HeaderRule, HttpProbe, HttpVersion, JsonMatch, JsonRule, PortRule,
-    ProbeKind, ProbeSpec, StatusRule, TcpProbe, TlsPolicy, WebsocketProbe,
+    ProbeKind, ProbeSpec, StatusRule, TlsPolicy, WebsocketProbe,
 };
+pub use steps::Hex;
 
 /// The longest text of the file that is shown, in characters.
 const SHOWN_CHARS_MAX: usize = 80;
@@ -22,7 +25,12 @@ impl fmt::Display for ProbeSpec {
             PortRule::Offset(offset) => write!(f, " on the traffic's port {offset:+}")?,
         }
         if let Some(tls) = &self.tls {
-            write!(f, "{}{tls}", if self.kind == ProbeKind::Tls { " " } else { ", over TLS " })?;
+            let over = match &self.kind {
+                ProbeKind::Tls => " ",
+                ProbeKind::Tcp(tcp) if tcp.starts_tls() => ", with TLS ",
+                ProbeKind::Tcp(_) | ProbeKind::Http(_) | ProbeKind::Grpc(_) | ProbeKind::Websocket(_) => ", over TLS ",
+            };
+            write!(f, "{over}{tls}")?;
         }
         self.kind.expected().map_or(Ok(()), |expected| write!(f, "; expects {expected}"))
     }
@@ -32,9 +40,7 @@ impl fmt::Display for ProbeSpec {
 impl fmt::Display for ProbeKind {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            ProbeKind::Tcp(TcpProbe { send: Some(text), .. }) => write!(f, "connect, send {}", bytes(text.len())),
-            ProbeKind::Tcp(TcpProbe { send: None, expect: Some(_) }) => f.write_str("connect and read"),
-            ProbeKind::Tcp(TcpProbe { send: None, expect: None }) => f.write_str("connect and close"),
+            ProbeKind::Tcp(tcp) => write!(f, "{tcp}"),
             ProbeKind::Tls => f.write_str("handshake"),
             ProbeKind::Http(http) => write_http(http, f),
             ProbeKind::Grpc(GrpcProbe { service, host, .. }) => {
@@ -59,10 +65,8 @@ impl ProbeKind {
     /// What must come back, in words; `None` where the exchange alone decides.
     pub fn expected(&self) -> Option<String> {
         match self {
-            ProbeKind::Tcp(TcpProbe { expect: None, .. }) | ProbeKind::Tls | ProbeKind::Websocket(_) => None,
-            ProbeKind::Tcp(TcpProbe { expect: Some(text), .. }) => {
-                Some(format!("a text that contains {}", Shown(text)))
-            }
+            ProbeKind::Tcp(tcp) => tcp.expected(),
+            ProbeKind::Tls | ProbeKind::Websocket(_) => None,
             ProbeKind::Http(http) => Some(http.expect.to_string()),
             ProbeKind::Grpc(_) => Some("SERVING".to_owned()),
         }
@@ -196,7 +200,7 @@ mod tests {
 
     use super::*;
     use crate::model::Secret;
-    use crate::model::policy::{Certificate, ClientIdentity, HeaderText, JsonPath, Pattern};
+    use crate::model::policy::{Certificate, ClientIdentity, HeaderText, JsonPath, Pattern, Payload, TcpProbe};
 
     fn http() -> HttpProbe {
         HttpProbe {
@@ -217,7 +221,7 @@ mod tests {
     #[test]
     fn every_kind_is_told_in_one_line() {
         let tcp = |send: Option<&str>, expect: Option<&str>| {
-            ProbeKind::Tcp(TcpProbe { send: send.map(Arc::from), expect: expect.map(Arc::from) })
+            ProbeKind::Tcp(TcpProbe::of(send.map(|text| Payload::plain(text.as_bytes())), expect.map(Arc::from)))
         };
         let grpc = |service: &str| {
             ProbeKind::Grpc(GrpcProbe { service: service.into(), host: Some("a.b".into()), headers: Vec::new() })

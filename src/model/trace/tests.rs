@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::*;
 use crate::model::Secret;
-use crate::model::policy::{Expect, GrpcProbe, HttpProbe, PortRule, TcpProbe, TlsPolicy, WebsocketProbe};
+use crate::model::policy::{Expect, GrpcProbe, HttpProbe, Payload, PortRule, TcpProbe, TlsPolicy, WebsocketProbe};
 
 fn http() -> HttpProbe {
     HttpProbe {
@@ -103,7 +103,7 @@ fn a_connect_check_tells_of_nothing_but_the_connection() {
          ok connect connected in 0.3 ms from 127.0.0.1:41234\n\
          ok verdict pass, L4OK: connected in 0.3 ms\n"
     );
-    let banner = plain(ProbeKind::Tcp(TcpProbe { send: Some("PING\r\n".into()), expect: Some("PONG".into()) }));
+    let banner = plain(ProbeKind::Tcp(TcpProbe::of(Some(Payload::plain(b"PING\r\n")), Some("PONG".into()))));
     assert_eq!(
         told(&banner, &report(Code::L7Rsp, None, "no \"PONG\" came", answered("", b"-ERR\r\n"))),
         "ok target 10.0.0.1:80\n\

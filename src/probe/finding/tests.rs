@@ -1,6 +1,7 @@
 //! The words of failed connections, as operators see them; those of answers stand in the tests of `answer`.
 
 use super::*;
+use crate::model::quote::Excerpt;
 
 #[track_caller]
 fn check(finding: Finding<'_>, elsewhere: Option<&str>, code: Code, sentence: &str) {
@@ -97,8 +98,11 @@ fn a_handshake_that_is_cut_off_says_where_and_by_whom() {
 
 #[test]
 fn a_text_that_could_not_be_sent_is_a_failure_too() {
-    let unsent =
-        |cut| Finding::Unheard { expected: None, sends: true, cut: Some(cut), bytes: 0, heard: Excerpt::default() };
+    let unsent = |cut| {
+        let heard = Excerpt::default();
+        let why = Why::NotSent;
+        Finding::Unheard(Box::new(Unheard { step: None, sends: false, why, cut: Some(cut), bytes: 0, heard }))
+    };
     let may = "this port may speak TLS or another protocol";
     for (cut, code, sentence) in [
         (Cut::Closed, Code::L7Rsp, format!("connection closed before the text was sent ({may})")),

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use roundsman::model::Code;
 use roundsman::model::policy::{
-    GrpcProbe, HttpProbe, HttpVersion, PortRule, ProbeKind, ProbeSpec, TcpProbe, TlsPolicy, WebsocketProbe,
+    GrpcProbe, HttpProbe, HttpVersion, Payload, PortRule, ProbeKind, ProbeSpec, TcpProbe, TlsPolicy, WebsocketProbe,
 };
 
 use super::{BYTES_TAKEN_MAX, PATIENCE, TIMEOUT, contains, garbage, within_its_time};
@@ -81,7 +81,7 @@ async fn a_text_that_never_comes_ends_by_the_timeout_plus_50_ms() {
         ("closes at once", Reply::close(), bad),
         ("resets at once", Reply::reset(), &[Code::L7Rsp, Code::L4Con]),
     ];
-    let tcp = TcpProbe { send: Some("PING\r\n".into()), expect: Some("ready".into()) };
+    let tcp = TcpProbe::of(Some(Payload::plain(b"PING\r\n")), Some("ready".into()));
     let spec = Arc::new(ProbeSpec { port: PortRule::Same, tls: None, kind: ProbeKind::Tcp(tcp) });
     for (name, does, codes) in peers {
         hold(name, Origin::new().on_accept(does).start().await, &spec, codes).await;

@@ -101,7 +101,7 @@ fn read_to_end(mut connection: TcpStream) -> std::io::Result<()> {
 }
 
 fn expects(text: &str) -> Arc<ProbeSpec> {
-    let kind = ProbeKind::Tcp(TcpProbe { send: None, expect: Some(text.into()) });
+    let kind = ProbeKind::Tcp(TcpProbe::of(None, Some(text.into())));
     Arc::new(ProbeSpec { port: PortRule::Same, tls: None, kind })
 }
 

@@ -2,7 +2,9 @@
 
 use std::sync::Arc;
 
-use roundsman::model::policy::{Certificate, ClientIdentity, PortRule, ProbeKind, ProbeSpec, TcpProbe, TlsPolicy};
+use roundsman::model::policy::{
+    Certificate, ClientIdentity, Payload, PortRule, ProbeKind, ProbeSpec, TcpProbe, TlsPolicy,
+};
 use roundsman::model::{Address, Code, ProbeReport, Secret};
 use roundsman::probe::{Prepared, probe};
 use rustls::version::{TLS12, TLS13};
@@ -254,7 +256,7 @@ async fn what_does_not_speak_tls_is_told_from_what_does() {
     let target = origin.address();
     let report = probe(&target, &target, &http_spec(get()), LONG).await;
     assert_eq!((report.code, report.hint), (Code::L7Rsp, Some("this port speaks TLS")), "{}", report.reason);
-    let text = ProbeKind::Tcp(TcpProbe { send: Some("PING\r\n".into()), expect: Some("PONG".into()) });
+    let text = ProbeKind::Tcp(TcpProbe::of(Some(Payload::plain(b"PING\r\n")), Some("PONG".into())));
     let plain = Arc::new(ProbeSpec { port: PortRule::Same, tls: None, kind: text });
     let report = probe(&target, &target, &plain, LONG).await;
     assert_eq!((report.code, report.hint), (Code::L7Rsp, Some("this port speaks TLS")), "{}", report.reason);
@@ -333,7 +335,7 @@ async fn a_text_is_spoken_over_tls_too() {
         .on_accept(Reply::acts(vec![Act::Write(b"220 rea".to_vec()), Act::Write(b"dy\r\n".to_vec())]).then_hang())
         .start_blocking();
     let origin = TlsOrigin::with(&CERTIFICATES.good).before(&plain).start();
-    let kind = ProbeKind::Tcp(TcpProbe { send: None, expect: Some("220 ready".into()) });
+    let kind = ProbeKind::Tcp(TcpProbe::of(None, Some("220 ready".into())));
     let target = origin.address();
     let report = probe(&target, &target, &spec(unverified(), kind), LONG).await;
     assert_eq!(report.code, Code::L7Ok, "{}", report.sentence());

@@ -86,6 +86,10 @@ fn merge(
 /// Moves everything that may be spoken of to the key `preset`: places in the preset's own text mean nothing in the file.
 fn place(probe: &mut raw::Probe, span: &Range<usize>) {
     probe.place_at(span);
+    for step in probe.steps.get_mut().into_iter().flat_map(|at| at.value.0.iter_mut().flatten()) {
+        step.span = span.clone();
+        step.value.place_at(span);
+    }
     let Field::Good(expect) = &mut probe.expect else { return };
     let expect = &mut expect.value;
     expect.place_at(span);

@@ -2,21 +2,20 @@
 
 use std::sync::Arc;
 
-use super::{expect, tls};
+use super::{expect, steps, tls};
 use crate::config::raw;
 use crate::config::read::{At, Field};
 use crate::config::report::{Found, Report};
 use crate::config::values::Kind;
 use crate::config::values::header::Headers;
-use crate::model::policy::{
-    GrpcProbe, HeaderText, HttpProbe, HttpVersion, ProbeKind, TcpProbe, TlsPolicy, WebsocketProbe,
-};
+use crate::model::policy::{GrpcProbe, HeaderText, HttpProbe, HttpVersion, ProbeKind, TlsPolicy, WebsocketProbe};
 
 /// The types that a key belongs to, the likeliest first. A key that is not here belongs to all.
 const KEYS: &[(&str, &[Kind])] = &[
     ("scheme", &[Kind::Http, Kind::Grpc, Kind::Websocket]),
-    ("tls", &[Kind::Tls, Kind::Http, Kind::Grpc, Kind::Websocket]),
+    ("tls", &[Kind::Tls, Kind::Http, Kind::Grpc, Kind::Websocket, Kind::Tcp]),
     ("send", &[Kind::Tcp]),
+    ("steps", &[Kind::Tcp]),
     ("path", &[Kind::Http, Kind::Websocket]),
     ("method", &[Kind::Http]),
     ("version", &[Kind::Http]),
@@ -37,10 +36,7 @@ pub fn probe(raw: &raw::Probe, key: &str, report: &mut Report) -> (ProbeKind, Op
     }
     let tls = tls::tls(raw, kind, key, report);
     let probe = match kind {
-        Kind::Tcp => ProbeKind::Tcp(TcpProbe {
-            send: raw.send.value().map(|text| text.0.clone()),
-            expect: expect::text(&raw.expect, raw.kind.is_absent(), &format!("{key}.expect"), report),
-        }),
+        Kind::Tcp => ProbeKind::Tcp(steps::tcp(raw, key, report)),
         Kind::Tls => ProbeKind::Tls,
         Kind::Http => ProbeKind::Http(http(raw, key, report)),
         Kind::Grpc => ProbeKind::Grpc(GrpcProbe {
