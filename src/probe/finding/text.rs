@@ -51,9 +51,8 @@ impl Unheard<'_> {
     }
 
     pub(super) fn write_sentence(&self, out: &mut String, c: &Circumstances<'_>) -> fmt::Result {
-        match (self.step, &self.why) {
-            (Some((number, total)), _) => write!(out, "step {number} of {total}: ")?,
-            (None, _) => {}
+        if let Some((number, total)) = self.step {
+            write!(out, "step {number} of {total}: ")?;
         }
         match (&self.why, self.step) {
             (Why::NotCome(wanted), None) => self.write_not_come(out, c, wanted),

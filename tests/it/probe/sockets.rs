@@ -100,6 +100,17 @@ fn read_to_end(mut connection: TcpStream) -> std::io::Result<()> {
     connection.read_to_end(&mut Vec::new()).map(drop)
 }
 
+/// Reads up to the empty line.
+fn read_head(connection: &mut TcpStream) -> std::io::Result<()> {
+    let mut head = Vec::new();
+    while !head.ends_with(b"\r\n\r\n") {
+        let mut byte = [0];
+        connection.read_exact(&mut byte)?;
+        head.push(byte[0]);
+    }
+    Ok(())
+}
+
 fn expects(text: &str) -> Arc<ProbeSpec> {
     let kind = ProbeKind::Tcp(TcpProbe::of(None, Some(text.into())));
     Arc::new(ProbeSpec { port: PortRule::Same, tls: None, kind })
@@ -112,7 +123,7 @@ async fn what_is_waited_for_is_acknowledged_at_once() {
         read_to_end(connection)
     });
     let two_writes = serve(|mut connection| {
-        connection.read(&mut [0; 4096])?;
+        read_head(&mut connection)?;
         connection.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n")?;
         connection.write_all(b"up")?;
         read_to_end(connection)
@@ -139,20 +150,20 @@ async fn the_answer_of_a_server_that_ends_at_once_is_read_whole() {
     let script = serve(|mut connection| {
         for line in ["HTTP/1.1 200 OK", "Connection: close", "Content-Length: 8", "", "synced"] {
             connection.write_all(format!("{line}\r\n").as_bytes())?;
-            std::thread::sleep(Duration::from_millis(5));
+            std::thread::sleep(Duration::from_millis(1));
         }
         Ok(())
     });
     let spec = http_spec(equals("synced\r\n"));
-    let mut sentences = Vec::new();
-    for _ in 0..TRIES {
+    let mut broken = Vec::new();
+    for _ in 0..20 {
         let report = probe(&script, &script, &spec, LONG).await;
-        if report.code == Code::L7Ok {
-            return;
+        if report.code != Code::L7Ok {
+            broken.push(report.sentence());
         }
-        sentences.push(report.sentence());
     }
-    panic!("not once in {TRIES} probes: {}", sentences[0]);
+    // Where acknowledgements are held back, only a machine that stands still between two lines reads one whole.
+    assert!(broken.len() < 10, "{} of 20: {}", broken.len(), broken[0]);
 }
 
 /// Each probe is the first of its process. What the start of the cryptography takes (50 ms and more) is not in its time.
@@ -167,7 +178,7 @@ fn the_first_handshake_of_a_process_pays_for_no_start() {
         let check = &reply["upstreams"][0]["checks"][0];
         assert_eq!(check["code"], "L6OK", "{check}");
         fastest = fastest.min(check["duration_ms"].as_f64().unwrap());
-        if fastest < 30.0 {
+        if fastest < 20.0 {
             return;
         }
     }
@@ -179,7 +190,7 @@ fn the_first_handshake_of_a_process_pays_for_no_start() {
 async fn a_check_that_talked_closes_in_order() {
     let (ends, ended) = std::sync::mpsc::channel();
     let target = serve(move |mut connection| {
-        connection.read(&mut [0; 4096])?;
+        read_head(&mut connection)?;
         connection.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nup")?;
         let _ = ends.send(connection.read(&mut [0; 1]).map_err(|error| error.kind()));
         Ok(())
