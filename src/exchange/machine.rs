@@ -25,12 +25,12 @@ use tokio::time::Instant;
 
 use super::answer::{OwnAnswer, Refusal};
 use super::edits::RequestEdits;
-use super::head::{self, Head, Limits};
 use super::judge::{Facts, Method, judge};
 use super::limits::{INTERIM_ANSWERS, RETRIES, UNUSED_MAX};
 use super::response::{Asked, judge_response};
 use super::seek::{Ask, Found, find, of_address, route, route_anew, still_eligible};
 use super::steps::{Attempt, Broken, ConnectError, End, Entry, Lent, Next, Record, Replay};
+use crate::http1::{self, Fault, Head, Limits};
 use crate::pool::{
     AnswerReason, Candidate, FrontStats, Lease, ListenerId, Pool, PoolId, Published, RequestClass, Settled, Snapshot,
     Tried, Upstream, WaitTicket,
@@ -179,7 +179,7 @@ impl Exchange {
     /// head, as they were given to [`Exchange::begin`].
     pub fn on_reroute(&mut self, head: &[u8], now: Instant) -> Next {
         let snapshot = self.published.load_full();
-        let parsed = head::parse(head, &Limits::REQUEST).ok().flatten();
+        let parsed = http1::parse(head, &Limits::REQUEST).ok().flatten();
         let facts = parsed.as_ref().and_then(|head| judge(head).ok());
         let routed = facts.and_then(|facts| route_anew(&snapshot, self.listener, &facts));
         let Some(pool) = routed.and_then(|id| snapshot.pool(id)) else {
@@ -316,9 +316,13 @@ impl Exchange {
         };
         let interim = status < 200 && status != 101;
         self.interim += u32::from(interim);
-        let judged = judge_response(self.asked, status, fields);
-        let Some((framing, edits)) = judged.ok().filter(|_| self.interim <= INTERIM_ANSWERS) else {
-            return self.on_broken(Broken::BadResponse, Replay::Gone, now);
+        let judged = match self.interim {
+            ..=INTERIM_ANSWERS => judge_response(self.asked, status, fields),
+            _ => Err(Fault::Interim),
+        };
+        let (framing, edits) = match judged {
+            Ok(judged) => judged,
+            Err(fault) => return self.on_broken(Broken::BadResponse(fault), Replay::Gone, now),
         };
         if interim {
             self.phase = Phase::Interim { since };
@@ -353,7 +357,7 @@ impl Exchange {
             Broken::Closed if stale => (Settled::NotTheUpstream, AnswerReason::UpstreamBroke),
             Broken::Closed => (Settled::Broke, AnswerReason::UpstreamBroke),
             Broken::TimedOut => (Settled::Broke, AnswerReason::UpstreamTimeout),
-            Broken::BadResponse => (Settled::Broke, AnswerReason::BadResponse),
+            Broken::BadResponse(_) => (Settled::Broke, AnswerReason::BadResponse),
             Broken::Resources => (Settled::NotTheUpstream, AnswerReason::Resources),
         };
         self.settle(settled);

@@ -9,7 +9,7 @@ use tokio::time::Instant;
 use super::answer::OwnAnswer;
 use super::edits::ResponseEdits;
 pub use super::edits::Scheme;
-use super::response::ResponseFraming;
+use crate::http1::{Fault, ResponseFraming};
 use crate::model::{Address, Name};
 use crate::pool::{AnswerReason, FrontStats, ListenerId, RequestClass, Upstream};
 
@@ -88,8 +88,8 @@ pub enum Broken {
     Closed,
     /// [`super::limits::FIRST_BYTE`] or [`super::limits::UPSTREAM_IDLE`] ran out.
     TimedOut,
-    /// Its answer is no HTTP/1.x, or too large.
-    BadResponse,
+    /// Its answer is malformed or too large.
+    BadResponse(Fault),
     /// We lack descriptors or memory.
     Resources,
 }

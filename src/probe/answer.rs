@@ -7,7 +7,9 @@ use rustls::AlertDescription;
 
 use super::connect::Fault;
 use super::finding::{Break, Cut, Finding};
-use super::response::{Flow, HEAD_FIELDS_MAX, Malformed, Reader, Sink};
+use super::response::{Flow, Reader, Sink};
+use crate::http1;
+use crate::http1::limits::RESPONSE_HEAD_FIELDS;
 use crate::model::Trace;
 use crate::model::policy::HttpProbe;
 use judge::{Judge, Verdict};
@@ -65,7 +67,7 @@ impl<'p> Answer<'p> {
 
     /// Takes the next bytes of the connection. After `Done` none may follow.
     pub(super) fn feed(&mut self, mut input: &[u8]) -> Progress {
-        if matches!(self.judge.verdict(), Verdict::Malformed(Malformed::NotHttp)) {
+        if matches!(self.judge.verdict(), Verdict::Malformed(http1::Fault::NotHttp)) {
             return self.keep_noise(input);
         }
         let flow = self.reader.feed(&mut input, &mut self.judge);
@@ -79,8 +81,8 @@ impl<'p> Answer<'p> {
             self.judge.on_raw_head(&written(status, fields));
         }
         let flow = match fields.len() {
-            ..=HEAD_FIELDS_MAX => self.reader.on_parsed_head(status, fields, &mut self.judge),
-            _ => Err(Malformed::HeadFields),
+            ..=RESPONSE_HEAD_FIELDS => self.reader.on_parsed_head(status, fields, &mut self.judge),
+            _ => Err(http1::Fault::HeadFields(RESPONSE_HEAD_FIELDS)),
         };
         self.progress(flow, &[])
     }
@@ -91,7 +93,7 @@ impl<'p> Answer<'p> {
     }
 
     /// What comes of a piece, of which `rest` was not read.
-    fn progress(&mut self, flow: Result<Flow, Malformed>, rest: &[u8]) -> Progress {
+    fn progress(&mut self, flow: Result<Flow, http1::Fault>, rest: &[u8]) -> Progress {
         let open = self.judge.is_open();
         match flow {
             Ok(Flow::Continue) if open => Progress::More,
@@ -101,7 +103,7 @@ impl<'p> Answer<'p> {
             Err(_) if !open => Progress::Done,
             Err(error) => {
                 self.judge.on_malformed(error);
-                if error != Malformed::NotHttp {
+                if error != http1::Fault::NotHttp {
                     return Progress::Done;
                 }
                 self.judge.keep_noise(self.reader.pending());

@@ -2,7 +2,7 @@
 //! and drives the connection inside the probe's own future, so that dropping it ends everything; what the answer means
 //! is decided by a [`Receiver`]: `answer`, or `grpc::reply`.
 //!
-//! The peer gets small limits: no push, 32 KiB of head, a window of 32 KiB; of what it sends, 16 KiB are read at a time,
+//! The peer gets small limits: no push, 64 KiB of head, a window of 32 KiB; of what it sends, 16 KiB are read at a time,
 //! so that frames never pile up, and 1 MiB in all.
 
 mod opening;
@@ -25,8 +25,8 @@ use tokio::time::{Instant, timeout, timeout_at};
 use super::answer::{Answer, Progress, Stop};
 use super::connect::{Peer, Steps};
 use super::finding::{Answered, Finding, Http2, Outcome, Trouble};
-use super::response::HEAD_BYTES_MAX;
 use crate::VERSION;
+use crate::http1::limits::RESPONSE_HEAD_BYTES;
 use crate::model::policy::secrets;
 use crate::model::policy::{HeaderText, HttpProbe};
 use crate::model::quote::Excerpt;
@@ -272,7 +272,7 @@ where
     let (requests, connection) = h2::client::Builder::new()
         .enable_push(false)
         .initial_window_size(WINDOW_BYTES)
-        .max_header_list_size(HEAD_BYTES_MAX as u32)
+        .max_header_list_size(RESPONSE_HEAD_BYTES as u32)
         .handshake(opening)
         .await?;
     let mut connection = pin!(connection);

@@ -3,6 +3,7 @@
 //!
 //! Reads no further than the rules need: without a rule over the body nothing of it; of a failure only what is quoted.
 
+use crate::http1::Fault;
 use crate::model::Trace;
 use crate::model::policy::secrets;
 use crate::model::policy::{BodyRule, HttpProbe};
@@ -13,7 +14,7 @@ use crate::probe::expect::{
 use crate::probe::finding::{
     Answered, Break, Miss, Node, Outcome, Own, body_hint, header_hint, json_hint, not_json_hint,
 };
-use crate::probe::response::{Flow, Malformed, Sink};
+use crate::probe::response::{Flow, Sink};
 use crate::probe::said::Said;
 
 /// Bytes of a body that rules see.
@@ -26,7 +27,7 @@ pub(super) enum Verdict<'p> {
     Open,
     Passed,
     Failed(Failure<'p>),
-    Malformed(Malformed),
+    Malformed(Fault),
 }
 
 #[derive(Debug)]
@@ -89,7 +90,7 @@ impl<'p> Judge<'p> {
         matches!(self.verdict, Verdict::Open)
     }
 
-    pub(super) fn on_malformed(&mut self, error: Malformed) {
+    pub(super) fn on_malformed(&mut self, error: Fault) {
         self.verdict = Verdict::Malformed(error);
         self.kept.truncate(BYTES_MAX);
     }

@@ -6,14 +6,15 @@ use nix::errno::Errno;
 use serde_json::Value;
 
 use super::Circumstances;
-use super::hints::{CLOSED_HINT_HTTP2, NO_ANSWER_HINT, protocol_hint, status_hint};
+use super::hints::{CLOSED_HINT_HTTP2, NO_ANSWER_HINT, UNENDED_HINT, protocol_hint, status_hint};
 use super::words::Bytes;
+use crate::http1::Fault;
 use crate::model::Code;
 use crate::model::policy::{BodyRule, HeaderMatch, HttpProbe, HttpVersion, JsonMatch, JsonRule};
 use crate::model::quote::{Escaped, Excerpt, Quoted};
 use crate::model::units::Measured;
 use crate::probe::expect::{HeaderMiss, NotJson};
-use crate::probe::response::{Malformed, Stage};
+use crate::probe::response::Stage;
 use crate::probe::said::Said;
 
 /// One answer.
@@ -36,7 +37,7 @@ pub(in crate::probe) enum Outcome<'p> {
     /// The status is as expected, and another rule does not hold.
     Missed { status: u16, miss: Miss<'p>, own: Own, hint: Option<&'static str> },
     /// Not an HTTP answer, or a broken one.
-    Malformed { error: Malformed, status: Option<u16>, seen: Excerpt },
+    Malformed { error: Fault, status: Option<u16>, seen: Excerpt },
     /// The answer ended before it could be judged. `wanted`: the text that had not come.
     CutShort { probe: &'p HttpProbe, wanted: Option<&'p str>, end: Break, status: Option<u16>, body: Excerpt },
 }
@@ -128,7 +129,7 @@ impl Outcome<'_> {
             Outcome::AsExpected { status } | Outcome::Status { status, .. } | Outcome::Missed { status, .. } => {
                 Some(*status)
             }
-            Outcome::Malformed { error: Malformed::Switch, .. } => Some(101),
+            Outcome::Malformed { error: Fault::Switch, .. } => Some(101),
             Outcome::Malformed { status, .. } | Outcome::CutShort { status, .. } => *status,
         }
     }
@@ -153,16 +154,7 @@ impl Outcome<'_> {
             }
             Outcome::Malformed { error, seen, .. } => {
                 write!(out, "{error}")?;
-                match error {
-                    Malformed::NotHttp => write!(out, ": {}", Quoted(seen.bytes())),
-                    Malformed::Head(_)
-                    | Malformed::HeadBytes
-                    | Malformed::HeadFields
-                    | Malformed::Interim
-                    | Malformed::Switch
-                    | Malformed::ContentLength
-                    | Malformed::Chunk(_) => Ok(()),
-                }
+                if *error == Fault::NotHttp { write!(out, ": {}", Quoted(seen.bytes())) } else { Ok(()) }
             }
             Outcome::CutShort { wanted, end, body, .. } => {
                 write_cut(out, c, *end, *wanted)?;
@@ -189,13 +181,14 @@ impl Outcome<'_> {
                 };
                 status_hint(&probe.method, *status, body)
             }
-            Outcome::Malformed { error: Malformed::NotHttp, seen, .. } => protocol_hint(seen.bytes()),
-            Outcome::Malformed { error: Malformed::Switch, .. } => {
-                Some("this path wants a plain request, not an upgrade")
-            }
+            Outcome::Malformed { error: Fault::NotHttp, seen, .. } => protocol_hint(seen.bytes()),
+            Outcome::Malformed { error: Fault::Switch, .. } => Some("this path wants a plain request, not an upgrade"),
             Outcome::Malformed { .. } => None,
             Outcome::CutShort { end: Break { cut: Cut::Deadline, stage: Stage::Head(0), .. }, .. } => {
                 Some(NO_ANSWER_HINT)
+            }
+            Outcome::CutShort { end: Break { cut: Cut::Deadline, stage: Stage::UntilClose(_), .. }, .. } => {
+                Some(UNENDED_HINT)
             }
             Outcome::CutShort { end: Break { cut: Cut::Deadline, .. }, .. } => {
                 Some("it answers too slowly for this timeout")
@@ -336,19 +329,23 @@ fn write_cut(out: &mut String, c: &Circumstances<'_>, end: Break, wanted: Option
         (Cut::Deadline, Stage::Head(bytes)) => {
             write!(out, "no whole answer within {:?}: {} of its head came", c.timeout, Bytes(bytes as u64))
         }
-        (Cut::Deadline, Stage::Body(..) | Stage::End) => {
+        (Cut::Deadline, Stage::Body(..) | Stage::UntilClose(_) | Stage::End) => {
             match wanted {
                 Some(text) => write!(out, "no {} in the body", Quoted(text.as_bytes()))?,
                 None => out.push_str("no whole body"),
             }
             write!(out, " within {:?}: ", c.timeout)?;
+            if let Stage::UntilClose(bytes) = stage {
+                out.push_str("the answer has no length and its connection stayed open; ");
+                return write!(out, "{} had come", Bytes(bytes));
+            }
             write_came(out, stage)
         }
         (Cut::Closed | Cut::Broke(_), Stage::Head(0)) => write!(out, "{} without an answer", cut_words(cut)),
         (Cut::Closed | Cut::Broke(_), Stage::Head(bytes)) => {
             write!(out, "{} inside an answer: {} of its head came", cut_words(cut), Bytes(bytes as u64))
         }
-        (Cut::Closed | Cut::Broke(_), Stage::Body(..) | Stage::End) => {
+        (Cut::Closed | Cut::Broke(_), Stage::Body(..) | Stage::UntilClose(_) | Stage::End) => {
             if let Some(text) = wanted {
                 write!(out, "body does not contain {} and was cut short: ", Quoted(text.as_bytes()))?;
             } else {
@@ -363,7 +360,9 @@ fn write_cut(out: &mut String, c: &Circumstances<'_>, end: Break, wanted: Option
 pub(super) fn write_came(out: &mut String, stage: Stage) -> std::fmt::Result {
     match stage {
         Stage::Body(bytes, Some(total)) => write!(out, "{bytes} of {} had come", Bytes(total)),
-        Stage::Body(bytes, None) => write!(out, "{} had come, and not its end", Bytes(bytes)),
+        Stage::Body(bytes, None) | Stage::UntilClose(bytes) => {
+            write!(out, "{} had come, and not its end", Bytes(bytes))
+        }
         Stage::Head(_) | Stage::End => Ok(()),
     }
 }

@@ -83,7 +83,7 @@ impl Http2 {
             Trouble::Broken(reason) => {
                 // The library gives one error for both.
                 let large = matches!(self.stage, Stage::Head(_)) && *reason != Reason::FLOW_CONTROL_ERROR;
-                let or_large = if large { ", or its head is over 32 KiB" } else { "" };
+                let or_large = if large { ", or its head is over 64 KiB" } else { "" };
                 write!(out, "the answer breaks the rules of HTTP/2{or_large} ({})", Named(*reason))?;
             }
             Trouble::Flood => out.push_str("over 1 MiB of frames came, and no end of an answer"),
@@ -249,7 +249,7 @@ mod tests {
                 "",
                 false,
                 Code::L7Rsp,
-                "the answer breaks the rules of HTTP/2, or its head is over 32 KiB (PROTOCOL_ERROR)",
+                "the answer breaks the rules of HTTP/2, or its head is over 64 KiB (PROTOCOL_ERROR)",
             ),
             (
                 Trouble::Broken(Reason::FLOW_CONTROL_ERROR),

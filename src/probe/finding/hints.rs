@@ -7,6 +7,9 @@ use super::Cut;
 /// For a connection on which nothing comes.
 pub(super) const NO_ANSWER_HINT: &str =
     "it accepts connections but does not answer: overloaded, stopped, or another protocol";
+/// For an answer that only the end of its connection would have ended.
+pub(super) const UNENDED_HINT: &str =
+    "it must send Content-Length or chunks, or close as asked; a rule with contains passes without the end";
 /// For one that is closed instead of an answer in HTTP/2.
 pub(super) const CLOSED_HINT_HTTP2: &str =
     "this port may speak HTTP/1 only, TLS or another protocol, or its server is going down";

@@ -11,8 +11,6 @@ use crate::model::units::Measured;
 /// What is wrong with a 101, before it or behind it.
 #[derive(Debug, PartialEq, Eq)]
 pub(in crate::probe) enum Flaw<'p> {
-    /// More came before the 101 than is read.
-    Heads,
     /// What was taken for a 101 cannot be read as one.
     Unreadable,
     /// The 101 lacks this field.
@@ -36,14 +34,13 @@ impl Flaw<'_> {
         match self {
             Flaw::NoPong { cut: Cut::Deadline, .. } => Code::L7Tout,
             Flaw::Missing(_) | Flaw::Accept(_) | Flaw::Subprotocol { .. } | Flaw::Extension(_) => Code::L7Rsp,
-            Flaw::Heads | Flaw::Unreadable | Flaw::Frame(_) | Flaw::Closed { .. } | Flaw::NoPong { .. } => Code::L7Rsp,
+            Flaw::Unreadable | Flaw::Frame(_) | Flaw::Closed { .. } | Flaw::NoPong { .. } => Code::L7Rsp,
         }
     }
 
     /// The status that was seen.
     pub(super) fn status(&self) -> Option<u16> {
         match self {
-            Flaw::Heads => None,
             Flaw::Unreadable | Flaw::Missing(_) | Flaw::Accept(_) | Flaw::Subprotocol { .. } => Some(101),
             Flaw::Extension(_) | Flaw::Frame(_) | Flaw::Closed { .. } | Flaw::NoPong { .. } => Some(101),
         }
@@ -51,7 +48,6 @@ impl Flaw<'_> {
 
     pub(super) fn write_sentence(&self, out: &mut String, c: &Circumstances<'_>) -> std::fmt::Result {
         match self {
-            Flaw::Heads => write!(out, "the heads are over 64 KiB, and no 101 is among them"),
             Flaw::Unreadable => write!(out, "answered 101 with a head that cannot be read"),
             Flaw::Missing(field) => write!(out, "answered 101 without {field}"),
             Flaw::Accept(value) => {
@@ -99,7 +95,6 @@ impl Flaw<'_> {
             }
             Flaw::Subprotocol { asked: Some(_), .. } => Some("check subprotocol: the server does not know this one"),
             Flaw::Subprotocol { asked: None, .. } => Some("set subprotocol to what the server speaks"),
-            Flaw::Heads => Some("what answers there sends interim answers without end"),
             Flaw::Extension(_) => None,
             Flaw::Unreadable | Flaw::Frame(_) => Some("it does not keep to RFC 6455"),
             Flaw::Closed { code: Some(1008 | 3000 | 3003 | 4401 | 4403), .. } => Some("needs credentials"),

@@ -36,7 +36,7 @@ fn bytes_without_a_readable_101_are_a_failure() {
         let found = judge_switch(heard.as_bytes(), &probe, KEY, &mut Steps::begin());
         assert_eq!(found, Err(Flaw::Unreadable), "{heard:?}");
     }
-    let many = "HTTP/1.1 100 Continue\r\n\r\n".repeat(INTERIM_MAX as usize + 1);
+    let many = "HTTP/1.1 100 Continue\r\n\r\n".repeat(INTERIM_ANSWERS as usize + 1);
     assert_eq!(judge_switch(many.as_bytes(), &probe, KEY, &mut Steps::begin()), Err(Flaw::Unreadable));
 }
 

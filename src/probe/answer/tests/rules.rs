@@ -219,8 +219,9 @@ fn a_pattern_is_held_against_the_whole_body() {
     let whole = matches("^ok$");
     check(&whole, answer(200, "ok"), Stop::Closed, Code::L7Ok, OK);
     check(&whole, answer(200, "okay"), Stop::Closed, Code::L7Rsp, r#"body does not match "^ok$"; body: "okay""#);
-    let sentence = "no whole body within 5s: 2 bytes had come, and not its end (connected in 0.3 ms); body: \"ok\" \
-                    (it answers too slowly for this timeout)";
+    let sentence = "no whole body within 5s: the answer has no length and its connection stayed open; 2 bytes had come \
+                    (connected in 0.3 ms); body: \"ok\" (it must send Content-Length or chunks, or close as asked; a rule \
+                    with contains passes without the end)";
     check(&whole, "HTTP/1.1 200 OK\r\n\r\nok", Stop::Deadline, Code::L7Tout, sentence);
     let long = format!("HTTP/1.1 200 OK\r\n\r\n{}ready{}", "x".repeat(BODY_BYTES_MAX - 5), "x".repeat(10));
     check(&matches("ready"), &long, Stop::Deadline, Code::L7Ok, OK);

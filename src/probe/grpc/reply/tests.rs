@@ -285,9 +285,9 @@ fn an_answer_that_stops_says_where() {
     }
     let probe = probe("");
     let mut reply = Reply::new(&probe);
-    let ended = (0..=INTERIM_MAX).map(|_| reply.on_head(103, &HeaderMap::new())).collect::<Vec<_>>();
+    let ended = (0..=INTERIM_ANSWERS).map(|_| reply.on_head(103, &HeaderMap::new())).collect::<Vec<_>>();
     assert_eq!(ended.last(), Some(&Progress::Done));
-    assert_eq!(ended.iter().filter(|p| **p == Progress::More).count(), INTERIM_MAX as usize);
+    assert_eq!(ended.iter().filter(|p| **p == Progress::More).count(), INTERIM_ANSWERS as usize);
     assert_eq!(reply.finish(Cut::Closed, &mut Trace::default()).said, Said::Wrong(Wrong::Interim));
 }
 
