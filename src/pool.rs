@@ -9,6 +9,7 @@
 
 pub mod controller;
 pub mod events;
+pub mod faults;
 pub mod history;
 pub mod instant;
 pub mod lease;
@@ -23,6 +24,7 @@ pub mod view;
 pub use crate::health::{Due, Run};
 pub use controller::{Controller, Prober};
 pub use events::{Event, EventKind, EventRing, Transition};
+pub use faults::{Faults, LastFault};
 pub use lease::{Lease, Settled};
 pub use snapshot::{Departed, ListenerEntry, ListenerId, Pool, PoolId, PoolShared, Published, Snapshot, WaitTicket};
 pub use state::{Applied, Kept, ProbeJob, SetAdminError};

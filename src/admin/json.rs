@@ -171,6 +171,12 @@ pub struct UpstreamInfo {
     /// Connections that were closed because it sent bytes that nobody had asked for.
     #[serde(default)]
     pub unasked_total: u64,
+    /// Malformed answers to requests.
+    #[serde(default)]
+    pub malformed_total: u64,
+    /// The last of them; null before the first.
+    #[serde(default)]
+    pub last_malformed: Option<MalformedInfo>,
     /// Whether one of its checks does not verify the certificate, as the file says; absent where all do.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub unverified: bool,
@@ -185,6 +191,15 @@ pub struct UpstreamInfo {
     /// Its checks in file order; absent where there is one.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub checks: Vec<CheckInfo>,
+}
+
+/// A malformed answer to a request.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct MalformedInfo {
+    /// When it came.
+    pub at: String,
+    /// What was wrong with it.
+    pub reason: String,
 }
 
 /// One of several checks of an upstream.

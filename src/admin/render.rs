@@ -9,7 +9,9 @@ use super::clock::Clock;
 use super::host::{CheckAnswer, LastReload, ProcessInfo, ReloadAnswer};
 use super::json::*;
 use crate::model::Address;
-use crate::pool::{CheckStatus, Event, EventKind, LastCheck, PoolStatus, PoolSummary, Status, Streak, UpstreamStatus};
+use crate::pool::{
+    CheckStatus, Event, EventKind, LastCheck, LastFault, PoolStatus, PoolSummary, Status, Streak, UpstreamStatus,
+};
 
 /// `GET /api/v1/status`.
 pub fn status(status: &Status, process: &ProcessInfo, ready: bool, clock: &Clock, now: Instant) -> StatusReply {
@@ -84,6 +86,8 @@ fn upstream_info(status: &UpstreamStatus, clock: &Clock) -> UpstreamInfo {
         connect_failures_total: upstream.connect_failures_total.load(Ordering::Relaxed),
         broken_total: upstream.broken_total.load(Ordering::Relaxed),
         unasked_total: upstream.unasked.total(),
+        malformed_total: upstream.faults.total(),
+        last_malformed: upstream.faults.last().map(|last| malformed(last, clock)),
         unverified: status.unverified,
         streak: status.streak.map(streak),
         checks_total: status.checks_total,
@@ -94,6 +98,11 @@ fn upstream_info(status: &UpstreamStatus, clock: &Clock) -> UpstreamInfo {
             several => several.iter().map(|check| check_info(check, clock)).collect(),
         },
     }
+}
+
+/// The last malformed answer of an upstream.
+pub(super) fn malformed(last: LastFault, clock: &Clock) -> MalformedInfo {
+    MalformedInfo { at: clock.date(last.at), reason: last.fault.to_string() }
 }
 
 /// One check of an upstream.

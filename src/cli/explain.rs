@@ -70,6 +70,10 @@ fn render_upstream(reply: &UpstreamExplainReply, now: Timestamp, paint: Paint) -
     if let Some(require) = &reply.require {
         out.push_str(&format!("Of its checks: {}\n", one_line(require)));
     }
+    if let Some(last) = &reply.last_malformed {
+        let (count, at) = (plural(reply.malformed_total), when(&last.at, now));
+        out.push_str(&format!("Requests got {count}, the last at {at}: {}\n", one_line(&last.reason)));
+    }
     let several = reply.checks.len() > 1;
     for check in &reply.checks {
         out.push('\n');
@@ -110,6 +114,10 @@ fn render_transitions(transitions: &[TransitionInfo], paint: Paint) -> String {
         out.push_str(&format!("  {}  {from} → {to}  {code}{}\n", date(&change.at), one_line(&change.reason)));
     }
     out
+}
+
+fn plural(malformed: u64) -> String {
+    if malformed == 1 { "1 malformed answer".to_owned() } else { format!("{malformed} malformed answers") }
 }
 
 /// `2026-11-21 10:00:00.123 (3m 5s ago)`.
@@ -158,7 +166,8 @@ mod tests {
             "pool": "api", "upstream": "10.0.0.2:80", "name": "api.internal", "now": "2026-11-21T10:03:05.000Z",
             "state": "unhealthy", "since": "2026-11-21T10:00:00.000Z", "eligible": false,
             "eligibility": "It takes no requests: its checks failed.", "why": "L7STS: status 503\u{1b}[2J",
-            "admin": "enabled", "require": "all 2 checks must be healthy",
+            "admin": "enabled", "require": "all 2 checks must be healthy", "malformed_total": 2,
+            "last_malformed": { "at": "2026-11-21T10:03:00.000Z", "reason": "malformed head: a field without a name" },
             "checks": [{
                 "name": "http", "probe": "http: GET /healthz; expects 200-299", "timing": "every 10 s",
                 "target": "10.0.0.2:80", "state": "unhealthy", "decides": true,
@@ -184,6 +193,8 @@ mod tests {
              It takes no requests: its checks failed.\n\
              Why: L7STS: status 503\\u{1b}[2J\n\
              Of its checks: all 2 checks must be healthy\n\
+             Requests got 2 malformed answers, the last at 2026-11-21 10:03:00.000 (5s ago): malformed head: a field \
+             without a name\n\
              \n\
              check http  unhealthy, the one that decides\n  \
              probe      http: GET /healthz; expects 200-299\n  \
@@ -204,7 +215,14 @@ mod tests {
              last changes, newest last\n  \
              2026-11-21 10:00:00.000  healthy → unhealthy  L7STS status 503\n"
         );
-        let quiet = UpstreamExplainReply { checks: vec![], transitions: vec![], why: None, require: None, ..reply };
+        let quiet = UpstreamExplainReply {
+            checks: vec![],
+            transitions: vec![],
+            why: None,
+            require: None,
+            last_malformed: None,
+            ..reply
+        };
         assert!(render_upstream(&quiet, now(), Paint::off()).ends_with("\nIts state has not changed yet.\n"));
     }
 

@@ -343,6 +343,9 @@ impl Exchange {
     /// The attempt broke after the connection was made. Before a byte of the answer it is tried again, if doing it twice
     /// is as good as once; after the head nothing can be mended.
     pub fn on_broken(&mut self, how: Broken, replay: Replay, now: Instant) -> Next {
+        if let (Broken::BadResponse(fault), Some(upstream)) = (how, self.upstream()) {
+            upstream.note_malformed(fault, now);
+        }
         let (silent, reused) = match self.phase {
             Phase::Answered => {
                 self.settle_with(Settled::NotTheUpstream);

@@ -119,7 +119,10 @@ fn encode_upstream_load(to: &mut Families<'_>, pools: &[PoolStatus]) -> fmt::Res
     to.counters("roundsman_upstream_broken", help, |s| count_each(s, pools, broken))?;
     let unasked = |u: &UpstreamStatus| u.upstream.unasked.total();
     let help = "Connections closed because it sent bytes that nobody had asked for";
-    to.counters("roundsman_upstream_unasked", help, |s| count_each(s, pools, unasked))
+    to.counters("roundsman_upstream_unasked", help, |s| count_each(s, pools, unasked))?;
+    let malformed = |u: &UpstreamStatus| u.upstream.faults.total();
+    let help = "Malformed answers to requests";
+    to.counters("roundsman_upstream_malformed", help, |s| count_each(s, pools, malformed))
 }
 
 fn gauge_each(series: &mut Gauges<'_>, pools: &[PoolStatus], value: impl Fn(&UpstreamStatus) -> u64) -> fmt::Result {

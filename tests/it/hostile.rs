@@ -8,6 +8,7 @@
 mod admin;
 mod layers;
 mod long;
+mod malformed;
 mod noise;
 mod secrets;
 

@@ -7,7 +7,7 @@ use tokio::time::Instant;
 
 use super::super::clock::Clock;
 use super::super::json::{CheckExplainInfo, TransitionInfo, UpstreamExplainReply};
-use super::super::render::{last_check, streak};
+use super::super::render::{last_check, malformed, streak};
 use super::{due_in, spoken};
 use crate::model::policy::{Require, Timing};
 use crate::model::trace::{Probed, steps};
@@ -43,6 +43,8 @@ pub fn upstream(
         eligibility: eligibility(explanation, status),
         why: status.why.clone(),
         admin: status.admin,
+        malformed_total: status.upstream.faults.total(),
+        last_malformed: status.upstream.faults.last().map(|last| malformed(last, clock)),
         require: require(detail.policy.require, status.checks.len()),
         checks: checks
             .map(|(i, check)| match (check_info(status, check, i == status.decides, clock, now), resolve) {

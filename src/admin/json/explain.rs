@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{LastCheckInfo, PoolWord, StreakInfo, Verdict};
+use super::{LastCheckInfo, MalformedInfo, PoolWord, StreakInfo, Verdict};
 use crate::model::trace::Step;
 use crate::model::{AdminState, HealthState};
 
@@ -72,6 +72,12 @@ pub struct UpstreamExplainReply {
     pub why: Option<String>,
     /// What the operator says.
     pub admin: AdminState,
+    /// Malformed answers to requests.
+    #[serde(default)]
+    pub malformed_total: u64,
+    /// The last of them; null before the first.
+    #[serde(default)]
+    pub last_malformed: Option<MalformedInfo>,
     /// How many of its checks must hold, in words; null for one check.
     pub require: Option<String>,
     /// Its checks, in file order.
