@@ -69,6 +69,9 @@ fn change() -> impl Strategy<Value = Change> {
         Just(&b"HTTP/1.1 100 Continue\r\n\r\n"[..]),
         Just(&b"HTTP/1.0 204 \r\n\r\n"[..]),
         Just(&b"ffffffffffffffff\r\n"[..]),
+        Just(&b"\r\n folded\r\n"[..]),
+        Just(&b" :"[..]),
+        Just(&b"5 ;a=b\r\nready\r\n"[..]),
         Just(&b"0\r\n\r\n"[..]),
         Just(&b"ready"[..]),
     ];
@@ -103,7 +106,10 @@ fn cuts() -> impl Strategy<Value = Vec<usize>> {
 fn random_bytes_never_panic_and_read_the_same_however_they_are_cut() {
     let bytes = prop::collection::vec(any::<u8>(), 0..3_000);
     let headed = bytes.clone().prop_map(|bytes| [&b"HTTP/1.1 200 OK\r\n"[..], &bytes].concat());
-    run(1_000, (prop_oneof![bytes, headed], cuts()), |(bytes, cuts)| property::holds_in_pieces(&bytes, &cuts));
+    run(1_000, (prop_oneof![bytes, headed], cuts()), |(bytes, cuts)| {
+        property::holds_in_pieces(&bytes, &cuts);
+        property::has_a_canonical_form(&bytes);
+    });
 }
 
 #[test]
