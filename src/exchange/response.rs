@@ -4,7 +4,7 @@
 use super::edits::{Delivery, Length, ResponseEdits};
 use super::judge::Method;
 use crate::http1::fields::{is_token, is_value};
-use crate::http1::framing::{Ending, ending};
+use crate::http1::framing::{Ending, ending, switches_to_websocket};
 use crate::http1::{Fault, Field, Known, ResponseFraming, Version};
 
 /// What of a request decides how its answer is read.
@@ -31,13 +31,8 @@ pub fn judge_response<'a>(
     }
     let all = |known: Known| fields.clone().filter(move |field| field.known == known).map(|field| field.value);
     let Ending { framing, length: length_given } = ending(asked.method == Method::Head, status, fields.clone())?;
-    if status == 101 {
-        // Several Upgrade fields are a list of offers, which a 101 must not be.
-        let mut upgrades = all(Known::Upgrade);
-        let switched = upgrades.next().is_some_and(|protocol| protocol.eq_ignore_ascii_case(b"websocket"));
-        if !asked.upgrade || !switched || upgrades.next().is_some() {
-            return Err(Fault::Switch);
-        }
+    if status == 101 && !(asked.upgrade && switches_to_websocket(fields.clone())) {
+        return Err(Fault::Switch);
     }
     let old = asked.version == Version::Http10;
     let delivery = Delivery {

@@ -432,6 +432,25 @@ mod tests {
             prop_assert_eq!(answer(&body, usize::MAX).ok(), answer(&body, cut).ok());
         }
 
+        /// Of a size line we take what pingora takes, but for one without a size, and read the same size.
+        #[test]
+        fn a_size_line_is_read_as_pingora_reads_it(line in "[0-9a-fA-F]{0,17}[ \\t]{0,2}(;[a-z\\x00\\n \r]{0,4})?[ \\txX+]?") {
+            let line = [line.as_bytes(), b"\r\n"].concat();
+            let theirs = match httparse::parse_chunk_size(&line) {
+                // It has ended before, in what was to be an extension.
+                Ok(httparse::Status::Complete((end, _))) if end < line.len() => return Ok(()),
+                Ok(httparse::Status::Complete((_, size))) if hex(line[0]).is_ok() => Some(size),
+                Ok(_) | Err(_) => None,
+            };
+            let mut chunks = Chunked::new(Reading::Answer);
+            let ours = chunks.feed(&line).ok().and(match chunks.state {
+                State::Data { left } => Some(left),
+                State::Trailer { empty: true } => Some(0),
+                _ => None,
+            });
+            prop_assert_eq!(ours, theirs, "{}", line.escape_ascii());
+        }
+
         #[test]
         fn no_bytes_make_it_panic(body in prop::collection::vec(any::<u8>(), 0..200), cut in 1_usize..50) {
             prop_assert_eq!(feed_all([body.as_slice()]), feed_all(body.chunks(cut)));

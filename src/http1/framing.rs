@@ -93,6 +93,13 @@ pub fn ending<'a>(to_head: bool, status: u16, fields: impl Iterator<Item = Field
     Ok(Ending { framing, length })
 }
 
+/// Whether a 101 with these fields switches to WebSocket: to that and nothing else. Several Upgrade fields are a list of
+/// offers, which a 101 must not be.
+pub fn switches_to_websocket<'a>(fields: impl Iterator<Item = Field<'a>>) -> bool {
+    let mut upgrades = fields.filter(|field| field.known == Known::Upgrade);
+    upgrades.next().is_some_and(|field| field.value.eq_ignore_ascii_case(b"websocket")) && upgrades.next().is_none()
+}
+
 /// The one length of a list, and of the fields before it.
 fn lengths(mut known: Option<u64>, value: &[u8]) -> Result<Option<u64>, Fault> {
     for item in value.split(|b| *b == b',').map(trim) {

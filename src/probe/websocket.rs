@@ -18,6 +18,7 @@ use super::finding::{Answered, Cut, Finding, Flaw, Outcome};
 use super::http::{self, send, stop_of};
 use super::tls::close;
 use crate::http1::fields::list;
+use crate::http1::framing::switches_to_websocket;
 use crate::http1::limits::INTERIM_ANSWERS;
 use crate::http1::{self, ResponseHead, parse_response};
 use crate::model::Trace;
@@ -197,6 +198,9 @@ fn judge_fields<'p>(head: &ResponseHead<'_>, probe: &'p WebsocketProbe, key: &st
     };
     if !lists("upgrade", "websocket") {
         return Err(Flaw::Missing("Upgrade: websocket"));
+    }
+    if !switches_to_websocket(head.fields()) {
+        return Err(Flaw::Upgrade);
     }
     if !lists("connection", "upgrade") {
         return Err(Flaw::Missing("Connection: Upgrade"));

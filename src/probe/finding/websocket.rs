@@ -15,6 +15,8 @@ pub(in crate::probe) enum Flaw<'p> {
     Unreadable,
     /// The 101 lacks this field.
     Missing(&'static str),
+    /// It offers other protocols beside WebSocket, so that a request would get 502.
+    Upgrade,
     /// Its Sec-WebSocket-Accept is not the answer to our key.
     Accept(Excerpt),
     /// It does not agree to the subprotocol asked for, or to one that was not.
@@ -33,16 +35,19 @@ impl Flaw<'_> {
     pub(super) fn code(&self) -> Code {
         match self {
             Flaw::NoPong { cut: Cut::Deadline, .. } => Code::L7Tout,
-            Flaw::Missing(_) | Flaw::Accept(_) | Flaw::Subprotocol { .. } | Flaw::Extension(_) => Code::L7Rsp,
-            Flaw::Unreadable | Flaw::Frame(_) | Flaw::Closed { .. } | Flaw::NoPong { .. } => Code::L7Rsp,
+            Flaw::Missing(_) | Flaw::Upgrade | Flaw::Accept(_) | Flaw::Subprotocol { .. } => Code::L7Rsp,
+            Flaw::Extension(_) | Flaw::Unreadable | Flaw::Frame(_) | Flaw::Closed { .. } | Flaw::NoPong { .. } => {
+                Code::L7Rsp
+            }
         }
     }
 
     /// The status that was seen.
     pub(super) fn status(&self) -> Option<u16> {
         match self {
-            Flaw::Unreadable | Flaw::Missing(_) | Flaw::Accept(_) | Flaw::Subprotocol { .. } => Some(101),
-            Flaw::Extension(_) | Flaw::Frame(_) | Flaw::Closed { .. } | Flaw::NoPong { .. } => Some(101),
+            Flaw::Unreadable | Flaw::Missing(_) | Flaw::Upgrade | Flaw::Accept(_) => Some(101),
+            Flaw::Subprotocol { .. } | Flaw::Extension(_) | Flaw::Frame(_) => Some(101),
+            Flaw::Closed { .. } | Flaw::NoPong { .. } => Some(101),
         }
     }
 
@@ -50,6 +55,7 @@ impl Flaw<'_> {
         match self {
             Flaw::Unreadable => write!(out, "answered 101 with a head that cannot be read"),
             Flaw::Missing(field) => write!(out, "answered 101 without {field}"),
+            Flaw::Upgrade => write!(out, "answered 101 with more than Upgrade: websocket"),
             Flaw::Accept(value) => {
                 write!(out, "wrong Sec-WebSocket-Accept: {} does not answer our key", Quoted(value.bytes()))
             }
@@ -90,6 +96,7 @@ impl Flaw<'_> {
 
     pub(super) fn hint(&self) -> Option<&'static str> {
         match self {
+            Flaw::Upgrade => Some("a 101 names one protocol: requests that ask for it get 502"),
             Flaw::Missing(_) | Flaw::Accept(_) => {
                 Some("what answers there is no WebSocket server, or a proxy hides it")
             }

@@ -1,9 +1,10 @@
 //! Malformed answers to requests: named in the log, in status, in metrics and by `explain`, in the same words as in a failed
 //! check, whichever lane they came through; and the log stays small.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use roundsman::admin::json::UpstreamInfo;
+use tokio::time::Instant;
 
 use crate::client::{Client, get};
 use crate::origin::{Origin, Reply};
