@@ -8,8 +8,8 @@ use rustls::AlertDescription;
 use super::connect::Fault;
 use super::finding::{Break, Cut, Finding};
 use super::response::{Flow, Reader, Sink};
-use crate::http1;
 use crate::http1::limits::RESPONSE_HEAD_FIELDS;
+use crate::http1::{self, Field};
 use crate::model::Trace;
 use crate::model::policy::HttpProbe;
 use judge::{Judge, Verdict};
@@ -76,7 +76,7 @@ impl<'p> Answer<'p> {
 
     /// Takes a head, interim or final, that another framing has read (HTTP/2). Its body follows with [`Answer::feed`],
     /// and an end that no length announced with [`Answer::feed_end`].
-    pub(super) fn feed_head(&mut self, status: u16, fields: &[httparse::Header<'_>]) -> Progress {
+    pub(super) fn feed_head(&mut self, status: u16, fields: &[Field<'_>]) -> Progress {
         if status >= 200 {
             self.judge.on_raw_head(&written(status, fields));
         }
@@ -134,13 +134,13 @@ impl<'p> Answer<'p> {
 }
 
 /// A head of HTTP/2 as HTTP/1 would write it, as far as a trace shows it.
-fn written(status: u16, fields: &[httparse::Header<'_>]) -> Vec<u8> {
+fn written(status: u16, fields: &[Field<'_>]) -> Vec<u8> {
     let mut head = format!("HTTP/2 {status}\r\n").into_bytes();
     for field in fields {
         if head.len() > Trace::HEAD_BYTES_MAX {
             break;
         }
-        for part in [field.name.as_bytes(), b": ", field.value, b"\r\n"] {
+        for part in [field.name, b": ", field.value, b"\r\n"] {
             head.extend_from_slice(part);
         }
     }

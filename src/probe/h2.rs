@@ -26,6 +26,7 @@ use super::answer::{Answer, Progress, Stop};
 use super::connect::{Peer, Steps};
 use super::finding::{Answered, Finding, Http2, Outcome, Trouble};
 use crate::VERSION;
+use crate::http1::Field;
 use crate::http1::limits::RESPONSE_HEAD_BYTES;
 use crate::model::policy::secrets;
 use crate::model::policy::{HeaderText, HttpProbe};
@@ -51,10 +52,8 @@ pub(super) trait Receiver {
 
 impl Receiver for Answer<'_> {
     fn on_head(&mut self, status: u16, fields: &HeaderMap) -> Progress {
-        let fields: SmallVec<[_; 16]> = fields
-            .iter()
-            .map(|(name, value)| httparse::Header { name: name.as_str(), value: value.as_bytes() })
-            .collect();
+        let fields: SmallVec<[_; 16]> =
+            fields.iter().map(|(name, value)| Field::new(name.as_str().as_bytes(), value.as_bytes())).collect();
         self.feed_head(status, &fields)
     }
 

@@ -12,7 +12,7 @@ pub(super) trait Sink {
     /// A head that is not interim, as it came, or as much of one as was read before a fault.
     fn on_raw_head(&mut self, head: &[u8]);
     /// The final head.
-    fn on_head(&mut self, status: u16, fields: &[httparse::Header<'_>]) -> Flow;
+    fn on_head(&mut self, status: u16, fields: &[Field<'_>]) -> Flow;
     /// The next piece of the body, decoded; never empty.
     fn on_body(&mut self, piece: &[u8]) -> Flow;
     /// The body has ended whole.
@@ -170,7 +170,7 @@ impl Reader {
         if !matches!(head.status, 100 | 102..200) {
             sink.on_raw_head(&bytes[..head.len]);
         }
-        let fields: SmallVec<[_; 32]> = head.fields().map(header).collect();
+        let fields: SmallVec<[_; 32]> = head.fields().collect();
         self.on_head(head.status, &fields, sink)
     }
 
@@ -179,21 +179,20 @@ impl Reader {
     pub(super) fn on_parsed_head(
         &mut self,
         status: u16,
-        fields: &[httparse::Header<'_>],
+        fields: &[Field<'_>],
         sink: &mut impl Sink,
     ) -> Result<Flow, Fault> {
         self.framed = true;
         self.on_head(status, fields, sink)
     }
 
-    fn on_head(&mut self, status: u16, fields: &[httparse::Header<'_>], sink: &mut impl Sink) -> Result<Flow, Fault> {
+    fn on_head(&mut self, status: u16, fields: &[Field<'_>], sink: &mut impl Sink) -> Result<Flow, Fault> {
         let interim = (100..200).contains(&status) && status != 101;
         self.interim += u32::from(interim);
         if self.interim > INTERIM_ANSWERS {
             return Err(Fault::Interim);
         }
-        let lines = fields.iter().map(|field| Field::new(field.name.as_bytes(), field.value));
-        let ending = framing::ending(self.to_head, status, lines)?;
+        let ending = framing::ending(self.to_head, status, fields.iter().copied())?;
         if interim {
             return Ok(Flow::Continue);
         }
@@ -212,11 +211,6 @@ impl Reader {
             Flow::Continue => Ok(Flow::Continue),
         }
     }
-}
-
-/// A field as the rules over fields take it.
-pub(super) fn header(field: Field<'_>) -> httparse::Header<'_> {
-    httparse::Header { name: std::str::from_utf8(field.name).expect("a token is ASCII"), value: field.value }
 }
 
 /// Cuts what belongs to a body of which `left` bytes are due off the front of `input`.

@@ -3,7 +3,7 @@
 //!
 //! Reads no further than the rules need: without a rule over the body nothing of it; of a failure only what is quoted.
 
-use crate::http1::Fault;
+use crate::http1::{Fault, Field};
 use crate::model::Trace;
 use crate::model::policy::secrets;
 use crate::model::policy::{BodyRule, HttpProbe};
@@ -248,13 +248,13 @@ impl Sink for Judge<'_> {
         self.head = kept_for_trace(self.probe, head, Trace::HEAD_BYTES_MAX);
     }
 
-    fn on_head(&mut self, status: u16, fields: &[httparse::Header<'_>]) -> Flow {
+    fn on_head(&mut self, status: u16, fields: &[Field<'_>]) -> Flow {
         let expect = &self.probe.expect;
         self.status = Some(status);
         if !expect.status.takes(status) {
             self.verdict = Verdict::Failed(Failure::Status);
             let location =
-                fields.iter().find(|f| (300..400).contains(&status) && f.name.eq_ignore_ascii_case("location"));
+                fields.iter().find(|f| (300..400).contains(&status) && f.name.eq_ignore_ascii_case(b"location"));
             self.location = location.map(|field| Excerpt::of(field.value));
             return Flow::Continue;
         }

@@ -468,8 +468,7 @@ proptest! {
 fn a_parsed_answer_is_judged_like_its_text() {
     let of = |probe: &HttpProbe, statuses: &[u16], fields: &[(&str, &str)], body: Option<&str>, stop: Stop| {
         let mut answer = Answer::new(probe);
-        let fields: Vec<_> =
-            fields.iter().map(|(name, value)| httparse::Header { name, value: value.as_bytes() }).collect();
+        let fields: Vec<_> = fields.iter().map(|(name, value)| Field::new(name.as_bytes(), value.as_bytes())).collect();
         let mut done = statuses.iter().any(|status| answer.feed_head(*status, &fields) == Progress::Done);
         if let Some(body) = body {
             done = done || (!body.is_empty() && answer.feed(body.as_bytes()) == Progress::Done);

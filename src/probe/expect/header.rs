@@ -1,5 +1,6 @@
 //! Rules over the fields of an answer. A field that comes several times holds if one of its values does.
 
+use crate::http1::Field;
 use crate::model::policy::{HeaderMatch, HeaderRule};
 use crate::model::quote::Excerpt;
 
@@ -17,18 +18,15 @@ pub(in crate::probe) struct HeaderMiss<'p> {
 }
 
 /// The first rule that does not hold.
-pub(in crate::probe) fn header_miss<'p>(
-    rules: &'p [HeaderRule],
-    fields: &[httparse::Header<'_>],
-) -> Option<HeaderMiss<'p>> {
+pub(in crate::probe) fn header_miss<'p>(rules: &'p [HeaderRule], fields: &[Field<'_>]) -> Option<HeaderMiss<'p>> {
     let rule = rules.iter().find(|rule| !values(rule, fields).any(|value| holds(&rule.value, value)))?;
     let seen: Vec<Excerpt> = values(rule, fields).take(SHOWN_MAX).map(Excerpt::of).collect();
     let more = values(rule, fields).count() - seen.len();
     Some(HeaderMiss { rule, seen, more })
 }
 
-fn values<'h>(rule: &HeaderRule, fields: &[httparse::Header<'h>]) -> impl Iterator<Item = &'h [u8]> {
-    fields.iter().filter(|field| field.name.eq_ignore_ascii_case(&rule.name)).map(|field| field.value)
+fn values<'h>(rule: &HeaderRule, fields: &[Field<'h>]) -> impl Iterator<Item = &'h [u8]> {
+    fields.iter().filter(|field| field.name.eq_ignore_ascii_case(rule.name.as_bytes())).map(|field| field.value)
 }
 
 fn holds(wanted: &HeaderMatch, value: &[u8]) -> bool {
@@ -46,7 +44,7 @@ mod tests {
 
     #[test]
     fn one_value_of_a_field_is_enough_and_its_case_does_not_count() {
-        let field = |name, value: &'static str| httparse::Header { name, value: value.as_bytes() };
+        let field = |name: &'static str, value: &'static str| Field::new(name.as_bytes(), value.as_bytes());
         let fields = [
             field("X-Frame-Options", "SAMEORIGIN"),
             field("Content-Type", "text/plain; charset=utf-8"),

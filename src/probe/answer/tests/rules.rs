@@ -361,7 +361,7 @@ fn a_trace_holds_the_beginning_of_the_final_head_and_of_the_body() {
 fn a_parsed_head_is_traced_as_it_would_be_written_and_without_credentials() {
     let headers = vec![("Authorization".into(), HeaderText::Secret(Secret::new("Bearer s3cret-t0ken")))];
     let probe = HttpProbe { headers, ..get(None) };
-    let field = |name, value: &'static str| httparse::Header { name, value: value.as_bytes() };
+    let field = |name: &'static str, value: &'static str| Field::new(name.as_bytes(), value.as_bytes());
     let mut answer = Answer::new(&probe);
     assert_eq!(answer.feed_head(103, &[field("link", "x")]), Progress::More);
     assert_eq!(answer.feed_head(200, &[field("a", "b"), field("x-echo", "s3cret-t0ken")]), Progress::Done);
