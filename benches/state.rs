@@ -21,6 +21,7 @@ use tokio::time::Instant;
 
 const TIMING: Timing = Timing {
     interval: Duration::from_secs(1),
+    unhealthy_interval: None,
     timeout: Duration::from_millis(500),
     healthy_threshold: 1,
     unhealthy_threshold: 1,

@@ -118,6 +118,7 @@ fn every_key_reaches_the_policy() {
     assert_eq!((upstream.weight.as_u32(), upstream.backup, upstream.admin.as_str()), (2, true, "draining"));
     let timing = api.checks[0].timing;
     assert_eq!((timing.healthy_threshold, timing.unhealthy_threshold), (3, 5));
+    assert_eq!(timing.unhealthy_interval.map(|interval| interval.as_secs()), Some(60));
     assert_eq!((timing.fast_interval.as_millis(), timing.start_period.as_secs()), (500, 30));
     let ProbeKind::Http(http) = &api.checks[0].spec.kind else { panic!("an http check") };
     assert_eq!(

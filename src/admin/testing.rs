@@ -167,6 +167,7 @@ pub fn explanation(pool: &PoolStatus) -> Explanation {
 pub fn timing() -> Timing {
     Timing {
         interval: Duration::from_secs(10),
+        unhealthy_interval: None,
         timeout: Duration::from_secs(5),
         healthy_threshold: 2,
         unhealthy_threshold: 3,

@@ -167,9 +167,10 @@ expect = { status = [200, "300-302"], body = { contains = "\"up\"" } }
             "listener web on 0.0.0.0:8080: pool api\n0 routes\nadmin on 127.0.0.1:9900\n\n\
              pool api: 2 upstreams, round_robin; with none healthy, 503\n  \
              probe      http: GET /healthz; expects 200, 300-302 and a body that contains \"\\\"up\\\"\"\n  \
-             how often  every 10s (±1s), every 1s while a change is open, each at most 5s\n  \
+             how often  every 10s (±1s), every 1s until a change is confirmed, each at most 5s\n  \
              verdict    healthy after 2 passes, unhealthy after 3 failures\n  \
              detection  a dead upstream gets no requests after 26s at worst\n  \
+             return     one that works again gets requests after 21s at worst\n  \
              upstream   10.0.0.1:80\n  \
              upstream   10.0.0.2:80  (probed at 10.9.0.2:9201, weight 3)\n"
         );
@@ -227,13 +228,14 @@ expect = { status = [200, "300-302"], body = { contains = "\"up\"" } }
                 "\n  checks     2; all must hold\n  \
                  check      http /healthz\n  \
                  probe      http: GET /healthz on port 9201; expects 200-299\n  \
-                 how often  every 30s (±3s), every 1s while a change is open, each at most 5s\n  \
+                 how often  every 30s (±3s), every 1s until a change is confirmed, each at most 5s\n  \
                  verdict    healthy after 2 passes, unhealthy after 3 failures; found after 48s at worst\n  \
                  check      tls\n  \
                  probe      tls: handshake (certificate NOT verified)\n  \
-                 how often  every 10s (±1s), every 1s while a change is open, each at most 1s\n  \
+                 how often  every 10s (±1s), every 1s until a change is confirmed, each at most 1s\n  \
                  verdict    healthy after 2 passes, unhealthy after 3 failures; found after 14s at worst\n  \
                  detection  a dead upstream gets no requests after 14s at worst\n  \
+                 return     one that works again gets requests after 43s at worst\n  \
                  upstream   10.0.0.1:80  (http /healthz at 10.0.0.1:9201)\n  \
                  upstream   10.0.0.2:80  (http /healthz at 10.9.0.2:9201, tls at 10.9.0.2:9201, weight 3)\n"
             ),
@@ -241,6 +243,23 @@ expect = { status = [200, "300-302"], body = { contains = "\"up\"" } }
         );
         assert!(told("\"any\"").contains("2; one must hold"));
         assert!(told("\"any\"").contains("gets no requests after 48s at worst"));
+        assert!(told("\"any\"").contains("gets requests after 13s at worst"));
+    }
+
+    #[test]
+    fn a_longer_interval_for_unhealthy_ones_is_part_of_the_way_back() {
+        let (_dir, path) = write(&GOOD.replace("type = \"http\"", "type = \"http\"\nunhealthy_interval = \"1m\""));
+        let out = describe(&load_file(&path).unwrap().config);
+        assert!(
+            out.contains("every 10s (±1s), every 1m while unhealthy, every 1s until a change is confirmed"),
+            "{out}"
+        );
+        assert!(
+            out.contains(
+                "gets no requests after 26s at worst\n  return     one that works again gets requests after 1m16s"
+            ),
+            "{out}"
+        );
     }
 
     #[test]

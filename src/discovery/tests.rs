@@ -26,6 +26,7 @@ pub(super) fn upstream(text: &str) -> UpstreamPolicy {
 pub(super) fn pool(upstreams: &[&str]) -> PoolPolicy {
     let timing = Timing {
         interval: SECOND,
+        unhealthy_interval: None,
         timeout: SECOND,
         healthy_threshold: 1,
         unhealthy_threshold: 1,

@@ -11,8 +11,10 @@ use super::{Address, AdminState, Name, Ratio, Secret, Weight};
 
 mod check;
 mod describe;
+mod expect;
 
 pub use check::*;
+pub use expect::*;
 
 /// A whole configuration.
 #[derive(Debug, Clone, PartialEq)]

@@ -403,6 +403,7 @@ mod tests {
         };
         let timing = Timing {
             interval: Duration::from_secs(1),
+            unhealthy_interval: None,
             timeout: Duration::from_secs(1),
             healthy_threshold: 1,
             unhealthy_threshold: 1,

@@ -203,7 +203,7 @@ async fn an_upstream_tells_its_last_probe_its_next_and_its_changes() {
     assert_eq!(reply.eligibility, "It takes no requests: its checks failed.");
     let check = &reply.checks[0];
     assert_eq!(check.probe, "tcp: connect and close");
-    assert_eq!(check.timing, "every 10 s ± 1 s, every 1 s while a change is open, each at most 5 s");
+    assert_eq!(check.timing, "every 10 s ± 1 s, every 1 s until a change is confirmed, each at most 5 s");
     assert_eq!(
         check.next,
         "is due in 0.8 s: a run of passes is open, and until it is decided fast_interval (1 s) holds"
@@ -268,6 +268,22 @@ async fn the_next_probe_is_due_for_a_reason() {
         (Due::Spread, "this process stood still, and overdue probes are spread"),
     ] {
         assert_eq!(next(due, false), format!("is due in 1 min: {why}"));
+    }
+    for (state, due, why) in [
+        (DOWN, Due::Regular, "the unhealthy_interval is 1 min"),
+        (DOWN, Due::Slot, "that is its own place in the unhealthy_interval (1 min), so that probes stay spread"),
+        (DOWN, Due::Retimed, "the unhealthy_interval became shorter (1 min)"),
+        (UP, Due::Regular, "the interval is 10 s"),
+    ] {
+        let mut status = testing::upstream("api", 1, state);
+        let check = &mut status.checks[0];
+        (check.due, check.next_due) = (due, Instant::now() + Duration::from_secs(60));
+        check.timing.unhealthy_interval = Some(Duration::from_secs(60));
+        let explained = &explained(status).checks[0];
+        assert_eq!(explained.next, format!("is due in 1 min: {why}"));
+        let timing =
+            "every 10 s ± 1 s, every 1 min while unhealthy, every 1 s until a change is confirmed, each at most 5 s";
+        assert_eq!(explained.timing, timing);
     }
 }
 

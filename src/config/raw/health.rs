@@ -44,6 +44,8 @@ table! {
     struct Timing {
         /// From start to start of checks.
         interval ["interval"]: Span<10, DAY> = "10s";
+        /// The same while the check's verdict is unhealthy and no streak is open; at least the interval. Default: the interval.
+        unhealthy_interval ["unhealthy_interval"]: Span<10, DAY> = "10s";
         /// Over one whole check: connect, TLS, request, headers, body; at most the interval. Default: 5s, or the interval if that is shorter.
         timeout ["timeout"]: Span<1, DAY> = "5s";
         /// Consecutive passes that make an upstream healthy. `rise` is another name for it.
@@ -54,7 +56,7 @@ table! {
         fast_interval ["fast_interval"]: Span<10, DAY> = "1s";
         /// For this long after first sight of an upstream failures are not counted.
         start_period ["start_period"]: Span<0, DAY> = "0s";
-        /// How much earlier or later a check may start, as a share of the interval.
+        /// How much earlier or later a check may start, as a share of the interval in force.
         jitter ["jitter"]: Share<50> = 0.1;
     }
     later []

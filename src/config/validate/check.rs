@@ -103,7 +103,7 @@ fn of_list(raw: &raw::Health, list: &At<List>, key: &str, report: &mut Report) -
         let found = Found::error(list.span.clone(), format!("{key}.checks"), "no check");
         report.add(found.expected("1 to 16 checks, such as { type = \"tcp\" }"));
     }
-    timing::refuse_longer_than_interval(&raw.timing, &raw::Timing::empty(), &raw::Timing::empty(), key, report);
+    timing::refuse_at_odds_with_interval(&raw.timing, &raw::Timing::empty(), &raw::Timing::empty(), key, report);
     let mut out = Vec::new();
     for (index, entry) in list.value.0.iter().enumerate() {
         let Some(At { value: entry, span }) = entry else { continue };
@@ -132,7 +132,7 @@ type List = crate::config::read::List<raw::Check, 16>;
 
 fn check(written: &Written, upstreams: &[UpstreamPolicy], report: &mut Report) -> CheckPolicy {
     let Written { timing, above, preset, probe, key, .. } = written;
-    timing::refuse_longer_than_interval(timing, above, preset, key, report);
+    timing::refuse_at_odds_with_interval(timing, above, preset, key, report);
     let port = port_rule(probe, upstreams, key, report);
     let (kind, tls) = probe::probe(probe, key, report);
     let mut explicit = timing.clone();

@@ -141,6 +141,7 @@ fn name(text: &str) -> Name {
 fn timing() -> Timing {
     Timing {
         interval: SECOND,
+        unhealthy_interval: None,
         timeout: SECOND / 2,
         healthy_threshold: 2,
         unhealthy_threshold: 2,

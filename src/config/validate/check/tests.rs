@@ -84,6 +84,27 @@ fn times_beside_a_list_are_the_defaults_of_its_entries() {
 }
 
 #[test]
+fn an_interval_for_unhealthy_ones_is_that_for_all_unless_it_is_longer() {
+    // The interval and the one for unhealthy ones, in seconds.
+    for (health, want) in [
+        ("", (10, None)),
+        ("unhealthy_interval = \"10s\"", (10, None)),
+        ("unhealthy_interval = \"1m\"", (10, Some(60))),
+        ("interval = \"2s\"\nunhealthy_interval = \"2500ms\"", (2, Some(2))),
+        // A preset's interval (30 s) gives way to what is written.
+        ("preset = \"smallest-waves\"\nunhealthy_interval = \"20s\"", (20, None)),
+        ("preset = \"smallest-waves\"\nunhealthy_interval = \"1m\"", (30, Some(60))),
+        ("unhealthy_interval = \"1m\"\nchecks = [{ type = \"tcp\", interval = \"20s\" }]", (20, Some(60))),
+        ("interval = \"5s\"\nchecks = [{ type = \"tcp\", unhealthy_interval = \"20s\" }]", (5, Some(20))),
+    ] {
+        let timing = one(health).timing;
+        let seconds = (timing.interval.as_secs(), timing.unhealthy_interval.map(|interval| interval.as_secs()));
+        assert_eq!(seconds, want, "{health}");
+    }
+    assert_eq!(one("unhealthy_interval = \"10s\"").timing, one("").timing, "they share their probes");
+}
+
+#[test]
 fn a_written_key_wins_over_that_of_a_preset() {
     let plain = one("preset = \"smallest-waves\"");
     assert_eq!(
