@@ -33,7 +33,7 @@ use crate::model::policy::{HttpVersion, ProbeKind, ProbeSpec};
 use crate::model::{Address, ProbeReport, Trace};
 use crate::pool::{ProbeJob, Prober};
 use connect::{Peer, Steps, Tls};
-use finding::{Circumstances, Finding};
+use finding::{Circumstances, Finding, judge_duration};
 use websocket::Upgrade;
 
 /// Makes one probe of `upstream` at `target` and returns by `timeout`. Never fails and never panics over what the peer
@@ -96,6 +96,7 @@ impl Prepared {
             (Finding::Refused(alert), Some(tls)) => Finding::Tls(Box::new(tls.refusal(alert))),
             (found, _) => found,
         };
+        let decided_in = steps.decided_in().unwrap_or(took);
         let report = finding.report(&Circumstances {
             took,
             connected_in: steps.trace.connected_in,
@@ -103,6 +104,7 @@ impl Prepared {
             timeout: self.timeout,
             elsewhere: self.elsewhere.then_some(&self.peer.target),
         });
+        let report = judge_duration(report, decided_in, self.spec.max_duration);
         let trace = match report.trace {
             Trace { head, body, .. } if head.is_empty() && body.is_empty() => steps.trace,
             Trace { head, body, .. } => Trace { head, body, ..steps.trace },
@@ -212,6 +214,6 @@ mod tests {
 
     fn get() -> Arc<ProbeSpec> {
         let kind = ProbeKind::Http(HttpProbe::get("/", Expect::default()));
-        Arc::new(ProbeSpec { port: PortRule::Same, tls: None, kind })
+        Arc::new(ProbeSpec { port: PortRule::Same, tls: None, kind, max_duration: None })
     }
 }

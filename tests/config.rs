@@ -132,7 +132,7 @@ fn every_key_reaches_the_policy() {
     let targets: Vec<_> = api.upstreams.iter().map(|u| api.checks[0].spec.target(u).to_string()).collect();
     assert_eq!(targets, ["10.0.0.1:8991", "10.9.0.2:9201", "[2001:db8::1]:8991", "unix:/run/api.sock"]);
     let ProbeKind::Http(http) = &config.pools[1].checks[0].spec.kind else { panic!("an http check") };
-    assert_eq!(http.expect.body, Some(BodyRule::Equals(Arc::from("OK"))));
+    assert_eq!(http.expect.body, [BodyRule::Equals(Arc::from("OK"))]);
     assert_eq!(config.pools[1].min_healthy, MinHealthy::Count(2));
     assert_eq!(config.admin.token.unwrap().expose().len(), 32);
 }
@@ -153,7 +153,7 @@ fn every_key_of_every_kind_of_check_reaches_the_policy() {
              $.ldap.success equal to true (or missing)",
             "tcp 6379 | tcp: connect, send 6 bytes on port 6379; expects a text that contains \"+PONG\"",
             "tls | tls: handshake (certificate verified)",
-            "grpc shop.Cart | grpc: Health/Check of \"shop.Cart\"; expects SERVING",
+            "grpc shop.Cart | grpc: Health/Check of \"shop.Cart\" with Basic credentials; expects SERVING; within 1.5 s",
             "websocket /live | websocket: upgrade /live, ping and pong, subprotocol graphql-ws",
             "http /__health | http: GET /__health on the traffic's port -443; expects 200",
         ]
@@ -170,6 +170,22 @@ fn every_key_of_every_kind_of_check_reaches_the_policy() {
     assert_eq!((&times[..], pool.checks[5].timing.unhealthy_threshold), (&[(3, 2), (10, 2)][..], 4));
     let preset = &config.pools[3];
     assert_eq!((preset.checks.len(), preset.require, preset.checks[1].timing.interval.as_secs()), (2, Require::Any, 5));
+}
+
+#[test]
+fn every_rule_about_answers_reaches_the_policy() {
+    let config = good(Path::new("tests/config/valid/everything.toml"));
+    let check = &config.pools[4].checks[0];
+    assert_eq!(
+        check.spec.to_string(),
+        "http: GET / with Basic credentials; expects 200-299, a header X-Role not equal to \"replica\", no header X-Debug, \
+         a body that contains \"healthy\", a body that does not contain \"unhealthy\", a body that does not match \
+         \"(?i)error\", $.lag a number, 0 to 10.5, $.peers a number, at least 2, $.role matching \"^prim\" (or missing) \
+         and $.error null; within 800 ms"
+    );
+    let ProbeKind::Http(http) = &check.spec.kind else { panic!("an http check") };
+    let [(name, HeaderText::Secret(secret))] = &http.headers[..] else { panic!("one secret") };
+    assert_eq!((&**name, secret.expose()), ("Authorization", "Basic OjAxMjM0NTY3ODlhYmNkZWYwMTIzNDU2Nzg5YWJjZGVm"));
 }
 
 #[test]
@@ -213,7 +229,7 @@ fn variables_are_replaced_in_strings() {
     assert_eq!(config.listeners[0].address.to_string(), "127.0.0.1:8080");
     assert_eq!(config.pools[0].upstreams[1].address.to_string(), "10.0.0.2:80");
     let ProbeKind::Http(http) = &config.pools[0].checks[0].spec.kind else { panic!("an http check") };
-    assert_eq!(http.expect.body, Some(BodyRule::Contains(Arc::from("${literal}"))));
+    assert_eq!(http.expect.body, [BodyRule::Contains(Arc::from("${literal}"))]);
 }
 
 #[test]

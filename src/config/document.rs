@@ -96,6 +96,10 @@ fn mistake(error: &toml::de::Error, text: &str) -> Found {
             let name = super::read::cut(written, 64);
             Found::error(span.clone(), path(text, span.start, &name), format!("`{name}` is written twice"))
         }
+        Some(span) if written == "null" => {
+            let found = Found::syntax(Some(span), "TOML has no null".to_owned());
+            found.expected("`is = \"null\"` in a rule of `expect.json`; elsewhere leave the key out")
+        }
         span => Found::syntax(span, sentence(error.message())),
     }
 }

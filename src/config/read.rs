@@ -197,7 +197,7 @@ impl<'a> Reader<'a> {
         };
         let message = format!("unknown key `{}`", cut(name, 64));
         // The list is short enough to help only in small tables.
-        let expected = (names.len() <= 8).then(|| format!("one of {}", names.join(", ")));
+        let expected = (names.len() <= 10).then(|| format!("one of {}", names.join(", ")));
         let mut pending = self.mistake(key.span(), message).suggestion(near);
         if let Some(expected) = expected {
             pending = pending.expected(expected);

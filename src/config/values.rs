@@ -3,12 +3,14 @@
 //! as it is written.
 
 pub mod address;
+pub mod basic_auth;
 pub mod expect;
 pub mod header;
 pub mod http;
 pub mod require;
 pub mod route;
 pub mod secret;
+pub mod several;
 pub mod status;
 pub mod tls;
 

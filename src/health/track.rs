@@ -466,18 +466,17 @@ impl Due {
 }
 
 #[cfg(test)]
-mod intervals;
-
-#[cfg(test)]
 mod tests {
+    mod intervals;
+
     use proptest::prelude::*;
 
     use super::*;
     use crate::model::Ratio;
 
-    pub(super) const SECOND: Duration = Duration::from_secs(1);
+    const SECOND: Duration = Duration::from_secs(1);
 
-    pub(super) fn timing(rise: u32, fall: u32) -> Timing {
+    fn timing(rise: u32, fall: u32) -> Timing {
         Timing {
             interval: 10 * SECOND,
             unhealthy_interval: None,
@@ -490,11 +489,11 @@ mod tests {
         }
     }
 
-    pub(super) fn track(timing: Timing, now: Instant) -> Track {
+    fn track(timing: Timing, now: Instant) -> Track {
         Track::new(timing, Slot { origin: now, part: 1 << 31 }, now, now)
     }
 
-    pub(super) fn feed(track: &mut Track, results: &str, now: &mut Instant) {
+    fn feed(track: &mut Track, results: &str, now: &mut Instant) {
         for result in results.chars() {
             let judgement = match result {
                 'P' => Judgement::Pass,
@@ -541,7 +540,7 @@ mod tests {
     }
 
     /// The gaps between starts, in seconds, for a sequence of results.
-    pub(super) fn gaps(timing: Timing, results: &str) -> Vec<f64> {
+    fn gaps(timing: Timing, results: &str) -> Vec<f64> {
         let mut now = Instant::now();
         let mut track = track(timing, now);
         let mut starts = vec![];

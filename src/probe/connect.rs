@@ -89,6 +89,7 @@ pub(super) struct Steps {
     /// What it saw.
     pub trace: Trace,
     phase: Phase,
+    last_heard_in: Option<Duration>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -100,7 +101,7 @@ enum Phase {
 
 impl Steps {
     pub(super) fn begin() -> Steps {
-        Steps { started: Instant::now(), trace: Trace::default(), phase: Phase::Connecting }
+        Steps { started: Instant::now(), trace: Trace::default(), phase: Phase::Connecting, last_heard_in: None }
     }
 
     /// What it means that the deadline passed; `None` once [`Peer::open`] has returned: then it is the protocol's.
@@ -112,11 +113,23 @@ impl Steps {
         }
     }
 
-    /// The first byte of an answer has come. Later calls change nothing.
+    /// More of an answer has come; the trace has the time of its first byte.
     pub(super) fn answered(&mut self) {
-        if self.trace.answered_in.is_none() {
-            self.trace.answered_in = Some(self.started.elapsed());
-        }
+        let at = self.started.elapsed();
+        self.trace.answered_in.get_or_insert(at);
+        self.last_heard_in = Some(at);
+    }
+
+    /// The answer has ended with its connection.
+    pub(super) fn ended(&mut self) {
+        self.last_heard_in = self.last_heard_in.map(|_| self.started.elapsed());
+    }
+
+    /// When what was seen last had come: of the answer, else of the handshake, else the connection itself. Without what is
+    /// waited for afterwards, such as the peer's goodbye.
+    pub(super) fn decided_in(&self) -> Option<Duration> {
+        let shaken_in = self.trace.tls.as_ref().and_then(|tls| tls.done_in);
+        self.last_heard_in.or(shaken_in).or(self.trace.connected_in)
     }
 }
 

@@ -7,6 +7,7 @@ mod grpc;
 mod h2;
 mod hints;
 mod rule_hints;
+mod slow;
 mod websocket;
 mod words;
 
@@ -21,6 +22,7 @@ pub(super) use answer::{Answered, Break, Cut, Miss, Node, Outcome, Own};
 pub(super) use grpc::{Called, Came, Said, Wrong};
 pub(super) use h2::{Http2, Trouble};
 pub(super) use rule_hints::{body_hint, header_hint, json_hint, not_json_hint};
+pub(super) use slow::judge_duration;
 pub(super) use websocket::Flaw;
 
 use super::connect::Fault;

@@ -326,7 +326,9 @@ async fn converse(
     let (head, mut body) = response.await?.into_parts();
     steps.answered();
     let progress = receiver.on_head(head.status.as_u16(), &head.headers);
-    if receive(&mut body, receiver, progress, Progress::More).await? == Progress::Settled {
+    let progress = receive(&mut body, receiver, progress, Progress::More).await?;
+    steps.answered();
+    if progress == Progress::Settled {
         let rest = receive(&mut body, receiver, Progress::Settled, Progress::Settled);
         // Nothing that happens now changes the finding.
         let _ = timeout(QUOTE_PATIENCE, rest).await;

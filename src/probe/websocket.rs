@@ -126,6 +126,7 @@ async fn converse<'p>(
     };
     *stage = Stage::Done(pong.err().unwrap_or(Finding::Pong));
     if matches!(stage, Stage::Done(Finding::Pong)) {
+        steps.answered();
         // Nothing that happens now changes the finding.
         let _ = timeout(PATIENCE, say_goodbye(stream)).await;
     }

@@ -167,11 +167,12 @@ fn gzip_bomb(bytes: usize) -> Vec<u8> {
 }
 
 fn contains(text: &str) -> Arc<ProbeSpec> {
-    let body = Some(BodyRule::Contains(text.into()));
+    let body = vec![BodyRule::Contains(text.into())];
     Arc::new(ProbeSpec {
         port: PortRule::Same,
         tls: None,
         kind: ProbeKind::Http(HttpProbe::get("/healthz", Expect { body, ..Expect::default() })),
+        max_duration: None,
     })
 }
 

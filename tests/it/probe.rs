@@ -2,6 +2,7 @@
 //! tables beside `probe::answer`; here it is shown that the code comes in time, with its sentence, and that sockets end
 //! as they should.
 
+mod duration;
 mod grpc;
 mod h2;
 mod tcp;
@@ -36,15 +37,15 @@ fn get() -> HttpProbe {
 }
 
 fn contains(text: &str) -> HttpProbe {
-    HttpProbe { expect: Expect { body: Some(BodyRule::Contains(text.into())), ..Expect::default() }, ..get() }
+    HttpProbe { expect: Expect { body: vec![BodyRule::Contains(text.into())], ..Expect::default() }, ..get() }
 }
 
 fn equals(text: &str) -> HttpProbe {
-    HttpProbe { expect: Expect { body: Some(BodyRule::Equals(text.into())), ..Expect::default() }, ..get() }
+    HttpProbe { expect: Expect { body: vec![BodyRule::Equals(text.into())], ..Expect::default() }, ..get() }
 }
 
 fn http_spec(probe: HttpProbe) -> Arc<ProbeSpec> {
-    Arc::new(ProbeSpec { port: PortRule::Same, tls: None, kind: ProbeKind::Http(probe) })
+    Arc::new(ProbeSpec { port: PortRule::Same, tls: None, kind: ProbeKind::Http(probe), max_duration: None })
 }
 
 async fn http(target: &Address, spec: HttpProbe, timeout: Duration) -> ProbeReport {

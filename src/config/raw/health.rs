@@ -4,14 +4,16 @@
 use crate::config::presets::Preset;
 use crate::config::read::List;
 use crate::config::table::table;
-use crate::config::values::expect::{ExpectHeaders, JsonPathText, JsonValue, JsonValues, PatternText};
+use crate::config::values::basic_auth::BasicAuth;
+use crate::config::values::expect::{ExpectHeaders, JsonNumber, JsonPathText, JsonValue, JsonValues, PatternText};
 use crate::config::values::header::Headers;
 use crate::config::values::http::{BodyText, HostField, Method, ProbePath, SendText, ServiceName, Token};
 use crate::config::values::require::Require;
+use crate::config::values::several::OneOrSeveral;
 use crate::config::values::status::Statuses;
 use crate::config::values::tls::{Certificates, PrivateKey, TlsName};
 use crate::config::values::{Count, DAY, Kind, Missing, OneOf, Scheme, Share, Span};
-use crate::model::policy::HttpVersion;
+use crate::model::policy::{HttpVersion, JsonType};
 
 table! {
     /// How the upstreams of a pool are checked: one check, or a list of `checks`.
@@ -87,13 +89,15 @@ table! {
         host ["host"]: HostField;
         /// http, grpc, websocket: further fields. A secret such as Authorization is written { file = "…", prefix = "Bearer " } or { env = "…" }.
         headers ["headers"]: Headers;
+        /// http, grpc, websocket: { user = "…", password = { file = "…" } }, sent as Authorization: Basic; instead of such a field among `headers`.
+        basic_auth ["basic_auth"]: BasicAuth;
         /// http: the content of the request.
         body ["body"]: BodyText<true>;
         /// grpc: the service that is asked for; empty: the server as a whole.
         service ["service"]: ServiceName = "";
         /// websocket: the subprotocol that is asked for and has to be agreed to.
         subprotocol ["subprotocol"]: Token;
-        /// tcp, http: what the answer must look like.
+        /// What the answer must look like: http and tcp; of every type how long it may take.
         expect ["expect"]: Expect;
     }
     later []
@@ -121,14 +125,16 @@ table! {
     struct Expect {
         /// http: status codes and ranges of them, or "any": the other rules decide alone.
         status ["status"]: Statuses = ["200-299"];
-        /// http: what fields the answer must have: name = "value", { matches = "…" } or { present = true }.
+        /// http: what fields the answer must have: name = "value", { matches = "…" }, { not_equals = "…" }, { present = true } or { absent = true }.
         header ["header"]: ExpectHeaders;
-        /// http: what the body must hold; its first 64 KiB are read.
-        body ["body"]: ExpectBody;
+        /// http: what the body must hold, one rule or a list of which all must hold; its first 64 KiB are read.
+        body ["body"]: OneOrSeveral<ExpectBody, 16>;
         /// http: what the body must say as JSON.
         json ["json"]: List<JsonRule, 32>;
         /// tcp: a text within the first 64 KiB of what the upstream says.
         contains ["contains"]: BodyText<false>;
+        /// How long a right answer may take, from the start of the check to the last byte that decides; less than the timeout.
+        max_duration ["max_duration"]: Span<1, DAY>;
     }
     later []
 }
@@ -142,12 +148,16 @@ table! {
         equals ["equals"]: BodyText<true>;
         /// Something that this regular expression finds.
         matches ["matches"]: PatternText;
+        /// This text nowhere. A body of more than 64 KiB fails: what was not read cannot be judged.
+        not_contains ["not_contains"]: BodyText<false>;
+        /// Nothing that this regular expression finds. A body of more than 64 KiB fails.
+        not_matches ["not_matches"]: PatternText;
     }
     later []
 }
 
 table! {
-    /// A rule over every node that a JSONPath selects from the body: one of equals, not_equals, in, exists.
+    /// A rule over every node that a JSONPath selects from the body: one of equals, not_equals, in, exists, matches, is, or min and max.
     struct JsonRule {
         /// A JSONPath (RFC 9535), such as $.status, $.components.* or $['Faulty CAPPs'].
         path ["path"]: JsonPathText;
@@ -159,6 +169,14 @@ table! {
         one_of ["in"]: JsonValues;
         /// Whether there is a node.
         exists ["exists"]: bool;
+        /// Every node is a string that this regular expression finds something in.
+        matches ["matches"]: PatternText;
+        /// Every node is a number of at least this; a number in a string does not count.
+        min ["min"]: JsonNumber;
+        /// Every node is a number of at most this.
+        max ["max"]: JsonNumber;
+        /// Every node is of this type: "null", "string", "number", "boolean", "array" or "object".
+        is ["is"]: OneOf<JsonType>;
         /// What it means that there is no node: "fail" or "pass".
         missing ["missing"]: OneOf<Missing> = "fail";
     }

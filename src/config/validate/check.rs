@@ -11,6 +11,7 @@ mod warn;
 use std::collections::HashMap;
 use std::ops::Range;
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::sockets;
 use crate::config::raw;
@@ -38,8 +39,10 @@ struct Written {
     preset: raw::Timing,
     /// What is written, filled from the preset.
     probe: raw::Probe,
-    /// Where it stands.
+    /// Where it stands; of a preset, the key that names it.
     span: Range<usize>,
+    /// A preset is under it.
+    has_preset: bool,
     /// The key of its table.
     key: String,
 }
@@ -87,6 +90,7 @@ fn of_table(raw: &raw::Health, span: &Range<usize>, key: &str, report: &mut Repo
             preset: raw::Timing::empty(),
             probe: raw.probe.clone(),
             span: span.clone(),
+            has_preset: false,
             key: key.to_owned(),
         }],
     }
@@ -121,6 +125,7 @@ fn of_list(raw: &raw::Health, list: &At<List>, key: &str, report: &mut Report) -
                 preset: raw::Timing::empty(),
                 probe: entry.probe.clone(),
                 span: span.clone(),
+                has_preset: false,
                 key,
             }),
         }
@@ -131,14 +136,20 @@ fn of_list(raw: &raw::Health, list: &At<List>, key: &str, report: &mut Report) -
 type List = crate::config::read::List<raw::Check, 16>;
 
 fn check(written: &Written, upstreams: &[UpstreamPolicy], report: &mut Report) -> CheckPolicy {
-    let Written { timing, above, preset, probe, key, .. } = written;
+    let Written { timing, above, preset, probe, key, span, has_preset } = written;
+    let of_preset = has_preset.then(|| span.clone());
     timing::refuse_at_odds_with_interval(timing, above, preset, key, report);
     let port = port_rule(probe, upstreams, key, report);
     let (kind, tls) = probe::probe(probe, key, report);
     let mut explicit = timing.clone();
     explicit.fill_from(above);
-    let spec = Arc::new(ProbeSpec { port, tls, kind });
-    CheckPolicy { name: spec.kind.as_str().into(), spec, timing: timing::timing(&explicit, preset) }
+    let unread = matches!(explicit.timeout, Field::Bad) || matches!(explicit.interval, Field::Bad);
+    let timing = timing::timing(&explicit, preset);
+    // A timeout that was not understood is reported already.
+    let timeout = if unread { Duration::MAX } else { timing.timeout };
+    let max_duration = expect::max_duration(&probe.expect, timeout, of_preset.as_ref(), key, report);
+    let spec = Arc::new(ProbeSpec { port, tls, kind, max_duration });
+    CheckPolicy { name: spec.kind.as_str().into(), spec, timing }
 }
 
 fn port_rule(raw: &raw::Probe, upstreams: &[UpstreamPolicy], key: &str, report: &mut Report) -> PortRule {

@@ -116,12 +116,14 @@ pub struct ProbeSpec {
     pub tls: Option<TlsPolicy>,
     /// What is said on the connection. A new kind is a new variant; the compiler then lists the places to visit.
     pub kind: ProbeKind,
+    /// How long a right answer may take, from the start of the probe to the last byte that decides; less than the timeout.
+    pub max_duration: Option<Duration>,
 }
 
 impl ProbeSpec {
     /// A plain connect to the upstream's own port: what a pool without a health table gets.
     pub fn connect() -> ProbeSpec {
-        ProbeSpec { port: PortRule::Same, tls: None, kind: ProbeKind::Tcp(TcpProbe::default()) }
+        ProbeSpec { port: PortRule::Same, tls: None, kind: ProbeKind::Tcp(TcpProbe::default()), max_duration: None }
     }
 
     /// The address a probe of `upstream` dials.

@@ -1,8 +1,11 @@
 //! What an answer must look like: the rules of `expect` after validation, over status, fields, body and JSON.
 
+use std::cmp::Ordering;
 use std::fmt;
 use std::hash::{Hash, Hasher};
 use std::sync::Arc;
+
+use serde_json::Number;
 
 /// What an HTTP answer must look like. Every rule must hold.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -11,15 +14,15 @@ pub struct Expect {
     pub status: StatusRule,
     /// What fields it must have.
     pub headers: Vec<HeaderRule>,
-    /// What the body must hold.
-    pub body: Option<BodyRule>,
+    /// What the body must hold; no rule: it is not read.
+    pub body: Vec<BodyRule>,
     /// What the body must say as JSON.
     pub json: Vec<JsonRule>,
 }
 
 impl Default for Expect {
     fn default() -> Expect {
-        Expect { status: StatusRule::In(vec![(200, 299)]), headers: Vec::new(), body: None, json: Vec::new() }
+        Expect { status: StatusRule::In(vec![(200, 299)]), headers: Vec::new(), body: Vec::new(), json: Vec::new() }
     }
 }
 
@@ -60,7 +63,8 @@ impl fmt::Display for StatusRule {
     }
 }
 
-/// A rule over one field of an answer. A field that comes several times holds if one of its values does.
+/// A rule over one field of an answer. Of a field that comes several times one value is enough, but no value may be the one of
+/// [`HeaderMatch::NotEquals`].
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct HeaderRule {
     /// The field's name; case does not count.
@@ -74,21 +78,29 @@ pub struct HeaderRule {
 pub enum HeaderMatch {
     /// This value, byte for byte.
     Equals(Arc<str>),
+    /// There, and never with this value.
+    NotEquals(Arc<str>),
     /// A value that the pattern finds something in.
     Matches(Pattern),
     /// There.
     Present,
+    /// Not there.
+    Absent,
 }
 
-/// A rule over the first 64 KiB of a body.
+/// A rule over the first 64 KiB of a body. The negated ones fail on a longer body: what was not read cannot be judged.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum BodyRule {
     /// Holds this text.
     Contains(Arc<str>),
+    /// Does not hold this text.
+    NotContains(Arc<str>),
     /// Is this text, byte for byte.
     Equals(Arc<str>),
     /// The pattern finds something in it.
     Matches(Pattern),
+    /// The pattern finds nothing in it.
+    NotMatches(Pattern),
 }
 
 /// A rule over what a JSONPath (RFC 9535) selects from a body.
@@ -113,6 +125,128 @@ pub enum JsonMatch {
     In(Vec<serde_json::Value>),
     /// There (`true`), or not there (`false`); `missing` does not apply.
     Exists(bool),
+    /// A string that the pattern finds something in.
+    Matches(Pattern),
+    /// A number within a range; a number in a string is none.
+    Within(NumberRange),
+    /// A value of this type.
+    Is(JsonType),
+}
+
+/// Inclusive bounds of a number, of which at least one is set, and `min` is at most `max`.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct NumberRange {
+    min: Option<Number>,
+    max: Option<Number>,
+}
+
+impl NumberRange {
+    /// Refuses a range without bounds, and one that no number is in.
+    pub fn try_new(min: Option<Number>, max: Option<Number>) -> Option<NumberRange> {
+        match (&min, &max) {
+            (None, None) => None,
+            (Some(min), Some(max)) if compare_numbers(min, max).is_gt() => None,
+            (Some(_), _) | (_, Some(_)) => Some(NumberRange { min, max }),
+        }
+    }
+
+    /// Whether `number` is in it, compared by value.
+    pub fn contains(&self, number: &Number) -> bool {
+        self.min.as_ref().is_none_or(|min| compare_numbers(number, min).is_ge())
+            && self.max.as_ref().is_none_or(|max| compare_numbers(number, max).is_le())
+    }
+}
+
+/// As people say it: `1 to 5`, `at least 1`, `at most 5`.
+impl fmt::Display for NumberRange {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match (&self.min, &self.max) {
+            (Some(min), Some(max)) => write!(f, "{min} to {max}"),
+            (Some(min), None) => write!(f, "at least {min}"),
+            (None, Some(max)) => write!(f, "at most {max}"),
+            (None, None) => Ok(()),
+        }
+    }
+}
+
+/// The types of JSON (RFC 8259, section 3).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum JsonType {
+    /// `null`.
+    Null,
+    /// `true` or `false`.
+    Boolean,
+    /// A number.
+    Number,
+    /// A string.
+    String,
+    /// An array.
+    Array,
+    /// An object.
+    Object,
+}
+
+impl JsonType {
+    /// The type of `value`.
+    pub fn of(value: &serde_json::Value) -> JsonType {
+        match value {
+            serde_json::Value::Null => JsonType::Null,
+            serde_json::Value::Bool(_) => JsonType::Boolean,
+            serde_json::Value::Number(_) => JsonType::Number,
+            serde_json::Value::String(_) => JsonType::String,
+            serde_json::Value::Array(_) => JsonType::Array,
+            serde_json::Value::Object(_) => JsonType::Object,
+        }
+    }
+}
+
+/// As people say it: `null`, `a string`, `an object`.
+impl fmt::Display for JsonType {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            JsonType::Null => "null",
+            JsonType::Boolean => "a boolean",
+            JsonType::Number => "a number",
+            JsonType::String => "a string",
+            JsonType::Array => "an array",
+            JsonType::Object => "an object",
+        })
+    }
+}
+
+/// Compares by value: `1` is `1.0`, and an integer beyond 2^53 is not the next float that comes near it.
+pub fn compare_numbers(a: &Number, b: &Number) -> Ordering {
+    match (whole(a), whole(b)) {
+        (Some(a), Some(b)) => a.cmp(&b),
+        (Some(a), None) => compare_whole(a, float(b)),
+        (None, Some(b)) => compare_whole(b, float(a)).reverse(),
+        (None, None) => float(a).total_cmp(&float(b)),
+    }
+}
+
+/// `float` has a fraction, or is beyond every integer of JSON.
+fn compare_whole(whole: i128, float: f64) -> Ordering {
+    match whole.cmp(&(float.floor() as i128)) {
+        Ordering::Equal => Ordering::Less,
+        order => order,
+    }
+}
+
+fn float(number: &Number) -> f64 {
+    number.as_f64().expect("without arbitrary precision every number is a float or fits into 64 bits")
+}
+
+/// The integer that a number is.
+fn whole(number: &Number) -> Option<i128> {
+    if let Some(n) = number.as_i64() {
+        return Some(n.into());
+    }
+    if let Some(n) = number.as_u64() {
+        return Some(n.into());
+    }
+    // Beyond 2^64 only floats are left to compare with.
+    let float = float(number);
+    (float.fract() == 0.0 && float.abs() < 2_f64.powi(64)).then_some(float as i128)
 }
 
 /// A compiled regular expression; linear in what it searches.
@@ -235,5 +369,61 @@ mod tests {
         }
         assert_eq!(expected.to_string(), "200-299, 404");
         assert_eq!(StatusRule::In(vec![(204, 204)]).to_string(), "204");
+    }
+    fn number(text: &str) -> Number {
+        serde_json::from_str(text).expect("a number")
+    }
+
+    #[test]
+    fn numbers_are_compared_by_value_whatever_they_are_kept_as() {
+        let ascending = [
+            "-1e300",
+            "-18446744073709551616.0",
+            "-9223372036854775808",
+            "-1.5",
+            "-1",
+            "0",
+            "0.1",
+            "1",
+            "1.5",
+            "9007199254740993",
+            "18446744073709551614",
+            "18446744073709551615",
+            "18446744073709551616.0",
+            "1e300",
+        ];
+        for (i, a) in ascending.iter().enumerate() {
+            for (j, b) in ascending.iter().enumerate() {
+                assert_eq!(compare_numbers(&number(a), &number(b)), i.cmp(&j), "{a} and {b}");
+            }
+        }
+        for (a, b) in [("1", "1.0"), ("0", "-0.0"), ("9007199254740992", "9007199254740992.0"), ("1e2", "100")] {
+            assert_eq!(compare_numbers(&number(a), &number(b)), Ordering::Equal, "{a} and {b}");
+        }
+        assert_eq!(compare_numbers(&number("9007199254740993"), &number("9007199254740992.0")), Ordering::Greater);
+    }
+
+    #[test]
+    fn a_range_has_a_bound_and_holds_its_bounds() {
+        let range = |min: &str, max: &str| {
+            let bound = |text: &str| (!text.is_empty()).then(|| number(text));
+            NumberRange::try_new(bound(min), bound(max))
+        };
+        assert!(range("", "").is_none() && range("2", "1.5").is_none());
+        for (min, max, value, inside) in [
+            ("1", "5", "1", true),
+            ("1", "5", "5.0", true),
+            ("1", "5", "5.1", false),
+            ("1", "5", "0.9", false),
+            ("1", "", "1e300", true),
+            ("", "5", "-1e300", true),
+            ("", "5", "18446744073709551615", false),
+            ("2", "2", "2", true),
+        ] {
+            assert_eq!(range(min, max).expect("a range").contains(&number(value)), inside, "{min} {max} {value}");
+        }
+        let shown =
+            [range("1", "5"), range("1.5", ""), range("", "5")].map(|range| range.expect("a range").to_string());
+        assert_eq!(shown, ["1 to 5", "at least 1.5", "at most 5"]);
     }
 }

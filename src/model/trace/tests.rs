@@ -19,7 +19,7 @@ fn http() -> HttpProbe {
 }
 
 fn plain(kind: ProbeKind) -> ProbeSpec {
-    ProbeSpec { port: PortRule::Same, tls: None, kind }
+    ProbeSpec { port: PortRule::Same, tls: None, kind, max_duration: None }
 }
 
 fn over_tls(kind: ProbeKind, verify: bool) -> ProbeSpec {

@@ -157,7 +157,7 @@ fn tcp(port: PortRule) -> Arc<ProbeSpec> {
 
 fn http(path: &str) -> Arc<ProbeSpec> {
     let kind = ProbeKind::Http(HttpProbe::get(path, Expect::default()));
-    Arc::new(ProbeSpec { port: PortRule::Same, tls: None, kind })
+    Arc::new(ProbeSpec { port: PortRule::Same, tls: None, kind, max_duration: None })
 }
 
 fn check(spec: Arc<ProbeSpec>, timing: Timing) -> CheckPolicy {

@@ -8,7 +8,7 @@ use crate::model::policy::secrets;
 use crate::model::policy::{BodyRule, HttpProbe};
 use crate::model::quote::{BYTES_MAX, Excerpt, mask_all};
 use crate::probe::expect::{
-    BodyMatcher, HeaderMiss, JsonMiss, Match, NotJson, enclosing, header_miss, json_miss, parse, path_to,
+    BodyRules, HeaderMiss, JsonMiss, NotJson, enclosing, header_miss, json_miss, parse, path_to,
 };
 use crate::probe::finding::{
     Answered, Break, Miss, Node, Outcome, Own, body_hint, header_hint, json_hint, not_json_hint,
@@ -33,7 +33,7 @@ pub(super) enum Verdict<'p> {
 pub(super) enum Failure<'p> {
     Status,
     Header(HeaderMiss<'p>),
-    /// The rule over the body; `true`: it was open when the cap was reached.
+    /// A rule over the body; `true`: it was open when the cap was reached.
     Body(&'p BodyRule, bool),
     NotJson(NotJson),
     JsonOverCap,
@@ -44,8 +44,8 @@ pub(super) enum Failure<'p> {
 #[derive(Debug)]
 pub(super) struct Judge<'p> {
     probe: &'p HttpProbe,
-    /// The rule over the body, until it is met.
-    matcher: Option<BodyMatcher<'p>>,
+    /// The rules over the body that are not met yet.
+    rules: BodyRules<'p>,
     verdict: Verdict<'p>,
     status: Option<u16>,
     /// Where an unexpected redirect points.
@@ -68,7 +68,7 @@ impl<'p> Judge<'p> {
     pub(super) fn new(probe: &'p HttpProbe) -> Judge<'p> {
         Judge {
             probe,
-            matcher: probe.expect.body.as_ref().map(BodyMatcher::new),
+            rules: BodyRules::new(&probe.expect.body),
             verdict: Verdict::Open,
             status: None,
             location: None,
@@ -122,10 +122,7 @@ impl<'p> Judge<'p> {
     fn outcome(self, end: Break) -> Outcome<'p> {
         let Judge { probe, status, location, kept, .. } = self;
         let excerpt = || Excerpt::of(&kept).without(secrets(&probe.headers));
-        let wanted = match (&self.matcher, &probe.expect.body) {
-            (Some(_), Some(BodyRule::Contains(text))) => Some(&**text),
-            (Some(_), Some(BodyRule::Equals(_) | BodyRule::Matches(_)) | None) | (None, _) => None,
-        };
+        let wanted = self.rules.wanted();
         let status = match (self.verdict, status) {
             (Verdict::Malformed(error), status) => return Outcome::Malformed { error, status, seen: excerpt() },
             (Verdict::Open, status) => {
@@ -180,7 +177,7 @@ impl<'p> Judge<'p> {
 
     /// Whether some rule is held against the body once it is there.
     fn needs_whole(&self) -> bool {
-        matches!(self.matcher, Some(BodyMatcher::Matches(_))) || !self.probe.expect.json.is_empty()
+        self.rules.need_whole() || !self.probe.expect.json.is_empty()
     }
 
     /// How much of a failed answer is kept.
@@ -192,32 +189,30 @@ impl<'p> Judge<'p> {
         let room = BODY_BYTES_MAX - self.judged_bytes;
         let seen = &piece[..piece.len().min(room)];
         self.judged_bytes += seen.len();
-        match self.matcher.as_mut().map(|matcher| matcher.feed(seen)) {
-            Some(Match::Missed) => return self.fail_body(false),
-            Some(Match::Met) => self.matcher = None,
-            Some(Match::Open) | None => {}
-        }
-        if piece.len() > room {
+        if let Err(rule) = self.rules.feed(seen) {
+            self.verdict = Verdict::Failed(Failure::Body(rule, false));
+        } else if piece.len() > room {
             self.judge_start();
-        } else if self.matcher.is_none() && self.probe.expect.json.is_empty() {
+        } else if self.rules.are_met() && self.probe.expect.json.is_empty() {
             self.verdict = Verdict::Passed;
         }
     }
 
     /// The body goes on behind what rules see of it.
     fn judge_start(&mut self) {
-        match &self.matcher {
-            Some(matcher) if !matcher.holds_within(&self.kept, BODY_BYTES_MAX) => self.fail_body(true),
-            Some(_) | None if self.probe.expect.json.is_empty() => self.verdict = Verdict::Passed,
-            Some(_) | None => self.verdict = Verdict::Failed(Failure::JsonOverCap),
-        }
+        self.verdict = match self.rules.miss_within(&self.kept, BODY_BYTES_MAX) {
+            Some((rule, unread)) => Verdict::Failed(Failure::Body(rule, unread)),
+            None if self.probe.expect.json.is_empty() => Verdict::Passed,
+            None => Verdict::Failed(Failure::JsonOverCap),
+        };
     }
 
     fn judge_whole(&mut self) {
-        if self.matcher.as_ref().is_some_and(|matcher| !matcher.holds(&self.kept)) {
-            return self.fail_body(false);
-        }
-        self.verdict = if self.probe.expect.json.is_empty() { Verdict::Passed } else { self.judge_json() };
+        self.verdict = match self.rules.miss(&self.kept) {
+            Some(rule) => Verdict::Failed(Failure::Body(rule, false)),
+            None if self.probe.expect.json.is_empty() => Verdict::Passed,
+            None => self.judge_json(),
+        };
     }
 
     fn judge_json(&mut self) -> Verdict<'p> {
@@ -234,11 +229,6 @@ impl<'p> Judge<'p> {
         let hint = json_hint(rule, &document, node);
         let node = node.map(|node| Node::new(&path_to(&document, node), node).without(|| secrets(&probe.headers)));
         Verdict::Failed(Failure::Json(Miss::Json { rule, node, more }, hint))
-    }
-
-    fn fail_body(&mut self, over_cap: bool) {
-        let rule = self.probe.expect.body.as_ref().expect("a matcher is made of a rule");
-        self.verdict = Verdict::Failed(Failure::Body(rule, over_cap));
     }
 }
 
@@ -262,10 +252,11 @@ impl Sink for Judge<'_> {
             return Flow::Continue;
         }
         // A text may stand in every body: nothing of this one is read for it.
-        if self.matcher.as_mut().is_some_and(|matcher| matcher.feed(&[]) == Match::Met) {
-            self.matcher = None;
+        if let Err(rule) = self.rules.feed(&[]) {
+            self.verdict = Verdict::Failed(Failure::Body(rule, false));
+            return Flow::Continue;
         }
-        if self.matcher.is_some() || !expect.json.is_empty() {
+        if !self.rules.are_met() || !expect.json.is_empty() {
             return Flow::Continue;
         }
         self.verdict = Verdict::Passed;

@@ -5,6 +5,7 @@ use std::time::Duration;
 use nix::errno::Errno;
 use proptest::prelude::*;
 
+mod limits;
 mod rules;
 
 use super::judge::BODY_BYTES_MAX;
@@ -15,7 +16,7 @@ use crate::probe::finding::Circumstances;
 use crate::probe::response::{HEAD_BYTES_MAX, INTERIM_MAX};
 
 fn get(body: Option<BodyRule>) -> HttpProbe {
-    HttpProbe::get("/healthz", Expect { body, ..Expect::default() })
+    HttpProbe::get("/healthz", Expect { body: body.into_iter().collect(), ..Expect::default() })
 }
 
 fn head() -> HttpProbe {

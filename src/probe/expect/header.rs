@@ -1,4 +1,5 @@
-//! Rules over the fields of an answer. A field that comes several times holds if one of its values does.
+//! Rules over the fields of an answer. Of a field that comes several times one value is enough, but none may be one that the
+//! rule excludes.
 
 use crate::model::policy::{HeaderMatch, HeaderRule};
 use crate::model::quote::Excerpt;
@@ -21,7 +22,7 @@ pub(in crate::probe) fn header_miss<'p>(
     rules: &'p [HeaderRule],
     fields: &[httparse::Header<'_>],
 ) -> Option<HeaderMiss<'p>> {
-    let rule = rules.iter().find(|rule| !values(rule, fields).any(|value| holds(&rule.value, value)))?;
+    let rule = rules.iter().find(|rule| !holds(&rule.value, || values(rule, fields)))?;
     let seen: Vec<Excerpt> = values(rule, fields).take(SHOWN_MAX).map(Excerpt::of).collect();
     let more = values(rule, fields).count() - seen.len();
     Some(HeaderMiss { rule, seen, more })
@@ -31,11 +32,15 @@ fn values<'h>(rule: &HeaderRule, fields: &[httparse::Header<'h>]) -> impl Iterat
     fields.iter().filter(|field| field.name.eq_ignore_ascii_case(&rule.name)).map(|field| field.value)
 }
 
-fn holds(wanted: &HeaderMatch, value: &[u8]) -> bool {
+fn holds<'h, V: Iterator<Item = &'h [u8]>>(wanted: &HeaderMatch, values: impl Fn() -> V) -> bool {
+    let is_there = || values().next().is_some();
     match wanted {
-        HeaderMatch::Equals(text) => value == text.as_bytes(),
-        HeaderMatch::Matches(pattern) => pattern.is_match(value),
-        HeaderMatch::Present => true,
+        HeaderMatch::Equals(text) => values().any(|value| value == text.as_bytes()),
+        // A name that is misspelt in the file must not pass for ever.
+        HeaderMatch::NotEquals(text) => is_there() && values().all(|value| value != text.as_bytes()),
+        HeaderMatch::Matches(pattern) => values().any(|value| pattern.is_match(value)),
+        HeaderMatch::Present => is_there(),
+        HeaderMatch::Absent => !is_there(),
     }
 }
 
@@ -54,6 +59,7 @@ mod tests {
             field("X-Empty", ""),
         ];
         let equals = |text: &str| HeaderMatch::Equals(text.into());
+        let not_equals = |text: &str| HeaderMatch::NotEquals(text.into());
         let matches = |text: &str| HeaderMatch::Matches(Pattern::try_new(text).unwrap());
         for (name, value, holds) in [
             ("x-frame-options", equals("DENY"), true),
@@ -67,6 +73,14 @@ mod tests {
             ("x-empty", equals(""), true),
             ("x-app", HeaderMatch::Present, false),
             ("x-app", matches(""), false),
+            ("x-app", HeaderMatch::Absent, true),
+            ("X-EMPTY", HeaderMatch::Absent, false),
+            ("content-type", not_equals("text/plain"), true),
+            ("x-frame-options", not_equals("DENY"), false),
+            ("x-frame-options", not_equals("SAMEORIGIN"), false),
+            ("x-frame-options", not_equals("deny"), true),
+            ("x-empty", not_equals(""), false),
+            ("x-app", not_equals("a"), false),
         ] {
             let rules = [HeaderRule { name: name.into(), value }];
             assert_eq!(header_miss(&rules, &fields).is_none(), holds, "{rules:?}");

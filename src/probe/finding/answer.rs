@@ -219,6 +219,17 @@ impl Miss<'_> {
             Miss::Header(miss) => write_header(out, miss),
             Miss::Body { rule, over_cap, empty } => {
                 match rule {
+                    BodyRule::NotContains(_) | BodyRule::NotMatches(_) if *over_cap => {
+                        let word = if matches!(rule, BodyRule::NotContains(_)) { "contain" } else { "match" };
+                        write!(
+                            out,
+                            "body may {word} {}: it is over 64 KiB, of which no more are read",
+                            excluded(rule)
+                        )?;
+                        return Ok(());
+                    }
+                    BodyRule::NotContains(_) => write!(out, "body contains {}, which it must not", excluded(rule))?,
+                    BodyRule::NotMatches(_) => write!(out, "body matches {}, which it must not", excluded(rule))?,
                     BodyRule::Contains(text) => write!(out, "body does not contain {}", Quoted(text.as_bytes()))?,
                     BodyRule::Equals(text) => write!(out, "body is not {}", Quoted(text.as_bytes()))?,
                     BodyRule::Matches(pattern) => {
@@ -257,6 +268,14 @@ impl Miss<'_> {
     }
 }
 
+/// The text or pattern of a negated rule.
+fn excluded(rule: &BodyRule) -> Quoted<'_> {
+    Quoted(match rule {
+        BodyRule::NotContains(text) | BodyRule::Contains(text) | BodyRule::Equals(text) => text.as_bytes(),
+        BodyRule::NotMatches(pattern) | BodyRule::Matches(pattern) => pattern.as_str().as_bytes(),
+    })
+}
+
 fn write_header(out: &mut String, miss: &HeaderMiss<'_>) -> std::fmt::Result {
     write!(out, "header {} is ", miss.rule.name)?;
     for (i, value) in miss.seen.iter().enumerate() {
@@ -272,6 +291,8 @@ fn write_header(out: &mut String, miss: &HeaderMiss<'_>) -> std::fmt::Result {
         HeaderMatch::Matches(pattern) => {
             write!(out, ", expected a match of {}", Quoted(pattern.as_str().as_bytes()))
         }
+        HeaderMatch::NotEquals(text) => write!(out, ", expected another value than {}", Quoted(text.as_bytes())),
+        HeaderMatch::Absent => write!(out, ", expected none"),
         HeaderMatch::Present => Ok(()),
     }
 }
@@ -303,6 +324,11 @@ fn write_wanted(out: &mut String, wanted: &JsonMatch) -> std::fmt::Result {
             out.push_str(", expected nothing there");
             Ok(())
         }
+        JsonMatch::Matches(pattern) => {
+            write!(out, ", expected a string that matches {}", Quoted(pattern.as_str().as_bytes()))
+        }
+        JsonMatch::Within(range) => write!(out, ", expected a number: {range}"),
+        JsonMatch::Is(wanted) => write!(out, ", expected {wanted}"),
     }
 }
 

@@ -23,8 +23,8 @@ use crate::origin::tls::{CERTIFICATES, TlsOrigin};
 use crate::origin::{Act, BlackHole, Origin, Reply, refusing_address};
 
 /// A running gRPC server; dropping it ends it.
-struct Server {
-    address: Address,
+pub(super) struct Server {
+    pub address: Address,
     task: AbortHandle,
 }
 
@@ -45,7 +45,7 @@ fn start<F: Future<Output = Result<(), tonic::transport::Error>> + Send + 'stati
     Server { address, task }
 }
 
-fn healthy_server() -> (Server, HealthReporter) {
+pub(super) fn healthy_server() -> (Server, HealthReporter) {
     let (reporter, health) = health_reporter();
     (start(|incoming| tonic::transport::Server::builder().serve_with_incoming(health, incoming)), reporter)
 }
@@ -68,12 +68,12 @@ impl tonic::codegen::Service<http::Request<Body>> for NoServices {
     }
 }
 
-fn of(service: &str) -> GrpcProbe {
+pub(super) fn of(service: &str) -> GrpcProbe {
     GrpcProbe { service: service.into(), host: None, headers: Vec::new() }
 }
 
 async fn grpc(target: &Address, kind: GrpcProbe, tls: Option<TlsPolicy>, timeout: Duration) -> ProbeReport {
-    let spec = Arc::new(ProbeSpec { port: PortRule::Same, tls, kind: ProbeKind::Grpc(kind) });
+    let spec = Arc::new(ProbeSpec { port: PortRule::Same, tls, kind: ProbeKind::Grpc(kind), max_duration: None });
     probe(target, target, &spec, timeout).await
 }
 

@@ -440,7 +440,7 @@ async fn a_request_arrives_as_configured_and_the_connection_ends_in_good_order()
 fn https(spec: HttpProbe) -> Arc<ProbeSpec> {
     let roots = vec![Certificate(Arc::from(&CERTIFICATES.ca.der()[..]))];
     let tls = TlsPolicy { verify: true, server_name: None, roots: Some(roots), client: None };
-    Arc::new(ProbeSpec { port: PortRule::Same, tls: Some(tls), kind: ProbeKind::Http(h2(spec)) })
+    Arc::new(ProbeSpec { port: PortRule::Same, tls: Some(tls), kind: ProbeKind::Http(h2(spec)), max_duration: None })
 }
 
 async fn over_tls(front: &TlsOrigin, spec: HttpProbe) -> ProbeReport {

@@ -14,7 +14,7 @@ use crate::support::assert_eventually;
 
 async fn talk(origin: &Origin, send: Option<&str>, expect: Option<&str>, timeout: Duration) -> ProbeReport {
     let kind = ProbeKind::Tcp(TcpProbe { send: send.map(Into::into), expect: expect.map(Into::into) });
-    let spec = Arc::new(ProbeSpec { port: PortRule::Same, tls: None, kind });
+    let spec = Arc::new(ProbeSpec { port: PortRule::Same, tls: None, kind, max_duration: None });
     let started = Instant::now();
     let report = probe(&origin.address(), &origin.address(), &spec, timeout).await;
     let limit = if timeout == LONG { LONG / 2 } else { timeout + SLACK };

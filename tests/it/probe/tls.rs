@@ -35,7 +35,7 @@ fn showing(identity: &Identity) -> TlsPolicy {
 }
 
 fn spec(tls: TlsPolicy, kind: ProbeKind) -> Arc<ProbeSpec> {
-    Arc::new(ProbeSpec { port: PortRule::Same, tls: Some(tls), kind })
+    Arc::new(ProbeSpec { port: PortRule::Same, tls: Some(tls), kind, max_duration: None })
 }
 
 async fn tls(target: &Address, policy: TlsPolicy) -> ProbeReport {
@@ -255,7 +255,7 @@ async fn what_does_not_speak_tls_is_told_from_what_does() {
     let report = probe(&target, &target, &http_spec(get()), LONG).await;
     assert_eq!((report.code, report.hint), (Code::L7Rsp, Some("this port speaks TLS")), "{}", report.reason);
     let text = ProbeKind::Tcp(TcpProbe { send: Some("PING\r\n".into()), expect: Some("PONG".into()) });
-    let plain = Arc::new(ProbeSpec { port: PortRule::Same, tls: None, kind: text });
+    let plain = Arc::new(ProbeSpec { port: PortRule::Same, tls: None, kind: text, max_duration: None });
     let report = probe(&target, &target, &plain, LONG).await;
     assert_eq!((report.code, report.hint), (Code::L7Rsp, Some("this port speaks TLS")), "{}", report.reason);
 }

@@ -20,17 +20,17 @@ use crate::origin::tls::{CERTIFICATES, TlsOrigin};
 
 const GUID: &str = "258EAFA5-E914-47DA-95CA-C5AB0DC85B11";
 
-fn websocket() -> WebsocketProbe {
+pub(super) fn websocket() -> WebsocketProbe {
     WebsocketProbe { path: "/ws".into(), host: None, headers: Vec::new(), subprotocol: None }
 }
 
 fn spec(probe: WebsocketProbe) -> Arc<ProbeSpec> {
-    Arc::new(ProbeSpec { port: PortRule::Same, tls: None, kind: ProbeKind::Websocket(probe) })
+    Arc::new(ProbeSpec { port: PortRule::Same, tls: None, kind: ProbeKind::Websocket(probe), max_duration: None })
 }
 
 /// A server that takes one connection, as a script tells it.
-struct Server {
-    address: Address,
+pub(super) struct Server {
+    pub address: Address,
     /// The request, and all that came after it when the script had ended and the peer had closed.
     seen: Receiver<(String, Vec<u8>)>,
 }
@@ -95,7 +95,7 @@ fn read_frame(stream: &mut TcpStream, rest: &mut Vec<u8>) -> (u8, Vec<u8>) {
 }
 
 /// Answers the handshake, then the ping as `answer` makes it of the payload.
-fn serving(more: &'static str, answer: impl FnOnce(Vec<u8>) -> Vec<u8> + Send + 'static) -> Server {
+pub(super) fn serving(more: &'static str, answer: impl FnOnce(Vec<u8>) -> Vec<u8> + Send + 'static) -> Server {
     server(move |stream, key, rest| {
         stream.write_all(&accepted(key, more)).unwrap();
         let (first, payload) = read_frame(stream, rest);
@@ -104,7 +104,7 @@ fn serving(more: &'static str, answer: impl FnOnce(Vec<u8>) -> Vec<u8> + Send + 
     })
 }
 
-fn pong(payload: &[u8]) -> Vec<u8> {
+pub(super) fn pong(payload: &[u8]) -> Vec<u8> {
     [&[0x8a, u8::try_from(payload.len()).unwrap()], payload].concat()
 }
 
@@ -353,7 +353,7 @@ async fn a_ping_goes_over_tls_too() {
     let roots = vec![Certificate(Arc::from(&CERTIFICATES.ca.der()[..]))];
     let tls = TlsPolicy { verify: true, server_name: None, roots: Some(roots), client: None };
     let kind = ProbeKind::Websocket(websocket());
-    let spec = Arc::new(ProbeSpec { port: PortRule::Same, tls: Some(tls), kind });
+    let spec = Arc::new(ProbeSpec { port: PortRule::Same, tls: Some(tls), kind, max_duration: None });
     let report = probe(&front.address(), &front.address(), &spec, LONG).await;
     assert_eq!((report.code, report.status), (Code::L7Ok, Some(101)), "{}", report.sentence());
     assert_eq!(report.trace.tls.unwrap().alpn.as_deref(), Some("http/1.1"));

@@ -22,10 +22,10 @@ const KEYS: &[(&str, &[Kind])] = &[
     ("version", &[Kind::Http]),
     ("host", &[Kind::Http, Kind::Grpc, Kind::Websocket]),
     ("headers", &[Kind::Http, Kind::Grpc, Kind::Websocket]),
+    ("basic_auth", &[Kind::Http, Kind::Grpc, Kind::Websocket]),
     ("body", &[Kind::Http]),
     ("service", &[Kind::Grpc]),
     ("subprotocol", &[Kind::Websocket]),
-    ("expect", &[Kind::Http, Kind::Tcp]),
 ];
 
 /// What is said on the connection, and the TLS below it.
@@ -34,6 +34,9 @@ pub fn probe(raw: &raw::Probe, key: &str, report: &mut Report) -> (ProbeKind, Op
     if !matches!(raw.kind, Field::Bad) {
         refuse_keys_of_other_kinds(raw, kind, key, report);
         refuse_headers_of_the_protocol(raw, kind, key, report);
+    }
+    if matches!(kind, Kind::Tls | Kind::Grpc | Kind::Websocket) && !matches!(raw.kind, Field::Bad) {
+        expect::duration_alone(&raw.expect, kind, &format!("{key}.expect"), report);
     }
     let tls = tls::tls(raw, kind, key, report);
     let probe = match kind {
@@ -46,12 +49,12 @@ pub fn probe(raw: &raw::Probe, key: &str, report: &mut Report) -> (ProbeKind, Op
         Kind::Grpc => ProbeKind::Grpc(GrpcProbe {
             service: raw.service.value().map_or_else(|| Arc::from(""), |service| service.0.clone()),
             host: host(raw),
-            headers: headers(raw),
+            headers: headers(raw, key, report),
         }),
         Kind::Websocket => ProbeKind::Websocket(WebsocketProbe {
             path: path(raw),
             host: host(raw),
-            headers: headers(raw),
+            headers: headers(raw, key, report),
             subprotocol: raw.subprotocol.value().map(|token| token.0.clone()),
         }),
     };
@@ -78,7 +81,7 @@ fn http(raw: &raw::Probe, key: &str, report: &mut Report) -> HttpProbe {
         version: raw.version.value().map_or(HttpVersion::Http1, |version| version.0),
         path: path(raw),
         host: host(raw),
-        headers: headers(raw),
+        headers: headers(raw, key, report),
         body: raw.body.value().map(|body| body.0.clone()),
         expect: expect::expect(&raw.expect, &method, &format!("{key}.expect"), report),
         method,
@@ -93,8 +96,19 @@ fn host(raw: &raw::Probe) -> Option<Arc<str>> {
     raw.host.value().map(|host| host.0.clone())
 }
 
-fn headers(raw: &raw::Probe) -> Vec<(Arc<str>, HeaderText)> {
-    raw.headers.value().map_or_else(Vec::new, |headers| headers.0.clone())
+/// The fields, and that of `basic_auth` after them.
+fn headers(raw: &raw::Probe, key: &str, report: &mut Report) -> Vec<(Arc<str>, HeaderText)> {
+    let mut headers = raw.headers.value().map_or_else(Vec::new, |headers| headers.0.clone());
+    let Some(At { value, span }) = raw.basic_auth.get() else { return headers };
+    let key = format!("{key}.basic_auth");
+    if headers.iter().any(|(name, _)| name.eq_ignore_ascii_case("authorization")) {
+        let found = Found::error(span.clone(), &key, "sets the field Authorization, which is among `headers` too");
+        report.add(found.expected("one of the two"));
+    }
+    if let Some(secret) = value.authorization(span, &key, report) {
+        headers.push((Arc::from("Authorization"), HeaderText::Secret(secret)));
+    }
+    headers
 }
 
 fn refuse_keys_of_other_kinds(raw: &raw::Probe, kind: Kind, key: &str, report: &mut Report) {
@@ -138,7 +152,7 @@ mod tests {
 
     #[test]
     fn every_key_of_a_probe_has_its_types() {
-        let of_all = ["type", "port", "port_offset"];
+        let of_all = ["type", "port", "port_offset", "expect"];
         for name in raw::Probe::NAMES {
             assert_ne!(KEYS.iter().any(|(known, _)| known == name), of_all.contains(name), "{name}");
         }

@@ -105,6 +105,32 @@ fn an_interval_for_unhealthy_ones_is_that_for_all_unless_it_is_longer() {
 }
 
 #[test]
+fn a_word_whose_opposite_is_excluded_is_no_trap() {
+    for (body, warns) in [
+        ("{ contains = \"healthy\" }", true),
+        ("[{ contains = \"healthy\" }]", true),
+        ("[{ contains = \"healthy\" }, { contains = \"a\" }]", true),
+        ("[{ contains = \"healthy\" }, { not_contains = \"unhealthy\" }]", false),
+        ("[{ not_matches = \"un\" }, { contains = \"healthy\" }]", false),
+        ("[{ matches = \"healthy\" }, { not_contains = \"un\" }]", false),
+        ("[{ matches = \"ready\" }, { not_contains = \"un\" }]", true),
+    ] {
+        let said = messages(&format!("type = \"http\"\nexpect.body = {body}"));
+        assert_eq!(said.contains("also f"), warns, "{body}: {said}");
+    }
+}
+
+#[test]
+fn a_rule_that_is_added_beside_a_preset_replaces_those_of_its_kind() {
+    let check = one("preset = \"wso2-apim-version\"\nexpect.body = [{ contains = \"a\" }, { not_contains = \"b\" }]\n\
+         expect.max_duration = \"1s\"");
+    assert_eq!(http(&check).expect.body.len(), 2);
+    assert_eq!(check.spec.max_duration, Some(Duration::from_secs(1)));
+    let error = messages("preset = \"krakend\"\ntimeout = \"1s\"\nexpect.max_duration = \"1s\"");
+    assert!(error.contains("expect.max_duration: \"1s\" is not below the timeout \"1s\""), "{error}");
+}
+
+#[test]
 fn a_written_key_wins_over_that_of_a_preset() {
     let plain = one("preset = \"smallest-waves\"");
     assert_eq!(

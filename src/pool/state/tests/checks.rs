@@ -269,7 +269,7 @@ async fn a_retiring_member_is_judged_by_the_checks_it_had() {
 async fn unverified_is_said_of_the_upstream_whose_check_does_not_verify() {
     let tls = |verify| {
         let policy = TlsPolicy { verify, server_name: None, roots: None, client: None };
-        Arc::new(ProbeSpec { port: PortRule::Same, tls: Some(policy), kind: ProbeKind::Tls })
+        Arc::new(ProbeSpec { port: PortRule::Same, tls: Some(policy), kind: ProbeKind::Tls, max_duration: None })
     };
     for verify in [true, false] {
         let checks = vec![both()[0].clone(), check(tls(verify), timing())];

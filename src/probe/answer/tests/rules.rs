@@ -6,11 +6,11 @@ use super::*;
 use crate::model::Secret;
 use crate::model::policy::{HeaderMatch, HeaderRule, HeaderText, JsonMatch, JsonPath, JsonRule, Pattern};
 
-fn wants(expect: Expect) -> HttpProbe {
+pub(super) fn wants(expect: Expect) -> HttpProbe {
     HttpProbe { expect, ..get(None) }
 }
 
-fn json(path: &str, value: JsonMatch) -> JsonRule {
+pub(super) fn json(path: &str, value: JsonMatch) -> JsonRule {
     JsonRule { path: JsonPath::try_new(path).unwrap(), value, missing_passes: false }
 }
 
@@ -18,7 +18,7 @@ fn equal(path: &str, value: Value) -> JsonRule {
     json(path, JsonMatch::Equals(value))
 }
 
-fn wants_json(rules: impl IntoIterator<Item = JsonRule>) -> HttpProbe {
+pub(super) fn wants_json(rules: impl IntoIterator<Item = JsonRule>) -> HttpProbe {
     wants(Expect { json: rules.into_iter().collect(), ..Expect::default() })
 }
 
@@ -26,11 +26,11 @@ fn matches(pattern: &str) -> HttpProbe {
     get(Some(BodyRule::Matches(Pattern::try_new(pattern).unwrap())))
 }
 
-fn header(name: &str, value: HeaderMatch) -> HeaderRule {
+pub(super) fn header(name: &str, value: HeaderMatch) -> HeaderRule {
     HeaderRule { name: name.into(), value }
 }
 
-fn answer(status: u16, body: &str) -> String {
+pub(super) fn answer(status: u16, body: &str) -> String {
     format!("HTTP/1.1 {status} X\r\nContent-Length: {}\r\n\r\n{body}", body.len())
 }
 
@@ -283,7 +283,7 @@ fn with_any_status_the_other_rules_decide_alone() {
 fn all_rules_must_hold_and_the_first_that_does_not_is_named() {
     let probe = wants(Expect {
         headers: vec![header("X-App", HeaderMatch::Equals("a".into()))],
-        body: Some(BodyRule::Contains("ready".into())),
+        body: vec![BodyRule::Contains("ready".into())],
         json: vec![equal("$.n", json!(1))],
         ..Expect::default()
     });
@@ -314,7 +314,7 @@ fn credentials_that_come_back_are_not_repeated() {
         with(Expect { json: vec![equal("$.token", json!("x"))], ..Expect::default() }),
         with(Expect { json: vec![equal("$.*", json!("x"))], ..Expect::default() }),
         with(Expect { headers: vec![header("X-Echo", HeaderMatch::Equals("x".into()))], ..Expect::default() }),
-        with(Expect { body: Some(BodyRule::Equals("x".into())), ..Expect::default() }),
+        with(Expect { body: vec![BodyRule::Equals("x".into())], ..Expect::default() }),
     ];
     for (status, body) in [
         (200, r#"{"token":"s3cret-t0ken"}"#),
@@ -434,12 +434,12 @@ proptest! {
             }),
             wants(Expect {
                 status: StatusRule::Any,
-                body: Some(BodyRule::Equals("{}".into())),
+                body: vec![BodyRule::Equals("{}".into())],
                 json: vec![equal("$.status", json!("healthy"))],
                 ..Expect::default()
             }),
             wants(Expect {
-                body: Some(BodyRule::Matches(Pattern::try_new("healthy|ready").unwrap())),
+                body: vec![BodyRule::Matches(Pattern::try_new("healthy|ready").unwrap())],
                 json: vec![equal("$.status", json!("healthy"))],
                 ..Expect::default()
             }),

@@ -2,9 +2,7 @@
 
 use proptest::prelude::*;
 
-use super::tests::{SECOND, feed, gaps, timing, track};
 use super::*;
-use crate::model::Ratio;
 
 /// Probes every 10 s, and every 60 s while unhealthy.
 fn rarely(rise: u32, fall: u32) -> Timing {
