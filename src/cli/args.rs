@@ -75,6 +75,8 @@ Exit status: 0 when there is an answer, 1 when the process cannot be reached, 2 
   roundsman probe api 10.0.0.1:8080 --config roundsman.toml
   roundsman probe --url http://127.0.0.1:8080/healthz --expect-json '$.status=healthy'
   roundsman probe --url https://10.0.0.1:9443/ready --ca-file ca.pem --header 'Authorization: Bearer x'
+  roundsman probe --url http://10.0.0.1:8080/health --user monitor --password-file pw --expect-body-not-contains degraded \\
+      --expect-json '$.lag<=10' --max-duration 800ms
 
 With --url it tries a check that is not written down yet, and prints the lines to write. Nothing secret is printed.
 Exit status: 0 when it passes, 1 when it fails, 2 when there is no such pool or upstream, 78 for a bad configuration.")]
