@@ -654,21 +654,39 @@ async fn a_restarted_scheduler_keeps_verdicts_and_probes_again() {
 
 #[tokio::test(start_paused = true)]
 async fn retry_after_counts_to_the_first_possible_pass() {
-    let mut world = World::new();
-    world.configure(vec![PoolPolicy {
-        checks: vec![check(
-            tcp(PortRule::Same),
-            Timing { interval: 20 * SECOND, healthy_threshold: 3, fast_interval: 2 * SECOND, ..timing() },
-        )],
-        ..pool("api", &[A])
-    }]);
-    world.run(30 * SECOND);
-    let status = world.upstream("api", A);
-    assert_eq!(status.state, HealthState::Unhealthy);
-    let snapshot = world.snapshot.as_ref().unwrap();
-    let pool = snapshot.pools().next().unwrap();
-    let want = (status.next_due - world.now).as_secs_f64() + 2.0 * 2.0;
-    assert_eq!(pool.shared.retry_after(world.now), want.ceil() as u64);
+    for unhealthy_interval in [None, Some(100 * SECOND)] {
+        let mut world = World::new();
+        let interval = 20 * SECOND;
+        let (healthy_threshold, fast_interval) = (3, 2 * SECOND);
+        let timing = Timing { interval, unhealthy_interval, healthy_threshold, fast_interval, ..timing() };
+        world.configure(vec![PoolPolicy { checks: vec![check(tcp(PortRule::Same), timing)], ..pool("api", &[A]) }]);
+        // Until some time after a probe, whenever its slot is.
+        world.run(250 * SECOND);
+        let (last, _, _) = world.probes.last().cloned().expect("it was probed");
+        let status = world.upstream("api", A);
+        assert_eq!(status.state, HealthState::Unhealthy);
+        let in_force = unhealthy_interval.unwrap_or(interval);
+        assert_eq!(status.next_due - world.start, last + in_force);
+        let snapshot = world.snapshot.as_ref().unwrap();
+        let pool = snapshot.pools().next().unwrap();
+        let want = (status.next_due - world.now).as_secs_f64() + 2.0 * 2.0;
+        assert_eq!(pool.shared.retry_after(world.now), want.ceil() as u64);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn pools_share_a_probe_where_they_agree_on_the_interval_for_unhealthy_ones_too() {
+    let with = |unhealthy_interval: Option<Duration>| {
+        vec![check(tcp(PortRule::Same), Timing { unhealthy_interval, ..timing() })]
+    };
+    for (other, checks) in [(Some(5 * SECOND), 1), (Some(6 * SECOND), 2), (None, 2)] {
+        let mut world = World::new();
+        world.configure(vec![
+            PoolPolicy { checks: with(Some(5 * SECOND)), ..pool("api", &[A]) },
+            PoolPolicy { checks: with(other), ..pool("other", &[A]) },
+        ]);
+        assert_eq!(world.state.checks.len(), checks, "{other:?}");
+    }
 }
 
 #[tokio::test(start_paused = true)]

@@ -17,7 +17,7 @@ use crate::origin::{Act, Origin, Reply};
 const NO_TIME: Duration = Duration::from_nanos(1);
 
 async fn within(max: Duration, target: &Address, tls: bool, kind: ProbeKind) -> ProbeReport {
-    let tls = tls.then(|| TlsPolicy { verify: false, server_name: None, roots: None, client: None });
+    let tls = tls.then_some(TlsPolicy { verify: false, server_name: None, roots: None, client: None });
     let spec = ProbeSpec { tls, kind, max_duration: Some(max), ..ProbeSpec::connect() };
     probe(target, target, &Arc::new(spec), LONG).await
 }

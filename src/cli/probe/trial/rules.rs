@@ -104,9 +104,9 @@ fn json_rule(text: &str) -> Result<String, String> {
         return Ok(format!("{{ path = {}, exists = false{missing} }}", string(path.trim())));
     }
     let starts = text.char_indices().map(|(at, _)| at);
-    let found = starts.filter_map(|at| Some((at, *OPERATORS.iter().find(|mark| text[at..].starts_with(**mark))?)));
+    let mut found = starts.filter_map(|at| Some((at, *OPERATORS.iter().find(|mark| text[at..].starts_with(**mark))?)));
     let is_path = |at: &usize| JsonPath::try_new(text[..*at].trim()).is_ok();
-    let Some((at, operator)) = found.filter(|(at, _)| is_path(at)).next() else {
+    let Some((at, operator)) = found.find(|(at, _)| is_path(at)) else {
         // What is no path either, the reader refuses with its place.
         return Ok(format!("{{ path = {}, exists = true{missing} }}", string(text)));
     };
