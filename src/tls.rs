@@ -7,6 +7,7 @@
 //! Which name a connection is made for is decided here too ([`server_name`]); deadlines and codes are the caller's.
 
 mod failure;
+mod fault;
 mod heard;
 mod verify;
 mod words;

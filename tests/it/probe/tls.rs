@@ -128,7 +128,8 @@ async fn what_is_wrong_with_a_certificate_is_said_in_words() {
             "for clients",
             &c.for_clients,
             trusting(),
-            "certificate is not for servers (its extended key usage lacks serverAuth)",
+            "certificate not accepted: it is not for servers: its extended key usage is clientAuth \
+             (its extended key usage needs serverAuth)",
         ),
     ] {
         for version in [&TLS12, &TLS13] {
