@@ -33,7 +33,7 @@ use crate::model::policy::{HttpVersion, ProbeKind, ProbeSpec};
 use crate::model::{Address, ProbeReport, Trace};
 use crate::pool::{ProbeJob, Prober};
 use connect::{Peer, Steps, Tls};
-use finding::{Circumstances, Finding};
+use finding::{Circumstances, Finding, certificate_hint};
 use websocket::Upgrade;
 
 /// Makes one probe of `upstream` at `target` and returns by `timeout`. Never fails and never panics over what the peer
@@ -93,9 +93,10 @@ impl Prepared {
         let took = steps.started.elapsed();
         let finding = match (found, &self.peer.tls) {
             (_, _) if self.was_stopped(took) => Finding::Stopped,
-            (Finding::Refused(alert), Some(tls)) => Finding::Tls(Box::new(tls.refusal(alert))),
-            (found, _) => found,
+            (found, Some(tls)) => found.over_tls(tls, &steps),
+            (found, None) => found,
         };
+        let lacks = self.peer.tls.as_ref().is_some_and(|tls| tls.lacks_certificate(&steps));
         let report = finding.report(&Circumstances {
             took,
             connected_in: steps.trace.connected_in,
@@ -107,7 +108,8 @@ impl Prepared {
             Trace { head, body, .. } if head.is_empty() && body.is_empty() => steps.trace,
             Trace { head, body, .. } => Trace { head, body, ..steps.trace },
         };
-        ProbeReport { trace, ..report }
+        let hint = if lacks { certificate_hint(report.status, report.hint) } else { report.hint };
+        ProbeReport { trace, hint, ..report }
     }
 
     async fn talk(&self, steps: &mut Steps) -> Finding<'_> {

@@ -8,7 +8,7 @@
 use std::io;
 use std::net::SocketAddr;
 use std::pin::Pin;
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, LazyLock, OnceLock};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -23,7 +23,7 @@ use tokio::time::Instant;
 use super::finding::{Cut, Finding};
 use crate::model::policy::{ProbeKind, ProbeSpec, TlsPolicy};
 use crate::model::{Address, TlsTrace, Trace};
-use crate::tls::{self, Broken, Client, Failure};
+use crate::tls::{self, Broken, Client, Failure, Seen};
 
 /// Whom a probe talks to, and how: everything that stays the same from one probe to the next.
 pub(super) struct Peer {
@@ -65,9 +65,14 @@ impl Tls {
         Ok(self.client.get_or_init(|| client))
     }
 
-    /// What it means that the peer sent `alert` behind the handshake.
-    pub(super) fn refusal(&self, alert: rustls::AlertDescription) -> Failure {
-        self.client.get().expect("behind a handshake there is a client").refusal(alert)
+    /// What it means that the peer sent `alert` after the handshake of `steps`.
+    pub(super) fn refusal(&self, alert: rustls::AlertDescription, steps: &Steps) -> Failure {
+        self.client.get().expect("after a handshake there is a client").refusal(alert, steps.seen())
+    }
+
+    /// Whether the peer asked for a client certificate and the check has none.
+    pub(super) fn lacks_certificate(&self, steps: &Steps) -> bool {
+        self.client.get().is_some_and(|client| client.lacks_certificate(steps.seen()))
     }
 }
 
@@ -88,6 +93,10 @@ pub(super) struct Steps {
     pub started: Instant,
     /// What it saw.
     pub trace: Trace,
+    /// What the TLS handshake showed of the peer; `None`: there was none.
+    seen: Option<Arc<Seen>>,
+    /// The peer has said something in the protocol above TLS.
+    pub heard: bool,
     phase: Phase,
 }
 
@@ -100,20 +109,31 @@ enum Phase {
 
 impl Steps {
     pub(super) fn begin() -> Steps {
-        Steps { started: Instant::now(), trace: Trace::default(), phase: Phase::Connecting }
+        let (started, trace) = (Instant::now(), Trace::default());
+        Steps { started, trace, seen: None, heard: false, phase: Phase::Connecting }
     }
 
     /// What it means that the deadline passed; `None` once [`Peer::open`] has returned: then it is the protocol's.
     pub(super) fn timeout(&self) -> Option<Finding<'static>> {
         match self.phase {
             Phase::Connecting => Some(Finding::ConnectTimeout),
-            Phase::Handshaking => Some(Finding::NoHandshake(Cut::Deadline)),
+            Phase::Handshaking => Some(self.no_handshake(Cut::Deadline)),
             Phase::Talking => None,
         }
     }
 
+    fn no_handshake(&self, cut: Cut) -> Finding<'static> {
+        Finding::NoHandshake { cut, speaks_tls: self.seen().speaks_tls() }
+    }
+
+    fn seen(&self) -> &Seen {
+        static NOTHING: LazyLock<Seen> = LazyLock::new(Seen::default);
+        self.seen.as_deref().unwrap_or(&NOTHING)
+    }
+
     /// The first byte of an answer has come. Later calls change nothing.
     pub(super) fn answered(&mut self) {
+        self.heard = true;
         if self.trace.answered_in.is_none() {
             self.trace.answered_in = Some(self.started.elapsed());
         }
@@ -148,7 +168,8 @@ async fn shake_hands(
     steps: &mut Steps,
 ) -> Result<Box<tls::Stream<Socket>>, Finding<'static>> {
     let client = tls.client().map_err(|failure| Finding::Tls(Box::new(failure)))?;
-    match client.handshake(socket).await {
+    let seen = steps.seen.insert(Arc::default());
+    match client.handshake(socket, seen).await {
         Ok(stream) => {
             let done_in = Some(steps.started.elapsed());
             steps.trace.tls = Some(Box::new(TlsTrace { done_in, ..client.trace(&stream) }));
@@ -159,12 +180,10 @@ async fn shake_hands(
             steps.trace.body = failure.heard().unwrap_or_default().into();
             Err(Finding::Tls(failure))
         }
-        Err(Broken::Io(error)) if error.kind() == io::ErrorKind::UnexpectedEof => {
-            Err(Finding::NoHandshake(Cut::Closed))
-        }
+        Err(Broken::Io(error)) if error.kind() == io::ErrorKind::UnexpectedEof => Err(steps.no_handshake(Cut::Closed)),
         Err(Broken::Io(error)) => Err(match Fault::from(&error) {
             Fault::Ours(errno) => Finding::NoResources(errno),
-            Fault::Theirs(errno) => Finding::NoHandshake(Cut::Broke(errno)),
+            Fault::Theirs(errno) => steps.no_handshake(Cut::Broke(errno)),
         }),
     }
 }

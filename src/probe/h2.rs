@@ -232,6 +232,7 @@ where
 {
     let mut opening = Opening::new(stream);
     let talked = talk(&mut opening, request, content, receiver, steps).await;
+    steps.heard |= opening.has_heard();
     match talked {
         Ok(()) => End::Stop(Stop::Enough),
         Err(_) if opening.is_foreign() => {

@@ -26,11 +26,13 @@ const CLOSE_PATIENCE: Duration = Duration::from_millis(100);
 /// One TCP probe, over by `deadline`.
 pub(super) async fn run<'p>(peer: &Peer, probe: &'p TcpProbe, deadline: Instant, steps: &mut Steps) -> Finding<'p> {
     if probe.send.is_none() && probe.expect.is_none() {
-        return match (timeout_at(deadline, peer.open(steps)).await, &peer.tls) {
-            (Ok(Ok(_stream)), None) => Finding::Connected,
-            (Ok(Ok(_stream)), Some(_)) => Finding::Shaken,
-            (Ok(Err(finding)), _) => finding,
-            (Err(_elapsed), _) => steps.timeout().unwrap_or(Finding::Connected),
+        if peer.tls.is_some() {
+            return Box::pin(tls::run(peer, deadline, steps)).await;
+        }
+        return match timeout_at(deadline, peer.open(steps)).await {
+            Ok(Ok(_stream)) => Finding::Connected,
+            Ok(Err(finding)) => finding,
+            Err(_elapsed) => steps.timeout().unwrap_or(Finding::Connected),
         };
     }
     let mut heard = Vec::new();

@@ -2,6 +2,7 @@
 //! tables beside `probe::answer`; here it is shown that the code comes in time, with its sentence, and that sockets end
 //! as they should.
 
+mod client_certificates;
 mod grpc;
 mod h2;
 mod tcp;
@@ -183,7 +184,7 @@ async fn what_is_too_much_or_no_answer_ends_at_once() {
         rsp(
             "HTTP/2",
             Reply::raw(b"\0\0\x12\x04\0\0\0\0\0"),
-            &["not an HTTP/1.1 answer", "this port speaks HTTP/2 only"],
+            &["not an HTTP/1.1 answer", "it speaks HTTP/2: set version"],
         ),
         case(
             "a banner before the request",
@@ -342,7 +343,13 @@ async fn proper_answers_are_judged_by_their_status_and_body() {
             Code::L7Sts,
             &["status 302, expected 200-299; location: \"http://elsewhere/\"", "redirects are not followed"],
         ),
-        case("404", Reply::status(404), get(), Code::L7Sts, &["status 404", "(path wrong or endpoint disabled)"]),
+        case(
+            "404",
+            Reply::status(404),
+            get(),
+            Code::L7Sts,
+            &["status 404", "(path wrong, endpoint disabled, or another Host is expected)"],
+        ),
         case("401", Reply::status(401), get(), Code::L7Sts, &["status 401", "(needs credentials)"]),
         case(
             "hostile text",

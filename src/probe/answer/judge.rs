@@ -3,6 +3,8 @@
 //!
 //! Reads no further than the rules need: without a rule over the body nothing of it; of a failure only what is quoted.
 
+use serde_json::Value;
+
 use crate::model::Trace;
 use crate::model::policy::secrets;
 use crate::model::policy::{BodyRule, HttpProbe};
@@ -14,12 +16,13 @@ use crate::probe::finding::{
     Answered, Break, Miss, Node, Outcome, Own, body_hint, header_hint, json_hint, not_json_hint,
 };
 use crate::probe::response::{Flow, Malformed, Sink};
-use crate::probe::said::Said;
+use crate::probe::said::{self, Said};
 
 /// Bytes of a body that rules see.
 pub(super) const BODY_BYTES_MAX: usize = 64 << 10;
-/// Bytes of the JSON object of a failed answer that is read for the system's own words; longer ones are only quoted.
-const OBJECT_BYTES_MAX: usize = 4 << 10;
+/// Bytes of a report (JSON, or lines of `[+]` and `[-]`) of a failed answer that is read for the system's own words; longer
+/// ones are only quoted.
+const REPORT_BYTES_MAX: usize = 16 << 10;
 
 #[derive(Debug)]
 pub(super) enum Verdict<'p> {
@@ -136,18 +139,31 @@ impl<'p> Judge<'p> {
             (Verdict::Failed(failure), Some(status)) => (failure, status),
         };
         let (failure, status) = status;
-        let said = match &failure {
-            Failure::Json(..) | Failure::NotJson(_) => self.said,
+        let document = match &failure {
+            Failure::Json(..) | Failure::NotJson(_) => None,
             Failure::Status | Failure::Header(_) | Failure::Body(..) | Failure::JsonOverCap => {
-                let object = (self.whole && opens_object(&kept)).then(|| parse(&kept).ok()).flatten();
-                object.and_then(|object| Said::find(&object, None, || secrets(&probe.headers)))
+                (self.whole && opens_json(&kept)).then(|| parse(&kept).ok()).flatten()
             }
+        };
+        let mut part = None;
+        let said = match (&failure, &document) {
+            (Failure::Json(..) | Failure::NotJson(_), _) => self.said,
+            (Failure::Status, Some(document)) => {
+                let missed = first_miss(probe, document);
+                let around = missed.as_ref().and_then(|missed| missed.around);
+                part = missed.map(|missed| missed.miss);
+                Said::find(document, around, || secrets(&probe.headers))
+            }
+            (_, Some(document)) => Said::find(document, None, || secrets(&probe.headers)),
+            (_, None) => Said::find_lines(&kept, || secrets(&probe.headers)),
         };
         let own = said.map_or_else(|| Own::Body(excerpt()), Own::Words);
         let (miss, hint) = match failure {
             Failure::Status => {
                 let location = location.map(|location| location.without(secrets(&probe.headers)));
-                return Outcome::Status { probe, status, location, own };
+                // One that cannot be read whole may be a verdict too.
+                let is_verdict = document.as_ref().map_or_else(|| opens_report(&kept), said::is_verdict);
+                return Outcome::Status { probe, status, location, miss: part, own, is_verdict };
             }
             Failure::Header(HeaderMiss { rule, seen, more }) => {
                 let hint = header_hint(&rule.value, &seen);
@@ -172,7 +188,8 @@ impl<'p> Judge<'p> {
         self.came_bytes += piece.len() as u64;
         let limit = match self.verdict {
             Verdict::Open if self.needs_whole() => BODY_BYTES_MAX + 1,
-            Verdict::Open | Verdict::Passed | Verdict::Failed(_) | Verdict::Malformed(_) => OBJECT_BYTES_MAX,
+            Verdict::Failed(Failure::Status) if !self.probe.expect.json.is_empty() => BODY_BYTES_MAX + 1,
+            Verdict::Open | Verdict::Passed | Verdict::Failed(_) | Verdict::Malformed(_) => REPORT_BYTES_MAX,
         };
         let room = limit.saturating_sub(self.kept.len());
         self.kept.extend_from_slice(&piece[..piece.len().min(room)]);
@@ -185,7 +202,12 @@ impl<'p> Judge<'p> {
 
     /// How much of a failed answer is kept.
     fn quote_bytes(&self) -> usize {
-        if opens_object(&self.kept) { OBJECT_BYTES_MAX } else { BYTES_MAX }
+        match self.verdict {
+            // A rule over JSON may name the part that fails.
+            Verdict::Failed(Failure::Status) if !self.probe.expect.json.is_empty() => BODY_BYTES_MAX + 1,
+            _ if opens_report(&self.kept) => REPORT_BYTES_MAX,
+            _ => BYTES_MAX,
+        }
     }
 
     fn judge_piece(&mut self, piece: &[u8]) {
@@ -226,14 +248,9 @@ impl<'p> Judge<'p> {
             Ok(document) => document,
             Err(error) => return Verdict::Failed(Failure::NotJson(error.without(secrets(&probe.headers)))),
         };
-        let Some(JsonMiss { rule, node, more }) = json_miss(&probe.expect.json, &document) else {
-            return Verdict::Passed;
-        };
-        let around = node.and_then(|node| enclosing(&document, node));
+        let Some(Missed { miss, around, hint }) = first_miss(probe, &document) else { return Verdict::Passed };
         self.said = Said::find(&document, around, || secrets(&probe.headers));
-        let hint = json_hint(rule, &document, node);
-        let node = node.map(|node| Node::new(&path_to(&document, node), node).without(|| secrets(&probe.headers)));
-        Verdict::Failed(Failure::Json(Miss::Json { rule, node, more }, hint))
+        Verdict::Failed(Failure::Json(miss, hint))
     }
 
     fn fail_body(&mut self, over_cap: bool) {
@@ -305,8 +322,41 @@ fn kept_for_trace(probe: &HttpProbe, bytes: &[u8], limit: usize) -> Box<[u8]> {
     masked.into_boxed_slice()
 }
 
-/// Whether a body may be a JSON object.
-fn opens_object(body: &[u8]) -> bool {
-    let start = &body[..body.len().min(BYTES_MAX)];
-    start.trim_ascii_start().first() == Some(&b'{')
+/// A rule over JSON that does not hold, the object around the node at fault, and what may be tried.
+struct Missed<'p, 'd> {
+    miss: Miss<'p>,
+    around: Option<&'d Value>,
+    hint: Option<&'static str>,
+}
+
+/// The first rule that does not hold.
+fn first_miss<'p, 'd>(probe: &'p HttpProbe, document: &'d Value) -> Option<Missed<'p, 'd>> {
+    let JsonMiss { rule, node, more } = json_miss(&probe.expect.json, document)?;
+    let around = node.and_then(|node| enclosing(document, node));
+    let hint = json_hint(rule, document, node);
+    let node = node.map(|node| Node::new(&path_to(document, node), node).without(|| secrets(&probe.headers)));
+    Some(Missed { miss: Miss::Json { rule, node, more }, around, hint })
+}
+
+/// Whether a body may be what a system reports of itself.
+fn opens_report(body: &[u8]) -> bool {
+    opens_json(body) || opens_lines(body)
+}
+
+/// Whether a body may be a JSON object, or a list of them.
+fn opens_json(body: &[u8]) -> bool {
+    match first_bytes(body) {
+        [b'{', ..] => true,
+        [b'[', rest @ ..] => rest.trim_ascii_start().first() == Some(&b'{'),
+        _ => false,
+    }
+}
+
+/// Whether a body may be the lines of a verbose `readyz`.
+fn opens_lines(body: &[u8]) -> bool {
+    first_bytes(body).starts_with(b"[+]") || first_bytes(body).starts_with(b"[-]")
+}
+
+fn first_bytes(body: &[u8]) -> &[u8] {
+    body[..body.len().min(BYTES_MAX)].trim_ascii_start()
 }

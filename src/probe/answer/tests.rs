@@ -103,8 +103,16 @@ fn the_status_decides_without_a_body_rule() {
              (redirects are not followed: check the final path, or list the status)",
         ),
         ("HTTP/1.1 401 No\r\n\r\n", Code::L7Sts, "status 401, expected 200-299 (needs credentials)"),
-        ("HTTP/1.1 403 No\r\n\r\n", Code::L7Sts, "status 403, expected 200-299 (needs credentials)"),
-        ("HTTP/1.1 404 No\r\n\r\n", Code::L7Sts, "status 404, expected 200-299 (path wrong or endpoint disabled)"),
+        (
+            "HTTP/1.1 403 No\r\n\r\n",
+            Code::L7Sts,
+            "status 403, expected 200-299 (it refuses the credentials, the Host, an Origin or our address)",
+        ),
+        (
+            "HTTP/1.1 404 No\r\n\r\n",
+            Code::L7Sts,
+            "status 404, expected 200-299 (path wrong, endpoint disabled, or another Host is expected)",
+        ),
         (
             "HTTP/1.1 400 Bad Request\r\n\r\nThe plain HTTP request was sent to HTTPS port",
             Code::L7Sts,
@@ -286,7 +294,7 @@ fn a_malformed_answer_is_named() {
         (
             "HTTP/1.1 101 Switching Protocols\r\n\r\n".to_owned(),
             Code::L7Rsp,
-            "answered 101 Switching Protocols, which was not asked for (this path wants a plain request, not an upgrade)",
+            "answered 101 Switching Protocols, which was not asked for (an Upgrade header of the check may ask for it: use type = \"websocket\")",
         ),
         ("HTTP/1.1 200 OK\r\nContent-Length: x\r\n\r\n".to_owned(), Code::L7Rsp, "malformed Content-Length"),
         ("HTTP/1.1 200 OK\r\nContent-Length: +1\r\n\r\n".to_owned(), Code::L7Rsp, "malformed Content-Length"),
@@ -323,7 +331,7 @@ fn what_is_not_http_is_quoted_with_a_guess() {
         ),
         (
             b"\0\0\x06\x04\0\0\0\0\0",
-            "not an HTTP/1.1 answer: \"\\0\\0\\u{6}\\u{4}\\0\\0\\0\\0\\0\" (this port speaks HTTP/2 only)",
+            "not an HTTP/1.1 answer: \"\\0\\0\\u{6}\\u{4}\\0\\0\\0\\0\\0\" (it speaks HTTP/2: set version = \"h2\")",
         ),
         (
             b"HTTP/2 200\r\n\r\n",
@@ -373,8 +381,7 @@ fn an_answer_that_stops_says_where() {
             "HTTP/1.1 102 Processing\r\n\r\n",
             Stop::Deadline,
             Code::L7Tout,
-            "no final answer within 5s: 1 interim came (connected in 0.3 ms) \
-             (it accepts connections but does not answer: overloaded, stopped, or another protocol)"
+            "no final answer within 5s: 1 interim came (connected in 0.3 ms) (it answers too slowly for this timeout)"
                 .to_owned(),
         ),
         (
@@ -493,7 +500,7 @@ fn a_parsed_answer_is_judged_like_its_text() {
             Stop::Enough,
             Code::L7Rsp,
             "answered 101 Switching Protocols, which was not asked for \
-             (this path wants a plain request, not an upgrade)",
+             (an Upgrade header of the check may ask for it: use type = \"websocket\")",
         ),
         (get(None), &[103; 17], &[], None, Stop::Enough, Code::L7Rsp, "more than 16 interim answers"),
         (get(None), &[200], &[("a", "b"); 257], None, Stop::Enough, Code::L7Rsp, "the head has more than 256 fields"),

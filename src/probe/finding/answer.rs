@@ -6,7 +6,7 @@ use nix::errno::Errno;
 use serde_json::Value;
 
 use super::Circumstances;
-use super::hints::{CLOSED_HINT_HTTP2, NO_ANSWER_HINT, protocol_hint, status_hint};
+use super::hints::{Asked, closed_hint, no_answer_hint, protocol_hint, status_hint};
 use super::words::Bytes;
 use crate::model::Code;
 use crate::model::policy::{BodyRule, HeaderMatch, HttpProbe, HttpVersion, JsonMatch, JsonRule};
@@ -31,8 +31,16 @@ pub(in crate::probe) struct Answered<'p> {
 pub(in crate::probe) enum Outcome<'p> {
     /// The answer is as expected.
     AsExpected { status: u16 },
-    /// Another status than expected.
-    Status { probe: &'p HttpProbe, status: u16, location: Option<Excerpt>, own: Own },
+    /// Another status than expected. `miss`: the first rule over JSON that does not hold either, and so names the part of
+    /// the system that fails. `is_verdict`: the body is a report of the system about its own health.
+    Status {
+        probe: &'p HttpProbe,
+        status: u16,
+        location: Option<Excerpt>,
+        miss: Option<Miss<'p>>,
+        own: Own,
+        is_verdict: bool,
+    },
     /// The status is as expected, and another rule does not hold.
     Missed { status: u16, miss: Miss<'p>, own: Own, hint: Option<&'static str> },
     /// Not an HTTP answer, or a broken one.
@@ -136,20 +144,20 @@ impl Outcome<'_> {
     pub(super) fn write_sentence(&self, out: &mut String, c: &Circumstances<'_>) -> std::fmt::Result {
         match self {
             Outcome::AsExpected { status } => write!(out, "{status} in {}", Measured(c.took)),
-            Outcome::Status { probe, status, location, own } => {
+            Outcome::Status { probe, status, location, miss, own, .. } => {
                 write!(out, "status {status}, expected {}", probe.expect.status)?;
                 if let Some(location) = location {
                     write!(out, "; location: {}", Quoted(location.bytes()))?;
                 }
-                write_own(out, own)
+                if let Some(miss) = miss {
+                    out.push_str("; ");
+                    miss.write(out)?;
+                }
+                write_own(out, own, miss.as_ref())
             }
             Outcome::Missed { miss, own, .. } => {
                 miss.write(out)?;
-                match (own, miss) {
-                    // The value that was seen has been said.
-                    (Own::Body(_), Miss::Header(_) | Miss::Json { node: Some(_), .. }) => Ok(()),
-                    (Own::Words(_), _) | (Own::Body(_), _) => write_own(out, own),
-                }
+                write_own(out, own, Some(miss))
             }
             Outcome::Malformed { error, seen, .. } => {
                 write!(out, "{error}")?;
@@ -175,38 +183,40 @@ impl Outcome<'_> {
     }
 
     /// What the operator may want to try.
-    pub(super) fn hint(&self) -> Option<&'static str> {
+    pub(super) fn hint(&self, c: &Circumstances<'_>) -> Option<&'static str> {
         match self {
             Outcome::AsExpected { .. } => None,
             Outcome::Missed { hint, .. } => *hint,
             Outcome::Status { probe, status: 200..300, .. } if probe.expect.status.takes(101) => {
                 Some("this path answers plain requests: check the path of the WebSocket")
             }
+            // The system has said itself what is wrong.
+            Outcome::Status { is_verdict: true, .. } => None,
             Outcome::Status { probe, status, own, .. } => {
                 let body = match own {
                     Own::Body(body) => body.bytes(),
                     Own::Words(_) => &[],
                 };
-                status_hint(&probe.method, *status, body)
+                let has_host =
+                    probe.host.is_some() || probe.headers.iter().any(|(n, _)| n.eq_ignore_ascii_case("host"));
+                let asked = Asked { method: &probe.method, has_host, is_tls: c.is_tls() };
+                status_hint(asked, *status, body)
             }
-            Outcome::Malformed { error: Malformed::NotHttp, seen, .. } => protocol_hint(seen.bytes()),
+            Outcome::Malformed { error: Malformed::NotHttp, seen, .. } => protocol_hint(seen.bytes(), c.is_tls()),
             Outcome::Malformed { error: Malformed::Switch, .. } => {
-                Some("this path wants a plain request, not an upgrade")
+                Some("an Upgrade header of the check may ask for it: use type = \"websocket\"")
             }
             Outcome::Malformed { .. } => None,
-            Outcome::CutShort { end: Break { cut: Cut::Deadline, stage: Stage::Head(0), .. }, .. } => {
-                Some(NO_ANSWER_HINT)
+            Outcome::CutShort { end: Break { cut: Cut::Deadline, stage: Stage::Head(0), interim: 0 }, .. } => {
+                Some(no_answer_hint(c.is_tls()))
             }
             Outcome::CutShort { end: Break { cut: Cut::Deadline, .. }, .. } => {
                 Some("it answers too slowly for this timeout")
             }
-            Outcome::CutShort { probe, end: Break { stage: Stage::Head(0), .. }, .. }
-                if probe.version == HttpVersion::H2 =>
-            {
-                Some(CLOSED_HINT_HTTP2)
-            }
-            Outcome::CutShort { end: Break { stage: Stage::Head(0), .. }, .. } => {
-                Some("this port may speak TLS or another protocol, or its server is going down")
+            // It speaks HTTP: interim answers came.
+            Outcome::CutShort { end: Break { stage: Stage::Head(0), interim: 1.., .. }, .. } => None,
+            Outcome::CutShort { probe, end: Break { stage: Stage::Head(0), .. }, .. } => {
+                Some(closed_hint(c.is_tls(), probe.version == HttpVersion::H2))
             }
             Outcome::CutShort { .. } => None,
         }
@@ -315,10 +325,13 @@ fn write_value(out: &mut String, value: &Value) -> std::fmt::Result {
     }
 }
 
-fn write_own(out: &mut String, own: &Own) -> std::fmt::Result {
-    match own {
-        Own::Words(said) => write!(out, " ({said})"),
-        Own::Body(body) => write_excerpt(out, body),
+/// The system's own words, after `miss`.
+fn write_own(out: &mut String, own: &Own, miss: Option<&Miss<'_>>) -> std::fmt::Result {
+    match (own, miss) {
+        (Own::Words(said), _) => write!(out, " ({said})"),
+        // The value that was seen has been said.
+        (Own::Body(_), Some(Miss::Header(_) | Miss::Json { node: Some(_), .. })) => Ok(()),
+        (Own::Body(body), _) => write_excerpt(out, body),
     }
 }
 

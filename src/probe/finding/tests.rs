@@ -18,7 +18,8 @@ fn check(finding: Finding<'_>, elsewhere: Option<&str>, code: Code, sentence: &s
 
 #[test]
 fn a_failed_connection_says_why() {
-    let down = "the host is down, or a firewall drops what is sent to it";
+    let down = "the host is down, a firewall drops what is sent to it, or its queue of new connections is full: \
+                overloaded or stopped";
     for (errno, code, sentence) in [
         (Errno::ECONNREFUSED, Code::L4Con, "connection refused (nothing listens there)".to_owned()),
         (Errno::EHOSTUNREACH, Code::L4Con, "host unreachable (no route from this machine)".to_owned()),
@@ -87,7 +88,17 @@ fn a_handshake_that_is_cut_off_says_where_and_by_whom() {
             format!("connection reset in the TLS handshake at 10.9.0.2:9443 ({may})"),
         ),
     ] {
-        check(Finding::NoHandshake(cut), Some("10.9.0.2:9443"), code, &sentence);
+        check(Finding::NoHandshake { cut, speaks_tls: false }, Some("10.9.0.2:9443"), code, &sentence);
+    }
+    for (cut, code, sentence) in [
+        (
+            Cut::Deadline,
+            Code::L6Tout,
+            "no TLS handshake within 2s (its server is overloaded or stopped, or the network loses packets)",
+        ),
+        (Cut::Closed, Code::L6Rsp, "connection closed in the TLS handshake (its server may be going down)"),
+    ] {
+        check(Finding::NoHandshake { cut, speaks_tls: true }, None, code, sentence);
     }
     let failure = Failure::NotTls(b"SSH-2.0-x\x1b".as_slice().into());
     let sentence = r#"the answer to the TLS handshake is not TLS: "SSH-2.0-x\u{1b}" at 10.9.0.2:22 (this port does not speak TLS)"#;

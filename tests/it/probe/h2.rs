@@ -229,7 +229,7 @@ async fn what_http2_itself_says_is_put_into_words() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_port_that_speaks_something_else_is_told_apart() {
     let case = |name, origin, says| Case { name, origin, spec: h2(get()), timeout: LONG, code: Code::L7Rsp, says };
-    const HINT: &str = "(this port speaks HTTP/1 only: leave version = \"h2\" out)";
+    const HINT: &str = "(it answers in HTTP/1: leave version = \"h2\" out)";
     let http1 = || Reply::raw("HTTP/1.1 400 Bad Request\r\nContent-Length: 0\r\nConnection: close\r\n\r\n");
     run_all(vec![
         case(

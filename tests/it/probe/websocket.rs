@@ -172,14 +172,14 @@ async fn what_is_no_websocket_is_told_with_its_reason() {
             }),
             None,
             Code::L7Rsp,
-            "answered 101 without Sec-WebSocket-Accept (what answers there is no WebSocket server, or a proxy hides it)",
+            "answered 101 without Sec-WebSocket-Accept (what answers there is not a WebSocket server, or a proxy in front of it changes the answer)",
         ),
         (
             "no subprotocol",
             server(|stream, key, _| stream.write_all(&accepted(key, "")).unwrap()),
             Some("mqtt"),
             Code::L7Rsp,
-            "subprotocol \"mqtt\" not agreed to (check subprotocol: the server does not know this one)",
+            "subprotocol \"mqtt\" not agreed to (check subprotocol: the server has not agreed to this one, or uses none)",
         ),
         (
             "another subprotocol",
@@ -204,7 +204,7 @@ async fn what_is_no_websocket_is_told_with_its_reason() {
             serving("", |_| b"\x88\x0e\x03\xf0token missing".to_vec()[..16].to_vec()),
             None,
             Code::L7Rsp,
-            "WebSocket closed instead of a pong: 1008 \"token missin\" (needs credentials)",
+            "WebSocket closed instead of a pong: 1008 \"token missin\" (it refuses this client: check credentials, Origin and path)",
         ),
         (
             "a masked pong",
@@ -222,7 +222,7 @@ async fn what_is_no_websocket_is_told_with_its_reason() {
             }),
             None,
             Code::L7Rsp,
-            "connection closed without a pong (it takes the upgrade but does not serve the connection)",
+            "connection closed without a pong (it takes the upgrade and drops the connection: what serves it may be down)",
         ),
         (
             "a reset",
@@ -330,7 +330,7 @@ async fn a_plain_answer_is_judged_by_its_status() {
         ),
         (
             Reply::status(404).body("nothing here"),
-            "status 404, expected 101; body: \"nothing here\" (path wrong or endpoint disabled)",
+            "status 404, expected 101; body: \"nothing here\" (path wrong, endpoint disabled, or another Host is expected)",
         ),
         (
             Reply::status(401).body("who are you, s3cret?"),
