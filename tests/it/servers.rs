@@ -4,6 +4,8 @@
 //! A server that is missing is said on the terminal, whatever the test runner hides; with `ROUNDSMAN_REQUIRE_SERVERS` set,
 //! as `./dev test` sets it once it has installed them, it is a failure.
 
+mod openssl;
+
 use std::fs::File;
 use std::io::{Read as _, Write as _};
 use std::net::{SocketAddr, TcpStream};
