@@ -83,7 +83,7 @@ impl Client {
     where
         S: AsyncRead + AsyncWrite + Unpin,
     {
-        // A copy of our own costs under a microsecond; only so is it known which connection was asked.
+        // The configuration is shared, and so a copy of it (some reference counts) tells which connection was asked.
         let config = seen::watched(&self.config, seen);
         let connect = TlsConnector::from(config).connect(self.name.clone(), Heard::new(socket, seen.clone()));
         match connect.into_fallible().await {

@@ -213,7 +213,7 @@ impl Refusal {
             }
             AlertDescription::UnrecognisedName => Some("set tls.server_name to a name that it serves"),
             AlertDescription::NoApplicationProtocol if self.offered == Some("h2") => {
-                Some("it does not offer HTTP/2 on this port")
+                Some("it does not offer HTTP/2 on this port, which gRPC and version = \"h2\" need")
             }
             AlertDescription::NoApplicationProtocol => Some("it may speak HTTP/2 only: set version = \"h2\""),
             AlertDescription::BadCertificate
@@ -374,7 +374,10 @@ mod tests {
         }
         let h2 =
             Refusal { offered: Some("h2"), ..refusal(AlertDescription::NoApplicationProtocol, NotAsked, "a.example") };
-        assert_eq!(Failure::refused(h2).hint(), Some("it does not offer HTTP/2 on this port"));
+        assert_eq!(
+            Failure::refused(h2).hint(),
+            Some("it does not offer HTTP/2 on this port, which gRPC and version = \"h2\" need")
+        );
     }
 
     #[test]
