@@ -77,7 +77,7 @@ impl World {
     fn new(upstreams: usize) -> World {
         let now = Instant::now();
         let mut state = State::new(now, 1, Hints::none());
-        state.configure(&config(upstreams), &[], now);
+        state.configure(&config(upstreams), &[], "bench", now);
         let mut world = World { state, now, due: VecDeque::new(), healthy: HashMap::new() };
         while world.healthy.len() < upstreams {
             world.wait();
@@ -135,7 +135,7 @@ fn reload(c: &mut Criterion) {
     let config = config(10_000);
     c.bench_function("reload/10000", |b| {
         b.iter(|| {
-            let (_, effects) = world.state.configure(&config, &[], world.now);
+            let (_, effects) = world.state.configure(&config, &[], "bench", world.now);
             assert!(effects.snapshot.is_some() && effects.views.len() == 1);
             effects
         })

@@ -7,6 +7,7 @@
 //!
 //! Must never block the data plane, show a secret, or trust a browser.
 
+pub mod asker;
 pub mod body;
 pub mod clock;
 pub mod connections;

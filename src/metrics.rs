@@ -115,6 +115,8 @@ mod tests {
             eligible: 1,
             fail_open: false,
             warming: false,
+            warming_until: None,
+            out_of_order: None,
             judged: true,
             first_probe: None,
             shared: Arc::new(PoolShared::new(Instant::now())),

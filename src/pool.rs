@@ -7,11 +7,14 @@
 //! Must never filter upstreams at pick time: the eligible set is computed when something changes. Only verdicts that are out
 //! of date are passed over by who reads them.
 
+pub mod changes;
 pub mod controller;
 pub mod events;
 pub mod history;
 pub mod instant;
 pub mod lease;
+mod log;
+pub mod outage;
 mod pools;
 pub mod snapshot;
 pub mod state;
@@ -21,15 +24,17 @@ pub mod upstream;
 pub mod view;
 
 pub use crate::health::{Due, Run};
+pub use changes::{Changes, Listed};
 pub use controller::{Controller, Prober};
-pub use events::{Event, EventKind, EventRing, Transition};
+pub use events::{Event, EventKind, EventRing, Transition, WarmingPhase};
 pub use lease::{Lease, Settled};
+pub use outage::Way;
 pub use snapshot::{Departed, ListenerEntry, ListenerId, Pool, PoolId, PoolShared, Published, Snapshot, WaitTicket};
 pub use state::{Applied, Kept, ProbeJob, SetAdminError};
 pub use stats::{AnswerReason, FrontStats, Histogram, PoolStats, ReasonCount, RequestClass};
 pub use status::{
-    CheckStatus, CheckerStatus, ExplainError, Explanation, LastCheck, PoolStatus, PoolSummary, Status, Streak,
-    UpstreamDetail, UpstreamStatus,
+    CheckStatus, CheckerStatus, ExplainError, Explanation, LastCheck, OutOfOrder, PoolStatus, PoolSummary, Status,
+    Streak, UpstreamDetail, UpstreamStatus,
 };
 pub use upstream::{Connection, Connections, Hints, Unasked, Upstream, UpstreamId};
 pub use view::{Candidate, FIRST_VERDICT_WAIT, Nothing, Reading, Rules, Service, Tier, Tried, View};

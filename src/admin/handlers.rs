@@ -6,6 +6,7 @@ use http::{StatusCode, header};
 use serde::Deserialize;
 use tokio::time::{Instant, sleep_until};
 
+use super::asker::asker;
 use super::host::SetAdmin;
 use super::json::{EventsReply, PoolWord, ProbeReply, ReloadResult, SetAdminReply};
 use super::reply::{self, Reply};
@@ -168,7 +169,10 @@ pub async fn reload(q: Question) -> Reply {
             let generation = server.status(now).generation;
             render::check(answer, &server.host.process(), generation, &server.clock, now)
         }
-        None | Some("false" | "0") => render::reload(server.host.reload().await, &server.clock),
+        None | Some("false" | "0") => {
+            let by = asker(&q.head.headers, q.head.extensions.get());
+            render::reload(server.host.reload(by).await, &server.clock, Instant::now())
+        }
         Some(_) => return reply::error(StatusCode::BAD_REQUEST, "dry_run is true or false"),
     };
     let code = match answer.result {

@@ -45,8 +45,8 @@ pub trait Host: Send + Sync + 'static {
     fn set_admin(&self, pool: &str, upstream: &Address, to: AdminState, reason: &str) -> SetAdmin;
 
     /// Rereads the configuration, as SIGHUP does, and answers when it is done. Goes on to its end even when this future is
-    /// dropped, because the client may leave.
-    async fn reload(&self) -> ReloadAnswer;
+    /// dropped, because the client may leave. `by` is who asks for it, in words.
+    async fn reload(&self, by: String) -> ReloadAnswer;
 
     /// Validates the configuration file as `reload` would and applies nothing.
     async fn check(&self) -> CheckAnswer;
@@ -112,8 +112,9 @@ pub struct ReloadAnswer {
     pub last: LastReload,
     /// The configuration's number now.
     pub generation: u64,
-    /// Pools whose removed upstreams still serve until a new one is healthy.
-    pub warming: Vec<Name>,
+    /// Pools whose removed upstreams still serve until a new one is healthy, each with the instant at which they cease to at
+    /// the latest.
+    pub warming: Vec<(Name, Instant)>,
     /// Every error when it was refused, and warnings.
     pub diagnostics: Vec<Diagnostic>,
 }

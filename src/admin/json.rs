@@ -5,10 +5,12 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
+pub use self::events::*;
 pub use self::explain::*;
 pub use self::ordered::Ordered;
 use crate::model::{AdminState, Code, HealthState, Judgement};
 
+mod events;
 mod explain;
 mod ordered;
 
@@ -124,6 +126,15 @@ pub struct PoolInfo {
     pub fail_open: bool,
     /// Removed upstreams still serve until a new one is healthy.
     pub warming: bool,
+    /// How long they serve at most from now on, in seconds; absent where none does.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub warming_seconds: Option<f64>,
+    /// Why it does not serve in order, and what would change that; absent while it does.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+    /// Since when it does not; absent while it does, and while requests wait for a first verdict.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub down_since: Option<String>,
     /// Requests that wait for an upstream.
     pub waiting: u32,
     /// In file order, retiring ones last.
@@ -310,6 +321,9 @@ pub struct PoolHealthReply {
     pub total: usize,
     /// Upstreams that may be picked now.
     pub eligible: usize,
+    /// Why it does not serve in order, and what would change that; absent while it does.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
     /// Enabled upstreams that are not eligible; absent when there are none, 50 at most.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub unhealthy: Vec<UnhealthyInfo>,
@@ -351,6 +365,9 @@ pub struct ReloadReply {
     pub generation: u64,
     /// Pools whose removed upstreams still serve until a new one is healthy.
     pub warming: Vec<String>,
+    /// How long those serve at most from now on, by pool, in seconds.
+    #[serde(default)]
+    pub warming_seconds: Ordered<f64>,
     /// Every error, and warnings.
     pub errors: Vec<Diagnostic>,
     /// As in status.
@@ -376,97 +393,6 @@ pub struct Diagnostic {
     pub suggestion: Option<String>,
     /// `error` or `warning`.
     pub severity: String,
-}
-
-/// `GET /api/v1/events`.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct EventsReply {
-    /// Oldest first.
-    pub events: Vec<EventInfo>,
-    /// The number of the newest event there is; the `after` of the next question.
-    pub last: u64,
-}
-
-/// One event.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct EventInfo {
-    /// Counts events from 1 for the life of the process.
-    pub seq: u64,
-    /// When it happened.
-    pub at: String,
-    /// What happened.
-    #[serde(flatten)]
-    pub what: EventWhat,
-}
-
-/// What happened, tagged by `kind`.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(tag = "kind", rename_all = "snake_case")]
-pub enum EventWhat {
-    /// An upstream's state changed.
-    Transition {
-        /// The pool.
-        pool: String,
-        /// The upstream.
-        upstream: String,
-        /// What it was.
-        from: HealthState,
-        /// What it is.
-        to: HealthState,
-        /// The code of the probe that decided; null when none did.
-        code: Option<String>,
-        /// One sentence.
-        reason: String,
-        /// How long that probe took.
-        duration_ms: Option<f64>,
-        /// Healthy upstreams of the pool after it.
-        healthy_left: usize,
-    },
-    /// The operator changed what he wants of an upstream.
-    Admin {
-        /// The pool.
-        pool: String,
-        /// The upstream.
-        upstream: String,
-        /// What he wants now.
-        to: AdminState,
-        /// Why.
-        reason: String,
-    },
-    /// A pool began or ceased to use upstreams that are not healthy.
-    FailOpen {
-        /// The pool.
-        pool: String,
-        /// Begun or ended.
-        on: bool,
-    },
-    /// A reload was done.
-    Reload {
-        /// `applied`, `unchanged` or `refused`.
-        result: String,
-        /// The configuration's number after it.
-        generation: u64,
-        /// Why it was refused.
-        error: Option<String>,
-    },
-    /// The host names of a pool stand for other addresses.
-    Addresses {
-        /// The pool.
-        pool: String,
-        /// New upstreams.
-        added: Vec<String>,
-        /// Upstreams that are gone.
-        removed: Vec<String>,
-    },
-    /// A probe panicked.
-    ProbePanic {
-        /// The pool.
-        pool: String,
-        /// The upstream.
-        upstream: String,
-    },
-    /// The scheduler of probes was started again.
-    CheckerRestart,
 }
 
 /// The answer to `drain`, `undrain`, `disable` and `enable`.

@@ -18,6 +18,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::{OwnedSemaphorePermit, watch};
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 
+use super::asker::Peer;
 use super::body::Body;
 use super::connections::Open;
 use super::host::Host;
@@ -116,8 +117,8 @@ async fn accept_all(acceptor: &Acceptor, shared: &Arc<Shared>) {
         while let Err(later) = shared.connections.make_room(Instant::now()) {
             sleep_until(later).await;
         }
-        let stream = match acceptor.accept().await {
-            Ok(stream) => stream,
+        let (stream, peer) = match acceptor.accept().await {
+            Ok(accepted) => accepted,
             Err(error) => {
                 if !failing {
                     tracing::warn!(%error, "Admin connections cannot be accepted");
@@ -130,7 +131,7 @@ async fn accept_all(acceptor: &Acceptor, shared: &Arc<Shared>) {
         failing = false;
         let (shared, open) = (shared.clone(), shared.connections.open(Instant::now()));
         tokio::spawn(async move {
-            let _ = timeout(CONNECTION_MAX, serve_connection(stream, shared, open)).await;
+            let _ = timeout(CONNECTION_MAX, serve_connection(stream, peer, shared, open)).await;
         });
         // Whoever has sent its head is heard before the next one comes.
         tokio::task::yield_now().await;
@@ -138,10 +139,11 @@ async fn accept_all(acceptor: &Acceptor, shared: &Arc<Shared>) {
 }
 
 /// One connection, one request. What goes wrong on it concerns nobody else, so its error is dropped.
-async fn serve_connection(stream: Box<dyn Stream>, shared: Arc<Shared>, open: Open) {
+async fn serve_connection(stream: Box<dyn Stream>, peer: Peer, shared: Arc<Shared>, open: Open) {
     let mut stopped = shared.stopped.clone();
     let (asked, open) = (AtomicBool::new(false), Arc::new(open));
-    let service = service_fn(|request: hyper::Request<hyper::body::Incoming>| {
+    let service = service_fn(|mut request: hyper::Request<hyper::body::Incoming>| {
+        request.extensions_mut().insert(peer.clone());
         asked.store(true, Ordering::Relaxed);
         let (shared, open, head_only) = (shared.clone(), open.clone(), request.method() == Method::HEAD);
         async move { Ok::<_, Infallible>(send(routes::dispatch(shared, request, &open).await, open, head_only)) }
@@ -191,14 +193,23 @@ impl Acceptor {
         })
     }
 
-    async fn accept(&self) -> io::Result<Box<dyn Stream>> {
+    async fn accept(&self) -> io::Result<(Box<dyn Stream>, Peer)> {
         Ok(match self {
             Acceptor::Tcp(listener) => {
-                let (stream, _) = listener.accept().await?;
+                let (stream, peer) = listener.accept().await?;
                 stream.set_nodelay(true)?;
-                Box::new(stream)
+                (Box::new(stream), Peer(peer.to_string().into()))
             }
-            Acceptor::Unix(listener) => Box::new(listener.accept().await?.0),
+            Acceptor::Unix(listener) => {
+                let (stream, _) = listener.accept().await?;
+                let who = stream.peer_cred().map(|who| (who.uid(), who.pid()));
+                let peer = match who {
+                    Ok((uid, Some(pid))) => format!("unix socket, uid {uid}, pid {pid}"),
+                    Ok((uid, None)) => format!("unix socket, uid {uid}"),
+                    Err(_) => "unix socket".to_owned(),
+                };
+                (Box::new(stream), Peer(peer.into()))
+            }
         })
     }
 }
@@ -218,7 +229,7 @@ mod tests {
         let shared = Arc::new(Shared::new(host, tokio::runtime::Handle::current(), stopped));
         let open = shared.connections.open(Instant::now());
         tokio::spawn(async move {
-            serve_connection(Box::new(far), shared, open).await;
+            serve_connection(Box::new(far), Peer("test".into()), shared, open).await;
             drop(stop);
         });
         near

@@ -68,6 +68,8 @@ pub fn finish(pool_name: &str, upstreams: Vec<UpstreamStatus>) -> PoolStatus {
         eligible,
         fail_open: false,
         warming: false,
+        warming_until: None,
+        out_of_order: None,
         judged: healthy > 0 || enabled().all(|u| u.state != HealthState::Unknown),
         first_probe: None,
         shared: Arc::new(PoolShared::new(Instant::now())),
@@ -220,7 +222,7 @@ pub struct Says {
     /// It panics when asked for its status.
     pub broken: bool,
     /// Reloads it was asked for.
-    pub reloads: usize,
+    pub reloads: Vec<String>,
     /// How long a reload takes.
     pub reload_takes: Duration,
 }
@@ -236,7 +238,7 @@ impl FakeHost {
             diagnostics: Vec::new(),
             orders: Vec::new(),
             broken: false,
-            reloads: 0,
+            reloads: Vec::new(),
             reload_takes: Duration::ZERO,
         };
         Arc::new(FakeHost {
@@ -321,15 +323,16 @@ impl Host for FakeHost {
         SetAdmin::Done
     }
 
-    async fn reload(&self) -> ReloadAnswer {
+    async fn reload(&self, by: String) -> ReloadAnswer {
         let takes = self.says.lock().reload_takes;
         tokio::time::sleep(takes).await;
         let check = self.check().await;
         let last = LastReload { result: check.result, at: Instant::now(), error: check.error };
         let mut says = self.says.lock();
-        says.reloads += 1;
+        says.reloads.push(by);
         says.process.config.last_reload = Some(last.clone());
-        ReloadAnswer { last, generation: 4, warming: vec![name("api")], diagnostics: check.diagnostics }
+        let warming = vec![(name("api"), Instant::now() + Duration::from_secs(30))];
+        ReloadAnswer { last, generation: 4, warming, diagnostics: check.diagnostics }
     }
 
     async fn check(&self) -> CheckAnswer {

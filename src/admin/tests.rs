@@ -182,7 +182,7 @@ fn a_page_of_another_site_can_neither_read_nor_order() {
         assert_eq!(order("Sec-Fetch-Site", "same-site"), 403, "{}", route.path);
         assert_eq!(order("Origin", &own), 200, "{}", route.path);
     }
-    assert_eq!(server.host.says.lock().reloads, 1, "refused orders must not be carried out");
+    assert_eq!(server.host.says.lock().reloads.len(), 1, "refused orders must not be carried out");
 }
 
 #[test]
@@ -217,7 +217,7 @@ fn malformed_and_oversized_requests_are_refused_and_the_server_lives_on() {
         "POST /api/v1/reload HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n{chunk}{chunk}0\r\n\r\n"
     );
     assert_eq!(server.raw(chunked.as_bytes()).status, 413);
-    assert_eq!(server.host.says.lock().reloads, 0);
+    assert!(server.host.says.lock().reloads.is_empty());
     assert_eq!(server.get("/livez").status, 200);
 }
 
@@ -359,7 +359,7 @@ fn a_reload_answers_with_its_result_or_with_every_error() {
     assert_eq!(bad.json()["errors"][0]["suggestion"], "interval");
     assert_eq!(server.get("/api/v1/status").json()["config"]["last_reload"]["result"], "refused");
 
-    let reloads = server.host.says.lock().reloads;
+    let reloads = server.host.says.lock().reloads.clone();
     let trial = server.ask("POST", "/api/v1/reload?dry_run=true", &[]);
     assert_eq!((trial.status, &trial.json()["dry_run"]), (422, &json!(true)));
     assert_eq!(server.host.says.lock().reloads, reloads, "a trial applies nothing");
@@ -399,7 +399,7 @@ fn an_order_reaches_the_upstream_it_names() {
 fn events_come_after_a_number_and_a_question_may_wait_for_one() {
     let server = usual();
     let push = |pool: &str| {
-        let kind = EventKind::FailOpen { pool: name(pool), on: true };
+        let kind = EventKind::BelowHalf { pool: name(pool), on: true, able: 1, total: 3 };
         server.host.says.lock().events.push(Instant::now(), kind);
     };
     assert_eq!(server.get("/api/v1/events").json(), json!({ "events": [], "last": 0 }));

@@ -126,8 +126,8 @@ impl Host for Process {
         }
     }
 
-    async fn reload(&self) -> ReloadAnswer {
-        match self.reloads.order().await {
+    async fn reload(&self, by: String) -> ReloadAnswer {
+        match self.reloads.order(by).await {
             Some(answer) => answer,
             None => {
                 let error = Some("the process is stopping, or too many reloads wait".to_owned());

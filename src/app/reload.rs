@@ -32,29 +32,56 @@ use crate::proxy::{Bound, ListenerHandle, Plane};
 
 /// Orders to reload kept before one is refused.
 const ORDERS_MAX: usize = 256;
+/// Who is named of those whom one reload answers.
+const ASKERS_MAX: usize = 3;
+/// Who asks for the first configuration.
+const START: &str = "start";
 /// Why nothing is reloaded any more.
 const STOPPING: &str = "the process is stopping";
 /// How long the socket of a removed listener may take to close.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
 
+/// An order to reload.
+#[derive(Debug)]
+pub struct Order {
+    /// Who gave it, in words.
+    by: String,
+    answer: oneshot::Sender<ReloadAnswer>,
+}
+
 /// Where orders to reload go.
 #[derive(Debug, Clone)]
-pub struct Reloads(mpsc::Sender<oneshot::Sender<ReloadAnswer>>);
+pub struct Reloads(mpsc::Sender<Order>);
 
 impl Reloads {
     /// The two ends.
-    pub fn channel() -> (Reloads, mpsc::Receiver<oneshot::Sender<ReloadAnswer>>) {
+    pub fn channel() -> (Reloads, mpsc::Receiver<Order>) {
         let (sender, receiver) = mpsc::channel(ORDERS_MAX);
         (Reloads(sender), receiver)
     }
 
-    /// Orders a reload and waits for its answer; `None` when the process is about to end or too many wait. The reload goes
-    /// on when this future is dropped.
-    pub async fn order(&self) -> Option<ReloadAnswer> {
+    /// Orders a reload, which `by` asks for, and waits for its answer; `None` when the process is about to end or too many
+    /// wait. The reload goes on when this future is dropped.
+    pub async fn order(&self, by: String) -> Option<ReloadAnswer> {
         let (sender, answer) = oneshot::channel();
-        self.0.try_send(sender).ok()?;
+        self.0.try_send(Order { by, answer: sender }).ok()?;
         answer.await.ok()
     }
+}
+
+/// Everybody whom one reload answers, the first few by name.
+fn askers(orders: &[Order]) -> String {
+    let mut names: Vec<&str> = vec![];
+    for order in orders {
+        if !names.contains(&order.by.as_str()) {
+            names.push(&order.by);
+        }
+    }
+    let mut text = names.iter().take(ASKERS_MAX).copied().collect::<Vec<_>>().join("; ");
+    if names.len() > ASKERS_MAX {
+        text.push_str(&format!(" and {} more", names.len() - ASKERS_MAX));
+    }
+    text
 }
 
 /// What runs, and how to change it.
@@ -117,22 +144,22 @@ impl Reloader {
         };
         let (turn, running, changes) = (Mutex::new(()), Mutex::new(running), AtomicU64::new(0));
         let reloader = Reloader { source, controller, plane, discovery, turn, running, told, changes };
-        reloader.apply(config, bound)?;
+        reloader.apply(config, bound, START)?;
         Ok(reloader)
     }
 
     /// Does reloads until every sender is gone. Needs a runtime of several threads; one worker is enough.
-    pub async fn run(&self, mut orders: mpsc::Receiver<oneshot::Sender<ReloadAnswer>>) {
+    pub async fn run(&self, mut orders: mpsc::Receiver<Order>) {
         while let Some(first) = orders.recv().await {
             let mut waiting = vec![first];
             while let Ok(next) = orders.try_recv() {
                 waiting.push(next);
             }
             // Reads files and compares thousands of upstreams: the worker's other tasks go to another thread meanwhile.
-            let answer = tokio::task::block_in_place(|| self.reload());
-            for sender in waiting {
+            let answer = tokio::task::block_in_place(|| self.reload(&askers(&waiting)));
+            for order in waiting {
                 // Whoever ordered it may have left.
-                let _ = sender.send(answer.clone());
+                let _ = order.answer.send(answer.clone());
             }
         }
     }
@@ -226,7 +253,7 @@ impl Reloader {
         }
     }
 
-    fn reload(&self) -> ReloadAnswer {
+    fn reload(&self, by: &str) -> ReloadAnswer {
         let _turn = self.turn.lock();
         let applied = self.prepare().and_then(|prepared| {
             let Some(change) = prepared.change else {
@@ -234,7 +261,8 @@ impl Reloader {
                 return Ok((ReloadResult::Unchanged, vec![], prepared.diagnostics));
             };
             self.look_up(&change.config);
-            let warming = self.apply(change.config, change.bound).map_err(|error| Refused::new(error.to_string()))?;
+            let warming =
+                self.apply(change.config, change.bound, by).map_err(|error| Refused::new(error.to_string()))?;
             Ok((ReloadResult::Applied, warming, prepared.diagnostics))
         });
         let (result, error, warming, diagnostics) = match applied {
@@ -244,7 +272,7 @@ impl Reloader {
         // A refused configuration leaves no names behind.
         self.discovery.keep_only(&self.config());
         if result != ReloadResult::Applied {
-            self.controller.note_reload(result.as_str(), error.clone(), Instant::now());
+            self.controller.note_reload(result.as_str(), error.clone(), by, Instant::now());
         }
         let last = LastReload { result, at: Instant::now(), error };
         let mut running = self.running.lock();
@@ -284,7 +312,7 @@ impl Reloader {
 
     /// Carries the configuration out: what may still fail comes first, then it is published once, then old listeners stop.
     /// A stop that has come since it was prepared refuses it: the new sockets close unused.
-    fn apply(&self, config: Arc<Config>, bound: Vec<Bound>) -> io::Result<Vec<Name>> {
+    fn apply(&self, config: Arc<Config>, bound: Vec<Bound>, by: &str) -> io::Result<Vec<(Name, Instant)>> {
         let mut running = self.running.lock();
         if running.stopping {
             return Err(io::Error::other(STOPPING));
@@ -299,7 +327,7 @@ impl Reloader {
         let ready = ready?;
         let now = Instant::now();
         let effective = self.discovery.expand(&config);
-        let applied = self.controller.configure(&effective, &names, now);
+        let applied = self.controller.configure(&effective, &names, by, now);
         for listener in ready {
             let address = listener.address().clone();
             let id = running.ids[&address];
@@ -418,6 +446,15 @@ mod tests {
         Arc::new(reloader.expect("it accepts"))
     }
 
+    #[test]
+    fn those_whom_one_reload_answers_are_named_once_and_not_all() {
+        let order = |by: &str| Order { by: by.to_owned(), answer: oneshot::channel().0 };
+        let of = |names: &[&str]| askers(&names.iter().map(|by| order(by)).collect::<Vec<_>>());
+        assert_eq!(of(&["signal HUP"]), "signal HUP");
+        assert_eq!(of(&["signal HUP", "a", "signal HUP"]), "signal HUP; a");
+        assert_eq!(of(&["a", "b", "c", "d", "e"]), "a; b; c and 2 more");
+    }
+
     #[tokio::test(flavor = "multi_thread")]
     async fn a_stop_between_preparing_and_applying_refuses_the_whole_reload() {
         let dir = tempfile::tempdir().expect("a directory");
@@ -430,7 +467,7 @@ mod tests {
         let change = prepared.change.expect("it differs");
         reloader.refuse_reloads();
         let generation = reloader.controller.status().generation;
-        let refused = reloader.apply(change.config, change.bound).expect_err("it is stopping");
+        let refused = reloader.apply(change.config, change.bound, "test").expect_err("it is stopping");
         assert_eq!(refused.to_string(), STOPPING);
         assert_eq!(reloader.controller.status().generation, generation, "nothing was published");
         assert_eq!(reloader.config().listeners.len(), 1);
@@ -438,7 +475,7 @@ mod tests {
         assert!(TcpStream::connect(old).is_ok(), "the old one accepts until it is told otherwise");
         reloader.readdress();
         let worker = reloader.clone();
-        let answer = tokio::task::spawn_blocking(move || worker.reload()).await.expect("it does not panic");
+        let answer = tokio::task::spawn_blocking(move || worker.reload("test")).await.expect("it does not panic");
         assert_eq!((answer.last.result, answer.last.error.as_deref()), (ReloadResult::Refused, Some(STOPPING)));
         reloader.stop_accepting();
     }

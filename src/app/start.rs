@@ -6,15 +6,15 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, SystemTime};
 
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 
 use super::host::{Life, Process};
 use super::load::{self, EXIT_BAD_CONFIG, LoadError, Loaded};
-use super::reload::{Reloader, Reloads};
+use super::reload::{Order as ReloadOrder, Reloader, Reloads};
 use super::signals::{Order, Signals};
 use super::{ConfigSource, RunOptions};
-use crate::admin::{Host, ReloadAnswer, server, socket};
+use crate::admin::{Host, server, socket};
 use crate::discovery::{Discovery, FIRST_ANSWER_WAIT, NamingProber, SystemResolver};
 use crate::model::policy::Config;
 use crate::pool::{Controller, Prober};
@@ -95,7 +95,7 @@ fn bind_all(config: &Config) -> Result<Sockets, String> {
 struct Server {
     process: Arc<Process>,
     data: tokio::runtime::Runtime,
-    reload_orders: mpsc::Receiver<oneshot::Sender<ReloadAnswer>>,
+    reload_orders: mpsc::Receiver<ReloadOrder>,
     stop_checker: watch::Sender<bool>,
     checker: std::thread::JoinHandle<()>,
     admin: Option<server::Handle>,
@@ -210,7 +210,7 @@ async fn follow_names(reloader: Arc<Reloader>, mut changes: watch::Receiver<u64>
 
 fn order_reload(process: &Arc<Process>) {
     let reloads = process.reloads.clone();
-    tokio::spawn(async move { reloads.order().await });
+    tokio::spawn(async move { reloads.order("signal HUP".to_owned()).await });
 }
 
 /// Readiness is red and we still accept for `drain_delay`; then nothing is accepted and what is in flight finishes. True

@@ -11,7 +11,7 @@ use super::args::EventsArgs;
 use super::client::{self, Ask};
 use super::locate::{self, Target};
 use super::text::{self, Paint, colour_of, one_line};
-use crate::admin::json::{EventInfo, EventWhat, EventsReply};
+use crate::admin::json::{ChangesInfo, EventInfo, EventWhat, EventsReply, OutageInfo, WarmingWord};
 
 /// How long the process keeps a question that waits.
 const WAIT_SECONDS: u64 = 20;
@@ -110,13 +110,40 @@ fn render(event: &EventInfo, paint: Paint) -> String {
             let reason = if reason.is_empty() { String::new() } else { format!(": {}", one_line(reason)) };
             format!("{} {}  now {} by order{reason}", one_line(pool), one_line(upstream), word(to.as_str()))
         }
-        EventWhat::FailOpen { pool, on: true } => {
-            format!("{}  fail open: upstreams that are not healthy are in use", one_line(pool))
+        EventWhat::Refusing(info) => outage(info, "refuses requests", paint),
+        EventWhat::FailOpen(info) => outage(info, "fails open", paint),
+        EventWhat::OtherPool(info) => {
+            let other = info.other.as_deref().map_or_else(|| "another pool".to_owned(), one_line);
+            outage(info, &format!("uses pool {other}"), paint)
         }
-        EventWhat::FailOpen { pool, on: false } => format!("{}  fail open ended", one_line(pool)),
-        EventWhat::Reload { result, generation, error } => {
+        EventWhat::BelowHalf { pool, on, able, total } => {
+            let again = if *on { "serves with fewer than half" } else { "serves with at least half again" };
+            format!("{}  {again}: {able} of its {total} upstreams can serve", one_line(pool))
+        }
+        EventWhat::Warming { pool, phase, retiring, at_most_seconds, reason, next, .. } => {
+            let what = match phase {
+                WarmingWord::Began => {
+                    let (count, most) = (retiring.unwrap_or(0), at_most_seconds.unwrap_or(0.0));
+                    format!("warming began: {count} removed upstreams serve, {most:.0} s at most")
+                }
+                WarmingWord::Ended => "warming ended: the upstreams of the configuration serve".to_owned(),
+                WarmingWord::Failed => {
+                    let why = [reason, next].into_iter().flatten().map(|text| one_line(text)).collect::<Vec<_>>();
+                    format!("{}: {}", paint.text(colour_of("unhealthy"), "warming failed"), why.join("; "))
+                }
+            };
+            format!("{}  {what}", one_line(pool))
+        }
+        EventWhat::Reload { result, generation, error, by, changes } => {
+            let by = if by.is_empty() { String::new() } else { format!(" ({})", one_line(by)) };
             let error = error.as_deref().map_or_else(String::new, |error| format!(": {}", one_line(error)));
-            format!("reload {}, generation {generation}{error}", word(result))
+            let changes = changes.as_ref().map(changed).unwrap_or_default();
+            format!("reload {}, generation {generation}{by}{error}{changes}", word(result))
+        }
+        EventWhat::UpstreamAdded { pool, upstream } => format!("{} {}  added", one_line(pool), one_line(upstream)),
+        EventWhat::UpstreamRemoved { pool, upstream } => format!("{} {}  removed", one_line(pool), one_line(upstream)),
+        EventWhat::UpstreamsChanged { added, removed } => {
+            format!("more upstreams changed: {added} added, {removed} removed")
         }
         EventWhat::Addresses { pool, added, removed } => {
             let signed = |sign: char, all: &[String]| -> String {
@@ -134,6 +161,40 @@ fn render(event: &EventInfo, paint: Paint) -> String {
         EventWhat::CheckerRestart => "the checker died and was restarted".to_string(),
     };
     format!("{at}  {what}")
+}
+
+/// `api  refuses requests: REASON; NEXT`, `api  serves again after 12 s`.
+fn outage(info: &OutageInfo, what: &str, paint: Paint) -> String {
+    let pool = one_line(&info.pool);
+    if info.on {
+        let why = [&info.reason, &info.next].into_iter().flatten().map(|text| one_line(text)).collect::<Vec<_>>();
+        return format!("{pool}  {}: {}", paint.text(colour_of("unhealthy"), what), why.join("; "));
+    }
+    let after = info.lasted_seconds.map_or_else(String::new, |seconds| format!(" after {seconds:.1} s"));
+    match info.serves {
+        Some(false) => format!("{pool}  no longer {what}{after}"),
+        Some(true) | None => format!("{pool}  {}{after}", paint.text(colour_of("healthy"), "serves again")),
+    }
+}
+
+/// `; pools added: b; upstreams added: api 10.0.0.3:80`.
+fn changed(changes: &ChangesInfo) -> String {
+    let lists = [
+        ("pools added", &changes.pools_added),
+        ("pools removed", &changes.pools_removed),
+        ("pools changed", &changes.pools_changed),
+        ("upstreams added", &changes.upstreams_added),
+        ("upstreams removed", &changes.upstreams_removed),
+    ];
+    let mut text = String::new();
+    for (what, list) in lists.into_iter().filter(|(_, list)| list.count > 0) {
+        let names = list.names.iter().take(LISTED_MAX).map(|name| one_line(name)).collect::<Vec<_>>();
+        text.push_str(&format!("; {what}: {}", names.join(", ")));
+        if list.count > names.len() {
+            text.push_str(&format!(" and {} more", list.count - names.len()));
+        }
+    }
+    text
 }
 
 #[cfg(test)]
@@ -156,7 +217,55 @@ mod tests {
                 json!({ "kind": "admin", "pool": "api", "upstream": "10.0.0.1:80", "to": "draining", "reason": "upgrade" }),
                 "api 10.0.0.1:80  now draining by order: upgrade",
             ),
-            (json!({ "kind": "fail_open", "pool": "api", "on": false }), "api  fail open ended"),
+            (
+                json!({ "kind": "refusing", "pool": "api", "on": true, "reason": "none of its 2 upstreams can serve",
+                        "next": "it serves again when an upstream passes its checks" }),
+                "api  refuses requests: none of its 2 upstreams can serve; it serves again when an upstream passes its \
+                 checks",
+            ),
+            (
+                json!({ "kind": "refusing", "pool": "api", "on": false, "serves": true, "lasted_seconds": 12.34 }),
+                "api  serves again after 12.3 s",
+            ),
+            (
+                json!({ "kind": "fail_open", "pool": "api", "on": false, "serves": false, "lasted_seconds": 3.0 }),
+                "api  no longer fails open after 3.0 s",
+            ),
+            (
+                json!({ "kind": "other_pool", "pool": "api", "on": true, "other": "spare", "reason": "r", "next": "n" }),
+                "api  uses pool spare: r; n",
+            ),
+            (
+                json!({ "kind": "below_half", "pool": "api", "on": true, "able": 1, "total": 3 }),
+                "api  serves with fewer than half: 1 of its 3 upstreams can serve",
+            ),
+            (
+                json!({ "kind": "warming", "pool": "api", "phase": "began", "retiring": 2, "at_most_seconds": 30.0 }),
+                "api  warming began: 2 removed upstreams serve, 30 s at most",
+            ),
+            (
+                json!({ "kind": "warming", "pool": "api", "phase": "failed", "reason": "r", "next": "n" }),
+                "api  warming failed: r; n",
+            ),
+            (
+                json!({ "kind": "reload", "result": "applied", "generation": 3, "error": null, "by": "signal HUP",
+                        "changes": { "pools_added": { "count": 1, "names": ["b"] },
+                                     "pools_removed": { "count": 0, "names": [] },
+                                     "pools_changed": { "count": 0, "names": [] },
+                                     "upstreams_added": { "count": 3, "names": ["b 10.0.0.1:80", "b 10.0.0.2:80"] },
+                                     "upstreams_removed": { "count": 0, "names": [] } } }),
+                "reload applied, generation 3 (signal HUP); pools added: b; upstreams added: b 10.0.0.1:80, b \
+                 10.0.0.2:80 and 1 more",
+            ),
+            (json!({ "kind": "upstream_added", "pool": "api", "upstream": "10.0.0.1:80" }), "api 10.0.0.1:80  added"),
+            (
+                json!({ "kind": "upstream_removed", "pool": "api", "upstream": "10.0.0.1:80" }),
+                "api 10.0.0.1:80  removed",
+            ),
+            (
+                json!({ "kind": "upstreams_changed", "added": 9950, "removed": 0 }),
+                "more upstreams changed: 9950 added, 0 removed",
+            ),
             (
                 json!({ "kind": "reload", "result": "refused", "generation": 3, "error": "bad" }),
                 "reload refused, generation 3: bad",

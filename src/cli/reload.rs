@@ -51,7 +51,9 @@ fn render(reply: &ReloadReply, paint: Paint) -> String {
     out.push('\n');
     if !reply.warming.is_empty() {
         let pools = reply.warming.iter().map(|pool| one_line(pool)).collect::<Vec<_>>().join(", ");
-        out.push_str(&format!("warming: {pools} (removed upstreams serve until a new one is healthy)\n"));
+        let most = reply.warming_seconds.0.iter().map(|(_, seconds)| *seconds).reduce(f64::max);
+        let most = most.map_or_else(String::new, |seconds| format!(", {seconds:.0} s at most"));
+        out.push_str(&format!("warming: {pools} (removed upstreams serve until a new one is healthy{most})\n"));
     }
     out
 }
@@ -86,7 +88,7 @@ mod tests {
         let warming = if result == "applied" { json!(["api"]) } else { json!([]) };
         serde_json::from_value(json!({
             "result": result, "at": "2026-11-21T10:00:00.000Z", "error": null, "dry_run": dry_run, "generation": 4,
-            "warming": warming, "errors": errors, "last_reload": null,
+            "warming": warming, "warming_seconds": { "api": 29.6 }, "errors": errors, "last_reload": null,
         }))
         .unwrap()
     }
@@ -107,7 +109,7 @@ mod tests {
 
     #[test]
     fn what_was_applied_says_what_still_warms() {
-        let want = "applied: generation 4 runs\nwarming: api (removed upstreams serve until a new one is healthy)\n";
+        let want = "applied: generation 4 runs\nwarming: api (removed upstreams serve until a new one is healthy, 30 s at most)\n";
         assert_eq!(render(&reply("applied", false, json!([])), Paint::off()), want);
         let trial = render(&reply("unchanged", true, json!([])), Paint::off());
         assert_eq!(trial, "good: a reload would change nothing\n");

@@ -73,6 +73,9 @@ fn pool_line(name: &str, pool: &PoolInfo, paint: Paint) -> String {
     }
     if pool.warming {
         line.push_str(", warming: removed upstreams serve until a new one is healthy");
+        if let Some(seconds) = pool.warming_seconds {
+            line.push_str(&format!(", {seconds:.0} s at most"));
+        }
     }
     if pool.waiting > 0 {
         line.push_str(&format!(", {} requests waiting", pool.waiting));

@@ -124,7 +124,14 @@ impl Stage {
             EventWhat::Reload { .. }
             | EventWhat::Addresses { .. }
             | EventWhat::Admin { .. }
-            | EventWhat::FailOpen { .. }
+            | EventWhat::Refusing(_)
+            | EventWhat::FailOpen(_)
+            | EventWhat::OtherPool(_)
+            | EventWhat::BelowHalf { .. }
+            | EventWhat::Warming { .. }
+            | EventWhat::UpstreamAdded { .. }
+            | EventWhat::UpstreamRemoved { .. }
+            | EventWhat::UpstreamsChanged { .. }
             | EventWhat::ProbePanic { .. }
             | EventWhat::CheckerRestart => None,
         }

@@ -20,8 +20,9 @@ use tokio::sync::{Notify, mpsc, watch};
 use tokio::task::{AbortHandle, JoinSet};
 use tokio::time::Instant;
 
-use super::events::{Event, EventKind};
+use super::events::Event;
 use super::instant::SharedInstant;
+use super::log;
 use super::snapshot::{ListenerId, Published, Snapshot};
 use super::state::{Applied, Effects, ProbeJob, ProbeToken, SetAdminError, State};
 use super::status::{ExplainError, Explanation, Status};
@@ -35,9 +36,6 @@ const BEAT: Duration = Duration::from_secs(1);
 const STANDS_STILL: Duration = Duration::from_secs(3);
 /// A dead scheduler is started again after this long.
 const RESTART_AFTER: Duration = Duration::from_millis(100);
-
-/// Addresses that a log line holds.
-const LISTED_MAX: usize = 16;
 
 /// Makes probes. `probe` implements it with sockets, tests with a script.
 pub trait Prober: Send + Sync {
@@ -80,9 +78,10 @@ impl Controller {
         &self.published
     }
 
-    /// Takes a new configuration and publishes it, once and whole. Carries over what still applies.
-    pub fn configure(&self, config: &Config, listeners: &[(Name, ListenerId)], now: Instant) -> Applied {
-        let applied = self.with_state(|state| state.configure(config, listeners, now));
+    /// Takes a new configuration and publishes it, once and whole. Carries over what still applies. `by` is who asked for
+    /// it, in words.
+    pub fn configure(&self, config: &Config, listeners: &[(Name, ListenerId)], by: &str, now: Instant) -> Applied {
+        let applied = self.with_state(|state| state.configure(config, listeners, by, now));
         self.changed.notify_one();
         applied
     }
@@ -111,9 +110,9 @@ impl Controller {
         answer
     }
 
-    /// Notes a reload that was `unchanged` or `refused`.
-    pub fn note_reload(&self, result: &'static str, error: Option<String>, now: Instant) {
-        self.with_state(|state| ((), state.on_reload_without_effect(result, error, now)));
+    /// Notes a reload, which `by` asked for, that was `unchanged` or `refused`.
+    pub fn note_reload(&self, result: &'static str, error: Option<String>, by: &str, now: Instant) {
+        self.with_state(|state| ((), state.on_reload_without_effect(result, error, by, now)));
     }
 
     /// One consistent picture of every pool.
@@ -240,7 +239,7 @@ impl Controller {
         for upstream in &effects.close_idle {
             upstream.connections.close_idle();
         }
-        effects.events.iter().for_each(log_event);
+        effects.events.iter().for_each(log::event);
         answer
     }
 }
@@ -314,51 +313,6 @@ fn panic_report() -> ProbeReport {
         hint: None,
         trace: Trace::default(),
     }
-}
-
-fn log_event(event: &Event) {
-    match &event.kind {
-        EventKind::Transition(t) => tracing::info!(
-            pool = %t.pool,
-            upstream = %t.upstream,
-            from = %t.from,
-            to = %t.to,
-            code = t.code.map(Code::as_str),
-            reason = %t.reason,
-            duration_ms = t.duration.map(|d| d.as_secs_f64() * 1e3),
-            healthy_left = t.healthy_left,
-            "Health changed"
-        ),
-        EventKind::Admin { pool, upstream, to, reason } => {
-            tracing::info!(%pool, %upstream, %to, %reason, "Admin state changed");
-        }
-        EventKind::FailOpen { pool, on: true } => {
-            tracing::warn!(%pool, "Too few are healthy: using all enabled upstreams (fail_open)");
-        }
-        EventKind::FailOpen { pool, on: false } => {
-            tracing::info!(%pool, "Enough are healthy again: fail_open has ended");
-        }
-        EventKind::Reload { result: "refused", generation, error } => {
-            tracing::error!(generation, error = error.as_deref(), "Configuration refused; nothing changed");
-        }
-        EventKind::Reload { result, generation, .. } => tracing::info!(generation, result, "Configuration loaded"),
-        EventKind::Addresses { pool, added, removed } => {
-            tracing::info!(%pool, added = listed(added), removed = listed(removed), "Addresses changed");
-        }
-        EventKind::ProbePanic { pool, upstream } => {
-            tracing::error!(%pool, %upstream, "A probe panicked; this upstream is unknown now");
-        }
-        EventKind::CheckerRestart => tracing::warn!("Scheduler of probes runs again"),
-    }
-}
-
-/// The first of many addresses, and how many more there are.
-fn listed(addresses: &[Address]) -> String {
-    let mut text = addresses.iter().take(LISTED_MAX).map(Address::to_string).collect::<Vec<_>>().join(" ");
-    if addresses.len() > LISTED_MAX {
-        text.push_str(&format!(" and {} more", addresses.len() - LISTED_MAX));
-    }
-    text
 }
 
 #[cfg(test)]
@@ -440,7 +394,7 @@ mod tests {
     impl Running {
         fn start(ports: &[u16]) -> Running {
             let controller = Arc::new(Controller::new(Instant::now(), 1));
-            controller.configure(&config(ports), &[], Instant::now());
+            controller.configure(&config(ports), &[], "test", Instant::now());
             let prober = Arc::new(Scripted::default());
             let (stop, stopped) = watch::channel(false);
             let (runner, scripted) = (controller.clone(), prober.clone());
@@ -540,7 +494,7 @@ mod tests {
         let running = Running::start(&[1, 3]);
         pass(50).await;
         assert_eq!(running.controller.status().checker.probes_in_flight, 1);
-        running.controller.configure(&config(&[1]), &[], Instant::now());
+        running.controller.configure(&config(&[1]), &[], "test", Instant::now());
         pass(1).await;
         assert_eq!(running.controller.status().checker.probes_in_flight, 0);
         running.stop().await;

@@ -7,6 +7,7 @@
 mod carry;
 mod lag;
 mod pace;
+mod report;
 
 use std::any::Any;
 use std::collections::{BTreeSet, HashMap};
@@ -18,6 +19,7 @@ use smallvec::SmallVec;
 use tokio::time::Instant;
 
 use self::lag::Lag;
+use super::changes::Changes;
 use super::events::{Event, EventKind, EventRing, Transition};
 use super::pools::PoolState;
 use super::snapshot::{Pool, PoolId, PoolShared, Snapshot};
@@ -117,8 +119,9 @@ pub struct Work {
 pub struct Applied {
     /// Its number.
     pub generation: u64,
-    /// Pools in which removed upstreams serve until a new one is healthy.
-    pub warming: Vec<Name>,
+    /// Pools in which removed upstreams serve until a new one is healthy, each with the instant at which they cease to at the
+    /// latest.
+    pub warming: Vec<(Name, Instant)>,
 }
 
 /// Why an upstream's admin state was not changed.
@@ -202,6 +205,10 @@ pub struct State {
     dirty: BTreeSet<usize>,
     pool_ids: HashMap<Name, PoolId>,
     pools: Vec<PoolState>,
+    /// Where in `pools` each is.
+    by_id: HashMap<PoolId, usize>,
+    /// By pool: the pools whose requests it takes while they cannot.
+    users: HashMap<PoolId, Vec<usize>>,
     places: HashMap<UpstreamId, (usize, usize)>,
     events: EventRing,
     next_id: u64,
@@ -230,6 +237,8 @@ impl State {
             timers: BTreeSet::new(),
             pool_ids: HashMap::new(),
             pools: Vec::new(),
+            by_id: HashMap::new(),
+            users: HashMap::new(),
             places: HashMap::new(),
             events: EventRing::default(),
             next_id: 0,
@@ -255,7 +264,7 @@ impl State {
             match timer {
                 Timer::Check(id) => self.on_check_timer(id, now, &mut start, &mut effects),
                 Timer::Pool(id) => {
-                    let Some(index) = self.pools.iter().position(|pool| pool.id == id) else { continue };
+                    let Some(index) = self.by_id.get(&id).copied() else { continue };
                     self.pools[index].timer = None;
                     self.dirty.insert(index);
                 }
@@ -390,10 +399,17 @@ impl State {
         Ok(effects)
     }
 
-    /// Notes a reload that changed nothing or was refused.
-    pub fn on_reload_without_effect(&mut self, result: &'static str, error: Option<String>, now: Instant) -> Effects {
+    /// Notes a reload, which `by` asked for, that changed nothing or was refused.
+    pub fn on_reload_without_effect(
+        &mut self,
+        result: &'static str,
+        error: Option<String>,
+        by: &str,
+        now: Instant,
+    ) -> Effects {
         let mut effects = Effects::default();
-        self.log(EventKind::Reload { result, generation: self.generation, error }, now, &mut effects);
+        let (generation, by, changes) = (self.generation, by.to_owned(), Changes::default());
+        self.log(EventKind::Reload { result, generation, error, by, changes }, now, &mut effects);
         effects
     }
 
@@ -518,10 +534,11 @@ impl State {
         }
         changed.append(&mut self.dirty);
         effects.begin_epochs();
-        for p in changed {
-            self.evaluate(p, now, effects);
+        for p in &changed {
+            self.evaluate(*p, now, effects);
         }
         effects.begin_epochs();
+        self.report(changed, now, effects);
     }
 
     /// Verdicts under earlier definitions end with their time.
@@ -612,14 +629,12 @@ impl State {
         pool.service = view.service;
         pool.used = used;
         effects.views.push((pool.cell.clone(), Arc::new(view)));
-        if let Some(at) = deadline {
+        pool.strength = pool.count_strength(&self.checks, now);
+        if let Some(at) = [deadline, pool.strength.again].into_iter().flatten().min() {
             pool.timer = Some(at);
             self.timers.insert((at, Timer::Pool(pool.id)));
         }
-        if std::mem::replace(&mut pool.fail_open, fail_open) != fail_open {
-            let name = pool.policy.name.clone();
-            self.log(EventKind::FailOpen { pool: name, on: fail_open }, now, effects);
-        }
+        pool.fail_open = fail_open;
     }
 
     /// A probe ended and changed no state: what readers are told moves on.

@@ -7,6 +7,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::events::Transition;
+use super::outage::Way;
 use super::snapshot::PoolShared;
 use super::upstream::Upstream;
 use super::view::Service;
@@ -82,6 +83,10 @@ pub struct PoolStatus {
     pub fail_open: bool,
     /// Removed upstreams still serve until a new one is healthy.
     pub warming: bool,
+    /// When they cease to serve at the latest; `None` where none does.
+    pub warming_until: Option<Instant>,
+    /// Why it does not serve in order; `None` while it does.
+    pub out_of_order: Option<OutOfOrder>,
     /// Every enabled upstream has been judged, or one is healthy: the pool's part of readiness.
     pub judged: bool,
     /// When its first probe began.
@@ -90,6 +95,19 @@ pub struct PoolStatus {
     pub shared: Arc<PoolShared>,
     /// Its upstreams, in file order, retiring ones last.
     pub upstreams: Vec<UpstreamStatus>,
+}
+
+/// A pool that does not serve with its own healthy upstreams.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct OutOfOrder {
+    /// What its requests get; `None` while they wait for a first verdict.
+    pub way: Option<Way>,
+    /// Since when it does not serve; `None` while requests wait for a first verdict.
+    pub since: Option<Instant>,
+    /// Why, in one sentence.
+    pub reason: String,
+    /// What would change it, in one sentence.
+    pub remedy: String,
 }
 
 /// One upstream of a pool.

@@ -247,12 +247,7 @@ impl Program {
             EventWhat::Transition { pool: of, upstream, from, to, code, reason, .. } => {
                 (of == pool && upstream == address).then_some(TransitionSeen { from, to, code, reason })
             }
-            EventWhat::Admin { .. }
-            | EventWhat::FailOpen { .. }
-            | EventWhat::Addresses { .. }
-            | EventWhat::Reload { .. }
-            | EventWhat::ProbePanic { .. }
-            | EventWhat::CheckerRestart => None,
+            _ => None,
         });
         seen.collect()
     }

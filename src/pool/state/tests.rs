@@ -2,9 +2,12 @@
 
 mod checks;
 mod names;
+mod outages;
+mod reloads;
 mod scale;
 mod warming;
 
+use super::super::outage::Way;
 use super::super::snapshot::ListenerId;
 use super::super::status::{PoolSummary, UpstreamStatus};
 use super::super::view::{Nothing, Service};
@@ -61,7 +64,7 @@ impl World {
 
     fn configure(&mut self, pools: Vec<PoolPolicy>) -> Applied {
         let config = config(pools);
-        let (applied, effects) = self.state.configure(&config, &[], self.now);
+        let (applied, effects) = self.state.configure(&config, &[], "test", self.now);
         self.take(effects);
         applied
     }
@@ -404,7 +407,7 @@ async fn removed_healthy_members_serve_until_a_new_one_is_healthy() {
     let mut world = healthy(&[A]);
     world.set(B, 'P');
     let applied = world.configure(vec![pool("api", &[B])]);
-    assert_eq!(applied.warming, [name("api")]);
+    assert_eq!(applied.warming, [(name("api"), world.now + 30 * SECOND)]);
     assert_eq!(world.eligible("api"), [A]);
     assert!(world.upstream("api", A).retiring);
     world.run(SECOND / 2);
@@ -419,7 +422,7 @@ async fn retiring_ends_after_thirty_seconds_and_a_further_reload_does_not_extend
     world.run(20 * SECOND);
     assert_eq!(world.eligible("api"), [A]);
     let applied = world.configure(vec![pool("api", &[C])]);
-    assert_eq!(applied.warming, [name("api")]);
+    assert_eq!(applied.warming, [(name("api"), world.now + 10 * SECOND)]);
     world.run(9 * SECOND);
     assert_eq!(world.eligible("api"), [A]);
     world.run(2 * SECOND);
@@ -494,7 +497,8 @@ async fn fail_open_uses_all_that_are_enabled_and_says_so_once() {
     world.run(10 * SECOND);
     assert_eq!(world.service("api"), Service::FailOpen);
     assert_eq!(world.eligible("api"), [A, B]);
-    let episodes = || world.state.events_after(0).into_iter().filter(|e| matches!(e.kind, EventKind::FailOpen { .. }));
+    let began = |e: &Event| matches!(e.kind, EventKind::OutageBegan { way: Way::FailOpen, .. });
+    let episodes = || world.state.events_after(0).into_iter().filter(began);
     assert_eq!(episodes().count(), 1);
     let status = world.state.status(false, world.now);
     assert!(status.pools[0].fail_open);
@@ -579,7 +583,7 @@ async fn a_removed_listener_routes_as_before_for_a_while() {
     let both = Config { listeners: vec![listener(&web, 1), listener(&other, 2)], ..config(vec![pool("api", &[A])]) };
     let one = Config { listeners: vec![listener(&web, 1)], ..config(vec![pool("api", &[A])]) };
     let apply = |world: &mut World, config: &Config, listeners: &[(Name, ListenerId)]| {
-        let (_, effects) = world.state.configure(config, listeners, world.now);
+        let (_, effects) = world.state.configure(config, listeners, "test", world.now);
         world.take(effects);
         world.snapshot.clone().unwrap()
     };

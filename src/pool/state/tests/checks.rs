@@ -61,7 +61,10 @@ async fn each_check_keeps_its_own_streak_and_the_one_that_decides_is_shown() {
     assert_eq!(a.why.as_deref(), Some("check tcp: L4CON: scripted"));
     assert_eq!(a.checks_total as usize, world.probes.iter().filter(|(at, ..)| *at < world.now - world.start).count());
     let events = world.state.events_after(0);
-    let EventKind::Transition(last) = &events.last().unwrap().kind else { panic!("{events:?}") };
+    let [.., change, outage] = &events[..] else { panic!("{events:?}") };
+    let EventKind::OutageBegan { reason, .. } = &outage.kind else { panic!("{events:?}") };
+    assert_eq!(*reason, format!("its only upstream, {A}, is unhealthy (check tcp: L4CON: scripted)"));
+    let EventKind::Transition(last) = &change.kind else { panic!("{events:?}") };
     assert_eq!((&*last.reason, last.code), ("check tcp: scripted", Some(Code::L4Con)));
 }
 
