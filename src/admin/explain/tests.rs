@@ -125,6 +125,41 @@ async fn what_requests_get_is_what_the_pool_does() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn an_outage_says_since_when_and_where_a_chain_of_pools_ends() {
+    let with = |way: Way| {
+        let mut down = changed(&[DOWN], |_| {});
+        let since = Some(Instant::now());
+        let (reason, remedy) = ("r".to_owned(), "n".to_owned());
+        down.out_of_order = Some(crate::pool::OutOfOrder { way: Some(way), since, reason, remedy });
+        let mut explanation = testing::explanation(&down);
+        explanation.service = Service::Nothing(Nothing::Pool(crate::pool::PoolId(1)));
+        let when_no_healthy = WhenNoHealthy::Pool(testing::name("spare"));
+        explanation.policy = Arc::new(PoolPolicy { when_no_healthy, ..(*explanation.policy).clone() });
+        pool(&explanation, &Clock::start(), Instant::now() + Duration::from_secs(12))
+    };
+    assert!(with(Way::Refuse).text.contains("It has not served for 12 s."), "{}", with(Way::Refuse).text);
+    for (way, want) in [
+        (Way::Refuse, "Requests get 503 with Retry-After: 1: pool spare, which would take them, cannot serve either."),
+        (Way::OtherPool(testing::name("spare")), "Requests go to pool spare, as when_no_healthy says."),
+        (
+            Way::OtherPool(testing::name("last")),
+            "Requests go to pool last, as when_no_healthy of api and other pools says.",
+        ),
+    ] {
+        assert_eq!(with(way).requests, want);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn warming_says_how_long_removed_ones_serve() {
+    let mut warming = changed(&[UP, DOWN], |all| all[0].retiring = true);
+    (warming.warming, warming.warming_until) = (true, Some(Instant::now() + Duration::from_secs(23)));
+    let shown = text(&testing::explanation(&warming));
+    let want = "Upstreams that left the configuration still serve until a new one is healthy, 23 s at most.";
+    assert!(shown.contains(want), "{shown}");
+}
+
+#[tokio::test(start_paused = true)]
 async fn too_few_healthy_and_orders_and_backups_have_their_own_words() {
     let mut few = testing::explanation(&changed(&[UP, DOWN, DOWN], |all| {
         all[0].eligibility = Eligibility::Not(Ineligible::TooFewHealthy);
@@ -147,6 +182,16 @@ async fn too_few_healthy_and_orders_and_backups_have_their_own_words() {
         "{}",
         text(&ordered)
     );
+
+    for (states, want) in [
+        (&[UP, UP, UP][..], "Requests go to 2 upstreams; the backup 10.0.0.3:80 waits until no primary can take them."),
+        (&[UP, DOWN, UP], "Requests go to 10.0.0.1:80; the backup 10.0.0.3:80 waits until no primary can take them."),
+        (&[UP, UP, DOWN], "Requests go to 2 upstreams."),
+        (&[UP, UP, UP, UP], "Requests go to 2 upstreams; 2 backups wait until no primary can take them."),
+    ] {
+        let idle = testing::explanation(&changed(states, |all| all[2..].iter_mut().for_each(|u| u.backup = true)));
+        assert_eq!(pool(&idle, &Clock::start(), Instant::now()).requests, want, "{states:?}");
+    }
 
     let backup = testing::explanation(&changed(&[DOWN, UP], |all| all[1].backup = true));
     assert!(
