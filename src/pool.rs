@@ -25,7 +25,7 @@ pub mod view;
 
 pub use crate::health::{Due, Run};
 pub use changes::{Changes, Listed};
-pub use controller::{Controller, Prober};
+pub use controller::{Controller, Prober, SecretFiles};
 pub use events::{Event, EventKind, EventRing, Transition, WarmingPhase};
 pub use lease::{Lease, Settled};
 pub use outage::Way;

@@ -11,9 +11,11 @@ use tracing_subscriber::EnvFilter;
 
 mod format;
 mod panics;
+mod start;
 mod writer;
 
 pub use panics::panics_total;
+pub use start::{is_json, not_started};
 pub use writer::{dropped_total, flush};
 
 /// How log lines look.
@@ -64,6 +66,7 @@ pub fn init(options: &LogOptions) -> Result<(), LogError> {
         None if terminal => format::Look::Human { colour: colour_on_stderr() },
         None => format::Look::Json,
     };
+    start::note(look);
     let lines = writer::start(std::io::stderr())?;
     let subscriber = tracing_subscriber::fmt().with_env_filter(filter).with_writer(lines).event_format(look).finish();
     tracing::subscriber::set_global_default(subscriber).map_err(|_| LogError::Twice)?;

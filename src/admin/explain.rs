@@ -51,6 +51,7 @@ pub fn pool(explanation: &Explanation, clock: &Clock, now: Instant) -> PoolExpla
                 .to_owned(),
         );
     }
+    text.extend(explanation.hint.as_ref().map(|hint| format!("{hint}.")));
     text.push(requests.clone());
     text.extend(next.clone());
     PoolExplainReply {

@@ -162,6 +162,7 @@ pub fn explanation(pool: &PoolStatus) -> Explanation {
         service,
         needed: 1,
         upstream: None,
+        hint: None,
     }
 }
 

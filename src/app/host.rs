@@ -8,6 +8,7 @@ use async_trait::async_trait;
 use tokio::time::Instant;
 
 use super::reload::{Reloader, Reloads};
+use super::secrets::DiskSecrets;
 use crate::admin::json::{ProcessState, ReloadResult};
 use crate::admin::{Access, CheckAnswer, Condition, Host, LastReload, ProcessInfo, ReloadAnswer, SetAdmin};
 use crate::metrics::{self, Scrape};
@@ -32,6 +33,8 @@ pub struct Process {
     pub started_at: SystemTime,
     /// Where it is in its life.
     pub life: Arc<Life>,
+    /// Compares secrets with their files.
+    pub secret_files: Arc<DiskSecrets>,
 }
 
 /// Where the process is in its life. Only goes forward.
@@ -70,7 +73,9 @@ impl Host for Process {
     }
 
     fn explain(&self, pool: &str, upstream: Option<&Address>) -> Result<Explanation, ExplainError> {
-        self.controller.explain(pool, upstream)
+        let mut explanation = self.controller.explain(pool, upstream)?;
+        explanation.hint = self.secret_files.compare_now(explanation.failing_secrets());
+        Ok(explanation)
     }
 
     fn process(&self) -> ProcessInfo {

@@ -12,9 +12,11 @@ use tokio::time::Instant;
 use super::host::{Life, Process};
 use super::load::{self, EXIT_BAD_CONFIG, LoadError, Loaded};
 use super::reload::{Order as ReloadOrder, Reloader, Reloads};
+use super::secrets::DiskSecrets;
 use super::signals::{Order, Signals};
 use super::{ConfigSource, RunOptions};
 use crate::admin::{Host, server, socket};
+use crate::config::{Diagnostic, Severity};
 use crate::discovery::{Discovery, FIRST_ANSWER_WAIT, NamingProber, SystemResolver};
 use crate::model::policy::Config;
 use crate::pool::{Controller, Prober};
@@ -110,7 +112,9 @@ impl Server {
             .enable_all()
             .build()
             .map_err(|error| format!("cannot start the data plane: {error}"))?;
-        let controller = Arc::new(Controller::new(Instant::now(), fastrand::u64(..)));
+        let secret_files = Arc::new(DiskSecrets::default());
+        let controller = Controller::new(Instant::now(), fastrand::u64(..)).with_secret_files(secret_files.clone());
+        let controller = Arc::new(controller);
         let plane = Plane::new(controller.published().clone(), connections_max(), data.handle().clone());
         let addresses: Vec<String> = config.listeners.iter().map(|l| format!("{}={}", l.name, l.address)).collect();
         let admin_address = config.admin.address.clone();
@@ -127,8 +131,9 @@ impl Server {
         let (reloads, reload_orders) = Reloads::channel();
         let life = Arc::new(Life::default());
         life.running();
+        let started_at = SystemTime::now();
         let process =
-            Arc::new(Process { controller, plane, reloader, reloads, started, started_at: SystemTime::now(), life });
+            Arc::new(Process { controller, plane, reloader, reloads, started, started_at, life, secret_files });
         let host: Arc<dyn Host> = process.clone();
         let admin = match sockets.admin {
             Some(bound) => Some(bound.spawn(host).map_err(|error| format!("admin: {error}"))?),
@@ -276,11 +281,33 @@ fn connections_max() -> usize {
 }
 
 fn fail(message: &str) -> ExitCode {
-    eprintln!("roundsman: {message}");
+    if telemetry::is_json() {
+        telemetry::not_started("Cannot start", vec![("reason", message.into())]);
+    } else {
+        eprintln!("roundsman: {message}");
+    }
     ExitCode::from(EXIT_FAILURE)
 }
 
+/// One line for each mistake where the log is JSON; otherwise each with its line of the file.
 fn refuse(error: &LoadError) -> ExitCode {
-    eprint!("{}", error.render(telemetry::colour_on_stderr()));
+    if !telemetry::is_json() {
+        eprint!("{}", error.render(telemetry::colour_on_stderr()));
+        return ExitCode::from(EXIT_BAD_CONFIG);
+    }
+    for mistake in error.diagnostics.iter().filter(|diagnostic| diagnostic.severity == Severity::Error) {
+        let Diagnostic { file, line, column, key, message, expected, suggestion, .. } = mistake.clone();
+        let key = (!key.is_empty()).then_some(key);
+        let fields = vec![
+            ("file", file.into()),
+            ("line", line.into()),
+            ("column", column.into()),
+            ("key", key.into()),
+            ("reason", message.into()),
+            ("expected", expected.into()),
+            ("suggestion", suggestion.into()),
+        ];
+        telemetry::not_started("Configuration refused", fields);
+    }
     ExitCode::from(EXIT_BAD_CONFIG)
 }

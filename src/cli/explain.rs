@@ -67,6 +67,9 @@ fn render_upstream(reply: &UpstreamExplainReply, now: Timestamp, paint: Paint) -
     if let Some(why) = &reply.why {
         out.push_str(&format!("Why: {}\n", one_line(why)));
     }
+    if let Some(hint) = &reply.hint {
+        out.push_str(&format!("Hint: {}\n", one_line(hint)));
+    }
     if let Some(require) = &reply.require {
         out.push_str(&format!("Of its checks: {}\n", one_line(require)));
     }

@@ -20,14 +20,14 @@ use tokio::sync::{Notify, mpsc, watch};
 use tokio::task::{AbortHandle, JoinSet};
 use tokio::time::Instant;
 
-use super::events::Event;
+use super::events::{Event, EventKind};
 use super::instant::SharedInstant;
 use super::log;
 use super::snapshot::{ListenerId, Published, Snapshot};
 use super::state::{Applied, Effects, ProbeJob, ProbeToken, SetAdminError, State};
 use super::status::{ExplainError, Explanation, Status};
 use super::upstream::{Hints, UpstreamId};
-use crate::model::policy::Config;
+use crate::model::policy::{Config, FileSecret};
 use crate::model::{Address, AdminState, Code, Name, ProbeReport, Trace};
 
 /// The scheduler shows at least this often that it runs.
@@ -43,6 +43,14 @@ pub trait Prober: Send + Sync {
     fn probe(&self, job: ProbeJob) -> Pin<Box<dyn Future<Output = ProbeReport> + Send>>;
 }
 
+/// Compares secrets with the files they were read from. `app` implements it with files, on a thread of its own: to read one may
+/// take long.
+pub trait SecretFiles: Send + Sync {
+    /// Calls `then` once, soon, with a sentence about those whose file has changed; with `None` where none has, or where that is
+    /// not known in time. Never blocks the caller.
+    fn compare(&self, secrets: Vec<FileSecret>, then: Box<dyn FnOnce(Option<String>) + Send>);
+}
+
 /// The state of all pools and the tasks that keep it.
 pub struct Controller {
     state: Mutex<State>,
@@ -52,6 +60,7 @@ pub struct Controller {
     running: AtomicBool,
     /// When the scheduler last showed that it runs.
     beat: SharedInstant,
+    secret_files: Option<Arc<dyn SecretFiles>>,
     #[cfg(test)]
     fault: AtomicBool,
 }
@@ -68,9 +77,15 @@ impl Controller {
             hints: Mutex::new(Some(receiver)),
             running: AtomicBool::new(false),
             beat: SharedInstant::never(),
+            secret_files: None,
             #[cfg(test)]
             fault: AtomicBool::new(false),
         }
+    }
+
+    /// The same, and the log says where a check fails whose secrets have changed on disk.
+    pub fn with_secret_files(self, files: Arc<dyn SecretFiles>) -> Controller {
+        Controller { secret_files: Some(files), ..self }
     }
 
     /// What the data path loads.
@@ -239,7 +254,15 @@ impl Controller {
         for upstream in &effects.close_idle {
             upstream.connections.close_idle();
         }
-        effects.events.iter().for_each(log::event);
+        let mut secrets = effects.secrets;
+        for event in effects.events {
+            match (secrets.remove(&event.seq), &self.secret_files, event.kind) {
+                (Some(secrets), Some(files), EventKind::Transition(change)) => {
+                    files.compare(secrets, Box::new(move |hint| log::transition(&change, hint.as_deref())));
+                }
+                (_, _, kind) => log::event(&kind),
+            }
+        }
         answer
     }
 }

@@ -2,7 +2,7 @@
 //! and of every order that takes one out; what gets better, and what is as usual, is `info`.
 
 use super::changes::{Changes, Listed};
-use super::events::{Event, EventKind, Transition, WarmingPhase};
+use super::events::{EventKind, Transition, WarmingPhase};
 use super::outage::Way;
 use crate::model::{Address, AdminState, Code, HealthState, Name};
 
@@ -10,8 +10,8 @@ use crate::model::{Address, AdminState, Code, HealthState, Name};
 const LISTED_MAX: usize = 16;
 
 /// Logs an event.
-pub(super) fn event(event: &Event) {
-    match &event.kind {
+pub(super) fn event(kind: &EventKind) {
+    match kind {
         EventKind::Transition(change) => transition(change, None),
         EventKind::Admin { pool, upstream, to: to @ (AdminState::Draining | AdminState::Disabled), reason } => {
             tracing::warn!(%pool, %upstream, %to, %reason, "Admin state changed");

@@ -27,7 +27,7 @@ use super::status::{CheckerStatus, ExplainError, Explanation, Status};
 use super::upstream::{Hints, Upstream, UpstreamId};
 use super::view::View;
 use crate::health::{Cause, Change, Track};
-use crate::model::policy::{ProbeSpec, Timing};
+use crate::model::policy::{FileSecret, ProbeSpec, Timing};
 use crate::model::{Address, AdminState, HealthState, Judgement, Name, ProbeReport};
 
 /// Identifies one started probe.
@@ -89,6 +89,8 @@ pub struct Effects {
     begun: usize,
     /// What is to be logged; it is in the event ring already.
     pub events: Vec<Event>,
+    /// By the number of an event of `events`: the secrets read from files of the check that has made its upstream unhealthy.
+    pub secrets: HashMap<u64, Vec<FileSecret>>,
 }
 
 impl Effects {
@@ -443,6 +445,7 @@ impl State {
             service: pool.service,
             needed: pool.needed(),
             upstream,
+            hint: None,
         })
     }
 
@@ -608,7 +611,12 @@ impl State {
         let healthy_left = pool.healthy;
         let transition = Transition { pool: name, upstream, from, to, code, reason, duration, healthy_left };
         member.history.push(now, &transition);
+        let spec = &self.checks[&member.checks[changed]].key.spec;
+        let secrets = if to == HealthState::Unhealthy { spec.file_secrets() } else { Vec::new() };
         self.log(EventKind::Transition(transition), now, effects);
+        if let (false, Some(event)) = (secrets.is_empty(), effects.events.last()) {
+            effects.secrets.insert(event.seq, secrets);
+        }
     }
 
     /// Computes a pool's view anew and sets its timer.

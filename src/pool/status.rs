@@ -12,7 +12,7 @@ use super::snapshot::PoolShared;
 use super::upstream::Upstream;
 use super::view::Service;
 use crate::health::Due;
-use crate::model::policy::{PoolPolicy, ProbeSpec, Timing};
+use crate::model::policy::{FileSecret, PoolPolicy, ProbeSpec, Timing};
 use crate::model::{Address, AdminState, Eligibility, HealthState, Name, ProbeReport, Weight};
 
 /// Every pool of the running configuration.
@@ -217,6 +217,25 @@ pub struct Explanation {
     pub needed: usize,
     /// The upstream asked about.
     pub upstream: Option<UpstreamDetail>,
+    /// A sentence about the secrets of failing checks that have changed on disk; the state does not know, `app` fills it in.
+    pub hint: Option<String>,
+}
+
+impl Explanation {
+    /// The secrets read from files of the checks that fail: of the upstream asked about, else of any.
+    pub fn failing_secrets(&self) -> Vec<FileSecret> {
+        let asked = self.upstream.as_ref().map(|detail| std::slice::from_ref(&detail.status));
+        let upstreams = asked.unwrap_or(&self.pool.upstreams);
+        let mut seen: Vec<&Arc<ProbeSpec>> = vec![];
+        for check in upstreams.iter().flat_map(|upstream| &upstream.checks) {
+            let fails = check.streak.is_some_and(|streak| !streak.pass);
+            // All upstreams of a pool share the specs of its checks.
+            if fails && !seen.iter().any(|spec| Arc::ptr_eq(spec, &check.spec)) {
+                seen.push(&check.spec);
+            }
+        }
+        seen.iter().flat_map(|spec| spec.file_secrets()).collect()
+    }
 }
 
 /// What `explain` needs of one upstream beyond its status.

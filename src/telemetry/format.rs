@@ -44,6 +44,16 @@ where
     }
 }
 
+/// A JSON line of level `error`, as an event of this message and these fields would be; fields that are null are left out.
+pub(super) fn json_error(message: &str, fields: Vec<(&'static str, Value)>) -> String {
+    let fields = fields.into_iter().filter(|(_, value)| !value.is_null()).collect();
+    let line = Line { time: Timestamp::now(), level: Level::ERROR, message: message.to_owned(), fields };
+    let mut text = String::new();
+    // A `String` takes everything.
+    let _ = line.write_json(&mut text);
+    text
+}
+
 /// One event, before it is a text.
 struct Line {
     time: Timestamp,

@@ -42,6 +42,7 @@ pub fn upstream(
         eligible: status.eligibility.is_eligible(),
         eligibility: eligibility(explanation, status),
         why: status.why.clone(),
+        hint: explanation.hint.clone(),
         admin: status.admin,
         require: require(detail.policy.require, status.checks.len()),
         checks: checks

@@ -70,6 +70,9 @@ pub struct UpstreamExplainReply {
     pub eligibility: String,
     /// Why it is not healthy or not eligible, as in status; null when all is well.
     pub why: Option<String>,
+    /// What may help: the secrets of failing checks that have changed on disk; absent where there is nothing to say.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub hint: Option<String>,
     /// What the operator says.
     pub admin: AdminState,
     /// How many of its checks must hold, in words; null for one check.

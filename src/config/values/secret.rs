@@ -11,6 +11,7 @@ use crate::config::expand::is_variable_name;
 use crate::config::read::{Field, Node, Reader, Value};
 use crate::config::table::table;
 use crate::model::Secret;
+use crate::model::secret::cut_line_end;
 
 /// The longest secret, in bytes.
 const SECRET_BYTES_MAX: usize = 8 << 10;
@@ -81,19 +82,17 @@ fn resolve(source: &SecretSource, node: &Node<'_>, reader: &mut Reader<'_>) -> O
     match checked {
         Ok(text) => {
             let prefix = source.prefix.value().map_or("", |prefix| prefix.0.as_str());
-            Some(Secret::with_prefix(prefix, &text))
+            let secret = Secret::with_prefix(prefix, &text);
+            Some(match source.file.value() {
+                Some(file) => secret.from_file(&file.0, &text),
+                None => secret,
+            })
         }
         Err(problem) => {
             reader.mistake(at, format!("{from} {problem}")).done();
             None
         }
     }
-}
-
-/// Editors end a file with a line end that is no part of the secret; a second one is.
-fn cut_line_end(text: &str) -> &str {
-    let cut = text.strip_suffix('\n').unwrap_or(text);
-    cut.strip_suffix('\r').unwrap_or(cut)
 }
 
 fn check(text: &str) -> Result<&str, String> {

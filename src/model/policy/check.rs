@@ -105,6 +105,16 @@ impl ProbeSpec {
         ProbeSpec { port: PortRule::Same, tls: None, kind: ProbeKind::Tcp(TcpProbe::default()) }
     }
 
+    /// The secrets that a probe sends and that were read from files, each with what it is for.
+    pub fn file_secrets(&self) -> Vec<FileSecret> {
+        let headers = self.kind.headers().iter().filter_map(|(name, value)| match value {
+            HeaderText::Secret(secret) => Some((&**name, secret)),
+            HeaderText::Plain(_) => None,
+        });
+        let read = headers.filter(|(_, secret)| secret.file().is_some());
+        read.map(|(what, secret)| FileSecret { what: what.to_owned(), secret: secret.clone() }).collect()
+    }
+
     /// The address a probe of `upstream` dials.
     pub fn target(&self, upstream: &UpstreamPolicy) -> Address {
         match &upstream.health_address {
@@ -112,6 +122,15 @@ impl ProbeSpec {
             None => self.port.apply(&upstream.address),
         }
     }
+}
+
+/// A secret that was read from a file.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FileSecret {
+    /// What it is for, such as `Authorization`.
+    pub what: String,
+    /// The secret itself.
+    pub secret: Secret,
 }
 
 /// What is said on the connection of a probe.

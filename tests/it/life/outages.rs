@@ -7,7 +7,7 @@ use serde_json::Value;
 use super::{PATIENCE, http_check};
 use crate::client::get;
 use crate::origin::Origin;
-use crate::program::{Program, free_address, pool};
+use crate::program::{Program, config, free_address, pool};
 use crate::support::assert_eventually;
 
 type Line = serde_json::Map<String, Value>;
@@ -148,4 +148,62 @@ async fn readiness_names_the_host_name_it_waits_for() {
     let began = logged(&program, "Pool refuses requests").await;
     let reason = text(&began, "reason");
     assert!(reason.contains("its host name does not resolve"), "{reason}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_secret_that_has_changed_on_disk_is_named_when_its_check_fails() {
+    let origin = Origin::plain("a").await;
+    let program = Program::spawn_whole(|web, admin, dir| {
+        std::fs::write(dir.join("token"), "hunter2\n").unwrap();
+        let headers = "headers = { Authorization = { file = \"token\", prefix = \"Bearer \" } }\n";
+        config(web, admin, &pool("api", &[&origin.text()], &(http_check() + headers)))
+    });
+    let program = program.when_live().await;
+    program.wait_for_state("api", &origin.text(), "healthy", PATIENCE).await;
+    let hint = "Authorization is read from token, which has changed since; reload to read it";
+    let explained = |program: &Program| {
+        let paths =
+            ["/api/v1/pools/api/explain".to_owned(), format!("/api/v1/pools/api/upstreams/{}/explain", origin.text())];
+        let admin = program.admin;
+        async move {
+            let mut texts = vec![];
+            for path in paths {
+                texts.push(get(admin, &path).await.text());
+            }
+            texts
+        }
+    };
+
+    origin.set("/healthz", 401);
+    program.wait_for_state("api", &origin.text(), "unhealthy", PATIENCE).await;
+    for text in explained(&program).await {
+        assert!(!text.contains("which has changed"), "the file is as it was: {text}");
+    }
+    origin.set("/healthz", 200);
+    program.wait_for_state("api", &origin.text(), "healthy", PATIENCE).await;
+    std::fs::write(program.dir().join("token"), "hunter3\n").unwrap();
+    for text in explained(&program).await {
+        assert!(!text.contains("which has changed"), "its check passes: {text}");
+    }
+    origin.set("/healthz", 401);
+    program.wait_for_state("api", &origin.text(), "unhealthy", PATIENCE).await;
+    let lost = |line: &Line| text(line, "to") == "unhealthy";
+    assert_eventually("both are logged", PATIENCE, || lines(&program).iter().filter(|line| lost(line)).count() == 2)
+        .await;
+    let hints: Vec<String> =
+        lines(&program).iter().filter(|line| lost(line)).map(|line| text(line, "hint").to_owned()).collect();
+    assert_eq!(hints, ["", hint]);
+    let end = tokio::time::Instant::now() + PATIENCE;
+    loop {
+        // An answer comes without the hint where it is not known in time.
+        let texts = explained(&program).await;
+        if texts.iter().all(|text| text.contains(hint)) {
+            break;
+        }
+        assert!(tokio::time::Instant::now() < end, "{texts:?}");
+        tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+    }
+    let (_, said, _) = program.command(&["explain", "api", &origin.text()]).await;
+    assert!(said.contains("Hint: Authorization is read from token"), "{said}");
+    assert!(!program.log().contains("hunter"), "{}", program.log());
 }
