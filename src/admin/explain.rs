@@ -42,8 +42,12 @@ pub fn pool(explanation: &Explanation, clock: &Clock, now: Instant) -> PoolExpla
         let most = left.map_or_else(String::new, |left| format!(", {left} at most"));
         text.push(format!("Upstreams that left the configuration still serve until a new one is healthy{most}."));
     }
-    if let Some(since) = pool.out_of_order.as_ref().and_then(|out| out.since) {
-        text.push(format!("It has not served for {}.", spoken(now.saturating_duration_since(since))));
+    if let Some((way, since)) = pool.out_of_order.as_ref().and_then(|out| out.way.as_ref().zip(out.since)) {
+        let time = spoken(now.saturating_duration_since(since));
+        text.push(match way {
+            Way::Refuse => format!("It has not served for {time}."),
+            Way::FailOpen | Way::OtherPool(_) => format!("Too few of its upstreams have been healthy for {time}."),
+        });
     }
     if explanation.checker.stale {
         text.push(

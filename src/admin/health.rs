@@ -132,9 +132,9 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_pool_that_is_down_says_why() {
         let mut down = pool("a", &[Unhealthy]);
-        let (reason, remedy) = ("all are down".to_owned(), "it serves again".to_owned());
+        let (reason, remedy) = ("all are down".to_owned(), "this ends".to_owned());
         down.out_of_order = Some(crate::pool::OutOfOrder { way: None, since: None, reason, remedy });
-        assert_eq!(pool_health(&down).reason.as_deref(), Some("all are down; it serves again"));
+        assert_eq!(pool_health(&down).reason.as_deref(), Some("all are down; this ends"));
         assert_eq!(pool_health(&pool("a", &[Healthy])).reason, None);
     }
 

@@ -219,8 +219,8 @@ mod tests {
             ),
             (
                 json!({ "kind": "refusing", "pool": "api", "on": true, "reason": "none of its 2 upstreams can serve",
-                        "next": "it serves again when an upstream passes its checks" }),
-                "api  refuses requests: none of its 2 upstreams can serve; it serves again when an upstream passes its \
+                        "next": "this ends when an upstream passes its checks" }),
+                "api  refuses requests: none of its 2 upstreams can serve; this ends when an upstream passes its \
                  checks",
             ),
             (

@@ -478,14 +478,14 @@ impl PoolState {
         if asked && !self.watch.is_below_half() {
             let own = self.members.iter().filter(|member| !member.retiring);
             let awaited = own.filter_map(|member| member.first_verdict_until(checks, now));
-            let (mut count, mut first) = (0, None::<Instant>);
-            for until in awaited {
-                count += 1;
-                first = Some(first.map_or(until, |first| first.min(until)));
-            }
+            let mut awaited: Vec<Instant> = awaited.collect();
             // Those whose first verdict is awaited are not missed yet.
-            strength.below_half = 2 * able < total - count;
-            strength.again = first.filter(|_| !strength.below_half);
+            strength.below_half = 2 * able < total - awaited.len();
+            if !strength.below_half {
+                // When so many of them are missed that fewer than half are left; not before, because to look costs a scan.
+                let enough = 2 * able + awaited.len() - total;
+                strength.again = Some(*awaited.select_nth_unstable(enough).1);
+            }
         }
         strength
     }

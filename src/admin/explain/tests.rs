@@ -138,6 +138,8 @@ async fn an_outage_says_since_when_and_where_a_chain_of_pools_ends() {
         pool(&explanation, &Clock::start(), Instant::now() + Duration::from_secs(12))
     };
     assert!(with(Way::Refuse).text.contains("It has not served for 12 s."), "{}", with(Way::Refuse).text);
+    let opened = with(Way::FailOpen).text;
+    assert!(opened.contains("Too few of its upstreams have been healthy for 12 s."), "{opened}");
     for (way, want) in [
         (Way::Refuse, "Requests get 503 with Retry-After: 1: pool spare, which would take them, cannot serve either."),
         (Way::OtherPool(testing::name("spare")), "Requests go to pool spare, as when_no_healthy says."),
@@ -154,7 +156,14 @@ async fn an_outage_says_since_when_and_where_a_chain_of_pools_ends() {
 async fn warming_says_how_long_removed_ones_serve() {
     let mut warming = changed(&[UP, DOWN], |all| all[0].retiring = true);
     (warming.warming, warming.warming_until) = (true, Some(Instant::now() + Duration::from_secs(23)));
-    let shown = text(&testing::explanation(&warming));
+    let explanation = testing::explanation(&warming);
+    let (status, policy) = (warming.upstreams[0].clone(), explanation.policy.clone());
+    let detail = UpstreamDetail { status, policy, history: vec![] };
+    assert_eq!(
+        upstream(&explanation, &detail, &Clock::start(), Instant::now()).eligibility,
+        "It takes requests although it left the configuration, until a new upstream is healthy, 23 s at most."
+    );
+    let shown = text(&explanation);
     let want = "Upstreams that left the configuration still serve until a new one is healthy, 23 s at most.";
     assert!(shown.contains(want), "{shown}");
 }

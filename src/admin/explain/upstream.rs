@@ -40,7 +40,7 @@ pub fn upstream(
         state: status.state,
         since: clock.date(status.since),
         eligible: status.eligibility.is_eligible(),
-        eligibility: eligibility(explanation, status),
+        eligibility: eligibility(explanation, status, now),
         why: status.why.clone(),
         hint: explanation.hint.clone(),
         admin: status.admin,
@@ -84,11 +84,15 @@ fn check_info(
 }
 
 /// The one answer of `model::eligibility`, as the controller published it, in a sentence.
-fn eligibility(explanation: &Explanation, status: &UpstreamStatus) -> String {
+fn eligibility(explanation: &Explanation, status: &UpstreamStatus, now: Instant) -> String {
     let carried = if status.carried { " (its verdict is of an earlier check definition)" } else { "" };
     let why_not = match (status.eligibility, status.state) {
         (Eligibility::Eligible, _) if status.retiring => {
-            return "It takes requests although it left the configuration, until a new upstream is healthy.".to_owned();
+            let left = explanation.pool.warming_until.map(|until| spoken(until.saturating_duration_since(now)));
+            let most = left.map_or_else(String::new, |left| format!(", {left} at most"));
+            return format!(
+                "It takes requests although it left the configuration, until a new upstream is healthy{most}."
+            );
         }
         (Eligibility::Eligible, HealthState::Healthy) if status.backup => {
             return format!("It takes requests as a backup, when no primary can: it is healthy{carried}.");

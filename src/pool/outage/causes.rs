@@ -61,7 +61,7 @@ impl Causes {
         text
     }
 
-    /// What would make the pool serve in order: `it serves again when 1 more upstream passes its checks`.
+    /// What would make the pool serve in order: `this ends when 1 more upstream passes its checks`.
     pub(in crate::pool) fn remedy(&self, pool: &Name) -> String {
         let checked = self.unhealthy + self.unknown;
         let mut ways = vec![];
@@ -88,8 +88,8 @@ impl Causes {
             ways.push("when a healthy upstream is enabled".to_owned());
         }
         match ways.is_empty() {
-            true => "it serves again when an upstream is added".to_owned(),
-            false => format!("it serves again {}", ways.join(", or ")),
+            true => "this ends when an upstream is added".to_owned(),
+            false => format!("this ends {}", ways.join(", or ")),
         }
     }
 
@@ -166,28 +166,28 @@ mod tests {
             (
                 Causes { unhealthy: 2, disabled: 1, found: refused(), ..of(3, 0, 1) },
                 "none of its 3 upstreams can serve: 2 are unhealthy (such as L4CON: connection refused), 1 is disabled",
-                "it serves again when an upstream passes its checks",
+                "this ends when an upstream passes its checks",
             ),
             (
                 Causes { unhealthy: 1, found: refused(), only: Some(address()), ..of(1, 0, 1) },
                 "its only upstream, 10.0.0.1:80, is unhealthy (L4CON: connection refused)",
-                "it serves again when it passes its checks",
+                "this ends when it passes its checks",
             ),
             (
                 Causes { unhealthy: 1, unknown: 1, found: refused(), ..of(3, 1, 2) },
                 "only 1 of its 3 upstreams can serve and min_healthy asks for 2: 1 is unhealthy (L4CON: connection \
                  refused), 1 is not judged yet",
-                "it serves again when 1 more upstream passes its checks",
+                "this ends when 1 more upstream passes its checks",
             ),
             (
                 Causes { unhealthy: 4, ..of(5, 1, 3) },
                 "only 1 of its 5 upstreams can serve and min_healthy asks for 3: 4 are unhealthy",
-                "it serves again when 2 more upstreams pass their checks",
+                "this ends when 2 more upstreams pass their checks",
             ),
             (
                 Causes { draining: 2, ordered: Some((address(), AdminState::Draining)), ..of(2, 0, 1) },
                 "none of its 2 upstreams can serve: 2 are draining",
-                "it serves again after `roundsman undrain api 10.0.0.1:80`",
+                "this ends after `roundsman undrain api 10.0.0.1:80`",
             ),
             (
                 Causes {
@@ -199,22 +199,22 @@ mod tests {
                 },
                 "none of its 2 upstreams can serve: 1 is unhealthy, 1 is disabled; pool spare, which would take its \
                  requests, cannot serve either",
-                "it serves again when an upstream passes its checks, or after `roundsman enable api 10.0.0.1:80`",
+                "this ends when an upstream passes its checks, or after `roundsman enable api 10.0.0.1:80`",
             ),
             (
                 Causes { disabled: 1, only: Some(address()), ..of(1, 0, 1) },
                 "its only upstream, 10.0.0.1:80, is disabled",
-                "it serves again when a healthy upstream is enabled",
+                "this ends when a healthy upstream is enabled",
             ),
             (
                 Causes { unresolved: 1, host: Some("api.internal".into()), only: Some(address()), ..of(1, 0, 1) },
                 "its only upstream, 10.0.0.1:80, has no address, because its host name does not resolve",
-                "it serves again when the host name api.internal has an address that passes its checks",
+                "this ends when the host name api.internal has an address that passes its checks",
             ),
             (
                 Causes { unresolved: 2, host: Some("api.internal".into()), ..of(2, 0, 1) },
                 "none of its 2 upstreams can serve: 2 host names do not resolve (such as api.internal)",
-                "it serves again when the host name api.internal has an address that passes its checks",
+                "this ends when the host name api.internal has an address that passes its checks",
             ),
         ];
         let pool = Name::try_new("api").unwrap();

@@ -49,8 +49,7 @@ async fn whoever_reads_only_warnings_learns_of_every_outage() {
     let reason = text(&began, "reason");
     assert!(reason.starts_with("none of its 2 upstreams can serve: 1 is unhealthy (L7STS: status 503"), "{reason}");
     assert!(reason.ends_with(", 1 is draining"), "{reason}");
-    let next =
-        format!("it serves again when an upstream passes its checks, or after `roundsman undrain api {}`", b.text());
+    let next = format!("this ends when an upstream passes its checks, or after `roundsman undrain api {}`", b.text());
     assert_eq!(text(&began, "next"), next);
 
     let health = get(program.admin, "/health/api").await;

@@ -66,7 +66,7 @@ async fn an_outage_begins_with_its_reason_and_ends_with_how_long_it_was() {
     world.run(10 * SECOND);
     assert_eq!(world.reports("api"), ["+refuse"]);
     let want = "none of its 2 upstreams can serve: 2 are unhealthy (such as L4CON: scripted)";
-    let next = "it serves again when an upstream passes its checks";
+    let next = "this ends when an upstream passes its checks";
     assert_eq!(world.last_reason("api"), (want.to_owned(), next.to_owned()));
     let out = world.state.status(false, world.now).pools.remove(0).out_of_order.expect("it is down");
     assert_eq!((out.way, out.reason.as_str(), out.remedy.as_str()), (Some(Way::Refuse), want, next));
@@ -112,7 +112,7 @@ async fn an_order_that_takes_the_last_one_out_is_an_outage() {
         world.admin("api", A, order);
         assert_eq!(world.reports("api"), ["+refuse"]);
         let reason = format!("its only upstream, {A}, is {state}");
-        let remedy = format!("it serves again after `roundsman {command} api {A}`");
+        let remedy = format!("this ends after `roundsman {command} api {A}`");
         assert_eq!(world.last_reason("api"), (reason, remedy));
         world.admin("api", A, AdminState::Enabled);
         assert_eq!(world.reports("api"), ["+refuse", "=refuse"]);
@@ -134,7 +134,7 @@ async fn fewer_than_min_healthy_is_an_outage() {
     assert_eq!(world.reports("api"), ["+refuse"]);
     let (reason, remedy) = world.last_reason("api");
     assert!(reason.starts_with("only 1 of its 3 upstreams can serve and min_healthy asks for 2: 2 are"), "{reason}");
-    assert_eq!(remedy, "it serves again when 1 more upstream passes its checks");
+    assert_eq!(remedy, "this ends when 1 more upstream passes its checks");
     // A reload that asks for less ends it.
     world.configure(vec![pool("api", &[A, B, C])]);
     assert_eq!(world.reports("api"), ["+refuse", "=refuse", "+half"]);
