@@ -144,3 +144,104 @@ fn addresses(all: &[Address]) -> String {
     }
     text
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+    use std::time::Duration;
+
+    use parking_lot::Mutex;
+    use tracing::span::{Attributes, Id, Record};
+    use tracing::{Level, Metadata, Subscriber};
+
+    use super::*;
+
+    /// Keeps the levels of lines.
+    #[derive(Clone, Default)]
+    struct Levels(Arc<Mutex<Vec<Level>>>);
+
+    impl Subscriber for Levels {
+        fn enabled(&self, _: &Metadata<'_>) -> bool {
+            true
+        }
+
+        fn new_span(&self, _: &Attributes<'_>) -> Id {
+            Id::from_u64(1)
+        }
+
+        fn record(&self, _: &Id, _: &Record<'_>) {}
+
+        fn record_follows_from(&self, _: &Id, _: &Id) {}
+
+        fn event(&self, event: &tracing::Event<'_>) {
+            self.0.lock().push(*event.metadata().level());
+        }
+
+        fn enter(&self, _: &Id) {}
+
+        fn exit(&self, _: &Id) {}
+    }
+
+    fn level(kind: &EventKind) -> Level {
+        let levels = Levels::default();
+        tracing::subscriber::with_default(levels.clone(), || event(kind));
+        let seen = levels.0.lock().clone();
+        assert_eq!(seen.len(), 1, "one line an event: {kind:?}");
+        seen[0]
+    }
+
+    #[test]
+    fn losses_are_warnings_and_outages_are_errors() {
+        use HealthState::{Healthy, Unhealthy, Unknown};
+        let (pool, upstream) = (|| Name::try_new("api").unwrap(), || "10.0.0.1:80".parse::<Address>().unwrap());
+        let change = |from, to| {
+            let (code, duration, reason, healthy_left) = (None, None, String::new(), 1);
+            let (pool, upstream) = (pool(), upstream());
+            EventKind::Transition(Transition { pool, upstream, from, to, code, reason, duration, healthy_left })
+        };
+        let order = |to| EventKind::Admin { pool: pool(), upstream: upstream(), to, reason: String::new() };
+        let began = |way| EventKind::OutageBegan { pool: pool(), way, reason: String::new(), remedy: String::new() };
+        let ended = |way, serves| EventKind::OutageEnded { pool: pool(), way, serves, lasted: Duration::ZERO };
+        let half = |on| EventKind::BelowHalf { pool: pool(), on, able: 1, total: 3 };
+        let warming = |phase| EventKind::Warming { pool: pool(), phase };
+        let lasted = Duration::ZERO;
+        let reload = |result| {
+            let (generation, error, by, changes) = (2, None, String::new(), Changes::default());
+            EventKind::Reload { result, generation, error, by, changes }
+        };
+        let other = || Way::OtherPool(pool());
+        for (kind, want) in [
+            (change(Unknown, Healthy), Level::INFO),
+            (change(Unhealthy, Healthy), Level::INFO),
+            (change(Unhealthy, Unknown), Level::INFO),
+            (change(Healthy, Unhealthy), Level::WARN),
+            (change(Healthy, Unknown), Level::WARN),
+            (change(Unknown, Unhealthy), Level::WARN),
+            (order(AdminState::Draining), Level::WARN),
+            (order(AdminState::Disabled), Level::WARN),
+            (order(AdminState::Enabled), Level::INFO),
+            (began(Way::Refuse), Level::ERROR),
+            (began(Way::FailOpen), Level::ERROR),
+            (began(other()), Level::ERROR),
+            (ended(Way::Refuse, true), Level::INFO),
+            (ended(Way::Refuse, false), Level::INFO),
+            (ended(Way::FailOpen, false), Level::INFO),
+            (ended(other(), false), Level::INFO),
+            (half(true), Level::WARN),
+            (half(false), Level::INFO),
+            (warming(WarmingPhase::Began { retiring: 1, at_most: lasted }), Level::INFO),
+            (warming(WarmingPhase::Ended { lasted }), Level::INFO),
+            (warming(WarmingPhase::Failed { lasted, reason: String::new(), remedy: String::new() }), Level::ERROR),
+            (reload("applied"), Level::INFO),
+            (reload("unchanged"), Level::INFO),
+            (reload("refused"), Level::ERROR),
+            (EventKind::UpstreamAdded { pool: pool(), upstream: upstream() }, Level::INFO),
+            (EventKind::UpstreamRemoved { pool: pool(), upstream: upstream() }, Level::INFO),
+            (EventKind::UpstreamsChanged { added: 1, removed: 0 }, Level::INFO),
+            (EventKind::ProbePanic { pool: pool(), upstream: upstream() }, Level::ERROR),
+            (EventKind::CheckerRestart, Level::WARN),
+        ] {
+            assert_eq!(level(&kind), want, "{kind:?}");
+        }
+    }
+}
