@@ -51,8 +51,8 @@ pub fn main(hangup: &Hangup) -> ExitCode {
     match command {
         Command::Run(args) => run(&args, hangup),
         Command::Demo(args) => demo::run(args.options()),
-        Command::Check(args) => check::run(&args),
-        Command::Schema => schema::run(),
+        Command::Check(args) => answer(check::run(&args)),
+        Command::Schema => answer(schema::run()),
         Command::Reload(args) => answer(reload::run(&args)),
         Command::Status(args) => answer(status::run(&args)),
         Command::Events(args) => answer(events::run(&args)),

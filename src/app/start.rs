@@ -1,5 +1,6 @@
 //! Start and end of the process: the order of things, the threads, and what each signal does.
 
+use std::io::{self, Write};
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -276,11 +277,12 @@ fn connections_max() -> usize {
 }
 
 fn fail(message: &str) -> ExitCode {
-    eprintln!("roundsman: {message}");
+    // `eprintln!` panics where nobody reads stderr any more.
+    let _ = writeln!(io::stderr(), "roundsman: {message}");
     ExitCode::from(EXIT_FAILURE)
 }
 
 fn refuse(error: &LoadError) -> ExitCode {
-    eprint!("{}", error.render(telemetry::colour_on_stderr()));
+    let _ = io::stderr().write_all(error.render(telemetry::colour_on_stderr()).as_bytes());
     ExitCode::from(EXIT_BAD_CONFIG)
 }

@@ -14,7 +14,7 @@ use clap::{Args, ValueEnum};
 use describe::describe;
 use serde_json::json;
 
-use super::locate;
+use super::{Failure, locate, text};
 use crate::app::load::{EXIT_BAD_CONFIG, LoadError, Loaded, load_file};
 use crate::config::diagnostic::render_all;
 use crate::config::{Diagnostic, presets};
@@ -43,7 +43,10 @@ pub enum Format {
 }
 
 /// Runs `check`: 0 where the file could be run, 78 where not.
-pub fn run(args: &CheckArgs) -> ExitCode {
+///
+/// # Errors
+/// What it has to say could not be written.
+pub fn run(args: &CheckArgs) -> Result<ExitCode, Failure> {
     if let Some(name) = &args.presets {
         return run_presets(name, args.format);
     }
@@ -54,22 +57,23 @@ pub fn run(args: &CheckArgs) -> ExitCode {
         Format::Json => (as_json(&result), String::new()),
         Format::Human => human(&file, &result, colour),
     };
-    // Nobody may be reading any more; the exit status still tells.
+    // Where stderr cannot be written there is no place left to say so; the exit status still counts.
     let _ = io::stderr().write_all(stderr.as_bytes());
-    let _ = io::stdout().write_all(stdout.as_bytes());
-    if result.is_ok() { ExitCode::SUCCESS } else { ExitCode::from(EXIT_BAD_CONFIG) }
+    match (text::print(&stdout), result) {
+        // A bad file is the worse news, and a reader who has left (`| head`) is none.
+        (_, Err(_)) => Ok(ExitCode::from(EXIT_BAD_CONFIG)),
+        (Ok(()) | Err(Failure::OutputClosed), Ok(_)) => Ok(ExitCode::SUCCESS),
+        (Err(failure), Ok(_)) => Err(failure),
+    }
 }
 
 /// 0, or 2 where there is no such preset.
-fn run_presets(name: &str, format: Format) -> ExitCode {
+fn run_presets(name: &str, format: Format) -> Result<ExitCode, Failure> {
     match presets(name, format) {
-        Ok(text) => {
-            let _ = io::stdout().write_all(text.as_bytes());
-            ExitCode::SUCCESS
-        }
+        Ok(list) => text::print(&list).map(|()| ExitCode::SUCCESS),
         Err(problem) => {
             let _ = io::stderr().write_all(problem.as_bytes());
-            ExitCode::from(2)
+            Ok(ExitCode::from(2))
         }
     }
 }

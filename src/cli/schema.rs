@@ -1,13 +1,16 @@
 //! `roundsman schema`: prints the JSON Schema of the configuration, for editors.
 
-use std::io::{self, Write};
 use std::process::ExitCode;
 
+use super::{Failure, text};
+
 /// Prints the schema on stdout.
-pub fn run() -> ExitCode {
+///
+/// # Errors
+/// It could not be written.
+pub fn run() -> Result<ExitCode, Failure> {
     let schema = crate::config::schema::schema();
-    let text = serde_json::to_string_pretty(&schema).expect("a JSON value always serialises");
-    // A reader that has gone (`| head`) is no failure.
-    let _ = writeln!(io::stdout(), "{text}");
-    ExitCode::SUCCESS
+    let schema = serde_json::to_string_pretty(&schema).expect("a JSON value always serialises");
+    text::print(&format!("{schema}\n"))?;
+    Ok(ExitCode::SUCCESS)
 }
