@@ -13,7 +13,7 @@ use tokio::time::Instant;
 use super::host::{Life, Process};
 use super::load::{self, EXIT_BAD_CONFIG, LoadError, Loaded};
 use super::reload::{Reloader, Reloads};
-use super::signals::{Order, Signals};
+use super::signals::{Order, Signals, stops_at_once};
 use super::{ConfigSource, RunOptions};
 use crate::admin::{Host, ReloadAnswer, server, socket};
 use crate::discovery::{Discovery, FIRST_ANSWER_WAIT, NamingProber, SystemResolver};
@@ -159,12 +159,14 @@ impl Server {
             match signals.next().await {
                 Order::Reload => order_reload(&process),
                 Order::ReopenLogs => tracing::debug!("Reopening log files: none is open"),
+                Order::Nothing => ignore_usr2(),
                 Order::Stop => break,
             }
         }
+        let stopping_since = Instant::now();
         let in_time = tokio::select! {
             in_time = drain(&process) => in_time,
-            () = second_stop(&mut signals) => {
+            () = second_stop(&mut signals, stopping_since) => {
                 tracing::warn!("Second signal: stopping at once");
                 telemetry::flush();
                 std::process::exit(i32::from(EXIT_INTERRUPTED));
@@ -209,6 +211,10 @@ async fn follow_names(reloader: Arc<Reloader>, mut changes: watch::Receiver<u64>
     }
 }
 
+fn ignore_usr2() {
+    tracing::info!("SIGUSR2 is ignored: SIGHUP reloads the configuration");
+}
+
 fn order_reload(process: &Arc<Process>) {
     let reloads = process.reloads.clone();
     tokio::spawn(async move { reloads.order().await });
@@ -231,10 +237,14 @@ async fn drain(process: &Process) -> bool {
     tokio::time::timeout(runtime.drain_timeout, process.plane.drained()).await.is_ok()
 }
 
-async fn second_stop(signals: &mut Signals) {
+async fn second_stop(signals: &mut Signals, first: Instant) {
     loop {
         match signals.next().await {
-            Order::Stop => return,
+            Order::Stop if stops_at_once(first, Instant::now()) => return,
+            Order::Stop => {
+                tracing::debug!("Stopping already; a signal more than a second after the first stops at once")
+            }
+            Order::Nothing => ignore_usr2(),
             Order::Reload => tracing::warn!("Stopping: the reload is ignored"),
             Order::ReopenLogs => {}
         }

@@ -40,7 +40,8 @@ pub enum Command {
   roundsman run --config roundsman.toml
   roundsman run --listen 0.0.0.0:8080 --to 10.0.0.1:8080,10.0.0.2:8080
 
-Signals: HUP rereads the configuration; TERM and INT finish what is in flight and stop, a second one stops at once.")]
+Signals: HUP rereads the configuration; TERM, INT and QUIT finish what is in flight and stop; another one, more than a second
+later, stops at once. USR1 reopens log files; USR2 is ignored.")]
     Run(RunArgs),
     /// Check a configuration file: every mistake with its place, or what each pool will do
     #[command(after_help = "Examples:
