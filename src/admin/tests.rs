@@ -82,6 +82,8 @@ impl Server {
         if !fields.iter().any(|(name, _)| *name == "Host") {
             request.push_str(&format!("Host: {}\r\n", self.address));
         }
+        // Otherwise there is no end to read to after an answer to HEAD.
+        request.push_str("Connection: close\r\n");
         for (name, value) in fields {
             request.push_str(&format!("{name}: {value}\r\n"));
         }
@@ -93,9 +95,21 @@ impl Server {
     }
 }
 
+/// Reads as much as the head says, or to the end where the connection ends before (the answer to HEAD).
 fn read_answer(mut stream: impl Read) -> Answer {
-    let mut bytes = Vec::new();
-    let _ = stream.read_to_end(&mut bytes);
+    let (mut bytes, mut chunk) = (Vec::new(), [0; 16 << 10]);
+    let whole = |bytes: &[u8]| {
+        let end = bytes.windows(4).position(|four| four == b"\r\n\r\n")? + 4;
+        let head = String::from_utf8_lossy(&bytes[..end]).to_ascii_lowercase();
+        let length = head.lines().find_map(|line| line.strip_prefix("content-length: "));
+        Some(bytes.len() >= end + length?.parse::<usize>().ok()?)
+    };
+    while whole(&bytes) != Some(true) {
+        match stream.read(&mut chunk) {
+            Ok(0) | Err(_) => break,
+            Ok(n) => bytes.extend_from_slice(&chunk[..n]),
+        }
+    }
     let text = String::from_utf8(bytes).expect("answers are UTF-8");
     let (head, body) = text.split_once("\r\n\r\n").unwrap_or_else(|| panic!("no head in {text:?}"));
     let status = head.split(' ').nth(1).and_then(|s| s.parse().ok()).expect("a status line");
@@ -432,6 +446,32 @@ fn metrics_are_open_metrics_for_those_who_ask() {
     let open = server.ask("GET", "/metrics", &[("Accept", accept)]);
     assert_eq!(open.field("content-type"), Some("application/openmetrics-text; version=1.0.0; charset=utf-8"));
     assert!(open.body.contains("open=true"));
+}
+
+#[test]
+fn a_connection_is_kept_and_sixty_four_kept_ones_make_room_for_the_next() {
+    let server = usual();
+    const ASK: &[u8] = b"GET /livez HTTP/1.1\r\nHost: localhost\r\n\r\n";
+    let mut kept: Vec<_> = (0..HEADS_MAX).map(|_| server.connect()).collect();
+    for stream in &mut kept {
+        for _ in 0..2 {
+            stream.write_all(ASK).unwrap();
+            let answer = read_answer(&mut *stream);
+            assert_eq!((answer.status, answer.field("connection")), (200, None));
+        }
+    }
+    for _ in 0..HEADS_MAX {
+        // Also where their first bytes come late, nobody waits for a kept one to go.
+        let mut next = server.connect();
+        next.write_all(ASK).unwrap();
+        assert_eq!(read_answer(&mut next).status, 200);
+    }
+    let mut end = Vec::new();
+    assert_eq!(kept[0].read_to_end(&mut end).unwrap_or(0), 0, "the one that was idle for longest has gone");
+    let refused = "POST /api/v1/reload HTTP/1.1\r\nHost: evil.example\r\nContent-Length: 5\r\n\r\n";
+    assert_eq!(server.raw(refused.as_bytes()).field("connection"), Some("close"), "its body is not read");
+    let whole = "POST /api/v1/reload HTTP/1.1\r\nHost: localhost\r\nContent-Length: 5\r\n\r\nhello";
+    assert_eq!(server.raw(whole.as_bytes()).field("connection"), None);
 }
 
 #[test]
