@@ -205,7 +205,14 @@ pub async fn enable(q: Question) -> Reply {
 struct OrderBody {
     #[serde(default)]
     reason: String,
+    /// Also where too few serve without it.
+    #[serde(default)]
+    force: bool,
 }
+
+/// How long an order holds.
+const ORDER_HOLDS: &str = "an order survives reloads while its upstream is in the file, and ends with the process; \
+                           write `admin` of the upstream in the file to make it last";
 
 fn order(q: &Question, to: AdminState, conflict: impl Fn(AdminState) -> Option<&'static str>) -> Reply {
     let (pool, text) = (&q.params[0], &q.params[1]);
@@ -214,7 +221,10 @@ fn order(q: &Question, to: AdminState, conflict: impl Fn(AdminState) -> Option<&
         Err(error) => return reply::error(StatusCode::BAD_REQUEST, format!("upstream address: {error}")),
     };
     let Ok(body) = read_order(&q.body) else {
-        return reply::error(StatusCode::BAD_REQUEST, "the body is empty or {\"reason\": \"…\"}");
+        return reply::error(
+            StatusCode::BAD_REQUEST,
+            "the body is empty or {\"reason\": \"…\", \"force\": true}, both optional",
+        );
     };
     let reason = one_line(&body.reason);
     let status = q.server.status(q.asked);
@@ -225,19 +235,29 @@ fn order(q: &Question, to: AdminState, conflict: impl Fn(AdminState) -> Option<&
     if let Some(why) = conflict(upstream.admin) {
         return reply::error(StatusCode::CONFLICT, why);
     }
-    match q.server.host.set_admin(pool, &address, to, &reason) {
+    match q.server.host.set_admin(pool, &address, to, &reason, body.force) {
         SetAdmin::NoPool => no_pool(pool),
         SetAdmin::NoUpstream => no_upstream(pool, &address),
+        SetAdmin::NeedsForce(why) => {
+            let how = "nothing was changed; force (--force, or {\"force\": true}) does it all the same";
+            reply::error(StatusCode::CONFLICT, format!("{why}; {how}"))
+        }
         SetAdmin::Done => {
             let in_flight = upstream.upstream.in_flight.load(std::sync::atomic::Ordering::Relaxed);
             let (pool, upstream, was) = (pool.clone(), address.to_string(), upstream.admin);
-            reply::json(StatusCode::OK, &SetAdminReply { pool, upstream, admin: to, was, in_flight })
+            let note = ORDER_HOLDS.to_owned();
+            reply::json(StatusCode::OK, &SetAdminReply { pool, upstream, admin: to, was, in_flight, note })
         }
     }
 }
 
 fn read_order(body: &[u8]) -> serde_json::Result<OrderBody> {
-    if body.is_empty() { Ok(OrderBody::default()) } else { serde_json::from_slice(body) }
+    if body.is_empty() {
+        return Ok(OrderBody::default());
+    }
+    // An object: a struct alone would take an array of its values as well.
+    let object: serde_json::Map<String, serde_json::Value> = serde_json::from_slice(body)?;
+    serde_json::from_value(object.into())
 }
 
 /// A reason goes into logs and events: one line, of bounded length.

@@ -42,7 +42,8 @@ pub trait Host: Send + Sync + 'static {
     fn metrics(&self, open_metrics: bool) -> String;
 
     /// The operator changes what he wants of an upstream; `reason` is his words, may be empty.
-    fn set_admin(&self, pool: &str, upstream: &Address, to: AdminState, reason: &str) -> SetAdmin;
+    /// `force`: also where too few serve without it.
+    fn set_admin(&self, pool: &str, upstream: &Address, to: AdminState, reason: &str, force: bool) -> SetAdmin;
 
     /// Rereads the configuration, as SIGHUP does, and answers when it is done. Goes on to its end even when this future is
     /// dropped, because the client may leave.
@@ -130,10 +131,12 @@ pub struct CheckAnswer {
 }
 
 /// What became of an operator's order.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum SetAdmin {
     /// Done, or it was so already.
     Done,
+    /// Not done: too few would serve after it. Why, in a sentence.
+    NeedsForce(String),
     /// There is no pool of this name.
     NoPool,
     /// The pool has no upstream with this address.

@@ -482,6 +482,9 @@ pub struct SetAdminReply {
     pub was: AdminState,
     /// Requests still in flight there.
     pub in_flight: u32,
+    /// How long the order holds, in a sentence.
+    #[serde(default)]
+    pub note: String,
 }
 
 /// Any other answer than the one asked for.

@@ -217,6 +217,8 @@ pub struct Says {
     pub diagnostics: Vec<Diagnostic>,
     /// The orders it was given: pool, upstream, wanted, reason.
     pub orders: Vec<(String, String, AdminState, String)>,
+    /// It refuses to take anything out without force.
+    pub needs_force: bool,
     /// It panics when asked for its status.
     pub broken: bool,
     /// Reloads it was asked for.
@@ -235,6 +237,7 @@ impl FakeHost {
             events: EventRing::default(),
             diagnostics: Vec::new(),
             orders: Vec::new(),
+            needs_force: false,
             broken: false,
             reloads: 0,
             reload_takes: Duration::ZERO,
@@ -310,10 +313,19 @@ impl Host for FakeHost {
         format!("# metrics open={open_metrics}\n")
     }
 
-    fn set_admin(&self, pool: &str, upstream: &Address, to: AdminState, reason: &str) -> SetAdmin {
+    fn set_admin(&self, pool: &str, upstream: &Address, to: AdminState, reason: &str, force: bool) -> SetAdmin {
         let mut says = self.says.lock();
-        let Some(p) = says.status.pools.iter_mut().find(|p| p.name.as_str() == pool) else { return SetAdmin::NoPool };
-        let Some(u) = p.upstreams.iter_mut().find(|u| u.upstream.address == *upstream) else {
+        if !says.status.pools.iter().any(|p| p.name.as_str() == pool) {
+            return SetAdmin::NoPool;
+        }
+        if says.needs_force && !force && to != AdminState::Enabled {
+            return SetAdmin::NeedsForce("too few would serve".into());
+        }
+        let Some(u) =
+            says.status.pools.iter_mut().find_map(|p| {
+                p.upstreams.iter_mut().find(|u| p.name.as_str() == pool && u.upstream.address == *upstream)
+            })
+        else {
             return SetAdmin::NoUpstream;
         };
         u.admin = to;

@@ -390,9 +390,14 @@ fn an_order_reaches_the_upstream_it_names() {
     };
     let upstream = "/api/v1/pools/api/upstreams/10.0.0.1%3A80";
     let drained = order(&format!("{upstream}/drain"), r#"{"reason":"kernel\nupgrade"}"#);
+    let mut said = drained.json();
+    let note = said.as_object_mut().and_then(|said| said.remove("note")).expect("how long it holds");
+    assert!(
+        note.as_str().is_some_and(|note| note.contains("survives reloads") && note.contains("ends with the process"))
+    );
     let want =
         json!({ "pool": "api", "upstream": "10.0.0.1:80", "admin": "draining", "was": "enabled", "in_flight": 0 });
-    assert_eq!((drained.status, drained.json()), (200, want));
+    assert_eq!((drained.status, said), (200, want));
     assert_eq!(order(&format!("{upstream}/undrain"), "").json()["admin"], "enabled");
     assert_eq!(order(&format!("{upstream}/disable"), "").json()["admin"], "disabled");
     assert_eq!(order(&format!("{upstream}/undrain"), "").status, 409, "undrain does not enable what is disabled");
@@ -406,7 +411,20 @@ fn an_order_reaches_the_upstream_it_names() {
     assert_eq!(order("/api/v1/pools/api/upstreams/unix:%2Frun%2Fa.sock/drain", "").status, 404);
     assert_eq!(order("/api/v1/pools/api/upstreams/nonsense/drain", "").status, 400);
     assert_eq!(order(&format!("{upstream}/drain"), "{").status, 400);
-    assert_eq!(order(&format!("{upstream}/drain"), r#"{"until":1}"#).status, 400);
+    for body in [r#"{"until":1}"#, r#"{"force":1}"#, r#"{"force":"true"}"#, "[]", "true"] {
+        assert_eq!(order(&format!("{upstream}/drain"), body).status, 400, "{body}");
+    }
+
+    server.host.says.lock().needs_force = true;
+    for body in ["", "{}", r#"{"force":false}"#] {
+        let refused = order(&format!("{upstream}/drain"), body);
+        assert_eq!(refused.status, 409, "{body}");
+        let said = refused.json()["error"].as_str().unwrap().to_owned();
+        assert!(said.starts_with("too few would serve; ") && said.contains("--force"), "{said}");
+    }
+    assert_eq!(server.host.says.lock().orders.len(), 4, "nothing was changed");
+    assert_eq!(order(&format!("{upstream}/drain"), r#"{"force":true}"#).json()["admin"], "draining");
+    assert_eq!(order(&format!("{upstream}/undrain"), "").status, 200, "letting it serve again needs no force");
 }
 
 #[test]

@@ -116,13 +116,14 @@ impl Host for Process {
         metrics::render(scrape, open_metrics)
     }
 
-    fn set_admin(&self, pool: &str, upstream: &Address, to: AdminState, reason: &str) -> SetAdmin {
-        let done = self.controller.set_admin(pool, upstream, to, reason, Instant::now());
+    fn set_admin(&self, pool: &str, upstream: &Address, to: AdminState, reason: &str, force: bool) -> SetAdmin {
+        let done = self.controller.set_admin(pool, upstream, to, reason, force, Instant::now());
         self.reloader.note_change();
         match done {
             Ok(()) => SetAdmin::Done,
             Err(SetAdminError::NoPool(_)) => SetAdmin::NoPool,
             Err(SetAdminError::NoUpstream(..)) => SetAdmin::NoUpstream,
+            Err(SetAdminError::NeedsForce(why)) => SetAdmin::NeedsForce(why.to_string()),
         }
     }
 

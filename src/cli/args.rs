@@ -88,7 +88,10 @@ A refused configuration changes nothing; every mistake is printed, and the exit 
     Reload(ReloadArgs),
     /// Send an upstream no new requests; those in flight finish
     #[command(after_help = "Examples:
-  roundsman drain api 10.0.0.1:8080 --reason 'kernel upgrade'")]
+  roundsman drain api 10.0.0.1:8080 --reason 'kernel upgrade'
+
+An order survives reloads and ends with the process. Write admin = \"draining\" in the file to make it last.
+What would leave the pool without an upstream that serves is refused, unless --force is given.")]
     Drain(OrderArgs),
     /// End a drain
     #[command(after_help = "Examples:
@@ -96,7 +99,10 @@ A refused configuration changes nothing; every mistake is printed, and the exit 
     Undrain(OrderArgs),
     /// Send an upstream no requests until it is enabled
     #[command(after_help = "Examples:
-  roundsman disable api unix:/run/app.sock")]
+  roundsman disable api unix:/run/app.sock
+
+An order survives reloads and ends with the process. Write admin = \"disabled\" in the file to make it last.
+What would leave the pool without an upstream that serves is refused, unless --force is given.")]
     Disable(OrderArgs),
     /// Let an upstream take requests again, when its checks pass
     #[command(after_help = "Examples:
@@ -245,6 +251,9 @@ pub struct OrderArgs {
     /// Why; kept in log and events
     #[arg(long, value_name = "TEXT", default_value = "", hide_default_value = true)]
     pub reason: String,
+    /// Do it even if no upstream of the pool, or fewer than min_healthy, would serve then
+    #[arg(long)]
+    pub force: bool,
     /// Which process.
     #[command(flatten)]
     pub process: ProcessArgs,

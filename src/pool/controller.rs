@@ -94,16 +94,17 @@ impl Controller {
         self.changed.notify_one();
     }
 
-    /// Sets what the operator wants of an upstream.
+    /// Sets what the operator wants of an upstream; `force`: also where too few serve without it.
     pub fn set_admin(
         &self,
         pool: &str,
         address: &Address,
         to: AdminState,
         reason: &str,
+        force: bool,
         now: Instant,
     ) -> Result<(), SetAdminError> {
-        let answer = self.with_state(|state| match state.set_admin(pool, address, to, reason, now) {
+        let answer = self.with_state(|state| match state.set_admin(pool, address, to, reason, force, now) {
             Ok(effects) => (Ok(()), effects),
             Err(error) => (Err(error), Effects::default()),
         });

@@ -11,6 +11,7 @@ use smallvec::SmallVec;
 use tokio::time::Instant;
 
 use super::history::History;
+use super::orders::{Able, NeedsForce, Rule};
 use super::snapshot::{Pool, PoolId, PoolShared};
 use super::state::{Check, CheckId};
 use super::status::{CheckStatus, LastCheck, PoolStatus, PoolSummary, Streak, UpstreamDetail, UpstreamStatus};
@@ -456,6 +457,36 @@ impl PoolState {
     fn needed_now(&self) -> usize {
         let needed = self.needed();
         self.warming.map_or(needed, |warming| warming.needed.min(needed))
+    }
+
+    /// Why an order that takes this upstream out wants force; `None`: it does not.
+    pub(super) fn needs_force(&self, address: &Address, checks: &Checks, now: Instant) -> Option<NeedsForce> {
+        let rule = match (self.used.all, self.backups_alone()) {
+            (true, _) => Rule::FailOpen,
+            (false, true) => Rule::BackupsAlone(self.needed_now()),
+            (false, false) => Rule::AtLeast(self.needed_now()),
+        };
+        let (before, after) = (self.able(None, checks, now), self.able(Some(address), checks, now));
+        let left = rule.left_too_few(before, after)?;
+        Some(NeedsForce {
+            pool: self.policy.name.clone(),
+            upstream: address.clone(),
+            left,
+            needed: rule.needed(),
+            otherwise: self.policy.when_no_healthy.clone(),
+        })
+    }
+
+    /// Who may serve, without the upstream of this address.
+    fn able(&self, without: Option<&Address>, checks: &Checks, now: Instant) -> Able {
+        let others = || self.members.iter().filter(|member| Some(&member.upstream.address) != without);
+        let count = |backup| {
+            let ranked = others().filter(|member| member.policy().backup == backup);
+            ranked.filter(|member| member.eligibility(self.used.all).is_eligible()).count()
+        };
+        let awaited = others().any(|m| !m.policy().backup && m.first_verdict_until(checks, now).is_some());
+        let backups_wait = awaited && !self.backups_meanwhile && !self.used.all;
+        Able { primaries: count(false), backups: if backups_wait { 0 } else { count(true) } }
     }
 
     /// Whether the configuration has no primaries.

@@ -19,6 +19,7 @@ use tokio::time::Instant;
 
 use self::lag::Lag;
 use super::events::{Event, EventKind, EventRing, Transition};
+use super::orders::NeedsForce;
 use super::pools::PoolState;
 use super::snapshot::{Pool, PoolId, PoolShared, Snapshot};
 use super::status::{CheckerStatus, ExplainError, Explanation, Status};
@@ -130,6 +131,9 @@ pub enum SetAdminError {
     /// The pool has no such upstream.
     #[error("pool {0} has no upstream {1}")]
     NoUpstream(Name, Address),
+    /// Too few would serve after it.
+    #[error("{0}")]
+    NeedsForce(Box<NeedsForce>),
 }
 
 /// What makes two checks one.
@@ -366,15 +370,23 @@ impl State {
         address: &Address,
         to: AdminState,
         reason: &str,
+        force: bool,
         now: Instant,
     ) -> Result<Effects, SetAdminError> {
         let index = self.pools.iter().position(|p| p.policy.name.as_str() == pool);
         let index = index.ok_or_else(|| SetAdminError::NoPool(pool.to_owned()))?;
         let pool = &mut self.pools[index];
         let name = pool.policy.name.clone();
-        let Some(member) = pool.members.iter_mut().find(|m| m.upstream.address == *address) else {
+        let Some(place) = pool.members.iter().position(|m| m.upstream.address == *address) else {
             return Err(SetAdminError::NoUpstream(name, address.clone()));
         };
+        if to != AdminState::Enabled
+            && !force
+            && let Some(why) = pool.needs_force(address, &self.checks, now)
+        {
+            return Err(SetAdminError::NeedsForce(Box::new(why)));
+        }
+        let member = &mut pool.members[place];
         let mut effects = Effects::default();
         let before = member.admin();
         member.admin_override = Some(to);

@@ -161,8 +161,11 @@ fn status_events_and_orders_show_one_and_the_same_process() {
     assert!(!status.contains('\x1b'), "no colour off a terminal");
 
     let upstream = process.upstream("a.sock");
+    // It serves nobody, so that no force is needed.
     let drained = process.command(&["drain", "api", &upstream, "--reason", "kernel upgrade"]);
-    assert_eq!(text(&drained.stdout), format!("api {upstream}: draining, was enabled\n"));
+    let said = text(&drained.stdout);
+    assert!(said.starts_with(&format!("api {upstream}: draining, was enabled\n(an order survives reloads")), "{said}");
+    assert!(said.contains("ends with the process"), "{said}");
     assert_eq!(process.status()["pools"]["api"]["upstreams"][0]["admin"], "draining");
     let unknown = process.command(&["drain", "api", "unix:/nonexistent"]);
     assert_eq!(unknown.status.code(), Some(1));

@@ -517,7 +517,7 @@ async fn draining_and_disabled_upstreams_are_probed_and_take_nothing() {
     let mut world = healthy(&[A, B]);
     let address: Address = A.parse().unwrap();
     for state in [AdminState::Draining, AdminState::Disabled] {
-        let effects = world.state.set_admin("api", &address, state, "", world.now).unwrap();
+        let effects = world.state.set_admin("api", &address, state, "", true, world.now).unwrap();
         world.take(effects);
         assert_eq!(world.eligible("api"), [B]);
         let probed = world.probed(A);
@@ -531,7 +531,7 @@ async fn draining_and_disabled_upstreams_are_probed_and_take_nothing() {
     world.configure(vec![pool("api", &[A, B])]);
     world.run(SECOND);
     assert_eq!(world.eligible("api"), [A, B], "and ends when the upstream leaves the file");
-    let none = world.state.set_admin("api", &"127.0.0.1:1".parse().unwrap(), AdminState::Enabled, "", world.now);
+    let none = world.state.set_admin("api", &"127.0.0.1:1".parse().unwrap(), AdminState::Enabled, "", true, world.now);
     assert!(matches!(none, Err(SetAdminError::NoUpstream(..))));
 }
 

@@ -543,7 +543,7 @@ proptest! {
                 Op::Drain(on) => {
                     drained = *on;
                     let to = if drained { AdminState::Draining } else { AdminState::Enabled };
-                    let effects = world.state.set_admin("api", &A.parse().unwrap(), to, "", world.now).unwrap();
+                    let effects = world.state.set_admin("api", &A.parse().unwrap(), to, "", true, world.now).unwrap();
                     world.take(effects);
                 }
                 Op::Later(seconds) => {

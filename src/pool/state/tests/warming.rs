@@ -147,8 +147,24 @@ proptest! {
                     }
                 }
                 Step::Admin(i, to) => {
-                    if let Ok(effects) = world.state.set_admin("api", &ALL[*i].parse().unwrap(), *to, "", world.now) {
-                        world.take(effects);
+                    let (address, open) = (ALL[*i].parse().unwrap(), world.service("api") == Service::Open);
+                    match world.state.set_admin("api", &address, *to, "", false, world.now) {
+                        Ok(effects) => {
+                            world.take(effects);
+                            // Enabling may close it: the first verdict of a primary is awaited.
+                            let closing = open && *to != AdminState::Enabled && world.service("api") != Service::Open;
+                            prop_assert!(!closing, "{:?} without force closed the pool: {:?}", step, steps);
+                        }
+                        Err(SetAdminError::NeedsForce(why)) => {
+                            let served = world.eligible("api").contains(&ALL[*i].to_owned());
+                            prop_assert!(served && *to != AdminState::Enabled, "{} at {:?}: {:?}", why, step, steps);
+                            let forced = world.state.set_admin("api", &address, *to, "", true, world.now);
+                            world.take(forced.expect("force does it"));
+                            let left = world.eligible("api").len();
+                            let few = world.service("api") != Service::Open || left < why.needed;
+                            prop_assert!(few, "{} was no reason at {:?}: {:?}", why, step, steps);
+                        }
+                        Err(SetAdminError::NoPool(_) | SetAdminError::NoUpstream(..)) => {}
                     }
                 }
             }
