@@ -1,6 +1,7 @@
 //! The commands of the real program against a real process: what they print, and with which status they end.
 
 mod explain;
+mod output;
 mod probe;
 
 use std::io::{BufRead, BufReader, Read};
@@ -92,7 +93,9 @@ impl Process {
         use std::io::Write;
         let mut stream = std::os::unix::net::UnixStream::connect(self.path("admin.sock")).expect("admin listens");
         stream.set_read_timeout(Some(PATIENCE)).unwrap();
-        let request = format!("GET {path} HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer {TOKEN}\r\nConnection: close\r\n\r\n");
+        let request = format!(
+            "GET {path} HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer {TOKEN}\r\nConnection: close\r\n\r\n"
+        );
         stream.write_all(request.as_bytes()).unwrap();
         let mut answer = String::new();
         stream.read_to_string(&mut answer).unwrap();
