@@ -7,6 +7,7 @@
 //! Must never filter upstreams at pick time: the eligible set is computed when something changes. Only verdicts that are out
 //! of date are passed over by who reads them.
 
+pub mod answers;
 pub mod controller;
 pub mod events;
 pub mod history;
@@ -22,6 +23,7 @@ pub mod upstream;
 pub mod view;
 
 pub use crate::health::{Due, Run};
+pub use answers::{Answered, Answers};
 pub use controller::{Controller, Prober};
 pub use events::{Event, EventKind, EventRing, Transition};
 pub use lease::{Lease, Settled};

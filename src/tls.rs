@@ -87,6 +87,8 @@ impl Client {
     /// What the handshake of `stream` settled. `done_in` is the caller's.
     pub fn trace<S>(&self, stream: &Stream<S>) -> TlsTrace {
         let (_, connection) = stream.get_ref();
+        let leaf = connection.peer_certificates().and_then(|chain| chain.first());
+        let (certificate, expires) = leaf.map(|leaf| words::describe(leaf)).unzip();
         let alpn = connection.alpn_protocol().map(|name| words::plain(&String::from_utf8_lossy(name)));
         TlsTrace {
             done_in: None,
@@ -98,7 +100,8 @@ impl Client {
                 .into(),
             alpn,
             verified: self.verifies,
-            certificate: connection.peer_certificates().and_then(|chain| chain.first()).map(|c| words::describe(c)),
+            certificate,
+            expires: expires.flatten(),
         }
     }
 
@@ -111,6 +114,7 @@ impl Client {
             // Whatever was looked at, nothing came of it.
             verified: false,
             certificate: failure.certificate().map(Into::into),
+            expires: failure.certificate_expiry(),
         }
     }
 

@@ -6,12 +6,12 @@ use http::{StatusCode, header};
 use serde::Deserialize;
 use tokio::time::{Instant, sleep_until};
 
-use super::host::SetAdmin;
+use super::host::{MetricsFormat, SetAdmin};
 use super::json::{EventsReply, PoolWord, ProbeReply, ReloadResult, SetAdminReply};
 use super::reply::{self, Reply};
 use super::routes::{Question, WAIT_MAX};
 use super::shared::Text;
-use super::{explain, health, page, render};
+use super::{explain, health, negotiate, page, render};
 use crate::model::{Address, AdminState, lookup};
 use crate::pool::ExplainError;
 
@@ -70,16 +70,34 @@ pub async fn pool_health(q: Question) -> Reply {
     reply::json(code, &health::pool_health(pool))
 }
 
-/// `GET /metrics`: OpenMetrics for who accepts it, the older text for everybody else.
+/// `GET /metrics`: OpenMetrics for those who accept it, the older text for everybody else; compressed where gzip is accepted.
 pub async fn metrics(q: Question) -> Reply {
-    let accept = q.head.headers.get(header::ACCEPT).and_then(|value| value.to_str().ok()).unwrap_or("");
-    let open_metrics = accept.contains("application/openmetrics-text");
-    let (kind, content_type) = if open_metrics {
-        (Text::OpenMetrics, "application/openmetrics-text; version=1.0.0; charset=utf-8")
-    } else {
-        (Text::Prometheus, "text/plain; version=0.0.4; charset=utf-8")
+    let upstreams = match q.query("upstreams").as_deref() {
+        None | Some("true" | "1" | "") => true,
+        Some("false" | "0") => false,
+        Some(_) => return reply::error(StatusCode::BAD_REQUEST, "upstreams is true or false"),
     };
-    reply::text(content_type, q.server.text(kind, q.asked, || q.server.host.metrics(open_metrics).into_bytes()))
+    let open_metrics = negotiate::accepts_open_metrics(&q.head.headers);
+    let gzip = negotiate::accepts_gzip(&q.head.headers);
+    let content_type = match open_metrics {
+        true => "application/openmetrics-text; version=1.0.0; charset=utf-8",
+        false => "text/plain; version=0.0.4; charset=utf-8",
+    };
+    let format = MetricsFormat { open_metrics, upstreams };
+    let plain = || {
+        let render = || q.server.host.metrics(format).into_bytes();
+        q.server.text(Text::Metrics { format, gzip: false }, q.asked, render)
+    };
+    let body = match gzip {
+        false => plain(),
+        true => {
+            // Before the renderings are looked at: both are kept there.
+            let plain = plain();
+            q.server.text(Text::Metrics { format, gzip }, q.asked, || negotiate::gzip(&plain))
+        }
+    };
+    let reply = reply::with(reply::text(content_type, body), header::VARY, "Accept, Accept-Encoding");
+    if gzip { reply::with(reply, header::CONTENT_ENCODING, "gzip") } else { reply }
 }
 
 /// `GET /api/v1/status`.

@@ -2,6 +2,8 @@
 //!
 //! Nothing here is JSON: dates are instants, states are enums. `render` turns them into the contract's words.
 
+use std::sync::Arc;
+
 use async_trait::async_trait;
 use tokio::time::Instant;
 
@@ -38,8 +40,8 @@ pub trait Host: Send + Sync + 'static {
     /// Who may ask. Read for every request, because a reload may change the token; never waits for anything.
     fn access(&self) -> Access;
 
-    /// The text of `/metrics`: in OpenMetrics 1.0 when `open_metrics`, else in the Prometheus text format 0.0.4.
-    fn metrics(&self, open_metrics: bool) -> String;
+    /// The text of `/metrics`.
+    fn metrics(&self, format: MetricsFormat) -> String;
 
     /// The operator changes what he wants of an upstream; `reason` is his words, may be empty.
     /// `force`: also where too few serve without it.
@@ -51,6 +53,15 @@ pub trait Host: Send + Sync + 'static {
 
     /// Validates the configuration file as `reload` would and applies nothing.
     async fn check(&self) -> CheckAnswer;
+}
+
+/// How `/metrics` is written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct MetricsFormat {
+    /// In OpenMetrics 1.0; otherwise in the Prometheus text format 0.0.4.
+    pub open_metrics: bool,
+    /// With the series per upstream.
+    pub upstreams: bool,
 }
 
 /// Who may ask.
@@ -91,6 +102,8 @@ pub struct ConfigFile {
     pub file: Option<String>,
     /// When the running configuration was loaded.
     pub loaded_at: Instant,
+    /// The SHA-256 of the file as it was last read and accepted, in hexadecimal; empty without a file.
+    pub hash: Arc<str>,
     /// The last reload; `None` before the first.
     pub last_reload: Option<LastReload>,
 }

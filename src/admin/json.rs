@@ -52,6 +52,10 @@ pub struct ConfigInfo {
     pub file: Option<String>,
     /// When the running configuration was loaded.
     pub loaded_at: String,
+    /// The SHA-256 of the file as it was last read and accepted, in hexadecimal: as `sha256sum` prints it. Empty when made from
+    /// `--listen` and `--to`.
+    #[serde(default)]
+    pub hash: String,
     /// The last reload; null before the first.
     pub last_reload: Option<LastReloadInfo>,
 }
@@ -166,8 +170,20 @@ pub struct UpstreamInfo {
     pub connections: usize,
     /// Connections that could not be made.
     pub connect_failures_total: u64,
-    /// Requests that broke after the connection was made.
+    /// Requests that broke after the connection was made, in the middle of an answer included.
     pub broken_total: u64,
+    /// Its final answers by class.
+    #[serde(default)]
+    pub responses_total: ResponsesInfo,
+    /// Response times measured: from the first byte of a request sent to the head of its final answer.
+    #[serde(default)]
+    pub response_seconds_count: u64,
+    /// Their sum.
+    #[serde(default)]
+    pub response_seconds_sum: f64,
+    /// When the certificate that its checks saw last ends; of several, the first to end. Absent where none was seen.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub certificate_expires_at: Option<String>,
     /// Connections that were closed because it sent bytes that nobody had asked for.
     #[serde(default)]
     pub unasked_total: u64,
@@ -198,6 +214,29 @@ pub struct CheckInfo {
     pub streak: Option<StreakInfo>,
     /// The last probe that ended; null before the first.
     pub last_check: Option<LastCheckInfo>,
+    /// When the certificate it saw last ends; absent where none was seen.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub certificate_expires_at: Option<String>,
+}
+
+/// Final answers of an upstream by class.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct ResponsesInfo {
+    /// 101 (interim answers do not count).
+    #[serde(rename = "1xx")]
+    pub informational: u64,
+    /// 200 to 299.
+    #[serde(rename = "2xx")]
+    pub success: u64,
+    /// 300 to 399.
+    #[serde(rename = "3xx")]
+    pub redirection: u64,
+    /// 400 to 499.
+    #[serde(rename = "4xx")]
+    pub client_error: u64,
+    /// 500 and above.
+    #[serde(rename = "5xx")]
+    pub server_error: u64,
 }
 
 impl UpstreamInfo {

@@ -9,7 +9,9 @@ use super::clock::Clock;
 use super::host::{CheckAnswer, LastReload, ProcessInfo, ReloadAnswer};
 use super::json::*;
 use crate::model::Address;
-use crate::pool::{CheckStatus, Event, EventKind, LastCheck, PoolStatus, PoolSummary, Status, Streak, UpstreamStatus};
+use crate::pool::{
+    Answered, CheckStatus, Event, EventKind, LastCheck, PoolStatus, PoolSummary, Status, Streak, UpstreamStatus,
+};
 
 /// `GET /api/v1/status`.
 pub fn status(status: &Status, process: &ProcessInfo, ready: bool, clock: &Clock, now: Instant) -> StatusReply {
@@ -22,6 +24,7 @@ pub fn status(status: &Status, process: &ProcessInfo, ready: bool, clock: &Clock
         config: ConfigInfo {
             file: process.config.file.clone(),
             loaded_at: clock.date(process.config.loaded_at),
+            hash: process.config.hash.to_string(),
             last_reload: process.config.last_reload.as_ref().map(|last| last_reload(last, clock)),
         },
         checker: CheckerInfo {
@@ -65,6 +68,7 @@ fn pool_info(pool: &PoolStatus, clock: &Clock) -> PoolInfo {
 
 fn upstream_info(status: &UpstreamStatus, clock: &Clock) -> UpstreamInfo {
     let upstream = &status.upstream;
+    let answered = upstream.answers.read();
     UpstreamInfo {
         address: upstream.address.to_string(),
         name: status.name.as_ref().map(|name| name.to_string()),
@@ -83,6 +87,10 @@ fn upstream_info(status: &UpstreamStatus, clock: &Clock) -> UpstreamInfo {
         connections: upstream.connections.len(),
         connect_failures_total: upstream.connect_failures_total.load(Ordering::Relaxed),
         broken_total: upstream.broken_total.load(Ordering::Relaxed),
+        responses_total: responses(answered),
+        response_seconds_count: answered.count(),
+        response_seconds_sum: answered.seconds,
+        certificate_expires_at: status.checks.iter().filter_map(|check| check.certificate_expiry).min().map(date),
         unasked_total: upstream.unasked.total(),
         unverified: status.unverified,
         streak: status.streak.map(streak),
@@ -103,7 +111,18 @@ pub fn check_info(check: &CheckStatus, clock: &Clock) -> CheckInfo {
         state: check.state,
         streak: check.streak.map(streak),
         last_check: check.last_check.as_ref().map(|last| last_check(last, clock)),
+        certificate_expires_at: check.certificate_expiry.map(date),
     }
+}
+
+fn responses(answered: Answered) -> ResponsesInfo {
+    let [informational, success, redirection, client_error, server_error] = answered.by_class;
+    ResponsesInfo { informational, success, redirection, client_error, server_error }
+}
+
+/// Seconds since 1970 as RFC 3339; what no calendar has is the beginning of 1970.
+fn date(seconds: i64) -> String {
+    jiff::Timestamp::from_second(seconds).unwrap_or(jiff::Timestamp::UNIX_EPOCH).to_string()
 }
 
 /// A run of equal results.

@@ -26,7 +26,7 @@ pub fn process() -> ProcessInfo {
     ProcessInfo {
         state: ProcessState::Running,
         started: now,
-        config: ConfigFile { file: Some("roundsman.toml".into()), loaded_at: now, last_reload: None },
+        config: ConfigFile { file: Some("roundsman.toml".into()), loaded_at: now, hash: "".into(), last_reload: None },
         conditions: Vec::new(),
     }
 }
@@ -121,6 +121,7 @@ pub fn upstream(pool_name: &str, number: usize, state: HealthState) -> UpstreamS
         state,
         streak: found.streak,
         last_check: found.last_check.clone(),
+        certificate_expiry: None,
         next_due: now + Duration::from_millis(800),
         in_flight: false,
         due: Due::Regular,
@@ -186,6 +187,7 @@ pub fn check(name: &str, upstream: &UpstreamStatus) -> CheckStatus {
         state: upstream.state,
         streak: upstream.streak,
         last_check: upstream.last_check.clone(),
+        certificate_expiry: None,
         next_due: upstream.next_due,
         in_flight: false,
         due: Due::Regular,
@@ -309,8 +311,8 @@ impl Host for FakeHost {
         Access { token: self.says.lock().token.clone(), address: "127.0.0.1:9900".parse().expect("good") }
     }
 
-    fn metrics(&self, open_metrics: bool) -> String {
-        format!("# metrics open={open_metrics}\n")
+    fn metrics(&self, format: MetricsFormat) -> String {
+        format!("# metrics open={} upstreams={}\n", format.open_metrics, format.upstreams)
     }
 
     fn set_admin(&self, pool: &str, upstream: &Address, to: AdminState, reason: &str, force: bool) -> SetAdmin {

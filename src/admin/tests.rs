@@ -467,6 +467,53 @@ fn metrics_are_open_metrics_for_those_who_ask() {
 }
 
 #[test]
+fn every_way_to_write_metrics_is_rendered_apart() {
+    let server = usual();
+    while server.get("/readyz").status != 200 {
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    // One revision: whatever is rendered first may be given to everybody.
+    *server.host.revision.lock() = Some(1);
+    for _ in 0..2 {
+        for (query, upstreams) in
+            [("", true), ("?upstreams=false", false), ("?upstreams=true", true), ("?upstreams=0", false)]
+        {
+            for (accept, open) in [("text/plain", false), ("application/openmetrics-text", true)] {
+                for (encoding, packed) in [("gzip", true), ("gzip;q=0", false), ("identity", false)] {
+                    let path = format!("/metrics{query}");
+                    let mut stream = server.connect();
+                    let request = format!(
+                        "GET {path} HTTP/1.1\r\nHost: localhost\r\nAccept: {accept}\r\nAccept-Encoding: {encoding}\r\n\
+                         Connection: close\r\n\r\n"
+                    );
+                    stream.write_all(request.as_bytes()).unwrap();
+                    let mut bytes = Vec::new();
+                    stream.read_to_end(&mut bytes).unwrap();
+                    let end = bytes.windows(4).position(|four| four == b"\r\n\r\n").expect("a head") + 4;
+                    let head = String::from_utf8_lossy(&bytes[..end]).to_ascii_lowercase();
+                    assert!(
+                        head.starts_with("http/1.1 200") && head.contains("vary: accept, accept-encoding\r\n"),
+                        "{head}"
+                    );
+                    assert_eq!(head.contains("content-encoding: gzip\r\n"), packed, "{path} {encoding}: {head}");
+                    let mut body = String::new();
+                    match packed {
+                        true => drop(flate2::read::GzDecoder::new(&bytes[end..]).read_to_string(&mut body).unwrap()),
+                        false => body.push_str(std::str::from_utf8(&bytes[end..]).expect("text")),
+                    }
+                    assert_eq!(
+                        body,
+                        format!("# metrics open={open} upstreams={upstreams}\n"),
+                        "{path} {accept} {encoding}"
+                    );
+                }
+            }
+        }
+    }
+    assert_eq!(server.get("/metrics?upstreams=perhaps").status, 400);
+}
+
+#[test]
 fn a_connection_is_kept_and_sixty_four_kept_ones_make_room_for_the_next() {
     let server = usual();
     const ASK: &[u8] = b"GET /livez HTTP/1.1\r\nHost: localhost\r\n\r\n";

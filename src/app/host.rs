@@ -9,8 +9,9 @@ use tokio::time::Instant;
 
 use super::reload::{Reloader, Reloads};
 use crate::admin::json::{ProcessState, ReloadResult};
-use crate::admin::{Access, CheckAnswer, Condition, Host, LastReload, ProcessInfo, ReloadAnswer, SetAdmin};
-use crate::metrics::{self, Scrape};
+use crate::admin::{Access, CheckAnswer, Condition, Host, LastReload, MetricsFormat};
+use crate::admin::{ProcessInfo, ReloadAnswer, SetAdmin};
+use crate::metrics::{self, Format, Scrape};
 use crate::model::{Address, AdminState};
 use crate::pool::{Controller, Event, ExplainError, Explanation, SetAdminError, Status};
 use crate::proxy::Plane;
@@ -97,7 +98,7 @@ impl Host for Process {
         Access { token: policy.token, address: policy.address }
     }
 
-    fn metrics(&self, open_metrics: bool) -> String {
+    fn metrics(&self, MetricsFormat { open_metrics, upstreams }: MetricsFormat) -> String {
         let file = self.reloader.config_file();
         let now = Instant::now();
         let last_reload = match &file.last_reload {
@@ -106,6 +107,7 @@ impl Host for Process {
         };
         let scrape = Scrape {
             status: self.controller.status(),
+            config_hash: file.hash,
             front: self.plane.stats().clone(),
             started: self.started_at,
             last_reload_success: file.last_reload.is_none_or(|last| last.result != ReloadResult::Refused),
@@ -113,7 +115,7 @@ impl Host for Process {
             panics: telemetry::panics_total(),
             log_lines_dropped: telemetry::dropped_total(),
         };
-        metrics::render(scrape, open_metrics)
+        metrics::render(scrape, Format { open_metrics, upstreams })
     }
 
     fn set_admin(&self, pool: &str, upstream: &Address, to: AdminState, reason: &str, force: bool) -> SetAdmin {

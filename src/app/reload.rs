@@ -68,6 +68,8 @@ pub struct Reloader {
     running: Mutex<Running>,
     /// What is told of it without waiting for a reload that is being applied.
     told: ArcSwap<Told>,
+    /// Of the file as it was last read and accepted.
+    hash: Mutex<Arc<str>>,
     changes: AtomicU64,
 }
 
@@ -116,7 +118,8 @@ impl Reloader {
             stopping: false,
         };
         let (turn, running, changes) = (Mutex::new(()), Mutex::new(running), AtomicU64::new(0));
-        let reloader = Reloader { source, controller, plane, discovery, turn, running, told, changes };
+        let hash = Mutex::new(Arc::from(""));
+        let reloader = Reloader { source, controller, plane, discovery, turn, running, told, hash, changes };
         reloader.apply(config, bound)?;
         Ok(reloader)
     }
@@ -183,6 +186,11 @@ impl Reloader {
         self.changes.load(Ordering::Acquire)
     }
 
+    /// What runs was read from a file with this SHA-256.
+    pub fn set_hash(&self, hash: Arc<str>) {
+        *self.hash.lock() = hash;
+    }
+
     /// Something has changed that must show from now on.
     pub fn note_change(&self) {
         self.changes.fetch_add(1, Ordering::AcqRel);
@@ -205,6 +213,7 @@ impl Reloader {
                 ConfigSource::Inline { .. } => None,
             },
             loaded_at: told.loaded_at,
+            hash: self.hash.lock().clone(),
             last_reload: told.last_reload.clone(),
         }
     }
@@ -230,11 +239,13 @@ impl Reloader {
         let _turn = self.turn.lock();
         let applied = self.prepare().and_then(|prepared| {
             let Some(change) = prepared.change else {
+                self.set_hash(prepared.hash);
                 self.discovery.add(&self.config());
                 return Ok((ReloadResult::Unchanged, vec![], prepared.diagnostics));
             };
             self.look_up(&change.config);
             let warming = self.apply(change.config, change.bound).map_err(|error| Refused::new(error.to_string()))?;
+            self.set_hash(prepared.hash);
             Ok((ReloadResult::Applied, warming, prepared.diagnostics))
         });
         let (result, error, warming, diagnostics) = match applied {
@@ -261,14 +272,14 @@ impl Reloader {
 
     /// Everything that may fail.
     fn prepare(&self) -> Result<Prepared, Refused> {
-        let Loaded { config, warnings } = load::load(&self.source)?;
+        let Loaded { config, warnings, hash } = load::load(&self.source)?;
         let diagnostics = warnings.iter().map(told).collect();
         let running = self.running.lock();
         if running.stopping {
             return Err(Refused::new(STOPPING.to_owned()));
         }
         if *running.config == config {
-            return Ok(Prepared { change: None, diagnostics });
+            return Ok(Prepared { change: None, diagnostics, hash });
         }
         let diff = diff::diff(&running.config, &config).map_err(|needs| {
             let sentences: Vec<String> = needs.iter().map(ToString::to_string).collect();
@@ -279,7 +290,7 @@ impl Reloader {
             let socket = Plane::bind(&listener.address);
             bound.push(socket.map_err(|error| Refused::new(format!("listeners.{}: {error}", listener.name)))?);
         }
-        Ok(Prepared { change: Some(Change { config: Arc::new(config), bound }), diagnostics })
+        Ok(Prepared { change: Some(Change { config: Arc::new(config), bound }), diagnostics, hash })
     }
 
     /// Carries the configuration out: what may still fail comes first, then it is published once, then old listeners stop.
@@ -335,6 +346,7 @@ fn close(listeners: Vec<ListenerHandle>) {
 struct Prepared {
     change: Option<Change>,
     diagnostics: Vec<Diagnostic>,
+    hash: Arc<str>,
 }
 
 struct Change {

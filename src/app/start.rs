@@ -52,7 +52,7 @@ async fn run_here(options: &RunOptions) -> ExitCode {
         Ok(signals) => signals,
         Err(error) => return fail(&format!("cannot listen to signals: {error}")),
     };
-    let Loaded { config, warnings } = match load::load(&options.config) {
+    let Loaded { config, warnings, hash } = match load::load(&options.config) {
         Ok(loaded) => loaded,
         Err(refused) => return refuse(&refused),
     };
@@ -64,7 +64,10 @@ async fn run_here(options: &RunOptions) -> ExitCode {
         Err(message) => return fail(&message),
     };
     match Server::start(options.config.clone(), config, sockets, started).await {
-        Ok(server) => server.serve(signals, options.hup.swap(false, Ordering::Relaxed)).await,
+        Ok(server) => {
+            server.process.reloader.set_hash(hash);
+            server.serve(signals, options.hup.swap(false, Ordering::Relaxed)).await
+        }
         Err(message) => fail(&message),
     }
 }

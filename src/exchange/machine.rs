@@ -329,6 +329,9 @@ impl Exchange {
         if let Some(pool) = &self.pool {
             pool.shared.stats.upstream_seconds.observe(now.saturating_duration_since(since));
         }
+        if let Some(lease) = &self.lease {
+            lease.on_answer(status, now.saturating_duration_since(since));
+        }
         if status == 101 {
             // A tunnel may live for days: its request ends here, for the counters.
             self.record(RequestClass::Informational, now);
@@ -341,7 +344,8 @@ impl Exchange {
     pub fn on_broken(&mut self, how: Broken, replay: Replay, now: Instant) -> Next {
         let (silent, reused) = match self.phase {
             Phase::Answered => {
-                self.settle_with(Settled::NotTheUpstream);
+                // In the middle of its answer. An answer of our own holds no lease, so nothing is settled twice.
+                self.settle_with(how.settled());
                 return Next::Abort;
             }
             Phase::Sent { reused, .. } => (true, reused),
@@ -349,14 +353,13 @@ impl Exchange {
         };
         // The upstream may close an idle connection at any time; a request that met that says nothing about its health.
         let stale = how == Broken::Closed && reused && silent;
-        let (settled, reason) = match how {
-            Broken::Closed if stale => (Settled::NotTheUpstream, AnswerReason::UpstreamBroke),
-            Broken::Closed => (Settled::Broke, AnswerReason::UpstreamBroke),
-            Broken::TimedOut => (Settled::Broke, AnswerReason::UpstreamTimeout),
-            Broken::BadResponse => (Settled::Broke, AnswerReason::BadResponse),
-            Broken::Resources => (Settled::NotTheUpstream, AnswerReason::Resources),
+        let reason = match how {
+            Broken::Closed => AnswerReason::UpstreamBroke,
+            Broken::TimedOut => AnswerReason::UpstreamTimeout,
+            Broken::BadResponse => AnswerReason::BadResponse,
+            Broken::Resources => AnswerReason::Resources,
         };
-        self.settle(settled);
+        self.settle(if stale { Settled::NotTheUpstream } else { how.settled() });
         let again = silent && self.asked.method.is_idempotent() && replay == Replay::Whole;
         if how == Broken::Closed && again && self.attempts <= RETRIES {
             return self.elsewhere(reason, stale, now);

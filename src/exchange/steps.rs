@@ -11,7 +11,7 @@ use super::edits::ResponseEdits;
 pub use super::edits::Scheme;
 use super::response::ResponseFraming;
 use crate::model::{Address, Name};
-use crate::pool::{AnswerReason, FrontStats, ListenerId, RequestClass, Upstream};
+use crate::pool::{AnswerReason, FrontStats, ListenerId, RequestClass, Settled, Upstream};
 
 /// Where a request came in.
 #[derive(Debug, Clone, Copy)]
@@ -92,6 +92,16 @@ pub enum Broken {
     BadResponse,
     /// We lack descriptors or memory.
     Resources,
+}
+
+impl Broken {
+    /// How it ends the upstream's lease.
+    pub(super) fn settled(self) -> Settled {
+        match self {
+            Broken::Closed | Broken::TimedOut | Broken::BadResponse => Settled::Broke,
+            Broken::Resources => Settled::NotTheUpstream,
+        }
+    }
 }
 
 /// Whether the request body can be sent again.

@@ -169,6 +169,8 @@ pub struct TlsTrace {
     pub verified: bool,
     /// The peer's certificate: subject, names, issuer, end of validity. `None`: none was seen.
     pub certificate: Option<Box<str>>,
+    /// When that certificate ends, in seconds since 1970.
+    pub expires: Option<i64>,
 }
 
 #[cfg(test)]

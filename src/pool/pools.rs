@@ -622,6 +622,7 @@ fn check_status(name: Arc<str>, check: &Check) -> CheckStatus {
         state: check.track.state(),
         streak: check.track.run().map(streak),
         last_check: check.last.as_ref().map(|(at, report)| LastCheck { at: *at, report: report.clone() }),
+        certificate_expiry: check.certificate_expiry,
         next_due: check.track.next_due(),
         in_flight: check.track.in_flight(),
         due: check.track.due(),

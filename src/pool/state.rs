@@ -178,6 +178,8 @@ pub(super) struct Check {
     flight: Option<ProbeToken>,
     deadline: Option<Instant>,
     pub(super) last: Option<(Instant, Arc<ProbeReport>)>,
+    /// When the certificate that a probe saw last ends, in seconds since 1970. Outlives probes that saw none.
+    pub(super) certificate_expiry: Option<i64>,
     pub(super) unknown_because: Option<Cause>,
     kept: Kept,
 }
@@ -306,6 +308,7 @@ impl State {
         let judgement = report.code.judgement();
         let change = check.track.on_end(judgement, now, chance);
         let (code, took) = (report.code, report.duration);
+        check.certificate_expiry = report.trace.tls.as_ref().and_then(|tls| tls.expires).or(check.certificate_expiry);
         check.last = Some((now, Arc::new(report)));
         if check.track.state() != HealthState::Unknown {
             check.unknown_because = None;

@@ -154,6 +154,8 @@ pub struct CheckStatus {
     pub streak: Option<Streak>,
     /// The last probe that ended.
     pub last_check: Option<LastCheck>,
+    /// When the certificate that a probe saw last ends, in seconds since 1970.
+    pub certificate_expiry: Option<i64>,
     /// When the next probe is due; while one is in flight, when that one was.
     pub next_due: Instant,
     /// Whether a probe is in flight.

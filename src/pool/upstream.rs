@@ -12,6 +12,7 @@ use parking_lot::Mutex;
 use tokio::sync::{Notify, mpsc};
 use tokio::time::Instant;
 
+use super::answers::Answers;
 use super::instant::SharedInstant;
 use crate::model::{Address, Name};
 
@@ -34,8 +35,10 @@ pub struct Upstream {
     pub requests_total: AtomicU64,
     /// Connections that could not be made, kept by leases.
     pub connect_failures_total: AtomicU64,
-    /// Requests that broke after the connection was made, kept by leases.
+    /// Requests that broke after the connection was made, in the middle of an answer included; kept by leases.
     pub broken_total: AtomicU64,
+    /// What it has answered, and how fast; kept by leases.
+    pub answers: Answers,
     /// Until when it counts as healthy if no further probe passes or fails; never while it is not. Kept by the controller, read
     /// by whoever picks.
     pub fresh_until: SharedInstant,
@@ -60,6 +63,7 @@ impl Upstream {
             requests_total: AtomicU64::new(0),
             connect_failures_total: AtomicU64::new(0),
             broken_total: AtomicU64::new(0),
+            answers: Answers::default(),
             fresh_until: SharedInstant::never(),
             unasked: Unasked::default(),
             connections: Connections::default(),

@@ -77,6 +77,14 @@ impl Failure {
         }
     }
 
+    /// When that certificate ends, in seconds since 1970.
+    pub(super) fn certificate_expiry(&self) -> Option<i64> {
+        match self {
+            Failure::Certificate(rejected) => rejected.expires,
+            _ => None,
+        }
+    }
+
     /// What the peer said instead of TLS.
     pub fn heard(&self) -> Option<&[u8]> {
         match self {

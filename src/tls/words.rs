@@ -24,6 +24,8 @@ pub struct Rejected {
     pub(super) sentence: String,
     pub(super) hint: Option<&'static str>,
     pub(super) certificate: Box<str>,
+    /// When it ends, in seconds since 1970.
+    pub(super) expires: Option<i64>,
 }
 
 impl fmt::Display for Rejected {
@@ -46,7 +48,8 @@ pub(super) fn reject(
         Some(certificate) => problem_words(problem, certificate, name, own_roots),
         None => ("certificate cannot be read".to_owned(), None),
     };
-    Rejected { sentence, hint, certificate: parsed.map(|c| describe_parsed(&c)).unwrap_or_default() }
+    let expires = parsed.as_ref().map(not_after);
+    Rejected { sentence, hint, certificate: parsed.map(|c| describe_parsed(&c)).unwrap_or_default(), expires }
 }
 
 fn problem_words(
@@ -114,11 +117,15 @@ pub(super) fn check_dates(leaf: &CertificateDer<'_>, now: UnixTime) -> Result<()
 }
 
 /// `CN=api.internal; names api.internal, 10.0.0.1; issuer CN=Our CA; until 2027-01-31T00:00:00Z`.
-pub(super) fn describe(certificate: &CertificateDer<'_>) -> Box<str> {
+pub(super) fn describe(certificate: &CertificateDer<'_>) -> (Box<str>, Option<i64>) {
     match X509Certificate::from_der(certificate) {
-        Ok((_, parsed)) => describe_parsed(&parsed),
-        Err(_) => "cannot be read".into(),
+        Ok((_, parsed)) => (describe_parsed(&parsed), Some(not_after(&parsed))),
+        Err(_) => ("cannot be read".into(), None),
     }
+}
+
+fn not_after(certificate: &X509Certificate<'_>) -> i64 {
+    certificate.validity().not_after.timestamp()
 }
 
 fn describe_parsed(certificate: &X509Certificate<'_>) -> Box<str> {
@@ -133,8 +140,7 @@ fn describe_parsed(certificate: &X509Certificate<'_>) -> Box<str> {
             push_plain(&mut out, &text, 64);
         }
     }
-    let until = certificate.validity().not_after.timestamp();
-    write!(out, "; until {}", date_of(until)).expect("writing to a string cannot fail");
+    write!(out, "; until {}", date_of(not_after(certificate))).expect("writing to a string cannot fail");
     out.into_boxed_str()
 }
 
@@ -224,9 +230,9 @@ mod tests {
                 "CN=many; names a, b, c, d, e and 2 more; issuer CN=many; until 2030-01-01T00:00:00Z",
             ),
         ] {
-            assert_eq!(&*describe(&certificate(common_name, names)), expected);
+            assert_eq!(describe(&certificate(common_name, names)), (expected.into(), Some(1_893_456_000)));
         }
-        assert_eq!(&*describe(&CertificateDer::from_slice(b"garbage")), "cannot be read");
+        assert_eq!(describe(&CertificateDer::from_slice(b"garbage")), ("cannot be read".into(), None));
     }
 
     #[test]
@@ -234,7 +240,7 @@ mod tests {
         let long = format!("\u{1b}[2J\u{202e}{}", "ü".repeat(200));
         let names: Vec<String> = (0..100).map(|i| format!("{}{i}.example", "x".repeat(50))).collect();
         let names: Vec<&str> = names.iter().map(String::as_str).collect();
-        let described = describe(&certificate(&long, &names));
+        let (described, _) = describe(&certificate(&long, &names));
         assert!(described.len() <= 256, "{}: {described}", described.len());
         assert!(described.starts_with(r"CN=\u{1b}[2J\u{202e}üü"), "{described}");
         assert!(described.ends_with("…; until 2030-01-01T00:00:00Z"), "{described}");

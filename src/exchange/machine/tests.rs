@@ -226,8 +226,10 @@ async fn what_fails_is_tried_once_elsewhere_where_that_is_safe_and_answered_wher
         // A byte of an answer has come: no retry, but while it was interim the client can still be told.
         (2, GET, &[Fresh, Head(103), Closed(Whole)], "attempt, forward, 502 upstream_broke", 1),
         (2, GET, &[Kept, Head(100), Closed(Whole)], "attempt, forward, 502 upstream_broke", 1),
-        (2, GET, &[Fresh, Head(200), Closed(Whole)], "attempt, forward, abort", 0),
-        (2, GET, &[Fresh, Head(200), Slow(Whole)], "attempt, forward, abort", 0),
+        (2, GET, &[Fresh, Head(200), Closed(Whole)], "attempt, forward, abort", 1),
+        (2, GET, &[Kept, Head(200), Closed(Whole)], "attempt, forward, abort", 1),
+        (2, GET, &[Fresh, Head(200), Slow(Whole)], "attempt, forward, abort", 1),
+        (2, GET, &[Fresh, Head(200), NoMemory], "attempt, forward, abort", 0),
         (2, GET, &[Fresh, Head(200), Head(200)], "attempt, forward, abort", 0),
         // The client's own fault.
         (2, POST, &[Fresh, BadChunk], "attempt, 400 malformed close", 0),

@@ -186,6 +186,7 @@ fn a_handshake_tells_version_certificate_and_whether_it_was_verified() {
         alpn: done.then(|| "h2".into()),
         verified,
         certificate: Some("CN=api, by CN=our CA, valid until 2027-01-01".into()),
+        expires: None,
     };
     let with = |tls: TlsTrace| Trace { tls: Some(Box::new(tls)), ..connected() };
     let certificate = "CN=api, by CN=our CA, valid until 2027-01-01";

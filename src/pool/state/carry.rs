@@ -189,7 +189,9 @@ impl State {
                 (Track::new(key.timing, slot, now, now), None)
             }
         };
-        let last = old.filter(|(_, check)| check.key.same_definition(&key)).and_then(|(_, check)| check.last.clone());
+        let same = old.filter(|(_, check)| check.key.same_definition(&key)).map(|(_, check)| check);
+        let last = same.and_then(|check| check.last.clone());
+        let certificate_expiry = same.and_then(|check| check.certificate_expiry);
         let id = CheckId(self.take_id());
         let check = Check {
             key: key.clone(),
@@ -198,6 +200,7 @@ impl State {
             flight: None,
             deadline: None,
             last,
+            certificate_expiry,
             unknown_because: None,
             kept: Kept::default(),
         };
