@@ -30,7 +30,7 @@ use families::Families;
 pub struct Format {
     /// In OpenMetrics 1.0; otherwise in the Prometheus text format 0.0.4.
     pub open_metrics: bool,
-    /// With the series per upstream. Ten thousand upstreams make some 15 MB of them.
+    /// With the series per upstream. Ten thousand upstreams make some 20 MB of them.
     pub upstreams: bool,
 }
 

@@ -122,10 +122,7 @@ fn level(word: &str) -> Option<LevelFilter> {
 }
 
 fn no_level(word: &str) -> String {
-    format!(
-        "{word:?} is not a level, and would be read as a target, which logs nothing else{}; for the target write {word}=LEVEL",
-        expected(word)
-    )
+    format!("{word:?} is not a level, so it was read as a target; for a target write {word}=LEVEL{}", expected(word))
 }
 
 /// What may be written instead, the nearest first.
@@ -202,7 +199,7 @@ mod tests {
             ("roundsman=", "levels are error"),
             ("info,roundsman::probe=debg", "\"debug\""),
             ("info,debg", "\"debug\""),
-            ("foo", "read as a target"),
+            ("foo", "\"foo\" is not a level, so it was read as a target; for a target write foo=LEVEL (levels"),
             ("hyper", "hyper=LEVEL"),
             ("roundsman::probe=6", "levels are error"),
             ("a=b=c", "levels are error"),

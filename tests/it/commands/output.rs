@@ -106,7 +106,7 @@ fn a_log_level_that_does_not_exist_is_a_usage_error_and_not_silence() {
         (None, &["--log-level=debg"], "did you mean \"debug\"?"),
         (None, &["--log-level", "info,roundsman=warning"], "did you mean \"warn\"?"),
         (None, &["--log-level", ""], "names no level"),
-        (Some("foo"), &[], "RUST_LOG \"foo\": \"foo\" is not a level, and would be read as a target"),
+        (Some("foo"), &[], "RUST_LOG \"foo\": \"foo\" is not a level, so it was read as a target"),
         (Some("WARNING"), &[], "did you mean \"warn\"?"),
     ] {
         let (code, error) = run(variable, flags);
