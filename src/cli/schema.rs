@@ -1,4 +1,7 @@
 //! `roundsman schema`: prints the JSON Schema of the configuration, for editors.
+//!
+//! A stdout that the caller has closed cannot be told from one that leads to /dev/null: the standard library opens that in its
+//! place before `main`, so that no other file gets its number. What is printed there counts as written.
 
 use std::process::ExitCode;
 
