@@ -122,10 +122,23 @@ pub struct RunArgs {
     #[arg(long, value_name = "FILE")]
     pub config: Option<PathBuf>,
     /// Listen here, without a file: "ip:port", "[v6]:port" or "unix:/path"
-    #[arg(long, value_name = "ADDR", conflicts_with = "config", requires = "to")]
+    #[arg(
+        long,
+        value_name = "ADDR",
+        value_parser = crate::config::listen_argument,
+        conflicts_with = "config",
+        requires = "to"
+    )]
     pub listen: Option<Address>,
     /// The upstreams, separated by commas
-    #[arg(long, value_name = "ADDR,ADDR", value_delimiter = ',', conflicts_with = "config", requires = "listen")]
+    #[arg(
+        long,
+        value_name = "ADDR,ADDR",
+        value_delimiter = ',',
+        value_parser = crate::config::upstream_argument,
+        conflicts_with = "config",
+        requires = "listen"
+    )]
     pub to: Vec<Address>,
     /// How it logs.
     #[command(flatten)]

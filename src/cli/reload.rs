@@ -56,7 +56,7 @@ fn render(reply: &ReloadReply, paint: Paint) -> String {
     out
 }
 
-/// `roundsman.toml:31:1: error: pools.api.health.intervall: unknown key; did you mean "interval"?`
+/// `roundsman.toml:31:1: error: pools.api.health.intervall: unknown key; did you mean …?`
 fn diagnostic(mistake: &Diagnostic) -> String {
     let mut line = one_line(mistake.file.as_deref().unwrap_or("configuration"));
     for number in [mistake.line, mistake.column].into_iter().flatten() {
@@ -71,7 +71,7 @@ fn diagnostic(mistake: &Diagnostic) -> String {
         line.push_str(&format!("; expected {}", one_line(expected)));
     }
     if let Some(near) = &mistake.suggestion {
-        line.push_str(&format!("; did you mean {:?}?", one_line(near)));
+        line.push_str(&format!("; did you mean `{}`?", one_line(near)));
     }
     line
 }
@@ -99,7 +99,7 @@ mod tests {
             { "file": "r.toml", "line": null, "column": null, "key": null, "message": "cannot\u{1b} be read",
               "expected": "a file", "suggestion": null, "severity": "error" },
         ]);
-        let want = "r.toml:31:1: error: pools.api.health.intervall: unknown key; did you mean \"interval\"?\n\
+        let want = "r.toml:31:1: error: pools.api.health.intervall: unknown key; did you mean `interval`?\n\
                     r.toml: error: cannot\\u{1b} be read; expected a file\n\
                     refused: nothing changed, generation 4 runs on\n";
         assert_eq!(render(&reply("refused", false, errors), Paint::off()), want);

@@ -12,7 +12,7 @@ use crate::model::policy::{
 /// Reads a file with two upstreams at port 8290 and this health table.
 fn read(health: &str) -> Result<Parsed, String> {
     let text = format!(
-        "listeners.web.address = \"127.0.0.1:80\"\n[pools.a]\nupstreams = [\"10.0.0.1:8290\", \"10.0.0.2:8290\"]\n\
+        "listeners.web = {{ address = \"127.0.0.1:80\", pool = \"a\" }}\n[pools.a]\nupstreams = [\"10.0.0.1:8290\", \"10.0.0.2:8290\"]\n\
          [pools.a.health]\n{health}\n"
     );
     parse(&Source { file: "x", text: text.as_bytes() }, &Nowhere).map_err(|all| render_all(&all, false))
@@ -155,7 +155,7 @@ fn what_does_not_fit_a_preset_is_said_of_the_users_file() {
         assert!(said_of.starts_with(said), "{health}: {said_of}");
     }
     let error = messages("preset = \"krakand\"");
-    assert!(error.contains("\"wso2-mi\"") && error.contains("did you mean `krakend`?"), "{error}");
+    assert!(error.contains("\"wso2-mi\"") && error.contains("did you mean `\"krakend\"`?"), "{error}");
 }
 
 #[test]
@@ -194,7 +194,7 @@ fn an_untouched_traffic_port_draws_a_warning_with_what_to_write() {
 
 #[test]
 fn one_answer_for_several_upstreams_draws_a_warning() {
-    let text = "listeners.web.address = \"127.0.0.1:80\"\n[pools.a]\nhealth.port = 9201\n\
+    let text = "listeners.web = { address = \"127.0.0.1:80\", pool = \"a\" }\n[pools.a]\nhealth.port = 9201\n\
         upstreams = [\"10.0.0.1:9201\", \"10.0.0.1:9202\"]\n";
     let warned = |text: &str| {
         let parsed = parse(&Source { file: "x", text: text.as_bytes() }, &Nowhere).unwrap();
@@ -207,7 +207,7 @@ fn one_answer_for_several_upstreams_draws_a_warning() {
 
 #[test]
 fn a_health_address_that_takes_the_check_of_the_traffic_draws_a_warning() {
-    let text = "listeners.web.address = \"127.0.0.1:80\"\n[pools.a]\n\
+    let text = "listeners.web = { address = \"127.0.0.1:80\", pool = \"a\" }\n[pools.a]\n\
         upstreams = [\"10.0.0.1:8290\", { address = \"10.0.0.2:8290\", health_address = \"10.9.0.2:9201\" }]\n\
         health.checks = [{ type = \"http\", port = 9201 }, { type = \"tcp\" }]\n";
     let warned = |text: &str| {
@@ -308,7 +308,7 @@ fn every_preset_fits_every_upstream() {
     for preset in crate::config::presets::all() {
         for address in ["10.0.0.1:1", "[2001:db8::1]:65535", "unix:/run/a.sock"] {
             let text = format!(
-                "listeners.web.address = \"127.0.0.1:80\"\n[pools.a]\nupstreams = [\"{address}\"]\nhealth.preset = \"{}\"\n\
+                "listeners.web = {{ address = \"127.0.0.1:80\", pool = \"a\" }}\n[pools.a]\nupstreams = [\"{address}\"]\nhealth.preset = \"{}\"\n\
                  health.interval = \"10ms\"\n",
                 preset.name
             );
