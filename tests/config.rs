@@ -323,7 +323,9 @@ fn the_reference_is_equal_to_leaving_the_keys_out() {
         pools.several.health.checks = [{ type = \"http\", port = 9201, \
             expect.json = [{ path = \"$.status\", equals = \"healthy\" }] }, \
             { type = \"grpc\", scheme = \"https\" }, { type = \"websocket\" }]\n\
-        [[routes]]\npool = \"app\"\n[admin]\n";
+        [[routes]]\npool = \"app\"\n\
+        [[routes]]\npath = \"/static\"\npool = \"static\"\n\
+        [[routes]]\npath = \"/several\"\npool = \"several\"\n[admin]\n";
     fs::write(&bare, text).unwrap();
     assert_eq!(reference, good(&bare));
     // Without its table the admin is the same but for what a failed bind means.

@@ -235,6 +235,7 @@ impl Reloader {
             };
             self.look_up(&change.config);
             let warming = self.apply(change.config, change.bound).map_err(|error| Refused::new(error.to_string()))?;
+            log_warnings(&prepared.diagnostics);
             Ok((ReloadResult::Applied, warming, prepared.diagnostics))
         });
         let (result, error, warming, diagnostics) = match applied {
@@ -367,6 +368,14 @@ impl Refused {
 impl From<LoadError> for Refused {
     fn from(error: LoadError) -> Refused {
         Refused { sentence: error.to_string(), diagnostics: error.diagnostics.iter().map(told).collect() }
+    }
+}
+
+/// What is allowed and looks like a mistake: one line of the log each, as at the start.
+fn log_warnings(diagnostics: &[Diagnostic]) {
+    for Diagnostic { file, line, column, key, message, expected, .. } in diagnostics {
+        let (file, key, expected) = (file.as_deref(), key.as_deref(), expected.as_deref());
+        tracing::warn!(file, line, column, key, reason = message, expected, "Configuration warning");
     }
 }
 

@@ -15,6 +15,7 @@ use super::reload::{Reloader, Reloads};
 use super::signals::{Order, Signals};
 use super::{ConfigSource, RunOptions};
 use crate::admin::{Host, ReloadAnswer, server, socket};
+use crate::config::Diagnostic;
 use crate::discovery::{Discovery, FIRST_ANSWER_WAIT, NamingProber, SystemResolver};
 use crate::model::policy::Config;
 use crate::pool::{Controller, Prober};
@@ -56,7 +57,8 @@ async fn run_here(options: &RunOptions) -> ExitCode {
         Err(refused) => return refuse(&refused),
     };
     for warning in &warnings {
-        tracing::warn!(key = %warning.key, line = warning.line, message = %warning.message, "Configuration warning");
+        let Diagnostic { file, line, column, key, message, expected, .. } = warning;
+        tracing::warn!(file, line, column, key, reason = message, expected, "Configuration warning");
     }
     let sockets = match bind_all(&config) {
         Ok(sockets) => sockets,

@@ -3,6 +3,7 @@
 //! reported, each where it stands.
 
 mod check;
+mod nowhere;
 mod pool;
 mod route;
 mod sockets;
@@ -37,6 +38,7 @@ pub fn validate(file: &raw::File, report: &mut Report) -> Option<Config> {
     let pools = pools(file, &names, &own, report);
     check::warn_about_unverified(file, report);
     let routes = route::routes(file, &names, report);
+    nowhere::warn(file, &listeners, &routes, &pools, report);
     if report.has_errors() {
         return None;
     }

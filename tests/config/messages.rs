@@ -305,6 +305,39 @@ fn bytes_that_are_no_text() {
     }
 }
 
+#[test]
+fn what_leads_nowhere_draws_a_warning_with_its_place() {
+    let unused = "[pools.b]\nupstreams = [\"10.0.0.1:80\", \"10.0.0.2:80\"]\n";
+    let fallback = "when_no_healthy = { pool = \"b\" }\n";
+    check(&[
+        (
+            POOL.replace("pool = \"a\"", "# none")
+                + "[[routes]]\nlistener = \"web\"\npool = \"a\"\n"
+                + "[listeners.x]\naddress = \"127.0.0.1:1\"\n",
+            "9:12",
+            &["404"],
+        ),
+        (format!("{POOL}{unused}"), "6:8", &["no request comes to this pool", "when_no_healthy"]),
+        (route("path = \"/api/*\""), "7:8", &["taken literally", "| \"/api\""]),
+        (route("path_exact = \"/api/*\""), "7:14", &["taken literally", "path = \"/api\""]),
+        (route("path = \"/users/{id}\""), "7:8", &["taken literally"]),
+        (check_of("path = \"/health*\""), "8:8", &["is sent as it is"]),
+    ]);
+    for led in [
+        format!("{POOL}{fallback}{unused}"),
+        format!("{POOL}{unused}[[routes]]\npath = \"/x\"\npool = \"b\"\n"),
+        POOL.replace("pool = \"a\"\n", "") + "[[routes]]\npath = \"/x\"\npool = \"a\"\n",
+    ] {
+        assert_eq!(diagnostics(led.as_bytes()), [], "{led}");
+    }
+    // Only a pool that itself gets no request leads there.
+    let all = diagnostics(
+        format!("{POOL}[pools.c]\nupstreams = [\"10.0.0.1:80\", \"10.0.0.2:80\"]\n{fallback}{unused}").as_bytes(),
+    );
+    assert_eq!(all.iter().map(|d| d.line).collect::<Vec<_>>(), [Some(6), Some(9)]);
+    assert!(all.iter().all(|d| d.severity == Severity::Warning));
+}
+
 /// A message without what it quotes.
 fn kind(message: &str) -> String {
     let mut quoted = false;
