@@ -113,8 +113,10 @@ fn run(args: &RunArgs, hangup: &Hangup) -> ExitCode {
             let to = args.to.iter().map(ToString::to_string).collect();
             app::ConfigSource::Inline { listen: listen.to_string(), to }
         }
-        (None, Some(file)) => app::ConfigSource::File(file.clone()),
-        (None, None) => app::ConfigSource::File(locate::default_file()),
+        (None, named) => match locate::config_file(named.as_deref()) {
+            Ok(file) => app::ConfigSource::File(file),
+            Err(missing) => return answer(Err(Failure::Config(missing.message))),
+        },
     };
     let code = app::run(&app::RunOptions { config, hup: hangup.flag() });
     telemetry::flush();

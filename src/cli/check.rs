@@ -47,9 +47,12 @@ pub fn run(args: &CheckArgs) -> ExitCode {
     if let Some(name) = &args.presets {
         return run_presets(name, args.format);
     }
-    let file = args.config.clone().unwrap_or_else(locate::default_file);
+    let file = locate::config_file(args.config.as_deref());
     let colour = io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|v| v.is_empty());
-    let result = load_file(&file);
+    let (file, result) = match file {
+        Ok(file) => (file.clone(), load_file(&file)),
+        Err(missing) => (PathBuf::from(&missing.file), Err(LoadError { diagnostics: vec![missing] })),
+    };
     let (stdout, stderr) = match args.format {
         Format::Json => (as_json(&result), String::new()),
         Format::Human => human(&file, &result, colour),
@@ -91,6 +94,7 @@ fn human(file: &Path, result: &Result<Loaded, LoadError>, colour: bool) -> (Stri
             let out = format!("{} is good.\n\n{}", file.display(), describe(&loaded.config));
             (out, render_all(&loaded.warnings, colour))
         }
+        Err(error) if error.diagnostics.iter().all(|d| d.line.is_none()) => (String::new(), error.render(colour)),
         Err(error) => {
             let errors = error.diagnostics.iter().filter(|d| d.severity == crate::config::Severity::Error).count();
             let mistakes = if errors == 1 { "1 mistake".to_owned() } else { format!("{errors} mistakes") };

@@ -8,7 +8,7 @@ use toml::{Table, Value};
 use super::Failure;
 use super::args::ProcessArgs;
 use crate::app::load;
-use crate::config::{self, FILE_BYTES_MAX, Severity};
+use crate::config::{self, Diagnostic, FILE_BYTES_MAX, Severity};
 use crate::model::{Address, Secret};
 
 /// The configuration files looked for, in this order.
@@ -26,6 +26,25 @@ pub struct Target {
 pub fn default_file() -> PathBuf {
     let existing = DEFAULT_FILES.iter().find(|file| Path::new(file).exists());
     PathBuf::from(existing.unwrap_or(&DEFAULT_FILES[0]))
+}
+
+/// The file that `run`, `check` and `probe` read: the one that is named, else the first default that exists.
+///
+/// # Errors
+/// Where none is named and there is no default: which were looked for, and what to do.
+pub fn config_file(named: Option<&Path>) -> Result<PathBuf, Diagnostic> {
+    let file = named.map_or_else(default_file, Path::to_path_buf);
+    if named.is_some() || file.exists() {
+        return Ok(file);
+    }
+    let here = std::env::current_dir().unwrap_or_default();
+    let places: Vec<_> = DEFAULT_FILES.iter().map(|file| here.join(file).display().to_string()).collect();
+    let message = format!(
+        "there is no configuration file: looked for {}. Name one with --config FILE, or run without one: \
+         roundsman run --listen 127.0.0.1:8080 --to 127.0.0.1:3001,127.0.0.1:3002",
+        places.join(" and "),
+    );
+    Err(Diagnostic::whole_file(DEFAULT_FILES[0], message))
 }
 
 /// Finds the process that the command line means.

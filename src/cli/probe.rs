@@ -62,7 +62,7 @@ pub fn run(args: &ProbeArgs) -> Result<ExitCode, Failure> {
 }
 
 fn of_file(config: Option<&Path>, pool: &str, upstream: &str) -> Result<TrialReply, Failure> {
-    let file = config.map_or_else(locate::default_file, Path::to_path_buf);
+    let file = locate::config_file(config).map_err(|missing| Failure::Config(missing.message))?;
     let loaded = load_file(&file).map_err(|error| bad_configuration(&error))?;
     let found = find_pool(&loaded.config, pool)?.clone();
     let name = found.name.to_string();

@@ -338,6 +338,35 @@ fn what_leads_nowhere_draws_a_warning_with_its_place() {
     assert!(all.iter().all(|d| d.severity == Severity::Warning));
 }
 
+#[test]
+fn without_a_file_the_program_says_where_it_looked_and_what_to_do() {
+    let dir = tempfile::tempdir().unwrap();
+    let run = |arguments: &[&str]| {
+        let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_roundsman"));
+        let output = command.args(arguments).current_dir(dir.path()).output().unwrap();
+        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+        (output.status.code(), text(&output.stdout), text(&output.stderr))
+    };
+    let here = dir.path().canonicalize().unwrap().join("roundsman.toml").display().to_string();
+    for arguments in [&["check"][..], &["run"], &["probe", "a", "127.0.0.1:1"], &["check", "--format", "json"]] {
+        let (code, out, err) = run(arguments);
+        assert_eq!(code, Some(78), "{arguments:?}: {err}");
+        for part in [&*here, "/etc/roundsman/roundsman.toml", "--config FILE", "run --listen 127.0.0.1:8080 --to "] {
+            assert!(format!("{out}{err}").contains(part), "{arguments:?}: {out}{err}");
+        }
+    }
+    for (arguments, help) in [
+        (["run", "--listen", ":8080", "--to", "10.0.0.1:80"], "did you mean `0.0.0.0:8080`?"),
+        (["run", "--listen", "127.0.0.1:1", "--to", "10.0.0.1:80,http://10.0.0.2:80/"], "did you mean `10.0.0.2:80`?"),
+        (["run", "--listen", "127.0.0.1:1", "--to", "2001:db8::1:80"], "did you mean `[2001:db8::1]:80`?"),
+        (["run", "--listen", "127.0.0.1:1", "--to", "https://10.0.0.1:443"], "requests go in plain HTTP"),
+    ] {
+        let (code, _, err) = run(&arguments);
+        assert_eq!(code, Some(2), "{err}");
+        assert!(err.contains(help), "{err}");
+    }
+}
+
 /// A message without what it quotes.
 fn kind(message: &str) -> String {
     let mut quoted = false;
