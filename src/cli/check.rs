@@ -51,7 +51,7 @@ pub fn run(args: &CheckArgs) -> ExitCode {
     let colour = io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|v| v.is_empty());
     let (file, result) = match file {
         Ok(file) => (file.clone(), load_file(&file)),
-        Err(missing) => (PathBuf::from(&missing.file), Err(LoadError { diagnostics: vec![missing] })),
+        Err(missing) => (PathBuf::from(&missing.file), Err(LoadError { diagnostics: vec![*missing] })),
     };
     let (stdout, stderr) = match args.format {
         Format::Json => (as_json(&result), String::new()),
@@ -94,7 +94,8 @@ fn human(file: &Path, result: &Result<Loaded, LoadError>, colour: bool) -> (Stri
             let out = format!("{} is good.\n\n{}", file.display(), describe(&loaded.config));
             (out, render_all(&loaded.warnings, colour))
         }
-        Err(error) if error.diagnostics.iter().all(|d| d.line.is_none()) => (String::new(), error.render(colour)),
+        // There is nothing to count mistakes in.
+        Err(error) if !file.exists() => (String::new(), error.render(colour)),
         Err(error) => {
             let errors = error.diagnostics.iter().filter(|d| d.severity == crate::config::Severity::Error).count();
             let mistakes = if errors == 1 { "1 mistake".to_owned() } else { format!("{errors} mistakes") };

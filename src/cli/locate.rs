@@ -32,7 +32,7 @@ pub fn default_file() -> PathBuf {
 ///
 /// # Errors
 /// Where none is named and there is no default: which were looked for, and what to do.
-pub fn config_file(named: Option<&Path>) -> Result<PathBuf, Diagnostic> {
+pub fn config_file(named: Option<&Path>) -> Result<PathBuf, Box<Diagnostic>> {
     let file = named.map_or_else(default_file, Path::to_path_buf);
     if named.is_some() || file.exists() {
         return Ok(file);
@@ -44,7 +44,7 @@ pub fn config_file(named: Option<&Path>) -> Result<PathBuf, Diagnostic> {
          roundsman run --listen 127.0.0.1:8080 --to 127.0.0.1:3001,127.0.0.1:3002",
         places.join(" and "),
     );
-    Err(Diagnostic::whole_file(DEFAULT_FILES[0], message))
+    Err(Box::new(Diagnostic::whole_file(DEFAULT_FILES[0], message)))
 }
 
 /// Finds the process that the command line means.

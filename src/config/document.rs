@@ -32,8 +32,8 @@ pub enum State {
 ///
 /// # Errors
 /// What is wrong with a file that is no text, or holds nothing.
-pub fn text(bytes: &[u8]) -> Result<&str, NoText<'_>> {
-    let whole = |message: &'static str| NoText { found: Found::missing(message), text: "".into() };
+pub fn text(bytes: &[u8]) -> Result<&str, Box<NoText<'_>>> {
+    let whole = |message: &'static str| Box::new(NoText { found: Found::missing(message), text: "".into() });
     match bytes {
         [0xFF, 0xFE, ..] | [0xFE, 0xFF, ..] => return Err(whole(UTF_16)),
         _ if bytes.len() > super::FILE_BYTES_MAX => return Err(whole("the file is larger than 16 MiB")),
@@ -81,11 +81,11 @@ pub struct NoText<'a> {
 }
 
 /// A mistake at the byte `at`, before which everything is text.
-fn no_text(bytes: &[u8], at: usize, message: String, expected: String) -> NoText<'_> {
+fn no_text(bytes: &[u8], at: usize, message: String, expected: String) -> Box<NoText<'_>> {
     let end = bytes[at..].iter().position(|b| *b == b'\n').map_or(bytes.len(), |line| at + line);
     let text = String::from_utf8_lossy(&bytes[..end]);
     let found = Found::error(at..at + 1, "", message);
-    NoText { found: if expected.is_empty() { found } else { found.expected(expected) }, text }
+    Box::new(NoText { found: if expected.is_empty() { found } else { found.expected(expected) }, text })
 }
 
 /// As much of a text as can be read: what is broken beyond reading is blank, and everything else has its place.
@@ -119,29 +119,41 @@ pub fn readable<'a>(text: &'a str, report: &mut Report) -> Option<Readable<'a>> 
         report.add(found);
         readable.blank(&spoilt);
     }
-    let mut broken = Vec::new();
     let (_, errors) = DeTable::parse_recoverable(&readable.text);
-    for error in &errors {
-        // What is only counted needs no words.
-        report.add(if report.is_full() { Found::syntax(error.span(), error.message()) } else { mistake(error, text) });
-        readable.state = match readable.state {
-            State::Whole if is_duplicate(error) => State::Whole,
-            State::Whole | State::Holes if syntax::is_hole(error) || is_duplicate(error) => State::Holes,
-            State::Whole | State::Holes | State::Broken => {
-                broken.extend(error.span().map(|span| line_around(text, span.start)));
-                State::Broken
-            }
-        };
+    let mut broken = Vec::new();
+    for error in errors.iter().filter(|error| !is_sure(error)) {
+        report_one(error, text, report);
+        readable.state = State::Broken;
+        broken.extend(error.span().map(|span| line_around(text, span.start)));
     }
     // What the parser makes of a broken line is not what anybody wrote. Of a header more depends; it is left.
     for line in broken.iter().filter(|line| !text[(*line).clone()].trim_start().starts_with('[')) {
         readable.blank(line);
     }
-    if !broken.is_empty() {
-        let (_, errors) = DeTable::parse_recoverable(&readable.text);
-        errors.iter().filter_map(|error| error.span()).for_each(|span| report.mistrust(span));
+    // Behind some broken lines the parser looks at no value; behind blank ones it does.
+    let (_, errors) = DeTable::parse_recoverable(&readable.text);
+    for error in &errors {
+        match (is_sure(error), readable.state) {
+            (true, state) => {
+                report_one(error, text, report);
+                if state == State::Whole && !is_duplicate(error) {
+                    readable.state = State::Holes;
+                }
+            }
+            (false, _) => error.span().into_iter().for_each(|span| report.mistrust(span)),
+        }
     }
     Some(readable)
+}
+
+/// What is only counted needs no words.
+fn report_one(error: &toml::de::Error, text: &str, report: &mut Report) {
+    report.add(if report.is_full() { Found::syntax(error.span(), error.message()) } else { mistake(error, text) });
+}
+
+/// Whether the document is as it is written in spite of the mistake, but for one value.
+fn is_sure(error: &toml::de::Error) -> bool {
+    syntax::is_hole(error) || is_duplicate(error)
 }
 
 impl Readable<'_> {

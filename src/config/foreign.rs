@@ -124,6 +124,7 @@ const KEYS: &[(&str, &str, &str)] = &[
     ("Health", "type", "mode kind protocol healthtype checktype probe"),
     ("Health", "tls", "ssl checkssl"),
     ("Health", "service", "grpcservice"),
+    ("Health", "basic_auth", "auth basicauth credentials"),
     ("Tls", "server_name", "sni servername checksni"),
     ("Tls", "ca_file", "ca cacert cafile capath trustedca rootca"),
     ("Tls", "client_cert", "cert certificate crt clientcertificate"),
@@ -329,7 +330,7 @@ mod tests {
 
     #[test]
     fn every_row_leads_to_a_key_of_its_table() {
-        let later = ["unhealthy_interval"];
+        let later = ["unhealthy_interval", "basic_auth"];
         for (table, key, words) in KEYS {
             let names = match *table {
                 "File" => raw::File::NAMES.to_vec(),

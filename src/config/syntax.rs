@@ -68,6 +68,11 @@ pub fn found(error: &toml::de::Error, text: &str) -> Found {
     if is_hole(error) {
         return value(text, &span);
     }
+    if starts(&["missing comma between array elements"])
+        && let Some(found) = line::entry(text, span.start)
+    {
+        return found;
+    }
     if starts(&["unclosed table", "unclosed array table"]) {
         let header = line::code_of(text, span.start.saturating_sub(1));
         let end = if text[header.clone()].starts_with("[[") { "]]" } else { "]" };
@@ -99,6 +104,9 @@ fn sentence(message: &str) -> String {
         m if m.starts_with("extra comma in array") => "one comma too many; entries have one between them",
         m if m.starts_with("extra comma in inline table") => "one comma too many; keys have one between them",
         m if m.starts_with("unexpected `=` in array") => "a key in a list: the list is not closed above",
+        m if m.starts_with("cannot extend value") => {
+            "this key has a value of its own above, so that nothing can be below it"
+        }
         m if m.starts_with("carriage return must be followed") => {
             "a carriage return alone: lines end with LF, or with CR and LF"
         }

@@ -94,6 +94,13 @@ fn commas_brackets_and_equals_signs() {
         (check_of("interval = \"10s\";"), "8:1", &["semicolon", "interval = \"10s\""]),
         (upstreams("[\"10.0.0.1:80\",, \"10.0.0.2:80\"]"), "5:28", &["one comma too many"]),
         (upstreams("[\"10.0.0.1:80\" \"10.0.0.2:80\"]"), "5:28", &["no comma between two entries"]),
+        (
+            upstreams("[\n\"10.0.0.1:80\" weight=3,\n\"10.0.0.2:80\"]"),
+            "6:1",
+            &["| { address = \"10.0.0.1:80\", weight = 3 }"],
+        ),
+        (upstreams("[\n{ address = \"10.0.0.1:80\",\n\"10.0.0.2:80\"]"), "6:1", &["table", "not closed", "`}`"]),
+        (pool("resolve = \"5s\"\nresolve.every = \"5s\""), "7:1", &["a value of its own above"]),
         (upstreams("[\"10.0.0.1:80\", \"10.0.0.2:80\"\nbalance = \"random\""), "5:13", &["list", "not closed", "`]`"]),
         (
             format!("{}[pools.a.health]\ntype = \"http\"\n", upstreams("[\n\"10.0.0.1:80\",\n\"10.0.0.2:80\",\n")),
@@ -114,6 +121,16 @@ fn commas_brackets_and_equals_signs() {
         (check_of("; the path"), "8:1", &["# the path"]),
     ]);
     assert_eq!(diagnostics(check_of("expect = { status = [200], }").as_bytes()), [], "TOML 1.1 has such commas");
+}
+
+#[test]
+fn all_mistakes_of_a_file_are_said_at_once() {
+    let text = "[listeners.web]\nlisten 80\npool: api\n[pools.api]\nupstreams = [\n10.0.0.1:80,\n\"10.0.0.2:80\" weight=3,\n\
+        'http://10.0.0.3:80',\n]\nbalance = least_conn\n[pools.api.health]\ninterval = 5\nfall 3\ntimeout = 10s\ntimeout = 5\n\
+        expect = 200 OK\n";
+    let all = diagnostics(text.as_bytes());
+    let lines: Vec<_> = all.iter().filter_map(|diagnostic| diagnostic.line).collect();
+    assert_eq!(lines, [2, 3, 6, 7, 8, 10, 12, 13, 14, 15, 16], "{all:#?}");
 }
 
 #[test]

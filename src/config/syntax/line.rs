@@ -37,6 +37,18 @@ pub fn explain(text: &str, at: usize, message: &str) -> Option<Found> {
         .or_else(|| without_equals(code, &section, message, &found))
 }
 
+/// An entry of a list with more than an address behind it, on a line of its own: `"10.0.0.1:80" weight=3,`.
+pub fn entry(text: &str, at: usize) -> Option<Found> {
+    let line = code_of(text, at);
+    let code = text[line.clone()].trim_end_matches(',').trim_end();
+    if !code.starts_with(['"', '\'']) || code.contains('[') {
+        return None;
+    }
+    let meant = entries(&code.replace(['"', '\''], "")).filter(|meant| meant.starts_with('{'))?;
+    let found = Found::syntax(Some(line.start..line.start + code.len()), "an entry with more than its address");
+    Some(found.expected("a table: `{ address = \"ip:port\", weight = 2 }`").suggestion(Some(meant)))
+}
+
 /// The longest line that is looked at token by token, in bytes: a file may be one line with thousands of mistakes.
 const LINE_BYTES_MAX: usize = 4 << 10;
 

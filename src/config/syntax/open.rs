@@ -13,7 +13,16 @@ const FOUND_MAX: usize = 50;
 /// What is not closed, each with the statement that it spoils: from its key to the line that begins something new.
 pub fn unclosed(text: &str) -> Vec<(Found, Range<usize>)> {
     let mut out = Vec::new();
-    let mut scan = Scan { text, open: Vec::new(), statement: 0, fresh: true, last: None, header: false, value: false };
+    let mut scan = Scan {
+        text,
+        open: Vec::new(),
+        statement: 0,
+        fresh: true,
+        mismatched: None,
+        last: None,
+        header: false,
+        value: false,
+    };
     for token in toml_parser::Source::new(text).lex() {
         let span = token.span().start()..token.span().end();
         if let Some(spoilt) = scan.take(token.kind(), &span) {
@@ -34,6 +43,8 @@ struct Scan<'t> {
     statement: usize,
     /// Nothing was read of this line yet.
     fresh: bool,
+    /// The first that another bracket has closed.
+    mismatched: Option<(TokenKind, usize)>,
     /// The last token that is no white space or comment.
     last: Option<TokenKind>,
     /// In a header.
@@ -72,14 +83,30 @@ impl Scan<'_> {
             match kind {
                 TokenKind::LeftSquareBracket | TokenKind::LeftCurlyBracket if !self.value => {}
                 TokenKind::LeftSquareBracket | TokenKind::LeftCurlyBracket => self.open.push((kind, span.start)),
-                TokenKind::RightSquareBracket | TokenKind::RightCurlyBracket => {
-                    self.open.pop();
-                }
+                TokenKind::RightSquareBracket => found = self.close(TokenKind::LeftSquareBracket, span).or(found),
+                TokenKind::RightCurlyBracket => found = self.close(TokenKind::LeftCurlyBracket, span).or(found),
                 _ => {}
             }
         }
         self.last = Some(kind);
         found
+    }
+
+    /// Closes what is open up to the last `kind`. What lies between is not closed; it is reported at the end of the
+    /// statement.
+    fn close(&mut self, kind: TokenKind, span: &Range<usize>) -> Option<(Found, Range<usize>)> {
+        let last = self.open.last().copied()?;
+        match self.open.iter().rposition(|(open, _)| *open == kind) {
+            Some(at) if last.0 == kind => self.open.truncate(at),
+            Some(at) => {
+                self.mismatched.get_or_insert(last);
+                self.open.truncate(at);
+            }
+            // One too many: the parser says so.
+            None => {}
+        }
+        let line_end = self.text[span.end..].find('\n').map_or(self.text.len(), |end| span.end + end);
+        (self.open.is_empty() && self.mismatched.is_some()).then(|| self.spoilt(line_end))
     }
 
     /// Whether the line that begins at `at` cannot go on with what is open.
@@ -90,9 +117,10 @@ impl Scan<'_> {
         is_header(line) || (begins_with_key(line) && (in_list || !goes_on))
     }
 
-    /// Reports the first that is open, and forgets all.
+    /// Reports what another bracket has closed, else the first that is open, and forgets all.
     fn spoilt(&mut self, end: usize) -> (Found, Range<usize>) {
-        let (kind, at) = self.open[0];
+        let first = self.open.first().copied();
+        let (kind, at) = self.mismatched.take().or(first).unwrap_or((TokenKind::LeftSquareBracket, self.statement));
         self.open.clear();
         let (what, end_mark) = match kind {
             TokenKind::LeftCurlyBracket => ("the table that begins here is not closed", "}"),
@@ -135,6 +163,9 @@ mod tests {
             ("x = 1\na = { b = [1]\nc = 2\n", &["a = { b = [1]\n"]),
             ("a = [{ b = 1, \"c\"", &["a = [{ b = 1, \"c\""]),
             ("[t\na = 1\n", &[]),
+            ("a = [\n{ b = 1 ,\n\"c\",\n] # x\nd = 1\n", &["a = [\n{ b = 1 ,\n\"c\",\n] # x"]),
+            ("a = { b = [1 }\nd = 1\n", &["a = { b = [1 }"]),
+            ("a = [1]]\nb = 1\n", &[]),
             ("server {\n\"x\": [\n[t]\na = 1\n", &[]),
         ] {
             let found: Vec<_> = unclosed(text).into_iter().map(|(_, range)| &text[range]).collect();
