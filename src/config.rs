@@ -2,7 +2,8 @@
 //!
 //! Pure. The caller has read the bytes; what a file refers to (environment variables, secret files) comes through
 //! [`Env`]. The stages: `document` (bytes to TOML, bounded), `raw` (what each key may hold; unknown and later keys),
-//! `validate` (what must agree with what), [`diff`] (what a reload changes). Imported by `app` and `cli` only.
+//! `validate` (what must agree with what), [`diff`] (what a reload changes). `syntax` says what to write instead of what is
+//! not TOML, `foreign` instead of the words of other programs. Imported by `app` and `cli` only.
 
 pub mod diagnostic;
 pub mod diff;

@@ -10,7 +10,7 @@ use serde::Serialize;
 
 /// Excerpts are cut before; the renderer would cut them once more, to the width of a terminal that may not be there.
 const TERM_WIDTH: usize = 1_000;
-/// A longer phrase stands below the line, and not beside the caret, in lines of this many characters.
+/// A longer phrase is shown below the line and not beside the caret, in lines of this many characters.
 const LABEL_CHARS_MAX: usize = 90;
 
 /// How much a diagnostic weighs.

@@ -31,7 +31,7 @@ pub enum State {
 /// The text of a file without its byte order mark.
 ///
 /// # Errors
-/// What is wrong with a file that is no text, or holds nothing.
+/// What is wrong with a file that is not text, or is empty.
 pub fn text(bytes: &[u8]) -> Result<&str, Box<NoText<'_>>> {
     let whole = |message: &'static str| Box::new(NoText { found: Found::missing(message), text: "".into() });
     match bytes {
@@ -71,7 +71,7 @@ pub fn text(bytes: &[u8]) -> Result<&str, Box<NoText<'_>>> {
 
 const UTF_16: &str = "the file is UTF-16; a configuration is UTF-8 (`iconv -f UTF-16 -t UTF-8` converts it)";
 
-/// Why a file is no text.
+/// Why a file is not text.
 #[derive(Debug)]
 pub struct NoText<'a> {
     /// The mistake.
@@ -130,7 +130,7 @@ pub fn readable<'a>(text: &'a str, report: &mut Report) -> Option<Readable<'a>> 
     for line in broken.iter().filter(|line| !text[(*line).clone()].trim_start().starts_with('[')) {
         readable.blank(line);
     }
-    // Behind some broken lines the parser looks at no value; behind blank ones it does.
+    // After some broken lines the parser no longer reads values; after blank ones it does.
     let (_, errors) = DeTable::parse_recoverable(&readable.text);
     for error in &errors {
         match (is_sure(error), readable.state) {

@@ -36,7 +36,7 @@ pub fn key(table: &str, name: &str) -> Option<Meant> {
     row.or_else(|| elsewhere(table, name))
 }
 
-/// A key that is ours and stands in the wrong table.
+/// One of our keys in the wrong table.
 fn elsewhere(table: &str, name: &str) -> Option<Meant> {
     let of_check = [raw::Health::NAMES, raw::Timing::NAMES, raw::Probe::NAMES].concat();
     let of = |names: &[&str], home: &str| names.contains(&name).then(|| Meant::instead(format!("`{name}` in {home}")));
@@ -302,7 +302,7 @@ pub fn check_type(text: &str) -> Option<Result<&'static str, &'static str>> {
     })
 }
 
-/// The value that takes the place of one which is no table, where a table is wanted.
+/// The table that is meant by a value of another type.
 pub fn table_for(table: &str, written: &str) -> Option<String> {
     if written.len() > 80 {
         return None;

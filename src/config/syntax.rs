@@ -119,7 +119,7 @@ fn sentence(message: &str) -> String {
     ours.to_owned()
 }
 
-/// A value that is none, such as one without quotes.
+/// A value that cannot be parsed, such as one without quotes.
 fn value(text: &str, span: &Range<usize>) -> Found {
     let word = word_at(text, span);
     let written = &text[word.clone()];

@@ -161,7 +161,7 @@ fn integer(node: &Node<'_>, reader: &mut Reader<'_>, what: &str) -> Option<i64> 
             None
         }
         DeValue::String(text) if text.contains("${") => {
-            reader.wrong_type(node, &format!("{what}: variables stand for strings only"));
+            reader.wrong_type(node, &format!("{what}: variables are replaced in strings only"));
             None
         }
         _ => {

@@ -1,5 +1,5 @@
-//! What people write who know another program, another notation, or are in a hurry: what is said of it, where, and what they
-//! are told to write. And of everything that is suggested: that it is accepted in its place.
+//! What people write who know another program, another notation, or are in a hurry: what the message says, where, and what
+//! it suggests. And of everything that is suggested: that it is accepted in its place.
 
 use roundsman::app::load::load_text;
 use roundsman::config::{Diagnostic, Severity};

@@ -1,5 +1,5 @@
 //! What is said of a value of the wrong type and of a key that does not exist: what was meant, and where it belongs. A
-//! suggestion is read by the same reader before it is shown: one that would be refused helps nobody.
+//! suggestion is read by the same reader before it is shown: one that would be refused is not shown.
 
 use std::borrow::Cow;
 
@@ -126,7 +126,7 @@ impl Reader<'_> {
         good && !report.has_errors()
     }
 
-    /// Reports that `node` is no list, and how it becomes one.
+    /// Reports that `node` is not a list, and how it becomes one.
     pub(super) fn not_a_list<L: Value>(&mut self, node: &Node<'_>) {
         let written = self.text.get(node.span()).unwrap_or("");
         let key = key_path(&self.path);

@@ -1,4 +1,4 @@
-//! One line that is no `key = value`: YAML, JSON, a directive of another program, or a `=` that was forgotten.
+//! One line that is not `key = value`: YAML, JSON, a directive of another program, or a `=` that was forgotten.
 
 use std::ops::Range;
 
@@ -37,7 +37,7 @@ pub fn explain(text: &str, at: usize, message: &str) -> Option<Found> {
         .or_else(|| without_equals(code, &section, message, &found))
 }
 
-/// An entry of a list with more than an address behind it, on a line of its own: `"10.0.0.1:80" weight=3,`.
+/// An entry of a list with more than its address, on a line of its own: `"10.0.0.1:80" weight=3,`.
 pub fn entry(text: &str, at: usize) -> Option<Found> {
     let line = code_of(text, at);
     let code = text[line.clone()].trim_end_matches(',').trim_end();
@@ -132,7 +132,7 @@ fn is_bare_key(text: &str) -> bool {
     text.len() <= 64 && text.split('.').all(bare)
 }
 
-/// A value as TOML has it: as it stands where it is one, else in quotes.
+/// A value as TOML writes it: unchanged where it parses, else in quotes.
 fn value_of(key: &str, written: &str) -> Option<String> {
     let written = written.trim().trim_end_matches([';', ',']).trim();
     if written.is_empty()
@@ -300,7 +300,7 @@ fn block(code: &str, found: &dyn Fn(&str) -> Found) -> Option<Found> {
     Some(found("a block in braces, and a configuration is TOML").expected(expected))
 }
 
-/// A character that nobody sees, or quotes around a key.
+/// A character that an editor does not show.
 fn invisible(text: &str, line: &Range<usize>) -> Option<Found> {
     let code = &text[line.clone()];
     let unseen = |c: char| matches!(c, '\u{a0}' | '\u{ad}' | '\u{2000}'..='\u{200f}' | '\u{2028}'..='\u{202f}' | '\u{2060}' | '\u{3000}' | '\u{feff}');
@@ -312,7 +312,7 @@ fn invisible(text: &str, line: &Range<usize>) -> Option<Found> {
         '\u{3000}' => "a wide space",
         _ => "an invisible character",
     };
-    let message = format!("{name} (U+{:04X}) stands here", u32::from(c));
+    let message = format!("{name} (U+{:04X}) in the key", u32::from(c));
     Some(Found::syntax(Some(at..at + c.len_utf8()), message).expected("an ordinary space, or none"))
 }
 

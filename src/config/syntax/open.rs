@@ -45,7 +45,7 @@ struct Scan<'t> {
     fresh: bool,
     /// The first that another bracket has closed.
     mismatched: Option<(TokenKind, usize)>,
-    /// The last token that is no white space or comment.
+    /// The last token but for white space and comments.
     last: Option<TokenKind>,
     /// In a header.
     header: bool,
