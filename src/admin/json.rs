@@ -10,6 +10,7 @@ pub use self::ordered::Ordered;
 use crate::model::{AdminState, Code, HealthState, Judgement};
 
 mod explain;
+pub mod glance;
 mod ordered;
 
 /// `GET /api/v1/status`.
