@@ -20,9 +20,11 @@ mod reload;
 pub mod schema;
 mod status;
 mod steps;
+mod table;
 #[cfg(test)]
 mod tests;
 mod text;
+mod watch;
 
 pub use hangup::Hangup;
 
@@ -108,12 +110,12 @@ fn run(args: &RunArgs, hangup: &Hangup) -> ExitCode {
     if let Err(code) = set_up_logs(&args.log) {
         return code;
     }
-    let config = match (&args.listen, &args.config) {
+    let config = match (&args.listen, args.file.path()) {
         (Some(listen), _) => {
             let to = args.to.iter().map(ToString::to_string).collect();
             app::ConfigSource::Inline { listen: listen.to_string(), to }
         }
-        (None, Some(file)) => app::ConfigSource::File(file.clone()),
+        (None, Some(file)) => app::ConfigSource::File(file.to_path_buf()),
         (None, None) => app::ConfigSource::File(locate::default_file()),
     };
     let code = app::run(&app::RunOptions { config, hup: hangup.flag() });

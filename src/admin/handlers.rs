@@ -13,7 +13,7 @@ use super::routes::{Question, WAIT_MAX};
 use super::shared::Text;
 use super::{explain, health, page, render};
 use crate::model::{Address, AdminState, lookup};
-use crate::pool::ExplainError;
+use crate::pool::{ExplainError, Status};
 
 /// The longest reason an operator may give, in characters.
 pub const REASON_CHARS_MAX: usize = 200;
@@ -64,7 +64,7 @@ pub async fn health(q: Question) -> Reply {
 pub async fn pool_health(q: Question) -> Reply {
     let status = q.server.status(q.asked);
     let Some(pool) = status.pools.iter().find(|pool| pool.name.as_str() == q.params[0]) else {
-        return no_pool(&q.params[0]);
+        return unknown_pool(&q.params[0], &status);
     };
     let code = if pool.eligible > 0 { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
     reply::json(code, &health::pool_health(pool))
@@ -148,12 +148,7 @@ pub async fn explain_upstream(q: Question) -> Reply {
 
 fn no_explanation(q: &Question, error: &ExplainError) -> Reply {
     match error {
-        ExplainError::NoPool(pool) => {
-            let status = q.server.status(q.asked);
-            let names = status.pools.iter().map(|pool| pool.name.to_string());
-            let missing = lookup::Missing { several: false, near: lookup::near(pool, names) };
-            reply::error(StatusCode::NOT_FOUND, format!("there is no pool {pool:?}{}", missing.suggestion()))
-        }
+        ExplainError::NoPool(pool) => unknown_pool(pool, &q.server.status(q.asked)),
         ExplainError::NoUpstream(pool, address) => no_upstream(pool.as_str(), address),
     }
 }
@@ -218,7 +213,7 @@ fn order(q: &Question, to: AdminState, conflict: impl Fn(AdminState) -> Option<&
     };
     let reason = one_line(&body.reason);
     let status = q.server.status(q.asked);
-    let Some(found) = status.pools.iter().find(|p| p.name.as_str() == pool) else { return no_pool(pool) };
+    let Some(found) = status.pools.iter().find(|p| p.name.as_str() == pool) else { return unknown_pool(pool, &status) };
     let Some(upstream) = found.upstreams.iter().find(|u| u.upstream.address == address) else {
         return no_upstream(pool, &address);
     };
@@ -243,6 +238,12 @@ fn read_order(body: &[u8]) -> serde_json::Result<OrderBody> {
 /// A reason goes into logs and events: one line, of bounded length.
 fn one_line(reason: &str) -> String {
     reason.chars().map(|c| if c.is_control() { ' ' } else { c }).take(REASON_CHARS_MAX).collect()
+}
+
+/// No pool of this name, with those that there are.
+fn unknown_pool(pool: &str, status: &Status) -> Reply {
+    let names = status.pools.iter().map(|pool| pool.name.to_string());
+    reply::error(StatusCode::NOT_FOUND, lookup::no_pool(pool, names))
 }
 
 fn no_pool(pool: &str) -> Reply {

@@ -6,7 +6,7 @@ mod describe;
 
 use std::fmt::Write as _;
 use std::io::{self, IsTerminal, Write};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::ExitCode;
 
 use clap::{Args, ValueEnum};
@@ -14,6 +14,7 @@ use clap::{Args, ValueEnum};
 use describe::describe;
 use serde_json::json;
 
+use super::args::FileArgs;
 use super::locate;
 use crate::app::load::{EXIT_BAD_CONFIG, LoadError, Loaded, load_file};
 use crate::config::diagnostic::render_all;
@@ -22,11 +23,11 @@ use crate::config::{Diagnostic, presets};
 /// The arguments of `check`.
 #[derive(Debug, Clone, Args)]
 pub struct CheckArgs {
-    /// The configuration file [default: roundsman.toml, else /etc/roundsman/roundsman.toml]
-    #[arg(long, short, value_name = "FILE")]
-    pub config: Option<PathBuf>,
+    /// Which configuration.
+    #[command(flatten)]
+    pub file: FileArgs,
     /// List the checks that are known by name, or show the one called NAME
-    #[arg(long, value_name = "NAME", num_args = 0..=1, default_missing_value = "", conflicts_with = "config")]
+    #[arg(long, value_name = "NAME", num_args = 0..=1, default_missing_value = "", conflicts_with_all = ["config", "file"])]
     pub presets: Option<String>,
     /// How mistakes are shown
     #[arg(long, value_enum, default_value_t = Format::Human)]
@@ -47,7 +48,7 @@ pub fn run(args: &CheckArgs) -> ExitCode {
     if let Some(name) = &args.presets {
         return run_presets(name, args.format);
     }
-    let file = args.config.clone().unwrap_or_else(locate::default_file);
+    let file = args.file.path().map_or_else(locate::default_file, Path::to_path_buf);
     let colour = io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|v| v.is_empty());
     let result = load_file(&file);
     let (stdout, stderr) = match args.format {
@@ -138,7 +139,7 @@ fn list_presets(all: &[presets::Preset]) -> String {
 mod tests {
     use super::*;
 
-    fn write(text: &str) -> (tempfile::TempDir, PathBuf) {
+    fn write(text: &str) -> (tempfile::TempDir, std::path::PathBuf) {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("a.toml");
         std::fs::write(&path, text).unwrap();

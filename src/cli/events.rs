@@ -1,9 +1,10 @@
-//! `roundsman events`: what happened, oldest first; with `--follow` also what happens.
+//! `roundsman events`: what happened, oldest first, to all or to one pool; with `--follow` also what happens.
 
 use std::process::ExitCode;
 use std::time::Duration;
 
 use http::StatusCode;
+use jiff::Timestamp;
 use tokio::time::{Instant, sleep};
 
 use super::Failure;
@@ -11,7 +12,8 @@ use super::args::EventsArgs;
 use super::client::{self, Ask};
 use super::locate::{self, Target};
 use super::text::{self, Paint, colour_of, one_line};
-use crate::admin::json::{EventInfo, EventWhat, EventsReply};
+use crate::admin::json::{EventInfo, EventWhat, EventsReply, StatusReply};
+use crate::model::lookup;
 
 /// How long the process keeps a question that waits.
 const WAIT_SECONDS: u64 = 20;
@@ -20,12 +22,19 @@ const LOST_MAX: Duration = Duration::from_secs(60);
 
 /// Asks and prints, until interrupted with `--follow`.
 pub fn run(args: &EventsArgs) -> Result<ExitCode, Failure> {
-    let target = locate::find(&args.process)?;
-    let print = |events: &[EventInfo]| print_events(events, args.json);
+    let target = locate::find(&args.process.process())?;
+    let since = args.since.and_then(|since| Timestamp::now().checked_sub(since).ok());
+    let choice = Choice { pool: args.pool.as_deref(), since };
+    let print = |events: &[EventInfo]| print_events(events, choice, args.json);
     let runtime = client::runtime()?;
     runtime.block_on(async {
         let mut after = args.after;
         let first = question(&target, after, 0).await?;
+        if let Some(pool) = args.pool.as_deref()
+            && !first.events.iter().any(|event| choice.of_pool(event))
+        {
+            find_pool(&target, pool).await?;
+        }
         print(&first.events)?;
         if args.follow {
             after = first.last;
@@ -33,6 +42,41 @@ pub fn run(args: &EventsArgs) -> Result<ExitCode, Failure> {
         }
         Ok(ExitCode::SUCCESS)
     })
+}
+
+/// Which events are printed.
+#[derive(Debug, Clone, Copy)]
+struct Choice<'a> {
+    pool: Option<&'a str>,
+    since: Option<Timestamp>,
+}
+
+impl Choice<'_> {
+    fn takes(&self, event: &EventInfo) -> bool {
+        let old = |since| event.at.parse::<Timestamp>().is_ok_and(|at| at < since);
+        self.of_pool(event) && !self.since.is_some_and(old)
+    }
+
+    /// Events of the whole process, such as reloads, are of no pool.
+    fn of_pool(&self, event: &EventInfo) -> bool {
+        self.pool.is_none_or(|pool| pool_of(&event.what).as_deref() == Some(pool))
+    }
+}
+
+/// The pool of an event; by its key, so that every kind of event which has one is found.
+fn pool_of(what: &EventWhat) -> Option<String> {
+    let value = serde_json::to_value(what).ok()?;
+    value.get("pool")?.as_str().map(str::to_owned)
+}
+
+/// A pool without events may be quiet, or misspelt.
+async fn find_pool(target: &Target, pool: &str) -> Result<(), Failure> {
+    let answer = client::ask(target, Ask::get("/api/v1/status")).await;
+    let status: StatusReply = answer.map_err(|error| Failure::Runtime(error.to_string()))?.json(&[StatusCode::OK])?;
+    match status.pools.get(pool) {
+        Some(_) => Ok(()),
+        None => Err(Failure::NotFound(lookup::no_pool(pool, status.pools.0.into_iter().map(|(name, _)| name)))),
+    }
 }
 
 async fn question(target: &Target, after: u64, wait: u64) -> Result<EventsReply, Failure> {
@@ -82,9 +126,9 @@ async fn follow(
 /// Addresses that a line shows of those that came, and of those that went.
 const LISTED_MAX: usize = 16;
 
-fn print_events(events: &[EventInfo], json: bool) -> Result<(), Failure> {
+fn print_events(events: &[EventInfo], choice: Choice<'_>, json: bool) -> Result<(), Failure> {
     let paint = Paint::for_stdout();
-    for event in events {
+    for event in events.iter().filter(|event| choice.takes(event)) {
         let line = if json {
             serde_json::to_string(event).map_err(|error| Failure::Runtime(error.to_string()))?
         } else {
@@ -95,9 +139,9 @@ fn print_events(events: &[EventInfo], json: bool) -> Result<(), Failure> {
     Ok(())
 }
 
-/// One line for people.
+/// One line for people; a reload with several mistakes has more, which are indented.
 fn render(event: &EventInfo, paint: Paint) -> String {
-    let at = one_line(&event.at).replace('T', " ").replace('Z', "");
+    let at = text::date(&event.at);
     let word = |word: &str| paint.text(colour_of(word), &one_line(word));
     let what = match &event.what {
         EventWhat::Transition { pool, upstream, from, to, code, reason, healthy_left, .. } => {
@@ -115,7 +159,8 @@ fn render(event: &EventInfo, paint: Paint) -> String {
         }
         EventWhat::FailOpen { pool, on: false } => format!("{}  fail open ended", one_line(pool)),
         EventWhat::Reload { result, generation, error } => {
-            let error = error.as_deref().map_or_else(String::new, |error| format!(": {}", one_line(error)));
+            let error =
+                error.as_deref().map_or_else(String::new, |error| format!(": {}", text::several(error, "    ")));
             format!("reload {}, generation {generation}{error}", word(result))
         }
         EventWhat::Addresses { pool, added, removed } => {
@@ -162,6 +207,10 @@ mod tests {
                 "reload refused, generation 3: bad",
             ),
             (
+                json!({ "kind": "reload", "result": "refused", "generation": 3, "error": "a:1: bad\nb:2: worse" }),
+                "reload refused, generation 3: 2 mistakes\n    a:1: bad\n    b:2: worse",
+            ),
+            (
                 json!({ "kind": "addresses", "pool": "api", "added": ["10.0.0.3:80"], "removed": ["10.0.0.1:80"] }),
                 "api  addresses changed: +10.0.0.3:80 -10.0.0.1:80",
             ),
@@ -171,7 +220,31 @@ mod tests {
             value["seq"] = 1.into();
             value["at"] = at.into();
             let event: EventInfo = serde_json::from_value(value).unwrap();
-            assert_eq!(render(&event, Paint::off()), format!("2026-11-21 10:00:00.123  {want}"));
+            assert_eq!(render(&event, Paint::off()), format!("2026-11-21 10:00:00.123Z  {want}"));
+        }
+    }
+
+    #[test]
+    fn events_are_chosen_by_pool_and_by_time() {
+        let event = |at: &str, mut value: serde_json::Value| -> EventInfo {
+            value["seq"] = 1.into();
+            value["at"] = at.into();
+            serde_json::from_value(value).unwrap()
+        };
+        let of_api = |at| event(at, json!({ "kind": "addresses", "pool": "api", "added": [], "removed": [] }));
+        let reload = event("2026-11-21T10:00:00.000Z", json!({ "kind": "checker_restart" }));
+        let all = Choice { pool: None, since: None };
+        let api = Choice { pool: Some("api"), since: Some("2026-11-21T10:00:00Z".parse().unwrap()) };
+        let web = Choice { pool: Some("web"), since: None };
+        for (choice, event, takes) in [
+            (all, &reload, true),
+            (all, &of_api("2026-11-21T09:59:59.999Z"), true),
+            (api, &of_api("2026-11-21T09:59:59.999Z"), false),
+            (api, &of_api("2026-11-21T10:00:00.000Z"), true),
+            (api, &reload, false),
+            (web, &of_api("2026-11-21T10:00:00.000Z"), false),
+        ] {
+            assert_eq!(choice.takes(event), takes, "{choice:?} {event:?}");
         }
     }
 }

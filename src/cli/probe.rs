@@ -32,7 +32,7 @@ pub struct ProbeArgs {
     #[arg(required_unless_present = "url")]
     pub upstream: Option<String>,
     /// The configuration file [default: roundsman.toml, else /etc/roundsman/roundsman.toml]
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, short, value_name = "FILE")]
     pub config: Option<PathBuf>,
     /// Print JSON
     #[arg(long)]
@@ -101,11 +101,8 @@ fn bad_configuration(error: &LoadError) -> Failure {
 
 fn find_pool<'c>(config: &'c Config, name: &str) -> Result<&'c Arc<PoolPolicy>, Failure> {
     let found = config.pools.iter().find(|pool| pool.name.as_str() == name);
-    found.ok_or_else(|| {
-        let near = lookup::near(name, config.pools.iter().map(|pool| pool.name.to_string()));
-        let suggestion = lookup::Missing { several: false, near }.suggestion();
-        Failure::NotFound(format!("there is no pool {name:?}{suggestion}"))
-    })
+    let names = config.pools.iter().map(|pool| pool.name.to_string());
+    found.ok_or_else(|| Failure::NotFound(lookup::no_pool(name, names)))
 }
 
 /// The upstreams that a text names: one by its address, all of a host name.

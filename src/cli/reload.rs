@@ -13,7 +13,7 @@ use crate::app::load::EXIT_BAD_CONFIG;
 
 /// Orders and prints. A refused configuration is 78; what a good one could not be given (a socket) is 1.
 pub fn run(args: &ReloadArgs) -> Result<ExitCode, Failure> {
-    let target = locate::find(&args.process)?;
+    let target = locate::find(&args.process.process())?;
     let path = if args.dry_run { "/api/v1/reload?dry_run=true" } else { "/api/v1/reload" };
     let answer = client::ask_now(&target, Ask::post(path).within(client::RELOAD_TIMEOUT))?;
     let reply: ReloadReply = answer.json(&[StatusCode::OK, StatusCode::UNPROCESSABLE_ENTITY])?;
@@ -44,7 +44,7 @@ fn render(reply: &ReloadReply, paint: Paint) -> String {
     if reply.errors.is_empty()
         && let Some(error) = &reply.error
     {
-        out.push_str(&one_line(error));
+        out.push_str(&text::several(error, "  "));
         out.push('\n');
     }
     out.push_str(&paint.text(colour_of(reply.result.as_str()), &line));
@@ -103,6 +103,15 @@ mod tests {
                     r.toml: error: cannot\\u{1b} be read; expected a file\n\
                     refused: nothing changed, generation 4 runs on\n";
         assert_eq!(render(&reply("refused", false, errors), Paint::off()), want);
+    }
+
+    #[test]
+    fn a_refusal_without_places_has_a_line_for_each_reason() {
+        let mut refused = reply("refused", false, json!([]));
+        refused.error = Some("listener web: in use\nlistener api: in use".into());
+        let want = "2 mistakes\n  listener web: in use\n  listener api: in use\n\
+                    refused: nothing changed, generation 4 runs on\n";
+        assert_eq!(render(&refused, Paint::off()), want);
     }
 
     #[test]

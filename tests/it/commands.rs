@@ -1,6 +1,7 @@
 //! The commands of the real program against a real process: what they print, and with which status they end.
 
 mod explain;
+mod look;
 mod probe;
 
 use std::io::{BufRead, BufReader, Read};
