@@ -14,7 +14,7 @@ use super::load::{self, EXIT_BAD_CONFIG, LoadError, Loaded};
 use super::reload::{Reloader, Reloads};
 use super::signals::{Order, Signals};
 use super::{ConfigSource, RunOptions};
-use crate::admin::{Host, ReloadAnswer, page, server, socket};
+use crate::admin::{Host, ReloadAnswer, server, socket};
 use crate::discovery::{Discovery, FIRST_ANSWER_WAIT, NamingProber, SystemResolver};
 use crate::model::policy::Config;
 use crate::pool::{Controller, Prober};
@@ -134,7 +134,7 @@ impl Server {
             Some(bound) => Some(bound.spawn(host).map_err(|error| format!("admin: {error}"))?),
             None => None,
         };
-        let page = admin.as_ref().and_then(|_| page::url(&admin_address));
+        let page = admin.as_ref().and_then(|_| crate::admin::page::url(&admin_address));
         let admin_address = admin.is_some().then(|| admin_address.to_string());
         tracing::info!(
             version = crate::VERSION,

@@ -84,8 +84,8 @@ pub enum ClientError {
         /// How long was waited.
         seconds: u64,
     },
-    /// The connection broke, or what came is no answer.
-    #[error("the answer of {address} broke off: {reason}")]
+    /// The connection broke, or what came is not an answer.
+    #[error("no complete answer from {address}: {reason} (is that the admin address of a roundsman?)")]
     Broken {
         /// The address.
         address: Address,

@@ -100,7 +100,7 @@ fn nobody_there_a_silent_one_and_a_foreign_one_are_failures_in_time() {
         });
         message(client::ask_now(&target, Ask::get("/")))
     });
-    assert!(foreign.contains("broke off"), "{foreign}");
+    assert!(foreign.contains("no complete answer from ") && foreign.contains("is that the admin address"), "{foreign}");
 
     drop(free);
     let nobody = message(client::ask_now(&target, Ask::get("/")));

@@ -46,6 +46,10 @@ pub fn run(
                 Err(failure) if text::screen().is_none() && last.elapsed() > LOST_MAX => return Err(failure),
                 Err(failure) => format!("{failure}\n(trying again)\n"),
             };
+            if first && let Some((_, rows)) = text::screen().filter(|_| !bare) {
+                // What is on the screen goes up into its memory, and is not written over.
+                text::print(&"\n".repeat(rows))?;
+            }
             first = false;
             text::print(&frame(&shown, bare, text::screen(), Timestamp::now()))?;
             sleep(next.saturating_duration_since(Instant::now())).await;

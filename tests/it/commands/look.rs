@@ -54,6 +54,7 @@ fn one_pool_or_what_is_in_trouble_is_shown_and_fits_a_terminal() {
     let want = "there is no pool \"wep\"; did you mean web?; the pools are api, web\n";
     assert!(text(&missing.stderr).ends_with(want), "{}", text(&missing.stderr));
 
+    let colour = regex::Regex::new("\x1b\\[[0-9]*m").expect("a pattern");
     for columns in [40, 80] {
         let terminal = Terminal::open(columns, 50);
         let config = process.path("r.toml").display().to_string();
@@ -64,7 +65,7 @@ fn one_pool_or_what_is_in_trouble_is_shown_and_fits_a_terminal() {
         terminal.shows("refused", 1);
         let shown = terminal.shown();
         assert!(shown.contains("\x1b[31munhealthy\x1b[0m"), "{shown}");
-        let plain = regex::Regex::new("\x1b\\[[0-9]*m").expect("a pattern").replace_all(&shown, "").into_owned();
+        let plain = colour.replace_all(&shown, "").into_owned();
         for line in plain.lines() {
             assert!(line.chars().count() <= usize::from(columns), "{columns}: {line:?}\n{plain}");
         }
