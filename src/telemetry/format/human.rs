@@ -41,7 +41,7 @@ pub fn write(line: &Line, to: &mut impl fmt::Write, colour: bool) -> fmt::Result
     let is_change = text(line, "from").is_some() && change.is_some();
     match change {
         Some(change) => to.write_str(&change)?,
-        None => write!(to, "{bold}{}{reset}", Visible(&line.message))?,
+        None => write!(to, "{bold}{}{reset}", Visible(without_subject(line)))?,
     }
     let why = [text(line, "code"), text(line, "reason")].into_iter().flatten().collect::<Vec<_>>().join(" ");
     if !why.is_empty() {
@@ -66,6 +66,17 @@ pub fn write(line: &Line, to: &mut impl fmt::Write, colour: bool) -> fmt::Result
         }
     }
     writeln!(to)
+}
+
+/// The message without the word for what the line has named already: "Pool refuses requests" of pool `api` is
+/// `api  refuses requests`.
+fn without_subject(line: &Line) -> &str {
+    let named = match (text(line, "pool"), text(line, "upstream")) {
+        (_, Some(_)) => "Upstream ",
+        (Some(_), None) => "Pool ",
+        (None, None) => return &line.message,
+    };
+    line.message.strip_prefix(named).unwrap_or(&line.message)
 }
 
 /// The fields without a place of their own, as `name=value`.
@@ -177,8 +188,10 @@ mod tests {
             (
                 "Pool refuses requests",
                 vec![("pool", json!("api")), ("reason", json!("none is healthy")), ("next", json!("wait"))],
-                "api  Pool refuses requests: none is healthy; wait\n",
+                "api  refuses requests: none is healthy; wait\n",
             ),
+            ("Upstream added", who(), "api 10.0.0.1:80  added\n"),
+            ("Pool added", vec![], "Pool added\n"),
             (
                 "Configuration refused; nothing changed",
                 refused("a.toml:3: bad"),
