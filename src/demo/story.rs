@@ -155,8 +155,11 @@ async fn obey(stage: &mut Stage, keys: &mut Keys, first: u8) -> Result<(), Ended
                     stage.kill(number);
                     stage.say(&format!("Killed backend {number}"))?;
                 } else {
-                    stage.revive(number).await?;
-                    stage.say(&format!("Revived backend {number}"))?;
+                    // Another process may have taken its port; the next try may find it free.
+                    match stage.revive(number).await {
+                        Ok(()) => stage.say(&format!("Revived backend {number}"))?,
+                        Err(problem) => stage.say(&problem)?,
+                    }
                 }
             }
             b's' => flip(stage, 2, Mood::Slow, "slow")?,
