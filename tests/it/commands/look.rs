@@ -171,6 +171,8 @@ fn several_mistakes_of_a_refused_reload_are_a_line_each_everywhere() {
     // A log on a terminal reads the same.
     terminal.shows("upstreamz", 2);
     terminal.shows("intervall", 2);
+    // Both upstreams are judged in their own time.
+    terminal.shows("  unknown → unhealthy  L4CON ", 2);
     let log = terminal.shown();
     assert!(!log.contains("\\n"), "{log}");
     for mistake in ["upstreamz", "intervall"] {
