@@ -15,7 +15,7 @@ use crate::support::assert_eventually_blocking;
 fn start(good: &Origin) -> (Process, String) {
     let refusing = refusing_address().to_string();
     let process = Process::start_with(|dir| {
-        let health = "health = { type = \"http\", path = \"/healthz\", interval = \"100ms\" }\n";
+        let health = "health = { type = \"http\", path = \"/healthz\", interval = \"1s\", fast_interval = \"50ms\" }\n";
         let (dir, good) = (dir.path().display(), good.text());
         format!(
             "[listeners.web]\naddress = \"unix:{dir}/web.sock\"\npool = \"api\"\n\n\
