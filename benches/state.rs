@@ -21,6 +21,7 @@ use tokio::time::Instant;
 
 const TIMING: Timing = Timing {
     interval: Duration::from_secs(1),
+    unhealthy_interval: None,
     timeout: Duration::from_millis(500),
     healthy_threshold: 1,
     unhealthy_threshold: 1,
@@ -77,7 +78,7 @@ impl World {
     fn new(upstreams: usize) -> World {
         let now = Instant::now();
         let mut state = State::new(now, 1, Hints::none());
-        state.configure(&config(upstreams), &[], now);
+        state.configure(&config(upstreams), &[], "bench", now);
         let mut world = World { state, now, due: VecDeque::new(), healthy: HashMap::new() };
         while world.healthy.len() < upstreams {
             world.wait();
@@ -141,7 +142,7 @@ fn reload(c: &mut Criterion) {
     let config = config(10_000);
     c.bench_function("reload/10000", |b| {
         b.iter(|| {
-            let (_, effects) = world.state.configure(&config, &[], world.now);
+            let (_, effects) = world.state.configure(&config, &[], "bench", world.now);
             assert!(effects.snapshot.is_some() && effects.views.len() == 1);
             effects
         })

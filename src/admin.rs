@@ -7,6 +7,7 @@
 //!
 //! Must never block the data plane, show a secret, or trust a browser.
 
+pub mod asker;
 pub mod body;
 pub mod clock;
 pub mod connections;
@@ -17,6 +18,7 @@ pub mod health;
 pub mod host;
 pub mod io;
 pub mod json;
+pub mod negotiate;
 pub mod page;
 pub mod readiness;
 pub mod render;
@@ -32,6 +34,8 @@ pub mod testing;
 mod tests;
 
 pub use clock::Clock;
-pub use host::{Access, CheckAnswer, Condition, ConfigFile, Host, LastReload, ProcessInfo, ReloadAnswer, SetAdmin};
+pub use host::{
+    Access, CheckAnswer, Condition, ConfigFile, Host, LastReload, MetricsFormat, ProcessInfo, ReloadAnswer, SetAdmin,
+};
 pub use server::Handle;
 pub use socket::{BindError, Bound, bind};

@@ -7,6 +7,7 @@ pub mod dumps;
 pub mod host;
 pub mod load;
 pub mod reload;
+pub mod secrets;
 pub mod signals;
 pub mod start;
 

@@ -20,9 +20,11 @@ mod reload;
 pub mod schema;
 mod status;
 mod steps;
+mod table;
 #[cfg(test)]
 mod tests;
 mod text;
+mod watch;
 
 pub use hangup::Hangup;
 
@@ -51,8 +53,8 @@ pub fn main(hangup: &Hangup) -> ExitCode {
     match command {
         Command::Run(args) => run(&args, hangup),
         Command::Demo(args) => demo::run(args.options()),
-        Command::Check(args) => check::run(&args),
-        Command::Schema => schema::run(),
+        Command::Check(args) => answer(check::run(&args)),
+        Command::Schema => answer(schema::run()),
         Command::Reload(args) => answer(reload::run(&args)),
         Command::Status(args) => answer(status::run(&args)),
         Command::Events(args) => answer(events::run(&args)),
@@ -108,13 +110,15 @@ fn run(args: &RunArgs, hangup: &Hangup) -> ExitCode {
     if let Err(code) = set_up_logs(&args.log) {
         return code;
     }
-    let config = match (&args.listen, &args.config) {
+    let config = match (&args.listen, args.file.path()) {
         (Some(listen), _) => {
             let to = args.to.iter().map(ToString::to_string).collect();
             app::ConfigSource::Inline { listen: listen.to_string(), to }
         }
-        (None, Some(file)) => app::ConfigSource::File(file.clone()),
-        (None, None) => app::ConfigSource::File(locate::default_file()),
+        (None, named) => match locate::config_file(named) {
+            Ok(file) => app::ConfigSource::File(file),
+            Err(missing) => return answer(Err(Failure::Config(missing.message))),
+        },
     };
     let code = app::run(&app::RunOptions { config, hup: hangup.flag() });
     telemetry::flush();

@@ -2,12 +2,14 @@
 //!
 //! Pure. The caller has read the bytes; what a file refers to (environment variables, secret files) comes through
 //! [`Env`]. The stages: `document` (bytes to TOML, bounded), `raw` (what each key may hold; unknown and later keys),
-//! `validate` (what must agree with what), [`diff`] (what a reload changes). Imported by `app` and `cli` only.
+//! `validate` (what must agree with what), [`diff`] (what a reload changes). `syntax` says what to write instead of what is
+//! not TOML, `foreign` instead of the words of other programs. Imported by `app` and `cli` only.
 
 pub mod diagnostic;
 pub mod diff;
 mod document;
 mod expand;
+mod foreign;
 mod hidden;
 pub mod presets;
 mod raw;
@@ -15,6 +17,7 @@ mod read;
 mod report;
 pub mod schema;
 mod store;
+mod syntax;
 mod table;
 pub mod units;
 mod validate;
@@ -26,6 +29,7 @@ pub use diagnostic::{Diagnostic, Severity};
 
 use crate::model::policy::Config;
 use report::Report;
+pub use values::address::{listen_argument, upstream_argument};
 
 /// The most bytes of a file that are read.
 pub const FILE_BYTES_MAX: usize = 16 << 20;
@@ -73,8 +77,8 @@ pub fn parse(source: &Source<'_>, env: &dyn Env) -> Result<Parsed, Vec<Diagnosti
     let text = match document::text(source.text) {
         Ok(text) => text,
         Err(problem) => {
-            report.whole_file(problem);
-            return Err(report.finish(""));
+            report.add(problem.found);
+            return Err(report.finish(&problem.text));
         }
     };
     let config = read_and_validate(text, env, &mut report);
@@ -98,17 +102,18 @@ pub fn inline(listen: &str, to: &[String]) -> String {
 }
 
 fn read_and_validate(text: &str, env: &dyn Env, report: &mut Report) -> Option<Config> {
-    let document = document::parse(text, report)?;
+    let readable = document::readable(text, report)?;
+    let table = readable.parse(report)?;
     let raw = {
-        let mut reader = read::Reader::new(text, env, report);
-        raw::File::read_document(document.table.get_ref(), &mut reader)
+        let mut reader = read::Reader::new(&readable.text, env, report);
+        raw::File::read_document(table.get_ref(), &mut reader)
     };
     // What spans several keys cannot be judged on half a file; what one key says is already reported.
-    let config = match document.state {
+    let config = match readable.state {
         document::State::Whole | document::State::Holes => validate::validate(&raw, report),
         document::State::Broken => None,
     };
-    if document.state != document::State::Whole {
+    if readable.state != document::State::Whole {
         report.drop_where_syntax_is_broken(text);
     }
     config

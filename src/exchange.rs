@@ -2,16 +2,14 @@
 //! what is changed on the way, and what we answer ourselves.
 //!
 //! A lane reads, writes and waits; it hands in what happened and does what comes out. In the order of a request:
-//! [`head::parse`] → [`judge`] → [`Exchange::begin`] → [`Exchange::on_connected`] or [`Exchange::on_connect_failed`] →
+//! [`crate::http1::parse`] → [`judge`] → [`Exchange::begin`] → [`Exchange::on_connected`] or [`Exchange::on_connect_failed`] →
 //! [`Exchange::on_response`] or [`Exchange::on_broken`] → [`Exchange::on_end`]. Time and chance are arguments.
 //!
 //! Must never do I/O, spawn, log or read a clock, and must never be lenient where two parsers could differ.
 
 pub mod answer;
 pub mod authority;
-pub mod chunked;
 pub mod edits;
-pub mod head;
 pub mod judge;
 pub mod limits;
 pub mod machine;
@@ -21,10 +19,7 @@ pub mod steps;
 mod target;
 
 pub use answer::{OwnAnswer, Refusal};
-pub use chunked::{Chunked, Progress};
 pub use edits::{RequestEdits, ResponseEdits};
-pub use head::{Field, Head, HeadReader, ResponseHead, Version};
 pub use judge::{Facts, Framing, Leftover, Method, judge};
 pub use machine::Exchange;
-pub use response::ResponseFraming;
 pub use steps::{Attempt, Broken, ConnectError, End, Entry, Lent, Next, Record, Replay, Scheme};

@@ -1,7 +1,7 @@
 //! roundsman: a reverse proxy and load balancer that sends requests only to upstreams its checker has found healthy.
 //!
 //! The directories are the rooms of `ARCHITECTURE.md`: each decides one thing. `main → cli → app` wire the rest;
-//! `model config health balance route exchange` are pure, `pool` keeps the state of the upstreams, and
+//! `model http1 config health balance route exchange` are pure, `pool` keeps the state of the upstreams, and
 //! `tls discovery probe proxy admin metrics telemetry` touch the world.
 
 pub mod admin;
@@ -13,6 +13,7 @@ pub mod demo;
 pub mod discovery;
 pub mod exchange;
 pub mod health;
+pub mod http1;
 pub mod metrics;
 pub mod model;
 pub mod pool;

@@ -1,5 +1,5 @@
 //! Prometheus metrics: what the pools, the checker and the process counted, read at scrape time. Decides names, labels and
-//! help texts, all of them in `pools`, `process` and here.
+//! help texts, all of them in `pools`, `upstreams`, `process` and here; `docs/metrics.md` lists them.
 //!
 //! Nothing is kept between scrapes: a pool or upstream that is gone has no series any more, and no counter goes backwards.
 //! Labels come from names of the configuration and from enums, never from paths, clients or error texts.
@@ -21,14 +21,26 @@ mod pools;
 mod process;
 #[cfg(test)]
 mod syntax;
+mod upstreams;
 
 use families::Families;
 
-/// What is told at one scrape.
+/// How a scrape is written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Format {
+    /// In OpenMetrics 1.0; otherwise in the Prometheus text format 0.0.4.
+    pub open_metrics: bool,
+    /// With the series per upstream. Ten thousand upstreams make some 20 MB of them.
+    pub upstreams: bool,
+}
+
+/// What one scrape reports.
 #[derive(Debug, Clone)]
 pub struct Scrape {
     /// Every pool.
     pub status: Status,
+    /// The SHA-256 of the configuration file, in hexadecimal; empty without a file.
+    pub config_hash: Arc<str>,
     /// What the listeners have done that belongs to no pool.
     pub front: Arc<FrontStats>,
     /// When the process began.
@@ -39,29 +51,46 @@ pub struct Scrape {
     pub last_reload: SystemTime,
     /// Threads that panicked.
     pub panics: u64,
-    /// Log lines dropped.
+    /// Log lines lost.
     pub log_lines_dropped: u64,
 }
 
-/// The text of `/metrics`: OpenMetrics 1.0, or the Prometheus text format 0.0.4.
-pub fn render(scrape: Scrape, open_metrics: bool) -> String {
+/// The text of `/metrics`.
+pub fn render(scrape: Scrape, format: Format) -> String {
     let mut registry = Registry::default();
-    registry.register_collector(Box::new(scrape));
+    registry.register_collector(Box::new(Formatted { scrape, upstreams: format.upstreams }));
     let mut text = String::with_capacity(64 * 1024);
     encode(&mut text, &registry).expect("a String takes everything");
-    if open_metrics { text } else { legacy::from_open_metrics(&text) }
+    if format.open_metrics { text } else { legacy::from_open_metrics(&text) }
 }
 
-impl Collector for Scrape {
+/// A scrape with or without the series per upstream.
+#[derive(Debug)]
+struct Formatted {
+    scrape: Scrape,
+    upstreams: bool,
+}
+
+impl Collector for Formatted {
     fn encode(&self, encoder: DescriptorEncoder<'_>) -> fmt::Result {
-        let mut families = Families::new(encoder);
+        self.scrape.encode(Families::new(encoder), self.upstreams)
+    }
+}
+
+impl Scrape {
+    fn encode(&self, mut families: Families<'_>, upstreams: bool) -> fmt::Result {
         families.info("roundsman_build", "The version of this process", &[("version", crate::VERSION)])?;
+        let hash = [("hash", &*self.config_hash)];
+        families.info("roundsman_config", "The SHA-256 of the configuration file; empty without a file", &hash)?;
         families.gauge("roundsman_config_generation", "Counts applied configurations", self.status.generation)?;
         let success = u64::from(self.last_reload_success);
         families.gauge("roundsman_config_last_reload_success", "Whether the last reload was not refused", success)?;
         let at = process::unix_seconds(self.last_reload);
         families.gauge("roundsman_config_last_reload_timestamp_seconds", "When the last reload was done", at)?;
-        pools::encode(&mut families, &self.status)?;
+        pools::encode(&mut families, &self.status.pools)?;
+        if upstreams {
+            upstreams::encode(&mut families, &self.status.pools)?;
+        }
         process::encode_front(&mut families, &self.front)?;
         process::encode_checker(&mut families, &self.status.checker)?;
         process::encode(&mut families, self)
@@ -76,8 +105,11 @@ mod tests {
 
     use super::*;
     use crate::model::eligibility::eligibility;
-    use crate::model::{AdminState, Code, HealthState, Name, Weight};
+    use crate::model::policy::{ProbeSpec, Timing};
+    use crate::model::{AdminState, Code, HealthState, Name, Ratio, Weight};
     use crate::pool::*;
+
+    const PLAIN: Format = Format { open_metrics: false, upstreams: true };
 
     fn upstream(pool: &str, address: &str, state: HealthState) -> UpstreamStatus {
         let pool = Name::try_new(pool).unwrap();
@@ -106,6 +138,32 @@ mod tests {
         }
     }
 
+    fn certified(name: &str, certificate_expiry: Option<i64>) -> CheckStatus {
+        let now = Instant::now();
+        CheckStatus {
+            name: name.into(),
+            spec: Arc::new(ProbeSpec::connect()),
+            timing: Timing {
+                interval: Duration::from_secs(10),
+                unhealthy_interval: None,
+                timeout: Duration::from_secs(5),
+                healthy_threshold: 2,
+                unhealthy_threshold: 3,
+                fast_interval: Duration::from_secs(1),
+                start_period: Duration::ZERO,
+                jitter: Ratio::ZERO,
+            },
+            target: "10.0.0.1:80".parse().unwrap(),
+            state: HealthState::Healthy,
+            streak: None,
+            last_check: None,
+            certificate_expiry,
+            next_due: now,
+            in_flight: false,
+            due: Due::Regular,
+        }
+    }
+
     fn pool(name: &str, upstreams: Vec<UpstreamStatus>) -> PoolStatus {
         PoolStatus {
             name: Name::try_new(name).unwrap(),
@@ -115,6 +173,8 @@ mod tests {
             eligible: 1,
             fail_open: false,
             warming: false,
+            warming_until: None,
+            out_of_order: None,
             judged: true,
             first_probe: None,
             shared: Arc::new(PoolShared::new(Instant::now())),
@@ -132,6 +192,7 @@ mod tests {
         };
         Scrape {
             status: Status { generation: 3, pools, checker },
+            config_hash: "c0ffee".into(),
             front: Arc::default(),
             started: SystemTime::UNIX_EPOCH + Duration::from_secs(1_000),
             last_reload_success: true,
@@ -143,7 +204,13 @@ mod tests {
 
     fn two_pools() -> Scrape {
         let odd = upstream("api", "unix:/run/a \"b\\c.sock", HealthState::Unhealthy);
-        let api = pool("api", vec![upstream("api", "10.0.0.1:80", HealthState::Healthy), odd]);
+        let mut first = upstream("api", "10.0.0.1:80", HealthState::Healthy);
+        first.admin = AdminState::Draining;
+        first.checks = vec![certified("http", Some(1_893_456_000)), certified("tcp", None)];
+        first.upstream.answers.record(200, Duration::from_millis(250));
+        first.upstream.answers.record(503, Duration::from_secs(1));
+        let mut api = pool("api", vec![first, odd]);
+        api.warming = true;
         let stats = &api.shared.stats;
         stats.record_request(RequestClass::Success, Duration::from_millis(3));
         stats.record_request(RequestClass::ServerError, Duration::from_secs(100));
@@ -154,14 +221,17 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn both_formats_keep_to_their_grammar() {
-        syntax::check(&render(two_pools(), false), syntax::Format::Prometheus);
-        syntax::check(&render(two_pools(), true), syntax::Format::OpenMetrics);
-        syntax::check(&render(scrape(vec![]), false), syntax::Format::Prometheus);
+        for upstreams in [true, false] {
+            let open = Format { open_metrics: true, upstreams };
+            syntax::check(&render(two_pools(), Format { open_metrics: false, upstreams }), syntax::Format::Prometheus);
+            syntax::check(&render(two_pools(), open), syntax::Format::OpenMetrics);
+        }
+        syntax::check(&render(scrape(vec![]), PLAIN), syntax::Format::Prometheus);
     }
 
     #[tokio::test(start_paused = true)]
     async fn series_say_what_was_counted() {
-        let text = render(two_pools(), false);
+        let text = render(two_pools(), PLAIN);
         for line in [
             &format!("roundsman_build_info{{version=\"{}\"}} 1", crate::VERSION),
             "# TYPE roundsman_requests_total counter",
@@ -181,18 +251,45 @@ mod tests {
             "roundsman_request_duration_seconds_count{pool=\"api\"} 2",
             "roundsman_probe_duration_seconds_count{pool=\"api\"} 1",
             "roundsman_checker_restarts_total 1",
+            "roundsman_config_info{hash=\"c0ffee\"} 1",
+            "roundsman_pool_warming{pool=\"api\"} 1",
+            "roundsman_pool_warming{pool=\"web\"} 0",
+            "roundsman_upstream_admin_state{pool=\"api\",upstream=\"10.0.0.1:80\",state=\"draining\"} 1",
+            "roundsman_upstream_admin_state{pool=\"api\",upstream=\"10.0.0.1:80\",state=\"enabled\"} 0",
+            "roundsman_upstream_responses_total{pool=\"api\",upstream=\"10.0.0.1:80\",class=\"5xx\"} 1",
+            "roundsman_upstream_responses_total{pool=\"web\",upstream=\"10.0.0.1:80\",class=\"5xx\"} 0",
+            "roundsman_upstream_response_time_seconds_sum{pool=\"api\",upstream=\"10.0.0.1:80\"} 1.25",
+            "roundsman_upstream_response_time_seconds_count{pool=\"api\",upstream=\"10.0.0.1:80\"} 2",
+            "roundsman_check_certificate_expiry_seconds{pool=\"api\",upstream=\"10.0.0.1:80\",check=\"http\"} 1893456000",
         ] {
             assert!(text.lines().any(|l| l == line), "{line} is missing in\n{text}");
         }
     }
 
     #[tokio::test(start_paused = true)]
+    async fn the_series_per_upstream_can_be_left_out_and_no_other_goes_with_them() {
+        let whole = render(two_pools(), PLAIN);
+        let short = render(two_pools(), Format { upstreams: false, ..PLAIN });
+        assert!(!short.contains("upstream=") && whole.contains("upstream="), "{short}");
+        let of_upstreams = |line: &str| line.contains("roundsman_upstream_") || line.contains("roundsman_check_");
+        // A pool's own series begins like those of upstreams.
+        let of_pools = |line: &str| line.contains("roundsman_upstream_response_seconds");
+        // Other series may change from one scrape to the next.
+        let named = |text: &str| -> Vec<String> {
+            let kept = text.lines().filter(|line| !of_upstreams(line) || of_pools(line));
+            kept.map(|line| line.rsplit_once(' ').map_or(line, |(series, _)| series).to_owned()).collect()
+        };
+        assert_eq!(named(&whole), named(&short));
+        assert_eq!(named(&short).len(), short.lines().count(), "nothing of upstreams is left");
+    }
+
+    #[tokio::test(start_paused = true)]
     async fn the_series_of_what_was_removed_end() {
         let mut scrape = two_pools();
-        assert!(render(scrape.clone(), false).contains("pool=\"web\""));
+        assert!(render(scrape.clone(), PLAIN).contains("pool=\"web\""));
         scrape.status.pools.pop();
         scrape.status.pools[0].upstreams.remove(0);
-        let text = render(scrape, false);
+        let text = render(scrape, PLAIN);
         assert!(!text.contains("pool=\"web\"") && !text.contains("10.0.0.1:80"), "{text}");
         assert!(text.contains("roundsman_requests_total{pool=\"api\",class=\"2xx\"} 1"));
     }

@@ -20,6 +20,6 @@ pub use address::Address;
 pub use eligibility::{Eligibility, Ineligible};
 pub use health::{AdminState, HealthState};
 pub use name::Name;
-pub use probe::{Code, Judgement, ProbeReport, TlsTrace, Trace};
+pub use probe::{Code, Judgement, ProbeReport, StepTrace, TlsTrace, Trace};
 pub use secret::Secret;
 pub use units::{Ratio, Weight};

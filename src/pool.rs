@@ -7,11 +7,17 @@
 //! Must never filter upstreams at pick time: the eligible set is computed when something changes. Only verdicts that are out
 //! of date are passed over by who reads them.
 
+pub mod answers;
+pub mod changes;
 pub mod controller;
 pub mod events;
+pub mod faults;
 pub mod history;
 pub mod instant;
 pub mod lease;
+mod log;
+pub mod orders;
+pub mod outage;
 mod pools;
 pub mod snapshot;
 pub mod state;
@@ -21,15 +27,20 @@ pub mod upstream;
 pub mod view;
 
 pub use crate::health::{Due, Run};
-pub use controller::{Controller, Prober};
-pub use events::{Event, EventKind, EventRing, Transition};
+pub use answers::{Answered, Answers};
+pub use changes::{Changes, Listed};
+pub use controller::{Controller, Prober, SecretFiles};
+pub use events::{Event, EventKind, EventRing, Transition, WarmingPhase};
+pub use faults::{Faults, LastFault};
 pub use lease::{Lease, Settled};
+pub use orders::NeedsForce;
+pub use outage::Way;
 pub use snapshot::{Departed, ListenerEntry, ListenerId, Pool, PoolId, PoolShared, Published, Snapshot, WaitTicket};
 pub use state::{Applied, Kept, ProbeJob, SetAdminError};
 pub use stats::{AnswerReason, FrontStats, Histogram, PoolStats, ReasonCount, RequestClass};
 pub use status::{
-    CheckStatus, CheckerStatus, ExplainError, Explanation, LastCheck, PoolStatus, PoolSummary, Status, Streak,
-    UpstreamDetail, UpstreamStatus,
+    CheckStatus, CheckerStatus, ExplainError, Explanation, LastCheck, OutOfOrder, PoolStatus, PoolSummary, Status,
+    Streak, UpstreamDetail, UpstreamStatus,
 };
 pub use upstream::{Connection, Connections, Hints, Unasked, Upstream, UpstreamId};
 pub use view::{Candidate, FIRST_VERDICT_WAIT, Nothing, Reading, Rules, Service, Tier, Tried, View};

@@ -6,8 +6,8 @@
 //!         ├▶ websocket: the same, then ping and pong
 //!         └▶ h2: send and receive ─▶ answer, grpc
 //! ```
-//! `connect`, `tcp`, `tls`, `http`, `websocket` and `h2` hold the sockets; `response` (framing), `answer` and `expect`
-//! (judging) and `finding` (codes, sentences, hints) are pure. Knows nothing of thresholds: what a report means for an
+//! `socket`, `connect`, `tcp`, `tls`, `http`, `websocket` and `h2` hold the sockets; `response` (framing), `text`, `answer`
+//! and `expect` (judging) and `finding` (codes, sentences, hints) are pure. Knows nothing of thresholds: what a report means for an
 //! upstream is decided by `pool`, whose scheduler calls [`SocketProber`].
 
 mod answer;
@@ -21,7 +21,9 @@ mod h2;
 mod http;
 mod response;
 mod said;
+mod socket;
 mod tcp;
+mod text;
 mod tls;
 mod websocket;
 
@@ -33,7 +35,7 @@ use crate::model::policy::{HttpVersion, ProbeKind, ProbeSpec};
 use crate::model::{Address, ProbeReport, Trace};
 use crate::pool::{ProbeJob, Prober};
 use connect::{Peer, Steps, Tls};
-use finding::{Circumstances, Finding};
+use finding::{Circumstances, Finding, certificate_hint, judge_duration};
 use websocket::Upgrade;
 
 /// Makes one probe of `upstream` at `target` and returns by `timeout`. Never fails and never panics over what the peer
@@ -82,20 +84,28 @@ impl Prepared {
             }
             ProbeKind::Http(_) | ProbeKind::Tcp(_) | ProbeKind::Tls | ProbeKind::Grpc(_) => None,
         };
-        let peer = Peer { target: target.clone(), tls };
+        let knocks = tls.is_none() && matches!(&spec.kind, ProbeKind::Tcp(probe) if probe.is_plain());
+        let begins_plain = matches!(&spec.kind, ProbeKind::Tcp(probe) if probe.starts_tls());
+        let peer = Peer { target: target.clone(), tls, knocks, begins_plain };
         Prepared { peer, elsewhere: target != upstream, timeout, spec: spec.clone(), request, authority, upgrade }
     }
 
     /// Makes the probe; see [`probe`].
     pub async fn run(&self) -> ProbeReport {
+        if let Some(tls) = &self.peer.tls {
+            // Before the clock starts: this is our time, not the upstream's.
+            tls.prepare().await;
+        }
         let mut steps = Steps::begin();
         let found = self.talk(&mut steps).await;
         let took = steps.started.elapsed();
         let finding = match (found, &self.peer.tls) {
             (_, _) if self.was_stopped(took) => Finding::Stopped,
-            (Finding::Refused(alert), Some(tls)) => Finding::Tls(Box::new(tls.refusal(alert))),
-            (found, _) => found,
+            (found, Some(tls)) => found.over_tls(tls, &steps),
+            (found, None) => found,
         };
+        let lacks = self.peer.tls.as_ref().is_some_and(|tls| tls.lacks_certificate(&steps));
+        let decided_in = steps.decided_in().unwrap_or(took);
         let report = finding.report(&Circumstances {
             took,
             connected_in: steps.trace.connected_in,
@@ -103,11 +113,13 @@ impl Prepared {
             timeout: self.timeout,
             elsewhere: self.elsewhere.then_some(&self.peer.target),
         });
+        let report = judge_duration(report, decided_in, self.spec.max_duration);
         let trace = match report.trace {
             Trace { head, body, .. } if head.is_empty() && body.is_empty() => steps.trace,
             Trace { head, body, .. } => Trace { head, body, ..steps.trace },
         };
-        ProbeReport { trace, ..report }
+        let hint = if lacks { certificate_hint(report.status, report.hint) } else { report.hint };
+        ProbeReport { trace, hint, ..report }
     }
 
     async fn talk(&self, steps: &mut Steps) -> Finding<'_> {
@@ -212,6 +224,6 @@ mod tests {
 
     fn get() -> Arc<ProbeSpec> {
         let kind = ProbeKind::Http(HttpProbe::get("/", Expect::default()));
-        Arc::new(ProbeSpec { port: PortRule::Same, tls: None, kind })
+        Arc::new(ProbeSpec { port: PortRule::Same, tls: None, kind, max_duration: None })
     }
 }

@@ -15,6 +15,7 @@ pub mod guard;
 pub mod listen;
 pub mod stall;
 pub mod tunnel;
+mod verdict;
 
 use std::io;
 use std::panic::AssertUnwindSafe;

@@ -7,8 +7,11 @@
 //! Which name a connection is made for is decided here too ([`server_name`]); deadlines and codes are the caller's.
 
 mod failure;
+mod fault;
 mod heard;
+mod seen;
 mod verify;
+mod warm;
 mod words;
 
 use std::collections::HashMap;
@@ -28,9 +31,12 @@ use tokio_rustls::TlsConnector;
 
 use crate::model::policy::{Certificate, ClientIdentity, TlsPolicy};
 use crate::model::{Address, TlsTrace};
+use failure::{ClientCertificate, Refusal};
 pub use failure::{Failure, alert};
 use heard::Heard;
+pub use seen::Seen;
 use verify::Verifier;
+pub use warm::warm_up;
 
 /// A TLS connection over `S`.
 pub type Stream<S> = tokio_rustls::client::TlsStream<Heard<S>>;
@@ -41,6 +47,7 @@ pub type Stream<S> = tokio_rustls::client::TlsStream<Heard<S>>;
 pub struct Client {
     config: Arc<ClientConfig>,
     name: ServerName<'static>,
+    alpn: &'static [&'static str],
     verifies: bool,
     identified: bool,
 }
@@ -66,27 +73,45 @@ impl Client {
         alpn: &'static [&'static str],
     ) -> Result<Client, Failure> {
         let config = shared_config(policy, alpn)?;
-        Ok(Client { config, name, verifies: policy.verify, identified: policy.client.is_some() })
+        Ok(Client { config, name, alpn, verifies: policy.verify, identified: policy.client.is_some() })
     }
 
-    /// Makes the handshake over `socket`, without a deadline. Cancel-safe: dropping the future drops the socket.
+    /// Makes the handshake over `socket`, without a deadline, and notes in `seen` what it shows of the peer. Cancel-safe:
+    /// dropping the future drops the socket.
     ///
     /// # Errors
     /// See [`Broken`].
-    pub async fn handshake<S>(&self, socket: S) -> Result<Box<Stream<S>>, Broken>
+    pub async fn handshake<S>(&self, socket: S, seen: &Arc<Seen>) -> Result<Box<Stream<S>>, Broken>
     where
         S: AsyncRead + AsyncWrite + Unpin,
     {
-        let connect = TlsConnector::from(self.config.clone()).connect(self.name.clone(), Heard::new(socket));
+        // The configuration is shared, and so a copy of it (some reference counts) tells which connection was asked.
+        let config = seen::watched(&self.config, seen);
+        let connect = TlsConnector::from(config).connect(self.name.clone(), Heard::new(socket, seen.clone()));
         match connect.into_fallible().await {
             Ok(stream) => Ok(Box::new(stream)),
-            Err((error, socket)) => Err(self.broken(error, socket.first())),
+            Err((error, socket)) => Err(self.broken(error, socket.first(), seen)),
+        }
+    }
+
+    /// Whether the peer asked for a client certificate and the policy has none.
+    pub fn lacks_certificate(&self, seen: &Seen) -> bool {
+        self.client_certificate(seen) == ClientCertificate::Lacking
+    }
+
+    fn client_certificate(&self, seen: &Seen) -> ClientCertificate {
+        match (seen.was_asked(), self.identified) {
+            (false, _) => ClientCertificate::NotAsked,
+            (true, false) => ClientCertificate::Lacking,
+            (true, true) => ClientCertificate::Shown,
         }
     }
 
     /// What the handshake of `stream` settled. `done_in` is the caller's.
     pub fn trace<S>(&self, stream: &Stream<S>) -> TlsTrace {
         let (_, connection) = stream.get_ref();
+        let leaf = connection.peer_certificates().and_then(|chain| chain.first());
+        let (certificate, expires) = leaf.map(|leaf| words::describe(leaf)).unzip();
         let alpn = connection.alpn_protocol().map(|name| words::plain(&String::from_utf8_lossy(name)));
         TlsTrace {
             done_in: None,
@@ -98,7 +123,8 @@ impl Client {
                 .into(),
             alpn,
             verified: self.verifies,
-            certificate: connection.peer_certificates().and_then(|chain| chain.first()).map(|c| words::describe(c)),
+            certificate,
+            expires: expires.flatten(),
         }
     }
 
@@ -111,17 +137,28 @@ impl Client {
             // Whatever was looked at, nothing came of it.
             verified: false,
             certificate: failure.certificate().map(Into::into),
+            expires: failure.certificate_expiry(),
         }
     }
 
-    /// What it means that the peer sent `alert` behind the handshake.
-    pub fn refusal(&self, alert: AlertDescription) -> Failure {
-        Failure::refused(alert, self.identified, &self.name)
+    /// What it means that the peer sent `alert` after the handshake that showed `seen`.
+    pub fn refusal(&self, alert: AlertDescription, seen: &Seen) -> Failure {
+        Failure::refused(self.refused(alert, seen))
     }
 
-    fn broken(&self, error: io::Error, first: &[u8]) -> Broken {
+    fn refused(&self, alert: AlertDescription, seen: &Seen) -> Refusal {
+        Refusal {
+            alert,
+            certificate: self.client_certificate(seen),
+            name: words::plain(&self.name.to_str()),
+            offered: self.alpn.first().copied(),
+        }
+    }
+
+    fn broken(&self, error: io::Error, first: &[u8], seen: &Seen) -> Broken {
         match error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>()) {
-            Some(tls) => Broken::Tls(Box::new(Failure::of_handshake(tls, first, self.identified, &self.name))),
+            Some(rustls::Error::AlertReceived(alert)) => Broken::Tls(Box::new(self.refusal(*alert, seen))),
+            Some(tls) => Broken::Tls(Box::new(Failure::of_handshake(tls, first))),
             None => Broken::Io(error),
         }
     }

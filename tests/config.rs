@@ -2,6 +2,9 @@
 //! beside each), what is accepted (`tests/config/valid`, `conf`), the JSON Schema, the reference file, and hostile input.
 //! `UPDATE_EXPECT=1 cargo test --test config` rewrites the expected output; read the difference before committing it.
 
+#[path = "config/messages.rs"]
+mod messages;
+
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -13,8 +16,8 @@ use roundsman::config::diagnostic::render_all;
 use roundsman::config::diff::diff;
 use roundsman::config::{Severity, schema};
 use roundsman::model::policy::{
-    Balance, BodyRule, Config, HeaderText, HostPattern, MinHealthy, PathPattern, PortRule, ProbeKind, Require,
-    StatusRule, WhenNoHealthy,
+    Act, Balance, BodyRule, Config, HeaderText, HostPattern, MinHealthy, PathPattern, Payload, PortRule, ProbeKind,
+    Require, StatusRule, WhenNoHealthy,
 };
 
 /// The `.toml` files of a directory, by name. The paths are relative, so that expected output holds on every machine.
@@ -118,6 +121,7 @@ fn every_key_reaches_the_policy() {
     assert_eq!((upstream.weight.as_u32(), upstream.backup, upstream.admin.as_str()), (2, true, "draining"));
     let timing = api.checks[0].timing;
     assert_eq!((timing.healthy_threshold, timing.unhealthy_threshold), (3, 5));
+    assert_eq!(timing.unhealthy_interval.map(|interval| interval.as_secs()), Some(60));
     assert_eq!((timing.fast_interval.as_millis(), timing.start_period.as_secs()), (500, 30));
     let ProbeKind::Http(http) = &api.checks[0].spec.kind else { panic!("an http check") };
     assert_eq!(
@@ -131,7 +135,7 @@ fn every_key_reaches_the_policy() {
     let targets: Vec<_> = api.upstreams.iter().map(|u| api.checks[0].spec.target(u).to_string()).collect();
     assert_eq!(targets, ["10.0.0.1:8991", "10.9.0.2:9201", "[2001:db8::1]:8991", "unix:/run/api.sock"]);
     let ProbeKind::Http(http) = &config.pools[1].checks[0].spec.kind else { panic!("an http check") };
-    assert_eq!(http.expect.body, Some(BodyRule::Equals(Arc::from("OK"))));
+    assert_eq!(http.expect.body, [BodyRule::Equals(Arc::from("OK"))]);
     assert_eq!(config.pools[1].min_healthy, MinHealthy::Count(2));
     assert_eq!(config.admin.token.unwrap().expose().len(), 32);
 }
@@ -152,7 +156,7 @@ fn every_key_of_every_kind_of_check_reaches_the_policy() {
              $.ldap.success equal to true (or missing)",
             "tcp 6379 | tcp: connect, send 6 bytes on port 6379; expects a text that contains \"+PONG\"",
             "tls | tls: handshake (certificate verified)",
-            "grpc shop.Cart | grpc: Health/Check of \"shop.Cart\"; expects SERVING",
+            "grpc shop.Cart | grpc: Health/Check of \"shop.Cart\" with Basic credentials; expects SERVING; within 1.5 s",
             "websocket /live | websocket: upgrade /live, ping and pong, subprotocol graphql-ws",
             "http /__health | http: GET /__health on the traffic's port -443; expects 200",
         ]
@@ -163,12 +167,28 @@ fn every_key_of_every_kind_of_check_reaches_the_policy() {
     assert_eq!((tls.roots.as_ref().unwrap().len(), client.chain.len()), (1, 1));
     assert_eq!(client.key.expose(), fs::read_to_string("tests/config/tls/client.key").unwrap());
     let ProbeKind::Tcp(tcp) = &pool.checks[1].spec.kind else { panic!("a tcp check") };
-    assert_eq!(tcp.send.as_deref(), Some("PING\r\n"));
+    assert_eq!(tcp.steps[0].act, Act::Send(Payload::plain(b"PING\r\n")));
     let times: Vec<_> =
         pool.checks[..2].iter().map(|c| (c.timing.interval.as_secs(), c.timing.timeout.as_secs())).collect();
     assert_eq!((&times[..], pool.checks[5].timing.unhealthy_threshold), (&[(3, 2), (10, 2)][..], 4));
     let preset = &config.pools[3];
     assert_eq!((preset.checks.len(), preset.require, preset.checks[1].timing.interval.as_secs()), (2, Require::Any, 5));
+}
+
+#[test]
+fn every_rule_about_answers_reaches_the_policy() {
+    let config = good(Path::new("tests/config/valid/everything.toml"));
+    let check = &config.pools[4].checks[0];
+    assert_eq!(
+        check.spec.to_string(),
+        "http: GET / with Basic credentials; expects 200-299, a header X-Role not equal to \"replica\", no header X-Debug, \
+         a body that contains \"healthy\", a body that does not contain \"unhealthy\", a body that does not match \
+         \"(?i)error\", $.lag a number, 0 to 10.5, $.peers a number, at least 2, $.role matching \"^prim\" (or missing) \
+         and $.error null; within 800 ms"
+    );
+    let ProbeKind::Http(http) = &check.spec.kind else { panic!("an http check") };
+    let [(name, HeaderText::Secret(secret))] = &http.headers[..] else { panic!("one secret") };
+    assert_eq!((&**name, secret.expose()), ("Authorization", "Basic OjAxMjM0NTY3ODlhYmNkZWYwMTIzNDU2Nzg5YWJjZGVm"));
 }
 
 #[test]
@@ -212,7 +232,7 @@ fn variables_are_replaced_in_strings() {
     assert_eq!(config.listeners[0].address.to_string(), "127.0.0.1:8080");
     assert_eq!(config.pools[0].upstreams[1].address.to_string(), "10.0.0.2:80");
     let ProbeKind::Http(http) = &config.pools[0].checks[0].spec.kind else { panic!("an http check") };
-    assert_eq!(http.expect.body, Some(BodyRule::Contains(Arc::from("${literal}"))));
+    assert_eq!(http.expect.body, [BodyRule::Contains(Arc::from("${literal}"))]);
 }
 
 #[test]
@@ -320,7 +340,9 @@ fn the_reference_is_equal_to_leaving_the_keys_out() {
         pools.several.health.checks = [{ type = \"http\", port = 9201, \
             expect.json = [{ path = \"$.status\", equals = \"healthy\" }] }, \
             { type = \"grpc\", scheme = \"https\" }, { type = \"websocket\" }]\n\
-        [[routes]]\npool = \"app\"\n[admin]\n";
+        [[routes]]\npool = \"app\"\n\
+        [[routes]]\npath = \"/static\"\npool = \"static\"\n\
+        [[routes]]\npath = \"/several\"\npool = \"several\"\n[admin]\n";
     fs::write(&bare, text).unwrap();
     assert_eq!(reference, good(&bare));
     // Without its table the admin is the same but for what a failed bind means.
@@ -378,10 +400,11 @@ fn what_is_no_text_is_refused() {
     let utf16: Vec<u8> = "\u{feff}a = 1".encode_utf16().flat_map(u16::to_le_bytes).collect();
     for (bytes, reason) in [
         (&utf16[..], "the file is UTF-16; a configuration is UTF-8"),
-        (b"a = \"\0\"\n", "the file holds NUL bytes; a configuration is UTF-8 text"),
-        (b"a = \"\xff\"\n", "the file is not UTF-8"),
+        (b"a = \"\0\"\n", "the file holds a NUL byte; a configuration is UTF-8 text"),
+        (b"a = \"\xff\"\n", "the file is not UTF-8: the byte 0xFF"),
     ] {
-        assert_eq!(load_bytes(bytes).unwrap_err().diagnostics[0].message, reason);
+        let message = &load_bytes(bytes).unwrap_err().diagnostics[0].message;
+        assert!(message.starts_with(reason), "{message}");
     }
 }
 

@@ -30,6 +30,13 @@ impl Body {
     }
 }
 
+impl Drop for Body {
+    /// Nothing more of it is to be written.
+    fn drop(&mut self) {
+        self.reader.on_answered();
+    }
+}
+
 impl hyper::body::Body for Body {
     type Data = Bytes;
     type Error = Infallible;

@@ -1,10 +1,10 @@
 //! Who is connected to the admin socket, and what that may cost: how many may keep us waiting for their questions, how many are
 //! answered at once, and how much memory their answers take while they read them. Decides who has to go when there is no more
-//! room; `server` carries it out. No clock: `now` is an argument.
+//! room, and when a connection has had its time; `server` carries it out. No clock: `now` is an argument.
 //!
 //! ```text
-//! accepted ──question──▶ asking ──answer──▶ reading ──▶ gone
-//!    │ the oldest goes                     │ the slowest goes, when it has read for a second
+//! accepted ──question──▶ asking ──answer──▶ reading ──read──▶ idle ──first byte──▶ accepted
+//!    │ the oldest goes, once none is idle      │ the slowest      │ the one idle longest goes first
 //! ```
 
 use std::collections::{BTreeMap, HashMap};
@@ -16,10 +16,16 @@ use parking_lot::Mutex;
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
-/// Connections that have not sent a whole question, head and body; of more, the oldest goes.
+/// Connections that have not sent a whole question, head and body, idle ones included; of more, one goes.
 pub const HEADS_MAX: usize = 64;
 /// So long a connection may always take to send its head, however many others come: what is sent with the handshake is there.
 pub const HEAD_GRACE: Duration = Duration::from_millis(25);
+/// How long the head of a request may take, from its first byte on; from accepting on for the first.
+pub const HEAD_TIMEOUT: Duration = Duration::from_secs(5);
+/// How long a connection is kept without a request: longer than the interval of most scrapers.
+pub const IDLE_MAX: Duration = Duration::from_secs(90);
+/// How long one request may take, from its head to the last byte of its answer: a reload, and a slow reader of its answer.
+pub const REQUEST_MAX: Duration = Duration::from_secs(120);
 /// Whole questions that wait for their answers; one more is told so.
 pub const QUESTIONS_MAX: usize = 256;
 /// Bytes of answers that wait for their readers, together; one that several read counts once. A single answer may be larger.
@@ -49,12 +55,18 @@ struct Entry {
 
 #[derive(Debug, Clone, Copy, PartialEq)]
 enum Stage {
-    /// No whole question yet.
+    /// No whole head yet.
     Accepted { at: Instant },
+    /// A whole head, whose body is being read.
+    Asked { at: Instant },
     /// Its question is being answered.
-    Asking,
+    Asking { at: Instant },
     /// It reads its answer: which one (answers that are shared are one), of how many bytes, and what it has taken.
-    Reading { answer: usize, bytes: usize, from: Instant, taken: usize },
+    Reading { at: Instant, answer: usize, bytes: usize, from: Instant, taken: usize },
+    /// The answer is on its way, and nothing of it is left here.
+    Answered { at: Instant },
+    /// It has its answer, and may ask again.
+    Idle { since: Instant },
 }
 
 /// One connection; dropping it forgets it.
@@ -65,29 +77,47 @@ pub struct Open {
     all: Arc<Connections>,
 }
 
+impl Stage {
+    /// When its time is up.
+    fn deadline(self) -> Instant {
+        match self {
+            Stage::Accepted { at } => at + HEAD_TIMEOUT,
+            Stage::Asked { at } | Stage::Asking { at } | Stage::Reading { at, .. } | Stage::Answered { at } => {
+                at + REQUEST_MAX
+            }
+            Stage::Idle { since } => since + IDLE_MAX,
+        }
+    }
+
+    /// Who keeps us waiting for a question: idle ones first, and then since when.
+    fn waits(self) -> Option<(bool, Instant)> {
+        match self {
+            Stage::Idle { since } => Some((false, since)),
+            Stage::Accepted { at } | Stage::Asked { at } => Some((true, at)),
+            Stage::Asking { .. } | Stage::Reading { .. } | Stage::Answered { .. } => None,
+        }
+    }
+}
+
 impl Connections {
-    /// Makes room for one more to be accepted: closes the oldest of those without a head where they are too many.
+    /// Makes room for one more to be accepted where too many are without a whole question: closes the one that has been idle for
+    /// longest, or else the oldest.
     ///
     /// # Errors
     /// When to ask again: all of them have come just now.
     pub fn make_room(&self, now: Instant) -> Result<(), Instant> {
         let mut inner = self.inner.lock();
-        let waiting = inner.open.iter().filter_map(|(id, entry)| match entry.stage {
-            Stage::Accepted { at } => Some((*id, at)),
-            Stage::Asking | Stage::Reading { .. } => None,
-        });
-        // Numbers are given in the order of accepting.
-        let waiting: Vec<(u64, Instant)> = waiting.collect();
-        match waiting[..] {
-            [(oldest, at), ..] if waiting.len() >= HEADS_MAX => {
-                if now < at + HEAD_GRACE {
-                    return Err(at + HEAD_GRACE);
-                }
-                inner.close(oldest);
-                Ok(())
-            }
-            _ => Ok(()),
+        let waiting = inner.open.iter().filter_map(|(id, entry)| entry.stage.waits().map(|waits| (waits, *id)));
+        let waiting: Vec<((bool, Instant), u64)> = waiting.collect();
+        if waiting.len() < HEADS_MAX {
+            return Ok(());
         }
+        match waiting.into_iter().min() {
+            Some(((true, at), _)) if now < at + HEAD_GRACE => return Err(at + HEAD_GRACE),
+            Some((_, first)) => inner.close(first),
+            None => {}
+        }
+        Ok(())
     }
 
     /// One more, accepted at `now`.
@@ -130,7 +160,12 @@ impl Inner {
     fn answers(&self) -> HashMap<usize, usize> {
         let large = self.open.values().filter_map(|entry| match entry.stage {
             Stage::Reading { answer, bytes, .. } if bytes > SMALL_BYTES_MAX => Some((answer, bytes)),
-            Stage::Reading { .. } | Stage::Accepted { .. } | Stage::Asking => None,
+            Stage::Reading { .. }
+            | Stage::Accepted { .. }
+            | Stage::Asked { .. }
+            | Stage::Asking { .. }
+            | Stage::Answered { .. }
+            | Stage::Idle { .. } => None,
         });
         large.collect()
     }
@@ -147,7 +182,12 @@ impl Inner {
             Stage::Reading { from, taken, .. } if now >= from + SLOW_AFTER => {
                 Some((*id, taken as f64 / now.saturating_duration_since(from).as_secs_f64()))
             }
-            Stage::Reading { .. } | Stage::Accepted { .. } | Stage::Asking => None,
+            Stage::Reading { .. }
+            | Stage::Accepted { .. }
+            | Stage::Asked { .. }
+            | Stage::Asking { .. }
+            | Stage::Answered { .. }
+            | Stage::Idle { .. } => None,
         });
         let slowest = readers.min_by(|a, b| a.1.total_cmp(&b.1)).map(|(id, _)| id);
         slowest.inspect(|id| self.close(*id)).is_some()
@@ -155,12 +195,32 @@ impl Inner {
 }
 
 impl Open {
+    /// Bytes of it have come: the first of them after an answer begin a head.
+    pub fn on_bytes(&self, now: Instant) {
+        self.change(|stage| match stage {
+            Stage::Idle { .. } => Stage::Accepted { at: now },
+            other => other,
+        });
+    }
+
+    /// A head is whole.
+    pub fn on_head(&self, now: Instant) {
+        self.change(|stage| match stage {
+            Stage::Accepted { at } => Stage::Asked { at },
+            // Sent together with an earlier one.
+            Stage::Idle { .. } | Stage::Answered { .. } => Stage::Asked { at: now },
+            other @ (Stage::Asked { .. } | Stage::Asking { .. } | Stage::Reading { .. }) => other,
+        });
+    }
+
     /// Its question is whole. False where too many wait for their answers.
     pub fn on_question(&self) -> bool {
         let mut inner = self.all.inner.lock();
-        let asking = inner.open.values().filter(|entry| entry.stage == Stage::Asking).count();
-        if let Some(entry) = inner.open.get_mut(&self.id) {
-            entry.stage = Stage::Asking;
+        let asking = inner.open.values().filter(|entry| matches!(entry.stage, Stage::Asking { .. })).count();
+        if let Some(entry) = inner.open.get_mut(&self.id)
+            && let Stage::Accepted { at } | Stage::Asked { at } = entry.stage
+        {
+            entry.stage = Stage::Asking { at };
         }
         asking < QUESTIONS_MAX
     }
@@ -175,23 +235,65 @@ impl Open {
             }
         }
         if let Some(entry) = inner.open.get_mut(&self.id) {
-            entry.stage = Stage::Reading { answer: key, bytes, from: now, taken: 0 };
+            let at = match entry.stage {
+                Stage::Accepted { at } | Stage::Asked { at } | Stage::Asking { at } => at,
+                Stage::Reading { at, .. } | Stage::Answered { at } => at,
+                Stage::Idle { .. } => now,
+            };
+            entry.stage = Stage::Reading { at, answer: key, bytes, from: now, taken: 0 };
         }
         true
     }
 
     /// It has taken so many more bytes.
     pub fn on_taken(&self, more: usize) {
-        if let Some(entry) = self.all.inner.lock().open.get_mut(&self.id)
-            && let Stage::Reading { taken, .. } = &mut entry.stage
-        {
-            *taken += more;
-        }
+        self.change(|stage| match stage {
+            Stage::Reading { at, answer, bytes, from, taken } => {
+                Stage::Reading { at, answer, bytes, from, taken: taken + more }
+            }
+            other => other,
+        });
+    }
+
+    /// The whole answer has been handed over to be written.
+    pub fn on_answered(&self) {
+        self.change(|stage| match stage {
+            Stage::Asked { at } | Stage::Asking { at } | Stage::Reading { at, .. } => Stage::Answered { at },
+            other @ (Stage::Accepted { .. } | Stage::Answered { .. } | Stage::Idle { .. }) => other,
+        });
+    }
+
+    /// Everything that was to be written has been.
+    pub fn on_flushed(&self, now: Instant) {
+        self.change(|stage| match stage {
+            Stage::Answered { .. } => Stage::Idle { since: now },
+            other => other,
+        });
+    }
+
+    /// Whether it has asked and does not have its answer yet.
+    pub fn is_asking(&self) -> bool {
+        let inner = self.all.inner.lock();
+        inner.open.get(&self.id).is_some_and(|entry| match entry.stage {
+            Stage::Asked { .. } | Stage::Asking { .. } | Stage::Reading { .. } | Stage::Answered { .. } => true,
+            Stage::Accepted { .. } | Stage::Idle { .. } => false,
+        })
+    }
+
+    /// When its time is up; `None`: it has to go already.
+    pub fn deadline(&self) -> Option<Instant> {
+        self.all.inner.lock().open.get(&self.id).map(|entry| entry.stage.deadline())
     }
 
     /// Returns when it has to go. Cancel-safe.
     pub async fn ended(&self) {
         self.end.notified().await;
+    }
+
+    fn change(&self, to: impl FnOnce(Stage) -> Stage) {
+        if let Some(entry) = self.all.inner.lock().open.get_mut(&self.id) {
+            entry.stage = to(entry.stage);
+        }
     }
 }
 
@@ -221,6 +323,7 @@ mod tests {
     async fn at_the_limit_the_oldest_without_a_head_goes() {
         let (all, now) = (Arc::new(Connections::default()), Instant::now());
         let open: Vec<Open> = (0..HEADS_MAX as u64).map(|n| all.open(now + Duration::from_millis(n))).collect();
+        open[0].on_head(now);
         open[0].on_question();
         let later = now + seconds(1);
         assert_eq!(all.make_room(later), Ok(()));
@@ -236,6 +339,58 @@ mod tests {
         let _open: Vec<Open> = (0..HEADS_MAX).map(|_| all.open(now)).collect();
         assert_eq!(all.make_room(now), Err(now + HEAD_GRACE));
         assert_eq!(all.make_room(now + HEAD_GRACE), Ok(()));
+    }
+
+    /// Asks once and has the answer at `now`.
+    fn answered(open: &Open, now: Instant) {
+        open.on_head(now);
+        assert!(open.on_question() && open.reads(&answer(10), now));
+        open.on_answered();
+        open.on_flushed(now);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_is_kept_without_asking_goes_first_and_the_longest_idle_of_them() {
+        let (all, now) = (Arc::new(Connections::default()), Instant::now());
+        let open: Vec<Open> = (0..HEADS_MAX).map(|_| all.open(now)).collect();
+        answered(&open[5], now + seconds(2));
+        answered(&open[9], now + seconds(1));
+        let (later, mut others) = (now + seconds(3), Vec::new());
+        for (gone, stays) in [(9, 5), (5, 0)] {
+            assert_eq!(all.make_room(later), Ok(()));
+            assert!(is_ended(&open[gone]) && !is_ended(&open[stays]), "{gone} before {stays}");
+            others.push(all.open(later));
+        }
+        assert_eq!(all.make_room(later), Ok(()));
+        assert!(is_ended(&open[0]), "then the oldest without a head");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn every_stage_has_its_time() {
+        let (all, now) = (Arc::new(Connections::default()), Instant::now());
+        let open = all.open(now);
+        let at = |n| now + seconds(n);
+        assert_eq!(open.deadline(), Some(now + HEAD_TIMEOUT));
+        open.on_bytes(at(1));
+        assert_eq!(open.deadline(), Some(now + HEAD_TIMEOUT), "the first head's time runs from accepting");
+        open.on_head(at(2));
+        assert!(open.is_asking());
+        assert_eq!(open.deadline(), Some(now + REQUEST_MAX));
+        assert!(open.on_question() && open.reads(&answer(10), at(3)));
+        open.on_flushed(at(3));
+        assert_eq!(open.deadline(), Some(now + REQUEST_MAX), "its answer is not over");
+        open.on_answered();
+        assert!(open.is_asking(), "it is not written yet");
+        open.on_flushed(at(4));
+        assert!(!open.is_asking());
+        assert_eq!(open.deadline(), Some(at(4) + IDLE_MAX));
+        open.on_flushed(at(5));
+        assert_eq!(open.deadline(), Some(at(4) + IDLE_MAX));
+        open.on_bytes(at(30));
+        open.on_bytes(at(31));
+        assert_eq!(open.deadline(), Some(at(30) + HEAD_TIMEOUT), "from the first byte of the next head");
+        open.on_head(at(32));
+        assert_eq!(open.deadline(), Some(at(30) + REQUEST_MAX));
     }
 
     #[tokio::test(start_paused = true)]

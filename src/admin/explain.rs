@@ -13,7 +13,7 @@ use super::render::pool_word;
 use crate::model::policy::WhenNoHealthy;
 use crate::model::units::Measured;
 use crate::model::{AdminState, Eligibility, HealthState, Ineligible};
-use crate::pool::{CheckStatus, Explanation, Nothing, PoolSummary, Service, UpstreamStatus};
+use crate::pool::{CheckStatus, Explanation, Nothing, PoolSummary, Service, UpstreamStatus, Way};
 
 pub use upstream::upstream;
 
@@ -38,7 +38,16 @@ pub fn pool(explanation: &Explanation, clock: &Clock, now: Instant) -> PoolExpla
         text.push(format!("There are {more} more reasons."));
     }
     if pool.warming {
-        text.push("Upstreams that left the configuration still serve, until a new one is healthy.".to_owned());
+        let left = pool.warming_until.map(|until| spoken(until.saturating_duration_since(now)));
+        let most = left.map_or_else(String::new, |left| format!(", {left} at most"));
+        text.push(format!("Upstreams that left the configuration still serve until a new one is healthy{most}."));
+    }
+    if let Some((way, since)) = pool.out_of_order.as_ref().and_then(|out| out.way.as_ref().zip(out.since)) {
+        let time = spoken(now.saturating_duration_since(since));
+        text.push(match way {
+            Way::Refuse => format!("It has not served for {time}."),
+            Way::FailOpen | Way::OtherPool(_) => format!("Too few of its upstreams have been healthy for {time}."),
+        });
     }
     if explanation.checker.stale {
         text.push(
@@ -46,6 +55,7 @@ pub fn pool(explanation: &Explanation, clock: &Clock, now: Instant) -> PoolExpla
                 .to_owned(),
         );
     }
+    text.extend(explanation.hint.as_ref().map(|hint| format!("{hint}.")));
     text.push(requests.clone());
     text.extend(next.clone());
     PoolExplainReply {
@@ -218,13 +228,28 @@ fn requests(explanation: &Explanation, now: Instant) -> String {
     let reject = || format!("503 with Retry-After: {}", pool.shared.retry_after(now));
     match explanation.service {
         Service::Open => {
-            let taking: Vec<_> = pool.upstreams.iter().filter(|u| u.eligibility.is_eligible()).collect();
-            let backups = taking.iter().all(|u| u.backup) && pool.upstreams.iter().any(|u| !u.backup);
-            let rank = if backups { ", because no primary can take them" } else { "" };
-            match taking.as_slice() {
-                [one] => format!("Requests go to {}{}{rank}.", if backups { "the backup " } else { "" }, named(one)),
-                all if backups => format!("Requests go to {} backups{rank}.", all.len()),
-                all => format!("Requests go to {} upstreams.", all.len()),
+            let eligible = |backup| {
+                let able = pool.upstreams.iter().filter(move |u| u.eligibility.is_eligible() && u.backup == backup);
+                able.collect::<Vec<_>>()
+            };
+            let (primaries, backups) = (eligible(false), eligible(true));
+            let has_primaries = pool.upstreams.iter().any(|u| !u.backup);
+            let idle = match (primaries.len(), backups.len()) {
+                (0, _) | (_, 0) => String::new(),
+                (_, 1) => format!("; the backup {} waits until no primary can take them", named(backups[0])),
+                (_, all) => format!("; {all} backups wait until no primary can take them"),
+            };
+            match (primaries.as_slice(), backups.as_slice()) {
+                ([one], _) => format!("Requests go to {}{idle}.", named(one)),
+                ([], [one]) if has_primaries => {
+                    format!("Requests go to the backup {}, because no primary can take them.", named(one))
+                }
+                ([], all) if has_primaries => {
+                    format!("Requests go to {} backups, because no primary can take them.", all.len())
+                }
+                ([], [one]) => format!("Requests go to {}.", named(one)),
+                ([], all) => format!("Requests go to {} upstreams.", all.len()),
+                (all, _) => format!("Requests go to {} upstreams{idle}.", all.len()),
             }
         }
         Service::FailOpen => format!(
@@ -242,9 +267,17 @@ fn requests(explanation: &Explanation, now: Instant) -> String {
         }
         Service::Nothing(Nothing::Reject) => format!("Requests get {}.", reject()),
         Service::Nothing(Nothing::FailOpen) => format!("Requests get {}, because no upstream is enabled.", reject()),
-        Service::Nothing(Nothing::Pool(_)) => {
-            format!("Requests go to pool {}, as when_no_healthy says.", fallback())
-        }
+        Service::Nothing(Nothing::Pool(_)) => match pool.out_of_order.as_ref().and_then(|out| out.way.as_ref()) {
+            Some(Way::Refuse) => {
+                format!("Requests get {}: pool {}, which would take them, cannot serve either.", reject(), fallback())
+            }
+            Some(Way::OtherPool(last)) if last.as_str() != fallback() => {
+                format!("Requests go to pool {last}, as when_no_healthy of {} and other pools says.", pool.name)
+            }
+            Some(Way::OtherPool(_) | Way::FailOpen) | None => {
+                format!("Requests go to pool {}, as when_no_healthy says.", fallback())
+            }
+        },
     }
 }
 

@@ -75,11 +75,23 @@ pub fn check_origin(headers: &HeaderMap) -> Result<(), Refusal> {
         Ok(Some(origin)) => origin,
         Err(()) => return Err(Refusal::OriginForeign),
     };
-    let site = origin.strip_prefix("http://").or_else(|| origin.strip_prefix("https://"));
-    match (site, one(headers, header::HOST)) {
-        (Some(site), Ok(Some(host))) if site.eq_ignore_ascii_case(host) => Ok(()),
+    // The admin socket speaks no TLS: a page of `https` is another site's, whatever its host (RFC 6454, section 5).
+    let site = origin.strip_prefix("http://").and_then(host_and_port);
+    match (site, one(headers, header::HOST).ok().flatten().and_then(host_and_port)) {
+        (Some(site), Some(own)) if site.0.eq_ignore_ascii_case(own.0) && site.1 == own.1 => Ok(()),
         _ => Err(Refusal::OriginForeign),
     }
+}
+
+/// The host and the port of an authority without user information; 80 where it names none, as `http` has it.
+fn host_and_port(authority: &str) -> Option<(&str, u16)> {
+    let host = host_without_port(authority);
+    let port = match authority[host.len()..].strip_prefix(':') {
+        None | Some("") => 80,
+        Some(digits) => digits.parse().ok()?,
+    };
+    let plain = !host.is_empty() && !host.contains(['/', '@', '?', '#', '\\']);
+    plain.then_some((host, port))
 }
 
 /// The token rule.
@@ -176,6 +188,23 @@ mod tests {
             (&[host, ("origin", "http://127.0.0.1:9901")], false),
             (&[host, ("origin", "http://evil.example")], false),
             (&[host, ("origin", "null")], false),
+            (&[host, ("origin", "")], false),
+            (&[host, ("origin", "https://127.0.0.1:9900")], false),
+            (&[host, ("origin", "ftp://127.0.0.1:9900")], false),
+            (&[host, ("origin", "http://127.0.0.1")], false),
+            (&[host, ("origin", "http://127.0.0.1:9900/")], false),
+            (&[host, ("origin", "http://a@127.0.0.1:9900")], false),
+            (&[host, ("origin", "http://127.0.0.1:9900, http://127.0.0.1:9900")], false),
+            (&[("host", "127.0.0.1"), ("origin", "http://127.0.0.1:80")], true),
+            (&[("host", "127.0.0.1:80"), ("origin", "http://127.0.0.1")], true),
+            (&[("host", "127.0.0.1:443"), ("origin", "http://127.0.0.1")], false),
+            (&[("host", "127.0.0.1:443"), ("origin", "https://127.0.0.1")], false),
+            (&[("host", "127.0.0.1"), ("origin", "https://127.0.0.1")], false),
+            (&[("host", "127.0.0.1"), ("origin", "http://127.0.0.1:99999")], false),
+            (&[("host", "LocalHost:9900"), ("origin", "http://localhost:9900")], true),
+            (&[("host", "[::1]"), ("origin", "http://[::1]:80")], true),
+            (&[("host", "[::1]:9900"), ("origin", "http://[::1]:9900")], true),
+            (&[("host", "[::1]:9900"), ("origin", "http://[::2]:9900")], false),
             (&[("origin", "http://127.0.0.1:9900")], false),
             (&[host, ("sec-fetch-site", "same-origin")], true),
             (&[host, ("sec-fetch-site", "none")], true),

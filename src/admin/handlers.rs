@@ -6,14 +6,15 @@ use http::{StatusCode, header};
 use serde::Deserialize;
 use tokio::time::{Instant, sleep_until};
 
-use super::host::SetAdmin;
+use super::asker::asker;
+use super::host::{MetricsFormat, SetAdmin};
 use super::json::{EventsReply, PoolWord, ProbeReply, ReloadResult, SetAdminReply};
 use super::reply::{self, Reply};
 use super::routes::{Question, WAIT_MAX};
 use super::shared::Text;
-use super::{explain, health, page, render};
+use super::{explain, health, negotiate, page, render};
 use crate::model::{Address, AdminState, lookup};
-use crate::pool::ExplainError;
+use crate::pool::{ExplainError, Status};
 
 /// The longest reason an operator may give, in characters.
 pub const REASON_CHARS_MAX: usize = 200;
@@ -64,22 +65,40 @@ pub async fn health(q: Question) -> Reply {
 pub async fn pool_health(q: Question) -> Reply {
     let status = q.server.status(q.asked);
     let Some(pool) = status.pools.iter().find(|pool| pool.name.as_str() == q.params[0]) else {
-        return no_pool(&q.params[0]);
+        return unknown_pool(&q.params[0], &status);
     };
     let code = if pool.eligible > 0 { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
     reply::json(code, &health::pool_health(pool))
 }
 
-/// `GET /metrics`: OpenMetrics for who accepts it, the older text for everybody else.
+/// `GET /metrics`: OpenMetrics for those who accept it, the older text for everybody else; compressed where gzip is accepted.
 pub async fn metrics(q: Question) -> Reply {
-    let accept = q.head.headers.get(header::ACCEPT).and_then(|value| value.to_str().ok()).unwrap_or("");
-    let open_metrics = accept.contains("application/openmetrics-text");
-    let (kind, content_type) = if open_metrics {
-        (Text::OpenMetrics, "application/openmetrics-text; version=1.0.0; charset=utf-8")
-    } else {
-        (Text::Prometheus, "text/plain; version=0.0.4; charset=utf-8")
+    let upstreams = match q.query("upstreams").as_deref() {
+        None | Some("true" | "1" | "") => true,
+        Some("false" | "0") => false,
+        Some(_) => return reply::error(StatusCode::BAD_REQUEST, "upstreams is true or false"),
     };
-    reply::text(content_type, q.server.text(kind, q.asked, || q.server.host.metrics(open_metrics).into_bytes()))
+    let open_metrics = negotiate::accepts_open_metrics(&q.head.headers);
+    let gzip = negotiate::accepts_gzip(&q.head.headers);
+    let content_type = match open_metrics {
+        true => "application/openmetrics-text; version=1.0.0; charset=utf-8",
+        false => "text/plain; version=0.0.4; charset=utf-8",
+    };
+    let format = MetricsFormat { open_metrics, upstreams };
+    let plain = || {
+        let render = || q.server.host.metrics(format).into_bytes();
+        q.server.text(Text::Metrics { format, gzip: false }, q.asked, render)
+    };
+    let body = match gzip {
+        false => plain(),
+        true => {
+            // Before the renderings are looked at: both are kept there.
+            let plain = plain();
+            q.server.text(Text::Metrics { format, gzip }, q.asked, || negotiate::gzip(&plain))
+        }
+    };
+    let reply = reply::with(reply::text(content_type, body), header::VARY, "Accept, Accept-Encoding");
+    if gzip { reply::with(reply, header::CONTENT_ENCODING, "gzip") } else { reply }
 }
 
 /// `GET /api/v1/status`.
@@ -148,12 +167,7 @@ pub async fn explain_upstream(q: Question) -> Reply {
 
 fn no_explanation(q: &Question, error: &ExplainError) -> Reply {
     match error {
-        ExplainError::NoPool(pool) => {
-            let status = q.server.status(q.asked);
-            let names = status.pools.iter().map(|pool| pool.name.to_string());
-            let missing = lookup::Missing { several: false, near: lookup::near(pool, names) };
-            reply::error(StatusCode::NOT_FOUND, format!("there is no pool {pool:?}{}", missing.suggestion()))
-        }
+        ExplainError::NoPool(pool) => unknown_pool(pool, &q.server.status(q.asked)),
         ExplainError::NoUpstream(pool, address) => no_upstream(pool.as_str(), address),
     }
 }
@@ -168,7 +182,10 @@ pub async fn reload(q: Question) -> Reply {
             let generation = server.status(now).generation;
             render::check(answer, &server.host.process(), generation, &server.clock, now)
         }
-        None | Some("false" | "0") => render::reload(server.host.reload().await, &server.clock),
+        None | Some("false" | "0") => {
+            let by = asker(&q.head.headers, q.head.extensions.get());
+            render::reload(server.host.reload(by).await, &server.clock, Instant::now())
+        }
         Some(_) => return reply::error(StatusCode::BAD_REQUEST, "dry_run is true or false"),
     };
     let code = match answer.result {
@@ -205,7 +222,14 @@ pub async fn enable(q: Question) -> Reply {
 struct OrderBody {
     #[serde(default)]
     reason: String,
+    /// Also where too few serve without it.
+    #[serde(default)]
+    force: bool,
 }
+
+/// How long an order holds.
+const ORDER_HOLDS: &str = "an order survives reloads while its upstream is in the file, and ends with the process; \
+                           write `admin` of the upstream in the file to make it last";
 
 fn order(q: &Question, to: AdminState, conflict: impl Fn(AdminState) -> Option<&'static str>) -> Reply {
     let (pool, text) = (&q.params[0], &q.params[1]);
@@ -214,35 +238,54 @@ fn order(q: &Question, to: AdminState, conflict: impl Fn(AdminState) -> Option<&
         Err(error) => return reply::error(StatusCode::BAD_REQUEST, format!("upstream address: {error}")),
     };
     let Ok(body) = read_order(&q.body) else {
-        return reply::error(StatusCode::BAD_REQUEST, "the body is empty or {\"reason\": \"…\"}");
+        return reply::error(
+            StatusCode::BAD_REQUEST,
+            "the body is empty or {\"reason\": \"…\", \"force\": true}, both optional",
+        );
     };
     let reason = one_line(&body.reason);
     let status = q.server.status(q.asked);
-    let Some(found) = status.pools.iter().find(|p| p.name.as_str() == pool) else { return no_pool(pool) };
+    let Some(found) = status.pools.iter().find(|p| p.name.as_str() == pool) else { return unknown_pool(pool, &status) };
     let Some(upstream) = found.upstreams.iter().find(|u| u.upstream.address == address) else {
         return no_upstream(pool, &address);
     };
     if let Some(why) = conflict(upstream.admin) {
         return reply::error(StatusCode::CONFLICT, why);
     }
-    match q.server.host.set_admin(pool, &address, to, &reason) {
+    match q.server.host.set_admin(pool, &address, to, &reason, body.force) {
         SetAdmin::NoPool => no_pool(pool),
         SetAdmin::NoUpstream => no_upstream(pool, &address),
+        SetAdmin::NeedsForce(why) => {
+            let how = "nothing was changed; force (--force, or {\"force\": true}) does it all the same";
+            reply::error(StatusCode::CONFLICT, format!("{why}; {how}"))
+        }
         SetAdmin::Done => {
             let in_flight = upstream.upstream.in_flight.load(std::sync::atomic::Ordering::Relaxed);
             let (pool, upstream, was) = (pool.clone(), address.to_string(), upstream.admin);
-            reply::json(StatusCode::OK, &SetAdminReply { pool, upstream, admin: to, was, in_flight })
+            let note = ORDER_HOLDS.to_owned();
+            reply::json(StatusCode::OK, &SetAdminReply { pool, upstream, admin: to, was, in_flight, note })
         }
     }
 }
 
 fn read_order(body: &[u8]) -> serde_json::Result<OrderBody> {
-    if body.is_empty() { Ok(OrderBody::default()) } else { serde_json::from_slice(body) }
+    if body.is_empty() {
+        return Ok(OrderBody::default());
+    }
+    // An object: a struct alone would take an array of its values as well.
+    let object: serde_json::Map<String, serde_json::Value> = serde_json::from_slice(body)?;
+    serde_json::from_value(object.into())
 }
 
 /// A reason goes into logs and events: one line, of bounded length.
 fn one_line(reason: &str) -> String {
     reason.chars().map(|c| if c.is_control() { ' ' } else { c }).take(REASON_CHARS_MAX).collect()
+}
+
+/// No pool of this name, with those that there are.
+fn unknown_pool(pool: &str, status: &Status) -> Reply {
+    let names = status.pools.iter().map(|pool| pool.name.to_string());
+    reply::error(StatusCode::NOT_FOUND, lookup::no_pool(pool, names))
 }
 
 fn no_pool(pool: &str) -> Reply {

@@ -60,6 +60,7 @@ pub fn pool_health(pool: &PoolStatus) -> PoolHealthReply {
         healthy: pool.healthy,
         total: pool.total,
         eligible: pool.eligible,
+        reason: pool.out_of_order.as_ref().map(render::reason),
         unhealthy: unhealthy_of(pool).take(UNHEALTHY_MAX).collect(),
     }
 }
@@ -126,6 +127,15 @@ mod tests {
         let mut status = status(vec![pool("a", &[Healthy])]);
         status.checker.stale = true;
         assert_eq!(health(&status).status, PoolWord::Degraded);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_pool_that_is_down_says_why() {
+        let mut down = pool("a", &[Unhealthy]);
+        let (reason, remedy) = ("all are down".to_owned(), "this ends".to_owned());
+        down.out_of_order = Some(crate::pool::OutOfOrder { way: None, since: None, reason, remedy });
+        assert_eq!(pool_health(&down).reason.as_deref(), Some("all are down; this ends"));
+        assert_eq!(pool_health(&pool("a", &[Healthy])).reason, None);
     }
 
     #[tokio::test(start_paused = true)]

@@ -2,6 +2,8 @@
 //!
 //! Nothing here is JSON: dates are instants, states are enums. `render` turns them into the contract's words.
 
+use std::sync::Arc;
+
 use async_trait::async_trait;
 use tokio::time::Instant;
 
@@ -38,18 +40,28 @@ pub trait Host: Send + Sync + 'static {
     /// Who may ask. Read for every request, because a reload may change the token; never waits for anything.
     fn access(&self) -> Access;
 
-    /// The text of `/metrics`: in OpenMetrics 1.0 when `open_metrics`, else in the Prometheus text format 0.0.4.
-    fn metrics(&self, open_metrics: bool) -> String;
+    /// The text of `/metrics`.
+    fn metrics(&self, format: MetricsFormat) -> String;
 
     /// The operator changes what he wants of an upstream; `reason` is his words, may be empty.
-    fn set_admin(&self, pool: &str, upstream: &Address, to: AdminState, reason: &str) -> SetAdmin;
+    /// `force`: also where too few serve without it.
+    fn set_admin(&self, pool: &str, upstream: &Address, to: AdminState, reason: &str, force: bool) -> SetAdmin;
 
     /// Rereads the configuration, as SIGHUP does, and answers when it is done. Goes on to its end even when this future is
-    /// dropped, because the client may leave.
-    async fn reload(&self) -> ReloadAnswer;
+    /// dropped, because the client may leave. `by` is who asks for it, in words.
+    async fn reload(&self, by: String) -> ReloadAnswer;
 
     /// Validates the configuration file as `reload` would and applies nothing.
     async fn check(&self) -> CheckAnswer;
+}
+
+/// How `/metrics` is written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct MetricsFormat {
+    /// In OpenMetrics 1.0; otherwise in the Prometheus text format 0.0.4.
+    pub open_metrics: bool,
+    /// With the series per upstream.
+    pub upstreams: bool,
 }
 
 /// Who may ask.
@@ -90,6 +102,8 @@ pub struct ConfigFile {
     pub file: Option<String>,
     /// When the running configuration was loaded.
     pub loaded_at: Instant,
+    /// The SHA-256 of the file as it was last read and accepted, in hexadecimal; empty without a file.
+    pub hash: Arc<str>,
     /// The last reload; `None` before the first.
     pub last_reload: Option<LastReload>,
 }
@@ -112,8 +126,9 @@ pub struct ReloadAnswer {
     pub last: LastReload,
     /// The configuration's number now.
     pub generation: u64,
-    /// Pools whose removed upstreams still serve until a new one is healthy.
-    pub warming: Vec<Name>,
+    /// Pools whose removed upstreams still serve until a new one is healthy, each with the instant at which they cease to at
+    /// the latest.
+    pub warming: Vec<(Name, Instant)>,
     /// Every error when it was refused, and warnings.
     pub diagnostics: Vec<Diagnostic>,
 }
@@ -130,10 +145,12 @@ pub struct CheckAnswer {
 }
 
 /// What became of an operator's order.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum SetAdmin {
     /// Done, or it was so already.
     Done,
+    /// Not done: too few would serve after it. Why, in a sentence.
+    NeedsForce(String),
     /// There is no pool of this name.
     NoPool,
     /// The pool has no upstream with this address.

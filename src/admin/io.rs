@@ -1,15 +1,18 @@
 //! A stream whose peer must take what we write: a write or flush that makes no progress for [`WRITE_STALL_MAX`] fails, so
 //! that a client that stops reading cannot hold a connection. A large answer to a fast reader is written in turns, so that it
-//! holds up nobody else on the thread. Reads are bounded by their callers.
+//! holds up nobody else on the thread. Reads are bounded by their callers, to whom [`Watched`] reports them.
 
 use std::future::Future;
 use std::io;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::time::{Sleep, sleep};
+use tokio::time::{Instant, Sleep, sleep};
+
+use super::connections::Open;
 
 /// How long a write may stand still.
 pub const WRITE_STALL_MAX: Duration = Duration::from_secs(5);
@@ -75,11 +78,52 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Bounded<S> {
     }
 }
 
+/// A stream that reports what it reads and when everything is written.
+pub struct Watched<S> {
+    stream: S,
+    open: Arc<Open>,
+}
+
+impl<S> Watched<S> {
+    /// Reports to `open`.
+    pub fn new(stream: S, open: Arc<Open>) -> Watched<S> {
+        Watched { stream, open }
+    }
+}
+
+impl<S: AsyncRead + Unpin> AsyncRead for Watched<S> {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        let before = buf.filled().len();
+        let result = Pin::new(&mut self.stream).poll_read(cx, buf);
+        if buf.filled().len() > before {
+            self.open.on_bytes(Instant::now());
+        }
+        result
+    }
+}
+
+impl<S: AsyncWrite + Unpin> AsyncWrite for Watched<S> {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write(cx, buf)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let result = Pin::new(&mut self.stream).poll_flush(cx);
+        if let Poll::Ready(Ok(())) = result {
+            self.open.on_flushed(Instant::now());
+        }
+        result
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(cx)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
-    use tokio::time::Instant;
 
     #[tokio::test(start_paused = true)]
     async fn a_write_that_stands_still_fails_and_one_that_moves_does_not() {

@@ -5,11 +5,14 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
+pub use self::events::*;
 pub use self::explain::*;
 pub use self::ordered::Ordered;
 use crate::model::{AdminState, Code, HealthState, Judgement};
 
+mod events;
 mod explain;
+pub mod glance;
 mod ordered;
 
 /// `GET /api/v1/status`.
@@ -52,6 +55,10 @@ pub struct ConfigInfo {
     pub file: Option<String>,
     /// When the running configuration was loaded.
     pub loaded_at: String,
+    /// The SHA-256 of the file as it was last read and accepted, in hexadecimal: as `sha256sum` prints it. Empty when made from
+    /// `--listen` and `--to`.
+    #[serde(default)]
+    pub hash: String,
     /// The last reload; null before the first.
     pub last_reload: Option<LastReloadInfo>,
 }
@@ -124,6 +131,15 @@ pub struct PoolInfo {
     pub fail_open: bool,
     /// Removed upstreams still serve until a new one is healthy.
     pub warming: bool,
+    /// How long they serve at most from now on, in seconds; absent where none does.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub warming_seconds: Option<f64>,
+    /// Why it does not serve in order, and what would change that; absent while it does.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+    /// Since when it does not; absent while it does, and while requests wait for a first verdict.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub down_since: Option<String>,
     /// Requests that wait for an upstream.
     pub waiting: u32,
     /// In file order, retiring ones last.
@@ -166,11 +182,29 @@ pub struct UpstreamInfo {
     pub connections: usize,
     /// Connections that could not be made.
     pub connect_failures_total: u64,
-    /// Requests that broke after the connection was made.
+    /// Requests that broke after the connection was made, in the middle of an answer included.
     pub broken_total: u64,
+    /// Its final answers by class.
+    #[serde(default)]
+    pub responses_total: ResponsesInfo,
+    /// Response times measured: from the first byte of a request sent to the head of its final answer.
+    #[serde(default)]
+    pub response_seconds_count: u64,
+    /// Their sum.
+    #[serde(default)]
+    pub response_seconds_sum: f64,
+    /// When the certificate that its checks saw last ends; of several, the first to end. Absent where none was seen.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub certificate_expires_at: Option<String>,
     /// Connections that were closed because it sent bytes that nobody had asked for.
     #[serde(default)]
     pub unasked_total: u64,
+    /// Malformed answers to requests.
+    #[serde(default)]
+    pub malformed_total: u64,
+    /// The last of them; null before the first.
+    #[serde(default)]
+    pub last_malformed: Option<MalformedInfo>,
     /// Whether one of its checks does not verify the certificate, as the file says; absent where all do.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub unverified: bool,
@@ -187,6 +221,15 @@ pub struct UpstreamInfo {
     pub checks: Vec<CheckInfo>,
 }
 
+/// A malformed answer to a request.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct MalformedInfo {
+    /// When it came.
+    pub at: String,
+    /// What was wrong with it.
+    pub reason: String,
+}
+
 /// One of several checks of an upstream.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct CheckInfo {
@@ -198,6 +241,29 @@ pub struct CheckInfo {
     pub streak: Option<StreakInfo>,
     /// The last probe that ended; null before the first.
     pub last_check: Option<LastCheckInfo>,
+    /// When the certificate it saw last ends; absent where none was seen.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub certificate_expires_at: Option<String>,
+}
+
+/// Final answers of an upstream by class.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct ResponsesInfo {
+    /// 101 (interim answers do not count).
+    #[serde(rename = "1xx")]
+    pub informational: u64,
+    /// 200 to 299.
+    #[serde(rename = "2xx")]
+    pub success: u64,
+    /// 300 to 399.
+    #[serde(rename = "3xx")]
+    pub redirection: u64,
+    /// 400 to 499.
+    #[serde(rename = "4xx")]
+    pub client_error: u64,
+    /// 500 and above.
+    #[serde(rename = "5xx")]
+    pub server_error: u64,
 }
 
 impl UpstreamInfo {
@@ -310,6 +376,9 @@ pub struct PoolHealthReply {
     pub total: usize,
     /// Upstreams that may be picked now.
     pub eligible: usize,
+    /// Why it does not serve in order, and what would change that; absent while it does.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
     /// Enabled upstreams that are not eligible; absent when there are none, 50 at most.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub unhealthy: Vec<UnhealthyInfo>,
@@ -351,6 +420,9 @@ pub struct ReloadReply {
     pub generation: u64,
     /// Pools whose removed upstreams still serve until a new one is healthy.
     pub warming: Vec<String>,
+    /// How long those serve at most from now on, by pool, in seconds.
+    #[serde(default)]
+    pub warming_seconds: Ordered<f64>,
     /// Every error, and warnings.
     pub errors: Vec<Diagnostic>,
     /// As in status.
@@ -378,97 +450,6 @@ pub struct Diagnostic {
     pub severity: String,
 }
 
-/// `GET /api/v1/events`.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct EventsReply {
-    /// Oldest first.
-    pub events: Vec<EventInfo>,
-    /// The number of the newest event there is; the `after` of the next question.
-    pub last: u64,
-}
-
-/// One event.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct EventInfo {
-    /// Counts events from 1 for the life of the process.
-    pub seq: u64,
-    /// When it happened.
-    pub at: String,
-    /// What happened.
-    #[serde(flatten)]
-    pub what: EventWhat,
-}
-
-/// What happened, tagged by `kind`.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(tag = "kind", rename_all = "snake_case")]
-pub enum EventWhat {
-    /// An upstream's state changed.
-    Transition {
-        /// The pool.
-        pool: String,
-        /// The upstream.
-        upstream: String,
-        /// What it was.
-        from: HealthState,
-        /// What it is.
-        to: HealthState,
-        /// The code of the probe that decided; null when none did.
-        code: Option<String>,
-        /// One sentence.
-        reason: String,
-        /// How long that probe took.
-        duration_ms: Option<f64>,
-        /// Healthy upstreams of the pool after it.
-        healthy_left: usize,
-    },
-    /// The operator changed what he wants of an upstream.
-    Admin {
-        /// The pool.
-        pool: String,
-        /// The upstream.
-        upstream: String,
-        /// What he wants now.
-        to: AdminState,
-        /// Why.
-        reason: String,
-    },
-    /// A pool began or ceased to use upstreams that are not healthy.
-    FailOpen {
-        /// The pool.
-        pool: String,
-        /// Begun or ended.
-        on: bool,
-    },
-    /// A reload was done.
-    Reload {
-        /// `applied`, `unchanged` or `refused`.
-        result: String,
-        /// The configuration's number after it.
-        generation: u64,
-        /// Why it was refused.
-        error: Option<String>,
-    },
-    /// The host names of a pool stand for other addresses.
-    Addresses {
-        /// The pool.
-        pool: String,
-        /// New upstreams.
-        added: Vec<String>,
-        /// Upstreams that are gone.
-        removed: Vec<String>,
-    },
-    /// A probe panicked.
-    ProbePanic {
-        /// The pool.
-        pool: String,
-        /// The upstream.
-        upstream: String,
-    },
-    /// The scheduler of probes was started again.
-    CheckerRestart,
-}
-
 /// The answer to `drain`, `undrain`, `disable` and `enable`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SetAdminReply {
@@ -482,6 +463,9 @@ pub struct SetAdminReply {
     pub was: AdminState,
     /// Requests still in flight there.
     pub in_flight: u32,
+    /// How long the order holds, in a sentence.
+    #[serde(default)]
+    pub note: String,
 }
 
 /// Any other answer than the one asked for.

@@ -1,19 +1,33 @@
-//! The page at `/`: pools and upstreams as tables, and the index of endpoints, rendered here and without a script.
-//! Everything that came from outside goes through [`Escaped`].
+//! The page at `/`: what is in trouble on one line, then pools and upstreams as tables, trouble first, and the index of
+//! endpoints. Rendered here and without a script; its links lead nowhere else. Everything that came from outside goes through
+//! [`Escaped`].
 
 use std::fmt::{self, Write as _};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
-use super::json::{PoolInfo, StatusReply, UpstreamInfo};
+use jiff::Timestamp;
+
+use super::json::glance::{ago, glance, short};
+use super::json::{PoolInfo, PoolWord, ReloadResult, StatusReply, UpstreamInfo};
 use super::routes::ROUTES;
+use crate::model::{Address, HealthState};
 
-const STYLE: &str = "body{font:15px/1.5 system-ui,sans-serif;margin:2rem auto;max-width:75rem;padding:0 1rem;color:#222}\
+/// A phone has no columns: there every cell is a line with its name before it, and nothing scrolls sideways.
+const STYLE: &str = "\
+:root{color-scheme:light dark;--text:#222;--back:#fff;--dim:#5f6368;--line:#ddd;--link:#0b57d0;--good:#0a7a2f;--fair:#8a5a00;--bad:#c0262d}\
+@media(prefers-color-scheme:dark){:root{--text:#ddd;--back:#16181c;--dim:#9aa0a6;--line:#333;--link:#8ab4f8;--good:#4cc26f;--fair:#e0b252;--bad:#ff7b72}}\
+body{font:15px/1.5 system-ui,sans-serif;margin:1.5rem auto;max-width:80rem;padding:0 1rem;color:var(--text);background:var(--back)}\
+a{color:var(--link)}h1,h2{line-height:1.25}h1 small,h2 small{font-weight:400;font-size:1rem;color:var(--dim)}\
+.summary{font-size:1.15rem;border-left:.3rem solid;padding:.3rem .8rem}\
 table{border-collapse:collapse;width:100%;margin:.5rem 0 2rem}\
-th,td{text-align:left;padding:.3rem .8rem .3rem 0;border-bottom:1px solid #ddd;vertical-align:top}\
-th{font-weight:600;color:#666}td.n{text-align:right;font-variant-numeric:tabular-nums}\
-.healthy{color:#0a7a2f}.degraded,.unknown{color:#9a6700}.unhealthy{color:#c0262d}\
-code{font-family:ui-monospace,monospace}h1 small,h2 small{font-weight:400;font-size:1rem;color:#666}\
-@media(prefers-color-scheme:dark){body{background:#16181c;color:#ddd}th,td{border-color:#333}\
-.healthy{color:#4cc26f}.degraded,.unknown{color:#e0b252}.unhealthy{color:#ff7b72}}";
+th,td{text-align:left;padding:.3rem .8rem .3rem 0;border-bottom:1px solid var(--line);vertical-align:top}\
+th{font-weight:600;color:var(--dim)}.n{text-align:right;font-variant-numeric:tabular-nums;white-space:nowrap}time{white-space:nowrap}\
+.upstream{min-width:10rem}.state{min-width:6rem}.text{min-width:9rem}.upstream,.text,p,li{overflow-wrap:anywhere}\
+.healthy{color:var(--good)}.degraded,.unknown{color:var(--fair)}.unhealthy{color:var(--bad)}\
+code{font-family:ui-monospace,monospace}ul{margin:.3rem 0}\
+@media(max-width:64rem){table,tbody,tr,td{display:block}.head{display:none}\
+tr{border-bottom:1px solid var(--line);padding:.4rem 0}td,td.n{border:0;padding:.1rem 0;text-align:left;white-space:normal}\
+td[data-name]:not(:empty)::before{content:attr(data-name)': ';color:var(--dim)}}";
 
 /// The page for this status; `now` is its date.
 pub fn index(status: &StatusReply, now: &str) -> String {
@@ -22,27 +36,194 @@ pub fn index(status: &StatusReply, now: &str) -> String {
     page
 }
 
+/// Where a browser finds the page of this admin address; `None` for a unix socket. An address that stands for all of this
+/// machine's is named by its loopback.
+pub fn url(admin: &Address) -> Option<String> {
+    match admin {
+        Address::Inet(address) => {
+            let ip = match address.ip() {
+                IpAddr::V4(ip) if ip.is_unspecified() => IpAddr::from(Ipv4Addr::LOCALHOST),
+                IpAddr::V6(ip) if ip.is_unspecified() => IpAddr::from(Ipv6Addr::LOCALHOST),
+                ip => ip,
+            };
+            Some(format!("http://{}/", SocketAddr::new(ip, address.port())))
+        }
+        Address::Unix(_) | Address::Name { .. } => None,
+    }
+}
+
 fn write_index(page: &mut String, status: &StatusReply, now: &str) -> fmt::Result {
-    page.push_str("<!doctype html><html lang=\"en\"><head><meta charset=\"utf-8\"><title>roundsman</title>");
+    let mut pools: Vec<&(String, PoolInfo)> = status.pools.0.iter().collect();
+    pools.sort_by_key(|(_, pool)| urgency(pool.status));
+    page.push_str("<!doctype html><html lang=\"en\"><head><meta charset=\"utf-8\">");
+    write!(page, "<title>{}roundsman</title>", title(&pools))?;
     page.push_str("<meta name=\"viewport\" content=\"width=device-width,initial-scale=1\">");
     write!(page, "<meta http-equiv=\"refresh\" content=\"5\"><style>{STYLE}</style></head><body>")?;
     let ready = if status.ready { "ready" } else { "not ready" };
-    let file = status.config.file.as_deref().unwrap_or("the command line");
     write!(page, "<h1>roundsman <small>{} · {} · {ready}</small></h1>", Escaped(&status.version), status.state)?;
-    write!(page, "<p>Generation {} from <code>{}</code>", status.generation, Escaped(file))?;
-    if let Some(last) = &status.config.last_reload {
-        write!(page, "; last reload {} at {}", last.result, Escaped(&last.at))?;
-        if let Some(error) = &last.error {
-            write!(page, ": {}", Escaped(error))?;
-        }
-    }
-    write!(page, ". As of {}.</p>", Escaped(now))?;
+    write_summary(page, &pools)?;
     if status.checker.stale {
         page.push_str("<p class=\"unhealthy\">The checker does not run now; verdicts may be out of date.</p>");
     }
-    for (name, pool) in &status.pools.0 {
-        write_pool(page, name, pool)?;
+    write_config(page, status, now)?;
+    for (name, pool) in pools {
+        write_pool(page, name, pool, now)?;
     }
+    write_endpoints(page)?;
+    page.push_str("</body></html>\n");
+    Ok(())
+}
+
+/// What comes first on the page: 0.
+fn urgency(word: PoolWord) -> u8 {
+    match word {
+        PoolWord::Unhealthy => 0,
+        PoolWord::Unknown => 1,
+        PoolWord::Degraded => 2,
+        PoolWord::Healthy => 3,
+    }
+}
+
+fn in_trouble<'p>(pools: &[&'p (String, PoolInfo)]) -> Vec<&'p (String, PoolInfo)> {
+    pools.iter().copied().filter(|(_, pool)| pool.status != PoolWord::Healthy).collect()
+}
+
+/// A tab among many shows trouble too.
+fn title(pools: &[&(String, PoolInfo)]) -> String {
+    match in_trouble(pools).len() {
+        0 => String::new(),
+        count => format!("({count}) "),
+    }
+}
+
+/// How many pools are in trouble, and which.
+fn write_summary(page: &mut String, pools: &[&(String, PoolInfo)]) -> fmt::Result {
+    let troubled = in_trouble(pools);
+    let Some((_, worst)) = troubled.first() else {
+        return match pools.len() {
+            0 => page.write_str("<p class=\"summary\">There are no pools.</p>"),
+            1 => page.write_str("<p class=\"summary healthy\">The only pool is healthy.</p>"),
+            2 => page.write_str("<p class=\"summary healthy\">Both pools are healthy.</p>"),
+            count => write!(page, "<p class=\"summary healthy\">All {count} pools are healthy.</p>"),
+        };
+    };
+    let verb = if troubled.len() == 1 { "is" } else { "are" };
+    let pools_word = if pools.len() == 1 { "pool" } else { "pools" };
+    let (count, of, class) = (troubled.len(), pools.len(), worst.status);
+    write!(page, "<p class=\"summary {class}\"><b>{count} of {of} {pools_word} {verb} in trouble</b>: ")?;
+    for (index, (name, pool)) in troubled.iter().enumerate() {
+        let comma = if index > 0 { ", " } else { "" };
+        write!(page, "{comma}<a href=\"#pool-{0}\">{0}</a> is {1}", Escaped(name), pool.status)?;
+    }
+    page.write_str("</p>")
+}
+
+fn write_config(page: &mut String, status: &StatusReply, now: &str) -> fmt::Result {
+    let file = status.config.file.as_deref().unwrap_or("the command line");
+    write!(page, "<p>Generation {} from <code>{}</code>", status.generation, Escaped(file))?;
+    let Some(last) = &status.config.last_reload else {
+        return write!(page, ". As of {}.</p>", Stamp(now));
+    };
+    let class = if last.result == ReloadResult::Refused { "unhealthy" } else { "" };
+    write!(page, "; last reload <span class=\"{class}\">{}</span> {} ago", last.result, Age(&last.at, now))?;
+    write!(page, ". As of {}.</p>", Stamp(now))?;
+    let Some(error) = &last.error else { return Ok(()) };
+    page.push_str("<ul class=\"unhealthy\">");
+    for mistake in error.lines() {
+        write!(page, "<li>{}", Escaped(mistake))?;
+    }
+    page.write_str("</ul>")
+}
+
+/// The names of the columns, and the classes of their cells: `n` are numbers.
+const COLUMNS: [(&str, &str); 9] = [
+    ("Upstream", "upstream"),
+    ("State", "state"),
+    ("Since", "n"),
+    ("In flight", "n"),
+    ("Requests", "n"),
+    ("Errors", "n"),
+    ("Latency", "n"),
+    ("Last check", "text"),
+    ("Why", "text"),
+];
+
+fn write_pool(page: &mut String, name: &str, pool: &PoolInfo, now: &str) -> fmt::Result {
+    let word = pool.status;
+    write!(page, "<h2 id=\"pool-{0}\">{0} <small><span class=\"{word}\">{word}</span> · ", Escaped(name))?;
+    write!(page, "{} of {} healthy", pool.healthy, pool.total)?;
+    for (on, text) in [(pool.fail_open, " · fail open"), (pool.warming, " · warming")] {
+        if on {
+            page.push_str(text);
+        }
+    }
+    if pool.waiting > 0 {
+        write!(page, " · {} requests waiting", pool.waiting)?;
+    }
+    page.push_str("</small></h2><table><tr class=\"head\">");
+    for (name, class) in COLUMNS {
+        write!(page, "<th class=\"{class}\">{name}")?;
+    }
+    page.push_str("</tr>");
+    let mut upstreams: Vec<&UpstreamInfo> = pool.upstreams.iter().collect();
+    upstreams.sort_by_key(|upstream| match (upstream.state, upstream.eligible) {
+        (HealthState::Unhealthy, _) => 0,
+        (HealthState::Unknown, _) => 1,
+        (HealthState::Healthy, false) => 2,
+        (HealthState::Healthy, true) => 3,
+    });
+    for upstream in upstreams {
+        write_upstream(page, upstream, now)?;
+    }
+    page.push_str("</table>");
+    Ok(())
+}
+
+fn write_upstream(page: &mut String, upstream: &UpstreamInfo, now: &str) -> fmt::Result {
+    let mut columns = COLUMNS.iter();
+    let mut cell = |page: &mut String| {
+        let (name, class) = columns.next().expect("as many cells as columns");
+        write!(page, "<td data-name=\"{name}\" class=\"{class}\">")
+    };
+    page.push_str("<tr>");
+    cell(page)?;
+    write!(page, "<code>{}</code>", Escaped(&upstream.address))?;
+    if let Some(name) = &upstream.name {
+        write!(page, " {}", Escaped(name))?;
+    }
+    cell(page)?;
+    let state = upstream.state;
+    write!(page, "<span class=\"{state}\">{state}</span>")?;
+    for mark in upstream.marks() {
+        write!(page, " · {mark}")?;
+    }
+    cell(page)?;
+    write!(page, "{}", Age(&upstream.since, now))?;
+    for number in [u64::from(upstream.in_flight), upstream.requests_total] {
+        cell(page)?;
+        write!(page, "{number}")?;
+    }
+    cell(page)?;
+    match upstream.errors_total() {
+        0 => page.push('0'),
+        errors => write!(page, "<span class=\"degraded\">{errors}</span>")?,
+    }
+    cell(page)?;
+    page.push_str(&upstream.latency().map_or_else(|| "-".to_owned(), short));
+    cell(page)?;
+    let why = upstream.why.as_deref().unwrap_or("");
+    if let Some(check) = &upstream.last_check {
+        write!(page, "<code>{}</code> ", Escaped(&check.code))?;
+        if !why.contains(&check.reason) {
+            write!(page, "{}, ", Escaped(&check.reason))?;
+        }
+        write!(page, "{} ago", Age(&check.at, now))?;
+    }
+    cell(page)?;
+    write!(page, "{}</tr>", Escaped(why))
+}
+
+fn write_endpoints(page: &mut String) -> fmt::Result {
     page.push_str("<h2>Endpoints</h2><table>");
     for route in &ROUTES {
         write!(page, "<tr><td>{}<td><code>", route.method)?;
@@ -52,42 +233,30 @@ fn write_index(page: &mut String, status: &StatusReply, now: &str) -> fmt::Resul
         }
         write!(page, "</code><td>{}</tr>", Escaped(route.doc))?;
     }
-    page.push_str("</table></body></html>\n");
-    Ok(())
+    page.write_str("</table>")
 }
 
-fn write_pool(page: &mut String, name: &str, pool: &PoolInfo) -> fmt::Result {
-    let word = pool.status;
-    write!(page, "<h2>{} <small><span class=\"{word}\">{word}</span> · ", Escaped(name))?;
-    write!(page, "{} of {} healthy", pool.healthy, pool.total)?;
-    for (on, text) in [(pool.fail_open, " · fail open"), (pool.warming, " · warming")] {
-        if on {
-            page.push_str(text);
-        }
+/// How long before the second date the first was, with the date itself where a pointer rests. What is no date is shown.
+struct Age<'a>(&'a str, &'a str);
+
+impl fmt::Display for Age<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Some(age) = self.1.parse::<Timestamp>().ok().and_then(|now| ago(self.0, now)) else {
+            return Escaped(self.0).fmt(f);
+        };
+        let at = Escaped(self.0);
+        write!(f, "<time datetime=\"{at}\" title=\"{at}\">{}</time>", glance(age))
     }
-    page.push_str(
-        "</small></h2><table><tr><th>Upstream<th>State<th>Since<th>In flight<th>Requests<th>Last check<th>Why</tr>",
-    );
-    for upstream in &pool.upstreams {
-        write_upstream(page, upstream)?;
-    }
-    page.push_str("</table>");
-    Ok(())
 }
 
-fn write_upstream(page: &mut String, upstream: &UpstreamInfo) -> fmt::Result {
-    let state = upstream.state;
-    write!(page, "<tr><td><code>{}</code>", Escaped(&upstream.address))?;
-    write!(page, "<td><span class=\"{state}\">{state}</span>")?;
-    for mark in upstream.marks() {
-        write!(page, " · {mark}")?;
+/// A date for people: `2026-11-21 10:00:00.123Z`.
+struct Stamp<'a>(&'a str);
+
+impl fmt::Display for Stamp<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let at = self.0.replacen('T', " ", 1);
+        write!(f, "<time datetime=\"{}\">{}</time>", Escaped(self.0), Escaped(&at))
     }
-    write!(page, "<td>{}", Escaped(&upstream.since))?;
-    write!(page, "<td class=\"n\">{}<td class=\"n\">{}<td>", upstream.in_flight, upstream.requests_total)?;
-    if let Some(check) = &upstream.last_check {
-        write!(page, "<code>{}</code> {}", Escaped(&check.code), Escaped(&check.reason))?;
-    }
-    write!(page, "<td>{}</tr>", Escaped(upstream.why.as_deref().unwrap_or("")))
 }
 
 /// A text as HTML shows it. Control characters are shown as their escapes.
@@ -115,25 +284,90 @@ mod tests {
     use tokio::time::Instant;
 
     use super::*;
+    use crate::admin::json::LastReloadInfo;
     use crate::admin::{Clock, render, testing};
-    use crate::model::HealthState;
+    use crate::model::HealthState::{Healthy, Unhealthy};
 
-    #[tokio::test(start_paused = true)]
-    async fn what_an_upstream_says_cannot_become_markup() {
-        let host = testing::status(vec![testing::pool("api", &[HealthState::Unhealthy, HealthState::Healthy])]);
-        let reply = render::status(&host, &testing::process(), true, &Clock::start(), Instant::now());
-        let page = index(&reply, "now");
-        assert!(page.contains("&lt;b&gt;") && !page.contains("<b>"), "{page}");
-        assert!(page.contains("10.0.0.1:80") && page.contains("1 of 2 healthy"), "{page}");
+    const NOW: &str = "2026-11-21T10:02:05.000Z";
+
+    /// The status of pools with upstreams in these states.
+    fn status(pools: &[(&str, &[HealthState])]) -> StatusReply {
+        let pools = pools.iter().map(|(name, states)| testing::pool(name, states)).collect();
+        render::status(&testing::status(pools), &testing::process(), true, &Clock::start(), Instant::now())
+    }
+
+    #[test]
+    fn a_browser_is_sent_where_it_can_go() {
+        for (admin, want) in [
+            ("127.0.0.1:9900", Some("http://127.0.0.1:9900/")),
+            ("0.0.0.0:80", Some("http://127.0.0.1:80/")),
+            ("[::]:9900", Some("http://[::1]:9900/")),
+            ("[2001:db8::1]:9900", Some("http://[2001:db8::1]:9900/")),
+            ("unix:/run/a.sock", None),
+        ] {
+            assert_eq!(url(&admin.parse().unwrap()).as_deref(), want, "{admin}");
+        }
     }
 
     #[tokio::test(start_paused = true)]
-    async fn the_index_lists_every_endpoint() {
-        let host = testing::status(vec![]);
-        let page = index(&render::status(&host, &testing::process(), false, &Clock::start(), Instant::now()), "now");
+    async fn what_an_upstream_says_cannot_become_markup() {
+        let mut reply = status(&[("api", &[Unhealthy, Healthy])]);
+        let evil = "\"><script>alert(1)</script>\n<i>";
+        let upstream = &mut reply.pools.0[0].1.upstreams[0];
+        (upstream.name, upstream.since, upstream.why) = (Some(evil.into()), evil.into(), Some(evil.into()));
+        let error = Some(format!("{evil}\nsecond"));
+        reply.config.file = Some(evil.into());
+        reply.config.last_reload = Some(LastReloadInfo { result: ReloadResult::Refused, at: evil.into(), error });
+        let page = index(&reply, NOW);
+        assert!(page.contains("&lt;i&gt;") && page.contains("&quot;&gt;&lt;script&gt;"), "{page}");
+        assert!(!page.contains("<script") && !page.contains("<i>"), "{page}");
+        assert!(page.contains("10.0.0.1:80") && page.contains("1 of 2 healthy"), "{page}");
+        assert!(page.contains("<li>second"), "each mistake has a line of its own: {page}");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn trouble_comes_first_and_is_counted_on_top() {
+        let page = index(&status(&[("web", &[Healthy]), ("half", &[Healthy, Unhealthy]), ("api", &[Unhealthy])]), NOW);
+        let at = |text: &str| page.find(text).unwrap_or_else(|| panic!("{text} is missing in {page}"));
+        assert!(at("<b>2 of 3 pools are in trouble</b>: <a href=\"#pool-api\">api</a> is unhealthy, ") < at("<h2"));
+        assert!(at("id=\"pool-api\"") < at("id=\"pool-half\"") && at("id=\"pool-half\"") < at("id=\"pool-web\""));
+        let half = &page[at("id=\"pool-half\"")..at("id=\"pool-web\"")];
+        assert!(half.find("10.0.0.2:80") < half.find("10.0.0.1:80"), "{half}");
+        assert!(page.contains("<title>(2) roundsman</title>"));
+        for (pools, want) in [
+            (&[("api", &[Healthy][..]), ("web", &[Healthy])][..], "summary healthy\">Both pools are healthy."),
+            (&[("api", &[Healthy])], "summary healthy\">The only pool is healthy."),
+            (&[("api", &[Unhealthy])], "<b>1 of 1 pool is in trouble</b>: "),
+            (&[], "There are no pools."),
+        ] {
+            let page = index(&status(pools), NOW);
+            assert!(page.contains(want), "{want} is missing in {page}");
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn ages_are_read_at_a_glance_and_stamps_are_kept_beside_them() {
+        let mut reply = status(&[("api", &[Unhealthy])]);
+        reply.pools.0[0].1.upstreams[0].since = "2026-11-21T10:00:00.000Z".into();
+        reply.pools.0[0].1.upstreams[0].broken_total = 7;
+        let page = index(&reply, NOW);
+        let age = "<time datetime=\"2026-11-21T10:00:00.000Z\" title=\"2026-11-21T10:00:00.000Z\">2m 5s</time>";
+        assert!(page.contains(age), "{page}");
+        assert!(page.contains("As of <time datetime=\"2026-11-21T10:02:05.000Z\">2026-11-21 10:02:05.000Z</time>"));
+        assert!(page.contains("<td data-name=\"Errors\" class=\"n\"><span class=\"degraded\">7</span>"), "{page}");
+        assert_eq!(page.matches("<td data-name=").count(), COLUMNS.len(), "{page}");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_index_lists_every_endpoint_and_loads_nothing() {
+        let page = index(&status(&[]), NOW);
         for route in &ROUTES {
             assert!(page.contains(route.path) && page.contains(&Escaped(route.doc).to_string()), "{}", route.path);
         }
-        assert!(!page.contains("<script"));
+        for foreign in ["<script", "src=", "@import", "url(", "http://", "https://", "<link"] {
+            assert!(!page.contains(foreign), "{foreign}");
+        }
+        assert!(page.contains("width=device-width") && page.contains("@media(max-width"), "it fits a phone");
+        assert!(STYLE.contains("a{color:var(--link)}") && STYLE.matches("--link:").count() == 2, "in both schemes");
     }
 }

@@ -1,6 +1,7 @@
 //! When `/readyz` is green: every named condition is met and every pool has been judged once. It latches: once green, only
 //! the end of the process makes it red, because what happens to pools afterwards is what `/health` tells.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
@@ -8,12 +9,14 @@ use tokio::time::Instant;
 
 use super::host::ProcessInfo;
 use super::json::ProcessState;
+use crate::model::{AdminState, HealthState};
 use crate::pool::{PoolStatus, Status};
 
 /// A pool counts as judged this long after its first probe, whatever came out.
 pub const JUDGED_AFTER: Duration = Duration::from_secs(30);
 
-/// Why the process is not ready. Names no pool: `/readyz` answers without a token.
+/// Why the process is not ready. Names no pool, because `/readyz` answers without a token; a host name that does not resolve
+/// is named, because that is what somebody must mend.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum NotReady {
     /// It was told to stop.
@@ -25,14 +28,59 @@ pub enum NotReady {
     /// No configuration runs.
     #[error("no configuration is loaded yet")]
     NoConfiguration,
-    /// Pools wait for their first checks.
-    #[error("{waiting} of {total} pools wait for their first checks")]
+    /// Pools wait for their first checks, or for addresses to check.
+    #[error("{}", waits(*.waiting, *.total, .unresolved))]
     Pools {
         /// Pools not judged yet.
         waiting: usize,
         /// All pools.
         total: usize,
+        /// Those of them that wait for host names and nothing else.
+        unresolved: Unresolved,
     },
+}
+
+/// Pools that wait for host names to resolve: nothing can be checked before.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Unresolved {
+    /// How many.
+    pub pools: usize,
+    /// The first names, [`NAMED_MAX`] at most.
+    pub names: Vec<Arc<str>>,
+    /// How many more names there are.
+    pub more: usize,
+}
+
+/// Host names in one reason.
+const NAMED_MAX: usize = 3;
+
+fn waits(waiting: usize, total: usize, unresolved: &Unresolved) -> String {
+    let verb = |count| if count == 1 { "waits" } else { "wait" };
+    let checks = waiting - unresolved.pools;
+    let mut parts = vec![];
+    if checks > 0 {
+        parts.push(format!("{checks} of {total} pools {} for first checks", verb(checks)));
+    }
+    if unresolved.pools > 0 {
+        let mut names = unresolved.names.join(", ");
+        if unresolved.more > 0 {
+            names.push_str(&format!(" and {} more", unresolved.more));
+        }
+        let what = if unresolved.names.len() > 1 { "host names" } else { "the host name" };
+        let pools = unresolved.pools;
+        parts.push(format!("{pools} of {total} pools {} for {what} {names} to resolve", verb(pools)));
+    }
+    parts.join("; ")
+}
+
+/// The host names that a pool waits for; empty where it waits for checks of addresses as well.
+fn awaited_names(pool: &PoolStatus) -> Vec<&Arc<str>> {
+    let unknown = pool
+        .upstreams
+        .iter()
+        .filter(|u| !u.retiring && u.admin == AdminState::Enabled && u.state == HealthState::Unknown);
+    let names: Option<Vec<_>> = unknown.map(|u| u.upstream.address.host_name()).collect();
+    names.unwrap_or_default()
 }
 
 /// The rule without its latch.
@@ -46,10 +94,23 @@ pub fn judge(process: &ProcessInfo, status: &Status, now: Instant) -> Result<(),
     if status.generation == 0 {
         return Err(NotReady::NoConfiguration);
     }
-    let waiting = status.pools.iter().filter(|pool| !is_judged(pool, now)).count();
+    let mut unresolved = Unresolved::default();
+    let mut waiting = 0;
+    for pool in status.pools.iter().filter(|pool| !is_judged(pool, now)) {
+        waiting += 1;
+        let names = awaited_names(pool);
+        unresolved.pools += usize::from(!names.is_empty());
+        for name in names.into_iter().filter(|name| !unresolved.names.contains(name)).collect::<Vec<_>>() {
+            if unresolved.names.len() < NAMED_MAX {
+                unresolved.names.push(name.clone());
+            } else {
+                unresolved.more += 1;
+            }
+        }
+    }
     match waiting {
         0 => Ok(()),
-        waiting => Err(NotReady::Pools { waiting, total: status.pools.len() }),
+        waiting => Err(NotReady::Pools { waiting, total: status.pools.len(), unresolved }),
     }
 }
 
@@ -88,13 +149,14 @@ impl Readiness {
 mod tests {
     use super::*;
     use crate::admin::Condition;
-    use crate::admin::testing::{pool, process, status};
+    use crate::admin::testing::{finish, name as testing_name, pool, process, status, upstream};
     use crate::model::HealthState::{Healthy, Unhealthy, Unknown};
+    use crate::pool::{Hints, Upstream, UpstreamId};
 
     #[tokio::test(start_paused = true)]
     async fn every_pool_must_have_been_judged_once() {
         let now = Instant::now();
-        let waiting = |waiting, total| Err(NotReady::Pools { waiting, total });
+        let waiting = |waiting, total| Err(NotReady::Pools { waiting, total, unresolved: Unresolved::default() });
         let ready = |pools| judge(&process(), &status(pools), now);
         assert_eq!(ready(vec![pool("a", &[Unknown, Unknown])]), waiting(1, 1));
         assert_eq!(ready(vec![pool("a", &[Unknown, Healthy])]), Ok(()));
@@ -107,6 +169,33 @@ mod tests {
             waiting(1, 1)
         );
         assert_eq!(judge(&process(), &status(vec![tired]), now + JUDGED_AFTER), Ok(()));
+    }
+
+    /// A pool of host names that have no address.
+    fn unresolved(pool_name: &str, names: &[&str]) -> PoolStatus {
+        let upstreams = names.iter().enumerate().map(|(i, name)| {
+            let mut upstream = upstream(pool_name, i + 1, Unknown);
+            let (id, address) = (UpstreamId(i as u64), name.parse().expect("a good address"));
+            upstream.upstream = Arc::new(Upstream::new(id, testing_name(pool_name), address, Hints::none()));
+            upstream
+        });
+        finish(pool_name, upstreams.collect())
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_pool_that_waits_for_a_host_name_says_for_which() {
+        let reason = |pools| judge(&process(), &status(pools), Instant::now()).unwrap_err().to_string();
+        let api = || unresolved("a", &["api.internal:80"]);
+        assert_eq!(reason(vec![api()]), "1 of 1 pools waits for the host name api.internal to resolve");
+        assert_eq!(
+            reason(vec![api(), pool("b", &[Unknown]), pool("c", &[Healthy])]),
+            "1 of 3 pools waits for first checks; 1 of 3 pools waits for the host name api.internal to resolve"
+        );
+        let many: Vec<PoolStatus> = (0..5).map(|i| unresolved("a", &[&format!("n{i}:80"), "api:80"])).collect();
+        assert_eq!(reason(many), "5 of 5 pools wait for host names n0, api, n1 and 3 more to resolve");
+        let mut both = api();
+        both.upstreams.push(upstream("a", 2, Unknown));
+        assert_eq!(reason(vec![both]), "1 of 1 pools waits for first checks");
     }
 
     #[tokio::test(start_paused = true)]

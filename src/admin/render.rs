@@ -8,8 +8,13 @@ use tokio::time::Instant;
 use super::clock::Clock;
 use super::host::{CheckAnswer, LastReload, ProcessInfo, ReloadAnswer};
 use super::json::*;
-use crate::model::Address;
-use crate::pool::{CheckStatus, Event, EventKind, LastCheck, PoolStatus, PoolSummary, Status, Streak, UpstreamStatus};
+use crate::pool::{
+    Answered, CheckStatus, LastCheck, LastFault, OutOfOrder, PoolStatus, PoolSummary, Status, Streak, UpstreamStatus,
+};
+
+mod events;
+
+pub use self::events::event;
 
 /// `GET /api/v1/status`.
 pub fn status(status: &Status, process: &ProcessInfo, ready: bool, clock: &Clock, now: Instant) -> StatusReply {
@@ -22,6 +27,7 @@ pub fn status(status: &Status, process: &ProcessInfo, ready: bool, clock: &Clock
         config: ConfigInfo {
             file: process.config.file.clone(),
             loaded_at: clock.date(process.config.loaded_at),
+            hash: process.config.hash.to_string(),
             last_reload: process.config.last_reload.as_ref().map(|last| last_reload(last, clock)),
         },
         checker: CheckerInfo {
@@ -31,7 +37,7 @@ pub fn status(status: &Status, process: &ProcessInfo, ready: bool, clock: &Clock
             probes_in_flight: status.checker.probes_in_flight,
             probe_lag_ms: millis(status.checker.lag),
         },
-        pools: Ordered(status.pools.iter().map(|pool| (pool.name.to_string(), pool_info(pool, clock))).collect()),
+        pools: Ordered(status.pools.iter().map(|pool| (pool.name.to_string(), pool_info(pool, clock, now))).collect()),
     }
 }
 
@@ -50,7 +56,12 @@ pub fn pool_word(summary: PoolSummary) -> PoolWord {
     }
 }
 
-fn pool_info(pool: &PoolStatus, clock: &Clock) -> PoolInfo {
+/// Why a pool does not serve in order and what would change that, as two sentences in one line.
+pub fn reason(out: &OutOfOrder) -> String {
+    format!("{}; {}", out.reason, out.remedy)
+}
+
+fn pool_info(pool: &PoolStatus, clock: &Clock, now: Instant) -> PoolInfo {
     PoolInfo {
         status: pool_word(pool.summary),
         healthy: pool.healthy,
@@ -58,6 +69,9 @@ fn pool_info(pool: &PoolStatus, clock: &Clock) -> PoolInfo {
         eligible: pool.eligible,
         fail_open: pool.fail_open,
         warming: pool.warming,
+        warming_seconds: pool.warming_until.map(|until| seconds(until.saturating_duration_since(now))),
+        reason: pool.out_of_order.as_ref().map(reason),
+        down_since: pool.out_of_order.as_ref().and_then(|out| out.since).map(|since| clock.date(since)),
         waiting: pool.shared.waiting(),
         upstreams: pool.upstreams.iter().map(|upstream| upstream_info(upstream, clock)).collect(),
     }
@@ -65,6 +79,7 @@ fn pool_info(pool: &PoolStatus, clock: &Clock) -> PoolInfo {
 
 fn upstream_info(status: &UpstreamStatus, clock: &Clock) -> UpstreamInfo {
     let upstream = &status.upstream;
+    let answered = upstream.answers.read();
     UpstreamInfo {
         address: upstream.address.to_string(),
         name: status.name.as_ref().map(|name| name.to_string()),
@@ -83,7 +98,13 @@ fn upstream_info(status: &UpstreamStatus, clock: &Clock) -> UpstreamInfo {
         connections: upstream.connections.len(),
         connect_failures_total: upstream.connect_failures_total.load(Ordering::Relaxed),
         broken_total: upstream.broken_total.load(Ordering::Relaxed),
+        responses_total: responses(answered),
+        response_seconds_count: answered.count(),
+        response_seconds_sum: answered.seconds,
+        certificate_expires_at: status.checks.iter().filter_map(|check| check.certificate_expiry).min().map(date),
         unasked_total: upstream.unasked.total(),
+        malformed_total: upstream.faults.total(),
+        last_malformed: upstream.faults.last().map(|last| malformed(last, clock)),
         unverified: status.unverified,
         streak: status.streak.map(streak),
         checks_total: status.checks_total,
@@ -96,6 +117,11 @@ fn upstream_info(status: &UpstreamStatus, clock: &Clock) -> UpstreamInfo {
     }
 }
 
+/// The last malformed answer of an upstream.
+pub(super) fn malformed(last: LastFault, clock: &Clock) -> MalformedInfo {
+    MalformedInfo { at: clock.date(last.at), reason: last.fault.to_string() }
+}
+
 /// One check of an upstream.
 pub fn check_info(check: &CheckStatus, clock: &Clock) -> CheckInfo {
     CheckInfo {
@@ -103,7 +129,18 @@ pub fn check_info(check: &CheckStatus, clock: &Clock) -> CheckInfo {
         state: check.state,
         streak: check.streak.map(streak),
         last_check: check.last_check.as_ref().map(|last| last_check(last, clock)),
+        certificate_expires_at: check.certificate_expiry.map(date),
     }
+}
+
+fn responses(answered: Answered) -> ResponsesInfo {
+    let [informational, success, redirection, client_error, server_error] = answered.by_class;
+    ResponsesInfo { informational, success, redirection, client_error, server_error }
+}
+
+/// Seconds since 1970 as RFC 3339; what no calendar has is the beginning of 1970.
+fn date(seconds: i64) -> String {
+    jiff::Timestamp::from_second(seconds).unwrap_or(jiff::Timestamp::UNIX_EPOCH).to_string()
 }
 
 /// A run of equal results.
@@ -129,15 +166,17 @@ fn last_reload(last: &LastReload, clock: &Clock) -> LastReloadInfo {
 }
 
 /// `POST /api/v1/reload`.
-pub fn reload(answer: ReloadAnswer, clock: &Clock) -> ReloadReply {
+pub fn reload(answer: ReloadAnswer, clock: &Clock, now: Instant) -> ReloadReply {
     let last = last_reload(&answer.last, clock);
+    let left = |until: &Instant| seconds(until.saturating_duration_since(now));
     ReloadReply {
         result: last.result,
         at: last.at.clone(),
         error: last.error.clone(),
         dry_run: false,
         generation: answer.generation,
-        warming: answer.warming.iter().map(|name| name.to_string()).collect(),
+        warming: answer.warming.iter().map(|(name, _)| name.to_string()).collect(),
+        warming_seconds: Ordered(answer.warming.iter().map(|(name, until)| (name.to_string(), left(until))).collect()),
         errors: answer.diagnostics,
         last_reload: Some(last),
     }
@@ -152,41 +191,15 @@ pub fn check(answer: CheckAnswer, process: &ProcessInfo, generation: u64, clock:
         dry_run: true,
         generation,
         warming: Vec::new(),
+        warming_seconds: Ordered(Vec::new()),
         errors: answer.diagnostics,
         last_reload: process.config.last_reload.as_ref().map(|last| last_reload(last, clock)),
     }
 }
 
-/// One event.
-pub fn event(event: Event, clock: &Clock) -> EventInfo {
-    let what = match event.kind {
-        EventKind::Transition(t) => EventWhat::Transition {
-            pool: t.pool.to_string(),
-            upstream: t.upstream.to_string(),
-            from: t.from,
-            to: t.to,
-            code: t.code.map(|code| code.as_str().to_string()),
-            reason: t.reason,
-            duration_ms: t.duration.map(millis),
-            healthy_left: t.healthy_left,
-        },
-        EventKind::Admin { pool, upstream, to, reason } => {
-            EventWhat::Admin { pool: pool.to_string(), upstream: upstream.to_string(), to, reason }
-        }
-        EventKind::FailOpen { pool, on } => EventWhat::FailOpen { pool: pool.to_string(), on },
-        EventKind::Reload { result, generation, error } => {
-            EventWhat::Reload { result: result.to_string(), generation, error }
-        }
-        EventKind::Addresses { pool, added, removed } => {
-            let texts = |addresses: Vec<Address>| addresses.iter().map(Address::to_string).collect();
-            EventWhat::Addresses { pool: pool.to_string(), added: texts(added), removed: texts(removed) }
-        }
-        EventKind::ProbePanic { pool, upstream } => {
-            EventWhat::ProbePanic { pool: pool.to_string(), upstream: upstream.to_string() }
-        }
-        EventKind::CheckerRestart => EventWhat::CheckerRestart,
-    };
-    EventInfo { seq: event.seq, at: clock.date(event.at), what }
+/// Seconds to the millisecond.
+fn seconds(duration: std::time::Duration) -> f64 {
+    duration.as_millis() as f64 / 1e3
 }
 
 /// Milliseconds to the microsecond.
@@ -200,8 +213,7 @@ mod tests {
 
     use super::*;
     use crate::admin::testing;
-    use crate::model::{Code, HealthState};
-    use crate::pool::Transition;
+    use crate::model::HealthState;
 
     fn keys(value: &Value) -> Vec<&str> {
         value.as_object().expect("an object").keys().map(String::as_str).collect()
@@ -295,33 +307,5 @@ mod tests {
         assert_eq!(checks[0]["last_check"], up["last_check"]);
         assert_eq!((&checks[1]["name"], &checks[1]["last_check"]), (&json!("tcp"), &Value::Null));
         assert_eq!(serde_json::from_value::<StatusReply>(value.clone()).unwrap(), reply);
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn events_are_flat_objects_tagged_by_kind() {
-        let transition = Transition {
-            pool: testing::name("api"),
-            upstream: "10.0.0.1:80".parse().unwrap(),
-            from: HealthState::Unknown,
-            to: HealthState::Healthy,
-            code: Some(Code::L7Ok),
-            reason: "200 in 1.9 ms".into(),
-            duration: Some(std::time::Duration::from_micros(1_900)),
-            healthy_left: 1,
-        };
-        let address = "10.0.0.9:80".parse().unwrap();
-        let kinds = [
-            (EventKind::Transition(transition), "transition"),
-            (EventKind::FailOpen { pool: testing::name("api"), on: true }, "fail_open"),
-            (EventKind::Reload { result: "applied", generation: 2, error: None }, "reload"),
-            (EventKind::Addresses { pool: testing::name("api"), added: vec![], removed: vec![address] }, "addresses"),
-            (EventKind::CheckerRestart, "checker_restart"),
-        ];
-        for (kind, word) in kinds {
-            let info = event(Event { seq: 7, at: Instant::now(), kind }, &Clock::start());
-            let value = serde_json::to_value(&info).unwrap();
-            assert_eq!((&value["seq"], &value["kind"]), (&json!(7), &json!(word)));
-            assert_eq!(serde_json::from_value::<EventInfo>(value).unwrap(), info);
-        }
     }
 }

@@ -41,7 +41,7 @@ pub fn to_json<T: Serialize>(value: &T) -> Vec<u8> {
     body
 }
 
-/// The answer of a connection that is closed after it, as all are.
+/// The answer of a connection that is closed after it.
 pub fn closing(reply: Reply) -> Reply {
     with(reply, header::CONNECTION, "close")
 }

@@ -109,7 +109,9 @@ pub static ROUTES: [Route; 15] = [
     .open(),
     get("/health", "healthy, degraded, or 503 unhealthy; ?detailed=true for more", |q| Box::pin(handlers::health(q))),
     get("/health/{pool}", "One pool; 503 when it has nothing eligible", |q| Box::pin(handlers::pool_health(q))),
-    get("/metrics", "Prometheus text", |q| Box::pin(handlers::metrics(q))),
+    get("/metrics", "Prometheus text; ?upstreams=false leaves out the series per upstream", |q| {
+        Box::pin(handlers::metrics(q))
+    }),
     get("/api/v1/status", "Everything about pools and upstreams", |q| Box::pin(handlers::status(q))),
     get("/api/v1/events", "What happened: ?after=N for later ones, &wait=SECONDS (at most 30) to wait for one", |q| {
         Box::pin(handlers::events(q))
@@ -140,13 +142,17 @@ pub static ROUTES: [Route; 15] = [
 ];
 
 /// Answers a request. Never panics: what a handler panics with becomes a 500.
+///
+/// The connection is closed after an answer for which no body was read though there is one, and when the server stops.
 pub async fn dispatch(server: Arc<Shared>, request: Request<Incoming>, open: &Open) -> Reply {
-    let answered = AssertUnwindSafe(answer(server, request, open)).catch_unwind().await;
+    let (stopped, has_body) = (server.stopped.clone(), !request.body().is_end_stream());
+    let mut body_read = false;
+    let answered = AssertUnwindSafe(answer(server, request, open, &mut body_read)).catch_unwind().await;
     let reply = answered.unwrap_or_else(|_| reply::error(StatusCode::INTERNAL_SERVER_ERROR, "internal error"));
-    reply::closing(reply)
+    if *stopped.borrow() || (has_body && !body_read) { reply::closing(reply) } else { reply }
 }
 
-async fn answer(server: Arc<Shared>, request: Request<Incoming>, connection: &Open) -> Reply {
+async fn answer(server: Arc<Shared>, request: Request<Incoming>, connection: &Open, body_read: &mut bool) -> Reply {
     let asked = Instant::now();
     let (head, body) = request.into_parts();
     let access = server.host.access();
@@ -176,6 +182,7 @@ async fn answer(server: Arc<Shared>, request: Request<Incoming>, connection: &Op
         Ok(body) => body,
         Err(reply) => return reply,
     };
+    *body_read = !route.open;
     if !connection.on_question() {
         return reply::busy("too many questions wait to be answered");
     }

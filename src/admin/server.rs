@@ -1,27 +1,29 @@
 //! Serves the admin socket on threads and runtimes of its own: one for connections and the two probes, one for all other answers,
-//! so that no answer is in the way of `/livez`. Everything is bounded: 64 connections without a head, 64 questions, 32 MiB of
-//! answers that wait for their readers, heads of 8 KiB, one request per connection, 5 s for each of head, body, answer and a
-//! write that stands still, 2 minutes for the whole.
+//! so that no answer is in the way of `/livez`. Everything is bounded: 64 connections without a question, kept ones included, 64
+//! questions, 32 MiB of answers that wait for their readers, heads of 8 KiB, 5 s for each of head, body, answer and a write that
+//! stands still, 2 minutes for one request, 90 s without one.
 
 use std::convert::Infallible;
+use std::future::{Future, poll_fn};
 use std::io;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::task::Poll;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
 use http::{Method, Response};
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
-use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::{OwnedSemaphorePermit, watch};
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 
+use super::asker::Peer;
 use super::body::Body;
 use super::connections::Open;
 use super::host::Host;
-use super::io::Bounded;
+use super::io::{Bounded, Watched};
 use super::reply::{self, Reply};
 use super::routes;
 use super::shared::Shared;
@@ -29,10 +31,6 @@ use super::socket::{Bound, Listener};
 
 /// The largest head of a request, in bytes.
 pub const HEAD_BYTES_MAX: usize = 8 * 1024;
-/// How long the head of a request may take.
-pub const HEAD_TIMEOUT: Duration = Duration::from_secs(5);
-/// The longest life of a connection: a reload, and a slow reader of its answer.
-const CONNECTION_MAX: Duration = Duration::from_secs(120);
 /// How long requests in flight may take when the server is told to stop.
 const STOP_GRACE: Duration = Duration::from_millis(500);
 /// How often it is looked whether they are done.
@@ -113,11 +111,8 @@ async fn serve(listener: Listener, shared: Arc<Shared>) {
 async fn accept_all(acceptor: &Acceptor, shared: &Arc<Shared>) {
     let mut failing = false;
     loop {
-        while let Err(later) = shared.connections.make_room(Instant::now()) {
-            sleep_until(later).await;
-        }
-        let stream = match acceptor.accept().await {
-            Ok(stream) => stream,
+        let (stream, peer) = match acceptor.accept().await {
+            Ok(accepted) => accepted,
             Err(error) => {
                 if !failing {
                     tracing::warn!(%error, "Admin connections cannot be accepted");
@@ -128,38 +123,54 @@ async fn accept_all(acceptor: &Acceptor, shared: &Arc<Shared>) {
             }
         };
         failing = false;
+        while let Err(later) = shared.connections.make_room(Instant::now()) {
+            sleep_until(later).await;
+        }
         let (shared, open) = (shared.clone(), shared.connections.open(Instant::now()));
-        tokio::spawn(async move {
-            let _ = timeout(CONNECTION_MAX, serve_connection(stream, shared, open)).await;
-        });
+        tokio::spawn(serve_connection(stream, peer, shared, open));
         // Whoever has sent its head is heard before the next one comes.
         tokio::task::yield_now().await;
     }
 }
 
-/// One connection, one request. What goes wrong on it concerns nobody else, so its error is dropped.
-async fn serve_connection(stream: Box<dyn Stream>, shared: Arc<Shared>, open: Open) {
+/// One connection, request by request. What goes wrong on it concerns nobody else, so its error is dropped.
+async fn serve_connection(stream: Box<dyn Stream>, peer: Peer, shared: Arc<Shared>, open: Open) {
     let mut stopped = shared.stopped.clone();
-    let (asked, open) = (AtomicBool::new(false), Arc::new(open));
-    let service = service_fn(|request: hyper::Request<hyper::body::Incoming>| {
-        asked.store(true, Ordering::Relaxed);
+    let open = Arc::new(open);
+    let service = service_fn(|mut request: hyper::Request<hyper::body::Incoming>| {
+        request.extensions_mut().insert(peer.clone());
+        open.on_head(Instant::now());
         let (shared, open, head_only) = (shared.clone(), open.clone(), request.method() == Method::HEAD);
         async move { Ok::<_, Infallible>(send(routes::dispatch(shared, request, &open).await, open, head_only)) }
     });
     let connection = http1::Builder::new()
-        .timer(TokioTimer::new())
-        .header_read_timeout(HEAD_TIMEOUT)
+        // Its own would run while a connection is idle too, and so be either too short for that or too long for a head.
+        .header_read_timeout(None)
         .max_buf_size(HEAD_BYTES_MAX)
-        .keep_alive(false)
-        .serve_connection(TokioIo::new(Bounded::new(stream)), service);
+        .keep_alive(true)
+        .serve_connection(TokioIo::new(Watched::new(Bounded::new(stream), open.clone())), service);
     tokio::pin!(connection);
+    let timer = sleep_until(Instant::now());
+    tokio::pin!(timer);
+    // Every change of its stage is made within the poll of the connection, so the timer is right after it.
+    let served = poll_fn(|cx| {
+        if connection.as_mut().poll(cx).is_ready() {
+            return Poll::Ready(());
+        }
+        let Some(deadline) = open.deadline() else { return Poll::Ready(()) };
+        if timer.deadline() != deadline {
+            timer.as_mut().reset(deadline);
+        }
+        timer.as_mut().poll(cx)
+    });
     tokio::select! {
-        _ = connection.as_mut() => return,
+        () = served => return,
         () = open.ended() => return,
         _ = stopped.wait_for(|stop| *stop) => {}
     }
-    // Told to stop: a question that was asked is answered, a connection that asked nothing is closed.
-    if asked.load(Ordering::Relaxed) {
+    // The server stops: a question that was asked is answered, a connection that asks nothing is closed.
+    if open.is_asking() {
+        connection.as_mut().graceful_shutdown();
         let _ = connection.await;
     }
 }
@@ -191,14 +202,23 @@ impl Acceptor {
         })
     }
 
-    async fn accept(&self) -> io::Result<Box<dyn Stream>> {
+    async fn accept(&self) -> io::Result<(Box<dyn Stream>, Peer)> {
         Ok(match self {
             Acceptor::Tcp(listener) => {
-                let (stream, _) = listener.accept().await?;
+                let (stream, peer) = listener.accept().await?;
                 stream.set_nodelay(true)?;
-                Box::new(stream)
+                (Box::new(stream), Peer(peer.to_string().into()))
             }
-            Acceptor::Unix(listener) => Box::new(listener.accept().await?.0),
+            Acceptor::Unix(listener) => {
+                let (stream, _) = listener.accept().await?;
+                let who = stream.peer_cred().map(|who| (who.uid(), who.pid()));
+                let peer = match who {
+                    Ok((uid, Some(pid))) => format!("unix socket, uid {uid}, pid {pid}"),
+                    Ok((uid, None)) => format!("unix socket, uid {uid}"),
+                    Err(_) => "unix socket".to_owned(),
+                };
+                (Box::new(stream), Peer(peer.into()))
+            }
         })
     }
 }
@@ -208,6 +228,7 @@ mod tests {
     use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream};
 
     use super::*;
+    use crate::admin::connections::{HEAD_TIMEOUT, IDLE_MAX};
     use crate::admin::testing::{FakeHost, pool};
     use crate::model::HealthState::Healthy;
 
@@ -218,7 +239,7 @@ mod tests {
         let shared = Arc::new(Shared::new(host, tokio::runtime::Handle::current(), stopped));
         let open = shared.connections.open(Instant::now());
         tokio::spawn(async move {
-            serve_connection(Box::new(far), shared, open).await;
+            serve_connection(Box::new(far), Peer("test".into()), shared, open).await;
             drop(stop);
         });
         near
@@ -250,6 +271,69 @@ mod tests {
         let (said, took) = drip(connection(4_096), head, "x").await;
         assert!(said.starts_with("HTTP/1.1 408"), "{said}");
         assert!(took <= routes::BODY_TIMEOUT + Duration::from_secs(1), "{took:?}");
+    }
+
+    /// Reads so many answers of `/livez`.
+    async fn answers(stream: &mut DuplexStream, count: usize) -> String {
+        let mut bytes = Vec::new();
+        loop {
+            let text = String::from_utf8_lossy(&bytes).into_owned();
+            if text.matches("{\"status\":\"ok\"}\n").count() == count {
+                assert_eq!(text.matches("HTTP/1.1 200").count(), count, "{text}");
+                return text;
+            }
+            assert_ne!(stream.read_buf(&mut bytes).await.expect("it can be read"), 0, "closed after {text}");
+        }
+    }
+
+    const LIVEZ: &[u8] = b"GET /livez HTTP/1.1\r\nHost: localhost\r\n\r\n";
+
+    async fn closed_after(stream: &mut DuplexStream) -> Duration {
+        let begin = Instant::now();
+        let mut rest = Vec::new();
+        let _ = timeout(Duration::from_secs(600), stream.read_to_end(&mut rest)).await.expect("it is closed");
+        assert_eq!(String::from_utf8_lossy(&rest), "");
+        begin.elapsed()
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_connection_is_kept_for_more_questions_and_closed_when_none_comes() {
+        let mut stream = connection(4_096);
+        for wait in [0, 1, 60, 80] {
+            sleep(Duration::from_secs(wait)).await;
+            stream.write_all(LIVEZ).await.expect("it is kept");
+            let said = answers(&mut stream, 1).await;
+            assert!(!said.contains("connection: close"), "{said}");
+        }
+        // Two at once are answered one after the other.
+        stream.write_all(&[LIVEZ, LIVEZ].concat()).await.unwrap();
+        answers(&mut stream, 2).await;
+        let after = closed_after(&mut stream).await;
+        assert!((IDLE_MAX..IDLE_MAX + Duration::from_secs(1)).contains(&after), "{after:?}");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_second_head_has_its_time_from_its_first_byte() {
+        let mut stream = connection(4_096);
+        stream.write_all(LIVEZ).await.unwrap();
+        answers(&mut stream, 1).await;
+        sleep(Duration::from_secs(60)).await;
+        let (_, took) = drip(stream, "GET /livez HTTP/1.1\r\n", "X: y\r\n").await;
+        assert!((HEAD_TIMEOUT..=HEAD_TIMEOUT + Duration::from_secs(1)).contains(&took), "{took:?}");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_client_that_asks_for_the_end_gets_it_and_so_does_one_of_http_1_0() {
+        for head in
+            ["GET /livez HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n", "GET /livez HTTP/1.0\r\n\r\n"]
+        {
+            let mut stream = connection(4_096);
+            stream.write_all(head.as_bytes()).await.unwrap();
+            let begin = Instant::now();
+            let mut said = String::new();
+            stream.read_to_string(&mut said).await.unwrap();
+            assert!(said.contains(" 200 ") && begin.elapsed() < Duration::from_secs(1), "{said}");
+        }
     }
 
     #[tokio::test(start_paused = true)]

@@ -15,7 +15,7 @@ use tokio::time::{Instant, sleep};
 
 use super::clock::Clock;
 use super::connections::Connections;
-use super::host::Host;
+use super::host::{Host, MetricsFormat};
 use super::json::{ProcessState, StatusReply};
 use super::readiness::{NotReady, Readiness};
 use super::render;
@@ -57,19 +57,35 @@ pub struct Shared {
 }
 
 /// A text that everybody gets alike.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Text {
     /// `/api/v1/status`.
     Status,
     /// The page.
     Page,
-    /// `/metrics` in the older format.
-    Prometheus,
-    /// `/metrics` in the newer one.
-    OpenMetrics,
+    /// `/metrics`: one text for each way to write it.
+    Metrics {
+        /// What is in it.
+        format: MetricsFormat,
+        /// Compressed.
+        gzip: bool,
+    },
 }
 
-const TEXTS: usize = 4;
+const TEXTS: usize = 10;
+
+impl Text {
+    /// Its place among the renderings: no two share one.
+    fn place(self) -> usize {
+        match self {
+            Text::Status => 0,
+            Text::Page => 1,
+            Text::Metrics { format: MetricsFormat { open_metrics, upstreams }, gzip } => {
+                2 + usize::from(open_metrics) + 2 * usize::from(upstreams) + 4 * usize::from(gzip)
+            }
+        }
+    }
+}
 
 /// Something that was made once for many.
 struct Made<T> {
@@ -157,7 +173,7 @@ impl Shared {
     pub fn text(&self, kind: Text, asked: Instant, render: impl FnOnce() -> Vec<u8>) -> Bytes {
         let revision = self.host.revision();
         let mut texts = self.texts.lock();
-        let slot = &mut texts[kind as usize];
+        let slot = &mut texts[kind.place()];
         if let Some(text) = Made::good(slot, revision, asked) {
             return text;
         }
@@ -194,5 +210,21 @@ impl Shared {
             sleep(SHARED_FOR * 5).await;
             self.forget_old(Instant::now());
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_text_has_a_place_of_its_own() {
+        let metrics = (0..8).map(|bits| Text::Metrics {
+            format: MetricsFormat { open_metrics: bits & 1 > 0, upstreams: bits & 2 > 0 },
+            gzip: bits & 4 > 0,
+        });
+        let mut places: Vec<usize> = metrics.chain([Text::Status, Text::Page]).map(Text::place).collect();
+        places.sort_unstable();
+        assert_eq!(places, (0..TEXTS).collect::<Vec<_>>());
     }
 }

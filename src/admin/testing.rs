@@ -26,7 +26,7 @@ pub fn process() -> ProcessInfo {
     ProcessInfo {
         state: ProcessState::Running,
         started: now,
-        config: ConfigFile { file: Some("roundsman.toml".into()), loaded_at: now, last_reload: None },
+        config: ConfigFile { file: Some("roundsman.toml".into()), loaded_at: now, hash: "".into(), last_reload: None },
         conditions: Vec::new(),
     }
 }
@@ -68,6 +68,8 @@ pub fn finish(pool_name: &str, upstreams: Vec<UpstreamStatus>) -> PoolStatus {
         eligible,
         fail_open: false,
         warming: false,
+        warming_until: None,
+        out_of_order: None,
         judged: healthy > 0 || enabled().all(|u| u.state != HealthState::Unknown),
         first_probe: None,
         shared: Arc::new(PoolShared::new(Instant::now())),
@@ -121,6 +123,7 @@ pub fn upstream(pool_name: &str, number: usize, state: HealthState) -> UpstreamS
         state,
         streak: found.streak,
         last_check: found.last_check.clone(),
+        certificate_expiry: None,
         next_due: now + Duration::from_millis(800),
         in_flight: false,
         due: Due::Regular,
@@ -160,6 +163,7 @@ pub fn explanation(pool: &PoolStatus) -> Explanation {
         service,
         needed: 1,
         upstream: None,
+        hint: None,
     }
 }
 
@@ -167,6 +171,7 @@ pub fn explanation(pool: &PoolStatus) -> Explanation {
 pub fn timing() -> Timing {
     Timing {
         interval: Duration::from_secs(10),
+        unhealthy_interval: None,
         timeout: Duration::from_secs(5),
         healthy_threshold: 2,
         unhealthy_threshold: 3,
@@ -186,6 +191,7 @@ pub fn check(name: &str, upstream: &UpstreamStatus) -> CheckStatus {
         state: upstream.state,
         streak: upstream.streak,
         last_check: upstream.last_check.clone(),
+        certificate_expiry: None,
         next_due: upstream.next_due,
         in_flight: false,
         due: Due::Regular,
@@ -217,10 +223,12 @@ pub struct Says {
     pub diagnostics: Vec<Diagnostic>,
     /// The orders it was given: pool, upstream, wanted, reason.
     pub orders: Vec<(String, String, AdminState, String)>,
+    /// It refuses to take anything out without force.
+    pub needs_force: bool,
     /// It panics when asked for its status.
     pub broken: bool,
     /// Reloads it was asked for.
-    pub reloads: usize,
+    pub reloads: Vec<String>,
     /// How long a reload takes.
     pub reload_takes: Duration,
 }
@@ -235,8 +243,9 @@ impl FakeHost {
             events: EventRing::default(),
             diagnostics: Vec::new(),
             orders: Vec::new(),
+            needs_force: false,
             broken: false,
-            reloads: 0,
+            reloads: Vec::new(),
             reload_takes: Duration::ZERO,
         };
         Arc::new(FakeHost {
@@ -306,14 +315,23 @@ impl Host for FakeHost {
         Access { token: self.says.lock().token.clone(), address: "127.0.0.1:9900".parse().expect("good") }
     }
 
-    fn metrics(&self, open_metrics: bool) -> String {
-        format!("# metrics open={open_metrics}\n")
+    fn metrics(&self, format: MetricsFormat) -> String {
+        format!("# metrics open={} upstreams={}\n", format.open_metrics, format.upstreams)
     }
 
-    fn set_admin(&self, pool: &str, upstream: &Address, to: AdminState, reason: &str) -> SetAdmin {
+    fn set_admin(&self, pool: &str, upstream: &Address, to: AdminState, reason: &str, force: bool) -> SetAdmin {
         let mut says = self.says.lock();
-        let Some(p) = says.status.pools.iter_mut().find(|p| p.name.as_str() == pool) else { return SetAdmin::NoPool };
-        let Some(u) = p.upstreams.iter_mut().find(|u| u.upstream.address == *upstream) else {
+        if !says.status.pools.iter().any(|p| p.name.as_str() == pool) {
+            return SetAdmin::NoPool;
+        }
+        if says.needs_force && !force && to != AdminState::Enabled {
+            return SetAdmin::NeedsForce("too few would serve".into());
+        }
+        let Some(u) =
+            says.status.pools.iter_mut().find_map(|p| {
+                p.upstreams.iter_mut().find(|u| p.name.as_str() == pool && u.upstream.address == *upstream)
+            })
+        else {
             return SetAdmin::NoUpstream;
         };
         u.admin = to;
@@ -321,15 +339,16 @@ impl Host for FakeHost {
         SetAdmin::Done
     }
 
-    async fn reload(&self) -> ReloadAnswer {
+    async fn reload(&self, by: String) -> ReloadAnswer {
         let takes = self.says.lock().reload_takes;
         tokio::time::sleep(takes).await;
         let check = self.check().await;
         let last = LastReload { result: check.result, at: Instant::now(), error: check.error };
         let mut says = self.says.lock();
-        says.reloads += 1;
+        says.reloads.push(by);
         says.process.config.last_reload = Some(last.clone());
-        ReloadAnswer { last, generation: 4, warming: vec![name("api")], diagnostics: check.diagnostics }
+        let warming = vec![(name("api"), Instant::now() + Duration::from_secs(30))];
+        ReloadAnswer { last, generation: 4, warming, diagnostics: check.diagnostics }
     }
 
     async fn check(&self) -> CheckAnswer {

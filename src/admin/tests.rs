@@ -82,6 +82,8 @@ impl Server {
         if !fields.iter().any(|(name, _)| *name == "Host") {
             request.push_str(&format!("Host: {}\r\n", self.address));
         }
+        // Otherwise there is no end to read to after an answer to HEAD.
+        request.push_str("Connection: close\r\n");
         for (name, value) in fields {
             request.push_str(&format!("{name}: {value}\r\n"));
         }
@@ -93,9 +95,21 @@ impl Server {
     }
 }
 
+/// Reads as much as the head says, or to the end where the connection ends before (the answer to HEAD).
 fn read_answer(mut stream: impl Read) -> Answer {
-    let mut bytes = Vec::new();
-    let _ = stream.read_to_end(&mut bytes);
+    let (mut bytes, mut chunk) = (Vec::new(), [0; 16 << 10]);
+    let whole = |bytes: &[u8]| {
+        let end = bytes.windows(4).position(|four| four == b"\r\n\r\n")? + 4;
+        let head = String::from_utf8_lossy(&bytes[..end]).to_ascii_lowercase();
+        let length = head.lines().find_map(|line| line.strip_prefix("content-length: "));
+        Some(bytes.len() >= end + length?.parse::<usize>().ok()?)
+    };
+    while whole(&bytes) != Some(true) {
+        match stream.read(&mut chunk) {
+            Ok(0) | Err(_) => break,
+            Ok(n) => bytes.extend_from_slice(&chunk[..n]),
+        }
+    }
     let text = String::from_utf8(bytes).expect("answers are UTF-8");
     let (head, body) = text.split_once("\r\n\r\n").unwrap_or_else(|| panic!("no head in {text:?}"));
     let status = head.split(' ').nth(1).and_then(|s| s.parse().ok()).expect("a status line");
@@ -182,7 +196,7 @@ fn a_page_of_another_site_can_neither_read_nor_order() {
         assert_eq!(order("Sec-Fetch-Site", "same-site"), 403, "{}", route.path);
         assert_eq!(order("Origin", &own), 200, "{}", route.path);
     }
-    assert_eq!(server.host.says.lock().reloads, 1, "refused orders must not be carried out");
+    assert_eq!(server.host.says.lock().reloads.len(), 1, "refused orders must not be carried out");
 }
 
 #[test]
@@ -217,7 +231,7 @@ fn malformed_and_oversized_requests_are_refused_and_the_server_lives_on() {
         "POST /api/v1/reload HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n{chunk}{chunk}0\r\n\r\n"
     );
     assert_eq!(server.raw(chunked.as_bytes()).status, 413);
-    assert_eq!(server.host.says.lock().reloads, 0);
+    assert!(server.host.says.lock().reloads.is_empty());
     assert_eq!(server.get("/livez").status, 200);
 }
 
@@ -359,7 +373,7 @@ fn a_reload_answers_with_its_result_or_with_every_error() {
     assert_eq!(bad.json()["errors"][0]["suggestion"], "interval");
     assert_eq!(server.get("/api/v1/status").json()["config"]["last_reload"]["result"], "refused");
 
-    let reloads = server.host.says.lock().reloads;
+    let reloads = server.host.says.lock().reloads.clone();
     let trial = server.ask("POST", "/api/v1/reload?dry_run=true", &[]);
     assert_eq!((trial.status, &trial.json()["dry_run"]), (422, &json!(true)));
     assert_eq!(server.host.says.lock().reloads, reloads, "a trial applies nothing");
@@ -376,9 +390,14 @@ fn an_order_reaches_the_upstream_it_names() {
     };
     let upstream = "/api/v1/pools/api/upstreams/10.0.0.1%3A80";
     let drained = order(&format!("{upstream}/drain"), r#"{"reason":"kernel\nupgrade"}"#);
+    let mut said = drained.json();
+    let note = said.as_object_mut().and_then(|said| said.remove("note")).expect("how long it holds");
+    assert!(
+        note.as_str().is_some_and(|note| note.contains("survives reloads") && note.contains("ends with the process"))
+    );
     let want =
         json!({ "pool": "api", "upstream": "10.0.0.1:80", "admin": "draining", "was": "enabled", "in_flight": 0 });
-    assert_eq!((drained.status, drained.json()), (200, want));
+    assert_eq!((drained.status, said), (200, want));
     assert_eq!(order(&format!("{upstream}/undrain"), "").json()["admin"], "enabled");
     assert_eq!(order(&format!("{upstream}/disable"), "").json()["admin"], "disabled");
     assert_eq!(order(&format!("{upstream}/undrain"), "").status, 409, "undrain does not enable what is disabled");
@@ -392,14 +411,27 @@ fn an_order_reaches_the_upstream_it_names() {
     assert_eq!(order("/api/v1/pools/api/upstreams/unix:%2Frun%2Fa.sock/drain", "").status, 404);
     assert_eq!(order("/api/v1/pools/api/upstreams/nonsense/drain", "").status, 400);
     assert_eq!(order(&format!("{upstream}/drain"), "{").status, 400);
-    assert_eq!(order(&format!("{upstream}/drain"), r#"{"until":1}"#).status, 400);
+    for body in [r#"{"until":1}"#, r#"{"force":1}"#, r#"{"force":"true"}"#, "[]", "true"] {
+        assert_eq!(order(&format!("{upstream}/drain"), body).status, 400, "{body}");
+    }
+
+    server.host.says.lock().needs_force = true;
+    for body in ["", "{}", r#"{"force":false}"#] {
+        let refused = order(&format!("{upstream}/drain"), body);
+        assert_eq!(refused.status, 409, "{body}");
+        let said = refused.json()["error"].as_str().unwrap().to_owned();
+        assert!(said.starts_with("too few would serve; ") && said.contains("--force"), "{said}");
+    }
+    assert_eq!(server.host.says.lock().orders.len(), 4, "nothing was changed");
+    assert_eq!(order(&format!("{upstream}/drain"), r#"{"force":true}"#).json()["admin"], "draining");
+    assert_eq!(order(&format!("{upstream}/undrain"), "").status, 200, "letting it serve again needs no force");
 }
 
 #[test]
 fn events_come_after_a_number_and_a_question_may_wait_for_one() {
     let server = usual();
     let push = |pool: &str| {
-        let kind = EventKind::FailOpen { pool: name(pool), on: true };
+        let kind = EventKind::BelowHalf { pool: name(pool), on: true, able: 1, total: 3 };
         server.host.says.lock().events.push(Instant::now(), kind);
     };
     assert_eq!(server.get("/api/v1/events").json(), json!({ "events": [], "last": 0 }));
@@ -432,6 +464,79 @@ fn metrics_are_open_metrics_for_those_who_ask() {
     let open = server.ask("GET", "/metrics", &[("Accept", accept)]);
     assert_eq!(open.field("content-type"), Some("application/openmetrics-text; version=1.0.0; charset=utf-8"));
     assert!(open.body.contains("open=true"));
+}
+
+#[test]
+fn every_way_to_write_metrics_is_rendered_apart() {
+    let server = usual();
+    while server.get("/readyz").status != 200 {
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    // One revision: whatever is rendered first may be given to everybody.
+    *server.host.revision.lock() = Some(1);
+    for _ in 0..2 {
+        for (query, upstreams) in
+            [("", true), ("?upstreams=false", false), ("?upstreams=true", true), ("?upstreams=0", false)]
+        {
+            for (accept, open) in [("text/plain", false), ("application/openmetrics-text", true)] {
+                for (encoding, packed) in [("gzip", true), ("gzip;q=0", false), ("identity", false)] {
+                    let path = format!("/metrics{query}");
+                    let mut stream = server.connect();
+                    let request = format!(
+                        "GET {path} HTTP/1.1\r\nHost: localhost\r\nAccept: {accept}\r\nAccept-Encoding: {encoding}\r\n\
+                         Connection: close\r\n\r\n"
+                    );
+                    stream.write_all(request.as_bytes()).unwrap();
+                    let mut bytes = Vec::new();
+                    stream.read_to_end(&mut bytes).unwrap();
+                    let end = bytes.windows(4).position(|four| four == b"\r\n\r\n").expect("a head") + 4;
+                    let head = String::from_utf8_lossy(&bytes[..end]).to_ascii_lowercase();
+                    assert!(
+                        head.starts_with("http/1.1 200") && head.contains("vary: accept, accept-encoding\r\n"),
+                        "{head}"
+                    );
+                    assert_eq!(head.contains("content-encoding: gzip\r\n"), packed, "{path} {encoding}: {head}");
+                    let mut body = String::new();
+                    match packed {
+                        true => drop(flate2::read::GzDecoder::new(&bytes[end..]).read_to_string(&mut body).unwrap()),
+                        false => body.push_str(std::str::from_utf8(&bytes[end..]).expect("text")),
+                    }
+                    assert_eq!(
+                        body,
+                        format!("# metrics open={open} upstreams={upstreams}\n"),
+                        "{path} {accept} {encoding}"
+                    );
+                }
+            }
+        }
+    }
+    assert_eq!(server.get("/metrics?upstreams=perhaps").status, 400);
+}
+
+#[test]
+fn a_connection_is_kept_and_sixty_four_kept_ones_make_room_for_the_next() {
+    let server = usual();
+    const ASK: &[u8] = b"GET /livez HTTP/1.1\r\nHost: localhost\r\n\r\n";
+    let mut kept: Vec<_> = (0..HEADS_MAX).map(|_| server.connect()).collect();
+    for stream in &mut kept {
+        for _ in 0..2 {
+            stream.write_all(ASK).unwrap();
+            let answer = read_answer(&mut *stream);
+            assert_eq!((answer.status, answer.field("connection")), (200, None));
+        }
+    }
+    for _ in 0..HEADS_MAX {
+        // Also where their first bytes come late, nobody waits for a kept one to go.
+        let mut next = server.connect();
+        next.write_all(ASK).unwrap();
+        assert_eq!(read_answer(&mut next).status, 200);
+    }
+    let mut end = Vec::new();
+    assert_eq!(kept[0].read_to_end(&mut end).unwrap_or(0), 0, "the one that was idle for longest has gone");
+    let refused = "POST /api/v1/reload HTTP/1.1\r\nHost: evil.example\r\nContent-Length: 5\r\n\r\n";
+    assert_eq!(server.raw(refused.as_bytes()).field("connection"), Some("close"), "its body is not read");
+    let whole = "POST /api/v1/reload HTTP/1.1\r\nHost: localhost\r\nContent-Length: 5\r\n\r\nhello";
+    assert_eq!(server.raw(whole.as_bytes()).field("connection"), None);
 }
 
 #[test]

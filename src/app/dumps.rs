@@ -1,5 +1,7 @@
 //! No memory of this process goes to disk when it dies: it holds credentials and what clients have sent.
 
+use std::io::{self, Write};
+
 use nix::sys::resource::{Resource, setrlimit};
 
 /// Sets the limit of core files to nothing, for good. To be called before the first secret is read.
@@ -9,6 +11,7 @@ use nix::sys::resource::{Resource, setrlimit};
 /// started; systemd-coredump and apport respect the limit and keep nothing.
 pub fn forbid() {
     if let Err(error) = setrlimit(Resource::RLIMIT_CORE, 0, 0) {
-        eprintln!("roundsman: core files cannot be switched off: {error}");
+        // `eprintln!` panics where stderr is closed.
+        let _ = writeln!(io::stderr(), "roundsman: core files cannot be switched off: {error}");
     }
 }

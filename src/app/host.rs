@@ -8,9 +8,11 @@ use async_trait::async_trait;
 use tokio::time::Instant;
 
 use super::reload::{Reloader, Reloads};
+use super::secrets::DiskSecrets;
 use crate::admin::json::{ProcessState, ReloadResult};
-use crate::admin::{Access, CheckAnswer, Condition, Host, LastReload, ProcessInfo, ReloadAnswer, SetAdmin};
-use crate::metrics::{self, Scrape};
+use crate::admin::{Access, CheckAnswer, Condition, Host, LastReload, MetricsFormat};
+use crate::admin::{ProcessInfo, ReloadAnswer, SetAdmin};
+use crate::metrics::{self, Format, Scrape};
 use crate::model::{Address, AdminState};
 use crate::pool::{Controller, Event, ExplainError, Explanation, SetAdminError, Status};
 use crate::proxy::Plane;
@@ -32,6 +34,8 @@ pub struct Process {
     pub started_at: SystemTime,
     /// Where it is in its life.
     pub life: Arc<Life>,
+    /// Compares secrets with their files.
+    pub secret_files: Arc<DiskSecrets>,
 }
 
 /// Where the process is in its life. Only goes forward.
@@ -70,7 +74,9 @@ impl Host for Process {
     }
 
     fn explain(&self, pool: &str, upstream: Option<&Address>) -> Result<Explanation, ExplainError> {
-        self.controller.explain(pool, upstream)
+        let mut explanation = self.controller.explain(pool, upstream)?;
+        explanation.hint = self.secret_files.compare_now(explanation.failing_secrets());
+        Ok(explanation)
     }
 
     fn process(&self) -> ProcessInfo {
@@ -97,7 +103,7 @@ impl Host for Process {
         Access { token: policy.token, address: policy.address }
     }
 
-    fn metrics(&self, open_metrics: bool) -> String {
+    fn metrics(&self, MetricsFormat { open_metrics, upstreams }: MetricsFormat) -> String {
         let file = self.reloader.config_file();
         let now = Instant::now();
         let last_reload = match &file.last_reload {
@@ -106,6 +112,7 @@ impl Host for Process {
         };
         let scrape = Scrape {
             status: self.controller.status(),
+            config_hash: file.hash,
             front: self.plane.stats().clone(),
             started: self.started_at,
             last_reload_success: file.last_reload.is_none_or(|last| last.result != ReloadResult::Refused),
@@ -113,21 +120,22 @@ impl Host for Process {
             panics: telemetry::panics_total(),
             log_lines_dropped: telemetry::dropped_total(),
         };
-        metrics::render(scrape, open_metrics)
+        metrics::render(scrape, Format { open_metrics, upstreams })
     }
 
-    fn set_admin(&self, pool: &str, upstream: &Address, to: AdminState, reason: &str) -> SetAdmin {
-        let done = self.controller.set_admin(pool, upstream, to, reason, Instant::now());
+    fn set_admin(&self, pool: &str, upstream: &Address, to: AdminState, reason: &str, force: bool) -> SetAdmin {
+        let done = self.controller.set_admin(pool, upstream, to, reason, force, Instant::now());
         self.reloader.note_change();
         match done {
             Ok(()) => SetAdmin::Done,
             Err(SetAdminError::NoPool(_)) => SetAdmin::NoPool,
             Err(SetAdminError::NoUpstream(..)) => SetAdmin::NoUpstream,
+            Err(SetAdminError::NeedsForce(why)) => SetAdmin::NeedsForce(why.to_string()),
         }
     }
 
-    async fn reload(&self) -> ReloadAnswer {
-        match self.reloads.order().await {
+    async fn reload(&self, by: String) -> ReloadAnswer {
+        match self.reloads.order(by).await {
             Some(answer) => answer,
             None => {
                 let error = Some("the process is stopping, or too many reloads wait".to_owned());

@@ -5,6 +5,7 @@ use std::fs::{File, Metadata, OpenOptions};
 use std::io::{self, Read};
 use std::os::unix::fs::{FileTypeExt, OpenOptionsExt};
 use std::path::Path;
+use std::sync::Arc;
 
 use nix::fcntl::OFlag;
 
@@ -26,6 +27,8 @@ pub struct Loaded {
     pub config: Config,
     /// What looks like a mistake and is allowed.
     pub warnings: Vec<Diagnostic>,
+    /// The SHA-256 of its file in hexadecimal; empty where there is no file.
+    pub hash: Arc<str>,
 }
 
 /// A configuration that may not: every mistake, and the warnings.
@@ -67,9 +70,15 @@ pub fn load(source: &ConfigSource) -> Result<Loaded, LoadError> {
 pub fn load_file(path: &Path) -> Result<Loaded, LoadError> {
     let name = path.display().to_string();
     match read_bounded(path, FILE_BYTES_MAX) {
-        Ok(text) => load_text(&name, &text),
+        Ok(text) => load_text(&name, &text).map(|loaded| Loaded { hash: hash(&text), ..loaded }),
         Err(problem) => Err(LoadError { diagnostics: vec![Diagnostic::whole_file(&name, problem)] }),
     }
+}
+
+/// As `sha256sum` prints it.
+fn hash(text: &[u8]) -> Arc<str> {
+    let digest = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, text);
+    digest.as_ref().iter().map(|byte| format!("{byte:02x}")).collect::<String>().into()
 }
 
 /// [`load`] from a text that is called `name` in messages.
@@ -78,7 +87,7 @@ pub fn load_file(path: &Path) -> Result<Loaded, LoadError> {
 /// As [`load`].
 pub fn load_text(name: &str, text: &[u8]) -> Result<Loaded, LoadError> {
     match config::parse(&Source { file: name, text }, &World) {
-        Ok(parsed) => Ok(Loaded { config: parsed.config, warnings: parsed.warnings }),
+        Ok(parsed) => Ok(Loaded { config: parsed.config, warnings: parsed.warnings, hash: Arc::from("") }),
         Err(diagnostics) => Err(LoadError { diagnostics }),
     }
 }
@@ -90,7 +99,7 @@ pub fn load_text(name: &str, text: &[u8]) -> Result<Loaded, LoadError> {
 /// As [`load`].
 pub fn load_trial(name: &str, text: &[u8], vars: &[(String, Secret)]) -> Result<Loaded, LoadError> {
     match config::parse(&Source { file: name, text }, &Trial { vars }) {
-        Ok(parsed) => Ok(Loaded { config: parsed.config, warnings: parsed.warnings }),
+        Ok(parsed) => Ok(Loaded { config: parsed.config, warnings: parsed.warnings, hash: Arc::from("") }),
         Err(diagnostics) => Err(LoadError { diagnostics }),
     }
 }

@@ -32,29 +32,56 @@ use crate::proxy::{Bound, ListenerHandle, Plane};
 
 /// Orders to reload kept before one is refused.
 const ORDERS_MAX: usize = 256;
+/// Who is named of those whom one reload answers.
+const ASKERS_MAX: usize = 3;
+/// Who asks for the first configuration.
+const START: &str = "start";
 /// Why nothing is reloaded any more.
 const STOPPING: &str = "the process is stopping";
 /// How long the socket of a removed listener may take to close.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
 
+/// An order to reload.
+#[derive(Debug)]
+pub struct Order {
+    /// Who gave it, in words.
+    by: String,
+    answer: oneshot::Sender<ReloadAnswer>,
+}
+
 /// Where orders to reload go.
 #[derive(Debug, Clone)]
-pub struct Reloads(mpsc::Sender<oneshot::Sender<ReloadAnswer>>);
+pub struct Reloads(mpsc::Sender<Order>);
 
 impl Reloads {
     /// The two ends.
-    pub fn channel() -> (Reloads, mpsc::Receiver<oneshot::Sender<ReloadAnswer>>) {
+    pub fn channel() -> (Reloads, mpsc::Receiver<Order>) {
         let (sender, receiver) = mpsc::channel(ORDERS_MAX);
         (Reloads(sender), receiver)
     }
 
-    /// Orders a reload and waits for its answer; `None` when the process is about to end or too many wait. The reload goes
-    /// on when this future is dropped.
-    pub async fn order(&self) -> Option<ReloadAnswer> {
+    /// Orders a reload, which `by` asks for, and waits for its answer; `None` when the process is about to end or too many
+    /// wait. The reload goes on when this future is dropped.
+    pub async fn order(&self, by: String) -> Option<ReloadAnswer> {
         let (sender, answer) = oneshot::channel();
-        self.0.try_send(sender).ok()?;
+        self.0.try_send(Order { by, answer: sender }).ok()?;
         answer.await.ok()
     }
+}
+
+/// Everybody whom one reload answers, the first few by name.
+fn askers(orders: &[Order]) -> String {
+    let mut names: Vec<&str> = vec![];
+    for order in orders {
+        if !names.contains(&order.by.as_str()) {
+            names.push(&order.by);
+        }
+    }
+    let mut text = names.iter().take(ASKERS_MAX).copied().collect::<Vec<_>>().join("; ");
+    if names.len() > ASKERS_MAX {
+        text.push_str(&format!(" and {} more", names.len() - ASKERS_MAX));
+    }
+    text
 }
 
 /// What runs, and how to change it.
@@ -68,6 +95,8 @@ pub struct Reloader {
     running: Mutex<Running>,
     /// What is told of it without waiting for a reload that is being applied.
     told: ArcSwap<Told>,
+    /// Of the file as it was last read and accepted.
+    hash: Mutex<Arc<str>>,
     changes: AtomicU64,
 }
 
@@ -116,23 +145,24 @@ impl Reloader {
             stopping: false,
         };
         let (turn, running, changes) = (Mutex::new(()), Mutex::new(running), AtomicU64::new(0));
-        let reloader = Reloader { source, controller, plane, discovery, turn, running, told, changes };
-        reloader.apply(config, bound)?;
+        let hash = Mutex::new(Arc::from(""));
+        let reloader = Reloader { source, controller, plane, discovery, turn, running, told, hash, changes };
+        reloader.apply(config, bound, START)?;
         Ok(reloader)
     }
 
     /// Does reloads until every sender is gone. Needs a runtime of several threads; one worker is enough.
-    pub async fn run(&self, mut orders: mpsc::Receiver<oneshot::Sender<ReloadAnswer>>) {
+    pub async fn run(&self, mut orders: mpsc::Receiver<Order>) {
         while let Some(first) = orders.recv().await {
             let mut waiting = vec![first];
             while let Ok(next) = orders.try_recv() {
                 waiting.push(next);
             }
             // Reads files and compares thousands of upstreams: the worker's other tasks go to another thread meanwhile.
-            let answer = tokio::task::block_in_place(|| self.reload());
-            for sender in waiting {
+            let answer = tokio::task::block_in_place(|| self.reload(&askers(&waiting)));
+            for order in waiting {
                 // Whoever ordered it may have left.
-                let _ = sender.send(answer.clone());
+                let _ = order.answer.send(answer.clone());
             }
         }
     }
@@ -183,6 +213,11 @@ impl Reloader {
         self.changes.load(Ordering::Acquire)
     }
 
+    /// What runs was read from a file with this SHA-256.
+    pub fn set_hash(&self, hash: Arc<str>) {
+        *self.hash.lock() = hash;
+    }
+
     /// Something has changed that must show from now on.
     pub fn note_change(&self) {
         self.changes.fetch_add(1, Ordering::AcqRel);
@@ -205,6 +240,7 @@ impl Reloader {
                 ConfigSource::Inline { .. } => None,
             },
             loaded_at: told.loaded_at,
+            hash: self.hash.lock().clone(),
             last_reload: told.last_reload.clone(),
         }
     }
@@ -226,15 +262,19 @@ impl Reloader {
         }
     }
 
-    fn reload(&self) -> ReloadAnswer {
+    fn reload(&self, by: &str) -> ReloadAnswer {
         let _turn = self.turn.lock();
         let applied = self.prepare().and_then(|prepared| {
             let Some(change) = prepared.change else {
+                self.set_hash(prepared.hash);
                 self.discovery.add(&self.config());
                 return Ok((ReloadResult::Unchanged, vec![], prepared.diagnostics));
             };
             self.look_up(&change.config);
-            let warming = self.apply(change.config, change.bound).map_err(|error| Refused::new(error.to_string()))?;
+            let warming =
+                self.apply(change.config, change.bound, by).map_err(|error| Refused::new(error.to_string()))?;
+            self.set_hash(prepared.hash);
+            log_warnings(&prepared.diagnostics);
             Ok((ReloadResult::Applied, warming, prepared.diagnostics))
         });
         let (result, error, warming, diagnostics) = match applied {
@@ -244,7 +284,7 @@ impl Reloader {
         // A refused configuration leaves no names behind.
         self.discovery.keep_only(&self.config());
         if result != ReloadResult::Applied {
-            self.controller.note_reload(result.as_str(), error.clone(), Instant::now());
+            self.controller.note_reload(result.as_str(), error.clone(), by, Instant::now());
         }
         let last = LastReload { result, at: Instant::now(), error };
         let mut running = self.running.lock();
@@ -261,14 +301,14 @@ impl Reloader {
 
     /// Everything that may fail.
     fn prepare(&self) -> Result<Prepared, Refused> {
-        let Loaded { config, warnings } = load::load(&self.source)?;
+        let Loaded { config, warnings, hash } = load::load(&self.source)?;
         let diagnostics = warnings.iter().map(told).collect();
         let running = self.running.lock();
         if running.stopping {
             return Err(Refused::new(STOPPING.to_owned()));
         }
         if *running.config == config {
-            return Ok(Prepared { change: None, diagnostics });
+            return Ok(Prepared { change: None, diagnostics, hash });
         }
         let diff = diff::diff(&running.config, &config).map_err(|needs| {
             let sentences: Vec<String> = needs.iter().map(ToString::to_string).collect();
@@ -279,12 +319,12 @@ impl Reloader {
             let socket = Plane::bind(&listener.address);
             bound.push(socket.map_err(|error| Refused::new(format!("listeners.{}: {error}", listener.name)))?);
         }
-        Ok(Prepared { change: Some(Change { config: Arc::new(config), bound }), diagnostics })
+        Ok(Prepared { change: Some(Change { config: Arc::new(config), bound }), diagnostics, hash })
     }
 
     /// Carries the configuration out: what may still fail comes first, then it is published once, then old listeners stop.
     /// A stop that has come since it was prepared refuses it: the new sockets close unused.
-    fn apply(&self, config: Arc<Config>, bound: Vec<Bound>) -> io::Result<Vec<Name>> {
+    fn apply(&self, config: Arc<Config>, bound: Vec<Bound>, by: &str) -> io::Result<Vec<(Name, Instant)>> {
         let mut running = self.running.lock();
         if running.stopping {
             return Err(io::Error::other(STOPPING));
@@ -299,7 +339,7 @@ impl Reloader {
         let ready = ready?;
         let now = Instant::now();
         let effective = self.discovery.expand(&config);
-        let applied = self.controller.configure(&effective, &names, now);
+        let applied = self.controller.configure(&effective, &names, by, now);
         for listener in ready {
             let address = listener.address().clone();
             let id = running.ids[&address];
@@ -335,6 +375,7 @@ fn close(listeners: Vec<ListenerHandle>) {
 struct Prepared {
     change: Option<Change>,
     diagnostics: Vec<Diagnostic>,
+    hash: Arc<str>,
 }
 
 struct Change {
@@ -367,6 +408,14 @@ impl Refused {
 impl From<LoadError> for Refused {
     fn from(error: LoadError) -> Refused {
         Refused { sentence: error.to_string(), diagnostics: error.diagnostics.iter().map(told).collect() }
+    }
+}
+
+/// What is allowed and looks like a mistake: one line of the log each, as at the start.
+fn log_warnings(diagnostics: &[Diagnostic]) {
+    for Diagnostic { file, line, column, key, message, expected, .. } in diagnostics {
+        let (file, key, expected) = (file.as_deref(), key.as_deref(), expected.as_deref());
+        tracing::warn!(file, line, column, key, reason = message, expected, "Configuration warning");
     }
 }
 
@@ -418,6 +467,15 @@ mod tests {
         Arc::new(reloader.expect("it accepts"))
     }
 
+    #[test]
+    fn those_whom_one_reload_answers_are_named_once_and_not_all() {
+        let order = |by: &str| Order { by: by.to_owned(), answer: oneshot::channel().0 };
+        let of = |names: &[&str]| askers(&names.iter().map(|by| order(by)).collect::<Vec<_>>());
+        assert_eq!(of(&["signal HUP"]), "signal HUP");
+        assert_eq!(of(&["signal HUP", "a", "signal HUP"]), "signal HUP; a");
+        assert_eq!(of(&["a", "b", "c", "d", "e"]), "a; b; c and 2 more");
+    }
+
     #[tokio::test(flavor = "multi_thread")]
     async fn a_stop_between_preparing_and_applying_refuses_the_whole_reload() {
         let dir = tempfile::tempdir().expect("a directory");
@@ -430,7 +488,7 @@ mod tests {
         let change = prepared.change.expect("it differs");
         reloader.refuse_reloads();
         let generation = reloader.controller.status().generation;
-        let refused = reloader.apply(change.config, change.bound).expect_err("it is stopping");
+        let refused = reloader.apply(change.config, change.bound, "test").expect_err("it is stopping");
         assert_eq!(refused.to_string(), STOPPING);
         assert_eq!(reloader.controller.status().generation, generation, "nothing was published");
         assert_eq!(reloader.config().listeners.len(), 1);
@@ -438,7 +496,7 @@ mod tests {
         assert!(TcpStream::connect(old).is_ok(), "the old one accepts until it is told otherwise");
         reloader.readdress();
         let worker = reloader.clone();
-        let answer = tokio::task::spawn_blocking(move || worker.reload()).await.expect("it does not panic");
+        let answer = tokio::task::spawn_blocking(move || worker.reload("test")).await.expect("it does not panic");
         assert_eq!((answer.last.result, answer.last.error.as_deref()), (ReloadResult::Refused, Some(STOPPING)));
         reloader.stop_accepting();
     }

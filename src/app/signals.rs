@@ -1,18 +1,26 @@
-//! The signals of the process as one stream of orders: HUP reloads, TERM and INT stop, a second one of them stops at once.
+//! The signals of the process as one stream of orders: HUP reloads; TERM, INT and QUIT stop, and another of them, more than a
+//! second later, stops at once; USR1 reopens log files; USR2 is ignored.
 
 use std::io;
+use std::time::Duration;
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::time::Instant;
+
+/// Signals to stop that come within this time are one: supervisors and terminals send several for one stop.
+pub const ONE_STOP: Duration = Duration::from_secs(1);
 
 /// What a signal asks for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Order {
     /// HUP.
     Reload,
-    /// TERM or INT.
+    /// TERM, INT or QUIT.
     Stop,
     /// USR1.
     ReopenLogs,
+    /// USR2, which other servers take for an upgrade of their binary.
+    Nothing,
 }
 
 /// The signals we listen to. Made once, before anything else can fail slowly.
@@ -21,7 +29,9 @@ pub struct Signals {
     hup: Signal,
     term: Signal,
     int: Signal,
+    quit: Signal,
     usr1: Signal,
+    usr2: Signal,
 }
 
 impl Signals {
@@ -31,7 +41,9 @@ impl Signals {
             hup: signal(SignalKind::hangup())?,
             term: signal(SignalKind::terminate())?,
             int: signal(SignalKind::interrupt())?,
+            quit: signal(SignalKind::quit())?,
             usr1: signal(SignalKind::user_defined1())?,
+            usr2: signal(SignalKind::user_defined2())?,
         })
     }
 
@@ -40,8 +52,29 @@ impl Signals {
         tokio::select! {
             _ = self.term.recv() => Order::Stop,
             _ = self.int.recv() => Order::Stop,
+            _ = self.quit.recv() => Order::Stop,
             _ = self.hup.recv() => Order::Reload,
             _ = self.usr1.recv() => Order::ReopenLogs,
+            _ = self.usr2.recv() => Order::Nothing,
         }
+    }
+}
+
+/// Whether a signal to stop that comes at `now`, after the first of them at `first`, stops at once.
+pub fn stops_at_once(first: Instant, now: Instant) -> bool {
+    now.saturating_duration_since(first) > ONE_STOP
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn signals_to_stop_within_a_second_are_one() {
+        let first = Instant::now();
+        for (millis, at_once) in [(0, false), (1, false), (999, false), (1_000, false), (1_001, true), (60_000, true)] {
+            assert_eq!(stops_at_once(first, first + Duration::from_millis(millis)), at_once, "after {millis} ms");
+        }
+        assert!(!stops_at_once(first, first - Duration::from_millis(1)));
     }
 }

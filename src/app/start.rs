@@ -1,20 +1,23 @@
 //! Start and end of the process: the order of things, the threads, and what each signal does.
 
+use std::io::{self, Write};
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, SystemTime};
 
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 
 use super::host::{Life, Process};
 use super::load::{self, EXIT_BAD_CONFIG, LoadError, Loaded};
-use super::reload::{Reloader, Reloads};
-use super::signals::{Order, Signals};
+use super::reload::{Order as ReloadOrder, Reloader, Reloads};
+use super::secrets::DiskSecrets;
+use super::signals::{Order, Signals, stops_at_once};
 use super::{ConfigSource, RunOptions};
-use crate::admin::{Host, ReloadAnswer, server, socket};
+use crate::admin::{Host, server, socket};
+use crate::config::{Diagnostic, Severity};
 use crate::discovery::{Discovery, FIRST_ANSWER_WAIT, NamingProber, SystemResolver};
 use crate::model::policy::Config;
 use crate::pool::{Controller, Prober};
@@ -51,19 +54,23 @@ async fn run_here(options: &RunOptions) -> ExitCode {
         Ok(signals) => signals,
         Err(error) => return fail(&format!("cannot listen to signals: {error}")),
     };
-    let Loaded { config, warnings } = match load::load(&options.config) {
+    let Loaded { config, warnings, hash } = match load::load(&options.config) {
         Ok(loaded) => loaded,
         Err(refused) => return refuse(&refused),
     };
     for warning in &warnings {
-        tracing::warn!(key = %warning.key, line = warning.line, message = %warning.message, "Configuration warning");
+        let Diagnostic { file, line, column, key, message, expected, .. } = warning;
+        tracing::warn!(file, line, column, key, reason = message, expected, "Configuration warning");
     }
     let sockets = match bind_all(&config) {
         Ok(sockets) => sockets,
         Err(message) => return fail(&message),
     };
     match Server::start(options.config.clone(), config, sockets, started).await {
-        Ok(server) => server.serve(signals, options.hup.swap(false, Ordering::Relaxed)).await,
+        Ok(server) => {
+            server.process.reloader.set_hash(hash);
+            server.serve(signals, options.hup.swap(false, Ordering::Relaxed)).await
+        }
         Err(message) => fail(&message),
     }
 }
@@ -95,7 +102,7 @@ fn bind_all(config: &Config) -> Result<Sockets, String> {
 struct Server {
     process: Arc<Process>,
     data: tokio::runtime::Runtime,
-    reload_orders: mpsc::Receiver<oneshot::Sender<ReloadAnswer>>,
+    reload_orders: mpsc::Receiver<ReloadOrder>,
     stop_checker: watch::Sender<bool>,
     checker: std::thread::JoinHandle<()>,
     admin: Option<server::Handle>,
@@ -110,7 +117,9 @@ impl Server {
             .enable_all()
             .build()
             .map_err(|error| format!("cannot start the data plane: {error}"))?;
-        let controller = Arc::new(Controller::new(Instant::now(), fastrand::u64(..)));
+        let secret_files = Arc::new(DiskSecrets::default());
+        let controller = Controller::new(Instant::now(), fastrand::u64(..)).with_secret_files(secret_files.clone());
+        let controller = Arc::new(controller);
         let plane = Plane::new(controller.published().clone(), connections_max(), data.handle().clone());
         let addresses: Vec<String> = config.listeners.iter().map(|l| format!("{}={}", l.name, l.address)).collect();
         let admin_address = config.admin.address.clone();
@@ -127,13 +136,15 @@ impl Server {
         let (reloads, reload_orders) = Reloads::channel();
         let life = Arc::new(Life::default());
         life.running();
+        let started_at = SystemTime::now();
         let process =
-            Arc::new(Process { controller, plane, reloader, reloads, started, started_at: SystemTime::now(), life });
+            Arc::new(Process { controller, plane, reloader, reloads, started, started_at, life, secret_files });
         let host: Arc<dyn Host> = process.clone();
         let admin = match sockets.admin {
             Some(bound) => Some(bound.spawn(host).map_err(|error| format!("admin: {error}"))?),
             None => None,
         };
+        let page = admin.as_ref().and_then(|_| crate::admin::page::url(&admin_address));
         let admin_address = admin.is_some().then(|| admin_address.to_string());
         tracing::info!(
             version = crate::VERSION,
@@ -141,6 +152,7 @@ impl Server {
             threads,
             listeners = addresses.join(" "),
             admin = admin_address,
+            page,
             "Started"
         );
         Ok(Server { process, data, reload_orders, stop_checker, checker, admin })
@@ -158,12 +170,14 @@ impl Server {
             match signals.next().await {
                 Order::Reload => order_reload(&process),
                 Order::ReopenLogs => tracing::debug!("Reopening log files: none is open"),
+                Order::Nothing => ignore_usr2(),
                 Order::Stop => break,
             }
         }
+        let stopping_since = Instant::now();
         let in_time = tokio::select! {
             in_time = drain(&process) => in_time,
-            () = second_stop(&mut signals) => {
+            () = second_stop(&mut signals, stopping_since) => {
                 tracing::warn!("Second signal: stopping at once");
                 telemetry::flush();
                 std::process::exit(i32::from(EXIT_INTERRUPTED));
@@ -208,9 +222,13 @@ async fn follow_names(reloader: Arc<Reloader>, mut changes: watch::Receiver<u64>
     }
 }
 
+fn ignore_usr2() {
+    tracing::info!("SIGUSR2 is ignored: SIGHUP reloads the configuration");
+}
+
 fn order_reload(process: &Arc<Process>) {
     let reloads = process.reloads.clone();
-    tokio::spawn(async move { reloads.order().await });
+    tokio::spawn(async move { reloads.order("signal HUP".to_owned()).await });
 }
 
 /// Readiness is red and we still accept for `drain_delay`; then nothing is accepted and what is in flight finishes. True
@@ -230,10 +248,14 @@ async fn drain(process: &Process) -> bool {
     tokio::time::timeout(runtime.drain_timeout, process.plane.drained()).await.is_ok()
 }
 
-async fn second_stop(signals: &mut Signals) {
+async fn second_stop(signals: &mut Signals, first: Instant) {
     loop {
         match signals.next().await {
-            Order::Stop => return,
+            Order::Stop if stops_at_once(first, Instant::now()) => return,
+            Order::Stop => {
+                tracing::debug!("Stopping already; a signal more than a second after the first stops at once")
+            }
+            Order::Nothing => ignore_usr2(),
             Order::Reload => tracing::warn!("Stopping: the reload is ignored"),
             Order::ReopenLogs => {}
         }
@@ -276,11 +298,34 @@ fn connections_max() -> usize {
 }
 
 fn fail(message: &str) -> ExitCode {
-    eprintln!("roundsman: {message}");
+    if telemetry::is_json() {
+        telemetry::not_started("Cannot start", vec![("reason", message.into())]);
+    } else {
+        // `eprintln!` panics where nobody reads stderr any more.
+        let _ = writeln!(io::stderr(), "roundsman: {message}");
+    }
     ExitCode::from(EXIT_FAILURE)
 }
 
+/// One line for each mistake where the log is JSON; otherwise each with its line of the file.
 fn refuse(error: &LoadError) -> ExitCode {
-    eprint!("{}", error.render(telemetry::colour_on_stderr()));
+    if !telemetry::is_json() {
+        let _ = io::stderr().write_all(error.render(telemetry::colour_on_stderr()).as_bytes());
+        return ExitCode::from(EXIT_BAD_CONFIG);
+    }
+    for mistake in error.diagnostics.iter().filter(|diagnostic| diagnostic.severity == Severity::Error) {
+        let Diagnostic { file, line, column, key, message, expected, suggestion, .. } = mistake.clone();
+        let key = (!key.is_empty()).then_some(key);
+        let fields = vec![
+            ("file", file.into()),
+            ("line", line.into()),
+            ("column", column.into()),
+            ("key", key.into()),
+            ("reason", message.into()),
+            ("expected", expected.into()),
+            ("suggestion", suggestion.into()),
+        ];
+        telemetry::not_started("Configuration refused", fields);
+    }
     ExitCode::from(EXIT_BAD_CONFIG)
 }

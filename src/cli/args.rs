@@ -1,7 +1,8 @@
 //! What may stand on the command line. Help texts are part of the interface: each command says in a line what it does, and
 //! in examples how it is used.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
@@ -21,7 +22,7 @@ use crate::telemetry::{LogFormat, LogOptions};
     arg_required_else_help = true,
     after_help = "Examples:
   roundsman run --listen 127.0.0.1:8080 --to 127.0.0.1:3001,127.0.0.1:3002
-  roundsman run --config roundsman.toml
+  roundsman run roundsman.toml
   roundsman status
 
 Exit status: 0 ok; 1 run-time failure; 2 usage; 78 bad configuration."
@@ -37,15 +38,16 @@ pub struct Cli {
 pub enum Command {
     /// Run the proxy until it is told to stop
     #[command(after_help = "Examples:
-  roundsman run --config roundsman.toml
+  roundsman run roundsman.toml
   roundsman run --listen 0.0.0.0:8080 --to 10.0.0.1:8080,10.0.0.2:8080
 
-Signals: HUP rereads the configuration; TERM and INT finish what is in flight and stop, a second one stops at once.")]
+Signals: HUP rereads the configuration; TERM, INT and QUIT finish what is in flight and stop; another one, more than a second
+later, stops at once. USR1 reopens log files; USR2 is ignored.")]
     Run(RunArgs),
     /// Check a configuration file: every mistake with its place, or what each pool will do
     #[command(after_help = "Examples:
-  roundsman check --config roundsman.toml
-  roundsman check --config roundsman.toml --format json | jq -r '.[].message'
+  roundsman check roundsman.toml
+  roundsman check roundsman.toml --format json | jq -r '.[].message'
 
 Without mistakes it prints, per pool, what is probed, how often, and how long a dead upstream can go unnoticed.
 Exit status: 0 when the file could be run, 78 when not.")]
@@ -53,17 +55,24 @@ Exit status: 0 when the file could be run, 78 when not.")]
     /// Show pools and upstreams of the running process
     #[command(after_help = "Examples:
   roundsman status
+  roundsman status api --watch
+  roundsman status --unhealthy
   roundsman status --json | jq '.pools.api.upstreams[] | select(.eligible | not)'
-  roundsman status --admin unix:/run/roundsman.sock")]
+  roundsman status --admin unix:/run/roundsman.sock
+
+ERRORS counts requests that went wrong at the upstream: no connection, broken, or answered with 5xx. LATENCY is the mean
+time to the head of its answers; before the first request, the time of its last check.")]
     Status(StatusArgs),
-    /// Show what happened to upstreams: who became unhealthy, when and why
+    /// Show what happened to pools and upstreams: which became unhealthy, when and why
     #[command(after_help = "Examples:
   roundsman events
   roundsman events --follow
+  roundsman events --pool api --since 10m
   roundsman events --json --follow | jq 'select(.kind == \"transition\")'")]
     Events(EventsArgs),
     /// Say why a pool or an upstream is what it is: its last probes step by step, and what comes next
     #[command(after_help = "Examples:
+  roundsman explain
   roundsman explain api
   roundsman explain api 10.0.0.1:8080
   roundsman explain api 10.0.0.1:8080 --json | jq '.checks[].steps'
@@ -75,6 +84,8 @@ Exit status: 0 when there is an answer, 1 when the process cannot be reached, 2 
   roundsman probe api 10.0.0.1:8080 --config roundsman.toml
   roundsman probe --url http://127.0.0.1:8080/healthz --expect-json '$.status=healthy'
   roundsman probe --url https://10.0.0.1:9443/ready --ca-file ca.pem --header 'Authorization: Bearer x'
+  roundsman probe --url http://10.0.0.1:8080/health --user monitor --password-file pw --expect-body-not-contains degraded \\
+      --expect-json '$.lag<=10' --max-duration 800ms
 
 With --url it tries a check that is not written down yet, and prints the lines to write. Nothing secret is printed.
 Exit status: 0 when it passes, 1 when it fails, 2 when there is no such pool or upstream, 78 for a bad configuration.")]
@@ -87,7 +98,10 @@ A refused configuration changes nothing; every mistake is printed, and the exit 
     Reload(ReloadArgs),
     /// Send an upstream no new requests; those in flight finish
     #[command(after_help = "Examples:
-  roundsman drain api 10.0.0.1:8080 --reason 'kernel upgrade'")]
+  roundsman drain api 10.0.0.1:8080 --reason 'kernel upgrade'
+
+An order survives reloads and ends with the process. Write admin = \"draining\" in the file to make it last.
+What would leave the pool without an upstream that serves is refused, unless --force is given.")]
     Drain(OrderArgs),
     /// End a drain
     #[command(after_help = "Examples:
@@ -95,7 +109,10 @@ A refused configuration changes nothing; every mistake is printed, and the exit 
     Undrain(OrderArgs),
     /// Send an upstream no requests until it is enabled
     #[command(after_help = "Examples:
-  roundsman disable api unix:/run/app.sock")]
+  roundsman disable api unix:/run/app.sock
+
+An order survives reloads and ends with the process. Write admin = \"disabled\" in the file to make it last.
+What would leave the pool without an upstream that serves is refused, unless --force is given.")]
     Disable(OrderArgs),
     /// Let an upstream take requests again, when its checks pass
     #[command(after_help = "Examples:
@@ -115,17 +132,48 @@ Otherwise, and with --script, the story plays by itself, prints its figures and 
     Demo(DemoArgs),
 }
 
+/// A configuration file, named in either way.
+#[derive(Debug, Clone, Default, Args)]
+pub struct FileArgs {
+    /// The configuration file [default: roundsman.toml, else /etc/roundsman/roundsman.toml]
+    #[arg(value_name = "FILE", conflicts_with = "config")]
+    pub file: Option<PathBuf>,
+    /// The same, as an option
+    #[arg(long, short, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+}
+
+impl FileArgs {
+    /// The file, if one is named.
+    pub fn path(&self) -> Option<&Path> {
+        self.file.as_deref().or(self.config.as_deref())
+    }
+}
+
 /// `run`.
 #[derive(Debug, Args)]
 pub struct RunArgs {
-    /// The configuration file [default: roundsman.toml, else /etc/roundsman/roundsman.toml]
-    #[arg(long, value_name = "FILE")]
-    pub config: Option<PathBuf>,
+    /// Which configuration.
+    #[command(flatten)]
+    pub file: FileArgs,
     /// Listen here, without a file: "ip:port", "[v6]:port" or "unix:/path"
-    #[arg(long, value_name = "ADDR", conflicts_with = "config", requires = "to")]
+    #[arg(
+        long,
+        value_name = "ADDR",
+        value_parser = crate::config::listen_argument,
+        conflicts_with_all = ["config", "file"],
+        requires = "to"
+    )]
     pub listen: Option<Address>,
     /// The upstreams, separated by commas
-    #[arg(long, value_name = "ADDR,ADDR", value_delimiter = ',', conflicts_with = "config", requires = "listen")]
+    #[arg(
+        long,
+        value_name = "ADDR,ADDR",
+        value_delimiter = ',',
+        value_parser = crate::config::upstream_argument,
+        conflicts_with_all = ["config", "file"],
+        requires = "listen"
+    )]
     pub to: Vec<Address>,
     /// How it logs.
     #[command(flatten)]
@@ -164,7 +212,7 @@ impl LogArgs {
 }
 
 /// Where the running process is.
-#[derive(Debug, Args)]
+#[derive(Debug, Clone, Args)]
 pub struct ProcessArgs {
     /// Its admin address: "ip:port", "[v6]:port" or "unix:/path" [default: [admin] of the configuration file]
     #[arg(long, value_name = "ADDRESS")]
@@ -173,13 +221,40 @@ pub struct ProcessArgs {
     #[arg(long, value_name = "FILE")]
     pub token_file: Option<PathBuf>,
     /// The configuration file it runs on [default: roundsman.toml, else /etc/roundsman/roundsman.toml]
-    #[arg(long, value_name = "FILE", conflicts_with = "admin")]
+    #[arg(long, short, value_name = "FILE", conflicts_with = "admin")]
     pub config: Option<PathBuf>,
+}
+
+/// The configuration file as a plain argument, of commands that take no other one.
+#[derive(Debug, Args)]
+pub struct PlainFileArgs {
+    /// The configuration file it runs on, as --config
+    #[arg(value_name = "FILE", conflicts_with_all = ["config", "admin"])]
+    pub file: Option<PathBuf>,
+    /// Which process.
+    #[command(flatten)]
+    process: ProcessArgs,
+}
+
+impl PlainFileArgs {
+    /// Which process, however its file is named.
+    pub fn process(&self) -> ProcessArgs {
+        let process = self.process.clone();
+        ProcessArgs { config: process.config.or_else(|| self.file.clone()), ..process }
+    }
 }
 
 /// `status`.
 #[derive(Debug, Args)]
 pub struct StatusArgs {
+    /// Only this pool
+    pub pool: Option<String>,
+    /// Only pools and upstreams that are not healthy, or take no requests
+    #[arg(long, short)]
+    pub unhealthy: bool,
+    /// Show it again every second, until interrupted
+    #[arg(long, short)]
+    pub watch: bool,
     /// Print the JSON of the admin API
     #[arg(long)]
     pub json: bool,
@@ -197,19 +272,25 @@ pub struct EventsArgs {
     /// Go on until interrupted
     #[arg(long, short)]
     pub follow: bool,
+    /// Only events of this pool
+    #[arg(long, short, value_name = "POOL")]
+    pub pool: Option<String>,
+    /// Only events of the last so much time, as in 90s, 10m or 2h
+    #[arg(long, short, value_name = "DURATION", value_parser = humantime::parse_duration)]
+    pub since: Option<Duration>,
     /// Only events with a greater number
     #[arg(long, value_name = "N", default_value_t = 0)]
     pub after: u64,
     /// Which process.
     #[command(flatten)]
-    pub process: ProcessArgs,
+    pub process: PlainFileArgs,
 }
 
 /// `explain`.
 #[derive(Debug, Args)]
 pub struct ExplainArgs {
-    /// The pool
-    pub pool: String,
+    /// The pool; may be left out where there is only one
+    pub pool: Option<String>,
     /// The upstream: its address, or its host name [default: the pool as a whole]
     pub upstream: Option<String>,
     /// Print the JSON of the admin API
@@ -231,7 +312,7 @@ pub struct ReloadArgs {
     pub json: bool,
     /// Which process.
     #[command(flatten)]
-    pub process: ProcessArgs,
+    pub process: PlainFileArgs,
 }
 
 /// `drain`, `undrain`, `disable`, `enable`.
@@ -244,6 +325,9 @@ pub struct OrderArgs {
     /// Why; kept in log and events
     #[arg(long, value_name = "TEXT", default_value = "", hide_default_value = true)]
     pub reason: String,
+    /// Do it even if no upstream of the pool, or fewer than min_healthy, would serve then
+    #[arg(long)]
+    pub force: bool,
     /// Which process.
     #[command(flatten)]
     pub process: ProcessArgs,
@@ -293,7 +377,7 @@ mod tests {
             panic!("it is good");
         };
         assert_eq!(
-            (run.listen.map(|a| a.to_string()).as_deref(), run.to.len(), run.config),
+            (run.listen.map(|a| a.to_string()).as_deref(), run.to.len(), run.file.path()),
             (Some("127.0.0.1:80"), 2, None)
         );
         assert!(matches!(parse("run"), Ok(Command::Run(_))));
@@ -302,6 +386,41 @@ mod tests {
         assert_eq!(parse("run --listen nonsense --to 10.0.0.1:80").err(), Some(ErrorKind::ValueValidation));
         let both = parse("run --config a.toml --listen 127.0.0.1:80 --to 10.0.0.1:80");
         assert_eq!(both.err(), Some(ErrorKind::ArgumentConflict));
+    }
+
+    #[test]
+    fn a_file_is_named_plainly_or_by_c_or_by_config_and_once() {
+        fn file_of(command: Command) -> Option<PathBuf> {
+            match command {
+                Command::Run(args) => args.file.path().map(Path::to_path_buf),
+                Command::Check(args) => args.file.path().map(Path::to_path_buf),
+                Command::Reload(args) => args.process.process().config,
+                Command::Events(args) => args.process.process().config,
+                Command::Status(args) => args.process.config,
+                Command::Explain(args) => args.process.config,
+                Command::Drain(args) => args.process.config,
+                Command::Probe(args) => args.config,
+                other => panic!("{other:?}"),
+            }
+        }
+        let file = Some(PathBuf::from("a.toml"));
+        for command in ["run", "check", "reload", "events"] {
+            assert_eq!(parse(&format!("{command} a.toml")).map(file_of), Ok(file.clone()), "{command}");
+            let both = parse(&format!("{command} a.toml -c b.toml"));
+            assert_eq!(both.err(), Some(ErrorKind::ArgumentConflict), "{command}");
+        }
+        for command in ["run", "check", "reload", "events", "status", "explain", "drain api a", "probe api a"] {
+            for option in ["-c", "--config"] {
+                assert_eq!(parse(&format!("{command} {option} a.toml")).map(file_of), Ok(file.clone()), "{command}");
+            }
+        }
+        for line in ["run a.toml --listen 127.0.0.1:80 --to 10.0.0.1:80", "reload a.toml --admin 127.0.0.1:1"] {
+            assert_eq!(parse(line).err(), Some(ErrorKind::ArgumentConflict), "{line}");
+        }
+        assert!(
+            matches!(parse("status api -wu"), Ok(Command::Status(s)) if s.pool.is_some() && s.watch && s.unhealthy)
+        );
+        assert_eq!(parse("events --since yesterday").err(), Some(ErrorKind::ValueValidation));
     }
 
     #[test]

@@ -14,7 +14,8 @@ use clap::{Args, ValueEnum};
 use describe::describe;
 use serde_json::json;
 
-use super::locate;
+use super::args::FileArgs;
+use super::{Failure, locate, text};
 use crate::app::load::{EXIT_BAD_CONFIG, LoadError, Loaded, load_file};
 use crate::config::diagnostic::render_all;
 use crate::config::{Diagnostic, presets};
@@ -22,11 +23,11 @@ use crate::config::{Diagnostic, presets};
 /// The arguments of `check`.
 #[derive(Debug, Clone, Args)]
 pub struct CheckArgs {
-    /// The configuration file [default: roundsman.toml, else /etc/roundsman/roundsman.toml]
-    #[arg(long, short, value_name = "FILE")]
-    pub config: Option<PathBuf>,
+    /// Which configuration.
+    #[command(flatten)]
+    pub file: FileArgs,
     /// List the checks that are known by name, or show the one called NAME
-    #[arg(long, value_name = "NAME", num_args = 0..=1, default_missing_value = "", conflicts_with = "config")]
+    #[arg(long, value_name = "NAME", num_args = 0..=1, default_missing_value = "", conflicts_with_all = ["config", "file"])]
     pub presets: Option<String>,
     /// How mistakes are shown
     #[arg(long, value_enum, default_value_t = Format::Human)]
@@ -43,33 +44,40 @@ pub enum Format {
 }
 
 /// Runs `check`: 0 where the file could be run, 78 where not.
-pub fn run(args: &CheckArgs) -> ExitCode {
+///
+/// # Errors
+/// What it has to say could not be written.
+pub fn run(args: &CheckArgs) -> Result<ExitCode, Failure> {
     if let Some(name) = &args.presets {
         return run_presets(name, args.format);
     }
-    let file = args.config.clone().unwrap_or_else(locate::default_file);
+    let file = locate::config_file(args.file.path());
     let colour = io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|v| v.is_empty());
-    let result = load_file(&file);
+    let (file, result) = match file {
+        Ok(file) => (file.clone(), load_file(&file)),
+        Err(missing) => (PathBuf::from(&missing.file), Err(LoadError { diagnostics: vec![*missing] })),
+    };
     let (stdout, stderr) = match args.format {
         Format::Json => (as_json(&result), String::new()),
         Format::Human => human(&file, &result, colour),
     };
-    // Nobody may be reading any more; the exit status still tells.
+    // Where stderr cannot be written there is no place left to say so; the exit status still counts.
     let _ = io::stderr().write_all(stderr.as_bytes());
-    let _ = io::stdout().write_all(stdout.as_bytes());
-    if result.is_ok() { ExitCode::SUCCESS } else { ExitCode::from(EXIT_BAD_CONFIG) }
+    match (text::print(&stdout), result) {
+        // A bad file is the worse news, and a reader who has left (`| head`) is none.
+        (_, Err(_)) => Ok(ExitCode::from(EXIT_BAD_CONFIG)),
+        (Ok(()) | Err(Failure::OutputClosed), Ok(_)) => Ok(ExitCode::SUCCESS),
+        (Err(failure), Ok(_)) => Err(failure),
+    }
 }
 
 /// 0, or 2 where there is no such preset.
-fn run_presets(name: &str, format: Format) -> ExitCode {
+fn run_presets(name: &str, format: Format) -> Result<ExitCode, Failure> {
     match presets(name, format) {
-        Ok(text) => {
-            let _ = io::stdout().write_all(text.as_bytes());
-            ExitCode::SUCCESS
-        }
+        Ok(list) => text::print(&list).map(|()| ExitCode::SUCCESS),
         Err(problem) => {
             let _ = io::stderr().write_all(problem.as_bytes());
-            ExitCode::from(2)
+            Ok(ExitCode::from(2))
         }
     }
 }
@@ -91,6 +99,8 @@ fn human(file: &Path, result: &Result<Loaded, LoadError>, colour: bool) -> (Stri
             let out = format!("{} is good.\n\n{}", file.display(), describe(&loaded.config));
             (out, render_all(&loaded.warnings, colour))
         }
+        // There is nothing to count mistakes in.
+        Err(error) if !file.exists() => (String::new(), error.render(colour)),
         Err(error) => {
             let errors = error.diagnostics.iter().filter(|d| d.severity == crate::config::Severity::Error).count();
             let mistakes = if errors == 1 { "1 mistake".to_owned() } else { format!("{errors} mistakes") };
@@ -138,7 +148,7 @@ fn list_presets(all: &[presets::Preset]) -> String {
 mod tests {
     use super::*;
 
-    fn write(text: &str) -> (tempfile::TempDir, PathBuf) {
+    fn write(text: &str) -> (tempfile::TempDir, std::path::PathBuf) {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("a.toml");
         std::fs::write(&path, text).unwrap();
@@ -167,9 +177,10 @@ expect = { status = [200, "300-302"], body = { contains = "\"up\"" } }
             "listener web on 0.0.0.0:8080: pool api\n0 routes\nadmin on 127.0.0.1:9900\n\n\
              pool api: 2 upstreams, round_robin; with none healthy, 503\n  \
              probe      http: GET /healthz; expects 200, 300-302 and a body that contains \"\\\"up\\\"\"\n  \
-             how often  every 10s (±1s), every 1s while a change is open, each at most 5s\n  \
+             how often  every 10s (±1s), every 1s until a change is confirmed, each at most 5s\n  \
              verdict    healthy after 2 passes, unhealthy after 3 failures\n  \
              detection  a dead upstream gets no requests after 26s at worst\n  \
+             return     one that works again gets requests after 21s at worst\n  \
              upstream   10.0.0.1:80\n  \
              upstream   10.0.0.2:80  (probed at 10.9.0.2:9201, weight 3)\n"
         );
@@ -227,13 +238,14 @@ expect = { status = [200, "300-302"], body = { contains = "\"up\"" } }
                 "\n  checks     2; all must hold\n  \
                  check      http /healthz\n  \
                  probe      http: GET /healthz on port 9201; expects 200-299\n  \
-                 how often  every 30s (±3s), every 1s while a change is open, each at most 5s\n  \
+                 how often  every 30s (±3s), every 1s until a change is confirmed, each at most 5s\n  \
                  verdict    healthy after 2 passes, unhealthy after 3 failures; found after 48s at worst\n  \
                  check      tls\n  \
                  probe      tls: handshake (certificate NOT verified)\n  \
-                 how often  every 10s (±1s), every 1s while a change is open, each at most 1s\n  \
+                 how often  every 10s (±1s), every 1s until a change is confirmed, each at most 1s\n  \
                  verdict    healthy after 2 passes, unhealthy after 3 failures; found after 14s at worst\n  \
                  detection  a dead upstream gets no requests after 14s at worst\n  \
+                 return     one that works again gets requests after 43s at worst\n  \
                  upstream   10.0.0.1:80  (http /healthz at 10.0.0.1:9201)\n  \
                  upstream   10.0.0.2:80  (http /healthz at 10.9.0.2:9201, tls at 10.9.0.2:9201, weight 3)\n"
             ),
@@ -241,6 +253,23 @@ expect = { status = [200, "300-302"], body = { contains = "\"up\"" } }
         );
         assert!(told("\"any\"").contains("2; one must hold"));
         assert!(told("\"any\"").contains("gets no requests after 48s at worst"));
+        assert!(told("\"any\"").contains("gets requests after 13s at worst"));
+    }
+
+    #[test]
+    fn a_longer_interval_for_unhealthy_ones_is_part_of_the_way_back() {
+        let (_dir, path) = write(&GOOD.replace("type = \"http\"", "type = \"http\"\nunhealthy_interval = \"1m\""));
+        let out = describe(&load_file(&path).unwrap().config);
+        assert!(
+            out.contains("every 10s (±1s), every 1m while unhealthy, every 1s until a change is confirmed"),
+            "{out}"
+        );
+        assert!(
+            out.contains(
+                "gets no requests after 26s at worst\n  return     one that works again gets requests after 1m16s"
+            ),
+            "{out}"
+        );
     }
 
     #[test]

@@ -1,5 +1,6 @@
 //! Asks the admin API of a running process: one request on one connection, bounded in time and size. TCP or unix socket.
 
+use std::io::ErrorKind;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -66,10 +67,12 @@ pub struct Answer {
 #[derive(Debug, thiserror::Error)]
 pub enum ClientError {
     /// No connection.
-    #[error("no roundsman answers at {address}: {source} (is it running? --admin ADDRESS names another one)")]
+    #[error("no roundsman answers at {address} ({named_by}): {source}\n{}", next_step(.source))]
     Connect {
         /// The address.
         address: Address,
+        /// What named it.
+        named_by: String,
         /// What the system said.
         source: std::io::Error,
     },
@@ -81,14 +84,26 @@ pub enum ClientError {
         /// How long was waited.
         seconds: u64,
     },
-    /// The connection broke, or what came is no answer.
-    #[error("the answer of {address} broke off: {reason}")]
+    /// The connection broke, or what came is not an answer.
+    #[error("no complete answer from {address}: {reason} (is that the admin address of a roundsman?)")]
     Broken {
         /// The address.
         address: Address,
         /// What the library said.
         reason: String,
     },
+}
+
+/// What to do where there is no connection.
+fn next_step(error: &std::io::Error) -> &'static str {
+    match error.kind() {
+        ErrorKind::ConnectionRefused | ErrorKind::NotFound => {
+            "  Is it running? `roundsman run FILE` starts it.\n  \
+             If it runs with another file, name that with -c FILE, or its admin address with --admin ADDRESS."
+        }
+        ErrorKind::PermissionDenied => "  Run this command as the user that roundsman runs as, or as root.",
+        _ => "  --admin ADDRESS names another admin address, -c FILE another configuration file.",
+    }
 }
 
 impl Answer {
@@ -135,13 +150,14 @@ pub fn runtime() -> Result<tokio::runtime::Runtime, Failure> {
 }
 
 async fn connect_and_exchange(target: &Target, ask: Ask<'_>) -> Result<Answer, ClientError> {
-    let no_connection = |source| ClientError::Connect { address: target.address.clone(), source };
+    let no_connection =
+        |source| ClientError::Connect { address: target.address.clone(), named_by: target.named_by.clone(), source };
     match &target.address {
         Address::Inet(address) => {
             exchange(TcpStream::connect(address).await.map_err(no_connection)?, target, ask).await
         }
         Address::Unix(path) => exchange(UnixStream::connect(path).await.map_err(no_connection)?, target, ask).await,
-        Address::Name { .. } => Err(no_connection(std::io::ErrorKind::AddrNotAvailable.into())),
+        Address::Name { .. } => Err(no_connection(ErrorKind::AddrNotAvailable.into())),
     }
 }
 

@@ -1,9 +1,10 @@
-//! `roundsman events`: what happened, oldest first; with `--follow` also what happens.
+//! `roundsman events`: what happened, oldest first, to all or to one pool; with `--follow` also what happens.
 
 use std::process::ExitCode;
 use std::time::Duration;
 
 use http::StatusCode;
+use jiff::Timestamp;
 use tokio::time::{Instant, sleep};
 
 use super::Failure;
@@ -11,7 +12,8 @@ use super::args::EventsArgs;
 use super::client::{self, Ask};
 use super::locate::{self, Target};
 use super::text::{self, Paint, colour_of, one_line};
-use crate::admin::json::{EventInfo, EventWhat, EventsReply};
+use crate::admin::json::{ChangesInfo, EventInfo, EventWhat, EventsReply, OutageInfo, StatusReply, WarmingWord};
+use crate::model::lookup;
 
 /// How long the process keeps a question that waits.
 const WAIT_SECONDS: u64 = 20;
@@ -20,12 +22,19 @@ const LOST_MAX: Duration = Duration::from_secs(60);
 
 /// Asks and prints, until interrupted with `--follow`.
 pub fn run(args: &EventsArgs) -> Result<ExitCode, Failure> {
-    let target = locate::find(&args.process)?;
-    let print = |events: &[EventInfo]| print_events(events, args.json);
+    let target = locate::find(&args.process.process())?;
+    let since = args.since.and_then(|since| Timestamp::now().checked_sub(since).ok());
+    let choice = Choice { pool: args.pool.as_deref(), since };
+    let print = |events: &[EventInfo]| print_events(events, choice, args.json);
     let runtime = client::runtime()?;
     runtime.block_on(async {
         let mut after = args.after;
         let first = question(&target, after, 0).await?;
+        if let Some(pool) = args.pool.as_deref()
+            && !first.events.iter().any(|event| choice.of_pool(event))
+        {
+            find_pool(&target, pool).await?;
+        }
         print(&first.events)?;
         if args.follow {
             after = first.last;
@@ -33,6 +42,41 @@ pub fn run(args: &EventsArgs) -> Result<ExitCode, Failure> {
         }
         Ok(ExitCode::SUCCESS)
     })
+}
+
+/// Which events are printed.
+#[derive(Debug, Clone, Copy)]
+struct Choice<'a> {
+    pool: Option<&'a str>,
+    since: Option<Timestamp>,
+}
+
+impl Choice<'_> {
+    fn takes(&self, event: &EventInfo) -> bool {
+        let old = |since| event.at.parse::<Timestamp>().is_ok_and(|at| at < since);
+        self.of_pool(event) && !self.since.is_some_and(old)
+    }
+
+    /// Events of the whole process, such as reloads, are of no pool.
+    fn of_pool(&self, event: &EventInfo) -> bool {
+        self.pool.is_none_or(|pool| pool_of(&event.what).as_deref() == Some(pool))
+    }
+}
+
+/// The pool of an event; by its key, so that every kind of event which has one is found.
+fn pool_of(what: &EventWhat) -> Option<String> {
+    let value = serde_json::to_value(what).ok()?;
+    value.get("pool")?.as_str().map(str::to_owned)
+}
+
+/// A pool without events may be quiet, or misspelt.
+async fn find_pool(target: &Target, pool: &str) -> Result<(), Failure> {
+    let answer = client::ask(target, Ask::get("/api/v1/status")).await;
+    let status: StatusReply = answer.map_err(|error| Failure::Runtime(error.to_string()))?.json(&[StatusCode::OK])?;
+    match status.pools.get(pool) {
+        Some(_) => Ok(()),
+        None => Err(Failure::NotFound(lookup::no_pool(pool, status.pools.0.into_iter().map(|(name, _)| name)))),
+    }
 }
 
 async fn question(target: &Target, after: u64, wait: u64) -> Result<EventsReply, Failure> {
@@ -82,9 +126,9 @@ async fn follow(
 /// Addresses that a line shows of those that came, and of those that went.
 const LISTED_MAX: usize = 16;
 
-fn print_events(events: &[EventInfo], json: bool) -> Result<(), Failure> {
+fn print_events(events: &[EventInfo], choice: Choice<'_>, json: bool) -> Result<(), Failure> {
     let paint = Paint::for_stdout();
-    for event in events {
+    for event in events.iter().filter(|event| choice.takes(event)) {
         let line = if json {
             serde_json::to_string(event).map_err(|error| Failure::Runtime(error.to_string()))?
         } else {
@@ -95,9 +139,9 @@ fn print_events(events: &[EventInfo], json: bool) -> Result<(), Failure> {
     Ok(())
 }
 
-/// One line for people.
+/// One line for people; a reload with several mistakes has more, which are indented.
 fn render(event: &EventInfo, paint: Paint) -> String {
-    let at = one_line(&event.at).replace('T', " ").replace('Z', "");
+    let at = text::date(&event.at);
     let word = |word: &str| paint.text(colour_of(word), &one_line(word));
     let what = match &event.what {
         EventWhat::Transition { pool, upstream, from, to, code, reason, healthy_left, .. } => {
@@ -110,13 +154,41 @@ fn render(event: &EventInfo, paint: Paint) -> String {
             let reason = if reason.is_empty() { String::new() } else { format!(": {}", one_line(reason)) };
             format!("{} {}  now {} by order{reason}", one_line(pool), one_line(upstream), word(to.as_str()))
         }
-        EventWhat::FailOpen { pool, on: true } => {
-            format!("{}  fail open: upstreams that are not healthy are in use", one_line(pool))
+        EventWhat::Refusing(info) => outage(info, "refuses requests", paint),
+        EventWhat::FailOpen(info) => outage(info, "fails open", paint),
+        EventWhat::OtherPool(info) => {
+            let other = info.other.as_deref().map_or_else(|| "another pool".to_owned(), one_line);
+            outage(info, &format!("uses pool {other}"), paint)
         }
-        EventWhat::FailOpen { pool, on: false } => format!("{}  fail open ended", one_line(pool)),
-        EventWhat::Reload { result, generation, error } => {
-            let error = error.as_deref().map_or_else(String::new, |error| format!(": {}", one_line(error)));
-            format!("reload {}, generation {generation}{error}", word(result))
+        EventWhat::BelowHalf { pool, on, able, total } => {
+            let again = if *on { "serves with fewer than half" } else { "serves with at least half again" };
+            format!("{}  {again}: {able} of its {total} upstreams can serve", one_line(pool))
+        }
+        EventWhat::Warming { pool, phase, retiring, at_most_seconds, reason, next, .. } => {
+            let what = match phase {
+                WarmingWord::Began => {
+                    let (count, most) = (retiring.unwrap_or(0), at_most_seconds.unwrap_or(0.0));
+                    format!("warming began: {count} removed upstreams serve, {most:.0} s at most")
+                }
+                WarmingWord::Ended => "warming ended: the upstreams of the configuration serve".to_owned(),
+                WarmingWord::Failed => {
+                    let why = [reason, next].into_iter().flatten().map(|text| one_line(text)).collect::<Vec<_>>();
+                    format!("{}: {}", paint.text(colour_of("unhealthy"), "warming failed"), why.join("; "))
+                }
+            };
+            format!("{}  {what}", one_line(pool))
+        }
+        EventWhat::Reload { result, generation, error, by, changes } => {
+            let by = if by.is_empty() { String::new() } else { format!(" ({})", one_line(by)) };
+            let error =
+                error.as_deref().map_or_else(String::new, |error| format!(": {}", text::several(error, "    ")));
+            let changes = changes.as_ref().map(changed).unwrap_or_default();
+            format!("reload {}, generation {generation}{by}{error}{changes}", word(result))
+        }
+        EventWhat::UpstreamAdded { pool, upstream } => format!("{} {}  added", one_line(pool), one_line(upstream)),
+        EventWhat::UpstreamRemoved { pool, upstream } => format!("{} {}  removed", one_line(pool), one_line(upstream)),
+        EventWhat::UpstreamsChanged { added, removed } => {
+            format!("more upstreams changed: {added} added, {removed} removed")
         }
         EventWhat::Addresses { pool, added, removed } => {
             let signed = |sign: char, all: &[String]| -> String {
@@ -134,6 +206,40 @@ fn render(event: &EventInfo, paint: Paint) -> String {
         EventWhat::CheckerRestart => "the checker died and was restarted".to_string(),
     };
     format!("{at}  {what}")
+}
+
+/// `api  refuses requests: REASON; NEXT`, `api  serves again after 12 s`.
+fn outage(info: &OutageInfo, what: &str, paint: Paint) -> String {
+    let pool = one_line(&info.pool);
+    if info.on {
+        let why = [&info.reason, &info.next].into_iter().flatten().map(|text| one_line(text)).collect::<Vec<_>>();
+        return format!("{pool}  {}: {}", paint.text(colour_of("unhealthy"), what), why.join("; "));
+    }
+    let after = info.lasted_seconds.map_or_else(String::new, |seconds| format!(" after {seconds:.1} s"));
+    match info.serves {
+        Some(false) => format!("{pool}  no longer {what}{after}"),
+        Some(true) | None => format!("{pool}  {}{after}", paint.text(colour_of("healthy"), "serves again")),
+    }
+}
+
+/// `; pools added: b; upstreams added: api 10.0.0.3:80`.
+fn changed(changes: &ChangesInfo) -> String {
+    let lists = [
+        ("pools added", &changes.pools_added),
+        ("pools removed", &changes.pools_removed),
+        ("pools changed", &changes.pools_changed),
+        ("upstreams added", &changes.upstreams_added),
+        ("upstreams removed", &changes.upstreams_removed),
+    ];
+    let mut text = String::new();
+    for (what, list) in lists.into_iter().filter(|(_, list)| list.count > 0) {
+        let names = list.names.iter().take(LISTED_MAX).map(|name| one_line(name)).collect::<Vec<_>>();
+        text.push_str(&format!("; {what}: {}", names.join(", ")));
+        if list.count > names.len() {
+            text.push_str(&format!(" and {} more", list.count - names.len()));
+        }
+    }
+    text
 }
 
 #[cfg(test)]
@@ -156,10 +262,62 @@ mod tests {
                 json!({ "kind": "admin", "pool": "api", "upstream": "10.0.0.1:80", "to": "draining", "reason": "upgrade" }),
                 "api 10.0.0.1:80  now draining by order: upgrade",
             ),
-            (json!({ "kind": "fail_open", "pool": "api", "on": false }), "api  fail open ended"),
+            (
+                json!({ "kind": "refusing", "pool": "api", "on": true, "reason": "none of its 2 upstreams can serve",
+                        "next": "this ends when an upstream passes its checks" }),
+                "api  refuses requests: none of its 2 upstreams can serve; this ends when an upstream passes its \
+                 checks",
+            ),
+            (
+                json!({ "kind": "refusing", "pool": "api", "on": false, "serves": true, "lasted_seconds": 12.34 }),
+                "api  serves again after 12.3 s",
+            ),
+            (
+                json!({ "kind": "fail_open", "pool": "api", "on": false, "serves": false, "lasted_seconds": 3.0 }),
+                "api  no longer fails open after 3.0 s",
+            ),
+            (
+                json!({ "kind": "other_pool", "pool": "api", "on": true, "other": "spare", "reason": "r", "next": "n" }),
+                "api  uses pool spare: r; n",
+            ),
+            (
+                json!({ "kind": "below_half", "pool": "api", "on": true, "able": 1, "total": 3 }),
+                "api  serves with fewer than half: 1 of its 3 upstreams can serve",
+            ),
+            (
+                json!({ "kind": "warming", "pool": "api", "phase": "began", "retiring": 2, "at_most_seconds": 30.0 }),
+                "api  warming began: 2 removed upstreams serve, 30 s at most",
+            ),
+            (
+                json!({ "kind": "warming", "pool": "api", "phase": "failed", "reason": "r", "next": "n" }),
+                "api  warming failed: r; n",
+            ),
+            (
+                json!({ "kind": "reload", "result": "applied", "generation": 3, "error": null, "by": "signal HUP",
+                        "changes": { "pools_added": { "count": 1, "names": ["b"] },
+                                     "pools_removed": { "count": 0, "names": [] },
+                                     "pools_changed": { "count": 0, "names": [] },
+                                     "upstreams_added": { "count": 3, "names": ["b 10.0.0.1:80", "b 10.0.0.2:80"] },
+                                     "upstreams_removed": { "count": 0, "names": [] } } }),
+                "reload applied, generation 3 (signal HUP); pools added: b; upstreams added: b 10.0.0.1:80, b \
+                 10.0.0.2:80 and 1 more",
+            ),
+            (json!({ "kind": "upstream_added", "pool": "api", "upstream": "10.0.0.1:80" }), "api 10.0.0.1:80  added"),
+            (
+                json!({ "kind": "upstream_removed", "pool": "api", "upstream": "10.0.0.1:80" }),
+                "api 10.0.0.1:80  removed",
+            ),
+            (
+                json!({ "kind": "upstreams_changed", "added": 9950, "removed": 0 }),
+                "more upstreams changed: 9950 added, 0 removed",
+            ),
             (
                 json!({ "kind": "reload", "result": "refused", "generation": 3, "error": "bad" }),
                 "reload refused, generation 3: bad",
+            ),
+            (
+                json!({ "kind": "reload", "result": "refused", "generation": 3, "error": "a:1: bad\nb:2: worse" }),
+                "reload refused, generation 3: 2 mistakes\n    a:1: bad\n    b:2: worse",
             ),
             (
                 json!({ "kind": "addresses", "pool": "api", "added": ["10.0.0.3:80"], "removed": ["10.0.0.1:80"] }),
@@ -171,7 +329,31 @@ mod tests {
             value["seq"] = 1.into();
             value["at"] = at.into();
             let event: EventInfo = serde_json::from_value(value).unwrap();
-            assert_eq!(render(&event, Paint::off()), format!("2026-11-21 10:00:00.123  {want}"));
+            assert_eq!(render(&event, Paint::off()), format!("2026-11-21 10:00:00.123Z  {want}"));
+        }
+    }
+
+    #[test]
+    fn events_are_chosen_by_pool_and_by_time() {
+        let event = |at: &str, mut value: serde_json::Value| -> EventInfo {
+            value["seq"] = 1.into();
+            value["at"] = at.into();
+            serde_json::from_value(value).unwrap()
+        };
+        let of_api = |at| event(at, json!({ "kind": "addresses", "pool": "api", "added": [], "removed": [] }));
+        let reload = event("2026-11-21T10:00:00.000Z", json!({ "kind": "checker_restart" }));
+        let all = Choice { pool: None, since: None };
+        let api = Choice { pool: Some("api"), since: Some("2026-11-21T10:00:00Z".parse().unwrap()) };
+        let web = Choice { pool: Some("web"), since: None };
+        for (choice, event, takes) in [
+            (all, &reload, true),
+            (all, &of_api("2026-11-21T09:59:59.999Z"), true),
+            (api, &of_api("2026-11-21T09:59:59.999Z"), false),
+            (api, &of_api("2026-11-21T10:00:00.000Z"), true),
+            (api, &reload, false),
+            (web, &of_api("2026-11-21T10:00:00.000Z"), false),
+        ] {
+            assert_eq!(choice.takes(event), takes, "{choice:?} {event:?}");
         }
     }
 }

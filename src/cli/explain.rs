@@ -7,43 +7,89 @@ use jiff::Timestamp;
 
 use super::args::ExplainArgs;
 use super::client::{self, Answer, Ask};
+use super::locate::Target;
+use super::table::wrap;
 use super::text::{self, Colour, Paint, colour_of, one_line};
 use super::{Failure, locate, steps};
-use crate::admin::json::{CheckExplainInfo, PoolExplainReply, TransitionInfo, UpstreamExplainReply};
+use crate::admin::json::{CheckExplainInfo, PoolExplainReply, StatusReply, TransitionInfo, UpstreamExplainReply};
 use crate::admin::target::encode_segment;
 
-/// Columns of a paragraph.
+/// The most columns of a paragraph.
 const COLUMNS: usize = 100;
+/// Pools that are named where one has to be chosen.
+const NAMED_MAX: usize = 10;
 
 /// Asks and prints.
 pub fn run(args: &ExplainArgs) -> Result<ExitCode, Failure> {
     let target = locate::find(&args.process)?;
-    let pool = encode_segment(&args.pool);
-    let path = match &args.upstream {
-        Some(upstream) => format!("/api/v1/pools/{pool}/upstreams/{}/explain", encode_segment(upstream)),
-        None => format!("/api/v1/pools/{pool}/explain"),
+    let (answer, one) = match (&args.pool, &args.upstream) {
+        (Some(pool), Some(upstream)) => (ask_upstream(&target, pool, upstream)?, true),
+        (Some(word), None) => ask_word(&target, word)?,
+        (None, _) => (ask_pool(&target, &only_pool(&target)?)?, false),
     };
-    let answer = client::ask_now(&target, Ask::get(&path))?;
     if answer.status == StatusCode::NOT_FOUND {
         return Err(Failure::NotFound(answer.failure().to_string()));
     }
-    let shown = show(&answer, args.upstream.is_some(), Paint::for_stdout())?;
+    let shown = show(&answer, one, Paint::for_stdout())?;
     text::print(&if args.json { String::from_utf8_lossy(&answer.body).into_owned() } else { shown })?;
     Ok(ExitCode::SUCCESS)
 }
 
+fn ask_pool(target: &Target, pool: &str) -> Result<Answer, Failure> {
+    client::ask_now(target, Ask::get(&format!("/api/v1/pools/{}/explain", encode_segment(pool))))
+}
+
+fn ask_upstream(target: &Target, pool: &str, upstream: &str) -> Result<Answer, Failure> {
+    let (pool, upstream) = (encode_segment(pool), encode_segment(upstream));
+    client::ask_now(target, Ask::get(&format!("/api/v1/pools/{pool}/upstreams/{upstream}/explain")))
+}
+
+/// One word is a pool, or an upstream where there is only one pool. Whether the answer is of an upstream comes with it.
+fn ask_word(target: &Target, word: &str) -> Result<(Answer, bool), Failure> {
+    let of_pool = ask_pool(target, word)?;
+    if of_pool.status == StatusCode::NOT_FOUND
+        && let Ok(only) = only_pool(target)
+    {
+        let of_upstream = ask_upstream(target, &only, word)?;
+        if of_upstream.status == StatusCode::OK {
+            return Ok((of_upstream, true));
+        }
+    }
+    Ok((of_pool, false))
+}
+
+/// The pool that is meant where none is named.
+fn only_pool(target: &Target) -> Result<String, Failure> {
+    let status: StatusReply = client::ask_now(target, Ask::get("/api/v1/status"))?.json(&[StatusCode::OK])?;
+    let names: Vec<String> = status.pools.0.into_iter().map(|(name, _)| name).collect();
+    match names.as_slice() {
+        [only] => Ok(only.clone()),
+        [] => Err(Failure::Usage("there are no pools to explain".to_owned())),
+        several => {
+            let some = several.iter().take(NAMED_MAX).map(|name| one_line(name)).collect::<Vec<_>>().join(", ");
+            let more = if several.len() > NAMED_MAX { ", …" } else { "" };
+            let count = several.len();
+            Err(Failure::Usage(format!(
+                "there are {count} pools: say which one, as in `roundsman explain {}` ({some}{more})",
+                several[0]
+            )))
+        }
+    }
+}
+
 fn show(answer: &Answer, one: bool, paint: Paint) -> Result<String, Failure> {
     let now = Timestamp::now();
+    let columns = text::screen().map_or(COLUMNS, |(columns, _)| columns.min(COLUMNS));
     Ok(if one {
         render_upstream(&answer.json(&[StatusCode::OK])?, now, paint)
     } else {
-        render_pool(&answer.json(&[StatusCode::OK])?, paint)
+        render_pool(&answer.json(&[StatusCode::OK])?, columns, paint)
     })
 }
 
 /// One paragraph, and where to look further.
-fn render_pool(reply: &PoolExplainReply, paint: Paint) -> String {
-    let mut out = wrap(&one_line(&reply.text), COLUMNS);
+fn render_pool(reply: &PoolExplainReply, columns: usize, paint: Paint) -> String {
+    let mut out = wrap(&one_line(&reply.text), columns).join("\n") + "\n";
     let word = reply.status.as_str();
     if let Some(colour) = colour_of(word) {
         // The first mention is the pool's own.
@@ -67,8 +113,15 @@ fn render_upstream(reply: &UpstreamExplainReply, now: Timestamp, paint: Paint) -
     if let Some(why) = &reply.why {
         out.push_str(&format!("Why: {}\n", one_line(why)));
     }
+    if let Some(hint) = &reply.hint {
+        out.push_str(&format!("Hint: {}\n", one_line(hint)));
+    }
     if let Some(require) = &reply.require {
         out.push_str(&format!("Of its checks: {}\n", one_line(require)));
+    }
+    if let Some(last) = &reply.last_malformed {
+        let (count, at) = (plural(reply.malformed_total), when(&last.at, now));
+        out.push_str(&format!("Requests got {count}, the last at {at}: {}\n", one_line(&last.reason)));
     }
     let several = reply.checks.len() > 1;
     for check in &reply.checks {
@@ -107,39 +160,19 @@ fn render_transitions(transitions: &[TransitionInfo], paint: Paint) -> String {
         let (from, to) = (change.from.as_str(), change.to.as_str());
         let code = change.code.as_deref().map_or_else(String::new, |code| format!("{} ", one_line(code)));
         let to = paint.text(colour_of(to), to);
-        out.push_str(&format!("  {}  {from} → {to}  {code}{}\n", date(&change.at), one_line(&change.reason)));
+        out.push_str(&format!("  {}  {from} → {to}  {code}{}\n", text::date(&change.at), one_line(&change.reason)));
     }
     out
 }
 
-/// `2026-11-21 10:00:00.123 (3m 5s ago)`.
+fn plural(malformed: u64) -> String {
+    if malformed == 1 { "1 malformed answer".to_owned() } else { format!("{malformed} malformed answers") }
+}
+
+/// `2026-11-21 10:00:00.123Z (3m 5s ago)`.
 fn when(at: &str, now: Timestamp) -> String {
     let ago = text::ago(at, now).map_or_else(String::new, |ago| format!(" ({} ago)", text::glance(ago)));
-    format!("{}{ago}", date(at))
-}
-
-fn date(at: &str) -> String {
-    one_line(at).replace('T', " ").replace('Z', "")
-}
-
-/// The words of a text in lines of at most `columns`, where they fit.
-fn wrap(text: &str, columns: usize) -> String {
-    let mut out = String::new();
-    let mut used = 0;
-    for word in text.split_whitespace() {
-        let length = word.chars().count();
-        if used > 0 && used + 1 + length > columns {
-            out.push('\n');
-            used = 0;
-        } else if used > 0 {
-            out.push(' ');
-            used += 1;
-        }
-        out.push_str(word);
-        used += length;
-    }
-    out.push('\n');
-    out
+    format!("{}{ago}", text::date(at))
 }
 
 #[cfg(test)]
@@ -158,7 +191,8 @@ mod tests {
             "pool": "api", "upstream": "10.0.0.2:80", "name": "api.internal", "now": "2026-11-21T10:03:05.000Z",
             "state": "unhealthy", "since": "2026-11-21T10:00:00.000Z", "eligible": false,
             "eligibility": "It takes no requests: its checks failed.", "why": "L7STS: status 503\u{1b}[2J",
-            "admin": "enabled", "require": "all 2 checks must be healthy",
+            "admin": "enabled", "require": "all 2 checks must be healthy", "malformed_total": 2,
+            "last_malformed": { "at": "2026-11-21T10:03:00.000Z", "reason": "malformed head: a field without a name" },
             "checks": [{
                 "name": "http", "probe": "http: GET /healthz; expects 200-299", "timing": "every 10 s",
                 "target": "10.0.0.2:80", "state": "unhealthy", "decides": true,
@@ -180,17 +214,19 @@ mod tests {
         .expect("the shape of the API");
         assert_eq!(
             render_upstream(&reply, now(), Paint::off()),
-            "api 10.0.0.2:80 (api.internal)  unhealthy since 2026-11-21 10:00:00.000 (3m 5s ago)\n\
+            "api 10.0.0.2:80 (api.internal)  unhealthy since 2026-11-21 10:00:00.000Z (3m 5s ago)\n\
              It takes no requests: its checks failed.\n\
              Why: L7STS: status 503\\u{1b}[2J\n\
              Of its checks: all 2 checks must be healthy\n\
+             Requests got 2 malformed answers, the last at 2026-11-21 10:03:00.000Z (5s ago): malformed head: a field \
+             without a name\n\
              \n\
              check http  unhealthy, the one that decides\n  \
              probe      http: GET /healthz; expects 200-299\n  \
              how often  every 10 s\n  \
              streak     9 failures in a row; 2 passes in a row make it healthy\n  \
              next       is due in 0.8 s: the interval is 10 s\n  \
-             last probe, ended 2026-11-21 10:03:04.000 (1s ago), took 1.9 ms\n    \
+             last probe, ended 2026-11-21 10:03:04.000Z (1s ago), took 1.9 ms\n    \
              ✓ connect  connected\n    \
              ✗ verdict  fail, L7STS: status 503\n\
              \n\
@@ -202,9 +238,16 @@ mod tests {
              no probe has ended yet\n\
              \n\
              last changes, newest last\n  \
-             2026-11-21 10:00:00.000  healthy → unhealthy  L7STS status 503\n"
+             2026-11-21 10:00:00.000Z  healthy → unhealthy  L7STS status 503\n"
         );
-        let quiet = UpstreamExplainReply { checks: vec![], transitions: vec![], why: None, require: None, ..reply };
+        let quiet = UpstreamExplainReply {
+            checks: vec![],
+            transitions: vec![],
+            why: None,
+            require: None,
+            last_malformed: None,
+            ..reply
+        };
         assert!(render_upstream(&quiet, now(), Paint::off()).ends_with("\nIts state has not changed yet.\n"));
     }
 
@@ -218,13 +261,13 @@ mod tests {
             "next": null,
         }))
         .expect("the shape of the API");
-        let shown = render_pool(&reply, Paint::off());
-        assert!(shown.lines().all(|line| line.chars().count() <= COLUMNS), "{shown}");
+        let shown = render_pool(&reply, 60, Paint::off());
+        assert!(shown.lines().all(|line| line.chars().count() <= 60), "{shown}");
         assert!(
             !shown.contains('\u{1b}') && shown.starts_with("Pool api is degraded: 1 of 2 upstreams is healthy. word")
         );
         assert!(shown.ends_with("\nMore: roundsman explain api 10.0.0.2:80\n"), "{shown}");
-        let well = render_pool(&PoolExplainReply { out: vec![], ..reply }, Paint::off());
+        let well = render_pool(&PoolExplainReply { out: vec![], ..reply }, 60, Paint::off());
         assert!(!well.contains("More:"), "{well}");
     }
 }

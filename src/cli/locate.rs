@@ -8,11 +8,12 @@ use toml::{Table, Value};
 use super::Failure;
 use super::args::ProcessArgs;
 use crate::app::load;
-use crate::config::{self, FILE_BYTES_MAX, Severity};
+use crate::config::{self, Diagnostic, FILE_BYTES_MAX, Severity};
 use crate::model::{Address, Secret};
 
 /// The configuration files looked for, in this order.
 const DEFAULT_FILES: [&str; 2] = ["roundsman.toml", "/etc/roundsman/roundsman.toml"];
+
 /// The admin socket of a running process.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Target {
@@ -20,6 +21,8 @@ pub struct Target {
     pub address: Address,
     /// The token it wants.
     pub token: Option<Secret>,
+    /// What named the address: `--admin`, or a file.
+    pub named_by: String,
 }
 
 /// The file that `run` and the other commands use when none is named: the first that exists, or the first of all.
@@ -28,11 +31,32 @@ pub fn default_file() -> PathBuf {
     PathBuf::from(existing.unwrap_or(&DEFAULT_FILES[0]))
 }
 
+/// The file that `run`, `check` and `probe` read: the one that is named, else the first default that exists.
+///
+/// # Errors
+/// Where none is named and there is no default: which were looked for, and what to do.
+pub fn config_file(named: Option<&Path>) -> Result<PathBuf, Box<Diagnostic>> {
+    let file = named.map_or_else(default_file, Path::to_path_buf);
+    if named.is_some() || file.exists() {
+        return Ok(file);
+    }
+    let here = std::env::current_dir().unwrap_or_default();
+    let places: Vec<_> = DEFAULT_FILES.iter().map(|file| here.join(file).display().to_string()).collect();
+    let message = format!(
+        "there is no configuration file: looked for {}. Name one with --config FILE, or run without one: \
+         roundsman run --listen 127.0.0.1:8080 --to 127.0.0.1:3001,127.0.0.1:3002",
+        places.join(" and "),
+    );
+    Err(Box::new(Diagnostic::whole_file(DEFAULT_FILES[0], message)))
+}
+
 /// Finds the process that the command line means.
 pub fn find(args: &ProcessArgs) -> Result<Target, Failure> {
     let token_file = args.token_file.as_deref();
     let file = match (&args.admin, &args.config) {
-        (Some(address), _) if token_file.is_none() => return Ok(Target { address: address.clone(), token: None }),
+        (Some(address), _) if token_file.is_none() => {
+            return Ok(Target { address: address.clone(), token: None, named_by: "--admin".to_owned() });
+        }
         (Some(address), _) => {
             let address = Value::String(address.to_string());
             return of_table(Table::from_iter([("address".to_string(), address)]), token_file, "--admin");
@@ -41,7 +65,8 @@ pub fn find(args: &ProcessArgs) -> Result<Target, Failure> {
         (None, None) => default_file(),
     };
     if args.config.is_none() && !file.exists() {
-        return of_table(Table::new(), token_file, "the default");
+        let looked_at = DEFAULT_FILES.join(" or ");
+        return of_table(Table::new(), token_file, &format!("the default: there is no {looked_at}"));
     }
     let name = file.display().to_string();
     let admin = admin_table(&file).map_err(|problem| Failure::Config(format!("{name}: {problem}")))?;
@@ -68,7 +93,10 @@ fn of_table(mut admin: Table, token_file: Option<&Path>, name: &str) -> Result<T
     let admin = Table::from_iter([("admin".to_string(), Value::Table(admin))]);
     let whole = format!("{rest}\n{admin}");
     match load::load_text(name, whole.as_bytes()) {
-        Ok(loaded) => Ok(Target { address: loaded.config.admin.address, token: loaded.config.admin.token }),
+        Ok(loaded) => {
+            let admin = loaded.config.admin;
+            Ok(Target { address: admin.address, token: admin.token, named_by: name.to_owned() })
+        }
         Err(error) => {
             let mistakes = error.diagnostics.iter().filter(|d| d.severity == Severity::Error);
             let mistakes = mistakes.map(|d| format!("{name}: {}: {}", d.key, d.message));

@@ -17,7 +17,7 @@ pub fn run(action: &str, args: &OrderArgs) -> Result<ExitCode, Failure> {
     let target = locate::find(&args.process)?;
     let (pool, upstream) = (encode_segment(&args.pool), encode_segment(&args.upstream));
     let path = format!("/api/v1/pools/{pool}/upstreams/{upstream}/{action}");
-    let body = json!({ "reason": args.reason }).to_string().into();
+    let body = json!({ "reason": args.reason, "force": args.force }).to_string().into();
     let answer = client::ask_now(&target, Ask { body, ..Ask::post(&path) })?;
     let reply: SetAdminReply = answer.json(&[StatusCode::OK])?;
     text::print(&render(&reply))?;
@@ -35,6 +35,9 @@ fn render(reply: &SetAdminReply) -> String {
         line.push_str(&format!("; {} requests in flight", reply.in_flight));
     }
     line.push('\n');
+    if !reply.note.is_empty() {
+        line.push_str(&format!("({})\n", one_line(&reply.note)));
+    }
     line
 }
 
@@ -51,9 +54,12 @@ mod tests {
             admin: Draining,
             was: Enabled,
             in_flight: 3,
+            note: String::new(),
         };
         assert_eq!(render(&reply), "api 10.0.0.1:80: draining, was enabled; 3 requests in flight\n");
         let again = SetAdminReply { was: Draining, in_flight: 0, ..reply };
         assert_eq!(render(&again), "api 10.0.0.1:80: draining, as before\n");
+        let noted = SetAdminReply { note: "it ends with the process".into(), ..again };
+        assert_eq!(render(&noted), "api 10.0.0.1:80: draining, as before\n(it ends with the process)\n");
     }
 }

@@ -32,7 +32,7 @@ pub struct ProbeArgs {
     #[arg(required_unless_present = "url")]
     pub upstream: Option<String>,
     /// The configuration file [default: roundsman.toml, else /etc/roundsman/roundsman.toml]
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, short, value_name = "FILE")]
     pub config: Option<PathBuf>,
     /// Print JSON
     #[arg(long)]
@@ -62,7 +62,7 @@ pub fn run(args: &ProbeArgs) -> Result<ExitCode, Failure> {
 }
 
 fn of_file(config: Option<&Path>, pool: &str, upstream: &str) -> Result<TrialReply, Failure> {
-    let file = config.map_or_else(locate::default_file, Path::to_path_buf);
+    let file = locate::config_file(config).map_err(|missing| Failure::Config(missing.message))?;
     let loaded = load_file(&file).map_err(|error| bad_configuration(&error))?;
     let found = find_pool(&loaded.config, pool)?.clone();
     let name = found.name.to_string();
@@ -101,11 +101,8 @@ fn bad_configuration(error: &LoadError) -> Failure {
 
 fn find_pool<'c>(config: &'c Config, name: &str) -> Result<&'c Arc<PoolPolicy>, Failure> {
     let found = config.pools.iter().find(|pool| pool.name.as_str() == name);
-    found.ok_or_else(|| {
-        let near = lookup::near(name, config.pools.iter().map(|pool| pool.name.to_string()));
-        let suggestion = lookup::Missing { several: false, near }.suggestion();
-        Failure::NotFound(format!("there is no pool {name:?}{suggestion}"))
-    })
+    let names = config.pools.iter().map(|pool| pool.name.to_string());
+    found.ok_or_else(|| Failure::NotFound(lookup::no_pool(name, names)))
 }
 
 /// The upstreams that a text names: one by its address, all of a host name.

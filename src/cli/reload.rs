@@ -13,7 +13,7 @@ use crate::app::load::EXIT_BAD_CONFIG;
 
 /// Orders and prints. A refused configuration is 78; what a good one could not be given (a socket) is 1.
 pub fn run(args: &ReloadArgs) -> Result<ExitCode, Failure> {
-    let target = locate::find(&args.process)?;
+    let target = locate::find(&args.process.process())?;
     let path = if args.dry_run { "/api/v1/reload?dry_run=true" } else { "/api/v1/reload" };
     let answer = client::ask_now(&target, Ask::post(path).within(client::RELOAD_TIMEOUT))?;
     let reply: ReloadReply = answer.json(&[StatusCode::OK, StatusCode::UNPROCESSABLE_ENTITY])?;
@@ -44,19 +44,21 @@ fn render(reply: &ReloadReply, paint: Paint) -> String {
     if reply.errors.is_empty()
         && let Some(error) = &reply.error
     {
-        out.push_str(&one_line(error));
+        out.push_str(&text::several(error, "  "));
         out.push('\n');
     }
     out.push_str(&paint.text(colour_of(reply.result.as_str()), &line));
     out.push('\n');
     if !reply.warming.is_empty() {
         let pools = reply.warming.iter().map(|pool| one_line(pool)).collect::<Vec<_>>().join(", ");
-        out.push_str(&format!("warming: {pools} (removed upstreams serve until a new one is healthy)\n"));
+        let most = reply.warming_seconds.0.iter().map(|(_, seconds)| *seconds).reduce(f64::max);
+        let most = most.map_or_else(String::new, |seconds| format!(", {seconds:.0} s at most"));
+        out.push_str(&format!("warming: {pools} (removed upstreams serve until a new one is healthy{most})\n"));
     }
     out
 }
 
-/// `roundsman.toml:31:1: error: pools.api.health.intervall: unknown key; did you mean "interval"?`
+/// `roundsman.toml:31:1: error: pools.api.health.intervall: unknown key; did you mean …?`
 fn diagnostic(mistake: &Diagnostic) -> String {
     let mut line = one_line(mistake.file.as_deref().unwrap_or("configuration"));
     for number in [mistake.line, mistake.column].into_iter().flatten() {
@@ -71,7 +73,7 @@ fn diagnostic(mistake: &Diagnostic) -> String {
         line.push_str(&format!("; expected {}", one_line(expected)));
     }
     if let Some(near) = &mistake.suggestion {
-        line.push_str(&format!("; did you mean {:?}?", one_line(near)));
+        line.push_str(&format!("; did you mean `{}`?", one_line(near)));
     }
     line
 }
@@ -86,7 +88,7 @@ mod tests {
         let warming = if result == "applied" { json!(["api"]) } else { json!([]) };
         serde_json::from_value(json!({
             "result": result, "at": "2026-11-21T10:00:00.000Z", "error": null, "dry_run": dry_run, "generation": 4,
-            "warming": warming, "errors": errors, "last_reload": null,
+            "warming": warming, "warming_seconds": { "api": 29.6 }, "errors": errors, "last_reload": null,
         }))
         .unwrap()
     }
@@ -99,15 +101,24 @@ mod tests {
             { "file": "r.toml", "line": null, "column": null, "key": null, "message": "cannot\u{1b} be read",
               "expected": "a file", "suggestion": null, "severity": "error" },
         ]);
-        let want = "r.toml:31:1: error: pools.api.health.intervall: unknown key; did you mean \"interval\"?\n\
+        let want = "r.toml:31:1: error: pools.api.health.intervall: unknown key; did you mean `interval`?\n\
                     r.toml: error: cannot\\u{1b} be read; expected a file\n\
                     refused: nothing changed, generation 4 runs on\n";
         assert_eq!(render(&reply("refused", false, errors), Paint::off()), want);
     }
 
     #[test]
+    fn a_refusal_without_places_has_a_line_for_each_reason() {
+        let mut refused = reply("refused", false, json!([]));
+        refused.error = Some("listener web: in use\nlistener api: in use".into());
+        let want = "2 mistakes\n  listener web: in use\n  listener api: in use\n\
+                    refused: nothing changed, generation 4 runs on\n";
+        assert_eq!(render(&refused, Paint::off()), want);
+    }
+
+    #[test]
     fn what_was_applied_says_what_still_warms() {
-        let want = "applied: generation 4 runs\nwarming: api (removed upstreams serve until a new one is healthy)\n";
+        let want = "applied: generation 4 runs\nwarming: api (removed upstreams serve until a new one is healthy, 30 s at most)\n";
         assert_eq!(render(&reply("applied", false, json!([])), Paint::off()), want);
         let trial = render(&reply("unchanged", true, json!([])), Paint::off());
         assert_eq!(trial, "good: a reload would change nothing\n");

@@ -1,13 +1,19 @@
 //! `roundsman schema`: prints the JSON Schema of the configuration, for editors.
+//!
+//! A stdout that the caller has closed cannot be told from one that leads to /dev/null: the standard library opens that in its
+//! place before `main`, so that no other file gets its number. What is printed there counts as written.
 
-use std::io::{self, Write};
 use std::process::ExitCode;
 
+use super::{Failure, text};
+
 /// Prints the schema on stdout.
-pub fn run() -> ExitCode {
+///
+/// # Errors
+/// It could not be written.
+pub fn run() -> Result<ExitCode, Failure> {
     let schema = crate::config::schema::schema();
-    let text = serde_json::to_string_pretty(&schema).expect("a JSON value always serialises");
-    // A reader that has gone (`| head`) is no failure.
-    let _ = writeln!(io::stdout(), "{text}");
-    ExitCode::SUCCESS
+    let schema = serde_json::to_string_pretty(&schema).expect("a JSON value always serialises");
+    text::print(&format!("{schema}\n"))?;
+    Ok(ExitCode::SUCCESS)
 }

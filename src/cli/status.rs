@@ -1,54 +1,153 @@
-//! `roundsman status`: pools and upstreams at a glance.
+//! `roundsman status`: pools and upstreams at a glance; one pool, or only what is in trouble; once, or again every second.
 
 use std::process::ExitCode;
 use std::time::Duration;
 
 use http::StatusCode;
 use jiff::Timestamp;
+use serde_json::Value;
 
 use super::args::StatusArgs;
-use super::client::{self, Ask};
-use super::text::{self, Cell, Colour, Paint, colour_of};
-use super::{Failure, locate};
-use crate::admin::json::{CheckInfo, LastCheckInfo, PoolInfo, StatusReply, StreakInfo, UpstreamInfo, Verdict};
+use super::client::{self, Answer, Ask};
+use super::table::{Cell, Column, Row, table, wrap};
+use super::text::{self, Colour, Paint, colour_of};
+use super::{Failure, locate, watch};
+use crate::admin::json::{
+    CheckInfo, LastCheckInfo, LastReloadInfo, PoolInfo, PoolWord, StatusReply, StreakInfo, UpstreamInfo, Verdict,
+};
+use crate::model::{HealthState, lookup};
 
 /// The longest reason in the table, in characters; `--json` has the whole.
 const WHY_CHARS_MAX: usize = 160;
 
+/// What is shown of a status.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Choice<'a> {
+    /// Only this pool.
+    pub pool: Option<&'a str>,
+    /// Only what is in trouble.
+    pub unhealthy: bool,
+}
+
 /// Asks and prints.
 pub fn run(args: &StatusArgs) -> Result<ExitCode, Failure> {
     let target = locate::find(&args.process)?;
-    let answer = client::ask_now(&target, Ask::get("/api/v1/status"))?;
-    let status: StatusReply = answer.json(&[StatusCode::OK])?;
-    if args.json {
-        text::print(&String::from_utf8_lossy(&answer.body))?;
-    } else {
-        text::print(&render(&status, Timestamp::now(), Paint::for_stdout()))?;
+    let choice = Choice { pool: args.pool.as_deref(), unhealthy: args.unhealthy };
+    let show = |answer: &Answer| {
+        if args.json { as_json(answer, choice) } else { for_people(answer, choice, Paint::for_stdout()) }
+    };
+    if args.watch {
+        return watch::run(&target, "/api/v1/status", args.json, show);
     }
+    text::print(&show(&client::ask_now(&target, Ask::get("/api/v1/status"))?)?)?;
     Ok(ExitCode::SUCCESS)
 }
 
-/// The table.
-fn render(status: &StatusReply, now: Timestamp, paint: Paint) -> String {
-    let mut out = headline(status, paint);
+fn for_people(answer: &Answer, choice: Choice<'_>, paint: Paint) -> Result<String, Failure> {
+    let mut status: StatusReply = answer.json(&[StatusCode::OK])?;
+    let names: Vec<String> = status.pools.0.iter().map(|(name, _)| name.clone()).collect();
+    let total = names.len();
+    choose(&mut status, choice, names)?;
+    let columns = text::screen().map(|(columns, _)| columns);
+    let mut out = render(&status, Timestamp::now(), columns, paint);
+    if choice.unhealthy && status.pools.0.is_empty() {
+        let all = match (choice.pool, total) {
+            (Some(pool), _) => format!("pool {} is healthy", text::one_line(pool)),
+            (None, 1) => "the only pool is healthy".to_owned(),
+            (None, total) => format!("the {total} pools are healthy"),
+        };
+        out.push_str(&format!("\n{}\n", paint.text(Some(Colour::Green), &all)));
+    }
+    Ok(out)
+}
+
+/// Leaves out what was not asked for.
+fn choose(status: &mut StatusReply, choice: Choice<'_>, names: Vec<String>) -> Result<(), Failure> {
+    if let Some(pool) = choice.pool {
+        status.pools.0.retain(|(name, _)| name == pool);
+        if status.pools.0.is_empty() {
+            let file =
+                if pool.ends_with(".toml") || pool.contains('/') { "; -c FILE names a configuration file" } else { "" };
+            return Err(Failure::NotFound(format!("{}{file}", lookup::no_pool(pool, names.into_iter()))));
+        }
+    }
+    if choice.unhealthy {
+        status.pools.0.iter_mut().for_each(|(_, pool)| pool.upstreams.retain(is_in_trouble));
+        status.pools.0.retain(|(_, pool)| pool.status != PoolWord::Healthy || !pool.upstreams.is_empty());
+    }
+    Ok(())
+}
+
+/// Whether somebody should look at it: it is not healthy, or takes no requests.
+fn is_in_trouble(upstream: &UpstreamInfo) -> bool {
+    upstream.state != HealthState::Healthy || !upstream.eligible
+}
+
+/// The JSON of the API with what was chosen of it. Keys that this version does not know stay.
+fn as_json(answer: &Answer, choice: Choice<'_>) -> Result<String, Failure> {
+    let mut status: StatusReply = answer.json(&[StatusCode::OK])?;
+    if choice.pool.is_none() && !choice.unhealthy {
+        return Ok(String::from_utf8_lossy(&answer.body).into_owned());
+    }
+    let names: Vec<String> = status.pools.0.iter().map(|(name, _)| name.clone()).collect();
+    choose(&mut status, choice, names)?;
+    let mut whole: Value = answer.json(&[StatusCode::OK])?;
+    if let Some(pools) = whole.get_mut("pools").and_then(Value::as_object_mut) {
+        pools.retain(|name, _| status.pools.get(name).is_some());
+        for (name, pool) in pools.iter_mut() {
+            let shown = status.pools.get(name).map_or(&[][..], |pool| &pool.upstreams);
+            let shows = |address: Option<&str>| shown.iter().any(|upstream| Some(&*upstream.address) == address);
+            if let Some(upstreams) = pool.get_mut("upstreams").and_then(Value::as_array_mut) {
+                upstreams.retain(|upstream| shows(upstream.get("address").and_then(Value::as_str)));
+            }
+        }
+    }
+    Ok(format!("{whole}\n"))
+}
+
+/// The tables, for a terminal of so many columns; `None`: for anything else.
+fn render(status: &StatusReply, now: Timestamp, columns: Option<usize>, paint: Paint) -> String {
+    let mut out = fold(&headline(status, paint), columns, paint, None);
     if let Some(last) = &status.config.last_reload
         && let Some(error) = &last.error
     {
-        let when = text::ago(&last.at, now).map_or_else(String::new, |ago| format!(" {} ago", text::glance(ago)));
-        let line = format!("last reload {}{when}: {}", last.result, text::one_line(error));
-        out.push_str(&paint.text(colour_of(last.result.as_str()), &line));
-        out.push('\n');
+        out.push_str(&fold(&last_reload(last, error, now), columns, paint, colour_of(last.result.as_str())));
     }
     if status.checker.stale {
-        let line = "the checker does not run now: verdicts may be out of date\n";
-        out.push_str(&paint.text(Some(Colour::Yellow), line));
+        let line = "the checker does not run now: verdicts may be out of date";
+        out.push_str(&fold(line, columns, paint, Some(Colour::Yellow)));
     }
     for (name, pool) in &status.pools.0 {
         out.push('\n');
-        out.push_str(&pool_line(name, pool, paint));
-        out.push_str(&text::table(&upstream_rows(pool, now), "  ", paint));
+        out.push_str(&fold(&pool_line(name, pool, paint), columns, paint, None));
+        if !pool.upstreams.is_empty() {
+            out.push_str(&table(&COLUMNS, "WHY", &upstream_rows(pool, now), "  ", columns, paint));
+        }
     }
     out
+}
+
+/// Each line of a text in this colour, and in lines of at most so many columns; what is folded is indented.
+fn fold(text: &str, columns: Option<usize>, paint: Paint, colour: Option<Colour>) -> String {
+    let mut out = String::new();
+    for line in text.lines() {
+        let wide = columns.is_some_and(|columns| text::visible_width(line) > columns);
+        let indent = line.len() - line.trim_start().len() + if wide { 2 } else { 0 };
+        let parts = match columns {
+            Some(columns) if wide => wrap(line, columns.saturating_sub(indent)),
+            Some(_) | None => vec![line.trim_start().to_owned()],
+        };
+        for (number, part) in parts.iter().enumerate() {
+            let indent = " ".repeat(if number == 0 && wide { indent - 2 } else { indent });
+            out.push_str(&format!("{indent}{}\n", paint.text(colour, part)));
+        }
+    }
+    out
+}
+
+fn last_reload(last: &LastReloadInfo, error: &str, now: Timestamp) -> String {
+    let when = text::ago(&last.at, now).map_or_else(String::new, |ago| format!(" {} ago", text::glance(ago)));
+    format!("last reload {}{when}: {}", last.result, text::several(error, "  "))
 }
 
 fn headline(status: &StatusReply, paint: Paint) -> String {
@@ -57,7 +156,7 @@ fn headline(status: &StatusReply, paint: Paint) -> String {
     let up = text::glance(Duration::try_from_secs_f64(status.uptime_seconds).unwrap_or_default());
     let file = status.config.file.as_deref().map_or_else(String::new, |file| format!(" of {}", text::one_line(file)));
     format!(
-        "roundsman {}  {}, {ready}, up {up}  generation {}{file}\n",
+        "roundsman {}  {}, {ready}, up {up}  generation {}{file}",
         text::one_line(&status.version),
         paint.text(colour_of(state), state),
         status.generation,
@@ -73,68 +172,72 @@ fn pool_line(name: &str, pool: &PoolInfo, paint: Paint) -> String {
     }
     if pool.warming {
         line.push_str(", warming: removed upstreams serve until a new one is healthy");
+        if let Some(seconds) = pool.warming_seconds {
+            line.push_str(&format!(", {seconds:.0} s at most"));
+        }
     }
     if pool.waiting > 0 {
         line.push_str(&format!(", {} requests waiting", pool.waiting));
     }
-    line.push('\n');
     line
 }
 
-fn upstream_rows(pool: &PoolInfo, now: Timestamp) -> Vec<Vec<Cell>> {
-    let dim = |cell: Cell| cell.colour(Some(Colour::Dim));
-    let head = vec![
-        dim(Cell::left("UPSTREAM")),
-        dim(Cell::left("STATE")),
-        dim(Cell::right("SINCE")),
-        dim(Cell::right("IN FLIGHT")),
-        dim(Cell::right("REQUESTS")),
-        dim(Cell::left("WHY")),
-    ];
+/// The state comes before everything else; what the terminal has no room for goes from the right.
+const COLUMNS: [Column; 7] = [
+    Column { head: "UPSTREAM", right: false, spare: 0 },
+    Column { head: "STATE", right: false, spare: 0 },
+    Column { head: "SINCE", right: true, spare: 1 },
+    Column { head: "FLIGHT", right: true, spare: 4 },
+    Column { head: "REQUESTS", right: true, spare: 3 },
+    Column { head: "ERRORS", right: true, spare: 2 },
+    Column { head: "LATENCY", right: true, spare: 5 },
+];
+
+fn upstream_rows(pool: &PoolInfo, now: Timestamp) -> Vec<Row> {
     let rows = pool
         .upstreams
         .iter()
         .flat_map(|upstream| std::iter::once(upstream_row(upstream, now)).chain(upstream.checks.iter().map(check_row)));
-    std::iter::once(head).chain(rows).collect()
+    rows.collect()
 }
 
 /// One of several checks, below its upstream.
-fn check_row(check: &CheckInfo) -> Vec<Cell> {
+fn check_row(check: &CheckInfo) -> Row {
     let failed = |last: &&LastCheckInfo| last.result != Some(Verdict::Pass);
     let reason = check.last_check.as_ref().filter(failed).map(|last| format!("{}: {}", last.code, last.reason));
-    let none = || Cell::left("");
-    vec![
-        Cell::left(format!("  check {}", text::one_line(&check.name))),
-        Cell::left(check.state.as_str()).colour(colour_of(check.state.as_str())),
-        none(),
-        none(),
-        none(),
-        Cell::left(with_progress(reason.as_deref(), check.streak)),
-    ]
+    let mut cells = vec![
+        Cell::new(format!("  check {}", check.name)),
+        Cell::new(check.state.as_str()).colour(colour_of(check.state.as_str())),
+    ];
+    cells.resize(COLUMNS.len(), Cell::default());
+    Row { cells, note: with_progress(reason.as_deref(), check.streak) }
 }
 
-fn upstream_row(upstream: &UpstreamInfo, now: Timestamp) -> Vec<Cell> {
+fn upstream_row(upstream: &UpstreamInfo, now: Timestamp) -> Row {
     let mut state = upstream.state.as_str().to_string();
     for mark in upstream.marks() {
         state.push_str(", ");
         state.push_str(mark);
     }
-    let colour = if upstream.eligible || upstream.state != crate::model::HealthState::Healthy {
+    let colour = if upstream.eligible || upstream.state != HealthState::Healthy {
         colour_of(upstream.state.as_str())
     } else {
         Some(Colour::Yellow)
     };
-    vec![
-        Cell::left(match &upstream.name {
+    let errors = upstream.errors_total();
+    let cells = vec![
+        Cell::new(match &upstream.name {
             Some(name) => format!("{} {name}", upstream.address),
             None => upstream.address.clone(),
         }),
-        Cell::left(state).colour(colour),
-        Cell::right(text::ago(&upstream.since, now).map_or_else(|| "?".to_string(), text::glance)),
-        Cell::right(upstream.in_flight.to_string()),
-        Cell::right(upstream.requests_total.to_string()),
-        Cell::left(why(upstream)),
-    ]
+        Cell::new(state).colour(colour),
+        Cell::new(text::ago(&upstream.since, now).map_or_else(|| "?".to_string(), text::glance)),
+        Cell::new(upstream.in_flight.to_string()),
+        Cell::new(upstream.requests_total.to_string()),
+        Cell::new(errors.to_string()).colour((errors > 0).then_some(Colour::Yellow)),
+        Cell::new(upstream.latency().map_or_else(|| "-".to_owned(), text::short)),
+    ];
+    Row { cells, note: why(upstream) }
 }
 
 /// Why it is not healthy or not eligible; for one on its way, how far it is.
@@ -182,18 +285,20 @@ mod tests {
 
     fn status() -> StatusReply {
         let sick = json!({
-            "why": "status 503, expected 200-299; body: \"\u{1b}[2Jdown\"", "in_flight": 0, "requests_total": 9,
+            "why": "status 503, expected 200-299; body: \"\u{1b}[2Jdown\"", "in_flight": 0, "requests_total": 9, "broken_total": 7,
             "since": "2026-11-21T09:59:48.000Z", "streak": { "result": "pass", "count": 1, "needed": 2 },
         });
+        let checked = json!({ "at": "2026-11-21T09:59:59.000Z", "result": "pass", "code": "L7OK", "status": 200,
+            "duration_ms": 1.9, "reason": "200 in 1.9 ms" });
         let drained = json!({ "admin": "draining", "why": "draining", "backup": true });
         serde_json::from_value(json!({
             "version": "0.1.0", "generation": 3, "uptime_seconds": 7384.2, "state": "running", "ready": true,
             "config": { "file": "roundsman.toml", "loaded_at": "2026-11-21T08:00:00.000Z", "last_reload": {
-                "result": "refused", "at": "2026-11-21T09:59:00.000Z", "error": "roundsman.toml:3: unknown key" } },
+                "result": "refused", "at": "2026-11-21T09:59:00.000Z", "error": "roundsman.toml:3: unknown key\nroundsman.toml:9: bad" } },
             "checker": { "stale": false, "restarts_total": 0, "probe_panics_total": 0, "probes_in_flight": 0 },
             "pools": { "api": { "status": "degraded", "healthy": 2, "total": 3, "eligible": 1, "fail_open": false,
                 "warming": false, "waiting": 0, "upstreams": [
-                    upstream("10.0.0.1:8080", "healthy", true, json!({})),
+                    upstream("10.0.0.1:8080", "healthy", true, json!({ "last_check": checked })),
                     upstream("10.0.0.2:8080", "unhealthy", false, sick),
                     upstream("[2001:db8::3]:8080", "healthy", false, drained),
                 ] } },
@@ -201,32 +306,94 @@ mod tests {
         .expect("the contract's shape")
     }
 
+    fn now() -> Timestamp {
+        "2026-11-21T10:00:00.000Z".parse().unwrap()
+    }
+
+    fn answer(status: &StatusReply) -> Answer {
+        Answer { status: StatusCode::OK, body: serde_json::to_vec(status).unwrap().into() }
+    }
+
     #[test]
-    fn the_table_is_read_at_a_glance() {
-        let now = "2026-11-21T10:00:00.000Z".parse().unwrap();
+    fn off_a_terminal_every_upstream_is_one_line_and_nothing_is_cut() {
         let want = r#"roundsman 0.1.0  running, ready, up 2h 3m  generation 3 of roundsman.toml
-last reload refused 1m ago: roundsman.toml:3: unknown key
+last reload refused 1m ago: 2 mistakes
+  roundsman.toml:3: unknown key
+  roundsman.toml:9: bad
 
 api  degraded  2/3 healthy
-  UPSTREAM            STATE                     SINCE  IN FLIGHT  REQUESTS  WHY
-  10.0.0.1:8080       healthy                   2m 5s          2      1234
-  10.0.0.2:8080       unhealthy                   12s          0         9  status 503, expected 200-299; body: "\u{1b}[2Jdown" (1 of 2 passes)
-  [2001:db8::3]:8080  healthy, draining, backup  2m 5s          2      1234  draining
+  UPSTREAM            STATE                       SINCE  FLIGHT  REQUESTS  ERRORS  LATENCY  WHY
+  10.0.0.1:8080       healthy                     2m 5s       2      1234       0   1.9 ms
+  10.0.0.2:8080       unhealthy                     12s       0         9       7        -  status 503, expected 200-299; body: "\u{1b}[2Jdown" (1 of 2 passes)
+  [2001:db8::3]:8080  healthy, draining, backup  2m 5s       2      1234       0        -  draining
 "#;
-        let shown = render(&status(), now, Paint::off());
+        let shown = render(&status(), now(), None, Paint::off());
         let squeeze =
             |text: &str| text.lines().map(|l| l.split_whitespace().collect::<Vec<_>>().join(" ")).collect::<Vec<_>>();
         assert_eq!(squeeze(&shown), squeeze(want), "{shown}");
         assert!(!shown.contains('\x1b'));
         let column = |line: &str, word: &str| line.find(word).expect("the word");
         let lines: Vec<_> = shown.lines().collect();
-        assert_eq!(column(lines[4], "STATE"), column(lines[5], "healthy"), "{shown}");
-        assert_eq!(column(lines[4], "WHY"), lines[7].rfind("draining").expect("the word"), "{shown}");
+        assert_eq!(column(lines[6], "STATE"), column(lines[7], "healthy"), "{shown}");
+        assert_eq!(column(lines[6], "WHY"), lines[9].rfind("draining").expect("the word"), "{shown}");
     }
 
     #[test]
-    fn several_checks_stand_below_their_upstream() {
-        let now = "2026-11-21T10:00:00.000Z".parse().unwrap();
+    fn a_terminal_is_never_too_narrow() {
+        for columns in [30, 40, 60, 80, 100, 200] {
+            for paint in [Paint::off(), Paint::on()] {
+                let shown = render(&status(), now(), Some(columns), paint);
+                for line in shown.lines() {
+                    assert!(text::visible_width(line) <= columns, "{columns}: {line:?}\n{shown}");
+                }
+                for word in ["unhealthy", "expected", "roundsman.toml:9:", "2/3"] {
+                    assert!(shown.contains(word), "{word} is missing at {columns}:\n{shown}");
+                }
+            }
+        }
+        let shown = render(&status(), now(), Some(80), Paint::off());
+        assert!(shown.contains("REQUESTS  ERRORS\n"), "at 80 columns there is room for what counts:\n{shown}");
+    }
+
+    #[test]
+    fn one_pool_or_what_is_in_trouble_is_shown_alone() {
+        let mut two = status();
+        let mut well = two.pools.0[0].1.clone();
+        (well.status, well.upstreams) = (PoolWord::Healthy, well.upstreams[..1].to_vec());
+        two.pools.0.push(("web".into(), well));
+        let answer = answer(&two);
+        let show = |pool, unhealthy| for_people(&answer, Choice { pool, unhealthy }, Paint::off());
+        let web = show(Some("web"), false).unwrap();
+        assert!(web.contains("\nweb  healthy") && !web.contains("api"), "{web}");
+        let bad = show(None, true).unwrap();
+        assert!(bad.contains("10.0.0.2:8080") && bad.contains("[2001:db8::3]:8080"), "{bad}");
+        assert!(!bad.contains("10.0.0.1:8080") && !bad.contains("web"), "{bad}");
+        assert!(show(Some("web"), true).unwrap().ends_with("\n\npool web is healthy\n"));
+        let none = show(Some("apy"), false).unwrap_err().to_string();
+        assert_eq!(none, "there is no pool \"apy\"; did you mean api?; the pools are api, web");
+        let file = show(Some("roundsman.toml"), false).unwrap_err().to_string();
+        assert!(file.ends_with("; -c FILE names a configuration file"), "{file}");
+        two.pools.0.remove(0);
+        let fine = for_people(&self::answer(&two), Choice { pool: None, unhealthy: true }, Paint::off()).unwrap();
+        assert!(fine.ends_with("\n\nthe only pool is healthy\n"), "{fine}");
+    }
+
+    #[test]
+    fn json_has_what_was_chosen_with_every_key() {
+        let mut value = serde_json::to_value(status()).unwrap();
+        value["pools"]["api"]["key_of_tomorrow"] = 1.into();
+        let answer = Answer { status: StatusCode::OK, body: value.to_string().into() };
+        let show = |pool, unhealthy| as_json(&answer, Choice { pool, unhealthy }).unwrap();
+        assert_eq!(show(None, false), value.to_string(), "as it came");
+        let bad: Value = serde_json::from_str(&show(Some("api"), true)).unwrap();
+        assert_eq!((&bad["generation"], &bad["pools"]["api"]["key_of_tomorrow"]), (&3.into(), &1.into()));
+        let addresses: Vec<_> =
+            bad["pools"]["api"]["upstreams"].as_array().unwrap().iter().map(|upstream| &upstream["address"]).collect();
+        assert_eq!(addresses, ["10.0.0.2:8080", "[2001:db8::3]:8080"]);
+    }
+
+    #[test]
+    fn several_checks_are_below_their_upstream() {
         let last = json!({ "at": "2026-11-21T09:59:59.000Z", "result": "fail", "code": "L4CON", "status": null,
             "duration_ms": 1.0, "reason": "connection refused" });
         let more = json!({
@@ -240,13 +407,13 @@ api  degraded  2/3 healthy
         let mut status = status();
         let changed = upstream("10.0.0.1:8080", "unhealthy", false, more);
         status.pools.0[0].1.upstreams[0] = serde_json::from_value(changed).unwrap();
-        let shown = render(&status, now, Paint::off());
+        let shown = render(&status, now(), None, Paint::off());
         let words: Vec<String> =
-            shown.lines().skip(5).take(3).map(|l| l.split_whitespace().collect::<Vec<_>>().join(" ")).collect();
+            shown.lines().skip(7).take(3).map(|l| l.split_whitespace().collect::<Vec<_>>().join(" ")).collect();
         assert_eq!(
             words,
             [
-                "10.0.0.1:8080 api unhealthy, unverified 2m 5s 2 1234 check tcp: L4CON: connection refused",
+                "10.0.0.1:8080 api unhealthy, unverified 2m 5s 2 1234 0 - check tcp: L4CON: connection refused",
                 "check https healthy",
                 "check tcp unhealthy L4CON: connection refused",
             ]

@@ -20,7 +20,7 @@ use crate::model::{Address, AdminState, Secret};
 fn serve(address: Address) -> (Target, Arc<FakeHost>, Handle) {
     let host = FakeHost::with(vec![pool("api", &[Healthy, Unhealthy])]);
     let bound = bind(&AdminPolicy { address, written: true, token: None }).expect("it can be bound");
-    let target = Target { address: bound.address().clone(), token: None };
+    let target = Target { address: bound.address().clone(), token: None, named_by: "--admin".into() };
     let handle = bound.spawn(host.clone()).expect("a thread");
     (target, host, handle)
 }
@@ -76,14 +76,14 @@ fn what_the_process_refuses_is_passed_on_in_its_words() {
     let (target, _host, _handle) = serve(loopback());
     let answer = client::ask_now(&target, Ask::post("/api/v1/pools/none/upstreams/10.0.0.1:80/drain")).unwrap();
     let said = answer.json::<SetAdminReply>(&[StatusCode::OK]).unwrap_err().to_string();
-    assert_eq!(said, "there is no pool \"none\"");
+    assert_eq!(said, "there is no pool \"none\"; the only pool is api");
 }
 
 #[test]
 fn nobody_there_a_silent_one_and_a_foreign_one_are_failures_in_time() {
     let free = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = free.local_addr().unwrap();
-    let target = Target { address: Address::Inet(address), token: None };
+    let target = Target { address: Address::Inet(address), token: None, named_by: "--admin".into() };
 
     let silent = message(client::ask_now(&target, Ask::get("/").within(Duration::from_millis(200))));
     assert!(silent.contains("within"), "{silent}");
@@ -100,9 +100,10 @@ fn nobody_there_a_silent_one_and_a_foreign_one_are_failures_in_time() {
         });
         message(client::ask_now(&target, Ask::get("/")))
     });
-    assert!(foreign.contains("broke off"), "{foreign}");
+    assert!(foreign.contains("no complete answer from ") && foreign.contains("is that the admin address"), "{foreign}");
 
     drop(free);
     let nobody = message(client::ask_now(&target, Ask::get("/")));
-    assert!(nobody.contains(&address.to_string()) && nobody.contains("is it running?"), "{nobody}");
+    let want = format!("no roundsman answers at {address} (--admin): Connection refused (os error 111)\n");
+    assert!(nobody.starts_with(&want) && nobody.contains("`roundsman run FILE`"), "{nobody}");
 }

@@ -1,11 +1,10 @@
-//! Text for people: colour only where it is seen and wanted, nothing that moves the cursor, durations at a glance, and
-//! columns that line up.
+//! Text for people: colour only where it is seen and wanted, nothing that moves the cursor, and dates with their zone.
 
 use std::fmt;
 use std::io::{self, IsTerminal, Write};
-use std::time::Duration;
 
 use super::Failure;
+pub use crate::admin::json::glance::{ago, glance, short};
 use crate::telemetry;
 
 /// Prints to stdout; a reader that has gone ends the command.
@@ -55,6 +54,12 @@ impl Paint {
         Paint { on: false }
     }
 
+    /// With colours.
+    #[cfg(test)]
+    pub fn on() -> Paint {
+        Paint { on: true }
+    }
+
     /// The text in this colour. The text must be visible already.
     pub fn text(self, colour: Option<Colour>, text: &str) -> String {
         let code = match colour {
@@ -98,76 +103,39 @@ pub fn one_line(text: &str) -> String {
     Visible(text).to_string().replace('\n', "\\n")
 }
 
-/// A duration at a glance, in its two largest units: `3d 4h`, `2m 5s`, `12s`.
-pub fn glance(duration: Duration) -> String {
-    let seconds = duration.as_secs();
-    let units = [("d", 86_400), ("h", 3_600), ("m", 60), ("s", 1)];
-    let first = units.iter().position(|(_, length)| seconds >= *length).unwrap_or(units.len() - 1);
-    let (unit, length) = units[first];
-    let mut text = format!("{}{unit}", seconds / length);
-    if let Some((unit, length)) = units.get(first + 1)
-        && seconds % units[first].1 >= *length
-    {
-        text.push_str(&format!(" {}{unit}", seconds % units[first].1 / length));
-    }
-    text
-}
-
-/// How long ago an RFC 3339 date was; 0 when it is in the future, because clocks differ.
-pub fn ago(date: &str, now: jiff::Timestamp) -> Option<Duration> {
-    let then: jiff::Timestamp = date.parse().ok()?;
-    Some(Duration::try_from(now.duration_since(then)).unwrap_or(Duration::ZERO))
-}
-
-/// One cell: its text, its colour, and to which side it leans.
-#[derive(Debug, Clone, Default)]
-pub struct Cell {
-    text: String,
-    colour: Option<Colour>,
-    right: bool,
-}
-
-impl Cell {
-    /// Leans to the left.
-    pub fn left(text: impl Into<String>) -> Cell {
-        Cell { text: one_line(&text.into()), ..Cell::default() }
-    }
-
-    /// Leans to the right, as numbers do.
-    pub fn right(text: impl Into<String>) -> Cell {
-        Cell { right: true, ..Cell::left(text) }
-    }
-
-    /// In this colour.
-    pub fn colour(mut self, colour: Option<Colour>) -> Cell {
-        self.colour = colour;
-        self
-    }
-}
-
-/// Rows with their columns lined up, each behind `indent`.
-pub fn table(rows: &[Vec<Cell>], indent: &str, paint: Paint) -> String {
-    let columns = rows.iter().map(Vec::len).max().unwrap_or(0);
-    let width = |column: usize| rows.iter().filter_map(|row| row.get(column)).map(|c| c.text.chars().count()).max();
-    let widths: Vec<_> = (0..columns).map(|column| width(column).unwrap_or(0)).collect();
-    let mut out = String::new();
-    for row in rows {
-        let mut line = indent.to_string();
-        for (i, (cell, width)) in row.iter().zip(&widths).enumerate() {
-            let pad = " ".repeat(width - cell.text.chars().count());
-            let text = paint.text(cell.colour, &cell.text);
-            let last = i + 1 == row.len();
-            match (cell.right, last) {
-                (true, _) => line.push_str(&format!("{pad}{text}")),
-                (false, true) => line.push_str(&text),
-                (false, false) => line.push_str(&format!("{text}{pad}")),
-            }
-            line.push_str(if last { "" } else { "  " });
+/// A text of one or several lines, one mistake each: itself, or how many there are and each on a line after `indent`.
+pub fn several(text: &str, indent: &str) -> String {
+    let lines: Vec<String> = text.lines().map(one_line).collect();
+    match lines.as_slice() {
+        [] => String::new(),
+        [only] => only.clone(),
+        several => {
+            let shown = several.iter().map(|line| format!("\n{indent}{line}"));
+            format!("{} mistakes{}", several.len(), shown.collect::<String>())
         }
-        out.push_str(line.trim_end());
-        out.push('\n');
     }
-    out
+}
+
+/// A date of the API for people, in UTC: `2026-11-21 10:00:00.123Z`. The same form as in logs.
+pub fn date(at: &str) -> String {
+    one_line(at).replacen('T', " ", 1)
+}
+
+/// How many columns and rows the terminal has that stdout is; `None`: it is not one.
+pub fn screen() -> Option<(usize, usize)> {
+    let (columns, rows) = terminal_size::terminal_size_of(io::stdout())?;
+    // A terminal that does not know its size says 0.
+    (columns.0 > 0 && rows.0 > 0).then(|| (usize::from(columns.0), usize::from(rows.0)))
+}
+
+/// The columns that a text takes on a terminal; our colours take none.
+pub fn visible_width(text: &str) -> usize {
+    let parts = text.split('\x1b').enumerate();
+    let visible = |(index, part): (usize, &str)| match (index, part.split_once('m')) {
+        (0, _) | (_, None) => part.chars().count(),
+        (_, Some((_, rest))) => rest.chars().count(),
+    };
+    parts.map(visible).sum()
 }
 
 #[cfg(test)]
@@ -175,39 +143,21 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_duration_shows_its_two_largest_units() {
-        for (seconds, want) in [
-            (0, "0s"),
-            (12, "12s"),
-            (60, "1m"),
-            (125, "2m 5s"),
-            (3_600, "1h"),
-            (3_659, "1h"),
-            (7_384, "2h 3m"),
-            (277_200, "3d 5h"),
-        ] {
-            assert_eq!(glance(Duration::from_secs(seconds)), want);
-        }
+    fn colours_take_no_columns() {
+        assert_eq!(visible_width(&format!("a {} ä", Paint::on().text(Some(Colour::Red), "bad"))), 7);
     }
 
     #[test]
-    fn columns_line_up_and_nothing_moves_the_cursor() {
-        let rows = vec![
-            vec![Cell::left("UPSTREAM"), Cell::right("N"), Cell::left("WHY")],
-            vec![Cell::left("ä"), Cell::right("100"), Cell::left("a\n\x1b[2Jb")],
-            vec![Cell::left("bb"), Cell::right("7"), Cell::left("")],
-        ];
-        let want = "> UPSTREAM    N  WHY\n> ä         100  a\\n\\u{1b}[2Jb\n> bb          7\n";
-        assert_eq!(table(&rows, "> ", Paint::off()), want);
-        let coloured = table(&[vec![Cell::left("x").colour(Some(Colour::Red))]], "", Paint { on: true });
-        assert_eq!(coloured, "\x1b[31mx\x1b[0m\n");
+    fn several_mistakes_are_as_many_lines_and_nothing_in_them_acts() {
+        assert_eq!(several("a.toml:3: unknown key", "  "), "a.toml:3: unknown key");
+        let two = several("a.toml:3: unknown key\na.toml:9: bad \x1b[2J", "  ");
+        assert_eq!(two, "2 mistakes\n  a.toml:3: unknown key\n  a.toml:9: bad \\u{1b}[2J");
+        assert_eq!(several("", "  "), "");
     }
 
     #[test]
-    fn a_date_in_the_future_is_no_time_ago() {
-        let now: jiff::Timestamp = "2026-11-21T10:00:00.000Z".parse().unwrap();
-        assert_eq!(ago("2026-11-21T09:59:00.000Z", now), Some(Duration::from_secs(60)));
-        assert_eq!(ago("2026-11-21T10:01:00.000Z", now), Some(Duration::ZERO));
-        assert_eq!(ago("yesterday", now), None);
+    fn a_date_for_people_carries_its_zone() {
+        assert_eq!(date("2026-11-21T10:00:00.123Z"), "2026-11-21 10:00:00.123Z");
+        assert_eq!(date("yes\nterday"), "yes\\nterday", "what is no date is shown and does not act");
     }
 }

@@ -10,6 +10,8 @@ use serde::Serialize;
 
 /// Excerpts are cut before; the renderer would cut them once more, to the width of a terminal that may not be there.
 const TERM_WIDTH: usize = 1_000;
+/// A longer phrase is shown below the line and not beside the caret, in lines of this many characters.
+const LABEL_CHARS_MAX: usize = 90;
 
 /// How much a diagnostic weighs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
@@ -109,9 +111,15 @@ impl Diagnostic {
         let mut group = Group::with_level(level);
         let expected = self.expected.as_ref().map(|e| format!("expected {e}"));
         let suggestion = self.suggestion.as_ref().map(|s| format!("did you mean `{s}`?"));
+        let mut note = None;
         match (&self.excerpt, self.line) {
             (Some(excerpt), Some(line)) => {
-                let mark = AnnotationKind::Primary.span(excerpt.marked.clone()).label(expected);
+                let (label, long) = match expected {
+                    Some(phrase) if phrase.chars().count() > LABEL_CHARS_MAX => (None, Some(wrapped(&phrase))),
+                    short => (short, None),
+                };
+                note = long;
+                let mark = AnnotationKind::Primary.span(excerpt.marked.clone()).label(label);
                 group =
                     group.element(Snippet::source(excerpt.text.as_str()).line_start(line).fold(false).annotation(mark));
             }
@@ -120,6 +128,9 @@ impl Diagnostic {
                     let _ = writeln!(out, "  {expected}");
                 }
             }
+        }
+        if let Some(note) = note {
+            group = group.element(Level::NOTE.message(note));
         }
         if let Some(suggestion) = suggestion {
             group = group.element(Level::HELP.message(suggestion));
@@ -134,6 +145,28 @@ impl Diagnostic {
         }
         out
     }
+}
+
+/// `phrase` in lines, broken at spaces.
+fn wrapped(phrase: &str) -> String {
+    let (mut out, mut column) = (String::with_capacity(phrase.len() + 8), 0);
+    for word in phrase.split(' ') {
+        let width = word.chars().count();
+        match column {
+            0 => {}
+            _ if column + 1 + width > LABEL_CHARS_MAX => {
+                out.push('\n');
+                column = 0;
+            }
+            _ => {
+                out.push(' ');
+                column += 1;
+            }
+        }
+        out.push_str(word);
+        column += width;
+    }
+    out
 }
 
 /// All of them for people, one after the other with an empty line after each.
@@ -172,6 +205,15 @@ mod tests {
              |\n31 | timeout = \"8s\"\n   |           ^^^^ expected at most the interval, 5s\n   \
              |\n   = help: did you mean `timeout = \"5s\"`?\n"
         );
+    }
+
+    #[test]
+    fn a_long_list_stands_below_the_line() {
+        let names = ["interval"; 30].join(", ");
+        let text = Diagnostic { expected: Some(names.clone()), ..sample() }.render(false);
+        assert!(text.contains("\n   = note: expected interval, "), "{text}");
+        assert!(text.lines().all(|line| line.len() <= LABEL_CHARS_MAX + 20), "{text}");
+        assert_eq!(text.matches("interval,").count(), 29, "{text}");
     }
 
     #[test]

@@ -1,26 +1,21 @@
 //! Bytes to a TOML document with the place of every value. Decides what is text at all and how large a document may be;
 //! hostile input is refused before it costs memory or stack. What the keys mean is left to `raw`.
 
+use std::borrow::Cow;
+use std::ops::Range;
+
 use toml::Spanned;
 use toml::de::DeTable;
 use toml_parser::lexer::TokenKind;
 
 use super::report::{Found, Report};
+use super::syntax;
 
 /// What reading a document may cost, in bytes by the estimate of [`cost`]. With it the process stays under 200 MB for
 /// every file of 16 MiB; 65,535 upstreams written as tables fit.
 const COST_MAX: usize = 140_000_000;
 /// Up to this size every syntax mistake is looked for; in a larger file only the first (each costs memory).
 const RECOVER_BYTES_MAX: usize = 256 << 10;
-
-/// A document, perhaps with holes.
-#[derive(Debug)]
-pub struct Document<'a> {
-    /// The top table.
-    pub table: Spanned<DeTable<'a>>,
-    /// How much of the file it holds.
-    pub state: State,
-}
 
 /// How much of a file its document holds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -36,28 +31,74 @@ pub enum State {
 /// The text of a file without its byte order mark.
 ///
 /// # Errors
-/// A sentence about a file that is no text, or holds nothing.
-pub fn text(bytes: &[u8]) -> Result<&str, &'static str> {
+/// What is wrong with a file that is not text, or is empty.
+pub fn text(bytes: &[u8]) -> Result<&str, Box<NoText<'_>>> {
+    let whole = |message: &'static str| Box::new(NoText { found: Found::missing(message), text: "".into() });
     match bytes {
-        [0xFF, 0xFE, ..] | [0xFE, 0xFF, ..] => return Err("the file is UTF-16; a configuration is UTF-8"),
-        _ if bytes.len() > super::FILE_BYTES_MAX => return Err("the file is larger than 16 MiB"),
+        [0xFF, 0xFE, ..] | [0xFE, 0xFF, ..] => return Err(whole(UTF_16)),
+        _ if bytes.len() > super::FILE_BYTES_MAX => return Err(whole("the file is larger than 16 MiB")),
         _ => {}
     }
-    if bytes.contains(&0) {
-        return Err("the file holds NUL bytes; a configuration is UTF-8 text");
+    if let Some(at) = memchr::memchr(0, bytes) {
+        let nuls = bytes.iter().take(200).filter(|b| **b == 0).count();
+        return Err(match nuls * 3 > bytes.len().min(200) {
+            true => whole(UTF_16),
+            false => {
+                no_text(bytes, at, "the file holds a NUL byte; a configuration is UTF-8 text".to_owned(), String::new())
+            }
+        });
     }
-    let text = std::str::from_utf8(bytes).map_err(|_| "the file is not UTF-8")?;
+    let text = std::str::from_utf8(bytes).map_err(|error| {
+        let at = error.valid_up_to();
+        let byte = bytes[at];
+        // Most such files are of Windows or of old Unixes.
+        let meant = if byte >= 0xA0 { format!(" (in Latin-1 it is {})", char::from(byte)) } else { String::new() };
+        no_text(
+            bytes,
+            at,
+            format!("the file is not UTF-8: the byte 0x{byte:02X}{meant}"),
+            "the file saved as UTF-8".to_owned(),
+        )
+    })?;
     let text = text.strip_prefix('\u{feff}').unwrap_or(text);
     let says_nothing = |line: &str| line.trim().is_empty() || line.trim_start().starts_with('#');
     match text.lines().all(says_nothing) {
-        true if text.trim().is_empty() => Err("the file is empty"),
-        true => Err("the file holds only comments"),
+        true if text.trim().is_empty() => Err(whole("the file is empty")),
+        true => Err(whole("the file holds only comments")),
         false => Ok(text),
     }
 }
 
-/// Parses `text`, reporting every syntax mistake. `None` where not even a part can be used.
-pub fn parse<'a>(text: &'a str, report: &mut Report) -> Option<Document<'a>> {
+const UTF_16: &str = "the file is UTF-16; a configuration is UTF-8 (`iconv -f UTF-16 -t UTF-8` converts it)";
+
+/// Why a file is not text.
+#[derive(Debug)]
+pub struct NoText<'a> {
+    /// The mistake.
+    pub found: Found,
+    /// As much of the file as its place and excerpt take.
+    pub text: Cow<'a, str>,
+}
+
+/// A mistake at the byte `at`, before which everything is text.
+fn no_text(bytes: &[u8], at: usize, message: String, expected: String) -> Box<NoText<'_>> {
+    let end = bytes[at..].iter().position(|b| *b == b'\n').map_or(bytes.len(), |line| at + line);
+    let text = String::from_utf8_lossy(&bytes[..end]);
+    let found = Found::error(at..at + 1, "", message);
+    Box::new(NoText { found: if expected.is_empty() { found } else { found.expected(expected) }, text })
+}
+
+/// As much of a text as can be read: what is broken beyond reading is blank, and everything else has its place.
+#[derive(Debug)]
+pub struct Readable<'a> {
+    /// As long as the file.
+    pub text: Cow<'a, str>,
+    /// How much of the file it holds.
+    pub state: State,
+}
+
+/// Finds what of `text` is not TOML and reports it. `None` where nothing of it can be used.
+pub fn readable<'a>(text: &'a str, report: &mut Report) -> Option<Readable<'a>> {
     if let Some(at) = too_costly(text) {
         report.add(
             Found::error(at..at, "", "the file holds more than can be read safely")
@@ -65,26 +106,86 @@ pub fn parse<'a>(text: &'a str, report: &mut Report) -> Option<Document<'a>> {
         );
         return None;
     }
-    if text.len() > RECOVER_BYTES_MAX {
-        return match DeTable::parse(text) {
-            Ok(table) => Some(Document { table, state: State::Whole }),
+    let whole = Readable { text: text.into(), state: State::Whole };
+    if text.len() > RECOVER_BYTES_MAX || DeTable::parse_recoverable(text).1.is_empty() {
+        return Some(whole);
+    }
+    if let Some(found) = syntax::other_format(text) {
+        report.add(found);
+        return None;
+    }
+    let mut readable = whole;
+    for (found, spoilt) in syntax::unclosed(text) {
+        report.add(found);
+        readable.blank(&spoilt);
+    }
+    let (_, errors) = DeTable::parse_recoverable(&readable.text);
+    let mut broken = Vec::new();
+    for error in errors.iter().filter(|error| !is_sure(error)) {
+        report_one(error, text, report);
+        readable.state = State::Broken;
+        broken.extend(error.span().map(|span| line_around(text, span.start)));
+    }
+    // What the parser makes of a broken line is not what anybody wrote. Of a header more depends; it is left.
+    for line in broken.iter().filter(|line| !text[(*line).clone()].trim_start().starts_with('[')) {
+        readable.blank(line);
+    }
+    // After some broken lines the parser no longer reads values; after blank ones it does.
+    let (_, errors) = DeTable::parse_recoverable(&readable.text);
+    for error in &errors {
+        match (is_sure(error), readable.state) {
+            (true, state) => {
+                report_one(error, text, report);
+                if state == State::Whole && !is_duplicate(error) {
+                    readable.state = State::Holes;
+                }
+            }
+            (false, _) => error.span().into_iter().for_each(|span| report.mistrust(span)),
+        }
+    }
+    Some(readable)
+}
+
+/// What is only counted needs no words.
+fn report_one(error: &toml::de::Error, text: &str, report: &mut Report) {
+    report.add(if report.is_full() { Found::syntax(error.span(), error.message()) } else { mistake(error, text) });
+}
+
+/// Whether the document is as it is written in spite of the mistake, but for one value.
+fn is_sure(error: &toml::de::Error) -> bool {
+    syntax::is_hole(error) || is_duplicate(error)
+}
+
+impl Readable<'_> {
+    fn blank(&mut self, range: &Range<usize>) {
+        self.state = State::Broken;
+        let blank: String = self.text[range.clone()]
+            .bytes()
+            .map(|byte| if matches!(byte, b'\n' | b'\r') { char::from(byte) } else { ' ' })
+            .collect();
+        self.text.to_mut().replace_range(range.clone(), &blank);
+    }
+
+    /// The document. `None` where the parser makes nothing of it, and that is reported.
+    pub fn parse(&self, report: &mut Report) -> Option<Spanned<DeTable<'_>>> {
+        if self.text.len() <= RECOVER_BYTES_MAX {
+            return Some(DeTable::parse_recoverable(&self.text).0);
+        }
+        match DeTable::parse(&self.text) {
+            Ok(table) => Some(table),
             Err(error) => {
-                report.add(mistake(&error, text));
+                report.add(mistake(&error, &self.text));
                 None
             }
-        };
+        }
     }
-    let (table, errors) = DeTable::parse_recoverable(text);
-    let mut state = State::Whole;
-    for error in &errors {
-        report.add(mistake(error, text));
-        state = match state {
-            State::Whole if is_duplicate(error) => State::Whole,
-            State::Whole | State::Holes if is_hole(error) || is_duplicate(error) => State::Holes,
-            State::Whole | State::Holes | State::Broken => State::Broken,
-        };
-    }
-    Some(Document { table, state })
+}
+
+fn line_around(text: &str, at: usize) -> Range<usize> {
+    // The parser may say that a line ends too early.
+    let at = (0..=at.min(text.len())).rev().find(|at| text.is_char_boundary(*at)).unwrap_or(0);
+    let start = text[..at].rfind('\n').map_or(0, |at| at + 1);
+    start..text[at..].find('\n').map_or(text.len(), |end| at + end)
 }
 
 /// One syntax mistake; of a duplicate it names the key.
@@ -96,7 +197,7 @@ fn mistake(error: &toml::de::Error, text: &str) -> Found {
             let name = super::read::cut(written, 64);
             Found::error(span.clone(), path(text, span.start, &name), format!("`{name}` is written twice"))
         }
-        span => Found::syntax(span, sentence(error.message())),
+        _ => syntax::found(error, text),
     }
 }
 
@@ -104,15 +205,6 @@ fn mistake(error: &toml::de::Error, text: &str) -> Found {
 fn is_duplicate(error: &toml::de::Error) -> bool {
     error.message() == "duplicate key"
 }
-
-/// A value that is not one, on a line of its own.
-fn is_hole(error: &toml::de::Error) -> bool {
-    let message = error.message();
-    [NOT_QUOTED, NOT_CLOSED].iter().any(|hole| message.starts_with(hole))
-}
-
-const NOT_QUOTED: &str = "string values must be quoted";
-const NOT_CLOSED: &str = "invalid basic string, expected `\"`";
 
 /// The path of the key that stands at `at`, as far as the lines say it: the table header above, or the header itself.
 fn path(text: &str, at: usize, name: &str) -> String {
@@ -125,18 +217,6 @@ fn path(text: &str, at: usize, name: &str) -> String {
     match header.and_then(|header| header.trim_start_matches('[').split(']').next()) {
         Some(header) if before.is_empty() && header.len() <= 256 => format!("{header}.{name}"),
         _ => name.to_owned(),
-    }
-}
-
-/// Says in our words what the parser says in its own, where ours help more.
-fn sentence(message: &str) -> String {
-    match message {
-        m if m.starts_with("cannot recurse further") || m.starts_with("recursion limit") => {
-            "nested too deeply".to_owned()
-        }
-        m if m.starts_with(NOT_QUOTED) => "not a value; texts and durations are written in quotes".to_owned(),
-        m if m.starts_with(NOT_CLOSED) => "the string has no closing quote".to_owned(),
-        m => m.to_owned(),
     }
 }
 
@@ -184,20 +264,28 @@ mod tests {
             (&b""[..], "the file is empty"),
             (b"\xEF\xBB\xBF \r\n", "the file is empty"),
             (b"# a\n  # b", "the file holds only comments"),
-            (b"\xFF\xFEa\0", "the file is UTF-16; a configuration is UTF-8"),
-            (b"a = \"\0\"", "the file holds NUL bytes; a configuration is UTF-8 text"),
-            (b"a = \"\xC3\"", "the file is not UTF-8"),
+            (b"\xFF\xFEa\0", UTF_16),
+            (b"a\0 \0=\0 \x001\0", UTF_16),
+            (b"a = \"\0\"", "the file holds a NUL byte; a configuration is UTF-8 text"),
+            (b"a = 1\n# caf\xE9", "the file is not UTF-8: the byte 0xE9 (in Latin-1 it is \u{e9})"),
         ] {
-            assert_eq!(text(bytes), Err(reason));
+            let no_text = text(bytes).unwrap_err();
+            let mut report = Report::new("x");
+            report.add(no_text.found);
+            let diagnostic = report.finish(&no_text.text).remove(0);
+            assert_eq!(diagnostic.message, reason);
+            let place = reason.contains("0xE9").then_some((2, 6));
+            let place = place.or_else(|| reason.contains("NUL").then_some((1, 6)));
+            assert_eq!(diagnostic.line.zip(diagnostic.column), place);
         }
-        assert_eq!(text(b"\xEF\xBB\xBFa = 1"), Ok("a = 1"));
+        assert_eq!(text(b"\xEF\xBB\xBFa = 1").unwrap(), "a = 1");
     }
 
     #[test]
     fn every_syntax_mistake_is_reported() {
         let mut report = Report::new("x");
-        let document = parse("a = \nb = 10s\nc = 1\nc = 2\n", &mut report).unwrap();
-        assert_eq!(document.state, State::Holes);
+        let readable = readable("a = \nb = 10s\nc = 1\nc = 2\n", &mut report).unwrap();
+        assert_eq!(readable.state, State::Holes);
         let lines: Vec<_> = report.finish("a = \nb = 10s\nc = 1\nc = 2\n").iter().map(|d| d.line).collect();
         assert_eq!(lines, [Some(1), Some(2), Some(4)]);
     }
@@ -214,8 +302,9 @@ mod tests {
             format!("a=[{}]", "[],".repeat(1_000_000)),
         ] {
             let mut report = Report::new("x");
-            let usable = parse(&text, &mut report).is_some_and(|d| d.state == State::Whole && !report.has_errors());
-            assert!(!usable && report.has_errors(), "{}", &text[..10]);
+            let readable = readable(&text, &mut report);
+            let _ = readable.as_ref().and_then(|readable| readable.parse(&mut report));
+            assert!(report.has_errors(), "{}", &text[..10]);
             assert!(report.finish(&text).len() <= 101);
         }
     }

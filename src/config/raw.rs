@@ -7,11 +7,11 @@ mod health;
 use schemars::{Schema, SchemaGenerator, json_schema};
 use toml::de::{DeTable, DeValue};
 
-pub use health::{Check, Expect, ExpectBody, Health, JsonRule, Probe, Timing, Tls};
+pub use health::{Check, Expect, ExpectBody, Health, JsonRule, Probe, TextStep, TextSteps, Timing, Tls};
 
 use super::read::{ByName, List, Node, Reader, Value};
 use super::table::table;
-use super::values::address::{Dial, DialAddress, Listen};
+use super::values::address::{self, Dial, DialAddress, Listen};
 use super::values::http::Method;
 use super::values::route::RoutePath;
 use super::values::secret::SecretValue;
@@ -82,7 +82,7 @@ table! {
     }
     required ["pool"]
     later [
-        "strip_prefix", "rewrite", "redirect", "set_request_headers", "remove_request_headers", "set_response_headers",
+        "header", "query", "cookie", "strip_prefix", "rewrite", "redirect", "set_request_headers", "remove_request_headers", "set_response_headers",
         "remove_response_headers", "timeout", "respond",
     ]
 }
@@ -168,10 +168,18 @@ pub enum Upstream {
 impl Value for Upstream {
     fn read(node: &Node<'_>, reader: &mut Reader<'_>) -> Option<Upstream> {
         match node.get_ref() {
-            DeValue::String(_) => Dial::read(node, reader).map(Upstream::Plain),
+            DeValue::String(text) => match address::entries(text).filter(|_| !reader.is_expanded(node)) {
+                Some(entries) => {
+                    let message = format!("{} is more than an address", reader.written(node));
+                    let expected = "one address, or a table: `{ address = \"ip:port\", weight = 2 }`";
+                    reader.mistake(node.span(), message).expected(expected).suggestion(Some(entries)).done();
+                    None
+                }
+                None => Dial::read(node, reader).map(Upstream::Plain),
+            },
             DeValue::Table(_) => UpstreamTable::read(node, reader).map(|table| Upstream::Table(Box::new(table))),
             _ => {
-                reader.wrong_type(node, "an address, or a table with `address`");
+                reader.wrong_type(node, "an address in quotes, such as \"10.0.0.1:80\", or a table with `address`");
                 None
             }
         }
@@ -189,7 +197,7 @@ pub struct Name(pub String);
 
 impl Value for Name {
     fn read(node: &Node<'_>, reader: &mut Reader<'_>) -> Option<Name> {
-        reader.string(node, "a name").map(Name)
+        reader.string(node, "a name in quotes").map(Name)
     }
 
     fn schema(_: &mut SchemaGenerator) -> Schema {
@@ -207,7 +215,7 @@ impl Value for PoolRef {
             reader.mistake(node.span(), "several pools with weights are not supported yet").expected("one name").done();
             return None;
         }
-        reader.string(node, "the name of a pool").map(PoolRef)
+        reader.string(node, "the name of a pool, in quotes").map(PoolRef)
     }
 
     fn schema(_: &mut SchemaGenerator) -> Schema {
@@ -238,6 +246,7 @@ impl Value for NoHealthy {
             "fail_open" => Some(NoHealthy::FailOpen),
             _ => {
                 let near = super::read::nearest(&text, ["reject", "fail_open"].into_iter());
+                let near = near.map(|word| format!("\"{word}\""));
                 let message = format!("{} is not known", reader.written(node));
                 reader.mistake(node.span(), message).expected(WHAT).suggestion(near).done();
                 None

@@ -1,6 +1,8 @@
 //! Reads values out of a TOML document and keeps their places. Knows types, lists and named tables; which keys there are
 //! is declared in `raw`, what a single value may be in `values`. A mistake is reported and reading goes on.
 
+mod help;
+
 use std::borrow::Cow;
 use std::fmt::Write as _;
 use std::ops::Range;
@@ -12,6 +14,7 @@ use toml::de::{DeTable, DeValue};
 use super::report::{Found, Report};
 use super::store::Store;
 use super::{Env, expand};
+use help::Unknown;
 
 /// A value of the document with its place.
 pub type Node<'a> = Spanned<DeValue<'a>>;
@@ -55,6 +58,14 @@ impl<T> Field<T> {
         }
     }
 
+    /// The value, to be changed.
+    pub fn get_mut(&mut self) -> Option<&mut At<T>> {
+        match self {
+            Field::Good(at) => Some(at),
+            Field::Absent | Field::Bad => None,
+        }
+    }
+
     /// Says of the value that it stands at `span`.
     pub fn place_at(&mut self, to: &Range<usize>) {
         if let Field::Good(at) = self {
@@ -79,6 +90,8 @@ pub struct Reader<'a> {
     env: &'a dyn Env,
     report: &'a mut Report,
     path: Vec<Segment>,
+    /// Something that was suggested is being tried: what is suggested of that in turn is of no use.
+    trial: bool,
     /// What is dear to make, so that it is made once however often the file has it.
     pub store: Store,
 }
@@ -92,7 +105,7 @@ enum Segment {
 impl<'a> Reader<'a> {
     /// A reader of the document made from `text`.
     pub fn new(text: &'a str, env: &'a dyn Env, report: &'a mut Report) -> Reader<'a> {
-        Reader { text, env, report, path: Vec::new(), store: Store::default() }
+        Reader { text, env, report, path: Vec::new(), trial: false, store: Store::default() }
     }
 
     /// Environment variables and secret files.
@@ -182,29 +195,6 @@ impl<'a> Reader<'a> {
         matches!(node.get_ref(), DeValue::String(text) if text.contains("${"))
     }
 
-    fn key_not_known(&mut self, key: &Spanned<Cow<'_, str>>, names: &[&[&str]], later: &[&[&str]]) {
-        let (name, names) = (key.get_ref(), names.concat());
-        if later.iter().any(|later| later.contains(&name.as_ref())) {
-            let message = format!("`{name}` is not supported yet");
-            self.mistake(key.span(), message).done();
-            return;
-        }
-        // A file full of unknown keys needs no more help than the first of them.
-        let near = if self.report.is_full() {
-            None
-        } else {
-            nearest(name, names.iter().chain(later.iter().copied().flatten()).copied())
-        };
-        let message = format!("unknown key `{}`", cut(name, 64));
-        // The list is short enough to help only in small tables.
-        let expected = (names.len() <= 8).then(|| format!("one of {}", names.join(", ")));
-        let mut pending = self.mistake(key.span(), message).suggestion(near);
-        if let Some(expected) = expected {
-            pending = pending.expected(expected);
-        }
-        pending.done();
-    }
-
     /// Reads one key of a table into `field`.
     pub fn field<T: Value>(
         &mut self,
@@ -218,26 +208,28 @@ impl<'a> Reader<'a> {
             self.mistake(key.span(), message).done();
             return;
         }
-        *field = match T::read(node, self) {
+        *field = match self.read::<T>(node) {
             Some(value) => Field::Good(At { value, span: node.span() }),
             None => Field::Bad,
         };
     }
 
-    /// Reads a table key by key. `read` is given each key and answers whether it knows it. The answer: whether there
-    /// were keys that it does not know.
+    /// Reads the table that `raw` declares as `name`, key by key. `read` is given each key and answers whether it knows
+    /// it. The answer: whether there were keys that it does not know.
     pub fn table(
         &mut self,
+        name: &str,
         table: &DeTable<'_>,
         names: &[&[&str]],
         later: &[&[&str]],
         mut read: impl FnMut(&mut Self, &Spanned<Cow<'_, str>>, &Node<'_>) -> bool,
     ) -> bool {
         let mut others = false;
+        let mut unknown = Unknown { table: name, names: names.concat(), later, written: table, listed: false };
         for (key, node) in table.iter() {
             self.path.push(Segment::Key(key.get_ref().to_string()));
             if !read(self, key, node) {
-                self.key_not_known(key, names, later);
+                self.key_not_known(key, &mut unknown);
                 others = true;
             }
             self.path.pop();
@@ -287,7 +279,7 @@ impl<T, const MAX: usize> List<T, MAX> {
 impl<T: Value, const MAX: usize> Value for List<T, MAX> {
     fn read(node: &Node<'_>, reader: &mut Reader<'_>) -> Option<List<T, MAX>> {
         let DeValue::Array(array) = node.get_ref() else {
-            reader.wrong_type(node, "a list in [ ]");
+            reader.not_a_list::<Self>(node);
             return None;
         };
         if reader.refuse_more_than(MAX, array.len(), node) {
@@ -296,7 +288,7 @@ impl<T: Value, const MAX: usize> Value for List<T, MAX> {
         let mut out = Vec::with_capacity(array.len());
         for (index, node) in array.iter().enumerate() {
             reader.path.push(Segment::Index(index));
-            out.push(T::read(node, reader).map(|value| At { value, span: node.span() }));
+            out.push(reader.read_entry::<T, MAX>(node).map(|value| At { value, span: node.span() }));
             reader.path.pop();
         }
         Some(List(out))
@@ -315,7 +307,8 @@ pub struct ByName<T, const MAX: usize>(pub Vec<(At<String>, Option<At<T>>)>);
 impl<T: Value, const MAX: usize> Value for ByName<T, MAX> {
     fn read(node: &Node<'_>, reader: &mut Reader<'_>) -> Option<ByName<T, MAX>> {
         let DeValue::Table(table) = node.get_ref() else {
-            reader.wrong_type(node, "tables by name");
+            let expected = format!("tables by name, such as [{}.NAME]", key_path(&reader.path));
+            reader.wrong_type(node, &expected);
             return None;
         };
         if reader.refuse_more_than(MAX, table.len(), node) {
@@ -370,7 +363,7 @@ fn quote_cut(written: &str) -> String {
 fn type_name(value: &DeValue<'_>) -> &'static str {
     match value {
         DeValue::String(_) => "a string",
-        DeValue::Integer(_) => "an integer",
+        DeValue::Integer(_) => "a number",
         DeValue::Float(_) => "a number",
         DeValue::Boolean(_) => "a boolean",
         DeValue::Datetime(_) => "a date",

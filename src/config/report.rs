@@ -78,12 +78,15 @@ pub struct Report {
     dropped: usize,
     errors: bool,
     masked: Vec<Range<usize>>,
+    /// Places of which the parser made something else.
+    mistrusted: Vec<Range<usize>>,
 }
 
 impl Report {
     /// An empty report about `file`.
     pub fn new(file: &str) -> Report {
-        Report { file: file.to_owned(), found: Vec::new(), dropped: 0, errors: false, masked: Vec::new() }
+        let (found, masked, mistrusted) = (Vec::new(), Vec::new(), Vec::new());
+        Report { file: file.to_owned(), found, dropped: 0, errors: false, masked, mistrusted }
     }
 
     /// Adds one.
@@ -96,15 +99,39 @@ impl Report {
         }
     }
 
-    /// Adds a mistake about the file as a whole.
-    pub fn whole_file(&mut self, message: impl Into<String>) {
-        self.add(Found::missing(message));
-    }
-
     /// Never shows these bytes of the file.
     pub fn mask(&mut self, span: Range<usize>) {
         if self.masked.len() < KEPT_MAX {
             self.masked.push(span);
+        }
+    }
+
+    /// How many are kept so far.
+    pub fn len(&self) -> usize {
+        self.found.len()
+    }
+
+    /// The suggestions about exactly `span` among those kept since there were `from`, with their numbers.
+    pub fn suggestions<'r>(
+        &'r self,
+        from: usize,
+        span: &'r Range<usize>,
+    ) -> impl Iterator<Item = (usize, String)> + 'r {
+        let found = self.found.iter().enumerate().skip(from).filter(|(_, found)| found.span.as_ref() == Some(span));
+        found.filter_map(|(index, found)| Some((index, found.suggestion.clone()?)))
+    }
+
+    /// Takes the suggestion of number `index` back.
+    pub fn forget_suggestion(&mut self, index: usize) {
+        if let Some(found) = self.found.get_mut(index) {
+            found.suggestion = None;
+        }
+    }
+
+    /// Says nothing about the line of `span`, as after a syntax mistake, which is reported elsewhere.
+    pub fn mistrust(&mut self, span: Range<usize>) {
+        if self.mistrusted.len() < KEPT_MAX {
+            self.mistrusted.push(span);
         }
     }
 
@@ -121,11 +148,13 @@ impl Report {
     /// Forgets what was said about lines that are not TOML, and about what follows a broken table header: it is about
     /// text as the parser guessed it.
     pub fn drop_where_syntax_is_broken(&mut self, text: &str) {
-        let places = Places::of(text, self.found.iter().filter_map(|f| f.span.as_ref()));
+        let spans = self.found.iter().filter_map(|f| f.span.as_ref()).chain(&self.mistrusted);
+        let places = Places::of(text, spans);
         let line = |found: &Found| found.span.as_ref().map_or(0, |span| places.line(span.start));
         let lines: Vec<_> = text.lines().map(|line| line.trim_start().starts_with('[')).collect();
         let is_header = |number: usize| number.checked_sub(1).and_then(|at| lines.get(at).copied()).unwrap_or(false);
         let mut broken: Vec<_> = self.found.iter().filter(|f| f.syntax).map(line).collect();
+        broken.extend(self.mistrusted.iter().map(|span| places.line(span.start)));
         for header in broken.clone().into_iter().filter(|number| is_header(*number)) {
             broken.extend((header + 1..=lines.len()).take_while(|number| !is_header(*number)));
         }

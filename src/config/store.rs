@@ -5,7 +5,7 @@
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 
-use crate::model::policy::{Certificate, JsonPath, Pattern};
+use crate::model::policy::{Certificate, JsonPath, LinePattern, Pattern};
 
 /// Different patterns in one file; each may take several times the 256 KiB of its program.
 const PATTERNS_MAX: usize = 100;
@@ -19,6 +19,8 @@ const CERTIFICATE_BYTES_MAX: usize = 16 << 20;
 pub struct Store {
     /// By their text.
     pub patterns: Bounded<Pattern>,
+    /// By their text: those of steps.
+    pub line_patterns: Bounded<LinePattern>,
     /// By their text.
     pub paths: Bounded<JsonPath>,
     /// By the path of their file.
@@ -29,6 +31,7 @@ impl Default for Store {
     fn default() -> Store {
         Store {
             patterns: Bounded::new(PATTERNS_MAX, "this file has more than 100 different patterns"),
+            line_patterns: Bounded::new(PATTERNS_MAX, "this file has more than 100 different patterns"),
             paths: Bounded::new(PATH_BYTES_MAX, "this file has more than 256 KiB of different JSONPaths"),
             certificates: Bounded::new(
                 CERTIFICATE_BYTES_MAX,

@@ -56,7 +56,7 @@ macro_rules! table {
             ) -> $name {
                 let mut out = $name::empty();
                 let (names, later) = (&[$name::NAMES, $($flat_ty::NAMES),*], &[$name::LATER, $($flat_ty::LATER),*]);
-                let others = reader.table(table, names, later, |reader, key, node| out.read_key(reader, key, node));
+                let others = reader.table(stringify!($name), table, names, later, |reader, key, node| out.read_key(reader, key, node));
                 out.others = others;
                 $(out.$flat.others = others;)*
                 out
@@ -116,7 +116,7 @@ macro_rules! table {
                 match node.get_ref() {
                     toml::de::DeValue::Table(table) => Some($name::read_table(table, reader)),
                     _ => {
-                        reader.wrong_type(node, "a table");
+                        reader.not_a_table(node, stringify!($name));
                         None
                     }
                 }

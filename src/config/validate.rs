@@ -3,6 +3,7 @@
 //! reported, each where it stands.
 
 mod check;
+mod nowhere;
 mod pool;
 mod route;
 mod sockets;
@@ -14,7 +15,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::raw;
-use super::read::{At, Field, nearest, quoted, shown_key};
+use super::read::{At, ByName, Field, nearest, quoted, shown_key};
 use super::report::{Found, Report};
 use crate::model::policy::{AdminPolicy, Config, FALLBACK_POOLS_MAX, ListenerPolicy, PoolPolicy, RuntimePolicy};
 use crate::model::{Address, Name};
@@ -37,6 +38,7 @@ pub fn validate(file: &raw::File, report: &mut Report) -> Option<Config> {
     let pools = pools(file, &names, &own, report);
     check::warn_about_unverified(file, report);
     let routes = route::routes(file, &names, report);
+    nowhere::warn(file, &listeners, &routes, &pools, report);
     if report.has_errors() {
         return None;
     }
@@ -52,6 +54,15 @@ struct Names<'a> {
     listeners_known: bool,
 }
 
+/// Whether all of them are known: none is written as something else, and they are not under a misspelt key.
+fn are_known<T, const MAX: usize>(field: &Field<ByName<T, MAX>>, others: bool) -> bool {
+    match field {
+        Field::Good(all) => all.value.0.iter().all(|(_, table)| table.is_some()),
+        Field::Absent => !others,
+        Field::Bad => false,
+    }
+}
+
 impl<'a> Names<'a> {
     fn collect(file: &'a raw::File) -> Names<'a> {
         let pools = file.pools.value().map(|by_name| &by_name.0);
@@ -59,8 +70,8 @@ impl<'a> Names<'a> {
         Names {
             pools: pools.into_iter().flatten().map(|(name, _)| name.value.as_str()).collect(),
             listeners: listeners.into_iter().flatten().map(|(name, _)| name.value.as_str()).collect(),
-            pools_known: !matches!(file.pools, Field::Bad),
-            listeners_known: !matches!(file.listeners, Field::Bad),
+            pools_known: are_known(&file.pools, file.others),
+            listeners_known: are_known(&file.listeners, file.others),
         }
     }
 
@@ -92,7 +103,7 @@ fn resolve(
                 let names: Vec<_> = all.iter().map(|name| quoted(name)).collect();
                 found = found.expected(format!("the name of a {kind}: {}", names.join(", ")));
             }
-            report.add(found.suggestion(near));
+            report.add(found.suggestion(near.map(|name| quoted(&name))));
         }
         return None;
     }

@@ -3,13 +3,16 @@
 //! as it is written.
 
 pub mod address;
+pub mod basic_auth;
 pub mod expect;
 pub mod header;
 pub mod http;
 pub mod require;
 pub mod route;
 pub mod secret;
+pub mod several;
 pub mod status;
+pub mod steps;
 pub mod tls;
 
 use std::time::Duration;
@@ -18,7 +21,7 @@ use schemars::{Schema, SchemaGenerator, json_schema};
 use toml::de::DeValue;
 
 use super::read::{Node, Reader, Value, nearest};
-use super::units;
+use super::{foreign, units};
 use crate::model::policy::{Balance, HttpVersion, MinHealthy};
 use crate::model::{AdminState, Ratio};
 
@@ -33,7 +36,12 @@ pub trait Text: Sized {
     /// What is wrong, to be read straight after the value: `" has no port"`, `": the path is relative"`.
     fn parse(text: &str) -> Result<Self, String>;
 
-    /// What may have been meant by a text that is not one.
+    /// What is expected in place of this text, where there is more to say than [`Text::what`].
+    fn expected(_text: &str) -> Option<String> {
+        None
+    }
+
+    /// What may have been meant by a text that is not one, as the file writes it. One that is refused itself is not shown.
     fn suggest(_text: &str) -> Option<String> {
         None
     }
@@ -46,10 +54,14 @@ pub trait Text: Sized {
 
 impl<T: Text> Value for T {
     fn read(node: &Node<'_>, reader: &mut Reader<'_>) -> Option<T> {
-        if let DeValue::Integer(number) = node.get_ref() {
-            let message = format!("{} is an integer", reader.written(node));
-            let suggestion = T::suggest(number.as_str());
-            reader.mistake(node.span(), message).expected(T::what()).suggestion(suggestion).done();
+        let number = match node.get_ref() {
+            DeValue::Integer(number) => Some(number.as_str()),
+            DeValue::Float(number) => Some(number.as_str()),
+            _ => None,
+        };
+        if let Some(number) = number {
+            let message = format!("{} is a number", reader.written(node));
+            reader.mistake(node.span(), message).expected(T::what()).suggestion(T::suggest(number)).done();
             return None;
         }
         let text = reader.string(node, &T::what())?;
@@ -59,8 +71,10 @@ impl<T: Text> Value for T {
                 let expanded = reader.is_expanded(node);
                 let note = if expanded { " once its variables are replaced" } else { "" };
                 let message = format!("{}{problem}{note}", reader.written(node));
-                let suggestion = if expanded { None } else { T::suggest(&text) };
-                reader.mistake(node.span(), message).expected(T::what()).suggestion(suggestion).done();
+                let suggestion =
+                    if expanded { None } else { T::suggest(&text).or_else(|| reader.without_escapes(node)) };
+                let expected = T::expected(&text).unwrap_or_else(T::what);
+                reader.mistake(node.span(), message).expected(expected).suggestion(suggestion).done();
                 None
             }
         }
@@ -109,8 +123,13 @@ impl<const MIN: u64, const MAX: u64> Text for Span<MIN, MAX> {
     }
 
     fn suggest(text: &str) -> Option<String> {
-        let bare = !text.is_empty() && text.len() < 9 && text.bytes().all(|b| b.is_ascii_digit());
-        bare.then(|| format!("\"{text}s\""))
+        let number = text.bytes().any(|b| b.is_ascii_digit()) && text.bytes().all(|b| b.is_ascii_digit() || b == b'.');
+        match number && text.len() < 9 {
+            // In other programs a large bare number is milliseconds.
+            true if text.parse::<u32>().is_ok_and(|number| number >= 1_000) => Some(format!("\"{text}ms\"")),
+            true => Some(format!("\"{text}s\"")),
+            false => Some(text.to_ascii_lowercase()).filter(|lower| lower != text).map(|lower| format!("{lower:?}")),
+        }
     }
 }
 
@@ -144,6 +163,10 @@ fn integer(node: &Node<'_>, reader: &mut Reader<'_>, what: &str) -> Option<i64> 
             reader.mistake(node.span(), message).expected(what).suggestion(Some(text.as_ref())).done();
             None
         }
+        DeValue::String(text) if text.contains("${") => {
+            reader.wrong_type(node, &format!("{what}: variables are replaced in strings only"));
+            None
+        }
         _ => {
             reader.wrong_type(node, what);
             None
@@ -156,7 +179,17 @@ impl Value for bool {
         if let DeValue::Boolean(value) = node.get_ref() {
             return Some(*value);
         }
-        reader.wrong_type(node, "true or false");
+        let meant = match node.get_ref() {
+            DeValue::String(text) => match text.to_ascii_lowercase().as_str() {
+                "true" | "yes" | "on" | "1" => Some("true"),
+                "false" | "no" | "off" | "0" => Some("false"),
+                _ => None,
+            },
+            DeValue::Integer(number) if number.as_str() == "1" => Some("true"),
+            DeValue::Integer(number) if number.as_str() == "0" => Some("false"),
+            _ => None,
+        };
+        reader.wrong_type_meaning(node, "true or false, without quotes", meant.map(str::to_owned));
         None
     }
 
@@ -174,7 +207,7 @@ impl<const PERCENT: u32> Value for Share<PERCENT> {
         let max = f64::from(PERCENT) / 100.0;
         let what = format!("a number from 0 to {max}");
         let Some(number) = number(node) else {
-            reader.wrong_type(node, &what);
+            reader.wrong_type_meaning(node, &what, share(node));
             return None;
         };
         match Ratio::try_new(number) {
@@ -190,6 +223,16 @@ impl<const PERCENT: u32> Value for Share<PERCENT> {
     fn schema(_: &mut SchemaGenerator) -> Schema {
         json_schema!({ "type": "number", "minimum": 0, "maximum": f64::from(PERCENT) / 100.0 })
     }
+}
+
+/// A share that is written as a string: `"10%"` or `"0.1"`.
+fn share(node: &Node<'_>) -> Option<String> {
+    let DeValue::String(text) = node.get_ref() else { return None };
+    let number = match text.trim().strip_suffix('%') {
+        Some(percent) => percent.trim().parse::<f64>().ok()? / 100.0,
+        None => text.trim().parse::<f64>().ok()?,
+    };
+    Some(format!("{}", (number * 1e6).round() / 1e6)).filter(|_| (0.0..=1.0).contains(&number))
 }
 
 fn number(node: &Node<'_>) -> Option<f64> {
@@ -213,7 +256,12 @@ impl Value for MinHealthy {
                 .map(MinHealthy::Count),
             DeValue::Float(number) => number.as_str().parse().ok().and_then(Ratio::try_new).map(MinHealthy::Share),
             _ => {
-                reader.wrong_type(node, WHAT);
+                let count = |text: &str| text.parse::<u32>().ok().map(|count| count.to_string());
+                let meant = match node.get_ref() {
+                    DeValue::String(text) => count(text).or_else(|| share(node)),
+                    _ => None,
+                };
+                reader.wrong_type_meaning(node, WHAT, meant);
                 return None;
             }
         };
@@ -240,6 +288,16 @@ pub trait Word: Sized + Copy + 'static {
     fn meant(_text: &str) -> Option<&'static str> {
         None
     }
+
+    /// What to write for one that no single word takes the place of.
+    fn instead(_text: &str) -> Option<String> {
+        None
+    }
+
+    /// Whether one of another vocabulary needs a word of [`Word::LATER`].
+    fn is_later(_text: &str) -> bool {
+        false
+    }
 }
 
 /// A value that is one of a set of words.
@@ -258,13 +316,17 @@ impl<W: Word> Value for OneOf<W> {
         if let Some((_, word)) = W::WORDS.iter().find(|(name, _)| *name == text) {
             return Some(OneOf(*word));
         }
-        if W::LATER.contains(&text.as_str()) {
+        if W::LATER.contains(&text.as_str()) || W::is_later(&text) {
             let message = format!("{} is not supported yet", reader.written(node));
             reader.mistake(node.span(), message).expected(what).done();
             return None;
         }
-        let meant = W::meant(&text).map(str::to_owned);
-        let near = meant.or_else(|| nearest(&text, names.iter().chain(W::LATER).copied()));
+        let instead = W::instead(&text);
+        let near = match &instead {
+            Some(_) => None,
+            None => W::meant(&text).map(str::to_owned).or_else(|| nearest(&text, names.into_iter())),
+        };
+        let (near, what) = (near.map(|word| format!("\"{word}\"")), instead.unwrap_or(what));
         let message = format!("{} is not known", reader.written(node));
         reader.mistake(node.span(), message).expected(what).suggestion(near).done();
         None
@@ -280,6 +342,14 @@ impl Word for Balance {
     const WORDS: &'static [(&'static str, Balance)] =
         &[("round_robin", Balance::RoundRobin), ("random", Balance::Random), ("least_request", Balance::LeastRequest)];
     const LATER: &'static [&'static str] = &["peak_ewma", "hash", "maglev", "first"];
+
+    fn meant(text: &str) -> Option<&'static str> {
+        foreign::balance(text)
+    }
+
+    fn is_later(text: &str) -> bool {
+        foreign::balance_is_later(text)
+    }
 }
 
 impl Word for AdminState {
@@ -319,6 +389,14 @@ impl Word for Kind {
         ("websocket", Kind::Websocket),
     ];
     const LATER: &'static [&'static str] = &[];
+
+    fn meant(text: &str) -> Option<&'static str> {
+        foreign::check_type(text).and_then(Result::ok)
+    }
+
+    fn instead(text: &str) -> Option<String> {
+        foreign::check_type(text).and_then(Result::err).map(str::to_owned)
+    }
 }
 
 /// `scheme` of a check.

@@ -1,10 +1,18 @@
 //! Single keys from a terminal. The terminal is put back as it was when this is dropped.
 
-use std::io::Read as _;
+use std::io::{IsTerminal as _, Read as _};
 use std::os::fd::AsFd;
 
 use nix::sys::termios::{LocalFlags, SetArg, Termios, tcgetattr, tcsetattr};
+use nix::unistd::{getpgrp, tcgetpgrp};
 use tokio::sync::mpsc;
+
+/// Whether standard input is a terminal whose keys are for us. In the background of a shell they are not, and reading or
+/// changing the terminal would stop the process.
+pub fn ours() -> bool {
+    let stdin = std::io::stdin();
+    stdin.is_terminal() && tcgetpgrp(stdin.as_fd()).map_or(true, |group| group == getpgrp())
+}
 
 /// A terminal that gives each key as it is pressed.
 pub struct Keys {
@@ -13,7 +21,7 @@ pub struct Keys {
 }
 
 impl Keys {
-    /// Takes the terminal; `None` if standard input is none.
+    /// Takes the terminal; `None` if standard input is not one.
     pub fn take() -> Option<Keys> {
         let stdin = std::io::stdin();
         let before = tcgetattr(stdin.as_fd()).ok()?;

@@ -3,11 +3,13 @@
 use std::fmt::Write as _;
 use std::io;
 use std::net::SocketAddr;
+use std::os::unix::fs::DirBuilderExt as _;
 use std::path::PathBuf;
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::Duration;
 
 use bytes::Bytes;
+use http::Method;
 use http_body_util::{BodyExt, Empty, Limited};
 use hyper_util::rt::TokioIo;
 use nix::sys::signal::{Signal, kill};
@@ -16,10 +18,14 @@ use serde::de::DeserializeOwned;
 use tokio::net::TcpStream;
 use tokio::time::Instant;
 
-use crate::admin::json::{EventsReply, StatusReply};
+use crate::admin::json::{EventsReply, ReloadReply, ReloadResult, StatusReply};
 
 /// The most of an admin answer that is read.
 const ANSWER_MAX: usize = 4 << 20;
+/// How long most answers of the admin API may take.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
+/// How long a reload may take: longer than the process gives itself.
+const RELOAD_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// The running proxy. Killed when dropped.
 #[derive(Debug)]
@@ -33,17 +39,40 @@ pub struct Proxy {
     /// What it logs.
     pub log: PathBuf,
     backends: Vec<SocketAddr>,
+    /// The first backend's, in the file as it is now.
+    weight: u32,
     child: Child,
     dir: PathBuf,
 }
 
+/// A reload that was ordered.
+#[derive(Debug)]
+pub struct Reloaded {
+    /// From the order to the answer.
+    pub took: Duration,
+    /// What is wrong, where it was refused.
+    pub refused: Option<String>,
+}
+
 impl Proxy {
-    /// Starts it and waits until it is ready.
+    /// Starts it and waits until it is ready. On the ports that people expect; if another process takes them, perhaps another
+    /// demo at the same moment, on any.
     pub async fn start(backends: &[SocketAddr]) -> Result<Proxy, String> {
-        let dir = std::env::temp_dir().join(format!("roundsman-demo-{}", std::process::id()));
-        std::fs::create_dir_all(&dir).map_err(|error| format!("cannot write to {}: {error}", dir.display()))?;
-        let address = free_port(8080).map_err(|error| format!("no free port: {error}"))?;
-        let admin = free_port(9900).map_err(|error| format!("no free port: {error}"))?;
+        let first = Proxy::start_on([8080, 9900], backends).await;
+        match first {
+            Err(problem) if problem.contains("in use") => Proxy::start_on([0, 0], backends).await,
+            started => started,
+        }
+    }
+
+    /// On these ports if they are free, else on any.
+    async fn start_on(wishes: [u16; 2], backends: &[SocketAddr]) -> Result<Proxy, String> {
+        let free = wishes.map(|wish| free_port(wish).map_err(|error| format!("no free port: {error}")));
+        let [address, admin] = free;
+        let (address, admin) = (address?, admin?);
+        let dir = std::env::temp_dir().join(format!("roundsman-demo-{}-{:08x}", std::process::id(), fastrand::u32(..)));
+        let made = std::fs::DirBuilder::new().mode(0o700).create(&dir);
+        made.map_err(|error| format!("cannot make the directory {}: {error}", dir.display()))?;
         let (file, log) = (dir.join("demo.toml"), dir.join("roundsman.log"));
         write_config(&file, address, admin, backends, 1).map_err(|error| error.to_string())?;
         let output = std::fs::File::create(&log).map_err(|error| error.to_string())?;
@@ -56,7 +85,7 @@ impl Proxy {
             .stderr(output)
             .spawn()
             .map_err(|error| format!("cannot start the proxy: {error}"))?;
-        let mut proxy = Proxy { address, admin, file, log, backends: backends.to_vec(), child, dir };
+        let mut proxy = Proxy { address, admin, file, log, backends: backends.to_vec(), weight: 1, child, dir };
         proxy.wait_until_ready().await?;
         Ok(proxy)
     }
@@ -71,22 +100,31 @@ impl Proxy {
         self.child.id()
     }
 
-    /// Writes the file with another weight for the first backend and sends SIGHUP; answers how long it took until the new
-    /// generation was applied.
-    pub async fn reload(&self, weight: u32) -> Result<Duration, String> {
-        let before = self.status().await?.generation;
+    /// Writes the file with the other weight (1 or 2) for the first backend; answers which one it is now. Where nobody
+    /// waits for the reload that follows, the file and this number agree all the same.
+    pub fn change_weight(&mut self) -> Result<u32, String> {
+        let weight = 3 - self.weight;
         write_config(&self.file, self.address, self.admin, &self.backends, weight)
-            .map_err(|error| error.to_string())?;
-        let begin = Instant::now();
-        let pid = Pid::from_raw(i32::try_from(self.child.id()).map_err(|error| error.to_string())?);
-        kill(pid, Signal::SIGHUP).map_err(|error| format!("cannot send SIGHUP: {error}"))?;
-        for _ in 0..2_000 {
-            if self.status().await?.generation > before {
-                return Ok(begin.elapsed());
-            }
-            tokio::time::sleep(Duration::from_millis(2)).await;
+            .map_err(|error| format!("cannot write {}: {error}", self.file.display()))?;
+        self.weight = weight;
+        Ok(weight)
+    }
+
+    /// Orders a reload, as `roundsman reload` does, and waits for its end. By the API and not by SIGHUP, because two signals
+    /// may become one, and a reload that changes nothing has no mark by which its end could be seen. The reload goes on when
+    /// this is dropped.
+    pub fn reload(&self) -> impl Future<Output = Result<Reloaded, String>> + use<> {
+        let admin = self.admin;
+        async move {
+            let begin = Instant::now();
+            let (_, body) = fetch(admin, Method::POST, "/api/v1/reload", RELOAD_TIMEOUT).await?;
+            let reply: ReloadReply = serde_json::from_slice(&body).map_err(|error| format!("reload: {error}"))?;
+            let refused = match reply.result {
+                ReloadResult::Applied | ReloadResult::Unchanged => None,
+                ReloadResult::Refused => Some(reply.error.unwrap_or_else(|| "without a reason".to_owned())),
+            };
+            Ok(Reloaded { took: begin.elapsed(), refused })
         }
-        Err("the reload was not applied".to_owned())
     }
 
     /// What `/api/v1/status` says.
@@ -99,40 +137,66 @@ impl Proxy {
         self.get(&format!("/api/v1/events?after={after}")).await
     }
 
-    /// Stops it with TERM and waits; true if it ended with status 0.
-    pub async fn stop(mut self) -> bool {
+    /// Stops it with TERM and waits.
+    ///
+    /// # Errors
+    /// It did not end with status 0 in time; in words.
+    pub async fn stop(mut self) -> Result<(), String> {
         if let Ok(pid) = i32::try_from(self.child.id()) {
             let _ = kill(Pid::from_raw(pid), Signal::SIGTERM);
         }
         for _ in 0..500 {
             if let Ok(Some(status)) = self.child.try_wait() {
-                return status.success();
+                return match status.success() {
+                    true => Ok(()),
+                    false => Err(format!("roundsman was asked to stop and ended with {status}{}", self.last_words())),
+                };
             }
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
-        false
+        Err(format!("roundsman did not stop within 10 s of SIGTERM{}", self.last_words()))
+    }
+
+    /// How it ended, if it has.
+    pub fn ended(&mut self) -> Option<ExitStatus> {
+        self.child.try_wait().ok().flatten()
+    }
+
+    /// The last lines of its log, to be read after what went wrong.
+    pub fn last_words(&self) -> String {
+        let log = std::fs::read_to_string(&self.log).unwrap_or_default();
+        let lines: Vec<&str> = log.lines().rev().take(5).collect();
+        lines.iter().rev().map(|line| format!("\n    its log: {line}")).collect()
     }
 
     async fn wait_until_ready(&mut self) -> Result<(), String> {
         for _ in 0..1_000 {
-            if let Ok(Some(status)) = self.child.try_wait() {
-                let log = std::fs::read_to_string(&self.log).unwrap_or_default();
-                return Err(format!("the proxy ended at once ({status}):\n{log}"));
+            if let Some(status) = self.ended() {
+                return Err(format!("roundsman ended at once ({status}){}", self.last_words()));
             }
-            if self.answers_ready().await {
+            if self.answers_ready().await && self.is_ours().await {
                 return Ok(());
             }
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
-        Err("the proxy did not become ready in 10 s".to_owned())
+        Err(format!("roundsman did not become ready in 10 s{}", self.last_words()))
     }
 
     async fn answers_ready(&self) -> bool {
-        matches!(fetch(self.admin, "/readyz").await, Ok((200, _)))
+        matches!(fetch(self.admin, Method::GET, "/readyz", ANSWER_TIMEOUT).await, Ok((200, _)))
+    }
+
+    /// Whether the process at the admin address has our backends: another one may have been quicker to take the ports, and
+    /// ours is about to end.
+    async fn is_ours(&self) -> bool {
+        let Ok(status) = self.status().await else { return false };
+        let pools = status.pools.0.iter().flat_map(|(_, pool)| &pool.upstreams);
+        let known: Vec<&str> = pools.map(|upstream| &*upstream.address).collect();
+        self.backends.iter().all(|backend| known.contains(&&*backend.to_string()))
     }
 
     async fn get<T: DeserializeOwned>(&self, path: &str) -> Result<T, String> {
-        let (status, body) = fetch(self.admin, path).await?;
+        let (status, body) = fetch(self.admin, Method::GET, path, ANSWER_TIMEOUT).await?;
         if status != 200 {
             return Err(format!("{path} answered {status}"));
         }
@@ -148,22 +212,23 @@ impl Drop for Proxy {
     }
 }
 
-async fn fetch(admin: SocketAddr, path: &str) -> Result<(u16, Bytes), String> {
+async fn fetch(admin: SocketAddr, method: Method, path: &str, within: Duration) -> Result<(u16, Bytes), String> {
     let exchange = async {
         let stream = TcpStream::connect(admin).await.map_err(|error| error.to_string())?;
         let handshake = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await;
         let (mut sender, driver) = handshake.map_err(|error| error.to_string())?;
         tokio::spawn(driver);
-        let request = http::Request::get(path).header("host", admin.to_string()).body(Empty::<Bytes>::new());
+        let request = http::Request::builder().method(method).uri(path).header("host", admin.to_string());
+        let request = request.body(Empty::<Bytes>::new());
         let response =
             sender.send_request(request.expect("a good request")).await.map_err(|error| error.to_string())?;
         let status = response.status().as_u16();
         let body = Limited::new(response.into_body(), ANSWER_MAX).collect().await.map_err(|error| error.to_string())?;
         Ok((status, body.to_bytes()))
     };
-    match tokio::time::timeout(Duration::from_secs(5), exchange).await {
-        Ok(answer) => answer,
-        Err(_) => Err(format!("{path}: no answer in 5 s")),
+    match tokio::time::timeout(within, exchange).await {
+        Ok(answer) => answer.map_err(|error: String| format!("{path}: {error}")),
+        Err(_) => Err(format!("{path}: no answer in {} s", within.as_secs())),
     }
 }
 

@@ -1,15 +1,17 @@
 //! Everything on the stage: backends, proxy and traffic; what happened when, in the proxy's own words; one line a second.
+//! Every change of a backend goes through here, so that it is known when a failed request is the proxy's mistake.
 
-use std::io::Write as _;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::backend::Backend;
-use super::proxy::Proxy;
+use super::backend::{Backend, Mood};
+use super::duty::{Known, every_request_must_succeed};
+use super::proxy::{Proxy, Reloaded};
 use super::traffic::Traffic;
-use crate::admin::json::{EventInfo, EventWhat};
+use super::{Ended, output};
+use crate::admin::json::{EventInfo, EventWhat, StatusReply, UpstreamInfo, Verdict};
 use crate::model::HealthState;
 
 /// How long a change of state is waited for.
@@ -17,12 +19,13 @@ const CHANGE_MAX: Duration = Duration::from_secs(10);
 
 /// The stage.
 pub struct Stage {
-    /// The backends, 1 to 3.
-    pub backends: Vec<Backend>,
     /// The proxy.
     pub proxy: Proxy,
     /// The traffic.
     pub traffic: Traffic,
+    backends: Vec<Backend>,
+    /// Per backend: when it changed, until the proxy has seen it.
+    changed: Vec<Option<Moment>>,
     begin: Instant,
     colour: bool,
     seen: u64,
@@ -32,7 +35,7 @@ pub struct Stage {
 }
 
 impl Stage {
-    /// Everything is started and ready.
+    /// Everything is started, and every backend is in use.
     pub async fn set_up(colour: bool) -> Result<Stage, String> {
         let mut backends = vec![];
         for name in 1..=3 {
@@ -40,19 +43,55 @@ impl Stage {
         }
         let addresses: Vec<_> = backends.iter().map(|backend| backend.address).collect();
         let proxy = Proxy::start(&addresses).await?;
+        let end = Instant::now() + CHANGE_MAX;
+        while !upstreams(&proxy.status().await?).all(|upstream| upstream.eligible) {
+            if Instant::now() > end {
+                return Err(format!("the backends did not become healthy in {CHANGE_MAX:?}{}", proxy.last_words()));
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
         let traffic = Traffic::start(proxy.address);
         let begin = Instant::now();
-        Ok(Stage { backends, proxy, traffic, begin, colour, seen: 0, heard: vec![], last_line: (begin, 0, vec![0; 3]) })
+        let (changed, last_line) = (vec![None; backends.len()], (begin, 0, vec![0; backends.len()]));
+        Ok(Stage { backends, changed, proxy, traffic, begin, colour, seen: 0, heard: vec![], last_line })
     }
 
     /// Says what is done now.
-    pub fn say(&self, words: &str) {
+    pub fn say(&self, words: &str) -> Result<(), Ended> {
         let (bold, plain) = if self.colour { ("\x1b[1m", "\x1b[0m") } else { ("", "") };
-        println!("{:6.1} s  {bold}{words}{plain}", self.begin.elapsed().as_secs_f64());
+        self.print(&format!("{bold}{words}{plain}"))
+    }
+
+    /// Backend `number` (from 1): whether it lives, and how it behaves.
+    pub fn backend(&self, number: usize) -> (bool, Mood) {
+        let backend = &self.backends[number - 1];
+        (backend.is_alive(), backend.mood())
+    }
+
+    /// Kills backend `number`.
+    pub fn kill(&mut self, number: usize) {
+        self.changes(number, |known| known.alive = false);
+        self.backends[number - 1].kill();
+    }
+
+    /// Revives backend `number`; it is well then, as a new process is.
+    pub async fn revive(&mut self, number: usize) -> Result<(), String> {
+        let backend = &self.backends[number - 1];
+        backend.set(Mood::Well);
+        backend.revive().await.map_err(|error| format!("cannot listen on {} again: {error}", backend.address))?;
+        // It is not known good before a check that began after this.
+        self.changed[number - 1] = Some(Moment::now());
+        Ok(())
+    }
+
+    /// Changes how backend `number` behaves.
+    pub fn set(&mut self, number: usize, mood: Mood) {
+        self.changes(number, |known| known.well = mood == Mood::Well);
+        self.backends[number - 1].set(mood);
     }
 
     /// Lets time pass, telling what the proxy tells.
-    pub async fn pass(&mut self, time: Duration) -> Result<(), String> {
+    pub async fn pass(&mut self, time: Duration) -> Result<(), Ended> {
         let end = Instant::now() + time;
         loop {
             self.listen().await?;
@@ -64,8 +103,21 @@ impl Stage {
         }
     }
 
+    /// Gives the first backend the other weight and reloads, telling meanwhile what the proxy tells. The weight it has now.
+    pub async fn reload(&mut self) -> Result<(u32, Reloaded), Ended> {
+        let weight = self.proxy.change_weight()?;
+        let mut order = std::pin::pin!(self.proxy.reload());
+        let reloaded = loop {
+            tokio::select! {
+                reloaded = &mut order => break reloaded?,
+                passed = self.pass(CHANGE_MAX) => passed?,
+            }
+        };
+        Ok((weight, reloaded))
+    }
+
     /// Waits until backend `number` is in `state`; answers how long after `since` the proxy found so.
-    pub async fn wait_for(&mut self, number: usize, state: HealthState, since: Moment) -> Result<Duration, String> {
+    pub async fn wait_for(&mut self, number: usize, state: HealthState, since: Moment) -> Result<Duration, Ended> {
         let address = self.backends[number - 1].address.to_string();
         let end = Instant::now() + CHANGE_MAX;
         loop {
@@ -80,26 +132,70 @@ impl Stage {
                 return Ok(found);
             }
             if Instant::now() > end {
-                return Err(format!("backend {number} did not become {state} within {CHANGE_MAX:?}"));
+                return Err(Ended::Problem(format!("backend {number} did not become {state} within {CHANGE_MAX:?}")));
             }
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
     }
 
+    /// Forgets the events heard so far, so that the next wait is for new ones.
+    pub fn forget(&mut self) {
+        self.heard.clear();
+    }
+
+    /// Backend `number` is about to change. Where that leaves requests without one, they are told so before it does.
+    fn changes(&mut self, number: usize, becomes: impl FnOnce(&mut Known)) {
+        self.changed[number - 1] = Some(Moment::now());
+        let mut known = self.known();
+        becomes(&mut known[number - 1]);
+        self.traffic.tally.set_dark(!every_request_must_succeed(&known));
+    }
+
+    fn known(&self) -> Vec<Known> {
+        let known = |(backend, changed): (&Backend, &Option<Moment>)| Known {
+            alive: backend.is_alive(),
+            well: backend.mood() == Mood::Well,
+            settled: changed.is_none(),
+        };
+        self.backends.iter().zip(&self.changed).map(known).collect()
+    }
+
     /// Takes in new events and tells them; every second a line with the figures.
-    async fn listen(&mut self) -> Result<(), String> {
-        let news = self.proxy.events(self.seen).await?;
+    async fn listen(&mut self) -> Result<(), Ended> {
+        let answer = self.proxy.events(self.seen).await;
+        if let (Err(problem), Some(status)) = (&answer, self.proxy.ended()) {
+            let words = self.proxy.last_words();
+            return Err(Ended::Problem(format!("roundsman itself has ended ({status}): {problem}{words}")));
+        }
+        let news = answer?;
         self.seen = news.last;
         for event in news.events {
             if let Some(words) = self.in_words(&event.what) {
-                println!("{:6.1} s  {words}", self.begin.elapsed().as_secs_f64());
+                self.print(&words)?;
             }
             self.heard.push(event);
         }
+        self.settle().await?;
         if self.last_line.0.elapsed() >= Duration::from_secs(1) {
-            self.line();
+            self.line()?;
         }
-        let _ = std::io::stdout().flush();
+        Ok(())
+    }
+
+    /// Looks whether the proxy has seen the last changes.
+    async fn settle(&mut self) -> Result<(), Ended> {
+        if self.changed.iter().all(Option::is_none) {
+            return Ok(());
+        }
+        let status = self.proxy.status().await?;
+        for (backend, changed) in self.backends.iter().zip(&mut self.changed) {
+            let address = backend.address.to_string();
+            let Some(upstream) = upstreams(&status).find(|upstream| upstream.address == address) else { continue };
+            if changed.is_some_and(|changed| has_seen(upstream, backend, changed)) {
+                *changed = None;
+            }
+        }
+        self.traffic.tally.set_dark(!every_request_must_succeed(&self.known()));
         Ok(())
     }
 
@@ -124,13 +220,20 @@ impl Stage {
             EventWhat::Reload { .. }
             | EventWhat::Addresses { .. }
             | EventWhat::Admin { .. }
-            | EventWhat::FailOpen { .. }
+            | EventWhat::Refusing(_)
+            | EventWhat::FailOpen(_)
+            | EventWhat::OtherPool(_)
+            | EventWhat::BelowHalf { .. }
+            | EventWhat::Warming { .. }
+            | EventWhat::UpstreamAdded { .. }
+            | EventWhat::UpstreamRemoved { .. }
+            | EventWhat::UpstreamsChanged { .. }
             | EventWhat::ProbePanic { .. }
             | EventWhat::CheckerRestart => None,
         }
     }
 
-    fn line(&mut self) {
+    fn line(&mut self) -> Result<(), Ended> {
         let tally = &self.traffic.tally;
         let sent = tally.sent.load(Ordering::Relaxed);
         let served: Vec<u64> = self.backends.iter().map(Backend::served).collect();
@@ -143,20 +246,33 @@ impl Stage {
             .map(|(i, (now, before))| format!("[{}] {:3.0}/s", i + 1, per_second(*now, *before)))
             .collect();
         let (dim, plain) = if self.colour { ("\x1b[2m", "\x1b[0m") } else { ("", "") };
-        println!(
-            "{:6.1} s  {dim}{:4.0} requests/s  {}  failed {}{plain}",
-            self.begin.elapsed().as_secs_f64(),
+        self.print(&format!(
+            "{dim}{:4.0} requests/s  {}  failed {}{plain}",
             per_second(sent, *before),
             shares.join("  "),
             tally.failed.load(Ordering::Relaxed),
-        );
+        ))?;
         self.last_line = (Instant::now(), sent, served);
+        Ok(())
     }
 
-    /// Forgets the events heard so far, so that the next wait is for new ones.
-    pub fn forget(&mut self) {
-        self.heard.clear();
+    fn print(&self, words: &str) -> Result<(), Ended> {
+        output::line(&format!("{:6.1} s  {words}", self.begin.elapsed().as_secs_f64()))
     }
+}
+
+fn upstreams(status: &StatusReply) -> impl Iterator<Item = &UpstreamInfo> {
+    status.pools.0.iter().flat_map(|(_, pool)| &pool.upstreams)
+}
+
+/// Whether a check that began after this change has decided what the change means for requests.
+fn has_seen(upstream: &UpstreamInfo, backend: &Backend, changed: Moment) -> bool {
+    let Some(last) = &upstream.last_check else { return false };
+    let ended = changed.until(&last.at);
+    let checked = ended.is_some_and(|ended| ended.as_secs_f64() * 1e3 >= last.duration_ms);
+    let serves = backend.is_alive() && backend.mood() == Mood::Well;
+    let agrees = upstream.eligible == serves && last.result == Some(if serves { Verdict::Pass } else { Verdict::Fail });
+    checked && agrees
 }
 
 /// A moment by the calendar's clock, which the proxy's events are told in.

@@ -1,17 +1,20 @@
 //! What happens in the demo, and the figures at its end.
 
 use std::io::IsTerminal;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use super::DemoOptions;
 use super::backend::Mood;
 use super::keys::Keys;
 use super::stage::{Moment, Stage};
-use super::traffic::RATE;
+use super::traffic::{RATE, Tally};
+use super::{DemoOptions, Ended, output};
 use crate::model::HealthState::{Healthy, Unhealthy};
 
 const SECOND: Duration = Duration::from_secs(1);
+const KEYS: &str = "Keys: 1 2 3 kill or revive, s slow, e errors, r reload, q quit";
+const CONTROL_C: u8 = 3;
+const CONTROL_D: u8 = 4;
 
 /// What was measured.
 #[derive(Debug, Default)]
@@ -23,16 +26,19 @@ struct Figures {
 }
 
 /// Plays; true if all went as it should.
-pub async fn play(options: DemoOptions, interactive: bool) -> Result<bool, String> {
-    let colour = std::io::stdout().is_terminal();
-    println!("Starting three backends, roundsman in front of them, and {RATE} requests per second.");
+pub async fn play(options: DemoOptions, interactive: bool) -> Result<bool, Ended> {
+    let colour = std::io::stdout().is_terminal() && crate::telemetry::colour_wanted();
+    output::line(&format!("Starting three backends, roundsman in front of them, and {RATE} requests per second."))?;
     let mut stage = Stage::set_up(colour).await?;
     if options.show_config {
-        println!("\n--- the generated configuration\n{}---\n", stage.proxy.config());
+        output::line(&format!("\n--- the generated configuration\n{}---\n", stage.proxy.config()))?;
     }
-    println!("  proxy  http://{}/     try: curl http://{}/", stage.proxy.address, stage.proxy.address);
-    println!("  admin  http://{}/     (status, metrics, health)", stage.proxy.admin);
-    println!("  pid    {}\n", stage.proxy.pid());
+    output::line(&format!(
+        "  proxy  http://{0}/     try: curl http://{0}/\n  admin  http://{1}/     (status, metrics, health)\n  pid    {2}\n",
+        stage.proxy.address,
+        stage.proxy.admin,
+        stage.proxy.pid()
+    ))?;
     let mut keys = if interactive { Keys::take() } else { None };
     let mut figures = Figures::default();
     let pressed = match &mut keys {
@@ -41,9 +47,7 @@ pub async fn play(options: DemoOptions, interactive: bool) -> Result<bool, Strin
             None
         }
         Some(keys) => {
-            println!(
-                "Keys: 1 2 3 kill or revive, s slow, e errors, r reload, q quit. Until you press one, a story plays.\n"
-            );
+            output::line(&format!("{KEYS}. Until you press one, a story plays.\n"))?;
             tokio::select! {
                 told = tell(&mut stage, &mut figures) => { told?; None }
                 key = keys.next() => Some(key),
@@ -59,67 +63,70 @@ pub async fn play(options: DemoOptions, interactive: bool) -> Result<bool, Strin
 }
 
 /// The story, about half a minute.
-async fn tell(stage: &mut Stage, figures: &mut Figures) -> Result<(), String> {
+async fn tell(stage: &mut Stage, figures: &mut Figures) -> Result<(), Ended> {
     stage.pass(3 * SECOND).await?;
 
-    stage.say("Killing backend 1: its sockets are reset, as with kill -9");
+    stage.say("Killing backend 1: its sockets are reset, as with kill -9")?;
     let since = Moment::now();
-    stage.backends[0].kill();
+    stage.kill(1);
     figures.eject.push(("killed", stage.wait_for(1, Unhealthy, since).await?));
     stage.pass(2 * SECOND).await?;
 
-    stage.say("Reviving backend 1: it is used again only after two passes");
+    stage.say("Reviving backend 1: it is used again only after two passes")?;
     let since = Moment::now();
-    stage.backends[0].revive().await.map_err(|error| error.to_string())?;
+    stage.revive(1).await?;
     stage.forget();
     figures.come_back.push(("killed", stage.wait_for(1, Healthy, since).await?));
     stage.pass(SECOND).await?;
 
-    stage.say("Backend 2 turns slow: its check times out after 500 ms");
+    stage.say("Backend 2 turns slow: its check times out after 500 ms")?;
     let since = Moment::now();
-    stage.backends[1].set(Mood::Slow);
+    stage.set(2, Mood::Slow);
     figures.eject.push(("slow", stage.wait_for(2, Unhealthy, since).await?));
     stage.pass(SECOND).await?;
 
-    stage.say("Reloading in the middle (SIGHUP, backend 1 gets weight 2): verdicts are kept");
+    stage.say("Reloading in the middle (backend 1 gets weight 2): verdicts are kept")?;
     let before = unhealthy(stage).await?;
-    figures.reload = Some(stage.proxy.reload(2).await?);
+    let (_, reloaded) = stage.reload().await?;
+    if let Some(problem) = reloaded.refused {
+        return Err(Ended::Problem(format!("the reload was refused: {problem}")));
+    }
+    figures.reload = Some(reloaded.took);
     figures.kept = Some(before == unhealthy(stage).await?);
     stage.pass(2 * SECOND).await?;
 
-    stage.say("Backend 2 is quick again");
+    stage.say("Backend 2 is quick again")?;
     let since = Moment::now();
-    stage.backends[1].set(Mood::Well);
+    stage.set(2, Mood::Well);
     stage.forget();
     figures.come_back.push(("slow", stage.wait_for(2, Healthy, since).await?));
     stage.pass(SECOND).await?;
 
-    stage.say("Backend 3 answers 500 to its check, and serves everything else");
+    stage.say("Backend 3 answers 500 to its check, and serves everything else")?;
     let since = Moment::now();
-    stage.backends[2].set(Mood::Sick);
+    stage.set(3, Mood::Sick);
     figures.eject.push(("errors", stage.wait_for(3, Unhealthy, since).await?));
     stage.pass(SECOND).await?;
-    stage.say("Backend 3's check is well again");
+    stage.say("Backend 3's check is well again")?;
     let since = Moment::now();
-    stage.backends[2].set(Mood::Well);
+    stage.set(3, Mood::Well);
     stage.forget();
     figures.come_back.push(("errors", stage.wait_for(3, Healthy, since).await?));
     stage.pass(SECOND).await?;
 
-    stage.say("All down: clients get 503 at once, no upstream is tried");
-    stage.traffic.tally.dark.store(true, Ordering::Relaxed);
+    stage.say("All down: clients get 503 at once, no upstream is tried")?;
     stage.forget();
     let since = Moment::now();
-    stage.backends.iter().for_each(super::backend::Backend::kill);
+    (1..=3).for_each(|number| stage.kill(number));
     for number in 1..=3 {
         stage.wait_for(number, Unhealthy, since).await?;
     }
     stage.pass(2 * SECOND).await?;
-    stage.say("All back");
+    stage.say("All back")?;
     stage.forget();
     let since = Moment::now();
-    for backend in &stage.backends {
-        backend.revive().await.map_err(|error| error.to_string())?;
+    for number in 1..=3 {
+        stage.revive(number).await?;
     }
     let mut first = None;
     for number in 1..=3 {
@@ -127,48 +134,47 @@ async fn tell(stage: &mut Stage, figures: &mut Figures) -> Result<(), String> {
         first = Some(first.map_or(back, |first: Duration| first.min(back)));
     }
     figures.come_back.extend(first.map(|first| ("all down", first)));
-    // Requests that were begun in the dark have ended after this.
-    stage.pass(SECOND).await?;
-    stage.traffic.tally.dark.store(false, Ordering::Relaxed);
-    stage.pass(2 * SECOND).await
+    stage.pass(3 * SECOND).await
 }
 
 /// The upstreams that are not healthy.
-async fn unhealthy(stage: &Stage) -> Result<Vec<String>, String> {
+async fn unhealthy(stage: &Stage) -> Result<Vec<String>, Ended> {
     let status = stage.proxy.status().await?;
     let upstreams = status.pools.0.iter().flat_map(|(_, pool)| &pool.upstreams);
     Ok(upstreams.filter(|u| u.state != Healthy).map(|u| u.address.clone()).collect())
 }
 
 /// Does what keys say until `q`.
-async fn obey(stage: &mut Stage, keys: &mut Keys, first: u8) -> Result<(), String> {
-    let mut weight = 1;
+async fn obey(stage: &mut Stage, keys: &mut Keys, first: u8) -> Result<(), Ended> {
     let mut key = first;
     loop {
         match key {
             b'1'..=b'3' => {
                 let number = usize::from(key - b'0');
-                let backend = &stage.backends[number - 1];
-                if backend.is_alive() {
-                    backend.kill();
-                    stage.say(&format!("Killed backend {number}"));
+                if stage.backend(number).0 {
+                    stage.kill(number);
+                    stage.say(&format!("Killed backend {number}"))?;
                 } else {
-                    backend.revive().await.map_err(|error| error.to_string())?;
-                    stage.say(&format!("Revived backend {number}"));
+                    // Another process may have taken its port; the next try may find it free.
+                    match stage.revive(number).await {
+                        Ok(()) => stage.say(&format!("Revived backend {number}"))?,
+                        Err(problem) => stage.say(&problem)?,
+                    }
                 }
             }
-            b's' => flip(stage, 1, Mood::Slow, "slow"),
-            b'e' => flip(stage, 2, Mood::Sick, "answering 500 to its check"),
+            b's' => flip(stage, 2, Mood::Slow, "slow")?,
+            b'e' => flip(stage, 3, Mood::Sick, "answering 500 to its check")?,
             b'r' => {
-                weight = 3 - weight;
-                let took = stage.proxy.reload(weight).await?;
-                stage.say(&format!("Reloaded in {} (backend 1 has weight {weight})", short(took)));
+                let (weight, reloaded) = stage.reload().await?;
+                let took = short(reloaded.took);
+                match reloaded.refused {
+                    None => stage.say(&format!("Reloaded in {took} (backend 1 has weight {weight})"))?,
+                    Some(problem) => stage.say(&format!("The reload was refused after {took}: {problem}"))?,
+                }
             }
-            b'q' | 3 | 4 => return Ok(()),
-            _ => stage.say("Keys: 1 2 3 kill or revive, s slow, e errors, r reload, q quit"),
+            b'q' | CONTROL_C | CONTROL_D => return Ok(()),
+            _ => stage.say(KEYS)?,
         }
-        let all_dead = stage.backends.iter().all(|backend| !backend.is_alive());
-        stage.traffic.tally.dark.store(all_dead, Ordering::Relaxed);
         key = loop {
             tokio::select! {
                 key = keys.next() => break key,
@@ -178,52 +184,103 @@ async fn obey(stage: &mut Stage, keys: &mut Keys, first: u8) -> Result<(), Strin
     }
 }
 
-fn flip(stage: &Stage, index: usize, mood: Mood, word: &str) {
-    let backend = &stage.backends[index];
-    if backend.mood() == mood {
-        backend.set(Mood::Well);
-        stage.say(&format!("Backend {} is well again", index + 1));
-    } else {
-        backend.set(mood);
-        stage.say(&format!("Backend {} is {word}", index + 1));
+fn flip(stage: &mut Stage, number: usize, mood: Mood, word: &str) -> Result<(), Ended> {
+    match stage.backend(number) {
+        (false, _) => stage.say(&format!("Backend {number} is dead: press {number} to revive it first")),
+        (true, now) if now == mood => {
+            stage.set(number, Mood::Well);
+            stage.say(&format!("Backend {number} is well again"))
+        }
+        (true, _) => {
+            stage.set(number, mood);
+            stage.say(&format!("Backend {number} is {word}"))
+        }
     }
 }
 
 /// Prints the figures and ends everything. `told`: the whole story was, so every figure is there.
-async fn close(stage: Stage, figures: &Figures, told: bool) -> Result<bool, String> {
+async fn close(stage: Stage, figures: &Figures, told: bool) -> Result<bool, Ended> {
     let tally = stage.traffic.tally.clone();
     drop(stage.traffic);
     let stopped = stage.proxy.stop().await;
-    let count = |counter: &std::sync::atomic::AtomicU64| counter.load(Ordering::Relaxed);
-    let failed = count(&tally.failed);
-    let slowest = Duration::from_micros(count(&tally.refused_slowest_us));
-    println!("\nFigures");
-    println!("  requests                        {:>8}", count(&tally.sent));
-    println!("  answered by a backend           {:>8}", count(&tally.good));
-    println!("  failed                          {failed:>8}   (a backend was there for each of them: 0 is right)");
-    println!("  503 while all were down         {:>8}   (slowest after {})", count(&tally.refused), short(slowest));
-    println!("  broken by killing all at once   {:>8}   (in the moment before the checks saw it)", count(&tally.lost));
-    for (what, took) in &figures.eject {
-        println!("  time to eject, {what:<16} {:>8}", short(*took));
+    output::line(&report(figures, &tally))?;
+    let problems = problems(figures, &tally, told, stopped.err());
+    if problems.is_empty() {
+        output::line("No request failed that should not have.")?;
+        return Ok(true);
     }
-    for (what, took) in &figures.come_back {
-        println!("  time to return, {what:<15} {:>8}", short(*took));
+    output::line(&format!("SOMETHING WENT WRONG:\n  {}", problems.join("\n  ")))?;
+    Ok(false)
+}
+
+/// What was counted and measured.
+fn report(figures: &Figures, tally: &Tally) -> String {
+    let count = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+    let slowest = short(Duration::from_micros(count(&tally.refused_slowest_us)));
+    let mut lines = vec![
+        "\nFigures".to_owned(),
+        format!("  requests                        {:>8}", count(&tally.sent)),
+        format!("  answered by a backend           {:>8}", count(&tally.good)),
+        format!("  failed                          {:>8}   (a backend could serve: 0 is right)", count(&tally.failed)),
+        format!("  503 while none could serve      {:>8}   (slowest after {slowest})", count(&tally.refused)),
+        format!(
+            "  broken by killing several       {:>8}   (in the moment before the checks saw it)",
+            count(&tally.lost)
+        ),
+    ];
+    let took = |what: String, took: Duration| format!("  {what:<31} {:>8}", short(took));
+    lines.extend(figures.eject.iter().map(|(what, time)| took(format!("time to eject, {what}"), *time)));
+    lines.extend(figures.come_back.iter().map(|(what, time)| took(format!("time to return, {what}"), *time)));
+    lines.extend(figures.reload.map(|time| took("reload applied after".to_owned(), time)));
+    let kept = figures.kept.map(|kept| if kept { "all" } else { "NOT ALL" });
+    lines.extend(kept.map(|kept| format!("  verdicts kept over the reload   {kept:>8}")));
+    lines.join("\n") + "\n"
+}
+
+/// Everything that is not as it should be, a line each. `unstopped`: why the proxy did not stop as it should.
+fn problems(figures: &Figures, tally: &Tally, told: bool, unstopped: Option<String>) -> Vec<String> {
+    let mut problems = vec![];
+    let failed = tally.failed.load(Ordering::Relaxed);
+    if failed > 0 {
+        let requests = if failed == 1 { "1 request".to_owned() } else { format!("{failed} requests") };
+        let first = tally.words().join("; ");
+        problems.push(format!("{requests} failed although a backend could serve; the first: {first}"));
     }
-    if let Some(took) = figures.reload {
-        println!("  reload applied after            {:>8}", short(took));
+    if told && figures.kept != Some(true) {
+        problems.push("the reload changed which backends are unhealthy: verdicts must be kept".to_owned());
     }
-    if let Some(kept) = figures.kept {
-        println!("  verdicts kept over the reload   {:>8}", if kept { "all" } else { "NOT ALL" });
+    if told && tally.refused.load(Ordering::Relaxed) == 0 {
+        problems.push("no request was answered with 503 while all backends were down".to_owned());
     }
-    for words in tally.words() {
-        println!("  a failure: {words}");
-    }
-    let complete = figures.kept == Some(true) && count(&tally.refused) > 0;
-    let good = failed == 0 && stopped && (complete || !told);
-    println!("\n{}", if good { "No request failed that should not have." } else { "SOMETHING WENT WRONG, see above." });
-    Ok(good)
+    problems.extend(unstopped);
+    problems
 }
 
 fn short(time: Duration) -> String {
     if time < SECOND { format!("{:.1} ms", time.as_secs_f64() * 1e3) } else { format!("{:.2} s", time.as_secs_f64()) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_problem_is_named() {
+        let well = Figures { kept: Some(true), ..Figures::default() };
+        let tally = Tally::default();
+        assert_eq!(problems(&well, &tally, false, None), Vec::<String>::new(), "a visitor need not see everything");
+        let missing = problems(&Figures::default(), &tally, true, Some("it did not stop".to_owned())).join("\n");
+        for part in ["verdicts must be kept", "no request was answered with 503", "it did not stop"] {
+            assert!(missing.contains(part), "{missing}");
+        }
+        tally.refused.store(3, Ordering::Relaxed);
+        assert_eq!(problems(&well, &tally, true, None), Vec::<String>::new());
+        tally.failed.store(2, Ordering::Relaxed);
+        assert!(problems(&well, &tally, true, None)[0].starts_with("2 requests failed although"));
+        assert!(
+            report(&well, &tally).contains("verdicts kept over the reload        all\n"),
+            "{}",
+            report(&well, &tally)
+        );
+    }
 }

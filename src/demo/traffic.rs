@@ -1,10 +1,10 @@
 //! Steady traffic: a fixed rate of GETs over keep-alive connections, whatever the answers are like. Counts what came back,
-//! apart for the time in which every backend was dead on purpose.
+//! apart for the time in which a request could not be served.
 
 use std::collections::VecDeque;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -32,16 +32,17 @@ pub struct Tally {
     pub sent: AtomicU64,
     /// Answered with 2xx.
     pub good: AtomicU64,
-    /// Not answered so, though a backend was there.
+    /// Not answered so, though a backend could serve it all the time.
     pub failed: AtomicU64,
-    /// Answered with 503 while every backend was dead.
+    /// Answered with 503 while a request could not be served.
     pub refused: AtomicU64,
     /// The slowest of those, in microseconds.
     pub refused_slowest_us: AtomicU64,
-    /// Not answered at all, or with 502 or 504, while backends were being killed together.
+    /// Not answered at all, or with 502 or 504, while a request could not be served.
     pub lost: AtomicU64,
-    /// All backends are dead on purpose.
-    pub dark: AtomicBool,
+    /// Counts every change of whether requests can be served; odd while they cannot. A request that saw two numbers saw
+    /// a change, however short.
+    dark: AtomicU64,
     words: Mutex<VecDeque<String>>,
 }
 
@@ -51,7 +52,17 @@ impl Tally {
         self.words.lock().iter().cloned().collect()
     }
 
-    fn record(&self, dark: bool, outcome: Result<u16, String>, took: Duration) {
+    /// Whether requests can be served from now on. Said before the last backend dies, and after one is known to be back. Only
+    /// one task may call it.
+    pub fn set_dark(&self, dark: bool) {
+        if (self.dark.load(Ordering::SeqCst) % 2 == 1) != dark {
+            self.dark.fetch_add(1, Ordering::SeqCst);
+        }
+    }
+
+    /// `dark`: the number when the request began.
+    fn record(&self, dark: u64, outcome: Result<u16, String>, took: Duration) {
+        let dark = dark % 2 == 1 || self.dark.load(Ordering::SeqCst) != dark;
         self.sent.fetch_add(1, Ordering::Relaxed);
         match outcome {
             Ok(200..=299) => {
@@ -104,7 +115,7 @@ async fn client(proxy: SocketAddr, number: u32, tally: Arc<Tally>) {
     let mut connection: Option<SendRequest<Empty<Bytes>>> = None;
     loop {
         ticks.tick().await;
-        let dark = tally.dark.load(Ordering::Relaxed);
+        let dark = tally.dark.load(Ordering::SeqCst);
         let begin = Instant::now();
         let outcome = match tokio::time::timeout(PATIENCE, request(proxy, &mut connection)).await {
             Ok(outcome) => outcome,
@@ -113,7 +124,6 @@ async fn client(proxy: SocketAddr, number: u32, tally: Arc<Tally>) {
         if outcome.is_err() {
             connection = None;
         }
-        let dark = dark || tally.dark.load(Ordering::Relaxed);
         tally.record(dark, outcome, begin.elapsed());
     }
 }
@@ -136,4 +146,35 @@ async fn request(proxy: SocketAddr, connection: &mut Option<SendRequest<Empty<By
     let status = response.status().as_u16();
     response.into_body().collect().await.map_err(|error| format!("body: {error}"))?;
     Ok(status)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_failure_counts_unless_a_request_could_not_be_served_at_some_time_of_it() {
+        let took = Duration::from_millis(3);
+        let (lit, out) = ([false; 2], [true, false]);
+        for (before, during, failed, refused, lost) in [
+            (false, &lit[..], 2, 0, 0),
+            (true, &[], 0, 1, 1),
+            // Back again before its answer came.
+            (true, &[false], 0, 1, 1),
+            (false, &[true], 0, 1, 1),
+            (false, &out, 0, 1, 1),
+        ] {
+            let tally = Tally::default();
+            tally.set_dark(before);
+            let begun = tally.dark.load(Ordering::SeqCst);
+            during.iter().for_each(|dark| tally.set_dark(*dark));
+            for outcome in [Ok(200), Ok(503), Err("reset".to_owned())] {
+                tally.record(begun, outcome, took);
+            }
+            let count = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+            assert_eq!((count(&tally.sent), count(&tally.good)), (3, 1));
+            let seen = (count(&tally.failed), count(&tally.refused), count(&tally.lost));
+            assert_eq!(seen, (failed, refused, lost), "{before} {during:?}");
+        }
+    }
 }

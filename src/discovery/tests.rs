@@ -26,6 +26,7 @@ pub(super) fn upstream(text: &str) -> UpstreamPolicy {
 pub(super) fn pool(upstreams: &[&str]) -> PoolPolicy {
     let timing = Timing {
         interval: SECOND,
+        unhealthy_interval: None,
         timeout: SECOND,
         healthy_threshold: 1,
         unhealthy_threshold: 1,
@@ -275,7 +276,7 @@ async fn a_name_without_addresses_reports_why_and_is_not_probed() {
     let config = config(vec![pool(&["api:1"])]);
     world.settle(&config).await;
     let controller = Arc::new(Controller::new(Instant::now(), 1));
-    controller.configure(&world.discovery.expand(&config), &[], Instant::now());
+    controller.configure(&world.discovery.expand(&config), &[], "test", Instant::now());
     let (stop, stopped) = watch::channel(false);
     let prober = NamingProber { inner: Arc::new(Passes), discovery: world.discovery.clone() };
     let runner = controller.clone();

@@ -4,7 +4,7 @@
 use std::borrow::Cow;
 use std::io::Write as _;
 
-use super::head::Version;
+use crate::http1::{Fault, Version};
 use crate::pool::AnswerReason;
 
 /// Why a head, or the framing of a body, is refused. Nothing more can be read from that connection.
@@ -31,6 +31,23 @@ impl Refusal {
     /// The answer that says so and closes.
     pub fn answer(self) -> OwnAnswer {
         OwnAnswer { close: true, ..OwnAnswer::new(self.reason) }
+    }
+}
+
+impl From<Fault> for Refusal {
+    fn from(fault: Fault) -> Refusal {
+        let reason = match fault {
+            Fault::HeadBytes(_) | Fault::HeadFields(_) => AnswerReason::HeadTooLarge,
+            Fault::TargetTooLong => AnswerReason::TargetTooLong,
+            Fault::Version => AnswerReason::Version,
+            Fault::OtherCoding => AnswerReason::NotImplemented,
+            Fault::NotHttp | Fault::Head(_) | Fault::Length(_) | Fault::Coding(_) | Fault::Chunk(_) => {
+                AnswerReason::Malformed
+            }
+            // Only answers have these.
+            Fault::Status(_) | Fault::Interim | Fault::Switch => AnswerReason::Malformed,
+        };
+        Refusal::new(reason, fault.words())
     }
 }
 

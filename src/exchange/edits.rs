@@ -8,9 +8,9 @@ use std::net::IpAddr;
 
 use smallvec::SmallVec;
 
-use super::head::fields::list;
-use super::head::{Head, Known, ResponseHead, Version};
 use super::judge::{Facts, Framing};
+use crate::http1::fields::list;
+use crate::http1::{Head, Known, ResponseHead, Version};
 use crate::model::Address;
 
 /// The scheme in which a request came.
@@ -53,10 +53,11 @@ pub struct ResponseEdits {
     hidden: bool,
     unframed: bool,
     close: bool,
+    length: Length,
 }
 
 /// How an answer reaches the client.
-#[derive(Debug, Clone, Copy, Default)]
+#[derive(Debug, Clone, Default)]
 pub(super) struct Delivery {
     /// The client must not see it.
     pub hidden: bool,
@@ -64,6 +65,27 @@ pub(super) struct Delivery {
     pub unframed: bool,
     /// The end of the connection is the end of the answer.
     pub close: bool,
+    /// What becomes of Content-Length.
+    pub length: Length,
+}
+
+/// What becomes of Content-Length.
+#[derive(Debug, Clone, Default)]
+pub(super) enum Length {
+    /// It goes as it came.
+    #[default]
+    Kept,
+    /// It was given several times, or in an unusual form: once, in these digits.
+    Set(SmallVec<[u8; 20]>),
+    /// It goes, because chunks override it (RFC 9112, 6.3).
+    Dropped,
+}
+
+impl Length {
+    /// This number, in the form in which every parser reads it.
+    pub(super) fn canonical(length: u64) -> Length {
+        Length::Set(length.to_string().into_bytes().into())
+    }
 }
 
 /// Bytes, of which the usual number needs no allocation.
@@ -194,8 +216,8 @@ impl ResponseEdits {
         connection: impl Iterator<Item = &'a [u8]>,
         delivery: Delivery,
     ) -> ResponseEdits {
-        let Delivery { hidden, unframed, close } = delivery;
-        ResponseEdits { named: Named::collect(connection), status, hidden, unframed, close }
+        let Delivery { hidden, unframed, close, length } = delivery;
+        ResponseEdits { named: Named::collect(connection), status, hidden, unframed, close, length }
     }
 
     /// Whether the client must not see this interim answer: it speaks HTTP/1.0 (RFC 9110, 15.2).
@@ -212,8 +234,7 @@ impl ResponseEdits {
 
     /// Whether every field of this name is left out.
     pub fn drops(&self, name: &[u8]) -> bool {
-        // Where there is no body, what frames it only confuses (RFC 9110, 8.6; RFC 9112, 6.1).
-        let bodyless = self.status < 200 || self.status == 204;
+        let bodyless = self.is_bodyless();
         match Known::of(name) {
             Known::Connection
             | Known::KeepAlive
@@ -223,7 +244,7 @@ impl ResponseEdits {
             | Known::Http2Settings
             | Known::ProxyAuth => true,
             // They say where the answer ends, so Connection cannot name them.
-            Known::ContentLength => bodyless,
+            Known::ContentLength => bodyless || !matches!(self.length, Length::Kept),
             Known::TransferEncoding => bodyless || self.unframed,
             Known::Host | Known::Expect | Known::Authorization | Known::Cookie | Known::Forwarded | Known::Other => {
                 self.named.has(name)
@@ -231,19 +252,28 @@ impl ResponseEdits {
         }
     }
 
-    /// The fields to set after dropping: those of a switch of protocols.
-    pub fn sets(&self) -> impl Iterator<Item = (&'static str, &'static [u8])> {
+    /// The fields to set after dropping: those of a switch of protocols, or a length in canonical form.
+    pub fn sets(&self) -> impl Iterator<Item = (&'static str, &[u8])> {
         let switch: &[(&'static str, &'static [u8])] =
             if self.status == 101 { &[("Connection", b"Upgrade"), ("Upgrade", b"websocket")] } else { &[] };
-        switch.iter().copied()
+        let length = match &self.length {
+            Length::Set(digits) if !self.is_bodyless() => Some(("Content-Length", digits.as_slice())),
+            Length::Set(_) | Length::Kept | Length::Dropped => None,
+        };
+        switch.iter().copied().chain(length)
+    }
+
+    /// Where there is no body, what frames it only confuses (RFC 9110, 8.6; RFC 9112, 6.1).
+    fn is_bodyless(&self) -> bool {
+        self.status < 200 || self.status == 204
     }
 
     /// Appends the whole edited head in HTTP/1.1, for lanes that copy bytes. `close`: the client connection does not go
     /// on; `version`: the client's, which is told that it does where that is not implied.
     pub fn write_to(&self, head: &ResponseHead<'_>, version: Version, close: bool, out: &mut Vec<u8>) {
         let digits = [100, 10, 1].map(|place| b'0' + (head.status / place % 10) as u8);
-        put(out, &[b"HTTP/1.1 ", &digits, b" ", head.reason, b"\r\n"]);
-        for field in head.fields.iter().filter(|field| !self.drops(field.name)) {
+        put(out, &[b"HTTP/1.1 ", &digits, b" ", head.reason(), b"\r\n"]);
+        for field in head.fields().filter(|field| !self.drops(field.name)) {
             put(out, &[field.name, b": ", field.value, b"\r\n"]);
         }
         for (name, value) in self.sets() {
@@ -298,10 +328,10 @@ fn put(out: &mut Vec<u8>, parts: &[&[u8]]) {
 
 #[cfg(test)]
 mod tests {
-    use super::super::head::{Limits, parse, parse_response};
     use super::super::judge::{Method, judge};
     use super::super::response::{Asked, judge_response};
     use super::*;
+    use crate::http1::{Limits, parse, parse_response};
 
     /// The head that goes upstream, to 10.0.0.7:80, for a client at 192.0.2.1.
     fn sent(head: &str) -> String {
@@ -403,10 +433,10 @@ mod tests {
     /// What the client sees of an answer.
     fn delivered(answer: &str, method: Method, version: Version) -> String {
         let answer = format!("{answer}\r\n\r\n");
-        let head = parse_response(answer.as_bytes(), &Limits::RESPONSE).unwrap().unwrap();
+        let head = parse_response(answer.as_bytes()).unwrap().unwrap();
         let asked = Asked { method, version, upgrade: true };
-        let fields: Vec<_> = head.fields.iter().map(|field| (field.name, field.value)).collect();
-        let (_, edits) = judge_response(asked, head.status, fields.into_iter()).unwrap();
+        let fields = head.fields().map(|field| (field.name, field.value));
+        let (_, edits) = judge_response(asked, head.status, fields).unwrap();
         let mut out = Vec::new();
         edits.write_to(&head, version, edits.close(), &mut out);
         String::from_utf8(out).unwrap()
@@ -450,6 +480,22 @@ mod tests {
             ("204 None\r\nContent-Length: 5", Method::Get, Http11, "204 None\r\n"),
             ("204 None\r\nTransfer-Encoding: chunked", Method::Get, Http11, "204 None\r\n"),
             ("304 Same\r\nContent-Length: 5", Method::Get, Http11, "304 Same\r\nContent-Length: 5\r\n"),
+            // One length, in one form.
+            (
+                "200 OK\r\nContent-Length: 5\r\nA: b\r\ncontent-length: 5",
+                Method::Get,
+                Http11,
+                "200 OK\r\nA: b\r\nContent-Length: 5\r\n",
+            ),
+            ("200 OK\r\nContent-Length: 05", Method::Head, Http11, "200 OK\r\nContent-Length: 5\r\n"),
+            ("304 Same\r\nContent-Length: 5, 5", Method::Get, Http11, "304 Same\r\nContent-Length: 5\r\n"),
+            ("204 None\r\nContent-Length: 5, 5", Method::Get, Http11, "204 None\r\n"),
+            (
+                "200 OK\r\nContent-Length: 5\r\nTransfer-Encoding: chunked",
+                Method::Get,
+                Http11,
+                "200 OK\r\nTransfer-Encoding: chunked\r\n",
+            ),
             ("103 Early\r\nLink: x\r\nContent-Length: 5", Method::Get, Http11, "103 Early\r\nLink: x\r\n"),
             (
                 "101 Switch\r\nConnection: x, Upgrade\r\nUpgrade: WebSocket\r\nSec-WebSocket-Accept: y",

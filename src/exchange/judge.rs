@@ -7,10 +7,11 @@ use std::borrow::Cow;
 
 use super::answer::Refusal;
 use super::authority::Authority;
-use super::head::fields::{is_token, list};
-use super::head::{Field, Head, Known, Version};
 use super::limits::DRAIN_BYTES;
 use super::target::Target;
+use crate::http1::fields::{is_token, list};
+use crate::http1::framing::{content_length, transfer_coding};
+use crate::http1::{Field, Head, Known, Version};
 use crate::pool::AnswerReason;
 
 /// What a good head says.
@@ -259,36 +260,17 @@ fn once(again: bool, why: &'static str) -> Result<(), Refusal> {
     if again { Err(Refusal::malformed(why)) } else { Ok(()) }
 }
 
-/// Digits only, and no more than fit: no sign, no list, no other base.
-pub(super) fn content_length(value: &[u8]) -> Result<u64, Refusal> {
-    let bad = Refusal::malformed("a Content-Length that is no number");
-    if value.is_empty() || !value.iter().all(u8::is_ascii_digit) {
-        return Err(bad);
-    }
-    let digit = |n: u64, b: &u8| n.checked_mul(10)?.checked_add(u64::from(b - b'0'));
-    value.iter().try_fold(0, digit).ok_or(bad)
-}
-
 fn framing(version: Version, seen: &Seen<'_>) -> Result<Framing, Refusal> {
     match (seen.coding, seen.length) {
         (None, None) => Ok(Framing::None),
         (None, Some(length)) => Ok(Framing::Length(length)),
         (Some(_), Some(_)) => Err(Refusal::malformed("Content-Length with Transfer-Encoding")),
         (Some(_), None) if version == Version::Http10 => Err(Refusal::malformed("Transfer-Encoding in HTTP/1.0")),
-        (Some(coding), None) => chunked(coding).map(|()| Framing::Chunked),
+        (Some(coding), None) => {
+            transfer_coding(coding)?;
+            Ok(Framing::Chunked)
+        }
     }
-}
-
-/// Exactly `chunked`. Other codings before it are honest but not spoken here; anything else has no end.
-pub(super) fn chunked(coding: &[u8]) -> Result<(), Refusal> {
-    let is_chunked = |coding: &[u8]| coding.eq_ignore_ascii_case(b"chunked");
-    if is_chunked(coding) {
-        return Ok(());
-    }
-    if list(coding).last().is_some_and(is_chunked) && list(coding).filter(|coding| is_chunked(coding)).count() == 1 {
-        return Err(Refusal::new(AnswerReason::NotImplemented, "a transfer coding other than chunked"));
-    }
-    Err(Refusal::malformed("a final transfer coding that is not chunked"))
 }
 
 #[cfg(test)]

@@ -3,6 +3,10 @@
 
 use std::time::Duration;
 
+pub use crate::http1::limits::{
+    HEAD_BYTES, HEAD_FIELDS, INTERIM_ANSWERS, METHOD_BYTES, RESPONSE_HEAD_BYTES, RESPONSE_HEAD_FIELDS, TARGET_BYTES,
+};
+
 /// A whole request head, from its first byte (from accept for the first): then 408 and close.
 pub const HEADER_TIMEOUT: Duration = Duration::from_secs(10);
 /// Idle between requests of one client connection.
@@ -24,20 +28,6 @@ pub const UPSTREAM_KEEP_ALIVE: Duration = Duration::from_secs(4);
 /// Idle connections kept per upstream.
 pub const UPSTREAM_IDLE_MAX: usize = 128;
 
-/// A request head: beyond it 431.
-pub const HEAD_BYTES: usize = 32 * 1024;
-/// Fields of a request head: beyond it 431.
-pub const HEAD_FIELDS: usize = 100;
-/// A request target: beyond it 414.
-pub const TARGET_BYTES: usize = 16 * 1024;
-/// A method: beyond it 400. The longest registered one has 16 bytes.
-pub const METHOD_BYTES: usize = 32;
-/// A response head: beyond it 502.
-pub const RESPONSE_HEAD_BYTES: usize = 64 * 1024;
-/// Fields of a response head: beyond it 502.
-pub const RESPONSE_HEAD_FIELDS: usize = 200;
-/// Interim (1xx) answers to one request: beyond it 502.
-pub const INTERIM_ANSWERS: u32 = 16;
 /// The request body that is kept so that it can be sent again.
 pub const REPLAY_BYTES: usize = 64 * 1024;
 /// The rest of a request body that is read and thrown away after an answer of our own, so that the connection can stay

@@ -25,12 +25,12 @@ use tokio::time::Instant;
 
 use super::answer::{OwnAnswer, Refusal};
 use super::edits::RequestEdits;
-use super::head::{self, Head, Limits};
 use super::judge::{Facts, Method, judge};
 use super::limits::{INTERIM_ANSWERS, RETRIES, UNUSED_MAX};
 use super::response::{Asked, judge_response};
 use super::seek::{Ask, Found, find, of_address, route, route_anew, still_eligible};
 use super::steps::{Attempt, Broken, ConnectError, End, Entry, Lent, Next, Record, Replay};
+use crate::http1::{self, Fault, Head, Limits};
 use crate::pool::{
     AnswerReason, Candidate, FrontStats, Lease, ListenerId, Pool, PoolId, Published, RequestClass, Settled, Snapshot,
     Tried, Upstream, WaitTicket,
@@ -179,7 +179,7 @@ impl Exchange {
     /// head, as they were given to [`Exchange::begin`].
     pub fn on_reroute(&mut self, head: &[u8], now: Instant) -> Next {
         let snapshot = self.published.load_full();
-        let parsed = head::parse(head, &Limits::REQUEST).ok().flatten();
+        let parsed = http1::parse(head, &Limits::REQUEST).ok().flatten();
         let facts = parsed.as_ref().and_then(|head| judge(head).ok());
         let routed = facts.and_then(|facts| route_anew(&snapshot, self.listener, &facts));
         let Some(pool) = routed.and_then(|id| snapshot.pool(id)) else {
@@ -316,9 +316,13 @@ impl Exchange {
         };
         let interim = status < 200 && status != 101;
         self.interim += u32::from(interim);
-        let judged = judge_response(self.asked, status, fields);
-        let Some((framing, edits)) = judged.ok().filter(|_| self.interim <= INTERIM_ANSWERS) else {
-            return self.on_broken(Broken::BadResponse, Replay::Gone, now);
+        let judged = match self.interim {
+            ..=INTERIM_ANSWERS => judge_response(self.asked, status, fields),
+            _ => Err(Fault::Interim),
+        };
+        let (framing, edits) = match judged {
+            Ok(judged) => judged,
+            Err(fault) => return self.on_broken(Broken::BadResponse(fault), Replay::Gone, now),
         };
         if interim {
             self.phase = Phase::Interim { since };
@@ -328,6 +332,9 @@ impl Exchange {
         self.status = Some(status);
         if let Some(pool) = &self.pool {
             pool.shared.stats.upstream_seconds.observe(now.saturating_duration_since(since));
+        }
+        if let Some(lease) = &self.lease {
+            lease.on_answer(status, now.saturating_duration_since(since));
         }
         if status == 101 {
             // A tunnel may live for days: its request ends here, for the counters.
@@ -339,9 +346,13 @@ impl Exchange {
     /// The attempt broke after the connection was made. Before a byte of the answer it is tried again, if doing it twice
     /// is as good as once; after the head nothing can be mended.
     pub fn on_broken(&mut self, how: Broken, replay: Replay, now: Instant) -> Next {
+        if let (Broken::BadResponse(fault), Some(upstream)) = (how, self.upstream()) {
+            upstream.note_malformed(fault, now);
+        }
         let (silent, reused) = match self.phase {
             Phase::Answered => {
-                self.settle_with(Settled::NotTheUpstream);
+                // In the middle of its answer. An answer of our own holds no lease, so nothing is settled twice.
+                self.settle_with(how.settled());
                 return Next::Abort;
             }
             Phase::Sent { reused, .. } => (true, reused),
@@ -349,14 +360,13 @@ impl Exchange {
         };
         // The upstream may close an idle connection at any time; a request that met that says nothing about its health.
         let stale = how == Broken::Closed && reused && silent;
-        let (settled, reason) = match how {
-            Broken::Closed if stale => (Settled::NotTheUpstream, AnswerReason::UpstreamBroke),
-            Broken::Closed => (Settled::Broke, AnswerReason::UpstreamBroke),
-            Broken::TimedOut => (Settled::Broke, AnswerReason::UpstreamTimeout),
-            Broken::BadResponse => (Settled::Broke, AnswerReason::BadResponse),
-            Broken::Resources => (Settled::NotTheUpstream, AnswerReason::Resources),
+        let reason = match how {
+            Broken::Closed => AnswerReason::UpstreamBroke,
+            Broken::TimedOut => AnswerReason::UpstreamTimeout,
+            Broken::BadResponse(_) => AnswerReason::BadResponse,
+            Broken::Resources => AnswerReason::Resources,
         };
-        self.settle(settled);
+        self.settle(if stale { Settled::NotTheUpstream } else { how.settled() });
         let again = silent && self.asked.method.is_idempotent() && replay == Replay::Whole;
         if how == Broken::Closed && again && self.attempts <= RETRIES {
             return self.elsewhere(reason, stale, now);

@@ -9,9 +9,9 @@ use tokio::time::Instant;
 use super::answer::OwnAnswer;
 use super::edits::ResponseEdits;
 pub use super::edits::Scheme;
-use super::response::ResponseFraming;
+use crate::http1::{Fault, ResponseFraming};
 use crate::model::{Address, Name};
-use crate::pool::{AnswerReason, FrontStats, ListenerId, RequestClass, Upstream};
+use crate::pool::{AnswerReason, FrontStats, ListenerId, RequestClass, Settled, Upstream};
 
 /// Where a request came in.
 #[derive(Debug, Clone, Copy)]
@@ -88,10 +88,20 @@ pub enum Broken {
     Closed,
     /// [`super::limits::FIRST_BYTE`] or [`super::limits::UPSTREAM_IDLE`] ran out.
     TimedOut,
-    /// Its answer is no HTTP/1.x, or too large.
-    BadResponse,
+    /// Its answer is malformed or too large.
+    BadResponse(Fault),
     /// We lack descriptors or memory.
     Resources,
+}
+
+impl Broken {
+    /// How it ends the upstream's lease.
+    pub(super) fn settled(self) -> Settled {
+        match self {
+            Broken::Closed | Broken::TimedOut | Broken::BadResponse(_) => Settled::Broke,
+            Broken::Resources => Settled::NotTheUpstream,
+        }
+    }
 }
 
 /// Whether the request body can be sent again.

@@ -374,7 +374,7 @@ impl Track {
         self.holds_until = Some(self.stale_at().min(now + timing.stale_after()));
         self.timing = timing;
         if let Some(start) = self.last_start {
-            let at = start + timing.interval;
+            let at = start + timing.interval_in(self.state);
             if at < self.next_due {
                 (self.next_due, self.due) = (at.max(now), Due::Retimed);
             }
@@ -432,15 +432,16 @@ impl Track {
 
     fn due_after(&self, change: Option<Change>, now: Instant, chance: f64) -> (Instant, Due) {
         let start = self.last_start.unwrap_or(now);
+        let interval = self.timing.interval_in(self.state);
         let left_unknown = change.is_some_and(|c| c.from == HealthState::Unknown && c.to != HealthState::Unknown);
         let (at, due) = if self.is_fast(now) && !left_unknown {
             let why = if self.in_start_period(now) { Due::StartPeriod } else { Due::Fast(self.run) };
             (start + self.timing.fast_interval, why)
-        } else if left_unknown || self.due.left_its_place() || now > start + self.timing.interval + OVERRUN {
-            (self.slot.after(now, self.timing.interval), Due::Slot)
+        } else if left_unknown || self.due.left_its_place() || now > start + interval + OVERRUN {
+            (self.slot.after(now, interval), Due::Slot)
         } else {
             let jitter = self.timing.jitter.as_f64() * chance.clamp(-1.0, 1.0);
-            (start + self.timing.interval.mul_f64(1.0 + jitter), Due::Regular)
+            (start + interval.mul_f64(1.0 + jitter), Due::Regular)
         };
         (at.max(now), due)
     }
@@ -466,6 +467,8 @@ impl Due {
 
 #[cfg(test)]
 mod tests {
+    mod intervals;
+
     use proptest::prelude::*;
 
     use super::*;
@@ -476,6 +479,7 @@ mod tests {
     fn timing(rise: u32, fall: u32) -> Timing {
         Timing {
             interval: 10 * SECOND,
+            unhealthy_interval: None,
             timeout: 5 * SECOND,
             healthy_threshold: rise,
             unhealthy_threshold: fall,

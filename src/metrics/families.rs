@@ -103,6 +103,13 @@ impl Histograms<'_> {
         let mut series = self.0.encode_family(&labels)?;
         series.encode_histogram::<NoLabelSet>(histogram.sum_seconds(), count, &buckets, None)
     }
+
+    /// Writes one without bounds: its sum in seconds and its count.
+    pub fn put_sum(&mut self, labels: &Labels<'_>, seconds: f64, count: u64) -> fmt::Result {
+        let labels = Series(labels);
+        let mut series = self.0.encode_family(&labels)?;
+        series.encode_histogram::<NoLabelSet>(seconds, count, &[(f64::INFINITY, count)], None)
+    }
 }
 
 /// Borrowed labels, as the encoder wants them.

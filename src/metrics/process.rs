@@ -1,4 +1,5 @@
-//! The families that tell of the process: its listeners, its checker, and what `/proc` says of it.
+//! The families of the process: its listeners, its checker, and what `/proc` says of it, under the names that every Prometheus
+//! client library gives these.
 
 use std::fmt;
 use std::fs;
@@ -40,26 +41,30 @@ pub fn encode_checker(to: &mut Families<'_>, checker: &CheckerStatus) -> fmt::Re
 /// The process itself. What `/proc` does not tell is left out.
 pub fn encode(to: &mut Families<'_>, scrape: &Scrape) -> fmt::Result {
     to.counter("roundsman_panics", "Threads and tasks that panicked", scrape.panics)?;
-    to.counter("roundsman_log_lines_dropped", "Log lines dropped because nobody took them", scrape.log_lines_dropped)?;
+    let help = "Log lines lost because nobody took them, or because they could not be written";
+    to.counter("roundsman_log_lines_dropped", help, scrape.log_lines_dropped)?;
     let started = unix_seconds(scrape.started);
-    to.gauge("roundsman_process_start_time_seconds", "When the process began", started)?;
+    to.gauge("process_start_time_seconds", "When the process began", started)?;
     if let Some(seconds) = fs::read_to_string("/proc/self/stat").ok().as_deref().and_then(cpu_seconds) {
-        to.counter("roundsman_process_cpu_seconds", "User and system CPU time spent", seconds)?;
+        to.counter("process_cpu_seconds", "User and system CPU time spent", seconds)?;
     }
     let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
     if let Some(kib) = status_value(&status, "VmRSS") {
-        to.gauge("roundsman_process_resident_memory_bytes", "Resident memory", kib * 1_024)?;
+        to.gauge("process_resident_memory_bytes", "Resident memory", kib * 1_024)?;
+    }
+    if let Some(kib) = status_value(&status, "VmSize") {
+        to.gauge("process_virtual_memory_bytes", "Virtual memory", kib * 1_024)?;
     }
     if let Some(threads) = status_value(&status, "Threads") {
-        to.gauge("roundsman_process_threads", "Threads", threads)?;
+        to.gauge("process_threads", "Threads", threads)?;
     }
     if let Ok(open) = fs::read_dir("/proc/self/fd") {
         // One of them is the directory that is being read.
         let count = open.count().saturating_sub(1);
-        to.gauge("roundsman_process_open_fds", "Open file descriptors", count)?;
+        to.gauge("process_open_fds", "Open file descriptors", count)?;
     }
     if let Some(max) = fs::read_to_string("/proc/self/limits").ok().as_deref().and_then(descriptors_max) {
-        to.gauge("roundsman_process_max_fds", "The most file descriptors it may open", max)?;
+        to.gauge("process_max_fds", "The most file descriptors it may open", max)?;
     }
     Ok(())
 }

@@ -5,6 +5,8 @@ use super::Address;
 
 /// Names that are told when none is right.
 const NEAR_MAX: usize = 5;
+/// Names that are listed where none comes near.
+const LISTED_MAX: usize = 20;
 /// Names that are looked at for nearness.
 const LOOKED_AT_MAX: usize = 10_000;
 
@@ -26,6 +28,23 @@ impl Missing {
             (false, near) => format!("; did you mean {}?", near.join(" or ")),
         }
     }
+}
+
+/// That there is no pool of this name, with the names that come near, and with those that there are: 20 at most.
+pub fn no_pool(name: &str, all: impl Iterator<Item = String>) -> String {
+    let all: Vec<String> = all.collect();
+    let missing = Missing { several: false, near: near(name, all.iter().cloned()) };
+    let there_are = match all.as_slice() {
+        _ if missing.near.len() == all.len() && !all.is_empty() => String::new(),
+        [] => "; there are no pools".to_owned(),
+        [only] => format!("; the only pool is {only}"),
+        several => {
+            let more = several.len().saturating_sub(LISTED_MAX);
+            let more = if more > 0 { format!(" and {more} more") } else { String::new() };
+            format!("; the pools are {}{more}", several[..several.len().min(LISTED_MAX)].join(", "))
+        }
+    };
+    format!("there is no pool {name:?}{}{there_are}", missing.suggestion())
 }
 
 /// Which one of the upstreams (address, and the host name that it was resolved from) is named: by its address, or by its
@@ -123,6 +142,22 @@ mod tests {
         ] {
             assert_eq!(find(text), Ok(index), "{text}");
         }
+    }
+
+    #[test]
+    fn a_pool_that_is_missing_is_answered_with_those_that_there_are() {
+        let say = |name: &str, all: &[&str]| no_pool(name, all.iter().map(|name| (*name).to_owned()));
+        for (name, all, want) in [
+            ("apy", &["api"][..], "there is no pool \"apy\"; did you mean api?"),
+            ("apy", &["api", "web"], "there is no pool \"apy\"; did you mean api?; the pools are api, web"),
+            ("db", &["api"], "there is no pool \"db\"; the only pool is api"),
+            ("x\n", &["api", "web"], "there is no pool \"x\\n\"; the pools are api, web"),
+            ("db", &[], "there is no pool \"db\"; there are no pools"),
+        ] {
+            assert_eq!(say(name, all), want);
+        }
+        let many: Vec<String> = (0..30).map(|number| format!("pool-{number}")).collect();
+        assert!(no_pool("db", many.into_iter()).ends_with("pool-18, pool-19 and 10 more"));
     }
 
     #[test]

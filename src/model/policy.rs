@@ -11,8 +11,13 @@ use super::{Address, AdminState, Name, Ratio, Secret, Weight};
 
 mod check;
 mod describe;
+mod expect;
+mod steps;
 
 pub use check::*;
+pub use describe::Hex;
+pub use expect::*;
+pub use steps::*;
 
 /// A whole configuration.
 #[derive(Debug, Clone, PartialEq)]

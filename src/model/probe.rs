@@ -147,6 +147,8 @@ pub struct Trace {
     pub head: Box<[u8]>,
     /// The first bytes of its body, or of what is no answer at all: at most [`Trace::BODY_BYTES_MAX`].
     pub body: Box<[u8]>,
+    /// Of a check in steps, each that was begun.
+    pub dialogue: Box<[StepTrace]>,
 }
 
 impl Trace {
@@ -154,6 +156,15 @@ impl Trace {
     pub const HEAD_BYTES_MAX: usize = 1 << 10;
     /// Bytes of a body that are kept.
     pub const BODY_BYTES_MAX: usize = 256;
+}
+
+/// One step of a check in steps.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct StepTrace {
+    /// From the start of the probe to its end; `None`: it was not done.
+    pub done_in: Option<Duration>,
+    /// The first bytes of what came for it, as they came: at most [`Trace::BODY_BYTES_MAX`].
+    pub heard: Box<[u8]>,
 }
 
 /// What a TLS handshake settled, in words; each text is escaped and at most 256 bytes long.
@@ -169,6 +180,8 @@ pub struct TlsTrace {
     pub verified: bool,
     /// The peer's certificate: subject, names, issuer, end of validity. `None`: none was seen.
     pub certificate: Option<Box<str>>,
+    /// When that certificate ends, in seconds since 1970.
+    pub expires: Option<i64>,
 }
 
 #[cfg(test)]

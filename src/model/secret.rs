@@ -10,6 +10,24 @@ pub struct Secret {
     text: Arc<str>,
     /// Bytes of what was put before it, such as `Bearer `.
     prefix_bytes: usize,
+    /// Bytes of what was put after it, such as a line end.
+    suffix_bytes: usize,
+    /// The file it was read from.
+    source: Option<SecretSource>,
+}
+
+/// The file that a secret was read from.
+#[derive(Clone, PartialEq, Eq, Hash)]
+struct SecretSource {
+    file: Arc<str>,
+    /// What it held, without the line end that is cut.
+    read: Arc<str>,
+}
+
+/// What a file of a secret holds: editors end it with a line end that is no part of the secret; a second one is.
+pub fn cut_line_end(text: &str) -> &str {
+    let cut = text.strip_suffix('\n').unwrap_or(text);
+    cut.strip_suffix('\r').unwrap_or(cut)
 }
 
 impl Secret {
@@ -20,7 +38,34 @@ impl Secret {
 
     /// The same, with something before it that is no secret.
     pub fn with_prefix(prefix: &str, text: &str) -> Secret {
-        Secret { text: Arc::from(format!("{prefix}{text}")), prefix_bytes: prefix.len() }
+        Secret::within(prefix, text, "")
+    }
+
+    /// The same, with something after it that is no secret.
+    pub fn within(prefix: &str, text: &str, suffix: &str) -> Secret {
+        let whole = Arc::from(format!("{prefix}{text}{suffix}"));
+        Secret { text: whole, prefix_bytes: prefix.len(), suffix_bytes: suffix.len(), source: None }
+    }
+
+    /// The same, and it was read from this file, which held `read`.
+    pub fn from_file(self, file: &str, read: &str) -> Secret {
+        let source = SecretSource { file: file.into(), read: cut_line_end(read).into() };
+        Secret { source: Some(source), ..self }
+    }
+
+    /// The same, read from where `other` was: it holds `other` in another form.
+    pub fn made_of(self, other: &Secret) -> Secret {
+        Secret { source: other.source.clone(), ..self }
+    }
+
+    /// The file it was read from, as the configuration names it; `None`: from elsewhere.
+    pub fn file(&self) -> Option<&str> {
+        self.source.as_ref().map(|source| &*source.file)
+    }
+
+    /// Whether a file with this content would give the same secret.
+    pub fn is_held_by(&self, content: &str) -> bool {
+        self.source.as_ref().is_some_and(|source| *source.read == *cut_line_end(content))
     }
 
     /// The text itself, with its prefix.
@@ -28,9 +73,10 @@ impl Secret {
         &self.text
     }
 
-    /// What must be masked where a peer may have sent it back: the whole, and what stands behind the prefix.
+    /// What must be masked where a peer may have sent it back: the whole, and what stands between prefix and suffix.
     pub fn to_mask(&self) -> impl Iterator<Item = &str> {
-        [&*self.text, &self.text[self.prefix_bytes..]].into_iter()
+        let end = self.text.len() - self.suffix_bytes;
+        [&*self.text, &self.text[self.prefix_bytes..end]].into_iter()
     }
 }
 
@@ -98,10 +144,25 @@ mod tests {
     }
 
     #[test]
+    fn a_secret_knows_its_file_and_whether_that_still_holds_it() {
+        let secret = Secret::with_prefix("Bearer ", "hunter2").from_file("token", "hunter2\n");
+        assert_eq!((secret.file(), format!("{secret:?}").as_str()), (Some("token"), "***"));
+        for same in ["hunter2", "hunter2\n", "hunter2\r\n"] {
+            assert!(secret.is_held_by(same), "{same:?}");
+        }
+        for other in ["", "hunter3", "hunter2\n\n", "Bearer hunter2"] {
+            assert!(!secret.is_held_by(other), "{other:?}");
+        }
+        assert_eq!(Secret::new("hunter2").file(), None);
+    }
+
+    #[test]
     fn a_secret_is_masked_with_and_without_its_prefix() {
         let secret = Secret::with_prefix("key=", "a b");
         assert_eq!(secret.expose(), "key=a b");
         assert_eq!(secret.to_mask().collect::<Vec<_>>(), ["key=a b", "a b"]);
+        let secret = Secret::within("AUTH ", "a b", "\r\n");
+        assert_eq!(secret.to_mask().collect::<Vec<_>>(), ["AUTH a b\r\n", "a b"]);
         assert_eq!(format!("{secret:?}"), "***");
     }
 

@@ -4,13 +4,15 @@
 //! Pure. What came from the peer is escaped here, our own credentials and those that it hands out are masked, and of the
 //! fields we send only the names are told. What a step found wrong is the report's sentence and is not judged again.
 
+mod dialogue;
+
 use std::fmt;
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
 use super::Address;
-use super::policy::{HeaderText, HttpVersion, ProbeKind, ProbeSpec, secrets};
+use super::policy::{Act, HeaderText, HttpVersion, ProbeKind, ProbeSpec, secrets};
 use super::probe::{Code, Judgement, ProbeReport, TlsTrace, Trace};
 use super::quote::{Escaped, Excerpt, Quoted};
 use super::secret::may_name_a_secret;
@@ -123,12 +125,19 @@ pub fn steps(probed: &Probed<'_>) -> Vec<Step> {
         Some(host) => steps.add(Phase::Target, false, format!("{host} stands for no address; nothing is dialled")),
     }
     let reached = connect(report, &mut steps);
-    let shaken = reached && spec.tls.as_ref().is_none_or(|tls| handshake(tls.verify, report, &mut steps));
+    // Of a check that starts TLS in the middle, the handshake is one of its steps.
+    let tls = spec.tls.as_ref().filter(|_| !matches!(&spec.kind, ProbeKind::Tcp(tcp) if tcp.starts_tls()));
+    let shaken = reached && tls.is_none_or(|tls| handshake(tls.verify, report, &mut steps));
     if shaken && let Some(request) = request(spec, probed) {
         steps.good(Phase::Request, request);
     }
-    if shaken {
-        answer(spec, report, &mut steps);
+    match &spec.kind {
+        ProbeKind::Tcp(tcp) if tcp.numbered => dialogue::tell(tcp, spec, report, &mut steps),
+        ProbeKind::Tcp(_) | ProbeKind::Tls | ProbeKind::Http(_) | ProbeKind::Grpc(_) | ProbeKind::Websocket(_) => {
+            if shaken {
+                answer(spec, report, &mut steps);
+            }
+        }
     }
     let passed = report.code.judgement() == Judgement::Pass;
     steps.add(Phase::Verdict, passed, format!("{}, {}: {}", word(report.code), report.code, report.reason));
@@ -252,8 +261,11 @@ fn request(spec: &ProbeSpec, probed: &Probed<'_>) -> Option<String> {
     };
     match &spec.kind {
         ProbeKind::Tcp(tcp) => {
-            let sent = tcp.send.as_ref()?;
-            Some(format!("{} bytes (not shown)", sent.len()))
+            let sent = tcp.steps.first().filter(|_| !tcp.numbered);
+            match &sent?.act {
+                Act::Send(payload) => Some(format!("{} bytes (not shown)", payload.expose().len())),
+                Act::Wait(_) | Act::StartTls => None,
+            }
         }
         ProbeKind::Tls => None,
         ProbeKind::Http(http) => {
@@ -293,10 +305,11 @@ fn field_names(headers: &[(Arc<str>, HeaderText)]) -> String {
 fn answer(spec: &ProbeSpec, report: &ProbeReport, steps: &mut Steps) {
     let Trace { head, body, answered_in, .. } = &report.trace;
     let secrets: Vec<&str> = secrets(spec.kind.headers()).collect();
-    let masked = |bytes: &[u8]| {
-        let mut excerpt = Excerpt::default();
-        excerpt.push(bytes);
-        excerpt.without(secrets.iter().copied())
+    let masked = |bytes: &[u8]| match &spec.kind {
+        ProbeKind::Tcp(tcp) => tcp.masked(bytes),
+        ProbeKind::Tls | ProbeKind::Http(_) | ProbeKind::Grpc(_) | ProbeKind::Websocket(_) => {
+            Excerpt::of(bytes).without(secrets.iter().copied())
+        }
     };
     let after = answered_in.map_or(String::new(), |at| format!(", {} after the start", Measured(at)));
     // A status that is not as expected is wrong itself; everything else is wrong in what follows.

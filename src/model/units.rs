@@ -83,6 +83,19 @@ impl fmt::Display for Measured {
     }
 }
 
+/// Displays a time of the configuration, no digit of which is dropped: `800 ms`, `1.25 s`.
+#[derive(Debug, Clone, Copy)]
+pub struct Exact(pub Duration);
+
+impl fmt::Display for Exact {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0.as_nanos() {
+            ..1_000_000_000 => write!(f, "{} ms", self.0.as_nanos() as f64 / 1e6),
+            _ => write!(f, "{} s", self.0.as_secs_f64()),
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -101,6 +114,13 @@ mod tests {
             [(0, "0.0 ms"), (1_949, "1.9 ms"), (12_400, "12 ms"), (999_400, "999 ms"), (1_500_000, "1.5 s")]
         {
             assert_eq!(Measured(Duration::from_micros(micros)).to_string(), shown);
+        }
+    }
+
+    #[test]
+    fn times_of_the_configuration_keep_their_digits() {
+        for (micros, shown) in [(800_000, "800 ms"), (1_500, "1.5 ms"), (1_250_000, "1.25 s"), (60_000_000, "60 s")] {
+            assert_eq!(Exact(Duration::from_micros(micros)).to_string(), shown);
         }
     }
 

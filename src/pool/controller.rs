@@ -22,11 +22,12 @@ use tokio::time::Instant;
 
 use super::events::{Event, EventKind};
 use super::instant::SharedInstant;
+use super::log;
 use super::snapshot::{ListenerId, Published, Snapshot};
 use super::state::{Applied, Effects, ProbeJob, ProbeToken, SetAdminError, State};
 use super::status::{ExplainError, Explanation, Status};
 use super::upstream::{Hints, UpstreamId};
-use crate::model::policy::Config;
+use crate::model::policy::{Config, FileSecret};
 use crate::model::{Address, AdminState, Code, Name, ProbeReport, Trace};
 
 /// The scheduler shows at least this often that it runs.
@@ -36,13 +37,18 @@ const STANDS_STILL: Duration = Duration::from_secs(3);
 /// A dead scheduler is started again after this long.
 const RESTART_AFTER: Duration = Duration::from_millis(100);
 
-/// Addresses that a log line holds.
-const LISTED_MAX: usize = 16;
-
 /// Makes probes. `probe` implements it with sockets, tests with a script.
 pub trait Prober: Send + Sync {
     /// Makes one probe, within `job.timeout`. Dropping the future closes what it opened.
     fn probe(&self, job: ProbeJob) -> Pin<Box<dyn Future<Output = ProbeReport> + Send>>;
+}
+
+/// Compares secrets with the files they were read from. `app` implements it with files, on a thread of its own: to read one may
+/// take long.
+pub trait SecretFiles: Send + Sync {
+    /// Calls `then` once, soon, with a sentence about those whose file has changed; with `None` where none has, or where that is
+    /// not known in time. Never blocks the caller.
+    fn compare(&self, secrets: Vec<FileSecret>, then: Box<dyn FnOnce(Option<String>) + Send>);
 }
 
 /// The state of all pools and the tasks that keep it.
@@ -54,6 +60,7 @@ pub struct Controller {
     running: AtomicBool,
     /// When the scheduler last showed that it runs.
     beat: SharedInstant,
+    secret_files: Option<Arc<dyn SecretFiles>>,
     #[cfg(test)]
     fault: AtomicBool,
 }
@@ -70,9 +77,15 @@ impl Controller {
             hints: Mutex::new(Some(receiver)),
             running: AtomicBool::new(false),
             beat: SharedInstant::never(),
+            secret_files: None,
             #[cfg(test)]
             fault: AtomicBool::new(false),
         }
+    }
+
+    /// The same, and the log says where a check fails whose secrets have changed on disk.
+    pub fn with_secret_files(self, files: Arc<dyn SecretFiles>) -> Controller {
+        Controller { secret_files: Some(files), ..self }
     }
 
     /// What the data path loads.
@@ -80,9 +93,10 @@ impl Controller {
         &self.published
     }
 
-    /// Takes a new configuration and publishes it, once and whole. Carries over what still applies.
-    pub fn configure(&self, config: &Config, listeners: &[(Name, ListenerId)], now: Instant) -> Applied {
-        let applied = self.with_state(|state| state.configure(config, listeners, now));
+    /// Takes a new configuration and publishes it, once and whole. Carries over what still applies. `by` is who asked for
+    /// it, in words.
+    pub fn configure(&self, config: &Config, listeners: &[(Name, ListenerId)], by: &str, now: Instant) -> Applied {
+        let applied = self.with_state(|state| state.configure(config, listeners, by, now));
         self.changed.notify_one();
         applied
     }
@@ -94,16 +108,17 @@ impl Controller {
         self.changed.notify_one();
     }
 
-    /// Sets what the operator wants of an upstream.
+    /// Sets what the operator wants of an upstream; `force`: also where too few serve without it.
     pub fn set_admin(
         &self,
         pool: &str,
         address: &Address,
         to: AdminState,
         reason: &str,
+        force: bool,
         now: Instant,
     ) -> Result<(), SetAdminError> {
-        let answer = self.with_state(|state| match state.set_admin(pool, address, to, reason, now) {
+        let answer = self.with_state(|state| match state.set_admin(pool, address, to, reason, force, now) {
             Ok(effects) => (Ok(()), effects),
             Err(error) => (Err(error), Effects::default()),
         });
@@ -111,9 +126,9 @@ impl Controller {
         answer
     }
 
-    /// Notes a reload that was `unchanged` or `refused`.
-    pub fn note_reload(&self, result: &'static str, error: Option<String>, now: Instant) {
-        self.with_state(|state| ((), state.on_reload_without_effect(result, error, now)));
+    /// Notes a reload, which `by` asked for, that was `unchanged` or `refused`.
+    pub fn note_reload(&self, result: &'static str, error: Option<String>, by: &str, now: Instant) {
+        self.with_state(|state| ((), state.on_reload_without_effect(result, error, by, now)));
     }
 
     /// One consistent picture of every pool.
@@ -240,7 +255,15 @@ impl Controller {
         for upstream in &effects.close_idle {
             upstream.connections.close_idle();
         }
-        effects.events.iter().for_each(log_event);
+        let mut secrets = effects.secrets;
+        for event in effects.events {
+            match (secrets.remove(&event.seq), &self.secret_files, event.kind) {
+                (Some(secrets), Some(files), EventKind::Transition(change)) => {
+                    files.compare(secrets, Box::new(move |hint| log::transition(&change, hint.as_deref())));
+                }
+                (_, _, kind) => log::event(&kind),
+            }
+        }
         answer
     }
 }
@@ -316,51 +339,6 @@ fn panic_report() -> ProbeReport {
     }
 }
 
-fn log_event(event: &Event) {
-    match &event.kind {
-        EventKind::Transition(t) => tracing::info!(
-            pool = %t.pool,
-            upstream = %t.upstream,
-            from = %t.from,
-            to = %t.to,
-            code = t.code.map(Code::as_str),
-            reason = %t.reason,
-            duration_ms = t.duration.map(|d| d.as_secs_f64() * 1e3),
-            healthy_left = t.healthy_left,
-            "Health changed"
-        ),
-        EventKind::Admin { pool, upstream, to, reason } => {
-            tracing::info!(%pool, %upstream, %to, %reason, "Admin state changed");
-        }
-        EventKind::FailOpen { pool, on: true } => {
-            tracing::warn!(%pool, "Too few are healthy: using all enabled upstreams (fail_open)");
-        }
-        EventKind::FailOpen { pool, on: false } => {
-            tracing::info!(%pool, "Enough are healthy again: fail_open has ended");
-        }
-        EventKind::Reload { result: "refused", generation, error } => {
-            tracing::error!(generation, error = error.as_deref(), "Configuration refused; nothing changed");
-        }
-        EventKind::Reload { result, generation, .. } => tracing::info!(generation, result, "Configuration loaded"),
-        EventKind::Addresses { pool, added, removed } => {
-            tracing::info!(%pool, added = listed(added), removed = listed(removed), "Addresses changed");
-        }
-        EventKind::ProbePanic { pool, upstream } => {
-            tracing::error!(%pool, %upstream, "A probe panicked; this upstream is unknown now");
-        }
-        EventKind::CheckerRestart => tracing::warn!("Scheduler of probes runs again"),
-    }
-}
-
-/// The first of many addresses, and how many more there are.
-fn listed(addresses: &[Address]) -> String {
-    let mut text = addresses.iter().take(LISTED_MAX).map(Address::to_string).collect::<Vec<_>>().join(" ");
-    if addresses.len() > LISTED_MAX {
-        text.push_str(&format!(" and {} more", addresses.len() - LISTED_MAX));
-    }
-    text
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -403,6 +381,7 @@ mod tests {
         };
         let timing = Timing {
             interval: Duration::from_secs(1),
+            unhealthy_interval: None,
             timeout: Duration::from_secs(1),
             healthy_threshold: 1,
             unhealthy_threshold: 1,
@@ -440,7 +419,7 @@ mod tests {
     impl Running {
         fn start(ports: &[u16]) -> Running {
             let controller = Arc::new(Controller::new(Instant::now(), 1));
-            controller.configure(&config(ports), &[], Instant::now());
+            controller.configure(&config(ports), &[], "test", Instant::now());
             let prober = Arc::new(Scripted::default());
             let (stop, stopped) = watch::channel(false);
             let (runner, scripted) = (controller.clone(), prober.clone());
@@ -540,7 +519,7 @@ mod tests {
         let running = Running::start(&[1, 3]);
         pass(50).await;
         assert_eq!(running.controller.status().checker.probes_in_flight, 1);
-        running.controller.configure(&config(&[1]), &[], Instant::now());
+        running.controller.configure(&config(&[1]), &[], "test", Instant::now());
         pass(1).await;
         assert_eq!(running.controller.status().checker.probes_in_flight, 0);
         running.stop().await;

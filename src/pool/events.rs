@@ -6,6 +6,8 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
+use super::changes::Changes;
+use super::outage::Way;
 use crate::model::{Address, Code, HealthState, Name};
 
 /// Events kept.
@@ -38,14 +40,47 @@ pub enum EventKind {
         /// Why, in his words; may be empty.
         reason: String,
     },
-    /// A pool began (`true`) or ceased to use upstreams that are not healthy, as `fail_open` says.
-    FailOpen {
+    /// A pool no longer serves in order.
+    OutageBegan {
         /// The pool.
         pool: Name,
-        /// Begun or ended.
-        on: bool,
+        /// What its requests get from now on.
+        way: Way,
+        /// Why, in one sentence.
+        reason: String,
+        /// What would change it, in one sentence.
+        remedy: String,
     },
-    /// A reload was applied, changed nothing, or was refused.
+    /// What began with [`EventKind::OutageBegan`] has ended.
+    OutageEnded {
+        /// The pool.
+        pool: Name,
+        /// What its requests got until now.
+        way: Way,
+        /// The pool serves in order again. Otherwise another way begins with the next event.
+        serves: bool,
+        /// Since this way began; where the pool serves again, since it ceased to.
+        lasted: Duration,
+    },
+    /// A pool serves with fewer than half of its upstreams, or with half of them again.
+    BelowHalf {
+        /// The pool.
+        pool: Name,
+        /// Fewer than half.
+        on: bool,
+        /// Upstreams that are healthy and enabled.
+        able: usize,
+        /// Upstreams of the configuration.
+        total: usize,
+    },
+    /// Removed upstreams begin, or cease, to serve for those of the configuration.
+    Warming {
+        /// The pool.
+        pool: Name,
+        /// Begun, or how it ended.
+        phase: WarmingPhase,
+    },
+    /// A reload was applied, changed nothing, or was refused. The first is the start.
     Reload {
         /// `applied`, `unchanged` or `refused`.
         result: &'static str,
@@ -53,6 +88,31 @@ pub enum EventKind {
         generation: u64,
         /// Why it was refused.
         error: Option<String>,
+        /// Who asked for it, in words.
+        by: String,
+        /// What it changed of pools and upstreams.
+        changes: Changes,
+    },
+    /// A reload added this upstream; it is not checked yet.
+    UpstreamAdded {
+        /// The pool.
+        pool: Name,
+        /// The upstream.
+        upstream: Address,
+    },
+    /// A reload removed this upstream.
+    UpstreamRemoved {
+        /// The pool.
+        pool: Name,
+        /// The upstream.
+        upstream: Address,
+    },
+    /// A reload added and removed more upstreams than have events of their own: the number of the others.
+    UpstreamsChanged {
+        /// Added.
+        added: usize,
+        /// Removed.
+        removed: usize,
     },
     /// The host names of a pool stand for other addresses than before.
     Addresses {
@@ -72,6 +132,32 @@ pub enum EventKind {
     },
     /// The scheduler of probes died and was started again.
     CheckerRestart,
+}
+
+/// How far the warming of a pool is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum WarmingPhase {
+    /// It has begun.
+    Began {
+        /// Removed upstreams that serve.
+        retiring: usize,
+        /// They serve at most this long.
+        at_most: Duration,
+    },
+    /// The upstreams of the configuration serve.
+    Ended {
+        /// Since it began.
+        lasted: Duration,
+    },
+    /// The removed upstreams are gone, and those of the configuration cannot serve.
+    Failed {
+        /// Since it began.
+        lasted: Duration,
+        /// Why they cannot, in one sentence.
+        reason: String,
+        /// What would change it, in one sentence.
+        remedy: String,
+    },
 }
 
 /// A change of an upstream's state.

@@ -3,6 +3,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 use super::upstream::Upstream;
 
@@ -36,6 +37,11 @@ impl Lease {
     /// The request goes out now. Picks that come to nothing before are no requests.
     pub fn on_sent(&self) {
         self.upstream.requests_total.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// The head of its final answer has come, `took` after the first byte was sent.
+    pub fn on_answer(&self, status: u16, took: Duration) {
+        self.upstream.answers.record(status, took);
     }
 
     /// The upstream held.

@@ -11,9 +11,13 @@ use smallvec::SmallVec;
 use tokio::time::Instant;
 
 use super::history::History;
+use super::orders::{Able, NeedsForce, Rule};
+use super::outage::{Causes, Seen, Serving, Watch, Way};
 use super::snapshot::{Pool, PoolId, PoolShared};
 use super::state::{Check, CheckId};
-use super::status::{CheckStatus, LastCheck, PoolStatus, PoolSummary, Streak, UpstreamDetail, UpstreamStatus};
+use super::status::{
+    CheckStatus, LastCheck, OutOfOrder, PoolStatus, PoolSummary, Streak, UpstreamDetail, UpstreamStatus,
+};
 use super::upstream::Upstream;
 use super::view::{FIRST_VERDICT_WAIT, Nothing, Rules, Service, Tier, View};
 use crate::health::{Cause, Run, Track, Vote, combine, decides};
@@ -54,8 +58,14 @@ pub(super) struct PoolState {
     pub(super) service: Service,
     /// Which of its members the newest view holds.
     pub(super) used: Used,
+    /// What has been reported of it.
+    pub(super) watch: Watch,
+    /// How it serves, its chain of other pools followed to the end.
+    pub(super) serving: Serving,
+    /// How many can serve since the newest view.
+    pub(super) strength: Strength,
     usable_refreshed: Option<Instant>,
-    fallback: Option<PoolId>,
+    pub(super) fallback: Option<PoolId>,
 }
 
 /// Removed upstreams, which stay at the end of a pool's members as `retiring`, serve until those of the configuration can
@@ -122,6 +132,18 @@ impl Orders {
                 && (address.host_name().is_none() || unresolved(address))
         });
     }
+}
+
+/// How many upstreams of the configuration can serve.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Strength {
+    /// Healthy and enabled.
+    pub(super) able: usize,
+    pub(super) total: usize,
+    /// Fewer than half can.
+    pub(super) below_half: bool,
+    /// When that must be looked at again though nothing happened.
+    pub(super) again: Option<Instant>,
 }
 
 /// Which members a view holds: of which ranks, and whether those that are not healthy too.
@@ -327,6 +349,9 @@ impl PoolState {
             healthy,
             service: nothing,
             used: Used::default(),
+            watch: Watch::default(),
+            serving: Serving::Awaited,
+            strength: Strength::default(),
             usable_refreshed: None,
             fallback,
         }
@@ -445,6 +470,96 @@ impl PoolState {
         (view, used, again.into_iter().flatten().min())
     }
 
+    /// Counts its upstreams, by the newest view's service.
+    pub(super) fn count_strength(&self, checks: &Checks, now: Instant) -> Strength {
+        let able = self.members.iter().filter(|member| !member.retiring && member.is_eligible()).count();
+        let total = self.policy.upstreams.len();
+        let mut strength = Strength { able, total, below_half: 2 * able < total, again: None };
+        let asked = strength.below_half && self.service == Service::Open && self.warming.is_none();
+        if asked && !self.watch.is_below_half() {
+            let own = self.members.iter().filter(|member| !member.retiring);
+            let awaited = own.filter_map(|member| member.first_verdict_until(checks, now));
+            let mut awaited: Vec<Instant> = awaited.collect();
+            // Those whose first verdict is awaited are not missed yet.
+            strength.below_half = 2 * able < total - awaited.len();
+            if !strength.below_half {
+                // When so many of them are missed that fewer than half are left; not before, because to look costs a scan.
+                let enough = 2 * able + awaited.len() - total;
+                strength.again = Some(*awaited.select_nth_unstable(enough).1);
+            }
+        }
+        strength
+    }
+
+    /// What the watch is shown.
+    pub(super) fn seen(&self) -> Seen {
+        let (serving, below_half) = (self.serving.clone(), self.strength.below_half);
+        Seen { serving, below_half, warming: self.warming.is_some() }
+    }
+
+    /// Removed upstreams that serve for those of the configuration.
+    pub(super) fn retiring(&self) -> usize {
+        self.members.iter().filter(|member| member.retiring).count()
+    }
+
+    /// What keeps its upstreams out, for the sentences of an outage.
+    pub(super) fn causes(&self, checks: &Checks) -> Causes {
+        let mut causes = Causes {
+            total: self.policy.upstreams.len(),
+            needed: self.needed().max(1),
+            other: match (&self.policy.when_no_healthy, &self.serving) {
+                (WhenNoHealthy::Pool(other), Serving::Out(Way::Refuse)) => Some(other.clone()),
+                _ => None,
+            },
+            ..Causes::default()
+        };
+        for member in self.members.iter().filter(|member| !member.retiring) {
+            match (member.admin(), member.state) {
+                _ if !member.has_address() => {
+                    causes.unresolved += 1;
+                    causes.host = causes.host.or_else(|| member.upstream.address.host_name().cloned());
+                }
+                (AdminState::Enabled, HealthState::Healthy) => causes.able += 1,
+                (AdminState::Enabled, HealthState::Unknown) => causes.unknown += 1,
+                (AdminState::Enabled, HealthState::Unhealthy) => {
+                    causes.unhealthy += 1;
+                    if causes.found.is_none() {
+                        let decides = member.decides(checks);
+                        let check = member.prefix(&member.rules.checks[decides].name);
+                        let last = checks[&member.checks[decides]].last.as_ref();
+                        causes.found = last.map(|(_, report)| format!("{check}{}: {}", report.code, report.sentence()));
+                    }
+                }
+                (order @ (AdminState::Draining | AdminState::Disabled), state) => {
+                    match order {
+                        AdminState::Draining => causes.draining += 1,
+                        AdminState::Disabled | AdminState::Enabled => causes.disabled += 1,
+                    }
+                    if state == HealthState::Healthy && causes.ordered.is_none() {
+                        causes.ordered = Some((member.upstream.address.clone(), order));
+                    }
+                }
+            }
+        }
+        let mut own = self.members.iter().filter(|member| !member.retiring);
+        causes.only = own.next().filter(|_| causes.total == 1).map(|member| member.upstream.address.clone());
+        causes
+    }
+
+    /// Why it does not serve in order, and since when; `None` while it does.
+    fn out_of_order(&self, checks: &Checks) -> Option<OutOfOrder> {
+        if self.service == Service::Open {
+            return None;
+        }
+        let (causes, outage) = (self.causes(checks), self.watch.outage());
+        Some(OutOfOrder {
+            way: outage.map(|outage| outage.way.clone()),
+            since: outage.map(|outage| outage.since),
+            reason: causes.reason(),
+            remedy: causes.remedy(&self.policy.name),
+        })
+    }
+
     /// How many upstreams must be healthy for the pool to serve in order; backups count where there are no others.
     pub(super) fn needed(&self) -> usize {
         // Of those that could be healthy: a name without an address is none of them.
@@ -456,6 +571,36 @@ impl PoolState {
     fn needed_now(&self) -> usize {
         let needed = self.needed();
         self.warming.map_or(needed, |warming| warming.needed.min(needed))
+    }
+
+    /// Why an order that takes this upstream out wants force; `None`: it does not.
+    pub(super) fn needs_force(&self, address: &Address, checks: &Checks, now: Instant) -> Option<NeedsForce> {
+        let rule = match (self.used.all, self.backups_alone()) {
+            (true, _) => Rule::FailOpen,
+            (false, true) => Rule::BackupsAlone(self.needed_now()),
+            (false, false) => Rule::AtLeast(self.needed_now()),
+        };
+        let (before, after) = (self.able(None, checks, now), self.able(Some(address), checks, now));
+        let left = rule.left_too_few(before, after)?;
+        Some(NeedsForce {
+            pool: self.policy.name.clone(),
+            upstream: address.clone(),
+            left,
+            needed: rule.needed(),
+            otherwise: self.policy.when_no_healthy.clone(),
+        })
+    }
+
+    /// Who may serve, without the upstream of this address.
+    fn able(&self, without: Option<&Address>, checks: &Checks, now: Instant) -> Able {
+        let others = || self.members.iter().filter(|member| Some(&member.upstream.address) != without);
+        let count = |backup| {
+            let ranked = others().filter(|member| member.policy().backup == backup);
+            ranked.filter(|member| member.eligibility(self.used.all).is_eligible()).count()
+        };
+        let awaited = others().any(|m| !m.policy().backup && m.first_verdict_until(checks, now).is_some());
+        let backups_wait = awaited && !self.backups_meanwhile && !self.used.all;
+        Able { primaries: count(false), backups: if backups_wait { 0 } else { count(true) } }
     }
 
     /// Whether the configuration has no primaries.
@@ -527,6 +672,8 @@ impl PoolState {
             eligible,
             fail_open: self.fail_open,
             warming: self.warming.is_some(),
+            warming_until: self.warming.map(|warming| warming.until),
+            out_of_order: self.out_of_order(checks),
             judged,
             first_probe: self.members.iter().flat_map(|m| m.tracks(checks)).filter_map(Track::first_start).min(),
             shared: self.shared.clone(),
@@ -591,6 +738,7 @@ fn check_status(name: Arc<str>, check: &Check) -> CheckStatus {
         state: check.track.state(),
         streak: check.track.run().map(streak),
         last_check: check.last.as_ref().map(|(at, report)| LastCheck { at: *at, report: report.clone() }),
+        certificate_expiry: check.certificate_expiry,
         next_due: check.track.next_due(),
         in_flight: check.track.in_flight(),
         due: check.track.due(),

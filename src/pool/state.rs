@@ -7,6 +7,7 @@
 mod carry;
 mod lag;
 mod pace;
+mod report;
 
 use std::any::Any;
 use std::collections::{BTreeSet, HashMap};
@@ -18,14 +19,16 @@ use smallvec::SmallVec;
 use tokio::time::Instant;
 
 use self::lag::Lag;
+use super::changes::Changes;
 use super::events::{Event, EventKind, EventRing, Transition};
+use super::orders::NeedsForce;
 use super::pools::PoolState;
 use super::snapshot::{Pool, PoolId, PoolShared, Snapshot};
 use super::status::{CheckerStatus, ExplainError, Explanation, Status};
 use super::upstream::{Hints, Upstream, UpstreamId};
 use super::view::View;
 use crate::health::{Cause, Change, Track};
-use crate::model::policy::{ProbeSpec, Timing};
+use crate::model::policy::{FileSecret, ProbeSpec, Timing};
 use crate::model::{Address, AdminState, HealthState, Judgement, Name, ProbeReport};
 
 /// Identifies one started probe.
@@ -87,6 +90,8 @@ pub struct Effects {
     begun: usize,
     /// What is to be logged; it is in the event ring already.
     pub events: Vec<Event>,
+    /// By the number of an event of `events`: the secrets read from files of the check that has made its upstream unhealthy.
+    pub secrets: HashMap<u64, Vec<FileSecret>>,
 }
 
 impl Effects {
@@ -117,8 +122,9 @@ pub struct Work {
 pub struct Applied {
     /// Its number.
     pub generation: u64,
-    /// Pools in which removed upstreams serve until a new one is healthy.
-    pub warming: Vec<Name>,
+    /// Pools in which removed upstreams serve until a new one is healthy, each with the instant at which they cease to at the
+    /// latest.
+    pub warming: Vec<(Name, Instant)>,
 }
 
 /// Why an upstream's admin state was not changed.
@@ -130,6 +136,9 @@ pub enum SetAdminError {
     /// The pool has no such upstream.
     #[error("pool {0} has no upstream {1}")]
     NoUpstream(Name, Address),
+    /// Too few would serve after it.
+    #[error("{0}")]
+    NeedsForce(Box<NeedsForce>),
 }
 
 /// What makes two checks one.
@@ -174,6 +183,8 @@ pub(super) struct Check {
     flight: Option<ProbeToken>,
     deadline: Option<Instant>,
     pub(super) last: Option<(Instant, Arc<ProbeReport>)>,
+    /// When the certificate that a probe saw last ends, in seconds since 1970. Outlives probes that saw none.
+    pub(super) certificate_expiry: Option<i64>,
     pub(super) unknown_because: Option<Cause>,
     kept: Kept,
 }
@@ -202,6 +213,10 @@ pub struct State {
     dirty: BTreeSet<usize>,
     pool_ids: HashMap<Name, PoolId>,
     pools: Vec<PoolState>,
+    /// Where in `pools` each is.
+    by_id: HashMap<PoolId, usize>,
+    /// By pool: the pools whose requests it takes while they cannot.
+    users: HashMap<PoolId, Vec<usize>>,
     places: HashMap<UpstreamId, (usize, usize)>,
     events: EventRing,
     next_id: u64,
@@ -230,6 +245,8 @@ impl State {
             timers: BTreeSet::new(),
             pool_ids: HashMap::new(),
             pools: Vec::new(),
+            by_id: HashMap::new(),
+            users: HashMap::new(),
             places: HashMap::new(),
             events: EventRing::default(),
             next_id: 0,
@@ -255,7 +272,7 @@ impl State {
             match timer {
                 Timer::Check(id) => self.on_check_timer(id, now, &mut start, &mut effects),
                 Timer::Pool(id) => {
-                    let Some(index) = self.pools.iter().position(|pool| pool.id == id) else { continue };
+                    let Some(index) = self.by_id.get(&id).copied() else { continue };
                     self.pools[index].timer = None;
                     self.dirty.insert(index);
                 }
@@ -302,6 +319,7 @@ impl State {
         let judgement = report.code.judgement();
         let change = check.track.on_end(judgement, now, chance);
         let (code, took) = (report.code, report.duration);
+        check.certificate_expiry = report.trace.tls.as_ref().and_then(|tls| tls.expires).or(check.certificate_expiry);
         check.last = Some((now, Arc::new(report)));
         if check.track.state() != HealthState::Unknown {
             check.unknown_because = None;
@@ -366,15 +384,23 @@ impl State {
         address: &Address,
         to: AdminState,
         reason: &str,
+        force: bool,
         now: Instant,
     ) -> Result<Effects, SetAdminError> {
         let index = self.pools.iter().position(|p| p.policy.name.as_str() == pool);
         let index = index.ok_or_else(|| SetAdminError::NoPool(pool.to_owned()))?;
         let pool = &mut self.pools[index];
         let name = pool.policy.name.clone();
-        let Some(member) = pool.members.iter_mut().find(|m| m.upstream.address == *address) else {
+        let Some(place) = pool.members.iter().position(|m| m.upstream.address == *address) else {
             return Err(SetAdminError::NoUpstream(name, address.clone()));
         };
+        if to != AdminState::Enabled
+            && !force
+            && let Some(why) = pool.needs_force(address, &self.checks, now)
+        {
+            return Err(SetAdminError::NeedsForce(Box::new(why)));
+        }
+        let member = &mut pool.members[place];
         let mut effects = Effects::default();
         let before = member.admin();
         member.admin_override = Some(to);
@@ -390,10 +416,17 @@ impl State {
         Ok(effects)
     }
 
-    /// Notes a reload that changed nothing or was refused.
-    pub fn on_reload_without_effect(&mut self, result: &'static str, error: Option<String>, now: Instant) -> Effects {
+    /// Notes a reload, which `by` asked for, that changed nothing or was refused.
+    pub fn on_reload_without_effect(
+        &mut self,
+        result: &'static str,
+        error: Option<String>,
+        by: &str,
+        now: Instant,
+    ) -> Effects {
         let mut effects = Effects::default();
-        self.log(EventKind::Reload { result, generation: self.generation, error }, now, &mut effects);
+        let (generation, by, changes) = (self.generation, by.to_owned(), Changes::default());
+        self.log(EventKind::Reload { result, generation, error, by, changes }, now, &mut effects);
         effects
     }
 
@@ -427,6 +460,7 @@ impl State {
             service: pool.service,
             needed: pool.needed(),
             upstream,
+            hint: None,
         })
     }
 
@@ -518,10 +552,11 @@ impl State {
         }
         changed.append(&mut self.dirty);
         effects.begin_epochs();
-        for p in changed {
-            self.evaluate(p, now, effects);
+        for p in &changed {
+            self.evaluate(*p, now, effects);
         }
         effects.begin_epochs();
+        self.report(changed, now, effects);
     }
 
     /// Verdicts under earlier definitions end with their time.
@@ -591,7 +626,12 @@ impl State {
         let healthy_left = pool.healthy;
         let transition = Transition { pool: name, upstream, from, to, code, reason, duration, healthy_left };
         member.history.push(now, &transition);
+        let spec = &self.checks[&member.checks[changed]].key.spec;
+        let secrets = if to == HealthState::Unhealthy { spec.file_secrets() } else { Vec::new() };
         self.log(EventKind::Transition(transition), now, effects);
+        if let (false, Some(event)) = (secrets.is_empty(), effects.events.last()) {
+            effects.secrets.insert(event.seq, secrets);
+        }
     }
 
     /// Computes a pool's view anew and sets its timer.
@@ -612,14 +652,12 @@ impl State {
         pool.service = view.service;
         pool.used = used;
         effects.views.push((pool.cell.clone(), Arc::new(view)));
-        if let Some(at) = deadline {
+        pool.strength = pool.count_strength(&self.checks, now);
+        if let Some(at) = [deadline, pool.strength.again].into_iter().flatten().min() {
             pool.timer = Some(at);
             self.timers.insert((at, Timer::Pool(pool.id)));
         }
-        if std::mem::replace(&mut pool.fail_open, fail_open) != fail_open {
-            let name = pool.policy.name.clone();
-            self.log(EventKind::FailOpen { pool: name, on: fail_open }, now, effects);
-        }
+        pool.fail_open = fail_open;
     }
 
     /// A probe ended and changed no state: what readers are told moves on.

@@ -7,11 +7,12 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::events::Transition;
+use super::outage::Way;
 use super::snapshot::PoolShared;
 use super::upstream::Upstream;
 use super::view::Service;
 use crate::health::Due;
-use crate::model::policy::{PoolPolicy, ProbeSpec, Timing};
+use crate::model::policy::{FileSecret, PoolPolicy, ProbeSpec, Timing};
 use crate::model::{Address, AdminState, Eligibility, HealthState, Name, ProbeReport, Weight};
 
 /// Every pool of the running configuration.
@@ -82,6 +83,10 @@ pub struct PoolStatus {
     pub fail_open: bool,
     /// Removed upstreams still serve until a new one is healthy.
     pub warming: bool,
+    /// When they cease to serve at the latest; `None` where none does.
+    pub warming_until: Option<Instant>,
+    /// Why it does not serve in order; `None` while it does.
+    pub out_of_order: Option<OutOfOrder>,
     /// Every enabled upstream has been judged, or one is healthy: the pool's part of readiness.
     pub judged: bool,
     /// When its first probe began.
@@ -90,6 +95,19 @@ pub struct PoolStatus {
     pub shared: Arc<PoolShared>,
     /// Its upstreams, in file order, retiring ones last.
     pub upstreams: Vec<UpstreamStatus>,
+}
+
+/// A pool that does not serve with its own healthy upstreams.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct OutOfOrder {
+    /// What its requests get; `None` while they wait for a first verdict.
+    pub way: Option<Way>,
+    /// Since when it does not serve; `None` while requests wait for a first verdict.
+    pub since: Option<Instant>,
+    /// Why, in one sentence.
+    pub reason: String,
+    /// What would change it, in one sentence.
+    pub remedy: String,
 }
 
 /// One upstream of a pool.
@@ -154,6 +172,8 @@ pub struct CheckStatus {
     pub streak: Option<Streak>,
     /// The last probe that ended.
     pub last_check: Option<LastCheck>,
+    /// When the certificate that a probe saw last ends, in seconds since 1970.
+    pub certificate_expiry: Option<i64>,
     /// When the next probe is due; while one is in flight, when that one was.
     pub next_due: Instant,
     /// Whether a probe is in flight.
@@ -199,6 +219,25 @@ pub struct Explanation {
     pub needed: usize,
     /// The upstream asked about.
     pub upstream: Option<UpstreamDetail>,
+    /// A sentence about the secrets of failing checks that have changed on disk; the state does not know, `app` fills it in.
+    pub hint: Option<String>,
+}
+
+impl Explanation {
+    /// The secrets read from files of the checks that fail: of the upstream asked about, else of any.
+    pub fn failing_secrets(&self) -> Vec<FileSecret> {
+        let asked = self.upstream.as_ref().map(|detail| std::slice::from_ref(&detail.status));
+        let upstreams = asked.unwrap_or(&self.pool.upstreams);
+        let mut seen: Vec<&Arc<ProbeSpec>> = vec![];
+        for check in upstreams.iter().flat_map(|upstream| &upstream.checks) {
+            let fails = check.streak.is_some_and(|streak| !streak.pass);
+            // All upstreams of a pool share the specs of its checks.
+            if fails && !seen.iter().any(|spec| Arc::ptr_eq(spec, &check.spec)) {
+                seen.push(&check.spec);
+            }
+        }
+        seen.iter().flat_map(|spec| spec.file_secrets()).collect()
+    }
 }
 
 /// What `explain` needs of one upstream beyond its status.

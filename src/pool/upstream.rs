@@ -12,7 +12,10 @@ use parking_lot::Mutex;
 use tokio::sync::{Notify, mpsc};
 use tokio::time::Instant;
 
+use super::answers::Answers;
+use super::faults::Faults;
 use super::instant::SharedInstant;
+use crate::http1::Fault;
 use crate::model::{Address, Name};
 
 /// Identifies an upstream (pool and address) for the life of the process; never used again after it is gone.
@@ -34,13 +37,17 @@ pub struct Upstream {
     pub requests_total: AtomicU64,
     /// Connections that could not be made, kept by leases.
     pub connect_failures_total: AtomicU64,
-    /// Requests that broke after the connection was made, kept by leases.
+    /// Requests that broke after the connection was made, in the middle of an answer included; kept by leases.
     pub broken_total: AtomicU64,
+    /// What it has answered, and how fast; kept by leases.
+    pub answers: Answers,
     /// Until when it counts as healthy if no further probe passes or fails; never while it is not. Kept by the controller, read
     /// by whoever picks.
     pub fresh_until: SharedInstant,
     /// Connections that were given up because it sent bytes on them that nobody had asked for.
     pub unasked: Unasked,
+    /// Its malformed answers to requests.
+    pub faults: Faults,
     /// Its open connections, so that idle ones can be closed when it becomes unhealthy.
     pub connections: Connections,
     /// What the data path keeps with it from its first request on; nobody else looks inside.
@@ -60,8 +67,10 @@ impl Upstream {
             requests_total: AtomicU64::new(0),
             connect_failures_total: AtomicU64::new(0),
             broken_total: AtomicU64::new(0),
+            answers: Answers::default(),
             fresh_until: SharedInstant::never(),
             unasked: Unasked::default(),
+            faults: Faults::default(),
             connections: Connections::default(),
             data_path: OnceLock::new(),
             hinted: AtomicBool::new(false),
@@ -86,6 +95,19 @@ impl Upstream {
                 upstream = %self.address,
                 connections = count,
                 "Upstream sends more than was asked for; the connections are closed"
+            );
+        }
+    }
+
+    /// It has answered a request with what cannot be passed on. Counts it, and logs at most one a second.
+    pub fn note_malformed(&self, fault: Fault, now: Instant) {
+        if let Some(not_logged) = self.faults.note(fault, now) {
+            tracing::warn!(
+                pool = %self.pool,
+                upstream = %self.address,
+                reason = %fault,
+                not_logged,
+                "Malformed answer to a request"
             );
         }
     }

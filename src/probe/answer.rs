@@ -7,7 +7,9 @@ use rustls::AlertDescription;
 
 use super::connect::Fault;
 use super::finding::{Break, Cut, Finding};
-use super::response::{Flow, HEAD_FIELDS_MAX, Malformed, Reader, Sink};
+use super::response::{Flow, Reader, Sink};
+use crate::http1::limits::RESPONSE_HEAD_FIELDS;
+use crate::http1::{self, Field};
 use crate::model::Trace;
 use crate::model::policy::HttpProbe;
 use judge::{Judge, Verdict};
@@ -65,7 +67,7 @@ impl<'p> Answer<'p> {
 
     /// Takes the next bytes of the connection. After `Done` none may follow.
     pub(super) fn feed(&mut self, mut input: &[u8]) -> Progress {
-        if matches!(self.judge.verdict(), Verdict::Malformed(Malformed::NotHttp)) {
+        if matches!(self.judge.verdict(), Verdict::Malformed(http1::Fault::NotHttp)) {
             return self.keep_noise(input);
         }
         let flow = self.reader.feed(&mut input, &mut self.judge);
@@ -74,13 +76,13 @@ impl<'p> Answer<'p> {
 
     /// Takes a head, interim or final, that another framing has read (HTTP/2). Its body follows with [`Answer::feed`],
     /// and an end that no length announced with [`Answer::feed_end`].
-    pub(super) fn feed_head(&mut self, status: u16, fields: &[httparse::Header<'_>]) -> Progress {
+    pub(super) fn feed_head(&mut self, status: u16, fields: &[Field<'_>]) -> Progress {
         if status >= 200 {
             self.judge.on_raw_head(&written(status, fields));
         }
         let flow = match fields.len() {
-            ..=HEAD_FIELDS_MAX => self.reader.on_parsed_head(status, fields, &mut self.judge),
-            _ => Err(Malformed::HeadFields),
+            ..=RESPONSE_HEAD_FIELDS => self.reader.on_parsed_head(status, fields, &mut self.judge),
+            _ => Err(http1::Fault::HeadFields(RESPONSE_HEAD_FIELDS)),
         };
         self.progress(flow, &[])
     }
@@ -91,7 +93,7 @@ impl<'p> Answer<'p> {
     }
 
     /// What comes of a piece, of which `rest` was not read.
-    fn progress(&mut self, flow: Result<Flow, Malformed>, rest: &[u8]) -> Progress {
+    fn progress(&mut self, flow: Result<Flow, http1::Fault>, rest: &[u8]) -> Progress {
         let open = self.judge.is_open();
         match flow {
             Ok(Flow::Continue) if open => Progress::More,
@@ -101,7 +103,7 @@ impl<'p> Answer<'p> {
             Err(_) if !open => Progress::Done,
             Err(error) => {
                 self.judge.on_malformed(error);
-                if error != Malformed::NotHttp {
+                if error != http1::Fault::NotHttp {
                     return Progress::Done;
                 }
                 self.judge.keep_noise(self.reader.pending());
@@ -132,13 +134,13 @@ impl<'p> Answer<'p> {
 }
 
 /// A head of HTTP/2 as HTTP/1 would write it, as far as a trace shows it.
-fn written(status: u16, fields: &[httparse::Header<'_>]) -> Vec<u8> {
+fn written(status: u16, fields: &[Field<'_>]) -> Vec<u8> {
     let mut head = format!("HTTP/2 {status}\r\n").into_bytes();
     for field in fields {
         if head.len() > Trace::HEAD_BYTES_MAX {
             break;
         }
-        for part in [field.name.as_bytes(), b": ", field.value, b"\r\n"] {
+        for part in [field.name, b": ", field.value, b"\r\n"] {
             head.extend_from_slice(part);
         }
     }

@@ -1,29 +1,26 @@
 //! Opens the connection of a probe, TLS included, and tells apart what a failed one says: about the upstream, or about
-//! ourselves.
+//! ourselves. What happens on the socket itself is in `socket`.
 //!
 //! Every connect error is the upstream's failure but the five that mean that this machine has run out of something
 //! (`health.md`, "Probes and verdicts"): those are no verdict. The deadline is the caller's, over everything it does;
 //! [`Steps`] remembers how far it came.
 
 use std::io;
-use std::net::SocketAddr;
 use std::pin::Pin;
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, LazyLock, OnceLock};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use futures_util::FutureExt;
 use nix::errno::Errno;
 use rustls_pki_types::ServerName;
-use socket2::SockRef;
-use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
-use tokio::net::{TcpSocket, TcpStream, UnixStream};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::Instant;
 
 use super::finding::{Cut, Finding};
+use super::socket::{Purpose, Socket, each};
 use crate::model::policy::{ProbeKind, ProbeSpec, TlsPolicy};
 use crate::model::{Address, TlsTrace, Trace};
-use crate::tls::{self, Broken, Client, Failure};
+use crate::tls::{self, Broken, Client, Failure, Seen};
 
 /// Whom a probe talks to, and how: everything that stays the same from one probe to the next.
 pub(super) struct Peer {
@@ -31,6 +28,10 @@ pub(super) struct Peer {
     pub target: Address,
     /// TLS over it.
     pub tls: Option<Tls>,
+    /// Nothing is sent or read: the connection ends before it is one for the peer.
+    pub knocks: bool,
+    /// TLS begins later, with [`Peer::start_tls`].
+    pub begins_plain: bool,
 }
 
 /// TLS for the probes of one check.
@@ -56,6 +57,17 @@ impl Tls {
         Some(Tls { spec: spec.clone(), alpn, name, client: OnceLock::new() })
     }
 
+    /// Does what the first handshake would otherwise do on the upstream's clock: starts the cryptography, reads the roots
+    /// of this machine, and makes the client. Blocks no thread of the runtime; afterwards it returns at once.
+    pub(super) async fn prepare(&self) {
+        if self.client.get().is_none() {
+            let policy = policy_of(&self.spec).expect("without a policy there is no TLS");
+            Box::pin(tls::warm_up(policy)).await;
+            // What keeps it from being made is the finding of the handshake.
+            let _ = self.client();
+        }
+    }
+
     fn client(&self) -> Result<&Client, Failure> {
         if let Some(client) = self.client.get() {
             return Ok(client);
@@ -65,9 +77,14 @@ impl Tls {
         Ok(self.client.get_or_init(|| client))
     }
 
-    /// What it means that the peer sent `alert` behind the handshake.
-    pub(super) fn refusal(&self, alert: rustls::AlertDescription) -> Failure {
-        self.client.get().expect("behind a handshake there is a client").refusal(alert)
+    /// What it means that the peer sent `alert` after the handshake of `steps`.
+    pub(super) fn refusal(&self, alert: rustls::AlertDescription, steps: &Steps) -> Failure {
+        self.client.get().expect("after a handshake there is a client").refusal(alert, steps.seen())
+    }
+
+    /// Whether the peer asked for a client certificate and the check has none.
+    pub(super) fn lacks_certificate(&self, steps: &Steps) -> bool {
+        self.client.get().is_some_and(|client| client.lacks_certificate(steps.seen()))
     }
 }
 
@@ -88,7 +105,12 @@ pub(super) struct Steps {
     pub started: Instant,
     /// What it saw.
     pub trace: Trace,
+    /// What the TLS handshake showed of the peer; `None`: there was none.
+    seen: Option<Arc<Seen>>,
+    /// The peer has said something in the protocol above TLS.
+    pub heard: bool,
     phase: Phase,
+    last_heard_in: Option<Duration>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -100,23 +122,46 @@ enum Phase {
 
 impl Steps {
     pub(super) fn begin() -> Steps {
-        Steps { started: Instant::now(), trace: Trace::default(), phase: Phase::Connecting }
+        let (started, trace) = (Instant::now(), Trace::default());
+        Steps { started, trace, seen: None, heard: false, phase: Phase::Connecting, last_heard_in: None }
     }
 
     /// What it means that the deadline passed; `None` once [`Peer::open`] has returned: then it is the protocol's.
     pub(super) fn timeout(&self) -> Option<Finding<'static>> {
         match self.phase {
             Phase::Connecting => Some(Finding::ConnectTimeout),
-            Phase::Handshaking => Some(Finding::NoHandshake(Cut::Deadline)),
+            Phase::Handshaking => Some(self.no_handshake(Cut::Deadline)),
             Phase::Talking => None,
         }
     }
 
-    /// The first byte of an answer has come. Later calls change nothing.
+    fn no_handshake(&self, cut: Cut) -> Finding<'static> {
+        Finding::NoHandshake { cut, speaks_tls: self.seen().speaks_tls() }
+    }
+
+    fn seen(&self) -> &Seen {
+        static NOTHING: LazyLock<Seen> = LazyLock::new(Seen::default);
+        self.seen.as_deref().unwrap_or(&NOTHING)
+    }
+
+    /// More of an answer has come; the trace has the time of its first byte.
     pub(super) fn answered(&mut self) {
-        if self.trace.answered_in.is_none() {
-            self.trace.answered_in = Some(self.started.elapsed());
-        }
+        self.heard = true;
+        let at = self.started.elapsed();
+        self.trace.answered_in.get_or_insert(at);
+        self.last_heard_in = Some(at);
+    }
+
+    /// The answer has ended with its connection.
+    pub(super) fn ended(&mut self) {
+        self.last_heard_in = self.last_heard_in.map(|_| self.started.elapsed());
+    }
+
+    /// When what was seen last had come: of the answer, else of the handshake, else the connection itself. Without what is
+    /// waited for afterwards, such as the peer's goodbye.
+    pub(super) fn decided_in(&self) -> Option<Duration> {
+        let shaken_in = self.trace.tls.as_ref().and_then(|tls| tls.done_in);
+        self.last_heard_in.or(shaken_in).or(self.trace.connected_in)
     }
 }
 
@@ -127,16 +172,30 @@ impl Peer {
     /// # Errors
     /// What is found where that fails; it ends the probe.
     pub(super) async fn open(&self, steps: &mut Steps) -> Result<Stream, Finding<'static>> {
-        let socket = dial(&self.target).await.map_err(Finding::NotConnected)?;
+        let purpose = if self.knocks { Purpose::Knock } else { Purpose::Talk };
+        let dialled = Socket::dial(&self.target, purpose).await;
+        let socket = dialled.map_err(|error| Finding::NotConnected(Fault::from(&error)))?;
         steps.trace.local = socket.local();
         steps.trace.connected_in = Some(steps.started.elapsed());
-        let Some(tls) = &self.tls else {
+        let stream = Stream::Plain(socket);
+        if self.tls.is_none() || self.begins_plain {
             steps.phase = Phase::Talking;
-            return Ok(Stream::Plain(socket));
+            return Ok(stream);
+        }
+        // Boxed, so that the many probes without TLS are small.
+        Box::pin(self.start_tls(stream, steps)).await
+    }
+
+    /// Makes the handshake on a connection that is open, as [`Peer::open`] does.
+    ///
+    /// # Errors
+    /// What is found where that fails; it ends the probe.
+    pub(super) async fn start_tls(&self, stream: Stream, steps: &mut Steps) -> Result<Stream, Finding<'static>> {
+        let (Some(tls), Stream::Plain(socket)) = (&self.tls, stream) else {
+            unreachable!("`config` makes at most one handshake, and only with a policy for it")
         };
         steps.phase = Phase::Handshaking;
-        // Boxed, so that the many probes without TLS are small.
-        let stream = Box::pin(shake_hands(tls, socket, steps)).await?;
+        let stream = shake_hands(tls, socket, steps).await?;
         steps.phase = Phase::Talking;
         Ok(Stream::Tls(stream))
     }
@@ -148,7 +207,8 @@ async fn shake_hands(
     steps: &mut Steps,
 ) -> Result<Box<tls::Stream<Socket>>, Finding<'static>> {
     let client = tls.client().map_err(|failure| Finding::Tls(Box::new(failure)))?;
-    match client.handshake(socket).await {
+    let seen = steps.seen.insert(Arc::default());
+    match client.handshake(socket, seen).await {
         Ok(stream) => {
             let done_in = Some(steps.started.elapsed());
             steps.trace.tls = Some(Box::new(TlsTrace { done_in, ..client.trace(&stream) }));
@@ -159,48 +219,11 @@ async fn shake_hands(
             steps.trace.body = failure.heard().unwrap_or_default().into();
             Err(Finding::Tls(failure))
         }
-        Err(Broken::Io(error)) if error.kind() == io::ErrorKind::UnexpectedEof => {
-            Err(Finding::NoHandshake(Cut::Closed))
-        }
+        Err(Broken::Io(error)) if error.kind() == io::ErrorKind::UnexpectedEof => Err(steps.no_handshake(Cut::Closed)),
         Err(Broken::Io(error)) => Err(match Fault::from(&error) {
             Fault::Ours(errno) => Finding::NoResources(errno),
-            Fault::Theirs(errno) => Finding::NoHandshake(Cut::Broke(errno)),
+            Fault::Theirs(errno) => steps.no_handshake(Cut::Broke(errno)),
         }),
-    }
-}
-
-/// Connects, without a deadline of its own. Cancel-safe: dropping the future closes the socket.
-async fn dial(target: &Address) -> Result<Socket, Fault> {
-    let socket = match target {
-        Address::Inet(address) => dial_tcp(*address).await.map(Socket::Tcp),
-        Address::Unix(path) => UnixStream::connect(path).await.map(Socket::Unix),
-        // Names are resolved long before; one without an address gives no verdict.
-        Address::Name { .. } => Err(io::Error::from_raw_os_error(Errno::EADDRNOTAVAIL as i32)),
-    };
-    socket.map_err(|error| Fault::from(&error))
-}
-
-async fn dial_tcp(address: SocketAddr) -> io::Result<TcpStream> {
-    let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
-    // The end of the handshake may travel with the request: one packet less. Where that cannot be had, nothing is lost.
-    let _ = SockRef::from(&socket).set_tcp_quickack(false);
-    socket.connect(address).await
-}
-
-/// A connection of a probe below TLS.
-#[derive(Debug)]
-pub(super) enum Socket {
-    Tcp(TcpStream),
-    Unix(UnixStream),
-}
-
-impl Socket {
-    /// Our end; unix sockets have none worth telling.
-    fn local(&self) -> Option<SocketAddr> {
-        match self {
-            Socket::Tcp(stream) => stream.local_addr().ok(),
-            Socket::Unix(_) => None,
-        }
     }
 }
 
@@ -212,52 +235,14 @@ pub(super) enum Stream {
     Tls(Box<tls::Stream<Socket>>),
 }
 
-macro_rules! each {
-    ($self:expr, $($kind:path)|+, $stream:ident => $does:expr) => {
-        match $self.get_mut() { $($kind($stream) => { let $stream = Pin::new($stream); $does })+ }
-    };
-}
-
-impl AsyncRead for Socket {
-    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        each!(self, Socket::Tcp | Socket::Unix, stream => stream.poll_read(cx, buf))
-    }
-}
-
-impl AsyncWrite for Socket {
-    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        each!(self, Socket::Tcp | Socket::Unix, stream => stream.poll_write(cx, bytes))
-    }
-
-    fn poll_write_vectored(
-        self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        pieces: &[io::IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
-        each!(self, Socket::Tcp | Socket::Unix, stream => stream.poll_write_vectored(cx, pieces))
-    }
-
-    fn is_write_vectored(&self) -> bool {
-        true
-    }
-
-    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        each!(self, Socket::Tcp | Socket::Unix, stream => stream.poll_flush(cx))
-    }
-
-    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        each!(self, Socket::Tcp | Socket::Unix, stream => stream.poll_shutdown(cx))
-    }
-}
-
 impl Stream {
     /// Closes. Where the peer has closed its side already, a reset spares both systems the rest of the ceremony: nobody is
     /// there to miss it.
     pub(super) fn close(self) {
-        let Stream::Plain(Socket::Tcp(stream)) = &self else { return };
-        let ready = stream.ready(Interest::READABLE).now_or_never();
-        if ready.is_some_and(|ready| ready.is_ok_and(|ready| ready.is_read_closed())) {
-            let _ = SockRef::from(stream).set_linger(Some(Duration::ZERO));
+        if let Stream::Plain(socket) = &self
+            && socket.is_ended_by_peer()
+        {
+            socket.reset_on_close();
         }
     }
 }

@@ -5,6 +5,6 @@ mod body;
 mod header;
 mod json;
 
-pub(super) use body::{BodyMatcher, Match};
+pub(super) use body::BodyRules;
 pub(super) use header::{HeaderMiss, header_miss};
 pub(super) use json::{JsonMiss, NotJson, enclosing, json_miss, parse, path_to};

@@ -7,6 +7,8 @@ mod grpc;
 mod h2;
 mod hints;
 mod rule_hints;
+mod slow;
+mod text;
 mod websocket;
 mod words;
 
@@ -20,16 +22,20 @@ use rustls::AlertDescription;
 pub(super) use answer::{Answered, Break, Cut, Miss, Node, Outcome, Own};
 pub(super) use grpc::{Called, Came, Said, Wrong};
 pub(super) use h2::{Http2, Trouble};
+pub(super) use hints::certificate_hint;
 pub(super) use rule_hints::{body_hint, header_hint, json_hint, not_json_hint};
+pub(super) use slow::judge_duration;
+pub(super) use text::{Unheard, Why};
 pub(super) use websocket::Flaw;
 
-use super::connect::Fault;
-use crate::model::quote::{Excerpt, Quoted};
+use super::connect::{Fault, Steps, Tls};
+use crate::model::quote::Quoted;
 use crate::model::units::Measured;
 use crate::model::{Address, Code, ProbeReport, Trace};
 use crate::tls::Failure;
-use hints::{connect_hint, handshake_hint, resource_hint, unheard_hint};
-use words::{connect_words, resource_words, write_no_handshake, write_unheard};
+use answer::cut_words;
+use hints::{connect_hint, handshake_hint, resource_hint};
+use words::{connect_words, resource_words, write_no_handshake};
 
 /// What one probe found.
 #[derive(Debug, PartialEq, Eq)]
@@ -44,15 +50,14 @@ pub(super) enum Finding<'p> {
     Shaken,
     /// One side refused the other in the TLS handshake.
     Tls(Box<Failure>),
-    /// The peer took the handshake back behind it; who asked makes it [`Finding::Tls`], which has the words.
+    /// The peer refused after the handshake; [`Finding::over_tls`] makes it [`Finding::Tls`], which has the words.
     Refused(AlertDescription),
-    /// The TLS handshake was cut off.
-    NoHandshake(Cut),
+    /// The TLS handshake was cut off; whether the peer had sent a record of TLS by then.
+    NoHandshake { cut: Cut, speaks_tls: bool },
     /// The expected text came.
     Heard,
-    /// The expected text did not come, or ours could not be sent. No cut: as much was heard as is listened to. `sends`:
-    /// there is one of ours.
-    Unheard { expected: Option<&'p str>, sends: bool, cut: Option<Cut>, bytes: usize, heard: Excerpt },
+    /// A text that was expected did not come, or ours could not be sent.
+    Unheard(Box<Unheard<'p>>),
     /// The WebSocket answered our ping.
     Pong,
     /// The WebSocket is none, or does not answer.
@@ -84,19 +89,53 @@ pub(super) struct Circumstances<'a> {
     pub elsewhere: Option<&'a Address>,
 }
 
+impl Circumstances<'_> {
+    /// A TLS handshake has succeeded: no hint may doubt that the port speaks TLS.
+    fn is_tls(&self) -> bool {
+        self.shaken_in.is_some()
+    }
+}
+
+impl<'p> Finding<'p> {
+    /// What it is over TLS, where only the handshake of `steps` can say what an end means.
+    pub(super) fn over_tls(self, tls: &Tls, steps: &Steps) -> Finding<'p> {
+        let lacking = !steps.heard && tls.lacks_certificate(steps);
+        match (self, lacking) {
+            (Finding::Refused(alert), _) => Finding::Tls(Box::new(tls.refusal(alert, steps))),
+            (finding, true) => match finding.unanswered_end() {
+                Some(cut) => Finding::Tls(Box::new(Failure::lacking(cut_words(cut)))),
+                None => finding,
+            },
+            (finding, false) => finding,
+        }
+    }
+
+    /// How the peer ended a connection on which it had said nothing.
+    fn unanswered_end(&self) -> Option<Cut> {
+        let cut = match self {
+            Finding::NoHandshake { cut, .. } => *cut,
+            Finding::Unheard(unheard) if unheard.bytes == 0 => unheard.cut?,
+            Finding::Answer(Answered { outcome: Outcome::CutShort { end, .. }, .. }) => end.cut,
+            Finding::Called(Called { said: Said::CutShort { cut, .. }, .. }) => *cut,
+            _ => return None,
+        };
+        matches!(cut, Cut::Closed | Cut::Broke(_)).then_some(cut)
+    }
+}
+
 impl Finding<'_> {
     /// Puts it into words. Of the trace it has what came of an answer; the steps before are known to whoever took them.
     pub(super) fn report(self, circumstances: &Circumstances<'_>) -> ProbeReport {
         let mut reason = String::with_capacity(64);
         self.write_sentence(&mut reason, circumstances).expect("writing to a string cannot fail");
-        let (code, status, hint) = (self.code(), self.status(), self.hint());
+        let (code, status, hint) = (self.code(), self.status(), self.hint(circumstances));
         let trace = match self {
             Finding::Answer(Answered { head, body, .. }) => Trace { head, body, ..Trace::default() },
             Finding::Connected | Finding::NotConnected(_) | Finding::ConnectTimeout | Finding::NoResources(_) => {
                 Trace::default()
             }
-            Finding::Shaken | Finding::Tls(_) | Finding::Refused(_) | Finding::NoHandshake(_) => Trace::default(),
-            Finding::Heard | Finding::Unheard { .. } | Finding::Stopped => Trace::default(),
+            Finding::Shaken | Finding::Tls(_) | Finding::Refused(_) | Finding::NoHandshake { .. } => Trace::default(),
+            Finding::Heard | Finding::Unheard(_) | Finding::Stopped => Trace::default(),
             Finding::Called(_) | Finding::Http2(_) | Finding::Pong | Finding::Websocket(_) => Trace::default(),
         };
         ProbeReport { code, status, duration: circumstances.took, reason: reason.into_boxed_str(), hint, trace }
@@ -107,12 +146,11 @@ impl Finding<'_> {
             Finding::Connected => Code::L4Ok,
             Finding::Shaken => Code::L6Ok,
             Finding::Tls(_) | Finding::Refused(_) => Code::L6Rsp,
-            Finding::NoHandshake(Cut::Deadline) => Code::L6Tout,
-            Finding::NoHandshake(Cut::Closed | Cut::Broke(_)) => Code::L6Rsp,
+            Finding::NoHandshake { cut: Cut::Deadline, .. } => Code::L6Tout,
+            Finding::NoHandshake { cut: Cut::Closed | Cut::Broke(_), .. } => Code::L6Rsp,
             Finding::Heard | Finding::Pong => Code::L7Ok,
             Finding::Websocket(flaw) => flaw.code(),
-            Finding::Unheard { cut: Some(Cut::Deadline), .. } => Code::L7Tout,
-            Finding::Unheard { .. } => Code::L7Rsp,
+            Finding::Unheard(unheard) => unheard.code(),
             Finding::NotConnected(Fault::Theirs(Errno::ETIMEDOUT)) | Finding::ConnectTimeout => Code::L4Tout,
             Finding::NotConnected(Fault::Theirs(_)) => Code::L4Con,
             Finding::NotConnected(Fault::Ours(_)) | Finding::NoResources(_) | Finding::Stopped => Code::NoRes,
@@ -125,8 +163,8 @@ impl Finding<'_> {
     fn status(&self) -> Option<u16> {
         match self {
             Finding::Connected | Finding::NotConnected(_) | Finding::ConnectTimeout | Finding::NoResources(_) => None,
-            Finding::Shaken | Finding::Tls(_) | Finding::Refused(_) | Finding::NoHandshake(_) => None,
-            Finding::Heard | Finding::Unheard { .. } | Finding::Stopped => None,
+            Finding::Shaken | Finding::Tls(_) | Finding::Refused(_) | Finding::NoHandshake { .. } => None,
+            Finding::Heard | Finding::Unheard(_) | Finding::Stopped => None,
             Finding::Pong => Some(101),
             Finding::Websocket(flaw) => flaw.status(),
             Finding::Answer(answered) => answered.outcome.status(),
@@ -160,20 +198,14 @@ impl Finding<'_> {
                 out.push_str("TLS refused by the peer");
                 write_place(out, c)
             }
-            Finding::NoHandshake(cut) => {
+            Finding::NoHandshake { cut, .. } => {
                 write_no_handshake(out, c, *cut)?;
                 write_place(out, c)
             }
             Finding::Heard => write!(out, "answered as expected in {}", Measured(c.took)),
             Finding::Pong => write!(out, "pong in {}", Measured(c.took)),
             Finding::Websocket(flaw) => flaw.write_sentence(out, c),
-            Finding::Unheard { expected, cut, bytes, heard, .. } => {
-                write_unheard(out, c, *expected, *cut, *bytes)?;
-                if *bytes > 0 {
-                    write!(out, "; it said {}", Quoted(heard.bytes()))?;
-                }
-                Ok(())
-            }
+            Finding::Unheard(unheard) => unheard.write_sentence(out, c),
             Finding::Stopped => {
                 let (took, timeout) = (Measured(c.took), c.timeout);
                 write!(out, "not probed: this process was stopped; the probe took {took}, its timeout is {timeout:?}")
@@ -185,22 +217,20 @@ impl Finding<'_> {
     }
 
     /// What the operator may want to try.
-    fn hint(&self) -> Option<&'static str> {
+    fn hint(&self, c: &Circumstances<'_>) -> Option<&'static str> {
         match self {
             Finding::Connected | Finding::Shaken | Finding::Heard | Finding::Pong | Finding::Refused(_) => None,
             Finding::Websocket(flaw) => flaw.hint(),
             Finding::Tls(failure) => failure.hint(),
-            Finding::NoHandshake(cut) => Some(handshake_hint(*cut)),
-            Finding::Unheard { expected, sends, cut, heard, .. } => {
-                unheard_hint(*cut, expected.is_some(), *sends, heard.bytes())
-            }
+            Finding::NoHandshake { cut, speaks_tls } => Some(handshake_hint(*cut, *speaks_tls)),
+            Finding::Unheard(unheard) => unheard.hint(c.is_tls()),
             Finding::Stopped => Some("it was suspended, or this machine is overloaded"),
             Finding::NotConnected(Fault::Theirs(errno)) => connect_hint(*errno),
             Finding::NotConnected(Fault::Ours(errno)) | Finding::NoResources(errno) => resource_hint(*errno),
-            Finding::ConnectTimeout => Some("the host is down, or a firewall drops what is sent to it"),
-            Finding::Answer(answered) => answered.outcome.hint(),
-            Finding::Called(called) => called.hint(),
-            Finding::Http2(http2) => http2.hint(),
+            Finding::ConnectTimeout => connect_hint(Errno::ETIMEDOUT),
+            Finding::Answer(answered) => answered.outcome.hint(c),
+            Finding::Called(called) => called.hint(c),
+            Finding::Http2(http2) => http2.hint(c.is_tls()),
         }
     }
 }

@@ -51,7 +51,7 @@ static PROBES: LazyLock<Vec<HttpProbe>> = LazyLock::new(|| {
         value: JsonMatch::Equals("ready".into()),
         missing_passes,
     };
-    let body = |rule| Expect { body: Some(rule), ..Expect::default() };
+    let body = |rule| Expect { body: vec![rule], ..Expect::default() };
     vec![
         probe("GET", Expect::default()),
         probe("HEAD", Expect::default()),
@@ -64,7 +64,7 @@ static PROBES: LazyLock<Vec<HttpProbe>> = LazyLock::new(|| {
             Expect {
                 status: StatusRule::Any,
                 headers: vec![HeaderRule { name: "x-app".into(), value: HeaderMatch::Equals("ready".into()) }],
-                body: Some(BodyRule::Contains("ready".into())),
+                body: vec![BodyRule::Contains("ready".into()), BodyRule::NotContains("error".into())],
                 json: vec![json("$..status", true)],
             },
         ),

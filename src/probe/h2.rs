@@ -2,7 +2,7 @@
 //! and drives the connection inside the probe's own future, so that dropping it ends everything; what the answer means
 //! is decided by a [`Receiver`]: `answer`, or `grpc::reply`.
 //!
-//! The peer gets small limits: no push, 32 KiB of head, a window of 32 KiB; of what it sends, 16 KiB are read at a time,
+//! The peer gets small limits: no push, 64 KiB of head, a window of 32 KiB; of what it sends, 16 KiB are read at a time,
 //! so that frames never pile up, and 1 MiB in all.
 
 mod opening;
@@ -25,8 +25,9 @@ use tokio::time::{Instant, timeout, timeout_at};
 use super::answer::{Answer, Progress, Stop};
 use super::connect::{Peer, Steps};
 use super::finding::{Answered, Finding, Http2, Outcome, Trouble};
-use super::response::HEAD_BYTES_MAX;
 use crate::VERSION;
+use crate::http1::Field;
+use crate::http1::limits::RESPONSE_HEAD_BYTES;
 use crate::model::policy::secrets;
 use crate::model::policy::{HeaderText, HttpProbe};
 use crate::model::quote::Excerpt;
@@ -51,10 +52,8 @@ pub(super) trait Receiver {
 
 impl Receiver for Answer<'_> {
     fn on_head(&mut self, status: u16, fields: &HeaderMap) -> Progress {
-        let fields: SmallVec<[_; 16]> = fields
-            .iter()
-            .map(|(name, value)| httparse::Header { name: name.as_str(), value: value.as_bytes() })
-            .collect();
+        let fields: SmallVec<[_; 16]> =
+            fields.iter().map(|(name, value)| Field::new(name.as_str().as_bytes(), value.as_bytes())).collect();
         self.feed_head(status, &fields)
     }
 
@@ -232,6 +231,7 @@ where
 {
     let mut opening = Opening::new(stream);
     let talked = talk(&mut opening, request, content, receiver, steps).await;
+    steps.heard |= opening.has_heard();
     match talked {
         Ok(()) => End::Stop(Stop::Enough),
         Err(_) if opening.is_foreign() => {
@@ -272,7 +272,7 @@ where
     let (requests, connection) = h2::client::Builder::new()
         .enable_push(false)
         .initial_window_size(WINDOW_BYTES)
-        .max_header_list_size(HEAD_BYTES_MAX as u32)
+        .max_header_list_size(RESPONSE_HEAD_BYTES as u32)
         .handshake(opening)
         .await?;
     let mut connection = pin!(connection);
@@ -326,7 +326,9 @@ async fn converse(
     let (head, mut body) = response.await?.into_parts();
     steps.answered();
     let progress = receiver.on_head(head.status.as_u16(), &head.headers);
-    if receive(&mut body, receiver, progress, Progress::More).await? == Progress::Settled {
+    let progress = receive(&mut body, receiver, progress, Progress::More).await?;
+    steps.answered();
+    if progress == Progress::Settled {
         let rest = receive(&mut body, receiver, Progress::Settled, Progress::Settled);
         // Nothing that happens now changes the finding.
         let _ = timeout(QUOTE_PATIENCE, rest).await;

@@ -141,7 +141,10 @@ async fn read(stream: &mut Stream, answer: &mut Answer<'_>, steps: &mut Steps) -
         let mut buffer = ReadBuf::uninit(&mut space);
         ready!(Pin::new(&mut *stream).poll_read(cx, &mut buffer))?;
         Poll::Ready(Ok(match buffer.filled() {
-            [] => None,
+            [] => {
+                steps.ended();
+                None
+            }
             bytes => {
                 steps.answered();
                 Some(answer.feed(bytes))

@@ -1,28 +1,18 @@
-//! Reads an HTTP/1.x response from pieces of any size: interim responses, the head, and the body by its framing
-//! (RFC 9112, section 6.3). Pure, bounded in everything, and strict where leniency could hide a broken upstream. It
-//! keeps nothing but a head that has not come whole; what comes is handed to a [`Sink`] at once.
+//! Reads the response to a check from pieces of any size: interim responses, the head, and the body by its framing. What a
+//! head may look like, where a body ends and what chunks are is for `http1`, as with the responses to requests. Pure; keeps
+//! nothing but a head that has not come whole; what comes is handed to a [`Sink`] at once.
 
-mod chunked;
+use smallvec::SmallVec;
 
-use std::mem::MaybeUninit;
-
-use chunked::Chunked;
-
-/// Bytes of one head, interim or final.
-pub(super) const HEAD_BYTES_MAX: usize = 32 << 10;
-/// Fields of one head.
-pub(super) const HEAD_FIELDS_MAX: usize = 256;
-/// Interim responses before the final one.
-pub(super) const INTERIM_MAX: u32 = 16;
-
-const PREFIX: &[u8] = b"HTTP/1.";
+use crate::http1::limits::INTERIM_ANSWERS;
+use crate::http1::{Chunked, Fault, Field, Reading, ResponseFraming, ResponseReader, Step, framing};
 
 /// Takes what a response consists of, as it comes.
 pub(super) trait Sink {
-    /// A head that is not interim, as it came; it may still turn out to be malformed.
+    /// A head that is not interim, as it came, or as much of one as was read before a fault.
     fn on_raw_head(&mut self, head: &[u8]);
     /// The final head.
-    fn on_head(&mut self, status: u16, fields: &[httparse::Header<'_>]) -> Flow;
+    fn on_head(&mut self, status: u16, fields: &[Field<'_>]) -> Flow;
     /// The next piece of the body, decoded; never empty.
     fn on_body(&mut self, piece: &[u8]) -> Flow;
     /// The body has ended whole.
@@ -36,27 +26,6 @@ pub(super) enum Flow {
     Stop,
 }
 
-/// Why bytes are not a response.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub(super) enum Malformed {
-    #[error("not an HTTP/1.1 answer")]
-    NotHttp,
-    #[error("malformed head: {0}")]
-    Head(&'static str),
-    #[error("the head is over 32 KiB")]
-    HeadBytes,
-    #[error("the head has more than 256 fields")]
-    HeadFields,
-    #[error("more than 16 interim answers")]
-    Interim,
-    #[error("answered 101 Switching Protocols, which was not asked for")]
-    Switch,
-    #[error("malformed Content-Length")]
-    ContentLength,
-    #[error("malformed chunk: {0}")]
-    Chunk(&'static str),
-}
-
 /// How far a response has come.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Stage {
@@ -64,6 +33,8 @@ pub(super) enum Stage {
     Head(usize),
     /// In a body: how many bytes have come, and how many it has if it said so.
     Body(u64, Option<u64>),
+    /// In a body that only the end of the connection ends: how many bytes have come.
+    UntilClose(u64),
     /// It has ended whole.
     End,
 }
@@ -77,8 +48,9 @@ pub(super) struct Reader {
     interim: u32,
     /// The part of a head that has come, where it did not come at once.
     pending: Vec<u8>,
-    /// The last line of it is still empty.
-    blank: bool,
+    head: ResponseReader,
+    /// Heads and ends come from another framing, that of HTTP/2.
+    framed: bool,
 }
 
 #[derive(Debug)]
@@ -92,7 +64,8 @@ enum State {
 
 impl Reader {
     pub(super) fn new(to_head: bool) -> Reader {
-        Reader { state: State::Head, to_head, interim: 0, pending: Vec::new(), blank: false }
+        let (pending, head) = (Vec::new(), ResponseReader::default());
+        Reader { state: State::Head, to_head, interim: 0, pending, head, framed: false }
     }
 
     /// How far it has come, to say what is missing when no more comes.
@@ -100,8 +73,9 @@ impl Reader {
         match &self.state {
             State::Head => Stage::Head(self.pending.len()),
             State::Length { total, left } => Stage::Body(total - left, Some(*total)),
-            State::Chunked(chunked) => Stage::Body(chunked.body_bytes(), None),
-            State::UntilClose { bytes } => Stage::Body(*bytes, None),
+            State::Chunked(chunked) => Stage::Body(chunked.data_bytes(), None),
+            State::UntilClose { bytes } if self.framed => Stage::Body(*bytes, None),
+            State::UntilClose { bytes } => Stage::UntilClose(*bytes),
             State::End => Stage::End,
         }
     }
@@ -118,7 +92,7 @@ impl Reader {
 
     /// Takes the next bytes off `input` and hands on what they hold. `Stop`: the sink has enough, or the response has
     /// ended; more bytes must not follow. Neither must they after an error, which leaves in `input` what was not read.
-    pub(super) fn feed(&mut self, input: &mut &[u8], sink: &mut impl Sink) -> Result<Flow, Malformed> {
+    pub(super) fn feed(&mut self, input: &mut &[u8], sink: &mut impl Sink) -> Result<Flow, Fault> {
         while !input.is_empty() {
             let flow = match &mut self.state {
                 State::Head => self.on_head_bytes(input, sink)?,
@@ -130,9 +104,9 @@ impl Reader {
                     if ended { self.on_end(flow, sink) } else { flow }
                 }
                 State::Chunked(chunked) => match chunked.next(input)? {
-                    chunked::Step::More => Flow::Continue,
-                    chunked::Step::Data(piece) => sink.on_body(piece),
-                    chunked::Step::End => self.on_end(Flow::Continue, sink),
+                    Step::More => Flow::Continue,
+                    Step::Data(piece) => sink.on_body(piece),
+                    Step::End => self.on_end(Flow::Continue, sink),
                 },
                 State::UntilClose { bytes } => {
                     *bytes += input.len() as u64;
@@ -162,57 +136,42 @@ impl Reader {
         Flow::Stop
     }
 
-    fn on_head_bytes(&mut self, input: &mut &[u8], sink: &mut impl Sink) -> Result<Flow, Malformed> {
-        check_prefix(self.pending.len(), input)?;
-        let Some(length) = self.find_end(input) else {
-            if self.pending.len() + input.len() > HEAD_BYTES_MAX {
-                return Err(Malformed::HeadBytes);
+    fn on_head_bytes(&mut self, input: &mut &[u8], sink: &mut impl Sink) -> Result<Flow, Fault> {
+        let known = self.pending.len();
+        let mut pending = std::mem::take(&mut self.pending);
+        // A head that comes at once is not copied.
+        let bytes = match known {
+            0 => *input,
+            _ => {
+                pending.extend_from_slice(input);
+                &pending[..]
             }
-            self.pending.extend_from_slice(std::mem::take(input));
-            return Ok(Flow::Continue);
         };
-        let (last, rest) = input.split_at(length);
-        *input = rest;
-        self.blank = false;
-        if self.pending.len() + last.len() > HEAD_BYTES_MAX {
-            return Err(Malformed::HeadBytes);
-        }
-        if self.pending.is_empty() {
-            return self.on_head(last, sink);
-        }
-        let mut head = std::mem::take(&mut self.pending);
-        head.extend_from_slice(last);
-        self.on_head(&head, sink)
-    }
-
-    /// Where the head ends in `input`: behind its first empty line.
-    fn find_end(&mut self, input: &[u8]) -> Option<usize> {
-        for (i, byte) in input.iter().enumerate() {
-            match byte {
-                b'\n' if self.blank => return Some(i + 1),
-                b'\n' => self.blank = true,
-                b'\r' => {}
-                _ => self.blank = false,
+        let mut reader = std::mem::take(&mut self.head);
+        let head = match reader.read(bytes) {
+            Ok(Some(head)) => head,
+            Ok(None) => {
+                (self.head, self.pending) = (reader, if known == 0 { input.to_vec() } else { pending });
+                *input = &[];
+                return Ok(Flow::Continue);
             }
+            Err(fault) => {
+                if fault != Fault::NotHttp {
+                    sink.on_raw_head(&bytes[..reader.position()]);
+                }
+                if known > 0 {
+                    self.pending = pending;
+                    *input = &[];
+                }
+                return Err(fault);
+            }
+        };
+        *input = &input[head.len - known..];
+        if !matches!(head.status, 100 | 102..200) {
+            sink.on_raw_head(&bytes[..head.len]);
         }
-        None
-    }
-
-    fn on_head(&mut self, head: &[u8], sink: &mut impl Sink) -> Result<Flow, Malformed> {
-        let mut slots = [const { MaybeUninit::<httparse::Header<'_>>::uninit() }; HEAD_FIELDS_MAX];
-        let mut response = httparse::Response::new(&mut []);
-        let parsed =
-            httparse::ParserConfig::default().parse_response_with_uninit_headers(&mut response, head, &mut slots);
-        if !matches!(response.code, Some(100 | 102..200)) {
-            sink.on_raw_head(head);
-        }
-        match parsed {
-            Ok(httparse::Status::Complete(_)) => {}
-            Ok(httparse::Status::Partial) => return Err(Malformed::Head("stray line end")),
-            Err(httparse::Error::TooManyHeaders) => return Err(Malformed::HeadFields),
-            Err(error) => return Err(Malformed::Head(head_error(error))),
-        }
-        self.on_parsed_head(response.code.unwrap_or_default(), response.headers, sink)
+        let fields: SmallVec<[_; 32]> = head.fields().collect();
+        self.on_head(head.status, &fields, sink)
     }
 
     /// Takes a head that somebody else has read: that of HTTP/2, whose body then goes through [`Reader::feed`] and ends
@@ -220,19 +179,32 @@ impl Reader {
     pub(super) fn on_parsed_head(
         &mut self,
         status: u16,
-        fields: &[httparse::Header<'_>],
+        fields: &[Field<'_>],
         sink: &mut impl Sink,
-    ) -> Result<Flow, Malformed> {
-        match status {
-            0..100 => return Err(Malformed::Head("invalid status")),
-            101 => return Err(Malformed::Switch),
-            100..200 => {
-                self.interim += 1;
-                return if self.interim > INTERIM_MAX { Err(Malformed::Interim) } else { Ok(Flow::Continue) };
-            }
-            200.. => {}
+    ) -> Result<Flow, Fault> {
+        self.framed = true;
+        self.on_head(status, fields, sink)
+    }
+
+    fn on_head(&mut self, status: u16, fields: &[Field<'_>], sink: &mut impl Sink) -> Result<Flow, Fault> {
+        let interim = (100..200).contains(&status) && status != 101;
+        self.interim += u32::from(interim);
+        if self.interim > INTERIM_ANSWERS {
+            return Err(Fault::Interim);
         }
-        self.state = framing(status, self.to_head, fields)?;
+        let ending = framing::ending(self.to_head, status, fields.iter().copied())?;
+        if interim {
+            return Ok(Flow::Continue);
+        }
+        if status == 101 {
+            return Err(Fault::Switch);
+        }
+        self.state = match ending.framing {
+            ResponseFraming::None | ResponseFraming::Length(0) => State::End,
+            ResponseFraming::Length(total) => State::Length { total, left: total },
+            ResponseFraming::Chunked => State::Chunked(Chunked::new(Reading::Answer)),
+            ResponseFraming::UntilClose => State::UntilClose { bytes: 0 },
+        };
         match sink.on_head(status, fields) {
             Flow::Stop => Ok(Flow::Stop),
             Flow::Continue if matches!(self.state, State::End) => Ok(self.on_end(Flow::Continue, sink)),
@@ -247,56 +219,4 @@ fn take<'i>(input: &mut &'i [u8], left: u64) -> &'i [u8] {
     let (piece, rest) = input.split_at(length);
     *input = rest;
     piece
-}
-
-/// Refuses what cannot become a head at its first wrong byte: other protocols need not send a line end, ever.
-fn check_prefix(seen: usize, input: &[u8]) -> Result<(), Malformed> {
-    let due = PREFIX.get(seen..).unwrap_or_default();
-    if due.iter().zip(input).all(|(a, b)| a == b) { Ok(()) } else { Err(Malformed::NotHttp) }
-}
-
-/// How the body ends (RFC 9112, section 6.3). A Transfer-Encoding overrides a Content-Length; this connection is used
-/// once, so that nothing can be smuggled past it.
-fn framing(status: u16, to_head: bool, fields: &[httparse::Header<'_>]) -> Result<State, Malformed> {
-    let mut length: Option<u64> = None;
-    let mut coding: Option<&[u8]> = None;
-    for field in fields {
-        if field.name.eq_ignore_ascii_case("content-length") {
-            for item in field.value.split(|b| *b == b',') {
-                let value = parse_length(item).ok_or(Malformed::ContentLength)?;
-                if length.is_some_and(|known| known != value) {
-                    return Err(Malformed::ContentLength);
-                }
-                length = Some(value);
-            }
-        } else if field.name.eq_ignore_ascii_case("transfer-encoding") {
-            coding = field.value.rsplit(|b| *b == b',').next();
-        }
-    }
-    Ok(match (coding, length) {
-        _ if to_head || matches!(status, 204 | 304) => State::End,
-        (Some(last), _) if last.trim_ascii().eq_ignore_ascii_case(b"chunked") => State::Chunked(Chunked::new()),
-        (Some(_), _) | (None, None) => State::UntilClose { bytes: 0 },
-        (None, Some(0)) => State::End,
-        (None, Some(total)) => State::Length { total, left: total },
-    })
-}
-
-fn parse_length(item: &[u8]) -> Option<u64> {
-    let digits = item.trim_ascii();
-    let all_digits = !digits.is_empty() && digits.iter().all(u8::is_ascii_digit);
-    let text = std::str::from_utf8(digits).ok().filter(|_| all_digits)?;
-    text.parse().ok()
-}
-
-fn head_error(error: httparse::Error) -> &'static str {
-    match error {
-        httparse::Error::HeaderName => "invalid field name",
-        httparse::Error::HeaderValue => "invalid field value",
-        httparse::Error::NewLine => "stray line end",
-        httparse::Error::Status => "invalid status",
-        httparse::Error::Token => "invalid character",
-        httparse::Error::TooManyHeaders => "too many fields",
-        httparse::Error::Version => "invalid version",
-    }
 }

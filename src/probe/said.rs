@@ -1,141 +1,189 @@
-//! What a system says of its own trouble: the `reason`, `message`, `msg` or `error` of a JSON answer, or its list of
-//! faulty parts, for the sentence about a failed probe. Pure.
+//! What a system says of its own trouble, for the sentence about a failed probe: the `reason`, `message` or `error` of a
+//! JSON answer (RFC 9457 and health+json among them), the part of it that says of itself that it fails, or the `[-]` lines of
+//! a verbose `readyz`. Pure and bounded; what is found is escaped when it is shown.
+
+mod part;
 
 use std::fmt;
 
 use serde_json::{Map, Value};
 
 use crate::model::quote::{Escaped, Excerpt};
+pub(super) use part::is_verdict;
+use part::{Part, says_well};
 
 /// Keys under which systems say why, the more telling first; case does not count.
-const REASON_KEYS: [&str; 4] = ["reason", "message", "msg", "error"];
+const REASON_KEYS: [&str; 9] =
+    ["reason", "message", "msg", "detail", "output", "error", "exception", "title", "description"];
+/// What an object under `error` has, the more telling first.
+const ERROR_KEYS: [&str; 4] = ["message", "reason", "type", "code"];
+/// Where the words of a part are that has none beside its status.
+const DETAIL_KEYS: [&str; 2] = ["details", "data"];
 /// What the name of a list of faulty parts contains, in any case.
-const LIST_WORDS: [&str; 5] = ["fault", "fail", "unhealthy", "error", "down"];
+const LIST_WORDS: [&str; 6] = ["fault", "fail", "unhealthy", "error", "down", "detail"];
 /// Bytes of a key that are shown.
 const KEY_BYTES_MAX: usize = 64;
 
-/// A system's own words, and the key under which they stand.
+/// A system's own words: at most two remarks.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Said {
+pub(super) struct Said(Vec<Remark>);
+
+/// Some words, and the key under which they are; empty for lines of text.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Remark {
     key: Excerpt,
     text: Excerpt,
+    /// Parts that fail as well.
+    more: usize,
 }
 
 impl Said {
-    /// Looks for them in `document`, and then in `around`: the object around the node that failed. None of `secrets` is
-    /// repeated.
+    /// Looks for them in `document`, then in `around`: the object around the node that a rule has named. Where no rule has
+    /// named a part, and the document does not say that it is well, the first part that says that it fails is named. None of
+    /// `secrets` is repeated.
     pub(super) fn find<'s, S>(document: &Value, around: Option<&Value>, secrets: impl Fn() -> S) -> Option<Said>
     where
         S: Iterator<Item = &'s str>,
     {
         let objects = [Some(document), around].into_iter().flatten().filter_map(Value::as_object);
-        let mut found = objects.filter_map(|object| reason(object).or_else(|| list(object)));
-        let Said { key, text } = found.next()?;
-        Some(Said { key: key.without(secrets()), text: text.without(secrets()) })
+        let words = objects.filter_map(words_of).next();
+        let part = if around.is_some() || says_well(document) { None } else { Part::first(document) };
+        // A flag of the document itself adds nothing to its words.
+        let part = part.filter(|part| words.is_none() || !part.path.is_empty()).map(Remark::of);
+        let remarks: Vec<Remark> = [words, part].into_iter().flatten().map(|r| r.without(&secrets)).collect();
+        (!remarks.is_empty()).then_some(Said(remarks))
+    }
+
+    /// The `[-]` lines of a text that begins with such lines or with `[+]` ones: what a Kubernetes server answers to
+    /// `readyz?verbose`.
+    pub(super) fn find_lines<'s, S>(body: &[u8], secrets: impl Fn() -> S) -> Option<Said>
+    where
+        S: Iterator<Item = &'s str>,
+    {
+        let body = body.trim_ascii_start();
+        if !body.starts_with(b"[+]") && !body.starts_with(b"[-]") {
+            return None;
+        }
+        let lines = body.split(|byte| *byte == b'\n').map(<[u8]>::trim_ascii);
+        let text = joined(lines.filter(|line| line.starts_with(b"[-]")))?;
+        Some(Said(vec![Remark { key: Excerpt::default(), text, more: 0 }.without(&secrets)]))
     }
 }
 
-/// `reason: No ASR workers available`.
+impl Remark {
+    fn of(part: Part<'_>) -> Remark {
+        let mut text = Excerpt::default();
+        text.push(part.verdict.as_bytes());
+        if let Some(words) = part.object.and_then(words_of) {
+            text.push(b", ");
+            text.push(words.text.bytes());
+        }
+        Remark { key: Excerpt::of(part.path.as_bytes()), text, more: part.more }
+    }
+
+    fn without<'s, S: Iterator<Item = &'s str>>(self, secrets: &impl Fn() -> S) -> Remark {
+        Remark { key: self.key.without(secrets()), text: self.text.without(secrets()), more: self.more }
+    }
+}
+
+/// `reason: No ASR workers available; components.redis: DOWN; 1 more part fails`.
 impl fmt::Display for Said {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}: {}", Escaped(self.key.bytes()), Escaped(self.text.bytes()))
+        for (i, remark) in self.0.iter().enumerate() {
+            f.write_str(if i == 0 { "" } else { "; " })?;
+            write!(f, "{remark}")?;
+        }
+        Ok(())
     }
 }
 
-fn reason(object: &Map<String, Value>) -> Option<Said> {
+impl fmt::Display for Remark {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if !self.key.bytes().is_empty() {
+            write!(f, "{}: ", Escaped(self.key.bytes()))?;
+        }
+        write!(f, "{}", Escaped(self.text.bytes()))?;
+        match self.more {
+            0 => Ok(()),
+            1 => f.write_str("; 1 more part fails"),
+            more => write!(f, "; {more} more parts fail"),
+        }
+    }
+}
+
+fn words_of(object: &Map<String, Value>) -> Option<Remark> {
+    let inner = || DETAIL_KEYS.iter().filter_map(|key| object.get(*key)?.as_object()).find_map(reason);
+    reason(object).or_else(|| list(object)).or_else(inner)
+}
+
+fn reason(object: &Map<String, Value>) -> Option<Remark> {
     REASON_KEYS.iter().find_map(|wanted| {
         let (key, value) = object.iter().find(|(key, _)| key.eq_ignore_ascii_case(wanted))?;
         let text = match value {
-            Value::Object(inner) if *wanted == "error" => inner.get("message")?.as_str()?,
-            value => value.as_str()?,
+            Value::Object(inner) if *wanted == "error" => {
+                ERROR_KEYS.iter().find_map(|key| text_of(inner.get(*key)?))?
+            }
+            value => text_of(value)?,
         };
-        let text = text.trim();
-        (!text.is_empty()).then(|| Said { key: shown_key(key), text: Excerpt::of(text.as_bytes()) })
+        Some(Remark { key: shown_key(key), text: Excerpt::of(text.as_bytes()), more: 0 })
     })
 }
 
-fn list(object: &Map<String, Value>) -> Option<Said> {
+fn text_of(value: &Value) -> Option<&str> {
+    value.as_str().map(str::trim).filter(|text| !text.is_empty())
+}
+
+fn list(object: &Map<String, Value>) -> Option<Remark> {
     object.iter().find_map(|(key, value)| {
         let name = key.to_ascii_lowercase();
         if !LIST_WORDS.iter().any(|word| name.contains(word)) {
             return None;
         }
-        let parts: Option<Vec<&str>> = value.as_array()?.iter().map(Value::as_str).collect();
-        let parts = parts.filter(|parts| !parts.is_empty())?;
-        let mut text = Excerpt::default();
-        for (i, part) in parts.iter().enumerate() {
-            text.push(if i == 0 { b"" } else { b", " });
-            text.push(part.as_bytes());
-        }
-        Some(Said { key: shown_key(key), text })
+        let items: Option<Vec<String>> = value.as_array()?.iter().map(item).collect();
+        let text = joined(items?.iter().map(String::as_bytes))?;
+        Some(Remark { key: shown_key(key), text, more: 0 })
     })
 }
 
+/// An item of a list of faults: a text, or an object with a `code` or a `message`.
+fn item(value: &Value) -> Option<String> {
+    let object = match value {
+        Value::String(text) => return Some(text.clone()),
+        Value::Object(object) => object,
+        Value::Null | Value::Bool(_) | Value::Number(_) | Value::Array(_) => return None,
+    };
+    let words = ["message", "msg", "reason", "detail"].iter().find_map(|key| text_of(object.get(*key)?));
+    let code = object.get("code").and_then(|code| match code {
+        Value::String(code) => Some(code.clone()),
+        Value::Number(code) => Some(code.to_string()),
+        Value::Null | Value::Bool(_) | Value::Array(_) | Value::Object(_) => None,
+    });
+    match (code, words) {
+        (Some(code), Some(words)) => Some(format!("{code} {words}")),
+        (Some(code), None) => Some(code),
+        (None, words) => words.map(str::to_owned),
+    }
+}
+
+/// All `parts` as one text; `None`: there is none.
+fn joined<'a>(parts: impl Iterator<Item = &'a [u8]>) -> Option<Excerpt> {
+    let mut text = Excerpt::default();
+    for (i, part) in parts.enumerate() {
+        text.push(if i == 0 { b"" } else { b", " });
+        text.push(part);
+    }
+    (!text.bytes().is_empty()).then_some(text)
+}
+
 fn shown_key(key: &str) -> Excerpt {
+    Excerpt::of(cut_key(key).as_bytes())
+}
+
+/// The beginning of a key.
+fn cut_key(key: &str) -> &str {
     let ends = key.char_indices().map(|(at, c)| at + c.len_utf8());
-    Excerpt::of(&key.as_bytes()[..ends.take_while(|end| *end <= KEY_BYTES_MAX).last().unwrap_or(0)])
+    &key[..ends.take_while(|end| *end <= KEY_BYTES_MAX).last().unwrap_or(0)]
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use serde_json::json;
-
-    fn said(document: &Value, around: Option<&Value>) -> Option<String> {
-        Said::find(document, around, || ["s3cret"].into_iter()).map(|said| said.to_string())
-    }
-
-    #[test]
-    fn the_more_telling_words_are_found() {
-        for (document, words) in [
-            (
-                json!({"status": "unhealthy", "reason": "No ASR workers available"}),
-                Some("reason: No ASR workers available"),
-            ),
-            (json!({"error": "e", "msg": "m", "message": "n", "reason": "r"}), Some("reason: r")),
-            (json!({"error": "e", "msg": "m", "message": "n"}), Some("message: n")),
-            (json!({"error": "e", "msg": "m"}), Some("msg: m")),
-            (json!({"error": "e"}), Some("error: e")),
-            (json!({"Message": "n"}), Some("Message: n")),
-            (json!({"error": {"code": 5, "message": "no database"}}), Some("error: no database")),
-            (json!({"error": {"code": 5}}), None),
-            (json!({"reason": {"message": "x"}}), None),
-            (json!({"reason": "", "message": " \n", "error": "e"}), Some("error: e")),
-            (json!({"reason": 5, "error": true}), None),
-            (
-                json!({"version": "..", "status": "not ready, faulty CAPPs detected", "Faulty CAPPs": ["a", "b"]}),
-                Some("Faulty CAPPs: a, b"),
-            ),
-            (json!({"DOWN": ["redis"]}), Some("DOWN: redis")),
-            (json!({"failedParts": [], "errors": ["x"]}), Some("errors: x")),
-            (json!({"errors": [{"message": "x"}]}), None),
-            (json!({"components": ["a"]}), None),
-            (json!({"faulty": ["a"], "error": "e"}), Some("error: e")),
-            (json!(["reason"]), None),
-            (json!({}), None),
-        ] {
-            assert_eq!(said(&document, None).as_deref(), words, "{document}");
-        }
-    }
-
-    #[test]
-    fn the_object_around_the_node_comes_second() {
-        let portus = json!({"database": {"msg": "database is initializing", "success": false}});
-        let around = Some(&portus["database"]);
-        assert_eq!(said(&portus, around).as_deref(), Some("msg: database is initializing"));
-        let above = json!({"reason": "starting", "database": {"msg": "database is initializing"}});
-        assert_eq!(said(&above, Some(&above["database"])).as_deref(), Some("reason: starting"));
-    }
-
-    #[test]
-    fn words_are_short_escaped_and_without_credentials() {
-        let long = said(&json!({"reason": "x".repeat(5_000)}), None).unwrap();
-        assert_eq!(long.chars().count(), "reason: ".len() + 256 + 1);
-        let list = said(&json!({"failed": vec!["part"; 5_000]}), None).unwrap();
-        assert!(list.starts_with("failed: part, part, ") && list.chars().count() < 300, "{list}");
-        let key = said(&json!({ (format!("down{}", "ü".repeat(500))): ["a"] }), None).unwrap();
-        assert!(key.chars().count() < 80, "{key}");
-        let acts = said(&json!({"reason": "a\nb\u{1b}[31m \"s3cret\" \u{202e}"}), None);
-        assert_eq!(acts.as_deref(), Some(r#"reason: a\nb\u{1b}[31m "***" \u{202e}"#));
-    }
-}
+mod tests;

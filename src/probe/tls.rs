@@ -1,5 +1,6 @@
 //! `type = "tls"`: a handshake and a goodbye. The goodbye is waited for: with TLS 1.3 a peer that wants a certificate of
-//! ours says so only after the handshake, and what it sent must be read lest the close become a reset.
+//! ours says so only after the handshake, and what it sent must be read lest the close become a reset. Some say nothing and
+//! close: a peer that asked for a certificate which the check lacks is given a moment to do so.
 
 use std::io;
 use std::time::Duration;
@@ -7,10 +8,15 @@ use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::time::{Instant, timeout, timeout_at};
 
+use super::answer::Stop;
 use super::connect::{Peer, Steps, Stream};
 use super::finding::Finding;
-use crate::tls::alert;
+use super::http::stop_of;
+use crate::tls::{Failure, alert};
 
+/// How long a peer that asked for a certificate in vain may take to refuse, within the deadline: its answer takes one round
+/// trip. After our own goodbye its close would say nothing any more.
+const REFUSAL_PATIENCE: Duration = Duration::from_millis(250);
 /// How long the peer may take to say goodbye, within the deadline.
 const GOODBYE_PATIENCE: Duration = Duration::from_secs(1);
 /// Bytes that are read for it.
@@ -20,7 +26,10 @@ const GOODBYE_BYTES_MAX: usize = 64 << 10;
 pub(super) async fn run(peer: &Peer, deadline: Instant, steps: &mut Steps) -> Finding<'static> {
     let talk = async {
         match peer.open(steps).await {
-            Ok(mut stream) => part(&mut stream, GOODBYE_PATIENCE).await,
+            Ok(mut stream) => match refusal(peer, &mut stream, steps).await {
+                Some(finding) => finding,
+                None => part(&mut stream, GOODBYE_PATIENCE).await,
+            },
             Err(finding) => finding,
         }
     };
@@ -28,6 +37,20 @@ pub(super) async fn run(peer: &Peer, deadline: Instant, steps: &mut Steps) -> Fi
         Ok(finding) => finding,
         Err(_elapsed) => steps.timeout().unwrap_or(Finding::Shaken),
     }
+}
+
+/// Whether a peer that asked for a certificate ends the connection for the lack of one.
+async fn refusal(peer: &Peer, stream: &mut Stream, steps: &Steps) -> Option<Finding<'static>> {
+    peer.tls.as_ref().filter(|tls| tls.lacks_certificate(steps))?;
+    let end = match timeout(REFUSAL_PATIENCE, stream.read(&mut [0; 1])).await.ok()? {
+        Ok(0) => "connection closed",
+        Ok(_) => return None,
+        Err(error) => match stop_of(&error) {
+            Stop::Refused(alert) => return Some(Finding::Refused(alert)),
+            _ => "connection reset",
+        },
+    };
+    Some(Finding::Tls(Box::new(Failure::lacking(end))))
 }
 
 /// Says goodbye and waits for the peer's, which takes back nothing unless it is a refusal.

@@ -16,8 +16,11 @@ use super::answer::{Answer, Progress, Stop};
 use super::connect::{Fault, Peer, Steps, Stream};
 use super::finding::{Answered, Cut, Finding, Flaw, Outcome};
 use super::http::{self, send, stop_of};
-use super::response::{HEAD_FIELDS_MAX, INTERIM_MAX, Malformed};
 use super::tls::close;
+use crate::http1::fields::list;
+use crate::http1::framing::switches_to_websocket;
+use crate::http1::limits::INTERIM_ANSWERS;
+use crate::http1::{self, ResponseHead, parse_response};
 use crate::model::Trace;
 use crate::model::policy::secrets;
 use crate::model::policy::{Expect, HeaderText, HttpProbe, StatusRule, WebsocketProbe};
@@ -26,8 +29,6 @@ use frames::{Event, Inbox};
 
 /// Bytes taken from the socket at a time.
 const READ_BYTES: usize = 4 << 10;
-/// Bytes of heads that are kept until the 101 has come.
-const HEADS_BYTES_MAX: usize = 64 << 10;
 /// How long a failed probe waits for what it will quote, and one that passed for the peer's goodbye; both within the
 /// deadline.
 const PATIENCE: Duration = Duration::from_millis(100);
@@ -105,16 +106,13 @@ async fn converse<'p>(
     let key = BASE64_STANDARD.encode(fastrand::u128(..).to_be_bytes());
     let mut heard = Vec::new();
     let Stage::Upgrading(answer) = stage else { unreachable!("a probe begins with its upgrade") };
-    let stop = match shake_hands(stream, &upgrade.with_key(&key), answer, &mut heard, steps).await {
-        Ok(stop) => stop,
-        Err(flaw) => return *stage = Stage::Done(Finding::Websocket(flaw)),
-    };
+    let stop = shake_hands(stream, &upgrade.with_key(&key), answer, &mut heard, steps).await;
     let Stage::Upgrading(answer) = std::mem::replace(stage, Stage::Waiting(Inbox::default())) else {
         unreachable!("nobody has changed it")
     };
     let rest = match answer.finish(stop) {
         // To the judge of answers a 101 is an answer nobody asked for.
-        Finding::Answer(Answered { outcome: Outcome::Malformed { error: Malformed::Switch, .. }, .. }) => {
+        Finding::Answer(Answered { outcome: Outcome::Malformed { error: http1::Fault::Switch, .. }, .. }) => {
             judge_switch(&heard, probe, &key, steps).map_err(Finding::Websocket)
         }
         finding => Err(finding),
@@ -126,6 +124,7 @@ async fn converse<'p>(
     };
     *stage = Stage::Done(pong.err().unwrap_or(Finding::Pong));
     if matches!(stage, Stage::Done(Finding::Pong)) {
+        steps.answered();
         // Nothing that happens now changes the finding.
         let _ = timeout(PATIENCE, say_goodbye(stream)).await;
     }
@@ -138,24 +137,23 @@ async fn shake_hands(
     answer: &mut Answer<'_>,
     heard: &mut Vec<u8>,
     steps: &mut Steps,
-) -> Result<Stop, Flaw<'static>> {
+) -> Stop {
     // What the peer says counts, not the failed write.
     let sent = send(stream, request).await;
     loop {
         let before = heard.len();
         match read(stream, heard, steps).await {
-            Ok(0) => return Ok(sent.err().map_or(Stop::Closed, |error| stop_of(&error))),
+            Ok(0) => return sent.err().map_or(Stop::Closed, |error| stop_of(&error)),
             Ok(_) => {}
-            Err(error) => return Ok(stop_of(&error)),
+            Err(error) => return stop_of(&error),
         }
         match answer.feed(&heard[before..]) {
-            Progress::Done => return Ok(Stop::Enough),
-            Progress::More if heard.len() < HEADS_BYTES_MAX => {}
-            // The judge of answers bounds each head, and nobody all of them.
-            Progress::More => return Err(Flaw::Heads),
+            Progress::Done => return Stop::Enough,
+            // The judge of answers bounds the heads and their number.
+            Progress::More => {}
             Progress::Settled => {
                 let _ = timeout(PATIENCE, http::receive(stream, answer, steps)).await;
-                return Ok(Stop::Enough);
+                return Stop::Enough;
             }
         }
     }
@@ -178,46 +176,48 @@ fn judge_switch<'h, 'p>(
     steps: &mut Steps,
 ) -> Result<&'h [u8], Flaw<'p>> {
     let mut rest = heard;
-    for _ in 0..=INTERIM_MAX {
-        let mut fields = [httparse::EMPTY_HEADER; HEAD_FIELDS_MAX];
-        let mut head = httparse::Response::new(&mut fields);
-        let Ok(httparse::Status::Complete(length)) = head.parse(rest) else { break };
-        if head.code == Some(101) {
-            let told = masked(&rest[..length], probe);
-            steps.trace.head = told.bytes()[..told.bytes().len().min(Trace::HEAD_BYTES_MAX)].into();
-            judge_fields(head.headers, probe, key)?;
-            return Ok(&rest[length..]);
+    for _ in 0..=INTERIM_ANSWERS {
+        let Ok(Some(head)) = parse_response(rest) else { break };
+        let (bytes, after) = rest.split_at(head.len);
+        if head.status == 101 {
+            let shown = masked(bytes, probe);
+            steps.trace.head = shown.bytes()[..shown.bytes().len().min(Trace::HEAD_BYTES_MAX)].into();
+            judge_fields(&head, probe, key)?;
+            return Ok(after);
         }
-        rest = &rest[length..];
+        rest = after;
     }
     Err(Flaw::Unreadable)
 }
 
-fn judge_fields<'p>(fields: &[httparse::Header<'_>], probe: &'p WebsocketProbe, key: &str) -> Result<(), Flaw<'p>> {
-    let all = |name: &'static str| fields.iter().filter(move |f| f.name.eq_ignore_ascii_case(name)).map(|f| f.value);
+fn judge_fields<'p>(head: &ResponseHead<'_>, probe: &'p WebsocketProbe, key: &str) -> Result<(), Flaw<'p>> {
+    let all = |name: &'static str| {
+        head.fields().filter(move |f| f.name.eq_ignore_ascii_case(name.as_bytes())).map(|f| f.value)
+    };
     let lists = |name: &'static str, token: &str| {
-        all(name)
-            .flat_map(|value| value.split(|b| *b == b','))
-            .any(|t| t.trim_ascii().eq_ignore_ascii_case(token.as_bytes()))
+        all(name).flat_map(list).any(|item| item.eq_ignore_ascii_case(token.as_bytes()))
     };
     if !lists("upgrade", "websocket") {
         return Err(Flaw::Missing("Upgrade: websocket"));
+    }
+    if !switches_to_websocket(head.fields()) {
+        return Err(Flaw::Upgrade);
     }
     if !lists("connection", "upgrade") {
         return Err(Flaw::Missing("Connection: Upgrade"));
     }
     let mut accepts = all("sec-websocket-accept");
     match (accepts.next(), accepts.next()) {
-        (Some(value), None) if value.trim_ascii() == accept_of(key).as_bytes() => {}
+        (Some(value), None) if value == accept_of(key).as_bytes() => {}
         (Some(value), _) => return Err(Flaw::Accept(masked(value, probe))),
         (None, _) => return Err(Flaw::Missing("Sec-WebSocket-Accept")),
     }
-    let agreed = all("sec-websocket-protocol").next().map(<[u8]>::trim_ascii);
+    let agreed = all("sec-websocket-protocol").next();
     if agreed != probe.subprotocol.as_deref().map(str::as_bytes) {
         let agreed = agreed.map(|value| masked(value, probe));
         return Err(Flaw::Subprotocol { asked: probe.subprotocol.as_deref(), agreed });
     }
-    match all("sec-websocket-extensions").find(|value| !value.trim_ascii().is_empty()) {
+    match all("sec-websocket-extensions").find(|value| !value.is_empty()) {
         Some(value) => Err(Flaw::Extension(masked(value, probe))),
         None => Ok(()),
     }

@@ -21,7 +21,8 @@ use tokio::time::Sleep;
 
 use super::ended::Ended;
 use super::listen::ClientStream;
-use crate::exchange::{Chunked, Framing, Refusal, limits};
+use crate::exchange::{Framing, Refusal, limits};
+use crate::http1::{Chunked, Reading};
 use crate::pool::AnswerReason;
 
 /// Writes gathered before they are sent.
@@ -132,7 +133,7 @@ impl Client {
         let body = match framing {
             Framing::None => Body::Length(0),
             Framing::Length(length) => Body::Length(length),
-            Framing::Chunked => Body::Chunked(Chunked::new()),
+            Framing::Chunked => Body::Chunked(Chunked::new(Reading::Request)),
         };
         self.pass = Pass { head, body, body_read: 0, expects };
         self.fault = None;
@@ -288,7 +289,7 @@ impl Client {
             }
             Body::Chunked(chunks) => match chunks.feed(&self.read[..ready]) {
                 Ok(progress) => progress.consumed,
-                Err(refusal) => return Err(self.break_rule(refusal)),
+                Err(fault) => return Err(self.break_rule(fault.into())),
             },
         };
         self.pass.body_read += n as u64;
@@ -347,7 +348,7 @@ impl Client {
             }
             Body::Chunked(chunks) => match chunks.feed(piece.filled()) {
                 Ok(progress) => progress.consumed,
-                Err(refusal) => return Poll::Ready(Err(self.break_rule(refusal))),
+                Err(fault) => return Poll::Ready(Err(self.break_rule(fault.into()))),
             },
         };
         self.pass.body_read += taken as u64;

@@ -14,7 +14,8 @@ use tokio::time::Instant;
 
 use super::client::Client;
 use super::stall::Stall;
-use crate::exchange::{Exchange, OwnAnswer, Version, limits};
+use crate::exchange::{Exchange, OwnAnswer, limits};
+use crate::http1::Version;
 
 /// One connection's desk.
 #[derive(Debug)]

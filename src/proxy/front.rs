@@ -24,11 +24,11 @@ use super::general::{DESK, General};
 use super::guard::Guard;
 use super::listen::ClientStream;
 use super::tunnel;
-use crate::exchange::head::Limits;
 use crate::exchange::{
-    Broken, End, Entry, Exchange, Facts, Framing, HeadReader, Leftover, Method, Next, OwnAnswer, Refusal, Replay,
-    Scheme, Version, judge, limits,
+    Broken, End, Entry, Exchange, Facts, Framing, Leftover, Method, Next, OwnAnswer, Refusal, Replay, Scheme, judge,
+    limits,
 };
+use crate::http1::{HeadReader, Limits, Version};
 use crate::pool::{AnswerReason, FrontStats, ListenerId, Published};
 
 /// For how long a closing connection takes what the client was still sending, so that it reads our answer before it sees

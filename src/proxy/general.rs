@@ -4,8 +4,7 @@
 //! It never answers on its own account: what a request came to is put on the desk, and the front says it.
 //!
 //! What pingora does differently from our own lane to come, and gives no way to change: an answer's `Date` is replaced by
-//! ours (as nginx does), trailers are dropped, and an answer with both Content-Length and chunked loses the length instead
-//! of being refused.
+//! ours (as nginx does), and trailers are dropped. What it finds wrong with an answer, `verdict` puts in our words.
 
 use std::os::fd::RawFd;
 use std::sync::Arc;
@@ -27,9 +26,9 @@ use super::client::Client;
 use super::connect::{self, InUse, NO_RESOURCES, OUTDATED, Wanted};
 use super::desk::{Desk, Outcome, Work};
 use super::guard::Guard;
-use crate::exchange::{
-    Broken, ConnectError, Exchange, Lent, Next, Refusal, Replay, ResponseEdits, ResponseFraming, Version, limits,
-};
+use super::verdict;
+use crate::exchange::{Broken, ConnectError, Exchange, Lent, Next, Refusal, Replay, ResponseEdits, limits};
+use crate::http1::{ResponseFraming, Version, response};
 
 /// The exchange has decided already what becomes of the request.
 const DECIDED: ErrorType = ErrorType::Custom("decided");
@@ -371,7 +370,7 @@ impl ProxyHttp for General {
                 }
             },
             (ErrorSource::Upstream | ErrorSource::Internal | ErrorSource::Unset, Ok((_, work))) => {
-                let how = how_it_broke(error.etype());
+                let how = how_it_broke(&error);
                 if let (Broken::Closed, Lent::Kept, false, Some(in_use)) =
                     (how, lent, work.exchange.is_answered(), &in_use)
                 {
@@ -424,9 +423,9 @@ impl ProxyHttp for General {
 fn on_response(exchange: &mut Exchange, response: &ResponseHeader, now: Instant) -> Next {
     let fields = response.headers.iter().map(|(name, value)| (name.as_str().as_bytes(), value.as_bytes()));
     let fields: SmallVec<[(&[u8], &[u8]); 32]> = fields.collect();
-    let bytes: usize = fields.iter().map(|(name, value)| name.len() + value.len() + 4).sum();
-    if bytes > limits::RESPONSE_HEAD_BYTES || response.headers.len() > limits::RESPONSE_HEAD_FIELDS {
-        return exchange.on_broken(Broken::BadResponse, Replay::Gone, now);
+    let reason = response.get_reason_phrase().unwrap_or_default().as_bytes();
+    if let Err(fault) = response::check_size(reason, fields.iter().copied()) {
+        return exchange.on_broken(Broken::BadResponse(fault), Replay::Gone, now);
     }
     exchange.on_response(response.status.as_u16(), fields.iter().copied(), now)
 }
@@ -457,10 +456,12 @@ fn names(fields: &http::HeaderMap, drops: impl Fn(&[u8]) -> bool) -> SmallVec<[H
     fields.keys().filter(|name| drops(name.as_str().as_bytes())).cloned().collect()
 }
 
-fn how_it_broke(etype: &ErrorType) -> Broken {
-    match etype {
+fn how_it_broke(error: &Error) -> Broken {
+    if let Some(fault) = verdict::fault_of(error) {
+        return Broken::BadResponse(fault);
+    }
+    match error.etype() {
         ErrorType::ReadTimedout | ErrorType::WriteTimedout => Broken::TimedOut,
-        ErrorType::InvalidHTTPHeader | ErrorType::H1Error => Broken::BadResponse,
         etype if *etype == NO_RESOURCES => Broken::Resources,
         // Pingora's error types are an open set; all that is left are ways for a connection to end.
         _ => Broken::Closed,

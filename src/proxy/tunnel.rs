@@ -2,8 +2,8 @@
 //! ended, or nothing has moved for an hour (for a minute, once one side has ended). Pingora is not involved: its tunnel loses
 //! one in a thousand when the 101 comes early.
 //!
-//! Nothing of the client goes upstream before a 101. An answer that is none is relayed by its framing, and the client
-//! connection closes after it. A tunnel is in flight until it ends: a stopped listener lets it go on, and at the end of
+//! Nothing of the client goes upstream before a 101. Any other answer is passed on in canonical form: its chunks are written
+//! anew, without extensions and trailers. The client connection closes after it. A tunnel is in flight until it ends: a stopped listener lets it go on, and at the end of
 //! the drain time it ends with the process.
 
 use std::future::poll_fn;
@@ -19,10 +19,10 @@ use tokio::time::Instant;
 use super::client::Client;
 use super::connect::{UpstreamIo, dial};
 use super::ended::Ended;
-use crate::exchange::head::{Limits, parse, parse_response};
-use crate::exchange::{
-    Attempt, Broken, Chunked, End, Exchange, Lent, Next, Replay, ResponseEdits, ResponseFraming, ResponseHead, Version,
-    limits,
+use crate::exchange::{Attempt, Broken, End, Exchange, Lent, Next, Replay, ResponseEdits, limits};
+use crate::http1::{
+    Chunked, Fault, Limits, Reading, ResponseFraming, ResponseHead, ResponseReader, Step as Chunk, Version, parse,
+    parse_response,
 };
 
 /// Bytes under way in one direction of a tunnel.
@@ -142,10 +142,9 @@ impl Upgrade {
         let mut buf = BytesMut::with_capacity(4 * 1024);
         loop {
             self.next_head(&mut upstream, &mut buf, deadline).await?;
-            let head = parse_response(&buf, &Limits::RESPONSE).ok().flatten().expect("`next_head` has read it before");
-            let fields = head.fields.iter().map(|field| (field.name, field.value));
-            let fields: Vec<(&[u8], &[u8])> = fields.collect();
-            let next = self.exchange.on_response(head.status, fields.iter().copied(), Instant::now());
+            let head = parse_response(&buf).ok().flatten().expect("`next_head` has read it before");
+            let fields = head.fields().map(|field| (field.name, field.value));
+            let next = self.exchange.on_response(head.status, fields, Instant::now());
             let Next::Forward(edits, framing) = next else { return Err(Step::Next(next)) };
             let (status, len) = (head.status, head.len);
             self.forward_head(&edits, &head).await?;
@@ -164,17 +163,13 @@ impl Upgrade {
         buf: &mut BytesMut,
         deadline: Instant,
     ) -> Result<(), Step> {
-        let mut fresh = true;
+        let mut reader = ResponseReader::default();
         loop {
-            // A head can only be whole, or refused, where a line has ended: the work stays in proportion to its bytes.
-            if fresh {
-                match parse_response(buf, &Limits::RESPONSE) {
-                    Ok(None) => {}
-                    Ok(Some(_)) => return Ok(()),
-                    Err(_) => return Err(self.broken(Broken::BadResponse)),
-                }
+            match reader.read(buf) {
+                Ok(None) => {}
+                Ok(Some(_)) => return Ok(()),
+                Err(fault) => return Err(self.broken(Broken::BadResponse(fault))),
             }
-            let before = buf.len();
             let read = tokio::select! {
                 biased;
                 read = tokio::time::timeout_at(deadline, upstream.read_buf(buf)) => read,
@@ -185,7 +180,6 @@ impl Upgrade {
                 Ok(_) => return Err(self.broken(Broken::Closed)),
                 Err(_) => return Err(self.broken(Broken::TimedOut)),
             }
-            fresh = memchr::memchr(b'\n', &buf[before..]).is_some() || buf.len() >= limits::RESPONSE_HEAD_BYTES;
         }
     }
 
@@ -220,15 +214,14 @@ impl Upgrade {
         let Answered { mut upstream, rest: mut buf, framing, .. } = answered;
         let mut body = Body::new(framing);
         loop {
-            let taken = match body.take(&buf) {
-                Some(taken) => taken,
-                None => return self.broken(Broken::BadResponse),
+            let piece = match body.take(&mut buf) {
+                Ok(piece) => piece,
+                Err(fault) => return self.broken(Broken::BadResponse(fault)),
             };
-            if taken > 0 {
-                let piece = buf.split_to(taken);
-                if let Err(step) = self.send(&piece).await {
-                    return step;
-                }
+            if !piece.is_empty()
+                && let Err(step) = self.send(&piece).await
+            {
+                return step;
             }
             if body.is_done() {
                 return Step::Ended(End::Delivered);
@@ -270,21 +263,40 @@ impl Body {
         match framing {
             ResponseFraming::None => Body::Length(0),
             ResponseFraming::Length(length) => Body::Length(length),
-            ResponseFraming::Chunked => Body::Chunked(Chunked::new()),
+            ResponseFraming::Chunked => Body::Chunked(Chunked::new(Reading::Answer)),
             ResponseFraming::UntilClose => Body::UntilClose,
         }
     }
 
-    /// How many of the bytes that have come are its own; `None` if they cannot be.
-    fn take(&mut self, bytes: &[u8]) -> Option<usize> {
+    /// Takes what has come of it off `buf`, as it is passed on.
+    fn take(&mut self, buf: &mut BytesMut) -> Result<BytesMut, Fault> {
         match self {
             Body::Length(left) => {
-                let n = (bytes.len() as u64).min(*left);
+                let n = (buf.len() as u64).min(*left);
                 *left -= n;
-                Some(n as usize)
+                Ok(buf.split_to(n as usize))
             }
-            Body::Chunked(chunks) => chunks.feed(bytes).ok().map(|progress| progress.consumed),
-            Body::UntilClose => Some(bytes.len()),
+            Body::Chunked(chunks) => {
+                let (mut out, mut rest) = (BytesMut::new(), &buf[..]);
+                loop {
+                    match chunks.next(&mut rest)? {
+                        Chunk::Data(data) => {
+                            out.extend_from_slice(format!("{:x}\r\n", data.len()).as_bytes());
+                            out.extend_from_slice(data);
+                            out.extend_from_slice(b"\r\n");
+                        }
+                        Chunk::End => {
+                            out.extend_from_slice(b"0\r\n\r\n");
+                            break;
+                        }
+                        Chunk::More => break,
+                    }
+                }
+                let left = rest.len();
+                buf.advance(buf.len() - left);
+                Ok(out)
+            }
+            Body::UntilClose => Ok(buf.split()),
         }
     }
 
@@ -415,6 +427,30 @@ mod tests {
     }
 
     const HALF: Duration = Duration::from_secs(4);
+
+    #[test]
+    fn chunks_are_passed_on_in_canonical_form_however_they_come() {
+        let body = "4 ;a=b\r\nWiki\r\n05\r\npedia\r\n00\r\nContent-Length: 3\r\n\r\nrest";
+        for cut in 1..=body.len() {
+            let mut chunks = Body::new(ResponseFraming::Chunked);
+            let (mut out, mut buf) = (BytesMut::new(), BytesMut::new());
+            for piece in body.as_bytes().chunks(cut) {
+                buf.extend_from_slice(piece);
+                if !chunks.is_done() {
+                    out.extend_from_slice(&chunks.take(&mut buf).unwrap());
+                }
+            }
+            assert!(chunks.is_done() && buf.ends_with(b"rest"), "cut by {cut}: {buf:?}");
+            let mut decoded = Chunked::new(Reading::Request);
+            let (mut data, mut rest) = (Vec::new(), &out[..]);
+            while let Chunk::Data(piece) = decoded.next(&mut rest).expect("the strictest reader takes it") {
+                data.extend_from_slice(piece);
+            }
+            assert_eq!((data.as_slice(), rest, decoded.is_done()), (&b"Wikipedia"[..], &b""[..], true), "cut by {cut}");
+            assert!(out.ends_with(b"0\r\n\r\n"), "the trailer is gone: {out:?}");
+        }
+        assert!(Body::new(ResponseFraming::Chunked).take(&mut BytesMut::from("0x2\r\nok\r\n")).is_err());
+    }
 
     async fn tunnel(idle: Duration, early: (&str, &str)) -> (DuplexStream, DuplexStream) {
         let (client, mut near) = duplex(1_024);

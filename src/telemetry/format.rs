@@ -1,7 +1,8 @@
-//! How one log line looks. Human: `2026-11-21 10:00:00.123 INFO  Health changed pool=api upstream=127.0.0.1:9001`, with
-//! values quoted and escaped where they would not be one word. JSON: one flat object per line.
+//! How one log line looks. Human, as `roundsman events` prints it ([`human`]):
+//! `2026-11-21 10:00:00.123Z WARN  api 10.0.0.1:80  healthy → unhealthy  L4CON refused  (2 healthy)`. JSON: one flat object
+//! per line.
 
-use std::fmt::{self, Write as _};
+use std::fmt;
 
 use jiff::Timestamp;
 use serde_json::{Map, Value};
@@ -11,6 +12,8 @@ use tracing_log::NormalizeEvent;
 use tracing_subscriber::fmt::format::Writer;
 use tracing_subscriber::fmt::{FmtContext, FormatEvent, FormatFields};
 use tracing_subscriber::registry::LookupSpan;
+
+mod human;
 
 /// The look of log lines.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -38,10 +41,20 @@ where
             line.fields.push(("target", Value::from(metadata.target())));
         }
         match self {
-            Look::Human { colour } => line.write_human(&mut writer, *colour),
+            Look::Human { colour } => human::write(&line, &mut writer, *colour),
             Look::Json => line.write_json(&mut writer),
         }
     }
+}
+
+/// A JSON line of level `error`, as an event of this message and these fields would be; fields that are null are left out.
+pub(super) fn json_error(message: &str, fields: Vec<(&'static str, Value)>) -> String {
+    let fields = fields.into_iter().filter(|(_, value)| !value.is_null()).collect();
+    let line = Line { time: Timestamp::now(), level: Level::ERROR, message: message.to_owned(), fields };
+    let mut text = String::new();
+    // A `String` takes everything.
+    let _ = line.write_json(&mut text);
+    text
 }
 
 /// One event, before it is a text.
@@ -59,31 +72,6 @@ impl Default for Line {
 }
 
 impl Line {
-    fn write_human(&self, to: &mut impl fmt::Write, colour: bool) -> fmt::Result {
-        let paint = |code: &'static str| if colour { code } else { "" };
-        let (bold, dim, reset) = (paint("\x1b[1m"), paint("\x1b[2m"), paint("\x1b[0m"));
-        let level = paint(match self.level {
-            Level::ERROR => "\x1b[31m",
-            Level::WARN => "\x1b[33m",
-            Level::INFO => "\x1b[32m",
-            Level::DEBUG => "\x1b[34m",
-            Level::TRACE => "\x1b[35m",
-        });
-        write!(to, "{dim}{}{reset} ", self.time.strftime("%Y-%m-%d %H:%M:%S%.3f"))?;
-        write!(to, "{level}{:<5}{reset} {bold}{}{reset}", self.level.as_str(), Visible(&self.message))?;
-        for (name, value) in &self.fields {
-            if value == "" {
-                continue;
-            }
-            write!(to, " {dim}{name}={reset}")?;
-            match value {
-                Value::String(text) => write!(to, "{}", Word(text))?,
-                other => write!(to, "{other}")?,
-            }
-        }
-        writeln!(to)
-    }
-
     fn write_json(self, to: &mut impl fmt::Write) -> fmt::Result {
         let mut object = Map::new();
         object.insert("time".into(), self.time.strftime("%Y-%m-%dT%H:%M:%S%.3fZ").to_string().into());
@@ -132,38 +120,6 @@ impl Visit for Line {
     }
 }
 
-/// A text as one word: quoted where it has spaces, quotes, an equals sign or nothing in it.
-struct Word<'a>(&'a str);
-
-impl fmt::Display for Word<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let plain = |c: char| !c.is_whitespace() && !c.is_control() && !matches!(c, '"' | '=' | '\\');
-        if !self.0.is_empty() && self.0.chars().all(plain) {
-            return f.write_str(self.0);
-        }
-        f.write_char('"')?;
-        for c in self.0.chars() {
-            match c {
-                '"' | '\\' => write!(f, "\\{c}")?,
-                c => write!(f, "{}", Visible(c.encode_utf8(&mut [0; 4])))?,
-            }
-        }
-        f.write_char('"')
-    }
-}
-
-/// A text without control characters: each is shown as its escape, so that nothing moves the cursor or begins a line.
-struct Visible<'a>(&'a str);
-
-impl fmt::Display for Visible<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for c in self.0.chars() {
-            if c.is_control() { write!(f, "{}", c.escape_default())? } else { f.write_char(c)? }
-        }
-        Ok(())
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use std::io;
@@ -201,13 +157,11 @@ mod tests {
     }
 
     #[test]
-    fn a_human_line_reads_as_a_sentence_with_fields() {
+    fn a_human_line_reads_as_an_event_and_its_date_has_a_zone() {
         let line = shown(Look::Human { colour: false }, health_changed);
-        let (time, rest) = line.split_at(24);
-        assert!(jiff::civil::DateTime::strptime("%Y-%m-%d %H:%M:%S%.f ", time).is_ok(), "{time:?}");
-        let want =
-            "INFO  Health changed pool=api upstream=127.0.0.1:9001 ms=0.074 code=L7OK reason=\"200 in 1.9 ms\"\n";
-        assert_eq!(rest, want);
+        let (time, rest) = line.split_at(25);
+        assert!(jiff::civil::DateTime::strptime("%Y-%m-%d %H:%M:%S%.fZ ", time).is_ok(), "{time:?}");
+        assert_eq!(rest, "INFO  api 127.0.0.1:9001  Health changed: L7OK 200 in 1.9 ms  ms=0.074\n");
     }
 
     #[test]
@@ -229,7 +183,7 @@ mod tests {
             assert!(!line.contains('\x1b'), "{line:?}");
         }
         let human = shown(Look::Human { colour: false }, log);
-        assert!(human.contains(r#"x\ny reason="a\n2026 INFO  Forged\u{1b}[2J\"""#), "{human}");
+        assert!(human.contains(r#"x\ny: a\n2026 INFO  Forged\u{1b}[2J""#), "{human}");
     }
 
     #[test]

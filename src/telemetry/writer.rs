@@ -1,5 +1,6 @@
 //! The thread that writes log lines. Lines come through a bounded queue; when nobody takes them (a blocked pipe, a frozen
-//! terminal) they are dropped and counted, so that logging never holds up a request or a probe.
+//! terminal) they are dropped and counted, so that logging never holds up a request or a probe. A line that cannot be written (a
+//! full disk, a closed pipe) is counted as well.
 
 use std::io::{self, Write};
 use std::sync::OnceLock;
@@ -14,13 +15,15 @@ use tracing_subscriber::fmt::MakeWriter;
 const QUEUE_LINES: usize = 8_192;
 /// The most bytes written at once.
 const BATCH_BYTES: usize = 64 * 1024;
+/// How long a destination that takes nothing just now (a pipe that does not block) is left alone.
+const RETRY_AFTER: Duration = Duration::from_millis(5);
 /// How long [`flush`] waits.
 const FLUSH_MAX: Duration = Duration::from_secs(1);
 
 static DROPPED: AtomicU64 = AtomicU64::new(0);
 static QUEUE: OnceLock<Lines> = OnceLock::new();
 
-/// Log lines dropped so far because nobody took them.
+/// Log lines lost so far: dropped because nobody took them, or not written.
 pub fn dropped_total() -> u64 {
     DROPPED.load(Ordering::Relaxed)
 }
@@ -94,10 +97,10 @@ impl<'a> MakeWriter<'a> for Lines {
     }
 }
 
-/// Writes what comes until nobody can send any more. A line that cannot be written is lost: there is no better place to
-/// say so.
-fn run(mut to: impl Write, messages: &Receiver<Message>) {
+/// Writes what comes until nobody can send any more.
+fn run(to: impl Write, messages: &Receiver<Message>) {
     let mut batch = Vec::with_capacity(BATCH_BYTES);
+    let mut to = Destination { to, torn: false };
     let mut told = dropped_total();
     while let Ok(first) = messages.recv() {
         let mut next = Some(first);
@@ -109,16 +112,58 @@ fn run(mut to: impl Write, messages: &Receiver<Message>) {
             }
             next = if batch.len() < BATCH_BYTES { messages.try_recv().ok() } else { None };
         }
-        let _ = to.write_all(&batch).and_then(|()| to.flush());
+        let lost = to.write_lines(&batch);
+        DROPPED.fetch_add(lost, Ordering::Relaxed);
         batch.clear();
         for done in waiting {
             let _ = done.try_send(());
         }
         let dropped = dropped_total();
-        if dropped > told {
-            tracing::warn!(lines = dropped - told, "Log lines were dropped");
+        // Only where lines can be written again: a line about lines that are lost would be lost as well, without end.
+        if lost == 0 && dropped > told {
+            tracing::warn!(lines = dropped - told, "Log lines were lost");
             told = dropped;
         }
+    }
+}
+
+/// Where lines are written to.
+struct Destination<W> {
+    to: W,
+    /// The last line that was begun was not written whole.
+    torn: bool,
+}
+
+impl<W: Write> Destination<W> {
+    /// Writes whole lines; the answer is how many of them could not be written.
+    fn write_lines(&mut self, batch: &[u8]) -> u64 {
+        // A line after a torn one begins a line of its own, so that only the torn one is unreadable.
+        if self.torn && self.write(b"\n") == 1 {
+            self.torn = false;
+        }
+        let written = self.write(batch);
+        let rest = &batch[written..];
+        self.torn |= written > 0 && batch[written - 1] != b'\n';
+        let lines = rest.iter().filter(|byte| **byte == b'\n').count();
+        lines as u64
+    }
+
+    /// Writes as much as can be written; the answer is how much that was.
+    fn write(&mut self, bytes: &[u8]) -> usize {
+        let mut written = 0;
+        while written < bytes.len() {
+            match self.to.write(&bytes[written..]) {
+                Ok(0) => break,
+                Ok(n) => written += n,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                // Lines wait in the queue meanwhile, which is bounded.
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => std::thread::sleep(RETRY_AFTER),
+                Err(_) => break,
+            }
+        }
+        // What is written goes to the system at once: the destination keeps no buffer of its own.
+        let _ = self.to.flush();
+        written
     }
 }
 
@@ -162,6 +207,65 @@ mod tests {
         lines.flush(Duration::from_secs(10));
         let text = String::from_utf8(pipe.0.lock().clone()).unwrap();
         assert!(text.starts_with("line 0\n") && text.ends_with('\n'), "whole lines, in order: {text}");
+    }
+
+    /// A disk with room for so many bytes, which takes a few at a time.
+    struct Disk {
+        holds: Vec<u8>,
+        room: usize,
+        /// Refuses this often before it takes anything.
+        busy: usize,
+    }
+
+    impl Write for Disk {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            if self.busy > 0 {
+                self.busy -= 1;
+                return Err(io::ErrorKind::WouldBlock.into());
+            }
+            let free = self.room.saturating_sub(self.holds.len());
+            if free == 0 {
+                return Err(io::ErrorKind::StorageFull.into());
+            }
+            let taken = bytes.len().min(free).min(4);
+            self.holds.extend_from_slice(&bytes[..taken]);
+            Ok(taken)
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn what_cannot_be_written_is_counted_line_by_line_and_later_lines_are_whole() {
+        for (room, lost, holds) in [
+            (0, 3, ""),
+            (3, 3, "one"),
+            (4, 2, "one\n"),
+            (6, 2, "one\ntw"),
+            (14, 0, "one\ntwo\nthree\n"),
+            (100, 0, "one\ntwo\nthree\n"),
+        ] {
+            let disk = Disk { holds: Vec::new(), room, busy: 2 };
+            let mut to = Destination { to: disk, torn: false };
+            assert_eq!(to.write_lines(b"one\ntwo\nthree\n"), lost, "room for {room}");
+            assert_eq!(String::from_utf8_lossy(&to.to.holds), holds);
+            let torn = !holds.is_empty() && !holds.ends_with('\n');
+            to.to.room = 1_000;
+            assert_eq!(to.write_lines(b"four\n"), 0);
+            let want = if torn { format!("{holds}\nfour\n") } else { format!("{holds}four\n") };
+            assert_eq!(String::from_utf8_lossy(&to.to.holds), want, "room for {room}");
+        }
+    }
+
+    #[test]
+    fn lines_that_cannot_be_written_reach_the_counter() {
+        let mut lines = spawn(Disk { holds: Vec::new(), room: 0, busy: 0 }, 1_000).unwrap();
+        let before = dropped_total();
+        lines.write_all(b"lost\n").unwrap();
+        lines.flush(Duration::from_secs(10));
+        assert!(dropped_total() > before);
     }
 
     #[test]

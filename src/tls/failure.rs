@@ -1,11 +1,11 @@
 //! Why there is no TLS connection: the sentence, and what may be done about it.
 
+use std::borrow::Cow;
 use std::fmt;
 use std::io;
 use std::net::IpAddr;
 
 use rustls::{AlertDescription, CertificateError, Error, PeerIncompatible};
-use rustls_pki_types::ServerName;
 
 use super::words::{self, Rejected};
 
@@ -25,41 +25,70 @@ pub enum Failure {
     /// The peer said something that is not TLS: its first bytes.
     NotTls(Box<[u8]>),
     /// The peer refused us.
-    Refused {
-        /// What it said.
-        alert: AlertDescription,
-        /// Whether we have a certificate to show.
-        identified: bool,
-        /// The name we asked for.
-        name: Box<str>,
-    },
-    /// The peer knows no version of TLS that we speak.
-    Version,
+    Refused(Refusal),
+    /// The peer asked for a client certificate, the policy has none, and the connection ended; how it ended.
+    Lacking(Box<str>),
+    /// The peer knows no version of TLS that we speak; the newest that it speaks, where it said so.
+    Version(Option<&'static str>),
     /// Anything else, in the library's words.
     Protocol(Box<str>),
 }
 
+/// A refusal by the peer.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Refusal {
+    pub(super) alert: AlertDescription,
+    pub(super) certificate: ClientCertificate,
+    /// The name we asked for.
+    pub(super) name: Box<str>,
+    /// The protocol we offered first (RFC 7301).
+    pub(super) offered: Option<&'static str>,
+}
+
+/// What became of our certificate in a handshake.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum ClientCertificate {
+    /// The peer did not ask for one, or had not yet.
+    NotAsked,
+    /// It asked, and the policy has none.
+    Lacking,
+    /// It asked, and ours was shown.
+    Shown,
+}
+
 impl Failure {
-    /// What `error` of a handshake means, when `first` is what the peer said first.
-    pub(super) fn of_handshake(error: &Error, first: &[u8], identified: bool, name: &ServerName<'_>) -> Failure {
+    /// What `error` of a handshake means, when `first` is what the peer said first. An alert is a [`Failure::refused`].
+    pub(super) fn of_handshake(error: &Error, first: &[u8]) -> Failure {
         match error {
             Error::InvalidCertificate(CertificateError::Other(other)) => match other.0.downcast_ref::<Rejected>() {
                 Some(rejected) => Failure::Certificate(rejected.clone()),
                 None => Failure::Protocol(words::plain(&error.to_string())),
             },
-            Error::AlertReceived(AlertDescription::ProtocolVersion)
-            | Error::PeerIncompatible(
+            Error::PeerIncompatible(
                 PeerIncompatible::ServerDoesNotSupportTls12Or13
                 | PeerIncompatible::ServerTlsVersionIsDisabledByOurConfig,
-            ) => Failure::Version,
-            Error::AlertReceived(alert) => Failure::refused(*alert, identified, name),
+            ) => Failure::Version(version_of(first)),
             _ if !first.is_empty() && !is_tls(first) => Failure::NotTls(first.into()),
             error => Failure::Protocol(words::plain(&error.to_string())),
         }
     }
 
-    pub(super) fn refused(alert: AlertDescription, identified: bool, name: &ServerName<'_>) -> Failure {
-        Failure::Refused { alert, identified, name: words::plain(&name.to_str()) }
+    /// What it means that the peer sent an alert, in the handshake or after it.
+    pub(super) fn refused(refusal: Refusal) -> Failure {
+        match (refusal.alert, refusal.certificate) {
+            (AlertDescription::ProtocolVersion, ClientCertificate::NotAsked) => Failure::Version(None),
+            // Whatever the alert says: servers name the lack of a certificate with a dozen of them.
+            (alert, ClientCertificate::Lacking) => {
+                Failure::Lacking(format!("TLS refused with alert {}", alert_words(alert)).into_boxed_str())
+            }
+            (_, ClientCertificate::NotAsked | ClientCertificate::Shown) => Failure::Refused(refusal),
+        }
+    }
+
+    /// The peer asked for a client certificate, the policy has none, and the connection ended without an alert: `end` says
+    /// how.
+    pub fn lacking(end: &str) -> Failure {
+        Failure::Lacking(end.into())
     }
 
     pub(super) fn identity(error: &Error) -> Failure {
@@ -73,6 +102,14 @@ impl Failure {
     pub(super) fn certificate(&self) -> Option<&str> {
         match self {
             Failure::Certificate(rejected) if !rejected.certificate.is_empty() => Some(&rejected.certificate),
+            _ => None,
+        }
+    }
+
+    /// When that certificate ends, in seconds since 1970.
+    pub(super) fn certificate_expiry(&self) -> Option<i64> {
+        match self {
+            Failure::Certificate(rejected) => rejected.expires,
             _ => None,
         }
     }
@@ -95,11 +132,9 @@ impl Failure {
             Failure::Certificate(rejected) => rejected.hint,
             Failure::NotTls(first) if first.starts_with(b"HTTP/") => Some("this port speaks plain HTTP: leave TLS out"),
             Failure::NotTls(_) => Some("this port does not speak TLS"),
-            Failure::Refused { alert, identified, name } => {
-                // No name is sent for an address (RFC 6066, section 3).
-                refusal_hint(*alert, *identified, name.parse::<IpAddr>().is_ok())
-            }
-            Failure::Version => Some("it is too old, or limited to versions that are broken"),
+            Failure::Refused(refusal) => refusal.hint(),
+            Failure::Lacking(_) => Some("set tls.client_cert and tls.client_key"),
+            Failure::Version(_) => Some("enable TLS 1.2 or 1.3 in the server: older versions are not spoken"),
             Failure::Protocol(_) => None,
         }
     }
@@ -120,14 +155,20 @@ impl fmt::Display for Failure {
                 f.write_str("plain HTTP answered the TLS handshake")
             }
             Failure::NotTls(_) => f.write_str("the answer to the TLS handshake is not TLS"),
-            Failure::Refused { alert, name, .. } => write_refusal(f, *alert, name),
-            Failure::Version => f.write_str("TLS refused: it speaks neither TLS 1.2 nor 1.3"),
+            Failure::Refused(refusal) => write!(f, "{refusal}"),
+            Failure::Lacking(end) => write!(f, "{end}: it asked for a client certificate and the check has none"),
+            Failure::Version(Some(newest)) => {
+                write!(f, "TLS refused: it speaks only {newest} or older, and a check needs TLS 1.2 or 1.3")
+            }
+            Failure::Version(None) => {
+                f.write_str("TLS refused: it speaks only TLS 1.1 or older, and a check needs TLS 1.2 or 1.3")
+            }
             Failure::Protocol(text) => write!(f, "TLS failed: {text}"),
         }
     }
 }
 
-/// The alert that broke a connection behind its handshake. With TLS 1.3 that is where a peer refuses our certificate, or
+/// The alert that broke a connection after its handshake. With TLS 1.3 that is where a peer refuses our certificate, or
 /// that we have none.
 pub fn alert(error: &io::Error) -> Option<AlertDescription> {
     match error.get_ref()?.downcast_ref::<Error>()? {
@@ -137,29 +178,91 @@ pub fn alert(error: &io::Error) -> Option<AlertDescription> {
 }
 
 /// The first byte of a record is its type, then comes 3 (RFC 8446, section 5.1).
-fn is_tls(first: &[u8]) -> bool {
+pub(super) fn is_tls(first: &[u8]) -> bool {
     matches!(first, [0x14..=0x18] | [0x14..=0x18, 0x03, ..])
 }
 
-fn write_refusal(f: &mut fmt::Formatter<'_>, alert: AlertDescription, name: &str) -> fmt::Result {
-    match alert {
-        AlertDescription::CertificateRequired | AlertDescription::NoCertificate => {
-            f.write_str("TLS refused: it requires a client certificate")
+/// The version of a ServerHello older than TLS 1.2: the newest that its sender speaks (RFC 5246, appendix E.1).
+fn version_of(first: &[u8]) -> Option<&'static str> {
+    match first {
+        [0x16, 3, _, _, _, 2, _, _, _, 3, 0, ..] => Some("SSL 3.0"),
+        [0x16, 3, _, _, _, 2, _, _, _, 3, 1, ..] => Some("TLS 1.0"),
+        [0x16, 3, _, _, _, 2, _, _, _, 3, 2, ..] => Some("TLS 1.1"),
+        _ => None,
+    }
+}
+
+impl fmt::Display for Refusal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match (self.alert, self.offered) {
+            (AlertDescription::UnrecognisedName, _) => {
+                write!(f, "TLS refused: it does not know the name {}", self.name)
+            }
+            (AlertDescription::NoApplicationProtocol, Some(offered)) => {
+                write!(f, "TLS refused: it does not speak {offered}")
+            }
+            (alert, _) => write!(f, "TLS refused with alert {}", alert_words(alert)),
         }
-        AlertDescription::UnrecognisedName => {
-            write!(f, "TLS refused: it does not know the name {name}")
+    }
+}
+
+impl Refusal {
+    fn hint(&self) -> Option<&'static str> {
+        // No name is sent for an address (RFC 6066, section 3).
+        let nameless = self.name.parse::<IpAddr>().is_ok();
+        match self.alert {
+            AlertDescription::CertificateRequired | AlertDescription::NoCertificate
+                if self.certificate == ClientCertificate::NotAsked =>
+            {
+                Some("set tls.client_cert and tls.client_key")
+            }
+            AlertDescription::InternalError if nameless => {
+                Some("it may need to be asked for by name: set tls.server_name")
+            }
+            AlertDescription::UnrecognisedName => Some("set tls.server_name to a name that it serves"),
+            AlertDescription::NoApplicationProtocol if self.offered == Some("h2") => {
+                Some("it does not offer HTTP/2 on this port, which gRPC and version = \"h2\" need")
+            }
+            AlertDescription::NoApplicationProtocol => Some("it may speak HTTP/2 only: set version = \"h2\""),
+            AlertDescription::BadCertificate
+            | AlertDescription::UnsupportedCertificate
+            | AlertDescription::CertificateRevoked
+            | AlertDescription::CertificateExpired
+            | AlertDescription::CertificateUnknown
+            | AlertDescription::CertificateRequired
+            | AlertDescription::UnknownCA
+            | AlertDescription::AccessDenied
+                if self.certificate == ClientCertificate::Shown =>
+            {
+                Some("it does not accept our client certificate")
+            }
+            AlertDescription::HandshakeFailure | AlertDescription::DecryptError
+                if self.certificate == ClientCertificate::Shown =>
+            {
+                Some("it may not accept our client certificate")
+            }
+            // It has not asked for a certificate, so that the lack of one is not what it refuses.
+            AlertDescription::HandshakeFailure | AlertDescription::InsufficientSecurity if nameless => Some(
+                "it may need to be asked for by name (tls.server_name), or has no cipher suite, curve or kind of key in \
+                 common with us",
+            ),
+            AlertDescription::HandshakeFailure | AlertDescription::InsufficientSecurity => {
+                Some("it has no cipher suite, curve or kind of key in common with us, or does not serve this name")
+            }
+            _ => None,
         }
-        AlertDescription::NoApplicationProtocol => f.write_str("TLS refused: it speaks none of the protocols offered"),
-        alert => write!(f, "TLS refused by the peer: alert {}", alert_words(alert)),
     }
 }
 
 /// The names of RFC 8446, section 6.
-fn alert_words(alert: AlertDescription) -> &'static str {
-    match alert {
+fn alert_words(alert: AlertDescription) -> Cow<'static, str> {
+    Cow::Borrowed(match alert {
+        AlertDescription::CloseNotify => "close_notify",
         AlertDescription::UnexpectedMessage => "unexpected_message",
         AlertDescription::BadRecordMac => "bad_record_mac",
+        AlertDescription::RecordOverflow => "record_overflow",
         AlertDescription::HandshakeFailure => "handshake_failure",
+        AlertDescription::NoCertificate => "no_certificate",
         AlertDescription::BadCertificate => "bad_certificate",
         AlertDescription::UnsupportedCertificate => "unsupported_certificate",
         AlertDescription::CertificateRevoked => "certificate_revoked",
@@ -170,46 +273,21 @@ fn alert_words(alert: AlertDescription) -> &'static str {
         AlertDescription::AccessDenied => "access_denied",
         AlertDescription::DecodeError => "decode_error",
         AlertDescription::DecryptError => "decrypt_error",
+        AlertDescription::ProtocolVersion => "protocol_version",
         AlertDescription::InsufficientSecurity => "insufficient_security",
         AlertDescription::InternalError => "internal_error",
+        AlertDescription::InappropriateFallback => "inappropriate_fallback",
         AlertDescription::UserCanceled => "user_canceled",
+        AlertDescription::NoRenegotiation => "no_renegotiation",
         AlertDescription::MissingExtension => "missing_extension",
         AlertDescription::UnsupportedExtension => "unsupported_extension",
         AlertDescription::UnrecognisedName => "unrecognized_name",
-        _ => "of another kind",
-    }
-}
-
-fn refusal_hint(alert: AlertDescription, identified: bool, nameless: bool) -> Option<&'static str> {
-    match alert {
-        AlertDescription::CertificateRequired | AlertDescription::NoCertificate => {
-            Some("set tls.client_cert and tls.client_key")
-        }
-        AlertDescription::InternalError if nameless => Some("it may need to be asked for by name: set tls.server_name"),
-        AlertDescription::UnrecognisedName => Some("set tls.server_name to a name that it serves"),
-        AlertDescription::NoApplicationProtocol => Some("it may speak another version of HTTP: set version"),
-        AlertDescription::HandshakeFailure | AlertDescription::BadCertificate | AlertDescription::AccessDenied
-            if !identified =>
-        {
-            Some("it may want a client certificate or a server name, or has no cipher suite in common with us")
-        }
-        AlertDescription::HandshakeFailure | AlertDescription::InsufficientSecurity => {
-            Some("it has no cipher suite in common with us")
-        }
-        AlertDescription::BadCertificate
-        | AlertDescription::UnsupportedCertificate
-        | AlertDescription::CertificateRevoked
-        | AlertDescription::CertificateExpired
-        | AlertDescription::CertificateUnknown
-        | AlertDescription::UnknownCA
-        | AlertDescription::DecryptError
-        | AlertDescription::AccessDenied
-            if identified =>
-        {
-            Some("it does not accept our client certificate")
-        }
-        _ => None,
-    }
+        AlertDescription::BadCertificateStatusResponse => "bad_certificate_status_response",
+        AlertDescription::UnknownPSKIdentity => "unknown_psk_identity",
+        AlertDescription::CertificateRequired => "certificate_required",
+        AlertDescription::NoApplicationProtocol => "no_application_protocol",
+        other => return Cow::Owned(u8::from(other).to_string()),
+    })
 }
 
 #[cfg(test)]
@@ -231,63 +309,119 @@ mod tests {
         }
     }
 
+    fn refusal(alert: AlertDescription, certificate: ClientCertificate, name: &str) -> Refusal {
+        Refusal { alert, certificate, name: name.into(), offered: Some("http/1.1") }
+    }
+
     #[test]
     fn a_refusal_says_what_may_be_done() {
-        for (alert, identified, name, sentence, hint) in [
-            (
-                AlertDescription::CertificateRequired,
-                false,
-                "a.example",
-                "TLS refused: it requires a client certificate",
-                Some("set tls.client_cert and tls.client_key"),
-            ),
+        use ClientCertificate::{NotAsked, Shown};
+        let in_common =
+            Some("it has no cipher suite, curve or kind of key in common with us, or does not serve this name");
+        for (alert, certificate, name, sentence, hint) in [
             (
                 AlertDescription::UnrecognisedName,
-                false,
+                NotAsked,
                 "a.example",
                 "TLS refused: it does not know the name a.example",
                 Some("set tls.server_name to a name that it serves"),
             ),
             (
                 AlertDescription::InternalError,
-                false,
+                NotAsked,
                 "10.0.0.1",
-                "TLS refused by the peer: alert internal_error",
+                "TLS refused with alert internal_error",
                 Some("it may need to be asked for by name: set tls.server_name"),
             ),
+            (AlertDescription::InternalError, NotAsked, "a.example", "TLS refused with alert internal_error", None),
             (
-                AlertDescription::InternalError,
-                false,
+                AlertDescription::HandshakeFailure,
+                NotAsked,
                 "a.example",
-                "TLS refused by the peer: alert internal_error",
-                None,
+                "TLS refused with alert handshake_failure",
+                in_common,
             ),
             (
                 AlertDescription::HandshakeFailure,
-                false,
-                "a.example",
-                "TLS refused by the peer: alert handshake_failure",
-                Some("it may want a client certificate or a server name, or has no cipher suite in common with us"),
+                NotAsked,
+                "10.0.0.1",
+                "TLS refused with alert handshake_failure",
+                Some(
+                    "it may need to be asked for by name (tls.server_name), or has no cipher suite, curve or kind of \
+                     key in common with us",
+                ),
             ),
             (
                 AlertDescription::HandshakeFailure,
-                true,
+                Shown,
                 "a.example",
-                "TLS refused by the peer: alert handshake_failure",
-                Some("it has no cipher suite in common with us"),
+                "TLS refused with alert handshake_failure",
+                Some("it may not accept our client certificate"),
             ),
             (
                 AlertDescription::UnknownCA,
-                true,
+                Shown,
                 "a.example",
-                "TLS refused by the peer: alert unknown_ca",
+                "TLS refused with alert unknown_ca",
                 Some("it does not accept our client certificate"),
             ),
-            (AlertDescription::UnknownCA, false, "a.example", "TLS refused by the peer: alert unknown_ca", None),
-            (AlertDescription::from(200), false, "a.example", "TLS refused by the peer: alert of another kind", None),
+            // It never asked for one: ours cannot be what it refuses.
+            (AlertDescription::UnknownCA, NotAsked, "a.example", "TLS refused with alert unknown_ca", None),
+            (AlertDescription::BadCertificate, NotAsked, "a.example", "TLS refused with alert bad_certificate", None),
+            (
+                AlertDescription::NoApplicationProtocol,
+                NotAsked,
+                "a.example",
+                "TLS refused: it does not speak http/1.1",
+                Some("it may speak HTTP/2 only: set version = \"h2\""),
+            ),
+            (AlertDescription::from(200), NotAsked, "a.example", "TLS refused with alert 200", None),
         ] {
-            let failure = Failure::refused(alert, identified, &ServerName::try_from(name).unwrap());
+            let failure = Failure::refused(refusal(alert, certificate, name));
             assert_eq!((failure.to_string().as_str(), failure.hint()), (sentence, hint));
         }
+        let h2 =
+            Refusal { offered: Some("h2"), ..refusal(AlertDescription::NoApplicationProtocol, NotAsked, "a.example") };
+        assert_eq!(
+            Failure::refused(h2).hint(),
+            Some("it does not offer HTTP/2 on this port, which gRPC and version = \"h2\" need")
+        );
+    }
+
+    #[test]
+    fn whatever_the_alert_the_lack_of_a_certificate_is_named() {
+        let hint = Some("set tls.client_cert and tls.client_key");
+        let lack = "it asked for a client certificate and the check has none";
+        for (alert, word) in [
+            (AlertDescription::CertificateRequired, "certificate_required"),
+            (AlertDescription::HandshakeFailure, "handshake_failure"),
+            (AlertDescription::BadCertificate, "bad_certificate"),
+            (AlertDescription::CertificateUnknown, "certificate_unknown"),
+            (AlertDescription::AccessDenied, "access_denied"),
+            (AlertDescription::InternalError, "internal_error"),
+            (AlertDescription::ProtocolVersion, "protocol_version"),
+        ] {
+            let failure = Failure::refused(refusal(alert, ClientCertificate::Lacking, "a.example"));
+            assert_eq!(failure.to_string(), format!("TLS refused with alert {word}: {lack}"));
+            assert_eq!(failure.hint(), hint);
+        }
+        let closed = Failure::lacking("connection closed");
+        assert_eq!((closed.to_string(), closed.hint()), (format!("connection closed: {lack}"), hint));
+    }
+
+    #[test]
+    fn an_old_version_is_named_where_the_peer_says_it() {
+        let hello = |minor| [&[0x16, 3, minor, 0, 60, 2, 0, 0, 56, 3, minor][..], &[7; 40]].concat();
+        let old = Error::PeerIncompatible(PeerIncompatible::ServerDoesNotSupportTls12Or13);
+        for (first, sentence) in [
+            (hello(1), "TLS refused: it speaks only TLS 1.0 or older, and a check needs TLS 1.2 or 1.3"),
+            (hello(2), "TLS refused: it speaks only TLS 1.1 or older, and a check needs TLS 1.2 or 1.3"),
+            (hello(0), "TLS refused: it speaks only SSL 3.0 or older, and a check needs TLS 1.2 or 1.3"),
+            (vec![0x16, 3], "TLS refused: it speaks only TLS 1.1 or older, and a check needs TLS 1.2 or 1.3"),
+        ] {
+            assert_eq!(Failure::of_handshake(&old, &first).to_string(), sentence);
+        }
+        let alert = refusal(AlertDescription::ProtocolVersion, ClientCertificate::NotAsked, "a.example");
+        assert_eq!(Failure::refused(alert), Failure::Version(None));
     }
 }

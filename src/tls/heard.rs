@@ -4,12 +4,18 @@
 
 use std::io;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
+use super::failure::is_tls;
+use super::seen::Seen;
+
 /// Bytes kept: enough for a status line or a banner.
 const KEPT: usize = 64;
+/// Bytes of a record's head that tell TLS from anything else.
+const RECORD_BYTES: usize = 2;
 
 /// `S`, and its first bytes.
 #[derive(Debug)]
@@ -20,11 +26,12 @@ pub struct Heard<S> {
     /// Writing failed because the peer has gone; what it said before counts more.
     gone: bool,
     failure: Option<io::Error>,
+    seen: Arc<Seen>,
 }
 
 impl<S> Heard<S> {
-    pub(super) fn new(inner: S) -> Heard<S> {
-        Heard { inner, first: [0; KEPT], len: 0, gone: false, failure: None }
+    pub(super) fn new(inner: S, seen: Arc<Seen>) -> Heard<S> {
+        Heard { inner, first: [0; KEPT], len: 0, gone: false, failure: None, seen }
     }
 
     /// The first bytes that came.
@@ -49,6 +56,9 @@ impl<S> Heard<S> {
         let kept = bytes.len().min(KEPT - at);
         self.first[at..at + kept].copy_from_slice(&bytes[..kept]);
         self.len = u8::try_from(at + kept).expect("at most 64");
+        if self.first().len() >= RECORD_BYTES && is_tls(self.first()) {
+            self.seen.note_tls();
+        }
     }
 }
 
@@ -121,7 +131,7 @@ mod tests {
     async fn the_first_bytes_are_kept_however_they_come() {
         let said: Vec<u8> = (0..100).collect();
         for size in [1, 7, 64, 100] {
-            let mut heard = Heard::new(&said[..]);
+            let mut heard = Heard::new(&said[..], Arc::default());
             let mut seen = Vec::new();
             let mut piece = vec![0; size];
             while seen.len() < said.len() {
@@ -129,6 +139,21 @@ mod tests {
                 seen.extend_from_slice(&piece[..n]);
             }
             assert_eq!((seen.as_slice(), heard.first()), (&said[..], &said[..64]), "{size}");
+        }
+    }
+
+    #[tokio::test]
+    async fn the_head_of_a_record_shows_that_the_peer_speaks_tls() {
+        for (said, speaks) in
+            [(&b"\x16\x03\x03\0\x01"[..], true), (b"\x15\x03", true), (b"\x16", false), (b"HTTP/1.1 400", false)]
+        {
+            for size in [1, 64] {
+                let seen = Arc::new(Seen::default());
+                let mut heard = Heard::new(said, seen.clone());
+                let mut piece = vec![0; size];
+                while heard.read(&mut piece).await.unwrap() > 0 {}
+                assert_eq!(seen.speaks_tls(), speaks, "{said:?} by {size}");
+            }
         }
     }
 
@@ -158,14 +183,14 @@ mod tests {
     #[tokio::test]
     async fn a_peer_that_has_gone_is_heard_out_before_the_write_fails() {
         for kind in [io::ErrorKind::BrokenPipe, io::ErrorKind::ConnectionReset] {
-            let mut heard = Heard::new(Gone(b"bye", kind));
+            let mut heard = Heard::new(Gone(b"bye", kind), Arc::default());
             heard.write_all(b"hello").await.unwrap();
             heard.write_all(b"again").await.unwrap();
             let mut said = [0; 8];
             assert_eq!(heard.read(&mut said).await.unwrap(), 3);
             assert_eq!(heard.read(&mut said).await.unwrap_err().kind(), kind);
         }
-        let mut heard = Heard::new(Gone(b"bye", io::ErrorKind::OutOfMemory));
+        let mut heard = Heard::new(Gone(b"bye", io::ErrorKind::OutOfMemory), Arc::default());
         assert_eq!(heard.write_all(b"hello").await.unwrap_err().kind(), io::ErrorKind::OutOfMemory);
     }
 }

@@ -13,6 +13,7 @@ use rustls::server::ParsedCertificate;
 use rustls::{CertificateError, DigitallySignedStruct, Error, OtherError, RootCertStore, SignatureScheme};
 use rustls_pki_types::{CertificateDer, ServerName, UnixTime};
 
+use super::fault::Shown;
 use super::words;
 
 /// Holds the peer to have the key of the certificate it shows, and perhaps the certificate to be trusted.
@@ -70,6 +71,17 @@ impl Trust {
     }
 }
 
+impl Trust {
+    fn shown<'a>(
+        &'a self,
+        leaf: &'a CertificateDer<'a>,
+        chain: &'a [CertificateDer<'a>],
+        name: &'a ServerName<'a>,
+    ) -> Shown<'a> {
+        Shown { leaf, chain, roots: self.own.as_deref(), name: Some(name) }
+    }
+}
+
 impl ServerCertVerifier for Verifier {
     fn verify_server_cert(
         &self,
@@ -82,12 +94,7 @@ impl ServerCertVerifier for Verifier {
         let Some(trust) = &self.trust else { return Ok(ServerCertVerified::assertion()) };
         match trust.judge(end_entity, intermediates, server_name, now) {
             Ok(()) => Ok(ServerCertVerified::assertion()),
-            Err(Error::InvalidCertificate(problem)) => {
-                // Behind the handshake nobody has the certificate any more.
-                let rejected = words::reject(&problem, end_entity, server_name, trust.own.is_some());
-                Err(Error::InvalidCertificate(CertificateError::Other(OtherError(Arc::new(rejected)))))
-            }
-            Err(error) => Err(error),
+            Err(error) => Err(in_words(error, &trust.shown(end_entity, intermediates, server_name))),
         }
     }
 
@@ -97,7 +104,8 @@ impl ServerCertVerifier for Verifier {
         cert: &CertificateDer<'_>,
         dss: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, Error> {
-        verify_tls12_signature(message, cert, dss, &self.algorithms)
+        let verified = verify_tls12_signature(message, cert, dss, &self.algorithms);
+        verified.map_err(|error| in_words(error, &Shown::in_handshake(cert)))
     }
 
     fn verify_tls13_signature(
@@ -106,10 +114,22 @@ impl ServerCertVerifier for Verifier {
         cert: &CertificateDer<'_>,
         dss: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, Error> {
-        verify_tls13_signature(message, cert, dss, &self.algorithms)
+        let verified = verify_tls13_signature(message, cert, dss, &self.algorithms);
+        verified.map_err(|error| in_words(error, &Shown::in_handshake(cert)))
     }
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
         self.algorithms.supported_schemes()
+    }
+}
+
+/// `error` with the words for it: after the handshake the certificates are gone.
+fn in_words(error: Error, shown: &Shown<'_>) -> Error {
+    match error {
+        Error::InvalidCertificate(problem) => {
+            let rejected = words::reject(&problem, shown);
+            Error::InvalidCertificate(CertificateError::Other(OtherError(Arc::new(rejected))))
+        }
+        error => error,
     }
 }

@@ -8,10 +8,12 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 use rustls::CertificateError;
-use rustls_pki_types::{CertificateDer, ServerName, UnixTime};
+use rustls_pki_types::{CertificateDer, UnixTime};
 use x509_parser::certificate::X509Certificate;
 use x509_parser::extensions::GeneralName;
 use x509_parser::prelude::FromDer;
+
+use super::fault::{self, Shown};
 
 /// Bytes of each text.
 const BYTES_MAX: usize = 256;
@@ -24,6 +26,8 @@ pub struct Rejected {
     pub(super) sentence: String,
     pub(super) hint: Option<&'static str>,
     pub(super) certificate: Box<str>,
+    /// When it ends, in seconds since 1970.
+    pub(super) expires: Option<i64>,
 }
 
 impl fmt::Display for Rejected {
@@ -34,68 +38,15 @@ impl fmt::Display for Rejected {
 
 impl StdError for Rejected {}
 
-/// Puts `problem` with `leaf` into words. `own_roots`: the file names the roots.
-pub(super) fn reject(
-    problem: &CertificateError,
-    leaf: &CertificateDer<'_>,
-    name: &ServerName<'_>,
-    own_roots: bool,
-) -> Rejected {
-    let parsed = X509Certificate::from_der(leaf).ok().map(|(_, certificate)| certificate);
+/// Puts `problem` into words.
+pub(super) fn reject(problem: &CertificateError, shown: &Shown<'_>) -> Rejected {
+    let parsed = X509Certificate::from_der(shown.leaf).ok().map(|(_, certificate)| certificate);
     let (sentence, hint) = match &parsed {
-        Some(certificate) => problem_words(problem, certificate, name, own_roots),
+        Some(certificate) => fault::words(problem, certificate, shown),
         None => ("certificate cannot be read".to_owned(), None),
     };
-    Rejected { sentence, hint, certificate: parsed.map(|c| describe_parsed(&c)).unwrap_or_default() }
-}
-
-fn problem_words(
-    problem: &CertificateError,
-    leaf: &X509Certificate<'_>,
-    name: &ServerName<'_>,
-    own_roots: bool,
-) -> (String, Option<&'static str>) {
-    let whose = |at: &UnixTime, of_leaf: i64| {
-        if i64::try_from(at.as_secs()) == Ok(of_leaf) { "certificate" } else { "a certificate above the peer's" }
-    };
-    let self_signed = leaf.issuer().as_raw() == leaf.subject().as_raw();
-    let dates = leaf.validity();
-    match problem {
-        CertificateError::ExpiredContext { not_after, .. } => {
-            let whose = whose(not_after, dates.not_after.timestamp());
-            (format!("{whose} expired since {}", date(not_after)), Some("renew it, or check this machine's clock"))
-        }
-        CertificateError::NotValidYetContext { not_before, .. } => {
-            let whose = whose(not_before, dates.not_before.timestamp());
-            (format!("{whose} not yet valid until {}", date(not_before)), Some("check the clocks of both machines"))
-        }
-        CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. } => {
-            let names = names(leaf);
-            let hint = match names.is_empty() {
-                false => "set tls.server_name to a name that the certificate has",
-                true => "the certificate needs a subject alternative name: the common name does not count",
-            };
-            let has = if names.is_empty() { "no names".to_owned() } else { names };
-            (format!("certificate is not for {}: it has {has}", plain(&name.to_str())), Some(hint))
-        }
-        CertificateError::UnknownIssuer | CertificateError::Other(_) if self_signed => {
-            let hint = "set tls.ca_file to this certificate, or tls.verify = false";
-            (format!("self-signed certificate ({})", plain(&leaf.subject().to_string())), Some(hint))
-        }
-        CertificateError::UnknownIssuer => {
-            let hint = match own_roots {
-                true => "tls.ca_file does not hold its CA, or the server does not send the certificates between",
-                false => "set tls.ca_file to its CA, or let the server send the certificates between",
-            };
-            (format!("certificate of an unknown issuer: {}", plain(&leaf.issuer().to_string())), Some(hint))
-        }
-        CertificateError::InvalidPurpose | CertificateError::InvalidPurposeContext { .. } => {
-            ("certificate is not for servers".to_owned(), Some("its extended key usage lacks serverAuth"))
-        }
-        CertificateError::Revoked => ("certificate is revoked".to_owned(), None),
-        CertificateError::BadSignature => ("certificate has a wrong signature".to_owned(), None),
-        other => (format!("certificate refused: {}", plain(&other.to_string())), None),
-    }
+    let expires = parsed.as_ref().map(not_after);
+    Rejected { sentence, hint, certificate: parsed.map(|c| describe_parsed(&c)).unwrap_or_default(), expires }
 }
 
 /// Whether `now` is within the dates of `leaf`.
@@ -114,11 +65,15 @@ pub(super) fn check_dates(leaf: &CertificateDer<'_>, now: UnixTime) -> Result<()
 }
 
 /// `CN=api.internal; names api.internal, 10.0.0.1; issuer CN=Our CA; until 2027-01-31T00:00:00Z`.
-pub(super) fn describe(certificate: &CertificateDer<'_>) -> Box<str> {
+pub(super) fn describe(certificate: &CertificateDer<'_>) -> (Box<str>, Option<i64>) {
     match X509Certificate::from_der(certificate) {
-        Ok((_, parsed)) => describe_parsed(&parsed),
-        Err(_) => "cannot be read".into(),
+        Ok((_, parsed)) => (describe_parsed(&parsed), Some(not_after(&parsed))),
+        Err(_) => ("cannot be read".into(), None),
     }
+}
+
+fn not_after(certificate: &X509Certificate<'_>) -> i64 {
+    certificate.validity().not_after.timestamp()
 }
 
 fn describe_parsed(certificate: &X509Certificate<'_>) -> Box<str> {
@@ -133,41 +88,45 @@ fn describe_parsed(certificate: &X509Certificate<'_>) -> Box<str> {
             push_plain(&mut out, &text, 64);
         }
     }
-    let until = certificate.validity().not_after.timestamp();
-    write!(out, "; until {}", date_of(until)).expect("writing to a string cannot fail");
+    write!(out, "; until {}", date_of(not_after(certificate))).expect("writing to a string cannot fail");
     out.into_boxed_str()
 }
 
 /// The names it is for, escaped: `a.example, *.b.example, 10.0.0.1 and 3 more`.
-fn names(certificate: &X509Certificate<'_>) -> String {
+pub(super) fn names(certificate: &X509Certificate<'_>) -> String {
     let Ok(Some(extension)) = certificate.subject_alternative_name() else { return String::new() };
     let all = &extension.value.general_names;
-    let told = all.iter().filter_map(|name| match name {
+    let names = all.iter().filter_map(|name| match name {
         GeneralName::DNSName(name) => Some(plain(name).into_string()),
         GeneralName::IPAddress(bytes) => ip_words(bytes),
         _ => None,
     });
-    let told: Vec<String> = told.collect();
-    let mut out = told[..told.len().min(NAMES_MAX)].join(", ");
-    if told.len() > NAMES_MAX {
-        write!(out, " and {} more", told.len() - NAMES_MAX).expect("writing to a string cannot fail");
+    listed(names)
+}
+
+/// The first of `items`, and how many more there are.
+pub(super) fn listed(items: impl Iterator<Item = String>) -> String {
+    let items: Vec<String> = items.collect();
+    let mut out = items[..items.len().min(NAMES_MAX)].join(", ");
+    if items.len() > NAMES_MAX {
+        write!(out, " and {} more", items.len() - NAMES_MAX).expect("writing to a string cannot fail");
     }
     out
 }
 
-fn ip_words(bytes: &[u8]) -> Option<String> {
+pub(super) fn ip_words(bytes: &[u8]) -> Option<String> {
     if let Ok(v4) = <[u8; 4]>::try_from(bytes) {
         return Some(Ipv4Addr::from(v4).to_string());
     }
     <[u8; 16]>::try_from(bytes).ok().map(|v6| Ipv6Addr::from(v6).to_string())
 }
 
-fn date(at: &UnixTime) -> String {
+pub(super) fn date(at: &UnixTime) -> String {
     i64::try_from(at.as_secs()).map_or_else(|_| "a far day".to_owned(), date_of)
 }
 
 /// `2027-01-31T00:00:00Z`. Certificates may name days that no calendar has.
-fn date_of(seconds: i64) -> String {
+pub(super) fn date_of(seconds: i64) -> String {
     Timestamp::from_second(seconds).map_or_else(|_| "a far day".to_owned(), |at| at.to_string())
 }
 
@@ -224,9 +183,9 @@ mod tests {
                 "CN=many; names a, b, c, d, e and 2 more; issuer CN=many; until 2030-01-01T00:00:00Z",
             ),
         ] {
-            assert_eq!(&*describe(&certificate(common_name, names)), expected);
+            assert_eq!(describe(&certificate(common_name, names)), (expected.into(), Some(1_893_456_000)));
         }
-        assert_eq!(&*describe(&CertificateDer::from_slice(b"garbage")), "cannot be read");
+        assert_eq!(describe(&CertificateDer::from_slice(b"garbage")), ("cannot be read".into(), None));
     }
 
     #[test]
@@ -234,37 +193,11 @@ mod tests {
         let long = format!("\u{1b}[2J\u{202e}{}", "ü".repeat(200));
         let names: Vec<String> = (0..100).map(|i| format!("{}{i}.example", "x".repeat(50))).collect();
         let names: Vec<&str> = names.iter().map(String::as_str).collect();
-        let described = describe(&certificate(&long, &names));
+        let (described, _) = describe(&certificate(&long, &names));
         assert!(described.len() <= 256, "{}: {described}", described.len());
         assert!(described.starts_with(r"CN=\u{1b}[2J\u{202e}üü"), "{described}");
         assert!(described.ends_with("…; until 2030-01-01T00:00:00Z"), "{described}");
         assert!(described.chars().all(|c| !c.is_control()), "{described}");
-    }
-
-    #[test]
-    fn a_problem_higher_up_is_not_blamed_on_the_peers_own_certificate() {
-        let leaf = certificate("a.example", &["a.example"]);
-        let name = ServerName::try_from("a.example").unwrap();
-        let at = |seconds: i64| UnixTime::since_unix_epoch(Duration::from_secs(u64::try_from(seconds).unwrap()));
-        let time = at(1_900_000_000);
-        let own_end = rcgen::date_time_ymd(2030, 1, 1).unix_timestamp();
-        for (not_after, sentence) in [
-            (at(own_end), "certificate expired since 2030-01-01T00:00:00Z"),
-            (at(0), "a certificate above the peer's expired since 1970-01-01T00:00:00Z"),
-        ] {
-            let problem = CertificateError::ExpiredContext { time, not_after };
-            assert_eq!(reject(&problem, &leaf, &name, false).sentence, sentence);
-        }
-        let unread = reject(&CertificateError::BadEncoding, &CertificateDer::from_slice(b"garbage"), &name, false);
-        assert_eq!((&*unread.sentence, &*unread.certificate), ("certificate cannot be read", ""));
-    }
-
-    #[test]
-    fn a_certificate_without_names_is_told_that_its_common_name_does_not_count() {
-        let name = ServerName::try_from("a.example").unwrap();
-        let rejected = reject(&CertificateError::NotValidForName, &certificate("a.example", &[]), &name, false);
-        assert_eq!(rejected.sentence, "certificate is not for a.example: it has no names");
-        assert!(rejected.hint.is_some_and(|hint| hint.contains("the common name does not count")));
     }
 
     #[test]

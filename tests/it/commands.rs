@@ -1,6 +1,8 @@
 //! The commands of the real program against a real process: what they print, and with which status they end.
 
 mod explain;
+mod look;
+mod output;
 mod probe;
 
 use std::io::{BufRead, BufReader, Read};
@@ -19,7 +21,7 @@ use crate::support::assert_eventually_blocking;
 const PATIENCE: Duration = Duration::from_secs(30);
 const TOKEN: &str = "0123456789abcdef0123456789abcdef";
 
-fn roundsman(args: &[&str]) -> Output {
+pub fn roundsman(args: &[&str]) -> Output {
     let mut command = Command::new(env!("CARGO_BIN_EXE_roundsman"));
     command.args(args).env_remove("RUST_LOG").current_dir(std::env::temp_dir()).output().expect("it can be started")
 }
@@ -92,7 +94,9 @@ impl Process {
         use std::io::Write;
         let mut stream = std::os::unix::net::UnixStream::connect(self.path("admin.sock")).expect("admin listens");
         stream.set_read_timeout(Some(PATIENCE)).unwrap();
-        let request = format!("GET {path} HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer {TOKEN}\r\n\r\n");
+        let request = format!(
+            "GET {path} HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer {TOKEN}\r\nConnection: close\r\n\r\n"
+        );
         stream.write_all(request.as_bytes()).unwrap();
         let mut answer = String::new();
         stream.read_to_string(&mut answer).unwrap();
@@ -161,8 +165,11 @@ fn status_events_and_orders_show_one_and_the_same_process() {
     assert!(!status.contains('\x1b'), "no colour off a terminal");
 
     let upstream = process.upstream("a.sock");
+    // It serves nobody, so that no force is needed.
     let drained = process.command(&["drain", "api", &upstream, "--reason", "kernel upgrade"]);
-    assert_eq!(text(&drained.stdout), format!("api {upstream}: draining, was enabled\n"));
+    let said = text(&drained.stdout);
+    assert!(said.starts_with(&format!("api {upstream}: draining, was enabled\n(an order survives reloads")), "{said}");
+    assert!(said.contains("ends with the process"), "{said}");
     assert_eq!(process.status()["pools"]["api"]["upstreams"][0]["admin"], "draining");
     let unknown = process.command(&["drain", "api", "unix:/nonexistent"]);
     assert_eq!(unknown.status.code(), Some(1));

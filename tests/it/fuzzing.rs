@@ -69,6 +69,9 @@ fn change() -> impl Strategy<Value = Change> {
         Just(&b"HTTP/1.1 100 Continue\r\n\r\n"[..]),
         Just(&b"HTTP/1.0 204 \r\n\r\n"[..]),
         Just(&b"ffffffffffffffff\r\n"[..]),
+        Just(&b"\r\n folded\r\n"[..]),
+        Just(&b" :"[..]),
+        Just(&b"5 ;a=b\r\nready\r\n"[..]),
         Just(&b"0\r\n\r\n"[..]),
         Just(&b"ready"[..]),
     ];
@@ -103,7 +106,10 @@ fn cuts() -> impl Strategy<Value = Vec<usize>> {
 fn random_bytes_never_panic_and_read_the_same_however_they_are_cut() {
     let bytes = prop::collection::vec(any::<u8>(), 0..3_000);
     let headed = bytes.clone().prop_map(|bytes| [&b"HTTP/1.1 200 OK\r\n"[..], &bytes].concat());
-    run(1_000, (prop_oneof![bytes, headed], cuts()), |(bytes, cuts)| property::holds_in_pieces(&bytes, &cuts));
+    run(1_000, (prop_oneof![bytes, headed], cuts()), |(bytes, cuts)| {
+        property::holds_in_pieces(&bytes, &cuts);
+        property::has_a_canonical_form(&bytes);
+    });
 }
 
 #[test]
@@ -120,7 +126,7 @@ fn changed_answers_of_real_systems_never_panic_and_read_the_same_however_they_ar
     });
 }
 
-/// Sizes around every bound of the reader: heads of 32 KiB, 256 fields, 16 interim answers, bodies of 64 KiB.
+/// Sizes around every bound of the reader: heads of 64 KiB, 200 fields, 16 interim answers, bodies of 64 KiB.
 #[test]
 fn answers_around_the_bounds_read_the_same_however_they_are_cut() {
     let head = |fields: usize, length: usize| {
@@ -130,8 +136,8 @@ fn answers_around_the_bounds_read_the_same_however_they_are_cut() {
     let interim = |count: usize| "HTTP/1.1 103 Early Hints\r\n\r\n".repeat(count) + &head(1, 1);
     let body = |length: usize| format!("HTTP/1.1 200 OK\r\n\r\n{}ready", "x".repeat(length));
     let mut answers = Vec::new();
-    answers.extend([255, 256, 257].map(|fields| head(fields, 1)));
-    answers.extend((32_700..32_780).step_by(9).map(|length| head(1, length)));
+    answers.extend([199, 200, 201].map(|fields| head(fields, 1)));
+    answers.extend((65_470..65_550).step_by(9).map(|length| head(1, length)));
     answers.extend([15, 16, 17].map(interim));
     answers.extend((65_525..65_541).step_by(3).map(body));
     for answer in answers {

@@ -8,6 +8,7 @@
 mod admin;
 mod layers;
 mod long;
+mod malformed;
 mod noise;
 mod secrets;
 
@@ -167,11 +168,12 @@ fn gzip_bomb(bytes: usize) -> Vec<u8> {
 }
 
 fn contains(text: &str) -> Arc<ProbeSpec> {
-    let body = Some(BodyRule::Contains(text.into()));
+    let body = vec![BodyRule::Contains(text.into())];
     Arc::new(ProbeSpec {
         port: PortRule::Same,
         tls: None,
         kind: ProbeKind::Http(HttpProbe::get("/healthz", Expect { body, ..Expect::default() })),
+        max_duration: None,
     })
 }
 

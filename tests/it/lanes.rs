@@ -1,6 +1,6 @@
-//! The heads of answers, as three parsers judge them: pingora's in the general lane, ours in the tunnel lane (what an
-//! upgrade is answered with), the checker's in a probe. Where they differ, the README says so, row for row: a row that is
-//! right no more fails here, and so does one that is missing there.
+//! Answers of every kind, as the two lanes and the checker judge them: pingora's parser in the general lane, ours in the
+//! tunnel lane (what an upgrade is answered with) and in a probe. Where they differ, the README says so, row for row: a row
+//! that is right no more fails here, and so does one that is missing there. What is passed on is in canonical form.
 
 use std::fmt::Write as _;
 use std::net::SocketAddr;
@@ -18,11 +18,11 @@ const PATIENCE: Duration = Duration::from_secs(60);
 /// What a parser makes of an answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Verdict {
-    /// The client gets it, the probe passes.
+    /// The client gets all of it, the probe passes.
     Taken,
     /// The client gets 502, the probe fails.
     Refused,
-    /// The client gets the head and no more: the body came to no end.
+    /// The client gets the head, and can tell that the body is not whole.
     Cut,
 }
 
@@ -33,11 +33,15 @@ struct Row {
     odd: &'static str,
     bytes: Vec<u8>,
     verdicts: [Verdict; 3],
+    /// What is asked, and the status that is expected.
+    asked: (&'static str, u16),
+    /// The body; `None`: the answer has none.
+    text: Option<&'static str>,
 }
 
 /// An answer with this first line and these fields, each with its line end, and the body `ok`.
 fn row(odd: &'static str, head: &str, verdicts: [Verdict; 3]) -> Row {
-    Row { odd, bytes: format!("{head}\r\nok").into_bytes(), verdicts }
+    Row { odd, bytes: format!("{head}\r\nok").into_bytes(), verdicts, asked: ("GET", 200), text: Some("ok") }
 }
 
 /// As [`row`], with a good first line and the length of the body before these fields.
@@ -52,7 +56,22 @@ fn status(odd: &'static str, line: &str, verdicts: [Verdict; 3]) -> Row {
 
 /// As [`row`], with a good first line, these fields alone, and this body.
 fn body(odd: &'static str, fields: &str, body: &str, verdicts: [Verdict; 3]) -> Row {
-    Row { odd, bytes: format!("HTTP/1.1 200 OK\r\n{fields}\r\n{body}").into_bytes(), verdicts }
+    row(odd, "", verdicts).with(&format!("HTTP/1.1 200 OK\r\n{fields}\r\n{body}"))
+}
+
+/// As [`row`], with a length that is this.
+fn length(odd: &'static str, value: &str, verdicts: [Verdict; 3]) -> Row {
+    body(odd, &format!("Content-Length:{value}\r\n"), "ok", verdicts)
+}
+
+/// As [`row`], with this Transfer-Encoding, and the body in one chunk.
+fn coding(odd: &'static str, value: &str, verdicts: [Verdict; 3]) -> Row {
+    body(odd, &format!("Transfer-Encoding: {value}\r\n"), "2\r\nok\r\n0\r\n\r\n", verdicts)
+}
+
+/// As [`row`], with this body in chunks.
+fn chunks(odd: &'static str, text: &str, verdicts: [Verdict; 3]) -> Row {
+    body(odd, "Transfer-Encoding: chunked\r\n", text, verdicts)
 }
 
 /// Every byte is itself, so that a text can hold any.
@@ -62,87 +81,211 @@ fn latin(mut row: Row) -> Row {
     row
 }
 
+/// All judge it alike.
+const ALL: [Verdict; 3] = [Taken; 3];
+const NONE: [Verdict; 3] = [Refused; 3];
+/// A body that a request cannot get whole.
+const BROKEN: [Verdict; 3] = [Cut, Cut, Refused];
+/// Pingora takes it, and we cannot see that.
+const PINGORA: [Verdict; 3] = [Taken, Refused, Refused];
+
 fn rows() -> Vec<Row> {
-    const ALL: [Verdict; 3] = [Taken; 3];
-    const NONE: [Verdict; 3] = [Refused; 3];
-    let chunks = "Transfer-Encoding: chunked\r\n";
-    let length = "Content-Length: 2\r\n";
+    [lines(), status_lines(), fields(), lengths(), chunk_framing(), without_body()].into_iter().flatten().collect()
+}
+
+fn lines() -> Vec<Row> {
     vec![
         field("nothing", "X: a\r\n", ALL),
-        // Lines.
-        body("bare LF at the end of every line", "", "", [Taken, Refused, Taken])
-            .with("HTTP/1.1 200 OK\nContent-Length: 2\n\nok"),
-        field("bare LF at the end of one field", "X: a\n", [Taken, Refused, Taken]),
-        field("bare LF as the empty line", "X: a\r\n", [Taken, Refused, Taken])
-            .with("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\nok"),
+        row("bare LF at the end of every line", "", ALL).with("HTTP/1.1 200 OK\nContent-Length: 2\n\nok"),
+        field("bare LF at the end of one field", "X: a\n", ALL),
+        row("bare LF as the empty line", "", ALL).with("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\nok"),
         field("bare CR in a value", "X: a\rb\r\n", NONE),
         field("bare CR at the end of a field", "X: a\rY: b\r\n", NONE),
-        status("one empty line before it", "\r\nHTTP/1.1 200 OK", [Taken, Refused, Refused]),
-        status("two empty lines before it", "\r\n\r\nHTTP/1.1 200 OK", [Taken, Refused, Refused]),
-        // Status lines.
+        field("two CRs at the end of a field", "X: a\r\r\n", NONE),
+        row("bare CRs at the end of every line", "", NONE).with("HTTP/1.1 200 OK\rContent-Length: 2\r\rok"),
+        status("one empty line before it", "\r\nHTTP/1.1 200 OK", ALL),
+        status("two empty lines before it", "\r\n\nHTTP/1.1 200 OK", ALL),
+        status("an empty line between an interim answer and it", "HTTP/1.1 103 H\r\n\r\n\r\nHTTP/1.1 200 OK", ALL),
+        status("a CR before it", "\rHTTP/1.1 200 OK", NONE),
+        row("nothing at all", "", NONE).with(""),
+        row("half a head", "", NONE).with("HTTP/1.1 200 OK\r\nX: a\r\n"),
+        row("a body and no head", "", NONE).with("ok"),
+        latin(
+            row("frames of HTTP/2", "", NONE)
+                .with("\0\0\u{12}\u{4}\0\0\0\0\0\0\u{3}\0\0\0\u{64}\0\u{4}\0\0\u{ff}\u{ff}\0\u{5}\0\0\u{ff}\u{ff}"),
+        ),
+        row("the greeting of HTTP/2", "", NONE).with("PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"),
+    ]
+}
+
+fn status_lines() -> Vec<Row> {
+    let interim = |line: &str, count: usize| format!("{line}\r\n\r\n").repeat(count) + "HTTP/1.1 200 OK";
+    vec![
         status("no reason phrase", "HTTP/1.1 200 ", ALL),
         status("no reason phrase and no space before it", "HTTP/1.1 200", ALL),
-        status("two spaces before the status", "HTTP/1.1  200 OK", NONE),
-        status("a tab before the status", "HTTP/1.1\t200 OK", NONE),
-        status("a space before the version", " HTTP/1.1 200 OK", NONE),
+        status("spaces in the reason phrase", "HTTP/1.1 200  All  right ", ALL),
+        status("a tab in the reason phrase", "HTTP/1.1 200 All\tright", ALL),
         latin(status("bytes over 0x7F in the reason phrase", "HTTP/1.1 200 \u{e9}", ALL)),
         status("a control character in the reason phrase", "HTTP/1.1 200 a\x01b", NONE),
+        status("two spaces before the status", "HTTP/1.1  200 OK", NONE),
+        status("a tab before the status", "HTTP/1.1\t200 OK", NONE),
+        status("a tab after the status", "HTTP/1.1 200\tOK", NONE),
+        status("a space before the version", " HTTP/1.1 200 OK", NONE),
+        status("no status", "HTTP/1.1", NONE),
         status("HTTP/1.0", "HTTP/1.0 200 OK", ALL),
         status("HTTP/1.2", "HTTP/1.2 200 OK", NONE),
         status("HTTP/2.0", "HTTP/2.0 200 OK", NONE),
+        status("HTTP/0.9", "HTTP/0.9 200 OK", NONE),
+        status("HTTP/1.10", "HTTP/1.10 200 OK", NONE),
         status("version in lower case", "http/1.1 200 OK", NONE),
+        status("another protocol's status line", "ICY 200 OK", NONE),
+        status("status 000", "HTTP/1.1 000 OK", NONE),
         status("status 099", "HTTP/1.1 099 OK", NONE),
         status("status 600", "HTTP/1.1 600 OK", NONE),
         status("status of two digits", "HTTP/1.1 20 OK", NONE),
         status("status of four digits", "HTTP/1.1 2000 OK", NONE),
         status("sign before the status", "HTTP/1.1 +20 OK", NONE),
-        status("seventeen interim answers before it", &("HTTP/1.1 103 H\r\n\r\n".repeat(17) + "HTTP/1.1 200 OK"), NONE),
+        status("an interim answer before it", &interim("HTTP/1.1 103 Early Hints\r\nLink: a", 1), ALL),
+        status("a 100 that nobody waits for before it", &interim("HTTP/1.1 100 Continue", 1), ALL),
+        status("an unknown interim answer before it", &interim("HTTP/1.1 199 What", 1), ALL),
+        status("an interim answer with a length before it", &interim("HTTP/1.1 103 H\r\nContent-Length: 5", 1), ALL),
+        status(
+            "an interim answer with two lengths before it",
+            &interim("HTTP/1.1 103 H\r\nContent-Length: 5, 6", 1),
+            NONE,
+        ),
+        status("sixteen interim answers before it", &interim("HTTP/1.1 103 H", 16), ALL),
+        status("seventeen interim answers before it", &interim("HTTP/1.1 103 H", 17), NONE),
         status("a switch of protocols that nobody asked for", "HTTP/1.1 101 S\r\nUpgrade: h2c", NONE),
-        // Fields.
-        field("folded field", "X: a\r\n b\r\n", [Taken, Refused, Refused]),
+    ]
+}
+
+fn fields() -> Vec<Row> {
+    vec![
+        field("folded field", "X: a\r\n b\r\n", ALL),
+        field("field folded twice", "X: a\r\n\tb\r\n  c \r\n", ALL),
+        field("field folded by bare LF", "X: a\n b\r\n", ALL),
+        field("field folded before its value", "X:\r\n a\r\n", ALL),
+        field("field folded into nothing", "X: a\r\n \r\n", ALL),
+        field("control character in a fold", "X: a\r\n \x01\r\n", NONE),
         row("space before the first field", "HTTP/1.1 200 OK\r\n X: a\r\nContent-Length: 2\r\n", NONE),
-        field("space before the colon", "X : a\r\n", [Taken, Refused, Refused]),
+        field("space before the colon", "X : a\r\n", ALL),
+        field("tab before the colon", "X\t: a\r\n", ALL),
+        row("space before the colon of its length", "HTTP/1.1 200 OK\r\nContent-Length : 2\r\n", ALL),
         field("space in a name", "X Y: a\r\n", NONE),
         field("field without a name", ": a\r\n", NONE),
+        field("space for a name", "X: a\r\n : b\r\n", ALL),
         field("field without a colon", "X\r\n", NONE),
+        field("second status line", "HTTP/1.1 200 OK\r\n", NONE),
         field("field without a value", "X:\r\n", ALL),
+        field("field without white space", "X:a\r\n", ALL),
         latin(field("bytes over 0x7F in a name", "X\u{e9}: a\r\n", NONE)),
         latin(field("bytes over 0x7F in a value", "X: \u{80}\u{e9}\u{ff}\r\n", ALL)),
         field("NUL in a value", "X: a\0b\r\n", NONE),
+        field("NUL in a name", "X\0: a\r\n", NONE),
         field("control character in a value", "X: a\x01b\r\n", NONE),
         field("DEL in a value", "X: a\x7fb\r\n", NONE),
         field("tab in a value", "X: a\tb\r\n", ALL),
         field("200 fields", &"X: a\r\n".repeat(199), ALL),
-        field("201 fields", &"X: a\r\n".repeat(200), [Refused, Refused, Taken]),
+        field("201 fields", &"X: a\r\n".repeat(200), NONE),
         field("300 fields", &"X: a\r\n".repeat(299), NONE),
-        field("a head of 60 KiB", &format!("X: {}\r\n", "x".repeat(60 << 10)), [Taken, Taken, Refused]),
+        field("a head of 40 KiB", &format!("Set-Cookie: {}\r\n", "x".repeat(40 << 10)), ALL),
+        field("a head of 60 KiB", &format!("X: {}\r\n", "x".repeat(60 << 10)), ALL),
         field("a head of 65 KiB", &format!("X: {}\r\n", "x".repeat(65 << 10)), NONE),
-        // Where it ends.
-        body("a length beside chunks", &format!("{length}{chunks}"), "2\r\nok\r\n0\r\n\r\n", [Taken, Refused, Taken]),
-        body("two equal lengths", &length.repeat(2), "ok", [Refused, Refused, Taken]),
-        body("two lengths that differ", "Content-Length: 2\r\nContent-Length: 3\r\n", "ok", NONE),
-        body("`2, 2` as its length", "Content-Length: 2, 2\r\n", "ok", [Refused, Refused, Taken]),
-        body("`+2` as its length", "Content-Length: +2\r\n", "ok", NONE),
-        body("`0x2` as its length", "Content-Length: 0x2\r\n", "ok", NONE),
-        body("`-2` as its length", "Content-Length: -2\r\n", "ok", NONE),
-        body("nothing as its length", "Content-Length:\r\n", "ok", NONE),
-        body("`02` as its length", "Content-Length: 02\r\n", "ok", ALL),
-        body("chunks twice", &chunks.repeat(2), "2\r\nok\r\n0\r\n\r\n", [Refused, Refused, Taken]),
-        body("chunks in another case", "transfer-encoding: CHUNKED\r\n", "2\r\nok\r\n0\r\n\r\n", ALL),
-        body(
-            "another coding before the chunks",
-            "Transfer-Encoding: gzip, chunked\r\n",
-            "2\r\nok\r\n0\r\n\r\n",
-            [Refused, Refused, Taken],
+        field(
+            "a head that only white space makes larger than 64 KiB",
+            &format!("X: {}\r\n", " ".repeat(65 << 10)),
+            PINGORA,
         ),
-        body("another coding alone", "Transfer-Encoding: identity\r\n", "ok", [Refused, Refused, Taken]),
-        body("chunks of HTTP/1.0", chunks, "2\r\nok\r\n0\r\n\r\n", ALL)
-            .with("HTTP/1.0 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nok\r\n0\r\n\r\n"),
-        body("white space before a chunk extension", chunks, "2 ;a=b\r\nok\r\n0\r\n\r\n", [Taken, Cut, Refused]),
-        body("bare LF after a chunk's size", chunks, "2\nok\r\n0\r\n\r\n", [Cut, Cut, Refused]),
-        body("`0x2` as a chunk's size", chunks, "0x2\r\nok\r\n0\r\n\r\n", [Cut, Cut, Refused]),
-        body("trailers", chunks, "2\r\nok\r\n0\r\nX: a\r\n\r\n", ALL),
+    ]
+}
+
+fn lengths() -> Vec<Row> {
+    let both = "Content-Length: 2\r\nTransfer-Encoding: chunked\r\n";
+    let chunk = "2\r\nok\r\n0\r\n\r\n";
+    vec![
         body("no length", "", "ok", ALL),
+        body("two equal lengths", &"Content-Length: 2\r\n".repeat(2), "ok", ALL),
+        body("two lengths that differ", "Content-Length: 2\r\nContent-Length: 3\r\n", "ok", NONE),
+        length("`2, 2` as its length", " 2, 2", ALL),
+        length("`2,2 ,\t02` as its length", "2,2 ,\t02 ", ALL),
+        length("`2, 3` as its length", " 2, 3", NONE),
+        length("`2,` as its length", " 2,", NONE),
+        length("`2 2` as its length", " 2 2", NONE),
+        length("`+2` as its length", " +2", NONE),
+        length("`-2` as its length", " -2", NONE),
+        length("`0x2` as its length", " 0x2", NONE),
+        length("`2.0` as its length", " 2.0", NONE),
+        length("`2;x` as its length", " 2;x", NONE),
+        length("`\"2\"` as its length", " \"2\"", NONE),
+        length("nothing as its length", "", NONE),
+        length("`02` as its length", " 02", ALL),
+        length("20 digits as its length", " 00000000000000000002", ALL),
+        length("a length of 2 to the 64th", " 18446744073709551616", NONE),
+        length("a folded length", "\r\n 2", ALL),
+        length("a length over its body", " 3", BROKEN),
+        length("a length under its body", " 2\r\nConnection: close", ALL).and("more"),
+        coding("chunks in another case", "CHUNKED", ALL),
+        coding("chunks folded", "\r\n\tchunked", ALL),
+        coding("chunks twice", "chunked\r\nTransfer-Encoding: chunked", NONE),
+        coding("`chunked, chunked` as its coding", "chunked, chunked", NONE),
+        coding("`chunked,` as its coding", "chunked,", NONE),
+        coding("`chunked;q=1` as its coding", "chunked;q=1", NONE),
+        coding("another coding before the chunks", "gzip, chunked", NONE),
+        coding("another coding in a field before the chunks", "gzip\r\nTransfer-Encoding: chunked", NONE),
+        coding("another coding after the chunks", "chunked, gzip", NONE),
+        coding("another coding alone", "identity", NONE),
+        coding("no coding", "", NONE),
+        body("a length beside chunks", both, chunk, ALL),
+        body("a malformed length beside chunks", &both.replace('2', "x"), chunk, ALL),
+        row("chunks of HTTP/1.0", "", ALL)
+            .with(&format!("HTTP/1.0 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n{chunk}")),
+    ]
+}
+
+fn chunk_framing() -> Vec<Row> {
+    vec![
+        chunks("white space before a chunk extension", "2 ; a=b\r\nok\r\n0\r\n\r\n", ALL),
+        chunks("white space after a chunk's size", "2 \t\r\nok\r\n0 \r\n\r\n", ALL),
+        chunks("white space before a chunk's size", " 2\r\nok\r\n0\r\n\r\n", BROKEN),
+        chunks("white space in a chunk's size", "0 2\r\nok\r\n0\r\n\r\n", BROKEN),
+        chunks("a chunk extension with a quoted text", "2;a=\"; b\"\r\nok\r\n0;c\r\n\r\n", ALL),
+        chunks("a control character in a chunk extension", "2;a\0\r\nok\r\n0\r\n\r\n", ALL),
+        chunks("bare CR in a chunk extension", "2;a\rb\r\nok\r\n0\r\n\r\n", BROKEN),
+        chunks("zeros before a chunk's size", "0000000000000002\r\nok\r\n000\r\n\r\n", ALL),
+        chunks("17 digits as a chunk's size", "00000000000000002\r\nok\r\n0\r\n\r\n", BROKEN),
+        chunks("a chunk's size of 2 to the 64th less 1", "ffffffffffffffff\r\nok\r\n0\r\n\r\n", BROKEN),
+        chunks("`0x2` as a chunk's size", "0x2\r\nok\r\n0\r\n\r\n", BROKEN),
+        chunks("`+2` as a chunk's size", "+2\r\nok\r\n0\r\n\r\n", BROKEN),
+        chunks("bare LF after a chunk's size", "2\nok\r\n0\r\n\r\n", BROKEN),
+        chunks("bare LF after a chunk", "2\r\nok\n0\r\n\r\n", BROKEN),
+        chunks("a chunk longer than its size", "2\r\nokay\r\n0\r\n\r\n", BROKEN),
+        chunks("trailers", "2\r\nok\r\n0\r\nX: a\r\nContent-Length: 9\r\n\r\n", ALL),
+        chunks("trailers that are no fields", "2\r\nok\r\n0\r\nno colon\r\n\x01: \0\r\n\r\n", ALL),
+        chunks("bare LF after a trailer", "2\r\nok\r\n0\r\nX: a\n\r\n", BROKEN),
+        chunks("bare LF as the end of the trailers", "2\r\nok\r\n0\r\n\n", BROKEN),
+        chunks("no empty line at its end", "2\r\nok\r\n0\r\n", BROKEN),
+        chunks("no last chunk", "2\r\nok\r\n", BROKEN),
+        chunks("a last chunk without a size", "2\r\nok\r\n\r\n\r\n", [Taken, Cut, Refused]),
+        Row { text: Some(""), ..chunks("nothing in its chunks", "0\r\n\r\n", ALL) },
+    ]
+}
+
+fn without_body() -> Vec<Row> {
+    let (length, chunked) = ("Content-Length: 2\r\n", "Transfer-Encoding: chunked\r\n");
+    let head = |odd, fields: &str, verdicts| body(odd, fields, "", verdicts).asked("HEAD", 200);
+    let bare = |odd, status: u16, fields: &str| {
+        row(odd, "", ALL).with(&format!("HTTP/1.1 {status} X\r\n{fields}\r\n")).asked("GET", status)
+    };
+    vec![
+        head("a length to HEAD", length, ALL),
+        head("chunks to HEAD", chunked, ALL),
+        head("a malformed length to HEAD", "Content-Length: x\r\n", NONE),
+        head("another coding to HEAD", "Transfer-Encoding: gzip\r\n", NONE),
+        bare("204 with a length", 204, length),
+        bare("204 with chunks", 204, chunked),
+        bare("304 with a length", 304, length),
+        bare("304 with chunks", 304, chunked),
     ]
 }
 
@@ -151,6 +294,17 @@ impl Row {
     fn with(mut self, bytes: &str) -> Row {
         self.bytes = bytes.into();
         self
+    }
+
+    /// These bytes behind.
+    fn and(mut self, bytes: &str) -> Row {
+        self.bytes.extend_from_slice(bytes.as_bytes());
+        self
+    }
+
+    /// The answer to this method, which has no body.
+    fn asked(self, method: &'static str, status: u16) -> Row {
+        Row { asked: (method, status), text: None, ..self }
     }
 }
 
@@ -178,22 +332,28 @@ fn the_readme_lists_the_differences_between_the_lanes() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_heads_of_answers_are_judged_as_the_table_says() {
+async fn answers_are_judged_as_the_table_says() {
     let rows = rows();
     let origin = Origin::new().start().await;
     let mut text = pool("api", &[&origin.text()], &format!("type = \"http\"\npath = \"/healthz\"\n{QUICK}"));
     for (number, row) in rows.iter().enumerate() {
         origin.set(&format!("/{number}"), Reply::raw(&row.bytes));
+        let (method, status) = row.asked;
+        let expect = match row.text {
+            Some(text) => format!("body = {{ equals = \"{text}\" }}"),
+            None => format!("status = [{status}]"),
+        };
         let check = format!(
-            "type = \"http\"\npath = \"/{number}\"\ninterval = \"60s\"\ntimeout = \"20s\"\n\
-             healthy_threshold = 1\nunhealthy_threshold = 1\nexpect = {{ body = {{ contains = \"ok\" }} }}\n"
+            "type = \"http\"\npath = \"/{number}\"\nmethod = \"{method}\"\ninterval = \"60s\"\ntimeout = \"20s\"\n\
+             healthy_threshold = 1\nunhealthy_threshold = 1\nexpect = {{ {expect} }}\n"
         );
         text += &pool(&format!("p{number}"), &[&origin.text()], &check);
     }
     let program = Program::start_ready(&text).await;
     let mut wrong = Vec::new();
     for (number, row) in rows.iter().enumerate() {
-        let (general, tunnel) = (ask(program.web, number, "close").await, ask(program.web, number, "upgrade").await);
+        let (general, tunnel) =
+            (ask(program.web, row, number, "close").await, ask(program.web, row, number, "upgrade").await);
         let seen = [general, tunnel, checked(&program, number).await];
         if seen != row.verdicts {
             wrong.push(format!("{}: {seen:?}, and not {:?}", row.odd, row.verdicts));
@@ -204,27 +364,67 @@ async fn the_heads_of_answers_are_judged_as_the_table_says() {
 }
 
 /// What a client gets that asks so.
-async fn ask(web: SocketAddr, number: usize, connection: &str) -> Verdict {
+async fn ask(web: SocketAddr, row: &Row, number: usize, connection: &str) -> Verdict {
     let mut client = TcpStream::connect(web).await.expect("the listener accepts");
+    let (method, status) = row.asked;
+    // Only a GET can be an upgrade.
+    let connection = if method == "GET" { connection } else { "close" };
     let request =
-        format!("GET /{number} HTTP/1.1\r\nHost: a\r\nConnection: {connection}\r\nUpgrade: websocket\r\n\r\n");
+        format!("{method} /{number} HTTP/1.1\r\nHost: a\r\nConnection: {connection}\r\nUpgrade: websocket\r\n\r\n");
     client.write_all(request.as_bytes()).await.expect("it takes a request");
     let mut bytes = Vec::new();
     let answer = tokio::time::timeout(PATIENCE, client.read_to_end(&mut bytes)).await;
-    // However it ends: a 502 is to be seen, and the body of an answer that is passed on.
-    let _ = answer.expect("it answers and closes");
+    let ended_well = answer.unwrap_or_else(|_| panic!("{}, {connection}: it does not close", row.odd)).is_ok();
     let mut rest = &bytes[..];
-    while rest.starts_with(b"HTTP/1.1 1") {
-        let end = rest.windows(4).position(|window| window == b"\r\n\r\n").expect("a whole interim head");
-        rest = &rest[end + 4..];
+    loop {
+        let end = rest.windows(4).position(|window| window == b"\r\n\r\n").map(|at| at + 4);
+        let end = end.unwrap_or_else(|| panic!("{}, {connection}: {}", row.odd, bytes.escape_ascii()));
+        let (head, after) = rest.split_at(end);
+        if head.starts_with(b"HTTP/1.1 1") {
+            rest = after;
+            continue;
+        }
+        return match head.get(9..12) {
+            Some(b"502") => Refused,
+            Some(seen) if seen == status.to_string().as_bytes() => {
+                assert_canonical(row.odd, head);
+                if is_whole(method, status, head, after, ended_well) { Taken } else { Cut }
+            }
+            _ => panic!("{}, {connection}: {}", row.odd, bytes.escape_ascii()),
+        };
     }
-    let text = String::from_utf8_lossy(rest);
-    match text.get(9..12) {
-        Some("502") => Refused,
-        Some("200") if text.contains("ok") => Taken,
-        Some("200") if text.ends_with("\r\n\r\n") => Cut,
-        _ => panic!("row {number}, {connection}: {:?}", String::from_utf8_lossy(&bytes)),
+}
+
+/// Whether a client can tell that it has the whole answer.
+fn is_whole(method: &str, status: u16, head: &[u8], body: &[u8], ended_well: bool) -> bool {
+    let head = String::from_utf8_lossy(head).to_ascii_lowercase();
+    let length = head.lines().find_map(|line| line.strip_prefix("content-length: "));
+    match length {
+        _ if method == "HEAD" || matches!(status, 204 | 304) => body.is_empty(),
+        Some(length) => body.len() == length.parse::<usize>().expect("a number"),
+        None if head.contains("transfer-encoding: chunked") => body.ends_with(b"0\r\n\r\n"),
+        None => ended_well && body == b"ok",
     }
+}
+
+/// Whatever the upstream sent: fields have one line each, and the end of the answer is said once.
+fn assert_canonical(odd: &str, head: &[u8]) {
+    let lines: Vec<&[u8]> = head.split(|b| *b == b'\n').filter(|line| !line.is_empty()).collect();
+    let names: Vec<String> = lines[1..lines.len() - 1]
+        .iter()
+        .map(|line| {
+            let line = line.strip_suffix(b"\r").unwrap_or_else(|| panic!("{odd}: a bare LF"));
+            let name = &line[..line.iter().position(|b| *b == b':').unwrap_or_else(|| panic!("{odd}: a fold"))];
+            assert!(
+                !name.is_empty() && !line.contains(&b'\r') && !name.contains(&b' '),
+                "{odd}: {}",
+                line.escape_ascii()
+            );
+            String::from_utf8_lossy(name).to_ascii_lowercase()
+        })
+        .collect();
+    let ends = names.iter().filter(|name| matches!(name.as_str(), "content-length" | "transfer-encoding")).count();
+    assert!(ends <= 1, "{odd}: {names:?}");
 }
 
 /// What the checker makes of it.

@@ -1,6 +1,8 @@
 //! The life of the real process: how it starts ([`start`]), how it stops ([`stop`]), what it does while nothing is eligible
-//! ([`service`]), and what it tells about all of it ([`tell`]).
+//! ([`service`]), and what it tells about all of it ([`tell`], [`outages`]).
 
+mod metrics;
+mod outages;
 mod service;
 mod start;
 mod stop;

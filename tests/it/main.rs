@@ -14,7 +14,9 @@ mod client;
 mod load;
 #[allow(dead_code, reason = "a vocabulary for every test; not every word is in use at every time")]
 mod program;
+mod pty;
 
+mod demo;
 mod discovery;
 mod faults;
 mod fuzzing;

@@ -247,12 +247,7 @@ impl Program {
             EventWhat::Transition { pool: of, upstream, from, to, code, reason, .. } => {
                 (of == pool && upstream == address).then_some(TransitionSeen { from, to, code, reason })
             }
-            EventWhat::Admin { .. }
-            | EventWhat::FailOpen { .. }
-            | EventWhat::Addresses { .. }
-            | EventWhat::Reload { .. }
-            | EventWhat::ProbePanic { .. }
-            | EventWhat::CheckerRestart => None,
+            _ => None,
         });
         seen.collect()
     }
@@ -367,7 +362,7 @@ pub async fn fetch(address: SocketAddr, method: &str, path: &str) -> (u16, Bytes
     try_fetch(address, method, path).await.unwrap_or_else(|error| panic!("{method} {path}: {error}"))
 }
 
-/// As [`fetch`]; what went wrong in words.
+/// As [`fetch`]; what went wrong in words. Orders are given with force: those that are refused without it have tests of their own.
 pub async fn try_fetch(address: SocketAddr, method: &str, path: &str) -> Result<(u16, Bytes), String> {
     let exchange = async {
         let stream = TcpStream::connect(address).await.map_err(|error| error.to_string())?;
@@ -375,7 +370,9 @@ pub async fn try_fetch(address: SocketAddr, method: &str, path: &str) -> Result<
         let (mut sender, driver) = handshake.map_err(|error| error.to_string())?;
         tokio::spawn(driver);
         let request = hyper::Request::builder().method(method).uri(path).header("host", address.to_string());
-        let request = request.body(Full::<Bytes>::default()).expect("a good request");
+        let is_order = method == "POST" && (path.ends_with("/drain") || path.ends_with("/disable"));
+        let body = if is_order { Bytes::from_static(br#"{"force":true}"#) } else { Bytes::new() };
+        let request = request.body(Full::new(body)).expect("a good request");
         let response = sender.send_request(request).await.map_err(|error| error.to_string())?;
         let status = response.status().as_u16();
         let body = response.into_body().collect().await.map_err(|error| error.to_string())?;

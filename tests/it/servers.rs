@@ -4,6 +4,8 @@
 //! A server that is missing is said on the terminal, whatever the test runner hides; with `ROUNDSMAN_REQUIRE_SERVERS` set,
 //! as `./dev test` sets it once it has installed them, it is a failure.
 
+mod openssl;
+
 use std::fs::File;
 use std::io::{Read as _, Write as _};
 use std::net::{SocketAddr, TcpStream};
@@ -92,7 +94,7 @@ fn http(path: &str, expect: Expect) -> ProbeKind {
 
 async fn probed(address: SocketAddr, kind: ProbeKind) -> ProbeReport {
     let at = Address::Inet(address);
-    probe(&at, &at, &Arc::new(ProbeSpec { port: PortRule::Same, tls: None, kind }), TIMEOUT).await
+    probe(&at, &at, &Arc::new(ProbeSpec { port: PortRule::Same, tls: None, kind, max_duration: None }), TIMEOUT).await
 }
 
 /// Exactly this status.
@@ -173,10 +175,10 @@ async fn a_docker_registry_is_healthy_unhealthy_and_healthy_again() {
         name: "docker-distribution-api-version".into(),
         value: HeaderMatch::Equals("registry/2.0".into()),
     };
-    let api = Expect { headers: vec![version], body: Some(BodyRule::Equals("{}".into())), ..status(200) };
+    let api = Expect { headers: vec![version], body: vec![BodyRule::Equals("{}".into())], ..status(200) };
     let report = probed(address, http("/v2/", api)).await;
     assert_eq!((report.code, report.status), (Code::L7Ok, Some(200)), "{}\n{}", report.sentence(), server.log());
-    let report = probed(address, http("/", Expect { body: Some(BodyRule::Equals("".into())), ..status(200) })).await;
+    let report = probed(address, http("/", Expect { body: vec![BodyRule::Equals("".into())], ..status(200) })).await;
     assert_eq!((report.code, report.status), (Code::L7Ok, Some(200)), "{}", report.sentence());
     let report = probed(address, http("/v2/none/manifests/none", status(200))).await;
     assert_eq!((report.code, report.status), (Code::L7Sts, Some(404)), "{}", report.sentence());
@@ -243,7 +245,7 @@ async fn behind_nginx_fields_come_twice_and_the_empty_body_in_chunks() {
 
     let field = |name: &str, value: &str| HeaderRule { name: name.into(), value: HeaderMatch::Equals(value.into()) };
     let fields =
-        |rules: Vec<HeaderRule>| Expect { headers: rules, body: Some(BodyRule::Equals("".into())), ..status(200) };
+        |rules: Vec<HeaderRule>| Expect { headers: rules, body: vec![BodyRule::Equals("".into())], ..status(200) };
     for value in ["SAMEORIGIN", "DENY"] {
         let report = probed(address, http("/_ping", fields(vec![field("x-frame-options", value)]))).await;
         assert_eq!((report.code, report.status), (Code::L7Ok, Some(200)), "{value}: {}", report.sentence());

@@ -125,6 +125,50 @@ async fn what_requests_get_is_what_the_pool_does() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn an_outage_says_since_when_and_where_a_chain_of_pools_ends() {
+    let with = |way: Way| {
+        let mut down = changed(&[DOWN], |_| {});
+        let since = Some(Instant::now());
+        let (reason, remedy) = ("r".to_owned(), "n".to_owned());
+        down.out_of_order = Some(crate::pool::OutOfOrder { way: Some(way), since, reason, remedy });
+        let mut explanation = testing::explanation(&down);
+        explanation.service = Service::Nothing(Nothing::Pool(crate::pool::PoolId(1)));
+        let when_no_healthy = WhenNoHealthy::Pool(testing::name("spare"));
+        explanation.policy = Arc::new(PoolPolicy { when_no_healthy, ..(*explanation.policy).clone() });
+        pool(&explanation, &Clock::start(), Instant::now() + Duration::from_secs(12))
+    };
+    assert!(with(Way::Refuse).text.contains("It has not served for 12 s."), "{}", with(Way::Refuse).text);
+    let opened = with(Way::FailOpen).text;
+    assert!(opened.contains("Too few of its upstreams have been healthy for 12 s."), "{opened}");
+    for (way, want) in [
+        (Way::Refuse, "Requests get 503 with Retry-After: 1: pool spare, which would take them, cannot serve either."),
+        (Way::OtherPool(testing::name("spare")), "Requests go to pool spare, as when_no_healthy says."),
+        (
+            Way::OtherPool(testing::name("last")),
+            "Requests go to pool last, as when_no_healthy of api and other pools says.",
+        ),
+    ] {
+        assert_eq!(with(way).requests, want);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn warming_says_how_long_removed_ones_serve() {
+    let mut warming = changed(&[UP, DOWN], |all| all[0].retiring = true);
+    (warming.warming, warming.warming_until) = (true, Some(Instant::now() + Duration::from_secs(23)));
+    let explanation = testing::explanation(&warming);
+    let (status, policy) = (warming.upstreams[0].clone(), explanation.policy.clone());
+    let detail = UpstreamDetail { status, policy, history: vec![] };
+    assert_eq!(
+        upstream(&explanation, &detail, &Clock::start(), Instant::now()).eligibility,
+        "It takes requests although it left the configuration, until a new upstream is healthy, 23 s at most."
+    );
+    let shown = text(&explanation);
+    let want = "Upstreams that left the configuration still serve until a new one is healthy, 23 s at most.";
+    assert!(shown.contains(want), "{shown}");
+}
+
+#[tokio::test(start_paused = true)]
 async fn too_few_healthy_and_orders_and_backups_have_their_own_words() {
     let mut few = testing::explanation(&changed(&[UP, DOWN, DOWN], |all| {
         all[0].eligibility = Eligibility::Not(Ineligible::TooFewHealthy);
@@ -147,6 +191,16 @@ async fn too_few_healthy_and_orders_and_backups_have_their_own_words() {
         "{}",
         text(&ordered)
     );
+
+    for (states, want) in [
+        (&[UP, UP, UP][..], "Requests go to 2 upstreams; the backup 10.0.0.3:80 waits until no primary can take them."),
+        (&[UP, DOWN, UP], "Requests go to 10.0.0.1:80; the backup 10.0.0.3:80 waits until no primary can take them."),
+        (&[UP, UP, DOWN], "Requests go to 2 upstreams."),
+        (&[UP, UP, UP, UP], "Requests go to 2 upstreams; 2 backups wait until no primary can take them."),
+    ] {
+        let idle = testing::explanation(&changed(states, |all| all[2..].iter_mut().for_each(|u| u.backup = true)));
+        assert_eq!(pool(&idle, &Clock::start(), Instant::now()).requests, want, "{states:?}");
+    }
 
     let backup = testing::explanation(&changed(&[DOWN, UP], |all| all[1].backup = true));
     assert!(
@@ -203,7 +257,7 @@ async fn an_upstream_tells_its_last_probe_its_next_and_its_changes() {
     assert_eq!(reply.eligibility, "It takes no requests: its checks failed.");
     let check = &reply.checks[0];
     assert_eq!(check.probe, "tcp: connect and close");
-    assert_eq!(check.timing, "every 10 s ± 1 s, every 1 s while a change is open, each at most 5 s");
+    assert_eq!(check.timing, "every 10 s ± 1 s, every 1 s until a change is confirmed, each at most 5 s");
     assert_eq!(
         check.next,
         "is due in 0.8 s: a run of passes is open, and until it is decided fast_interval (1 s) holds"
@@ -268,6 +322,22 @@ async fn the_next_probe_is_due_for_a_reason() {
         (Due::Spread, "this process stood still, and overdue probes are spread"),
     ] {
         assert_eq!(next(due, false), format!("is due in 1 min: {why}"));
+    }
+    for (state, due, why) in [
+        (DOWN, Due::Regular, "the unhealthy_interval is 1 min"),
+        (DOWN, Due::Slot, "that is its own place in the unhealthy_interval (1 min), so that probes stay spread"),
+        (DOWN, Due::Retimed, "the unhealthy_interval became shorter (1 min)"),
+        (UP, Due::Regular, "the interval is 10 s"),
+    ] {
+        let mut status = testing::upstream("api", 1, state);
+        let check = &mut status.checks[0];
+        (check.due, check.next_due) = (due, Instant::now() + Duration::from_secs(60));
+        check.timing.unhealthy_interval = Some(Duration::from_secs(60));
+        let explained = &explained(status).checks[0];
+        assert_eq!(explained.next, format!("is due in 1 min: {why}"));
+        let timing =
+            "every 10 s ± 1 s, every 1 min while unhealthy, every 1 s until a change is confirmed, each at most 5 s";
+        assert_eq!(explained.timing, timing);
     }
 }
 

@@ -7,7 +7,7 @@ use tokio::time::Instant;
 
 use super::super::clock::Clock;
 use super::super::json::{CheckExplainInfo, TransitionInfo, UpstreamExplainReply};
-use super::super::render::{last_check, streak};
+use super::super::render::{last_check, malformed, streak};
 use super::{due_in, spoken};
 use crate::model::policy::{Require, Timing};
 use crate::model::trace::{Probed, steps};
@@ -40,9 +40,12 @@ pub fn upstream(
         state: status.state,
         since: clock.date(status.since),
         eligible: status.eligibility.is_eligible(),
-        eligibility: eligibility(explanation, status),
+        eligibility: eligibility(explanation, status, now),
         why: status.why.clone(),
+        hint: explanation.hint.clone(),
         admin: status.admin,
+        malformed_total: status.upstream.faults.total(),
+        last_malformed: status.upstream.faults.last().map(|last| malformed(last, clock)),
         require: require(detail.policy.require, status.checks.len()),
         checks: checks
             .map(|(i, check)| match (check_info(status, check, i == status.decides, clock, now), resolve) {
@@ -83,11 +86,15 @@ fn check_info(
 }
 
 /// The one answer of `model::eligibility`, as the controller published it, in a sentence.
-fn eligibility(explanation: &Explanation, status: &UpstreamStatus) -> String {
+fn eligibility(explanation: &Explanation, status: &UpstreamStatus, now: Instant) -> String {
     let carried = if status.carried { " (its verdict is of an earlier check definition)" } else { "" };
     let why_not = match (status.eligibility, status.state) {
         (Eligibility::Eligible, _) if status.retiring => {
-            return "It takes requests although it left the configuration, until a new upstream is healthy.".to_owned();
+            let left = explanation.pool.warming_until.map(|until| spoken(until.saturating_duration_since(now)));
+            let most = left.map_or_else(String::new, |left| format!(", {left} at most"));
+            return format!(
+                "It takes requests although it left the configuration, until a new upstream is healthy{most}."
+            );
         }
         (Eligibility::Eligible, HealthState::Healthy) if status.backup => {
             return format!("It takes requests as a backup, when no primary can: it is healthy{carried}.");
@@ -165,8 +172,11 @@ fn timing(timing: &Timing) -> String {
     if timing.jitter.as_f64() > 0.0 {
         text.push_str(&format!(" ± {}", spoken_exactly(timing.interval.mul_f64(timing.jitter.as_f64()))));
     }
+    if let Some(rarely) = timing.unhealthy_interval {
+        text.push_str(&format!(", every {} while unhealthy", spoken_exactly(rarely)));
+    }
     let (fast, timeout) = (spoken_exactly(timing.fast_interval), spoken_exactly(timing.timeout));
-    text.push_str(&format!(", every {fast} while a change is open, each at most {timeout}"));
+    text.push_str(&format!(", every {fast} until a change is confirmed, each at most {timeout}"));
     text
 }
 
@@ -178,7 +188,11 @@ fn next_lookup(every: Duration) -> String {
 /// When the next probe is due and why then.
 fn next(check: &CheckStatus, now: Instant) -> String {
     let timing = &check.timing;
-    let (interval, fast) = (spoken_exactly(timing.interval), spoken_exactly(timing.fast_interval));
+    let (interval, fast) = (spoken_exactly(timing.interval_in(check.state)), spoken_exactly(timing.fast_interval));
+    let key = match (check.state, timing.unhealthy_interval) {
+        (HealthState::Unhealthy, Some(_)) => "unhealthy_interval",
+        (HealthState::Unknown | HealthState::Healthy | HealthState::Unhealthy, _) => "interval",
+    };
     if check.in_flight {
         let ago = spoken(now.saturating_duration_since(check.next_due));
         return format!("is under way: it was due {ago} ago");
@@ -195,10 +209,10 @@ fn next(check: &CheckStatus, now: Instant) -> String {
             let period = spoken_exactly(timing.start_period);
             format!("it has never passed and its start_period ({period}) is not over, so fast_interval ({fast}) holds")
         }
-        Due::Slot => format!("that is its own place in the interval ({interval}), so that probes stay spread"),
-        Due::Regular => format!("the interval is {interval}"),
+        Due::Slot => format!("that is its own place in the {key} ({interval}), so that probes stay spread"),
+        Due::Regular => format!("the {key} is {interval}"),
         Due::Hint => "a request to it failed, so the next look is taken early".to_owned(),
-        Due::Retimed => format!("the interval became shorter ({interval})"),
+        Due::Retimed => format!("the {key} became shorter ({interval})"),
         Due::Again => "the probe before it was cancelled or lost".to_owned(),
         Due::Spread => "this process stood still, and overdue probes are spread".to_owned(),
     };

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{LastCheckInfo, PoolWord, StreakInfo, Verdict};
+use super::{LastCheckInfo, MalformedInfo, PoolWord, StreakInfo, Verdict};
 use crate::model::trace::Step;
 use crate::model::{AdminState, HealthState};
 
@@ -70,8 +70,17 @@ pub struct UpstreamExplainReply {
     pub eligibility: String,
     /// Why it is not healthy or not eligible, as in status; null when all is well.
     pub why: Option<String>,
+    /// What may help: the secrets of failing checks that have changed on disk; absent where there is nothing to say.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub hint: Option<String>,
     /// What the operator says.
     pub admin: AdminState,
+    /// Malformed answers to requests.
+    #[serde(default)]
+    pub malformed_total: u64,
+    /// The last of them; null before the first.
+    #[serde(default)]
+    pub last_malformed: Option<MalformedInfo>,
     /// How many of its checks must hold, in words; null for one check.
     pub require: Option<String>,
     /// Its checks, in file order.

@@ -53,6 +53,8 @@ fn describe_pool(pool: &PoolPolicy, out: &mut String) {
     }
     let _ =
         writeln!(out, "  detection  a dead upstream gets no requests after {} at worst", show(worst_detection(pool)));
+    let _ =
+        writeln!(out, "  return     one that works again gets requests after {} at worst", show(worst_return(pool)));
     for upstream in pool.upstreams.iter().take(UPSTREAMS_LISTED_MAX) {
         let _ = writeln!(out, "  upstream   {}{}", upstream.address, notes(upstream, pool));
     }
@@ -92,6 +94,13 @@ fn worst_detection(pool: &PoolPolicy) -> Duration {
     each[each.len() - needed]
 }
 
+/// How long an upstream that passes every check again can go without requests: until so many have found out that enough hold.
+fn worst_return(pool: &PoolPolicy) -> Duration {
+    let mut each: Vec<_> = pool.checks.iter().map(|check| check.timing.worst_return()).collect();
+    each.sort_unstable();
+    each[pool.require.needed(each.len()) - 1]
+}
+
 fn when_no_healthy(pool: &PoolPolicy) -> String {
     let fewer = match pool.min_healthy {
         MinHealthy::Count(1) => "with none healthy".to_owned(),
@@ -116,7 +125,11 @@ fn how_often(check: &CheckPolicy) -> String {
     if t.jitter.as_f64() > 0.0 {
         let _ = write!(out, " (±{})", show(t.interval.mul_f64(t.jitter.as_f64())));
     }
-    let _ = write!(out, ", every {} while a change is open, each at most {}", show(t.fast_interval), show(t.timeout));
+    if let Some(rarely) = t.unhealthy_interval {
+        let _ = write!(out, ", every {} while unhealthy", show(rarely));
+    }
+    let _ =
+        write!(out, ", every {} until a change is confirmed, each at most {}", show(t.fast_interval), show(t.timeout));
     if !t.start_period.is_zero() {
         let _ = write!(out, "; failures count after {}", show(t.start_period));
     }

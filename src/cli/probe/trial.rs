@@ -2,6 +2,8 @@
 //! read by the reader of every configuration, so that what is tried is what is printed, and mistakes are told in the same
 //! words. Credentials are printed as variables of the environment to be set.
 
+mod rules;
+
 use std::convert::Infallible;
 use std::fmt;
 use std::path::PathBuf;
@@ -16,8 +18,9 @@ use toml::Value;
 use crate::app::load::{LoadError, load_trial};
 use crate::config::{Severity, units};
 use crate::model::Secret;
-use crate::model::policy::{Config, JsonPath};
+use crate::model::policy::Config;
 use crate::model::secret::names_a_secret;
+use rules::Rules;
 
 /// The pool's name in what is printed.
 const POOL: &str = "app";
@@ -42,27 +45,51 @@ pub struct TrialArgs {
     /// A field to send; may be repeated
     #[arg(long = "header", value_name = "NAME: VALUE", requires = "url")]
     pub headers: Vec<Hidden>,
+    /// A field to send whose value is in a file, after a prefix if one is given: NAME=PATH or 'NAME=Bearer @PATH'; may be
+    /// repeated
+    #[arg(long = "header-file", value_name = "NAME=PATH", requires = "url")]
+    pub header_files: Vec<String>,
+    /// Send Authorization: Basic for this user
+    #[arg(long, visible_alias = "user", value_name = "USER", requires_all = ["url", "basic_auth_password_file"])]
+    pub basic_auth_user: Option<String>,
+    /// The file that holds the password of that user
+    #[arg(long, visible_alias = "password-file", value_name = "FILE", requires_all = ["url", "basic_auth_user"])]
+    pub basic_auth_password_file: Option<PathBuf>,
+    /// The WebSocket subprotocol to ask for
+    #[arg(long, value_name = "NAME", requires = "url")]
+    pub subprotocol: Option<String>,
     /// The content of the request; of a tcp check the text to send
     #[arg(long, value_name = "TEXT", requires = "url")]
     pub body: Option<String>,
     /// Which status passes: codes and ranges, separated by commas, or any [default: 200-299]
     #[arg(long, value_name = "LIST", requires = "url")]
     pub expect_status: Option<String>,
-    /// A text that the body must hold
-    #[arg(long, value_name = "TEXT", requires = "url")]
-    pub expect_body_contains: Option<String>,
+    /// A text that the body must contain; may be repeated, like the four below: all must hold
+    #[arg(long, visible_alias = "expect-body", value_name = "TEXT", requires = "url")]
+    pub expect_body_contains: Vec<String>,
     /// What the body must be
     #[arg(long, value_name = "TEXT", requires = "url")]
-    pub expect_body_equals: Option<String>,
+    pub expect_body_equals: Vec<String>,
     /// A regular expression that must find something in the body
     #[arg(long, value_name = "REGEX", requires = "url")]
-    pub expect_body_matches: Option<String>,
-    /// A field that the answer must have, with this value if one is given; may be repeated
+    pub expect_body_matches: Vec<String>,
+    /// A text that the body must not contain
+    #[arg(long, value_name = "TEXT", requires = "url")]
+    pub expect_body_not_contains: Vec<String>,
+    /// A regular expression that must find nothing in the body
+    #[arg(long, value_name = "REGEX", requires = "url")]
+    pub expect_body_not_matches: Vec<String>,
+    /// A field of the answer: 'NAME: VALUE', NAME!=VALUE, NAME~REGEX, NAME (must be there) or !NAME (must not); may be repeated
     #[arg(long, value_name = "NAME: VALUE", requires = "url")]
     pub expect_header: Vec<String>,
-    /// What the body must say: $.status=healthy, $.up=true, $.state!=down, or a path that must be there; may be repeated
+    /// What the body must say as JSON: PATH=VALUE, PATH!=VALUE, PATH~REGEX, PATH>=N, PATH<=N, 'PATH in [LIST]', 'PATH is
+    /// TYPE', PATH (must be there) or !PATH (must not); a ? before it lets it pass where there is no such node. As in
+    /// $.status=healthy, $.up=true, '$.lag<=10', '?$.ldap=true', '$.error is null'; may be repeated
     #[arg(long, value_name = "PATH=VALUE", requires = "url")]
     pub expect_json: Vec<String>,
+    /// How long a right answer may take; less than the timeout
+    #[arg(long, value_name = "DURATION", requires = "url")]
+    pub max_duration: Option<String>,
     /// Speak HTTP/2
     #[arg(long, requires = "url")]
     pub http2: bool,
@@ -133,15 +160,9 @@ pub struct Plan {
     upstream: String,
     path: String,
     headers: Vec<(String, Secret)>,
-    json: Vec<(String, Rule)>,
+    files: Vec<HeaderFile>,
+    rules: Rules,
     args: TrialArgs,
-}
-
-/// What a JSONPath must select.
-#[derive(Debug, Clone, PartialEq)]
-enum Rule {
-    Is(&'static str, Value),
-    Exists,
 }
 
 /// A check as it would be written down.
@@ -201,7 +222,8 @@ impl Plan {
             upstream: format!("{}:{port}", authority.host()),
             path: uri.path_and_query().map_or("/", |path| path.as_str()).to_owned(),
             headers: args.headers.iter().map(header).collect::<Result<_, _>>()?,
-            json: args.expect_json.iter().map(|text| json_rule(text)).collect::<Result<_, _>>()?,
+            files: args.header_files.iter().map(|text| HeaderFile::new(text)).collect::<Result<_, _>>()?,
+            rules: Rules::new(args)?,
             args: args.clone(),
         })
     }
@@ -220,11 +242,17 @@ impl Plan {
         self.write_timeout(&mut key);
         self.write_tls(&mut key);
         let fields = self.headers.iter().filter(|(name, _)| !name.eq_ignore_ascii_case("host"));
-        let fields: Vec<String> = fields.map(|(name, value)| write_field(name, value.expose(), &mut vars)).collect();
+        let mut fields: Vec<String> =
+            fields.map(|(name, value)| write_field(name, value.expose(), &mut vars)).collect();
+        fields.extend(self.files.iter().map(HeaderFile::write));
         if !fields.is_empty() {
             key("headers", format!("{{ {} }}", fields.join(", ")));
         }
-        let expect = self.write_expect();
+        if let (Some(user), Some(file)) = (&self.args.basic_auth_user, &self.args.basic_auth_password_file) {
+            let (user, file) = (string(user), string(&file.display().to_string()));
+            key("basic_auth", format!("{{ user = {user}, password = {{ file = {file} }} }}"));
+        }
+        let expect = self.rules.write(self.kind);
         if !expect.is_empty() {
             out.push_str(&format!("\n[pools.{POOL}.health.expect]\n{expect}"));
         }
@@ -254,6 +282,9 @@ impl Plan {
         if self.args.http2 {
             key("version", string("h2"));
         }
+        if let Some(name) = &self.args.subprotocol {
+            key("subprotocol", string(name));
+        }
     }
 
     fn write_timeout(&self, key: &mut impl FnMut(&str, String)) {
@@ -282,45 +313,6 @@ impl Plan {
             key("tls", format!("{{ {} }}", parts.join(", ")));
         }
     }
-
-    fn write_expect(&self) -> String {
-        let args = &self.args;
-        let mut out = String::new();
-        match args.expect_status.as_deref().map(str::trim) {
-            None => {}
-            Some("any") => out.push_str("status = \"any\"\n"),
-            Some(list) => {
-                let codes: Vec<String> = list.split(',').map(|code| string(code.trim())).collect();
-                out.push_str(&format!("status = [{}]\n", codes.join(", ")));
-            }
-        }
-        let body = [
-            ("contains", &args.expect_body_contains),
-            ("equals", &args.expect_body_equals),
-            ("matches", &args.expect_body_matches),
-        ];
-        let body = body.iter().filter_map(|(key, text)| text.as_ref().map(|text| format!("{key} = {}", string(text))));
-        let body: Vec<String> = body.collect();
-        match self.kind {
-            _ if body.is_empty() => {}
-            KindArg::Tcp => body.iter().for_each(|rule| out.push_str(&format!("{rule}\n"))),
-            KindArg::Tls | KindArg::Http | KindArg::Grpc | KindArg::Websocket => {
-                out.push_str(&format!("body = {{ {} }}\n", body.join(", ")));
-            }
-        }
-        let fields: Vec<String> = args.expect_header.iter().map(|text| expected_field(text)).collect();
-        if !fields.is_empty() {
-            out.push_str(&format!("header = {{ {} }}\n", fields.join(", ")));
-        }
-        if !self.json.is_empty() {
-            let rules = self.json.iter().map(|(path, rule)| match rule {
-                Rule::Exists => format!("{{ path = {}, exists = true }}", string(path)),
-                Rule::Is(word, value) => format!("{{ path = {}, {word} = {value} }}", string(path)),
-            });
-            out.push_str(&format!("json = [{}]\n", rules.collect::<Vec<_>>().join(", ")));
-        }
-        out
-    }
 }
 
 /// The port that is written, if one is. `http` itself takes what is no port for none.
@@ -335,6 +327,32 @@ fn port(authority: &Authority) -> Result<Option<u16>, String> {
 fn header(text: &Hidden) -> Result<(String, Secret), String> {
     let (name, value) = text.0.split_once(':').ok_or("--header wants 'NAME: VALUE'")?;
     Ok((name.trim().to_owned(), Secret::new(value.trim())))
+}
+
+/// A field whose value is in a file.
+#[derive(Debug, Clone)]
+struct HeaderFile {
+    name: String,
+    prefix: String,
+    path: String,
+}
+
+impl HeaderFile {
+    /// `NAME=PATH`, or `NAME=Bearer @PATH`, as curl marks a file.
+    fn new(text: &str) -> Result<HeaderFile, String> {
+        let (name, value) = text.split_once('=').ok_or("--header-file wants NAME=PATH")?;
+        let (prefix, path) = match value.split_once(" @") {
+            Some((prefix, path)) => (format!("{} ", prefix.trim()), path),
+            None => (String::new(), value.strip_prefix('@').unwrap_or(value)),
+        };
+        Ok(HeaderFile { name: name.trim().to_owned(), prefix, path: path.to_owned() })
+    }
+
+    fn write(&self) -> String {
+        let prefix =
+            if self.prefix.is_empty() { String::new() } else { format!(", prefix = {}", string(&self.prefix)) };
+        format!("{} = {{ file = {}{prefix} }}", quoted_key(&self.name), string(&self.path))
+    }
 }
 
 /// A field that is sent; a credential becomes a variable of the environment.
@@ -358,51 +376,6 @@ fn write_field(name: &str, value: &str, vars: &mut Vec<(String, Secret)>) -> Str
     let field = format!("{} = {{ env = {}{prefix} }}", quoted_key(name), string(&variable));
     vars.push((variable, Secret::new(secret)));
     field
-}
-
-fn expected_field(text: &str) -> String {
-    match text.split_once(':') {
-        Some((name, value)) => format!("{} = {}", quoted_key(name.trim()), string(value.trim())),
-        None => format!("{} = {{ present = true }}", quoted_key(text.trim())),
-    }
-}
-
-/// `$.status=healthy`: the first `=` before which a whole JSONPath stands, because a path may hold `==` itself.
-fn json_rule(text: &str) -> Result<(String, Rule), String> {
-    for (at, _) in text.match_indices('=') {
-        let (left, right) = (&text[..at], &text[at + 1..]);
-        let (path, word) = left.strip_suffix('!').map_or((left, "equals"), |path| (path, "not_equals"));
-        if JsonPath::try_new(path.trim()).is_ok() {
-            return Ok((path.trim().to_owned(), Rule::Is(word, value(right.trim())?)));
-        }
-    }
-    // What is no path either, the reader refuses with its place.
-    Ok((text.trim().to_owned(), Rule::Exists))
-}
-
-/// A JSON literal counts as what it is, everything else as a text.
-fn value(text: &str) -> Result<Value, String> {
-    match serde_json::from_str::<serde_json::Value>(text) {
-        Ok(value) => to_toml(&value).ok_or_else(|| "--expect-json: TOML has no null; use `exists`".to_owned()),
-        Err(_) => Ok(Value::String(text.replace("${", "$${"))),
-    }
-}
-
-fn to_toml(value: &serde_json::Value) -> Option<Value> {
-    Some(match value {
-        serde_json::Value::Null => return None,
-        serde_json::Value::Bool(value) => Value::Boolean(*value),
-        serde_json::Value::Number(number) => match number.as_i64() {
-            Some(whole) => Value::Integer(whole),
-            None => Value::Float(number.as_f64()?),
-        },
-        serde_json::Value::String(text) => Value::String(text.replace("${", "$${")),
-        serde_json::Value::Array(list) => Value::Array(list.iter().map(to_toml).collect::<Option<_>>()?),
-        serde_json::Value::Object(map) => {
-            let entries = map.iter().map(|(key, value)| Some((key.clone(), to_toml(value)?)));
-            Value::Table(entries.collect::<Option<_>>()?)
-        }
-    })
 }
 
 /// A string of the file that means `text` and nothing else.

@@ -93,6 +93,24 @@ const FILES: &[&str] = &[
     "password: \"hunter2-a\"",
     "- token: hunter2-a",
     "export TOKEN=hunter2-a;",
+    "[admin]\ntoken := \"hunter2-a\"",
+    "[admin]\ntoken => hunter2-a",
+    "[admin]\ntoken = \u{201c}hunter2-a\u{201d}",
+    "[admin]\ntoken = \"hunter2-a\u{201d}",
+    "[admin]\ntoken = `hunter2-a`",
+    "[admin]\ntoken = \"C:\\hunter2\\q\"",
+    "[admin]\ntoken = \"hunter2-a\",",
+    "[admin]\ntoken = $hunter2",
+    "[admin\ntoken = \"hunter2-a\"",
+    "admin:\n  token: hunter2-a\n  password: \"hunter2-b\"",
+    "{\n  \"admin\": {\n    \"token\": \"hunter2-a\"\n  }\n}",
+    "listen 80;\nproxy_set_header Authorization hunter2-a;\nproxy_pass http://u:hunter2@a;",
+    "[pools.a]\nproxy_set_header Authorization hunter2-a;",
+    "[pools.a]\nserver http://u:hunter2@10.0.0.1:80 weight=5;",
+    "[pools.a]\nupstreams = \"u:hunter2@10.0.0.1:80, 10.0.0.2:80\"",
+    "[pools.a]\nupstreams = [\"https://u:hunter2@10.0.0.1:80\", \"u:hunter2@[fe80::1%eth0]:80\"]",
+    "[pools.a]\nhealth = \"/x?token=hunter2\"",
+    "[pools.a.health]\npath = \"http://a/x?token=hunter2\"",
     // Twice.
     "[admin]\ntoken = \"hunter2-a\"\ntoken = \"hunter2-b\"",
     "[admin]\ntoken.hunter = \"hunter2-a\"\ntoken = \"hunter2-b\"",
@@ -116,6 +134,15 @@ fn whatever_is_said_of_a_file_says_no_secret_of_it() {
         }
     }
     assert!(told.is_empty(), "{told:#?}");
+}
+
+#[test]
+fn a_file_that_is_no_text_is_shown_without_its_secrets() {
+    for text in [&b"[admin]\ntoken = \"hunter2 \xe9\"\n"[..], b"password: hunter2\0", b"# Bearer hunter2-abc \xff"] {
+        let diagnostics = parse(&Source { file: "x.toml", text }, &Nothing).expect_err("it is no text");
+        let said = diagnostic::render_all(&diagnostics, false);
+        assert!(said.contains("x.toml:") && !said.contains("hunter2"), "{said}");
+    }
 }
 
 #[test]

@@ -4,6 +4,7 @@
 mod expect;
 mod preset;
 mod probe;
+mod steps;
 mod timing;
 mod tls;
 mod warn;
@@ -11,6 +12,7 @@ mod warn;
 use std::collections::HashMap;
 use std::ops::Range;
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::sockets;
 use crate::config::raw;
@@ -38,8 +40,10 @@ struct Written {
     preset: raw::Timing,
     /// What is written, filled from the preset.
     probe: raw::Probe,
-    /// Where it stands.
+    /// Where it stands; of a preset, the key that names it.
     span: Range<usize>,
+    /// A preset is under it.
+    has_preset: bool,
     /// The key of its table.
     key: String,
 }
@@ -87,6 +91,7 @@ fn of_table(raw: &raw::Health, span: &Range<usize>, key: &str, report: &mut Repo
             preset: raw::Timing::empty(),
             probe: raw.probe.clone(),
             span: span.clone(),
+            has_preset: false,
             key: key.to_owned(),
         }],
     }
@@ -103,7 +108,7 @@ fn of_list(raw: &raw::Health, list: &At<List>, key: &str, report: &mut Report) -
         let found = Found::error(list.span.clone(), format!("{key}.checks"), "no check");
         report.add(found.expected("1 to 16 checks, such as { type = \"tcp\" }"));
     }
-    timing::refuse_longer_than_interval(&raw.timing, &raw::Timing::empty(), &raw::Timing::empty(), key, report);
+    timing::refuse_at_odds_with_interval(&raw.timing, &raw::Timing::empty(), &raw::Timing::empty(), key, report);
     let mut out = Vec::new();
     for (index, entry) in list.value.0.iter().enumerate() {
         let Some(At { value: entry, span }) = entry else { continue };
@@ -121,6 +126,7 @@ fn of_list(raw: &raw::Health, list: &At<List>, key: &str, report: &mut Report) -
                 preset: raw::Timing::empty(),
                 probe: entry.probe.clone(),
                 span: span.clone(),
+                has_preset: false,
                 key,
             }),
         }
@@ -131,14 +137,20 @@ fn of_list(raw: &raw::Health, list: &At<List>, key: &str, report: &mut Report) -
 type List = crate::config::read::List<raw::Check, 16>;
 
 fn check(written: &Written, upstreams: &[UpstreamPolicy], report: &mut Report) -> CheckPolicy {
-    let Written { timing, above, preset, probe, key, .. } = written;
-    timing::refuse_longer_than_interval(timing, above, preset, key, report);
+    let Written { timing, above, preset, probe, key, span, has_preset } = written;
+    let of_preset = has_preset.then(|| span.clone());
+    timing::refuse_at_odds_with_interval(timing, above, preset, key, report);
     let port = port_rule(probe, upstreams, key, report);
     let (kind, tls) = probe::probe(probe, key, report);
     let mut explicit = timing.clone();
     explicit.fill_from(above);
-    let spec = Arc::new(ProbeSpec { port, tls, kind });
-    CheckPolicy { name: spec.kind.as_str().into(), spec, timing: timing::timing(&explicit, preset) }
+    let unread = matches!(explicit.timeout, Field::Bad) || matches!(explicit.interval, Field::Bad);
+    let timing = timing::timing(&explicit, preset);
+    // A timeout that was not understood is reported already.
+    let timeout = if unread { Duration::MAX } else { timing.timeout };
+    let max_duration = expect::max_duration(&probe.expect, timeout, of_preset.as_ref(), key, report);
+    let spec = Arc::new(ProbeSpec { port, tls, kind, max_duration });
+    CheckPolicy { name: spec.kind.as_str().into(), spec, timing }
 }
 
 fn port_rule(raw: &raw::Probe, upstreams: &[UpstreamPolicy], key: &str, report: &mut Report) -> PortRule {

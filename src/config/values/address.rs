@@ -1,5 +1,7 @@
 //! Addresses in the file: where we listen, what we dial.
 
+use std::net::{IpAddr, Ipv6Addr};
+
 use crate::config::values::Text;
 use crate::model::Address;
 use crate::model::address::AddressError;
@@ -33,17 +35,20 @@ impl Text for Listen {
         }
     }
 
+    fn expected(text: &str) -> Option<String> {
+        expected(text, WHAT, "TLS towards clients is not supported yet: a listener speaks plain HTTP")
+    }
+
     fn suggest(text: &str) -> Option<String> {
-        let local = |text: &str| {
-            let port = text.strip_prefix("localhost:")?;
-            port.parse::<u16>().is_ok_and(|port| port > 0).then(|| format!("\"127.0.0.1:{port}\""))
-        };
-        local(text).or_else(|| suggest(text).filter(|shown| Listen::parse(shown.trim_matches('"')).is_ok())).or_else(
-            || {
-                let port = text.strip_prefix(':').or(text.strip_prefix("*:")).unwrap_or(text);
-                port.parse::<u16>().is_ok_and(|port| port > 0).then(|| format!("\"0.0.0.0:{port}\""))
-            },
-        )
+        let port = |text: &str| text.parse::<u16>().ok().filter(|port| *port > 0);
+        if let Some(port) = text.strip_prefix("localhost:").and_then(port) {
+            return Some(format!("\"127.0.0.1:{port}\""));
+        }
+        let everywhere = text.strip_prefix(':').or(text.strip_prefix("*:")).unwrap_or(text);
+        match port(everywhere) {
+            Some(port) => Some(format!("\"0.0.0.0:{port}\"")),
+            None => suggest(text),
+        }
     }
 
     fn pattern() -> Option<&'static str> {
@@ -62,6 +67,12 @@ impl Text for Dial {
 
     fn parse(text: &str) -> Result<Dial, String> {
         dialled(text).map(Dial)
+    }
+
+    fn expected(text: &str) -> Option<String> {
+        const PLAIN: &str = "[pools.NAME.tls] is not supported yet: requests go in plain HTTP (checks may use TLS: \
+                             `health.scheme = \"https\"`)";
+        expected(text, WHAT_OR_NAME, PLAIN)
     }
 
     fn suggest(text: &str) -> Option<String> {
@@ -90,8 +101,12 @@ impl Text for DialAddress {
         }
     }
 
+    fn expected(text: &str) -> Option<String> {
+        expected(text, WHAT, "TLS of checks is set with `health.scheme` and `health.tls`")
+    }
+
     fn suggest(text: &str) -> Option<String> {
-        suggest(text).filter(|shown| DialAddress::parse(shown.trim_matches('"')).is_ok())
+        suggest(text)
     }
 
     fn pattern() -> Option<&'static str> {
@@ -109,16 +124,141 @@ fn dialled(text: &str) -> Result<Address, String> {
 
 fn parse(text: &str) -> Result<Address, String> {
     text.parse().map_err(|error| match error {
+        _ if zone(text).is_some() => {
+            format!(": the zone {} of an IPv6 address is not supported", zone(text).unwrap_or(""))
+        }
+        _ if scheme(text).is_some() => " is a URL, not an address".to_owned(),
+        _ if text.parse::<IpAddr>().is_ok_and(|ip| ip.is_ipv6()) => {
+            let shown = bracketed(text).unwrap_or_else(|| format!("[{text}]:PORT"));
+            format!(": an IPv6 address is written in brackets, with a port: {shown}")
+        }
         AddressError::Malformed => " is not an address".to_owned(),
         AddressError::PortMissing => " has no port".to_owned(),
+        AddressError::HostName | AddressError::NumericName if !looks_like_a_name(text) => {
+            " is not an address".to_owned()
+        }
         other => format!(": {other}"),
     })
 }
 
+/// Whether a host name may have been meant at all.
+fn looks_like_a_name(text: &str) -> bool {
+    !text.contains([' ', '*', '/', ';', ',', '"', '\'', '$', '{', '%', '@'])
+}
+
+/// What to write instead of `text`, where more can be said than `what`.
+fn expected(text: &str, what: &str, tls: &str) -> Option<String> {
+    if zone(text).is_some() {
+        return Some("an address that needs no zone: a global one, a unique local one (fd00::/8), or IPv4".to_owned());
+    }
+    match scheme(text)? {
+        "https" | "wss" | "grpcs" | "tls" | "ssl" => Some(format!("{what}; {tls}")),
+        _ if path_of(text).is_some() => Some(format!("{what}, without the path: requests keep theirs")),
+        _ => Some(format!("{what}, without a scheme")),
+    }
+}
+
+/// The zone of an IPv6 address, with its `%`: `%eth0` of `fe80::1%eth0`.
+fn zone(text: &str) -> Option<&str> {
+    let (ip, rest) = text.trim_start_matches('[').split_once('%')?;
+    ip.parse::<Ipv6Addr>().ok()?;
+    let end = rest.find([']', ':']).unwrap_or(rest.len());
+    text.get(text.find('%')?..=text.find('%')? + end)
+}
+
+/// The scheme of a URL.
+fn scheme(text: &str) -> Option<&str> {
+    let (scheme, _) = text.split_once("://")?;
+    (!scheme.is_empty() && scheme.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'+') && scheme != "unix")
+        .then_some(scheme)
+}
+
+/// The path of a URL, where it has more than `/`.
+fn path_of(text: &str) -> Option<&str> {
+    let (_, rest) = text.split_once("://")?;
+    rest.split_once('/').map(|(_, path)| path).filter(|path| !path.is_empty())
+}
+
+/// `2001:db8::1:8081` as it is meant: the last part is a port where the rest is an address and it can be one.
+fn bracketed(text: &str) -> Option<String> {
+    let (ip, port) = text.rsplit_once(':')?;
+    ip.parse::<Ipv6Addr>().ok()?;
+    let port = port.parse::<u16>().ok().filter(|port| *port > 0 && !text.ends_with(":0"))?;
+    Some(format!("[{ip}]:{port}"))
+}
+
 fn suggest(text: &str) -> Option<String> {
-    let bare = text.strip_prefix("http://").or(text.strip_prefix("tcp://"))?;
-    let bare = bare.trim_end_matches('/');
-    bare.parse::<Address>().ok().map(|address| format!("\"{address}\""))
+    if let Some(address) = bracketed(text) {
+        return Some(format!("\"{address}\""));
+    }
+    if text.starts_with('/') && text.len() > 1 {
+        return Some(format!("{:?}", format!("unix:{text}")));
+    }
+    let bare = match scheme(text) {
+        Some("http" | "tcp" | "h2c" | "ws" | "grpc") if path_of(text).is_none() => text.split_once("://")?.1,
+        Some(_) => return None,
+        None => text,
+    };
+    let bare = bare.trim().trim_end_matches(['/', ';', ',']);
+    let default = if matches!(scheme(text), Some("http" | "ws")) { format!("{bare}:80") } else { bare.to_owned() };
+    let address = bare.parse::<Address>().or_else(|_| default.parse()).ok()?;
+    Some(format!("\"{address}\""))
+}
+
+/// An entry of `upstreams` in the words of another program, or several in one text, as entries of ours:
+/// `server 10.0.0.1:80 weight=5;`, `10.0.0.1:80, 10.0.0.2:80`.
+pub fn entries(text: &str) -> Option<String> {
+    const ENTRIES_MAX: usize = 8;
+    if text.len() > 400 || !text.contains([' ', ',', ';', '\t']) {
+        return None;
+    }
+    let mut out: Vec<String> = Vec::new();
+    let mut weight = None;
+    let mut backup = false;
+    for word in text.split([' ', ',', ';', '\t']).filter(|word| !word.is_empty()) {
+        match word.split_once('=') {
+            Some(("weight", number)) => weight = Some(number.parse::<u16>().ok().filter(|n| (1..=1_000).contains(n))?),
+            _ if word == "backup" => backup = true,
+            _ => out.extend(dialled(word).ok().map(|address| format!("\"{address}\""))),
+        }
+    }
+    match (&out[..], weight, backup) {
+        ([], ..) => None,
+        (_, None, false) if out.len() <= ENTRIES_MAX => Some(out.join(", ")),
+        ([address], ..) => {
+            let weight = weight.map_or(String::new(), |weight| format!(", weight = {weight}"));
+            let backup = if backup { ", backup = true" } else { "" };
+            Some(format!("{{ address = {address}{weight}{backup} }}"))
+        }
+        _ => None,
+    }
+}
+
+/// Reads the address of `--listen`.
+///
+/// # Errors
+/// What is wrong with it, what is expected and what may have been meant, in one sentence.
+pub fn listen_argument(text: &str) -> Result<Address, String> {
+    argument::<Listen>(text).map(|listen| listen.0)
+}
+
+/// Reads one of the addresses of `--to`.
+///
+/// # Errors
+/// As [`listen_argument`].
+pub fn upstream_argument(text: &str) -> Result<Address, String> {
+    argument::<Dial>(text).map(|dial| dial.0)
+}
+
+fn argument<T: Text>(text: &str) -> Result<T, String> {
+    T::parse(text).map_err(|problem| {
+        let expected = T::expected(text).unwrap_or_else(T::what);
+        let meant = T::suggest(text).map(|shown| shown.trim_matches('"').to_owned());
+        let meant = meant.filter(|meant| T::parse(meant).is_ok());
+        let meant = meant.map_or(String::new(), |meant| format!("; did you mean `{meant}`?"));
+        let problem = problem.strip_prefix(':').map_or(format!("it{problem}"), |problem| problem.trim().to_owned());
+        format!("{problem}; expected {expected}{meant}")
+    })
 }
 
 #[cfg(test)]
@@ -132,9 +272,66 @@ mod tests {
         assert_eq!(Dial::suggest("http://10.0.0.1:80/").as_deref(), Some("\"10.0.0.1:80\""));
         assert_eq!(Dial::suggest("http://Api:80/").as_deref(), Some("\"api:80\""));
         assert_eq!(Dial::suggest("api"), None);
-        assert_eq!(DialAddress::suggest("http://api:80/"), None);
         assert_eq!(Listen::suggest("localhost:80").as_deref(), Some("\"127.0.0.1:80\""));
-        assert_eq!(Listen::suggest("tcp://api:80"), None);
+        for (text, meant) in [
+            ("2001:db8::1:8081", Some("\"[2001:db8::1]:8081\"")),
+            ("::1:80", Some("\"[::1]:80\"")),
+            ("fe80::1", None),
+            ("http://10.0.0.1", Some("\"10.0.0.1:80\"")),
+            ("http://10.0.0.1:80/api", None),
+            ("https://10.0.0.1:443", None),
+            ("/run/a.sock", Some("\"unix:/run/a.sock\"")),
+        ] {
+            assert_eq!(Dial::suggest(text).as_deref(), meant, "{text}");
+        }
+    }
+
+    #[test]
+    fn what_is_wrong_is_said_with_the_address_itself() {
+        for (text, problem) in [
+            ("2001:db8::1:8081", ": an IPv6 address is written in brackets, with a port: [2001:db8::1]:8081"),
+            ("fe80::1", ": an IPv6 address is written in brackets, with a port: [fe80::1]:PORT"),
+            ("[fe80::1%eth0]:8081", ": the zone %eth0 of an IPv6 address is not supported"),
+            ("fe80::1%eth0:8081", ": the zone %eth0 of an IPv6 address is not supported"),
+            ("https://a:443", " is a URL, not an address"),
+            ("a b:80", " is not an address"),
+            ("fe80::1%ü", ": the zone %ü of an IPv6 address is not supported"),
+        ] {
+            assert_eq!(Dial::parse(text).unwrap_err(), problem, "{text}");
+        }
+        assert!(Dial::expected("https://a:443").unwrap().contains("[pools.NAME.tls] is not supported yet"));
+    }
+
+    #[test]
+    fn entries_in_other_words_become_ours() {
+        for (text, meant) in [
+            ("10.0.0.1:80 weight=5", Some("{ address = \"10.0.0.1:80\", weight = 5 }")),
+            ("server s1 10.0.0.1:80 check backup", Some("{ address = \"10.0.0.1:80\", backup = true }")),
+            ("server 10.0.0.1:80;", Some("\"10.0.0.1:80\"")),
+            ("10.0.0.1:80, 10.0.0.2:80", Some("\"10.0.0.1:80\", \"10.0.0.2:80\"")),
+            ("10.0.0.1:80 weight=0", None),
+            ("10.0.0.1:80", None),
+            ("a b", None),
+        ] {
+            assert_eq!(entries(text).as_deref(), meant, "{text}");
+        }
+    }
+
+    #[test]
+    fn the_command_line_gets_the_same_help() {
+        assert_eq!(listen_argument("127.0.0.1:80").unwrap().to_string(), "127.0.0.1:80");
+        for (text, help) in
+            [(":8080", "did you mean `0.0.0.0:8080`?"), ("localhost:80", "did you mean `127.0.0.1:80`?")]
+        {
+            assert!(listen_argument(text).unwrap_err().ends_with(help), "{text}");
+        }
+        let problem = upstream_argument("http://a:80").unwrap_err();
+        assert_eq!(
+            problem,
+            "it is a URL, not an address; expected ip:port, [ipv6]:port, name:port or unix:/path, without a scheme; did you \
+             mean `a:80`?"
+        );
+        assert!(upstream_argument("::1:80").unwrap_err().contains("[::1]:80"));
     }
 
     #[test]

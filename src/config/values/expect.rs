@@ -1,19 +1,19 @@
 //! What an answer must look like, value by value: patterns, JSONPaths, values to compare with, and fields of the answer.
 //! A mistake inside a pattern or a path is shown where it is in the string.
 
+mod header;
+mod json;
 mod path_cost;
 
 use std::ops::Range;
-use std::sync::Arc;
 
 use schemars::{Schema, SchemaGenerator, json_schema};
-use serde_json::Value as Json;
-use toml::de::{DeTable, DeValue};
 
-use super::http::is_token;
-use crate::config::read::{Field, Node, Reader, Value, quoted};
-use crate::config::table::table;
-use crate::model::policy::{HeaderMatch, HeaderRule, JsonPath, Pattern};
+use crate::config::read::{Node, Reader, Value};
+use crate::model::policy::{JsonPath, Pattern};
+
+pub use header::ExpectHeaders;
+pub use json::{JsonNumber, JsonValue, JsonValues};
 
 /// The longest pattern or path, in bytes.
 const TEXT_BYTES_MAX: usize = 4 << 10;
@@ -21,10 +21,6 @@ const TEXT_BYTES_MAX: usize = 4 << 10;
 const PATH_DEPTH_MAX: usize = 6;
 /// Functions of RFC 9535 that are not to be had: they would compile a pattern at every node, even one that the answer holds.
 const UNSUPPORTED: [&str; 2] = ["match", "search"];
-/// How many fields of an answer may be judged.
-const FIELDS_MAX: usize = 32;
-/// How many values `in` may list.
-const VALUES_MAX: usize = 256;
 
 /// A regular expression.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -91,7 +87,7 @@ fn pattern(text: &str) -> Result<Pattern, Problem> {
         })
     })?;
     if pattern.is_match(b"") && pattern.is_match(b"\x01~") {
-        return Err(Problem::whole("the pattern finds something in every text, so the rule would always hold"));
+        return Err(Problem::whole("the pattern finds something in every text, so the rule would say nothing"));
     }
     Ok(pattern)
 }
@@ -171,178 +167,6 @@ fn too_deep(text: &str) -> Option<usize> {
         }
         depth > PATH_DEPTH_MAX
     })
-}
-
-/// A value to compare with, as JSON has it.
-#[derive(Debug, Clone, PartialEq)]
-pub struct JsonValue(pub Json);
-
-impl Value for JsonValue {
-    fn read(node: &Node<'_>, reader: &mut Reader<'_>) -> Option<JsonValue> {
-        json(node, reader).map(JsonValue)
-    }
-
-    fn schema(_: &mut SchemaGenerator) -> Schema {
-        json_schema!({ "type": ["string", "number", "boolean", "array", "object"] })
-    }
-}
-
-const JSON_WHAT: &str = "a string, number, boolean, list or table";
-
-fn json(node: &Node<'_>, reader: &mut Reader<'_>) -> Option<Json> {
-    match node.get_ref() {
-        DeValue::String(_) => reader.string(node, JSON_WHAT).map(Json::String),
-        DeValue::Boolean(value) => Some(Json::Bool(*value)),
-        DeValue::Integer(number) => match i64::from_str_radix(number.as_str(), number.radix()) {
-            Ok(number) => Some(Json::from(number)),
-            Err(_) => refuse(node, "does not fit into 64 bits", reader),
-        },
-        DeValue::Float(number) => {
-            let finite = number.as_str().parse().ok().and_then(serde_json::Number::from_f64);
-            finite.map(Json::Number).or_else(|| refuse(node, "is no number of JSON", reader))
-        }
-        DeValue::Datetime(_) => refuse(node, "is a date, and JSON has none; write it as a string", reader),
-        DeValue::Array(list) => {
-            let values: Vec<_> = list.iter().map(|node| json(node, reader)).collect();
-            values.into_iter().collect::<Option<Vec<_>>>().map(Json::Array)
-        }
-        DeValue::Table(table) => {
-            let pairs: Vec<_> = table
-                .iter()
-                .map(|(key, node)| json(node, reader).map(|value| (key.get_ref().to_string(), value)))
-                .collect();
-            pairs.into_iter().collect::<Option<serde_json::Map<_, _>>>().map(Json::Object)
-        }
-    }
-}
-
-fn refuse(node: &Node<'_>, problem: &str, reader: &mut Reader<'_>) -> Option<Json> {
-    let message = format!("{} {problem}", reader.written(node));
-    reader.mistake(node.span(), message).expected(JSON_WHAT).done();
-    None
-}
-
-/// Several values to compare with.
-#[derive(Debug, Clone, PartialEq)]
-pub struct JsonValues(pub Vec<Json>);
-
-impl Value for JsonValues {
-    fn read(node: &Node<'_>, reader: &mut Reader<'_>) -> Option<JsonValues> {
-        let what = format!("a list of 1 to {VALUES_MAX} values");
-        let DeValue::Array(list) = node.get_ref() else {
-            reader.wrong_type(node, &what);
-            return None;
-        };
-        if !(1..=VALUES_MAX).contains(&list.len()) {
-            reader.mistake(node.span(), format!("{} values", list.len())).expected(what).done();
-            return None;
-        }
-        let values: Vec<_> = list.iter().map(|node| json(node, reader)).collect();
-        values.into_iter().collect::<Option<_>>().map(JsonValues)
-    }
-
-    fn schema(generator: &mut SchemaGenerator) -> Schema {
-        let items = JsonValue::schema(generator);
-        json_schema!({ "type": "array", "minItems": 1, "maxItems": VALUES_MAX, "items": items })
-    }
-}
-
-/// `expect.header`: rules by the name of a field.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct ExpectHeaders(pub Vec<HeaderRule>);
-
-table! {
-    /// What a field must be: one rule.
-    struct ExpectHeader {
-        /// The field has a value that this regular expression finds something in.
-        matches ["matches"]: PatternText;
-        /// The field is there, whatever its value: true.
-        present ["present"]: bool;
-    }
-    later []
-}
-
-impl Value for ExpectHeaders {
-    fn read(node: &Node<'_>, reader: &mut Reader<'_>) -> Option<ExpectHeaders> {
-        let DeValue::Table(table) = node.get_ref() else {
-            reader.wrong_type(node, "a table of names and rules");
-            return None;
-        };
-        if !(1..=FIELDS_MAX).contains(&table.len()) {
-            let expected = format!("1 to {FIELDS_MAX} fields");
-            reader.mistake(node.span(), format!("{} fields", table.len())).expected(expected).done();
-            return None;
-        }
-        let rules = rules(table, reader);
-        rules.into_iter().collect::<Option<_>>().map(ExpectHeaders)
-    }
-
-    fn schema(generator: &mut SchemaGenerator) -> Schema {
-        let rule = ExpectHeader::schema(generator);
-        json_schema!({
-            "type": "object", "minProperties": 1, "maxProperties": FIELDS_MAX,
-            "propertyNames": { "pattern": r"^[A-Za-z0-9!#$%&'*+.^_`|~-]+$" },
-            "additionalProperties": { "anyOf": [{ "type": "string" }, rule] },
-        })
-    }
-}
-
-fn rules(table: &DeTable<'_>, reader: &mut Reader<'_>) -> Vec<Option<HeaderRule>> {
-    let mut names: Vec<String> = Vec::new();
-    let mut out = Vec::new();
-    for (key, node) in table.iter() {
-        let name = key.get_ref();
-        let problem = match name.to_ascii_lowercase() {
-            lower if names.contains(&lower) => Some("is written twice, in another case"),
-            _ if !is_token(name) || name.len() > 256 => Some("is not a field name"),
-            lower => {
-                names.push(lower);
-                None
-            }
-        };
-        out.push(reader.within(name, |reader| {
-            if let Some(problem) = problem {
-                reader.mistake(key.span(), format!("the field {} {problem}", quoted(name))).done();
-                return None;
-            }
-            let value = rule(node, reader)?;
-            Some(HeaderRule { name: Arc::from(name.as_ref()), value })
-        }));
-    }
-    out
-}
-
-fn rule(node: &Node<'_>, reader: &mut Reader<'_>) -> Option<HeaderMatch> {
-    const WHAT: &str = "a string, { matches = \"…\" } or { present = true }";
-    if !matches!(node.get_ref(), DeValue::Table(_)) {
-        let text = reader.string(node, WHAT)?;
-        if text.trim() != text || text.chars().any(char::is_control) || text.len() > 8 << 10 {
-            let message = format!("{} can never be the value of a field", reader.written(node));
-            let expected = "at most 8 KiB without control characters and spaces around them";
-            reader.mistake(node.span(), message).expected(expected).done();
-            return None;
-        }
-        return Some(HeaderMatch::Equals(Arc::from(text)));
-    }
-    let raw = ExpectHeader::read(node, reader)?;
-    match (&raw.matches, &raw.present) {
-        (Field::Good(pattern), Field::Absent) => Some(HeaderMatch::Matches(pattern.value.0.clone())),
-        (Field::Absent, Field::Good(present)) if present.value => Some(HeaderMatch::Present),
-        (Field::Absent, Field::Good(present)) => {
-            reader.mistake(present.span.clone(), "that a field is absent cannot be asked for").expected(WHAT).done();
-            None
-        }
-        (Field::Bad, _) | (_, Field::Bad) => None,
-        (Field::Absent, Field::Absent) if raw.others => None,
-        (Field::Absent, Field::Absent) => {
-            reader.mistake(node.span(), "no rule").expected(WHAT).done();
-            None
-        }
-        (Field::Good(_), Field::Good(_)) => {
-            reader.mistake(node.span(), "two rules").expected(WHAT).done();
-            None
-        }
-    }
 }
 
 #[cfg(test)]

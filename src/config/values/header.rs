@@ -24,7 +24,7 @@ pub struct Headers(pub Vec<(Arc<str>, HeaderText)>);
 impl Value for Headers {
     fn read(node: &Node<'_>, reader: &mut Reader<'_>) -> Option<Headers> {
         let DeValue::Table(table) = node.get_ref() else {
-            reader.wrong_type(node, "a table of names and values");
+            reader.wrong_type(node, "a table of names and values, such as { X-App = \"portus\" }");
             return None;
         };
         if table.len() > FIELDS_MAX {

@@ -22,9 +22,13 @@ impl Text for ProbePath {
     }
 
     fn suggest(text: &str) -> Option<String> {
-        let path = format!("/{text}");
-        (!text.starts_with('/') && text.len() <= 64 && !text.contains(':') && path_problem(&path).is_none())
-            .then(|| format!("\"{path}\""))
+        let path = match text.split_once("://") {
+            Some((_, rest)) => rest.find('/').map_or("/".to_owned(), |at| rest[at..].to_owned()),
+            None => format!("/{text}"),
+        };
+        let plain =
+            !text.starts_with('/') && text.len() <= 200 && (text.contains("://") || !text.contains([':', '~', '^']));
+        (plain && path_problem(&path).is_none()).then(|| format!("\"{path}\""))
     }
 
     fn pattern() -> Option<&'static str> {
@@ -215,6 +219,8 @@ mod tests {
             assert!(ProbePath::parse(bad).is_err(), "{bad:?}");
         }
         assert_eq!(ProbePath::suggest("healthz").as_deref(), Some("\"/healthz\""));
+        assert_eq!(ProbePath::suggest("http://a:80/healthz?x=1").as_deref(), Some("\"/healthz?x=1\""));
+        assert_eq!(ProbePath::suggest("~ ^/x"), None);
     }
 
     #[test]

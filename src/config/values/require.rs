@@ -26,7 +26,7 @@ impl Value for Require {
             "all" => Some(Require(policy::Require::All)),
             "any" => Some(Require(policy::Require::Any)),
             text => {
-                let near = nearest(text, ["all", "any"].into_iter());
+                let near = nearest(text, ["all", "any"].into_iter()).map(|word| format!("\"{word}\""));
                 let message = format!("{} is not known", reader.written(node));
                 reader.mistake(node.span(), message).expected(WHAT).suggestion(near).done();
                 None

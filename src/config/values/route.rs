@@ -43,9 +43,12 @@ impl Text for HostPattern {
     }
 
     fn suggest(text: &str) -> Option<String> {
-        let (host, port) = text.rsplit_once(':')?;
-        let plain = port.bytes().all(|b| b.is_ascii_digit()) && host_problem(host).is_none();
-        plain.then(|| format!("\"{host}\""))
+        let bare = text.split_once("://").map_or(text, |(_, rest)| rest).split('/').next().unwrap_or(text);
+        let host = match bare.rsplit_once(':') {
+            Some((host, port)) if port.bytes().all(|b| b.is_ascii_digit()) => host,
+            _ => bare,
+        };
+        (host != text && host_problem(host).is_none()).then(|| format!("\"{host}\""))
     }
 
     fn pattern() -> Option<&'static str> {
@@ -101,6 +104,7 @@ mod tests {
             assert!(HostPattern::parse(bad).is_err(), "{bad}");
         }
         assert_eq!(HostPattern::suggest("a.de:80").as_deref(), Some("\"a.de\""));
+        assert_eq!(HostPattern::suggest("https://a.de/x").as_deref(), Some("\"a.de\""));
     }
 
     #[test]

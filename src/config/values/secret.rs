@@ -11,6 +11,7 @@ use crate::config::expand::is_variable_name;
 use crate::config::read::{Field, Node, Reader, Value};
 use crate::config::table::table;
 use crate::model::Secret;
+use crate::model::secret::cut_line_end;
 
 /// The longest secret, in bytes.
 const SECRET_BYTES_MAX: usize = 8 << 10;
@@ -41,7 +42,9 @@ impl Value for SecretValue {
             return None;
         }
         let source = SecretSource::read(node, reader)?;
-        resolve(&source, node, reader).map(SecretValue)
+        let text = read_source(&source.file, &source.env, source.others, node, reader)?;
+        let prefix = source.prefix.value().map_or("", |prefix| prefix.0.as_str());
+        Some(SecretValue(text.within(prefix, "")))
     }
 
     fn schema(generator: &mut SchemaGenerator) -> Schema {
@@ -55,8 +58,36 @@ pub fn refuse_literal(node: &Node<'_>, reader: &mut Reader<'_>) {
     reader.mistake(node.span(), "a secret is not written into the configuration").expected(WHAT).done();
 }
 
-fn resolve(source: &SecretSource, node: &Node<'_>, reader: &mut Reader<'_>) -> Option<Secret> {
-    let (text, at, from) = match (&source.file, &source.env) {
+/// A secret as it was read.
+#[derive(Debug)]
+pub struct SecretText {
+    /// Without the line end.
+    pub text: String,
+    /// The file that it was read from.
+    file: Option<String>,
+}
+
+impl SecretText {
+    /// The secret between what is sent before and after it.
+    pub fn within(&self, prefix: &str, suffix: &str) -> Secret {
+        let secret = Secret::within(prefix, &self.text, suffix);
+        match &self.file {
+            Some(file) => secret.from_file(file, &self.text),
+            None => secret,
+        }
+    }
+}
+
+/// Reads the text that `file` or `env` names; one line end at its end is cut. `others`: the table has keys that are not
+/// known.
+pub fn read_source(
+    file: &Field<FilePath>,
+    env: &Field<VariableName>,
+    others: bool,
+    node: &Node<'_>,
+    reader: &mut Reader<'_>,
+) -> Option<SecretText> {
+    let (text, at, from) = match (file, env) {
         (Field::Good(file), Field::Absent) => {
             let read = reader.env().read_file(Path::new(&file.value.0));
             (read, file.span.clone(), format!("the secret file {:?}", file.value.0))
@@ -71,7 +102,7 @@ fn resolve(source: &SecretSource, node: &Node<'_>, reader: &mut Reader<'_>) -> O
             reader.mistake(node.span(), "`file` and `env` exclude each other").expected(WHAT).done();
             return None;
         }
-        (Field::Absent, Field::Absent) if source.others => return None,
+        (Field::Absent, Field::Absent) if others => return None,
         (Field::Absent, Field::Absent) => {
             reader.mistake(node.span(), "a secret needs `file` or `env`").expected(WHAT).done();
             return None;
@@ -79,21 +110,12 @@ fn resolve(source: &SecretSource, node: &Node<'_>, reader: &mut Reader<'_>) -> O
     };
     let checked = text.and_then(|text| check(cut_line_end(&text)).map(str::to_owned));
     match checked {
-        Ok(text) => {
-            let prefix = source.prefix.value().map_or("", |prefix| prefix.0.as_str());
-            Some(Secret::with_prefix(prefix, &text))
-        }
+        Ok(text) => Some(SecretText { text, file: file.value().map(|file| file.0.clone()) }),
         Err(problem) => {
             reader.mistake(at, format!("{from} {problem}")).done();
             None
         }
     }
-}
-
-/// Editors end a file with a line end that is no part of the secret; a second one is.
-fn cut_line_end(text: &str) -> &str {
-    let cut = text.strip_suffix('\n').unwrap_or(text);
-    cut.strip_suffix('\r').unwrap_or(cut)
 }
 
 fn check(text: &str) -> Result<&str, String> {

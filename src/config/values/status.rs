@@ -21,12 +21,12 @@ impl Value for Statuses {
         match node.get_ref() {
             DeValue::String(text) if text == "any" => return Some(Statuses(StatusRule::Any)),
             DeValue::String(_) | DeValue::Integer(_) => {
-                let suggestion = format!("[{}]", reader.written(node));
+                let suggestion = suggest_list(&reader.written(node));
                 let message = format!("{} is not a list", reader.written(node));
                 reader
                     .mistake(node.span(), message)
                     .expected("a list in [ ], or \"any\"")
-                    .suggestion(Some(suggestion))
+                    .suggestion(suggestion)
                     .done();
                 return None;
             }
@@ -87,9 +87,32 @@ fn parse(text: &str) -> Result<Range, &'static str> {
     }
 }
 
+/// A class such as `2xx`, or a range in another notation, as ours.
 fn suggest(text: &str) -> Option<String> {
-    let class = text.strip_suffix("xx").or(text.strip_suffix("XX"))?;
-    matches!(class, "1" | "2" | "3" | "4" | "5").then(|| format!("\"{class}00-{class}99\""))
+    let lower = text.trim().to_ascii_lowercase();
+    let class = lower.strip_suffix("xx").or(lower.strip_suffix("**")).or(lower.strip_suffix('x'));
+    let good = |range: String| parse(&range).is_ok().then(|| format!("\"{range}\""));
+    match class {
+        Some(class) => good(format!("{class}00-{class}99")),
+        None => {
+            let ends =
+                ["..=", "..", "\u{2013}", " to ", ":", " - "].iter().find_map(|between| lower.split_once(between));
+            let (from, to) = ends?;
+            good(format!("{}-{}", from.trim(), to.trim()))
+        }
+    }
+}
+
+/// The list that is meant by one text or number.
+fn suggest_list(written: &str) -> Option<String> {
+    let text = written.trim_matches(['"', '\'']);
+    let one = |part: &str| match part.parse::<u16>() {
+        Ok(code) => parse(part).is_ok().then(|| code.to_string()),
+        Err(_) => parse(part).is_ok().then(|| format!("\"{part}\"")).or_else(|| suggest(part)),
+    };
+    let parts = text.split([',', ';', '|', ' ']).map(str::trim).filter(|part| !part.is_empty());
+    let codes: Option<Vec<String>> = one(text).map(|code| vec![code]).or_else(|| parts.map(one).collect());
+    codes.filter(|codes| !codes.is_empty()).map(|codes| format!("[{}]", codes.join(", ")))
 }
 
 #[cfg(test)]
@@ -102,6 +125,24 @@ mod tests {
         assert_eq!(parse("200-299"), Ok(Range(200, 299)));
         for bad in ["99", "600", "200-100", "", "-", "200-", "2xx", "+200", "0200", "200-299-300", "99999999"] {
             assert!(parse(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn what_is_suggested_is_accepted_and_one_number_is_a_number() {
+        for (written, list) in [
+            ("\"2xx\"", Some("[\"200-299\"]")),
+            ("\"500\"", Some("[500]")),
+            ("500", Some("[500]")),
+            ("\"200,204\"", Some("[200, 204]")),
+            ("\"2xx 301-302\"", Some("[\"200-299\", \"301-302\"]")),
+            ("\"200..299\"", Some("[\"200-299\"]")),
+            ("700", None),
+            ("\"7xx\"", None),
+            ("\"ok\"", None),
+            ("\"\"", None),
+        ] {
+            assert_eq!(suggest_list(written).as_deref(), list, "{written}");
         }
         assert_eq!(suggest("2xx").as_deref(), Some("\"200-299\""));
     }

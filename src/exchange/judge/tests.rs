@@ -2,8 +2,8 @@
 
 use proptest::prelude::*;
 
-use super::super::head::{Limits, parse};
 use super::*;
+use crate::http1::{Limits, parse};
 use AnswerReason::{Expectation, Malformed, NotImplemented};
 
 /// Judges a request line and fields in HTTP/1.1 with `Host: a`.
@@ -13,7 +13,8 @@ fn refusal(fields: &str) -> Option<AnswerReason> {
 
 /// Parses and judges; `f` of the facts.
 fn with<T>(head: &str, f: impl FnOnce(Facts<'_>) -> T) -> Result<T, AnswerReason> {
-    let head = parse(head.as_bytes(), &Limits::REQUEST).map_err(|refusal| refusal.reason)?.expect("a whole head");
+    let head =
+        parse(head.as_bytes(), &Limits::REQUEST).map_err(|fault| Refusal::from(fault).reason)?.expect("a whole head");
     judge(&head).map(f).map_err(|refusal| refusal.reason)
 }
 

@@ -7,7 +7,6 @@ use std::time::Duration;
 use arc_swap::ArcSwap;
 use tokio::sync::mpsc;
 
-use super::super::head::{self, Limits};
 use super::super::judge::judge;
 use super::super::steps::Scheme;
 use super::*;
@@ -80,7 +79,7 @@ impl World {
 
     fn begin(&self, request: &str) -> (Exchange, Next) {
         let bytes = bytes(request);
-        let head = head::parse(&bytes, &Limits::REQUEST).unwrap().expect("a whole head");
+        let head = http1::parse(&bytes, &Limits::REQUEST).unwrap().expect("a whole head");
         let facts = judge(&head).unwrap();
         let client = Some("192.0.2.1".parse().unwrap());
         let entry = Entry { listener: ListenerId(0), client, scheme: Scheme::Http, stats: &self.stats };
@@ -128,7 +127,7 @@ fn feed(exchange: &mut Exchange, event: Event, now: Instant) -> Option<Next> {
         }
         Closed(replay) => exchange.on_broken(Broken::Closed, replay, now),
         Slow(replay) => exchange.on_broken(Broken::TimedOut, replay, now),
-        Garbage => exchange.on_broken(Broken::BadResponse, Replay::Whole, now),
+        Garbage => exchange.on_broken(Broken::BadResponse(Fault::NotHttp), Replay::Whole, now),
         NoMemory => exchange.on_broken(Broken::Resources, Replay::Whole, now),
         Head(status) => exchange.on_response(status, none.into_iter(), now),
         BadChunk => exchange.on_client_fault(Refusal::malformed("a chunk")),
@@ -226,8 +225,10 @@ async fn what_fails_is_tried_once_elsewhere_where_that_is_safe_and_answered_wher
         // A byte of an answer has come: no retry, but while it was interim the client can still be told.
         (2, GET, &[Fresh, Head(103), Closed(Whole)], "attempt, forward, 502 upstream_broke", 1),
         (2, GET, &[Kept, Head(100), Closed(Whole)], "attempt, forward, 502 upstream_broke", 1),
-        (2, GET, &[Fresh, Head(200), Closed(Whole)], "attempt, forward, abort", 0),
-        (2, GET, &[Fresh, Head(200), Slow(Whole)], "attempt, forward, abort", 0),
+        (2, GET, &[Fresh, Head(200), Closed(Whole)], "attempt, forward, abort", 1),
+        (2, GET, &[Kept, Head(200), Closed(Whole)], "attempt, forward, abort", 1),
+        (2, GET, &[Fresh, Head(200), Slow(Whole)], "attempt, forward, abort", 1),
+        (2, GET, &[Fresh, Head(200), NoMemory], "attempt, forward, abort", 0),
         (2, GET, &[Fresh, Head(200), Head(200)], "attempt, forward, abort", 0),
         // The client's own fault.
         (2, POST, &[Fresh, BadChunk], "attempt, 400 malformed close", 0),

@@ -4,12 +4,11 @@
 //! that yields an equal spec keeps what is known. What was read from files (certificates, keys) is part of it.
 
 use std::fmt;
-use std::hash::{Hash, Hasher};
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::UpstreamPolicy;
-use crate::model::{Address, Ratio, Secret};
+use super::{Expect, TcpProbe, UpstreamPolicy};
+use crate::model::{Address, HealthState, Ratio, Secret};
 
 /// One check: what is asked, and how often.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -50,6 +49,8 @@ impl Require {
 pub struct Timing {
     /// From start to start of probes; 10 ms to 24 h.
     pub interval: Duration,
+    /// The same while the upstream is unhealthy and no streak is open: more than `interval`, up to 24 h. `None`: `interval`.
+    pub unhealthy_interval: Option<Duration>,
     /// Over one whole probe; at most `interval`.
     pub timeout: Duration,
     /// Consecutive passes that make an upstream healthy; 1 to 1,000.
@@ -60,21 +61,39 @@ pub struct Timing {
     pub fast_interval: Duration,
     /// How long after first sight failures are not counted.
     pub start_period: Duration,
-    /// Share of `interval`, both ways, 0 to 0.5.
+    /// Share of the interval in force, both ways, 0 to 0.5.
     pub jitter: Ratio,
 }
 
 impl Timing {
+    /// The interval in force while the upstream is in `state` and no streak is open.
+    pub fn interval_in(&self, state: HealthState) -> Duration {
+        match state {
+            HealthState::Unhealthy => self.unhealthy_interval.unwrap_or(self.interval),
+            HealthState::Unknown | HealthState::Healthy => self.interval,
+        }
+    }
+
     /// The longest a dead upstream can stay healthy (health.md, "Time and load").
     pub fn worst_detection(&self) -> Duration {
-        self.interval.mul_f64(1.0 + self.jitter.as_f64())
-            + self.fast_interval.max(self.timeout) * (self.unhealthy_threshold - 1)
+        self.worst_change(HealthState::Healthy, self.unhealthy_threshold)
+    }
+
+    /// The longest an upstream that works again can stay unhealthy.
+    pub fn worst_return(&self) -> Duration {
+        self.worst_change(HealthState::Unhealthy, self.healthy_threshold)
+    }
+
+    fn worst_change(&self, from: HealthState, threshold: u32) -> Duration {
+        self.interval_in(from).mul_f64(1.0 + self.jitter.as_f64())
+            + self.fast_interval.max(self.timeout) * (threshold - 1)
             + self.timeout
     }
 
     /// After this long without a probe that passed or failed a verdict is out of date (health.md, "Probes and verdicts").
     pub fn stale_after(&self) -> Duration {
-        (3 * (self.interval + self.timeout)).max(HOLDS_MIN)
+        let longest = self.interval.max(self.interval_in(HealthState::Unhealthy));
+        (3 * (longest + self.timeout)).max(HOLDS_MIN)
     }
 
     /// How long a verdict may be carried, from the first change of a check's definition since it was reached: enough for the
@@ -97,12 +116,28 @@ pub struct ProbeSpec {
     pub tls: Option<TlsPolicy>,
     /// What is said on the connection. A new kind is a new variant; the compiler then lists the places to visit.
     pub kind: ProbeKind,
+    /// How long a right answer may take, from the start of the probe to the last byte that decides; less than the timeout.
+    pub max_duration: Option<Duration>,
 }
 
 impl ProbeSpec {
     /// A plain connect to the upstream's own port: what a pool without a health table gets.
     pub fn connect() -> ProbeSpec {
-        ProbeSpec { port: PortRule::Same, tls: None, kind: ProbeKind::Tcp(TcpProbe::default()) }
+        ProbeSpec { port: PortRule::Same, tls: None, kind: ProbeKind::Tcp(TcpProbe::default()), max_duration: None }
+    }
+
+    /// The secrets that a probe sends and that were read from files, each with what it is for.
+    pub fn file_secrets(&self) -> Vec<FileSecret> {
+        let headers = self.kind.headers().iter().filter_map(|(name, value)| match value {
+            HeaderText::Secret(secret) => Some((&**name, secret)),
+            HeaderText::Plain(_) => None,
+        });
+        let sent = match &self.kind {
+            ProbeKind::Tcp(tcp) => Some(tcp.secrets().map(|secret| ("the text that is sent", secret))),
+            ProbeKind::Tls | ProbeKind::Http(_) | ProbeKind::Grpc(_) | ProbeKind::Websocket(_) => None,
+        };
+        let read = headers.chain(sent.into_iter().flatten()).filter(|(_, secret)| secret.file().is_some());
+        read.map(|(what, secret)| FileSecret { what: what.to_owned(), secret: secret.clone() }).collect()
     }
 
     /// The address a probe of `upstream` dials.
@@ -112,6 +147,15 @@ impl ProbeSpec {
             None => self.port.apply(&upstream.address),
         }
     }
+}
+
+/// A secret that was read from a file.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FileSecret {
+    /// What it is for, such as `Authorization`.
+    pub what: String,
+    /// The secret itself.
+    pub secret: Secret,
 }
 
 /// What is said on the connection of a probe.
@@ -162,15 +206,6 @@ impl ProbeKind {
             ProbeKind::Tcp(_) | ProbeKind::Tls => &[],
         }
     }
-}
-
-/// `type = "tcp"`.
-#[derive(Debug, Clone, PartialEq, Eq, Hash, Default)]
-pub struct TcpProbe {
-    /// Sent once connected; at most 64 KiB.
-    pub send: Option<Arc<str>>,
-    /// Must come within the first 64 KiB of what the peer says; 1 byte to 64 KiB.
-    pub expect: Option<Arc<str>>,
 }
 
 /// `type = "http"`.
@@ -337,232 +372,15 @@ impl PortRule {
     }
 }
 
-/// What an HTTP answer must look like. Every rule must hold.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub struct Expect {
-    /// Which status.
-    pub status: StatusRule,
-    /// What fields it must have.
-    pub headers: Vec<HeaderRule>,
-    /// What the body must hold.
-    pub body: Option<BodyRule>,
-    /// What the body must say as JSON.
-    pub json: Vec<JsonRule>,
-}
-
-impl Default for Expect {
-    fn default() -> Expect {
-        Expect { status: StatusRule::In(vec![(200, 299)]), headers: Vec::new(), body: None, json: Vec::new() }
-    }
-}
-
-/// Which status an answer must have.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub enum StatusRule {
-    /// The other rules decide alone.
-    Any,
-    /// Inclusive ranges of status codes, each 100 to 599; never empty.
-    In(Vec<(u16, u16)>),
-}
-
-impl StatusRule {
-    /// Whether `status` is as it must be.
-    pub fn takes(&self, status: u16) -> bool {
-        match self {
-            StatusRule::Any => true,
-            StatusRule::In(ranges) => ranges.iter().any(|(from, to)| (*from..=*to).contains(&status)),
-        }
-    }
-}
-
-/// As people write it: `200-299, 404`, or `any`.
-impl fmt::Display for StatusRule {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let ranges = match self {
-            StatusRule::Any => return f.write_str("any"),
-            StatusRule::In(ranges) => ranges,
-        };
-        for (i, (from, to)) in ranges.iter().enumerate() {
-            let separator = if i == 0 { "" } else { ", " };
-            match from == to {
-                true => write!(f, "{separator}{from}")?,
-                false => write!(f, "{separator}{from}-{to}")?,
-            }
-        }
-        Ok(())
-    }
-}
-
-/// A rule over one field of an answer. A field that comes several times holds if one of its values does.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub struct HeaderRule {
-    /// The field's name; case does not count.
-    pub name: Arc<str>,
-    /// What it must be.
-    pub value: HeaderMatch,
-}
-
-/// What a field must be.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub enum HeaderMatch {
-    /// This value, byte for byte.
-    Equals(Arc<str>),
-    /// A value that the pattern finds something in.
-    Matches(Pattern),
-    /// There.
-    Present,
-}
-
-/// A rule over the first 64 KiB of a body.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub enum BodyRule {
-    /// Holds this text.
-    Contains(Arc<str>),
-    /// Is this text, byte for byte.
-    Equals(Arc<str>),
-    /// The pattern finds something in it.
-    Matches(Pattern),
-}
-
-/// A rule over what a JSONPath (RFC 9535) selects from a body.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub struct JsonRule {
-    /// The path.
-    pub path: JsonPath,
-    /// What every node that it selects must be.
-    pub value: JsonMatch,
-    /// Whether it holds when the path selects nothing.
-    pub missing_passes: bool,
-}
-
-/// What a selected node must be. Types count: `true` is not `"true"`; numbers are compared by value.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub enum JsonMatch {
-    /// This value.
-    Equals(serde_json::Value),
-    /// Not this value.
-    NotEquals(serde_json::Value),
-    /// One of these.
-    In(Vec<serde_json::Value>),
-    /// There (`true`), or not there (`false`); `missing` does not apply.
-    Exists(bool),
-}
-
-/// A compiled regular expression; linear in what it searches.
-#[derive(Clone)]
-pub struct Pattern(regex::bytes::Regex);
-
-/// The most memory that a compiled pattern may take, in bytes.
-const PATTERN_BYTES_MAX: usize = 256 << 10;
-
-impl Pattern {
-    /// Compiles `text`.
-    ///
-    /// # Errors
-    /// It is no regular expression, or one too large.
-    pub fn try_new(text: &str) -> Result<Pattern, regex::Error> {
-        let mut builder = regex::bytes::RegexBuilder::new(text);
-        builder.size_limit(PATTERN_BYTES_MAX).dfa_size_limit(PATTERN_BYTES_MAX).nest_limit(64).build().map(Pattern)
-    }
-
-    /// As it was written.
-    pub fn as_str(&self) -> &str {
-        self.0.as_str()
-    }
-
-    /// Whether it finds something in `bytes`.
-    pub fn is_match(&self, bytes: &[u8]) -> bool {
-        self.0.is_match(bytes)
-    }
-
-    /// Whether it finds something within the first `length` of `bytes`, of which it sees one more: `$` and `\b` know that
-    /// the text goes on there.
-    pub fn is_match_within(&self, bytes: &[u8], length: usize) -> bool {
-        let seen = &bytes[..bytes.len().min(length + 1)];
-        self.0.shortest_match(seen).is_some_and(|end| end <= length)
-    }
-}
-
-impl fmt::Debug for Pattern {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Pattern({:?})", self.as_str())
-    }
-}
-
-impl PartialEq for Pattern {
-    fn eq(&self, other: &Pattern) -> bool {
-        self.as_str() == other.as_str()
-    }
-}
-
-impl Eq for Pattern {}
-
-impl Hash for Pattern {
-    fn hash<H: Hasher>(&self, state: &mut H) {
-        self.as_str().hash(state);
-    }
-}
-
-/// How many values, scalars and containers alike, a document may hold whose JSON is judged.
-pub const JSON_VALUES_MAX: usize = 10_000;
-/// How deep it may be nested.
-pub const JSON_DEPTH_MAX: usize = 64;
-
-/// A parsed JSONPath (RFC 9535).
-#[derive(Clone)]
-pub struct JsonPath {
-    text: Arc<str>,
-    path: Arc<serde_json_path::JsonPath>,
-}
-
-impl JsonPath {
-    /// Parses `text`.
-    ///
-    /// # Errors
-    /// It is no JSONPath; the error says where.
-    pub fn try_new(text: &str) -> Result<JsonPath, serde_json_path::ParseError> {
-        Ok(JsonPath { text: text.into(), path: Arc::new(serde_json_path::JsonPath::parse(text)?) })
-    }
-
-    /// As it was written.
-    pub fn as_str(&self) -> &str {
-        &self.text
-    }
-
-    /// The nodes that it selects, in document order as the crate gives them.
-    pub fn select<'v>(&self, value: &'v serde_json::Value) -> Vec<&'v serde_json::Value> {
-        self.path.query(value).all()
-    }
-}
-
-impl fmt::Debug for JsonPath {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "JsonPath({})", self.text)
-    }
-}
-
-impl PartialEq for JsonPath {
-    fn eq(&self, other: &JsonPath) -> bool {
-        self.text == other.text
-    }
-}
-
-impl Eq for JsonPath {}
-
-impl Hash for JsonPath {
-    fn hash<H: Hasher>(&self, state: &mut H) {
-        self.text.hash(state);
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
-    fn the_worst_detection_time_follows_its_formula() {
+    fn the_worst_times_follow_their_formulas() {
         let timing = Timing {
             interval: Duration::from_secs(10),
+            unhealthy_interval: None,
             timeout: Duration::from_secs(5),
             healthy_threshold: 2,
             unhealthy_threshold: 3,
@@ -571,7 +389,15 @@ mod tests {
             jitter: Ratio::try_new(0.1).unwrap(),
         };
         assert_eq!(timing.worst_detection(), Duration::from_secs(11 + 2 * 5 + 5));
+        assert_eq!(timing.worst_return(), Duration::from_secs(11 + 5 + 5));
         assert_eq!(timing.stale_after(), Duration::from_secs(45));
+        let rarely = Timing { unhealthy_interval: Some(Duration::from_secs(60)), ..timing };
+        assert_eq!(rarely.worst_detection(), timing.worst_detection());
+        assert_eq!(rarely.worst_return(), Duration::from_secs(66 + 5 + 5));
+        assert_eq!(
+            (rarely.stale_after(), rarely.carried_at_most()),
+            (Duration::from_secs(195), Duration::from_secs(195))
+        );
     }
 
     #[test]
@@ -581,17 +407,6 @@ mod tests {
         assert_eq!(PortRule::Port(9201).apply(&a).to_string(), "10.0.0.1:9201");
         let unix: Address = "unix:/run/a.sock".parse().unwrap();
         assert_eq!(PortRule::Port(9201).apply(&unix), unix);
-    }
-
-    #[test]
-    fn a_status_is_held_against_inclusive_ranges() {
-        let expected = StatusRule::In(vec![(200, 299), (404, 404)]);
-        for (status, passes) in [(199, false), (200, true), (299, true), (300, false), (404, true), (405, false)] {
-            assert_eq!(expected.takes(status), passes, "{status}");
-            assert!(StatusRule::Any.takes(status));
-        }
-        assert_eq!(expected.to_string(), "200-299, 404");
-        assert_eq!(StatusRule::In(vec![(204, 204)]).to_string(), "204");
     }
 
     #[test]

@@ -2,12 +2,17 @@
 //!
 //! Credentials are not shown: of headers, of a text that is sent and of a request's body only that they are there.
 
+mod steps;
+
 use std::fmt;
+use std::sync::Arc;
 
 use super::{
-    BodyRule, Expect, GrpcProbe, HeaderMatch, HeaderRule, HttpProbe, HttpVersion, JsonMatch, JsonRule, PortRule,
-    ProbeKind, ProbeSpec, StatusRule, TcpProbe, TlsPolicy, WebsocketProbe,
+    BodyRule, Expect, GrpcProbe, HeaderMatch, HeaderRule, HeaderText, HttpProbe, HttpVersion, JsonMatch, JsonRule,
+    PortRule, ProbeKind, ProbeSpec, StatusRule, TlsPolicy, WebsocketProbe,
 };
+use crate::model::units::Exact;
+pub use steps::Hex;
 
 /// The longest text of the file that is shown, in characters.
 const SHOWN_CHARS_MAX: usize = 80;
@@ -22,9 +27,17 @@ impl fmt::Display for ProbeSpec {
             PortRule::Offset(offset) => write!(f, " on the traffic's port {offset:+}")?,
         }
         if let Some(tls) = &self.tls {
-            write!(f, "{}{tls}", if self.kind == ProbeKind::Tls { " " } else { ", over TLS " })?;
+            let over = match &self.kind {
+                ProbeKind::Tls => " ",
+                ProbeKind::Tcp(tcp) if tcp.starts_tls() => ", with TLS ",
+                ProbeKind::Tcp(_) | ProbeKind::Http(_) | ProbeKind::Grpc(_) | ProbeKind::Websocket(_) => ", over TLS ",
+            };
+            write!(f, "{over}{tls}")?;
         }
-        self.kind.expected().map_or(Ok(()), |expected| write!(f, "; expects {expected}"))
+        if let Some(expected) = self.kind.expected() {
+            write!(f, "; expects {expected}")?;
+        }
+        self.max_duration.map_or(Ok(()), |max| write!(f, "; within {}", Exact(max)))
     }
 }
 
@@ -32,22 +45,22 @@ impl fmt::Display for ProbeSpec {
 impl fmt::Display for ProbeKind {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            ProbeKind::Tcp(TcpProbe { send: Some(text), .. }) => write!(f, "connect, send {}", bytes(text.len())),
-            ProbeKind::Tcp(TcpProbe { send: None, expect: Some(_) }) => f.write_str("connect and read"),
-            ProbeKind::Tcp(TcpProbe { send: None, expect: None }) => f.write_str("connect and close"),
+            ProbeKind::Tcp(tcp) => write!(f, "{tcp}"),
             ProbeKind::Tls => f.write_str("handshake"),
             ProbeKind::Http(http) => write_http(http, f),
-            ProbeKind::Grpc(GrpcProbe { service, host, .. }) => {
+            ProbeKind::Grpc(GrpcProbe { service, host, headers }) => {
                 f.write_str("Health/Check of ")?;
                 match &**service {
                     "" => f.write_str("the whole server")?,
                     service => write!(f, "{}", Shown(service))?,
                 }
-                of_host(host.as_deref(), f)
+                of_host(host.as_deref(), f)?;
+                with_basic_auth(headers, f)
             }
-            ProbeKind::Websocket(WebsocketProbe { path, host, subprotocol, .. }) => {
+            ProbeKind::Websocket(WebsocketProbe { path, host, headers, subprotocol }) => {
                 write!(f, "upgrade {path}")?;
                 of_host(host.as_deref(), f)?;
+                with_basic_auth(headers, f)?;
                 f.write_str(", ping and pong")?;
                 subprotocol.as_ref().map_or(Ok(()), |protocol| write!(f, ", subprotocol {protocol}"))
             }
@@ -59,10 +72,8 @@ impl ProbeKind {
     /// What must come back, in words; `None` where the exchange alone decides.
     pub fn expected(&self) -> Option<String> {
         match self {
-            ProbeKind::Tcp(TcpProbe { expect: None, .. }) | ProbeKind::Tls | ProbeKind::Websocket(_) => None,
-            ProbeKind::Tcp(TcpProbe { expect: Some(text), .. }) => {
-                Some(format!("a text that contains {}", Shown(text)))
-            }
+            ProbeKind::Tcp(tcp) => tcp.expected(),
+            ProbeKind::Tls | ProbeKind::Websocket(_) => None,
             ProbeKind::Http(http) => Some(http.expect.to_string()),
             ProbeKind::Grpc(_) => Some("SERVING".to_owned()),
         }
@@ -72,6 +83,7 @@ impl ProbeKind {
 fn write_http(http: &HttpProbe, f: &mut fmt::Formatter<'_>) -> fmt::Result {
     write!(f, "{} {}", http.method, http.path)?;
     of_host(http.host.as_deref(), f)?;
+    with_basic_auth(&http.headers, f)?;
     if let Some(body) = &http.body {
         write!(f, " with a body of {}", bytes(body.len()))?;
     }
@@ -83,6 +95,13 @@ fn write_http(http: &HttpProbe, f: &mut fmt::Formatter<'_>) -> fmt::Result {
 
 fn of_host(host: Option<&str>, f: &mut fmt::Formatter<'_>) -> fmt::Result {
     host.map_or(Ok(()), |host| write!(f, " of {host}"))
+}
+
+fn with_basic_auth(headers: &[(Arc<str>, HeaderText)], f: &mut fmt::Formatter<'_>) -> fmt::Result {
+    let is_basic = |(name, value): &(Arc<str>, HeaderText)| {
+        name.eq_ignore_ascii_case("authorization") && value.expose().get(..6).is_some_and(|start| start == "Basic ")
+    };
+    f.write_str(if headers.iter().any(is_basic) { " with Basic credentials" } else { "" })
 }
 
 /// `(certificate verified as api.internal)`; loud where it is not.
@@ -110,7 +129,7 @@ impl fmt::Display for Expect {
             StatusRule::In(_) => self.status.to_string(),
         }];
         rules.extend(self.headers.iter().map(ToString::to_string));
-        rules.extend(self.body.as_ref().map(ToString::to_string));
+        rules.extend(self.body.iter().map(ToString::to_string));
         rules.extend(self.json.iter().map(ToString::to_string));
         match rules.split_last() {
             Some((last, [])) => f.write_str(last),
@@ -125,7 +144,9 @@ impl fmt::Display for HeaderRule {
         let name = &self.name;
         match &self.value {
             HeaderMatch::Equals(value) => write!(f, "the header {name} equal to {}", Shown(value)),
+            HeaderMatch::NotEquals(value) => write!(f, "a header {name} not equal to {}", Shown(value)),
             HeaderMatch::Matches(pattern) => write!(f, "the header {name} matching {}", Shown(pattern.as_str())),
+            HeaderMatch::Absent => write!(f, "no header {name}"),
             HeaderMatch::Present => write!(f, "a header {name}"),
         }
     }
@@ -138,6 +159,8 @@ impl fmt::Display for BodyRule {
             BodyRule::Equals(text) if text.is_empty() => f.write_str("an empty body"),
             BodyRule::Equals(text) => write!(f, "the body {}", Shown(text)),
             BodyRule::Matches(pattern) => write!(f, "a body that matches {}", Shown(pattern.as_str())),
+            BodyRule::NotContains(text) => write!(f, "a body that does not contain {}", Shown(text)),
+            BodyRule::NotMatches(pattern) => write!(f, "a body that does not match {}", Shown(pattern.as_str())),
         }
     }
 }
@@ -154,6 +177,9 @@ impl fmt::Display for JsonRule {
             }
             JsonMatch::Exists(true) => write!(f, "{path} there")?,
             JsonMatch::Exists(false) => write!(f, "{path} absent")?,
+            JsonMatch::Matches(pattern) => write!(f, "{path} matching {}", Shown(pattern.as_str()))?,
+            JsonMatch::Within(range) => write!(f, "{path} a number, {range}")?,
+            JsonMatch::Is(wanted) => write!(f, "{path} {wanted}")?,
         }
         f.write_str(if self.missing_passes { " (or missing)" } else { "" })
     }
@@ -190,13 +216,13 @@ fn bytes(number: usize) -> String {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
-
     use serde_json::json;
 
     use super::*;
     use crate::model::Secret;
-    use crate::model::policy::{Certificate, ClientIdentity, HeaderText, JsonPath, Pattern};
+    use crate::model::policy::{
+        Certificate, ClientIdentity, JsonPath, JsonType, NumberRange, Pattern, Payload, TcpProbe,
+    };
 
     fn http() -> HttpProbe {
         HttpProbe {
@@ -217,7 +243,7 @@ mod tests {
     #[test]
     fn every_kind_is_told_in_one_line() {
         let tcp = |send: Option<&str>, expect: Option<&str>| {
-            ProbeKind::Tcp(TcpProbe { send: send.map(Arc::from), expect: expect.map(Arc::from) })
+            ProbeKind::Tcp(TcpProbe::of(send.map(|text| Payload::plain(text.as_bytes())), expect.map(Arc::from)))
         };
         let grpc = |service: &str| {
             ProbeKind::Grpc(GrpcProbe { service: service.into(), host: Some("a.b".into()), headers: Vec::new() })
@@ -255,7 +281,7 @@ mod tests {
                 "websocket: upgrade /ws, ping and pong, subprotocol chat",
             ),
         ] {
-            assert_eq!(ProbeSpec { port, tls, kind }.to_string(), words);
+            assert_eq!(ProbeSpec { port, tls, kind, max_duration: None }.to_string(), words);
         }
     }
 
@@ -274,7 +300,7 @@ mod tests {
                 header(HeaderMatch::Matches(Pattern::try_new("^a").unwrap())),
                 header(HeaderMatch::Present),
             ],
-            body: Some(BodyRule::Contains("up".into())),
+            body: vec![BodyRule::Contains("up".into())],
             json: vec![
                 json("$.a", JsonMatch::Equals(json!("x")), true),
                 json("$.b", JsonMatch::NotEquals(json!(1)), false),
@@ -291,6 +317,35 @@ mod tests {
         );
         let long = BodyRule::Equals("x".repeat(1_000).into());
         assert!(long.to_string().len() < 100 && long.to_string().ends_with("x\"…"));
+    }
+
+    #[test]
+    fn what_must_not_be_there_and_what_may_only_last_so_long_is_told() {
+        let header = |value| HeaderRule { name: "X-Role".into(), value };
+        let json = |value| JsonRule { path: JsonPath::try_new("$.a").unwrap(), value, missing_passes: false };
+        let pattern = || Pattern::try_new("^a").unwrap();
+        let expect = Expect {
+            headers: vec![header(HeaderMatch::NotEquals("replica".into())), header(HeaderMatch::Absent)],
+            body: vec![BodyRule::NotContains("down".into()), BodyRule::NotMatches(pattern())],
+            json: vec![
+                json(JsonMatch::Matches(pattern())),
+                json(JsonMatch::Within(NumberRange::try_new(Some(1.into()), Some(5.into())).unwrap())),
+                json(JsonMatch::Is(JsonType::Null)),
+            ],
+            ..Expect::default()
+        };
+        let basic = HeaderText::Secret(Secret::with_prefix("Basic ", "aHVudGVyMg=="));
+        let probe = HttpProbe { headers: vec![("authorization".into(), basic)], expect, ..http() };
+        let max_duration = Some(std::time::Duration::from_millis(800));
+        let spec = ProbeSpec { kind: ProbeKind::Http(probe), max_duration, ..ProbeSpec::connect() };
+        assert_eq!(
+            spec.to_string(),
+            "http: GET /healthz with Basic credentials; expects 200-299, a header X-Role not equal to \"replica\", \
+             no header X-Role, a body that does not contain \"down\", a body that does not match \"^a\", \
+             $.a matching \"^a\", $.a a number, 1 to 5 and $.a null; within 800 ms"
+        );
+        let connect = ProbeSpec { max_duration, ..ProbeSpec::connect() };
+        assert_eq!(connect.to_string(), "tcp: connect and close; within 800 ms");
     }
 
     #[test]

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::*;
 use crate::model::Secret;
-use crate::model::policy::{Expect, GrpcProbe, HttpProbe, PortRule, TcpProbe, TlsPolicy, WebsocketProbe};
+use crate::model::policy::{Expect, GrpcProbe, HttpProbe, Payload, PortRule, TcpProbe, TlsPolicy, WebsocketProbe};
 
 fn http() -> HttpProbe {
     HttpProbe {
@@ -19,7 +19,7 @@ fn http() -> HttpProbe {
 }
 
 fn plain(kind: ProbeKind) -> ProbeSpec {
-    ProbeSpec { port: PortRule::Same, tls: None, kind }
+    ProbeSpec { port: PortRule::Same, tls: None, kind, max_duration: None }
 }
 
 fn over_tls(kind: ProbeKind, verify: bool) -> ProbeSpec {
@@ -103,7 +103,7 @@ fn a_connect_check_tells_of_nothing_but_the_connection() {
          ok connect connected in 0.3 ms from 127.0.0.1:41234\n\
          ok verdict pass, L4OK: connected in 0.3 ms\n"
     );
-    let banner = plain(ProbeKind::Tcp(TcpProbe { send: Some("PING\r\n".into()), expect: Some("PONG".into()) }));
+    let banner = plain(ProbeKind::Tcp(TcpProbe::of(Some(Payload::plain(b"PING\r\n")), Some("PONG".into()))));
     assert_eq!(
         told(&banner, &report(Code::L7Rsp, None, "no \"PONG\" came", answered("", b"-ERR\r\n"))),
         "ok target 10.0.0.1:80\n\
@@ -186,6 +186,7 @@ fn a_handshake_tells_version_certificate_and_whether_it_was_verified() {
         alpn: done.then(|| "h2".into()),
         verified,
         certificate: Some("CN=api, by CN=our CA, valid until 2027-01-01".into()),
+        expires: None,
     };
     let with = |tls: TlsTrace| Trace { tls: Some(Box::new(tls)), ..connected() };
     let certificate = "CN=api, by CN=our CA, valid until 2027-01-01";

@@ -10,6 +10,7 @@ use std::time::Duration;
 use smallvec::SmallVec;
 use tokio::time::Instant;
 
+use super::super::changes::changes;
 use super::super::events::EventKind;
 use super::super::pools::{CheckIds, Member, PoolState};
 use super::super::snapshot::{Departed, ListenerEntry, ListenerId, PoolId, PoolShared, Snapshot};
@@ -29,14 +30,27 @@ const TICK_GAP_MAX: Duration = Duration::from_millis(40);
 
 impl State {
     /// Takes a new configuration, carrying over what still applies (health.md, "Reload"). `listeners` are the sockets
-    /// that are bound, by name.
-    pub fn configure(&mut self, config: &Config, listeners: &[(Name, ListenerId)], now: Instant) -> (Applied, Effects) {
+    /// that are bound, by name; `by` is who asked for it, in words.
+    pub fn configure(
+        &mut self,
+        config: &Config,
+        listeners: &[(Name, ListenerId)],
+        by: &str,
+        now: Instant,
+    ) -> (Applied, Effects) {
         let mut effects = self.expire(now);
         self.generation += 1;
+        let (old, new) = (self.pools.iter().map(|pool| &*pool.policy), config.pools.iter().map(|pool| &**pool));
+        let (changes, upstreams) = changes(old, new);
+        let (generation, by) = (self.generation, by.to_owned());
+        self.log(EventKind::Reload { result: "applied", generation, error: None, by, changes }, now, &mut effects);
+        // At start every upstream is new.
+        for event in upstreams.into_iter().filter(|_| generation > 1) {
+            self.log(event, now, &mut effects);
+        }
         self.install(config, listeners, now, &mut effects);
-        let warming = self.pools.iter().filter(|p| p.warming.is_some()).map(|p| p.policy.name.clone()).collect();
-        self.log(EventKind::Reload { result: "applied", generation: self.generation, error: None }, now, &mut effects);
-        (Applied { generation: self.generation, warming }, effects)
+        let warming = self.pools.iter().filter_map(|p| Some((p.policy.name.clone(), p.warming?.until))).collect();
+        (Applied { generation, warming }, effects)
     }
 
     /// Takes the running configuration with other addresses for its host names: carries over as a new one would, and is
@@ -89,6 +103,7 @@ impl State {
             let shared = before.as_ref().map_or_else(|| Arc::new(PoolShared::new(now)), |pool| pool.shared.clone());
             let served = before.as_ref().map(PoolState::served);
             let fail_open = before.as_ref().is_some_and(|pool| pool.fail_open);
+            let watch = before.as_ref().map(|pool| pool.watch.clone()).unwrap_or_default();
             let mut orders = before.as_ref().map(|pool| pool.orders.clone()).unwrap_or_default();
             let mut earlier: HashMap<Address, Member> = before.map(PoolState::into_members).unwrap_or_default();
             let kept: HashSet<&Address> = policy.upstreams.iter().map(|u| &u.address).collect();
@@ -117,6 +132,7 @@ impl State {
             orders.tidy(policy);
             let mut pool = PoolState::new(self.pool_ids[&policy.name], policy.clone(), shared, fallback, members);
             pool.fail_open = fail_open;
+            pool.watch = watch;
             pool.orders = orders;
             let mut removed: Vec<Member> = earlier.into_values().collect();
             removed.sort_by_key(|member| member.upstream.id);
@@ -131,6 +147,7 @@ impl State {
             effects.announce.push(gone.shared);
             gone.members.iter().for_each(|member| effects.lose(&member.upstream));
         }
+        self.index_pools();
         // Every member gets its state first. Only then is it known which pools the removed must serve for: `settle` asks.
         self.rebuild_readers(now, effects);
         self.pace(now);
@@ -189,7 +206,9 @@ impl State {
                 (Track::new(key.timing, slot, now, now), None)
             }
         };
-        let last = old.filter(|(_, check)| check.key.same_definition(&key)).and_then(|(_, check)| check.last.clone());
+        let same = old.filter(|(_, check)| check.key.same_definition(&key)).map(|(_, check)| check);
+        let last = same.and_then(|check| check.last.clone());
+        let certificate_expiry = same.and_then(|check| check.certificate_expiry);
         let id = CheckId(self.take_id());
         let check = Check {
             key: key.clone(),
@@ -198,6 +217,7 @@ impl State {
             flight: None,
             deadline: None,
             last,
+            certificate_expiry,
             unknown_because: None,
             kept: Kept::default(),
         };

@@ -2,9 +2,12 @@
 
 mod checks;
 mod names;
+mod outages;
+mod reloads;
 mod scale;
 mod warming;
 
+use super::super::outage::Way;
 use super::super::snapshot::ListenerId;
 use super::super::status::{PoolSummary, UpstreamStatus};
 use super::super::view::{Nothing, Service};
@@ -61,7 +64,7 @@ impl World {
 
     fn configure(&mut self, pools: Vec<PoolPolicy>) -> Applied {
         let config = config(pools);
-        let (applied, effects) = self.state.configure(&config, &[], self.now);
+        let (applied, effects) = self.state.configure(&config, &[], "test", self.now);
         self.take(effects);
         applied
     }
@@ -141,6 +144,7 @@ fn name(text: &str) -> Name {
 fn timing() -> Timing {
     Timing {
         interval: SECOND,
+        unhealthy_interval: None,
         timeout: SECOND / 2,
         healthy_threshold: 2,
         unhealthy_threshold: 2,
@@ -156,7 +160,7 @@ fn tcp(port: PortRule) -> Arc<ProbeSpec> {
 
 fn http(path: &str) -> Arc<ProbeSpec> {
     let kind = ProbeKind::Http(HttpProbe::get(path, Expect::default()));
-    Arc::new(ProbeSpec { port: PortRule::Same, tls: None, kind })
+    Arc::new(ProbeSpec { port: PortRule::Same, tls: None, kind, max_duration: None })
 }
 
 fn check(spec: Arc<ProbeSpec>, timing: Timing) -> CheckPolicy {
@@ -404,7 +408,7 @@ async fn removed_healthy_members_serve_until_a_new_one_is_healthy() {
     let mut world = healthy(&[A]);
     world.set(B, 'P');
     let applied = world.configure(vec![pool("api", &[B])]);
-    assert_eq!(applied.warming, [name("api")]);
+    assert_eq!(applied.warming, [(name("api"), world.now + 30 * SECOND)]);
     assert_eq!(world.eligible("api"), [A]);
     assert!(world.upstream("api", A).retiring);
     world.run(SECOND / 2);
@@ -419,7 +423,7 @@ async fn retiring_ends_after_thirty_seconds_and_a_further_reload_does_not_extend
     world.run(20 * SECOND);
     assert_eq!(world.eligible("api"), [A]);
     let applied = world.configure(vec![pool("api", &[C])]);
-    assert_eq!(applied.warming, [name("api")]);
+    assert_eq!(applied.warming, [(name("api"), world.now + 10 * SECOND)]);
     world.run(9 * SECOND);
     assert_eq!(world.eligible("api"), [A]);
     world.run(2 * SECOND);
@@ -494,7 +498,8 @@ async fn fail_open_uses_all_that_are_enabled_and_says_so_once() {
     world.run(10 * SECOND);
     assert_eq!(world.service("api"), Service::FailOpen);
     assert_eq!(world.eligible("api"), [A, B]);
-    let episodes = || world.state.events_after(0).into_iter().filter(|e| matches!(e.kind, EventKind::FailOpen { .. }));
+    let began = |e: &Event| matches!(e.kind, EventKind::OutageBegan { way: Way::FailOpen, .. });
+    let episodes = || world.state.events_after(0).into_iter().filter(began);
     assert_eq!(episodes().count(), 1);
     let status = world.state.status(false, world.now);
     assert!(status.pools[0].fail_open);
@@ -517,7 +522,7 @@ async fn draining_and_disabled_upstreams_are_probed_and_take_nothing() {
     let mut world = healthy(&[A, B]);
     let address: Address = A.parse().unwrap();
     for state in [AdminState::Draining, AdminState::Disabled] {
-        let effects = world.state.set_admin("api", &address, state, "", world.now).unwrap();
+        let effects = world.state.set_admin("api", &address, state, "", true, world.now).unwrap();
         world.take(effects);
         assert_eq!(world.eligible("api"), [B]);
         let probed = world.probed(A);
@@ -531,7 +536,7 @@ async fn draining_and_disabled_upstreams_are_probed_and_take_nothing() {
     world.configure(vec![pool("api", &[A, B])]);
     world.run(SECOND);
     assert_eq!(world.eligible("api"), [A, B], "and ends when the upstream leaves the file");
-    let none = world.state.set_admin("api", &"127.0.0.1:1".parse().unwrap(), AdminState::Enabled, "", world.now);
+    let none = world.state.set_admin("api", &"127.0.0.1:1".parse().unwrap(), AdminState::Enabled, "", true, world.now);
     assert!(matches!(none, Err(SetAdminError::NoUpstream(..))));
 }
 
@@ -579,7 +584,7 @@ async fn a_removed_listener_routes_as_before_for_a_while() {
     let both = Config { listeners: vec![listener(&web, 1), listener(&other, 2)], ..config(vec![pool("api", &[A])]) };
     let one = Config { listeners: vec![listener(&web, 1)], ..config(vec![pool("api", &[A])]) };
     let apply = |world: &mut World, config: &Config, listeners: &[(Name, ListenerId)]| {
-        let (_, effects) = world.state.configure(config, listeners, world.now);
+        let (_, effects) = world.state.configure(config, listeners, "test", world.now);
         world.take(effects);
         world.snapshot.clone().unwrap()
     };
@@ -653,21 +658,39 @@ async fn a_restarted_scheduler_keeps_verdicts_and_probes_again() {
 
 #[tokio::test(start_paused = true)]
 async fn retry_after_counts_to_the_first_possible_pass() {
-    let mut world = World::new();
-    world.configure(vec![PoolPolicy {
-        checks: vec![check(
-            tcp(PortRule::Same),
-            Timing { interval: 20 * SECOND, healthy_threshold: 3, fast_interval: 2 * SECOND, ..timing() },
-        )],
-        ..pool("api", &[A])
-    }]);
-    world.run(30 * SECOND);
-    let status = world.upstream("api", A);
-    assert_eq!(status.state, HealthState::Unhealthy);
-    let snapshot = world.snapshot.as_ref().unwrap();
-    let pool = snapshot.pools().next().unwrap();
-    let want = (status.next_due - world.now).as_secs_f64() + 2.0 * 2.0;
-    assert_eq!(pool.shared.retry_after(world.now), want.ceil() as u64);
+    for unhealthy_interval in [None, Some(100 * SECOND)] {
+        let mut world = World::new();
+        let interval = 20 * SECOND;
+        let (healthy_threshold, fast_interval) = (3, 2 * SECOND);
+        let timing = Timing { interval, unhealthy_interval, healthy_threshold, fast_interval, ..timing() };
+        world.configure(vec![PoolPolicy { checks: vec![check(tcp(PortRule::Same), timing)], ..pool("api", &[A]) }]);
+        // Until some time after a probe, whenever its slot is.
+        world.run(250 * SECOND);
+        let (last, _, _) = world.probes.last().cloned().expect("it was probed");
+        let status = world.upstream("api", A);
+        assert_eq!(status.state, HealthState::Unhealthy);
+        let in_force = unhealthy_interval.unwrap_or(interval);
+        assert_eq!(status.next_due - world.start, last + in_force);
+        let snapshot = world.snapshot.as_ref().unwrap();
+        let pool = snapshot.pools().next().unwrap();
+        let want = (status.next_due - world.now).as_secs_f64() + 2.0 * 2.0;
+        assert_eq!(pool.shared.retry_after(world.now), want.ceil() as u64);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn pools_share_a_probe_where_they_agree_on_the_interval_for_unhealthy_ones_too() {
+    let with = |unhealthy_interval: Option<Duration>| {
+        vec![check(tcp(PortRule::Same), Timing { unhealthy_interval, ..timing() })]
+    };
+    for (other, checks) in [(Some(5 * SECOND), 1), (Some(6 * SECOND), 2), (None, 2)] {
+        let mut world = World::new();
+        world.configure(vec![
+            PoolPolicy { checks: with(Some(5 * SECOND)), ..pool("api", &[A]) },
+            PoolPolicy { checks: with(other), ..pool("other", &[A]) },
+        ]);
+        assert_eq!(world.state.checks.len(), checks, "{other:?}");
+    }
 }
 
 #[tokio::test(start_paused = true)]

@@ -3,37 +3,41 @@
 //!
 //! Reads no further than the rules need: without a rule over the body nothing of it; of a failure only what is quoted.
 
+use serde_json::Value;
+
+use crate::http1::{Fault, Field};
 use crate::model::Trace;
 use crate::model::policy::secrets;
 use crate::model::policy::{BodyRule, HttpProbe};
 use crate::model::quote::{BYTES_MAX, Excerpt, mask_all};
 use crate::probe::expect::{
-    BodyMatcher, HeaderMiss, JsonMiss, Match, NotJson, enclosing, header_miss, json_miss, parse, path_to,
+    BodyRules, HeaderMiss, JsonMiss, NotJson, enclosing, header_miss, json_miss, parse, path_to,
 };
 use crate::probe::finding::{
     Answered, Break, Miss, Node, Outcome, Own, body_hint, header_hint, json_hint, not_json_hint,
 };
-use crate::probe::response::{Flow, Malformed, Sink};
-use crate::probe::said::Said;
+use crate::probe::response::{Flow, Sink};
+use crate::probe::said::{self, Said};
 
 /// Bytes of a body that rules see.
 pub(super) const BODY_BYTES_MAX: usize = 64 << 10;
-/// Bytes of the JSON object of a failed answer that is read for the system's own words; longer ones are only quoted.
-const OBJECT_BYTES_MAX: usize = 4 << 10;
+/// Bytes of a report (JSON, or lines of `[+]` and `[-]`) of a failed answer that is read for the system's own words; longer
+/// ones are only quoted.
+const REPORT_BYTES_MAX: usize = 16 << 10;
 
 #[derive(Debug)]
 pub(super) enum Verdict<'p> {
     Open,
     Passed,
     Failed(Failure<'p>),
-    Malformed(Malformed),
+    Malformed(Fault),
 }
 
 #[derive(Debug)]
 pub(super) enum Failure<'p> {
     Status,
     Header(HeaderMiss<'p>),
-    /// The rule over the body; `true`: it was open when the cap was reached.
+    /// A rule over the body; `true`: it was open when the cap was reached.
     Body(&'p BodyRule, bool),
     NotJson(NotJson),
     JsonOverCap,
@@ -44,8 +48,8 @@ pub(super) enum Failure<'p> {
 #[derive(Debug)]
 pub(super) struct Judge<'p> {
     probe: &'p HttpProbe,
-    /// The rule over the body, until it is met.
-    matcher: Option<BodyMatcher<'p>>,
+    /// The rules over the body that are not met yet.
+    rules: BodyRules<'p>,
     verdict: Verdict<'p>,
     status: Option<u16>,
     /// Where an unexpected redirect points.
@@ -68,7 +72,7 @@ impl<'p> Judge<'p> {
     pub(super) fn new(probe: &'p HttpProbe) -> Judge<'p> {
         Judge {
             probe,
-            matcher: probe.expect.body.as_ref().map(BodyMatcher::new),
+            rules: BodyRules::new(&probe.expect.body),
             verdict: Verdict::Open,
             status: None,
             location: None,
@@ -89,7 +93,7 @@ impl<'p> Judge<'p> {
         matches!(self.verdict, Verdict::Open)
     }
 
-    pub(super) fn on_malformed(&mut self, error: Malformed) {
+    pub(super) fn on_malformed(&mut self, error: Fault) {
         self.verdict = Verdict::Malformed(error);
         self.kept.truncate(BYTES_MAX);
     }
@@ -122,10 +126,7 @@ impl<'p> Judge<'p> {
     fn outcome(self, end: Break) -> Outcome<'p> {
         let Judge { probe, status, location, kept, .. } = self;
         let excerpt = || Excerpt::of(&kept).without(secrets(&probe.headers));
-        let wanted = match (&self.matcher, &probe.expect.body) {
-            (Some(_), Some(BodyRule::Contains(text))) => Some(&**text),
-            (Some(_), Some(BodyRule::Equals(_) | BodyRule::Matches(_)) | None) | (None, _) => None,
-        };
+        let wanted = self.rules.wanted();
         let status = match (self.verdict, status) {
             (Verdict::Malformed(error), status) => return Outcome::Malformed { error, status, seen: excerpt() },
             (Verdict::Open, status) => {
@@ -136,18 +137,31 @@ impl<'p> Judge<'p> {
             (Verdict::Failed(failure), Some(status)) => (failure, status),
         };
         let (failure, status) = status;
-        let said = match &failure {
-            Failure::Json(..) | Failure::NotJson(_) => self.said,
+        let document = match &failure {
+            Failure::Json(..) | Failure::NotJson(_) => None,
             Failure::Status | Failure::Header(_) | Failure::Body(..) | Failure::JsonOverCap => {
-                let object = (self.whole && opens_object(&kept)).then(|| parse(&kept).ok()).flatten();
-                object.and_then(|object| Said::find(&object, None, || secrets(&probe.headers)))
+                (self.whole && opens_json(&kept)).then(|| parse(&kept).ok()).flatten()
             }
+        };
+        let mut part = None;
+        let said = match (&failure, &document) {
+            (Failure::Json(..) | Failure::NotJson(_), _) => self.said,
+            (Failure::Status, Some(document)) => {
+                let missed = first_miss(probe, document);
+                let around = missed.as_ref().and_then(|missed| missed.around);
+                part = missed.map(|missed| missed.miss);
+                Said::find(document, around, || secrets(&probe.headers))
+            }
+            (_, Some(document)) => Said::find(document, None, || secrets(&probe.headers)),
+            (_, None) => Said::find_lines(&kept, || secrets(&probe.headers)),
         };
         let own = said.map_or_else(|| Own::Body(excerpt()), Own::Words);
         let (miss, hint) = match failure {
             Failure::Status => {
                 let location = location.map(|location| location.without(secrets(&probe.headers)));
-                return Outcome::Status { probe, status, location, own };
+                // One that cannot be read whole may be a verdict too.
+                let is_verdict = document.as_ref().map_or_else(|| opens_report(&kept), said::is_verdict);
+                return Outcome::Status { probe, status, location, miss: part, own, is_verdict };
             }
             Failure::Header(HeaderMiss { rule, seen, more }) => {
                 let hint = header_hint(&rule.value, &seen);
@@ -172,7 +186,8 @@ impl<'p> Judge<'p> {
         self.came_bytes += piece.len() as u64;
         let limit = match self.verdict {
             Verdict::Open if self.needs_whole() => BODY_BYTES_MAX + 1,
-            Verdict::Open | Verdict::Passed | Verdict::Failed(_) | Verdict::Malformed(_) => OBJECT_BYTES_MAX,
+            Verdict::Failed(Failure::Status) if !self.probe.expect.json.is_empty() => BODY_BYTES_MAX + 1,
+            Verdict::Open | Verdict::Passed | Verdict::Failed(_) | Verdict::Malformed(_) => REPORT_BYTES_MAX,
         };
         let room = limit.saturating_sub(self.kept.len());
         self.kept.extend_from_slice(&piece[..piece.len().min(room)]);
@@ -180,44 +195,47 @@ impl<'p> Judge<'p> {
 
     /// Whether some rule is held against the body once it is there.
     fn needs_whole(&self) -> bool {
-        matches!(self.matcher, Some(BodyMatcher::Matches(_))) || !self.probe.expect.json.is_empty()
+        self.rules.need_whole() || !self.probe.expect.json.is_empty()
     }
 
     /// How much of a failed answer is kept.
     fn quote_bytes(&self) -> usize {
-        if opens_object(&self.kept) { OBJECT_BYTES_MAX } else { BYTES_MAX }
+        match self.verdict {
+            // A rule over JSON may name the part that fails.
+            Verdict::Failed(Failure::Status) if !self.probe.expect.json.is_empty() => BODY_BYTES_MAX + 1,
+            _ if opens_report(&self.kept) => REPORT_BYTES_MAX,
+            _ => BYTES_MAX,
+        }
     }
 
     fn judge_piece(&mut self, piece: &[u8]) {
         let room = BODY_BYTES_MAX - self.judged_bytes;
         let seen = &piece[..piece.len().min(room)];
         self.judged_bytes += seen.len();
-        match self.matcher.as_mut().map(|matcher| matcher.feed(seen)) {
-            Some(Match::Missed) => return self.fail_body(false),
-            Some(Match::Met) => self.matcher = None,
-            Some(Match::Open) | None => {}
-        }
-        if piece.len() > room {
+        if let Err(rule) = self.rules.feed(seen) {
+            self.verdict = Verdict::Failed(Failure::Body(rule, false));
+        } else if piece.len() > room {
             self.judge_start();
-        } else if self.matcher.is_none() && self.probe.expect.json.is_empty() {
+        } else if self.rules.are_met() && self.probe.expect.json.is_empty() {
             self.verdict = Verdict::Passed;
         }
     }
 
     /// The body goes on behind what rules see of it.
     fn judge_start(&mut self) {
-        match &self.matcher {
-            Some(matcher) if !matcher.holds_within(&self.kept, BODY_BYTES_MAX) => self.fail_body(true),
-            Some(_) | None if self.probe.expect.json.is_empty() => self.verdict = Verdict::Passed,
-            Some(_) | None => self.verdict = Verdict::Failed(Failure::JsonOverCap),
-        }
+        self.verdict = match self.rules.miss_within(&self.kept, BODY_BYTES_MAX) {
+            Some((rule, unread)) => Verdict::Failed(Failure::Body(rule, unread)),
+            None if self.probe.expect.json.is_empty() => Verdict::Passed,
+            None => Verdict::Failed(Failure::JsonOverCap),
+        };
     }
 
     fn judge_whole(&mut self) {
-        if self.matcher.as_ref().is_some_and(|matcher| !matcher.holds(&self.kept)) {
-            return self.fail_body(false);
-        }
-        self.verdict = if self.probe.expect.json.is_empty() { Verdict::Passed } else { self.judge_json() };
+        self.verdict = match self.rules.miss(&self.kept) {
+            Some(rule) => Verdict::Failed(Failure::Body(rule, false)),
+            None if self.probe.expect.json.is_empty() => Verdict::Passed,
+            None => self.judge_json(),
+        };
     }
 
     fn judge_json(&mut self) -> Verdict<'p> {
@@ -226,19 +244,9 @@ impl<'p> Judge<'p> {
             Ok(document) => document,
             Err(error) => return Verdict::Failed(Failure::NotJson(error.without(secrets(&probe.headers)))),
         };
-        let Some(JsonMiss { rule, node, more }) = json_miss(&probe.expect.json, &document) else {
-            return Verdict::Passed;
-        };
-        let around = node.and_then(|node| enclosing(&document, node));
+        let Some(Missed { miss, around, hint }) = first_miss(probe, &document) else { return Verdict::Passed };
         self.said = Said::find(&document, around, || secrets(&probe.headers));
-        let hint = json_hint(rule, &document, node);
-        let node = node.map(|node| Node::new(&path_to(&document, node), node).without(|| secrets(&probe.headers)));
-        Verdict::Failed(Failure::Json(Miss::Json { rule, node, more }, hint))
-    }
-
-    fn fail_body(&mut self, over_cap: bool) {
-        let rule = self.probe.expect.body.as_ref().expect("a matcher is made of a rule");
-        self.verdict = Verdict::Failed(Failure::Body(rule, over_cap));
+        Verdict::Failed(Failure::Json(miss, hint))
     }
 }
 
@@ -247,13 +255,13 @@ impl Sink for Judge<'_> {
         self.head = kept_for_trace(self.probe, head, Trace::HEAD_BYTES_MAX);
     }
 
-    fn on_head(&mut self, status: u16, fields: &[httparse::Header<'_>]) -> Flow {
+    fn on_head(&mut self, status: u16, fields: &[Field<'_>]) -> Flow {
         let expect = &self.probe.expect;
         self.status = Some(status);
         if !expect.status.takes(status) {
             self.verdict = Verdict::Failed(Failure::Status);
             let location =
-                fields.iter().find(|f| (300..400).contains(&status) && f.name.eq_ignore_ascii_case("location"));
+                fields.iter().find(|f| (300..400).contains(&status) && f.name.eq_ignore_ascii_case(b"location"));
             self.location = location.map(|field| Excerpt::of(field.value));
             return Flow::Continue;
         }
@@ -262,10 +270,11 @@ impl Sink for Judge<'_> {
             return Flow::Continue;
         }
         // A text may stand in every body: nothing of this one is read for it.
-        if self.matcher.as_mut().is_some_and(|matcher| matcher.feed(&[]) == Match::Met) {
-            self.matcher = None;
+        if let Err(rule) = self.rules.feed(&[]) {
+            self.verdict = Verdict::Failed(Failure::Body(rule, false));
+            return Flow::Continue;
         }
-        if self.matcher.is_some() || !expect.json.is_empty() {
+        if !self.rules.are_met() || !expect.json.is_empty() {
             return Flow::Continue;
         }
         self.verdict = Verdict::Passed;
@@ -305,8 +314,41 @@ fn kept_for_trace(probe: &HttpProbe, bytes: &[u8], limit: usize) -> Box<[u8]> {
     masked.into_boxed_slice()
 }
 
-/// Whether a body may be a JSON object.
-fn opens_object(body: &[u8]) -> bool {
-    let start = &body[..body.len().min(BYTES_MAX)];
-    start.trim_ascii_start().first() == Some(&b'{')
+/// A rule over JSON that does not hold, the object around the node at fault, and what may be tried.
+struct Missed<'p, 'd> {
+    miss: Miss<'p>,
+    around: Option<&'d Value>,
+    hint: Option<&'static str>,
+}
+
+/// The first rule that does not hold.
+fn first_miss<'p, 'd>(probe: &'p HttpProbe, document: &'d Value) -> Option<Missed<'p, 'd>> {
+    let JsonMiss { rule, node, more } = json_miss(&probe.expect.json, document)?;
+    let around = node.and_then(|node| enclosing(document, node));
+    let hint = json_hint(rule, document, node);
+    let node = node.map(|node| Node::new(&path_to(document, node), node).without(|| secrets(&probe.headers)));
+    Some(Missed { miss: Miss::Json { rule, node, more }, around, hint })
+}
+
+/// Whether a body may be what a system reports of itself.
+fn opens_report(body: &[u8]) -> bool {
+    opens_json(body) || opens_lines(body)
+}
+
+/// Whether a body may be a JSON object, or a list of them.
+fn opens_json(body: &[u8]) -> bool {
+    match first_bytes(body) {
+        [b'{', ..] => true,
+        [b'[', rest @ ..] => rest.trim_ascii_start().first() == Some(&b'{'),
+        _ => false,
+    }
+}
+
+/// Whether a body may be the lines of a verbose `readyz`.
+fn opens_lines(body: &[u8]) -> bool {
+    first_bytes(body).starts_with(b"[+]") || first_bytes(body).starts_with(b"[-]")
+}
+
+fn first_bytes(body: &[u8]) -> &[u8] {
+    body[..body.len().min(BYTES_MAX)].trim_ascii_start()
 }

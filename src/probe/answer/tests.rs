@@ -5,17 +5,18 @@ use std::time::Duration;
 use nix::errno::Errno;
 use proptest::prelude::*;
 
+mod limits;
 mod rules;
 
 use super::judge::BODY_BYTES_MAX;
 use super::*;
+use crate::http1::limits::{INTERIM_ANSWERS, RESPONSE_HEAD_BYTES, RESPONSE_HEAD_FIELDS};
 use crate::model::policy::{BodyRule, Expect, StatusRule};
 use crate::model::{Code, ProbeReport, Trace};
 use crate::probe::finding::Circumstances;
-use crate::probe::response::{HEAD_BYTES_MAX, INTERIM_MAX};
 
 fn get(body: Option<BodyRule>) -> HttpProbe {
-    HttpProbe::get("/healthz", Expect { body, ..Expect::default() })
+    HttpProbe::get("/healthz", Expect { body: body.into_iter().collect(), ..Expect::default() })
 }
 
 fn head() -> HttpProbe {
@@ -95,7 +96,7 @@ fn the_status_decides_without_a_body_rule() {
             Code::L7Sts,
             "status 500, expected 200-299; body: \"abc\"",
         ),
-        ("HTTP/1.1 600 What\r\n\r\n", Code::L7Sts, "status 600, expected 200-299"),
+        ("HTTP/1.1 600 What\r\n\r\n", Code::L7Rsp, "status 600 is outside 100 to 599"),
         (
             "HTTP/1.1 302 Found\r\nLocation: http://elsewhere/\r\nContent-Length: 0\r\n\r\n",
             Code::L7Sts,
@@ -103,8 +104,16 @@ fn the_status_decides_without_a_body_rule() {
              (redirects are not followed: check the final path, or list the status)",
         ),
         ("HTTP/1.1 401 No\r\n\r\n", Code::L7Sts, "status 401, expected 200-299 (needs credentials)"),
-        ("HTTP/1.1 403 No\r\n\r\n", Code::L7Sts, "status 403, expected 200-299 (needs credentials)"),
-        ("HTTP/1.1 404 No\r\n\r\n", Code::L7Sts, "status 404, expected 200-299 (path wrong or endpoint disabled)"),
+        (
+            "HTTP/1.1 403 No\r\n\r\n",
+            Code::L7Sts,
+            "status 403, expected 200-299 (it refuses the credentials, the Host, an Origin or our address)",
+        ),
+        (
+            "HTTP/1.1 404 No\r\n\r\n",
+            Code::L7Sts,
+            "status 404, expected 200-299 (path wrong, endpoint disabled, or another Host is expected)",
+        ),
         (
             "HTTP/1.1 400 Bad Request\r\n\r\nThe plain HTTP request was sent to HTTPS port",
             Code::L7Sts,
@@ -136,7 +145,7 @@ fn contains_passes_as_soon_as_its_text_has_come() {
         ("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nre\r\n3\r\nadyXX", Stop::Closed),
         ("HTTP/1.1 200 OK\r\n\r\nready", Stop::Deadline),
         (
-            "HTTP/1.1 200 OK\r\nTransfer-Encoding: gzip, chunked\r\nContent-Length: 3\r\n\r\n5\r\nready\r\n0\r\n\r\n",
+            "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\nContent-Length: 3\r\n\r\n5\r\nready\r\n0\r\n\r\n",
             Stop::Closed,
         ),
     ] {
@@ -219,6 +228,14 @@ fn equals_wants_the_whole_body_and_its_end() {
             "HTTP/1.1 200 OK\r\n\r\nok",
             Stop::Deadline,
             Code::L7Tout,
+            "no whole body within 5s: the answer has no length and its connection stayed open; 2 bytes had come \
+             (connected in 0.3 ms); body: \"ok\" (it must send Content-Length or chunks, or close as asked; a rule with \
+             contains passes without the end)",
+        ),
+        (
+            "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nok\r\n",
+            Stop::Deadline,
+            Code::L7Tout,
             "no whole body within 5s: 2 bytes had come, and not its end (connected in 0.3 ms); body: \"ok\" \
              (it answers too slowly for this timeout)",
         ),
@@ -273,38 +290,57 @@ fn a_malformed_answer_is_named() {
     let interim = |n: u32| format!("{}HTTP/1.1 200 OK\r\n\r\n", "HTTP/1.1 100 Continue\r\n\r\n".repeat(n as usize));
     let chunk = |body: &str| format!("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n{body}");
     let extension = chunk(&format!("1;{}", "x".repeat(1 << 20)));
+    let length = |value: &str| format!("HTTP/1.1 200 OK\r\nContent-Length: {value}\r\n\r\n");
+    let coding = |fields: &str| format!("HTTP/1.1 200 OK\r\n{fields}\r\n");
+    let chunked = "Transfer-Encoding: chunked\r\n";
+    let max = RESPONSE_HEAD_FIELDS;
     for (answer, code, sentence) in [
-        (fields(256), Code::L7Rsp, "body does not contain \"ready\"; it is empty"),
-        (fields(257), Code::L7Rsp, "the head has more than 256 fields"),
-        (fields(1_000), Code::L7Rsp, "the head has more than 256 fields"),
-        (padded(HEAD_BYTES_MAX), Code::L7Rsp, "body does not contain \"ready\"; it is empty"),
-        (padded(HEAD_BYTES_MAX + 1), Code::L7Rsp, "the head is over 32 KiB"),
-        (padded(1 << 20), Code::L7Rsp, "the head is over 32 KiB"),
-        (format!("HTTP/1.1 {}", "x".repeat(1 << 16)), Code::L7Rsp, "the head is over 32 KiB"),
-        (interim(INTERIM_MAX), Code::L7Rsp, "body does not contain \"ready\"; it is empty"),
-        (interim(INTERIM_MAX + 1), Code::L7Rsp, "more than 16 interim answers"),
+        (fields(max), Code::L7Rsp, "body does not contain \"ready\"; it is empty"),
+        (fields(max + 1), Code::L7Rsp, "the head has more than 200 fields"),
+        (fields(1_000), Code::L7Rsp, "the head has more than 200 fields"),
+        (padded(RESPONSE_HEAD_BYTES), Code::L7Rsp, "body does not contain \"ready\"; it is empty"),
+        (padded(RESPONSE_HEAD_BYTES + 1), Code::L7Rsp, "the head is over 64 KiB"),
+        (padded(1 << 20), Code::L7Rsp, "the head is over 64 KiB"),
+        (format!("HTTP/1.1 {}", "x".repeat(1 << 16)), Code::L7Rsp, "the head is over 64 KiB"),
+        (interim(INTERIM_ANSWERS), Code::L7Rsp, "body does not contain \"ready\"; it is empty"),
+        (interim(INTERIM_ANSWERS + 1), Code::L7Rsp, "more than 16 interim answers"),
         (
             "HTTP/1.1 101 Switching Protocols\r\n\r\n".to_owned(),
             Code::L7Rsp,
-            "answered 101 Switching Protocols, which was not asked for (this path wants a plain request, not an upgrade)",
+            "answered 101 Switching Protocols, which was not asked for (an Upgrade header of the check may ask for it: use type = \"websocket\")",
         ),
-        ("HTTP/1.1 200 OK\r\nContent-Length: x\r\n\r\n".to_owned(), Code::L7Rsp, "malformed Content-Length"),
-        ("HTTP/1.1 200 OK\r\nContent-Length: +1\r\n\r\n".to_owned(), Code::L7Rsp, "malformed Content-Length"),
-        ("HTTP/1.1 200 OK\r\nContent-Length: 1, 2\r\n\r\n".to_owned(), Code::L7Rsp, "malformed Content-Length"),
-        (format!("HTTP/1.1 200 OK\r\nContent-Length: {}0\r\n\r\n", u64::MAX), Code::L7Rsp, "malformed Content-Length"),
+        (length("x"), Code::L7Rsp, "malformed Content-Length: not a number"),
+        (length("+1"), Code::L7Rsp, "malformed Content-Length: not a number"),
+        (length("1, 2"), Code::L7Rsp, "malformed Content-Length: two that differ"),
+        (length(&format!("{}0", u64::MAX)), Code::L7Rsp, "malformed Content-Length: over 64 bits"),
+        (coding(&chunked.repeat(2)), Code::L7Rsp, "malformed Transfer-Encoding: chunked is given twice"),
+        (
+            coding("Transfer-Encoding: gzip, chunked\r\n"),
+            Code::L7Rsp,
+            "unsupported Transfer-Encoding: a coding other than chunked",
+        ),
+        (
+            coding("Transfer-Encoding: identity\r\n"),
+            Code::L7Rsp,
+            "malformed Transfer-Encoding: the last coding is not chunked",
+        ),
         ("HTTP/1.1 2x0 OK\r\n\r\n".to_owned(), Code::L7Rsp, "malformed head: invalid status"),
-        ("HTTP/1.1 099 OK\r\n\r\n".to_owned(), Code::L7Rsp, "malformed head: invalid status"),
-        ("HTTP/1.1 200 OK\r\nno colon\r\n\r\n".to_owned(), Code::L7Rsp, "malformed head: invalid field name"),
-        ("HTTP/1.1 200 OK\r\na: \0\r\n\r\n".to_owned(), Code::L7Rsp, "malformed head: invalid field value"),
+        ("HTTP/1.1 099 OK\r\n\r\n".to_owned(), Code::L7Rsp, "status 99 is outside 100 to 599"),
+        ("HTTP/1.1 200 OK\r\nno colon\r\n\r\n".to_owned(), Code::L7Rsp, "malformed head: a field without a colon"),
+        (
+            "HTTP/1.1 200 OK\r\na: \0\r\n\r\n".to_owned(),
+            Code::L7Rsp,
+            "malformed head: a control character in a field value",
+        ),
         ("HTTP/1.9 200 OK\r\n\r\n".to_owned(), Code::L7Rsp, "malformed head: invalid version"),
         (chunk("xyz\r\n"), Code::L7Rsp, "malformed chunk: invalid size"),
         (chunk("\r\n"), Code::L7Rsp, "malformed chunk: invalid size"),
-        (chunk("1 \r\n"), Code::L7Rsp, "malformed chunk: invalid size"),
+        (chunk("1 1\r\n"), Code::L7Rsp, "malformed chunk: invalid size"),
         (chunk("1\n"), Code::L7Rsp, "malformed chunk: invalid size"),
-        (chunk("00000000000000001"), Code::L7Rsp, "malformed chunk: size over 64 bits"),
+        (chunk("00000000000000001"), Code::L7Rsp, "malformed chunk: a size over 64 bits"),
         (chunk("1\r\nab"), Code::L7Rsp, "malformed chunk: longer than its size"),
-        (chunk("0\r\n\n"), Code::L7Rsp, "malformed chunk: stray line end"),
-        (extension, Code::L7Rsp, "malformed chunk: over 1 MiB of sizes, extensions and trailers"),
+        (chunk("0\r\n\n"), Code::L7Rsp, "malformed chunk: a line that does not end in CRLF"),
+        (extension, Code::L7Rsp, "malformed chunk: too many bytes of extensions"),
     ] {
         check(&contains("ready"), answer, Stop::Closed, code, sentence);
     }
@@ -323,7 +359,7 @@ fn what_is_not_http_is_quoted_with_a_guess() {
         ),
         (
             b"\0\0\x06\x04\0\0\0\0\0",
-            "not an HTTP/1.1 answer: \"\\0\\0\\u{6}\\u{4}\\0\\0\\0\\0\\0\" (this port speaks HTTP/2 only)",
+            "not an HTTP/1.1 answer: \"\\0\\0\\u{6}\\u{4}\\0\\0\\0\\0\\0\" (it speaks HTTP/2: set version = \"h2\")",
         ),
         (
             b"HTTP/2 200\r\n\r\n",
@@ -373,8 +409,7 @@ fn an_answer_that_stops_says_where() {
             "HTTP/1.1 102 Processing\r\n\r\n",
             Stop::Deadline,
             Code::L7Tout,
-            "no final answer within 5s: 1 interim came (connected in 0.3 ms) \
-             (it accepts connections but does not answer: overloaded, stopped, or another protocol)"
+            "no final answer within 5s: 1 interim came (connected in 0.3 ms) (it answers too slowly for this timeout)"
                 .to_owned(),
         ),
         (
@@ -441,8 +476,7 @@ proptest! {
 fn a_parsed_answer_is_judged_like_its_text() {
     let of = |probe: &HttpProbe, statuses: &[u16], fields: &[(&str, &str)], body: Option<&str>, stop: Stop| {
         let mut answer = Answer::new(probe);
-        let fields: Vec<_> =
-            fields.iter().map(|(name, value)| httparse::Header { name, value: value.as_bytes() }).collect();
+        let fields: Vec<_> = fields.iter().map(|(name, value)| Field::new(name.as_bytes(), value.as_bytes())).collect();
         let mut done = statuses.iter().any(|status| answer.feed_head(*status, &fields) == Progress::Done);
         if let Some(body) = body {
             done = done || (!body.is_empty() && answer.feed(body.as_bytes()) == Progress::Done);
@@ -493,10 +527,10 @@ fn a_parsed_answer_is_judged_like_its_text() {
             Stop::Enough,
             Code::L7Rsp,
             "answered 101 Switching Protocols, which was not asked for \
-             (this path wants a plain request, not an upgrade)",
+             (an Upgrade header of the check may ask for it: use type = \"websocket\")",
         ),
         (get(None), &[103; 17], &[], None, Stop::Enough, Code::L7Rsp, "more than 16 interim answers"),
-        (get(None), &[200], &[("a", "b"); 257], None, Stop::Enough, Code::L7Rsp, "the head has more than 256 fields"),
+        (get(None), &[200], &[("a", "b"); 201], None, Stop::Enough, Code::L7Rsp, "the head has more than 200 fields"),
     ] {
         assert_eq!(of(&probe, statuses, fields, body, stop), (code, sentence.to_owned()), "{statuses:?} {body:?}");
     }

@@ -1,5 +1,7 @@
-//! Rules over the fields of an answer. A field that comes several times holds if one of its values does.
+//! Rules over the fields of an answer. Of a field that comes several times one value is enough, but none may be one that the
+//! rule excludes.
 
+use crate::http1::Field;
 use crate::model::policy::{HeaderMatch, HeaderRule};
 use crate::model::quote::Excerpt;
 
@@ -17,25 +19,26 @@ pub(in crate::probe) struct HeaderMiss<'p> {
 }
 
 /// The first rule that does not hold.
-pub(in crate::probe) fn header_miss<'p>(
-    rules: &'p [HeaderRule],
-    fields: &[httparse::Header<'_>],
-) -> Option<HeaderMiss<'p>> {
-    let rule = rules.iter().find(|rule| !values(rule, fields).any(|value| holds(&rule.value, value)))?;
+pub(in crate::probe) fn header_miss<'p>(rules: &'p [HeaderRule], fields: &[Field<'_>]) -> Option<HeaderMiss<'p>> {
+    let rule = rules.iter().find(|rule| !holds(&rule.value, || values(rule, fields)))?;
     let seen: Vec<Excerpt> = values(rule, fields).take(SHOWN_MAX).map(Excerpt::of).collect();
     let more = values(rule, fields).count() - seen.len();
     Some(HeaderMiss { rule, seen, more })
 }
 
-fn values<'h>(rule: &HeaderRule, fields: &[httparse::Header<'h>]) -> impl Iterator<Item = &'h [u8]> {
-    fields.iter().filter(|field| field.name.eq_ignore_ascii_case(&rule.name)).map(|field| field.value)
+fn values<'h>(rule: &HeaderRule, fields: &[Field<'h>]) -> impl Iterator<Item = &'h [u8]> {
+    fields.iter().filter(|field| field.name.eq_ignore_ascii_case(rule.name.as_bytes())).map(|field| field.value)
 }
 
-fn holds(wanted: &HeaderMatch, value: &[u8]) -> bool {
+fn holds<'h, V: Iterator<Item = &'h [u8]>>(wanted: &HeaderMatch, values: impl Fn() -> V) -> bool {
+    let is_there = || values().next().is_some();
     match wanted {
-        HeaderMatch::Equals(text) => value == text.as_bytes(),
-        HeaderMatch::Matches(pattern) => pattern.is_match(value),
-        HeaderMatch::Present => true,
+        HeaderMatch::Equals(text) => values().any(|value| value == text.as_bytes()),
+        // A name that is misspelt in the file must not pass for ever.
+        HeaderMatch::NotEquals(text) => is_there() && values().all(|value| value != text.as_bytes()),
+        HeaderMatch::Matches(pattern) => values().any(|value| pattern.is_match(value)),
+        HeaderMatch::Present => is_there(),
+        HeaderMatch::Absent => !is_there(),
     }
 }
 
@@ -46,7 +49,7 @@ mod tests {
 
     #[test]
     fn one_value_of_a_field_is_enough_and_its_case_does_not_count() {
-        let field = |name, value: &'static str| httparse::Header { name, value: value.as_bytes() };
+        let field = |name: &'static str, value: &'static str| Field::new(name.as_bytes(), value.as_bytes());
         let fields = [
             field("X-Frame-Options", "SAMEORIGIN"),
             field("Content-Type", "text/plain; charset=utf-8"),
@@ -54,6 +57,7 @@ mod tests {
             field("X-Empty", ""),
         ];
         let equals = |text: &str| HeaderMatch::Equals(text.into());
+        let not_equals = |text: &str| HeaderMatch::NotEquals(text.into());
         let matches = |text: &str| HeaderMatch::Matches(Pattern::try_new(text).unwrap());
         for (name, value, holds) in [
             ("x-frame-options", equals("DENY"), true),
@@ -67,6 +71,14 @@ mod tests {
             ("x-empty", equals(""), true),
             ("x-app", HeaderMatch::Present, false),
             ("x-app", matches(""), false),
+            ("x-app", HeaderMatch::Absent, true),
+            ("X-EMPTY", HeaderMatch::Absent, false),
+            ("content-type", not_equals("text/plain"), true),
+            ("x-frame-options", not_equals("DENY"), false),
+            ("x-frame-options", not_equals("SAMEORIGIN"), false),
+            ("x-frame-options", not_equals("deny"), true),
+            ("x-empty", not_equals(""), false),
+            ("x-app", not_equals("a"), false),
         ] {
             let rules = [HeaderRule { name: name.into(), value }];
             assert_eq!(header_miss(&rules, &fields).is_none(), holds, "{rules:?}");

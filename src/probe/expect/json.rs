@@ -3,9 +3,9 @@
 
 mod read;
 
-use serde_json::{Number, Value};
+use serde_json::Value;
 
-use crate::model::policy::{JsonMatch, JsonRule};
+use crate::model::policy::{JsonMatch, JsonRule, JsonType, compare_numbers};
 
 pub(in crate::probe) use read::{NotJson, parse};
 
@@ -27,6 +27,7 @@ pub(in crate::probe) fn json_miss<'p, 'v>(rules: &'p [JsonRule], document: &'v V
             let holds = match rule.value {
                 JsonMatch::Exists(wanted) => !wanted,
                 JsonMatch::Equals(_) | JsonMatch::NotEquals(_) | JsonMatch::In(_) => rule.missing_passes,
+                JsonMatch::Matches(_) | JsonMatch::Within(_) | JsonMatch::Is(_) => rule.missing_passes,
             };
             return (!holds).then_some(JsonMiss { rule, node: None, more: 0 });
         }
@@ -42,13 +43,19 @@ fn holds(wanted: &JsonMatch, node: &Value) -> bool {
         JsonMatch::NotEquals(value) => !same(node, value),
         JsonMatch::In(values) => values.iter().any(|value| same(node, value)),
         JsonMatch::Exists(wanted) => *wanted,
+        JsonMatch::Matches(pattern) => node.as_str().is_some_and(|text| pattern.is_match(text.as_bytes())),
+        JsonMatch::Within(range) => match node {
+            Value::Number(number) => range.contains(number),
+            Value::Null | Value::Bool(_) | Value::String(_) | Value::Array(_) | Value::Object(_) => false,
+        },
+        JsonMatch::Is(wanted) => JsonType::of(node) == *wanted,
     }
 }
 
 /// Whether two values are the same, by type and value; the order of keys does not count.
 fn same(a: &Value, b: &Value) -> bool {
     match (a, b) {
-        (Value::Number(a), Value::Number(b)) => same_number(a, b),
+        (Value::Number(a), Value::Number(b)) => compare_numbers(a, b).is_eq(),
         (Value::Array(a), Value::Array(b)) => a.len() == b.len() && a.iter().zip(b).all(|(a, b)| same(a, b)),
         (Value::Object(a), Value::Object(b)) => {
             a.len() == b.len() && a.iter().all(|(key, a)| b.get(key).is_some_and(|b| same(a, b)))
@@ -56,28 +63,6 @@ fn same(a: &Value, b: &Value) -> bool {
         (Value::Null | Value::Bool(_) | Value::String(_), _) => a == b,
         (Value::Number(_) | Value::Array(_) | Value::Object(_), _) => false,
     }
-}
-
-/// By value: `1` is `1.0`. An integer beyond 2^53 is not the next float that comes near it.
-fn same_number(a: &Number, b: &Number) -> bool {
-    match (whole(a), whole(b)) {
-        (Some(a), Some(b)) => a == b,
-        (None, None) => a.as_f64() == b.as_f64(),
-        (Some(_), None) | (None, Some(_)) => false,
-    }
-}
-
-/// The integer that a number is.
-fn whole(number: &Number) -> Option<i128> {
-    if let Some(n) = number.as_i64() {
-        return Some(n.into());
-    }
-    if let Some(n) = number.as_u64() {
-        return Some(n.into());
-    }
-    let float = number.as_f64()?;
-    // Beyond 2^64 only floats are left to compare with.
-    (float.fract() == 0.0 && float.abs() < 2_f64.powi(64)).then_some(float as i128)
 }
 
 /// The normalized path to `node`, which is a part of `document`, in short: `$.components.redis`, `$['Faulty CAPPs'][0]`.

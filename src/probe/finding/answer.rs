@@ -6,14 +6,15 @@ use nix::errno::Errno;
 use serde_json::Value;
 
 use super::Circumstances;
-use super::hints::{CLOSED_HINT_HTTP2, NO_ANSWER_HINT, protocol_hint, status_hint};
+use super::hints::{Asked, UNENDED_HINT, closed_hint, no_answer_hint, protocol_hint, status_hint};
 use super::words::Bytes;
+use crate::http1::Fault;
 use crate::model::Code;
 use crate::model::policy::{BodyRule, HeaderMatch, HttpProbe, HttpVersion, JsonMatch, JsonRule};
 use crate::model::quote::{Escaped, Excerpt, Quoted};
 use crate::model::units::Measured;
 use crate::probe::expect::{HeaderMiss, NotJson};
-use crate::probe::response::{Malformed, Stage};
+use crate::probe::response::Stage;
 use crate::probe::said::Said;
 
 /// One answer.
@@ -31,12 +32,20 @@ pub(in crate::probe) struct Answered<'p> {
 pub(in crate::probe) enum Outcome<'p> {
     /// The answer is as expected.
     AsExpected { status: u16 },
-    /// Another status than expected.
-    Status { probe: &'p HttpProbe, status: u16, location: Option<Excerpt>, own: Own },
+    /// Another status than expected. `miss`: the first rule over JSON that does not hold either, and so names the part of
+    /// the system that fails. `is_verdict`: the body is a report of the system about its own health.
+    Status {
+        probe: &'p HttpProbe,
+        status: u16,
+        location: Option<Excerpt>,
+        miss: Option<Miss<'p>>,
+        own: Own,
+        is_verdict: bool,
+    },
     /// The status is as expected, and another rule does not hold.
     Missed { status: u16, miss: Miss<'p>, own: Own, hint: Option<&'static str> },
     /// Not an HTTP answer, or a broken one.
-    Malformed { error: Malformed, status: Option<u16>, seen: Excerpt },
+    Malformed { error: Fault, status: Option<u16>, seen: Excerpt },
     /// The answer ended before it could be judged. `wanted`: the text that had not come.
     CutShort { probe: &'p HttpProbe, wanted: Option<&'p str>, end: Break, status: Option<u16>, body: Excerpt },
 }
@@ -128,7 +137,7 @@ impl Outcome<'_> {
             Outcome::AsExpected { status } | Outcome::Status { status, .. } | Outcome::Missed { status, .. } => {
                 Some(*status)
             }
-            Outcome::Malformed { error: Malformed::Switch, .. } => Some(101),
+            Outcome::Malformed { error: Fault::Switch, .. } => Some(101),
             Outcome::Malformed { status, .. } | Outcome::CutShort { status, .. } => *status,
         }
     }
@@ -136,33 +145,24 @@ impl Outcome<'_> {
     pub(super) fn write_sentence(&self, out: &mut String, c: &Circumstances<'_>) -> std::fmt::Result {
         match self {
             Outcome::AsExpected { status } => write!(out, "{status} in {}", Measured(c.took)),
-            Outcome::Status { probe, status, location, own } => {
+            Outcome::Status { probe, status, location, miss, own, .. } => {
                 write!(out, "status {status}, expected {}", probe.expect.status)?;
                 if let Some(location) = location {
                     write!(out, "; location: {}", Quoted(location.bytes()))?;
                 }
-                write_own(out, own)
+                if let Some(miss) = miss {
+                    out.push_str("; ");
+                    miss.write(out)?;
+                }
+                write_own(out, own, miss.as_ref())
             }
             Outcome::Missed { miss, own, .. } => {
                 miss.write(out)?;
-                match (own, miss) {
-                    // The value that was seen has been said.
-                    (Own::Body(_), Miss::Header(_) | Miss::Json { node: Some(_), .. }) => Ok(()),
-                    (Own::Words(_), _) | (Own::Body(_), _) => write_own(out, own),
-                }
+                write_own(out, own, Some(miss))
             }
             Outcome::Malformed { error, seen, .. } => {
                 write!(out, "{error}")?;
-                match error {
-                    Malformed::NotHttp => write!(out, ": {}", Quoted(seen.bytes())),
-                    Malformed::Head(_)
-                    | Malformed::HeadBytes
-                    | Malformed::HeadFields
-                    | Malformed::Interim
-                    | Malformed::Switch
-                    | Malformed::ContentLength
-                    | Malformed::Chunk(_) => Ok(()),
-                }
+                if *error == Fault::NotHttp { write!(out, ": {}", Quoted(seen.bytes())) } else { Ok(()) }
             }
             Outcome::CutShort { wanted, end, body, .. } => {
                 write_cut(out, c, *end, *wanted)?;
@@ -175,38 +175,43 @@ impl Outcome<'_> {
     }
 
     /// What the operator may want to try.
-    pub(super) fn hint(&self) -> Option<&'static str> {
+    pub(super) fn hint(&self, c: &Circumstances<'_>) -> Option<&'static str> {
         match self {
             Outcome::AsExpected { .. } => None,
             Outcome::Missed { hint, .. } => *hint,
             Outcome::Status { probe, status: 200..300, .. } if probe.expect.status.takes(101) => {
                 Some("this path answers plain requests: check the path of the WebSocket")
             }
+            // The system has said itself what is wrong.
+            Outcome::Status { is_verdict: true, .. } => None,
             Outcome::Status { probe, status, own, .. } => {
                 let body = match own {
                     Own::Body(body) => body.bytes(),
                     Own::Words(_) => &[],
                 };
-                status_hint(&probe.method, *status, body)
+                let has_host =
+                    probe.host.is_some() || probe.headers.iter().any(|(n, _)| n.eq_ignore_ascii_case("host"));
+                let asked = Asked { method: &probe.method, has_host, is_tls: c.is_tls() };
+                status_hint(asked, *status, body)
             }
-            Outcome::Malformed { error: Malformed::NotHttp, seen, .. } => protocol_hint(seen.bytes()),
-            Outcome::Malformed { error: Malformed::Switch, .. } => {
-                Some("this path wants a plain request, not an upgrade")
+            Outcome::Malformed { error: Fault::NotHttp, seen, .. } => protocol_hint(seen.bytes(), c.is_tls()),
+            Outcome::Malformed { error: Fault::Switch, .. } => {
+                Some("an Upgrade header of the check may ask for it: use type = \"websocket\"")
             }
             Outcome::Malformed { .. } => None,
-            Outcome::CutShort { end: Break { cut: Cut::Deadline, stage: Stage::Head(0), .. }, .. } => {
-                Some(NO_ANSWER_HINT)
+            Outcome::CutShort { end: Break { cut: Cut::Deadline, stage: Stage::Head(0), interim: 0 }, .. } => {
+                Some(no_answer_hint(c.is_tls()))
+            }
+            Outcome::CutShort { end: Break { cut: Cut::Deadline, stage: Stage::UntilClose(_), .. }, .. } => {
+                Some(UNENDED_HINT)
             }
             Outcome::CutShort { end: Break { cut: Cut::Deadline, .. }, .. } => {
                 Some("it answers too slowly for this timeout")
             }
-            Outcome::CutShort { probe, end: Break { stage: Stage::Head(0), .. }, .. }
-                if probe.version == HttpVersion::H2 =>
-            {
-                Some(CLOSED_HINT_HTTP2)
-            }
-            Outcome::CutShort { end: Break { stage: Stage::Head(0), .. }, .. } => {
-                Some("this port may speak TLS or another protocol, or its server is going down")
+            // It speaks HTTP: interim answers came.
+            Outcome::CutShort { end: Break { stage: Stage::Head(0), interim: 1.., .. }, .. } => None,
+            Outcome::CutShort { probe, end: Break { stage: Stage::Head(0), .. }, .. } => {
+                Some(closed_hint(c.is_tls(), probe.version == HttpVersion::H2))
             }
             Outcome::CutShort { .. } => None,
         }
@@ -219,6 +224,17 @@ impl Miss<'_> {
             Miss::Header(miss) => write_header(out, miss),
             Miss::Body { rule, over_cap, empty } => {
                 match rule {
+                    BodyRule::NotContains(_) | BodyRule::NotMatches(_) if *over_cap => {
+                        let word = if matches!(rule, BodyRule::NotContains(_)) { "contain" } else { "match" };
+                        write!(
+                            out,
+                            "body may {word} {}: it is over 64 KiB, of which no more are read",
+                            excluded(rule)
+                        )?;
+                        return Ok(());
+                    }
+                    BodyRule::NotContains(_) => write!(out, "body contains {}, which it must not", excluded(rule))?,
+                    BodyRule::NotMatches(_) => write!(out, "body matches {}, which it must not", excluded(rule))?,
                     BodyRule::Contains(text) => write!(out, "body does not contain {}", Quoted(text.as_bytes()))?,
                     BodyRule::Equals(text) => write!(out, "body is not {}", Quoted(text.as_bytes()))?,
                     BodyRule::Matches(pattern) => {
@@ -257,6 +273,14 @@ impl Miss<'_> {
     }
 }
 
+/// The text or pattern of a negated rule.
+fn excluded(rule: &BodyRule) -> Quoted<'_> {
+    Quoted(match rule {
+        BodyRule::NotContains(text) | BodyRule::Contains(text) | BodyRule::Equals(text) => text.as_bytes(),
+        BodyRule::NotMatches(pattern) | BodyRule::Matches(pattern) => pattern.as_str().as_bytes(),
+    })
+}
+
 fn write_header(out: &mut String, miss: &HeaderMiss<'_>) -> std::fmt::Result {
     write!(out, "header {} is ", miss.rule.name)?;
     for (i, value) in miss.seen.iter().enumerate() {
@@ -272,6 +296,8 @@ fn write_header(out: &mut String, miss: &HeaderMiss<'_>) -> std::fmt::Result {
         HeaderMatch::Matches(pattern) => {
             write!(out, ", expected a match of {}", Quoted(pattern.as_str().as_bytes()))
         }
+        HeaderMatch::NotEquals(text) => write!(out, ", expected another value than {}", Quoted(text.as_bytes())),
+        HeaderMatch::Absent => write!(out, ", expected none"),
         HeaderMatch::Present => Ok(()),
     }
 }
@@ -303,6 +329,11 @@ fn write_wanted(out: &mut String, wanted: &JsonMatch) -> std::fmt::Result {
             out.push_str(", expected nothing there");
             Ok(())
         }
+        JsonMatch::Matches(pattern) => {
+            write!(out, ", expected a string that matches {}", Quoted(pattern.as_str().as_bytes()))
+        }
+        JsonMatch::Within(range) => write!(out, ", expected a number: {range}"),
+        JsonMatch::Is(wanted) => write!(out, ", expected {wanted}"),
     }
 }
 
@@ -315,10 +346,13 @@ fn write_value(out: &mut String, value: &Value) -> std::fmt::Result {
     }
 }
 
-fn write_own(out: &mut String, own: &Own) -> std::fmt::Result {
-    match own {
-        Own::Words(said) => write!(out, " ({said})"),
-        Own::Body(body) => write_excerpt(out, body),
+/// The system's own words, after `miss`.
+fn write_own(out: &mut String, own: &Own, miss: Option<&Miss<'_>>) -> std::fmt::Result {
+    match (own, miss) {
+        (Own::Words(said), _) => write!(out, " ({said})"),
+        // The value that was seen has been said.
+        (Own::Body(_), Some(Miss::Header(_) | Miss::Json { node: Some(_), .. })) => Ok(()),
+        (Own::Body(body), _) => write_excerpt(out, body),
     }
 }
 
@@ -336,19 +370,23 @@ fn write_cut(out: &mut String, c: &Circumstances<'_>, end: Break, wanted: Option
         (Cut::Deadline, Stage::Head(bytes)) => {
             write!(out, "no whole answer within {:?}: {} of its head came", c.timeout, Bytes(bytes as u64))
         }
-        (Cut::Deadline, Stage::Body(..) | Stage::End) => {
+        (Cut::Deadline, Stage::Body(..) | Stage::UntilClose(_) | Stage::End) => {
             match wanted {
                 Some(text) => write!(out, "no {} in the body", Quoted(text.as_bytes()))?,
                 None => out.push_str("no whole body"),
             }
             write!(out, " within {:?}: ", c.timeout)?;
+            if let Stage::UntilClose(bytes) = stage {
+                out.push_str("the answer has no length and its connection stayed open; ");
+                return write!(out, "{} had come", Bytes(bytes));
+            }
             write_came(out, stage)
         }
         (Cut::Closed | Cut::Broke(_), Stage::Head(0)) => write!(out, "{} without an answer", cut_words(cut)),
         (Cut::Closed | Cut::Broke(_), Stage::Head(bytes)) => {
             write!(out, "{} inside an answer: {} of its head came", cut_words(cut), Bytes(bytes as u64))
         }
-        (Cut::Closed | Cut::Broke(_), Stage::Body(..) | Stage::End) => {
+        (Cut::Closed | Cut::Broke(_), Stage::Body(..) | Stage::UntilClose(_) | Stage::End) => {
             if let Some(text) = wanted {
                 write!(out, "body does not contain {} and was cut short: ", Quoted(text.as_bytes()))?;
             } else {
@@ -363,7 +401,9 @@ fn write_cut(out: &mut String, c: &Circumstances<'_>, end: Break, wanted: Option
 pub(super) fn write_came(out: &mut String, stage: Stage) -> std::fmt::Result {
     match stage {
         Stage::Body(bytes, Some(total)) => write!(out, "{bytes} of {} had come", Bytes(total)),
-        Stage::Body(bytes, None) => write!(out, "{} had come, and not its end", Bytes(bytes)),
+        Stage::Body(bytes, None) | Stage::UntilClose(bytes) => {
+            write!(out, "{} had come, and not its end", Bytes(bytes))
+        }
         Stage::Head(_) | Stage::End => Ok(()),
     }
 }

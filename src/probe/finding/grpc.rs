@@ -4,7 +4,7 @@ use std::fmt::{self, Write};
 
 use super::Circumstances;
 use super::answer::{Cut, cut_words, write_excerpt};
-use super::hints::{CLOSED_HINT_HTTP2, NO_ANSWER_HINT, grpc_hint, status_hint};
+use super::hints::{Asked, closed_hint, grpc_hint, no_answer_hint, status_hint};
 use super::words::Bytes;
 use crate::model::Code;
 use crate::model::policy::GrpcProbe;
@@ -176,14 +176,14 @@ impl Called<'_> {
         }
     }
 
-    pub(super) fn hint(&self) -> Option<&'static str> {
+    pub(super) fn hint(&self, c: &Circumstances<'_>) -> Option<&'static str> {
         match &self.said {
             Said::Health(health::UNKNOWN) => Some("it has set no status yet: it may still be starting"),
             Said::Health(health::NOT_SERVING) => Some("it runs, but says of itself that it is not ready"),
             Said::Health(health::SERVICE_UNKNOWN) => Some(SERVICE_HINT),
             Said::Health(_) => None,
             Said::Error { code: UNIMPLEMENTED, .. } => {
-                Some("register grpc.health.v1.Health in its server, or use type = \"tcp\"")
+                Some("register grpc.health.v1.Health in its server; type = \"tcp\" sees only whether the port is open")
             }
             Said::Error { code: NOT_FOUND, .. } if self.probe.service.is_empty() => {
                 Some("set `service` to the full name of one that it has")
@@ -191,21 +191,27 @@ impl Called<'_> {
             Said::Error { code: NOT_FOUND, .. } => Some(SERVICE_HINT),
             Said::Error { code, .. } => grpc_hint(*code),
             Said::Http { body, .. } => match self.status {
-                Some(404 | 405 | 415) => Some("this port speaks HTTP/2, but not gRPC"),
-                status => status_hint("POST", status.unwrap_or_default(), body.bytes()),
+                Some(404 | 405 | 415) => Some(NOT_GRPC_HINT),
+                status => {
+                    let (has_host, is_tls) = (self.probe.host.is_some(), c.is_tls());
+                    let asked = Asked { method: "POST", has_host, is_tls };
+                    status_hint(asked, status.unwrap_or_default(), body.bytes())
+                }
             },
-            Said::NotGrpc { .. } => Some("this port speaks HTTP/2, but not gRPC"),
-            Said::NoStatus => Some("a proxy before it may drop trailers"),
+            Said::NotGrpc { .. } => Some(NOT_GRPC_HINT),
+            Said::NoStatus => Some("a proxy in front of it may drop trailers"),
             Said::Wrong(_) => None,
-            Said::CutShort { cut: Cut::Deadline, .. } if self.status.is_none() => Some(NO_ANSWER_HINT),
+            Said::CutShort { cut: Cut::Deadline, .. } if self.status.is_none() => Some(no_answer_hint(c.is_tls())),
             Said::CutShort { cut: Cut::Deadline, .. } => Some("it answers too slowly for this timeout"),
-            Said::CutShort { .. } if self.status.is_none() => Some(CLOSED_HINT_HTTP2),
+            Said::CutShort { .. } if self.status.is_none() => Some(closed_hint(c.is_tls(), true)),
             Said::CutShort { .. } => None,
         }
     }
 }
 
 const SERVICE_HINT: &str = "check `service`: a full name such as package.Service, or none for the server as a whole";
+
+const NOT_GRPC_HINT: &str = "this port speaks HTTP/2; what answers is not gRPC, or a proxy that does not pass it on";
 
 /// The name and number of a status code of gRPC.
 struct Named(u32);

@@ -83,7 +83,7 @@ impl Http2 {
             Trouble::Broken(reason) => {
                 // The library gives one error for both.
                 let large = matches!(self.stage, Stage::Head(_)) && *reason != Reason::FLOW_CONTROL_ERROR;
-                let or_large = if large { ", or its head is over 32 KiB" } else { "" };
+                let or_large = if large { ", or its head is over 64 KiB" } else { "" };
                 write!(out, "the answer breaks the rules of HTTP/2{or_large} ({})", Named(*reason))?;
             }
             Trouble::Flood => out.push_str("over 1 MiB of frames came, and no end of an answer"),
@@ -96,14 +96,14 @@ impl Http2 {
         write_excerpt(out, &self.body)
     }
 
-    pub(super) fn hint(&self) -> Option<&'static str> {
+    pub(super) fn hint(&self, is_tls: bool) -> Option<&'static str> {
         match &self.trouble {
             Trouble::NotSettled => Some(match self.grpc {
                 true => "it does not offer HTTP/2 on this port, which gRPC needs",
                 false => "it does not offer HTTP/2 on this port: leave version = \"h2\" out",
             }),
-            Trouble::NotHttp2(seen) => not_http2_hint(seen.bytes(), self.grpc),
-            Trouble::GoAway { reason, .. } | Trouble::Reset(reason) => http2_hint(*reason, self.grpc),
+            Trouble::NotHttp2(seen) => not_http2_hint(seen.bytes(), self.grpc, is_tls),
+            Trouble::GoAway { reason, .. } | Trouble::Reset(reason) => http2_hint(*reason, self.grpc, is_tls),
             Trouble::Broken(_) | Trouble::Flood | Trouble::Unsendable(_) => None,
         }
     }
@@ -144,7 +144,7 @@ mod tests {
         let finding = Http2 { trouble, stage, status: None, body: excerpt, grpc };
         let mut sentence = String::new();
         finding.write_sentence(&mut sentence).unwrap();
-        if let Some(hint) = finding.hint() {
+        if let Some(hint) = finding.hint(false) {
             write!(sentence, " ({hint})").unwrap();
         }
         (finding.code(), sentence)
@@ -184,7 +184,7 @@ mod tests {
                 "",
                 false,
                 Code::L7Rsp,
-                "not HTTP/2: \"HTTP/1.1 400 Bad Request\" (this port speaks HTTP/1 only: leave version = \"h2\" out)",
+                "not HTTP/2: \"HTTP/1.1 400 Bad Request\" (it answers in HTTP/1: leave version = \"h2\" out)",
             ),
             (
                 Trouble::NotHttp2(excerpt(answer)),
@@ -192,7 +192,7 @@ mod tests {
                 "",
                 true,
                 Code::L7Rsp,
-                "not HTTP/2: \"HTTP/1.1 400 Bad Request\" (this port speaks HTTP/1 only, and gRPC needs HTTP/2)",
+                "not HTTP/2: \"HTTP/1.1 400 Bad Request\" (it answers in HTTP/1, and gRPC needs HTTP/2)",
             ),
             (
                 Trouble::NotHttp2(excerpt("\u{15}\u{3}\u{1}")),
@@ -249,7 +249,7 @@ mod tests {
                 "",
                 false,
                 Code::L7Rsp,
-                "the answer breaks the rules of HTTP/2, or its head is over 32 KiB (PROTOCOL_ERROR)",
+                "the answer breaks the rules of HTTP/2, or its head is over 64 KiB (PROTOCOL_ERROR)",
             ),
             (
                 Trouble::Broken(Reason::FLOW_CONTROL_ERROR),

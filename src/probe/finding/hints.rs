@@ -4,12 +4,41 @@ use nix::errno::Errno;
 
 use super::Cut;
 
+/// For a connection that is closed in HTTP/2 without an answer.
+const CLOSED_HINT_HTTP2: &str = "this port may speak HTTP/1 only, TLS or another protocol, or its server is going down";
+
+/// For an answer that only the end of its connection would have ended.
+pub(super) const UNENDED_HINT: &str =
+    "it must send Content-Length or chunks, or close as asked; a rule with contains passes without the end";
+
 /// For a connection on which nothing comes.
-pub(super) const NO_ANSWER_HINT: &str =
-    "it accepts connections but does not answer: overloaded, stopped, or another protocol";
-/// For one that is closed instead of an answer in HTTP/2.
-pub(super) const CLOSED_HINT_HTTP2: &str =
-    "this port may speak HTTP/1 only, TLS or another protocol, or its server is going down";
+pub(super) fn no_answer_hint(is_tls: bool) -> &'static str {
+    match is_tls {
+        true => "it takes TLS connections but does not answer: overloaded, or another protocol inside TLS",
+        false => "it accepts connections but does not answer: overloaded, stopped, or another protocol",
+    }
+}
+
+/// For a connection that is closed without an answer.
+pub(super) fn closed_hint(is_tls: bool, http2: bool) -> &'static str {
+    match (is_tls, http2) {
+        // TLS has settled h2 by then.
+        (true, true) => "its server may be going down",
+        (true, false) => "it may speak another protocol inside TLS, or its server is going down",
+        (false, true) => CLOSED_HINT_HTTP2,
+        (false, false) => "this port may speak TLS or another protocol, or its server is going down",
+    }
+}
+
+/// For an answer with `status` of a peer that asked for a client certificate, when the check has none; `hint` is the one
+/// without that knowledge. Nginx and others take the handshake and refuse the request (400, or 495 and 496).
+pub(in crate::probe) fn certificate_hint(status: Option<u16>, hint: Option<&'static str>) -> Option<&'static str> {
+    const ASKED: &str = "it asked for a client certificate, which it may need: set tls.client_cert and tls.client_key";
+    match (status, hint) {
+        (Some(400 | 495 | 496), _) | (Some(401 | 403), Some(_)) => Some(ASKED),
+        (_, hint) => hint,
+    }
+}
 
 pub(super) fn connect_hint(errno: Errno) -> Option<&'static str> {
     match errno {
@@ -18,7 +47,10 @@ pub(super) fn connect_hint(errno: Errno) -> Option<&'static str> {
         Errno::EACCES | Errno::EPERM => {
             Some("this process may not connect: permissions of the socket, or a local firewall")
         }
-        Errno::ETIMEDOUT => Some("the host is down, or a firewall drops what is sent to it"),
+        Errno::ETIMEDOUT => Some(
+            "the host is down, a firewall drops what is sent to it, or its queue of new connections is full: overloaded or \
+             stopped",
+        ),
         Errno::EAGAIN => Some("it listens, but does not accept: overloaded or stopped"),
         _ => None,
     }
@@ -37,87 +69,124 @@ pub(super) fn resource_hint(errno: Errno) -> Option<&'static str> {
 /// What servers say to a plain request on their TLS port: nginx, Go, Apache, Tomcat.
 const TLS_WORDS: [&str; 4] = ["HTTPS port", "HTTPS server", "SSL-enabled server port", "requires TLS"];
 
-pub(super) fn status_hint(method: &str, status: u16, body: &[u8]) -> Option<&'static str> {
+/// What was asked, as far as it bears on what a status may mean.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Asked<'a> {
+    pub method: &'a str,
+    /// The check sets the Host itself.
+    pub has_host: bool,
+    /// A TLS handshake has succeeded.
+    pub is_tls: bool,
+}
+
+pub(super) const REFUSED_HINT: &str = "it refuses the credentials, the Host, an Origin or our address";
+
+/// For an unexpected status: only what is true of every system that answers so. A status that systems use for states of their
+/// own (429 and 501 of Vault, 503 of most) has no hint.
+pub(super) fn status_hint(asked: Asked<'_>, status: u16, body: &[u8]) -> Option<&'static str> {
     let says_tls = || {
         let text = String::from_utf8_lossy(body);
         TLS_WORDS.iter().any(|words| text.contains(words))
     };
     match status {
-        400 if says_tls() => Some("this port speaks TLS"),
+        400 if says_tls() => (!asked.is_tls).then_some("this port speaks TLS"),
+        400 if !asked.has_host => Some("it may not accept the address as Host: set host"),
+        // Not modified: no redirect.
+        304 => None,
         300..400 => Some("redirects are not followed: check the final path, or list the status"),
-        401 | 403 => Some("needs credentials"),
-        404 => Some("path wrong or endpoint disabled"),
-        405 if method == "HEAD" => Some("it does not take HEAD: use GET"),
-        405 | 501 => Some("it does not take this method"),
-        421 => Some("it serves other host names: set host"),
+        401 => Some("needs credentials"),
+        403 => Some(REFUSED_HINT),
+        404 => Some("path wrong, endpoint disabled, or another Host is expected"),
+        405 if asked.method == "HEAD" => Some("it does not take HEAD: use GET"),
+        405 => Some("it does not take this method"),
+        421 if asked.is_tls => Some("it does not serve this Host on this connection: check host and tls.server_name"),
+        421 => Some("it does not serve this Host: check host"),
         426 => Some("it wants another protocol on this path"),
-        429 => Some("it limits how often it is asked: raise the interval"),
         _ => None,
     }
 }
 
-pub(super) fn protocol_hint(seen: &[u8]) -> Option<&'static str> {
+/// For bytes that are no answer of HTTP/1.
+pub(super) fn protocol_hint(seen: &[u8], is_tls: bool) -> Option<&'static str> {
     match seen {
-        [0x15 | 0x16, 0x03, ..] => Some("this port speaks TLS"),
+        [0x15 | 0x16, 0x03, ..] => (!is_tls).then_some("this port speaks TLS"),
         // A SETTINGS frame on stream 0, or GOAWAY: what an HTTP/2 server sends first.
-        [0, 0, _, 0x04 | 0x07, _, 0, 0, 0, 0, ..] => Some("this port speaks HTTP/2 only"),
+        [0, 0, _, 0x04 | 0x07, _, 0, 0, 0, 0, ..] => Some("it speaks HTTP/2: set version = \"h2\""),
         [b'H', b'T', b'T', b'P', b'/', ..] => Some("another version of HTTP than 1.0 or 1.1"),
+        // There is an answer in it, after something else.
+        _ if seen.windows(5).any(|window| window == b"HTTP/") => None,
+        _ if is_tls => Some("it speaks another protocol than HTTP inside TLS"),
         _ => Some("this port speaks another protocol than HTTP"),
     }
 }
 
-/// Of a TLS handshake that was cut off.
-pub(super) fn handshake_hint(cut: Cut) -> &'static str {
-    match cut {
-        Cut::Deadline => "this port may not speak TLS, or its server is overloaded or stopped",
-        Cut::Closed | Cut::Broke(_) => "this port may not speak TLS, or its server is going down",
+/// Of a TLS handshake that was cut off; `speaks_tls`: after a record of TLS.
+pub(super) fn handshake_hint(cut: Cut, speaks_tls: bool) -> &'static str {
+    match (cut, speaks_tls) {
+        (Cut::Deadline, true) => "its server is overloaded or stopped, or the network loses packets",
+        (Cut::Deadline, false) => "this port may not speak TLS, or its server is overloaded or stopped",
+        (Cut::Closed | Cut::Broke(_), true) => "its server may be going down",
+        (Cut::Closed | Cut::Broke(_), false) => "this port may not speak TLS, or its server is going down",
     }
 }
 
 /// Of a text that did not come (`expects`), or could not be sent; `sends`: one is sent first.
-pub(super) fn unheard_hint(cut: Option<Cut>, expects: bool, sends: bool, heard: &[u8]) -> Option<&'static str> {
+pub(super) fn unheard_hint(
+    cut: Option<Cut>,
+    expects: bool,
+    sends: bool,
+    heard: &[u8],
+    is_tls: bool,
+) -> Option<&'static str> {
     match (cut, heard.len()) {
-        (_, 1..) if matches!(heard, [0x15 | 0x16, 0x03, ..]) => Some("this port speaks TLS"),
+        (_, 1..) if matches!(heard, [0x15 | 0x16, 0x03, ..]) => (!is_tls).then_some("this port speaks TLS"),
         (Some(Cut::Deadline), 0) if !expects => Some("it takes connections but does not read: overloaded or stopped"),
         (Some(Cut::Deadline), 0) if sends => Some("it accepts connections but does not answer what was sent"),
         (Some(Cut::Deadline), 0) => Some("it accepts connections but says nothing: it may wait for a text first"),
+        (Some(Cut::Closed | Cut::Broke(_)), 0) if is_tls => Some("it may speak another protocol inside TLS"),
         (Some(Cut::Closed | Cut::Broke(_)), 0) => Some("this port may speak TLS or another protocol"),
         (Some(_) | None, _) => None,
     }
 }
 
 /// For a port that was to speak HTTP/2 and said `seen`.
-pub(super) fn not_http2_hint(seen: &[u8], grpc: bool) -> Option<&'static str> {
+pub(super) fn not_http2_hint(seen: &[u8], grpc: bool, is_tls: bool) -> Option<&'static str> {
     match seen {
-        [0x15 | 0x16, 0x03, ..] => Some("this port speaks TLS"),
-        [b'H', b'T', b'T', b'P', b'/', ..] if grpc => Some("this port speaks HTTP/1 only, and gRPC needs HTTP/2"),
-        [b'H', b'T', b'T', b'P', b'/', ..] => Some("this port speaks HTTP/1 only: leave version = \"h2\" out"),
+        [0x15 | 0x16, 0x03, ..] => (!is_tls).then_some("this port speaks TLS"),
+        [b'H', b'T', b'T', b'P', b'/', ..] if grpc => Some("it answers in HTTP/1, and gRPC needs HTTP/2"),
+        [b'H', b'T', b'T', b'P', b'/', ..] => Some("it answers in HTTP/1: leave version = \"h2\" out"),
+        _ if is_tls => Some("it speaks another protocol than HTTP/2 inside TLS"),
         _ => Some("this port speaks another protocol than HTTP/2"),
     }
 }
 
 /// For a connection or stream that the peer has ended with an error code (RFC 9113, section 7).
-pub(super) fn http2_hint(reason: h2::Reason, grpc: bool) -> Option<&'static str> {
+pub(super) fn http2_hint(reason: h2::Reason, grpc: bool, is_tls: bool) -> Option<&'static str> {
     match reason {
         h2::Reason::NO_ERROR => Some("its server is going down"),
-        h2::Reason::INTERNAL_ERROR => Some("its own log says why"),
+        h2::Reason::INTERNAL_ERROR => Some("its own log may say why"),
         h2::Reason::REFUSED_STREAM => Some("it takes no requests now: overloaded or going down"),
         h2::Reason::ENHANCE_YOUR_CALM => Some("it limits how often it is asked: raise the interval"),
-        h2::Reason::INADEQUATE_SECURITY => Some("it wants TLS, or a better version of it"),
+        h2::Reason::INADEQUATE_SECURITY if is_tls => Some("it wants another version or cipher suite of TLS"),
+        h2::Reason::INADEQUATE_SECURITY => Some("it wants TLS"),
         h2::Reason::HTTP_1_1_REQUIRED if grpc => Some("it wants HTTP/1.1 here, and gRPC needs HTTP/2"),
         h2::Reason::HTTP_1_1_REQUIRED => Some("it wants HTTP/1.1 here: leave version = \"h2\" out"),
         _ => None,
     }
 }
 
-/// For a status code of gRPC.
+/// For a status code of gRPC: by its definition, which every server shares.
 pub(super) fn grpc_hint(code: u32) -> Option<&'static str> {
     match code {
-        4 => Some("it gave up by itself: what its health depends on is slow"),
-        7 | 16 => Some("needs credentials"),
-        8 => Some("it limits how often it is asked: raise the interval"),
-        14 => Some("it is starting or going down, or a proxy before it reaches no server"),
-        2 | 13 => Some("its own log says why"),
+        4 => Some("it, or a proxy in front of it, gave up waiting: what its health depends on is slow"),
+        7 => Some(REFUSED_HINT),
+        8 => Some("a quota or something else that it needs is used up"),
+        14 => Some("it is starting or going down, or a proxy in front of it reaches no server"),
+        16 => Some("needs credentials"),
+        2 | 13 => Some("its own log may say why"),
         _ => None,
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -23,6 +23,7 @@ pub(in crate::probe) fn body_hint(rule: &BodyRule, body: &[u8], method: &str) ->
         }
         BodyRule::Equals(wanted) if text.trim().eq_ignore_ascii_case(wanted.trim()) => Some(OTHER_CASE),
         BodyRule::Contains(_) | BodyRule::Equals(_) | BodyRule::Matches(_) => None,
+        BodyRule::NotContains(_) | BodyRule::NotMatches(_) => None,
     }
 }
 
@@ -61,7 +62,9 @@ pub(in crate::probe) fn json_hint(rule: &JsonRule, document: &Value, node: Optio
         (None, _) => missing_hint(rule.path.as_str(), document),
         (Some(node), JsonMatch::Equals(wanted)) => value_hint(node, std::slice::from_ref(wanted)),
         (Some(node), JsonMatch::In(wanted)) => value_hint(node, wanted),
-        (Some(_), JsonMatch::NotEquals(_) | JsonMatch::Exists(_)) => None,
+        (Some(node), JsonMatch::Matches(_)) => kind_hint(node, Kind::Text),
+        (Some(node), JsonMatch::Within(_)) => kind_hint(node, Kind::Number),
+        (Some(_), JsonMatch::NotEquals(_) | JsonMatch::Exists(_) | JsonMatch::Is(_)) => None,
     }
 }
 
@@ -76,6 +79,11 @@ fn value_hint(node: &Value, wanted: &[Value]) -> Option<&'static str> {
     let (seen, first) = (Kind::of(node), Kind::of(wanted.first()?));
     let all_alike = wanted.iter().all(|value| Kind::of(value) == first);
     if all_alike && seen != first { Some(kinds_hint(seen, first)) } else { None }
+}
+
+fn kind_hint(node: &Value, wanted: Kind) -> Option<&'static str> {
+    let seen = Kind::of(node);
+    (seen != wanted).then(|| kinds_hint(seen, wanted))
 }
 
 /// The path selects nothing: whether its last name stands somewhere else.

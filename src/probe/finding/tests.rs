@@ -1,6 +1,7 @@
 //! The words of failed connections, as operators see them; those of answers stand in the tests of `answer`.
 
 use super::*;
+use crate::model::quote::Excerpt;
 
 #[track_caller]
 fn check(finding: Finding<'_>, elsewhere: Option<&str>, code: Code, sentence: &str) {
@@ -18,7 +19,8 @@ fn check(finding: Finding<'_>, elsewhere: Option<&str>, code: Code, sentence: &s
 
 #[test]
 fn a_failed_connection_says_why() {
-    let down = "the host is down, or a firewall drops what is sent to it";
+    let down = "the host is down, a firewall drops what is sent to it, or its queue of new connections is full: \
+                overloaded or stopped";
     for (errno, code, sentence) in [
         (Errno::ECONNREFUSED, Code::L4Con, "connection refused (nothing listens there)".to_owned()),
         (Errno::EHOSTUNREACH, Code::L4Con, "host unreachable (no route from this machine)".to_owned()),
@@ -87,7 +89,17 @@ fn a_handshake_that_is_cut_off_says_where_and_by_whom() {
             format!("connection reset in the TLS handshake at 10.9.0.2:9443 ({may})"),
         ),
     ] {
-        check(Finding::NoHandshake(cut), Some("10.9.0.2:9443"), code, &sentence);
+        check(Finding::NoHandshake { cut, speaks_tls: false }, Some("10.9.0.2:9443"), code, &sentence);
+    }
+    for (cut, code, sentence) in [
+        (
+            Cut::Deadline,
+            Code::L6Tout,
+            "no TLS handshake within 2s (its server is overloaded or stopped, or the network loses packets)",
+        ),
+        (Cut::Closed, Code::L6Rsp, "connection closed in the TLS handshake (its server may be going down)"),
+    ] {
+        check(Finding::NoHandshake { cut, speaks_tls: true }, None, code, sentence);
     }
     let failure = Failure::NotTls(b"SSH-2.0-x\x1b".as_slice().into());
     let sentence = r#"the answer to the TLS handshake is not TLS: "SSH-2.0-x\u{1b}" at 10.9.0.2:22 (this port does not speak TLS)"#;
@@ -97,8 +109,11 @@ fn a_handshake_that_is_cut_off_says_where_and_by_whom() {
 
 #[test]
 fn a_text_that_could_not_be_sent_is_a_failure_too() {
-    let unsent =
-        |cut| Finding::Unheard { expected: None, sends: true, cut: Some(cut), bytes: 0, heard: Excerpt::default() };
+    let unsent = |cut| {
+        let heard = Excerpt::default();
+        let why = Why::NotSent;
+        Finding::Unheard(Box::new(Unheard { step: None, sends: false, why, cut: Some(cut), bytes: 0, heard }))
+    };
     let may = "this port may speak TLS or another protocol";
     for (cut, code, sentence) in [
         (Cut::Closed, Code::L7Rsp, format!("connection closed before the text was sent ({may})")),

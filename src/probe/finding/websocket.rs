@@ -3,6 +3,7 @@
 use std::fmt::Write;
 
 use super::answer::cut_words;
+use super::hints::REFUSED_HINT;
 use super::{Circumstances, Cut};
 use crate::model::Code;
 use crate::model::quote::{Excerpt, Quoted};
@@ -11,12 +12,12 @@ use crate::model::units::Measured;
 /// What is wrong with a 101, before it or behind it.
 #[derive(Debug, PartialEq, Eq)]
 pub(in crate::probe) enum Flaw<'p> {
-    /// More came before the 101 than is read.
-    Heads,
     /// What was taken for a 101 cannot be read as one.
     Unreadable,
     /// The 101 lacks this field.
     Missing(&'static str),
+    /// It offers other protocols beside WebSocket, so that a request would get 502.
+    Upgrade,
     /// Its Sec-WebSocket-Accept is not the answer to our key.
     Accept(Excerpt),
     /// It does not agree to the subprotocol asked for, or to one that was not.
@@ -35,25 +36,27 @@ impl Flaw<'_> {
     pub(super) fn code(&self) -> Code {
         match self {
             Flaw::NoPong { cut: Cut::Deadline, .. } => Code::L7Tout,
-            Flaw::Missing(_) | Flaw::Accept(_) | Flaw::Subprotocol { .. } | Flaw::Extension(_) => Code::L7Rsp,
-            Flaw::Heads | Flaw::Unreadable | Flaw::Frame(_) | Flaw::Closed { .. } | Flaw::NoPong { .. } => Code::L7Rsp,
+            Flaw::Missing(_) | Flaw::Upgrade | Flaw::Accept(_) | Flaw::Subprotocol { .. } => Code::L7Rsp,
+            Flaw::Extension(_) | Flaw::Unreadable | Flaw::Frame(_) | Flaw::Closed { .. } | Flaw::NoPong { .. } => {
+                Code::L7Rsp
+            }
         }
     }
 
     /// The status that was seen.
     pub(super) fn status(&self) -> Option<u16> {
         match self {
-            Flaw::Heads => None,
-            Flaw::Unreadable | Flaw::Missing(_) | Flaw::Accept(_) | Flaw::Subprotocol { .. } => Some(101),
-            Flaw::Extension(_) | Flaw::Frame(_) | Flaw::Closed { .. } | Flaw::NoPong { .. } => Some(101),
+            Flaw::Unreadable | Flaw::Missing(_) | Flaw::Upgrade | Flaw::Accept(_) => Some(101),
+            Flaw::Subprotocol { .. } | Flaw::Extension(_) | Flaw::Frame(_) => Some(101),
+            Flaw::Closed { .. } | Flaw::NoPong { .. } => Some(101),
         }
     }
 
     pub(super) fn write_sentence(&self, out: &mut String, c: &Circumstances<'_>) -> std::fmt::Result {
         match self {
-            Flaw::Heads => write!(out, "the heads are over 64 KiB, and no 101 is among them"),
             Flaw::Unreadable => write!(out, "answered 101 with a head that cannot be read"),
             Flaw::Missing(field) => write!(out, "answered 101 without {field}"),
+            Flaw::Upgrade => write!(out, "answered 101 with more than Upgrade: websocket"),
             Flaw::Accept(value) => {
                 write!(out, "wrong Sec-WebSocket-Accept: {} does not answer our key", Quoted(value.bytes()))
             }
@@ -94,17 +97,37 @@ impl Flaw<'_> {
 
     pub(super) fn hint(&self) -> Option<&'static str> {
         match self {
+            Flaw::Upgrade => Some("a 101 names one protocol: requests that ask for it get 502"),
             Flaw::Missing(_) | Flaw::Accept(_) => {
-                Some("what answers there is no WebSocket server, or a proxy hides it")
+                Some("what answers there is not a WebSocket server, or a proxy in front of it changes the answer")
             }
-            Flaw::Subprotocol { asked: Some(_), .. } => Some("check subprotocol: the server does not know this one"),
+            Flaw::Subprotocol { asked: Some(_), .. } => {
+                Some("check subprotocol: the server has not agreed to this one, or uses none")
+            }
             Flaw::Subprotocol { asked: None, .. } => Some("set subprotocol to what the server speaks"),
-            Flaw::Heads => Some("what answers there sends interim answers without end"),
             Flaw::Extension(_) => None,
             Flaw::Unreadable | Flaw::Frame(_) => Some("it does not keep to RFC 6455"),
-            Flaw::Closed { code: Some(1008 | 3000 | 3003 | 4401 | 4403), .. } => Some("needs credentials"),
-            Flaw::Closed { .. } => Some("it does not want this client: check path and headers"),
-            Flaw::NoPong { .. } => Some("it takes the upgrade but does not serve the connection"),
+            Flaw::Closed { code: Some(code), .. } => close_hint(*code),
+            Flaw::Closed { code: None, .. } => None,
+            Flaw::NoPong { cut: Cut::Deadline, .. } => Some(
+                "it takes the upgrade but answers no ping (RFC 6455, section 5.5.2): overloaded, or it ignores pings",
+            ),
+            Flaw::NoPong { .. } => Some("it takes the upgrade and drops the connection: what serves it may be down"),
         }
+    }
+}
+
+/// For a close code: by its definition (RFC 6455, section 7.4.1, and IANA's registry). Those from 4000 are the
+/// application's own.
+fn close_hint(code: u16) -> Option<&'static str> {
+    match code {
+        1001 | 1012 | 1013 => Some("its server is going down, restarting or overloaded"),
+        1008 => Some("it refuses this client: check credentials, Origin and path"),
+        1011 => Some("its own log may say why"),
+        1014 => Some("a proxy in front of it reaches no server"),
+        3000 => Some("needs credentials"),
+        3003 => Some(REFUSED_HINT),
+        4000..5000 => Some("this code is the application's own"),
+        _ => None,
     }
 }

@@ -6,7 +6,6 @@ use nix::errno::Errno;
 
 use super::answer::cut_words;
 use super::{Circumstances, Cut};
-use crate::model::quote::Quoted;
 use crate::model::units::Measured;
 
 pub(super) fn connect_words(errno: Errno) -> &'static str {
@@ -43,31 +42,6 @@ pub(super) fn write_no_handshake(out: &mut String, c: &Circumstances<'_>, cut: C
             c.connected_in.map_or(Ok(()), |connected_in| write!(out, " (connected in {})", Measured(connected_in)))
         }
         Cut::Closed | Cut::Broke(_) => write!(out, "{} in the TLS handshake", cut_words(cut)),
-    }
-}
-
-/// Of a text that did not come.
-pub(super) fn write_unheard(
-    out: &mut String,
-    c: &Circumstances<'_>,
-    expected: Option<&str>,
-    cut: Option<Cut>,
-    bytes: usize,
-) -> std::fmt::Result {
-    match (expected, cut) {
-        (Some(text), Some(Cut::Deadline)) => {
-            write!(out, "no {} within {:?}", Quoted(text.as_bytes()), c.timeout)?;
-            c.connected_in.map_or(Ok(()), |connected_in| write!(out, " (connected in {})", Measured(connected_in)))
-        }
-        (Some(text), Some(cut)) => {
-            write!(out, "{} before {} came: {} had come", cut_words(cut), Quoted(text.as_bytes()), Bytes(bytes as u64))
-        }
-        (Some(text), None) => {
-            write!(out, "no {} in the first 64 KiB, of which no more are read", Quoted(text.as_bytes()))
-        }
-        (None, Some(Cut::Deadline)) => write!(out, "the text could not be sent within {:?}", c.timeout),
-        (None, Some(cut)) => write!(out, "{} before the text was sent", cut_words(cut)),
-        (None, None) => Ok(()),
     }
 }
 

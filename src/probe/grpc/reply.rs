@@ -6,6 +6,7 @@ use http::header::{CONTENT_TYPE, LOCATION};
 use prost::Message;
 
 use super::{HealthCheckResponse, PREFIX_BYTES};
+use crate::http1::limits::INTERIM_ANSWERS;
 use crate::model::Trace;
 use crate::model::policy::GrpcProbe;
 use crate::model::policy::secrets;
@@ -13,7 +14,6 @@ use crate::model::quote::Excerpt;
 use crate::probe::answer::Progress;
 use crate::probe::finding::{Called, Came, Cut, Said, Wrong};
 use crate::probe::h2::{Receiver, octet, write_fields, write_head};
-use crate::probe::response::INTERIM_MAX;
 
 /// Bytes of a message that are read: a health is two.
 const MESSAGE_BYTES_MAX: usize = 4 << 10;
@@ -122,7 +122,11 @@ impl Receiver for Reply<'_> {
     fn on_head(&mut self, status: u16, fields: &HeaderMap) -> Progress {
         if status < 200 {
             self.interim += 1;
-            return if self.interim > INTERIM_MAX { self.settle(Said::Wrong(Wrong::Interim)) } else { Progress::More };
+            return if self.interim > INTERIM_ANSWERS {
+                self.settle(Said::Wrong(Wrong::Interim))
+            } else {
+                Progress::More
+            };
         }
         self.status = Some(status);
         write_head(&mut self.head, status, fields);

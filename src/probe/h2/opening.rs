@@ -42,6 +42,11 @@ impl<S> Opening<S> {
         self.foreign
     }
 
+    /// Whether it said anything.
+    pub(super) fn has_heard(&self) -> bool {
+        self.come > 0
+    }
+
     /// Whether it said more than anybody needs to.
     pub(super) fn is_flooded(&self) -> bool {
         self.come > BYTES_MAX

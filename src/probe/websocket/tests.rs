@@ -36,7 +36,7 @@ fn bytes_without_a_readable_101_are_a_failure() {
         let found = judge_switch(heard.as_bytes(), &probe, KEY, &mut Steps::begin());
         assert_eq!(found, Err(Flaw::Unreadable), "{heard:?}");
     }
-    let many = "HTTP/1.1 100 Continue\r\n\r\n".repeat(INTERIM_MAX as usize + 1);
+    let many = "HTTP/1.1 100 Continue\r\n\r\n".repeat(INTERIM_ANSWERS as usize + 1);
     assert_eq!(judge_switch(many.as_bytes(), &probe, KEY, &mut Steps::begin()), Err(Flaw::Unreadable));
 }
 
@@ -73,6 +73,9 @@ fn a_101_must_be_one_for_this_websocket() {
     for (fields, subprotocol, flaw) in [
         (format!("Connection: Upgrade\r\n{accept}"), None, "Upgrade: websocket"),
         (format!("Upgrade: h2c\r\nConnection: Upgrade\r\n{accept}"), None, "Upgrade: websocket"),
+        // Requests would get 502.
+        (format!("Upgrade: h2c\r\n{base}{accept}"), None, "Upgrade"),
+        (format!("Upgrade: websocket, h2c\r\nConnection: upgrade\r\n{accept}"), None, "Upgrade"),
         (format!("Upgrade: websocket\r\n{accept}"), None, "Connection: Upgrade"),
         (base.to_owned(), None, "Missing(\"Sec-WebSocket-Accept\")"),
         (format!("{base}Sec-WebSocket-Accept: {}\r\n", ACCEPT.to_lowercase()), None, "Accept("),

@@ -107,6 +107,35 @@ fn credentials_are_sent_and_never_shown_not_even_when_they_come_back() {
 }
 
 #[test]
+fn basic_credentials_are_sent_and_masked_in_every_form() {
+    const ENCODED: &str = "bW9uaXRvcjpzM2NyM3QtZjByLXRoZS1wcm9iZQ==";
+    let dir = tempfile::tempdir().unwrap();
+    let echo = Reply::status(401)
+        .header("X-Echo", &format!("Basic {ENCODED}"))
+        .body(format!("no: monitor:{SECRET} or {SECRET} or {ENCODED}"));
+    let origin = Origin::new().on("/").reply(echo).start_blocking();
+    std::fs::write(dir.path().join("password"), format!("{SECRET}\n")).unwrap();
+    let password = dir.path().join("password").display().to_string();
+    let health =
+        format!("type = \"http\"\nbasic_auth = {{ user = \"monitor\", password = {{ file = \"{password}\" }} }}");
+    let file = config(dir.path(), &origin.text(), &health);
+    let url = format!("http://{}/", origin.text());
+    let by_flags = ["--url", &url, "--user", "monitor", "--password-file", &password];
+    for args in [&["api", &origin.text(), "--config", &file][..], &by_flags] {
+        for more in [&[][..], &["--json"]] {
+            let output = roundsman(&[&["probe"], args, more].concat());
+            let shown = text(&output.stdout) + &text(&output.stderr);
+            assert_eq!(output.status.code(), Some(1), "{shown}");
+            assert!(!shown.contains(SECRET) && !shown.contains(ENCODED), "{shown}");
+            assert!(shown.contains("with Basic credentials") && shown.contains("***"), "{shown}");
+        }
+    }
+    let sent = origin.requests("/");
+    assert_eq!(sent.len(), 4);
+    assert!(sent.iter().all(|seen| seen.field("Authorization") == Some(&format!("Basic {ENCODED}"))));
+}
+
+#[test]
 fn a_check_is_tried_before_it_is_written_and_then_does_the_same() {
     let dir = tempfile::tempdir().unwrap();
     let origin = Origin::new().on("/ready").reply(Reply::status(404).body("all is well")).start_blocking();

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use crate::client::get;
+use crate::client::{Client, get};
 use crate::origin::Origin;
 use crate::program::{Program, QUICK, pool};
 
@@ -59,5 +59,26 @@ async fn silent_and_dripping_connections_do_not_keep_the_probes_waiting() {
     assert!(more < 200, "{more} more descriptors for 400 questions that are not whole");
     assert_eq!(program.status().await.pools.0.len(), 1);
     drop((silent, drips, bodies));
+    program.assert_no_panic();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_scraper_keeps_its_connection_and_idle_ones_make_room() {
+    let origin = Origin::plain("a").await;
+    let check = format!("type = \"http\"\npath = \"/healthz\"\n{QUICK}");
+    let program = Program::start_ready(&pool("api", &[&origin.text()], &check)).await;
+    let mut scraper = Client::connect(program.admin).await;
+    let mut others = Vec::new();
+    for _ in 0..70 {
+        let mut other = Client::connect(program.admin).await;
+        assert_eq!(other.get("/livez").await.status, 200);
+        others.push(other);
+        // It asks now and then, so it is never the one that is idle for longest.
+        assert_eq!(scraper.get("/metrics").await.status, 200, "after {} others", others.len());
+    }
+    let open = others.iter().filter(|other| other.is_open()).count();
+    assert!((1..70).contains(&open), "{open} of 70 idle ones are kept");
+    assert!(scraper.is_open());
+    probes_answer(&program).await;
     program.assert_no_panic();
 }

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use roundsman::model::Code;
 use roundsman::model::policy::{
-    GrpcProbe, HttpProbe, HttpVersion, PortRule, ProbeKind, ProbeSpec, TcpProbe, TlsPolicy, WebsocketProbe,
+    GrpcProbe, HttpProbe, HttpVersion, Payload, PortRule, ProbeKind, ProbeSpec, TcpProbe, TlsPolicy, WebsocketProbe,
 };
 
 use super::{BYTES_TAKEN_MAX, PATIENCE, TIMEOUT, contains, garbage, within_its_time};
@@ -56,7 +56,8 @@ async fn half_a_handshake_ends_by_the_timeout_plus_50_ms() {
         ("endless zeros", Reply::acts(vec![]).then_endless([0; 4 << 10]), bad),
     ];
     let tls = TlsPolicy { verify: false, server_name: None, roots: None, client: None };
-    let handshake = ProbeSpec { port: PortRule::Same, tls: Some(tls.clone()), kind: ProbeKind::Tls };
+    let handshake =
+        ProbeSpec { port: PortRule::Same, tls: Some(tls.clone()), kind: ProbeKind::Tls, max_duration: None };
     let https = ProbeSpec { tls: Some(tls), ..(*contains("ready")).clone() };
     for spec in [Arc::new(handshake), Arc::new(https)] {
         for (name, does, codes) in &peers {
@@ -81,8 +82,8 @@ async fn a_text_that_never_comes_ends_by_the_timeout_plus_50_ms() {
         ("closes at once", Reply::close(), bad),
         ("resets at once", Reply::reset(), &[Code::L7Rsp, Code::L4Con]),
     ];
-    let tcp = TcpProbe { send: Some("PING\r\n".into()), expect: Some("ready".into()) };
-    let spec = Arc::new(ProbeSpec { port: PortRule::Same, tls: None, kind: ProbeKind::Tcp(tcp) });
+    let tcp = TcpProbe::of(Some(Payload::plain(b"PING\r\n")), Some("ready".into()));
+    let spec = Arc::new(ProbeSpec { port: PortRule::Same, tls: None, kind: ProbeKind::Tcp(tcp), max_duration: None });
     for (name, does, codes) in peers {
         hold(name, Origin::new().on_accept(does).start().await, &spec, codes).await;
     }
@@ -148,7 +149,7 @@ async fn malice_in_frames_ends_by_the_timeout_plus_50_ms() {
     // A reset at once may come before our side knows that it is connected.
     let codes = &[Code::L7Tout, Code::L7Rsp, Code::L4Con];
     for kind in [h2, grpc] {
-        let spec = Arc::new(ProbeSpec { port: PortRule::Same, tls: None, kind });
+        let spec = Arc::new(ProbeSpec { port: PortRule::Same, tls: None, kind, max_duration: None });
         for (name, does) in &peers {
             let origin = Origin::new().on_accept(does.clone()).start().await;
             hold(&format!("{name}, {}", spec.kind.as_str()), origin, &spec, codes).await;
@@ -175,7 +176,8 @@ async fn a_websocket_that_is_none_ends_by_the_timeout_plus_50_ms() {
         ("no upgrade", Reply::raw("HTTP/1.1 200 OK\r\n\r\n").then_endless("x".repeat(1_000)), Code::L7Sts),
     ];
     let probe = WebsocketProbe { path: "/".into(), host: None, headers: Vec::new(), subprotocol: None };
-    let spec = Arc::new(ProbeSpec { port: PortRule::Same, tls: None, kind: ProbeKind::Websocket(probe) });
+    let spec =
+        Arc::new(ProbeSpec { port: PortRule::Same, tls: None, kind: ProbeKind::Websocket(probe), max_duration: None });
     for (name, does, code) in peers {
         hold(name, Origin::new().on("*").reply(does).start().await, &spec, &[code]).await;
     }

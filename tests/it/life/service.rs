@@ -75,13 +75,13 @@ async fn fail_open_uses_all_enabled_ones_and_tells_once() {
     }
     assert_eq!(b.count("/"), before);
     let told = program.events(0).await.events.into_iter().filter_map(|event| match event.what {
-        EventWhat::FailOpen { on, .. } => Some(on),
+        EventWhat::FailOpen(info) => Some((info.on, info.serves)),
         _ => None,
     });
-    assert_eq!(told.collect::<Vec<_>>(), [true, false]);
-    assert_eventually("the end is logged", PATIENCE, || program.log().contains("fail_open has ended")).await;
+    assert_eq!(told.collect::<Vec<_>>(), [(true, None), (false, Some(true))]);
+    assert_eventually("the end is logged", PATIENCE, || program.log().contains("Pool serves again")).await;
     let log = program.log();
-    assert_eq!((log.matches("(fail_open)").count(), log.matches("fail_open has ended").count()), (1, 1), "{log}");
+    assert_eq!((log.matches("Pool fails open").count(), log.matches("Pool serves again").count()), (1, 1), "{log}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -5,6 +5,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use nix::sys::signal::Signal;
+use serde_json::Value;
 use tokio::time::Instant;
 
 use super::{PATIENCE, WITHIN_A_SECOND, http_check};
@@ -28,8 +29,13 @@ async fn a_failed_bind_ends_it_with_1_the_address_and_the_reason_and_nothing_lis
     let status = program.wait_for_exit(WITHIN_A_SECOND).await;
     assert_eq!(status.code(), Some(1), "after {:?}:\n{}", began.elapsed(), program.log());
     let said = program.log();
-    let line = format!("listener second: cannot listen on {address}: the address is in use");
-    assert!(said.contains(&line), "{said}");
+    let lines: Vec<Value> = said.lines().map(|line| serde_json::from_str(line).expect("JSON, as the log is")).collect();
+    let line = lines.last().expect("a reason");
+    let reason = format!("listener second: cannot listen on {address}: the address is in use");
+    assert_eq!(
+        (&line["level"], &line["message"], &line["reason"]),
+        (&"error".into(), &"Cannot start".into(), &reason.into())
+    );
     assert!(refused(program.web) && refused(program.admin));
 
     let nowhere: SocketAddr = "192.0.2.1:1".parse().unwrap();
@@ -91,7 +97,11 @@ async fn a_bad_configuration_ends_it_with_78_and_no_socket() {
     for text in texts {
         let mut program = Program::spawn_whole(text);
         assert_eq!(program.wait_for_exit(WITHIN_A_SECOND).await.code(), Some(78), "{}", program.log());
-        assert!(program.log().contains("roundsman.toml"), "{}", program.log());
+        let log = program.log();
+        let lines: Vec<Value> = log.lines().map(|line| serde_json::from_str(line).expect("JSON")).collect();
+        let mistake = |line: &Value| line["message"] == "Configuration refused" && line["file"] == "roundsman.toml";
+        assert!(!lines.is_empty() && lines.iter().all(mistake), "{log}");
+        assert!(lines.iter().all(|line| line["level"] == "error" && line["reason"].is_string()), "{log}");
         assert!(refused(program.web) && refused(program.admin));
     }
     let mut gone = Program::spawn_whole(|web, admin, dir| {
@@ -100,6 +110,17 @@ async fn a_bad_configuration_ends_it_with_78_and_no_socket() {
         config(web, admin, &pool("api", &["127.0.0.1:1"], &headers))
     });
     assert_eq!(gone.wait_for_exit(WITHIN_A_SECOND).await.code(), Some(78), "{}", gone.log());
+    // For people, and where no level lets a line through: with the line of the file.
+    std::fs::write(gone.file(), "nonsense = 1\n").unwrap();
+    for format in ["human", "json"] {
+        let arguments = ["run", "--config", "roundsman.toml", "--log-format", format, "--log-level", "off"];
+        let (code, _, said) = gone.command(&arguments).await;
+        assert_eq!(
+            (code, said.contains("unknown key"), said.contains("^^^")),
+            (Some(78), true, format == "human"),
+            "{said}"
+        );
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -1,4 +1,4 @@
-//! Stop: TERM and INT finish what is in flight, a second one does not.
+//! Stop: TERM, INT and QUIT finish what is in flight; another one, more than a second later, does not.
 
 use std::time::Duration;
 
@@ -27,7 +27,7 @@ async fn wait_until_refused(program: &Program) {
 #[tokio::test(flavor = "multi_thread")]
 async fn when_idle_it_ends_at_once() {
     let origin = Origin::plain("a").await;
-    for signal in [Signal::SIGTERM, Signal::SIGINT] {
+    for signal in [Signal::SIGTERM, Signal::SIGINT, Signal::SIGQUIT] {
         let mut program = Program::start_ready(&pool("api", &[&origin.text()], &http_check())).await;
         let mut idle = Client::connect(program.web).await;
         assert_eq!(idle.get("/").await.status, 200);
@@ -82,21 +82,47 @@ async fn the_drain_is_cut_at_its_end() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_second_signal_ends_it_at_once() {
-    for second in [Signal::SIGTERM, Signal::SIGINT] {
+    for second in [Signal::SIGTERM, Signal::SIGINT, Signal::SIGQUIT] {
         let origin = Origin::new().on("/never").reply(Reply::hang()).start().await;
         let mut program = Program::start_ready(&pool("api", &[&origin.text()], &http_check())).await;
         let mut busy = Client::connect(program.web).await;
         let asked = tokio::spawn(async move { busy.send("GET", "/never", &[]).await });
         assert_eventually("it is under way", PATIENCE, || origin.count("/never") == 1).await;
+        let first = Instant::now();
         program.signal(Signal::SIGTERM);
         assert_eventually("the first is taken", PATIENCE, || program.log().contains("\"Stopping\"")).await;
         assert!(program.is_alive(), "it waits for the request");
-        // A hangup meanwhile is no reason to end.
+        // Neither a hangup nor a further one of the same stop is a reason to end.
         program.signal(Signal::SIGHUP);
+        program.signal(second);
+        program.signal(Signal::SIGUSR2);
+        let end = Instant::now() + PATIENCE;
+        while program.is_alive() && !program.log().contains("SIGUSR2 is ignored") {
+            assert!(Instant::now() < end, "{}", program.log());
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        // A machine that is busy may take the two for more than a second apart, but never before a second has passed.
+        if !program.is_alive() {
+            assert!(first.elapsed() > Duration::from_secs(1), "{}", program.log());
+            continue;
+        }
+        tokio::time::sleep(Duration::from_millis(1_100)).await;
         program.signal(second);
         assert_eq!(program.wait_for_exit(WITHIN_A_SECOND).await.code(), Some(130), "{}", program.log());
         assert!(asked.await.unwrap().is_err());
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn usr1_and_usr2_do_not_end_it() {
+    let origin = Origin::plain("a").await;
+    let mut program = Program::start_ready(&pool("api", &[&origin.text()], &http_check())).await;
+    program.signal(Signal::SIGUSR1);
+    program.signal(Signal::SIGUSR2);
+    assert_eventually("a line says so", PATIENCE, || program.log().contains("SIGUSR2 is ignored")).await;
+    assert!(program.is_alive());
+    assert_eq!(get(program.web, "/").await.status, 200);
+    program.assert_no_panic();
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::time::Duration;
 
 use nix::sys::signal::Signal;
+use roundsman::model::AdminState;
 use serde_json::Value;
 
 use super::{PATIENCE, WITHIN_A_SECOND, http_check};
@@ -197,6 +198,46 @@ async fn metrics_have_the_promised_families_and_series_of_the_removed_end() {
     assert!(!series.keys().any(|name| name.contains(&a.text())), "its series have ended");
     assert_eq!(series[counted], 10.0, "the pool's go on");
     assert_eq!(series["roundsman_config_generation"], 2.0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_order_that_would_leave_too_few_wants_force() {
+    let (a, b) = (Origin::plain("a").await, Origin::plain("b").await);
+    let pools = pool("api", &[&a.text(), &b.text()], &http_check());
+    let program = Program::start_ready(&pools).await;
+    for origin in [&a, &b] {
+        program.wait_for_state("api", &origin.text(), "healthy", PATIENCE).await;
+    }
+    assert_eq!(program.command(&["drain", "api", &a.text()]).await.0, Some(0), "the other one serves");
+    for word in ["drain", "disable"] {
+        let (code, out, err) = program.command(&[word, "api", &b.text()]).await;
+        assert_eq!((code, out.as_str()), (Some(1), ""), "{err}");
+        let reason = format!("without {}, no upstream of pool api would serve: its requests would get 503", b.text());
+        assert!(err.contains(&reason) && err.contains("--force"), "{err}");
+        assert_eq!(program.upstream("api", &b.text()).await.unwrap().admin, AdminState::Enabled);
+    }
+    assert_eq!(get(program.web, "/").await.text(), "hello from b");
+    // To repair what serves nobody needs no force.
+    a.set("/healthz", 503);
+    program.wait_for_state("api", &a.text(), "unhealthy", PATIENCE).await;
+    assert_eq!(program.command(&["disable", "api", &a.text()]).await.0, Some(0));
+    let (code, out, err) = program.command(&["drain", "api", &b.text(), "--force"]).await;
+    assert_eq!(code, Some(0), "{err}");
+    assert!(out.contains("draining, was enabled") && out.contains("survives reloads"), "{out}");
+    assert_eq!(get(program.web, "/").await.status, 503);
+    // It does survive one.
+    assert_eq!(program.reload(&(pools.clone() + &pool("other", &[&a.text()], ""))).await.0, 200);
+    assert_eq!(program.upstream("api", &b.text()).await.unwrap().admin, AdminState::Draining);
+    assert_eq!(program.command(&["undrain", "api", &b.text()]).await.0, Some(0));
+    assert_eq!(get(program.web, "/").await.text(), "hello from b");
+    let both = pools.replacen("\n", "\nmin_healthy = 2\n", 1);
+    assert_eq!(program.command(&["enable", "api", &a.text()]).await.0, Some(0));
+    a.set("/healthz", 200);
+    program.wait_for_state("api", &a.text(), "healthy", PATIENCE).await;
+    assert_eq!(program.reload(&both).await.0, 200);
+    let (code, _, err) = program.command(&["drain", "api", &a.text()]).await;
+    assert!(code == Some(1) && err.contains("(min_healthy asks for 2)"), "{err}");
+    assert_eq!(get(program.web, "/").await.status, 200);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -177,6 +177,9 @@ pub struct TlsOriginBuilder<'a> {
     identity: &'a Identity,
     versions: Vec<&'static SupportedProtocolVersion>,
     client_ca: Option<&'a Identity>,
+    client_optional: bool,
+    silent_refusal: bool,
+    leaves: bool,
     alpn: Vec<Vec<u8>>,
     backend: Option<Address>,
     limit: Option<(usize, Limit)>,
@@ -199,6 +202,24 @@ impl<'a> TlsOriginBuilder<'a> {
     /// Requires a certificate that `ca` has signed.
     pub fn requires_client(mut self, ca: &'a Identity) -> Self {
         self.client_ca = Some(ca);
+        self
+    }
+
+    /// Asks for a certificate that `ca` has signed, and does without one.
+    pub fn asks_client(mut self, ca: &'a Identity) -> Self {
+        (self.client_ca, self.client_optional) = (Some(ca), true);
+        self
+    }
+
+    /// Says nothing after its part of the handshake, not even why it refuses: it closes.
+    pub fn refusing_silently(mut self) -> Self {
+        self.silent_refusal = true;
+        self
+    }
+
+    /// Closes as soon as the handshake is done, without a word.
+    pub fn leaving(mut self) -> Self {
+        self.leaves = true;
         self
     }
 
@@ -236,8 +257,9 @@ impl<'a> TlsOriginBuilder<'a> {
             Some(ca) => {
                 let mut roots = RootCertStore::empty();
                 roots.add(ca.der().clone()).expect("a CA");
-                let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider).build();
-                builder.with_client_cert_verifier(verifier.expect("a verifier"))
+                let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider);
+                let verifier = if self.client_optional { verifier.allow_unauthenticated() } else { verifier };
+                builder.with_client_cert_verifier(verifier.build().expect("a verifier"))
             }
         };
         let (chain, key) = (self.identity.chain.clone(), self.identity.key.clone_key());
@@ -247,7 +269,8 @@ impl<'a> TlsOriginBuilder<'a> {
         listener.set_nonblocking(true).expect("a non-blocking socket");
         let address = listener.local_addr().expect("a bound socket has an address");
         let seen = Arc::new(Mutex::new(Vec::new()));
-        let serve = serve(listener, Arc::new(config), self.backend, self.limit, seen.clone());
+        let ending = Ending { limit: self.limit, silent_refusal: self.silent_refusal, leaves: self.leaves };
+        let serve = serve(listener, Arc::new(config), self.backend, ending, seen.clone());
         TlsOrigin { address, seen, task: RUNTIME.spawn(serve).abort_handle() }
     }
 }
@@ -265,7 +288,18 @@ impl TlsOrigin {
     pub fn with(identity: &Identity) -> TlsOriginBuilder<'_> {
         let versions = rustls::ALL_VERSIONS.to_vec();
         let at = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
-        TlsOriginBuilder { identity, versions, client_ca: None, alpn: vec![], backend: None, limit: None, at }
+        TlsOriginBuilder {
+            identity,
+            versions,
+            client_ca: None,
+            client_optional: false,
+            silent_refusal: false,
+            leaves: false,
+            alpn: vec![],
+            backend: None,
+            limit: None,
+            at,
+        }
     }
 
     /// Where it listens.
@@ -285,11 +319,19 @@ impl Drop for TlsOrigin {
     }
 }
 
+/// How a connection goes wrong.
+#[derive(Debug, Clone, Copy)]
+struct Ending {
+    limit: Option<(usize, Limit)>,
+    silent_refusal: bool,
+    leaves: bool,
+}
+
 async fn serve(
     listener: std::net::TcpListener,
     config: Arc<ServerConfig>,
     backend: Option<Address>,
-    limit: Option<(usize, Limit)>,
+    ending: Ending,
     seen: Arc<Mutex<Vec<Handshake>>>,
 ) {
     let listener = TcpListener::from_std(listener).expect("a listener of this runtime");
@@ -300,15 +342,17 @@ async fn serve(
         let Ok((stream, _)) = listener.accept().await else { return };
         while connections.try_join_next().is_some() {}
         let (acceptor, backend, seen) = (acceptor.clone(), backend.clone(), seen.clone());
-        let stream = Limited { inner: stream, left: limit.map(|(bytes, _)| bytes), limit: limit.map(|(_, l)| l) };
+        let (left, limit) = ending.limit.unzip();
+        let stream =
+            Limited { inner: stream, left, limit, once: ending.silent_refusal, has_written: false, is_mute: false };
         connections.spawn(async move {
-            let handshake = converse(stream, acceptor, backend).await;
+            let handshake = converse(stream, acceptor, backend, ending.leaves).await;
             seen.lock().push(handshake);
         });
     }
 }
 
-async fn converse(stream: Limited, acceptor: TlsAcceptor, backend: Option<Address>) -> Handshake {
+async fn converse(stream: Limited, acceptor: TlsAcceptor, backend: Option<Address>, leaves: bool) -> Handshake {
     let Ok(mut stream) = acceptor.accept(stream).await else { return Handshake::default() };
     let (_, connection) = stream.get_ref();
     let mut handshake = Handshake {
@@ -319,6 +363,7 @@ async fn converse(stream: Limited, acceptor: TlsAcceptor, backend: Option<Addres
         goodbye: false,
     };
     match backend {
+        _ if leaves => {}
         Some(Address::Inet(address)) => {
             if let Ok(mut plain) = TcpStream::connect(address).await {
                 let _ = copy_bidirectional(&mut stream, &mut plain).await;
@@ -335,23 +380,35 @@ async fn converse(stream: Limited, acceptor: TlsAcceptor, backend: Option<Addres
     handshake
 }
 
-/// A socket that writes so many bytes and no more.
+/// A socket that writes so many bytes and no more, or (`once`) nothing more after it has written and then read: a handshake
+/// but not what comes of it.
 #[derive(Debug)]
 struct Limited {
     inner: TcpStream,
     left: Option<usize>,
     limit: Option<Limit>,
+    once: bool,
+    has_written: bool,
+    is_mute: bool,
 }
 
 impl AsyncRead for Limited {
     fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.get_mut().inner).poll_read(cx, buf)
+        let this = self.get_mut();
+        let before = buf.filled().len();
+        std::task::ready!(Pin::new(&mut this.inner).poll_read(cx, buf))?;
+        this.is_mute |= this.once && this.has_written && buf.filled().len() > before;
+        Poll::Ready(Ok(()))
     }
 }
 
 impl AsyncWrite for Limited {
     fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         let this = self.get_mut();
+        if this.is_mute {
+            return Poll::Ready(Ok(bytes.len()));
+        }
+        this.has_written = true;
         let allowed = this.left.unwrap_or(usize::MAX).min(bytes.len());
         if allowed > 0 {
             let written = std::task::ready!(Pin::new(&mut this.inner).poll_write(cx, &bytes[..allowed]))?;
@@ -376,8 +433,8 @@ impl AsyncWrite for Limited {
         pieces: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         match self.limit {
-            None => Pin::new(&mut self.get_mut().inner).poll_write_vectored(cx, pieces),
-            Some(_) => match pieces.iter().find(|piece| !piece.is_empty()) {
+            None if !self.once => Pin::new(&mut self.get_mut().inner).poll_write_vectored(cx, pieces),
+            None | Some(_) => match pieces.iter().find(|piece| !piece.is_empty()) {
                 Some(piece) => self.poll_write(cx, piece),
                 None => Poll::Ready(Ok(0)),
             },

@@ -23,8 +23,8 @@ use crate::origin::tls::{CERTIFICATES, TlsOrigin};
 use crate::origin::{Act, BlackHole, Origin, Reply, refusing_address};
 
 /// A running gRPC server; dropping it ends it.
-struct Server {
-    address: Address,
+pub(super) struct Server {
+    pub address: Address,
     task: AbortHandle,
 }
 
@@ -45,7 +45,7 @@ fn start<F: Future<Output = Result<(), tonic::transport::Error>> + Send + 'stati
     Server { address, task }
 }
 
-fn healthy_server() -> (Server, HealthReporter) {
+pub(super) fn healthy_server() -> (Server, HealthReporter) {
     let (reporter, health) = health_reporter();
     (start(|incoming| tonic::transport::Server::builder().serve_with_incoming(health, incoming)), reporter)
 }
@@ -68,12 +68,12 @@ impl tonic::codegen::Service<http::Request<Body>> for NoServices {
     }
 }
 
-fn of(service: &str) -> GrpcProbe {
+pub(super) fn of(service: &str) -> GrpcProbe {
     GrpcProbe { service: service.into(), host: None, headers: Vec::new() }
 }
 
 async fn grpc(target: &Address, kind: GrpcProbe, tls: Option<TlsPolicy>, timeout: Duration) -> ProbeReport {
-    let spec = Arc::new(ProbeSpec { port: PortRule::Same, tls, kind: ProbeKind::Grpc(kind) });
+    let spec = Arc::new(ProbeSpec { port: PortRule::Same, tls, kind: ProbeKind::Grpc(kind), max_duration: None });
     probe(target, target, &spec, timeout).await
 }
 
@@ -131,7 +131,7 @@ async fn a_server_without_the_health_service_is_unimplemented() {
     assert_eq!(
         report.sentence(),
         "no health service there: grpc-status UNIMPLEMENTED (12) \
-         (register grpc.health.v1.Health in its server, or use type = \"tcp\")"
+         (register grpc.health.v1.Health in its server; type = \"tcp\" sees only whether the port is open)"
     );
 }
 
@@ -187,7 +187,7 @@ async fn peers_that_break_off_or_break_the_rules_are_told_apart() {
             "no trailers",
             frames([head(GRPC, 0), data(SERVING, END_STREAM)]),
             Code::L7Rsp,
-            "the answer ended without a grpc-status (a proxy before it may drop trailers)",
+            "the answer ended without a grpc-status (a proxy in front of it may drop trailers)",
         ),
         (
             "trailers only",
@@ -202,7 +202,7 @@ async fn peers_that_break_off_or_break_the_rules_are_told_apart() {
             "a huge message of an error",
             frames([head(&[GRPC, &[("grpc-status", "2"), ("grpc-message", &huge)]].concat(), END_STREAM)]),
             Code::L7Sts,
-            "xxx…\" (its own log says why)",
+            "xxx…\" (its own log may say why)",
         ),
         (
             "an answer over the limit",
@@ -220,7 +220,7 @@ async fn peers_that_break_off_or_break_the_rules_are_told_apart() {
             "no gRPC",
             frames([head(page, 0), data(b"<h1>nope", END_STREAM)]),
             Code::L7Sts,
-            "status 404, expected 200; body: \"<h1>nope\" (this port speaks HTTP/2, but not gRPC)",
+            "status 404, expected 200; body: \"<h1>nope\" (this port speaks HTTP/2; what answers is not gRPC, or a proxy that does not pass it on)",
         ),
         (
             "GOAWAY",
@@ -245,7 +245,7 @@ async fn peers_that_break_off_or_break_the_rules_are_told_apart() {
             "HTTP/1",
             Origin::new().on_accept(Reply::raw("HTTP/1.1 400 Bad Request\r\n\r\n")).start_blocking(),
             Code::L7Rsp,
-            "not HTTP/2: \"HTTP/1.1 400 Bad Request\\r\\n\\r\\n\" (this port speaks HTTP/1 only, and gRPC needs HTTP/2)",
+            "not HTTP/2: \"HTTP/1.1 400 Bad Request\\r\\n\\r\\n\" (it answers in HTTP/1, and gRPC needs HTTP/2)",
         ),
     ] {
         let report = check(&origin.address(), "").await;

@@ -181,7 +181,7 @@ async fn what_http2_itself_says_is_put_into_words() {
             get(),
             &["the answer breaks the rules of HTTP/2", "(PROTOCOL_ERROR)"],
         ),
-        case("300 fields", frames([head(&many, END_STREAM)]), get(), &["the head has more than 256 fields"]),
+        case("300 fields", frames([head(&many, END_STREAM)]), get(), &["the head has more than 200 fields"]),
         case(
             "endless interim answers",
             after_request([Act::Endless(head(&[(":status", "103")], 0))]),
@@ -229,7 +229,7 @@ async fn what_http2_itself_says_is_put_into_words() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_port_that_speaks_something_else_is_told_apart() {
     let case = |name, origin, says| Case { name, origin, spec: h2(get()), timeout: LONG, code: Code::L7Rsp, says };
-    const HINT: &str = "(this port speaks HTTP/1 only: leave version = \"h2\" out)";
+    const HINT: &str = "(it answers in HTTP/1: leave version = \"h2\" out)";
     let http1 = || Reply::raw("HTTP/1.1 400 Bad Request\r\nContent-Length: 0\r\nConnection: close\r\n\r\n");
     run_all(vec![
         case(
@@ -311,24 +311,24 @@ async fn what_is_too_much_over_http2_is_not_taken() {
             "a head of 1 MiB",
             after_request([Act::Write([bomb.clone(), parts].concat()), Act::Hang]),
             get(),
-            &["the answer breaks the rules of HTTP/2, or its head is over 32 KiB"],
+            &["the answer breaks the rules of HTTP/2, or its head is over 64 KiB"],
         ),
         case(
             "a head without end",
             after_request([Act::Write(bomb), Act::Endless(continuation(&[], 0))]),
             get(),
-            &["the answer breaks the rules of HTTP/2, or its head is over 32 KiB"],
+            &["the answer breaks the rules of HTTP/2, or its head is over 64 KiB"],
         ),
         case(
-            "a head of 40 KiB",
+            "a head of 72 KiB",
             after_request([
                 Act::Write(frame(1, 0, 1, &[0x88])),
-                Act::Write(continuation(&[("x", &mebibyte)], 0).repeat(2)),
+                Act::Write(continuation(&[("x", &mebibyte)], 0).repeat(4)),
                 Act::Write(continuation(&[("x", &mebibyte)], END_HEADERS)),
                 Act::Hang,
             ]),
             get(),
-            &["the answer breaks the rules of HTTP/2, or its head is over 32 KiB (PROTOCOL_ERROR)"],
+            &["the answer breaks the rules of HTTP/2, or its head is over 64 KiB (PROTOCOL_ERROR)"],
         ),
         case(
             "a body over the cap",
@@ -440,7 +440,7 @@ async fn a_request_arrives_as_configured_and_the_connection_ends_in_good_order()
 fn https(spec: HttpProbe) -> Arc<ProbeSpec> {
     let roots = vec![Certificate(Arc::from(&CERTIFICATES.ca.der()[..]))];
     let tls = TlsPolicy { verify: true, server_name: None, roots: Some(roots), client: None };
-    Arc::new(ProbeSpec { port: PortRule::Same, tls: Some(tls), kind: ProbeKind::Http(h2(spec)) })
+    Arc::new(ProbeSpec { port: PortRule::Same, tls: Some(tls), kind: ProbeKind::Http(h2(spec)), max_duration: None })
 }
 
 async fn over_tls(front: &TlsOrigin, spec: HttpProbe) -> ProbeReport {

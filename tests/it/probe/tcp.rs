@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use roundsman::model::policy::{PortRule, ProbeKind, ProbeSpec, TcpProbe};
+use roundsman::model::policy::{Payload, PortRule, ProbeKind, ProbeSpec, TcpProbe};
 use roundsman::model::{Code, ProbeReport};
 use roundsman::probe::probe;
 use tokio::time::Instant;
@@ -13,8 +13,8 @@ use crate::origin::{Act, Ending, Origin, Reply};
 use crate::support::assert_eventually;
 
 async fn talk(origin: &Origin, send: Option<&str>, expect: Option<&str>, timeout: Duration) -> ProbeReport {
-    let kind = ProbeKind::Tcp(TcpProbe { send: send.map(Into::into), expect: expect.map(Into::into) });
-    let spec = Arc::new(ProbeSpec { port: PortRule::Same, tls: None, kind });
+    let kind = ProbeKind::Tcp(TcpProbe::of(send.map(|text| Payload::plain(text.as_bytes())), expect.map(Into::into)));
+    let spec = Arc::new(ProbeSpec { port: PortRule::Same, tls: None, kind, max_duration: None });
     let started = Instant::now();
     let report = probe(&origin.address(), &origin.address(), &spec, timeout).await;
     let limit = if timeout == LONG { LONG / 2 } else { timeout + SLACK };

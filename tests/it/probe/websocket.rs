@@ -20,17 +20,17 @@ use crate::origin::tls::{CERTIFICATES, TlsOrigin};
 
 const GUID: &str = "258EAFA5-E914-47DA-95CA-C5AB0DC85B11";
 
-fn websocket() -> WebsocketProbe {
+pub(super) fn websocket() -> WebsocketProbe {
     WebsocketProbe { path: "/ws".into(), host: None, headers: Vec::new(), subprotocol: None }
 }
 
 fn spec(probe: WebsocketProbe) -> Arc<ProbeSpec> {
-    Arc::new(ProbeSpec { port: PortRule::Same, tls: None, kind: ProbeKind::Websocket(probe) })
+    Arc::new(ProbeSpec { port: PortRule::Same, tls: None, kind: ProbeKind::Websocket(probe), max_duration: None })
 }
 
 /// A server that takes one connection, as a script tells it.
-struct Server {
-    address: Address,
+pub(super) struct Server {
+    pub address: Address,
     /// The request, and all that came after it when the script had ended and the peer had closed.
     seen: Receiver<(String, Vec<u8>)>,
 }
@@ -95,7 +95,7 @@ fn read_frame(stream: &mut TcpStream, rest: &mut Vec<u8>) -> (u8, Vec<u8>) {
 }
 
 /// Answers the handshake, then the ping as `answer` makes it of the payload.
-fn serving(more: &'static str, answer: impl FnOnce(Vec<u8>) -> Vec<u8> + Send + 'static) -> Server {
+pub(super) fn serving(more: &'static str, answer: impl FnOnce(Vec<u8>) -> Vec<u8> + Send + 'static) -> Server {
     server(move |stream, key, rest| {
         stream.write_all(&accepted(key, more)).unwrap();
         let (first, payload) = read_frame(stream, rest);
@@ -104,7 +104,7 @@ fn serving(more: &'static str, answer: impl FnOnce(Vec<u8>) -> Vec<u8> + Send + 
     })
 }
 
-fn pong(payload: &[u8]) -> Vec<u8> {
+pub(super) fn pong(payload: &[u8]) -> Vec<u8> {
     [&[0x8a, u8::try_from(payload.len()).unwrap()], payload].concat()
 }
 
@@ -172,14 +172,14 @@ async fn what_is_no_websocket_is_told_with_its_reason() {
             }),
             None,
             Code::L7Rsp,
-            "answered 101 without Sec-WebSocket-Accept (what answers there is no WebSocket server, or a proxy hides it)",
+            "answered 101 without Sec-WebSocket-Accept (what answers there is not a WebSocket server, or a proxy in front of it changes the answer)",
         ),
         (
             "no subprotocol",
             server(|stream, key, _| stream.write_all(&accepted(key, "")).unwrap()),
             Some("mqtt"),
             Code::L7Rsp,
-            "subprotocol \"mqtt\" not agreed to (check subprotocol: the server does not know this one)",
+            "subprotocol \"mqtt\" not agreed to (check subprotocol: the server has not agreed to this one, or uses none)",
         ),
         (
             "another subprotocol",
@@ -204,7 +204,7 @@ async fn what_is_no_websocket_is_told_with_its_reason() {
             serving("", |_| b"\x88\x0e\x03\xf0token missing".to_vec()[..16].to_vec()),
             None,
             Code::L7Rsp,
-            "WebSocket closed instead of a pong: 1008 \"token missin\" (needs credentials)",
+            "WebSocket closed instead of a pong: 1008 \"token missin\" (it refuses this client: check credentials, Origin and path)",
         ),
         (
             "a masked pong",
@@ -222,7 +222,7 @@ async fn what_is_no_websocket_is_told_with_its_reason() {
             }),
             None,
             Code::L7Rsp,
-            "connection closed without a pong (it takes the upgrade but does not serve the connection)",
+            "connection closed without a pong (it takes the upgrade and drops the connection: what serves it may be down)",
         ),
         (
             "a reset",
@@ -298,12 +298,12 @@ async fn endless_messages_are_not_listened_to() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn heads_before_the_101_are_read_up_to_64_kib() {
+async fn sixteen_heads_before_the_101_are_read() {
     let interim = |count: usize| {
         format!("HTTP/1.1 100 Continue\r\nX-Filler: {}\r\n\r\n", "a".repeat(30_000)).repeat(count).into_bytes()
     };
     let within = server(move |stream, key, rest| {
-        stream.write_all(&[interim(2), accepted(key, "")].concat()).unwrap();
+        stream.write_all(&[interim(16), accepted(key, "")].concat()).unwrap();
         let (_, payload) = read_frame(stream, rest);
         stream.write_all(&pong(&payload)).unwrap();
     });
@@ -313,11 +313,11 @@ async fn heads_before_the_101_are_read_up_to_64_kib() {
         let beyond = server(move |stream, key, _| {
             let last = if plain { b"HTTP/1.1 101 Ok\r\n\r\n".to_vec() } else { accepted(key, "") };
             // The probe may have closed before it has taken all.
-            let _ = stream.write_all(&[interim(3), last].concat());
+            let _ = stream.write_all(&[interim(17), last].concat());
         });
         let report = run(&beyond, websocket(), LONG).await;
         assert_eq!((report.code, report.status), (Code::L7Rsp, None), "{}", report.sentence());
-        assert_eq!(&*report.reason, "the heads are over 64 KiB, and no 101 is among them");
+        assert_eq!(&*report.reason, "more than 16 interim answers");
     }
 }
 
@@ -330,7 +330,7 @@ async fn a_plain_answer_is_judged_by_its_status() {
         ),
         (
             Reply::status(404).body("nothing here"),
-            "status 404, expected 101; body: \"nothing here\" (path wrong or endpoint disabled)",
+            "status 404, expected 101; body: \"nothing here\" (path wrong, endpoint disabled, or another Host is expected)",
         ),
         (
             Reply::status(401).body("who are you, s3cret?"),
@@ -353,7 +353,7 @@ async fn a_ping_goes_over_tls_too() {
     let roots = vec![Certificate(Arc::from(&CERTIFICATES.ca.der()[..]))];
     let tls = TlsPolicy { verify: true, server_name: None, roots: Some(roots), client: None };
     let kind = ProbeKind::Websocket(websocket());
-    let spec = Arc::new(ProbeSpec { port: PortRule::Same, tls: Some(tls), kind });
+    let spec = Arc::new(ProbeSpec { port: PortRule::Same, tls: Some(tls), kind, max_duration: None });
     let report = probe(&front.address(), &front.address(), &spec, LONG).await;
     assert_eq!((report.code, report.status), (Code::L7Ok, Some(101)), "{}", report.sentence());
     assert_eq!(report.trace.tls.unwrap().alpn.as_deref(), Some("http/1.1"));

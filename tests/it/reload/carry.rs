@@ -173,3 +173,22 @@ async fn equal_checks_are_one_probe_and_different_ones_do_not_touch() {
     let (more, took) = (origin.count("/healthz") - from, began.elapsed());
     assert!(more as f64 <= took.as_secs_f64() / 0.1 + 2.0, "{more} probes in {took:?}, one in 100 ms is due");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_interval_for_unhealthy_ones_is_explained_and_a_reload_that_drops_it_looks_again() {
+    let origin = Origin::new().on("/healthz").reply(503).start().await;
+    let rarely = format!("{}\nunhealthy_interval = \"1h\"", http_check());
+    let program = Program::start(&pool("api", &[&origin.text()], &rarely)).await;
+    program.wait_for_state("api", &origin.text(), "unhealthy", PATIENCE).await;
+    let path = format!("/api/v1/pools/api/upstreams/{}/explain", origin.text());
+    let (_, explained) = fetch(program.admin, "GET", &path).await;
+    let explained = String::from_utf8_lossy(&explained).into_owned();
+    assert!(explained.contains("every 1 h while unhealthy"), "{explained}");
+    assert!(explained.contains("its own place in the unhealthy_interval (1 h)"), "{explained}");
+    let before = upstream(&program, "api", &origin.text()).await;
+    origin.set("/healthz", Reply::ok("up"));
+    apply(&program, &pool("api", &[&origin.text()], &http_check())).await;
+    program.wait_for_state("api", &origin.text(), "healthy", PATIENCE).await;
+    let after = upstream(&program, "api", &origin.text()).await;
+    assert_eq!(after.transitions_total, before.transitions_total + 1, "its state was carried until then");
+}

@@ -50,6 +50,22 @@ async fn hup_and_post_do_the_same() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn what_leads_nowhere_is_logged_at_start_and_after_a_reload() {
+    let origin = Origin::plain("a").await;
+    let with_unused = |name: &str| {
+        pool("api", &[&origin.text()], &rare("/healthz")) + &pool(name, &["127.0.0.1:1", "127.0.0.1:2"], "")
+    };
+    let program = Program::start_ready(&with_unused("first")).await;
+    let warned = |name: &str| {
+        let key = format!("pools.{name}");
+        program.log().lines().any(|line| line.contains(&key) && line.contains("no request comes to this pool"))
+    };
+    assert_eventually("the first pool is warned of", PATIENCE, || warned("first")).await;
+    assert_eq!(program.reload(&with_unused("second")).await.0, 200);
+    assert_eventually("the second pool is warned of", PATIENCE, || warned("second")).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_bad_file_changes_nothing_and_says_so_everywhere() {
     let origin = Origin::plain("a").await;
     let pools = pool("api", &[&origin.text()], &rare("/healthz"));

@@ -69,7 +69,10 @@ async fn apim_version_is_judged_by_its_content_whatever_its_status() {
         services(
             "starting, not deployed",
             sized(&head(404, "text/html"), ""),
-            &[(Code::L7Sts, &["status 404, expected 200", "path wrong or endpoint disabled"])],
+            &[(
+                Code::L7Sts,
+                &["status 404, expected 200", "path wrong, endpoint disabled, or another Host is expected"],
+            )],
         ),
         State { name: "starting", ports: vec![], verdicts: REFUSED },
     ];

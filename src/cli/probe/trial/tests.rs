@@ -88,7 +88,7 @@ fn the_lines_are_those_that_one_would_write() {
 
 #[test]
 fn what_is_printed_is_what_is_tried() {
-    let table: [&[&str]; 12] = [
+    let table: [&[&str]; 15] = [
         &["tcp://127.0.0.1:8080"],
         &["http://127.0.0.1:8080/x?y=1", "--method", "POST", "--expect-status", "200,301-302"],
         &["http://name:8080/", "--expect-body-contains", "it's \"up\" ${x}\n", "--timeout", "250ms"],
@@ -100,6 +100,53 @@ fn what_is_printed_is_what_is_tried() {
         &["grpcs://name:50051", "--insecure"],
         &["ws://127.0.0.1:8080/ws", "--header", "Host: other.internal"],
         &["wss://127.0.0.1:8080/ws"],
+        &["ws://127.0.0.1:8080/ws", "--subprotocol", "graphql-ws", "--max-duration", "800ms"],
+        &[
+            "grpc://127.0.0.1:50051",
+            "--user",
+            "monitor",
+            "--password-file",
+            "tests/config/secrets/token",
+            "--header-file",
+            "X-Key=Token @tests/config/secrets/token",
+        ],
+        &[
+            "http://127.0.0.1:8080/",
+            "--basic-auth-user",
+            "",
+            "--basic-auth-password-file",
+            "tests/config/secrets/token",
+            "--header-file",
+            "X-Api-Key=tests/config/secrets/token",
+            "--expect-body",
+            "healthy",
+            "--expect-body-not-contains",
+            "unhealthy",
+            "--expect-body-not-matches",
+            "(?i)error",
+            "--expect-header",
+            "X-Role!=replica",
+            "--expect-header",
+            "!X-Debug",
+            "--expect-header",
+            "Server~^nginx",
+            "--expect-json",
+            "$.lag<=10",
+            "--expect-json",
+            "$.peers>=2",
+            "--expect-json",
+            "?$.role~^prim",
+            "--expect-json",
+            "$.error is null",
+            "--expect-json",
+            "!$['Faulty CAPPs']",
+            "--expect-json",
+            "$.mode in [\"a\", true]",
+            "--max-duration",
+            "1s500ms",
+            "--timeout",
+            "2s",
+        ],
         &[
             "http://127.0.0.1:8080/",
             "--expect-status",
@@ -129,6 +176,44 @@ fn what_is_printed_is_what_is_tried() {
     }
     let ProbeKind::Websocket(websocket) = spec(&written(table[9])).kind else { panic!("it is websocket") };
     assert_eq!(websocket.host.as_deref(), Some("other.internal"));
+    assert_eq!(
+        spec(&written(table[13])).to_string(),
+        "http: GET / with Basic credentials; expects 200-299, a header X-Role not equal to \"replica\", no header X-Debug, \
+         the header Server matching \"^nginx\", a body that contains \"healthy\", a body that does not contain \
+         \"unhealthy\", a body that does not match \"(?i)error\", $.lag a number, at most 10, $.peers a number, at least \
+         2, $.role matching \"^prim\" (or missing), $.error null, $['Faulty CAPPs'] absent and $.mode one of \"a\", true; \
+         within 1.5 s"
+    );
+}
+
+#[test]
+fn a_file_is_named_and_never_printed() {
+    let words = [
+        "ws://127.0.0.1:8080/",
+        "--user",
+        "a",
+        "--password-file",
+        "tests/config/secrets/token",
+        "--header-file",
+        "X-Key=Token @tests/config/secrets/token",
+        "--header-file",
+        "X-Other=tests/config/secrets/token",
+    ];
+    let written = written(&words);
+    assert!(
+        written.toml.ends_with(
+            "headers = { X-Key = { file = \"tests/config/secrets/token\", prefix = \"Token \" }, \
+             X-Other = { file = \"tests/config/secrets/token\" } }\n\
+             basic_auth = { user = \"a\", password = { file = \"tests/config/secrets/token\" } }\n"
+        ),
+        "{}",
+        written.toml
+    );
+    let ProbeKind::Websocket(websocket) = spec(&written).kind else { panic!("it is websocket") };
+    let sent: Vec<&str> = websocket.headers.iter().map(|(_, value)| value.expose()).collect();
+    let token = "0123456789abcdef0123456789abcdef";
+    assert_eq!(sent[..2], [format!("Token {token}"), token.to_owned()]);
+    assert!(sent[2].starts_with("Basic ") && !written.toml.contains("0123"));
 }
 
 #[test]
@@ -177,7 +262,8 @@ fn what_cannot_be_taken_apart_says_so_without_a_credential() {
         (&["http://user:s3cr3t/"], "the port of --url"),
         (&["http://user:s3cr3t@h/"], "holds credentials"),
         (&["http://h/", "--header", "s3cr3t"], "'NAME: VALUE'"),
-        (&["http://h/", "--expect-json", "$.a=null"], "no null"),
+        (&["http://h/", "--expect-json", "$.a!=null"], "no null"),
+        (&["http://h/", "--header-file", "/run/secrets/a"], "NAME=PATH"),
     ] {
         let error = plan(words).unwrap_err();
         assert!(error.contains(want) && !error.contains("s3cr3t"), "{words:?}: {error}");
@@ -207,7 +293,12 @@ fn mistakes_are_told_in_the_words_of_the_configuration() {
         (&["tcp://127.0.0.1:8080", "--method", "HEAD"], "pools.app.health.method"),
         (&["http://127.0.0.1:8080/", "--expect-body-matches", "a("], "pools.app.health.expect.body.matches"),
         (&["http://127.0.0.1:8080/", "--expect-json", "nonsense"], "pools.app.health.expect.json"),
-        (&["grpc://127.0.0.1:8080/", "--expect-status", "any"], "pools.app.health.expect"),
+        (&["grpc://127.0.0.1:8080/", "--expect-status", "any"], "pools.app.health.expect.status"),
+        (&["http://127.0.0.1:8080/", "--max-duration", "5s"], "pools.app.health.expect.max_duration"),
+        (&["http://127.0.0.1:8080/", "--expect-json", "$.a<=b"], "pools.app.health.expect.json[0].max"),
+        (&["http://127.0.0.1:8080/", "--expect-json", "$.a is bool"], "pools.app.health.expect.json[0].is"),
+        (&["http://127.0.0.1:8080/", "--subprotocol", "mqtt"], "pools.app.health.subprotocol"),
+        (&["http://127.0.0.1:8080/", "--header-file", "X-A=/nonexistent"], "pools.app.health.headers.X-A"),
         (&["https://127.0.0.1:8080/", "--ca-file", "/nonexistent/ca.pem"], "pools.app.health.tls.ca_file"),
     ] {
         let error = written(words).load().unwrap_err().to_string();

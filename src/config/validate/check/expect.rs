@@ -1,25 +1,29 @@
 //! What an answer must look like: rules that contradict each other, that can never hold, or that always would, are said here.
 
+mod json;
+
 use std::ops::Range;
 use std::sync::Arc;
+use std::time::Duration;
 
 use crate::config::raw;
 use crate::config::read::{At, Field};
 use crate::config::report::{Found, Report};
-use crate::config::values::Missing;
-use crate::model::policy::{BodyRule, Expect, HeaderMatch, JsonMatch, JsonRule, Pattern, StatusRule};
+use crate::config::units::show_duration;
+use crate::config::values::Kind;
+use crate::model::policy::{BodyRule, Expect, HeaderMatch, Pattern, StatusRule};
 
 /// What a check of type tcp expects; `by_default`: the type is not written.
 pub fn text(field: &Field<raw::Expect>, by_default: bool, key: &str, report: &mut Report) -> Option<Arc<str>> {
     let At { value: raw, span } = field.get()?;
-    for (name, span) in raw.written().into_iter().filter(|(name, _)| *name != "contains") {
+    for (name, span) in raw.written().into_iter().filter(|(name, _)| !["contains", "max_duration"].contains(name)) {
         let note = if by_default { " (the default)" } else { "" };
         let message = format!("belongs to type = \"http\"; this check is of type \"tcp\"{note}");
         report.add(Found::error(span, format!("{key}.{name}"), message).expected("type = \"http\" beside `expect`"));
     }
     match &raw.contains {
         Field::Good(at) => {
-            warn_about_opposites(&at.value.0, &at.span, &format!("{key}.contains"), report);
+            warn_about_opposites(&at.value.0, &|_| false, &at.span, &format!("{key}.contains"), report);
             Some(at.value.0.clone())
         }
         Field::Absent if raw.written().is_empty() && !raw.others => {
@@ -28,6 +32,41 @@ pub fn text(field: &Field<raw::Expect>, by_default: bool, key: &str, report: &mu
         }
         Field::Bad | Field::Absent => None,
     }
+}
+
+/// What a check of a type expects whose exchange alone decides: nothing but how long it may take.
+pub fn duration_alone(field: &Field<raw::Expect>, kind: Kind, key: &str, report: &mut Report) {
+    let Some(At { value: raw, span }) = field.get() else { return };
+    for (name, span) in raw.written().into_iter().filter(|(name, _)| *name != "max_duration") {
+        let of = if name == "contains" { "tcp" } else { "http" };
+        let message = format!("belongs to type = \"{of}\"; this check is of type \"{}\"", kind.as_str());
+        report.add(Found::error(span, format!("{key}.{name}"), message).expected("`max_duration`, or no `expect`"));
+    }
+    if raw.written().is_empty() && raw.is_whole() {
+        report.add(Found::error(span.clone(), key, "no rule").expected("max_duration = \"…\""));
+    }
+}
+
+/// How long a right answer may take. Refuses what the timeout cuts off before; that of a preset (its values are at `preset`)
+/// gives way to a written timeout.
+pub fn max_duration(
+    field: &Field<raw::Expect>,
+    timeout: Duration,
+    preset: Option<&Range<usize>>,
+    key: &str,
+    report: &mut Report,
+) -> Option<Duration> {
+    let At { value, span } = field.value()?.max_duration.get()?;
+    if value.0 < timeout {
+        return Some(value.0);
+    }
+    if preset != Some(span) {
+        let (shown, limit) = (show_duration(value.0), show_duration(timeout));
+        let message = format!("\"{shown}\" is not below the timeout \"{limit}\"");
+        let found = Found::error(span.clone(), format!("{key}.expect.max_duration"), message);
+        report.add(found.expected(format!("less than \"{limit}\", or a longer `timeout`")));
+    }
+    None
 }
 
 /// What a check of type http expects.
@@ -49,7 +88,7 @@ pub fn expect(field: &Field<raw::Expect>, method: &str, key: &str, report: &mut 
     if let Some(at) = raw.header.get() {
         for rule in &headers {
             if let HeaderMatch::Matches(pattern) = &rule.value {
-                warn_about_opposite_matches(pattern, &at.span, &format!("{key}.header"), report);
+                warn_about_opposite_matches(pattern, &|_| false, &at.span, &format!("{key}.header"), report);
             }
         }
     }
@@ -57,8 +96,8 @@ pub fn expect(field: &Field<raw::Expect>, method: &str, key: &str, report: &mut 
     Expect {
         status,
         headers,
-        body: raw.body.get().and_then(|body| body_rule(body, &format!("{key}.body"), report)),
-        json: json_rules(raw, &format!("{key}.json"), report),
+        body: body_rules(raw, &format!("{key}.body"), report),
+        json: json::rules(raw, &format!("{key}.json"), report),
     }
 }
 
@@ -72,88 +111,78 @@ fn refuse_anything(raw: &raw::Expect, status: &StatusRule, key: &str, report: &m
     }
 }
 
+fn body_rules(raw: &raw::Expect, key: &str, report: &mut Report) -> Vec<BodyRule> {
+    let Some(At { value: bodies, span }) = raw.body.get() else { return Vec::new() };
+    if bodies.is_empty() {
+        let found = Found::error(span.clone(), key, "no rule");
+        report.add(found.expected("[{ contains = \"…\" }, { not_contains = \"…\" }]"));
+    }
+    let of = |index: Option<usize>| index.map_or_else(|| key.to_owned(), |index| format!("{key}[{index}]"));
+    let rules: Vec<_> =
+        bodies.iter().filter_map(|(i, body)| Some((i, body, body_rule(body, &of(i), report)?))).collect();
+    let excluded = |text: &str| {
+        rules.iter().any(|(_, _, rule)| match rule {
+            BodyRule::NotContains(excluded) => text.contains(&**excluded),
+            BodyRule::NotMatches(pattern) => pattern.is_match(text.as_bytes()),
+            BodyRule::Contains(_) | BodyRule::Equals(_) | BodyRule::Matches(_) => false,
+        })
+    };
+    for (index, body, rule) in &rules {
+        let key = of(*index);
+        match (rule, body.value.contains.get(), body.value.matches.get()) {
+            (BodyRule::Contains(text), Some(at), _) => {
+                warn_about_opposites(text, &excluded, &at.span, &format!("{key}.contains"), report);
+            }
+            (BodyRule::Matches(pattern), _, Some(at)) => {
+                warn_about_opposite_matches(pattern, &excluded, &at.span, &format!("{key}.matches"), report);
+            }
+            _ => {}
+        }
+    }
+    rules.into_iter().map(|(_, _, rule)| rule).collect()
+}
+
 fn body_rule(body: &At<raw::ExpectBody>, key: &str, report: &mut Report) -> Option<BodyRule> {
-    const EXPECTED: &str = "one of `contains`, `equals` and `matches`";
     let raw = &body.value;
-    if matches!(raw.contains, Field::Bad) || matches!(raw.equals, Field::Bad) || matches!(raw.matches, Field::Bad) {
-        return None;
-    }
-    match (raw.contains.get(), raw.equals.get(), raw.matches.get()) {
-        (Some(at), None, None) => {
-            warn_about_opposites(&at.value.0, &at.span, &format!("{key}.contains"), report);
-            Some(BodyRule::Contains(at.value.0.clone()))
-        }
-        (None, Some(at), None) => Some(BodyRule::Equals(at.value.0.clone())),
-        (None, None, Some(at)) => {
-            warn_about_opposite_matches(&at.value.0, &at.span, &format!("{key}.matches"), report);
-            Some(BodyRule::Matches(at.value.0.clone()))
-        }
-        (None, None, None) if raw.others => None,
-        (None, None, None) => {
-            report.add(Found::error(body.span.clone(), key, "no rule").expected(EXPECTED));
-            None
-        }
-        _ => {
-            let number = if raw.written().len() == 2 { "two rules" } else { "three rules" };
-            report.add(Found::error(body.span.clone(), key, number).expected(EXPECTED));
-            None
-        }
-    }
-}
-
-fn json_rules(raw: &raw::Expect, key: &str, report: &mut Report) -> Vec<JsonRule> {
-    let Some(list) = raw.json.get() else { return Vec::new() };
-    if list.value.0.is_empty() {
-        let found = Found::error(list.span.clone(), key, "no rule");
-        report.add(found.expected("[{ path = \"$.status\", equals = \"…\" }]"));
-    }
-    let rules = list.value.0.iter().enumerate();
-    rules.filter_map(|(i, rule)| json_rule(rule.as_ref()?, &format!("{key}[{i}]"), report)).collect()
-}
-
-fn json_rule(rule: &At<raw::JsonRule>, key: &str, report: &mut Report) -> Option<JsonRule> {
-    const EXPECTED: &str = "one of `equals`, `not_equals`, `in` and `exists`";
-    let raw = &rule.value;
-    if raw.path.is_absent() && !raw.others {
-        let found = Found::error(rule.span.clone(), key, "`path` is missing");
-        report.add(found.expected("path = \"$.status\""));
-    }
-    if let (Some(_), Some(at)) = (raw.exists.get(), raw.missing.get()) {
-        let found = Found::error(at.span.clone(), format!("{key}.missing"), "does nothing beside `exists`");
-        report.add(found.expected("`exists` alone: true or false"));
-    }
     let values = [
-        raw.equals.value().map(|value| JsonMatch::Equals(value.0.clone())),
-        raw.not_equals.value().map(|value| JsonMatch::NotEquals(value.0.clone())),
-        raw.one_of.value().map(|values| JsonMatch::In(values.0.clone())),
-        raw.exists.value().map(|exists| JsonMatch::Exists(*exists)),
+        raw.contains.value().map(|text| BodyRule::Contains(text.0.clone())),
+        raw.equals.value().map(|text| BodyRule::Equals(text.0.clone())),
+        raw.matches.value().map(|pattern| BodyRule::Matches(pattern.0.clone())),
+        raw.not_contains.value().map(|text| BodyRule::NotContains(text.0.clone())),
+        raw.not_matches.value().map(|pattern| BodyRule::NotMatches(pattern.0.clone())),
     ];
-    let bad = matches!(raw.equals, Field::Bad)
-        || matches!(raw.not_equals, Field::Bad)
-        || matches!(raw.one_of, Field::Bad)
-        || matches!(raw.exists, Field::Bad);
     let number = values.iter().flatten().count();
-    if (number == 0 && !bad && !raw.others) || number > 1 {
-        let message = if number == 0 { "no rule".to_owned() } else { format!("{number} rules") };
-        report.add(Found::error(rule.span.clone(), key, message).expected(EXPECTED));
+    if (number == 0 && raw.is_whole()) || number > 1 {
+        let message = match number {
+            0 => "no rule",
+            2 => "two rules",
+            3 => "three rules",
+            _ => "several rules",
+        };
+        let found = Found::error(body.span.clone(), key, message);
+        let found = found.expected("one of `contains`, `equals`, `matches`, `not_contains` and `not_matches`");
+        let several = "a list of tables, such as [{ contains = \"…\" }, { not_contains = \"…\" }], where all must hold";
+        report.add(if number > 1 { found.expected(several) } else { found });
     }
-    Some(JsonRule {
-        path: raw.path.value()?.0.clone(),
-        value: values.into_iter().flatten().next()?,
-        missing_passes: raw.missing.value().is_some_and(|missing| missing.0 == Missing::Pass),
-    })
+    values.into_iter().flatten().next().filter(|_| number == 1)
 }
 
 const OPPOSITES: [&str; 6] = ["unhealthy", "inactive", "unavailable", "not ready", "not ok", "unready"];
 const WORDS: [&str; 5] = ["healthy", "active", "available", "ready", "ok"];
 
-/// `contains = "healthy"` also matches `unhealthy`: the check would never fail.
-fn warn_about_opposites(text: &str, span: &Range<usize>, key: &str, report: &mut Report) {
+/// `contains = "healthy"` also matches `unhealthy`: the check would never fail, unless another rule has `excluded` that.
+fn warn_about_opposites(
+    text: &str,
+    excluded: &dyn Fn(&str) -> bool,
+    span: &Range<usize>,
+    key: &str,
+    report: &mut Report,
+) {
     let lower = text.to_ascii_lowercase();
     if !WORDS.contains(&lower.trim()) {
         return;
     }
-    if let Some(opposite) = OPPOSITES.iter().find(|opposite| opposite.contains(lower.as_str())) {
+    if let Some(opposite) = OPPOSITES.iter().find(|opposite| opposite.contains(lower.as_str()) && !excluded(opposite)) {
         let message = format!("\"{text}\" is also found in \"{opposite}\"");
         let found = Found::warning(span.clone(), key, message);
         report.add(found.expected("more of the text, such as the quotes around the word"));
@@ -161,9 +190,16 @@ fn warn_about_opposites(text: &str, span: &Range<usize>, key: &str, report: &mut
 }
 
 /// The same trap in a pattern.
-fn warn_about_opposite_matches(pattern: &Pattern, span: &Range<usize>, key: &str, report: &mut Report) {
+fn warn_about_opposite_matches(
+    pattern: &Pattern,
+    excluded: &dyn Fn(&str) -> bool,
+    span: &Range<usize>,
+    key: &str,
+    report: &mut Report,
+) {
     let hit = WORDS.iter().find(|word| pattern.is_match(word.as_bytes())).and_then(|word| {
-        OPPOSITES.iter().find(|opposite| opposite.contains(word) && pattern.is_match(opposite.as_bytes()))
+        let found = |opposite: &&&str| opposite.contains(word) && pattern.is_match(opposite.as_bytes());
+        OPPOSITES.iter().find(|opposite| found(opposite) && !excluded(opposite))
     });
     if let Some(opposite) = hit {
         let message = format!("the pattern also finds something in \"{opposite}\"");

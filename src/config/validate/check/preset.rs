@@ -7,6 +7,7 @@ use std::ops::Range;
 use super::Written;
 use crate::config::presets::Preset;
 use crate::config::raw;
+use crate::config::raw::ExpectBody;
 use crate::config::read::{At, Field};
 use crate::config::report::{Found, Report};
 use crate::config::values::{Kind, OneOf};
@@ -38,6 +39,7 @@ pub fn lay_under(
                 preset: preset_timing,
                 probe: merge(preset, preset_probe, written, key, report),
                 span: preset.span.clone(),
+                has_preset: true,
                 key: key.to_owned(),
             }
         })
@@ -86,11 +88,15 @@ fn merge(
 /// Moves everything that may be spoken of to the key `preset`: places in the preset's own text mean nothing in the file.
 fn place(probe: &mut raw::Probe, span: &Range<usize>) {
     probe.place_at(span);
+    for step in probe.steps.get_mut().into_iter().flat_map(|at| at.value.0.iter_mut().flatten()) {
+        step.span = span.clone();
+        step.value.place_at(span);
+    }
     let Field::Good(expect) = &mut probe.expect else { return };
     let expect = &mut expect.value;
     expect.place_at(span);
     if let Field::Good(body) = &mut expect.body {
-        body.value.place_at(span);
+        body.value.place_at(span, ExpectBody::place_at);
     }
     if let Field::Good(rules) = &mut expect.json {
         for rule in rules.value.0.iter_mut().flatten() {

@@ -2,30 +2,29 @@
 
 use std::sync::Arc;
 
-use super::{expect, tls};
+use super::{expect, steps, tls};
 use crate::config::raw;
 use crate::config::read::{At, Field};
 use crate::config::report::{Found, Report};
 use crate::config::values::Kind;
 use crate::config::values::header::Headers;
-use crate::model::policy::{
-    GrpcProbe, HeaderText, HttpProbe, HttpVersion, ProbeKind, TcpProbe, TlsPolicy, WebsocketProbe,
-};
+use crate::model::policy::{GrpcProbe, HeaderText, HttpProbe, HttpVersion, ProbeKind, TlsPolicy, WebsocketProbe};
 
 /// The types that a key belongs to, the likeliest first. A key that is not here belongs to all.
 const KEYS: &[(&str, &[Kind])] = &[
     ("scheme", &[Kind::Http, Kind::Grpc, Kind::Websocket]),
-    ("tls", &[Kind::Tls, Kind::Http, Kind::Grpc, Kind::Websocket]),
+    ("tls", &[Kind::Tls, Kind::Http, Kind::Grpc, Kind::Websocket, Kind::Tcp]),
     ("send", &[Kind::Tcp]),
+    ("steps", &[Kind::Tcp]),
     ("path", &[Kind::Http, Kind::Websocket]),
     ("method", &[Kind::Http]),
     ("version", &[Kind::Http]),
     ("host", &[Kind::Http, Kind::Grpc, Kind::Websocket]),
     ("headers", &[Kind::Http, Kind::Grpc, Kind::Websocket]),
+    ("basic_auth", &[Kind::Http, Kind::Grpc, Kind::Websocket]),
     ("body", &[Kind::Http]),
     ("service", &[Kind::Grpc]),
     ("subprotocol", &[Kind::Websocket]),
-    ("expect", &[Kind::Http, Kind::Tcp]),
 ];
 
 /// What is said on the connection, and the TLS below it.
@@ -35,23 +34,23 @@ pub fn probe(raw: &raw::Probe, key: &str, report: &mut Report) -> (ProbeKind, Op
         refuse_keys_of_other_kinds(raw, kind, key, report);
         refuse_headers_of_the_protocol(raw, kind, key, report);
     }
+    if matches!(kind, Kind::Tls | Kind::Grpc | Kind::Websocket) && !matches!(raw.kind, Field::Bad) {
+        expect::duration_alone(&raw.expect, kind, &format!("{key}.expect"), report);
+    }
     let tls = tls::tls(raw, kind, key, report);
     let probe = match kind {
-        Kind::Tcp => ProbeKind::Tcp(TcpProbe {
-            send: raw.send.value().map(|text| text.0.clone()),
-            expect: expect::text(&raw.expect, raw.kind.is_absent(), &format!("{key}.expect"), report),
-        }),
+        Kind::Tcp => ProbeKind::Tcp(steps::tcp(raw, key, report)),
         Kind::Tls => ProbeKind::Tls,
         Kind::Http => ProbeKind::Http(http(raw, key, report)),
         Kind::Grpc => ProbeKind::Grpc(GrpcProbe {
             service: raw.service.value().map_or_else(|| Arc::from(""), |service| service.0.clone()),
             host: host(raw),
-            headers: headers(raw),
+            headers: headers(raw, key, report),
         }),
         Kind::Websocket => ProbeKind::Websocket(WebsocketProbe {
             path: path(raw),
             host: host(raw),
-            headers: headers(raw),
+            headers: headers(raw, key, report),
             subprotocol: raw.subprotocol.value().map(|token| token.0.clone()),
         }),
     };
@@ -78,7 +77,7 @@ fn http(raw: &raw::Probe, key: &str, report: &mut Report) -> HttpProbe {
         version: raw.version.value().map_or(HttpVersion::Http1, |version| version.0),
         path: path(raw),
         host: host(raw),
-        headers: headers(raw),
+        headers: headers(raw, key, report),
         body: raw.body.value().map(|body| body.0.clone()),
         expect: expect::expect(&raw.expect, &method, &format!("{key}.expect"), report),
         method,
@@ -93,8 +92,19 @@ fn host(raw: &raw::Probe) -> Option<Arc<str>> {
     raw.host.value().map(|host| host.0.clone())
 }
 
-fn headers(raw: &raw::Probe) -> Vec<(Arc<str>, HeaderText)> {
-    raw.headers.value().map_or_else(Vec::new, |headers| headers.0.clone())
+/// The fields, and that of `basic_auth` after them.
+fn headers(raw: &raw::Probe, key: &str, report: &mut Report) -> Vec<(Arc<str>, HeaderText)> {
+    let mut headers = raw.headers.value().map_or_else(Vec::new, |headers| headers.0.clone());
+    let Some(At { value, span }) = raw.basic_auth.get() else { return headers };
+    let key = format!("{key}.basic_auth");
+    if headers.iter().any(|(name, _)| name.eq_ignore_ascii_case("authorization")) {
+        let found = Found::error(span.clone(), &key, "sets the field Authorization, which is among `headers` too");
+        report.add(found.expected("one of the two"));
+    }
+    if let Some(secret) = value.authorization(span, &key, report) {
+        headers.push((Arc::from("Authorization"), HeaderText::Secret(secret)));
+    }
+    headers
 }
 
 fn refuse_keys_of_other_kinds(raw: &raw::Probe, kind: Kind, key: &str, report: &mut Report) {
@@ -138,7 +148,7 @@ mod tests {
 
     #[test]
     fn every_key_of_a_probe_has_its_types() {
-        let of_all = ["type", "port", "port_offset"];
+        let of_all = ["type", "port", "port_offset", "expect"];
         for name in raw::Probe::NAMES {
             assert_ne!(KEYS.iter().any(|(known, _)| known == name), of_all.contains(name), "{name}");
         }

@@ -12,7 +12,7 @@ use crate::model::policy::{
 /// Reads a file with two upstreams at port 8290 and this health table.
 fn read(health: &str) -> Result<Parsed, String> {
     let text = format!(
-        "listeners.web.address = \"127.0.0.1:80\"\n[pools.a]\nupstreams = [\"10.0.0.1:8290\", \"10.0.0.2:8290\"]\n\
+        "listeners.web = {{ address = \"127.0.0.1:80\", pool = \"a\" }}\n[pools.a]\nupstreams = [\"10.0.0.1:8290\", \"10.0.0.2:8290\"]\n\
          [pools.a.health]\n{health}\n"
     );
     parse(&Source { file: "x", text: text.as_bytes() }, &Nowhere).map_err(|all| render_all(&all, false))
@@ -81,6 +81,53 @@ fn times_beside_a_list_are_the_defaults_of_its_entries() {
     assert_eq!((times(&checks[0]), times(&checks[1]), require), ((4, 2, 4, 3), (8, 6, 4, 9), Require::Count(1)));
     let error = messages("timeout = \"2s\"\nchecks = [{ interval = \"1s\" }]");
     assert!(error.contains("checks[0].interval: \"1s\" is shorter than the timeout \"2s\" beside `checks`"), "{error}");
+}
+
+#[test]
+fn an_interval_for_unhealthy_ones_is_that_for_all_unless_it_is_longer() {
+    // The interval and the one for unhealthy ones, in seconds.
+    for (health, want) in [
+        ("", (10, None)),
+        ("unhealthy_interval = \"10s\"", (10, None)),
+        ("unhealthy_interval = \"1m\"", (10, Some(60))),
+        ("interval = \"2s\"\nunhealthy_interval = \"2500ms\"", (2, Some(2))),
+        // A preset's interval (30 s) gives way to what is written.
+        ("preset = \"smallest-waves\"\nunhealthy_interval = \"20s\"", (20, None)),
+        ("preset = \"smallest-waves\"\nunhealthy_interval = \"1m\"", (30, Some(60))),
+        ("unhealthy_interval = \"1m\"\nchecks = [{ type = \"tcp\", interval = \"20s\" }]", (20, Some(60))),
+        ("interval = \"5s\"\nchecks = [{ type = \"tcp\", unhealthy_interval = \"20s\" }]", (5, Some(20))),
+    ] {
+        let timing = one(health).timing;
+        let seconds = (timing.interval.as_secs(), timing.unhealthy_interval.map(|interval| interval.as_secs()));
+        assert_eq!(seconds, want, "{health}");
+    }
+    assert_eq!(one("unhealthy_interval = \"10s\"").timing, one("").timing, "they share their probes");
+}
+
+#[test]
+fn a_word_whose_opposite_is_excluded_is_no_trap() {
+    for (body, warns) in [
+        ("{ contains = \"healthy\" }", true),
+        ("[{ contains = \"healthy\" }]", true),
+        ("[{ contains = \"healthy\" }, { contains = \"a\" }]", true),
+        ("[{ contains = \"healthy\" }, { not_contains = \"unhealthy\" }]", false),
+        ("[{ not_matches = \"un\" }, { contains = \"healthy\" }]", false),
+        ("[{ matches = \"healthy\" }, { not_contains = \"un\" }]", false),
+        ("[{ matches = \"ready\" }, { not_contains = \"un\" }]", true),
+    ] {
+        let said = messages(&format!("type = \"http\"\nexpect.body = {body}"));
+        assert_eq!(said.contains("also f"), warns, "{body}: {said}");
+    }
+}
+
+#[test]
+fn a_rule_that_is_added_beside_a_preset_replaces_those_of_its_kind() {
+    let check = one("preset = \"wso2-apim-version\"\nexpect.body = [{ contains = \"a\" }, { not_contains = \"b\" }]\n\
+         expect.max_duration = \"1s\"");
+    assert_eq!(http(&check).expect.body.len(), 2);
+    assert_eq!(check.spec.max_duration, Some(Duration::from_secs(1)));
+    let error = messages("preset = \"krakend\"\ntimeout = \"1s\"\nexpect.max_duration = \"1s\"");
+    assert!(error.contains("expect.max_duration: \"1s\" is not below the timeout \"1s\""), "{error}");
 }
 
 #[test]
@@ -155,7 +202,7 @@ fn what_does_not_fit_a_preset_is_said_of_the_users_file() {
         assert!(said_of.starts_with(said), "{health}: {said_of}");
     }
     let error = messages("preset = \"krakand\"");
-    assert!(error.contains("\"wso2-mi\"") && error.contains("did you mean `krakend`?"), "{error}");
+    assert!(error.contains("\"wso2-mi\"") && error.contains("did you mean `\"krakend\"`?"), "{error}");
 }
 
 #[test]
@@ -194,7 +241,7 @@ fn an_untouched_traffic_port_draws_a_warning_with_what_to_write() {
 
 #[test]
 fn one_answer_for_several_upstreams_draws_a_warning() {
-    let text = "listeners.web.address = \"127.0.0.1:80\"\n[pools.a]\nhealth.port = 9201\n\
+    let text = "listeners.web = { address = \"127.0.0.1:80\", pool = \"a\" }\n[pools.a]\nhealth.port = 9201\n\
         upstreams = [\"10.0.0.1:9201\", \"10.0.0.1:9202\"]\n";
     let warned = |text: &str| {
         let parsed = parse(&Source { file: "x", text: text.as_bytes() }, &Nowhere).unwrap();
@@ -207,7 +254,7 @@ fn one_answer_for_several_upstreams_draws_a_warning() {
 
 #[test]
 fn a_health_address_that_takes_the_check_of_the_traffic_draws_a_warning() {
-    let text = "listeners.web.address = \"127.0.0.1:80\"\n[pools.a]\n\
+    let text = "listeners.web = { address = \"127.0.0.1:80\", pool = \"a\" }\n[pools.a]\n\
         upstreams = [\"10.0.0.1:8290\", { address = \"10.0.0.2:8290\", health_address = \"10.9.0.2:9201\" }]\n\
         health.checks = [{ type = \"http\", port = 9201 }, { type = \"tcp\" }]\n";
     let warned = |text: &str| {
@@ -308,7 +355,7 @@ fn every_preset_fits_every_upstream() {
     for preset in crate::config::presets::all() {
         for address in ["10.0.0.1:1", "[2001:db8::1]:65535", "unix:/run/a.sock"] {
             let text = format!(
-                "listeners.web.address = \"127.0.0.1:80\"\n[pools.a]\nupstreams = [\"{address}\"]\nhealth.preset = \"{}\"\n\
+                "listeners.web = {{ address = \"127.0.0.1:80\", pool = \"a\" }}\n[pools.a]\nupstreams = [\"{address}\"]\nhealth.preset = \"{}\"\n\
                  health.interval = \"10ms\"\n",
                 preset.name
             );

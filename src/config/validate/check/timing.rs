@@ -27,14 +27,18 @@ const DEFAULT_JITTER: f64 = 0.1;
 /// The timing of a check from what is written for it and what its preset says.
 pub fn timing(written: &raw::Timing, preset: &raw::Timing) -> Timing {
     let (timeout, fast) = (span(&written.timeout), span(&written.fast_interval));
+    let rarely = span(&written.unhealthy_interval);
     let interval = span(&written.interval).unwrap_or_else(|| {
         // A preset's interval makes room for what is written.
-        let preset = span(&preset.interval).map(|i| i.max(timeout.unwrap_or(i)).max(fast.unwrap_or(i)));
+        let preset = span(&preset.interval).map(|i| i.min(rarely.unwrap_or(i)));
+        let preset = preset.map(|i| i.max(timeout.unwrap_or(i)).max(fast.unwrap_or(i)));
         preset.unwrap_or(DEFAULT_INTERVAL)
     });
     let up_to_interval = |preset: Option<Duration>, default: Duration| preset.unwrap_or(default).min(interval);
     Timing {
         interval,
+        // Equal timings share a probe, however they are written.
+        unhealthy_interval: rarely.or(span(&preset.unhealthy_interval)).filter(|rarely| *rarely > interval),
         timeout: timeout.unwrap_or_else(|| up_to_interval(span(&preset.timeout), DEFAULT_TIMEOUT)),
         healthy_threshold: count(&written.healthy_threshold)
             .or(count(&preset.healthy_threshold))
@@ -57,9 +61,9 @@ fn count<const MIN: i64, const MAX: i64>(field: &Field<Count<MIN, MAX>>) -> Opti
     field.value().and_then(|count| u32::try_from(count.0).ok())
 }
 
-/// Refuses a written timeout or fast interval above the interval, where one of the two stands in `written`. `above` is
-/// what stands beside `checks`; two of its values are held against each other when it is `written` itself.
-pub fn refuse_longer_than_interval(
+/// Refuses a written timeout or fast interval above the interval, and an unhealthy interval below it, where one of the two is
+/// in `written`. `above` is what is beside `checks`; two of its values are compared when it is `written` itself.
+pub fn refuse_at_odds_with_interval(
     written: &raw::Timing,
     above: &raw::Timing,
     preset: &raw::Timing,
@@ -68,6 +72,7 @@ pub fn refuse_longer_than_interval(
 ) {
     let mut explicit = written.clone();
     explicit.fill_from(above);
+    refuse_shorter_than_interval(written, &explicit, preset, key, report);
     if matches!(explicit.interval, Field::Bad) || (explicit.interval.is_absent() && !preset.interval.is_absent()) {
         return;
     }
@@ -100,4 +105,47 @@ pub fn refuse_longer_than_interval(
         };
         report.add(found);
     }
+}
+
+fn refuse_shorter_than_interval(
+    written: &raw::Timing,
+    explicit: &raw::Timing,
+    preset: &raw::Timing,
+    key: &str,
+    report: &mut Report,
+) {
+    let (Some(rarely), false) = (explicit.unhealthy_interval.get(), matches!(explicit.interval, Field::Bad)) else {
+        return;
+    };
+    // A preset's interval gives way, but for what a written timeout needs.
+    let (least, name, default) = match (span(&explicit.interval), preset.interval.is_absent()) {
+        (Some(interval), _) => (interval, "interval", ""),
+        (None, true) => (DEFAULT_INTERVAL, "interval", " (its default)"),
+        (None, false) => {
+            let values = [("timeout", span(&explicit.timeout)), ("fast_interval", span(&explicit.fast_interval))];
+            let longest = values.into_iter().filter_map(|(name, value)| Some((value?, name))).max();
+            let Some((least, name)) = longest else { return };
+            (least, name, "")
+        }
+    };
+    let own = rarely.value.0;
+    if own >= least {
+        return;
+    }
+    let (shown, limit) = (show_duration(own), show_duration(least));
+    let of_list = written.unhealthy_interval.is_absent();
+    report.add(match written.interval.get() {
+        Some(interval) if of_list => {
+            let message = format!("\"{limit}\" is longer than the unhealthy_interval \"{shown}\" beside `checks`");
+            let found = Found::error(interval.span.clone(), format!("{key}.interval"), message);
+            found.expected(format!("an `unhealthy_interval` beside it of at least \"{limit}\""))
+        }
+        // Both are beside `checks`, and reported there.
+        None if of_list && name == "interval" => return,
+        Some(_) | None => {
+            let message = format!("\"{shown}\" is shorter than the {name} \"{limit}\"{default}");
+            let found = Found::error(rarely.span.clone(), format!("{key}.unhealthy_interval"), message);
+            found.expected(format!("at least \"{limit}\""))
+        }
+    });
 }

@@ -9,12 +9,11 @@ use crate::config::report::{Found, Report};
 use crate::config::values::{Kind, Scheme};
 use crate::model::policy::{Certificate, ClientIdentity, TlsPolicy};
 
-/// TLS of a check of `kind`; `None` where it has none. A `tls` table of a plain kind is refused with the other keys of
-/// other kinds.
+/// TLS of a check of `kind`; `None` where it has none. A `tls` table of a check that says nothing is refused in `steps`.
 pub fn tls(raw: &raw::Probe, kind: Kind, key: &str, report: &mut Report) -> Option<TlsPolicy> {
     let scheme = raw.scheme.value().map(|scheme| scheme.0);
     let wanted = match (kind, scheme) {
-        (Kind::Tcp, _) => false,
+        (Kind::Tcp, _) => !raw.tls.is_absent(),
         (Kind::Tls, _) | (_, Some(Scheme::Https)) => true,
         (_, None) => !raw.tls.is_absent(),
         (_, Some(Scheme::Http)) => {

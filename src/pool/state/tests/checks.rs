@@ -61,7 +61,10 @@ async fn each_check_keeps_its_own_streak_and_the_one_that_decides_is_shown() {
     assert_eq!(a.why.as_deref(), Some("check tcp: L4CON: scripted"));
     assert_eq!(a.checks_total as usize, world.probes.iter().filter(|(at, ..)| *at < world.now - world.start).count());
     let events = world.state.events_after(0);
-    let EventKind::Transition(last) = &events.last().unwrap().kind else { panic!("{events:?}") };
+    let [.., change, outage] = &events[..] else { panic!("{events:?}") };
+    let EventKind::OutageBegan { reason, .. } = &outage.kind else { panic!("{events:?}") };
+    assert_eq!(*reason, format!("its only upstream, {A}, is unhealthy (check tcp: L4CON: scripted)"));
+    let EventKind::Transition(last) = &change.kind else { panic!("{events:?}") };
     assert_eq!((&*last.reason, last.code), ("check tcp: scripted", Some(Code::L4Con)));
 }
 
@@ -269,7 +272,7 @@ async fn a_retiring_member_is_judged_by_the_checks_it_had() {
 async fn unverified_is_said_of_the_upstream_whose_check_does_not_verify() {
     let tls = |verify| {
         let policy = TlsPolicy { verify, server_name: None, roots: None, client: None };
-        Arc::new(ProbeSpec { port: PortRule::Same, tls: Some(policy), kind: ProbeKind::Tls })
+        Arc::new(ProbeSpec { port: PortRule::Same, tls: Some(policy), kind: ProbeKind::Tls, max_duration: None })
     };
     for verify in [true, false] {
         let checks = vec![both()[0].clone(), check(tls(verify), timing())];
@@ -350,7 +353,7 @@ fn op() -> impl Strategy<Value = Op> {
         2 => require.prop_map(Op::Require),
         1 => (1i64..9).prop_map(Op::Weight),
         1 => any::<bool>().prop_map(Op::Drain),
-        1 => (1u64..40).prop_map(Op::Later),
+        1 => (1u64..80).prop_map(Op::Later),
     ]
 }
 
@@ -370,6 +373,8 @@ struct Seen {
 /// The reference: what health.md says of one upstream with up to three checks, in a few lines.
 #[derive(Debug)]
 struct Reference {
+    /// Each while unhealthy: its own interval, or the one for all.
+    unhealthy_interval: Option<Duration>,
     thresholds: (u32, u32),
     require: Require,
     versions: u32,
@@ -379,10 +384,13 @@ struct Reference {
     carried: Option<Instant>,
 }
 
-/// How long verdicts hold without being confirmed, and how long they are carried, under every timing here.
-const HOLDS: Duration = Duration::from_secs(30);
-
 impl Reference {
+    /// How long verdicts hold without being confirmed, and how long they are carried: 3 times the longest interval (1 s, or
+    /// 20 s while unhealthy) and the timeout, 30 s at least.
+    fn holds(&self) -> Duration {
+        self.unhealthy_interval.map_or(30 * SECOND, |_| 61 * SECOND + SECOND / 2)
+    }
+
     /// A new check; of the one that it replaces, if any, a failing run goes on.
     fn fresh(&mut self, replaced: Option<&Seen>, now: Instant) -> Option<Seen> {
         self.versions += 1;
@@ -393,11 +401,12 @@ impl Reference {
 
     /// What is out of date by now.
     fn expire(&mut self, now: Instant) {
-        for seen in self.checks.iter_mut().flatten().filter(|seen| !seen.stale && now >= seen.last + HOLDS) {
+        let holds = self.holds();
+        for seen in self.checks.iter_mut().flatten().filter(|seen| !seen.stale && now >= seen.last + holds) {
             (seen.results, seen.state, seen.stale) = (vec![], HealthState::Unknown, true);
             self.carried = None;
         }
-        if self.carried.is_some_and(|since| now >= since + HOLDS) {
+        if self.carried.is_some_and(|since| now >= since + holds) {
             self.carried = None;
         }
         self.conclude();
@@ -484,7 +493,8 @@ impl Reference {
 
     fn policy(&self, weight: i64) -> PoolPolicy {
         let (healthy_threshold, unhealthy_threshold) = self.thresholds;
-        let timing = Timing { healthy_threshold, unhealthy_threshold, ..timing() };
+        let unhealthy_interval = self.unhealthy_interval;
+        let timing = Timing { healthy_threshold, unhealthy_threshold, unhealthy_interval, ..timing() };
         let checks = self.checks.iter().enumerate().filter_map(|(i, seen)| {
             let spec = http(&format!("/{}", seen.as_ref()?.version));
             Some(CheckPolicy { name: format!("c{i}").into(), ..check(spec, timing) })
@@ -518,9 +528,12 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 256, ..ProptestConfig::default() })]
 
     #[test]
-    fn the_state_agrees_with_the_reference_over_reloads_and_drains(ops in proptest::collection::vec(op(), 1..80)) {
+    fn the_state_agrees_with_the_reference_over_reloads_and_drains(
+        ops in proptest::collection::vec(op(), 1..80), rarely in any::<bool>(),
+    ) {
         let mut world = World::new();
         let mut reference = Reference {
+            unhealthy_interval: rarely.then_some(20 * SECOND),
             thresholds: (2, 2),
             require: Require::All,
             versions: 0,
@@ -543,7 +556,7 @@ proptest! {
                 Op::Drain(on) => {
                     drained = *on;
                     let to = if drained { AdminState::Draining } else { AdminState::Enabled };
-                    let effects = world.state.set_admin("api", &A.parse().unwrap(), to, "", world.now).unwrap();
+                    let effects = world.state.set_admin("api", &A.parse().unwrap(), to, "", true, world.now).unwrap();
                     world.take(effects);
                 }
                 Op::Later(seconds) => {

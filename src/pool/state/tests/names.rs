@@ -25,7 +25,7 @@ impl World {
     }
 
     fn order(&mut self, address: &str, to: AdminState) {
-        let effects = self.state.set_admin("api", &address.parse().unwrap(), to, "test", self.now).unwrap();
+        let effects = self.state.set_admin("api", &address.parse().unwrap(), to, "test", true, self.now).unwrap();
         self.take(effects);
     }
 }

@@ -32,6 +32,8 @@ struct File {
     judged: bool,
     /// The interval, in seconds.
     interval: u32,
+    /// Unhealthy ones are probed at a third of that rate.
+    rarely: bool,
 }
 
 const ALL: [&str; 4] = [A, B, C, "127.0.0.1:9004"];
@@ -40,11 +42,13 @@ fn file() -> impl Strategy<Value = File> {
     let require = prop_oneof![Just(Require::All), Just(Require::Any)];
     let (bools, kinds) =
         (any::<[bool; 4]>(), prop_oneof![Just((true, false)), Just((false, true)), Just((true, true))]);
-    (bools, bools, 1u32..3, (1u32..3, 1u32..4), kinds, require, any::<bool>(), prop_oneof![Just(1), Just(300)])
-        .prop_map(|(members, backups, min_healthy, thresholds, kinds, require, judged, interval)| {
+    let intervals = (prop_oneof![Just(1), Just(300)], any::<bool>());
+    (bools, bools, 1u32..3, (1u32..3, 1u32..4), kinds, require, any::<bool>(), intervals).prop_map(
+        |(members, backups, min_healthy, thresholds, kinds, require, judged, (interval, rarely))| {
             let members = if members == [false; 4] { [true, false, false, false] } else { members };
-            File { members, backups, min_healthy, thresholds, kinds, require, judged, interval }
-        })
+            File { members, backups, min_healthy, thresholds, kinds, require, judged, interval, rarely }
+        },
+    )
 }
 
 fn step() -> impl Strategy<Value = Step> {
@@ -63,7 +67,8 @@ impl File {
     fn pools(&self) -> Vec<PoolPolicy> {
         let (healthy_threshold, unhealthy_threshold) = self.thresholds;
         let interval = SECOND * self.interval;
-        let timing = Timing { interval, healthy_threshold, unhealthy_threshold, ..timing() };
+        let unhealthy_interval = self.rarely.then_some(3 * interval);
+        let timing = Timing { interval, unhealthy_interval, healthy_threshold, unhealthy_threshold, ..timing() };
         let spec = |kind| if kind == "tcp" { tcp(PortRule::Same) } else { http("/healthz") };
         let kinds = [("tcp", self.kinds.0), ("http", self.kinds.1)].into_iter().filter(|(_, wanted)| *wanted);
         let checks = kinds.map(|(kind, _)| check(spec(kind), timing)).collect();
@@ -124,7 +129,7 @@ proptest! {
         let all_checks = (1, (2, 2), (true, false), Require::All);
         let (min_healthy, thresholds, kinds, require) = all_checks;
         let (members, backups) = ([true; 4], [false; 4]);
-        let mut file = File { members, backups, min_healthy, thresholds, kinds, require, judged: false, interval: 1 };
+        let mut file = File { members, backups, min_healthy, thresholds, kinds, require, judged: false, interval: 1, rarely: false };
         let mut ever_passing = [false; 4];
         world.configure(file.pools());
         let mut removed_at = None;
@@ -147,8 +152,24 @@ proptest! {
                     }
                 }
                 Step::Admin(i, to) => {
-                    if let Ok(effects) = world.state.set_admin("api", &ALL[*i].parse().unwrap(), *to, "", world.now) {
-                        world.take(effects);
+                    let (address, open) = (ALL[*i].parse().unwrap(), world.service("api") == Service::Open);
+                    match world.state.set_admin("api", &address, *to, "", false, world.now) {
+                        Ok(effects) => {
+                            world.take(effects);
+                            // Enabling may close it: the first verdict of a primary is awaited.
+                            let closing = open && *to != AdminState::Enabled && world.service("api") != Service::Open;
+                            prop_assert!(!closing, "{:?} without force closed the pool: {:?}", step, steps);
+                        }
+                        Err(SetAdminError::NeedsForce(why)) => {
+                            let served = world.eligible("api").contains(&ALL[*i].to_owned());
+                            prop_assert!(served && *to != AdminState::Enabled, "{} at {:?}: {:?}", why, step, steps);
+                            let forced = world.state.set_admin("api", &address, *to, "", true, world.now);
+                            world.take(forced.expect("force does it"));
+                            let left = world.eligible("api").len();
+                            let few = world.service("api") != Service::Open || left < why.needed;
+                            prop_assert!(few, "{} was no reason at {:?}: {:?}", why, step, steps);
+                        }
+                        Err(SetAdminError::NoPool(_) | SetAdminError::NoUpstream(..)) => {}
                     }
                 }
             }

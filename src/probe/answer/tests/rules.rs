@@ -6,11 +6,11 @@ use super::*;
 use crate::model::Secret;
 use crate::model::policy::{HeaderMatch, HeaderRule, HeaderText, JsonMatch, JsonPath, JsonRule, Pattern};
 
-fn wants(expect: Expect) -> HttpProbe {
+pub(super) fn wants(expect: Expect) -> HttpProbe {
     HttpProbe { expect, ..get(None) }
 }
 
-fn json(path: &str, value: JsonMatch) -> JsonRule {
+pub(super) fn json(path: &str, value: JsonMatch) -> JsonRule {
     JsonRule { path: JsonPath::try_new(path).unwrap(), value, missing_passes: false }
 }
 
@@ -18,7 +18,7 @@ fn equal(path: &str, value: Value) -> JsonRule {
     json(path, JsonMatch::Equals(value))
 }
 
-fn wants_json(rules: impl IntoIterator<Item = JsonRule>) -> HttpProbe {
+pub(super) fn wants_json(rules: impl IntoIterator<Item = JsonRule>) -> HttpProbe {
     wants(Expect { json: rules.into_iter().collect(), ..Expect::default() })
 }
 
@@ -26,11 +26,11 @@ fn matches(pattern: &str) -> HttpProbe {
     get(Some(BodyRule::Matches(Pattern::try_new(pattern).unwrap())))
 }
 
-fn header(name: &str, value: HeaderMatch) -> HeaderRule {
+pub(super) fn header(name: &str, value: HeaderMatch) -> HeaderRule {
     HeaderRule { name: name.into(), value }
 }
 
-fn answer(status: u16, body: &str) -> String {
+pub(super) fn answer(status: u16, body: &str) -> String {
     format!("HTTP/1.1 {status} X\r\nContent-Length: {}\r\n\r\n{body}", body.len())
 }
 
@@ -54,9 +54,17 @@ fn the_reason_quotes_the_systems_own_words() {
             503,
             r#"{"status":"unhealthy","reason":"No ASR workers available"}"#,
             Code::L7Sts,
-            "status 503, expected 200-299 (reason: No ASR workers available)",
+            "status 503, expected 200-299; $.status is \"unhealthy\", expected \"healthy\" \
+             (reason: No ASR workers available)",
         ),
-        (&healthy, 500, micro_integrator, Code::L7Sts, "status 500, expected 200-299 (Faulty CAPPs: a, b)"),
+        (
+            &healthy,
+            500,
+            micro_integrator,
+            Code::L7Sts,
+            "status 500, expected 200-299; $.status is \"not ready, faulty CAPPs detected\", expected \"healthy\" \
+             (Faulty CAPPs: a, b)",
+        ),
         (
             &wants_json([equal("$.status", json!("ready"))]),
             200,
@@ -99,7 +107,7 @@ fn the_reason_quotes_the_systems_own_words() {
             Code::L7Sts,
             r#"status 500, expected 200-299; body: "{\"reason\":\"cut off\"""#,
         ),
-        (&get(None), 500, r#"{"up":false}"#, Code::L7Sts, r#"status 500, expected 200-299; body: "{\"up\":false}""#),
+        (&get(None), 500, r#"{"up":false}"#, Code::L7Sts, "status 500, expected 200-299 (up is false)"),
     ] {
         check(probe, answer(status, body), Stop::Closed, code, sentence);
     }
@@ -109,7 +117,7 @@ fn the_reason_quotes_the_systems_own_words() {
 
 #[test]
 fn a_large_object_is_quoted_as_it_begins() {
-    let filler = "x".repeat(4_090);
+    let filler = "x".repeat(16 << 10);
     let body = format!(r#"{{"reason":"no","filler":"{filler}"}}"#);
     let large = report(&get(None), [answer(503, &body).as_bytes()], Stop::Closed);
     assert!(large.reason.starts_with(r#"status 503, expected 200-299; body: "{\"reason\":\"no\",\"filler\":\"xxx"#));
@@ -219,8 +227,9 @@ fn a_pattern_is_held_against_the_whole_body() {
     let whole = matches("^ok$");
     check(&whole, answer(200, "ok"), Stop::Closed, Code::L7Ok, OK);
     check(&whole, answer(200, "okay"), Stop::Closed, Code::L7Rsp, r#"body does not match "^ok$"; body: "okay""#);
-    let sentence = "no whole body within 5s: 2 bytes had come, and not its end (connected in 0.3 ms); body: \"ok\" \
-                    (it answers too slowly for this timeout)";
+    let sentence = "no whole body within 5s: the answer has no length and its connection stayed open; 2 bytes had come \
+                    (connected in 0.3 ms); body: \"ok\" (it must send Content-Length or chunks, or close as asked; a rule \
+                    with contains passes without the end)";
     check(&whole, "HTTP/1.1 200 OK\r\n\r\nok", Stop::Deadline, Code::L7Tout, sentence);
     let long = format!("HTTP/1.1 200 OK\r\n\r\n{}ready{}", "x".repeat(BODY_BYTES_MAX - 5), "x".repeat(10));
     check(&matches("ready"), &long, Stop::Deadline, Code::L7Ok, OK);
@@ -283,7 +292,7 @@ fn with_any_status_the_other_rules_decide_alone() {
 fn all_rules_must_hold_and_the_first_that_does_not_is_named() {
     let probe = wants(Expect {
         headers: vec![header("X-App", HeaderMatch::Equals("a".into()))],
-        body: Some(BodyRule::Contains("ready".into())),
+        body: vec![BodyRule::Contains("ready".into())],
         json: vec![equal("$.n", json!(1))],
         ..Expect::default()
     });
@@ -314,7 +323,7 @@ fn credentials_that_come_back_are_not_repeated() {
         with(Expect { json: vec![equal("$.token", json!("x"))], ..Expect::default() }),
         with(Expect { json: vec![equal("$.*", json!("x"))], ..Expect::default() }),
         with(Expect { headers: vec![header("X-Echo", HeaderMatch::Equals("x".into()))], ..Expect::default() }),
-        with(Expect { body: Some(BodyRule::Equals("x".into())), ..Expect::default() }),
+        with(Expect { body: vec![BodyRule::Equals("x".into())], ..Expect::default() }),
     ];
     for (status, body) in [
         (200, r#"{"token":"s3cret-t0ken"}"#),
@@ -360,7 +369,7 @@ fn a_trace_holds_the_beginning_of_the_final_head_and_of_the_body() {
 fn a_parsed_head_is_traced_as_it_would_be_written_and_without_credentials() {
     let headers = vec![("Authorization".into(), HeaderText::Secret(Secret::new("Bearer s3cret-t0ken")))];
     let probe = HttpProbe { headers, ..get(None) };
-    let field = |name, value: &'static str| httparse::Header { name, value: value.as_bytes() };
+    let field = |name: &'static str, value: &'static str| Field::new(name.as_bytes(), value.as_bytes());
     let mut answer = Answer::new(&probe);
     assert_eq!(answer.feed_head(103, &[field("link", "x")]), Progress::More);
     assert_eq!(answer.feed_head(200, &[field("a", "b"), field("x-echo", "s3cret-t0ken")]), Progress::Done);
@@ -372,6 +381,113 @@ fn a_parsed_head_is_traced_as_it_would_be_written_and_without_credentials() {
         elsewhere: None,
     });
     assert_eq!(String::from_utf8_lossy(&report.trace.head), "HTTP/2 200\r\na: b\r\nx-echo: ***\r\n\r\n");
+}
+
+/// 14 components of Spring Boot, of which one fails: longer than what is quoted.
+fn spring() -> String {
+    let ups = "circuitBreakers clientConfigServer db discoveryComposite diskSpace hikari jms livenessState mail ping rabbit \
+               readinessState";
+    let mut components = serde_json::Map::new();
+    for name in ups.split(' ') {
+        components.insert(name.into(), json!({"status": "UP", "details": {"x": "y".repeat(100)}}));
+    }
+    let error = "RedisConnectionFailureException: Unable to connect to Redis";
+    components.insert("redis".into(), json!({"status": "DOWN", "details": {"error": error}}));
+    json!({"status": "DOWN", "components": components}).to_string()
+}
+
+#[test]
+fn a_component_that_fails_is_named_where_the_status_fails_too() {
+    let not_down = json("$.components.*.status", JsonMatch::NotEquals(json!("DOWN")));
+    let rule = "$.components.redis.status is \"DOWN\", expected anything but \"DOWN\"";
+    let words = "RedisConnectionFailureException: Unable to connect to Redis";
+    let pad = |bytes: usize| format!("{{\"pad\":\"{}\",{}", "x".repeat(bytes), &spring()[1..]);
+    for (rules, body, says, not) in [
+        (vec![not_down.clone()], spring(), vec!["status 503, expected 200-299; ", rule, words], "body:"),
+        // No rule names it: its own words do.
+        (vec![], spring(), vec!["status 503, expected 200-299 (components.redis: DOWN, Redis", words], "body:"),
+        // A rule over another place fails first.
+        (
+            vec![equal("$.status", json!("UP")), not_down.clone()],
+            spring(),
+            vec!["; $.status is \"DOWN\", expected \"UP\" (components.redis: DOWN, ", words],
+            "body:",
+        ),
+        // All rules hold, and none does more.
+        (
+            vec![equal("$.status", json!("DOWN"))],
+            spring(),
+            vec!["200-299 (components.redis: DOWN, "],
+            "expected \"DOWN\"",
+        ),
+        // As long as is read, and longer: what cannot be read whole is not judged.
+        (vec![not_down.clone()], pad(40_000), vec!["200-299; ", rule], "body:"),
+        (vec![not_down.clone()], pad(BODY_BYTES_MAX), vec!["200-299; body: \"{"], "components"),
+        (vec![], pad(40_000), vec!["200-299; body: \"{"], "components"),
+        (vec![not_down], "<html>".into(), vec!["200-299; body: \"<html>\""], "components"),
+    ] {
+        let probe = wants_json(rules);
+        let answer = answer(503, &body);
+        let whole = report(&probe, [answer.as_bytes()], Stop::Closed);
+        assert_alike(&whole, &report(&probe, answer.as_bytes().chunks(7), Stop::Closed));
+        assert_eq!((whole.code, whole.hint), (Code::L7Sts, None));
+        for text in says {
+            assert!(whole.reason.contains(text), "{}: {}", text, whole.reason);
+        }
+        assert!(!whole.reason.contains(not), "{}: {}", not, whole.reason);
+    }
+}
+
+#[test]
+fn the_failed_lines_of_a_verbose_readyz_are_quoted_alone() {
+    let lines = "[+]ping ok\n".repeat(300);
+    let body = format!("{lines}[-]etcd failed: reason withheld\n[+]log ok\nreadyz check failed\n");
+    let sentence = "status 500, expected 200-299 ([-]etcd failed: reason withheld)";
+    check(&get(None), answer(500, &body), Stop::Closed, Code::L7Sts, sentence);
+    check(
+        &contains("ready"),
+        answer(200, &body.replace("ready", "live")),
+        Stop::Closed,
+        Code::L7Rsp,
+        "body does not contain \"ready\" ([-]etcd failed: reason withheld)",
+    );
+}
+
+#[test]
+fn a_systems_own_verdict_leaves_no_room_for_a_hint() {
+    let hint = "(path wrong, endpoint disabled, or another Host is expected)";
+    for (status, body, sentence) in [
+        (
+            404,
+            r#"{"status":"maintenance_mode"}"#,
+            r#"status 404, expected 200-299; body: "{\"status\":\"maintenance_mode\"}""#,
+        ),
+        (
+            429,
+            r#"{"initialized":true,"sealed":false,"standby":true}"#,
+            r#"status 429, expected 200-299; body: "{\"initialized\":true,\"sealed\":false,\"standby\":true}""#,
+        ),
+        (503, r#"{"initialized":true,"sealed":true}"#, "status 503, expected 200-299 (sealed is true)"),
+        (403, r#"{"status":"DOWN","reason":"locked"}"#, "status 403, expected 200-299 (reason: locked)"),
+        // Pages of an API, which say nothing of its health.
+        (404, r#"{"detail":"Not Found"}"#, &format!("status 404, expected 200-299 (detail: Not Found) {hint}")),
+        (
+            404,
+            r#"{"status":404,"error":"Not Found"}"#,
+            &format!("status 404, expected 200-299 (error: Not Found) {hint}"),
+        ),
+        (404, "", &format!("status 404, expected 200-299 {hint}")),
+        (304, "", "status 304, expected 200-299"),
+    ] {
+        check(&get(None), answer(status, body), Stop::Closed, Code::L7Sts, sentence);
+    }
+    // A Host of its own is not what the peer minds.
+    let hosted = HttpProbe { host: Some("api.internal".into()), ..get(None) };
+    check(&hosted, answer(400, ""), Stop::Closed, Code::L7Sts, "status 400, expected 200-299");
+    let field = HttpProbe { headers: vec![("host".into(), HeaderText::Plain("api".into()))], ..get(None) };
+    check(&field, answer(400, ""), Stop::Closed, Code::L7Sts, "status 400, expected 200-299");
+    let sentence = "status 400, expected 200-299 (it may not accept the address as Host: set host)";
+    check(&get(None), answer(400, ""), Stop::Closed, Code::L7Sts, sentence);
 }
 
 /// Bodies close to what the rules below want, among them hostile ones.
@@ -434,12 +550,12 @@ proptest! {
             }),
             wants(Expect {
                 status: StatusRule::Any,
-                body: Some(BodyRule::Equals("{}".into())),
+                body: vec![BodyRule::Equals("{}".into())],
                 json: vec![equal("$.status", json!("healthy"))],
                 ..Expect::default()
             }),
             wants(Expect {
-                body: Some(BodyRule::Matches(Pattern::try_new("healthy|ready").unwrap())),
+                body: vec![BodyRule::Matches(Pattern::try_new("healthy|ready").unwrap())],
                 json: vec![equal("$.status", json!("healthy"))],
                 ..Expect::default()
             }),

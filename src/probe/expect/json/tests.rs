@@ -1,7 +1,7 @@
 //! Every kind of JSON rule against documents of every kind.
 
 use super::*;
-use crate::model::policy::JsonPath;
+use crate::model::policy::{JsonPath, NumberRange, Pattern};
 use serde_json::json;
 
 fn rule(path: &str, value: JsonMatch) -> JsonRule {
@@ -65,7 +65,11 @@ fn what_is_missing_passes_only_where_the_rule_says_so() {
     let document = json!({ "status": "ok", "empty": {}, "null": null });
     let healthy = || JsonMatch::Equals(json!("healthy"));
     for path in ["$.clair.success", "$.empty.*", "$.status.deeper", "$[0]", "$..nothing"] {
-        for value in [healthy(), JsonMatch::NotEquals(json!("down")), JsonMatch::In(vec![json!("up")])] {
+        let pattern = Pattern::try_new("^up").unwrap();
+        let range = NumberRange::try_new(Some(1.into()), None).unwrap();
+        let values = [JsonMatch::Matches(pattern), JsonMatch::Within(range), JsonMatch::Is(JsonType::Null)];
+        let others = [healthy(), JsonMatch::NotEquals(json!("down")), JsonMatch::In(vec![json!("up")])];
+        for value in values.into_iter().chain(others) {
             let strict = rule(path, value);
             assert!(!passes(strict.clone(), &document), "{path}");
             assert!(passes(JsonRule { missing_passes: true, ..strict }, &document), "{path}");

@@ -109,7 +109,7 @@ fn only_serving_passes() {
 fn an_error_of_grpc_has_its_name_and_message() {
     let unimplemented: Fields<'_> = &[("grpc-status", "12"), ("grpc-message", "unknown service grpc.health.v1.Health")];
     let sentence = "no health service there: grpc-status UNIMPLEMENTED (12); message: \"unknown service \
-                    grpc.health.v1.Health\" (register grpc.health.v1.Health in its server, or use type = \"tcp\")";
+                    grpc.health.v1.Health\" (register grpc.health.v1.Health in its server; type = \"tcp\" sees only whether the port is open)";
     check("", &answer(b"", unimplemented), Code::L7Sts, sentence);
     // Trailers only: everything stands in the head.
     let early = [GRPC, unimplemented].concat();
@@ -132,17 +132,21 @@ fn an_error_of_grpc_has_its_name_and_message() {
             "14",
             "",
             "grpc-status UNAVAILABLE (14), expected OK \
-             (it is starting or going down, or a proxy before it reaches no server)",
+             (it is starting or going down, or a proxy in front of it reaches no server)",
         ),
         ("16", "", "grpc-status UNAUTHENTICATED (16), expected OK (needs credentials)"),
-        ("7", "", "grpc-status PERMISSION_DENIED (7), expected OK (needs credentials)"),
+        (
+            "7",
+            "",
+            "grpc-status PERMISSION_DENIED (7), expected OK (it refuses the credentials, the Host, an Origin or our address)",
+        ),
         ("99", "", "grpc-status 99, expected OK"),
     ] {
         check(service, &answer(b"", &[("grpc-status", code)]), Code::L7Sts, sentence);
     }
     // An error counts, whatever was said before.
     let late: Fields<'_> = &[("grpc-status", "13")];
-    let sentence = "grpc-status INTERNAL (13), expected OK (its own log says why)";
+    let sentence = "grpc-status INTERNAL (13), expected OK (its own log may say why)";
     check("", &answer(SERVING, late), Code::L7Sts, sentence);
 }
 
@@ -176,7 +180,7 @@ fn what_is_no_grpc_is_told_from_what_is() {
         (
             http(404, html, &b"<h1>nope"[..]),
             Code::L7Sts,
-            "status 404, expected 200; body: \"<h1>nope\" (this port speaks HTTP/2, but not gRPC)",
+            "status 404, expected 200; body: \"<h1>nope\" (this port speaks HTTP/2; what answers is not gRPC, or a proxy that does not pass it on)",
         ),
         (
             http(302, &[("location", "/login")], b""),
@@ -189,24 +193,24 @@ fn what_is_no_grpc_is_told_from_what_is() {
             http(200, html, b"<h1>hello"),
             Code::L7Rsp,
             "content-type \"text/html\", expected application/grpc; body: \"<h1>hello\" \
-             (this port speaks HTTP/2, but not gRPC)",
+             (this port speaks HTTP/2; what answers is not gRPC, or a proxy that does not pass it on)",
         ),
         (
             http(200, &[], b""),
             Code::L7Rsp,
-            "no content-type, expected application/grpc (this port speaks HTTP/2, but not gRPC)",
+            "no content-type, expected application/grpc (this port speaks HTTP/2; what answers is not gRPC, or a proxy that does not pass it on)",
         ),
         (
             http(200, GRPC, SERVING),
             Code::L7Rsp,
-            "the answer ended without a grpc-status (a proxy before it may drop trailers)",
+            "the answer ended without a grpc-status (a proxy in front of it may drop trailers)",
         ),
         // A proxy may say it in gRPC with a status of HTTP beside it.
         (
             http(503, &[("grpc-status", "14")], b""),
             Code::L7Sts,
             "grpc-status UNAVAILABLE (14), expected OK \
-             (it is starting or going down, or a proxy before it reaches no server)",
+             (it is starting or going down, or a proxy in front of it reaches no server)",
         ),
     ] {
         check("", &answer, code, sentence);
@@ -285,9 +289,9 @@ fn an_answer_that_stops_says_where() {
     }
     let probe = probe("");
     let mut reply = Reply::new(&probe);
-    let ended = (0..=INTERIM_MAX).map(|_| reply.on_head(103, &HeaderMap::new())).collect::<Vec<_>>();
+    let ended = (0..=INTERIM_ANSWERS).map(|_| reply.on_head(103, &HeaderMap::new())).collect::<Vec<_>>();
     assert_eq!(ended.last(), Some(&Progress::Done));
-    assert_eq!(ended.iter().filter(|p| **p == Progress::More).count(), INTERIM_MAX as usize);
+    assert_eq!(ended.iter().filter(|p| **p == Progress::More).count(), INTERIM_ANSWERS as usize);
     assert_eq!(reply.finish(Cut::Closed, &mut Trace::default()).said, Said::Wrong(Wrong::Interim));
 }
 

@@ -1,11 +1,11 @@
-//! Field lines: where names and values stand, and which of the names we know. Shared by request and response heads.
+//! Field lines: where names and values are, and which of the names we know. Shared by request heads, response heads and
+//! trailers.
 
 use smallvec::SmallVec;
 
-use super::{Limits, line_at};
-use crate::exchange::answer::Refusal;
-use crate::exchange::limits::HEAD_FIELDS;
-use crate::pool::AnswerReason;
+use super::head::{Limits, line_at};
+use super::limits::HEAD_FIELDS;
+use super::{Fault, Reading};
 
 /// One field line.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -55,6 +55,13 @@ pub enum Known {
     Other,
 }
 
+impl<'a> Field<'a> {
+    /// A field whose name and value have been looked at.
+    pub fn new(name: &'a [u8], value: &'a [u8]) -> Field<'a> {
+        Field { name, value, known: Known::of(name) }
+    }
+}
+
 impl Known {
     /// Which name this is, in any case.
     pub fn of(name: &[u8]) -> Known {
@@ -88,43 +95,99 @@ fn same_folded(name: &[u8], known: &[u8]) -> bool {
     name.len() == known.len() && name.iter().map(fold).eq(known.iter().copied())
 }
 
-/// Where one field stands in its head. Heads have at most 64 KiB.
+/// Where one field is in its head. Heads have at most 64 KiB.
 #[derive(Debug, Clone, Copy)]
-struct Span {
+pub(super) struct Span {
     name: u16,
     name_len: u16,
     value: u16,
     value_len: u16,
     known: Known,
+    /// The value has line ends in it, which [`Span::unfold`] takes out.
+    folded: bool,
 }
 
-/// The fields of a head, in order.
+/// Where the fields of a request head are, in order.
+type Spans = SmallVec<[Span; HEAD_FIELDS]>;
+
+impl Span {
+    /// Where the field of this line is, which begins at `start` of its head.
+    pub(super) fn of(line: &[u8], start: usize, reading: Reading) -> Result<Span, Fault> {
+        let Parts { name_len, value, value_len } = Parts::of(line, reading)?;
+        Ok(Span {
+            name: offset(start)?,
+            name_len: offset(name_len)?,
+            value: offset(start + value)?,
+            value_len: offset(value_len)?,
+            known: Known::of(&line[..name_len]),
+            folded: false,
+        })
+    }
+
+    /// Its value goes on to `end`, over a line end.
+    pub(super) fn fold(&mut self, end: usize) -> Result<(), Fault> {
+        self.value_len = offset(end)? - self.value;
+        self.folded = true;
+        Ok(())
+    }
+
+    /// Puts one space in the place of every fold (RFC 9112, 5.2). `bytes` is the whole head; what the value gives up is
+    /// left over after it.
+    pub(super) fn unfold(&mut self, bytes: &mut [u8]) {
+        if !self.folded {
+            return;
+        }
+        let (start, end) = (usize::from(self.value), usize::from(self.value) + usize::from(self.value_len));
+        let mut flat = Vec::with_capacity(end - start);
+        for line in bytes[start..end].split(|b| *b == b'\n').map(<[u8]>::trim_ascii).filter(|line| !line.is_empty()) {
+            if !flat.is_empty() {
+                flat.push(b' ');
+            }
+            flat.extend_from_slice(line);
+        }
+        bytes[start..start + flat.len()].copy_from_slice(&flat);
+        self.value_len = u16::try_from(flat.len()).expect("it is shorter than with its folds");
+        self.folded = false;
+    }
+
+    pub(super) fn is_folded(&self) -> bool {
+        self.folded
+    }
+
+    /// The field itself; `bytes` is the whole head.
+    pub(super) fn field<'a>(&self, bytes: &'a [u8]) -> Field<'a> {
+        let slice = |at: u16, len: u16| &bytes[usize::from(at)..usize::from(at) + usize::from(len)];
+        Field { name: slice(self.name, self.name_len), value: slice(self.value, self.value_len), known: self.known }
+    }
+}
+
+fn offset(n: usize) -> Result<u16, Fault> {
+    u16::try_from(n).map_err(|_| Fault::HeadBytes(64))
+}
+
+/// The fields of a request head, in order.
 #[derive(Debug, Clone)]
 pub struct Fields<'a> {
     buf: &'a [u8],
-    spans: SmallVec<[Span; HEAD_FIELDS]>,
+    spans: Spans,
 }
 
 impl<'a> Fields<'a> {
     /// Reads the field lines that begin at `next`, up to and with the empty line; the number is where that ends. `None`:
     /// the empty line has not arrived.
-    pub(super) fn parse(
-        buf: &'a [u8],
-        mut next: usize,
-        limits: &Limits,
-    ) -> Result<Option<(Fields<'a>, usize)>, Refusal> {
-        let mut spans = SmallVec::new();
+    pub(super) fn parse(buf: &'a [u8], mut next: usize, limits: &Limits) -> Result<Option<(Fields<'a>, usize)>, Fault> {
+        let mut spans = Spans::new();
         while let Some((line, after)) = line_at(buf, next)? {
             if after > limits.head_bytes.min(1 << 16) {
-                return Err(Refusal::new(AnswerReason::HeadTooLarge, "the head is too large"));
+                return Err(limits.too_large());
             }
             if line.is_empty() {
                 return Ok(Some((Fields { buf, spans }, after)));
             }
             if spans.len() == limits.fields {
-                return Err(Refusal::new(AnswerReason::HeadTooLarge, "the head has too many fields"));
+                return Err(Fault::HeadFields(limits.fields));
             }
-            spans.push(span(line, next)?);
+            spans.push(Span::of(line, next, Reading::Request)?);
             next = after;
         }
         Ok(None)
@@ -132,13 +195,13 @@ impl<'a> Fields<'a> {
 
     /// The fields, in order.
     pub fn iter(&self) -> impl Iterator<Item = Field<'a>> + '_ {
-        self.spans.iter().map(|span| self.field(span))
+        self.spans.iter().map(|span| span.field(self.buf))
     }
 
     /// The values of every field with this name, in order. `Known::Other` and the names that stand for several give all
     /// of theirs.
     pub fn all(&self, known: Known) -> impl Iterator<Item = &'a [u8]> + '_ {
-        self.spans.iter().filter(move |span| span.known == known).map(|span| self.field(span).value)
+        self.spans.iter().filter(move |span| span.known == known).map(|span| span.field(self.buf).value)
     }
 
     /// How many there are.
@@ -150,39 +213,44 @@ impl<'a> Fields<'a> {
     pub fn is_empty(&self) -> bool {
         self.spans.is_empty()
     }
+}
 
-    fn field(&self, span: &Span) -> Field<'a> {
-        let slice = |at: u16, len: u16| &self.buf[usize::from(at)..usize::from(at) + usize::from(len)];
-        Field { name: slice(span.name, span.name_len), value: slice(span.value, span.value_len), known: span.known }
+/// Where name and value are in a field line.
+struct Parts {
+    name_len: usize,
+    value: usize,
+    value_len: usize,
+}
+
+impl Parts {
+    /// Takes a line without its line end apart. White space before the name is a fold or a trick, and not for here.
+    fn of(line: &[u8], reading: Reading) -> Result<Parts, Fault> {
+        let colon = memchr::memchr(b':', line).ok_or(Fault::Head("a field without a colon"))?;
+        let name = match reading {
+            Reading::Request => &line[..colon],
+            // A recipient of an answer removes it (RFC 9112, 5.1).
+            Reading::Answer => trim_end(&line[..colon]),
+        };
+        if name.is_empty() {
+            return Err(Fault::Head("a field without a name"));
+        }
+        if !name.iter().all(|b| is_token(*b)) {
+            return Err(Fault::Head("a field name with white space or another character that is not allowed"));
+        }
+        let rest = &line[colon + 1..];
+        if !is_value(rest) {
+            return Err(Fault::Head("a control character in a field value"));
+        }
+        let value = trim(rest);
+        let lead = if value.is_empty() { 0 } else { rest.iter().take_while(|b| is_space(**b)).count() };
+        Ok(Parts { name_len: name.len(), value: colon + 1 + lead, value_len: value.len() })
     }
 }
 
-/// Reads one field line without its CRLF. White space before the name is obs-fold or a trick.
-pub(crate) fn field_line(line: &[u8]) -> Result<Field<'_>, Refusal> {
-    let colon = memchr::memchr(b':', line).ok_or(Refusal::malformed("a field line without a colon"))?;
-    let (name, rest) = (&line[..colon], &line[colon + 1..]);
-    if name.is_empty() || !name.iter().all(|b| is_token(*b)) {
-        return Err(Refusal::malformed("a field name that is no token, or white space around it"));
-    }
-    if !is_value(rest) {
-        return Err(Refusal::malformed("a control character in a field value"));
-    }
-    Ok(Field { name, value: trim(rest), known: Known::of(name) })
-}
-
-/// Where the field of this line stands, which begins at `start` of its head.
-fn span(line: &[u8], start: usize) -> Result<Span, Refusal> {
-    let Field { name, value, known } = field_line(line)?;
-    let rest = &line[name.len() + 1..];
-    let lead = if value.is_empty() { 0 } else { rest.iter().take_while(|b| is_space(**b)).count() };
-    let at = |n: usize| u16::try_from(n).map_err(|_| Refusal::new(AnswerReason::HeadTooLarge, "the head is too large"));
-    Ok(Span {
-        name: at(start)?,
-        name_len: at(name.len())?,
-        value: at(start + name.len() + 1 + lead)?,
-        value_len: at(value.len())?,
-        known,
-    })
+/// Reads one field line without its line end.
+pub(super) fn field_line(line: &[u8], reading: Reading) -> Result<Field<'_>, Fault> {
+    let Parts { name_len, value, value_len } = Parts::of(line, reading)?;
+    Ok(Field::new(&line[..name_len], &line[value..value + value_len]))
 }
 
 /// A value without the white space around it.
@@ -190,6 +258,11 @@ pub(crate) fn trim(value: &[u8]) -> &[u8] {
     let Some(first) = value.iter().position(|b| !is_space(*b)) else { return &[] };
     let last = value.iter().rposition(|b| !is_space(*b)).unwrap_or(first);
     &value[first..=last]
+}
+
+fn trim_end(text: &[u8]) -> &[u8] {
+    let end = text.iter().rposition(|b| !is_space(*b)).map_or(0, |last| last + 1);
+    &text[..end]
 }
 
 /// The elements of a comma-separated value, without white space and without empty ones.
@@ -240,6 +313,7 @@ pub(crate) fn is_visible(text: &[u8]) -> bool {
     !text.iter().fold(false, |bad, b| bad | (*b < 0x21) | (*b > 0x7e))
 }
 
-fn is_space(b: u8) -> bool {
+/// Whether this is white space within a line.
+pub(super) fn is_space(b: u8) -> bool {
     b == b' ' || b == b'\t'
 }

@@ -1,17 +1,11 @@
-//! Reads HTTP/1.x heads from bytes, strictly: what this accepts has one reading only. Says what stands there; what it
-//! means is for `judge` and `response`.
+//! Reads request heads from bytes, strictly: what this accepts has one reading only. Says what is there; what it means is
+//! for `exchange::judge`.
 //!
 //! Lines end in CRLF and nothing else; one empty line before a request is skipped (RFC 9112, 2.2). A head that breaks a
 //! rule is refused as soon as the line that breaks it is there, so that its sender need not wait for a deadline.
 
-pub mod fields;
-
-pub use fields::{Field, Fields, Known};
-
-use super::answer::Refusal;
-use super::limits;
-use crate::pool::AnswerReason;
-use fields::{is_token, is_visible};
+use super::fields::{is_token, is_visible};
+use super::{Fault, Fields, limits};
 
 /// How large a head may be.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -28,9 +22,11 @@ impl Limits {
     /// What clients may send.
     pub const REQUEST: Limits =
         Limits { head_bytes: limits::HEAD_BYTES, fields: limits::HEAD_FIELDS, target_bytes: limits::TARGET_BYTES };
-    /// What upstreams may send.
-    pub const RESPONSE: Limits =
-        Limits { head_bytes: limits::RESPONSE_HEAD_BYTES, fields: limits::RESPONSE_HEAD_FIELDS, target_bytes: 0 };
+
+    /// The head exceeds `head_bytes`.
+    pub(super) fn too_large(&self) -> Fault {
+        Fault::HeadBytes(self.head_bytes >> 10)
+    }
 }
 
 /// The versions we speak with clients and upstreams.
@@ -57,24 +53,9 @@ pub struct Head<'a> {
     pub len: usize,
 }
 
-/// A whole response head, borrowed from the bytes it was read from.
-#[derive(Debug, Clone)]
-pub struct ResponseHead<'a> {
-    /// The upstream's version.
-    pub version: Version,
-    /// 100 to 999.
-    pub status: u16,
-    /// The reason phrase; may be empty.
-    pub reason: &'a [u8],
-    /// Its fields, in order.
-    pub fields: Fields<'a>,
-    /// Bytes of the head, the empty line after it included.
-    pub len: usize,
-}
-
 /// Reads a request head. `None`: more bytes are needed. Reads from the start each time: use [`HeadReader`] where bytes
 /// arrive piece by piece.
-pub fn parse<'a>(buf: &'a [u8], limits: &Limits) -> Result<Option<Head<'a>>, Refusal> {
+pub fn parse<'a>(buf: &'a [u8], limits: &Limits) -> Result<Option<Head<'a>>, Fault> {
     let start = match buf {
         [b'\r', b'\n', ..] => 2,
         [b'\r'] | [] => return Ok(None),
@@ -88,11 +69,6 @@ pub fn parse<'a>(buf: &'a [u8], limits: &Limits) -> Result<Option<Head<'a>>, Ref
     Ok(Some(Head { method, target, version, fields, len }))
 }
 
-/// Reads a response head. `None`: more bytes are needed. Every refusal has the reason `BadResponse`.
-pub fn parse_response<'a>(buf: &'a [u8], limits: &Limits) -> Result<Option<ResponseHead<'a>>, Refusal> {
-    parse_any_response(buf, limits).map_err(|refusal| Refusal { reason: AnswerReason::BadResponse, ..refusal })
-}
-
 /// Reads a request head whose bytes arrive piece by piece, and reads it again only when a line has ended: the work stays
 /// in proportion to the head even where every byte comes alone.
 #[derive(Debug, Default, Clone, Copy)]
@@ -102,7 +78,7 @@ pub struct HeadReader {
 
 impl HeadReader {
     /// `buf` is everything that has arrived of this head. After a whole head begin with a new reader.
-    pub fn read<'a>(&mut self, buf: &'a [u8], limits: &Limits) -> Result<Option<Head<'a>>, Refusal> {
+    pub fn read<'a>(&mut self, buf: &'a [u8], limits: &Limits) -> Result<Option<Head<'a>>, Fault> {
         // From one byte back: what follows a CR matters.
         let fresh = &buf[self.seen.saturating_sub(1).min(buf.len())..];
         // The first bytes are always looked at (what is no method may have no line end: a TLS greeting), and so is what
@@ -117,50 +93,50 @@ impl HeadReader {
 }
 
 /// The line that begins at `start`, without its CRLF, and where the next begins. `None`: it has no end yet.
-fn line_at(buf: &[u8], start: usize) -> Result<Option<(&[u8], usize)>, Refusal> {
+pub(super) fn line_at(buf: &[u8], start: usize) -> Result<Option<(&[u8], usize)>, Fault> {
     let rest = &buf[start..];
     let Some(end) = memchr::memchr(b'\n', rest) else {
         // A CR that something else follows can never become a line end.
         return match memchr::memchr(b'\r', rest) {
-            Some(at) if at + 1 < rest.len() => Err(Refusal::malformed("a CR without LF")),
+            Some(at) if at + 1 < rest.len() => Err(Fault::Head("a CR without LF")),
             Some(_) | None => Ok(None),
         };
     };
     match end.checked_sub(1) {
         Some(before) if rest[before] == b'\r' => Ok(Some((&rest[..before], start + end + 1))),
-        Some(_) | None => Err(Refusal::malformed("a line that ends in a bare LF")),
+        Some(_) | None => Err(Fault::Head("a line that ends in a bare LF")),
     }
 }
 
-fn too_large(buf: &[u8], limits: &Limits) -> Result<(), Refusal> {
+fn too_large(buf: &[u8], limits: &Limits) -> Result<(), Fault> {
     if buf.len() >= limits.head_bytes {
-        return Err(Refusal::new(AnswerReason::HeadTooLarge, "the head is too large"));
+        return Err(limits.too_large());
     }
     Ok(())
 }
 
 /// Method, target and version of a request line.
-fn request_line<'a>(line: &'a [u8], limits: &Limits) -> Result<(&'a str, &'a str, Version), Refusal> {
+fn request_line<'a>(line: &'a [u8], limits: &Limits) -> Result<(&'a str, &'a str, Version), Fault> {
     let method = method(line)?;
     let rest = line.get(method.len() + 1..).unwrap_or_default();
     let space = memchr::memchr(b' ', rest);
     let target = &rest[..space.unwrap_or(rest.len())];
     if target.len() > limits.target_bytes {
-        return Err(Refusal::new(AnswerReason::TargetTooLong, "the target is too long"));
+        return Err(Fault::TargetTooLong);
     }
-    let Some(space) = space else { return Err(Refusal::malformed("a request line without a version")) };
+    let Some(space) = space else { return Err(Fault::Head("a request line without a version")) };
     if target.is_empty() || !is_visible(target) {
-        return Err(Refusal::malformed("a target that is not visible ASCII"));
+        return Err(Fault::Head("a target that is not visible ASCII"));
     }
-    let target = std::str::from_utf8(target).map_err(|_| Refusal::malformed("a target that is not visible ASCII"))?;
+    let target = std::str::from_utf8(target).map_err(|_| Fault::Head("a target that is not visible ASCII"))?;
     Ok((method, target, version(&rest[space + 1..])?))
 }
 
 /// What can be said of a request line whose end has not arrived.
-fn partial_request_line(line: &[u8], limits: &Limits) -> Result<(), Refusal> {
+fn partial_request_line(line: &[u8], limits: &Limits) -> Result<(), Fault> {
     if !line.contains(&b' ') {
         if line.len() > limits::METHOD_BYTES || !is_method(line.strip_suffix(b"\r").unwrap_or(line)) {
-            return Err(Refusal::malformed("a method that is no token, too long or lower-case"));
+            return Err(Fault::Head("a method that is no token, too long or lower-case"));
         }
         return Ok(());
     }
@@ -168,13 +144,13 @@ fn partial_request_line(line: &[u8], limits: &Limits) -> Result<(), Refusal> {
     let rest = &line[method.len() + 1..];
     let target = memchr::memchr(b' ', rest).unwrap_or(rest.len());
     if target > limits.target_bytes {
-        return Err(Refusal::new(AnswerReason::TargetTooLong, "the target is too long"));
+        return Err(Fault::TargetTooLong);
     }
     Ok(())
 }
 
-fn method(line: &[u8]) -> Result<&str, Refusal> {
-    let bad = Refusal::malformed("a method that is no token, too long or lower-case");
+fn method(line: &[u8]) -> Result<&str, Fault> {
+    let bad = Fault::Head("a method that is no token, too long or lower-case");
     let end = memchr::memchr(b' ', line).ok_or(bad)?;
     let method = &line[..end];
     if method.is_empty() || method.len() > limits::METHOD_BYTES || !is_method(method) {
@@ -188,40 +164,15 @@ fn is_method(bytes: &[u8]) -> bool {
     bytes.iter().all(|b| is_token(*b) && !b.is_ascii_lowercase())
 }
 
-fn version(text: &[u8]) -> Result<Version, Refusal> {
+pub(super) fn version(text: &[u8]) -> Result<Version, Fault> {
     match text {
         b"HTTP/1.1" => Ok(Version::Http11),
         b"HTTP/1.0" => Ok(Version::Http10),
         [b'H', b'T', b'T', b'P', b'/', major, b'.', minor] if major.is_ascii_digit() && minor.is_ascii_digit() => {
-            Err(Refusal::new(AnswerReason::Version, "a version other than HTTP/1.0 and HTTP/1.1"))
+            Err(Fault::Version)
         }
-        _ => Err(Refusal::malformed("a request line without a version")),
+        _ => Err(Fault::Head("a request line without a version")),
     }
-}
-
-fn parse_any_response<'a>(buf: &'a [u8], limits: &Limits) -> Result<Option<ResponseHead<'a>>, Refusal> {
-    let Some((line, next)) = line_at(buf, 0)? else { return too_large(buf, limits).map(|()| None) };
-    let (version, status, reason) = status_line(line)?;
-    let Some((fields, len)) = Fields::parse(buf, next, limits)? else { return too_large(buf, limits).map(|()| None) };
-    Ok(Some(ResponseHead { version, status, reason, fields, len }))
-}
-
-fn status_line(line: &[u8]) -> Result<(Version, u16, &[u8]), Refusal> {
-    let bad = Refusal::malformed("a malformed status line");
-    let (start, rest) = line.split_at_checked(9).ok_or(bad)?;
-    let (start, space) = start.split_at(8);
-    let version = version(start)?;
-    let (code, reason) = rest.split_at_checked(3).ok_or(bad)?;
-    if space != b" " || !code.iter().all(u8::is_ascii_digit) || code[0] == b'0' {
-        return Err(bad);
-    }
-    let reason = match reason {
-        [] => reason,
-        [b' ', text @ ..] if fields::is_value(text) => text,
-        _ => return Err(bad),
-    };
-    let status = code.iter().fold(0, |n, digit| n * 10 + u16::from(digit - b'0'));
-    Ok((version, status, reason))
 }
 
 #[cfg(test)]
@@ -229,17 +180,37 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use AnswerReason::{BadResponse, HeadTooLarge, Malformed, TargetTooLong};
+    use crate::http1::Known;
+    use Refused::{HeadTooLarge, Malformed, TargetTooLong, Version};
 
-    fn read(bytes: &[u8]) -> Result<Option<usize>, AnswerReason> {
-        parse(bytes, &Limits::REQUEST).map(|head| head.map(|head| head.len)).map_err(|refusal| refusal.reason)
+    /// Faults by the answer that they lead to.
+    #[derive(Debug, PartialEq, Eq)]
+    enum Refused {
+        Malformed,
+        HeadTooLarge,
+        TargetTooLong,
+        Version,
+    }
+
+    fn read(bytes: &[u8]) -> Result<Option<usize>, Refused> {
+        parse(bytes, &Limits::REQUEST).map(|head| head.map(|head| head.len)).map_err(refused)
+    }
+
+    fn refused(fault: Fault) -> Refused {
+        match fault {
+            Fault::Head(_) => Malformed,
+            Fault::HeadBytes(32) | Fault::HeadFields(100) => HeadTooLarge,
+            Fault::TargetTooLong => TargetTooLong,
+            Fault::Version => Version,
+            other => panic!("{other:?}"),
+        }
     }
 
     #[test]
     fn a_head_is_taken_apart_and_what_follows_it_is_left() {
         let bytes = b"\r\nPOST /a?b=c HTTP/1.1\r\nHost: a\r\nX-Empty:\r\nx-pad: \t v w\t \r\n\r\nbody";
         let head = parse(bytes, &Limits::REQUEST).unwrap().unwrap();
-        assert_eq!((head.method, head.target, head.version), ("POST", "/a?b=c", Version::Http11));
+        assert_eq!((head.method, head.target, head.version), ("POST", "/a?b=c", super::Version::Http11));
         assert_eq!(head.len, bytes.len() - 4);
         let fields: Vec<_> = head.fields.iter().map(|field| (field.name, field.value)).collect();
         assert_eq!(fields, [(&b"Host"[..], &b"a"[..]), (b"X-Empty", b""), (b"x-pad", b"v w")]);
@@ -301,11 +272,11 @@ mod tests {
             ("GET /\x01 HTTP/1.1\r\n\r\n", Err(Malformed)),
             ("\x16\x03\x01\x02", Err(Malformed)),
             // Versions.
-            ("GET / HTTP/0.9\r\n\r\n", Err(AnswerReason::Version)),
-            ("GET / HTTP/1.2\r\n\r\n", Err(AnswerReason::Version)),
-            ("GET / HTTP/2.0\r\n\r\n", Err(AnswerReason::Version)),
-            ("GET / HTTP/3.0\r\n\r\n", Err(AnswerReason::Version)),
-            ("PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", Err(AnswerReason::Version)),
+            ("GET / HTTP/0.9\r\n\r\n", Err(Version)),
+            ("GET / HTTP/1.2\r\n\r\n", Err(Version)),
+            ("GET / HTTP/2.0\r\n\r\n", Err(Version)),
+            ("GET / HTTP/3.0\r\n\r\n", Err(Version)),
+            ("PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", Err(Version)),
             ("GET / HTTP/11\r\n\r\n", Err(Malformed)),
             ("GET / http/1.1\r\n\r\n", Err(Malformed)),
             ("GET / HTTPS/1.1\r\n\r\n", Err(Malformed)),
@@ -340,35 +311,6 @@ mod tests {
         }
     }
 
-    #[test]
-    fn a_response_head_is_read_by_the_same_rules() {
-        let read = |bytes: &[u8]| {
-            let head = parse_response(bytes, &Limits::RESPONSE).map_err(|refusal| refusal.reason)?;
-            Ok(head.map(|head| (head.status, String::from_utf8_lossy(head.reason).into_owned(), head.fields.len())))
-        };
-        let many = |n: usize| format!("HTTP/1.1 200 OK\r\n{}\r\n", "A: b\r\n".repeat(n));
-        for (text, want) in [
-            ("HTTP/1.1 200 OK\r\nA: b\r\n\r\n", Ok(Some((200, "OK".into(), 1)))),
-            ("HTTP/1.1 200\r\n\r\n", Ok(Some((200, String::new(), 0)))),
-            ("HTTP/1.0 404 \r\n\r\n", Ok(Some((404, String::new(), 0)))),
-            ("HTTP/1.1 200 O", Ok(None)),
-            (&many(200), Ok(Some((200, "OK".into(), 200)))),
-            (&many(201), Err(BadResponse)),
-            ("HTTP/1.1 20 OK\r\n\r\n", Err(BadResponse)),
-            ("HTTP/1.1 099 OK\r\n\r\n", Err(BadResponse)),
-            ("HTTP/1.1 2000 OK\r\n\r\n", Err(BadResponse)),
-            ("HTTP/1.1 200OK\r\n\r\n", Err(BadResponse)),
-            ("HTTP/2.0 200 OK\r\n\r\n", Err(BadResponse)),
-            ("HTTP/1.1 200 OK\r\nHTTP/1.1 200 OK\r\n\r\n", Err(BadResponse)),
-            ("HTTP/1.1 200 OK\n\n", Err(BadResponse)),
-            ("HTTP/1.1 200 O\x01K\r\n\r\n", Err(BadResponse)),
-            ("SSH-2.0-OpenSSH\r\n", Err(BadResponse)),
-            (&"x".repeat(64 * 1024), Err(BadResponse)),
-        ] {
-            assert_eq!(read(text.as_bytes()), want, "{:?}", &text[..text.len().min(40)]);
-        }
-    }
-
     /// Bytes near a request head: lines that occur in good and in bad ones.
     fn heads() -> impl Strategy<Value = Vec<u8>> {
         let pieces = prop::sample::select(vec![
@@ -389,10 +331,24 @@ mod tests {
     }
 
     proptest! {
+        /// No bytes make it panic, and what is accepted says of every line what is in it.
         #[test]
-        fn no_bytes_make_it_panic(bytes in prop::collection::vec(any::<u8>(), 0..300)) {
-            let _ = parse(&bytes, &Limits::REQUEST);
-            let _ = parse_response(&bytes, &Limits::RESPONSE);
+        fn an_accepted_head_is_made_of_its_parts(
+            bytes in prop_oneof![heads(), prop::collection::vec(any::<u8>(), 0..300)]
+        ) {
+            if let Ok(Some(head)) = parse(&bytes, &Limits::REQUEST) {
+                let text = bytes[..head.len].strip_prefix(b"\r\n").unwrap_or(&bytes[..head.len]);
+                let mut lines = text.split(|b| *b == b'\n').map(|line| line.strip_suffix(b"\r").expect("it ends in CRLF"));
+                let first = lines.next().unwrap_or_default();
+                let line = format!("{} {} HTTP/1.", head.method, head.target);
+                prop_assert!(first.starts_with(line.as_bytes()));
+                for field in head.fields.iter() {
+                    let (name, value) = lines.next().unwrap_or_default().split_at(field.name.len());
+                    prop_assert_eq!((name, Known::of(name)), (field.name, field.known));
+                    prop_assert_eq!(value.strip_prefix(b":").map(<[u8]>::trim_ascii), Some(field.value));
+                }
+                prop_assert_eq!(lines.next(), Some(&b""[..]), "the empty line follows");
+            }
         }
 
         /// Byte by byte gives what the whole gives, and a head is never found before all of it is there.
@@ -408,7 +364,7 @@ mod tests {
             }
             let whole = parse(&bytes, &Limits::REQUEST).map(|head| head.map(|head| head.len));
             match (pieces, whole) {
-                (Err(first), Err(all)) => prop_assert_eq!(first.reason, all.reason),
+                (Err(first), Err(all)) => prop_assert_eq!(refused(first), refused(all)),
                 (pieces, whole) => prop_assert_eq!(pieces, whole),
             }
         }

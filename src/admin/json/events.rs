@@ -1,0 +1,215 @@
+//! The JSON of events. The word in `kind` and the keys stay; more may be added.
+
+use serde::{Deserialize, Serialize};
+
+use crate::model::{AdminState, HealthState};
+
+/// `GET /api/v1/events`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct EventsReply {
+    /// Oldest first.
+    pub events: Vec<EventInfo>,
+    /// The number of the newest event there is; the `after` of the next question.
+    pub last: u64,
+}
+
+/// One event.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct EventInfo {
+    /// Counts events from 1 for the life of the process.
+    pub seq: u64,
+    /// When it happened.
+    pub at: String,
+    /// What happened.
+    #[serde(flatten)]
+    pub what: EventWhat,
+}
+
+/// What happened, tagged by `kind`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "snake_case")]
+pub enum EventWhat {
+    /// An upstream's state changed.
+    Transition {
+        /// The pool.
+        pool: String,
+        /// The upstream.
+        upstream: String,
+        /// What it was.
+        from: HealthState,
+        /// What it is.
+        to: HealthState,
+        /// The code of the probe that decided; null when none did.
+        code: Option<String>,
+        /// One sentence.
+        reason: String,
+        /// How long that probe took.
+        duration_ms: Option<f64>,
+        /// Healthy upstreams of the pool after it.
+        healthy_left: usize,
+    },
+    /// The operator changed what he wants of an upstream.
+    Admin {
+        /// The pool.
+        pool: String,
+        /// The upstream.
+        upstream: String,
+        /// What he wants now.
+        to: AdminState,
+        /// Why.
+        reason: String,
+    },
+    /// A pool began or ceased to answer its requests with 503.
+    Refusing(OutageInfo),
+    /// A pool began or ceased to use upstreams that are not healthy.
+    FailOpen(OutageInfo),
+    /// A pool began or ceased to send its requests to another pool.
+    OtherPool(OutageInfo),
+    /// A pool began to serve with fewer than half of its upstreams, or serves with half of them again.
+    BelowHalf {
+        /// The pool.
+        pool: String,
+        /// Fewer than half.
+        on: bool,
+        /// Upstreams that are healthy and enabled.
+        able: usize,
+        /// Upstreams of the configuration.
+        total: usize,
+    },
+    /// Removed upstreams began, or ceased, to serve for those of the configuration.
+    Warming {
+        /// The pool.
+        pool: String,
+        /// Begun, or how it ended.
+        phase: WarmingWord,
+        /// When begun: removed upstreams that serve.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        retiring: Option<usize>,
+        /// When begun: they serve at most this long.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        at_most_seconds: Option<f64>,
+        /// When ended: how long they served.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        lasted_seconds: Option<f64>,
+        /// When failed: why those of the configuration cannot serve.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        reason: Option<String>,
+        /// When failed: what would change that.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        next: Option<String>,
+    },
+    /// A reload was done.
+    Reload {
+        /// `applied`, `unchanged` or `refused`.
+        result: String,
+        /// The configuration's number after it.
+        generation: u64,
+        /// Why it was refused.
+        error: Option<String>,
+        /// Who asked for it: the start, a signal, a command or the API, with the address of the client.
+        #[serde(default)]
+        by: String,
+        /// What it changed of pools and upstreams; absent where nothing.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        changes: Option<ChangesInfo>,
+    },
+    /// A reload added an upstream.
+    UpstreamAdded {
+        /// The pool.
+        pool: String,
+        /// The upstream.
+        upstream: String,
+    },
+    /// A reload removed an upstream.
+    UpstreamRemoved {
+        /// The pool.
+        pool: String,
+        /// The upstream.
+        upstream: String,
+    },
+    /// A reload added and removed more upstreams than have events of their own (50): the number of the others.
+    UpstreamsChanged {
+        /// Added.
+        added: usize,
+        /// Removed.
+        removed: usize,
+    },
+    /// The host names of a pool stand for other addresses.
+    Addresses {
+        /// The pool.
+        pool: String,
+        /// New upstreams.
+        added: Vec<String>,
+        /// Upstreams that are gone.
+        removed: Vec<String>,
+    },
+    /// A probe panicked.
+    ProbePanic {
+        /// The pool.
+        pool: String,
+        /// The upstream.
+        upstream: String,
+    },
+    /// The scheduler of probes was started again.
+    CheckerRestart,
+}
+
+/// A pool that does not serve in order: `kind` says what its requests get.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct OutageInfo {
+    /// The pool.
+    pub pool: String,
+    /// Begun or ended. Each begin is followed by its end before the next begin.
+    pub on: bool,
+    /// The pool that takes the requests; absent where none does.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub other: Option<String>,
+    /// When begun: why, in one sentence.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+    /// When begun: what would change it, in one sentence.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub next: Option<String>,
+    /// When ended: whether the pool serves in order again; otherwise another of these begins with the next event.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub serves: Option<bool>,
+    /// When ended: since this began; where the pool serves again, since it ceased to.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub lasted_seconds: Option<f64>,
+}
+
+/// How far the warming of a pool is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum WarmingWord {
+    /// Removed upstreams serve.
+    Began,
+    /// The upstreams of the configuration serve.
+    Ended,
+    /// The removed upstreams are gone, and those of the configuration cannot serve.
+    Failed,
+}
+
+/// What a reload changed.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct ChangesInfo {
+    /// New pools.
+    pub pools_added: ListedInfo,
+    /// Pools that are gone.
+    pub pools_removed: ListedInfo,
+    /// Pools that differ in anything.
+    pub pools_changed: ListedInfo,
+    /// New upstreams, as `POOL ADDRESS`.
+    pub upstreams_added: ListedInfo,
+    /// Upstreams that are gone, as `POOL ADDRESS`.
+    pub upstreams_removed: ListedInfo,
+}
+
+/// How many, and the first 16 by name.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ListedInfo {
+    /// How many.
+    pub count: usize,
+    /// The first of them.
+    pub names: Vec<String>,
+}

@@ -1,0 +1,125 @@
+//! What people look at first, made of the API's numbers and dates: for the page and for the commands.
+
+use std::time::Duration;
+
+use jiff::Timestamp;
+
+use super::UpstreamInfo;
+
+impl UpstreamInfo {
+    /// Requests that went wrong there: no connection, broken, or answered with 5xx.
+    pub fn errors_total(&self) -> u64 {
+        let counts = [self.connect_failures_total, self.broken_total, self.responses_total.server_error];
+        counts.into_iter().fold(0, u64::saturating_add)
+    }
+
+    /// How long it takes to answer a request, on average since the start; before the first, of its last check. `None` before
+    /// that.
+    pub fn latency(&self) -> Option<Duration> {
+        let seconds = match (self.response_seconds_count, &self.last_check) {
+            (0, last) => last.as_ref()?.duration_ms / 1e3,
+            (count, _) => self.response_seconds_sum / count as f64,
+        };
+        Duration::try_from_secs_f64(seconds).ok()
+    }
+}
+
+/// A duration at a glance, in its two largest units: `3d 4h`, `2m 5s`, `12s`.
+pub fn glance(duration: Duration) -> String {
+    let seconds = duration.as_secs();
+    let units = [("d", 86_400), ("h", 3_600), ("m", 60), ("s", 1)];
+    let first = units.iter().position(|(_, length)| seconds >= *length).unwrap_or(units.len() - 1);
+    let (unit, length) = units[first];
+    let mut text = format!("{}{unit}", seconds / length);
+    if let Some((unit, length)) = units.get(first + 1)
+        && seconds % units[first].1 >= *length
+    {
+        text.push_str(&format!(" {}{unit}", seconds % units[first].1 / length));
+    }
+    text
+}
+
+/// A short time with two figures at least: `0.42 ms`, `12 ms`, `1.2 s`.
+pub fn short(duration: Duration) -> String {
+    let ms = duration.as_secs_f64() * 1e3;
+    match ms {
+        ..1.0 => format!("{ms:.2} ms"),
+        ..10.0 => format!("{ms:.1} ms"),
+        ..1_000.0 => format!("{ms:.0} ms"),
+        _ => format!("{:.1} s", ms / 1e3),
+    }
+}
+
+/// How long ago an RFC 3339 date was; 0 when it is in the future, because clocks differ.
+pub fn ago(date: &str, now: Timestamp) -> Option<Duration> {
+    let then: Timestamp = date.parse().ok()?;
+    Some(Duration::try_from(now.duration_since(then)).unwrap_or(Duration::ZERO))
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn errors_are_of_every_kind_and_latency_is_of_requests_where_there_were_any() {
+        let upstream = |more: serde_json::Value| -> UpstreamInfo {
+            let mut value = json!({
+                "address": "10.0.0.1:80", "state": "healthy", "eligible": true, "why": null,
+                "since": "2026-11-21T10:00:00.000Z", "weight": 1, "backup": false, "admin": "enabled", "ejected": false,
+                "carried": false, "retiring": false, "in_flight": 0, "requests_total": 0, "connections": 0,
+                "connect_failures_total": 1, "broken_total": 2, "streak": null, "checks_total": 0,
+                "transitions_total": 0, "last_check": null,
+            });
+            let more = more.as_object().expect("an object").clone();
+            value.as_object_mut().expect("an object").extend(more);
+            serde_json::from_value(value).expect("the shape of the API")
+        };
+        let last = json!({ "at": "2026-11-21T10:00:00.000Z", "result": "pass", "code": "L7OK", "status": 200,
+                           "duration_ms": 1.5, "reason": "200" });
+        let answers = json!({ "1xx": 0, "2xx": 100, "3xx": 5, "4xx": 7, "5xx": 4 });
+        let quiet = upstream(json!({}));
+        assert_eq!((quiet.errors_total(), quiet.latency()), (3, None));
+        let checked = upstream(json!({ "last_check": last }));
+        assert_eq!(checked.latency(), Some(Duration::from_micros(1_500)));
+        let asked = upstream(json!({ "last_check": last, "responses_total": answers,
+                                     "response_seconds_count": 116, "response_seconds_sum": 2.32 }));
+        assert_eq!((asked.errors_total(), asked.latency()), (7, Some(Duration::from_millis(20))));
+        let nonsense = upstream(json!({ "response_seconds_count": 1, "response_seconds_sum": -1.0 }));
+        assert_eq!(nonsense.latency(), None);
+    }
+
+    #[test]
+    fn a_duration_shows_its_two_largest_units() {
+        for (seconds, want) in [
+            (0, "0s"),
+            (12, "12s"),
+            (60, "1m"),
+            (125, "2m 5s"),
+            (3_600, "1h"),
+            (3_659, "1h"),
+            (7_384, "2h 3m"),
+            (277_200, "3d 5h"),
+        ] {
+            assert_eq!(glance(Duration::from_secs(seconds)), want);
+        }
+    }
+
+    #[test]
+    fn a_short_time_has_two_figures() {
+        for (us, want) in
+            [(420, "0.42 ms"), (1_900, "1.9 ms"), (12_345, "12 ms"), (999_000, "999 ms"), (1_234_000, "1.2 s")]
+        {
+            assert_eq!(short(Duration::from_micros(us)), want);
+        }
+    }
+
+    #[test]
+    fn a_date_in_the_future_is_no_time_ago() {
+        let now: Timestamp = "2026-11-21T10:00:00.000Z".parse().unwrap();
+        assert_eq!(ago("2026-11-21T09:59:00.000Z", now), Some(Duration::from_secs(60)));
+        assert_eq!(ago("2026-11-21T10:01:00.000Z", now), Some(Duration::ZERO));
+        assert_eq!(ago("yesterday", now), None);
+    }
+}

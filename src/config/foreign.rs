@@ -1,0 +1,378 @@
+//! The words of nginx, HAProxy, Traefik, Caddy and of people in a hurry: which of our keys takes the place of one of
+//! theirs, and what to write where no single key does. Pure tables. The reader asks about keys that it does not know,
+//! `syntax` about whole lines.
+
+use super::raw;
+
+/// What takes the place of a key that is not ours.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Meant {
+    /// The key in the same table.
+    pub key: Option<&'static str>,
+    /// What to write, as a phrase that follows "expected"; empty where the key says it all.
+    pub instead: String,
+}
+
+impl Meant {
+    fn key(key: &'static str) -> Meant {
+        Meant { key: Some(key), instead: String::new() }
+    }
+
+    fn instead(instead: impl Into<String>) -> Meant {
+        Meant { key: None, instead: instead.into() }
+    }
+}
+
+/// What takes the place of the key `name` in the table that `raw` declares as `table`.
+pub fn key(table: &str, name: &str) -> Option<Meant> {
+    let table = if table == "Check" { "Health" } else { table };
+    let word = plain(name);
+    let has_word = |words: &str| words.split_whitespace().any(|known| known == word);
+    let row = KEYS.iter().find(|(of, _, words)| *of == table && has_word(words)).map(|(_, key, _)| Meant::key(key));
+    let row = row.or_else(|| {
+        let row = INSTEAD.iter().find(|(of, words, _)| *of == table && has_word(words));
+        row.map(|(_, _, instead)| Meant::instead(*instead))
+    });
+    row.or_else(|| elsewhere(table, name))
+}
+
+/// One of our keys in the wrong table.
+fn elsewhere(table: &str, name: &str) -> Option<Meant> {
+    let of_check = [raw::Health::NAMES, raw::Timing::NAMES, raw::Probe::NAMES].concat();
+    let of = |names: &[&str], home: &str| names.contains(&name).then(|| Meant::instead(format!("`{name}` in {home}")));
+    let pool = || of(raw::Pool::NAMES, "[pools.NAME]");
+    let check = || of(&of_check, "[pools.NAME.health]");
+    let expect = || of(raw::Expect::NAMES, "`expect`, such as `expect = { status = [200] }`");
+    let upstream = || of(raw::UpstreamTable::NAMES, "an upstream: `{ address = \"ip:port\", weight = 2 }`");
+    let listener = || of(raw::Listener::NAMES, "[listeners.NAME]");
+    let route = || of(raw::Route::NAMES, "[[routes]]");
+    match table {
+        "File" => pool().or_else(listener).or_else(check),
+        "Pool" => check().or_else(upstream).or_else(expect),
+        "UpstreamTable" => check(),
+        "Health" => expect().or_else(pool),
+        "Listener" => route().or_else(pool),
+        "Expect" => of(raw::ExpectBody::NAMES, "`body`, such as `body = { contains = \"ok\" }`").or_else(check),
+        _ => None,
+    }
+}
+
+/// `healthCheck`, `health-check` and `health_check` are one word.
+fn plain(name: &str) -> String {
+    name.chars().filter(|c| !matches!(c, '_' | '-' | ' ')).flat_map(char::to_lowercase).collect()
+}
+
+/// The table, our key, and the words that it takes the place of.
+const KEYS: &[(&str, &str, &str)] = &[
+    ("File", "pools", "pool upstream upstreams backend backends cluster clusters service services group groups"),
+    ("File", "listeners", "listener frontend frontends entrypoint entrypoints listen bind"),
+    ("File", "routes", "route router routers rule rules location locations"),
+    ("File", "admin", "stats api dashboard metrics management"),
+    ("File", "runtime", "global main process worker workers"),
+    ("Runtime", "threads", "workers workerthreads workerprocesses nbthread cpus cores concurrency"),
+    ("Runtime", "drain_timeout", "gracefultimeout shutdowntimeout graceperiod gracetimeout hardstopafter stoptimeout"),
+    ("Admin", "address", "listen bind addr port url socket host"),
+    ("Admin", "token", "password key secret apikey auth bearer"),
+    ("Listener", "address", "bind listen addr port listenaddress host ip socket interface addresses"),
+    (
+        "Listener",
+        "pool",
+        "backend defaultbackend defaultpool proxypass upstream service target to forward reverseproxy",
+    ),
+    ("Route", "path", "location prefix pathprefix uri url match"),
+    ("Route", "path_exact", "exact pathequal pathequals"),
+    ("Route", "host", "hosts servername domain domains hostname"),
+    ("Route", "method", "methods verb verbs"),
+    ("Route", "pool", "backend usebackend service proxypass target upstream to action reverseproxy"),
+    ("Route", "listener", "listeners entrypoint entrypoints frontend"),
+    (
+        "Pool",
+        "upstreams",
+        "servers server upstream targets target backends backend members nodes hosts endpoints addresses address addr to \
+         urls url serverlist",
+    ),
+    ("Pool", "balance", "algorithm lb lbpolicy lbalgorithm policy strategy loadbalancing balancer scheduler"),
+    ("Pool", "health", "healthcheck healthchecks check checks activehealthcheck httpcheck probe probes"),
+    ("Pool", "when_no_healthy", "fallback onnohealthy whennohealthy"),
+    ("Pool", "resolve", "resolver dns resolveinterval"),
+    ("Pool", "min_healthy", "minservers minup minhealthyservers"),
+    ("UpstreamTable", "address", "addr url server host ip target uri upstream endpoint hostname to dial"),
+    ("UpstreamTable", "health_address", "healthaddr checkaddress checkaddr healthurl"),
+    ("UpstreamTable", "admin", "state status"),
+    ("UpstreamTable", "backup", "spare standby"),
+    ("Elsewhere", "pool", "backend upstream name to service"),
+    (
+        "Health",
+        "interval",
+        "inter period periodseconds frequency every healthinterval checkinterval intervalseconds intervalms",
+    ),
+    ("Health", "timeout", "timeouts healthtimeout checktimeout timeoutseconds timeoutms"),
+    ("Health", "fast_interval", "fastinter"),
+    ("Health", "unhealthy_interval", "downinter unhealthyinterval"),
+    ("Health", "healthy_threshold", "healthy passes pass healthpasses successthreshold successes success"),
+    (
+        "Health",
+        "unhealthy_threshold",
+        "unhealthy fails fail healthfails retries maxretries maxfails failures failurethreshold",
+    ),
+    ("Health", "start_period", "initialdelay initialdelayseconds startdelay grace graceperiod"),
+    ("Health", "path", "uri url endpoint healthuri healthcheckpath httppath location"),
+    ("Health", "port", "healthport checkport"),
+    ("Health", "host", "hostname hosthdr hostheader vhost"),
+    ("Health", "headers", "header healthheaders httpheaders requestheaders"),
+    ("Health", "method", "httpmethod healthmethod verb"),
+    ("Health", "type", "mode kind protocol healthtype checktype probe"),
+    ("Health", "tls", "ssl checkssl"),
+    ("Health", "service", "grpcservice"),
+    ("Health", "basic_auth", "auth basicauth credentials"),
+    ("Tls", "server_name", "sni servername checksni"),
+    ("Tls", "ca_file", "ca cacert cafile capath trustedca rootca"),
+    ("Tls", "client_cert", "cert certificate crt clientcertificate"),
+    ("Tls", "client_key", "key clientkey privatekey"),
+    ("Expect", "status", "statuses statuscode statuscodes code codes successcodes expectedstatus"),
+    ("Expect", "header", "headers"),
+    ("Expect", "body", "text response string rstring content"),
+    ("Expect", "json", "jsonpath"),
+    ("ExpectBody", "contains", "includes has substring string text"),
+    ("ExpectBody", "matches", "regex regexp pattern rstring match"),
+    ("ExpectBody", "equals", "exact eq equal"),
+    ("ExpectHeader", "matches", "regex regexp pattern match"),
+    ("JsonRule", "path", "jsonpath key field"),
+    ("JsonRule", "equals", "value eq equal"),
+    ("JsonRule", "not_equals", "ne notequal"),
+    ("JsonRule", "in", "oneof anyof values"),
+    ("SecretSource", "file", "path from"),
+    ("SecretSource", "env", "variable var environment"),
+];
+
+/// The table, words, and what to write instead of them.
+const INSTEAD: &[(&str, &str, &str)] = &[
+    ("File", "http tcp stream", "[listeners.NAME], [[routes]] and [pools.NAME] at the top of the file"),
+    (
+        "File",
+        "server servers",
+        "[listeners.NAME] for where to listen, `upstreams` in [pools.NAME] for where requests go",
+    ),
+    ("File", "defaults", "the keys in each pool: [pools.NAME.health]"),
+    ("File", "log logging logs accesslog errorlog", "`--log-format` and `--log-level` on the command line"),
+    ("File", "health healthcheck healthchecks check checks", "[pools.NAME.health]"),
+    ("File", "include includes import", "everything in one file"),
+    ("Runtime", "user group daemon pidfile pid chroot", "this in the service manager, such as systemd"),
+    ("Listener", "servername hosts domain domains location locations route rule", "`host` and `path` in [[routes]]"),
+    (
+        "Listener",
+        "ssl sslcertificate cert certificate certificates crt key",
+        "nothing in its place: TLS towards clients is not supported yet",
+    ),
+    ("Listener", "mode protocol", "nothing in its place: a listener speaks HTTP/1.1"),
+    ("Route", "rule", "`host = \"a\"` for Host(`a`), `path = \"/x\"` for PathPrefix(`/x`)"),
+    ("Route", "priority order", "no order: the most specific route wins"),
+    ("Route", "name", "no name; a [[routes]] is known by its place in the file"),
+    ("Route", "pathregex pathregexp regex regexp", "`path`, a prefix: patterns are not supported"),
+    (
+        "Pool",
+        "maxfails failtimeout passivehealthcheck outlierdetection",
+        "[pools.NAME.health] with `unhealthy_threshold`",
+    ),
+    (
+        "Pool",
+        "maxconn keepalive maxconnections connectionlimit",
+        "nothing in its place: this version does not limit connections",
+    ),
+    (
+        "Pool",
+        "retries maxretries proxynextupstream",
+        "nothing in its place: how requests are retried cannot be set yet",
+    ),
+    (
+        "Pool",
+        "timeout proxyreadtimeout proxyconnecttimeout connecttimeout readtimeout",
+        "`timeout` in [pools.NAME.health] for the checks; that of requests cannot be set yet",
+    ),
+    (
+        "Pool",
+        "stickysession stickysessions stickycookie cookie iphash",
+        "nothing in its place: sticky sessions are not supported yet",
+    ),
+    ("Pool", "loadbalancer", "`upstreams` and `balance` in [pools.NAME] itself"),
+    ("Pool", "name", "the name in the header: [pools.NAME]"),
+    ("Pool", "scheme ssl https", "nothing in its place: TLS to the upstreams is not supported yet"),
+    ("UpstreamTable", "port", "the port in `address`: \"ip:port\"; that of the checks in [pools.NAME.health]"),
+    ("UpstreamTable", "down disabled disable", "`admin = \"disabled\"`"),
+    ("UpstreamTable", "drain draining", "`admin = \"draining\"`"),
+    ("UpstreamTable", "enabled enable", "`admin = \"enabled\"` or `\"disabled\"`"),
+    ("UpstreamTable", "maxconn maxconns slowstart", "nothing in its place: this version does not limit connections"),
+    (
+        "UpstreamTable",
+        "maxfails failtimeout check inter healthcheck health",
+        "[pools.NAME.health], which checks every upstream of the pool",
+    ),
+    ("UpstreamTable", "name id", "the address alone; it names the upstream"),
+    ("UpstreamTable", "scheme ssl tls", "nothing in its place: TLS to the upstreams is not supported yet"),
+    (
+        "Health",
+        "status statuses statuscode statuscodes successcodes successcode codes code expectstatus expectedstatus \
+         expectedstatuses expectedcodes healthstatus httpstatus httpexpect match matcher",
+        "`expect = { status = [\"200-299\"] }`",
+    ),
+    (
+        "Health",
+        "expectbody healthbody response string rstring contains expectedbody",
+        "`expect = { body = { contains = \"…\" } }`",
+    ),
+    (
+        "Health",
+        "insecure insecureskipverify skipverify tlsskipverify sslverify verify https",
+        "`scheme = \"https\"`, and `tls = { verify = false }` to accept any certificate",
+    ),
+    ("Health", "servername sni checksni", "`tls = { server_name = \"…\" }`"),
+    (
+        "Health",
+        "enabled enable disabled disable check on off active",
+        "nothing in its place: every pool is checked, by a TCP connect where it has no health table",
+    ),
+    ("Health", "followredirects redirects", "the codes in `expect.status`: redirects are never followed"),
+    ("Health", "command cmd script exec", "a check over the network: commands are not run"),
+    ("Tls", "insecure insecureskipverify skipverify sslverify tlsskipverify", "`verify = false`"),
+    (
+        "SecretSource",
+        "value text literal password token",
+        "`file` or `env`: a secret is not written into the configuration",
+    ),
+    ("JsonRule", "regex regexp pattern match contains", "`equals` or `in`"),
+];
+
+/// The name of an algorithm elsewhere, and ours.
+pub fn balance(text: &str) -> Option<&'static str> {
+    match plain(text).as_str() {
+        "roundrobin" | "rr" | "wrr" | "swrr" | "weightedroundrobin" | "staticrr" | "weighted" => Some("round_robin"),
+        "leastconn" | "leastconnection" | "leastconnections" | "lc" | "wlc" | "least" | "leastrequests" | "p2c" => {
+            Some("least_request")
+        }
+        "rand" | "random2" | "randomchoice" => Some("random"),
+        _ => None,
+    }
+}
+
+/// Whether an algorithm of another program needs one of ours that does not work yet.
+pub fn balance_is_later(text: &str) -> bool {
+    let hashes = [
+        "iphash",
+        "source",
+        "sourceiphash",
+        "clientiphash",
+        "uri",
+        "urihash",
+        "urlhash",
+        "urlparam",
+        "hdr",
+        "header",
+        "consistenthash",
+        "consistent",
+        "ringhash",
+        "ring",
+        "cookie",
+        "sticky",
+        "leasttime",
+        "ewma",
+    ];
+    hashes.contains(&plain(text).as_str())
+}
+
+/// What to write for a type of check that is not ours: the type itself, or a phrase.
+pub fn check_type(text: &str) -> Option<Result<&'static str, &'static str>> {
+    Some(match plain(text).as_str() {
+        "https" => Err("`type = \"http\"`, and `scheme = \"https\"` beside it"),
+        "http2" | "h2" | "h2c" => Err("`type = \"http\"`, and `version = \"h2\"` beside it"),
+        "wss" => Err("`type = \"websocket\"`, and `scheme = \"https\"` beside it"),
+        "grpcs" => Err("`type = \"grpc\"`, and `scheme = \"https\"` beside it"),
+        "ws" | "websockets" => Ok("websocket"),
+        "httpchk" | "http1" | "http1.1" | "web" | "url" => Ok("http"),
+        "ssl" | "sslhello" | "sslhellochk" => Ok("tls"),
+        "connect" | "socket" | "port" | "l4" | "tcpcheck" | "layer4" => Ok("tcp"),
+        "ping" | "icmp" | "udp" => Err("a check over TCP: `type = \"tcp\"` connects"),
+        "exec" | "script" | "cmd" | "command" | "external" | "agent" => {
+            Err("a check over the network: commands are not run")
+        }
+        "redis" | "mysql" | "mariadb" | "pgsql" | "postgres" | "postgresql" | "smtp" | "ldap" | "memcached"
+        | "amqp" | "mqtt" => {
+            Err("a preset, where `roundsman check --presets` has one, or `type = \"tcp\"` with `send` and `expect`")
+        }
+        _ => return None,
+    })
+}
+
+/// The table that is meant by a value of another type.
+pub fn table_for(table: &str, written: &str) -> Option<String> {
+    if written.len() > 80 {
+        return None;
+    }
+    let text = written.strip_prefix('"').and_then(|rest| rest.strip_suffix('"'));
+    let number = written.parse::<u16>().ok();
+    match (table, text, number) {
+        ("ExpectBody", Some(_), _) => Some(format!("{{ contains = {written} }}")),
+        ("Expect", _, Some(_)) => Some(format!("{{ status = [{written}] }}")),
+        ("Expect", Some(code), _) if code.parse::<u16>().is_ok() => Some(format!("{{ status = [{code}] }}")),
+        ("Expect", Some(_), _) => Some(format!("{{ body = {{ contains = {written} }} }}")),
+        ("Health", Some(text), _) if text.starts_with('/') => Some(format!("{{ type = \"http\", path = {written} }}")),
+        ("Health", Some("tcp" | "tls" | "http" | "grpc" | "websocket"), _) => Some(format!("{{ type = {written} }}")),
+        ("Admin", Some(_), _) => Some(format!("{{ address = {written} }}")),
+        ("Tls", ..) if written == "true" => Some("{}".to_owned()),
+        ("Tls", ..) if written == "false" => Some("{ verify = false }".to_owned()),
+        ("Elsewhere", Some(_), _) => Some(format!("{{ pool = {written} }}")),
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_row_leads_to_a_key_of_its_table() {
+        let later = ["unhealthy_interval", "basic_auth"];
+        for (table, key, words) in KEYS {
+            let names = match *table {
+                "File" => raw::File::NAMES.to_vec(),
+                "Runtime" => raw::Runtime::NAMES.to_vec(),
+                "Admin" => raw::Admin::NAMES.to_vec(),
+                "Listener" => raw::Listener::NAMES.to_vec(),
+                "Route" => raw::Route::NAMES.to_vec(),
+                "Pool" => raw::Pool::NAMES.to_vec(),
+                "UpstreamTable" => raw::UpstreamTable::NAMES.to_vec(),
+                "Elsewhere" => raw::Elsewhere::NAMES.to_vec(),
+                "Health" => [raw::Health::NAMES, raw::Timing::NAMES, raw::Probe::NAMES, &later].concat(),
+                "Tls" => raw::Tls::NAMES.to_vec(),
+                "Expect" => raw::Expect::NAMES.to_vec(),
+                "ExpectBody" => raw::ExpectBody::NAMES.to_vec(),
+                "JsonRule" => raw::JsonRule::NAMES.to_vec(),
+                // Declared beside what they are values of.
+                "ExpectHeader" | "SecretSource" => continue,
+                other => panic!("there is no table {other}"),
+            };
+            assert!(names.contains(key), "{table}.{key}");
+            let words: Vec<_> = words.split_whitespace().collect();
+            assert!(words.iter().all(|word| plain(word) == *word), "{words:?}");
+            assert_eq!(words.iter().find(|word| names.contains(word) && *word != key), None, "{table}");
+        }
+    }
+
+    #[test]
+    fn words_of_other_programs_lead_to_ours_in_any_spelling() {
+        for (table, word, key_meant) in [
+            ("Pool", "healthCheck", "health"),
+            ("Pool", "health-check", "health"),
+            ("Pool", "lb_policy", "balance"),
+            ("Check", "inter", "interval"),
+            ("Health", "success_threshold", "healthy_threshold"),
+            ("File", "entryPoints", "listeners"),
+        ] {
+            assert_eq!(key(table, word).and_then(|meant| meant.key), Some(key_meant), "{word}");
+        }
+        let instead = |table: &str, word: &str| key(table, word).unwrap().instead;
+        assert_eq!(instead("Pool", "interval"), "`interval` in [pools.NAME.health]");
+        assert_eq!(instead("File", "upstreams_"), "");
+        assert!(instead("Health", "success_codes").contains("`expect = { status"));
+        assert_eq!(key("Pool", "colour"), None);
+    }
+}

@@ -1,0 +1,178 @@
+//! What is said of a value of the wrong type and of a key that does not exist: what was meant, and where it belongs. A
+//! suggestion is read by the same reader before it is shown: one that would be refused is not shown.
+
+use std::borrow::Cow;
+
+use toml::Spanned;
+use toml::de::{DeTable, DeValue};
+
+use super::{List, Node, Reader, Value, cut, key_path, nearest, quoted, type_name};
+use crate::config::foreign;
+use crate::config::report::Report;
+
+impl Reader<'_> {
+    /// The same, with what is meant as the file writes it.
+    pub fn wrong_type_meaning(&mut self, node: &Node<'_>, what: &str, meant: Option<String>) {
+        let message = format!("{} is {}", self.written(node), type_name(node.get_ref()));
+        self.mistake(node.span(), message).expected(what).suggestion(meant).done();
+    }
+
+    /// A string in double quotes whose `\n`, `\t` and the like stand for control characters, written so that they do not:
+    /// a path of Windows.
+    pub fn without_escapes(&self, node: &Node<'_>) -> Option<String> {
+        let DeValue::String(value) = node.get_ref() else { return None };
+        let written = self.text.get(node.span())?.strip_prefix('"')?.strip_suffix('"')?;
+        let drive = matches!(written.as_bytes(), [letter, b':', b'\\', ..] if letter.is_ascii_alphabetic());
+        let single = drive && !written.contains(['\'', '\n']);
+        (single && value.chars().any(char::is_control) && written.len() <= 200).then(|| format!("'{written}'"))
+    }
+
+    /// Reports that `node` is not the table that `raw` declares as `table`, and how it is written.
+    pub fn not_a_table(&mut self, node: &Node<'_>, table: &str) {
+        let written = self.text.get(node.span()).unwrap_or("");
+        let key = key_path(&self.path);
+        let expected = match node.get_ref() {
+            DeValue::Array(_) if written.starts_with("[[") => format!("[{key}], in single brackets"),
+            _ if matches!(table, "Pool" | "Listener") && self.path.len() == 2 => {
+                let kind = if table == "Pool" { "pools" } else { "listeners" };
+                format!("a header with a name above it: [{kind}.NAME]")
+            }
+            _ => "a table".to_owned(),
+        };
+        let suggestion = foreign::table_for(table, written);
+        let message = format!("{} is {}", self.written(node), type_name(node.get_ref()));
+        self.mistake(node.span(), message).expected(expected).suggestion(suggestion).done();
+    }
+
+    /// Reports a key that `unknown.table` does not have: what was meant, or where it belongs.
+    pub(super) fn key_not_known(&mut self, key: &Spanned<Cow<'_, str>>, unknown: &mut Unknown<'_>) {
+        let name = key.get_ref();
+        if unknown.later.iter().any(|later| later.contains(&name.as_ref())) {
+            let expected = match (unknown.table, name.as_ref()) {
+                ("Pool", "tls") => {
+                    "no `tls`: requests go to the upstreams in plain HTTP; `tls` of checks works".to_owned()
+                }
+                ("Listener", "tls") => "no `tls`: this version listens in plain HTTP".to_owned(),
+                _ => format!("no `{name}`; leave it out"),
+            };
+            self.mistake(key.span(), format!("`{name}` is not supported yet")).expected(expected).done();
+            return;
+        }
+        let message = format!("unknown key `{}`", cut(name, 64));
+        // A file full of unknown keys needs no more help than the first of them.
+        if self.report.is_full() {
+            self.mistake(key.span(), message).done();
+            return;
+        }
+        let meant = foreign::key(unknown.table, name);
+        let near = match &meant {
+            Some(meant) => meant.key.filter(|known| unknown.names.contains(known)).map(str::to_owned),
+            None => nearest(name, unknown.names.iter().copied()),
+        };
+        let mut expected = meant.map(|meant| meant.instead).filter(|instead| !instead.is_empty());
+        let (near, twice) = match near {
+            Some(near) if !unknown.may_be_written(&near) => {
+                (None, Some(format!("nothing more: `{near}` is written already")))
+            }
+            near => (near, None),
+        };
+        expected = expected.or(twice);
+        // A long list helps once.
+        if expected.is_none() && (unknown.names.len() <= SHORT_LIST || (near.is_none() && !unknown.listed)) {
+            unknown.listed |= unknown.names.len() > SHORT_LIST;
+            expected = Some(format!("one of {}", unknown.names.join(", ")));
+        }
+        let mut pending = self.mistake(key.span(), message).suggestion(near);
+        if let Some(expected) = expected {
+            pending = pending.expected(expected);
+        }
+        pending.done();
+    }
+
+    /// Reads a value, and forgets a suggestion about it that would be refused in its place.
+    pub fn read<T: Value>(&mut self, node: &Node<'_>) -> Option<T> {
+        let before = self.report.len();
+        let value = T::read(node, self);
+        if value.is_none() && !self.trial {
+            self.keep_suggestions(before, node, |text, reader| reader.accepts::<T>(&format!("x = {text}")));
+        }
+        value
+    }
+
+    /// The same for an entry of a list: a suggestion may be several entries.
+    pub(super) fn read_entry<T: Value, const MAX: usize>(&mut self, node: &Node<'_>) -> Option<T> {
+        let before = self.report.len();
+        let value = T::read(node, self);
+        if value.is_none() && !self.trial {
+            self.keep_suggestions(before, node, |text, reader| {
+                reader.accepts::<List<T, MAX>>(&format!("x = [{text}]"))
+            });
+        }
+        value
+    }
+
+    fn keep_suggestions(&mut self, from: usize, node: &Node<'_>, good: impl Fn(&str, &Reader<'_>) -> bool) {
+        let all: Vec<_> = self.report.suggestions(from, &node.span()).collect();
+        let bad: Vec<_> = all.into_iter().filter(|(_, text)| !good(text, self)).map(|(index, _)| index).collect();
+        bad.into_iter().for_each(|index| self.report.forget_suggestion(index));
+    }
+
+    /// Whether `document`, one line with the key `x`, would be read as a `T` without a mistake.
+    pub fn accepts<T: Value>(&self, document: &str) -> bool {
+        let Ok(table) = DeTable::parse(document) else { return false };
+        let mut report = Report::new("");
+        let mut reader = Reader { trial: true, ..Reader::new(document, self.env, &mut report) };
+        let good = table.get_ref().get("x").is_some_and(|node| T::read(node, &mut reader).is_some());
+        good && !report.has_errors()
+    }
+
+    /// Reports that `node` is not a list, and how it becomes one.
+    pub(super) fn not_a_list<L: Value>(&mut self, node: &Node<'_>) {
+        let written = self.text.get(node.span()).unwrap_or("");
+        let key = key_path(&self.path);
+        let is_header = self.text[..node.span().start].ends_with('[') || written.starts_with('[');
+        let expected = match node.get_ref() {
+            DeValue::Table(_) if is_header => format!("[[{key}]], in double brackets: one for each entry"),
+            _ => "a list in [ ]".to_owned(),
+        };
+        let entries: Vec<String> = match node.get_ref() {
+            DeValue::String(text) if text.contains(',') => text.split(',').map(|entry| quoted(entry.trim())).collect(),
+            DeValue::Table(_) if is_header => Vec::new(),
+            _ => vec![written.to_owned()],
+        };
+        let list = format!("[{}]", entries.join(", "));
+        let good = !self.trial && !entries.is_empty() && list.len() <= 200 && self.accepts::<L>(&format!("x = {list}"));
+        let message = format!("{} is {}", self.written(node), type_name(node.get_ref()));
+        self.mistake(node.span(), message).expected(expected).suggestion(good.then_some(list)).done();
+    }
+}
+
+/// As many keys are listed beside every unknown one.
+const SHORT_LIST: usize = 10;
+
+/// What helps with the unknown keys of one table.
+pub(super) struct Unknown<'t> {
+    pub(super) table: &'t str,
+    pub(super) names: Vec<&'t str>,
+    pub(super) later: &'t [&'t [&'t str]],
+    pub(super) written: &'t DeTable<'t>,
+    /// The keys were listed once.
+    pub(super) listed: bool,
+}
+
+impl Unknown<'_> {
+    /// Whether the key `name` exists and is not written yet, under either of its names.
+    fn may_be_written(&self, name: &str) -> bool {
+        let other = match name {
+            "healthy_threshold" => "rise",
+            "unhealthy_threshold" => "fall",
+            "rise" => "healthy_threshold",
+            "fall" => "unhealthy_threshold",
+            _ => name,
+        };
+        // Several headers make one of these.
+        let open = self.table == "File" && matches!(name, "pools" | "listeners" | "routes");
+        let written = self.written.contains_key(name) || self.written.contains_key(other);
+        self.names.contains(&name) && (open || !written)
+    }
+}

@@ -1,0 +1,89 @@
+//! A whole file in another language: one message at its beginning says more than one a line.
+
+use crate::config::report::Found;
+
+/// So many lines are looked at.
+const LINES_MAX: usize = 400;
+
+/// The language of a file that has hardly a line of TOML, where it can be recognised.
+pub fn other_format(text: &str) -> Option<Found> {
+    let says_something = |line: &&str| !line.is_empty() && !line.starts_with(['#', ';']) && !line.starts_with("//");
+    let lines: Vec<&str> = text.lines().map(str::trim).filter(says_something).take(LINES_MAX).collect();
+    let first = *lines.first()?;
+    let share = |is: fn(&str) -> bool| lines.iter().filter(|line| is(line)).count();
+    if lines.len() < 2 || share(is_toml) * 5 > lines.len() {
+        return None;
+    }
+    let most = |is: fn(&str) -> bool| share(is) * 2 > lines.len();
+    let (name, expected) = match () {
+        () if first.starts_with('{') || (first.starts_with('[') && most(is_json)) => ("JSON", TABLES),
+        () if most(is_yaml) => ("YAML", TABLES),
+        () if first.ends_with('{') && lines.iter().any(|line| line.ends_with(';')) => {
+            ("a configuration of nginx", PROGRAM)
+        }
+        () if first.ends_with('{') => ("a configuration of another program, such as Caddy", PROGRAM),
+        () if HAPROXY.contains(&first.split_whitespace().next().unwrap_or("")) => {
+            ("a configuration of HAProxy", PROGRAM)
+        }
+        () if most(|line| line.ends_with(';') || line.ends_with('{') || line == "}") => {
+            ("a configuration of nginx", PROGRAM)
+        }
+        () => return None,
+    };
+    let at = text.find(first)?;
+    Some(Found::syntax(Some(at..at + first.len()), format!("the file is {name}, not TOML")).expected(expected))
+}
+
+const TABLES: &str = "TOML: [pools.NAME] in place of nested keys, key = value, upstreams = [\"ip:port\"]";
+const PROGRAM: &str =
+    "[listeners.NAME] with address = \"ip:port\" and pool = \"NAME\", [pools.NAME] with upstreams = [\"ip:port\"]";
+/// The sections of HAProxy.
+const HAPROXY: [&str; 9] =
+    ["global", "defaults", "frontend", "backend", "listen", "resolvers", "userlist", "peers", "cache"];
+
+fn is_toml(line: &str) -> bool {
+    let header = line.starts_with('[') && line.contains(']');
+    let key = line.split_once('=').is_some_and(|(key, value)| {
+        let key = key.trim_end();
+        !value.starts_with(['=', '>']) && !key.is_empty() && !key.contains([' ', ':', '{', '(']) && !line.ends_with(';')
+    });
+    header || key
+}
+
+fn is_yaml(line: &str) -> bool {
+    let key = line.strip_prefix("- ").unwrap_or(line);
+    let word = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '-' | '.' | '"');
+    let pair = key.split_once(':').is_some_and(|(key, rest)| {
+        key.chars().all(word) && (rest.is_empty() || rest.starts_with(' ')) && !line.ends_with(['{', ';'])
+    });
+    pair || line.starts_with("- ") || line == "---"
+}
+
+fn is_json(line: &str) -> bool {
+    line.starts_with(['{', '}', '[', ']', '"'])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn another_language_is_recognised_and_toml_with_mistakes_is_not() {
+        for (text, language) in [
+            ("pools:\n  api:\n    upstreams:\n      - 10.0.0.1:80\n", Some("YAML")),
+            ("---\nlisteners:\n  web: { address: \"x\" }\n", Some("YAML")),
+            ("{\n  \"pools\": {}\n}\n", Some("JSON")),
+            ("# x\nupstream a {\n  server 10.0.0.1:80;\n}\n", Some("nginx")),
+            ("frontend web\n  bind *:80\n  default_backend b\n", Some("HAProxy")),
+            (":80 {\n  reverse_proxy 10.0.0.1:80\n}\n", Some("Caddy")),
+            ("[pools.a]\nupstreams: [\"10.0.0.1:80\"]\n", None),
+            ("pools.a = 1\nserver 10.0.0.1:80;\nserver 10.0.0.2:80;\n", None),
+            ("hello\nworld\n", None),
+            ("a: b\n", None),
+        ] {
+            let found = other_format(text).map(|found| format!("{found:?}"));
+            assert_eq!(found.is_some(), language.is_some(), "{text}: {found:?}");
+            assert!(found.unwrap_or_default().contains(language.unwrap_or("")), "{text}");
+        }
+    }
+}

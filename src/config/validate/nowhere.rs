@@ -1,0 +1,112 @@
+//! What leads nowhere and is allowed: a listener that answers 404 to everything, a pool that no request comes to, a path with
+//! signs that other programs give a meaning.
+
+use std::collections::HashSet;
+use std::ops::Range;
+
+use crate::config::raw;
+use crate::config::read::{At, shown_key};
+use crate::config::report::{Found, Report};
+use crate::model::policy::{ListenerPolicy, PoolPolicy, RoutePolicy, WhenNoHealthy};
+
+/// Warns about listeners and pools that nothing leads from or to. Of a file with mistakes it says nothing: the missing
+/// reference may be one of them.
+pub fn warn(
+    file: &raw::File,
+    listeners: &[Option<ListenerPolicy>],
+    routes: &[RoutePolicy],
+    pools: &[std::sync::Arc<PoolPolicy>],
+    report: &mut Report,
+) {
+    for_each_path(file, |path, span, key, use_of| literal(path, span, key, use_of, report));
+    if report.has_errors() {
+        return;
+    }
+    let places = file.listeners.value().map_or(&[][..], |by_name| &by_name.0);
+    for (listener, (name, _)) in listeners.iter().zip(places) {
+        let Some(listener) = listener else { continue };
+        let is_routed = || routes.iter().any(|route| route.listener.as_ref().is_none_or(|only| *only == listener.name));
+        if listener.pool.is_none() && !is_routed() {
+            let key = format!("listeners.{}", shown_key(&name.value));
+            let found =
+                Found::warning(name.span.clone(), key, "every request is answered with 404: nothing leads from here");
+            report.add(found.expected("`pool` below it, or [[routes]] with a `pool`"));
+        }
+    }
+    let mut reached: HashSet<&str> = HashSet::new();
+    let named = listeners.iter().flatten().filter_map(|listener| listener.pool.as_ref());
+    let mut open: Vec<&str> = named.chain(routes.iter().map(|route| &route.pool)).map(|name| name.as_str()).collect();
+    while let Some(name) = open.pop() {
+        if reached.insert(name)
+            && let Some(pool) = pools.iter().find(|pool| pool.name.as_str() == name)
+            && let WhenNoHealthy::Pool(other) = &pool.when_no_healthy
+        {
+            open.push(other.as_str());
+        }
+    }
+    for (name, _) in file.pools.value().map_or(&[][..], |by_name| &by_name.0) {
+        if !reached.contains(name.value.as_str()) {
+            let key = format!("pools.{}", shown_key(&name.value));
+            let found = Found::warning(name.span.clone(), key, "no request comes to this pool, and yet it is checked");
+            report.add(found.expected("its name as `pool` of a listener, of [[routes]] or of `when_no_healthy`"));
+        }
+    }
+}
+
+/// What a path is for.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Use {
+    Prefix,
+    Exact,
+    Check,
+}
+
+fn for_each_path(file: &raw::File, mut each: impl FnMut(&str, &Range<usize>, String, Use)) {
+    let routes = file.routes.value().map_or(&[][..], |list| &list.0);
+    for (index, route) in routes.iter().enumerate() {
+        let Some(At { value: route, .. }) = route else { continue };
+        if let Some(at) = route.path.get() {
+            each(&at.value.0, &at.span, format!("routes[{index}].path"), Use::Prefix);
+        }
+        if let Some(at) = route.path_exact.get() {
+            each(&at.value.0, &at.span, format!("routes[{index}].path_exact"), Use::Exact);
+        }
+    }
+    for (name, pool) in file.pools.value().map_or(&[][..], |by_name| &by_name.0) {
+        let Some(health) = pool.as_ref().and_then(|pool| pool.value.health.value()) else { continue };
+        let key = format!("pools.{}.health", shown_key(&name.value));
+        let entries = health.checks.value().map_or(&[][..], |list| &list.0).iter().enumerate();
+        let entries =
+            entries.filter_map(|(index, entry)| Some((format!("{key}.checks[{index}]"), &entry.as_ref()?.value.probe)));
+        for (key, probe) in std::iter::once((key.clone(), &health.probe)).chain(entries) {
+            if let Some(at) = probe.path.get() {
+                each(&at.value.0, &at.span, format!("{key}.path"), Use::Check);
+            }
+        }
+    }
+}
+
+/// Other programs have patterns where we have a prefix.
+fn literal(path: &str, span: &Range<usize>, key: String, use_of: Use, report: &mut Report) {
+    // A `{` is `%7B` in the normal form of a route.
+    let sign = match path {
+        path if path.contains('*') => "*",
+        path if use_of != Use::Check && path.contains("%7B") && path.contains("%7D") => "{}",
+        _ => return,
+    };
+    let message = match use_of {
+        Use::Prefix | Use::Exact => format!("the {sign} in this path is taken literally: patterns are not supported"),
+        Use::Check => format!("the {sign} in this path is sent as it is"),
+    };
+    let stem = path.strip_suffix("/**").or(path.strip_suffix("/*")).filter(|stem| !stem.contains(['*', '%']));
+    let prefix = stem.map(|stem| if stem.is_empty() { "/" } else { stem });
+    let found = Found::warning(span.clone(), key, message);
+    report.add(match (use_of, prefix) {
+        (Use::Prefix, Some(prefix)) => {
+            found.expected("a prefix, which takes everything below it").suggestion(Some(format!("\"{prefix}\"")))
+        }
+        (Use::Exact, Some(prefix)) => found.expected(format!("`path = \"{prefix}\"`, which takes everything below it")),
+        (Use::Prefix | Use::Exact, None) => found.expected("`path` with a prefix on segment boundaries"),
+        (Use::Check, _) => found.expected("one path that answers"),
+    });
+}

@@ -1,0 +1,134 @@
+//! Values that nodes of JSON are compared with: as TOML writes them, as JSON has them. TOML has no null; `is = "null"` takes its
+//! place.
+
+use schemars::{Schema, SchemaGenerator, json_schema};
+use serde_json::{Number, Value as Json};
+use toml::de::DeValue;
+
+use crate::config::read::{Node, Reader, Value};
+use crate::config::values::Word;
+use crate::model::policy::JsonType;
+
+/// How many values `in` may list.
+const VALUES_MAX: usize = 256;
+
+/// A value to compare with, as JSON has it.
+#[derive(Debug, Clone, PartialEq)]
+pub struct JsonValue(pub Json);
+
+impl Value for JsonValue {
+    fn read(node: &Node<'_>, reader: &mut Reader<'_>) -> Option<JsonValue> {
+        json(node, reader).map(JsonValue)
+    }
+
+    fn schema(_: &mut SchemaGenerator) -> Schema {
+        json_schema!({ "type": ["string", "number", "boolean", "array", "object"] })
+    }
+}
+
+const JSON_WHAT: &str = "a string, number, boolean, list or table";
+
+fn json(node: &Node<'_>, reader: &mut Reader<'_>) -> Option<Json> {
+    match node.get_ref() {
+        DeValue::String(_) => reader.string(node, JSON_WHAT).map(Json::String),
+        DeValue::Boolean(value) => Some(Json::Bool(*value)),
+        DeValue::Integer(number) => match i64::from_str_radix(number.as_str(), number.radix()) {
+            Ok(number) => Some(Json::from(number)),
+            Err(_) => refuse(node, "does not fit into 64 bits", reader),
+        },
+        DeValue::Float(number) => {
+            let finite = number.as_str().parse().ok().and_then(serde_json::Number::from_f64);
+            finite.map(Json::Number).or_else(|| refuse(node, "is no number of JSON", reader))
+        }
+        DeValue::Datetime(_) => refuse(node, "is a date, and JSON has none; write it as a string", reader),
+        DeValue::Array(list) => {
+            let values: Vec<_> = list.iter().map(|node| json(node, reader)).collect();
+            values.into_iter().collect::<Option<Vec<_>>>().map(Json::Array)
+        }
+        DeValue::Table(table) => {
+            let pairs: Vec<_> = table
+                .iter()
+                .map(|(key, node)| json(node, reader).map(|value| (key.get_ref().to_string(), value)))
+                .collect();
+            pairs.into_iter().collect::<Option<serde_json::Map<_, _>>>().map(Json::Object)
+        }
+    }
+}
+
+fn refuse(node: &Node<'_>, problem: &str, reader: &mut Reader<'_>) -> Option<Json> {
+    let message = format!("{} {problem}", reader.written(node));
+    reader.mistake(node.span(), message).expected(JSON_WHAT).done();
+    None
+}
+
+/// Several values to compare with.
+#[derive(Debug, Clone, PartialEq)]
+pub struct JsonValues(pub Vec<Json>);
+
+impl Value for JsonValues {
+    fn read(node: &Node<'_>, reader: &mut Reader<'_>) -> Option<JsonValues> {
+        let what = format!("a list of 1 to {VALUES_MAX} values");
+        let DeValue::Array(list) = node.get_ref() else {
+            reader.wrong_type(node, &what);
+            return None;
+        };
+        if !(1..=VALUES_MAX).contains(&list.len()) {
+            reader.mistake(node.span(), format!("{} values", list.len())).expected(what).done();
+            return None;
+        }
+        let values: Vec<_> = list.iter().map(|node| json(node, reader)).collect();
+        values.into_iter().collect::<Option<_>>().map(JsonValues)
+    }
+
+    fn schema(generator: &mut SchemaGenerator) -> Schema {
+        let items = JsonValue::schema(generator);
+        json_schema!({ "type": "array", "minItems": 1, "maxItems": VALUES_MAX, "items": items })
+    }
+}
+
+/// A bound of numbers.
+#[derive(Debug, Clone, PartialEq)]
+pub struct JsonNumber(pub Number);
+
+impl Value for JsonNumber {
+    fn read(node: &Node<'_>, reader: &mut Reader<'_>) -> Option<JsonNumber> {
+        match node.get_ref() {
+            DeValue::Integer(_) | DeValue::Float(_) => match json(node, reader)? {
+                Json::Number(number) => Some(JsonNumber(number)),
+                Json::Null | Json::Bool(_) | Json::String(_) | Json::Array(_) | Json::Object(_) => None,
+            },
+            DeValue::String(_) | DeValue::Boolean(_) | DeValue::Datetime(_) | DeValue::Array(_) | DeValue::Table(_) => {
+                reader.wrong_type(node, "a number without quotes");
+                None
+            }
+        }
+    }
+
+    fn schema(_: &mut SchemaGenerator) -> Schema {
+        json_schema!({ "type": "number" })
+    }
+}
+
+impl Word for JsonType {
+    const WORDS: &'static [(&'static str, JsonType)] = &[
+        ("null", JsonType::Null),
+        ("string", JsonType::String),
+        ("number", JsonType::Number),
+        ("boolean", JsonType::Boolean),
+        ("array", JsonType::Array),
+        ("object", JsonType::Object),
+    ];
+    const LATER: &'static [&'static str] = &[];
+
+    fn meant(text: &str) -> Option<&'static str> {
+        match text {
+            "bool" => Some("boolean"),
+            "int" | "integer" | "float" => Some("number"),
+            "list" => Some("array"),
+            "table" | "map" => Some("object"),
+            "text" | "str" => Some("string"),
+            "nil" | "none" => Some("null"),
+            _ => None,
+        }
+    }
+}

@@ -1,0 +1,22 @@
+//! What the demo prints. A reader that has gone (`| head`, a closed terminal) ends the demo quietly; it never panics.
+
+use std::io::{self, Write as _};
+
+use nix::errno::Errno;
+
+use super::Ended;
+
+/// Prints one line, or several, and flushes.
+pub fn line(text: &str) -> Result<(), Ended> {
+    let mut out = io::stdout().lock();
+    writeln!(out, "{text}").and_then(|()| out.flush()).map_err(on_error)
+}
+
+fn on_error(error: io::Error) -> Ended {
+    // A terminal that has gone answers EIO, a pipe EPIPE.
+    match error.kind() {
+        io::ErrorKind::BrokenPipe => Ended::OutputClosed,
+        _ if error.raw_os_error() == Some(Errno::EIO as i32) => Ended::OutputClosed,
+        _ => Ended::Problem(format!("cannot write to stdout: {error}")),
+    }
+}

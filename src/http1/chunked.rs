@@ -1,0 +1,471 @@
+//! The chunked transfer coding (RFC 9112, section 7.1): finds data, and the end, without copying or changing a byte, and
+//! refuses framing that two parsers could read differently.
+//!
+//! Sizes are 1 to 16 hex digits; every line ends in CRLF; extensions and trailers are bounded. In a request an extension
+//! holds no control characters, and a trailer nothing that belongs to framing, routing or trust (RFC 9110, 6.5.1). In an
+//! answer both are passed over, whatever they hold, because nobody gets them; white space before an extension is too.
+
+use super::fields::{Known, field_line, is_space, is_value};
+use super::{Fault, Reading};
+
+/// How much of what is not data a body may have.
+#[derive(Debug, Clone, Copy)]
+struct Bounds {
+    /// Bytes of one chunk's extensions.
+    extension: u32,
+    /// Bytes of all extensions of a body, so that small chunks with long extensions do not multiply what is read.
+    extensions: u32,
+    /// Bytes of the trailer section.
+    trailer: usize,
+}
+
+const REQUEST: Bounds = Bounds { extension: 256, extensions: 16 * 1024, trailer: 8 * 1024 };
+/// Pingora's bounds for one extension and the trailers; it has none for all extensions.
+const ANSWER: Bounds = Bounds { extension: 8 * 1024, extensions: 1024 * 1024, trailer: 64 * 1024 };
+
+/// Decodes one body.
+#[derive(Debug, Clone, Default)]
+pub struct Chunked {
+    reading: Reading,
+    state: State,
+    data_bytes: u64,
+    extension_bytes: u32,
+    trailer_bytes: usize,
+    /// A trailer line of a request, as far as it has come.
+    line: Vec<u8>,
+}
+
+/// What one call found.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Progress {
+    /// Bytes that belong to the body; less than were given only where it ended.
+    pub consumed: usize,
+    /// Whether the body has ended.
+    pub done: bool,
+}
+
+/// The next thing in a body.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Step<'i> {
+    /// No more has come: framing perhaps, and no data.
+    More,
+    /// Data, not empty.
+    Data(&'i [u8]),
+    /// The body and its trailers have ended.
+    End,
+}
+
+/// What the next byte belongs to.
+#[derive(Debug, Clone, Copy, Default)]
+enum State {
+    /// The first digit of a size.
+    #[default]
+    SizeStart,
+    /// More digits, or what ends them.
+    Size { digits: u32, size: u64 },
+    /// White space after a size, of an answer.
+    Space { size: u64, bytes: u32 },
+    /// Extensions, up to CR.
+    Extension { size: u64, bytes: u32 },
+    /// The LF after a size line.
+    SizeEnd { size: u64 },
+    /// Data.
+    Data { left: u64 },
+    /// The CR after data.
+    DataCr,
+    /// The LF after data.
+    DataLf,
+    /// A trailer line, or the empty line at the end; `empty`: nothing of it has come.
+    Trailer { empty: bool },
+    /// The LF of a trailer line, or that of the end.
+    TrailerLf { empty: bool },
+    /// After the end.
+    Done,
+}
+
+const MAX_SIZE_DIGITS: u32 = 16;
+const STRAY: Fault = Fault::Chunk("a line that does not end in CRLF");
+
+impl Chunked {
+    /// At the start of a body that is read so.
+    pub fn new(reading: Reading) -> Chunked {
+        Chunked { reading, ..Chunked::default() }
+    }
+
+    /// Takes bytes off the front of `input` up to the next thing to report. The data is the same however a body is cut into
+    /// calls. After a fault, and after the end, nothing more is taken.
+    pub fn next<'i>(&mut self, input: &mut &'i [u8]) -> Result<Step<'i>, Fault> {
+        while let Some((&byte, rest)) = input.split_first() {
+            match self.state {
+                State::Done => return Ok(Step::End),
+                State::Data { left } => {
+                    let n = input.len().min(usize::try_from(left).unwrap_or(usize::MAX));
+                    let (piece, rest) = input.split_at(n);
+                    *input = rest;
+                    self.data_bytes = self.data_bytes.saturating_add(n as u64);
+                    let left = left - n as u64;
+                    self.state = if left == 0 { State::DataCr } else { State::Data { left } };
+                    return Ok(Step::Data(piece));
+                }
+                State::SizeStart
+                | State::Size { .. }
+                | State::Space { .. }
+                | State::Extension { .. }
+                | State::SizeEnd { .. }
+                | State::DataCr
+                | State::DataLf
+                | State::Trailer { .. }
+                | State::TrailerLf { .. } => {
+                    self.state = self.step(byte)?;
+                    *input = rest;
+                }
+            }
+        }
+        Ok(if self.is_done() { Step::End } else { Step::More })
+    }
+
+    /// Scans the next bytes without telling data from framing: for whoever passes on all of it, once it has passed here.
+    pub fn feed(&mut self, bytes: &[u8]) -> Result<Progress, Fault> {
+        let mut rest = bytes;
+        while let Step::Data(_) = self.next(&mut rest)? {}
+        Ok(Progress { consumed: bytes.len() - rest.len(), done: self.is_done() })
+    }
+
+    /// Whether the body has ended.
+    pub fn is_done(&self) -> bool {
+        matches!(self.state, State::Done)
+    }
+
+    /// Bytes of data so far, without framing.
+    pub fn data_bytes(&self) -> u64 {
+        self.data_bytes
+    }
+
+    fn bounds(&self) -> Bounds {
+        match self.reading {
+            Reading::Request => REQUEST,
+            Reading::Answer => ANSWER,
+        }
+    }
+
+    /// One byte of framing.
+    fn step(&mut self, byte: u8) -> Result<State, Fault> {
+        match (self.state, byte) {
+            (State::SizeStart, _) => Ok(State::Size { digits: 1, size: hex(byte)? }),
+            (State::Size { size, .. } | State::Space { size, .. } | State::Extension { size, .. }, b'\r') => {
+                Ok(State::SizeEnd { size })
+            }
+            (State::Size { size, .. }, b';') => self.extension(size, 1),
+            (State::Space { size, bytes }, b';') => self.extension(size, bytes + 1),
+            (State::Size { size, .. }, _) if self.forgives(byte) => self.space(size, 1),
+            (State::Space { size, bytes }, _) if self.forgives(byte) => self.space(size, bytes + 1),
+            (State::Size { digits, size }, _) => {
+                let digit = hex(byte)?;
+                if digits == MAX_SIZE_DIGITS {
+                    return Err(Fault::Chunk("a size over 64 bits"));
+                }
+                Ok(State::Size { digits: digits + 1, size: size << 4 | digit })
+            }
+            (State::Space { .. }, _) => Err(Fault::Chunk("invalid size")),
+            (State::Extension { .. }, _) if self.reading == Reading::Request && !is_value(&[byte]) => {
+                Err(Fault::Chunk("a control character in an extension"))
+            }
+            (State::Extension { size, bytes }, _) => self.extension(size, bytes + 1),
+            (State::SizeEnd { size: 0 }, b'\n') => Ok(State::Trailer { empty: true }),
+            (State::SizeEnd { size }, b'\n') => Ok(State::Data { left: size }),
+            (State::DataCr, b'\r') => Ok(State::DataLf),
+            (State::DataLf, b'\n') => Ok(State::SizeStart),
+            (State::DataCr | State::DataLf, _) => Err(Fault::Chunk("longer than its size")),
+            (State::Trailer { empty }, b'\r') => Ok(State::TrailerLf { empty }),
+            (State::Trailer { .. }, _) => self.trailer(byte),
+            (State::TrailerLf { empty: true }, b'\n') => Ok(State::Done),
+            (State::TrailerLf { empty: false }, b'\n') => self.trailer_line(),
+            (State::SizeEnd { .. } | State::TrailerLf { .. }, _) => Err(STRAY),
+            (State::Data { .. } | State::Done, _) => Ok(self.state),
+        }
+    }
+
+    /// Whether this is white space that may be before an extension.
+    fn forgives(&self, byte: u8) -> bool {
+        self.reading == Reading::Answer && is_space(byte)
+    }
+
+    fn space(&mut self, size: u64, bytes: u32) -> Result<State, Fault> {
+        self.count_extension(bytes).map(|()| State::Space { size, bytes })
+    }
+
+    fn extension(&mut self, size: u64, bytes: u32) -> Result<State, Fault> {
+        self.count_extension(bytes).map(|()| State::Extension { size, bytes })
+    }
+
+    fn count_extension(&mut self, bytes: u32) -> Result<(), Fault> {
+        self.extension_bytes += 1;
+        if bytes > self.bounds().extension || self.extension_bytes > self.bounds().extensions {
+            return Err(Fault::Chunk("too many bytes of extensions"));
+        }
+        Ok(())
+    }
+
+    fn trailer(&mut self, byte: u8) -> Result<State, Fault> {
+        self.trailer_bytes += 1;
+        if self.trailer_bytes > self.bounds().trailer {
+            return Err(Fault::Chunk("too many bytes of trailers"));
+        }
+        if byte == b'\n' {
+            return Err(STRAY);
+        }
+        if self.reading == Reading::Request {
+            self.line.push(byte);
+        }
+        Ok(State::Trailer { empty: false })
+    }
+
+    fn trailer_line(&mut self) -> Result<State, Fault> {
+        if self.reading == Reading::Answer {
+            return Ok(State::Trailer { empty: true });
+        }
+        let known = field_line(&self.line, self.reading).map_err(|fault| Fault::Chunk(fault.words()))?.known;
+        self.line.clear();
+        match known {
+            Known::Other => Ok(State::Trailer { empty: true }),
+            Known::Host
+            | Known::ContentLength
+            | Known::TransferEncoding
+            | Known::Connection
+            | Known::KeepAlive
+            | Known::ProxyConnection
+            | Known::Te
+            | Known::Upgrade
+            | Known::Http2Settings
+            | Known::Expect
+            | Known::ProxyAuth
+            | Known::Authorization
+            | Known::Cookie
+            | Known::Forwarded => Err(Fault::Chunk("a trailer field that belongs into the head")),
+        }
+    }
+}
+
+fn hex(byte: u8) -> Result<u64, Fault> {
+    char::from(byte).to_digit(16).map(u64::from).ok_or(Fault::Chunk("invalid size"))
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    /// Feeds the pieces one after the other; the sum of what was consumed, and whether it is done.
+    fn feed_all<'a>(pieces: impl IntoIterator<Item = &'a [u8]>) -> Result<(usize, bool), Fault> {
+        let mut scan = Chunked::new(Reading::Request);
+        let mut consumed = 0;
+        for piece in pieces {
+            consumed += scan.feed(piece)?.consumed;
+        }
+        Ok((consumed, scan.is_done()))
+    }
+
+    #[test]
+    fn a_body_ends_where_it_ends_and_what_follows_is_not_touched() {
+        for (body, rest) in [
+            ("0\r\n\r\n", ""),
+            ("5\r\nhello\r\n0\r\n\r\n", "GET / HTTP/1.1\r\n"),
+            ("A\r\n0123456789\r\n0\r\n\r\n", "x"),
+            ("5;a=b;c=\"d e\"\r\nhello\r\n0;z\r\n\r\n", "0\r\n\r\n"),
+            ("5\r\nhello\r\n000\r\nX-Sum: 1\r\nEtag:\r\n\r\n", "\r\n"),
+            ("0000000000000001\r\na\r\n0\r\n\r\n", ""),
+            ("2\r\n\r\n\r\n0\r\n\r\n", ""),
+        ] {
+            let all = format!("{body}{rest}");
+            assert_eq!(feed_all([all.as_bytes()]), Ok((body.len(), true)), "{body:?}");
+        }
+        let mut scan = Chunked::new(Reading::Request);
+        assert_eq!(scan.feed(b"5\r\nhel"), Ok(Progress { consumed: 6, done: false }));
+        assert_eq!(scan.data_bytes(), 3);
+        assert_eq!(scan.feed(b"lo\r\n0\r\n\r\nmore"), Ok(Progress { consumed: 9, done: true }));
+        assert_eq!(scan.feed(b"more"), Ok(Progress { consumed: 0, done: true }));
+    }
+
+    #[test]
+    fn framing_that_is_read_in_two_ways_is_refused() {
+        let long_extension = format!("5;{}\r\nhello\r\n0\r\n\r\n", "x".repeat(300));
+        let many_extensions = format!("1;{}\r\na\r\n", "x".repeat(200)).repeat(90);
+        let long_trailer = format!("0\r\nX: {}\r\n\r\n", "x".repeat(9_000));
+        let many_trailers = format!("0\r\n{}\r\n", "X: y\r\n".repeat(3_000));
+        for body in [
+            "0x5\r\nhello\r\n0\r\n\r\n",
+            "+5\r\nhello\r\n",
+            "-5\r\nhello\r\n",
+            "5_0\r\nhello\r\n",
+            " 5\r\nhello\r\n",
+            "5 \r\nhello\r\n",
+            "\r\n",
+            ";a\r\n",
+            "g\r\n",
+            "00000000000000005\r\nhello\r\n",
+            "fffffffffffffffff\r\n",
+            "5;ext\nhello\r\n",
+            "5;e\0xt\r\nhello\r\n",
+            "5\nhello\r\n",
+            "5\rhello\r\n",
+            "5\r\rhello",
+            "5\r\nhello0\r\n\r\n",
+            "5\r\nhello\n0\r\n\r\n",
+            "5\r\nhello\r0\r\n\r\n",
+            "0\r\nContent-Length: 5\r\n\r\n",
+            "0\r\nHost: a\r\n\r\n",
+            "0\r\nTransfer-Encoding: chunked\r\n\r\n",
+            "0\r\nX-Forwarded-For: 1.2.3.4\r\n\r\n",
+            "0\r\nAuthorization: x\r\n\r\n",
+            "0\r\nno colon\r\n\r\n",
+            "0\r\nX : y\r\n\r\n",
+            "0\r\n folded\r\n\r\n",
+            "0\r\nX: y\n\r\n",
+            "0\r\nX: \x01\r\n\r\n",
+            "0\r\n\n",
+            "0\r\n\rx",
+            &long_extension,
+            &many_extensions,
+            &long_trailer,
+            &many_trailers,
+        ] {
+            assert!(feed_all([body.as_bytes()]).is_err(), "{:?}", &body[..body.len().min(60)]);
+        }
+    }
+
+    /// The data of an answer's body, and how many bytes it has, if it ended.
+    fn answer(body: &[u8], cut: usize) -> Result<(Vec<u8>, Option<usize>), Fault> {
+        let mut chunks = Chunked::new(Reading::Answer);
+        let (mut data, mut taken) = (Vec::new(), 0);
+        for mut piece in body.chunks(cut) {
+            let length = piece.len();
+            loop {
+                match chunks.next(&mut piece)? {
+                    Step::Data(more) => data.extend_from_slice(more),
+                    Step::More => break,
+                    Step::End => return Ok((data, Some(taken + length - piece.len()))),
+                }
+            }
+            taken += length;
+        }
+        Ok((data, None))
+    }
+
+    #[test]
+    fn an_answer_is_forgiven_what_nobody_reads_differently() {
+        let bounds = ANSWER;
+        let extension = |n: u32| format!("1;{}\r\na\r\n0\r\n\r\n", "x".repeat(n as usize - 1));
+        let trailer = |n: usize| format!("0\r\n{}\r\n\r\n", "x".repeat(n));
+        let many = format!("1;{}\r\na\r\n", "x".repeat(8_000)).repeat(132);
+        for (body, data) in [
+            ("2 ; level = 1\r\nok\r\n0\r\n\r\n", Some("ok")),
+            ("2\t \r\nok\r\n0 \r\n\r\n", Some("ok")),
+            ("2;a=\"; \0\"\r\nok\r\n00;x\r\n\r\n", Some("ok")),
+            ("2\r\nok\r\n0\r\nContent-Length: 9\r\nno colon\r\n\0\r\n\r\n", Some("ok")),
+            ("000000000000000A\r\n0123456789\r\n0\r\n\r\n", Some("0123456789")),
+            (&extension(bounds.extension), Some("a")),
+            (&extension(bounds.extension + 1), None),
+            (&trailer(bounds.trailer), Some("")),
+            (&trailer(bounds.trailer + 1), None),
+            (&many, None),
+            // What pingora does not take either.
+            (" 2\r\nok\r\n", None),
+            ("0x2\r\nok\r\n", None),
+            ("+2\r\nok\r\n", None),
+            ("2 2\r\nok\r\n", None),
+            ("2\nok\r\n", None),
+            ("2;a\rb\r\nok\r\n", None),
+            ("2\r\nok\n", None),
+            ("2\r\nokk\r\n", None),
+            ("2\r\nok\r\n0\r\n\n", None),
+            ("2\r\nok\r\n0\r\nX: y\n\r\n", None),
+            ("10000000000000000\r\n", None),
+            // What pingora takes, and what the README lists: a last chunk without a size.
+            ("2\r\nok\r\n\r\n\r\n", None),
+        ] {
+            let whole = answer(format!("{body}rest").as_bytes(), usize::MAX);
+            assert_eq!(whole, answer(format!("{body}rest").as_bytes(), 1), "{:?}", &body[..body.len().min(60)]);
+            let want = data.map(|data| (data.as_bytes().to_vec(), Some(body.len())));
+            assert_eq!(whole.ok(), want, "{:?}", &body[..body.len().min(60)]);
+        }
+    }
+
+    #[test]
+    fn a_huge_chunk_is_only_counted() {
+        let mut scan = Chunked::new(Reading::Request);
+        scan.feed(b"ffffffffffffffff\r\n").unwrap();
+        assert_eq!(scan.feed(&[b'x'; 1_000]), Ok(Progress { consumed: 1_000, done: false }));
+    }
+
+    /// Something near a chunked body: pieces that occur in good and in bad ones.
+    fn bodies() -> impl Strategy<Value = Vec<u8>> {
+        let pieces = prop::sample::select(vec![
+            "5\r\nhello\r\n",
+            "1\r\na\r\n",
+            "0\r\n",
+            "\r\n",
+            "\r",
+            "\n",
+            ";x=y",
+            "X: y\r\n",
+            "5",
+            "a",
+            "0",
+            "f\r\n",
+            " ",
+            "Host: a\r\n",
+        ]);
+        prop::collection::vec(pieces, 0..12).prop_map(|pieces| pieces.concat().into_bytes())
+    }
+
+    proptest! {
+        #[test]
+        fn the_result_does_not_depend_on_how_the_bytes_are_cut(body in bodies(), cut in 1_usize..9) {
+            let whole = feed_all([body.as_slice()]);
+            let pieces = feed_all(body.chunks(cut));
+            prop_assert_eq!(whole, pieces);
+        }
+
+        #[test]
+        fn the_data_of_an_answer_does_not_depend_on_how_it_is_cut(body in bodies(), cut in 1_usize..9) {
+            prop_assert_eq!(answer(&body, usize::MAX).ok(), answer(&body, cut).ok());
+        }
+
+        /// Of a size line we take what pingora takes, but for one without a size, and read the same size.
+        #[test]
+        fn a_size_line_is_read_as_pingora_reads_it(line in "[0-9a-fA-F]{0,17}[ \\t]{0,2}(;[a-z\\x00\\n \r]{0,4})?[ \\txX+]?") {
+            let line = [line.as_bytes(), b"\r\n"].concat();
+            let theirs = match httparse::parse_chunk_size(&line) {
+                // It has ended before, in what was to be an extension.
+                Ok(httparse::Status::Complete((end, _))) if end < line.len() => return Ok(()),
+                Ok(httparse::Status::Complete((_, size))) if hex(line[0]).is_ok() => Some(size),
+                Ok(_) | Err(_) => None,
+            };
+            let mut chunks = Chunked::new(Reading::Answer);
+            let ours = chunks.feed(&line).ok().and(match chunks.state {
+                State::Data { left } => Some(left),
+                State::Trailer { empty: true } => Some(0),
+                _ => None,
+            });
+            prop_assert_eq!(ours, theirs, "{}", line.escape_ascii());
+        }
+
+        #[test]
+        fn no_bytes_make_it_panic(body in prop::collection::vec(any::<u8>(), 0..200), cut in 1_usize..50) {
+            prop_assert_eq!(feed_all([body.as_slice()]), feed_all(body.chunks(cut)));
+        }
+
+        #[test]
+        fn every_good_body_is_found_whole(chunks in prop::collection::vec(1_usize..100, 0..10)) {
+            let mut body = Vec::new();
+            for n in &chunks {
+                body.extend_from_slice(format!("{n:x}\r\n{}\r\n", "z".repeat(*n)).as_bytes());
+            }
+            body.extend_from_slice(b"0\r\n\r\n");
+            let len = body.len();
+            body.extend_from_slice(b"GET / HTTP/1.1\r\n");
+            prop_assert_eq!(feed_all([body.as_slice()]), Ok((len, true)));
+        }
+    }
+}

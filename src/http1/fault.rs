@@ -1,0 +1,65 @@
+//! What is wrong with a message, in words: the same for the log, for status and for a failed check.
+
+use super::limits::INTERIM_ANSWERS;
+
+/// Why bytes are not the message that they should be. The text never holds what the peer has sent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum Fault {
+    /// An answer that does not begin with `HTTP/1.`.
+    #[error("not an HTTP/1.1 answer")]
+    NotHttp,
+    /// A line of a head.
+    #[error("malformed head: {0}")]
+    Head(&'static str),
+    /// A head over its bound, in KiB.
+    #[error("the head is over {0} KiB")]
+    HeadBytes(usize),
+    /// Fields over their bound.
+    #[error("the head has more than {0} fields")]
+    HeadFields(usize),
+    /// A request target over its bound.
+    #[error("the target is too long")]
+    TargetTooLong,
+    /// Neither HTTP/1.0 nor HTTP/1.1.
+    #[error("malformed head: invalid version")]
+    Version,
+    /// A status outside 100 to 599.
+    #[error("status {0} is outside 100 to 599")]
+    Status(u16),
+    /// More interim answers than are passed on.
+    #[error("more than {INTERIM_ANSWERS} interim answers")]
+    Interim,
+    /// A 101 to a request that asked for no WebSocket, or for another protocol.
+    #[error("answered 101 Switching Protocols, which was not asked for")]
+    Switch,
+    /// What says how long the body is.
+    #[error("malformed Content-Length: {0}")]
+    Length(&'static str),
+    /// Codings in which `chunked` is not the last, or not the only one of its name.
+    #[error("malformed Transfer-Encoding: {0}")]
+    Coding(&'static str),
+    /// A coding before `chunked`.
+    #[error("unsupported Transfer-Encoding: a coding other than chunked")]
+    OtherCoding,
+    /// Chunk framing or trailers.
+    #[error("malformed chunk: {0}")]
+    Chunk(&'static str),
+}
+
+impl Fault {
+    /// The fault without the part that it is in: for places that need words without numbers.
+    pub fn words(self) -> &'static str {
+        match self {
+            Fault::NotHttp => "not an HTTP/1.1 answer",
+            Fault::Head(words) | Fault::Length(words) | Fault::Coding(words) | Fault::Chunk(words) => words,
+            Fault::HeadBytes(_) => "the head is too large",
+            Fault::HeadFields(_) => "the head has too many fields",
+            Fault::TargetTooLong => "the target is too long",
+            Fault::Version => "a version other than HTTP/1.0 and HTTP/1.1",
+            Fault::Status(_) => "a status outside 100 to 599",
+            Fault::Interim => "too many interim answers",
+            Fault::Switch => "a switch of protocols that was not asked for",
+            Fault::OtherCoding => "a transfer coding other than chunked",
+        }
+    }
+}

@@ -1,0 +1,176 @@
+//! Where the body of a message ends (RFC 9112, section 6.3).
+
+use super::fields::{Known, list, trim};
+use super::{Fault, Field};
+
+/// What ends an answer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ResponseFraming {
+    /// It has no body.
+    None,
+    /// This many bytes.
+    Length(u64),
+    /// Chunks.
+    Chunked,
+    /// The end of the connection.
+    UntilClose,
+}
+
+/// Where an answer ends, and how long it says that it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Ending {
+    /// What ends it.
+    pub framing: ResponseFraming,
+    /// Its Content-Length, also where no body follows; `None` too where chunks override it.
+    pub length: Option<u64>,
+}
+
+/// A Content-Length that is given once: digits only, and no more than fit; no sign, no list, no other base.
+pub fn content_length(value: &[u8]) -> Result<u64, Fault> {
+    if value.is_empty() || !value.iter().all(u8::is_ascii_digit) {
+        return Err(Fault::Length("not a number"));
+    }
+    let digit = |n: u64, b: &u8| n.checked_mul(10)?.checked_add(u64::from(b - b'0'));
+    value.iter().try_fold(0, digit).ok_or(Fault::Length("over 64 bits"))
+}
+
+/// Exactly `chunked`. Other codings before it are honest but not spoken here; anything else has no end.
+pub fn transfer_coding(value: &[u8]) -> Result<(), Fault> {
+    let is_chunked = |coding: &[u8]| coding.eq_ignore_ascii_case(b"chunked");
+    if is_chunked(value) {
+        return Ok(());
+    }
+    if !list(value).last().is_some_and(is_chunked) {
+        return Err(Fault::Coding("the last coding is not chunked"));
+    }
+    match list(value).filter(|coding| is_chunked(coding)).count() {
+        1 => Err(Fault::OtherCoding),
+        _ => Err(Fault::Coding("chunked is given twice")),
+    }
+}
+
+/// Where the answer with this status and these fields ends. `to_head`: the request was HEAD.
+///
+/// Equal lengths count as one (RFC 9110, 8.6). Chunks override a length, which the caller must not pass on; pingora does the
+/// same before we see the head.
+pub fn ending<'a>(to_head: bool, status: u16, fields: impl Iterator<Item = Field<'a>>) -> Result<Ending, Fault> {
+    if !(100..=599).contains(&status) {
+        return Err(Fault::Status(status));
+    }
+    let mut length = Ok(None);
+    let mut is_chunked = false;
+    for field in fields {
+        match field.known {
+            Known::ContentLength => length = length.and_then(|known| lengths(known, field.value)),
+            Known::TransferEncoding if is_chunked => return Err(Fault::Coding("chunked is given twice")),
+            Known::TransferEncoding => {
+                transfer_coding(field.value)?;
+                is_chunked = true;
+            }
+            Known::Host
+            | Known::Connection
+            | Known::KeepAlive
+            | Known::ProxyConnection
+            | Known::Te
+            | Known::Upgrade
+            | Known::Http2Settings
+            | Known::Expect
+            | Known::ProxyAuth
+            | Known::Authorization
+            | Known::Cookie
+            | Known::Forwarded
+            | Known::Other => {}
+        }
+    }
+    // Pingora has taken a length beside chunks away, however malformed.
+    let length = if is_chunked { None } else { length? };
+    let framing = match (length, is_chunked) {
+        _ if to_head || status < 200 || status == 204 || status == 304 => ResponseFraming::None,
+        (_, true) => ResponseFraming::Chunked,
+        (Some(length), false) => ResponseFraming::Length(length),
+        (None, false) => ResponseFraming::UntilClose,
+    };
+    Ok(Ending { framing, length })
+}
+
+/// Whether a 101 with these fields switches to WebSocket: to that and nothing else. Several Upgrade fields are a list of
+/// offers, which a 101 must not be.
+pub fn switches_to_websocket<'a>(fields: impl Iterator<Item = Field<'a>>) -> bool {
+    let mut upgrades = fields.filter(|field| field.known == Known::Upgrade);
+    upgrades.next().is_some_and(|field| field.value.eq_ignore_ascii_case(b"websocket")) && upgrades.next().is_none()
+}
+
+/// The one length of a list, and of the fields before it.
+fn lengths(mut known: Option<u64>, value: &[u8]) -> Result<Option<u64>, Fault> {
+    for item in value.split(|b| *b == b',').map(trim) {
+        let length = content_length(item)?;
+        if known.replace(length).is_some_and(|known| known != length) {
+            return Err(Fault::Length("two that differ"));
+        }
+    }
+    Ok(known)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn framing(to_head: bool, status: u16, fields: &[(&str, &str)]) -> Result<ResponseFraming, Fault> {
+        let fields = fields.iter().map(|(name, value)| Field::new(name.as_bytes(), value.as_bytes()));
+        ending(to_head, status, fields).map(|ending| ending.framing)
+    }
+
+    #[test]
+    fn an_answer_ends_in_one_place() {
+        use ResponseFraming::{Chunked, Length, None, UntilClose};
+        let (length, chunked) = (("Content-Length", "5"), ("Transfer-Encoding", "chunked"));
+        let other = ("content-length", "6");
+        for (to_head, status, fields, want) in [
+            (false, 200, &[][..], Ok(UntilClose)),
+            (false, 200, &[length], Ok(Length(5))),
+            (false, 200, &[chunked], Ok(Chunked)),
+            (false, 404, &[("content-length", "0")], Ok(Length(0))),
+            (true, 200, &[length], Ok(None)),
+            (true, 200, &[chunked], Ok(None)),
+            (true, 200, &[], Ok(None)),
+            (false, 204, &[length], Ok(None)),
+            (false, 304, &[chunked], Ok(None)),
+            (false, 100, &[], Ok(None)),
+            (false, 103, &[length], Ok(None)),
+            // Lengths.
+            (false, 200, &[length, length], Ok(Length(5))),
+            (false, 200, &[("Content-Length", "5, 5"), ("Content-Length", "05\t,5")], Ok(Length(5))),
+            (false, 200, &[length, other], Err(Fault::Length("two that differ"))),
+            (false, 200, &[("Content-Length", "5, 6")], Err(Fault::Length("two that differ"))),
+            (false, 204, &[("Content-Length", "5, 6")], Err(Fault::Length("two that differ"))),
+            (false, 200, &[("Content-Length", "5,")], Err(Fault::Length("not a number"))),
+            (false, 200, &[("Content-Length", "")], Err(Fault::Length("not a number"))),
+            (false, 200, &[("Content-Length", "+5")], Err(Fault::Length("not a number"))),
+            (false, 200, &[("Content-Length", "0x5")], Err(Fault::Length("not a number"))),
+            (false, 200, &[("Content-Length", "5 5")], Err(Fault::Length("not a number"))),
+            (true, 200, &[("Content-Length", "x")], Err(Fault::Length("not a number"))),
+            (false, 200, &[("Content-Length", "18446744073709551615")], Ok(Length(u64::MAX))),
+            (false, 200, &[("Content-Length", "18446744073709551616")], Err(Fault::Length("over 64 bits"))),
+            // Codings, which override lengths.
+            (false, 200, &[length, chunked], Ok(Chunked)),
+            (false, 200, &[chunked, ("Content-Length", "x")], Ok(Chunked)),
+            (false, 200, &[("Transfer-Encoding", "CHUNKED")], Ok(Chunked)),
+            (false, 200, &[chunked, chunked], Err(Fault::Coding("chunked is given twice"))),
+            (false, 200, &[("Transfer-Encoding", "chunked, chunked")], Err(Fault::Coding("chunked is given twice"))),
+            (false, 200, &[("Transfer-Encoding", "gzip, chunked")], Err(Fault::OtherCoding)),
+            (false, 200, &[("Transfer-Encoding", "gzip")], Err(Fault::Coding("the last coding is not chunked"))),
+            (false, 200, &[("Transfer-Encoding", "")], Err(Fault::Coding("the last coding is not chunked"))),
+            (
+                false,
+                200,
+                &[length, ("Transfer-Encoding", "identity")],
+                Err(Fault::Coding("the last coding is not chunked")),
+            ),
+            // Statuses.
+            (false, 99, &[], Err(Fault::Status(99))),
+            (false, 600, &[length], Err(Fault::Status(600))),
+        ] {
+            assert_eq!(framing(to_head, status, fields), want, "{to_head} {status} {fields:?}");
+        }
+    }
+}

@@ -1,0 +1,182 @@
+//! Reads response heads as a user agent reads them, from bytes that arrive in any pieces: lines may end in a bare LF, empty
+//! lines may come first, fields may be folded and have white space before their colon. What it gives out has none of that.
+//!
+//! A line that breaks a rule is refused as soon as it is there. The result does not depend on how the bytes are cut.
+
+use std::borrow::Cow;
+
+use super::fields::{Span, is_space, is_value};
+use super::head::{Version, version};
+use super::limits::{RESPONSE_HEAD_BYTES, RESPONSE_HEAD_FIELDS};
+use super::{Fault, Field, Reading};
+
+const PREFIX: &[u8] = b"HTTP/1.";
+const TOO_LARGE: Fault = Fault::HeadBytes(RESPONSE_HEAD_BYTES >> 10);
+
+/// A whole response head in canonical form.
+#[derive(Debug, Clone)]
+pub struct ResponseHead<'a> {
+    /// The upstream's version.
+    pub version: Version,
+    /// 0 to 999.
+    pub status: u16,
+    /// Bytes of the head as it came, with the empty lines before it and the one after it.
+    pub len: usize,
+    /// Owned where folds had to be taken out.
+    bytes: Cow<'a, [u8]>,
+    reason: (usize, usize),
+    spans: Vec<Span>,
+}
+
+impl ResponseHead<'_> {
+    /// The reason phrase; may be empty, may hold bytes over 0x7f.
+    pub fn reason(&self) -> &[u8] {
+        &self.bytes[self.reason.0..self.reason.1]
+    }
+
+    /// The fields, in order.
+    pub fn fields(&self) -> impl Iterator<Item = Field<'_>> + Clone {
+        self.spans.iter().map(|span| span.field(&self.bytes))
+    }
+}
+
+/// Reads a response head that is there as a whole. `None`: more bytes are needed.
+pub fn parse_response(buf: &[u8]) -> Result<Option<ResponseHead<'_>>, Fault> {
+    ResponseReader::default().read(buf)
+}
+
+/// How many bytes this head has when it is passed on, or `Fault` if that, or the number of its fields, is over the bound. For
+/// heads that another parser has read.
+pub fn check_size<'a>(reason: &[u8], fields: impl Iterator<Item = (&'a [u8], &'a [u8])>) -> Result<usize, Fault> {
+    let mut bytes = "HTTP/1.1 200 \r\n\r\n".len() + reason.len();
+    for (number, (name, value)) in fields.enumerate() {
+        if number == RESPONSE_HEAD_FIELDS {
+            return Err(Fault::HeadFields(RESPONSE_HEAD_FIELDS));
+        }
+        bytes += name.len() + ": \r\n".len() + value.len();
+    }
+    if bytes > RESPONSE_HEAD_BYTES { Err(TOO_LARGE) } else { Ok(bytes) }
+}
+
+/// Reads one response head whose bytes arrive piece by piece. Looks at every line once, so that the work stays in proportion
+/// to the head.
+#[derive(Debug, Default)]
+pub struct ResponseReader {
+    /// Where the line begins that is not whole yet.
+    next: usize,
+    /// Up to where no line end was found.
+    seen: usize,
+    status_line: Option<StatusLine>,
+    /// On the heap: thousands of readers may wait for their first byte.
+    spans: Vec<Span>,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct StatusLine {
+    version: Version,
+    status: u16,
+    reason: (usize, usize),
+}
+
+impl ResponseReader {
+    /// `buf` is everything that has arrived of this head, and perhaps more. After a whole head or a fault begin with a new
+    /// reader.
+    pub fn read<'a>(&mut self, buf: &'a [u8]) -> Result<Option<ResponseHead<'a>>, Fault> {
+        loop {
+            if self.status_line.is_none() {
+                check_start(&buf[self.next..])?;
+            }
+            let Some(end) = memchr::memchr(b'\n', &buf[self.seen..]).map(|at| self.seen + at) else {
+                self.seen = buf.len();
+                return if buf.len() < RESPONSE_HEAD_BYTES { Ok(None) } else { Err(TOO_LARGE) };
+            };
+            if end >= RESPONSE_HEAD_BYTES {
+                return Err(TOO_LARGE);
+            }
+            let start = std::mem::replace(&mut self.next, end + 1);
+            self.seen = self.next;
+            let line = &buf[start..end];
+            let line = line.strip_suffix(b"\r").unwrap_or(line);
+            if line.contains(&b'\r') {
+                return Err(Fault::Head("a CR without LF"));
+            }
+            match (line, self.status_line) {
+                // Before the status line (RFC 9112, 2.2). Pingora passes over any number of them.
+                ([], None) => {}
+                (_, None) => self.status_line = Some(StatusLine::read(line, start)?),
+                ([], Some(status_line)) => return self.finish(status_line, buf).map(Some),
+                ([first, ..], Some(_)) if is_space(*first) => self.fold(line, start)?,
+                (_, Some(_)) if self.spans.len() == RESPONSE_HEAD_FIELDS => {
+                    return Err(Fault::HeadFields(RESPONSE_HEAD_FIELDS));
+                }
+                (_, Some(_)) => self.spans.push(Span::of(line, start, Reading::Answer)?),
+            }
+        }
+    }
+
+    /// Where the line begins that was not read: after the faulty one, or the one that is not whole.
+    pub fn position(&self) -> usize {
+        self.next
+    }
+
+    /// Takes a line that goes on with the field before it.
+    fn fold(&mut self, line: &[u8], start: usize) -> Result<(), Fault> {
+        let span = self.spans.last_mut().ok_or(Fault::Head("white space before the first field"))?;
+        if !is_value(line) {
+            return Err(Fault::Head("a control character in a field value"));
+        }
+        span.fold(start + line.len())
+    }
+
+    fn finish<'a>(&mut self, status_line: StatusLine, buf: &'a [u8]) -> Result<ResponseHead<'a>, Fault> {
+        let (len, mut spans) = (self.next, std::mem::take(&mut self.spans));
+        let mut bytes = Cow::Borrowed(&buf[..len]);
+        if spans.iter().any(Span::is_folded) {
+            let flat = bytes.to_mut();
+            spans.iter_mut().for_each(|span| span.unfold(flat));
+        }
+        let StatusLine { version, status, reason } = status_line;
+        let head = ResponseHead { version, status, len, bytes, reason, spans };
+        check_size(head.reason(), head.fields().map(|field| (field.name, field.value)))?;
+        Ok(head)
+    }
+}
+
+impl StatusLine {
+    /// Reads a line that begins at `at` of its head. No reason phrase is as good as an empty one (RFC 9112, 4).
+    fn read(line: &[u8], at: usize) -> Result<StatusLine, Fault> {
+        let (version_text, rest) = line.split_at_checked(8).ok_or(Fault::Head("invalid version"))?;
+        let version = match version(version_text) {
+            Ok(version) => version,
+            Err(Fault::Version) => return Err(Fault::Version),
+            Err(_) => return Err(Fault::Head("invalid version")),
+        };
+        let bad = Fault::Head("invalid status");
+        let [b' ', hundreds, tens, ones, phrase @ ..] = rest else { return Err(bad) };
+        let digits = [*hundreds, *tens, *ones];
+        if !digits.iter().all(u8::is_ascii_digit) {
+            return Err(bad);
+        }
+        match phrase {
+            [] => {}
+            [b' ', text @ ..] if is_value(text) => {}
+            [b' ', ..] => return Err(Fault::Head("a control character in the reason phrase")),
+            [..] => return Err(bad),
+        }
+        let status = digits.iter().fold(0, |n, digit| n * 10 + u16::from(digit - b'0'));
+        let reason = (at + (line.len() - phrase.len() + 1).min(line.len()), at + line.len());
+        Ok(StatusLine { version, status, reason })
+    }
+}
+
+/// Refuses what cannot become a status line at its first wrong byte: other protocols need not send a line end, ever.
+fn check_start(bytes: &[u8]) -> Result<(), Fault> {
+    match bytes {
+        [] | [b'\n', ..] | [b'\r'] | [b'\r', b'\n', ..] => Ok(()),
+        _ if PREFIX.iter().zip(bytes).all(|(due, byte)| due == byte) => Ok(()),
+        _ => Err(Fault::NotHttp),
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,274 @@
+//! `type = "tcp"`: a check of a text protocol, step by step. What each step sends, waits for or refuses; `probe` acts it
+//! out. No step at all is the plain check, which only connects.
+
+use std::fmt;
+use std::hash::{Hash, Hasher};
+use std::sync::Arc;
+
+use crate::model::Secret;
+use crate::model::quote::Excerpt;
+
+/// `type = "tcp"`.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Default)]
+pub struct TcpProbe {
+    /// In this order, at most 16. At most one starts TLS.
+    pub steps: Vec<TextStep>,
+    /// Written as `steps`, so that sentences name them by number; not as `send` and `expect`.
+    pub numbered: bool,
+}
+
+impl TcpProbe {
+    /// What `send` and `expect = { contains }` mean: a text that is sent, and one that must come.
+    pub fn of(send: Option<Payload>, expect: Option<Arc<str>>) -> TcpProbe {
+        let send = send.map(|payload| TextStep::new(Act::Send(payload)));
+        let expect = expect.map(|text| TextStep::new(Act::Wait(Wanted::Text(text))));
+        TcpProbe { steps: send.into_iter().chain(expect).collect(), numbered: false }
+    }
+
+    /// Whether it only connects: nothing is sent and nothing is expected.
+    pub fn is_plain(&self) -> bool {
+        self.steps.is_empty()
+    }
+
+    /// The secrets among what is sent.
+    pub fn secrets(&self) -> impl Iterator<Item = &Secret> {
+        self.steps.iter().filter_map(TextStep::payload).flat_map(|payload| &payload.secrets)
+    }
+
+    /// Whether TLS begins in the middle, with one of the steps.
+    pub fn starts_tls(&self) -> bool {
+        self.steps.iter().any(|step| matches!(step.act, Act::StartTls))
+    }
+
+    /// `bytes` that came from the peer, bounded and without our own credentials.
+    pub fn masked(&self, bytes: &[u8]) -> Excerpt {
+        let mut bytes = bytes.to_vec();
+        self.steps.iter().filter_map(TextStep::payload).for_each(|payload| payload.mask_octets(&mut bytes));
+        Excerpt::of(&bytes).without(self.secrets().flat_map(Secret::to_mask))
+    }
+}
+
+/// One step.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct TextStep {
+    /// What it does.
+    pub act: Act,
+    /// Texts that fail the check as soon as one of them comes. Those of a step that reads nothing hold for the next one
+    /// that does.
+    pub fail_on: Vec<Arc<str>>,
+}
+
+impl TextStep {
+    /// A step that nothing fails early.
+    pub fn new(act: Act) -> TextStep {
+        TextStep { act, fail_on: Vec::new() }
+    }
+
+    fn payload(&self) -> Option<&Payload> {
+        match &self.act {
+            Act::Send(payload) => Some(payload),
+            Act::Wait(_) | Act::StartTls => None,
+        }
+    }
+}
+
+/// What a step does.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub enum Act {
+    /// Sends this.
+    Send(Payload),
+    /// Reads until this has come.
+    Wait(Wanted),
+    /// Makes the TLS handshake; what follows goes over TLS.
+    StartTls,
+}
+
+/// What a step waits for; the next step reads on after it.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub enum Wanted {
+    /// This text; not empty.
+    Text(Arc<str>),
+    /// These bytes; not empty. Shown as hexadecimal digits.
+    Bytes(Arc<[u8]>),
+    /// Something that this pattern finds.
+    Match(LinePattern),
+}
+
+/// What a step sends: 1 byte to 64 KiB, with or without a secret in it. `Debug` shows only its length.
+#[derive(Clone, PartialEq, Eq, Hash)]
+pub struct Payload {
+    bytes: Arc<[u8]>,
+    /// To be masked wherever the peer sends them back.
+    secrets: Vec<Secret>,
+    /// A secret that is no text; empty where there is none.
+    octets: Arc<[u8]>,
+}
+
+impl Payload {
+    /// Bytes that stand in the file.
+    pub fn plain(bytes: &[u8]) -> Payload {
+        Payload { bytes: bytes.into(), secrets: Vec::new(), octets: Arc::from([]) }
+    }
+
+    /// A text that was read from a file or the environment.
+    pub fn secret(text: &Secret) -> Payload {
+        Payload { bytes: text.expose().as_bytes().into(), secrets: vec![text.clone()], octets: Arc::from([]) }
+    }
+
+    /// `bytes`, of which `secret` was read as hexadecimal `digits` from a file or the environment.
+    pub fn secret_octets(bytes: &[u8], secret: &[u8], digits: &Secret) -> Payload {
+        let text = std::str::from_utf8(secret).ok().map(Secret::new);
+        let octets = if text.is_none() { secret.into() } else { Arc::from([]) };
+        Payload { bytes: bytes.into(), secrets: text.into_iter().chain([digits.clone()]).collect(), octets }
+    }
+
+    /// The bytes for the wire.
+    pub fn expose(&self) -> &[u8] {
+        &self.bytes
+    }
+
+    /// Masks a secret that is no text, as it is and where it is cut at the end: the masks for texts cannot spell it.
+    fn mask_octets(&self, heard: &mut Vec<u8>) {
+        const BYTES_MIN: usize = 4;
+        if self.octets.len() < BYTES_MIN {
+            return;
+        }
+        let mut out = Vec::new();
+        let mut rest = heard.as_slice();
+        while let Some(at) = memchr::memmem::find(rest, &self.octets) {
+            out.extend_from_slice(&rest[..at]);
+            out.extend_from_slice(b"***");
+            rest = &rest[at + self.octets.len()..];
+        }
+        let cut = (BYTES_MIN..self.octets.len()).rev().find(|length| rest.ends_with(&self.octets[..*length]));
+        out.extend_from_slice(&rest[..rest.len() - cut.unwrap_or(0)]);
+        out.extend_from_slice(if cut.is_some() { b"***" } else { b"" });
+        *heard = out;
+    }
+}
+
+impl fmt::Debug for Payload {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Payload({} bytes)", self.bytes.len())
+    }
+}
+
+/// A regular expression for the lines of a protocol, linear in what it searches: `^` and `$` match at the beginning and the
+/// end of every line, whether that ends with CRLF or LF, and `.` no line end.
+#[derive(Clone)]
+pub struct LinePattern(regex::bytes::Regex);
+
+/// The most memory that a compiled pattern may take, in bytes.
+const PATTERN_BYTES_MAX: usize = 256 << 10;
+
+impl LinePattern {
+    /// Compiles `text`.
+    ///
+    /// # Errors
+    /// It is no regular expression, or one too large.
+    pub fn try_new(text: &str) -> Result<LinePattern, regex::Error> {
+        let mut builder = regex::bytes::RegexBuilder::new(text);
+        builder.multi_line(true).crlf(true);
+        builder.size_limit(PATTERN_BYTES_MAX).dfa_size_limit(PATTERN_BYTES_MAX).nest_limit(64);
+        builder.build().map(LinePattern)
+    }
+
+    /// As it was written.
+    pub fn as_str(&self) -> &str {
+        self.0.as_str()
+    }
+
+    /// Where the first match from `from` on ends, as early as it can. `^` and `\b` see what is before `from`. A match that
+    /// may not be one once more has come (`ready$`, `\b`) counts only where the text is `whole`: so the answer does not
+    /// depend on how the text was cut into packets.
+    pub fn end_of_match(&self, text: &[u8], from: usize, whole: bool) -> Option<usize> {
+        let end = self.0.shortest_match_at(text, from)?;
+        let certain =
+            whole || end < text.len() || [b'a', b'\n'].iter().all(|next| self.holds_before(text, from, *next));
+        certain.then_some(end)
+    }
+
+    /// Whether there is a match in `text` from `from` on, if `next` follows.
+    fn holds_before(&self, text: &[u8], from: usize, next: u8) -> bool {
+        let longer = [text, &[next]].concat();
+        self.0.shortest_match_at(&longer, from).is_some_and(|end| end <= text.len())
+    }
+}
+
+impl fmt::Debug for LinePattern {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "LinePattern({:?})", self.as_str())
+    }
+}
+
+impl PartialEq for LinePattern {
+    fn eq(&self, other: &LinePattern) -> bool {
+        self.as_str() == other.as_str()
+    }
+}
+
+impl Eq for LinePattern {}
+
+impl Hash for LinePattern {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.as_str().hash(state);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_pattern_sees_lines_and_ends_as_early_as_it_can() {
+        for (pattern, text, from, whole, end) in [
+            ("^\\+PONG", "+PONG\r\n", 0, false, Some(5)),
+            ("^\\+PONG", "+PONG", 0, false, Some(5)),
+            ("^\\+PONG", "-ERR\r\n+PONG", 0, false, Some(11)),
+            ("^\\+PONG", "x+PONG", 0, false, None),
+            // Not at a line's beginning, although the search begins there.
+            ("^50", "250 ok\r\n", 1, false, None),
+            ("^250", "220 a\r\n250 b\r\n", 3, false, Some(10)),
+            ("ready$", "ready", 0, false, None),
+            ("ready$", "ready", 0, true, Some(5)),
+            ("ready$", "ready\r\n", 0, false, Some(5)),
+            ("ready$", "ready\n", 0, false, Some(5)),
+            ("ready$", "ready, not", 0, true, None),
+            ("\\bok\\b", "ok", 0, false, None),
+            ("\\bok\\b", "ok ", 0, false, Some(2)),
+            ("^250 .*$", "250 a\r\n", 0, false, Some(5)),
+            ("^250 .*\\r\\n", "250 a", 0, false, None),
+            ("[0-9]+", "2200", 0, false, Some(1)),
+            ("(?-u:\\xff)", "x", 0, true, None),
+        ] {
+            let compiled = LinePattern::try_new(pattern).unwrap();
+            assert_eq!(compiled.end_of_match(text.as_bytes(), from, whole), end, "{pattern:?} in {text:?}");
+        }
+    }
+
+    #[test]
+    fn what_is_secret_is_masked_as_text_and_as_octets() {
+        let step = |payload| TextStep::new(Act::Send(payload));
+        let text = Payload::secret(&Secret::new("hunter2hunter2"));
+        let secret = [0xff, 0x00, 0x80, 0x81, 0x82];
+        let octets = Payload::secret_octets(&[&[1], &secret[..]].concat(), &secret, &Secret::new("ff 00 80 81 82"));
+        let probe = TcpProbe { steps: vec![step(text), step(octets)], numbered: true };
+        for (heard, shown) in [
+            (&b"your hunter2hunter2!"[..], &b"your ***!"[..]),
+            (b"a\xff\x00\x80\x81\x82b\xff\x00\x80\x81\x82", b"a***b***"),
+            (b"cut \xff\x00\x80\x81", b"cut ***"),
+            (b"digits ff 00 80 81 82.", b"digits ***."),
+            (b"nothing \xff\x00 of it", b"nothing \xff\x00 of it"),
+        ] {
+            assert_eq!(probe.masked(heard).bytes(), shown, "{}", String::from_utf8_lossy(heard));
+        }
+        assert!(!format!("{probe:?}").contains("hunter2"), "{probe:?}");
+    }
+
+    #[test]
+    fn a_text_to_send_and_one_to_expect_are_two_steps() {
+        let probe = TcpProbe::of(Some(Payload::plain(b"PING\r\n")), Some("+PONG".into()));
+        assert_eq!((probe.steps.len(), probe.numbered, probe.is_plain()), (2, false, false));
+        assert!(TcpProbe::of(None, None).is_plain() && TcpProbe::of(None, None) == TcpProbe::default());
+    }
+}

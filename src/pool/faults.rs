@@ -1,0 +1,79 @@
+//! Malformed answers to requests: how many there were, what was wrong with the last one, and when to log the next.
+
+use std::sync::OnceLock;
+use std::time::Duration;
+
+use parking_lot::Mutex;
+use tokio::time::Instant;
+
+use crate::http1::Fault;
+
+/// The malformed answers of one upstream. Most never send one, and pay for none.
+#[derive(Debug, Default)]
+pub struct Faults(OnceLock<Box<Mutex<Noted>>>);
+
+#[derive(Debug, Default)]
+struct Noted {
+    total: u64,
+    last: Option<LastFault>,
+    logged: Option<Instant>,
+    /// Those since the last line.
+    unlogged: u64,
+}
+
+/// The last malformed answer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct LastFault {
+    /// When it came.
+    pub at: Instant,
+    /// What was wrong with it.
+    pub fault: Fault,
+}
+
+impl Faults {
+    /// The time between two lines about one upstream is at least this.
+    pub const LINE_EVERY: Duration = Duration::from_secs(1);
+
+    /// How many there were.
+    pub fn total(&self) -> u64 {
+        self.0.get().map_or(0, |noted| noted.lock().total)
+    }
+
+    /// The last one.
+    pub fn last(&self) -> Option<LastFault> {
+        self.0.get().and_then(|noted| noted.lock().last)
+    }
+
+    /// One more at `now`. Some: it is time for a line; the number is how many before it were not logged.
+    pub fn note(&self, fault: Fault, now: Instant) -> Option<u64> {
+        let mut noted = self.0.get_or_init(Box::default).lock();
+        noted.total += 1;
+        noted.last = Some(LastFault { at: now, fault });
+        if noted.logged.is_some_and(|logged| now.saturating_duration_since(logged) < Faults::LINE_EVERY) {
+            noted.unlogged += 1;
+            return None;
+        }
+        noted.logged = Some(now);
+        Some(std::mem::take(&mut noted.unlogged))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn one_line_a_second_says_how_many_were_not_logged() {
+        let (faults, start) = (Faults::default(), Instant::now());
+        assert_eq!((faults.total(), faults.last()), (0, None));
+        let lines: Vec<_> = (0..=24)
+            .map(|tenths| start + Duration::from_millis(100) * tenths)
+            .filter_map(|now| faults.note(Fault::NotHttp, now))
+            .collect();
+        assert_eq!(lines, [0, 9, 9]);
+        let late = start + Duration::from_secs(60);
+        assert_eq!(faults.note(Fault::Interim, late), Some(4));
+        assert_eq!(faults.last(), Some(LastFault { at: late, fault: Fault::Interim }));
+        assert_eq!(faults.total(), 26);
+    }
+}

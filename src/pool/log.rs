@@ -1,0 +1,247 @@
+//! One log line per event. Levels: whoever reads only `warn` and `error` learns of every outage, of every upstream that is lost
+//! and of every order that takes one out; what gets better, and what is as usual, is `info`.
+
+use super::changes::{Changes, Listed};
+use super::events::{EventKind, Transition, WarmingPhase};
+use super::outage::Way;
+use crate::model::{Address, AdminState, Code, HealthState, Name};
+
+/// Addresses that a log line holds.
+const LISTED_MAX: usize = 16;
+
+/// Logs an event.
+pub(super) fn event(kind: &EventKind) {
+    match kind {
+        EventKind::Transition(change) => transition(change, None),
+        EventKind::Admin { pool, upstream, to: to @ (AdminState::Draining | AdminState::Disabled), reason } => {
+            tracing::warn!(%pool, %upstream, %to, %reason, "Admin state changed");
+        }
+        EventKind::Admin { pool, upstream, to: to @ AdminState::Enabled, reason } => {
+            tracing::info!(%pool, %upstream, %to, %reason, "Admin state changed");
+        }
+        EventKind::OutageBegan { pool, way, reason, remedy } => outage_began(pool, way, reason, remedy),
+        EventKind::OutageEnded { pool, way, serves, lasted } => {
+            let seconds = lasted.as_secs_f64();
+            match (serves, way) {
+                (true, _) => tracing::info!(%pool, down_seconds = seconds, "Pool serves again"),
+                (false, Way::Refuse) => {
+                    tracing::info!(%pool, lasted_seconds = seconds, "Pool no longer refuses requests")
+                }
+                (false, Way::FailOpen) => tracing::info!(%pool, lasted_seconds = seconds, "Pool no longer fails open"),
+                (false, Way::OtherPool(other)) => {
+                    tracing::info!(%pool, %other, lasted_seconds = seconds, "Pool no longer uses this other pool");
+                }
+            }
+        }
+        EventKind::BelowHalf { pool, on: true, able, total } => {
+            tracing::warn!(%pool, able, total, "Pool serves with fewer than half of its upstreams");
+        }
+        EventKind::BelowHalf { pool, on: false, able, total } => {
+            tracing::info!(%pool, able, total, "Pool serves with at least half of its upstreams again");
+        }
+        EventKind::Warming { pool, phase } => warming(pool, phase),
+        EventKind::Reload { result: "refused", generation, error, by, .. } => {
+            tracing::error!(generation, %by, error = error.as_deref(), "Configuration refused; nothing changed");
+        }
+        EventKind::Reload { result, generation, by, changes, .. } => reload(result, *generation, by, changes),
+        EventKind::UpstreamAdded { pool, upstream } => tracing::info!(%pool, %upstream, "Upstream added"),
+        EventKind::UpstreamRemoved { pool, upstream } => tracing::info!(%pool, %upstream, "Upstream removed"),
+        EventKind::UpstreamsChanged { added, removed } => {
+            tracing::info!(added, removed, "More upstreams added and removed");
+        }
+        EventKind::Addresses { pool, added, removed } => {
+            tracing::info!(%pool, added = addresses(added), removed = addresses(removed), "Addresses changed");
+        }
+        EventKind::ProbePanic { pool, upstream } => {
+            tracing::error!(%pool, %upstream, "A probe panicked; this upstream is unknown now");
+        }
+        EventKind::CheckerRestart => tracing::warn!("Scheduler of probes runs again"),
+    }
+}
+
+/// Logs a change of an upstream's state; `hint` is what may help, such as a secret that has changed on disk.
+pub(super) fn transition(change: &Transition, hint: Option<&str>) {
+    // The level of a line is part of its callsite, so there are two.
+    macro_rules! line {
+        ($level:ident) => {
+            tracing::$level!(
+                pool = %change.pool,
+                upstream = %change.upstream,
+                from = %change.from,
+                to = %change.to,
+                code = change.code.map(Code::as_str),
+                reason = %change.reason,
+                hint,
+                duration_ms = change.duration.map(|duration| duration.as_secs_f64() * 1e3),
+                healthy_left = change.healthy_left,
+                "Health changed"
+            )
+        };
+    }
+    match (change.from, change.to) {
+        (_, HealthState::Healthy) | (HealthState::Unhealthy | HealthState::Unknown, HealthState::Unknown) => {
+            line!(info)
+        }
+        (HealthState::Healthy, _) | (_, HealthState::Unhealthy) => line!(warn),
+    }
+}
+
+fn outage_began(pool: &Name, way: &Way, reason: &str, next: &str) {
+    match way {
+        Way::Refuse => tracing::error!(%pool, reason, next, "Pool refuses requests"),
+        Way::FailOpen => {
+            tracing::error!(%pool, reason, next, "Pool fails open: it uses every enabled upstream, healthy or not");
+        }
+        Way::OtherPool(other) => {
+            tracing::error!(%pool, %other, reason, next, "Pool sends its requests to another pool")
+        }
+    }
+}
+
+fn warming(pool: &Name, phase: &WarmingPhase) {
+    match phase {
+        WarmingPhase::Began { retiring, at_most } => tracing::info!(
+            %pool,
+            retiring,
+            at_most_seconds = at_most.as_secs_f64(),
+            "Warming began: removed upstreams serve until new ones are healthy"
+        ),
+        WarmingPhase::Ended { lasted } => tracing::info!(
+            %pool,
+            lasted_seconds = lasted.as_secs_f64(),
+            "Warming ended: the upstreams of the configuration serve"
+        ),
+        WarmingPhase::Failed { lasted, reason, remedy } => tracing::error!(
+            %pool,
+            lasted_seconds = lasted.as_secs_f64(),
+            %reason,
+            next = %remedy,
+            "Warming ended and too few upstreams of the configuration are healthy"
+        ),
+    }
+}
+
+fn reload(result: &str, generation: u64, by: &str, changes: &Changes) {
+    let listed = |list: &Listed| (list.count > 0).then(|| list.to_string());
+    tracing::info!(
+        generation,
+        result,
+        %by,
+        pools_added = listed(&changes.pools_added),
+        pools_removed = listed(&changes.pools_removed),
+        pools_changed = listed(&changes.pools_changed),
+        upstreams_added = listed(&changes.upstreams_added),
+        upstreams_removed = listed(&changes.upstreams_removed),
+        "Configuration loaded"
+    );
+}
+
+/// The first of many addresses, and how many more there are.
+fn addresses(all: &[Address]) -> String {
+    let mut text = all.iter().take(LISTED_MAX).map(Address::to_string).collect::<Vec<_>>().join(" ");
+    if all.len() > LISTED_MAX {
+        text.push_str(&format!(" and {} more", all.len() - LISTED_MAX));
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+    use std::time::Duration;
+
+    use parking_lot::Mutex;
+    use tracing::span::{Attributes, Id, Record};
+    use tracing::{Level, Metadata, Subscriber};
+
+    use super::*;
+
+    /// Keeps the levels of lines.
+    #[derive(Clone, Default)]
+    struct Levels(Arc<Mutex<Vec<Level>>>);
+
+    impl Subscriber for Levels {
+        fn enabled(&self, _: &Metadata<'_>) -> bool {
+            true
+        }
+
+        fn new_span(&self, _: &Attributes<'_>) -> Id {
+            Id::from_u64(1)
+        }
+
+        fn record(&self, _: &Id, _: &Record<'_>) {}
+
+        fn record_follows_from(&self, _: &Id, _: &Id) {}
+
+        fn event(&self, event: &tracing::Event<'_>) {
+            self.0.lock().push(*event.metadata().level());
+        }
+
+        fn enter(&self, _: &Id) {}
+
+        fn exit(&self, _: &Id) {}
+    }
+
+    fn level(kind: &EventKind) -> Level {
+        let levels = Levels::default();
+        tracing::subscriber::with_default(levels.clone(), || event(kind));
+        let seen = levels.0.lock().clone();
+        assert_eq!(seen.len(), 1, "one line an event: {kind:?}");
+        seen[0]
+    }
+
+    #[test]
+    fn losses_are_warnings_and_outages_are_errors() {
+        use HealthState::{Healthy, Unhealthy, Unknown};
+        let (pool, upstream) = (|| Name::try_new("api").unwrap(), || "10.0.0.1:80".parse::<Address>().unwrap());
+        let change = |from, to| {
+            let (code, duration, reason, healthy_left) = (None, None, String::new(), 1);
+            let (pool, upstream) = (pool(), upstream());
+            EventKind::Transition(Transition { pool, upstream, from, to, code, reason, duration, healthy_left })
+        };
+        let order = |to| EventKind::Admin { pool: pool(), upstream: upstream(), to, reason: String::new() };
+        let began = |way| EventKind::OutageBegan { pool: pool(), way, reason: String::new(), remedy: String::new() };
+        let ended = |way, serves| EventKind::OutageEnded { pool: pool(), way, serves, lasted: Duration::ZERO };
+        let half = |on| EventKind::BelowHalf { pool: pool(), on, able: 1, total: 3 };
+        let warming = |phase| EventKind::Warming { pool: pool(), phase };
+        let lasted = Duration::ZERO;
+        let reload = |result| {
+            let (generation, error, by, changes) = (2, None, String::new(), Changes::default());
+            EventKind::Reload { result, generation, error, by, changes }
+        };
+        let other = || Way::OtherPool(pool());
+        for (kind, want) in [
+            (change(Unknown, Healthy), Level::INFO),
+            (change(Unhealthy, Healthy), Level::INFO),
+            (change(Unhealthy, Unknown), Level::INFO),
+            (change(Healthy, Unhealthy), Level::WARN),
+            (change(Healthy, Unknown), Level::WARN),
+            (change(Unknown, Unhealthy), Level::WARN),
+            (order(AdminState::Draining), Level::WARN),
+            (order(AdminState::Disabled), Level::WARN),
+            (order(AdminState::Enabled), Level::INFO),
+            (began(Way::Refuse), Level::ERROR),
+            (began(Way::FailOpen), Level::ERROR),
+            (began(other()), Level::ERROR),
+            (ended(Way::Refuse, true), Level::INFO),
+            (ended(Way::Refuse, false), Level::INFO),
+            (ended(Way::FailOpen, false), Level::INFO),
+            (ended(other(), false), Level::INFO),
+            (half(true), Level::WARN),
+            (half(false), Level::INFO),
+            (warming(WarmingPhase::Began { retiring: 1, at_most: lasted }), Level::INFO),
+            (warming(WarmingPhase::Ended { lasted }), Level::INFO),
+            (warming(WarmingPhase::Failed { lasted, reason: String::new(), remedy: String::new() }), Level::ERROR),
+            (reload("applied"), Level::INFO),
+            (reload("unchanged"), Level::INFO),
+            (reload("refused"), Level::ERROR),
+            (EventKind::UpstreamAdded { pool: pool(), upstream: upstream() }, Level::INFO),
+            (EventKind::UpstreamRemoved { pool: pool(), upstream: upstream() }, Level::INFO),
+            (EventKind::UpstreamsChanged { added: 1, removed: 0 }, Level::INFO),
+            (EventKind::ProbePanic { pool: pool(), upstream: upstream() }, Level::ERROR),
+            (EventKind::CheckerRestart, Level::WARN),
+        ] {
+            assert_eq!(level(&kind), want, "{kind:?}");
+        }
+    }
+}

@@ -1,0 +1,161 @@
+//! Whether an operator's order may be carried out without force. Pure counting: who may serve before the order, and who after it.
+//!
+//! An order is refused that would leave a pool without an upstream that serves, or fewer than `min_healthy` of them. One that
+//! takes nobody out who serves (a dead upstream is drained for repair) is never refused.
+
+use std::fmt;
+
+use crate::model::policy::WhenNoHealthy;
+use crate::model::{Address, Name};
+
+/// Upstreams of a pool that may serve, by rank.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Able {
+    /// Eligible primaries.
+    pub primaries: usize,
+    /// Eligible backups; none while they have to wait for the first verdict of a primary.
+    pub backups: usize,
+}
+
+/// By which rule a pool serves.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Rule {
+    /// At least so many must be able; with fewer primaries the backups serve, if there are any.
+    AtLeast(usize),
+    /// The pool has no primaries: at least so many backups must be able.
+    BackupsAlone(usize),
+    /// `fail_open` has begun: every enabled upstream serves, healthy or not.
+    FailOpen,
+}
+
+/// Why an order wants force.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NeedsForce {
+    /// The pool.
+    pub pool: Name,
+    /// The upstream.
+    pub upstream: Address,
+    /// How many would serve after the order.
+    pub left: usize,
+    /// How many have to (`min_healthy`).
+    pub needed: usize,
+    /// What the pool does when none serves.
+    pub otherwise: WhenNoHealthy,
+}
+
+impl Rule {
+    /// How many serve.
+    fn serving(self, able: Able) -> usize {
+        match self {
+            // Removed primaries may serve on where the configuration has none.
+            Rule::AtLeast(needed) | Rule::BackupsAlone(needed) if able.primaries >= needed.max(1) => able.primaries,
+            Rule::AtLeast(_) => able.backups,
+            Rule::BackupsAlone(needed) if able.backups < needed => 0,
+            Rule::BackupsAlone(_) => able.backups,
+            Rule::FailOpen => able.primaries + able.backups,
+        }
+    }
+
+    /// How many have to.
+    pub fn needed(self) -> usize {
+        match self {
+            Rule::AtLeast(needed) | Rule::BackupsAlone(needed) => needed.max(1),
+            Rule::FailOpen => 1,
+        }
+    }
+
+    /// How many would serve after an order that leaves `after` of `before`, if it wants force for that.
+    pub fn left_too_few(self, before: Able, after: Able) -> Option<usize> {
+        let (served, left) = (self.serving(before), self.serving(after));
+        (left < served && left < self.needed()).then_some(left)
+    }
+}
+
+impl fmt::Display for NeedsForce {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let NeedsForce { pool, upstream, left, needed, otherwise } = self;
+        if *left > 0 {
+            let is = if *left == 1 { "upstream" } else { "upstreams" };
+            return write!(
+                f,
+                "without {upstream}, pool {pool} would serve from {left} {is}; min_healthy asks for {needed}"
+            );
+        }
+        write!(f, "without {upstream}, no upstream of pool {pool} would serve")?;
+        if *needed > 1 {
+            write!(f, " (min_healthy asks for {needed})")?;
+        }
+        f.write_str(": ")?;
+        match otherwise {
+            WhenNoHealthy::Reject => f.write_str("its requests would get 503"),
+            WhenNoHealthy::FailOpen => {
+                f.write_str("its requests would go to upstreams that are not healthy (fail_open)")
+            }
+            WhenNoHealthy::Pool(other) => write!(f, "its requests would go to pool {other}"),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_order_that_leaves_too_few_wants_force_and_one_that_takes_nobody_out_does_not() {
+        use Rule::{AtLeast, BackupsAlone, FailOpen};
+        let able = |(primaries, backups)| Able { primaries, backups };
+        for (rule, before, after, left) in [
+            (AtLeast(1), (2, 0), (1, 0), None),
+            (AtLeast(1), (1, 0), (0, 0), Some(0)),
+            (AtLeast(1), (1, 1), (0, 1), None),
+            (AtLeast(1), (0, 1), (0, 0), Some(0)),
+            (AtLeast(1), (0, 2), (0, 1), None),
+            // Nobody serves, and nobody is taken out.
+            (AtLeast(1), (0, 0), (0, 0), None),
+            (AtLeast(2), (3, 0), (2, 0), None),
+            // The pool closes at once, though one is healthy.
+            (AtLeast(2), (2, 0), (1, 0), Some(0)),
+            (AtLeast(2), (2, 1), (1, 1), Some(1)),
+            (AtLeast(2), (2, 2), (1, 2), None),
+            // Its one primary is not in use.
+            (AtLeast(2), (1, 3), (0, 3), None),
+            (AtLeast(2), (1, 0), (0, 0), None),
+            (AtLeast(2), (0, 2), (0, 1), Some(1)),
+            // `min_healthy` of a share of nothing.
+            (AtLeast(0), (1, 0), (0, 0), Some(0)),
+            (BackupsAlone(1), (0, 2), (0, 1), None),
+            (BackupsAlone(1), (0, 1), (0, 0), Some(0)),
+            (BackupsAlone(2), (0, 2), (0, 1), Some(0)),
+            (BackupsAlone(2), (0, 1), (0, 0), None),
+            (BackupsAlone(1), (1, 0), (0, 0), Some(0)),
+            (BackupsAlone(1), (1, 1), (0, 1), None),
+            (FailOpen, (2, 0), (1, 0), None),
+            (FailOpen, (1, 1), (0, 1), None),
+            (FailOpen, (1, 0), (0, 0), Some(0)),
+        ] {
+            assert_eq!(rule.left_too_few(able(before), able(after)), left, "{rule:?}: {before:?} to {after:?}");
+        }
+    }
+
+    #[test]
+    fn the_reason_says_what_requests_would_get() {
+        let reason = NeedsForce {
+            pool: Name::try_new("api").unwrap(),
+            upstream: "10.0.0.1:80".parse().unwrap(),
+            left: 0,
+            needed: 1,
+            otherwise: WhenNoHealthy::Reject,
+        };
+        let head = "without 10.0.0.1:80, no upstream of pool api would serve: its requests would";
+        assert_eq!(reason.to_string(), format!("{head} get 503"));
+        let other = NeedsForce { otherwise: WhenNoHealthy::Pool(Name::try_new("web").unwrap()), ..reason.clone() };
+        assert_eq!(other.to_string(), format!("{head} go to pool web"));
+        let open = NeedsForce { otherwise: WhenNoHealthy::FailOpen, ..reason.clone() };
+        assert_eq!(open.to_string(), format!("{head} go to upstreams that are not healthy (fail_open)"));
+        let few = NeedsForce { left: 1, needed: 2, ..reason };
+        assert_eq!(
+            few.to_string(),
+            "without 10.0.0.1:80, pool api would serve from 1 upstream; min_healthy asks for 2"
+        );
+    }
+}

@@ -1,0 +1,100 @@
+//! Which events the changes of pools are: shows each pool that changed to its watch, and those whose requests it takes.
+
+use std::collections::{BTreeSet, HashSet};
+
+use tokio::time::Instant;
+
+use super::super::events::{EventKind, WarmingPhase};
+use super::super::outage::{Notice, Serving, Way};
+use super::super::pools::PoolState;
+use super::super::view::{Nothing, Service};
+use super::{Effects, State};
+use crate::model::policy::FALLBACK_POOLS_MAX;
+
+impl State {
+    /// Notes where each pool is, and whose requests it takes. For after the list of pools changed.
+    pub(super) fn index_pools(&mut self) {
+        self.by_id = self.pools.iter().enumerate().map(|(p, pool)| (pool.id, p)).collect();
+        self.users.clear();
+        for (p, pool) in self.pools.iter().enumerate() {
+            if let Some(other) = pool.fallback {
+                self.users.entry(other).or_default().push(p);
+            }
+        }
+    }
+
+    /// Reports what has become of these pools, and of those that send their requests to them. Each pool is looked at a few
+    /// times at most, however many have changed.
+    pub(super) fn report(&mut self, changed: BTreeSet<usize>, now: Instant, effects: &mut Effects) {
+        let mut waiting: Vec<usize> = changed.into_iter().rev().collect();
+        let mut looked_at = HashSet::new();
+        while let Some(p) = waiting.pop() {
+            let serving = self.serving(p);
+            let differs = serving != self.pools[p].serving;
+            self.pools[p].serving = serving;
+            self.observe(p, now, effects);
+            // Chains have no cycles; the set keeps one look at each user from becoming many.
+            if differs && let Some(users) = self.users.get(&self.pools[p].id) {
+                let affected = users.iter().filter(|user| self.pools[**user].service != Service::Open);
+                waiting.extend(affected.filter(|user| looked_at.insert((p, **user))));
+            }
+        }
+    }
+
+    /// How a pool serves: as its requests find it, which follow the chain of other pools.
+    fn serving(&self, p: usize) -> Serving {
+        let mut pool: &PoolState = &self.pools[p];
+        for _ in 0..FALLBACK_POOLS_MAX {
+            let own = pool.id == self.pools[p].id;
+            let next = match pool.service {
+                Service::Open if own => return Serving::InOrder,
+                Service::FailOpen if own => return Serving::Out(Way::FailOpen),
+                Service::Open | Service::FailOpen => return Serving::Out(Way::OtherPool(pool.policy.name.clone())),
+                Service::Waiting { .. } => return Serving::Awaited,
+                Service::Nothing(Nothing::Reject | Nothing::FailOpen) => break,
+                Service::Nothing(Nothing::Pool(other)) => self.by_id.get(&other),
+            };
+            match next {
+                Some(next) => pool = &self.pools[*next],
+                None => break,
+            }
+        }
+        Serving::Out(Way::Refuse)
+    }
+
+    fn observe(&mut self, p: usize, now: Instant, effects: &mut Effects) {
+        let pool = &mut self.pools[p];
+        let (strength, seen) = (pool.strength, pool.seen());
+        for notice in pool.watch.observe(&seen, now) {
+            let pool = &self.pools[p];
+            let name = pool.policy.name.clone();
+            let told = || {
+                let causes = pool.causes(&self.checks);
+                (causes.reason(), causes.remedy(&pool.policy.name))
+            };
+            let kind = match notice {
+                Notice::Began(way) => {
+                    let (reason, remedy) = told();
+                    EventKind::OutageBegan { pool: name, way, reason, remedy }
+                }
+                Notice::Ended { way, serves, lasted } => EventKind::OutageEnded { pool: name, way, serves, lasted },
+                Notice::BelowHalf(on) => {
+                    EventKind::BelowHalf { pool: name, on, able: strength.able, total: strength.total }
+                }
+                Notice::WarmingBegan => {
+                    let until = pool.warming.map_or(now, |warming| warming.until);
+                    let (retiring, at_most) = (pool.retiring(), until.saturating_duration_since(now));
+                    EventKind::Warming { pool: name, phase: WarmingPhase::Began { retiring, at_most } }
+                }
+                Notice::WarmingEnded { well: true, lasted } => {
+                    EventKind::Warming { pool: name, phase: WarmingPhase::Ended { lasted } }
+                }
+                Notice::WarmingEnded { well: false, lasted } => {
+                    let (reason, remedy) = told();
+                    EventKind::Warming { pool: name, phase: WarmingPhase::Failed { lasted, reason, remedy } }
+                }
+            };
+            self.log(kind, now, effects);
+        }
+    }
+}

@@ -1,0 +1,240 @@
+//! The socket below a probe: how it is dialled, when it acknowledges, and how it closes.
+//!
+//! ```text
+//! Knock: SYN ─▶ SYN+ACK ─▶ RST            the server's accept() never returns
+//! Talk:  SYN ─▶ SYN+ACK ─▶ ACK + request  (or the ACK alone, once the probe waits) … FIN
+//! ```
+//! Both hold back the last packet of the handshake. The kernel sends it by itself after 200 ms (`TCP_DELACK_MAX`): a
+//! checker that is kept from running for that long between connect and close makes a `Knock` visible to the server.
+
+use std::io;
+use std::net::SocketAddr;
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use futures_util::FutureExt;
+use nix::errno::Errno;
+use socket2::SockRef;
+use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
+use tokio::net::{TcpSocket, TcpStream, UnixStream};
+
+use crate::model::Address;
+
+/// What a connection is made for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Purpose {
+    /// To see that one can be made. Over TCP the server never sees it: no `accept()` returns, nothing is logged, and
+    /// neither side keeps TIME_WAIT. A unix socket has no handshake to leave unfinished: there the server accepts it.
+    Knock,
+    /// To say or hear something.
+    Talk,
+}
+
+/// A connection of a probe below TLS.
+#[derive(Debug)]
+pub(super) enum Socket {
+    Tcp(Tcp),
+    Unix(UnixStream),
+}
+
+impl Socket {
+    /// Connects, without a deadline of its own. Cancel-safe: dropping the future closes the socket.
+    ///
+    /// # Errors
+    /// Those of the system.
+    pub(super) async fn dial(target: &Address, purpose: Purpose) -> io::Result<Socket> {
+        match target {
+            Address::Inet(address) => Tcp::dial(*address, purpose).await.map(Socket::Tcp),
+            Address::Unix(path) => UnixStream::connect(path).await.map(Socket::Unix),
+            // Names are resolved long before; one without an address gives no verdict.
+            Address::Name { .. } => Err(io::Error::from_raw_os_error(Errno::EADDRNOTAVAIL as i32)),
+        }
+    }
+
+    /// Our end; `None` for a unix socket, which has no address to show.
+    pub(super) fn local(&self) -> Option<SocketAddr> {
+        match self {
+            Socket::Tcp(tcp) => tcp.stream.local_addr().ok(),
+            Socket::Unix(_) => None,
+        }
+    }
+
+    /// Whether the peer is known to have closed its side; asks no system.
+    pub(super) fn is_ended_by_peer(&self) -> bool {
+        let Socket::Tcp(Tcp { stream, .. }) = self else { return false };
+        let ready = stream.ready(Interest::READABLE).now_or_never();
+        ready.is_some_and(|ready| ready.is_ok_and(|ready| ready.is_read_closed()))
+    }
+
+    /// The close will be a reset.
+    pub(super) fn reset_on_close(&self) {
+        if let Socket::Tcp(Tcp { stream, .. }) = self {
+            let _ = SockRef::from(stream).set_linger(Some(Duration::ZERO));
+        }
+    }
+}
+
+/// A TCP connection that holds no acknowledgement back while it waits.
+///
+/// The kernel delays acknowledgements by 40 ms or more, hoping that data of ours will carry them. A peer with Nagle's
+/// algorithm on (the default of a socket) waits just as long before it sends the second part of an answer, and one that
+/// speaks first is not even accepted. `TCP_QUICKACK` does not last: the kernel takes it back when we send (tcp(7)).
+#[derive(Debug)]
+pub(super) struct Tcp {
+    stream: TcpStream,
+    /// Nothing was read or written since the kernel was asked to acknowledge at once.
+    prompt: bool,
+}
+
+impl Tcp {
+    async fn dial(address: SocketAddr, purpose: Purpose) -> io::Result<Tcp> {
+        let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
+        let options = SockRef::from(&socket);
+        // None of these can fail on a TCP socket of Linux; where one did, the probe would still be a true one.
+        let _ = options.set_tcp_quickack(false);
+        let _ = match purpose {
+            Purpose::Knock => options.set_linger(Some(Duration::ZERO)),
+            // What HTTP/2 and TLS send in several writes must not wait for acknowledgements of the peer.
+            Purpose::Talk => options.set_tcp_nodelay(true),
+        };
+        let stream = socket.connect(address).await?;
+        Ok(Tcp { stream, prompt: false })
+    }
+
+    /// Sends what acknowledgement is held back, and holds none back until we send again.
+    fn acknowledge(&mut self) {
+        if !self.prompt {
+            let _ = SockRef::from(&self.stream).set_tcp_quickack(true);
+            self.prompt = true;
+        }
+    }
+}
+
+impl AsyncRead for Tcp {
+    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        let tcp = self.get_mut();
+        let polled = Pin::new(&mut tcp.stream).poll_read(cx, buf);
+        match polled {
+            Poll::Pending => tcp.acknowledge(),
+            Poll::Ready(_) => tcp.prompt = false,
+        }
+        polled
+    }
+}
+
+impl AsyncWrite for Tcp {
+    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        let tcp = self.get_mut();
+        let written = ready!(Pin::new(&mut tcp.stream).poll_write(cx, bytes));
+        tcp.prompt = false;
+        Poll::Ready(written)
+    }
+
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        pieces: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        let tcp = self.get_mut();
+        let written = ready!(Pin::new(&mut tcp.stream).poll_write_vectored(cx, pieces));
+        tcp.prompt = false;
+        Poll::Ready(written)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        true
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.get_mut().stream).poll_flush(cx)
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.get_mut().stream).poll_shutdown(cx)
+    }
+}
+
+macro_rules! each {
+    ($self:expr, $($kind:path)|+, $stream:ident => $does:expr) => {
+        match $self.get_mut() { $($kind($stream) => { let $stream = Pin::new($stream); $does })+ }
+    };
+}
+pub(super) use each;
+
+impl AsyncRead for Socket {
+    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        each!(self, Socket::Tcp | Socket::Unix, stream => stream.poll_read(cx, buf))
+    }
+}
+
+impl AsyncWrite for Socket {
+    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        each!(self, Socket::Tcp | Socket::Unix, stream => stream.poll_write(cx, bytes))
+    }
+
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        pieces: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        each!(self, Socket::Tcp | Socket::Unix, stream => stream.poll_write_vectored(cx, pieces))
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        true
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        each!(self, Socket::Tcp | Socket::Unix, stream => stream.poll_flush(cx))
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        each!(self, Socket::Tcp | Socket::Unix, stream => stream.poll_shutdown(cx))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::net::TcpListener;
+
+    use super::*;
+
+    async fn dialled(listener: &TcpListener, purpose: Purpose) -> Tcp {
+        let target = Address::Inet(listener.local_addr().unwrap());
+        match Socket::dial(&target, purpose).await.unwrap() {
+            Socket::Tcp(tcp) => tcp,
+            Socket::Unix(_) => panic!("a unix socket"),
+        }
+    }
+
+    #[tokio::test]
+    async fn a_connection_that_waits_holds_no_acknowledgement_back() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let mut tcp = dialled(&listener, Purpose::Talk).await;
+        assert!(SockRef::from(&tcp.stream).tcp_nodelay().unwrap(), "Nagle's algorithm is off");
+        let mut byte = [0];
+        for turn in 0..3 {
+            tcp.write_all(b"question").await.unwrap();
+            assert!(!tcp.prompt, "turn {turn}: what was sent may carry an acknowledgement");
+            assert!(tcp.read(&mut byte).now_or_never().is_none(), "turn {turn}: there is nothing to read");
+            assert!(SockRef::from(&tcp.stream).tcp_quickack().unwrap(), "turn {turn}: it waits");
+        }
+        let (mut server, _) = listener.accept().await.unwrap();
+        server.write_all(b"a").await.unwrap();
+        assert_eq!(tcp.read(&mut byte).await.unwrap(), 1);
+        assert!(!tcp.prompt, "what follows is waited for anew");
+        assert!(tcp.read(&mut byte).now_or_never().is_none());
+        assert!(tcp.prompt);
+    }
+
+    #[tokio::test]
+    async fn a_knock_closes_with_a_reset_and_a_talk_in_good_order() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        for (purpose, linger) in [(Purpose::Knock, Some(Duration::ZERO)), (Purpose::Talk, None)] {
+            let tcp = dialled(&listener, purpose).await;
+            assert_eq!(SockRef::from(&tcp.stream).linger().unwrap(), linger, "{purpose:?}");
+        }
+    }
+}

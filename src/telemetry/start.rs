@@ -1,0 +1,28 @@
+//! Why the process does not start, in the format of the log and whatever its level: a supervisor reads both from one stream.
+
+use std::sync::OnceLock;
+
+use serde_json::Value;
+
+use super::format::{Look, json_error};
+use super::writer;
+
+static LOOK: OnceLock<Look> = OnceLock::new();
+
+/// Notes the look of log lines.
+pub(super) fn note(look: Look) {
+    // Logs are set up once.
+    let _ = LOOK.set(look);
+}
+
+/// Whether log lines are JSON.
+pub fn is_json() -> bool {
+    LOOK.get() == Some(&Look::Json)
+}
+
+/// Writes one JSON line of level `error` to stderr, after everything that was logged before. Not through the filter: what keeps
+/// the process from starting is no matter of levels. Fields that are null are left out.
+pub fn not_started(message: &str, fields: Vec<(&'static str, Value)>) {
+    writer::flush();
+    eprint!("{}", json_error(message, fields));
+}

@@ -1,0 +1,514 @@
+//! What people write who know another program, another notation, or are in a hurry: what the message says, where, and what
+//! it suggests. And of everything that is suggested: that it is accepted in its place.
+
+use roundsman::app::load::load_text;
+use roundsman::config::{Diagnostic, Severity};
+
+use super::files;
+
+/// Three lines, then the pool `a` in the lines 4 and 5.
+const POOL: &str = "[listeners.web]\naddress = \"127.0.0.1:8080\"\npool = \"a\"\n[pools.a]\nupstreams = [\"10.0.0.1:80\", \"10.0.0.2:80\"]\n";
+
+fn diagnostics(text: &[u8]) -> Vec<Diagnostic> {
+    match load_text("x.toml", text) {
+        Ok(loaded) => loaded.warnings,
+        Err(error) => error.diagnostics,
+    }
+}
+
+/// The first diagnostic: its place, and all that is said.
+fn first(text: &[u8]) -> (String, String, usize) {
+    let all = diagnostics(text);
+    let Some(first) = all.first() else { return (String::new(), String::new(), 0) };
+    let place = first.line.zip(first.column).map_or("-".to_owned(), |(line, column)| format!("{line}:{column}"));
+    let said = [Some(&first.message), first.expected.as_ref(), first.suggestion.as_ref()];
+    (place, said.into_iter().flatten().cloned().collect::<Vec<_>>().join(" | "), all.len())
+}
+
+/// Every row: a text, the place of the one message, and words of what is said, expected and suggested.
+fn check(rows: &[(String, &str, &[&str])]) {
+    let mut wrong = Vec::new();
+    for (text, place, words) in rows {
+        let (at, said, number) = first(text.as_bytes());
+        let missing: Vec<_> = words.iter().filter(|word| !said.contains(**word)).collect();
+        if at != *place || !missing.is_empty() || number != 1 {
+            wrong.push(format!("{text}\n--> {number} at {at} (not {place}), without {missing:?}: {said}\n"));
+        }
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+/// The pool of [`POOL`] with these upstreams.
+fn upstreams(list: &str) -> String {
+    POOL.replace("[\"10.0.0.1:80\", \"10.0.0.2:80\"]", list)
+}
+
+/// A pool and a line 6 in it.
+fn pool(line: &str) -> String {
+    format!("{POOL}{line}\n")
+}
+
+/// An HTTP check and a line 8 in it.
+fn check_of(line: &str) -> String {
+    format!("{POOL}[pools.a.health]\ntype = \"http\"\n{line}\n")
+}
+
+/// A route from line 6, and a line 7 in it; the pool is in line 8.
+fn route(line: &str) -> String {
+    format!("{POOL}[[routes]]\n{line}\npool = \"a\"\n")
+}
+
+#[test]
+fn values_without_quotes_or_with_other_quotes() {
+    check(&[
+        (upstreams("[10.0.0.1:80, \"10.0.0.2:80\"]"), "5:14", &["written in quotes", "\"10.0.0.1:80\""]),
+        (POOL.replace("\"127.0.0.1:8080\"", "127.0.0.1:8080"), "2:11", &["in quotes", "\"127.0.0.1:8080\""]),
+        (upstreams("[api:80, \"10.0.0.2:80\"]"), "5:14", &["\"api:80\""]),
+        (check_of("interval = 10s"), "8:12", &["in quotes", "\"10s\""]),
+        (check_of("jitter = 10%"), "8:10", &["0.1"]),
+        (check_of("path = \u{201c}/x\u{201d}"), "8:8", &["straight quotes", "\"/x\""]),
+        (upstreams("[\u{201c}10.0.0.1:80\u{201d}, \"10.0.0.2:80\"]"), "5:14", &["straight", "\"10.0.0.1:80\""]),
+        (check_of("path = \"/x\u{201d}"), "8:8", &["closing quote", "\"/x\""]),
+        (check_of("path = `/x`"), "8:8", &["\"/x\""]),
+        (check_of("path = \"/x"), "8:11", &["no closing quote"]),
+        (check_of("path = $PATH"), "8:8", &["\"${PATH}\""]),
+        (check_of("path ="), "8:7", &["no value after `=`"]),
+        (check_of("expect.json = [{ path = \"$.a\", equals = null }]"), "8:41", &["TOML has no null", "no key"]),
+        (upstreams("[{ address = \"10.0.0.1:80\", backup = True }, \"10.0.0.2:80\"]"), "5:50", &["true"]),
+        (
+            upstreams("[{ address = \"10.0.0.1:80\", backup = \"yes\" }, \"10.0.0.2:80\"]"),
+            "5:50",
+            &["true or false", "true"],
+        ),
+        (check_of("expect.status = [200-299]"), "8:18", &["\"200-299\""]),
+        (check_of("tls = { ca_file = \"C:\\Users\\ca.pem\" }"), "8:19", &["single quotes", "'C:\\Users\\ca.pem'"]),
+        (check_of("tls = { ca_file = \"C:\\new\\ca.pem\" }"), "8:19", &["'C:\\new\\ca.pem'"]),
+        (check_of("expect.body = { matches = \"\\d+\" }"), "8:27", &["'\\d+'"]),
+    ]);
+}
+
+#[test]
+fn commas_brackets_and_equals_signs() {
+    check(&[
+        (check_of("interval = \"10s\","), "8:1", &["without a comma", "interval = \"10s\""]),
+        (check_of("interval = \"10s\";"), "8:1", &["semicolon", "interval = \"10s\""]),
+        (upstreams("[\"10.0.0.1:80\",, \"10.0.0.2:80\"]"), "5:28", &["one comma too many"]),
+        (upstreams("[\"10.0.0.1:80\" \"10.0.0.2:80\"]"), "5:28", &["no comma between two entries"]),
+        (
+            upstreams("[\n\"10.0.0.1:80\" weight=3,\n\"10.0.0.2:80\"]"),
+            "6:1",
+            &["| { address = \"10.0.0.1:80\", weight = 3 }"],
+        ),
+        (upstreams("[\n{ address = \"10.0.0.1:80\",\n\"10.0.0.2:80\"]"), "6:1", &["table", "not closed", "`}`"]),
+        (pool("resolve = \"5s\"\nresolve.every = \"5s\""), "7:1", &["a value of its own above"]),
+        (upstreams("[\"10.0.0.1:80\", \"10.0.0.2:80\"\nbalance = \"random\""), "5:13", &["list", "not closed", "`]`"]),
+        (
+            format!("{}[pools.a.health]\ntype = \"http\"\n", upstreams("[\n\"10.0.0.1:80\",\n\"10.0.0.2:80\",\n")),
+            "5:13",
+            &["not closed"],
+        ),
+        (upstreams("[\"10.0.0.1:80\", \"10.0.0.2:80\""), "5:13", &["not closed"]),
+        (check_of("expect = { status = [200]\npath = \"/x\""), "8:10", &["table", "not closed", "`}`"]),
+        (format!("{POOL}[pools.a.health\ntype = \"http\"\n"), "6:1", &["header", "[pools.a.health]"]),
+        (check_of("path \"/x\""), "8:1", &["no `=`", "path = \"/x\""]),
+        (check_of("path\t\"/x\""), "8:1", &["no `=`", "path = \"/x\""]),
+        (check_of("path == \"/x\""), "8:1", &["one `=`", "path = \"/x\""]),
+        (check_of("path := \"/x\""), "8:1", &["path = \"/x\""]),
+        (check_of("path => \"/x\""), "8:1", &["path = \"/x\""]),
+        (check_of("path"), "8:1", &["without `=`"]),
+        (check_of("path\u{a0}= \"/x\""), "8:5", &["no-break space"]),
+        (check_of("// the path"), "8:1", &["comments begin with #", "# the path"]),
+        (check_of("; the path"), "8:1", &["# the path"]),
+    ]);
+    assert_eq!(diagnostics(check_of("expect = { status = [200], }").as_bytes()), [], "TOML 1.1 has such commas");
+}
+
+#[test]
+fn all_mistakes_of_a_file_are_said_at_once() {
+    let text = "[listeners.web]\nlisten 80\npool: api\n[pools.api]\nupstreams = [\n10.0.0.1:80,\n\"10.0.0.2:80\" weight=3,\n\
+        'http://10.0.0.3:80',\n]\nbalance = least_conn\n[pools.api.health]\ninterval = 5\nfall 3\ntimeout = 10s\ntimeout = 5\n\
+        expect = 200 OK\n";
+    let all = diagnostics(text.as_bytes());
+    let lines: Vec<_> = all.iter().filter_map(|diagnostic| diagnostic.line).collect();
+    assert_eq!(lines, [2, 3, 6, 7, 8, 10, 12, 13, 14, 15, 16], "{all:#?}");
+}
+
+#[test]
+fn other_notations() {
+    check(&[
+        ("listeners:\n  web:\n    address: \"0.0.0.0:80\"\n".to_owned(), "1:1", &["YAML", "[pools.NAME]"]),
+        ("{\n  \"pools\": { \"a\": { \"upstreams\": [\"10.0.0.1:80\"] } }\n}\n".to_owned(), "1:1", &["JSON"]),
+        ("upstream a {\n  server 10.0.0.1:80;\n}\n".to_owned(), "1:1", &["nginx", "upstreams = [\"ip:port\"]"]),
+        ("frontend web\n  bind *:80\n  default_backend a\n".to_owned(), "1:1", &["HAProxy"]),
+        (":80 {\n  reverse_proxy 10.0.0.1:80\n}\n".to_owned(), "1:1", &["Caddy"]),
+        (check_of("path: /x"), "8:1", &["YAML", "path = \"/x\""]),
+        (check_of("interval: 10s"), "8:1", &["interval = \"10s\""]),
+        (check_of("\"path\": \"/x\","), "8:1", &["JSON", "path = \"/x\""]),
+        (check_of("- 10.0.0.1:80"), "8:1", &["YAML", "[ ]"]),
+        (pool("health:"), "6:1", &["YAML", "table in brackets"]),
+        (
+            pool("server 10.0.0.3:80 weight=5;"),
+            "6:1",
+            &["another program", "{ address = \"10.0.0.3:80\", weight = 5 }"],
+        ),
+        (pool("server s3 10.0.0.3:80 check"), "6:1", &["upstreams = [\"10.0.0.3:80\"]"]),
+        (pool("balance roundrobin"), "6:1", &["balance = \"round_robin\""]),
+        (pool("balance leastconn"), "6:1", &["balance = \"least_request\""]),
+        (pool("least_conn;"), "6:1", &["balance = \"least_request\""]),
+        (pool("option httpchk GET /healthz"), "6:1", &["path = \"/healthz\"", "health"]),
+        (pool("bind *:8080"), "6:1", &["address = \"0.0.0.0:8080\""]),
+        (pool("listen 80;"), "6:1", &["address = \"0.0.0.0:80\""]),
+        (pool("proxy_pass http://a;"), "6:1", &["pool = \"a\""]),
+        (pool("backend b"), "6:1", &["[pools.b]"]),
+        (pool("server {"), "6:1", &["[listeners.NAME]"]),
+        (pool("health_uri /healthz"), "6:1", &["path = \"/healthz\"", "[pools.NAME.health]"]),
+        (pool("health_interval 10s"), "6:1", &["interval = \"10s\""]),
+        (check_of("rise 2"), "8:1", &["no `=`", "rise = 2"]),
+        (check_of("inter 2s"), "8:1", &["interval = \"2s\""]),
+    ]);
+}
+
+#[test]
+fn keys_of_other_programs() {
+    let key = |line: &str, key: &'static str| (check_of(line), "8:1", vec!["unknown key", key]);
+    let rows = [
+        key("inter = \"2s\"", "| interval"),
+        key("period = \"2s\"", "| interval"),
+        key("retries = 3", "| unhealthy_threshold"),
+        key("fails = 3", "| unhealthy_threshold"),
+        key("passes = 3", "| healthy_threshold"),
+        key("url = \"/x\"", "| path"),
+        key("uri = \"/x\"", "| path"),
+        key("hostname = \"x\"", "| host"),
+        key("success_codes = [200]", "expect = { status"),
+        key("status = 200", "expect = { status"),
+        key("insecure_skip_verify = true", "verify = false"),
+        key("enabled = true", "every pool is checked"),
+        key("balance = \"random\"", "[pools.NAME]"),
+        key("typ = \"http\"", "`type` is written already"),
+        key("colour = 1", "one of preset, "),
+        (pool("servers = []"), "6:1", vec!["unknown key", "upstreams"]),
+        (pool("healthcheck = {}"), "6:1", vec!["| health"]),
+        (pool("health_check = {}"), "6:1", vec!["| health"]),
+        (pool("healthCheck = {}"), "6:1", vec!["| health"]),
+        (pool("lb_policy = \"random\""), "6:1", vec!["| balance"]),
+        (pool("max_fails = 3"), "6:1", vec!["[pools.NAME.health] with `unhealthy_threshold`"]),
+        (pool("maxconn = 3"), "6:1", vec!["does not limit connections"]),
+        (pool("timeout = \"3s\""), "6:1", vec!["[pools.NAME.health]"]),
+        (pool("interval = \"3s\""), "6:1", vec!["[pools.NAME.health]"]),
+        (pool("timeouts = {}"), "6:1", vec!["not supported yet"]),
+        (pool("tls = {}"), "6:1", vec!["not supported yet", "plain HTTP"]),
+        (check_of("timeouts = \"3s\""), "8:1", vec!["| timeout"]),
+        (route("rule = \"Host(`x`)\""), "7:1", vec!["host = \"a\""]),
+        (route("location = \"/x\""), "7:1", vec!["| path"]),
+        (route("methods = [\"GET\"]"), "7:1", vec!["| method"]),
+        (route("priority = 1"), "7:1", vec!["most specific"]),
+        (format!("bind = \"0.0.0.0:80\"\n{POOL}"), "1:1", vec!["| listeners"]),
+        (POOL.replace("pool =", "backend ="), "3:1", vec!["| pool"]),
+        (POOL.replace("address =", "listen ="), "2:1", vec!["| address"]),
+        (upstreams("[{ addr = \"10.0.0.1:80\" }, \"10.0.0.2:80\"]"), "5:16", vec!["| address"]),
+        (upstreams("[{ url = \"10.0.0.1:80\" }, \"10.0.0.2:80\"]"), "5:16", vec!["| address"]),
+        (
+            upstreams("[{ address = \"10.0.0.1:80\", down = true }, \"10.0.0.2:80\"]"),
+            "5:41",
+            vec!["admin = \"disabled\""],
+        ),
+        (POOL.replace("listeners.web", "frontend.web"), "1:2", vec!["| listeners"]),
+        (format!("{POOL}[http.services.s]\nx = 1\n"), "6:2", vec!["[pools.NAME]"]),
+        (format!("{POOL}[global]\nthreads = 1\n"), "6:2", vec!["| runtime"]),
+        (format!("{POOL}[runtime]\nnbthread = 4\n"), "7:1", vec!["| threads"]),
+        (format!("{POOL}[admin]\nlisten = \"127.0.0.1:1\"\n"), "7:1", vec!["| address"]),
+    ];
+    check(&rows.iter().map(|(text, place, words)| (text.clone(), *place, &words[..])).collect::<Vec<_>>());
+}
+
+#[test]
+fn words_in_place_of_ours() {
+    let kind = |word: &str| format!("{POOL}[pools.a.health]\ntype = \"{word}\"\n");
+    check(&[
+        (pool("balance = \"leastconn\""), "6:11", &["\"least_request\""]),
+        (pool("balance = \"least_conn\""), "6:11", &["| \"least_request\""]),
+        (pool("balance = \"roundrobin\""), "6:11", &["| \"round_robin\""]),
+        (pool("balance = \"ip_hash\""), "6:11", &["not supported yet"]),
+        (pool("balance = \"peakewma\""), "6:11", &["not known"]),
+        (kind("https"), "7:8", &["`type = \"http\"`, and `scheme = \"https\"`"]),
+        (kind("wss"), "7:8", &["`type = \"websocket\"`, and `scheme"]),
+        (kind("ws"), "7:8", &["| \"websocket\""]),
+        (kind("HTTP"), "7:8", &["| \"http\""]),
+        (kind("httpchk"), "7:8", &["| \"http\""]),
+        (kind("exec"), "7:8", &["commands are not run"]),
+        (check_of("jitter = \"10%\""), "8:10", &["is a string", "| 0.1"]),
+        (pool("min_healthy = \"50%\""), "6:15", &["| 0.5"]),
+        (check_of("rise = \"2\""), "8:8", &["| 2"]),
+        (check_of("interval = \"10\""), "8:12", &["has no unit", "\"10s\""]),
+        (check_of("interval = 10"), "8:12", &["is a number", "\"10s\""]),
+        (check_of("interval = 0.5"), "8:12", &["\"0.5s\""]),
+        (check_of("timeout = 2000"), "8:11", &["\"2000ms\""]),
+        (check_of("interval = \"10S\""), "8:12", &["capitals", "\"10s\""]),
+        (check_of("path = \"http://a/x\""), "8:8", &["\"/x\""]),
+        (POOL.replace("\"a\"", "5"), "3:8", &["is a number", "in quotes"]),
+        (check_of("expect.status = \"500\""), "8:17", &["| [500]"]),
+        (check_of("expect.status = \"2xx\""), "8:17", &["| [\"200-299\"]"]),
+        (check_of("expect.status = [\"2xx\"]"), "8:18", &["| \"200-299\""]),
+        (check_of("expect.status = 700"), "8:17", &["is not a list"]),
+        (check_of("expect.body = \"OK\""), "8:15", &["| { contains = \"OK\" }"]),
+        (check_of("expect = 200"), "8:10", &["| { status = [200] }"]),
+        (check_of("expect = \"200\""), "8:10", &["| { status = [200] }"]),
+        (
+            check_of("expect.json = { path = \"$.a\", equals = \"b\" }"),
+            "8:15",
+            &["| [{ path = \"$.a\", equals = \"b\" }]"],
+        ),
+        (route("host = \"http://a.de:80/\""), "7:8", &["| \"a.de\""]),
+    ]);
+}
+
+#[test]
+fn addresses_in_other_forms() {
+    let first = |address: &str| upstreams(&format!("[\"{address}\", \"10.0.0.2:80\"]"));
+    let listen = |address: &str| POOL.replace("127.0.0.1:8080", address);
+    check(&[
+        (
+            first("10.0.0.1:80 weight=5"),
+            "5:14",
+            &["more than an address", "| { address = \"10.0.0.1:80\", weight = 5 }"],
+        ),
+        (first("10.0.0.1:80, 10.0.0.3:80"), "5:14", &["| \"10.0.0.1:80\", \"10.0.0.3:80\""]),
+        (upstreams("\"10.0.0.1:80,10.0.0.2:80\""), "5:13", &["list in [ ]", "| [\"10.0.0.1:80\", \"10.0.0.2:80\"]"]),
+        (upstreams("\"10.0.0.1:80\""), "5:13", &["| [\"10.0.0.1:80\"]"]),
+        (upstreams("{ address = \"10.0.0.1:80\" }"), "5:13", &["| [{ address = \"10.0.0.1:80\" }]"]),
+        (first("[fe80::1%eth0]:8081"), "5:14", &["the zone %eth0", "needs no zone"]),
+        (first("fe80::1%eth0:8081"), "5:14", &["the zone %eth0"]),
+        (first("2001:db8::1:8081"), "5:14", &["brackets", "| \"[2001:db8::1]:8081\""]),
+        (first("fe80::1"), "5:14", &["brackets", "[fe80::1]:PORT"]),
+        (first("https://10.0.0.1:443"), "5:14", &["URL", "[pools.NAME.tls] is not supported yet", "plain HTTP"]),
+        (first("http://10.0.0.1"), "5:14", &["URL", "| \"10.0.0.1:80\""]),
+        (first("http://10.0.0.1:80/api"), "5:14", &["without the path"]),
+        (first("/run/a.sock"), "5:14", &["| \"unix:/run/a.sock\""]),
+        (first("10.0.0.1"), "5:14", &["has no port"]),
+        (upstreams("[8080, \"10.0.0.2:80\"]"), "5:14", &["is a number", "an address"]),
+        (listen(":8080"), "2:11", &["| \"0.0.0.0:8080\""]),
+        (listen("*:8080"), "2:11", &["is not an address", "| \"0.0.0.0:8080\""]),
+        (listen("localhost:8080"), "2:11", &["| \"127.0.0.1:8080\""]),
+        (listen("http://0.0.0.0:80"), "2:11", &["URL", "| \"0.0.0.0:80\""]),
+        (listen("https://0.0.0.0:443"), "2:11", &["TLS towards clients is not supported yet"]),
+    ]);
+}
+
+#[test]
+fn headers_of_tables() {
+    check(&[
+        (POOL.replace("listeners.web", "listener.web"), "1:2", &["unknown key", "| listeners"]),
+        (POOL.replace("[pools.a]", "[pool.a]"), "4:2", &["| pools"]),
+        (format!("{POOL}[pool.b]\nupstreams = [\"10.0.0.1:80\"]\n"), "6:2", &["| pools"]),
+        (format!("{POOL}[[route]]\npool = \"a\"\n"), "6:3", &["| routes"]),
+        (format!("{POOL}[routes]\npool = \"a\"\n"), "6:1", &["[[routes]], in double brackets"]),
+        (format!("{POOL}[routes.x]\npool = \"a\"\n"), "6:2", &["[[routes]], in double brackets"]),
+        (POOL.replace("[pools.a]", "[[pools.a]]"), "4:1", &["[pools.a], in single brackets"]),
+        (POOL.replace("[pools.a]", "[[pools]]\nname = \"a\""), "4:1", &["[pools.NAME]"]),
+        (POOL.replace("[pools.a]", "[pools]"), "5:13", &["a header with a name above it: [pools.NAME]"]),
+    ]);
+}
+
+#[test]
+fn bytes_that_are_no_text() {
+    let latin = [POOL.as_bytes(), b"# caf\xe9\n"].concat();
+    let (place, said, _) = first(&latin);
+    assert_eq!((place.as_str(), said.contains("0xE9")), ("6:6", true), "{said}");
+    for bom in ["", "\u{feff}"] {
+        let utf16: Vec<u8> = format!("{bom}{POOL}").encode_utf16().flat_map(u16::to_le_bytes).collect();
+        let (place, said, _) = first(&utf16);
+        assert_eq!((place.as_str(), said.contains("UTF-16")), ("-", true), "{said}");
+    }
+}
+
+#[test]
+fn what_leads_nowhere_draws_a_warning_with_its_place() {
+    let unused = "[pools.b]\nupstreams = [\"10.0.0.1:80\", \"10.0.0.2:80\"]\n";
+    let fallback = "when_no_healthy = { pool = \"b\" }\n";
+    check(&[
+        (
+            POOL.replace("pool = \"a\"", "# none")
+                + "[[routes]]\nlistener = \"web\"\npool = \"a\"\n"
+                + "[listeners.x]\naddress = \"127.0.0.1:1\"\n",
+            "9:12",
+            &["404"],
+        ),
+        (format!("{POOL}{unused}"), "6:8", &["no request comes to this pool", "when_no_healthy"]),
+        (route("path = \"/api/*\""), "7:8", &["taken literally", "| \"/api\""]),
+        (route("path_exact = \"/api/*\""), "7:14", &["taken literally", "path = \"/api\""]),
+        (route("path = \"/users/{id}\""), "7:8", &["taken literally"]),
+        (check_of("path = \"/health*\""), "8:8", &["is sent as it is"]),
+    ]);
+    for led in [
+        format!("{POOL}{fallback}{unused}"),
+        format!("{POOL}{unused}[[routes]]\npath = \"/x\"\npool = \"b\"\n"),
+        POOL.replace("pool = \"a\"\n", "") + "[[routes]]\npath = \"/x\"\npool = \"a\"\n",
+    ] {
+        assert_eq!(diagnostics(led.as_bytes()), [], "{led}");
+    }
+    // Only a pool that itself gets no request leads there.
+    let all = diagnostics(
+        format!("{POOL}[pools.c]\nupstreams = [\"10.0.0.1:80\", \"10.0.0.2:80\"]\n{fallback}{unused}").as_bytes(),
+    );
+    assert_eq!(all.iter().map(|d| d.line).collect::<Vec<_>>(), [Some(6), Some(9)]);
+    assert!(all.iter().all(|d| d.severity == Severity::Warning));
+}
+
+#[test]
+fn without_a_file_the_program_says_where_it_looked_and_what_to_do() {
+    let dir = tempfile::tempdir().unwrap();
+    let run = |arguments: &[&str]| {
+        let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_roundsman"));
+        let output = command.args(arguments).current_dir(dir.path()).output().unwrap();
+        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+        (output.status.code(), text(&output.stdout), text(&output.stderr))
+    };
+    let here = dir.path().canonicalize().unwrap().join("roundsman.toml").display().to_string();
+    for arguments in [&["check"][..], &["run"], &["probe", "a", "127.0.0.1:1"], &["check", "--format", "json"]] {
+        let (code, out, err) = run(arguments);
+        assert_eq!(code, Some(78), "{arguments:?}: {err}");
+        for part in [&*here, "/etc/roundsman/roundsman.toml", "--config FILE", "run --listen 127.0.0.1:8080 --to "] {
+            assert!(format!("{out}{err}").contains(part), "{arguments:?}: {out}{err}");
+        }
+    }
+    for (arguments, help) in [
+        (["run", "--listen", ":8080", "--to", "10.0.0.1:80"], "did you mean `0.0.0.0:8080`?"),
+        (["run", "--listen", "127.0.0.1:1", "--to", "10.0.0.1:80,http://10.0.0.2:80/"], "did you mean `10.0.0.2:80`?"),
+        (["run", "--listen", "127.0.0.1:1", "--to", "2001:db8::1:80"], "did you mean `[2001:db8::1]:80`?"),
+        (["run", "--listen", "127.0.0.1:1", "--to", "https://10.0.0.1:443"], "requests go in plain HTTP"),
+    ] {
+        let (code, _, err) = run(&arguments);
+        assert_eq!(code, Some(2), "{err}");
+        assert!(err.contains(help), "{err}");
+    }
+}
+
+/// A message without what it quotes.
+fn kind(message: &str) -> String {
+    let mut quoted = false;
+    message
+        .chars()
+        .filter(|c| {
+            if *c == '"' {
+                quoted = !quoted;
+                false
+            } else {
+                !quoted && !c.is_ascii_digit()
+            }
+        })
+        .collect()
+}
+
+/// What is wrong after every suggestion of `text` has been followed, each alone: a mistake of the same kind in its place, or
+/// one about a key or word that does not exist. That a path begins with / or that a port is free is another matter.
+fn refused_suggestions(text: &str) -> (usize, Vec<String>) {
+    let (mut number, mut wrong) = (0, Vec::new());
+    for diagnostic in diagnostics(text.as_bytes()) {
+        let (Some(suggestion), Some(span)) = (&diagnostic.suggestion, &diagnostic.span) else { continue };
+        number += 1;
+        let followed = format!("{}{suggestion}{}", &text[..span.start], &text[span.end..]);
+        let again = diagnostics(followed.as_bytes());
+        let at_the_place = |d: &&Diagnostic| {
+            let here = d.severity == Severity::Error && d.span.as_ref().is_some_and(|new| new.start == span.start);
+            let of_kind = kind(&d.message) == kind(&diagnostic.message);
+            here && (of_kind
+                || ["unknown key", "not supported", "not known"].iter().any(|kind| d.message.contains(kind)))
+        };
+        if let Some(refused) = again.iter().find(at_the_place) {
+            wrong.push(format!("{}\n  {suggestion}\n  {}", diagnostic.headline(), refused.headline()));
+        }
+    }
+    (number, wrong)
+}
+
+#[test]
+fn whatever_is_suggested_is_accepted_in_its_place() {
+    let (mut number, mut wrong) = (0, Vec::new());
+    for path in files("tests/config/invalid") {
+        let text = std::fs::read_to_string(&path).unwrap();
+        let (followed, refused) = refused_suggestions(text.trim_start_matches('\u{feff}'));
+        number += followed;
+        wrong.extend(refused);
+    }
+    for line in OTHERS {
+        for text in [pool(line), check_of(line), route(line), format!("{line}\n{POOL}")] {
+            let (followed, refused) = refused_suggestions(&text);
+            number += followed;
+            wrong.extend(refused);
+        }
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+    assert!(number > 100, "{number} suggestions");
+}
+
+/// Lines that people write, each of which is tried in every table.
+const OTHERS: &[&str] = &[
+    "intervall = \"5s\"",
+    "inter = \"5s\"",
+    "timeouts = \"5s\"",
+    "timeout = 5",
+    "interval = 100000000",
+    "interval = 10s",
+    "interval 10s",
+    "rise 2",
+    "rise = \"2\"",
+    "rise = \"2000\"",
+    "passes = 3\nrise = 2",
+    "jitter = \"10%\"",
+    "jitter = \"90%\"",
+    "jitter = 10%",
+    "min_healthy = \"50%\"",
+    "type = \"https\"",
+    "type = \"web\"",
+    "type = http",
+    "balance = \"leastconn\"",
+    "balance = \"peakewma\"",
+    "balance = \"mglev\"",
+    "balance leastconn",
+    "servers = [\"10.0.0.1:80\"]",
+    "server 10.0.0.1:80 weight=5;",
+    "host = \"http://a.de:80\"",
+    "host: a.de",
+    "path: /x",
+    "path = \"x y\"",
+    "path = \"http://a/x\"",
+    "path = \"~ ^/x\"",
+    "method = \"get\"",
+    "method = [\"get\"]",
+    "methods = [\"GET\"]",
+    "expect = \"ok\"",
+    "expect = 200",
+    "expect = 700",
+    "expect.status = \"2xx\"",
+    "expect.status = \"9xx\"",
+    "expect.status = [\"2xx\"]",
+    "expect.body = \"ok\"",
+    "expect.body = \"\"",
+    "expect.json = { path = \"status\" }",
+    "expect.json = [{ path = \"Faulty CAPPs\", equals = 1 }]",
+    "health = \"/x\"",
+    "health = \"http\"",
+    "healthcheck = \"/x\"",
+    "when_no_healthy = \"failopen\"",
+    "when_no_healthy = \"other\"",
+    "require = \"alll\"",
+    "preset = \"kraken\"",
+    "upstream = \"10.0.0.3:80\"",
+    "pool.b = {}",
+    "admin = \"127.0.0.1:1\"",
+    "admin = \"0.0.0.0\"",
+    "tls = true",
+    "tls = \"C:\\new\"",
+    "scheme = \"HTTPS\"",
+    "version = \"2\"",
+    "port = \"80\"",
+    "port = \"80000\"",
+    "// x",
+    "x = \u{201c}y\u{201d}",
+    "path = \u{201c}y\u{201d}",
+    "path = \"C:\\q\"",
+    "path == \"/x\"",
+    "path = \"/x\",",
+    "backup = True",
+];

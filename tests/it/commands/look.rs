@@ -1,0 +1,229 @@
+//! What an operator looks at first: `status`, `events` and `explain` of a running process, on a terminal and off it, and what
+//! they say where there is none.
+
+use std::process::{Command, Stdio};
+
+use serde_json::Value;
+
+use super::{PATIENCE, Process, lines_of, roundsman, text, wait};
+use crate::origin::{Origin, Reply, refusing_address};
+use crate::program::BINARY;
+use crate::pty::Terminal;
+use crate::support::assert_eventually_blocking;
+
+/// Two pools: `web` is well, of `api` one upstream of two refuses.
+fn start(good: &Origin) -> (Process, String) {
+    let refusing = refusing_address().to_string();
+    let process = Process::start_with(|dir| {
+        let health = "health = { type = \"http\", path = \"/healthz\", interval = \"1s\", fast_interval = \"50ms\" }\n";
+        let (dir, good) = (dir.path().display(), good.text());
+        format!(
+            "[listeners.web]\naddress = \"unix:{dir}/web.sock\"\npool = \"api\"\n\n\
+             [listeners.other]\naddress = \"unix:{dir}/other.sock\"\npool = \"web\"\n\n\
+             [pools.api]\nupstreams = [\"{good}\", \"{refusing}\"]\n{health}\n\
+             [pools.web]\nupstreams = [\"{good}\"]\n{health}\n\
+             [admin]\naddress = \"unix:{dir}/admin.sock\"\ntoken = {{ file = \"{dir}/token\" }}\n"
+        )
+    });
+    assert_eventually_blocking("every upstream is judged", PATIENCE, || {
+        let pools = process.status()["pools"].clone();
+        let states = [&pools["api"]["upstreams"][1]["state"], &pools["web"]["upstreams"][0]["state"]];
+        states == ["unhealthy", "healthy"]
+    });
+    (process, refusing)
+}
+
+fn good() -> Origin {
+    Origin::new().on("/healthz").reply(Reply::ok("up")).start_blocking()
+}
+
+#[test]
+fn one_pool_or_what_is_in_trouble_is_shown_and_fits_a_terminal() {
+    let good = good();
+    let (process, refusing) = start(&good);
+    let said = |args: &[&str]| text(&process.command(args).stdout);
+    let web = said(&["status", "web"]);
+    assert!(web.contains("web  healthy  1/1 healthy") && !web.contains("api"), "{web}");
+    let bad = said(&["status", "--unhealthy"]);
+    assert!(bad.contains(&refusing) && !bad.contains(&good.text()) && !bad.contains("web"), "{bad}");
+    let json: Value = serde_json::from_str(&said(&["status", "api", "-u", "--json"])).expect("JSON");
+    assert_eq!(json["pools"]["api"]["upstreams"].as_array().map(Vec::len), Some(1));
+    assert_eq!(json["pools"].as_object().map(serde_json::Map::len), Some(1));
+    let missing = process.command(&["status", "wep"]);
+    assert_eq!(missing.status.code(), Some(2));
+    let want = "there is no pool \"wep\"; did you mean web?; the pools are api, web\n";
+    assert!(text(&missing.stderr).ends_with(want), "{}", text(&missing.stderr));
+
+    let colour = regex::Regex::new("\x1b\\[[0-9]*m").expect("a pattern");
+    for columns in [40, 80] {
+        let terminal = Terminal::open(columns, 50);
+        let config = process.path("r.toml").display().to_string();
+        let mut command = Command::new(BINARY);
+        command.args(["status", "-c", &config]).env("TERM", "xterm").env_remove("NO_COLOR");
+        assert!(wait(&mut terminal.run(&mut command)).success());
+        terminal.shows(&refusing[..8], 1);
+        terminal.shows("refused", 1);
+        let shown = terminal.shown();
+        assert!(shown.contains("\x1b[31munhealthy\x1b[0m"), "{shown}");
+        let plain = colour.replace_all(&shown, "").into_owned();
+        for line in plain.lines() {
+            assert!(line.chars().count() <= usize::from(columns), "{columns}: {line:?}\n{plain}");
+        }
+    }
+}
+
+#[test]
+fn a_watched_status_is_printed_again_and_on_a_terminal_in_place() {
+    let good = good();
+    let (process, refusing) = start(&good);
+    let config = process.path("r.toml").display().to_string();
+    let args = ["status", "--watch", "-c", &config];
+    let mut child = Command::new(BINARY).args(args).stdout(Stdio::piped()).spawn().expect("it can be started");
+    let lines = lines_of(child.stdout.take().expect("piped"));
+    let mut healthy = 0;
+    while healthy < 3 {
+        let line = lines.recv_timeout(PATIENCE).expect("it goes on");
+        healthy += usize::from(line.contains("web  healthy"));
+    }
+    drop(lines);
+    let _ = child.kill();
+    let _ = child.wait();
+
+    let terminal = Terminal::open(80, 8);
+    let mut child = terminal.run(Command::new(BINARY).args(args));
+    terminal.shows("\x1b[H", 3);
+    terminal.shows("more lines; POOL or --unhealthy shows fewer", 2);
+    let _ = child.kill();
+    let _ = child.wait();
+    let frame = terminal.shown().split("\x1b[H").nth(1).expect("a frame").to_owned();
+    assert!(frame.matches('\n').count() < 8, "it never scrolls: {frame:?}");
+    assert!(terminal.is_cooked());
+
+    let gone = Command::new(BINARY).args(["status", "-w", "nowhere", "-c", &config]).output().expect("it runs");
+    assert_eq!(gone.status.code(), Some(2), "a pool that never was is not waited for: {refusing}");
+}
+
+#[test]
+fn events_are_chosen_by_pool_and_by_age() {
+    let (process, refusing) = start(&good());
+    let said = |args: &[&str]| text(&process.command(&[&["events"], args].concat()).stdout);
+    let api = said(&["--pool", "api"]);
+    assert!(api.contains(&refusing) && api.lines().all(|line| line.contains("Z  api ")), "{api}");
+    let web = said(&["--pool", "web", "--json"]);
+    assert!(!web.is_empty() && web.lines().all(|line| line.contains("\"pool\":\"web\"")), "{web}");
+    assert_eq!(said(&["--since", "1h"]), said(&[]));
+    assert_eq!(said(&["--since", "0s"]), "");
+    let missing = process.command(&["events", "--pool", "apy"]);
+    assert_eq!(missing.status.code(), Some(2), "{}", text(&missing.stderr));
+    assert!(text(&missing.stderr).contains("there is no pool \"apy\"; did you mean api?"));
+}
+
+#[test]
+fn explain_needs_no_pool_where_there_is_one_and_lists_them_where_there_are_more() {
+    let (process, refusing) = start(&good());
+    let unclear = process.command(&["explain"]);
+    assert_eq!(unclear.status.code(), Some(2));
+    let want = "there are 2 pools: say which one, as in `roundsman explain api` (api, web)\n";
+    assert!(text(&unclear.stderr).ends_with(want), "{}", text(&unclear.stderr));
+    let order = process.command(&["drain", "apy", &refusing]);
+    assert!(text(&order.stderr).contains("there is no pool \"apy\"; did you mean api?"), "{}", text(&order.stderr));
+
+    let alone = Process::start();
+    let said = |args: &[&str]| text(&alone.command(args).stdout);
+    assert!(said(&["explain"]).starts_with("Pool api is "), "{}", said(&["explain"]));
+    let upstream = alone.upstream("a.sock");
+    assert!(
+        said(&["explain", &upstream]).starts_with(&format!("api {upstream}  ")),
+        "{}",
+        said(&["explain", &upstream])
+    );
+    let neither = alone.command(&["explain", "unix:/nonexistent"]);
+    assert_eq!(neither.status.code(), Some(2));
+}
+
+#[test]
+fn several_mistakes_of_a_refused_reload_are_a_line_each_everywhere() {
+    let terminal = Terminal::open(200, 50);
+    let process = Process::start();
+    let config = process.path("r.toml").display().to_string();
+    // Another process on the same file would meet its sockets, so this one has a file of its own.
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("r.toml").display().to_string();
+    std::fs::write(dir.path().join("token"), super::TOKEN).unwrap();
+    std::fs::write(&file, Process::config(&dir, "a.sock")).unwrap();
+    let mut child = terminal.run(Command::new(BINARY).args(["run", &file]).env("NO_COLOR", "1"));
+    terminal.shows("Started  ", 1);
+    for (path, dir) in [(&config, &process.dir), (&file, &dir)] {
+        let bad = Process::config(dir, "a.sock") + "\n[pools.web]\nupstreamz = []\nhealth = { intervall = \"1s\" }\n";
+        std::fs::write(path, bad).unwrap();
+        // As an argument, and as an option.
+        assert_eq!(roundsman(&["reload", path]).status.code(), Some(78));
+        assert_eq!(roundsman(&["reload", "-c", path]).status.code(), Some(78));
+        for command in ["status", "events"] {
+            let shown = text(&roundsman(&[command, "-c", path]).stdout);
+            assert!(!shown.contains("\\n"), "{command}: {shown}");
+            for mistake in ["upstreamz", "intervall"] {
+                let line = shown.lines().find(|line| line.contains(mistake)).unwrap_or_else(|| panic!("{shown}"));
+                assert!(line.starts_with("  ") && line.contains("r.toml:1"), "{command}: {shown}");
+            }
+        }
+    }
+    // A log on a terminal reads the same.
+    terminal.shows("upstreamz", 2);
+    terminal.shows("intervall", 2);
+    // Both upstreams are judged in their own time.
+    terminal.shows("  unknown → unhealthy  L4CON ", 2);
+    let log = terminal.shown();
+    assert!(!log.contains("\\n"), "{log}");
+    for mistake in ["upstreamz", "intervall"] {
+        assert!(log.lines().any(|line| line.starts_with("    ") && line.contains(mistake)), "{log}");
+    }
+    let change = format!("Z INFO  api unix:{}/other.sock  unknown → unhealthy  L4CON ", dir.path().display());
+    let change_warned = change.replace("Z INFO ", "Z WARN ");
+    assert!(log.contains(&change) || log.contains(&change_warned), "{log}");
+    let _ = child.kill();
+    let _ = child.wait();
+}
+
+#[test]
+fn where_nothing_runs_the_next_step_is_named() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("r.toml").display().to_string();
+    std::fs::write(&file, "[admin]\naddress = \"unix:/nonexistent/admin.sock\"\n").unwrap();
+    for command in [&["status"][..], &["events"], &["explain"], &["reload"], &["status", "--watch"]] {
+        let output = roundsman(&[command, &["-c", &file]].concat());
+        let said = text(&output.stderr);
+        assert_eq!((output.status.code(), &*text(&output.stdout)), (Some(1), ""), "{said}");
+        let want = format!("roundsman: no roundsman answers at unix:/nonexistent/admin.sock ({file}): No such file");
+        assert!(
+            said.starts_with(&want) && said.contains("\n  Is it running? `roundsman run FILE` starts it.\n"),
+            "{said}"
+        );
+    }
+    let output = roundsman(&["status", "--admin", "unix:/nonexistent/admin.sock"]);
+    assert!(text(&output.stderr).contains("admin.sock (--admin): "), "{}", text(&output.stderr));
+}
+
+#[test]
+fn the_line_started_says_where_a_browser_finds_the_page() {
+    let admin = crate::program::free_address();
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("r.toml");
+    let unix = dir.path().display();
+    let text = format!(
+        "[listeners.web]\naddress = \"unix:{unix}/web.sock\"\npool = \"api\"\n\n[pools.api]\n\
+         upstreams = [\"unix:{unix}/a.sock\"]\n\n[admin]\naddress = \"{admin}\"\n"
+    );
+    std::fs::write(&file, text).unwrap();
+    let mut child = Command::new(BINARY).arg("run").arg(&file).stderr(Stdio::piped()).spawn().expect("it starts");
+    let lines = lines_of(child.stderr.take().expect("piped"));
+    let started = loop {
+        let line: Value = serde_json::from_str(&lines.recv_timeout(PATIENCE).expect("it starts")).expect("JSON");
+        if line["message"] == "Started" {
+            break line;
+        }
+    };
+    assert_eq!(started["page"], format!("http://{admin}/"));
+    let _ = child.kill();
+    let _ = child.wait();
+}

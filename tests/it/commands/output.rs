@@ -1,0 +1,159 @@
+//! What the commands do when their output goes nowhere, and what `run` says of a log level that does not exist.
+
+use std::fs::OpenOptions;
+use std::process::{Command, Output, Stdio};
+
+use super::{PATIENCE, Process, roundsman, text};
+use crate::program::BINARY;
+use crate::support::assert_eventually_blocking;
+
+const QUIET: [&[&str]; 4] = [
+    &["schema"],
+    &["check", "--presets"],
+    &["check", "--presets", "--format", "json"],
+    &["check", "--presets", "krakend"],
+];
+
+/// A command of the program whose stdout is this.
+fn with_stdout(args: &[&str], stdout: Stdio) -> Output {
+    let mut command = Command::new(BINARY);
+    command.args(args).env_remove("RUST_LOG").stdout(stdout).stderr(Stdio::piped());
+    command.spawn().expect("it can be started").wait_with_output().expect("it ends")
+}
+
+/// A device on which nothing can be written.
+fn full() -> Stdio {
+    OpenOptions::new().write(true).open("/dev/full").expect("Linux has one").into()
+}
+
+/// A pipe that nobody reads.
+fn broken() -> Stdio {
+    let (reader, writer) = std::io::pipe().expect("a pipe");
+    drop(reader);
+    writer.into()
+}
+
+#[test]
+fn a_command_that_can_write_nothing_fails_and_one_whose_reader_has_left_ends_quietly() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = |name: &str, content: &str| {
+        let path = dir.path().join(name);
+        std::fs::write(&path, content).unwrap();
+        path.display().to_string()
+    };
+    let good = file(
+        "good.toml",
+        "listeners.web = { address = \"127.0.0.1:80\", pool = \"a\" }\npools.a.upstreams = [\"10.0.0.1:80\", \"10.0.0.2:80\"]\n",
+    );
+    let bad = file("bad.toml", "nonsense = 1\n");
+    let good_cases = [&["check", "--config", &good][..], &["check", "--config", &good, "--format", "json"]];
+    for args in QUIET.into_iter().chain(good_cases) {
+        let refused = with_stdout(args, full());
+        let said = text(&refused.stderr);
+        assert_eq!(refused.status.code(), Some(1), "{args:?}: {said}");
+        assert!(said.contains("write to stdout: No space left on device"), "{args:?}: {said}");
+        let left = with_stdout(args, broken());
+        assert_eq!((left.status.code(), text(&left.stderr).as_str()), (Some(0), ""), "{args:?}");
+    }
+    for stdout in [full(), broken()] {
+        let args = ["check", "--config", &bad, "--format", "json"];
+        assert_eq!(with_stdout(&args, stdout).status.code(), Some(78), "a bad file is the worse news");
+    }
+}
+
+#[test]
+fn no_command_panics_when_nobody_reads_what_it_says() {
+    let process = Process::start();
+    let config = process.path("r.toml").display().to_string();
+    let none = "/nonexistent/r.toml";
+    for args in [
+        &["status", "--config", &config][..],
+        &["status", "--json", "--config", &config],
+        &["events", "--config", &config],
+        &["explain", "api", "--config", &config],
+        &["reload", "--config", &config],
+        &["check", "--config", none],
+        &["run", "--config", none],
+        &["run", "--log-level", "nonsense", "--config", none],
+        &["status", "--admin", "unix:/nonexistent/admin.sock"],
+        &["--help"],
+        &["nonsense"],
+    ] {
+        for stdio in [full as fn() -> Stdio, broken] {
+            let mut command = Command::new(BINARY);
+            let mut child = command.args(args).stdout(stdio()).stderr(stdio()).spawn().expect("it can be started");
+            let status = super::wait(&mut child);
+            // A panic is 101, and a signal has no code.
+            assert!(matches!(status.code(), Some(0 | 1 | 2 | 78)), "{args:?}: {status:?}");
+        }
+    }
+}
+
+#[test]
+fn a_log_level_that_does_not_exist_is_a_usage_error_and_not_silence() {
+    let run = |variable: Option<&str>, flags: &[&str]| {
+        let mut command = Command::new(BINARY);
+        command.args(["run", "--config", "/nonexistent/r.toml"]).args(flags).env_remove("RUST_LOG");
+        if let Some(variable) = variable {
+            command.env("RUST_LOG", variable);
+        }
+        let output = command.output().expect("it can be started");
+        (output.status.code(), text(&output.stderr))
+    };
+    for (variable, flags, said) in [
+        (None, &["--log-level", "warning"][..], "did you mean \"warn\"?"),
+        (None, &["--log-level", "notice"], "did you mean \"info\"?"),
+        (None, &["--log-level=debg"], "did you mean \"debug\"?"),
+        (None, &["--log-level", "info,roundsman=warning"], "did you mean \"warn\"?"),
+        (None, &["--log-level", ""], "names no level"),
+        (Some("foo"), &[], "RUST_LOG \"foo\": \"foo\" is not a level, so it was read as a target"),
+        (Some("WARNING"), &[], "did you mean \"warn\"?"),
+    ] {
+        let (code, error) = run(variable, flags);
+        assert_eq!(code, Some(2), "{variable:?} {flags:?}: {error}");
+        assert!(error.contains(said), "{error}");
+    }
+    for (variable, flags) in [
+        (None, &["--log-level", "WARN"][..]),
+        (None, &["--log-level", "hyper=debug"]),
+        (Some("roundsman::probe=trace"), &[]),
+        (Some("info,roundsman=debug"), &[]),
+        (Some(""), &[]),
+        // The flag wins.
+        (Some("foo"), &["--log-level", "info"]),
+    ] {
+        let (code, error) = run(variable, flags);
+        assert_eq!(code, Some(78), "{variable:?} {flags:?}: {error}");
+    }
+}
+
+#[test]
+fn a_log_line_that_cannot_be_written_is_counted() {
+    let mut process = Process::start();
+    let config = process.path("r.toml");
+    let _ = process.child.kill();
+    let _ = super::wait(&mut process.child);
+    process.child = Command::new(BINARY)
+        .args(["run", "--config"])
+        .arg(config)
+        .env_remove("RUST_LOG")
+        .stderr(full())
+        .spawn()
+        .expect("it can be started");
+    let lost = || {
+        process
+            .get("/metrics")
+            .lines()
+            .find_map(|line| line.strip_prefix("roundsman_log_lines_dropped_total ")?.parse::<f64>().ok())
+    };
+    assert_eventually_blocking("it answers", PATIENCE, || process.command(&["status"]).status.success());
+    assert_eventually_blocking("its first line is lost", PATIENCE, || lost().is_some_and(|lost| lost >= 1.0));
+    assert!(lost() < Some(1_000.0), "a line about lost lines is not lost over and over: {:?}", lost());
+}
+
+#[test]
+fn a_level_that_does_not_exist_is_found_before_anything_else() {
+    let output = roundsman(&["run", "--log-level", "verbose", "--listen", "127.0.0.1:1", "--to", "127.0.0.1:2"]);
+    assert_eq!(output.status.code(), Some(2), "{}", text(&output.stderr));
+    assert!(text(&output.stderr).contains("did you mean \"debug\"?"));
+}

@@ -1,0 +1,208 @@
+//! Outages are loud: whoever reads only warnings and errors learns of each, with its reason, and so does who asks.
+
+use nix::sys::signal::Signal;
+use roundsman::admin::json::{EventWhat, WarmingWord};
+use serde_json::Value;
+
+use super::{PATIENCE, http_check};
+use crate::client::get;
+use crate::origin::Origin;
+use crate::program::{Program, config, free_address, pool};
+use crate::support::assert_eventually;
+
+type Line = serde_json::Map<String, Value>;
+
+fn lines(program: &Program) -> Vec<Line> {
+    // The last line may not be whole yet.
+    program.log().split_inclusive('\n').filter_map(|line| serde_json::from_str(line).ok()).collect()
+}
+
+fn text<'a>(line: &'a Line, key: &str) -> &'a str {
+    line.get(key).and_then(Value::as_str).unwrap_or_default()
+}
+
+/// A paragraph as one line.
+fn unwrapped(paragraph: &str) -> String {
+    paragraph.split_whitespace().collect::<Vec<_>>().join(" ")
+}
+
+/// Waits for a line with this message, and returns the first.
+async fn logged(program: &Program, message: &str) -> Line {
+    let of = |line: &Line| text(line, "message") == message;
+    assert_eventually(message, PATIENCE, || lines(program).iter().any(of)).await;
+    lines(program).into_iter().find(of).expect("it is there")
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn whoever_reads_only_warnings_learns_of_every_outage() {
+    let (a, b) = (Origin::plain("a").await, Origin::plain("b").await);
+    let program = Program::start_ready(&pool("api", &[&a.text(), &b.text()], &http_check())).await;
+    for origin in [&a, &b] {
+        program.wait_for_state("api", &origin.text(), "healthy", PATIENCE).await;
+    }
+    let (_, out, err) = program.command(&["drain", "api", &b.text(), "--reason", "kernel"]).await;
+    assert!(out.contains("draining"), "{out}{err}");
+    a.set("/healthz", 503);
+    program.wait_for_state("api", &a.text(), "unhealthy", PATIENCE).await;
+    let began = logged(&program, "Pool refuses requests").await;
+    assert_eq!((text(&began, "level"), text(&began, "pool")), ("error", "api"));
+    let reason = text(&began, "reason");
+    assert!(reason.starts_with("none of its 2 upstreams can serve: 1 is unhealthy (L7STS: status 503"), "{reason}");
+    assert!(reason.ends_with(", 1 is draining"), "{reason}");
+    let next = format!("this ends when an upstream passes its checks, or after `roundsman undrain api {}`", b.text());
+    assert_eq!(text(&began, "next"), next);
+
+    let health = get(program.admin, "/health/api").await;
+    let said: Value = serde_json::from_str(&health.text()).expect("JSON");
+    assert_eq!(health.status, 503);
+    assert_eq!(said["reason"].as_str(), Some(format!("{reason}; {next}").as_str()));
+    let pool = program.pool("api").await;
+    assert!(pool.reason.is_some() && pool.down_since.is_some(), "{pool:?}");
+    let explained = unwrapped(&program.command(&["explain", "api"]).await.1);
+    assert!(explained.contains("It has not served for "), "{explained}");
+    let (_, events, _) = program.command(&["events"]).await;
+    assert!(events.contains("api  refuses requests: none of its 2 upstreams can serve"), "{events}");
+
+    assert_eq!(program.command(&["undrain", "api", &b.text()]).await.0, Some(0));
+    let ended = logged(&program, "Pool serves again").await;
+    assert_eq!(text(&ended, "level"), "info");
+    assert!(ended["down_seconds"].as_f64().is_some_and(|seconds| seconds > 0.0), "{ended:?}");
+    assert_eq!(get(program.admin, "/health/api").await.status, 200);
+    let pool = program.pool("api").await;
+    assert!(pool.reason.is_none() && pool.down_since.is_none(), "{pool:?}");
+
+    // One each, and each transition at its level.
+    let lines = lines(&program);
+    let of = |message: &str| lines.iter().filter(|line| text(line, "message") == message).collect::<Vec<_>>();
+    assert_eq!((of("Pool refuses requests").len(), of("Pool serves again").len()), (1, 1));
+    for line in of("Health changed") {
+        let want = if text(line, "to") == "healthy" { "info" } else { "warn" };
+        assert_eq!(text(line, "level"), want, "{line:?}");
+    }
+    for line in of("Admin state changed") {
+        let want = if text(line, "to") == "enabled" { "info" } else { "warn" };
+        assert_eq!(text(line, "level"), want, "{line:?}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn warming_and_reloads_are_events_that_say_who_asked_and_what_changed() {
+    let (a, b) = (Origin::plain("a").await, Origin::plain("b").await);
+    b.set("/healthz", 503);
+    let program = Program::start_ready(&pool("api", &[&a.text()], &http_check())).await;
+    let started = logged(&program, "Configuration loaded").await;
+    assert_eq!((text(&started, "by"), text(&started, "pools_added")), ("start", "api"));
+    program.wait_for_state("api", &a.text(), "healthy", PATIENCE).await;
+
+    program.write(&(pool("api", &[&b.text()], &http_check()) + &pool("web", &[&free_address().to_string()], "")));
+    let (code, out, err) = program.command(&["reload"]).await;
+    assert_eq!(code, Some(0), "{out}{err}");
+    assert!(out.contains("warming: api (removed upstreams serve until a new one is healthy, "), "{out}");
+    let seconds = program.pool("api").await.warming_seconds.expect("it warms");
+    assert!((1.0..=30.0).contains(&seconds), "{seconds}");
+    let explained = unwrapped(&program.command(&["explain", "api"]).await.1);
+    assert!(
+        explained.contains("still serve until a new one is healthy, ") && explained.contains(" s at most"),
+        "{explained}"
+    );
+
+    b.set("/healthz", 200);
+    let ended = logged(&program, "Warming ended: the upstreams of the configuration serve").await;
+    assert_eq!((text(&ended, "level"), text(&ended, "pool")), ("info", "api"));
+    program.write(&pool("api", &[&b.text()], &http_check()));
+    program.signal(Signal::SIGHUP);
+    assert_eventually("the signal is obeyed", PATIENCE, || program.log().contains("signal HUP")).await;
+
+    let events = program.events(0).await.events;
+    let reloads = events.iter().filter_map(|event| match &event.what {
+        EventWhat::Reload { by, changes, .. } => Some((by.as_str(), changes.as_ref())),
+        _ => None,
+    });
+    let reloads: Vec<_> = reloads.collect();
+    assert_eq!(reloads.len(), 3, "{reloads:?}");
+    assert!(reloads[1].0.starts_with("command from 127.0.0.1:"), "{reloads:?}");
+    let changes = reloads[1].1.expect("something changed");
+    assert_eq!((changes.pools_added.names.as_slice(), changes.pools_changed.count), (&["web".to_owned()][..], 1));
+    assert_eq!(changes.upstreams_added.count, 2);
+    assert_eq!(changes.upstreams_removed.names, [format!("api {}", a.text())]);
+    let last = reloads[2].1.expect("something changed");
+    assert_eq!((reloads[2].0, last.pools_removed.names.as_slice()), ("signal HUP", &["web".to_owned()][..]));
+    let warming = events.iter().filter_map(|event| match &event.what {
+        EventWhat::Warming { phase, .. } => Some(*phase),
+        _ => None,
+    });
+    assert_eq!(warming.collect::<Vec<_>>(), [WarmingWord::Began, WarmingWord::Ended]);
+    let removed =
+        |what: &EventWhat| matches!(what, EventWhat::UpstreamRemoved { upstream, .. } if *upstream == a.text());
+    assert_eq!(events.iter().filter(|event| removed(&event.what)).count(), 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn readiness_names_the_host_name_it_waits_for() {
+    let program = Program::start(&pool("api", &["nowhere.invalid:80"], &http_check())).await;
+    let answer = get(program.admin, "/readyz").await;
+    assert_eq!(answer.status, 503);
+    let said: Value = serde_json::from_str(&answer.text()).expect("JSON");
+    assert_eq!(said["reason"], "1 of 1 pools waits for the host name nowhere.invalid to resolve");
+    let began = logged(&program, "Pool refuses requests").await;
+    let reason = text(&began, "reason");
+    assert!(reason.contains("its host name does not resolve"), "{reason}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_secret_that_has_changed_on_disk_is_named_when_its_check_fails() {
+    let origin = Origin::plain("a").await;
+    let program = Program::spawn_whole(|web, admin, dir| {
+        std::fs::write(dir.join("token"), "hunter2\n").unwrap();
+        let headers = "headers = { Authorization = { file = \"token\", prefix = \"Bearer \" } }\n";
+        config(web, admin, &pool("api", &[&origin.text()], &(http_check() + headers)))
+    });
+    let program = program.when_live().await;
+    program.wait_for_state("api", &origin.text(), "healthy", PATIENCE).await;
+    let hint = "Authorization is read from token, which has changed since; reload to read it";
+    let explained = |program: &Program| {
+        let paths =
+            ["/api/v1/pools/api/explain".to_owned(), format!("/api/v1/pools/api/upstreams/{}/explain", origin.text())];
+        let admin = program.admin;
+        async move {
+            let mut texts = vec![];
+            for path in paths {
+                texts.push(get(admin, &path).await.text());
+            }
+            texts
+        }
+    };
+
+    origin.set("/healthz", 401);
+    program.wait_for_state("api", &origin.text(), "unhealthy", PATIENCE).await;
+    for text in explained(&program).await {
+        assert!(!text.contains("which has changed"), "the file is as it was: {text}");
+    }
+    origin.set("/healthz", 200);
+    program.wait_for_state("api", &origin.text(), "healthy", PATIENCE).await;
+    std::fs::write(program.dir().join("token"), "hunter3\n").unwrap();
+    for text in explained(&program).await {
+        assert!(!text.contains("which has changed"), "its check passes: {text}");
+    }
+    origin.set("/healthz", 401);
+    program.wait_for_state("api", &origin.text(), "unhealthy", PATIENCE).await;
+    let lost = |line: &Line| text(line, "to") == "unhealthy";
+    assert_eventually("both are logged", PATIENCE, || lines(&program).iter().filter(|line| lost(line)).count() == 2)
+        .await;
+    let hints: Vec<String> =
+        lines(&program).iter().filter(|line| lost(line)).map(|line| text(line, "hint").to_owned()).collect();
+    assert_eq!(hints, ["", hint]);
+    let end = tokio::time::Instant::now() + PATIENCE;
+    loop {
+        // An answer comes without the hint where it is not known in time.
+        let texts = explained(&program).await;
+        if texts.iter().all(|text| text.contains(hint)) {
+            break;
+        }
+        assert!(tokio::time::Instant::now() < end, "{texts:?}");
+        tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+    }
+    let (_, said, _) = program.command(&["explain", "api", &origin.text()]).await;
+    assert!(said.contains("Hint: Authorization is read from token"), "{said}");
+    assert!(!program.log().contains("hunter"), "{}", program.log());
+}

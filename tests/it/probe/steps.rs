@@ -1,0 +1,274 @@
+//! Checks in steps against scripted servers: mail with STARTTLS, Redis, PostgreSQL and MySQL, as far as a check goes.
+
+use std::io::{self, Read, Write};
+use std::net::{TcpListener, TcpStream};
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use roundsman::app::load::load_file;
+use roundsman::model::policy::ProbeSpec;
+use roundsman::model::{Address, Code, ProbeReport};
+use roundsman::probe::probe;
+
+use super::{LONG, SHORT, SLACK};
+use crate::origin::tls::{CERTIFICATES, TlsOrigin};
+
+/// What a scripted server does on a connection.
+#[derive(Debug, Clone)]
+enum Line {
+    Says(&'static [u8]),
+    /// Reads as many bytes as this has; any others end the script.
+    Hears(&'static [u8]),
+    /// Hands the connection on, as it is.
+    Joins(Address),
+}
+
+fn act(connection: &mut TcpStream, script: &[Line]) -> io::Result<()> {
+    connection.set_read_timeout(Some(SLACK * 10))?;
+    connection.set_nodelay(true)?;
+    for line in script {
+        match line {
+            Line::Says(bytes) => connection.write_all(bytes)?,
+            Line::Hears(bytes) => {
+                let mut heard = vec![0; bytes.len()];
+                connection.read_exact(&mut heard)?;
+                if heard != *bytes {
+                    return Err(io::ErrorKind::InvalidData.into());
+                }
+            }
+            Line::Joins(address) => {
+                let other = TcpStream::connect(address.to_string())?;
+                let (mut from, mut to) = (connection.try_clone()?, other.try_clone()?);
+                std::thread::spawn(move || {
+                    let _ = io::copy(&mut from, &mut to);
+                    let _ = to.shutdown(std::net::Shutdown::Write);
+                });
+                let mut other = other;
+                io::copy(&mut other, connection)?;
+            }
+        }
+    }
+    // Until the check closes, so that it ends for no other reason than its own.
+    io::copy(connection, &mut io::sink()).map(drop)
+}
+
+fn serve(script: Vec<Line>) -> Address {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    std::thread::spawn(move || {
+        for mut connection in listener.incoming().map_while(Result::ok) {
+            let script = script.clone();
+            std::thread::spawn(move || drop(act(&mut connection, &script)));
+        }
+    });
+    Address::Inet(address)
+}
+
+/// The check that a file says, as `config` makes it.
+fn check(directory: &Path, health: &str) -> Arc<ProbeSpec> {
+    let file = directory.join("roundsman.toml");
+    let ca = CERTIFICATES.ca.pem.display();
+    let text = format!(
+        "[listeners.web]\naddress = \"127.0.0.1:1\"\npool = \"a\"\n[pools.a]\nupstreams = [\"127.0.0.1:2\"]\n\
+         [pools.a.health]\ntype = \"tcp\"\n{}\n",
+        health.replace("CA", &ca.to_string())
+    );
+    std::fs::write(&file, text).unwrap();
+    let loaded = load_file(&file).unwrap_or_else(|error| panic!("{}", error.render(false)));
+    loaded.config.pools[0].checks[0].spec.clone()
+}
+
+async fn talk(health: &str, script: Vec<Line>, timeout: Duration) -> ProbeReport {
+    let directory = tempfile::tempdir().unwrap();
+    let spec = check(directory.path(), health);
+    let target = serve(script);
+    probe(&target, &target, &spec, timeout).await
+}
+
+const SMTP: &str = r#"
+steps = [
+  { expect = "220 " },
+  { send = "EHLO lb\r\n" },
+  { matches = "^250 ", fail_on = ["421", "550"] },
+  { send = "STARTTLS\r\n" },
+  { expect = "220", fail_on = ["454"] },
+  { starttls = true },
+  { send = "EHLO lb\r\n" },
+  { matches = "^250 " },
+  { send = "QUIT\r\n" },
+]
+tls = { server_name = "api.internal", ca_file = "CA" }
+"#;
+
+/// A mail server up to the answer to STARTTLS, which is `answer`.
+fn smtp(answer: &'static [u8]) -> Vec<Line> {
+    vec![
+        Line::Says(b"220-mx.example\r\n"),
+        Line::Says(b"220 ready\r\n"),
+        Line::Hears(b"EHLO lb\r\n"),
+        Line::Says(b"250-mx.example\r\n250-SIZE\r\n250 STARTTLS\r\n"),
+        Line::Hears(b"STARTTLS\r\n"),
+        Line::Says(answer),
+    ]
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn mail_is_spoken_over_starttls() {
+    let behind = serve(vec![
+        Line::Hears(b"EHLO lb\r\n"),
+        Line::Says(b"250-mx.example\r\n"),
+        Line::Says(b"250 AUTH PLAIN\r\n"),
+        Line::Hears(b"QUIT\r\n"),
+        Line::Says(b"221 bye\r\n"),
+    ]);
+    let tls = TlsOrigin::with(&CERTIFICATES.good).before_address(&behind).start();
+    let script = [smtp(b"220 2.0.0 go ahead\r\n"), vec![Line::Joins(tls.address())]].concat();
+    let report = talk(SMTP, script, LONG).await;
+    assert_eq!((report.code, report.hint), (Code::L7Ok, None), "{}", report.sentence());
+    let trace = report.trace;
+    assert_eq!(trace.dialogue.len(), 9);
+    assert!(trace.dialogue.iter().all(|step| step.done_in.is_some_and(|at| at <= report.duration)));
+    assert_eq!(&*trace.dialogue[0].heard, b"220-mx.example\r\n220 ");
+    let shaken = trace.tls.expect("a handshake was made");
+    assert!(shaken.verified && shaken.done_in >= trace.dialogue[4].done_in);
+    assert_eq!(tls.handshakes()[0].server_name.as_deref(), Some("api.internal"));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_mail_server_that_does_otherwise_fails_with_its_step() {
+    let stranger = TlsOrigin::with(&CERTIFICATES.wrong_name).start();
+    let strange = [smtp(b"220 go\r\n"), vec![Line::Joins(stranger.address())]].concat();
+    let cut = smtp(b"220 go\r\n").into_iter().chain([Line::Hears(b"\x16\x03\x01"), Line::Hears(b"no TLS")]).collect();
+    for (name, script, code, says) in [
+        (
+            "no TLS now",
+            smtp(b"454 TLS not available\r\n"),
+            Code::L7Rsp,
+            r#"step 5 of 9: it said "454", which fails the check: "454 TLS not available""#,
+        ),
+        (
+            "injected",
+            smtp(b"220 go\r\n250 injected\r\n"),
+            Code::L7Rsp,
+            r#"step 6 of 9: more came before TLS than the answer that was expected: " go\r\n250 injected\r\n""#,
+        ),
+        (
+            "busy",
+            vec![Line::Says(b"421 too busy\r\n")],
+            Code::L7Tout,
+            r#"step 1 of 9: expected "220 ", got "421 too busy\r\n" within 300ms"#,
+        ),
+        (
+            "silent after EHLO",
+            vec![Line::Says(b"220 a\r\n"), Line::Hears(b"EHLO lb\r\n")],
+            Code::L7Tout,
+            r#"step 3 of 9: expected a match of "^250 ", got "a\r\n" within 300ms"#,
+        ),
+        ("no handshake", smtp(b"220 go\r\n"), Code::L6Tout, "no TLS handshake within 300ms"),
+        ("a closed handshake", cut, Code::L6Rsp, "connection "),
+        ("another's certificate", strange, Code::L6Rsp, "certificate"),
+    ] {
+        let timeout = if matches!(code, Code::L7Tout | Code::L6Tout) { SHORT } else { LONG };
+        let report = talk(SMTP, script, timeout).await;
+        assert_eq!(report.code, code, "{name}: {}", report.sentence());
+        assert!(report.reason.contains(says), "{name}: {}", report.reason);
+        assert!(timeout == SHORT || report.duration < LONG / 2, "{name}: {:?}", report.duration);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn databases_are_asked_in_their_own_words() {
+    const REDIS: &str = r#"steps = [{ send = "PING\r\n" }, { expect = "+PONG", fail_on = ["-LOADING", "-NOAUTH"] }]"#;
+    const POSTGRES: &str =
+        r#"steps = [{ send_hex = "00 00 00 08 04 d2 16 2f" }, { expect_hex = "53", fail_on = ["N"] }]"#;
+    const MYSQL: &str = r#"steps = [{ expect_hex = "00 0a", fail_on = ["Too many connections"] }, { expect = "8." }]"#;
+    let redis = |answer| vec![Line::Hears(b"PING\r\n"), Line::Says(answer)];
+    let postgres = |answer| vec![Line::Hears(b"\0\0\0\x08\x04\xd2\x16\x2f"), Line::Says(answer)];
+    for (health, script, code, says) in [
+        (REDIS, redis(b"+PONG\r\n"), Code::L7Ok, "answered as expected in "),
+        (
+            REDIS,
+            redis(b"-LOADING Redis is loading the dataset in memory\r\n"),
+            Code::L7Rsp,
+            r#"step 2 of 2: it said "-LOADING", which fails the check: "-LOADING Redis is loading the dataset in memory""#,
+        ),
+        (REDIS, redis(b"-NOAUTH Authentication required.\r\n"), Code::L7Rsp, "step 2 of 2: it said \"-NOAUTH\""),
+        (
+            REDIS,
+            redis(b"-ERR unknown\r\n"),
+            Code::L7Tout,
+            r#"step 2 of 2: expected "+PONG", got "-ERR unknown\r\n" within 300ms"#,
+        ),
+        (POSTGRES, postgres(b"S"), Code::L7Ok, "answered as expected in "),
+        (POSTGRES, postgres(b"N"), Code::L7Rsp, "step 2 of 2: it said \"N\", which fails the check"),
+        (POSTGRES, postgres(b"E"), Code::L7Tout, "step 2 of 2: expected hex 53, got hex 45 within 300ms"),
+        (MYSQL, vec![Line::Says(b"J\0\0\0\x0a8.0.36\0\x08\0\0\0salt")], Code::L7Ok, "answered as expected in "),
+        (
+            MYSQL,
+            vec![Line::Says(b"\x17\0\0\0\xff\x10\x04Too many connections")],
+            Code::L7Rsp,
+            "step 1 of 2: it said \"Too many connections\", which fails the check",
+        ),
+    ] {
+        let timeout = if code == Code::L7Tout { SHORT } else { LONG };
+        let report = talk(health, script, timeout).await;
+        assert_eq!(report.code, code, "{}", report.sentence());
+        assert!(report.reason.contains(says), "{}", report.reason);
+        assert!(timeout == SHORT || report.duration < LONG / 2, "{:?}: {}", report.duration, report.reason);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_whole_check_goes_over_tls_where_there_is_no_step_for_it() {
+    let behind = serve(vec![Line::Hears(b"PING\r\n"), Line::Says(b"+PONG\r\n")]);
+    let tls = TlsOrigin::with(&CERTIFICATES.good).before_address(&behind).start();
+    for words in [
+        r#"steps = [{ send = "PING\r\n" }, { expect = "+PONG" }]"#,
+        "send = \"PING\\r\\n\"\nexpect = { contains = \"+PONG\" }",
+    ] {
+        let health = format!("{words}\ntls = {{ server_name = \"api.internal\", ca_file = \"CA\" }}");
+        let report = talk(&health, vec![Line::Joins(tls.address())], LONG).await;
+        assert_eq!(report.code, Code::L7Ok, "{}", report.sentence());
+        assert!(report.trace.tls.is_some_and(|tls| tls.verified));
+    }
+    assert_eq!(tls.handshakes().len(), 2);
+}
+
+/// The real program sends a secret, and shows it nowhere: not in its own words, and not where the server sends it back.
+#[test]
+fn secrets_are_sent_and_never_shown() {
+    const SECRET: &str = "s3cr3t-f0r-steps";
+    let directory = tempfile::tempdir().unwrap();
+    std::fs::write(directory.path().join("text"), format!("{SECRET}\n")).unwrap();
+    std::fs::write(directory.path().join("hex"), "de ad be ef 01 02\n").unwrap();
+    let target = serve(vec![
+        Line::Hears(b"AUTH s3cr3t-f0r-steps\r\n"),
+        Line::Says(b"-ERR s3cr3t-f0r-steps and \xde\xad\xbe\xef\x01\x02 are wrong\r\n"),
+        Line::Hears(b"\0\xde\xad\xbe\xef\x01\x02\xff"),
+        Line::Says(b"\xde\xad\xbe\xef\x01\x02 again\r\n"),
+    ]);
+    let file = directory.path().join("r.toml");
+    let at = directory.path().display();
+    let text = format!(
+        "[listeners.web]\naddress = \"unix:{at}/web.sock\"\npool = \"api\"\n[pools.api]\nupstreams = [\"{target}\"]\n\
+         [pools.api.health]\ntimeout = \"300ms\"\nsteps = [\n\
+         {{ send = {{ file = \"{at}/text\", prefix = \"AUTH \", suffix = \"\\r\\n\" }} }},\n{{ expect = \"-ERR\" }},\n\
+         {{ send_hex = {{ file = \"{at}/hex\", prefix = \"00\", suffix = \"ff\" }} }},\n{{ expect = \"again\" }},\n\
+         {{ expect = \"never\" }}]\n"
+    );
+    std::fs::write(&file, text).unwrap();
+    let target = target.to_string();
+    for more in [&[][..], &["--json"]] {
+        let arguments = [&["probe", "api", &target, "--config", file.to_str().unwrap()], more].concat();
+        let output = crate::commands::roundsman(&arguments);
+        let shown = String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned();
+        assert_eq!(output.status.code(), Some(1), "{shown}");
+        let steps = ["step 1 of 5: 23 bytes sent (not shown)", "step 3 of 5: 8 bytes sent", "step 5 of 5: "];
+        assert!(steps.iter().all(|step| shown.contains(step)), "{shown}");
+        assert!(shown.contains("*** and *** are wrong") && shown.contains("L7TOUT"), "{shown}");
+        for secret in [SECRET, "de ad be ef", "xde", "xbe", "beef"] {
+            assert!(!shown.contains(secret), "{secret}: {shown}");
+        }
+    }
+}
