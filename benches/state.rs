@@ -45,7 +45,12 @@ fn config(upstreams: usize) -> Config {
         balance: Balance::RoundRobin,
         when_no_healthy: WhenNoHealthy::Reject,
         min_healthy: MinHealthy::Count(1),
-        checks: vec![CheckPolicy { name: "tcp".into(), spec: Arc::new(ProbeSpec::connect()), timing: TIMING }],
+        checks: vec![CheckPolicy {
+            name: "tcp".into(),
+            spec: Arc::new(ProbeSpec::connect()),
+            timing: TIMING,
+            preset: None,
+        }],
         require: Require::All,
         resolve: Duration::from_secs(30),
     };

@@ -142,6 +142,7 @@ mod tests {
         let now = Instant::now();
         CheckStatus {
             name: name.into(),
+            preset: None,
             spec: Arc::new(ProbeSpec::connect()),
             timing: Timing {
                 interval: Duration::from_secs(10),

@@ -117,6 +117,7 @@ pub fn upstream(pool_name: &str, number: usize, state: HealthState) -> UpstreamS
     };
     let check = CheckStatus {
         name: "tcp".into(),
+        preset: None,
         spec: Arc::new(ProbeSpec::connect()),
         timing: timing(),
         target: found.upstream.address.clone(),
@@ -142,7 +143,8 @@ pub fn explanation(pool: &PoolStatus) -> Explanation {
         health_address: None,
         admin: AdminState::Enabled,
     };
-    let check = CheckPolicy { name: "http".into(), spec: Arc::new(ProbeSpec::connect()), timing: timing() };
+    let check =
+        CheckPolicy { name: "http".into(), spec: Arc::new(ProbeSpec::connect()), timing: timing(), preset: None };
     let policy = PoolPolicy {
         name: pool.name.clone(),
         upstreams: pool.upstreams.iter().map(policy).collect(),
@@ -185,6 +187,7 @@ pub fn timing() -> Timing {
 pub fn check(name: &str, upstream: &UpstreamStatus) -> CheckStatus {
     CheckStatus {
         name: name.into(),
+        preset: None,
         spec: Arc::new(ProbeSpec::connect()),
         timing: timing(),
         target: upstream.upstream.address.clone(),

@@ -115,8 +115,10 @@ fn presets(name: &str, format: Format) -> Result<String, String> {
     if name.is_empty() {
         return Ok(match format {
             Format::Json => {
-                let list: Vec<_> =
-                    all.iter().map(|p| json!({ "name": p.name, "summary": p.summary(), "toml": p.text })).collect();
+                let list: Vec<_> = all
+                    .iter()
+                    .map(|p| json!({ "name": p.name, "group": p.group, "summary": p.summary(), "toml": p.text }))
+                    .collect();
                 format!("{:#}\n", serde_json::Value::from(list))
             }
             Format::Human => list_presets(&all),
@@ -134,11 +136,15 @@ fn presets(name: &str, format: Format) -> Result<String, String> {
 fn list_presets(all: &[presets::Preset]) -> String {
     let width = all.iter().map(|preset| preset.name.len()).max().unwrap_or(0);
     let mut out = String::new();
-    for preset in all {
-        let _ = writeln!(out, "{:width$}  {}", preset.name, preset.summary());
+    for group in all.chunk_by(|a, b| a.group == b.group) {
+        let _ = writeln!(out, "{}", group[0].group);
+        for preset in group {
+            let _ = writeln!(out, "  {:width$}  {}", preset.name, preset.summary());
+        }
+        out.push('\n');
     }
     out.push_str(
-        "\nTo use one:\n\n  [pools.NAME.health]\n  preset = \"krakend\"\n  port = 8090        # every key of the table may stand \
+        "To use one:\n\n  [pools.NAME.health]\n  preset = \"krakend\"\n  port = 8090        # every key of the table may stand \
          beside it, and wins\n\n`roundsman check --presets NAME` shows what it asks, what it catches and what it cannot.\n",
     );
     out
@@ -276,12 +282,14 @@ expect = { status = [200, "300-302"], body = { contains = "\"up\"" } }
     fn the_presets_are_listed_with_how_to_use_them_and_shown_by_name() {
         let list = presets("", Format::Human).unwrap();
         assert!(
-            list.contains("\nkrakend                    KrakenD: its health endpoint, on the traffic port\n"),
+            list.contains(
+                "\nKrakenD\n  krakend                    KrakenD: its health endpoint, on the traffic port\n"
+            ),
             "{list}"
         );
         assert!(list.contains("  preset = \"krakend\"\n") && list.lines().all(|line| line.len() <= 120), "{list}");
         let json: serde_json::Value = serde_json::from_str(&presets("", Format::Json).unwrap()).unwrap();
-        assert_eq!((json.as_array().unwrap().len(), &json[0]["name"]), (13, &"clair".into()));
+        assert_eq!((json.as_array().unwrap().len(), &json[0]["name"]), (38, &"aspnet".into()));
         assert!(presets("wso2-mi", Format::Human).unwrap().contains("path = \"/healthz\""));
         assert!(presets("wso2", Format::Human).unwrap_err().contains("wso2-mi, wso2-mi-liveness"));
     }

@@ -137,6 +137,9 @@ fn render_check(check: &CheckExplainInfo, several: bool, now: Timestamp, paint: 
     let state = check.state.as_str();
     let decides = if several && check.decides { ", the one that decides" } else { "" };
     let mut out = format!("{name}  {}{decides}\n", paint.text(colour_of(state), state));
+    if let Some(preset) = &check.preset {
+        out.push_str(&format!("  {:<9}  {}\n", "preset", one_line(preset)));
+    }
     for (word, text) in [("probe", &check.probe), ("how often", &check.timing), ("streak", &check.needs)] {
         out.push_str(&format!("  {word:<9}  {}\n", one_line(text)));
     }
@@ -194,7 +197,7 @@ mod tests {
             "admin": "enabled", "require": "all 2 checks must be healthy", "malformed_total": 2,
             "last_malformed": { "at": "2026-11-21T10:03:00.000Z", "reason": "malformed head: a field without a name" },
             "checks": [{
-                "name": "http", "probe": "http: GET /healthz; expects 200-299", "timing": "every 10 s",
+                "name": "http", "preset": "rails", "probe": "http: GET /healthz; expects 200-299", "timing": "every 10 s",
                 "target": "10.0.0.2:80", "state": "unhealthy", "decides": true,
                 "streak": { "result": "fail", "count": 9, "needed": 3 },
                 "needs": "9 failures in a row; 2 passes in a row make it healthy",
@@ -222,6 +225,7 @@ mod tests {
              without a name\n\
              \n\
              check http  unhealthy, the one that decides\n  \
+             preset     rails\n  \
              probe      http: GET /healthz; expects 200-299\n  \
              how often  every 10 s\n  \
              streak     9 failures in a row; 2 passes in a row make it healthy\n  \

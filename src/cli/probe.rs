@@ -149,6 +149,7 @@ fn told(upstream: &UpstreamPolicy, check: &CheckPolicy, report: &ProbeReport) ->
     let probed = Probed { upstream: &upstream.address, name, target: &target, spec: &check.spec, report };
     TrialCheckInfo {
         name: check.name.to_string(),
+        preset: check.preset.map(str::to_owned),
         probe: check.spec.to_string(),
         result: Verdict::of(report.code),
         code: report.code.to_string(),

@@ -396,7 +396,7 @@ mod tests {
             balance: Balance::RoundRobin,
             when_no_healthy: WhenNoHealthy::Reject,
             min_healthy: MinHealthy::Count(1),
-            checks: vec![CheckPolicy { name: "tcp".into(), spec, timing }],
+            checks: vec![CheckPolicy { name: "tcp".into(), spec, timing, preset: None }],
             require: Require::All,
             resolve: Duration::from_secs(30),
         };

@@ -22,7 +22,7 @@ use super::upstream::Upstream;
 use super::view::{FIRST_VERDICT_WAIT, Nothing, Rules, Service, Tier, View};
 use crate::health::{Cause, Run, Track, Vote, combine, decides};
 use crate::model::eligibility::eligibility;
-use crate::model::policy::{PoolPolicy, UpstreamPolicy, WhenNoHealthy};
+use crate::model::policy::{CheckPolicy, PoolPolicy, UpstreamPolicy, WhenNoHealthy};
 use crate::model::{Address, AdminState, Eligibility, HealthState, Ineligible};
 
 /// Removed healthy upstreams serve at most this long after the reload that removed them.
@@ -697,8 +697,8 @@ impl PoolState {
 
     fn upstream_status(&self, member: &Member, checks: &Checks) -> UpstreamStatus {
         let eligibility = self.eligibility(member);
-        let names = member.rules.checks.iter().map(|check| check.name.clone());
-        let all: Vec<_> = names.zip(&member.checks).map(|(name, id)| check_status(name, &checks[id])).collect();
+        let policies = member.rules.checks.iter();
+        let all: Vec<_> = policies.zip(&member.checks).map(|(policy, id)| check_status(policy, &checks[id])).collect();
         let decides = member.decides(checks);
         let check = &all[decides];
         let unknown_because = checks[&member.checks[decides]].unknown_because;
@@ -728,10 +728,11 @@ impl PoolState {
     }
 }
 
-fn check_status(name: Arc<str>, check: &Check) -> CheckStatus {
+fn check_status(policy: &CheckPolicy, check: &Check) -> CheckStatus {
     let streak = |run: Run| Streak { pass: run.pass, count: run.count, needed: check.track.needed(run.pass) };
     CheckStatus {
-        name,
+        name: policy.name.clone(),
+        preset: policy.preset,
         spec: check.key.spec.clone(),
         timing: check.key.timing,
         target: check.key.target.clone(),

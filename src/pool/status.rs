@@ -160,6 +160,8 @@ pub struct UpstreamStatus {
 pub struct CheckStatus {
     /// Its name.
     pub name: Arc<str>,
+    /// The preset that it was made of.
+    pub preset: Option<&'static str>,
     /// What a probe does and expects.
     pub spec: Arc<ProbeSpec>,
     /// When probes run and how many make a verdict.

@@ -1,5 +1,6 @@
 //! Why the process does not start, in the format of the log and whatever its level: a supervisor reads both from one stream.
 
+use std::io::Write as _;
 use std::sync::OnceLock;
 
 use serde_json::Value;
@@ -24,5 +25,6 @@ pub fn is_json() -> bool {
 /// the process from starting is no matter of levels. Fields that are null are left out.
 pub fn not_started(message: &str, fields: Vec<(&'static str, Value)>) {
     writer::flush();
-    eprint!("{}", json_error(message, fields));
+    // `eprint!` panics where nobody reads stderr any more.
+    let _ = std::io::stderr().write_all(json_error(message, fields).as_bytes());
 }

@@ -5,6 +5,7 @@
 //! as `./dev test` sets it once it has installed them, it is a failure.
 
 mod openssl;
+mod presets;
 
 use std::fs::File;
 use std::io::{Read as _, Write as _};

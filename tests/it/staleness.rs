@@ -96,7 +96,8 @@ async fn without_verdicts_nothing_is_sent_past_the_time_for_which_they_hold() {
     let outcomes = load.stop().await;
     let refused: Vec<_> = outcomes.iter().filter(|outcome| outcome.answer == Ok(503)).collect();
     assert!(!refused.is_empty(), "past that time it is answered without the upstream");
-    assert!(refused.iter().all(|outcome| outcome.at.saturating_duration_since(limited) >= HOLDS - SLACK * 3));
+    let first = refused.iter().map(|outcome| outcome.at.saturating_duration_since(limited)).min().expect("some");
+    assert!(first >= HOLDS - Duration::from_secs(5), "and not before: {first:?}");
     let first = refused.iter().map(|outcome| outcome.took).max().expect("some");
     assert!(first >= Duration::from_secs(2), "the first of them waited for a verdict: {first:?}");
 }

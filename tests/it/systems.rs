@@ -9,6 +9,7 @@
 mod clair;
 mod krakend;
 mod portus;
+mod presets;
 mod waves;
 mod wso2_apim;
 mod wso2_mi;
@@ -25,7 +26,7 @@ use roundsman::probe::probe;
 use tokio::time::Instant;
 
 use crate::origin::tls::{Certificates, TlsOrigin, certificates};
-use crate::origin::{Origin, Reply, own_host};
+use crate::origin::{Act, Origin, Reply, own_host};
 use crate::program::{Program, pool};
 
 /// No probe here needs a tenth of it.
@@ -51,6 +52,8 @@ pub enum Port {
     Https { path: &'static str, answer: Vec<u8>, otherwise: Vec<u8> },
     /// Takes connections and says nothing.
     Silent,
+    /// Says these bytes at once and keeps the connection.
+    Says(Vec<u8>),
 }
 
 /// What listens on a port, running.
@@ -117,6 +120,10 @@ impl Port {
                 let origin = http(answer, path, otherwise).start_blocking();
                 let front = TlsOrigin::with(&CERTIFICATES.self_signed).before(&origin).at(at).start();
                 Running { origin, _front: Some(front) }
+            }
+            Port::Says(bytes) => {
+                let says = Reply::acts(vec![Act::Write(bytes.clone())]).then_hang();
+                Running { origin: Origin::new().at(at).on_accept(says).start_blocking(), _front: None }
             }
             Port::Silent => {
                 Running { origin: Origin::new().at(at).on_accept(Reply::hang()).start_blocking(), _front: None }

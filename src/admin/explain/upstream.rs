@@ -70,6 +70,7 @@ fn check_info(
     });
     CheckExplainInfo {
         name: check.name.to_string(),
+        preset: check.preset.map(str::to_owned),
         probe: check.spec.to_string(),
         timing: timing(&check.timing),
         target: check.target.to_string(),

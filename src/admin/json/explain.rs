@@ -94,6 +94,9 @@ pub struct UpstreamExplainReply {
 pub struct CheckExplainInfo {
     /// Its name.
     pub name: String,
+    /// The preset that it was made of; null: none.
+    #[serde(default)]
+    pub preset: Option<String>,
     /// What is asked and expected, in words.
     pub probe: String,
     /// How often, in words.
@@ -169,6 +172,9 @@ pub struct TrialInfo {
 pub struct TrialCheckInfo {
     /// Its name.
     pub name: String,
+    /// The preset that it was made of; null: none.
+    #[serde(default)]
+    pub preset: Option<String>,
     /// What is asked and expected, in words.
     pub probe: String,
     /// What it means; null when it was no verdict (our own lack of resources).

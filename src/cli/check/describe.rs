@@ -65,6 +65,9 @@ fn describe_pool(pool: &PoolPolicy, out: &mut String) {
 
 fn describe_check(check: &CheckPolicy, several: bool, out: &mut String) {
     let t = &check.timing;
+    if let Some(preset) = check.preset {
+        let _ = writeln!(out, "  preset     {preset}");
+    }
     let _ = writeln!(out, "  probe      {}", check.spec);
     let _ = writeln!(out, "  how often  {}", how_often(check));
     let found = if several { format!("; found after {} at worst", show(t.worst_detection())) } else { String::new() };

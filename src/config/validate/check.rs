@@ -43,7 +43,7 @@ struct Written {
     /// Where it stands; of a preset, the key that names it.
     span: Range<usize>,
     /// A preset is under it.
-    has_preset: bool,
+    from: Option<&'static str>,
     /// The key of its table.
     key: String,
 }
@@ -59,7 +59,7 @@ pub fn checks(
     let Some(At { value: raw, span }) = field.get() else {
         let spec = Arc::new(ProbeSpec::connect());
         let timing = timing::timing(&raw::Timing::empty(), &raw::Timing::empty());
-        let check = CheckPolicy { name: spec.kind.as_str().into(), spec, timing };
+        let check = CheckPolicy { name: spec.kind.as_str().into(), spec, timing, preset: None };
         return Checks { checks: vec![check], require: Require::All };
     };
     let written = match &raw.checks {
@@ -91,7 +91,7 @@ fn of_table(raw: &raw::Health, span: &Range<usize>, key: &str, report: &mut Repo
             preset: raw::Timing::empty(),
             probe: raw.probe.clone(),
             span: span.clone(),
-            has_preset: false,
+            from: None,
             key: key.to_owned(),
         }],
     }
@@ -126,7 +126,7 @@ fn of_list(raw: &raw::Health, list: &At<List>, key: &str, report: &mut Report) -
                 preset: raw::Timing::empty(),
                 probe: entry.probe.clone(),
                 span: span.clone(),
-                has_preset: false,
+                from: None,
                 key,
             }),
         }
@@ -137,8 +137,8 @@ fn of_list(raw: &raw::Health, list: &At<List>, key: &str, report: &mut Report) -
 type List = crate::config::read::List<raw::Check, 16>;
 
 fn check(written: &Written, upstreams: &[UpstreamPolicy], report: &mut Report) -> CheckPolicy {
-    let Written { timing, above, preset, probe, key, span, has_preset } = written;
-    let of_preset = has_preset.then(|| span.clone());
+    let Written { timing, above, preset, probe, key, span, from } = written;
+    let of_preset = from.map(|_| span.clone());
     timing::refuse_at_odds_with_interval(timing, above, preset, key, report);
     let port = port_rule(probe, upstreams, key, report);
     let (kind, tls) = probe::probe(probe, key, report);
@@ -150,7 +150,7 @@ fn check(written: &Written, upstreams: &[UpstreamPolicy], report: &mut Report) -
     let timeout = if unread { Duration::MAX } else { timing.timeout };
     let max_duration = expect::max_duration(&probe.expect, timeout, of_preset.as_ref(), key, report);
     let spec = Arc::new(ProbeSpec { port, tls, kind, max_duration });
-    CheckPolicy { name: spec.kind.as_str().into(), spec, timing }
+    CheckPolicy { name: spec.kind.as_str().into(), spec, timing, preset: *from }
 }
 
 fn port_rule(raw: &raw::Probe, upstreams: &[UpstreamPolicy], key: &str, report: &mut Report) -> PortRule {

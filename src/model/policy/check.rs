@@ -19,6 +19,8 @@ pub struct CheckPolicy {
     pub spec: Arc<ProbeSpec>,
     /// When probes run and how many make a verdict.
     pub timing: Timing,
+    /// The preset that it was made of, with the written keys over it. Of no consequence for what is known.
+    pub preset: Option<&'static str>,
 }
 
 /// `require`: how many of an upstream's checks must hold.

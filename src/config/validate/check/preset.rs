@@ -39,7 +39,7 @@ pub fn lay_under(
                 preset: preset_timing,
                 probe: merge(preset, preset_probe, written, key, report),
                 span: preset.span.clone(),
-                has_preset: true,
+                from: Some(preset.value.0.name),
                 key: key.to_owned(),
             }
         })
