@@ -1,6 +1,6 @@
-//! `roundsman check`: reads a configuration as `run` would, and says what is wrong with it or what it would do. Opens no
-//! socket. Mistakes go to stderr, what the file means to stdout; as JSON both are one array on stdout. `--presets` lists the
-//! checks that are known by name instead.
+//! `roundsman check`: reads a configuration as `run` does, and prints its mistakes or a summary of what it does. Opens
+//! no socket. Mistakes go to stderr, the summary to stdout; with `--format json` mistakes and warnings are one array on
+//! stdout. `--presets` lists the presets instead.
 
 mod describe;
 
@@ -23,30 +23,30 @@ use crate::config::{Diagnostic, presets};
 /// The arguments of `check`.
 #[derive(Debug, Clone, Args)]
 pub struct CheckArgs {
-    /// Which configuration.
+    /// The configuration file.
     #[command(flatten)]
     pub file: FileArgs,
-    /// List the checks that are known by name, or show the one called NAME
+    /// List the presets, or print the preset NAME
     #[arg(long, value_name = "NAME", num_args = 0..=1, default_missing_value = "", conflicts_with_all = ["config", "file"])]
     pub presets: Option<String>,
-    /// How mistakes are shown
+    /// The output format
     #[arg(long, value_enum, default_value_t = Format::Human)]
     pub format: Format,
 }
 
-/// How mistakes are shown.
+/// The output format.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum Format {
-    /// With the line and a caret; then what each pool does.
+    /// Mistakes with their line and a caret; without mistakes, what each pool does.
     Human,
     /// An array of { file, line, column, key, message, expected, suggestion, severity }.
     Json,
 }
 
-/// Runs `check`: 0 where the file could be run, 78 where not.
+/// Runs `check`: status 0 for a valid file, 78 for one that has mistakes or cannot be read.
 ///
 /// # Errors
-/// What it has to say could not be written.
+/// Stdout cannot be written.
 pub fn run(args: &CheckArgs) -> Result<ExitCode, Failure> {
     if let Some(name) = &args.presets {
         return run_presets(name, args.format);
@@ -61,17 +61,17 @@ pub fn run(args: &CheckArgs) -> Result<ExitCode, Failure> {
         Format::Json => (as_json(&result), String::new()),
         Format::Human => human(&file, &result, colour),
     };
-    // Where stderr cannot be written there is no place left to say so; the exit status still counts.
+    // If stderr cannot be written there is no way to report it; the exit status still counts.
     let _ = io::stderr().write_all(stderr.as_bytes());
     match (text::print(&stdout), result) {
-        // A bad file is the worse news, and a reader who has left (`| head`) is none.
+        // A bad file wins over a failed write; a closed pipe (`| head`) is not a failure.
         (_, Err(_)) => Ok(ExitCode::from(EXIT_BAD_CONFIG)),
         (Ok(()) | Err(Failure::OutputClosed), Ok(_)) => Ok(ExitCode::SUCCESS),
         (Err(failure), Ok(_)) => Err(failure),
     }
 }
 
-/// 0, or 2 where there is no such preset.
+/// Status 0, or 2 for an unknown preset.
 fn run_presets(name: &str, format: Format) -> Result<ExitCode, Failure> {
     match presets(name, format) {
         Ok(list) => text::print(&list).map(|()| ExitCode::SUCCESS),
@@ -92,14 +92,14 @@ fn as_json(result: &Result<Loaded, LoadError>) -> String {
     text
 }
 
-/// What goes to stdout and what to stderr.
+/// The text for stdout and the text for stderr.
 fn human(file: &Path, result: &Result<Loaded, LoadError>, colour: bool) -> (String, String) {
     match result {
         Ok(loaded) => {
-            let out = format!("{} is good.\n\n{}", file.display(), describe(&loaded.config));
+            let out = format!("{} is valid.\n\n{}", file.display(), describe(&loaded.config));
             (out, render_all(&loaded.warnings, colour))
         }
-        // There is nothing to count mistakes in.
+        // The file is missing: there are no mistakes in it to count.
         Err(error) if !file.exists() => (String::new(), error.render(colour)),
         Err(error) => {
             let errors = error.diagnostics.iter().filter(|d| d.severity == crate::config::Severity::Error).count();
@@ -128,7 +128,7 @@ fn presets(name: &str, format: Format) -> Result<String, String> {
         Some(preset) => Ok(preset.text.to_owned()),
         None => {
             let names: Vec<_> = all.iter().map(|preset| preset.name).collect();
-            Err(format!("there is no preset {name:?}; there are {}\n", names.join(", ")))
+            Err(format!("there is no preset {name:?}; the presets are {}\n", names.join(", ")))
         }
     }
 }
@@ -144,8 +144,8 @@ fn list_presets(all: &[presets::Preset]) -> String {
         out.push('\n');
     }
     out.push_str(
-        "To use one:\n\n  [pools.NAME.health]\n  preset = \"krakend\"\n  port = 8090        # every key of the table may stand \
-         beside it, and wins\n\n`roundsman check --presets NAME` shows what it asks, what it catches and what it cannot.\n",
+        "To use one:\n\n  [pools.NAME.health]\n  preset = \"krakend\"\n  port = 8090        # keys written beside it win\n\n\
+         `roundsman check --presets NAME` prints its keys, what it catches and what it cannot catch.\n",
     );
     out
 }
@@ -172,21 +172,21 @@ expect = { status = [200, "300-302"], body = { contains = "\"up\"" } }
 "#;
 
     #[test]
-    fn a_good_file_is_told_pool_by_pool_with_its_worst_detection() {
+    fn a_valid_file_is_described_pool_by_pool_with_its_worst_detection() {
         let (_dir, path) = write(GOOD);
         let (out, err) = human(&path, &load_file(&path), false);
         assert_eq!(err, "");
         let (head, rest) = out.split_once("\n\n").unwrap();
-        assert!(head.ends_with("a.toml is good."));
+        assert!(head.ends_with("a.toml is valid."));
         assert_eq!(
             rest,
             "listener web on 0.0.0.0:8080: pool api\n0 routes\nadmin on 127.0.0.1:9900\n\n\
-             pool api: 2 upstreams, round_robin; with none healthy, 503\n  \
+             pool api: 2 upstreams, round_robin; 503 while none is healthy\n  \
              probe      http: GET /healthz; expects 200, 300-302 and a body that contains \"\\\"up\\\"\"\n  \
              how often  every 10s (±1s), every 1s until a change is confirmed, each at most 5s\n  \
              verdict    healthy after 2 passes, unhealthy after 3 failures\n  \
              detection  a dead upstream gets no requests after 26s at worst\n  \
-             return     one that works again gets requests after 21s at worst\n  \
+             recovery   an upstream that recovers gets requests after 21s at worst\n  \
              upstream   10.0.0.1:80\n  \
              upstream   10.0.0.2:80  (probed at 10.9.0.2:9201, weight 3)\n"
         );
@@ -194,20 +194,20 @@ expect = { status = [200, "300-302"], body = { contains = "\"up\"" } }
     }
 
     #[test]
-    fn names_are_told_and_not_resolved() {
+    fn names_are_shown_and_not_resolved() {
         let text = "listeners.web = { address = \"0.0.0.0:8080\", pool = \"api\" }\n[pools.api]\n\
             upstreams = [\"API.invalid.:7100\", { address = \"10.0.0.2:80\", weight = 3 }]\nresolve = \"5s\"\n\
             min_healthy = 0.5\nhealth = { port_offset = 1 }\n";
         let (_dir, path) = write(text);
         let (out, _) = human(&path, &load_file(&path), false);
-        assert!(out.contains("2 upstreams, round_robin; with fewer than 50 % healthy, 503\n"), "{out}");
+        assert!(out.contains("2 upstreams, round_robin; 503 while fewer than 50 % are healthy\n"), "{out}");
         let name = "api.invalid:7100  (each of its addresses, resolved every 5s, probed at api.invalid:7101)\n";
         assert!(out.contains(name), "{out}");
         assert!(out.contains("10.0.0.2:80  (probed at 10.0.0.2:81, weight 3)\n"), "{out}");
     }
 
     #[test]
-    fn a_bad_file_is_told_on_stderr_and_in_json() {
+    fn a_bad_file_is_reported_on_stderr_and_in_json() {
         let (_dir, path) = write(&GOOD.replace("path =", "paht ="));
         let result = load_file(&path);
         let (out, err) = human(&path, &result, false);
@@ -219,29 +219,29 @@ expect = { status = [200, "300-302"], body = { contains = "\"up\"" } }
     }
 
     #[test]
-    fn warnings_leave_the_file_good() {
+    fn warnings_leave_the_file_valid() {
         let (_dir, path) = write(&GOOD.replace("\\\"up\\\"", "healthy"));
         let result = load_file(&path);
         let (out, err) = human(&path, &result, false);
         assert!(
-            out.contains("is good.") && err.contains(": warning: pools.api.health.expect.body.contains: "),
+            out.contains("is valid.") && err.contains(": warning: pools.api.health.expect.body.contains: "),
             "{err}"
         );
     }
 
     #[test]
-    fn several_checks_are_told_one_by_one_and_the_quickest_finds_a_dead_upstream() {
+    fn several_checks_are_described_one_by_one_and_the_quickest_finds_a_dead_upstream() {
         let health = "[pools.api.health]\nchecks = [{ type = \"http\", path = \"/healthz\", port = 9201, interval = \"30s\" }, \
             { type = \"tls\", tls = { verify = false }, timeout = \"1s\" }]\nrequire = ";
         let head = &GOOD[..GOOD.find("[pools.api.health]").unwrap()];
-        let told = |require: &str| {
+        let described = |require: &str| {
             let (_dir, path) = write(&format!("{head}{health}{require}\n"));
             describe(&load_file(&path).unwrap().config)
         };
-        let out = told("\"all\"");
+        let out = described("\"all\"");
         assert!(
             out.ends_with(
-                "\n  checks     2; all must hold\n  \
+                "\n  checks     2; all must pass\n  \
                  check      http /healthz\n  \
                  probe      http: GET /healthz on port 9201; expects 200-299\n  \
                  how often  every 30s (±3s), every 1s until a change is confirmed, each at most 5s\n  \
@@ -251,19 +251,19 @@ expect = { status = [200, "300-302"], body = { contains = "\"up\"" } }
                  how often  every 10s (±1s), every 1s until a change is confirmed, each at most 1s\n  \
                  verdict    healthy after 2 passes, unhealthy after 3 failures; found after 14s at worst\n  \
                  detection  a dead upstream gets no requests after 14s at worst\n  \
-                 return     one that works again gets requests after 43s at worst\n  \
+                 recovery   an upstream that recovers gets requests after 43s at worst\n  \
                  upstream   10.0.0.1:80  (http /healthz at 10.0.0.1:9201)\n  \
                  upstream   10.0.0.2:80  (http /healthz at 10.9.0.2:9201, tls at 10.9.0.2:9201, weight 3)\n"
             ),
             "{out}"
         );
-        assert!(told("\"any\"").contains("2; one must hold"));
-        assert!(told("\"any\"").contains("gets no requests after 48s at worst"));
-        assert!(told("\"any\"").contains("gets requests after 13s at worst"));
+        assert!(described("\"any\"").contains("2; one must pass"));
+        assert!(described("\"any\"").contains("gets no requests after 48s at worst"));
+        assert!(described("\"any\"").contains("gets requests after 13s at worst"));
     }
 
     #[test]
-    fn a_longer_interval_for_unhealthy_ones_is_part_of_the_way_back() {
+    fn a_longer_unhealthy_interval_delays_recovery() {
         let (_dir, path) = write(&GOOD.replace("type = \"http\"", "type = \"http\"\nunhealthy_interval = \"1m\""));
         let out = describe(&load_file(&path).unwrap().config);
         assert!(
@@ -272,7 +272,7 @@ expect = { status = [200, "300-302"], body = { contains = "\"up\"" } }
         );
         assert!(
             out.contains(
-                "gets no requests after 26s at worst\n  return     one that works again gets requests after 1m16s"
+                "gets no requests after 26s at worst\n  recovery   an upstream that recovers gets requests after 1m16s"
             ),
             "{out}"
         );

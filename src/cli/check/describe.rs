@@ -11,14 +11,15 @@ use crate::model::policy::{
 use crate::model::units::counted;
 use crate::model::{AdminState, Weight};
 
-/// How many upstreams of a pool are listed.
+/// Upstreams listed per pool at most.
 const UPSTREAMS_LISTED_MAX: usize = 20;
 
-/// A configuration without mistakes, pool by pool.
+/// Describes a valid configuration, pool by pool.
 pub fn describe(config: &Config) -> String {
     let mut out = String::new();
     for listener in &config.listeners {
-        let pool = listener.pool.as_ref().map_or("404 without a route".to_owned(), |pool| format!("pool {pool}"));
+        let pool =
+            listener.pool.as_ref().map_or("404 unless a route matches".to_owned(), |pool| format!("pool {pool}"));
         let _ = writeln!(out, "listener {} on {}: {pool}", listener.name, listener.address);
     }
     let routes = config.routes.len();
@@ -39,8 +40,8 @@ fn describe_pool(pool: &PoolPolicy, out: &mut String) {
         Balance::LeastRequest => "least_request",
     };
     let total = pool.upstreams.len();
-    let s = if total == 1 { "" } else { "s" };
-    let _ = writeln!(out, "pool {}: {total} upstream{s}, {balance}; {}", pool.name, when_no_healthy(pool));
+    let plural = if total == 1 { "" } else { "s" };
+    let _ = writeln!(out, "pool {}: {total} upstream{plural}, {balance}; {}", pool.name, when_no_healthy(pool));
     let several = pool.checks.len() > 1;
     if several {
         let _ = writeln!(out, "  checks     {}", require(pool));
@@ -53,8 +54,8 @@ fn describe_pool(pool: &PoolPolicy, out: &mut String) {
     }
     let _ =
         writeln!(out, "  detection  a dead upstream gets no requests after {} at worst", show(worst_detection(pool)));
-    let _ =
-        writeln!(out, "  return     one that works again gets requests after {} at worst", show(worst_return(pool)));
+    let recovery = show(worst_return(pool));
+    let _ = writeln!(out, "  recovery   an upstream that recovers gets requests after {recovery} at worst");
     for upstream in pool.upstreams.iter().take(UPSTREAMS_LISTED_MAX) {
         let _ = writeln!(out, "  upstream   {}{}", upstream.address, notes(upstream, pool));
     }
@@ -64,32 +65,32 @@ fn describe_pool(pool: &PoolPolicy, out: &mut String) {
 }
 
 fn describe_check(check: &CheckPolicy, several: bool, out: &mut String) {
-    let t = &check.timing;
+    let timing = &check.timing;
     if let Some(preset) = check.preset {
         let _ = writeln!(out, "  preset     {preset}");
     }
     let _ = writeln!(out, "  probe      {}", check.spec);
     let _ = writeln!(out, "  how often  {}", how_often(check));
-    let found = if several { format!("; found after {} at worst", show(t.worst_detection())) } else { String::new() };
+    let found =
+        if several { format!("; found after {} at worst", show(timing.worst_detection())) } else { String::new() };
     let _ = writeln!(
         out,
         "  verdict    healthy after {}, unhealthy after {}{found}",
-        counted(t.healthy_threshold, "pass", "passes"),
-        counted(t.unhealthy_threshold, "failure", "failures"),
+        counted(timing.healthy_threshold, "pass", "passes"),
+        counted(timing.unhealthy_threshold, "failure", "failures"),
     );
 }
 
 fn require(pool: &PoolPolicy) -> String {
     let total = pool.checks.len();
     match pool.require {
-        Require::All => format!("{total}; all must hold"),
-        Require::Any => format!("{total}; one must hold"),
-        Require::Count(n) => format!("{total}; {n} must hold"),
+        Require::All => format!("{total}; all must pass"),
+        Require::Any => format!("{total}; one must pass"),
+        Require::Count(needed) => format!("{total}; {needed} must pass"),
     }
 }
 
-/// How long an upstream that fails every check can go on getting requests: until so many have found out that too few are
-/// left.
+/// How long an upstream that fails every check can still get requests: until fewer of its checks pass than `require`.
 fn worst_detection(pool: &PoolPolicy) -> Duration {
     let mut each: Vec<_> = pool.checks.iter().map(|check| check.timing.worst_detection()).collect();
     each.sort_unstable();
@@ -97,7 +98,7 @@ fn worst_detection(pool: &PoolPolicy) -> Duration {
     each[each.len() - needed]
 }
 
-/// How long an upstream that passes every check again can go without requests: until so many have found out that enough hold.
+/// How long an upstream that passes every check again can go without requests: until as many pass as `require`.
 fn worst_return(pool: &PoolPolicy) -> Duration {
     let mut each: Vec<_> = pool.checks.iter().map(|check| check.timing.worst_return()).collect();
     each.sort_unstable();
@@ -105,36 +106,36 @@ fn worst_return(pool: &PoolPolicy) -> Duration {
 }
 
 fn when_no_healthy(pool: &PoolPolicy) -> String {
-    let fewer = match pool.min_healthy {
-        MinHealthy::Count(1) => "with none healthy".to_owned(),
-        // How many upstreams a name stands for is seen when it is resolved.
+    let few = match pool.min_healthy {
+        MinHealthy::Count(1) => "none is healthy".to_owned(),
+        // How many upstreams a name has is known only once it is resolved.
         MinHealthy::Share(share) if pool.upstreams.iter().any(|upstream| upstream.name.is_some()) => {
-            format!("with fewer than {} % healthy", share.as_f64() * 100.0)
+            format!("fewer than {} % are healthy", share.as_f64() * 100.0)
         }
         MinHealthy::Count(_) | MinHealthy::Share(_) => {
-            format!("with fewer than {} healthy", pool.min_healthy.needed(pool.upstreams.len()))
+            format!("fewer than {} are healthy", pool.min_healthy.needed(pool.upstreams.len()))
         }
     };
     match &pool.when_no_healthy {
-        WhenNoHealthy::Reject => format!("{fewer}, 503"),
-        WhenNoHealthy::FailOpen => format!("{fewer}, all are used"),
-        WhenNoHealthy::Pool(other) => format!("{fewer}, pool {other}"),
+        WhenNoHealthy::Reject => format!("503 while {few}"),
+        WhenNoHealthy::FailOpen => format!("all are used while {few}"),
+        WhenNoHealthy::Pool(other) => format!("pool {other} while {few}"),
     }
 }
 
 fn how_often(check: &CheckPolicy) -> String {
-    let t = &check.timing;
-    let mut out = format!("every {}", show(t.interval));
-    if t.jitter.as_f64() > 0.0 {
-        let _ = write!(out, " (±{})", show(t.interval.mul_f64(t.jitter.as_f64())));
+    let timing = &check.timing;
+    let mut out = format!("every {}", show(timing.interval));
+    if timing.jitter.as_f64() > 0.0 {
+        let _ = write!(out, " (±{})", show(timing.interval.mul_f64(timing.jitter.as_f64())));
     }
-    if let Some(rarely) = t.unhealthy_interval {
+    if let Some(rarely) = timing.unhealthy_interval {
         let _ = write!(out, ", every {} while unhealthy", show(rarely));
     }
-    let _ =
-        write!(out, ", every {} until a change is confirmed, each at most {}", show(t.fast_interval), show(t.timeout));
-    if !t.start_period.is_zero() {
-        let _ = write!(out, "; failures count after {}", show(t.start_period));
+    let (fast, timeout) = (show(timing.fast_interval), show(timing.timeout));
+    let _ = write!(out, ", every {fast} until a change is confirmed, each at most {timeout}");
+    if !timing.start_period.is_zero() {
+        let _ = write!(out, "; failures count after {}", show(timing.start_period));
     }
     out
 }
@@ -164,7 +165,7 @@ fn notes(upstream: &UpstreamPolicy, pool: &PoolPolicy) -> String {
     if notes.is_empty() { String::new() } else { format!("  ({})", notes.join(", ")) }
 }
 
-/// Rounded to what a reader cares for: nobody schedules probes by the microsecond.
+/// Rounded down to milliseconds: shorter times do not matter to a reader.
 fn show(duration: Duration) -> String {
     show_duration(Duration::from_millis(u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)))
 }
