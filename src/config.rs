@@ -2,8 +2,8 @@
 //!
 //! Pure. The caller has read the bytes; what a file refers to (environment variables, secret files) comes through
 //! [`Env`]. The stages: `document` (bytes to TOML, bounded), `raw` (what each key may hold; unknown and later keys),
-//! `validate` (what must agree with what), [`diff`] (what a reload changes). `syntax` says what to write instead of what is
-//! not TOML, `foreign` instead of the words of other programs. Imported by `app` and `cli` only.
+//! `validate` (rules between keys), [`diff`] (what a reload changes). `syntax` explains text that is not TOML,
+//! `foreign` maps the words of other programs to ours. Imported by `app` and `cli` only.
 
 pub mod diagnostic;
 pub mod diff;
@@ -48,22 +48,22 @@ pub trait Env {
     /// The value of an environment variable; `None` where it is not set.
     ///
     /// # Errors
-    /// A sentence where it is set to something that is not UTF-8.
+    /// A sentence, if its value is not UTF-8.
     fn var(&self, name: &str) -> Result<Option<String>, String>;
 
     /// The text of a file that is referred to: a secret, certificates. A relative path is taken from the working directory.
     ///
     /// # Errors
-    /// A sentence where it cannot be read, is too large, or is not UTF-8.
+    /// A sentence, if it cannot be read, is too large, or is not UTF-8.
     fn read_file(&self, path: &Path) -> Result<String, String>;
 }
 
 /// A configuration without mistakes.
 #[derive(Debug, Clone)]
 pub struct Parsed {
-    /// What it says.
+    /// The configuration.
     pub config: Config,
-    /// What is allowed and yet looks like a mistake.
+    /// What is allowed but looks like a mistake.
     pub warnings: Vec<Diagnostic>,
 }
 
@@ -108,7 +108,7 @@ fn read_and_validate(text: &str, env: &dyn Env, report: &mut Report) -> Option<C
         let mut reader = read::Reader::new(&readable.text, env, report);
         raw::File::read_document(table.get_ref(), &mut reader)
     };
-    // What spans several keys cannot be judged on half a file; what one key says is already reported.
+    // Rules between keys cannot be checked on half a file; mistakes in a single key are already reported.
     let config = match readable.state {
         document::State::Whole | document::State::Holes => validate::validate(&raw, report),
         document::State::Broken => None,

@@ -1,6 +1,7 @@
-//! Configuration files, good and bad: what is refused and how it is said (`tests/config/invalid`, the expected output
-//! beside each), what is accepted (`tests/config/valid`, `conf`), the JSON Schema, the reference file, and hostile input.
-//! `UPDATE_EXPECT=1 cargo test --test config` rewrites the expected output; read the difference before committing it.
+//! Valid and invalid configuration files: what is refused with which output (`tests/config/invalid`, the expected
+//! output beside each), what is accepted (`tests/config/valid`, `conf`), the JSON Schema, the reference file, and
+//! hostile input. `UPDATE_EXPECT=1 cargo test --test config` rewrites the expected output; read the difference before
+//! committing it.
 
 #[path = "config/messages.rs"]
 mod messages;
@@ -33,7 +34,7 @@ fn good(path: &Path) -> Config {
     load_file(path).unwrap_or_else(|error| panic!("{}", error.render(false))).config
 }
 
-/// Compares with the text of a file, or writes it when asked to.
+/// Compares with the text of a file, or writes it with `UPDATE_EXPECT` set.
 fn expect(path: &Path, actual: &str) -> Result<(), String> {
     if std::env::var_os("UPDATE_EXPECT").is_some() {
         fs::write(path, actual).unwrap();
@@ -144,9 +145,9 @@ fn every_key_reaches_the_policy() {
 fn every_key_of_every_kind_of_check_reaches_the_policy() {
     let config = good(Path::new("tests/config/valid/everything.toml"));
     let pool = &config.pools[2];
-    let told: Vec<_> = pool.checks.iter().map(|check| format!("{} | {}", check.name, check.spec)).collect();
+    let described: Vec<_> = pool.checks.iter().map(|check| format!("{} | {}", check.name, check.spec)).collect();
     assert_eq!(
-        told,
+        described,
         [
             "http / | http: POST / of checks.internal with a body of 2 bytes in HTTP/2, over TLS (certificate verified as \
              10.0.0.5, by the roots of ca_file, with a client certificate); expects any status, the header X-App equal to \
@@ -242,7 +243,7 @@ fn the_minimal_file_is_at_most_twelve_lines() {
     assert_eq!(good(Path::new("conf/minimal.toml")).pools[0].upstreams.len(), 2);
 }
 
-/// Every key in the schema, which is made from the declarations that read the file: `pools.*.health.interval`.
+/// Every key in the schema, which is generated from the declarations that read the file: `pools.*.health.interval`.
 fn keys_of_schema() -> BTreeSet<String> {
     let root = schema::schema();
     let mut out = BTreeSet::new();
@@ -281,11 +282,11 @@ fn the_reference_explains_every_key() {
     assert!(keys.contains("pools.*.health.expect.body.contains") && keys.contains("pools.*.upstreams.*.weight"));
     for key in &keys {
         let name = key.rsplit('.').next().unwrap();
-        assert!(word(name), "conf/reference.toml says nothing of {key}");
+        assert!(word(name), "conf/reference.toml does not mention {key}");
     }
 }
 
-/// The keys that `conf/reference.toml` writes, and not only mentions.
+/// The keys that `conf/reference.toml` sets and does not only mention.
 fn keys_written(table: &toml::Table, path: &str, out: &mut BTreeSet<String>) {
     for (key, value) in table {
         let named = matches!(path, "pools" | "listeners");
@@ -306,12 +307,12 @@ fn keys_written(table: &toml::Table, path: &str, out: &mut BTreeSet<String>) {
 }
 
 #[test]
-fn the_reference_writes_every_key_that_has_a_default() {
+fn the_reference_sets_every_key_that_has_a_default() {
     let root = schema::schema();
     let mut written = BTreeSet::new();
     let table = fs::read_to_string("conf/reference.toml").unwrap().parse().unwrap();
     keys_written(&table, "", &mut written);
-    // The names of a definition's keys with defaults, wherever the definition is used.
+    // The names of all keys with defaults, whichever definition they belong to.
     let mut with_default = BTreeSet::new();
     for (_, definition) in root["$defs"].as_object().unwrap() {
         for (key, value) in definition["properties"].as_object().unwrap() {
@@ -323,7 +324,7 @@ fn the_reference_writes_every_key_that_has_a_default() {
     assert!(with_default.len() > 15);
     let aliases = ["rise", "fall"];
     for key in with_default.iter().filter(|key| !aliases.contains(&key.as_str())) {
-        assert!(written.iter().any(|w| w.rsplit('.').next() == Some(key)), "conf/reference.toml does not write {key}");
+        assert!(written.iter().any(|w| w.rsplit('.').next() == Some(key)), "conf/reference.toml does not set {key}");
     }
 }
 
@@ -345,7 +346,7 @@ fn the_reference_is_equal_to_leaving_the_keys_out() {
         [[routes]]\npath = \"/several\"\npool = \"several\"\n[admin]\n";
     fs::write(&bare, text).unwrap();
     assert_eq!(reference, good(&bare));
-    // Without its table the admin is the same but for what a failed bind means.
+    // Without its table the admin differs only in what a failed bind means.
     fs::write(&bare, text.replace("[admin]\n", "")).unwrap();
     let mut without = good(&bare);
     assert!(!without.admin.written);
@@ -396,7 +397,7 @@ fn load_bytes(bytes: &[u8]) -> Result<(), LoadError> {
 const HEAD: &str = "listeners.web = { address = \"127.0.0.1:8080\", pool = \"a\" }\n";
 
 #[test]
-fn what_is_no_text_is_refused() {
+fn a_file_that_is_not_text_is_refused() {
     let utf16: Vec<u8> = "\u{feff}a = 1".encode_utf16().flat_map(u16::to_le_bytes).collect();
     for (bytes, reason) in [
         (&utf16[..], "the file is UTF-16; a configuration is UTF-8"),
@@ -468,10 +469,10 @@ fn a_hundred_diagnostics_are_shown_and_the_rest_counted() {
 proptest! {
     #![proptest_config(ProptestConfig { cases: 400, ..ProptestConfig::default() })]
 
-    /// Cuts and pastes pieces of good and bad files at random places: whatever comes out, there is an answer, and every
-    /// place in it lies within the file.
+    /// Cuts and pastes pieces of good and bad files at random places: any result is accepted or refused without
+    /// a panic, and every place in a diagnostic lies within the file.
     #[test]
-    fn a_mangled_file_is_answered_and_never_a_panic(
+    fn a_mangled_file_never_causes_a_panic(
         first in 0..1_000_usize,
         splices in proptest::collection::vec((0..1_000_usize, 0..10_000_usize, 0..10_000_usize, 0..60_usize), 1..8),
     ) {

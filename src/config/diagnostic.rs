@@ -1,5 +1,5 @@
-//! One mistake or warning about a configuration file: its place, its sentence, what would have been right. Knows how to
-//! show itself to people (with the source line and a caret) and, as `serde::Serialize`, to programs.
+//! One mistake or warning about a configuration file: its place, its message, what was expected. Renders itself for
+//! people (with the source line and a caret) and, through `serde::Serialize`, for programs.
 
 use std::fmt::Write as _;
 use std::ops::Range;
@@ -8,12 +8,12 @@ use annotate_snippets::renderer::DecorStyle;
 use annotate_snippets::{AnnotationKind, Group, Level, Renderer, Snippet};
 use serde::Serialize;
 
-/// Excerpts are cut before; the renderer would cut them once more, to the width of a terminal that may not be there.
+/// Excerpts are already cut; the renderer would cut them again, to the width of a terminal that may not exist.
 const TERM_WIDTH: usize = 1_000;
-/// A longer phrase is shown below the line and not beside the caret, in lines of this many characters.
+/// A longer phrase is shown below the source line instead of beside the caret, wrapped at this many characters.
 const LABEL_CHARS_MAX: usize = 90;
 
-/// How much a diagnostic weighs.
+/// Whether a diagnostic refuses the file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Severity {
@@ -38,21 +38,21 @@ impl Severity {
 pub struct Diagnostic {
     /// The file, as it was named.
     pub file: String,
-    /// 1-based; `None` where the whole file is meant.
+    /// 1-based; `None` for the whole file.
     pub line: Option<usize>,
-    /// 1-based, in characters; `None` where the whole file is meant.
+    /// 1-based, in characters; `None` for the whole file.
     pub column: Option<usize>,
-    /// The path of the key, such as `pools.api.health.timeout`; empty where none is meant.
+    /// The path of the key, such as `pools.api.health.timeout`; empty if it is about no key.
     pub key: String,
     /// What is wrong, with the value.
     pub message: String,
-    /// What would have been right.
+    /// What was expected.
     pub expected: Option<String>,
-    /// What may have been meant: a near key or name, or the value in its right form.
+    /// The likely correction: a similar key or name, or the value in the right form.
     pub suggestion: Option<String>,
-    /// Whether the file is refused for it.
+    /// Whether it refuses the file.
     pub severity: Severity,
-    /// Where in the file, in bytes.
+    /// Its place in the file, in bytes.
     #[serde(skip)]
     pub span: Option<Range<usize>>,
     /// The line it is about.
@@ -65,12 +65,12 @@ pub struct Diagnostic {
 pub struct Excerpt {
     /// The line, or a window of it.
     pub text: String,
-    /// The bytes of `text` that are meant.
+    /// The bytes of `text` that the caret marks.
     pub marked: Range<usize>,
 }
 
 impl Diagnostic {
-    /// One about a file as a whole, such as one that cannot be read.
+    /// An error about a whole file, such as one that cannot be read.
     pub fn whole_file(file: &str, message: String) -> Diagnostic {
         Diagnostic {
             file: file.to_owned(),
@@ -100,7 +100,7 @@ impl Diagnostic {
         line
     }
 
-    /// For people: the headline, the source line with a caret, what was expected, and what may have been meant.
+    /// For people: the headline, the source line with a caret, what was expected, and the suggestion.
     pub fn render(&self, colour: bool) -> String {
         let mut out = self.headline();
         out.push('\n');
@@ -147,7 +147,7 @@ impl Diagnostic {
     }
 }
 
-/// `phrase` in lines, broken at spaces.
+/// `phrase` wrapped at spaces.
 fn wrapped(phrase: &str) -> String {
     let (mut out, mut column) = (String::with_capacity(phrase.len() + 8), 0);
     for word in phrase.split(' ') {
@@ -169,7 +169,7 @@ fn wrapped(phrase: &str) -> String {
     out
 }
 
-/// All of them for people, one after the other with an empty line after each.
+/// Renders all of them for people, with an empty line after each.
 pub fn render_all(diagnostics: &[Diagnostic], colour: bool) -> String {
     let mut out = String::new();
     for diagnostic in diagnostics {
@@ -208,7 +208,7 @@ mod tests {
     }
 
     #[test]
-    fn a_long_list_stands_below_the_line() {
+    fn a_long_list_is_shown_below_the_line() {
         let names = ["interval"; 30].join(", ");
         let text = Diagnostic { expected: Some(names.clone()), ..sample() }.render(false);
         assert!(text.contains("\n   = note: expected interval, "), "{text}");
@@ -217,7 +217,7 @@ mod tests {
     }
 
     #[test]
-    fn colour_comes_only_when_asked() {
+    fn colour_is_used_only_on_request() {
         assert!(!sample().render(false).contains('\x1b'));
         assert!(sample().render(true).contains('\x1b'));
     }

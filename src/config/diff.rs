@@ -24,22 +24,22 @@ pub struct Diff {
 /// Listeners by address.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct ListenerDiff {
-    /// To be bound.
+    /// Listeners to bind.
     pub added: Vec<ListenerPolicy>,
-    /// To be closed; their connections finish.
+    /// Listeners to close; their connections finish.
     pub removed: Vec<ListenerPolicy>,
-    /// The new form of those that keep their socket with another name or pool.
+    /// Listeners that keep their socket and get another name or pool, in their new form.
     pub changed: Vec<ListenerPolicy>,
 }
 
 /// Pools by name.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct PoolDiff {
-    /// New ones.
+    /// New pools.
     pub added: Vec<Name>,
-    /// Those that are gone.
+    /// Pools that no longer exist.
     pub removed: Vec<Name>,
-    /// Those with anything different.
+    /// Pools that differ in anything.
     pub changed: Vec<Name>,
 }
 
@@ -56,27 +56,27 @@ pub enum NeedsRestart {
     /// The worker threads are started once.
     #[error("runtime.threads: a change from {} to {} needs a restart", show(*.from), show(*.to))]
     Threads {
-        /// As running.
+        /// The running value.
         from: Option<NonZeroUsize>,
-        /// As written.
+        /// The new value.
         to: Option<NonZeroUsize>,
     },
-    /// The admin socket is the door that reloads come through; it is not moved while it is used.
+    /// Reloads arrive through the admin socket; it is not moved while it is in use.
     #[error("admin.address: a change from {from} to {to} needs a restart")]
     Admin {
-        /// As running.
+        /// The running value.
         from: Address,
-        /// As written.
+        /// The new value.
         to: Address,
     },
-    /// The new socket could be bound only after the old one is closed, and requests would be refused between.
+    /// The new socket could be bound only after the old one is closed, and connections would be refused in between.
     #[error("listeners.{name}.address: {to} overlaps {from}, which is bound; this needs a restart")]
     Overlap {
         /// The listener.
         name: Name,
         /// The bound address.
         from: Address,
-        /// As written.
+        /// The new value.
         to: Address,
     },
 }
@@ -154,11 +154,11 @@ fn pools(old: &Config, new: &Config) -> PoolDiff {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::presets::Nowhere;
+    use crate::config::presets::EmptyEnv;
     use crate::config::{Source, parse};
 
     fn config(text: &str) -> Config {
-        match parse(&Source { file: "x", text: text.as_bytes() }, &Nowhere) {
+        match parse(&Source { file: "x", text: text.as_bytes() }, &EmptyEnv) {
             Ok(parsed) => parsed.config,
             Err(all) => panic!("{}", crate::config::diagnostic::render_all(&all, false)),
         }
@@ -203,7 +203,7 @@ mod tests {
     }
 
     #[test]
-    fn what_needs_a_restart_is_named_and_refuses_the_whole() {
+    fn what_needs_a_restart_is_named_and_refuses_the_reload() {
         let cases = [
             (("threads = 2", "threads = 4"), "runtime.threads: a change from 2 to 4 needs a restart"),
             (("runtime.threads = 2\n", ""), "runtime.threads: a change from 2 to the default needs a restart"),

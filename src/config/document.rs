@@ -1,5 +1,5 @@
-//! Bytes to a TOML document with the place of every value. Decides what is text at all and how large a document may be;
-//! hostile input is refused before it costs memory or stack. What the keys mean is left to `raw`.
+//! Turns bytes into a TOML document with the place of every value. Decides what is text and how large a document may
+//! be; hostile input is refused before it costs memory or stack. `raw` decides what the keys mean.
 
 use std::borrow::Cow;
 use std::ops::Range;
@@ -11,20 +11,20 @@ use toml_parser::lexer::TokenKind;
 use super::report::{Found, Report};
 use super::syntax;
 
-/// What reading a document may cost, in bytes by the estimate of [`cost`]. With it the process stays under 200 MB for
-/// every file of 16 MiB; 65,535 upstreams written as tables fit.
+/// The memory that reading a document may take, in bytes as [`cost`] estimates them. It keeps the process under 200 MB
+/// for any file of 16 MiB; 65,535 upstreams written as tables fit.
 const COST_MAX: usize = 140_000_000;
-/// Up to this size every syntax mistake is looked for; in a larger file only the first (each costs memory).
+/// Up to this size every syntax mistake is reported; in a larger file only the first (each costs memory).
 const RECOVER_BYTES_MAX: usize = 256 << 10;
 
-/// How much of a file its document holds.
+/// How much of a file could be parsed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum State {
-    /// All.
+    /// All of it.
     Whole,
-    /// All but single values: what tables and keys there are is sure.
+    /// All but single values: its tables and keys are certain.
     Holes,
-    /// What the parser could make of it.
+    /// Only parts of it.
     Broken,
 }
 
@@ -32,8 +32,8 @@ pub enum State {
 ///
 /// # Errors
 /// What is wrong with a file that is not text, or is empty.
-pub fn text(bytes: &[u8]) -> Result<&str, Box<NoText<'_>>> {
-    let whole = |message: &'static str| Box::new(NoText { found: Found::missing(message), text: "".into() });
+pub fn text(bytes: &[u8]) -> Result<&str, Box<NotText<'_>>> {
+    let whole = |message: &'static str| Box::new(NotText { found: Found::missing(message), text: "".into() });
     match bytes {
         [0xFF, 0xFE, ..] | [0xFE, 0xFF, ..] => return Err(whole(UTF_16)),
         _ if bytes.len() > super::FILE_BYTES_MAX => return Err(whole("the file is larger than 16 MiB")),
@@ -43,17 +43,20 @@ pub fn text(bytes: &[u8]) -> Result<&str, Box<NoText<'_>>> {
         let nuls = bytes.iter().take(200).filter(|b| **b == 0).count();
         return Err(match nuls * 3 > bytes.len().min(200) {
             true => whole(UTF_16),
-            false => {
-                no_text(bytes, at, "the file holds a NUL byte; a configuration is UTF-8 text".to_owned(), String::new())
-            }
+            false => not_text(
+                bytes,
+                at,
+                "the file holds a NUL byte; a configuration is UTF-8 text".to_owned(),
+                String::new(),
+            ),
         });
     }
     let text = std::str::from_utf8(bytes).map_err(|error| {
         let at = error.valid_up_to();
         let byte = bytes[at];
-        // Most such files are of Windows or of old Unixes.
+        // Most such files come from Windows or old Unixes.
         let meant = if byte >= 0xA0 { format!(" (in Latin-1 it is {})", char::from(byte)) } else { String::new() };
-        no_text(
+        not_text(
             bytes,
             at,
             format!("the file is not UTF-8: the byte 0x{byte:02X}{meant}"),
@@ -61,8 +64,8 @@ pub fn text(bytes: &[u8]) -> Result<&str, Box<NoText<'_>>> {
         )
     })?;
     let text = text.strip_prefix('\u{feff}').unwrap_or(text);
-    let says_nothing = |line: &str| line.trim().is_empty() || line.trim_start().starts_with('#');
-    match text.lines().all(says_nothing) {
+    let is_blank = |line: &str| line.trim().is_empty() || line.trim_start().starts_with('#');
+    match text.lines().all(is_blank) {
         true if text.trim().is_empty() => Err(whole("the file is empty")),
         true => Err(whole("the file holds only comments")),
         false => Ok(text),
@@ -73,31 +76,31 @@ const UTF_16: &str = "the file is UTF-16; a configuration is UTF-8 (`iconv -f UT
 
 /// Why a file is not text.
 #[derive(Debug)]
-pub struct NoText<'a> {
+pub struct NotText<'a> {
     /// The mistake.
     pub found: Found,
-    /// As much of the file as its place and excerpt take.
+    /// As much of the file as its place and excerpt need.
     pub text: Cow<'a, str>,
 }
 
-/// A mistake at the byte `at`, before which everything is text.
-fn no_text(bytes: &[u8], at: usize, message: String, expected: String) -> Box<NoText<'_>> {
+/// A mistake at byte `at`; everything before it is text.
+fn not_text(bytes: &[u8], at: usize, message: String, expected: String) -> Box<NotText<'_>> {
     let end = bytes[at..].iter().position(|b| *b == b'\n').map_or(bytes.len(), |line| at + line);
     let text = String::from_utf8_lossy(&bytes[..end]);
     let found = Found::error(at..at + 1, "", message);
-    Box::new(NoText { found: if expected.is_empty() { found } else { found.expected(expected) }, text })
+    Box::new(NotText { found: if expected.is_empty() { found } else { found.expected(expected) }, text })
 }
 
-/// As much of a text as can be read: what is broken beyond reading is blank, and everything else has its place.
+/// The readable part of a text: what cannot be parsed is blanked out, and everything else keeps its place.
 #[derive(Debug)]
 pub struct Readable<'a> {
-    /// As long as the file.
+    /// It has the length of the file.
     pub text: Cow<'a, str>,
     /// How much of the file it holds.
     pub state: State,
 }
 
-/// Finds what of `text` is not TOML and reports it. `None` where nothing of it can be used.
+/// Reports what in `text` is not TOML. `None` if nothing of it can be used.
 pub fn readable<'a>(text: &'a str, report: &mut Report) -> Option<Readable<'a>> {
     if let Some(at) = too_costly(text) {
         report.add(
@@ -121,19 +124,19 @@ pub fn readable<'a>(text: &'a str, report: &mut Report) -> Option<Readable<'a>> 
     }
     let (_, errors) = DeTable::parse_recoverable(&readable.text);
     let mut broken = Vec::new();
-    for error in errors.iter().filter(|error| !is_sure(error)) {
+    for error in errors.iter().filter(|error| !is_local(error)) {
         report_one(error, text, report);
         readable.state = State::Broken;
         broken.extend(error.span().map(|span| line_around(text, span.start)));
     }
-    // What the parser makes of a broken line is not what anybody wrote. Of a header more depends; it is left.
+    // The parser misreads a broken line, so it is blanked. A header is kept: the lines below it depend on it.
     for line in broken.iter().filter(|line| !text[(*line).clone()].trim_start().starts_with('[')) {
         readable.blank(line);
     }
     // After some broken lines the parser no longer reads values; after blank ones it does.
     let (_, errors) = DeTable::parse_recoverable(&readable.text);
     for error in &errors {
-        match (is_sure(error), readable.state) {
+        match (is_local(error), readable.state) {
             (true, state) => {
                 report_one(error, text, report);
                 if state == State::Whole && !is_duplicate(error) {
@@ -146,13 +149,13 @@ pub fn readable<'a>(text: &'a str, report: &mut Report) -> Option<Readable<'a>> 
     Some(readable)
 }
 
-/// What is only counted needs no words.
+/// A mistake that is only counted needs no explanation.
 fn report_one(error: &toml::de::Error, text: &str, report: &mut Report) {
     report.add(if report.is_full() { Found::syntax(error.span(), error.message()) } else { mistake(error, text) });
 }
 
-/// Whether the document is as it is written in spite of the mistake, but for one value.
-fn is_sure(error: &toml::de::Error) -> bool {
+/// Whether the mistake leaves the document as written, except for one value.
+fn is_local(error: &toml::de::Error) -> bool {
     syntax::is_hole(error) || is_duplicate(error)
 }
 
@@ -166,7 +169,7 @@ impl Readable<'_> {
         self.text.to_mut().replace_range(range.clone(), &blank);
     }
 
-    /// The document. `None` where the parser makes nothing of it, and that is reported.
+    /// The document. `None` if it cannot be parsed, which is reported.
     pub fn parse(&self, report: &mut Report) -> Option<Spanned<DeTable<'_>>> {
         if self.text.len() <= RECOVER_BYTES_MAX {
             return Some(DeTable::parse_recoverable(&self.text).0);
@@ -182,13 +185,13 @@ impl Readable<'_> {
 }
 
 fn line_around(text: &str, at: usize) -> Range<usize> {
-    // The parser may say that a line ends too early.
+    // The place may lie after the text or inside a character.
     let at = (0..=at.min(text.len())).rev().find(|at| text.is_char_boundary(*at)).unwrap_or(0);
     let start = text[..at].rfind('\n').map_or(0, |at| at + 1);
     start..text[at..].find('\n').map_or(text.len(), |end| at + end)
 }
 
-/// One syntax mistake; of a duplicate it names the key.
+/// One syntax mistake; for a duplicate it names the key.
 fn mistake(error: &toml::de::Error, text: &str) -> Found {
     let span = error.span();
     let written = span.clone().and_then(|span| text.get(span)).unwrap_or("");
@@ -201,12 +204,12 @@ fn mistake(error: &toml::de::Error, text: &str) -> Found {
     }
 }
 
-/// The second of two is left out, and the document is whole without it.
+/// Whether a key is written twice. The parser leaves the second out, and the document is whole without it.
 fn is_duplicate(error: &toml::de::Error) -> bool {
     error.message() == "duplicate key"
 }
 
-/// The path of the key that stands at `at`, as far as the lines say it: the table header above, or the header itself.
+/// The path of the key at `at`, as far as the lines show it: the table header above, or the header itself.
 fn path(text: &str, at: usize, name: &str) -> String {
     let line_start = text[..at].rfind('\n').map_or(0, |at| at + 1);
     let before = text[line_start..at].trim_start();
@@ -220,8 +223,8 @@ fn path(text: &str, at: usize, name: &str) -> String {
     }
 }
 
-/// Where the document has become larger than may be read, by tokens and not by bytes: 16 MiB of brackets take fifty
-/// times the memory of 16 MiB of comment.
+/// Where the document exceeds [`COST_MAX`]. Tokens count, not bytes: 16 MiB of brackets take fifty times the memory of
+/// 16 MiB of comment.
 fn too_costly(text: &str) -> Option<usize> {
     let mut total = 0;
     let mut braces = 0_usize;
@@ -247,7 +250,7 @@ fn cost(kind: TokenKind, in_braces: bool) -> usize {
         TokenKind::Equals => 400,
         TokenKind::Comma if in_braces => 100,
         TokenKind::Comma => 250,
-        // Little each, but the list of them doubles.
+        // Each costs little, but the vector that holds them doubles.
         TokenKind::Newline => 20,
         _ => 0,
     };
@@ -259,7 +262,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_no_text_or_says_nothing_is_refused_with_its_reason() {
+    fn a_file_that_is_not_text_or_is_empty_is_refused_with_its_reason() {
         for (bytes, reason) in [
             (&b""[..], "the file is empty"),
             (b"\xEF\xBB\xBF \r\n", "the file is empty"),
@@ -269,10 +272,10 @@ mod tests {
             (b"a = \"\0\"", "the file holds a NUL byte; a configuration is UTF-8 text"),
             (b"a = 1\n# caf\xE9", "the file is not UTF-8: the byte 0xE9 (in Latin-1 it is \u{e9})"),
         ] {
-            let no_text = text(bytes).unwrap_err();
+            let not_text = text(bytes).unwrap_err();
             let mut report = Report::new("x");
-            report.add(no_text.found);
-            let diagnostic = report.finish(&no_text.text).remove(0);
+            report.add(not_text.found);
+            let diagnostic = report.finish(&not_text.text).remove(0);
             assert_eq!(diagnostic.message, reason);
             let place = reason.contains("0xE9").then_some((2, 6));
             let place = place.or_else(|| reason.contains("NUL").then_some((1, 6)));

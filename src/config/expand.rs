@@ -1,15 +1,15 @@
-//! `${NAME}` and `${NAME:-fallback}` inside string values. Decides what they stand for; where they may stand is the
-//! reader's business (everywhere a string value stands, and nowhere else). `$${` is a plain `${`.
+//! `${NAME}` and `${NAME:-fallback}` inside string values. Decides their values; the reader decides where they are
+//! allowed (in string values and nowhere else). `$${` is a plain `${`.
 
 use super::Env;
 
-/// The longest text an expansion may make, in bytes.
+/// The longest text an expansion may produce, in bytes.
 const EXPANDED_BYTES_MAX: usize = 64 << 10;
 
 /// Replaces every `${NAME}` in `text`.
 ///
 /// # Errors
-/// A sentence about a variable that is not set, or a `${` that is not one.
+/// A sentence about a variable that is not set, or a `${` that is malformed.
 pub fn expand(text: &str, env: &dyn Env) -> Result<String, String> {
     let mut out = String::with_capacity(text.len());
     let mut rest = text;
@@ -43,7 +43,7 @@ fn value(inner: &str, env: &dyn Env) -> Result<String, String> {
     }
     let set = env.var(name)?;
     match (set, fallback) {
-        // As in the shell: `:-` also stands in for a variable that is set to nothing.
+        // As in the shell, `:-` also replaces a variable that is empty.
         (Some(value), Some(fallback)) if value.is_empty() => Ok(fallback.to_owned()),
         (Some(value), _) => Ok(value),
         (None, Some(fallback)) => Ok(fallback.to_owned()),

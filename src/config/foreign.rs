@@ -1,15 +1,15 @@
-//! The words of nginx, HAProxy, Traefik, Caddy and of people in a hurry: which of our keys takes the place of one of
-//! theirs, and what to write where no single key does. Pure tables. The reader asks about keys that it does not know,
+//! The words of nginx, HAProxy, Traefik and Caddy, and common slips: which of our keys replaces each, and what to write
+//! where no single key does. Pure tables. The reader asks about keys that it does not know,
 //! `syntax` about whole lines.
 
 use super::raw;
 
-/// What takes the place of a key that is not ours.
+/// What replaces a key that is not ours.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Meant {
     /// The key in the same table.
     pub key: Option<&'static str>,
-    /// What to write, as a phrase that follows "expected"; empty where the key says it all.
+    /// What to write, as a phrase that follows "expected"; empty if the key is enough.
     pub instead: String,
 }
 
@@ -23,7 +23,7 @@ impl Meant {
     }
 }
 
-/// What takes the place of the key `name` in the table that `raw` declares as `table`.
+/// What replaces the key `name` in the table that `raw` declares as `table`.
 pub fn key(table: &str, name: &str) -> Option<Meant> {
     let table = if table == "Check" { "Health" } else { table };
     let word = plain(name);
@@ -62,7 +62,7 @@ fn plain(name: &str) -> String {
     name.chars().filter(|c| !matches!(c, '_' | '-' | ' ')).flat_map(char::to_lowercase).collect()
 }
 
-/// The table, our key, and the words that it takes the place of.
+/// The table, our key, and the words that it replaces.
 const KEYS: &[(&str, &str, &str)] = &[
     ("File", "pools", "pool upstream upstreams backend backends cluster clusters service services group groups"),
     ("File", "listeners", "listener frontend frontends entrypoint entrypoints listen bind"),
@@ -157,17 +157,17 @@ const INSTEAD: &[(&str, &str, &str)] = &[
     ("File", "log logging logs accesslog errorlog", "`--log-format` and `--log-level` on the command line"),
     ("File", "health healthcheck healthchecks check checks", "[pools.NAME.health]"),
     ("File", "include includes import", "everything in one file"),
-    ("Runtime", "user group daemon pidfile pid chroot", "this in the service manager, such as systemd"),
+    ("Runtime", "user group daemon pidfile pid chroot", "this setting in the service manager, such as systemd"),
     ("Listener", "servername hosts domain domains location locations route rule", "`host` and `path` in [[routes]]"),
     (
         "Listener",
         "ssl sslcertificate cert certificate certificates crt key",
-        "nothing in its place: TLS towards clients is not supported yet",
+        "no such key: TLS towards clients is not supported yet",
     ),
-    ("Listener", "mode protocol", "nothing in its place: a listener speaks HTTP/1.1"),
+    ("Listener", "mode protocol", "no such key: a listener speaks HTTP/1.1"),
     ("Route", "rule", "`host = \"a\"` for Host(`a`), `path = \"/x\"` for PathPrefix(`/x`)"),
     ("Route", "priority order", "no order: the most specific route wins"),
-    ("Route", "name", "no name; a [[routes]] is known by its place in the file"),
+    ("Route", "name", "no name: the place in the file identifies a [[routes]] entry"),
     ("Route", "pathregex pathregexp regex regexp", "`path`, a prefix: patterns are not supported"),
     (
         "Pool",
@@ -177,38 +177,34 @@ const INSTEAD: &[(&str, &str, &str)] = &[
     (
         "Pool",
         "maxconn keepalive maxconnections connectionlimit",
-        "nothing in its place: this version does not limit connections",
+        "no such key: this version does not limit connections",
     ),
-    (
-        "Pool",
-        "retries maxretries proxynextupstream",
-        "nothing in its place: how requests are retried cannot be set yet",
-    ),
+    ("Pool", "retries maxretries proxynextupstream", "no such key: retries of requests cannot be configured yet"),
     (
         "Pool",
         "timeout proxyreadtimeout proxyconnecttimeout connecttimeout readtimeout",
-        "`timeout` in [pools.NAME.health] for the checks; that of requests cannot be set yet",
+        "`timeout` in [pools.NAME.health] for the checks; the timeout of requests cannot be set yet",
     ),
     (
         "Pool",
         "stickysession stickysessions stickycookie cookie iphash",
-        "nothing in its place: sticky sessions are not supported yet",
+        "no such key: sticky sessions are not supported yet",
     ),
     ("Pool", "loadbalancer", "`upstreams` and `balance` in [pools.NAME] itself"),
     ("Pool", "name", "the name in the header: [pools.NAME]"),
-    ("Pool", "scheme ssl https", "nothing in its place: TLS to the upstreams is not supported yet"),
-    ("UpstreamTable", "port", "the port in `address`: \"ip:port\"; that of the checks in [pools.NAME.health]"),
+    ("Pool", "scheme ssl https", "no such key: TLS to the upstreams is not supported yet"),
+    ("UpstreamTable", "port", "the port in `address`: \"ip:port\"; `port` of the checks in [pools.NAME.health]"),
     ("UpstreamTable", "down disabled disable", "`admin = \"disabled\"`"),
     ("UpstreamTable", "drain draining", "`admin = \"draining\"`"),
     ("UpstreamTable", "enabled enable", "`admin = \"enabled\"` or `\"disabled\"`"),
-    ("UpstreamTable", "maxconn maxconns slowstart", "nothing in its place: this version does not limit connections"),
+    ("UpstreamTable", "maxconn maxconns slowstart", "no such key: this version does not limit connections"),
     (
         "UpstreamTable",
         "maxfails failtimeout check inter healthcheck health",
         "[pools.NAME.health], which checks every upstream of the pool",
     ),
     ("UpstreamTable", "name id", "the address alone; it names the upstream"),
-    ("UpstreamTable", "scheme ssl tls", "nothing in its place: TLS to the upstreams is not supported yet"),
+    ("UpstreamTable", "scheme ssl tls", "no such key: TLS to the upstreams is not supported yet"),
     (
         "Health",
         "status statuses statuscode statuscodes successcodes successcode codes code expectstatus expectedstatus \
@@ -229,7 +225,7 @@ const INSTEAD: &[(&str, &str, &str)] = &[
     (
         "Health",
         "enabled enable disabled disable check on off active",
-        "nothing in its place: every pool is checked, by a TCP connect where it has no health table",
+        "no such key: every pool is checked, by a TCP connect where it has no health table",
     ),
     ("Health", "followredirects redirects", "the codes in `expect.status`: redirects are never followed"),
     ("Health", "command cmd script exec", "a check over the network: commands are not run"),
@@ -242,7 +238,7 @@ const INSTEAD: &[(&str, &str, &str)] = &[
     ("JsonRule", "regex regexp pattern match contains", "`equals` or `in`"),
 ];
 
-/// The name of an algorithm elsewhere, and ours.
+/// Our name for a balancing algorithm of another program.
 pub fn balance(text: &str) -> Option<&'static str> {
     match plain(text).as_str() {
         "roundrobin" | "rr" | "wrr" | "swrr" | "weightedroundrobin" | "staticrr" | "weighted" => Some("round_robin"),
@@ -254,7 +250,7 @@ pub fn balance(text: &str) -> Option<&'static str> {
     }
 }
 
-/// Whether an algorithm of another program needs one of ours that does not work yet.
+/// Whether an algorithm of another program corresponds to one that is not supported yet.
 pub fn balance_is_later(text: &str) -> bool {
     let hashes = [
         "iphash",
@@ -296,13 +292,13 @@ pub fn check_type(text: &str) -> Option<Result<&'static str, &'static str>> {
         }
         "redis" | "mysql" | "mariadb" | "pgsql" | "postgres" | "postgresql" | "smtp" | "ldap" | "memcached"
         | "amqp" | "mqtt" => {
-            Err("a preset, where `roundsman check --presets` has one, or `type = \"tcp\"` with `send` and `expect`")
+            Err("a preset, if `roundsman check --presets` lists one, or `type = \"tcp\"` with `send` and `expect`")
         }
         _ => return None,
     })
 }
 
-/// The table that is meant by a value of another type.
+/// The table that a value of another type probably means.
 pub fn table_for(table: &str, written: &str) -> Option<String> {
     if written.len() > 80 {
         return None;
@@ -346,7 +342,7 @@ mod tests {
                 "Expect" => raw::Expect::NAMES.to_vec(),
                 "ExpectBody" => raw::ExpectBody::NAMES.to_vec(),
                 "JsonRule" => raw::JsonRule::NAMES.to_vec(),
-                // Declared beside what they are values of.
+                // Declared next to the values they belong to.
                 "ExpectHeader" | "SecretSource" => continue,
                 other => panic!("there is no table {other}"),
             };

@@ -1,9 +1,9 @@
-//! Which bytes of a file must not be shown, and a message about it without them. Decides by names (`token`,
-//! `Authorization`, …), wherever they stand: in a table that exists or in a misspelt one, nested, quoted, in another case, in a
-//! line that is no TOML; and by form: `user:password@`, `Bearer …`, `password=…` within a text, private keys.
+//! Decides which bytes of a file must not be shown, and masks them in messages. It goes by names (`token`,
+//! `Authorization`, …), wherever they are: in a known table or a misspelt one, nested, quoted, in another case, in a
+//! line that is not TOML; and by form: `user:password@`, `Bearer …`, `password=…` within a text, private keys.
 //!
-//! It reads tokens and not the document, because it must work where there is none. In doubt it hides: what is hidden too
-//! much is an asterisk, what is hidden too little is a password in a log. Every diagnostic passes through here (`report`).
+//! It reads tokens instead of the document, because it must work on a file that does not parse. In doubt it hides: too
+//! much is an asterisk, too little is a password in a log. Every diagnostic passes through here (`report`).
 
 use std::ops::Range;
 use std::sync::LazyLock;
@@ -14,24 +14,24 @@ use toml_parser::lexer::{Token, TokenKind};
 use crate::model::quote::mask_all;
 use crate::model::secret::may_name_a_secret;
 
-/// Hidden values that are looked for in a message which is not about one of them.
+/// How many hidden values are searched for in a message about another place.
 const LOOKED_FOR_MAX: usize = 256;
-/// Hidden values that fit into what a message quotes.
+/// How many hidden values fit into what a message quotes.
 const QUOTED_MAX: usize = 16;
-/// Shorter ones are words that stand in messages by chance.
+/// Shorter hidden values, in bytes, occur in messages by chance.
 const FAR_BYTES_MIN: usize = 6;
-/// As much of a hidden value is looked for, in bytes.
+/// How much of a hidden value is searched for, in bytes.
 const SPELLED_BYTES_MAX: usize = 4 << 10;
-/// As many bytes in common with a hidden value are too many.
+/// A message that shares this many bytes with a hidden value is not shown.
 const PART_BYTES: usize = 4;
-/// Keys of `{ file = "…", prefix = "…" }`: where a secret stands, and not the secret.
+/// Keys of `{ file = "…", prefix = "…" }`: they say where a secret is, and are shown.
 const OPEN_KEYS: [&str; 6] = ["file", "env", "prefix", "suffix", "user", "username"];
 /// Tables whose keys are names that the user has chosen.
 const NAMED: [&str; 2] = ["pools", "listeners"];
-/// What is said instead of a message that would show a part of something hidden.
+/// Replaces a message that would show a part of a hidden value.
 const NOT_SHOWN: &str = "not accepted; the value may be a secret and is not shown";
 
-/// What of a file is hidden.
+/// The hidden parts of a file.
 #[derive(Debug, Default)]
 pub struct Hidden {
     /// Ascending, without overlap.
@@ -39,7 +39,7 @@ pub struct Hidden {
 }
 
 impl Hidden {
-    /// Finds what is to be hidden in `text`, and hides `known` too.
+    /// Finds what to hide in `text`, and hides `known` too.
     pub fn of(text: &str, known: Vec<Range<usize>>) -> Hidden {
         let mut scan = Scan::new(text, known);
         toml_parser::Source::new(text).lex().for_each(|token| scan.take(token));
@@ -69,8 +69,8 @@ impl Hidden {
         self.within(range.start..range.end.max(range.start + 1)).next().is_some()
     }
 
-    /// `message`, which is about `about`, without what is hidden: what stands there is looked for in every spelling, the rest of
-    /// the file's as it is written. Nothing is said where parts of it would be left.
+    /// `message`, which is about the bytes `about`, with hidden values masked: those in `about` in every spelling, the
+    /// others as written. A fixed text replaces a message that would still show a part of one.
     pub fn without_any(&self, text: &str, message: &str, about: &Range<usize>) -> String {
         let shown = self.without(text, message, Some(about));
         let mut near = self.within(about.start..about.end.max(about.start + 1)).take(QUOTED_MAX);
@@ -78,7 +78,7 @@ impl Hidden {
         if shares { NOT_SHOWN.to_owned() } else { shown }
     }
 
-    /// The same for a phrase of our own, which may have parts in common with a secret by chance.
+    /// The same for one of our own phrases, which may share parts with a secret by chance.
     pub fn without(&self, text: &str, message: &str, about: Option<&Range<usize>>) -> String {
         let written = |range: &Range<usize>| text.get(range.clone());
         // A message quotes the beginning of what it is about, and no more than 80 characters.
@@ -95,25 +95,25 @@ impl Hidden {
 
 /// `scheme://user:password@`.
 static USER_INFO: LazyLock<Regex> = LazyLock::new(|| form(r#"://([^\s"'@/]*:[^\s"']*@)"#));
-/// `Bearer …` and what is written like it.
+/// `Bearer …` and similar schemes.
 static SCHEME: LazyLock<Regex> = LazyLock::new(|| {
     form(r#"(?i)\b(?:bearer|basic|digest|negotiate|token|apikey|auth|pass)[ \t]+([^\s"',;{}\[\]=][^\s"',;{}\[\]]{3,})"#)
 });
-/// A private key as PEM, as far as it goes.
+/// A private key in PEM, with or without its end.
 static PRIVATE_KEY: LazyLock<Regex> =
     LazyLock::new(|| form(r"(?s)-----BEGIN [A-Z0-9 ]*PRIVATE KEY-----(.*?)(?:-----END|\z)"));
 /// `user:password@host` without a scheme.
 static BARE_USER_INFO: LazyLock<Regex> = LazyLock::new(|| form(r#"([A-Za-z0-9._~%+-]+:[^\s"'/@]+@)[^\s"'@]"#));
 /// The beginning of `password=…` within a text, in whatever notation: JSON, a query, a header, a connection string.
 static NAME: LazyLock<Regex> = LazyLock::new(|| form(r#"([A-Za-z0-9_.-]*)\\?["']?\s*[:=]\s*"#));
-/// What follows it. Looked for only behind the name of a secret: a text may hold a million names.
+/// The value that follows. Searched for only after the name of a secret: a text may hold a million names.
 static VALUE: LazyLock<Regex> = LazyLock::new(|| form(r#"\A(?:\\?"[^"\n]*"?|'[^'\n]*'?|[^\s"'&;,}]+)"#));
 
 fn form(pattern: &str) -> Regex {
     Regex::new(pattern).expect("a constant")
 }
 
-/// How a hidden value may stand in a message: each of its lines, as written and with its escapes replaced.
+/// How a hidden value may appear in a message: each of its lines, as written and with its escapes replaced.
 fn spellings(written: &str) -> Vec<String> {
     let start = &written
         [..(0..=SPELLED_BYTES_MAX.min(written.len())).rev().find(|at| written.is_char_boundary(*at)).unwrap_or(0)];
@@ -124,7 +124,7 @@ fn spellings(written: &str) -> Vec<String> {
     lines.filter(|line| !matches!(*line, "true" | "false")).map(str::to_owned).collect()
 }
 
-/// What stands between the quotes.
+/// The text between the quotes.
 fn inner(written: &str) -> &str {
     written.trim_matches(['"', '\'', ' ', '\t', '\r', '\n'])
 }
@@ -136,13 +136,13 @@ fn shares_a_part(message: &str, secret: &str) -> bool {
     windows.filter(|part| !part.contains(&b'*')).any(|part| memchr::memmem::find(message.as_bytes(), part).is_some())
 }
 
-/// Where tokens stand.
+/// The table or list that tokens are in.
 #[derive(Debug, Clone, Copy, Default)]
 struct Level {
     kind: Kind,
-    /// Everything in it is hidden, but for the keys that say where a secret is.
+    /// Everything in it is hidden, except the keys that say where a secret is.
     secret: bool,
-    /// Keys above it, as far as it matters.
+    /// How many keys lead to it.
     keys: usize,
     /// Whether the first of them is one of [`NAMED`].
     named: bool,
@@ -159,20 +159,20 @@ enum Kind {
 /// What is being read of `key = value`.
 #[derive(Debug, Clone, Copy)]
 enum State {
-    /// A key, or something that is none.
+    /// A key, or text that is not one.
     Key,
-    /// A value; `table` is what it is if it is a table.
+    /// A value; `table` is its level if it is a table.
     Value { secret: bool, table: Level },
 }
 
-/// Reads tokens and gathers what is hidden. Its memory is a few bytes per open bracket.
+/// Reads tokens and collects what to hide. Its memory is a few bytes per open bracket.
 struct Scan<'t> {
     text: &'t str,
     hidden: Vec<Range<usize>>,
     base: Level,
     open: Vec<Level>,
     state: State,
-    /// What may be a key, since the last separator.
+    /// The parts of a possible key since the last separator.
     recent: Vec<Range<usize>>,
     /// In a table header.
     header: bool,
@@ -181,7 +181,7 @@ struct Scan<'t> {
     line_empty: bool,
     /// A secret was named in this line.
     line_secret: bool,
-    /// The last key was that of a secret: what is no key may go on with its value.
+    /// The last key named a secret: text that is not a key may continue its value.
     awaited: bool,
 }
 
@@ -267,7 +267,7 @@ impl<'t> Scan<'t> {
             }
             let Some(value) = VALUE.find(&text[start..]) else { continue };
             let value = start..start + value.end();
-            // Several words belong to these.
+            // These have values of several words.
             let lower = name.to_ascii_lowercase();
             let long = lower.contains("authorization") || lower.contains("cookie");
             let end =
@@ -276,7 +276,7 @@ impl<'t> Scan<'t> {
             from = end;
             hide(value.start..end);
             if inner(&text[value]).trim_matches('\\').is_empty() {
-                // A quote is missing somewhere: the value stands behind this text.
+                // A quote is missing somewhere: the value follows this text.
                 let line = self.text[span.end..].find('\n').map_or(self.text.len(), |at| span.end + at);
                 hide(text.len()..line - span.start);
             }
@@ -295,7 +295,7 @@ impl<'t> Scan<'t> {
     fn on_equals(&mut self) {
         let was_secret = matches!(self.state, State::Value { secret: true, .. });
         if self.level().kind == Kind::List {
-            // No key stands in a list: it was not closed.
+            // A list holds no keys: it was not closed.
             self.open.clear();
         }
         let level = self.level();
@@ -306,7 +306,7 @@ impl<'t> Scan<'t> {
             let at = level.keys + index;
             let names = self.names_a_secret(key);
             secret |= names;
-            // The name of a pool tells nothing of the table below it, and something of a text in its place.
+            // The name of a pool does not make the table below it secret, but a plain value in its place.
             let is_name = at == 1 && if index > 0 { self.is_named(&keys[0]) } else { level.named };
             let is_below = index + 1 < keys.len();
             if is_name && is_below {
@@ -332,8 +332,8 @@ impl<'t> Scan<'t> {
         NAMED.contains(&&*unescaped(&self.text[key.clone()]))
     }
 
-    /// What was read up to `end` is no `key = value`: hides what follows the name of a secret in it, and all of it where only
-    /// secrets are expected or it may go on with the value above.
+    /// The text up to `end` is not `key = value`: hides what follows the name of a secret in it, or all of it where
+    /// only secrets are expected or it may continue the value above.
     fn on_no_pair(&mut self, end: usize) {
         if !matches!(self.state, State::Key) || self.level().kind == Kind::List {
             return;
@@ -440,7 +440,7 @@ fn is_nearly_a_secret(name: &str) -> bool {
     words.take(8).any(|word| NAMES.iter().any(|name| close(word, name)))
 }
 
-/// A key as it is meant: without quotes, and with escapes replaced.
+/// A key without quotes, and with its escapes replaced.
 fn unescaped(written: &str) -> std::borrow::Cow<'_, str> {
     if !written.contains('\\') {
         return inner(written).into();

@@ -1,5 +1,5 @@
-//! Checks that are known by name: the files of `conf/presets`, embedded. A preset is a health table like any other, read by
-//! the same reader; how it is laid under what a user has written is the business of `validate`.
+//! Presets: checks with a name, embedded from the files of `conf/presets`. A preset is a health table like any other,
+//! read by the same reader; `validate` merges it with the keys that a user has written.
 
 use std::path::Path;
 use std::sync::LazyLock;
@@ -17,9 +17,9 @@ use super::values::Word;
 pub struct Preset {
     /// Its name, as a configuration writes it.
     pub name: &'static str,
-    /// What kind of system it is for.
+    /// The kind of system.
     pub group: &'static str,
-    /// Its file.
+    /// The text of its file.
     pub text: &'static str,
 }
 
@@ -73,7 +73,7 @@ impl Preset {
         self.text.lines().next().map_or("", |line| line.trim_start_matches(['#', ' ']))
     }
 
-    /// The rest of its comment: what it catches, what it cannot, what to write beside it.
+    /// The rest of its comment: what it catches, what it cannot catch, what to write beside it.
     pub fn notes(&self) -> impl Iterator<Item = &'static str> {
         let comment = self.text.lines().skip(1).take_while(|line| line.starts_with('#'));
         comment
@@ -81,7 +81,7 @@ impl Preset {
             .skip_while(|line| line.is_empty())
     }
 
-    /// Its keys.
+    /// Its keys, read once per process.
     pub(super) fn table(&self) -> &'static Health {
         static TABLES: LazyLock<Vec<(&'static str, Health)>> = LazyLock::new(|| {
             all().map(|preset| (preset.name, read(&preset).expect("every preset is tested"))).collect()
@@ -94,14 +94,14 @@ impl Preset {
 fn read(preset: &Preset) -> Option<Health> {
     let mut report = Report::new(preset.name);
     let table = DeTable::parse(preset.text).ok()?;
-    let health = Health::read_table(table.get_ref(), &mut Reader::new(preset.text, &Nowhere, &mut report));
+    let health = Health::read_table(table.get_ref(), &mut Reader::new(preset.text, &EmptyEnv, &mut report));
     (!report.has_errors()).then_some(health)
 }
 
-/// Nothing outside the text: a preset refers to none.
-pub(in crate::config) struct Nowhere;
+/// An environment without variables and files: a preset refers to neither.
+pub(in crate::config) struct EmptyEnv;
 
-impl Env for Nowhere {
+impl Env for EmptyEnv {
     fn var(&self, _: &str) -> Result<Option<String>, String> {
         Ok(None)
     }

@@ -1,6 +1,6 @@
 //! The keys of the file: one declaration per table, with types, ranges, documentation and defaults. The reader, the JSON
 //! Schema and the test of `conf/reference.toml` are made from it. A new key is a new line here. Keys that are part of the
-//! contract and do not work yet stand under `later`: they are refused by name.
+//! contract and do not work yet are listed under `later` and refused by name.
 
 mod health;
 
@@ -42,9 +42,9 @@ table! {
     struct Runtime {
         /// Worker threads; by default the cores that this process may use. A change needs a restart.
         threads ["threads"]: Count<1, 1024>;
-        /// On TERM: readiness is red and connections are still accepted for this long.
+        /// On TERM: for how long /readyz answers 503 while connections are still accepted.
         drain_delay ["drain_delay"]: Span<0, DAY> = "0s";
-        /// What is in flight may then finish for this long.
+        /// For how long requests in flight may then finish.
         drain_timeout ["drain_timeout"]: Span<0, DAY> = "30s";
     }
     later []
@@ -53,9 +53,9 @@ table! {
 table! {
     /// One listening socket.
     struct Listener {
-        /// Where it listens: "ip:port", "[v6]:port" (IPv6 alone) or "unix:/path".
+        /// Where it listens: "ip:port", "[v6]:port" (IPv6 only) or "unix:/path".
         address ["address"]: Listen;
-        /// The pool of requests that no route takes; without it they get 404.
+        /// The pool for requests that match no route; without it they get 404.
         pool ["pool"]: PoolRef;
     }
     required ["address"]
@@ -67,15 +67,15 @@ table! {
 table! {
     /// One route: requests that meet every condition go to its pool.
     struct Route {
-        /// The host, such as "api.example.com" or "*.example.com"; without it every host.
+        /// The host, such as "api.example.com" or "*.example.com"; default: every host.
         host ["host"]: HostPattern;
         /// A path and everything below it, on segment boundaries: "/v1" takes /v1 and /v1/x, not /v10.
         path ["path"]: RoutePath = "/";
         /// Exactly this path, instead of `path`.
         path_exact ["path_exact"]: RoutePath;
-        /// The methods; without it all.
+        /// The methods; default: all.
         method ["method"]: List<Method, 64>;
-        /// The name of a listener; without it all.
+        /// The name of a listener; default: all.
         listener ["listener"]: Name;
         /// The pool of these requests.
         pool ["pool"]: PoolRef;
@@ -92,15 +92,15 @@ table! {
     struct Pool {
         /// The upstreams: plain addresses, or tables.
         upstreams ["upstreams"]: List<Upstream, 65_535>;
-        /// How one of the eligible upstreams is chosen.
+        /// How an eligible upstream is chosen.
         balance ["balance"]: OneOf<Balance> = "round_robin";
         /// While too few are healthy: "reject" (503 with Retry-After), "fail_open" (use all that are not disabled or draining), or { pool = "other" }.
         when_no_healthy ["when_no_healthy"]: NoHealthy = "reject";
-        /// Fewer healthy ones than this (a number, or a share such as 0.3) count as none.
+        /// Fewer healthy upstreams than this (a number, or a share such as 0.3) count as none.
         min_healthy ["min_healthy"]: MinHealthy = 1;
-        /// Upstreams with a host name: how often they are resolved. Each address of a name is an upstream of its own.
+        /// How often host names of upstreams are resolved. Each address of a name is a separate upstream.
         resolve ["resolve"]: Span<1_000, DAY> = "30s";
-        /// How the upstreams are checked; without this table by TCP connect.
+        /// How the upstreams are checked; without this table, by a TCP connect.
         health ["health"]: Health;
     }
     required ["upstreams"]
@@ -111,11 +111,11 @@ table! {
 }
 
 table! {
-    /// One upstream with more than its address.
+    /// One upstream with further keys.
     struct UpstreamTable {
         /// Where its requests go: "ip:port", "[v6]:port", "name:port" or "unix:/path".
         address ["address"]: Dial;
-        /// Its share of the traffic, against the weights of the others.
+        /// Its share of the traffic, relative to the weights of the others.
         weight ["weight"]: Count<1, 1000> = 1;
         /// Used only while no primary is eligible.
         backup ["backup"]: bool = false;
@@ -129,7 +129,7 @@ table! {
 }
 
 table! {
-    /// What happens while too few upstreams are healthy: another pool is used.
+    /// The pool that is used while too few upstreams are healthy.
     struct Elsewhere {
         /// The other pool.
         pool ["pool"]: Name;
@@ -141,7 +141,7 @@ table! {
 table! {
     /// The admin socket.
     struct Admin {
-        /// Where it listens; off the loopback only with a token.
+        /// Where it listens; an address off the loopback needs a token.
         address ["address"]: Listen = "127.0.0.1:9900";
         /// The bearer token, of at least 16 bytes: { file = "…" } or { env = "…" }.
         token ["token"]: SecretValue;
@@ -191,7 +191,7 @@ impl Value for Upstream {
     }
 }
 
-/// The name of a pool or listener that stands elsewhere.
+/// The name of a pool or listener that is declared elsewhere.
 #[derive(Debug, Clone)]
 pub struct Name(pub String);
 

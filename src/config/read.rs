@@ -1,5 +1,5 @@
-//! Reads values out of a TOML document and keeps their places. Knows types, lists and named tables; which keys there are
-//! is declared in `raw`, what a single value may be in `values`. A mistake is reported and reading goes on.
+//! Reads values out of a TOML document and keeps their places. Knows types, lists and named tables; `raw`
+//! declares which keys exist, `values` what a single value may be. After a mistake reading continues.
 
 mod help;
 
@@ -19,7 +19,7 @@ use help::Unknown;
 /// A value of the document with its place.
 pub type Node<'a> = Spanned<DeValue<'a>>;
 
-/// Something that a key may hold.
+/// A type that a key may hold.
 pub trait Value: Sized {
     /// Reads it, or reports why not.
     fn read(node: &Node<'_>, reader: &mut Reader<'_>) -> Option<Self>;
@@ -37,20 +37,20 @@ pub struct At<T> {
     pub span: Range<usize>,
 }
 
-/// What stands at a key of a table.
+/// The value of a key of a table.
 #[derive(Debug, Clone, Default)]
 pub enum Field<T> {
-    /// Nothing.
+    /// The key is not written.
     #[default]
     Absent,
-    /// Something that is already reported.
+    /// A value with a mistake that is already reported.
     Bad,
-    /// A value.
+    /// A valid value.
     Good(At<T>),
 }
 
 impl<T> Field<T> {
-    /// The value, where there is a good one.
+    /// The value with its place, if there is a valid one.
     pub fn get(&self) -> Option<&At<T>> {
         match self {
             Field::Good(at) => Some(at),
@@ -58,7 +58,7 @@ impl<T> Field<T> {
         }
     }
 
-    /// The value, to be changed.
+    /// As [`Field::get`], mutable.
     pub fn get_mut(&mut self) -> Option<&mut At<T>> {
         match self {
             Field::Good(at) => Some(at),
@@ -66,7 +66,7 @@ impl<T> Field<T> {
         }
     }
 
-    /// Says of the value that it stands at `span`.
+    /// Sets the place of the value.
     pub fn place_at(&mut self, to: &Range<usize>) {
         if let Field::Good(at) = self {
             at.span = to.clone();
@@ -78,7 +78,7 @@ impl<T> Field<T> {
         matches!(self, Field::Absent)
     }
 
-    /// The value alone.
+    /// The value without its place.
     pub fn value(&self) -> Option<&T> {
         self.get().map(|at| &at.value)
     }
@@ -90,9 +90,9 @@ pub struct Reader<'a> {
     env: &'a dyn Env,
     report: &'a mut Report,
     path: Vec<Segment>,
-    /// Something that was suggested is being tried: what is suggested of that in turn is of no use.
+    /// A suggestion is being tried: suggestions about it are not used.
     trial: bool,
-    /// What is dear to make, so that it is made once however often the file has it.
+    /// Values that are expensive to make, so that each is made once however often the file has it.
     pub store: Store,
 }
 
@@ -164,14 +164,14 @@ impl<'a> Reader<'a> {
         number > max
     }
 
-    /// The value as the file has it, cut to a length for messages. What a variable stands for is not shown.
+    /// The value as the file has it, cut to a length for messages. The value of a variable is not shown.
     pub fn written(&self, node: &Node<'_>) -> String {
         let span = node.span();
         quote_cut(self.text.get(span).unwrap_or("the value"))
     }
 
-    /// The place in the file of bytes `from` to `to` of a string's value; the whole value where escapes or variables
-    /// keep them from standing there as they are.
+    /// The place in the file of bytes `from` to `to` of a string's value; the whole value if it is
+    /// written with escapes or variables.
     pub fn inside(&self, node: &Node<'_>, from: usize, to: usize) -> Range<usize> {
         let span = node.span();
         let (DeValue::String(value), Some(written)) = (node.get_ref(), self.text.get(span.clone())) else {
@@ -190,7 +190,7 @@ impl<'a> Reader<'a> {
         start + from..start + to.clamp(from, value.len())
     }
 
-    /// Whether the value as written holds a variable, so that it must not be shown replaced.
+    /// Whether the value as written holds a variable, whose value must not be shown.
     pub fn is_expanded(&self, node: &Node<'_>) -> bool {
         matches!(node.get_ref(), DeValue::String(text) if text.contains("${"))
     }
@@ -214,8 +214,8 @@ impl<'a> Reader<'a> {
         };
     }
 
-    /// Reads the table that `raw` declares as `name`, key by key. `read` is given each key and answers whether it knows
-    /// it. The answer: whether there were keys that it does not know.
+    /// Reads the table that `raw` declares as `name`, key by key. `read` gets each key and returns whether it knows
+    /// it. Returns whether there were unknown keys.
     pub fn table(
         &mut self,
         name: &str,
@@ -229,7 +229,7 @@ impl<'a> Reader<'a> {
         for (key, node) in table.iter() {
             self.path.push(Segment::Key(key.get_ref().to_string()));
             if !read(self, key, node) {
-                self.key_not_known(key, &mut unknown);
+                self.report_unknown_key(key, &mut unknown);
                 others = true;
             }
             self.path.pop();
@@ -245,19 +245,19 @@ pub struct Pending<'r, 'a> {
 }
 
 impl Pending<'_, '_> {
-    /// What would have been right.
+    /// What was expected, as a phrase.
     pub fn expected(mut self, expected: impl Into<String>) -> Self {
         self.found = self.found.take().map(|f| f.expected(expected));
         self
     }
 
-    /// What may have been meant.
+    /// The likely correction.
     pub fn suggestion(mut self, suggestion: Option<impl Into<String>>) -> Self {
         self.found = self.found.take().map(|f| f.suggestion(suggestion));
         self
     }
 
-    /// Puts it into the report.
+    /// Adds it to the report.
     pub fn done(mut self) {
         if let Some(found) = self.found.take() {
             self.reader.report.add(found);
@@ -265,7 +265,7 @@ impl Pending<'_, '_> {
     }
 }
 
-/// `[…]` of at most `MAX` `T`. An entry that is no `T` is reported and `None`, so that the length stays true.
+/// `[…]` of at most `MAX` `T`. An entry that is not a `T` is reported and becomes `None`, so that the length is kept.
 #[derive(Debug, Clone)]
 pub struct List<T, const MAX: usize>(pub Vec<Option<At<T>>>);
 
@@ -300,7 +300,8 @@ impl<T: Value, const MAX: usize> Value for List<T, MAX> {
     }
 }
 
-/// At most `MAX` tables by name, such as `[pools.NAME]`, in file order. One that is no `T` is reported and `None`: its name is known.
+/// At most `MAX` tables by name, such as `[pools.NAME]`, in file order. One that is
+/// not a `T` is reported and becomes `None`: its name is known.
 #[derive(Debug, Clone)]
 pub struct ByName<T, const MAX: usize>(pub Vec<(At<String>, Option<At<T>>)>);
 

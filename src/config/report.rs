@@ -1,4 +1,4 @@
-//! Gathers what is wrong with one file while it is read, and turns it into diagnostics at the end: in the order of the
+//! Collects the mistakes in one file while it is read, and turns it into diagnostics at the end: in the order of the
 //! file, with lines and columns, with the secrets of the source lines masked. Bounded, whatever the file holds.
 
 use std::ops::Range;
@@ -7,9 +7,9 @@ use super::diagnostic::{Diagnostic, Excerpt, Severity};
 use super::hidden::Hidden;
 use crate::model::secret::may_name_a_secret;
 
-/// How many diagnostics are handed out; one more counts the rest.
+/// How many diagnostics are returned; one more counts the rest.
 const SHOWN_MAX: usize = 100;
-/// How many are kept while reading. What comes later in a file full of mistakes is only counted.
+/// How many are kept while reading. Later ones are only counted.
 const KEPT_MAX: usize = 2_000;
 /// How much of a long line an excerpt shows, in bytes before and after the start of the mistake.
 const WINDOW_BEFORE: usize = 60;
@@ -46,7 +46,7 @@ impl Found {
         Found { severity: Severity::Warning, ..Found::error(span, key, message) }
     }
 
-    /// A mistake against TOML itself.
+    /// A syntax mistake.
     pub fn syntax(span: Option<Range<usize>>, message: impl Into<String>) -> Found {
         Found { span, syntax: true, ..Found::error(0..0, "", message) }
     }
@@ -56,13 +56,13 @@ impl Found {
         Found { span: None, ..Found::error(0..0, "", message) }
     }
 
-    /// What would have been right; a phrase that follows "expected".
+    /// What was expected; a phrase that follows "expected".
     pub fn expected(mut self, expected: impl Into<String>) -> Found {
         self.expected = Some(expected.into());
         self
     }
 
-    /// What may have been meant.
+    /// The likely correction.
     pub fn suggestion(mut self, suggestion: Option<impl Into<String>>) -> Found {
         self.suggestion = suggestion.map(Into::into);
         self
@@ -74,11 +74,11 @@ impl Found {
 pub struct Report {
     file: String,
     found: Vec<Found>,
-    /// Further ones that were not kept.
+    /// How many were not kept.
     dropped: usize,
     errors: bool,
     masked: Vec<Range<usize>>,
-    /// Places of which the parser made something else.
+    /// Places that the parser misread.
     mistrusted: Vec<Range<usize>>,
 }
 
@@ -89,7 +89,7 @@ impl Report {
         Report { file: file.to_owned(), found, dropped: 0, errors: false, masked, mistrusted }
     }
 
-    /// Adds one.
+    /// Adds a mistake or warning.
     pub fn add(&mut self, found: Found) {
         self.errors |= found.severity == Severity::Error;
         if self.found.len() < KEPT_MAX {
@@ -99,7 +99,7 @@ impl Report {
         }
     }
 
-    /// Never shows these bytes of the file.
+    /// Masks these bytes of the file in every diagnostic.
     pub fn mask(&mut self, span: Range<usize>) {
         if self.masked.len() < KEPT_MAX {
             self.masked.push(span);
@@ -111,7 +111,7 @@ impl Report {
         self.found.len()
     }
 
-    /// The suggestions about exactly `span` among those kept since there were `from`, with their numbers.
+    /// The suggestions about exactly `span` among the kept ones from index `from` on, with their indices.
     pub fn suggestions<'r>(
         &'r self,
         from: usize,
@@ -121,14 +121,14 @@ impl Report {
         found.filter_map(|(index, found)| Some((index, found.suggestion.clone()?)))
     }
 
-    /// Takes the suggestion of number `index` back.
+    /// Removes the suggestion at `index`.
     pub fn forget_suggestion(&mut self, index: usize) {
         if let Some(found) = self.found.get_mut(index) {
             found.suggestion = None;
         }
     }
 
-    /// Says nothing about the line of `span`, as after a syntax mistake, which is reported elsewhere.
+    /// Suppresses mistakes in the line of `span`, whose syntax mistake is reported elsewhere.
     pub fn mistrust(&mut self, span: Range<usize>) {
         if self.mistrusted.len() < KEPT_MAX {
             self.mistrusted.push(span);
@@ -140,13 +140,13 @@ impl Report {
         self.found.len() >= KEPT_MAX
     }
 
-    /// Whether the file is to be refused.
+    /// Whether the file is refused.
     pub fn has_errors(&self) -> bool {
         self.errors
     }
 
-    /// Forgets what was said about lines that are not TOML, and about what follows a broken table header: it is about
-    /// text as the parser guessed it.
+    /// Drops mistakes in lines that are not TOML, and in what follows a broken table header: they are about the
+    /// parser's guess.
     pub fn drop_where_syntax_is_broken(&mut self, text: &str) {
         let spans = self.found.iter().filter_map(|f| f.span.as_ref()).chain(&self.mistrusted);
         let places = Places::of(text, spans);
@@ -169,7 +169,7 @@ impl Report {
         self.found.sort_by_key(|f| f.span.as_ref().map(|span| span.start));
         let places = Places::of(text, self.found.iter().filter_map(|f| f.span.as_ref()));
         let mut syntax_line = None;
-        // A broken line often draws a chain of complaints; the first says it.
+        // A broken line often causes a chain of errors; the first is enough.
         self.found.retain(|f| {
             let line = f.span.as_ref().map(|span| places.line(span.start));
             !f.syntax || syntax_line.replace(line) != Some(line)
@@ -187,7 +187,7 @@ impl Report {
 
     fn diagnostic(&self, found: &Found, text: &str, places: &Places, hidden: &Hidden) -> Diagnostic {
         let about = found.span.as_ref().map(|span| floor_char(text, span.start)..floor_char(text, span.end));
-        let shown = |said: &str| hidden.without(text, said, about.as_ref());
+        let shown = |phrase: &str| hidden.without(text, phrase, about.as_ref());
         let message = match &about {
             Some(about) => hidden.without_any(text, &found.message, about),
             None => shown(&found.message),
@@ -195,7 +195,7 @@ impl Report {
         let mut out = Diagnostic::whole_file(&self.file, message);
         out.key = hidden.without(text, &found.key, None);
         out.expected = found.expected.as_deref().map(shown);
-        // What is near to something hidden tells of it.
+        // A word similar to a hidden one reveals it.
         out.suggestion = found
             .suggestion
             .as_deref()
@@ -225,12 +225,12 @@ fn excerpt(text: &str, line_start: usize, span: Range<usize>, syntax: bool, hidd
     let to = floor_char(text, line_end.min(start + WINDOW_AFTER));
     let mut shown = text.as_bytes()[from..to].to_vec();
     let mut cover = |range: Range<usize>| {
-        let (a, b) = (range.start.clamp(from, to), range.end.clamp(from, to));
-        shown[a - from..b - from].fill(b'*');
+        let (start, end) = (range.start.clamp(from, to), range.end.clamp(from, to));
+        shown[start - from..end - from].fill(b'*');
     };
     hidden.within(from..to).cloned().for_each(&mut cover);
     if syntax && may_name_a_secret(&text[line_start..line_end]) {
-        // Which part of a broken line is the secret, nobody can say: everything after the first `=` may be.
+        // In a broken line the secret cannot be located: anything after the first `=` may be it.
         let equals = text[line_start..line_end].find('=').map_or(line_start, |at| line_start + at + 1);
         cover(equals..line_end);
     }
@@ -241,7 +241,7 @@ fn excerpt(text: &str, line_start: usize, span: Range<usize>, syntax: bool, hidd
     Excerpt { text: format!("{before}{shown}{after}"), marked }
 }
 
-/// Line numbers of the byte offsets that are asked for, found in one pass.
+/// Line numbers of given byte offsets, found in one pass.
 struct Places {
     /// (offset, 1-based line), ascending.
     lines: Vec<(usize, usize)>,
@@ -261,7 +261,7 @@ impl Places {
         Places { lines: lines.collect() }
     }
 
-    /// The line of an offset that `of` was given; of another one, the line of the nearest before it.
+    /// The line of an offset that `of` got; for any other, that of the nearest one before it.
     fn line(&self, offset: usize) -> usize {
         let at = self.lines.partition_point(|(known, _)| *known <= offset);
         at.checked_sub(1).map_or(1, |at| self.lines[at].1)
@@ -287,18 +287,18 @@ mod tests {
     #[test]
     fn columns_count_characters_from_one() {
         let text = "a\nä = 1\n";
-        let d = one(text, text.find('1').unwrap()..text.find('1').unwrap() + 1);
-        assert_eq!((d.line, d.column), (Some(2), Some(5)));
-        let d = one("", 0..0);
-        assert_eq!((d.line, d.column), (Some(1), Some(1)));
+        let diagnostic = one(text, text.find('1').unwrap()..text.find('1').unwrap() + 1);
+        assert_eq!((diagnostic.line, diagnostic.column), (Some(2), Some(5)));
+        let diagnostic = one("", 0..0);
+        assert_eq!((diagnostic.line, diagnostic.column), (Some(1), Some(1)));
     }
 
     #[test]
     fn a_long_line_is_cut_to_a_window() {
         let text = format!("{}X{}", "ä".repeat(100_000), "ö".repeat(100_000));
         let at = text.find('X').unwrap();
-        let d = one(&text, at..at + 1);
-        let excerpt = d.excerpt.unwrap();
+        let diagnostic = one(&text, at..at + 1);
+        let excerpt = diagnostic.excerpt.unwrap();
         assert!(excerpt.text.len() < 200, "{}", excerpt.text.len());
         assert_eq!(&excerpt.text[excerpt.marked], "X");
     }
@@ -319,8 +319,8 @@ mod tests {
         let text = "token = \"hunter2";
         let mut report = Report::new("x");
         report.add(Found::syntax(Some(16..16), "unclosed"));
-        let d = report.finish(text).remove(0);
-        assert!(!d.render(false).contains("hunter2"));
+        let diagnostic = report.finish(text).remove(0);
+        assert!(!diagnostic.render(false).contains("hunter2"));
     }
 
     #[test]

@@ -1,5 +1,5 @@
 //! The JSON Schema of the file, made from the same declarations that read it. It knows types, ranges, patterns and which
-//! keys exist; what must agree with what, only `roundsman check` knows.
+//! keys exist; only `roundsman check` knows the rules between keys.
 
 use schemars::Schema;
 use schemars::generate::SchemaSettings;
@@ -23,7 +23,7 @@ pub(super) fn property(mut schema: Schema, doc: &[&str], default: Option<Value>)
     schema.to_value()
 }
 
-/// The keys of a table that stand in another one.
+/// The keys of a table that another one takes over.
 pub(super) fn properties(schema: Schema) -> serde_json::Map<String, Value> {
     match schema.get("properties") {
         Some(Value::Object(properties)) => properties.clone(),

@@ -1,6 +1,6 @@
-//! What is dear to make while a file is read: compiled patterns, parsed paths, certificates. Each is made once however often
-//! the file has it, and there is a bound on how many different ones a file may have, because a few bytes of text can take
-//! much memory.
+//! Values that are expensive to make while a file is read: compiled patterns, parsed paths, certificates. Each is made
+//! once however often the file has it, and a file may have a bounded number of different ones, because a few bytes of
+//! text can take much memory.
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
@@ -14,7 +14,7 @@ const PATH_BYTES_MAX: usize = 256 << 10;
 /// Bytes of certificates in different files.
 const CERTIFICATE_BYTES_MAX: usize = 16 << 20;
 
-/// What has been made of one file so far.
+/// The values made for one file so far.
 #[derive(Debug)]
 pub struct Store {
     /// By their text.
@@ -35,13 +35,13 @@ impl Default for Store {
             paths: Bounded::new(PATH_BYTES_MAX, "this file has more than 256 KiB of different JSONPaths"),
             certificates: Bounded::new(
                 CERTIFICATE_BYTES_MAX,
-                "is one too many: this configuration has more than 16 MiB of certificates",
+                "exceeds a limit: this configuration has more than 16 MiB of certificates",
             ),
         }
     }
 }
 
-/// Values by their text, of which there may be so much.
+/// Values by their text, up to a total cost.
 #[derive(Debug)]
 pub struct Bounded<T> {
     known: HashMap<String, T>,
@@ -54,10 +54,10 @@ impl<T: Clone> Bounded<T> {
         Bounded { known: HashMap::new(), left: max, full }
     }
 
-    /// The value of `text`, made by `make` where it is not known; `cost` says what it takes of the bound.
+    /// The value of `text`, made by `make` if it is new; `cost` is what it takes of the bound.
     ///
     /// # Errors
-    /// That of `make`; or `too_many` of a sentence, where there are too many different ones.
+    /// The error of `make`, or `too_many` of a sentence if the bound is exceeded.
     pub fn get_or_make<E>(
         &mut self,
         text: &str,

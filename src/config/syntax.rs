@@ -1,6 +1,7 @@
-//! A text that is not TOML, and what to write instead. The parser says where it stopped; people need to hear what they
-//! wrote: YAML, a line of nginx, a value without quotes, a list without its end. Pure; called by `document`, and only for
-//! a file that the parser has refused. No message quotes the file: the excerpt shows it, with its secrets masked.
+//! Explains text that is not TOML: what it is, and what to write instead. The parser reports where it stopped; people
+//! need to know what they wrote: YAML, a line of nginx, a value without quotes, a list that is not closed. Pure; called
+//! by `document`, and only for a file that the parser has refused. No message quotes the file: the excerpt shows it,
+//! with its secrets masked.
 
 mod line;
 mod open;
@@ -19,13 +20,13 @@ pub use whole::other_format;
 
 /// The longest word that a suggestion repeats, in bytes.
 const WORD_BYTES_MAX: usize = 200;
-/// What people's editors and web pages make of `"` and `'`.
+/// What editors and web pages turn `"` and `'` into.
 const CURLY: [char; 12] = [
     '\u{201c}', '\u{201d}', '\u{201e}', '\u{201f}', '\u{2018}', '\u{2019}', '\u{201a}', '\u{ab}', '\u{bb}', '\u{2033}',
     '\u{ff02}', '`',
 ];
 
-/// Messages of the parser about one value: the rest of the document is sure.
+/// Messages of the parser about one value: the rest of the document is certain.
 const HOLES: [&str; 18] = [
     NOT_QUOTED,
     NOT_CLOSED,
@@ -54,7 +55,7 @@ pub fn is_hole(error: &toml::de::Error) -> bool {
     HOLES.iter().any(|hole| error.message().starts_with(hole))
 }
 
-/// A mistake of the parser's in our words.
+/// An error of the parser in our words.
 pub fn found(error: &toml::de::Error, text: &str) -> Found {
     let message = error.message();
     let Some(span) = error.span() else { return Found::syntax(None, sentence(message)) };
@@ -92,29 +93,33 @@ pub fn found(error: &toml::de::Error, text: &str) -> Found {
     Found::syntax(Some(span), sentence(message))
 }
 
-/// What the parser says in its own words, where ours help more.
+/// A message of the parser, in our words if they help more.
 fn sentence(message: &str) -> String {
     let ours = match message {
-        m if m.starts_with("cannot recurse further") || m.starts_with("recursion limit") => "nested too deeply",
-        m if m.starts_with("key with no value") => "a key without `=` and a value",
-        m if m.starts_with("missing comma between array elements") => {
+        _ if message.starts_with("cannot recurse further") || message.starts_with("recursion limit") => {
+            "nested too deeply"
+        }
+        _ if message.starts_with("key with no value") => "a key without `=` and a value",
+        _ if message.starts_with("missing comma between array elements") => {
             "no comma between two entries of the list, or the list is not closed above"
         }
-        m if m.starts_with("missing comma between key-value pairs") => "no comma between two keys of the table in { }",
-        m if m.starts_with("extra comma in array") => "one comma too many; entries have one between them",
-        m if m.starts_with("extra comma in inline table") => "one comma too many; keys have one between them",
-        m if m.starts_with("unexpected `=` in array") => "a key in a list: the list is not closed above",
-        m if m.starts_with("cannot extend value") => {
-            "this key has a value of its own above, so that nothing can be below it"
+        _ if message.starts_with("missing comma between key-value pairs") => {
+            "no comma between two keys of the table in { }"
         }
-        m if m.starts_with("carriage return must be followed") => {
+        _ if message.starts_with("extra comma in array") => "one comma too many; entries have one between them",
+        _ if message.starts_with("extra comma in inline table") => "one comma too many; keys have one between them",
+        _ if message.starts_with("unexpected `=` in array") => "a key in a list: the list is not closed above",
+        _ if message.starts_with("cannot extend value") => {
+            "this key already has a value above, so it cannot be a table"
+        }
+        _ if message.starts_with("carriage return must be followed") => {
             "a carriage return alone: lines end with LF, or with CR and LF"
         }
-        m if m.starts_with("invalid unquoted key") => {
-            "this character does not belong into a key; a key with others than A-Z, a-z, 0-9, - and _ is quoted"
+        _ if message.starts_with("invalid unquoted key") => {
+            "this character cannot be in a key without quotes; allowed are A-Z, a-z, 0-9, - and _"
         }
-        m if m.starts_with("unexpected key or value") => "something is left over after the value",
-        m => m,
+        _ if message.starts_with("unexpected key or value") => "something is left over after the value",
+        _ => message,
     };
     ours.to_owned()
 }
@@ -145,7 +150,7 @@ fn value(text: &str, span: &Range<usize>) -> Found {
     }
 }
 
-/// A word without quotes as the value that is meant.
+/// The value that a word without quotes probably means.
 fn meant(word: &str) -> Option<String> {
     let percent = word.strip_suffix('%').and_then(|number| number.parse::<f64>().ok());
     if let Some(percent) = percent {
@@ -173,12 +178,12 @@ fn word_at(text: &str, span: &Range<usize>) -> Range<usize> {
     start..end.max(start)
 }
 
-/// A text in the quotes of a text processor.
+/// A text in typographic quotes.
 fn curly(text: &str, start: usize) -> Option<Found> {
     let rest = text[start..].lines().next().unwrap_or("");
     let rest = rest.strip_prefix(CURLY)?;
     let opening = text[start..].len() - text[start..].strip_prefix(CURLY).unwrap_or("").len();
-    let message = "these quotes are not those of TOML";
+    let message = "these quotes are not valid in TOML";
     let Some(end) = rest.find(|c: char| CURLY.contains(&c) || c == '"') else {
         return Some(Found::syntax(Some(start..start + opening), message).expected("straight quotes: \""));
     };
@@ -201,14 +206,14 @@ fn open_string(text: &str, span: &Range<usize>, message: &str) -> Found {
         Some((string.start..string.start + 1 + end + closing, format!("\"{}\"", &inner[..end])))
     });
     if let Some((whole, meant)) = curly {
-        let found = Found::syntax(Some(whole), "the closing quote is not that of TOML");
+        let found = Found::syntax(Some(whole), "this closing quote is not valid in TOML");
         return found.expected("a straight quote: \"").suggestion(Some(meant).filter(|meant| !meant.contains('\\')));
     }
     let quote = if message.starts_with(NOT_CLOSED) { '"' } else { '\'' };
     Found::syntax(Some(span.clone()), "the string has no closing quote").expected(format!("`{quote}`"))
 }
 
-/// A `\` that begins no escape.
+/// A `\` that does not begin an escape.
 fn escape(text: &str, span: &Range<usize>) -> Found {
     let line = line::code_of(text, span.start);
     let string = line::string_at(text, &line, span.start);
@@ -219,11 +224,11 @@ fn escape(text: &str, span: &Range<usize>) -> Found {
     });
     let at = string.filter(|_| meant.is_some()).unwrap_or_else(|| span.clone());
     Found::syntax(Some(at), "a \\ in double quotes begins an escape, and this one does not exist")
-        .expected("single quotes around it, where a \\ is a \\; or \\\\ for each")
+        .expected("single quotes, which keep a \\ as it is; or \\\\ for each")
         .suggestion(meant)
 }
 
-/// Where a line of the file has its tokens: kind and place in the file.
+/// The tokens of a line: kind and place in the file.
 fn tokens<'t>(text: &'t str, line: &Range<usize>) -> impl Iterator<Item = (TokenKind, Range<usize>)> + 't {
     let start = line.start;
     let tokens: Vec<_> = toml_parser::Source::new(&text[line.clone()]).lex().collect();

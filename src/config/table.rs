@@ -1,9 +1,9 @@
 //! The one place where a table of the file is declared: `table!` makes, from one list of keys, the struct that holds
-//! them, the reader that refuses every other key, and the JSON Schema. What a key of later work is, it knows by name.
-//! A table may take over the keys of others with `flatten`, so that keys that stand in two tables are declared once.
+//! them, the reader that refuses every other key, and the JSON Schema. It refuses keys of later versions by name. A
+//! table may take over the keys of others with `flatten`, so that keys that two tables share are declared once.
 
 /// Declares a table: its keys with their names (aliases after the first), types, documentation and defaults, and the
-/// keys that have to be written (for the schema; `validate` refuses their absence) and that are reserved for later work.
+/// keys that are required (for the schema; `validate` refuses their absence) or reserved for later versions.
 macro_rules! table {
     (
         $(#[doc = $table_doc:literal])+
@@ -20,11 +20,11 @@ macro_rules! table {
         $(#[doc = $table_doc])+
         #[derive(Debug, Clone)]
         pub struct $name {
-            /// Whether there were keys that are not known: what is missing may only be misspelt.
+            /// Whether there were unknown keys: a missing key may only be misspelt.
             #[allow(dead_code, reason = "not every table has something that must not be missing")]
             pub others: bool,
             $(
-                #[doc = "The keys of another table that stand in this one."]
+                #[doc = "The keys of another table that this one takes over."]
                 pub $flat: $flat_ty,
             )*
             $(
@@ -37,7 +37,7 @@ macro_rules! table {
         impl $name {
             /// The names of its own keys.
             pub const NAMES: &'static [&'static str] = &[$($first, $($alias,)*)*];
-            /// Its own keys of later work.
+            /// Its own keys that are reserved for later versions.
             pub const LATER: &'static [&'static str] = &[$($later),*];
 
             /// A table without keys.
@@ -62,7 +62,7 @@ macro_rules! table {
                 out
             }
 
-            /// Reads one key; whether it knows it.
+            /// Reads one key; returns whether it is known.
             pub fn read_key(
                 &mut self,
                 reader: &mut $crate::config::read::Reader<'_>,
@@ -76,7 +76,7 @@ macro_rules! table {
                 true
             }
 
-            /// The keys of its own that have a value, with the place of the value.
+            /// Its own keys that have a value, with the place of the value.
             pub fn written(&self) -> Vec<(&'static str, std::ops::Range<usize>)> {
                 [$(($first, self.$field.get().map(|at| at.span.clone()))),*]
                     .into_iter()
@@ -101,7 +101,7 @@ macro_rules! table {
                 )*
             }
 
-            /// Says of every value that it stands at `span`.
+            /// Sets the place of every value to `span`.
             pub fn place_at(&mut self, span: &std::ops::Range<usize>) {
                 $(self.$flat.place_at(span);)*
                 $(self.$field.place_at(span);)*

@@ -1,17 +1,17 @@
-//! Durations (`"250ms"`, `"1m30s"`) and sizes (`"64KiB"`, `"10MB"`) as people write them. Decides what is one; the range
-//! that a key allows is the key's.
+//! Durations (`"250ms"`, `"1m30s"`) and sizes (`"64KiB"`, `"10MB"`) as people write them. Decides what is valid; each
+//! key has its own range.
 
 use std::time::Duration;
 
 use humantime::DurationError;
 
-/// Reads a duration: numbers with a unit (`ns us ms s m h d`, or their words), added up.
+/// Reads a duration: numbers with a unit (`ns us ms s m h d`, or the words for them), added up.
 ///
 /// # Errors
 /// What is wrong, to be read after the value; huge numbers are an error, not an overflow.
 pub fn duration(text: &str) -> Result<Duration, String> {
     if text.bytes().any(|b| b.is_ascii_uppercase()) {
-        // In the grammar of the library `1M` is a month, which nobody means here.
+        // In the grammar of the library `1M` is a month, which is never meant here.
         return Err(" has a unit in capitals".to_owned());
     }
     humantime::parse_duration(text).map_err(|error| match error {

@@ -1,6 +1,5 @@
-//! From the keys as written to a [`Config`] that cannot be wrong: defaults, references, duplicates, and what must agree
-//! with what. Every single value has been judged by its type before; here are the rules between them. All mistakes are
-//! reported, each where it stands.
+//! From the keys as written to a [`Config`] that cannot be wrong: defaults, references, duplicates, and rules between
+//! keys. Its type has already checked each single value. All mistakes are reported, each at its place.
 
 mod check;
 mod nowhere;
@@ -22,19 +21,19 @@ use crate::model::{Address, Name};
 
 /// Long enough for ordinary requests, short enough for an operator who waits for the restart.
 const DEFAULT_DRAIN_TIMEOUT: Duration = Duration::from_secs(30);
-/// Where the admin listens: the loopback, so that nothing is exposed that was not asked for.
+/// The loopback, so that the admin is not exposed by default.
 const DEFAULT_ADMIN_ADDRESS: &str = "127.0.0.1:9900";
 /// A token of 16 bytes from a random source cannot be guessed over the network.
 const TOKEN_BYTES_MIN: usize = 16;
 
-/// Makes the configuration, or `None` where something needed is missing or wrong (and reported).
+/// Makes the configuration, or `None` if something needed is missing or wrong (and reported).
 pub fn validate(file: &raw::File, report: &mut Report) -> Option<Config> {
     let names = Names::collect(file);
     let runtime = runtime(file);
     let listeners = listeners(file, &names, report);
     let admin = admin(file, report);
     sockets::refuse_overlaps(file, &listeners, &admin, report);
-    let own = sockets::Own::new(file, &listeners, &admin);
+    let own = sockets::OwnSockets::new(file, &listeners, &admin);
     let pools = pools(file, &names, &own, report);
     check::warn_about_unverified(file, report);
     let routes = route::routes(file, &names, report);
@@ -45,16 +44,16 @@ pub fn validate(file: &raw::File, report: &mut Report) -> Option<Config> {
     Some(Config { runtime, listeners: listeners.into_iter().flatten().collect(), routes, pools, admin: admin? })
 }
 
-/// Which pools and listeners there are, those included that have mistakes: a reference to one is no further mistake.
+/// The names of pools and listeners, including those with mistakes: a reference to one of these is not another mistake.
 struct Names<'a> {
     pools: Vec<&'a str>,
     listeners: Vec<&'a str>,
-    /// Where the list itself is broken, every reference holds.
+    /// If the list itself is broken, every reference is accepted.
     pools_known: bool,
     listeners_known: bool,
 }
 
-/// Whether all of them are known: none is written as something else, and they are not under a misspelt key.
+/// Whether all names are known: every entry is a table, and the tables are not under a misspelt key.
 fn are_known<T, const MAX: usize>(field: &Field<ByName<T, MAX>>, others: bool) -> bool {
     match field {
         Field::Good(all) => all.value.0.iter().all(|(_, table)| table.is_some()),
@@ -107,7 +106,7 @@ fn resolve(
         }
         return None;
     }
-    // A bad name is reported where it is given.
+    // A bad name is reported where it is declared.
     Name::try_new(name).ok()
 }
 
@@ -153,7 +152,7 @@ fn listeners(file: &raw::File, names: &Names<'_>, report: &mut Report) -> Vec<Op
     all.iter().map(one).collect()
 }
 
-fn pools(file: &raw::File, names: &Names<'_>, own: &sockets::Own, report: &mut Report) -> Vec<Arc<PoolPolicy>> {
+fn pools(file: &raw::File, names: &Names<'_>, own: &sockets::OwnSockets, report: &mut Report) -> Vec<Arc<PoolPolicy>> {
     let all = file.pools.value().map_or(&[][..], |by_name| &by_name.0);
     if all.is_empty() && !matches!(file.pools, Field::Bad) && !file.others {
         report.add(Found::missing("there is no pool; write [pools.NAME] with its upstreams"));
@@ -168,8 +167,8 @@ fn pools(file: &raw::File, names: &Names<'_>, own: &sockets::Own, report: &mut R
     pools
 }
 
-/// Refuses pools that send their requests round in a circle while none is healthy, told once per circle, at the
-/// reference that stands first in the file; and chains that are longer than a request follows.
+/// Refuses pools that refer to each other in a circle, reported once per circle at its first reference in the file, and
+/// chains that are longer than a request follows.
 fn refuse_cycles(all: &[(At<String>, Option<At<raw::Pool>>)], report: &mut Report) {
     let next = |raw: &raw::Pool| match raw.when_no_healthy.value() {
         Some(raw::NoHealthy::Elsewhere(elsewhere)) => elsewhere.pool.get().cloned(),
@@ -177,7 +176,7 @@ fn refuse_cycles(all: &[(At<String>, Option<At<raw::Pool>>)], report: &mut Repor
     };
     let edges: HashMap<&str, At<raw::Name>> =
         all.iter().filter_map(|(name, raw)| Some((name.value.as_str(), next(&raw.as_ref()?.value)?))).collect();
-    let mut told: Vec<&str> = Vec::new();
+    let mut reported: Vec<&str> = Vec::new();
     for (start, _) in all {
         let mut path = vec![start.value.as_str()];
         while let Some(edge) = edges.get(path[path.len() - 1]).filter(|_| path.len() <= all.len()) {
@@ -187,18 +186,19 @@ fn refuse_cycles(all: &[(At<String>, Option<At<raw::Pool>>)], report: &mut Repor
             }
         }
         let circle = path.len() > 1 && path[path.len() - 1] == path[0];
-        if circle && !told.contains(&path[0]) {
+        if circle && !reported.contains(&path[0]) {
             let key = format!("pools.{}.when_no_healthy.pool", shown_key(&start.value));
             let message = format!("the pools refer to each other in a circle: {}", path.join(" -> "));
             report.add(Found::error(edges[path[0]].span.clone(), key, message));
-            told.extend(&path);
+            reported.extend(&path);
         }
-        // Told where a chain becomes too long, and not again for the pools above that. One that leads into a circle is no chain.
+        // Reported where a chain becomes too long, and not again for the pools above it. A path into a circle is not a
+        // chain.
         let distinct: HashSet<&str> = path.iter().copied().take(FALLBACK_POOLS_MAX + 2).collect();
         if path.len() == FALLBACK_POOLS_MAX + 1 && distinct.len() == path.len() {
             let key = format!("pools.{}.when_no_healthy.pool", shown_key(&start.value));
             let message = format!("the chain is longer than a request follows: {}", path.join(" -> "));
-            let expected = format!("at most {} pools that stand in for one another", FALLBACK_POOLS_MAX - 1);
+            let expected = format!("at most {} fallback pools in a chain", FALLBACK_POOLS_MAX - 1);
             report.add(Found::error(edges[path[0]].span.clone(), key, message).expected(expected));
         }
     }
@@ -213,8 +213,10 @@ fn admin(file: &raw::File, report: &mut Report) -> Option<AdminPolicy> {
     if let Some(token) = raw.token.get() {
         let text = token.value.0.expose();
         let problem = match text {
-            t if t.len() < TOKEN_BYTES_MIN => Some("the token is shorter than 16 bytes"),
-            t if !t.bytes().all(|b| b.is_ascii_graphic()) => Some("the token holds more than printable ASCII"),
+            _ if text.len() < TOKEN_BYTES_MIN => Some("the token is shorter than 16 bytes"),
+            _ if !text.bytes().all(|b| b.is_ascii_graphic()) => {
+                Some("the token holds characters other than printable ASCII")
+            }
             _ => None,
         };
         if let Some(problem) = problem {

@@ -1,6 +1,6 @@
 //! What a single value may be: numbers, durations and words here, texts of HTTP, addresses and secrets in the files
-//! below. Every one is read straight into the type of `model` that cannot be wrong; what is wrong is said of the value
-//! as it is written.
+//! below. Each is read straight into a type of `model` that cannot be wrong; messages show the value as it is
+//! written.
 
 pub mod address;
 pub mod basic_auth;
@@ -25,28 +25,28 @@ use super::{foreign, units};
 use crate::model::policy::{Balance, HttpVersion, MinHealthy};
 use crate::model::{AdminState, Ratio};
 
-/// A string with rules of its own.
+/// A string type with its own rules.
 pub trait Text: Sized {
     /// What is expected, as a phrase.
     fn what() -> String;
 
-    /// Reads it.
+    /// Parses `text`.
     ///
     /// # Errors
     /// What is wrong, to be read straight after the value: `" has no port"`, `": the path is relative"`.
     fn parse(text: &str) -> Result<Self, String>;
 
-    /// What is expected in place of this text, where there is more to say than [`Text::what`].
+    /// What is expected in place of this text, if there is more to say than [`Text::what`].
     fn expected(_text: &str) -> Option<String> {
         None
     }
 
-    /// What may have been meant by a text that is not one, as the file writes it. One that is refused itself is not shown.
+    /// A correction of a text with a mistake, in the notation of the file. One that would be refused is not shown.
     fn suggest(_text: &str) -> Option<String> {
         None
     }
 
-    /// A pattern (ECMA 262) that every good one matches, before and after `${NAME}` is replaced.
+    /// A pattern (ECMA 262) that every valid text matches, before and after `${NAME}` is replaced.
     fn pattern() -> Option<&'static str> {
         None
     }
@@ -82,7 +82,7 @@ impl<T: Text> Value for T {
 
     fn schema(_: &mut SchemaGenerator) -> Schema {
         match T::pattern() {
-            // A variable may stand for anything, so a text with one always fits.
+            // A variable may have any value, so a text with one always fits.
             Some(pattern) => {
                 json_schema!({ "type": "string", "anyOf": [{ "pattern": pattern }, { "pattern": r"\$\{" }] })
             }
@@ -198,7 +198,7 @@ impl Value for bool {
     }
 }
 
-/// A share from 0 to `PERCENT` of a hundred.
+/// A share, as a number from 0 to `PERCENT` / 100.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Share<const PERCENT: u32>(pub Ratio);
 
@@ -277,24 +277,24 @@ impl Value for MinHealthy {
     }
 }
 
-/// A word out of a closed set.
+/// A word from a closed set.
 pub trait Word: Sized + Copy + 'static {
     /// The words and what they mean.
     const WORDS: &'static [(&'static str, Self)];
-    /// Words that are reserved for later work.
+    /// Words that are reserved for later versions.
     const LATER: &'static [&'static str];
 
-    /// The word that is meant by one of another vocabulary.
+    /// Our word for one of another program.
     fn meant(_text: &str) -> Option<&'static str> {
         None
     }
 
-    /// What to write for one that no single word takes the place of.
+    /// What to write for one that no single word replaces.
     fn instead(_text: &str) -> Option<String> {
         None
     }
 
-    /// Whether one of another vocabulary needs a word of [`Word::LATER`].
+    /// Whether one of another program corresponds to one of [`Word::LATER`].
     fn is_later(_text: &str) -> bool {
         false
     }
@@ -361,7 +361,7 @@ impl Word for AdminState {
 /// `type` of a check.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
-    /// Connect and close, or a text for a text.
+    /// Connect and close, or exchange texts.
     Tcp,
     /// A TLS handshake.
     Tls,
@@ -374,7 +374,7 @@ pub enum Kind {
 }
 
 impl Kind {
-    /// The word of the file.
+    /// The word in the file.
     pub fn as_str(self) -> &'static str {
         Kind::WORDS.iter().find(|(_, kind)| *kind == self).map(|(word, _)| *word).expect("every kind has a word")
     }
@@ -426,7 +426,7 @@ impl Word for HttpVersion {
     }
 }
 
-/// What it means that a JSONPath selects nothing.
+/// What it means if a JSONPath selects nothing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Missing {
     /// The rule does not hold.

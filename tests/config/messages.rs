@@ -1,5 +1,5 @@
-//! What people write who know another program, another notation, or are in a hurry: what the message says, where, and what
-//! it suggests. And of everything that is suggested: that it is accepted in its place.
+//! Lines that people write who know another program or notation, and common slips: the message, its place, and its
+//! suggestion. Every suggestion is accepted in its place.
 
 use roundsman::app::load::load_text;
 use roundsman::config::{Diagnostic, Severity};
@@ -16,23 +16,23 @@ fn diagnostics(text: &[u8]) -> Vec<Diagnostic> {
     }
 }
 
-/// The first diagnostic: its place, and all that is said.
+/// The first diagnostic: its place, its text, and how many there are.
 fn first(text: &[u8]) -> (String, String, usize) {
     let all = diagnostics(text);
     let Some(first) = all.first() else { return (String::new(), String::new(), 0) };
     let place = first.line.zip(first.column).map_or("-".to_owned(), |(line, column)| format!("{line}:{column}"));
-    let said = [Some(&first.message), first.expected.as_ref(), first.suggestion.as_ref()];
-    (place, said.into_iter().flatten().cloned().collect::<Vec<_>>().join(" | "), all.len())
+    let texts = [Some(&first.message), first.expected.as_ref(), first.suggestion.as_ref()];
+    (place, texts.into_iter().flatten().cloned().collect::<Vec<_>>().join(" | "), all.len())
 }
 
-/// Every row: a text, the place of the one message, and words of what is said, expected and suggested.
+/// Every row: a text, the place of the one message, and words of message, expectation and suggestion.
 fn check(rows: &[(String, &str, &[&str])]) {
     let mut wrong = Vec::new();
     for (text, place, words) in rows {
-        let (at, said, number) = first(text.as_bytes());
-        let missing: Vec<_> = words.iter().filter(|word| !said.contains(**word)).collect();
+        let (at, shown, number) = first(text.as_bytes());
+        let missing: Vec<_> = words.iter().filter(|word| !shown.contains(**word)).collect();
         if at != *place || !missing.is_empty() || number != 1 {
-            wrong.push(format!("{text}\n--> {number} at {at} (not {place}), without {missing:?}: {said}\n"));
+            wrong.push(format!("{text}\n--> {number} at {at} (not {place}), without {missing:?}: {shown}\n"));
         }
     }
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
@@ -100,7 +100,7 @@ fn commas_brackets_and_equals_signs() {
             &["| { address = \"10.0.0.1:80\", weight = 3 }"],
         ),
         (upstreams("[\n{ address = \"10.0.0.1:80\",\n\"10.0.0.2:80\"]"), "6:1", &["table", "not closed", "`}`"]),
-        (pool("resolve = \"5s\"\nresolve.every = \"5s\""), "7:1", &["a value of its own above"]),
+        (pool("resolve = \"5s\"\nresolve.every = \"5s\""), "7:1", &["already has a value above"]),
         (upstreams("[\"10.0.0.1:80\", \"10.0.0.2:80\"\nbalance = \"random\""), "5:13", &["list", "not closed", "`]`"]),
         (
             format!("{}[pools.a.health]\ntype = \"http\"\n", upstreams("[\n\"10.0.0.1:80\",\n\"10.0.0.2:80\",\n")),
@@ -124,7 +124,7 @@ fn commas_brackets_and_equals_signs() {
 }
 
 #[test]
-fn all_mistakes_of_a_file_are_said_at_once() {
+fn all_mistakes_of_a_file_are_reported_at_once() {
     let text = "[listeners.web]\nlisten 80\npool: api\n[pools.api]\nupstreams = [\n10.0.0.1:80,\n\"10.0.0.2:80\" weight=3,\n\
         'http://10.0.0.3:80',\n]\nbalance = least_conn\n[pools.api.health]\ninterval = 5\nfall 3\ntimeout = 10s\ntimeout = 5\n\
         expect = 200 OK\n";
@@ -311,14 +311,14 @@ fn headers_of_tables() {
 }
 
 #[test]
-fn bytes_that_are_no_text() {
+fn bytes_that_are_not_text() {
     let latin = [POOL.as_bytes(), b"# caf\xe9\n"].concat();
-    let (place, said, _) = first(&latin);
-    assert_eq!((place.as_str(), said.contains("0xE9")), ("6:6", true), "{said}");
+    let (place, shown, _) = first(&latin);
+    assert_eq!((place.as_str(), shown.contains("0xE9")), ("6:6", true), "{shown}");
     for bom in ["", "\u{feff}"] {
         let utf16: Vec<u8> = format!("{bom}{POOL}").encode_utf16().flat_map(u16::to_le_bytes).collect();
-        let (place, said, _) = first(&utf16);
-        assert_eq!((place.as_str(), said.contains("UTF-16")), ("-", true), "{said}");
+        let (place, shown, _) = first(&utf16);
+        assert_eq!((place.as_str(), shown.contains("UTF-16")), ("-", true), "{shown}");
     }
 }
 
@@ -334,7 +334,7 @@ fn what_leads_nowhere_draws_a_warning_with_its_place() {
             "9:12",
             &["404"],
         ),
-        (format!("{POOL}{unused}"), "6:8", &["no request comes to this pool", "when_no_healthy"]),
+        (format!("{POOL}{unused}"), "6:8", &["this pool gets no requests", "when_no_healthy"]),
         (route("path = \"/api/*\""), "7:8", &["taken literally", "| \"/api\""]),
         (route("path_exact = \"/api/*\""), "7:14", &["taken literally", "path = \"/api\""]),
         (route("path = \"/users/{id}\""), "7:8", &["taken literally"]),
@@ -347,7 +347,7 @@ fn what_leads_nowhere_draws_a_warning_with_its_place() {
     ] {
         assert_eq!(diagnostics(led.as_bytes()), [], "{led}");
     }
-    // Only a pool that itself gets no request leads there.
+    // A pool is unused too if only an unused pool refers to it.
     let all = diagnostics(
         format!("{POOL}[pools.c]\nupstreams = [\"10.0.0.1:80\", \"10.0.0.2:80\"]\n{fallback}{unused}").as_bytes(),
     );
@@ -356,7 +356,7 @@ fn what_leads_nowhere_draws_a_warning_with_its_place() {
 }
 
 #[test]
-fn without_a_file_the_program_says_where_it_looked_and_what_to_do() {
+fn without_a_file_the_program_reports_where_it_looked_and_what_to_do() {
     let dir = tempfile::tempdir().unwrap();
     let run = |arguments: &[&str]| {
         let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_roundsman"));
@@ -400,8 +400,8 @@ fn kind(message: &str) -> String {
         .collect()
 }
 
-/// What is wrong after every suggestion of `text` has been followed, each alone: a mistake of the same kind in its place, or
-/// one about a key or word that does not exist. That a path begins with / or that a port is free is another matter.
+/// How many suggestions `text` gets, and which of them are refused when followed alone: with a mistake of the same kind
+/// in the same place, or one about an unknown key or word. Other mistakes in the value do not count.
 fn refused_suggestions(text: &str) -> (usize, Vec<String>) {
     let (mut number, mut wrong) = (0, Vec::new());
     for diagnostic in diagnostics(text.as_bytes()) {
@@ -442,7 +442,7 @@ fn whatever_is_suggested_is_accepted_in_its_place() {
     assert!(number > 100, "{number} suggestions");
 }
 
-/// Lines that people write, each of which is tried in every table.
+/// Lines that people write, each tried in every table.
 const OTHERS: &[&str] = &[
     "intervall = \"5s\"",
     "inter = \"5s\"",

@@ -1,21 +1,8 @@
-//! Every way in which a secret has come to stand in a file, and everything that is said of such a file.
+//! Every way in which a secret has got into a file, and every diagnostic about such a file.
 
-use std::path::Path;
-
-use super::super::{Env, Source, diagnostic, parse};
+use super::super::presets::EmptyEnv;
+use super::super::{Source, diagnostic, parse};
 use super::*;
-
-struct Nothing;
-
-impl Env for Nothing {
-    fn var(&self, _: &str) -> Result<Option<String>, String> {
-        Ok(None)
-    }
-
-    fn read_file(&self, _: &Path) -> Result<String, String> {
-        Err("cannot be read".to_owned())
-    }
-}
 
 /// The text with asterisks where it is hidden.
 fn shown(text: &str) -> String {
@@ -26,7 +13,7 @@ fn shown(text: &str) -> String {
     String::from_utf8(bytes).unwrap()
 }
 
-/// Files with mistakes, each with `hunter2` in it, in the order of harm.
+/// Files with mistakes, each with `hunter2` in it.
 const FILES: &[&str] = &[
     // Under tables and keys that do not exist, at every depth.
     "[pools.a.health]\ntype = \"http\"\nheader = { Authorization = \"Bearer hunter2-a\" }",
@@ -69,7 +56,7 @@ const FILES: &[&str] = &[
     "[pools.a.health]\nhost = \"host=db user=x password=hunter2 port=1\"",
     "[pools.a.health]\ninterval = 1 # the password is: x, password=hunter2",
     "[admin]\ntoken = { } # was hunter2-a",
-    // What is no TOML.
+    // Text that is not TOML.
     "[admin]\ntoken = \"hunter2-a",
     "[admin]\ntoken = hunter2-a",
     "[admin]\ntoken = hunter2 and hunter2.more, hunter2",
@@ -117,42 +104,42 @@ const FILES: &[&str] = &[
 ];
 
 #[test]
-fn whatever_is_said_of_a_file_says_no_secret_of_it() {
-    let mut told = Vec::new();
+fn no_diagnostic_shows_a_secret() {
+    let mut leaks = Vec::new();
     for text in FILES {
-        // With another mistake on each of its lines, whose source line is shown with it.
+        // Another mistake on each line puts that line into an excerpt.
         let spoilt: String = text.lines().map(|line| format!("{line} ]x\n")).collect();
         for text in [*text, &spoilt, &text.replace('\n', "\r\n")] {
             let source = Source { file: "x.toml", text: text.as_bytes() };
-            let diagnostics = parse(&source, &Nothing).expect_err(text);
+            let diagnostics = parse(&source, &EmptyEnv).expect_err(text);
             let json = serde_json::to_string(&diagnostics).unwrap();
             let lines: String = diagnostics.iter().map(diagnostic::Diagnostic::headline).collect();
-            for said in [diagnostic::render_all(&diagnostics, false), json, lines] {
-                let line = said.lines().find(|line| line.to_lowercase().contains("hunter2"));
-                told.extend(line.map(|line| format!("{line}, of {text:?}")));
+            for output in [diagnostic::render_all(&diagnostics, false), json, lines] {
+                let line = output.lines().find(|line| line.to_lowercase().contains("hunter2"));
+                leaks.extend(line.map(|line| format!("{line}, of {text:?}")));
             }
         }
     }
-    assert!(told.is_empty(), "{told:#?}");
+    assert!(leaks.is_empty(), "{leaks:#?}");
 }
 
 #[test]
-fn a_file_that_is_no_text_is_shown_without_its_secrets() {
+fn a_file_that_is_not_text_is_shown_without_its_secrets() {
     for text in [&b"[admin]\ntoken = \"hunter2 \xe9\"\n"[..], b"password: hunter2\0", b"# Bearer hunter2-abc \xff"] {
-        let diagnostics = parse(&Source { file: "x.toml", text }, &Nothing).expect_err("it is no text");
-        let said = diagnostic::render_all(&diagnostics, false);
-        assert!(said.contains("x.toml:") && !said.contains("hunter2"), "{said}");
+        let diagnostics = parse(&Source { file: "x.toml", text }, &EmptyEnv).expect_err("it is not text");
+        let output = diagnostic::render_all(&diagnostics, false);
+        assert!(output.contains("x.toml:") && !output.contains("hunter2"), "{output}");
     }
 }
 
 #[test]
 fn every_secret_is_hidden_in_the_file_itself() {
-    let spoken: Vec<_> = FILES.iter().map(|text| shown(text)).filter(|text| text.contains("hunter2")).collect();
-    assert!(spoken.is_empty(), "{spoken:#?}");
+    let leaks: Vec<_> = FILES.iter().map(|text| shown(text)).filter(|text| text.contains("hunter2")).collect();
+    assert!(leaks.is_empty(), "{leaks:#?}");
 }
 
 #[test]
-fn what_is_no_secret_is_shown() {
+fn what_is_not_secret_is_shown() {
     for text in [
         "[pools.token-service]\nupstreams = [\"10.0.0.1:80\"]\n[pools.token-service.health]\npath = \"/x\"",
         "[pools]\npassword-api.upstreams = [\"10.0.0.1:80\"]\n",
@@ -170,7 +157,7 @@ fn what_is_no_secret_is_shown() {
 }
 
 #[test]
-fn a_message_is_said_without_what_is_hidden() {
+fn hidden_values_are_masked_in_messages() {
     let text = "path = \"/x\"\ntoken = \"hunter2 and more\"\n";
     let hidden = Hidden::of(text, Vec::new());
     let at = text.find("\"hunter2").unwrap();
@@ -182,19 +169,19 @@ fn a_message_is_said_without_what_is_hidden() {
 }
 
 #[test]
-fn a_large_file_is_looked_through_in_bounded_time() {
+fn a_large_file_is_scanned_in_bounded_time() {
     for text in [
         "token = [".repeat(200_000),
         "{".repeat(1 << 20),
         "a = \"b:c@\"\n".repeat(100_000),
         "[".repeat(1 << 20),
-        // One text of a million names, in each of which the next is a value.
+        // One text of a million names, each with the next as its value.
         format!("# {}", "a=".repeat(1 << 20)),
         format!("a = \"{}\"", "a:".repeat(1 << 20)),
     ] {
         let begin = std::time::SystemTime::now();
         assert!(Hidden::of(&text, Vec::new()).ranges.len() <= text.len());
-        // What grows with the square of it would take hours.
+        // Quadratic time would take hours.
         let took = begin.elapsed().unwrap_or_default();
         assert!(took < std::time::Duration::from_secs(60), "{took:?} for {:?}", &text[..8]);
     }

@@ -1,5 +1,5 @@
-//! What is said of a value of the wrong type and of a key that does not exist: what was meant, and where it belongs. A
-//! suggestion is read by the same reader before it is shown: one that would be refused is not shown.
+//! Reports values of the wrong type and unknown keys: what was meant, and where it belongs. The same reader reads a
+//! suggestion first: one that would be refused is not shown.
 
 use std::borrow::Cow;
 
@@ -11,14 +11,13 @@ use crate::config::foreign;
 use crate::config::report::Report;
 
 impl Reader<'_> {
-    /// The same, with what is meant as the file writes it.
+    /// Like `wrong_type`, with a suggestion in the notation of the file.
     pub fn wrong_type_meaning(&mut self, node: &Node<'_>, what: &str, meant: Option<String>) {
         let message = format!("{} is {}", self.written(node), type_name(node.get_ref()));
         self.mistake(node.span(), message).expected(what).suggestion(meant).done();
     }
 
-    /// A string in double quotes whose `\n`, `\t` and the like stand for control characters, written so that they do not:
-    /// a path of Windows.
+    /// A Windows path in double quotes, whose `\n` or `\t` are read as control characters, rewritten in single quotes.
     pub fn without_escapes(&self, node: &Node<'_>) -> Option<String> {
         let DeValue::String(value) = node.get_ref() else { return None };
         let written = self.text.get(node.span())?.strip_prefix('"')?.strip_suffix('"')?;
@@ -27,7 +26,7 @@ impl Reader<'_> {
         (single && value.chars().any(char::is_control) && written.len() <= 200).then(|| format!("'{written}'"))
     }
 
-    /// Reports that `node` is not the table that `raw` declares as `table`, and how it is written.
+    /// Reports that `node` is not the table that `raw` declares as `table`, and how to write it.
     pub fn not_a_table(&mut self, node: &Node<'_>, table: &str) {
         let written = self.text.get(node.span()).unwrap_or("");
         let key = key_path(&self.path);
@@ -45,7 +44,7 @@ impl Reader<'_> {
     }
 
     /// Reports a key that `unknown.table` does not have: what was meant, or where it belongs.
-    pub(super) fn key_not_known(&mut self, key: &Spanned<Cow<'_, str>>, unknown: &mut Unknown<'_>) {
+    pub(super) fn report_unknown_key(&mut self, key: &Spanned<Cow<'_, str>>, unknown: &mut Unknown<'_>) {
         let name = key.get_ref();
         if unknown.later.iter().any(|later| later.contains(&name.as_ref())) {
             let expected = match (unknown.table, name.as_ref()) {
@@ -59,7 +58,7 @@ impl Reader<'_> {
             return;
         }
         let message = format!("unknown key `{}`", cut(name, 64));
-        // A file full of unknown keys needs no more help than the first of them.
+        // In a file full of unknown keys only the first ones get help.
         if self.report.is_full() {
             self.mistake(key.span(), message).done();
             return;
@@ -72,7 +71,7 @@ impl Reader<'_> {
         let mut expected = meant.map(|meant| meant.instead).filter(|instead| !instead.is_empty());
         let (near, twice) = match near {
             Some(near) if !unknown.may_be_written(&near) => {
-                (None, Some(format!("nothing more: `{near}` is written already")))
+                (None, Some(format!("no other key: `{near}` is written already")))
             }
             near => (near, None),
         };
@@ -89,7 +88,7 @@ impl Reader<'_> {
         pending.done();
     }
 
-    /// Reads a value, and forgets a suggestion about it that would be refused in its place.
+    /// Reads a value, and drops a suggestion about it that would be refused in its place.
     pub fn read<T: Value>(&mut self, node: &Node<'_>) -> Option<T> {
         let before = self.report.len();
         let value = T::read(node, self);
@@ -126,7 +125,7 @@ impl Reader<'_> {
         good && !report.has_errors()
     }
 
-    /// Reports that `node` is not a list, and how it becomes one.
+    /// Reports that `node` is not a list, and how to make it one.
     pub(super) fn not_a_list<L: Value>(&mut self, node: &Node<'_>) {
         let written = self.text.get(node.span()).unwrap_or("");
         let key = key_path(&self.path);
@@ -147,16 +146,16 @@ impl Reader<'_> {
     }
 }
 
-/// As many keys are listed beside every unknown one.
+/// Up to this many known keys are listed with every unknown one.
 const SHORT_LIST: usize = 10;
 
-/// What helps with the unknown keys of one table.
+/// The table that an unknown key is in.
 pub(super) struct Unknown<'t> {
     pub(super) table: &'t str,
     pub(super) names: Vec<&'t str>,
     pub(super) later: &'t [&'t [&'t str]],
     pub(super) written: &'t DeTable<'t>,
-    /// The keys were listed once.
+    /// Whether its keys have been listed.
     pub(super) listed: bool,
 }
 
@@ -170,7 +169,7 @@ impl Unknown<'_> {
             "fall" => "unhealthy_threshold",
             _ => name,
         };
-        // Several headers make one of these.
+        // Several headers add to one of these.
         let open = self.table == "File" && matches!(name, "pools" | "listeners" | "routes");
         let written = self.written.contains_key(name) || self.written.contains_key(other);
         self.names.contains(&name) && (open || !written)

@@ -1,4 +1,4 @@
-//! One line that is not `key = value`: YAML, JSON, a directive of another program, or a `=` that was forgotten.
+//! One line that is not `key = value`: YAML, JSON, a directive of another program, or a missing `=`.
 
 use std::ops::Range;
 
@@ -10,7 +10,7 @@ use crate::config::report::Found;
 use crate::config::values::address::{entries, listen_argument};
 use crate::config::{foreign, raw};
 
-/// What the line around `at` is, where it can be recognised.
+/// Explains the line around `at`, if it is recognised.
 pub fn explain(text: &str, at: usize, message: &str) -> Option<Found> {
     let line = code_of(text, at);
     let code = &text[line.clone()];
@@ -37,7 +37,7 @@ pub fn explain(text: &str, at: usize, message: &str) -> Option<Found> {
         .or_else(|| without_equals(code, &section, message, &found))
 }
 
-/// An entry of a list with more than its address, on a line of its own: `"10.0.0.1:80" weight=3,`.
+/// An entry of a list with more than its address, alone on a line: `"10.0.0.1:80" weight=3,`.
 pub fn entry(text: &str, at: usize) -> Option<Found> {
     let line = code_of(text, at);
     let code = text[line.clone()].trim_end_matches(',').trim_end();
@@ -49,10 +49,11 @@ pub fn entry(text: &str, at: usize) -> Option<Found> {
     Some(found.expected("a table: `{ address = \"ip:port\", weight = 2 }`").suggestion(Some(meant)))
 }
 
-/// The longest line that is looked at token by token, in bytes: a file may be one line with thousands of mistakes.
+/// The longest line that is split into tokens, in bytes: a file may be one line with thousands of mistakes.
 const LINE_BYTES_MAX: usize = 4 << 10;
 
-/// The place of the code in the line around `at`: without white space and, in a line of usual length, comment.
+/// The place of the code in the line around `at`: without white space around it and, in a line of usual length, without
+/// the comment.
 pub fn code_of(text: &str, at: usize) -> Range<usize> {
     let at = (0..=at.min(text.len())).rev().find(|at| text.is_char_boundary(*at)).unwrap_or(0);
     let start = text[..at].rfind('\n').map_or(0, |at| at + 1);
@@ -100,7 +101,7 @@ impl Section {
         Section { table }
     }
 
-    /// Our key for one as it is written, or what to write instead.
+    /// Our key for a written one, or what to write instead.
     fn key(&self, name: &str) -> Result<String, Option<String>> {
         let own: Vec<&str> = match self.table {
             "File" => raw::File::NAMES.to_vec(),
@@ -132,7 +133,7 @@ fn is_bare_key(text: &str) -> bool {
     text.len() <= 64 && text.split('.').all(bare)
 }
 
-/// A value as TOML writes it: unchanged where it parses, else in quotes.
+/// A value as TOML writes it: unchanged if it parses, else in quotes.
 fn value_of(key: &str, written: &str) -> Option<String> {
     let written = written.trim().trim_end_matches([';', ',']).trim();
     if written.is_empty()
@@ -161,7 +162,7 @@ fn comment(code: &str, found: &dyn Fn(&str) -> Found) -> Option<Found> {
 fn yaml_or_json(code: &str, section: &Section, found: &dyn Fn(&str) -> Found) -> Option<Found> {
     if code == "-" || code == "---" || code.starts_with("- ") {
         return Some(
-            found("this is YAML, and a configuration is TOML").expected("lists in [ ]: `upstreams = [\"ip:port\"]`"),
+            found("this is YAML; a configuration is TOML").expected("lists in [ ]: `upstreams = [\"ip:port\"]`"),
         );
     }
     let (key, rest) = code.split_once(':')?;
@@ -173,8 +174,8 @@ fn yaml_or_json(code: &str, section: &Section, found: &dyn Fn(&str) -> Found) ->
         return None;
     }
     let message = match quoted {
-        true => "this is JSON, and a configuration is TOML",
-        false => "this is YAML, and a configuration is TOML",
+        true => "this is JSON; a configuration is TOML",
+        false => "this is YAML; a configuration is TOML",
     };
     let rest = rest.trim().trim_end_matches(',');
     if rest.is_empty() || matches!(rest, "{" | "[" | "|" | ">") {
@@ -183,7 +184,7 @@ fn yaml_or_json(code: &str, section: &Section, found: &dyn Fn(&str) -> Found) ->
     Some(key_and_value(key, rest, section, found(message)))
 }
 
-/// Says `key = value`, in our words where the key is another program's.
+/// Suggests `key = value`, with our key for one of another program.
 fn key_and_value(key: &str, rest: &str, section: &Section, found: Found) -> Found {
     match section.key(key) {
         Ok(key) => match value_of(&key, rest) {
@@ -205,7 +206,7 @@ fn operator(code: &str, section: &Section, found: &dyn Fn(&str) -> Found) -> Opt
     is_bare_key(key).then(|| key_and_value(key, rest, section, found(message)))
 }
 
-/// A statement that is whole, and something after it.
+/// A complete statement with something after it.
 fn left_over(code: &str, section: &Section, found: &dyn Fn(&str) -> Found) -> Option<Found> {
     let bare = code.trim_end_matches([',', ';']).trim_end();
     if bare != code && DeTable::parse(bare).is_ok() {
@@ -217,7 +218,7 @@ fn left_over(code: &str, section: &Section, found: &dyn Fn(&str) -> Found) -> Op
     None
 }
 
-/// A line of nginx, HAProxy or Caddy whose place in our file is known.
+/// A line of nginx, HAProxy or Caddy that our file has an equivalent for.
 fn directive(code: &str, found: &dyn Fn(&str) -> Found) -> Option<Found> {
     let mut words = code.split_whitespace();
     let first = words.next()?;
@@ -279,11 +280,11 @@ fn directive(code: &str, found: &dyn Fn(&str) -> Found) -> Option<Found> {
         }
         "worker_processes" | "nbthread" => "`threads` in [runtime]".to_owned(),
         "maxconn" | "keepalive" | "zone" | "proxy_set_header" | "worker_connections" | "option" | "stats"
-        | "errorfile" => "nothing in its place: this version has no such setting".to_owned(),
+        | "errorfile" => "no such line: this version has no such setting".to_owned(),
         "log" | "access_log" | "error_log" => "`--log-format` and `--log-level` on the command line".to_owned(),
         _ => return None,
     };
-    Some(found("this is a line of another program, and a configuration is TOML").expected(expected))
+    Some(found("this is a line of another program; a configuration is TOML").expected(expected))
 }
 
 /// A brace that begins or ends a block.
@@ -297,7 +298,7 @@ fn block(code: &str, found: &dyn Fn(&str) -> Found) -> Option<Found> {
         }
         _ => return None,
     };
-    Some(found("a block in braces, and a configuration is TOML").expected(expected))
+    Some(found("a block in braces; a configuration is TOML").expected(expected))
 }
 
 /// A character that an editor does not show.

@@ -1,5 +1,5 @@
-//! Lists and tables in braces that are not closed: everything below one belongs to it, for a parser, and draws a chain of
-//! complaints. Found by the lines that can only begin something new: a header, or `key =` in a list.
+//! Lists and tables in braces that are not closed: for a parser everything below one belongs to it, which causes a
+//! chain of errors. They are found by lines that can only begin something new: a header, or `key =` in a list.
 
 use std::ops::Range;
 
@@ -7,7 +7,7 @@ use toml_parser::lexer::TokenKind;
 
 use crate::config::report::Found;
 
-/// So many are reported.
+/// How many are reported at most.
 const FOUND_MAX: usize = 50;
 
 /// What is not closed, each with the statement that it spoils: from its key to the line that begins something new.
@@ -43,13 +43,13 @@ struct Scan<'t> {
     statement: usize,
     /// Nothing was read of this line yet.
     fresh: bool,
-    /// The first that another bracket has closed.
+    /// The first bracket that one of another kind has closed.
     mismatched: Option<(TokenKind, usize)>,
-    /// The last token but for white space and comments.
+    /// The last token other than white space and comments.
     last: Option<TokenKind>,
     /// In a header.
     header: bool,
-    /// The `=` of the statement was read: what opens now is a value, and no block of another language.
+    /// The `=` of the statement was read: what opens now is a value, not a block of another language.
     value: bool,
 }
 
@@ -102,22 +102,22 @@ impl Scan<'_> {
                 self.mismatched.get_or_insert(last);
                 self.open.truncate(at);
             }
-            // One too many: the parser says so.
+            // One too many: the parser reports it.
             None => {}
         }
         let line_end = self.text[span.end..].find('\n').map_or(self.text.len(), |end| span.end + end);
         (self.open.is_empty() && self.mismatched.is_some()).then(|| self.spoilt(line_end))
     }
 
-    /// Whether the line that begins at `at` cannot go on with what is open.
+    /// Whether the line that begins at `at` cannot continue what is open.
     fn begins_something_new(&self, at: usize) -> bool {
         let line = self.text[at..].lines().next().unwrap_or("");
         let in_list = self.open.last().is_some_and(|(kind, _)| *kind == TokenKind::LeftSquareBracket);
-        let goes_on = matches!(self.last, Some(TokenKind::Comma | TokenKind::LeftCurlyBracket));
-        is_header(line) || (begins_with_key(line) && (in_list || !goes_on))
+        let continues = matches!(self.last, Some(TokenKind::Comma | TokenKind::LeftCurlyBracket));
+        is_header(line) || (begins_with_key(line) && (in_list || !continues))
     }
 
-    /// Reports what another bracket has closed, else the first that is open, and forgets all.
+    /// Reports the bracket that one of another kind has closed, else the first open one, and clears all.
     fn spoilt(&mut self, end: usize) -> (Found, Range<usize>) {
         let first = self.open.first().copied();
         let (kind, at) = self.mismatched.take().or(first).unwrap_or((TokenKind::LeftSquareBracket, self.statement));
@@ -131,7 +131,7 @@ impl Scan<'_> {
     }
 }
 
-/// `[pools.api]` or `[[routes]]` on a line of its own; `["a"]` and `[1]` are entries.
+/// `[pools.api]` or `[[routes]]` alone on a line; `["a"]` and `[1]` are entries.
 fn is_header(line: &str) -> bool {
     let line = line.split('#').next().unwrap_or("").trim();
     let inner = line.strip_prefix("[[").and_then(|l| l.strip_suffix("]]"));

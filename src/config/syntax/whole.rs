@@ -1,14 +1,14 @@
-//! A whole file in another language: one message at its beginning says more than one a line.
+//! A whole file in another language: one message at its beginning helps more than one per line.
 
 use crate::config::report::Found;
 
-/// So many lines are looked at.
+/// How many lines are examined.
 const LINES_MAX: usize = 400;
 
-/// The language of a file that has hardly a line of TOML, where it can be recognised.
+/// The language of a file that has hardly a line of TOML, if it is recognised.
 pub fn other_format(text: &str) -> Option<Found> {
-    let says_something = |line: &&str| !line.is_empty() && !line.starts_with(['#', ';']) && !line.starts_with("//");
-    let lines: Vec<&str> = text.lines().map(str::trim).filter(says_something).take(LINES_MAX).collect();
+    let has_code = |line: &&str| !line.is_empty() && !line.starts_with(['#', ';']) && !line.starts_with("//");
+    let lines: Vec<&str> = text.lines().map(str::trim).filter(has_code).take(LINES_MAX).collect();
     let first = *lines.first()?;
     let share = |is: fn(&str) -> bool| lines.iter().filter(|line| is(line)).count();
     if lines.len() < 2 || share(is_toml) * 5 > lines.len() {

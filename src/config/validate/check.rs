@@ -1,5 +1,5 @@
-//! `[pools.NAME.health]`: one check or a list of them, with presets laid under what is written. What a check does is settled
-//! in `probe`, what must come back in `expect`, when it runs in `timing`; what is allowed and odd is said in `warn`.
+//! `[pools.NAME.health]`: one check or a list of them, merged with presets. `probe` decides what a check does, `expect`
+//! what the answer must be, `timing` when it runs; `warn` reports what is allowed but looks like a mistake.
 
 mod expect;
 mod preset;
@@ -22,38 +22,38 @@ use crate::model::policy::{CheckPolicy, PortRule, ProbeKind, ProbeSpec, Require,
 
 pub use warn::warn_about_unverified;
 
-/// The checks of a pool and how many must hold.
+/// The checks of a pool and how many must pass.
 pub struct Checks {
     /// At least one.
     pub checks: Vec<CheckPolicy>,
-    /// How many must hold.
+    /// How many must pass.
     pub require: Require,
 }
 
-/// A check as it is written, with its preset under it.
+/// A check as it is written, with the keys of its preset.
 struct Written {
     /// The keys of its own table.
     timing: raw::Timing,
-    /// What stands beside `checks`; empty for the table itself.
+    /// The timing keys beside `checks`; empty for the table itself.
     above: raw::Timing,
-    /// What the preset says.
+    /// The timing keys of the preset.
     preset: raw::Timing,
     /// What is written, filled from the preset.
     probe: raw::Probe,
-    /// Where it stands; of a preset, the key that names it.
+    /// Its place; for a preset, that of the key `preset`.
     span: Range<usize>,
-    /// A preset is under it.
+    /// The name of its preset.
     from: Option<&'static str>,
     /// The key of its table.
     key: String,
 }
 
-/// Makes the checks of a pool; where the table has mistakes they are reported, and what is made is of no use.
+/// Makes the checks of a pool; if the table has mistakes they are reported, and the result must not be used.
 pub fn checks(
     field: &Field<raw::Health>,
     upstreams: &[UpstreamPolicy],
     key: &str,
-    own: &sockets::Own,
+    own: &sockets::OwnSockets,
     report: &mut Report,
 ) -> Checks {
     let Some(At { value: raw, span }) = field.get() else {
@@ -71,7 +71,7 @@ pub fn checks(
     for one in &written {
         let made = check(one, upstreams, report);
         refuse_ourselves(one, &made.spec, upstreams, own, report);
-        refuse_twice(&checks, &made, one, report);
+        refuse_duplicate(&checks, &made, one, report);
         checks.push(made);
     }
     name(&mut checks);
@@ -83,7 +83,7 @@ pub fn checks(
 /// The table itself is a check, or its preset is one or several.
 fn of_table(raw: &raw::Health, span: &Range<usize>, key: &str, report: &mut Report) -> Vec<Written> {
     match &raw.preset {
-        Field::Good(at) => preset::lay_under(at, &raw.timing, &raw::Timing::empty(), &raw.probe, key, report),
+        Field::Good(at) => preset::checks(at, &raw.timing, &raw::Timing::empty(), &raw.probe, key, report),
         Field::Bad => Vec::new(),
         Field::Absent => vec![Written {
             timing: raw.timing.clone(),
@@ -100,22 +100,21 @@ fn of_table(raw: &raw::Health, span: &Range<usize>, key: &str, report: &mut Repo
 fn of_list(raw: &raw::Health, list: &At<List>, key: &str, report: &mut Report) -> Vec<Written> {
     let preset = raw.preset.get().map(|at| ("preset", at.span.clone()));
     for (name, span) in raw.probe.written().into_iter().chain(preset) {
-        let found = Found::error(span, format!("{key}.{name}"), "stands beside `checks`");
-        report
-            .add(found.expected("either a check in this table, or a list of `checks`; the key in one of its entries"));
+        let found = Found::error(span, format!("{key}.{name}"), "cannot be combined with `checks`");
+        report.add(found.expected("either a check in this table, or a list of `checks` with the key in an entry"));
     }
     if list.value.0.is_empty() {
         let found = Found::error(list.span.clone(), format!("{key}.checks"), "no check");
         report.add(found.expected("1 to 16 checks, such as { type = \"tcp\" }"));
     }
-    timing::refuse_at_odds_with_interval(&raw.timing, &raw::Timing::empty(), &raw::Timing::empty(), key, report);
+    timing::refuse_conflicts_with_interval(&raw.timing, &raw::Timing::empty(), &raw::Timing::empty(), key, report);
     let mut out = Vec::new();
     for (index, entry) in list.value.0.iter().enumerate() {
         let Some(At { value: entry, span }) = entry else { continue };
         let key = format!("{key}.checks[{index}]");
         match &entry.preset {
             Field::Good(at) => {
-                let several = preset::lay_under(at, &entry.timing, &raw.timing, &entry.probe, &key, report);
+                let several = preset::checks(at, &entry.timing, &raw.timing, &entry.probe, &key, report);
                 preset::refuse_several(at, several.len(), &key, report);
                 out.extend(several.into_iter().take(1));
             }
@@ -139,14 +138,14 @@ type List = crate::config::read::List<raw::Check, 16>;
 fn check(written: &Written, upstreams: &[UpstreamPolicy], report: &mut Report) -> CheckPolicy {
     let Written { timing, above, preset, probe, key, span, from } = written;
     let of_preset = from.map(|_| span.clone());
-    timing::refuse_at_odds_with_interval(timing, above, preset, key, report);
+    timing::refuse_conflicts_with_interval(timing, above, preset, key, report);
     let port = port_rule(probe, upstreams, key, report);
     let (kind, tls) = probe::probe(probe, key, report);
     let mut explicit = timing.clone();
     explicit.fill_from(above);
     let unread = matches!(explicit.timeout, Field::Bad) || matches!(explicit.interval, Field::Bad);
     let timing = timing::timing(&explicit, preset);
-    // A timeout that was not understood is reported already.
+    // A timeout with a mistake is already reported.
     let timeout = if unread { Duration::MAX } else { timing.timeout };
     let max_duration = expect::max_duration(&probe.expect, timeout, of_preset.as_ref(), key, report);
     let spec = Arc::new(ProbeSpec { port, tls, kind, max_duration });
@@ -155,7 +154,7 @@ fn check(written: &Written, upstreams: &[UpstreamPolicy], report: &mut Report) -
 
 fn port_rule(raw: &raw::Probe, upstreams: &[UpstreamPolicy], key: &str, report: &mut Report) -> PortRule {
     if let (Field::Good(_) | Field::Bad, Field::Good(offset)) = (&raw.port, &raw.port_offset) {
-        let found = Found::error(offset.span.clone(), format!("{key}.port_offset"), "stands beside `port`");
+        let found = Found::error(offset.span.clone(), format!("{key}.port_offset"), "cannot be combined with `port`");
         report.add(found.expected("one of `port` and `port_offset`"));
     }
     if let Some(port) = raw.port.value().and_then(|port| u16::try_from(port.0).ok()) {
@@ -181,12 +180,12 @@ fn port_place(raw: &raw::Probe) -> Option<(&'static str, Range<usize>)> {
     port.or_else(|| raw.port_offset.get().map(|at| ("port_offset", at.span.clone())))
 }
 
-/// Refuses a port of the check that leads to one of our own sockets.
+/// Refuses a port of the check that is one of our own sockets.
 fn refuse_ourselves(
     written: &Written,
     spec: &ProbeSpec,
     upstreams: &[UpstreamPolicy],
-    own: &sockets::Own,
+    own: &sockets::OwnSockets,
     report: &mut Report,
 ) {
     let Some((name, span)) = port_place(&written.probe) else { return };
@@ -197,7 +196,7 @@ fn refuse_ourselves(
     }
 }
 
-fn refuse_twice(known: &[CheckPolicy], made: &CheckPolicy, written: &Written, report: &mut Report) {
+fn refuse_duplicate(known: &[CheckPolicy], made: &CheckPolicy, written: &Written, report: &mut Report) {
     if !written.probe.is_whole() {
         return;
     }
@@ -217,18 +216,18 @@ fn require(raw: &raw::Health, total: usize, key: &str, report: &mut Report) -> R
         let found = Found::error(at.span.clone(), &key, "there is one check, and nothing to count");
         report.add(found.expected("a list of `checks` beside it"));
     }
-    // What is wrong in a list may change its length.
-    if let (Require::Count(n), true, false) = (at.value.0, several, report.has_errors())
-        && n as usize > total
+    // A mistake in the list may change its length.
+    if let (Require::Count(needed), true, false) = (at.value.0, several, report.has_errors())
+        && needed as usize > total
     {
-        let message = format!("{n} can never hold: there are {total} checks");
+        let message = format!("{needed} checks can never pass: there are {total}");
         report.add(Found::error(at.span.clone(), key, message).expected(format!("at most {total}")));
     }
     at.value.0
 }
 
-/// Gives several checks names that tell them apart: by what they ask for, where that is not enough by port, else by number.
-/// A name depends on other checks only where it would be theirs.
+/// Gives several checks distinct names: by what they request, if that is not enough by port, else by number. A name
+/// depends on the other checks only if it would be equal to one of theirs.
 fn name(checks: &mut [CheckPolicy]) {
     if checks.len() < 2 {
         return;

@@ -1,5 +1,5 @@
-//! What leads nowhere and is allowed: a listener that answers 404 to everything, a pool that no request comes to, a path with
-//! signs that other programs give a meaning.
+//! Warnings about what leads nowhere: a listener that answers every request with 404, a pool without requests, a path
+//! with characters that are patterns in other programs.
 
 use std::collections::HashSet;
 use std::ops::Range;
@@ -9,8 +9,8 @@ use crate::config::read::{At, shown_key};
 use crate::config::report::{Found, Report};
 use crate::model::policy::{ListenerPolicy, PoolPolicy, RoutePolicy, WhenNoHealthy};
 
-/// Warns about listeners and pools that nothing leads from or to. Of a file with mistakes it says nothing: the missing
-/// reference may be one of them.
+/// Warns about listeners that lead to no pool, and pools that get no requests. With mistakes in the file there is no
+/// such warning: the missing reference may be one of them.
 pub fn warn(
     file: &raw::File,
     listeners: &[Option<ListenerPolicy>],
@@ -28,8 +28,11 @@ pub fn warn(
         let is_routed = || routes.iter().any(|route| route.listener.as_ref().is_none_or(|only| *only == listener.name));
         if listener.pool.is_none() && !is_routed() {
             let key = format!("listeners.{}", shown_key(&name.value));
-            let found =
-                Found::warning(name.span.clone(), key, "every request is answered with 404: nothing leads from here");
+            let found = Found::warning(
+                name.span.clone(),
+                key,
+                "every request gets 404: this listener has no pool and no route",
+            );
             report.add(found.expected("`pool` below it, or [[routes]] with a `pool`"));
         }
     }
@@ -47,7 +50,7 @@ pub fn warn(
     for (name, _) in file.pools.value().map_or(&[][..], |by_name| &by_name.0) {
         if !reached.contains(name.value.as_str()) {
             let key = format!("pools.{}", shown_key(&name.value));
-            let found = Found::warning(name.span.clone(), key, "no request comes to this pool, and yet it is checked");
+            let found = Found::warning(name.span.clone(), key, "this pool gets no requests, but it is checked");
             report.add(found.expected("its name as `pool` of a listener, of [[routes]] or of `when_no_healthy`"));
         }
     }
@@ -86,7 +89,7 @@ fn for_each_path(file: &raw::File, mut each: impl FnMut(&str, &Range<usize>, Str
     }
 }
 
-/// Other programs have patterns where we have a prefix.
+/// Warns about patterns: other programs have them where we have prefixes.
 fn literal(path: &str, span: &Range<usize>, key: String, use_of: Use, report: &mut Report) {
     // A `{` is `%7B` in the normal form of a route.
     let sign = match path {

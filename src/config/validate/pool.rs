@@ -11,16 +11,16 @@ use crate::config::report::{Found, Report};
 use crate::model::policy::{Balance, MinHealthy, PoolPolicy, UpstreamPolicy, WhenNoHealthy};
 use crate::model::{Address, AdminState, Name, Weight};
 
-/// A container that was replaced is found within half a minute, and no name server notices us.
+/// A replaced container is found within half a minute, at little load for name servers.
 const DEFAULT_RESOLVE: Duration = Duration::from_secs(30);
 
-/// Makes a pool; `None` where it has mistakes that leave nothing to make.
+/// Makes a pool; `None` if its mistakes leave nothing to make.
 pub fn pool(
     name: Option<Name>,
     table: &At<raw::Pool>,
     key: &str,
     names: &Names<'_>,
-    own: &sockets::Own,
+    own: &sockets::OwnSockets,
     report: &mut Report,
 ) -> Option<PoolPolicy> {
     let raw = &table.value;
@@ -41,8 +41,13 @@ pub fn pool(
     })
 }
 
-/// The upstreams; `None` where one of them is wrong, so that nothing is concluded from their number.
-fn upstreams(table: &At<raw::Pool>, key: &str, own: &sockets::Own, report: &mut Report) -> Option<Vec<UpstreamPolicy>> {
+/// The upstreams; `None` if one of them is wrong, so that nothing is concluded from their number.
+fn upstreams(
+    table: &At<raw::Pool>,
+    key: &str,
+    own: &sockets::OwnSockets,
+    report: &mut Report,
+) -> Option<Vec<UpstreamPolicy>> {
     let raw = &table.value;
     let list = match &raw.upstreams {
         Field::Good(list) => list,
@@ -61,7 +66,7 @@ fn upstreams(table: &At<raw::Pool>, key: &str, own: &sockets::Own, report: &mut 
         return None;
     }
     if list.len() == 1 && list[0].as_ref().and_then(written).is_none_or(|address| address.host_name().is_none()) {
-        report.add(Found::warning(span.clone(), &key, "a pool of one upstream has none left when that one fails"));
+        report.add(Found::warning(span.clone(), &key, "a pool with one upstream has none left if it fails"));
     }
     let mut seen: HashMap<Address, usize> = HashMap::with_capacity(list.len());
     let mut out = Vec::with_capacity(list.len());
@@ -81,7 +86,7 @@ fn upstreams(table: &At<raw::Pool>, key: &str, own: &sockets::Own, report: &mut 
 fn upstream(
     entry: &At<raw::Upstream>,
     key: impl Fn() -> String,
-    own: &sockets::Own,
+    own: &sockets::OwnSockets,
     report: &mut Report,
 ) -> Option<UpstreamPolicy> {
     let raw = match &entry.value {
@@ -110,7 +115,7 @@ fn upstream(
     }
     let address = raw.address.value()?.0.clone();
     if let (Some(_), Some(at)) = (address.host_name(), raw.health_address.get()) {
-        let message = "one address for the checks of all that the name stands for";
+        let message = "one address cannot check every address of a name";
         let found = Found::error(at.span.clone(), format!("{}.health_address", key()), message);
         report.add(found.expected("`port` or `port_offset` in the health table, or the address of the upstream"));
     }
@@ -128,7 +133,7 @@ fn refuse_ourselves(
     address: &Address,
     span: &Range<usize>,
     key: &dyn Fn() -> String,
-    own: &sockets::Own,
+    own: &sockets::OwnSockets,
     report: &mut Report,
 ) {
     if let Some(ours) = own.reached_by(address) {
@@ -136,7 +141,7 @@ fn refuse_ourselves(
     }
 }
 
-/// The address of an entry, where it has a good one.
+/// The address of an entry, if it has a valid one.
 fn written(entry: &At<raw::Upstream>) -> Option<&Address> {
     match &entry.value {
         raw::Upstream::Plain(address) => Some(&address.0),
@@ -182,7 +187,7 @@ fn min_healthy(raw: &raw::Pool, upstreams: Option<&[UpstreamPolicy]>, key: &str,
     let Some(at) = raw.min_healthy.get() else { return MinHealthy::Count(1) };
     if let (MinHealthy::Count(count), Some(upstreams)) = (at.value, upstreams)
         && count as usize > upstreams.len()
-        // How many a name stands for is seen when it is resolved.
+        // How many upstreams a name has is known only once it is resolved.
         && upstreams.iter().all(|upstream| upstream.name.is_none())
     {
         let total = upstreams.len();

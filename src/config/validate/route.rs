@@ -1,4 +1,4 @@
-//! `[[routes]]`: each has a pool and conditions that can be met, and no two have the same.
+//! `[[routes]]`: each has a pool and conditions that can be met, and no two have the same conditions.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -29,7 +29,7 @@ pub fn routes(file: &raw::File, names: &Names<'_>, report: &mut Report) -> Vec<R
     out
 }
 
-/// What a route asks of a request; two routes that ask the same cannot both be used.
+/// The conditions of a route; of two routes with equal ones the second would never be used.
 type Conditions = (HostPattern, PathPattern, Vec<Arc<str>>, Option<Name>);
 
 fn conditions(route: &RoutePolicy) -> Conditions {
@@ -64,7 +64,7 @@ fn path(raw: &raw::Route, key: &str, report: &mut Report) -> Option<PathPattern>
     match (&raw.path, &raw.path_exact) {
         (Field::Bad, _) | (_, Field::Bad) => None,
         (Field::Good(_), Field::Good(exact)) => {
-            let found = Found::error(exact.span.clone(), format!("{key}.path_exact"), "stands beside `path`");
+            let found = Found::error(exact.span.clone(), format!("{key}.path_exact"), "cannot be combined with `path`");
             report.add(found.expected("one of `path` and `path_exact`"));
             None
         }
@@ -91,14 +91,14 @@ fn methods(raw: &raw::Route, key: &str, report: &mut Report) -> Option<Vec<Arc<s
     };
     let key = format!("{key}.method");
     if at.value.0.is_empty() {
-        let found = Found::error(at.span.clone(), key, "an empty list takes no request");
+        let found = Found::error(at.span.clone(), key, "an empty list matches no request");
         report.add(found.expected("methods, or no `method` for all of them"));
         return None;
     }
     let mut out: Vec<Arc<str>> = Vec::new();
     for method in at.value.iter() {
         if out.contains(&method.value.0) {
-            report.add(Found::error(method.span.clone(), &key, format!("\"{}\" stands here twice", method.value.0)));
+            report.add(Found::error(method.span.clone(), &key, format!("\"{}\" is listed twice", method.value.0)));
         }
         out.push(method.value.0.clone());
     }

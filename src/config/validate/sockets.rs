@@ -8,22 +8,22 @@ use crate::model::Address;
 use crate::model::policy::{AdminPolicy, ListenerPolicy};
 
 /// The addresses this process will listen on.
-pub struct Own(Vec<(Address, String)>);
+pub struct OwnSockets(Vec<(Address, String)>);
 
-impl Own {
+impl OwnSockets {
     /// Those of the listeners and of the admin, the default one included.
-    pub fn new(_file: &raw::File, listeners: &[Option<ListenerPolicy>], admin: &Option<AdminPolicy>) -> Own {
+    pub fn new(_file: &raw::File, listeners: &[Option<ListenerPolicy>], admin: &Option<AdminPolicy>) -> OwnSockets {
         let listeners = listeners.iter().flatten();
         let mut own: Vec<_> = listeners.map(|l| (l.address.clone(), format!("the listener {:?}", l.name))).collect();
         own.extend(admin.iter().map(|a| match a.written {
             true => (a.address.clone(), "the admin".to_owned()),
             false => (a.address.clone(), "the admin (which [admin] can move)".to_owned()),
         }));
-        Own(own)
+        OwnSockets(own)
     }
 
-    /// Which of our sockets a connection to `dialled` would reach. Which other addresses this machine has, a file cannot
-    /// tell: behind `0.0.0.0` only the loopback is known to be ours.
+    /// Which of our sockets a connection to `dialled` would reach. A file does not show which other addresses
+    /// this machine has: of `0.0.0.0` only the loopback is known to be ours.
     pub fn reached_by(&self, dialled: &Address) -> Option<&str> {
         self.0.iter().find(|(own, _)| own.is_reached_by(dialled)).map(|(_, name)| name.as_str())
     }
@@ -48,7 +48,7 @@ pub fn refuse_overlaps(
         }
         let Some(admin) = admin.as_ref().filter(|admin| overlap(&admin.address, &listener.address)) else { continue };
         if !admin.written {
-            let message = format!("the admin cannot listen on its default {}; it will be missing", admin.address);
+            let message = format!("the admin cannot listen on its default {}, so it will be missing", admin.address);
             report
                 .add(Found::warning(at.span.clone(), &key, message).expected("an [admin] table with another address"));
             continue;
@@ -62,6 +62,6 @@ pub fn refuse_overlaps(
 }
 
 /// Whether two sockets cannot listen at once.
-pub fn overlap(a: &Address, b: &Address) -> bool {
-    a.covers(b) || b.covers(a)
+pub fn overlap(first: &Address, second: &Address) -> bool {
+    first.covers(second) || second.covers(first)
 }

@@ -56,7 +56,7 @@ impl Text for Listen {
     }
 }
 
-/// Where requests go: an address to dial, or a name that stands for some.
+/// Where requests go: an address to dial, or a host name.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Dial(pub Address);
 
@@ -84,8 +84,8 @@ impl Text for Dial {
     }
 }
 
-/// Where checks go: an address to dial, and never a name. A name has several addresses, and which of them would be the one
-/// for which address of the upstream, nobody can tell.
+/// Where checks go: an address to dial, and never a name. A name may have several addresses, and nothing says which of
+/// them would belong to which address of the upstream.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct DialAddress(pub Address);
 
@@ -146,7 +146,7 @@ fn looks_like_a_name(text: &str) -> bool {
     !text.contains([' ', '*', '/', ';', ',', '"', '\'', '$', '{', '%', '@'])
 }
 
-/// What to write instead of `text`, where more can be said than `what`.
+/// What to write instead of `text`, if there is more to say than `what`.
 fn expected(text: &str, what: &str, tls: &str) -> Option<String> {
     if zone(text).is_some() {
         return Some("an address that needs no zone: a global one, a unique local one (fd00::/8), or IPv4".to_owned());
@@ -173,13 +173,13 @@ fn scheme(text: &str) -> Option<&str> {
         .then_some(scheme)
 }
 
-/// The path of a URL, where it has more than `/`.
+/// The path of a URL, if it has more than `/`.
 fn path_of(text: &str) -> Option<&str> {
     let (_, rest) = text.split_once("://")?;
     rest.split_once('/').map(|(_, path)| path).filter(|path| !path.is_empty())
 }
 
-/// `2001:db8::1:8081` as it is meant: the last part is a port where the rest is an address and it can be one.
+/// `2001:db8::1:8081` with brackets: the last part is the port if it can be one and the rest is an address.
 fn bracketed(text: &str) -> Option<String> {
     let (ip, port) = text.rsplit_once(':')?;
     ip.parse::<Ipv6Addr>().ok()?;
@@ -266,7 +266,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_near_miss_is_answered_with_what_may_be_meant() {
+    fn a_near_miss_gets_a_suggestion() {
         assert_eq!(Listen::suggest(":8080").as_deref(), Some("\"0.0.0.0:8080\""));
         assert_eq!(Listen::suggest("8080").as_deref(), Some("\"0.0.0.0:8080\""));
         assert_eq!(Dial::suggest("http://10.0.0.1:80/").as_deref(), Some("\"10.0.0.1:80\""));
@@ -287,7 +287,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_wrong_is_said_with_the_address_itself() {
+    fn messages_name_the_mistake_in_an_address() {
         for (text, problem) in [
             ("2001:db8::1:8081", ": an IPv6 address is written in brackets, with a port: [2001:db8::1]:8081"),
             ("fe80::1", ": an IPv6 address is written in brackets, with a port: [fe80::1]:PORT"),

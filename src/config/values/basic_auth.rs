@@ -52,7 +52,7 @@ impl Value for UserName {
         const WHAT: &str = "a user of at most 255 bytes, without colons and control characters";
         let text = reader.string(node, WHAT)?;
         let Some(problem) = problem(&text) else { return Some(UserName(text)) };
-        // After a colon it may be the password.
+        // What follows a colon may be the password.
         reader.mask(node.span());
         reader.mistake(node.span(), problem).expected(WHAT).done();
         None
@@ -65,9 +65,9 @@ impl Value for UserName {
 
 fn problem(user: &str) -> Option<&'static str> {
     match user {
-        t if t.contains(':') => Some("the user has a colon, which ends it; the password is a key of its own"),
-        t if t.chars().any(char::is_control) => Some("the user has a control character"),
-        t if t.len() > 255 => Some("the user is longer than 255 bytes"),
+        _ if user.contains(':') => Some("the user has a colon, which ends it; the password goes under `password`"),
+        _ if user.chars().any(char::is_control) => Some("the user has a control character"),
+        _ if user.len() > 255 => Some("the user is longer than 255 bytes"),
         _ => None,
     }
 }
@@ -103,7 +103,7 @@ mod tests {
     #[test]
     fn pair_encoding_and_password_are_masked_wherever_a_peer_sends_them_back() {
         let secret = credentials("monitor", "hunter2!");
-        for said in [
+        for answer in [
             "denied: Basic bW9uaXRvcjpodW50ZXIyIQ==",
             "denied: bW9uaXRvcjpodW50ZXIyIQ==",
             "denied: monitor:hunter2!",
@@ -111,9 +111,12 @@ mod tests {
             "{\"password\":\"hunter2\\u0021\"}",
             "?auth=monitor%3Ahunter2%21",
         ] {
-            let shown = Excerpt::of(said.as_bytes()).without(secret.to_mask());
+            let shown = Excerpt::of(answer.as_bytes()).without(secret.to_mask());
             let shown = String::from_utf8_lossy(shown.bytes()).into_owned();
-            assert!(shown.contains("***") && !shown.contains("hunter2") && !shown.contains("bW9u"), "{said}: {shown}");
+            assert!(
+                shown.contains("***") && !shown.contains("hunter2") && !shown.contains("bW9u"),
+                "{answer}: {shown}"
+            );
         }
     }
 }

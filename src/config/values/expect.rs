@@ -19,7 +19,7 @@ pub use json::{JsonNumber, JsonValue, JsonValues};
 const TEXT_BYTES_MAX: usize = 4 << 10;
 /// How deep parentheses and brackets of a JSONPath may be nested: its parser tries alternatives at every one.
 const PATH_DEPTH_MAX: usize = 6;
-/// Functions of RFC 9535 that are not to be had: they would compile a pattern at every node, even one that the answer holds.
+/// Functions of RFC 9535 that are not supported: they would compile a pattern at every node, even one from the answer.
 const UNSUPPORTED: [&str; 2] = ["match", "search"];
 
 /// A regular expression.
@@ -70,7 +70,7 @@ fn pattern(text: &str) -> Result<Pattern, Problem> {
     if text.len() > TEXT_BYTES_MAX {
         return Err(Problem::whole("the pattern is longer than 4 KiB"));
     }
-    // The syntax is judged first, because only its own error says where it is.
+    // The syntax is parsed first, because only this error has a position.
     let parsed = regex_syntax::ParserBuilder::new().nest_limit(64).utf8(false).build().parse(text);
     if let Err(error) = parsed {
         let (kind, span) = match &error {
@@ -87,7 +87,7 @@ fn pattern(text: &str) -> Result<Pattern, Problem> {
         })
     })?;
     if pattern.is_match(b"") && pattern.is_match(b"\x01~") {
-        return Err(Problem::whole("the pattern finds something in every text, so the rule would say nothing"));
+        return Err(Problem::whole("the pattern matches every text, so the rule would always hold"));
     }
     Ok(pattern)
 }
@@ -124,7 +124,7 @@ fn json_path(text: &str) -> Result<JsonPath, Problem> {
         return Err(Problem { suggestion, ..Problem::inside("a JSONPath begins with $", 0..1) });
     }
     if let Some(at) = too_deep(text) {
-        return Err(Problem::inside("the path is nested too deep", at..at + 1));
+        return Err(Problem::inside("the path is nested too deeply", at..at + 1));
     }
     let path = JsonPath::try_new(text).map_err(|error| {
         let at = error.position().min(text.len());
@@ -132,8 +132,8 @@ fn json_path(text: &str) -> Result<JsonPath, Problem> {
         {
             return Problem::inside(format!("{name}() is not supported in a filter"), at..text.len());
         }
-        // The crate's own word for "anything else".
-        let message = error.message().replace("parser error", "it cannot go on like this");
+        // The parser's generic message.
+        let message = error.message().replace("parser error", "unexpected text");
         Problem { suggestion, ..Problem::inside(format!("not a JSONPath: {message}"), at..text.len()) }
     })?;
     path_cost::affordable(text)?;
@@ -156,7 +156,7 @@ fn suggest_path(text: &str) -> Option<String> {
     JsonPath::try_new(&out).is_ok().then_some(out)
 }
 
-/// Where a path opens more than it may.
+/// Where a path is nested too deeply.
 fn too_deep(text: &str) -> Option<usize> {
     let mut depth = 0_usize;
     text.bytes().position(|byte| {
@@ -216,7 +216,7 @@ mod tests {
     }
 
     #[test]
-    fn a_path_of_any_shape_is_answered_at_once() {
+    fn a_path_of_any_shape_is_parsed_quickly() {
         for unit in ["(", "[", "!", "[?(", "[?!(", "[?(@.a==1||", "[?@[", "..", ".a", "[?count(@[", "[?!!"] {
             let begin = std::time::SystemTime::now();
             let text: String = format!("${}", unit.repeat(TEXT_BYTES_MAX / unit.len()));

@@ -1,4 +1,4 @@
-//! Fields that a probe sends. Decides which names may be set, which must not stand in the file as they are, and what a
+//! Fields that a probe sends. Decides which names may be set, which values must be kept outside the file, and what a
 //! value may hold.
 
 use std::sync::Arc;
@@ -71,8 +71,8 @@ fn read_value(name: &str, node: &Node<'_>, reader: &mut Reader<'_>) -> Option<He
     }
     let text = reader.string(node, "a string, { file = \"…\" } or { env = \"…\" }")?;
     let problem = match &text {
-        t if t.chars().any(char::is_control) => " holds a control character",
-        t if t.len() > VALUE_BYTES_MAX => " is longer than 8 KiB",
+        _ if text.chars().any(char::is_control) => " holds a control character",
+        _ if text.len() > VALUE_BYTES_MAX => " is longer than 8 KiB",
         _ => return Some(HeaderText::Plain(Arc::from(text))),
     };
     let message = format!("{}{problem}", reader.written(node));
@@ -80,15 +80,15 @@ fn read_value(name: &str, node: &Node<'_>, reader: &mut Reader<'_>) -> Option<He
     None
 }
 
-/// Why a probe cannot be given a field of this name, to be read after it.
+/// Why a probe cannot send a field of this name, as a phrase after the name.
 fn name_problem(name: &str) -> Option<String> {
     let lower = name.to_ascii_lowercase();
     match lower.as_str() {
         "host" => Some("is set with the key `host`".to_owned()),
         "content-length" | "transfer-encoding" | "connection" | "keep-alive" | "proxy-connection" | "upgrade"
         | "te" | "trailer" | "expect" => Some("belongs to the connection; the checker sets it itself".to_owned()),
-        n if n.len() > 256 => Some("has too long a name".to_owned()),
-        n if !is_token(n) => Some("is not a field name".to_owned()),
+        _ if name.len() > 256 => Some("has too long a name".to_owned()),
+        _ if !is_token(name) => Some("is not a field name".to_owned()),
         _ => None,
     }
 }

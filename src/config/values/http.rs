@@ -36,7 +36,7 @@ impl Text for ProbePath {
     }
 }
 
-/// What keeps `text` from being the path of a request, to be read after it.
+/// Why `text` cannot be the path of a request, as a phrase after it.
 pub fn path_problem(text: &str) -> Option<&'static str> {
     match text {
         _ if !text.starts_with('/') => Some(" does not begin with /"),
@@ -107,7 +107,7 @@ impl Text for HostField {
     }
 }
 
-/// What keeps `host` from being a host name or address (without a port), to be read after it.
+/// Why `host` cannot be a host name or address (without a port), as a phrase after it.
 pub fn host_problem(host: &str) -> Option<&'static str> {
     if let Some(inner) = host.strip_prefix('[') {
         let v6 = inner.strip_suffix(']').is_some_and(|v6| v6.parse::<std::net::Ipv6Addr>().is_ok());
@@ -118,9 +118,9 @@ pub fn host_problem(host: &str) -> Option<&'static str> {
     };
     match host.strip_suffix('.').unwrap_or(host) {
         "" => Some(" names no host"),
-        h if !h.is_ascii() => Some(" is not ASCII; write the name as it is in DNS (xn--…)"),
-        h if h.len() > 253 => Some(" is longer than a host name can be"),
-        h if h.split('.').all(label) => None,
+        name if !name.is_ascii() => Some(" is not ASCII; write the name as it is in DNS (xn--…)"),
+        name if name.len() > 253 => Some(" is longer than a host name can be"),
+        name if name.split('.').all(label) => None,
         _ => Some(" is not a host name"),
     }
 }
@@ -131,7 +131,7 @@ pub fn is_token(text: &str) -> bool {
     !text.is_empty() && text.bytes().all(tchar)
 }
 
-/// A text that a body must hold or be.
+/// A text that a body must contain or equal.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct BodyText<const EMPTY: bool>(pub Arc<str>);
 
@@ -142,14 +142,14 @@ impl<const EMPTY: bool> Text for BodyText<EMPTY> {
 
     fn parse(text: &str) -> Result<BodyText<EMPTY>, String> {
         match text.len() {
-            0 if !EMPTY => Err(" is empty, and every body holds that".to_owned()),
+            0 if !EMPTY => Err(" is empty, which every body contains".to_owned()),
             0..=65_536 => Ok(BodyText(Arc::from(text))),
             _ => Err(" is longer than the 64 KiB of a body that are read".to_owned()),
         }
     }
 }
 
-/// A text that is sent to a peer.
+/// A text that a check sends.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SendText(pub Arc<str>);
 
@@ -178,11 +178,11 @@ impl Text for ServiceName {
 
     fn parse(text: &str) -> Result<ServiceName, String> {
         match text {
-            t if t.len() > 512 => Err(" is longer than 512 bytes".to_owned()),
-            t if t.chars().any(|c| c.is_control() || c.is_whitespace()) => {
+            _ if text.len() > 512 => Err(" is longer than 512 bytes".to_owned()),
+            _ if text.chars().any(|c| c.is_control() || c.is_whitespace()) => {
                 Err(" holds a space or a control character".to_owned())
             }
-            t => Ok(ServiceName(Arc::from(t))),
+            _ => Ok(ServiceName(Arc::from(text))),
         }
     }
 }

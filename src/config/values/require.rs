@@ -1,4 +1,4 @@
-//! `require`: how many of several checks must hold.
+//! `require`: how many of several checks must pass.
 
 use schemars::{Schema, SchemaGenerator, json_schema};
 use toml::de::DeValue;
@@ -6,7 +6,7 @@ use toml::de::DeValue;
 use crate::config::read::{Node, Reader, Value, nearest};
 use crate::model::policy;
 
-const WHAT: &str = "\"all\", \"any\" or a number from 1 to that of the checks";
+const WHAT: &str = "\"all\", \"any\" or a number from 1 to the number of checks";
 
 /// The value of `require`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

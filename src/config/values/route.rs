@@ -21,16 +21,18 @@ impl Text for HostPattern {
         };
         match host {
             "*" => return Err(": leave `host` out to take every host".to_owned()),
-            h if h.contains('*') => return Err(": a * stands only at the start, as in \"*.example.com\"".to_owned()),
-            h if !h.starts_with('[') && h.contains(':') => {
+            _ if host.contains('*') => {
+                return Err(": a * is allowed only at the start, as in \"*.example.com\"".to_owned());
+            }
+            _ if !host.starts_with('[') && host.contains(':') => {
                 return Err(": a host is compared without its port".to_owned());
             }
-            h if h.starts_with('[') && !h.ends_with(']') => {
+            _ if host.starts_with('[') && !host.ends_with(']') => {
                 return Err(": a host is compared without its port".to_owned());
             }
-            h if wildcard && h.starts_with('[') => return Err(" is not a host name".to_owned()),
-            h => {
-                if let Some(problem) = host_problem(h) {
+            _ if wildcard && host.starts_with('[') => return Err(" is not a host name".to_owned()),
+            _ => {
+                if let Some(problem) = host_problem(host) {
                     return Err(problem.to_owned());
                 }
             }

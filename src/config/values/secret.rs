@@ -1,5 +1,5 @@
-//! `{ file = "…" }` and `{ env = "…" }`, with an optional prefix: a secret that stands outside the file. It is read here,
-//! through `Env`, so that a missing one is a mistake of the configuration.
+//! `{ file = "…" }` and `{ env = "…" }`, with an optional prefix: a secret outside the file. It is read here, through
+//! `Env`, so that a missing one is a mistake of the configuration.
 
 use std::path::Path;
 
@@ -15,17 +15,17 @@ use crate::model::secret::cut_line_end;
 
 /// The longest secret, in bytes.
 const SECRET_BYTES_MAX: usize = 8 << 10;
-/// What is expected where a secret stands.
+/// How a secret is written.
 pub const WHAT: &str = "{ file = \"…\" } or { env = \"…\" }";
 
 table! {
-    /// A secret that stands outside the file: exactly one of `file` and `env`.
+    /// A secret that is kept outside the file: exactly one of `file` and `env`.
     struct SecretSource {
-        /// A file that holds the secret; one line end at its end is cut. Read again on reload. A relative path is taken from the working directory.
+        /// A file that holds the secret; one trailing line end is cut. Read again on reload. A relative path is taken from the working directory.
         file ["file"]: FilePath;
         /// The environment variable that holds the secret.
         env ["env"]: VariableName;
-        /// What is put before it, such as "Bearer ".
+        /// A text before it, such as "Bearer ".
         prefix ["prefix"]: Prefix;
     }
     later []
@@ -68,7 +68,7 @@ pub struct SecretText {
 }
 
 impl SecretText {
-    /// The secret between what is sent before and after it.
+    /// The secret with the texts before and after it.
     pub fn within(&self, prefix: &str, suffix: &str) -> Secret {
         let secret = Secret::within(prefix, &self.text, suffix);
         match &self.file {
@@ -78,8 +78,7 @@ impl SecretText {
     }
 }
 
-/// Reads the text that `file` or `env` names; one line end at its end is cut. `others`: the table has keys that are not
-/// known.
+/// Reads the text that `file` or `env` names; one trailing line end is cut. `others`: the table has unknown keys.
 pub fn read_source(
     file: &Field<FilePath>,
     env: &Field<VariableName>,
@@ -121,9 +120,9 @@ pub fn read_source(
 fn check(text: &str) -> Result<&str, String> {
     match text {
         "" => Err("is empty".to_owned()),
-        t if t.len() > SECRET_BYTES_MAX => Err("holds more than 8 KiB".to_owned()),
-        t if t.chars().any(char::is_control) => Err("holds a control character or a second line".to_owned()),
-        t => Ok(t),
+        _ if text.len() > SECRET_BYTES_MAX => Err("holds more than 8 KiB".to_owned()),
+        _ if text.chars().any(char::is_control) => Err("holds a control character or a second line".to_owned()),
+        _ => Ok(text),
     }
 }
 
@@ -139,9 +138,9 @@ impl Text for FilePath {
     fn parse(text: &str) -> Result<FilePath, String> {
         match text {
             "" => Err(" names no file".to_owned()),
-            t if t.chars().any(char::is_control) => Err(" holds a control character".to_owned()),
-            t if t.len() > 4_096 => Err(" is longer than a path can be".to_owned()),
-            t => Ok(FilePath(t.to_owned())),
+            _ if text.chars().any(char::is_control) => Err(" holds a control character".to_owned()),
+            _ if text.len() > 4_096 => Err(" is longer than a path can be".to_owned()),
+            _ => Ok(FilePath(text.to_owned())),
         }
     }
 }
@@ -156,11 +155,15 @@ impl Text for VariableName {
     }
 
     fn parse(text: &str) -> Result<VariableName, String> {
-        if is_variable_name(text) { Ok(VariableName(text.to_owned())) } else { Err(" is not one".to_owned()) }
+        if is_variable_name(text) {
+            Ok(VariableName(text.to_owned()))
+        } else {
+            Err(" is not a variable name".to_owned())
+        }
     }
 }
 
-/// What is put before a secret.
+/// A text before a secret.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Prefix(pub String);
 
@@ -171,9 +174,9 @@ impl Text for Prefix {
 
     fn parse(text: &str) -> Result<Prefix, String> {
         match text {
-            t if t.chars().any(char::is_control) => Err(" holds a control character".to_owned()),
-            t if t.len() > 256 => Err(" is longer than 256 bytes".to_owned()),
-            t => Ok(Prefix(t.to_owned())),
+            _ if text.chars().any(char::is_control) => Err(" holds a control character".to_owned()),
+            _ if text.len() > 256 => Err(" is longer than 256 bytes".to_owned()),
+            _ => Ok(Prefix(text.to_owned())),
         }
     }
 }

@@ -7,7 +7,7 @@ use toml::de::DeValue;
 
 use crate::config::read::{At, List, Node, Reader, Value};
 
-/// One `T`, or a list of up to `MAX`. Of a list, an entry that is wrong is reported and `None`.
+/// One `T`, or a list of up to `MAX`. An entry of a list that is wrong is reported and becomes `None`.
 #[derive(Debug, Clone)]
 pub enum OneOrSeveral<T, const MAX: usize> {
     /// One, without a list around it.
@@ -17,7 +17,7 @@ pub enum OneOrSeveral<T, const MAX: usize> {
 }
 
 impl<T, const MAX: usize> OneOrSeveral<T, MAX> {
-    /// The good entries, each with its place in the list.
+    /// The valid entries, each with its index in the list.
     pub fn iter(&self) -> impl Iterator<Item = (Option<usize>, &At<T>)> {
         let (one, list) = match self {
             OneOrSeveral::One(one) => (Some((None, &**one)), None),
@@ -32,7 +32,7 @@ impl<T, const MAX: usize> OneOrSeveral<T, MAX> {
         matches!(self, OneOrSeveral::Several(list) if list.0.is_empty())
     }
 
-    /// Moves every entry to `span`, and says so to each with `inner`.
+    /// Sets the place of every entry to `span`, and calls `inner` for each.
     pub fn place_at(&mut self, span: &Range<usize>, mut inner: impl FnMut(&mut T, &Range<usize>)) {
         let entries: Vec<&mut At<T>> = match self {
             OneOrSeveral::One(one) => vec![one],

@@ -34,7 +34,7 @@ impl Value for Statuses {
         }
         let list = List::<Range, 512>::read(node, reader)?;
         if list.0.is_empty() {
-            reader.mistake(node.span(), "an empty list expects no answer at all").expected(WHAT).done();
+            reader.mistake(node.span(), "an empty list accepts no answer").expected(WHAT).done();
             return None;
         }
         let ranges: Vec<_> = list.iter().map(|at| (at.value.0, at.value.1)).collect();
@@ -103,7 +103,7 @@ fn suggest(text: &str) -> Option<String> {
     }
 }
 
-/// The list that is meant by one text or number.
+/// The list that one text or number probably means.
 fn suggest_list(written: &str) -> Option<String> {
     let text = written.trim_matches(['"', '\'']);
     let one = |part: &str| match part.parse::<u16>() {

@@ -1,5 +1,5 @@
-//! The values of a check in steps: hexadecimal bytes, patterns for lines, and what is sent, which may stand outside the
-//! file as a secret. A mistake inside a value is shown where it is in the string.
+//! The values of a check in steps: hexadecimal bytes, patterns for lines, and what is sent, which may be a secret
+//! outside the file. A mistake inside a value is shown where it is in the string.
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -18,7 +18,7 @@ use crate::model::policy::{LinePattern, Payload};
 const BYTES_MAX: usize = 64 << 10;
 /// The longest pattern, in bytes.
 const PATTERN_BYTES_MAX: usize = 4 << 10;
-/// What is expected where bytes stand.
+/// How bytes are written.
 const HEX_WHAT: &str = "bytes as pairs of hexadecimal digits, such as \"00 5a ff\"";
 const PATTERN_WHAT: &str = "a regular expression, such as \"^\\\\+PONG\"";
 
@@ -115,7 +115,7 @@ fn pattern(text: &str) -> Result<LinePattern, Problem> {
     if text.len() > PATTERN_BYTES_MAX {
         return Err(Problem::whole("the pattern is longer than 4 KiB"));
     }
-    // The syntax is judged first, because only its own error says where it is.
+    // The syntax is parsed first, because only this error has a position.
     let parsed = regex_syntax::ParserBuilder::new().nest_limit(64).utf8(false).build().parse(text);
     if let Err(error) = parsed {
         let (kind, span) = match &error {
@@ -133,7 +133,7 @@ fn pattern(text: &str) -> Result<LinePattern, Problem> {
     })?;
     let takes = |text: &[u8]| pattern.end_of_match(text, 0, true).is_some();
     if takes(b"") && takes(b"\x01~") {
-        return Err(Problem::whole("the pattern finds something in every text, so the step would wait for nothing"));
+        return Err(Problem::whole("the pattern matches every text, so the step would wait for nothing"));
     }
     Ok(pattern)
 }
@@ -143,14 +143,14 @@ fn pattern(text: &str) -> Result<LinePattern, Problem> {
 pub struct SentText {
     /// What is sent.
     pub payload: Payload,
-    /// The text, where it stands in the file.
+    /// The text, if it is written in the file.
     pub plain: Option<Arc<str>>,
 }
 
 table! {
-    /// A text to send that stands outside the file, in whole or in part: exactly one of `file` and `env`.
+    /// A text to send that is kept outside the file, in whole or in part: exactly one of `file` and `env`.
     struct SentSecret {
-        /// A file that holds the secret; one line end at its end is cut. Read again on reload. A relative path is taken from the working directory.
+        /// A file that holds the secret; one trailing line end is cut. Read again on reload. A relative path is taken from the working directory.
         file ["file"]: FilePath;
         /// The environment variable that holds the secret.
         env ["env"]: VariableName;
@@ -203,7 +203,7 @@ impl Value for SentText {
 pub struct SentBytes(pub Payload);
 
 table! {
-    /// Bytes to send that stand outside the file, in whole or in part, as hexadecimal digits: exactly one of `file` and `env`.
+    /// Bytes to send that are kept outside the file, in whole or in part, as hexadecimal digits: exactly one of `file` and `env`.
     struct SentSecretBytes {
         /// A file that holds the digits. Read again on reload. A relative path is taken from the working directory.
         file ["file"]: FilePath;
@@ -227,7 +227,7 @@ impl Value for SentBytes {
         if matches!(raw.prefix, Field::Bad) || matches!(raw.suffix, Field::Bad) {
             return None;
         }
-        // The digits are not shown, and so the place of a wrong one is not either.
+        // The digits are secret, so the place of a wrong one is not shown.
         let Ok(secret) = hex(&digits.text) else {
             let message = "the secret does not hold pairs of hexadecimal digits";
             reader.mistake(node.span(), message).expected(HEX_WHAT).done();
@@ -255,7 +255,7 @@ impl Text for FailText {
 
     fn parse(text: &str) -> Result<FailText, String> {
         match text.len() {
-            0 => Err(" is empty, and every answer holds that".to_owned()),
+            0 => Err(" is empty, which every answer contains".to_owned()),
             1..=1_024 => Ok(FailText(Arc::from(text))),
             _ => Err(" is longer than 1 KiB".to_owned()),
         }

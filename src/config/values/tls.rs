@@ -1,5 +1,5 @@
 //! Files of TLS: certificates and private keys in PEM, read through `Env` and parsed here, so that a file that is missing,
-//! empty or of another kind is a mistake of the configuration and not of the first handshake.
+//! empty or of another kind is a mistake in the configuration, before the first handshake.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -82,7 +82,7 @@ fn certificates(pem: &str) -> Result<Vec<Certificate>, String> {
         let der = certificate.map_err(|error| broken(&error))?;
         let whole = x509_parser::parse_x509_certificate(&der).is_ok_and(|(rest, _)| rest.is_empty());
         match (whole, number > CERTIFICATES_MAX) {
-            (false, _) => return Err(format!("holds a certificate (number {number}) that is not one")),
+            (false, _) => return Err(format!("holds a certificate (number {number}) that cannot be parsed")),
             (true, true) => return Err(format!("holds more than {CERTIFICATES_MAX} certificates")),
             (true, false) => out.push(Certificate(Arc::from(der.as_ref()))),
         }
@@ -116,10 +116,10 @@ fn broken(error: &PemError) -> String {
         PemError::Base64Decode(_) => "a section is not base64",
         _ => "it cannot be read",
     };
-    format!("is no good PEM: {problem}")
+    format!("is not valid PEM: {problem}")
 }
 
-/// What a file of the wrong kind holds, to be read after what it does not.
+/// What a file of the wrong kind holds instead, as a phrase after what is missing.
 fn holds_instead(pem: &str) -> &'static str {
     let sections: Vec<SectionKind> =
         <(SectionKind, Vec<u8>)>::pem_slice_iter(pem.as_bytes()).filter_map(|s| s.ok().map(|(kind, _)| kind)).collect();
@@ -129,7 +129,7 @@ fn holds_instead(pem: &str) -> &'static str {
         () if has(&[SectionKind::PrivateKey, SectionKind::RsaPrivateKey, SectionKind::EcPrivateKey]) => {
             ", only a private key"
         }
-        () if has(&[SectionKind::Csr]) => ", only a request for one",
+        () if has(&[SectionKind::Csr]) => ", only a certificate request",
         () => "",
     }
 }
@@ -177,8 +177,8 @@ mod tests {
             (" \n", "is empty"),
             ("hello", "holds no certificate"),
             (&key, "holds no certificate, only a private key"),
-            (cut, "is no good PEM: a section has no end"),
-            (garbage, "holds a certificate (number 1) that is not one"),
+            (cut, "is not valid PEM: a section has no end"),
+            (garbage, "holds a certificate (number 1) that cannot be parsed"),
         ] {
             assert_eq!(certificates(bad).unwrap_err(), problem, "{bad}");
         }

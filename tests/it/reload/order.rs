@@ -58,7 +58,7 @@ async fn what_leads_nowhere_is_logged_at_start_and_after_a_reload() {
     let program = Program::start_ready(&with_unused("first")).await;
     let warned = |name: &str| {
         let key = format!("pools.{name}");
-        program.log().lines().any(|line| line.contains(&key) && line.contains("no request comes to this pool"))
+        program.log().lines().any(|line| line.contains(&key) && line.contains("this pool gets no requests"))
     };
     assert_eventually("the first pool is warned of", PATIENCE, || warned("first")).await;
     assert_eq!(program.reload(&with_unused("second")).await.0, 200);

@@ -1,4 +1,4 @@
-//! What an answer must look like: rules that contradict each other, that can never hold, or that always would, are said here.
+//! What an answer must look like. Refuses rules that contradict each other, or that can never or always hold.
 
 mod json;
 
@@ -34,7 +34,7 @@ pub fn text(field: &Field<raw::Expect>, by_default: bool, key: &str, report: &mu
     }
 }
 
-/// What a check of a type expects whose exchange alone decides: nothing but how long it may take.
+/// What a check expects if its exchange alone decides the result: only a maximum duration.
 pub fn duration_alone(field: &Field<raw::Expect>, kind: Kind, key: &str, report: &mut Report) {
     let Some(At { value: raw, span }) = field.get() else { return };
     for (name, span) in raw.written().into_iter().filter(|(name, _)| *name != "max_duration") {
@@ -47,8 +47,8 @@ pub fn duration_alone(field: &Field<raw::Expect>, kind: Kind, key: &str, report:
     }
 }
 
-/// How long a right answer may take. Refuses what the timeout cuts off before; that of a preset (its values are at `preset`)
-/// gives way to a written timeout.
+/// How long a correct answer may take. Refuses a duration that the timeout cuts off first; that of a preset (its values
+/// have the place `preset`) gives way to a written timeout.
 pub fn max_duration(
     field: &Field<raw::Expect>,
     timeout: Duration,
@@ -101,11 +101,11 @@ pub fn expect(field: &Field<raw::Expect>, method: &str, key: &str, report: &mut 
     }
 }
 
-/// `status = "any"` alone takes every answer there is.
+/// `status = "any"` alone accepts every answer.
 fn refuse_anything(raw: &raw::Expect, status: &StatusRule, key: &str, report: &mut Report) {
     let alone = raw.header.is_absent() && raw.body.is_absent() && raw.json.is_absent() && !raw.others;
     if let (StatusRule::Any, true, Some(at)) = (status, alone, raw.status.get()) {
-        let message = "\"any\" leaves it to the other rules, and there is none: every answer would pass";
+        let message = "\"any\" leaves the decision to other rules, and there are none: every answer would pass";
         let found = Found::error(at.span.clone(), format!("{key}.status"), message);
         report.add(found.expected("a rule of `header`, `body` or `json`; or [\"100-599\"] where any answer will do"));
     }

@@ -1,6 +1,6 @@
-//! Lays a preset under what is written: a written key wins, a written port replaces the preset's however that is given, and
-//! of several checks the first gets what is written of a probe. What comes from a preset stands, for every message, at the
-//! key `preset`.
+//! Merges a preset with the written keys: a written key wins, a written port replaces the preset's port or offset, and
+//! of several checks the first gets the written keys of a probe. For messages, everything from a preset has the place
+//! of the key `preset`.
 
 use std::ops::Range;
 
@@ -12,8 +12,8 @@ use crate::config::read::{At, Field};
 use crate::config::report::{Found, Report};
 use crate::config::values::{Kind, OneOf};
 
-/// The checks of `preset` with the written keys over them.
-pub fn lay_under(
+/// The checks of `preset`, merged with the written keys.
+pub fn checks(
     preset: &At<OneOf<Preset>>,
     timing: &raw::Timing,
     above: &raw::Timing,
@@ -49,7 +49,8 @@ pub fn lay_under(
 /// Refuses a preset of several checks as one entry of a list.
 pub fn refuse_several(preset: &At<OneOf<Preset>>, number: usize, key: &str, report: &mut Report) {
     if number > 1 {
-        let message = format!("the preset \"{}\" is {number} checks, and this entry is one", preset.value.0.name);
+        let message =
+            format!("the preset \"{}\" has {number} checks, and an entry of `checks` is one", preset.value.0.name);
         let found = Found::error(preset.span.clone(), format!("{key}.preset"), message);
         report.add(found.expected("its checks one by one, or the preset in place of `checks`"));
     }
@@ -69,7 +70,7 @@ fn merge(
         let message = format!("the preset \"{}\" is of type \"{}\"", preset.value.0.name, kind_of(&under).as_str());
         let found = Found::error(kind.span.clone(), format!("{key}.type"), message);
         report.add(found.expected("no `type` beside `preset`"));
-        // What follows would be said of a mixture that nobody wrote.
+        // Further messages would be about a mixture that is not in the file.
         return written.clone();
     }
     if !written.port.is_absent() || !written.port_offset.is_absent() {
@@ -78,14 +79,15 @@ fn merge(
     place(&mut under, &preset.span);
     let mut out = written.clone();
     if let (Field::Good(written), Field::Good(under)) = (&mut out.expect, &under.expect) {
-        // Rule by rule, so that one more rule leaves the others standing.
+        // Rule by rule, so that one more rule keeps the others.
         written.value.fill_from(&under.value);
     }
     out.fill_from(&under);
     out
 }
 
-/// Moves everything that may be spoken of to the key `preset`: places in the preset's own text mean nothing in the file.
+/// Sets the place of everything that a message may be about to the key `preset`: places in the preset's own text mean
+/// nothing in the file.
 fn place(probe: &mut raw::Probe, span: &Range<usize>) {
     probe.place_at(span);
     for step in probe.steps.get_mut().into_iter().flat_map(|at| at.value.0.iter_mut().flatten()) {

@@ -10,7 +10,7 @@ use crate::config::values::Kind;
 use crate::config::values::header::Headers;
 use crate::model::policy::{GrpcProbe, HeaderText, HttpProbe, HttpVersion, ProbeKind, TlsPolicy, WebsocketProbe};
 
-/// The types that a key belongs to, the likeliest first. A key that is not here belongs to all.
+/// The types that a key belongs to, the likeliest first. A key that is not listed belongs to all.
 const KEYS: &[(&str, &[Kind])] = &[
     ("scheme", &[Kind::Http, Kind::Grpc, Kind::Websocket]),
     ("tls", &[Kind::Tls, Kind::Http, Kind::Grpc, Kind::Websocket, Kind::Tcp]),
@@ -27,7 +27,7 @@ const KEYS: &[(&str, &[Kind])] = &[
     ("subprotocol", &[Kind::Websocket]),
 ];
 
-/// What is said on the connection, and the TLS below it.
+/// What the check does on the connection, and its TLS.
 pub fn probe(raw: &raw::Probe, key: &str, report: &mut Report) -> (ProbeKind, Option<TlsPolicy>) {
     let kind = raw.kind.value().map_or(Kind::Tcp, |kind| kind.0);
     if !matches!(raw.kind, Field::Bad) {
@@ -92,13 +92,13 @@ fn host(raw: &raw::Probe) -> Option<Arc<str>> {
     raw.host.value().map(|host| host.0.clone())
 }
 
-/// The fields, and that of `basic_auth` after them.
+/// The header fields, followed by that of `basic_auth`.
 fn headers(raw: &raw::Probe, key: &str, report: &mut Report) -> Vec<(Arc<str>, HeaderText)> {
     let mut headers = raw.headers.value().map_or_else(Vec::new, |headers| headers.0.clone());
     let Some(At { value, span }) = raw.basic_auth.get() else { return headers };
     let key = format!("{key}.basic_auth");
     if headers.iter().any(|(name, _)| name.eq_ignore_ascii_case("authorization")) {
-        let found = Found::error(span.clone(), &key, "sets the field Authorization, which is among `headers` too");
+        let found = Found::error(span.clone(), &key, "sets the field Authorization, which `headers` sets too");
         report.add(found.expected("one of the two"));
     }
     if let Some(secret) = value.authorization(span, &key, report) {
@@ -125,7 +125,7 @@ fn refuse_keys_of_other_kinds(raw: &raw::Probe, kind: Kind, key: &str, report: &
     }
 }
 
-/// Fields that the handshake or the call sets itself.
+/// Refuses fields that the handshake or the call sets itself.
 fn refuse_headers_of_the_protocol(raw: &raw::Probe, kind: Kind, key: &str, report: &mut Report) {
     let Some(At { value: Headers(fields), span }) = raw.headers.get() else { return };
     for (name, _) in fields {

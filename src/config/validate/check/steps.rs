@@ -1,5 +1,5 @@
-//! A check of a text protocol: `send` and `expect`, or `steps`. Steps that do nothing, contradict each other or can never
-//! be done are said here.
+//! A check of a text protocol: `send` and `expect`, or `steps`. Refuses steps that do nothing, contradict each other or
+//! can never succeed.
 
 use std::sync::Arc;
 
@@ -9,9 +9,9 @@ use crate::config::read::{At, Field, quoted};
 use crate::config::report::{Found, Report};
 use crate::model::policy::{Act, TcpProbe, TextStep, Wanted};
 
-/// The keys of a step of which it has one.
+/// The keys of a step; it has one of them.
 const ACTS: &str =
-    "one of `expect`, `matches`, `send`, `send_hex`, `expect_hex` and `starttls`, perhaps with `fail_on`";
+    "one of `expect`, `matches`, `send`, `send_hex`, `expect_hex` and `starttls`, optionally with `fail_on`";
 
 /// What a check of type tcp sends and expects.
 pub fn tcp(raw: &raw::Probe, key: &str, report: &mut Report) -> TcpProbe {
@@ -56,7 +56,7 @@ fn steps(list: &At<raw::TextSteps>, probe: &raw::Probe, key: &str, report: &mut 
     let entries = entries.filter_map(|(index, entry)| Some((format!("{key}[{index}]"), entry.as_ref()?)));
     let made: Vec<_> = entries.filter_map(|(key, at)| Some((step(at, &key, report)?, at, key))).collect();
     refuse_handshakes(&made, probe, report);
-    refuse_refusals(&made, made.len() == list.value.0.len(), report);
+    refuse_useless_fail_on(&made, made.len() == list.value.0.len(), report);
     made.into_iter().map(|(step, ..)| step).collect()
 }
 
@@ -119,7 +119,7 @@ fn fail_on(raw: &raw::TextStep, key: &str, report: &mut Report) -> Vec<Arc<str>>
     list.value.iter().map(|at| at.value.0.clone()).collect()
 }
 
-/// TLS begins once, and only where it is said how.
+/// TLS can start once, and needs its settings.
 fn refuse_handshakes(made: &[Made<'_>], probe: &raw::Probe, report: &mut Report) {
     let mut handshakes = made.iter().filter(|(step, ..)| matches!(step.act, Act::StartTls));
     let Some((_, first, key)) = handshakes.next() else { return };
@@ -128,14 +128,14 @@ fn refuse_handshakes(made: &[Made<'_>], probe: &raw::Probe, report: &mut Report)
         report.add(found.expected("such as tls = { server_name = \"mail.example.com\" }; {} verifies the address"));
     }
     for (_, at, key) in handshakes {
-        let found = Found::error(at.span.clone(), format!("{key}.starttls"), "TLS has been started before");
+        let found = Found::error(at.span.clone(), format!("{key}.starttls"), "an earlier step starts TLS");
         report.add(found.expected("at most one step with starttls = true"));
     }
 }
 
-/// A text of `fail_on` that is never looked for, or that is found in what the step waits for.
-/// `whole`: every step was understood.
-fn refuse_refusals(made: &[Made<'_>], whole: bool, report: &mut Report) {
+/// Refuses a text of `fail_on` that is never searched for, or that is part of what the step waits for. `whole`: no step
+/// has a mistake.
+fn refuse_useless_fail_on(made: &[Made<'_>], whole: bool, report: &mut Report) {
     for (index, (step, at, key)) in made.iter().enumerate() {
         let Some(list) = at.value.fail_on.get() else { continue };
         let next = made[index..].iter().find_map(|(step, ..)| match &step.act {
@@ -147,21 +147,20 @@ fn refuse_refusals(made: &[Made<'_>], whole: bool, report: &mut Report) {
             if !whole {
                 continue;
             }
-            let found = Found::error(list.span.clone(), key, "no step reads from here on, so that this is never found");
+            let found = Found::error(list.span.clone(), key, "no step reads from here on, so this is never found");
             report.add(found.expected("a step { expect = \"…\" } after it"));
             continue;
         };
         let Wanted::Text(wanted) = wanted else { continue };
         for text in step.fail_on.iter().filter(|text| wanted.contains(&***text)) {
-            let message =
-                format!("{} is found in {}, so that the check could never pass", quoted(text), quoted(wanted));
+            let message = format!("{} is part of {}, so the check could never pass", quoted(text), quoted(wanted));
             report
                 .add(Found::error(list.span.clone(), &key, message).expected("more of the text that means a failure"));
         }
     }
 }
 
-/// In '…' TOML knows no escapes, so that a backslash and an `n` are sent.
+/// In '…' TOML has no escapes: a backslash and an `n` are sent.
 fn warn_about_escapes<T>(text: Option<&str>, at: &At<T>, key: &str, report: &mut Report) {
     if text.is_some_and(|text| text.ends_with("\\n") || text.ends_with("\\r")) {
         let message = "ends with a backslash and a letter, and not with a line end";

@@ -1,10 +1,10 @@
-//! What is made of health tables: lists and their names, presets under written keys, times, TLS.
+//! The checks that health tables result in: lists and their names, presets under written keys, times, TLS.
 
 use std::fmt::Write as _;
 use std::time::Duration;
 
 use crate::config::diagnostic::render_all;
-use crate::config::presets::Nowhere;
+use crate::config::presets::EmptyEnv;
 use crate::config::{Parsed, Severity, Source, parse};
 use crate::model::policy::{
     CheckPolicy, Expect, HttpProbe, PortRule, ProbeKind, ProbeSpec, Require, StatusRule, TlsPolicy,
@@ -16,7 +16,7 @@ fn read(health: &str) -> Result<Parsed, String> {
         "listeners.web = {{ address = \"127.0.0.1:80\", pool = \"a\" }}\n[pools.a]\nupstreams = [\"10.0.0.1:8290\", \"10.0.0.2:8290\"]\n\
          [pools.a.health]\n{health}\n"
     );
-    parse(&Source { file: "x", text: text.as_bytes() }, &Nowhere).map_err(|all| render_all(&all, false))
+    parse(&Source { file: "x", text: text.as_bytes() }, &EmptyEnv).map_err(|all| render_all(&all, false))
 }
 
 fn checks(health: &str) -> (Vec<CheckPolicy>, Require) {
@@ -45,7 +45,7 @@ fn messages(health: &str) -> String {
 }
 
 #[test]
-fn several_checks_have_names_that_tell_them_apart() {
+fn several_checks_have_distinct_names() {
     for (list, names) in [
         (r#"{ type = "http" }"#, &["http"][..]),
         (r#"{ type = "http", path = "/healthz?x=1", port = 9201 }, { type = "tcp" }"#, &["http /healthz", "tcp"]),
@@ -76,8 +76,8 @@ fn times_beside_a_list_are_the_defaults_of_its_entries() {
          checks = [{ type = \"tcp\" }, { type = \"http\", interval = \"8s\", timeout = \"6s\", fall = 9 }]",
     );
     let times = |check: &CheckPolicy| {
-        let t = check.timing;
-        (t.interval.as_secs(), t.timeout.as_secs(), t.healthy_threshold, t.unhealthy_threshold)
+        let timing = check.timing;
+        (timing.interval.as_secs(), timing.timeout.as_secs(), timing.healthy_threshold, timing.unhealthy_threshold)
     };
     assert_eq!((times(&checks[0]), times(&checks[1]), require), ((4, 2, 4, 3), (8, 6, 4, 9), Require::Count(1)));
     let error = messages("timeout = \"2s\"\nchecks = [{ interval = \"1s\" }]");
@@ -106,7 +106,7 @@ fn an_interval_for_unhealthy_ones_is_that_for_all_unless_it_is_longer() {
 }
 
 #[test]
-fn a_word_whose_opposite_is_excluded_is_no_trap() {
+fn a_word_whose_opposite_is_excluded_draws_no_warning() {
     for (body, warns) in [
         ("{ contains = \"healthy\" }", true),
         ("[{ contains = \"healthy\" }]", true),
@@ -116,8 +116,8 @@ fn a_word_whose_opposite_is_excluded_is_no_trap() {
         ("[{ matches = \"healthy\" }, { not_contains = \"un\" }]", false),
         ("[{ matches = \"ready\" }, { not_contains = \"un\" }]", true),
     ] {
-        let said = messages(&format!("type = \"http\"\nexpect.body = {body}"));
-        assert_eq!(said.contains("also f"), warns, "{body}: {said}");
+        let output = messages(&format!("type = \"http\"\nexpect.body = {body}"));
+        assert_eq!(output.contains("also f"), warns, "{body}: {output}");
     }
 }
 
@@ -145,7 +145,7 @@ fn a_written_key_wins_over_that_of_a_preset() {
         (check.spec.port, &*http(&check).path, check.timing.unhealthy_threshold),
         (PortRule::Offset(1), "/health/asr", 7)
     );
-    // One more rule leaves those of the preset standing.
+    // One more rule keeps those of the preset.
     assert_eq!(
         http(&check).expect,
         Expect { headers: http(&check).expect.headers.clone(), ..http(&plain).expect.clone() }
@@ -161,8 +161,8 @@ fn a_written_key_wins_over_that_of_a_preset() {
 #[test]
 fn the_times_of_a_preset_give_way_to_written_ones() {
     let millis = |health: &str| {
-        let t = one(health).timing;
-        (t.interval.as_millis(), t.timeout.as_millis(), t.fast_interval.as_millis())
+        let timing = one(health).timing;
+        (timing.interval.as_millis(), timing.timeout.as_millis(), timing.fast_interval.as_millis())
     };
     assert_eq!(millis("preset = \"smallest-waves\"\ninterval = \"2s\""), (2_000, 2_000, 1_000));
     assert_eq!(millis("preset = \"smallest-waves\"\ninterval = \"500ms\""), (500, 500, 500));
@@ -173,8 +173,8 @@ fn the_times_of_a_preset_give_way_to_written_ones() {
 }
 
 #[test]
-fn what_does_not_fit_a_preset_is_said_of_the_users_file() {
-    for (health, said) in [
+fn what_does_not_fit_a_preset_is_reported_in_the_users_file() {
+    for (health, start) in [
         ("preset = \"krakand\"", "x:5:10: error: pools.a.health.preset: \"krakand\" is not known"),
         (
             "preset = \"krakend\"\ntype = \"tcp\"",
@@ -187,20 +187,23 @@ fn what_does_not_fit_a_preset_is_said_of_the_users_file() {
         ),
         (
             "checks = [{ preset = \"wso2-mi\" }]",
-            "x:5:22: error: pools.a.health.checks[0].preset: the preset \"wso2-mi\" is 2 checks, and this entry is one",
+            "x:5:22: error: pools.a.health.checks[0].preset: the preset \"wso2-mi\" has 2 checks, and an entry",
         ),
-        ("preset = \"krakend\"\nchecks = [{}]", "x:5:10: error: pools.a.health.preset: stands beside `checks`"),
+        (
+            "preset = \"krakend\"\nchecks = [{}]",
+            "x:5:10: error: pools.a.health.preset: cannot be combined with `checks`",
+        ),
         (
             "preset = \"krakend\"\nrequire = 2",
             "x:6:11: error: pools.a.health.require: there is one check, and nothing to count",
         ),
         (
             "preset = \"wso2-mi\"\nrequire = 3",
-            "x:6:11: error: pools.a.health.require: 3 can never hold: there are 2 checks",
+            "x:6:11: error: pools.a.health.require: 3 checks can never pass: there are 2",
         ),
     ] {
-        let said_of = messages(health);
-        assert!(said_of.starts_with(said), "{health}: {said_of}");
+        let output = messages(health);
+        assert!(output.starts_with(start), "{health}: {output}");
     }
     let error = messages("preset = \"krakand\"");
     assert!(error.contains("\"wso2-mi\"") && error.contains("did you mean `\"krakend\"`?"), "{error}");
@@ -245,7 +248,7 @@ fn one_answer_for_several_upstreams_draws_a_warning() {
     let text = "listeners.web = { address = \"127.0.0.1:80\", pool = \"a\" }\n[pools.a]\nhealth.port = 9201\n\
         upstreams = [\"10.0.0.1:9201\", \"10.0.0.1:9202\"]\n";
     let warned = |text: &str| {
-        let parsed = parse(&Source { file: "x", text: text.as_bytes() }, &Nowhere).unwrap();
+        let parsed = parse(&Source { file: "x", text: text.as_bytes() }, &EmptyEnv).unwrap();
         assert!(parsed.warnings.iter().all(|warning| warning.severity == Severity::Warning));
         render_all(&parsed.warnings, false)
     };
@@ -259,10 +262,10 @@ fn a_health_address_that_takes_the_check_of_the_traffic_draws_a_warning() {
         upstreams = [\"10.0.0.1:8290\", { address = \"10.0.0.2:8290\", health_address = \"10.9.0.2:9201\" }]\n\
         health.checks = [{ type = \"http\", port = 9201 }, { type = \"tcp\" }]\n";
     let warned = |text: &str| {
-        render_all(&parse(&Source { file: "x", text: text.as_bytes() }, &Nowhere).unwrap().warnings, false)
+        render_all(&parse(&Source { file: "x", text: text.as_bytes() }, &EmptyEnv).unwrap().warnings, false)
     };
-    let said = "x:4:50: warning: pools.a.health.checks[1]: the health_address of 10.0.0.2:8290 takes this check too";
-    assert!(warned(text).starts_with(said), "{}", warned(text));
+    let start = "x:4:50: warning: pools.a.health.checks[1]: the health_address of 10.0.0.2:8290 takes this check too";
+    assert!(warned(text).starts_with(start), "{}", warned(text));
     assert_eq!(warned(&text.replace("10.9.0.2:9201", "10.0.0.2:8290")), "");
     assert_eq!(warned(&text.replace(", port = 9201", "")), "");
 }
@@ -302,7 +305,7 @@ fn every_preset_means_what_it_says() {
     assert_eq!(out, std::fs::read_to_string(file).expect("what is expected"), "UPDATE_EXPECT=1 writes it anew");
 }
 
-/// Presets work whatever the upstream's own port is, and beside every other check that a list may hold.
+/// Presets work whatever the upstream's own port is.
 #[test]
 fn every_preset_fits_every_upstream() {
     for preset in crate::config::presets::all() {
@@ -312,13 +315,13 @@ fn every_preset_fits_every_upstream() {
                  health.interval = \"10ms\"\n",
                 preset.name
             );
-            let parsed = parse(&Source { file: "x", text: text.as_bytes() }, &Nowhere);
+            let parsed = parse(&Source { file: "x", text: text.as_bytes() }, &EmptyEnv);
             assert!(parsed.is_ok(), "{} {address}: {}", preset.name, render_all(&parsed.unwrap_err(), false));
         }
     }
 }
 
-/// `$['Faulty CAPPs']` and its like reach the rule as they are written, and types are kept.
+/// Paths such as `$['Faulty CAPPs']` reach the rule as written, and types are kept.
 #[test]
 fn json_rules_keep_types_and_keys_with_spaces() {
     let check = one("type = \"http\"\n[[pools.a.health.expect.json]]\npath = \"$['Faulty CAPPs']\"\nexists = false\n\

@@ -11,25 +11,25 @@ use crate::config::values::{Count, Span};
 use crate::model::Ratio;
 use crate::model::policy::Timing;
 
-/// One small request in ten seconds burdens nobody; what is dead is found within half a minute.
+/// One small request in ten seconds costs little, and a dead upstream is found within half a minute.
 const DEFAULT_INTERVAL: Duration = Duration::from_secs(10);
 /// What a check may take, unless the interval is shorter.
 const DEFAULT_TIMEOUT: Duration = Duration::from_secs(5);
-/// A second look comes soon, unless the interval is shorter still.
+/// A change is confirmed quickly, unless the interval is shorter still.
 const DEFAULT_FAST_INTERVAL: Duration = Duration::from_secs(1);
 /// One pass may be chance.
 const DEFAULT_HEALTHY_THRESHOLD: u32 = 2;
-/// A lost packet or one slow answer is no outage.
+/// A lost packet or one slow answer is not an outage.
 const DEFAULT_UNHEALTHY_THRESHOLD: u32 = 3;
-/// Keeps the checks of many balancers from marching in step.
+/// Keeps the checks of many balancers from running at the same moment.
 const DEFAULT_JITTER: f64 = 0.1;
 
-/// The timing of a check from what is written for it and what its preset says.
+/// The timing of a check from the written keys and its preset.
 pub fn timing(written: &raw::Timing, preset: &raw::Timing) -> Timing {
     let (timeout, fast) = (span(&written.timeout), span(&written.fast_interval));
     let rarely = span(&written.unhealthy_interval);
     let interval = span(&written.interval).unwrap_or_else(|| {
-        // A preset's interval makes room for what is written.
+        // A preset's interval adapts to the written keys.
         let preset = span(&preset.interval).map(|i| i.min(rarely.unwrap_or(i)));
         let preset = preset.map(|i| i.max(timeout.unwrap_or(i)).max(fast.unwrap_or(i)));
         preset.unwrap_or(DEFAULT_INTERVAL)
@@ -63,7 +63,7 @@ fn count<const MIN: i64, const MAX: i64>(field: &Field<Count<MIN, MAX>>) -> Opti
 
 /// Refuses a written timeout or fast interval above the interval, and an unhealthy interval below it, where one of the two is
 /// in `written`. `above` is what is beside `checks`; two of its values are compared when it is `written` itself.
-pub fn refuse_at_odds_with_interval(
+pub fn refuse_conflicts_with_interval(
     written: &raw::Timing,
     above: &raw::Timing,
     preset: &raw::Timing,
@@ -100,7 +100,7 @@ pub fn refuse_at_odds_with_interval(
                 let found = Found::error(at.span.clone(), format!("{key}.interval"), message);
                 found.expected(format!("a `{name}` beside it of at most \"{limit}\""))
             }
-            // Both stand beside `checks`, and it is said there.
+            // Both are beside `checks`, and reported there.
             (true, None) => continue,
         };
         report.add(found);
@@ -117,7 +117,7 @@ fn refuse_shorter_than_interval(
     let (Some(rarely), false) = (explicit.unhealthy_interval.get(), matches!(explicit.interval, Field::Bad)) else {
         return;
     };
-    // A preset's interval gives way, but for what a written timeout needs.
+    // A preset's interval gives way, but not below a written timeout.
     let (least, name, default) = match (span(&explicit.interval), preset.interval.is_absent()) {
         (Some(interval), _) => (interval, "interval", ""),
         (None, true) => (DEFAULT_INTERVAL, "interval", " (its default)"),

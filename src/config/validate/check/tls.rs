@@ -1,4 +1,4 @@
-//! How a check makes TLS: whether it does, and with what. A key that would do nothing is refused.
+//! Whether a check uses TLS, and with which settings. A key that would do nothing is refused.
 
 use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
@@ -9,7 +9,8 @@ use crate::config::report::{Found, Report};
 use crate::config::values::{Kind, Scheme};
 use crate::model::policy::{Certificate, ClientIdentity, TlsPolicy};
 
-/// TLS of a check of `kind`; `None` where it has none. A `tls` table of a check that says nothing is refused in `steps`.
+/// The TLS settings of a check of `kind`; `None` without TLS. `steps` refuses `tls` for a tcp check that exchanges
+/// nothing.
 pub fn tls(raw: &raw::Probe, kind: Kind, key: &str, report: &mut Report) -> Option<TlsPolicy> {
     let scheme = raw.scheme.value().map(|scheme| scheme.0);
     let wanted = match (kind, scheme) {
@@ -18,7 +19,8 @@ pub fn tls(raw: &raw::Probe, kind: Kind, key: &str, report: &mut Report) -> Opti
         (_, None) => !raw.tls.is_absent(),
         (_, Some(Scheme::Http)) => {
             if let Some(at) = raw.tls.get() {
-                let found = Found::error(at.span.clone(), format!("{key}.tls"), "stands beside scheme = \"http\"");
+                let found =
+                    Found::error(at.span.clone(), format!("{key}.tls"), "cannot be combined with scheme = \"http\"");
                 report.add(found.expected("scheme = \"https\", or no `tls`"));
             }
             false
@@ -46,12 +48,12 @@ fn client(raw: &raw::Tls, key: &str, report: &mut Report) -> Option<ClientIdenti
     let (chain, secret) = match (&raw.client_cert, &raw.client_key) {
         (Field::Good(chain), Field::Good(secret)) => (chain, secret),
         (Field::Good(At { span, .. }), Field::Absent) => {
-            let found = Found::error(span.clone(), format!("{key}.client_cert"), "stands without `client_key`");
+            let found = Found::error(span.clone(), format!("{key}.client_cert"), "needs `client_key`");
             report.add(found.expected("`client_key` beside it"));
             return None;
         }
         (Field::Absent, Field::Good(At { span, .. })) => {
-            let found = Found::error(span.clone(), format!("{key}.client_key"), "stands without `client_cert`");
+            let found = Found::error(span.clone(), format!("{key}.client_key"), "needs `client_cert`");
             report.add(found.expected("`client_cert` beside it"));
             return None;
         }

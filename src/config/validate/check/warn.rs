@@ -1,5 +1,5 @@
-//! What is allowed of checks and looks like a mistake: a certificate that nobody verifies, a traffic port that nobody
-//! touches, several upstreams that are judged by one answer.
+//! Checks that are allowed but look like a mistake: a certificate that is not verified, a traffic port that no check
+//! touches, several upstreams that share one answer.
 
 use std::collections::HashMap;
 
@@ -18,7 +18,7 @@ pub fn warn(
     upstreams: &[UpstreamPolicy],
     report: &mut Report,
 ) {
-    // What is wrong may be the port.
+    // The mistake may be the port.
     if !report.has_errors() {
         untouched_traffic_port(raw, written, checks, upstreams, report);
         one_answer_for_several(written, checks, upstreams, report);
@@ -49,7 +49,7 @@ fn untouched_traffic_port(
     report.add(Found::warning(span, key, message).expected(format!("checks = [{}]", list.join(", "))));
 }
 
-/// A check as an entry of a list, as far as a reader needs it to write his own.
+/// A check as an entry of a list, with as many keys as a reader needs to write one.
 fn sketch(raw: &raw::Health, probe: &raw::Probe) -> String {
     let several = raw.preset.value().is_some_and(|preset| !preset.0.table().checks.is_absent());
     if let (Some(preset), false) = (raw.preset.value(), several) {
@@ -85,8 +85,8 @@ fn one_answer_for_several(
                     Some(_) => first.insert(target.clone(), address).map(|other| (target, other, address)),
                 }
             });
-        if let Some((target, a, b)) = shared {
-            let message = format!("{a} and {b} are both checked at {target}, and judged by one answer");
+        if let Some((target, earlier, later)) = shared {
+            let message = format!("{earlier} and {later} are both checked at {target}, so one answer decides for both");
             let found = Found::warning(span, format!("{}.{name}", one.key), message);
             report.add(found.expected("`port_offset`, or `health_address` per upstream"));
         }
@@ -105,14 +105,16 @@ fn taken_by_health_address(
     let (true, Some((one, _))) = (elsewhere, of_traffic) else { return };
     let taken = upstreams.iter().find(|u| u.health_address.as_ref().is_some_and(|to| *to != u.address));
     if let Some(upstream) = taken {
-        let message =
-            format!("the health_address of {} takes this check too, and none touches its traffic", upstream.address);
+        let message = format!(
+            "the health_address of {} takes this check too, and no check touches its traffic port",
+            upstream.address
+        );
         let found = Found::warning(one.span.clone(), &one.key, message);
         report.add(found.expected("`port` or `port_offset` of the other checks in place of `health_address`"));
     }
 }
 
-/// Says once which certificate nobody verifies, and how many more there are.
+/// Warns once about a certificate that is not verified, and counts the others.
 pub fn warn_about_unverified(file: &raw::File, report: &mut Report) {
     let pools = file.pools.value().map_or(&[][..], |by_name| &by_name.0);
     let mut places = Vec::new();
@@ -134,9 +136,10 @@ pub fn warn_about_unverified(file: &raw::File, report: &mut Report) {
         0 => return,
         1 => String::new(),
         2 => ", as in 1 other check".to_owned(),
-        n => format!(", as in {} other checks", n - 1),
+        number => format!(", as in {} other checks", number - 1),
     };
     let (span, key) = places.swap_remove(0);
-    let message = format!("the certificate is not verified, so anybody on the way can answer for the upstream{others}");
+    let message =
+        format!("the certificate is not verified, so anyone on the network path can answer for the upstream{others}");
     report.add(Found::warning(span, key, message).expected("`ca_file` with the certificate to trust"));
 }

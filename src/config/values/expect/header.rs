@@ -1,4 +1,4 @@
-//! `expect.header`: what a field of the answer must be, by its name. A value that no field can have is refused.
+//! `expect.header`: rules for fields of the answer, by name. A value that no field can have is refused.
 
 use std::sync::Arc;
 
@@ -11,9 +11,9 @@ use crate::config::table::table;
 use crate::config::values::http::is_token;
 use crate::model::policy::{HeaderMatch, HeaderRule};
 
-/// How many fields of an answer may be judged.
+/// How many fields of an answer may have rules.
 const FIELDS_MAX: usize = 32;
-/// What is expected where a rule is.
+/// What a rule can be.
 const WHAT: &str = "a string, { matches = \"…\" }, { not_equals = \"…\" }, { present = true } or { absent = true }";
 
 /// `expect.header`: rules by the name of a field.
@@ -23,13 +23,13 @@ pub struct ExpectHeaders(pub Vec<HeaderRule>);
 table! {
     /// What a field must be: one rule.
     struct ExpectHeader {
-        /// The field has a value that this regular expression finds something in.
+        /// The field has a value that this regular expression matches.
         matches ["matches"]: PatternText;
-        /// The field is there, and none of its values is this.
+        /// The field is present, and none of its values is this.
         not_equals ["not_equals"]: FieldValue;
-        /// The field is there, whatever its value: true.
+        /// true: the field is present, whatever its value.
         present ["present"]: bool;
-        /// The field is not there: true.
+        /// true: the field is absent.
         absent ["absent"]: bool;
     }
     later []
@@ -98,7 +98,7 @@ fn rule(node: &Node<'_>, reader: &mut Reader<'_>) -> Option<HeaderMatch> {
     if written == 0 && whole {
         reader.mistake(node.span(), "no rule").expected(WHAT).done();
     }
-    // A table of which something is not understood is reported already.
+    // A table with mistakes is already reported.
     if written == 0 || !whole {
         return None;
     }
@@ -106,7 +106,7 @@ fn rule(node: &Node<'_>, reader: &mut Reader<'_>) -> Option<HeaderMatch> {
         let At { value, span } = field.get()?;
         if !value {
             let expected = format!("{name} = true, or {instead}");
-            reader.mistake(span.clone(), format!("{name} = false is no rule")).expected(expected).done();
+            reader.mistake(span.clone(), format!("{name} = false is not a rule")).expected(expected).done();
         }
         Some(*value)
     };

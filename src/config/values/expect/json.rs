@@ -1,5 +1,4 @@
-//! Values that nodes of JSON are compared with: as TOML writes them, as JSON has them. TOML has no null; `is = "null"` takes its
-//! place.
+//! Values that JSON nodes are compared with, converted from TOML. TOML has no null; `is = "null"` replaces it.
 
 use schemars::{Schema, SchemaGenerator, json_schema};
 use serde_json::{Number, Value as Json};
@@ -12,7 +11,7 @@ use crate::model::policy::JsonType;
 /// How many values `in` may list.
 const VALUES_MAX: usize = 256;
 
-/// A value to compare with, as JSON has it.
+/// A JSON value to compare with.
 #[derive(Debug, Clone, PartialEq)]
 pub struct JsonValue(pub Json);
 
@@ -38,7 +37,7 @@ fn json(node: &Node<'_>, reader: &mut Reader<'_>) -> Option<Json> {
         },
         DeValue::Float(number) => {
             let finite = number.as_str().parse().ok().and_then(serde_json::Number::from_f64);
-            finite.map(Json::Number).or_else(|| refuse(node, "is no number of JSON", reader))
+            finite.map(Json::Number).or_else(|| refuse(node, "is not a JSON number", reader))
         }
         DeValue::Datetime(_) => refuse(node, "is a date, and JSON has none; write it as a string", reader),
         DeValue::Array(list) => {
@@ -86,7 +85,7 @@ impl Value for JsonValues {
     }
 }
 
-/// A bound of numbers.
+/// A bound for numbers.
 #[derive(Debug, Clone, PartialEq)]
 pub struct JsonNumber(pub Number);
 

@@ -1,16 +1,16 @@
-//! What a JSONPath costs on the largest document that is read, and whether a check may pay it. A path that walks the
-//! document within a walk of the document, or that selects every node several times over and over, would let one answer
-//! of 64 KiB stop the checker for minutes. Judges the text of a path that has been parsed; that it is one is not its concern.
+//! What a JSONPath costs on the largest document that is read, and whether a check may take that long. A path that
+//! walks the document within a walk of the document, or that selects every node again and again, would let one answer
+//! of 64 KiB stop the checker for minutes. Takes the text of a path that the parser has accepted.
 
 use super::Problem;
 use crate::model::policy::JSON_VALUES_MAX;
 
 /// Every value of the largest document.
 const ALL: u64 = JSON_VALUES_MAX as u64;
-/// How many steps a path may take: as many as 32 looks at every value.
+/// How many steps a path may take: as many as 32 visits to every value.
 const STEPS_MAX: u64 = 32 * ALL;
-/// What it costs, beside the look at each, to compare two values that may both be large: they are compared throughout, and
-/// those that stand within each other again and again.
+/// The extra cost of comparing two values that may both be large: they are compared in full, and nested values once for
+/// each value around them.
 const DEEP_COMPARISON: u64 = 7;
 
 /// Refuses a path that costs too much.
@@ -19,12 +19,12 @@ pub(super) fn affordable(path: &str) -> Result<(), Problem> {
     scan.query(Reach { width: 1, copies: 1 })
 }
 
-/// What a list of nodes may hold at the worst.
+/// The worst case of a list of nodes.
 #[derive(Debug, Clone, Copy)]
 struct Reach {
     /// How many nodes.
     width: u64,
-    /// How often the same node.
+    /// How often it may hold the same node.
     copies: u64,
 }
 
@@ -35,7 +35,7 @@ impl Reach {
     }
 }
 
-/// What stands between the brackets of a step.
+/// The selectors between the brackets of a step.
 #[derive(Debug, Default)]
 struct Selectors<'t> {
     count: u64,
@@ -73,8 +73,8 @@ struct Scan<'t> {
 }
 
 impl<'t> Scan<'t> {
-    /// The steps behind `$` or `@`. Without a second `..`, a node is reached from one start only: starts are of one level, or
-    /// the way from them is of one length.
+    /// The steps after `$` or `@`. Without a second `..`, a node is reached from one start only: all starts are on one
+    /// level, or all ways from them have one length.
     fn query(&mut self, mut reach: Reach) -> Result<(), Problem> {
         loop {
             let end = self.at;
@@ -151,12 +151,12 @@ impl<'t> Scan<'t> {
         }
     }
 
-    /// `?…`, which is judged for every child.
+    /// `?…`, which is evaluated for every child.
     fn filter(&mut self, reach: Reach) -> Result<(), Problem> {
         let children = Reach { width: reach.all(), ..reach };
         self.charge(children.width)?;
         let mut open = 0_usize;
-        let mut behind_node = false;
+        let mut after_node = false;
         while let Some(byte) = self.peek() {
             match byte {
                 b',' | b']' if open == 0 => break,
@@ -164,19 +164,19 @@ impl<'t> Scan<'t> {
                     self.at += 1;
                     self.charge(children.width)?;
                     self.query(children)?;
-                    behind_node = true;
+                    after_node = true;
                     continue;
                 }
                 b'$' => {
                     return Err(Problem::inside(
-                        "a filter may not hold `$`: the document would be looked at again for each of its nodes",
+                        "a filter may not hold `$`: the document would be searched again for each of its nodes",
                         self.at..self.at + 1,
                     ));
                 }
                 b'\'' | b'"' => {
                     let length = self.string().len() as u64;
                     self.charge(children.width.saturating_mul(1 + length / 256))?;
-                    behind_node = false;
+                    after_node = false;
                     continue;
                 }
                 b'(' => {
@@ -185,14 +185,14 @@ impl<'t> Scan<'t> {
                 }
                 b')' => {
                     open = open.saturating_sub(1);
-                    behind_node = true;
+                    after_node = true;
                 }
                 b'=' | b'<' | b'>' => {
                     self.at += self.run(|byte| matches!(byte, b'=' | b'<' | b'>'));
                     self.space();
-                    let deep = if behind_node && self.is_node() { DEEP_COMPARISON } else { 0 };
+                    let deep = if after_node && self.is_node() { DEEP_COMPARISON } else { 0 };
                     self.charge(children.width.saturating_mul(1 + deep))?;
-                    behind_node = false;
+                    after_node = false;
                     continue;
                 }
                 _ => {}
@@ -209,7 +209,7 @@ impl<'t> Scan<'t> {
         rest.first().is_some_and(|byte| *byte == b'@' || byte.is_ascii_alphabetic()) && !constant
     }
 
-    /// What stands between quotes.
+    /// The text between quotes.
     fn string(&mut self) -> &'t [u8] {
         let quote = self.text[self.at];
         let begin = self.at + 1;
@@ -251,7 +251,7 @@ mod tests {
     use super::*;
     use crate::model::policy::{JSON_DEPTH_MAX, JsonPath};
 
-    fn judged(path: &str) -> Result<(), (String, Option<usize>)> {
+    fn cost_of(path: &str) -> Result<(), (String, Option<usize>)> {
         assert!(JsonPath::try_new(path).is_ok(), "{path}");
         affordable(path).map_err(|problem| (problem.message, problem.at.map(|at| at.start)))
     }
@@ -274,12 +274,12 @@ mod tests {
             "$['..']['$..']..['a..b']",
             &format!("$[{}]", names.join(",")),
         ] {
-            assert_eq!(judged(path), Ok(()), "{path}");
+            assert_eq!(cost_of(path), Ok(()), "{path}");
         }
     }
 
     #[test]
-    fn a_walk_within_a_walk_is_refused_where_it_stands() {
+    fn a_walk_within_a_walk_is_refused_at_its_place() {
         for (path, at) in [
             ("$..*..*..*", 4),
             ("$..a..b", 4),
@@ -290,13 +290,13 @@ mod tests {
             ("$['a..b']..c..d", 12),
         ] {
             assert!(
-                matches!(judged(path), Err((why, Some(place))) if why.contains("one `..`") && place == at),
+                matches!(cost_of(path), Err((why, Some(place))) if why.contains("one `..`") && place == at),
                 "{path}"
             );
         }
         for (path, at) in [("$.a[?@.b == $.c]", 12), ("$[?$.*]", 3), ("$..[?length($.a) > 1]", 12), ("$[?@[?$.a]]", 6)]
         {
-            assert!(matches!(judged(path), Err((why, Some(place))) if why.contains("`$`") && place == at), "{path}");
+            assert!(matches!(cost_of(path), Err((why, Some(place))) if why.contains("`$`") && place == at), "{path}");
         }
     }
 
@@ -316,7 +316,7 @@ mod tests {
             format!("$..[?length('{}')==1]", "a".repeat(3_900)).replace("$..", "$..*[*,*]"),
             format!("$..{}", "[*]".repeat(40)),
         ] {
-            assert!(judged(&path).is_err(), "{path}");
+            assert!(cost_of(&path).is_err(), "{path}");
         }
     }
 

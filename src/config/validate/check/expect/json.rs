@@ -1,4 +1,4 @@
-//! `expect.json`: one rule each, over every node that its path selects.
+//! `expect.json`: a list of rules, each for every node that its path selects.
 
 use crate::config::raw;
 use crate::config::read::{At, Field};
@@ -7,7 +7,7 @@ use crate::config::values::Missing;
 use crate::config::values::expect::JsonNumber;
 use crate::model::policy::{JsonMatch, JsonRule, NumberRange};
 
-/// The good rules of the list.
+/// The rules of the list without mistakes.
 pub fn rules(raw: &raw::Expect, key: &str, report: &mut Report) -> Vec<JsonRule> {
     let Some(list) = raw.json.get() else { return Vec::new() };
     if list.value.0.is_empty() {
@@ -39,7 +39,7 @@ fn json_rule(rule: &At<raw::JsonRule>, key: &str, report: &mut Report) -> Option
     ];
     let ranges = usize::from(raw.min.get().is_some() || raw.max.get().is_some());
     let number = values.iter().flatten().count() + ranges;
-    // A value that was not understood is reported already; `path` and `missing` are no rules.
+    // A value with a mistake is already reported; `path` and `missing` are not rules.
     let bad = [&raw.min, &raw.max].iter().any(|bound| matches!(bound, Field::Bad))
         || matches!(raw.equals, Field::Bad)
         || matches!(raw.not_equals, Field::Bad)
