@@ -247,12 +247,89 @@ fn what_is_left_of_a_body_is_drained_only_where_it_is_short() {
     }
 }
 
+/// Paths that are accepted, made of pieces: as they are sent, and in their normal form.
+fn good_paths() -> impl Strategy<Value = (String, String)> {
+    let pieces = vec![("/a", "/a"), ("/B.c", "/B.c"), ("/%41", "/A"), ("/%2f", "/%2F"), ("/;x", "/;x"), ("/%7e", "/~")];
+    prop::collection::vec(prop::sample::select(pieces), 1..5)
+        .prop_map(|pieces| (pieces.iter().map(|piece| piece.0).collect(), pieces.iter().map(|piece| piece.1).collect()))
+}
+
+/// Targets near good ones.
+fn targets() -> impl Strategy<Value = String> {
+    let start =
+        prop::sample::select(vec!["/", "/", "/", "", "*", "http://a", "HTTPS://A:443/", "http://b/", "http://a:81"]);
+    let pieces = vec!["/", "a", "..", ".", "%41", "%2f", "%2E", "%zz", "?", "q=1", ";", "~", "\\", "#", ":", "@"];
+    let pieces = prop::collection::vec(prop::sample::select(pieces), 0..6).prop_map(|pieces| pieces.concat());
+    let any = "[!-~]{1,40}".boxed();
+    prop_oneof![4 => (start, pieces).prop_map(|(start, pieces)| format!("{start}{pieces}")), 1 => any]
+}
+
+/// Field lines that are judged, and any others.
+fn fields() -> impl Strategy<Value = Vec<(String, String)>> {
+    let names = vec!["Content-Length", "transfer-encoding", "Host", "Connection", "Upgrade", "Expect", "Cookie"];
+    let values = vec!["5", "0", "chunked", "gzip", "a", "b", "close", "Host", "websocket", "100-continue", ""];
+    let name = prop_oneof![4 => prop::sample::select(names).prop_map(str::to_owned), 1 => "[A-Za-z_-]{1,20}".boxed()];
+    let value = prop_oneof![4 => prop::sample::select(values).prop_map(str::to_owned), 1 => "[ -~]{0,30}".boxed()];
+    prop::collection::vec((name, value), 0..3)
+}
+
+/// What a request is routed and sent by: path, target, host, authority.
+fn sent(head: &str) -> Result<(String, String, Option<String>, Option<String>), AnswerReason> {
+    with(head, |facts| {
+        let own = |text: Option<&str>| text.map(str::to_owned);
+        (facts.path.into_owned(), facts.target.into_owned(), own(facts.host), own(facts.authority))
+    })
+}
+
 proptest! {
+    /// The head that goes upstream is accepted in its turn and says the same, and nothing in it has two readings.
     #[test]
-    fn no_target_and_no_field_make_it_panic(target in "[!-~]{1,40}", name in "[A-Za-z_-]{1,20}", value in "[ -~]{0,30}") {
-        let head = format!("GET {target} HTTP/1.1\r\nHost: a\r\n{name}: {value}\r\n\r\n");
-        let _ = raw(&head);
-        let absolute = format!("GET http://{target} HTTP/1.0\r\n{name}: {value}\r\n\r\n");
-        let _ = raw(&absolute);
+    fn what_is_accepted_has_one_reading(
+        method in prop::sample::select(vec!["GET", "POST", "OPTIONS"]), target in targets(), fields in fields(),
+    ) {
+        let lines: String = fields.iter().map(|(name, value)| format!("{name}: {value}\r\n")).collect();
+        let head = format!("{method} {target} HTTP/1.1\r\nHost: a\r\n{lines}\r\n");
+        if let Ok((path, sent_target, host, authority)) = sent(&head) {
+            prop_assert_eq!((host.as_deref(), authority.as_deref()), (Some("a"), Some("a")), "{}", head);
+            prop_assert!(target.ends_with(&sent_target[1..]), "{}: {}", head, sent_target);
+            prop_assert!(!sent_target.contains('#'), "{}", head);
+            if path == "*" {
+                prop_assert_eq!((method, sent_target.as_str()), ("OPTIONS", "*"));
+            } else {
+                let normal = crate::route::normalise(path.as_bytes()).map(Cow::into_owned);
+                prop_assert_eq!(normal.as_ref(), Ok(&path), "{}", head);
+                prop_assert!(path.starts_with('/') && sent_target.starts_with('/'), "{}: {}", head, path);
+                prop_assert!(!path.split('/').any(|part| part == "." || part == ".."), "{}: {}", head, path);
+            }
+            let again = sent(&format!("{method} {sent_target} HTTP/1.1\r\nHost: a\r\n\r\n"));
+            prop_assert_eq!(again, Ok((path, sent_target, host, authority)), "{}", head);
+
+            let count = |wanted: &str| fields.iter().filter(|(name, _)| name.eq_ignore_ascii_case(wanted)).count();
+            let framed = (count("content-length"), count("transfer-encoding"));
+            let framing = with(&head, |facts| facts.framing);
+            let agrees = matches!(
+                (framed, framing),
+                ((0, 0), Ok(Framing::None)) | ((1, 0), Ok(Framing::Length(_))) | ((0, 1), Ok(Framing::Chunked))
+            );
+            prop_assert!(agrees, "{}: {:?}", head, framing);
+            prop_assert_eq!(count("host"), 0, "{}", head);
+        }
+    }
+
+    /// The counterpart: what is good is not refused, and is read as it was made.
+    #[test]
+    fn what_is_good_is_accepted_as_it_is(
+        (raw_path, normal) in good_paths(),
+        query in prop::sample::select(vec!["", "?", "?x=%zz&y=../.."]),
+        absolute in any::<bool>(),
+        (line, framing) in prop::sample::select(vec![
+            ("", Framing::None), ("Content-Length: 7\r\n", Framing::Length(7)), ("Transfer-Encoding: chunked\r\n", Framing::Chunked),
+        ]),
+    ) {
+        let target = format!("{raw_path}{query}");
+        let scheme = if absolute { "http://a:80" } else { "" };
+        let head = format!("POST {scheme}{target} HTTP/1.1\r\nHost: a\r\nX-Mine: 1\r\n{line}\r\n");
+        prop_assert_eq!(sent(&head), Ok((normal, target, Some("a".to_owned()), Some("a".to_owned()))));
+        prop_assert_eq!(with(&head, |facts| (facts.framing, facts.absolute)), Ok((framing, absolute)));
     }
 }

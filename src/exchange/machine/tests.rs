@@ -328,9 +328,12 @@ async fn one_more_than_may_wait_is_turned_away() {
     let until = Instant::now() + Duration::from_secs(3);
     let world = World::new(&[Given(Service::Waiting { until, then: Nothing::Reject }, 0, 0)]);
     let tickets: Vec<_> = std::iter::from_fn(|| world.nth(0).shared.try_wait()).collect();
+    assert!(tickets.len() >= 100, "only {} may wait", tickets.len());
     let (_exchange, next) = world.begin(GET);
     assert_eq!(word(&next), "503 queue_full after 30");
     drop(tickets);
+    let (_exchange, next) = world.begin(GET);
+    assert!(matches!(next, Next::Wait { .. }), "places are given back: {next:?}");
 }
 
 #[tokio::test(start_paused = true)]
