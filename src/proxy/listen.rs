@@ -361,12 +361,38 @@ mod tests {
 
     #[tokio::test]
     async fn a_listener_on_ipv6_takes_no_ipv4() {
-        let Ok(bound) =
-            Bound::bind(&"[::]:0".parse().unwrap_or(Address::Inet((std::net::Ipv6Addr::UNSPECIFIED, 0).into())))
-        else {
-            return; // this machine has no IPv6
+        let any = |port| Address::Inet((std::net::Ipv6Addr::UNSPECIFIED, port).into());
+        let six = match Bound::bind(&any(0)) {
+            Ok(bound) => bound,
+            Err(error) => {
+                let absent = [Errno::EAFNOSUPPORT, Errno::EADDRNOTAVAIL].map(|errno| Some(errno as i32));
+                assert!(absent.contains(&error.source.raw_os_error()), "this machine has IPv6: {error}");
+                assert!(std::net::UdpSocket::bind("[::1]:0").is_err(), "this machine has IPv6: {error}");
+                return;
+            }
         };
-        let port = bound.local_addr().unwrap().port();
-        assert!(Bound::bind(&Address::Inet(([0, 0, 0, 0], port).into())).is_ok(), "both families may share a port");
+        let BoundSocket::Tcp(socket) = &six.socket else { panic!("a TCP socket: {six:?}") };
+        assert!(SockRef::from(socket).only_v6().unwrap());
+        let port = six.local_addr().unwrap().port();
+        let four = Bound::bind(&Address::Inet(([127, 0, 0, 1], port).into())).expect("both families may share a port");
+        let stats = FrontStats::default();
+        let (mut six, mut four) = (six.listen().unwrap(), four.listen().unwrap());
+        let client = std::net::TcpStream::connect(("127.0.0.1", port)).unwrap();
+        let ClientStream::Tcp(_, peer) = four.accept(&stats).await else { panic!("it came over TCP") };
+        assert_eq!(peer, client.local_addr().unwrap());
+        let client = std::net::TcpStream::connect(("::1", port)).unwrap();
+        let ClientStream::Tcp(_, peer) = six.accept(&stats).await else { panic!("it came over TCP") };
+        assert_eq!(peer, client.local_addr().unwrap(), "the first client over IPv6 is the first that it gets");
+    }
+
+    #[test]
+    fn only_what_we_lack_ourselves_is_scarcity() {
+        for errno in [Errno::EMFILE, Errno::ENFILE, Errno::ENOBUFS, Errno::ENOMEM, Errno::EADDRNOTAVAIL] {
+            assert!(is_scarcity(&errno.into()), "{errno}");
+        }
+        for errno in [Errno::ECONNABORTED, Errno::ECONNREFUSED, Errno::ECONNRESET, Errno::EPERM, Errno::EAGAIN] {
+            assert!(!is_scarcity(&errno.into()), "{errno}");
+        }
+        assert!(!is_scarcity(&io::ErrorKind::OutOfMemory.into()), "an error of no system call");
     }
 }
