@@ -14,7 +14,7 @@ use crate::http::rig::{Client, get, post};
 use crate::http::upgrades::UPGRADE;
 use crate::origin::{Act, Origin, Reply};
 use crate::program::{Program, fetch};
-use crate::support::assert_eventually;
+use crate::support::{assert_eventually, assert_read};
 
 const PATIENCE: Duration = Duration::from_secs(30);
 
@@ -257,9 +257,11 @@ async fn a_listener_that_moves_while_its_pool_is_renamed_serves_who_was_there() 
     half.send("GET /half HT").await;
     let mut whole_head = connect(program.web).await;
     whole_head.send("POST /echo HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\n").await;
-    // Its first bytes have arrived when the listener goes.
-    assert_eventually("both are heard", PATIENCE, || origin.count("/first") == 2).await;
-    tokio::time::sleep(Duration::from_millis(100)).await;
+    assert_eq!(origin.count("/first"), 2);
+    // The program has read their first bytes when the listener goes.
+    for client in [&half, &whole_head] {
+        assert_read(&client.stream).await;
+    }
     apply(&program, &whole(&program, to, "renamed", &named("renamed"))).await;
     half.send("TP/1.1\r\nHost: a\r\n\r\n").await;
     whole_head.send("\r\nhello").await;

@@ -120,16 +120,18 @@ async fn uploads_that_nobody_takes_cost_little_and_nothing_once_they_are_over() 
     let mut crowd = Crowd::start(Reply::hang().before_body(), 150, head).await;
     let mut sending: Vec<_> = std::mem::take(&mut crowd.clients);
     let body = vec![b'x'; 1 << 20];
-    loop {
-        let mut moved = 0;
-        for client in &sending {
-            moved += client.try_write(&body).unwrap_or(0);
+    let (mut sent, mut last, end) = (0, Instant::now(), Instant::now() + PATIENCE);
+    // Until no client has got rid of a byte for a second.
+    while last.elapsed() < Duration::from_secs(1) {
+        assert!(Instant::now() < end, "the uploads are taken still: {sent} bytes");
+        let moved: usize = sending.iter().map(|client| client.try_write(&body).unwrap_or(0)).sum();
+        if moved > 0 {
+            (sent, last) = (sent + moved, Instant::now());
         }
         tokio::time::sleep(Duration::from_millis(100)).await;
-        if moved == 0 {
-            break;
-        }
     }
+    assert!(sent > sending.len() * (64 << 10), "nothing was under way: {sent} bytes");
+    assert_eq!(crowd.origin.count("/x"), sending.len() as u64, "each is at the upstream");
     crowd.clients.append(&mut sending);
     crowd.costs_at_most(EACH_WRITER).await;
     crowd.leaves_nothing().await;

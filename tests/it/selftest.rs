@@ -5,7 +5,7 @@ use std::net::TcpStream;
 use std::time::Duration;
 
 use crate::origin::{BlackHole, Ending, Origin, Reply, refusing_address};
-use crate::support::assert_eventually_blocking;
+use crate::support::{assert_eventually_blocking, assert_read, backlog};
 
 fn get(origin: &Origin, request: &str) -> String {
     let mut stream = TcpStream::connect(origin.socket_addr()).expect("connect");
@@ -75,4 +75,23 @@ fn a_black_hole_neither_accepts_nor_refuses() {
     let roundsman::model::Address::Inet(address) = refusing_address() else { unreachable!("it was IPv4") };
     let error = TcpStream::connect(address).expect_err("nothing listens");
     assert_eq!(error.kind(), std::io::ErrorKind::ConnectionRefused);
+}
+
+#[tokio::test]
+async fn what_is_not_accepted_or_not_read_is_seen() {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+    let address = listener.local_addr().expect("its address");
+    assert_eq!(backlog(address), Some(0));
+    let mut client = tokio::net::TcpStream::connect(address).await.expect("it listens");
+    client.write_all(b"hello").await.expect("it is taken");
+    assert_eq!(backlog(address), Some(1));
+    let (mut server, _) = listener.accept().await.expect("a connection");
+    assert_eq!(backlog(address), Some(0));
+    let waiting = tokio::time::timeout(Duration::from_millis(200), assert_read(&client)).await;
+    assert!(waiting.is_err(), "the bytes are only in the kernel");
+    server.read_exact(&mut [0; 5]).await.expect("they are there");
+    assert_read(&client).await;
+    drop(listener);
+    assert_eq!(backlog(address), None);
 }

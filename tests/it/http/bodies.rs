@@ -73,6 +73,7 @@ async fn a_large_request_waits_for_its_upstream_and_is_counted_whole() {
         sent += written.expect("the connection lives");
         assert!(sent < HELD_MAX, "{sent} bytes are under way");
     }
+    assert!(sent > 64 * 1024, "only {sent} bytes were taken: nothing was shown");
     let size = 64 * MIB;
     let origin = Origin::plain("a").await;
     let rig = Rig::over(&[&origin]);

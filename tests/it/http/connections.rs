@@ -15,7 +15,10 @@ use tokio::time::Instant;
 
 use super::rig::{Client, Rig, SOON, get, post, within};
 use crate::origin::{Origin, Reply};
-use crate::support::assert_eventually;
+use crate::support::{assert_eventually, assert_read, backlog};
+
+/// Less than the 4 s for which an idle upstream connection is kept.
+const IDLE: Duration = Duration::from_millis(3_500);
 
 #[tokio::test]
 async fn one_connection_each_side_carries_many_requests() {
@@ -76,6 +79,8 @@ async fn a_head_has_ten_seconds_from_its_first_byte() {
     let began = Instant::now();
     for byte in b"GET / HTTP/1.1\r\nHost".chunks(1) {
         client.send(byte).await;
+        let early = began.elapsed() < Duration::from_secs(10);
+        assert_eq!(rig.answered(AnswerReason::HeaderTimeout), u64::from(!early), "after {:?}", began.elapsed());
         tokio::time::sleep(Duration::from_millis(600)).await;
     }
     let answer = client.answer().await;
@@ -162,12 +167,13 @@ async fn a_stop_closes_what_is_idle_and_finishes_what_is_not() {
         assert_eq!(client.answer().await.status, 200);
     }
     half.send("GET /half HT").await;
-    busy.send(get("/slow") + &get("/dropped")).await;
     late.send("GET /late HTTP/1.1\r\n").await;
-    assert_eventually("it is in flight", SOON, || origin.count("/slow") == 1).await;
-    // All of their bytes have arrived when the stop comes.
+    for client in [&half, &late] {
+        assert_read(&client.stream).await;
+    }
     assert_eventually("all are connected", SOON, || rig.plane.connections() == 5).await;
-    tokio::time::sleep(Duration::from_millis(50)).await;
+    busy.send(get("/slow") + &get("/dropped")).await;
+    assert_eventually("it is in flight", SOON, || origin.count("/slow") == 1).await;
     rig.listener.stop();
     within(silent.ends()).await;
     within(idle.ends()).await;
@@ -194,8 +200,9 @@ async fn a_request_that_crosses_a_stop_is_answered() {
     assert_eventually("all are connected", SOON, || rig.plane.connections() == 3).await;
     let stopped = Instant::now();
     rig.listener.stop();
-    // What a client had sent by then arrives a moment later.
-    tokio::time::sleep(Duration::from_millis(20)).await;
+    // What is sent from here on comes after the stop.
+    let refused = || std::net::TcpStream::connect(rig.address).is_err();
+    assert_eventually("the stop is noticed", SOON, refused).await;
     for client in [&mut new, &mut kept] {
         client.send(get("/crossing")).await;
     }
@@ -206,7 +213,7 @@ async fn a_request_that_crosses_a_stop_is_answered() {
     }
     silent.ends().await;
     within(rig.plane.drained()).await;
-    assert!(stopped.elapsed() < Duration::from_secs(1), "who says nothing is not waited for: {:?}", stopped.elapsed());
+    assert!(stopped.elapsed() < Duration::from_secs(5), "a silent client is not waited for: {:?}", stopped.elapsed());
 }
 
 /// On one thread, so that nothing of what the kernel holds is noticed between the connects and the stop.
@@ -274,8 +281,8 @@ async fn at_the_limit_we_stop_accepting_and_go_on_when_one_leaves() {
     let mut fourth = rig.connect().await;
     fourth.send(get("/fourth")).await;
     let early = tokio::time::timeout(Duration::from_millis(200), fourth.answer()).await;
-    assert!(early.is_err() && origin.count("/fourth") == 0, "it waits in the backlog");
-    assert_eq!(rig.plane.connections(), 3);
+    assert!(early.is_err() && origin.count("/fourth") == 0, "it has no answer yet");
+    assert_eq!((backlog(rig.address), rig.plane.connections()), (Some(1), 3), "it waits in the backlog");
     clients.pop();
     assert_eq!(fourth.answer().await.status, 200);
 }
@@ -298,11 +305,11 @@ async fn idle_connections_close_at_once_when_their_upstream_becomes_unhealthy() 
     assert_eventually("one is in use", SOON, || origin.count("/slow") == 3).await;
     let asked = Instant::now();
     rig.lose(0);
-    assert_eventually("the idle one is closed", SOON, || origin.open_connections() == 1).await;
-    assert!(asked.elapsed() < Duration::from_millis(300), "not only by its idle timeout: {:?}", asked.elapsed());
+    assert_eventually("the idle one is closed", SOON, || origin.open_connections() <= 1).await;
+    assert!(asked.elapsed() < IDLE, "not only by its idle timeout: {:?}", asked.elapsed());
     assert_eq!(one.answer().await.text(), "slow", "what is in flight goes on");
     assert_eventually("it is closed after its request", SOON, || origin.open_connections() == 0).await;
-    assert!(asked.elapsed() < Duration::from_secs(2), "{:?}", asked.elapsed());
+    assert!(asked.elapsed() < IDLE, "not only by its idle timeout: {:?}", asked.elapsed());
     assert_eventually("and forgotten", SOON, || rig.upstreams[0].connections.is_empty()).await;
     one.send(get("/after")).await;
     assert_eq!(one.answer().await.status, 200);

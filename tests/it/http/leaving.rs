@@ -128,6 +128,7 @@ async fn what_a_client_sends_ahead_is_not_read_for_ever() {
     };
     // It stands still long before: what the client's kernel and ours keep, and our own buffer.
     assert!(tokio::time::timeout(Duration::from_secs(3), sending).await.is_err(), "the connection broke");
+    assert!(sent > 0, "nothing was sent ahead");
     leave(client, Leaving::Reset);
     assert_eventually("the work is cancelled", NOTICED, || origin.open_connections() == 0).await;
 }

@@ -205,7 +205,7 @@ async fn a_tunnel_counts_as_one_answer_of_1xx() {
     let program = Program::start_ready(&pool("api", &[&origin.text()], &http_check())).await;
     let upgrade = [("Connection", "Upgrade"), ("Upgrade", "websocket"), ("Sec-WebSocket-Version", "13")];
     let mut client = Client::connect(program.web).await;
-    let _ = tokio::time::timeout(PATIENCE, client.send("GET", "/ws", &upgrade)).await.expect("an answer");
+    assert_eq!(client.send("GET", "/ws", &upgrade).await.expect("an answer").status, 101);
     let upstream = until(&program, &origin.text(), |u| u.response_seconds_count > 0).await;
     assert_eq!(answered(&upstream), [1, 0, 0, 0, 0], "{upstream:?}");
 }
