@@ -1,5 +1,6 @@
-//! What a process does once before its first handshake: starts the cryptography (aws-lc gathers entropy for 50 ms and more)
-//! and reads the roots of this machine. Whoever measures a handshake calls [`warm_up`] first, so that neither counts.
+//! What a process does once before its first handshake: it starts the cryptography (aws-lc gathers entropy for 50 ms and
+//! more) and reads the roots of this machine. Code that measures a handshake calls [`warm_up`] first, so that the time of
+//! the handshake includes neither.
 
 use rustls::client::ClientConnection;
 use tokio::sync::OnceCell;
@@ -11,26 +12,46 @@ use crate::model::policy::TlsPolicy;
 static CRYPTOGRAPHY: OnceCell<()> = OnceCell::const_new();
 static ROOTS: OnceCell<()> = OnceCell::const_new();
 
-/// Does what the first handshake under `policy` would do for the whole process. It runs on a thread of its own, once; those
-/// that come meanwhile wait for it, those that come later pass. Cancel-safe.
+/// Does the work that the first handshake under `policy` would do for the whole process. The work runs once, on a blocking
+/// thread; concurrent callers wait for it, later ones return at once. Cancel-safe.
 pub async fn warm_up(policy: &TlsPolicy) {
-    CRYPTOGRAPHY.get_or_init(|| beside(start_cryptography)).await;
+    CRYPTOGRAPHY.get_or_init(|| on_blocking_thread(start_cryptography)).await;
     if policy.verify && policy.roots.is_none() {
-        // A machine without roots is asked again by each client.
-        ROOTS.get_or_init(|| beside(|| drop(system_roots()))).await;
+        // Without roots, each client looks for them again.
+        ROOTS.get_or_init(|| on_blocking_thread(|| drop(system_roots()))).await;
     }
 }
 
-async fn beside(work: fn()) {
-    // A panic of it is met, and reported, by the handshake that needs the same.
+async fn on_blocking_thread(work: fn()) {
+    // If `work` panics, the handshake that does the same work reports the failure.
     let _ = spawn_blocking(work).await;
 }
 
-/// Makes the first message of a handshake, key shares included, and throws it away.
 fn start_cryptography() {
+    drop(first_message());
+}
+
+/// The first message of a handshake, key shares included: making them starts the cryptography. `None`: it cannot be made.
+fn first_message() -> Option<Vec<u8>> {
     let policy = TlsPolicy { verify: false, server_name: None, roots: None, client: None };
-    let (Ok(config), Ok(name)) = (make_config(&policy, &[]), parse_name("localhost")) else { return };
-    if let Ok(mut connection) = ClientConnection::new(config.into(), name) {
-        let _ = connection.write_tls(&mut std::io::sink());
+    let (config, name) = (make_config(&policy, &[]).ok()?, parse_name("localhost").ok()?);
+    let mut message = Vec::new();
+    ClientConnection::new(config.into(), name).ok()?.write_tls(&mut message).ok()?;
+    Some(message)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn the_warm_up_makes_a_whole_client_hello() {
+        let message = first_message().unwrap();
+        // The head of a record, and the length of the message in it (RFC 8446, sections 4 and 5.1).
+        let length = u32::from_be_bytes([0, message[6], message[7], message[8]]) as usize;
+        assert_eq!((message[0], message[5], message.len()), (0x16, 0x01, 9 + length));
+        assert!(length > 100, "it has key shares: {length} bytes");
+        warm_up(&TlsPolicy { verify: true, server_name: None, roots: None, client: None }).await;
+        assert!(CRYPTOGRAPHY.initialized() && ROOTS.initialized());
     }
 }
