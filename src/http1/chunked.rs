@@ -1,26 +1,26 @@
-//! The chunked transfer coding (RFC 9112, section 7.1): finds data, and the end, without copying or changing a byte, and
-//! refuses framing that two parsers could read differently.
+//! The chunked transfer coding (RFC 9112, section 7.1): finds the data and the end without copying or changing a byte, and
+//! rejects framing that two parsers could read differently.
 //!
 //! Sizes are 1 to 16 hex digits; every line ends in CRLF; extensions and trailers are bounded. In a request an extension
-//! holds no control characters, and a trailer nothing that belongs to framing, routing or trust (RFC 9110, 6.5.1). In an
-//! answer both are passed over, whatever they hold, because nobody gets them; white space before an extension is too.
+//! has no control characters, and a trailer no field for framing, routing or trust (RFC 9110, 6.5.1). In a response both
+//! are skipped, whatever they contain, because they are not forwarded; white space before an extension is skipped too.
 
 use super::fields::{Known, field_line, is_space, is_value};
 use super::{Fault, Reading};
 
-/// How much of what is not data a body may have.
+/// Limits for the bytes of a body that are not data.
 #[derive(Debug, Clone, Copy)]
 struct Bounds {
     /// Bytes of one chunk's extensions.
     extension: u32,
-    /// Bytes of all extensions of a body, so that small chunks with long extensions do not multiply what is read.
+    /// Bytes of all extensions of a body: small chunks with long extensions must not multiply the bytes read.
     extensions: u32,
     /// Bytes of the trailer section.
     trailer: usize,
 }
 
 const REQUEST: Bounds = Bounds { extension: 256, extensions: 16 * 1024, trailer: 8 * 1024 };
-/// Pingora's bounds for one extension and the trailers; it has none for all extensions.
+/// Pingora's limits for one extension and for the trailers; it has no limit for all extensions.
 const ANSWER: Bounds = Bounds { extension: 8 * 1024, extensions: 1024 * 1024, trailer: 64 * 1024 };
 
 /// Decodes one body.
@@ -31,14 +31,14 @@ pub struct Chunked {
     data_bytes: u64,
     extension_bytes: u32,
     trailer_bytes: usize,
-    /// A trailer line of a request, as far as it has come.
+    /// A trailer line of a request, as far as received.
     line: Vec<u8>,
 }
 
 /// What one call found.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Progress {
-    /// Bytes that belong to the body; less than were given only where it ended.
+    /// Bytes that belong to the body; fewer than the input only where the body ended.
     pub consumed: usize,
     /// Whether the body has ended.
     pub done: bool,
@@ -47,7 +47,7 @@ pub struct Progress {
 /// The next thing in a body.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Step<'i> {
-    /// No more has come: framing perhaps, and no data.
+    /// The rest of the input has no data.
     More,
     /// Data, not empty.
     Data(&'i [u8]),
@@ -61,9 +61,9 @@ enum State {
     /// The first digit of a size.
     #[default]
     SizeStart,
-    /// More digits, or what ends them.
+    /// More digits, or the byte after them.
     Size { digits: u32, size: u64 },
-    /// White space after a size, of an answer.
+    /// White space after a size, in a response.
     Space { size: u64, bytes: u32 },
     /// Extensions, up to CR.
     Extension { size: u64, bytes: u32 },
@@ -75,7 +75,7 @@ enum State {
     DataCr,
     /// The LF after data.
     DataLf,
-    /// A trailer line, or the empty line at the end; `empty`: nothing of it has come.
+    /// A trailer line, or the empty line at the end; `empty`: nothing of it was received.
     Trailer { empty: bool },
     /// The LF of a trailer line, or that of the end.
     TrailerLf { empty: bool },
@@ -87,13 +87,13 @@ const MAX_SIZE_DIGITS: u32 = 16;
 const STRAY: Fault = Fault::Chunk("a line that does not end in CRLF");
 
 impl Chunked {
-    /// At the start of a body that is read so.
+    /// A decoder at the start of a body.
     pub fn new(reading: Reading) -> Chunked {
         Chunked { reading, ..Chunked::default() }
     }
 
-    /// Takes bytes off the front of `input` up to the next thing to report. The data is the same however a body is cut into
-    /// calls. After a fault, and after the end, nothing more is taken.
+    /// Consumes `input` from the front, up to the next step to report. The data does not depend on how a body is split into
+    /// calls. After a fault, and after the end, it consumes nothing.
     pub fn next<'i>(&mut self, input: &mut &'i [u8]) -> Result<Step<'i>, Fault> {
         while let Some((&byte, rest)) = input.split_first() {
             match self.state {
@@ -124,7 +124,7 @@ impl Chunked {
         Ok(if self.is_done() { Step::End } else { Step::More })
     }
 
-    /// Scans the next bytes without telling data from framing: for whoever passes on all of it, once it has passed here.
+    /// Scans the next bytes without separating data from framing: for callers that forward both.
     pub fn feed(&mut self, bytes: &[u8]) -> Result<Progress, Fault> {
         let mut rest = bytes;
         while let Step::Data(_) = self.next(&mut rest)? {}
@@ -185,7 +185,7 @@ impl Chunked {
         }
     }
 
-    /// Whether this is white space that may be before an extension.
+    /// Whether this is white space that is allowed before an extension.
     fn forgives(&self, byte: u8) -> bool {
         self.reading == Reading::Answer && is_space(byte)
     }
@@ -241,7 +241,7 @@ impl Chunked {
             | Known::ProxyAuth
             | Known::Authorization
             | Known::Cookie
-            | Known::Forwarded => Err(Fault::Chunk("a trailer field that belongs into the head")),
+            | Known::Forwarded => Err(Fault::Chunk("a trailer field that belongs in the head")),
         }
     }
 }
@@ -256,7 +256,7 @@ mod tests {
 
     use super::*;
 
-    /// Feeds the pieces one after the other; the sum of what was consumed, and whether it is done.
+    /// Feeds the pieces one after the other; returns the bytes consumed, and whether the body ended.
     fn feed_all<'a>(pieces: impl IntoIterator<Item = &'a [u8]>) -> Result<(usize, bool), Fault> {
         let mut scan = Chunked::new(Reading::Request);
         let mut consumed = 0;
@@ -267,7 +267,7 @@ mod tests {
     }
 
     #[test]
-    fn a_body_ends_where_it_ends_and_what_follows_is_not_touched() {
+    fn a_body_ends_and_the_bytes_after_it_are_not_consumed() {
         for (body, rest) in [
             ("0\r\n\r\n", ""),
             ("5\r\nhello\r\n0\r\n\r\n", "GET / HTTP/1.1\r\n"),
@@ -288,7 +288,7 @@ mod tests {
     }
 
     #[test]
-    fn framing_that_is_read_in_two_ways_is_refused() {
+    fn ambiguous_framing_is_rejected() {
         let long_extension = format!("5;{}\r\nhello\r\n0\r\n\r\n", "x".repeat(300));
         let many_extensions = format!("1;{}\r\na\r\n", "x".repeat(200)).repeat(90);
         let long_trailer = format!("0\r\nX: {}\r\n\r\n", "x".repeat(9_000));
@@ -334,7 +334,7 @@ mod tests {
         }
     }
 
-    /// The data of an answer's body, and how many bytes it has, if it ended.
+    /// The data of a response body, and the bytes of the body, if it ended.
     fn answer(body: &[u8], cut: usize) -> Result<(Vec<u8>, Option<usize>), Fault> {
         let mut chunks = Chunked::new(Reading::Answer);
         let (mut data, mut taken) = (Vec::new(), 0);
@@ -353,7 +353,7 @@ mod tests {
     }
 
     #[test]
-    fn an_answer_is_forgiven_what_nobody_reads_differently() {
+    fn a_response_may_have_unambiguous_deviations() {
         let bounds = ANSWER;
         let extension = |n: u32| format!("1;{}\r\na\r\n0\r\n\r\n", "x".repeat(n as usize - 1));
         let trailer = |n: usize| format!("0\r\n{}\r\n\r\n", "x".repeat(n));
@@ -369,7 +369,7 @@ mod tests {
             (&trailer(bounds.trailer), Some("")),
             (&trailer(bounds.trailer + 1), None),
             (&many, None),
-            // What pingora does not take either.
+            // Pingora rejects these too.
             (" 2\r\nok\r\n", None),
             ("0x2\r\nok\r\n", None),
             ("+2\r\nok\r\n", None),
@@ -381,7 +381,7 @@ mod tests {
             ("2\r\nok\r\n0\r\n\n", None),
             ("2\r\nok\r\n0\r\nX: y\n\r\n", None),
             ("10000000000000000\r\n", None),
-            // What pingora takes, and what the README lists: a last chunk without a size.
+            // Pingora accepts this, and the README lists it: a last chunk without a size.
             ("2\r\nok\r\n\r\n\r\n", None),
         ] {
             let whole = answer(format!("{body}rest").as_bytes(), usize::MAX);
@@ -427,18 +427,18 @@ mod tests {
 
     proptest! {
         #[test]
-        fn the_result_does_not_depend_on_how_the_bytes_are_cut(body in bodies(), cut in 1_usize..9) {
+        fn the_result_does_not_depend_on_the_pieces(body in bodies(), cut in 1_usize..9) {
             let whole = feed_all([body.as_slice()]);
             let pieces = feed_all(body.chunks(cut));
             prop_assert_eq!(whole, pieces);
         }
 
         #[test]
-        fn the_data_of_an_answer_does_not_depend_on_how_it_is_cut(body in bodies(), cut in 1_usize..9) {
+        fn the_data_of_a_response_does_not_depend_on_the_pieces(body in bodies(), cut in 1_usize..9) {
             prop_assert_eq!(answer(&body, usize::MAX).ok(), answer(&body, cut).ok());
         }
 
-        /// Of a size line we take what pingora takes, but for one without a size, and read the same size.
+        /// We accept the size lines that pingora accepts, except one without a size, and read the same size.
         #[test]
         fn a_size_line_is_read_as_pingora_reads_it(line in "[0-9a-fA-F]{0,17}[ \\t]{0,2}(;[a-z\\x00\\n \r]{0,4})?[ \\txX+]?") {
             let mut line = [line.as_bytes(), b"\r\n"].concat();

@@ -1,23 +1,23 @@
-//! What is wrong with a message, in words: the same for the log, for status and for a failed check.
+//! Faults of messages, with one text for the log, for status and for a failed check.
 
 use super::limits::INTERIM_ANSWERS;
 
-/// Why bytes are not the message that they should be. The text never holds what the peer has sent.
+/// Why a message is invalid. The text never contains what the peer has sent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum Fault {
-    /// An answer that does not begin with `HTTP/1.`.
+    /// A response that does not begin with `HTTP/1.`.
     #[error("not an HTTP/1.1 answer")]
     NotHttp,
     /// A line of a head.
     #[error("malformed head: {0}")]
     Head(&'static str),
-    /// A head over its bound, in KiB.
+    /// A head over its limit, in KiB.
     #[error("the head is over {0} KiB")]
     HeadBytes(usize),
-    /// Fields over their bound.
+    /// More fields than the limit.
     #[error("the head has more than {0} fields")]
     HeadFields(usize),
-    /// A request target over its bound.
+    /// A request target over its limit.
     #[error("the target is too long")]
     TargetTooLong,
     /// Neither HTTP/1.0 nor HTTP/1.1.
@@ -26,13 +26,13 @@ pub enum Fault {
     /// A status outside 100 to 599.
     #[error("status {0} is outside 100 to 599")]
     Status(u16),
-    /// More interim answers than are passed on.
+    /// More interim responses than are forwarded.
     #[error("more than {INTERIM_ANSWERS} interim answers")]
     Interim,
-    /// A 101 to a request that asked for no WebSocket, or for another protocol.
+    /// A 101 to a request that did not ask for a WebSocket, or asked for another protocol.
     #[error("answered 101 Switching Protocols, which was not asked for")]
     Switch,
-    /// What says how long the body is.
+    /// An invalid Content-Length.
     #[error("malformed Content-Length: {0}")]
     Length(&'static str),
     /// Codings in which `chunked` is not the last, or not the only one of its name.
@@ -47,7 +47,7 @@ pub enum Fault {
 }
 
 impl Fault {
-    /// The fault without the part that it is in: for places that need words without numbers.
+    /// The fault without its place and numbers: for texts from a closed set.
     pub fn words(self) -> &'static str {
         match self {
             Fault::NotHttp => "not an HTTP/1.1 answer",

@@ -1,5 +1,4 @@
-//! Field lines: where names and values are, and which of the names we know. Shared by request heads, response heads and
-//! trailers.
+//! Field lines: positions of names and values, and the known names. Shared by request heads, response heads and trailers.
 
 use smallvec::SmallVec;
 
@@ -10,15 +9,15 @@ use super::{Fault, Reading};
 /// One field line.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Field<'a> {
-    /// Its name: a token, in the case in which it came.
+    /// Its name: a token, in its original case.
     pub name: &'a [u8],
     /// Its value, without white space around it; no control characters but tabs. May be empty, may hold bytes over 0x7f.
     pub value: &'a [u8],
-    /// Which name it is.
+    /// The known name, in any case.
     pub known: Known,
 }
 
-/// The field names that a rule is about.
+/// The field names that have a rule.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[repr(u8)]
 pub enum Known {
@@ -48,22 +47,22 @@ pub enum Known {
     Authorization,
     /// Cookie.
     Cookie,
-    /// What tells upstreams about the client: Forwarded, X-Forwarded-anything and X-Real-IP, with `_` for `-` too (many
-    /// application servers cannot tell the two apart).
+    /// Fields about the client: Forwarded, X-Forwarded-anything and X-Real-IP, also with `_` for `-` (many application
+    /// servers treat both alike).
     Forwarded,
     /// Any other.
     Other,
 }
 
 impl<'a> Field<'a> {
-    /// A field whose name and value have been looked at.
+    /// A field whose name and value are already verified.
     pub fn new(name: &'a [u8], value: &'a [u8]) -> Field<'a> {
         Field { name, value, known: Known::of(name) }
     }
 }
 
 impl Known {
-    /// Which name this is, in any case.
+    /// The known name that `name` is, in any case.
     pub fn of(name: &[u8]) -> Known {
         let is = |known: &str| name.eq_ignore_ascii_case(known.as_bytes());
         match name.len() {
@@ -89,13 +88,13 @@ impl Known {
     }
 }
 
-/// Equal but for case and `_` for `-`.
+/// Equal except for case and `_` for `-`.
 fn same_folded(name: &[u8], known: &[u8]) -> bool {
     let fold = |b: &u8| if *b == b'_' { b'-' } else { b.to_ascii_lowercase() };
     name.len() == known.len() && name.iter().map(fold).eq(known.iter().copied())
 }
 
-/// Where one field is in its head. Heads have at most 64 KiB.
+/// The position of one field in its head. Heads have at most 64 KiB.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Span {
     name: u16,
@@ -103,15 +102,15 @@ pub(super) struct Span {
     value: u16,
     value_len: u16,
     known: Known,
-    /// The value has line ends in it, which [`Span::unfold`] takes out.
+    /// The value contains line ends, which [`Span::unfold`] removes.
     folded: bool,
 }
 
-/// Where the fields of a request head are, in order.
+/// The positions of the fields of a request head, in order.
 type Spans = SmallVec<[Span; HEAD_FIELDS]>;
 
 impl Span {
-    /// Where the field of this line is, which begins at `start` of its head.
+    /// The position of the field in this line, which begins at `start` of its head.
     pub(super) fn of(line: &[u8], start: usize, reading: Reading) -> Result<Span, Fault> {
         let Parts { name_len, value, value_len } = Parts::of(line, reading)?;
         Ok(Span {
@@ -124,15 +123,15 @@ impl Span {
         })
     }
 
-    /// Its value goes on to `end`, over a line end.
+    /// Extends the value over a line end, up to `end`.
     pub(super) fn fold(&mut self, end: usize) -> Result<(), Fault> {
         self.value_len = offset(end)? - self.value;
         self.folded = true;
         Ok(())
     }
 
-    /// Puts one space in the place of every fold (RFC 9112, 5.2). `bytes` is the whole head; what the value gives up is
-    /// left over after it.
+    /// Replaces every fold by one space (RFC 9112, 5.2). `bytes` is the whole head; the bytes after the shortened value are
+    /// unused.
     pub(super) fn unfold(&mut self, bytes: &mut [u8]) {
         if !self.folded {
             return;
@@ -173,8 +172,8 @@ pub struct Fields<'a> {
 }
 
 impl<'a> Fields<'a> {
-    /// Reads the field lines that begin at `next`, up to and with the empty line; the number is where that ends. `None`:
-    /// the empty line has not arrived.
+    /// Reads the field lines that begin at `next`, the empty line included, and returns where that ends. `None`: the empty
+    /// line has not arrived.
     pub(super) fn parse(buf: &'a [u8], mut next: usize, limits: &Limits) -> Result<Option<(Fields<'a>, usize)>, Fault> {
         let mut spans = Spans::new();
         while let Some((line, after)) = line_at(buf, next)? {
@@ -198,24 +197,24 @@ impl<'a> Fields<'a> {
         self.spans.iter().map(|span| span.field(self.buf))
     }
 
-    /// The values of every field with this name, in order. `Known::Other` and the names that stand for several give all
-    /// of theirs.
+    /// The values of every field with this name, in order. `Known::Other` and the other variants that cover several names
+    /// return the values of all of them.
     pub fn all(&self, known: Known) -> impl Iterator<Item = &'a [u8]> + '_ {
         self.spans.iter().filter(move |span| span.known == known).map(|span| span.field(self.buf).value)
     }
 
-    /// How many there are.
+    /// The number of fields.
     pub fn len(&self) -> usize {
         self.spans.len()
     }
 
-    /// Whether there is none.
+    /// Whether there are no fields.
     pub fn is_empty(&self) -> bool {
         self.spans.is_empty()
     }
 }
 
-/// Where name and value are in a field line.
+/// The positions of name and value in a field line.
 struct Parts {
     name_len: usize,
     value: usize,
@@ -223,12 +222,12 @@ struct Parts {
 }
 
 impl Parts {
-    /// Takes a line without its line end apart. White space before the name is a fold or a trick, and not for here.
+    /// Splits a line without its line end. White space before the name is an error: the caller handles folds.
     fn of(line: &[u8], reading: Reading) -> Result<Parts, Fault> {
         let colon = memchr::memchr(b':', line).ok_or(Fault::Head("a field without a colon"))?;
         let name = match reading {
             Reading::Request => &line[..colon],
-            // A recipient of an answer removes it (RFC 9112, 5.1).
+            // A recipient of a response removes it (RFC 9112, 5.1).
             Reading::Answer => trim_end(&line[..colon]),
         };
         if name.is_empty() {
@@ -270,7 +269,7 @@ pub(crate) fn list(value: &[u8]) -> impl Iterator<Item = &[u8]> {
     value.split(|b| *b == b',').map(trim).filter(|element| !element.is_empty())
 }
 
-/// Whether this byte may stand in a token (RFC 9110, 5.6.2).
+/// Whether this byte is allowed in a token (RFC 9110, 5.6.2).
 pub(crate) fn is_token(b: u8) -> bool {
     const TABLE: [bool; 256] = {
         let mut table = [false; 256];
@@ -302,8 +301,8 @@ pub(crate) fn is_token(b: u8) -> bool {
     TABLE[usize::from(b)]
 }
 
-/// Whether a value holds only what it may: tab, space, visible ASCII and bytes over 0x7f. Without early exit, so that it
-/// runs many bytes at a time.
+/// Whether a value has only allowed bytes: tab, space, visible ASCII and bytes over 0x7f. Without early exit, so that the
+/// compiler vectorises it.
 pub(crate) fn is_value(value: &[u8]) -> bool {
     !value.iter().fold(false, |bad, b| bad | ((*b < 0x20) & (*b != b'\t')) | (*b == 0x7f))
 }

@@ -3,7 +3,7 @@
 use super::fields::{Known, list, trim};
 use super::{Fault, Field};
 
-/// What ends an answer.
+/// How a response ends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ResponseFraming {
     /// It has no body.
@@ -16,16 +16,16 @@ pub enum ResponseFraming {
     UntilClose,
 }
 
-/// Where an answer ends, and how long it says that it is.
+/// How a response ends, and its declared length.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Ending {
     /// What ends it.
     pub framing: ResponseFraming,
-    /// Its Content-Length, also where no body follows; `None` too where chunks override it.
+    /// Its Content-Length, also where no body follows; `None` where chunks override it.
     pub length: Option<u64>,
 }
 
-/// A Content-Length that is given once: digits only, and no more than fit; no sign, no list, no other base.
+/// A single Content-Length: decimal digits that fit into 64 bits; no sign, no list.
 pub fn content_length(value: &[u8]) -> Result<u64, Fault> {
     if value.is_empty() || !value.iter().all(u8::is_ascii_digit) {
         return Err(Fault::Length("not a number"));
@@ -34,7 +34,7 @@ pub fn content_length(value: &[u8]) -> Result<u64, Fault> {
     value.iter().try_fold(0, digit).ok_or(Fault::Length("over 64 bits"))
 }
 
-/// Exactly `chunked`. Other codings before it are honest but not spoken here; anything else has no end.
+/// Accepts exactly `chunked`. Other codings before it are valid but not supported; without `chunked` a body has no end.
 pub fn transfer_coding(value: &[u8]) -> Result<(), Fault> {
     let is_chunked = |coding: &[u8]| coding.eq_ignore_ascii_case(b"chunked");
     if is_chunked(value) {
@@ -49,10 +49,10 @@ pub fn transfer_coding(value: &[u8]) -> Result<(), Fault> {
     }
 }
 
-/// Where the answer with this status and these fields ends. `to_head`: the request was HEAD.
+/// How the response with this status and these fields ends. `to_head`: the request was HEAD.
 ///
-/// Equal lengths count as one (RFC 9110, 8.6). Chunks override a length, which the caller must not pass on; pingora does the
-/// same before we see the head.
+/// Equal lengths count as one (RFC 9110, 8.6). Chunks override a length, which the caller must not forward; pingora does
+/// the same before we see the head.
 pub fn ending<'a>(to_head: bool, status: u16, fields: impl Iterator<Item = Field<'a>>) -> Result<Ending, Fault> {
     if !(100..=599).contains(&status) {
         return Err(Fault::Status(status));
@@ -82,7 +82,7 @@ pub fn ending<'a>(to_head: bool, status: u16, fields: impl Iterator<Item = Field
             | Known::Other => {}
         }
     }
-    // Pingora has taken a length beside chunks away, however malformed.
+    // Pingora removes a length next to chunks, however malformed.
     let length = if is_chunked { None } else { length? };
     let framing = match (length, is_chunked) {
         _ if to_head || status < 200 || status == 204 || status == 304 => ResponseFraming::None,
@@ -93,14 +93,14 @@ pub fn ending<'a>(to_head: bool, status: u16, fields: impl Iterator<Item = Field
     Ok(Ending { framing, length })
 }
 
-/// Whether a 101 with these fields switches to WebSocket: to that and nothing else. Several Upgrade fields are a list of
-/// offers, which a 101 must not be.
+/// Whether a 101 with these fields switches to WebSocket and to nothing else. Several Upgrade fields are a list of offers,
+/// which a 101 must not have.
 pub fn switches_to_websocket<'a>(fields: impl Iterator<Item = Field<'a>>) -> bool {
     let mut upgrades = fields.filter(|field| field.known == Known::Upgrade);
     upgrades.next().is_some_and(|field| field.value.eq_ignore_ascii_case(b"websocket")) && upgrades.next().is_none()
 }
 
-/// The one length of a list, and of the fields before it.
+/// The single length of a list and of the fields before it.
 fn lengths(mut known: Option<u64>, value: &[u8]) -> Result<Option<u64>, Fault> {
     for item in value.split(|b| *b == b',').map(trim) {
         let length = content_length(item)?;
@@ -121,7 +121,7 @@ mod tests {
     }
 
     #[test]
-    fn an_answer_ends_in_one_place() {
+    fn a_response_has_one_ending() {
         use ResponseFraming::{Chunked, Length, None, UntilClose};
         let (length, chunked) = (("Content-Length", "5"), ("Transfer-Encoding", "chunked"));
         let other = ("content-length", "6");

@@ -1,13 +1,12 @@
-//! Reads request heads from bytes, strictly: what this accepts has one reading only. Says what is there; what it means is
-//! for `exchange::judge`.
+//! Parses request heads strictly: an accepted head has one reading only. `exchange::judge` decides what it means.
 //!
-//! Lines end in CRLF and nothing else; one empty line before a request is skipped (RFC 9112, 2.2). A head that breaks a
-//! rule is refused as soon as the line that breaks it is there, so that its sender need not wait for a deadline.
+//! Lines end in CRLF only; one empty line before a request is skipped (RFC 9112, 2.2). A head is rejected as soon as its
+//! first invalid line is complete, so that the sender need not wait for a deadline.
 
 use super::fields::{is_token, is_visible};
 use super::{Fault, Fields, limits};
 
-/// How large a head may be.
+/// Size limits of a head.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Limits {
     /// Bytes, from the first to the empty line inclusive; at most 65,536.
@@ -19,7 +18,7 @@ pub struct Limits {
 }
 
 impl Limits {
-    /// What clients may send.
+    /// The limits for clients.
     pub const REQUEST: Limits =
         Limits { head_bytes: limits::HEAD_BYTES, fields: limits::HEAD_FIELDS, target_bytes: limits::TARGET_BYTES };
 
@@ -29,7 +28,7 @@ impl Limits {
     }
 }
 
-/// The versions we speak with clients and upstreams.
+/// The supported versions, for clients and upstreams.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Version {
     /// HTTP/1.0.
@@ -38,18 +37,18 @@ pub enum Version {
     Http11,
 }
 
-/// A whole request head, borrowed from the bytes it was read from.
+/// A complete request head, borrowed from the bytes it was read from.
 #[derive(Debug, Clone)]
 pub struct Head<'a> {
     /// A token without lower-case letters, at most 32 bytes.
     pub method: &'a str,
-    /// Visible ASCII, not empty; not judged yet.
+    /// Visible ASCII, not empty; not validated further.
     pub target: &'a str,
     /// Its version.
     pub version: Version,
     /// Its fields, in order.
     pub fields: Fields<'a>,
-    /// Bytes of the head, a skipped empty line before it and the empty line after it included.
+    /// Bytes of the head, with a skipped empty line before it and the empty line after it.
     pub len: usize,
 }
 
@@ -69,8 +68,8 @@ pub fn parse<'a>(buf: &'a [u8], limits: &Limits) -> Result<Option<Head<'a>>, Fau
     Ok(Some(Head { method, target, version, fields, len }))
 }
 
-/// Reads a request head whose bytes arrive piece by piece, and reads it again only when a line has ended: the work stays
-/// in proportion to the head even where every byte comes alone.
+/// Reads a request head whose bytes arrive in pieces, and reads it again only when a line has ended: the work stays in
+/// proportion to the head even if every byte arrives alone.
 #[derive(Debug, Default, Clone, Copy)]
 pub struct HeadReader {
     seen: usize,
@@ -81,8 +80,8 @@ impl HeadReader {
     pub fn read<'a>(&mut self, buf: &'a [u8], limits: &Limits) -> Result<Option<Head<'a>>, Fault> {
         // From one byte back: what follows a CR matters.
         let fresh = &buf[self.seen.saturating_sub(1).min(buf.len())..];
-        // The first bytes are always looked at (what is no method may have no line end: a TLS greeting), and so is what
-        // may exceed a limit.
+        // The first bytes are always examined (without a method there may be no line end: a TLS ClientHello), and so are
+        // bytes that may exceed a limit.
         let worth = self.seen <= limits::METHOD_BYTES + 2
             || memchr::memchr2(b'\r', b'\n', fresh).is_some()
             || (self.seen <= limits.target_bytes && buf.len() > limits.target_bytes)
@@ -92,11 +91,11 @@ impl HeadReader {
     }
 }
 
-/// The line that begins at `start`, without its CRLF, and where the next begins. `None`: it has no end yet.
+/// The line that begins at `start`, without its CRLF, and where the next begins. `None`: its end has not arrived.
 pub(super) fn line_at(buf: &[u8], start: usize) -> Result<Option<(&[u8], usize)>, Fault> {
     let rest = &buf[start..];
     let Some(end) = memchr::memchr(b'\n', rest) else {
-        // A CR that something else follows can never become a line end.
+        // A CR before another byte never becomes a line end.
         return match memchr::memchr(b'\r', rest) {
             Some(at) if at + 1 < rest.len() => Err(Fault::Head("a CR without LF")),
             Some(_) | None => Ok(None),
@@ -132,11 +131,11 @@ fn request_line<'a>(line: &'a [u8], limits: &Limits) -> Result<(&'a str, &'a str
     Ok((method, target, version(&rest[space + 1..])?))
 }
 
-/// What can be said of a request line whose end has not arrived.
+/// Rejects a request line whose end has not arrived, as far as it is known.
 fn partial_request_line(line: &[u8], limits: &Limits) -> Result<(), Fault> {
     if !line.contains(&b' ') {
         if line.len() > limits::METHOD_BYTES || !is_method(line.strip_suffix(b"\r").unwrap_or(line)) {
-            return Err(Fault::Head("a method that is no token, too long or lower-case"));
+            return Err(Fault::Head("a method that is not a token, too long or lower-case"));
         }
         return Ok(());
     }
@@ -150,7 +149,7 @@ fn partial_request_line(line: &[u8], limits: &Limits) -> Result<(), Fault> {
 }
 
 fn method(line: &[u8]) -> Result<&str, Fault> {
-    let bad = Fault::Head("a method that is no token, too long or lower-case");
+    let bad = Fault::Head("a method that is not a token, too long or lower-case");
     let end = memchr::memchr(b' ', line).ok_or(bad)?;
     let method = &line[..end];
     if method.is_empty() || method.len() > limits::METHOD_BYTES || !is_method(method) {
@@ -159,7 +158,7 @@ fn method(line: &[u8]) -> Result<&str, Fault> {
     std::str::from_utf8(method).map_err(|_| bad)
 }
 
-/// Methods are case-sensitive and every registered one is upper-case: `get` is a mistake that upstreams read differently.
+/// Methods are case-sensitive and all registered ones are upper-case; upstreams disagree about `get`.
 fn is_method(bytes: &[u8]) -> bool {
     bytes.iter().all(|b| is_token(*b) && !b.is_ascii_lowercase())
 }
@@ -183,7 +182,7 @@ mod tests {
     use crate::http1::Known;
     use Refused::{HeadTooLarge, Malformed, TargetTooLong, Version};
 
-    /// Faults by the answer that they lead to.
+    /// Faults, by the response to the client.
     #[derive(Debug, PartialEq, Eq)]
     enum Refused {
         Malformed,
@@ -207,7 +206,7 @@ mod tests {
     }
 
     #[test]
-    fn a_head_is_taken_apart_and_what_follows_it_is_left() {
+    fn a_head_is_split_and_the_bytes_after_it_are_left() {
         let bytes = b"\r\nPOST /a?b=c HTTP/1.1\r\nHost: a\r\nX-Empty:\r\nx-pad: \t v w\t \r\n\r\nbody";
         let head = parse(bytes, &Limits::REQUEST).unwrap().unwrap();
         assert_eq!((head.method, head.target, head.version), ("POST", "/a?b=c", super::Version::Http11));
@@ -219,7 +218,7 @@ mod tests {
     }
 
     #[test]
-    fn what_stands_in_a_head_is_refused_unless_it_has_one_reading() {
+    fn a_head_with_more_than_one_reading_is_rejected() {
         let ok = |text: &str| Ok(Some(text.len()));
         for (text, want) in [
             ("GET / HTTP/1.1\r\n\r\n", ok("GET / HTTP/1.1\r\n\r\n")),
@@ -286,7 +285,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_too_large_is_told_from_what_is_malformed() {
+    fn a_large_head_is_distinguished_from_a_malformed_one() {
         let get = |target: usize| format!("GET /{} HTTP/1.1\r\n\r\n", "a".repeat(target - 1));
         let fields = |n: usize| format!("GET / HTTP/1.1\r\n{}\r\n", "A: b\r\n".repeat(n));
         let padded = |len: usize| format!("GET / HTTP/1.1\r\nA: {}\r\n\r\n", "x".repeat(len - 23));
@@ -311,7 +310,7 @@ mod tests {
         }
     }
 
-    /// Bytes near a request head: lines that occur in good and in bad ones.
+    /// Bytes similar to a request head: lines of valid and invalid ones.
     fn heads() -> impl Strategy<Value = Vec<u8>> {
         let pieces = prop::sample::select(vec![
             "GET / HTTP/1.1\r\n",
@@ -397,7 +396,7 @@ mod tests {
             }
         }
 
-        /// Byte by byte gives what the whole gives, and a head is never found before all of it is there.
+        /// The result is the same byte by byte, and a head is never found before all of it has arrived.
         #[test]
         fn the_result_does_not_depend_on_how_the_bytes_are_cut(bytes in prop_oneof![changed(), heads()]) {
             let mut reader = HeadReader::default();

@@ -1,7 +1,7 @@
 //! Reads response heads as a user agent reads them, from bytes that arrive in any pieces: lines may end in a bare LF, empty
-//! lines may come first, fields may be folded and have white space before their colon. What it gives out has none of that.
+//! lines may come first, fields may be folded and have white space before the colon. The result is in canonical form.
 //!
-//! A line that breaks a rule is refused as soon as it is there. The result does not depend on how the bytes are cut.
+//! An invalid line is rejected as soon as it has arrived. The result does not depend on the pieces.
 
 use std::borrow::Cow;
 
@@ -13,23 +13,23 @@ use super::{Fault, Field, Reading};
 const PREFIX: &[u8] = b"HTTP/1.";
 const TOO_LARGE: Fault = Fault::HeadBytes(RESPONSE_HEAD_BYTES >> 10);
 
-/// A whole response head in canonical form.
+/// A complete response head in canonical form.
 #[derive(Debug, Clone)]
 pub struct ResponseHead<'a> {
     /// The upstream's version.
     pub version: Version,
     /// 0 to 999.
     pub status: u16,
-    /// Bytes of the head as it came, with the empty lines before it and the one after it.
+    /// Bytes of the head as received, with the empty lines before it and the one after it.
     pub len: usize,
-    /// Owned where folds had to be taken out.
+    /// Owned where folds were removed.
     bytes: Cow<'a, [u8]>,
     reason: (usize, usize),
     spans: Vec<Span>,
 }
 
 impl ResponseHead<'_> {
-    /// The reason phrase; may be empty, may hold bytes over 0x7f.
+    /// The reason phrase; may be empty, may have bytes over 0x7f.
     pub fn reason(&self) -> &[u8] {
         &self.bytes[self.reason.0..self.reason.1]
     }
@@ -40,12 +40,12 @@ impl ResponseHead<'_> {
     }
 }
 
-/// Reads a response head that is there as a whole. `None`: more bytes are needed.
+/// Reads a response head from its start. `None`: more bytes are needed.
 pub fn parse_response(buf: &[u8]) -> Result<Option<ResponseHead<'_>>, Fault> {
     ResponseReader::default().read(buf)
 }
 
-/// How many bytes this head has when it is passed on, or `Fault` if that, or the number of its fields, is over the bound. For
+/// The bytes of this head when it is forwarded, or a fault if that, or the number of its fields, is over the limit. For
 /// heads that another parser has read.
 pub fn check_size<'a>(reason: &[u8], fields: impl Iterator<Item = (&'a [u8], &'a [u8])>) -> Result<usize, Fault> {
     let mut bytes = "HTTP/1.1 200 \r\n\r\n".len() + reason.len();
@@ -58,13 +58,13 @@ pub fn check_size<'a>(reason: &[u8], fields: impl Iterator<Item = (&'a [u8], &'a
     if bytes > RESPONSE_HEAD_BYTES { Err(TOO_LARGE) } else { Ok(bytes) }
 }
 
-/// Reads one response head whose bytes arrive piece by piece. Looks at every line once, so that the work stays in proportion
-/// to the head.
+/// Reads one response head whose bytes arrive in pieces. Examines every line once: the work stays in proportion to the
+/// head.
 #[derive(Debug, Default)]
 pub struct ResponseReader {
-    /// Where the line begins that is not whole yet.
+    /// Where the incomplete line begins.
     next: usize,
-    /// Up to where no line end was found.
+    /// Up to here there is no line end.
     seen: usize,
     status_line: Option<StatusLine>,
     /// On the heap: thousands of readers may wait for their first byte.
@@ -79,7 +79,7 @@ struct StatusLine {
 }
 
 impl ResponseReader {
-    /// `buf` is everything that has arrived of this head, and perhaps more. After a whole head or a fault begin with a new
+    /// `buf` is everything that has arrived of this head, and perhaps more. After a complete head or a fault, use a new
     /// reader.
     pub fn read<'a>(&mut self, buf: &'a [u8]) -> Result<Option<ResponseHead<'a>>, Fault> {
         loop {
@@ -101,7 +101,7 @@ impl ResponseReader {
                 return Err(Fault::Head("a CR without LF"));
             }
             match (line, self.status_line) {
-                // Before the status line (RFC 9112, 2.2). Pingora passes over any number of them.
+                // Before the status line (RFC 9112, 2.2). Pingora skips any number of them.
                 ([], None) => {}
                 (_, None) => self.status_line = Some(StatusLine::read(line, start)?),
                 ([], Some(status_line)) => return self.finish(status_line, buf).map(Some),
@@ -114,12 +114,12 @@ impl ResponseReader {
         }
     }
 
-    /// Where the line begins that was not read: after the faulty one, or the one that is not whole.
+    /// Where the first unread line begins: the one after the invalid line, or the incomplete one.
     pub fn position(&self) -> usize {
         self.next
     }
 
-    /// Takes a line that goes on with the field before it.
+    /// Reads a line that continues the field before it.
     fn fold(&mut self, line: &[u8], start: usize) -> Result<(), Fault> {
         let span = self.spans.last_mut().ok_or(Fault::Head("white space before the first field"))?;
         if !is_value(line) {
@@ -143,7 +143,7 @@ impl ResponseReader {
 }
 
 impl StatusLine {
-    /// Reads a line that begins at `at` of its head. No reason phrase is as good as an empty one (RFC 9112, 4).
+    /// Reads a line that begins at `at` of its head. A missing reason phrase is like an empty one (RFC 9112, 4).
     fn read(line: &[u8], at: usize) -> Result<StatusLine, Fault> {
         let (version_text, rest) = line.split_at_checked(8).ok_or(Fault::Head("invalid version"))?;
         let version = match version(version_text) {
@@ -169,7 +169,7 @@ impl StatusLine {
     }
 }
 
-/// Refuses what cannot become a status line at its first wrong byte: other protocols need not send a line end, ever.
+/// Rejects bytes that cannot become a status line at the first wrong byte: another protocol may never send a line end.
 fn check_start(bytes: &[u8]) -> Result<(), Fault> {
     match bytes {
         [] | [b'\n', ..] | [b'\r'] | [b'\r', b'\n', ..] => Ok(()),

@@ -1,10 +1,10 @@
-//! Response heads as bytes: a table of what is forgiven and what is not, and pingora's parser beside ours.
+//! Response heads as bytes: tables of accepted and rejected heads, and a comparison with pingora's parser.
 
 use proptest::prelude::*;
 
 use super::*;
 
-/// Status, reason phrase and fields of a head, and how many bytes it has; or what is wrong with it.
+/// Status, reason phrase, fields and length of a head; or its fault.
 type Read = Result<Option<(u16, String, Vec<(String, String)>, usize)>, String>;
 
 fn shown(head: ResponseHead<'_>) -> (u16, String, Vec<(String, String)>, usize) {
@@ -17,7 +17,7 @@ fn read(bytes: &[u8]) -> Read {
     parse_response(bytes).map(|head| head.map(shown)).map_err(|fault| fault.to_string())
 }
 
-/// As [`read`], with bytes that come in pieces of these lengths.
+/// As [`read`], with bytes that arrive in pieces of these lengths.
 fn read_in_pieces(bytes: &[u8], cuts: &[usize]) -> Read {
     let (mut reader, mut end) = (ResponseReader::default(), 0);
     let mut lengths = cuts.iter().cycle();
@@ -33,7 +33,7 @@ fn read_in_pieces(bytes: &[u8], cuts: &[usize]) -> Read {
 }
 
 #[test]
-fn a_user_agent_forgives_what_has_one_meaning() {
+fn unambiguous_deviations_are_accepted() {
     let head = |fields: &str| format!("HTTP/1.1 200 OK\r\n{fields}\r\n");
     for (text, fields) in [
         (head("A: b\r\n"), &[("A", "b")][..]),
@@ -57,7 +57,7 @@ fn a_user_agent_forgives_what_has_one_meaning() {
         let want: Vec<_> = fields.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
         assert_eq!(read(text.as_bytes()), Ok(Some((200, "OK".into(), want, text.len()))), "{text:?}");
         let more = format!("{text}body");
-        assert_eq!(read(more.as_bytes()).unwrap().unwrap().3, text.len(), "what follows is not the head's: {text:?}");
+        assert_eq!(read(more.as_bytes()).unwrap().unwrap().3, text.len(), "the body is not part of the head: {text:?}");
     }
     for (line, status, reason) in [
         (&b"HTTP/1.1 200"[..], 200, ""),
@@ -72,7 +72,7 @@ fn a_user_agent_forgives_what_has_one_meaning() {
 }
 
 #[test]
-fn what_could_mean_two_things_is_named() {
+fn ambiguous_heads_are_rejected_with_their_fault() {
     let field = |line: &str| format!("HTTP/1.1 200 OK\r\nA: b\r\n{line}");
     let many = |n: usize| format!("HTTP/1.1 200 OK\r\n{}\r\n", "A: b\r\n".repeat(n));
     let padded = |n: usize| format!("HTTP/1.1 200 OK\r\nA: {}\r\n\r\n", "x".repeat(n - 24));
@@ -117,7 +117,7 @@ fn what_could_mean_two_things_is_named() {
         (padded(65_537), "the head is over 64 KiB"),
         (format!("HTTP/1.1 {}", "x".repeat(1 << 17)), "the head is over 64 KiB"),
         ("\r\n".repeat(1 << 15), "the head is over 64 KiB"),
-        // In canonical form it would be: 200 spaces are added.
+        // Only the canonical form is over the limit: it has 200 more spaces.
         (
             format!("HTTP/1.1 200 OK\r\n{}A:{}\r\n\r\n", "A:\r\n".repeat(199), "x".repeat(64_600)),
             "the head is over 64 KiB",
@@ -134,7 +134,7 @@ fn what_could_mean_two_things_is_named() {
     }
 }
 
-/// Bytes near a response head: pieces that occur in good and in bad ones.
+/// Bytes similar to a response head: pieces of valid and invalid ones.
 fn heads() -> impl Strategy<Value = Vec<u8>> {
     let start = prop::sample::select(vec!["", "\r\n", "\n", "\r"]);
     let line = prop::sample::select(vec![
@@ -166,7 +166,7 @@ fn heads() -> impl Strategy<Value = Vec<u8>> {
         .prop_map(|(start, line, pieces)| [start, line, &pieces.concat()].concat().into_bytes())
 }
 
-/// What pingora makes of these bytes: its own settings of its own parser, and what it then does to values.
+/// How pingora reads these bytes: its parser with its settings, and its conversion of values.
 fn pingora(bytes: &[u8]) -> Option<(u16, Vec<(String, String)>, usize)> {
     let mut slots = [httparse::EMPTY_HEADER; 256];
     let mut response = httparse::Response::new(&mut slots);
@@ -182,9 +182,9 @@ fn pingora(bytes: &[u8]) -> Option<(u16, Vec<(String, String)>, usize)> {
 proptest! {
     #![proptest_config(ProptestConfig { cases: 2_000, ..ProptestConfig::default() })]
 
-    /// Nothing passes a check that a request would get as 502, and the other way round.
+    /// A check passes exactly the heads that a request would not get as 502.
     #[test]
-    fn ours_takes_what_pingora_takes_and_reads_it_alike(
+    fn ours_accepts_what_pingora_accepts_and_reads_it_alike(
         bytes in prop_oneof![4 => heads(), 1 => prop::collection::vec(any::<u8>(), 0..300)]
     ) {
         let ours = read(&bytes).ok().flatten().map(|(status, _, fields, len)| (status, fields, len));
@@ -192,7 +192,7 @@ proptest! {
     }
 
     #[test]
-    fn the_result_does_not_depend_on_how_the_bytes_are_cut(
+    fn the_result_does_not_depend_on_the_pieces(
         bytes in prop_oneof![4 => heads(), 1 => prop::collection::vec(any::<u8>(), 0..300)],
         cuts in prop::collection::vec(1_usize..20, 1..8),
     ) {
