@@ -104,7 +104,7 @@ static PRIVATE_KEY: LazyLock<Regex> =
     LazyLock::new(|| form(r"(?s)-----BEGIN [A-Z0-9 ]*PRIVATE KEY-----(.*?)(?:-----END|\z)"));
 /// `user:password@host` without a scheme.
 static BARE_USER_INFO: LazyLock<Regex> = LazyLock::new(|| form(r#"([A-Za-z0-9._~%+-]+:[^\s"'/@]+@)[^\s"'@]"#));
-/// The beginning of `password=…` within a text, in whatever notation: JSON, a query, a header, a connection string.
+/// The beginning of `password=…` within a text, in any notation: JSON, a query, a header, a connection string.
 static NAME: LazyLock<Regex> = LazyLock::new(|| form(r#"([A-Za-z0-9_.-]*)\\?["']?\s*[:=]\s*"#));
 /// The value that follows. Searched for only after the name of a secret: a text may hold a million names.
 static VALUE: LazyLock<Regex> = LazyLock::new(|| form(r#"\A(?:\\?"[^"\n]*"?|'[^'\n]*'?|[^\s"'&;,}]+)"#));
@@ -129,7 +129,7 @@ fn inner(written: &str) -> &str {
     written.trim_matches(['"', '\'', ' ', '\t', '\r', '\n'])
 }
 
-/// Whether `message` shows a part of `secret`, in whatever case.
+/// Whether `message` shows a part of `secret`, in any case.
 fn shares_a_part(message: &str, secret: &str) -> bool {
     let (message, secret) = (message.to_ascii_lowercase(), inner(secret).to_ascii_lowercase());
     let windows = secret.as_bytes().windows(PART_BYTES).take(SPELLED_BYTES_MAX);
@@ -156,7 +156,7 @@ enum Kind {
     Table,
 }
 
-/// What is being read of `key = value`.
+/// The part of `key = value` that is being read.
 #[derive(Debug, Clone, Copy)]
 enum State {
     /// A key, or text that is not one.

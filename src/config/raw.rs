@@ -40,7 +40,7 @@ table! {
 table! {
     /// The process as a whole.
     struct Runtime {
-        /// Worker threads; by default the cores that this process may use. A change needs a restart.
+        /// Worker threads; default: the cores that this process may use. A change needs a restart.
         threads ["threads"]: Count<1, 1024>;
         /// On TERM: for how long /readyz answers 503 while connections are still accepted.
         drain_delay ["drain_delay"]: Span<0, DAY> = "0s";
@@ -69,7 +69,7 @@ table! {
     struct Route {
         /// The host, such as "api.example.com" or "*.example.com"; default: every host.
         host ["host"]: HostPattern;
-        /// A path and everything below it, on segment boundaries: "/v1" takes /v1 and /v1/x, not /v10.
+        /// A path and everything below it, on segment boundaries: "/v1" matches /v1 and /v1/x, not /v10.
         path ["path"]: RoutePath = "/";
         /// Exactly this path, instead of `path`.
         path_exact ["path_exact"]: RoutePath;

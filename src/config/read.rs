@@ -127,7 +127,7 @@ impl<'a> Reader<'a> {
         Pending { reader: self, found: Some(found) }
     }
 
-    /// Keeps a value of the file out of everything that is shown.
+    /// Masks a value of the file in every diagnostic.
     pub fn mask(&mut self, span: Range<usize>) {
         self.report.mask(span);
     }

@@ -216,7 +216,7 @@ impl Report {
     }
 }
 
-/// The line that begins at `line_start`, or a window of it, without what is hidden.
+/// The line that begins at `line_start`, or a window of it, with hidden parts masked.
 fn excerpt(text: &str, line_start: usize, span: Range<usize>, syntax: bool, hidden: &Hidden) -> Excerpt {
     let line_end = text[line_start..].find('\n').map_or(text.len(), |at| line_start + at);
     let line_end = line_start + text[line_start..line_end].trim_end_matches('\r').len();

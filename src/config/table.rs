@@ -84,7 +84,7 @@ macro_rules! table {
                     .collect()
             }
 
-            /// Whether everything in it was understood.
+            /// Whether it has no mistakes.
             pub fn is_whole(&self) -> bool {
                 !self.others
                     $(&& self.$flat.is_whole())*

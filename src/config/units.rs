@@ -8,7 +8,7 @@ use humantime::DurationError;
 /// Reads a duration: numbers with a unit (`ns us ms s m h d`, or the words for them), added up.
 ///
 /// # Errors
-/// What is wrong, to be read after the value; huge numbers are an error, not an overflow.
+/// What is wrong, as a phrase after the value; huge numbers are an error, not an overflow.
 pub fn duration(text: &str) -> Result<Duration, String> {
     if text.bytes().any(|b| b.is_ascii_uppercase()) {
         // In the grammar of the library `1M` is a month, which is never meant here.
@@ -24,7 +24,7 @@ pub fn duration(text: &str) -> Result<Duration, String> {
     })
 }
 
-/// A duration as the file writes it: `1m30s`, `250ms`.
+/// A duration in the notation of the file: `1m30s`, `250ms`.
 pub fn show_duration(duration: Duration) -> String {
     humantime::format_duration(duration).to_string().replace(' ', "")
 }
@@ -32,7 +32,7 @@ pub fn show_duration(duration: Duration) -> String {
 /// Reads a size in bytes: `"64KiB"`, `"10MB"`, `"512"`.
 ///
 /// # Errors
-/// What is wrong, to be read after the value; huge numbers are an error, not an overflow.
+/// What is wrong, as a phrase after the value; huge numbers are an error, not an overflow.
 pub fn size(text: &str) -> Result<u64, String> {
     let problem = || " is not a size".to_owned();
     let digits = text.len() - text.trim_start_matches(|c: char| c.is_ascii_digit()).len();

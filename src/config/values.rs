@@ -33,7 +33,7 @@ pub trait Text: Sized {
     /// Parses `text`.
     ///
     /// # Errors
-    /// What is wrong, to be read straight after the value: `" has no port"`, `": the path is relative"`.
+    /// What is wrong, as a phrase right after the value: `" has no port"`, `": the path is relative"`.
     fn parse(text: &str) -> Result<Self, String>;
 
     /// What is expected in place of this text, if there is more to say than [`Text::what`].

@@ -49,11 +49,11 @@ table! {
         interval ["interval"]: Span<10, DAY> = "10s";
         /// The same while the check is unhealthy and no change is being confirmed; at least the interval. Default: the interval.
         unhealthy_interval ["unhealthy_interval"]: Span<10, DAY> = "10s";
-        /// Over one whole check: connect, TLS, request, headers, body; at most the interval. Default: 5s, or the interval if that is shorter.
+        /// For the whole check: connect, TLS, request, headers, body; at most the interval. Default: 5s, or the interval if that is shorter.
         timeout ["timeout"]: Span<1, DAY> = "5s";
-        /// Consecutive passes that make an upstream healthy. `rise` is another name for it.
+        /// Consecutive passes that make an upstream healthy. Alias: `rise`.
         healthy_threshold ["healthy_threshold", "rise"]: Count<1, 1000> = 2;
-        /// Consecutive failures that make it unhealthy. `fall` is another name for it.
+        /// Consecutive failures that make it unhealthy. Alias: `fall`.
         unhealthy_threshold ["unhealthy_threshold", "fall"]: Count<1, 1000> = 3;
         /// The interval while results differ from the present state, until the change is confirmed; at most the interval. Default: 1s, or the interval if that is shorter.
         fast_interval ["fast_interval"]: Span<10, DAY> = "1s";
@@ -150,7 +150,7 @@ table! {
 table! {
     /// What the answer to a check must look like; every rule must hold.
     struct Expect {
-        /// http: status codes and ranges of them, or "any": the other rules decide alone.
+        /// http: status codes and ranges of them, or "any": only the other rules decide.
         status ["status"]: Statuses = ["200-299"];
         /// http: rules for header fields of the answer: name = "value", { matches = "…" }, { not_equals = "…" }, { present = true } or { absent = true }.
         header ["header"]: ExpectHeaders;

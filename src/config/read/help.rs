@@ -160,7 +160,7 @@ pub(super) struct Unknown<'t> {
 }
 
 impl Unknown<'_> {
-    /// Whether the key `name` exists and is not written yet, under either of its names.
+    /// Whether the key `name` exists and is not written yet, as itself or as its alias.
     fn may_be_written(&self, name: &str) -> bool {
         let other = match name {
             "healthy_threshold" => "rise",

@@ -141,7 +141,7 @@ fn parse(text: &str) -> Result<Address, String> {
     })
 }
 
-/// Whether a host name may have been meant at all.
+/// Whether `text` can be meant as a host name.
 fn looks_like_a_name(text: &str) -> bool {
     !text.contains([' ', '*', '/', ';', ',', '"', '\'', '$', '{', '%', '@'])
 }
@@ -237,7 +237,7 @@ pub fn entries(text: &str) -> Option<String> {
 /// Reads the address of `--listen`.
 ///
 /// # Errors
-/// What is wrong with it, what is expected and what may have been meant, in one sentence.
+/// What is wrong with it, what is expected, and a suggestion, in one sentence.
 pub fn listen_argument(text: &str) -> Result<Address, String> {
     argument::<Listen>(text).map(|listen| listen.0)
 }

@@ -46,7 +46,7 @@ pub fn checks(
         .collect()
 }
 
-/// Refuses a preset of several checks as one entry of a list.
+/// Refuses a preset with several checks as an entry of a list.
 pub fn refuse_several(preset: &At<OneOf<Preset>>, number: usize, key: &str, report: &mut Report) {
     if number > 1 {
         let message =

@@ -85,7 +85,7 @@ fn times_beside_a_list_are_the_defaults_of_its_entries() {
 }
 
 #[test]
-fn an_interval_for_unhealthy_ones_is_that_for_all_unless_it_is_longer() {
+fn an_unhealthy_interval_counts_only_if_it_is_longer() {
     // The interval and the one for unhealthy ones, in seconds.
     for (health, want) in [
         ("", (10, None)),
@@ -152,7 +152,7 @@ fn a_written_key_wins_over_that_of_a_preset() {
     );
     let check = one("preset = \"smallest-waves\"\nexpect.status = \"any\"");
     assert_eq!((&http(&check).expect.status, http(&check).expect.json.len()), (&StatusRule::Any, 1));
-    // Of several checks the first gets what is written.
+    // Of several checks the first gets the written keys.
     let (checks, _) = checks("preset = \"wso2-mi\"\nport_offset = 911\npath = \"/x\"");
     assert_eq!((checks[0].spec.port, &*http(&checks[0]).path), (PortRule::Offset(911), "/x"));
     assert_eq!(*checks[1].spec, ProbeSpec::connect());

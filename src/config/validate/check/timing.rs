@@ -1,5 +1,5 @@
-//! When checks run: what is written, else what the preset says, else the defaults. Only what is written can be refused:
-//! a preset's times and the defaults give way to it.
+//! When checks run: the written keys, else those of the preset, else the defaults. Only written keys can be refused: a
+//! preset's times and the defaults give way to them.
 
 use std::time::Duration;
 
@@ -13,7 +13,7 @@ use crate::model::policy::Timing;
 
 /// One small request in ten seconds costs little, and a dead upstream is found within half a minute.
 const DEFAULT_INTERVAL: Duration = Duration::from_secs(10);
-/// What a check may take, unless the interval is shorter.
+/// How long a check may take, unless the interval is shorter.
 const DEFAULT_TIMEOUT: Duration = Duration::from_secs(5);
 /// A change is confirmed quickly, unless the interval is shorter still.
 const DEFAULT_FAST_INTERVAL: Duration = Duration::from_secs(1);

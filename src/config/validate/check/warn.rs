@@ -66,7 +66,7 @@ fn sketch(raw: &raw::Health, probe: &raw::Probe) -> String {
     format!("{{ {} }}", keys.join(", "))
 }
 
-/// A fixed port on a host of several upstreams judges them all by one answer.
+/// A fixed port on a host of several upstreams gives them all the same answer.
 fn one_answer_for_several(
     written: &[Written],
     checks: &[CheckPolicy],

@@ -257,7 +257,7 @@ mod tests {
     }
 
     #[test]
-    fn what_checks_ask_for_is_affordable() {
+    fn paths_of_real_checks_are_affordable() {
         let names: Vec<String> = (0..200).map(|i| format!("'n{i}'")).collect();
         for path in [
             "$",
