@@ -1,11 +1,11 @@
-//! The state of the upstreams: who is healthy, who may be picked, who is busy. One writer, many readers.
+//! The state of the upstreams: which are healthy, which may be picked, how busy they are. One writer, many readers.
 //!
 //! [`state`] is the pure decision: events in, effects out. [`controller`] is its async shell and the only writer.
 //! Readers load what it publishes: one [`Snapshot`] for the whole process (changes with configuration) and
 //! one [`View`] per pool (changes with health, drain and membership). [`Upstream`] outlives both.
 //!
-//! Must never filter upstreams at pick time: the eligible set is computed when something changes. Only verdicts that are out
-//! of date are passed over by who reads them.
+//! Must never filter upstreams at pick time: the eligible set is computed when something changes. Readers skip only
+//! verdicts that are out of date.
 
 pub mod answers;
 pub mod changes;
@@ -43,4 +43,4 @@ pub use status::{
     Streak, UpstreamDetail, UpstreamStatus,
 };
 pub use upstream::{Connection, Connections, Hints, Unasked, Upstream, UpstreamId};
-pub use view::{Candidate, FIRST_VERDICT_WAIT, Nothing, Reading, Rules, Service, Tier, Tried, View};
+pub use view::{Candidate, FIRST_VERDICT_WAIT, Otherwise, Reading, Rules, Service, Tier, Tried, View};

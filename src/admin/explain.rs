@@ -13,7 +13,7 @@ use super::render::pool_word;
 use crate::model::policy::WhenNoHealthy;
 use crate::model::units::Measured;
 use crate::model::{AdminState, Eligibility, HealthState, Ineligible};
-use crate::pool::{CheckStatus, Explanation, Nothing, PoolSummary, Service, UpstreamStatus, Way};
+use crate::pool::{CheckStatus, Explanation, Otherwise, PoolSummary, Service, UpstreamStatus, Way};
 
 pub use upstream::upstream;
 
@@ -86,10 +86,10 @@ fn headline(explanation: &Explanation) -> String {
     };
     let few = match explanation.service {
         Service::Open => String::new(),
-        Service::FailOpen | Service::Waiting { .. } | Service::Nothing(_) if explanation.needed > 1 => {
+        Service::FailOpen | Service::Waiting { .. } | Service::NoneEligible(_) if explanation.needed > 1 => {
             format!(", and fewer than {} count as none (min_healthy)", explanation.needed)
         }
-        Service::FailOpen | Service::Waiting { .. } | Service::Nothing(_) => String::new(),
+        Service::FailOpen | Service::Waiting { .. } | Service::NoneEligible(_) => String::new(),
     };
     match pool.summary {
         PoolSummary::Unknown => format!("Pool {name} is not judged yet: {healthy}{few}."),
@@ -259,25 +259,33 @@ fn requests(explanation: &Explanation, now: Instant) -> String {
         Service::Waiting { until, then } => {
             let left = Measured(until.saturating_duration_since(now));
             let then = match then {
-                Nothing::Reject => reject(),
-                Nothing::FailOpen => "every enabled upstream, healthy or not".to_owned(),
-                Nothing::Pool(_) => format!("pool {}", fallback()),
+                Otherwise::Reject => reject(),
+                Otherwise::FailOpen => "every enabled upstream, healthy or not".to_owned(),
+                Otherwise::Pool(_) => format!("pool {}", fallback()),
             };
             format!("Requests wait for a first verdict, {left} more at most; after that they get {then}.")
         }
-        Service::Nothing(Nothing::Reject) => format!("Requests get {}.", reject()),
-        Service::Nothing(Nothing::FailOpen) => format!("Requests get {}, because no upstream is enabled.", reject()),
-        Service::Nothing(Nothing::Pool(_)) => match pool.out_of_order.as_ref().and_then(|out| out.way.as_ref()) {
-            Some(Way::Refuse) => {
-                format!("Requests get {}: pool {}, which would take them, cannot serve either.", reject(), fallback())
+        Service::NoneEligible(Otherwise::Reject) => format!("Requests get {}.", reject()),
+        Service::NoneEligible(Otherwise::FailOpen) => {
+            format!("Requests get {}, because no upstream is enabled.", reject())
+        }
+        Service::NoneEligible(Otherwise::Pool(_)) => {
+            match pool.out_of_order.as_ref().and_then(|out| out.way.as_ref()) {
+                Some(Way::Refuse) => {
+                    format!(
+                        "Requests get {}: pool {}, which would take them, cannot serve either.",
+                        reject(),
+                        fallback()
+                    )
+                }
+                Some(Way::OtherPool(last)) if last.as_str() != fallback() => {
+                    format!("Requests go to pool {last}, as when_no_healthy of {} and other pools says.", pool.name)
+                }
+                Some(Way::OtherPool(_) | Way::FailOpen) | None => {
+                    format!("Requests go to pool {}, as when_no_healthy says.", fallback())
+                }
             }
-            Some(Way::OtherPool(last)) if last.as_str() != fallback() => {
-                format!("Requests go to pool {last}, as when_no_healthy of {} and other pools says.", pool.name)
-            }
-            Some(Way::OtherPool(_) | Way::FailOpen) | None => {
-                format!("Requests go to pool {}, as when_no_healthy says.", fallback())
-            }
-        },
+        }
     }
 }
 

@@ -155,7 +155,7 @@ pub fn explanation(pool: &PoolStatus) -> Explanation {
         require: Require::All,
         resolve: std::time::Duration::from_secs(30),
     };
-    let service = if pool.eligible > 0 { Service::Open } else { Service::Nothing(Nothing::Reject) };
+    let service = if pool.eligible > 0 { Service::Open } else { Service::NoneEligible(Otherwise::Reject) };
     let checker = status(vec![]).checker;
     Explanation {
         generation: 3,

@@ -263,9 +263,9 @@ mod tests {
                 "api 10.0.0.1:80  now draining by order: upgrade",
             ),
             (
-                json!({ "kind": "refusing", "pool": "api", "on": true, "reason": "none of its 2 upstreams can serve",
+                json!({ "kind": "refusing", "pool": "api", "on": true, "reason": "neither of its 2 upstreams can serve",
                         "next": "this ends when an upstream passes its checks" }),
-                "api  refuses requests: none of its 2 upstreams can serve; this ends when an upstream passes its \
+                "api  refuses requests: neither of its 2 upstreams can serve; this ends when an upstream passes its \
                  checks",
             ),
             (

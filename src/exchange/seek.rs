@@ -10,7 +10,7 @@ use super::judge::Facts;
 use super::limits::FALLBACK_HOPS;
 use crate::model::Address;
 use crate::pool::{
-    Candidate, FIRST_VERDICT_WAIT, ListenerId, Nothing, Pool, PoolId, Service, Snapshot, Tried, UpstreamId,
+    Candidate, FIRST_VERDICT_WAIT, ListenerId, Otherwise, Pool, PoolId, Service, Snapshot, Tried, UpstreamId,
 };
 use crate::route::Query;
 
@@ -80,29 +80,29 @@ pub(super) fn find(snapshot: &Snapshot, ask: Ask<'_>, now: Instant, rng: &mut fa
         let Some(pool) = next.and_then(|id| snapshot.pool(id)) else { break };
         let view = pool.view.load();
         let reading = view.read(now);
-        let nothing = match reading.service {
+        let otherwise = match reading.service {
             // The tiers hold what may be used.
-            Service::Open | Service::FailOpen => Nothing::FailOpen,
+            Service::Open | Service::FailOpen => Otherwise::FailOpen,
             Service::Waiting { until, .. } if now < ask.wait_until.unwrap_or(until).min(until) => {
                 return Found::Wait { pool: pool.clone(), until };
             }
             Service::Waiting { then, .. } => then,
-            Service::Nothing(nothing) => nothing,
+            Service::NoneEligible(otherwise) => otherwise,
         };
-        if nothing == Nothing::FailOpen
+        if otherwise == Otherwise::FailOpen
             && let Some(candidate) = view.pick(reading, &pool.shared.cursor, rng, ask.tried)
         {
             return Found::Upstream(pool.clone(), candidate.clone());
         }
         let until = ask.wait_until.unwrap_or(now + FIRST_VERDICT_WAIT);
-        if nothing == Nothing::FailOpen && view.is_outdated() && now < until {
+        if otherwise == Otherwise::FailOpen && view.is_outdated() && now < until {
             // Lost a moment ago: what is eligible now is about to be published.
             return Found::Wait { pool: pool.clone(), until };
         }
         retry_after = retry_after.min(pool.shared.retry_after(now));
-        match nothing {
-            Nothing::Reject | Nothing::FailOpen => break,
-            Nothing::Pool(id) => next = Some(id),
+        match otherwise {
+            Otherwise::Reject | Otherwise::FailOpen => break,
+            Otherwise::Pool(id) => next = Some(id),
         }
     }
     Found::Nothing { retry_after: if retry_after == u64::MAX { 1 } else { retry_after } }

@@ -1,4 +1,4 @@
-//! What one upstream has answered: final answers by class, and how long their heads took. Plain atomics, kept by leases and
+//! Final responses of one upstream: counts by class, and the time to their heads. Plain atomics, updated by leases and
 //! read at scrape time: the request path allocates nothing and takes no lock.
 
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -6,10 +6,10 @@ use std::time::Duration;
 
 use super::stats::RequestClass;
 
-/// Classes that an answer of an upstream can have: 1xx (a 101; interim answers do not count) to 5xx.
+/// Response classes of an upstream: 1xx (a 101; interim responses do not count) to 5xx.
 pub const CLASSES: usize = 5;
 
-/// What one upstream has answered.
+/// Counters of an upstream's final responses.
 #[derive(Debug, Default)]
 pub struct Answers {
     /// In the order of [`RequestClass::ALL`], without `aborted`.
@@ -17,19 +17,19 @@ pub struct Answers {
     micros: AtomicU64,
 }
 
-/// [`Answers`] as they were read at one moment.
+/// The values of [`Answers`] at one moment.
 #[derive(Debug, Clone, Copy, PartialEq, Default)]
 pub struct Answered {
-    /// Final answers, 1xx to 5xx.
+    /// Final responses, 1xx to 5xx.
     pub by_class: [u64; CLASSES],
-    /// The sum of their response times: each from the first byte sent to the head of the final answer.
+    /// The sum of their response times: each from the first byte sent to the head of the final response.
     pub seconds: f64,
 }
 
 impl Answers {
-    /// A final head has come, `took` after the first byte of its request was sent.
+    /// Counts a final head that arrived `took` after the first byte of its request was sent.
     pub fn record(&self, status: u16, took: Duration) {
-        // A status above 599 counts as 5xx; no class of an upstream's answer is `aborted`.
+        // A status above 599 counts as 5xx; an upstream's response is never `aborted`.
         let class = (RequestClass::of(status) as usize).min(CLASSES - 1);
         self.by_class[class].fetch_add(1, Ordering::Relaxed);
         self.micros.fetch_add(u64::try_from(took.as_micros()).unwrap_or(u64::MAX), Ordering::Relaxed);
@@ -45,7 +45,7 @@ impl Answers {
 }
 
 impl Answered {
-    /// Final answers of every class.
+    /// Final responses of every class.
     pub fn count(&self) -> u64 {
         self.by_class.iter().sum()
     }

@@ -1,4 +1,5 @@
-//! What a configuration changes of pools and upstreams, by name and bounded: a reload may change ten thousand. Pure.
+//! What a new configuration changes in pools and upstreams, by name and bounded: a reload may change ten thousand.
+//! Pure.
 
 use std::collections::{HashMap, HashSet};
 use std::fmt;
@@ -7,24 +8,24 @@ use super::events::EventKind;
 use crate::model::policy::PoolPolicy;
 use crate::model::{Address, Name};
 
-/// Names that a list holds.
+/// The most names in a list.
 pub const LISTED_MAX: usize = 16;
 
-/// Upstreams of one reload that have an event of their own, so that it leaves room for others in the ring.
+/// The most upstreams of one reload that get an event each, so that the ring keeps other events.
 pub const UPSTREAM_EVENTS_MAX: usize = 50;
 
-/// What differs between two configurations.
+/// The difference between two configurations.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Changes {
     /// New pools.
     pub pools_added: Listed,
-    /// Pools that are gone.
+    /// Removed pools.
     pub pools_removed: Listed,
-    /// Pools that are in both and differ in anything.
+    /// Pools that are in both configurations and differ.
     pub pools_changed: Listed,
-    /// New upstreams, as `POOL ADDRESS`, those of new pools included.
+    /// New upstreams as `POOL ADDRESS`, including those of new pools.
     pub upstreams_added: Listed,
-    /// Upstreams that are gone, as `POOL ADDRESS`, those of removed pools included.
+    /// Removed upstreams as `POOL ADDRESS`, including those of removed pools.
     pub upstreams_removed: Listed,
 }
 
@@ -35,16 +36,16 @@ impl Changes {
     }
 }
 
-/// How many, and the first of them by name.
+/// A count, and the first names in configuration order.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Listed {
-    /// How many.
+    /// The full count.
     pub count: usize,
     /// The first [`LISTED_MAX`].
     pub names: Vec<String>,
 }
 
-/// `a, b and 3 more`; empty where there is none.
+/// `a, b and 3 more`; empty if nothing is listed.
 impl fmt::Display for Listed {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.names.join(", "))?;
@@ -64,8 +65,8 @@ impl Listed {
     }
 }
 
-/// The difference between two lists of pools, and the events for the upstreams that came and went: one each up to
-/// [`UPSTREAM_EVENTS_MAX`], one for all the others.
+/// The difference between two lists of pools, and the events for added and removed upstreams: one each up to
+/// [`UPSTREAM_EVENTS_MAX`], and one that counts the rest.
 pub(super) fn changes<'a>(
     old: impl Iterator<Item = &'a PoolPolicy>,
     new: impl Iterator<Item = &'a PoolPolicy>,
@@ -111,19 +112,19 @@ fn missing<'a>(from: Option<&'a PoolPolicy>, all: Option<&'a PoolPolicy>) -> Vec
 
 #[derive(Default)]
 struct Events {
-    own: Vec<EventKind>,
+    events: Vec<EventKind>,
     added: usize,
     removed: usize,
 }
 
 impl Events {
     fn push(&mut self, added: bool, pool: &Name, upstream: &Address) {
-        match (self.own.len() < UPSTREAM_EVENTS_MAX, added) {
+        match (self.events.len() < UPSTREAM_EVENTS_MAX, added) {
             (true, true) => {
-                self.own.push(EventKind::UpstreamAdded { pool: pool.clone(), upstream: upstream.clone() });
+                self.events.push(EventKind::UpstreamAdded { pool: pool.clone(), upstream: upstream.clone() });
             }
             (true, false) => {
-                self.own.push(EventKind::UpstreamRemoved { pool: pool.clone(), upstream: upstream.clone() });
+                self.events.push(EventKind::UpstreamRemoved { pool: pool.clone(), upstream: upstream.clone() });
             }
             (false, true) => self.added += 1,
             (false, false) => self.removed += 1,
@@ -132,8 +133,8 @@ impl Events {
 
     fn finish(mut self) -> Vec<EventKind> {
         if self.added + self.removed > 0 {
-            self.own.push(EventKind::UpstreamsChanged { added: self.added, removed: self.removed });
+            self.events.push(EventKind::UpstreamsChanged { added: self.added, removed: self.removed });
         }
-        self.own
+        self.events
     }
 }

@@ -1,9 +1,9 @@
-//! The async shell around [`State`]: starts probes, feeds back what they found, and publishes what follows. The only
-//! writer of views and snapshots.
+//! The async shell around [`State`]: starts probes, feeds their reports back, and publishes the result. The only writer
+//! of views and snapshots.
 //!
-//! The state stands behind one mutex, held for microseconds and never across an await, so that a reload, the operator
-//! and the status page work even while the scheduler is being restarted. The request path never takes it: it loads what
-//! was published, and its hints come through a bounded channel.
+//! The state is behind one mutex, held for microseconds and never across an await, so that a reload, an operator's
+//! order and the status page work even while the scheduler is being restarted. The request path never takes it: it
+//! loads what was published, and its hints come through a bounded channel.
 
 use std::collections::HashMap;
 use std::future::Future;
@@ -30,11 +30,11 @@ use super::upstream::{Hints, UpstreamId};
 use crate::model::policy::{Config, FileSecret};
 use crate::model::{Address, AdminState, Code, Name, ProbeReport, Trace};
 
-/// The scheduler shows at least this often that it runs.
+/// The scheduler updates its heartbeat at least this often.
 const BEAT: Duration = Duration::from_secs(1);
-/// A scheduler that has not shown itself for this long stands still.
-const STANDS_STILL: Duration = Duration::from_secs(3);
-/// A dead scheduler is started again after this long.
+/// A scheduler without a heartbeat for this long counts as stalled.
+const STALLED_AFTER: Duration = Duration::from_secs(3);
+/// A dead scheduler is restarted after this long.
 const RESTART_AFTER: Duration = Duration::from_millis(100);
 
 /// Makes probes. `probe` implements it with sockets, tests with a script.
@@ -43,15 +43,15 @@ pub trait Prober: Send + Sync {
     fn probe(&self, job: ProbeJob) -> Pin<Box<dyn Future<Output = ProbeReport> + Send>>;
 }
 
-/// Compares secrets with the files they were read from. `app` implements it with files, on a thread of its own: to read one may
-/// take long.
+/// Compares secrets with the files they were read from. `app` implements it with files, on a separate thread, because
+/// reading a file may take long.
 pub trait SecretFiles: Send + Sync {
-    /// Calls `then` once, soon, with a sentence about those whose file has changed; with `None` where none has, or where that is
-    /// not known in time. Never blocks the caller.
+    /// Calls `then` once, soon, with a sentence about the secrets whose files have changed; with `None` if none has, or
+    /// if that is not known in time. Never blocks the caller.
     fn compare(&self, secrets: Vec<FileSecret>, then: Box<dyn FnOnce(Option<String>) + Send>);
 }
 
-/// The state of all pools and the tasks that keep it.
+/// The state of all pools, and the tasks that update it.
 pub struct Controller {
     state: Mutex<State>,
     published: Published,
@@ -66,8 +66,8 @@ pub struct Controller {
 }
 
 impl Controller {
-    /// Knows nothing yet; [`Controller::configure`] gives it pools, [`Controller::run`] starts probing. `seed` is for
-    /// the jitter of intervals.
+    /// Starts without pools; [`Controller::configure`] sets them, [`Controller::run`] starts probing. `seed` is for the
+    /// jitter of intervals.
     pub fn new(now: Instant, seed: u64) -> Controller {
         let (hints, receiver) = Hints::channel();
         Controller {
@@ -83,7 +83,7 @@ impl Controller {
         }
     }
 
-    /// The same, and the log says where a check fails whose secrets have changed on disk.
+    /// Also logs which secrets have changed on disk when a check that uses them fails.
     pub fn with_secret_files(self, files: Arc<dyn SecretFiles>) -> Controller {
         Controller { secret_files: Some(files), ..self }
     }
@@ -93,22 +93,22 @@ impl Controller {
         &self.published
     }
 
-    /// Takes a new configuration and publishes it, once and whole. Carries over what still applies. `by` is who asked for
-    /// it, in words.
+    /// Applies a new configuration and publishes it, once and whole. Carries over what still applies. `by` is who
+    /// requested it, in words.
     pub fn configure(&self, config: &Config, listeners: &[(Name, ListenerId)], by: &str, now: Instant) -> Applied {
         let applied = self.with_state(|state| state.configure(config, listeners, by, now));
         self.changed.notify_one();
         applied
     }
 
-    /// The addresses that host names stand for have changed: [`Controller::configure`] with the same configuration in every
-    /// other respect, which counts as no new one.
+    /// The addresses of host names have changed. Works as [`Controller::configure`] with an otherwise equal
+    /// configuration, and does not count as a new one.
     pub fn readdress(&self, config: &Config, listeners: &[(Name, ListenerId)], now: Instant) {
         self.with_state(|state| ((), state.readdress(config, listeners, now)));
         self.changed.notify_one();
     }
 
-    /// Sets what the operator wants of an upstream; `force`: also where too few serve without it.
+    /// Sets the admin state of an upstream; `force`: even if too few serve without it.
     pub fn set_admin(
         &self,
         pool: &str,
@@ -126,7 +126,7 @@ impl Controller {
         answer
     }
 
-    /// Notes a reload, which `by` asked for, that was `unchanged` or `refused`.
+    /// Records a reload that `by` requested and that was `unchanged` or `refused`.
     pub fn note_reload(&self, result: &'static str, error: Option<String>, by: &str, now: Instant) {
         self.with_state(|state| ((), state.on_reload_without_effect(result, error, by, now)));
     }
@@ -136,7 +136,7 @@ impl Controller {
         let now = Instant::now();
         self.with_state(|state| {
             let effects = state.expire(now);
-            (state.status(self.stands_still(now), now), effects)
+            (state.status(self.is_stalled(now), now), effects)
         })
     }
 
@@ -145,13 +145,13 @@ impl Controller {
         let now = Instant::now();
         self.with_state(|state| {
             let effects = state.expire(now);
-            (state.explain(pool, upstream, self.stands_still(now), now), effects)
+            (state.explain(pool, upstream, self.is_stalled(now), now), effects)
         })
     }
 
-    /// Whether the scheduler has died, or has not gone on for a while.
-    fn stands_still(&self, now: Instant) -> bool {
-        let late = |beat| now.saturating_duration_since(beat) > STANDS_STILL;
+    /// Whether the scheduler has died or stalled.
+    fn is_stalled(&self, now: Instant) -> bool {
+        let late = |beat| now.saturating_duration_since(beat) > STALLED_AFTER;
         !self.running.load(Ordering::Relaxed) || self.beat.get().is_none_or(late)
     }
 
@@ -160,8 +160,8 @@ impl Controller {
         self.state.lock().events_after(seq)
     }
 
-    /// Probes until `stop` is true or its sender is gone. A scheduler that dies is reported and started again; verdicts
-    /// stand meanwhile.
+    /// Probes until `stop` is true or its sender is dropped. Restarts and reports a scheduler that dies; verdicts are
+    /// kept meanwhile.
     pub async fn run(&self, prober: Arc<dyn Prober>, mut stop: watch::Receiver<bool>) {
         let hints = self.hints.lock().take();
         let mut hints = hints.expect("a controller runs once");
@@ -174,7 +174,7 @@ impl Controller {
             if ended.is_ok() {
                 return;
             }
-            tracing::error!("Scheduler of probes died; verdicts stand, starting it again");
+            tracing::error!("Probe scheduler died; verdicts are kept, restarting it");
             tokio::time::sleep(RESTART_AFTER).await;
             self.with_state(|state| ((), state.on_scheduler_restart(Instant::now())));
         }
@@ -188,8 +188,8 @@ impl Controller {
     ) {
         let mut flights = Flights::default();
         let mut next_tick = Instant::now();
-        // A timer that is before every other one on the runtime makes it write to its reactor. Probes set one each, so here
-        // is one that stays before theirs.
+        // A timer that is earlier than every other one on the runtime makes it write to its reactor. Each probe sets
+        // one, so this one stays earlier than theirs.
         let mut first_timer = std::pin::pin!(tokio::time::sleep(Duration::ZERO));
         loop {
             #[cfg(test)]
@@ -205,7 +205,7 @@ impl Controller {
                 for job in work.start {
                     flights.start(prober, job);
                 }
-                // After the starts: a job may be unwanted before it began.
+                // After the starts: a job may be cancelled before it began.
                 flights.cancel(&work.cancel);
             }
             let deadline = self.state.lock().next_deadline();
@@ -225,7 +225,7 @@ impl Controller {
         }
     }
 
-    /// Takes in what has ended, all of it at once, so that many changes make one publication each pool.
+    /// Processes all probes that have ended at once, so that many changes make one publication per pool.
     fn on_probes(&self, token: ProbeToken, report: ProbeReport, flights: &mut Flights) {
         let rest = std::iter::from_fn(|| flights.try_next());
         let ended: Vec<_> = std::iter::once((token, report)).chain(rest).collect();
@@ -273,7 +273,7 @@ impl Controller {
 struct Flights {
     tasks: JoinSet<(ProbeToken, ProbeReport)>,
     by_token: HashMap<ProbeToken, AbortHandle>,
-    /// The latest that a task began after its probe was due, in microseconds, since somebody looked.
+    /// The longest delay between a probe's due time and its start since the last read, in microseconds.
     late_us: Arc<AtomicU64>,
 }
 
@@ -281,7 +281,7 @@ impl Flights {
     fn start(&mut self, prober: &Arc<dyn Prober>, job: ProbeJob) {
         let (token, prober, late_us) = (job.token, prober.clone(), self.late_us.clone());
         let handle = self.tasks.spawn(async move {
-            // Not before here has it begun: a thread that is too busy shows as lag.
+            // The probe begins only here, so that a thread that is too busy shows as lag.
             let late = Instant::now().saturating_duration_since(job.due);
             late_us.fetch_max(u64::try_from(late.as_micros()).unwrap_or(u64::MAX), Ordering::Relaxed);
             // Making the future may panic as well.
@@ -303,7 +303,7 @@ impl Flights {
         }
     }
 
-    /// The next probe that ended; pending while none is in flight. A cancelled one is passed over. Cancel-safe.
+    /// The next probe that ended; pending while none is in flight. Skips cancelled ones. Cancel-safe.
     async fn next(&mut self) -> Option<(ProbeToken, ProbeReport)> {
         loop {
             match self.tasks.join_next().await {
@@ -345,7 +345,7 @@ mod tests {
     use crate::model::policy::*;
     use crate::model::{HealthState, Ratio, Weight};
 
-    /// Passes, except that it panics for port 2 while told to, and hangs for port 3.
+    /// Passes, except that it panics for port 2 while `panics` is set, and hangs for port 3.
     #[derive(Default)]
     struct Scripted {
         panics: AtomicBool,
@@ -472,7 +472,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_dead_scheduler_runs_again_within_a_second_and_verdicts_stand() {
+    async fn a_dead_scheduler_is_restarted_within_a_second_and_verdicts_are_kept() {
         let running = Running::start(&[1, 2]);
         pass(50).await;
         running.controller.fault.store(true, Ordering::Relaxed);
@@ -480,7 +480,7 @@ mod tests {
         pass(50).await;
         let status = running.controller.status();
         assert!(status.checker.stale, "status says that verdicts may be out of date");
-        assert_eq!(running.published(), 2, "verdicts stand");
+        assert_eq!(running.published(), 2, "verdicts are kept");
         pass(900).await;
         let status = running.controller.status();
         assert_eq!((status.checker.stale, status.checker.restarts_total), (false, 1));
@@ -491,7 +491,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_hanging_probe_delays_nobody_else_and_is_not_doubled() {
+    async fn a_hanging_probe_delays_no_other_and_is_not_doubled() {
         let running = Running::start(&[1, 3]);
         pass(10_500).await;
         let made = running.prober.made.lock().clone();

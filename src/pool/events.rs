@@ -1,5 +1,5 @@
-//! The event ring: the last 1,000 things an operator may ask about, read by the API, the command line and the dashboard.
-//! Bounded; the oldest is forgotten first, and a reader can see from the numbers that it missed some.
+//! The event ring: the last 1,000 events that an operator may ask about, read by the API, the command line and the
+//! dashboard. Bounded: the oldest event is dropped first, and gaps in the numbers show a reader that it missed some.
 
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -10,13 +10,13 @@ use super::changes::Changes;
 use super::outage::Way;
 use crate::model::{Address, Code, HealthState, Name};
 
-/// Events kept.
+/// The most events kept.
 pub const EVENTS_MAX: usize = 1_000;
 
 /// One event.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Event {
-    /// Counts events from 1 for the life of the process.
+    /// Numbers the events of this process, from 1.
     pub seq: u64,
     /// When it happened.
     pub at: Instant,
@@ -29,18 +29,18 @@ pub struct Event {
 pub enum EventKind {
     /// An upstream's state changed.
     Transition(Transition),
-    /// The operator changed what he wants of an upstream.
+    /// An operator changed the admin state of an upstream.
     Admin {
         /// The pool.
         pool: Name,
         /// The upstream.
         upstream: Address,
-        /// What he wants now.
+        /// The new admin state.
         to: crate::model::AdminState,
-        /// Why, in his words; may be empty.
+        /// The operator's reason; may be empty.
         reason: String,
     },
-    /// A pool no longer serves in order.
+    /// A pool stops serving normally.
     OutageBegan {
         /// The pool.
         pool: Name,
@@ -48,52 +48,52 @@ pub enum EventKind {
         way: Way,
         /// Why, in one sentence.
         reason: String,
-        /// What would change it, in one sentence.
+        /// What ends the outage, in one sentence.
         remedy: String,
     },
-    /// What began with [`EventKind::OutageBegan`] has ended.
+    /// The end of what began with [`EventKind::OutageBegan`].
     OutageEnded {
         /// The pool.
         pool: Name,
         /// What its requests got until now.
         way: Way,
-        /// The pool serves in order again. Otherwise another way begins with the next event.
+        /// The pool serves normally again. Otherwise the next event begins another outage of the pool.
         serves: bool,
-        /// Since this way began; where the pool serves again, since it ceased to.
+        /// How long this way lasted; if the pool serves again, how long it did not.
         lasted: Duration,
     },
-    /// A pool serves with fewer than half of its upstreams, or with half of them again.
+    /// A pool serves with fewer than half of its upstreams, or with at least half of them again.
     BelowHalf {
         /// The pool.
         pool: Name,
-        /// Fewer than half.
+        /// Whether fewer than half serve.
         on: bool,
         /// Upstreams that are healthy and enabled.
         able: usize,
         /// Upstreams of the configuration.
         total: usize,
     },
-    /// Removed upstreams begin, or cease, to serve for those of the configuration.
+    /// Removed upstreams start or stop serving in place of the configured ones.
     Warming {
         /// The pool.
         pool: Name,
-        /// Begun, or how it ended.
+        /// Whether it began, or how it ended.
         phase: WarmingPhase,
     },
-    /// A reload was applied, changed nothing, or was refused. The first is the start.
+    /// A reload was applied, changed nothing, or was refused. The first one is the start of the process.
     Reload {
         /// `applied`, `unchanged` or `refused`.
         result: &'static str,
-        /// The configuration's number after it.
+        /// The configuration's number after the reload.
         generation: u64,
         /// Why it was refused.
         error: Option<String>,
-        /// Who asked for it, in words.
+        /// What requested the reload, in words.
         by: String,
-        /// What it changed of pools and upstreams.
+        /// What it changed in pools and upstreams.
         changes: Changes,
     },
-    /// A reload added this upstream; it is not checked yet.
+    /// A reload added this upstream; it has not been checked yet.
     UpstreamAdded {
         /// The pool.
         pool: Name,
@@ -107,55 +107,55 @@ pub enum EventKind {
         /// The upstream.
         upstream: Address,
     },
-    /// A reload added and removed more upstreams than have events of their own: the number of the others.
+    /// A reload added or removed more upstreams than get their own events: the numbers of the rest.
     UpstreamsChanged {
         /// Added.
         added: usize,
         /// Removed.
         removed: usize,
     },
-    /// The host names of a pool stand for other addresses than before.
+    /// The host names of a pool resolve to other addresses than before.
     Addresses {
         /// The pool.
         pool: Name,
         /// New upstreams, not checked yet.
         added: Vec<Address>,
-        /// Upstreams that are gone.
+        /// Removed upstreams.
         removed: Vec<Address>,
     },
-    /// A probe panicked; its upstream is unknown now.
+    /// A probe panicked; its upstream is now unknown.
     ProbePanic {
         /// The pool.
         pool: Name,
         /// The upstream.
         upstream: Address,
     },
-    /// The scheduler of probes died and was started again.
+    /// The probe scheduler died and was restarted.
     CheckerRestart,
 }
 
-/// How far the warming of a pool is.
+/// The progress of a pool's warming.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum WarmingPhase {
-    /// It has begun.
+    /// It began.
     Began {
-        /// Removed upstreams that serve.
+        /// How many removed upstreams serve.
         retiring: usize,
-        /// They serve at most this long.
+        /// How long they serve at most.
         at_most: Duration,
     },
-    /// The upstreams of the configuration serve.
+    /// The configured upstreams serve.
     Ended {
         /// Since it began.
         lasted: Duration,
     },
-    /// The removed upstreams are gone, and those of the configuration cannot serve.
+    /// The removed upstreams are gone, and the configured ones cannot serve.
     Failed {
         /// Since it began.
         lasted: Duration,
-        /// Why they cannot, in one sentence.
+        /// Why the configured upstreams cannot serve, in one sentence.
         reason: String,
-        /// What would change it, in one sentence.
+        /// What ends this, in one sentence.
         remedy: String,
     },
 }
@@ -167,21 +167,21 @@ pub struct Transition {
     pub pool: Name,
     /// The upstream.
     pub upstream: Address,
-    /// What it was.
+    /// The previous state.
     pub from: HealthState,
-    /// What it is.
+    /// The new state.
     pub to: HealthState,
-    /// The code of the probe that decided; `None` when none did (stale).
+    /// The code of the deciding probe; `None` if no probe decided (stale).
     pub code: Option<Code>,
-    /// One sentence.
+    /// Why, in one sentence.
     pub reason: String,
-    /// How long that probe took.
+    /// The duration of the deciding probe.
     pub duration: Option<Duration>,
-    /// Healthy upstreams of the pool after it.
+    /// Healthy upstreams of the pool after the change.
     pub healthy_left: usize,
 }
 
-/// The last events.
+/// The last [`EVENTS_MAX`] events.
 #[derive(Debug, Default)]
 pub struct EventRing {
     events: VecDeque<Event>,
@@ -189,7 +189,7 @@ pub struct EventRing {
 }
 
 impl EventRing {
-    /// Adds one and forgets the oldest if there are too many; the answer is the one added.
+    /// Adds an event, drops the oldest if there are too many, and returns the one added.
     pub fn push(&mut self, at: Instant, kind: EventKind) -> &Event {
         if self.events.len() == EVENTS_MAX {
             self.events.pop_front();
@@ -199,7 +199,7 @@ impl EventRing {
         self.events.back().expect("just pushed")
     }
 
-    /// Those with a number greater than `seq`, oldest first.
+    /// The events with a number greater than `seq`, oldest first.
     pub fn after(&self, seq: u64) -> impl Iterator<Item = &Event> {
         let skip = self.events.partition_point(|event| event.seq <= seq);
         self.events.range(skip..)

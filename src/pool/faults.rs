@@ -1,4 +1,4 @@
-//! Malformed answers to requests: how many there were, what was wrong with the last one, and when to log the next.
+//! Malformed responses to requests: how many there were, what was wrong with the last one, and when to log the next.
 
 use std::sync::OnceLock;
 use std::time::Duration;
@@ -8,20 +8,20 @@ use tokio::time::Instant;
 
 use crate::http1::Fault;
 
-/// The malformed answers of one upstream. Most never send one, and pay for none.
+/// The malformed responses of one upstream. Allocates only at the first one: most upstreams never send any.
 #[derive(Debug, Default)]
-pub struct Faults(OnceLock<Box<Mutex<Noted>>>);
+pub struct Faults(OnceLock<Box<Mutex<Record>>>);
 
 #[derive(Debug, Default)]
-struct Noted {
+struct Record {
     total: u64,
     last: Option<LastFault>,
     logged: Option<Instant>,
-    /// Those since the last line.
+    /// Responses since the last line.
     unlogged: u64,
 }
 
-/// The last malformed answer.
+/// The last malformed response.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct LastFault {
     /// When it came.
@@ -31,7 +31,7 @@ pub struct LastFault {
 }
 
 impl Faults {
-    /// The time between two lines about one upstream is at least this.
+    /// The shortest time between two log lines about one upstream.
     pub const LINE_EVERY: Duration = Duration::from_secs(1);
 
     /// How many there were.
@@ -44,7 +44,7 @@ impl Faults {
         self.0.get().and_then(|noted| noted.lock().last)
     }
 
-    /// One more at `now`. Some: it is time for a line; the number is how many before it were not logged.
+    /// Counts one at `now`. `Some`: log a line; the number is how many before it were not logged.
     pub fn note(&self, fault: Fault, now: Instant) -> Option<u64> {
         let mut noted = self.0.get_or_init(Box::default).lock();
         noted.total += 1;

@@ -1,6 +1,6 @@
-//! The last changes of state of one upstream, for `explain`: at most ten, each with its reason, nothing before the first.
+//! The last state changes of one upstream, for `explain`: at most ten, each with its reason; empty before the first.
 //!
-//! Bounded in bytes too: with the trace of the last probe it stays below 8 KiB an upstream, whatever upstreams answer.
+//! Bounded in bytes too: with the trace of the last probe it stays below 8 KiB per upstream, whatever upstreams send.
 
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -10,17 +10,17 @@ use tokio::time::Instant;
 use super::events::Transition;
 use crate::model::{Address, Code, HealthState, Name};
 
-/// Changes that are kept.
+/// The most changes kept.
 pub const HISTORY_MAX: usize = 10;
 
-/// Bytes of a reason that are kept here; the event ring has the whole.
+/// The most bytes of a reason kept here; the event ring keeps the full text.
 pub const HISTORY_REASON_BYTES_MAX: usize = 384;
 
 /// The last changes of one upstream, oldest first.
 #[derive(Debug, Default)]
 pub struct History(VecDeque<Entry>);
 
-/// A [`Transition`] without what its upstream knows anyway.
+/// A [`Transition`] without its pool and upstream.
 #[derive(Debug)]
 struct Entry {
     at: Instant,
@@ -33,7 +33,8 @@ struct Entry {
 }
 
 impl History {
-    /// Adds one and forgets the oldest if there are too many. Grows one by one: most upstreams change once in their life.
+    /// Adds a change and drops the oldest if there are too many. Grows by one: most upstreams change once in their
+    /// life.
     pub fn push(&mut self, at: Instant, transition: &Transition) {
         let entries = &mut self.0;
         if entries.len() == HISTORY_MAX {
@@ -66,7 +67,7 @@ impl History {
         self.0.iter().map(|entry| (entry.at, transition(entry))).collect()
     }
 
-    /// What it takes on the heap, in bytes.
+    /// Its size on the heap, in bytes.
     pub fn heap_bytes(&self) -> usize {
         let texts: usize = self.0.iter().map(|entry| entry.reason.len()).sum();
         self.0.capacity() * size_of::<Entry>() + texts

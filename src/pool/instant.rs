@@ -6,16 +6,16 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-/// Stands for "never".
+/// The value for "never".
 const NEVER: u64 = u64::MAX;
 
-/// Instants up to this long before the first one that is set can be told: longer than any verdict holds.
+/// How long before the first instant that is set others may lie: longer than any verdict is valid.
 const BEFORE_FIRST: Duration = Duration::from_secs(30 * 24 * 3_600);
 
 /// An instant, or never; kept in milliseconds, rounded down.
 #[derive(Debug)]
 pub struct SharedInstant {
-    /// What milliseconds are counted from.
+    /// What the milliseconds are counted from.
     origin: OnceLock<Instant>,
     ms: AtomicU64,
 }
@@ -35,7 +35,7 @@ impl SharedInstant {
         self.ms.store(ms, Ordering::Release);
     }
 
-    /// What was set last; `None`: never.
+    /// The last value set; `None`: never.
     pub fn get(&self) -> Option<Instant> {
         match (self.ms.load(Ordering::Acquire), self.origin.get()) {
             (NEVER, _) | (_, None) => None,
@@ -43,7 +43,7 @@ impl SharedInstant {
         }
     }
 
-    /// Whether it has come.
+    /// Whether the instant is `now` or earlier.
     pub fn has_come(&self, now: Instant) -> bool {
         self.get().is_some_and(|at| at <= now)
     }

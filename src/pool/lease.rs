@@ -1,4 +1,4 @@
-//! A request's hold on an upstream. Taken when the upstream is picked, settled when the attempt ends, and given back in
+//! A request's hold on an upstream. Taken when the upstream is picked, settled when the attempt ends, and released in
 //! `Drop` at the latest, so that a cancelled request is counted too.
 
 use std::sync::Arc;
@@ -16,14 +16,14 @@ pub struct Lease {
 /// How an attempt on an upstream ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Settled {
-    /// A whole answer, whatever its status, or the client left.
+    /// A complete response with any status, or the client left.
     Done,
     /// No connection could be made: refused, unreachable or timed out. A hint for the checker.
     ConnectFailed,
-    /// The connection was reset, or too slow, before the whole answer. A hint for the checker.
+    /// The connection was reset, or too slow, before the response was complete. A hint for the checker.
     Broke,
-    /// It broke in a way that says nothing about the upstream's health: a stale pooled connection, or our own lack of
-    /// descriptors or ports.
+    /// It failed in a way that says nothing about the upstream's health: a stale pooled connection, or our own
+    /// descriptors or ports ran out.
     NotTheUpstream,
 }
 
@@ -34,12 +34,12 @@ impl Lease {
         Lease { upstream }
     }
 
-    /// The request goes out now. Picks that come to nothing before are no requests.
+    /// The request is being sent. A pick that sends nothing is not counted as a request.
     pub fn on_sent(&self) {
         self.upstream.requests_total.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// The head of its final answer has come, `took` after the first byte was sent.
+    /// Counts the head of its final response, which arrived `took` after the first byte was sent.
     pub fn on_answer(&self, status: u16, took: Duration) {
         self.upstream.answers.record(status, took);
     }
@@ -49,7 +49,7 @@ impl Lease {
         &self.upstream
     }
 
-    /// Ends the hold and says how it went.
+    /// Ends the hold with this outcome.
     pub fn settle(self, how: Settled) {
         match how {
             Settled::Done | Settled::NotTheUpstream => {}
@@ -79,7 +79,7 @@ mod tests {
     use crate::pool::upstream::{Hints, UpstreamId};
 
     #[test]
-    fn a_dropped_lease_gives_its_place_back_and_only_failures_hint() {
+    fn a_dropped_lease_releases_its_place_and_only_failures_hint() {
         let (hints, mut receiver) = Hints::channel();
         let name = Name::try_new("api").unwrap();
         let upstream = Arc::new(Upstream::new(UpstreamId(1), name, "127.0.0.1:80".parse().unwrap(), hints));
@@ -93,7 +93,7 @@ mod tests {
         assert_eq!(upstream.in_flight.load(Ordering::Relaxed), 1);
         lease.settle(Settled::ConnectFailed);
         assert_eq!(upstream.in_flight.load(Ordering::Relaxed), 0);
-        assert_eq!(upstream.requests_total.load(Ordering::Relaxed), 2, "one was sent, one found nobody");
+        assert_eq!(upstream.requests_total.load(Ordering::Relaxed), 2, "one was sent, one could not connect");
         assert_eq!(receiver.try_recv(), Ok(UpstreamId(1)));
     }
 }

@@ -1,12 +1,12 @@
-//! One log line per event. Levels: whoever reads only `warn` and `error` learns of every outage, of every upstream that is lost
-//! and of every order that takes one out; what gets better, and what is as usual, is `info`.
+//! One log line per event. Levels: a reader of only `warn` and `error` learns of every outage, every lost upstream and
+//! every order that takes one out. Improvements and routine events are `info`.
 
 use super::changes::{Changes, Listed};
 use super::events::{EventKind, Transition, WarmingPhase};
 use super::outage::Way;
 use crate::model::{Address, AdminState, Code, HealthState, Name};
 
-/// Addresses that a log line holds.
+/// The most addresses in a log line.
 const LISTED_MAX: usize = 16;
 
 /// Logs an event.
@@ -29,7 +29,7 @@ pub(super) fn event(kind: &EventKind) {
                 }
                 (false, Way::FailOpen) => tracing::info!(%pool, lasted_seconds = seconds, "Pool no longer fails open"),
                 (false, Way::OtherPool(other)) => {
-                    tracing::info!(%pool, %other, lasted_seconds = seconds, "Pool no longer uses this other pool");
+                    tracing::info!(%pool, %other, lasted_seconds = seconds, "Pool no longer sends its requests to another pool");
                 }
             }
         }
@@ -47,21 +47,21 @@ pub(super) fn event(kind: &EventKind) {
         EventKind::UpstreamAdded { pool, upstream } => tracing::info!(%pool, %upstream, "Upstream added"),
         EventKind::UpstreamRemoved { pool, upstream } => tracing::info!(%pool, %upstream, "Upstream removed"),
         EventKind::UpstreamsChanged { added, removed } => {
-            tracing::info!(added, removed, "More upstreams added and removed");
+            tracing::info!(added, removed, "More upstreams were added or removed");
         }
         EventKind::Addresses { pool, added, removed } => {
             tracing::info!(%pool, added = addresses(added), removed = addresses(removed), "Addresses changed");
         }
         EventKind::ProbePanic { pool, upstream } => {
-            tracing::error!(%pool, %upstream, "A probe panicked; this upstream is unknown now");
+            tracing::error!(%pool, %upstream, "A probe panicked; this upstream is now unknown");
         }
-        EventKind::CheckerRestart => tracing::warn!("Scheduler of probes runs again"),
+        EventKind::CheckerRestart => tracing::warn!("Probe scheduler restarted"),
     }
 }
 
-/// Logs a change of an upstream's state; `hint` is what may help, such as a secret that has changed on disk.
+/// Logs a change of an upstream's state. `hint` names what may help, such as a secret that has changed on disk.
 pub(super) fn transition(change: &Transition, hint: Option<&str>) {
-    // The level of a line is part of its callsite, so there are two.
+    // A line's level is part of its callsite, so there are two.
     macro_rules! line {
         ($level:ident) => {
             tracing::$level!(
@@ -116,7 +116,7 @@ fn warming(pool: &Name, phase: &WarmingPhase) {
             lasted_seconds = lasted.as_secs_f64(),
             %reason,
             next = %remedy,
-            "Warming ended and too few upstreams of the configuration are healthy"
+            "Warming ended, but too few upstreams of the configuration are healthy"
         ),
     }
 }
@@ -136,7 +136,7 @@ fn reload(result: &str, generation: u64, by: &str, changes: &Changes) {
     );
 }
 
-/// The first of many addresses, and how many more there are.
+/// The first addresses, and how many more there are.
 fn addresses(all: &[Address]) -> String {
     let mut text = all.iter().take(LISTED_MAX).map(Address::to_string).collect::<Vec<_>>().join(" ");
     if all.len() > LISTED_MAX {
@@ -156,7 +156,7 @@ mod tests {
 
     use super::*;
 
-    /// Keeps the levels of lines.
+    /// Records the levels of lines.
     #[derive(Clone, Default)]
     struct Levels(Arc<Mutex<Vec<Level>>>);
 

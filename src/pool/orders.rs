@@ -1,7 +1,7 @@
-//! Whether an operator's order may be carried out without force. Pure counting: who may serve before the order, and who after it.
+//! Whether an operator's order needs force. Pure counting: how many may serve before the order, and how many after it.
 //!
-//! An order is refused that would leave a pool without an upstream that serves, or fewer than `min_healthy` of them. One that
-//! takes nobody out who serves (a dead upstream is drained for repair) is never refused.
+//! An order is refused if it would leave a pool without an upstream that serves, or with fewer than `min_healthy`. An
+//! order that takes no serving upstream out (a dead upstream is drained for repair) is never refused.
 
 use std::fmt;
 
@@ -13,22 +13,22 @@ use crate::model::{Address, Name};
 pub struct Able {
     /// Eligible primaries.
     pub primaries: usize,
-    /// Eligible backups; none while they have to wait for the first verdict of a primary.
+    /// Eligible backups; 0 while they wait for the first verdict of a primary.
     pub backups: usize,
 }
 
-/// By which rule a pool serves.
+/// The rule by which a pool serves.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Rule {
-    /// At least so many must be able; with fewer primaries the backups serve, if there are any.
+    /// At least this many must be able to serve; with fewer primaries the backups serve, if there are any.
     AtLeast(usize),
-    /// The pool has no primaries: at least so many backups must be able.
+    /// The pool has no primaries: at least this many backups must be able to serve.
     BackupsAlone(usize),
     /// `fail_open` has begun: every enabled upstream serves, healthy or not.
     FailOpen,
 }
 
-/// Why an order wants force.
+/// Why an order needs force.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct NeedsForce {
     /// The pool.
@@ -37,9 +37,9 @@ pub struct NeedsForce {
     pub upstream: Address,
     /// How many would serve after the order.
     pub left: usize,
-    /// How many have to (`min_healthy`).
+    /// How many must serve (`min_healthy`).
     pub needed: usize,
-    /// What the pool does when none serves.
+    /// What happens to requests when none serves.
     pub otherwise: WhenNoHealthy,
 }
 
@@ -47,7 +47,7 @@ impl Rule {
     /// How many serve.
     fn serving(self, able: Able) -> usize {
         match self {
-            // Removed primaries may serve on where the configuration has none.
+            // Removed primaries may still serve where the configuration has none.
             Rule::AtLeast(needed) | Rule::BackupsAlone(needed) if able.primaries >= needed.max(1) => able.primaries,
             Rule::AtLeast(_) => able.backups,
             Rule::BackupsAlone(needed) if able.backups < needed => 0,
@@ -56,7 +56,7 @@ impl Rule {
         }
     }
 
-    /// How many have to.
+    /// How many must serve.
     pub fn needed(self) -> usize {
         match self {
             Rule::AtLeast(needed) | Rule::BackupsAlone(needed) => needed.max(1),
@@ -64,7 +64,7 @@ impl Rule {
         }
     }
 
-    /// How many would serve after an order that leaves `after` of `before`, if it wants force for that.
+    /// How many would serve after an order that leaves `after` of `before`, if the order needs force.
     pub fn left_too_few(self, before: Able, after: Able) -> Option<usize> {
         let (served, left) = (self.serving(before), self.serving(after));
         (left < served && left < self.needed()).then_some(left)
@@ -78,12 +78,12 @@ impl fmt::Display for NeedsForce {
             let is = if *left == 1 { "upstream" } else { "upstreams" };
             return write!(
                 f,
-                "without {upstream}, pool {pool} would serve from {left} {is}; min_healthy asks for {needed}"
+                "without {upstream}, pool {pool} would serve from {left} {is}; min_healthy requires {needed}"
             );
         }
         write!(f, "without {upstream}, no upstream of pool {pool} would serve")?;
         if *needed > 1 {
-            write!(f, " (min_healthy asks for {needed})")?;
+            write!(f, " (min_healthy requires {needed})")?;
         }
         f.write_str(": ")?;
         match otherwise {
@@ -101,7 +101,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_order_that_leaves_too_few_wants_force_and_one_that_takes_nobody_out_does_not() {
+    fn an_order_that_leaves_too_few_needs_force_and_one_that_takes_none_out_does_not() {
         use Rule::{AtLeast, BackupsAlone, FailOpen};
         let able = |(primaries, backups)| Able { primaries, backups };
         for (rule, before, after, left) in [
@@ -110,7 +110,7 @@ mod tests {
             (AtLeast(1), (1, 1), (0, 1), None),
             (AtLeast(1), (0, 1), (0, 0), Some(0)),
             (AtLeast(1), (0, 2), (0, 1), None),
-            // Nobody serves, and nobody is taken out.
+            // None serves, and none is taken out.
             (AtLeast(1), (0, 0), (0, 0), None),
             (AtLeast(2), (3, 0), (2, 0), None),
             // The pool closes at once, though one is healthy.
@@ -121,7 +121,7 @@ mod tests {
             (AtLeast(2), (1, 3), (0, 3), None),
             (AtLeast(2), (1, 0), (0, 0), None),
             (AtLeast(2), (0, 2), (0, 1), Some(1)),
-            // `min_healthy` of a share of nothing.
+            // `min_healthy` as a share of zero upstreams.
             (AtLeast(0), (1, 0), (0, 0), Some(0)),
             (BackupsAlone(1), (0, 2), (0, 1), None),
             (BackupsAlone(1), (0, 1), (0, 0), Some(0)),
@@ -155,7 +155,7 @@ mod tests {
         let few = NeedsForce { left: 1, needed: 2, ..reason };
         assert_eq!(
             few.to_string(),
-            "without 10.0.0.1:80, pool api would serve from 1 upstream; min_healthy asks for 2"
+            "without 10.0.0.1:80, pool api would serve from 1 upstream; min_healthy requires 2"
         );
     }
 }

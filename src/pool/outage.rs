@@ -1,12 +1,13 @@
-//! What an operator must hear about a pool as a whole: an outage begins or ends, fewer than half of its upstreams can serve,
-//! removed upstreams begin or cease to serve for new ones. A small state machine per pool, fed after each change. Pure.
+//! What to report to an operator about a whole pool: an outage begins or ends, fewer than half of its upstreams can
+//! serve, removed upstreams start or stop serving for new ones. A small state machine per pool, fed after each change.
+//! Pure.
 //!
 //! ```text
-//! serves ──(no longer)──▶ refuses | fails open | uses another pool ──(in order again)──▶ serves
+//! serves ──(too few healthy)──▶ refuses | fails open | uses another pool ──(enough healthy)──▶ serves
 //! ```
 //!
-//! A change from one of the three to another ends the one and begins the other, so that begins and ends alternate. While
-//! first verdicts are awaited requests wait: that is no outage, and ends none.
+//! A change from one of the three to another ends the first and begins the second, so that begins and ends alternate.
+//! Requests wait for first verdicts: waiting neither begins nor ends an outage.
 
 mod causes;
 
@@ -18,7 +19,7 @@ use tokio::time::Instant;
 pub(super) use self::causes::Causes;
 use crate::model::Name;
 
-/// What the requests of a pool get while its own upstreams do not serve them in order.
+/// What the requests of a pool get while too few of its own upstreams can serve.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum Way {
     /// 503 at once.
@@ -29,63 +30,63 @@ pub enum Way {
     OtherPool(Name),
 }
 
-/// How a pool serves now, its chain of other pools followed to the end.
+/// How a pool serves now, with its chain of other pools followed to the end.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Serving {
     /// With its own upstreams, enough of which are healthy.
     InOrder,
     /// Requests wait for a first verdict.
     Awaited,
-    /// In one of these ways.
+    /// In one of these ways instead.
     Out(Way),
 }
 
-/// A pool after a change.
+/// The state of a pool after a change.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Seen {
     pub(super) serving: Serving,
-    /// Fewer than half of its upstreams can serve, those that wait for their first verdict not counted.
+    /// Fewer than half of its upstreams can serve, not counting those that wait for their first verdict.
     pub(super) below_half: bool,
     /// Removed upstreams serve.
     pub(super) warming: bool,
 }
 
-/// Something that the operator must hear.
+/// Something to report to the operator.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Notice {
-    /// The pool serves in this way from now on.
+    /// The pool's requests get this from now on.
     Began(Way),
-    /// It no longer does.
+    /// The pool's requests no longer get this.
     Ended {
         way: Way,
-        /// It serves in order again; otherwise another way begins.
+        /// The pool serves normally again; otherwise another way begins.
         serves: bool,
-        /// Since this way began; where it serves again, since the outage began.
+        /// How long this way lasted; if the pool serves again, how long the whole outage lasted.
         lasted: Duration,
     },
-    /// It serves, with fewer than half of its upstreams (`true`), or with half of them again.
+    /// The pool serves with fewer than half of its upstreams (`true`), or with at least half of them again.
     BelowHalf(bool),
-    /// Removed upstreams serve, because those of the configuration cannot yet.
+    /// Removed upstreams serve, because the configured ones cannot yet.
     WarmingBegan,
-    /// They no longer do.
+    /// Removed upstreams no longer serve.
     WarmingEnded {
-        /// Those of the configuration serve.
+        /// The configured upstreams serve.
         well: bool,
         lasted: Duration,
     },
 }
 
-/// An outage that goes on.
+/// The current outage of a pool.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Outage {
     pub(super) way: Way,
-    /// When the pool ceased to serve in order.
+    /// When the pool stopped serving normally.
     pub(super) since: Instant,
-    /// When it began to serve in this way.
+    /// When the current way began.
     way_since: Instant,
 }
 
-/// What has been reported of a pool. Kept over reloads.
+/// What has been reported about a pool. Kept over reloads.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Watch {
     outage: Option<Outage>,
@@ -94,7 +95,7 @@ pub(super) struct Watch {
 }
 
 impl Watch {
-    /// The outage that goes on, if one does.
+    /// The current outage, if there is one.
     pub(super) fn outage(&self) -> Option<&Outage> {
         self.outage.as_ref()
     }
@@ -104,7 +105,7 @@ impl Watch {
         self.below_half
     }
 
-    /// Takes in what the pool is now. The answer is in the order in which it is to be reported; empty for what is known.
+    /// Updates the state and returns what to report, in order; empty if nothing is new.
     pub(super) fn observe(&mut self, seen: &Seen, now: Instant) -> SmallVec<[Notice; 4]> {
         let mut notices = SmallVec::new();
         let lasted = |since: Instant| now.saturating_duration_since(since);
@@ -139,9 +140,9 @@ impl Watch {
             }
             (Some(outage), Serving::Awaited | Serving::Out(_)) => self.outage = Some(outage),
         }
-        // An outage says more than that, and while removed upstreams serve those of the configuration are not all there is.
-        let speaks = seen.serving == Serving::InOrder && !seen.warming;
-        if speaks && self.below_half != seen.below_half {
+        // An outage covers the half; and while removed upstreams serve, the configured ones are not the whole pool.
+        let reports_half = seen.serving == Serving::InOrder && !seen.warming;
+        if reports_half && self.below_half != seen.below_half {
             self.below_half = seen.below_half;
             notices.push(Notice::BelowHalf(seen.below_half));
         }

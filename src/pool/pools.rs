@@ -1,6 +1,6 @@
-//! One pool and its members as the controller keeps them, and what a pool's view and status are. Pure.
+//! One pool and its members as the controller keeps them, and how its view and status are computed. Pure.
 //!
-//! Here stands the whole answer to "may this pool serve, and with whom": [`PoolState::view`].
+//! [`PoolState::view`] is the whole answer to "may this pool serve, and with which upstreams".
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
@@ -19,7 +19,7 @@ use super::status::{
     CheckStatus, LastCheck, OutOfOrder, PoolStatus, PoolSummary, Streak, UpstreamDetail, UpstreamStatus,
 };
 use super::upstream::Upstream;
-use super::view::{FIRST_VERDICT_WAIT, Nothing, Rules, Service, Tier, View};
+use super::view::{FIRST_VERDICT_WAIT, Otherwise, Rules, Service, Tier, View};
 use crate::health::{Cause, Run, Track, Vote, combine, decides};
 use crate::model::eligibility::eligibility;
 use crate::model::policy::{CheckPolicy, PoolPolicy, UpstreamPolicy, WhenNoHealthy};
@@ -28,12 +28,12 @@ use crate::model::{Address, AdminState, Eligibility, HealthState, Ineligible};
 /// Removed healthy upstreams serve at most this long after the reload that removed them.
 pub const RETIRING_MAX: Duration = Duration::from_secs(30);
 
-/// How old a large pool's `Retry-After` may be.
+/// The maximum age of a large pool's `Retry-After`.
 const USABLE_REFRESH: Duration = Duration::from_millis(250);
 
 pub(super) type Checks = HashMap<CheckId, Check>;
 
-/// The checks of one upstream; mostly one.
+/// The checks of one upstream; usually one.
 pub(super) type CheckIds = SmallVec<[CheckId; 2]>;
 
 /// One pool.
@@ -44,23 +44,23 @@ pub(super) struct PoolState {
     pub(super) shared: Arc<PoolShared>,
     pub(super) cell: Arc<Pool>,
     pub(super) members: Vec<Member>,
-    /// Removed upstreams serve for those of the configuration.
+    /// Removed upstreams serve for the configured ones.
     pub(super) warming: Option<Warming>,
-    /// It served before the reload, and its backups go on with it while the first verdict of a primary is awaited.
+    /// It served before the reload, and its backups continue while the first verdict of a primary is pending.
     backups_meanwhile: bool,
     pub(super) fail_open: bool,
     pub(super) timer: Option<Instant>,
-    /// What the operator said of addresses that their host names have left, and may come back to.
+    /// Admin states of addresses that left their host names and may come back.
     pub(super) orders: Orders,
     /// Members of the configuration that are healthy.
     pub(super) healthy: usize,
-    /// What the newest view says.
+    /// The service of the newest view.
     pub(super) service: Service,
-    /// Which of its members the newest view holds.
+    /// Which members are in the newest view.
     pub(super) used: Used,
-    /// What has been reported of it.
+    /// What has been reported about it.
     pub(super) watch: Watch,
-    /// How it serves, its chain of other pools followed to the end.
+    /// How it serves, with its chain of other pools followed to the end.
     pub(super) serving: Serving,
     /// How many can serve since the newest view.
     pub(super) strength: Strength,
@@ -68,8 +68,8 @@ pub(super) struct PoolState {
     pub(super) fallback: Option<PoolId>,
 }
 
-/// Removed upstreams, which stay at the end of a pool's members as `retiring`, serve until those of the configuration can
-/// serve alone, or their time is up.
+/// Removed upstreams stay at the end of a pool's members as `retiring` and serve until the configured ones can serve
+/// alone, or their time is up.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Warming {
     /// When their time is up.
@@ -78,34 +78,34 @@ pub(super) struct Warming {
     needed: usize,
 }
 
-/// What a pool tells the configuration that follows.
+/// What a pool hands to the configuration that follows.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Served {
-    /// It served in order.
+    /// It served normally.
     open: bool,
     /// How many had to be healthy for that.
     needed: usize,
-    /// When the time of its retiring members is up, if it has any.
+    /// When the time of its retiring members ends, if it has any.
     until: Option<Instant>,
 }
 
-/// The verdict under earlier check definitions, which stands until the new ones have theirs or its time is up.
+/// The verdict under earlier check definitions, carried until the new checks have theirs or its time is up.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Carried {
     pub(super) state: HealthState,
-    /// When a definition was first changed since a verdict was reached.
+    /// When a definition first changed since a verdict was reached.
     since: Instant,
 }
 
-/// Orders kept for a pool's absent addresses.
+/// The most orders kept for absent addresses of a pool.
 const ORDERS_MAX: usize = 1_024;
 
-/// Orders of the operator that outlive their upstream: as long as its host name is in the pool.
+/// Orders that outlive their upstream, as long as its host name is in the pool.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Orders(HashMap<Address, (Arc<str>, AdminState)>);
 
 impl Orders {
-    /// What holds for an address that a name stands for from now on: what was said of it, or of the name without addresses.
+    /// The order for a new address of a name: the order for this address, or for the name while it had no addresses.
     pub(super) fn take(&mut self, upstream: &UpstreamPolicy) -> Option<AdminState> {
         let host = upstream.name.clone()?;
         let own = self.0.remove(&upstream.address);
@@ -113,7 +113,7 @@ impl Orders {
         own.or_else(names).map(|(_, order)| order)
     }
 
-    /// Keeps what was said of those that are gone.
+    /// Keeps the orders of members that are gone.
     pub(super) fn keep<'m>(&mut self, gone: impl Iterator<Item = &'m Member>) {
         for member in gone {
             if let (Some(host), Some(order)) = (&member.policy().name, member.admin_override)
@@ -124,7 +124,7 @@ impl Orders {
         }
     }
 
-    /// Forgets those of names that `policy` does not have, and those of names that have addresses now.
+    /// Forgets orders of names that `policy` does not have, and of names that have addresses now.
     pub(super) fn tidy(&mut self, policy: &PoolPolicy) {
         let unresolved = |a: &Address| policy.upstreams.iter().any(|u| u.address == *a);
         self.0.retain(|address, (host, _)| {
@@ -134,19 +134,19 @@ impl Orders {
     }
 }
 
-/// How many upstreams of the configuration can serve.
+/// How many configured upstreams can serve.
 #[derive(Debug, Clone, Copy, Default)]
 pub(super) struct Strength {
     /// Healthy and enabled.
     pub(super) able: usize,
     pub(super) total: usize,
-    /// Fewer than half can.
+    /// Fewer than half can serve.
     pub(super) below_half: bool,
-    /// When that must be looked at again though nothing happened.
+    /// When to look again even if nothing happens.
     pub(super) again: Option<Instant>,
 }
 
-/// Which members a view holds: of which ranks, and whether those that are not healthy too.
+/// Which members are in a view: of which ranks, and whether unhealthy ones too.
 #[derive(Debug, Clone, Copy, Default)]
 pub(super) struct Used {
     primaries: bool,
@@ -158,9 +158,9 @@ pub(super) struct Used {
 #[derive(Debug)]
 pub(super) struct Member {
     pub(super) upstream: Arc<Upstream>,
-    /// The pool as the file has it; of a retiring member, as the file had it.
+    /// The pool's configuration; of a retiring member, the one it had.
     pub(super) rules: Arc<PoolPolicy>,
-    /// Which of `rules.upstreams` it is.
+    /// Its index in `rules.upstreams`.
     pub(super) index: usize,
     /// In the order of `rules.checks`.
     pub(super) checks: CheckIds,
@@ -169,7 +169,7 @@ pub(super) struct Member {
     pub(super) carried: Option<Carried>,
     pub(super) admin_override: Option<AdminState>,
     pub(super) retiring: bool,
-    /// It left with its line of the file, and not only from what its host name stands for.
+    /// Its line left the file; otherwise only its host name's answer changed.
     pub(super) left_file: bool,
     pub(super) checks_total: u64,
     pub(super) transitions_total: u64,
@@ -202,7 +202,7 @@ impl Member {
         }
     }
 
-    /// The definition of its checks has changed: its state stands for a while, if they have none yet.
+    /// The definition of its checks has changed: carries its state for a while if they have none yet.
     pub(super) fn carry(&mut self, checks: &Checks, now: Instant) {
         self.carried = match self.verdict(checks) {
             HealthState::Unknown => {
@@ -213,7 +213,7 @@ impl Member {
         };
     }
 
-    /// When its state, if it is carried, is carried no longer.
+    /// When its carried state ends, if it is carried.
     pub(super) fn carried_until(&self, checks: &Checks) -> Option<Instant> {
         let since = self.carried?.since;
         let longest = self.tracks(checks).map(|track| track.timing().carried_at_most()).max()?;
@@ -239,8 +239,8 @@ impl Member {
         stale.get(spare).copied()
     }
 
-    /// Tells who picks until when it counts as healthy.
-    pub(super) fn tell_fresh_until(&self, checks: &Checks) {
+    /// Publishes until when it counts as healthy to the readers that pick.
+    pub(super) fn publish_fresh_until(&self, checks: &Checks) {
         self.upstream.fresh_until.set(self.fresh_until(checks));
     }
 
@@ -252,12 +252,12 @@ impl Member {
         self.admin_override.unwrap_or(self.policy().admin)
     }
 
-    /// What its checks say now, a carried verdict aside.
+    /// The verdict of its checks now, without a carried one.
     pub(super) fn verdict(&self, checks: &Checks) -> HealthState {
         combine(self.checks.iter().map(|id| checks[id].track.state()), self.rules.require)
     }
 
-    /// Which of its checks decides.
+    /// The index of the deciding check.
     pub(super) fn decides(&self, checks: &Checks) -> usize {
         if self.checks.len() == 1 {
             return 0;
@@ -266,7 +266,7 @@ impl Member {
         decides(&votes, self.rules.require)
     }
 
-    /// `check NAME: ` where there are several.
+    /// `check NAME: ` if there are several checks.
     pub(super) fn prefix(&self, check: &str) -> String {
         match self.checks.len() {
             1 => String::new(),
@@ -295,11 +295,11 @@ impl Member {
     }
 
     fn eligibility(&self, fail_open: bool) -> Eligibility {
-        // What has no address takes no requests, however bad the day.
+        // An upstream without an address takes no requests, not even under `fail_open`.
         eligibility(self.state, self.admin(), false, fail_open && self.has_address())
     }
 
-    /// False for a host name that stands for no address yet.
+    /// False for a host name that has not resolved to an address yet.
     fn has_address(&self) -> bool {
         self.upstream.address.host_name().is_none()
     }
@@ -308,7 +308,7 @@ impl Member {
         self.eligibility(false).is_eligible()
     }
 
-    /// Until when this upstream keeps requests waiting: it is enabled, unknown, and the first probe of what it waits for is
+    /// Until when requests wait for this upstream: it is enabled and unknown, and the first probe that it waits for is
     /// young.
     fn first_verdict_until(&self, checks: &Checks, now: Instant) -> Option<Instant> {
         if self.admin() != AdminState::Enabled || self.state != HealthState::Unknown {
@@ -328,10 +328,10 @@ impl PoolState {
         fallback: Option<PoolId>,
         members: Vec<Member>,
     ) -> PoolState {
-        let nothing = Service::Nothing(Nothing::Reject);
+        let otherwise = Service::NoneEligible(Otherwise::Reject);
         let empty = || Tier::build(policy.balance, []);
-        let rules = Rules { needed: 1, backups_alone: false, nothing: Nothing::Reject };
-        let view = View::new(nothing, empty(), empty(), rules);
+        let rules = Rules { needed: 1, backups_alone: false, otherwise: Otherwise::Reject };
+        let view = View::new(otherwise, empty(), empty(), rules);
         let cell =
             Arc::new(Pool { id, name: policy.name.clone(), shared: shared.clone(), view: ArcSwap::from_pointee(view) });
         let healthy = members.iter().filter(|member| member.state == HealthState::Healthy).count();
@@ -347,7 +347,7 @@ impl PoolState {
             timer: None,
             orders: Orders::default(),
             healthy,
-            service: nothing,
+            service: otherwise,
             used: Used::default(),
             watch: Watch::default(),
             serving: Serving::Awaited,
@@ -362,9 +362,9 @@ impl PoolState {
         self.members.into_iter().map(|member| (member.upstream.address.clone(), member)).collect()
     }
 
-    /// Follows `before`, whose members are in this one already: lets those of the removed that are eligible serve on for now,
-    /// if the pool did serve. Whether they must is seen once every member has its state ([`PoolState::is_warm`]); until when
-    /// they may does not change with a further reload. The others are left in `removed`.
+    /// Follows `before`, whose members are in this pool already. If that pool served, lets its removed eligible members
+    /// serve for now; the others stay in `removed`. Whether they are needed is known once every member has its state
+    /// ([`PoolState::is_warm`]). A further reload does not extend their time.
     pub(super) fn retire(&mut self, removed: &mut Vec<Member>, before: &Served, now: Instant) {
         self.backups_meanwhile = before.open;
         if !before.open {
@@ -385,15 +385,15 @@ impl PoolState {
     /// How the pool serves, for the configuration that follows.
     pub(super) fn served(&self) -> Served {
         let needed = match self.used {
-            // One backup is enough in the place of primaries.
+            // One backup is enough to replace primaries.
             Used { primaries: false, .. } if !self.backups_alone() => 1,
             Used { .. } => self.needed_now(),
         };
         Served { open: self.service == Service::Open, needed, until: self.warming.map(|warming| warming.until) }
     }
 
-    /// Whether the members of the configuration can serve alone. A backup does for a retiring backup, and for a primary only
-    /// where the configuration has no primaries.
+    /// Whether the configured members can serve alone. A backup can replace a retiring backup; it can replace a primary
+    /// only if the configuration has no primaries.
     pub(super) fn is_warm(&self) -> bool {
         let eligible = |backup| self.of_rank(backup).filter(|member| member.is_eligible()).count();
         let (primaries, backups, needed) = (eligible(false), eligible(true), self.needed());
@@ -404,7 +404,7 @@ impl PoolState {
         (primaries > 0 && primaries >= needed) || (backups > 0 && !primaries_go)
     }
 
-    /// Takes out the retiring members, with what was said of those whose host name is still in the file.
+    /// Takes out the retiring members, and keeps orders of those whose host name is still in the file.
     pub(super) fn end_warming(&mut self) -> Vec<Member> {
         self.warming = None;
         let gone: Vec<Member> = self.members.extract_if(.., |member| member.retiring).collect();
@@ -413,11 +413,11 @@ impl PoolState {
         gone
     }
 
-    /// The view, and when it must be computed again though nothing happened.
+    /// The view, and when it must be computed again even if nothing happens.
     ///
-    /// Primaries serve if at least `min_healthy` of them may; fewer count as none, and then the backups serve. While a
-    /// first verdict is awaited, neither backups nor `when_no_healthy` take over yet; but backups that serve already go on.
-    /// While removed members serve, it is enough that as many are healthy as had to be before.
+    /// Primaries serve if at least `min_healthy` of them may; otherwise the backups serve. While the first verdict of a
+    /// primary is pending, neither backups nor `when_no_healthy` take over; backups that serve already continue. While
+    /// removed members serve, as many as had to be healthy before are enough.
     pub(super) fn view(&mut self, checks: &Checks, now: Instant) -> (View, Used, Option<Instant>) {
         let fits = |backup: bool, fail_open: bool| {
             move |m: &&Member| m.policy().backup == backup && m.eligibility(fail_open).is_eligible()
@@ -429,10 +429,10 @@ impl PoolState {
             let ranked = self.members.iter().filter(move |m: &&Member| m.policy().backup == backup);
             ranked.filter_map(|m| m.first_verdict_until(checks, now)).min()
         };
-        let nothing = match (&self.policy.when_no_healthy, self.fallback) {
-            (WhenNoHealthy::FailOpen, _) => Nothing::FailOpen,
-            (WhenNoHealthy::Pool(_), Some(pool)) => Nothing::Pool(pool),
-            (WhenNoHealthy::Pool(_), None) | (WhenNoHealthy::Reject, _) => Nothing::Reject,
+        let otherwise = match (&self.policy.when_no_healthy, self.fallback) {
+            (WhenNoHealthy::FailOpen, _) => Otherwise::FailOpen,
+            (WhenNoHealthy::Pool(_), Some(pool)) => Otherwise::Pool(pool),
+            (WhenNoHealthy::Pool(_), None) | (WhenNoHealthy::Reject, _) => Otherwise::Reject,
         };
         let backups_alone = self.backups_alone();
         let backups_serve = count(true) > 0 && (!backups_alone || count(true) >= needed);
@@ -444,24 +444,24 @@ impl PoolState {
             (false, Some(_), _, _) if meanwhile => (Service::Open, false, true, false),
             (false, None, true, _) => (Service::Open, false, true, false),
             (false, Some(until), _, _) | (false, None, false, Some(until)) => {
-                let open = nothing == Nothing::FailOpen;
-                (Service::Waiting { until, then: nothing }, open, open, open)
+                let open = otherwise == Otherwise::FailOpen;
+                (Service::Waiting { until, then: otherwise }, open, open, open)
             }
-            (false, None, false, None) if nothing == Nothing::FailOpen && self.any_enabled() => {
+            (false, None, false, None) if otherwise == Otherwise::FailOpen && self.any_enabled() => {
                 (Service::FailOpen, true, true, true)
             }
-            (false, None, false, None) => (Service::Nothing(nothing), false, false, false),
+            (false, None, false, None) => (Service::NoneEligible(otherwise), false, false, false),
         };
         let used = Used { primaries: with_primaries, backups: with_backups, all };
         let tier = |backup: bool, wanted: bool| {
             let members = self.members.iter().filter(|_| wanted).filter(fits(backup, all));
             Tier::build(self.policy.balance, members.map(|m| (m.upstream.clone(), m.policy().weight)))
         };
-        let rules = Rules { needed, backups_alone, nothing };
+        let rules = Rules { needed, backups_alone, otherwise };
         let view = View::new(service, tier(false, with_primaries), tier(true, with_backups), rules);
         let waiting = match service {
             Service::Waiting { until, .. } => Some(until),
-            Service::Open | Service::FailOpen | Service::Nothing(_) => None,
+            Service::Open | Service::FailOpen | Service::NoneEligible(_) => None,
         };
         let carried = self.members.iter().filter_map(|member| member.carried_until(checks)).min();
         self.backups_meanwhile &= service == Service::Open && !enough && primary_awaited.is_some();
@@ -470,7 +470,7 @@ impl PoolState {
         (view, used, again.into_iter().flatten().min())
     }
 
-    /// Counts its upstreams, by the newest view's service.
+    /// Counts its upstreams under the newest view's service.
     pub(super) fn count_strength(&self, checks: &Checks, now: Instant) -> Strength {
         let able = self.members.iter().filter(|member| !member.retiring && member.is_eligible()).count();
         let total = self.policy.upstreams.len();
@@ -480,10 +480,11 @@ impl PoolState {
             let own = self.members.iter().filter(|member| !member.retiring);
             let awaited = own.filter_map(|member| member.first_verdict_until(checks, now));
             let mut awaited: Vec<Instant> = awaited.collect();
-            // Those whose first verdict is awaited are not missed yet.
+            // Members whose first verdict is pending do not count as missing yet.
             strength.below_half = 2 * able < total - awaited.len();
             if !strength.below_half {
-                // When so many of them are missed that fewer than half are left; not before, because to look costs a scan.
+                // When enough of them count as missing for fewer than half to be left; not earlier, because a look
+                // costs a scan.
                 let enough = 2 * able + awaited.len() - total;
                 strength.again = Some(*awaited.select_nth_unstable(enough).1);
             }
@@ -491,13 +492,13 @@ impl PoolState {
         strength
     }
 
-    /// What the watch is shown.
+    /// The input for the pool's watch.
     pub(super) fn seen(&self) -> Seen {
         let (serving, below_half) = (self.serving.clone(), self.strength.below_half);
         Seen { serving, below_half, warming: self.warming.is_some() }
     }
 
-    /// Removed upstreams that serve for those of the configuration.
+    /// Removed upstreams that serve for the configured ones.
     pub(super) fn retiring(&self) -> usize {
         self.members.iter().filter(|member| member.retiring).count()
     }
@@ -546,7 +547,7 @@ impl PoolState {
         causes
     }
 
-    /// Why it does not serve in order, and since when; `None` while it does.
+    /// Why it does not serve normally, and since when; `None` while it does.
     fn out_of_order(&self, checks: &Checks) -> Option<OutOfOrder> {
         if self.service == Service::Open {
             return None;
@@ -560,20 +561,20 @@ impl PoolState {
         })
     }
 
-    /// How many upstreams must be healthy for the pool to serve in order; backups count where there are no others.
+    /// How many upstreams must be healthy for the pool to serve normally; backups count if there are no primaries.
     pub(super) fn needed(&self) -> usize {
-        // Of those that could be healthy: a name without an address is none of them.
+        // Of those that could be healthy: a name without an address cannot.
         let total = self.of_rank(self.backups_alone()).filter(|member| member.has_address()).count();
         self.policy.min_healthy.needed(total)
     }
 
-    /// The same while removed members serve: as many as had to be before are enough.
+    /// The same while removed members serve: as many as had to be healthy before are enough.
     fn needed_now(&self) -> usize {
         let needed = self.needed();
         self.warming.map_or(needed, |warming| warming.needed.min(needed))
     }
 
-    /// Why an order that takes this upstream out wants force; `None`: it does not.
+    /// Why an order that takes this upstream out needs force; `None`: it does not.
     pub(super) fn needs_force(&self, address: &Address, checks: &Checks, now: Instant) -> Option<NeedsForce> {
         let rule = match (self.used.all, self.backups_alone()) {
             (true, _) => Rule::FailOpen,
@@ -591,7 +592,7 @@ impl PoolState {
         })
     }
 
-    /// Who may serve, without the upstream of this address.
+    /// How many may serve without the upstream of this address.
     fn able(&self, without: Option<&Address>, checks: &Checks, now: Instant) -> Able {
         let others = || self.members.iter().filter(|member| Some(&member.upstream.address) != without);
         let count = |backup| {
@@ -612,7 +613,7 @@ impl PoolState {
         self.members.iter().filter(move |member| member.policy().backup == backup && !member.retiring)
     }
 
-    /// Whether a member may be picked now, and why not: its own eligibility, and whether its rank is in use.
+    /// Whether a member may be picked now, or why not: its own eligibility, and whether its rank is in use.
     fn eligibility(&self, member: &Member) -> Eligibility {
         let own = member.eligibility(self.used.all);
         let in_use = if member.policy().backup { self.used.backups } else { self.used.primaries };
@@ -625,15 +626,15 @@ impl PoolState {
         }
     }
 
-    /// After a probe that changed nothing: `Retry-After` moves on while the pool does not serve.
+    /// After a probe without a change of state: `Retry-After` advances while the pool does not serve.
     pub(super) fn refresh_usable_at(&mut self, checks: &Checks, now: Instant) {
         match self.service {
             Service::Open | Service::FailOpen => {}
-            Service::Waiting { .. } | Service::Nothing(_) => self.set_usable_at(checks, now),
+            Service::Waiting { .. } | Service::NoneEligible(_) => self.set_usable_at(checks, now),
         }
     }
 
-    /// Tells the pool's readers when it could serve again (for `Retry-After`), unless the pool is large and they were told
+    /// Publishes when the pool could serve again (for `Retry-After`), unless the pool is large and this was published
     /// just now.
     pub(super) fn set_usable_at(&mut self, checks: &Checks, now: Instant) {
         let fresh = self.usable_refreshed.is_some_and(|at| now < at + USABLE_REFRESH);
@@ -653,7 +654,7 @@ impl PoolState {
         let any_unhealthy = enabled().any(|member| member.state == HealthState::Unhealthy);
         let serves = match self.service {
             Service::Open => true,
-            Service::FailOpen | Service::Waiting { .. } | Service::Nothing(_) => false,
+            Service::FailOpen | Service::Waiting { .. } | Service::NoneEligible(_) => false,
         };
         let summary = if serves && enabled().all(|member| member.state == HealthState::Healthy) {
             PoolSummary::Healthy
@@ -746,17 +747,18 @@ fn check_status(policy: &CheckPolicy, check: &Check) -> CheckStatus {
     }
 }
 
-/// Why an upstream takes no requests, in a sentence; `None` when it may. `because` is why the check that decides is unknown.
+/// Why an upstream takes no requests, in one sentence; `None` if it may. `because` is why the deciding check is
+/// unknown.
 fn why(eligibility: Eligibility, member: &Member, check: &CheckStatus, because: Option<Cause>) -> Option<String> {
-    // One that fail_open uses is eligible, and what is wrong with it is still told.
-    let told = match (eligibility, member.eligibility(false)) {
+    // An upstream in use under fail_open is eligible, but what is wrong with it is still shown.
+    let shown = match (eligibility, member.eligibility(false)) {
         (Eligibility::Eligible, own) => own,
         (not @ Eligibility::Not(_), _) => not,
     };
-    let Eligibility::Not(reason) = told else { return None };
+    let Eligibility::Not(reason) = shown else { return None };
     Some(match reason {
-        Ineligible::TooFewHealthy => "fewer upstreams are healthy than min_healthy says".to_owned(),
-        Ineligible::PrimaryAwaited => "a primary's first verdict is awaited".to_owned(),
+        Ineligible::TooFewHealthy => "fewer upstreams are healthy than min_healthy requires".to_owned(),
+        Ineligible::PrimaryAwaited => "it waits for a primary's first verdict".to_owned(),
         Ineligible::Unhealthy => failed(member, check),
         Ineligible::Unknown => format!("{}{}", member.prefix(&check.name), unknown(check, because)),
         Ineligible::Draining | Ineligible::Disabled | Ineligible::Ejected => match member.state {
@@ -769,19 +771,19 @@ fn why(eligibility: Eligibility, member: &Member, check: &CheckStatus, because: 
 fn failed(member: &Member, check: &CheckStatus) -> String {
     match &check.last_check {
         _ if member.carried.is_some() => {
-            "its checks failed as they were defined before; as they are now, they have no verdict yet".to_owned()
+            "its checks failed under the previous configuration; the new ones have no verdict yet".to_owned()
         }
-        Some(last) => format!("{}{}", member.prefix(&check.name), last_words(last)),
+        Some(last) => format!("{}{}", member.prefix(&check.name), code_and_sentence(last)),
         None => "its checks failed".to_owned(),
     }
 }
 
-fn last_words(last: &LastCheck) -> String {
+fn code_and_sentence(last: &LastCheck) -> String {
     format!("{}: {}", last.report.code, last.report.sentence())
 }
 
 fn unknown(check: &CheckStatus, because: Option<Cause>) -> String {
-    match (because, check.streak, check.last_check.as_ref().map(last_words)) {
+    match (because, check.streak, check.last_check.as_ref().map(code_and_sentence)) {
         (Some(Cause::Stale), ..) => "stale: no probe has passed or failed for too long".to_owned(),
         (Some(Cause::ProbePanic), ..) => "its probe panicked".to_owned(),
         (Some(Cause::Threshold) | None, Some(run), Some(last)) => {

@@ -1,6 +1,6 @@
-//! What a request loads once and keeps to its end: routes, listeners and pools of one configuration.
+//! What a request loads once and keeps until it ends: routes, listeners and pools of one configuration.
 //!
-//! Pools and listeners have numbers that stay with their name and address for the life of the process, so that a request
+//! Pools and listeners keep their numbers with their name and address for the life of the process, so that a request
 //! that must pick again (a retry, the end of a wait) finds its pool in the newest snapshot without a string look-up.
 
 use std::sync::Arc;
@@ -16,15 +16,15 @@ use super::view::View;
 use crate::model::Name;
 use crate::route::Table;
 
-/// A pool's number: stays with its name for the life of the process.
+/// A pool's number; kept with its name for the life of the process.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct PoolId(pub u32);
 
-/// A listening socket's number: stays with its address for the life of the process.
+/// A listening socket's number; kept with its address for the life of the process.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct ListenerId(pub u32);
 
-/// The newest snapshot. Load it for every pick; keep what it gave to the end of the request.
+/// The newest snapshot. Load it for every pick; keep the loaded one until the request ends.
 pub type Published = Arc<ArcSwap<Snapshot>>;
 
 /// One configuration as the data path sees it.
@@ -32,20 +32,20 @@ pub type Published = Arc<ArcSwap<Snapshot>>;
 pub struct Snapshot {
     /// Counts applied configurations; the first is 1. 0 is the empty snapshot before the first.
     pub generation: u64,
-    /// Which pool takes which request.
+    /// The routing table.
     pub routes: Table<PoolId>,
     listeners: Vec<Option<ListenerEntry>>,
     pools: Vec<Option<Arc<Pool>>>,
     departed: Vec<Departed>,
 }
 
-/// A listener that a reload removed a moment ago. Its connections finish the request they have begun, and that request is
-/// routed as it would have been before.
+/// A listener that a reload has just removed. Its connections finish the request that they have begun, and that request
+/// is routed as before the reload.
 #[derive(Debug, Clone)]
 pub struct Departed {
     /// The listener.
     pub id: ListenerId,
-    /// Until when it may have requests.
+    /// Until when it may still have requests.
     pub until: Instant,
     /// The last configuration that had it.
     pub last: Arc<Snapshot>,
@@ -62,12 +62,12 @@ impl Snapshot {
         Snapshot { generation, routes, listeners, pools, departed: Vec::new() }
     }
 
-    /// The same with these listeners remembered, for the requests they have begun.
+    /// The same snapshot with these removed listeners, for the requests that they have begun.
     pub fn with_departed(self, departed: Vec<Departed>) -> Snapshot {
         Snapshot { departed, ..self }
     }
 
-    /// The same without those.
+    /// The same snapshot without removed listeners.
     pub fn without_departed(&self) -> Snapshot {
         let Snapshot { generation, routes, listeners, pools, departed: _ } = self;
         let (routes, listeners, pools) = (routes.clone(), listeners.clone(), pools.clone());
@@ -79,7 +79,7 @@ impl Snapshot {
         Snapshot::new(0, Table::empty(), Vec::new(), Vec::new())
     }
 
-    /// Whether this configuration has the pool of this number, and still the one of this serial.
+    /// Whether this configuration has the pool with this number, and it is still the one with this serial.
     pub fn has(&self, id: PoolId, serial: u64) -> bool {
         self.pool(id).is_some_and(|pool| pool.shared.serial == serial)
     }
@@ -101,12 +101,12 @@ impl Snapshot {
         numbered.filter(|(_, entry)| entry.is_some()).map(|(number, _)| ListenerId(number))
     }
 
-    /// The listeners that were removed a moment ago.
+    /// The listeners that have just been removed.
     pub fn departed(&self) -> &[Departed] {
         &self.departed
     }
 
-    /// By which configuration a request on this listener is routed: this one, or the last that had the listener.
+    /// The configuration that routes a request on this listener: this one, or the last that had the listener.
     pub fn routing(&self, id: ListenerId) -> &Snapshot {
         match self.departed.iter().find(|departed| departed.id == id) {
             Some(departed) if self.listener(id).is_none() => &departed.last,
@@ -120,12 +120,12 @@ impl Snapshot {
     }
 }
 
-/// What a snapshot knows of a listening socket.
+/// A listening socket of a snapshot.
 #[derive(Debug, Clone)]
 pub struct ListenerEntry {
     /// Its name in this configuration.
     pub name: Name,
-    /// Where requests go that no route takes.
+    /// Where requests go that match no route.
     pub pool: Option<PoolId>,
 }
 
@@ -136,20 +136,20 @@ pub struct Pool {
     pub id: PoolId,
     /// Its name.
     pub name: Name,
-    /// What outlives this configuration.
+    /// The part that outlives this configuration.
     pub shared: Arc<PoolShared>,
     /// The eligible upstreams now. Only the pools of the newest snapshot are kept up to date.
     pub view: ArcSwap<View>,
 }
 
-/// What a pool keeps over reloads. A pool that leaves the configuration and comes back under its name is another one.
+/// What a pool keeps over reloads. A pool that leaves the configuration and returns under its name is a new one.
 #[derive(Debug)]
 pub struct PoolShared {
-    /// No other pool of this process has it.
+    /// Unique among the pools of this process.
     pub serial: u64,
     /// Its counters.
     pub stats: PoolStats,
-    /// Where round robin stands, so that a new view goes on where the old one was.
+    /// The position of round robin, so that a new view continues where the old one stopped.
     pub cursor: AtomicUsize,
     waiting: AtomicU32,
     changed: Notify,
@@ -165,7 +165,7 @@ pub const RETRY_AFTER_MAX: u64 = 300;
 pub const RETRY_AFTER_NONE_ENABLED: u64 = 30;
 
 impl PoolShared {
-    /// A pool without history. `now` is only an origin for its instants.
+    /// A pool without history. `now` is only the origin for its instants.
     pub fn new(now: Instant) -> PoolShared {
         static SERIALS: AtomicU64 = AtomicU64::new(1);
         PoolShared {
@@ -179,12 +179,12 @@ impl PoolShared {
         }
     }
 
-    /// Says that a new view or snapshot is published: wakes everyone who waits.
+    /// Wakes every waiting request, after a new view or snapshot was published.
     pub fn announce(&self) {
         self.changed.notify_waiters();
     }
 
-    /// A place among those who wait, or `None` when 1,000 do. Given back when dropped.
+    /// A place among the waiting requests, or `None` if [`PoolShared::WAITING_MAX`] wait. Dropping it frees the place.
     pub fn try_wait(self: &Arc<Self>) -> Option<WaitTicket> {
         let more = |n: u32| (n < WAITING_MAX).then_some(n + 1);
         self.waiting.fetch_update(Ordering::Relaxed, Ordering::Relaxed, more).ok()?;
@@ -196,7 +196,7 @@ impl PoolShared {
         self.waiting.load(Ordering::Relaxed)
     }
 
-    /// The controller's estimate of when the first upstream could be healthy; `None`: none is enabled.
+    /// Sets the estimate of when the first upstream could be healthy; `None`: none is enabled.
     pub fn set_usable_at(&self, at: Option<Instant>) {
         let ms = at.map_or(u64::MAX, |at| at.saturating_duration_since(self.epoch).as_millis() as u64);
         self.usable_at_ms.store(ms, Ordering::Relaxed);
@@ -221,7 +221,7 @@ pub struct WaitTicket {
 }
 
 impl WaitTicket {
-    /// Waits until the pool changes or `until` has come, whichever is first. `changed_already` is asked after the wait
+    /// Waits until the pool changes or until `until`, whichever comes first. `changed_already` is called after the wait
     /// is armed, so that a change between the caller's look at the view and this call is not missed; true ends the wait
     /// at once. Cancel-safe.
     pub async fn wait(&self, until: Instant, changed_already: impl FnOnce() -> bool) {

@@ -1,8 +1,8 @@
-//! Everything the controller knows, and what each event makes of it; of a new configuration: [`carry`]. Pure: events in,
+//! The controller's whole state, and what each event changes in it (a new configuration: [`carry`]). Pure: events in,
 //! [`Effects`] out, time and chance as arguments. [`super::controller`] carries the effects out and is the only caller.
 //!
-//! A verdict belongs to (address, check definition, timing) and lives in a check; pools are its readers, so equal checks
-//! are one probe. Admin state, counters and load belong to pool and address and live in a member.
+//! A verdict belongs to (address, check definition, timing) and lives in a check. Pools are its readers, so equal
+//! checks are one probe. Admin state, counters and load belong to pool and address and live in a member.
 
 mod carry;
 mod lag;
@@ -38,36 +38,36 @@ pub struct ProbeToken(pub u64);
 /// A probe to be made now.
 #[derive(Debug, Clone)]
 pub struct ProbeJob {
-    /// Goes back with the report.
+    /// Returned with the report.
     pub token: ProbeToken,
     /// The address to dial.
     pub target: Address,
-    /// The upstream it is about.
+    /// The upstream that is checked.
     pub upstream: Address,
-    /// The host name that the upstream's address was resolved from.
+    /// The host name that resolved to the upstream's address.
     pub name: Option<Arc<str>>,
-    /// What to do and to expect.
+    /// What the probe does and expects.
     pub spec: Arc<ProbeSpec>,
     /// Over the whole probe.
     pub timeout: Duration,
-    /// When it should have begun.
+    /// When it was due.
     pub due: Instant,
-    /// What the prober keeps from one probe of this check to the next.
+    /// Data that the prober keeps from one probe of this check to the next.
     pub kept: Kept,
 }
 
-/// What the prober keeps with a check, whose definition and timing never change; nobody else looks inside.
+/// Data that the prober keeps with a check, whose definition and timing never change; opaque to everything else.
 #[derive(Debug, Clone, Default)]
 pub struct Kept(Arc<OnceLock<Box<dyn Any + Send + Sync>>>);
 
 impl Kept {
-    /// What is kept, made by `make` the first time. A check has one prober, so it is always of one type.
+    /// The kept data, created by `make` the first time. A check has one prober, so the type is always the same.
     pub fn get_or_make<T: Send + Sync + 'static>(&self, make: impl FnOnce() -> Arc<T>) -> Arc<T> {
         match self.0.get().and_then(|kept| kept.downcast_ref::<Arc<T>>()) {
             Some(kept) => kept.clone(),
             None => {
                 let made = make();
-                // Whoever was first is kept.
+                // The first value is kept.
                 let _ = self.0.set(Box::new(made.clone()));
                 made
             }
@@ -86,11 +86,11 @@ pub struct Effects {
     pub announce: Vec<Arc<PoolShared>>,
     /// Upstreams whose idle connections close.
     pub close_idle: Vec<Arc<Upstream>>,
-    /// For how many of those a new epoch has begun.
+    /// How many of those have a new epoch.
     begun: usize,
-    /// What is to be logged; it is in the event ring already.
+    /// What to log; it is already in the event ring.
     pub events: Vec<Event>,
-    /// By the number of an event of `events`: the secrets read from files of the check that has made its upstream unhealthy.
+    /// The secrets from files of the check that made an upstream unhealthy, by the number of its event in `events`.
     pub secrets: HashMap<u64, Vec<FileSecret>>,
 }
 
@@ -100,8 +100,9 @@ impl Effects {
         self.close_idle.push(upstream.clone());
     }
 
-    /// Begins a new epoch of every upstream that was lost: who has it from an older view, and has sent nothing yet, learns it
-    /// from that. Right before the views are made that say so, because until they are published only older ones are there.
+    /// Begins a new epoch of every lost upstream, so that a request that picked it from an older view and has sent
+    /// nothing yet sees the loss. Called right before the new views are made: until they are published, only older ones
+    /// exist.
     fn begin_epochs(&mut self) {
         self.close_idle[self.begun..].iter().for_each(|upstream| upstream.connections.begin_epoch());
         self.begun = self.close_idle.len();
@@ -113,17 +114,17 @@ impl Effects {
 pub struct Work {
     /// Probes to start now.
     pub start: Vec<ProbeJob>,
-    /// Probes in flight that nobody wants any more.
+    /// Probes in flight whose result is no longer needed.
     pub cancel: Vec<ProbeToken>,
 }
 
-/// What a configuration did.
+/// The result of a new configuration.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Applied {
-    /// Its number.
+    /// The number of the configuration.
     pub generation: u64,
-    /// Pools in which removed upstreams serve until a new one is healthy, each with the instant at which they cease to at the
-    /// latest.
+    /// Pools in which removed upstreams serve until a new one is healthy, each with the instant at which that ends at
+    /// the latest.
     pub warming: Vec<(Name, Instant)>,
 }
 
@@ -136,12 +137,12 @@ pub enum SetAdminError {
     /// The pool has no such upstream.
     #[error("pool {0} has no upstream {1}")]
     NoUpstream(Name, Address),
-    /// Too few would serve after it.
+    /// Too few upstreams would serve.
     #[error("{0}")]
     NeedsForce(Box<NeedsForce>),
 }
 
-/// What makes two checks one.
+/// Checks with equal keys are one check.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct CheckKey {
     upstream: Address,
@@ -173,23 +174,23 @@ impl CheckKey {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(super) struct CheckId(u64);
 
-/// One probe with its verdict, and who reads it.
+/// One probe with its verdict and its readers.
 #[derive(Debug)]
 pub(super) struct Check {
     pub(super) key: Arc<CheckKey>,
     pub(super) track: Track,
-    /// Upstreams of pools, each once.
+    /// Members of pools, each once.
     readers: SmallVec<[UpstreamId; 2]>,
     flight: Option<ProbeToken>,
     deadline: Option<Instant>,
     pub(super) last: Option<(Instant, Arc<ProbeReport>)>,
-    /// When the certificate that a probe saw last ends, in seconds since 1970. Outlives probes that saw none.
+    /// The expiry of the last certificate seen, in seconds since 1970. Kept when later probes see none.
     pub(super) certificate_expiry: Option<i64>,
     pub(super) unknown_because: Option<Cause>,
     kept: Kept,
 }
 
-/// What a timer is about.
+/// What a timer is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Timer {
     Check(CheckId),
@@ -209,13 +210,13 @@ pub struct State {
     flights: HashMap<ProbeToken, CheckId>,
     cancelled: Vec<ProbeToken>,
     timers: BTreeSet<(Instant, Timer)>,
-    /// Pools whose view must be computed anew before the event is over.
+    /// Pools whose view must be computed anew before the event ends.
     dirty: BTreeSet<usize>,
     pool_ids: HashMap<Name, PoolId>,
     pools: Vec<PoolState>,
-    /// Where in `pools` each is.
+    /// Each pool's index in `pools`.
     by_id: HashMap<PoolId, usize>,
-    /// By pool: the pools whose requests it takes while they cannot.
+    /// By pool: the pools that send their requests to it while they cannot serve.
     users: HashMap<PoolId, Vec<usize>>,
     places: HashMap<UpstreamId, (usize, usize)>,
     events: EventRing,
@@ -229,7 +230,7 @@ pub struct State {
 }
 
 impl State {
-    /// Knows nothing yet. `seed` is for the jitter; `hints` is handed to every upstream.
+    /// Starts without pools. `seed` is for the jitter; `hints` is given to every upstream.
     pub fn new(now: Instant, seed: u64, hints: Hints) -> State {
         State {
             generation: 0,
@@ -259,7 +260,7 @@ impl State {
         }
     }
 
-    /// Starts the probes that are due and does what else has come of time. The only source of jobs.
+    /// Starts the probes that are due and handles other timers. The only source of jobs.
     pub fn on_tick(&mut self, now: Instant) -> (Work, Effects) {
         let mut effects = Effects::default();
         let mut start = vec![];
@@ -282,13 +283,13 @@ impl State {
         (Work { start, cancel: std::mem::take(&mut self.cancelled) }, effects)
     }
 
-    /// How long to wait at least from one [`State::on_tick`] to the next: probes that are due within this time start
-    /// together. To wake a thread, ours and the one that answers, costs as much as a probe does.
+    /// The shortest time from one [`State::on_tick`] to the next: probes due within it start together. Waking a thread,
+    /// ours and the one that responds, costs as much as a probe.
     pub fn tick_gap(&self) -> Duration {
         self.tick_gap
     }
 
-    /// The shortest time that a probe may take; an hour without probes.
+    /// The shortest timeout of all checks; an hour without checks.
     pub fn shortest_timeout(&self) -> Duration {
         self.shortest_timeout
     }
@@ -298,8 +299,8 @@ impl State {
         self.timers.first().map(|(at, _)| *at)
     }
 
-    /// Probes ended, several at once so that many changes make one view. A report that nobody waits for any more is
-    /// dropped.
+    /// Handles probes that ended, several at once so that many changes make one view. Drops reports that are no longer
+    /// needed.
     pub fn on_probes(&mut self, ended: impl IntoIterator<Item = (ProbeToken, ProbeReport)>, now: Instant) -> Effects {
         let mut effects = Effects::default();
         for (token, report) in ended {
@@ -311,7 +312,7 @@ impl State {
 
     fn on_probe(&mut self, token: ProbeToken, report: ProbeReport, now: Instant, effects: &mut Effects) {
         let Some(id) = self.flights.remove(&token) else { return };
-        // What had gone out of date before is not confirmed by this, but begun anew.
+        // A report does not confirm a verdict that was out of date before; it begins a new one.
         self.forget_stale(id, now, effects);
         let chance = self.rng.f64() * 2.0 - 1.0;
         let check = self.checks.get_mut(&id).expect("a flight ends with its check");
@@ -376,8 +377,8 @@ impl State {
         effects
     }
 
-    /// The operator says what he wants of an upstream; holds until the upstream leaves the file or the process ends. One that
-    /// has left the file and serves for others obeys until it goes.
+    /// Sets the admin state of an upstream; kept until the upstream leaves the file or the process ends. It also
+    /// applies to an upstream that has left the file and still serves for others.
     pub fn set_admin(
         &mut self,
         pool: &str,
@@ -416,7 +417,7 @@ impl State {
         Ok(effects)
     }
 
-    /// Notes a reload, which `by` asked for, that changed nothing or was refused.
+    /// Records a reload that `by` requested and that changed nothing or was refused.
     pub fn on_reload_without_effect(
         &mut self,
         result: &'static str,
@@ -435,7 +436,7 @@ impl State {
         self.events.after(seq).cloned().collect()
     }
 
-    /// What `explain` needs of a pool and perhaps of one of its upstreams. `stale` as in [`State::status`].
+    /// What `explain` needs about a pool and perhaps one of its upstreams. `stale` as in [`State::status`].
     pub fn explain(
         &self,
         pool: &str,
@@ -465,7 +466,7 @@ impl State {
     }
 
     fn checker(&self, stale: bool, now: Instant) -> CheckerStatus {
-        // What is overdue now counts: a scheduler that stands still starts nothing that could be measured.
+        // A probe that is overdue now counts too: a stalled scheduler starts nothing that could be measured.
         let overdue = self.overdue(now);
         CheckerStatus {
             stale,
@@ -476,7 +477,7 @@ impl State {
         }
     }
 
-    /// How late the check is that waits longest, if one does.
+    /// How late the most overdue check is.
     fn overdue(&self, now: Instant) -> Duration {
         let waiting = self.timers.iter().find(|(_, timer)| matches!(timer, Timer::Check(_)));
         waiting.map_or(Duration::ZERO, |(at, _)| now.saturating_duration_since(*at))
@@ -534,8 +535,8 @@ impl State {
         }
     }
 
-    /// The end of every event: pools that changed get their view. By now every member has its state, so that here it is known
-    /// whether removed ones are still needed.
+    /// Runs at the end of every event: pools that changed get a new view. Every member has its state by now, so it is
+    /// known whether removed members are still needed.
     fn settle(&mut self, now: Instant, effects: &mut Effects) {
         let mut changed = std::mem::take(&mut self.dirty);
         let mut gone = vec![];
@@ -559,7 +560,7 @@ impl State {
         self.report(changed, now, effects);
     }
 
-    /// Verdicts under earlier definitions end with their time.
+    /// Ends carried verdicts whose time is up.
     fn end_carried(&mut self, p: usize, now: Instant, effects: &mut Effects) {
         for m in 0..self.pools[p].members.len() {
             let member = &mut self.pools[p].members[m];
@@ -570,8 +571,8 @@ impl State {
         }
     }
 
-    /// Makes a member's state what its checks say now; a difference is a transition. `cause` is the check that changed and
-    /// why; without one the configuration changed.
+    /// Sets a member's state to what its checks say now; a difference is a transition. `cause` is the check that
+    /// changed and why; without it, the configuration changed.
     fn settle_member(
         &mut self,
         p: usize,
@@ -583,7 +584,7 @@ impl State {
         let pool = &mut self.pools[p];
         let member = &mut pool.members[m];
         let verdict = member.verdict(&self.checks);
-        // A check that broke says that nothing known under an earlier definition holds any more either.
+        // A broken check also ends what is known under an earlier definition.
         let broke = matches!(cause, Some((_, Cause::Stale | Cause::ProbePanic)));
         if verdict != HealthState::Unknown || broke {
             member.carried = None;
@@ -594,7 +595,7 @@ impl State {
             return;
         }
         if let (HealthState::Unknown, Some((_, Cause::Stale))) = (to, cause) {
-            // Readers may have found it out before, and waited since.
+            // Readers may have noticed it earlier, and waited since then.
             let since = pool.cell.view.load().missed_at().unwrap_or(now);
             for id in &member.checks {
                 self.checks.get_mut(id).expect("members have checks").track.await_again(since);
@@ -614,8 +615,10 @@ impl State {
             (Some((_, Cause::Stale)), _) => {
                 (None, "no probe has passed or failed for too long (stale)".to_owned(), None)
             }
-            (None, _) if to == HealthState::Unknown => (None, "no verdict yet as the file has it now".to_owned(), None),
-            (_, None) => (None, "as its checks are required now".to_owned(), None),
+            (None, _) if to == HealthState::Unknown => {
+                (None, "no verdict yet under the new configuration".to_owned(), None)
+            }
+            (_, None) => (None, "the new configuration requires other checks to pass".to_owned(), None),
             (_, Some(report)) => (Some(report.code), report.sentence(), Some(report.duration)),
         };
         let reason = format!("{}{reason}", member.prefix(&member.rules.checks[changed].name));
@@ -640,10 +643,10 @@ impl State {
         if let Some(at) = pool.timer.take() {
             self.timers.remove(&(at, Timer::Pool(pool.id)));
         }
-        pool.members.iter().for_each(|member| member.tell_fresh_until(&self.checks));
+        pool.members.iter().for_each(|member| member.publish_fresh_until(&self.checks));
         let (view, used, deadline) = pool.view(&self.checks, now);
         if pool.used.all && !used.all {
-            // `fail_open` has ended: those that are not healthy are out again.
+            // `fail_open` has ended: members that are not healthy are out again.
             let out = pool.members.iter().filter(|member| member.state != HealthState::Healthy);
             out.for_each(|member| effects.lose(&member.upstream));
         }
@@ -660,16 +663,16 @@ impl State {
         pool.fail_open = fail_open;
     }
 
-    /// A probe ended and changed no state: what readers are told moves on.
+    /// A probe ended without a change of state: updates what readers see.
     fn refresh(&mut self, readers: &[UpstreamId], now: Instant) {
         for reader in readers {
             let (p, m) = self.places[reader];
-            self.pools[p].members[m].tell_fresh_until(&self.checks);
+            self.pools[p].members[m].publish_fresh_until(&self.checks);
             self.pools[p].refresh_usable_at(&self.checks, now);
         }
     }
 
-    /// What is out of date by now is forgotten, whoever asks: a checker that stands still would not say so.
+    /// Forgets what is out of date. Called before every look, because a stalled checker does not do it.
     pub fn expire(&mut self, now: Instant) -> Effects {
         let mut effects = Effects::default();
         let stale = self.checks.iter().filter(|(_, check)| check.track.is_stale(now));

@@ -6,22 +6,22 @@ use std::time::Duration;
 
 use crate::model::Code;
 
-/// What a pool has done.
+/// Counters of one pool.
 #[derive(Debug, Default)]
 pub struct PoolStats {
-    /// Requests by what the client was answered.
+    /// Requests by the class of the status that the client got.
     pub requests: [AtomicU64; RequestClass::ALL.len()],
-    /// Our own answers by reason.
+    /// Responses that we generated ourselves, by reason.
     pub answers: ReasonCount,
     /// Attempts after the first.
     pub retries: AtomicU64,
-    /// From the whole request head to the end of the answer.
+    /// From the complete request head to the end of the response.
     pub request_seconds: Histogram,
-    /// From the request on its way to the upstream to the upstream's response head.
+    /// From sending the request to the upstream to the upstream's response head.
     pub upstream_seconds: Histogram,
     /// Probes of its upstreams by outcome, in the order of `Code::ALL`.
     pub probes: [AtomicU64; Code::ALL.len()],
-    /// How long they took.
+    /// The duration of those probes.
     pub probe_seconds: Histogram,
 }
 
@@ -39,7 +39,7 @@ impl PoolStats {
     }
 }
 
-/// What the listeners have done that belongs to no pool.
+/// Counters of the listeners, of what belongs to no pool.
 #[derive(Debug, Default)]
 pub struct FrontStats {
     /// Client connections accepted.
@@ -48,13 +48,13 @@ pub struct FrontStats {
     pub connections_open: AtomicU64,
     /// Connections closed because their client sent nothing in time.
     pub silent: AtomicU64,
-    /// How often accepting rested because we lacked descriptors or memory.
+    /// How often accepting paused because descriptors or memory ran out.
     pub accept_rests: AtomicU64,
-    /// Our own answers to requests that reached no pool, refused heads included.
+    /// Our own responses to requests that reached no pool, rejected heads included.
     pub answers: ReasonCount,
 }
 
-/// What became of a request, by the class of the status the client saw.
+/// The outcome of a request: the class of the status that the client saw.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum RequestClass {
     /// 101.
@@ -67,7 +67,7 @@ pub enum RequestClass {
     ClientError,
     /// 500 to 599.
     ServerError,
-    /// The client left before it had a status, or the answer broke off.
+    /// The client left before it got a status, or the response ended early.
     Aborted,
 }
 
@@ -108,7 +108,7 @@ impl RequestClass {
 
 macro_rules! answer_reasons {
     ($($(#[$doc:meta])* $name:ident = ($status:literal, $word:literal),)*) => {
-        /// Why we answered ourselves. The word stands in the answer's body and in metrics.
+        /// Why we responded ourselves. The word is in the response body and in metrics.
         #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
         pub enum AnswerReason { $($(#[$doc])* $name,)* }
 
@@ -130,15 +130,15 @@ macro_rules! answer_reasons {
 }
 
 answer_reasons! {
-    /// The head or a chunk cannot be read in one way only.
+    /// The head or a chunk is invalid, or two parsers could read it differently.
     Malformed = (400, "malformed"),
-    /// No route takes it, and the listener has no pool.
+    /// No route matches, and the listener has no pool.
     NoRoute = (404, "no_route"),
     /// CONNECT or TRACE.
     Method = (405, "method"),
     /// The head did not arrive in time.
     HeaderTimeout = (408, "header_timeout"),
-    /// Nothing more of the body came in time.
+    /// The rest of the body did not arrive in time.
     BodyTimeout = (408, "body_timeout"),
     /// The body is too large.
     BodyTooLarge = (413, "body_too_large"),
@@ -148,25 +148,25 @@ answer_reasons! {
     Expectation = (417, "expectation"),
     /// The head is too large or has too many fields.
     HeadTooLarge = (431, "head_too_large"),
-    /// A transfer coding we do not speak.
+    /// A transfer coding that we do not support.
     NotImplemented = (501, "not_implemented"),
-    /// No upstream could be connected to.
+    /// No connection to an upstream could be made.
     ConnectFailed = (502, "connect_failed"),
-    /// The upstream broke off before its answer.
+    /// The upstream closed or reset the connection before its response head.
     UpstreamBroke = (502, "upstream_broke"),
-    /// The upstream's answer is malformed.
+    /// The upstream's response is malformed.
     BadResponse = (502, "bad_response"),
-    /// Nothing is eligible.
+    /// No upstream is eligible.
     NoneEligible = (503, "none_eligible"),
-    /// Too many wait already.
+    /// Too many requests wait already.
     QueueFull = (503, "queue_full"),
-    /// Our own lack of descriptors or ports.
+    /// We have no descriptors or ports left.
     Resources = (503, "resources"),
-    /// The connection took too long.
+    /// Connecting to the upstream took too long.
     ConnectTimeout = (504, "connect_timeout"),
-    /// The answer took too long.
+    /// The response took too long.
     UpstreamTimeout = (504, "upstream_timeout"),
-    /// Another version of HTTP.
+    /// An HTTP version that we do not support.
     Version = (505, "version"),
 }
 
@@ -208,7 +208,7 @@ impl Histogram {
         self.sum_us.fetch_add(us, Ordering::Relaxed);
     }
 
-    /// Counts per bucket, not cumulated; the last is what exceeds every bound.
+    /// Counts per bucket, not cumulative; the last bucket counts what exceeds every bound.
     pub fn counts(&self) -> [u64; Histogram::BOUNDS_US.len() + 1] {
         std::array::from_fn(|i| self.buckets[i].load(Ordering::Relaxed))
     }

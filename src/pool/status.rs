@@ -1,5 +1,5 @@
-//! What the controller tells about itself: one consistent picture of every pool, made on request for the admin API,
-//! metrics and command line. Instants are turned into dates by whoever prints them.
+//! The controller's status: one consistent picture of every pool, made on request for the admin API, metrics and
+//! command line. Instants become dates where they are printed.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -22,14 +22,15 @@ pub struct Status {
     pub generation: u64,
     /// The pools, in file order.
     pub pools: Vec<PoolStatus>,
-    /// How the checker itself is.
+    /// The state of the checker itself.
     pub checker: CheckerStatus,
 }
 
-/// How the checker itself is.
+/// The state of the checker itself.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct CheckerStatus {
-    /// It is not running now (it is being restarted, or its thread stands still): verdicts stand until they are out of date.
+    /// The checker is not running (it is being restarted, or its thread is stalled): verdicts hold until they are out
+    /// of date.
     pub stale: bool,
     /// How often it had to be restarted.
     pub restarts_total: u64,
@@ -37,20 +38,20 @@ pub struct CheckerStatus {
     pub probe_panics_total: u64,
     /// Probes in flight.
     pub probes_in_flight: usize,
-    /// The latest start of a probe after it was due, over the last minute; one that is overdue now counts too.
+    /// The longest delay of a probe's start over the last minute, including a probe that is overdue now.
     pub lag: Duration,
 }
 
-/// One word for a pool.
+/// The state of a pool in one word.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum PoolSummary {
     /// Every enabled upstream is healthy.
     Healthy,
-    /// It serves, but an enabled upstream is not healthy, or it serves in a way the user wrote down for bad days.
+    /// It serves, but an enabled upstream is not healthy, or it serves in the way that is configured for bad days.
     Degraded,
-    /// It has nothing eligible.
+    /// No upstream is eligible.
     Unhealthy,
-    /// It has nothing eligible yet, and no enabled upstream has been judged unhealthy.
+    /// No upstream is eligible yet, and no enabled upstream has been found unhealthy.
     Unknown,
 }
 
@@ -71,7 +72,7 @@ impl PoolSummary {
 pub struct PoolStatus {
     /// Its name.
     pub name: Name,
-    /// One word for it.
+    /// Its state in one word.
     pub summary: PoolSummary,
     /// Upstreams that are healthy, retiring ones not counted.
     pub healthy: usize,
@@ -79,15 +80,15 @@ pub struct PoolStatus {
     pub total: usize,
     /// Upstreams that may be picked now.
     pub eligible: usize,
-    /// It uses upstreams that are not healthy, as `when_no_healthy = "fail_open"` says.
+    /// It uses upstreams that are not healthy, as configured by `when_no_healthy = "fail_open"`.
     pub fail_open: bool,
-    /// Removed upstreams still serve until a new one is healthy.
+    /// Removed upstreams serve until a new one is healthy.
     pub warming: bool,
-    /// When they cease to serve at the latest; `None` where none does.
+    /// When they stop serving at the latest; `None` if none serves.
     pub warming_until: Option<Instant>,
-    /// Why it does not serve in order; `None` while it does.
+    /// Why it does not serve normally; `None` while it does.
     pub out_of_order: Option<OutOfOrder>,
-    /// Every enabled upstream has been judged, or one is healthy: the pool's part of readiness.
+    /// Every enabled upstream has a verdict, or one is healthy: the pool's part of readiness.
     pub judged: bool,
     /// When its first probe began.
     pub first_probe: Option<Instant>,
@@ -106,7 +107,7 @@ pub struct OutOfOrder {
     pub since: Option<Instant>,
     /// Why, in one sentence.
     pub reason: String,
-    /// What would change it, in one sentence.
+    /// What ends this, in one sentence.
     pub remedy: String,
 }
 
@@ -117,11 +118,11 @@ pub struct UpstreamStatus {
     pub upstream: Arc<Upstream>,
     /// The host name that its address was resolved from.
     pub name: Option<Arc<str>>,
-    /// What its checks say.
+    /// The verdict of its checks.
     pub state: HealthState,
     /// Whether it may be picked.
     pub eligibility: Eligibility,
-    /// Why it is not healthy, or not eligible; `None` when all is well.
+    /// Why it is not healthy, or not eligible; `None` if it is both.
     pub why: Option<String>,
     /// Since when it is in this state.
     pub since: Instant,
@@ -129,29 +130,29 @@ pub struct UpstreamStatus {
     pub weight: Weight,
     /// Whether it is a backup.
     pub backup: bool,
-    /// What the operator says.
+    /// The operator's setting.
     pub admin: AdminState,
     /// Whether live traffic ejected it.
     pub ejected: bool,
-    /// Whether its state was reached under an earlier check definition.
+    /// Whether its state comes from an earlier check definition.
     pub carried: bool,
-    /// Whether it left the configuration and serves until a new one is healthy.
+    /// Whether it was removed from the configuration and serves until a new one is healthy.
     pub retiring: bool,
-    /// Whether one of its checks does not verify the certificate, as the file says.
+    /// Whether one of its checks does not verify the certificate, as configured.
     pub unverified: bool,
-    /// The run of equal results that is going on, of the check that decides.
+    /// The current run of equal results of the deciding check.
     pub streak: Option<Streak>,
     /// Probes that ended with a verdict.
     pub checks_total: u64,
     /// Changes of state.
     pub transitions_total: u64,
-    /// The last probe that ended, of the check that decides.
+    /// The last probe that ended, of the deciding check.
     pub last_check: Option<LastCheck>,
-    /// When the next probe of the check that decides is due.
+    /// When the next probe of the deciding check is due.
     pub next_due: Instant,
     /// Which of `checks` decides.
     pub decides: usize,
-    /// Its checks, in file order; at least one.
+    /// Its checks in file order; at least one.
     pub checks: Vec<CheckStatus>,
 }
 
@@ -168,28 +169,28 @@ pub struct CheckStatus {
     pub timing: Timing,
     /// The address a probe dials.
     pub target: Address,
-    /// Its own verdict.
+    /// The verdict of this check alone.
     pub state: HealthState,
-    /// The run of equal results that is going on.
+    /// The current run of equal results.
     pub streak: Option<Streak>,
     /// The last probe that ended.
     pub last_check: Option<LastCheck>,
     /// When the certificate that a probe saw last ends, in seconds since 1970.
     pub certificate_expiry: Option<i64>,
-    /// When the next probe is due; while one is in flight, when that one was.
+    /// When the next probe is due; while one is in flight, when that one was due.
     pub next_due: Instant,
     /// Whether a probe is in flight.
     pub in_flight: bool,
-    /// Why the next probe is due when it is.
+    /// Why the next probe is due at that time.
     pub due: Due,
 }
 
 /// A run of equal results.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Streak {
-    /// Whether it is of passes.
+    /// Whether the results are passes.
     pub pass: bool,
-    /// How many; goes on after the threshold.
+    /// How many; keeps counting after the threshold.
     pub count: u32,
     /// The threshold.
     pub needed: u32,
@@ -200,33 +201,33 @@ pub struct Streak {
 pub struct LastCheck {
     /// When it ended.
     pub at: Instant,
-    /// What it found.
+    /// Its report.
     pub report: Arc<ProbeReport>,
 }
 
-/// What `explain` needs of one pool, and perhaps of one upstream of it.
+/// What `explain` needs to know about one pool, and perhaps about one upstream of it.
 #[derive(Debug, Clone)]
 pub struct Explanation {
     /// The configuration's number.
     pub generation: u64,
     /// How the checker itself is.
     pub checker: CheckerStatus,
-    /// What the file says of the pool.
+    /// The pool's configuration.
     pub policy: Arc<PoolPolicy>,
     /// The pool, with every upstream.
     pub pool: PoolStatus,
     /// What requests to the pool get now.
     pub service: Service,
-    /// How many must be healthy for the pool to serve in order: `min_healthy`, counted.
+    /// How many must be healthy for the pool to serve normally: `min_healthy` as a number.
     pub needed: usize,
     /// The upstream asked about.
     pub upstream: Option<UpstreamDetail>,
-    /// A sentence about the secrets of failing checks that have changed on disk; the state does not know, `app` fills it in.
+    /// A sentence about secrets of failing checks that have changed on disk. Empty here; `app` sets it.
     pub hint: Option<String>,
 }
 
 impl Explanation {
-    /// The secrets read from files of the checks that fail: of the upstream asked about, else of any.
+    /// The secrets from files that failing checks use: those of the upstream asked about, else of any.
     pub fn failing_secrets(&self) -> Vec<FileSecret> {
         let asked = self.upstream.as_ref().map(|detail| std::slice::from_ref(&detail.status));
         let upstreams = asked.unwrap_or(&self.pool.upstreams);
@@ -242,18 +243,18 @@ impl Explanation {
     }
 }
 
-/// What `explain` needs of one upstream beyond its status.
+/// What `explain` needs to know about one upstream beyond its status.
 #[derive(Debug, Clone)]
 pub struct UpstreamDetail {
     /// Its status.
     pub status: UpstreamStatus,
-    /// What the file says, or said when it left, of its pool: `checks` and `require` are those in force.
+    /// The configuration of its pool; if it was removed, as it was then. `checks` and `require` are those in force.
     pub policy: Arc<PoolPolicy>,
     /// Its last changes of state, at most ten, oldest first.
     pub history: Vec<(Instant, Transition)>,
 }
 
-/// Nothing of that name.
+/// The name does not exist.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum ExplainError {
     /// No pool of that name.

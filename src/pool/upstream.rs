@@ -1,5 +1,5 @@
-//! One upstream of one pool: what outlives snapshots and views, because requests, connections and counters hold on to
-//! it across reloads. Its health is not here (the controller owns that); its load, counters and connections are.
+//! One upstream of one pool: what outlives snapshots and views, because requests, connections and counters refer to it
+//! across reloads. Its health is not here (the controller owns that); its load, counters and connections are.
 
 use std::any::Any;
 use std::collections::HashMap;
@@ -18,7 +18,7 @@ use super::instant::SharedInstant;
 use crate::http1::Fault;
 use crate::model::{Address, Name};
 
-/// Identifies an upstream (pool and address) for the life of the process; never used again after it is gone.
+/// Identifies an upstream (pool and address) for the life of the process; never reused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct UpstreamId(pub u64);
 
@@ -33,31 +33,31 @@ pub struct Upstream {
     pub address: Address,
     /// Requests in flight, kept by leases.
     pub in_flight: AtomicU32,
-    /// Requests sent to it, those for which it could not be reached included; kept by leases.
+    /// Requests sent to it, including those for which no connection could be made; kept by leases.
     pub requests_total: AtomicU64,
-    /// Connections that could not be made, kept by leases.
+    /// Connections that could not be made; kept by leases.
     pub connect_failures_total: AtomicU64,
-    /// Requests that broke after the connection was made, in the middle of an answer included; kept by leases.
+    /// Requests that failed after the connection was made, also in the middle of a response; kept by leases.
     pub broken_total: AtomicU64,
-    /// What it has answered, and how fast; kept by leases.
+    /// Its final responses and their response times; kept by leases.
     pub answers: Answers,
-    /// Until when it counts as healthy if no further probe passes or fails; never while it is not. Kept by the controller, read
-    /// by whoever picks.
+    /// Until when it counts as healthy if no further probe passes or fails; never while it is not healthy. Written by
+    /// the controller, read by whatever picks.
     pub fresh_until: SharedInstant,
-    /// Connections that were given up because it sent bytes on them that nobody had asked for.
+    /// Connections closed because it sent bytes on them that no request asked for.
     pub unasked: Unasked,
-    /// Its malformed answers to requests.
+    /// Its malformed responses to requests.
     pub faults: Faults,
     /// Its open connections, so that idle ones can be closed when it becomes unhealthy.
     pub connections: Connections,
-    /// What the data path keeps with it from its first request on; nobody else looks inside.
+    /// Data that the data path keeps with it from its first request on; opaque to everything else.
     pub data_path: OnceLock<Box<dyn Any + Send + Sync>>,
     hinted: AtomicBool,
     hints: Hints,
 }
 
 impl Upstream {
-    /// A new upstream without load. `hints` is where failures seen by the data path are announced.
+    /// A new upstream without load. `hints` is where failures seen by the data path are reported.
     pub fn new(id: UpstreamId, pool: Name, address: Address, hints: Hints) -> Upstream {
         Upstream {
             id,
@@ -78,7 +78,7 @@ impl Upstream {
         }
     }
 
-    /// The data path saw a connect failure, a reset or a timeout: asks for a probe soon. Never changes a verdict. One
+    /// The data path saw a connect failure, a reset or a timeout: requests an early probe. Never changes a verdict. One
     /// hint is enough until the checker has taken it, so a storm of failures costs one message.
     pub fn hint(&self) {
         if !self.hinted.swap(true, Ordering::Relaxed) && !self.hints.send(self.id) {
@@ -86,20 +86,20 @@ impl Upstream {
         }
     }
 
-    /// A connection is given up because this upstream sent bytes on it that nobody had asked for. Counts it, and says so at
-    /// most once a minute, however often it happens.
+    /// Counts a connection that is closed because this upstream sent bytes on it that no request asked for, and logs
+    /// that at most once a minute.
     pub fn note_unasked(&self, now: Instant) {
         if let Some(count) = self.unasked.note(now) {
             tracing::warn!(
                 pool = %self.pool,
                 upstream = %self.address,
                 connections = count,
-                "Upstream sends more than was asked for; the connections are closed"
+                "Upstream sent bytes that no request asked for; the connections are closed"
             );
         }
     }
 
-    /// It has answered a request with what cannot be passed on. Counts it, and logs at most one a second.
+    /// Counts a response to a request that cannot be passed on, and logs at most one per second.
     pub fn note_malformed(&self, fault: Fault, now: Instant) {
         if let Some(not_logged) = self.faults.note(fault, now) {
             tracing::warn!(
@@ -118,39 +118,39 @@ impl Upstream {
     }
 }
 
-/// Counts connections with unasked bytes, and says when to tell of them.
+/// Counts connections with unrequested bytes, and decides when to log them.
 #[derive(Debug, Default)]
 pub struct Unasked {
     total: AtomicU64,
-    told: Mutex<Told>,
+    logged: Mutex<Logged>,
 }
 
-/// What was told of them.
+/// What has been logged about them.
 #[derive(Debug, Default)]
-struct Told {
+struct Logged {
     at: Option<Instant>,
     total: u64,
 }
 
 impl Unasked {
-    /// So much time lies between two lines about one upstream.
+    /// The shortest time between two log lines about one upstream.
     pub const LINE_EVERY: Duration = Duration::from_secs(60);
 
-    /// How many there were.
+    /// How many connections so far.
     pub fn total(&self) -> u64 {
         self.total.load(Ordering::Relaxed)
     }
 
-    /// One more at `now`; the answer is how many there were since the last line, when it is time for the next.
+    /// Counts one at `now`. `Some`: log a line; the number is how many there were since the last line.
     pub fn note(&self, now: Instant) -> Option<u64> {
         let total = self.total.fetch_add(1, Ordering::Relaxed) + 1;
-        // Whoever holds the lock is deciding just now; this one is told with the next.
-        let mut told = self.told.try_lock()?;
-        if told.at.is_some_and(|at| now.saturating_duration_since(at) < Unasked::LINE_EVERY) {
+        // The holder of the lock is deciding right now; this connection is counted in the next line.
+        let mut logged = self.logged.try_lock()?;
+        if logged.at.is_some_and(|at| now.saturating_duration_since(at) < Unasked::LINE_EVERY) {
             return None;
         }
-        let since = total.saturating_sub(told.total);
-        *told = Told { at: Some(now), total };
+        let since = total.saturating_sub(logged.total);
+        *logged = Logged { at: Some(now), total };
         Some(since)
     }
 }
@@ -169,7 +169,7 @@ impl Hints {
         (Hints(Some(sender)), receiver)
     }
 
-    /// Hints that go nowhere, for tests of what does not concern them.
+    /// Hints that are dropped, for tests that do not need them.
     pub fn none() -> Hints {
         Hints(None)
     }
@@ -185,9 +185,9 @@ impl fmt::Debug for Hints {
     }
 }
 
-/// A connection to an upstream that can be told to close while it is idle. The data path implements it.
+/// A connection to an upstream that can be asked to close while it is idle. The data path implements it.
 pub trait Connection: Send + Sync + fmt::Debug {
-    /// Closes it if no request is using it now. If one is, the connection must close when that request is done.
+    /// Closes it if no request uses it now. Otherwise it must close when that request ends.
     fn close_if_idle(&self);
 }
 
@@ -196,20 +196,20 @@ pub trait Connection: Send + Sync + fmt::Debug {
 pub struct Connections {
     open: Mutex<HashMap<u64, Arc<dyn Connection>>>,
     epoch: AtomicU64,
-    /// Made by the first who dials: most upstreams of a large pool are never dialled.
+    /// Created by the first request that dials: most upstreams of a large pool are never dialled.
     epoch_ended: OnceLock<Box<Notify>>,
     next: AtomicU64,
 }
 
 impl Connections {
-    /// Which generation of connections is good now. A connection made under an older one, or for a request that was given
-    /// this upstream under an older one, must not be used (again).
+    /// The current generation of connections. A connection made under an older one, or for a request that picked this
+    /// upstream under an older one, must not be used (again).
     pub fn epoch(&self) -> u64 {
         self.epoch.load(Ordering::Acquire)
     }
 
-    /// Begins a new epoch: the upstream may not be picked any more. Called before a view says so, so that whoever picked it
-    /// from the view before finds the epoch changed.
+    /// Begins a new epoch: the upstream may not be picked any more. Called before a new view is published, so that a
+    /// request that picked it from the older view sees the epoch changed.
     pub fn begin_epoch(&self) {
         self.epoch.fetch_add(1, Ordering::AcqRel);
         if let Some(dialling) = self.epoch_ended.get() {
@@ -217,7 +217,7 @@ impl Connections {
         }
     }
 
-    /// Completes when this epoch has ended: who dials for it need not go on. Cancel-safe.
+    /// Completes when this epoch has ended, so that dialling for it can stop. Cancel-safe.
     pub async fn epoch_ended(&self, epoch: u64) {
         let notify = self.epoch_ended.get_or_init(Box::default);
         loop {
@@ -229,29 +229,29 @@ impl Connections {
         }
     }
 
-    /// Remembers an open connection; the answer is the key to forget it with.
+    /// Registers an open connection; returns the key to remove it with.
     pub fn insert(&self, connection: Arc<dyn Connection>) -> u64 {
         let key = self.next.fetch_add(1, Ordering::Relaxed);
         self.open.lock().insert(key, connection);
         key
     }
 
-    /// Forgets a connection that is about to close.
+    /// Removes a connection that is about to close.
     pub fn remove(&self, key: u64) {
         self.open.lock().remove(&key);
     }
 
-    /// How many are open.
+    /// Open connections.
     pub fn len(&self) -> usize {
         self.open.lock().len()
     }
 
-    /// Whether none is open.
+    /// Whether no connection is open.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
 
-    /// Closes what is idle, after a new epoch has begun; what is in use closes after its request.
+    /// Closes idle connections, after a new epoch has begun; one in use closes after its request.
     pub fn close_idle(&self) {
         let open: Vec<_> = self.open.lock().values().cloned().collect();
         for connection in open {
@@ -265,12 +265,12 @@ mod tests {
     use super::*;
 
     #[tokio::test(start_paused = true)]
-    async fn unasked_bytes_are_told_once_a_minute_with_all_that_came_since() {
+    async fn unasked_bytes_are_logged_once_a_minute_with_the_count_since_then() {
         let (unasked, start) = (Unasked::default(), Instant::now());
         let after = |seconds| start + Duration::from_secs(seconds);
-        assert_eq!(unasked.note(start), Some(1), "the first is told at once");
-        let told: Vec<_> = (1..60).filter_map(|seconds| unasked.note(after(seconds))).collect();
-        assert_eq!((told, unasked.total()), (vec![], 60));
+        assert_eq!(unasked.note(start), Some(1), "the first is logged at once");
+        let logged: Vec<_> = (1..60).filter_map(|seconds| unasked.note(after(seconds))).collect();
+        assert_eq!((logged, unasked.total()), (vec![], 60));
         assert_eq!(unasked.note(after(60)), Some(60));
         assert_eq!(unasked.note(after(119)), None);
         assert_eq!(unasked.note(after(1_000)), Some(2));

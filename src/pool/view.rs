@@ -1,8 +1,8 @@
-//! What a request sees of a pool: the eligible upstreams and the picker over them, immutable, published whole.
+//! A request's view of a pool: the eligible upstreams and the picker over them, immutable, published whole.
 //!
-//! The controller builds a new one when health, drain or membership changes; nobody filters it afterwards, but for one
-//! thing: a verdict that is out of date counts for nobody, also while the checker stands still. So each upstream tells
-//! until when its verdict holds, a view the earliest of these instants, and a reader who comes later counts for himself
+//! The controller builds a new view when health, drain or membership changes. After that, only one thing is filtered: a
+//! verdict that is out of date must not count, even while the checker is stalled. So each upstream has the instant
+//! until which its verdict is valid, a view has the earliest of them, and a reader that comes later counts again
 //! ([`View::read`]).
 
 use std::sync::Arc;
@@ -19,35 +19,35 @@ use crate::balance::Picker;
 use crate::model::Weight;
 use crate::model::policy::Balance;
 
-/// How long after the start of its first probe, or after its verdict went out of date, an unknown upstream keeps requests
-/// waiting.
+/// How long requests wait for an unknown upstream, from the start of its first probe or from when its verdict went out
+/// of date.
 pub const FIRST_VERDICT_WAIT: Duration = Duration::from_secs(3);
 
 /// The published state of one pool.
 #[derive(Debug)]
 pub struct View {
-    /// What a request may do with it while every verdict holds; [`View::read`] says what it may do now.
+    /// What a request may do with it while every verdict is valid; [`View::read`] returns what it may do now.
     pub service: Service,
     /// The eligible upstreams that are not backups.
     pub primaries: Tier,
-    /// The eligible backups. Used while no primary is eligible, or when a request has tried every primary.
+    /// The eligible backups. Used while no primary is eligible, or after a request has tried every primary.
     pub backups: Tier,
     rules: Rules,
     /// The earliest instant at which a verdict of this view may be out of date.
     fresh_until: SharedInstant,
-    /// When a reader first found too few whose verdict holds.
+    /// When a reader first found too few valid verdicts.
     missed_at: OnceLock<Instant>,
 }
 
-/// What else of a pool's rules a reader needs when verdicts are out of date.
+/// The other rules of a pool that a reader needs when verdicts are out of date.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Rules {
-    /// How many primaries must be healthy (backups, where there are no primaries); fewer count as none.
+    /// How many primaries must be healthy (backups, if there are no primaries); with fewer, none is used.
     pub needed: usize,
     /// The configuration has no primaries.
     pub backups_alone: bool,
     /// What happens while nothing is eligible.
-    pub nothing: Nothing,
+    pub otherwise: Otherwise,
 }
 
 /// What a request may do with a pool.
@@ -55,47 +55,48 @@ pub struct Rules {
 pub enum Service {
     /// Pick one: enough are healthy.
     Open,
-    /// Too few are healthy, and the pool says to use all that are not disabled or draining: the tiers hold those.
+    /// Too few are healthy, and the pool uses all that are not disabled or draining: the tiers hold those.
     FailOpen,
     /// Nothing is eligible yet, but a first probe is under way: wait for a change until this instant, then do `then`.
     Waiting {
         /// When waiting ends.
         until: Instant,
         /// What happens then.
-        then: Nothing,
+        then: Otherwise,
     },
     /// Nothing is eligible.
-    Nothing(Nothing),
+    NoneEligible(Otherwise),
 }
 
 /// What happens to a request while nothing is eligible.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Nothing {
+pub enum Otherwise {
     /// 503 with `Retry-After`.
     Reject,
-    /// Use the tiers all the same (`fail_open`: they hold every upstream that is not disabled or draining).
+    /// Use the tiers anyway (`fail_open`: they hold every upstream that is not disabled or draining).
     FailOpen,
     /// Use another pool.
     Pool(PoolId),
 }
 
-/// What a view says at one instant.
+/// The state of a view at one instant.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Reading {
     /// What a request may do with the pool.
     pub service: Service,
-    /// Upstreams whose verdict is out of date at this instant are passed over; `None`: there are none, or all may be used.
+    /// Skip upstreams whose verdict is out of date at this instant; `None`: there are none, or all may be used.
     pass_over: Option<Instant>,
     /// Primaries may be picked.
     primaries: bool,
 }
 
-/// An upstream that one request does not pick again.
+/// An upstream that a request must not pick again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Tried {
     /// The upstream.
     pub id: UpstreamId,
-    /// Only while it is eligible under this epoch: it was lost between pick and send. `None`: it has failed the request.
+    /// Exclude it only while it is eligible under this epoch: it was lost between pick and send. `None`: it failed the
+    /// request.
     pub epoch: Option<u64>,
 }
 
@@ -104,7 +105,7 @@ pub struct Tried {
 pub struct Candidate {
     /// The upstream.
     pub upstream: Arc<Upstream>,
-    /// The epoch of its connections under which it is eligible: a request that was given it is not sent under a later one.
+    /// The epoch of its connections under which it is eligible: a request that picked it is not sent under a later one.
     pub epoch: u64,
 }
 
@@ -163,7 +164,7 @@ impl Tier {
         self.candidates[index].upstream.fresh_until.has_come(now)
     }
 
-    /// How many verdicts hold.
+    /// How many verdicts are valid.
     fn fresh(&self, now: Instant) -> usize {
         (0..self.candidates.len()).filter(|i| !self.is_out_of_date(*i, now)).count()
     }
@@ -182,7 +183,7 @@ impl View {
         view
     }
 
-    /// What a request may do with the pool now, out-of-date verdicts not counted. Cheap while all hold.
+    /// What a request may do with the pool now, without out-of-date verdicts. Cheap while all are valid.
     pub fn read(&self, now: Instant) -> Reading {
         let as_published = Reading { service: self.service, pass_over: None, primaries: true };
         if !self.fresh_until.has_come(now) {
@@ -191,7 +192,7 @@ impl View {
         self.recount(now).unwrap_or(as_published)
     }
 
-    /// Whether requests may wait for this view to be replaced.
+    /// Whether requests may wait for a newer view.
     pub fn is_awaited(&self) -> bool {
         matches!(self.service, Service::Waiting { .. }) || self.missed_at.get().is_some() || self.is_outdated()
     }
@@ -201,13 +202,13 @@ impl View {
         self.missed_at.get().copied()
     }
 
-    /// Whether an upstream of it may not be picked any more: the view that says so is about to be published.
+    /// Whether an upstream of this view may not be picked any more: a newer view is about to be published.
     pub fn is_outdated(&self) -> bool {
         let mut candidates = self.primaries.candidates.iter().chain(&self.backups.candidates);
         candidates.any(|candidate| candidate.upstream.connections.epoch() != candidate.epoch)
     }
 
-    /// Chooses an upstream that is not in `tried`: a primary, else a backup. Takes no lock and does not allocate.
+    /// Picks an upstream that is not in `tried`: a primary, else a backup. Takes no lock and does not allocate.
     pub fn pick(
         &self,
         reading: Reading,
@@ -219,11 +220,11 @@ impl View {
         primary.or_else(|| self.backups.pick(cursor, rng, tried, reading.pass_over))
     }
 
-    /// This upstream, if it may still be picked.
+    /// The upstream with this id, if it may still be picked.
     pub fn find(&self, reading: Reading, id: UpstreamId) -> Option<&Candidate> {
         let usable = match reading.service {
-            Service::Open | Service::FailOpen | Service::Nothing(Nothing::FailOpen) => true,
-            Service::Waiting { .. } | Service::Nothing(Nothing::Reject | Nothing::Pool(_)) => false,
+            Service::Open | Service::FailOpen | Service::NoneEligible(Otherwise::FailOpen) => true,
+            Service::Waiting { .. } | Service::NoneEligible(Otherwise::Reject | Otherwise::Pool(_)) => false,
         };
         let tiers = [reading.primaries.then_some(&self.primaries), Some(&self.backups)];
         let mut candidates = tiers.into_iter().flatten().flat_map(|tier| &tier.candidates);
@@ -232,7 +233,7 @@ impl View {
         (!out_of_date).then_some(found)
     }
 
-    /// A verdict may be out of date: counts those that hold. `None`: all do.
+    /// Called when a verdict may be out of date: counts the valid ones. `None`: all are valid.
     #[cold]
     fn recount(&self, now: Instant) -> Option<Reading> {
         let (primaries, backups) = (self.primaries.fresh(now), self.backups.fresh(now));
@@ -249,26 +250,26 @@ impl View {
         if missing == 0 && backups_serve {
             return Some(open(false));
         }
-        // As at start: what is unknown is waited for, by the backups too.
+        // As at start: requests wait for unknown upstreams, and backups wait too.
         let until = *self.missed_at.get_or_init(|| now) + FIRST_VERDICT_WAIT;
         if now < until {
-            let service = Service::Waiting { until, then: self.rules.nothing };
+            let service = Service::Waiting { until, then: self.rules.otherwise };
             return Some(Reading { service, pass_over: Some(now), primaries: false });
         }
         if backups_serve {
             return Some(open(false));
         }
-        Some(match self.rules.nothing {
-            Nothing::FailOpen => Reading { service: Service::FailOpen, pass_over: None, primaries: true },
-            nothing => Reading { service: Service::Nothing(nothing), pass_over: Some(now), primaries: false },
+        Some(match self.rules.otherwise {
+            Otherwise::FailOpen => Reading { service: Service::FailOpen, pass_over: None, primaries: true },
+            otherwise => Reading { service: Service::NoneEligible(otherwise), pass_over: Some(now), primaries: false },
         })
     }
 
-    /// Passes have come since the view was made: looks again when the first of the present verdicts may be out of date.
+    /// Probes have passed since the view was made: computes anew when the first verdict may be out of date.
     fn look_ahead(&self) {
         let tiers = [&self.primaries, &self.backups];
         let earliest = tiers.into_iter().filter_map(Tier::fresh_until).min();
-        // What is not open names no verdict that could go out of date.
+        // Only an open view has verdicts that can go out of date.
         self.fresh_until.set(earliest.filter(|_| self.service == Service::Open));
     }
 }

@@ -93,14 +93,14 @@ async fn what_requests_get_is_what_the_pool_does() {
     let until = Instant::now() + Duration::from_millis(1_500);
     let other = || WhenNoHealthy::Pool(testing::name("other"));
     for (service, policy, want) in [
-        (Service::Nothing(Nothing::Reject), WhenNoHealthy::Reject, "Requests get 503 with Retry-After: 1."),
+        (Service::NoneEligible(Otherwise::Reject), WhenNoHealthy::Reject, "Requests get 503 with Retry-After: 1."),
         (
-            Service::Nothing(Nothing::FailOpen),
+            Service::NoneEligible(Otherwise::FailOpen),
             WhenNoHealthy::FailOpen,
             "Requests get 503 with Retry-After: 1, because no upstream is enabled.",
         ),
         (
-            Service::Nothing(Nothing::Pool(crate::pool::PoolId(1))),
+            Service::NoneEligible(Otherwise::Pool(crate::pool::PoolId(1))),
             other(),
             "Requests go to pool other, as when_no_healthy says.",
         ),
@@ -110,12 +110,12 @@ async fn what_requests_get_is_what_the_pool_does() {
             "Requests go to every enabled upstream, healthy or not (0), as when_no_healthy = \"fail_open\" says.",
         ),
         (
-            Service::Waiting { until, then: Nothing::Pool(crate::pool::PoolId(1)) },
+            Service::Waiting { until, then: Otherwise::Pool(crate::pool::PoolId(1)) },
             other(),
             "Requests wait for a first verdict, 1.5 s more at most; after that they get pool other.",
         ),
         (
-            Service::Waiting { until, then: Nothing::Reject },
+            Service::Waiting { until, then: Otherwise::Reject },
             WhenNoHealthy::Reject,
             "Requests wait for a first verdict, 1.5 s more at most; after that they get 503 with Retry-After: 1.",
         ),
@@ -132,7 +132,7 @@ async fn an_outage_says_since_when_and_where_a_chain_of_pools_ends() {
         let (reason, remedy) = ("r".to_owned(), "n".to_owned());
         down.out_of_order = Some(crate::pool::OutOfOrder { way: Some(way), since, reason, remedy });
         let mut explanation = testing::explanation(&down);
-        explanation.service = Service::Nothing(Nothing::Pool(crate::pool::PoolId(1)));
+        explanation.service = Service::NoneEligible(Otherwise::Pool(crate::pool::PoolId(1)));
         let when_no_healthy = WhenNoHealthy::Pool(testing::name("spare"));
         explanation.policy = Arc::new(PoolPolicy { when_no_healthy, ..(*explanation.policy).clone() });
         pool(&explanation, &Clock::start(), Instant::now() + Duration::from_secs(12))

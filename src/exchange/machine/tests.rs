@@ -12,7 +12,7 @@ use super::super::steps::Scheme;
 use super::*;
 use crate::model::policy::{Balance, HostPattern, PathPattern, RoutePolicy};
 use crate::model::{Name, Weight};
-use crate::pool::{Hints, ListenerEntry, ListenerId, Nothing, PoolShared, Rules, Service, Tier, UpstreamId, View};
+use crate::pool::{Hints, ListenerEntry, ListenerId, Otherwise, PoolShared, Rules, Service, Tier, UpstreamId, View};
 use crate::route::Table;
 
 mod anew;
@@ -68,7 +68,7 @@ impl World {
             let id = UpstreamId(u64::from(pool) * 100 + i as u64);
             (Arc::new(Upstream::new(id, name.clone(), address, self.sender.clone())), Weight::ONE)
         };
-        let rules = Rules { needed: 1, backups_alone: false, nothing: Nothing::Reject };
+        let rules = Rules { needed: 1, backups_alone: false, otherwise: Otherwise::Reject };
         let tier = |range: std::ops::Range<usize>| Tier::build(Balance::RoundRobin, range.map(member));
         View::new(*service, tier(0..*primaries), tier(50..50 + *backups), rules)
     }
@@ -247,10 +247,10 @@ async fn what_fails_is_tried_once_elsewhere_where_that_is_safe_and_answered_wher
 
 #[tokio::test(start_paused = true)]
 async fn nothing_eligible_follows_the_policy_of_the_pool() {
-    use Nothing::{FailOpen, Reject};
+    use Otherwise::{FailOpen, Reject};
     let at = |seconds| Instant::now() + Duration::from_secs(seconds);
-    let pool = |id| Nothing::Pool(PoolId(id));
-    let down = |then| Service::Nothing(then);
+    let pool = |id| Otherwise::Pool(PoolId(id));
+    let down = |then| Service::NoneEligible(then);
     let waiting = |then| Service::Waiting { until: at(3), then };
     for (pools, want) in [
         (&[][..], "404 no_route"),
@@ -285,7 +285,7 @@ async fn nothing_eligible_follows_the_policy_of_the_pool() {
 #[tokio::test(start_paused = true)]
 async fn a_waiting_request_takes_the_first_upstream_and_else_is_told_to_come_again() {
     let until = Instant::now() + Duration::from_secs(3);
-    let waiting = Given(Service::Waiting { until, then: Nothing::Reject }, 0, 0);
+    let waiting = Given(Service::Waiting { until, then: Otherwise::Reject }, 0, 0);
     let world = World::new(std::slice::from_ref(&waiting));
     let (mut early, next) = world.begin(GET);
     assert!(matches!(next, Next::Wait { until: at } if at == until));
@@ -293,7 +293,7 @@ async fn a_waiting_request_takes_the_first_upstream_and_else_is_told_to_come_aga
     assert_eq!(world.nth(0).shared.waiting(), 2);
 
     // A change that leaves nothing eligible keeps them waiting, and no longer than was said.
-    let longer = Service::Waiting { until: until + Duration::from_secs(60), then: Nothing::Reject };
+    let longer = Service::Waiting { until: until + Duration::from_secs(60), then: Otherwise::Reject };
     world.nth(0).view.store(Arc::new(world.view(0, &Given(longer, 0, 0))));
     assert!(matches!(early.on_wake(world.now), Next::Wait { until: at } if at == until));
 
@@ -310,7 +310,7 @@ async fn a_waiting_request_takes_the_first_upstream_and_else_is_told_to_come_aga
 #[tokio::test(start_paused = true)]
 async fn a_change_wakes_who_waits_at_once() {
     let until = Instant::now() + Duration::from_secs(3);
-    let world = World::new(&[Given(Service::Waiting { until, then: Nothing::Reject }, 0, 0)]);
+    let world = World::new(&[Given(Service::Waiting { until, then: Otherwise::Reject }, 0, 0)]);
     let (exchange, _) = world.begin(GET);
     let pool = world.nth(0);
     let open = Arc::new(world.view(0, &Given(Service::Open, 1, 0)));
@@ -326,7 +326,7 @@ async fn a_change_wakes_who_waits_at_once() {
 #[tokio::test(start_paused = true)]
 async fn one_more_than_may_wait_is_turned_away() {
     let until = Instant::now() + Duration::from_secs(3);
-    let world = World::new(&[Given(Service::Waiting { until, then: Nothing::Reject }, 0, 0)]);
+    let world = World::new(&[Given(Service::Waiting { until, then: Otherwise::Reject }, 0, 0)]);
     let tickets: Vec<_> = std::iter::from_fn(|| world.nth(0).shared.try_wait()).collect();
     assert!(tickets.len() >= 100, "only {} may wait", tickets.len());
     let (_exchange, next) = world.begin(GET);
@@ -353,7 +353,7 @@ async fn a_retry_goes_through_the_newest_snapshot() {
     // The pool has a new view in a new snapshot: only that is picked from.
     world.publish(vec![Some(old.clone())]);
     let mut exchange = first(&world);
-    let view = ArcSwap::from_pointee(world.view(0, &Given(Service::Nothing(Nothing::Reject), 0, 0)));
+    let view = ArcSwap::from_pointee(world.view(0, &Given(Service::NoneEligible(Otherwise::Reject), 0, 0)));
     let (id, name, shared) = (old.id, old.name.clone(), old.shared.clone());
     world.publish(vec![Some(Arc::new(Pool { id, name, shared, view }))]);
     assert_eq!(word(&exchange.on_connect_failed(ConnectError::Refused, world.now)), "502 connect_failed");
@@ -361,13 +361,13 @@ async fn a_retry_goes_through_the_newest_snapshot() {
 
 #[tokio::test(start_paused = true)]
 async fn a_stale_connection_is_not_replaced_where_the_upstream_may_not_be_picked_any_more() {
-    let down = |then, upstreams| Given(Service::Nothing(then), upstreams, 0);
+    let down = |then, upstreams| Given(Service::NoneEligible(then), upstreams, 0);
     for (now, want) in [
         (Given(Service::Open, 1, 0), "attempt fresh"),
-        (down(Nothing::FailOpen, 1), "attempt fresh"),
-        (down(Nothing::Reject, 0), "502 upstream_broke"),
+        (down(Otherwise::FailOpen, 1), "attempt fresh"),
+        (down(Otherwise::Reject, 0), "502 upstream_broke"),
         // Below min_healthy one may still be there.
-        (down(Nothing::Reject, 1), "502 upstream_broke"),
+        (down(Otherwise::Reject, 1), "502 upstream_broke"),
     ] {
         let world = World::new(&[Given(Service::Open, 1, 0)]);
         let (mut exchange, _) = world.begin(GET);
@@ -414,7 +414,7 @@ async fn a_request_goes_where_its_route_says_and_else_where_its_listener_does() 
 
 #[tokio::test(start_paused = true)]
 async fn a_listener_that_is_gone_closes_its_connections() {
-    let world = World::new(&[Given(Service::Nothing(Nothing::Reject), 0, 0)]);
+    let world = World::new(&[Given(Service::NoneEligible(Otherwise::Reject), 0, 0)]);
     let pools = vec![Some(world.nth(0))];
     world.published.store(Arc::new(Snapshot::new(2, Table::empty(), vec![None], pools)));
     let (exchange, next) = world.begin(GET);

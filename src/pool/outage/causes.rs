@@ -1,4 +1,4 @@
-//! Why a pool does not serve in order, and what would change that, each in one sentence. Pure.
+//! Why a pool does not serve normally, and what would change that, each in one sentence. Pure.
 
 use std::sync::Arc;
 
@@ -7,14 +7,14 @@ use crate::model::{Address, AdminState, Name};
 /// The longest part of a probe's reason that is quoted, in characters.
 const REASON_CHARS_MAX: usize = 200;
 
-/// The upstreams of a pool that does not serve in order, counted by what keeps them out.
+/// The upstreams of a pool that does not serve normally, counted by what keeps them out.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(in crate::pool) struct Causes {
     /// Upstreams of the configuration.
     pub(in crate::pool) total: usize,
     /// Those that are healthy and enabled.
     pub(in crate::pool) able: usize,
-    /// How many of them the pool needs; at least 1.
+    /// How many of those the pool needs; at least 1.
     pub(in crate::pool) needed: usize,
     pub(in crate::pool) unhealthy: usize,
     /// Without a verdict.
@@ -25,13 +25,13 @@ pub(in crate::pool) struct Causes {
     pub(in crate::pool) unresolved: usize,
     /// The first of those names.
     pub(in crate::pool) host: Option<Arc<str>>,
-    /// What the last probe of the first unhealthy one found.
+    /// What the last probe of the first unhealthy upstream found.
     pub(in crate::pool) found: Option<String>,
-    /// The only upstream, where there is one.
+    /// The only upstream, if there is just one.
     pub(in crate::pool) only: Option<Address>,
-    /// A healthy upstream that an order keeps out, and the order.
+    /// A healthy upstream that an operator's order keeps out, and the order.
     pub(in crate::pool) ordered: Option<(Address, AdminState)>,
-    /// The other pool that the configuration names, which cannot serve either.
+    /// The configured fallback pool, if it cannot serve either.
     pub(in crate::pool) other: Option<Name>,
 }
 
@@ -42,11 +42,12 @@ impl Causes {
             (Some(address), [one]) => format!("its only upstream, {address}, {}", one.alone),
             (_, groups) => {
                 let mut text = match self.able {
+                    0 if self.total == 2 => "neither of its 2 upstreams can serve".to_owned(),
                     0 => format!("none of its {} upstreams can serve", self.total),
                     able => format!("only {able} of its {} upstreams can serve", self.total),
                 };
                 if self.needed > 1 {
-                    text.push_str(&format!(" and min_healthy asks for {}", self.needed));
+                    text.push_str(&format!(", and min_healthy requires {}", self.needed));
                 }
                 let each: Vec<String> = groups.iter().map(Group::counted).collect();
                 if !each.is_empty() {
@@ -56,12 +57,12 @@ impl Causes {
             }
         };
         if let Some(other) = &self.other {
-            text.push_str(&format!("; pool {other}, which would take its requests, cannot serve either"));
+            text.push_str(&format!("; its fallback pool {other} cannot serve either"));
         }
         text
     }
 
-    /// What would make the pool serve in order: `this ends when 1 more upstream passes its checks`.
+    /// What would make the pool serve normally: `this ends when 1 more upstream passes its checks`.
     pub(in crate::pool) fn remedy(&self, pool: &Name) -> String {
         let checked = self.unhealthy + self.unknown;
         let mut ways = vec![];
@@ -104,7 +105,7 @@ impl Causes {
             (self.draining, "draining".to_owned()),
             (self.disabled, "disabled".to_owned()),
         ];
-        let mut groups: Vec<Group> = all.into_iter().filter(|(count, _)| *count > 0).map(Group::is).collect();
+        let mut groups: Vec<Group> = all.into_iter().filter(|(count, _)| *count > 0).map(Group::of).collect();
         match self.unresolved {
             0 => {}
             1 => groups.push(Group {
@@ -120,16 +121,16 @@ impl Causes {
     }
 }
 
-/// Upstreams that one thing keeps out.
+/// Upstreams that are kept out for the same reason.
 struct Group {
-    /// To be read after the address of the only one.
+    /// To follow the address of the only upstream.
     alone: String,
-    /// With their number.
+    /// To follow their number, or with it.
     counted: String,
 }
 
 impl Group {
-    fn is((count, state): (usize, String)) -> Group {
+    fn of((count, state): (usize, String)) -> Group {
         let verb = if count == 1 { "is" } else { "are" };
         Group { alone: format!("is {state}"), counted: format!("{count} {verb} {state}") }
     }
@@ -175,18 +176,18 @@ mod tests {
             ),
             (
                 Causes { unhealthy: 1, unknown: 1, found: refused(), ..of(3, 1, 2) },
-                "only 1 of its 3 upstreams can serve and min_healthy asks for 2: 1 is unhealthy (L4CON: connection \
+                "only 1 of its 3 upstreams can serve, and min_healthy requires 2: 1 is unhealthy (L4CON: connection \
                  refused), 1 is not judged yet",
                 "this ends when 1 more upstream passes its checks",
             ),
             (
                 Causes { unhealthy: 4, ..of(5, 1, 3) },
-                "only 1 of its 5 upstreams can serve and min_healthy asks for 3: 4 are unhealthy",
+                "only 1 of its 5 upstreams can serve, and min_healthy requires 3: 4 are unhealthy",
                 "this ends when 2 more upstreams pass their checks",
             ),
             (
                 Causes { draining: 2, ordered: Some((address(), AdminState::Draining)), ..of(2, 0, 1) },
-                "none of its 2 upstreams can serve: 2 are draining",
+                "neither of its 2 upstreams can serve: 2 are draining",
                 "this ends after `roundsman undrain api 10.0.0.1:80`",
             ),
             (
@@ -197,8 +198,8 @@ mod tests {
                     other: Some(Name::try_new("spare").unwrap()),
                     ..of(2, 0, 1)
                 },
-                "none of its 2 upstreams can serve: 1 is unhealthy, 1 is disabled; pool spare, which would take its \
-                 requests, cannot serve either",
+                "neither of its 2 upstreams can serve: 1 is unhealthy, 1 is disabled; its fallback pool spare \
+                 cannot serve either",
                 "this ends when an upstream passes its checks, or after `roundsman enable api 10.0.0.1:80`",
             ),
             (
@@ -213,7 +214,7 @@ mod tests {
             ),
             (
                 Causes { unresolved: 2, host: Some("api.internal".into()), ..of(2, 0, 1) },
-                "none of its 2 upstreams can serve: 2 host names do not resolve (such as api.internal)",
+                "neither of its 2 upstreams can serve: 2 host names do not resolve (such as api.internal)",
                 "this ends when the host name api.internal has an address that passes its checks",
             ),
         ];

@@ -8,8 +8,8 @@ fn other(name: &str) -> Way {
     Way::OtherPool(Name::try_new(name).unwrap())
 }
 
-/// `.` serves, `w` waits, `r` refuses, `f` fails open, `a` and `b` use another pool; `,` serves with fewer than half, `W` serves
-/// while warming, `R` refuses while warming.
+/// `.` serves, `w` waits, `r` refuses, `f` fails open, `a` and `b` use another pool; `,` serves with fewer than half,
+/// `W` serves while warming, `R` refuses while warming.
 fn seen(letter: char) -> Seen {
     let serving = match letter {
         '.' | ',' | 'W' => Serving::InOrder,
@@ -39,7 +39,7 @@ fn word(notice: &Notice) -> String {
     }
 }
 
-fn told(history: &str) -> String {
+fn reported(history: &str) -> String {
     let (mut watch, now) = (Watch::default(), Instant::now());
     let notices = history.chars().flat_map(|letter| watch.observe(&seen(letter), now));
     notices.map(|notice| word(&notice)).collect::<Vec<_>>().join(" ")
@@ -48,21 +48,22 @@ fn told(history: &str) -> String {
 #[tokio::test(start_paused = true)]
 async fn what_is_reported_of_a_history() {
     let table = [
-        // At start nothing is an outage before the window for first verdicts is over; to serve then is no news.
+        // At start, nothing is an outage before the wait for first verdicts ends, and beginning to serve is not
+        // reported.
         ("ww.", ""),
         ("wr", "+refuse"),
         ("r", "+refuse"),
         (".rr.", "+refuse =refuse"),
-        // Flapping: each is a transition.
+        // Flapping: each transition is reported.
         (".r.r.", "+refuse =refuse +refuse =refuse"),
-        // To wait ends no outage and begins none.
+        // Waiting neither ends nor begins an outage.
         (".w.", ""),
         (".rwr.", "+refuse =refuse"),
         (".rw.", "+refuse =refuse"),
         // From one way to another.
         (".fr.", "+open -open +refuse =refuse"),
         (".abr.", "+a -a +b -b +refuse =refuse"),
-        // Half: not while nothing serves, and again afterwards.
+        // Half: not reported while nothing serves, and reported again afterwards.
         (".,,.", "+half -half"),
         (".,r,.", "+half +refuse =refuse -half"),
         (".r,.", "+refuse =refuse +half -half"),
@@ -75,7 +76,7 @@ async fn what_is_reported_of_a_history() {
         (".W,", "+warm =warm +half"),
     ];
     for (history, want) in table {
-        assert_eq!(told(history), want, "{history}");
+        assert_eq!(reported(history), want, "{history}");
     }
 }
 
@@ -90,13 +91,13 @@ async fn an_end_says_how_long_it_lasted() {
             _ => None,
         }));
     }
-    // The first says how long that way lasted, the second how long the pool did not serve in order.
+    // The first is how long that way lasted, the second how long the pool did not serve normally.
     assert_eq!(ended, [(Way::FailOpen, false, 3), (Way::Refuse, true, 7)]);
 }
 
 proptest! {
-    /// Whatever happens to a pool: every begin is ended before the next, nothing ends that did not begin, what is reported is
-    /// what is, and to see the same again is no news.
+    /// Over any history: every outage ends before the next begins, nothing ends that did not begin, the last report is
+    /// the current state, and the same state again is not reported.
     #[test]
     fn begins_and_ends_alternate(history in "[.,wrfabWR]{0,60}") {
         let (mut watch, now) = (Watch::default(), Instant::now());

@@ -1,6 +1,6 @@
 //! What a new configuration keeps of the old one (health.md, "Reload"): verdicts, streaks and due times by (address,
-//! definition, timing); members with their load, counters and admin state by pool and address; removed upstreams without
-//! which a pool could not serve, for a while; the numbers of pools and listeners for ever.
+//! definition, timing); members with their load, counters and admin state by pool and address; removed upstreams that a
+//! pool still needs, for a while; the numbers of pools and listeners forever.
 
 use std::collections::{HashMap, HashSet};
 use std::hash::{DefaultHasher, Hash, Hasher};
@@ -22,15 +22,15 @@ use crate::model::policy::{CheckPolicy, Config, PoolPolicy, Timing, UpstreamPoli
 use crate::model::{Address, AdminState, HealthState, Name};
 use crate::route;
 
-/// How long a removed listener's requests are routed as before: longer than a head may take to arrive.
+/// How long requests of a removed listener are routed as before: longer than a head may take to arrive.
 const DEPARTED_MAX: Duration = Duration::from_secs(15);
 
-/// The most that a probe may be late so that others start with it: well below what a window of 100 ms may hold.
+/// The longest delay of a probe so that others start with it: well below what a window of 100 ms may hold.
 const TICK_GAP_MAX: Duration = Duration::from_millis(40);
 
 impl State {
-    /// Takes a new configuration, carrying over what still applies (health.md, "Reload"). `listeners` are the sockets
-    /// that are bound, by name; `by` is who asked for it, in words.
+    /// Applies a new configuration and carries over what still applies (health.md, "Reload"). `listeners` are the bound
+    /// sockets by name; `by` is who requested it, in words.
     pub fn configure(
         &mut self,
         config: &Config,
@@ -53,8 +53,8 @@ impl State {
         (Applied { generation, warming }, effects)
     }
 
-    /// Takes the running configuration with other addresses for its host names: carries over as a new one would, and is
-    /// none.
+    /// Applies the running configuration with other addresses for its host names. Carries over as [`State::configure`]
+    /// does, and does not count as a new configuration.
     pub fn readdress(&mut self, config: &Config, listeners: &[(Name, ListenerId)], now: Instant) -> Effects {
         let mut effects = self.expire(now);
         let changes: Vec<EventKind> = config.pools.iter().filter_map(|policy| self.readdressed(policy)).collect();
@@ -65,7 +65,7 @@ impl State {
         effects
     }
 
-    /// Which upstreams of a pool come and go; `None` when none does. A name without an address is not one.
+    /// Which upstreams of a pool are added and removed; `None` if none is. A name without an address does not count.
     fn readdressed(&self, policy: &PoolPolicy) -> Option<EventKind> {
         let before = &self.pools.iter().find(|pool| pool.policy.name == policy.name)?.policy.upstreams;
         let missing = |from: &[UpstreamPolicy], all: &[UpstreamPolicy]| -> Vec<Address> {
@@ -148,7 +148,7 @@ impl State {
             gone.members.iter().for_each(|member| effects.lose(&member.upstream));
         }
         self.index_pools();
-        // Every member gets its state first. Only then is it known which pools the removed must serve for: `settle` asks.
+        // Every member gets its state first. Only then can `settle` see which pools still need removed members.
         self.rebuild_readers(now, effects);
         self.pace(now);
         for (check, change) in judged {
@@ -162,8 +162,8 @@ impl State {
         effects.announce.extend(self.pools.iter().map(|pool| pool.shared.clone()));
     }
 
-    /// Finds or makes the check for `key`, which a pool is about to read. A check of the same definition goes on, another is
-    /// new, and what it follows tells since when the upstream is known.
+    /// Finds or makes the check for `key`, which a pool starts to read. A check of the same definition continues.
+    /// Another is new, and the check that it follows determines since when the upstream is known.
     fn adopt(
         &mut self,
         key: CheckKey,
@@ -179,16 +179,16 @@ impl State {
         let old = replaced.map(|id| (id, &self.checks[&id]));
         let (track, change) = match old {
             Some((id, check)) if check.key.same_definition(&key) && !wanted.contains(&*check.key) => {
-                // Nobody reads it under the old timing any more: the check itself goes on, its probe in flight included.
+                // No pool reads it under the old timing any more: the check itself continues, with its probe in flight.
                 let check = self.checks.get_mut(&id).expect("just found");
                 self.by_key.remove(&check.key);
                 let shortened = key.timing.timeout < check.key.timing.timeout;
                 check.key = key.clone();
-                // What the prober keeps was made for the old timeout.
+                // The kept data was made for the old timeout.
                 check.kept = Kept::default();
                 let change = check.track.retime(key.timing, now);
                 if shortened && let Some(token) = check.flight.take() {
-                    // It would go on under the old timeout, which may be hours, and no other may start meanwhile.
+                    // Its probe would run to the old timeout, which may be hours, and no other may start meanwhile.
                     check.track.on_cancelled(now);
                     self.flights.remove(&token);
                     self.cancelled.push(token);
@@ -226,8 +226,8 @@ impl State {
         (id, change)
     }
 
-    /// Which check of `earlier` the one for `key` follows: one of the same definition, best one that nobody wants any more;
-    /// else the one of the same name; else the first.
+    /// The check of `earlier` that the one for `key` follows: one of the same definition, preferably one that is no
+    /// longer wanted; else the one of the same name; else the first.
     fn replaced(&self, key: &CheckKey, name: &str, earlier: &Member, wanted: &HashSet<CheckKey>) -> CheckId {
         let of = |id: &CheckId| &self.checks[id].key;
         let ids = || earlier.checks.iter();
@@ -247,20 +247,21 @@ impl State {
     ) -> Member {
         match earlier {
             Some(mut member) => {
-                // It had left the file, and with it what was said of it; an address that its host name had left had not.
+                // An upstream that left the file lost its orders; an address that only left its host name's answer did
+                // not.
                 if member.retiring && member.left_file {
                     member.admin_override = None;
                 }
                 member.left_file = false;
-                // The old verdict stands until the checks as they are now have theirs.
+                // The old verdict is carried until the new checks have theirs.
                 let gone = member.checks.iter().any(|id| !checks.contains(id));
                 let redefined = gone || checks.iter().any(|id| !member.checks.contains(id));
-                let stands = member.state != HealthState::Unknown && (redefined || member.carried.is_some());
+                let carries = member.state != HealthState::Unknown && (redefined || member.carried.is_some());
                 member.checks = checks;
                 member.rules = rules.clone();
                 member.index = index;
                 member.retiring = false;
-                if stands {
+                if carries {
                     member.carry(&self.checks, now);
                 } else {
                     member.carried = None;
@@ -281,7 +282,7 @@ impl State {
         }
     }
 
-    /// After the pools changed: who reads what, and which checks nobody reads.
+    /// After pools changed: updates the readers of checks, and drops checks without readers.
     pub(super) fn rebuild_readers(&mut self, now: Instant, effects: &mut Effects) {
         self.places.clear();
         for check in self.checks.values_mut() {
@@ -359,18 +360,18 @@ impl State {
     }
 }
 
-/// What a check follows.
+/// The check that a new check follows.
 #[derive(Clone, Copy)]
 struct Follows<'a> {
-    /// What the check is called.
+    /// The name of the check.
     name: &'a str,
     /// The same upstream under the configuration before.
     earlier: Option<&'a Member>,
-    /// Whether an earlier check of the upstream is none of its checks any more.
+    /// Whether an earlier check of the upstream is no longer one of its checks.
     is_replaced: &'a dyn Fn(&CheckKey) -> bool,
 }
 
-/// A twenty-fifth of the shorter interval, less than its jitter: nobody sees that a probe is that late.
+/// A 25th of the shorter interval, less than its jitter: nobody notices a probe that late.
 fn tick_gap(timing: Timing) -> Duration {
     (timing.fast_interval / 25).min(TICK_GAP_MAX)
 }
@@ -385,7 +386,7 @@ fn check_key(upstream: &UpstreamPolicy, check: &CheckPolicy) -> CheckKey {
     }
 }
 
-/// Where in an interval an address belongs, as a fraction of 2^32.
+/// The slot of an address in an interval, as a fraction of 2^32.
 fn part_of(address: &Address) -> u32 {
     let mut hasher = DefaultHasher::new();
     address.hash(&mut hasher);

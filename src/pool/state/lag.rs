@@ -1,10 +1,10 @@
-//! How late probes begin: the worst of the last minute, so that one bad moment is seen by whoever scrapes each minute.
+//! How late probes begin: the worst of the last minute, so that a scrape once a minute sees one bad moment.
 
 use std::time::Duration;
 
 use tokio::time::Instant;
 
-/// How long a late start is told of, at least.
+/// How long a late start is reported, at least.
 const WINDOW: Duration = Duration::from_secs(60);
 
 /// Parts of the window; the oldest is forgotten when a new one begins.
@@ -13,7 +13,7 @@ const PARTS: usize = 6;
 /// The worst lateness of the last minute.
 #[derive(Debug, Default)]
 pub struct Lag {
-    /// The worst of each part that is being kept, newest first.
+    /// The worst of each part that is kept, newest first.
     parts: [Duration; PARTS + 1],
     /// When the newest part began.
     began: Option<Instant>,
@@ -30,14 +30,14 @@ impl Lag {
             let shift = usize::try_from(passed).map_or(kept, |n| n.min(kept));
             self.parts.rotate_right(shift % kept);
             self.parts[..shift].fill(Duration::ZERO);
-            // In step with the first part, so that slow probing does not stretch the window.
+            // Aligned with the first part, so that slow probing does not stretch the window.
             let whole = part.as_millis() * passed;
             self.began = Some(began + Duration::from_millis(u64::try_from(whole).unwrap_or(u64::MAX)));
         }
         self.parts[0] = self.parts[0].max(late);
     }
 
-    /// The worst of the last minute; of up to ten seconds more, because parts are forgotten whole.
+    /// The worst of the last 60 to 70 s, because parts are dropped whole.
     pub fn worst(&self, now: Instant) -> Duration {
         let Some(began) = self.began else { return Duration::ZERO };
         let part = WINDOW / PARTS as u32;
@@ -52,7 +52,7 @@ mod tests {
     use super::*;
 
     #[tokio::test(start_paused = true)]
-    async fn the_worst_is_told_for_a_minute_and_then_forgotten() {
+    async fn the_worst_is_reported_for_a_minute_and_then_forgotten() {
         let start = Instant::now();
         let at = |seconds: u64| start + Duration::from_secs(seconds);
         let ms = Duration::from_millis;

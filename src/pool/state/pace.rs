@@ -1,6 +1,6 @@
-//! Probes that many upstreams want at once: first ones, those after a changed definition, those overdue after the process
-//! stood still. They begin a thousand a second, those of upstreams that nothing is known of first, and each then goes on
-//! at its own place in its interval. Regular probes are not paced: their places are spread.
+//! Probes that many upstreams need at once: first ones, those after a changed definition, those overdue after the
+//! process was stopped. They start at 1,000 per second, unknown upstreams first, and each then continues at its own
+//! slot in its interval. Regular probes are not paced: their slots are spread already.
 
 use std::time::Duration;
 
@@ -8,20 +8,20 @@ use tokio::time::Instant;
 
 use super::{CheckId, State};
 
-/// Paced probes begin at most this often.
+/// The shortest time between two paced probes.
 const GAP: Duration = Duration::from_millis(1);
 
-/// Later than this is no busy moment: the process was stopped, or the machine asleep.
+/// A delay longer than this is not a busy moment: the process was stopped, or the machine slept.
 const STANDSTILL: Duration = Duration::from_secs(1);
 
-/// When a paced probe may begin at the earliest, after one that begins `now`.
+/// The earliest start of the next paced probe, after one that begins `now`.
 pub(super) fn next_after(now: Instant) -> Instant {
     now + GAP
 }
 
 impl State {
-    /// Gives every probe that is paced and has not begun its instant, from now on. Called whenever there may be new ones;
-    /// what a later reload has made needless leaves no hole.
+    /// Schedules every paced probe that has not begun, from now on. Call it whenever there may be new ones; probes that
+    /// a later reload makes needless leave no gap.
     pub(super) fn pace(&mut self, now: Instant) {
         let waiting = self.checks.iter().filter_map(|(id, check)| {
             let urgency = check.track.urgency(now)?;
@@ -37,7 +37,7 @@ impl State {
         }
     }
 
-    /// After the process stood still: what is overdue is due once more, and not all at once.
+    /// After the process was stopped: schedules overdue probes again, spread out.
     pub(super) fn after_standstill(&mut self, now: Instant) {
         if self.overdue(now) <= STANDSTILL {
             return;

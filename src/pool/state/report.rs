@@ -1,4 +1,4 @@
-//! Which events the changes of pools are: shows each pool that changed to its watch, and those whose requests it takes.
+//! Turns changes of pools into events: shows each changed pool, and the pools that use it, to its watch.
 
 use std::collections::{BTreeSet, HashSet};
 
@@ -7,12 +7,12 @@ use tokio::time::Instant;
 use super::super::events::{EventKind, WarmingPhase};
 use super::super::outage::{Notice, Serving, Way};
 use super::super::pools::PoolState;
-use super::super::view::{Nothing, Service};
+use super::super::view::{Otherwise, Service};
 use super::{Effects, State};
 use crate::model::policy::FALLBACK_POOLS_MAX;
 
 impl State {
-    /// Notes where each pool is, and whose requests it takes. For after the list of pools changed.
+    /// Records the index of each pool, and which pools use it. Call it after the list of pools changed.
     pub(super) fn index_pools(&mut self) {
         self.by_id = self.pools.iter().enumerate().map(|(p, pool)| (pool.id, p)).collect();
         self.users.clear();
@@ -23,7 +23,7 @@ impl State {
         }
     }
 
-    /// Reports what has become of these pools, and of those that send their requests to them. Each pool is looked at a few
+    /// Reports the changes of these pools, and of pools that send their requests to them. Looks at each pool a few
     /// times at most, however many have changed.
     pub(super) fn report(&mut self, changed: BTreeSet<usize>, now: Instant, effects: &mut Effects) {
         let mut waiting: Vec<usize> = changed.into_iter().rev().collect();
@@ -41,7 +41,7 @@ impl State {
         }
     }
 
-    /// How a pool serves: as its requests find it, which follow the chain of other pools.
+    /// How a pool serves, from the view of its requests, which follow the chain of other pools.
     fn serving(&self, p: usize) -> Serving {
         let mut pool: &PoolState = &self.pools[p];
         for _ in 0..FALLBACK_POOLS_MAX {
@@ -51,8 +51,8 @@ impl State {
                 Service::FailOpen if own => return Serving::Out(Way::FailOpen),
                 Service::Open | Service::FailOpen => return Serving::Out(Way::OtherPool(pool.policy.name.clone())),
                 Service::Waiting { .. } => return Serving::Awaited,
-                Service::Nothing(Nothing::Reject | Nothing::FailOpen) => break,
-                Service::Nothing(Nothing::Pool(other)) => self.by_id.get(&other),
+                Service::NoneEligible(Otherwise::Reject | Otherwise::FailOpen) => break,
+                Service::NoneEligible(Otherwise::Pool(other)) => self.by_id.get(&other),
             };
             match next {
                 Some(next) => pool = &self.pools[*next],
@@ -68,13 +68,13 @@ impl State {
         for notice in pool.watch.observe(&seen, now) {
             let pool = &self.pools[p];
             let name = pool.policy.name.clone();
-            let told = || {
+            let reason_and_remedy = || {
                 let causes = pool.causes(&self.checks);
                 (causes.reason(), causes.remedy(&pool.policy.name))
             };
             let kind = match notice {
                 Notice::Began(way) => {
-                    let (reason, remedy) = told();
+                    let (reason, remedy) = reason_and_remedy();
                     EventKind::OutageBegan { pool: name, way, reason, remedy }
                 }
                 Notice::Ended { way, serves, lasted } => EventKind::OutageEnded { pool: name, way, serves, lasted },
@@ -90,7 +90,7 @@ impl State {
                     EventKind::Warming { pool: name, phase: WarmingPhase::Ended { lasted } }
                 }
                 Notice::WarmingEnded { well: false, lasted } => {
-                    let (reason, remedy) = told();
+                    let (reason, remedy) = reason_and_remedy();
                     EventKind::Warming { pool: name, phase: WarmingPhase::Failed { lasted, reason, remedy } }
                 }
             };

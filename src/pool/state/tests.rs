@@ -10,7 +10,7 @@ mod warming;
 use super::super::outage::Way;
 use super::super::snapshot::ListenerId;
 use super::super::status::{PoolSummary, UpstreamStatus};
-use super::super::view::{Nothing, Service};
+use super::super::view::{Otherwise, Service};
 use super::*;
 use crate::model::policy::*;
 use crate::model::{Code, Ratio, Trace, Weight};
@@ -18,12 +18,12 @@ use crate::model::{Code, Ratio, Trace, Weight};
 const MS: Duration = Duration::from_millis(1);
 const SECOND: Duration = Duration::from_secs(1);
 
-/// A state with a clock, and origins whose answers are set by hand.
+/// A state with a clock, and origins whose answers a test sets.
 struct World {
     state: State,
     now: Instant,
     origins: HashMap<String, char>,
-    /// Every probe made: when, of whom, with which kind of check.
+    /// Every probe made: when, for which upstream, with which kind of check.
     probes: Vec<(Duration, String, &'static str)>,
     views: HashMap<Name, Arc<View>>,
     snapshot: Option<Arc<Snapshot>>,
@@ -48,8 +48,8 @@ impl World {
         }
     }
 
-    /// Answers of an origin: `P` passes, `F` fails, `-` no verdict, `!` panics, `.` never ends. `ADDRESS KIND` is for probes
-    /// of that kind alone.
+    /// Sets the answers of an origin: `P` passes, `F` fails, `-` gives no verdict, `!` panics, `.` never ends. `ADDRESS
+    /// KIND` sets them for probes of that kind only.
     fn set(&mut self, address: &str, answer: char) {
         self.origins.insert(address.to_owned(), answer);
     }
@@ -428,7 +428,7 @@ async fn retiring_ends_after_thirty_seconds_and_a_further_reload_does_not_extend
     assert_eq!(world.eligible("api"), [A]);
     world.run(2 * SECOND);
     assert!(world.eligible("api").is_empty());
-    assert!(matches!(world.service("api"), Service::Nothing(Nothing::Reject)));
+    assert!(matches!(world.service("api"), Service::NoneEligible(Otherwise::Reject)));
 }
 
 #[tokio::test(start_paused = true)]
@@ -445,11 +445,11 @@ async fn requests_wait_while_a_first_probe_is_young_and_not_longer() {
     let mut world = World::new();
     world.set(A, '.');
     world.configure(vec![pool("api", &[A])]);
-    assert!(matches!(world.service("api"), Service::Waiting { then: Nothing::Reject, .. }));
+    assert!(matches!(world.service("api"), Service::Waiting { then: Otherwise::Reject, .. }));
     world.run(2_999 * MS);
     assert!(matches!(world.service("api"), Service::Waiting { .. }));
     world.run(10 * MS);
-    assert_eq!(world.service("api"), Service::Nothing(Nothing::Reject));
+    assert_eq!(world.service("api"), Service::NoneEligible(Otherwise::Reject));
 }
 
 #[tokio::test(start_paused = true)]
@@ -478,10 +478,10 @@ async fn min_healthy_counts_fewer_as_none() {
     assert_eq!(world.service("api"), Service::Open);
     world.set(B, 'F');
     world.run(3 * SECOND);
-    assert_eq!(world.service("api"), Service::Nothing(Nothing::Reject), "one of three is fewer than half");
+    assert_eq!(world.service("api"), Service::NoneEligible(Otherwise::Reject), "one of three is fewer than half");
     let left = world.upstream("api", C);
     assert_eq!((left.state, left.eligibility.is_eligible()), (HealthState::Healthy, false));
-    assert_eq!(left.why.as_deref(), Some("fewer upstreams are healthy than min_healthy says"));
+    assert_eq!(left.why.as_deref(), Some("fewer upstreams are healthy than min_healthy requires"));
     assert_eq!(world.state.status(false, world.now).pools[0].eligible, 0, "status and requests agree");
 }
 
@@ -513,7 +513,7 @@ async fn another_pool_takes_over_by_number() {
     let when = WhenNoHealthy::Pool(name("spare"));
     world.configure(vec![PoolPolicy { when_no_healthy: when, ..pool("api", &[A]) }, pool("spare", &[B])]);
     world.run(4 * SECOND);
-    let Service::Nothing(Nothing::Pool(id)) = world.service("api") else { panic!("{:?}", world.service("api")) };
+    let Service::NoneEligible(Otherwise::Pool(id)) = world.service("api") else { panic!("{:?}", world.service("api")) };
     assert_eq!(world.snapshot.as_ref().unwrap().pool(id).unwrap().name, name("spare"));
 }
 
@@ -664,7 +664,7 @@ async fn retry_after_counts_to_the_first_possible_pass() {
         let (healthy_threshold, fast_interval) = (3, 2 * SECOND);
         let timing = Timing { interval, unhealthy_interval, healthy_threshold, fast_interval, ..timing() };
         world.configure(vec![PoolPolicy { checks: vec![check(tcp(PortRule::Same), timing)], ..pool("api", &[A]) }]);
-        // Until some time after a probe, whenever its slot is.
+        // Until some time after a probe, wherever its slot is.
         world.run(250 * SECOND);
         let (last, _, _) = world.probes.last().cloned().expect("it was probed");
         let status = world.upstream("api", A);

@@ -1,4 +1,4 @@
-//! Readers of a view: which verdicts count for them, and what they do when too few hold.
+//! Readers of a view: which verdicts they count, and what they do when too few are valid.
 
 use std::time::Duration;
 
@@ -8,7 +8,7 @@ use crate::pool::Hints;
 
 const SECOND: Duration = Duration::from_secs(1);
 
-/// Upstreams whose verdicts hold for so many seconds; `None`: for ever.
+/// Upstreams whose verdicts are valid for so many seconds; `None`: forever.
 fn tier(first: u64, seconds: &[Option<u64>], now: Instant) -> Tier {
     let member = |(i, holds): (u64, &Option<u64>)| {
         let (name, address) = (Name::try_new("api").unwrap(), format!("127.0.0.1:{}", 80 + i).parse().unwrap());
@@ -19,7 +19,7 @@ fn tier(first: u64, seconds: &[Option<u64>], now: Instant) -> Tier {
     Tier::build(Balance::RoundRobin, (first..).zip(seconds).map(member))
 }
 
-/// Who is picked in 64 tries, by number.
+/// The upstreams picked in 64 tries, by number.
 fn picked(view: &View, reading: Reading, tried: &[Tried]) -> Vec<u64> {
     let (cursor, mut rng) = (AtomicUsize::new(0), fastrand::Rng::with_seed(1));
     let mut ids: Vec<u64> =
@@ -29,8 +29,8 @@ fn picked(view: &View, reading: Reading, tried: &[Tried]) -> Vec<u64> {
     ids
 }
 
-fn rules(needed: usize, nothing: Nothing) -> Rules {
-    Rules { needed, backups_alone: false, nothing }
+fn rules(needed: usize, otherwise: Otherwise) -> Rules {
+    Rules { needed, backups_alone: false, otherwise }
 }
 
 #[tokio::test(start_paused = true)]
@@ -38,12 +38,13 @@ async fn readers_pass_over_what_is_out_of_date_and_count_the_rest() {
     use Service::{FailOpen, Open, Waiting};
     let now = Instant::now();
     let wait = |from: u64, then| Waiting { until: now + SECOND * from as u32 + FIRST_VERDICT_WAIT, then };
-    let (reject, fail_open) = (Nothing::Reject, Nothing::FailOpen);
-    // Primaries and backups (seconds for which each holds), rules; at which second what is found, and who is picked.
+    let (reject, fail_open) = (Otherwise::Reject, Otherwise::FailOpen);
+    // Primaries and backups (seconds for which each is valid), rules; the second of the look, what is found, what is
+    // picked.
     for (primaries, backups, rules, rows) in [
         // One of two is out of date: the other serves alone.
         (vec![10, 20], vec![], rules(1, reject), vec![(9, Open, vec![0, 1]), (10, Open, vec![1])]),
-        // Fewer than min_healthy count as none; they are waited for, for 3 s from the first look.
+        // With fewer than min_healthy, none is used; requests wait for 3 s from the first look.
         (
             vec![10, 20],
             vec![],
@@ -52,7 +53,7 @@ async fn readers_pass_over_what_is_out_of_date_and_count_the_rest() {
                 (9, Open, vec![0, 1]),
                 (12, wait(12, reject), vec![]),
                 (14, wait(12, reject), vec![]),
-                (15, Service::Nothing(reject), vec![]),
+                (15, Service::NoneEligible(reject), vec![]),
             ],
         ),
         // Backups wait for the primaries, too.
@@ -64,12 +65,12 @@ async fn readers_pass_over_what_is_out_of_date_and_count_the_rest() {
                 (9, Open, vec![0]),
                 (10, wait(10, reject), vec![]),
                 (13, Open, vec![100]),
-                (90, Service::Nothing(reject), vec![]),
+                (90, Service::NoneEligible(reject), vec![]),
             ],
         ),
         // A backup that is out of date does not matter while the primaries hold.
         (vec![50], vec![10], rules(1, reject), vec![(10, Open, vec![0]), (49, Open, vec![0])]),
-        // Only backups are in the view, because no primary is healthy: nothing is waited for while one holds.
+        // Only backups are in the view, because no primary is healthy: requests do not wait while one is valid.
         (vec![], vec![10, 20], rules(1, reject), vec![(10, Open, vec![101]), (20, wait(20, reject), vec![])]),
         // fail_open uses all, as it does when nothing is healthy.
         (
@@ -92,7 +93,7 @@ async fn readers_pass_over_what_is_out_of_date_and_count_the_rest() {
                 assert!((0..102).all(|id| !may(id) || who.contains(&id) || id >= 100), "{case}");
             } else {
                 assert!(view.find(reading, UpstreamId(0)).is_none(), "{case}");
-                assert!(view.is_awaited() || matches!(service, Service::Nothing(_)), "{case}");
+                assert!(view.is_awaited() || matches!(service, Service::NoneEligible(_)), "{case}");
             }
         }
     }
@@ -102,7 +103,7 @@ async fn readers_pass_over_what_is_out_of_date_and_count_the_rest() {
 async fn passes_move_the_instant_on_without_a_new_view() {
     let now = Instant::now();
     let view =
-        View::new(Service::Open, tier(0, &[Some(10), Some(10)], now), tier(9, &[], now), rules(2, Nothing::Reject));
+        View::new(Service::Open, tier(0, &[Some(10), Some(10)], now), tier(9, &[], now), rules(2, Otherwise::Reject));
     for round in 1u32..50 {
         let later = now + SECOND * 9 * round;
         let reading = view.read(later);
@@ -117,20 +118,20 @@ async fn passes_move_the_instant_on_without_a_new_view() {
 #[tokio::test(start_paused = true)]
 async fn what_is_not_open_or_never_out_of_date_is_read_as_published() {
     let now = Instant::now();
-    let waiting = Service::Waiting { until: now + SECOND, then: Nothing::Reject };
-    for service in [Service::FailOpen, waiting, Service::Nothing(Nothing::FailOpen)] {
-        let view = View::new(service, tier(0, &[Some(1), None], now), tier(9, &[], now), rules(1, Nothing::FailOpen));
+    let waiting = Service::Waiting { until: now + SECOND, then: Otherwise::Reject };
+    for service in [Service::FailOpen, waiting, Service::NoneEligible(Otherwise::FailOpen)] {
+        let view = View::new(service, tier(0, &[Some(1), None], now), tier(9, &[], now), rules(1, Otherwise::FailOpen));
         let reading = view.read(now + 100 * SECOND);
         assert_eq!((reading.service, reading.pass_over), (service, None));
     }
-    let view = View::new(Service::Open, tier(0, &[None], now), tier(9, &[], now), rules(1, Nothing::Reject));
+    let view = View::new(Service::Open, tier(0, &[None], now), tier(9, &[], now), rules(1, Otherwise::Reject));
     assert_eq!(view.read(now + 1_000 * SECOND).service, Service::Open);
 }
 
 #[tokio::test(start_paused = true)]
 async fn what_was_lost_under_an_epoch_may_be_picked_under_a_later_one_and_what_failed_may_not() {
     let now = Instant::now();
-    let view = |tier| View::new(Service::Open, tier, Tier::build(Balance::RoundRobin, []), rules(1, Nothing::Reject));
+    let view = |tier| View::new(Service::Open, tier, Tier::build(Balance::RoundRobin, []), rules(1, Otherwise::Reject));
     let before = view(tier(0, &[None], now));
     let upstream = before.primaries.candidates()[0].upstream.clone();
     let epoch = before.primaries.candidates()[0].epoch;

@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use roundsman::pool::{AnswerReason, Nothing, Service};
+use roundsman::pool::{AnswerReason, Otherwise, Service};
 use roundsman::proxy::Plane;
 use tokio::runtime::Handle;
 use tokio::time::Instant;
@@ -16,7 +16,7 @@ use crate::support::assert_eventually;
 async fn with_nothing_eligible_503_comes_at_once_connects_nowhere_and_keeps_the_connection() {
     let origin = Origin::plain("a").await;
     let rig = Rig::over(&[&origin]);
-    rig.set_service(Service::Nothing(Nothing::Reject));
+    rig.set_service(Service::NoneEligible(Otherwise::Reject));
     let mut client = rig.connect().await;
     for request in [get("/"), post("/", "hello"), get("/")] {
         let asked = Instant::now();
@@ -93,7 +93,7 @@ async fn who_waits_for_a_first_verdict_is_served_when_it_comes() {
     let origin = Origin::plain("a").await;
     let rig = Rig::over(&[&origin]);
     let until = Instant::now() + Duration::from_secs(60);
-    rig.set_service(Service::Waiting { until, then: Nothing::Reject });
+    rig.set_service(Service::Waiting { until, then: Otherwise::Reject });
     let mut client = rig.connect().await;
     client.send(get("/one") + &get("/two")).await;
     let waits = || rig.pool.shared.waiting() == 1;
@@ -110,7 +110,7 @@ async fn who_waits_for_a_first_verdict_is_served_when_it_comes() {
 async fn a_client_that_leaves_while_it_waits_gives_its_place_back() {
     let rig = Rig::at(&[]);
     let until = Instant::now() + Duration::from_secs(60);
-    rig.set_service(Service::Waiting { until, then: Nothing::Reject });
+    rig.set_service(Service::Waiting { until, then: Otherwise::Reject });
     let mut client = rig.connect().await;
     client.send(get("/")).await;
     assert_eventually("it waits", SOON, || rig.pool.shared.waiting() == 1).await;

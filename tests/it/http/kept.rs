@@ -8,7 +8,7 @@ use std::net::Shutdown;
 use std::time::Duration;
 
 use roundsman::model::Address;
-use roundsman::pool::{Nothing, Service};
+use roundsman::pool::{Otherwise, Service};
 use socket2::SockRef;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
@@ -117,7 +117,7 @@ async fn what_has_come_on_a_kept_connection_reaches_nobody_and_costs_no_request(
                 let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
                 let (rig, mut client, old) = warm(&listener, line, answer).await;
                 let until = Instant::now() + Duration::from_secs(300);
-                rig.set_service(Service::Waiting { until, then: Nothing::Reject });
+                rig.set_service(Service::Waiting { until, then: Otherwise::Reject });
                 client.send(&request).await;
                 assert_eventually("it waits", SOON, || rig.pool.shared.waiting() == 1).await;
                 // From here on nothing waits, and so nobody looks at sockets, until the request has been picked.
@@ -157,7 +157,7 @@ async fn two_kept_connections_that_are_closed_are_followed_by_a_new_one() {
         assert_eventually("they are kept", SOON, idle).await;
         assert_eq!(upstream.connections.len(), 3);
         let until = Instant::now() + Duration::from_secs(300);
-        rig.set_service(Service::Waiting { until, then: Nothing::Reject });
+        rig.set_service(Service::Waiting { until, then: Otherwise::Reject });
         clients[0].send(&request).await;
         assert_eventually("it waits", SOON, || rig.pool.shared.waiting() == 1).await;
         drop(kept);
@@ -176,7 +176,7 @@ async fn an_upstream_that_sends_a_body_where_there_is_none_keeps_no_connection_a
     let (rig, mut client, origin) = warm(&listener, "HEAD /one", "HTTP/1.1 200 OK\r\n\r\n").await;
     // It is caught once.
     let until = Instant::now() + Duration::from_secs(300);
-    rig.set_service(Service::Waiting { until, then: Nothing::Reject });
+    rig.set_service(Service::Waiting { until, then: Otherwise::Reject });
     client.head_only = true;
     client.send("HEAD /two HTTP/1.1\r\nHost: a\r\n\r\n").await;
     assert_eventually("it waits", SOON, || rig.pool.shared.waiting() == 1).await;

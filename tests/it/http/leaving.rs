@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use roundsman::pool::{Nothing, Service};
+use roundsman::pool::{Otherwise, Service};
 use socket2::SockRef;
 use tokio::runtime::Handle;
 use tokio::time::Instant;
@@ -71,7 +71,7 @@ async fn a_client_that_leaves_much_unread_behind_cancels_the_work_for_it() {
 async fn a_client_that_leaves_much_unread_behind_gives_up_its_place_among_those_who_wait() {
     let rig = Rig::at(&[]);
     let until = Instant::now() + Duration::from_secs(300);
-    rig.set_service(Service::Waiting { until, then: Nothing::Reject });
+    rig.set_service(Service::Waiting { until, then: Otherwise::Reject });
     for request in [get("/"), post("/", "hello"), UPGRADE.to_owned()] {
         for bytes in [0, 64 * 1024, 100 * 1024, 1024 * 1024] {
             for how in [Leaving::Fin, Leaving::Reset] {

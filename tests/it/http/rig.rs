@@ -9,7 +9,7 @@ use arc_swap::ArcSwap;
 use roundsman::model::policy::Balance;
 use roundsman::model::{Address, Name, Weight};
 use roundsman::pool::{
-    AnswerReason, Hints, ListenerEntry, ListenerId, Nothing, Pool, PoolId, PoolShared, Published, Rules, Service,
+    AnswerReason, Hints, ListenerEntry, ListenerId, Otherwise, Pool, PoolId, PoolShared, Published, Rules, Service,
     Snapshot, Tier, Upstream, UpstreamId, View,
 };
 use roundsman::proxy::{ListenerHandle, Plane};
@@ -53,7 +53,7 @@ impl Rig {
     /// Nothing is eligible.
     pub fn with_nothing() -> Rig {
         let rig = Rig::at(&[]);
-        rig.set_service(Service::Nothing(Nothing::Reject));
+        rig.set_service(Service::NoneEligible(Otherwise::Reject));
         rig
     }
 
@@ -112,7 +112,7 @@ impl Rig {
 fn view(service: Service, upstreams: &[Arc<Upstream>]) -> View {
     let members = || upstreams.iter().map(|upstream| (upstream.clone(), Weight::ONE));
     let tier = |members: Vec<_>| Tier::build(Balance::RoundRobin, members);
-    let rules = Rules { needed: 1, backups_alone: false, nothing: Nothing::Reject };
+    let rules = Rules { needed: 1, backups_alone: false, otherwise: Otherwise::Reject };
     View::new(service, tier(members().collect()), tier(vec![]), rules)
 }
 

@@ -47,7 +47,7 @@ async fn whoever_reads_only_warnings_learns_of_every_outage() {
     let began = logged(&program, "Pool refuses requests").await;
     assert_eq!((text(&began, "level"), text(&began, "pool")), ("error", "api"));
     let reason = text(&began, "reason");
-    assert!(reason.starts_with("none of its 2 upstreams can serve: 1 is unhealthy (L7STS: status 503"), "{reason}");
+    assert!(reason.starts_with("neither of its 2 upstreams can serve: 1 is unhealthy (L7STS: status 503"), "{reason}");
     assert!(reason.ends_with(", 1 is draining"), "{reason}");
     let next = format!("this ends when an upstream passes its checks, or after `roundsman undrain api {}`", b.text());
     assert_eq!(text(&began, "next"), next);
@@ -61,7 +61,7 @@ async fn whoever_reads_only_warnings_learns_of_every_outage() {
     let explained = unwrapped(&program.command(&["explain", "api"]).await.1);
     assert!(explained.contains("It has not served for "), "{explained}");
     let (_, events, _) = program.command(&["events"]).await;
-    assert!(events.contains("api  refuses requests: none of its 2 upstreams can serve"), "{events}");
+    assert!(events.contains("api  refuses requests: neither of its 2 upstreams can serve"), "{events}");
 
     assert_eq!(program.command(&["undrain", "api", &b.text()]).await.0, Some(0));
     let ended = logged(&program, "Pool serves again").await;

@@ -236,7 +236,7 @@ async fn an_order_that_would_leave_too_few_wants_force() {
     program.wait_for_state("api", &a.text(), "healthy", PATIENCE).await;
     assert_eq!(program.reload(&both).await.0, 200);
     let (code, _, err) = program.command(&["drain", "api", &a.text()]).await;
-    assert!(code == Some(1) && err.contains("(min_healthy asks for 2)"), "{err}");
+    assert!(code == Some(1) && err.contains("(min_healthy requires 2)"), "{err}");
     assert_eq!(get(program.web, "/").await.status, 200);
 }
 

@@ -28,7 +28,7 @@ impl World {
     fn show(&self, service: Service, upstreams: &[Arc<Upstream>]) {
         let members = upstreams.iter().map(|upstream| (upstream.clone(), Weight::ONE));
         let tier = Tier::build(Balance::RoundRobin, members);
-        let rules = Rules { needed: 1, backups_alone: false, nothing: Nothing::Reject };
+        let rules = Rules { needed: 1, backups_alone: false, otherwise: Otherwise::Reject };
         let view = View::new(service, tier, Tier::build(Balance::RoundRobin, []), rules);
         self.nth(0).view.store(Arc::new(view));
     }
@@ -74,17 +74,17 @@ async fn an_upstream_lost_before_the_first_byte_gets_nothing_and_the_request_goe
 #[tokio::test(start_paused = true)]
 async fn what_follows_a_loss_is_what_the_newest_view_says() {
     let until = Instant::now() + Duration::from_secs(3);
-    let waiting = Service::Waiting { until, then: Nothing::Reject };
+    let waiting = Service::Waiting { until, then: Otherwise::Reject };
     for finds in FINDS {
         for (service, holds, want) in [
             // Under its new epoch it may be picked.
             (Service::Open, true, "attempt"),
             (Service::FailOpen, true, "attempt"),
-            (Service::Nothing(Nothing::FailOpen), true, "attempt"),
+            (Service::NoneEligible(Otherwise::FailOpen), true, "attempt"),
             (waiting, false, "wait"),
-            (Service::Nothing(Nothing::Reject), false, "503 none_eligible after 30"),
+            (Service::NoneEligible(Otherwise::Reject), false, "503 none_eligible after 30"),
             // Below min_healthy one may still be there.
-            (Service::Nothing(Nothing::Reject), true, "503 none_eligible after 30"),
+            (Service::NoneEligible(Otherwise::Reject), true, "503 none_eligible after 30"),
         ] {
             let world = World::new(&[Given(Service::Open, 1, 0)]);
             let upstreams = eligible(&world);
@@ -175,9 +175,9 @@ fn listener(name: &str, pool: u32) -> Option<ListenerEntry> {
 #[tokio::test(start_paused = true)]
 async fn who_has_lost_its_pool_goes_where_the_newest_configuration_says() {
     let until = Instant::now() + Duration::from_secs(3);
-    let waiting = || Given(Service::Waiting { until, then: Nothing::Reject }, 0, 0);
+    let waiting = || Given(Service::Waiting { until, then: Otherwise::Reject }, 0, 0);
     let open = || Given(Service::Open, 1, 0);
-    let down = || Given(Service::Nothing(Nothing::Reject), 0, 0);
+    let down = || Given(Service::NoneEligible(Otherwise::Reject), 0, 0);
     // The events before the pool goes, and what loses it.
     type Lose = fn(&mut Exchange, Instant) -> Next;
     let woken: Lose = |exchange, now| exchange.on_wake(now);
@@ -231,7 +231,7 @@ async fn who_has_lost_its_pool_goes_where_the_newest_configuration_says() {
 #[tokio::test(start_paused = true)]
 async fn who_waits_is_woken_when_its_pool_goes_and_waits_no_longer_than_was_said_first() {
     let until = Instant::now() + Duration::from_secs(3);
-    let waiting = |until| Given(Service::Waiting { until, then: Nothing::Reject }, 0, 0);
+    let waiting = |until| Given(Service::Waiting { until, then: Otherwise::Reject }, 0, 0);
     let world = World::new(&[waiting(until)]);
     let (mut exchange, _) = world.begin(GET);
     let old = world.nth(0);
@@ -264,7 +264,7 @@ async fn an_upstream_that_has_failed_is_known_by_its_address_in_the_pool_that_ta
         };
         let upstreams: Vec<_> = (500..).zip(eligible(&world)).map(renamed).collect();
         let pool = world.pool(1, &Given(Service::Open, 0, 0));
-        let rules = Rules { needed: 1, backups_alone: false, nothing: Nothing::Reject };
+        let rules = Rules { needed: 1, backups_alone: false, otherwise: Otherwise::Reject };
         let members = upstreams.iter().map(|upstream| (upstream.clone(), Weight::ONE));
         let tiers = (Tier::build(Balance::RoundRobin, members), Tier::build(Balance::RoundRobin, []));
         pool.view.store(Arc::new(View::new(Service::Open, tiers.0, tiers.1, rules)));
@@ -323,9 +323,10 @@ async fn a_request_of_a_departed_listener_goes_where_it_would_have_gone_and_else
 /// Epochs end a moment before the views are published that say so.
 #[tokio::test(start_paused = true)]
 async fn who_has_lost_every_upstream_waits_for_the_view_that_says_so() {
-    for (service, upstreams_left, want) in
-        [(Service::Open, true, "attempt"), (Service::Nothing(Nothing::Reject), false, "503 none_eligible after 30")]
-    {
+    for (service, upstreams_left, want) in [
+        (Service::Open, true, "attempt"),
+        (Service::NoneEligible(Otherwise::Reject), false, "503 none_eligible after 30"),
+    ] {
         let world = World::new(&[Given(Service::Open, 2, 0)]);
         let upstreams = eligible(&world);
         let (mut exchange, _) = world.begin(POST);
@@ -357,7 +358,7 @@ async fn who_has_lost_every_upstream_waits_for_the_view_that_says_so() {
 #[tokio::test(start_paused = true)]
 async fn a_pool_that_went_and_came_back_under_its_name_is_another_one() {
     let until = Instant::now() + Duration::from_secs(3);
-    let waiting = Given(Service::Waiting { until, then: Nothing::Reject }, 0, 0);
+    let waiting = Given(Service::Waiting { until, then: Otherwise::Reject }, 0, 0);
     for given in [waiting, Given(Service::Open, 2, 0)] {
         let world = World::new(&[given, Given(Service::Open, 1, 0)]);
         let (mut exchange, first) = world.begin(GET);

@@ -1,4 +1,4 @@
-//! Several checks of one upstream: what they say together, what a reload keeps of each, and the reference model.
+//! Several checks of one upstream: their joint verdict, what a reload keeps of each, and the reference model.
 
 use std::collections::VecDeque;
 
@@ -126,7 +126,7 @@ async fn an_unchanged_check_goes_on_voting_while_another_has_no_verdict_yet() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_unhealthy_state_is_carried_too_and_a_reload_lets_nobody_in() {
+async fn an_unhealthy_state_is_carried_too_and_a_reload_lets_none_in() {
     let mut world = world(both(), Require::All, &[("http", 'F'), ("tcp", 'P')]);
     world.set(&format!("{A} http"), '.');
     world.configure(vec![api(vec![check(http("/other"), timing()), both()[1].clone()], Require::All)]);
@@ -134,7 +134,7 @@ async fn an_unhealthy_state_is_carried_too_and_a_reload_lets_nobody_in() {
     let a = world.upstream("api", A);
     assert_eq!((a.state, a.carried), (HealthState::Unhealthy, true), "one healthy check of two is not enough");
     assert!(world.eligible("api").is_empty());
-    assert!(a.why.unwrap().contains("as they were defined before"));
+    assert!(a.why.unwrap().contains("under the previous configuration"));
 }
 
 #[tokio::test(start_paused = true)]
@@ -217,7 +217,7 @@ async fn requests_wait_for_the_check_that_is_missing() {
     let mut world = world(both(), Require::All, &[("http", 'P'), ("tcp", '.')]);
     assert!(matches!(world.service("api"), Service::Waiting { .. }));
     world.run(3 * SECOND);
-    assert_eq!(world.service("api"), Service::Nothing(Nothing::Reject));
+    assert_eq!(world.service("api"), Service::NoneEligible(Otherwise::Reject));
 }
 
 #[tokio::test(start_paused = true)]
@@ -269,7 +269,7 @@ async fn a_retiring_member_is_judged_by_the_checks_it_had() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn unverified_is_said_of_the_upstream_whose_check_does_not_verify() {
+async fn an_upstream_whose_check_does_not_verify_is_shown_as_unverified() {
     let tls = |verify| {
         let policy = TlsPolicy { verify, server_name: None, roots: None, client: None };
         Arc::new(ProbeSpec { port: PortRule::Same, tls: Some(policy), kind: ProbeKind::Tls, max_duration: None })
@@ -312,7 +312,7 @@ async fn explain_has_the_last_ten_changes_and_why_the_next_probe_is_due() {
     assert_eq!(upstream.history[9].1.to, HealthState::Unhealthy);
     assert_eq!(upstream.policy.checks.len(), upstream.status.checks.len());
     assert_eq!(upstream.status.checks[1].due, Due::Regular);
-    assert_eq!((explained.needed, explained.service), (1, Service::Nothing(Nothing::Reject)));
+    assert_eq!((explained.needed, explained.service), (1, Service::NoneEligible(Otherwise::Reject)));
     assert!(matches!(world.state.explain("web", None, false, world.now), Err(ExplainError::NoPool(_))));
     let other: Address = B.parse().unwrap();
     assert!(matches!(world.state.explain("api", Some(&other), false, world.now), Err(ExplainError::NoUpstream(..))));
@@ -321,15 +321,15 @@ async fn explain_has_the_last_ten_changes_and_why_the_next_probe_is_due() {
 /// One step of a history that the reference can follow.
 #[derive(Debug, Clone)]
 enum Op {
-    /// The next probe passes or fails, of whichever check.
+    /// The next probe passes or fails, whichever check it is of.
     Probe(bool),
     /// A reload changes the thresholds.
     Thresholds(u32, u32),
-    /// A reload changes what one check asks.
+    /// A reload changes the definition of one check.
     Definition(usize),
-    /// A reload: these checks and no others; the first is always there.
+    /// A reload sets exactly these checks; the first is always among them.
     Checks(bool, bool),
-    /// A reload changes how many must hold.
+    /// A reload changes how many must pass.
     Require(Require),
     /// A reload changes nothing that matters to health.
     Weight(i64),
@@ -357,23 +357,23 @@ fn op() -> impl Strategy<Value = Op> {
     ]
 }
 
-/// What one check has seen under its present definition.
+/// What one check has seen under its current definition.
 #[derive(Debug, Clone)]
 struct Seen {
     version: u32,
     results: Vec<bool>,
     state: HealthState,
-    /// It has a result of its own; before that there is only the failing run of what it replaces.
+    /// It has its own result; before that, it only has the run of failures of the check that it replaces.
     judged: bool,
     /// When a probe last passed or failed.
     last: Instant,
     stale: bool,
 }
 
-/// The reference: what health.md says of one upstream with up to three checks, in a few lines.
+/// The reference: the rules of health.md for one upstream with up to three checks, in a few lines.
 #[derive(Debug)]
 struct Reference {
-    /// Each while unhealthy: its own interval, or the one for all.
+    /// The interval of each check while unhealthy, or one for all.
     unhealthy_interval: Option<Duration>,
     thresholds: (u32, u32),
     require: Require,
@@ -385,13 +385,13 @@ struct Reference {
 }
 
 impl Reference {
-    /// How long verdicts hold without being confirmed, and how long they are carried: 3 times the longest interval (1 s, or
-    /// 20 s while unhealthy) and the timeout, 30 s at least.
+    /// How long verdicts stay valid without being confirmed, and how long they are carried: 3 times the longest
+    /// interval (1 s, or 20 s while unhealthy) and the timeout, at least 30 s.
     fn holds(&self) -> Duration {
         self.unhealthy_interval.map_or(30 * SECOND, |_| 61 * SECOND + SECOND / 2)
     }
 
-    /// A new check; of the one that it replaces, if any, a failing run goes on.
+    /// A new check; a run of failures of the check that it replaces continues.
     fn fresh(&mut self, replaced: Option<&Seen>, now: Instant) -> Option<Seen> {
         self.versions += 1;
         let failures = replaced.map_or(0, |seen| seen.results.iter().rev().take_while(|pass| !**pass).count());
@@ -399,7 +399,7 @@ impl Reference {
         Some(Seen { version: self.versions, results, state, judged: false, last: now, stale: false })
     }
 
-    /// What is out of date by now.
+    /// Forgets what is out of date by now.
     fn expire(&mut self, now: Instant) {
         let holds = self.holds();
         for seen in self.checks.iter_mut().flatten().filter(|seen| !seen.stale && now >= seen.last + holds) {
@@ -471,7 +471,7 @@ impl Reference {
         self.conclude();
     }
 
-    /// The sentence of health.md, word by word.
+    /// The rule of health.md, word for word.
     fn together(&self) -> HealthState {
         let states: Vec<HealthState> = self.checks.iter().flatten().map(|seen| seen.state).collect();
         let are = |state| states.iter().filter(|s| **s == state).count();
@@ -505,7 +505,7 @@ impl Reference {
     }
 }
 
-/// The next probe that begins and is still wanted: its token, and the version of its check.
+/// The next probe that begins and is still wanted: its token and the version of its check.
 fn next_probe(world: &mut World, begun: &mut VecDeque<(ProbeToken, u32)>) -> (ProbeToken, u32) {
     for _ in 0..1_000 {
         while let Some((token, version)) = begun.pop_front() {

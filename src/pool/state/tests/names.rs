@@ -1,4 +1,4 @@
-//! Host names: what the pool keeps while the addresses behind a name come and go, and what one without any is.
+//! Host names: what a pool keeps while a name's addresses change, and how a name without an address counts.
 
 use super::*;
 use crate::model::Eligibility;
@@ -20,7 +20,7 @@ impl World {
         let effects = self.state.readdress(&config(pools), &[], self.now);
         let events = effects.events.iter().map(|event| event.kind.clone()).collect();
         self.take(effects);
-        assert_eq!(self.state.generation, generation, "it is no new configuration");
+        assert_eq!(self.state.generation, generation, "it is not a new configuration");
         events
     }
 
@@ -122,7 +122,7 @@ async fn an_order_about_a_name_holds_for_the_addresses_it_gets() {
     world.order(A, AdminState::Enabled);
     world.readdress(vec![named(&["127.0.0.8:9001", A, B])]);
     assert_eq!(admin(&world, A), AdminState::Enabled);
-    assert_eq!(admin(&world, "127.0.0.8:9001"), AdminState::Enabled, "the name is no upstream any more");
+    assert_eq!(admin(&world, "127.0.0.8:9001"), AdminState::Enabled, "the name is not an upstream any more");
 }
 
 #[tokio::test(start_paused = true)]

@@ -1,4 +1,4 @@
-//! What is reported of pools: each outage begins once and ends once, with its reason, whatever ends it.
+//! What is reported about pools: each outage begins once and ends once, with its reason, whatever ends it.
 
 use proptest::prelude::*;
 
@@ -6,13 +6,14 @@ use super::super::super::events::WarmingPhase;
 use super::*;
 
 impl World {
-    /// The reports of a pool so far, oldest first: `+refuse`, `-refuse` (another way follows), `=refuse` (it serves again).
+    /// The reports of a pool so far, oldest first: `+refuse`, `-refuse` (another way follows), `=refuse` (it serves
+    /// again).
     fn reports(&self, pool: &str) -> Vec<String> {
         let of = |event: Event| report_of(&event.kind, pool);
         self.state.events_after(0).into_iter().filter_map(of).collect()
     }
 
-    /// Why the last outage of a pool began, and what would change it.
+    /// Why the last outage of a pool began, and what would end it.
     fn last_reason(&self, pool: &str) -> (String, String) {
         let events = self.state.events_after(0).into_iter().rev();
         let mut began = events.filter_map(|event| match event.kind {
@@ -58,14 +59,14 @@ fn report_of(kind: &EventKind, name: &str) -> Option<String> {
 #[tokio::test(start_paused = true)]
 async fn an_outage_begins_with_its_reason_and_ends_with_how_long_it_was() {
     let mut world = healthy(&[A, B]);
-    assert!(world.reports("api").is_empty(), "to begin to serve is no news");
+    assert!(world.reports("api").is_empty(), "beginning to serve is not reported");
     world.set(A, 'F');
     world.run(3 * SECOND);
     assert!(world.reports("api").is_empty(), "one of two is half");
     world.set(B, 'F');
     world.run(10 * SECOND);
     assert_eq!(world.reports("api"), ["+refuse"]);
-    let want = "none of its 2 upstreams can serve: 2 are unhealthy (such as L4CON: scripted)";
+    let want = "neither of its 2 upstreams can serve: 2 are unhealthy (such as L4CON: scripted)";
     let next = "this ends when an upstream passes its checks";
     assert_eq!(world.last_reason("api"), (want.to_owned(), next.to_owned()));
     let out = world.state.status(false, world.now).pools.remove(0).out_of_order.expect("it is down");
@@ -93,9 +94,9 @@ async fn a_pool_is_not_down_before_its_first_verdicts_are_due() {
     assert!(world.reports("api").is_empty());
     world.run(200 * MS);
     assert_eq!(world.reports("api"), ["+refuse"]);
-    let want = "none of its 2 upstreams can serve: 2 are not judged yet";
+    let want = "neither of its 2 upstreams can serve: 2 are not judged yet";
     assert_eq!(world.last_reason("api").0, want);
-    // Upstreams that a reload adds are waited for, and that ends no outage.
+    // Requests wait for upstreams that a reload adds, and that does not end an outage.
     world.configure(vec![pool("api", &[A, B, C])]);
     world.run(SECOND / 10);
     assert!(matches!(world.service("api"), Service::Waiting { .. }));
@@ -133,9 +134,9 @@ async fn fewer_than_min_healthy_is_an_outage() {
     world.run(3 * SECOND);
     assert_eq!(world.reports("api"), ["+refuse"]);
     let (reason, remedy) = world.last_reason("api");
-    assert!(reason.starts_with("only 1 of its 3 upstreams can serve and min_healthy asks for 2: 2 are"), "{reason}");
+    assert!(reason.starts_with("only 1 of its 3 upstreams can serve, and min_healthy requires 2: 2 are"), "{reason}");
     assert_eq!(remedy, "this ends when 1 more upstream passes its checks");
-    // A reload that asks for less ends it.
+    // A reload with a smaller min_healthy ends it.
     world.configure(vec![pool("api", &[A, B, C])]);
     assert_eq!(world.reports("api"), ["+refuse", "=refuse", "+half"]);
 }
@@ -180,7 +181,7 @@ async fn a_chain_of_pools_is_reported_by_where_its_requests_end() {
     assert_eq!(world.reports("spare"), ["+last", "-last", "+refuse"]);
     assert_eq!(world.reports("api"), ["+spare", "-spare", "+last", "-last", "+refuse"]);
     let (reason, _) = world.last_reason("api");
-    assert!(reason.ends_with("; pool spare, which would take its requests, cannot serve either"), "{reason}");
+    assert!(reason.ends_with("; its fallback pool spare cannot serve either"), "{reason}");
     world.set(B, 'P');
     world.run(3 * SECOND);
     assert_eq!(world.reports("spare")[3..], ["=refuse"]);
@@ -206,7 +207,7 @@ async fn fewer_than_half_is_reported_and_so_is_its_end() {
     assert_eq!(counted, Some((2, 5)));
     world.admin("api", C, AdminState::Enabled);
     assert_eq!(world.reports("api"), ["+half", "-half"]);
-    // Those whose first verdict is awaited are not missed, but those without one after that are.
+    // Upstreams whose first verdict is pending do not count as missing; those without one after the wait do.
     let mut world = healthy(&[A]);
     [B, C].iter().for_each(|address| world.set(address, '.'));
     world.configure(vec![pool("api", &[A, B, C])]);
@@ -243,7 +244,7 @@ async fn warming_begins_and_ends_well_or_not() {
         _ => None,
     });
     assert_eq!(failed.as_deref(), Some(format!("its only upstream, {C}, is unhealthy (L4CON: scripted)").as_str()));
-    // A reload that needs nobody removed warms nothing.
+    // A reload that needs no removed upstream warms nothing.
     let mut world = healthy(&[A, B]);
     world.configure(vec![pool("api", &[B])]);
     assert!(world.reports("api").is_empty());
@@ -278,7 +279,7 @@ async fn an_outage_goes_on_over_reloads_and_ends_with_its_pool() {
     assert_eq!(world.reports("api"), ["+refuse", "+refuse"], "a pool that comes back is another one");
 }
 
-/// One step of a history of pools `api`, `spare` and `last`, each the other of the one before.
+/// One step of a history of pools `api`, `spare` and `last`, each the fallback of the one before.
 #[derive(Debug, Clone)]
 enum Step {
     Answer(usize, bool),
@@ -316,7 +317,7 @@ fn chain(min_healthy: u32, has: [bool; 3], last_opens: bool) -> Vec<PoolPolicy> 
     ]
 }
 
-/// What requests find, by the published views alone; `None` while they wait.
+/// What requests find, from the published views only; `None` while they wait.
 fn reference(world: &World, pools: &[&str]) -> Option<Option<String>> {
     for (i, pool) in pools.iter().enumerate() {
         match world.service(pool) {
@@ -324,7 +325,7 @@ fn reference(world: &World, pools: &[&str]) -> Option<Option<String>> {
             Service::FailOpen if i == 0 => return Some(Some("open".to_owned())),
             Service::Open | Service::FailOpen => return Some(Some((*pool).to_owned())),
             Service::Waiting { .. } => return None,
-            Service::Nothing(_) => {}
+            Service::NoneEligible(_) => {}
         }
     }
     Some(Some("refuse".to_owned()))
@@ -333,7 +334,7 @@ fn reference(world: &World, pools: &[&str]) -> Option<Option<String>> {
 proptest! {
     #![proptest_config(ProptestConfig { cases: 128, ..ProptestConfig::default() })]
 
-    /// Over any history: begins and ends alternate, and what was reported last is what requests find.
+    /// Over any history: begins and ends alternate, and the last report is what requests find.
     #[test]
     fn what_is_reported_is_what_requests_find(steps in proptest::collection::vec(step(), 1..40)) {
         let mut world = World::new();

@@ -1,4 +1,4 @@
-//! The events of reloads: who asked, what changed, and which upstreams came and went.
+//! The events of reloads: what requested them, what changed, and which upstreams were added and removed.
 
 use super::super::super::events::EVENTS_MAX;
 use super::*;
@@ -15,13 +15,13 @@ fn reload(world: &World) -> (String, Changes) {
 /// `+ADDRESS` and `-ADDRESS` of the events after `seq`, and `+N -M` of the summary.
 fn upstreams(world: &World, seq: u64) -> Vec<String> {
     let events = world.state.events_after(seq).into_iter();
-    let told = events.filter_map(|event| match event.kind {
+    let lines = events.filter_map(|event| match event.kind {
         EventKind::UpstreamAdded { upstream, .. } => Some(format!("+{upstream}")),
         EventKind::UpstreamRemoved { upstream, .. } => Some(format!("-{upstream}")),
         EventKind::UpstreamsChanged { added, removed } => Some(format!("+{added} -{removed}")),
         _ => None,
     });
-    told.collect()
+    lines.collect()
 }
 
 fn last_seq(world: &World) -> u64 {
@@ -29,7 +29,7 @@ fn last_seq(world: &World) -> u64 {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_reload_says_who_asked_and_what_came_and_went() {
+async fn a_reload_shows_what_requested_it_and_what_was_added_and_removed() {
     let mut world = healthy(&[A, B]);
     let (by, changes) = reload(&world);
     assert_eq!((by.as_str(), changes.pools_added.count, changes.upstreams_added.count), ("test", 1, 2));
@@ -67,13 +67,13 @@ async fn a_reload_of_ten_thousand_leaves_room_for_other_events() {
     assert_eq!((changes.upstreams_added.count, changes.upstreams_added.names.len()), (10_000, 16));
     assert_eq!(changes.upstreams_added.to_string().matches("api 127.1.").count(), 16);
     assert!(changes.upstreams_added.to_string().ends_with(" and 9984 more"));
-    let told = upstreams(&world, before);
-    assert_eq!(told.len(), 51);
-    assert_eq!(told.last().map(String::as_str), Some("+9950 -1"));
+    let lines = upstreams(&world, before);
+    assert_eq!(lines.len(), 51);
+    assert_eq!(lines.last().map(String::as_str), Some("+9950 -1"));
     let events = world.state.events_after(0);
     assert!(events.len() < 100 && EVENTS_MAX > 100, "{}", events.len());
     let seq = last_seq(&world);
     world.configure(vec![pool("api", &[A])]);
-    let told = upstreams(&world, seq);
-    assert_eq!((told.len(), told.last().map(String::as_str)), (51, Some("+0 -9950")));
+    let lines = upstreams(&world, seq);
+    assert_eq!((lines.len(), lines.last().map(String::as_str)), (51, Some("+0 -9950")));
 }

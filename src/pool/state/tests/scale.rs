@@ -1,5 +1,5 @@
-//! Many upstreams: probes stay spread whatever happens, a process that stood still does not make up for it at once, the
-//! lag is told, and nothing grows with time.
+//! Many upstreams: probes stay spread whatever happens, a process that was stopped does not make up for it at once, the
+//! lag is reported, and nothing grows with time.
 
 use super::super::super::events::EVENTS_MAX;
 use super::*;
@@ -48,7 +48,7 @@ impl World {
         self.probes.iter().map(|(at, ..)| *at).filter(|at| *at >= from).collect()
     }
 
-    /// No 100 ms since `from` hold more than a fifth of the starts of the second around them.
+    /// Asserts that no 100 ms since `from` hold more than a fifth of the starts of the second around them.
     fn assert_spread(&self, from: Instant, what: &str) {
         let starts = self.starts(from);
         assert!(starts.len() >= MANY, "{what}: {} starts", starts.len());
@@ -113,8 +113,8 @@ async fn a_process_that_stood_still_does_not_make_up_for_it_at_once() {
     world.run(5 * SECOND);
     let from = world.now;
     world.now += 20 * SECOND;
-    let told = world.state.status(false, world.now).checker.lag;
-    assert!(told >= 19 * SECOND, "what is overdue is told before it begins: {told:?}");
+    let lag = world.state.status(false, world.now).checker.lag;
+    assert!(lag >= 19 * SECOND, "what is overdue counts before it begins: {lag:?}");
     world.run(1_999 * MS);
     let starts = world.starts(from);
     let soon = starts.iter().filter(|at| **at < starts[0] + 20 * MS).count();
@@ -128,18 +128,18 @@ async fn a_process_that_stood_still_does_not_make_up_for_it_at_once() {
     world.probes.iter().filter(|(at, ..)| *at >= from - world.start).for_each(|(_, target, _)| {
         *seen.entry(target.clone()).or_insert(0) += 1;
     });
-    // Those that began in the first second are at their own places in the second one.
+    // Those that began in the first second are at their own slots in the second one.
     assert!(seen.values().all(|n| *n <= 3), "{:?}", seen.values().max());
-    assert_eq!(seen.len(), 2 * MANY, "everyone has had its turn");
+    assert_eq!(seen.len(), 2 * MANY, "each upstream has had its turn");
     let lag = world.state.status(false, world.now).checker.lag;
     assert!((20 * SECOND..23 * SECOND).contains(&lag), "and the lag has the wait in it: {lag:?}");
-    assert_eq!(world.all_eligible(), 2 * MANY, "verdicts stand");
+    assert_eq!(world.all_eligible(), 2 * MANY, "verdicts are kept");
     world.run(2 * SECOND);
     let from = world.now;
     world.run(2 * SECOND);
     assert!((4 * MANY - 20..=4 * MANY + 20).contains(&world.starts(from).len()), "and all is as before");
     world.run(80 * SECOND);
-    assert!(world.state.status(false, world.now).checker.lag < MS, "told for a minute");
+    assert!(world.state.status(false, world.now).checker.lag < MS, "reported for a minute");
 }
 
 #[tokio::test(start_paused = true)]
@@ -148,7 +148,7 @@ async fn a_long_standstill_makes_verdicts_stale_and_first_probes_bring_them_back
     world.run(5 * SECOND);
     world.now += 60 * SECOND;
     world.run(Duration::ZERO);
-    assert!(world.all_eligible() == 0, "nobody has been asked for a minute");
+    assert!(world.all_eligible() == 0, "no upstream has been probed for a minute");
     world.run(SECOND);
     assert_eq!(world.all_eligible(), 100);
 }
@@ -189,11 +189,7 @@ async fn reloads_that_follow_each_other_leave_no_hole_before_first_probes() {
     world.configure(pools);
     world.set(A, 'P');
     world.run(SECOND);
-    assert_eq!(
-        world.eligible("new"),
-        [A],
-        "and nobody whom nothing is known of waits for those that change and change"
-    );
+    assert_eq!(world.eligible("new"), [A], "and unknown upstreams do not wait for those that change again and again");
 }
 
 #[tokio::test(start_paused = true)]
@@ -226,7 +222,8 @@ async fn a_reload_of_ten_thousand_keeps_verdicts_and_due_times() {
     assert!(work.start.len() < 20 && work.cancel.is_empty(), "{} at once", work.start.len());
 }
 
-/// The most that one upstream with one check takes, in bytes, of everything that is kept for each, maps at their emptiest.
+/// The largest size of one upstream with one check, in bytes, of everything kept per upstream, with maps at their
+/// emptiest.
 fn bytes_of_one(history: &super::super::super::history::History) -> usize {
     use std::mem::size_of as of;
 
@@ -241,7 +238,7 @@ fn bytes_of_one(history: &super::super::super::history::History) -> usize {
     let timers = 2 * of::<(Instant, Timer)>() + in_map(of::<(ProbeToken, CheckId)>());
     let member = 2 * of::<Member>() + of::<UpstreamPolicy>() + arc + of::<Upstream>();
     let place = in_map(of::<(UpstreamId, (usize, usize))>());
-    // In the view: who it is, and its share; twice while the next one is made.
+    // In the view: the upstream, and its share; twice while the next one is made.
     let view = 2 * (of::<Candidate>() + 2 * of::<u64>());
     let report = arc + of::<ProbeReport>() + 256 + Trace::HEAD_BYTES_MAX + Trace::BODY_BYTES_MAX;
     check + timers + member + place + view + report + history.heap_bytes()

@@ -1,5 +1,5 @@
-//! Who may be picked over any history of answers, orders and reloads, held against a reference that counts anew after each
-//! step; and what a reload does to a pool that served.
+//! Which upstreams may be picked over any history of answers, orders and reloads, compared with a reference that counts
+//! anew after each step; and what a reload does to a pool that served.
 
 use proptest::prelude::*;
 
@@ -12,13 +12,13 @@ enum Step {
     Answer(usize, &'static str, bool),
     /// Time passes.
     Run(u64),
-    /// A reload, or a change of the addresses of a host name, which goes the same way.
+    /// A reload, or a change of the addresses of a host name, which is handled the same way.
     Reload(File, bool),
-    /// What the operator says.
+    /// An operator's order.
     Admin(usize, AdminState),
 }
 
-/// What a reload says of pool `api`.
+/// The configuration of pool `api`.
 #[derive(Debug, Clone)]
 struct File {
     members: [bool; 4],
@@ -28,11 +28,11 @@ struct File {
     /// Which checks: `tcp`, `http`, or both.
     kinds: (bool, bool),
     require: Require,
-    /// Another pool judges every upstream by the same `http` check.
+    /// Another pool checks every upstream with the same `http` check.
     judged: bool,
     /// The interval, in seconds.
     interval: u32,
-    /// Unhealthy ones are probed at a third of that rate.
+    /// Unhealthy upstreams are probed at a third of that rate.
     rarely: bool,
 }
 
@@ -87,7 +87,7 @@ impl File {
 struct Seen {
     members: Vec<UpstreamStatus>,
     open: bool,
-    /// How many of the configuration must be healthy; of which rank.
+    /// How many configured upstreams must be healthy, and of which rank.
     needed: usize,
     backups_alone: bool,
 }
@@ -107,7 +107,7 @@ impl Seen {
         self.members.iter().filter(able).filter(move |u| which(u))
     }
 
-    /// Whether those of the configuration can serve alone: primaries, else backups for backups.
+    /// Whether the configured upstreams can serve alone: primaries, else backups for backups.
     fn alone(&self) -> bool {
         let count = |backup| self.able(|u| !u.retiring && u.backup == backup).count();
         let primary_leaves = self.members.iter().any(|u| u.retiring && !u.backup);
@@ -121,10 +121,10 @@ impl Seen {
 proptest! {
     #![proptest_config(ProptestConfig { cases: 256, ..ProptestConfig::default() })]
 
-    /// Nobody is picked who is not healthy and enabled, or who has never passed. A reload takes nobody from a pool that
-    /// served and cannot serve alone afterwards; what retires goes when it can, or after 30 s.
+    /// No upstream is picked that is not healthy and enabled, or that has never passed. A reload takes no upstream from
+    /// a pool that served and cannot serve alone afterwards; a retiring upstream leaves when it can, or after 30 s.
     #[test]
-    fn a_reload_empties_no_pool_and_lets_nobody_in(steps in proptest::collection::vec(step(), 1..40)) {
+    fn a_reload_empties_no_pool_and_lets_none_in(steps in proptest::collection::vec(step(), 1..40)) {
         let mut world = World::new();
         let all_checks = (1, (2, 2), (true, false), Require::All);
         let (min_healthy, thresholds, kinds, require) = all_checks;
@@ -156,7 +156,7 @@ proptest! {
                     match world.state.set_admin("api", &address, *to, "", false, world.now) {
                         Ok(effects) => {
                             world.take(effects);
-                            // Enabling may close it: the first verdict of a primary is awaited.
+                            // Enabling may close it: requests then wait for the first verdict of a primary.
                             let closing = open && *to != AdminState::Enabled && world.service("api") != Service::Open;
                             prop_assert!(!closing, "{:?} without force closed the pool: {:?}", step, steps);
                         }
@@ -176,21 +176,21 @@ proptest! {
             let after = Seen::of(&world, &file);
             let eligible = world.eligible("api");
             let retiring: Vec<String> = after.members.iter().filter(|u| u.retiring).map(|u| u.upstream.address.to_string()).collect();
-            // Nobody who is not able, and nobody who never passed.
+            // None that is not able, and none that never passed.
             for address in &eligible {
                 prop_assert!(after.able(|u| u.upstream.address.to_string() == *address).count() == 1, "{} after {:?}", address, step);
                 let i = ALL.iter().position(|a| a == address).unwrap();
                 prop_assert!(ever_passing[i], "{} never passed", address);
             }
             if let Step::Reload(..) = step {
-                // Those that left although the pool could need them.
+                // Upstreams that left although the pool may need them.
                 let gone = before.able(|_| true).map(|u| u.upstream.address.to_string());
                 let gone: Vec<String> = gone.filter(|a| (0..4).all(|i| ALL[i] != a || !file.members[i])).collect();
                 if before.open && !after.alone() && !gone.is_empty() {
                     for address in &gone {
                         prop_assert!(retiring.contains(address), "{} went, and {:?} cannot serve: {:?}", address, step, steps);
                     }
-                    // Enough of those that served are still able: by the rule under which they did.
+                    // Enough of those that served are still able, by the rule under which they did.
                     let by_backups = !before.backups_alone && before.able(|u| !u.backup).count() < before.needed.max(1);
                     let needed = if by_backups { 1 } else { before.needed };
                     let rank = before.backups_alone || by_backups;
@@ -202,7 +202,7 @@ proptest! {
                     }
                 }
             }
-            // Whoever retires does so because the others cannot serve, and for 30 s at most.
+            // An upstream retires only because the others cannot serve, and for 30 s at most.
             if !retiring.is_empty() {
                 prop_assert!(!after.alone(), "{:?} retire for nothing after {:?} of {:?}", retiring, step, steps);
                 let since = removed_at.expect("a reload removed them");
@@ -216,9 +216,9 @@ proptest! {
     }
 }
 
-/// The last pass may be longer ago than a verdict holds under the new interval.
+/// The last pass may be longer ago than a verdict stays valid under the new interval.
 #[tokio::test(start_paused = true)]
-async fn a_shorter_interval_takes_nobody_out_and_lets_nobody_go() {
+async fn a_shorter_interval_takes_none_out_and_lets_none_go() {
     let file = |interval: u32, addresses: &[&str]| {
         let timing = Timing { interval: SECOND * interval, ..timing() };
         PoolPolicy { checks: vec![check(tcp(PortRule::Same), timing)], ..pool("api", addresses) }
@@ -239,7 +239,7 @@ async fn a_shorter_interval_takes_nobody_out_and_lets_nobody_go() {
             world.take(effects);
             assert_eq!(world.eligible("api"), [A], "after {after} s");
         }
-        // It must be confirmed all the same.
+        // It must still be confirmed.
         world.set(A, '.');
         world.run(32 * SECOND);
         assert!(world.eligible("api").is_empty());
