@@ -1,13 +1,13 @@
-//! What several checks of one upstream say together (health.md, "Several checks"), and which of them decides. Pure, and
-//! the only place that knows `require`.
+//! The joint verdict of several checks of one upstream (health.md, "Several checks"), and which check decides. Pure,
+//! and the only place that knows `require`.
 //!
-//! A check without a verdict says nothing yet: together they are healthy once enough are, unhealthy once enough can no
-//! longer be, and unknown in between. While a state is carried, that in between is the carried state.
+//! A check without a verdict does not vote: the upstream is healthy once enough checks are, unhealthy once enough can
+//! no longer be, and unknown in between. While a state is carried, it is carried in between.
 
 use crate::model::HealthState;
 use crate::model::policy::Require;
 
-/// What one check contributes.
+/// The vote of one check.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Vote {
     /// Its own verdict.
@@ -16,7 +16,7 @@ pub struct Vote {
     pub contested: bool,
 }
 
-/// The state of an upstream whose checks say `votes`. One check decides alone, whatever is required.
+/// The state of an upstream whose checks have the verdicts `votes`. A single check decides alone, whatever is required.
 pub fn combine(votes: impl IntoIterator<Item = HealthState>, require: Require) -> HealthState {
     let (mut total, mut healthy, mut unhealthy) = (0, 0, 0);
     for vote in votes {
@@ -37,8 +37,8 @@ pub fn combine(votes: impl IntoIterator<Item = HealthState>, require: Require) -
     }
 }
 
-/// Which check decides what [`combine`] says: of a healthy upstream the one that may end it next, of an unhealthy one the
-/// first that failed, of an unknown one the first without a verdict. 0 where all are alike.
+/// The index of the check that decides the result of [`combine`]: of a healthy upstream the one that may end it next,
+/// of an unhealthy one the first that failed, of an unknown one the first without a verdict. 0 if all are alike.
 pub fn decides(votes: &[Vote], require: Require) -> usize {
     let first = |state: HealthState| votes.iter().position(|vote| vote.state == state);
     let contested = || votes.iter().position(|vote| vote.state == HealthState::Healthy && vote.contested);
@@ -116,7 +116,7 @@ mod tests {
             ("H??", Require::All, 1),
             ("UH", Require::Any, 1),
             ("Uh", Require::Any, 1),
-            // Another still holds when the contested one falls.
+            // Another is still healthy when the contested one fails.
             ("Hh", Require::Any, 0),
             ("UU", Require::Any, 0),
             ("U?", Require::Any, 1),

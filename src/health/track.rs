@@ -15,10 +15,10 @@ use super::combine::Vote;
 use crate::model::policy::Timing;
 use crate::model::{HealthState, Judgement};
 
-/// A probe that ended so long after the next one was due did so because the process stood still, and so did many others.
+/// If a probe ends this long after the next one was due, the process was stopped, and many other probes are late too.
 const OVERRUN: Duration = Duration::from_secs(1);
 
-/// One verdict in the making.
+/// The state of one check of one upstream.
 #[derive(Debug, Clone)]
 pub struct Track {
     timing: Timing,
@@ -28,34 +28,34 @@ pub struct Track {
     first_seen: Instant,
     first_start: Option<Instant>,
     last_start: Option<Instant>,
-    /// When a probe last passed or failed; before that, first sight.
+    /// When a probe last passed or failed; before that, when the upstream was first seen.
     last_verdict: Instant,
-    /// Since when its first verdict is awaited: the start of its first probe, of the first one after it went stale, or until
-    /// then the instant at which it went stale.
+    /// Since when requests wait for its first verdict: the start of its first probe, or of the first one after it went
+    /// stale; until that starts, the instant at which it went stale.
     awaited: Awaited,
     ever_passed: bool,
     in_flight: bool,
     hinted_in_flight: bool,
-    stale_told: bool,
-    /// What it says holds at least until then: a shorter interval does not make it out of date at once.
+    stale_reported: bool,
+    /// Its verdict is valid at least until then: a shorter interval does not make it out of date at once.
     holds_until: Option<Instant>,
     next_due: Instant,
     due: Due,
     slot: Slot,
 }
 
-/// Why the next probe is due when it is.
+/// Why the next probe is due at its time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Due {
-    /// It is the first: at once, or as soon as first probes are paced.
+    /// It is the first: due at once, or as soon as the pacing of first probes allows.
     First,
-    /// What is asked has changed: as a first probe.
+    /// The definition changed: due as a first probe.
     Redefined,
-    /// After `fast_interval`: nothing is known, or this run against the present state is open.
+    /// After `fast_interval`: the state is unknown, or this run against the present state is open.
     Fast(Option<Run>),
     /// After `fast_interval`: it has never passed, and its start period has not ended.
     StartPeriod,
-    /// At its own place in the interval, so that probes of many stay spread.
+    /// At its own slot in the interval, so that the probes of many upstreams stay spread.
     Slot,
     /// After `interval`, with its jitter.
     Regular,
@@ -63,13 +63,13 @@ pub enum Due {
     Hint,
     /// The interval became shorter.
     Retimed,
-    /// The probe before it was cancelled by us or lost.
+    /// The previous probe was cancelled by us or lost.
     Again,
-    /// The process stood still when it was due: overdue probes are spread as first ones are.
+    /// The process was stopped when it was due: overdue probes are spread like first ones.
     Spread,
 }
 
-/// Since when a verdict is awaited.
+/// Since when requests wait for a verdict.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Awaited {
     /// Its first probe has not begun.
@@ -83,13 +83,13 @@ enum Awaited {
 /// A run of equal results.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Run {
-    /// Whether of passes.
+    /// Whether the results are passes.
     pub pass: bool,
     /// How many.
     pub count: u32,
 }
 
-/// Where in an interval this upstream's probes belong, so that probes of many are spread.
+/// The place of this upstream's probes in an interval, so that the probes of many are spread.
 #[derive(Debug, Clone, Copy)]
 pub struct Slot {
     /// The instant that intervals are counted from.
@@ -99,7 +99,7 @@ pub struct Slot {
 }
 
 impl Slot {
-    /// The first instant after `now` that is this slot of an interval.
+    /// The first instant after `now` that is at this slot of an interval.
     fn after(self, now: Instant, interval: Duration) -> Instant {
         let interval_ns = interval.as_nanos().max(1);
         let offset = (interval_ns * u128::from(self.part)) >> 32;
@@ -113,15 +113,15 @@ impl Slot {
 /// A change of state.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Change {
-    /// What it was.
+    /// The previous state.
     pub from: HealthState,
-    /// What it is.
+    /// The new state.
     pub to: HealthState,
-    /// What brought it about.
+    /// The cause of the change.
     pub cause: Cause,
 }
 
-/// What brought a change of state about.
+/// The cause of a change of state.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Cause {
     /// A threshold was reached.
@@ -148,7 +148,7 @@ impl Track {
             ever_passed: false,
             in_flight: false,
             hinted_in_flight: false,
-            stale_told: false,
+            stale_reported: false,
             holds_until: None,
             next_due: due,
             due: Due::First,
@@ -156,16 +156,16 @@ impl Track {
         }
     }
 
-    /// The track of a changed check of the same upstream: nothing is known under it, its first probe is due at once; the
-    /// start period goes on from first sight of the upstream. With `goes_on` the check takes the place of this one, and a
-    /// run of failures goes on: a failure under both definitions is two in a row.
+    /// The track of a changed check of the same upstream: unknown, its first probe due at once; the start period
+    /// continues from when the upstream was first seen. With `goes_on` the check replaces this one, and a run of
+    /// failures continues: a failure under both definitions is two in a row.
     pub fn redefined(&self, timing: Timing, goes_on: bool, now: Instant) -> Track {
         let fresh = Track::new(timing, self.slot, now, now);
         let run = self.run.filter(|run| goes_on && !run.pass);
         Track { first_seen: self.first_seen, ever_passed: self.ever_passed, run, due: Due::Redefined, ..fresh }
     }
 
-    /// A second track for the same check with another timing, while the first lives on: everything is carried but the
+    /// A second track for the same check with another timing, while the first continues: carries everything but the
     /// probe in flight.
     pub fn split(&self, timing: Timing, now: Instant) -> (Track, Option<Change>) {
         let mut copy = self.clone();
@@ -176,12 +176,11 @@ impl Track {
         (copy, change)
     }
 
-    /// The state.
     pub fn state(&self) -> HealthState {
         self.state
     }
 
-    /// What it contributes where there are several checks.
+    /// Its vote if there are several checks.
     pub fn vote(&self) -> Vote {
         let contested = match self.state {
             HealthState::Unknown => false,
@@ -196,12 +195,12 @@ impl Track {
         self.since
     }
 
-    /// The run of equal results that is going on.
+    /// The current run of equal results.
     pub fn run(&self) -> Option<Run> {
         self.run
     }
 
-    /// The threshold of the run that is going on: how many equal results make a verdict.
+    /// How many equal results in a row make a verdict.
     pub fn needed(&self, pass: bool) -> u32 {
         if pass { self.timing.healthy_threshold } else { self.timing.unhealthy_threshold }
     }
@@ -216,7 +215,7 @@ impl Track {
         self.next_due
     }
 
-    /// Why it is due then.
+    /// Why the next probe is due at that time.
     pub fn due(&self) -> Due {
         self.due
     }
@@ -234,19 +233,18 @@ impl Track {
         }
     }
 
-    /// What was known of the upstream is out of date: its verdict is awaited as at start.
+    /// The upstream's verdict is out of date: requests wait for it as at start.
     pub fn await_again(&mut self, now: Instant) {
         self.awaited = Awaited::Stale(now);
     }
 
-    /// The timing in force.
     pub fn timing(&self) -> &Timing {
         &self.timing
     }
 
-    /// When something must happen: the next probe, or what is known going stale.
+    /// When something must happen: the next probe, or the verdict goes stale.
     pub fn deadline(&self) -> Option<Instant> {
-        let stale = (!self.stale_told).then(|| self.stale_at());
+        let stale = (!self.stale_reported).then(|| self.stale_at());
         match (self.in_flight, stale) {
             (true, stale) => stale,
             (false, None) => Some(self.next_due),
@@ -261,8 +259,7 @@ impl Track {
         due + self.timing.fast_interval * self.timing.healthy_threshold.saturating_sub(passes).saturating_sub(1)
     }
 
-    /// How soon the next probe should begin among those that are paced: less is sooner. `None`: it is not paced, or has
-    /// begun.
+    /// The priority of the next probe among paced ones: lower is sooner. `None`: it is not paced, or has begun.
     pub fn urgency(&self, now: Instant) -> Option<u8> {
         match self.due {
             _ if self.in_flight => None,
@@ -284,7 +281,7 @@ impl Track {
         !self.in_flight && self.next_due < now
     }
 
-    /// The process stood still when the next probe was due.
+    /// The process was stopped when the next probe was due.
     pub fn on_standstill(&mut self, now: Instant) {
         let first = matches!(self.due, Due::First | Due::Redefined);
         self.due = if first { self.due } else { Due::Spread };
@@ -306,7 +303,7 @@ impl Track {
         self.in_flight = false;
         if matches!(judgement, Judgement::Pass | Judgement::Fail) {
             self.last_verdict = now;
-            self.stale_told = false;
+            self.stale_reported = false;
             self.holds_until = None;
         }
         let change = match judgement {
@@ -343,22 +340,22 @@ impl Track {
         self.hinted_in_flight = self.in_flight;
     }
 
-    /// Whether what it says is out of date and [`Track::on_tick`] has not said so.
+    /// Whether its verdict is out of date and [`Track::on_tick`] has not reported that yet.
     pub fn is_stale(&self, now: Instant) -> bool {
-        !self.stale_told && now >= self.stale_at()
+        !self.stale_reported && now >= self.stale_at()
     }
 
-    /// Forgets a verdict that is out of date. A change from unknown to unknown says that nothing else that was known of the
-    /// upstream, under an earlier definition, holds any more either.
+    /// Forgets a verdict that is out of date. A change from unknown to unknown means that a verdict of the upstream
+    /// under an earlier definition is out of date as well.
     pub fn on_tick(&mut self, now: Instant) -> Option<Change> {
         if !self.is_stale(now) {
             return None;
         }
-        self.stale_told = true;
+        self.stale_reported = true;
         Some(self.forget(Cause::Stale, now))
     }
 
-    /// The scheduler died: what is unknown is as if it had never been asked, so requests wait for it once more.
+    /// The scheduler died: an unknown upstream counts as never probed, so requests wait for it once more.
     pub fn on_scheduler_restart(&mut self, now: Instant) {
         self.on_cancelled(now);
         if self.state == HealthState::Unknown {
@@ -367,10 +364,10 @@ impl Track {
         }
     }
 
-    /// The timing changed: the state is carried, the run is judged by the new thresholds, and the next probe is due no
-    /// later than the new interval after the last start.
+    /// The timing changed: the state is carried, the run is judged by the new thresholds, and the next probe is due at
+    /// the latest one new interval after the last start.
     pub fn retime(&mut self, timing: Timing, now: Instant) -> Option<Change> {
-        // What holds now does not end with the reload: it is confirmed under the new timing first, or has had the time for it.
+        // A valid verdict does not end with the reload: it gets the time to be confirmed under the new timing.
         self.holds_until = Some(self.stale_at().min(now + timing.stale_after()));
         self.timing = timing;
         if let Some(start) = self.last_start {
@@ -379,10 +376,10 @@ impl Track {
                 (self.next_due, self.due) = (at.max(now), Due::Retimed);
             }
         }
-        self.judge(now)
+        self.apply_threshold(now)
     }
 
-    /// When what it says is out of date, if no probe passes or fails before.
+    /// When its verdict goes out of date, if no probe passes or fails before.
     pub fn stale_at(&self) -> Instant {
         let at = self.last_verdict + self.timing.stale_after();
         self.holds_until.map_or(at, |until| until.max(at))
@@ -395,10 +392,10 @@ impl Track {
     fn count(&mut self, pass: bool, now: Instant) -> Option<Change> {
         let before = self.run.filter(|run| run.pass == pass).map_or(0, |run| run.count);
         self.run = Some(Run { pass, count: before.saturating_add(1) });
-        self.judge(now)
+        self.apply_threshold(now)
     }
 
-    fn judge(&mut self, now: Instant) -> Option<Change> {
+    fn apply_threshold(&mut self, now: Instant) -> Option<Change> {
         let run = self.run?;
         let to = if run.pass { HealthState::Healthy } else { HealthState::Unhealthy };
         if run.count < self.needed(run.pass) || self.state == to {
@@ -421,7 +418,7 @@ impl Track {
         Change { from, to, cause }
     }
 
-    /// Whether the next probe follows after the fast interval: nothing is known, or a run against the state is open.
+    /// Whether the next probe follows after the fast interval: the state is unknown, or a run against it is open.
     fn is_fast(&self, now: Instant) -> bool {
         match self.state {
             HealthState::Unknown => true,
@@ -448,7 +445,7 @@ impl Track {
 }
 
 impl Due {
-    /// Whether probes due for this reason begin one after another, not all at once.
+    /// Whether probes that are due for this reason start one after another instead of all at once.
     pub fn is_paced(self) -> bool {
         match self {
             Due::First | Due::Redefined | Due::Retimed | Due::Again | Due::Spread => true,
@@ -456,7 +453,7 @@ impl Due {
         }
     }
 
-    /// Whether a probe that was due for this reason may have run beside those of many others, all at once.
+    /// Whether a probe that was due for this reason may have run together with those of many others.
     fn left_its_place(self) -> bool {
         match self {
             Due::First | Due::Redefined | Due::Hint | Due::Retimed | Due::Again | Due::Spread => true,
@@ -582,7 +579,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_probe_that_overruns_is_followed_at_once_and_not_made_up_for() {
+    async fn a_probe_that_overruns_is_followed_at_once_and_by_no_extra_ones() {
         let now = Instant::now();
         let mut track = track(timing(1, 1), now);
         track.on_start(now);
@@ -594,7 +591,7 @@ mod tests {
         track.on_start(now);
         let stood_still = now + 101 * SECOND;
         track.on_end(Judgement::Pass, stood_still, 0.0);
-        assert_eq!((track.next_due(), track.due()), (now + 105 * SECOND, Due::Slot), "at its own place");
+        assert_eq!((track.next_due(), track.due()), (now + 105 * SECOND, Due::Slot), "at its own slot");
     }
 
     #[tokio::test(start_paused = true)]
@@ -626,7 +623,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_shorter_interval_ends_no_verdict_before_it_can_be_confirmed() {
         let slow = Timing { interval: 600 * SECOND, ..timing(1, 1) };
-        // Seconds since the last pass at which the interval becomes 10 s, and when the verdict is out of date then.
+        // Seconds since the last pass at which the interval becomes 10 s, and when the verdict goes out of date then.
         for (after, want) in [(0, 45), (100, 145), (1_000, 1_045), (1_800, 1_815)] {
             let mut now = Instant::now();
             let mut track = track(slow, now);

@@ -22,7 +22,7 @@ async fn an_unhealthy_upstream_without_an_open_streak_is_probed_at_its_own_inter
         ("PPFFPP", &[1.0, 4.0, 1.0, 60.0, 1.0, 10.0]),
         ("PPFF-", &[1.0, 4.0, 1.0, 60.0, 60.0]),
         ("PPFF!", &[1.0, 4.0, 1.0, 60.0, 1.0]),
-        // The first verdict: its slot is half of the interval in force from the origin.
+        // The first verdict: its slot is half of the interval in force, from the origin.
         ("FF", &[1.0, 29.0]),
         ("FFF", &[1.0, 29.0, 60.0]),
     ] {
@@ -90,7 +90,7 @@ async fn a_hint_does_not_wait_for_it() {
     assert_eq!(track.next_due(), start + SECOND);
 }
 
-/// The gap that health.md allows after `results`, of which the last probe gave no reason to leave its place.
+/// The gap that health.md allows after `results`, if the last probe did not have to leave its slot.
 fn reference(rise: usize, fall: usize, results: &[bool], unhealthy: Duration) -> Duration {
     let mut state = HealthState::Unknown;
     for end in 1..=results.len() {
@@ -125,7 +125,7 @@ proptest! {
             let gap = track.next_due() - track.last_start.expect("it was probed");
             let want = reference(rise as usize, fall as usize, &results[..end], unhealthy);
             if was == HealthState::Unknown && track.state() != HealthState::Unknown {
-                // At its own place in the interval in force.
+                // At its own slot in the interval in force.
                 let of_state = if track.state() == HealthState::Healthy { 10 * SECOND } else { unhealthy };
                 prop_assert!(gap <= of_state + SECOND, "{gap:?}");
             } else {
