@@ -1,8 +1,8 @@
-//! Which addresses the host names of a configuration stand for, off the request path. [`table`] (pure) knows what was
-//! answered last and when to ask again; [`expand`] (pure) puts addresses in the place of names; [`Discovery`] asks.
+//! Resolves the host names of a configuration, off the request path. [`table`] (pure) keeps the last answers and when
+//! to look up again; [`expand`] (pure) replaces names by their addresses; [`Discovery`] does the lookups.
 //!
-//! Asking is the system's business ([`SystemResolver`]), so that `/etc/hosts`, search domains and everything else of
-//! `nsswitch.conf` hold as for every other program. What a changed answer does to a pool is `app`'s and `pool`'s.
+//! The system resolves ([`SystemResolver`]), so that `/etc/hosts`, search domains and everything else in
+//! `nsswitch.conf` apply as for every other program. `app` and `pool` decide what a changed answer does to a pool.
 
 mod expand;
 mod prober;
@@ -26,30 +26,30 @@ pub use table::{ADDRESSES_MAX, Table};
 use crate::model::policy::Config;
 use table::News;
 
-/// How long a start or a reload waits for names that it does not know; then it goes on without them.
+/// How long a start or a reload waits for new names; then it continues without their addresses.
 pub const FIRST_ANSWER_WAIT: Duration = Duration::from_secs(1);
-/// After this long a lookup counts as failed. The system's own patience is longer: it asks every name server twice.
+/// A lookup that takes longer counts as failed. The system waits longer: it asks every name server twice.
 pub const LOOKUP_TIMEOUT: Duration = Duration::from_secs(5);
-/// Lookups at once.
+/// The most lookups at once.
 const LOOKUPS_MAX: usize = 32;
 /// With nothing due, the loop still looks this often.
 const IDLE: Duration = Duration::from_secs(3_600);
 
-/// The names in use, and the loop that asks for their addresses.
+/// The names in use, and the loop that resolves them.
 pub struct Discovery {
     resolver: Arc<dyn Resolver>,
     table: Mutex<Table>,
     wake: Notify,
-    /// Counts answers, whatever they say.
+    /// Counts answers of any kind.
     answers: watch::Sender<u64>,
     /// Counts answers that differ from the one before.
     changes: watch::Sender<u64>,
-    /// What the log has already.
-    told: Mutex<HashSet<Remark>>,
+    /// What has been logged already.
+    logged: Mutex<HashSet<Remark>>,
 }
 
 impl Discovery {
-    /// Knows no names yet; [`Discovery::add`] gives it some, [`Discovery::run`] asks.
+    /// Starts without names; [`Discovery::add`] adds them, [`Discovery::run`] resolves them.
     pub fn new(resolver: Arc<dyn Resolver>) -> Discovery {
         Discovery {
             resolver,
@@ -57,18 +57,17 @@ impl Discovery {
             wake: Notify::new(),
             answers: watch::Sender::new(0),
             changes: watch::Sender::new(0),
-            told: Mutex::default(),
+            logged: Mutex::default(),
         }
     }
 
-    /// The names of `config` are asked for as soon as possible, those that are known already too; the last good answers
-    /// stand meanwhile.
+    /// Resolves the names of `config` as soon as possible, known ones too; the last good answers stay in use meanwhile.
     pub fn add(&self, config: &Config) {
         self.table.lock().add(wanted(config), Instant::now());
         self.wake.notify_one();
     }
 
-    /// Forgets every name that `config` does not have. What is still answered about them is dropped.
+    /// Forgets every name that `config` does not have. Later answers about them are dropped.
     pub fn keep_only(&self, config: &Config) {
         self.table.lock().keep_only(wanted(config), Instant::now());
         self.wake.notify_one();
@@ -83,28 +82,28 @@ impl Discovery {
                 let _ = answers.changed().await;
             }
         };
-        // Whatever has not come by then comes as a change.
+        // A later answer counts as a change.
         let _ = tokio::time::timeout(within, answered).await;
     }
 
-    /// `config` with the addresses that its names stand for now.
+    /// `config` with the current addresses of its names.
     pub fn expand(&self, config: &Config) -> Config {
         let (pools, remarks) = expand::expand(config, &self.table.lock());
-        self.tell(remarks);
+        self.log_remarks(remarks);
         Config { pools, ..config.clone() }
     }
 
-    /// Wakes whoever must expand again.
+    /// Changes when [`Discovery::expand`] must be called again.
     pub fn changes(&self) -> watch::Receiver<u64> {
         self.changes.subscribe()
     }
 
-    /// Why a name has no addresses, in a sentence.
+    /// Why a name has no addresses, in one sentence.
     pub fn problem(&self, host: &str) -> String {
         self.table.lock().problem(host)
     }
 
-    /// Asks whenever a name is due. Does not end; dropping the future ends it.
+    /// Resolves every name when it is due. Does not end; dropping the future ends it.
     pub async fn run(&self) {
         let mut lookups = FuturesUnordered::new();
         self.table.lock().begin();
@@ -134,7 +133,7 @@ impl Discovery {
         let outcome = self.table.lock().answer(host, answer, Instant::now(), chance);
         match outcome.news {
             Some(News::Fails { error, known: true }) => {
-                tracing::warn!(name = %host, %error, "Name does not resolve; its last addresses stay");
+                tracing::warn!(name = %host, %error, "Name does not resolve; its last addresses stay in use");
             }
             Some(News::Fails { error, known: false }) => tracing::warn!(name = %host, %error, "Name does not resolve"),
             Some(News::Recovered) => tracing::info!(name = %host, "Name resolves again"),
@@ -143,7 +142,7 @@ impl Discovery {
         if !outcome.refused.is_empty() {
             let addresses: Vec<String> = outcome.refused.iter().map(ToString::to_string).collect();
             let addresses = addresses.join(" ");
-            tracing::warn!(name = %host, %addresses, "Addresses of a name that cannot be upstreams are left out");
+            tracing::warn!(name = %host, %addresses, "Addresses of a name cannot be upstreams and are ignored");
         }
         if outcome.changed {
             self.changes.send_modify(|count| *count += 1);
@@ -151,18 +150,18 @@ impl Discovery {
         self.answers.send_modify(|count| *count += 1);
     }
 
-    /// Logs what was not logged before; what is true no more is forgotten, so that it is told when it comes back.
-    fn tell(&self, remarks: Vec<Remark>) {
+    /// Logs what was not logged before. Forgets what no longer applies, so that it is logged again when it returns.
+    fn log_remarks(&self, remarks: Vec<Remark>) {
         let remarks: HashSet<Remark> = remarks.into_iter().collect();
-        let mut told = self.told.lock();
-        for remark in remarks.difference(&told) {
+        let mut logged = self.logged.lock();
+        for remark in remarks.difference(&logged) {
             tracing::warn!(pool = %remark.pool, name = %remark.host, address = %remark.address, "{}", remark.what);
         }
-        *told = remarks;
+        *logged = remarks;
     }
 }
 
-/// `config` with the addresses that its names stand for, asked for once: for commands that go without a running process.
+/// `config` with the addresses of its names, resolved once: for commands that run without a process.
 pub async fn resolved(config: &Config, resolver: Arc<dyn Resolver>) -> Config {
     let discovery = Discovery::new(resolver);
     discovery.add(config);
@@ -173,7 +172,7 @@ pub async fn resolved(config: &Config, resolver: Arc<dyn Resolver>) -> Config {
     discovery.expand(config)
 }
 
-/// The names of a configuration, and how often each is asked for.
+/// The names of a configuration, and how often each is resolved.
 fn wanted(config: &Config) -> impl Iterator<Item = (&Arc<str>, Duration)> {
     config.pools.iter().flat_map(|pool| {
         let hosts = pool.upstreams.iter().filter_map(|upstream| upstream.address.host_name());

@@ -1,6 +1,6 @@
-//! Puts the addresses that names stand for in their place: each is an upstream with the weight, rank and admin state of its
-//! entry. Pure. A name without an address stays as it is, so that it is seen; one address is one upstream, and the one that
-//! the file writes wins over the ones that names bring.
+//! Replaces names by their addresses: each address is an upstream with the weight, rank and admin state of its entry.
+//! Pure. A name without an address stays as it is, so that it is visible. One address is one upstream: an address in
+//! the file wins over the same address from a name.
 
 use std::collections::HashSet;
 use std::net::SocketAddr;
@@ -10,7 +10,7 @@ use super::Table;
 use crate::model::policy::{Config, PoolPolicy, UpstreamPolicy};
 use crate::model::{Address, Name};
 
-/// Upstreams of one pool, whatever its names stand for; what the file may hold.
+/// The most upstreams of one pool, including the addresses of its names; the same limit as for the file.
 const UPSTREAMS_MAX: usize = 65_535;
 
 /// An address of a name that did not become an upstream.
@@ -22,15 +22,15 @@ pub struct Remark {
     pub host: Arc<str>,
     /// The address.
     pub address: Address,
-    /// Why not, in a sentence.
+    /// Why not, in one sentence.
     pub what: &'static str,
 }
 
-const OURSELVES: &str = "An address of a name is roundsman itself; it is left out";
-const TWICE: &str = "An address of a name is in the pool already; it is left out";
-const TOO_MANY: &str = "A pool has too many addresses; the rest is left out";
+const OURSELVES: &str = "A name resolves to an address of roundsman itself; the address is ignored";
+const TWICE: &str = "A name resolves to an address that is already in the pool; the address is ignored";
+const TOO_MANY: &str = "A pool has too many addresses; the rest are ignored";
 
-/// The pools with addresses in the place of names, and what is remarkable about that.
+/// The pools with names replaced by addresses, and remarks about addresses that were ignored.
 pub fn expand(config: &Config, table: &Table) -> (Vec<Arc<PoolPolicy>>, Vec<Remark>) {
     let own: Vec<&Address> = config.listeners.iter().map(|l| &l.address).chain([&config.admin.address]).collect();
     let mut remarks = Vec::new();
@@ -145,9 +145,9 @@ mod tests {
         let config = config(vec![pool(&["api:1", "db:1", "[::ffff:10.0.0.1]:1", "db:2"])]);
         let (pools, remarks) = expand(&config, &table(&[("api", &["10.0.0.1"]), ("db", &["10.0.0.1", "10.0.0.2"])]));
         assert_eq!(texts(&pools[0]), ["10.0.0.2:1", "[::ffff:10.0.0.1]:1", "10.0.0.1:2", "10.0.0.2:2"]);
-        let told: Vec<_> = remarks.iter().map(|r| (&*r.host, r.address.to_string(), r.what)).collect();
+        let got: Vec<_> = remarks.iter().map(|r| (&*r.host, r.address.to_string(), r.what)).collect();
         let address = || "10.0.0.1:1".to_owned();
-        assert_eq!(told, [("api", address(), TWICE), ("db", address(), TWICE)]);
+        assert_eq!(got, [("api", address(), TWICE), ("db", address(), TWICE)]);
     }
 
     #[tokio::test(start_paused = true)]
@@ -157,8 +157,8 @@ mod tests {
         config.listeners = vec![ListenerPolicy { name: Name::try_new("web").unwrap(), address, pool: None }];
         let table = table(&[("api", &["127.0.0.1", "10.0.0.1"]), ("admin", &["127.0.0.1"])]);
         let (pools, remarks) = expand(&config, &table);
-        assert_eq!(texts(&pools[0]), ["10.0.0.1:8080", "admin:9900"], "a name with nothing left stays to be seen");
+        assert_eq!(texts(&pools[0]), ["10.0.0.1:8080", "admin:9900"], "a name with no address left stays visible");
         assert!(remarks.iter().all(|remark| remark.what == OURSELVES) && remarks.len() == 2);
-        assert_eq!(table.problem("admin"), "admin resolves to nothing but addresses of roundsman itself");
+        assert_eq!(table.problem("admin"), "admin resolves only to addresses of roundsman itself");
     }
 }

@@ -1,5 +1,5 @@
-//! Stands before the prober: a name without an address cannot be probed, and what is reported instead says why. That is no
-//! verdict, so it stays unknown.
+//! Wraps the prober: a name without an address cannot be probed, so this reports why instead. That is not a verdict,
+//! and the upstream stays unknown.
 
 use std::future::Future;
 use std::pin::Pin;
@@ -10,7 +10,7 @@ use super::Discovery;
 use crate::model::{Code, ProbeReport, Trace};
 use crate::pool::{ProbeJob, Prober};
 
-/// Probes what has an address, and says of the rest why it has none.
+/// Probes upstreams with an address, and reports of the others why they have none.
 pub struct NamingProber {
     /// Makes the probes.
     pub inner: Arc<dyn Prober>,

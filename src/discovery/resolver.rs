@@ -1,7 +1,7 @@
-//! Asks for the addresses of a name. [`SystemResolver`] asks the system's `getaddrinfo`, which blocks: each lookup has a
-//! thread of its own, as many as [`THREADS_MAX`] and one per name. A thread that a dead name server holds keeps its place
-//! until the system gives up, and whoever asks again meanwhile joins it; so nothing piles up, and the end of the process
-//! waits for none of them.
+//! Resolves names. [`SystemResolver`] calls the system's `getaddrinfo`, which blocks: each lookup has its own thread,
+//! up to [`THREADS_MAX`] and one per name. A thread that hangs on a dead name server keeps its place until the system
+//! gives up, and later lookups of the same name join it; so threads do not pile up, and the end of the process waits
+//! for none of them.
 
 use std::collections::HashMap;
 use std::io;
@@ -13,13 +13,13 @@ use async_trait::async_trait;
 use parking_lot::Mutex;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 
-/// Threads at once.
+/// The most threads at once.
 const THREADS_MAX: usize = 32;
 
 /// Why a name has no addresses.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum ResolveError {
-    /// What the system said.
+    /// The system's error text.
     #[error("{0}")]
     System(Box<str>),
     /// No answer within this time.
@@ -37,7 +37,7 @@ fn list(addresses: &[IpAddr]) -> String {
     addresses.iter().map(IpAddr::to_string).collect::<Vec<_>>().join(", ")
 }
 
-/// Finds the addresses of names. [`SystemResolver`] asks the system, tests have a script.
+/// Resolves names. [`SystemResolver`] asks the system; tests use a script.
 #[async_trait]
 pub trait Resolver: Send + Sync {
     /// The addresses of `host`, in any order, repetitions allowed. May take long; dropping the future is allowed.
@@ -47,7 +47,7 @@ pub trait Resolver: Send + Sync {
 type Answer = Result<Vec<IpAddr>, ResolveError>;
 type Running = Arc<Mutex<HashMap<Arc<str>, watch::Receiver<Option<Answer>>>>>;
 
-/// The resolver of the system.
+/// The system's resolver.
 pub struct SystemResolver {
     running: Running,
     room: Arc<Semaphore>,
@@ -76,7 +76,7 @@ impl SystemResolver {
         std::thread::Builder::new().name("resolve".into()).spawn(move || {
             let answer = ask(&name);
             places.lock().remove(&name);
-            // Nobody may be waiting any more.
+            // There may be no receiver any more.
             let _ = sender.send(Some(answer));
             drop(permit);
         })?;
@@ -101,9 +101,9 @@ impl Resolver for SystemResolver {
         match ended {
             Ok(Some(answer)) => answer,
             Ok(None) | Err(_) => {
-                // The thread panicked and left its place taken.
+                // The thread panicked and left its entry.
                 self.running.lock().remove(host);
-                Err(ResolveError::System("the lookup broke off".into()))
+                Err(ResolveError::System("the lookup failed unexpectedly".into()))
             }
         }
     }
@@ -131,7 +131,7 @@ mod tests {
         let system = SystemResolver::default();
         let addresses = system.resolve("localhost").await.unwrap();
         assert!(!addresses.is_empty() && addresses.iter().all(IpAddr::is_loopback), "{addresses:?}");
-        // No label may be that long, so no name server is asked.
+        // A label cannot be that long, so no name server is asked.
         let error = system.resolve(&"a".repeat(64)).await.unwrap_err();
         let ResolveError::System(text) = &error else { panic!("{error:?}") };
         assert!(!text.is_empty() && !text.contains("lookup address information"), "{text}");
@@ -171,7 +171,7 @@ mod tests {
         let system = SystemResolver::asking(1, |_| panic!("injected fault"));
         for _ in 0..2 {
             let error = system.resolve("api").await.unwrap_err();
-            assert_eq!(error, ResolveError::System("the lookup broke off".into()));
+            assert_eq!(error, ResolveError::System("the lookup failed unexpectedly".into()));
         }
         assert!(system.running.lock().is_empty());
     }

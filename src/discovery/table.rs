@@ -1,4 +1,4 @@
-//! What is known of each name: the last good addresses, what went wrong since, and when to ask again. Pure: answers in,
+//! The state of each name: its last good addresses, what has failed since, and when to look up again. Pure: answers in,
 //! time and chance as arguments.
 //!
 //! An error and an empty answer keep the last good addresses: a name server that is down must not take upstreams down.
@@ -13,20 +13,20 @@ use tokio::time::Instant;
 use super::ResolveError;
 use crate::model::Address;
 
-/// Addresses of one name that are used: the first in their order.
+/// The most addresses of one name that are used: the first in sorted order.
 pub const ADDRESSES_MAX: usize = 256;
-/// A name that did not resolve is asked for again after this long, then after twice as long, up to its `resolve`.
+/// A name that did not resolve is looked up again after this long, then after twice as long, up to its `resolve`.
 const RETRY_MIN: Duration = Duration::from_secs(1);
-/// How much earlier or later than `resolve` a name is asked for, as a share of it.
+/// How much earlier or later than `resolve` a name is looked up, as a share of `resolve`.
 const JITTER: f64 = 0.1;
 
 /// Every name in use.
 #[derive(Debug, Default)]
 pub struct Table {
     names: HashMap<Arc<str>, Entry>,
-    /// By when they are due; without those that are being asked for.
+    /// The names by due time, without those in flight.
     queue: BTreeSet<(Instant, Arc<str>)>,
-    /// Asked for now, names that are in use no more among them.
+    /// Lookups in flight, including those of names that are no longer in use.
     in_flight: HashSet<Arc<str>>,
 }
 
@@ -35,27 +35,27 @@ struct Entry {
     every: Duration,
     /// Sorted and distinct; empty until the first good answer.
     good: Vec<IpAddr>,
-    /// What came of the newest lookup, if it failed.
+    /// The error of the newest lookup, if it failed.
     error: Option<ResolveError>,
     failures: u32,
     answered: bool,
-    /// What the newest answer held that cannot be used.
+    /// Addresses in the newest answer that cannot be used.
     refused: Vec<IpAddr>,
     due: Instant,
 }
 
-/// What an answer did.
+/// The effect of an answer.
 #[derive(Debug, PartialEq, Eq, Default)]
 pub struct Outcome {
-    /// The name stands for other addresses than before.
+    /// The name has other addresses than before.
     pub changed: bool,
-    /// Something to be told, once.
+    /// Something to log, once.
     pub news: Option<News>,
-    /// Addresses that cannot be used, where they are others than the last time.
+    /// Addresses that cannot be used, if they differ from the last time.
     pub refused: Vec<IpAddr>,
 }
 
-/// Something to be told.
+/// Something to log.
 #[derive(Debug, PartialEq, Eq)]
 pub enum News {
     /// The first failure after a success, or the first of all.
@@ -70,7 +70,7 @@ pub enum News {
 }
 
 impl Table {
-    /// These names are in use, and asked for at once, each once in `Duration`; the shortest counts.
+    /// Adds these names, due at once, and each once in `Duration` after that; the shortest counts.
     pub fn add<'a>(&mut self, wanted: impl Iterator<Item = (&'a Arc<str>, Duration)>, now: Instant) {
         for (host, every) in shortest(wanted) {
             let entry = self.names.entry(host.clone()).or_insert_with(|| Entry::new(every, now));
@@ -83,7 +83,7 @@ impl Table {
         }
     }
 
-    /// Only these names are in use.
+    /// Drops all names but these.
     pub fn keep_only<'a>(&mut self, wanted: impl Iterator<Item = (&'a Arc<str>, Duration)>, now: Instant) {
         let wanted = shortest(wanted);
         self.names.retain(|host, _| wanted.contains_key(host));
@@ -98,7 +98,7 @@ impl Table {
         }
     }
 
-    /// Nothing is being asked for (any more).
+    /// Clears the lookups in flight, after a restart of the loop.
     pub fn begin(&mut self) {
         for host in std::mem::take(&mut self.in_flight) {
             if let Some(entry) = self.names.get(&host) {
@@ -107,7 +107,7 @@ impl Table {
         }
     }
 
-    /// The names to ask for now, at most `room`: the longest due first.
+    /// The names to look up now, at most `room`: the most overdue first.
     pub fn due(&mut self, now: Instant, room: usize) -> Vec<Arc<str>> {
         let mut due = Vec::new();
         while due.len() < room && self.queue.first().is_some_and(|(at, _)| *at <= now) {
@@ -118,12 +118,12 @@ impl Table {
         due
     }
 
-    /// When [`Table::due`] has something next.
+    /// When [`Table::due`] returns something next.
     pub fn next_due(&self) -> Option<Instant> {
         self.queue.first().map(|(at, _)| *at)
     }
 
-    /// A lookup ended. `chance` is from -1 to 1. An answer about a name that is in use no more is dropped.
+    /// A lookup ended. `chance` is from -1 to 1. An answer for a name that is no longer in use is dropped.
     pub fn answer(
         &mut self,
         host: &Arc<str>,
@@ -139,21 +139,21 @@ impl Table {
         outcome
     }
 
-    /// The addresses of a name; none where it never had any, or is not in use.
+    /// The addresses of a name; empty if it never had any, or is not in use.
     pub fn addresses(&self, host: &str) -> &[IpAddr] {
         self.names.get(host).map_or(&[], |entry| &entry.good)
     }
 
-    /// Whether a name has been answered, with addresses or an error; a name that is not in use needs none.
+    /// Whether a name has been answered, with addresses or an error; true for a name that is not in use.
     pub fn is_answered(&self, host: &str) -> bool {
         self.names.get(host).is_none_or(|entry| entry.answered)
     }
 
-    /// Why a name has no upstream, in a sentence.
+    /// Why a name has no upstream, in one sentence.
     pub fn problem(&self, host: &str) -> String {
         match self.names.get(host) {
             Some(Entry { good, .. }) if !good.is_empty() => {
-                format!("{host} resolves to nothing but addresses of roundsman itself")
+                format!("{host} resolves only to addresses of roundsman itself")
             }
             Some(Entry { error: Some(error), .. }) => format!("{host} does not resolve: {error}"),
             Some(_) | None => format!("{host} is being resolved"),
@@ -170,7 +170,7 @@ impl Entry {
         self.answered = true;
         let answer = answer.and_then(|addresses| {
             let any = !addresses.is_empty();
-            let (good, refused) = sorted_out(addresses);
+            let (good, refused) = split_usable(addresses);
             match (good.is_empty(), any) {
                 (true, false) => Err(ResolveError::Empty),
                 (true, true) => Err(ResolveError::Unusable(refused)),
@@ -183,9 +183,9 @@ impl Entry {
                 self.failures = 0;
                 let changed = self.good != good;
                 self.good = good;
-                let told = if self.refused == refused { vec![] } else { refused.clone() };
+                let new = if self.refused == refused { vec![] } else { refused.clone() };
                 self.refused = refused;
-                Outcome { changed, news: recovered.then_some(News::Recovered), refused: told }
+                Outcome { changed, news: recovered.then_some(News::Recovered), refused: new }
             }
             Err(error) => {
                 let first = self.error.is_none();
@@ -216,9 +216,9 @@ fn shortest<'a>(wanted: impl Iterator<Item = (&'a Arc<str>, Duration)>) -> HashM
     out
 }
 
-/// Those that may be upstreams, sorted, distinct and at most [`ADDRESSES_MAX`]; and some of those that may not. A
-/// link-local IPv6 address means nothing without an interface, which a name does not tell.
-fn sorted_out(addresses: Vec<IpAddr>) -> (Vec<IpAddr>, Vec<IpAddr>) {
+/// The usable addresses, sorted, distinct and at most [`ADDRESSES_MAX`]; and some of the unusable ones. A link-local
+/// IPv6 address needs an interface, which a name does not give.
+fn split_usable(addresses: Vec<IpAddr>) -> (Vec<IpAddr>, Vec<IpAddr>) {
     const REFUSED_MAX: usize = 8;
     let canonical = addresses.into_iter().map(|ip| ip.to_canonical());
     let usable = |ip: &IpAddr| {
@@ -301,7 +301,7 @@ mod tests {
         assert_eq!(outcome.news, Some(News::Fails { error: failed(), known: true }));
         assert!(!outcome.changed);
         for bad in [Err(failed()), Ok(vec![]), Ok(ips(&["fe80::1"]))] {
-            assert_eq!(table.answer(&host(), bad, now, 0.0), Outcome::default(), "told once");
+            assert_eq!(table.answer(&host(), bad, now, 0.0), Outcome::default(), "reported once");
             assert_eq!(table.addresses("api"), ips(&["10.0.0.1"]));
         }
         let outcome = table.answer(&host(), Ok(ips(&["10.0.0.1"])), now, 0.0);
@@ -347,7 +347,7 @@ mod tests {
         let now = Instant::now();
         let mut table = table(SECOND, now);
         table.keep_only([].into_iter(), now);
-        assert!(table.is_answered("api"), "nobody waits for it");
+        assert!(table.is_answered("api"), "nothing waits for it");
         table.add([(&host(), SECOND)].into_iter(), now);
         assert!(table.due(now, 9).is_empty() && !table.is_answered("api"), "the earlier lookup still runs");
         table.keep_only([].into_iter(), now);

@@ -56,12 +56,12 @@ pub(super) fn config(pools: Vec<PoolPolicy>) -> Config {
     }
 }
 
-/// Answers as it was told; names without an answer hang.
+/// Answers as scripted; names without an answer hang.
 #[derive(Default)]
 struct Script {
     answers: Mutex<HashMap<String, Result<Vec<IpAddr>, ResolveError>>>,
     asked: Mutex<Vec<(String, Instant)>>,
-    /// Lookups now, and the most at once.
+    /// Lookups in flight, and the most at once.
     at_once: Mutex<(usize, usize)>,
 }
 
@@ -235,7 +235,7 @@ async fn a_reload_asks_again_at_once_and_keeps_what_is_known() {
     let config = config(vec![pool(&["api:1"])]);
     world.settle(&config).await;
     world.script.set("api", &["10.0.0.2"]);
-    assert_eq!(world.settle(&config).await, Duration::ZERO, "nobody waits for a name that is known");
+    assert_eq!(world.settle(&config).await, Duration::ZERO, "a known name is not waited for");
     assert_eq!(world.addresses(&config), ["10.0.0.1:1"]);
     let mut changes = world.discovery.changes();
     tokio::time::timeout(SECOND, changes.changed()).await.expect("at once").unwrap();
@@ -298,9 +298,9 @@ async fn a_name_without_addresses_reports_why_and_is_not_probed() {
     controller.readdress(&world.discovery.expand(&config), &[], Instant::now());
     tokio::time::sleep(SECOND).await;
     let status = controller.status();
-    let told: Vec<_> =
+    let got: Vec<_> =
         status.pools[0].upstreams.iter().map(|u| (u.upstream.address.to_string(), u.why.clone())).collect();
-    assert_eq!(told, [("10.0.0.1:1".to_owned(), None), ("[::1]:1".to_owned(), None)]);
+    assert_eq!(got, [("10.0.0.1:1".to_owned(), None), ("[::1]:1".to_owned(), None)]);
     assert_eq!((status.generation, status.pools[0].healthy), (1, 2));
     stop.send(true).unwrap();
     task.await.unwrap();

@@ -1,6 +1,6 @@
-//! Host names as upstreams on the real program, with the system's resolver. Where the system lets us, the program gets an
-//! `/etc/hosts` of its own (a mount that nobody else sees), so that names can come and go; the same claims are held with a
-//! scripted resolver in `src/discovery/tests.rs`.
+//! Host names as upstreams on the real program, with the system's resolver. Where the system lets us, the program gets
+//! an `/etc/hosts` of its own (a mount that nobody else sees), so that names can come and go; the same claims are held
+//! with a scripted resolver in `src/discovery/tests.rs`.
 
 use std::net::{SocketAddr, TcpStream};
 use std::path::Path;
@@ -266,7 +266,7 @@ async fn addresses_come_and_go_without_a_reload_and_drop_nothing() {
     // The name goes altogether: the last good answer stands.
     set_hosts(&program, "127.0.0.1 localhost\n");
     let end = Instant::now() + PATIENCE;
-    while !program.log().contains("its last addresses stay") {
+    while !program.log().contains("its last addresses stay in use") {
         assert!(Instant::now() < end, "{}", program.log());
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
