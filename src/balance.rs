@@ -1,4 +1,4 @@
-//! Chooses one of several: pickers over plain slots, which know weights and loads and nothing else.
+//! Chooses one slot of several. Pickers work on plain slots and know only their weights and loads.
 //!
 //! A picker is built when a pool's eligible set changes and is immutable afterwards; a pick takes no lock and does not
 //! allocate, and its work is bounded whatever `skip` says. Must never know what an upstream is. One file per algorithm;
@@ -29,7 +29,7 @@ enum Algorithm {
 }
 
 impl Picker {
-    /// A picker over these weights; none is fine.
+    /// A picker over these weights, which may be empty.
     pub fn build(balance: Balance, weights: &[Weight]) -> Picker {
         Picker(match balance {
             Balance::RoundRobin => Algorithm::RoundRobin(RoundRobin::build(weights)),
@@ -38,11 +38,11 @@ impl Picker {
         })
     }
 
-    /// Chooses an index for which `skip` is false; `None` if there is none. `cursor` is where round robin stands, kept
-    /// by the caller over rebuilds, so that a new picker does not begin with the first slot again; `load` is the number
-    /// of requests in flight.
+    /// Chooses an index for which `skip` is false; `None` if there is none. `cursor` is the position of round robin,
+    /// kept by the caller over rebuilds so that a new picker does not begin with the first slot again; `load` is the
+    /// number of requests in flight.
     ///
-    /// What falls to a skipped slot is divided among the others by their weights; it does not fall to its neighbour.
+    /// The turns of a skipped slot are divided among the others by their weights; they do not all go to its neighbour.
     pub fn pick(
         &self,
         cursor: &AtomicUsize,
@@ -59,8 +59,8 @@ impl Picker {
 
     /// Chooses for a request that has tried others already (`skip`), without taking a turn of the rotation.
     ///
-    /// If retries took turns they could fall into step with it: of two slots, one dead, every request would go to the
-    /// dead one first and take the other's turn for its retry.
+    /// If retries took turns, they could fall into step with it: with two slots, one dead, every request would go to
+    /// the dead one first and take the other's turn for its retry.
     pub fn pick_other(
         &self,
         load: impl Fn(usize) -> u32,
@@ -88,7 +88,7 @@ mod tests {
     }
 
     #[test]
-    fn of_none_nothing_is_picked() {
+    fn an_empty_picker_picks_nothing() {
         for balance in ALL {
             let picker = Picker::build(balance, &[]);
             let mut rng = fastrand::Rng::with_seed(1);

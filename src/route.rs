@@ -1,8 +1,8 @@
-//! Which pool takes a request: (listener, host, path, method) to a target. Pure; the most specific route wins.
+//! Maps a request (listener, host, path, method) to a target. Pure; the most specific route wins.
 //!
 //! Order: exact host, longest wildcard suffix, any host; then equal path, longest prefix; then more conditions (method,
-//! listener); then file order. It is an order over all routes that take the request: where no route of the exact host
-//! does, those of the wildcards are asked, and so on. [`normalise`] and [`normalise_host`] make what is compared.
+//! listener); then file order. It is an order over all routes that match the request: if no route of the exact host
+//! matches, those of the wildcards are tried, and so on. [`normalise`] and [`normalise_host`] make the compared forms.
 
 mod host;
 mod site;
@@ -16,8 +16,8 @@ use self::site::{Lengths, Rule, Site};
 use crate::model::Name;
 use crate::model::policy::{HostPattern, RoutePolicy};
 
-/// All routes of one configuration. The cost of a look-up grows with the number of different lengths of prefixes, not
-/// with the number of routes.
+/// All routes of one configuration. The cost of a look-up grows with the number of different prefix lengths, not with
+/// the number of routes.
 #[derive(Debug, Clone)]
 pub struct Table<T> {
     exact: HashMap<Box<str>, Site<T>>,
@@ -27,12 +27,12 @@ pub struct Table<T> {
     any: Site<T>,
 }
 
-/// What of a request a route looks at.
+/// The parts of a request that routing uses.
 #[derive(Debug, Clone, Copy)]
 pub struct Query<'a> {
-    /// The number of the listener it came in on.
+    /// The number of its listener.
     pub listener: u32,
-    /// Its host: without port and trailing dot (see [`normalise_host`]), in any case; `None` in HTTP/1.0 without one.
+    /// Its host without port and trailing dot (see [`normalise_host`]), in any case; `None` in HTTP/1.0 without one.
     pub host: Option<&'a str>,
     /// Its path in the normal form (see [`normalise`]): unreserved `%XX` decoded, no dot segments.
     pub path: &'a str,
@@ -51,8 +51,8 @@ impl<T: Copy> Table<T> {
         }
     }
 
-    /// Sorts the routes so that the most specific comes first. `listener` and `target` translate names; a route whose
-    /// name they do not know is left out (validation has refused such files).
+    /// Sorts the routes so that the most specific comes first. `listener` and `target` translate names; a route with a
+    /// name that they do not know is left out (validation has refused such files).
     pub fn build(
         routes: &[RoutePolicy],
         listener: impl Fn(&Name) -> Option<u32>,
@@ -85,7 +85,7 @@ impl<T: Copy> Table<T> {
         }
     }
 
-    /// The target of the most specific route that takes the request. Does not allocate.
+    /// The target of the most specific route that matches the request. Does not allocate.
     pub fn find(&self, query: &Query<'_>) -> Option<T> {
         let mut folded = [0; HOST_BYTES_MAX];
         let of_host = query.host.and_then(|host| self.find_by_host(fold(host, &mut folded)?, query));
@@ -96,7 +96,7 @@ impl<T: Copy> Table<T> {
         if let Some(found) = self.exact.get(host).and_then(|site| site.find(query)) {
             return Some(found);
         }
-        // A wildcard stands for at least one byte, so a suffix is shorter than the host.
+        // A wildcard matches at least one byte, so a suffix is shorter than the host.
         self.suffix_lengths.up_to(host.len().saturating_sub(1)).find_map(|length| {
             let suffix = host.get(host.len() - length..)?;
             if suffix.starts_with('.') { self.wildcard.get(suffix)?.find(query) } else { None }

@@ -1,9 +1,9 @@
 //! The slot with the fewest requests in flight for its weight.
 //!
-//! Up to 16 slots are all looked at. Above that two weighted draws are compared: the power of two choices takes the
-//! longest queue from about log n / log log n to log log n / log 2 (Mitzenmacher, "The Power of Two Choices in
-//! Randomized Load Balancing", IEEE TPDS 12(10), 2001), at a cost that does not grow with the pool, and many balancers
-//! do not all run to the same least loaded one.
+//! Up to 16 slots, all are compared. Above that, two weighted draws are: the power of two choices cuts the longest
+//! queue from about log n / log log n to log log n / log 2 (Mitzenmacher, "The Power of Two Choices in Randomized Load
+//! Balancing", IEEE TPDS 12(10), 2001), at a cost that does not grow with the pool, and many balancers do not all
+//! choose the same least loaded slot.
 
 use std::cmp::Ordering;
 use std::sync::atomic::AtomicUsize;
@@ -12,15 +12,15 @@ use super::round_robin::RoundRobin;
 use super::shares::Shares;
 use crate::model::Weight;
 
-/// Above this many slots two are drawn instead of all looked at.
+/// Above this many slots, two are drawn instead of comparing all.
 const SCAN_SLOTS_MAX: usize = 16;
-/// Draws for a second choice that differs from the first.
+/// The most draws for a second choice that differs from the first.
 const SECOND_DRAWS_MAX: usize = 4;
 
 /// See the head of this file.
 #[derive(Debug)]
 pub(super) struct LeastRequest {
-    /// Whose turn it is among equals, so that an idle pool is used by weight.
+    /// Breaks ties in turn, so that an idle pool is used by weight.
     rotation: RoundRobin,
 }
 
@@ -43,7 +43,7 @@ impl LeastRequest {
         self.least(favoured, load, rng, skip)
     }
 
-    /// The same without taking a turn.
+    /// As [`LeastRequest::pick`], without taking a turn.
     pub(super) fn pick_other(
         &self,
         load: impl Fn(usize) -> u32,
@@ -65,8 +65,8 @@ impl LeastRequest {
         skip: impl Fn(usize) -> bool,
     ) -> Option<usize> {
         let mut least: Option<(Cost, usize)> = None;
-        // The shares of all that cost as little as `least`: each replaces it with its share's chance, which is a
-        // weighted draw in one pass.
+        // The shares of all slots that cost as little as `least`: each replaces it with a chance of its share, which
+        // makes a weighted draw in one pass.
         let mut tied = 0;
         for index in (0..self.shares().len()).filter(|i| !skip(*i)) {
             let cost = self.cost(index, &load);

@@ -1,5 +1,5 @@
-//! Weighted random choice: a position on the line of shares, and a binary search for its slot. Remembers nothing, so
-//! many balancers in front of the same upstreams do not fall into step.
+//! Weighted random choice: a position on the line of shares, and a binary search for its slot. Has no state, so many
+//! balancers in front of the same upstreams do not fall into step.
 
 use super::shares::Shares;
 use crate::model::Weight;

@@ -1,9 +1,9 @@
 //! Weighted round robin: over one cycle every slot gets exactly its share, and its turns are spread over the cycle.
 //!
-//! Every pick draws a ticket from a shared cursor, and a ticket is a place in a fixed order, so there is no state to
-//! lock and exactness does not depend on who picks when. The order is nginx's smooth one (`a a b a c a a` for 5, 1, 1)
-//! where it is small enough to be written down, otherwise a walk over the line of shares in steps near the golden
-//! section of its length: such steps hit every piece at even distances, and coming to every position once makes the
+//! Every pick draws a ticket from a shared cursor, and a ticket is a position in a fixed order, so there is no state to
+//! lock and exactness does not depend on the order of threads. The order is nginx's smooth one (`a a b a c a a` for 5,
+//! 1, 1) if the cycle is small enough to be stored, otherwise a walk over the line of shares in steps near the golden
+//! section of its length: such steps reach every piece at even distances, and reaching every position once makes the
 //! counts exact.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -11,9 +11,9 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use super::shares::{Shares, gcd};
 use crate::model::Weight;
 
-/// The longest cycle written down: 64 KiB a view.
+/// The longest cycle that is stored: 64 KiB per view.
 const TABLE_SLOTS_MAX: u64 = 16_384;
-/// The most work spent on writing one down (cycle times slots), about a millisecond: it is done on every change of the
+/// The most work spent on computing one (cycle times slots), about a millisecond: it is done on every change of the
 /// eligible set.
 const TABLE_STEPS_MAX: u64 = 1 << 20;
 
@@ -26,11 +26,11 @@ pub(super) struct RoundRobin {
 
 #[derive(Debug)]
 enum Order {
-    /// Slot by slot; also the order of no slots.
+    /// Slot by slot; also the order without slots.
     Even,
     /// The whole cycle.
     Table(Box<[u32]>),
-    /// This step along the line, prime to its length.
+    /// Steps of this length along the line; coprime to its length.
     Walk(u64),
 }
 
@@ -52,7 +52,7 @@ impl RoundRobin {
         &self.shares
     }
 
-    /// The slot whose turn it is. If it is skipped, a weighted draw among the others takes its place.
+    /// The slot whose turn it is. If it is skipped, a weighted draw among the others replaces it.
     pub(super) fn pick(
         &self,
         cursor: &AtomicUsize,
@@ -86,8 +86,8 @@ impl RoundRobin {
     }
 }
 
-/// nginx's order (`ngx_http_upstream_get_peer`): every slot gains its share, the richest takes the turn and pays the
-/// total; the first of equals wins.
+/// nginx's order (`ngx_http_upstream_get_peer`): every slot gains its share, the one with the most takes the turn and
+/// pays the total; the first of equals wins.
 fn smooth(shares: &Shares) -> Box<[u32]> {
     let total = shares.total() as i64;
     let gains: Vec<i64> = (0..shares.len()).map(|i| shares.of(i) as i64).collect();
@@ -107,7 +107,7 @@ fn smooth(shares: &Shares) -> Box<[u32]> {
         .collect()
 }
 
-/// The first number from the golden section of `total` on that is prime to it, so that steps of it come to every
+/// The first number from the golden section of `total` upwards that is coprime to it, so that its steps reach every
 /// position.
 fn golden_step(total: u64) -> u64 {
     let golden = (total as f64 * 0.618_033_988_749_894_9) as u64;
@@ -149,7 +149,7 @@ mod tests {
     }
 
     #[test]
-    fn over_a_cycle_everyone_gets_exactly_its_share_wherever_it_begins() {
+    fn over_a_cycle_every_slot_gets_exactly_its_share_wherever_it_begins() {
         let many: Vec<u32> = (1..=300).collect();
         let odd: Vec<u32> = (0..97).map(|i| 1 + i * 7919 % 1_000).collect();
         for numbers in [&[1][..], &[3, 1], &[7, 5, 3, 2], &[1_000, 999], &[1_000, 1, 1], &[8, 8, 8], &many, &odd] {
@@ -163,7 +163,7 @@ mod tests {
     }
 
     #[test]
-    fn long_cycles_are_walked_and_short_ones_written_down() {
+    fn long_cycles_are_walked_and_short_ones_stored() {
         let written = |numbers: &[u32]| match RoundRobin::build(&weights(numbers)).order {
             Order::Even => "even",
             Order::Table(_) => "table",
@@ -187,8 +187,8 @@ mod tests {
             for (k, pick) in picks(&picker, &AtomicUsize::new(0), total).into_iter().enumerate() {
                 seen[pick] += 1;
                 let fair = (k + 1) as f64 * picker.shares.of(pick) as f64 / total as f64;
-                // How far the picked one is ahead of its share. Written down: never a whole turn. The walk's bound
-                // grows with the logarithm of the cycle.
+                // How far the picked slot is ahead of its share. With a stored cycle, never a whole turn. The walk's
+                // bound grows with the logarithm of the cycle.
                 let bound = if matches!(picker.order, Order::Walk(_)) { 4.0 } else { 1.0 };
                 assert!(seen[pick] as f64 - fair < bound, "slot {pick} after {k}: {} of {fair}", seen[pick]);
             }
@@ -196,7 +196,7 @@ mod tests {
     }
 
     #[test]
-    fn several_pickers_on_one_cursor_go_on_where_the_last_one_stood() {
+    fn several_pickers_on_one_cursor_continue_where_the_last_one_stopped() {
         let (cursor, numbers) = (AtomicUsize::new(0), [1, 1, 1, 1]);
         let first = RoundRobin::build(&weights(&numbers));
         assert_eq!(picks(&first, &cursor, 2), [0, 1]);

@@ -1,16 +1,16 @@
-//! Weights in lowest terms, laid end to end on a line: what all algorithms have in common. A position on the line is a
-//! slot, so a uniform draw of a position is a weighted draw of a slot.
+//! Weights in lowest terms, laid end to end on a line, for all algorithms. A position on the line is a slot, so a
+//! uniform draw of a position is a weighted draw of a slot.
 
 use crate::model::Weight;
 
-/// Draws that may land on a skipped slot before the exact scan. One tried slot of three equal ones is drawn eight times
-/// in a row once in 6,561 picks.
+/// Draws that may hit a skipped slot before the exact scan. With one skipped slot of three equal ones, eight draws in a
+/// row hit it once in 6,561 picks.
 const DRAWS_MAX: usize = 8;
 
 /// The shares of all slots, in lowest terms: weights 100 and 200 are shares 1 and 2.
 #[derive(Debug)]
 pub(super) struct Shares {
-    /// Where each slot's piece of the line ends; the last one is the total.
+    /// The end of each slot's piece of the line; the last one is the total.
     ends: Box<[u64]>,
     /// Every share is 1: a position is a slot.
     even: bool,
@@ -65,8 +65,8 @@ impl Shares {
         }
     }
 
-    /// A weighted draw of those that are not skipped; `None` if there is none. Costs a few draws while little is
-    /// skipped, two passes over all slots at worst.
+    /// A weighted draw of those that are not skipped; `None` if there is none. Costs a few draws while few are skipped,
+    /// at worst two passes over all slots.
     pub(super) fn draw_unskipped(&self, rng: &mut fastrand::Rng, skip: impl Fn(usize) -> bool) -> Option<usize> {
         for _ in 0..DRAWS_MAX {
             let drawn = self.draw(rng)?;
@@ -105,8 +105,8 @@ pub(super) mod testing {
         numbers.iter().map(|w| Weight::try_new(i64::from(*w)).expect("1 to 1,000")).collect()
     }
 
-    /// Asserts that counts follow shares within five standard deviations, which a right picker misses once in a
-    /// million tries of a new seed.
+    /// Asserts that counts follow shares within five standard deviations, which a correct picker fails once in a
+    /// million tries with a new seed.
     #[track_caller]
     pub fn assert_follows(counts: &[u64], shares: &[u32]) {
         let (n, total) = (counts.iter().sum::<u64>() as f64, f64::from(shares.iter().sum::<u32>()));

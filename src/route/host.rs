@@ -1,5 +1,5 @@
-//! The normal form of a host: what of a Host field or an authority takes part in routing. Decides what a host may look
-//! like (RFC 9110, section 7.2) and cuts off port and trailing dot; case is folded by whoever compares.
+//! The normal form of a host: the part of a Host field or an authority that takes part in routing. Decides what a host
+//! may look like (RFC 9110, section 7.2) and removes port and trailing dot; comparing code ignores case.
 
 use std::net::Ipv6Addr;
 
@@ -15,16 +15,16 @@ pub enum HostError {
     /// More than [`HOST_BYTES_MAX`] bytes.
     #[error("a host is at most {HOST_BYTES_MAX} bytes")]
     Long,
-    /// A byte that no host holds, an empty label, or brackets without an IPv6 address.
+    /// A byte that a host cannot contain, an empty label, or brackets without an IPv6 address.
     #[error("a host is a name, an IPv4 address, or an IPv6 address in brackets")]
     Malformed,
-    /// What follows the host is not `:` and a port up to 65535.
+    /// The host is followed by something other than `:` and a port up to 65535.
     #[error("a port is 0 to 65535")]
     Port,
 }
 
-/// The host of `field` (`host`, `host:port`, `[v6]:port`) without port and trailing dot, in the case it came in. An
-/// IPv6 address keeps its brackets. Does not allocate.
+/// The host of `field` (`host`, `host:port`, `[v6]:port`) without port and trailing dot, in its original case. An IPv6
+/// address keeps its brackets. Does not allocate.
 pub fn normalise_host(field: &[u8]) -> Result<&str, HostError> {
     let field = std::str::from_utf8(field).map_err(|_| HostError::Malformed)?;
     let (host, port) = match field.find(']') {
@@ -46,7 +46,7 @@ pub fn normalise_host(field: &[u8]) -> Result<&str, HostError> {
     if good { Ok(host) } else { Err(HostError::Malformed) }
 }
 
-/// Nothing, `:` alone (RFC 3986, section 3.2.3), or `:` and a number that fits.
+/// Accepts nothing, `:` alone (RFC 3986, section 3.2.3), or `:` and a number that fits.
 fn check_port(text: &str) -> Result<(), HostError> {
     let Some(port) = text.strip_prefix(':') else {
         return if text.is_empty() { Ok(()) } else { Err(HostError::Malformed) };
@@ -55,7 +55,7 @@ fn check_port(text: &str) -> Result<(), HostError> {
     if port.is_empty() || (digits && port.parse::<u16>().is_ok()) { Ok(()) } else { Err(HostError::Port) }
 }
 
-/// `reg-name` of RFC 3986 less the comma, which would make two hosts of one for whoever reads a list.
+/// `reg-name` of RFC 3986 without the comma, which a reader of a list would take for a separator of two hosts.
 fn is_host_byte(byte: u8) -> bool {
     byte.is_ascii_alphanumeric()
         || matches!(
@@ -88,7 +88,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_one_host_is_refused() {
+    fn what_is_not_one_host_is_rejected() {
         use HostError::*;
         let long = "a".repeat(256);
         for (field, error) in [

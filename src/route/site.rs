@@ -1,5 +1,5 @@
-//! The routes of one host pattern: an equal path, else the longest prefix that ends at a segment boundary, and among
-//! the routes of one path the one with the most conditions, else the first of the file.
+//! The routes of one host pattern: an equal path, else the longest prefix that ends at a segment boundary; among the
+//! routes of one path the one with the most conditions, else the first of the file.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -19,9 +19,9 @@ pub(super) struct Site<T> {
 /// One route of one host and path.
 #[derive(Debug, Clone)]
 pub(super) struct Rule<T> {
-    /// Empty: all.
+    /// Empty: all methods.
     pub methods: Box<[Arc<str>]>,
-    /// `None`: all.
+    /// `None`: all listeners.
     pub listener: Option<u32>,
     pub target: T,
 }
@@ -48,11 +48,11 @@ impl<T: Copy> Site<T> {
     }
 
     pub fn find(&self, query: &Query<'_>) -> Option<T> {
-        let first = |rules: &Vec<Rule<T>>| rules.iter().find(|rule| rule.takes(query)).map(|rule| rule.target);
+        let first = |rules: &Vec<Rule<T>>| rules.iter().find(|rule| rule.matches(query)).map(|rule| rule.target);
         if let Some(found) = self.exact.get(query.path).and_then(first) {
             return Some(found);
         }
-        // Only lengths that some prefix has are asked for, so a long path costs no more than a short one.
+        // Only lengths that some prefix has are looked up, so a long path costs no more than a short one.
         let path = query.path.as_bytes();
         let boundary = |length: usize| length == 0 || path.get(length).is_none_or(|b| *b == b'/');
         let prefixes = self.prefix_lengths.up_to(path.len()).filter(|length| boundary(*length));
@@ -65,7 +65,7 @@ impl<T> Rule<T> {
         usize::from(!self.methods.is_empty()) + usize::from(self.listener.is_some())
     }
 
-    fn takes(&self, query: &Query<'_>) -> bool {
+    fn matches(&self, query: &Query<'_>) -> bool {
         self.listener.is_none_or(|listener| listener == query.listener)
             && (self.methods.is_empty() || self.methods.iter().any(|method| **method == *query.method))
     }
@@ -83,7 +83,7 @@ impl Lengths {
         }
     }
 
-    /// Those that are at most `limit`, longest first.
+    /// The lengths up to `limit`, longest first.
     pub fn up_to(&self, limit: usize) -> impl Iterator<Item = usize> {
         self.0[self.0.partition_point(|length| *length > limit)..].iter().copied()
     }

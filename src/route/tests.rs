@@ -1,4 +1,4 @@
-//! The order of routes: tables of what wins, and a comparison with a linear scan that spells the order out.
+//! The order of routes: tables of which route wins, and a comparison with a linear scan that spells the order out.
 
 use std::sync::Arc;
 
@@ -84,7 +84,7 @@ fn an_exact_host_wins_over_the_longest_wildcard_and_that_over_any() {
 }
 
 #[test]
-fn a_less_specific_host_is_asked_when_the_more_specific_one_takes_nothing() {
+fn a_less_specific_host_is_tried_when_the_more_specific_one_does_not_match() {
     check(
         &["a.example.com /v1 -> v1", "*.example.com /v2 -> v2", "* =/v3 -> v3"],
         &[
@@ -124,7 +124,7 @@ fn a_prefix_ends_at_a_segment_boundary_and_the_longest_wins() {
 }
 
 #[test]
-fn the_root_takes_everything_and_a_long_host_only_what_names_none() {
+fn the_root_matches_everything_and_a_long_host_only_routes_without_a_host() {
     let long = format!("{}.example.com /x", "a".repeat(250));
     check(
         &["* / -> root", "*.example.com / -> wide"],
@@ -172,7 +172,7 @@ fn a_prefix_whose_conditions_fail_leaves_the_request_to_a_shorter_one() {
 }
 
 #[test]
-fn an_empty_table_takes_nothing() {
+fn an_empty_table_matches_nothing() {
     let query = Query { listener: 0, host: Some("a"), path: "/", method: "GET" };
     assert_eq!(Table::<u32>::empty().find(&query), None);
 }
@@ -186,7 +186,7 @@ fn a_route_with_an_unknown_name_is_left_out() {
     assert_eq!(table.find(&Query { path: "/", ..query }), None);
 }
 
-/// The rule itself, as plainly as it can be said: of all routes that take the request, the greatest by this key.
+/// The rule itself, stated plainly: of all routes that match the request, the greatest by this key.
 fn reference(routes: &[RoutePolicy], query: &Query<'_>) -> Option<usize> {
     let host = query.host.map(str::to_ascii_lowercase);
     let takes_host = |pattern: &HostPattern| match (pattern, &host) {
