@@ -1,7 +1,7 @@
 //! The vocabulary: names, addresses, validated policies, probe outcomes, eligibility.
 //!
-//! Everything else speaks in these types. A value of a `policy` type cannot be wrong: `config` checked it once and
-//! nobody checks it again. This directory must never do I/O, log, spawn, or read a clock.
+//! All other code uses these types. A value of a `policy` type cannot be wrong: `config` checked it once and nothing
+//! checks it again. This directory must never do I/O, log, spawn, or read a clock.
 
 pub mod address;
 pub mod eligibility;

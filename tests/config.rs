@@ -149,8 +149,8 @@ fn every_key_of_every_kind_of_check_reaches_the_policy() {
     assert_eq!(
         described,
         [
-            "http / | http: POST / of checks.internal with a body of 2 bytes in HTTP/2, over TLS (certificate verified as \
-             10.0.0.5, by the roots of ca_file, with a client certificate); expects any status, the header X-App equal to \
+            "http / | http: POST / for host checks.internal with a body of 2 bytes in HTTP/2, over TLS (certificate \
+             verified as 10.0.0.5, against ca_file, with a client certificate); expects any status, the header X-App equal to \
              \"portus\", the header Server matching \"^nginx\", a header ETag, a body that matches \
              \"\\\"status\\\":\\\\s*\\\"up\\\"\", $.status equal to \"healthy\", $.components.* not equal to \
              {\"state\":\"down\",\"since\":1.5}, $.mode one of \"active\", true, 2, $['Faulty CAPPs'] absent and \

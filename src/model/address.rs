@@ -1,6 +1,6 @@
-//! Addresses: `ip:port`, `[v6]:port`, `unix:/path` or `name:port`, in one normal form, so that two spellings of one address
-//! are equal. Decides what an address is; whether it may be listened on or dialled is asked with
-//! [`Address::upstream_problem`]. What a name stands for is `discovery`'s business.
+//! Addresses: `ip:port`, `[v6]:port`, `unix:/path` or `name:port`, in one normal form, so that two spellings of one
+//! address are equal. Decides what an address is; [`Address::upstream_problem`] decides whether it may be dialled.
+//! `discovery` resolves names.
 
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
@@ -8,14 +8,14 @@ use std::path::Path;
 use std::str::FromStr;
 use std::sync::Arc;
 
-/// A socket to dial or to listen on, or the name of some.
+/// A socket to dial or to listen on, or a name that resolves to some.
 #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Address {
     /// `ip:port` or `[v6]:port`; the port is never 0 when it came from a configuration file.
     Inet(SocketAddr),
     /// `unix:/path`: an absolute path of at most 107 bytes (`sun_path` less its NUL).
     Unix(Arc<Path>),
-    /// `name:port`: each of the name's addresses, which are not known here. Nothing is ever dialled under it.
+    /// `name:port`: each of the name's addresses, which are not known here. It is never dialled itself.
     Name {
         /// A host name (RFC 1123, underscores allowed): lower case, without a trailing dot, at most 253 bytes.
         host: Arc<str>,
@@ -44,33 +44,33 @@ pub enum AddressError {
     /// The port is not 1 to 65535.
     #[error("a port is 1 to 65535")]
     Port,
-    /// A name that is no host name.
+    /// The name is not a valid host name.
     #[error(
-        "a host name is made of letters, digits, hyphens, underscores and dots, 253 at most and 63 between two dots"
+        "a host name has letters, digits, hyphens, underscores and dots: at most 253 in all, and 63 between two dots"
     )]
     HostName,
-    /// The last part of a name is a number, so that programs differ on whether it is an address.
-    #[error("the last part of a host name is not a number")]
+    /// The last part of a name is a number, and programs disagree on whether that is an address.
+    #[error("the last part of a host name must not be a number")]
     NumericName,
     /// An IPv6 address without its brackets.
     #[error("an IPv6 address is written in brackets: [::1]:80")]
     Brackets,
     /// An IPv4 part with leading zeros, which some programs read as octal.
-    #[error("an IPv4 address has no leading zeros")]
+    #[error("an IPv4 address must not have leading zeros")]
     LeadingZero,
     /// The path is relative or empty.
-    #[error("the path of a unix socket is absolute: unix:/path")]
+    #[error("the path of a unix socket must be absolute: unix:/path")]
     UnixRelative,
     /// The path does not fit a `sockaddr_un`.
     #[error("the path of a unix socket is at most 107 bytes")]
     UnixLong,
     /// The path holds a NUL or another control character.
-    #[error("the path of a unix socket has no control characters")]
+    #[error("the path of a unix socket must not contain control characters")]
     UnixControl,
 }
 
 impl Address {
-    /// The port, where it has one.
+    /// The port, if it has one.
     pub fn port(&self) -> Option<u16> {
         match self {
             Address::Inet(a) => Some(a.port()),
@@ -88,19 +88,20 @@ impl Address {
         }
     }
 
-    /// Why this cannot be the address of an upstream: unspecified, multicast and broadcast addresses.
+    /// Why this cannot be the address of an upstream: it is an unspecified, multicast or broadcast address.
     pub fn upstream_problem(&self) -> Option<&'static str> {
         let Address::Inet(a) = self else { return None };
         let ip = a.ip().to_canonical();
         match ip {
-            _ if ip.is_unspecified() => Some("an unspecified address names no upstream"),
-            _ if ip.is_multicast() => Some("a multicast address names no upstream"),
-            IpAddr::V4(v4) if v4 == Ipv4Addr::BROADCAST => Some("a broadcast address names no upstream"),
+            _ if ip.is_unspecified() => Some("an unspecified address cannot be an upstream"),
+            _ if ip.is_multicast() => Some("a multicast address cannot be an upstream"),
+            IpAddr::V4(v4) if v4 == Ipv4Addr::BROADCAST => Some("a broadcast address cannot be an upstream"),
             _ => None,
         }
     }
 
-    /// Whether a listener on `self` takes connections to `other`: the same socket, or `0.0.0.0`/`[::]` with its port.
+    /// Whether a listener on `self` also takes connections to `other`: the same socket, or `0.0.0.0`/`[::]` with its
+    /// port.
     pub fn covers(&self, other: &Address) -> bool {
         match (self, other) {
             (Address::Inet(a), Address::Inet(b)) => {
@@ -111,8 +112,8 @@ impl Address {
         }
     }
 
-    /// Whether a connection to `dialled` surely comes to the listener `self`. Which other addresses this machine has is not
-    /// known here: behind `0.0.0.0` only the loopback is known to be ours.
+    /// Whether a connection to `dialled` certainly reaches the listener `self`. The other addresses of this machine are
+    /// not known here: for a listener on `0.0.0.0`, only the loopback is known to be ours.
     pub fn is_reached_by(&self, dialled: &Address) -> bool {
         match (self, dialled) {
             (Address::Inet(own), Address::Inet(to)) => {
@@ -134,7 +135,7 @@ impl Address {
         }
     }
 
-    /// The name, where it is one.
+    /// The name, if it is one.
     pub fn host_name(&self) -> Option<&Arc<str>> {
         match self {
             Address::Name { host, .. } => Some(host),
@@ -166,7 +167,7 @@ impl FromStr for Address {
     }
 }
 
-/// A text that `SocketAddr` does not read: `name:port`, or what is wrong with it.
+/// Parses a text that `SocketAddr` does not accept: `name:port`, or an error.
 fn named(text: &str) -> Result<Address, AddressError> {
     if text.parse::<IpAddr>().is_ok() {
         return Err(if text.contains(':') { AddressError::Brackets } else { AddressError::PortMissing });

@@ -1,5 +1,5 @@
-//! Who may be picked now, and why not. The one answer to that question: the published view, status, metrics and
-//! `explain` all call [`eligibility`].
+//! Which upstreams may be picked now, and why the others may not. The published view, status, metrics and `explain` all
+//! call [`eligibility`], so that they agree.
 
 use std::fmt;
 
@@ -15,28 +15,27 @@ pub enum Eligibility {
 }
 
 impl Eligibility {
-    /// Whether it may be picked.
     pub fn is_eligible(self) -> bool {
         self == Eligibility::Eligible
     }
 }
 
-/// Why an upstream is skipped.
+/// Why an upstream may not be picked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Ineligible {
     /// Its checks have not reached a threshold yet.
     Unknown,
     /// Its checks failed.
     Unhealthy,
-    /// The operator drains it.
+    /// An operator drains it.
     Draining,
-    /// The operator disabled it.
+    /// An operator disabled it.
     Disabled,
     /// Live traffic ejected it.
     Ejected,
-    /// It is healthy, but fewer than `min_healthy` are, and fewer count as none.
+    /// It is healthy, but fewer than `min_healthy` are, so none is used.
     TooFewHealthy,
-    /// It is a healthy backup, and a primary's first verdict is awaited.
+    /// It is a healthy backup that waits for a primary's first verdict.
     PrimaryAwaited,
 }
 
@@ -61,8 +60,8 @@ impl fmt::Display for Ineligible {
     }
 }
 
-/// The rule itself. With `fail_open` (the pool's written policy, while too few are healthy) health and ejection do not
-/// count; what the operator said always does.
+/// The rule. With `fail_open` (configured, while too few are healthy) health and ejection do not count; the operator's
+/// setting always does.
 pub fn eligibility(health: HealthState, admin: AdminState, ejected: bool, fail_open: bool) -> Eligibility {
     match admin {
         AdminState::Draining => return Eligibility::Not(Ineligible::Draining),

@@ -1,15 +1,15 @@
-//! The two states of an upstream that are not the data path's business to change: what its checks say, and what the
-//! operator says.
+//! The two states of an upstream that the data path never changes: the verdict of its checks, and the operator's
+//! setting.
 
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-/// What the checks have concluded. Only `Healthy` may receive requests.
+/// The verdict of the checks. Only `Healthy` upstreams may receive requests.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum HealthState {
-    /// No threshold has been reached yet, or what was known is out of date.
+    /// No threshold has been reached yet, or the last verdict is out of date.
     Unknown,
     /// `healthy_threshold` consecutive passes, and no `unhealthy_threshold` consecutive failures since.
     Healthy,
@@ -34,7 +34,7 @@ impl fmt::Display for HealthState {
     }
 }
 
-/// What the operator wants of an upstream.
+/// The operator's setting for an upstream.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum AdminState {

@@ -1,26 +1,26 @@
-//! Finds what an operator means by a name that he typed: the one thing it names, or what comes near it. Decides nothing
-//! by nearness: a near name is only told.
+//! Finds the upstream or pool that an operator's text names, or the names closest to it. Never acts on a close name: it
+//! is only suggested.
 
 use super::Address;
 
-/// Names that are told when none is right.
+/// The most names suggested when none matches.
 const NEAR_MAX: usize = 5;
-/// Names that are listed where none comes near.
+/// The most names listed when none is close.
 const LISTED_MAX: usize = 20;
-/// Names that are looked at for nearness.
+/// The most names compared.
 const LOOKED_AT_MAX: usize = 10_000;
 
-/// Why a text names nothing, or too much.
+/// Why a text names nothing, or more than one thing.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Missing {
     /// Whether it names several; otherwise it names none.
     pub several: bool,
-    /// Those that it names, or comes near; at most five.
+    /// The names that match or are close; at most five.
     pub near: Vec<String>,
 }
 
 impl Missing {
-    /// To be read after a sentence that says what is missing.
+    /// The suggestion, to follow a sentence that says what is missing.
     pub fn suggestion(&self) -> String {
         match (self.several, self.near.as_slice()) {
             (_, []) => String::new(),
@@ -30,7 +30,7 @@ impl Missing {
     }
 }
 
-/// That there is no pool of this name, with the names that come near, and with those that there are: 20 at most.
+/// An error for a pool name that does not exist, with close names, and with the existing ones: 20 at most.
 pub fn no_pool(name: &str, all: impl Iterator<Item = String>) -> String {
     let all: Vec<String> = all.collect();
     let missing = Missing { several: false, near: near(name, all.iter().cloned()) };
@@ -47,8 +47,8 @@ pub fn no_pool(name: &str, all: impl Iterator<Item = String>) -> String {
     format!("there is no pool {name:?}{}{there_are}", missing.suggestion())
 }
 
-/// Which one of the upstreams (address, and the host name that it was resolved from) is named: by its address, or by its
-/// host name with or without the port, where that names one.
+/// The index of the upstream (address, and the host name that resolved to it) that a text names: by its address, or by
+/// its host name with or without the port if that names just one.
 ///
 /// # Errors
 /// It names none, or several.
@@ -65,7 +65,8 @@ pub fn upstream<'n>(
     }
 }
 
-/// Which of the upstreams are named: one by its address, all of a host name with or without the port. At least one.
+/// The indices of the upstreams that a text names: one by its address, all of a host name with or without the port. At
+/// least one.
 ///
 /// # Errors
 /// It names none.
@@ -92,7 +93,7 @@ fn names(text: &str, name: &str, address: &Address) -> bool {
     text.eq_ignore_ascii_case(name) || address.port().is_some_and(with_port)
 }
 
-/// The names that come near `text`, the nearest first, each once.
+/// The names closest to `text`, the closest first, each once.
 pub fn near(text: &str, all: impl Iterator<Item = String>) -> Vec<String> {
     if text.is_empty() || text.len() > 128 {
         return Vec::new();

@@ -1,5 +1,5 @@
-//! Names of pools and listeners: `[A-Za-z0-9_.-]{1,64}`, cheap to clone. Decides what a name may look like and nothing
-//! else; `config` reports a bad one, everybody else receives good ones.
+//! Names of pools and listeners: `[A-Za-z0-9_.-]{1,64}`, cheap to clone. Decides only what a name may look like;
+//! `config` reports bad names, and all other code gets valid ones.
 
 use std::fmt;
 use std::sync::Arc;
@@ -12,7 +12,7 @@ pub struct Name(Arc<str>);
 pub const NAME_BYTES_MAX: usize = 64;
 
 impl Name {
-    /// Refuses what is not `[A-Za-z0-9_.-]{1,64}`.
+    /// Fails unless `text` is `[A-Za-z0-9_.-]{1,64}`.
     pub fn try_new(text: &str) -> Result<Name, NameError> {
         let good = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'.' | b'-');
         if text.is_empty() || text.len() > NAME_BYTES_MAX || !text.bytes().all(good) {

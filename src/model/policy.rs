@@ -1,6 +1,6 @@
-//! Validated configuration: what `config` makes of a file, and all that the rest of the house ever sees of it.
+//! Validated configuration: what `config` makes of a file. The rest of the code sees only this.
 //!
-//! Every value here has passed its checks; equality of two values means that nothing a user can observe differs, so a
+//! Every value here has been validated. Equality of two values means that no difference is visible to a user, so a
 //! reload that yields an equal [`Config`] changes nothing.
 
 use std::num::NonZeroUsize;
@@ -26,7 +26,7 @@ pub struct Config {
     pub runtime: RuntimePolicy,
     /// Listening sockets, in file order; no two share an address.
     pub listeners: Vec<ListenerPolicy>,
-    /// Routes in file order; the order they are tried in is `route`'s business.
+    /// Routes in file order; `route` decides the order of matching.
     pub routes: Vec<RoutePolicy>,
     /// Pools in file order, at least one, names distinct.
     pub pools: Vec<Arc<PoolPolicy>>,
@@ -34,7 +34,7 @@ pub struct Config {
     pub admin: AdminPolicy,
 }
 
-/// The most pools a request looks at: its own, and those that stand in for one another by `when_no_healthy = { pool = … }`.
+/// The most pools that one request may try: its own, and the fallbacks by `when_no_healthy = { pool = … }`.
 pub const FALLBACK_POOLS_MAX: usize = 8;
 
 /// `[runtime]`.
@@ -42,9 +42,9 @@ pub const FALLBACK_POOLS_MAX: usize = 8;
 pub struct RuntimePolicy {
     /// Worker threads of the data plane; `None`: the cores this process may use. A change needs a restart.
     pub threads: Option<NonZeroUsize>,
-    /// On TERM: how long readiness is red while connections are still accepted.
+    /// On TERM: how long readiness fails while connections are still accepted.
     pub drain_delay: Duration,
-    /// How long what is in flight may then take.
+    /// How long requests in flight may take after that.
     pub drain_timeout: Duration,
 }
 
@@ -55,18 +55,18 @@ pub struct ListenerPolicy {
     pub name: Name,
     /// The socket.
     pub address: Address,
-    /// Where requests go that no route takes; without it they get 404.
+    /// Where requests go that match no route; without it they get 404.
     pub pool: Option<Name>,
 }
 
 /// One of `[[routes]]`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RoutePolicy {
-    /// Which hosts it takes.
+    /// Which hosts it matches.
     pub host: HostPattern,
-    /// Which paths it takes.
+    /// Which paths it matches.
     pub path: PathPattern,
-    /// Which methods it takes; empty: all.
+    /// Which methods it matches; empty: all.
     pub methods: Vec<Arc<str>>,
     /// On which listener; `None`: on all.
     pub listener: Option<Name>,
@@ -74,7 +74,7 @@ pub struct RoutePolicy {
     pub pool: Name,
 }
 
-/// Which hosts a route takes. Texts are lower case, without port and trailing dot.
+/// Which hosts a route matches. Texts are lower case, without port and trailing dot.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum HostPattern {
     /// Every host, and requests without one.
@@ -85,11 +85,11 @@ pub enum HostPattern {
     Suffix(Arc<str>),
 }
 
-/// Which paths a route takes. Texts begin with `/` and are in the normal form that requests are compared in.
+/// Which paths a route matches. Texts begin with `/` and are in the normal form in which requests are compared.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum PathPattern {
-    /// This path and everything below it: `/v1` takes `/v1` and `/v1/x`, not `/v10`. `/` takes everything. Kept without
-    /// a trailing slash, `/` itself excepted.
+    /// This path and everything below it: `/v1` matches `/v1` and `/v1/x`, not `/v10`. `/` matches everything. Stored
+    /// without a trailing slash, except `/` itself.
     Prefix(Arc<str>),
     /// Exactly this path.
     Exact(Arc<str>),
@@ -102,15 +102,15 @@ pub struct PoolPolicy {
     pub name: Name,
     /// Its upstreams in file order: at least one, addresses distinct.
     pub upstreams: Vec<UpstreamPolicy>,
-    /// How one of the eligible is chosen.
+    /// How one of the eligible upstreams is chosen.
     pub balance: Balance,
     /// What happens while too few are healthy.
     pub when_no_healthy: WhenNoHealthy,
-    /// How few count as none.
+    /// The fewest healthy upstreams with which the pool serves.
     pub min_healthy: MinHealthy,
     /// How its upstreams are checked: at least one check, names distinct.
     pub checks: Vec<CheckPolicy>,
-    /// How many of the checks must hold.
+    /// How many of the checks must pass.
     pub require: Require,
     /// How often the host names among its upstreams are resolved; 1 s to 24 h.
     pub resolve: Duration,
@@ -119,18 +119,18 @@ pub struct PoolPolicy {
 /// One upstream of a pool.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct UpstreamPolicy {
-    /// Where its requests go. As written it may be a name; `discovery` puts the name's addresses in its place, and leaves
-    /// it where there is none yet.
+    /// Where its requests go. In the file it may be a name; `discovery` replaces the name by its addresses, and leaves
+    /// it if there are none yet.
     pub address: Address,
-    /// The host name that the address was resolved from; the default of its checks' Host and TLS name.
+    /// The host name that resolved to the address; the default of its checks' Host and TLS name.
     pub name: Option<Arc<str>>,
     /// Its share of the traffic.
     pub weight: Weight,
     /// Used only while no primary is eligible.
     pub backup: bool,
-    /// Where its checks go, over every port rule of the check.
+    /// Where its checks go, regardless of the check's port rule.
     pub health_address: Option<Address>,
-    /// What the file says of it; an override given at run time wins.
+    /// The admin state in the file; one set at run time wins.
     pub admin: AdminState,
 }
 
@@ -180,7 +180,7 @@ impl MinHealthy {
 pub struct AdminPolicy {
     /// Where it listens.
     pub address: Address,
-    /// Whether the table was written: then a failed bind is fatal, otherwise a warning.
+    /// Whether the table is in the file: then a failed bind is fatal, otherwise a warning.
     pub written: bool,
     /// The bearer token.
     pub token: Option<Secret>,

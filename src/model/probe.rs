@@ -1,6 +1,6 @@
-//! What one probe found: the outcome table, and the report that goes from `probe` to `pool`.
+//! The result of one probe: the table of outcomes, and the report that goes from `probe` to `pool`.
 //!
-//! The codes are HAProxy's (`check_statuses` in its `src/check.c`), because operators already read them. They are the
+//! The codes are HAProxy's (`check_statuses` in its `src/check.c`), because operators already know them. They are the
 //! same in logs, JSON, command line and metrics.
 
 use std::fmt;
@@ -24,16 +24,16 @@ pub enum Code {
     L6Tout,
     /// The answer is as expected.
     L7Ok,
-    /// No whole answer within the deadline.
+    /// No complete answer within the deadline.
     L7Tout,
     /// The answer is malformed, or an expectation other than the status failed.
     L7Rsp,
     /// Another status than expected.
     L7Sts,
-    /// The probe could not be made for want of our own resources (descriptors, ports, memory), or of an address (a host
-    /// name that does not resolve): no verdict.
+    /// The probe could not be made because our own resources (descriptors, ports, memory) or an address (the host name
+    /// does not resolve) are missing: no verdict.
     NoRes,
-    /// The probe itself broke: no verdict, and the upstream becomes unknown.
+    /// The probe itself failed: no verdict, and the upstream becomes unknown.
     Panic,
 }
 
@@ -54,7 +54,7 @@ impl Code {
         Code::Panic,
     ];
 
-    /// The word used everywhere.
+    /// The code in logs, JSON, command line and metrics.
     pub fn as_str(self) -> &'static str {
         match self {
             Code::L4Ok => "L4OK",
@@ -72,7 +72,7 @@ impl Code {
         }
     }
 
-    /// What the code says about the upstream.
+    /// The meaning of the code for the upstream.
     pub fn judgement(self) -> Judgement {
         match self {
             Code::L4Ok | Code::L6Ok | Code::L7Ok => Judgement::Pass,
@@ -90,39 +90,39 @@ impl fmt::Display for Code {
     }
 }
 
-/// What a probe means for the streaks.
+/// The effect of a probe on the streaks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Judgement {
     /// One more pass.
     Pass,
     /// One more failure.
     Fail,
-    /// Neither: our own lack of resources.
+    /// Neither: our own resources ran out.
     NoVerdict,
-    /// The probe panicked: what was known of this upstream no longer holds.
+    /// The probe panicked: the upstream's verdict no longer counts.
     Broken,
 }
 
-/// What one probe found.
+/// The result of one probe.
 #[derive(Debug, Clone, PartialEq)]
 pub struct ProbeReport {
-    /// The outcome; `code.judgement()` is what it means.
+    /// The outcome; `code.judgement()` is its effect.
     pub code: Code,
-    /// The status of the answer, where one was read.
+    /// The status of the answer, if one was read.
     pub status: Option<u16>,
     /// From the start of the probe to its end.
     pub duration: Duration,
     /// One sentence with the values: `status 503, expected 200-299; body: "…"`. Texts from the upstream in it are
     /// truncated and escaped.
     pub reason: Box<str>,
-    /// What the operator may want to try, where a hint is known.
+    /// What the operator can try, if a hint is known.
     pub hint: Option<&'static str>,
-    /// What was seen on the way, for `explain`.
+    /// What the probe saw on its way, for `explain`.
     pub trace: Trace,
 }
 
 impl ProbeReport {
-    /// The reason, followed by the hint where there is one.
+    /// The reason, followed by the hint if there is one.
     pub fn sentence(&self) -> String {
         match self.hint {
             Some(hint) => format!("{} ({hint})", self.reason),
@@ -131,23 +131,23 @@ impl ProbeReport {
     }
 }
 
-/// What a probe saw on its way, as far as it came. Small, and rendered only when somebody asks: ten thousand are kept.
-/// What came from the peer is kept as it came, bounded, with our own credentials masked; whoever shows it escapes it.
+/// What a probe saw on its way, as far as it got. Small, and rendered only on request: ten thousand are kept. Data from
+/// the peer is kept as it came, bounded, with our own credentials masked; the code that shows it escapes it.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Trace {
     /// Our end of the connection; `None` before there was one, and for unix sockets.
     pub local: Option<SocketAddr>,
     /// From the start of the probe to the connection.
     pub connected_in: Option<Duration>,
-    /// What the TLS handshake settled.
+    /// The result of the TLS handshake.
     pub tls: Option<Box<TlsTrace>>,
     /// From the start of the probe to the first byte of an answer.
     pub answered_in: Option<Duration>,
     /// The first bytes of the answer's head: at most [`Trace::HEAD_BYTES_MAX`].
     pub head: Box<[u8]>,
-    /// The first bytes of its body, or of what is no answer at all: at most [`Trace::BODY_BYTES_MAX`].
+    /// The first bytes of its body, or of data that is not an answer: at most [`Trace::BODY_BYTES_MAX`].
     pub body: Box<[u8]>,
-    /// Of a check in steps, each that was begun.
+    /// For a check in steps, each step that began.
     pub dialogue: Box<[StepTrace]>,
 }
 
@@ -163,24 +163,24 @@ impl Trace {
 pub struct StepTrace {
     /// From the start of the probe to its end; `None`: it was not done.
     pub done_in: Option<Duration>,
-    /// The first bytes of what came for it, as they came: at most [`Trace::BODY_BYTES_MAX`].
+    /// The first bytes received in it, as they came: at most [`Trace::BODY_BYTES_MAX`].
     pub heard: Box<[u8]>,
 }
 
-/// What a TLS handshake settled, in words; each text is escaped and at most 256 bytes long.
+/// The result of a TLS handshake in words; each text is escaped and at most 256 bytes long.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TlsTrace {
     /// From the start of the probe to the end of the handshake; `None`: it failed.
     pub done_in: Option<Duration>,
-    /// `TLSv1.3`; empty when it failed before.
+    /// `TLSv1.3`; empty if it failed before the version was agreed.
     pub version: Box<str>,
-    /// `h2`, where one was settled.
+    /// `h2`, if a protocol was agreed.
     pub alpn: Option<Box<str>>,
     /// Whether the certificate was verified.
     pub verified: bool,
     /// The peer's certificate: subject, names, issuer, end of validity. `None`: none was seen.
     pub certificate: Option<Box<str>>,
-    /// When that certificate ends, in seconds since 1970.
+    /// When that certificate expires, in seconds since 1970.
     pub expires: Option<i64>,
 }
 

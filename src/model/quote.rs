@@ -1,16 +1,16 @@
-//! Texts from outside, made fit to print: at most 256 characters, with everything escaped that is not plain text.
+//! Makes texts from outside fit to print: at most 256 characters, with everything escaped that is not plain text.
 //!
-//! What an upstream answers ends up in logs, terminals and pages; control characters, line ends, invisible and
-//! right-to-left characters and broken UTF-8 must not act there.
+//! What an upstream sends ends up in logs, terminals and pages; control characters, line ends, invisible and
+//! right-to-left characters and broken UTF-8 must have no effect there.
 
 use std::fmt;
 
 mod mask;
 pub use mask::mask_all;
 
-/// Characters of a quotation; the rest is an ellipsis.
+/// The most characters of a quotation; an ellipsis replaces the rest.
 const CHARS_MAX: usize = 256;
-/// As many bytes as 256 characters can have, and one to know that there was more.
+/// The most bytes of 256 characters, and one more to see that the text was longer.
 pub const BYTES_MAX: usize = 4 * CHARS_MAX + 1;
 
 /// Displays bytes in quotation marks, truncated and escaped.
@@ -25,8 +25,8 @@ impl fmt::Display for Quoted<'_> {
     }
 }
 
-/// Displays bytes as [`Quoted`] does, without the quotation marks: for what stands on a line of its own. Quotation marks and
-/// backslashes act on nobody there, and stay as they are.
+/// Displays bytes as [`Quoted`] does, without the quotation marks: for a text on a separate line. Quotation marks and
+/// backslashes have no effect there, and stay as they are.
 #[derive(Debug, Clone, Copy)]
 pub struct Escaped<'a>(pub &'a [u8]);
 
@@ -36,7 +36,7 @@ impl fmt::Display for Escaped<'_> {
     }
 }
 
-/// Writes at most `left` characters, and an ellipsis for the rest; those of `plain` as they are.
+/// Writes at most `left` characters, and an ellipsis for the rest; characters of `plain` are not escaped.
 fn escape(bytes: &[u8], plain: &[char], mut left: usize, f: &mut fmt::Formatter<'_>) -> fmt::Result {
     for chunk in bytes.utf8_chunks() {
         for c in chunk.valid().chars() {
@@ -57,7 +57,7 @@ fn escape(bytes: &[u8], plain: &[char], mut left: usize, f: &mut fmt::Formatter<
     Ok(())
 }
 
-/// The first bytes of something, kept for quoting.
+/// The first bytes of a text, kept for quoting.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Excerpt(Vec<u8>);
 
@@ -80,12 +80,11 @@ impl Excerpt {
         self.0.len() == BYTES_MAX
     }
 
-    /// What was kept.
     pub fn bytes(&self) -> &[u8] {
         &self.0
     }
 
-    /// Without our own credentials, should the peer have sent them back: `***` stands in their place.
+    /// Replaces our own credentials by `***` if the peer sent them back.
     pub fn without<'s>(mut self, secrets: impl Iterator<Item = &'s str>) -> Excerpt {
         mask_all(&mut self.0, secrets);
         self
@@ -112,7 +111,7 @@ mod tests {
     }
 
     #[test]
-    fn what_stands_on_its_own_line_keeps_its_quotation_marks() {
+    fn a_text_on_a_separate_line_keeps_its_quotation_marks() {
         assert_eq!(Escaped(b"W/\"a\\b\" it's\x1b[2J\r\n").to_string(), "W/\"a\\b\" it's\\u{1b}[2J\\r\\n");
         assert_eq!(Escaped(&b"x".repeat(300)).to_string().chars().count(), 256 + 1);
     }

@@ -1,5 +1,5 @@
-//! A text that is never printed. `Debug` and `Display` show `***`; the only way out is [`Secret::expose`], called where
-//! the bytes go onto the wire and nowhere else.
+//! A text that is never printed. `Debug` and `Display` show `***`; the only access is [`Secret::expose`], called where
+//! the bytes are sent and nowhere else.
 
 use std::fmt;
 use std::sync::Arc;
@@ -8,9 +8,9 @@ use std::sync::Arc;
 #[derive(Clone, PartialEq, Eq, Hash)]
 pub struct Secret {
     text: Arc<str>,
-    /// Bytes of what was put before it, such as `Bearer `.
+    /// Length of the text added before it, such as `Bearer `, in bytes.
     prefix_bytes: usize,
-    /// Bytes of what was put after it, such as a line end.
+    /// Length of the text added after it, such as a line end, in bytes.
     suffix_bytes: usize,
     /// The file it was read from.
     source: Option<SecretSource>,
@@ -20,11 +20,11 @@ pub struct Secret {
 #[derive(Clone, PartialEq, Eq, Hash)]
 struct SecretSource {
     file: Arc<str>,
-    /// What it held, without the line end that is cut.
+    /// Its content, without the line end that is removed.
     read: Arc<str>,
 }
 
-/// What a file of a secret holds: editors end it with a line end that is no part of the secret; a second one is.
+/// The secret in a file's content: editors add a line end that is not part of the secret; a second one is.
 pub fn cut_line_end(text: &str) -> &str {
     let cut = text.strip_suffix('\n').unwrap_or(text);
     cut.strip_suffix('\r').unwrap_or(cut)
@@ -36,24 +36,24 @@ impl Secret {
         Secret::with_prefix("", text)
     }
 
-    /// The same, with something before it that is no secret.
+    /// The same with a public text before it.
     pub fn with_prefix(prefix: &str, text: &str) -> Secret {
         Secret::within(prefix, text, "")
     }
 
-    /// The same, with something after it that is no secret.
+    /// The same with public texts before and after it.
     pub fn within(prefix: &str, text: &str, suffix: &str) -> Secret {
         let whole = Arc::from(format!("{prefix}{text}{suffix}"));
         Secret { text: whole, prefix_bytes: prefix.len(), suffix_bytes: suffix.len(), source: None }
     }
 
-    /// The same, and it was read from this file, which held `read`.
+    /// Records that it was read from this file, which held `read`.
     pub fn from_file(self, file: &str, read: &str) -> Secret {
         let source = SecretSource { file: file.into(), read: cut_line_end(read).into() };
         Secret { source: Some(source), ..self }
     }
 
-    /// The same, read from where `other` was: it holds `other` in another form.
+    /// Records the same file as `other`'s: it holds `other` in another form.
     pub fn made_of(self, other: &Secret) -> Secret {
         Secret { source: other.source.clone(), ..self }
     }
@@ -68,12 +68,12 @@ impl Secret {
         self.source.as_ref().is_some_and(|source| *source.read == *cut_line_end(content))
     }
 
-    /// The text itself, with its prefix.
+    /// The text itself, with its prefix and suffix.
     pub fn expose(&self) -> &str {
         &self.text
     }
 
-    /// What must be masked where a peer may have sent it back: the whole, and what stands between prefix and suffix.
+    /// The texts to mask where a peer may have sent it back: the whole, and the part between prefix and suffix.
     pub fn to_mask(&self) -> impl Iterator<Item = &str> {
         let end = self.text.len() - self.suffix_bytes;
         [&*self.text, &self.text[self.prefix_bytes..end]].into_iter()
@@ -92,14 +92,14 @@ impl fmt::Display for Secret {
     }
 }
 
-/// Whether `text` is the name of something that must not stand in a configuration as it is: the names of the contract.
+/// Whether `text` names something that must not be written in a configuration file directly: the documented names.
 pub fn names_a_secret(text: &str) -> bool {
     let lower = text.to_ascii_lowercase();
     ["authorization", "cookie", "x-api-key", "token", "secret", "password"].iter().any(|word| lower.contains(word))
 }
 
-/// Whether what bears this name must not be shown: whatever [`names_a_secret`], and other names that people give to
-/// credentials, in any case and however their words are joined. In doubt it may be one.
+/// Whether a value with this name must not be shown: the names of [`names_a_secret`], and other usual names of
+/// credentials, in any case and with any separators. Errs on the side of hiding.
 pub fn may_name_a_secret(text: &str) -> bool {
     let joined: String = text.chars().filter(|c| c.is_alphanumeric()).flat_map(char::to_lowercase).collect();
     const PARTS: [&str; 20] = [
@@ -125,7 +125,7 @@ pub fn may_name_a_secret(text: &str) -> bool {
         "connectionstring",
     ];
     const WHOLE: [&str; 4] = ["pass", "psk", "dsn", "pin"];
-    // Of its two values, neither is a secret.
+    // Neither of its two values is a secret.
     let asks_for_certificates = joined == "clientauth";
     PARTS.iter().any(|part| joined.contains(part))
         || WHOLE.contains(&&*joined)

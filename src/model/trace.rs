@@ -1,8 +1,8 @@
-//! One probe, told step by step: what was dialled, what the handshake settled, what was asked, what came back, and which
+//! One probe, step by step: what was dialled, the result of the handshake, what was sent, what came back, and which
 //! rule decided. Made from the definition of the check and the report of the probe, for `explain` and `probe`.
 //!
-//! Pure. What came from the peer is escaped here, our own credentials and those that it hands out are masked, and of the
-//! fields we send only the names are told. What a step found wrong is the report's sentence and is not judged again.
+//! Pure. Data from the peer is escaped here, credentials of ours and of the peer are masked, and of the fields that we
+//! send only the names are shown. What a step found wrong is the report's sentence, which is not judged again here.
 
 mod dialogue;
 
@@ -18,7 +18,7 @@ use super::quote::{Escaped, Excerpt, Quoted};
 use super::secret::may_name_a_secret;
 use super::units::Measured;
 
-/// Fields of an answer that are told.
+/// The most fields of an answer that are shown.
 const FIELDS_MAX: usize = 32;
 
 /// One step of a probe.
@@ -26,13 +26,13 @@ const FIELDS_MAX: usize = 32;
 pub struct Step {
     /// Which one.
     pub step: Phase,
-    /// Whether it went as it should; what is only told (a field, a hint) is `true`.
+    /// Whether it went as it should; always `true` for a step that only informs (a field, a hint).
     pub ok: bool,
     /// One line; control characters are escaped.
     pub text: String,
 }
 
-/// The steps there are, in the order in which they come.
+/// The possible steps, in the order in which they occur.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Phase {
@@ -46,13 +46,13 @@ pub enum Phase {
     Request,
     /// The first line of the answer.
     Answer,
-    /// One field of it.
+    /// One field of the answer.
     Field,
-    /// The beginning of its body.
+    /// The beginning of the answer's body.
     Body,
-    /// What the probe found.
+    /// The result of the probe.
     Verdict,
-    /// What may be tried.
+    /// What to try.
     Hint,
 }
 
@@ -79,22 +79,22 @@ impl fmt::Display for Phase {
     }
 }
 
-/// A probe that has ended.
+/// A probe that has ended, with its definition.
 #[derive(Debug, Clone, Copy)]
 pub struct Probed<'a> {
-    /// The upstream it was about.
+    /// The upstream that was probed.
     pub upstream: &'a Address,
-    /// The host name that its address was resolved from.
+    /// The host name that resolved to its address.
     pub name: Option<&'a str>,
     /// The address that was dialled.
     pub target: &'a Address,
-    /// What was asked.
+    /// The definition of the probe.
     pub spec: &'a ProbeSpec,
-    /// What was found.
+    /// The result.
     pub report: &'a ProbeReport,
 }
 
-/// How far a probe came: the layer that its outcome belongs to.
+/// How far a probe got: the layer that its outcome belongs to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Layer {
     /// Nothing was tried.
@@ -116,23 +116,23 @@ fn layer(code: Code) -> Layer {
     }
 }
 
-/// The steps of a probe, as far as it came; at most a few dozen. The last is the verdict, or the hint after it.
+/// The steps of a probe, as far as it got; at most a few dozen. The last is the verdict, or the hint after it.
 pub fn steps(probed: &Probed<'_>) -> Vec<Step> {
     let mut steps = Steps::default();
     let (report, spec) = (probed.report, probed.spec);
     match probed.upstream.host_name() {
         None => steps.good(Phase::Target, target(probed)),
-        Some(host) => steps.add(Phase::Target, false, format!("{host} stands for no address; nothing is dialled")),
+        Some(host) => steps.add(Phase::Target, false, format!("{host} has no address; nothing was dialled")),
     }
     let reached = connect(report, &mut steps);
-    // Of a check that starts TLS in the middle, the handshake is one of its steps.
+    // A check that starts TLS in the middle shows the handshake as one of its steps.
     let tls = spec.tls.as_ref().filter(|_| !matches!(&spec.kind, ProbeKind::Tcp(tcp) if tcp.starts_tls()));
     let shaken = reached && tls.is_none_or(|tls| handshake(tls.verify, report, &mut steps));
     if shaken && let Some(request) = request(spec, probed) {
         steps.good(Phase::Request, request);
     }
     match &spec.kind {
-        ProbeKind::Tcp(tcp) if tcp.numbered => dialogue::tell(tcp, spec, report, &mut steps),
+        ProbeKind::Tcp(tcp) if tcp.numbered => dialogue::add_steps(tcp, spec, report, &mut steps),
         ProbeKind::Tcp(_) | ProbeKind::Tls | ProbeKind::Http(_) | ProbeKind::Grpc(_) | ProbeKind::Websocket(_) => {
             if shaken {
                 answer(spec, report, &mut steps);
@@ -183,7 +183,7 @@ fn target(probed: &Probed<'_>) -> String {
     text
 }
 
-/// Tells of the connection; whether there was one.
+/// Adds the connection; returns whether there was one.
 fn connect(report: &ProbeReport, steps: &mut Steps) -> bool {
     let trace = &report.trace;
     let passed = report.code.judgement() == Judgement::Pass;
@@ -209,19 +209,19 @@ fn connect(report: &ProbeReport, steps: &mut Steps) -> bool {
     true
 }
 
-/// Tells of the handshake; whether it was done.
+/// Adds the handshake; returns whether it was completed.
 fn handshake(verify: bool, report: &ProbeReport, steps: &mut Steps) -> bool {
     let failed = layer(report.code) == Layer::Handshake && report.code != Code::L6Ok;
     let Some(tls) = report.trace.tls.as_deref() else {
         if failed {
-            steps.add(Phase::Tls, false, "no handshake".to_owned());
+            steps.add(Phase::Tls, false, "the handshake did not finish".to_owned());
         }
         return !failed && layer(report.code) > Layer::Connection;
     };
     let done = tls.done_in.is_some() && !failed;
     steps.add(Phase::Tls, done, handshake_words(tls, verify));
     if !done && !report.trace.body.is_empty() {
-        steps.good(Phase::Body, format!("{}, which is no handshake", Quoted(&report.trace.body)));
+        steps.good(Phase::Body, format!("{}, which is not a TLS handshake", Quoted(&report.trace.body)));
     }
     done
 }
@@ -248,7 +248,7 @@ fn handshake_words(tls: &TlsTrace, verify: bool) -> String {
     parts.join("; ")
 }
 
-/// What was sent, without a single value that could be secret.
+/// What was sent, without any value that could be secret.
 fn request(spec: &ProbeSpec, probed: &Probed<'_>) -> Option<String> {
     let host = |host: &Option<Arc<str>>| match (host, probed.name) {
         (Some(host), _) => format!(", host {}", Escaped(host.as_bytes())),
@@ -301,7 +301,7 @@ fn field_names(headers: &[(Arc<str>, HeaderText)]) -> String {
     format!(", with {} (values are not shown)", names.join(", "))
 }
 
-/// Tells of what came back.
+/// Adds what came back.
 fn answer(spec: &ProbeSpec, report: &ProbeReport, steps: &mut Steps) {
     let Trace { head, body, answered_in, .. } = &report.trace;
     let secrets: Vec<&str> = secrets(spec.kind.headers()).collect();
@@ -312,7 +312,7 @@ fn answer(spec: &ProbeSpec, report: &ProbeReport, steps: &mut Steps) {
         }
     };
     let after = answered_in.map_or(String::new(), |at| format!(", {} after the start", Measured(at)));
-    // A status that is not as expected is wrong itself; everything else is wrong in what follows.
+    // An unexpected status is wrong itself; everything else is wrong in what follows.
     let status_ok = report.code != Code::L7Sts;
     let head = masked(head);
     let mut lines = head.bytes().split(|byte| *byte == b'\n').map(|line| line.trim_ascii_end());
@@ -320,11 +320,11 @@ fn answer(spec: &ProbeSpec, report: &ProbeReport, steps: &mut Steps) {
         (Some(first), _) => steps.add(Phase::Answer, status_ok, format!("{}{after}", Escaped(first))),
         (None, Some(status)) => steps.add(Phase::Answer, status_ok, format!("status {status}{after}")),
         (None, None) if layer(report.code) != Layer::Protocol || report.code == Code::L7Ok => {}
-        (None, None) if body.is_empty() => steps.add(Phase::Answer, false, "none".to_owned()),
+        (None, None) if body.is_empty() => steps.add(Phase::Answer, false, "none received".to_owned()),
         (None, None) => match &spec.kind {
-            ProbeKind::Tcp(_) => steps.good(Phase::Answer, format!("something{after}")),
+            ProbeKind::Tcp(_) => steps.good(Phase::Answer, format!("data received{after}")),
             ProbeKind::Tls | ProbeKind::Http(_) | ProbeKind::Grpc(_) | ProbeKind::Websocket(_) => {
-                steps.add(Phase::Answer, false, format!("not one of this protocol{after}"));
+                steps.add(Phase::Answer, false, format!("not in this protocol{after}"));
             }
         },
     }
@@ -341,7 +341,7 @@ fn answer(spec: &ProbeSpec, report: &ProbeReport, steps: &mut Steps) {
 /// One field of an answer; the value of one that carries a credential is masked.
 fn field(line: &[u8]) -> String {
     if line.starts_with(b" ") || line.starts_with(b"\t") {
-        // A folded line goes on with the value before it, whatever that was.
+        // A folded line continues the value before it, which may be secret.
         return " ***".to_owned();
     }
     let name = line.split(|byte| *byte == b':').next().unwrap_or(line);

@@ -1,4 +1,4 @@
-//! Numbers with a range: weights and shares. Decides their bounds; `config` reports what falls outside.
+//! Numbers with a range: weights and shares. Decides their bounds; `config` reports values outside.
 
 use std::fmt;
 use std::num::NonZeroU16;
@@ -9,12 +9,12 @@ use std::time::Duration;
 pub struct Weight(NonZeroU16);
 
 impl Weight {
-    /// The weight of an upstream that names none.
+    /// The default weight.
     pub const ONE: Weight = Weight(NonZeroU16::MIN);
     /// The largest weight.
     pub const MAX: u16 = 1_000;
 
-    /// Refuses 0 and what is over 1,000.
+    /// `None` for 0 and below, and for more than 1,000.
     pub fn try_new(value: i64) -> Option<Weight> {
         let value = u16::try_from(value).ok().filter(|v| *v <= Weight::MAX)?;
         NonZeroU16::new(value).map(Weight)
@@ -40,7 +40,7 @@ impl Ratio {
     /// Nothing.
     pub const ZERO: Ratio = Ratio(0);
 
-    /// Refuses what is not a finite number from 0 to 1.
+    /// `None` unless `value` is a finite number from 0 to 1.
     pub fn try_new(value: f64) -> Option<Ratio> {
         (value.is_finite() && (0.0..=1.0).contains(&value)).then(|| Ratio((value * 1e6).round() as u32))
     }
@@ -68,7 +68,7 @@ pub fn counted(count: u32, one: &str, many: &str) -> String {
     if count == 1 { format!("1 {one}") } else { format!("{count} {many}") }
 }
 
-/// Displays a measured time as people say it: `0.3 ms`, `12 ms`, `1.5 s`.
+/// Displays a measured time, rounded for reading: `0.3 ms`, `12 ms`, `1.5 s`.
 #[derive(Debug, Clone, Copy)]
 pub struct Measured(pub Duration);
 
@@ -83,7 +83,7 @@ impl fmt::Display for Measured {
     }
 }
 
-/// Displays a time of the configuration, no digit of which is dropped: `800 ms`, `1.25 s`.
+/// Displays a time of the configuration with all its digits: `800 ms`, `1.25 s`.
 #[derive(Debug, Clone, Copy)]
 pub struct Exact(pub Duration);
 

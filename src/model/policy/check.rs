@@ -1,7 +1,7 @@
-//! What is asked of an upstream and what it must answer: `[pools.NAME.health]` after validation.
+//! What is sent to an upstream and what it must answer: `[pools.NAME.health]` after validation.
 //!
-//! Equality of two [`ProbeSpec`]s is equality of definition: probes of equal specs at one address are one probe, and a reload
-//! that yields an equal spec keeps what is known. What was read from files (certificates, keys) is part of it.
+//! Equality of two [`ProbeSpec`]s is equality of definition: probes with equal specs at one address are one probe, and
+//! a reload that yields an equal spec keeps verdicts. The content of files (certificates, keys) is part of it.
 
 use std::fmt;
 use std::sync::Arc;
@@ -10,10 +10,10 @@ use std::time::Duration;
 use super::{Expect, TcpProbe, UpstreamPolicy};
 use crate::model::{Address, HealthState, Ratio, Secret};
 
-/// One check: what is asked, and how often.
+/// One check: what a probe does, and how often.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct CheckPolicy {
-    /// What status calls it: its kind where that tells it apart.
+    /// Its name in status: its kind, if that distinguishes it.
     pub name: Arc<str>,
     /// What a probe does and what it expects. A change of it is a change of definition.
     pub spec: Arc<ProbeSpec>,
@@ -23,7 +23,7 @@ pub struct CheckPolicy {
     pub preset: Option<&'static str>,
 }
 
-/// `require`: how many of an upstream's checks must hold.
+/// `require`: how many of an upstream's checks must be healthy.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub enum Require {
     /// Every one.
@@ -51,7 +51,8 @@ impl Require {
 pub struct Timing {
     /// From start to start of probes; 10 ms to 24 h.
     pub interval: Duration,
-    /// The same while the upstream is unhealthy and no streak is open: more than `interval`, up to 24 h. `None`: `interval`.
+    /// The same while the upstream is unhealthy and no streak is open: more than `interval`, up to 24 h. `None`:
+    /// `interval`.
     pub unhealthy_interval: Option<Duration>,
     /// Over one whole probe; at most `interval`.
     pub timeout: Duration,
@@ -61,9 +62,9 @@ pub struct Timing {
     pub unhealthy_threshold: u32,
     /// The interval while a streak against the present state is open; at most `interval`.
     pub fast_interval: Duration,
-    /// How long after first sight failures are not counted.
+    /// For this long after an upstream is first seen, failures do not count.
     pub start_period: Duration,
-    /// Share of the interval in force, both ways, 0 to 0.5.
+    /// Share of the interval in force, in both directions, 0 to 0.5.
     pub jitter: Ratio,
 }
 
@@ -81,7 +82,7 @@ impl Timing {
         self.worst_change(HealthState::Healthy, self.unhealthy_threshold)
     }
 
-    /// The longest an upstream that works again can stay unhealthy.
+    /// The longest that a recovered upstream can stay unhealthy.
     pub fn worst_return(&self) -> Duration {
         self.worst_change(HealthState::Unhealthy, self.healthy_threshold)
     }
@@ -92,21 +93,21 @@ impl Timing {
             + self.timeout
     }
 
-    /// After this long without a probe that passed or failed a verdict is out of date (health.md, "Probes and verdicts").
+    /// After this long without a pass or a failure, a verdict is out of date (health.md, "Probes and verdicts").
     pub fn stale_after(&self) -> Duration {
         let longest = self.interval.max(self.interval_in(HealthState::Unhealthy));
         (3 * (longest + self.timeout)).max(HOLDS_MIN)
     }
 
-    /// How long a verdict may be carried, from the first change of a check's definition since it was reached: enough for the
-    /// changed checks to reach a threshold, however slowly they answer (health.md, "Reload").
+    /// How long a verdict may be carried, from the first change of a check's definition since it was reached: long
+    /// enough for the changed checks to reach a threshold, however slowly they answer (health.md, "Reload").
     pub fn carried_at_most(&self) -> Duration {
         let threshold = self.healthy_threshold.max(self.unhealthy_threshold);
         self.stale_after().max((self.fast_interval + self.timeout).saturating_mul(threshold))
     }
 }
 
-/// A verdict holds at least this long without being confirmed.
+/// A verdict is valid at least this long without being confirmed.
 const HOLDS_MIN: Duration = Duration::from_secs(30);
 
 /// What a probe does.
@@ -114,21 +115,22 @@ const HOLDS_MIN: Duration = Duration::from_secs(30);
 pub struct ProbeSpec {
     /// Which port is dialled.
     pub port: PortRule,
-    /// TLS below the protocol; `None`: plain.
+    /// TLS below the protocol; `None`: none.
     pub tls: Option<TlsPolicy>,
-    /// What is said on the connection. A new kind is a new variant; the compiler then lists the places to visit.
+    /// The protocol of the probe. A new kind is a new variant; the compiler then lists the places to change.
     pub kind: ProbeKind,
-    /// How long a right answer may take, from the start of the probe to the last byte that decides; less than the timeout.
+    /// How long a correct answer may take, from the start of the probe to the last deciding byte; less than the
+    /// timeout.
     pub max_duration: Option<Duration>,
 }
 
 impl ProbeSpec {
-    /// A plain connect to the upstream's own port: what a pool without a health table gets.
+    /// A plain connect to the upstream's own port: the check of a pool without a health table.
     pub fn connect() -> ProbeSpec {
         ProbeSpec { port: PortRule::Same, tls: None, kind: ProbeKind::Tcp(TcpProbe::default()), max_duration: None }
     }
 
-    /// The secrets that a probe sends and that were read from files, each with what it is for.
+    /// The secrets that a probe sends and that were read from files, each with its use.
     pub fn file_secrets(&self) -> Vec<FileSecret> {
         let headers = self.kind.headers().iter().filter_map(|(name, value)| match value {
             HeaderText::Secret(secret) => Some((&**name, secret)),
@@ -154,13 +156,13 @@ impl ProbeSpec {
 /// A secret that was read from a file.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct FileSecret {
-    /// What it is for, such as `Authorization`.
+    /// Its use, such as `Authorization`.
     pub what: String,
     /// The secret itself.
     pub secret: Secret,
 }
 
-/// What is said on the connection of a probe.
+/// The protocol of a probe.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum ProbeKind {
     /// Connect and close, or a text sent and a text expected.
@@ -189,7 +191,7 @@ impl ProbeKind {
 }
 
 impl ProbeKind {
-    /// The configured Host; `None`: none is, or the kind has none.
+    /// The configured Host; `None`: not configured, or not a setting of this kind.
     pub fn host(&self) -> Option<&str> {
         match self {
             ProbeKind::Http(probe) => probe.host.as_deref(),
@@ -213,7 +215,7 @@ impl ProbeKind {
 /// `type = "http"`.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct HttpProbe {
-    /// Which HTTP is spoken.
+    /// The HTTP version.
     pub version: HttpVersion,
     /// The request target: begins with `/`, may hold a query, printable ASCII without spaces.
     pub path: Arc<str>,
@@ -230,7 +232,7 @@ pub struct HttpProbe {
 }
 
 impl HttpProbe {
-    /// A plain GET over HTTP/1.1: what a check has that names only these.
+    /// A plain GET over HTTP/1.1, with defaults for the rest.
     pub fn get(path: &str, expect: Expect) -> HttpProbe {
         HttpProbe {
             version: HttpVersion::Http1,
@@ -257,7 +259,7 @@ pub enum HttpVersion {
 /// `type = "grpc"`.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct GrpcProbe {
-    /// The service asked for; empty: the server as a whole.
+    /// The service to ask about; empty: the server as a whole.
     pub service: Arc<str>,
     /// The `:authority`; as [`HttpProbe::host`].
     pub host: Option<Arc<str>>,
@@ -274,21 +276,21 @@ pub struct WebsocketProbe {
     pub host: Option<Arc<str>>,
     /// Further fields, in file order.
     pub headers: Vec<(Arc<str>, HeaderText)>,
-    /// Asked for, and must be answered; a token.
+    /// Requested, and must be accepted; a token.
     pub subprotocol: Option<Arc<str>>,
 }
 
-/// How a TLS connection is made. Certificates are DER, read and parsed by whoever reads the file.
+/// How a TLS connection is made. Certificates are DER; the code that reads the file parses them.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct TlsPolicy {
-    /// Whether the peer's certificate is verified; off only where the file says so.
+    /// Whether the peer's certificate is verified; false only if the file says so.
     pub verify: bool,
-    /// The name that is sent and that the certificate must hold; `None`: the configured host, else the upstream's name, else
-    /// the address dialled.
+    /// The name that is sent and that the certificate must hold; `None`: the configured host, else the upstream's name,
+    /// else the address dialled.
     pub server_name: Option<Arc<str>>,
     /// Trusted instead of the system's roots; not empty.
     pub roots: Option<Vec<Certificate>>,
-    /// What we show when asked for a certificate.
+    /// What we present when asked for a certificate.
     pub client: Option<ClientIdentity>,
 }
 
@@ -317,7 +319,7 @@ impl fmt::Debug for ClientIdentity {
     }
 }
 
-/// What of these fields must not be shown, whoever says it: the texts to mask in what comes back.
+/// The values of these fields that must not be shown: the texts to mask in what comes back.
 pub fn secrets(headers: &[(Arc<str>, HeaderText)]) -> impl Iterator<Item = &str> {
     let secrets = headers.iter().filter_map(|(_, value)| match value {
         HeaderText::Secret(secret) => Some(secret.to_mask()),

@@ -1,6 +1,7 @@
-//! A check in words: what is asked, over which TLS, and what must come back. One wording for `check`, `explain` and `probe`.
+//! A check in words: what it sends, over which TLS, and what must come back. The same words in `check`, `explain` and
+//! `probe`.
 //!
-//! Credentials are not shown: of headers, of a text that is sent and of a request's body only that they are there.
+//! Credentials are not shown. Of headers, sent texts and request bodies, only their presence or length is.
 
 mod steps;
 
@@ -14,7 +15,7 @@ use super::{
 use crate::model::units::Exact;
 pub use steps::Hex;
 
-/// The longest text of the file that is shown, in characters.
+/// The longest text from the file that is shown, in characters.
 const SHOWN_CHARS_MAX: usize = 80;
 
 /// `http: GET /healthz on port 9201, over TLS (certificate verified); expects 200-299 and $.status = "ready"`.
@@ -41,7 +42,7 @@ impl fmt::Display for ProbeSpec {
     }
 }
 
-/// What is said on the connection, without what is expected: `GET /healthz`.
+/// What is sent on the connection, without what is expected: `GET /healthz`.
 impl fmt::Display for ProbeKind {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -69,7 +70,7 @@ impl fmt::Display for ProbeKind {
 }
 
 impl ProbeKind {
-    /// What must come back, in words; `None` where the exchange alone decides.
+    /// What must come back, in words; `None` if the protocol alone decides.
     pub fn expected(&self) -> Option<String> {
         match self {
             ProbeKind::Tcp(tcp) => tcp.expected(),
@@ -94,7 +95,7 @@ fn write_http(http: &HttpProbe, f: &mut fmt::Formatter<'_>) -> fmt::Result {
 }
 
 fn of_host(host: Option<&str>, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-    host.map_or(Ok(()), |host| write!(f, " of {host}"))
+    host.map_or(Ok(()), |host| write!(f, " for host {host}"))
 }
 
 fn with_basic_auth(headers: &[(Arc<str>, HeaderText)], f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -104,7 +105,7 @@ fn with_basic_auth(headers: &[(Arc<str>, HeaderText)], f: &mut fmt::Formatter<'_
     f.write_str(if headers.iter().any(is_basic) { " with Basic credentials" } else { "" })
 }
 
-/// `(certificate verified as api.internal)`; loud where it is not.
+/// `(certificate verified as api.internal)`; a missing verification is emphasised.
 impl fmt::Display for TlsPolicy {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(if self.verify { "(certificate verified" } else { "(certificate NOT verified" })?;
@@ -112,7 +113,7 @@ impl fmt::Display for TlsPolicy {
             write!(f, "{} {name}", if self.verify { " as" } else { ", server name" })?;
         }
         if self.roots.is_some() {
-            f.write_str(", by the roots of ca_file")?;
+            f.write_str(", against ca_file")?;
         }
         if self.client.is_some() {
             f.write_str(", with a client certificate")?;
@@ -175,7 +176,7 @@ impl fmt::Display for JsonRule {
                 let values: Vec<_> = values.iter().map(|value| Json(value).to_string()).collect();
                 write!(f, "{path} one of {}", values.join(", "))?;
             }
-            JsonMatch::Exists(true) => write!(f, "{path} there")?,
+            JsonMatch::Exists(true) => write!(f, "{path} present")?,
             JsonMatch::Exists(false) => write!(f, "{path} absent")?,
             JsonMatch::Matches(pattern) => write!(f, "{path} matching {}", Shown(pattern.as_str()))?,
             JsonMatch::Within(range) => write!(f, "{path} a number, {range}")?,
@@ -241,7 +242,7 @@ mod tests {
     }
 
     #[test]
-    fn every_kind_is_told_in_one_line() {
+    fn every_kind_is_described_in_one_line() {
         let tcp = |send: Option<&str>, expect: Option<&str>| {
             ProbeKind::Tcp(TcpProbe::of(send.map(|text| Payload::plain(text.as_bytes())), expect.map(Arc::from)))
         };
@@ -272,8 +273,8 @@ mod tests {
                 ProbeKind::Http(post),
                 "http: POST /healthz with a body of 1 byte in HTTP/2, over TLS (certificate NOT verified); expects 200-299",
             ),
-            (PortRule::Same, None, grpc(""), "grpc: Health/Check of the whole server of a.b; expects SERVING"),
-            (PortRule::Same, None, grpc("x.Y"), "grpc: Health/Check of \"x.Y\" of a.b; expects SERVING"),
+            (PortRule::Same, None, grpc(""), "grpc: Health/Check of the whole server for host a.b; expects SERVING"),
+            (PortRule::Same, None, grpc("x.Y"), "grpc: Health/Check of \"x.Y\" for host a.b; expects SERVING"),
             (
                 PortRule::Same,
                 None,
@@ -286,7 +287,7 @@ mod tests {
     }
 
     #[test]
-    fn every_rule_is_told() {
+    fn every_rule_is_described() {
         let header = |value| HeaderRule { name: "X-App".into(), value };
         let json = |path: &str, value, missing_passes| JsonRule {
             path: JsonPath::try_new(path).unwrap(),
@@ -313,14 +314,14 @@ mod tests {
             expect.to_string(),
             "any status, the header X-App equal to \"a\\n\", the header X-App matching \"^a\", a header X-App, \
              a body that contains \"up\", $.a equal to \"x\" (or missing), $.b not equal to 1, $.c one of true, \"b\", \
-             $.d there and $.e absent"
+             $.d present and $.e absent"
         );
         let long = BodyRule::Equals("x".repeat(1_000).into());
         assert!(long.to_string().len() < 100 && long.to_string().ends_with("x\"…"));
     }
 
     #[test]
-    fn what_must_not_be_there_and_what_may_only_last_so_long_is_told() {
+    fn absent_rules_and_max_duration_are_described() {
         let header = |value| HeaderRule { name: "X-Role".into(), value };
         let json = |value| JsonRule { path: JsonPath::try_new("$.a").unwrap(), value, missing_passes: false };
         let pattern = || Pattern::try_new("^a").unwrap();
@@ -359,7 +360,7 @@ mod tests {
         };
         assert_eq!(
             tls.to_string(),
-            "(certificate verified as api.internal, by the roots of ca_file, with a client certificate)"
+            "(certificate verified as api.internal, against ca_file, with a client certificate)"
         );
     }
 }

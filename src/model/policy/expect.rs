@@ -1,4 +1,4 @@
-//! What an answer must look like: the rules of `expect` after validation, over status, fields, body and JSON.
+//! What an answer must look like: the validated rules of `expect`, over status, fields, body and JSON.
 
 use std::cmp::Ordering;
 use std::fmt;
@@ -12,11 +12,11 @@ use serde_json::Number;
 pub struct Expect {
     /// Which status.
     pub status: StatusRule,
-    /// What fields it must have.
+    /// Which fields it must have.
     pub headers: Vec<HeaderRule>,
-    /// What the body must hold; no rule: it is not read.
+    /// What the body must contain; without rules it is not read.
     pub body: Vec<BodyRule>,
-    /// What the body must say as JSON.
+    /// What the body must contain as JSON.
     pub json: Vec<JsonRule>,
 }
 
@@ -29,14 +29,14 @@ impl Default for Expect {
 /// Which status an answer must have.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum StatusRule {
-    /// The other rules decide alone.
+    /// Any status; the other rules decide.
     Any,
     /// Inclusive ranges of status codes, each 100 to 599; never empty.
     In(Vec<(u16, u16)>),
 }
 
 impl StatusRule {
-    /// Whether `status` is as it must be.
+    /// Whether `status` is allowed.
     pub fn takes(&self, status: u16) -> bool {
         match self {
             StatusRule::Any => true,
@@ -63,8 +63,8 @@ impl fmt::Display for StatusRule {
     }
 }
 
-/// A rule over one field of an answer. Of a field that comes several times one value is enough, but no value may be the one of
-/// [`HeaderMatch::NotEquals`].
+/// A rule over one field of an answer. If a field occurs several times, one matching value is enough, but no value may
+/// be the one of [`HeaderMatch::NotEquals`].
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct HeaderRule {
     /// The field's name; case does not count.
@@ -78,28 +78,28 @@ pub struct HeaderRule {
 pub enum HeaderMatch {
     /// This value, byte for byte.
     Equals(Arc<str>),
-    /// There, and never with this value.
+    /// Present, and never with this value.
     NotEquals(Arc<str>),
-    /// A value that the pattern finds something in.
+    /// A value in which the pattern matches.
     Matches(Pattern),
-    /// There.
+    /// Present.
     Present,
-    /// Not there.
+    /// Absent.
     Absent,
 }
 
-/// A rule over the first 64 KiB of a body. The negated ones fail on a longer body: what was not read cannot be judged.
+/// A rule over the first 64 KiB of a body. Negated rules fail on a longer body: what was not read cannot be judged.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum BodyRule {
-    /// Holds this text.
+    /// Contains this text.
     Contains(Arc<str>),
-    /// Does not hold this text.
+    /// Does not contain this text.
     NotContains(Arc<str>),
     /// Is this text, byte for byte.
     Equals(Arc<str>),
-    /// The pattern finds something in it.
+    /// The pattern matches in it.
     Matches(Pattern),
-    /// The pattern finds nothing in it.
+    /// The pattern does not match in it.
     NotMatches(Pattern),
 }
 
@@ -108,9 +108,9 @@ pub enum BodyRule {
 pub struct JsonRule {
     /// The path.
     pub path: JsonPath,
-    /// What every node that it selects must be.
+    /// What every selected node must be.
     pub value: JsonMatch,
-    /// Whether it holds when the path selects nothing.
+    /// Whether the rule passes when the path selects nothing.
     pub missing_passes: bool,
 }
 
@@ -123,17 +123,17 @@ pub enum JsonMatch {
     NotEquals(serde_json::Value),
     /// One of these.
     In(Vec<serde_json::Value>),
-    /// There (`true`), or not there (`false`); `missing` does not apply.
+    /// Present (`true`) or absent (`false`); `missing` does not apply.
     Exists(bool),
-    /// A string that the pattern finds something in.
+    /// A string in which the pattern matches.
     Matches(Pattern),
-    /// A number within a range; a number in a string is none.
+    /// A number within a range; a number in a string does not count.
     Within(NumberRange),
     /// A value of this type.
     Is(JsonType),
 }
 
-/// Inclusive bounds of a number, of which at least one is set, and `min` is at most `max`.
+/// Inclusive bounds of a number; at least one is set, and `min` is at most `max`.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct NumberRange {
     min: Option<Number>,
@@ -141,7 +141,7 @@ pub struct NumberRange {
 }
 
 impl NumberRange {
-    /// Refuses a range without bounds, and one that no number is in.
+    /// Rejects a range without bounds, and an empty range.
     pub fn try_new(min: Option<Number>, max: Option<Number>) -> Option<NumberRange> {
         match (&min, &max) {
             (None, None) => None,
@@ -150,7 +150,7 @@ impl NumberRange {
         }
     }
 
-    /// Whether `number` is in it, compared by value.
+    /// Whether `number` is in the range, compared by value.
     pub fn contains(&self, number: &Number) -> bool {
         self.min.as_ref().is_none_or(|min| compare_numbers(number, min).is_ge())
             && self.max.as_ref().is_none_or(|max| compare_numbers(number, max).is_le())
@@ -214,7 +214,7 @@ impl fmt::Display for JsonType {
     }
 }
 
-/// Compares by value: `1` is `1.0`, and an integer beyond 2^53 is not the next float that comes near it.
+/// Compares by value: `1` equals `1.0`, and an integer beyond 2^53 differs from the nearest float.
 pub fn compare_numbers(a: &Number, b: &Number) -> Ordering {
     match (whole(a), whole(b)) {
         (Some(a), Some(b)) => a.cmp(&b),
@@ -224,7 +224,7 @@ pub fn compare_numbers(a: &Number, b: &Number) -> Ordering {
     }
 }
 
-/// `float` has a fraction, or is beyond every integer of JSON.
+/// `float` has a fraction, or is outside the range of JSON integers.
 fn compare_whole(whole: i128, float: f64) -> Ordering {
     match whole.cmp(&(float.floor() as i128)) {
         Ordering::Equal => Ordering::Less,
@@ -236,7 +236,7 @@ fn float(number: &Number) -> f64 {
     number.as_f64().expect("without arbitrary precision every number is a float or fits into 64 bits")
 }
 
-/// The integer that a number is.
+/// The integer value of a number, if it is one.
 fn whole(number: &Number) -> Option<i128> {
     if let Some(n) = number.as_i64() {
         return Some(n.into());
@@ -249,7 +249,7 @@ fn whole(number: &Number) -> Option<i128> {
     (float.fract() == 0.0 && float.abs() < 2_f64.powi(64)).then_some(float as i128)
 }
 
-/// A compiled regular expression; linear in what it searches.
+/// A compiled regular expression; linear in the length of the text.
 #[derive(Clone)]
 pub struct Pattern(regex::bytes::Regex);
 
@@ -260,24 +260,24 @@ impl Pattern {
     /// Compiles `text`.
     ///
     /// # Errors
-    /// It is no regular expression, or one too large.
+    /// `text` is not a regular expression, or is too large.
     pub fn try_new(text: &str) -> Result<Pattern, regex::Error> {
         let mut builder = regex::bytes::RegexBuilder::new(text);
         builder.size_limit(PATTERN_BYTES_MAX).dfa_size_limit(PATTERN_BYTES_MAX).nest_limit(64).build().map(Pattern)
     }
 
-    /// As it was written.
+    /// The text it was compiled from.
     pub fn as_str(&self) -> &str {
         self.0.as_str()
     }
 
-    /// Whether it finds something in `bytes`.
+    /// Whether it matches in `bytes`.
     pub fn is_match(&self, bytes: &[u8]) -> bool {
         self.0.is_match(bytes)
     }
 
-    /// Whether it finds something within the first `length` of `bytes`, of which it sees one more: `$` and `\b` know that
-    /// the text goes on there.
+    /// Whether it matches within the first `length` of `bytes`. It sees one more byte, so that `$` and `\b` know that
+    /// the text continues.
     pub fn is_match_within(&self, bytes: &[u8], length: usize) -> bool {
         let seen = &bytes[..bytes.len().min(length + 1)];
         self.0.shortest_match(seen).is_some_and(|end| end <= length)
@@ -304,9 +304,9 @@ impl Hash for Pattern {
     }
 }
 
-/// How many values, scalars and containers alike, a document may hold whose JSON is judged.
+/// The most values, scalars and containers alike, in a JSON document that is judged.
 pub const JSON_VALUES_MAX: usize = 10_000;
-/// How deep it may be nested.
+/// The deepest nesting of such a document.
 pub const JSON_DEPTH_MAX: usize = 64;
 
 /// A parsed JSONPath (RFC 9535).
@@ -320,17 +320,17 @@ impl JsonPath {
     /// Parses `text`.
     ///
     /// # Errors
-    /// It is no JSONPath; the error says where.
+    /// `text` is not a JSONPath; the error says where.
     pub fn try_new(text: &str) -> Result<JsonPath, serde_json_path::ParseError> {
         Ok(JsonPath { text: text.into(), path: Arc::new(serde_json_path::JsonPath::parse(text)?) })
     }
 
-    /// As it was written.
+    /// The text it was parsed from.
     pub fn as_str(&self) -> &str {
         &self.text
     }
 
-    /// The nodes that it selects, in document order as the crate gives them.
+    /// The selected nodes, in document order.
     pub fn select<'v>(&self, value: &'v serde_json::Value) -> Vec<&'v serde_json::Value> {
         self.path.query(value).all()
     }

@@ -1,5 +1,5 @@
-//! `type = "tcp"`: a check of a text protocol, step by step. What each step sends, waits for or refuses; `probe` acts it
-//! out. No step at all is the plain check, which only connects.
+//! `type = "tcp"`: a check of a text protocol, step by step: what each step sends, waits for or fails on. `probe` runs
+//! it. A check without steps is the plain one, which only connects.
 
 use std::fmt;
 use std::hash::{Hash, Hasher};
@@ -11,14 +11,14 @@ use crate::model::quote::Excerpt;
 /// `type = "tcp"`.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Default)]
 pub struct TcpProbe {
-    /// In this order, at most 16. At most one starts TLS.
+    /// Run in this order; at most 16. At most one starts TLS.
     pub steps: Vec<TextStep>,
-    /// Written as `steps`, so that sentences name them by number; not as `send` and `expect`.
+    /// Written as `steps`, so that messages name steps by number; otherwise written as `send` and `expect`.
     pub numbered: bool,
 }
 
 impl TcpProbe {
-    /// What `send` and `expect = { contains }` mean: a text that is sent, and one that must come.
+    /// The steps for `send` and `expect = { contains }`: a text that is sent, and one that must be received.
     pub fn of(send: Option<Payload>, expect: Option<Arc<str>>) -> TcpProbe {
         let send = send.map(|payload| TextStep::new(Act::Send(payload)));
         let expect = expect.map(|text| TextStep::new(Act::Wait(Wanted::Text(text))));
@@ -30,17 +30,17 @@ impl TcpProbe {
         self.steps.is_empty()
     }
 
-    /// The secrets among what is sent.
+    /// The secrets in what is sent.
     pub fn secrets(&self) -> impl Iterator<Item = &Secret> {
         self.steps.iter().filter_map(TextStep::payload).flat_map(|payload| &payload.secrets)
     }
 
-    /// Whether TLS begins in the middle, with one of the steps.
+    /// Whether one of the steps starts TLS.
     pub fn starts_tls(&self) -> bool {
         self.steps.iter().any(|step| matches!(step.act, Act::StartTls))
     }
 
-    /// `bytes` that came from the peer, bounded and without our own credentials.
+    /// `bytes` from the peer, bounded, with our own credentials masked.
     pub fn masked(&self, bytes: &[u8]) -> Excerpt {
         let mut bytes = bytes.to_vec();
         self.steps.iter().filter_map(TextStep::payload).for_each(|payload| payload.mask_octets(&mut bytes));
@@ -53,13 +53,13 @@ impl TcpProbe {
 pub struct TextStep {
     /// What it does.
     pub act: Act,
-    /// Texts that fail the check as soon as one of them comes. Those of a step that reads nothing hold for the next one
-    /// that does.
+    /// Texts that fail the check as soon as one is received. If the step reads nothing, they apply to the next one that
+    /// does.
     pub fail_on: Vec<Arc<str>>,
 }
 
 impl TextStep {
-    /// A step that nothing fails early.
+    /// A step without `fail_on`.
     pub fn new(act: Act) -> TextStep {
         TextStep { act, fail_on: Vec::new() }
     }
@@ -77,7 +77,7 @@ impl TextStep {
 pub enum Act {
     /// Sends this.
     Send(Payload),
-    /// Reads until this has come.
+    /// Reads until this has been received.
     Wait(Wanted),
     /// Makes the TLS handshake; what follows goes over TLS.
     StartTls,
@@ -90,7 +90,7 @@ pub enum Wanted {
     Text(Arc<str>),
     /// These bytes; not empty. Shown as hexadecimal digits.
     Bytes(Arc<[u8]>),
-    /// Something that this pattern finds.
+    /// Data in which this pattern matches.
     Match(LinePattern),
 }
 
@@ -100,17 +100,17 @@ pub struct Payload {
     bytes: Arc<[u8]>,
     /// To be masked wherever the peer sends them back.
     secrets: Vec<Secret>,
-    /// A secret that is no text; empty where there is none.
+    /// A secret that is not text; empty if there is none.
     octets: Arc<[u8]>,
 }
 
 impl Payload {
-    /// Bytes that stand in the file.
+    /// Bytes written in the file.
     pub fn plain(bytes: &[u8]) -> Payload {
         Payload { bytes: bytes.into(), secrets: Vec::new(), octets: Arc::from([]) }
     }
 
-    /// A text that was read from a file or the environment.
+    /// A text read from a file or the environment.
     pub fn secret(text: &Secret) -> Payload {
         Payload { bytes: text.expose().as_bytes().into(), secrets: vec![text.clone()], octets: Arc::from([]) }
     }
@@ -127,7 +127,7 @@ impl Payload {
         &self.bytes
     }
 
-    /// Masks a secret that is no text, as it is and where it is cut at the end: the masks for texts cannot spell it.
+    /// Masks a secret that is not text, also when it is cut at the end: the masks for texts cannot express it.
     fn mask_octets(&self, heard: &mut Vec<u8>) {
         const BYTES_MIN: usize = 4;
         if self.octets.len() < BYTES_MIN {
@@ -153,8 +153,8 @@ impl fmt::Debug for Payload {
     }
 }
 
-/// A regular expression for the lines of a protocol, linear in what it searches: `^` and `$` match at the beginning and the
-/// end of every line, whether that ends with CRLF or LF, and `.` no line end.
+/// A regular expression for the lines of a protocol, linear in the length of the text: `^` and `$` match at the
+/// beginning and the end of every line, which may end with CRLF or LF, and `.` does not match a line end.
 #[derive(Clone)]
 pub struct LinePattern(regex::bytes::Regex);
 
@@ -165,7 +165,7 @@ impl LinePattern {
     /// Compiles `text`.
     ///
     /// # Errors
-    /// It is no regular expression, or one too large.
+    /// `text` is not a regular expression, or is too large.
     pub fn try_new(text: &str) -> Result<LinePattern, regex::Error> {
         let mut builder = regex::bytes::RegexBuilder::new(text);
         builder.multi_line(true).crlf(true);
@@ -173,13 +173,13 @@ impl LinePattern {
         builder.build().map(LinePattern)
     }
 
-    /// As it was written.
+    /// The text it was compiled from.
     pub fn as_str(&self) -> &str {
         self.0.as_str()
     }
 
-    /// Where the first match from `from` on ends, as early as it can. `^` and `\b` see what is before `from`. A match that
-    /// may not be one once more has come (`ready$`, `\b`) counts only where the text is `whole`: so the answer does not
+    /// The end of the first match from `from` on, as early as possible. `^` and `\b` see what is before `from`. A match
+    /// that more data could undo (`ready$`, `\b`) counts only if the text is `whole`, so that the result does not
     /// depend on how the text was cut into packets.
     pub fn end_of_match(&self, text: &[u8], from: usize, whole: bool) -> Option<usize> {
         let end = self.0.shortest_match_at(text, from)?;
@@ -226,7 +226,7 @@ mod tests {
             ("^\\+PONG", "+PONG", 0, false, Some(5)),
             ("^\\+PONG", "-ERR\r\n+PONG", 0, false, Some(11)),
             ("^\\+PONG", "x+PONG", 0, false, None),
-            // Not at a line's beginning, although the search begins there.
+            // Not at the beginning of a line, although the search begins there.
             ("^50", "250 ok\r\n", 1, false, None),
             ("^250", "220 a\r\n250 b\r\n", 3, false, Some(10)),
             ("ready$", "ready", 0, false, None),

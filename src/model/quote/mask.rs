@@ -1,10 +1,10 @@
-//! Finds our credentials in what a peer sent, however it has written them down: as they are, as JSON and other languages
-//! escape them, in percent encoding, as character references of HTML, each character in its own way, and all of it up
-//! to three deep (JSON within JSON, HTML within JSON); in another case; and what is made of them (`spellings`): Base64, hex,
+//! Finds our credentials in data from a peer, in any form: unchanged, escaped as JSON and other languages do, in
+//! percent encoding, as character references of HTML, with each character in its own way, and all of it nested up to
+//! three deep (JSON within JSON, HTML within JSON); in another case; and in derived forms (`spellings`): Base64, hex,
 //! the pair within a Basic credential.
 //!
-//! The text is read once for each depth; then every place remembers what may begin there, and where that ends in the text.
-//! Where the text is cut, its last bytes may be the beginning of a credential.
+//! The text is read once per depth; then every place holds what may begin there, and where that ends in the text. Where
+//! the text is cut, its last bytes may be the beginning of a credential.
 
 use std::collections::BTreeSet;
 use std::ops::Range;
@@ -12,18 +12,18 @@ use std::ops::Range;
 mod spellings;
 use spellings::{Spelling, spellings};
 
-/// Shorter ones are no secrets, and would turn a quotation into asterisks: what has fewer bytes (a password within a Basic
-/// credential, too) is shown. Of Base64 and hex, it is the encoded form that must have as many.
+/// Shorter texts are not masked, because that would turn a quotation into asterisks: a secret with fewer bytes (also a
+/// password within a Basic credential) is shown. For Base64 and hex, the encoded form must have this many.
 const BYTES_MIN: usize = 4;
-/// How often a character may have been escaped.
+/// The most times that a character may be escaped.
 const DEPTH: usize = 3;
-/// Stands where a quotation was cut.
+/// Marks where a quotation was cut.
 const ELLIPSIS: &[u8] = "…".as_bytes();
 /// Digits of a number that names a character; HTML allows leading zeros.
 const DIGITS_MAX: usize = 8;
 
-/// Puts `***` in the place of each of `secrets`, should a peer have sent them back. Its cost is bounded by the lengths of the
-/// text and of the secrets: some forty spellings of each are looked for.
+/// Replaces each of `secrets` by `***` if a peer sent it back. The cost is bounded by the lengths of the text and of
+/// the secrets: about forty spellings of each are searched.
 pub fn mask_all<'s>(bytes: &mut Vec<u8>, secrets: impl Iterator<Item = &'s str>) {
     if bytes.len() < BYTES_MIN {
         return;
@@ -38,7 +38,7 @@ pub fn mask_all<'s>(bytes: &mut Vec<u8>, secrets: impl Iterator<Item = &'s str>)
     }
 }
 
-/// `bytes` with `***` for each of the ranges; those that overlap are one.
+/// `bytes` with `***` for each of the ranges; overlapping ranges become one.
 fn masked(bytes: &[u8], mut ranges: Vec<Range<usize>>) -> Vec<u8> {
     ranges.sort_by_key(|range| range.start);
     let mut out = Vec::with_capacity(bytes.len());
@@ -57,7 +57,7 @@ fn masked(bytes: &[u8], mut ranges: Vec<Range<usize>>) -> Vec<u8> {
 /// What may begin at a place of the text.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Unit {
-    /// One character in UTF-8, or one byte; where it ends in the text.
+    /// One character in UTF-8, or one byte, and where it ends in the text.
     Is { bytes: [u8; 4], len: usize, end: usize },
     /// The text is cut here, or within the escape that begins here.
     Cut,
@@ -75,7 +75,7 @@ impl Unit {
     }
 }
 
-/// A text, and what may begin at each of its places (and behind the last) at each depth.
+/// A text, and what may begin at each of its places (and after the last) at each depth.
 struct View<'t> {
     text: &'t [u8],
     depths: Vec<Vec<Unit>>,
@@ -113,7 +113,7 @@ impl<'t> View<'t> {
         }
     }
 
-    /// Whether `secret` may begin at a place: the quick test, because it does so nearly nowhere.
+    /// Whether `secret` may begin at a place: a quick test that almost always fails.
     fn may_begin(&self, secret: &[u8], at: usize) -> bool {
         self.depths.iter().any(|units| match units[at] {
             Unit::Is { bytes, len, .. } => {
@@ -123,7 +123,7 @@ impl<'t> View<'t> {
         })
     }
 
-    /// With the characters at both ends that hold some bits of the secret, and the padding.
+    /// Includes the characters at both ends that hold some bits of the secret, and the padding.
     fn whole_base64(&self, inner: Range<usize>) -> Range<usize> {
         let is_digit = |at: usize| self.text.get(at).is_some_and(|b| b.is_ascii_alphanumeric() || b"+/-_".contains(b));
         let start = inner.start - usize::from(inner.start > 0 && is_digit(inner.start - 1));
@@ -132,11 +132,11 @@ impl<'t> View<'t> {
         start..end + padding
     }
 
-    /// Where the longest writing of `secret` that begins at `start` ends. There may be several: what ends in a backslash
-    /// is found before its doubled one, too.
+    /// Where the longest writing of `secret` that begins at `start` ends. There may be several: a writing that ends in
+    /// a backslash is found before the one with a doubled backslash.
     fn end_of(&self, secret: &[u8], start: usize) -> Option<usize> {
         let mut longest = None;
-        // How much of the secret has been met, and where; in this order, every pair is taken out once.
+        // How much of the secret has matched, and where; in this order, every pair is taken out once.
         let mut open = BTreeSet::from([(0, start)]);
         while let Some((met, at)) = open.pop_first() {
             if met == secret.len() {
@@ -148,7 +148,7 @@ impl<'t> View<'t> {
                     Unit::Is { bytes, len, end } if starts_with(&secret[met..], &bytes[..len]) => {
                         open.insert((met + len, end));
                     }
-                    // A form writes a blank so (WHATWG URL, section 5).
+                    // HTML forms write a space this way (WHATWG URL, section 5).
                     Unit::Is { bytes: [b'+', ..], end, .. } if secret[met] == b' ' => {
                         open.insert((met + 1, end));
                     }
@@ -167,7 +167,7 @@ impl<'t> View<'t> {
     }
 }
 
-/// In whatever case: a peer may have changed it.
+/// Ignores case: a peer may have changed it.
 fn starts_with(text: &[u8], start: &[u8]) -> bool {
     text.get(..start.len()).is_some_and(|text| text.eq_ignore_ascii_case(start))
 }
@@ -176,7 +176,7 @@ fn starts_with(text: &[u8], start: &[u8]) -> bool {
 enum Miss {
     /// The text is cut within it.
     Cut,
-    /// There is something else.
+    /// It is something else.
     Other,
 }
 
@@ -227,7 +227,7 @@ impl Cursor<'_> {
     }
 }
 
-/// Reads one escape of whichever kind.
+/// Reads one escape of any kind.
 fn unescape(cursor: &mut Cursor<'_>) -> Result<Unit, Miss> {
     match cursor.next()? {
         b'\\' => backslash(cursor),
@@ -243,7 +243,7 @@ fn unescape(cursor: &mut Cursor<'_>) -> Result<Unit, Miss> {
     }
 }
 
-/// Behind a backslash: JSON (RFC 8259, section 7), and what other languages add, such as `\x2f`, `\u{2f}` and `\'`.
+/// After a backslash: JSON (RFC 8259, section 7), and additions of other languages, such as `\x2f`, `\u{2f}` and `\'`.
 fn backslash(cursor: &mut Cursor<'_>) -> Result<Unit, Miss> {
     let byte = match cursor.next()? {
         mark if mark.is_ascii_punctuation() => mark,
@@ -262,7 +262,7 @@ fn backslash(cursor: &mut Cursor<'_>) -> Result<Unit, Miss> {
     Ok(Unit::byte(byte, cursor.at))
 }
 
-/// Behind `\u`: four digits, twice for what is beyond the basic plane, or any number of them in braces.
+/// After `\u`: four digits, twice for characters beyond the basic plane, or any number of them in braces.
 fn unicode(cursor: &mut Cursor<'_>) -> Result<char, Miss> {
     let before = cursor.at;
     if cursor.next()? == b'{' {
@@ -280,7 +280,7 @@ fn unicode(cursor: &mut Cursor<'_>) -> Result<char, Miss> {
     char::from_u32(0x10000 + ((high - 0xd800) << 10) + low).ok_or(Miss::Other)
 }
 
-/// Behind `&`: a character reference of HTML, by number or one of the five names that XML has, too.
+/// After `&`: a character reference of HTML, by number or one of the five names that XML also has.
 fn reference(cursor: &mut Cursor<'_>) -> Result<char, Miss> {
     let first = cursor.next()?;
     if first == b'#' {

@@ -1,4 +1,4 @@
-//! The steps of a check of a text protocol, one by one: what was sent (only how much), what was waited for, and what came.
+//! The steps of a check of a text protocol: what was sent (only its length), what it waited for, and what was received.
 
 use super::{Phase, Steps, handshake};
 use crate::model::policy::{Act, ProbeSpec, TcpProbe};
@@ -6,8 +6,8 @@ use crate::model::probe::{ProbeReport, Trace};
 use crate::model::quote::Quoted;
 use crate::model::units::Measured;
 
-/// Adds a line for every step that was begun, and one for what came for it.
-pub(super) fn tell(tcp: &TcpProbe, spec: &ProbeSpec, report: &ProbeReport, steps: &mut Steps) {
+/// Adds a line for every step that began, and one for the data received in it.
+pub(super) fn add_steps(tcp: &TcpProbe, spec: &ProbeSpec, report: &ProbeReport, steps: &mut Steps) {
     let total = tcp.steps.len();
     for (index, (step, trace)) in tcp.steps.iter().zip(&report.trace.dialogue).enumerate() {
         let (number, done) = (index + 1, trace.done_in.is_some());
@@ -23,20 +23,22 @@ pub(super) fn tell(tcp: &TcpProbe, spec: &ProbeSpec, report: &ProbeReport, steps
                 );
             }
             Act::Wait(wanted) => {
-                let came = if done { "came" } else { "did not come" };
-                steps.add(Phase::Answer, done, format!("step {number} of {total}: {wanted} {came}{at}"));
+                let received = if done { "received" } else { "not received" };
+                steps.add(Phase::Answer, done, format!("step {number} of {total}: {wanted} {received}{at}"));
             }
             Act::StartTls => {
                 let tls = spec.tls.as_ref().filter(|_| report.trace.tls.is_some());
                 match tls {
                     Some(tls) => drop(handshake(tls.verify, report, steps)),
-                    None => steps.add(Phase::Tls, done, format!("step {number} of {total}: no handshake")),
+                    None => {
+                        steps.add(Phase::Tls, done, format!("step {number} of {total}: the handshake did not finish"))
+                    }
                 }
             }
         }
         if !trace.heard.is_empty() {
-            let cut = if trace.heard.len() >= Trace::BODY_BYTES_MAX { " (its first 256 bytes)" } else { "" };
-            steps.good(Phase::Body, format!("{}{cut}", Quoted(tcp.masked(&trace.heard).bytes())));
+            let note = if trace.heard.len() >= Trace::BODY_BYTES_MAX { " (its first 256 bytes)" } else { "" };
+            steps.good(Phase::Body, format!("{}{note}", Quoted(tcp.masked(&trace.heard).bytes())));
         }
     }
 }
@@ -101,11 +103,11 @@ mod tests {
             steps(&probed).iter().map(line).collect::<String>(),
             "ok target 10.0.0.1:25\n\
              ok connect connected in 0.3 ms\n\
-             ok answer step 1 of 5: \"220\" came, 2.0 ms after the start\n\
+             ok answer step 1 of 5: \"220\" received, 2.0 ms after the start\n\
              ok body \"220 ready\\r\\n\"\n\
              ok tls TLSv1.3, done 3.0 ms after the start; no certificate seen\n\
              ok request step 3 of 5: 14 bytes sent (not shown), 4.0 ms after the start\n\
-             !! answer step 4 of 5: \"250\" did not come\n\
+             !! answer step 4 of 5: \"250\" not received\n\
              ok body \"500 ***\\u{1b}\\r\\n\"\n\
              !! verdict fail, L7RSP: why\n"
         );

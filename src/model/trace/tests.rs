@@ -1,4 +1,4 @@
-//! Golden texts: what people read of probes that ended at every layer.
+//! Golden texts: what users read about probes that ended at every layer.
 
 use std::time::Duration;
 
@@ -50,12 +50,12 @@ fn answered(head: &str, body: &[u8]) -> Trace {
 }
 
 /// Every step on a line, as `ok` or `!!`.
-fn told(spec: &ProbeSpec, report: &ProbeReport) -> String {
+fn shown(spec: &ProbeSpec, report: &ProbeReport) -> String {
     let address = "10.0.0.1:80".parse().unwrap();
-    told_of(&Probed { upstream: &address, name: None, target: &address, spec, report })
+    lines(&Probed { upstream: &address, name: None, target: &address, spec, report })
 }
 
-fn told_of(probed: &Probed<'_>) -> String {
+fn lines(probed: &Probed<'_>) -> String {
     let line = |step: &Step| format!("{} {} {}\n", if step.ok { "ok" } else { "!!" }, step.step, step.text);
     steps(probed).iter().map(line).collect()
 }
@@ -67,8 +67,8 @@ fn a_name_without_an_address_ends_before_the_connection() {
     let spec = plain(ProbeKind::Http(http()));
     let probed = Probed { upstream: &address, name: Some("api"), target: &address, spec: &spec, report: &unresolved };
     assert_eq!(
-        told_of(&probed),
-        "!! target api stands for no address; nothing is dialled\n\
+        lines(&probed),
+        "!! target api has no address; nothing was dialled\n\
          !! verdict no verdict, NORES: api does not resolve: no such name\n"
     );
 }
@@ -81,7 +81,7 @@ fn a_refused_connection_ends_at_the_connection() {
         ..report(Code::L4Con, None, "connect: refused", Trace::default())
     };
     assert_eq!(
-        told(&spec, &refused),
+        shown(&spec, &refused),
         "ok target 10.0.0.1:80\n\
          !! connect no connection after 12 ms\n\
          !! verdict fail, L4CON: connect: refused\n\
@@ -89,34 +89,34 @@ fn a_refused_connection_ends_at_the_connection() {
     );
     let ours = report(Code::NoRes, None, "not probed: no descriptors (EMFILE)", Trace::default());
     assert_eq!(
-        told(&spec, &ours),
+        shown(&spec, &ours),
         "ok target 10.0.0.1:80\n!! verdict no verdict, NORES: not probed: no descriptors (EMFILE)\n"
     );
 }
 
 #[test]
-fn a_connect_check_tells_of_nothing_but_the_connection() {
+fn a_connect_check_shows_only_the_connection() {
     let spec = plain(ProbeKind::Tcp(TcpProbe::default()));
     assert_eq!(
-        told(&spec, &report(Code::L4Ok, None, "connected in 0.3 ms", connected())),
+        shown(&spec, &report(Code::L4Ok, None, "connected in 0.3 ms", connected())),
         "ok target 10.0.0.1:80\n\
          ok connect connected in 0.3 ms from 127.0.0.1:41234\n\
          ok verdict pass, L4OK: connected in 0.3 ms\n"
     );
     let banner = plain(ProbeKind::Tcp(TcpProbe::of(Some(Payload::plain(b"PING\r\n")), Some("PONG".into()))));
     assert_eq!(
-        told(&banner, &report(Code::L7Rsp, None, "no \"PONG\" came", answered("", b"-ERR\r\n"))),
+        shown(&banner, &report(Code::L7Rsp, None, "no \"PONG\" came", answered("", b"-ERR\r\n"))),
         "ok target 10.0.0.1:80\n\
          ok connect connected in 0.3 ms from 127.0.0.1:41234\n\
          ok request 6 bytes (not shown)\n\
-         ok answer something, 2.3 ms after the start\n\
+         ok answer data received, 2.3 ms after the start\n\
          ok body \"-ERR\\r\\n\"\n\
          !! verdict fail, L7RSP: no \"PONG\" came\n"
     );
 }
 
 #[test]
-fn an_answer_is_told_from_its_first_line_to_its_body_and_nothing_in_it_acts() {
+fn an_answer_is_shown_from_its_first_line_to_its_body_and_escaped() {
     let spec = plain(ProbeKind::Http(HttpProbe {
         method: "POST".into(),
         host: Some("api.internal".into()),
@@ -130,7 +130,7 @@ fn an_answer_is_told_from_its_first_line_to_its_body_and_nothing_in_it_acts() {
     let head = "HTTP/1.1 503 Service\x1b[2J Unavailable\r\nContent-Type: text/plain\r\nSet-Cookie: id=42\r\n and more\r\n\
                 X-Auth-Token: abc\r\nX-Echo: Bearer hunter2hunter2\r\n\r\n";
     let trace = answered(head, b"\x1b[31mdown\xff, and your token is hunter2hunter2");
-    let shown = told(&spec, &report(Code::L7Sts, Some(503), "status 503, expected 200-299", trace));
+    let shown = shown(&spec, &report(Code::L7Sts, Some(503), "status 503, expected 200-299", trace));
     assert_eq!(
         shown,
         "ok target 10.0.0.1:80\n\
@@ -154,7 +154,7 @@ fn a_body_that_was_cut_says_so_and_many_fields_are_cut_off() {
     let spec = plain(ProbeKind::Http(http()));
     let fields: String = (0..100).map(|i| format!("X-{i}: y\r\n")).collect();
     let trace = answered(&format!("HTTP/1.1 200 OK\r\n{fields}"), &[b'x'; Trace::BODY_BYTES_MAX]);
-    let shown = told(&spec, &report(Code::L7Rsp, Some(200), "body does not contain \"up\"", trace));
+    let shown = shown(&spec, &report(Code::L7Rsp, Some(200), "body does not contain \"up\"", trace));
     assert_eq!(shown.matches("ok field ").count(), FIELDS_MAX);
     assert!(shown.contains("x\" (its first 256 bytes)\n"), "{shown}");
     assert!(shown.contains("ok answer HTTP/1.1 200 OK"), "the status was as expected: {shown}");
@@ -163,23 +163,23 @@ fn a_body_that_was_cut_says_so_and_many_fields_are_cut_off() {
 #[test]
 fn silence_and_foreign_protocols_are_no_answer() {
     let spec = plain(ProbeKind::Http(http()));
-    let silent = told(&spec, &report(Code::L7Tout, None, "no answer within 1s", connected()));
+    let silent = shown(&spec, &report(Code::L7Tout, None, "no answer within 1s", connected()));
     assert!(
-        silent.contains("ok request GET /healthz?full=1 HTTP/1.1\n!! answer none\n!! verdict fail, L7TOUT"),
+        silent.contains("ok request GET /healthz?full=1 HTTP/1.1\n!! answer none received\n!! verdict fail, L7TOUT"),
         "{silent}"
     );
-    let foreign = told(&spec, &report(Code::L7Rsp, None, "not an HTTP answer", answered("", b"SSH-2.0-x\r\n")));
+    let foreign = shown(&spec, &report(Code::L7Rsp, None, "not an HTTP answer", answered("", b"SSH-2.0-x\r\n")));
     assert!(
-        foreign.contains("!! answer not one of this protocol, 2.3 ms after the start\nok body \"SSH-2.0-x\\r\\n\"\n"),
+        foreign.contains("!! answer not in this protocol, 2.3 ms after the start\nok body \"SSH-2.0-x\\r\\n\"\n"),
         "{foreign}"
     );
-    // What was read before there was a trace is told all the same.
-    let bare = told(&spec, &report(Code::L7Ok, Some(204), "204 in 1.9 ms", Trace::default()));
+    // A report without a trace still shows what is known.
+    let bare = shown(&spec, &report(Code::L7Ok, Some(204), "204 in 1.9 ms", Trace::default()));
     assert!(bare.contains("ok connect connected\n") && bare.contains("ok answer status 204\n"), "{bare}");
 }
 
 #[test]
-fn a_handshake_tells_version_certificate_and_whether_it_was_verified() {
+fn a_handshake_shows_version_certificate_and_whether_it_was_verified() {
     let tls = |done: bool, verified: bool| TlsTrace {
         done_in: done.then_some(Duration::from_micros(1_900)),
         version: if done { "TLSv1.3".into() } else { "".into() },
@@ -211,16 +211,16 @@ fn a_handshake_tells_version_certificate_and_whether_it_was_verified() {
             with(tls(false, false)),
             format!("!! tls TLS, handshake failed; certificate not accepted: {certificate}\n"),
         ),
-        (true, Code::L6Tout, connected(), "!! tls no handshake\n".to_owned()),
+        (true, Code::L6Tout, connected(), "!! tls the handshake did not finish\n".to_owned()),
     ];
     for (verify, code, trace, line) in table {
-        let shown = told(&over_tls(ProbeKind::Tls, verify), &report(code, None, "why", trace));
+        let shown = shown(&over_tls(ProbeKind::Tls, verify), &report(code, None, "why", trace));
         let head = "ok target 10.0.0.1:80\nok connect connected in 0.3 ms from 127.0.0.1:41234\n";
         let verdict = if code == Code::L6Ok { "ok verdict pass" } else { "!! verdict fail" };
         assert_eq!(shown, format!("{head}{line}{verdict}, {code}: why\n"));
     }
     let failed =
-        told(&over_tls(ProbeKind::Http(http()), true), &report(Code::L6Rsp, None, "why", with(tls(false, false))));
+        shown(&over_tls(ProbeKind::Http(http()), true), &report(Code::L6Rsp, None, "why", with(tls(false, false))));
     assert!(!failed.contains("request"), "nothing was sent: {failed}");
 }
 
@@ -252,7 +252,7 @@ fn every_kind_says_what_it_asked() {
 }
 
 #[test]
-fn the_target_tells_the_name_and_another_port() {
+fn the_target_shows_the_name_and_another_port() {
     let spec = plain(ProbeKind::Http(http()));
     let good = report(Code::L7Ok, Some(200), "200 in 1 ms", connected());
     let (upstream, other) = ("10.0.0.1:80".parse().unwrap(), "10.0.0.1:9201".parse().unwrap());

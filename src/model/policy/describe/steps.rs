@@ -1,11 +1,11 @@
-//! A check of a text protocol in words. Of what it sends only the length is shown.
+//! A check of a text protocol in words. Of what it sends, only the length is shown.
 
 use std::fmt;
 
 use super::{Shown, bytes};
 use crate::model::policy::{Act, TcpProbe, TextStep, Wanted};
 
-/// `connect, send 14 bytes`; of one that is written in steps, every step.
+/// `connect, send 14 bytes`; for a check written in steps, every step.
 impl fmt::Display for TcpProbe {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if self.numbered {
@@ -23,7 +23,7 @@ impl fmt::Display for TcpProbe {
 }
 
 impl TcpProbe {
-    /// What must come back, where that is not told step by step.
+    /// What must be received, unless the steps show it.
     pub(super) fn expected(&self) -> Option<String> {
         match self.steps.last() {
             Some(TextStep { act: Act::Wait(Wanted::Text(text)), .. }) if !self.numbered => {

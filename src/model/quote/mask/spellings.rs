@@ -1,5 +1,5 @@
-//! What a peer may have made of a credential before it sends it back: the parts that it reads out of it, and their Base64
-//! and hexadecimal forms. Which characters of those are escaped, and how, is found by `mask`.
+//! Forms of a credential that a peer may send back: the parts that it extracts from it, and their Base64 and
+//! hexadecimal forms. `mask` handles how the characters of those are escaped.
 
 use std::collections::HashSet;
 
@@ -9,12 +9,12 @@ use base64::engine::general_purpose::{GeneralPurpose, GeneralPurposeConfig, STAN
 
 use super::BYTES_MIN;
 
-/// Values within a credential (`session=…; id=…`) that are looked for by themselves; shorter ones are words.
+/// The shortest value within a credential (`session=…; id=…`) that is searched on its own; shorter ones are words.
 const VALUE_BYTES_MIN: usize = 6;
-/// As many such values; a cookie has a few.
+/// The most such values; a cookie has a few.
 const VALUES_MAX: usize = 16;
 
-/// Peers are lenient readers of Base64.
+/// Peers may decode Base64 leniently.
 const LENIENT: GeneralPurpose = GeneralPurpose::new(
     &base64::alphabet::STANDARD,
     GeneralPurposeConfig::new()
@@ -31,7 +31,7 @@ pub struct Spelling {
     pub base64: bool,
 }
 
-/// All forms of `secrets` that are worth looking for in a text of `text_bytes`, each once.
+/// All forms of `secrets` worth searching in a text of `text_bytes`, each once.
 pub fn spellings<'s>(secrets: impl Iterator<Item = &'s str>, text_bytes: usize) -> HashSet<Spelling> {
     let parts: HashSet<String> = secrets.flat_map(parts).filter(|part| part.len() >= BYTES_MIN).collect();
     let mut out = HashSet::new();
@@ -60,8 +60,8 @@ pub fn spellings<'s>(secrets: impl Iterator<Item = &'s str>, text_bytes: usize) 
     out
 }
 
-/// What a peer may take a credential apart into: it without its scheme, the pair of a Basic one and its password, the values of
-/// a cookie.
+/// The parts into which a peer may split a credential: without its scheme, the pair of a Basic one and its password,
+/// the values of a cookie.
 fn parts(secret: &str) -> Vec<String> {
     let bare = secret.rsplit(' ').next().unwrap_or(secret);
     let mut parts = vec![secret.to_owned(), bare.to_owned()];
@@ -84,8 +84,8 @@ fn hex(bytes: &[u8]) -> Vec<u8> {
     bytes.iter().flat_map(|byte| [DIGITS[usize::from(byte >> 4)], DIGITS[usize::from(byte & 15)]]).collect()
 }
 
-/// The digits that stand for `bytes` alone wherever they stand `offset` (0 to 2) bytes behind a multiple of three in a text
-/// that is encoded; the first and the last digit may hold bits of their neighbours and are left out then.
+/// The Base64 digits that encode only `bytes` at an `offset` (0 to 2) after a multiple of three in the encoded text;
+/// the first and the last digit are left out if they hold bits of their neighbours.
 fn base64_within(bytes: &[u8], offset: usize) -> String {
     let text: Vec<u8> = std::iter::repeat_n(0, offset).chain(bytes.iter().copied()).collect();
     let encoded = STANDARD.encode(&text);

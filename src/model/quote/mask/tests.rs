@@ -1,4 +1,4 @@
-//! Every way to write a secret down, alone and mixed, whole and cut.
+//! Every way to write a secret, alone and mixed, whole and cut.
 
 use proptest::prelude::*;
 
@@ -33,7 +33,7 @@ fn a_secret_is_found_however_it_is_written() {
         // Characters beyond ASCII, in all lengths.
         (r"p\u00e4ss\u20ac\ud83d\ude00 p%C3%A4ss%e2%82%ac%F0%9F%98%80", "päss€😀", "*** ***"),
         (r"p&#228;ss&#x20AC;&#128512; p\u{e4}ss\u{20AC}\u{1f600}", "päss€😀", "*** ***"),
-        // What only looks like an escape is meant as it stands, too.
+        // What only looks like an escape is also taken literally.
         (r"100%41\u0041&lt;", r"100%41\u0041&lt;", "***"),
         (r"100%2541\\u0041&amp;lt;", r"100%41\u0041&lt;", "***"),
         (r"ends in \\, end", r"in \", "ends ***, end"),
@@ -151,7 +151,7 @@ fn base64_of(bytes: &[u8], way: u8) -> String {
     }
 }
 
-/// One character, written in the given way; those that this way cannot write, as they are.
+/// One character, written in the given way; characters that this way cannot write stay as they are.
 fn written(c: char, way: u8) -> String {
     let mut buffer = [0; 4];
     let utf8 = c.encode_utf8(&mut buffer).as_bytes();
@@ -177,7 +177,7 @@ fn written(c: char, way: u8) -> String {
     }
 }
 
-/// The whole text, escaped once more in the way that its carrier asks for.
+/// The whole text, escaped once more as its carrier requires.
 fn carried(text: &str, way: u8) -> String {
     match way {
         0 => text.to_owned(),
@@ -188,7 +188,7 @@ fn carried(text: &str, way: u8) -> String {
 }
 
 proptest! {
-    /// Around the secret stand characters that are in no secret: the mask has to begin and end exactly at it.
+    /// The characters around the secret occur in no secret, so the mask must begin and end exactly at it.
     #[test]
     fn no_spelling_of_a_secret_gets_through(
         secret in r#"[a-c/"+%&;\\#0-4uxü€😀=]{6,40}|\PC{6,40}"#,
@@ -214,7 +214,7 @@ proptest! {
         }
     }
 
-    /// Whatever stands around the secret before it is encoded, no two digits of it that tell something are left.
+    /// With any text around the secret before encoding, at most the digits with some bits of it are left.
     #[test]
     fn no_encoding_of_a_secret_gets_through(
         secret in r#"[a-zA-Z0-9/"+%&;_-]{8,40}|\PC{8,40}"#,
@@ -233,7 +233,7 @@ proptest! {
         prop_assert_eq!(said.len(), 2 * (before.len() + after.len()) + 3, "{} is shown as {}", hex, said);
     }
 
-    /// Whatever a peer sends, it is masked at most, and what is not the secret stays.
+    /// Any text from a peer is at most masked, and what is not the secret stays.
     #[test]
     fn any_text_can_be_looked_through(text in r"[\\%&#;ux0-9a-fqt+…]{0,200}|\PC{0,200}") {
         prop_assert_eq!(shown(&text, &["\u{1}\u{1}\u{1}\u{1}"]), text);
