@@ -29,7 +29,12 @@ pub(super) fn event(kind: &EventKind) {
                 }
                 (false, Way::FailOpen) => tracing::info!(%pool, lasted_seconds = seconds, "Pool no longer fails open"),
                 (false, Way::OtherPool(other)) => {
-                    tracing::info!(%pool, %other, lasted_seconds = seconds, "Pool no longer sends its requests to another pool");
+                    tracing::info!(
+                        %pool,
+                        %other,
+                        lasted_seconds = seconds,
+                        "Pool no longer sends its requests to another pool"
+                    );
                 }
             }
         }

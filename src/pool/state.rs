@@ -529,9 +529,9 @@ impl State {
     fn on_change(&mut self, id: CheckId, change: Change, now: Instant, effects: &mut Effects) {
         let readers = self.checks[&id].readers.clone();
         for reader in readers {
-            let (p, m) = self.places[&reader];
-            self.settle_member(p, m, Some((id, change.cause)), now, effects);
-            self.dirty.insert(p);
+            let (pool_index, member_index) = self.places[&reader];
+            self.settle_member(pool_index, member_index, Some((id, change.cause)), now, effects);
+            self.dirty.insert(pool_index);
         }
     }
 
@@ -540,9 +540,9 @@ impl State {
     fn settle(&mut self, now: Instant, effects: &mut Effects) {
         let mut changed = std::mem::take(&mut self.dirty);
         let mut gone = vec![];
-        for p in &changed {
-            self.end_carried(*p, now, effects);
-            let pool = &mut self.pools[*p];
+        for pool_index in &changed {
+            self.end_carried(*pool_index, now, effects);
+            let pool = &mut self.pools[*pool_index];
             if pool.warming.is_some_and(|warming| now >= warming.until || pool.is_warm()) {
                 gone.extend(pool.end_warming());
             }
@@ -553,20 +553,20 @@ impl State {
         }
         changed.append(&mut self.dirty);
         effects.begin_epochs();
-        for p in &changed {
-            self.evaluate(*p, now, effects);
+        for pool_index in &changed {
+            self.evaluate(*pool_index, now, effects);
         }
         effects.begin_epochs();
         self.report(changed, now, effects);
     }
 
     /// Ends carried verdicts whose time is up.
-    fn end_carried(&mut self, p: usize, now: Instant, effects: &mut Effects) {
-        for m in 0..self.pools[p].members.len() {
-            let member = &mut self.pools[p].members[m];
+    fn end_carried(&mut self, pool_index: usize, now: Instant, effects: &mut Effects) {
+        for member_index in 0..self.pools[pool_index].members.len() {
+            let member = &mut self.pools[pool_index].members[member_index];
             if member.carried_until(&self.checks).is_some_and(|until| until <= now) {
                 member.carried = None;
-                self.settle_member(p, m, None, now, effects);
+                self.settle_member(pool_index, member_index, None, now, effects);
             }
         }
     }
@@ -575,14 +575,14 @@ impl State {
     /// changed and why; without it, the configuration changed.
     fn settle_member(
         &mut self,
-        p: usize,
-        m: usize,
+        pool_index: usize,
+        member_index: usize,
         cause: Option<(CheckId, Cause)>,
         now: Instant,
         effects: &mut Effects,
     ) {
-        let pool = &mut self.pools[p];
-        let member = &mut pool.members[m];
+        let pool = &mut self.pools[pool_index];
+        let member = &mut pool.members[member_index];
         let verdict = member.verdict(&self.checks);
         // A broken check also ends what is known under an earlier definition.
         let broke = matches!(cause, Some((_, Cause::Stale | Cause::ProbePanic)));
@@ -601,7 +601,7 @@ impl State {
                 self.checks.get_mut(id).expect("members have checks").track.await_again(since);
             }
         }
-        self.dirty.insert(p);
+        self.dirty.insert(pool_index);
         member.since = now;
         member.transitions_total += 1;
         if !member.retiring {
@@ -638,8 +638,8 @@ impl State {
     }
 
     /// Computes a pool's view anew and sets its timer.
-    fn evaluate(&mut self, p: usize, now: Instant, effects: &mut Effects) {
-        let pool = &mut self.pools[p];
+    fn evaluate(&mut self, pool_index: usize, now: Instant, effects: &mut Effects) {
+        let pool = &mut self.pools[pool_index];
         if let Some(at) = pool.timer.take() {
             self.timers.remove(&(at, Timer::Pool(pool.id)));
         }
@@ -666,9 +666,9 @@ impl State {
     /// A probe ended without a change of state: updates what readers see.
     fn refresh(&mut self, readers: &[UpstreamId], now: Instant) {
         for reader in readers {
-            let (p, m) = self.places[reader];
-            self.pools[p].members[m].publish_fresh_until(&self.checks);
-            self.pools[p].refresh_usable_at(&self.checks, now);
+            let (pool_index, member_index) = self.places[reader];
+            self.pools[pool_index].members[member_index].publish_fresh_until(&self.checks);
+            self.pools[pool_index].refresh_usable_at(&self.checks, now);
         }
     }
 
@@ -716,8 +716,8 @@ impl State {
     }
 
     fn upstream(&self, id: &UpstreamId) -> Address {
-        let (p, m) = self.places[id];
-        self.pools[p].members[m].upstream.address.clone()
+        let (pool_index, member_index) = self.places[id];
+        self.pools[pool_index].members[member_index].upstream.address.clone()
     }
 
     fn take_id(&mut self) -> u64 {

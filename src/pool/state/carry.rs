@@ -288,9 +288,9 @@ impl State {
         for check in self.checks.values_mut() {
             check.readers.clear();
         }
-        for (p, pool) in self.pools.iter().enumerate() {
-            for (m, member) in pool.members.iter().enumerate() {
-                self.places.insert(member.upstream.id, (p, m));
+        for (pool_index, pool) in self.pools.iter().enumerate() {
+            for (member_index, member) in pool.members.iter().enumerate() {
+                self.places.insert(member.upstream.id, (pool_index, member_index));
                 for id in &member.checks {
                     let readers = &mut self.checks.get_mut(id).expect("members have checks").readers;
                     if readers.last() != Some(&member.upstream.id) {
@@ -317,9 +317,9 @@ impl State {
             self.set_check_timer(id);
         }
         // An existing verdict may differ from what a member read until now.
-        for p in 0..self.pools.len() {
-            for m in 0..self.pools[p].members.len() {
-                self.settle_member(p, m, None, now, effects);
+        for pool_index in 0..self.pools.len() {
+            for member_index in 0..self.pools[pool_index].members.len() {
+                self.settle_member(pool_index, member_index, None, now, effects);
             }
         }
     }

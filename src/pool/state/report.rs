@@ -14,11 +14,11 @@ use crate::model::policy::FALLBACK_POOLS_MAX;
 impl State {
     /// Records the index of each pool, and which pools use it. Call it after the list of pools changed.
     pub(super) fn index_pools(&mut self) {
-        self.by_id = self.pools.iter().enumerate().map(|(p, pool)| (pool.id, p)).collect();
+        self.by_id = self.pools.iter().enumerate().map(|(pool_index, pool)| (pool.id, pool_index)).collect();
         self.users.clear();
-        for (p, pool) in self.pools.iter().enumerate() {
+        for (pool_index, pool) in self.pools.iter().enumerate() {
             if let Some(other) = pool.fallback {
-                self.users.entry(other).or_default().push(p);
+                self.users.entry(other).or_default().push(pool_index);
             }
         }
     }
@@ -28,24 +28,24 @@ impl State {
     pub(super) fn report(&mut self, changed: BTreeSet<usize>, now: Instant, effects: &mut Effects) {
         let mut waiting: Vec<usize> = changed.into_iter().rev().collect();
         let mut looked_at = HashSet::new();
-        while let Some(p) = waiting.pop() {
-            let serving = self.serving(p);
-            let differs = serving != self.pools[p].serving;
-            self.pools[p].serving = serving;
-            self.observe(p, now, effects);
+        while let Some(pool_index) = waiting.pop() {
+            let serving = self.serving(pool_index);
+            let differs = serving != self.pools[pool_index].serving;
+            self.pools[pool_index].serving = serving;
+            self.observe(pool_index, now, effects);
             // Chains have no cycles; the set keeps one look at each user from becoming many.
-            if differs && let Some(users) = self.users.get(&self.pools[p].id) {
+            if differs && let Some(users) = self.users.get(&self.pools[pool_index].id) {
                 let affected = users.iter().filter(|user| self.pools[**user].service != Service::Open);
-                waiting.extend(affected.filter(|user| looked_at.insert((p, **user))));
+                waiting.extend(affected.filter(|user| looked_at.insert((pool_index, **user))));
             }
         }
     }
 
     /// How a pool serves, from the view of its requests, which follow the chain of other pools.
-    fn serving(&self, p: usize) -> Serving {
-        let mut pool: &PoolState = &self.pools[p];
+    fn serving(&self, pool_index: usize) -> Serving {
+        let mut pool: &PoolState = &self.pools[pool_index];
         for _ in 0..FALLBACK_POOLS_MAX {
-            let own = pool.id == self.pools[p].id;
+            let own = pool.id == self.pools[pool_index].id;
             let next = match pool.service {
                 Service::Open if own => return Serving::InOrder,
                 Service::FailOpen if own => return Serving::Out(Way::FailOpen),
@@ -62,11 +62,11 @@ impl State {
         Serving::Out(Way::Refuse)
     }
 
-    fn observe(&mut self, p: usize, now: Instant, effects: &mut Effects) {
-        let pool = &mut self.pools[p];
+    fn observe(&mut self, pool_index: usize, now: Instant, effects: &mut Effects) {
+        let pool = &mut self.pools[pool_index];
         let (strength, seen) = (pool.strength, pool.seen());
         for notice in pool.watch.observe(&seen, now) {
-            let pool = &self.pools[p];
+            let pool = &self.pools[pool_index];
             let name = pool.policy.name.clone();
             let reason_and_remedy = || {
                 let causes = pool.causes(&self.checks);
