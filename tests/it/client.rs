@@ -45,7 +45,7 @@ impl Answer {
 }
 
 impl Client {
-    /// Connects; panics where nobody listens.
+    /// Connects; panics if nothing listens there.
     pub async fn connect(address: SocketAddr) -> Client {
         Client::try_connect(address).await.unwrap_or_else(|error| panic!("connect to {address}: {error}"))
     }
@@ -105,7 +105,7 @@ impl Client {
     }
 }
 
-/// One GET on a connection of its own, with its head.
+/// One GET on a new connection, with its head.
 pub async fn get(address: SocketAddr, path: &str) -> Answer {
     Client::connect(address).await.get(path).await
 }

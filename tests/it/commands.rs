@@ -165,7 +165,7 @@ fn status_events_and_orders_show_one_and_the_same_process() {
     assert!(!status.contains('\x1b'), "no colour off a terminal");
 
     let upstream = process.upstream("a.sock");
-    // It serves nobody, so that no force is needed.
+    // It serves no request, so no force is needed.
     let drained = process.command(&["drain", "api", &upstream, "--reason", "kernel upgrade"]);
     let said = text(&drained.stdout);
     assert!(said.starts_with(&format!("api {upstream}: draining, was enabled\n(an order survives reloads")), "{said}");

@@ -1,4 +1,4 @@
-//! `roundsman demo` on a terminal of its own: keys in orders that people press them in, and ends that nobody planned.
+//! `roundsman demo` on its own terminal: keys in the orders in which people press them, and unplanned ends.
 
 use std::io::Read as _;
 use std::process::{Child, Command, Stdio};

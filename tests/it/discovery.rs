@@ -1,6 +1,6 @@
-//! Host names as upstreams on the real program, with the system's resolver. Where the system lets us, the program gets
-//! an `/etc/hosts` of its own (a mount that nobody else sees), so that names can come and go; the same claims are held
-//! with a scripted resolver in `src/discovery/tests.rs`.
+//! Host names as upstreams on the real program, with the system's resolver. Where the system allows it, the program gets an
+//! `/etc/hosts` of its own (a private mount), so that names can come and go; the same claims are held with a scripted
+//! resolver in `src/discovery/tests.rs`.
 
 use std::net::{SocketAddr, TcpStream};
 use std::path::Path;
@@ -104,14 +104,14 @@ async fn a_name_that_does_not_resolve_is_shown_and_refuses_nothing() {
     assert!(program.upstream("more", "no-such-name.invalid:1").await.is_some());
     assert_eq!(get(program.web, "/").await.status, 200);
 
-    // Lookups that hang hold nobody up.
+    // Lookups that hang delay nothing else.
     program.signal(nix::sys::signal::Signal::SIGTERM);
     let status = program.wait_for_exit(Duration::from_secs(5)).await;
     assert!(status.success(), "{status:?}");
     program.assert_no_panic();
 }
 
-/// A program that knows the names of `hosts` alone; `None` where the system lets us make no mount of our own.
+/// A program that knows the names of `hosts` alone; `None` where the system permits no private mount.
 async fn with_hosts(pools: &str, hosts: &str) -> Option<Program> {
     with_hosts_and(hosts, |web, admin| crate::program::config(web, admin, pools)).await
 }
@@ -137,7 +137,7 @@ async fn with_hosts_made(
     };
     let mut command = Command::new("unshare");
     command.args(*way);
-    // Without name servers: they could hang, and are nobody's business here. The shell becomes the program.
+    // Without name servers, which could hang. The shell becomes the program.
     let script = "mount --bind hosts /etc/hosts && { [ ! -e /etc/nsswitch.conf ] || \
                   mount --bind nsswitch.conf /etc/nsswitch.conf; } && exec \"$0\" \"$@\"";
     command.args(["sh", "-c", script, BINARY]);
@@ -153,7 +153,7 @@ async fn with_hosts_made(
 async fn a_stop_while_a_reload_looks_up_names_refuses_it_and_its_listener_serves_nobody() {
     let origin = Origin::plain("a").await;
     let pools = pool("api", &[&origin.text()], &http_check()) + "[runtime]\ndrain_delay = \"3s\"\n";
-    // Whoever looks up a name waits for somebody to write into the pipe.
+    // A lookup waits until something is written into the pipe.
     let pipe = |path: &Path| {
         nix::unistd::mkfifo(path, nix::sys::stat::Mode::S_IRUSR | nix::sys::stat::Mode::S_IWUSR).expect("make a pipe");
     };
@@ -242,7 +242,7 @@ async fn addresses_come_and_go_without_a_reload_and_drop_nothing() {
     program.wait_for_state("api", &a.text(), "healthy", PATIENCE).await;
     assert_eq!(get(program.web, "/").await.status, 200);
 
-    // A second one comes, under load; what is known of the first stands, and so does what the operator says.
+    // A second one appears, under load; the first keeps its health and its orders.
     let load = Load::start(program.web, &Plan::post(8, 200));
     let before = program.upstream("api", &a.text()).await.expect("it is there");
     set_hosts(&program, &format!("{ip} api\n127.0.0.77 api\n"));
@@ -263,7 +263,7 @@ async fn addresses_come_and_go_without_a_reload_and_drop_nothing() {
     assert_eventually("the other goes on", PATIENCE, || b.count("/") > served + 50).await;
     assert!(a.count("/") <= at_a + 8, "it gets nothing but what was under way");
 
-    // The name goes altogether: the last good answer stands.
+    // The name no longer resolves: the last good answer is kept.
     set_hosts(&program, "127.0.0.1 localhost\n");
     let end = Instant::now() + PATIENCE;
     while !program.log().contains("its last addresses stay in use") {

@@ -1,5 +1,5 @@
 //! Faults of upstreams, on the real program under load: killed, stopped, frozen, all down and back; and what the checker
-//! makes of what the data path sees. Faults of our own are in [`own`].
+//! makes of what the data path sees. Faults on our side are in [`own`].
 //!
 //! Origins with a health port of their own (`Twin`) keep answering their traffic port whatever their check says, so that
 //! a request sent in spite of the verdict would be answered, counted, and found here.
@@ -310,7 +310,7 @@ async fn idle_connections_close_with_the_verdict_and_requests_in_flight_go_on() 
         let requests = (0..6).map(|_| fetch(program.web, "GET", path));
         async { assert!(futures_util::future::join_all(requests).await.iter().all(|answer| answer.0 == 200)) }
     };
-    // On a machine that stands still for seconds both may time out; then it shows nothing, and is done again.
+    // On a machine that stalls for seconds both may time out; then the round shows nothing and is repeated.
     for _ in 0..5 {
         sick.health.set("/healthz", 200);
         program.wait_for_state("api", &sick.traffic.text(), "healthy", PATIENCE).await;
@@ -335,7 +335,7 @@ async fn idle_connections_close_with_the_verdict_and_requests_in_flight_go_on() 
     panic!("connections to the sick upstream did not close before those to the healthy one:\n{}", program.log());
 }
 
-/// A verdict closes idle connections: never one that a request is just taking, which would cost a POST.
+/// A verdict closes idle connections, but never one that a request is just taking: that would lose a POST.
 #[tokio::test(flavor = "multi_thread")]
 async fn verdicts_that_come_and_go_cost_no_request() {
     let twins = [Twin::start("a").await, Twin::start("b").await, Twin::start("c").await];

@@ -38,7 +38,7 @@ const WANTED: &str = "ready";
 /// One upstream that means harm.
 pub struct Hostile {
     name: &'static str,
-    /// What it does to whoever connects or asks.
+    /// What it does to a client that connects or sends a request.
     does: Does,
     /// What must be said of it.
     code: Code,

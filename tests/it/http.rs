@@ -1,5 +1,5 @@
 //! The data plane on real sockets: what clients are answered, and what upstreams see. The health of the upstreams is given;
-//! whoever decides it is tested elsewhere.
+//! what decides it is tested elsewhere.
 
 mod answers;
 mod bodies;

@@ -22,7 +22,7 @@ enum Verdict {
     Taken,
     /// The client gets 502, the probe fails.
     Refused,
-    /// The client gets the head, and can tell that the body is not whole.
+    /// The client gets the head, and can see that the body is not whole.
     Cut,
 }
 
@@ -296,7 +296,7 @@ impl Row {
         self
     }
 
-    /// These bytes behind.
+    /// With these bytes after it.
     fn and(mut self, bytes: &str) -> Row {
         self.bytes.extend_from_slice(bytes.as_bytes());
         self
@@ -395,7 +395,7 @@ async fn ask(web: SocketAddr, row: &Row, number: usize, connection: &str) -> Ver
     }
 }
 
-/// Whether a client can tell that it has the whole answer.
+/// Whether a client can see that it has the whole answer.
 fn is_whole(method: &str, status: u16, head: &[u8], body: &[u8], ended_well: bool) -> bool {
     let head = String::from_utf8_lossy(head).to_ascii_lowercase();
     let length = head.lines().find_map(|line| line.strip_prefix("content-length: "));

@@ -1,5 +1,5 @@
 //! The life of the real process: how it starts ([`start`]), how it stops ([`stop`]), what it does while nothing is eligible
-//! ([`service`]), and what it tells about all of it ([`tell`], [`outages`]).
+//! ([`service`]), and what it reports about all of it ([`tell`], [`outages`]).
 
 mod metrics;
 mod outages;

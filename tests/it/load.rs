@@ -88,7 +88,7 @@ impl Load {
         self.outcomes.lock().len()
     }
 
-    /// Sends no further request, waits for those under way, and tells all.
+    /// Sends no further request, waits for those under way, and returns all outcomes.
     pub async fn stop(mut self) -> Vec<Outcome> {
         self.stop.store(true, Ordering::Relaxed);
         while self.clients.join_next().await.is_some() {}

@@ -23,7 +23,7 @@ const CALM: &str =
 
 /// What a client that does not read may cost.
 const EACH_READER: u64 = 600 << 10;
-/// What a client may cost whose upload nobody takes.
+/// What a client may cost whose upload is not read.
 const EACH_WRITER: u64 = 320 << 10;
 
 /// A crowd of clients, and what it leaves behind.

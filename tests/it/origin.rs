@@ -1,4 +1,4 @@
-//! The scripted origin: a small HTTP/1.1 server that does exactly what a test tells it, well-behaved or hostile.
+//! The scripted origin: a small HTTP/1.1 server that does exactly what a test says, well-behaved or hostile.
 //!
 //! ```ignore
 //! let origin = Origin::new().named("a").on("/healthz").reply(503).times(3).then(200).start().await;
@@ -319,8 +319,8 @@ impl Origin {
         self.close_connections();
     }
 
-    /// As a server told to stop: takes no new connection, closes idle ones in order, and answers requests it has begun with
-    /// `Connection: close`.
+    /// As a server that is asked to stop: takes no new connection, closes idle ones in order, and answers requests it
+    /// has begun with `Connection: close`.
     pub fn stop_gracefully(&self) {
         self.stop_listening();
         self.shared.stopping.send_replace(true);
@@ -409,7 +409,7 @@ impl BlackHole {
         BlackHole::at(wanted)
     }
 
-    /// At this address, which nobody listens on.
+    /// At this address, on which nothing listens.
     pub fn at(wanted: SocketAddr) -> BlackHole {
         let listener = tcp_socket();
         listener.set_reuse_address(true).expect("a socket takes this option");

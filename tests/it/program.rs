@@ -1,4 +1,4 @@
-//! The real binary with a configuration file of its own, its admin API, its log, and its signals.
+//! The real binary with its own configuration file, its admin API, its log, and its signals.
 //!
 //! Ports come from a range below the ephemeral one and are handed out once, so that two tests never meet on one.
 
@@ -27,7 +27,7 @@ pub const BINARY: &str = env!("CARGO_BIN_EXE_roundsman");
 pub const QUICK: &str = "interval = \"100ms\"\ntimeout = \"80ms\"\nfast_interval = \"20ms\"\nhealthy_threshold = 2\n\
                          unhealthy_threshold = 2\njitter = 0\n";
 
-/// A loopback address that nobody else in this run is given.
+/// A loopback address that no other test of this run gets.
 pub fn free_address() -> SocketAddr {
     static NEXT: AtomicU16 = AtomicU16::new(0);
     for _ in 0..10_000 {
@@ -357,12 +357,12 @@ pub fn pool(name: &str, upstreams: &[&str], check: &str) -> String {
     format!("[pools.{name}]\nupstreams = [{}]\n{health}\n", list.join(", "))
 }
 
-/// One request on a connection of its own: the status and the body. Panics when there is no answer.
+/// One request on a new connection: the status and the body. Panics when there is no answer.
 pub async fn fetch(address: SocketAddr, method: &str, path: &str) -> (u16, Bytes) {
     try_fetch(address, method, path).await.unwrap_or_else(|error| panic!("{method} {path}: {error}"))
 }
 
-/// As [`fetch`]; what went wrong in words. Orders are given with force: those that are refused without it have tests of their own.
+/// As [`fetch`]; what went wrong in words. Orders are given with force: refusals without it have their own tests.
 pub async fn try_fetch(address: SocketAddr, method: &str, path: &str) -> Result<(u16, Bytes), String> {
     let exchange = async {
         let stream = TcpStream::connect(address).await.map_err(|error| error.to_string())?;

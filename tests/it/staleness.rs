@@ -1,5 +1,5 @@
-//! Verdicts that nobody confirms any more, on the real program: whatever keeps probes from passing or failing, no request
-//! goes to an upstream on a verdict that is out of date. 30 s is the shortest time for which a verdict holds.
+//! Verdicts that no probe confirms any more, on the real program: whatever keeps probes from passing or failing, no
+//! request goes to an upstream on a verdict that is out of date. 30 s is the shortest time for which a verdict holds.
 
 use std::time::Duration;
 
@@ -30,7 +30,7 @@ const SLACK: Duration = Duration::from_secs(2);
 const CHECK: &str = "type = \"http\"\npath = \"/healthz\"\ninterval = \"1s\"\ntimeout = \"1s\"\nfast_interval = \"200ms\"\n\
                      healthy_threshold = 2\nunhealthy_threshold = 3\njitter = 0\n";
 
-/// Arrivals of requests that are no probes.
+/// Arrivals of requests other than probes.
 fn requests(origin: &Origin) -> Vec<Instant> {
     origin.requests("/").iter().map(|request| request.at).collect()
 }
@@ -130,7 +130,7 @@ async fn a_checker_that_stands_still_is_told_and_trusted_no_longer_than_its_verd
     assert!(upstream.why.as_deref().is_some_and(|why| why.contains("stale")), "{upstream:?}");
     assert_eq!(self::health(&program).await.status, PoolWord::Unhealthy);
     let asked = Instant::now();
-    // Readers have waited for it already: that somebody has asked for the status by now begins no new wait.
+    // Readers have waited for it already: a query of the status meanwhile begins no new wait.
     assert_eq!(fetch(program.web, "GET", "/").await.0, 503);
     assert!(asked.elapsed() < Duration::from_secs(2), "503 at once by now, and not after {:?}", asked.elapsed());
     still.go_on().await;

@@ -117,12 +117,12 @@ async fn hold(seed: u64, length: Length, what: &str) {
     assert!(
         violations.is_empty(),
         "{sum}\n{}\nagain: ROUNDSMAN_STORM_SEED={seed} ROUNDSMAN_STORM_ACTS={acts} cargo test --test it storm::a_storm",
-        told(&evidence, &violations)
+        described(&evidence, &violations)
     );
 }
 
 /// The violations, each among what happened around it.
-fn told(evidence: &Evidence, violations: &[Violation]) -> String {
+fn described(evidence: &Evidence, violations: &[Violation]) -> String {
     let mut text = String::new();
     for Violation { rule, at, what } in violations {
         text += &format!("\n{rule} at {at:?}: {what}\n");

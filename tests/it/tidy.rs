@@ -1,7 +1,7 @@
 //! Holds the walls of the house: reads `src/` as tokens and fails where an import goes against the arrows of
 //! `ARCHITECTURE.md`, where a pure directory reads a clock, draws chance, spawns, logs or opens a socket or file, where a
-//! file lacks its head, and where something is left for later. What is let through stands in [`EXCEPTIONS`], with its
-//! reason; one that is not needed any more fails too.
+//! file lacks its head, and where something is left for later. What is let through is listed in [`EXCEPTIONS`], with
+//! its reason; an exception that is no longer needed fails too.
 
 mod rules;
 mod tokens;

@@ -146,7 +146,7 @@ fn several_mistakes_of_a_refused_reload_are_a_line_each_everywhere() {
     let terminal = Terminal::open(200, 50);
     let process = Process::start();
     let config = process.path("r.toml").display().to_string();
-    // Another process on the same file would meet its sockets, so this one has a file of its own.
+    // Another process on the same file would meet its sockets, so this one has its own file.
     let dir = tempfile::tempdir().unwrap();
     let file = dir.path().join("r.toml").display().to_string();
     std::fs::write(dir.path().join("token"), super::TOKEN).unwrap();

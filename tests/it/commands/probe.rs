@@ -10,7 +10,7 @@ use crate::origin::{Origin, Reply, refusing_address};
 
 const SECRET: &str = "s3cr3t-f0r-the-probe";
 
-/// A file with one pool; its upstream, and what stands in `[pools.api.health]`.
+/// A file with one pool: its upstream, and the text of `[pools.api.health]`.
 fn config(dir: &Path, upstream: &str, health: &str) -> String {
     let file = dir.join("r.toml");
     let text = format!(
@@ -242,7 +242,7 @@ fn a_name_is_resolved_and_every_address_is_tried() {
         let here = upstreams.iter().find(|upstream| upstream["upstream"] == format!("127.0.0.1:{port}"));
         let here = here.expect("localhost is 127.0.0.1 too");
         assert_eq!((&here["name"], &here["result"]), (&"localhost".into(), &"pass".into()));
-        // Where localhost is [::1] too, nobody listens there, and that is an upstream like any other.
+        // Where localhost is [::1] too, nothing listens there, and that is an upstream like any other.
         let passes = upstreams.iter().all(|upstream| upstream["result"] == "pass");
         assert_eq!(output.status.code(), Some(i32::from(!passes)));
     }

@@ -1,4 +1,4 @@
-//! Faults of our own: no descriptors left, and what remains of load and faults when all is calm again.
+//! Faults on our side: no descriptors left, and what remains of load and faults once both are over.
 
 use std::time::Duration;
 
@@ -23,14 +23,14 @@ async fn more_clients_than_descriptors_neither_spin_nor_touch_a_verdict() {
     for _ in 0..300 {
         clients.push(TcpStream::connect(program.web).await.expect("the kernel takes it"));
     }
-    // A quarter of the descriptors is never a client's, and each client may need a second one.
+    // Clients get about 70: a quarter of the descriptors is reserved, and each client may need a second one.
     let end = Instant::now() + PATIENCE;
     while program.metric("roundsman_connections_open").await < Some(60.0) {
         assert!(Instant::now() < end, "it accepts {:?}", program.metric("roundsman_connections_open").await);
     }
     let before = (Instant::now(), program.processor_time());
     let checks = checked(&program).await;
-    // Three probes of each: two that counted as failures would be a verdict.
+    // Three probes of each upstream: two that counted as failures would make a verdict.
     while checked(&program).await.iter().zip(&checks).any(|(now, then)| *now < then + 3) {
         assert!(Instant::now() < end, "probes do not go on: {checks:?}, then {:?}", checked(&program).await);
         tokio::time::sleep(Duration::from_millis(50)).await;
@@ -66,12 +66,12 @@ async fn without_a_single_descriptor_every_verdict_stands_and_nothing_spins() {
         clients.push(TcpStream::connect(program.web).await.expect("the kernel takes it"));
     }
     let before = (Instant::now(), program.processor_time());
-    // Nothing can be asked of it now, so this is a time: four probes of each are due in it, and two that counted as failures
-    // would be a verdict.
+    // The program cannot be queried now, so this is a fixed time: four probes of each upstream are due in it, and two
+    // that counted as failures would make a verdict.
     tokio::time::sleep(Duration::from_secs(2)).await;
     let used = program.processor_time() - before.1;
     assert!(used < before.0.elapsed() / 2, "{used:?} of processor time in {:?}", before.0.elapsed());
-    // One of each may have had its descriptor by then, and so may one accept.
+    // One probe of each upstream, and one accept, may have got their descriptor before the limit.
     let now: Vec<u64> = origins.iter().map(|origin| origin.count("/healthz")).collect();
     assert!(
         now.iter().zip(&probed).all(|(now, then)| *now <= then + 1),
@@ -114,7 +114,7 @@ async fn connections_to_upstreams_leave_descriptors_for_probes_and_admin() {
         let requests = (0..70).map(|_| try_fetch(program.web, "GET", &path));
         let answers = futures_util::future::join_all(requests);
         let admin = async {
-            // All but those that may fail below: each holds a descriptor for its client and one for its upstream.
+            // As many as must succeed below: each takes a descriptor for its client and one for its upstream.
             assert_eventually("requests are under way", PATIENCE, || origin.count(&path) >= 70 - 28).await;
             (program.descriptors(), try_fetch(program.admin, "GET", "/livez").await)
         };

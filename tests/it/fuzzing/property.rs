@@ -27,7 +27,7 @@ pub fn holds_in_pieces(bytes: &[u8], cuts: &[usize]) {
     }
 }
 
-/// The fields of a request are read strictly: in a request of its own the canonical head of an answer must pass.
+/// The fields of a request are read strictly: put into a request, the canonical head of an answer must pass.
 fn has_a_canonical_head(bytes: &[u8]) {
     let Ok(Some(head)) = http1::parse_response(bytes) else { return };
     let (mut fields, mut size) = (Vec::new(), 0);

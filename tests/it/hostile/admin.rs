@@ -1,4 +1,5 @@
-//! The admin plane under people who only take places: connections that send nothing, a head byte by byte, or no body.
+//! The admin plane under clients that only occupy connections: connections that send nothing, a head byte by byte, or
+//! no body.
 
 use std::io::Write;
 use std::net::TcpStream;

@@ -85,7 +85,7 @@ async fn malformed_answers_are_a_line_a_second_that_says_how_many_were_not_logge
     for _ in 0..200 {
         assert_eq!(get(program.web, "/x").await.status, 502);
     }
-    // Until a second has passed, so that the last one is a line and tells of those before.
+    // Until a second has passed, so that the last one is logged and counts those before.
     for total in 201.. {
         assert_eq!(get(program.web, "/x").await.status, 502);
         counted(&program, &origin, total).await;
@@ -99,7 +99,7 @@ async fn malformed_answers_are_a_line_a_second_that_says_how_many_were_not_logge
     }
 }
 
-/// Of how many malformed answers a line tells.
+/// How many malformed answers a line reports.
 fn told(line: &str, origin: &Origin) -> u64 {
     let fields: serde_json::Value = serde_json::from_str(line).expect("a line of JSON");
     assert_eq!((&fields["pool"], &fields["upstream"]), (&"api".into(), &origin.text().into()));

@@ -19,7 +19,7 @@ const PART: usize = 6;
 /// One that many encodings change.
 const MARKED: &str = "Hq8ZtW1c/Xj5VdN0s\"Ky2GmR7f+Lu4BpT9w";
 
-/// Every part of `secret` that is long enough to tell something.
+/// Every part of `secret` that is long enough to reveal something.
 fn parts_of(secret: &str) -> Vec<String> {
     (0..=secret.len() - PART).map(|from| secret[from..from + PART].to_owned()).collect()
 }
@@ -75,7 +75,8 @@ fn quoting(elsewhere: &str) -> Vec<Reply> {
     replies
 }
 
-/// Everything that is told of one upstream when somebody asks why: from the running program, and by probing anew.
+/// Everything that is reported about one upstream when an operator asks why: from the running program, and by probing
+/// anew.
 async fn explanations(program: &Program, origins: &[Origin]) -> Vec<(String, String)> {
     let mut told = vec![("explain api".to_owned(), get(program.admin, "/api/v1/pools/api/explain").await.text())];
     for origin in origins {
@@ -135,7 +136,7 @@ async fn a_credential_that_is_quoted_decoded_or_encoded_appears_nowhere() {
     let mut parts = parts_of(SECRET);
     parts.extend(parts_of(&SECRET.to_uppercase()));
     parts.extend(parts_of(&SECRET.to_lowercase()));
-    // At each offset, the digits that stand for the password alone.
+    // At each offset, the digits that encode the password alone.
     for offset in 0..3 {
         let shifted = STANDARD.encode(format!("{}{SECRET}", "a".repeat(offset)));
         parts.extend(parts_of(shifted.trim_end_matches('=').get(4..24).expect("it is long")));
@@ -170,7 +171,7 @@ async fn a_file_with_secrets_in_wrong_places_is_refused_without_them() {
 }
 
 /// Runs checks that send `prefix` and `secret` to upstreams that answer with `replies`, and looks for `parts` of it in
-/// everything that is told of them.
+/// everything that is reported about them.
 async fn keeps_to_itself(secret: &str, prefix: &str, parts: &[String], replies: Vec<Reply>) {
     let origins: Vec<Origin> =
         replies.into_iter().map(|reply| Origin::new().on("/healthz").reply(reply).start_blocking()).collect();

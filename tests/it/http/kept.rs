@@ -1,5 +1,5 @@
-//! Kept upstream connections on which something has come since, noticed by nobody but the kernel: a FIN, or bytes that
-//! nobody asked for. The next request goes out on another one, whatever its method, and gets its own answer.
+//! Kept upstream connections on which something has arrived since that only the kernel has noticed: a FIN, or
+//! unrequested bytes. The next request goes out on another one, whatever its method, and gets its own answer.
 //!
 //! Everything runs on one thread, so that the test decides what the runtime has noticed: the next request waits for its pool,
 //! then the bytes come, and the pool is open again before anybody has looked at sockets.
@@ -29,7 +29,7 @@ enum Late {
 const POISON: Late = Late::Bytes("HTTP/1.1 200 OK\r\nContent-Length: 6\r\n\r\nPOISON");
 
 impl Late {
-    /// In the proxy's kernel when this returns, and noticed by nobody.
+    /// In the proxy's kernel when this returns; the proxy has not noticed.
     fn come(self, origin: TcpStream) -> Option<TcpStream> {
         match self {
             Late::Bytes(bytes) => assert_eq!(origin.try_write(bytes.as_bytes()).unwrap(), bytes.len()),
@@ -120,7 +120,7 @@ async fn what_has_come_on_a_kept_connection_reaches_nobody_and_costs_no_request(
                 rig.set_service(Service::Waiting { until, then: Otherwise::Reject });
                 client.send(&request).await;
                 assert_eventually("it waits", SOON, || rig.pool.shared.waiting() == 1).await;
-                // From here on nothing waits, and so nobody looks at sockets, until the request has been picked.
+                // From here on nothing awaits, so the runtime polls no socket until an upstream has been picked.
                 let old = late.come(old);
                 rig.set_service(Service::Open);
                 let two = "HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\ntwo";

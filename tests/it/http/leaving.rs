@@ -1,5 +1,5 @@
-//! Clients that leave while their request is under way, with much or little unread behind them: the work for them ends soon,
-//! and what they sent ahead is kept within bounds.
+//! Clients that leave while their request is under way, with much or little of what they sent unread: the work for them
+//! ends soon, and what they sent ahead is kept within bounds.
 
 use std::time::Duration;
 
@@ -126,7 +126,7 @@ async fn what_a_client_sends_ahead_is_not_read_for_ever() {
             assert!(sent < 80 << 20, "it reads on and on");
         }
     };
-    // It stands still long before: what the client's kernel and ours keep, and our own buffer.
+    // It stalls long before: both kernels and our own buffer keep some.
     assert!(tokio::time::timeout(Duration::from_secs(3), sending).await.is_err(), "the connection broke");
     assert!(sent > 0, "nothing was sent ahead");
     leave(client, Leaving::Reset);

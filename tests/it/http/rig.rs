@@ -1,4 +1,4 @@
-//! The data plane over upstreams that are simply eligible, and a client that says and hears raw bytes.
+//! The data plane over upstreams that are simply eligible, and a client that sends and reads raw bytes.
 
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU64, Ordering};

@@ -117,7 +117,7 @@ fn sha256(file: &std::path::Path) -> String {
     digest.as_ref().iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
-/// The upstream of pool `api`, once this holds of it: a picture serves everybody who asks within a tenth of a second.
+/// The upstream of pool `api`, once this is true of it: a status may be as old as 100 ms.
 async fn until(program: &Program, address: &str, holds: impl Fn(&UpstreamInfo) -> bool) -> UpstreamInfo {
     let end = tokio::time::Instant::now() + PATIENCE;
     loop {

@@ -1,4 +1,4 @@
-//! Outages are loud: whoever reads only warnings and errors learns of each, with its reason, and so does who asks.
+//! Outages are loud: the warnings and errors of the log show each with its reason, and so do status and explain.
 
 use nix::sys::signal::Signal;
 use roundsman::admin::json::{EventWhat, WarmingWord};

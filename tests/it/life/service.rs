@@ -1,4 +1,4 @@
-//! Who serves when not everybody is healthy: `when_no_healthy` in its three forms, `min_healthy`, backups.
+//! Which upstreams serve when not all are healthy: `when_no_healthy` in its three forms, `min_healthy`, backups.
 
 use std::time::Duration;
 
@@ -11,7 +11,7 @@ use crate::origin::Origin;
 use crate::program::{Program, free_address, pool};
 use crate::support::assert_eventually;
 
-/// `pool` with these keys of its own beside `upstreams`.
+/// `pool` with these keys beside `upstreams`.
 fn pool_with(name: &str, upstreams: &[&str], keys: &str) -> String {
     pool(name, upstreams, &http_check()).replacen("\n[pools", &format!("\n{keys}\n[pools"), 1)
 }

@@ -66,7 +66,7 @@ async fn a_written_admin_address_must_bind() {
 #[tokio::test(flavor = "multi_thread")]
 async fn an_unwritten_admin_address_that_is_busy_is_a_warning() {
     let origin = Origin::plain("a").await;
-    // Ours or another's, it is busy; one that another test gives up soon is waited for.
+    // Busy by this test or by another process; if another test holds it, wait until it is free.
     let end = Instant::now() + Duration::from_secs(20);
     let mut held = TcpListener::bind("127.0.0.1:9900");
     while held.is_err() && Instant::now() < end {

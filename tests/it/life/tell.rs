@@ -1,4 +1,4 @@
-//! What the process tells: log, metrics, status, commands; and that it never tells a secret.
+//! What the process reports: log, metrics, status, commands; and that it never shows a secret.
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -102,7 +102,7 @@ async fn no_secret_is_ever_told() {
     for path in ["/api/v1/status", "/metrics", "/", "/health?detailed=true", "/api/v1/events"] {
         told.push((path.to_owned(), get(program.admin, path).await.text()));
     }
-    // `check` for people prints the paths of the file, queries included: who asks has the file.
+    // `check` for people prints the paths of the file, queries included: the reader has the file anyway.
     for command in [&["status"][..], &["events"], &["check", "--format", "json"], &["reload", "--dry-run"]] {
         let (_, out, err) = program.command(command).await;
         told.push((command.join(" "), out + &err));
@@ -217,7 +217,7 @@ async fn an_order_that_would_leave_too_few_wants_force() {
         assert_eq!(program.upstream("api", &b.text()).await.unwrap().admin, AdminState::Enabled);
     }
     assert_eq!(get(program.web, "/").await.text(), "hello from b");
-    // To repair what serves nobody needs no force.
+    // Orders to a pool that cannot serve need no force.
     a.set("/healthz", 503);
     program.wait_for_state("api", &a.text(), "unhealthy", PATIENCE).await;
     assert_eq!(program.command(&["disable", "api", &a.text()]).await.0, Some(0));

@@ -68,7 +68,7 @@ pub(super) fn serve(stream: Stream, id: u64, shared: Arc<Shared>) -> impl Future
     }
 }
 
-/// The order of the fields matters: the socket is closed before `ended` tells the test that it is.
+/// The order of the fields matters: the socket is closed before `ended` reports it to the test.
 struct Connection {
     stream: Stream,
     id: u64,

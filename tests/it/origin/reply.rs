@@ -33,7 +33,7 @@ pub(super) struct Proper {
     pub(super) close: bool,
     /// Ends the connection with the answer, in the same segment, and does not say so.
     pub(super) silent_close: bool,
-    /// Bytes that nobody asked for, in one write with the answer.
+    /// Unrequested bytes, in one write with the answer.
     pub(super) surplus: Vec<u8>,
 }
 

@@ -1,4 +1,4 @@
-//! The scripted TLS origin: ends TLS as a test tells it and hands what is inside to a plain [`Origin`], and the
+//! The scripted TLS origin: ends TLS as the test says and hands what is inside to a plain [`Origin`], and the
 //! certificates for it, of every kind that a server may show.
 //!
 //! ```ignore
@@ -70,7 +70,7 @@ pub struct Certificates {
     pub client: Identity,
 }
 
-/// Makes them anew, in a directory of their own.
+/// Makes new ones, in their own directory.
 pub fn certificates() -> Certificates {
     let directory = tempfile::tempdir().expect("a directory for certificates");
     let at = directory.path();
@@ -426,7 +426,7 @@ impl AsyncWrite for Limited {
         }
     }
 
-    /// What breaks off a handshake must go out in one write: the library tries no second.
+    /// What ends a handshake must go out in one write: the library does not try a second.
     fn poll_write_vectored(
         self: Pin<&mut Self>,
         cx: &mut Context<'_>,

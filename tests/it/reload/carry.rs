@@ -165,7 +165,7 @@ async fn equal_checks_are_one_probe_and_different_ones_do_not_touch() {
     assert!((sent_before - 1..=sent).contains(&api.checks_total), "{sent_before} to {sent} sent: {api:?}");
     assert_eq!((api.state, twin.state), (HealthState::Healthy, HealthState::Healthy));
 
-    // A third reader that a reload brings is told at once, and the probes stay as many.
+    // A third reader that a reload adds gets the verdict at once, and the number of probes stays the same.
     apply(&program, &format!("{pools}{}", pool("third", &[&origin.text()], &http_check()))).await;
     assert_eq!(upstream(&program, "third", &origin.text()).await.state, HealthState::Healthy);
     let (from, began) = (origin.count("/healthz"), tokio::time::Instant::now());

@@ -1,4 +1,4 @@
-//! What a reload changes: timing, what is probed, who is there, and the secrets that checks send.
+//! What a reload changes: timing, what is probed, the upstreams, and the secrets that checks send.
 
 use std::time::Duration;
 

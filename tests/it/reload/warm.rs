@@ -1,5 +1,5 @@
-//! Reloads that take away who serves: the removed serve on until those of the new configuration can, as it judges them, and
-//! no longer. What was judged under an earlier check is carried for a while, and not for ever.
+//! Reloads that remove the upstreams that serve: these serve on until those of the new configuration can, as it judges
+//! them, and no longer. What was judged under an earlier check is carried for a while, and not for ever.
 
 use std::time::Duration;
 

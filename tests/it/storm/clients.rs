@@ -1,5 +1,5 @@
 //! The clients of a storm: connections that are kept, GETs and POSTs with numbers of their own, now and then several at
-//! once, and now and then a client that leaves in the middle. They tell what came of every request.
+//! once, and now and then a client that leaves in the middle. They record the outcome of every request.
 
 use std::net::SocketAddr;
 use std::sync::Arc;

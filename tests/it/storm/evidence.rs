@@ -1,4 +1,4 @@
-//! What a storm leaves behind, in the order of one clock. Everything the oracle knows stands here, so that it can be shown
+//! What a storm leaves behind, in the order of one clock. Everything the oracle knows is here, so that it can be shown
 //! logs that never happened.
 
 use std::collections::HashMap;
@@ -21,7 +21,7 @@ pub struct Evidence {
     pub transitions: Vec<Transition>,
     /// What status said from time to time.
     pub samples: Vec<Sample>,
-    /// Times in which the program was stopped, or the machine stood still.
+    /// Times in which the program was stopped, or the machine stalled.
     pub standstills: Vec<(At, At)>,
     /// How late a thread woke that wished to wake every 5 ms, where that was more than [`LATE`].
     pub hiccups: Vec<(At, Duration)>,

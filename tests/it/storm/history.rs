@@ -1,5 +1,5 @@
-//! How things stood at every moment of a storm: who was in which pool, what the event ring said of it, and what must have
-//! been true of it by what its origin did. Made from the evidence alone.
+//! The state at every moment of a storm: which upstream was in which pool, what the event ring said of it, and what
+//! must have been true of it by what its origin did. Made from the evidence alone.
 //!
 //! `passing` and `failing` are the second source: since when an origin has done nothing but pass, or fail, what this pool
 //! asks. They begin anew wherever a verdict could rightly be in doubt, so that what they say holds whatever the ring says.
@@ -112,7 +112,7 @@ impl Hold {
 
 type Key = (String, usize);
 
-/// How things stood from one moment to the next.
+/// The state from one moment to the next.
 #[derive(Debug, Clone)]
 pub struct Moment {
     pub at: At,

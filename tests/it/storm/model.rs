@@ -11,9 +11,9 @@ use roundsman::model::AdminState;
 /// A moment, counted from the start of the storm.
 pub type At = Duration;
 
-/// Origins that stand in pools by their address: the first ones.
+/// Origins that pools list by address: the first ones.
 pub const PLAIN: usize = 6;
-/// All of them; the others stand in pools by the name [`HOST`] alone.
+/// All of them; pools list the others only by the name [`HOST`].
 pub const ORIGINS: usize = 9;
 /// The host name.
 pub const HOST: &str = "storm";
@@ -59,7 +59,7 @@ pub enum Traffic {
     Stalls,
     /// It answers, and closes in the same segment without saying so.
     ClosesSilently,
-    /// It answers, and sends an answer that nobody asked for with it.
+    /// It answers, and sends an unrequested answer along.
     Chatters,
 }
 
@@ -204,7 +204,7 @@ impl Config {
         &self.pools[&self.services[service]]
     }
 
-    /// The same, where [`HOST`] stands for these origins.
+    /// The same, where [`HOST`] resolves to these origins.
     pub fn with_hosts(&self, hosts: &[usize]) -> Config {
         let mut config = self.clone();
         for pool in config.pools.values_mut().filter(|pool| pool.is_named()) {

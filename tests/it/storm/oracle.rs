@@ -7,7 +7,7 @@
 //! - *cause*: a request failed, and nothing in the script explains it;
 //! - *empty*: 503 from a pool that could serve by the event ring, or must have been able to by what origins did, or in which
 //!   the request should have waited;
-//! - *wrong*: a client got what another one, or nobody, had asked for.
+//! - *wrong*: a client got an answer to another client's request, or to none.
 
 use std::collections::{BTreeSet, HashMap};
 use std::time::Duration;
@@ -28,7 +28,7 @@ pub const CLOCKS: Duration = Duration::from_millis(30);
 const AFTERMATH: Duration = Duration::from_millis(150);
 /// How long a request waits for the first verdicts of a new pool, less than the 3 s that it is.
 const FIRST_WAIT: Duration = Duration::from_millis(2_500);
-/// How many violations of a rule are told.
+/// How many violations of a rule are shown.
 const TOLD: usize = 8;
 
 /// What a rule could not explain.

@@ -1,5 +1,5 @@
-//! What happens next in a storm, drawn from its seed. Knows how things stand by its own book and asks nobody, so that a seed
-//! is the same script on every machine.
+//! What happens next in a storm, drawn from its seed. Keeps its own record of the state and asks nothing else, so that
+//! a seed is the same script on every machine.
 
 use std::time::Duration;
 
@@ -19,7 +19,7 @@ pub enum Act {
     Wrong(&'static str, How),
     /// The operator gives an order.
     Order { pool: String, origin: usize, to: AdminState },
-    /// The host name stands for these origins.
+    /// The host name resolves to these origins.
     Hosts(Vec<usize>),
     /// The program is stopped for so long.
     Stop(Duration),
@@ -310,7 +310,7 @@ pub fn first(names: bool) -> Config {
     }
 }
 
-/// What [`super::model::HOST`] stands for at the start.
+/// What [`super::model::HOST`] resolves to at the start.
 pub fn first_hosts(names: bool) -> Vec<usize> {
     if names { vec![PLAIN, PLAIN + 1] } else { vec![] }
 }

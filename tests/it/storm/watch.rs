@@ -1,5 +1,5 @@
-//! Whoever watches during a storm: follows the event ring so that nothing of it is lost, asks for status many times a second
-//! and notes how long that takes, and notes when the machine itself stood still.
+//! The observer of a storm: follows the event ring so that nothing of it is lost, asks for status many times a second
+//! and notes how long that takes, and notes when the machine itself stalled.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -92,7 +92,7 @@ impl Drop for Watch {
     }
 }
 
-/// A gap in the numbers of the events is noticed by whoever reads them: [`super::world`].
+/// A gap in the numbers of the events is noticed by their reader: [`super::world`].
 async fn follow(admin: SocketAddr, clock: Clock, seen: Arc<Mutex<Seen>>) {
     let mut last = 0;
     loop {

@@ -25,7 +25,7 @@ use crate::program::{Program, fetch, free_address, try_fetch};
 
 /// Ten times what a slow machine needs; nothing that goes well waits this long.
 pub const PATIENCE: Duration = Duration::from_secs(30);
-/// Every origin has a host of its own, and this port of it: a name stands for hosts.
+/// Every origin has its own host, and this port on it: a name resolves to hosts.
 const PORT: u16 = 7080;
 /// Clients; the rest of a second is theirs to think.
 const CLIENTS: u64 = 16;
@@ -412,7 +412,7 @@ fn short(pool: &super::model::Pool) -> String {
     format!("[{} min {} {require} of {kinds:?} {times}]", members.join(" "), pool.min_healthy)
 }
 
-/// Every upstream of the configuration is healthy, and nobody else is there.
+/// Every upstream of the configuration is healthy, and there are no others.
 async fn wait_until_well(program: &Program, config: &Config, addresses: &[SocketAddr]) {
     let end = Instant::now() + PATIENCE;
     loop {

@@ -1,5 +1,5 @@
-//! What may stand where. Takes one file's path and text and says what is wrong with it; reads no file itself, so that
-//! every rule is shown to be able to fail.
+//! What is allowed where. Takes one file's path and text and returns what is wrong with it; reads no file itself, so
+//! that every rule is shown to be able to fail.
 
 use std::collections::BTreeSet;
 use std::fmt;

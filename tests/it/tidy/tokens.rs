@@ -183,7 +183,7 @@ fn take_colons(tokens: &mut Tokens) -> bool {
     two
 }
 
-/// What an attribute stands before: up to a `;` or a comma outside `<…>`, or a block in braces.
+/// What an attribute applies to: up to a `;` or a comma outside `<…>`, or a block in braces.
 fn take_item(tokens: &mut Tokens) -> TokenStream {
     let mut item = Vec::new();
     let (mut angles, mut minus) = (0i32, false);

@@ -49,7 +49,7 @@ fn changed(change: impl FnOnce(&mut Config)) -> Config {
 fn replace(config: &mut Config, pool: &str, origins: &[usize]) {
     let pool = config.pools.get_mut(pool).expect("a pool of the first configuration");
     pool.members = origins.iter().map(|origin| Member::plain(*origin)).collect();
-    // Checks of its own, which nobody has judged.
+    // Its own checks, without a verdict so far.
     pool.timing.interval = 1_000;
 }
 
