@@ -1,4 +1,4 @@
-//! Makes one probe: its own connection, one deadline over all of it, and a report in words.
+//! Makes one probe: a new connection, one deadline for everything, and a report.
 //!
 //! ```text
 //! connect ─▶ tcp, tls: close                 ─▶ Finding ─▶ ProbeReport (code, sentence, hint)
@@ -7,8 +7,8 @@
 //!         └▶ h2: send and receive ─▶ answer, grpc
 //! ```
 //! `socket`, `connect`, `tcp`, `tls`, `http`, `websocket` and `h2` hold the sockets; `response` (framing), `text`, `answer`
-//! and `expect` (judging) and `finding` (codes, sentences, hints) are pure. Knows nothing of thresholds: what a report means for an
-//! upstream is decided by `pool`, whose scheduler calls [`SocketProber`].
+//! and `expect` (rules) and `finding` (codes, sentences, hints) are pure. Thresholds are not applied here: `pool`, whose
+//! scheduler calls [`SocketProber`], decides what a report means for an upstream.
 
 mod answer;
 mod connect;
@@ -20,7 +20,7 @@ mod grpc;
 mod h2;
 mod http;
 mod response;
-mod said;
+mod self_report;
 mod socket;
 mod tcp;
 mod text;
@@ -35,16 +35,16 @@ use crate::model::policy::{HttpVersion, ProbeKind, ProbeSpec};
 use crate::model::{Address, ProbeReport, Trace};
 use crate::pool::{ProbeJob, Prober};
 use connect::{Peer, Steps, Tls};
-use finding::{Circumstances, Finding, certificate_hint, judge_duration};
+use finding::{Circumstances, Finding, certificate_hint, check_duration};
 use websocket::Upgrade;
 
-/// Makes one probe of `upstream` at `target` and returns by `timeout`. Never fails and never panics over what the peer
-/// does. Cancel-safe: dropping the future closes the socket.
+/// Makes one probe of `upstream` at `target` and returns within `timeout`. Never fails or panics, whatever the peer does.
+/// Cancel-safe: dropping the future closes the socket.
 pub async fn probe(target: &Address, upstream: &Address, spec: &Arc<ProbeSpec>, timeout: Duration) -> ProbeReport {
     Prepared::new(target, upstream, None, spec, timeout).run().await
 }
 
-/// A probe with its request already built: for whoever makes the same probe again and again.
+/// A probe with its request already built, to make the same probe repeatedly.
 ///
 /// Has no `Debug`: the request may hold credentials.
 pub struct Prepared {
@@ -53,15 +53,14 @@ pub struct Prepared {
     timeout: Duration,
     spec: Arc<ProbeSpec>,
     request: Box<[u8]>,
-    /// Whom it is for, where the request is built anew for each probe: over HTTP/2.
+    /// The authority, where each probe builds its request: over HTTP/2.
     authority: Box<str>,
     upgrade: Option<Box<Upgrade>>,
 }
 
 impl Prepared {
-    /// Builds what the probe will send. `target` is the address dialled; where it is not the `upstream`'s own, sentences
-    /// name it. `name` is the host name that the upstream was resolved from: it is asked for where nothing else is
-    /// configured.
+    /// Builds what the probe will send. `target` is the address dialled; where it differs from `upstream`, sentences name
+    /// it. `name` is the host name that the upstream was resolved from: the default for Host and the TLS name.
     pub fn new(
         target: &Address,
         upstream: &Address,
@@ -84,16 +83,16 @@ impl Prepared {
             }
             ProbeKind::Http(_) | ProbeKind::Tcp(_) | ProbeKind::Tls | ProbeKind::Grpc(_) => None,
         };
-        let knocks = tls.is_none() && matches!(&spec.kind, ProbeKind::Tcp(probe) if probe.is_plain());
+        let connect_only = tls.is_none() && matches!(&spec.kind, ProbeKind::Tcp(probe) if probe.is_plain());
         let begins_plain = matches!(&spec.kind, ProbeKind::Tcp(probe) if probe.starts_tls());
-        let peer = Peer { target: target.clone(), tls, knocks, begins_plain };
+        let peer = Peer { target: target.clone(), tls, connect_only, begins_plain };
         Prepared { peer, elsewhere: target != upstream, timeout, spec: spec.clone(), request, authority, upgrade }
     }
 
     /// Makes the probe; see [`probe`].
     pub async fn run(&self) -> ProbeReport {
         if let Some(tls) = &self.peer.tls {
-            // Before the clock starts: this is our time, not the upstream's.
+            // Before the clock starts: this is our work, not the upstream's.
             tls.prepare().await;
         }
         let mut steps = Steps::begin();
@@ -109,11 +108,11 @@ impl Prepared {
         let report = finding.report(&Circumstances {
             took,
             connected_in: steps.trace.connected_in,
-            shaken_in: steps.trace.tls.as_ref().and_then(|tls| tls.done_in),
+            handshake_in: steps.trace.tls.as_ref().and_then(|tls| tls.done_in),
             timeout: self.timeout,
             elsewhere: self.elsewhere.then_some(&self.peer.target),
         });
-        let report = judge_duration(report, decided_in, self.spec.max_duration);
+        let report = check_duration(report, decided_in, self.spec.max_duration);
         let trace = match report.trace {
             Trace { head, body, .. } if head.is_empty() && body.is_empty() => steps.trace,
             Trace { head, body, .. } => Trace { head, body, ..steps.trace },
@@ -140,14 +139,14 @@ impl Prepared {
         }
     }
 
-    /// Whether the probe took so much longer than it may that this process cannot have run meanwhile: stopped by a
-    /// signal, suspended, or starved. What was waited for may have come and gone.
+    /// Whether the probe took so much longer than its timeout that this process cannot have run meanwhile: stopped by a
+    /// signal, suspended, or starved. The answer may have arrived in time, unseen.
     fn was_stopped(&self, took: Duration) -> bool {
         took > self.timeout + self.timeout.max(STOPPED_MIN)
     }
 }
 
-/// A probe that is over its deadline by less than this was not stopped.
+/// A probe that exceeds its deadline by less than this was not stopped.
 const STOPPED_MIN: Duration = Duration::from_secs(1);
 
 /// What is offered in a TLS handshake (RFC 7301).
@@ -188,7 +187,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_probe_during_which_this_process_was_stopped_is_no_verdict() {
+    async fn a_probe_during_which_this_process_was_stopped_gives_no_verdict() {
         for (timeout, stopped_for, is_verdict) in [
             (Duration::from_millis(100), Duration::from_millis(1_050), true),
             (Duration::from_millis(100), Duration::from_millis(1_200), false),

@@ -1,14 +1,14 @@
-//! TLS from our side: a client made of a [`TlsPolicy`] and a name, its handshake, and what went wrong in words.
+//! The TLS client side: a client made from a [`TlsPolicy`] and a name, its handshake, and messages for its failures.
 //!
-//! Verification is on unless the policy says otherwise, and nothing here turns it off by itself: a client that cannot
-//! verify (no roots, no usable name) does not connect. Sessions are never resumed, so every connection sees the peer's
-//! certificate. The cryptography is aws-lc-rs, named explicitly: no default of the process counts.
+//! Verification is on unless the policy turns it off: a client that cannot verify (no roots, no usable name) does not
+//! connect. Sessions are never resumed, so every connection sees the peer's certificate. The cryptography is always
+//! aws-lc-rs, whatever the default of the process.
 //!
-//! Which name a connection is made for is decided here too ([`server_name`]); deadlines and codes are the caller's.
+//! [`server_name`] decides which name is sent and verified. Callers set deadlines and outcome codes.
 
 mod failure;
 mod fault;
-mod heard;
+mod recorder;
 mod seen;
 mod verify;
 mod warm;
@@ -33,15 +33,15 @@ use crate::model::policy::{Certificate, ClientIdentity, TlsPolicy};
 use crate::model::{Address, TlsTrace};
 use failure::{ClientCertificate, Refusal};
 pub use failure::{Failure, alert};
-use heard::Heard;
+use recorder::Recorder;
 pub use seen::Seen;
 use verify::Verifier;
 pub use warm::warm_up;
 
 /// A TLS connection over `S`.
-pub type Stream<S> = tokio_rustls::client::TlsStream<Heard<S>>;
+pub type Stream<S> = tokio_rustls::client::TlsStream<Recorder<S>>;
 
-/// Makes TLS connections to one name by one policy. Cheap to keep: clients of equal policies share everything but the
+/// Makes TLS connections to one name under one policy. Cheap to keep: clients of equal policies share everything but the
 /// name.
 #[derive(Debug, Clone)]
 pub struct Client {
@@ -52,17 +52,17 @@ pub struct Client {
     identified: bool,
 }
 
-/// How a handshake ended that did not succeed.
+/// Why a handshake failed.
 #[derive(Debug)]
 pub enum Broken {
-    /// The connection below failed or was closed (`UnexpectedEof`).
+    /// The connection under TLS failed or was closed (`UnexpectedEof`).
     Io(io::Error),
-    /// One side refused the other.
+    /// One side rejected the other.
     Tls(Box<Failure>),
 }
 
 impl Client {
-    /// A client that verifies the peer to be `name` as `policy` says, and offers the protocols `alpn` (RFC 7301), the
+    /// A client that verifies under `policy` that the peer is `name`, and offers the protocols `alpn` (RFC 7301), the
     /// preferred first.
     ///
     /// # Errors
@@ -76,7 +76,7 @@ impl Client {
         Ok(Client { config, name, alpn, verifies: policy.verify, identified: policy.client.is_some() })
     }
 
-    /// Makes the handshake over `socket`, without a deadline, and notes in `seen` what it shows of the peer. Cancel-safe:
+    /// Makes the handshake over `socket`, without a deadline, and records in `seen` what the peer does. Cancel-safe:
     /// dropping the future drops the socket.
     ///
     /// # Errors
@@ -85,9 +85,9 @@ impl Client {
     where
         S: AsyncRead + AsyncWrite + Unpin,
     {
-        // The configuration is shared, and so a copy of it (some reference counts) tells which connection was asked.
+        // The configuration is shared: a copy (some reference counts) shows which connection was asked.
         let config = seen::watched(&self.config, seen);
-        let connect = TlsConnector::from(config).connect(self.name.clone(), Heard::new(socket, seen.clone()));
+        let connect = TlsConnector::from(config).connect(self.name.clone(), Recorder::new(socket, seen.clone()));
         match connect.into_fallible().await {
             Ok(stream) => Ok(Box::new(stream)),
             Err((error, socket)) => Err(self.broken(error, socket.first(), seen)),
@@ -107,7 +107,7 @@ impl Client {
         }
     }
 
-    /// What the handshake of `stream` settled. `done_in` is the caller's.
+    /// What the handshake of `stream` negotiated. The caller sets `done_in`.
     pub fn trace<S>(&self, stream: &Stream<S>) -> TlsTrace {
         let (_, connection) = stream.get_ref();
         let leaf = connection.peer_certificates().and_then(|chain| chain.first());
@@ -134,14 +134,14 @@ impl Client {
             done_in: None,
             version: Box::default(),
             alpn: None,
-            // Whatever was looked at, nothing came of it.
+            // The handshake may have failed after the verification.
             verified: false,
             certificate: failure.certificate().map(Into::into),
             expires: failure.certificate_expiry(),
         }
     }
 
-    /// What it means that the peer sent `alert` after the handshake that showed `seen`.
+    /// The failure when the peer sends `alert` after the handshake recorded in `seen`.
     pub fn refusal(&self, alert: AlertDescription, seen: &Seen) -> Failure {
         Failure::refused(self.refused(alert, seen))
     }
@@ -164,7 +164,7 @@ impl Client {
     }
 }
 
-/// The words of `openssl`: `TLSv1.3`.
+/// As `openssl` writes it: `TLSv1.3`.
 fn version_words(name: &'static str) -> &'static str {
     match name {
         "TLSv1_2" => "TLSv1.2",
@@ -173,11 +173,11 @@ fn version_words(name: &'static str) -> &'static str {
     }
 }
 
-/// The name that is sent and verified: that of the policy, else `host` (a Host field: its port does not count), else
-/// `name`, else the address dialled; `localhost` for a unix socket.
+/// The name that is sent and verified: that of the policy, else `host` (a Host field; its port is ignored), else `name`,
+/// else the address dialled; `localhost` for a unix socket.
 ///
 /// # Errors
-/// It can be no name of a certificate.
+/// It cannot be a name in a certificate.
 pub fn server_name(
     policy: &TlsPolicy,
     host: Option<&str>,
@@ -223,7 +223,7 @@ type Key = (TlsPolicy, &'static [&'static str]);
 static CONFIGS: LazyLock<Mutex<HashMap<Key, Weak<ClientConfig>>>> = LazyLock::new(Mutex::default);
 
 fn shared_config(policy: &TlsPolicy, alpn: &'static [&'static str]) -> Result<Arc<ClientConfig>, Failure> {
-    // The name is no part of a configuration.
+    // A configuration is independent of the name.
     let key = (TlsPolicy { server_name: None, ..policy.clone() }, alpn);
     let mut configs = CONFIGS.lock();
     if let Some(config) = configs.get(&key).and_then(Weak::upgrade) {
@@ -275,11 +275,11 @@ fn der(certificate: &Certificate) -> CertificateDer<'static> {
 
 fn read_identity(identity: &ClientIdentity) -> Result<(Vec<CertificateDer<'static>>, PrivateKeyDer<'static>), Failure> {
     let key = PrivateKeyDer::from_pem_slice(identity.key.expose().as_bytes())
-        .map_err(|_| Failure::Identity("its key is no PEM private key".into()))?;
+        .map_err(|_| Failure::Identity("its key is not a PEM private key".into()))?;
     Ok((identity.chain.iter().map(der).collect(), key))
 }
 
-/// The roots of this machine, read once. A machine that has none is asked again the next time.
+/// The roots of this machine, read once. If there are none, the next call looks again.
 fn system_roots() -> Result<Arc<RootCertStore>, Failure> {
     static ROOTS: Mutex<Option<Arc<RootCertStore>>> = Mutex::new(None);
     let mut roots = ROOTS.lock();
@@ -326,7 +326,7 @@ mod tests {
     }
 
     #[test]
-    fn what_can_be_no_name_is_refused() {
+    fn invalid_names_are_rejected() {
         let target = "10.0.0.1:1".parse().unwrap();
         for bad in ["", "a b", "*.example", "naïve.example", "-"] {
             let got = server_name(&policy(Some(bad)), None, None, &target);
@@ -369,6 +369,9 @@ mod tests {
         let identity = ClientIdentity { chain: vec![garbage], key: crate::model::Secret::new("no key") };
         let client = TlsPolicy { verify: false, client: Some(identity), ..policy(None) };
         let failure = Client::try_new(&client, name, &[]).unwrap_err();
-        assert_eq!(failure.to_string(), "no TLS: the client certificate cannot be used: its key is no PEM private key");
+        assert_eq!(
+            failure.to_string(),
+            "no TLS: the client certificate cannot be used: its key is not a PEM private key"
+        );
     }
 }

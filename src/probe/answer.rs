@@ -1,12 +1,12 @@
-//! One HTTP answer on its way: framing by `response`, expectations by `judge`. Pure: `http` feeds it what it reads and
-//! says why it stopped. The finding does not depend on how the answer was cut into pieces.
+//! An HTTP answer while it arrives: `response` does the framing, `judge` checks the rules. Pure: `http` feeds it what it
+//! reads and reports why it stopped. The finding does not depend on the pieces.
 
 mod judge;
 
 use rustls::AlertDescription;
 
 use super::connect::Fault;
-use super::finding::{Break, Cut, Finding};
+use super::finding::{Cutoff, Finding, Interruption};
 use super::response::{Flow, Reader, Sink};
 use crate::http1::limits::RESPONSE_HEAD_FIELDS;
 use crate::http1::{self, Field};
@@ -19,41 +19,41 @@ use judge::{Judge, Verdict};
 pub(super) enum Progress {
     /// More is needed.
     More,
-    /// The finding is certain, and a failure; a little more would make it more telling.
+    /// The finding is a failure, and certain; a little more would complete the quotation.
     Settled,
     /// Enough.
     Done,
 }
 
-/// Why no more of an answer comes.
+/// Why reading an answer stopped.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Stop {
-    /// It was not needed.
+    /// The rest is not needed.
     Enough,
-    /// The peer closed in good order.
+    /// The peer closed its side.
     Closed,
     /// The connection broke.
     Broke(Fault),
-    /// The peer took back the TLS handshake.
+    /// The peer rejected us after the TLS handshake.
     Refused(AlertDescription),
     /// The deadline passed.
     Deadline,
 }
 
 impl Stop {
-    /// What cut the answer; `None`: nothing did.
-    pub(super) fn cut(self) -> Option<Cut> {
+    /// What ended the answer early; `None`: nothing did.
+    pub(super) fn cut(self) -> Option<Cutoff> {
         match self {
             Stop::Enough => None,
-            // Whoever tells our own faults apart has done so before.
-            Stop::Broke(Fault::Ours(errno) | Fault::Theirs(errno)) => Some(Cut::Broke(errno)),
-            Stop::Closed | Stop::Refused(_) => Some(Cut::Closed),
-            Stop::Deadline => Some(Cut::Deadline),
+            // Callers handle our own faults before.
+            Stop::Broke(Fault::Ours(errno) | Fault::Theirs(errno)) => Some(Cutoff::Broke(errno)),
+            Stop::Closed | Stop::Refused(_) => Some(Cutoff::Closed),
+            Stop::Deadline => Some(Cutoff::Deadline),
         }
     }
 }
 
-/// One answer on its way.
+/// An answer while it arrives.
 #[derive(Debug)]
 pub(super) struct Answer<'p> {
     reader: Reader,
@@ -65,17 +65,17 @@ impl<'p> Answer<'p> {
         Answer { reader: Reader::new(&*probe.method == "HEAD"), judge: Judge::new(probe) }
     }
 
-    /// Takes the next bytes of the connection. After `Done` none may follow.
+    /// Reads the next bytes of the connection. After `Done` feed no more.
     pub(super) fn feed(&mut self, mut input: &[u8]) -> Progress {
         if matches!(self.judge.verdict(), Verdict::Malformed(http1::Fault::NotHttp)) {
-            return self.keep_noise(input);
+            return self.keep_unparsed(input);
         }
         let flow = self.reader.feed(&mut input, &mut self.judge);
         self.progress(flow, input)
     }
 
-    /// Takes a head, interim or final, that another framing has read (HTTP/2). Its body follows with [`Answer::feed`],
-    /// and an end that no length announced with [`Answer::feed_end`].
+    /// Takes a head, interim or final, that another parser has read (HTTP/2). The body follows with [`Answer::feed`], and an
+    /// end without a length with [`Answer::feed_end`].
     pub(super) fn feed_head(&mut self, status: u16, fields: &[Field<'_>]) -> Progress {
         if status >= 200 {
             self.judge.on_raw_head(&written(status, fields));
@@ -87,12 +87,12 @@ impl<'p> Answer<'p> {
         self.progress(flow, &[])
     }
 
-    /// The answer has ended whole.
+    /// The answer is complete.
     pub(super) fn feed_end(&mut self) {
         self.reader.on_close(&mut self.judge);
     }
 
-    /// What comes of a piece, of which `rest` was not read.
+    /// The progress after a piece, of which `rest` was not read.
     fn progress(&mut self, flow: Result<Flow, http1::Fault>, rest: &[u8]) -> Progress {
         let open = self.judge.is_open();
         match flow {
@@ -106,14 +106,14 @@ impl<'p> Answer<'p> {
                 if error != http1::Fault::NotHttp {
                     return Progress::Done;
                 }
-                self.judge.keep_noise(self.reader.pending());
-                self.keep_noise(rest)
+                self.judge.keep_unparsed(self.reader.pending());
+                self.keep_unparsed(rest)
             }
         }
     }
 
-    fn keep_noise(&mut self, bytes: &[u8]) -> Progress {
-        if self.judge.keep_noise(bytes) { Progress::Done } else { Progress::Settled }
+    fn keep_unparsed(&mut self, bytes: &[u8]) -> Progress {
+        if self.judge.keep_unparsed(bytes) { Progress::Done } else { Progress::Settled }
     }
 
     /// The finding, when no more is read.
@@ -127,13 +127,13 @@ impl<'p> Answer<'p> {
             Stop::Refused(alert) if judge.is_open() => return Finding::Refused(alert),
             Stop::Enough | Stop::Closed | Stop::Broke(_) | Stop::Refused(_) | Stop::Deadline => {}
         }
-        let cut = stop.cut().unwrap_or(Cut::Closed);
-        let end = Break { cut, stage: reader.stage(), interim: reader.interim() };
+        let cut = stop.cut().unwrap_or(Cutoff::Closed);
+        let end = Interruption { cut, stage: reader.stage(), interim: reader.interim() };
         Finding::Answer(judge.finish(end, reader.pending()))
     }
 }
 
-/// A head of HTTP/2 as HTTP/1 would write it, as far as a trace shows it.
+/// A head of HTTP/2 in the syntax of HTTP/1, as far as a trace shows it.
 fn written(status: u16, fields: &[Field<'_>]) -> Vec<u8> {
     let mut head = format!("HTTP/2 {status}\r\n").into_bytes();
     for field in fields {

@@ -1,9 +1,9 @@
-//! Opens the connection of a probe, TLS included, and tells apart what a failed one says: about the upstream, or about
-//! ourselves. What happens on the socket itself is in `socket`.
+//! Opens the connection of a probe, TLS included, and decides whether a failure is the upstream's or this machine's. `socket`
+//! handles the socket itself.
 //!
-//! Every connect error is the upstream's failure but the five that mean that this machine has run out of something
-//! (`health.md`, "Probes and verdicts"): those are no verdict. The deadline is the caller's, over everything it does;
-//! [`Steps`] remembers how far it came.
+//! Every connect error is a failure of the upstream, except the five that mean that this machine has run out of a resource
+//! (`health.md`, "Probes and verdicts"): those give no verdict. The caller sets one deadline for everything; [`Steps`]
+//! records the progress.
 
 use std::io;
 use std::pin::Pin;
@@ -16,20 +16,20 @@ use rustls_pki_types::ServerName;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::Instant;
 
-use super::finding::{Cut, Finding};
+use super::finding::{Cutoff, Finding};
 use super::socket::{Purpose, Socket, each};
 use crate::model::policy::{ProbeKind, ProbeSpec, TlsPolicy};
 use crate::model::{Address, TlsTrace, Trace};
 use crate::tls::{self, Broken, Client, Failure, Seen};
 
-/// Whom a probe talks to, and how: everything that stays the same from one probe to the next.
+/// The peer of a probe and how to connect to it: everything that is the same for each probe.
 pub(super) struct Peer {
     /// The address dialled.
     pub target: Address,
     /// TLS over it.
     pub tls: Option<Tls>,
-    /// Nothing is sent or read: the connection ends before it is one for the peer.
-    pub knocks: bool,
+    /// Nothing is sent or read: the connection ends before the peer accepts it.
+    pub connect_only: bool,
     /// TLS begins later, with [`Peer::start_tls`].
     pub begins_plain: bool,
 }
@@ -44,7 +44,7 @@ pub(super) struct Tls {
 }
 
 impl Tls {
-    /// TLS as `spec` wants it, if it does. `host` and `name` as [`tls::server_name`] has them; `alpn` as
+    /// TLS under the policy of `spec`, if it has one. `host` and `name` as for [`tls::server_name`]; `alpn` as for
     /// [`Client::try_new`].
     pub(super) fn of(
         spec: &Arc<ProbeSpec>,
@@ -57,13 +57,13 @@ impl Tls {
         Some(Tls { spec: spec.clone(), alpn, name, client: OnceLock::new() })
     }
 
-    /// Does what the first handshake would otherwise do on the upstream's clock: starts the cryptography, reads the roots
-    /// of this machine, and makes the client. Blocks no thread of the runtime; afterwards it returns at once.
+    /// Does the work of the first handshake that must not count as the upstream's time: starts the cryptography, reads the
+    /// roots of this machine, and makes the client. Blocks no thread of the runtime; later calls return at once.
     pub(super) async fn prepare(&self) {
         if self.client.get().is_none() {
             let policy = policy_of(&self.spec).expect("without a policy there is no TLS");
             Box::pin(tls::warm_up(policy)).await;
-            // What keeps it from being made is the finding of the handshake.
+            // If it cannot be made, the handshake reports the failure.
             let _ = self.client();
         }
     }
@@ -77,7 +77,7 @@ impl Tls {
         Ok(self.client.get_or_init(|| client))
     }
 
-    /// What it means that the peer sent `alert` after the handshake of `steps`.
+    /// The failure when the peer sends `alert` after the handshake of `steps`.
     pub(super) fn refusal(&self, alert: rustls::AlertDescription, steps: &Steps) -> Failure {
         self.client.get().expect("after a handshake there is a client").refusal(alert, steps.seen())
     }
@@ -88,7 +88,7 @@ impl Tls {
     }
 }
 
-/// A handshake that nobody has said anything about is verified.
+/// The policy of a `tls` check without one: verified.
 static STRICT: TlsPolicy = TlsPolicy { verify: true, server_name: None, roots: None, client: None };
 
 fn policy_of(spec: &ProbeSpec) -> Option<&TlsPolicy> {
@@ -99,18 +99,18 @@ fn policy_of(spec: &ProbeSpec) -> Option<&TlsPolicy> {
     }
 }
 
-/// How far a probe has come, and what it saw on the way.
+/// The progress of a probe, and its trace.
 pub(super) struct Steps {
-    /// When it began.
+    /// When the probe began.
     pub started: Instant,
-    /// What it saw.
+    /// What was received and measured so far.
     pub trace: Trace,
-    /// What the TLS handshake showed of the peer; `None`: there was none.
+    /// What the TLS handshake showed of the peer; `None` before one.
     seen: Option<Arc<Seen>>,
-    /// The peer has said something in the protocol above TLS.
-    pub heard: bool,
+    /// The peer has sent data in the protocol over TLS.
+    pub received: bool,
     phase: Phase,
-    last_heard_in: Option<Duration>,
+    last_received_in: Option<Duration>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -123,56 +123,55 @@ enum Phase {
 impl Steps {
     pub(super) fn begin() -> Steps {
         let (started, trace) = (Instant::now(), Trace::default());
-        Steps { started, trace, seen: None, heard: false, phase: Phase::Connecting, last_heard_in: None }
+        Steps { started, trace, seen: None, received: false, phase: Phase::Connecting, last_received_in: None }
     }
 
-    /// What it means that the deadline passed; `None` once [`Peer::open`] has returned: then it is the protocol's.
+    /// The finding when the deadline passes; `None` once [`Peer::open`] has returned: then the protocol has its own.
     pub(super) fn timeout(&self) -> Option<Finding<'static>> {
         match self.phase {
             Phase::Connecting => Some(Finding::ConnectTimeout),
-            Phase::Handshaking => Some(self.no_handshake(Cut::Deadline)),
+            Phase::Handshaking => Some(self.no_handshake(Cutoff::Deadline)),
             Phase::Talking => None,
         }
     }
 
-    fn no_handshake(&self, cut: Cut) -> Finding<'static> {
+    fn no_handshake(&self, cut: Cutoff) -> Finding<'static> {
         Finding::NoHandshake { cut, speaks_tls: self.seen().speaks_tls() }
     }
 
     fn seen(&self) -> &Seen {
-        static NOTHING: LazyLock<Seen> = LazyLock::new(Seen::default);
-        self.seen.as_deref().unwrap_or(&NOTHING)
+        static BEFORE_HANDSHAKE: LazyLock<Seen> = LazyLock::new(Seen::default);
+        self.seen.as_deref().unwrap_or(&BEFORE_HANDSHAKE)
     }
 
-    /// More of an answer has come; the trace has the time of its first byte.
+    /// More of an answer was received; the trace has the time of its first byte.
     pub(super) fn answered(&mut self) {
-        self.heard = true;
+        self.received = true;
         let at = self.started.elapsed();
         self.trace.answered_in.get_or_insert(at);
-        self.last_heard_in = Some(at);
+        self.last_received_in = Some(at);
     }
 
     /// The answer has ended with its connection.
     pub(super) fn ended(&mut self) {
-        self.last_heard_in = self.last_heard_in.map(|_| self.started.elapsed());
+        self.last_received_in = self.last_received_in.map(|_| self.started.elapsed());
     }
 
-    /// When what was seen last had come: of the answer, else of the handshake, else the connection itself. Without what is
-    /// waited for afterwards, such as the peer's goodbye.
+    /// The time of the last received part of the answer, else of the handshake, else of the connection. The wait for the
+    /// peer's close is not included.
     pub(super) fn decided_in(&self) -> Option<Duration> {
-        let shaken_in = self.trace.tls.as_ref().and_then(|tls| tls.done_in);
-        self.last_heard_in.or(shaken_in).or(self.trace.connected_in)
+        let handshake_in = self.trace.tls.as_ref().and_then(|tls| tls.done_in);
+        self.last_received_in.or(handshake_in).or(self.trace.connected_in)
     }
 }
 
 impl Peer {
-    /// Connects and makes the handshake, without a deadline of its own. Cancel-safe: dropping the future closes the
-    /// socket.
+    /// Connects and makes the handshake; the caller sets the deadline. Cancel-safe: dropping the future closes the socket.
     ///
     /// # Errors
-    /// What is found where that fails; it ends the probe.
+    /// The finding that ends the probe.
     pub(super) async fn open(&self, steps: &mut Steps) -> Result<Stream, Finding<'static>> {
-        let purpose = if self.knocks { Purpose::Knock } else { Purpose::Talk };
+        let purpose = if self.connect_only { Purpose::ConnectOnly } else { Purpose::Exchange };
         let dialled = Socket::dial(&self.target, purpose).await;
         let socket = dialled.map_err(|error| Finding::NotConnected(Fault::from(&error)))?;
         steps.trace.local = socket.local();
@@ -186,26 +185,22 @@ impl Peer {
         Box::pin(self.start_tls(stream, steps)).await
     }
 
-    /// Makes the handshake on a connection that is open, as [`Peer::open`] does.
+    /// Makes the handshake on an open connection, as [`Peer::open`] does.
     ///
     /// # Errors
-    /// What is found where that fails; it ends the probe.
+    /// The finding that ends the probe.
     pub(super) async fn start_tls(&self, stream: Stream, steps: &mut Steps) -> Result<Stream, Finding<'static>> {
         let (Some(tls), Stream::Plain(socket)) = (&self.tls, stream) else {
             unreachable!("`config` makes at most one handshake, and only with a policy for it")
         };
         steps.phase = Phase::Handshaking;
-        let stream = shake_hands(tls, socket, steps).await?;
+        let stream = handshake(tls, socket, steps).await?;
         steps.phase = Phase::Talking;
         Ok(Stream::Tls(stream))
     }
 }
 
-async fn shake_hands(
-    tls: &Tls,
-    socket: Socket,
-    steps: &mut Steps,
-) -> Result<Box<tls::Stream<Socket>>, Finding<'static>> {
+async fn handshake(tls: &Tls, socket: Socket, steps: &mut Steps) -> Result<Box<tls::Stream<Socket>>, Finding<'static>> {
     let client = tls.client().map_err(|failure| Finding::Tls(Box::new(failure)))?;
     let seen = steps.seen.insert(Arc::default());
     match client.handshake(socket, seen).await {
@@ -216,19 +211,21 @@ async fn shake_hands(
         }
         Err(Broken::Tls(failure)) => {
             steps.trace.tls = Some(Box::new(client.trace_of_failure(&failure)));
-            steps.trace.body = failure.heard().unwrap_or_default().into();
+            steps.trace.body = failure.first_bytes().unwrap_or_default().into();
             Err(Finding::Tls(failure))
         }
-        Err(Broken::Io(error)) if error.kind() == io::ErrorKind::UnexpectedEof => Err(steps.no_handshake(Cut::Closed)),
+        Err(Broken::Io(error)) if error.kind() == io::ErrorKind::UnexpectedEof => {
+            Err(steps.no_handshake(Cutoff::Closed))
+        }
         Err(Broken::Io(error)) => Err(match Fault::from(&error) {
             Fault::Ours(errno) => Finding::NoResources(errno),
-            Fault::Theirs(errno) => steps.no_handshake(Cut::Broke(errno)),
+            Fault::Theirs(errno) => steps.no_handshake(Cutoff::Broke(errno)),
         }),
     }
 }
 
-/// A connection of a probe, ready for the protocol. A peer that closes without TLS's own goodbye has closed: what it said
-/// until then is judged by its own framing.
+/// A connection of a probe, ready for the protocol. A close without TLS's close_notify counts as a close: the framing of
+/// the protocol decides whether the data is complete.
 #[derive(Debug)]
 pub(super) enum Stream {
     Plain(Socket),
@@ -236,8 +233,7 @@ pub(super) enum Stream {
 }
 
 impl Stream {
-    /// Closes. Where the peer has closed its side already, a reset spares both systems the rest of the ceremony: nobody is
-    /// there to miss it.
+    /// Closes. If the peer has already closed its side, a reset saves both systems the rest of the TCP close.
     pub(super) fn close(self) {
         if let Stream::Plain(socket) = &self
             && socket.is_ended_by_peer()
@@ -270,10 +266,10 @@ impl AsyncWrite for Stream {
     }
 }
 
-/// What the system said when a connection could not be made or broke.
+/// The error of the system when a connection could not be made or broke.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Fault {
-    /// This machine has run out of something: no verdict about the upstream.
+    /// This machine has run out of a resource: no verdict about the upstream.
     Ours(Errno),
     /// Anything else.
     Theirs(Errno),
@@ -289,7 +285,7 @@ impl From<&io::Error> for Fault {
     }
 }
 
-/// The libraries make errors of their own; these are the kinds a socket can meet.
+/// The libraries also make errors without a number; these kinds can occur on a socket.
 fn without_number(kind: io::ErrorKind) -> Errno {
     match kind {
         io::ErrorKind::WouldBlock => Errno::EAGAIN,
@@ -305,7 +301,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_our_own_lack_of_resources_is_no_verdict() {
+    fn only_our_own_lack_of_resources_gives_no_verdict() {
         for errno in [Errno::EMFILE, Errno::ENFILE, Errno::ENOBUFS, Errno::ENOMEM, Errno::EADDRNOTAVAIL] {
             assert_eq!(Fault::from(&io::Error::from_raw_os_error(errno as i32)), Fault::Ours(errno));
         }

@@ -1,5 +1,4 @@
-//! Whether an answer is as expected: its fields, its body, and what the body says as JSON. Pure. What to say about a
-//! failure is `finding`'s business.
+//! The rules of `expect`: fields, body, and the body as JSON. Pure. `finding` has the sentences for failures.
 
 mod body;
 mod header;

@@ -1,5 +1,5 @@
-//! A door for fuzzing: bytes in, findings out. Pure; opens no socket. Not a part of the interface: it may change at any
-//! time.
+//! The entry point for fuzzing: bytes in, findings out. Pure; opens no socket. Not part of the interface: it may change at
+//! any time.
 
 use std::sync::LazyLock;
 use std::time::Duration;
@@ -11,13 +11,12 @@ use crate::model::policy::{
     BodyRule, Expect, HeaderMatch, HeaderRule, HttpProbe, JsonMatch, JsonPath, JsonRule, Pattern, StatusRule,
 };
 
-/// What is said of one answer under every rule of a fixed set, and for every way in which a connection may end. Two are
-/// equal when nobody could tell the answers apart.
+/// The reports of one answer for every check of a fixed set and every way in which a connection can end.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Reading(Vec<(Code, Option<u16>, String, Box<[u8]>)>);
 
-/// Reads `bytes` as the answer to a probe, in pieces whose lengths are `cuts` again and again (a zero counts as one; no
-/// cuts: in one piece). Never panics, and the reading does not depend on `cuts`: that is what is to be refuted.
+/// Reads `bytes` as the answer to a probe, in pieces whose lengths are `cuts`, repeated (a zero counts as one; no cuts: in
+/// one piece). Never panics, and the reading does not depend on `cuts`: the fuzzer tries to disprove both.
 pub fn read_response(bytes: &[u8], cuts: &[usize]) -> Reading {
     let ends = [Stop::Closed, Stop::Deadline];
     Reading(PROBES.iter().flat_map(|probe| ends.map(|end| read(probe, bytes, cuts, end))).collect())
@@ -37,7 +36,7 @@ fn read(probe: &HttpProbe, bytes: &[u8], cuts: &[usize], end: Stop) -> (Code, Op
     let report = answer.finish(if done { Stop::Enough } else { end }).report(&Circumstances {
         took: Duration::from_millis(2),
         connected_in: Some(Duration::from_millis(1)),
-        shaken_in: None,
+        handshake_in: None,
         timeout: Duration::from_secs(1),
         elsewhere: None,
     });
@@ -76,7 +75,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_reading_tells_answers_apart_and_cuts_do_not_matter() {
+    fn readings_of_different_answers_differ_and_cuts_do_not_matter() {
         let up = b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nready";
         let down = b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nstart";
         assert_ne!(read_response(up, &[]), read_response(down, &[]));

@@ -1,5 +1,5 @@
-//! `type = "grpc"`: one `grpc.health.v1.Health/Check` over HTTP/2. Builds the call; `h2` moves the bytes, `reply` says what
-//! the answer means.
+//! `type = "grpc"`: one `grpc.health.v1.Health/Check` over HTTP/2. Builds the call; `h2` transfers it, `reply` interprets
+//! the answer.
 
 mod reply;
 
@@ -10,8 +10,8 @@ use tokio::time::Instant;
 
 use super::answer::Stop;
 use super::connect::{Fault, Peer, Steps};
-use super::finding::{Cut, Finding, Http2, Said};
-use super::h2::{End, put_headers, speak, uri};
+use super::finding::{Cutoff, Finding, GrpcAnswer, Http2};
+use super::h2::{End, open_and_exchange, put_headers, uri};
 use super::response::Stage;
 use crate::VERSION;
 use crate::model::policy::GrpcProbe;
@@ -21,7 +21,7 @@ use reply::Reply;
 
 /// The only method that a probe calls.
 const PATH: &str = "/grpc.health.v1.Health/Check";
-/// The flag and the length before a message.
+/// The flag and the length in front of a message.
 const PREFIX_BYTES: usize = 5;
 
 /// `grpc.health.v1.HealthCheckRequest`.
@@ -38,7 +38,7 @@ struct HealthCheckResponse {
     status: i32,
 }
 
-/// One health check, over by `deadline`. `authority` is the Host where none is configured.
+/// One health check, finished by `deadline`. `authority` is the default for Host.
 pub(super) async fn run<'p>(
     peer: &Peer,
     probe: &'p GrpcProbe,
@@ -48,27 +48,27 @@ pub(super) async fn run<'p>(
 ) -> Finding<'p> {
     let mut reply = Reply::new(probe);
     let asked = request(probe, authority, peer.tls.is_some());
-    let (cut, trouble) = match speak(peer, asked, content(probe), &mut reply, deadline, steps).await {
+    let (cut, trouble) = match open_and_exchange(peer, asked, content(probe), &mut reply, deadline, steps).await {
         End::NotOpen(finding) => return finding,
-        End::Trouble(trouble) => (Cut::Closed, Some(trouble.without(secrets(&probe.headers)))),
-        End::Stop(Stop::Enough | Stop::Closed) => (Cut::Closed, None),
-        End::Stop(Stop::Deadline) => (Cut::Deadline, None),
-        End::Stop(Stop::Broke(Fault::Theirs(errno))) => (Cut::Broke(errno), None),
+        End::Trouble(trouble) => (Cutoff::Closed, Some(trouble.without(secrets(&probe.headers)))),
+        End::Stop(Stop::Enough | Stop::Closed) => (Cutoff::Closed, None),
+        End::Stop(Stop::Deadline) => (Cutoff::Deadline, None),
+        End::Stop(Stop::Broke(Fault::Theirs(errno))) => (Cutoff::Broke(errno), None),
         End::Stop(Stop::Broke(Fault::Ours(errno))) => return Finding::NoResources(errno),
         End::Stop(Stop::Refused(alert)) => return Finding::Refused(alert),
     };
     let called = reply.finish(cut, &mut steps.trace);
-    match (trouble, &called.said) {
-        (Some(trouble), Said::CutShort { .. }) => {
+    match (trouble, &called.outcome) {
+        (Some(trouble), GrpcAnswer::CutShort { .. }) => {
             let status = called.status;
             let stage = status.map_or(Stage::Head(0), |_| Stage::End);
             Finding::Http2(Http2 { trouble, stage, status, body: Excerpt::default(), grpc: true })
         }
-        _ => Finding::Called(called),
+        _ => Finding::Grpc(called),
     }
 }
 
-/// The head of the call. A configured field replaces the one that is sent otherwise, but for the two that make it gRPC.
+/// The head of the call. A configured field replaces the default one, except the two that gRPC requires.
 ///
 /// # Errors
 /// HTTP/2 cannot carry it; `config` accepts no such probe.
@@ -81,7 +81,7 @@ pub(super) fn request(probe: &GrpcProbe, host: &str, over_tls: bool) -> http::Re
     Ok(request)
 }
 
-/// The message of the call, behind its prefix.
+/// The message of the call, after its prefix.
 pub(super) fn content(probe: &GrpcProbe) -> Bytes {
     let message = HealthCheckRequest { service: probe.service.to_string() };
     let length = message.encoded_len();

@@ -1,9 +1,9 @@
-//! `version = "h2"`: one HTTP/2 request on a connection of its own, by prior knowledge or behind ALPN. Builds the request
-//! and drives the connection inside the probe's own future, so that dropping it ends everything; what the answer means
-//! is decided by a [`Receiver`]: `answer`, or `grpc::reply`.
+//! `version = "h2"`: one HTTP/2 request on a new connection, by prior knowledge or after ALPN. Builds the request and drives
+//! the connection inside the future of the probe, so that dropping it ends everything. A [`Receiver`], `answer` or
+//! `grpc::reply`, decides what the answer means.
 //!
-//! The peer gets small limits: no push, 64 KiB of head, a window of 32 KiB; of what it sends, 16 KiB are read at a time,
-//! so that frames never pile up, and 1 MiB in all.
+//! The peer gets small limits: no push, 64 KiB of head, a window of 32 KiB. At most 16 KiB are read at a time, so that
+//! frames never pile up, and 1 MiB in all.
 
 mod opening;
 
@@ -33,20 +33,20 @@ use crate::model::policy::{HeaderText, HttpProbe};
 use crate::model::quote::Excerpt;
 use opening::Opening;
 
-/// How long a failed probe waits for what it will quote, within its deadline.
+/// How long a failed probe waits for the text that it quotes, within its deadline.
 const QUOTE_PATIENCE: Duration = Duration::from_millis(100);
-/// How long a probe that is over says goodbye, within its deadline.
+/// How long a finished probe may take to close, within its deadline.
 const CLOSE_PATIENCE: Duration = Duration::from_millis(50);
-/// What a peer may send of a body before it was read. The whole connection has 64 KiB, the least there is.
+/// The window of the stream. The window of the connection has 64 KiB, the minimum of HTTP/2.
 const WINDOW_BYTES: u32 = 32 << 10;
 
-/// Takes an answer as it comes.
+/// Receives an answer as it arrives.
 pub(super) trait Receiver {
     /// A head, interim or final.
     fn on_head(&mut self, status: u16, fields: &HeaderMap) -> Progress;
     /// The next piece of the body; never empty.
     fn on_body(&mut self, piece: &[u8]) -> Progress;
-    /// The answer has ended whole.
+    /// The answer is complete.
     fn on_end(&mut self, trailers: Option<&HeaderMap>);
 }
 
@@ -69,15 +69,15 @@ impl Receiver for Answer<'_> {
 /// How a request over HTTP/2 ended.
 #[derive(Debug)]
 pub(super) enum End {
-    /// There was no connection to send it on.
+    /// The connection was not opened.
     NotOpen(Finding<'static>),
-    /// The answer is whole, or enough of it: never `Closed`, for only the end of its stream ends an answer.
+    /// Reading stopped, with the answer complete or sufficient; never `Closed`: only the end of its stream ends an answer.
     Stop(Stop),
-    /// HTTP/2 itself ended it.
+    /// An error of HTTP/2 itself.
     Trouble(Trouble),
 }
 
-/// One HTTP probe over HTTP/2, over by `deadline`. `authority` is the Host where none is configured.
+/// One HTTP probe over HTTP/2, finished by `deadline`. `authority` is the default for Host.
 pub(super) async fn run<'p>(
     peer: &Peer,
     probe: &'p HttpProbe,
@@ -88,7 +88,7 @@ pub(super) async fn run<'p>(
     let mut answer = Answer::new(probe);
     let asked = request(probe, authority, peer.tls.is_some());
     let content = probe.body.as_ref().map_or_else(Bytes::new, |body| Bytes::copy_from_slice(body.as_bytes()));
-    match speak(peer, asked, content, &mut answer, deadline, steps).await {
+    match open_and_exchange(peer, asked, content, &mut answer, deadline, steps).await {
         End::NotOpen(finding) => finding,
         End::Stop(stop) => answer.finish(stop),
         End::Trouble(trouble) => match answer.finish(Stop::Enough) {
@@ -102,8 +102,8 @@ pub(super) async fn run<'p>(
     }
 }
 
-/// Opens the connection, sends `request` with `content`, and hands the answer to `receiver`; over by `deadline`.
-pub(super) async fn speak(
+/// Opens the connection, sends `request` with `content`, and passes the answer to `receiver`; finished by `deadline`.
+pub(super) async fn open_and_exchange(
     peer: &Peer,
     request: http::Result<Request<()>>,
     content: Bytes,
@@ -121,7 +121,7 @@ pub(super) async fn speak(
             Err(finding) => return End::NotOpen(finding),
         };
         match &steps.trace.tls {
-            Some(tls) if tls.alpn.as_deref() != Some("h2") => End::Trouble(Trouble::NotSettled),
+            Some(tls) if tls.alpn.as_deref() != Some("h2") => End::Trouble(Trouble::NotNegotiated),
             Some(_) | None => exchange(stream, request, content, receiver, steps).await,
         }
     };
@@ -131,8 +131,8 @@ pub(super) async fn speak(
     }
 }
 
-/// The request of an HTTP probe. A configured field replaces the one that is sent otherwise; those of an HTTP/1
-/// connection have no place here (RFC 9113, section 8.2.2).
+/// The request of an HTTP probe. A configured field replaces the default one; fields of an HTTP/1 connection are not sent
+/// (RFC 9113, section 8.2.2).
 ///
 /// # Errors
 /// HTTP/2 cannot carry it; `config` accepts no such probe.
@@ -150,7 +150,7 @@ pub(super) fn request(probe: &HttpProbe, host: &str, over_tls: bool) -> http::Re
     let fields = request.headers_mut();
     put_headers(fields, &[("user-agent", &format!("roundsman-probe/{VERSION}")), ("accept", "*/*")], &probe.headers)?;
     let length = probe.body.as_ref().map_or(0, |body| body.len());
-    // Methods that carry a body say that there is none (RFC 9110, section 8.6).
+    // Methods with a body declare an empty one (RFC 9110, section 8.6).
     if length > 0 || matches!(&*probe.method, "POST" | "PUT" | "PATCH") {
         fields.insert(CONTENT_LENGTH, HeaderValue::from(length));
     }
@@ -163,7 +163,7 @@ pub(super) fn uri(path: &str, host: &str, over_tls: bool) -> http::Result<Uri> {
     Uri::builder().scheme(scheme).authority(host).path_and_query(&*written(path)).build()
 }
 
-/// `path` with what RFC 3986 allows nowhere written as its octets: the library refuses it bare.
+/// `path` with the bytes that RFC 3986 forbids percent-encoded: the library rejects them otherwise.
 fn written(path: &str) -> Cow<'_, str> {
     let bare = |b: &u8| (0x21..=0x7e).contains(b) && !b"\"<>`#".contains(b);
     if path.as_bytes().iter().all(bare) {
@@ -179,7 +179,7 @@ fn written(path: &str) -> Cow<'_, str> {
     Cow::Owned(out)
 }
 
-/// Fields that belong to an HTTP/1 connection, to the framing, or that have a place of their own.
+/// Fields of an HTTP/1 connection, of the framing, or with a pseudo-header.
 const NOT_SENT: [&str; 9] = [
     "connection",
     "keep-alive",
@@ -192,7 +192,7 @@ const NOT_SENT: [&str; 9] = [
     "host",
 ];
 
-/// Puts in `ours`, and `configured` in the place of those it names. Secrets are marked, so that no table keeps them
+/// Adds `ours`, with those in `configured` replaced. Secrets are marked sensitive, so that no header table keeps them
 /// (RFC 7541, section 7.1.3).
 pub(super) fn put_headers(
     fields: &mut HeaderMap,
@@ -217,8 +217,8 @@ pub(super) fn put_headers(
     Ok(())
 }
 
-/// Sends `request` with `content` on `stream`, hands the answer to `receiver` until it has enough, and closes in good
-/// order. Without a deadline of its own. Cancel-safe: dropping the future closes the stream.
+/// Sends `request` with `content` on `stream`, passes the answer to `receiver` until it has enough, and closes with GOAWAY.
+/// The caller sets the deadline. Cancel-safe: dropping the future closes the stream.
 async fn exchange<S>(
     stream: S,
     request: Request<()>,
@@ -231,7 +231,7 @@ where
 {
     let mut opening = Opening::new(stream);
     let talked = talk(&mut opening, request, content, receiver, steps).await;
-    steps.heard |= opening.has_heard();
+    steps.received |= opening.has_received();
     match talked {
         Ok(()) => End::Stop(Stop::Enough),
         Err(_) if opening.is_foreign() => {
@@ -245,11 +245,11 @@ where
     }
 }
 
-/// What ended a connection before its time.
+/// Why a connection ended early.
 enum Broken {
-    /// Its end, in good order.
+    /// The peer closed it.
     Closed,
-    /// Anything else; of an error of the socket, [`Opening::broke`] knows more.
+    /// Another error; for errors of the socket see [`Opening::broke`].
     Http2(h2::Error),
 }
 
@@ -277,12 +277,12 @@ where
         .await?;
     let mut connection = pin!(connection);
     drive(connection.as_mut(), converse(requests, request, content, receiver, steps)).await?;
-    // All is known: what is left is GOAWAY and the close.
+    // The finding is certain: only GOAWAY and the close remain.
     let _ = timeout(CLOSE_PATIENCE, connection).await;
     Ok(())
 }
 
-/// Polls both until `conversation` is over, or the connection is and cannot wake it any more.
+/// Polls both until `conversation` ends, or the connection ends and cannot wake it any more.
 async fn drive<C>(
     mut connection: Pin<&mut C>,
     conversation: impl Future<Output = Result<(), h2::Error>>,
@@ -313,7 +313,7 @@ async fn converse(
     let mut requests = requests.ready().await?;
     let (mut response, mut sender) = requests.send_request(request, content.is_empty())?;
     if !content.is_empty() {
-        // Kept by the library, and sent as the peer's window allows.
+        // Buffered by the library, and sent as the window of the peer allows.
         sender.send_data(content, true)?;
     }
     while let Some(interim) = poll_fn(|cx| response.poll_informational(cx)).await {
@@ -336,7 +336,7 @@ async fn converse(
     Ok(())
 }
 
-/// Hands on what comes of the body while the receiver says `wanted`.
+/// Passes on the body while the receiver returns `wanted`.
 async fn receive(
     body: &mut RecvStream,
     receiver: &mut impl Receiver,
@@ -369,8 +369,8 @@ fn trouble(error: &h2::Error) -> Trouble {
     }
 }
 
-/// The words that a GOAWAY may carry (RFC 9113, section 6.8), such as `too_many_pings`. The library shows them only as the
-/// end of its own sentence, as a byte string literal.
+/// The debug data of a GOAWAY (RFC 9113, section 6.8), such as `too_many_pings`. The library shows it only at the end of its
+/// message, as a byte string literal.
 fn words_of_goaway(error: &h2::Error, reason: h2::Reason) -> Excerpt {
     let mut words = Excerpt::default();
     let sentence = error.to_string();
@@ -392,7 +392,7 @@ fn words_of_goaway(error: &h2::Error, reason: h2::Reason) -> Excerpt {
     words
 }
 
-/// The octet of two hexadecimal digits.
+/// The byte of two hexadecimal digits.
 pub(super) fn octet(high: u8, low: u8) -> Option<u8> {
     let digit = |digit: u8| char::from(digit).to_digit(16);
     digit(high).zip(digit(low)).and_then(|(high, low)| u8::try_from(high * 16 + low).ok())
@@ -404,7 +404,7 @@ pub(super) fn write_head(out: &mut Excerpt, status: u16, fields: &HeaderMap) {
     write_fields(out, fields);
 }
 
-/// The lines of fields, as [`write_head`] has them.
+/// The lines of fields, as [`write_head`] writes them.
 pub(super) fn write_fields(out: &mut Excerpt, fields: &HeaderMap) {
     for (name, value) in fields {
         for part in [name.as_str().as_bytes(), b": ", value.as_bytes(), b"\r\n"] {

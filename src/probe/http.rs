@@ -1,5 +1,5 @@
-//! `type = "http"`: one HTTP/1.1 request on a connection of its own. Builds the request, moves the bytes, keeps the
-//! deadline; what they mean is decided by `answer`.
+//! `type = "http"`: one HTTP/1.1 request on a new connection. Builds the request, transfers the bytes and enforces the
+//! deadline; `answer` decides what they mean.
 
 use std::future::poll_fn;
 use std::io;
@@ -19,13 +19,13 @@ use crate::model::Address;
 use crate::model::policy::HttpProbe;
 use crate::tls;
 
-/// Bytes taken from the socket at a time: the answers of health endpoints fit.
+/// Bytes read from the socket at a time: answers of health endpoints fit.
 const READ_BYTES: usize = 4 << 10;
-/// How long a failed probe waits for what it will quote, within its deadline.
+/// How long a failed probe waits for the text that it quotes, within its deadline.
 const QUOTE_PATIENCE: Duration = Duration::from_millis(100);
 
-/// Whom a request is for, where no Host is configured: `name`, which the address was resolved from, with the port unless
-/// it is the scheme's own; else the address dialled; `localhost` for a unix socket.
+/// The default for Host: `name`, which the address was resolved from, with the port unless it is the scheme's default; else
+/// the address dialled; `localhost` for a unix socket.
 pub(super) fn authority(name: Option<&str>, target: &Address, tls: bool) -> String {
     let default_port = if tls { 443 } else { 80 };
     match (name, target) {
@@ -40,8 +40,8 @@ pub(super) fn authority(name: Option<&str>, target: &Address, tls: bool) -> Stri
     }
 }
 
-/// The bytes of the request; `authority` is the Host where none is configured. A configured field replaces the one that is
-/// sent otherwise, but for the length of a configured body.
+/// The bytes of the request; `authority` is the default for Host. A configured field replaces the default one, except the
+/// length of a configured body.
 pub(super) fn request(probe: &HttpProbe, authority: &str) -> Box<[u8]> {
     let host = probe.host.as_deref().unwrap_or(authority);
     let agent = format!("roundsman-probe/{VERSION}");
@@ -57,7 +57,7 @@ pub(super) fn request(probe: &HttpProbe, authority: &str) -> Box<[u8]> {
             field(name, value);
         }
     }
-    // Methods that carry a body say that there is none (RFC 9110, section 8.6).
+    // Methods with a body declare an empty one (RFC 9110, section 8.6).
     let wants_length = matches!(&*probe.method, "POST" | "PUT" | "PATCH") && !configured("Content-Length");
     if probe.body.is_some() || wants_length {
         field("Content-Length", &probe.body.as_ref().map_or(0, |body| body.len()).to_string());
@@ -73,7 +73,7 @@ pub(super) fn request(probe: &HttpProbe, authority: &str) -> Box<[u8]> {
     text.into_bytes().into_boxed_slice()
 }
 
-/// One HTTP probe, over by `deadline`.
+/// One HTTP probe, finished by `deadline`.
 pub(super) async fn run<'p>(
     peer: &Peer,
     probe: &'p HttpProbe,
@@ -97,7 +97,7 @@ pub(super) async fn run<'p>(
 
 /// Sends the request and reads as much of the answer as is needed.
 async fn exchange(stream: &mut Stream, request: &[u8], answer: &mut Answer<'_>, steps: &mut Steps) -> Stop {
-    // A peer may answer and close before it has read the request: what it said counts, not the failed write.
+    // A peer may answer and close before it has read the request: its answer matters, not the failed write.
     let sent = send(stream, request).await;
     match receive(stream, answer, steps).await {
         Stop::Closed => sent.err().map_or(Stop::Closed, |error| stop_of(&error)),
@@ -105,13 +105,13 @@ async fn exchange(stream: &mut Stream, request: &[u8], answer: &mut Answer<'_>, 
     }
 }
 
-/// Sends all of `bytes`; TLS keeps some back until it is told to send them.
+/// Sends all of `bytes`, and flushes: TLS buffers some.
 pub(super) async fn send(stream: &mut Stream, bytes: &[u8]) -> io::Result<()> {
     stream.write_all(bytes).await?;
     stream.flush().await
 }
 
-/// What it means for an answer that reading or writing failed.
+/// Why an answer ends when reading or writing fails.
 pub(super) fn stop_of(error: &io::Error) -> Stop {
     tls::alert(error).map_or_else(|| Stop::Broke(Fault::from(error)), Stop::Refused)
 }
@@ -128,13 +128,13 @@ pub(super) async fn receive(stream: &mut Stream, answer: &mut Answer<'_>, steps:
         }
     }
     let rest = async { while let Ok(Some(Progress::More | Progress::Settled)) = read(stream, answer, steps).await {} };
-    // Nothing that happens now changes the finding.
+    // The finding is certain: errors no longer matter.
     let _ = timeout(QUOTE_PATIENCE, rest).await;
     Stop::Enough
 }
 
-/// Feeds the answer with what the socket holds; `None` at the end of the stream. The buffer lives on the stack only
-/// while bytes are there, so that ten thousand probes that wait hold none.
+/// Feeds the answer with the available bytes; `None` at the end of the stream. The buffer exists only while there are
+/// bytes, so that ten thousand waiting probes have none.
 async fn read(stream: &mut Stream, answer: &mut Answer<'_>, steps: &mut Steps) -> io::Result<Option<Progress>> {
     poll_fn(|cx| {
         let mut space = [const { MaybeUninit::uninit() }; READ_BYTES];
@@ -170,7 +170,7 @@ mod tests {
     }
 
     #[test]
-    fn a_request_says_who_asks_and_closes() {
+    fn a_request_has_a_user_agent_and_closes() {
         let expected = format!(
             "GET /healthz?full=1 HTTP/1.1\r\nHost: 127.0.0.1:81\r\nUser-Agent: roundsman-probe/{VERSION}\r\n\
              Accept: */*\r\nConnection: close\r\n\r\n"
@@ -188,7 +188,7 @@ mod tests {
     }
 
     #[test]
-    fn a_name_stands_for_the_address_with_its_port_unless_it_is_the_schemes() {
+    fn a_name_replaces_the_address_with_its_port_unless_it_is_the_default() {
         for (target, tls, host) in [
             ("127.0.0.1:7100", false, "api.internal:7100"),
             ("127.0.0.1:80", false, "api.internal"),

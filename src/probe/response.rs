@@ -1,41 +1,41 @@
-//! Reads the response to a check from pieces of any size: interim responses, the head, and the body by its framing. What a
-//! head may look like, where a body ends and what chunks are is for `http1`, as with the responses to requests. Pure; keeps
-//! nothing but a head that has not come whole; what comes is handed to a [`Sink`] at once.
+//! Reads the response to a check from pieces of any size: interim responses, the head, and the body by its framing. `http1`
+//! parses heads, framing and chunks, as for responses to requests. Pure; buffers only an incomplete head, and passes
+//! everything else to a [`Sink`] at once.
 
 use smallvec::SmallVec;
 
 use crate::http1::limits::INTERIM_ANSWERS;
 use crate::http1::{Chunked, Fault, Field, Reading, ResponseFraming, ResponseReader, Step, framing};
 
-/// Takes what a response consists of, as it comes.
+/// Receives the parts of a response as they arrive.
 pub(super) trait Sink {
-    /// A head that is not interim, as it came, or as much of one as was read before a fault.
+    /// The bytes of a head that is not interim, or of its part before a fault.
     fn on_raw_head(&mut self, head: &[u8]);
     /// The final head.
     fn on_head(&mut self, status: u16, fields: &[Field<'_>]) -> Flow;
     /// The next piece of the body, decoded; never empty.
     fn on_body(&mut self, piece: &[u8]) -> Flow;
-    /// The body has ended whole.
+    /// The body is complete.
     fn on_end(&mut self);
 }
 
-/// Whether a reader goes on.
+/// Whether a reader continues.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Flow {
     Continue,
     Stop,
 }
 
-/// How far a response has come.
+/// The progress of a response.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Stage {
-    /// In a head, of which this many bytes have come; none of the very first: no answer yet.
+    /// In a head, with the bytes received of it; 0 in the first head: no answer yet.
     Head(usize),
-    /// In a body: how many bytes have come, and how many it has if it said so.
+    /// In a body: the bytes received, and its length if declared.
     Body(u64, Option<u64>),
-    /// In a body that only the end of the connection ends: how many bytes have come.
+    /// In a body that the end of the connection ends: the bytes received.
     UntilClose(u64),
-    /// It has ended whole.
+    /// Complete.
     End,
 }
 
@@ -43,13 +43,13 @@ pub(super) enum Stage {
 #[derive(Debug)]
 pub(super) struct Reader {
     state: State,
-    /// The answer is to a HEAD request: no body follows, whatever the head says.
+    /// The request was HEAD: no body follows, whatever the head declares.
     to_head: bool,
     interim: u32,
-    /// The part of a head that has come, where it did not come at once.
+    /// The received part of a head that did not arrive in one piece.
     pending: Vec<u8>,
     head: ResponseReader,
-    /// Heads and ends come from another framing, that of HTTP/2.
+    /// Heads and ends come from another parser, that of HTTP/2.
     framed: bool,
 }
 
@@ -68,7 +68,7 @@ impl Reader {
         Reader { state: State::Head, to_head, interim: 0, pending, head, framed: false }
     }
 
-    /// How far it has come, to say what is missing when no more comes.
+    /// The progress, to name what is missing when the response ends early.
     pub(super) fn stage(&self) -> Stage {
         match &self.state {
             State::Head => Stage::Head(self.pending.len()),
@@ -80,18 +80,18 @@ impl Reader {
         }
     }
 
-    /// How many interim responses have come.
+    /// The number of interim responses received.
     pub(super) fn interim(&self) -> u32 {
         self.interim
     }
 
-    /// What has come of a head that is not whole.
+    /// The received part of an incomplete head.
     pub(super) fn pending(&self) -> &[u8] {
         &self.pending
     }
 
-    /// Takes the next bytes off `input` and hands on what they hold. `Stop`: the sink has enough, or the response has
-    /// ended; more bytes must not follow. Neither must they after an error, which leaves in `input` what was not read.
+    /// Consumes the next bytes of `input` and passes on their parts. `Stop`: the sink has enough, or the response has ended;
+    /// feed no more bytes. Neither after an error, which leaves the unread bytes in `input`.
     pub(super) fn feed(&mut self, input: &mut &[u8], sink: &mut impl Sink) -> Result<Flow, Fault> {
         while !input.is_empty() {
             let flow = match &mut self.state {
@@ -121,7 +121,7 @@ impl Reader {
         Ok(Flow::Continue)
     }
 
-    /// The peer has closed its side in good order: a body without another end ends here.
+    /// The peer has closed its side: a body without another end ends here.
     pub(super) fn on_close(&mut self, sink: &mut impl Sink) {
         if matches!(self.state, State::UntilClose { .. }) {
             self.on_end(Flow::Continue, sink);
@@ -139,7 +139,7 @@ impl Reader {
     fn on_head_bytes(&mut self, input: &mut &[u8], sink: &mut impl Sink) -> Result<Flow, Fault> {
         let known = self.pending.len();
         let mut pending = std::mem::take(&mut self.pending);
-        // A head that comes at once is not copied.
+        // A head that arrives in one piece is not copied.
         let bytes = match known {
             0 => *input,
             _ => {
@@ -174,8 +174,8 @@ impl Reader {
         self.on_head(head.status, &fields, sink)
     }
 
-    /// Takes a head that somebody else has read: that of HTTP/2, whose body then goes through [`Reader::feed`] and ends
-    /// with its length or [`Reader::on_close`].
+    /// Takes a head that another parser has read: that of HTTP/2, whose body then goes through [`Reader::feed`] and ends with
+    /// its length or [`Reader::on_close`].
     pub(super) fn on_parsed_head(
         &mut self,
         status: u16,
@@ -213,7 +213,7 @@ impl Reader {
     }
 }
 
-/// Cuts what belongs to a body of which `left` bytes are due off the front of `input`.
+/// Splits the body, of which `left` bytes are missing, off the front of `input`.
 fn take<'i>(input: &mut &'i [u8], left: u64) -> &'i [u8] {
     let length = usize::try_from(left).unwrap_or(usize::MAX).min(input.len());
     let (piece, rest) = input.split_at(length);

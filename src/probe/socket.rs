@@ -1,11 +1,11 @@
-//! The socket below a probe: how it is dialled, when it acknowledges, and how it closes.
+//! The socket of a probe: how it connects, when it acknowledges, and how it closes.
 //!
 //! ```text
-//! Knock: SYN ─▶ SYN+ACK ─▶ RST            the server's accept() never returns
-//! Talk:  SYN ─▶ SYN+ACK ─▶ ACK + request  (or the ACK alone, once the probe waits) … FIN
+//! ConnectOnly: SYN ─▶ SYN+ACK ─▶ RST            the server's accept() never returns
+//! Exchange:    SYN ─▶ SYN+ACK ─▶ ACK + request  (or the ACK alone, once the probe waits) … FIN
 //! ```
-//! Both hold back the last packet of the handshake. The kernel sends it by itself after 200 ms (`TCP_DELACK_MAX`): a
-//! checker that is kept from running for that long between connect and close makes a `Knock` visible to the server.
+//! Both delay the last packet of the handshake. The kernel sends it by itself after 200 ms (`TCP_DELACK_MAX`): if this
+//! process does not run for that long between connect and close, the server sees a `ConnectOnly` connection.
 
 use std::io;
 use std::net::SocketAddr;
@@ -21,17 +21,17 @@ use tokio::net::{TcpSocket, TcpStream, UnixStream};
 
 use crate::model::Address;
 
-/// What a connection is made for.
+/// The purpose of a connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Purpose {
-    /// To see that one can be made. Over TCP the server never sees it: no `accept()` returns, nothing is logged, and
-    /// neither side keeps TIME_WAIT. A unix socket has no handshake to leave unfinished: there the server accepts it.
-    Knock,
-    /// To say or hear something.
-    Talk,
+    /// To check that the port accepts connections. Over TCP the server never sees it: no `accept()` returns, nothing is
+    /// logged, and neither side keeps TIME_WAIT. A unix socket has no handshake to abort: there the server accepts it.
+    ConnectOnly,
+    /// To send or receive data.
+    Exchange,
 }
 
-/// A connection of a probe below TLS.
+/// The connection of a probe, under TLS.
 #[derive(Debug)]
 pub(super) enum Socket {
     Tcp(Tcp),
@@ -39,7 +39,7 @@ pub(super) enum Socket {
 }
 
 impl Socket {
-    /// Connects, without a deadline of its own. Cancel-safe: dropping the future closes the socket.
+    /// Connects; the caller sets the deadline. Cancel-safe: dropping the future closes the socket.
     ///
     /// # Errors
     /// Those of the system.
@@ -47,12 +47,12 @@ impl Socket {
         match target {
             Address::Inet(address) => Tcp::dial(*address, purpose).await.map(Socket::Tcp),
             Address::Unix(path) => UnixStream::connect(path).await.map(Socket::Unix),
-            // Names are resolved long before; one without an address gives no verdict.
+            // Names are resolved before; one without an address gives no verdict.
             Address::Name { .. } => Err(io::Error::from_raw_os_error(Errno::EADDRNOTAVAIL as i32)),
         }
     }
 
-    /// Our end; `None` for a unix socket, which has no address to show.
+    /// The local address; `None` for a unix socket.
     pub(super) fn local(&self) -> Option<SocketAddr> {
         match self {
             Socket::Tcp(tcp) => tcp.stream.local_addr().ok(),
@@ -60,14 +60,14 @@ impl Socket {
         }
     }
 
-    /// Whether the peer is known to have closed its side; asks no system.
+    /// Whether the peer is known to have closed its side; makes no system call.
     pub(super) fn is_ended_by_peer(&self) -> bool {
         let Socket::Tcp(Tcp { stream, .. }) = self else { return false };
         let ready = stream.ready(Interest::READABLE).now_or_never();
         ready.is_some_and(|ready| ready.is_ok_and(|ready| ready.is_read_closed()))
     }
 
-    /// The close will be a reset.
+    /// Makes the close a reset.
     pub(super) fn reset_on_close(&self) {
         if let Socket::Tcp(Tcp { stream, .. }) = self {
             let _ = SockRef::from(stream).set_linger(Some(Duration::ZERO));
@@ -75,15 +75,15 @@ impl Socket {
     }
 }
 
-/// A TCP connection that holds no acknowledgement back while it waits.
+/// A TCP connection that delays no acknowledgement while it waits.
 ///
-/// The kernel delays acknowledgements by 40 ms or more, hoping that data of ours will carry them. A peer with Nagle's
-/// algorithm on (the default of a socket) waits just as long before it sends the second part of an answer, and one that
-/// speaks first is not even accepted. `TCP_QUICKACK` does not last: the kernel takes it back when we send (tcp(7)).
+/// The kernel delays acknowledgements by 40 ms or more, to send them with our next data. A peer with Nagle's algorithm on
+/// (the default of a socket) waits that long before it sends the second part of an answer, and a server that sends first
+/// does not even accept the connection. `TCP_QUICKACK` is not permanent: the kernel resets it when we send (tcp(7)).
 #[derive(Debug)]
 pub(super) struct Tcp {
     stream: TcpStream,
-    /// Nothing was read or written since the kernel was asked to acknowledge at once.
+    /// `TCP_QUICKACK` is set, and nothing was read or written since.
     prompt: bool,
 }
 
@@ -91,18 +91,18 @@ impl Tcp {
     async fn dial(address: SocketAddr, purpose: Purpose) -> io::Result<Tcp> {
         let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
         let options = SockRef::from(&socket);
-        // None of these can fail on a TCP socket of Linux; where one did, the probe would still be a true one.
+        // None of these can fail on a TCP socket of Linux; if one did, the probe would still be valid.
         let _ = options.set_tcp_quickack(false);
         let _ = match purpose {
-            Purpose::Knock => options.set_linger(Some(Duration::ZERO)),
-            // What HTTP/2 and TLS send in several writes must not wait for acknowledgements of the peer.
-            Purpose::Talk => options.set_tcp_nodelay(true),
+            Purpose::ConnectOnly => options.set_linger(Some(Duration::ZERO)),
+            // HTTP/2 and TLS send several writes, which must not wait for acknowledgements of the peer.
+            Purpose::Exchange => options.set_tcp_nodelay(true),
         };
         let stream = socket.connect(address).await?;
         Ok(Tcp { stream, prompt: false })
     }
 
-    /// Sends what acknowledgement is held back, and holds none back until we send again.
+    /// Sends a delayed acknowledgement, and delays none until we send again.
     fn acknowledge(&mut self) {
         if !self.prompt {
             let _ = SockRef::from(&self.stream).set_tcp_quickack(true);
@@ -210,9 +210,9 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_connection_that_waits_holds_no_acknowledgement_back() {
+    async fn a_connection_that_waits_delays_no_acknowledgement() {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let mut tcp = dialled(&listener, Purpose::Talk).await;
+        let mut tcp = dialled(&listener, Purpose::Exchange).await;
         assert!(SockRef::from(&tcp.stream).tcp_nodelay().unwrap(), "Nagle's algorithm is off");
         let mut byte = [0];
         for turn in 0..3 {
@@ -224,15 +224,15 @@ mod tests {
         let (mut server, _) = listener.accept().await.unwrap();
         server.write_all(b"a").await.unwrap();
         assert_eq!(tcp.read(&mut byte).await.unwrap(), 1);
-        assert!(!tcp.prompt, "what follows is waited for anew");
+        assert!(!tcp.prompt, "the next wait sets it again");
         assert!(tcp.read(&mut byte).now_or_never().is_none());
         assert!(tcp.prompt);
     }
 
     #[tokio::test]
-    async fn a_knock_closes_with_a_reset_and_a_talk_in_good_order() {
+    async fn connect_only_closes_with_a_reset_and_an_exchange_without_one() {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        for (purpose, linger) in [(Purpose::Knock, Some(Duration::ZERO)), (Purpose::Talk, None)] {
+        for (purpose, linger) in [(Purpose::ConnectOnly, Some(Duration::ZERO)), (Purpose::Exchange, None)] {
             let tcp = dialled(&listener, purpose).await;
             assert_eq!(SockRef::from(&tcp.stream).linger().unwrap(), linger, "{purpose:?}");
         }

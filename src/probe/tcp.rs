@@ -1,5 +1,5 @@
-//! `type = "tcp"`: connects and closes, or holds a conversation in steps. Moves the bytes and keeps the deadline; which step
-//! is next, and what came of them, is decided by `text`.
+//! `type = "tcp"`: connects and closes, or runs steps. Transfers the bytes and enforces the deadline; `text` decides which
+//! step is next, and the finding.
 
 use std::io;
 use std::time::Duration;
@@ -20,7 +20,7 @@ const READ_BYTES: usize = 4 << 10;
 /// How long the peer may take to close, within the deadline, once the finding is certain.
 const CLOSE_PATIENCE: Duration = Duration::from_millis(100);
 
-/// One TCP probe, over by `deadline`.
+/// One TCP probe, finished by `deadline`.
 pub(super) async fn run<'p>(peer: &Peer, probe: &'p TcpProbe, deadline: Instant, steps: &mut Steps) -> Finding<'p> {
     if probe.is_plain() {
         if peer.tls.is_some() {
@@ -43,17 +43,17 @@ pub(super) async fn run<'p>(peer: &Peer, probe: &'p TcpProbe, deadline: Instant,
         Ok(Err(finding)) => (Stop::Enough, Some(finding)),
         Err(_elapsed) => (Stop::Deadline, steps.timeout()),
     };
-    let heard = std::mem::take(&mut steps.trace.body);
+    let received = std::mem::take(&mut steps.trace.body);
     let found = dialogue.finish(stop, peer.tls.is_some(), &mut steps.trace);
     let Some(finding) = ended else { return found };
-    // What a handshake heard instead of one is the more telling.
-    if !heard.is_empty() {
-        steps.trace.body = heard;
+    // What the peer sent instead of a TLS handshake is more useful.
+    if !received.is_empty() {
+        steps.trace.body = received;
     }
     finding
 }
 
-/// Takes step after step. `Enough`: the dialogue is over.
+/// Runs the steps. `Enough`: the dialogue is finished.
 async fn converse<'p>(
     peer: &Peer,
     mut stream: Stream,
@@ -77,7 +77,7 @@ async fn converse<'p>(
                 },
                 Ok(piece) => {
                     steps.answered();
-                    dialogue.on_heard(&piece);
+                    dialogue.on_received(&piece);
                 }
                 Err(error) => return Ok(stop_of(&error)),
             },
@@ -89,13 +89,13 @@ async fn converse<'p>(
         }
     }
     if dialogue.is_done() {
-        // Nothing that happens now changes the finding.
+        // The finding is certain: errors no longer matter.
         let _ = timeout(CLOSE_PATIENCE, tls::close(&mut stream)).await;
     }
     Ok(unsent.map_or(Stop::Enough, |error| stop_of(&error)))
 }
 
-/// What the socket holds, at most `room`; nothing at the end of the stream.
+/// The available bytes, at most `room`; empty at the end of the stream.
 async fn read(stream: &mut Stream, room: usize) -> io::Result<Vec<u8>> {
     let mut piece = Vec::with_capacity(room.min(READ_BYTES));
     stream.take(room.min(READ_BYTES) as u64).read_buf(&mut piece).await?;

@@ -1,9 +1,8 @@
-//! A check of a text protocol on its way: which step is next, and what has come for it. Pure: `tcp` feeds it what it reads,
-//! does what it says, and tells it why it stopped. The finding does not depend on how an answer was cut into pieces.
+//! The state machine of a check of a text protocol: which step is next, and what was received for it. Pure: `tcp` feeds it
+//! what it reads, does what [`Next`] says, and reports why it stopped. The finding does not depend on the pieces.
 //!
-//! A step that waits takes everything up to the end of what it waits for; the next one reads on after it. At most 64 KiB
-//! are read in all. With a step that starts TLS, nothing that came in plain text counts afterwards: an attacker on the way
-//! could have added it.
+//! A step that waits consumes everything up to the end of its match; the next step reads on from there. At most 64 KiB are
+//! read in all. After a step that starts TLS, data received in plain text is ignored: an attacker could have injected it.
 
 use std::time::Duration;
 
@@ -11,13 +10,13 @@ use memchr::memmem;
 
 use super::answer::Stop;
 use super::connect::Fault;
-use super::finding::{Cut, Finding, Unheard, Why};
+use super::finding::{Cutoff, Finding, TextFailure, Why};
 use crate::model::policy::{Act, TcpProbe, Wanted};
 use crate::model::{StepTrace, Trace};
 
-/// Bytes of what a peer says that are looked at.
-const HEARD_BYTES_MAX: usize = 64 << 10;
-/// Bytes that patterns search in one check, each time anew. A peer that says one byte at a time reaches it; then its
+/// Bytes that are read from a peer.
+const RECEIVED_BYTES_MAX: usize = 64 << 10;
+/// Bytes that patterns search in one check, repetitions included. A peer that sends single bytes reaches it; then its
 /// pattern is tried once more, at the end.
 const SEARCHED_BYTES_MAX: usize = 16 << 20;
 
@@ -26,51 +25,51 @@ const SEARCHED_BYTES_MAX: usize = 16 << 20;
 pub(super) enum Next<'p> {
     /// Send this, then [`Dialogue::on_sent`].
     Send(&'p [u8]),
-    /// Read, then [`Dialogue::on_heard`] or [`Dialogue::on_closed`].
+    /// Read, then [`Dialogue::on_received`] or [`Dialogue::on_closed`].
     Read,
     /// Make the handshake, then [`Dialogue::on_tls`].
     StartTls,
-    /// It is over: [`Dialogue::finish`].
+    /// The check is finished: call [`Dialogue::finish`].
     Over,
 }
 
-/// One check on its way.
+/// A running check.
 #[derive(Debug)]
 pub(super) struct Dialogue<'p> {
     probe: &'p TcpProbe,
-    /// The step that is due; as many as there are: all are done.
+    /// The index of the current step; the number of steps when all are done.
     at: usize,
-    heard: Vec<u8>,
-    /// How much of it the steps have taken.
+    received: Vec<u8>,
+    /// Bytes of it that the steps have consumed.
     taken: usize,
-    /// From where the present step has looked for its texts, so that a long answer is not searched again and again.
+    /// Where the current step continues its search, so that a long answer is not searched repeatedly.
     searched: usize,
-    /// Where what came over the present layer begins: what was said before TLS is out of sight after it.
+    /// Where the data of the current layer begins: after TLS starts, earlier data is ignored.
     fence: usize,
-    /// How much had come when something was last sent.
+    /// Bytes received when something was last sent.
     asked_at: usize,
-    /// Where the last match ended within what came since; `None`: nothing was waited for since.
+    /// The last match since then; `None`: no step has waited since.
     answered: Option<Answered>,
     /// Texts that fail the check, of steps that read nothing.
     watched: Vec<&'p str>,
-    /// Nothing more can come.
+    /// The peer has closed its side.
     closed: bool,
     searched_bytes: usize,
     /// The last step whose bytes could not be sent.
     unsent: Option<usize>,
     failed: Option<Why<'p>>,
-    /// For the trace: one for each step that was begun.
+    /// For the trace: one for each started step.
     traces: Vec<StepTrace>,
-    /// How much was taken when the present step began.
+    /// Bytes consumed when the current step began.
     begun: usize,
 }
 
 /// The last match since something was sent.
 #[derive(Debug, Clone, Copy)]
 enum Answered {
-    /// Of a text: the rest of its line belongs to it.
+    /// A text: the rest of its line belongs to the answer.
     Text,
-    /// Of bytes: nothing but they.
+    /// Bytes: they are the whole answer.
     Bytes,
 }
 
@@ -79,7 +78,7 @@ impl<'p> Dialogue<'p> {
         Dialogue {
             probe,
             at: 0,
-            heard: Vec::new(),
+            received: Vec::new(),
             taken: 0,
             searched: 0,
             fence: 0,
@@ -127,18 +126,18 @@ impl<'p> Dialogue<'p> {
         }
     }
 
-    /// How much may be read; 0: nothing more is looked at.
+    /// Bytes that may still be read.
     pub(super) fn room(&self) -> usize {
-        HEARD_BYTES_MAX - self.heard.len()
+        RECEIVED_BYTES_MAX - self.received.len()
     }
 
-    /// The bytes of the step are on their way.
+    /// The bytes of the step were sent.
     pub(super) fn on_sent(&mut self, now: Duration) {
-        (self.asked_at, self.answered) = (self.heard.len(), None);
+        (self.asked_at, self.answered) = (self.received.len(), None);
         self.advance(Some(now));
     }
 
-    /// The bytes of the step could not be sent. A peer may have answered before it closed: what it said counts.
+    /// The bytes of the step could not be sent. A peer may have answered before it closed: its answer is still read.
     pub(super) fn on_not_sent(&mut self) {
         self.unsent = Some(self.at);
         self.advance(None);
@@ -149,27 +148,27 @@ impl<'p> Dialogue<'p> {
         self.at == self.probe.steps.len() && self.unsent.is_none()
     }
 
-    /// `piece` came; at most [`Dialogue::room`].
-    pub(super) fn on_heard(&mut self, piece: &[u8]) {
-        self.heard.extend_from_slice(piece);
+    /// `piece` was received; at most [`Dialogue::room`].
+    pub(super) fn on_received(&mut self, piece: &[u8]) {
+        self.received.extend_from_slice(piece);
     }
 
-    /// The peer says no more.
+    /// The peer has closed its side.
     pub(super) fn on_closed(&mut self) {
         self.closed = true;
     }
 
     /// The handshake is done.
     pub(super) fn on_tls(&mut self, now: Duration) {
-        let length = self.heard.len();
+        let length = self.received.len();
         (self.taken, self.fence, self.asked_at, self.answered) = (length, length, length, None);
         self.advance(Some(now));
     }
 
-    /// What came of it, and what is kept of the way. `Enough`: [`Dialogue::next`] said `Over`.
+    /// The finding; adds what was received to `trace`. `Enough`: [`Dialogue::next`] returned `Over`.
     pub(super) fn finish(mut self, stop: Stop, over_tls: bool, trace: &mut Trace) -> Finding<'p> {
         self.keep(trace);
-        // What happens while we close changes nothing.
+        // Errors during the close do not matter.
         if self.is_done() {
             return self.found(over_tls);
         }
@@ -180,32 +179,32 @@ impl<'p> Dialogue<'p> {
         }
         let steps = &self.probe.steps;
         let at = if self.at < steps.len() { self.at } else { self.unsent.unwrap_or_default() };
-        let rest = &self.heard[self.taken..];
-        Finding::Unheard(Box::new(Unheard {
+        let rest = &self.received[self.taken..];
+        Finding::TextFailed(Box::new(TextFailure {
             step: self.probe.numbered.then_some((at + 1, steps.len())),
             sends: steps[..at].iter().any(|step| matches!(step.act, Act::Send(_))),
             why: self.failed.take().unwrap_or_else(|| why_not(&steps[at].act)),
-            cut: stop.cut().or(self.closed.then_some(Cut::Closed)),
+            cut: stop.cut().or(self.closed.then_some(Cutoff::Closed)),
             bytes: rest.len(),
-            heard: self.probe.masked(rest),
+            received: self.probe.masked(rest),
         }))
     }
 
-    /// Everything came as expected.
+    /// The finding when every step succeeded.
     fn found(&self, over_tls: bool) -> Finding<'p> {
         let waits = self.probe.steps.iter().any(|step| matches!(step.act, Act::Wait(_)));
         match (waits, over_tls) {
-            (true, _) => Finding::Heard,
-            (false, true) => Finding::Shaken,
+            (true, _) => Finding::TextMatched,
+            (false, true) => Finding::HandshakeDone,
             (false, false) => Finding::Connected,
         }
     }
 
     fn keep(&mut self, trace: &mut Trace) {
         if self.at < self.probe.steps.len() {
-            self.note(self.heard.len());
+            self.note(self.received.len());
         }
-        trace.body = self.heard[..self.heard.len().min(Trace::BODY_BYTES_MAX)].into();
+        trace.body = self.received[..self.received.len().min(Trace::BODY_BYTES_MAX)].into();
         trace.dialogue = std::mem::take(&mut self.traces).into_boxed_slice();
     }
 
@@ -238,25 +237,25 @@ impl<'p> Dialogue<'p> {
         (self.begun, self.searched) = (self.taken, self.taken);
     }
 
-    /// Keeps the beginning of what came for the present step, up to `end`.
+    /// Keeps in the trace the beginning of what the current step received, up to `end`.
     fn note(&mut self, end: usize) {
-        let heard = &self.heard[self.begun..end];
+        let received = &self.received[self.begun..end];
         if let Some(trace) = self.traces.last_mut() {
-            trace.heard = heard[..heard.len().min(Trace::BODY_BYTES_MAX)].into();
+            trace.heard = received[..received.len().min(Trace::BODY_BYTES_MAX)].into();
         }
     }
 
-    /// Looks for what the present step waits for, and for what fails it: what ends first counts, and of two that end
-    /// together the failure.
+    /// Searches for the match of the current step and for texts that fail it: the first to end counts and, if both end
+    /// together, the failure.
     fn look(&mut self, wanted: &Wanted) -> Look<'p> {
         let found = match wanted {
             Wanted::Text(text) => self.find(text.as_bytes()),
             Wanted::Bytes(bytes) => self.find(bytes),
-            Wanted::Match(_) if self.taken == self.heard.len() && !self.closed => None,
+            Wanted::Match(_) if self.taken == self.received.len() && !self.closed => None,
             Wanted::Match(_) if self.searched_bytes > SEARCHED_BYTES_MAX && !self.is_over() => None,
             Wanted::Match(pattern) => {
-                self.searched_bytes += self.heard.len() - self.fence;
-                let (seen, from) = (&self.heard[self.fence..], self.taken - self.fence);
+                self.searched_bytes += self.received.len() - self.fence;
+                let (seen, from) = (&self.received[self.fence..], self.taken - self.fence);
                 pattern.end_of_match(seen, from, self.closed).map(|end| self.fence + end)
             }
         };
@@ -270,9 +269,9 @@ impl<'p> Dialogue<'p> {
             Wanted::Bytes(bytes) => bytes.len(),
             Wanted::Match(_) => 1,
         };
-        // What is looked for may have begun in what came.
+        // A match may have begun in the data searched so far.
         let longest = self.watched.iter().map(|text| text.len()).chain([length]).max().unwrap_or(1);
-        self.searched = self.taken.max((self.heard.len() + 1).saturating_sub(longest));
+        self.searched = self.taken.max((self.received.len() + 1).saturating_sub(longest));
         match (found, refused) {
             (Some(found), Some((end, _))) if found < end => Look::Found(found),
             (_, Some((end, text))) => Look::Refused(text, end - text.len()),
@@ -281,27 +280,27 @@ impl<'p> Dialogue<'p> {
         }
     }
 
-    /// Where the first `text` that was not yet looked for ends.
+    /// The end of the first `text` in the unsearched data.
     fn find(&self, text: &[u8]) -> Option<usize> {
         let from = self.searched.max(self.taken);
-        memmem::find(&self.heard[from..], text).map(|at| from + at + text.len())
+        memmem::find(&self.received[from..], text).map(|at| from + at + text.len())
     }
 
-    /// What came after the answer that the peer gave before TLS. The rest of its line belongs to it, which may still be on
-    /// its way where the peer has spoken in lines.
+    /// What was received after the answer before TLS. The rest of its line belongs to the answer, and may not have arrived
+    /// yet if the peer sends lines.
     fn rest_of_answer(&self) -> Rest {
         let from = if self.answered.is_some() { self.taken } else { self.asked_at };
-        match (self.answered, &self.heard[from..]) {
-            // Nothing was waited for since something was sent: what came before that is no part of it.
+        match (self.answered, &self.received[from..]) {
+            // No step has waited since something was sent: data from before is not part of the answer.
             (None, []) => Rest::None,
             (None, _) => Rest::Foreign,
             (Some(Answered::Bytes), []) => Rest::None,
             (Some(Answered::Bytes), _) => Rest::Foreign,
-            (Some(Answered::Text), rest) if self.heard[..self.taken].ends_with(b"\n") => match rest {
+            (Some(Answered::Text), rest) if self.received[..self.taken].ends_with(b"\n") => match rest {
                 [] => Rest::None,
                 [..] => Rest::Foreign,
             },
-            (Some(Answered::Text), []) if memchr::memchr(b'\n', &self.heard[self.fence..]).is_none() => Rest::None,
+            (Some(Answered::Text), []) if memchr::memchr(b'\n', &self.received[self.fence..]).is_none() => Rest::None,
             (Some(Answered::Text), rest) => match memchr::memchr(b'\n', rest) {
                 None => Rest::Open,
                 Some(at) if at + 1 == rest.len() => Rest::None,
@@ -311,7 +310,7 @@ impl<'p> Dialogue<'p> {
     }
 }
 
-/// What the step would have needed.
+/// Why a step that was not completed failed.
 fn why_not(act: &Act) -> Why<'_> {
     match act {
         Act::Wait(wanted) => Why::NotCome(wanted),
@@ -320,23 +319,23 @@ fn why_not(act: &Act) -> Why<'_> {
     }
 }
 
-/// What came of looking.
+/// The result of a search.
 enum Look<'p> {
-    /// It has come, and ends here.
+    /// A match, which ends here.
     Found(usize),
-    /// What fails it has come, and begins here.
+    /// A text that fails the step, which begins here.
     Refused(&'p str, usize),
     /// Neither.
     Open,
 }
 
-/// What is left of an answer.
+/// What follows an answer.
 enum Rest {
     /// Nothing, or the end of its line.
     None,
-    /// Its line has no end yet.
+    /// Its line has not ended yet.
     Open,
-    /// Something that is no part of it.
+    /// Data that is not part of it.
     Foreign,
 }
 

@@ -1,6 +1,6 @@
-//! `type = "websocket"` (RFC 6455): the opening handshake as an HTTP request, a ping, the wait for its pong, and the
-//! goodbye. An answer other than 101 is judged like that of any HTTP probe; the 101 by [`judge_switch`], what follows by
-//! `frames`.
+//! `type = "websocket"` (RFC 6455): the opening handshake as an HTTP request, a ping, the wait for its pong, and the close.
+//! An answer other than 101 is checked like that of any HTTP probe; [`check_switch`] checks the 101, `frames` reads what
+//! follows.
 
 mod frames;
 
@@ -14,7 +14,7 @@ use tokio::time::{Instant, timeout, timeout_at};
 
 use super::answer::{Answer, Progress, Stop};
 use super::connect::{Fault, Peer, Steps, Stream};
-use super::finding::{Answered, Cut, Finding, Flaw, Outcome};
+use super::finding::{Answered, Cutoff, Finding, Flaw, Outcome};
 use super::http::{self, send, stop_of};
 use super::tls::close;
 use crate::http1::fields::list;
@@ -29,20 +29,20 @@ use frames::{Event, Inbox};
 
 /// Bytes taken from the socket at a time.
 const READ_BYTES: usize = 4 << 10;
-/// How long a failed probe waits for what it will quote, and one that passed for the peer's goodbye; both within the
+/// How long a failed probe waits for the text that it quotes, and a passed one for the peer's close; both within the
 /// deadline.
 const PATIENCE: Duration = Duration::from_millis(100);
-/// What the key is joined with (RFC 6455, section 1.3).
+/// Appended to the key (RFC 6455, section 1.3).
 const GUID: &str = "258EAFA5-E914-47DA-95CA-C5AB0DC85B11";
 
-/// A probe made ready: its handshake as an HTTP request, but for the key.
+/// A prepared probe: its handshake as an HTTP request, without the key.
 pub(super) struct Upgrade {
     request: HttpProbe,
     bytes: Box<[u8]>,
 }
 
 impl Upgrade {
-    /// `authority` is the Host where none is configured.
+    /// `authority` is the default for Host.
     pub(super) fn new(probe: &WebsocketProbe, authority: &str) -> Upgrade {
         let plain = |name: &str, value: &str| (name.into(), HeaderText::Plain(value.into()));
         let mut headers =
@@ -66,14 +66,14 @@ impl Upgrade {
     }
 }
 
-/// How far a probe has come behind the connection.
+/// The progress of a probe after the connection is open.
 enum Stage<'p> {
     Upgrading(Answer<'p>),
     Waiting(Inbox),
     Done(Finding<'p>),
 }
 
-/// One WebSocket probe, over by `deadline`.
+/// One WebSocket probe, finished by `deadline`.
 pub(super) async fn run<'p>(
     peer: &Peer,
     probe: &'p WebsocketProbe,
@@ -104,16 +104,16 @@ async fn converse<'p>(
     steps: &mut Steps,
 ) {
     let key = BASE64_STANDARD.encode(fastrand::u128(..).to_be_bytes());
-    let mut heard = Vec::new();
+    let mut received = Vec::new();
     let Stage::Upgrading(answer) = stage else { unreachable!("a probe begins with its upgrade") };
-    let stop = shake_hands(stream, &upgrade.with_key(&key), answer, &mut heard, steps).await;
+    let stop = handshake(stream, &upgrade.with_key(&key), answer, &mut received, steps).await;
     let Stage::Upgrading(answer) = std::mem::replace(stage, Stage::Waiting(Inbox::default())) else {
-        unreachable!("nobody has changed it")
+        unreachable!("the stage has not changed")
     };
     let rest = match answer.finish(stop) {
-        // To the judge of answers a 101 is an answer nobody asked for.
+        // For the HTTP check a 101 is always unexpected.
         Finding::Answer(Answered { outcome: Outcome::Malformed { error: http1::Fault::Switch, .. }, .. }) => {
-            judge_switch(&heard, probe, &key, steps).map_err(Finding::Websocket)
+            check_switch(&received, probe, &key, steps).map_err(Finding::Websocket)
         }
         finding => Err(finding),
     };
@@ -125,31 +125,31 @@ async fn converse<'p>(
     *stage = Stage::Done(pong.err().unwrap_or(Finding::Pong));
     if matches!(stage, Stage::Done(Finding::Pong)) {
         steps.answered();
-        // Nothing that happens now changes the finding.
-        let _ = timeout(PATIENCE, say_goodbye(stream)).await;
+        // The finding is certain: errors no longer matter.
+        let _ = timeout(PATIENCE, send_close(stream)).await;
     }
 }
 
-/// Sends the request and reads the answer, which is kept in `heard` as long as it may be a 101.
-async fn shake_hands(
+/// Sends the request and reads the answer, which is kept in `received` while it may be a 101.
+async fn handshake(
     stream: &mut Stream,
     request: &[u8],
     answer: &mut Answer<'_>,
-    heard: &mut Vec<u8>,
+    received: &mut Vec<u8>,
     steps: &mut Steps,
 ) -> Stop {
-    // What the peer says counts, not the failed write.
+    // The answer of the peer matters, not the failed write.
     let sent = send(stream, request).await;
     loop {
-        let before = heard.len();
-        match read(stream, heard, steps).await {
+        let before = received.len();
+        match read(stream, received, steps).await {
             Ok(0) => return sent.err().map_or(Stop::Closed, |error| stop_of(&error)),
             Ok(_) => {}
             Err(error) => return stop_of(&error),
         }
-        match answer.feed(&heard[before..]) {
+        match answer.feed(&received[before..]) {
             Progress::Done => return Stop::Enough,
-            // The judge of answers bounds the heads and their number.
+            // `answer` limits the size and the number of heads.
             Progress::More => {}
             Progress::Settled => {
                 let _ = timeout(PATIENCE, http::receive(stream, answer, steps)).await;
@@ -168,21 +168,21 @@ async fn read(stream: &mut Stream, into: &mut Vec<u8>, steps: &mut Steps) -> std
     Ok(bytes)
 }
 
-/// Judges the 101 in `heard`: what follows it, or why it is none for a WebSocket (RFC 6455, section 4.1).
-fn judge_switch<'h, 'p>(
-    heard: &'h [u8],
+/// Checks the 101 in `received` (RFC 6455, section 4.1) and returns the bytes after it.
+fn check_switch<'h, 'p>(
+    received: &'h [u8],
     probe: &'p WebsocketProbe,
     key: &str,
     steps: &mut Steps,
 ) -> Result<&'h [u8], Flaw<'p>> {
-    let mut rest = heard;
+    let mut rest = received;
     for _ in 0..=INTERIM_ANSWERS {
         let Ok(Some(head)) = parse_response(rest) else { break };
         let (bytes, after) = rest.split_at(head.len);
         if head.status == 101 {
             let shown = masked(bytes, probe);
             steps.trace.head = shown.bytes()[..shown.bytes().len().min(Trace::HEAD_BYTES_MAX)].into();
-            judge_fields(&head, probe, key)?;
+            check_fields(&head, probe, key)?;
             return Ok(after);
         }
         rest = after;
@@ -190,7 +190,7 @@ fn judge_switch<'h, 'p>(
     Err(Flaw::Unreadable)
 }
 
-fn judge_fields<'p>(head: &ResponseHead<'_>, probe: &'p WebsocketProbe, key: &str) -> Result<(), Flaw<'p>> {
+fn check_fields<'p>(head: &ResponseHead<'_>, probe: &'p WebsocketProbe, key: &str) -> Result<(), Flaw<'p>> {
     let all = |name: &'static str| {
         head.fields().filter(move |f| f.name.eq_ignore_ascii_case(name.as_bytes())).map(|f| f.value)
     };
@@ -223,26 +223,26 @@ fn judge_fields<'p>(head: &ResponseHead<'_>, probe: &'p WebsocketProbe, key: &st
     }
 }
 
-/// The answer to a key (RFC 6455, section 4.2.2).
+/// The Sec-WebSocket-Accept for a key (RFC 6455, section 4.2.2).
 fn accept_of(key: &str) -> String {
     BASE64_STANDARD.encode(digest(&SHA1_FOR_LEGACY_USE_ONLY, format!("{key}{GUID}").as_bytes()))
 }
 
-/// `bytes` without our own credentials.
+/// `bytes` with our credentials masked.
 fn masked(bytes: &[u8], probe: &WebsocketProbe) -> Excerpt {
     let mut excerpt = Excerpt::default();
     excerpt.push(bytes);
     excerpt.without(secrets(&probe.headers))
 }
 
-/// Sends a ping and waits for the pong that carries `payload`; `rest` came behind the 101 already.
+/// Sends a ping and waits for the pong with `payload`; `rest` are the bytes received after the 101.
 async fn exchange_pings<'p>(
     stream: &mut Stream,
     payload: &[u8],
     rest: &[u8],
     stage: &mut Stage<'p>,
 ) -> Result<(), Finding<'p>> {
-    let Stage::Waiting(inbox) = stage else { unreachable!("the upgrade is behind") };
+    let Stage::Waiting(inbox) = stage else { unreachable!("the upgrade is done") };
     inbox.push(rest);
     let sent = send(stream, &frames::frame(frames::PING, payload, mask())).await;
     let mut piece = Vec::new();
@@ -279,12 +279,12 @@ fn no_pong(inbox: &Inbox, stop: Stop) -> Finding<'static> {
     match stop {
         Stop::Broke(Fault::Ours(errno)) => Finding::NoResources(errno),
         Stop::Refused(alert) => Finding::Refused(alert),
-        stop => Finding::Websocket(Flaw::NoPong { cut: stop.cut().unwrap_or(Cut::Closed), others: inbox.pongs() }),
+        stop => Finding::Websocket(Flaw::NoPong { cut: stop.cut().unwrap_or(Cutoff::Closed), others: inbox.pongs() }),
     }
 }
 
-/// The goodbye of a client that has what it wanted: 1000 (RFC 6455, section 7.4.1).
-async fn say_goodbye(stream: &mut Stream) -> std::io::Result<()> {
+/// Closes normally, with code 1000 (RFC 6455, section 7.4.1).
+async fn send_close(stream: &mut Stream) -> std::io::Result<()> {
     send(stream, &frames::frame(frames::CLOSE, &1000_u16.to_be_bytes(), mask())).await?;
     close(stream).await
 }

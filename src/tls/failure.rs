@@ -1,4 +1,4 @@
-//! Why there is no TLS connection: the sentence, and what may be done about it.
+//! Why there is no TLS connection: the message, and the hint for the operator.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -12,29 +12,29 @@ use super::words::{self, Rejected};
 /// Why there is no TLS connection.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Failure {
-    /// This machine has no roots to verify with; what was said when they were looked for.
+    /// This machine has no roots to verify with; the first error of the search.
     NoRoots(Option<Box<str>>),
     /// None of the configured roots can be used.
     BadRoots,
     /// Our certificate or its key cannot be used.
     Identity(Box<str>),
-    /// This can be no name of a certificate.
+    /// This cannot be a name in a certificate.
     Name(Box<str>),
     /// The peer's certificate was not accepted.
     Certificate(Rejected),
-    /// The peer said something that is not TLS: its first bytes.
+    /// The peer sent something that is not TLS: its first bytes.
     NotTls(Box<[u8]>),
-    /// The peer refused us.
+    /// The peer rejected us.
     Refused(Refusal),
-    /// The peer asked for a client certificate, the policy has none, and the connection ended; how it ended.
+    /// The peer asked for a client certificate, the policy has none, and the connection ended: how it ended.
     Lacking(Box<str>),
-    /// The peer knows no version of TLS that we speak; the newest that it speaks, where it said so.
+    /// The peer supports no TLS version that we support; its newest version, where it sent one.
     Version(Option<&'static str>),
     /// Anything else, in the library's words.
     Protocol(Box<str>),
 }
 
-/// A refusal by the peer.
+/// A rejection by the peer.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Refusal {
     pub(super) alert: AlertDescription,
@@ -45,19 +45,19 @@ pub struct Refusal {
     pub(super) offered: Option<&'static str>,
 }
 
-/// What became of our certificate in a handshake.
+/// Whether a handshake used a client certificate.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum ClientCertificate {
-    /// The peer did not ask for one, or had not yet.
+    /// The peer has not asked for one.
     NotAsked,
-    /// It asked, and the policy has none.
+    /// The peer asked, and the policy has none.
     Lacking,
-    /// It asked, and ours was shown.
+    /// The peer asked, and got ours.
     Shown,
 }
 
 impl Failure {
-    /// What `error` of a handshake means, when `first` is what the peer said first. An alert is a [`Failure::refused`].
+    /// The failure for `error` of a handshake in which the peer sent `first` first. For an alert see [`Failure::refused`].
     pub(super) fn of_handshake(error: &Error, first: &[u8]) -> Failure {
         match error {
             Error::InvalidCertificate(CertificateError::Other(other)) => match other.0.downcast_ref::<Rejected>() {
@@ -73,11 +73,11 @@ impl Failure {
         }
     }
 
-    /// What it means that the peer sent an alert, in the handshake or after it.
+    /// The failure for an alert of the peer, in the handshake or after it.
     pub(super) fn refused(refusal: Refusal) -> Failure {
         match (refusal.alert, refusal.certificate) {
             (AlertDescription::ProtocolVersion, ClientCertificate::NotAsked) => Failure::Version(None),
-            // Whatever the alert says: servers name the lack of a certificate with a dozen of them.
+            // Whatever the alert: servers use a dozen different ones for a missing certificate.
             (alert, ClientCertificate::Lacking) => {
                 Failure::Lacking(format!("TLS refused with alert {}", alert_words(alert)).into_boxed_str())
             }
@@ -85,8 +85,8 @@ impl Failure {
         }
     }
 
-    /// The peer asked for a client certificate, the policy has none, and the connection ended without an alert: `end` says
-    /// how.
+    /// The peer asked for a client certificate, the policy has none, and the connection ended without an alert, as `end`
+    /// describes.
     pub fn lacking(end: &str) -> Failure {
         Failure::Lacking(end.into())
     }
@@ -98,7 +98,7 @@ impl Failure {
         })
     }
 
-    /// The certificate it is about, in words.
+    /// A description of the certificate at fault.
     pub(super) fn certificate(&self) -> Option<&str> {
         match self {
             Failure::Certificate(rejected) if !rejected.certificate.is_empty() => Some(&rejected.certificate),
@@ -114,15 +114,15 @@ impl Failure {
         }
     }
 
-    /// What the peer said instead of TLS.
-    pub fn heard(&self) -> Option<&[u8]> {
+    /// What the peer sent instead of TLS.
+    pub fn first_bytes(&self) -> Option<&[u8]> {
         match self {
             Failure::NotTls(first) => Some(first),
             _ => None,
         }
     }
 
-    /// What the operator may want to try.
+    /// What the operator can try.
     pub fn hint(&self) -> Option<&'static str> {
         match self {
             Failure::NoRoots(_) => Some("install ca-certificates, or set tls.ca_file"),
@@ -130,11 +130,13 @@ impl Failure {
             Failure::Identity(_) => Some("check tls.client_cert and tls.client_key"),
             Failure::Name(_) => Some("set tls.server_name"),
             Failure::Certificate(rejected) => rejected.hint,
-            Failure::NotTls(first) if first.starts_with(b"HTTP/") => Some("this port speaks plain HTTP: leave TLS out"),
+            Failure::NotTls(first) if first.starts_with(b"HTTP/") => {
+                Some("this port speaks plain HTTP: remove TLS from the check")
+            }
             Failure::NotTls(_) => Some("this port does not speak TLS"),
             Failure::Refused(refusal) => refusal.hint(),
             Failure::Lacking(_) => Some("set tls.client_cert and tls.client_key"),
-            Failure::Version(_) => Some("enable TLS 1.2 or 1.3 in the server: older versions are not spoken"),
+            Failure::Version(_) => Some("enable TLS 1.2 or 1.3 in the server: older versions are not supported"),
             Failure::Protocol(_) => None,
         }
     }
@@ -149,7 +151,7 @@ impl fmt::Display for Failure {
             }
             Failure::BadRoots => f.write_str("no TLS: the configured roots cannot be used"),
             Failure::Identity(why) => write!(f, "no TLS: the client certificate cannot be used: {why}"),
-            Failure::Name(name) => write!(f, "no TLS: {name} can be no name of a certificate"),
+            Failure::Name(name) => write!(f, "no TLS: {name} cannot be a name in a certificate"),
             Failure::Certificate(rejected) => write!(f, "{rejected}"),
             Failure::NotTls(first) if first.starts_with(b"HTTP/") => {
                 f.write_str("plain HTTP answered the TLS handshake")
@@ -168,8 +170,8 @@ impl fmt::Display for Failure {
     }
 }
 
-/// The alert that broke a connection after its handshake. With TLS 1.3 that is where a peer refuses our certificate, or
-/// that we have none.
+/// The alert that ended a connection after its handshake. With TLS 1.3 a peer rejects a client certificate, or a missing
+/// one, only then.
 pub fn alert(error: &io::Error) -> Option<AlertDescription> {
     match error.get_ref()?.downcast_ref::<Error>()? {
         Error::AlertReceived(alert) => Some(*alert),
@@ -216,9 +218,7 @@ impl Refusal {
             {
                 Some("set tls.client_cert and tls.client_key")
             }
-            AlertDescription::InternalError if nameless => {
-                Some("it may need to be asked for by name: set tls.server_name")
-            }
+            AlertDescription::InternalError if nameless => Some("it may require a server name: set tls.server_name"),
             AlertDescription::UnrecognisedName => Some("set tls.server_name to a name that it serves"),
             AlertDescription::NoApplicationProtocol if self.offered == Some("h2") => {
                 Some("it does not offer HTTP/2 on this port, which gRPC and version = \"h2\" need")
@@ -241,9 +241,9 @@ impl Refusal {
             {
                 Some("it may not accept our client certificate")
             }
-            // It has not asked for a certificate, so that the lack of one is not what it refuses.
+            // The peer did not ask for a certificate, so a missing one is not the reason.
             AlertDescription::HandshakeFailure | AlertDescription::InsufficientSecurity if nameless => Some(
-                "it may need to be asked for by name (tls.server_name), or has no cipher suite, curve or kind of key in \
+                "it may require a server name (tls.server_name), or has no cipher suite, curve or kind of key in \
                  common with us",
             ),
             AlertDescription::HandshakeFailure | AlertDescription::InsufficientSecurity => {
@@ -295,7 +295,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_record_is_told_from_anything_else() {
+    fn a_record_is_distinguished_from_anything_else() {
         for (first, tls) in [
             (&b"\x16\x03\x01"[..], true),
             (b"\x15", true),
@@ -314,7 +314,7 @@ mod tests {
     }
 
     #[test]
-    fn a_refusal_says_what_may_be_done() {
+    fn a_rejection_has_a_hint() {
         use ClientCertificate::{NotAsked, Shown};
         let in_common =
             Some("it has no cipher suite, curve or kind of key in common with us, or does not serve this name");
@@ -331,7 +331,7 @@ mod tests {
                 NotAsked,
                 "10.0.0.1",
                 "TLS refused with alert internal_error",
-                Some("it may need to be asked for by name: set tls.server_name"),
+                Some("it may require a server name: set tls.server_name"),
             ),
             (AlertDescription::InternalError, NotAsked, "a.example", "TLS refused with alert internal_error", None),
             (
@@ -347,7 +347,7 @@ mod tests {
                 "10.0.0.1",
                 "TLS refused with alert handshake_failure",
                 Some(
-                    "it may need to be asked for by name (tls.server_name), or has no cipher suite, curve or kind of \
+                    "it may require a server name (tls.server_name), or has no cipher suite, curve or kind of \
                      key in common with us",
                 ),
             ),
@@ -389,7 +389,7 @@ mod tests {
     }
 
     #[test]
-    fn whatever_the_alert_the_lack_of_a_certificate_is_named() {
+    fn a_missing_certificate_is_named_whatever_the_alert() {
         let hint = Some("set tls.client_cert and tls.client_key");
         let lack = "it asked for a client certificate and the check has none";
         for (alert, word) in [
@@ -410,7 +410,7 @@ mod tests {
     }
 
     #[test]
-    fn an_old_version_is_named_where_the_peer_says_it() {
+    fn an_old_version_is_named_where_the_peer_sends_it() {
         let hello = |minor| [&[0x16, 3, minor, 0, 60, 2, 0, 0, 56, 3, minor][..], &[7; 40]].concat();
         let old = Error::PeerIncompatible(PeerIncompatible::ServerDoesNotSupportTls12Or13);
         for (first, sentence) in [

@@ -1,5 +1,5 @@
-//! What is wrong with a certificate, in words and with the values: which certificate of the chain it is, what it has, and
-//! what the least would be. The library says only the kind of the fault; the values are read from the certificates here.
+//! Messages for certificate faults, with the values: which certificate of the chain it is, what it has, and what is
+//! required. The library reports only the kind of the fault; the values are read from the certificates here.
 
 use rustls::CertificateError;
 use rustls_pki_types::{CertificateDer, ServerName, UnixTime};
@@ -12,18 +12,18 @@ use x509_parser::x509::X509Version;
 
 use super::words::{date, date_of, ip_words, listed, names, plain};
 
-/// Bits of an RSA key that the library takes.
+/// Bits of an RSA key that the library accepts.
 const RSA_BITS: std::ops::RangeInclusive<usize> = 2048..=8192;
-/// Certificates of a chain that are looked at.
+/// Certificates of a chain that are examined.
 const CHAIN_MAX: usize = 16;
 
-/// What a peer showed, and what it was held against.
+/// What a peer sent, and what it was verified against.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Shown<'a> {
     pub(super) leaf: &'a CertificateDer<'a>,
-    /// What came with it.
+    /// The certificates sent with it.
     pub(super) chain: &'a [CertificateDer<'a>],
-    /// The roots of the file, where it names any.
+    /// The roots of the file, if it has any.
     pub(super) roots: Option<&'a [CertificateDer<'static>]>,
     /// The name it must have; `None`: the fault is in the signature of the handshake.
     pub(super) name: Option<&'a ServerName<'a>>,
@@ -62,7 +62,7 @@ impl<'a> Shown<'a> {
     }
 }
 
-/// The sentence for `problem` with `leaf`, which is `shown.leaf`, and what may be tried.
+/// The message for `problem` with `leaf`, which is `shown.leaf`, and the hint.
 pub(super) fn words(
     problem: &CertificateError,
     leaf: &X509Certificate<'_>,
@@ -75,13 +75,13 @@ pub(super) fn words(
     match problem {
         CertificateError::ExpiredContext { not_after, .. } => {
             let whose = whose(not_after, dates.not_after.timestamp());
-            (format!("{whose} expired since {}", date(not_after)), Some("renew it, or check this machine's clock"))
+            (format!("{whose} expired at {}", date(not_after)), Some("renew it, or check this machine's clock"))
         }
         CertificateError::NotValidYetContext { not_before, .. } => {
             let whose = whose(not_before, dates.not_before.timestamp());
             (format!("{whose} not yet valid until {}", date(not_before)), Some("check the clocks of both machines"))
         }
-        // The library's word for dates in the wrong order.
+        // The library's error for dates in the wrong order.
         CertificateError::Expired => {
             let sentence = shown.first(leaf, |certificate| {
                 let dates = certificate.validity();
@@ -101,7 +101,7 @@ pub(super) fn words(
         CertificateError::BadSignature => signature_words(leaf, shown),
         CertificateError::UnsupportedSignatureAlgorithmContext { .. } => {
             let sentence = shown.first(leaf, digest_fault);
-            (sentence.unwrap_or_else(|| other_words(problem)), Some("issue it anew, signed with SHA-256 or better"))
+            (sentence.unwrap_or_else(|| other_words(problem)), Some("reissue it, signed with SHA-256 or better"))
         }
         CertificateError::UnsupportedSignatureAlgorithmForPublicKeyContext { .. } => {
             (shown.first(leaf, key_fault).unwrap_or_else(|| other_words(problem)), None)
@@ -133,13 +133,13 @@ fn issuer_words(leaf: &X509Certificate<'_>, shown: &Shown<'_>) -> (String, Optio
         return (format!("self-signed certificate ({})", plain(&leaf.subject().to_string())), Some(hint));
     }
     let hint = match shown.roots {
-        Some(_) => "tls.ca_file does not hold its CA, or the server does not send the certificates between",
-        None => "set tls.ca_file to its CA, or let the server send the certificates between",
+        Some(_) => "tls.ca_file does not hold its CA, or the server does not send the intermediate certificates",
+        None => "set tls.ca_file to its CA, or make the server send the intermediate certificates",
     };
     (format!("certificate of an unknown issuer: {}", plain(&leaf.issuer().to_string())), Some(hint))
 }
 
-/// A signature that is wrong, or was made with a key that the library does not take: it says the same of both.
+/// A wrong signature, or one made with a key that the library does not accept: it reports both alike.
 fn signature_words(leaf: &X509Certificate<'_>, shown: &Shown<'_>) -> (String, Option<&'static str>) {
     const KEY: Option<&str> = Some("give it a key of at least 2048 bits (RSA), or one on P-256, P-384 or P-521 (EC)");
     let found = match shown.name {
@@ -157,20 +157,21 @@ fn signature_words(leaf: &X509Certificate<'_>, shown: &Shown<'_>) -> (String, Op
     }
 }
 
-/// The faults that have no name in rustls, by their names in its library for certificates. A name that is not known here
-/// is shown as it is.
+/// Faults without a variant in rustls, by their names in its certificate library. An unknown name is shown as it is.
 fn library_words(name: &str, leaf: &X509Certificate<'_>, shown: &Shown<'_>) -> (String, Option<&'static str>) {
     let here = |text: &str| (format!("certificate not accepted: {text}"), None);
     match name {
         "CaUsedAsEndEntity" if is_self_signed(leaf) => issuer_words(leaf, shown),
         "CaUsedAsEndEntity" => (
-            "certificate not accepted: it is a CA's, and a server needs one of its own".to_owned(),
-            Some("let the CA issue one for the server, or set tls.ca_file to this very certificate"),
+            "certificate not accepted: it is a CA certificate, and a server needs its own".to_owned(),
+            Some("issue one for the server, or set tls.ca_file to this certificate"),
         ),
         "EndEntityUsedAsCa" => {
-            let fault = |above: &X509Certificate<'_>| (!above.is_ca()).then(|| "it is not a CA's".to_owned());
+            let fault = |above: &X509Certificate<'_>| (!above.is_ca()).then(|| "it is not a CA certificate".to_owned());
             (
-                shown.first_above(fault).unwrap_or_else(|| "a certificate above the peer's is not a CA's".to_owned()),
+                shown
+                    .first_above(fault)
+                    .unwrap_or_else(|| "a certificate above the peer's is not a CA certificate".to_owned()),
                 None,
             )
         }
@@ -185,12 +186,12 @@ fn library_words(name: &str, leaf: &X509Certificate<'_>, shown: &Shown<'_>) -> (
             let version = |certificate: &X509Certificate<'_>| {
                 let version = certificate.version();
                 (version != X509Version::V3)
-                    .then(|| format!("it is of X.509 version {}: version 3 is the least", u64::from(version.0) + 1))
+                    .then(|| format!("it is of X.509 version {}: version 3 is required", u64::from(version.0) + 1))
             };
             let sentence = shown.first(leaf, version);
             (
                 sentence.unwrap_or_else(|| "certificate not accepted: it is not of X.509 version 3".to_owned()),
-                Some("issue it anew with extensions: tools make version 1 where none are asked for"),
+                Some("reissue it with extensions: without them, tools write version 1"),
             )
         }
         "UnsupportedCriticalExtension" => match shown.first(leaf, extension_fault) {
@@ -224,9 +225,9 @@ fn key_fault(certificate: &X509Certificate<'_>) -> Option<String> {
             match bits {
                 _ if RSA_BITS.contains(&bits) => None,
                 _ if bits < *RSA_BITS.start() => {
-                    Some(format!("its key is RSA with {bits} bits: {} are the least", RSA_BITS.start()))
+                    Some(format!("its key is RSA with {bits} bits: at least {} are required", RSA_BITS.start()))
                 }
-                _ => Some(format!("its key is RSA with {bits} bits: {} are the most", RSA_BITS.end())),
+                _ => Some(format!("its key is RSA with {bits} bits: at most {} are accepted", RSA_BITS.end())),
             }
         }
         PublicKey::EC(_) => {
@@ -269,7 +270,7 @@ fn bits(number: &[u8]) -> usize {
 
 /// A signature over the certificate that the library does not verify.
 fn digest_fault(certificate: &X509Certificate<'_>) -> Option<String> {
-    // Whoever signed a root is trusted already.
+    // The signature of a root is not verified: roots are trusted.
     if is_self_signed(certificate) {
         return None;
     }
@@ -290,10 +291,10 @@ fn digest_fault(certificate: &X509Certificate<'_>) -> Option<String> {
         "1.3.101.113" => "Ed448".to_owned(),
         other => format!("the algorithm {}", plain(other)),
     };
-    Some(format!("it is signed with {name}: SHA-256 with RSA or ECDSA is the least"))
+    Some(format!("it is signed with {name}: at least SHA-256 with RSA or ECDSA is required"))
 }
 
-/// The critical extensions that the library does not know; it must refuse them (RFC 5280, section 4.2).
+/// The critical extensions that the library does not support; it must reject them (RFC 5280, section 4.2).
 fn extension_fault(certificate: &X509Certificate<'_>) -> Option<String> {
     let known =
         |oid: &str| matches!(oid, "2.5.29.15" | "2.5.29.17" | "2.5.29.19" | "2.5.29.30" | "2.5.29.31" | "2.5.29.37");
@@ -350,7 +351,7 @@ fn constraint_fault(certificate: &X509Certificate<'_>) -> Option<String> {
     }
 }
 
-/// `10.0.0.0/255.0.0.0`: an address and its mask, one after the other (RFC 5280, section 4.2.1.10).
+/// `10.0.0.0/255.0.0.0`: an address followed by its mask (RFC 5280, section 4.2.1.10).
 fn network(bytes: &[u8]) -> Option<String> {
     let (address, mask) = bytes.split_at_checked(bytes.len() / 2)?;
     Some(format!("{}/{}", ip_words(address)?, ip_words(mask)?))

@@ -1,6 +1,6 @@
-//! What a handshake shows of the peer beside its result: whether it speaks TLS at all, and whether it asked for a client
-//! certificate. A server that wants one and gets none may refuse with an alert, close without a word, or do either only
-//! after the handshake (TLS 1.3): that it asked is what those endings have in common.
+//! What a handshake shows of the peer besides its result: whether it speaks TLS, and whether it asked for a client
+//! certificate. A server that requires one and gets none may send an alert, close without one, or do either only after the
+//! handshake (TLS 1.3); in every case it has asked before.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -9,7 +9,7 @@ use rustls::client::ResolvesClientCert;
 use rustls::sign::CertifiedKey;
 use rustls::{ClientConfig, SignatureScheme};
 
-/// What one handshake has shown so far. Shared, so that it is known also where a deadline drops the handshake.
+/// What one handshake has shown so far. Shared, so that it outlives a handshake that a deadline drops.
 #[derive(Debug, Default)]
 pub struct Seen {
     asked: AtomicBool,
@@ -32,7 +32,7 @@ impl Seen {
     }
 }
 
-/// `config` for one handshake, which notes in `seen` that the peer asks.
+/// `config` for one handshake that records in `seen` when the peer asks for a certificate.
 pub(super) fn watched(config: &ClientConfig, seen: &Arc<Seen>) -> Arc<ClientConfig> {
     let mut config = config.clone();
     let inner = config.client_auth_cert_resolver;
@@ -40,7 +40,7 @@ pub(super) fn watched(config: &ClientConfig, seen: &Arc<Seen>) -> Arc<ClientConf
     Arc::new(config)
 }
 
-/// The library asks for our certificate only when the peer has.
+/// The library resolves a client certificate only when the peer has asked for one.
 #[derive(Debug)]
 struct Watched {
     inner: Arc<dyn ResolvesClientCert>,

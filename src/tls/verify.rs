@@ -1,8 +1,8 @@
-//! The verifier: strict, and then it says what is wrong with a certificate, or trusting, for `verify = false`.
+//! The certificate verifier: strict, with a message for each fault, or trusting, for `verify = false`.
 //!
-//! Strictness is the library's (RFC 5280, RFC 6125) with one addition: a certificate that is itself among the roots
-//! of the file is trusted as it stands. `openssl req -x509` makes certificates that call themselves authorities, and
-//! servers show them; whoever put one into `ca_file` means it. Its name and its dates count all the same.
+//! The library verifies (RFC 5280, RFC 6125), with one addition: a certificate that is itself among the roots of the file
+//! is trusted. `openssl req -x509` makes server certificates that are marked as CAs; an operator who puts one into
+//! `ca_file` trusts it. Its name and its dates are still verified.
 
 use std::sync::Arc;
 
@@ -16,23 +16,23 @@ use rustls_pki_types::{CertificateDer, ServerName, UnixTime};
 use super::fault::Shown;
 use super::words;
 
-/// Holds the peer to have the key of the certificate it shows, and perhaps the certificate to be trusted.
+/// Verifies that the peer has the key of its certificate and, if strict, that the certificate is trusted.
 #[derive(Debug)]
 pub(super) struct Verifier {
     algorithms: WebPkiSupportedAlgorithms,
     trust: Option<Trust>,
 }
 
-/// Trusts what leads to a root.
+/// Trusts certificates whose chain ends at a root.
 #[derive(Debug)]
 struct Trust {
     library: Arc<WebPkiServerVerifier>,
-    /// The roots of the file, where it names any.
+    /// The roots of the file, if it has any.
     own: Option<Box<[CertificateDer<'static>]>>,
 }
 
 impl Verifier {
-    /// The strict one. `roots` must not be empty; `own` are those of the file, where it names any.
+    /// A strict verifier. `roots` must not be empty; `own` are those of the file, if it has any.
     pub(super) fn strict(
         roots: Arc<RootCertStore>,
         provider: Arc<CryptoProvider>,
@@ -45,7 +45,7 @@ impl Verifier {
         Verifier { algorithms, trust: Some(Trust { library, own }) }
     }
 
-    /// The one that trusts every certificate.
+    /// A verifier that trusts every certificate.
     pub(super) fn trusting(provider: &CryptoProvider) -> Verifier {
         Verifier { algorithms: provider.signature_verification_algorithms, trust: None }
     }
@@ -123,7 +123,7 @@ impl ServerCertVerifier for Verifier {
     }
 }
 
-/// `error` with the words for it: after the handshake the certificates are gone.
+/// `error` with its message: after the handshake the certificates are no longer available.
 fn in_words(error: Error, shown: &Shown<'_>) -> Error {
     match error {
         Error::InvalidCertificate(problem) => {

@@ -1,5 +1,5 @@
-//! Certificates in words: what one says, and what is wrong with it. Everything in it comes from outside: escaped, and
-//! cut at 256 bytes.
+//! Descriptions of certificates and of their faults. All text in a certificate comes from the peer: it is escaped and cut
+//! at 256 bytes.
 
 use std::error::Error as StdError;
 use std::fmt::{self, Write};
@@ -17,7 +17,7 @@ use super::fault::{self, Shown};
 
 /// Bytes of each text.
 const BYTES_MAX: usize = 256;
-/// Names of a certificate that are told.
+/// Names of a certificate that are shown.
 const NAMES_MAX: usize = 5;
 
 /// A certificate that was not accepted, and why.
@@ -38,7 +38,7 @@ impl fmt::Display for Rejected {
 
 impl StdError for Rejected {}
 
-/// Puts `problem` into words.
+/// The message for `problem`.
 pub(super) fn reject(problem: &CertificateError, shown: &Shown<'_>) -> Rejected {
     let parsed = X509Certificate::from_der(shown.leaf).ok().map(|(_, certificate)| certificate);
     let (sentence, hint) = match &parsed {
@@ -122,12 +122,12 @@ pub(super) fn ip_words(bytes: &[u8]) -> Option<String> {
 }
 
 pub(super) fn date(at: &UnixTime) -> String {
-    i64::try_from(at.as_secs()).map_or_else(|_| "a far day".to_owned(), date_of)
+    i64::try_from(at.as_secs()).map_or_else(|_| "a date out of range".to_owned(), date_of)
 }
 
-/// `2027-01-31T00:00:00Z`. Certificates may name days that no calendar has.
+/// `2027-01-31T00:00:00Z`. Certificates may hold dates that are out of any calendar's range.
 pub(super) fn date_of(seconds: i64) -> String {
-    Timestamp::from_second(seconds).map_or_else(|_| "a far day".to_owned(), |at| at.to_string())
+    Timestamp::from_second(seconds).map_or_else(|_| "a date out of range".to_owned(), |at| at.to_string())
 }
 
 /// `text`, escaped and cut.
@@ -189,7 +189,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_hostile_certificate_says_is_escaped_and_cut_and_its_end_is_told_all_the_same() {
+    fn a_hostile_certificate_is_escaped_and_cut_and_its_end_is_still_shown() {
         let long = format!("\u{1b}[2J\u{202e}{}", "ü".repeat(200));
         let names: Vec<String> = (0..100).map(|i| format!("{}{i}.example", "x".repeat(50))).collect();
         let names: Vec<&str> = names.iter().map(String::as_str).collect();

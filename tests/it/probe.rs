@@ -125,13 +125,13 @@ async fn what_never_ends_ends_with_the_deadline() {
             "a head that drips",
             answers(Reply::acts(vec![Act::Drip(b"HTTP/1.1 200 OK\r\n\r\n".to_vec(), tick)])),
             get(),
-            &["no whole answer within 300ms: ", " of its head came (connected in "],
+            &["no complete answer within 300ms: ", " of its head received (connected in "],
         ),
         case(
             "a head that stops",
             answers(Reply::acts(vec![Act::Write(OK_HEAD.into())]).then_hang()),
             get(),
-            &["no whole answer within 300ms: 17 bytes of its head came"],
+            &["no complete answer within 300ms: 17 bytes of its head received"],
         ),
         case(
             "a body that drips",
@@ -147,21 +147,21 @@ async fn what_never_ends_ends_with_the_deadline() {
             answers(Reply::raw("HTTP/1.1 200 OK\r\n\r\nok").then_hang()),
             equals("ok"),
             &[
-                "no whole body within 300ms: the answer has no length and its connection stayed open; 2 bytes had come",
-                "(it must send Content-Length or chunks, or close as asked;",
+                "no complete body within 300ms: the answer has no length and its connection stayed open; 2 bytes received",
+                "(it must send Content-Length or chunks, or close when asked to;",
             ],
         ),
         case(
             "a body that stops",
             answers(Reply::raw("HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nok").then_hang()),
             equals("ok plus 8."),
-            &["no whole body within 300ms: 2 of 10 bytes had come", "body: \"ok\""],
+            &["no complete body within 300ms: 2 of 10 bytes received", "body: \"ok\""],
         ),
         case(
             "one interim answer",
             answers(Reply::raw("HTTP/1.1 102 Processing\r\n\r\n").then_hang()),
             get(),
-            &["no final answer within 300ms: 1 interim came"],
+            &["no final answer within 300ms: 1 interim received"],
         ),
     ])
     .await;
@@ -276,16 +276,13 @@ async fn a_close_or_reset_at_any_step_is_named() {
             "closed in the body",
             answers(Reply::raw(body)),
             contains("ready"),
-            &[
-                "body does not contain \"ready\" and was cut short: connection closed when 3 of 10 bytes had come",
-                "abc",
-            ],
+            &["body does not contain \"ready\" and was cut short: connection closed, 3 of 10 bytes received", "abc"],
         ),
         case(
             "closed in a chunk",
             answers(Reply::raw("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nok")),
             equals("ok"),
-            &["body was cut short: connection closed when 2 bytes had come, and not its end"],
+            &["body was cut short: connection closed, 2 bytes received, but not its end"],
         ),
         case(
             "closed before the last chunk",
@@ -301,12 +298,12 @@ async fn a_close_or_reset_at_any_step_is_named() {
             get(),
             &["connection reset inside an answer: 17 bytes"],
         ),
-        case("reset in the body", answers(then_reset(body)), equals("abc"), &["connection reset when 3 of 10 bytes"]),
+        case("reset in the body", answers(then_reset(body)), equals("abc"), &["connection reset, 3 of 10 bytes"]),
         case(
             "reset instead of the end",
             answers(then_reset("HTTP/1.1 200 OK\r\n\r\nok")),
             equals("ok"),
-            &["body was cut short: connection reset when 2 bytes had come, and not its end"],
+            &["body was cut short: connection reset, 2 bytes received, but not its end"],
         ),
     ])
     .await;
@@ -322,7 +319,7 @@ async fn proper_answers_are_judged_by_their_status_and_body() {
         case("200", Reply::status(200), get(), Code::L7Ok, &["200 in ", " ms"]),
         case("204", Reply::status(204), get(), Code::L7Ok, &["204 in "]),
         case("HEAD", Reply::status(200), head.clone(), Code::L7Ok, &["200 in "]),
-        case("HEAD refused", Reply::status(405), head, Code::L7Sts, &["status 405", "does not take HEAD"]),
+        case("HEAD refused", Reply::status(405), head, Code::L7Sts, &["status 405", "does not accept HEAD"]),
         case("interim answers", Reply::status(200).interim(103).interim(102), get(), Code::L7Ok, &["200 in "]),
         case("chunked", Reply::ok("").chunked(["is re", "ady"]), contains("ready"), Code::L7Ok, &["200 in "]),
         case("chunked, equal", Reply::ok("").chunked(["o", "k"]), equals("ok"), Code::L7Ok, &["200 in "]),

@@ -1,7 +1,7 @@
-//! Holds an answer against its rules as it comes: the status, then the fields, then the body, then what it says as JSON.
-//! All must hold, and the first that does not is the finding.
+//! Checks an answer against its rules as it arrives: the status, then the fields, then the body, then the body as JSON. All
+//! must hold, and the first that fails is the finding.
 //!
-//! Reads no further than the rules need: without a rule over the body nothing of it; of a failure only what is quoted.
+//! Reads no further than needed: without a rule over the body none of it; after a failure only what is quoted.
 
 use serde_json::Value;
 
@@ -14,15 +14,15 @@ use crate::probe::expect::{
     BodyRules, HeaderMiss, JsonMiss, NotJson, enclosing, header_miss, json_miss, parse, path_to,
 };
 use crate::probe::finding::{
-    Answered, Break, Miss, Node, Outcome, Own, body_hint, header_hint, json_hint, not_json_hint,
+    Answered, Details, Interruption, Miss, Node, Outcome, body_hint, header_hint, json_hint, not_json_hint,
 };
 use crate::probe::response::{Flow, Sink};
-use crate::probe::said::{self, Said};
+use crate::probe::self_report::{self, SelfReport};
 
 /// Bytes of a body that rules see.
 pub(super) const BODY_BYTES_MAX: usize = 64 << 10;
-/// Bytes of a report (JSON, or lines of `[+]` and `[-]`) of a failed answer that is read for the system's own words; longer
-/// ones are only quoted.
+/// Bytes of a report (JSON, or lines of `[+]` and `[-]`) of a failed answer that is searched for a reason; longer ones are
+/// only quoted.
 const REPORT_BYTES_MAX: usize = 16 << 10;
 
 #[derive(Debug)]
@@ -37,11 +37,11 @@ pub(super) enum Verdict<'p> {
 pub(super) enum Failure<'p> {
     Status,
     Header(HeaderMiss<'p>),
-    /// A rule over the body; `true`: it was open when the cap was reached.
+    /// A rule over the body; `true`: undecided when the cap was reached.
     Body(&'p BodyRule, bool),
     NotJson(NotJson),
     JsonOverCap,
-    /// With the hint that the document gave.
+    /// With the hint for the document.
     Json(Miss<'p>, Option<&'static str>),
 }
 
@@ -58,14 +58,14 @@ pub(super) struct Judge<'p> {
     head: Box<[u8]>,
     /// Bytes of body that the rules have seen.
     judged_bytes: usize,
-    /// The body as far as it is needed, or what is no answer at all.
+    /// The body as far as it is needed, or the bytes that are not an answer.
     kept: Vec<u8>,
-    /// Bytes of body that have come.
-    came_bytes: u64,
+    /// Bytes of body received.
+    received_bytes: u64,
     /// The body has ended, and all of it was kept.
     whole: bool,
-    /// What the system says of itself.
-    said: Option<Said>,
+    /// The reason that the system reports.
+    report: Option<SelfReport>,
 }
 
 impl<'p> Judge<'p> {
@@ -79,9 +79,9 @@ impl<'p> Judge<'p> {
             head: Box::default(),
             judged_bytes: 0,
             kept: Vec::new(),
-            came_bytes: 0,
+            received_bytes: 0,
             whole: false,
-            said: None,
+            report: None,
         }
     }
 
@@ -98,23 +98,23 @@ impl<'p> Judge<'p> {
         self.kept.truncate(BYTES_MAX);
     }
 
-    /// Keeps what is no answer, and says whether it is enough.
-    pub(super) fn keep_noise(&mut self, bytes: &[u8]) -> bool {
+    /// Keeps bytes that are not an answer, and returns whether they are enough.
+    pub(super) fn keep_unparsed(&mut self, bytes: &[u8]) -> bool {
         let room = BYTES_MAX.saturating_sub(self.kept.len());
         self.kept.extend_from_slice(&bytes[..bytes.len().min(room)]);
         self.kept.len() >= BYTES_MAX
     }
 
-    /// What came of the answer, which ended with `end` where the rules have not decided; of an unfinished head `pending`
-    /// has come.
-    pub(super) fn finish(mut self, end: Break, pending: &[u8]) -> Answered<'p> {
+    /// The result; `end` is how the answer ended if the rules are undecided, `pending` the received part of an incomplete
+    /// head.
+    pub(super) fn finish(mut self, end: Interruption, pending: &[u8]) -> Answered<'p> {
         let head = match self.verdict {
             Verdict::Open if self.head.is_empty() => kept_for_trace(self.probe, pending, Trace::HEAD_BYTES_MAX),
             Verdict::Open | Verdict::Passed | Verdict::Failed(_) | Verdict::Malformed(_) => {
                 std::mem::take(&mut self.head)
             }
         };
-        // Beyond this, how much was kept depends on the pieces.
+        // More may have been kept, depending on the pieces.
         if !self.whole {
             self.kept.truncate(self.quote_bytes());
         }
@@ -123,7 +123,7 @@ impl<'p> Judge<'p> {
         Answered { outcome: self.outcome(end), head, body }
     }
 
-    fn outcome(self, end: Break) -> Outcome<'p> {
+    fn outcome(self, end: Interruption) -> Outcome<'p> {
         let Judge { probe, status, location, kept, .. } = self;
         let excerpt = || Excerpt::of(&kept).without(secrets(&probe.headers));
         let wanted = self.rules.wanted();
@@ -132,7 +132,7 @@ impl<'p> Judge<'p> {
             (Verdict::Open, status) => {
                 return Outcome::CutShort { probe, wanted, end, status, body: excerpt() };
             }
-            (Verdict::Passed | Verdict::Failed(_), None) => unreachable!("these verdicts are reached behind the head"),
+            (Verdict::Passed | Verdict::Failed(_), None) => unreachable!("these verdicts are reached after the head"),
             (Verdict::Passed, Some(status)) => return Outcome::AsExpected { status },
             (Verdict::Failed(failure), Some(status)) => (failure, status),
         };
@@ -144,24 +144,24 @@ impl<'p> Judge<'p> {
             }
         };
         let mut part = None;
-        let said = match (&failure, &document) {
-            (Failure::Json(..) | Failure::NotJson(_), _) => self.said,
+        let report = match (&failure, &document) {
+            (Failure::Json(..) | Failure::NotJson(_), _) => self.report,
             (Failure::Status, Some(document)) => {
                 let missed = first_miss(probe, document);
                 let around = missed.as_ref().and_then(|missed| missed.around);
                 part = missed.map(|missed| missed.miss);
-                Said::find(document, around, || secrets(&probe.headers))
+                SelfReport::find(document, around, || secrets(&probe.headers))
             }
-            (_, Some(document)) => Said::find(document, None, || secrets(&probe.headers)),
-            (_, None) => Said::find_lines(&kept, || secrets(&probe.headers)),
+            (_, Some(document)) => SelfReport::find(document, None, || secrets(&probe.headers)),
+            (_, None) => SelfReport::find_lines(&kept, || secrets(&probe.headers)),
         };
-        let own = said.map_or_else(|| Own::Body(excerpt()), Own::Words);
+        let details = report.map_or_else(|| Details::Body(excerpt()), Details::Reported);
         let (miss, hint) = match failure {
             Failure::Status => {
                 let location = location.map(|location| location.without(secrets(&probe.headers)));
-                // One that cannot be read whole may be a verdict too.
-                let is_verdict = document.as_ref().map_or_else(|| opens_report(&kept), said::is_verdict);
-                return Outcome::Status { probe, status, location, miss: part, own, is_verdict };
+                // A report that cannot be read completely may be a verdict too.
+                let is_verdict = document.as_ref().map_or_else(|| opens_report(&kept), self_report::is_verdict);
+                return Outcome::Status { probe, status, location, miss: part, details, is_verdict };
             }
             Failure::Header(HeaderMiss { rule, seen, more }) => {
                 let hint = header_hint(&rule.value, &seen);
@@ -179,11 +179,11 @@ impl<'p> Judge<'p> {
             Failure::JsonOverCap => (Miss::JsonOverCap, None),
             Failure::Json(miss, hint) => (miss, hint),
         };
-        Outcome::Missed { status, miss, own, hint }
+        Outcome::Missed { status, miss, details, hint }
     }
 
     fn keep(&mut self, piece: &[u8]) {
-        self.came_bytes += piece.len() as u64;
+        self.received_bytes += piece.len() as u64;
         let limit = match self.verdict {
             Verdict::Open if self.needs_whole() => BODY_BYTES_MAX + 1,
             Verdict::Failed(Failure::Status) if !self.probe.expect.json.is_empty() => BODY_BYTES_MAX + 1,
@@ -193,7 +193,7 @@ impl<'p> Judge<'p> {
         self.kept.extend_from_slice(&piece[..piece.len().min(room)]);
     }
 
-    /// Whether some rule is held against the body once it is there.
+    /// Whether a rule needs the complete body.
     fn needs_whole(&self) -> bool {
         self.rules.need_whole() || !self.probe.expect.json.is_empty()
     }
@@ -201,28 +201,28 @@ impl<'p> Judge<'p> {
     /// How much of a failed answer is kept.
     fn quote_bytes(&self) -> usize {
         match self.verdict {
-            // A rule over JSON may name the part that fails.
+            // A rule over JSON may name the component that fails.
             Verdict::Failed(Failure::Status) if !self.probe.expect.json.is_empty() => BODY_BYTES_MAX + 1,
             _ if opens_report(&self.kept) => REPORT_BYTES_MAX,
             _ => BYTES_MAX,
         }
     }
 
-    fn judge_piece(&mut self, piece: &[u8]) {
+    fn check_piece(&mut self, piece: &[u8]) {
         let room = BODY_BYTES_MAX - self.judged_bytes;
         let seen = &piece[..piece.len().min(room)];
         self.judged_bytes += seen.len();
         if let Err(rule) = self.rules.feed(seen) {
             self.verdict = Verdict::Failed(Failure::Body(rule, false));
         } else if piece.len() > room {
-            self.judge_start();
+            self.check_start();
         } else if self.rules.are_met() && self.probe.expect.json.is_empty() {
             self.verdict = Verdict::Passed;
         }
     }
 
-    /// The body goes on behind what rules see of it.
-    fn judge_start(&mut self) {
+    /// The body is longer than the rules see.
+    fn check_start(&mut self) {
         self.verdict = match self.rules.miss_within(&self.kept, BODY_BYTES_MAX) {
             Some((rule, unread)) => Verdict::Failed(Failure::Body(rule, unread)),
             None if self.probe.expect.json.is_empty() => Verdict::Passed,
@@ -230,22 +230,22 @@ impl<'p> Judge<'p> {
         };
     }
 
-    fn judge_whole(&mut self) {
+    fn check_whole(&mut self) {
         self.verdict = match self.rules.miss(&self.kept) {
             Some(rule) => Verdict::Failed(Failure::Body(rule, false)),
             None if self.probe.expect.json.is_empty() => Verdict::Passed,
-            None => self.judge_json(),
+            None => self.check_json(),
         };
     }
 
-    fn judge_json(&mut self) -> Verdict<'p> {
+    fn check_json(&mut self) -> Verdict<'p> {
         let probe = self.probe;
         let document = match parse(&self.kept) {
             Ok(document) => document,
             Err(error) => return Verdict::Failed(Failure::NotJson(error.without(secrets(&probe.headers)))),
         };
         let Some(Missed { miss, around, hint }) = first_miss(probe, &document) else { return Verdict::Passed };
-        self.said = Said::find(&document, around, || secrets(&probe.headers));
+        self.report = SelfReport::find(&document, around, || secrets(&probe.headers));
         Verdict::Failed(Failure::Json(miss, hint))
     }
 }
@@ -269,7 +269,7 @@ impl Sink for Judge<'_> {
             self.verdict = Verdict::Failed(Failure::Header(miss));
             return Flow::Continue;
         }
-        // A text may stand in every body: nothing of this one is read for it.
+        // The empty text is in every body: none of it is read.
         if let Err(rule) = self.rules.feed(&[]) {
             self.verdict = Verdict::Failed(Failure::Body(rule, false));
             return Flow::Continue;
@@ -284,7 +284,7 @@ impl Sink for Judge<'_> {
     fn on_body(&mut self, piece: &[u8]) -> Flow {
         self.keep(piece);
         if matches!(self.verdict, Verdict::Open) {
-            self.judge_piece(piece);
+            self.check_piece(piece);
         }
         match self.verdict {
             Verdict::Open => Flow::Continue,
@@ -295,33 +295,33 @@ impl Sink for Judge<'_> {
     }
 
     fn on_end(&mut self) {
-        self.whole = self.came_bytes == self.kept.len() as u64;
+        self.whole = self.received_bytes == self.kept.len() as u64;
         if matches!(self.verdict, Verdict::Open) {
-            self.judge_whole();
+            self.check_whole();
         }
     }
 }
 
-/// The first `limit` of `bytes`, without our credentials.
+/// The first `limit` of `bytes`, with our credentials masked.
 fn kept_for_trace(probe: &HttpProbe, bytes: &[u8], limit: usize) -> Box<[u8]> {
     if secrets(&probe.headers).next().is_none() {
         return bytes[..bytes.len().min(limit)].into();
     }
-    // Masks make it shorter, so that more is looked at than is kept, and no more than that.
+    // Masks shorten the text: mask more than is kept, but only a bounded part.
     let mut masked = bytes[..bytes.len().min(4 * limit)].to_vec();
     mask_all(&mut masked, secrets(&probe.headers));
     masked.truncate(limit);
     masked.into_boxed_slice()
 }
 
-/// A rule over JSON that does not hold, the object around the node at fault, and what may be tried.
+/// A violated rule over JSON, the object around the node at fault, and the hint.
 struct Missed<'p, 'd> {
     miss: Miss<'p>,
     around: Option<&'d Value>,
     hint: Option<&'static str>,
 }
 
-/// The first rule that does not hold.
+/// The first violated rule over JSON.
 fn first_miss<'p, 'd>(probe: &'p HttpProbe, document: &'d Value) -> Option<Missed<'p, 'd>> {
     let JsonMiss { rule, node, more } = json_miss(&probe.expect.json, document)?;
     let around = node.and_then(|node| enclosing(document, node));
@@ -330,7 +330,7 @@ fn first_miss<'p, 'd>(probe: &'p HttpProbe, document: &'d Value) -> Option<Misse
     Some(Missed { miss: Miss::Json { rule, node, more }, around, hint })
 }
 
-/// Whether a body may be what a system reports of itself.
+/// Whether a body may be a health report.
 fn opens_report(body: &[u8]) -> bool {
     opens_json(body) || opens_lines(body)
 }

@@ -31,20 +31,20 @@ fn equals(text: &str) -> HttpProbe {
     get(Some(BodyRule::Equals(text.into())))
 }
 
-/// What is reported of an answer that comes in these pieces, after which the connection ends as `end` says.
+/// The report of an answer in these pieces, after which the connection ends with `end`.
 fn report<'a>(probe: &HttpProbe, pieces: impl IntoIterator<Item = &'a [u8]>, end: Stop) -> ProbeReport {
     let mut answer = Answer::new(probe);
     let done = pieces.into_iter().any(|piece| answer.feed(piece) == Progress::Done);
     answer.finish(if done { Stop::Enough } else { end }).report(&Circumstances {
         took: Duration::from_micros(1_900),
         connected_in: Some(Duration::from_micros(300)),
-        shaken_in: None,
+        handshake_in: None,
         timeout: Duration::from_secs(5),
         elsewhere: None,
     })
 }
 
-/// The same report comes of the answer whole and byte by byte.
+/// The report is the same for the answer in one piece and byte by byte.
 #[track_caller]
 fn check(probe: &HttpProbe, answer: impl AsRef<[u8]>, end: Stop, code: Code, sentence: &str) {
     let answer = answer.as_ref();
@@ -54,8 +54,7 @@ fn check(probe: &HttpProbe, answer: impl AsRef<[u8]>, end: Stop, code: Code, sen
     assert_eq!((whole.code, whole.sentence().as_str()), (code, sentence));
 }
 
-/// The pieces must not matter. How much of the body of a passing answer is kept may depend on them: no more than was
-/// needed is read.
+/// The pieces must not matter, except for the body that is kept of a passing answer: no more than needed is read.
 #[track_caller]
 fn assert_alike(a: &ProbeReport, b: &ProbeReport) {
     let unless_passing = |report: &ProbeReport| match report.code {
@@ -128,9 +127,9 @@ fn the_status_decides_without_a_body_rule() {
 }
 
 #[test]
-fn a_head_answer_has_no_body_whatever_it_says() {
+fn an_answer_to_head_has_no_body_whatever_it_declares() {
     check(&head(), "HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\n", Stop::Closed, Code::L7Ok, OK);
-    let sentence = "status 405, expected 200-299 (it does not take HEAD: use GET)";
+    let sentence = "status 405, expected 200-299 (it does not accept HEAD: use GET)";
     check(&head(), "HTTP/1.1 405 No\r\nContent-Length: 9\r\n\r\n", Stop::Deadline, Code::L7Sts, sentence);
     let rule = HttpProbe { method: "HEAD".into(), ..contains("x") };
     let sentence = "body does not contain \"x\"; it is empty (an answer to HEAD has no body: use GET)";
@@ -138,7 +137,7 @@ fn a_head_answer_has_no_body_whatever_it_says() {
 }
 
 #[test]
-fn contains_passes_as_soon_as_its_text_has_come() {
+fn contains_passes_as_soon_as_its_text_is_received() {
     let ready = contains("ready");
     for (answer, end) in [
         ("HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\nis ready", Stop::Broke(Fault::Theirs(Errno::ECONNRESET))),
@@ -155,7 +154,7 @@ fn contains_passes_as_soon_as_its_text_has_come() {
 }
 
 #[test]
-fn contains_says_what_came_instead() {
+fn contains_quotes_the_body_without_its_text() {
     let ready = contains("ready");
     for (answer, end, code, sentence) in [
         (
@@ -170,13 +169,13 @@ fn contains_says_what_came_instead() {
             "HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nrea",
             Stop::Closed,
             Code::L7Rsp,
-            "body does not contain \"ready\" and was cut short: connection closed when 3 of 10 bytes had come; body: \"rea\"",
+            "body does not contain \"ready\" and was cut short: connection closed, 3 of 10 bytes received; body: \"rea\"",
         ),
         (
             "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nrea\r\n",
             Stop::Deadline,
             Code::L7Tout,
-            "no \"ready\" in the body within 5s: 3 bytes had come, and not its end (connected in 0.3 ms); body: \"rea\" \
+            "no \"ready\" in the body within 5s: 3 bytes received, but not its end (connected in 0.3 ms); body: \"rea\" \
              (it answers too slowly for this timeout)",
         ),
     ] {
@@ -185,7 +184,7 @@ fn contains_says_what_came_instead() {
 }
 
 #[test]
-fn equals_wants_the_whole_body_and_its_end() {
+fn equals_needs_the_complete_body() {
     let ok = equals("ok");
     for (answer, end, code, sentence) in [
         ("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok", Stop::Deadline, Code::L7Ok, OK),
@@ -202,7 +201,7 @@ fn equals_wants_the_whole_body_and_its_end() {
             Stop::Closed,
             Code::L7Rsp,
             "body is not \"ok\"; body: \"ok\\n\" \
-             (port and path answer, and only white space around the text differs: the rule wants every byte)",
+             (port and path answer, and only white space around the text differs: equals compares every byte)",
         ),
         ("HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n", Stop::Closed, Code::L7Rsp, "body is not \"ok\"; it is empty"),
         ("HTTP/1.1 200 OK\r\n\r\nno, not", Stop::Closed, Code::L7Rsp, "body is not \"ok\"; body: \"no, not\""),
@@ -210,33 +209,33 @@ fn equals_wants_the_whole_body_and_its_end() {
             "HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\nok",
             Stop::Closed,
             Code::L7Rsp,
-            "body was cut short: connection closed when 2 of 100 bytes had come; body: \"ok\"",
+            "body was cut short: connection closed, 2 of 100 bytes received; body: \"ok\"",
         ),
         (
             "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nok\r\n0\r\n",
             Stop::Closed,
             Code::L7Rsp,
-            "body was cut short: connection closed when 2 bytes had come, and not its end; body: \"ok\"",
+            "body was cut short: connection closed, 2 bytes received, but not its end; body: \"ok\"",
         ),
         (
             "HTTP/1.1 200 OK\r\n\r\nok",
             Stop::Broke(Fault::Theirs(Errno::ECONNRESET)),
             Code::L7Rsp,
-            "body was cut short: connection reset when 2 bytes had come, and not its end; body: \"ok\"",
+            "body was cut short: connection reset, 2 bytes received, but not its end; body: \"ok\"",
         ),
         (
             "HTTP/1.1 200 OK\r\n\r\nok",
             Stop::Deadline,
             Code::L7Tout,
-            "no whole body within 5s: the answer has no length and its connection stayed open; 2 bytes had come \
-             (connected in 0.3 ms); body: \"ok\" (it must send Content-Length or chunks, or close as asked; a rule with \
-             contains passes without the end)",
+            "no complete body within 5s: the answer has no length and its connection stayed open; 2 bytes received \
+             (connected in 0.3 ms); body: \"ok\" (it must send Content-Length or chunks, or close when asked to; \
+             a contains rule passes without the end)",
         ),
         (
             "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nok\r\n",
             Stop::Deadline,
             Code::L7Tout,
-            "no whole body within 5s: 2 bytes had come, and not its end (connected in 0.3 ms); body: \"ok\" \
+            "no complete body within 5s: 2 bytes received, but not its end (connected in 0.3 ms); body: \"ok\" \
              (it answers too slowly for this timeout)",
         ),
     ] {
@@ -258,7 +257,7 @@ fn a_rule_sees_64_kib_of_a_body() {
     check(&contains("ready"), with(BODY_BYTES_MAX - 5, "ready"), Stop::Deadline, Code::L7Ok, OK);
     let late = report(&contains("ready"), [with(BODY_BYTES_MAX - 4, "ready").as_bytes()], Stop::Closed);
     assert_eq!(late.code, Code::L7Rsp);
-    let start = "body does not contain \"ready\" in its first 64 KiB, of which no more are read; body: \"xxx";
+    let start = "body does not contain \"ready\" in its first 64 KiB (the rest is not read); body: \"xxx";
     assert!(late.reason.starts_with(start), "{}", late.reason);
     let exactly = "x".repeat(BODY_BYTES_MAX);
     check(&equals(&exactly), with(BODY_BYTES_MAX, ""), Stop::Closed, Code::L7Ok, OK);
@@ -267,7 +266,7 @@ fn a_rule_sees_64_kib_of_a_body() {
 }
 
 #[test]
-fn nothing_is_read_that_is_not_needed() {
+fn only_needed_bytes_are_read() {
     let mut answer = Answer::new(equals_static());
     assert_eq!(answer.feed(b"HTTP/1.1 200 OK\r\n\r\nok"), Progress::More);
     assert_eq!(answer.feed(b"x"), Progress::Settled, "failed; more would only be quoted");
@@ -376,7 +375,7 @@ fn what_is_not_http_is_quoted_with_a_guess() {
 }
 
 #[test]
-fn an_answer_that_stops_says_where() {
+fn the_reason_of_an_incomplete_answer_has_its_progress() {
     let reset = Stop::Broke(Fault::Theirs(Errno::ECONNRESET));
     let port = "this port may speak TLS or another protocol, or its server is going down";
     for (answer, end, code, sentence) in [
@@ -394,14 +393,14 @@ fn an_answer_that_stops_says_where() {
             "HTTP/1.1 200",
             Stop::Closed,
             Code::L7Rsp,
-            "connection closed inside an answer: 12 bytes of its head came".to_owned(),
+            "connection closed inside an answer: 12 bytes of its head received".to_owned(),
         ),
-        ("H", reset, Code::L7Rsp, "connection reset inside an answer: 1 byte of its head came".to_owned()),
+        ("H", reset, Code::L7Rsp, "connection reset inside an answer: 1 byte of its head received".to_owned()),
         (
             "HTTP/1.1 200 OK\r\n",
             Stop::Deadline,
             Code::L7Tout,
-            "no whole answer within 5s: 17 bytes of its head came (connected in 0.3 ms) \
+            "no complete answer within 5s: 17 bytes of its head received (connected in 0.3 ms) \
              (it answers too slowly for this timeout)"
                 .to_owned(),
         ),
@@ -409,7 +408,7 @@ fn an_answer_that_stops_says_where() {
             "HTTP/1.1 102 Processing\r\n\r\n",
             Stop::Deadline,
             Code::L7Tout,
-            "no final answer within 5s: 1 interim came (connected in 0.3 ms) (it answers too slowly for this timeout)"
+            "no final answer within 5s: 1 interim received (connected in 0.3 ms) (it answers too slowly for this timeout)"
                 .to_owned(),
         ),
         (
@@ -423,7 +422,7 @@ fn an_answer_that_stops_says_where() {
     }
 }
 
-/// Texts that come close to an answer, so that random ones reach every state.
+/// Texts similar to an answer, so that random ones reach every state.
 fn almost_an_answer() -> impl Strategy<Value = Vec<u8>> {
     let part = prop_oneof![
         4 => Just(&b"HTTP/1.1 200 OK\r\n"[..]),
@@ -471,9 +470,9 @@ proptest! {
     }
 }
 
-/// An answer that comes in parts, as HTTP/2 brings it, is judged as its text is.
+/// An answer with a parsed head, as from HTTP/2, has the same report as its text.
 #[test]
-fn a_parsed_answer_is_judged_like_its_text() {
+fn a_parsed_answer_is_checked_like_its_text() {
     let of = |probe: &HttpProbe, statuses: &[u16], fields: &[(&str, &str)], body: Option<&str>, stop: Stop| {
         let mut answer = Answer::new(probe);
         let fields: Vec<_> = fields.iter().map(|(name, value)| Field::new(name.as_bytes(), value.as_bytes())).collect();
@@ -487,7 +486,7 @@ fn a_parsed_answer_is_judged_like_its_text() {
         let report = answer.finish(stop).report(&Circumstances {
             took: Duration::from_micros(1_900),
             connected_in: None,
-            shaken_in: None,
+            handshake_in: None,
             timeout: Duration::from_secs(5),
             elsewhere: None,
         });
@@ -517,7 +516,7 @@ fn a_parsed_answer_is_judged_like_its_text() {
             None,
             Stop::Deadline,
             Code::L7Tout,
-            "no whole body within 5s: 0 of 10 bytes had come (it answers too slowly for this timeout)",
+            "no complete body within 5s: 0 of 10 bytes received (it answers too slowly for this timeout)",
         ),
         (
             get(None),

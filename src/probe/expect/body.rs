@@ -1,10 +1,9 @@
-//! Rules over a body, held piece by piece: the result never depends on how an answer was cut into packets. A text is
-//! looked for as the pieces come; a pattern is held against the body once it is whole, because what it finds may depend
-//! on what follows (`ready$`, `\b`).
+//! Rules over a body, checked piece by piece: the result never depends on the packets. Texts are searched for as the pieces
+//! arrive; patterns are matched against the complete body, because a match may depend on what follows (`ready$`, `\b`).
 
 use crate::model::policy::{BodyRule, Pattern};
 
-/// The rules over one body that are open: each leaves when it is met, whatever follows.
+/// The undecided rules over one body: a rule is removed once it is met, whatever follows.
 #[derive(Debug, Clone)]
 pub(in crate::probe) struct BodyRules<'a> {
     open: Vec<(&'a BodyRule, Matcher<'a>)>,
@@ -18,7 +17,7 @@ impl<'a> BodyRules<'a> {
     /// Takes the next piece of the body.
     ///
     /// # Errors
-    /// The rule that the first byte breaks which breaks any; of several the first of the file. None may be fed afterwards.
+    /// The rule that is violated first, by position in the body, then by order in the file. Feed no more pieces then.
     pub(in crate::probe) fn feed(&mut self, piece: &[u8]) -> Result<(), &'a BodyRule> {
         let mut first: Option<(usize, &'a BodyRule)> = None;
         self.open.retain_mut(|(rule, matcher)| match matcher.feed(piece) {
@@ -34,17 +33,17 @@ impl<'a> BodyRules<'a> {
         first.map_or(Ok(()), |(_, rule)| Err(rule))
     }
 
-    /// Whether all are met, whatever follows.
+    /// Whether all rules are met, whatever follows.
     pub(in crate::probe) fn are_met(&self) -> bool {
         self.open.is_empty()
     }
 
-    /// Whether one is judged by the whole body.
+    /// Whether a rule needs the complete body.
     pub(in crate::probe) fn need_whole(&self) -> bool {
         self.open.iter().any(|(_, matcher)| matches!(matcher, Matcher::Matches(_) | Matcher::NotMatches(_)))
     }
 
-    /// The first text that has not come and must.
+    /// The first required text that was not found yet.
     pub(in crate::probe) fn wanted(&self) -> Option<&'a str> {
         self.open.iter().find_map(|(rule, _)| match rule {
             BodyRule::Contains(text) => Some(&**text),
@@ -52,13 +51,13 @@ impl<'a> BodyRules<'a> {
         })
     }
 
-    /// The whole `body` has come: the first rule that does not hold.
+    /// The first rule that the complete `body` violates.
     pub(in crate::probe) fn miss(&self, body: &[u8]) -> Option<&'a BodyRule> {
         self.open.iter().find(|(_, matcher)| !matcher.holds(body)).map(|(rule, _)| *rule)
     }
 
-    /// More than `cap` bytes have come, of which `start` has one more than `cap`: the first rule that is not met by them, and
-    /// whether that is for what was not read.
+    /// The body is longer than `cap` bytes, and `start` has its first `cap + 1`: the first rule that is not met, and whether
+    /// that is because the rest was not read.
     pub(in crate::probe) fn miss_within(&self, start: &[u8], cap: usize) -> Option<(&'a BodyRule, bool)> {
         self.open.iter().find_map(|(rule, matcher)| match matcher.holds_within(start, cap) {
             Within::Holds => None,
@@ -68,34 +67,34 @@ impl<'a> BodyRules<'a> {
     }
 }
 
-/// What is known of a body rule so far.
+/// The state of a body rule so far.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Match {
-    /// More of the body can decide either way.
+    /// Undecided: it depends on what follows.
     Open,
     /// Met, whatever follows.
     Met,
-    /// Not met, whatever follows: since this byte of the piece, so that the cut does not matter.
+    /// Violated, whatever follows: at this byte of the piece, so that the pieces do not matter.
     Missed(usize),
 }
 
-/// What is known of a body rule when no more is read.
+/// The state of a body rule when no more is read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Within {
     Holds,
     Fails,
-    /// What follows could decide either way.
+    /// It depends on the unread rest.
     Unknown,
 }
 
-/// Holds a body against a rule.
+/// Checks a body against a rule.
 #[derive(Debug, Clone)]
 enum Matcher<'a> {
     Contains(Search<'a>),
     NotContains(Search<'a>),
-    /// The text, and how many bytes of it have come.
+    /// The text, and the number of its bytes that matched.
     Equals(&'a [u8], usize),
-    /// Need the body itself at its end.
+    /// Need the complete body.
     Matches(&'a Pattern),
     NotMatches(&'a Pattern),
 }
@@ -147,8 +146,7 @@ impl<'a> Matcher<'a> {
     }
 }
 
-/// Looks for a text in a stream, in linear time whatever both hold (Knuth, Morris, Pratt), and without keeping any of
-/// the stream.
+/// Searches a stream for a text, always in linear time (Knuth, Morris, Pratt), without buffering the stream.
 #[derive(Debug, Clone)]
 struct Search<'a> {
     text: &'a [u8],
@@ -176,7 +174,7 @@ impl<'a> Search<'a> {
         self.matched == self.text.len()
     }
 
-    /// Takes the next piece; where in it the text had come, if it has.
+    /// Searches the next piece; returns where in it the text was complete.
     fn feed(&mut self, piece: &[u8]) -> Option<usize> {
         if self.is_met() {
             return Some(0);
@@ -198,7 +196,7 @@ mod tests {
 
     const CAP: usize = 64;
 
-    /// The first rule that does not hold, and whether for what was not read; the same whatever the pieces are.
+    /// The first violated rule, and whether because of the unread rest; the same for all pieces.
     fn judge<'a>(rules: &'a [BodyRule], body: &[u8]) -> Option<(&'a BodyRule, bool)> {
         let one = |size: usize| {
             let mut open = BodyRules::new(rules);
@@ -258,7 +256,7 @@ mod tests {
     }
 
     #[test]
-    fn equals_takes_its_text_and_nothing_else() {
+    fn equals_accepts_its_text_and_nothing_else() {
         for (text, body, verdict) in [
             ("ok", "ok", true),
             ("ok", "ok\n", false),
@@ -290,7 +288,7 @@ mod tests {
     }
 
     #[test]
-    fn a_pattern_over_the_cap_holds_by_what_stands_within_it() {
+    fn a_pattern_over_the_cap_is_decided_by_the_bytes_within_it() {
         for (pattern, start, within) in [
             ("abc", "abcx", true),
             ("x", "abcx", false),
@@ -309,7 +307,7 @@ mod tests {
     }
 
     #[test]
-    fn of_several_rules_all_must_hold_and_the_first_byte_that_breaks_one_decides() {
+    fn of_several_rules_the_first_violation_decides() {
         let contains = |text: &str| BodyRule::Contains(text.into());
         let rules = [contains("up"), not_contains("down"), not_matches("err(or)?"), BodyRule::Equals("up, ok".into())];
         for (body, broken) in
@@ -331,7 +329,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_not_read_cannot_be_judged() {
+    fn rules_that_depend_on_the_unread_rest_fail() {
         let long = |start: &str| format!("{start}{}", ".".repeat(CAP)).into_bytes();
         for (rule, start, want) in [
             (not_contains("down"), "up", Some(true)),
@@ -346,7 +344,7 @@ mod tests {
             let rules = [rule];
             assert_eq!(judge(&rules, &long(start)).map(|(_, unread)| unread), want, "{rules:?} on {start}");
         }
-        // Exactly as much as is read can be judged.
+        // A body of exactly the cap is decided.
         assert_eq!(judge(&[not_contains("down")], &[b'.'; CAP]), None);
     }
 

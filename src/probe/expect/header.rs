@@ -1,4 +1,4 @@
-//! Rules over the fields of an answer. Of a field that comes several times one value is enough, but none may be one that the
+//! Rules over the fields of an answer. If a field is repeated, one matching value is enough, but no value may be one that a
 //! rule excludes.
 
 use crate::http1::Field;
@@ -8,17 +8,17 @@ use crate::model::quote::Excerpt;
 /// Values of one field that a sentence shows.
 const SHOWN_MAX: usize = 3;
 
-/// A rule that does not hold, and what stood there instead.
+/// A violated rule, and the values found instead.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(in crate::probe) struct HeaderMiss<'p> {
     pub rule: &'p HeaderRule,
-    /// The first values of the field; none: it is absent.
+    /// The first values of the field; empty if it is absent.
     pub seen: Vec<Excerpt>,
     /// Further values.
     pub more: usize,
 }
 
-/// The first rule that does not hold.
+/// The first violated rule.
 pub(in crate::probe) fn header_miss<'p>(rules: &'p [HeaderRule], fields: &[Field<'_>]) -> Option<HeaderMiss<'p>> {
     let rule = rules.iter().find(|rule| !holds(&rule.value, || values(rule, fields)))?;
     let seen: Vec<Excerpt> = values(rule, fields).take(SHOWN_MAX).map(Excerpt::of).collect();
@@ -34,7 +34,7 @@ fn holds<'h, V: Iterator<Item = &'h [u8]>>(wanted: &HeaderMatch, values: impl Fn
     let is_there = || values().next().is_some();
     match wanted {
         HeaderMatch::Equals(text) => values().any(|value| value == text.as_bytes()),
-        // A name that is misspelt in the file must not pass for ever.
+        // A misspelt name in the file must not pass always.
         HeaderMatch::NotEquals(text) => is_there() && values().all(|value| value != text.as_bytes()),
         HeaderMatch::Matches(pattern) => values().any(|value| pattern.is_match(value)),
         HeaderMatch::Present => is_there(),

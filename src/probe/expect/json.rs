@@ -1,5 +1,5 @@
-//! Rules over what a body says as JSON. Read strictly, because a document that two readers understand differently says
-//! nothing of health: a key that stands twice is an error. Typed: `true` is not `"true"`, and `1` is `1.0`.
+//! Rules over the body as JSON. Parsed strictly, because parsers disagree about some documents: a duplicate key is an error.
+//! Typed: `true` is not `"true"`, and `1` is `1.0`.
 
 mod read;
 
@@ -9,17 +9,17 @@ use crate::model::policy::{JsonMatch, JsonRule, JsonType, compare_numbers};
 
 pub(in crate::probe) use read::{NotJson, parse};
 
-/// A rule that does not hold, and the node that broke it.
+/// A violated rule, and the node that violates it.
 #[derive(Debug, Clone, PartialEq)]
 pub(in crate::probe) struct JsonMiss<'p, 'v> {
     pub rule: &'p JsonRule,
-    /// The first node that is not as it must be; `None`: the path selects nothing.
+    /// The first node at fault; `None`: the path selects nothing.
     pub node: Option<&'v Value>,
-    /// How many further nodes are not as they must be.
+    /// The number of further nodes at fault.
     pub more: usize,
 }
 
-/// The first rule that does not hold.
+/// The first violated rule.
 pub(in crate::probe) fn json_miss<'p, 'v>(rules: &'p [JsonRule], document: &'v Value) -> Option<JsonMiss<'p, 'v>> {
     rules.iter().find_map(|rule| {
         let nodes = rule.path.select(document);
@@ -52,7 +52,7 @@ fn holds(wanted: &JsonMatch, node: &Value) -> bool {
     }
 }
 
-/// Whether two values are the same, by type and value; the order of keys does not count.
+/// Whether two values are equal, by type and value, in any order of keys.
 fn same(a: &Value, b: &Value) -> bool {
     match (a, b) {
         (Value::Number(a), Value::Number(b)) => compare_numbers(a, b).is_eq(),
@@ -109,8 +109,8 @@ enum Step<'v> {
     Index(usize),
 }
 
-/// Collects the way from `at` to `node`, last step first, and says whether there is one. A node is known by its place in
-/// memory, so that of equal ones the right one is found; a document is read no deeper than the stack bears.
+/// Collects the path from `at` to `node`, last step first; `false`: there is none. Nodes are compared by address, so that
+/// the right one of equal nodes is found; the depth of a document is limited, and so is the recursion.
 fn walk<'v>(at: &'v Value, node: &Value, steps: &mut Vec<Step<'v>>) -> bool {
     if std::ptr::eq(at, node) {
         return true;
@@ -133,7 +133,7 @@ fn walk<'v>(at: &'v Value, node: &Value, steps: &mut Vec<Step<'v>>) -> bool {
     }
 }
 
-/// Whether a name may stand behind a dot.
+/// Whether a name can follow a dot.
 fn is_plain(name: &str) -> bool {
     let first = name.bytes().next();
     first.is_some_and(|b| !b.is_ascii_digit()) && name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_')

@@ -1,4 +1,4 @@
-//! The words for an HTTP answer: what came of it, and why it is not as expected.
+//! Sentences for HTTP answers: the outcome, and why an answer is not as expected.
 
 use std::fmt::Write;
 
@@ -15,7 +15,7 @@ use crate::model::quote::{Escaped, Excerpt, Quoted};
 use crate::model::units::Measured;
 use crate::probe::expect::{HeaderMiss, NotJson};
 use crate::probe::response::Stage;
-use crate::probe::said::Said;
+use crate::probe::self_report::SelfReport;
 
 /// One answer.
 #[derive(Debug, PartialEq, Eq)]
@@ -27,50 +27,50 @@ pub(in crate::probe) struct Answered<'p> {
     pub body: Box<[u8]>,
 }
 
-/// What came of an answer.
+/// The outcome of an answer.
 #[derive(Debug, PartialEq, Eq)]
 pub(in crate::probe) enum Outcome<'p> {
     /// The answer is as expected.
     AsExpected { status: u16 },
-    /// Another status than expected. `miss`: the first rule over JSON that does not hold either, and so names the part of
-    /// the system that fails. `is_verdict`: the body is a report of the system about its own health.
+    /// Another status than expected. `miss`: the first rule over JSON that also fails, which names the component at fault.
+    /// `is_verdict`: the body is a health report of the system.
     Status {
         probe: &'p HttpProbe,
         status: u16,
         location: Option<Excerpt>,
         miss: Option<Miss<'p>>,
-        own: Own,
+        details: Details,
         is_verdict: bool,
     },
-    /// The status is as expected, and another rule does not hold.
-    Missed { status: u16, miss: Miss<'p>, own: Own, hint: Option<&'static str> },
+    /// The status is as expected, and another rule fails.
+    Missed { status: u16, miss: Miss<'p>, details: Details, hint: Option<&'static str> },
     /// Not an HTTP answer, or a broken one.
     Malformed { error: Fault, status: Option<u16>, seen: Excerpt },
-    /// The answer ended before it could be judged. `wanted`: the text that had not come.
-    CutShort { probe: &'p HttpProbe, wanted: Option<&'p str>, end: Break, status: Option<u16>, body: Excerpt },
+    /// The answer ended before it was decided. `wanted`: the missing text.
+    CutShort { probe: &'p HttpProbe, wanted: Option<&'p str>, end: Interruption, status: Option<u16>, body: Excerpt },
 }
 
-/// The system's own words of a failed answer.
+/// What a sentence shows of a failed answer.
 #[derive(Debug, PartialEq, Eq)]
-pub(in crate::probe) enum Own {
-    /// What it says of itself.
-    Words(Said),
-    /// The first bytes of its body; none if there is none.
+pub(in crate::probe) enum Details {
+    /// The reason that the system reports.
+    Reported(SelfReport),
+    /// The first bytes of its body; may be empty.
     Body(Excerpt),
 }
 
-/// The rule that does not hold.
+/// The rule that fails.
 #[derive(Debug, PartialEq, Eq)]
 pub(in crate::probe) enum Miss<'p> {
-    /// One over a field.
+    /// A rule over a field.
     Header(HeaderMiss<'p>),
-    /// The one over the body. `over_cap`: it was open when the cap was reached.
+    /// A rule over the body. `over_cap`: undecided when the cap was reached.
     Body { rule: &'p BodyRule, over_cap: bool, empty: bool },
-    /// There are rules over JSON, and the body is none.
+    /// There are rules over JSON, and the body is not JSON.
     NotJson(NotJson),
-    /// There are rules over JSON, and the body is longer than is read.
+    /// There are rules over JSON, and the body is over the cap.
     JsonOverCap,
-    /// One over JSON: the first node that is not as it must be (none: the path selects nothing), and how many more.
+    /// A rule over JSON: the first node at fault (`None`: the path selects nothing), and the number of further ones.
     Json { rule: &'p JsonRule, node: Option<Node>, more: usize },
 }
 
@@ -79,7 +79,7 @@ pub(in crate::probe) enum Miss<'p> {
 pub(in crate::probe) struct Node {
     path: Excerpt,
     value: Excerpt,
-    /// The value is a text, to stand in quotation marks.
+    /// The value is a text, shown in quotation marks.
     text: bool,
 }
 
@@ -95,17 +95,17 @@ impl Node {
         Node { path: Excerpt::of(path.as_bytes()), value: shown, text }
     }
 
-    /// Without our own credentials, should the peer have sent them back.
+    /// Masks our credentials, in case the peer has sent them back.
     pub(in crate::probe) fn without<'s, S: Iterator<Item = &'s str>>(self, secrets: impl Fn() -> S) -> Node {
         Node { path: self.path.without(secrets()), value: self.value.without(secrets()), text: self.text }
     }
 }
 
-/// How an answer broke off.
+/// How an answer ended early.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(in crate::probe) struct Break {
-    pub cut: Cut,
-    /// How far it had come.
+pub(in crate::probe) struct Interruption {
+    pub cut: Cutoff,
+    /// The progress of the answer.
     pub stage: Stage,
     /// Interim answers before it.
     pub interim: u32,
@@ -113,8 +113,8 @@ pub(in crate::probe) struct Break {
 
 /// What ended an answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(in crate::probe) enum Cut {
-    /// The peer closed in good order.
+pub(in crate::probe) enum Cutoff {
+    /// The peer closed.
     Closed,
     /// The connection broke.
     Broke(Errno),
@@ -127,7 +127,7 @@ impl Outcome<'_> {
         match self {
             Outcome::AsExpected { .. } => Code::L7Ok,
             Outcome::Status { .. } => Code::L7Sts,
-            Outcome::CutShort { end: Break { cut: Cut::Deadline, .. }, .. } => Code::L7Tout,
+            Outcome::CutShort { end: Interruption { cut: Cutoff::Deadline, .. }, .. } => Code::L7Tout,
             Outcome::Missed { .. } | Outcome::Malformed { .. } | Outcome::CutShort { .. } => Code::L7Rsp,
         }
     }
@@ -142,10 +142,10 @@ impl Outcome<'_> {
         }
     }
 
-    pub(super) fn write_sentence(&self, out: &mut String, c: &Circumstances<'_>) -> std::fmt::Result {
+    pub(super) fn write_sentence(&self, out: &mut String, context: &Circumstances<'_>) -> std::fmt::Result {
         match self {
-            Outcome::AsExpected { status } => write!(out, "{status} in {}", Measured(c.took)),
-            Outcome::Status { probe, status, location, miss, own, .. } => {
+            Outcome::AsExpected { status } => write!(out, "{status} in {}", Measured(context.took)),
+            Outcome::Status { probe, status, location, miss, details, .. } => {
                 write!(out, "status {status}, expected {}", probe.expect.status)?;
                 if let Some(location) = location {
                     write!(out, "; location: {}", Quoted(location.bytes()))?;
@@ -154,19 +154,19 @@ impl Outcome<'_> {
                     out.push_str("; ");
                     miss.write(out)?;
                 }
-                write_own(out, own, miss.as_ref())
+                write_details(out, details, miss.as_ref())
             }
-            Outcome::Missed { miss, own, .. } => {
+            Outcome::Missed { miss, details, .. } => {
                 miss.write(out)?;
-                write_own(out, own, Some(miss))
+                write_details(out, details, Some(miss))
             }
             Outcome::Malformed { error, seen, .. } => {
                 write!(out, "{error}")?;
                 if *error == Fault::NotHttp { write!(out, ": {}", Quoted(seen.bytes())) } else { Ok(()) }
             }
             Outcome::CutShort { wanted, end, body, .. } => {
-                write_cut(out, c, *end, *wanted)?;
-                if let (Cut::Deadline, Some(connected_in)) = (end.cut, c.connected_in) {
+                write_cutoff(out, context, *end, *wanted)?;
+                if let (Cutoff::Deadline, Some(connected_in)) = (end.cut, context.connected_in) {
                     write!(out, " (connected in {})", Measured(connected_in))?;
                 }
                 write_excerpt(out, body)
@@ -174,44 +174,45 @@ impl Outcome<'_> {
         }
     }
 
-    /// What the operator may want to try.
-    pub(super) fn hint(&self, c: &Circumstances<'_>) -> Option<&'static str> {
+    /// What the operator can try.
+    pub(super) fn hint(&self, context: &Circumstances<'_>) -> Option<&'static str> {
         match self {
             Outcome::AsExpected { .. } => None,
             Outcome::Missed { hint, .. } => *hint,
             Outcome::Status { probe, status: 200..300, .. } if probe.expect.status.takes(101) => {
                 Some("this path answers plain requests: check the path of the WebSocket")
             }
-            // The system has said itself what is wrong.
+            // The answer itself reports what is wrong.
             Outcome::Status { is_verdict: true, .. } => None,
-            Outcome::Status { probe, status, own, .. } => {
-                let body = match own {
-                    Own::Body(body) => body.bytes(),
-                    Own::Words(_) => &[],
+            Outcome::Status { probe, status, details, .. } => {
+                let body = match details {
+                    Details::Body(body) => body.bytes(),
+                    Details::Reported(_) => &[],
                 };
                 let has_host =
                     probe.host.is_some() || probe.headers.iter().any(|(n, _)| n.eq_ignore_ascii_case("host"));
-                let asked = Asked { method: &probe.method, has_host, is_tls: c.is_tls() };
+                let asked = Asked { method: &probe.method, has_host, is_tls: context.is_tls() };
                 status_hint(asked, *status, body)
             }
-            Outcome::Malformed { error: Fault::NotHttp, seen, .. } => protocol_hint(seen.bytes(), c.is_tls()),
+            Outcome::Malformed { error: Fault::NotHttp, seen, .. } => protocol_hint(seen.bytes(), context.is_tls()),
             Outcome::Malformed { error: Fault::Switch, .. } => {
                 Some("an Upgrade header of the check may ask for it: use type = \"websocket\"")
             }
             Outcome::Malformed { .. } => None,
-            Outcome::CutShort { end: Break { cut: Cut::Deadline, stage: Stage::Head(0), interim: 0 }, .. } => {
-                Some(no_answer_hint(c.is_tls()))
-            }
-            Outcome::CutShort { end: Break { cut: Cut::Deadline, stage: Stage::UntilClose(_), .. }, .. } => {
-                Some(UNENDED_HINT)
-            }
-            Outcome::CutShort { end: Break { cut: Cut::Deadline, .. }, .. } => {
+            Outcome::CutShort {
+                end: Interruption { cut: Cutoff::Deadline, stage: Stage::Head(0), interim: 0 },
+                ..
+            } => Some(no_answer_hint(context.is_tls())),
+            Outcome::CutShort {
+                end: Interruption { cut: Cutoff::Deadline, stage: Stage::UntilClose(_), .. }, ..
+            } => Some(UNENDED_HINT),
+            Outcome::CutShort { end: Interruption { cut: Cutoff::Deadline, .. }, .. } => {
                 Some("it answers too slowly for this timeout")
             }
-            // It speaks HTTP: interim answers came.
-            Outcome::CutShort { end: Break { stage: Stage::Head(0), interim: 1.., .. }, .. } => None,
-            Outcome::CutShort { probe, end: Break { stage: Stage::Head(0), .. }, .. } => {
-                Some(closed_hint(c.is_tls(), probe.version == HttpVersion::H2))
+            // The peer speaks HTTP: it sent interim answers.
+            Outcome::CutShort { end: Interruption { stage: Stage::Head(0), interim: 1.., .. }, .. } => None,
+            Outcome::CutShort { probe, end: Interruption { stage: Stage::Head(0), .. }, .. } => {
+                Some(closed_hint(context.is_tls(), probe.version == HttpVersion::H2))
             }
             Outcome::CutShort { .. } => None,
         }
@@ -226,11 +227,7 @@ impl Miss<'_> {
                 match rule {
                     BodyRule::NotContains(_) | BodyRule::NotMatches(_) if *over_cap => {
                         let word = if matches!(rule, BodyRule::NotContains(_)) { "contain" } else { "match" };
-                        write!(
-                            out,
-                            "body may {word} {}: it is over 64 KiB, of which no more are read",
-                            excluded(rule)
-                        )?;
+                        write!(out, "body may {word} {}: only its first 64 KiB are read", excluded(rule))?;
                         return Ok(());
                     }
                     BodyRule::NotContains(_) => write!(out, "body contains {}, which it must not", excluded(rule))?,
@@ -242,14 +239,14 @@ impl Miss<'_> {
                     }
                 }
                 if *over_cap {
-                    out.push_str(" in its first 64 KiB, of which no more are read");
+                    out.push_str(" in its first 64 KiB (the rest is not read)");
                 }
                 out.push_str(if *empty { "; it is empty" } else { "" });
                 Ok(())
             }
-            Miss::NotJson(error) => write!(out, "body is no JSON: {error}"),
+            Miss::NotJson(error) => write!(out, "body is not JSON: {error}"),
             Miss::JsonOverCap => {
-                out.push_str("body is over 64 KiB, of which no more are read: it cannot be judged as JSON");
+                out.push_str("body is over 64 KiB: too long to be checked as JSON");
                 Ok(())
             }
             Miss::Json { rule, node, more } => {
@@ -346,13 +343,13 @@ fn write_value(out: &mut String, value: &Value) -> std::fmt::Result {
     }
 }
 
-/// The system's own words, after `miss`.
-fn write_own(out: &mut String, own: &Own, miss: Option<&Miss<'_>>) -> std::fmt::Result {
-    match (own, miss) {
-        (Own::Words(said), _) => write!(out, " ({said})"),
-        // The value that was seen has been said.
-        (Own::Body(_), Some(Miss::Header(_) | Miss::Json { node: Some(_), .. })) => Ok(()),
-        (Own::Body(body), _) => write_excerpt(out, body),
+/// The reported reason or the body, after `miss`.
+fn write_details(out: &mut String, details: &Details, miss: Option<&Miss<'_>>) -> std::fmt::Result {
+    match (details, miss) {
+        (Details::Reported(report), _) => write!(out, " ({report})"),
+        // The sentence already has the value.
+        (Details::Body(_), Some(Miss::Header(_) | Miss::Json { node: Some(_), .. })) => Ok(()),
+        (Details::Body(body), _) => write_excerpt(out, body),
     }
 }
 
@@ -360,59 +357,64 @@ pub(super) fn write_excerpt(out: &mut String, body: &Excerpt) -> std::fmt::Resul
     if body.bytes().is_empty() { Ok(()) } else { write!(out, "; body: {}", Quoted(body.bytes())) }
 }
 
-fn write_cut(out: &mut String, c: &Circumstances<'_>, end: Break, wanted: Option<&str>) -> std::fmt::Result {
-    let Break { cut, stage, interim } = end;
+fn write_cutoff(
+    out: &mut String,
+    context: &Circumstances<'_>,
+    end: Interruption,
+    wanted: Option<&str>,
+) -> std::fmt::Result {
+    let Interruption { cut, stage, interim } = end;
     match (cut, stage) {
-        (Cut::Deadline, Stage::Head(0)) if interim == 0 => write!(out, "no answer within {:?}", c.timeout),
-        (Cut::Deadline, Stage::Head(0)) => {
-            write!(out, "no final answer within {:?}: {interim} interim came", c.timeout)
+        (Cutoff::Deadline, Stage::Head(0)) if interim == 0 => write!(out, "no answer within {:?}", context.timeout),
+        (Cutoff::Deadline, Stage::Head(0)) => {
+            write!(out, "no final answer within {:?}: {interim} interim received", context.timeout)
         }
-        (Cut::Deadline, Stage::Head(bytes)) => {
-            write!(out, "no whole answer within {:?}: {} of its head came", c.timeout, Bytes(bytes as u64))
+        (Cutoff::Deadline, Stage::Head(bytes)) => {
+            write!(out, "no complete answer within {:?}: {} of its head received", context.timeout, Bytes(bytes as u64))
         }
-        (Cut::Deadline, Stage::Body(..) | Stage::UntilClose(_) | Stage::End) => {
+        (Cutoff::Deadline, Stage::Body(..) | Stage::UntilClose(_) | Stage::End) => {
             match wanted {
                 Some(text) => write!(out, "no {} in the body", Quoted(text.as_bytes()))?,
-                None => out.push_str("no whole body"),
+                None => out.push_str("no complete body"),
             }
-            write!(out, " within {:?}: ", c.timeout)?;
+            write!(out, " within {:?}: ", context.timeout)?;
             if let Stage::UntilClose(bytes) = stage {
                 out.push_str("the answer has no length and its connection stayed open; ");
-                return write!(out, "{} had come", Bytes(bytes));
+                return write!(out, "{} received", Bytes(bytes));
             }
-            write_came(out, stage)
+            write_received(out, stage)
         }
-        (Cut::Closed | Cut::Broke(_), Stage::Head(0)) => write!(out, "{} without an answer", cut_words(cut)),
-        (Cut::Closed | Cut::Broke(_), Stage::Head(bytes)) => {
-            write!(out, "{} inside an answer: {} of its head came", cut_words(cut), Bytes(bytes as u64))
+        (Cutoff::Closed | Cutoff::Broke(_), Stage::Head(0)) => write!(out, "{} without an answer", cutoff_words(cut)),
+        (Cutoff::Closed | Cutoff::Broke(_), Stage::Head(bytes)) => {
+            write!(out, "{} inside an answer: {} of its head received", cutoff_words(cut), Bytes(bytes as u64))
         }
-        (Cut::Closed | Cut::Broke(_), Stage::Body(..) | Stage::UntilClose(_) | Stage::End) => {
+        (Cutoff::Closed | Cutoff::Broke(_), Stage::Body(..) | Stage::UntilClose(_) | Stage::End) => {
             if let Some(text) = wanted {
                 write!(out, "body does not contain {} and was cut short: ", Quoted(text.as_bytes()))?;
             } else {
                 out.push_str("body was cut short: ");
             }
-            write!(out, "{} when ", cut_words(cut))?;
-            write_came(out, stage)
+            write!(out, "{}, ", cutoff_words(cut))?;
+            write_received(out, stage)
         }
     }
 }
 
-pub(super) fn write_came(out: &mut String, stage: Stage) -> std::fmt::Result {
+pub(super) fn write_received(out: &mut String, stage: Stage) -> std::fmt::Result {
     match stage {
-        Stage::Body(bytes, Some(total)) => write!(out, "{bytes} of {} had come", Bytes(total)),
+        Stage::Body(bytes, Some(total)) => write!(out, "{bytes} of {} received", Bytes(total)),
         Stage::Body(bytes, None) | Stage::UntilClose(bytes) => {
-            write!(out, "{} had come, and not its end", Bytes(bytes))
+            write!(out, "{} received, but not its end", Bytes(bytes))
         }
         Stage::Head(_) | Stage::End => Ok(()),
     }
 }
 
-pub(super) fn cut_words(cut: Cut) -> &'static str {
+pub(super) fn cutoff_words(cut: Cutoff) -> &'static str {
     match cut {
-        Cut::Closed => "connection closed",
-        Cut::Deadline => "deadline passed",
-        Cut::Broke(Errno::ECONNRESET | Errno::EPIPE) => "connection reset",
-        Cut::Broke(errno) => errno.desc(),
+        Cutoff::Closed => "connection closed",
+        Cutoff::Deadline => "deadline passed",
+        Cutoff::Broke(Errno::ECONNRESET | Errno::EPIPE) => "connection reset",
+        Cutoff::Broke(errno) => errno.desc(),
     }
 }

@@ -1,9 +1,9 @@
-//! The words for what a gRPC health check answered, and for answers that are none.
+//! Sentences for answers to gRPC health checks, and for answers that are not gRPC.
 
 use std::fmt::{self, Write};
 
 use super::Circumstances;
-use super::answer::{Cut, cut_words, write_excerpt};
+use super::answer::{Cutoff, cutoff_words, write_excerpt};
 use super::hints::{Asked, closed_hint, grpc_hint, no_answer_hint, status_hint};
 use super::words::Bytes;
 use crate::model::Code;
@@ -11,46 +11,46 @@ use crate::model::policy::GrpcProbe;
 use crate::model::quote::{Excerpt, Quoted};
 use crate::model::units::Measured;
 
-/// What came of one call of `grpc.health.v1.Health/Check`.
+/// The outcome of one call of `grpc.health.v1.Health/Check`.
 #[derive(Debug, PartialEq, Eq)]
-pub(in crate::probe) struct Called<'p> {
+pub(in crate::probe) struct GrpcCall<'p> {
     pub probe: &'p GrpcProbe,
     /// The status of the HTTP answer below it.
     pub status: Option<u16>,
-    pub said: Said,
+    pub outcome: GrpcAnswer,
 }
 
-/// What a call was answered.
+/// The answer to a call.
 #[derive(Debug, PartialEq, Eq)]
-pub(in crate::probe) enum Said {
-    /// A health, by its number in `grpc.health.v1`.
+pub(in crate::probe) enum GrpcAnswer {
+    /// A health status, by its number in `grpc.health.v1`.
     Health(i32),
     /// An error of gRPC.
     Error { code: u32, message: Excerpt },
-    /// An HTTP status that no gRPC server gives.
+    /// An HTTP status other than 200.
     Http { location: Option<Excerpt>, body: Excerpt },
-    /// An answer that is not gRPC; its content type, where it has one.
+    /// An answer that is not gRPC, with its content type if any.
     NotGrpc { content_type: Option<Excerpt>, body: Excerpt },
     /// An answer that ended without a grpc-status.
     NoStatus,
-    /// An answer that breaks the rules of gRPC.
-    Wrong(Wrong),
-    /// The answer ended before it was whole.
-    CutShort { cut: Cut, interim: u32, came: Came },
+    /// An answer that violates gRPC.
+    Violation(Violation),
+    /// An incomplete answer.
+    CutShort { cut: Cutoff, interim: u32, received: Received },
 }
 
-/// How much of a message has come.
+/// The received part of a message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(in crate::probe) enum Came {
-    Nothing,
-    /// This many bytes, those of its prefix among them.
+pub(in crate::probe) enum Received {
+    None,
+    /// This many bytes, its prefix included.
     Part(usize),
     Whole,
 }
 
-/// How an answer can break the rules of gRPC.
+/// How an answer can violate gRPC.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub(in crate::probe) enum Wrong {
+pub(in crate::probe) enum Violation {
     #[error("more than 16 interim answers")]
     Interim,
     #[error("malformed grpc-status")]
@@ -79,24 +79,27 @@ mod health {
     pub(super) const SERVICE_UNKNOWN: i32 = 3;
 }
 
-/// The codes of gRPC that have sentences of their own.
+/// The status codes of gRPC with special sentences.
 const NOT_FOUND: u32 = 5;
 const UNIMPLEMENTED: u32 = 12;
 
-impl Called<'_> {
+impl GrpcCall<'_> {
     pub(super) fn code(&self) -> Code {
-        match &self.said {
-            Said::Health(health::SERVING) => Code::L7Ok,
-            Said::Health(_) | Said::Error { .. } | Said::Http { .. } => Code::L7Sts,
-            Said::CutShort { cut: Cut::Deadline, .. } => Code::L7Tout,
-            Said::NotGrpc { .. } | Said::NoStatus | Said::Wrong(_) | Said::CutShort { .. } => Code::L7Rsp,
+        match &self.outcome {
+            GrpcAnswer::Health(health::SERVING) => Code::L7Ok,
+            GrpcAnswer::Health(_) | GrpcAnswer::Error { .. } | GrpcAnswer::Http { .. } => Code::L7Sts,
+            GrpcAnswer::CutShort { cut: Cutoff::Deadline, .. } => Code::L7Tout,
+            GrpcAnswer::NotGrpc { .. }
+            | GrpcAnswer::NoStatus
+            | GrpcAnswer::Violation(_)
+            | GrpcAnswer::CutShort { .. } => Code::L7Rsp,
         }
     }
 
-    pub(super) fn write_sentence(&self, out: &mut String, c: &Circumstances<'_>) -> fmt::Result {
-        match &self.said {
-            Said::Health(health::SERVING) => write!(out, "SERVING in {}", Measured(c.took)),
-            Said::Health(number) => {
+    pub(super) fn write_sentence(&self, out: &mut String, context: &Circumstances<'_>) -> fmt::Result {
+        match &self.outcome {
+            GrpcAnswer::Health(health::SERVING) => write!(out, "SERVING in {}", Measured(context.took)),
+            GrpcAnswer::Health(number) => {
                 match *number {
                     health::UNKNOWN => out.push_str("UNKNOWN"),
                     health::NOT_SERVING => out.push_str("NOT_SERVING"),
@@ -107,11 +110,11 @@ impl Called<'_> {
                 out.push_str(", expected SERVING");
                 Ok(())
             }
-            Said::Error { code, message } => {
+            GrpcAnswer::Error { code, message } => {
                 match *code {
-                    UNIMPLEMENTED => out.push_str("no health service there: grpc-status UNIMPLEMENTED (12)"),
+                    UNIMPLEMENTED => out.push_str("no health service: grpc-status UNIMPLEMENTED (12)"),
                     NOT_FOUND if self.probe.service.is_empty() => {
-                        out.push_str("no health of the server as a whole: grpc-status NOT_FOUND (5)");
+                        out.push_str("no health status of the whole server: grpc-status NOT_FOUND (5)");
                     }
                     NOT_FOUND => {
                         write!(out, "unknown service {}: ", Quoted(self.probe.service.as_bytes()))?;
@@ -124,48 +127,64 @@ impl Called<'_> {
                     bytes => write!(out, "; message: {}", Quoted(bytes)),
                 }
             }
-            Said::Http { location, body } => {
+            GrpcAnswer::Http { location, body } => {
                 write!(out, "status {}, expected 200", self.status.unwrap_or_default())?;
                 if let Some(location) = location {
                     write!(out, "; location: {}", Quoted(location.bytes()))?;
                 }
                 write_excerpt(out, body)
             }
-            Said::NotGrpc { content_type, body } => {
+            GrpcAnswer::NotGrpc { content_type, body } => {
                 match content_type {
                     Some(value) => write!(out, "content-type {}, expected application/grpc", Quoted(value.bytes()))?,
                     None => out.push_str("no content-type, expected application/grpc"),
                 }
                 write_excerpt(out, body)
             }
-            Said::NoStatus => {
+            GrpcAnswer::NoStatus => {
                 out.push_str("the answer ended without a grpc-status");
                 Ok(())
             }
-            Said::Wrong(wrong) => write!(out, "{wrong}"),
-            Said::CutShort { cut, interim, came } => self.write_cut(out, c, *cut, *interim, *came),
+            GrpcAnswer::Violation(wrong) => write!(out, "{wrong}"),
+            GrpcAnswer::CutShort { cut, interim, received } => {
+                self.write_cutoff(out, context, *cut, *interim, *received)
+            }
         }
     }
 
-    fn write_cut(&self, out: &mut String, c: &Circumstances<'_>, cut: Cut, interim: u32, came: Came) -> fmt::Result {
+    fn write_cutoff(
+        &self,
+        out: &mut String,
+        context: &Circumstances<'_>,
+        cut: Cutoff,
+        interim: u32,
+        received: Received,
+    ) -> fmt::Result {
         match (cut, self.status) {
-            (Cut::Deadline, None) if interim > 0 => {
-                write!(out, "no final answer within {:?}: {interim} interim came", c.timeout)?;
+            (Cutoff::Deadline, None) if interim > 0 => {
+                write!(out, "no final answer within {:?}: {interim} interim received", context.timeout)?;
             }
-            (Cut::Deadline, None) => write!(out, "no answer within {:?}", c.timeout)?,
-            (Cut::Deadline, Some(_)) => match came {
-                Came::Nothing => write!(out, "no message within {:?}", c.timeout)?,
-                Came::Part(bytes) => {
-                    write!(out, "no whole message within {:?}: {} of it came", c.timeout, Bytes(bytes as u64))?;
+            (Cutoff::Deadline, None) => write!(out, "no answer within {:?}", context.timeout)?,
+            (Cutoff::Deadline, Some(_)) => match received {
+                Received::None => write!(out, "no message within {:?}", context.timeout)?,
+                Received::Part(bytes) => {
+                    write!(
+                        out,
+                        "no complete message within {:?}: {} of it received",
+                        context.timeout,
+                        Bytes(bytes as u64)
+                    )?;
                 }
-                Came::Whole => write!(out, "no grpc-status within {:?}: its message came", c.timeout)?,
+                Received::Whole => {
+                    write!(out, "no grpc-status within {:?}: only its message was received", context.timeout)?
+                }
             },
-            (Cut::Closed | Cut::Broke(_), None) => write!(out, "{} without an answer", cut_words(cut))?,
-            (Cut::Closed | Cut::Broke(_), Some(_)) => write!(out, "{} inside the answer", cut_words(cut))?,
+            (Cutoff::Closed | Cutoff::Broke(_), None) => write!(out, "{} without an answer", cutoff_words(cut))?,
+            (Cutoff::Closed | Cutoff::Broke(_), Some(_)) => write!(out, "{} inside the answer", cutoff_words(cut))?,
         }
-        match (cut, c.connected_in) {
-            (Cut::Deadline, Some(connected_in)) => write!(out, " (connected in {})", Measured(connected_in)),
-            (Cut::Deadline | Cut::Closed | Cut::Broke(_), _) => Ok(()),
+        match (cut, context.connected_in) {
+            (Cutoff::Deadline, Some(connected_in)) => write!(out, " (connected in {})", Measured(connected_in)),
+            (Cutoff::Deadline | Cutoff::Closed | Cutoff::Broke(_), _) => Ok(()),
         }
     }
 
@@ -176,42 +195,44 @@ impl Called<'_> {
         }
     }
 
-    pub(super) fn hint(&self, c: &Circumstances<'_>) -> Option<&'static str> {
-        match &self.said {
-            Said::Health(health::UNKNOWN) => Some("it has set no status yet: it may still be starting"),
-            Said::Health(health::NOT_SERVING) => Some("it runs, but says of itself that it is not ready"),
-            Said::Health(health::SERVICE_UNKNOWN) => Some(SERVICE_HINT),
-            Said::Health(_) => None,
-            Said::Error { code: UNIMPLEMENTED, .. } => {
+    pub(super) fn hint(&self, context: &Circumstances<'_>) -> Option<&'static str> {
+        match &self.outcome {
+            GrpcAnswer::Health(health::UNKNOWN) => Some("it has set no status yet: it may still be starting"),
+            GrpcAnswer::Health(health::NOT_SERVING) => Some("it runs, but reports that it is not ready"),
+            GrpcAnswer::Health(health::SERVICE_UNKNOWN) => Some(SERVICE_HINT),
+            GrpcAnswer::Health(_) => None,
+            GrpcAnswer::Error { code: UNIMPLEMENTED, .. } => {
                 Some("register grpc.health.v1.Health in its server; type = \"tcp\" sees only whether the port is open")
             }
-            Said::Error { code: NOT_FOUND, .. } if self.probe.service.is_empty() => {
+            GrpcAnswer::Error { code: NOT_FOUND, .. } if self.probe.service.is_empty() => {
                 Some("set `service` to the full name of one that it has")
             }
-            Said::Error { code: NOT_FOUND, .. } => Some(SERVICE_HINT),
-            Said::Error { code, .. } => grpc_hint(*code),
-            Said::Http { body, .. } => match self.status {
+            GrpcAnswer::Error { code: NOT_FOUND, .. } => Some(SERVICE_HINT),
+            GrpcAnswer::Error { code, .. } => grpc_hint(*code),
+            GrpcAnswer::Http { body, .. } => match self.status {
                 Some(404 | 405 | 415) => Some(NOT_GRPC_HINT),
                 status => {
-                    let (has_host, is_tls) = (self.probe.host.is_some(), c.is_tls());
+                    let (has_host, is_tls) = (self.probe.host.is_some(), context.is_tls());
                     let asked = Asked { method: "POST", has_host, is_tls };
                     status_hint(asked, status.unwrap_or_default(), body.bytes())
                 }
             },
-            Said::NotGrpc { .. } => Some(NOT_GRPC_HINT),
-            Said::NoStatus => Some("a proxy in front of it may drop trailers"),
-            Said::Wrong(_) => None,
-            Said::CutShort { cut: Cut::Deadline, .. } if self.status.is_none() => Some(no_answer_hint(c.is_tls())),
-            Said::CutShort { cut: Cut::Deadline, .. } => Some("it answers too slowly for this timeout"),
-            Said::CutShort { .. } if self.status.is_none() => Some(closed_hint(c.is_tls(), true)),
-            Said::CutShort { .. } => None,
+            GrpcAnswer::NotGrpc { .. } => Some(NOT_GRPC_HINT),
+            GrpcAnswer::NoStatus => Some("a proxy in front of it may drop trailers"),
+            GrpcAnswer::Violation(_) => None,
+            GrpcAnswer::CutShort { cut: Cutoff::Deadline, .. } if self.status.is_none() => {
+                Some(no_answer_hint(context.is_tls()))
+            }
+            GrpcAnswer::CutShort { cut: Cutoff::Deadline, .. } => Some("it answers too slowly for this timeout"),
+            GrpcAnswer::CutShort { .. } if self.status.is_none() => Some(closed_hint(context.is_tls(), true)),
+            GrpcAnswer::CutShort { .. } => None,
         }
     }
 }
 
-const SERVICE_HINT: &str = "check `service`: a full name such as package.Service, or none for the server as a whole";
+const SERVICE_HINT: &str = "check `service`: a full name such as package.Service, or leave it out for the whole server";
 
-const NOT_GRPC_HINT: &str = "this port speaks HTTP/2; what answers is not gRPC, or a proxy that does not pass it on";
+const NOT_GRPC_HINT: &str = "this port speaks HTTP/2 but not gRPC, or a proxy there does not forward gRPC";
 
 /// The name and number of a status code of gRPC.
 struct Named(u32);

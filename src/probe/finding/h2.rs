@@ -1,56 +1,58 @@
-//! The words for what HTTP/2 itself can make of a probe, below the answer and beside it.
+//! Sentences for errors of HTTP/2 itself.
 
 use std::fmt::Write;
 
 use h2::Reason;
 
-use super::answer::{write_came, write_excerpt};
+use super::answer::{write_excerpt, write_received};
 use super::hints::{http2_hint, not_http2_hint};
 use crate::model::Code;
 use crate::model::quote::{Excerpt, Quoted};
 use crate::probe::response::Stage;
 
-/// How HTTP/2 ended an answer before it could be judged.
+/// How HTTP/2 ended an answer before it was complete.
 #[derive(Debug, PartialEq, Eq)]
 pub(in crate::probe) struct Http2 {
     pub trouble: Trouble,
-    /// How far the answer had come.
+    /// The progress of the answer.
     pub stage: Stage,
     pub status: Option<u16>,
     /// The first bytes of its body.
     pub body: Excerpt,
-    /// Whether gRPC was to be spoken over it.
+    /// Whether the check is a gRPC check.
     pub grpc: bool,
 }
 
-/// What HTTP/2 ran into.
+/// An error of HTTP/2.
 #[derive(Debug, PartialEq, Eq)]
 pub(in crate::probe) enum Trouble {
-    /// TLS settled another protocol, or none.
-    NotSettled,
-    /// The peer speaks something else: what it said.
+    /// TLS negotiated another protocol, or none.
+    NotNegotiated,
+    /// The peer speaks another protocol: what it sent.
     NotHttp2(Excerpt),
-    /// It ended the connection, with these words.
+    /// The peer ended the connection, with this debug data.
     GoAway { reason: Reason, words: Excerpt },
-    /// It ended the stream.
+    /// The peer ended the stream.
     Reset(Reason),
-    /// It broke the rules: the error that we answered.
+    /// The peer violated the protocol: the error that we sent.
     Broken(Reason),
-    /// It sends without end.
+    /// The peer sends endlessly.
     Flood,
-    /// The request cannot be said in HTTP/2.
+    /// The request cannot be sent over HTTP/2.
     Unsendable(Box<str>),
 }
 
 impl Trouble {
-    /// Without our own credentials, should the peer have sent them back.
+    /// Masks our credentials, in case the peer has sent them back.
     pub(in crate::probe) fn without<'s>(self, secrets: impl Iterator<Item = &'s str>) -> Trouble {
         match self {
             Trouble::NotHttp2(seen) => Trouble::NotHttp2(seen.without(secrets)),
             Trouble::GoAway { reason, words } => Trouble::GoAway { reason, words: words.without(secrets) },
-            Trouble::NotSettled | Trouble::Reset(_) | Trouble::Broken(_) | Trouble::Flood | Trouble::Unsendable(_) => {
-                self
-            }
+            Trouble::NotNegotiated
+            | Trouble::Reset(_)
+            | Trouble::Broken(_)
+            | Trouble::Flood
+            | Trouble::Unsendable(_) => self,
         }
     }
 }
@@ -58,7 +60,7 @@ impl Trouble {
 impl Http2 {
     pub(super) fn code(&self) -> Code {
         match self.trouble {
-            Trouble::NotSettled => Code::L6Rsp,
+            Trouble::NotNegotiated => Code::L6Rsp,
             Trouble::NotHttp2(_)
             | Trouble::GoAway { .. }
             | Trouble::Reset(_)
@@ -71,7 +73,7 @@ impl Http2 {
     pub(super) fn write_sentence(&self, out: &mut String) -> std::fmt::Result {
         let place = if matches!(self.stage, Stage::Head(_)) { "instead of an answer" } else { "inside the answer" };
         match &self.trouble {
-            Trouble::NotSettled => out.push_str("TLS settled no h2"),
+            Trouble::NotNegotiated => out.push_str("TLS did not negotiate h2"),
             Trouble::NotHttp2(seen) => write!(out, "not HTTP/2: {}", Quoted(seen.bytes()))?,
             Trouble::GoAway { reason, words } => {
                 write!(out, "GOAWAY {place}: {}", Named(*reason))?;
@@ -84,23 +86,23 @@ impl Http2 {
                 // The library gives one error for both.
                 let large = matches!(self.stage, Stage::Head(_)) && *reason != Reason::FLOW_CONTROL_ERROR;
                 let or_large = if large { ", or its head is over 64 KiB" } else { "" };
-                write!(out, "the answer breaks the rules of HTTP/2{or_large} ({})", Named(*reason))?;
+                write!(out, "the answer violates HTTP/2{or_large} ({})", Named(*reason))?;
             }
-            Trouble::Flood => out.push_str("over 1 MiB of frames came, and no end of an answer"),
+            Trouble::Flood => out.push_str("over 1 MiB of frames without a complete answer"),
             Trouble::Unsendable(why) => write!(out, "HTTP/2 cannot carry the request: {}", Quoted(why.as_bytes()))?,
         }
         if let Stage::Body(..) = self.stage {
             out.push_str("; ");
-            write_came(out, self.stage)?;
+            write_received(out, self.stage)?;
         }
         write_excerpt(out, &self.body)
     }
 
     pub(super) fn hint(&self, is_tls: bool) -> Option<&'static str> {
         match &self.trouble {
-            Trouble::NotSettled => Some(match self.grpc {
+            Trouble::NotNegotiated => Some(match self.grpc {
                 true => "it does not offer HTTP/2 on this port, which gRPC needs",
-                false => "it does not offer HTTP/2 on this port: leave version = \"h2\" out",
+                false => "it does not offer HTTP/2 on this port: remove version = \"h2\"",
             }),
             Trouble::NotHttp2(seen) => not_http2_hint(seen.bytes(), self.grpc, is_tls),
             Trouble::GoAway { reason, .. } | Trouble::Reset(reason) => http2_hint(*reason, self.grpc, is_tls),
@@ -163,20 +165,20 @@ mod tests {
         let answer = "HTTP/1.1 400 Bad Request";
         for (trouble, stage, body, grpc, code, sentence) in [
             (
-                Trouble::NotSettled,
+                Trouble::NotNegotiated,
                 head,
                 "",
                 false,
                 Code::L6Rsp,
-                "TLS settled no h2 (it does not offer HTTP/2 on this port: leave version = \"h2\" out)",
+                "TLS did not negotiate h2 (it does not offer HTTP/2 on this port: remove version = \"h2\")",
             ),
             (
-                Trouble::NotSettled,
+                Trouble::NotNegotiated,
                 head,
                 "",
                 true,
                 Code::L6Rsp,
-                "TLS settled no h2 (it does not offer HTTP/2 on this port, which gRPC needs)",
+                "TLS did not negotiate h2 (it does not offer HTTP/2 on this port, which gRPC needs)",
             ),
             (
                 Trouble::NotHttp2(excerpt(answer)),
@@ -184,7 +186,7 @@ mod tests {
                 "",
                 false,
                 Code::L7Rsp,
-                "not HTTP/2: \"HTTP/1.1 400 Bad Request\" (it answers in HTTP/1: leave version = \"h2\" out)",
+                "not HTTP/2: \"HTTP/1.1 400 Bad Request\" (it answers in HTTP/1: remove version = \"h2\")",
             ),
             (
                 Trouble::NotHttp2(excerpt(answer)),
@@ -209,7 +211,7 @@ mod tests {
                 true,
                 Code::L7Rsp,
                 "GOAWAY instead of an answer: ENHANCE_YOUR_CALM, \"too_many_pings\" \
-                 (it limits how often it is asked: raise the interval)",
+                 (it limits how often it is checked: raise the interval)",
             ),
             (
                 Trouble::GoAway { reason: Reason::NO_ERROR, words: Excerpt::default() },
@@ -217,7 +219,7 @@ mod tests {
                 "ok",
                 false,
                 Code::L7Rsp,
-                "GOAWAY inside the answer: NO_ERROR; 2 of 10 bytes had come; body: \"ok\" (its server is going down)",
+                "GOAWAY inside the answer: NO_ERROR; 2 of 10 bytes received; body: \"ok\" (its server is going down)",
             ),
             (
                 Trouble::Reset(Reason::REFUSED_STREAM),
@@ -225,7 +227,7 @@ mod tests {
                 "",
                 false,
                 Code::L7Rsp,
-                "stream reset instead of an answer: REFUSED_STREAM (it takes no requests now: overloaded or going down)",
+                "stream reset instead of an answer: REFUSED_STREAM (it accepts no requests now: overloaded or going down)",
             ),
             (
                 Trouble::Reset(Reason::from(0x99)),
@@ -233,7 +235,7 @@ mod tests {
                 "",
                 false,
                 Code::L7Rsp,
-                "stream reset inside the answer: error 0x99; 2 bytes had come, and not its end",
+                "stream reset inside the answer: error 0x99; 2 bytes received, but not its end",
             ),
             (
                 Trouble::Reset(Reason::HTTP_1_1_REQUIRED),
@@ -241,7 +243,7 @@ mod tests {
                 "",
                 false,
                 Code::L7Rsp,
-                "stream reset instead of an answer: HTTP_1_1_REQUIRED (it wants HTTP/1.1 here: leave version = \"h2\" out)",
+                "stream reset instead of an answer: HTTP_1_1_REQUIRED (it requires HTTP/1.1 here: remove version = \"h2\")",
             ),
             (
                 Trouble::Broken(Reason::PROTOCOL_ERROR),
@@ -249,7 +251,7 @@ mod tests {
                 "",
                 false,
                 Code::L7Rsp,
-                "the answer breaks the rules of HTTP/2, or its head is over 64 KiB (PROTOCOL_ERROR)",
+                "the answer violates HTTP/2, or its head is over 64 KiB (PROTOCOL_ERROR)",
             ),
             (
                 Trouble::Broken(Reason::FLOW_CONTROL_ERROR),
@@ -257,7 +259,7 @@ mod tests {
                 "",
                 true,
                 Code::L7Rsp,
-                "the answer breaks the rules of HTTP/2 (FLOW_CONTROL_ERROR); 9 bytes had come, and not its end",
+                "the answer violates HTTP/2 (FLOW_CONTROL_ERROR); 9 bytes received, but not its end",
             ),
         ] {
             assert_eq!(said(trouble, stage, body, grpc), (code, sentence.to_owned()));

@@ -1,20 +1,20 @@
-//! What an operator may want to try: the one table of hints.
+//! Hints: what an operator can try.
 
 use nix::errno::Errno;
 
-use super::Cut;
+use super::Cutoff;
 
 /// For a connection that is closed in HTTP/2 without an answer.
 const CLOSED_HINT_HTTP2: &str = "this port may speak HTTP/1 only, TLS or another protocol, or its server is going down";
 
-/// For an answer that only the end of its connection would have ended.
+/// For an answer that only the end of its connection would end.
 pub(super) const UNENDED_HINT: &str =
-    "it must send Content-Length or chunks, or close as asked; a rule with contains passes without the end";
+    "it must send Content-Length or chunks, or close when asked to; a contains rule passes without the end";
 
-/// For a connection on which nothing comes.
+/// For a connection on which nothing is received.
 pub(super) fn no_answer_hint(is_tls: bool) -> &'static str {
     match is_tls {
-        true => "it takes TLS connections but does not answer: overloaded, or another protocol inside TLS",
+        true => "it accepts TLS connections but does not answer: overloaded, or another protocol inside TLS",
         false => "it accepts connections but does not answer: overloaded, stopped, or another protocol",
     }
 }
@@ -22,7 +22,7 @@ pub(super) fn no_answer_hint(is_tls: bool) -> &'static str {
 /// For a connection that is closed without an answer.
 pub(super) fn closed_hint(is_tls: bool, http2: bool) -> &'static str {
     match (is_tls, http2) {
-        // TLS has settled h2 by then.
+        // TLS has negotiated h2 by then.
         (true, true) => "its server may be going down",
         (true, false) => "it may speak another protocol inside TLS, or its server is going down",
         (false, true) => CLOSED_HINT_HTTP2,
@@ -30,8 +30,8 @@ pub(super) fn closed_hint(is_tls: bool, http2: bool) -> &'static str {
     }
 }
 
-/// For an answer with `status` of a peer that asked for a client certificate, when the check has none; `hint` is the one
-/// without that knowledge. Nginx and others take the handshake and refuse the request (400, or 495 and 496).
+/// For an answer with `status` of a peer that asked for a client certificate when the check has none; `hint` is the one for
+/// the answer alone. Nginx and others accept the handshake and reject the request (400, or 495 and 496).
 pub(in crate::probe) fn certificate_hint(status: Option<u16>, hint: Option<&'static str>) -> Option<&'static str> {
     const ASKED: &str = "it asked for a client certificate, which it may need: set tls.client_cert and tls.client_key";
     match (status, hint) {
@@ -66,10 +66,10 @@ pub(super) fn resource_hint(errno: Errno) -> Option<&'static str> {
     }
 }
 
-/// What servers say to a plain request on their TLS port: nginx, Go, Apache, Tomcat.
+/// Phrases in the answer to a plain request on a TLS port: nginx, Go, Apache, Tomcat.
 const TLS_WORDS: [&str; 4] = ["HTTPS port", "HTTPS server", "SSL-enabled server port", "requires TLS"];
 
-/// What was asked, as far as it bears on what a status may mean.
+/// The parts of the request that affect the meaning of a status.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Asked<'a> {
     pub method: &'a str,
@@ -81,8 +81,8 @@ pub(super) struct Asked<'a> {
 
 pub(super) const REFUSED_HINT: &str = "it refuses the credentials, the Host, an Origin or our address";
 
-/// For an unexpected status: only what is true of every system that answers so. A status that systems use for states of their
-/// own (429 and 501 of Vault, 503 of most) has no hint.
+/// For an unexpected status: only what is true for every system that sends it. A status that some systems use for their own
+/// states (429 and 501 of Vault, 503 of most) has no hint.
 pub(super) fn status_hint(asked: Asked<'_>, status: u16, body: &[u8]) -> Option<&'static str> {
     let says_tls = || {
         let text = String::from_utf8_lossy(body);
@@ -97,16 +97,16 @@ pub(super) fn status_hint(asked: Asked<'_>, status: u16, body: &[u8]) -> Option<
         401 => Some("needs credentials"),
         403 => Some(REFUSED_HINT),
         404 => Some("path wrong, endpoint disabled, or another Host is expected"),
-        405 if asked.method == "HEAD" => Some("it does not take HEAD: use GET"),
-        405 => Some("it does not take this method"),
+        405 if asked.method == "HEAD" => Some("it does not accept HEAD: use GET"),
+        405 => Some("it does not accept this method"),
         421 if asked.is_tls => Some("it does not serve this Host on this connection: check host and tls.server_name"),
         421 => Some("it does not serve this Host: check host"),
-        426 => Some("it wants another protocol on this path"),
+        426 => Some("it requires another protocol on this path"),
         _ => None,
     }
 }
 
-/// For bytes that are no answer of HTTP/1.
+/// For bytes that are not an HTTP/1 answer.
 pub(super) fn protocol_hint(seen: &[u8], is_tls: bool) -> Option<&'static str> {
     match seen {
         [0x15 | 0x16, 0x03, ..] => (!is_tls).then_some("this port speaks TLS"),
@@ -120,41 +120,45 @@ pub(super) fn protocol_hint(seen: &[u8], is_tls: bool) -> Option<&'static str> {
     }
 }
 
-/// Of a TLS handshake that was cut off; `speaks_tls`: after a record of TLS.
-pub(super) fn handshake_hint(cut: Cut, speaks_tls: bool) -> &'static str {
+/// For a TLS handshake that did not complete; `speaks_tls`: the peer sent a TLS record.
+pub(super) fn handshake_hint(cut: Cutoff, speaks_tls: bool) -> &'static str {
     match (cut, speaks_tls) {
-        (Cut::Deadline, true) => "its server is overloaded or stopped, or the network loses packets",
-        (Cut::Deadline, false) => "this port may not speak TLS, or its server is overloaded or stopped",
-        (Cut::Closed | Cut::Broke(_), true) => "its server may be going down",
-        (Cut::Closed | Cut::Broke(_), false) => "this port may not speak TLS, or its server is going down",
+        (Cutoff::Deadline, true) => "its server is overloaded or stopped, or the network loses packets",
+        (Cutoff::Deadline, false) => "this port may not speak TLS, or its server is overloaded or stopped",
+        (Cutoff::Closed | Cutoff::Broke(_), true) => "its server may be going down",
+        (Cutoff::Closed | Cutoff::Broke(_), false) => "this port may not speak TLS, or its server is going down",
     }
 }
 
-/// Of a text that did not come (`expects`), or could not be sent; `sends`: one is sent first.
-pub(super) fn unheard_hint(
-    cut: Option<Cut>,
+/// For a text that was not received (`expects`), or could not be sent; `sends`: one is sent first.
+pub(super) fn text_hint(
+    cut: Option<Cutoff>,
     expects: bool,
     sends: bool,
-    heard: &[u8],
+    received: &[u8],
     is_tls: bool,
 ) -> Option<&'static str> {
-    match (cut, heard.len()) {
-        (_, 1..) if matches!(heard, [0x15 | 0x16, 0x03, ..]) => (!is_tls).then_some("this port speaks TLS"),
-        (Some(Cut::Deadline), 0) if !expects => Some("it takes connections but does not read: overloaded or stopped"),
-        (Some(Cut::Deadline), 0) if sends => Some("it accepts connections but does not answer what was sent"),
-        (Some(Cut::Deadline), 0) => Some("it accepts connections but says nothing: it may wait for a text first"),
-        (Some(Cut::Closed | Cut::Broke(_)), 0) if is_tls => Some("it may speak another protocol inside TLS"),
-        (Some(Cut::Closed | Cut::Broke(_)), 0) => Some("this port may speak TLS or another protocol"),
+    match (cut, received.len()) {
+        (_, 1..) if matches!(received, [0x15 | 0x16, 0x03, ..]) => (!is_tls).then_some("this port speaks TLS"),
+        (Some(Cutoff::Deadline), 0) if !expects => {
+            Some("it accepts connections but does not read: overloaded or stopped")
+        }
+        (Some(Cutoff::Deadline), 0) if sends => Some("it accepts connections but does not answer what was sent"),
+        (Some(Cutoff::Deadline), 0) => {
+            Some("it accepts connections but sends nothing: it may wait for the client to send first")
+        }
+        (Some(Cutoff::Closed | Cutoff::Broke(_)), 0) if is_tls => Some("it may speak another protocol inside TLS"),
+        (Some(Cutoff::Closed | Cutoff::Broke(_)), 0) => Some("this port may speak TLS or another protocol"),
         (Some(_) | None, _) => None,
     }
 }
 
-/// For a port that was to speak HTTP/2 and said `seen`.
+/// For a port that should speak HTTP/2 and sent `seen`.
 pub(super) fn not_http2_hint(seen: &[u8], grpc: bool, is_tls: bool) -> Option<&'static str> {
     match seen {
         [0x15 | 0x16, 0x03, ..] => (!is_tls).then_some("this port speaks TLS"),
         [b'H', b'T', b'T', b'P', b'/', ..] if grpc => Some("it answers in HTTP/1, and gRPC needs HTTP/2"),
-        [b'H', b'T', b'T', b'P', b'/', ..] => Some("it answers in HTTP/1: leave version = \"h2\" out"),
+        [b'H', b'T', b'T', b'P', b'/', ..] => Some("it answers in HTTP/1: remove version = \"h2\""),
         _ if is_tls => Some("it speaks another protocol than HTTP/2 inside TLS"),
         _ => Some("this port speaks another protocol than HTTP/2"),
     }
@@ -164,13 +168,13 @@ pub(super) fn not_http2_hint(seen: &[u8], grpc: bool, is_tls: bool) -> Option<&'
 pub(super) fn http2_hint(reason: h2::Reason, grpc: bool, is_tls: bool) -> Option<&'static str> {
     match reason {
         h2::Reason::NO_ERROR => Some("its server is going down"),
-        h2::Reason::INTERNAL_ERROR => Some("its own log may say why"),
-        h2::Reason::REFUSED_STREAM => Some("it takes no requests now: overloaded or going down"),
-        h2::Reason::ENHANCE_YOUR_CALM => Some("it limits how often it is asked: raise the interval"),
-        h2::Reason::INADEQUATE_SECURITY if is_tls => Some("it wants another version or cipher suite of TLS"),
-        h2::Reason::INADEQUATE_SECURITY => Some("it wants TLS"),
-        h2::Reason::HTTP_1_1_REQUIRED if grpc => Some("it wants HTTP/1.1 here, and gRPC needs HTTP/2"),
-        h2::Reason::HTTP_1_1_REQUIRED => Some("it wants HTTP/1.1 here: leave version = \"h2\" out"),
+        h2::Reason::INTERNAL_ERROR => Some("see its log"),
+        h2::Reason::REFUSED_STREAM => Some("it accepts no requests now: overloaded or going down"),
+        h2::Reason::ENHANCE_YOUR_CALM => Some("it limits how often it is checked: raise the interval"),
+        h2::Reason::INADEQUATE_SECURITY if is_tls => Some("it requires another TLS version or cipher suite"),
+        h2::Reason::INADEQUATE_SECURITY => Some("it requires TLS"),
+        h2::Reason::HTTP_1_1_REQUIRED if grpc => Some("it requires HTTP/1.1 here, and gRPC needs HTTP/2"),
+        h2::Reason::HTTP_1_1_REQUIRED => Some("it requires HTTP/1.1 here: remove version = \"h2\""),
         _ => None,
     }
 }
@@ -178,12 +182,12 @@ pub(super) fn http2_hint(reason: h2::Reason, grpc: bool, is_tls: bool) -> Option
 /// For a status code of gRPC: by its definition, which every server shares.
 pub(super) fn grpc_hint(code: u32) -> Option<&'static str> {
     match code {
-        4 => Some("it, or a proxy in front of it, gave up waiting: what its health depends on is slow"),
+        4 => Some("it, or a proxy in front of it, timed out: a dependency of its health check is slow"),
         7 => Some(REFUSED_HINT),
-        8 => Some("a quota or something else that it needs is used up"),
-        14 => Some("it is starting or going down, or a proxy in front of it reaches no server"),
+        8 => Some("a quota or another resource is exhausted"),
+        14 => Some("it is starting or going down, or a proxy in front of it cannot reach a server"),
         16 => Some("needs credentials"),
-        2 | 13 => Some("its own log may say why"),
+        2 | 13 => Some("see its log"),
         _ => None,
     }
 }

@@ -1,5 +1,5 @@
-//! Hints for an answer of the right status that breaks another rule: in what small way it differs from what the rule
-//! wants, where that is known. The address, the port and the path are right then; the rule may not be.
+//! Hints for an answer with the right status that violates another rule: the small difference from the rule, where known.
+//! The address, the port and the path are right then; the rule may be wrong.
 
 use serde_json::Value;
 
@@ -8,9 +8,9 @@ use crate::model::quote::Excerpt;
 use crate::probe::expect::NotJson;
 
 const HEAD: &str = "an answer to HEAD has no body: use GET";
-const OTHER_CASE: &str = "port and path answer, but with the text in another case than the rule has it";
+const OTHER_CASE: &str = "port and path answer, but the text is in another case than in the rule";
 
-/// Why `body`, of which this is the beginning, may have missed its rule.
+/// Why a body with the beginning `body` may have violated `rule`.
 pub(in crate::probe) fn body_hint(rule: &BodyRule, body: &[u8], method: &str) -> Option<&'static str> {
     if method == "HEAD" {
         return Some(HEAD);
@@ -19,7 +19,7 @@ pub(in crate::probe) fn body_hint(rule: &BodyRule, body: &[u8], method: &str) ->
     match rule {
         BodyRule::Contains(wanted) if in_another_case(&text, wanted) => Some(OTHER_CASE),
         BodyRule::Equals(wanted) if *text.trim() == *wanted.trim() => {
-            Some("port and path answer, and only white space around the text differs: the rule wants every byte")
+            Some("port and path answer, and only white space around the text differs: equals compares every byte")
         }
         BodyRule::Equals(wanted) if text.trim().eq_ignore_ascii_case(wanted.trim()) => Some(OTHER_CASE),
         BodyRule::Contains(_) | BodyRule::Equals(_) | BodyRule::Matches(_) => None,
@@ -27,7 +27,7 @@ pub(in crate::probe) fn body_hint(rule: &BodyRule, body: &[u8], method: &str) ->
     }
 }
 
-/// Why a field may have missed its rule.
+/// Why a field may have violated its rule.
 pub(in crate::probe) fn header_hint(wanted: &HeaderMatch, seen: &[Excerpt]) -> Option<&'static str> {
     let HeaderMatch::Equals(wanted) = wanted else { return None };
     seen.iter().find_map(|value| {
@@ -35,14 +35,14 @@ pub(in crate::probe) fn header_hint(wanted: &HeaderMatch, seen: &[Excerpt]) -> O
         if value.eq_ignore_ascii_case(wanted) {
             Some(OTHER_CASE)
         } else if !wanted.is_empty() && value.contains(&**wanted) {
-            Some("port and path answer, but the field holds more than that: the rule wants all of it, or use matches")
+            Some("port and path answer, but the field holds more than that: equals compares the whole value: use matches")
         } else {
             None
         }
     })
 }
 
-/// Why there may be no JSON.
+/// Why the body may not be JSON.
 pub(in crate::probe) fn not_json_hint(error: &NotJson, method: &str) -> Option<&'static str> {
     match error {
         NotJson::Empty if method == "HEAD" => Some(HEAD),
@@ -56,7 +56,7 @@ pub(in crate::probe) fn not_json_hint(error: &NotJson, method: &str) -> Option<&
     }
 }
 
-/// Why `node` of `document` (none: the path selects nothing) may have missed its rule.
+/// Why `node` of `document` (`None`: the path selects nothing) may have violated its rule.
 pub(in crate::probe) fn json_hint(rule: &JsonRule, document: &Value, node: Option<&Value>) -> Option<&'static str> {
     match (node, &rule.value) {
         (None, _) => missing_hint(rule.path.as_str(), document),
@@ -86,13 +86,13 @@ fn kind_hint(node: &Value, wanted: Kind) -> Option<&'static str> {
     (seen != wanted).then(|| kinds_hint(seen, wanted))
 }
 
-/// The path selects nothing: whether its last name stands somewhere else.
+/// The path selects nothing: whether its last name exists elsewhere.
 fn missing_hint(path: &str, document: &Value) -> Option<&'static str> {
     let name = last_name(path)?;
     if has_key(document, &|key| key == name) {
-        Some("port and path answer, and a key of that name is there, but at another place: look at the JSONPath")
+        Some("port and path answer, and a key of that name is at another place: check the JSONPath")
     } else if has_key(document, &|key| key.eq_ignore_ascii_case(name)) {
-        Some("port and path answer, and a key of that name is there, but in another case: look at the JSONPath")
+        Some("port and path answer, and a key of that name is in another case: check the JSONPath")
     } else {
         None
     }
@@ -143,35 +143,37 @@ impl Kind {
     }
 }
 
-/// For every pair of kinds one sentence, made at compile time.
+/// One sentence for every pair of kinds, made at compile time.
 fn kinds_hint(seen: Kind, wanted: Kind) -> &'static str {
-    macro_rules! wants {
+    macro_rules! expects {
         ($seen:literal) => {
             match wanted {
-                Kind::Null => concat!("port and path answer, but the value is ", $seen, " and the rule wants null"),
+                Kind::Null => concat!("port and path answer, but the value is ", $seen, " and the rule expects null"),
                 Kind::Boolean => {
-                    concat!("port and path answer, but the value is ", $seen, " and the rule wants a boolean")
+                    concat!("port and path answer, but the value is ", $seen, " and the rule expects a boolean")
                 }
                 Kind::Number => {
-                    concat!("port and path answer, but the value is ", $seen, " and the rule wants a number")
+                    concat!("port and path answer, but the value is ", $seen, " and the rule expects a number")
                 }
-                Kind::Text => concat!("port and path answer, but the value is ", $seen, " and the rule wants a string"),
+                Kind::Text => {
+                    concat!("port and path answer, but the value is ", $seen, " and the rule expects a string")
+                }
                 Kind::Array => {
-                    concat!("port and path answer, but the value is ", $seen, " and the rule wants an array")
+                    concat!("port and path answer, but the value is ", $seen, " and the rule expects an array")
                 }
                 Kind::Object => {
-                    concat!("port and path answer, but the value is ", $seen, " and the rule wants an object")
+                    concat!("port and path answer, but the value is ", $seen, " and the rule expects an object")
                 }
             }
         };
     }
     match seen {
-        Kind::Null => wants!("null"),
-        Kind::Boolean => wants!("a boolean"),
-        Kind::Number => wants!("a number"),
-        Kind::Text => wants!("a string"),
-        Kind::Array => wants!("an array"),
-        Kind::Object => wants!("an object"),
+        Kind::Null => expects!("null"),
+        Kind::Boolean => expects!("a boolean"),
+        Kind::Number => expects!("a number"),
+        Kind::Text => expects!("a string"),
+        Kind::Array => expects!("an array"),
+        Kind::Object => expects!("an object"),
     }
 }
 
@@ -182,7 +184,7 @@ mod tests {
     use serde_json::json;
 
     #[test]
-    fn a_body_that_nearly_holds_is_told_apart() {
+    fn a_body_that_nearly_matches_has_a_hint() {
         let (contains, equals) = (|t: &str| BodyRule::Contains(t.into()), |t: &str| BodyRule::Equals(t.into()));
         for (rule, body, method, hint) in [
             (contains("healthy"), "Status: Healthy", "GET", Some("another case")),
@@ -199,7 +201,7 @@ mod tests {
     }
 
     #[test]
-    fn a_field_that_nearly_holds_is_told_apart() {
+    fn a_field_that_nearly_matches_has_a_hint() {
         let equals = HeaderMatch::Equals("application/json".into());
         for (value, hint) in [
             ("application/json; charset=utf-8", Some("more than that")),
@@ -215,13 +217,13 @@ mod tests {
     }
 
     #[test]
-    fn a_json_value_that_nearly_holds_is_told_apart() {
+    fn a_json_value_that_nearly_matches_has_a_hint() {
         let document = json!({ "status": "Healthy", "ok": "true", "n": 1, "deep": { "success": true }, "Ready": 1 });
         for (path, wanted, hint) in [
             ("$.status", json!("healthy"), Some("another case")),
-            ("$.ok", json!(true), Some("the value is a string and the rule wants a boolean")),
-            ("$.n", json!("1"), Some("the value is a number and the rule wants a string")),
-            ("$.deep", json!("up"), Some("the value is an object and the rule wants a string")),
+            ("$.ok", json!(true), Some("the value is a string and the rule expects a boolean")),
+            ("$.n", json!("1"), Some("the value is a number and the rule expects a string")),
+            ("$.deep", json!("up"), Some("the value is an object and the rule expects a string")),
             ("$.success", json!(true), Some("at another place")),
             ("$['success']", json!(true), Some("at another place")),
             ("$.ready", json!(1), Some("in another case")),

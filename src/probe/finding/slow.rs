@@ -1,13 +1,13 @@
-//! `expect.max_duration`: an answer that is right and took longer than it may.
+//! `expect.max_duration`: a right answer that took too long.
 
 use std::time::Duration;
 
 use crate::model::units::{Exact, Measured};
 use crate::model::{Code, ProbeReport};
 
-/// Makes a pass that was decided after `decided_in` a failure where that is more than `max`: a time-out of the layer that it
-/// belongs to. Everything else stays as it is.
-pub(in crate::probe) fn judge_duration(
+/// Turns a pass that was decided after `decided_in` into a timeout of its layer if that is more than `max`. Other reports
+/// stay as they are.
+pub(in crate::probe) fn check_duration(
     report: ProbeReport,
     decided_in: Duration,
     max: Option<Duration>,
@@ -18,14 +18,14 @@ pub(in crate::probe) fn judge_duration(
     }
     let (mut after, limit) = (Measured(decided_in).to_string(), Exact(max));
     if after == Measured(max).to_string() {
-        // Rounded it would say that it was in time.
+        // Rounded, it would look as if it was in time.
         after = format!("{} ms", decided_in.as_micros() as f64 / 1e3);
     }
     let reason = format!("right, but after {after}; at most {limit}").into_boxed_str();
     ProbeReport { code, reason, hint: None, ..report }
 }
 
-/// The time-out beside a pass; `None`: it is no pass.
+/// The timeout code for the code of a pass; `None`: not a pass.
 fn timeout_of(code: Code) -> Option<Code> {
     match code {
         Code::L4Ok => Some(Code::L4Tout),
@@ -63,7 +63,7 @@ mod tests {
             (Code::L7Sts, ms(9_000), Some(ms(5)), (Code::L7Sts, "as it was")),
             (Code::NoRes, ms(9_000), Some(ms(5)), (Code::NoRes, "as it was")),
         ] {
-            let judged = judge_duration(report(code), decided_in, max);
+            let judged = check_duration(report(code), decided_in, max);
             assert_eq!((judged.code, &*judged.reason), want);
             assert_eq!((judged.status, judged.duration), (Some(200), Duration::from_secs(2)));
         }

@@ -1,4 +1,4 @@
-//! The words of failed connections, as operators see them; those of answers stand in the tests of `answer`.
+//! Sentences of failed connections, as operators see them; those of answers are in the tests of `answer`.
 
 use super::*;
 use crate::model::quote::Excerpt;
@@ -9,7 +9,7 @@ fn check(finding: Finding<'_>, elsewhere: Option<&str>, code: Code, sentence: &s
     let report = finding.report(&Circumstances {
         took: Duration::from_micros(320),
         connected_in: None,
-        shaken_in: None,
+        handshake_in: None,
         timeout: Duration::from_secs(2),
         elsewhere: elsewhere.as_ref(),
     });
@@ -18,7 +18,7 @@ fn check(finding: Finding<'_>, elsewhere: Option<&str>, code: Code, sentence: &s
 }
 
 #[test]
-fn a_failed_connection_says_why() {
+fn a_failed_connection_has_its_reason() {
     let down = "the host is down, a firewall drops what is sent to it, or its queue of new connections is full: \
                 overloaded or stopped";
     for (errno, code, sentence) in [
@@ -33,7 +33,7 @@ fn a_failed_connection_says_why() {
             "connection not permitted (this process may not connect: permissions of the socket, or a local firewall)"
                 .to_owned(),
         ),
-        (Errno::ETIMEDOUT, Code::L4Tout, format!("no connection: the system gave up waiting ({down})")),
+        (Errno::ETIMEDOUT, Code::L4Tout, format!("no connection: the kernel's connect timed out ({down})")),
         (Errno::ENETDOWN, Code::L4Con, "Network is down".to_owned()),
     ] {
         check(Finding::NotConnected(Fault::Theirs(errno)), None, code, &sentence);
@@ -43,14 +43,14 @@ fn a_failed_connection_says_why() {
 }
 
 #[test]
-fn an_address_that_is_not_the_upstreams_own_is_named() {
+fn an_address_that_differs_from_the_upstreams_is_named() {
     let sentence = "connection refused at 10.9.0.2:9201 (nothing listens there)";
     let refused = Finding::NotConnected(Fault::Theirs(Errno::ECONNREFUSED));
     check(refused, Some("10.9.0.2:9201"), Code::L4Con, sentence);
 }
 
 #[test]
-fn our_own_lack_is_no_verdict_and_says_so() {
+fn our_own_lack_of_resources_gives_no_verdict() {
     for (errno, sentence) in [
         (
             Errno::EMFILE,
@@ -72,19 +72,19 @@ fn our_own_lack_is_no_verdict_and_says_so() {
 }
 
 #[test]
-fn a_handshake_that_is_cut_off_says_where_and_by_whom() {
+fn an_incomplete_handshake_has_its_reason() {
     let may = "this port may not speak TLS, or its server is going down";
     for (cut, code, sentence) in [
         (
-            Cut::Deadline,
+            Cutoff::Deadline,
             Code::L6Tout,
             "no TLS handshake within 2s at 10.9.0.2:9443 \
              (this port may not speak TLS, or its server is overloaded or stopped)"
                 .to_owned(),
         ),
-        (Cut::Closed, Code::L6Rsp, format!("connection closed in the TLS handshake at 10.9.0.2:9443 ({may})")),
+        (Cutoff::Closed, Code::L6Rsp, format!("connection closed in the TLS handshake at 10.9.0.2:9443 ({may})")),
         (
-            Cut::Broke(Errno::ECONNRESET),
+            Cutoff::Broke(Errno::ECONNRESET),
             Code::L6Rsp,
             format!("connection reset in the TLS handshake at 10.9.0.2:9443 ({may})"),
         ),
@@ -93,39 +93,39 @@ fn a_handshake_that_is_cut_off_says_where_and_by_whom() {
     }
     for (cut, code, sentence) in [
         (
-            Cut::Deadline,
+            Cutoff::Deadline,
             Code::L6Tout,
             "no TLS handshake within 2s (its server is overloaded or stopped, or the network loses packets)",
         ),
-        (Cut::Closed, Code::L6Rsp, "connection closed in the TLS handshake (its server may be going down)"),
+        (Cutoff::Closed, Code::L6Rsp, "connection closed in the TLS handshake (its server may be going down)"),
     ] {
         check(Finding::NoHandshake { cut, speaks_tls: true }, None, code, sentence);
     }
     let failure = Failure::NotTls(b"SSH-2.0-x\x1b".as_slice().into());
     let sentence = r#"the answer to the TLS handshake is not TLS: "SSH-2.0-x\u{1b}" at 10.9.0.2:22 (this port does not speak TLS)"#;
     check(Finding::Tls(Box::new(failure)), Some("10.9.0.2:22"), Code::L6Rsp, sentence);
-    check(Finding::Shaken, None, Code::L6Ok, "TLS handshake in 0.3 ms");
+    check(Finding::HandshakeDone, None, Code::L6Ok, "TLS handshake in 0.3 ms");
 }
 
 #[test]
 fn a_text_that_could_not_be_sent_is_a_failure_too() {
     let unsent = |cut| {
-        let heard = Excerpt::default();
+        let received = Excerpt::default();
         let why = Why::NotSent;
-        Finding::Unheard(Box::new(Unheard { step: None, sends: false, why, cut: Some(cut), bytes: 0, heard }))
+        Finding::TextFailed(Box::new(TextFailure { step: None, sends: false, why, cut: Some(cut), bytes: 0, received }))
     };
     let may = "this port may speak TLS or another protocol";
     for (cut, code, sentence) in [
-        (Cut::Closed, Code::L7Rsp, format!("connection closed before the text was sent ({may})")),
-        (Cut::Broke(Errno::EPIPE), Code::L7Rsp, format!("connection reset before the text was sent ({may})")),
+        (Cutoff::Closed, Code::L7Rsp, format!("connection closed before the text was sent ({may})")),
+        (Cutoff::Broke(Errno::EPIPE), Code::L7Rsp, format!("connection reset before the text was sent ({may})")),
         (
-            Cut::Deadline,
+            Cutoff::Deadline,
             Code::L7Tout,
-            "the text could not be sent within 2s (it takes connections but does not read: overloaded or stopped)"
+            "the text could not be sent within 2s (it accepts connections but does not read: overloaded or stopped)"
                 .to_owned(),
         ),
     ] {
         check(unsent(cut), None, code, &sentence);
     }
-    check(Finding::Heard, None, Code::L7Ok, "answered as expected in 0.3 ms");
+    check(Finding::TextMatched, None, Code::L7Ok, "answered as expected in 0.3 ms");
 }

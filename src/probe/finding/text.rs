@@ -1,131 +1,133 @@
-//! The words for a check of a text protocol whose answer is not as expected.
+//! Sentences for checks of text protocols that fail.
 
 use std::fmt::{self, Write};
 
-use super::answer::{Cut, cut_words};
-use super::hints::unheard_hint;
+use super::answer::{Cutoff, cutoff_words};
+use super::hints::text_hint;
 use super::words::Bytes;
 use super::{Circumstances, Code};
 use crate::model::policy::{Hex, Wanted};
 use crate::model::quote::{Excerpt, Quoted};
 use crate::model::units::Measured;
 
-/// A step that went wrong.
+/// A failed step.
 #[derive(Debug, PartialEq, Eq)]
-pub(in crate::probe) struct Unheard<'p> {
-    /// Its number, from 1, and how many there are; `None` where the check was not written in steps.
+pub(in crate::probe) struct TextFailure<'p> {
+    /// Its number, from 1, and the number of steps; `None` if the check is not written in steps.
     pub step: Option<(usize, usize)>,
-    /// Something was sent before.
+    /// A step before it sends something.
     pub sends: bool,
     pub why: Why<'p>,
-    /// What ended it; `None`: as much was heard as is listened to, or the finding was certain before.
-    pub cut: Option<Cut>,
-    /// What came for it.
+    /// What ended it; `None`: the limit was reached, or the finding was certain before.
+    pub cut: Option<Cutoff>,
+    /// The number of bytes received for it.
     pub bytes: usize,
-    /// Its beginning, without our credentials.
-    pub heard: Excerpt,
+    /// The first of these bytes, with our credentials masked.
+    pub received: Excerpt,
 }
 
 /// Why.
 #[derive(Debug, PartialEq, Eq)]
 pub(in crate::probe) enum Why<'p> {
-    /// What it waits for did not come.
+    /// The expected text was not received.
     NotCome(&'p Wanted),
-    /// A text of `fail_on` came.
+    /// A text of `fail_on` was received.
     Refused(&'p str),
-    /// It could not be sent.
+    /// The text could not be sent.
     NotSent,
-    /// More came than the answer, before TLS.
+    /// Data before TLS that is not part of the answer.
     TooMuchBeforeTls,
     /// The line of the answer before TLS did not end.
     NoLineEnd,
 }
 
-impl Unheard<'_> {
+impl TextFailure<'_> {
     pub(super) fn code(&self) -> Code {
         match (&self.why, self.cut) {
             (Why::Refused(_) | Why::TooMuchBeforeTls, _) => Code::L7Rsp,
-            (_, Some(Cut::Deadline)) => Code::L7Tout,
-            (_, Some(Cut::Closed | Cut::Broke(_)) | None) => Code::L7Rsp,
+            (_, Some(Cutoff::Deadline)) => Code::L7Tout,
+            (_, Some(Cutoff::Closed | Cutoff::Broke(_)) | None) => Code::L7Rsp,
         }
     }
 
-    pub(super) fn write_sentence(&self, out: &mut String, c: &Circumstances<'_>) -> fmt::Result {
+    pub(super) fn write_sentence(&self, out: &mut String, context: &Circumstances<'_>) -> fmt::Result {
         if let Some((number, total)) = self.step {
             write!(out, "step {number} of {total}: ")?;
         }
         match (&self.why, self.step) {
-            (Why::NotCome(wanted), None) => self.write_not_come(out, c, wanted),
-            (Why::NotCome(wanted), Some(_)) => self.write_got(out, c, &format!("expected {}", wanted)),
+            (Why::NotCome(wanted), None) => self.write_not_come(out, context, wanted),
+            (Why::NotCome(wanted), Some(_)) => self.write_got(out, context, &format!("expected {}", wanted)),
             (Why::Refused(text), _) => {
-                write!(out, "it said {}, which fails the check", Quoted(text.as_bytes()))?;
-                match self.heard.bytes() == text.as_bytes() {
+                write!(out, "got {}, which fails the check", Quoted(text.as_bytes()))?;
+                match self.received.bytes() == text.as_bytes() {
                     true => Ok(()),
-                    false => write!(out, ": {}", Quoted(first_line(self.heard.bytes()))),
+                    false => write!(out, ": {}", Quoted(first_line(self.received.bytes()))),
                 }
             }
             (Why::NotSent, _) => match self.cut {
-                Some(Cut::Deadline) => write!(out, "the text could not be sent within {:?}", c.timeout),
-                Some(cut) => write!(out, "{} before the text was sent", cut_words(cut)),
+                Some(Cutoff::Deadline) => write!(out, "the text could not be sent within {:?}", context.timeout),
+                Some(cut) => write!(out, "{} before the text was sent", cutoff_words(cut)),
                 None => Ok(()),
             },
             (Why::TooMuchBeforeTls, _) => {
-                write!(out, "more came before TLS than the answer that was expected: {}", Quoted(self.heard.bytes()))
+                write!(out, "unexpected data before TLS: {}", Quoted(self.received.bytes()))
             }
-            (Why::NoLineEnd, _) => self.write_got(out, c, "expected the end of the line before TLS"),
+            (Why::NoLineEnd, _) => self.write_got(out, context, "expected the end of the line before TLS"),
         }
     }
 
-    /// The words for `send` and `expect`.
-    fn write_not_come(&self, out: &mut String, c: &Circumstances<'_>, wanted: &Wanted) -> fmt::Result {
+    /// The sentence for `send` and `expect`.
+    fn write_not_come(&self, out: &mut String, context: &Circumstances<'_>, wanted: &Wanted) -> fmt::Result {
         match self.cut {
-            Some(Cut::Deadline) => {
-                write!(out, "no {wanted} within {:?}", c.timeout)?;
-                self.write_connected(out, c)?;
+            Some(Cutoff::Deadline) => {
+                write!(out, "no {wanted} within {:?}", context.timeout)?;
+                self.write_connected(out, context)?;
             }
-            Some(cut) => write!(out, "{} before {wanted} came: {} had come", cut_words(cut), Bytes(self.bytes as u64))?,
-            None => write!(out, "no {wanted} in the first 64 KiB, of which no more are read")?,
+            Some(cut) => {
+                write!(out, "{} before {wanted} arrived: {} received", cutoff_words(cut), Bytes(self.bytes as u64))?
+            }
+            None => write!(out, "no {wanted} in the first 64 KiB (the rest is not read)")?,
         }
         match self.bytes {
             0 => Ok(()),
-            _ => write!(out, "; it said {}", Quoted(self.heard.bytes())),
+            _ => write!(out, "; got {}", Quoted(self.received.bytes())),
         }
     }
 
-    /// The words for a step: what was wanted, what came, and what ended it.
-    fn write_got(&self, out: &mut String, c: &Circumstances<'_>, wanted: &str) -> fmt::Result {
+    /// The sentence for a step: what was expected, what was received, and what ended it.
+    fn write_got(&self, out: &mut String, context: &Circumstances<'_>, wanted: &str) -> fmt::Result {
         write!(out, "{wanted}, got ")?;
         match (self.bytes, &self.why) {
             (0, _) => out.push_str("nothing"),
-            (_, Why::NotCome(Wanted::Bytes(_))) => write!(out, "{}", Hex(self.heard.bytes()))?,
-            (..) => write!(out, "{}", Quoted(self.heard.bytes()))?,
+            (_, Why::NotCome(Wanted::Bytes(_))) => write!(out, "{}", Hex(self.received.bytes()))?,
+            (..) => write!(out, "{}", Quoted(self.received.bytes()))?,
         }
         match self.cut {
-            Some(Cut::Deadline) => {
-                write!(out, " within {:?}", c.timeout)?;
-                self.write_connected(out, c)
+            Some(Cutoff::Deadline) => {
+                write!(out, " within {:?}", context.timeout)?;
+                self.write_connected(out, context)
             }
-            Some(cut) => write!(out, ", then {}", cut_words(cut)),
+            Some(cut) => write!(out, ", then {}", cutoff_words(cut)),
             None => {
-                out.push_str(" (64 KiB are read, and no more)");
+                out.push_str(" (only 64 KiB are read)");
                 Ok(())
             }
         }
     }
 
-    /// Where nothing came at all, it matters that there was a connection.
-    fn write_connected(&self, out: &mut String, c: &Circumstances<'_>) -> fmt::Result {
-        let connected_in = c.connected_in.filter(|_| self.step.is_none_or(|(number, _)| number == 1));
+    /// Adds the connect time for the first step, where it shows that there was a connection.
+    fn write_connected(&self, out: &mut String, context: &Circumstances<'_>) -> fmt::Result {
+        let connected_in = context.connected_in.filter(|_| self.step.is_none_or(|(number, _)| number == 1));
         connected_in.map_or(Ok(()), |connected_in| write!(out, " (connected in {})", Measured(connected_in)))
     }
 
     pub(super) fn hint(&self, is_tls: bool) -> Option<&'static str> {
         match self.why {
-            Why::NotCome(_) => unheard_hint(self.cut, true, self.sends, self.heard.bytes(), is_tls),
-            Why::NotSent => unheard_hint(self.cut, false, self.sends, self.heard.bytes(), is_tls),
+            Why::NotCome(_) => text_hint(self.cut, true, self.sends, self.received.bytes(), is_tls),
+            Why::NotSent => text_hint(self.cut, false, self.sends, self.received.bytes(), is_tls),
             Why::Refused(_) => None,
-            Why::TooMuchBeforeTls => Some("let the step before TLS expect its answer to the end"),
-            Why::NoLineEnd => Some("let the step before TLS expect its answer to the end, as `expect_hex` does"),
+            Why::TooMuchBeforeTls => Some("make the step before TLS expect the whole answer"),
+            Why::NoLineEnd => Some("make the step before TLS expect the whole answer, as `expect_hex` does"),
         }
     }
 }
@@ -149,11 +151,11 @@ mod tests {
         let text = Wanted::Text("+PONG".into());
         let bytes = Wanted::Bytes([0x53].as_slice().into());
         let pattern = Wanted::Match(LinePattern::try_new("^250 ").unwrap());
-        for (step, why, cut, heard, code, sentence) in [
+        for (step, why, cut, received, code, sentence) in [
             (
                 Some((3, 5)),
                 Why::NotCome(&text),
-                Some(Cut::Deadline),
+                Some(Cutoff::Deadline),
                 &b"-ERR x\r\n"[..],
                 Code::L7Tout,
                 r#"step 3 of 5: expected "+PONG", got "-ERR x\r\n" within 2s"#,
@@ -161,7 +163,7 @@ mod tests {
             (
                 Some((1, 2)),
                 Why::NotCome(&text),
-                Some(Cut::Deadline),
+                Some(Cutoff::Deadline),
                 b"",
                 Code::L7Tout,
                 r#"step 1 of 2: expected "+PONG", got nothing within 2s (connected in 0.4 ms)"#,
@@ -169,7 +171,7 @@ mod tests {
             (
                 Some((2, 2)),
                 Why::NotCome(&pattern),
-                Some(Cut::Closed),
+                Some(Cutoff::Closed),
                 b"500 no\r\n",
                 Code::L7Rsp,
                 r#"step 2 of 2: expected a match of "^250 ", got "500 no\r\n", then connection closed"#,
@@ -177,7 +179,7 @@ mod tests {
             (
                 Some((2, 3)),
                 Why::NotCome(&bytes),
-                Some(Cut::Broke(Errno::ECONNRESET)),
+                Some(Cutoff::Broke(Errno::ECONNRESET)),
                 b"N\0",
                 Code::L7Rsp,
                 "step 2 of 3: expected hex 53, got hex 4e 00, then connection reset",
@@ -188,7 +190,7 @@ mod tests {
                 None,
                 b"xxx",
                 Code::L7Rsp,
-                r#"step 2 of 3: expected "+PONG", got "xxx" (64 KiB are read, and no more)"#,
+                r#"step 2 of 3: expected "+PONG", got "xxx" (only 64 KiB are read)"#,
             ),
             (
                 Some((2, 2)),
@@ -196,7 +198,7 @@ mod tests {
                 None,
                 b"-LOADING Redis is loading the dataset in memory\r\n",
                 Code::L7Rsp,
-                r#"step 2 of 2: it said "-LOADING", which fails the check: "-LOADING Redis is loading the dataset in memory""#,
+                r#"step 2 of 2: got "-LOADING", which fails the check: "-LOADING Redis is loading the dataset in memory""#,
             ),
             (
                 Some((2, 2)),
@@ -204,7 +206,7 @@ mod tests {
                 None,
                 b"N",
                 Code::L7Rsp,
-                r#"step 2 of 2: it said "N", which fails the check"#,
+                r#"step 2 of 2: got "N", which fails the check"#,
             ),
             (
                 Some((5, 6)),
@@ -212,12 +214,12 @@ mod tests {
                 None,
                 b"250 injected\r\n",
                 Code::L7Rsp,
-                r#"step 5 of 6: more came before TLS than the answer that was expected: "250 injected\r\n""#,
+                r#"step 5 of 6: unexpected data before TLS: "250 injected\r\n""#,
             ),
             (
                 Some((1, 1)),
                 Why::NotSent,
-                Some(Cut::Broke(Errno::EPIPE)),
+                Some(Cutoff::Broke(Errno::EPIPE)),
                 b"",
                 Code::L7Rsp,
                 "step 1 of 1: connection reset before the text was sent",
@@ -225,23 +227,24 @@ mod tests {
             (
                 None,
                 Why::NotCome(&text),
-                Some(Cut::Closed),
+                Some(Cutoff::Closed),
                 b"-ERR",
                 Code::L7Rsp,
-                r#"connection closed before "+PONG" came: 4 bytes had come; it said "-ERR""#,
+                r#"connection closed before "+PONG" arrived: 4 bytes received; got "-ERR""#,
             ),
         ] {
-            let unheard = Unheard { step, sends: true, why, cut, bytes: heard.len(), heard: Excerpt::of(heard) };
+            let failure =
+                TextFailure { step, sends: true, why, cut, bytes: received.len(), received: Excerpt::of(received) };
             let mut out = String::new();
             let circumstances = Circumstances {
                 took: Duration::from_secs(2),
                 connected_in: Some(Duration::from_micros(400)),
-                shaken_in: None,
+                handshake_in: None,
                 timeout: Duration::from_secs(2),
                 elsewhere: None,
             };
-            unheard.write_sentence(&mut out, &circumstances).unwrap();
-            assert_eq!((unheard.code(), out.as_str()), (code, sentence));
+            failure.write_sentence(&mut out, &circumstances).unwrap();
+            assert_eq!((failure.code(), out.as_str()), (code, sentence));
         }
     }
 }

@@ -1,11 +1,11 @@
-//! The words for connections that failed, and for measured times and sizes.
+//! Texts for failed connections and for sizes.
 
 use std::fmt::Write;
 
 use nix::errno::Errno;
 
-use super::answer::cut_words;
-use super::{Circumstances, Cut};
+use super::answer::cutoff_words;
+use super::{Circumstances, Cutoff};
 use crate::model::units::Measured;
 
 pub(super) fn connect_words(errno: Errno) -> &'static str {
@@ -14,7 +14,7 @@ pub(super) fn connect_words(errno: Errno) -> &'static str {
         Errno::ECONNRESET => "connection reset while connecting",
         Errno::EHOSTUNREACH => "host unreachable",
         Errno::ENETUNREACH => "network unreachable",
-        Errno::ETIMEDOUT => "no connection: the system gave up waiting",
+        Errno::ETIMEDOUT => "no connection: the kernel's connect timed out",
         Errno::EACCES | Errno::EPERM => "connection not permitted",
         Errno::ENOENT => "no such socket",
         Errno::EAGAIN => "connection not accepted: the backlog is full",
@@ -34,14 +34,16 @@ pub(super) fn resource_words(errno: Errno) -> &'static str {
     }
 }
 
-/// Of a TLS handshake that was cut off.
-pub(super) fn write_no_handshake(out: &mut String, c: &Circumstances<'_>, cut: Cut) -> std::fmt::Result {
+/// The sentence for a TLS handshake that did not complete.
+pub(super) fn write_no_handshake(out: &mut String, context: &Circumstances<'_>, cut: Cutoff) -> std::fmt::Result {
     match cut {
-        Cut::Deadline => {
-            write!(out, "no TLS handshake within {:?}", c.timeout)?;
-            c.connected_in.map_or(Ok(()), |connected_in| write!(out, " (connected in {})", Measured(connected_in)))
+        Cutoff::Deadline => {
+            write!(out, "no TLS handshake within {:?}", context.timeout)?;
+            context
+                .connected_in
+                .map_or(Ok(()), |connected_in| write!(out, " (connected in {})", Measured(connected_in)))
         }
-        Cut::Closed | Cut::Broke(_) => write!(out, "{} in the TLS handshake", cut_words(cut)),
+        Cutoff::Closed | Cutoff::Broke(_) => write!(out, "{} in the TLS handshake", cutoff_words(cut)),
     }
 }
 

@@ -1,5 +1,5 @@
-//! Judges the answer to a gRPC health check while it comes. Pure, and bounded: a message of at most 4 KiB, and the first
-//! bytes of what is no gRPC.
+//! Interprets the answer to a gRPC health check as it arrives. Pure and bounded: a message of at most 4 KiB, or the first
+//! bytes of an answer that is not gRPC.
 
 use http::HeaderMap;
 use http::header::{CONTENT_TYPE, LOCATION};
@@ -12,25 +12,25 @@ use crate::model::policy::GrpcProbe;
 use crate::model::policy::secrets;
 use crate::model::quote::Excerpt;
 use crate::probe::answer::Progress;
-use crate::probe::finding::{Called, Came, Cut, Said, Wrong};
+use crate::probe::finding::{Cutoff, GrpcAnswer, GrpcCall, Received, Violation};
 use crate::probe::h2::{Receiver, octet, write_fields, write_head};
 
-/// Bytes of a message that are read: a health is two.
+/// Bytes of a message that are read: a health status has two.
 const MESSAGE_BYTES_MAX: usize = 4 << 10;
 
-/// One answer on its way.
+/// An answer while it arrives.
 #[derive(Debug)]
 pub(in crate::probe) struct Reply<'p> {
     probe: &'p GrpcProbe,
     status: Option<u16>,
     interim: u32,
-    /// What it is found to be, once that is certain.
-    said: Option<Said>,
-    /// The grpc-status of the head, where it has one.
-    early: Option<Result<u32, Wrong>>,
-    /// The words of an error, from the head.
+    /// The result, once it is certain.
+    outcome: Option<GrpcAnswer>,
+    /// The grpc-status of the head, if it has one.
+    early: Option<Result<u32, Violation>>,
+    /// The grpc-message of the head.
     words: Excerpt,
-    /// The message with its prefix, as far as it has come.
+    /// The message with its prefix, as far as received.
     framed: Vec<u8>,
     /// The first bytes of the body.
     body: Excerpt,
@@ -44,7 +44,7 @@ impl<'p> Reply<'p> {
             probe,
             status: None,
             interim: 0,
-            said: None,
+            outcome: None,
             early: None,
             words: Excerpt::default(),
             framed: Vec::new(),
@@ -53,30 +53,35 @@ impl<'p> Reply<'p> {
         }
     }
 
-    /// What came of it when no more is read; `cut`: why, where it was not whole. Puts into `trace` what was seen.
-    pub(in crate::probe) fn finish(self, cut: Cut, trace: &mut Trace) -> Called<'p> {
-        let came = match (self.framed.len(), self.message()) {
-            (0, _) => Came::Nothing,
-            (_, Ok(_)) => Came::Whole,
-            (bytes, Err(_)) => Came::Part(bytes),
+    /// The result when no more is read; `cut`: why, if the answer is incomplete. Adds head and body to `trace`.
+    pub(in crate::probe) fn finish(self, cut: Cutoff, trace: &mut Trace) -> GrpcCall<'p> {
+        let received = match (self.framed.len(), self.message()) {
+            (0, _) => Received::None,
+            (_, Ok(_)) => Received::Whole,
+            (bytes, Err(_)) => Received::Part(bytes),
         };
-        let Reply { probe, status, interim, said, body, head, .. } = self;
+        let Reply { probe, status, interim, outcome, body, head, .. } = self;
         let mask = |excerpt: Excerpt| excerpt.without(secrets(&probe.headers));
         let body = mask(body);
         trace.head = kept(&mask(head), Trace::HEAD_BYTES_MAX);
         trace.body = kept(&body, Trace::BODY_BYTES_MAX);
-        let said = match said.unwrap_or(Said::CutShort { cut, interim, came }) {
-            Said::Error { code, message } => Said::Error { code, message: mask(message) },
-            Said::Http { location, .. } => Said::Http { location: location.map(mask), body },
-            Said::NotGrpc { content_type, .. } => Said::NotGrpc { content_type: content_type.map(mask), body },
-            said @ (Said::Health(_) | Said::NoStatus | Said::Wrong(_) | Said::CutShort { .. }) => said,
+        let outcome = match outcome.unwrap_or(GrpcAnswer::CutShort { cut, interim, received }) {
+            GrpcAnswer::Error { code, message } => GrpcAnswer::Error { code, message: mask(message) },
+            GrpcAnswer::Http { location, .. } => GrpcAnswer::Http { location: location.map(mask), body },
+            GrpcAnswer::NotGrpc { content_type, .. } => {
+                GrpcAnswer::NotGrpc { content_type: content_type.map(mask), body }
+            }
+            outcome @ (GrpcAnswer::Health(_)
+            | GrpcAnswer::NoStatus
+            | GrpcAnswer::Violation(_)
+            | GrpcAnswer::CutShort { .. }) => outcome,
         };
-        Called { probe, status, said }
+        GrpcCall { probe, status, outcome }
     }
 
-    fn settle(&mut self, said: Said) -> Progress {
-        let quoted = matches!(said, Said::Http { .. } | Said::NotGrpc { .. });
-        self.said = Some(said);
+    fn settle(&mut self, outcome: GrpcAnswer) -> Progress {
+        let quoted = matches!(outcome, GrpcAnswer::Http { .. } | GrpcAnswer::NotGrpc { .. });
+        self.outcome = Some(outcome);
         if quoted { Progress::Settled } else { Progress::Done }
     }
 
@@ -84,36 +89,36 @@ impl<'p> Reply<'p> {
         let room = PREFIX_BYTES + MESSAGE_BYTES_MAX + 1 - self.framed.len();
         self.framed.extend_from_slice(&piece[..piece.len().min(room)]);
         let wrong = match *self.framed {
-            [1, ..] => Wrong::Compressed,
-            [flag, ..] if flag > 1 => Wrong::Flag(flag),
+            [1, ..] => Violation::Compressed,
+            [flag, ..] if flag > 1 => Violation::Flag(flag),
             [0, a, b, c, d, ref message @ ..] => match u32::from_be_bytes([a, b, c, d]) {
-                length if length as usize > MESSAGE_BYTES_MAX => Wrong::Long(length),
-                length if message.len() > length as usize => Wrong::Several,
+                length if length as usize > MESSAGE_BYTES_MAX => Violation::Long(length),
+                length if message.len() > length as usize => Violation::Several,
                 _ => return Progress::More,
             },
             _ => return Progress::More,
         };
-        self.settle(Said::Wrong(wrong))
+        self.settle(GrpcAnswer::Violation(wrong))
     }
 
-    /// The message, once it is whole.
-    fn message(&self) -> Result<&[u8], Wrong> {
+    /// The message, once it is complete.
+    fn message(&self) -> Result<&[u8], Violation> {
         let [_, a, b, c, d, message @ ..] = &*self.framed else {
             let come = self.framed.len();
-            return Err(if come == 0 { Wrong::Missing } else { Wrong::Short(come, PREFIX_BYTES) });
+            return Err(if come == 0 { Violation::Missing } else { Violation::Short(come, PREFIX_BYTES) });
         };
         match u32::from_be_bytes([*a, *b, *c, *d]) as usize {
-            length if message.len() < length => Err(Wrong::Short(message.len(), length)),
+            length if message.len() < length => Err(Violation::Short(message.len(), length)),
             length => Ok(&message[..length]),
         }
     }
 
-    /// What a whole answer says whose status is OK.
-    fn read_health(&self) -> Said {
+    /// The result of a complete answer whose grpc-status is OK.
+    fn read_health(&self) -> GrpcAnswer {
         match self.message().map(HealthCheckResponse::decode) {
-            Ok(Ok(response)) => Said::Health(response.status),
-            Ok(Err(_)) => Said::Wrong(Wrong::Undecodable),
-            Err(wrong) => Said::Wrong(wrong),
+            Ok(Ok(response)) => GrpcAnswer::Health(response.status),
+            Ok(Err(_)) => GrpcAnswer::Violation(Violation::Undecodable),
+            Err(wrong) => GrpcAnswer::Violation(wrong),
         }
     }
 }
@@ -123,7 +128,7 @@ impl Receiver for Reply<'_> {
         if status < 200 {
             self.interim += 1;
             return if self.interim > INTERIM_ANSWERS {
-                self.settle(Said::Wrong(Wrong::Interim))
+                self.settle(GrpcAnswer::Violation(Violation::Interim))
             } else {
                 Progress::More
             };
@@ -134,19 +139,19 @@ impl Receiver for Reply<'_> {
         self.words = read_message(fields);
         let content_type = fields.get(CONTENT_TYPE).map(|value| value.as_bytes());
         match self.early {
-            Some(Err(wrong)) => self.settle(Said::Wrong(wrong)),
+            Some(Err(wrong)) => self.settle(GrpcAnswer::Violation(wrong)),
             Some(Ok(code @ 1..)) => {
                 let message = std::mem::take(&mut self.words);
-                self.settle(Said::Error { code, message })
+                self.settle(GrpcAnswer::Error { code, message })
             }
             _ if status != 200 => {
                 let location = fields.get(LOCATION).filter(|_| (300..400).contains(&status));
                 let location = location.map(|value| excerpt(value.as_bytes()));
-                self.settle(Said::Http { location, body: Excerpt::default() })
+                self.settle(GrpcAnswer::Http { location, body: Excerpt::default() })
             }
             _ if !content_type.is_some_and(is_grpc) => {
                 let content_type = content_type.map(excerpt);
-                self.settle(Said::NotGrpc { content_type, body: Excerpt::default() })
+                self.settle(GrpcAnswer::NotGrpc { content_type, body: Excerpt::default() })
             }
             _ => Progress::More,
         }
@@ -154,7 +159,7 @@ impl Receiver for Reply<'_> {
 
     fn on_body(&mut self, piece: &[u8]) -> Progress {
         self.body.push(piece);
-        match &self.said {
+        match &self.outcome {
             None => self.on_message(piece),
             Some(_) if self.body.is_full() => Progress::Done,
             Some(_) => Progress::Settled,
@@ -165,15 +170,15 @@ impl Receiver for Reply<'_> {
         if let Some(trailers) = trailers {
             write_fields(&mut self.head, trailers);
         }
-        if self.said.is_some() {
+        if self.outcome.is_some() {
             return;
         }
         let late = trailers.and_then(read_status);
-        self.said = Some(match late.or(self.early) {
-            None => Said::NoStatus,
-            Some(Err(wrong)) => Said::Wrong(wrong),
+        self.outcome = Some(match late.or(self.early) {
+            None => GrpcAnswer::NoStatus,
+            Some(Err(wrong)) => GrpcAnswer::Violation(wrong),
             Some(Ok(0)) => self.read_health(),
-            Some(Ok(code)) => Said::Error { code, message: trailers.map(read_message).unwrap_or_default() },
+            Some(Ok(code)) => GrpcAnswer::Error { code, message: trailers.map(read_message).unwrap_or_default() },
         });
     }
 }
@@ -195,14 +200,14 @@ fn is_grpc(value: &[u8]) -> bool {
     start.eq_ignore_ascii_case(TYPE) && matches!(rest, [] | [b'+' | b';' | b' ', ..])
 }
 
-fn read_status(fields: &HeaderMap) -> Option<Result<u32, Wrong>> {
+fn read_status(fields: &HeaderMap) -> Option<Result<u32, Violation>> {
     let value = fields.get("grpc-status")?.as_bytes();
     let digits = value.len() <= 9 && !value.is_empty() && value.iter().all(u8::is_ascii_digit);
     let text = std::str::from_utf8(value).ok().filter(|_| digits);
-    Some(text.and_then(|text| text.parse().ok()).ok_or(Wrong::Status))
+    Some(text.and_then(|text| text.parse().ok()).ok_or(Violation::Status))
 }
 
-/// The grpc-message, without its percent-encoding. What is no encoding stays as it is.
+/// The grpc-message, percent-decoded. Invalid encoding stays as it is.
 fn read_message(fields: &HeaderMap) -> Excerpt {
     let mut message = Excerpt::default();
     let mut rest = fields.get("grpc-message").map(|value| value.as_bytes()).unwrap_or_default();

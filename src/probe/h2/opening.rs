@@ -1,5 +1,5 @@
-//! The stream below an HTTP/2 connection: watches its first bytes, so that a peer that speaks something else is known by
-//! what it says and not by the library's puzzlement; remembers what broke; and bounds what is read, at a time and in all.
+//! The stream under an HTTP/2 connection. It keeps the first bytes, so that a finding can quote a peer that does not speak
+//! HTTP/2; records errors of the socket; and limits the bytes read, at a time and in all.
 
 use std::io;
 use std::pin::Pin;
@@ -11,24 +11,24 @@ use crate::model::quote::Excerpt;
 use crate::probe::answer::Stop;
 use crate::probe::http::stop_of;
 
-/// Bytes that are read before the rest of the probe has its turn.
+/// Bytes that are read before the rest of the probe runs.
 const TURN_BYTES: usize = 16 << 10;
-/// Bytes that are read of one peer: many times what a head and the body that rules see can take.
+/// Bytes that are read from one peer: many times the limits of head and body.
 const BYTES_MAX: usize = 1 << 20;
-/// The length of a frame's head (RFC 9113, section 4.1).
+/// The length of a frame header (RFC 9113, section 4.1).
 const FRAME_HEAD_BYTES: usize = 9;
 
-/// A stream on which the peer is to speak HTTP/2.
+/// A stream on which HTTP/2 is expected.
 pub(super) struct Opening<S> {
     stream: S,
-    /// The first bytes that came: a frame's head, or as much as is quoted of what is none.
+    /// The first bytes received: a frame header or, if it is not one, as much as is quoted.
     seen: Excerpt,
     foreign: bool,
-    /// Why a write failed. The peer may have answered before it closed: what it said counts.
+    /// Why a write failed. The peer may have answered before it closed: its answer is still read.
     unsent: Option<io::Error>,
     broke: Option<Stop>,
     turn: usize,
-    /// Bytes that have come.
+    /// Bytes received.
     come: usize,
 }
 
@@ -42,22 +42,22 @@ impl<S> Opening<S> {
         self.foreign
     }
 
-    /// Whether it said anything.
-    pub(super) fn has_heard(&self) -> bool {
+    /// Whether the peer has sent anything.
+    pub(super) fn has_received(&self) -> bool {
         self.come > 0
     }
 
-    /// Whether it said more than anybody needs to.
+    /// Whether the peer has sent more than [`BYTES_MAX`].
     pub(super) fn is_flooded(&self) -> bool {
         self.come > BYTES_MAX
     }
 
-    /// Its first bytes.
+    /// The first bytes received.
     pub(super) fn into_seen(self) -> Excerpt {
         self.seen
     }
 
-    /// What broke the stream; `None`: nothing, it may have ended.
+    /// The error that broke the stream; `None`: there was none.
     pub(super) fn broke(&self) -> Option<Stop> {
         self.broke
     }
@@ -72,7 +72,7 @@ impl<S> Opening<S> {
     }
 }
 
-/// Whether these can be the first bytes of a server: SETTINGS that are no acknowledgement, or a GOAWAY, on stream 0.
+/// Whether these can be the first bytes of a server: SETTINGS without ACK, or a GOAWAY, on stream 0.
 fn begins_http2(bytes: &[u8]) -> bool {
     bytes.iter().take(FRAME_HEAD_BYTES).enumerate().all(|(i, byte)| match i {
         0 => *byte == 0,
@@ -84,7 +84,7 @@ fn begins_http2(bytes: &[u8]) -> bool {
 }
 
 impl<S: AsyncRead + Unpin> Opening<S> {
-    /// Reads more of what is no HTTP/2, to quote it.
+    /// Reads more of a protocol that is not HTTP/2, to quote it.
     pub(super) async fn read_on(&mut self) {
         let mut piece = [0; 256];
         while !self.seen.is_full() {
@@ -130,7 +130,7 @@ impl<S: AsyncRead + Unpin> AsyncRead for Opening<S> {
 }
 
 impl<S: AsyncWrite + Unpin> Opening<S> {
-    /// Takes a failed write for one that went well, until the peer has said what it has to say.
+    /// Reports a failed write as successful until everything that the peer sent is read.
     fn forgive(&mut self, written: io::Result<usize>, length: usize) -> io::Result<usize> {
         written.or_else(|error| {
             self.unsent.get_or_insert(error);
@@ -188,7 +188,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_is_no_http2_is_kept_whole_whatever_its_pieces() {
+    async fn another_protocol_is_kept_in_whatever_pieces_it_arrives() {
         for size in [1, 2, 7, 1024] {
             let mut stream = tokio_test_stream(b"\0\0NOT A FRAME AT ALL", size);
             let mut opening = Opening::new(&mut stream);
@@ -207,7 +207,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_the_peer_said_counts_more_than_a_failed_write() {
+    async fn an_answer_is_read_after_a_failed_write() {
         use tokio::io::AsyncWriteExt;
         let (ours, mut theirs) = tokio::io::duplex(64);
         theirs.write_all(&[0, 0, 0, 4, 0, 0, 0, 0, 0]).await.unwrap();
@@ -223,7 +223,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_never_ends_is_not_read_forever() {
+    async fn an_endless_answer_is_not_read_forever() {
         let mut opening = Opening::new(tokio::io::repeat(0));
         opening.seen.push(&[0, 0, 0, 4, 0, 0, 0, 0, 0]);
         let mut space = [0; 4 << 10];
@@ -236,7 +236,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn the_rest_of_the_probe_has_its_turn() {
+    async fn the_rest_of_the_probe_runs_between_reads() {
         let zeros = tokio::io::repeat(0);
         let mut opening = Opening::new(zeros);
         opening.seen.push(&[0, 0, 0, 4, 0, 0, 0, 0, 0]);

@@ -1,4 +1,4 @@
-//! Requests as they are built, and the words of the library. What peers do is held by the tests with real sockets.
+//! Requests as they are built, and texts of the library. Tests with real sockets cover the peers.
 
 use super::*;
 use crate::model::Secret;
@@ -15,7 +15,7 @@ fn lines(request: &Request<()>) -> String {
 }
 
 #[test]
-fn a_request_says_who_asks() {
+fn a_request_has_a_user_agent() {
     let request = request(&get("/healthz?full=1"), "127.0.0.1:81", false).unwrap();
     assert_eq!(request.method(), "GET");
     assert_eq!(request.uri(), "http://127.0.0.1:81/healthz?full=1");
@@ -62,7 +62,7 @@ fn a_configured_field_replaces_ours_and_none_changes_the_framing() {
 }
 
 #[test]
-fn methods_that_carry_a_body_say_that_there_is_none() {
+fn methods_with_a_body_declare_an_empty_one() {
     for (method, length) in [("POST", Some("0")), ("PUT", Some("0")), ("GET", None), ("HEAD", None), ("PURGE", None)] {
         let request = request(&HttpProbe { method: method.into(), ..get("/") }, "a", false).unwrap();
         let sent = request.headers().get("content-length").map(|value| value.to_str().unwrap());
@@ -83,9 +83,9 @@ fn every_path_that_a_file_may_hold_can_be_sent() {
     assert_eq!(written("/a#b"), "/a%23b");
 }
 
-/// What a server says in GOAWAY comes out as it went in.
+/// The debug data of a GOAWAY is decoded unchanged.
 #[tokio::test]
-async fn the_words_of_a_goaway_are_read() {
+async fn the_debug_data_of_a_goaway_is_read() {
     for words in ["too_many_pings", "", "it's \"so\" \\ \r\n\t\0 \u{1b} ä", "a (b\"c\") d"] {
         let (ours, theirs) = tokio::io::duplex(1 << 10);
         let server = async {

@@ -1,4 +1,4 @@
-//! Conversations in tables: what the peer says, in every size of pieces, and what is found.
+//! Tables of what the peer sends, in every size of pieces, and the finding.
 
 use proptest::prelude::*;
 
@@ -30,7 +30,7 @@ fn failing(step: TextStep, fail_on: &[&str]) -> TextStep {
     TextStep { fail_on: fail_on.iter().map(|text| (*text).into()).collect(), ..step }
 }
 
-/// The sentence where the peer says `said`, in pieces of `size`; the second text over TLS. Then comes `stop`.
+/// The sentence when the peer sends `said`, in pieces of `size`, the second text over TLS, and then `stop`.
 fn sentence(probe: &TcpProbe, said: &[&[u8]], stop: Stop, size: usize) -> String {
     let mut dialogue = Dialogue::new(probe);
     let mut layers = said.iter().copied();
@@ -47,7 +47,7 @@ fn sentence(probe: &TcpProbe, said: &[&[u8]], stop: Stop, size: usize) -> String
             Next::Read => {
                 let (piece, after) = rest.split_at(size.min(rest.len()).min(dialogue.room()));
                 assert!(!piece.is_empty(), "there is room for what is asked for");
-                dialogue.on_heard(piece);
+                dialogue.on_received(piece);
                 rest = after;
             }
             Next::Over => break Stop::Enough,
@@ -57,7 +57,7 @@ fn sentence(probe: &TcpProbe, said: &[&[u8]], stop: Stop, size: usize) -> String
     let report = dialogue.finish(ended, said.len() > 1, &mut trace).report(&Circumstances {
         took: Duration::from_millis(1),
         connected_in: None,
-        shaken_in: None,
+        handshake_in: None,
         timeout: Duration::from_secs(2),
         elsewhere: None,
     });
@@ -78,7 +78,7 @@ fn check(steps: &[TextStep], said: &[&[u8]], stop: Stop, expected: &str) {
 const PASS: &str = "L7OK: answered as expected in 1.0 ms";
 
 #[test]
-fn a_step_takes_what_it_waits_for_and_the_next_reads_on() {
+fn a_step_consumes_its_match_and_the_next_reads_on() {
     let late = Stop::Deadline;
     check(&[wait("a"), wait("b")], &[b"xaxxbx"], late, PASS);
     check(&[wait("a"), wait("b")], &[b"ba"], late, "L7TOUT: step 2 of 2: expected \"b\", got nothing within 2s");
@@ -102,7 +102,7 @@ fn a_step_takes_what_it_waits_for_and_the_next_reads_on() {
 }
 
 #[test]
-fn what_depends_on_what_follows_waits_for_it() {
+fn a_pattern_waits_for_data_that_it_depends_on() {
     let missed = "step 1 of 1: expected a match of \"ready$\", got";
     check(&[matches("ready$")], &[b"ready\r\n"], Stop::Deadline, PASS);
     check(&[matches("ready$")], &[b"ready"], Stop::Closed, PASS);
@@ -117,33 +117,33 @@ fn what_depends_on_what_follows_waits_for_it() {
 fn a_text_that_fails_the_check_does_so_at_once() {
     let redis = [send(), failing(wait("+PONG"), &["-LOADING", "-NOAUTH"])];
     check(&redis, &[b"+PONG\r\n"], Stop::Deadline, PASS);
-    // What came with it is quoted, so that only its beginning is the same in every size.
+    // The data after it is quoted too, so only the beginning is the same for every size.
     for (said, text) in [("-LOADING Redis is loading\r\n", "-LOADING"), ("-NOAUTH\r\n", "-NOAUTH")] {
         let probe = TcpProbe { steps: redis.to_vec(), numbered: true };
         for size in 1..=said.len() {
             let sentence = sentence(&probe, &[said.as_bytes()], Stop::Deadline, size);
-            let expected = format!("L7RSP: step 2 of 2: it said \"{text}\", which fails the check");
+            let expected = format!("L7RSP: step 2 of 2: got \"{text}\", which fails the check");
             assert!(sentence.starts_with(&expected), "{sentence}");
         }
     }
-    // What ends first counts; of two that end together, the failure.
+    // The first to end counts; of two that end together, the failure.
     check(&[failing(wait("ready"), &["not ready"])], &[b"it is ready"], Stop::Deadline, PASS);
     check(&[failing(wait("ready"), &["already gone"])], &[b"already gone"], Stop::Deadline, PASS);
-    let not = "L7RSP: step 1 of 1: it said \"not ready\", which fails the check";
+    let not = "L7RSP: step 1 of 1: got \"not ready\", which fails the check";
     check(&[failing(wait("ready"), &["not ready"])], &[b"not ready"], Stop::Deadline, not);
-    // What was asked for is not looked for before it was asked for: the answer comes in a later step.
-    let later = "L7RSP: step 2 of 3: it said \"-X\", which fails the check";
+    // A step does not match data of a later one: the answer comes in a later step.
+    let later = "L7RSP: step 2 of 3: got \"-X\", which fails the check";
     check(&[failing(send(), &["-X"]), wait("+"), wait("-X")], &[b"-X"], Stop::Deadline, later);
     check(&[failing(send(), &["-X"]), wait("+"), wait("-X")], &[b"+-X"], Stop::Deadline, PASS);
 }
 
 #[test]
-fn at_most_64_kib_are_heard() {
+fn at_most_64_kib_are_read() {
     let said = [b'x'; (64 << 10) + 1];
     let probe = TcpProbe { steps: vec![wait("x"), wait("ready")], numbered: true };
     let found = sentence(&probe, &[&said], Stop::Deadline, 4 << 10);
     assert!(found.starts_with("L7RSP: step 2 of 2: expected \"ready\", got \"xxx"), "{found}");
-    assert!(found.ends_with("…\" (64 KiB are read, and no more)"), "{found}");
+    assert!(found.ends_with("…\" (only 64 KiB are read)"), "{found}");
     let mut at_the_end = [&said[..(64 << 10) - 5], b"ready"].concat();
     assert_eq!(sentence(&probe, &[&at_the_end], Stop::Deadline, 4 << 10), PASS);
     at_the_end.insert(0, b'x');
@@ -151,26 +151,26 @@ fn at_most_64_kib_are_heard() {
 }
 
 #[test]
-fn a_peer_that_drips_does_not_make_a_pattern_search_without_end() {
+fn single_bytes_do_not_make_a_pattern_search_without_limit() {
     let probe = TcpProbe { steps: vec![matches("ready[0-9]")], numbered: true };
     let mut dialogue = Dialogue::new(&probe);
     while dialogue.next(Duration::ZERO) == Next::Read {
-        assert!(dialogue.searched_bytes <= SEARCHED_BYTES_MAX + HEARD_BYTES_MAX, "{}", dialogue.searched_bytes);
-        dialogue.on_heard(if dialogue.room() > 6 { b"x" } else { b"ready1" });
+        assert!(dialogue.searched_bytes <= SEARCHED_BYTES_MAX + RECEIVED_BYTES_MAX, "{}", dialogue.searched_bytes);
+        dialogue.on_received(if dialogue.room() > 6 { b"x" } else { b"ready1" });
     }
     assert!(dialogue.is_done(), "what came last is found all the same");
 }
 
 #[test]
-fn tls_starts_after_the_answer_and_nothing_from_before_it_counts() {
+fn tls_starts_after_the_answer_and_earlier_data_is_ignored() {
     let late = Stop::Deadline;
     let smtp = [wait("220"), send(), wait("250 "), send(), wait("220"), tls(), send(), wait("250 ")];
     check(&smtp, &[b"220 a\r\n250-b\r\n250 c\r\n220 go ahead\r\n", b"250 d\r\n"], late, PASS);
     let postgres = [send(), failing(bytes(b"S"), &["N"]), tls()];
     check(&postgres, &[b"S", b""], late, PASS);
-    check(&postgres, &[b"N"], late, "L7RSP: step 2 of 3: it said \"N\", which fails the check");
+    check(&postgres, &[b"N"], late, "L7RSP: step 2 of 3: got \"N\", which fails the check");
     check(&[send(), wait("S"), tls()], &[b"S", b""], late, PASS);
-    // The rest of a greeting, and no answer to what asks for TLS.
+    // The rest of a greeting, and no answer to the request for TLS.
     check(&[bytes(&[0x0a]), send(), tls()], &[b"J\0\0\0\x0a8.0.36\0salt", b""], late, PASS);
     let injected = [wait("220"), tls(), wait("250")];
     let nothing = "L7RSP: step 3 of 3: expected \"250\", got nothing, then connection closed";
@@ -183,7 +183,7 @@ fn tls_starts_after_the_answer_and_nothing_from_before_it_counts() {
         (&postgres, b"Sinjected", "injected"),
     ] {
         let sentence = whole(steps, &[said], late);
-        assert!(sentence.contains("more came before TLS than the answer that was expected: "), "{sentence}");
+        assert!(sentence.contains("unexpected data before TLS: "), "{sentence}");
         assert!(sentence.starts_with("L7RSP: step ") && sentence.contains(rest), "{sentence}");
     }
     let cut = "L7RSP: step 2 of 3: expected the end of the line before TLS, got \" go\", then connection closed";
@@ -191,7 +191,7 @@ fn tls_starts_after_the_answer_and_nothing_from_before_it_counts() {
 }
 
 #[test]
-fn what_cannot_be_sent_is_a_failure_unless_the_peer_has_answered() {
+fn an_unsent_text_is_a_failure_unless_the_peer_has_answered() {
     let run = |steps: &[TextStep], said: &[u8]| {
         let probe = TcpProbe { steps: steps.to_vec(), numbered: true };
         let mut dialogue = Dialogue::new(&probe);
@@ -201,7 +201,7 @@ fn what_cannot_be_sent_is_a_failure_unless_the_peer_has_answered() {
             match dialogue.next(Duration::ZERO) {
                 Next::Send(_) => dialogue.on_not_sent(),
                 Next::Read => match said.take() {
-                    Some(said) if !said.is_empty() => dialogue.on_heard(said),
+                    Some(said) if !said.is_empty() => dialogue.on_received(said),
                     _ => break,
                 },
                 Next::Over | Next::StartTls => break,
@@ -210,7 +210,7 @@ fn what_cannot_be_sent_is_a_failure_unless_the_peer_has_answered() {
         assert!(!dialogue.is_done());
         let code = dialogue.finish(broke, false, &mut Trace::default());
         match code {
-            Finding::Unheard(unheard) => (unheard.step, unheard.why == Why::NotSent),
+            Finding::TextFailed(failure) => (failure.step, failure.why == Why::NotSent),
             other => panic!("{other:?}"),
         }
     };
@@ -220,7 +220,7 @@ fn what_cannot_be_sent_is_a_failure_unless_the_peer_has_answered() {
 }
 
 proptest! {
-    /// Whatever the peer says, how it is cut into pieces changes nothing, and nothing panics.
+    /// Whatever the peer sends, the pieces change nothing, and nothing panics.
     #[test]
     fn pieces_change_nothing(
         said in "[ab\r\n]{0,40}",
@@ -238,7 +238,7 @@ proptest! {
         let stop = if closed { Stop::Closed } else { Stop::Deadline };
         let first_words = |size| {
             let sentence = sentence(&probe, &[said.as_bytes()], stop, size);
-            // After a text that fails it, what else is quoted depends on what has come.
+            // The rest of the quotation depends on the data received with the failing text.
             sentence.split("which fails the check").next().unwrap_or_default().to_owned()
         };
         let whole = first_words(4 << 10);

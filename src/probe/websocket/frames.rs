@@ -1,5 +1,5 @@
-//! The frames of a WebSocket (RFC 6455, section 5), as far as a probe needs them: short ones to send, and an inbox that
-//! finds pongs and closes between anything else, with a bound on how much that may be. Pure.
+//! WebSocket frames (RFC 6455, section 5), as far as a probe needs them: short ones to send, and an inbox that finds pongs
+//! and closes among a bounded number of other frames. Pure.
 
 /// Opcodes of the frames sent.
 pub(super) const CLOSE: u8 = 0x8;
@@ -8,7 +8,7 @@ const PONG: u8 = 0xa;
 
 /// Bytes of payload of a control frame.
 const CONTROL_BYTES_MAX: u64 = 125;
-/// Bytes that may come before the pong.
+/// Bytes that may arrive before the pong.
 const BYTES_MAX: u64 = 1 << 20;
 
 /// A final frame of a client: masked, with at most 125 bytes of payload.
@@ -21,28 +21,28 @@ pub(super) fn frame(opcode: u8, payload: &[u8], mask: [u8; 4]) -> Vec<u8> {
     out
 }
 
-/// What came.
+/// A received frame.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Event {
     /// A pong with this payload.
     Pong(Vec<u8>),
     /// The peer closes.
     Close {
-        /// Why, by number.
+        /// The close code.
         code: Option<u16>,
-        /// Why, in its words.
+        /// The reason text.
         reason: Vec<u8>,
     },
     /// Anything else.
     Other,
 }
 
-/// Takes what a server sends, in pieces of any size.
+/// Parses what a server sends, in pieces of any size.
 #[derive(Debug, Default)]
 pub(super) struct Inbox {
-    /// Not taken apart yet.
+    /// Not parsed yet.
     pending: Vec<u8>,
-    /// Bytes of payload that are still to be thrown away.
+    /// Bytes of payload still to discard.
     skip: u64,
     total: u64,
     pongs: u32,
@@ -56,7 +56,7 @@ impl Inbox {
         self.pending.extend_from_slice(&bytes[skipped..]);
     }
 
-    /// How many pongs have come.
+    /// The number of pongs received.
     pub(super) fn pongs(&self) -> u32 {
         self.pongs
     }
@@ -64,7 +64,7 @@ impl Inbox {
     /// The next frame; `None`: more bytes are needed.
     ///
     /// # Errors
-    /// What is wrong with it, in words.
+    /// A description of the violation.
     pub(super) fn next(&mut self) -> Result<Option<Event>, &'static str> {
         if self.total > BYTES_MAX {
             return Err("1 MiB of other messages");
@@ -74,7 +74,7 @@ impl Inbox {
             self.throw_away(head.bytes, length);
             return Ok(Some(Event::Other));
         }
-        // At most 125: one that is not whole is waited for.
+        // At most 125: wait for the rest of the frame.
         let end = head.bytes + usize::try_from(length).expect("a control frame is short");
         let Some(payload) = self.pending.get(head.bytes..end) else { return Ok(None) };
         let event = match head.opcode {
@@ -107,7 +107,7 @@ struct Head {
     bytes: usize,
 }
 
-/// The head of the frame in front and the length of its payload (RFC 6455, section 5.2); `None`: it is not whole.
+/// The header of the first frame and the length of its payload (RFC 6455, section 5.2); `None`: it is incomplete.
 fn head_of(bytes: &[u8]) -> Result<Option<(Head, u64)>, &'static str> {
     let [first, second, after @ ..] = bytes else { return Ok(None) };
     let opcode = first & 0x0f;
@@ -142,7 +142,7 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    /// Feeds `bytes` in pieces of `size`, and tells what came of them.
+    /// The frames in `bytes`, fed in pieces of `size`.
     fn events(bytes: &[u8], size: usize) -> Result<Vec<Event>, &'static str> {
         let mut inbox = Inbox::default();
         let mut events = Vec::new();
@@ -172,16 +172,16 @@ mod tests {
         bytes.extend(b"\x8a\x00\x88\x06\x03\xf0busy");
         for size in [1, 2, 3, 7, 100, 4096, bytes.len()] {
             let events = events(&bytes, size).unwrap();
-            let told: Vec<_> = events.iter().filter(|event| **event != Event::Other).collect();
+            let relevant: Vec<_> = events.iter().filter(|event| **event != Event::Other).collect();
             let close = Event::Close { code: Some(1008), reason: b"busy".to_vec() };
-            assert_eq!(told, [&Event::Pong(b"Hello".to_vec()), &Event::Pong(Vec::new()), &close], "{size}");
+            assert_eq!(relevant, [&Event::Pong(b"Hello".to_vec()), &Event::Pong(Vec::new()), &close], "{size}");
             assert_eq!(events.len(), 9, "{size}");
         }
         assert_eq!(events(b"\x88\x00", 1).unwrap(), [Event::Close { code: None, reason: Vec::new() }]);
     }
 
     #[test]
-    fn what_no_server_may_send_is_refused() {
+    fn invalid_server_frames_are_rejected() {
         for (bytes, what) in [
             (&b"\x8a\x80\0\0\0\0"[..], "a masked frame"),
             (b"\xca\x00", "a frame with reserved bits"),
@@ -196,7 +196,7 @@ mod tests {
     }
 
     #[test]
-    fn endless_messages_are_given_up_in_flat_memory() {
+    fn endless_messages_are_rejected_in_constant_memory() {
         let mut inbox = Inbox::default();
         let message = [&b"\x82\x7e\xff\xff"[..], &[0; 65_535]].concat();
         let mut pushed = 0;

@@ -1,4 +1,4 @@
-//! The opening handshake: what is asked, and which 101 is one for a WebSocket.
+//! The opening handshake: the request, and which 101 accepts a WebSocket.
 
 use super::*;
 use crate::model::Secret;
@@ -19,12 +19,12 @@ fn probe(subprotocol: Option<&str>) -> WebsocketProbe {
     }
 }
 
-/// What comes of this 101.
+/// The result for this 101.
 fn judged(fields: &str, subprotocol: Option<&str>) -> Result<Vec<u8>, String> {
-    let heard = format!("HTTP/1.1 103 Early Hints\r\n\r\nHTTP/1.1 101 Switching Protocols\r\n{fields}\r\nrest");
+    let received = format!("HTTP/1.1 103 Early Hints\r\n\r\nHTTP/1.1 101 Switching Protocols\r\n{fields}\r\nrest");
     let probe = probe(subprotocol);
     let mut steps = Steps::begin();
-    let rest = judge_switch(heard.as_bytes(), &probe, KEY, &mut steps).map(<[u8]>::to_vec);
+    let rest = check_switch(received.as_bytes(), &probe, KEY, &mut steps).map(<[u8]>::to_vec);
     assert!(steps.trace.head.starts_with(b"HTTP/1.1 101 "));
     rest.map_err(|finding| format!("{finding:?}"))
 }
@@ -32,21 +32,21 @@ fn judged(fields: &str, subprotocol: Option<&str>) -> Result<Vec<u8>, String> {
 #[test]
 fn bytes_without_a_readable_101_are_a_failure() {
     let probe = probe(None);
-    for heard in ["", "HTTP/1.1 101", "HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 101 Swit", "\0\0"] {
-        let found = judge_switch(heard.as_bytes(), &probe, KEY, &mut Steps::begin());
-        assert_eq!(found, Err(Flaw::Unreadable), "{heard:?}");
+    for received in ["", "HTTP/1.1 101", "HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 101 Swit", "\0\0"] {
+        let found = check_switch(received.as_bytes(), &probe, KEY, &mut Steps::begin());
+        assert_eq!(found, Err(Flaw::Unreadable), "{received:?}");
     }
     let many = "HTTP/1.1 100 Continue\r\n\r\n".repeat(INTERIM_ANSWERS as usize + 1);
-    assert_eq!(judge_switch(many.as_bytes(), &probe, KEY, &mut Steps::begin()), Err(Flaw::Unreadable));
+    assert_eq!(check_switch(many.as_bytes(), &probe, KEY, &mut Steps::begin()), Err(Flaw::Unreadable));
 }
 
 #[test]
-fn the_answer_to_a_key_is_that_of_the_rfc() {
+fn the_accept_of_a_key_is_that_of_the_rfc() {
     assert_eq!(accept_of(KEY), ACCEPT);
 }
 
 #[test]
-fn the_request_asks_for_a_websocket_with_one_key_and_our_own_fields_only() {
+fn the_request_asks_for_a_websocket_with_one_key_and_our_fields() {
     let upgrade = Upgrade::new(&probe(Some("mqtt")), "api.internal:81");
     let text = String::from_utf8(upgrade.with_key(KEY)).unwrap();
     let expected = format!(
@@ -60,7 +60,7 @@ fn the_request_asks_for_a_websocket_with_one_key_and_our_own_fields_only() {
 }
 
 #[test]
-fn a_101_must_be_one_for_this_websocket() {
+fn a_101_must_accept_this_websocket() {
     let base = "Upgrade: WebSocket\r\nConnection: keep-alive, upgrade\r\n";
     let accept = format!("Sec-WebSocket-Accept: {ACCEPT}\r\n");
     for (fields, subprotocol) in [

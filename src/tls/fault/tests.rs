@@ -1,5 +1,5 @@
-//! Certificates with every kind of fault, as the real verifier refuses them. Those that rcgen cannot make are files of
-//! `tests/certificates`, whose `make.sh` made them.
+//! Certificates with every kind of fault, rejected by the real verifier. Those that rcgen cannot make are files in
+//! `tests/certificates`, made by its `make.sh`.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -25,7 +25,7 @@ fn now() -> UnixTime {
     UnixTime::since_unix_epoch(Duration::from_secs(1_900_000_000))
 }
 
-/// What the verifier that trusts `root` says of `leaf` and `chain`.
+/// How a verifier that trusts `root` rejects `leaf` and `chain`.
 fn refused(
     leaf: &CertificateDer<'static>,
     chain: &[CertificateDer<'static>],
@@ -63,23 +63,23 @@ macro_rules! file {
 
 #[test]
 fn weak_signatures_and_old_versions_are_named() {
-    let digest = Some("issue it anew, signed with SHA-256 or better");
+    let digest = Some("reissue it, signed with SHA-256 or better");
     let good = file!("good");
     for (leaf, sentence, hint) in [
         (
             file!("sha1"),
-            "certificate not accepted: it is signed with SHA-1 and RSA: SHA-256 with RSA or ECDSA is the least",
+            "certificate not accepted: it is signed with SHA-1 and RSA: at least SHA-256 with RSA or ECDSA is required",
             digest,
         ),
         (
             file!("md5"),
-            "certificate not accepted: it is signed with MD5 and RSA: SHA-256 with RSA or ECDSA is the least",
+            "certificate not accepted: it is signed with MD5 and RSA: at least SHA-256 with RSA or ECDSA is required",
             digest,
         ),
         (
             file!("version-1"),
-            "certificate not accepted: it is of X.509 version 1: version 3 is the least",
-            Some("issue it anew with extensions: tools make version 1 where none are asked for"),
+            "certificate not accepted: it is of X.509 version 1: version 3 is required",
+            Some("reissue it with extensions: without them, tools write version 1"),
         ),
     ] {
         check(refused(&leaf, &[], &good), sentence, hint);
@@ -87,14 +87,14 @@ fn weak_signatures_and_old_versions_are_named() {
 }
 
 #[test]
-fn a_key_that_is_too_small_or_too_strange_is_named() {
+fn a_key_that_is_too_small_or_unsupported_is_named() {
     let good = file!("good");
     for (leaf, clause) in [
-        (file!("rsa-1024"), "its key is RSA with 1024 bits: 2048 are the least"),
+        (file!("rsa-1024"), "its key is RSA with 1024 bits: at least 2048 are required"),
         (file!("secp256k1"), "its key is EC on the curve secp256k1: P-256, P-384 and P-521 are accepted"),
         (file!("ed448"), "its key is Ed448: RSA, EC and Ed25519 are accepted"),
     ] {
-        // Its chain is in order: only the handshake shows what its key is worth.
+        // The chain is valid: the key is used only in the handshake.
         assert_eq!(refused(&leaf, &[], &good), None, "{clause}");
         let rejected = reject(&CertificateError::BadSignature, &Shown::in_handshake(&leaf));
         assert_eq!(rejected.sentence, format!("certificate not accepted: {clause}"));
@@ -108,7 +108,7 @@ fn a_key_that_is_too_small_or_too_strange_is_named() {
     );
     check(
         refused(&file!("by-small-ca"), &[], &file!("small-ca")),
-        "CA certificate CN=CA small-ca not accepted: its key is RSA with 1024 bits: 2048 are the least",
+        "CA certificate CN=CA small-ca not accepted: its key is RSA with 1024 bits: at least 2048 are required",
         Some("give it a key of at least 2048 bits (RSA), or one on P-256, P-384 or P-521 (EC)"),
     );
 }
@@ -147,7 +147,7 @@ fn with(mut params: CertificateParams, change: impl FnOnce(&mut CertificateParam
     params
 }
 
-/// What is said of `leaf`, signed by `between`, signed by `root`.
+/// How `leaf`, signed by `between`, signed by `root`, is rejected.
 fn chained(root: CertificateParams, between: Option<CertificateParams>, leaf: CertificateParams) -> Option<Rejected> {
     let key = || KeyPair::generate().unwrap();
     let (root_key, between_key, leaf_key) = (key(), key(), key());
@@ -165,7 +165,7 @@ fn chained(root: CertificateParams, between: Option<CertificateParams>, leaf: Ce
 }
 
 #[test]
-fn what_a_certificate_may_not_be_is_named_with_its_values() {
+fn faults_are_named_with_their_values() {
     let usages =
         |usages: &[ExtendedKeyUsagePurpose]| with(params("a leaf"), |p| p.extended_key_usages = usages.to_vec());
     let serve = Some("its extended key usage needs serverAuth");
@@ -201,13 +201,13 @@ fn what_a_certificate_may_not_be_is_named_with_its_values() {
     let ca = with(params("a leaf"), |p| p.is_ca = IsCa::Ca(BasicConstraints::Unconstrained));
     check(
         chained(authority("root"), None, ca),
-        "certificate not accepted: it is a CA's, and a server needs one of its own",
-        Some("let the CA issue one for the server, or set tls.ca_file to this very certificate"),
+        "certificate not accepted: it is a CA certificate, and a server needs its own",
+        Some("issue one for the server, or set tls.ca_file to this certificate"),
     );
     let no_ca = with(authority("no CA"), |p| p.is_ca = IsCa::ExplicitNoCa);
     check(
         chained(authority("root"), Some(no_ca), params("a leaf")),
-        "CA certificate CN=no CA not accepted: it is not a CA's",
+        "CA certificate CN=no CA not accepted: it is not a CA certificate",
         None,
     );
     let constrained = with(authority("narrow CA"), |p| {
@@ -235,7 +235,7 @@ fn what_a_certificate_may_not_be_is_named_with_its_values() {
 }
 
 #[test]
-fn a_signature_of_another_ca_with_the_same_name_is_told_from_an_unknown_one() {
+fn a_signature_of_another_ca_with_the_same_name_is_distinguished_from_an_unknown_one() {
     let (one, other) = (KeyPair::generate().unwrap(), KeyPair::generate().unwrap());
     let root = authority("twice").self_signed(&one).unwrap();
     let signer = authority("twice");
@@ -249,15 +249,15 @@ fn a_signature_of_another_ca_with_the_same_name_is_told_from_an_unknown_one() {
 }
 
 #[test]
-fn a_problem_higher_up_is_not_blamed_on_the_peers_own_certificate() {
+fn a_fault_higher_in_the_chain_is_not_attributed_to_the_peers_certificate() {
     let leaf = params("a.example").self_signed(&KeyPair::generate().unwrap()).unwrap().der().clone();
     let name = name();
     let shown = Shown { leaf: &leaf, chain: &[], roots: None, name: Some(&name) };
     let at = |seconds: i64| UnixTime::since_unix_epoch(Duration::from_secs(u64::try_from(seconds).unwrap()));
     let own_end = rcgen::date_time_ymd(2090, 1, 1).unix_timestamp();
     for (not_after, sentence) in [
-        (at(own_end), "certificate expired since 2090-01-01T00:00:00Z"),
-        (at(0), "a certificate above the peer's expired since 1970-01-01T00:00:00Z"),
+        (at(own_end), "certificate expired at 2090-01-01T00:00:00Z"),
+        (at(0), "a certificate above the peer's expired at 1970-01-01T00:00:00Z"),
     ] {
         let problem = CertificateError::ExpiredContext { time: now(), not_after };
         assert_eq!(reject(&problem, &shown).sentence, sentence);
@@ -268,7 +268,7 @@ fn a_problem_higher_up_is_not_blamed_on_the_peers_own_certificate() {
 }
 
 #[test]
-fn a_certificate_without_names_is_told_that_its_common_name_does_not_count() {
+fn the_common_name_of_a_certificate_without_names_does_not_count() {
     let nameless = with(params("a leaf"), |p| p.subject_alt_names = vec![]);
     check(
         chained(authority("root"), None, nameless),
@@ -277,9 +277,9 @@ fn a_certificate_without_names_is_told_that_its_common_name_does_not_count() {
     );
 }
 
-/// The library has names of its own for the rarer faults; whether it still has them is held by the tests above only for some.
+/// The library names the rarer faults itself; the tests above verify only some of those names.
 #[test]
-fn a_fault_that_is_not_known_here_is_shown_in_the_librarys_words() {
+fn an_unknown_fault_is_shown_with_the_librarys_name() {
     #[derive(Debug)]
     struct Named(&'static str);
     impl std::fmt::Display for Named {

@@ -102,7 +102,7 @@ async fn a_real_server_is_judged_by_what_it_says_of_itself() {
         (
             ServingStatus::NotServing,
             Code::L7Sts,
-            "NOT_SERVING for \"shop.Cart\", expected SERVING (it runs, but says of itself that it is not ready)",
+            "NOT_SERVING for \"shop.Cart\", expected SERVING (it runs, but reports that it is not ready)",
         ),
         (
             ServingStatus::Unknown,
@@ -130,7 +130,7 @@ async fn a_server_without_the_health_service_is_unimplemented() {
     assert_eq!(report.code, Code::L7Sts);
     assert_eq!(
         report.sentence(),
-        "no health service there: grpc-status UNIMPLEMENTED (12) \
+        "no health service: grpc-status UNIMPLEMENTED (12) \
          (register grpc.health.v1.Health in its server; type = \"tcp\" sees only whether the port is open)"
     );
 }
@@ -153,12 +153,12 @@ async fn over_tls_it_is_the_same_and_h2_must_be_settled() {
     assert!(not.starts_with("NOT_SERVING, expected SERVING"), "{not}");
     let old = TlsOrigin::with(&CERTIFICATES.good).before_address(&server.address).start();
     let unsettled = grpc(&old.address(), of(""), Some(trusting()), LONG).await;
-    let words = "TLS settled no h2 (it does not offer HTTP/2 on this port, which gRPC needs)";
+    let words = "TLS did not negotiate h2 (it does not offer HTTP/2 on this port, which gRPC needs)";
     assert_eq!((unsettled.code, unsettled.sentence().as_str()), (Code::L6Rsp, words));
     let expired = TlsOrigin::with(&CERTIFICATES.expired).alpn(&["h2"]).before_address(&server.address).start();
     let expired = grpc(&expired.address(), of(""), Some(trusting()), LONG).await;
     assert_eq!(expired.code, Code::L6Rsp);
-    assert!(expired.reason.starts_with("certificate expired since "), "{}", expired.reason);
+    assert!(expired.reason.starts_with("certificate expired at "), "{}", expired.reason);
     // TLS to a plain port, and plain to a TLS port.
     let plain = grpc(&server.address, of(""), Some(trusting()), LONG).await;
     assert_eq!(plain.code, Code::L6Rsp, "{}", plain.sentence());
@@ -202,7 +202,7 @@ async fn peers_that_break_off_or_break_the_rules_are_told_apart() {
             "a huge message of an error",
             frames([head(&[GRPC, &[("grpc-status", "2"), ("grpc-message", &huge)]].concat(), END_STREAM)]),
             Code::L7Sts,
-            "xxx…\" (its own log may say why)",
+            "xxx…\" (see its log)",
         ),
         (
             "an answer over the limit",
@@ -220,7 +220,7 @@ async fn peers_that_break_off_or_break_the_rules_are_told_apart() {
             "no gRPC",
             frames([head(page, 0), data(b"<h1>nope", END_STREAM)]),
             Code::L7Sts,
-            "status 404, expected 200; body: \"<h1>nope\" (this port speaks HTTP/2; what answers is not gRPC, or a proxy that does not pass it on)",
+            "status 404, expected 200; body: \"<h1>nope\" (this port speaks HTTP/2 but not gRPC, or a proxy there does not forward gRPC)",
         ),
         (
             "GOAWAY",
@@ -269,7 +269,7 @@ async fn what_never_answers_ends_with_the_deadline() {
         (hole.address(), Code::L4Tout, "no connection within 300ms"),
         (silent.address(), Code::L7Tout, "no answer within 300ms (connected in "),
         (headless.address(), Code::L7Tout, "no message within 300ms (connected in "),
-        (endless.address(), Code::L7Tout, "no grpc-status within 300ms: its message came (connected in "),
+        (endless.address(), Code::L7Tout, "no grpc-status within 300ms: only its message was received (connected in "),
         (dripping.address(), Code::L7Tout, " within 300ms"),
     ] {
         let started = Instant::now();

@@ -41,7 +41,7 @@ pub(super) fn frames<const N: usize>(frames: [Vec<u8>; N]) -> Origin {
     after_request([Act::Write(frames.concat()), Act::Hang])
 }
 
-const FLOOD: &str = "over 1 MiB of frames came, and no end of an answer";
+const FLOOD: &str = "over 1 MiB of frames without a complete answer";
 const OK: &[(&str, &str)] = &[(":status", "200")];
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -137,49 +137,49 @@ async fn what_http2_itself_says_is_put_into_words() {
             "RST_STREAM",
             frames([reset_stream(7)]),
             get(),
-            &["stream reset instead of an answer: REFUSED_STREAM (it takes no requests now"],
+            &["stream reset instead of an answer: REFUSED_STREAM (it accepts no requests now"],
         ),
         case(
             "RST_STREAM: HTTP/1.1 required",
             frames([reset_stream(13)]),
             get(),
-            &["stream reset instead of an answer: HTTP_1_1_REQUIRED", "leave version = \"h2\" out"],
+            &["stream reset instead of an answer: HTTP_1_1_REQUIRED", "remove version = \"h2\""],
         ),
         case(
             "RST_STREAM inside a body",
             frames([head(ten, 0), data(b"ok", 0), reset_stream(2)]),
             equals("ok plus 8."),
-            &["stream reset inside the answer: INTERNAL_ERROR; 2 of 10 bytes had come; body: \"ok\""],
+            &["stream reset inside the answer: INTERNAL_ERROR; 2 of 10 bytes received; body: \"ok\""],
         ),
         case(
             "no status",
             frames([head(&[("a", "b")], END_STREAM)]),
             get(),
-            &["the answer breaks the rules of HTTP/2", "(PROTOCOL_ERROR)"],
+            &["the answer violates HTTP/2", "(PROTOCOL_ERROR)"],
         ),
         case(
             "DATA before its head",
             frames([data(b"x", 0)]),
             get(),
-            &["the answer breaks the rules of HTTP/2", "(PROTOCOL_ERROR)"],
+            &["the answer violates HTTP/2", "(PROTOCOL_ERROR)"],
         ),
         case(
             "a frame over the limit",
             frames([head(OK, 0), data(&[b'x'; 20_000], 0)]),
             contains("ready"),
-            &["the answer breaks the rules of HTTP/2 (FRAME_SIZE_ERROR)"],
+            &["the answer violates HTTP/2 (FRAME_SIZE_ERROR)"],
         ),
         case(
             "less than its length",
             frames([head(ten, 0), data(b"ok", END_STREAM)]),
             contains("ready"),
-            &["the answer breaks the rules of HTTP/2 (PROTOCOL_ERROR); ", " of 10 bytes had come"],
+            &["the answer violates HTTP/2 (PROTOCOL_ERROR); ", " of 10 bytes received"],
         ),
         case(
             "a push",
             frames([frame(5, END_HEADERS, 1, &[0, 0, 0, 2, 0x82, 0x84, 0x86])]),
             get(),
-            &["the answer breaks the rules of HTTP/2", "(PROTOCOL_ERROR)"],
+            &["the answer violates HTTP/2", "(PROTOCOL_ERROR)"],
         ),
         case("300 fields", frames([head(&many, END_STREAM)]), get(), &["the head has more than 200 fields"]),
         case(
@@ -202,7 +202,7 @@ async fn what_http2_itself_says_is_put_into_words() {
                 Act::Endless(frame(8, 0, 1, &[0, 0, 0, 1])),
             ]),
             contains("ready"),
-            &[FLOOD, "; 3 bytes had come, and not its end; body: \"rea\""],
+            &[FLOOD, "; 3 bytes received, but not its end; body: \"rea\""],
         ),
         case(
             "closed without an answer",
@@ -214,13 +214,13 @@ async fn what_http2_itself_says_is_put_into_words() {
             "closed inside a body without a length: no end",
             after_request([Act::Write([head(OK, 0), data(b"ok", 0)].concat()), Act::Close]),
             equals("ok"),
-            &["body was cut short: connection closed when 2 bytes had come, and not its end; body: \"ok\""],
+            &["body was cut short: connection closed, 2 bytes received, but not its end; body: \"ok\""],
         ),
         case(
             "reset inside a body",
             after_request([Act::Write([head(ten, 0), data(b"ok", 0)].concat()), Act::Wait(SHORT), Act::Reset]),
             equals("ok plus 8."),
-            &["body was cut short: connection reset when 2 of 10 bytes had come"],
+            &["body was cut short: connection reset, 2 of 10 bytes received"],
         ),
     ])
     .await;
@@ -229,7 +229,7 @@ async fn what_http2_itself_says_is_put_into_words() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_port_that_speaks_something_else_is_told_apart() {
     let case = |name, origin, says| Case { name, origin, spec: h2(get()), timeout: LONG, code: Code::L7Rsp, says };
-    const HINT: &str = "(it answers in HTTP/1: leave version = \"h2\" out)";
+    const HINT: &str = "(it answers in HTTP/1: remove version = \"h2\")";
     let http1 = || Reply::raw("HTTP/1.1 400 Bad Request\r\nContent-Length: 0\r\nConnection: close\r\n\r\n");
     run_all(vec![
         case(
@@ -278,7 +278,7 @@ async fn what_never_ends_over_http2_ends_with_the_deadline() {
             "one interim answer",
             frames([head(&[(":status", "102")], 0)]),
             get(),
-            &["no final answer within 300ms: 1 interim came"],
+            &["no final answer within 300ms: 1 interim received"],
         ),
         case(
             "a head that drips",
@@ -311,13 +311,13 @@ async fn what_is_too_much_over_http2_is_not_taken() {
             "a head of 1 MiB",
             after_request([Act::Write([bomb.clone(), parts].concat()), Act::Hang]),
             get(),
-            &["the answer breaks the rules of HTTP/2, or its head is over 64 KiB"],
+            &["the answer violates HTTP/2, or its head is over 64 KiB"],
         ),
         case(
             "a head without end",
             after_request([Act::Write(bomb), Act::Endless(continuation(&[], 0))]),
             get(),
-            &["the answer breaks the rules of HTTP/2, or its head is over 64 KiB"],
+            &["the answer violates HTTP/2, or its head is over 64 KiB"],
         ),
         case(
             "a head of 72 KiB",
@@ -328,7 +328,7 @@ async fn what_is_too_much_over_http2_is_not_taken() {
                 Act::Hang,
             ]),
             get(),
-            &["the answer breaks the rules of HTTP/2, or its head is over 64 KiB (PROTOCOL_ERROR)"],
+            &["the answer violates HTTP/2, or its head is over 64 KiB (PROTOCOL_ERROR)"],
         ),
         case(
             "a body over the cap",
@@ -344,7 +344,7 @@ async fn what_is_too_much_over_http2_is_not_taken() {
             "endless empty DATA",
             after_request([Act::Write(head(OK, 0)), Act::Endless(data(b"", 0))]),
             contains("ready"),
-            &["the answer breaks the rules of HTTP/2 (ENHANCE_YOUR_CALM)"],
+            &["the answer violates HTTP/2 (ENHANCE_YOUR_CALM)"],
         ),
     ])
     .await;
@@ -458,7 +458,7 @@ async fn over_tls_http2_must_be_settled() {
     // A server that knows no ALPN answers without one; one that knows it and has no h2 refuses.
     let unsettled = over_tls(&front(&[]), contains("ready")).await;
     assert_eq!(unsettled.code, Code::L6Rsp);
-    let words = "TLS settled no h2 (it does not offer HTTP/2 on this port: leave version = \"h2\" out)";
+    let words = "TLS did not negotiate h2 (it does not offer HTTP/2 on this port: remove version = \"h2\")";
     assert_eq!(unsettled.sentence(), words);
     let refused = over_tls(&front(&["http/1.1"]), contains("ready")).await;
     assert_eq!(refused.code, Code::L6Rsp, "{}", refused.sentence());

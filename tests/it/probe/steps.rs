@@ -145,13 +145,13 @@ async fn a_mail_server_that_does_otherwise_fails_with_its_step() {
             "no TLS now",
             smtp(b"454 TLS not available\r\n"),
             Code::L7Rsp,
-            r#"step 5 of 9: it said "454", which fails the check: "454 TLS not available""#,
+            r#"step 5 of 9: got "454", which fails the check: "454 TLS not available""#,
         ),
         (
             "injected",
             smtp(b"220 go\r\n250 injected\r\n"),
             Code::L7Rsp,
-            r#"step 6 of 9: more came before TLS than the answer that was expected: " go\r\n250 injected\r\n""#,
+            r#"step 6 of 9: unexpected data before TLS: " go\r\n250 injected\r\n""#,
         ),
         (
             "busy",
@@ -191,9 +191,9 @@ async fn databases_are_asked_in_their_own_words() {
             REDIS,
             redis(b"-LOADING Redis is loading the dataset in memory\r\n"),
             Code::L7Rsp,
-            r#"step 2 of 2: it said "-LOADING", which fails the check: "-LOADING Redis is loading the dataset in memory""#,
+            r#"step 2 of 2: got "-LOADING", which fails the check: "-LOADING Redis is loading the dataset in memory""#,
         ),
-        (REDIS, redis(b"-NOAUTH Authentication required.\r\n"), Code::L7Rsp, "step 2 of 2: it said \"-NOAUTH\""),
+        (REDIS, redis(b"-NOAUTH Authentication required.\r\n"), Code::L7Rsp, "step 2 of 2: got \"-NOAUTH\""),
         (
             REDIS,
             redis(b"-ERR unknown\r\n"),
@@ -201,14 +201,14 @@ async fn databases_are_asked_in_their_own_words() {
             r#"step 2 of 2: expected "+PONG", got "-ERR unknown\r\n" within 300ms"#,
         ),
         (POSTGRES, postgres(b"S"), Code::L7Ok, "answered as expected in "),
-        (POSTGRES, postgres(b"N"), Code::L7Rsp, "step 2 of 2: it said \"N\", which fails the check"),
+        (POSTGRES, postgres(b"N"), Code::L7Rsp, "step 2 of 2: got \"N\", which fails the check"),
         (POSTGRES, postgres(b"E"), Code::L7Tout, "step 2 of 2: expected hex 53, got hex 45 within 300ms"),
         (MYSQL, vec![Line::Says(b"J\0\0\0\x0a8.0.36\0\x08\0\0\0salt")], Code::L7Ok, "answered as expected in "),
         (
             MYSQL,
             vec![Line::Says(b"\x17\0\0\0\xff\x10\x04Too many connections")],
             Code::L7Rsp,
-            "step 1 of 2: it said \"Too many connections\", which fails the check",
+            "step 1 of 2: got \"Too many connections\", which fails the check",
         ),
     ] {
         let timeout = if code == Code::L7Tout { SHORT } else { LONG };

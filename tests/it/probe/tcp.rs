@@ -62,50 +62,56 @@ async fn a_text_that_does_not_come_is_told_with_what_came_instead() {
             Reply::hang(),
             SHORT,
             Code::L7Tout,
-            &["no \"ready\" within 300ms (connected in ", "(it accepts connections but says nothing"][..],
+            &["no \"ready\" within 300ms (connected in ", "(it accepts connections but sends nothing"][..],
         ),
         (
             "something else",
             Reply::raw("read\x1b").then_hang(),
             SHORT,
             Code::L7Tout,
-            &["no \"ready\" within 300ms (connected in ", r#"; it said "read\u{1b}""#],
+            &["no \"ready\" within 300ms (connected in ", r#"; got "read\u{1b}""#],
         ),
         (
             "a drip",
             Reply::acts(vec![Act::EndlessDrip(b"x".to_vec(), Duration::from_millis(20))]),
             SHORT,
             Code::L7Tout,
-            &["no \"ready\" within 300ms", "; it said \"xx"],
+            &["no \"ready\" within 300ms", "; got \"xx"],
         ),
         (
             "too much",
             Reply::acts(vec![]).then_endless([b'x'; 4096]),
             LONG,
             Code::L7Rsp,
-            &["no \"ready\" in the first 64 KiB, of which no more are read; it said \"xxx", "…"],
+            &["no \"ready\" in the first 64 KiB (the rest is not read); got \"xxx", "…"],
         ),
-        ("a close", Reply::close(), LONG, Code::L7Rsp, &["connection closed before \"ready\" came: 0 bytes had come"]),
+        (
+            "a close",
+            Reply::close(),
+            LONG,
+            Code::L7Rsp,
+            &["connection closed before \"ready\" arrived: 0 bytes received"],
+        ),
         (
             "a close behind a part",
             Reply::raw("read"),
             LONG,
             Code::L7Rsp,
-            &["connection closed before \"ready\" came: 4 bytes had come; it said \"read\""],
+            &["connection closed before \"ready\" arrived: 4 bytes received; got \"read\""],
         ),
         (
             "a reset",
             Reply::acts(vec![wait.clone()]).then_reset(),
             LONG,
             Code::L7Rsp,
-            &["connection reset before \"ready\" came: 0 bytes had come"],
+            &["connection reset before \"ready\" arrived: 0 bytes received"],
         ),
         (
             "a reset behind a part",
             Reply::raw("read").then(wait).then_reset(),
             LONG,
             Code::L7Rsp,
-            &["connection reset before \"ready\" came: 4 bytes had come; it said \"read\""],
+            &["connection reset before \"ready\" arrived: 4 bytes received; got \"read\""],
         ),
     ] {
         let origin = on_accept(reply);
@@ -124,7 +130,7 @@ async fn a_text_that_does_not_come_is_told_with_what_came_instead() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn silence_is_told_apart_by_whether_a_text_was_sent() {
     for (send, hint) in [
-        (None, "it accepts connections but says nothing: it may wait for a text first"),
+        (None, "it accepts connections but sends nothing: it may wait for the client to send first"),
         (Some("PING\r\n"), "it accepts connections but does not answer what was sent"),
     ] {
         let origin = on_accept(Reply::hang());

@@ -84,7 +84,7 @@ async fn what_is_wrong_with_a_certificate_is_said_in_words() {
             "expired",
             &c.expired,
             trusting(),
-            "certificate expired since 2021-02-03T00:00:00Z (renew it, or check this machine's clock)",
+            "certificate expired at 2021-02-03T00:00:00Z (renew it, or check this machine's clock)",
         ),
         (
             "not yet",
@@ -111,14 +111,14 @@ async fn what_is_wrong_with_a_certificate_is_said_in_words() {
             &c.good,
             with_roots(&c.other_ca),
             "certificate of an unknown issuer: CN=Test CA \
-             (tls.ca_file does not hold its CA, or the server does not send the certificates between)",
+             (tls.ca_file does not hold its CA, or the server does not send the intermediate certificates)",
         ),
         (
             "unknown to the system",
             &c.good,
             TlsPolicy { roots: None, ..trusting() },
             "certificate of an unknown issuer: CN=Test CA \
-             (set tls.ca_file to its CA, or let the server send the certificates between)",
+             (set tls.ca_file to its CA, or make the server send the intermediate certificates)",
         ),
         (
             "self-signed",
@@ -236,7 +236,7 @@ async fn what_does_not_speak_tls_is_told_from_what_does() {
     for (origin, sentence) in [
         (
             banner("HTTP/1.1 400 Bad Request\r\nConnection: close\r\n\r\n"),
-            r#"plain HTTP answered the TLS handshake: "HTTP/1.1 400 Bad Request\r\nConnection: close\r\n\r\n" (this port speaks plain HTTP: leave TLS out)"#,
+            r#"plain HTTP answered the TLS handshake: "HTTP/1.1 400 Bad Request\r\nConnection: close\r\n\r\n" (this port speaks plain HTTP: remove TLS from the check)"#,
         ),
         (
             banner("SSH-2.0-OpenSSH_9.2\r\n"),
@@ -387,7 +387,7 @@ async fn the_program_checks_over_tls_as_its_file_says() {
         ("loose", &expired, format!("{get}\ntls = {{ verify = false }}"), None),
         ("unshown", &closed, format!("type = \"tls\"\ntls = {{ ca_file = {ca} }}"), Some("client certificate")),
         ("foreign", &open, format!("{get}\ntls = {{ ca_file = {other} }}"), Some("unknown issuer: CN=Test CA")),
-        ("old", &expired, format!("{get}\ntls = {{ ca_file = {ca} }}"), Some("expired since 2021-02-03")),
+        ("old", &expired, format!("{get}\ntls = {{ ca_file = {ca} }}"), Some("expired at 2021-02-03")),
         (
             "named",
             &open,

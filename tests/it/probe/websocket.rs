@@ -172,14 +172,14 @@ async fn what_is_no_websocket_is_told_with_its_reason() {
             }),
             None,
             Code::L7Rsp,
-            "answered 101 without Sec-WebSocket-Accept (what answers there is not a WebSocket server, or a proxy in front of it changes the answer)",
+            "answered 101 without Sec-WebSocket-Accept (it is not a WebSocket server, or a proxy in front of it changes the answer)",
         ),
         (
             "no subprotocol",
             server(|stream, key, _| stream.write_all(&accepted(key, "")).unwrap()),
             Some("mqtt"),
             Code::L7Rsp,
-            "subprotocol \"mqtt\" not agreed to (check subprotocol: the server has not agreed to this one, or uses none)",
+            "subprotocol \"mqtt\" not accepted (check subprotocol: the server has not accepted this one, or uses none)",
         ),
         (
             "another subprotocol",
@@ -211,7 +211,7 @@ async fn what_is_no_websocket_is_told_with_its_reason() {
             serving("", |_| b"\x8a\x80\0\0\0\0".to_vec()),
             None,
             Code::L7Rsp,
-            "no pong, but a masked frame (it does not keep to RFC 6455)",
+            "no pong, but a masked frame (it violates RFC 6455)",
         ),
         (
             "a close of the connection",
@@ -222,7 +222,7 @@ async fn what_is_no_websocket_is_told_with_its_reason() {
             }),
             None,
             Code::L7Rsp,
-            "connection closed without a pong (it takes the upgrade and drops the connection: what serves it may be down)",
+            "connection closed without a pong (it accepts the upgrade and drops the connection: its backend may be down)",
         ),
         (
             "a reset",
@@ -270,14 +270,14 @@ async fn a_pong_that_never_comes_ends_with_the_deadline() {
     let report = run(&wrong, websocket(), SHORT).await;
     assert_eq!(report.code, Code::L7Tout, "{}", report.sentence());
     assert!(
-        report.reason.starts_with("no pong within 300ms, but 2 that answer other pings (connected in "),
+        report.reason.starts_with("no pong within 300ms, but 2 for other pings (connected in "),
         "{}",
         report.reason
     );
     let stalled = server(|stream, _, _| stream.write_all(b"HTTP/1.1 101 Switching").unwrap());
     let report = run(&stalled, websocket(), SHORT).await;
     assert_eq!(report.code, Code::L7Tout, "{}", report.sentence());
-    assert!(report.reason.starts_with("no whole answer within 300ms: "), "{}", report.reason);
+    assert!(report.reason.starts_with("no complete answer within 300ms: "), "{}", report.reason);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

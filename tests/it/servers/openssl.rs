@@ -67,7 +67,7 @@ async fn a_key_that_is_too_small_is_named_with_its_certificate() {
     for version in ["-tls1_2", "-tls1_3"] {
         for verify in [true, false] {
             let report = shaken(1024, &[version, "-cipher", "DEFAULT:@SECLEVEL=0"], verify).await;
-            let reason = "certificate not accepted: its key is RSA with 1024 bits: 2048 are the least";
+            let reason = "certificate not accepted: its key is RSA with 1024 bits: at least 2048 are required";
             assert_eq!((report.code, &*report.reason), (Code::L6Rsp, reason), "{version}, verify = {verify}");
             let shown = report.trace.tls.and_then(|tls| tls.certificate).expect("the certificate is shown");
             assert!(shown.starts_with("CN=small; names 127.0.0.1; issuer CN=small; until "), "{shown}");

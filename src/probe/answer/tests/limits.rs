@@ -1,6 +1,6 @@
-//! Rules that say what must not be there, and rules over numbers, types and texts of JSON, on whole answers.
+//! Negated rules, and rules over numbers, types and texts of JSON, on complete answers.
 
-use super::rules::{answer, header, json, wants, wants_json};
+use super::rules::{answer, expecting, expecting_json, header, json};
 use super::*;
 use crate::model::policy::{HeaderMatch, JsonMatch, JsonType, NumberRange, Pattern};
 
@@ -15,7 +15,7 @@ fn within(min: Option<i64>, max: Option<i64>) -> JsonMatch {
 #[test]
 fn a_field_may_be_unwanted_or_unequal() {
     let http = |fields: &str| format!("HTTP/1.1 200 OK\r\n{fields}Content-Length: 0\r\n\r\n");
-    let with = |value| wants(Expect { headers: vec![header("X-Role", value)], ..Expect::default() });
+    let with = |value| expecting(Expect { headers: vec![header("X-Role", value)], ..Expect::default() });
     for (value, fields, code, sentence) in [
         (HeaderMatch::Absent, "", Code::L7Ok, OK),
         (HeaderMatch::Absent, "X-Role: a\r\n", Code::L7Rsp, r#"header X-Role is "a", expected none"#),
@@ -40,7 +40,7 @@ fn a_field_may_be_unwanted_or_unequal() {
 
 #[test]
 fn a_body_may_have_several_rules_and_some_that_must_not_hold() {
-    let probe = wants(Expect {
+    let probe = expecting(Expect {
         body: vec![
             BodyRule::Contains("up".into()),
             BodyRule::NotContains("degraded".into()),
@@ -62,28 +62,28 @@ fn a_body_may_have_several_rules_and_some_that_must_not_hold() {
 }
 
 #[test]
-fn nothing_is_said_of_what_was_not_read() {
+fn negated_rules_fail_over_the_cap() {
     let excluded = get(Some(BodyRule::NotContains("down".into())));
     let filler = |bytes: usize| ".".repeat(bytes);
     check(&excluded, answer(200, &filler(BODY_BYTES_MAX)), Stop::Closed, Code::L7Ok, OK);
     let long = report(&excluded, [answer(200, &filler(BODY_BYTES_MAX + 1)).as_bytes()], Stop::Closed);
-    let said = r#"body may contain "down": it is over 64 KiB, of which no more are read"#;
+    let said = r#"body may contain "down": only its first 64 KiB are read"#;
     assert!(long.code == Code::L7Rsp && long.reason.starts_with(said), "{}", long.sentence());
     let found = answer(200, &format!("down{}", filler(BODY_BYTES_MAX)));
     let found = report(&excluded, [found.as_bytes()], Stop::Closed);
     assert!(found.reason.starts_with(r#"body contains "down", which it must not"#), "{}", found.sentence());
     let unmatched = get(Some(BodyRule::NotMatches(pattern("^down"))));
     let long = report(&unmatched, [answer(200, &filler(BODY_BYTES_MAX + 1)).as_bytes()], Stop::Closed);
-    let said = r#"body may match "^down": it is over 64 KiB, of which no more are read"#;
+    let said = r#"body may match "^down": only its first 64 KiB are read"#;
     assert!(long.reason.starts_with(said), "{}", long.sentence());
-    // A body that broke off has not said everything either.
+    // Neither does an incomplete body pass.
     let cut = "HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nup";
-    let said = "body was cut short: connection closed when 2 of 9 bytes had come; body: \"up\"";
+    let said = "body was cut short: connection closed, 2 of 9 bytes received; body: \"up\"";
     check(&excluded, cut, Stop::Closed, Code::L7Rsp, said);
 }
 
 #[test]
-fn numbers_types_and_texts_of_json_are_judged() {
+fn numbers_types_and_texts_of_json_are_checked() {
     let matches = |text: &str| JsonMatch::Matches(pattern(text));
     for (path, value, body, code, sentence) in [
         ("$.n", within(Some(1), Some(5)), r#"{"n":5}"#, Code::L7Ok, OK),
@@ -96,7 +96,7 @@ fn numbers_types_and_texts_of_json_are_judged() {
             within(Some(1), None),
             r#"{"n":"3"}"#,
             Code::L7Rsp,
-            r#"$.n is "3", expected a number: at least 1 (port and path answer, but the value is a string and the rule wants a number)"#,
+            r#"$.n is "3", expected a number: at least 1 (port and path answer, but the value is a string and the rule expects a number)"#,
         ),
         (
             "$.n",
@@ -125,7 +125,7 @@ fn numbers_types_and_texts_of_json_are_judged() {
             matches("1"),
             r#"{"role":1}"#,
             Code::L7Rsp,
-            r#"$.role is 1, expected a string that matches "1" (port and path answer, but the value is a number and the rule wants a string)"#,
+            r#"$.role is 1, expected a string that matches "1" (port and path answer, but the value is a number and the rule expects a string)"#,
         ),
         ("$.e", JsonMatch::Is(JsonType::Null), r#"{"e":null}"#, Code::L7Ok, OK),
         ("$.e", JsonMatch::Is(JsonType::Null), r#"{"e":"null"}"#, Code::L7Rsp, r#"$.e is "null", expected null"#),
@@ -135,6 +135,6 @@ fn numbers_types_and_texts_of_json_are_judged() {
         ("$.e", JsonMatch::Is(JsonType::String), r#"{"e":""}"#, Code::L7Ok, OK),
         ("$.e", JsonMatch::Is(JsonType::Number), r#"{"e":0}"#, Code::L7Ok, OK),
     ] {
-        check(&wants_json([json(path, value)]), answer(200, body), Stop::Closed, code, sentence);
+        check(&expecting_json([json(path, value)]), answer(200, body), Stop::Closed, code, sentence);
     }
 }

@@ -1,4 +1,4 @@
-//! Rules of every kind on whole answers: what passes, and the sentence where one does not.
+//! Rules of every kind on complete answers: passes, and the sentences of failures.
 
 use serde_json::{Value, json};
 
@@ -6,7 +6,7 @@ use super::*;
 use crate::model::Secret;
 use crate::model::policy::{HeaderMatch, HeaderRule, HeaderText, JsonMatch, JsonPath, JsonRule, Pattern};
 
-pub(super) fn wants(expect: Expect) -> HttpProbe {
+pub(super) fn expecting(expect: Expect) -> HttpProbe {
     HttpProbe { expect, ..get(None) }
 }
 
@@ -18,8 +18,8 @@ fn equal(path: &str, value: Value) -> JsonRule {
     json(path, JsonMatch::Equals(value))
 }
 
-pub(super) fn wants_json(rules: impl IntoIterator<Item = JsonRule>) -> HttpProbe {
-    wants(Expect { json: rules.into_iter().collect(), ..Expect::default() })
+pub(super) fn expecting_json(rules: impl IntoIterator<Item = JsonRule>) -> HttpProbe {
+    expecting(Expect { json: rules.into_iter().collect(), ..Expect::default() })
 }
 
 fn matches(pattern: &str) -> HttpProbe {
@@ -35,8 +35,8 @@ pub(super) fn answer(status: u16, body: &str) -> String {
 }
 
 #[test]
-fn the_reason_quotes_the_systems_own_words() {
-    let healthy = wants_json([equal("$.status", json!("healthy"))]);
+fn the_reason_quotes_the_systems_report() {
+    let healthy = expecting_json([equal("$.status", json!("healthy"))]);
     let portus = r#"{"database":{"msg":"database is initializing","success":false},
                      "registry":{"msg":"registry is reachable","success":true}}"#;
     let micro_integrator = r#"{"version":"4.3","status":"not ready, faulty CAPPs detected","Faulty CAPPs":["a","b"]}"#;
@@ -66,14 +66,14 @@ fn the_reason_quotes_the_systems_own_words() {
              (Faulty CAPPs: a, b)",
         ),
         (
-            &wants_json([equal("$.status", json!("ready"))]),
+            &expecting_json([equal("$.status", json!("ready"))]),
             200,
             micro_integrator,
             Code::L7Rsp,
             r#"$.status is "not ready, faulty CAPPs detected", expected "ready" (Faulty CAPPs: a, b)"#,
         ),
         (
-            &wants_json([equal("$.database.success", json!(true)), equal("$.registry.success", json!(true))]),
+            &expecting_json([equal("$.database.success", json!(true)), equal("$.registry.success", json!(true))]),
             200,
             portus,
             Code::L7Rsp,
@@ -87,7 +87,7 @@ fn the_reason_quotes_the_systems_own_words() {
             r#"body does not contain "all good" (error: no\ndatabase)"#,
         ),
         (
-            &wants(Expect { headers: vec![header("X-App", HeaderMatch::Present)], ..Expect::default() }),
+            &expecting(Expect { headers: vec![header("X-App", HeaderMatch::Present)], ..Expect::default() }),
             200,
             r#"{"message":"wrong door"}"#,
             Code::L7Rsp,
@@ -122,8 +122,8 @@ fn a_large_object_is_quoted_as_it_begins() {
     let large = report(&get(None), [answer(503, &body).as_bytes()], Stop::Closed);
     assert!(large.reason.starts_with(r#"status 503, expected 200-299; body: "{\"reason\":\"no\",\"filler\":\"xxx"#));
     check_alike(&get(None), &answer(503, &body));
-    // A rule that needs it has read all of it.
-    let ruled = report(&wants_json([equal("$.up", json!(true))]), [answer(200, &body).as_bytes()], Stop::Closed);
+    // A rule that needs the body has read all of it.
+    let ruled = report(&expecting_json([equal("$.up", json!(true))]), [answer(200, &body).as_bytes()], Stop::Closed);
     assert_eq!(&*ruled.reason, "$.up is missing, expected true (reason: no)");
 }
 
@@ -160,10 +160,10 @@ fn every_json_rule_has_its_sentence() {
         (
             equal("$.status", json!(true)),
             "$.status is \"up\", expected true \
-             (port and path answer, but the value is a string and the rule wants a boolean)",
+             (port and path answer, but the value is a string and the rule expects a boolean)",
         ),
     ] {
-        check(&wants_json([rule]), answer(200, document), Stop::Closed, Code::L7Rsp, sentence);
+        check(&expecting_json([rule]), answer(200, document), Stop::Closed, Code::L7Rsp, sentence);
     }
     for (rule, sentence) in [
         (json("$.gone", JsonMatch::Exists(true)), r#"$.gone is missing; body: "{\"a\":1}""#),
@@ -171,33 +171,33 @@ fn every_json_rule_has_its_sentence() {
         (
             equal("$.x.a", json!(1)),
             "$.x.a is missing, expected 1; body: \"{\\\"a\\\":1}\" \
-             (port and path answer, and a key of that name is there, but at another place: look at the JSONPath)",
+             (port and path answer, and a key of that name is at another place: check the JSONPath)",
         ),
     ] {
-        check(&wants_json([rule]), answer(200, r#"{"a":1}"#), Stop::Closed, Code::L7Rsp, sentence);
+        check(&expecting_json([rule]), answer(200, r#"{"a":1}"#), Stop::Closed, Code::L7Rsp, sentence);
     }
 }
 
 #[test]
-fn a_body_that_is_no_json_says_so() {
-    let probe = wants_json([equal("$.status", json!("healthy"))]);
+fn a_body_that_is_not_json_is_named() {
+    let probe = expecting_json([equal("$.status", json!("healthy"))]);
     for (body, sentence) in [
-        ("", "body is no JSON: it is empty"),
-        ("OK", r#"body is no JSON: expected value at line 1 column 1; body: "OK""#),
+        ("", "body is not JSON: it is empty"),
+        ("OK", r#"body is not JSON: expected value at line 1 column 1; body: "OK""#),
         (
             "<html>",
-            "body is no JSON: it is HTML or XML; body: \"<html>\" \
+            "body is not JSON: it is HTML or XML; body: \"<html>\" \
              (port and path answer with a page: the endpoint may be at another path)",
         ),
         (
             r#"{"status":"unhealthy","status":"healthy"}"#,
-            r#"body is no JSON: key "status" stands twice at line 1 column 30; body: "{\"status\":\"unhealthy\",\"status\":\"healthy\"}""#,
+            r#"body is not JSON: duplicate key "status" at line 1 column 30; body: "{\"status\":\"unhealthy\",\"status\":\"healthy\"}""#,
         ),
     ] {
         check(&probe, answer(200, body), Stop::Closed, Code::L7Rsp, sentence);
     }
     let cut = "HTTP/1.1 200 OK\r\nContent-Length: 30\r\n\r\n{\"status\":\"healthy\"}";
-    let sentence = "body was cut short: connection closed when 20 of 30 bytes had come; \
+    let sentence = "body was cut short: connection closed, 20 of 30 bytes received; \
                     body: \"{\\\"status\\\":\\\"healthy\\\"}\"";
     check(&probe, cut, Stop::Closed, Code::L7Rsp, sentence);
     for body in ["[".repeat(60_000), format!("{}1", "[".repeat(200)), "{\"a\":".repeat(10_000)] {
@@ -206,42 +206,42 @@ fn a_body_that_is_no_json_says_so() {
 }
 
 #[test]
-fn json_over_the_cap_fails_and_says_so() {
-    let probe = wants_json([equal("$.status", json!("healthy"))]);
+fn json_over_the_cap_fails() {
+    let probe = expecting_json([equal("$.status", json!("healthy"))]);
     let body = |length: usize| {
         let bare = r#"{"status":"healthy","x":""}"#.len();
         format!(r#"{{"status":"healthy","x":"{}"}}"#, "x".repeat(length - bare))
     };
     check(&probe, answer(200, &body(BODY_BYTES_MAX)), Stop::Closed, Code::L7Ok, OK);
     let over = report(&probe, [answer(200, &body(BODY_BYTES_MAX + 1)).as_bytes()], Stop::Closed);
-    let start = "body is over 64 KiB, of which no more are read: it cannot be judged as JSON; body: \"{";
+    let start = "body is over 64 KiB: too long to be checked as JSON; body: \"{";
     assert!(over.reason.starts_with(start), "{}", over.reason);
     check_alike(&probe, &answer(200, &body(BODY_BYTES_MAX + 1)));
 }
 
 #[test]
-fn a_pattern_is_held_against_the_whole_body() {
+fn a_pattern_is_matched_against_the_complete_body() {
     let version = matches(r"(?s)getVersionResponse.*WSO2 API Manager");
     let xml = "<ns:getVersionResponse>\n<return>WSO2 API Manager-4.4.0</return></ns:getVersionResponse>";
     check(&version, answer(200, xml), Stop::Closed, Code::L7Ok, OK);
     let whole = matches("^ok$");
     check(&whole, answer(200, "ok"), Stop::Closed, Code::L7Ok, OK);
     check(&whole, answer(200, "okay"), Stop::Closed, Code::L7Rsp, r#"body does not match "^ok$"; body: "okay""#);
-    let sentence = "no whole body within 5s: the answer has no length and its connection stayed open; 2 bytes had come \
-                    (connected in 0.3 ms); body: \"ok\" (it must send Content-Length or chunks, or close as asked; a rule \
-                    with contains passes without the end)";
+    let sentence = "no complete body within 5s: the answer has no length and its connection stayed open; 2 bytes received \
+                    (connected in 0.3 ms); body: \"ok\" (it must send Content-Length or chunks, or close when asked to; \
+                    a contains rule passes without the end)";
     check(&whole, "HTTP/1.1 200 OK\r\n\r\nok", Stop::Deadline, Code::L7Tout, sentence);
     let long = format!("HTTP/1.1 200 OK\r\n\r\n{}ready{}", "x".repeat(BODY_BYTES_MAX - 5), "x".repeat(10));
     check(&matches("ready"), &long, Stop::Deadline, Code::L7Ok, OK);
     for late in ["ready$", "readyx", r"ready\b"] {
         let missed = report(&matches(late), [long.as_bytes()], Stop::Deadline);
-        assert!(missed.reason.contains("in its first 64 KiB, of which no more are read"), "{}", missed.reason);
+        assert!(missed.reason.contains("in its first 64 KiB (the rest is not read)"), "{}", missed.reason);
         check_alike(&matches(late), &long);
     }
 }
 
 #[test]
-fn fields_are_judged_before_the_body_is_read() {
+fn fields_are_checked_before_the_body_is_read() {
     let equals = |text: &str| HeaderMatch::Equals(text.into());
     let pattern = |text: &str| HeaderMatch::Matches(Pattern::try_new(text).unwrap());
     let head = "HTTP/1.1 200 OK\r\nX-Frame-Options: SAMEORIGIN\r\nx-frame-options:  DENY \r\nX-App: portus 2\r\n\
@@ -261,11 +261,11 @@ fn fields_are_judged_before_the_body_is_read() {
             header("X-App", equals("portus")),
             Some(
                 "header X-App is \"portus 2\", expected \"portus\" \
-                 (port and path answer, but the field holds more than that: the rule wants all of it, or use matches)",
+                 (port and path answer, but the field holds more than that: equals compares the whole value: use matches)",
             ),
         ),
     ] {
-        let probe = wants(Expect { headers: vec![rule], ..Expect::default() });
+        let probe = expecting(Expect { headers: vec![rule], ..Expect::default() });
         let code = if sentence.is_none() { Code::L7Ok } else { Code::L7Rsp };
         check(&probe, head, Stop::Closed, code, sentence.unwrap_or(OK));
     }
@@ -274,7 +274,7 @@ fn fields_are_judged_before_the_body_is_read() {
 #[test]
 fn with_any_status_the_other_rules_decide_alone() {
     let soft = JsonRule { missing_passes: true, ..equal("$.ldap.success", json!(true)) };
-    let probe = wants(Expect {
+    let probe = expecting(Expect {
         status: StatusRule::Any,
         json: vec![equal("$.database.success", json!(true)), soft],
         ..Expect::default()
@@ -289,8 +289,8 @@ fn with_any_status_the_other_rules_decide_alone() {
 }
 
 #[test]
-fn all_rules_must_hold_and_the_first_that_does_not_is_named() {
-    let probe = wants(Expect {
+fn all_rules_must_hold_and_the_first_that_fails_is_named() {
+    let probe = expecting(Expect {
         headers: vec![header("X-App", HeaderMatch::Equals("a".into()))],
         body: vec![BodyRule::Contains("ready".into())],
         json: vec![equal("$.n", json!(1))],
@@ -307,15 +307,15 @@ fn all_rules_must_hold_and_the_first_that_does_not_is_named() {
     let sentence = r#"body does not contain "ready"; body: "{}""#;
     check(&probe, with(200, "a", "{}"), Stop::Closed, Code::L7Rsp, sentence);
     check(&probe, with(200, "a", r#"{"n":2,"s":"ready"}"#), Stop::Closed, Code::L7Rsp, "$.n is 2, expected 1");
-    // The text has come: what is missing is the rest.
+    // The text is there: only the rest is missing.
     let cut = "HTTP/1.1 200 X\r\nX-App: a\r\nContent-Length: 99\r\n\r\n{\"s\":\"ready\",";
     let sentence =
-        "body was cut short: connection closed when 13 of 99 bytes had come; body: \"{\\\"s\\\":\\\"ready\\\",\"";
+        "body was cut short: connection closed, 13 of 99 bytes received; body: \"{\\\"s\\\":\\\"ready\\\",\"";
     check(&probe, cut, Stop::Closed, Code::L7Rsp, sentence);
 }
 
 #[test]
-fn credentials_that_come_back_are_not_repeated() {
+fn credentials_that_are_sent_back_are_masked() {
     let headers = vec![("Authorization".into(), HeaderText::Secret(Secret::new("Bearer s3cret-t0ken")))];
     let with = |expect| HttpProbe { headers: headers.clone(), expect, ..get(None) };
     let probes = [
@@ -366,7 +366,7 @@ fn a_trace_holds_the_beginning_of_the_final_head_and_of_the_body() {
 }
 
 #[test]
-fn a_parsed_head_is_traced_as_it_would_be_written_and_without_credentials() {
+fn a_parsed_head_is_traced_as_text_without_credentials() {
     let headers = vec![("Authorization".into(), HeaderText::Secret(Secret::new("Bearer s3cret-t0ken")))];
     let probe = HttpProbe { headers, ..get(None) };
     let field = |name: &'static str, value: &'static str| Field::new(name.as_bytes(), value.as_bytes());
@@ -376,14 +376,14 @@ fn a_parsed_head_is_traced_as_it_would_be_written_and_without_credentials() {
     let report = answer.finish(Stop::Enough).report(&Circumstances {
         took: Duration::ZERO,
         connected_in: None,
-        shaken_in: None,
+        handshake_in: None,
         timeout: Duration::from_secs(5),
         elsewhere: None,
     });
     assert_eq!(String::from_utf8_lossy(&report.trace.head), "HTTP/2 200\r\na: b\r\nx-echo: ***\r\n\r\n");
 }
 
-/// 14 components of Spring Boot, of which one fails: longer than what is quoted.
+/// 14 components of Spring Boot, one of them failing: longer than a quotation.
 fn spring() -> String {
     let ups = "circuitBreakers clientConfigServer db discoveryComposite diskSpace hikari jms livenessState mail ping rabbit \
                readinessState";
@@ -404,29 +404,29 @@ fn a_component_that_fails_is_named_where_the_status_fails_too() {
     let pad = |bytes: usize| format!("{{\"pad\":\"{}\",{}", "x".repeat(bytes), &spring()[1..]);
     for (rules, body, says, not) in [
         (vec![not_down.clone()], spring(), vec!["status 503, expected 200-299; ", rule, words], "body:"),
-        // No rule names it: its own words do.
+        // No rule names it: the report does.
         (vec![], spring(), vec!["status 503, expected 200-299 (components.redis: DOWN, Redis", words], "body:"),
-        // A rule over another place fails first.
+        // A rule over another node fails first.
         (
             vec![equal("$.status", json!("UP")), not_down.clone()],
             spring(),
             vec!["; $.status is \"DOWN\", expected \"UP\" (components.redis: DOWN, ", words],
             "body:",
         ),
-        // All rules hold, and none does more.
+        // All rules hold, so none names a component.
         (
             vec![equal("$.status", json!("DOWN"))],
             spring(),
             vec!["200-299 (components.redis: DOWN, "],
             "expected \"DOWN\"",
         ),
-        // As long as is read, and longer: what cannot be read whole is not judged.
+        // At the limit, and over it: a longer report is not searched.
         (vec![not_down.clone()], pad(40_000), vec!["200-299; ", rule], "body:"),
         (vec![not_down.clone()], pad(BODY_BYTES_MAX), vec!["200-299; body: \"{"], "components"),
         (vec![], pad(40_000), vec!["200-299; body: \"{"], "components"),
         (vec![not_down], "<html>".into(), vec!["200-299; body: \"<html>\""], "components"),
     ] {
-        let probe = wants_json(rules);
+        let probe = expecting_json(rules);
         let answer = answer(503, &body);
         let whole = report(&probe, [answer.as_bytes()], Stop::Closed);
         assert_alike(&whole, &report(&probe, answer.as_bytes().chunks(7), Stop::Closed));
@@ -454,7 +454,7 @@ fn the_failed_lines_of_a_verbose_readyz_are_quoted_alone() {
 }
 
 #[test]
-fn a_systems_own_verdict_leaves_no_room_for_a_hint() {
+fn a_health_report_suppresses_the_hint() {
     let hint = "(path wrong, endpoint disabled, or another Host is expected)";
     for (status, body, sentence) in [
         (
@@ -469,7 +469,7 @@ fn a_systems_own_verdict_leaves_no_room_for_a_hint() {
         ),
         (503, r#"{"initialized":true,"sealed":true}"#, "status 503, expected 200-299 (sealed is true)"),
         (403, r#"{"status":"DOWN","reason":"locked"}"#, "status 403, expected 200-299 (reason: locked)"),
-        // Pages of an API, which say nothing of its health.
+        // Error pages of an API, which are not health reports.
         (404, r#"{"detail":"Not Found"}"#, &format!("status 404, expected 200-299 (detail: Not Found) {hint}")),
         (
             404,
@@ -481,7 +481,7 @@ fn a_systems_own_verdict_leaves_no_room_for_a_hint() {
     ] {
         check(&get(None), answer(status, body), Stop::Closed, Code::L7Sts, sentence);
     }
-    // A Host of its own is not what the peer minds.
+    // The check sets a Host, so the Host is not at fault.
     let hosted = HttpProbe { host: Some("api.internal".into()), ..get(None) };
     check(&hosted, answer(400, ""), Stop::Closed, Code::L7Sts, "status 400, expected 200-299");
     let field = HttpProbe { headers: vec![("host".into(), HeaderText::Plain("api".into()))], ..get(None) };
@@ -490,7 +490,7 @@ fn a_systems_own_verdict_leaves_no_room_for_a_hint() {
     check(&get(None), answer(400, ""), Stop::Closed, Code::L7Sts, sentence);
 }
 
-/// Bodies close to what the rules below want, among them hostile ones.
+/// Bodies similar to what the rules below expect, hostile ones included.
 fn almost_a_body() -> impl Strategy<Value = Vec<u8>> {
     let part = prop::sample::select(vec![
         &br#"{"status":"healthy"}"#[..],
@@ -519,7 +519,7 @@ fn almost_a_body() -> impl Strategy<Value = Vec<u8>> {
 
 proptest! {
     #[test]
-    fn no_rule_depends_on_how_an_answer_was_cut(
+    fn no_rule_depends_on_the_pieces(
         body in almost_a_body(),
         status in prop::sample::select(vec![200_u16, 200, 503, 302]),
         framing in 0_usize..3,
@@ -541,20 +541,20 @@ proptest! {
             contains("ready"),
             equals("ready"),
             matches("rea?dy$"),
-            wants_json([equal("$.status", json!("healthy"))]),
-            wants_json([equal("$..*", json!("healthy")), json("$.faulty", JsonMatch::Exists(false))]),
-            wants(Expect {
+            expecting_json([equal("$.status", json!("healthy"))]),
+            expecting_json([equal("$..*", json!("healthy")), json("$.faulty", JsonMatch::Exists(false))]),
+            expecting(Expect {
                 status: StatusRule::Any,
                 headers: vec![header("x-app", HeaderMatch::Equals("b".into()))],
                 ..Expect::default()
             }),
-            wants(Expect {
+            expecting(Expect {
                 status: StatusRule::Any,
                 body: vec![BodyRule::Equals("{}".into())],
                 json: vec![equal("$.status", json!("healthy"))],
                 ..Expect::default()
             }),
-            wants(Expect {
+            expecting(Expect {
                 body: vec![BodyRule::Matches(Pattern::try_new("healthy|ready").unwrap())],
                 json: vec![equal("$.status", json!("healthy"))],
                 ..Expect::default()

@@ -1,5 +1,5 @@
-//! Reads a whole body as one JSON document (RFC 8259), and says in words why it is none. No document that is read is
-//! deeper or has more values than what rules can be held against quickly.
+//! Parses a complete body as one JSON document (RFC 8259), with a message if it is not one. Depth and number of values are
+//! limited, so that rules are checked quickly.
 
 use std::cell::Cell;
 use std::fmt;
@@ -10,27 +10,27 @@ use serde_json::{Map, Number, Value};
 use crate::model::policy::{JSON_DEPTH_MAX, JSON_VALUES_MAX};
 use crate::model::quote::{Excerpt, Quoted};
 
-/// Why a body is no JSON.
+/// Why a body is not JSON.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(in crate::probe) enum NotJson {
-    /// There is no body.
+    /// The body is empty.
     Empty,
     /// It begins with a byte order mark.
     ByteOrderMark,
-    /// A page.
+    /// HTML or XML.
     Markup,
     /// gzip, zlib or zstd, which were not asked for.
     Compressed,
-    /// Nested deeper than is read.
+    /// Nested deeper than the limit.
     TooDeep,
-    /// Of more values than are read.
+    /// More values than the limit.
     TooMany,
-    /// Something else, and where: `expected value at line 1 column 5`.
+    /// Another error, with its position: `expected value at line 1 column 5`.
     Syntax(Box<str>),
 }
 
 impl NotJson {
-    /// Without our own credentials, should the peer have sent them back.
+    /// Masks our credentials, in case the peer has sent them back.
     pub(in crate::probe) fn without<'s>(self, secrets: impl Iterator<Item = &'s str>) -> NotJson {
         let NotJson::Syntax(words) = self else { return self };
         let excerpt = Excerpt::of(words.as_bytes()).without(secrets);
@@ -61,7 +61,7 @@ pub(in crate::probe) fn parse(body: &[u8]) -> Result<Value, NotJson> {
     whole.map_err(|error| bounds.broken.take().unwrap_or_else(|| why(body, &error)))
 }
 
-/// What is left of the values that are read, and which bound was met.
+/// The number of values left, and which limit was reached.
 struct Bounds {
     left: Cell<usize>,
     broken: Cell<Option<NotJson>>,
@@ -92,12 +92,12 @@ fn why(body: &[u8], error: &serde_json::Error) -> NotJson {
 #[derive(Clone, Copy)]
 struct Strict<'b> {
     bounds: &'b Bounds,
-    /// How many containers it stands in.
+    /// The number of containers around it.
     depth: usize,
 }
 
 impl Strict<'_> {
-    /// What stands in it, where it is a container.
+    /// The seed for its items, if it is a container.
     fn inner<E: Error>(self) -> Result<Self, E> {
         let depth = self.depth + 1;
         if depth > JSON_DEPTH_MAX {
@@ -167,7 +167,7 @@ impl<'de> Visitor<'de> for Strict<'_> {
         let mut object = Map::new();
         while let Some(key) = fields.next_key::<String>()? {
             if object.contains_key(&key) {
-                return Err(A::Error::custom(format_args!("key {} stands twice", Quoted(key.as_bytes()))));
+                return Err(A::Error::custom(format_args!("duplicate key {}", Quoted(key.as_bytes()))));
             }
             let value = fields.next_value_seed(inner)?;
             object.insert(key, value);
@@ -181,7 +181,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_no_json_says_why() {
+    fn a_body_that_is_not_json_has_its_message() {
         let deep = |n: usize| format!("{}{}", "[".repeat(n), "]".repeat(n));
         let many = |n: usize| format!("[{}]", vec!["1"; n].join(","));
         for (body, words) in [
@@ -204,8 +204,8 @@ mod tests {
             (b"[\"\\ud800\"]", "unexpected end of hex escape at line 1 column 9"),
             (b"[\"\\udc00\"]", "lone leading surrogate in hex escape at line 1 column 8"),
             (b"[\"\n\"]", "control character (\\u0000-\\u001F) found while parsing a string at line 2 column 0"),
-            (b"{\"a\":1,\n\"a\":2}", "key \"a\" stands twice at line 2 column 3"),
-            (b"[{\"a\\u001b\":1,\"a\\u001b\":2}]", "key \"a\\u{1b}\" stands twice at line 1 column 23"),
+            (b"{\"a\":1,\n\"a\":2}", "duplicate key \"a\" at line 2 column 3"),
+            (b"[{\"a\\u001b\":1,\"a\\u001b\":2}]", "duplicate key \"a\\u{1b}\" at line 1 column 23"),
             (deep(65).as_bytes(), "it is nested more than 64 levels deep"),
             (deep(60_000).as_bytes(), "it is nested more than 64 levels deep"),
             (many(10_000).as_bytes(), "it has more than 10000 values"),
@@ -219,7 +219,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_json_is_read_as_the_crate_reads_it() {
+    fn json_is_read_as_the_crate_reads_it() {
         for text in [
             "null",
             "true",

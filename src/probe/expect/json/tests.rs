@@ -61,7 +61,7 @@ fn unhealthy_never_equals_healthy() {
 }
 
 #[test]
-fn what_is_missing_passes_only_where_the_rule_says_so() {
+fn a_missing_node_passes_only_where_the_rule_allows_it() {
     let document = json!({ "status": "ok", "empty": {}, "null": null });
     let healthy = || JsonMatch::Equals(json!("healthy"));
     for path in ["$.clair.success", "$.empty.*", "$.status.deeper", "$[0]", "$..nothing"] {
@@ -84,7 +84,7 @@ fn what_is_missing_passes_only_where_the_rule_says_so() {
 }
 
 #[test]
-fn every_node_must_hold_and_the_first_that_does_not_is_named() {
+fn every_node_must_hold_and_the_first_at_fault_is_named() {
     let document = json!({
         "components": { "api": "healthy", "redis": "unhealthy", "asr": "healthy", "license server": "down" },
         "Faulty CAPPs": ["a", "b"],
@@ -118,7 +118,7 @@ fn all_rules_must_hold() {
 }
 
 #[test]
-fn names_that_are_no_words_stand_in_brackets() {
+fn names_that_are_not_words_are_in_brackets() {
     let document = json!({ "it's": { "a\\b": { "1st": { "_x1": { "": 0 } } } } });
     let node = &document["it's"]["a\\b"]["1st"]["_x1"][""];
     assert_eq!(path_to(&document, node), r"$['it\'s']['a\\b']['1st']._x1['']");

@@ -1,4 +1,4 @@
-//! Each hint against the real answers of several systems: it must be true for all that answer so.
+//! Each hint against real answers of several systems: it must be true for all that send such an answer.
 
 use super::*;
 
@@ -14,20 +14,20 @@ fn a_status_has_a_hint_only_where_it_means_the_same_everywhere() {
         (host, 400, "<h1>Bad Request (400)</h1>", None),
         (PLAIN, 400, "The plain HTTP request was sent to HTTPS port", Some("this port speaks TLS")),
         (PLAIN, 400, "Client sent an HTTP request to an HTTPS server.", Some("this port speaks TLS")),
-        // A proxy ends TLS, and what is after it wants TLS too: the port does speak it.
+        // A proxy ends TLS, and the server behind it requires TLS too: the port does speak TLS.
         (tls, 400, "The plain HTTP request was sent to HTTPS port", None),
         (PLAIN, 401, "", Some("needs credentials")),
         // The hosts of Rails, Tomcat's addresses, an Origin, credentials without the right.
         (PLAIN, 403, "Blocked hosts: 127.0.0.1:24211", Some(REFUSED_HINT)),
         (PLAIN, 404, "", Some("path wrong, endpoint disabled, or another Host is expected")),
-        (PLAIN, 405, "", Some("it does not take this method")),
-        (Asked { method: "HEAD", ..PLAIN }, 405, "", Some("it does not take HEAD: use GET")),
+        (PLAIN, 405, "", Some("it does not accept this method")),
+        (Asked { method: "HEAD", ..PLAIN }, 405, "", Some("it does not accept HEAD: use GET")),
         (PLAIN, 301, "", Some("redirects are not followed: check the final path, or list the status")),
         (PLAIN, 308, "", Some("redirects are not followed: check the final path, or list the status")),
         (PLAIN, 304, "", None),
         (PLAIN, 421, "", Some("it does not serve this Host: check host")),
         (tls, 421, "", Some("it does not serve this Host on this connection: check host and tls.server_name")),
-        // Vault: standby, performance standby, not initialized, sealed. And a real limit, which says no more.
+        // Vault: standby, performance standby, not initialized, sealed; and a rate limit with the same status.
         (PLAIN, 429, "", None),
         (PLAIN, 473, "", None),
         (PLAIN, 501, "", None),
@@ -47,7 +47,7 @@ fn a_certificate_that_was_asked_for_explains_a_refusal() {
         (Some(496), None, asked),
         (Some(403), Some("x"), asked),
         (Some(401), Some("x"), asked),
-        // The system has said why itself.
+        // The answer itself has the reason.
         (Some(403), None, None),
         (Some(404), Some("x"), Some("x")),
         (Some(503), None, None),
@@ -57,24 +57,24 @@ fn a_certificate_that_was_asked_for_explains_a_refusal() {
     }
 }
 
-/// Inside TLS no hint says that the port may not speak it, or may not be what ALPN has settled.
+/// Inside TLS no hint doubts that the port speaks TLS, or the protocol that ALPN has negotiated.
 #[test]
 fn no_hint_contradicts_a_handshake() {
     let hello: &[u8] = &[0x16, 3, 3, 0, 1];
     let noises: [&[u8]; 5] = [hello, b"\x15\x03\x01", b"SSH-2.0-x", b"HTTP/9", b"\0\0\0\x04\0\0\0\0\0"];
-    let cuts = [Cut::Closed, Cut::Deadline, Cut::Broke(Errno::ECONNRESET)];
+    let cuts = [Cutoff::Closed, Cutoff::Deadline, Cutoff::Broke(Errno::ECONNRESET)];
     let reasons = (0..16_u32).map(h2::Reason::from);
     let mut hints: Vec<&str> = vec![no_answer_hint(true), closed_hint(true, false), closed_hint(true, true)];
     hints.extend(noises.iter().filter_map(|noise| protocol_hint(noise, true)));
     hints.extend(noises.iter().filter_map(|noise| not_http2_hint(noise, false, true)));
-    hints.extend(noises.iter().filter_map(|noise| unheard_hint(None, true, true, noise, true)));
-    hints.extend(cuts.iter().filter_map(|cut| unheard_hint(Some(*cut), true, true, b"", true)));
+    hints.extend(noises.iter().filter_map(|noise| text_hint(None, true, true, noise, true)));
+    hints.extend(cuts.iter().filter_map(|cut| text_hint(Some(*cut), true, true, b"", true)));
     hints.extend(cuts.iter().map(|cut| handshake_hint(*cut, true)));
     hints.extend(reasons.filter_map(|reason| http2_hint(reason, false, true)));
     for hint in &hints {
         assert!(!hint.contains("this port"), "{hint}");
         assert!(
-            !hint.contains("may speak TLS") && !hint.contains("may not speak") && *hint != "it wants TLS",
+            !hint.contains("may speak TLS") && !hint.contains("may not speak") && *hint != "it requires TLS",
             "{hint}"
         );
     }
@@ -83,12 +83,12 @@ fn no_hint_contradicts_a_handshake() {
 }
 
 #[test]
-fn what_is_no_http_is_told_apart() {
+fn other_protocols_are_recognised() {
     for (seen, hint) in [
         (&b"\x15\x03\x01\0\x02"[..], Some("this port speaks TLS")),
         (b"\0\0\x12\x04\0\0\0\0\0", Some("it speaks HTTP/2: set version = \"h2\"")),
         (b"SSH-2.0-OpenSSH", Some("this port speaks another protocol than HTTP")),
-        // An answer after something else: HTTP it is.
+        // An answer after other bytes: it is HTTP.
         (b"  HTTP/1.1 200 OK\r\n", None),
     ] {
         assert_eq!(protocol_hint(seen, false), hint, "{seen:?}");

@@ -30,12 +30,12 @@ struct Answer<'a> {
     head: Fields<'a>,
     body: &'a [u8],
     trailers: Option<Fields<'a>>,
-    cut: Cut,
+    cut: Cutoff,
 }
 
-/// A proper answer with this message and these trailers.
+/// A complete answer with this message and these trailers.
 fn answer<'a>(body: &'a [u8], trailers: Fields<'a>) -> Answer<'a> {
-    Answer { status: 200, head: GRPC, body, trailers: Some(trailers), cut: Cut::Closed }
+    Answer { status: 200, head: GRPC, body, trailers: Some(trailers), cut: Cutoff::Closed }
 }
 
 fn probe(service: &str) -> GrpcProbe {
@@ -59,10 +59,10 @@ fn report(probe: &GrpcProbe, answer: &Answer<'_>, piece: usize) -> ProbeReport {
         reply.on_end(Some(&map(trailers)).filter(|map| !map.is_empty()));
     }
     let called = reply.finish(answer.cut, &mut trace);
-    let report = Finding::Called(called).report(&Circumstances {
+    let report = Finding::Grpc(called).report(&Circumstances {
         took: Duration::from_micros(1_900),
         connected_in: Some(Duration::from_micros(300)),
-        shaken_in: None,
+        handshake_in: None,
         timeout: Duration::from_secs(5),
         elsewhere: None,
     });
@@ -85,11 +85,11 @@ const NOT_SERVING: &[u8] = b"\0\0\0\0\x02\x08\x02";
 fn only_serving_passes() {
     check("", &answer(SERVING, OK), Code::L7Ok, "SERVING in 1.9 ms");
     for (body, service, sentence) in [
-        (NOT_SERVING, "", "NOT_SERVING, expected SERVING (it runs, but says of itself that it is not ready)"),
+        (NOT_SERVING, "", "NOT_SERVING, expected SERVING (it runs, but reports that it is not ready)"),
         (
             NOT_SERVING,
             "shop.Cart",
-            "NOT_SERVING for \"shop.Cart\", expected SERVING (it runs, but says of itself that it is not ready)",
+            "NOT_SERVING for \"shop.Cart\", expected SERVING (it runs, but reports that it is not ready)",
         ),
         // The default of an enumeration is not on the wire.
         (&b"\0\0\0\0\0"[..], "", "UNKNOWN, expected SERVING (it has set no status yet: it may still be starting)"),
@@ -97,7 +97,7 @@ fn only_serving_passes() {
             b"\0\0\0\0\x02\x08\x03",
             "shop.Cart",
             "SERVICE_UNKNOWN for \"shop.Cart\", expected SERVING \
-             (check `service`: a full name such as package.Service, or none for the server as a whole)",
+             (check `service`: a full name such as package.Service, or leave it out for the whole server)",
         ),
         (b"\0\0\0\0\x02\x08\x11", "", "health status 17, expected SERVING"),
     ] {
@@ -108,31 +108,31 @@ fn only_serving_passes() {
 #[test]
 fn an_error_of_grpc_has_its_name_and_message() {
     let unimplemented: Fields<'_> = &[("grpc-status", "12"), ("grpc-message", "unknown service grpc.health.v1.Health")];
-    let sentence = "no health service there: grpc-status UNIMPLEMENTED (12); message: \"unknown service \
+    let sentence = "no health service: grpc-status UNIMPLEMENTED (12); message: \"unknown service \
                     grpc.health.v1.Health\" (register grpc.health.v1.Health in its server; type = \"tcp\" sees only whether the port is open)";
     check("", &answer(b"", unimplemented), Code::L7Sts, sentence);
-    // Trailers only: everything stands in the head.
+    // Trailers only: everything is in the head.
     let early = [GRPC, unimplemented].concat();
-    let only = Answer { status: 200, head: &early, body: b"", trailers: Some(&[]), cut: Cut::Closed };
+    let only = Answer { status: 200, head: &early, body: b"", trailers: Some(&[]), cut: Cutoff::Closed };
     check("", &only, Code::L7Sts, sentence);
     for (code, service, sentence) in [
         (
             "5",
             "shop.Cart",
             "unknown service \"shop.Cart\": grpc-status NOT_FOUND (5) \
-             (check `service`: a full name such as package.Service, or none for the server as a whole)",
+             (check `service`: a full name such as package.Service, or leave it out for the whole server)",
         ),
         (
             "5",
             "",
-            "no health of the server as a whole: grpc-status NOT_FOUND (5) \
+            "no health status of the whole server: grpc-status NOT_FOUND (5) \
              (set `service` to the full name of one that it has)",
         ),
         (
             "14",
             "",
             "grpc-status UNAVAILABLE (14), expected OK \
-             (it is starting or going down, or a proxy in front of it reaches no server)",
+             (it is starting or going down, or a proxy in front of it cannot reach a server)",
         ),
         ("16", "", "grpc-status UNAUTHENTICATED (16), expected OK (needs credentials)"),
         (
@@ -144,15 +144,15 @@ fn an_error_of_grpc_has_its_name_and_message() {
     ] {
         check(service, &answer(b"", &[("grpc-status", code)]), Code::L7Sts, sentence);
     }
-    // An error counts, whatever was said before.
+    // An error counts, whatever the message.
     let late: Fields<'_> = &[("grpc-status", "13")];
-    let sentence = "grpc-status INTERNAL (13), expected OK (its own log may say why)";
+    let sentence = "grpc-status INTERNAL (13), expected OK (see its log)";
     check("", &answer(SERVING, late), Code::L7Sts, sentence);
 }
 
 #[test]
 fn a_message_is_decoded_quoted_and_masked() {
-    let said = |message: &str| {
+    let sentence = |message: &str| {
         let trailers = [("grpc-status", "10"), ("grpc-message", message)];
         report(&probe(""), &answer(b"", &trailers), 1).reason.into_string()
     };
@@ -167,20 +167,20 @@ fn a_message_is_decoded_quoted_and_masked() {
         ("bad token s3cret", "\"bad token ***\""),
         ("bad%20token%20%733cret", "\"bad token ***\""),
     ] {
-        assert_eq!(said(message), format!("{prefix}{shown}"), "{message}");
+        assert_eq!(sentence(message), format!("{prefix}{shown}"), "{message}");
     }
-    assert_eq!(said(&"x".repeat(9_000)).chars().count(), prefix.chars().count() + 256 + 3);
+    assert_eq!(sentence(&"x".repeat(9_000)).chars().count(), prefix.chars().count() + 256 + 3);
 }
 
 #[test]
-fn what_is_no_grpc_is_told_from_what_is() {
+fn an_answer_that_is_not_grpc_is_recognised() {
     let html: Fields<'_> = &[("content-type", "text/html")];
-    let http = |status, head, body| Answer { status, head, body, trailers: Some(&[]), cut: Cut::Closed };
+    let http = |status, head, body| Answer { status, head, body, trailers: Some(&[]), cut: Cutoff::Closed };
     for (answer, code, sentence) in [
         (
             http(404, html, &b"<h1>nope"[..]),
             Code::L7Sts,
-            "status 404, expected 200; body: \"<h1>nope\" (this port speaks HTTP/2; what answers is not gRPC, or a proxy that does not pass it on)",
+            "status 404, expected 200; body: \"<h1>nope\" (this port speaks HTTP/2 but not gRPC, or a proxy there does not forward gRPC)",
         ),
         (
             http(302, &[("location", "/login")], b""),
@@ -193,24 +193,24 @@ fn what_is_no_grpc_is_told_from_what_is() {
             http(200, html, b"<h1>hello"),
             Code::L7Rsp,
             "content-type \"text/html\", expected application/grpc; body: \"<h1>hello\" \
-             (this port speaks HTTP/2; what answers is not gRPC, or a proxy that does not pass it on)",
+             (this port speaks HTTP/2 but not gRPC, or a proxy there does not forward gRPC)",
         ),
         (
             http(200, &[], b""),
             Code::L7Rsp,
-            "no content-type, expected application/grpc (this port speaks HTTP/2; what answers is not gRPC, or a proxy that does not pass it on)",
+            "no content-type, expected application/grpc (this port speaks HTTP/2 but not gRPC, or a proxy there does not forward gRPC)",
         ),
         (
             http(200, GRPC, SERVING),
             Code::L7Rsp,
             "the answer ended without a grpc-status (a proxy in front of it may drop trailers)",
         ),
-        // A proxy may say it in gRPC with a status of HTTP beside it.
+        // A proxy may send a grpc-status with an HTTP status other than 200.
         (
             http(503, &[("grpc-status", "14")], b""),
             Code::L7Sts,
             "grpc-status UNAVAILABLE (14), expected OK \
-             (it is starting or going down, or a proxy in front of it reaches no server)",
+             (it is starting or going down, or a proxy in front of it cannot reach a server)",
         ),
     ] {
         check("", &answer, code, sentence);
@@ -229,7 +229,7 @@ fn what_is_no_grpc_is_told_from_what_is() {
 }
 
 #[test]
-fn a_message_that_breaks_the_rules_is_named() {
+fn a_violation_of_grpc_is_named() {
     let long = [&b"\0\0\0\x10\x01"[..], &[0; 5_000]].concat();
     for (body, sentence) in [
         (&b""[..], "grpc-status OK without a message"),
@@ -245,7 +245,7 @@ fn a_message_that_breaks_the_rules_is_named() {
     ] {
         check("", &answer(body, OK), Code::L7Rsp, sentence);
     }
-    // Unknown fields are skipped, as protobuf wants it.
+    // Unknown fields are skipped, as protobuf requires.
     check("", &answer(b"\0\0\0\0\x05\x12\x01x\x08\x01", OK), Code::L7Ok, "SERVING in 1.9 ms");
     for status in ["", "x", "-1", "+1", "1 ", "9999999999"] {
         check("", &answer(SERVING, &[("grpc-status", status)]), Code::L7Rsp, "malformed grpc-status");
@@ -253,37 +253,43 @@ fn a_message_that_breaks_the_rules_is_named() {
 }
 
 #[test]
-fn an_answer_that_stops_says_where() {
+fn the_reason_of_an_incomplete_answer_has_its_progress() {
     let slow = "it answers too slowly for this timeout";
     let closed = "this port may speak HTTP/1 only, TLS or another protocol, or its server is going down";
     for (status, body, cut, code, sentence) in [
         (
             0,
             &b""[..],
-            Cut::Deadline,
+            Cutoff::Deadline,
             Code::L7Tout,
             "no answer within 5s (connected in 0.3 ms) \
              (it accepts connections but does not answer: overloaded, stopped, or another protocol)"
                 .to_owned(),
         ),
-        (200, b"", Cut::Deadline, Code::L7Tout, format!("no message within 5s (connected in 0.3 ms) ({slow})")),
+        (200, b"", Cutoff::Deadline, Code::L7Tout, format!("no message within 5s (connected in 0.3 ms) ({slow})")),
         (
             200,
             SERVING,
-            Cut::Deadline,
+            Cutoff::Deadline,
             Code::L7Tout,
-            format!("no grpc-status within 5s: its message came (connected in 0.3 ms) ({slow})"),
+            format!("no grpc-status within 5s: only its message was received (connected in 0.3 ms) ({slow})"),
         ),
         (
             200,
             &SERVING[..6],
-            Cut::Deadline,
+            Cutoff::Deadline,
             Code::L7Tout,
-            format!("no whole message within 5s: 6 bytes of it came (connected in 0.3 ms) ({slow})"),
+            format!("no complete message within 5s: 6 bytes of it received (connected in 0.3 ms) ({slow})"),
         ),
-        (0, b"", Cut::Closed, Code::L7Rsp, format!("connection closed without an answer ({closed})")),
-        (0, b"", Cut::Broke(Errno::ECONNRESET), Code::L7Rsp, format!("connection reset without an answer ({closed})")),
-        (200, SERVING, Cut::Closed, Code::L7Rsp, "connection closed inside the answer".to_owned()),
+        (0, b"", Cutoff::Closed, Code::L7Rsp, format!("connection closed without an answer ({closed})")),
+        (
+            0,
+            b"",
+            Cutoff::Broke(Errno::ECONNRESET),
+            Code::L7Rsp,
+            format!("connection reset without an answer ({closed})"),
+        ),
+        (200, SERVING, Cutoff::Closed, Code::L7Rsp, "connection closed inside the answer".to_owned()),
     ] {
         check("", &Answer { status, head: GRPC, body, trailers: None, cut }, code, &sentence);
     }
@@ -292,11 +298,11 @@ fn an_answer_that_stops_says_where() {
     let ended = (0..=INTERIM_ANSWERS).map(|_| reply.on_head(103, &HeaderMap::new())).collect::<Vec<_>>();
     assert_eq!(ended.last(), Some(&Progress::Done));
     assert_eq!(ended.iter().filter(|p| **p == Progress::More).count(), INTERIM_ANSWERS as usize);
-    assert_eq!(reply.finish(Cut::Closed, &mut Trace::default()).said, Said::Wrong(Wrong::Interim));
+    assert_eq!(reply.finish(Cutoff::Closed, &mut Trace::default()).outcome, GrpcAnswer::Violation(Violation::Interim));
 }
 
 #[test]
-fn what_was_seen_is_kept_masked_and_bounded() {
+fn the_trace_is_masked_and_bounded() {
     let seen = report(&probe(""), &answer(SERVING, &[("grpc-status", "0"), ("x-echo", "s3cret")]), 3).trace;
     let head = "HTTP/2 200\r\ncontent-type: application/grpc\r\ngrpc-status: 0\r\nx-echo: ***\r\n";
     assert_eq!(String::from_utf8_lossy(&seen.head), head);
@@ -307,7 +313,7 @@ fn what_was_seen_is_kept_masked_and_bounded() {
         head: &[("x-huge", &huge)],
         body: huge.as_bytes(),
         trailers: Some(&[]),
-        cut: Cut::Closed,
+        cut: Cutoff::Closed,
     };
     let seen = report(&probe(""), &page, 100).trace;
     assert_eq!((seen.head.len(), seen.body.len()), (Trace::HEAD_BYTES_MAX, Trace::BODY_BYTES_MAX));

@@ -6,11 +6,11 @@ use serde_json::json;
 use super::*;
 
 fn said(document: &Value, around: Option<&Value>) -> Option<String> {
-    Said::find(document, around, || ["s3cret"].into_iter()).map(|said| said.to_string())
+    SelfReport::find(document, around, || ["s3cret"].into_iter()).map(|said| said.to_string())
 }
 
 #[test]
-fn the_more_telling_words_are_found() {
+fn the_most_specific_reason_is_found() {
     for (document, words) in [
         (
             json!({"status": "unhealthy", "reason": "No ASR workers available"}),
@@ -78,9 +78,9 @@ fn the_more_telling_words_are_found() {
 }
 
 #[test]
-fn the_part_that_fails_is_named() {
+fn the_component_that_fails_is_named() {
     for (document, words) in [
-        // Spring Boot: nested, and with the words in details.
+        // Spring Boot: nested, and with the reason in details.
         (
             json!({"status": "DOWN", "components": {
                 "db": {"status": "UP", "details": {"database": "H2"}},
@@ -151,7 +151,7 @@ fn the_part_that_fails_is_named() {
 }
 
 #[test]
-fn a_verdict_of_a_system_is_told_from_an_error_page() {
+fn a_health_report_is_distinguished_from_an_error_page() {
     for (document, verdict) in [
         (json!({"status": "maintenance_mode"}), true),
         (json!({"initialized": true, "sealed": false, "standby": true}), true),
@@ -178,17 +178,18 @@ fn the_object_around_the_node_comes_second() {
     assert_eq!(said(&portus, around).as_deref(), Some("msg: database is initializing"));
     let above = json!({"reason": "starting", "database": {"msg": "database is initializing"}});
     assert_eq!(said(&above, Some(&above["database"])).as_deref(), Some("reason: starting"));
-    // A rule over a part has named it; one over the document has not.
+    // A rule over a component has named it; a rule over the document has not.
     let spring = json!({"status": "DOWN", "components": {"redis": {"status": "DOWN"}}});
     assert_eq!(said(&spring, Some(&spring["components"]["redis"])), None);
     assert_eq!(said(&spring, None).as_deref(), Some("components.redis: DOWN"));
-    // The whole is well, whatever its parts are.
+    // The whole is healthy, whatever its components are.
     assert_eq!(said(&json!({"status": "up", "components": {"redis": {"status": "DOWN"}}}), None), None);
 }
 
 #[test]
 fn the_failed_lines_of_a_verbose_readyz_are_found() {
-    let lines = |text: &str| Said::find_lines(text.as_bytes(), || ["s3cret"].into_iter()).map(|said| said.to_string());
+    let lines =
+        |text: &str| SelfReport::find_lines(text.as_bytes(), || ["s3cret"].into_iter()).map(|said| said.to_string());
     for (text, found) in [
         (
             "[+]ping ok\n[-]etcd failed: reason withheld\n[+]log ok\nreadyz check failed\n",
@@ -208,7 +209,7 @@ fn the_failed_lines_of_a_verbose_readyz_are_found() {
 }
 
 #[test]
-fn words_are_short_escaped_and_without_credentials() {
+fn reasons_are_short_escaped_and_without_credentials() {
     let long = said(&json!({"reason": "x".repeat(5_000)}), None).unwrap();
     assert_eq!(long.chars().count(), "reason: ".len() + 256 + 1);
     let list = said(&json!({"failed": vec!["part"; 5_000]}), None).unwrap();
@@ -220,13 +221,13 @@ fn words_are_short_escaped_and_without_credentials() {
     let part = json!({"checks": {"s3cret": {"status": "fail", "output": "no s3cret\u{202e}"}}});
     assert_eq!(said(&part, None).as_deref(), Some(r"checks.***: fail, no ***\u{202e}"));
     let deep = (0..40).fold(json!({"status": "down"}), |inner, _| json!({ ("k".repeat(300)): inner }));
-    assert_eq!(said(&deep, None), None, "what is too deep is not looked for");
+    assert_eq!(said(&deep, None), None, "the search has a limited depth");
 }
 
 proptest! {
-    /// Whatever a peer sends: what is shown stays short, and does not act.
+    /// Whatever a peer sends, the text stays short and has no control characters.
     #[test]
-    fn what_is_found_is_bounded(
+    fn the_report_is_bounded(
         names in prop::collection::vec("[a-z\u{202e}\u{1b}]{0,90}", 1..40),
         states in prop::collection::vec(prop::sample::select(vec!["UP", "DOWN", "fail", "warn", "\u{1b}"]), 1..40),
     ) {

@@ -1,6 +1,6 @@
-//! What a system says of its own trouble, for the sentence about a failed probe: the `reason`, `message` or `error` of a
-//! JSON answer (RFC 9457 and health+json among them), the part of it that says of itself that it fails, or the `[-]` lines of
-//! a verbose `readyz`. Pure and bounded; what is found is escaped when it is shown.
+//! The reason that a system reports for its failure, for the sentence about a failed probe: the `reason`, `message` or
+//! `error` of a JSON answer (RFC 9457 and health+json among them), the component that reports a failure, or the `[-]` lines
+//! of a verbose `readyz`. Pure and bounded; text of the peer is escaped when it is shown.
 
 mod part;
 
@@ -10,53 +10,52 @@ use serde_json::{Map, Value};
 
 use crate::model::quote::{Escaped, Excerpt};
 pub(super) use part::is_verdict;
-use part::{Part, says_well};
+use part::{Part, reports_healthy};
 
-/// Keys under which systems say why, the more telling first; case does not count.
+/// Keys under which systems report a reason, the most specific first; in any case.
 const REASON_KEYS: [&str; 9] =
     ["reason", "message", "msg", "detail", "output", "error", "exception", "title", "description"];
-/// What an object under `error` has, the more telling first.
+/// Keys of an object under `error`, the most specific first.
 const ERROR_KEYS: [&str; 4] = ["message", "reason", "type", "code"];
-/// Where the words of a part are that has none beside its status.
+/// Objects in a component that can hold its reason.
 const DETAIL_KEYS: [&str; 2] = ["details", "data"];
-/// What the name of a list of faulty parts contains, in any case.
+/// Words in the name of a list of failures, in any case.
 const LIST_WORDS: [&str; 6] = ["fault", "fail", "unhealthy", "error", "down", "detail"];
 /// Bytes of a key that are shown.
 const KEY_BYTES_MAX: usize = 64;
 
-/// A system's own words: at most two remarks.
+/// What a system reports about its failure: at most two remarks.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Said(Vec<Remark>);
+pub(super) struct SelfReport(Vec<Remark>);
 
-/// Some words, and the key under which they are; empty for lines of text.
+/// A text and its key; the key is empty for lines of text.
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Remark {
     key: Excerpt,
     text: Excerpt,
-    /// Parts that fail as well.
+    /// Further components that fail.
     more: usize,
 }
 
-impl Said {
-    /// Looks for them in `document`, then in `around`: the object around the node that a rule has named. Where no rule has
-    /// named a part, and the document does not say that it is well, the first part that says that it fails is named. None of
-    /// `secrets` is repeated.
-    pub(super) fn find<'s, S>(document: &Value, around: Option<&Value>, secrets: impl Fn() -> S) -> Option<Said>
+impl SelfReport {
+    /// Searches `document`, then `around`: the object around the node that a rule names. Where no rule names one, and the
+    /// document does not report success, adds the first component that reports a failure. Masks `secrets`.
+    pub(super) fn find<'s, S>(document: &Value, around: Option<&Value>, secrets: impl Fn() -> S) -> Option<SelfReport>
     where
         S: Iterator<Item = &'s str>,
     {
         let objects = [Some(document), around].into_iter().flatten().filter_map(Value::as_object);
         let words = objects.filter_map(words_of).next();
-        let part = if around.is_some() || says_well(document) { None } else { Part::first(document) };
-        // A flag of the document itself adds nothing to its words.
+        let part = if around.is_some() || reports_healthy(document) { None } else { Part::first(document) };
+        // A flag of the document itself adds nothing to its reason.
         let part = part.filter(|part| words.is_none() || !part.path.is_empty()).map(Remark::of);
         let remarks: Vec<Remark> = [words, part].into_iter().flatten().map(|r| r.without(&secrets)).collect();
-        (!remarks.is_empty()).then_some(Said(remarks))
+        (!remarks.is_empty()).then_some(SelfReport(remarks))
     }
 
     /// The `[-]` lines of a text that begins with such lines or with `[+]` ones: what a Kubernetes server answers to
     /// `readyz?verbose`.
-    pub(super) fn find_lines<'s, S>(body: &[u8], secrets: impl Fn() -> S) -> Option<Said>
+    pub(super) fn find_lines<'s, S>(body: &[u8], secrets: impl Fn() -> S) -> Option<SelfReport>
     where
         S: Iterator<Item = &'s str>,
     {
@@ -66,7 +65,7 @@ impl Said {
         }
         let lines = body.split(|byte| *byte == b'\n').map(<[u8]>::trim_ascii);
         let text = joined(lines.filter(|line| line.starts_with(b"[-]")))?;
-        Some(Said(vec![Remark { key: Excerpt::default(), text, more: 0 }.without(&secrets)]))
+        Some(SelfReport(vec![Remark { key: Excerpt::default(), text, more: 0 }.without(&secrets)]))
     }
 }
 
@@ -87,7 +86,7 @@ impl Remark {
 }
 
 /// `reason: No ASR workers available; components.redis: DOWN; 1 more part fails`.
-impl fmt::Display for Said {
+impl fmt::Display for SelfReport {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for (i, remark) in self.0.iter().enumerate() {
             f.write_str(if i == 0 { "" } else { "; " })?;
@@ -145,7 +144,7 @@ fn list(object: &Map<String, Value>) -> Option<Remark> {
     })
 }
 
-/// An item of a list of faults: a text, or an object with a `code` or a `message`.
+/// An item of a list of failures: a text, or an object with a `code` or a `message`.
 fn item(value: &Value) -> Option<String> {
     let object = match value {
         Value::String(text) => return Some(text.clone()),
@@ -165,7 +164,7 @@ fn item(value: &Value) -> Option<String> {
     }
 }
 
-/// All `parts` as one text; `None`: there is none.
+/// All `parts` as one text; `None`: there are none.
 fn joined<'a>(parts: impl Iterator<Item = &'a [u8]>) -> Option<Excerpt> {
     let mut text = Excerpt::default();
     for (i, part) in parts.enumerate() {
@@ -179,7 +178,7 @@ fn shown_key(key: &str) -> Excerpt {
     Excerpt::of(cut_key(key).as_bytes())
 }
 
-/// The beginning of a key.
+/// The first [`KEY_BYTES_MAX`] bytes of a key.
 fn cut_key(key: &str) -> &str {
     let ends = key.char_indices().map(|(at, c)| at + c.len_utf8());
     &key[..ends.take_while(|end| *end <= KEY_BYTES_MAX).last().unwrap_or(0)]

@@ -1,6 +1,6 @@
-//! A socket that remembers the first bytes it heard: what a peer says that does not speak TLS is worth quoting, and the
-//! TLS library does not tell. And one that hears a peer out: who refuses a handshake says why and closes, and our next
-//! write fails before the library has read what was said.
+//! A socket that keeps the first bytes it received: the TLS library does not report them, and a message about a peer that
+//! does not speak TLS quotes them. It also delays write errors: a peer that rejects a handshake sends an alert and closes,
+//! and our next write would fail before the library has read the alert.
 
 use std::io;
 use std::pin::Pin;
@@ -14,32 +14,32 @@ use super::seen::Seen;
 
 /// Bytes kept: enough for a status line or a banner.
 const KEPT: usize = 64;
-/// Bytes of a record's head that tell TLS from anything else.
+/// Bytes of a record header that identify TLS.
 const RECORD_BYTES: usize = 2;
 
 /// `S`, and its first bytes.
 #[derive(Debug)]
-pub struct Heard<S> {
+pub struct Recorder<S> {
     inner: S,
     first: [u8; KEPT],
     len: u8,
-    /// Writing failed because the peer has gone; what it said before counts more.
+    /// A write failed because the peer closed. What it sent before is read first.
     gone: bool,
     failure: Option<io::Error>,
     seen: Arc<Seen>,
 }
 
-impl<S> Heard<S> {
-    pub(super) fn new(inner: S, seen: Arc<Seen>) -> Heard<S> {
-        Heard { inner, first: [0; KEPT], len: 0, gone: false, failure: None, seen }
+impl<S> Recorder<S> {
+    pub(super) fn new(inner: S, seen: Arc<Seen>) -> Recorder<S> {
+        Recorder { inner, first: [0; KEPT], len: 0, gone: false, failure: None, seen }
     }
 
-    /// The first bytes that came.
+    /// The first bytes received.
     pub(super) fn first(&self) -> &[u8] {
         &self.first[..usize::from(self.len)]
     }
 
-    /// What is said to the writer of `whole` bytes.
+    /// The result for the writer of `whole` bytes: success if the peer has closed.
     fn note(&mut self, written: io::Result<usize>, whole: usize) -> io::Result<usize> {
         match written {
             Err(error) if is_gone(&error) => {
@@ -62,13 +62,13 @@ impl<S> Heard<S> {
     }
 }
 
-impl<S: AsyncRead + Unpin> AsyncRead for Heard<S> {
+impl<S: AsyncRead + Unpin> AsyncRead for Recorder<S> {
     fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let this = self.get_mut();
         let before = buf.filled().len();
         ready!(Pin::new(&mut this.inner).poll_read(cx, buf))?;
-        let heard = buf.filled().len() - before;
-        if heard == 0
+        let received = buf.filled().len() - before;
+        if received == 0
             && let Some(failure) = this.failure.take()
         {
             return Poll::Ready(Err(failure));
@@ -80,7 +80,7 @@ impl<S: AsyncRead + Unpin> AsyncRead for Heard<S> {
     }
 }
 
-impl<S: AsyncWrite + Unpin> AsyncWrite for Heard<S> {
+impl<S: AsyncWrite + Unpin> AsyncWrite for Recorder<S> {
     fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         let this = self.get_mut();
         if this.gone {
@@ -90,7 +90,7 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Heard<S> {
         Poll::Ready(this.note(written, bytes.len()))
     }
 
-    /// A handshake's records go out in one write.
+    /// Sends the records of a handshake in one write.
     fn poll_write_vectored(
         self: Pin<&mut Self>,
         cx: &mut Context<'_>,
@@ -131,14 +131,14 @@ mod tests {
     async fn the_first_bytes_are_kept_however_they_come() {
         let said: Vec<u8> = (0..100).collect();
         for size in [1, 7, 64, 100] {
-            let mut heard = Heard::new(&said[..], Arc::default());
+            let mut recorder = Recorder::new(&said[..], Arc::default());
             let mut seen = Vec::new();
             let mut piece = vec![0; size];
             while seen.len() < said.len() {
-                let n = heard.read(&mut piece).await.unwrap();
+                let n = recorder.read(&mut piece).await.unwrap();
                 seen.extend_from_slice(&piece[..n]);
             }
-            assert_eq!((seen.as_slice(), heard.first()), (&said[..], &said[..64]), "{size}");
+            assert_eq!((seen.as_slice(), recorder.first()), (&said[..], &said[..64]), "{size}");
         }
     }
 
@@ -149,15 +149,15 @@ mod tests {
         {
             for size in [1, 64] {
                 let seen = Arc::new(Seen::default());
-                let mut heard = Heard::new(said, seen.clone());
+                let mut recorder = Recorder::new(said, seen.clone());
                 let mut piece = vec![0; size];
-                while heard.read(&mut piece).await.unwrap() > 0 {}
+                while recorder.read(&mut piece).await.unwrap() > 0 {}
                 assert_eq!(seen.speaks_tls(), speaks, "{said:?} by {size}");
             }
         }
     }
 
-    /// Says `bye`; cannot be written to.
+    /// Sends its bytes; writes fail.
     struct Gone(&'static [u8], io::ErrorKind);
 
     impl AsyncRead for Gone {
@@ -181,16 +181,16 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_peer_that_has_gone_is_heard_out_before_the_write_fails() {
+    async fn a_peer_that_has_gone_can_still_be_read_before_the_write_fails() {
         for kind in [io::ErrorKind::BrokenPipe, io::ErrorKind::ConnectionReset] {
-            let mut heard = Heard::new(Gone(b"bye", kind), Arc::default());
-            heard.write_all(b"hello").await.unwrap();
-            heard.write_all(b"again").await.unwrap();
+            let mut recorder = Recorder::new(Gone(b"bye", kind), Arc::default());
+            recorder.write_all(b"hello").await.unwrap();
+            recorder.write_all(b"again").await.unwrap();
             let mut said = [0; 8];
-            assert_eq!(heard.read(&mut said).await.unwrap(), 3);
-            assert_eq!(heard.read(&mut said).await.unwrap_err().kind(), kind);
+            assert_eq!(recorder.read(&mut said).await.unwrap(), 3);
+            assert_eq!(recorder.read(&mut said).await.unwrap_err().kind(), kind);
         }
-        let mut heard = Heard::new(Gone(b"bye", io::ErrorKind::OutOfMemory), Arc::default());
-        assert_eq!(heard.write_all(b"hello").await.unwrap_err().kind(), io::ErrorKind::OutOfMemory);
+        let mut recorder = Recorder::new(Gone(b"bye", io::ErrorKind::OutOfMemory), Arc::default());
+        assert_eq!(recorder.write_all(b"hello").await.unwrap_err().kind(), io::ErrorKind::OutOfMemory);
     }
 }

@@ -1,20 +1,20 @@
-//! Finds the part of a health report that says of itself that it fails. Reports differ in their shapes (`components` of
-//! Spring, `entries` of ASP.NET, `checks` of MicroProfile and health+json, a list of Consul, flags of Vault), and agree in
-//! this: somewhere in them is an object with a `status`, `state` or flag of its own.
+//! Finds the component of a health report that fails. Reports have different shapes (`components` of Spring, `entries` of
+//! ASP.NET, `checks` of MicroProfile and health+json, a list of Consul, flags of Vault), but all of them have objects with
+//! a `status`, `state` or flag.
 
 use serde_json::{Map, Value};
 
 use super::cut_key;
 
-/// Keys under which a part says how it is; case does not count.
+/// Keys of the state of a component, in any case.
 const STATUS_KEYS: [&str; 5] = ["status", "state", "health", "outcome", "result"];
-/// Keys of a part that fails when they are `false`.
+/// Flags of a component that fails when they are `false`.
 const GOOD_FLAGS: [&str; 7] = ["healthy", "ready", "success", "ok", "up", "alive", "initialized"];
-/// Keys of a part that fails when they are `true`.
+/// Flags of a component that fails when they are `true`.
 const BAD_FLAGS: [&str; 3] = ["sealed", "maintenance", "failed"];
-/// Flags of a system, whatever they say: who answers with one has judged itself.
+/// Flags whose presence shows that a document is a health report, whatever their value.
 const OWN_FLAGS: [&str; 8] = ["healthy", "ready", "up", "alive", "initialized", "sealed", "standby", "maintenance"];
-/// Words of a part that fails, in small letters.
+/// States of a component that fails, in lower case.
 const FAILS: [&str; 21] = [
     "down",
     "fail",
@@ -38,34 +38,34 @@ const FAILS: [&str; 21] = [
     "stopped",
     "unreachable",
 ];
-/// Words of a part that is not well; they count where nothing fails.
+/// States of a component that is not healthy; used only if nothing fails.
 const WEAK: [&str; 7] = ["degraded", "warn", "warning", "starting", "pending", "unknown", "yellow"];
-/// Objects whose fields are parts, each with its state as value.
+/// Objects whose fields are components, each with its state as value.
 const CONTAINERS: [&str; 7] = ["checks", "components", "entries", "services", "dependencies", "results", "details"];
-/// Keys under which the items of a list have their names.
+/// Keys of the name of an item of a list.
 const NAME_KEYS: [&str; 4] = ["name", "id", "checkid", "componentid"];
-/// How deep parts are looked for, and how many values.
+/// Depth of the search for components, and the number of values examined.
 const DEPTH_MAX: usize = 8;
 const VALUES_MAX: usize = 4_096;
-/// Bytes of a path that are kept: more than are shown.
+/// Bytes of a path that are kept; fewer are shown.
 const PATH_BYTES_MAX: usize = 300;
 
-/// A part that fails.
+/// A component that fails.
 #[derive(Debug)]
 pub(super) struct Part<'d> {
     /// `components.redis`; empty for the document itself.
     pub path: String,
-    /// What it says: `DOWN`, or `sealed is true`.
+    /// Its state: `DOWN`, or `sealed is true`.
     pub verdict: String,
-    /// The part, where it is an object.
+    /// The component, if it is an object.
     pub object: Option<&'d Map<String, Value>>,
-    /// How many more fail.
+    /// Further components that fail.
     pub more: usize,
 }
 
 impl<'d> Part<'d> {
-    /// The first part of `document` that fails, or that is not well where none fails. The document itself is one only for
-    /// a flag: its own status has been said by that of the answer.
+    /// The first component of `document` that fails or, if none fails, that is not healthy. The document itself counts only
+    /// for a flag: its status repeats that of the answer.
     pub(super) fn first(document: &'d Value) -> Option<Part<'d>> {
         [&FAILS[..], &WEAK[..]].into_iter().find_map(|words| {
             let mut search = Search { words, first: None, found: 0, left: VALUES_MAX };
@@ -76,11 +76,11 @@ impl<'d> Part<'d> {
     }
 }
 
-/// Whether `document` is a report of a system about its own health, and not, say, the error page of an API.
+/// Whether `document` is a health report, and not, for example, the error page of an API.
 pub(in crate::probe) fn is_verdict(document: &Value) -> bool {
     let says = |object: &Map<String, Value>| {
         object.iter().any(|(key, value)| match value {
-            // A number or its digits are the status of the answer once more.
+            // A number, or its digits, repeats the status of the answer.
             Value::String(text) => {
                 is_one_of(key, &STATUS_KEYS) && !text.is_empty() && !text.bytes().all(|b| b.is_ascii_digit())
             }
@@ -91,8 +91,8 @@ pub(in crate::probe) fn is_verdict(document: &Value) -> bool {
     document.as_object().is_some_and(says) || Part::first(document).is_some_and(|part| !part.path.is_empty())
 }
 
-/// Whether `document` says of itself that it is well.
-pub(super) fn says_well(document: &Value) -> bool {
+/// Whether `document` reports success.
+pub(super) fn reports_healthy(document: &Value) -> bool {
     const WELL: [&str; 9] = ["up", "ok", "pass", "passing", "healthy", "ready", "success", "serving", "green"];
     let fields = document.as_object().into_iter().flatten();
     fields.into_iter().any(|(key, value)| {
@@ -108,7 +108,7 @@ struct Search<'w, 'd> {
 }
 
 impl<'d> Search<'_, 'd> {
-    /// Looks into `value`, which is at `path`; whether a part was found in it.
+    /// Searches `value`, which is at `path`; whether it contains a component that counts.
     fn look_into(&mut self, value: &'d Value, path: &str, depth: usize) -> bool {
         if depth >= DEPTH_MAX || path.len() > PATH_BYTES_MAX || self.left == 0 {
             return false;
@@ -118,12 +118,12 @@ impl<'d> Search<'_, 'd> {
         match value {
             Value::Object(object) => {
                 for (key, inner) in object {
-                    // The words of an error are found otherwise.
+                    // An error object is handled as a reason.
                     if !is_one_of(key, &["error", "errors"]) {
                         self.look_into(inner, &below(path, cut_key(key)), depth + 1);
                     }
                 }
-                // The innermost part is the one at fault.
+                // The innermost component is the one at fault.
                 if self.found == before {
                     self.judge(object, path, depth);
                 }
@@ -143,7 +143,7 @@ impl<'d> Search<'_, 'd> {
         self.found > before
     }
 
-    /// Whether `object` itself fails, or one of the plain values in it where they are parts.
+    /// Whether `object` itself fails, or one of its plain values where they are components.
     fn judge(&mut self, object: &'d Map<String, Value>, path: &str, depth: usize) {
         let container = path.rsplit('.').next().is_some_and(|name| is_one_of(name, &CONTAINERS));
         for (key, value) in object {
@@ -166,7 +166,7 @@ impl<'d> Search<'_, 'd> {
             let is_own = is_one_of(key, &STATUS_KEYS) || (matches!(value, Value::Bool(_)) && !container);
             let (path, object) =
                 if is_own { (path.to_owned(), Some(object)) } else { (below(path, cut_key(key)), None) };
-            // The words of the document are found otherwise.
+            // The reason of the document is handled elsewhere.
             let object = object.filter(|_| depth > 0);
             self.found += 1;
             if self.first.is_none() {
