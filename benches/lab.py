@@ -1,4 +1,4 @@
-"""What the comparisons share: servers that are started on a core of their own and always stopped, and their CPU time."""
+"""Shared by the comparisons: starts servers on their own core, always stops them, and measures their CPU time."""
 
 import json
 import os
@@ -32,11 +32,11 @@ http {{
 
 
 class Trouble(Exception):
-    """What ends the run with one sentence."""
+    """Ends the run with one sentence."""
 
 
 def cpu_seconds(process):
-    """User and system time of a process and of all below it, so that nginx's worker counts and not only its master."""
+    """User and system time of a process and its descendants, so that nginx's worker counts and not only its master."""
     if process is None:
         return 0.0
     parents, times = {}, {}

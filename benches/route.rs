@@ -27,7 +27,7 @@ fn routes() -> Vec<RoutePolicy> {
         .collect()
 }
 
-/// The first match of a list in which exact hosts stand before wildcards, and those before any.
+/// The first match in a list that has exact hosts before wildcards, and those before any host.
 fn scan(routes: &[RoutePolicy], query: &Query<'_>) -> Option<usize> {
     let takes = |route: &RoutePolicy| {
         let host = match &route.host {

@@ -1,10 +1,11 @@
-//! Question: how many probes a second can the one writer of a pool's state take in, and what does a change of an
-//! upstream's health cost in a pool of 3, 100 and 10,000?
+//! Question: how many probe results per second can the single writer of a pool's state process, and what does a change
+//! of an upstream's health cost in a pool of 3, 100 and 10,000?
 //!
-//! `pass/N`: a probe starts and passes, and nothing changes (nearly all probes). `flip/N`: it ends the other way, so that
-//! its upstream changes state and a view is built. `track`: the verdict of one check alone, without the pool. `reload/10000`:
-//! the same configuration once more, every verdict kept, and a snapshot and views made. `memory`: resident bytes for each of
-//! 10,000 upstreams that have become healthy and not changed since, the prober's own share aside.
+//! `pass/N`: a probe starts and passes, and nothing changes (nearly all probes). `flip/N`: it ends the other way, so
+//! that its upstream changes state and a view is built. `track`: the verdict of one check alone, without the pool.
+//! `reload/10000`: the same configuration once more, every verdict kept, and a snapshot and views made. `memory`:
+//! resident bytes for each of 10,000 upstreams that have become healthy and not changed since, the prober's own share
+//! aside.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
@@ -71,7 +72,7 @@ fn report(code: Code) -> ProbeReport {
     ProbeReport { code, status: None, duration, reason, hint: None, trace }
 }
 
-/// A pool whose probes are answered one by one, in the order in which they fall due.
+/// A pool whose probes end one by one, in the order in which they are due.
 struct World {
     state: State,
     now: Instant,
@@ -100,7 +101,7 @@ impl World {
         self.state.status(false, self.now).pools[0].eligible
     }
 
-    /// Goes on to the next instant at which probes fall due.
+    /// Advances to the next instant at which probes are due.
     fn wait(&mut self) {
         while self.due.is_empty() {
             self.now = self.now.max(self.state.next_deadline().expect("a probe is always due"));
@@ -109,14 +110,14 @@ impl World {
         }
     }
 
-    /// The next probe that falls due passes.
+    /// The next due probe passes.
     fn pass(&mut self) {
         self.wait();
         let (token, _) = self.due.pop_front().expect("not empty");
         self.state.on_probes([(token, report(Code::L4Ok))], self.now);
     }
 
-    /// The next probe that falls due contradicts the state of its upstream.
+    /// The next due probe contradicts the state of its upstream.
     fn flip(&mut self) {
         self.wait();
         let (token, address) = self.due.pop_front().expect("not empty");
@@ -136,7 +137,7 @@ impl World {
 /// Resident memory of this process, in bytes.
 fn resident() -> usize {
     let status = std::fs::read_to_string("/proc/self/status").expect("Linux");
-    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).expect("it is always told");
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).expect("Linux always reports it");
     line.split_ascii_whitespace().next().and_then(|kib| kib.parse::<usize>().ok()).expect("a number") << 10
 }
 
