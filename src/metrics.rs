@@ -1,8 +1,8 @@
-//! Prometheus metrics: what the pools, the checker and the process counted, read at scrape time. Decides names, labels and
-//! help texts, all of them in `pools`, `upstreams`, `process` and here; `docs/metrics.md` lists them.
+//! Prometheus metrics: the counters of the pools, the checker and the process, read at scrape time. Names, labels and
+//! help texts are in `pools`, `upstreams`, `process` and here; `docs/metrics.md` lists them.
 //!
-//! Nothing is kept between scrapes: a pool or upstream that is gone has no series any more, and no counter goes backwards.
-//! Labels come from names of the configuration and from enums, never from paths, clients or error texts.
+//! Nothing is kept between scrapes: a removed pool or upstream has no series, and no counter goes backwards. Labels
+//! come from names of the configuration and from enums, never from paths, clients or error texts.
 
 use std::fmt;
 use std::sync::Arc;
@@ -30,7 +30,7 @@ use families::Families;
 pub struct Format {
     /// In OpenMetrics 1.0; otherwise in the Prometheus text format 0.0.4.
     pub open_metrics: bool,
-    /// With the series per upstream. Ten thousand upstreams make some 20 MB of them.
+    /// With the series per upstream: about 20 MB for 10,000 upstreams.
     pub upstreams: bool,
 }
 
@@ -41,9 +41,9 @@ pub struct Scrape {
     pub status: Status,
     /// The SHA-256 of the configuration file, in hexadecimal; empty without a file.
     pub config_hash: Arc<str>,
-    /// What the listeners have done that belongs to no pool.
+    /// What the listeners count outside of any pool.
     pub front: Arc<FrontStats>,
-    /// When the process began.
+    /// When the process started.
     pub started: SystemTime,
     /// Whether the last reload was applied or changed nothing; true before the first.
     pub last_reload_success: bool,
@@ -221,7 +221,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn both_formats_keep_to_their_grammar() {
+    async fn both_formats_follow_their_grammar() {
         for upstreams in [true, false] {
             let open = Format { open_metrics: true, upstreams };
             syntax::check(&render(two_pools(), Format { open_metrics: false, upstreams }), syntax::Format::Prometheus);
@@ -231,7 +231,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn series_say_what_was_counted() {
+    async fn series_have_the_counted_values() {
         let text = render(two_pools(), PLAIN);
         for line in [
             &format!("roundsman_build_info{{version=\"{}\"}} 1", crate::VERSION),
@@ -268,24 +268,24 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn the_series_per_upstream_can_be_left_out_and_no_other_goes_with_them() {
+    async fn only_the_series_per_upstream_can_be_left_out() {
         let whole = render(two_pools(), PLAIN);
         let short = render(two_pools(), Format { upstreams: false, ..PLAIN });
         assert!(!short.contains("upstream=") && whole.contains("upstream="), "{short}");
         let of_upstreams = |line: &str| line.contains("roundsman_upstream_") || line.contains("roundsman_check_");
-        // A pool's own series begins like those of upstreams.
+        // This series of pools begins like those of upstreams.
         let of_pools = |line: &str| line.contains("roundsman_upstream_response_seconds");
-        // Other series may change from one scrape to the next.
+        // Values may change from one scrape to the next, so only names are compared.
         let named = |text: &str| -> Vec<String> {
             let kept = text.lines().filter(|line| !of_upstreams(line) || of_pools(line));
             kept.map(|line| line.rsplit_once(' ').map_or(line, |(series, _)| series).to_owned()).collect()
         };
         assert_eq!(named(&whole), named(&short));
-        assert_eq!(named(&short).len(), short.lines().count(), "nothing of upstreams is left");
+        assert_eq!(named(&short).len(), short.lines().count(), "no series per upstream is left");
     }
 
     #[tokio::test(start_paused = true)]
-    async fn the_series_of_what_was_removed_end() {
+    async fn removed_pools_and_upstreams_have_no_series() {
         let mut scrape = two_pools();
         assert!(render(scrape.clone(), PLAIN).contains("pool=\"web\""));
         scrape.status.pools.pop();

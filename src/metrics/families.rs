@@ -1,4 +1,4 @@
-//! Writes metric families: one name, one type, one help text, any number of series. A thin cover over the encoder of
+//! Writes metric families: one name, one type, one help text, any number of series. A thin layer over the encoder of
 //! `prometheus-client`, so that a family is one call.
 
 use std::fmt;
@@ -11,7 +11,7 @@ use prometheus_client::metrics::MetricType;
 
 use crate::pool::Histogram;
 
-/// Where families are written to.
+/// The destination of metric families.
 pub struct Families<'a>(DescriptorEncoder<'a>);
 
 /// The labels of a series, in order.
@@ -94,7 +94,7 @@ impl Counters<'_> {
 pub struct Histograms<'a>(MetricEncoder<'a>);
 
 impl Histograms<'_> {
-    /// Writes one. The count is the sum of the buckets as they were read, so that the two always agree.
+    /// Writes one. The count is the sum of the buckets as they were read, so that count and buckets always agree.
     pub fn put(&mut self, labels: &Labels<'_>, histogram: &Histogram) -> fmt::Result {
         let bounds = Histogram::BOUNDS_US.iter().map(|us| *us as f64 / 1e6).chain([f64::INFINITY]);
         let buckets: Vec<_> = bounds.zip(histogram.counts()).collect();

@@ -1,5 +1,5 @@
-//! Turns OpenMetrics text into the Prometheus text format 0.0.4, which differs in its comment lines only: there a counter
-//! and an info are called as their samples are, `_total` and `_info` included, and there is no `# EOF`. Scrapers that do not
+//! Turns OpenMetrics text into the Prometheus text format 0.0.4, which differs only in its comment lines: the names of
+//! counters and infos include `_total` and `_info`, as their samples do, and there is no `# EOF`. Scrapers that do not
 //! ask for OpenMetrics get this.
 
 /// The same series in the older format.
@@ -8,7 +8,7 @@ pub fn from_open_metrics(text: &str) -> String {
     let mut lines = text.lines().peekable();
     while let Some(line) = lines.next() {
         if let Some(help) = line.strip_prefix("# HELP ") {
-            // The type, which decides the name, stands in the next line.
+            // The type, which decides the name, is in the next line.
             let kind = lines.peek().and_then(|next| next.strip_prefix("# TYPE ")?.split_once(' '));
             let (name, text) = help.split_once(' ').unwrap_or((help, ""));
             let (suffix, _) = legacy_kind(kind.map_or("", |(_, kind)| kind));
@@ -24,7 +24,7 @@ pub fn from_open_metrics(text: &str) -> String {
     out
 }
 
-/// What the name gets at its end, and what the type is called.
+/// The suffix of the name, and the name of the type.
 fn legacy_kind(kind: &str) -> (&'static str, &str) {
     match kind {
         "counter" => ("_total", "counter"),
@@ -39,7 +39,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn counters_and_infos_are_called_as_their_samples_are() {
+    fn counters_and_infos_have_the_names_of_their_samples() {
         let open = "# HELP a Help.\n# TYPE a counter\na_total 1\n# HELP b B\n# TYPE b info\nb_info{x=\"#\"} 1\n\
                     # HELP c C\n# TYPE c gauge\nc 2\n# EOF\n";
         let want = "# HELP a_total Help.\n# TYPE a_total counter\na_total 1\n# HELP b_info B\n# TYPE b_info gauge\n\

@@ -1,4 +1,4 @@
-//! The families with one series a pool, or a few.
+//! The families with one series or a few per pool.
 
 use std::fmt;
 use std::sync::atomic::Ordering::Relaxed;
@@ -23,7 +23,7 @@ fn encode_pools(to: &mut Families<'_>, pools: &[PoolStatus]) -> fmt::Result {
     to.gauges("roundsman_pool_upstreams", "Upstreams of the configuration", each(|p| p.total as u64))?;
     to.gauges("roundsman_pool_healthy", "Healthy upstreams", each(|p| p.healthy as u64))?;
     to.gauges("roundsman_pool_eligible", "Upstreams that may be picked", each(|p| p.eligible as u64))?;
-    let help = "Whether it uses upstreams that are not healthy, as when_no_healthy says";
+    let help = "Whether it uses upstreams that are not healthy (when_no_healthy = \"fail_open\")";
     to.gauges("roundsman_pool_fail_open", help, each(|p| u64::from(p.fail_open)))?;
     let help = "Whether removed upstreams serve until those of the configuration can";
     to.gauges("roundsman_pool_warming", help, each(|p| u64::from(p.warming)))?;
@@ -41,7 +41,7 @@ fn encode_requests(to: &mut Families<'_>, pools: &[PoolStatus]) -> fmt::Result {
         }
         Ok(())
     })?;
-    to.counters("roundsman_answers", "Our own answers by reason", |series| {
+    to.counters("roundsman_answers", "Responses made by roundsman itself, by reason", |series| {
         for pool in pools {
             for reason in AnswerReason::ALL {
                 let count = pool.shared.stats.answers.get(reason);
@@ -54,12 +54,12 @@ fn encode_requests(to: &mut Families<'_>, pools: &[PoolStatus]) -> fmt::Result {
         let count = |pool: &PoolStatus| pool.shared.stats.retries.load(Relaxed);
         pools.iter().try_for_each(|pool| series.put(&[("pool", pool.name.as_str())], count(pool)))
     })?;
-    let help = "From the whole request head to the end of the answer";
+    let help = "From the complete request head to the end of the response";
     to.histograms("roundsman_request_duration_seconds", help, |series| {
         let each = |pool: &PoolStatus| series.put(&[("pool", pool.name.as_str())], &pool.shared.stats.request_seconds);
         pools.iter().try_for_each(each)
     })?;
-    let help = "From the request on its way to the upstream to the head of its answer";
+    let help = "From the first byte of a request sent to an upstream to the head of its response";
     to.histograms("roundsman_upstream_response_seconds", help, |series| {
         let each = |pool: &PoolStatus| series.put(&[("pool", pool.name.as_str())], &pool.shared.stats.upstream_seconds);
         pools.iter().try_for_each(each)

@@ -1,5 +1,5 @@
-//! The families of the process: its listeners, its checker, and what `/proc` says of it, under the names that every Prometheus
-//! client library gives these.
+//! The families of the process: its listeners, its checker, and the values from `/proc`, under the names that
+//! Prometheus client libraries use for them.
 
 use std::fmt;
 use std::fs;
@@ -13,38 +13,38 @@ use crate::pool::{AnswerReason, CheckerStatus, FrontStats};
 /// Clock ticks per second in `/proc/PID/stat`: `USER_HZ`, 100 on every architecture Linux runs this on.
 const USER_HZ: f64 = 100.0;
 
-/// What the listeners have done that belongs to no pool.
+/// What the listeners count outside of any pool.
 pub fn encode_front(to: &mut Families<'_>, front: &FrontStats) -> fmt::Result {
     let open = front.connections_open.load(Relaxed);
     to.gauge("roundsman_connections_open", "Client connections open now", open)?;
     to.counter("roundsman_connections", "Client connections accepted", front.connections.load(Relaxed))?;
     let help = "Client connections closed because nothing came in time";
     to.counter("roundsman_connections_silent", help, front.silent.load(Relaxed))?;
-    let help = "How often accepting rested for want of descriptors or memory";
+    let help = "How often accepting paused because descriptors or memory were short";
     to.counter("roundsman_accept_rests", help, front.accept_rests.load(Relaxed))?;
     to.counters("roundsman_front_answers", "Our own answers to requests that reached no pool, by reason", |series| {
         AnswerReason::ALL.into_iter().try_for_each(|r| series.put(&[("reason", r.as_str())], front.answers.get(r)))
     })
 }
 
-/// How the checker itself is.
+/// The state of the checker itself.
 pub fn encode_checker(to: &mut Families<'_>, checker: &CheckerStatus) -> fmt::Result {
-    let help = "Whether the checker does not run now, so that verdicts may be out of date";
+    let help = "Whether the checker is not running, so that verdicts may be out of date";
     to.gauge("roundsman_checker_stale", help, u64::from(checker.stale))?;
     let help = "The latest start of a probe after it was due, over the last minute; one overdue now counts";
     to.gauge("roundsman_probe_lag_seconds", help, checker.lag.as_secs_f64())?;
-    to.gauge("roundsman_probes_in_flight", "Probes under way", checker.probes_in_flight)?;
+    to.gauge("roundsman_probes_in_flight", "Probes in flight", checker.probes_in_flight)?;
     to.counter("roundsman_checker_restarts", "How often the checker had to be restarted", checker.restarts_total)?;
     to.counter("roundsman_checker_probe_panics", "Probes that panicked", checker.probe_panics_total)
 }
 
-/// The process itself. What `/proc` does not tell is left out.
+/// The process itself. Values that `/proc` does not have are left out.
 pub fn encode(to: &mut Families<'_>, scrape: &Scrape) -> fmt::Result {
     to.counter("roundsman_panics", "Threads and tasks that panicked", scrape.panics)?;
-    let help = "Log lines lost because nobody took them, or because they could not be written";
+    let help = "Log lines lost because the output was blocked or could not be written";
     to.counter("roundsman_log_lines_dropped", help, scrape.log_lines_dropped)?;
     let started = unix_seconds(scrape.started);
-    to.gauge("process_start_time_seconds", "When the process began", started)?;
+    to.gauge("process_start_time_seconds", "When the process started, in seconds since 1970", started)?;
     if let Some(seconds) = fs::read_to_string("/proc/self/stat").ok().as_deref().and_then(cpu_seconds) {
         to.counter("process_cpu_seconds", "User and system CPU time spent", seconds)?;
     }
@@ -59,12 +59,12 @@ pub fn encode(to: &mut Families<'_>, scrape: &Scrape) -> fmt::Result {
         to.gauge("process_threads", "Threads", threads)?;
     }
     if let Ok(open) = fs::read_dir("/proc/self/fd") {
-        // One of them is the directory that is being read.
+        // One of them is the descriptor of the directory itself.
         let count = open.count().saturating_sub(1);
         to.gauge("process_open_fds", "Open file descriptors", count)?;
     }
     if let Some(max) = fs::read_to_string("/proc/self/limits").ok().as_deref().and_then(descriptors_max) {
-        to.gauge("process_max_fds", "The most file descriptors it may open", max)?;
+        to.gauge("process_max_fds", "The limit of open file descriptors", max)?;
     }
     Ok(())
 }
@@ -74,8 +74,8 @@ pub fn unix_seconds(date: SystemTime) -> f64 {
     date.duration_since(UNIX_EPOCH).map_or(0.0, |since| since.as_secs_f64())
 }
 
-/// User and system time of `/proc/PID/stat`, the 14th and 15th field. The second field is a name in parentheses that may
-/// hold anything, so fields are counted from its end.
+/// User and system time of `/proc/PID/stat`, the 14th and 15th field. The second field is a name in parentheses that
+/// may hold anything, so fields are counted from its end.
 fn cpu_seconds(stat: &str) -> Option<f64> {
     let (_, rest) = stat.rsplit_once(')')?;
     let mut fields = rest.split_ascii_whitespace().skip(11);
@@ -84,7 +84,7 @@ fn cpu_seconds(stat: &str) -> Option<f64> {
     Some((user + system) as f64 / USER_HZ)
 }
 
-/// The number of a line of `/proc/PID/status`.
+/// The number in a line of `/proc/PID/status`; memory is in KiB.
 fn status_value(status: &str, key: &str) -> Option<u64> {
     let line = status.lines().find_map(|line| line.strip_prefix(key)?.strip_prefix(':'))?;
     line.split_ascii_whitespace().next()?.parse().ok()

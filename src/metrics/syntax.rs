@@ -1,5 +1,5 @@
-//! A strict little reader of both text formats, for the tests: every line keeps to the grammar, every sample belongs to a
-//! family announced just before it, no series stands twice, histograms add up.
+//! A strict small parser of both text formats, for the tests: every line follows the grammar, every sample belongs to
+//! the family announced just before it, no series is repeated, histogram buckets are cumulative.
 
 use std::collections::{HashMap, HashSet};
 
@@ -14,7 +14,7 @@ pub enum Format {
 
 /// Panics with the line that breaks the grammar.
 pub fn check(text: &str, format: Format) {
-    assert!(text.ends_with('\n'), "the last line has an end");
+    assert!(text.ends_with('\n'), "the last line ends with a newline");
     let mut family: Option<(String, String)> = None;
     let mut announced = HashSet::new();
     let mut series = HashSet::new();
@@ -27,7 +27,7 @@ pub fn check(text: &str, format: Format) {
         }
         if let Some(help) = line.strip_prefix("# HELP ") {
             let (name, help) = help.split_once(' ').expect(line);
-            assert!(!help.is_empty() && announced.insert(name.to_string()), "a family stands twice: {line}");
+            assert!(!help.is_empty() && announced.insert(name.to_string()), "a family is repeated: {line}");
             let kind = lines.next().and_then(|l| l.strip_prefix(&format!("# TYPE {name} "))).expect(line);
             check_name(name, kind, format);
             family = Some((name.to_string(), kind.to_string()));
@@ -37,7 +37,7 @@ pub fn check(text: &str, format: Format) {
         let (family, kind) = family.as_ref().expect(line);
         let suffix = name.strip_prefix(family.as_str()).unwrap_or_else(|| panic!("outside its family: {line}"));
         check_suffix(suffix, kind, format, line);
-        assert!(series.insert(format!("{name}{labels:?}")), "a series stands twice: {line}");
+        assert!(series.insert(format!("{name}{labels:?}")), "a series is repeated: {line}");
         assert!(value.is_finite() && value >= 0.0, "{line}");
         if suffix == "_bucket" {
             let rest: Vec<_> = labels.iter().filter(|(name, _)| name != "le").collect();
@@ -49,7 +49,7 @@ pub fn check(text: &str, format: Format) {
 }
 
 fn check_name(name: &str, kind: &str, format: Format) {
-    // What is ours, and what every process has under the same name.
+    // Our own metrics, and the standard process metrics.
     let ours = name.starts_with("roundsman_") || name.starts_with("process_");
     assert!(ours && name.bytes().all(|b| b.is_ascii_lowercase() || b == b'_'), "{name}");
     let kinds: &[&str] = match format {

@@ -1,4 +1,4 @@
-//! The families with series per upstream: health, orders, load and what was answered. `?upstreams=false` leaves them out.
+//! The families with series per upstream: health, admin state, load and responses. `?upstreams=false` leaves them out.
 
 use std::fmt;
 use std::sync::atomic::Ordering::Relaxed;
@@ -20,7 +20,7 @@ pub fn encode(to: &mut Families<'_>, pools: &[PoolStatus]) -> fmt::Result {
 }
 
 fn encode_upstream_health(to: &mut Families<'_>, pools: &[PoolStatus]) -> fmt::Result {
-    to.gauges("roundsman_upstream_state", "1 for the state it is in, 0 for the others", |series| {
+    to.gauges("roundsman_upstream_state", "1 for its current state, 0 for the others", |series| {
         for (pool, upstream, address) in upstreams(pools) {
             for state in STATES {
                 let labels = [("pool", pool), ("upstream", address.as_str()), ("state", state.as_str())];
@@ -30,7 +30,7 @@ fn encode_upstream_health(to: &mut Families<'_>, pools: &[PoolStatus]) -> fmt::R
         Ok(())
     })?;
     let healthy = |u: &UpstreamStatus| u64::from(u.state == HealthState::Healthy);
-    to.gauges("roundsman_upstream_healthy", "Whether its checks say healthy", |s| gauge_each(s, pools, healthy))?;
+    to.gauges("roundsman_upstream_healthy", "Whether its checks found it healthy", |s| gauge_each(s, pools, healthy))?;
     let eligible = |u: &UpstreamStatus| u64::from(u.eligibility.is_eligible());
     to.gauges("roundsman_upstream_eligible", "Whether it may be picked", |s| gauge_each(s, pools, eligible))?;
     let transitions = |u: &UpstreamStatus| u.transitions_total;
@@ -40,7 +40,7 @@ fn encode_upstream_health(to: &mut Families<'_>, pools: &[PoolStatus]) -> fmt::R
 }
 
 fn encode_admin(to: &mut Families<'_>, pools: &[PoolStatus]) -> fmt::Result {
-    let help = "1 for what the operator or the file says of it, 0 for the others";
+    let help = "1 for its admin state (set by an operator or the file), 0 for the others";
     to.gauges("roundsman_upstream_admin_state", help, |series| {
         for (pool, upstream, address) in upstreams(pools) {
             for state in ADMIN_STATES {
@@ -53,7 +53,7 @@ fn encode_admin(to: &mut Families<'_>, pools: &[PoolStatus]) -> fmt::Result {
 }
 
 fn encode_certificates(to: &mut Families<'_>, pools: &[PoolStatus]) -> fmt::Result {
-    let help = "When the certificate that its last TLS probe saw ends, in seconds since 1970";
+    let help = "When the certificate seen by its last TLS probe expires, in seconds since 1970";
     to.gauges("roundsman_check_certificate_expiry_seconds", help, |series| {
         for (pool, upstream, address) in upstreams(pools) {
             for check in &upstream.checks {
@@ -73,21 +73,21 @@ fn encode_upstream_load(to: &mut Families<'_>, pools: &[PoolStatus]) -> fmt::Res
     let requests = |u: &UpstreamStatus| u.upstream.requests_total.load(Relaxed);
     to.counters("roundsman_upstream_requests", "Requests sent to it", |s| count_each(s, pools, requests))?;
     let failures = |u: &UpstreamStatus| u.upstream.connect_failures_total.load(Relaxed);
-    let help = "Connections to it that could not be made";
+    let help = "Failed connection attempts";
     to.counters("roundsman_upstream_connect_failures", help, |s| count_each(s, pools, failures))?;
     let broken = |u: &UpstreamStatus| u.upstream.broken_total.load(Relaxed);
-    let help = "Requests that broke after the connection was made, in the middle of an answer included";
+    let help = "Requests that failed after the connection was made, also in the middle of a response";
     to.counters("roundsman_upstream_broken", help, |s| count_each(s, pools, broken))?;
     let unasked = |u: &UpstreamStatus| u.upstream.unasked.total();
-    let help = "Connections closed because it sent bytes that nobody had asked for";
+    let help = "Connections closed because it sent bytes without a request";
     to.counters("roundsman_upstream_unasked", help, |s| count_each(s, pools, unasked))?;
     let malformed = |u: &UpstreamStatus| u.upstream.faults.total();
-    let help = "Malformed answers to requests";
+    let help = "Malformed responses to requests";
     to.counters("roundsman_upstream_malformed", help, |s| count_each(s, pools, malformed))
 }
 
 fn encode_answers(to: &mut Families<'_>, pools: &[PoolStatus]) -> fmt::Result {
-    to.counters("roundsman_upstream_responses", "Its final answers by class", |series| {
+    to.counters("roundsman_upstream_responses", "Its final responses by class", |series| {
         for (pool, upstream, address) in upstreams(pools) {
             let answered = upstream.upstream.answers.read();
             for (class, count) in RequestClass::ALL.into_iter().zip(answered.by_class) {
@@ -97,7 +97,7 @@ fn encode_answers(to: &mut Families<'_>, pools: &[PoolStatus]) -> fmt::Result {
         }
         Ok(())
     })?;
-    let help = "From the first byte of a request sent to the head of its final answer; without buckets";
+    let help = "From the first byte of a request sent to the head of the final response; without buckets";
     to.histograms("roundsman_upstream_response_time_seconds", help, |series| {
         upstreams(pools).try_for_each(|(pool, upstream, address)| {
             let answered = upstream.upstream.answers.read();
