@@ -1,8 +1,8 @@
-//! Logs: one line per event on stderr, for people on a terminal, as JSON otherwise or by flag. Panics are logged and
-//! counted. `log` records of libraries come through the same door.
+//! Logs: one line per event on stderr, human-readable on a terminal, otherwise or by flag as JSON. Panics are logged
+//! and counted. `log` records of libraries use the same writer.
 //!
-//! Writing never blocks who logs: lines go through a bounded queue to a thread of their own, and are counted and dropped
-//! when nobody takes them. What is logged, and at which level, is the callers' business; never a secret.
+//! Logging never blocks the caller: lines go through a bounded queue to a writer thread, and are counted and dropped if
+//! the output is blocked. Callers decide what is logged and at which level; never a secret.
 
 use std::io::IsTerminal;
 
@@ -25,25 +25,26 @@ pub enum LogFormat {
     Json,
 }
 
-/// What the command line says about logs.
+/// The logging options of the command line.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct LogOptions {
     /// `None`: human on a terminal, JSON otherwise.
     pub format: Option<LogFormat>,
-    /// A level, or directives as in `RUST_LOG`; `None`: `RUST_LOG`, else info. What directives do not name stays as without them.
+    /// A level, or directives as in `RUST_LOG`; `None`: `RUST_LOG`, else info. Targets without a directive keep their
+    /// default.
     pub level: Option<String>,
 }
 
 /// Why logging could not be set up.
 #[derive(Debug, thiserror::Error)]
 pub enum LogError {
-    /// It asks for a level that does not exist, or for nothing.
+    /// The filter names a level that does not exist, or none at all.
     #[error("{0}")]
     Level(#[from] filter::BadFilter),
     /// It was set up before.
     #[error("logging is set up already")]
     Twice,
-    /// No thread for the writer.
+    /// The writer thread could not be started.
     #[error("start the log writer: {0}")]
     Thread(#[from] std::io::Error),
 }
@@ -63,18 +64,18 @@ pub fn init(options: &LogOptions) -> Result<(), LogError> {
     let lines = writer::start(std::io::stderr())?;
     let subscriber = tracing_subscriber::fmt().with_env_filter(filter).with_writer(lines).event_format(look).finish();
     tracing::subscriber::set_global_default(subscriber).map_err(|_| LogError::Twice)?;
-    // In every build as in a release: pingora's traces take what an upstream sends for UTF-8, and panic where it is not.
+    // The same in every build as in a release: pingora's trace records expect UTF-8 from upstreams and panic otherwise.
     tracing_log::LogTracer::init_with_filter(log::LevelFilter::Info).map_err(|_| LogError::Twice)?;
     panics::install();
     Ok(())
 }
 
-/// Whether what goes to stderr may be coloured: a terminal shows it, and the user has not asked for no colour.
+/// Whether stderr may be coloured: it is a terminal, and the user has not turned colours off.
 pub fn colour_on_stderr() -> bool {
     std::io::stderr().is_terminal() && colour_wanted()
 }
 
-/// Whether the user has not asked for no colour (<https://no-color.org>).
+/// Whether the user has not turned colours off, with `NO_COLOR` (<https://no-color.org>) or `TERM=dumb`.
 pub fn colour_wanted() -> bool {
     std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty())
         && std::env::var_os("TERM").is_none_or(|value| value != "dumb")

@@ -1,19 +1,19 @@
-//! Which lines are logged: a level, or the directives of `RUST_LOG`, read strictly. `tracing`'s own reader takes a word that is no
-//! level for the name of a target, so that `warning` would ask for the lines of a module of that name, of which there are none:
-//! nothing would be logged any more. Here such a word is an error. Pure.
+//! Which lines are logged: a level, or the directives of `RUST_LOG`, parsed strictly. The parser of `tracing` takes an
+//! unknown word for the name of a target, so `warning` would select a module of that name, and nothing would be logged.
+//! Here such a word is an error. Pure.
 
 use std::str::FromStr;
 
 use tracing::level_filters::LevelFilter;
 use tracing_subscriber::EnvFilter;
 
-/// Libraries that outsiders can make say as much as they like: a line for every failed handshake, every client that leaves, every
-/// byte too many of an upstream. They are off; what matters of that, our own lines and counters say, at a bounded rate. Others
-/// are asked for warnings.
+/// Libraries whose log clients and upstreams can flood: a line for every failed handshake, every client that
+/// disconnects, every unexpected byte of an upstream. They are off; our own lines and counters report the important
+/// part at a bounded rate. Other libraries log warnings.
 const LIBRARIES: &str =
     "pingora_core=off,pingora_proxy=off,pingora_pool=off,pingora_http=off,h2=off,hyper=off,hyper_util=off,rustls=off";
 
-/// Words of other programs for our levels.
+/// Names of other programs for our levels.
 const SYNONYMS: [(&str, &str); 20] = [
     ("warning", "warn"),
     ("warnings", "warn"),
@@ -46,16 +46,16 @@ const LEVELS: [&str; 6] = ["error", "warn", "info", "debug", "trace", "off"];
 pub struct BadFilter {
     /// Where it comes from: `--log-level` or `RUST_LOG`.
     pub source_name: &'static str,
-    /// The whole of it.
+    /// The complete filter.
     pub text: String,
     /// What is wrong with it.
     pub problem: String,
 }
 
-/// The filter of the flag, else of the environment, else `info`. A variable that is set to nothing counts as not set.
+/// The filter of the flag, else of the environment, else `info`. An empty variable counts as not set.
 ///
 /// # Errors
-/// It names a level that does not exist.
+/// The filter names a level that does not exist, or none.
 pub(super) fn filter(flag: Option<&str>, environment: Option<&str>) -> Result<EnvFilter, BadFilter> {
     let (source_name, wanted) = match (flag, environment.filter(|text| !text.trim().is_empty())) {
         (Some(flag), _) => ("--log-level", flag),
@@ -67,8 +67,8 @@ pub(super) fn filter(flag: Option<&str>, environment: Option<&str>) -> Result<En
     EnvFilter::try_new(&directives).map_err(|error| bad(error.to_string()))
 }
 
-/// The directives for `EnvFilter`. A bare level is ours; libraries stay at warnings. What is not named stays as it is without a
-/// filter.
+/// The directives for `EnvFilter`. A bare level is for our own lines; libraries stay at warnings. Targets that are not
+/// named keep their default.
 fn directives(wanted: &str) -> Result<String, String> {
     let (mut ours, mut others) = (LevelFilter::INFO, Vec::new());
     let mut some = false;
@@ -90,7 +90,7 @@ fn directives(wanted: &str) -> Result<String, String> {
     Ok(own.iter().map(String::as_str).chain(others).collect::<Vec<_>>().join(","))
 }
 
-/// The directives: separated by commas, but for those within brackets (`target[span{a,b}]=level`).
+/// Splits directives at commas, except within brackets (`target[span{a,b}]=level`).
 fn split(text: &str) -> impl Iterator<Item = &str> {
     let mut depth = 0_usize;
     text.split(move |c| {
@@ -103,16 +103,16 @@ fn split(text: &str) -> impl Iterator<Item = &str> {
     })
 }
 
-/// A directive as its target and its level; without a target where there is no `=` behind the brackets.
+/// Splits a directive into its target and its level; without a target if there is no `=` after the brackets.
 fn split_level(directive: &str) -> (Option<&str>, &str) {
-    let behind = directive.rfind([']', '}']).map_or(0, |at| at + 1);
-    match directive[behind..].rfind('=') {
-        Some(at) => (Some(directive[..behind + at].trim()), directive[behind + at + 1..].trim()),
+    let after = directive.rfind([']', '}']).map_or(0, |at| at + 1);
+    match directive[after..].rfind('=') {
+        Some(at) => (Some(directive[..after + at].trim()), directive[after + at + 1..].trim()),
         None => (None, directive),
     }
 }
 
-/// A target without a level, which asks for every line of it, is taken for one only where it can be meant.
+/// Whether a word without a level is a target of ours (which selects all of its lines) and not a misspelt level.
 fn is_own_target(word: &str) -> bool {
     word == "roundsman" || word.contains("::")
 }
@@ -125,14 +125,14 @@ fn no_level(word: &str) -> String {
     format!("{word:?} is not a level, so it was read as a target; for a target write {word}=LEVEL{}", expected(word))
 }
 
-/// What may be written instead, the nearest first.
+/// The suggestion and the list of valid levels, to append to a message.
 fn expected(word: &str) -> String {
     let word = word.to_ascii_lowercase();
     let synonym = SYNONYMS.iter().find(|(known, _)| *known == word).map(|(_, level)| *level);
     let reach = if word.len() < 4 { 1 } else { 2 };
     let near = || {
         LEVELS.into_iter().filter(|level| strsim::osa_distance(&word, level) <= reach).min_by_key(|level| {
-            // Of equal distance the one that begins alike.
+            // With equal distances, the level with the same first letter wins.
             (strsim::osa_distance(&word, level), !word.starts_with(&level[..1]))
         })
     };
@@ -156,11 +156,11 @@ mod tests {
         assert!(text(Some("trace"), None).contains("warn"), "{}", text(Some("trace"), None));
         assert!(text(Some("roundsman::probe=trace"), None).contains("roundsman::probe=trace"));
         assert!(text(None, Some(" ")).contains("roundsman=info"));
-        assert!(text(Some("info"), Some("nonsense")).contains("roundsman=info"), "the variable is not in force");
+        assert!(text(Some("info"), Some("nonsense")).contains("roundsman=info"), "the variable is not used");
     }
 
     #[test]
-    fn a_filter_that_is_taken_never_silences_what_it_does_not_name() {
+    fn an_accepted_filter_never_silences_what_it_does_not_name() {
         for (wanted, ours) in [
             ("warn", "roundsman=warn"),
             ("WARN", "roundsman=warn"),
@@ -184,7 +184,7 @@ mod tests {
     }
 
     #[test]
-    fn a_level_that_does_not_exist_is_an_error_that_says_what_was_meant() {
+    fn a_level_that_does_not_exist_is_an_error_with_a_suggestion() {
         for (wanted, meant) in [
             ("warning", "\"warn\""),
             ("WARNING", "\"warn\""),
@@ -211,7 +211,7 @@ mod tests {
             assert!(error.starts_with(&format!("--log-level {wanted:?}: ")), "{error}");
             assert!(error.contains(meant) && error.contains("error, warn, info, debug, trace, off"), "{error}");
         }
-        let error = filter(None, Some("foo")).expect_err("it is no level").to_string();
+        let error = filter(None, Some("foo")).expect_err("it is not a level").to_string();
         assert!(error.starts_with("RUST_LOG \"foo\": \"foo\" is not a level"), "{error}");
     }
 }

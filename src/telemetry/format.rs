@@ -1,6 +1,5 @@
-//! How one log line looks. Human, as `roundsman events` prints it ([`human`]):
-//! `2026-11-21 10:00:00.123Z WARN  api 10.0.0.1:80  healthy → unhealthy  L4CON refused  (2 healthy)`. JSON: one flat object
-//! per line.
+//! The format of a log line. Human, as `roundsman events` prints it ([`human`]): `2026-11-21 10:00:00.123Z WARN  api
+//! 10.0.0.1:80  healthy → unhealthy  L4CON refused  (2 healthy)`. JSON: one flat object per line.
 
 use std::fmt;
 
@@ -15,7 +14,7 @@ use tracing_subscriber::registry::LookupSpan;
 
 mod human;
 
-/// The look of log lines.
+/// The format of log lines, with or without colours.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Look {
     /// For people.
@@ -47,17 +46,17 @@ where
     }
 }
 
-/// A JSON line of level `error`, as an event of this message and these fields would be; fields that are null are left out.
+/// A JSON line of level `error` with this message and these fields; null fields are left out.
 pub(super) fn json_error(message: &str, fields: Vec<(&'static str, Value)>) -> String {
     let fields = fields.into_iter().filter(|(_, value)| !value.is_null()).collect();
     let line = Line { time: Timestamp::now(), level: Level::ERROR, message: message.to_owned(), fields };
     let mut text = String::new();
-    // A `String` takes everything.
+    // Writing to a `String` cannot fail.
     let _ = line.write_json(&mut text);
     text
 }
 
-/// One event, before it is a text.
+/// The time, level, message and fields of an event.
 struct Line {
     time: Timestamp,
     level: Level,
@@ -85,7 +84,7 @@ impl Line {
 
     fn push(&mut self, field: &Field, value: Value) {
         match (field.name(), value) {
-            // Where a record of the `log` crate came from is in its metadata.
+            // The source of a record of the `log` crate is in its metadata.
             (name, _) if name.starts_with("log.") => {}
             ("message", Value::String(text)) => self.message = text,
             (name, value) => self.fields.push((name, value)),
@@ -94,7 +93,7 @@ impl Line {
 }
 
 impl Visit for Line {
-    /// Floats are durations and shares: three decimals are enough, and more are noise.
+    /// Floats are durations and shares; three decimals are enough.
     fn record_f64(&mut self, field: &Field, value: f64) {
         self.push(field, Value::from((value * 1e3).round() / 1e3));
     }
@@ -129,7 +128,7 @@ mod tests {
 
     use super::*;
 
-    /// What an event looks like.
+    /// The text of an event.
     fn shown(look: Look, log: impl FnOnce()) -> String {
         #[derive(Clone, Default)]
         struct Kept(Arc<Mutex<Vec<u8>>>);
@@ -157,7 +156,7 @@ mod tests {
     }
 
     #[test]
-    fn a_human_line_reads_as_an_event_and_its_date_has_a_zone() {
+    fn a_human_line_looks_like_an_event_and_its_date_has_a_zone() {
         let line = shown(Look::Human { colour: false }, health_changed);
         let (time, rest) = line.split_at(25);
         assert!(jiff::civil::DateTime::strptime("%Y-%m-%d %H:%M:%S%.fZ ", time).is_ok(), "{time:?}");
@@ -175,7 +174,7 @@ mod tests {
     }
 
     #[test]
-    fn what_an_upstream_says_cannot_forge_a_line_or_move_the_cursor() {
+    fn text_from_an_upstream_cannot_forge_a_line_or_move_the_cursor() {
         let log = || tracing::warn!(reason = "a\n2026 INFO  Forged\x1b[2J\"", "x\ny");
         for look in [Look::Human { colour: false }, Look::Json] {
             let line = shown(look, log);
@@ -187,7 +186,7 @@ mod tests {
     }
 
     #[test]
-    fn colour_comes_only_when_asked_for() {
+    fn lines_are_coloured_only_on_request() {
         assert!(!shown(Look::Human { colour: false }, health_changed).contains('\x1b'));
         assert!(shown(Look::Human { colour: true }, health_changed).contains("\x1b[32mINFO \x1b[0m"));
     }

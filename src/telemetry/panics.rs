@@ -1,5 +1,4 @@
-//! The panic hook: a panic is one error line and one count. What happens to the thread or task that panicked is its
-//! owner's business.
+//! The panic hook: logs each panic as one error line and counts it. The owner of the thread or task handles the rest.
 
 use std::backtrace::{Backtrace, BacktraceStatus};
 use std::panic::PanicHookInfo;
@@ -7,10 +6,10 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 static PANICS: AtomicU64 = AtomicU64::new(0);
 
-/// The longest message of a panic that is logged, in characters.
+/// The logged part of a panic's message, in characters.
 const MESSAGE_CHARS_MAX: usize = 500;
 
-/// Panics of this process so far, wherever they happened.
+/// Panics of this process so far, in any thread.
 pub fn panics_total() -> u64 {
     PANICS.load(Ordering::Relaxed)
 }

@@ -1,4 +1,5 @@
-//! Why the process does not start, in the format of the log and whatever its level: a supervisor reads both from one stream.
+//! Reports why the process does not start, in the format of the log but whatever its level: a supervisor reads both
+//! from one stream.
 
 use std::io::Write as _;
 use std::sync::OnceLock;
@@ -10,7 +11,7 @@ use super::writer;
 
 static LOOK: OnceLock<Look> = OnceLock::new();
 
-/// Notes the look of log lines.
+/// Stores the format of log lines.
 pub(super) fn note(look: Look) {
     // Logs are set up once.
     let _ = LOOK.set(look);
@@ -21,8 +22,8 @@ pub fn is_json() -> bool {
     LOOK.get() == Some(&Look::Json)
 }
 
-/// Writes one JSON line of level `error` to stderr, after everything that was logged before. Not through the filter: what keeps
-/// the process from starting is no matter of levels. Fields that are null are left out.
+/// Writes one JSON line of level `error` to stderr, after everything logged before. It bypasses the filter, because the
+/// reason why the process does not start must be visible at every level. Null fields are left out.
 pub fn not_started(message: &str, fields: Vec<(&'static str, Value)>) {
     writer::flush();
     // `eprint!` panics where nobody reads stderr any more.

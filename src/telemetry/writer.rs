@@ -1,6 +1,6 @@
-//! The thread that writes log lines. Lines come through a bounded queue; when nobody takes them (a blocked pipe, a frozen
-//! terminal) they are dropped and counted, so that logging never holds up a request or a probe. A line that cannot be written (a
-//! full disk, a closed pipe) is counted as well.
+//! The thread that writes log lines. Lines come through a bounded queue. If the output is blocked (a full pipe, a
+//! frozen terminal) they are dropped and counted, so that logging never delays a request or a probe. Lines that cannot
+//! be written (a full disk, a closed pipe) are counted too.
 
 use std::io::{self, Write};
 use std::sync::OnceLock;
@@ -11,24 +11,24 @@ use std::time::Duration;
 use tokio::time::Instant;
 use tracing_subscriber::fmt::MakeWriter;
 
-/// Lines that wait before one is dropped.
+/// Lines that may wait; more are dropped.
 const QUEUE_LINES: usize = 8_192;
 /// The most bytes written at once.
 const BATCH_BYTES: usize = 64 * 1024;
-/// How long a destination that takes nothing just now (a pipe that does not block) is left alone.
+/// The pause after a write would block (a non-blocking pipe).
 const RETRY_AFTER: Duration = Duration::from_millis(5);
-/// How long [`flush`] waits.
+/// The longest wait of [`flush`].
 const FLUSH_MAX: Duration = Duration::from_secs(1);
 
 static DROPPED: AtomicU64 = AtomicU64::new(0);
 static QUEUE: OnceLock<Lines> = OnceLock::new();
 
-/// Log lines lost so far: dropped because nobody took them, or not written.
+/// Log lines lost so far: dropped because the output was blocked, or not written.
 pub fn dropped_total() -> u64 {
     DROPPED.load(Ordering::Relaxed)
 }
 
-/// Waits until what was logged before is written, at most 1 s. Does nothing before logging is set up.
+/// Waits until everything logged before is written, at most 1 s. Does nothing before logging is set up.
 pub fn flush() {
     if let Some(lines) = QUEUE.get() {
         lines.flush(FLUSH_MAX);
@@ -47,7 +47,7 @@ fn spawn(to: impl Write + Send + 'static, queue: usize) -> io::Result<Lines> {
     Ok(Lines { sender })
 }
 
-/// The near end of the queue.
+/// The sending end of the queue.
 #[derive(Debug, Clone)]
 pub(super) struct Lines {
     sender: SyncSender<Message>,
@@ -75,7 +75,7 @@ impl Lines {
     }
 }
 
-/// One call writes one whole line: the formatter hands over a line at a time.
+/// Each call writes one complete line, as the formatter passes them.
 impl Write for Lines {
     fn write(&mut self, line: &[u8]) -> io::Result<usize> {
         if self.sender.try_send(Message::Line(line.into())).is_err() {
@@ -97,11 +97,11 @@ impl<'a> MakeWriter<'a> for Lines {
     }
 }
 
-/// Writes what comes until nobody can send any more.
+/// Writes lines until every sender is dropped.
 fn run(to: impl Write, messages: &Receiver<Message>) {
     let mut batch = Vec::with_capacity(BATCH_BYTES);
     let mut to = Destination { to, torn: false };
-    let mut told = dropped_total();
+    let mut reported = dropped_total();
     while let Ok(first) = messages.recv() {
         let mut next = Some(first);
         let mut waiting = Vec::new();
@@ -119,25 +119,25 @@ fn run(to: impl Write, messages: &Receiver<Message>) {
             let _ = done.try_send(());
         }
         let dropped = dropped_total();
-        // Only where lines can be written again: a line about lines that are lost would be lost as well, without end.
-        if lost == 0 && dropped > told {
-            tracing::warn!(lines = dropped - told, "Log lines were lost");
-            told = dropped;
+        // Only once lines can be written again; otherwise this line would be lost too, and so on without end.
+        if lost == 0 && dropped > reported {
+            tracing::warn!(lines = dropped - reported, "Log lines were lost");
+            reported = dropped;
         }
     }
 }
 
-/// Where lines are written to.
+/// The output of the writer.
 struct Destination<W> {
     to: W,
-    /// The last line that was begun was not written whole.
+    /// The last line was written only in part.
     torn: bool,
 }
 
 impl<W: Write> Destination<W> {
-    /// Writes whole lines; the answer is how many of them could not be written.
+    /// Writes complete lines and returns how many of them could not be written.
     fn write_lines(&mut self, batch: &[u8]) -> u64 {
-        // A line after a torn one begins a line of its own, so that only the torn one is unreadable.
+        // Ends a torn line first, so that the next one stays readable.
         if self.torn && self.write(b"\n") == 1 {
             self.torn = false;
         }
@@ -148,7 +148,7 @@ impl<W: Write> Destination<W> {
         lines as u64
     }
 
-    /// Writes as much as can be written; the answer is how much that was.
+    /// Writes as much as possible and returns the number of bytes written.
     fn write(&mut self, bytes: &[u8]) -> usize {
         let mut written = 0;
         while written < bytes.len() {
@@ -156,12 +156,12 @@ impl<W: Write> Destination<W> {
                 Ok(0) => break,
                 Ok(n) => written += n,
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                // Lines wait in the queue meanwhile, which is bounded.
+                // New lines wait in the bounded queue meanwhile.
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => std::thread::sleep(RETRY_AFTER),
                 Err(_) => break,
             }
         }
-        // What is written goes to the system at once: the destination keeps no buffer of its own.
+        // The destination has no buffer, so written bytes are with the system already.
         let _ = self.to.flush();
         written
     }
@@ -191,7 +191,7 @@ mod tests {
     }
 
     #[test]
-    fn a_blocked_destination_drops_lines_and_blocks_nobody() {
+    fn a_blocked_destination_drops_lines_and_does_not_block() {
         let pipe = Pipe::default();
         let mut lines = spawn(pipe.clone(), 10).unwrap();
         let before = dropped_total();
@@ -206,14 +206,14 @@ mod tests {
         drop(frozen);
         lines.flush(Duration::from_secs(10));
         let text = String::from_utf8(pipe.0.lock().clone()).unwrap();
-        assert!(text.starts_with("line 0\n") && text.ends_with('\n'), "whole lines, in order: {text}");
+        assert!(text.starts_with("line 0\n") && text.ends_with('\n'), "complete lines, in order: {text}");
     }
 
-    /// A disk with room for so many bytes, which takes a few at a time.
+    /// A disk with limited room that takes a few bytes at a time.
     struct Disk {
         holds: Vec<u8>,
         room: usize,
-        /// Refuses this often before it takes anything.
+        /// How many writes fail with `WouldBlock` first.
         busy: usize,
     }
 
@@ -238,7 +238,7 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_be_written_is_counted_line_by_line_and_later_lines_are_whole() {
+    fn unwritten_lines_are_counted_and_later_lines_are_complete() {
         for (room, lost, holds) in [
             (0, 3, ""),
             (3, 3, "one"),

@@ -1,7 +1,7 @@
-//! A log line for people, in the order in which `roundsman events` tells things: whom it is about, what happened, why, and
-//! then the fields that are left. Several mistakes of a configuration are a line each, indented.
+//! A log line for people, in the order of `roundsman events`: pool and upstream, what happened, why, and then the other
+//! fields. Several mistakes of a configuration are one indented line each.
 //!
-//! What upstreams and clients say is escaped, so that nothing moves the cursor or begins a line.
+//! Text from upstreams and clients is escaped, so that it cannot move the cursor or begin a line.
 
 use std::fmt::{self, Write as _};
 
@@ -10,12 +10,12 @@ use tracing::Level;
 
 use super::Line;
 
-/// Fields that have a place of their own in the line.
+/// Fields with their own place in the line.
 const PLACED: [&str; 9] = ["pool", "upstream", "from", "to", "code", "reason", "next", "healthy_left", "error"];
-/// Of a change of health the reason says how long the probe took.
+/// Left out of a change of health, whose reason already has the duration of the probe.
 const DURATION: &str = "duration_ms";
 
-/// Writes the line, its end included.
+/// Writes the line with its newline.
 pub fn write(line: &Line, to: &mut impl fmt::Write, colour: bool) -> fmt::Result {
     let paint = |code: &'static str| if colour { code } else { "" };
     let (bold, dim, reset) = (paint("\x1b[1m"), paint("\x1b[2m"), paint("\x1b[0m"));
@@ -68,7 +68,7 @@ pub fn write(line: &Line, to: &mut impl fmt::Write, colour: bool) -> fmt::Result
     writeln!(to)
 }
 
-/// The message without the word for what the line has named already: "Pool refuses requests" of pool `api` is
+/// The message without its first word if the line has named that already: "Pool refuses requests" becomes
 /// `api  refuses requests`.
 fn without_subject(line: &Line) -> &str {
     let named = match (text(line, "pool"), text(line, "upstream")) {
@@ -79,7 +79,7 @@ fn without_subject(line: &Line) -> &str {
     line.message.strip_prefix(named).unwrap_or(&line.message)
 }
 
-/// The fields without a place of their own, as `name=value`.
+/// Writes the other fields as `name=value`.
 fn write_others(line: &Line, is_change: bool, to: &mut impl fmt::Write, dim: &str, reset: &str) -> fmt::Result {
     let mut gap = "  ";
     for (name, value) in &line.fields {
@@ -101,7 +101,7 @@ fn field<'l>(line: &'l Line, name: &str) -> Option<&'l Value> {
     line.fields.iter().find(|(field, _)| *field == name).map(|(_, value)| value)
 }
 
-/// A field that is a text, and not an empty one.
+/// A text field that is not empty.
 fn text<'l>(line: &'l Line, name: &str) -> Option<&'l str> {
     field(line, name)?.as_str().filter(|text| !text.is_empty())
 }
@@ -115,7 +115,7 @@ fn state_in_colour(state: &str, colour: bool) -> String {
     if colour { format!("{code}{}\x1b[0m", Visible(state)) } else { Visible(state).to_string() }
 }
 
-/// A text as one word: quoted where it has spaces, quotes, an equals sign or nothing in it.
+/// A text as one word: quoted if it is empty or contains spaces, quotes, an equals sign or a backslash.
 struct Word<'a>(&'a str);
 
 impl fmt::Display for Word<'_> {
@@ -135,7 +135,7 @@ impl fmt::Display for Word<'_> {
     }
 }
 
-/// A text without control characters: each is shown as its escape, so that nothing moves the cursor or begins a line.
+/// A text with its control characters escaped, so that it cannot move the cursor or begin a line.
 struct Visible<'a>(&'a str);
 
 impl fmt::Display for Visible<'_> {
@@ -161,9 +161,9 @@ mod tests {
     }
 
     #[test]
-    fn lines_read_as_events_do() {
-        let who = || vec![("pool", json!("api")), ("upstream", json!("10.0.0.1:80"))];
-        let with = |more: Vec<(&'static str, Value)>| [who(), more].concat();
+    fn lines_look_like_events() {
+        let subject = || vec![("pool", json!("api")), ("upstream", json!("10.0.0.1:80"))];
+        let with = |more: Vec<(&'static str, Value)>| [subject(), more].concat();
         let change = with(vec![
             ("from", json!("healthy")),
             ("to", json!("unhealthy")),
@@ -190,7 +190,7 @@ mod tests {
                 vec![("pool", json!("api")), ("reason", json!("none is healthy")), ("next", json!("wait"))],
                 "api  refuses requests: none is healthy; wait\n",
             ),
-            ("Upstream added", who(), "api 10.0.0.1:80  added\n"),
+            ("Upstream added", subject(), "api 10.0.0.1:80  added\n"),
             ("Pool added", vec![], "Pool added\n"),
             (
                 "Configuration refused; nothing changed",
