@@ -1,4 +1,4 @@
-//! Wires everything: start, reload, shutdown, readiness. The only room that knows all the others.
+//! Wires everything: start, reload, shutdown, readiness. The only module that knows all the others.
 //!
 //! Order at start: configuration → sockets → first probes → serve. Threads: the data plane's workers, one for the
 //! checker, one for the admin plane, and the main thread for signals, so that none can starve another.
@@ -17,12 +17,12 @@ use std::sync::atomic::AtomicBool;
 
 pub use start::run;
 
-/// What `roundsman run` was asked for.
+/// The options of `roundsman run`.
 #[derive(Debug, Clone)]
 pub struct RunOptions {
     /// Where the configuration comes from.
     pub config: ConfigSource,
-    /// Set by every SIGHUP since the first instruction of main, so that one that came before the handler of `run` is not
+    /// Set by every SIGHUP since the first instruction of main, so that a signal before the handler of `run` is not
     /// lost.
     pub hup: Arc<AtomicBool>,
 }
@@ -30,7 +30,7 @@ pub struct RunOptions {
 /// Where a configuration comes from.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum ConfigSource {
-    /// A file, reread on reload.
+    /// A file, read again on reload.
     File(PathBuf),
     /// `--listen ADDR --to ADDR,ADDR`.
     Inline {

@@ -1,6 +1,7 @@
-//! roundsman: a reverse proxy and load balancer that sends requests only to upstreams its checker has found healthy.
+//! roundsman: a reverse proxy and load balancer that sends requests only to upstreams that its health checker has found
+//! healthy.
 //!
-//! The directories are the rooms of `ARCHITECTURE.md`: each decides one thing. `main → cli → app` wire the rest;
+//! `ARCHITECTURE.md` describes the modules; each decides one thing. `main → cli → app` wire the rest;
 //! `model http1 config health balance route exchange` are pure, `pool` keeps the state of the upstreams, and
 //! `tls discovery probe proxy admin metrics telemetry` touch the world.
 
@@ -23,5 +24,5 @@ pub mod route;
 pub mod telemetry;
 pub mod tls;
 
-/// The version of this build, as `Cargo.toml` has it.
+/// The version of this build, from `Cargo.toml`.
 pub const VERSION: &str = env!("CARGO_PKG_VERSION");

@@ -4,12 +4,12 @@ use std::process::ExitCode;
 
 use roundsman::cli;
 
-// Its own threads give back what nobody uses, when it is calm as well: see `.cargo/config.toml`.
+// Its background threads return unused memory to the system even without load: see `.cargo/config.toml`.
 #[global_allocator]
 static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 
 fn main() -> ExitCode {
-    // First of all: until this line SIGHUP would end the process, and a supervisor may send it early.
+    // First, because SIGHUP ends the process until this line, and a supervisor may send it early.
     let hangup = cli::Hangup::watch();
     cli::main(&hangup)
 }

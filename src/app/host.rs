@@ -1,4 +1,4 @@
-//! What the admin plane asks of this process, answered.
+//! Implements the interface of the admin plane for this process.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
@@ -26,19 +26,19 @@ pub struct Process {
     pub plane: Arc<Plane>,
     /// Its configuration.
     pub reloader: Arc<Reloader>,
-    /// Where orders to reload go.
+    /// Takes orders to reload.
     pub reloads: Reloads,
-    /// When it began.
+    /// When it started.
     pub started: Instant,
-    /// The same by the calendar.
+    /// When it started, as a date.
     pub started_at: SystemTime,
-    /// Where it is in its life.
+    /// Its phase.
     pub life: Arc<Life>,
     /// Compares secrets with their files.
     pub secret_files: Arc<DiskSecrets>,
 }
 
-/// Where the process is in its life. Only goes forward.
+/// The phase of the process. Only goes forward.
 #[derive(Debug, Default)]
 pub struct Life(AtomicU8);
 
@@ -48,12 +48,12 @@ impl Life {
         self.0.store(1, Ordering::Release);
     }
 
-    /// The process is about to stop.
+    /// The process is stopping.
     pub fn draining(&self) {
         self.0.store(2, Ordering::Release);
     }
 
-    /// Where it is.
+    /// The current phase.
     pub fn state(&self) -> ProcessState {
         match self.0.load(Ordering::Acquire) {
             0 => ProcessState::Starting,
@@ -138,7 +138,7 @@ impl Host for Process {
         match self.reloads.order(by).await {
             Some(answer) => answer,
             None => {
-                let error = Some("the process is stopping, or too many reloads wait".to_owned());
+                let error = Some("the process is stopping, or too many reloads are waiting".to_owned());
                 let last = LastReload { result: ReloadResult::Refused, at: Instant::now(), error };
                 let generation = self.controller.status().generation;
                 ReloadAnswer { last, generation, warming: vec![], diagnostics: vec![] }
@@ -151,7 +151,7 @@ impl Host for Process {
         let checked = tokio::task::spawn_blocking(move || reloader.check()).await;
         checked.unwrap_or_else(|_| CheckAnswer {
             result: ReloadResult::Refused,
-            error: Some("the check broke off".to_owned()),
+            error: Some("the check was aborted".to_owned()),
             diagnostics: vec![],
         })
     }

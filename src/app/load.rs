@@ -1,5 +1,5 @@
-//! Reads a configuration from the world: the file, the environment, the files of secrets. Bounded whatever it is given:
-//! only regular files are opened, and never more than their limit is read. What the text means is `config`'s business.
+//! Reads a configuration: the file, the environment, the files with secrets. Only regular files are opened, and never
+//! more than their limit is read. `config` parses the text.
 
 use std::fs::{File, Metadata, OpenOptions};
 use std::io::{self, Read};
@@ -15,23 +15,23 @@ use crate::config::{self, Diagnostic, Env, FILE_BYTES_MAX, Severity, Source};
 use crate::model::Secret;
 use crate::model::policy::Config;
 
-/// The exit status for a bad configuration (`EX_CONFIG` of sysexits.h), a file that cannot be read included.
+/// The exit status for a bad configuration or a file that cannot be read (`EX_CONFIG` of sysexits.h).
 pub const EXIT_BAD_CONFIG: u8 = 78;
-/// The most that is read of a file that the configuration refers to: a bundle of root certificates has about 250 KiB.
+/// The size limit of files that the configuration refers to: a bundle of root certificates has about 250 KiB.
 const REFERRED_BYTES_MAX: usize = 1 << 20;
 
-/// A configuration that may be run.
+/// A valid configuration.
 #[derive(Debug, Clone)]
 pub struct Loaded {
-    /// What it says.
+    /// The configuration.
     pub config: Config,
-    /// What looks like a mistake and is allowed.
+    /// What is allowed but looks like a mistake.
     pub warnings: Vec<Diagnostic>,
-    /// The SHA-256 of its file in hexadecimal; empty where there is no file.
+    /// The SHA-256 of its file in hexadecimal; empty without a file.
     pub hash: Arc<str>,
 }
 
-/// A configuration that may not: every mistake, and the warnings.
+/// An invalid configuration: every mistake, and the warnings.
 #[derive(Debug, Clone, thiserror::Error)]
 #[error("{}", errors(.diagnostics))]
 pub struct LoadError {
@@ -39,20 +39,20 @@ pub struct LoadError {
     pub diagnostics: Vec<Diagnostic>,
 }
 
-/// The headlines of the mistakes, one a line: for logs and for the answer to a reload.
+/// The headlines of the mistakes, one per line, for logs and the response to a reload.
 fn errors(diagnostics: &[Diagnostic]) -> String {
     let errors = diagnostics.iter().filter(|d| d.severity == Severity::Error);
     errors.map(Diagnostic::headline).collect::<Vec<_>>().join("\n")
 }
 
 impl LoadError {
-    /// For people: every one with its source line.
+    /// As text: every diagnostic with its source line.
     pub fn render(&self, colour: bool) -> String {
         render_all(&self.diagnostics, colour)
     }
 }
 
-/// Reads and checks a configuration. Blocks while files are read.
+/// Reads and validates a configuration. Blocks while files are read.
 ///
 /// # Errors
 /// Every mistake; the exit status for it is [`EXIT_BAD_CONFIG`].
@@ -63,7 +63,7 @@ pub fn load(source: &ConfigSource) -> Result<Loaded, LoadError> {
     }
 }
 
-/// [`load`] from a file. A relative path, here and of secrets in the file, is taken from the working directory.
+/// [`load`] from a file. Relative paths, of the file and in it, are relative to the working directory.
 ///
 /// # Errors
 /// As [`load`].
@@ -81,7 +81,7 @@ fn hash(text: &[u8]) -> Arc<str> {
     digest.as_ref().iter().map(|byte| format!("{byte:02x}")).collect::<String>().into()
 }
 
-/// [`load`] from a text that is called `name` in messages.
+/// [`load`] from a text; messages call it `name`.
 ///
 /// # Errors
 /// As [`load`].
@@ -92,8 +92,8 @@ pub fn load_text(name: &str, text: &[u8]) -> Result<Loaded, LoadError> {
     }
 }
 
-/// [`load_text`] with further variables of the environment, which win over those of this process: for a configuration
-/// that is tried before its secrets are in their place.
+/// [`load_text`] with additional environment variables, which override those of this process: for `probe --url`, which
+/// runs before the variables are set.
 ///
 /// # Errors
 /// As [`load`].
@@ -104,7 +104,7 @@ pub fn load_trial(name: &str, text: &[u8], vars: &[(String, Secret)]) -> Result<
     }
 }
 
-/// The world with further variables.
+/// [`World`] with additional variables.
 struct Trial<'a> {
     vars: &'a [(String, Secret)],
 }
@@ -141,11 +141,14 @@ impl Env for World {
     }
 }
 
-/// The content of a regular file of at most `max` bytes; otherwise a sentence without its subject.
+/// The content of a regular file of at most `max` bytes.
+///
+/// # Errors
+/// The rest of a sentence that begins with the path: `is a directory, not a file`.
 pub fn read_bounded(path: &Path, max: usize) -> Result<Vec<u8>, String> {
     let cannot = |error: io::Error| format!("cannot be read: {}", reason(&error));
-    // Asked before opening, because to open a device or a FIFO can do something; asked again of what was opened, because
-    // the path may lead elsewhere by then.
+    // Checked before opening, because opening a device or a FIFO can have side effects; checked again after opening,
+    // because the path may lead to another file by then.
     refuse_irregular(&std::fs::metadata(path).map_err(cannot)?)?;
     let file = open(path).map_err(cannot)?;
     refuse_irregular(&file.metadata().map_err(cannot)?)?;
@@ -174,7 +177,7 @@ fn refuse_irregular(metadata: &Metadata) -> Result<(), String> {
     Err(format!("{what}, not a file"))
 }
 
-/// The reason alone: `No such file or directory`.
+/// The system's message without its number: `No such file or directory`.
 fn reason(error: &io::Error) -> String {
     let text = error.to_string();
     text.split(" (os error").next().unwrap_or(&text).to_owned()
@@ -192,7 +195,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_file_is_refused_at_once() {
+    fn what_is_not_a_regular_file_is_refused_at_once() {
         let dir = tempfile::tempdir().unwrap();
         let fifo = dir.path().join("fifo");
         nix::unistd::mkfifo(&fifo, nix::sys::stat::Mode::S_IRWXU).unwrap();
@@ -209,7 +212,7 @@ mod tests {
     fn no_more_than_the_limit_is_read() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("large");
-        // Sparse: takes no room on the disk.
+        // Sparse: uses no disk space.
         File::create(&path).unwrap().set_len(100 << 20).unwrap();
         assert_eq!(problem(&path), "is larger than 16384 KiB");
     }
@@ -223,7 +226,7 @@ mod tests {
     }
 
     #[test]
-    fn a_configuration_from_the_command_line_says_where_its_mistakes_are() {
+    fn mistakes_on_the_command_line_are_located() {
         let source = ConfigSource::Inline { listen: "127.0.0.1:80".to_owned(), to: vec!["localhost".to_owned()] };
         let error = load(&source).unwrap_err();
         assert!(error.to_string().starts_with("(command line):6:14: error: pools.default.upstreams[0]: "), "{error}");

@@ -1,9 +1,9 @@
-//! A reload: read once → parse and validate whole → bind new listeners → look up new host names, for a moment → apply →
-//! publish once → answer. A failure at any step before publishing leaves everything as it was; a name that does not resolve
-//! is none.
+//! A reload: read once → parse and validate all of it → bind new listeners → briefly look up new host names → apply →
+//! publish once → answer. A failure at any step before publishing changes nothing; a name that does not resolve is not
+//! a failure.
 //!
-//! One at a time: a single task does them. Orders that come while one is under way are answered together by the next,
-//! so a storm coalesces and the last content wins.
+//! A single task does one reload at a time. Orders that come during a reload share the next one, so a burst of orders
+//! is merged and the last content wins.
 
 use std::collections::HashMap;
 use std::io;
@@ -30,13 +30,13 @@ use crate::model::{Address, Name};
 use crate::pool::{Controller, ListenerId};
 use crate::proxy::{Bound, ListenerHandle, Plane};
 
-/// Orders to reload kept before one is refused.
+/// Orders to reload that may wait; more are refused.
 const ORDERS_MAX: usize = 256;
-/// Who is named of those whom one reload answers.
+/// Origins named of the orders that one reload answers.
 const ASKERS_MAX: usize = 3;
-/// Who asks for the first configuration.
+/// The origin of the first configuration.
 const START: &str = "start";
-/// Why nothing is reloaded any more.
+/// Why a reload is refused while the process stops.
 const STOPPING: &str = "the process is stopping";
 /// How long the socket of a removed listener may take to close.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
@@ -44,24 +44,24 @@ const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
 /// An order to reload.
 #[derive(Debug)]
 pub struct Order {
-    /// Who gave it, in words.
+    /// Its origin, as text.
     by: String,
     answer: oneshot::Sender<ReloadAnswer>,
 }
 
-/// Where orders to reload go.
+/// The sender of orders to reload.
 #[derive(Debug, Clone)]
 pub struct Reloads(mpsc::Sender<Order>);
 
 impl Reloads {
-    /// The two ends.
+    /// A sender and the receiver for [`Reloader::run`].
     pub fn channel() -> (Reloads, mpsc::Receiver<Order>) {
         let (sender, receiver) = mpsc::channel(ORDERS_MAX);
         (Reloads(sender), receiver)
     }
 
-    /// Orders a reload, which `by` asks for, and waits for its answer; `None` when the process is about to end or too many
-    /// wait. The reload goes on when this future is dropped.
+    /// Orders a reload on behalf of `by` and waits for its result; `None` if the process is stopping or too many orders
+    /// wait. The reload continues if this future is dropped.
     pub async fn order(&self, by: String) -> Option<ReloadAnswer> {
         let (sender, answer) = oneshot::channel();
         self.0.try_send(Order { by, answer: sender }).ok()?;
@@ -69,7 +69,7 @@ impl Reloads {
     }
 }
 
-/// Everybody whom one reload answers, the first few by name.
+/// The origins of the orders that one reload answers, the first few by name.
 fn askers(orders: &[Order]) -> String {
     let mut names: Vec<&str> = vec![];
     for order in orders {
@@ -84,24 +84,24 @@ fn askers(orders: &[Order]) -> String {
     text
 }
 
-/// What runs, and how to change it.
+/// The running configuration, and how to change it.
 pub struct Reloader {
     source: ConfigSource,
     controller: Arc<Controller>,
     plane: Arc<Plane>,
     discovery: Arc<Discovery>,
-    /// Held while new sockets are bound: a trial binds them too, and must not take them from a reload.
+    /// Held while new sockets are bound: a dry run binds them too, and must not take them from a reload.
     turn: Mutex<()>,
     running: Mutex<Running>,
-    /// What is told of it without waiting for a reload that is being applied.
-    told: ArcSwap<Told>,
-    /// Of the file as it was last read and accepted.
+    /// Readable without waiting for a reload that is being applied.
+    published: ArcSwap<Published>,
+    /// The SHA-256 of the file as last read and accepted.
     hash: Mutex<Arc<str>>,
     changes: AtomicU64,
 }
 
-/// What is told of the running configuration.
-struct Told {
+/// The readable part of [`Running`].
+struct Published {
     config: Arc<Config>,
     loaded_at: Instant,
     last_reload: Option<LastReload>,
@@ -109,20 +109,20 @@ struct Told {
 
 struct Running {
     config: Arc<Config>,
-    /// The same with addresses in the place of names, as the controller has it.
+    /// The same with addresses in place of host names, as the controller has it.
     effective: Config,
     loaded_at: Instant,
     generation: u64,
     last_reload: Option<LastReload>,
     listeners: HashMap<Address, (ListenerId, ListenerHandle)>,
-    /// Numbers stay with their addresses, so that a listener that comes back is the same one.
+    /// An address keeps its number, so that a listener that is removed and added again is the same one.
     ids: HashMap<Address, ListenerId>,
-    /// The process is about to end: nothing is reloaded any more.
+    /// The process is stopping: every reload is refused.
     stopping: bool,
 }
 
 impl Reloader {
-    /// Applies the first configuration: `bound` are its sockets, bound already. Returns when it is published; the sockets
+    /// Applies the first configuration, with its sockets already bound. Returns when it is published; the sockets
     /// accept from then on.
     pub fn start(
         source: ConfigSource,
@@ -133,7 +133,7 @@ impl Reloader {
         discovery: Arc<Discovery>,
     ) -> io::Result<Reloader> {
         let now = Instant::now();
-        let told = ArcSwap::from_pointee(Told { config: config.clone(), loaded_at: now, last_reload: None });
+        let published = ArcSwap::from_pointee(Published { config: config.clone(), loaded_at: now, last_reload: None });
         let running = Running {
             config: config.clone(),
             effective: Config::clone(&config),
@@ -146,28 +146,28 @@ impl Reloader {
         };
         let (turn, running, changes) = (Mutex::new(()), Mutex::new(running), AtomicU64::new(0));
         let hash = Mutex::new(Arc::from(""));
-        let reloader = Reloader { source, controller, plane, discovery, turn, running, told, hash, changes };
+        let reloader = Reloader { source, controller, plane, discovery, turn, running, published, hash, changes };
         reloader.apply(config, bound, START)?;
         Ok(reloader)
     }
 
-    /// Does reloads until every sender is gone. Needs a runtime of several threads; one worker is enough.
+    /// Does reloads until every sender is dropped. Needs a multi-thread runtime; one worker is enough.
     pub async fn run(&self, mut orders: mpsc::Receiver<Order>) {
         while let Some(first) = orders.recv().await {
             let mut waiting = vec![first];
             while let Ok(next) = orders.try_recv() {
                 waiting.push(next);
             }
-            // Reads files and compares thousands of upstreams: the worker's other tasks go to another thread meanwhile.
+            // Reads files and compares thousands of upstreams, so other tasks of this worker move to another thread.
             let answer = tokio::task::block_in_place(|| self.reload(&askers(&waiting)));
             for order in waiting {
-                // Whoever ordered it may have left.
+                // The client may have disconnected.
                 let _ = order.answer.send(answer.clone());
             }
         }
     }
 
-    /// What a reload would do.
+    /// The result that a reload would have.
     pub fn check(&self) -> CheckAnswer {
         let _turn = self.turn.lock();
         match self.prepare() {
@@ -184,8 +184,8 @@ impl Reloader {
         }
     }
 
-    /// Takes over what the host names of the running configuration stand for now. Between two reloads or after both, never
-    /// within one.
+    /// Applies the current addresses of the host names of the running configuration. Waits for a reload that is being
+    /// applied.
     pub fn readdress(&self) {
         let mut running = self.running.lock();
         if running.stopping {
@@ -205,57 +205,58 @@ impl Reloader {
 
     /// The running configuration.
     pub fn config(&self) -> Arc<Config> {
-        self.told.load().config.clone()
+        self.published.load().config.clone()
     }
 
-    /// Counts the changes that were made by reloads, by names and by [`Reloader::note_change`].
+    /// Counts changes by reloads, by host names and by [`Reloader::note_change`].
     pub fn revision(&self) -> u64 {
         self.changes.load(Ordering::Acquire)
     }
 
-    /// What runs was read from a file with this SHA-256.
+    /// Sets the SHA-256 of the file of the running configuration.
     pub fn set_hash(&self, hash: Arc<str>) {
         *self.hash.lock() = hash;
     }
 
-    /// Something has changed that must show from now on.
+    /// Notes a change that later responses must show.
     pub fn note_change(&self) {
         self.changes.fetch_add(1, Ordering::AcqRel);
     }
 
-    /// Tells of what runs now.
-    fn tell(&self, running: &Running) {
+    /// Makes the running configuration readable.
+    fn publish(&self, running: &Running) {
         let Running { config, loaded_at, last_reload, .. } = running;
         let (config, last_reload) = (config.clone(), last_reload.clone());
-        self.told.store(Arc::new(Told { config, loaded_at: *loaded_at, last_reload }));
+        self.published.store(Arc::new(Published { config, loaded_at: *loaded_at, last_reload }));
         self.note_change();
     }
 
     /// The running configuration's file.
     pub fn config_file(&self) -> ConfigFile {
-        let told = self.told.load();
+        let published = self.published.load();
         ConfigFile {
             file: match &self.source {
                 ConfigSource::File(path) => Some(path.display().to_string()),
                 ConfigSource::Inline { .. } => None,
             },
-            loaded_at: told.loaded_at,
+            loaded_at: published.loaded_at,
             hash: self.hash.lock().clone(),
-            last_reload: told.last_reload.clone(),
+            last_reload: published.last_reload.clone(),
         }
     }
 
     /// The admin policy of the running configuration.
     pub fn admin(&self) -> AdminPolicy {
-        self.told.load().config.admin.clone()
+        self.published.load().config.admin.clone()
     }
 
-    /// The process is about to end: every reload from now on is refused, and so is one that is prepared and not yet applied.
+    /// Refuses every reload from now on, including one that is prepared but not applied, because the process is
+    /// stopping.
     pub fn refuse_reloads(&self) {
         self.running.lock().stopping = true;
     }
 
-    /// Ends accepting on every listener; connections go on.
+    /// Stops accepting on every listener; open connections continue.
     pub fn stop_accepting(&self) {
         for (_, (_, handle)) in self.running.lock().listeners.drain() {
             handle.stop();
@@ -281,7 +282,7 @@ impl Reloader {
             Ok((result, warming, diagnostics)) => (result, None, warming, diagnostics),
             Err(refused) => (ReloadResult::Refused, Some(refused.sentence), vec![], refused.diagnostics),
         };
-        // A refused configuration leaves no names behind.
+        // The names of a refused configuration are not resolved any more.
         self.discovery.keep_only(&self.config());
         if result != ReloadResult::Applied {
             self.controller.note_reload(result.as_str(), error.clone(), by, Instant::now());
@@ -289,20 +290,20 @@ impl Reloader {
         let last = LastReload { result, at: Instant::now(), error };
         let mut running = self.running.lock();
         running.last_reload = Some(last.clone());
-        self.tell(&running);
+        self.publish(&running);
         ReloadAnswer { last, generation: running.generation, warming, diagnostics }
     }
 
-    /// Asks for the names, those that are known too, and waits a moment for those that are not.
+    /// Looks up all host names, and waits briefly for those without an address.
     fn look_up(&self, config: &Config) {
         self.discovery.add(config);
         Handle::current().block_on(self.discovery.settled(config, FIRST_ANSWER_WAIT));
     }
 
-    /// Everything that may fail.
+    /// The steps that may fail.
     fn prepare(&self) -> Result<Prepared, Refused> {
         let Loaded { config, warnings, hash } = load::load(&self.source)?;
-        let diagnostics = warnings.iter().map(told).collect();
+        let diagnostics = warnings.iter().map(to_json).collect();
         let running = self.running.lock();
         if running.stopping {
             return Err(Refused::new(STOPPING.to_owned()));
@@ -322,8 +323,9 @@ impl Reloader {
         Ok(Prepared { change: Some(Change { config: Arc::new(config), bound }), diagnostics, hash })
     }
 
-    /// Carries the configuration out: what may still fail comes first, then it is published once, then old listeners stop.
-    /// A stop that has come since it was prepared refuses it: the new sockets close unused.
+    /// Applies the configuration: the steps that may still fail come first, then it is published once, then old
+    /// listeners stop. If the process has begun to stop since `prepare`, the reload is refused and the new sockets
+    /// close unused.
     fn apply(&self, config: Arc<Config>, bound: Vec<Bound>, by: &str) -> io::Result<Vec<(Name, Instant)>> {
         let mut running = self.running.lock();
         if running.stopping {
@@ -353,14 +355,14 @@ impl Reloader {
         running.effective = effective;
         running.loaded_at = now;
         running.generation = applied.generation;
-        self.tell(&running);
+        self.publish(&running);
         drop(running);
         close(gone.into_iter().map(|(_, handle)| handle).collect());
         Ok(applied.warming)
     }
 }
 
-/// Closes sockets and waits until they are: the next reload may want the same address back.
+/// Closes sockets and waits until they are closed, because the next reload may use the same address again.
 fn close(listeners: Vec<ListenerHandle>) {
     if listeners.is_empty() {
         return;
@@ -368,7 +370,7 @@ fn close(listeners: Vec<ListenerHandle>) {
     let closed = join_all(listeners.into_iter().map(ListenerHandle::close));
     let waited = Handle::current().block_on(async { tokio::time::timeout(CLOSE_TIMEOUT, closed).await });
     if waited.is_err() {
-        tracing::warn!("A removed listener takes long to close");
+        tracing::warn!("A removed listener is slow to close");
     }
 }
 
@@ -407,11 +409,11 @@ impl Refused {
 
 impl From<LoadError> for Refused {
     fn from(error: LoadError) -> Refused {
-        Refused { sentence: error.to_string(), diagnostics: error.diagnostics.iter().map(told).collect() }
+        Refused { sentence: error.to_string(), diagnostics: error.diagnostics.iter().map(to_json).collect() }
     }
 }
 
-/// What is allowed and looks like a mistake: one line of the log each, as at the start.
+/// Logs warnings, one line each, as at the start.
 fn log_warnings(diagnostics: &[Diagnostic]) {
     for Diagnostic { file, line, column, key, message, expected, .. } in diagnostics {
         let (file, key, expected) = (file.as_deref(), key.as_deref(), expected.as_deref());
@@ -419,8 +421,8 @@ fn log_warnings(diagnostics: &[Diagnostic]) {
     }
 }
 
-/// A mistake of the file, for the admin API.
-fn told(diagnostic: &config::Diagnostic) -> Diagnostic {
+/// A diagnostic as JSON of the admin API.
+fn to_json(diagnostic: &config::Diagnostic) -> Diagnostic {
     let config::Diagnostic { file, line, column, key, message, expected, suggestion, severity, .. } =
         diagnostic.clone();
     Diagnostic {
@@ -468,7 +470,7 @@ mod tests {
     }
 
     #[test]
-    fn those_whom_one_reload_answers_are_named_once_and_not_all() {
+    fn the_origins_of_a_reload_are_named_once_and_only_the_first_few() {
         let order = |by: &str| Order { by: by.to_owned(), answer: oneshot::channel().0 };
         let of = |names: &[&str]| askers(&names.iter().map(|by| order(by)).collect::<Vec<_>>());
         assert_eq!(of(&["signal HUP"]), "signal HUP");
@@ -493,7 +495,7 @@ mod tests {
         assert_eq!(reloader.controller.status().generation, generation, "nothing was published");
         assert_eq!(reloader.config().listeners.len(), 1);
         assert!(TcpStream::connect(new).is_err(), "the new socket is closed");
-        assert!(TcpStream::connect(old).is_ok(), "the old one accepts until it is told otherwise");
+        assert!(TcpStream::connect(old).is_ok(), "the old one accepts until it is stopped");
         reloader.readdress();
         let worker = reloader.clone();
         let answer = tokio::task::spawn_blocking(move || worker.reload("test")).await.expect("it does not panic");
@@ -502,7 +504,7 @@ mod tests {
     }
 
     #[tokio::test(flavor = "multi_thread")]
-    async fn what_runs_is_told_while_a_reload_is_being_applied() {
+    async fn the_running_configuration_is_readable_while_a_reload_is_applied() {
         let dir = tempfile::tempdir().expect("a directory");
         let file = dir.path().join("roundsman.toml");
         std::fs::write(&file, text(&[free_address()])).expect("write");
@@ -510,7 +512,7 @@ mod tests {
         let before = reloader.revision();
         let _applying = reloader.running.lock();
         let worker = reloader.clone();
-        let told = std::thread::spawn(move || {
+        let reader = std::thread::spawn(move || {
             worker.note_change();
             (
                 worker.admin().written,
@@ -519,6 +521,6 @@ mod tests {
                 worker.revision(),
             )
         });
-        assert_eq!(told.join().expect("it does not wait"), (false, true, 1, before + 1));
+        assert_eq!(reader.join().expect("it does not wait"), (false, true, 1, before + 1));
     }
 }

@@ -1,6 +1,6 @@
-//! Secrets that have changed on disk since they were read: compared on a thread of its own, when a check fails or somebody asks
-//! why. The checker never waits for it; a file that cannot be read for a while (a network file system that is gone) costs the
-//! hint and nothing else. Says which file has changed, never what it holds.
+//! Finds secrets that have changed on disk since they were read. A separate thread compares them when a check fails and
+//! for `explain`. The checker never waits for it: if a file cannot be read (a network file system that hangs), only the
+//! hint is missing. Reports which file has changed, never its content.
 
 use std::path::Path;
 use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
@@ -14,13 +14,13 @@ use super::load::read_bounded;
 use crate::model::policy::FileSecret;
 use crate::pool::SecretFiles;
 
-/// Questions that wait; what comes beyond goes without an answer.
+/// Questions that may wait; more get no answer.
 const QUESTIONS_MAX: usize = 1_024;
-/// The most that is read of a file: more than a secret may have.
+/// The size limit of a file; larger than any valid secret.
 const FILE_BYTES_MAX: usize = 64 << 10;
-/// A thread that reads for this long stands still: nobody waits for it any more.
-const STANDS_STILL: Duration = Duration::from_secs(1);
-/// How long somebody who asks waits.
+/// After this time of reading, the thread counts as blocked and gets no more questions.
+const BLOCKED_AFTER: Duration = Duration::from_secs(1);
+/// How long `compare_now` waits.
 const ANSWER_MAX: Duration = Duration::from_millis(200);
 
 /// Compares secrets with the files of this machine.
@@ -38,9 +38,9 @@ struct Question {
 
 impl SecretFiles for DiskSecrets {
     fn compare(&self, secrets: Vec<FileSecret>, then: Box<dyn FnOnce(Option<String>) + Send>) {
-        let stands_still = self.busy_since.lock().is_some_and(|since| since.elapsed() > STANDS_STILL);
+        let blocked = self.busy_since.lock().is_some_and(|since| since.elapsed() > BLOCKED_AFTER);
         let Some(questions) = self.questions.get_or_init(|| start(self.busy_since.clone())) else { return then(None) };
-        if secrets.is_empty() || stands_still {
+        if secrets.is_empty() || blocked {
             return then(None);
         }
         match questions.try_send(Question { secrets, then }) {
@@ -51,19 +51,19 @@ impl SecretFiles for DiskSecrets {
 }
 
 impl DiskSecrets {
-    /// The sentence itself, or `None` where it is not there within 0.2 s. Blocks for as long.
+    /// The hint, or `None` if there is none within 0.2 s. Blocks meanwhile.
     pub fn compare_now(&self, secrets: Vec<FileSecret>) -> Option<String> {
         if secrets.is_empty() {
             return None;
         }
         let (answer, answered) = sync_channel(1);
-        // Whoever asked may have left.
+        // The receiver may have timed out.
         self.compare(secrets, Box::new(move |sentence| drop(answer.try_send(sentence))));
         answered.recv_timeout(ANSWER_MAX).ok()?
     }
 }
 
-/// Starts the thread, which ends when nobody can ask any more.
+/// Starts the thread, which ends when the sender is dropped.
 fn start(busy_since: Arc<Mutex<Option<Instant>>>) -> Option<SyncSender<Question>> {
     let (questions, asked) = sync_channel(QUESTIONS_MAX);
     let thread = std::thread::Builder::new().name("secrets".into());
@@ -82,7 +82,7 @@ fn run(asked: &Receiver<Question>, busy_since: &Mutex<Option<Instant>>) {
 
 /// `Authorization is read from /run/token, which has changed since; reload to read it`.
 fn sentence(secrets: &[FileSecret]) -> Option<String> {
-    let mut said: Vec<String> = vec![];
+    let mut sentences: Vec<String> = vec![];
     for FileSecret { what, secret } in secrets {
         let Some(file) = secret.file() else { continue };
         let sentence = match read_bounded(Path::new(file), FILE_BYTES_MAX) {
@@ -90,11 +90,11 @@ fn sentence(secrets: &[FileSecret]) -> Option<String> {
             Ok(_) => format!("{what} is read from {file}, which has changed since; reload to read it"),
             Err(problem) => format!("{what} was read from {file}, which {problem}"),
         };
-        if !said.contains(&sentence) {
-            said.push(sentence);
+        if !sentences.contains(&sentence) {
+            sentences.push(sentence);
         }
     }
-    (!said.is_empty()).then(|| said.join("; "))
+    (!sentences.is_empty()).then(|| sentences.join("; "))
 }
 
 #[cfg(test)]
@@ -105,7 +105,7 @@ mod tests {
     /// The answer, however long it takes.
     fn compared(files: &DiskSecrets, secrets: Vec<FileSecret>) -> Option<String> {
         let (answer, answered) = sync_channel(1);
-        files.compare(secrets, Box::new(move |sentence| answer.send(sentence).expect("somebody waits")));
+        files.compare(secrets, Box::new(move |sentence| answer.send(sentence).expect("the test waits")));
         answered.recv_timeout(Duration::from_secs(60)).expect("an answer")
     }
 
@@ -134,14 +134,14 @@ mod tests {
         assert_eq!(asked(), Some(want));
         nix::unistd::mkfifo(&file, nix::sys::stat::Mode::S_IRWXU).expect("a FIFO");
         let want = format!("Authorization was read from {path}, which is a FIFO, not a file");
-        assert_eq!(asked(), Some(want), "and nobody waits for its writer");
+        assert_eq!(asked(), Some(want), "without waiting for its writer");
     }
 
     #[test]
-    fn a_thread_that_stands_still_costs_the_hint_and_nothing_else() {
+    fn a_blocked_thread_costs_only_the_hint() {
         let files = DiskSecrets::default();
-        let Some(stood_still) = Instant::now().checked_sub(2 * STANDS_STILL) else { return };
-        *files.busy_since.lock() = Some(stood_still);
+        let Some(blocked_since) = Instant::now().checked_sub(2 * BLOCKED_AFTER) else { return };
+        *files.busy_since.lock() = Some(blocked_since);
         let dir = tempfile::tempdir().expect("a directory");
         let gone = secret(&dir.path().join("none"), "hunter2");
         assert_eq!(compared(&files, vec![gone]), None);

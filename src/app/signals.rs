@@ -1,5 +1,5 @@
-//! The signals of the process as one stream of orders: HUP reloads; TERM, INT and QUIT stop, and another of them, more than a
-//! second later, stops at once; USR1 reopens log files; USR2 is ignored.
+//! The signals of the process as one stream of orders: HUP reloads; TERM, INT and QUIT stop, and another of them, more
+//! than a second later, stops at once; USR1 reopens log files; USR2 is ignored.
 
 use std::io;
 use std::time::Duration;
@@ -7,10 +7,10 @@ use std::time::Duration;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::time::Instant;
 
-/// Signals to stop that come within this time are one: supervisors and terminals send several for one stop.
+/// Stop signals within this time count as one, because supervisors and terminals send several for one stop.
 pub const ONE_STOP: Duration = Duration::from_secs(1);
 
-/// What a signal asks for.
+/// The meaning of a signal.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Order {
     /// HUP.
@@ -19,11 +19,11 @@ pub enum Order {
     Stop,
     /// USR1.
     ReopenLogs,
-    /// USR2, which other servers take for an upgrade of their binary.
-    Nothing,
+    /// USR2, which upgrades the binary in other servers, and is ignored here.
+    Ignore,
 }
 
-/// The signals we listen to. Made once, before anything else can fail slowly.
+/// The handled signals. Installed once, before any slow step of the start.
 #[derive(Debug)]
 pub struct Signals {
     hup: Signal,
@@ -35,7 +35,7 @@ pub struct Signals {
 }
 
 impl Signals {
-    /// Takes over the signals; needs a runtime's context.
+    /// Installs the handlers; must run within a runtime.
     pub fn install() -> io::Result<Signals> {
         Ok(Signals {
             hup: signal(SignalKind::hangup())?,
@@ -47,7 +47,7 @@ impl Signals {
         })
     }
 
-    /// The next order. Cancel-safe. Several equal signals may come as one.
+    /// The next order. Cancel-safe. Several equal signals may be merged into one.
     pub async fn next(&mut self) -> Order {
         tokio::select! {
             _ = self.term.recv() => Order::Stop,
@@ -55,12 +55,12 @@ impl Signals {
             _ = self.quit.recv() => Order::Stop,
             _ = self.hup.recv() => Order::Reload,
             _ = self.usr1.recv() => Order::ReopenLogs,
-            _ = self.usr2.recv() => Order::Nothing,
+            _ = self.usr2.recv() => Order::Ignore,
         }
     }
 }
 
-/// Whether a signal to stop that comes at `now`, after the first of them at `first`, stops at once.
+/// Whether a stop signal at `now`, after the first one at `first`, ends the process at once.
 pub fn stops_at_once(first: Instant, now: Instant) -> bool {
     now.saturating_duration_since(first) > ONE_STOP
 }
@@ -70,7 +70,7 @@ mod tests {
     use super::*;
 
     #[tokio::test(start_paused = true)]
-    async fn signals_to_stop_within_a_second_are_one() {
+    async fn stop_signals_within_a_second_count_as_one() {
         let first = Instant::now();
         for (millis, at_once) in [(0, false), (1, false), (999, false), (1_000, false), (1_001, true), (60_000, true)] {
             assert_eq!(stops_at_once(first, first + Duration::from_millis(millis)), at_once, "after {millis} ms");

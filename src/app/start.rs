@@ -1,4 +1,4 @@
-//! Start and end of the process: the order of things, the threads, and what each signal does.
+//! Start and end of the process: the order of the steps, the threads, and the action of each signal.
 
 use std::io::{self, Write};
 use std::process::ExitCode;
@@ -25,17 +25,17 @@ use crate::probe;
 use crate::proxy::{Bound, Plane};
 use crate::telemetry;
 
-/// Exit status of a run-time failure, a failed bind among them.
+/// Exit status of a run-time failure, such as a failed bind.
 pub const EXIT_FAILURE: u8 = 1;
-/// Exit status when a second signal cut the drain short (128 + SIGINT).
+/// Exit status if a second signal ended the drain (128 + SIGINT).
 pub const EXIT_INTERRUPTED: u8 = 130;
 
-/// Descriptors that the checker, the admin plane and the process itself keep from the data plane.
+/// Descriptors reserved for the checker, the admin plane and the process itself.
 const DESCRIPTOR_RESERVE: u64 = 256;
 /// Descriptors one client connection may need: its own and one to an upstream.
 const DESCRIPTORS_PER_CONNECTION: u64 = 2;
 
-/// How long changes of addresses are gathered before they are applied together.
+/// How long changed addresses are collected before they are applied together.
 const CHANGES_GATHERED: Duration = Duration::from_millis(20);
 
 /// Runs until a signal ends it.
@@ -52,7 +52,7 @@ async fn run_here(options: &RunOptions) -> ExitCode {
     let started = Instant::now();
     let signals = match Signals::install() {
         Ok(signals) => signals,
-        Err(error) => return fail(&format!("cannot listen to signals: {error}")),
+        Err(error) => return fail(&format!("cannot install signal handlers: {error}")),
     };
     let Loaded { config, warnings, hash } = match load::load(&options.config) {
         Ok(loaded) => loaded,
@@ -91,7 +91,7 @@ fn bind_all(config: &Config) -> Result<Sockets, String> {
         Ok(bound) => Some(bound),
         Err(error) if config.admin.written => return Err(format!("admin: {error}")),
         Err(error) => {
-            tracing::warn!(%error, "Admin address is busy; running without it (write [admin] to choose another)");
+            tracing::warn!(%error, "Admin address is busy; running without the admin API (to use another address, set [admin])");
             None
         }
     };
@@ -127,8 +127,8 @@ impl Server {
         let config = Arc::new(config);
         let discovery = discover(&config).await;
         let names = discovery.changes();
-        let (c, p, d) = (controller.clone(), plane.clone(), discovery.clone());
-        let reloader = Reloader::start(source, config, sockets.listeners, c, p, d);
+        let (pools, proxy, resolver) = (controller.clone(), plane.clone(), discovery.clone());
+        let reloader = Reloader::start(source, config, sockets.listeners, pools, proxy, resolver);
         let reloader = Arc::new(reloader.map_err(|error| format!("cannot accept: {error}"))?);
         tokio::spawn(follow_names(reloader.clone(), names));
         let prober = NamingProber { inner: Arc::new(probe::SocketProber), discovery };
@@ -161,7 +161,8 @@ impl Server {
     async fn serve(self, mut signals: Signals, early_hup: bool) -> ExitCode {
         let Server { process, data, reload_orders, stop_checker, checker, admin } = self;
         let reloader = process.reloader.clone();
-        // Reloads read files and may take long with ten thousand upstreams: not on the thread that takes signals.
+        // Reloads read files and take a while with 10,000 upstreams, so they do not run on the thread that handles
+        // signals.
         let reloading = data.spawn(async move { reloader.run(reload_orders).await });
         if early_hup {
             order_reload(&process);
@@ -169,8 +170,8 @@ impl Server {
         loop {
             match signals.next().await {
                 Order::Reload => order_reload(&process),
-                Order::ReopenLogs => tracing::debug!("Reopening log files: none is open"),
-                Order::Nothing => ignore_usr2(),
+                Order::ReopenLogs => tracing::debug!("SIGUSR1: there are no log files to reopen"),
+                Order::Ignore => ignore_usr2(),
                 Order::Stop => break,
             }
         }
@@ -194,15 +195,15 @@ impl Server {
         if let Some(admin) = admin {
             admin.stop();
         }
-        // What is left is cut off; nothing waits for it, because the process ends now.
+        // Remaining connections are closed without waiting, because the process ends now.
         data.shutdown_background();
-        // It ends within the stop above; a panic of it has been reported.
+        // The checker ends because of `stop_checker`; a panic was reported already.
         let _ = checker.join();
         ExitCode::SUCCESS
     }
 }
 
-/// Begins to resolve names, and waits a moment for the first answers. Runs beside the signals, where nothing else does.
+/// Starts resolving host names, and waits briefly for the first answers.
 async fn discover(config: &Config) -> Arc<Discovery> {
     let discovery = Arc::new(Discovery::new(Arc::new(SystemResolver::default())));
     discovery.add(config);
@@ -212,7 +213,7 @@ async fn discover(config: &Config) -> Arc<Discovery> {
     discovery
 }
 
-/// Applies what names stand for whenever that has changed.
+/// Applies the addresses of host names whenever they change.
 async fn follow_names(reloader: Arc<Reloader>, mut changes: watch::Receiver<u64>) {
     while changes.changed().await.is_ok() {
         // Many names change together when a name server comes back.
@@ -231,8 +232,8 @@ fn order_reload(process: &Arc<Process>) {
     tokio::spawn(async move { reloads.order("signal HUP".to_owned()).await });
 }
 
-/// Readiness is red and we still accept for `drain_delay`; then nothing is accepted and what is in flight finishes. True
-/// when everything did within `drain_timeout`.
+/// `/readyz` fails from now on. Listeners accept for `drain_delay` more, then stop, and requests in flight finish. True
+/// if all finished within `drain_timeout`.
 async fn drain(process: &Process) -> bool {
     let runtime = process.reloader.config().runtime.clone();
     process.life.draining();
@@ -253,16 +254,16 @@ async fn second_stop(signals: &mut Signals, first: Instant) {
         match signals.next().await {
             Order::Stop if stops_at_once(first, Instant::now()) => return,
             Order::Stop => {
-                tracing::debug!("Stopping already; a signal more than a second after the first stops at once")
+                tracing::debug!("Already stopping; a signal more than a second after the first one stops at once")
             }
-            Order::Nothing => ignore_usr2(),
+            Order::Ignore => ignore_usr2(),
             Order::Reload => tracing::warn!("Stopping: the reload is ignored"),
             Order::ReopenLogs => {}
         }
     }
 }
 
-/// The checker has a thread and a runtime of its own, so that load cannot delay probes.
+/// The checker has its own thread and runtime, so that load cannot delay probes.
 fn spawn_checker(
     controller: Arc<Controller>,
     prober: Arc<dyn Prober>,
@@ -276,7 +277,7 @@ fn spawn_checker(
         .name("checker".into())
         .spawn(move || {
             let run = async move { controller.run(prober, stopped).await };
-            // As a task of its own: whoever wakes the future of `block_on` pays for a write to the reactor.
+            // As a separate task: waking the future of `block_on` itself costs a write to the reactor.
             let _ = runtime.block_on(async { tokio::spawn(run).await });
         })
         .map_err(|error| format!("cannot start the checker: {error}"))
@@ -286,7 +287,7 @@ fn cores() -> usize {
     std::thread::available_parallelism().map_or(1, std::num::NonZeroUsize::get)
 }
 
-/// Raises the limit of descriptors as far as it goes, and says how many client connections fit below it.
+/// Raises the limit of descriptors to the hard limit, and returns how many client connections fit into it.
 fn connections_max() -> usize {
     let Ok((soft, hard)) = getrlimit(Resource::RLIMIT_NOFILE) else { return 1_024 };
     let now = match setrlimit(Resource::RLIMIT_NOFILE, hard, hard) {
@@ -301,13 +302,13 @@ fn fail(message: &str) -> ExitCode {
     if telemetry::is_json() {
         telemetry::not_started("Cannot start", vec![("reason", message.into())]);
     } else {
-        // `eprintln!` panics where nobody reads stderr any more.
+        // `eprintln!` panics if stderr is closed.
         let _ = writeln!(io::stderr(), "roundsman: {message}");
     }
     ExitCode::from(EXIT_FAILURE)
 }
 
-/// One line for each mistake where the log is JSON; otherwise each with its line of the file.
+/// With a JSON log, one line for each mistake; otherwise each mistake with its line of the file.
 fn refuse(error: &LoadError) -> ExitCode {
     if !telemetry::is_json() {
         let _ = io::stderr().write_all(error.render(telemetry::colour_on_stderr()).as_bytes());
