@@ -1,8 +1,8 @@
-//! `roundsman demo`: three backends on the loopback, a real roundsman in front of them as a process of its own, steady
-//! traffic, and a short story of failures with figures at its end.
+//! `roundsman demo`: three backends on the loopback, a real roundsman in front of them as a separate process, steady
+//! traffic, and a scripted series of failures with figures at the end.
 //!
-//! Nothing is pretended: the backends' sockets are really reset, the proxy is this very binary with a configuration file,
-//! and every figure is measured. Must never be needed by anything else.
+//! Nothing is simulated: the sockets of backends are reset, the proxy is this binary with a configuration file, and
+//! every figure is measured. No other module may depend on it.
 
 mod backend;
 mod duty;
@@ -16,10 +16,10 @@ mod traffic;
 use std::io::{IsTerminal, Write as _};
 use std::process::ExitCode;
 
-/// How to play.
+/// The options of the demo.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct DemoOptions {
-    /// Play the story and exit even on a terminal, where keys would be taken.
+    /// Run the script and exit, even on a terminal.
     pub script: bool,
     /// Print the generated configuration first.
     pub show_config: bool,
@@ -28,9 +28,9 @@ pub struct DemoOptions {
 /// Why a demo ended before its figures.
 #[derive(Debug)]
 enum Ended {
-    /// Nobody reads what it prints any more.
+    /// The output is closed.
     OutputClosed,
-    /// This went wrong.
+    /// An error, as text.
     Problem(String),
 }
 
@@ -40,7 +40,7 @@ impl From<String> for Ended {
     }
 }
 
-/// Plays the demo. Success only if no request failed that should not have and every figure was measured.
+/// Runs the demo. Succeeds only if no request failed that should not have, and every figure was measured.
 pub fn run(options: DemoOptions) -> ExitCode {
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build();
     let runtime = match runtime {
@@ -51,26 +51,26 @@ pub fn run(options: DemoOptions) -> ExitCode {
     let played = runtime.block_on(async {
         tokio::select! {
             played = story::play(options, terminal && !options.script) => played,
-            // What plays is dropped, and with it the proxy's process and the terminal's mode.
+            // Dropping the demo stops the proxy's process and restores the terminal's mode.
             signal = interrupted() => Err(Ended::Problem(format!("ended by {signal}"))),
         }
     });
     match played {
         Ok(true) => ExitCode::SUCCESS,
         Ok(false) => ExitCode::FAILURE,
-        // `roundsman demo | head` is no failure.
+        // `roundsman demo | head` succeeds.
         Err(Ended::OutputClosed) => ExitCode::SUCCESS,
         Err(Ended::Problem(problem)) => fail(&problem),
     }
 }
 
 fn fail(problem: &str) -> ExitCode {
-    // Standard error may be gone as well.
+    // Stderr may be closed too.
     let _ = writeln!(std::io::stderr(), "roundsman demo: {problem}");
     ExitCode::FAILURE
 }
 
-/// Completes when a signal asks for the end.
+/// Completes on a signal that ends the demo, and returns its name.
 async fn interrupted() -> &'static str {
     use tokio::signal::unix::{SignalKind, signal};
     let kinds = [SignalKind::interrupt(), SignalKind::terminate(), SignalKind::hangup(), SignalKind::quit()];

@@ -1,4 +1,4 @@
-//! A backend that can be killed: its listener closes and every connection is reset, as when its process is killed with -9.
+//! A backend that can be killed: its listener closes and every connection is reset, as after `kill -9`.
 
 use std::io;
 use std::net::SocketAddr;
@@ -11,7 +11,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::sync::watch;
 
-/// How a slow backend's answers are late: longer than the check's timeout.
+/// The delay of a slow backend's responses: longer than the check's timeout.
 pub const SLOW: Duration = Duration::from_millis(900);
 /// A head larger than this is not from our proxy.
 const HEAD_MAX: usize = 16 * 1024;
@@ -23,7 +23,7 @@ pub enum Mood {
     Well = 0,
     /// Answers late.
     Slow = 1,
-    /// Answers its check with 500, everything else well.
+    /// Answers its check with 500, everything else with 200.
     Sick = 2,
 }
 

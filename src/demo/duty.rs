@@ -1,7 +1,7 @@
-//! When roundsman owes every request an answer, and when a failure is nobody's mistake: no backend could have served it, or
-//! two died before a check could see it, and a request is tried at two of them at most. Pure.
+//! Decides when every request must succeed. A failure is acceptable if no backend could serve the request, or if two
+//! died before a check could detect it, because a request is tried on at most two. Pure.
 
-/// What is known of one backend.
+/// The known state of one backend.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Known {
     /// It listens.
@@ -12,7 +12,7 @@ pub struct Known {
     pub settled: bool,
 }
 
-/// Backends that a request may meet dead without failing: it is retried once.
+/// Undetected dead backends that a request survives, because it is retried once.
 const UNSEEN_DEATHS_MAX: usize = 1;
 
 /// Whether every request must be answered with 200 now.
@@ -26,7 +26,7 @@ pub fn every_request_must_succeed(backends: &[Known]) -> bool {
 mod tests {
     use super::*;
 
-    /// `G` good, `g` good but not seen so, `S` slow or sick, `D` dead, `d` dead but not seen so.
+    /// `G` good, `g` good but not checked yet, `S` slow or sick, `D` dead, `d` dead but not detected yet.
     fn known(letters: &str) -> Vec<Known> {
         let one = |letter| match letter {
             'G' => Known { alive: true, well: true, settled: true },
@@ -48,9 +48,9 @@ mod tests {
             ("DdG", true),
             ("DDG", true),
             ("SSG", true),
-            // Both tries may meet a dead one.
+            // Both attempts may hit a dead backend.
             ("ddG", false),
-            // Revived, and not judged yet: 503 is right.
+            // Revived but not checked yet: 503 is right.
             ("gDD", false),
             ("gdd", false),
             ("ggg", false),

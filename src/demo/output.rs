@@ -1,4 +1,4 @@
-//! What the demo prints. A reader that has gone (`| head`, a closed terminal) ends the demo quietly; it never panics.
+//! The output of the demo. A closed output (`| head`, a closed terminal) ends the demo quietly; it never panics.
 
 use std::io::{self, Write as _};
 
@@ -13,7 +13,7 @@ pub fn line(text: &str) -> Result<(), Ended> {
 }
 
 fn on_error(error: io::Error) -> Ended {
-    // A terminal that has gone answers EIO, a pipe EPIPE.
+    // A closed terminal returns EIO, a closed pipe EPIPE.
     match error.kind() {
         io::ErrorKind::BrokenPipe => Ended::OutputClosed,
         _ if error.raw_os_error() == Some(Errno::EIO as i32) => Ended::OutputClosed,

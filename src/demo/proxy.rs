@@ -50,13 +50,13 @@ pub struct Proxy {
 pub struct Reloaded {
     /// From the order to the answer.
     pub took: Duration,
-    /// What is wrong, where it was refused.
+    /// Why it was refused.
     pub refused: Option<String>,
 }
 
 impl Proxy {
-    /// Starts it and waits until it is ready. On the ports that people expect; if another process takes them, perhaps another
-    /// demo at the same moment, on any.
+    /// Starts it and waits until it is ready. Uses the usual ports, or any free ones if another process takes those
+    /// meanwhile.
     pub async fn start(backends: &[SocketAddr]) -> Result<Proxy, String> {
         let first = Proxy::start_on([8080, 9900], backends).await;
         match first {
@@ -65,7 +65,7 @@ impl Proxy {
         }
     }
 
-    /// On these ports if they are free, else on any.
+    /// Uses these ports if they are free, else any.
     async fn start_on(wishes: [u16; 2], backends: &[SocketAddr]) -> Result<Proxy, String> {
         let free = wishes.map(|wish| free_port(wish).map_err(|error| format!("no free port: {error}")));
         let [address, admin] = free;
@@ -76,7 +76,7 @@ impl Proxy {
         let (file, log) = (dir.join("demo.toml"), dir.join("roundsman.log"));
         write_config(&file, address, admin, backends, 1).map_err(|error| error.to_string())?;
         let output = std::fs::File::create(&log).map_err(|error| error.to_string())?;
-        let program = std::env::current_exe().map_err(|error| format!("cannot find myself: {error}"))?;
+        let program = std::env::current_exe().map_err(|error| format!("cannot find the roundsman binary: {error}"))?;
         let child = Command::new(program)
             .args(["run", "--config"])
             .arg(&file)
@@ -100,8 +100,8 @@ impl Proxy {
         self.child.id()
     }
 
-    /// Writes the file with the other weight (1 or 2) for the first backend; answers which one it is now. Where nobody
-    /// waits for the reload that follows, the file and this number agree all the same.
+    /// Writes the file with the other weight (1 or 2) for the first backend, and returns the new weight. The file and
+    /// `weight` agree even if the reload that follows is dropped.
     pub fn change_weight(&mut self) -> Result<u32, String> {
         let weight = 3 - self.weight;
         write_config(&self.file, self.address, self.admin, &self.backends, weight)
@@ -110,9 +110,9 @@ impl Proxy {
         Ok(weight)
     }
 
-    /// Orders a reload, as `roundsman reload` does, and waits for its end. By the API and not by SIGHUP, because two signals
-    /// may become one, and a reload that changes nothing has no mark by which its end could be seen. The reload goes on when
-    /// this is dropped.
+    /// Orders a reload, as `roundsman reload` does, and waits for its end. It uses the API and not SIGHUP, because two
+    /// signals may be merged, and the end of a reload that changes nothing could not be detected. The reload continues
+    /// if this is dropped.
     pub fn reload(&self) -> impl Future<Output = Result<Reloaded, String>> + use<> {
         let admin = self.admin;
         async move {
@@ -127,7 +127,7 @@ impl Proxy {
         }
     }
 
-    /// What `/api/v1/status` says.
+    /// The reply of `/api/v1/status`.
     pub async fn status(&self) -> Result<StatusReply, String> {
         self.get("/api/v1/status").await
     }
@@ -140,7 +140,7 @@ impl Proxy {
     /// Stops it with TERM and waits.
     ///
     /// # Errors
-    /// It did not end with status 0 in time; in words.
+    /// It did not exit with status 0 in time; as text.
     pub async fn stop(mut self) -> Result<(), String> {
         if let Ok(pid) = i32::try_from(self.child.id()) {
             let _ = kill(Pid::from_raw(pid), Signal::SIGTERM);
@@ -149,7 +149,7 @@ impl Proxy {
             if let Ok(Some(status)) = self.child.try_wait() {
                 return match status.success() {
                     true => Ok(()),
-                    false => Err(format!("roundsman was asked to stop and ended with {status}{}", self.last_words())),
+                    false => Err(format!("roundsman was stopped and exited with {status}{}", self.last_words())),
                 };
             }
             tokio::time::sleep(Duration::from_millis(20)).await;
@@ -157,12 +157,12 @@ impl Proxy {
         Err(format!("roundsman did not stop within 10 s of SIGTERM{}", self.last_words()))
     }
 
-    /// How it ended, if it has.
+    /// Its exit status, if it has exited.
     pub fn ended(&mut self) -> Option<ExitStatus> {
         self.child.try_wait().ok().flatten()
     }
 
-    /// The last lines of its log, to be read after what went wrong.
+    /// The last lines of its log, to append to an error message.
     pub fn last_words(&self) -> String {
         let log = std::fs::read_to_string(&self.log).unwrap_or_default();
         let lines: Vec<&str> = log.lines().rev().take(5).collect();
@@ -172,7 +172,7 @@ impl Proxy {
     async fn wait_until_ready(&mut self) -> Result<(), String> {
         for _ in 0..1_000 {
             if let Some(status) = self.ended() {
-                return Err(format!("roundsman ended at once ({status}){}", self.last_words()));
+                return Err(format!("roundsman exited at once ({status}){}", self.last_words()));
             }
             if self.answers_ready().await && self.is_ours().await {
                 return Ok(());
@@ -186,8 +186,8 @@ impl Proxy {
         matches!(fetch(self.admin, Method::GET, "/readyz", ANSWER_TIMEOUT).await, Ok((200, _)))
     }
 
-    /// Whether the process at the admin address has our backends: another one may have been quicker to take the ports, and
-    /// ours is about to end.
+    /// Whether the process at the admin address has our backends: another one may have taken the ports first, and ours
+    /// is about to exit.
     async fn is_ours(&self) -> bool {
         let Ok(status) = self.status().await else { return false };
         let pools = status.pools.0.iter().flat_map(|(_, pool)| &pool.upstreams);
@@ -232,7 +232,7 @@ async fn fetch(admin: SocketAddr, method: Method, path: &str, within: Duration) 
     }
 }
 
-/// The port people expect if it is free, else any.
+/// The wished port if it is free, else any.
 fn free_port(wish: u16) -> io::Result<SocketAddr> {
     let try_bind = |port| std::net::TcpListener::bind(("127.0.0.1", port)).and_then(|listener| listener.local_addr());
     try_bind(wish).or_else(|_| try_bind(0))
@@ -254,8 +254,8 @@ fn write_config(
     text += "]\n\n[pools.demo.health]\ntype = \"http\"\npath = \"/healthz\"\ninterval = \"1s\"\ntimeout = \"500ms\"\n";
     text += "fast_interval = \"250ms\"\nhealthy_threshold = 2\nunhealthy_threshold = 2\n\n";
     let _ = writeln!(text, "[admin]\naddress = \"{admin}\"");
-    // Written beside and renamed, so that a reload never reads half a file.
-    let beside = file.with_extension("new");
-    std::fs::write(&beside, text)?;
-    std::fs::rename(&beside, file)
+    // Written to another file and renamed, so that a reload never reads half a file.
+    let new = file.with_extension("new");
+    std::fs::write(&new, text)?;
+    std::fs::rename(&new, file)
 }

@@ -1,5 +1,5 @@
-//! Everything on the stage: backends, proxy and traffic; what happened when, in the proxy's own words; one line a second.
-//! Every change of a backend goes through here, so that it is known when a failed request is the proxy's mistake.
+//! The setup of the demo: backends, proxy and traffic. Prints the proxy's events and one line of figures a second.
+//! Every change of a backend goes through here, so that the demo knows when a failed request is the proxy's fault.
 
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -14,10 +14,10 @@ use super::{Ended, output};
 use crate::admin::json::{EventInfo, EventWhat, StatusReply, UpstreamInfo, Verdict};
 use crate::model::HealthState;
 
-/// How long a change of state is waited for.
+/// How long to wait for a change of state.
 const CHANGE_MAX: Duration = Duration::from_secs(10);
 
-/// The stage.
+/// The backends, the proxy and the traffic.
 pub struct Stage {
     /// The proxy.
     pub proxy: Proxy,
@@ -29,13 +29,13 @@ pub struct Stage {
     begin: Instant,
     colour: bool,
     seen: u64,
-    /// Events told and not yet asked for.
-    heard: Vec<EventInfo>,
+    /// Events printed since the last [`Stage::forget`].
+    events: Vec<EventInfo>,
     last_line: (Instant, u64, Vec<u64>),
 }
 
 impl Stage {
-    /// Everything is started, and every backend is in use.
+    /// Starts everything and waits until every backend takes requests.
     pub async fn set_up(colour: bool) -> Result<Stage, String> {
         let mut backends = vec![];
         for name in 1..=3 {
@@ -53,16 +53,16 @@ impl Stage {
         let traffic = Traffic::start(proxy.address);
         let begin = Instant::now();
         let (changed, last_line) = (vec![None; backends.len()], (begin, 0, vec![0; backends.len()]));
-        Ok(Stage { backends, changed, proxy, traffic, begin, colour, seen: 0, heard: vec![], last_line })
+        Ok(Stage { backends, changed, proxy, traffic, begin, colour, seen: 0, events: vec![], last_line })
     }
 
-    /// Says what is done now.
+    /// Prints what the demo does now.
     pub fn say(&self, words: &str) -> Result<(), Ended> {
         let (bold, plain) = if self.colour { ("\x1b[1m", "\x1b[0m") } else { ("", "") };
         self.print(&format!("{bold}{words}{plain}"))
     }
 
-    /// Backend `number` (from 1): whether it lives, and how it behaves.
+    /// Whether backend `number` (from 1) is alive, and how it behaves.
     pub fn backend(&self, number: usize) -> (bool, Mood) {
         let backend = &self.backends[number - 1];
         (backend.is_alive(), backend.mood())
@@ -74,12 +74,12 @@ impl Stage {
         self.backends[number - 1].kill();
     }
 
-    /// Revives backend `number`; it is well then, as a new process is.
+    /// Revives backend `number`; it then behaves well, like a new process.
     pub async fn revive(&mut self, number: usize) -> Result<(), String> {
         let backend = &self.backends[number - 1];
         backend.set(Mood::Well);
         backend.revive().await.map_err(|error| format!("cannot listen on {} again: {error}", backend.address))?;
-        // It is not known good before a check that began after this.
+        // It counts as good only after a check that began after this instant.
         self.changed[number - 1] = Some(Moment::now());
         Ok(())
     }
@@ -90,7 +90,7 @@ impl Stage {
         self.backends[number - 1].set(mood);
     }
 
-    /// Lets time pass, telling what the proxy tells.
+    /// Waits, and prints events meanwhile.
     pub async fn pass(&mut self, time: Duration) -> Result<(), Ended> {
         let end = Instant::now() + time;
         loop {
@@ -103,7 +103,7 @@ impl Stage {
         }
     }
 
-    /// Gives the first backend the other weight and reloads, telling meanwhile what the proxy tells. The weight it has now.
+    /// Gives the first backend the other weight and reloads, and prints events meanwhile. Returns the new weight.
     pub async fn reload(&mut self) -> Result<(u32, Reloaded), Ended> {
         let weight = self.proxy.change_weight()?;
         let mut order = std::pin::pin!(self.proxy.reload());
@@ -116,13 +116,13 @@ impl Stage {
         Ok((weight, reloaded))
     }
 
-    /// Waits until backend `number` is in `state`; answers how long after `since` the proxy found so.
+    /// Waits until backend `number` is in `state`; returns the time from `since` to that change.
     pub async fn wait_for(&mut self, number: usize, state: HealthState, since: Moment) -> Result<Duration, Ended> {
         let address = self.backends[number - 1].address.to_string();
         let end = Instant::now() + CHANGE_MAX;
         loop {
             self.listen().await?;
-            let found = self.heard.iter().find_map(|event| match &event.what {
+            let found = self.events.iter().find_map(|event| match &event.what {
                 EventWhat::Transition { upstream, to, .. } if *upstream == address && *to == state => {
                     since.until(&event.at)
                 }
@@ -138,12 +138,13 @@ impl Stage {
         }
     }
 
-    /// Forgets the events heard so far, so that the next wait is for new ones.
+    /// Forgets the events so far, so that the next wait is for new ones.
     pub fn forget(&mut self) {
-        self.heard.clear();
+        self.events.clear();
     }
 
-    /// Backend `number` is about to change. Where that leaves requests without one, they are told so before it does.
+    /// Notes that backend `number` is about to change. If no backend may be left for requests, the traffic must know
+    /// before.
     fn changes(&mut self, number: usize, becomes: impl FnOnce(&mut Known)) {
         self.changed[number - 1] = Some(Moment::now());
         let mut known = self.known();
@@ -160,12 +161,12 @@ impl Stage {
         self.backends.iter().zip(&self.changed).map(known).collect()
     }
 
-    /// Takes in new events and tells them; every second a line with the figures.
+    /// Fetches and prints new events, and every second a line of figures.
     async fn listen(&mut self) -> Result<(), Ended> {
         let answer = self.proxy.events(self.seen).await;
         if let (Err(problem), Some(status)) = (&answer, self.proxy.ended()) {
             let words = self.proxy.last_words();
-            return Err(Ended::Problem(format!("roundsman itself has ended ({status}): {problem}{words}")));
+            return Err(Ended::Problem(format!("roundsman itself has exited ({status}): {problem}{words}")));
         }
         let news = answer?;
         self.seen = news.last;
@@ -173,7 +174,7 @@ impl Stage {
             if let Some(words) = self.in_words(&event.what) {
                 self.print(&words)?;
             }
-            self.heard.push(event);
+            self.events.push(event);
         }
         self.settle().await?;
         if self.last_line.0.elapsed() >= Duration::from_secs(1) {
@@ -182,7 +183,7 @@ impl Stage {
         Ok(())
     }
 
-    /// Looks whether the proxy has seen the last changes.
+    /// Checks whether the proxy has seen the last changes.
     async fn settle(&mut self) -> Result<(), Ended> {
         if self.changed.iter().all(Option::is_none) {
             return Ok(());
@@ -265,7 +266,7 @@ fn upstreams(status: &StatusReply) -> impl Iterator<Item = &UpstreamInfo> {
     status.pools.0.iter().flat_map(|(_, pool)| &pool.upstreams)
 }
 
-/// Whether a check that began after this change has decided what the change means for requests.
+/// Whether a check that began after this change has finished, and the upstream's state agrees with the change.
 fn has_seen(upstream: &UpstreamInfo, backend: &Backend, changed: Moment) -> bool {
     let Some(last) = &upstream.last_check else { return false };
     let ended = changed.until(&last.at);
@@ -275,7 +276,7 @@ fn has_seen(upstream: &UpstreamInfo, backend: &Backend, changed: Moment) -> bool
     checked && agrees
 }
 
-/// A moment by the calendar's clock, which the proxy's events are told in.
+/// A moment on the system's clock, which the dates of events use.
 #[derive(Debug, Clone, Copy)]
 pub struct Moment(jiff::Timestamp);
 
@@ -285,7 +286,8 @@ impl Moment {
         Moment(jiff::Timestamp::now())
     }
 
-    /// How long until this date; `None` if it was before. The proxy's dates have milliseconds only.
+    /// The time until this date; `None` if the date is earlier. Compared in milliseconds, the precision of the proxy's
+    /// dates.
     fn until(self, date: &str) -> Option<Duration> {
         let date: jiff::Timestamp = date.parse().ok()?;
         let ms = date.as_millisecond() - self.0.as_millisecond();

@@ -1,4 +1,4 @@
-//! What happens in the demo, and the figures at its end.
+//! The script of the demo, and the figures at its end.
 
 use std::io::IsTerminal;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -16,7 +16,7 @@ const KEYS: &str = "Keys: 1 2 3 kill or revive, s slow, e errors, r reload, q qu
 const CONTROL_C: u8 = 3;
 const CONTROL_D: u8 = 4;
 
-/// What was measured.
+/// The measurements.
 #[derive(Debug, Default)]
 struct Figures {
     eject: Vec<(&'static str, Duration)>,
@@ -25,7 +25,7 @@ struct Figures {
     kept: Option<bool>,
 }
 
-/// Plays; true if all went as it should.
+/// Runs the demo; true if everything went as it should.
 pub async fn play(options: DemoOptions, interactive: bool) -> Result<bool, Ended> {
     let colour = std::io::stdout().is_terminal() && crate::telemetry::colour_wanted();
     output::line(&format!("Starting three backends, roundsman in front of them, and {RATE} requests per second."))?;
@@ -43,27 +43,27 @@ pub async fn play(options: DemoOptions, interactive: bool) -> Result<bool, Ended
     let mut figures = Figures::default();
     let pressed = match &mut keys {
         None => {
-            tell(&mut stage, &mut figures).await?;
+            run_script(&mut stage, &mut figures).await?;
             None
         }
         Some(keys) => {
-            output::line(&format!("{KEYS}. Until you press one, a story plays.\n"))?;
+            output::line(&format!("{KEYS}. Until you press one, a script runs.\n"))?;
             tokio::select! {
-                told = tell(&mut stage, &mut figures) => { told?; None }
+                done = run_script(&mut stage, &mut figures) => { done?; None }
                 key = keys.next() => Some(key),
             }
         }
     };
-    let told = pressed.is_none();
+    let complete = pressed.is_none();
     if let (Some(keys), Some(first)) = (&mut keys, pressed) {
         obey(&mut stage, keys, first).await?;
     }
     drop(keys);
-    close(stage, &figures, told).await
+    close(stage, &figures, complete).await
 }
 
-/// The story, about half a minute.
-async fn tell(stage: &mut Stage, figures: &mut Figures) -> Result<(), Ended> {
+/// The script; takes about half a minute.
+async fn run_script(stage: &mut Stage, figures: &mut Figures) -> Result<(), Ended> {
     stage.pass(3 * SECOND).await?;
 
     stage.say("Killing backend 1: its sockets are reset, as with kill -9")?;
@@ -72,20 +72,20 @@ async fn tell(stage: &mut Stage, figures: &mut Figures) -> Result<(), Ended> {
     figures.eject.push(("killed", stage.wait_for(1, Unhealthy, since).await?));
     stage.pass(2 * SECOND).await?;
 
-    stage.say("Reviving backend 1: it is used again only after two passes")?;
+    stage.say("Reviving backend 1: it gets requests again only after two passes")?;
     let since = Moment::now();
     stage.revive(1).await?;
     stage.forget();
     figures.come_back.push(("killed", stage.wait_for(1, Healthy, since).await?));
     stage.pass(SECOND).await?;
 
-    stage.say("Backend 2 turns slow: its check times out after 500 ms")?;
+    stage.say("Backend 2 becomes slow: its check times out after 500 ms")?;
     let since = Moment::now();
     stage.set(2, Mood::Slow);
     figures.eject.push(("slow", stage.wait_for(2, Unhealthy, since).await?));
     stage.pass(SECOND).await?;
 
-    stage.say("Reloading in the middle (backend 1 gets weight 2): verdicts are kept")?;
+    stage.say("Reloading the configuration (backend 1 gets weight 2): verdicts are kept")?;
     let before = unhealthy(stage).await?;
     let (_, reloaded) = stage.reload().await?;
     if let Some(problem) = reloaded.refused {
@@ -95,7 +95,7 @@ async fn tell(stage: &mut Stage, figures: &mut Figures) -> Result<(), Ended> {
     figures.kept = Some(before == unhealthy(stage).await?);
     stage.pass(2 * SECOND).await?;
 
-    stage.say("Backend 2 is quick again")?;
+    stage.say("Backend 2 is fast again")?;
     let since = Moment::now();
     stage.set(2, Mood::Well);
     stage.forget();
@@ -107,14 +107,14 @@ async fn tell(stage: &mut Stage, figures: &mut Figures) -> Result<(), Ended> {
     stage.set(3, Mood::Sick);
     figures.eject.push(("errors", stage.wait_for(3, Unhealthy, since).await?));
     stage.pass(SECOND).await?;
-    stage.say("Backend 3's check is well again")?;
+    stage.say("Backend 3 answers its check with 200 again")?;
     let since = Moment::now();
     stage.set(3, Mood::Well);
     stage.forget();
     figures.come_back.push(("errors", stage.wait_for(3, Healthy, since).await?));
     stage.pass(SECOND).await?;
 
-    stage.say("All down: clients get 503 at once, no upstream is tried")?;
+    stage.say("All backends down: clients get 503 at once, without a connection attempt")?;
     stage.forget();
     let since = Moment::now();
     (1..=3).for_each(|number| stage.kill(number));
@@ -122,7 +122,7 @@ async fn tell(stage: &mut Stage, figures: &mut Figures) -> Result<(), Ended> {
         stage.wait_for(number, Unhealthy, since).await?;
     }
     stage.pass(2 * SECOND).await?;
-    stage.say("All back")?;
+    stage.say("Reviving all backends")?;
     stage.forget();
     let since = Moment::now();
     for number in 1..=3 {
@@ -144,7 +144,7 @@ async fn unhealthy(stage: &Stage) -> Result<Vec<String>, Ended> {
     Ok(upstreams.filter(|u| u.state != Healthy).map(|u| u.address.clone()).collect())
 }
 
-/// Does what keys say until `q`.
+/// Obeys the keys until `q`.
 async fn obey(stage: &mut Stage, keys: &mut Keys, first: u8) -> Result<(), Ended> {
     let mut key = first;
     loop {
@@ -155,7 +155,7 @@ async fn obey(stage: &mut Stage, keys: &mut Keys, first: u8) -> Result<(), Ended
                     stage.kill(number);
                     stage.say(&format!("Killed backend {number}"))?;
                 } else {
-                    // Another process may have taken its port; the next try may find it free.
+                    // Another process may have taken its port; a later try may succeed.
                     match stage.revive(number).await {
                         Ok(()) => stage.say(&format!("Revived backend {number}"))?,
                         Err(problem) => stage.say(&problem)?,
@@ -189,7 +189,7 @@ fn flip(stage: &mut Stage, number: usize, mood: Mood, word: &str) -> Result<(), 
         (false, _) => stage.say(&format!("Backend {number} is dead: press {number} to revive it first")),
         (true, now) if now == mood => {
             stage.set(number, Mood::Well);
-            stage.say(&format!("Backend {number} is well again"))
+            stage.say(&format!("Backend {number} is healthy again"))
         }
         (true, _) => {
             stage.set(number, mood);
@@ -198,13 +198,13 @@ fn flip(stage: &mut Stage, number: usize, mood: Mood, word: &str) -> Result<(), 
     }
 }
 
-/// Prints the figures and ends everything. `told`: the whole story was, so every figure is there.
-async fn close(stage: Stage, figures: &Figures, told: bool) -> Result<bool, Ended> {
+/// Prints the figures and stops everything. `complete`: the whole script ran, so every figure must be there.
+async fn close(stage: Stage, figures: &Figures, complete: bool) -> Result<bool, Ended> {
     let tally = stage.traffic.tally.clone();
     drop(stage.traffic);
     let stopped = stage.proxy.stop().await;
     output::line(&report(figures, &tally))?;
-    let problems = problems(figures, &tally, told, stopped.err());
+    let problems = problems(figures, &tally, complete, stopped.err());
     if problems.is_empty() {
         output::line("No request failed that should not have.")?;
         return Ok(true);
@@ -213,7 +213,7 @@ async fn close(stage: Stage, figures: &Figures, told: bool) -> Result<bool, Ende
     Ok(false)
 }
 
-/// What was counted and measured.
+/// The figures as text.
 fn report(figures: &Figures, tally: &Tally) -> String {
     let count = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
     let slowest = short(Duration::from_micros(count(&tally.refused_slowest_us)));
@@ -221,12 +221,9 @@ fn report(figures: &Figures, tally: &Tally) -> String {
         "\nFigures".to_owned(),
         format!("  requests                        {:>8}", count(&tally.sent)),
         format!("  answered by a backend           {:>8}", count(&tally.good)),
-        format!("  failed                          {:>8}   (a backend could serve: 0 is right)", count(&tally.failed)),
+        format!("  failed                          {:>8}   (a backend was available: must be 0)", count(&tally.failed)),
         format!("  503 while none could serve      {:>8}   (slowest after {slowest})", count(&tally.refused)),
-        format!(
-            "  broken by killing several       {:>8}   (in the moment before the checks saw it)",
-            count(&tally.lost)
-        ),
+        format!("  broken by killing several       {:>8}   (before the checks detected it)", count(&tally.lost)),
     ];
     let took = |what: String, took: Duration| format!("  {what:<31} {:>8}", short(took));
     lines.extend(figures.eject.iter().map(|(what, time)| took(format!("time to eject, {what}"), *time)));
@@ -237,8 +234,8 @@ fn report(figures: &Figures, tally: &Tally) -> String {
     lines.join("\n") + "\n"
 }
 
-/// Everything that is not as it should be, a line each. `unstopped`: why the proxy did not stop as it should.
-fn problems(figures: &Figures, tally: &Tally, told: bool, unstopped: Option<String>) -> Vec<String> {
+/// Everything that went wrong, one line each. `unstopped`: why the proxy did not stop as it should.
+fn problems(figures: &Figures, tally: &Tally, complete: bool, unstopped: Option<String>) -> Vec<String> {
     let mut problems = vec![];
     let failed = tally.failed.load(Ordering::Relaxed);
     if failed > 0 {
@@ -246,10 +243,10 @@ fn problems(figures: &Figures, tally: &Tally, told: bool, unstopped: Option<Stri
         let first = tally.words().join("; ");
         problems.push(format!("{requests} failed although a backend could serve; the first: {first}"));
     }
-    if told && figures.kept != Some(true) {
+    if complete && figures.kept != Some(true) {
         problems.push("the reload changed which backends are unhealthy: verdicts must be kept".to_owned());
     }
-    if told && tally.refused.load(Ordering::Relaxed) == 0 {
+    if complete && tally.refused.load(Ordering::Relaxed) == 0 {
         problems.push("no request was answered with 503 while all backends were down".to_owned());
     }
     problems.extend(unstopped);
@@ -268,7 +265,11 @@ mod tests {
     fn every_problem_is_named() {
         let well = Figures { kept: Some(true), ..Figures::default() };
         let tally = Tally::default();
-        assert_eq!(problems(&well, &tally, false, None), Vec::<String>::new(), "a visitor need not see everything");
+        assert_eq!(
+            problems(&well, &tally, false, None),
+            Vec::<String>::new(),
+            "an interrupted script need not be complete"
+        );
         let missing = problems(&Figures::default(), &tally, true, Some("it did not stop".to_owned())).join("\n");
         for part in ["verdicts must be kept", "no request was answered with 503", "it did not stop"] {
             assert!(missing.contains(part), "{missing}");

@@ -1,5 +1,5 @@
-//! Steady traffic: a fixed rate of GETs over keep-alive connections, whatever the answers are like. Counts what came back,
-//! apart for the time in which a request could not be served.
+//! Steady traffic: GET requests at a fixed rate over keep-alive connections, whatever the responses. Counts the
+//! results, separately for times in which a request could not be served.
 
 use std::collections::VecDeque;
 use std::net::SocketAddr;
@@ -20,19 +20,19 @@ use tokio::time::{Instant, MissedTickBehavior};
 const CLIENTS: u32 = 60;
 /// Requests per second over all of them.
 pub const RATE: u32 = 200;
-/// An answer that takes longer has failed.
+/// A response that takes longer is a failure.
 const PATIENCE: Duration = Duration::from_secs(10);
 /// Failures remembered in words.
 const WORDS_MAX: usize = 5;
 
-/// What came back.
+/// The results.
 #[derive(Debug, Default)]
 pub struct Tally {
     /// Requests sent.
     pub sent: AtomicU64,
     /// Answered with 2xx.
     pub good: AtomicU64,
-    /// Not answered so, though a backend could serve it all the time.
+    /// Not answered with 2xx although a backend was available all the time.
     pub failed: AtomicU64,
     /// Answered with 503 while a request could not be served.
     pub refused: AtomicU64,
@@ -40,8 +40,8 @@ pub struct Tally {
     pub refused_slowest_us: AtomicU64,
     /// Not answered at all, or with 502 or 504, while a request could not be served.
     pub lost: AtomicU64,
-    /// Counts every change of whether requests can be served; odd while they cannot. A request that saw two numbers saw
-    /// a change, however short.
+    /// Increased whenever requests become servable or stop being so; odd while they are not. A request that sees two
+    /// numbers saw a change, however short.
     dark: AtomicU64,
     words: Mutex<VecDeque<String>>,
 }
@@ -52,8 +52,8 @@ impl Tally {
         self.words.lock().iter().cloned().collect()
     }
 
-    /// Whether requests can be served from now on. Said before the last backend dies, and after one is known to be back. Only
-    /// one task may call it.
+    /// Sets whether requests cannot be served. Called before the last backend dies, and after one is known to be back.
+    /// Only one task may call it.
     pub fn set_dark(&self, dark: bool) {
         if (self.dark.load(Ordering::SeqCst) % 2 == 1) != dark {
             self.dark.fetch_add(1, Ordering::SeqCst);
@@ -91,7 +91,7 @@ impl Tally {
 /// The clients; they end when this is dropped.
 #[derive(Debug)]
 pub struct Traffic {
-    /// What came back so far.
+    /// The results so far.
     pub tally: Arc<Tally>,
     _clients: JoinSet<()>,
 }
@@ -153,7 +153,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_failure_counts_unless_a_request_could_not_be_served_at_some_time_of_it() {
+    fn a_failure_counts_only_if_the_request_could_be_served_all_the_time() {
         let took = Duration::from_millis(3);
         let (lit, out) = ([false; 2], [true, false]);
         for (before, during, failed, refused, lost) in [

@@ -84,7 +84,7 @@ fn reloads_work_after_the_storys_own_and_a_503_without_any_backend_is_no_failure
     demo.shows("(backend 1 has weight 2)", 1);
     // The story has left backend 2 slow.
     demo.press("s");
-    demo.shows("Backend 2 is well again", 1);
+    demo.shows("Backend 2 is healthy again", 1);
     demo.press("2s1");
     demo.shows("Killed backend 2", 1);
     demo.shows("Backend 2 is dead: press 2 to revive it first", 1);
@@ -169,7 +169,7 @@ fn a_reader_that_goes_and_a_proxy_that_dies_end_it_without_a_panic() {
     demo.shows("requests/s", 1);
     kill(demo.proxy(), Signal::SIGKILL).expect("it lives");
     assert_eq!(demo.ends(), Some(1));
-    demo.shows("roundsman itself has ended (signal: 9 (SIGKILL))", 1);
+    demo.shows("roundsman itself has exited (signal: 9 (SIGKILL))", 1);
     assert!(demo.is_cooked());
 }
 
