@@ -1,9 +1,9 @@
-//! The admin plane: liveness, readiness, health, status, metrics, events and the operator's orders, over HTTP on a socket,
-//! threads and runtimes of its own, so that the data plane cannot starve it and it cannot block the data plane: one thread for
-//! connections, which answers the two probes, and one that answers everything else.
+//! The admin plane: liveness, readiness, health, status, metrics, events and the operator's orders, over HTTP on a
+//! separate socket, threads and runtimes, so that the data plane cannot starve it and it cannot block the data plane:
+//! one thread for connections, which answers the two probes, and one that answers everything else.
 //!
-//! What it serves is one table, [`routes::ROUTES`]. What it knows, it asks of its [`Host`], which `app` implements. Its
-//! JSON types ([`json`]) are shared with `cli` and apart from the internal ones.
+//! The table [`routes::ROUTES`] defines its endpoints. It gets its data from its [`Host`], which `app` implements. Its
+//! JSON types ([`json`]) are shared with `cli` and separate from the internal types.
 //!
 //! Must never block the data plane, show a secret, or trust a browser.
 

@@ -1,7 +1,8 @@
-//! The command line: what was asked for, and which room answers. `run` and `demo` become the process; the others ask a
-//! running one over its admin socket, or look at a file.
+//! The command line: parses the arguments and calls the command. `run` and `demo` become the process; the other
+//! commands ask a running process over its admin socket, or read a file.
 //!
-//! Exit status: 0 ok; 1 run-time failure; 2 usage, a pool or upstream that does not exist included; 78 bad configuration.
+//! Exit status: 0 ok; 1 run-time failure; 2 usage error, or a pool or upstream that does not exist; 78 bad
+//! configuration.
 
 use std::process::ExitCode;
 
@@ -32,7 +33,7 @@ use crate::app::load::EXIT_BAD_CONFIG;
 use crate::{app, demo, telemetry};
 use args::{Command, LogArgs, RunArgs};
 
-/// Reads the command line and does what it says.
+/// Runs the command that the arguments name. `clap` exits the process on a usage error.
 pub fn main(hangup: &Hangup) -> ExitCode {
     app::dumps::forbid();
     let command = args::Cli::parse().command;
@@ -76,13 +77,13 @@ pub enum Failure {
     /// The configuration is bad, or cannot be read.
     #[error("{0}")]
     Config(String),
-    /// The command line asks for something that cannot be.
+    /// The arguments are valid one by one, but not together.
     #[error("{0}")]
     Usage(String),
     /// The command line names a pool or an upstream that does not exist.
     #[error("{0}")]
     NotFound(String),
-    /// Nobody reads our output any more.
+    /// The reader of stdout has gone.
     #[error("the output is closed")]
     OutputClosed,
 }
@@ -93,7 +94,7 @@ fn answer(result: Result<ExitCode, Failure>) -> ExitCode {
         Err(failure) => failure,
     };
     match failure {
-        // `roundsman events | head` is no failure.
+        // `roundsman events | head` succeeds.
         Failure::OutputClosed => ExitCode::SUCCESS,
         Failure::Runtime(_) => fail(&failure, ExitCode::FAILURE),
         Failure::Usage(_) | Failure::NotFound(_) => fail(&failure, ExitCode::from(2)),

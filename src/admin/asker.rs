@@ -1,18 +1,18 @@
-//! Who asks, in words, for the events of what they asked for: the address of their connection, and whether it is one of our
-//! own commands.
+//! The origin of a request, as text for events: the address of its connection, and whether it is one of our own
+//! commands.
 
 use std::sync::Arc;
 
 use http::HeaderMap;
 use http::header::USER_AGENT;
 
-/// The other end of an admin connection, in words: `127.0.0.1:4711`, or `unix socket, uid 0, pid 4711`.
+/// The peer of an admin connection, as text: `127.0.0.1:4711`, or `unix socket, uid 0, pid 4711`.
 #[derive(Debug, Clone)]
 pub struct Peer(pub Arc<str>);
 
-/// `command from 127.0.0.1:4711`, `admin API, client 127.0.0.1:4711`. Takes nothing over that the client wrote.
+/// `command from 127.0.0.1:4711`, `admin API, client 127.0.0.1:4711`. Contains no text from the client.
 pub fn asker(headers: &HeaderMap, peer: Option<&Peer>) -> String {
-    // What our own commands send; a client that claims to be one is believed, because it changes one word.
+    // Our own commands send this. A client may fake it, but that changes only one word.
     let own = headers.get(USER_AGENT).is_some_and(|agent| agent.as_bytes().starts_with(b"roundsman/"));
     let from = peer.map_or("unknown", |peer| &peer.0);
     if own { format!("command from {from}") } else { format!("admin API, client {from}") }
@@ -25,7 +25,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn our_commands_are_told_from_other_clients() {
+    fn our_commands_are_distinguished_from_other_clients() {
         let peer = Peer("127.0.0.1:4711".into());
         for (agent, want) in [
             (None, "admin API, client 127.0.0.1:4711"),

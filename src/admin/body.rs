@@ -1,5 +1,5 @@
-//! The body of an answer: bytes that others may be reading too, handed out in pieces, so that a connection holds one piece of
-//! its own and not a copy of the whole. Says what was taken, so that slow readers are known.
+//! The body of a response: shared bytes, handed out in pieces, so that a connection buffers one piece and not a copy of
+//! the whole. Reports the bytes taken, so that slow readers can be found.
 
 use std::convert::Infallible;
 use std::pin::Pin;
@@ -12,26 +12,26 @@ use tokio::sync::OwnedSemaphorePermit;
 
 use super::connections::Open;
 
-/// As much is copied into a connection's buffer at once.
+/// How much is copied into a connection's buffer at once.
 const PIECE_BYTES: usize = 16 << 10;
 
-/// The body of an answer.
+/// The body of a response.
 pub struct Body {
     left: Bytes,
     reader: Arc<Open>,
-    /// The place of its question, until it is sent.
+    /// The permit of its request, held until the response is sent.
     _place: Option<Arc<OwnedSemaphorePermit>>,
 }
 
 impl Body {
-    /// `bytes` for `reader`, who keeps `place` meanwhile.
+    /// `bytes` for `reader`, which holds `place` until this is dropped.
     pub fn new(bytes: Bytes, reader: Arc<Open>, place: Option<Arc<OwnedSemaphorePermit>>) -> Body {
         Body { left: bytes, reader, _place: place }
     }
 }
 
 impl Drop for Body {
-    /// Nothing more of it is to be written.
+    /// Reports that nothing more of it will be written.
     fn drop(&mut self) {
         self.reader.on_answered();
     }

@@ -1,12 +1,12 @@
-//! Turns instants into dates. Instants come from the monotonic clock; the anchor says which date one of them had.
+//! Turns instants of the monotonic clock into dates, by an anchor that pairs one instant with its date.
 
 use std::time::{Duration, SystemTime};
 
 use parking_lot::Mutex;
 use tokio::time::Instant;
 
-/// The anchor between the monotonic clock and dates. Kept as long as it is true to a second, so that one instant is always
-/// printed as the same date; taken anew when the system's clock was set.
+/// Converts instants to dates. The anchor is kept while it is accurate to a second, so that an instant is always
+/// printed as the same date, and replaced when the system's clock was set.
 #[derive(Debug)]
 pub struct Clock {
     anchor: Mutex<Anchor>,
@@ -84,7 +84,7 @@ mod tests {
     }
 
     #[test]
-    fn the_anchor_is_taken_anew_when_the_clock_was_set() {
+    fn the_anchor_is_replaced_when_the_clock_was_set() {
         let clock = Clock::start();
         clock.anchor.lock().date -= Duration::from_secs(3_600);
         let now = SystemTime::now();

@@ -1,10 +1,10 @@
-//! Who is connected to the admin socket, and what that may cost: how many may keep us waiting for their questions, how many are
-//! answered at once, and how much memory their answers take while they read them. Decides who has to go when there is no more
-//! room, and when a connection has had its time; `server` carries it out. No clock: `now` is an argument.
+//! The connections of the admin socket and their limits: how many may be without a complete request, how many requests
+//! wait for a response, and how much memory responses take while clients read them. Decides which connection to close
+//! when a limit is reached, and when one times out; `server` acts on it. No clock: `now` is an argument.
 //!
 //! ```text
-//! accepted ──question──▶ asking ──answer──▶ reading ──read──▶ idle ──first byte──▶ accepted
-//!    │ the oldest goes, once none is idle      │ the slowest      │ the one idle longest goes first
+//! accepted ──request──▶ asking ──response──▶ reading ──read──▶ idle ──first byte──▶ accepted
+//!    │ the oldest is closed, if none is idle   │ the slowest      │ the one idle longest is closed first
 //! ```
 
 use std::collections::{BTreeMap, HashMap};
@@ -16,26 +16,28 @@ use parking_lot::Mutex;
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
-/// Connections that have not sent a whole question, head and body, idle ones included; of more, one goes.
+/// Connections without a complete request (head and body), idle ones included; beyond that, one is closed.
 pub const HEADS_MAX: usize = 64;
-/// So long a connection may always take to send its head, however many others come: what is sent with the handshake is there.
+/// How long a new connection is never closed for another one, so that a head sent right after the handshake can arrive.
 pub const HEAD_GRACE: Duration = Duration::from_millis(25);
-/// How long the head of a request may take, from its first byte on; from accepting on for the first.
+/// How long the head of a request may take, from its first byte; for the first request, from accepting.
 pub const HEAD_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long a connection is kept without a request: longer than the interval of most scrapers.
 pub const IDLE_MAX: Duration = Duration::from_secs(90);
-/// How long one request may take, from its head to the last byte of its answer: a reload, and a slow reader of its answer.
+/// How long one request may take, from its head to the last byte of its response: enough for a reload and a slow
+/// reader.
 pub const REQUEST_MAX: Duration = Duration::from_secs(120);
-/// Whole questions that wait for their answers; one more is told so.
+/// Complete requests that wait for a response; one more is refused.
 pub const QUESTIONS_MAX: usize = 256;
-/// Bytes of answers that wait for their readers, together; one that several read counts once. A single answer may be larger.
+/// Total bytes of responses that wait for their readers; a shared response counts once. A single response may be
+/// larger.
 pub const ANSWERS_BYTES_MAX: usize = 32 << 20;
-/// Answers up to this size are sent whatever the others take; there are as many as connections at most.
+/// Responses up to this size are always sent; there are at most as many as connections.
 pub const SMALL_BYTES_MAX: usize = 64 << 10;
-/// A reader is not called slow before this.
+/// A reader can be closed as the slowest only after this time.
 const SLOW_AFTER: Duration = Duration::from_secs(1);
 
-/// Everybody who is connected.
+/// All open connections.
 #[derive(Debug, Default)]
 pub struct Connections {
     inner: Mutex<Inner>,
@@ -55,21 +57,21 @@ struct Entry {
 
 #[derive(Debug, Clone, Copy, PartialEq)]
 enum Stage {
-    /// No whole head yet.
+    /// No complete head yet.
     Accepted { at: Instant },
-    /// A whole head, whose body is being read.
+    /// The head is complete; the body is being read.
     Asked { at: Instant },
-    /// Its question is being answered.
+    /// The request is complete and waits for its response.
     Asking { at: Instant },
-    /// It reads its answer: which one (answers that are shared are one), of how many bytes, and what it has taken.
+    /// It reads its response: which one (by address, as responses are shared), its size, and the bytes taken so far.
     Reading { at: Instant, answer: usize, bytes: usize, from: Instant, taken: usize },
-    /// The answer is on its way, and nothing of it is left here.
+    /// The whole response has been handed over and is being written.
     Answered { at: Instant },
-    /// It has its answer, and may ask again.
+    /// The response is written; the next request may come.
     Idle { since: Instant },
 }
 
-/// One connection; dropping it forgets it.
+/// One connection; dropping this removes it.
 #[derive(Debug)]
 pub struct Open {
     id: u64,
@@ -78,7 +80,7 @@ pub struct Open {
 }
 
 impl Stage {
-    /// When its time is up.
+    /// When it times out.
     fn deadline(self) -> Instant {
         match self {
             Stage::Accepted { at } => at + HEAD_TIMEOUT,
@@ -89,7 +91,8 @@ impl Stage {
         }
     }
 
-    /// Who keeps us waiting for a question: idle ones first, and then since when.
+    /// The order in which connections without a complete request are closed: idle ones first, then by age; `None`: not
+    /// at all.
     fn waits(self) -> Option<(bool, Instant)> {
         match self {
             Stage::Idle { since } => Some((false, since)),
@@ -100,11 +103,11 @@ impl Stage {
 }
 
 impl Connections {
-    /// Makes room for one more to be accepted where too many are without a whole question: closes the one that has been idle for
-    /// longest, or else the oldest.
+    /// Makes room to accept one more connection: if too many have no complete request, closes the one idle for longest,
+    /// or else the oldest.
     ///
     /// # Errors
-    /// When to ask again: all of them have come just now.
+    /// All of them are younger than [`HEAD_GRACE`]; the instant to try again.
     pub fn make_room(&self, now: Instant) -> Result<(), Instant> {
         let mut inner = self.inner.lock();
         let waiting = inner.open.iter().filter_map(|(id, entry)| entry.stage.waits().map(|waits| (waits, *id)));
@@ -120,7 +123,7 @@ impl Connections {
         Ok(())
     }
 
-    /// One more, accepted at `now`.
+    /// Adds a connection accepted at `now`.
     pub fn open(self: &Arc<Connections>, now: Instant) -> Open {
         let mut inner = self.inner.lock();
         inner.last += 1;
@@ -129,22 +132,22 @@ impl Connections {
         Open { id, end, all: self.clone() }
     }
 
-    /// How many there are.
+    /// The number of open connections.
     pub fn len(&self) -> usize {
         self.inner.lock().open.len()
     }
 
-    /// Whether there is none.
+    /// Whether no connection is open.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
 
-    /// Closes whoever reads slowest, if anybody has read for a second.
+    /// Closes the slowest of the readers that have read for at least a second; false if there is no such reader.
     pub fn close_slowest(&self, now: Instant) -> bool {
         self.inner.lock().close_slowest(now)
     }
 
-    /// Bytes of answers that wait for their readers; each answer once.
+    /// Total bytes of large responses that wait for their readers; each response counts once.
     pub fn answer_bytes(&self) -> usize {
         self.inner.lock().answers().values().sum()
     }
@@ -170,7 +173,7 @@ impl Inner {
         large.collect()
     }
 
-    /// Whether one more may read this answer.
+    /// Whether one more connection may read this response.
     fn has_room(&self, answer: usize, bytes: usize) -> bool {
         let others = self.answers();
         let held: usize = others.values().sum();
@@ -195,7 +198,7 @@ impl Inner {
 }
 
 impl Open {
-    /// Bytes of it have come: the first of them after an answer begin a head.
+    /// Bytes arrived; the first ones after a response begin a head.
     pub fn on_bytes(&self, now: Instant) {
         self.change(|stage| match stage {
             Stage::Idle { .. } => Stage::Accepted { at: now },
@@ -203,17 +206,17 @@ impl Open {
         });
     }
 
-    /// A head is whole.
+    /// A head is complete.
     pub fn on_head(&self, now: Instant) {
         self.change(|stage| match stage {
             Stage::Accepted { at } => Stage::Asked { at },
-            // Sent together with an earlier one.
+            // Pipelined with the request before.
             Stage::Idle { .. } | Stage::Answered { .. } => Stage::Asked { at: now },
             other @ (Stage::Asked { .. } | Stage::Asking { .. } | Stage::Reading { .. }) => other,
         });
     }
 
-    /// Its question is whole. False where too many wait for their answers.
+    /// The request is complete. False if too many requests wait already.
     pub fn on_question(&self) -> bool {
         let mut inner = self.all.inner.lock();
         let asking = inner.open.values().filter(|entry| matches!(entry.stage, Stage::Asking { .. })).count();
@@ -225,7 +228,7 @@ impl Open {
         asking < QUESTIONS_MAX
     }
 
-    /// It begins to read `answer`. False where there is no room for it: then it gets none.
+    /// It begins to read `answer`. False if there is no room for it even after slow readers were closed.
     pub fn reads(&self, answer: &Bytes, now: Instant) -> bool {
         let (key, bytes) = (answer.as_ptr() as usize, answer.len());
         let mut inner = self.all.inner.lock();
@@ -245,7 +248,7 @@ impl Open {
         true
     }
 
-    /// It has taken so many more bytes.
+    /// It has taken `more` bytes.
     pub fn on_taken(&self, more: usize) {
         self.change(|stage| match stage {
             Stage::Reading { at, answer, bytes, from, taken } => {
@@ -255,7 +258,7 @@ impl Open {
         });
     }
 
-    /// The whole answer has been handed over to be written.
+    /// The whole response has been handed over for writing.
     pub fn on_answered(&self) {
         self.change(|stage| match stage {
             Stage::Asked { at } | Stage::Asking { at } | Stage::Reading { at, .. } => Stage::Answered { at },
@@ -263,7 +266,7 @@ impl Open {
         });
     }
 
-    /// Everything that was to be written has been.
+    /// Everything handed over has been written.
     pub fn on_flushed(&self, now: Instant) {
         self.change(|stage| match stage {
             Stage::Answered { .. } => Stage::Idle { since: now },
@@ -271,7 +274,7 @@ impl Open {
         });
     }
 
-    /// Whether it has asked and does not have its answer yet.
+    /// Whether a request is in progress, from its complete head until its response is written.
     pub fn is_asking(&self) -> bool {
         let inner = self.all.inner.lock();
         inner.open.get(&self.id).is_some_and(|entry| match entry.stage {
@@ -280,12 +283,12 @@ impl Open {
         })
     }
 
-    /// When its time is up; `None`: it has to go already.
+    /// When it times out; `None`: it was closed already.
     pub fn deadline(&self) -> Option<Instant> {
         self.all.inner.lock().open.get(&self.id).map(|entry| entry.stage.deadline())
     }
 
-    /// Returns when it has to go. Cancel-safe.
+    /// Returns when it must be closed. Cancel-safe.
     pub async fn ended(&self) {
         self.end.notified().await;
     }
@@ -320,7 +323,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn at_the_limit_the_oldest_without_a_head_goes() {
+    async fn at_the_limit_the_oldest_without_a_head_is_closed() {
         let (all, now) = (Arc::new(Connections::default()), Instant::now());
         let open: Vec<Open> = (0..HEADS_MAX as u64).map(|n| all.open(now + Duration::from_millis(n))).collect();
         open[0].on_head(now);
@@ -334,14 +337,14 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn who_has_come_just_now_has_time_for_its_head() {
+    async fn a_new_connection_has_time_for_its_head() {
         let (all, now) = (Arc::new(Connections::default()), Instant::now());
         let _open: Vec<Open> = (0..HEADS_MAX).map(|_| all.open(now)).collect();
         assert_eq!(all.make_room(now), Err(now + HEAD_GRACE));
         assert_eq!(all.make_room(now + HEAD_GRACE), Ok(()));
     }
 
-    /// Asks once and has the answer at `now`.
+    /// Sends one request and has its response at `now`.
     fn answered(open: &Open, now: Instant) {
         open.on_head(now);
         assert!(open.on_question() && open.reads(&answer(10), now));
@@ -350,7 +353,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn who_is_kept_without_asking_goes_first_and_the_longest_idle_of_them() {
+    async fn the_connection_idle_for_longest_is_closed_first() {
         let (all, now) = (Arc::new(Connections::default()), Instant::now());
         let open: Vec<Open> = (0..HEADS_MAX).map(|_| all.open(now)).collect();
         answered(&open[5], now + seconds(2));
@@ -366,7 +369,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn every_stage_has_its_time() {
+    async fn every_stage_has_its_timeout() {
         let (all, now) = (Arc::new(Connections::default()), Instant::now());
         let open = all.open(now);
         let at = |n| now + seconds(n);
@@ -394,14 +397,14 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn answers_are_bounded_together_and_a_shared_one_counts_once() {
+    async fn all_responses_together_are_bounded_and_a_shared_one_counts_once() {
         let (all, now) = (Arc::new(Connections::default()), Instant::now());
         let (shared, other, third) = (answer(20 << 20), answer(10 << 20), answer(10 << 20));
         let open: Vec<Open> = (0..8).map(|_| all.open(now)).collect();
         assert!(open[..4].iter().all(|open| open.reads(&shared.clone(), now)));
         assert!(open[4].reads(&other, now));
         assert_eq!(all.answer_bytes(), 30 << 20);
-        assert!(!open[5].reads(&third, now), "nobody is slow yet");
+        assert!(!open[5].reads(&third, now), "no reader is slow yet");
         assert!(open[6].reads(&answer(SMALL_BYTES_MAX), now), "a small one is always sent");
         open[4].on_taken(1 << 20);
         open[..3].iter().for_each(|open| open.on_taken(5 << 20));
@@ -413,7 +416,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn one_answer_may_be_larger_than_all_may_be_together() {
+    async fn a_single_response_may_exceed_the_total() {
         let (all, now) = (Arc::new(Connections::default()), Instant::now());
         let (first, second) = (all.open(now), all.open(now));
         let huge = answer(ANSWERS_BYTES_MAX + 1);

@@ -1,5 +1,5 @@
-//! `explain` in words: why a pool is what it is, in one paragraph a human is glad to read, and ([`upstream`]) everything
-//! about one upstream. Renders what the controller says and decides nothing: eligibility, service and reasons are its own.
+//! `explain` in words: the state of a pool in one paragraph, and ([`upstream`]) everything about one upstream. Only
+//! renders what the controller reports; eligibility, service and reasons are decided there.
 
 mod upstream;
 
@@ -17,11 +17,11 @@ use crate::pool::{CheckStatus, Explanation, Otherwise, PoolSummary, Service, Ups
 
 pub use upstream::upstream;
 
-/// Upstreams that are named for one reason.
+/// Upstreams named per reason.
 const NAMED_MAX: usize = 3;
-/// Addresses of one reason in JSON.
+/// Addresses per reason in JSON.
 const LISTED_MAX: usize = 20;
-/// Reasons that are told in the paragraph.
+/// Reasons in the paragraph.
 const REASONS_MAX: usize = 6;
 /// The longest reason in the paragraph, in characters.
 const REASON_CHARS_MAX: usize = 200;
@@ -38,12 +38,12 @@ pub fn pool(explanation: &Explanation, clock: &Clock, now: Instant) -> PoolExpla
         text.push(format!("There are {more} more reasons."));
     }
     if pool.warming {
-        let left = pool.warming_until.map(|until| spoken(until.saturating_duration_since(now)));
-        let most = left.map_or_else(String::new, |left| format!(", {left} at most"));
-        text.push(format!("Upstreams that left the configuration still serve until a new one is healthy{most}."));
+        let left = pool.warming_until.map(|until| rounded(until.saturating_duration_since(now)));
+        let most = left.map_or_else(String::new, |left| format!(", at most {left} more"));
+        text.push(format!("Removed upstreams still serve until a new one is healthy{most}."));
     }
     if let Some((way, since)) = pool.out_of_order.as_ref().and_then(|out| out.way.as_ref().zip(out.since)) {
-        let time = spoken(now.saturating_duration_since(since));
+        let time = rounded(now.saturating_duration_since(since));
         text.push(match way {
             Way::Refuse => format!("It has not served for {time}."),
             Way::FailOpen | Way::OtherPool(_) => format!("Too few of its upstreams have been healthy for {time}."),
@@ -51,8 +51,7 @@ pub fn pool(explanation: &Explanation, clock: &Clock, now: Instant) -> PoolExpla
     }
     if explanation.checker.stale {
         text.push(
-            "The checker does not run now: verdicts stand until they are out of date, and nothing new is learnt."
-                .to_owned(),
+            "The checker is not running: verdicts stay valid until they expire, and there are no new ones.".to_owned(),
         );
     }
     text.extend(explanation.hint.as_ref().map(|hint| format!("{hint}.")));
@@ -79,6 +78,7 @@ fn headline(explanation: &Explanation) -> String {
     let healthy = match (pool.healthy, pool.total) {
         (1, 1) => "its only upstream is healthy".to_owned(),
         (0, 1) => "its only upstream is not healthy".to_owned(),
+        (2, 2) => "both upstreams are healthy".to_owned(),
         (healthy, total) if healthy == total => format!("all {total} upstreams are healthy"),
         (0, total) => format!("none of its {total} upstreams is healthy"),
         (1, total) => format!("1 of {total} upstreams is healthy"),
@@ -87,12 +87,12 @@ fn headline(explanation: &Explanation) -> String {
     let few = match explanation.service {
         Service::Open => String::new(),
         Service::FailOpen | Service::Waiting { .. } | Service::NoneEligible(_) if explanation.needed > 1 => {
-            format!(", and fewer than {} count as none (min_healthy)", explanation.needed)
+            format!(", and min_healthy requires {}", explanation.needed)
         }
         Service::FailOpen | Service::Waiting { .. } | Service::NoneEligible(_) => String::new(),
     };
     match pool.summary {
-        PoolSummary::Unknown => format!("Pool {name} is not judged yet: {healthy}{few}."),
+        PoolSummary::Unknown => format!("Pool {name} has no verdict yet: {healthy}{few}."),
         PoolSummary::Healthy | PoolSummary::Degraded | PoolSummary::Unhealthy => {
             format!("Pool {name} is {word}: {healthy}{few}.")
         }
@@ -131,17 +131,17 @@ impl Out {
         }
     }
 
-    /// To be read after `10.0.0.1:80 is`, or `are`.
+    /// Follows `10.0.0.1:80 is`, or `are`.
     fn predicate(self) -> &'static str {
         match self {
-            Out::FailOpen => "not healthy and in use all the same",
+            Out::FailOpen => "not healthy but in use (fail_open)",
             Out::Not(Ineligible::Unhealthy) => "unhealthy",
             Out::Not(Ineligible::Unknown) => "not judged yet",
-            Out::Not(Ineligible::Draining) => "draining by order",
-            Out::Not(Ineligible::Disabled) => "disabled by order",
+            Out::Not(Ineligible::Draining) => "draining (ordered by an operator)",
+            Out::Not(Ineligible::Disabled) => "disabled (ordered by an operator)",
             Out::Not(Ineligible::Ejected) => "ejected by live traffic",
-            Out::Not(Ineligible::TooFewHealthy) => "healthy, but too few are",
-            Out::Not(Ineligible::PrimaryAwaited) => "healthy, but a primary's first verdict is awaited",
+            Out::Not(Ineligible::TooFewHealthy) => "healthy, but too few upstreams are",
+            Out::Not(Ineligible::PrimaryAwaited) => "healthy, but waiting for the first verdict on a primary",
         }
     }
 }
@@ -154,7 +154,7 @@ struct Group<'a> {
 }
 
 impl Group<'_> {
-    /// What the first of them is told in status, without what the paragraph says itself.
+    /// The first member's reason as in status, without the words that the paragraph itself has.
     fn reason(&self) -> &str {
         let why = self.members[0].why.as_deref().unwrap_or("");
         let shorter = ["not judged yet: ", "not judged yet; "].into_iter().find_map(|known| why.strip_prefix(known));
@@ -172,7 +172,7 @@ impl Group<'_> {
     }
 }
 
-/// By what kept them out, the most frequent first; those of one reason in the order of the file.
+/// Groups by reason, the most frequent first; within a group in file order.
 fn groups(upstreams: &[UpstreamStatus]) -> Vec<Group<'_>> {
     let mut groups: Vec<Group<'_>> = Vec::new();
     for status in upstreams {
@@ -192,12 +192,12 @@ fn groups(upstreams: &[UpstreamStatus]) -> Vec<Group<'_>> {
 fn sentence(group: &Group<'_>) -> String {
     let named = group.members.iter().take(NAMED_MAX).map(|u| named(u)).collect::<Vec<_>>();
     let verb = if group.members.len() == 1 { "is" } else { "are" };
-    let who = match (named.as_slice(), group.members.len().saturating_sub(NAMED_MAX)) {
+    let subject = match (named.as_slice(), group.members.len().saturating_sub(NAMED_MAX)) {
         ([one], _) => one.clone(),
         ([first @ .., last], 0) => format!("{} and {last}", first.join(", ")),
         (named, more) => format!("{} and {more} more", named.join(", ")),
     };
-    let mut text = format!("{who} {verb} {}", group.out.predicate());
+    let mut text = format!("{subject} {verb} {}", group.out.predicate());
     if group.out.is_of_checks() && !group.reason().is_empty() {
         let alike = group.members.iter().all(|member| member.why == group.members[0].why);
         let such = if alike { "" } else { "such as " };
@@ -209,7 +209,7 @@ fn sentence(group: &Group<'_>) -> String {
     text
 }
 
-/// `127.0.0.1:80 (localhost)` of an upstream whose address came from a name.
+/// The address, with the host name it was resolved from: `127.0.0.1:80 (localhost)`.
 fn named(status: &UpstreamStatus) -> String {
     let address = &status.upstream.address;
     match &status.name {
@@ -229,23 +229,23 @@ fn requests(explanation: &Explanation, now: Instant) -> String {
     match explanation.service {
         Service::Open => {
             let eligible = |backup| {
-                let able = pool.upstreams.iter().filter(move |u| u.eligibility.is_eligible() && u.backup == backup);
-                able.collect::<Vec<_>>()
+                let found = pool.upstreams.iter().filter(move |u| u.eligibility.is_eligible() && u.backup == backup);
+                found.collect::<Vec<_>>()
             };
             let (primaries, backups) = (eligible(false), eligible(true));
             let has_primaries = pool.upstreams.iter().any(|u| !u.backup);
             let idle = match (primaries.len(), backups.len()) {
                 (0, _) | (_, 0) => String::new(),
-                (_, 1) => format!("; the backup {} waits until no primary can take them", named(backups[0])),
-                (_, all) => format!("; {all} backups wait until no primary can take them"),
+                (_, 1) => format!("; the backup {} is used only if no primary can serve", named(backups[0])),
+                (_, all) => format!("; {all} backups are used only if no primary can serve"),
             };
             match (primaries.as_slice(), backups.as_slice()) {
                 ([one], _) => format!("Requests go to {}{idle}.", named(one)),
                 ([], [one]) if has_primaries => {
-                    format!("Requests go to the backup {}, because no primary can take them.", named(one))
+                    format!("Requests go to the backup {}, because no primary can serve.", named(one))
                 }
                 ([], all) if has_primaries => {
-                    format!("Requests go to {} backups, because no primary can take them.", all.len())
+                    format!("Requests go to {} backups, because no primary can serve.", all.len())
                 }
                 ([], [one]) => format!("Requests go to {}.", named(one)),
                 ([], all) => format!("Requests go to {} upstreams.", all.len()),
@@ -253,58 +253,53 @@ fn requests(explanation: &Explanation, now: Instant) -> String {
             }
         }
         Service::FailOpen => format!(
-            "Requests go to every enabled upstream, healthy or not ({}), as when_no_healthy = \"fail_open\" says.",
+            "Requests go to every enabled upstream ({}), healthy or not (when_no_healthy = \"fail_open\").",
             pool.eligible
         ),
         Service::Waiting { until, then } => {
             let left = Measured(until.saturating_duration_since(now));
             let then = match then {
-                Otherwise::Reject => reject(),
-                Otherwise::FailOpen => "every enabled upstream, healthy or not".to_owned(),
-                Otherwise::Pool(_) => format!("pool {}", fallback()),
+                Otherwise::Reject => format!("get {}", reject()),
+                Otherwise::FailOpen => "go to every enabled upstream, healthy or not".to_owned(),
+                Otherwise::Pool(_) => format!("go to pool {}", fallback()),
             };
-            format!("Requests wait for a first verdict, {left} more at most; after that they get {then}.")
+            format!("Requests wait for a first verdict, at most {left} more; then they {then}.")
         }
         Service::NoneEligible(Otherwise::Reject) => format!("Requests get {}.", reject()),
-        Service::NoneEligible(Otherwise::FailOpen) => {
-            format!("Requests get {}, because no upstream is enabled.", reject())
-        }
-        Service::NoneEligible(Otherwise::Pool(_)) => {
-            match pool.out_of_order.as_ref().and_then(|out| out.way.as_ref()) {
-                Some(Way::Refuse) => {
-                    format!(
-                        "Requests get {}: pool {}, which would take them, cannot serve either.",
-                        reject(),
-                        fallback()
-                    )
-                }
-                Some(Way::OtherPool(last)) if last.as_str() != fallback() => {
-                    format!("Requests go to pool {last}, as when_no_healthy of {} and other pools says.", pool.name)
-                }
-                Some(Way::OtherPool(_) | Way::FailOpen) | None => {
-                    format!("Requests go to pool {}, as when_no_healthy says.", fallback())
-                }
+        Service::NoneEligible(Otherwise::FailOpen) => format!("Requests get {}, because no upstream is enabled.", reject()),
+        Service::NoneEligible(Otherwise::Pool(_)) => match pool.out_of_order.as_ref().and_then(|out| out.way.as_ref()) {
+            Some(Way::Refuse) => {
+                format!("Requests get {}: pool {} (when_no_healthy) cannot serve either.", reject(), fallback())
             }
-        }
+            Some(Way::OtherPool(last)) if last.as_str() != fallback() => {
+                format!("Requests go to pool {last} (when_no_healthy of {} and of other pools).", pool.name)
+            }
+            Some(Way::OtherPool(_) | Way::FailOpen) | None => {
+                format!("Requests go to pool {} (when_no_healthy).", fallback())
+            }
+        },
     }
 }
 
-/// What can change it: the upstream that could be healthy first, or the order that keeps one out.
+/// What can change the state: the upstream that could become healthy first, or the order that keeps a healthy one out.
 fn next(explanation: &Explanation, now: Instant) -> Option<String> {
     let pool = &explanation.pool;
     let out = || pool.upstreams.iter().filter(|u| !u.retiring && Out::of(u).is_some());
-    // What has no address yet is not probed.
+    // A host name without an address is not probed.
     let probed = out().filter(|u| u.upstream.address.host_name().is_none());
-    let judged = probed.filter(|u| u.admin == AdminState::Enabled && u.state != HealthState::Healthy);
-    let first = judged.filter_map(|u| Some((u, missing(u)?))).min_by_key(|(u, (check, passes))| {
+    let checked = probed.filter(|u| u.admin == AdminState::Enabled && u.state != HealthState::Healthy);
+    let first = checked.filter_map(|u| Some((u, missing(u)?))).min_by_key(|(u, (check, passes))| {
         let due = check.next_due.max(now);
         (due + check.timing.fast_interval * passes.saturating_sub(1), u.upstream.address.clone())
     });
     if let Some((status, (check, passes))) = first {
-        let (who, due) = (named(status), due_in(check, now));
+        let (subject, due) = (named(status), due_in(check, now));
         let passes = if passes == 1 { "1 more pass".to_owned() } else { format!("{passes} passes in a row") };
-        let least = if pool.upstreams.len() > 1 { "The next that can change is" } else { "What can change is" };
-        return Some(format!("{least} {who}: it needs {passes}, and its next probe {due}."));
+        return Some(if pool.upstreams.len() > 1 {
+            format!("The first that can become healthy is {subject}: it needs {passes}, and its next probe {due}.")
+        } else {
+            format!("To become healthy, {subject} needs {passes}, and its next probe {due}.")
+        });
     }
     let ordered = out().find(|u| u.admin != AdminState::Enabled && u.state == HealthState::Healthy)?;
     let order = match ordered.admin {
@@ -323,17 +318,17 @@ fn missing(status: &UpstreamStatus) -> Option<(&CheckStatus, u32)> {
     Some((check, check.timing.healthy_threshold.saturating_sub(passes).max(1)))
 }
 
-/// `is due in 0.8 s`, to be read after what is due.
+/// `is due in 0.8 s`.
 fn due_in(check: &CheckStatus, now: Instant) -> String {
     match check.next_due.checked_duration_since(now) {
-        _ if check.in_flight => "is under way".to_owned(),
-        Some(left) if left >= Duration::from_millis(1) => format!("is due in {}", spoken(left)),
+        _ if check.in_flight => "is running".to_owned(),
+        Some(left) if left >= Duration::from_millis(1) => format!("is due in {}", rounded(left)),
         Some(_) | None => "is due now".to_owned(),
     }
 }
 
-/// A duration as people say it: `0.8 s`, `12 s`, `3 min`, `2 h 5 min`, `3 d 4 h`.
-fn spoken(duration: Duration) -> String {
+/// A duration in its one or two largest units: `0.8 s`, `12 s`, `3 min`, `2 h 5 min`, `3 d 4 h`.
+fn rounded(duration: Duration) -> String {
     let seconds = duration.as_secs();
     match seconds {
         0 if duration.as_millis() < 100 => format!("{} ms", duration.as_millis()),

@@ -1,5 +1,5 @@
-//! Who may ask, decided from the head of a request: the Host rule against DNS rebinding, the Origin rule against other
-//! sites' pages, and the bearer token. Pure; `routes` asks it in this order.
+//! Access checks on the head of a request: the Host rule against DNS rebinding, the Origin rule against pages of other
+//! sites, and the bearer token. Pure; `routes` applies them in this order.
 
 use std::hint::black_box;
 use std::net::IpAddr;
@@ -15,16 +15,16 @@ use crate::model::{Address, Secret};
 pub enum Refusal {
     /// More than one Host, or none in HTTP/1.1.
     HostMalformed,
-    /// A Host that is neither an IP address, localhost nor the configured one.
+    /// A Host that is not an IP address, localhost or the configured address.
     HostForeign,
-    /// A POST that another site's page sent.
+    /// A POST from a page of another site.
     OriginForeign,
     /// The token is missing or wrong.
     Unauthorized,
 }
 
 impl Refusal {
-    /// The status it is answered with.
+    /// The status of the response.
     pub fn status(self) -> StatusCode {
         match self {
             Refusal::HostMalformed => StatusCode::BAD_REQUEST,
@@ -33,18 +33,18 @@ impl Refusal {
         }
     }
 
-    /// One sentence.
+    /// The error message of the response.
     pub fn message(self) -> &'static str {
         match self {
-            Refusal::HostMalformed => "exactly one Host field is needed",
+            Refusal::HostMalformed => "exactly one Host field is required",
             Refusal::HostForeign => "Host must be an IP address, localhost or the configured address",
-            Refusal::OriginForeign => "requests of other sites' pages are refused",
-            Refusal::Unauthorized => "a bearer token is needed",
+            Refusal::OriginForeign => "requests from pages of other sites are refused",
+            Refusal::Unauthorized => "a bearer token is required",
         }
     }
 }
 
-/// The Host rule. With a token it is not needed: a page that rebinds its name to our address does not know the token.
+/// The Host rule. Not needed with a token: a page that rebinds its name to our address does not know the token.
 pub fn check_host(head: &Parts, access: &Access) -> Result<(), Refusal> {
     if access.token.is_some() {
         return Ok(());
@@ -58,7 +58,7 @@ pub fn check_host(head: &Parts, access: &Access) -> Result<(), Refusal> {
     match one(&head.headers, header::HOST) {
         Ok(Some(host)) if good(host) => Ok(()),
         Ok(Some(_)) => Err(Refusal::HostForeign),
-        // Old checkers speak HTTP/1.0 without a Host; a browser never does.
+        // Old checkers use HTTP/1.0 without a Host; browsers never do.
         Ok(None) if head.version <= Version::HTTP_10 => Ok(()),
         Ok(None) | Err(()) => Err(Refusal::HostMalformed),
     }
@@ -75,7 +75,8 @@ pub fn check_origin(headers: &HeaderMap) -> Result<(), Refusal> {
         Ok(Some(origin)) => origin,
         Err(()) => return Err(Refusal::OriginForeign),
     };
-    // The admin socket speaks no TLS: a page of `https` is another site's, whatever its host (RFC 6454, section 5).
+    // The admin socket has no TLS, so a page with the scheme `https` is another site, whatever its host (RFC 6454,
+    // section 5).
     let site = origin.strip_prefix("http://").and_then(host_and_port);
     match (site, one(headers, header::HOST).ok().flatten().and_then(host_and_port)) {
         (Some(site), Some(own)) if site.0.eq_ignore_ascii_case(own.0) && site.1 == own.1 => Ok(()),
@@ -83,7 +84,7 @@ pub fn check_origin(headers: &HeaderMap) -> Result<(), Refusal> {
     }
 }
 
-/// The host and the port of an authority without user information; 80 where it names none, as `http` has it.
+/// The host and port of an authority without user information; the port defaults to 80, as for `http`.
 fn host_and_port(authority: &str) -> Option<(&str, u16)> {
     let host = host_without_port(authority);
     let port = match authority[host.len()..].strip_prefix(':') {
@@ -133,7 +134,7 @@ fn one(headers: &HeaderMap, name: impl header::AsHeaderName) -> Result<Option<&s
     }
 }
 
-/// Compares in a time that depends on the length of what was given and on nothing else.
+/// Compares in a time that depends only on the length of `given`.
 fn same_secret(token: &Secret, given: &str) -> bool {
     let token = token.expose().as_bytes();
     let mut differences = u8::from(token.len() != given.len()) | u8::from(token.is_empty());
@@ -162,7 +163,7 @@ mod tests {
     }
 
     #[test]
-    fn without_a_token_a_name_that_could_be_rebound_is_refused() {
+    fn without_a_token_a_host_that_could_be_rebound_is_refused() {
         for good in ["127.0.0.1", "127.0.0.1:9900", "[::1]:9900", "[::1]", "localhost", "LOCALHOST:1", "10.0.0.7"] {
             assert_eq!(check_host(&head(Version::HTTP_11, "/", &[("host", good)]), &access(None)), Ok(()), "{good}");
         }
@@ -220,7 +221,7 @@ mod tests {
     }
 
     #[test]
-    fn only_the_whole_token_is_the_token() {
+    fn only_the_complete_token_is_accepted() {
         let with = access(Some("s3cret-s3cret"));
         for (value, good) in [
             ("Bearer s3cret-s3cret", true),

@@ -1,4 +1,4 @@
-//! What `/health` says: one word for the process, made of the words for its pools. Pure.
+//! What `/health` reports: one word for the process, derived from the words for its pools. Pure.
 
 use super::json::{HealthReply, Ordered, PoolHealthReply, PoolWord, UnhealthyInfo};
 use super::render;
@@ -8,8 +8,8 @@ use crate::pool::{PoolStatus, Status, UpstreamStatus};
 /// The most upstreams named in one answer.
 pub const UNHEALTHY_MAX: usize = 50;
 
-/// The answer without the details of `?detailed=true`. The process is unhealthy when no pool can serve, degraded when all
-/// is not well.
+/// The response without the details of `?detailed=true`. The process is unhealthy if no pool can serve, and degraded if
+/// anything else is wrong.
 pub fn health(status: &Status) -> HealthReply {
     let total = status.pools.len();
     let serving = status.pools.iter().filter(|pool| pool.eligible > 0).count();
@@ -27,12 +27,12 @@ pub fn health(status: &Status) -> HealthReply {
         (
             PoolWord::Degraded,
             Some(
-                "the checker does not run now: verdicts stand until they are out of date, and nothing new is learnt"
+                "the checker is not running: verdicts stay valid until they expire, and there are no new ones"
                     .to_string(),
             ),
         )
     } else if not_well {
-        (PoolWord::Degraded, Some("a pool serves in a way meant for bad days".to_string()))
+        (PoolWord::Degraded, Some("a pool is degraded; /api/v1/status shows why".to_string()))
     } else {
         (PoolWord::Healthy, None)
     };
@@ -79,8 +79,8 @@ fn unhealthy_of(pool: &PoolStatus) -> impl Iterator<Item = UnhealthyInfo> + '_ {
     })
 }
 
-/// Upstreams that ought to serve and do not: an operator's own order is no fault, and what retires leaves anyway. Under
-/// `fail_open` an unhealthy one is eligible, and still down.
+/// Upstreams that should serve but do not. Those an operator took out, and retiring ones, do not count. Under
+/// `fail_open` an unhealthy upstream is eligible and still down.
 fn down_upstreams(pool: &PoolStatus) -> impl Iterator<Item = &UpstreamStatus> {
     let down = |u: &&UpstreamStatus| {
         u.admin == AdminState::Enabled
@@ -104,7 +104,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn one_pool_that_serves_is_enough_not_to_be_unhealthy() {
+    async fn the_process_is_unhealthy_only_if_no_pool_serves() {
         assert_eq!(word(vec![pool("a", &[Healthy, Healthy])]), (PoolWord::Healthy, 0));
         assert_eq!(word(vec![pool("a", &[Healthy, Unhealthy])]), (PoolWord::Degraded, 1));
         assert_eq!(word(vec![pool("a", &[Healthy]), pool("b", &[Unhealthy])]), (PoolWord::Degraded, 1));
@@ -114,7 +114,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn what_the_operator_took_out_is_no_fault() {
+    async fn an_upstream_that_an_operator_took_out_is_not_down() {
         let mut drained = upstream("a", 1, Unhealthy);
         drained.admin = AdminState::Draining;
         drained.eligibility = Eligibility::Not(Ineligible::Draining);
@@ -123,7 +123,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_checker_that_is_being_restarted_shows() {
+    async fn a_checker_that_is_being_restarted_makes_the_process_degraded() {
         let mut status = status(vec![pool("a", &[Healthy])]);
         status.checker.stale = true;
         assert_eq!(health(&status).status, PoolWord::Degraded);

@@ -1,6 +1,6 @@
-//! What the admin plane asks of the process it runs in. `app` implements [`Host`]; tests have a fake one.
+//! The interface of the admin plane to its process. `app` implements [`Host`]; tests have a fake one.
 //!
-//! Nothing here is JSON: dates are instants, states are enums. `render` turns them into the contract's words.
+//! Nothing here is JSON: dates are instants, states are enums. `render` turns them into the words of the API.
 
 use std::sync::Arc;
 
@@ -11,51 +11,51 @@ use super::json::{Diagnostic, ProcessState, ReloadResult};
 use crate::model::{Address, AdminState, Name, Secret};
 use crate::pool::{Event, ExplainError, Explanation, Status};
 
-/// The process behind the admin socket. `access`, `state` and `revision` are called from the thread that serves connections and
-/// answer at once; the others are called from the one that answers.
+/// The process of the admin socket. `access`, `state` and `revision` are called from the thread that serves connections
+/// and must return at once; the others are called from the thread that answers requests.
 #[async_trait]
 pub trait Host: Send + Sync + 'static {
-    /// One consistent picture of every pool.
+    /// A consistent snapshot of every pool.
     fn status(&self, now: Instant) -> Status;
 
     /// The events with a number greater than `seq`, oldest first.
     fn events_after(&self, seq: u64) -> Vec<Event>;
 
-    /// What there is to say about a pool, and perhaps about one of its upstreams.
+    /// The data for `explain`: of a pool, and of one of its upstreams if given.
     ///
     /// # Errors
     /// There is no such pool, or it has no such upstream.
     fn explain(&self, pool: &str, upstream: Option<&Address>) -> Result<Explanation, ExplainError>;
 
-    /// What the process says of itself.
+    /// The state of the process itself.
     fn process(&self) -> ProcessInfo;
 
-    /// Where the process is in its life; never waits for anything.
+    /// The phase of the process; never blocks.
     fn state(&self) -> ProcessState;
 
-    /// Counts what was ordered and reloaded, however it ended: a picture from before the last change is no answer any more. Goes up
-    /// before the order is answered, and after it shows; never waits for anything.
+    /// Counts orders and reloads, whatever their result: a snapshot from before the last one must not be served any
+    /// more. Increased after the change is visible and before its response; never blocks.
     fn revision(&self) -> u64;
 
-    /// Who may ask. Read for every request, because a reload may change the token; never waits for anything.
+    /// The access rules. Read for every request, because a reload may change the token; never blocks.
     fn access(&self) -> Access;
 
     /// The text of `/metrics`.
     fn metrics(&self, format: MetricsFormat) -> String;
 
-    /// The operator changes what he wants of an upstream; `reason` is his words, may be empty.
-    /// `force`: also where too few serve without it.
+    /// An operator's order to change the admin state of an upstream; `reason` is free text and may be empty.
+    /// `force`: carry it out even if too few upstreams are left to serve.
     fn set_admin(&self, pool: &str, upstream: &Address, to: AdminState, reason: &str, force: bool) -> SetAdmin;
 
-    /// Rereads the configuration, as SIGHUP does, and answers when it is done. Goes on to its end even when this future is
-    /// dropped, because the client may leave. `by` is who asks for it, in words.
+    /// Reloads the configuration, as SIGHUP does, and returns when it is done. The reload continues if this future is
+    /// dropped, because the client may disconnect. `by` is the origin of the order, as text.
     async fn reload(&self, by: String) -> ReloadAnswer;
 
     /// Validates the configuration file as `reload` would and applies nothing.
     async fn check(&self) -> CheckAnswer;
 }
 
-/// How `/metrics` is written.
+/// The format of `/metrics`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct MetricsFormat {
     /// In OpenMetrics 1.0; otherwise in the Prometheus text format 0.0.4.
@@ -64,23 +64,23 @@ pub struct MetricsFormat {
     pub upstreams: bool,
 }
 
-/// Who may ask.
+/// The access rules of the admin socket.
 #[derive(Debug, Clone)]
 pub struct Access {
-    /// The bearer token; `None`: anybody who reaches the socket.
+    /// The bearer token; `None`: every client has access.
     pub token: Option<Secret>,
-    /// The configured address, whose host is always a good `Host`.
+    /// The configured address, whose host is always accepted as `Host`.
     pub address: Address,
 }
 
-/// What the process says of itself.
+/// The state of the process itself.
 #[derive(Debug, Clone)]
 pub struct ProcessInfo {
-    /// Where it is in its life.
+    /// Its phase.
     pub state: ProcessState,
-    /// When it began.
+    /// When it started.
     pub started: Instant,
-    /// What it runs on.
+    /// The running configuration.
     pub config: ConfigFile,
     /// Named conditions of readiness besides the pools' (configuration loaded, listeners bound), in a fixed order.
     pub conditions: Vec<Condition>,
@@ -98,7 +98,7 @@ pub struct Condition {
 /// The running configuration's file.
 #[derive(Debug, Clone)]
 pub struct ConfigFile {
-    /// As it was named on the command line; `None`: made from `--listen` and `--to`.
+    /// Its path as given on the command line; `None`: made from `--listen` and `--to`.
     pub file: Option<String>,
     /// When the running configuration was loaded.
     pub loaded_at: Instant,
@@ -108,10 +108,10 @@ pub struct ConfigFile {
     pub last_reload: Option<LastReload>,
 }
 
-/// What became of a reload.
+/// The result of a reload.
 #[derive(Debug, Clone)]
 pub struct LastReload {
-    /// In a word.
+    /// Its result in one word.
     pub result: ReloadResult,
     /// When it was done.
     pub at: Instant,
@@ -119,15 +119,14 @@ pub struct LastReload {
     pub error: Option<String>,
 }
 
-/// The answer to an order to reload.
+/// The response to an order to reload.
 #[derive(Debug, Clone)]
 pub struct ReloadAnswer {
-    /// What became of it.
+    /// Its result.
     pub last: LastReload,
     /// The configuration's number now.
     pub generation: u64,
-    /// Pools whose removed upstreams still serve until a new one is healthy, each with the instant at which they cease to at
-    /// the latest.
+    /// Pools whose removed upstreams still serve until a new one is healthy, each with its deadline.
     pub warming: Vec<(Name, Instant)>,
     /// Every error when it was refused, and warnings.
     pub diagnostics: Vec<Diagnostic>,
@@ -136,7 +135,7 @@ pub struct ReloadAnswer {
 /// What a reload would do.
 #[derive(Debug, Clone)]
 pub struct CheckAnswer {
-    /// What would become of it.
+    /// The result it would have.
     pub result: ReloadResult,
     /// Why it would be refused, in one sentence.
     pub error: Option<String>,
@@ -144,12 +143,12 @@ pub struct CheckAnswer {
     pub diagnostics: Vec<Diagnostic>,
 }
 
-/// What became of an operator's order.
+/// The result of an operator's order.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum SetAdmin {
-    /// Done, or it was so already.
+    /// Carried out, or the state was the same already.
     Done,
-    /// Not done: too few would serve after it. Why, in a sentence.
+    /// Refused: too few upstreams would be left to serve. The reason, in a sentence.
     NeedsForce(String),
     /// There is no pool of this name.
     NoPool,

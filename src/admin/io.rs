@@ -1,6 +1,6 @@
-//! A stream whose peer must take what we write: a write or flush that makes no progress for [`WRITE_STALL_MAX`] fails, so
-//! that a client that stops reading cannot hold a connection. A large answer to a fast reader is written in turns, so that it
-//! holds up nobody else on the thread. Reads are bounded by their callers, to whom [`Watched`] reports them.
+//! A stream with a write timeout: a write or flush without progress for [`WRITE_STALL_MAX`] fails, so that a client
+//! that stops reading cannot hold a connection. A large response to a fast reader is written in turns, so that it does
+//! not delay other connections on the thread. Callers bound the reads, which [`Watched`] reports to them.
 
 use std::future::Future;
 use std::io;
@@ -14,13 +14,13 @@ use tokio::time::{Instant, Sleep, sleep};
 
 use super::connections::Open;
 
-/// How long a write may stand still.
+/// How long a write may make no progress.
 pub const WRITE_STALL_MAX: Duration = Duration::from_secs(5);
 
-/// Bytes written in one turn, before the other connections have theirs: tens of microseconds' worth.
+/// Bytes written in one turn, before other connections get theirs: some tens of microseconds.
 const TURN_BYTES: usize = 64 * 1024;
 
-/// A stream with a bound on writes that stand still.
+/// A stream whose writes time out without progress.
 pub struct Bounded<S> {
     stream: S,
     /// Bytes written in this turn.
@@ -34,7 +34,7 @@ impl<S> Bounded<S> {
         Bounded { stream, turn: 0, stalled: None }
     }
 
-    /// Passes a result on; a pending one fails when it has been pending for too long.
+    /// Returns the result, or an error if it has been pending for [`WRITE_STALL_MAX`].
     fn bound<T>(&mut self, result: Poll<io::Result<T>>, cx: &mut Context<'_>) -> Poll<io::Result<T>> {
         if result.is_ready() {
             self.stalled = None;
@@ -126,7 +126,7 @@ mod tests {
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
     #[tokio::test(start_paused = true)]
-    async fn a_write_that_stands_still_fails_and_one_that_moves_does_not() {
+    async fn a_write_fails_only_without_progress() {
         let (near, mut far) = tokio::io::duplex(10);
         let mut near = Bounded::new(near);
         let reader = tokio::spawn(async move {
@@ -137,7 +137,7 @@ mod tests {
             }
             far
         });
-        near.write_all(&[7; 50]).await.expect("somebody reads every 4 s");
+        near.write_all(&[7; 50]).await.expect("the peer reads every 4 s");
         let far = reader.await.unwrap();
         let begin = Instant::now();
         let error = near.write_all(&[7; 50]).await.unwrap_err();
@@ -145,7 +145,7 @@ mod tests {
         drop(far);
     }
 
-    /// A reader that takes all at once gets no more in one turn than any other.
+    /// A reader that takes everything at once gets at most one turn's bytes at a time.
     #[tokio::test]
     async fn a_large_answer_is_written_in_turns() {
         let mut near = Bounded::new(tokio::io::sink());

@@ -1,5 +1,5 @@
-//! The JSON of the admin API, as the contract has it: replies are written by `admin` and read by `cli`. Keys stay; more may
-//! be added. Dates are RFC 3339 in UTC with milliseconds.
+//! The JSON of the admin API, written by `admin` and read by `cli`. Keys are stable; more may be added. Dates are RFC
+//! 3339 in UTC with milliseconds.
 
 use std::fmt;
 
@@ -24,19 +24,19 @@ pub struct StatusReply {
     pub generation: u64,
     /// Since its start.
     pub uptime_seconds: f64,
-    /// Where it is in its life.
+    /// Its phase.
     pub state: ProcessState,
-    /// Whether `/readyz` is green.
+    /// Whether `/readyz` returns 200.
     pub ready: bool,
-    /// What it runs on.
+    /// The running configuration.
     pub config: ConfigInfo,
-    /// How the checker itself is.
+    /// The state of the checker itself.
     pub checker: CheckerInfo,
     /// Pools by name, in file order.
     pub pools: Ordered<PoolInfo>,
 }
 
-/// Where the process is in its life.
+/// The phase of the process.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum ProcessState {
@@ -44,7 +44,7 @@ pub enum ProcessState {
     Starting,
     /// Serving.
     Running,
-    /// Told to stop; finishes what is in flight.
+    /// Stopping; requests in flight finish.
     Draining,
 }
 
@@ -55,18 +55,18 @@ pub struct ConfigInfo {
     pub file: Option<String>,
     /// When the running configuration was loaded.
     pub loaded_at: String,
-    /// The SHA-256 of the file as it was last read and accepted, in hexadecimal: as `sha256sum` prints it. Empty when made from
-    /// `--listen` and `--to`.
+    /// The SHA-256 of the file as it was last read and accepted, in hexadecimal: as `sha256sum` prints it. Empty when
+    /// made from `--listen` and `--to`.
     #[serde(default)]
     pub hash: String,
     /// The last reload; null before the first.
     pub last_reload: Option<LastReloadInfo>,
 }
 
-/// What became of a reload.
+/// The result of a reload.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct LastReloadInfo {
-    /// In a word.
+    /// Its result in one word.
     pub result: ReloadResult,
     /// When it was done.
     pub at: String,
@@ -74,52 +74,52 @@ pub struct LastReloadInfo {
     pub error: Option<String>,
 }
 
-/// A reload in a word.
+/// The result of a reload in one word.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum ReloadResult {
     /// The new configuration runs.
     Applied,
-    /// Nothing a user can observe differs.
+    /// The file has no change that a user can observe.
     Unchanged,
-    /// The new one is not good; the old one runs on.
+    /// The new configuration has mistakes or could not be applied; the old one keeps running.
     Refused,
 }
 
-/// How the checker itself is.
+/// The state of the checker itself.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub struct CheckerInfo {
-    /// It does not run now (it is being restarted, or its thread stands still): verdicts may be out of date.
+    /// It is not running (it is being restarted, or its thread is blocked): verdicts may be out of date.
     pub stale: bool,
     /// How often it had to be restarted.
     pub restarts_total: u64,
     /// How many probes panicked.
     pub probe_panics_total: u64,
-    /// Probes under way.
+    /// Probes in flight.
     pub probes_in_flight: usize,
     /// The latest start of a probe after it was due, over the last minute, in milliseconds; one overdue now counts.
     #[serde(default)]
     pub probe_lag_ms: f64,
 }
 
-/// A pool in a word.
+/// The state of a pool in one word.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum PoolWord {
     /// Every enabled upstream is healthy.
     Healthy,
-    /// It serves, but not all is well.
+    /// It serves, but not every enabled upstream is healthy.
     Degraded,
-    /// It has nothing eligible.
+    /// It has no eligible upstream.
     Unhealthy,
-    /// It has nothing eligible yet.
+    /// It has no eligible upstream yet, because no check has reached a verdict.
     Unknown,
 }
 
 /// One pool of a status.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct PoolInfo {
-    /// In a word.
+    /// The state in one word.
     pub status: PoolWord,
     /// Healthy upstreams, retiring ones not counted.
     pub healthy: usize,
@@ -127,17 +127,17 @@ pub struct PoolInfo {
     pub total: usize,
     /// Upstreams that may be picked now.
     pub eligible: usize,
-    /// It uses upstreams that are not healthy, as `when_no_healthy = "fail_open"` says.
+    /// It uses upstreams that are not healthy (`when_no_healthy = "fail_open"`).
     pub fail_open: bool,
     /// Removed upstreams still serve until a new one is healthy.
     pub warming: bool,
-    /// How long they serve at most from now on, in seconds; absent where none does.
+    /// How much longer they serve at most, in seconds; absent if there are none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub warming_seconds: Option<f64>,
-    /// Why it does not serve in order, and what would change that; absent while it does.
+    /// Why it does not serve normally, and what would change that; absent while it does.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
-    /// Since when it does not; absent while it does, and while requests wait for a first verdict.
+    /// Since when it does not serve normally; absent while it does, and while requests wait for a first verdict.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub down_since: Option<String>,
     /// Requests that wait for an upstream.
@@ -154,25 +154,25 @@ pub struct UpstreamInfo {
     /// The host name that the address was resolved from; absent where the file has an address.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub name: Option<String>,
-    /// What its checks say.
+    /// The verdict of its checks.
     pub state: HealthState,
     /// Whether it may be picked.
     pub eligible: bool,
-    /// Why it is not healthy or not eligible; null when all is well.
+    /// Why it is not healthy or not eligible; null if it is both.
     pub why: Option<String>,
     /// Since when it is in this state.
     pub since: String,
-    /// Its share.
+    /// Its weight.
     pub weight: u32,
     /// Whether it is a backup.
     pub backup: bool,
-    /// What the operator says.
+    /// Its admin state.
     pub admin: AdminState,
     /// Whether live traffic ejected it.
     pub ejected: bool,
     /// Whether its verdict was reached under an earlier check definition.
     pub carried: bool,
-    /// Whether it left the configuration and serves until a new one is healthy.
+    /// Whether it was removed from the configuration and serves until a new upstream is healthy.
     pub retiring: bool,
     /// Requests in flight.
     pub in_flight: u32,
@@ -180,51 +180,51 @@ pub struct UpstreamInfo {
     pub requests_total: u64,
     /// Open connections to it.
     pub connections: usize,
-    /// Connections that could not be made.
+    /// Failed connection attempts.
     pub connect_failures_total: u64,
-    /// Requests that broke after the connection was made, in the middle of an answer included.
+    /// Requests that failed after the connection was made, also in the middle of a response.
     pub broken_total: u64,
-    /// Its final answers by class.
+    /// Its final responses by class.
     #[serde(default)]
     pub responses_total: ResponsesInfo,
-    /// Response times measured: from the first byte of a request sent to the head of its final answer.
+    /// Number of response times: from the first byte of a request sent to the head of its final response.
     #[serde(default)]
     pub response_seconds_count: u64,
     /// Their sum.
     #[serde(default)]
     pub response_seconds_sum: f64,
-    /// When the certificate that its checks saw last ends; of several, the first to end. Absent where none was seen.
+    /// When the certificate seen by its checks expires; the earliest of several. Absent if none was seen.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub certificate_expires_at: Option<String>,
-    /// Connections that were closed because it sent bytes that nobody had asked for.
+    /// Connections closed because it sent bytes without a request.
     #[serde(default)]
     pub unasked_total: u64,
-    /// Malformed answers to requests.
+    /// Malformed responses to requests.
     #[serde(default)]
     pub malformed_total: u64,
     /// The last of them; null before the first.
     #[serde(default)]
     pub last_malformed: Option<MalformedInfo>,
-    /// Whether one of its checks does not verify the certificate, as the file says; absent where all do.
+    /// Whether one of its checks does not verify the certificate (`verify = false`); absent if all do.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub unverified: bool,
-    /// The run of equal results that is going on, of the check that decides; null before the first.
+    /// The current run of equal results, of the check that decides; null before the first.
     pub streak: Option<StreakInfo>,
     /// Probes that ended with a verdict.
     pub checks_total: u64,
     /// Changes of state.
     pub transitions_total: u64,
-    /// The last probe that ended, of the check that decides; null before the first.
+    /// The last finished probe, of the check that decides; null before the first.
     pub last_check: Option<LastCheckInfo>,
-    /// Its checks in file order; absent where there is one.
+    /// Its checks in file order; absent if there is only one.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub checks: Vec<CheckInfo>,
 }
 
-/// A malformed answer to a request.
+/// A malformed response to a request.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct MalformedInfo {
-    /// When it came.
+    /// When it arrived.
     pub at: String,
     /// What was wrong with it.
     pub reason: String,
@@ -237,19 +237,19 @@ pub struct CheckInfo {
     pub name: String,
     /// Its own verdict.
     pub state: HealthState,
-    /// The run of equal results that is going on; null before the first.
+    /// The current run of equal results; null before the first.
     pub streak: Option<StreakInfo>,
-    /// The last probe that ended; null before the first.
+    /// The last finished probe; null before the first.
     pub last_check: Option<LastCheckInfo>,
-    /// When the certificate it saw last ends; absent where none was seen.
+    /// When the certificate it last saw expires; absent if none was seen.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub certificate_expires_at: Option<String>,
 }
 
-/// Final answers of an upstream by class.
+/// Final responses of an upstream by class.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct ResponsesInfo {
-    /// 101 (interim answers do not count).
+    /// 101 (interim responses do not count).
     #[serde(rename = "1xx")]
     pub informational: u64,
     /// 200 to 299.
@@ -267,7 +267,7 @@ pub struct ResponsesInfo {
 }
 
 impl UpstreamInfo {
-    /// What is particular about it, in words, for people.
+    /// Its special conditions, as words for display.
     pub fn marks(&self) -> Vec<&'static str> {
         let admin = match self.admin {
             AdminState::Enabled => None,
@@ -300,7 +300,7 @@ pub enum Verdict {
 }
 
 impl Verdict {
-    /// What a code means; `None`: it is no verdict.
+    /// The verdict of a code; `None` if the code is not a verdict.
     pub fn of(code: Code) -> Option<Verdict> {
         match code.judgement() {
             Judgement::Pass => Some(Verdict::Pass),
@@ -313,24 +313,24 @@ impl Verdict {
 /// A run of equal results.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct StreakInfo {
-    /// Of what.
+    /// The result that is repeated.
     pub result: Verdict,
-    /// How many; goes on after the threshold.
+    /// The length of the run; keeps counting after the threshold.
     pub count: u32,
     /// The threshold.
     pub needed: u32,
 }
 
-/// The last probe that ended.
+/// The last finished probe.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct LastCheckInfo {
-    /// When it ended.
+    /// When it finished.
     pub at: String,
-    /// What it means; null when it was no verdict (our own lack of resources, a panic).
+    /// Its verdict; null if there was none (roundsman lacked resources, a panic).
     pub result: Option<Verdict>,
     /// The outcome code.
     pub code: String,
-    /// The status of the answer, where one was read.
+    /// The status of the response, if one was read.
     pub status: Option<u16>,
     /// How long it took.
     pub duration_ms: f64,
@@ -341,7 +341,7 @@ pub struct LastCheckInfo {
 /// `GET /health`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct HealthReply {
-    /// In a word.
+    /// The state in one word.
     pub status: PoolWord,
     /// Why it is not healthy.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -366,7 +366,7 @@ pub struct HealthReply {
 /// `GET /health/POOL`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct PoolHealthReply {
-    /// In a word.
+    /// The state in one word.
     pub status: PoolWord,
     /// Its name.
     pub pool: String,
@@ -376,7 +376,7 @@ pub struct PoolHealthReply {
     pub total: usize,
     /// Upstreams that may be picked now.
     pub eligible: usize,
-    /// Why it does not serve in order, and what would change that; absent while it does.
+    /// Why it does not serve normally, and what would change that; absent while it does.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
     /// Enabled upstreams that are not eligible; absent when there are none, 50 at most.
@@ -384,7 +384,7 @@ pub struct PoolHealthReply {
     pub unhealthy: Vec<UnhealthyInfo>,
 }
 
-/// An upstream that ought to serve and does not.
+/// An upstream that should serve but does not.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct UnhealthyInfo {
     /// Its pool.
@@ -400,7 +400,7 @@ pub struct UnhealthyInfo {
 pub struct ProbeReply {
     /// `ok`, `ready` or `not_ready`.
     pub status: String,
-    /// Why it is red.
+    /// Why it is not ready.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
 }
@@ -408,19 +408,19 @@ pub struct ProbeReply {
 /// `POST /api/v1/reload`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct ReloadReply {
-    /// What became of it, or would.
+    /// Its result, or the result it would have.
     pub result: ReloadResult,
     /// When it was done.
     pub at: String,
     /// Why it was refused, in one sentence.
     pub error: Option<String>,
-    /// Whether it was only a trial.
+    /// Whether the file was only validated.
     pub dry_run: bool,
     /// The configuration's number now.
     pub generation: u64,
     /// Pools whose removed upstreams still serve until a new one is healthy.
     pub warming: Vec<String>,
-    /// How long those serve at most from now on, by pool, in seconds.
+    /// How much longer those serve at most, by pool, in seconds.
     #[serde(default)]
     pub warming_seconds: Ordered<f64>,
     /// Every error, and warnings.
@@ -444,31 +444,31 @@ pub struct Diagnostic {
     pub message: String,
     /// What is accepted.
     pub expected: Option<String>,
-    /// A near name.
+    /// A similar valid name.
     pub suggestion: Option<String>,
     /// `error` or `warning`.
     pub severity: String,
 }
 
-/// The answer to `drain`, `undrain`, `disable` and `enable`.
+/// The response to `drain`, `undrain`, `disable` and `enable`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SetAdminReply {
     /// The pool.
     pub pool: String,
     /// The upstream.
     pub upstream: String,
-    /// What the operator wants now.
+    /// The admin state now.
     pub admin: AdminState,
-    /// What he wanted before.
+    /// The admin state before.
     pub was: AdminState,
     /// Requests still in flight there.
     pub in_flight: u32,
-    /// How long the order holds, in a sentence.
+    /// How long the order lasts, in a sentence.
     #[serde(default)]
     pub note: String,
 }
 
-/// Any other answer than the one asked for.
+/// The response to a request that failed.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ErrorReply {
     /// One sentence.
@@ -478,7 +478,7 @@ pub struct ErrorReply {
 macro_rules! words {
     ($($name:ident { $($variant:ident = $word:literal),* })*) => {$(
         impl $name {
-            /// The word of the contract.
+            /// The word used in the API.
             pub fn as_str(self) -> &'static str {
                 match self { $($name::$variant => $word,)* }
             }

@@ -1,5 +1,5 @@
-//! What a client accepts, from the `Accept` and `Accept-Encoding` fields of its request (RFC 9110, section 12.5), and the one
-//! coding that is offered: gzip.
+//! Content negotiation by the `Accept` and `Accept-Encoding` fields of a request (RFC 9110, section 12.5), and the only
+//! offered coding: gzip.
 
 use std::io::Write;
 
@@ -8,12 +8,12 @@ use flate2::write::GzEncoder;
 use http::HeaderMap;
 use http::header::{ACCEPT, ACCEPT_ENCODING, HeaderName};
 
-/// Whether OpenMetrics is accepted by name. Everybody accepts the older text.
+/// Whether OpenMetrics is accepted by name; wildcards get the older Prometheus text.
 pub fn accepts_open_metrics(headers: &HeaderMap) -> bool {
     quality(headers, ACCEPT, &["application/openmetrics-text"]).is_some_and(|q| q > 0)
 }
 
-/// Whether a gzip answer is accepted, and an uncompressed one is not preferred.
+/// Whether a gzip response is accepted, and an uncompressed one is not preferred.
 pub fn accepts_gzip(headers: &HeaderMap) -> bool {
     // `x-gzip` is the same (RFC 9110, section 8.4.1.3); `*` is every coding that is not named.
     let any = quality(headers, ACCEPT_ENCODING, &["*"]);
@@ -21,15 +21,15 @@ pub fn accepts_gzip(headers: &HeaderMap) -> bool {
     gzip > 0 && gzip >= quality(headers, ACCEPT_ENCODING, &["identity"]).unwrap_or(0)
 }
 
-/// The text compressed, quickly rather than well: metrics repeat themselves.
+/// Compresses the text at the fastest level, which is enough for the repetitive text of metrics.
 pub fn gzip(text: &[u8]) -> Vec<u8> {
     let mut encoder = GzEncoder::new(Vec::with_capacity(text.len() / 8), Compression::fast());
     let written = encoder.write_all(text).and_then(|()| encoder.finish());
     written.expect("a Vec takes everything")
 }
 
-/// The weight in thousandths that a field gives to one of these names; `None`: it does not name it. Of several the highest. A
-/// weight that cannot be read is 0.
+/// The highest weight, in thousandths, that a field gives to one of these names; `None` if it has none of them. An
+/// invalid weight counts as 0.
 fn quality(headers: &HeaderMap, field: HeaderName, names: &[&str]) -> Option<u16> {
     let values = headers.get_all(field);
     let members = values.iter().filter_map(|value| value.to_str().ok()).flat_map(|value| value.split(','));
@@ -71,7 +71,7 @@ mod tests {
     }
 
     #[test]
-    fn gzip_is_sent_only_to_those_who_accept_it() {
+    fn gzip_is_sent_only_if_accepted() {
         for (values, accepted) in [
             (&["gzip"][..], true),
             (&["GZIP"], true),
@@ -106,7 +106,7 @@ mod tests {
     }
 
     #[test]
-    fn open_metrics_is_sent_only_to_those_who_name_it() {
+    fn open_metrics_is_sent_only_if_named() {
         for (value, accepted) in [
             ("application/openmetrics-text", true),
             ("application/openmetrics-text;version=1.0.0;q=0.5,text/plain;version=0.0.4;q=0.2,*/*;q=0.1", true),
@@ -119,7 +119,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_compressed_comes_back_as_it_was() {
+    fn compressed_text_decompresses_to_the_original() {
         for text in [String::new(), "roundsman_up 1\n".repeat(100_000)] {
             let packed = gzip(text.as_bytes());
             assert!(packed.len() <= text.len() / 8 + 64);

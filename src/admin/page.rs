@@ -1,6 +1,6 @@
-//! The page at `/`: what is in trouble on one line, then pools and upstreams as tables, trouble first, and the index of
-//! endpoints. Rendered here and without a script; its links lead nowhere else. Everything that came from outside goes through
-//! [`Escaped`].
+//! The page at `/`: one line with the pools that are not healthy, then pools and upstreams as tables, unhealthy ones
+//! first, and the index of endpoints. Rendered on the server, without scripts and without links to other sites. All
+//! text from outside goes through [`Escaped`].
 
 use std::fmt::{self, Write as _};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -12,7 +12,7 @@ use super::json::{PoolInfo, PoolWord, ReloadResult, StatusReply, UpstreamInfo};
 use super::routes::ROUTES;
 use crate::model::{Address, HealthState};
 
-/// A phone has no columns: there every cell is a line with its name before it, and nothing scrolls sideways.
+/// On a narrow screen every cell is a line that begins with the column's name, so that nothing scrolls sideways.
 const STYLE: &str = "\
 :root{color-scheme:light dark;--text:#222;--back:#fff;--dim:#5f6368;--line:#ddd;--link:#0b57d0;--good:#0a7a2f;--fair:#8a5a00;--bad:#c0262d}\
 @media(prefers-color-scheme:dark){:root{--text:#ddd;--back:#16181c;--dim:#9aa0a6;--line:#333;--link:#8ab4f8;--good:#4cc26f;--fair:#e0b252;--bad:#ff7b72}}\
@@ -29,15 +29,14 @@ code{font-family:ui-monospace,monospace}ul{margin:.3rem 0}\
 tr{border-bottom:1px solid var(--line);padding:.4rem 0}td,td.n{border:0;padding:.1rem 0;text-align:left;white-space:normal}\
 td[data-name]:not(:empty)::before{content:attr(data-name)': ';color:var(--dim)}}";
 
-/// The page for this status; `now` is its date.
+/// The page for this status; `now` is the status's date.
 pub fn index(status: &StatusReply, now: &str) -> String {
     let mut page = String::with_capacity(8 * 1024);
     write_index(&mut page, status, now).expect("a String takes everything");
     page
 }
 
-/// Where a browser finds the page of this admin address; `None` for a unix socket. An address that stands for all of this
-/// machine's is named by its loopback.
+/// The page's URL for a browser on this machine; `None` for a unix socket. For a wildcard address it uses the loopback.
 pub fn url(admin: &Address) -> Option<String> {
     match admin {
         Address::Inet(address) => {
@@ -63,7 +62,7 @@ fn write_index(page: &mut String, status: &StatusReply, now: &str) -> fmt::Resul
     write!(page, "<h1>roundsman <small>{} · {} · {ready}</small></h1>", Escaped(&status.version), status.state)?;
     write_summary(page, &pools)?;
     if status.checker.stale {
-        page.push_str("<p class=\"unhealthy\">The checker does not run now; verdicts may be out of date.</p>");
+        page.push_str("<p class=\"unhealthy\">The checker is not running; verdicts may be out of date.</p>");
     }
     write_config(page, status, now)?;
     for (name, pool) in pools {
@@ -74,7 +73,7 @@ fn write_index(page: &mut String, status: &StatusReply, now: &str) -> fmt::Resul
     Ok(())
 }
 
-/// What comes first on the page: 0.
+/// The order of pools on the page: 0 comes first.
 fn urgency(word: PoolWord) -> u8 {
     match word {
         PoolWord::Unhealthy => 0,
@@ -84,22 +83,22 @@ fn urgency(word: PoolWord) -> u8 {
     }
 }
 
-fn in_trouble<'p>(pools: &[&'p (String, PoolInfo)]) -> Vec<&'p (String, PoolInfo)> {
+fn not_healthy<'p>(pools: &[&'p (String, PoolInfo)]) -> Vec<&'p (String, PoolInfo)> {
     pools.iter().copied().filter(|(_, pool)| pool.status != PoolWord::Healthy).collect()
 }
 
-/// A tab among many shows trouble too.
+/// The prefix of the tab's title: the number of pools that are not healthy.
 fn title(pools: &[&(String, PoolInfo)]) -> String {
-    match in_trouble(pools).len() {
+    match not_healthy(pools).len() {
         0 => String::new(),
         count => format!("({count}) "),
     }
 }
 
-/// How many pools are in trouble, and which.
+/// How many pools are not healthy, and which.
 fn write_summary(page: &mut String, pools: &[&(String, PoolInfo)]) -> fmt::Result {
-    let troubled = in_trouble(pools);
-    let Some((_, worst)) = troubled.first() else {
+    let affected = not_healthy(pools);
+    let Some((_, worst)) = affected.first() else {
         return match pools.len() {
             0 => page.write_str("<p class=\"summary\">There are no pools.</p>"),
             1 => page.write_str("<p class=\"summary healthy\">The only pool is healthy.</p>"),
@@ -107,11 +106,11 @@ fn write_summary(page: &mut String, pools: &[&(String, PoolInfo)]) -> fmt::Resul
             count => write!(page, "<p class=\"summary healthy\">All {count} pools are healthy.</p>"),
         };
     };
-    let verb = if troubled.len() == 1 { "is" } else { "are" };
+    let verb = if affected.len() == 1 { "is" } else { "are" };
     let pools_word = if pools.len() == 1 { "pool" } else { "pools" };
-    let (count, of, class) = (troubled.len(), pools.len(), worst.status);
-    write!(page, "<p class=\"summary {class}\"><b>{count} of {of} {pools_word} {verb} in trouble</b>: ")?;
-    for (index, (name, pool)) in troubled.iter().enumerate() {
+    let (count, total, class) = (affected.len(), pools.len(), worst.status);
+    write!(page, "<p class=\"summary {class}\"><b>{count} of {total} {pools_word} {verb} not healthy</b>: ")?;
+    for (index, (name, pool)) in affected.iter().enumerate() {
         let comma = if index > 0 { ", " } else { "" };
         write!(page, "{comma}<a href=\"#pool-{0}\">{0}</a> is {1}", Escaped(name), pool.status)?;
     }
@@ -135,7 +134,7 @@ fn write_config(page: &mut String, status: &StatusReply, now: &str) -> fmt::Resu
     page.write_str("</ul>")
 }
 
-/// The names of the columns, and the classes of their cells: `n` are numbers.
+/// The names of the columns, and the CSS classes of their cells: `n` for numbers.
 const COLUMNS: [(&str, &str); 9] = [
     ("Upstream", "upstream"),
     ("State", "state"),
@@ -236,7 +235,8 @@ fn write_endpoints(page: &mut String) -> fmt::Result {
     page.write_str("</table>")
 }
 
-/// How long before the second date the first was, with the date itself where a pointer rests. What is no date is shown.
+/// The time from the first date to the second, with the first date as a tooltip. A text that is not a date is shown as
+/// it is.
 struct Age<'a>(&'a str, &'a str);
 
 impl fmt::Display for Age<'_> {
@@ -259,7 +259,7 @@ impl fmt::Display for Stamp<'_> {
     }
 }
 
-/// A text as HTML shows it. Control characters are shown as their escapes.
+/// A text escaped for HTML; control characters become visible escapes.
 struct Escaped<'a>(&'a str);
 
 impl fmt::Display for Escaped<'_> {
@@ -297,7 +297,7 @@ mod tests {
     }
 
     #[test]
-    fn a_browser_is_sent_where_it_can_go() {
+    fn the_url_leads_a_browser_on_this_machine_to_the_page() {
         for (admin, want) in [
             ("127.0.0.1:9900", Some("http://127.0.0.1:9900/")),
             ("0.0.0.0:80", Some("http://127.0.0.1:80/")),
@@ -310,7 +310,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn what_an_upstream_says_cannot_become_markup() {
+    async fn text_from_an_upstream_cannot_become_markup() {
         let mut reply = status(&[("api", &[Unhealthy, Healthy])]);
         let evil = "\"><script>alert(1)</script>\n<i>";
         let upstream = &mut reply.pools.0[0].1.upstreams[0];
@@ -322,14 +322,14 @@ mod tests {
         assert!(page.contains("&lt;i&gt;") && page.contains("&quot;&gt;&lt;script&gt;"), "{page}");
         assert!(!page.contains("<script") && !page.contains("<i>"), "{page}");
         assert!(page.contains("10.0.0.1:80") && page.contains("1 of 2 healthy"), "{page}");
-        assert!(page.contains("<li>second"), "each mistake has a line of its own: {page}");
+        assert!(page.contains("<li>second"), "each mistake has its own line: {page}");
     }
 
     #[tokio::test(start_paused = true)]
-    async fn trouble_comes_first_and_is_counted_on_top() {
+    async fn unhealthy_pools_come_first_and_are_counted_at_the_top() {
         let page = index(&status(&[("web", &[Healthy]), ("half", &[Healthy, Unhealthy]), ("api", &[Unhealthy])]), NOW);
         let at = |text: &str| page.find(text).unwrap_or_else(|| panic!("{text} is missing in {page}"));
-        assert!(at("<b>2 of 3 pools are in trouble</b>: <a href=\"#pool-api\">api</a> is unhealthy, ") < at("<h2"));
+        assert!(at("<b>2 of 3 pools are not healthy</b>: <a href=\"#pool-api\">api</a> is unhealthy, ") < at("<h2"));
         assert!(at("id=\"pool-api\"") < at("id=\"pool-half\"") && at("id=\"pool-half\"") < at("id=\"pool-web\""));
         let half = &page[at("id=\"pool-half\"")..at("id=\"pool-web\"")];
         assert!(half.find("10.0.0.2:80") < half.find("10.0.0.1:80"), "{half}");
@@ -337,7 +337,7 @@ mod tests {
         for (pools, want) in [
             (&[("api", &[Healthy][..]), ("web", &[Healthy])][..], "summary healthy\">Both pools are healthy."),
             (&[("api", &[Healthy])], "summary healthy\">The only pool is healthy."),
-            (&[("api", &[Unhealthy])], "<b>1 of 1 pool is in trouble</b>: "),
+            (&[("api", &[Unhealthy])], "<b>1 of 1 pool is not healthy</b>: "),
             (&[], "There are no pools."),
         ] {
             let page = index(&status(pools), NOW);
@@ -346,7 +346,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn ages_are_read_at_a_glance_and_stamps_are_kept_beside_them() {
+    async fn ages_are_shown_with_their_dates_as_tooltips() {
         let mut reply = status(&[("api", &[Unhealthy])]);
         reply.pools.0[0].1.upstreams[0].since = "2026-11-21T10:00:00.000Z".into();
         reply.pools.0[0].1.upstreams[0].broken_total = 7;

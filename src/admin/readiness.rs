@@ -1,5 +1,5 @@
-//! When `/readyz` is green: every named condition is met and every pool has been judged once. It latches: once green, only
-//! the end of the process makes it red, because what happens to pools afterwards is what `/health` tells.
+//! When `/readyz` returns 200: every named condition is met and every pool has had a first verdict. It latches: once
+//! ready, only the end of the process makes it not ready again; what happens to pools later is reported by `/health`.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -12,20 +12,20 @@ use super::json::ProcessState;
 use crate::model::{AdminState, HealthState};
 use crate::pool::{PoolStatus, Status};
 
-/// A pool counts as judged this long after its first probe, whatever came out.
+/// A pool counts as judged this long after its first probe, whatever the results.
 pub const JUDGED_AFTER: Duration = Duration::from_secs(30);
 
-/// Why the process is not ready. Names no pool, because `/readyz` answers without a token; a host name that does not resolve
-/// is named, because that is what somebody must mend.
+/// Why the process is not ready. Names no pool, because `/readyz` needs no token; but it names a host name that does
+/// not resolve, because an operator must fix that.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum NotReady {
-    /// It was told to stop.
+    /// The process is stopping.
     #[error("draining")]
     Draining,
     /// A condition is not met.
-    #[error("not done yet: {0}")]
+    #[error("not ready yet: {0}")]
     Condition(&'static str),
-    /// No configuration runs.
+    /// No configuration is applied yet.
     #[error("no configuration is loaded yet")]
     NoConfiguration,
     /// Pools wait for their first checks, or for addresses to check.
@@ -35,12 +35,12 @@ pub enum NotReady {
         waiting: usize,
         /// All pools.
         total: usize,
-        /// Those of them that wait for host names and nothing else.
+        /// Those of them that wait only for host names.
         unresolved: Unresolved,
     },
 }
 
-/// Pools that wait for host names to resolve: nothing can be checked before.
+/// Pools that wait for host names to resolve, before which nothing can be checked.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Unresolved {
     /// How many.
@@ -73,7 +73,7 @@ fn waits(waiting: usize, total: usize, unresolved: &Unresolved) -> String {
     parts.join("; ")
 }
 
-/// The host names that a pool waits for; empty where it waits for checks of addresses as well.
+/// The host names that a pool waits for; empty if it also waits for checks of addresses.
 fn awaited_names(pool: &PoolStatus) -> Vec<&Arc<str>> {
     let unknown = pool
         .upstreams
@@ -83,8 +83,8 @@ fn awaited_names(pool: &PoolStatus) -> Vec<&Arc<str>> {
     names.unwrap_or_default()
 }
 
-/// The rule without its latch.
-pub fn judge(process: &ProcessInfo, status: &Status, now: Instant) -> Result<(), NotReady> {
+/// The rule without the latch.
+pub fn evaluate(process: &ProcessInfo, status: &Status, now: Instant) -> Result<(), NotReady> {
     if process.state == ProcessState::Draining {
         return Err(NotReady::Draining);
     }
@@ -114,12 +114,12 @@ pub fn judge(process: &ProcessInfo, status: &Status, now: Instant) -> Result<(),
     }
 }
 
-/// One upstream is healthy, or no enabled one is unknown, or its first probe is long ago.
+/// One upstream is healthy, or no enabled one is unknown, or the first probe was [`JUDGED_AFTER`] ago.
 fn is_judged(pool: &PoolStatus, now: Instant) -> bool {
     pool.judged || pool.first_probe.is_some_and(|first| now.saturating_duration_since(first) >= JUDGED_AFTER)
 }
 
-/// The rule with its latch.
+/// The rule with the latch.
 #[derive(Debug, Default)]
 pub struct Readiness {
     was_ready: AtomicBool,
@@ -133,7 +133,7 @@ impl Readiness {
 
     /// Whether the process is ready now.
     pub fn check(&self, process: &ProcessInfo, status: &Status, now: Instant) -> Result<(), NotReady> {
-        match judge(process, status, now) {
+        match evaluate(process, status, now) {
             Ok(()) => {
                 self.was_ready.store(true, Ordering::Relaxed);
                 Ok(())
@@ -157,7 +157,7 @@ mod tests {
     async fn every_pool_must_have_been_judged_once() {
         let now = Instant::now();
         let waiting = |waiting, total| Err(NotReady::Pools { waiting, total, unresolved: Unresolved::default() });
-        let ready = |pools| judge(&process(), &status(pools), now);
+        let ready = |pools| evaluate(&process(), &status(pools), now);
         assert_eq!(ready(vec![pool("a", &[Unknown, Unknown])]), waiting(1, 1));
         assert_eq!(ready(vec![pool("a", &[Unknown, Healthy])]), Ok(()));
         assert_eq!(ready(vec![pool("a", &[Unhealthy, Unhealthy])]), Ok(()));
@@ -165,10 +165,10 @@ mod tests {
         let mut tired = pool("a", &[Unknown]);
         tired.first_probe = Some(now);
         assert_eq!(
-            judge(&process(), &status(vec![tired.clone()]), now + JUDGED_AFTER - Duration::from_millis(1)),
+            evaluate(&process(), &status(vec![tired.clone()]), now + JUDGED_AFTER - Duration::from_millis(1)),
             waiting(1, 1)
         );
-        assert_eq!(judge(&process(), &status(vec![tired]), now + JUDGED_AFTER), Ok(()));
+        assert_eq!(evaluate(&process(), &status(vec![tired]), now + JUDGED_AFTER), Ok(()));
     }
 
     /// A pool of host names that have no address.
@@ -183,8 +183,8 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_pool_that_waits_for_a_host_name_says_for_which() {
-        let reason = |pools| judge(&process(), &status(pools), Instant::now()).unwrap_err().to_string();
+    async fn a_pool_that_waits_for_a_host_name_names_it() {
+        let reason = |pools| evaluate(&process(), &status(pools), Instant::now()).unwrap_err().to_string();
         let api = || unresolved("a", &["api.internal:80"]);
         assert_eq!(reason(vec![api()]), "1 of 1 pools waits for the host name api.internal to resolve");
         assert_eq!(
@@ -199,25 +199,25 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn conditions_come_before_pools_and_draining_before_all() {
+    async fn draining_is_reported_before_conditions_and_those_before_pools() {
         let now = Instant::now();
         let mut process = process();
         process.conditions = vec![Condition { name: "config", met: true }, Condition { name: "listeners", met: false }];
         let status = status(vec![pool("a", &[Healthy])]);
-        assert_eq!(judge(&process, &status, now), Err(NotReady::Condition("listeners")));
+        assert_eq!(evaluate(&process, &status, now), Err(NotReady::Condition("listeners")));
         process.state = ProcessState::Draining;
-        assert_eq!(judge(&process, &status, now), Err(NotReady::Draining));
+        assert_eq!(evaluate(&process, &status, now), Err(NotReady::Draining));
     }
 
     #[tokio::test(start_paused = true)]
-    async fn before_the_first_configuration_it_is_red() {
+    async fn before_the_first_configuration_it_is_not_ready() {
         let mut empty = status(vec![]);
         empty.generation = 0;
-        assert_eq!(judge(&process(), &empty, Instant::now()), Err(NotReady::NoConfiguration));
+        assert_eq!(evaluate(&process(), &empty, Instant::now()), Err(NotReady::NoConfiguration));
     }
 
     #[tokio::test(start_paused = true)]
-    async fn once_green_only_draining_makes_it_red() {
+    async fn once_ready_only_draining_makes_it_not_ready() {
         let now = Instant::now();
         let readiness = Readiness::default();
         let mut process = process();

@@ -1,5 +1,5 @@
-//! Turns what the host says into the API's JSON: instants into dates, states into the contract's words, counters into
-//! numbers. Reads no clock but the one it is given.
+//! Turns the host's data into the JSON of the API: instants into dates, states into words, counters into numbers. The
+//! clock is an argument.
 
 use std::sync::atomic::Ordering;
 
@@ -56,7 +56,7 @@ pub fn pool_word(summary: PoolSummary) -> PoolWord {
     }
 }
 
-/// Why a pool does not serve in order and what would change that, as two sentences in one line.
+/// Why a pool does not serve normally and what would change that, on one line.
 pub fn reason(out: &OutOfOrder) -> String {
     format!("{}; {}", out.reason, out.remedy)
 }
@@ -138,7 +138,7 @@ fn responses(answered: Answered) -> ResponsesInfo {
     ResponsesInfo { informational, success, redirection, client_error, server_error }
 }
 
-/// Seconds since 1970 as RFC 3339; what no calendar has is the beginning of 1970.
+/// Seconds since 1970 as RFC 3339; out of range: the beginning of 1970.
 fn date(seconds: i64) -> String {
     jiff::Timestamp::from_second(seconds).unwrap_or(jiff::Timestamp::UNIX_EPOCH).to_string()
 }
@@ -149,7 +149,7 @@ pub(super) fn streak(streak: Streak) -> StreakInfo {
     StreakInfo { result, count: streak.count, needed: streak.needed }
 }
 
-/// The last probe that ended.
+/// The last finished probe.
 pub(super) fn last_check(check: &LastCheck, clock: &Clock) -> LastCheckInfo {
     LastCheckInfo {
         at: clock.date(check.at),
@@ -280,7 +280,7 @@ mod tests {
         assert!(down["why"].as_str().unwrap().starts_with("status 503"));
 
         for absent in ["checks", "unverified", "name"] {
-            assert!(!keys(up).contains(&absent), "{absent} only where there is something to tell");
+            assert!(!keys(up).contains(&absent), "{absent} is absent if it has nothing to report");
         }
 
         let read: StatusReply = serde_json::from_value(value.clone()).unwrap();
@@ -288,7 +288,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn several_checks_are_told_each_and_so_is_what_is_not_verified() {
+    async fn several_checks_and_unverified_certificates_are_shown() {
         let mut upstream = testing::upstream("api", 1, HealthState::Unhealthy);
         upstream.name = Some("api.internal".into());
         upstream.unverified = true;

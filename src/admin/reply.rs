@@ -1,5 +1,5 @@
-//! Builds answers. Every answer leaves through here, so every one carries the same guards for browsers: no sniffing, no
-//! storing, no foreign sites.
+//! Builds responses. Every response is built here, so all have the same security fields for browsers: no sniffing, no
+//! caching, no framing.
 
 use bytes::Bytes;
 use http::header::{self, HeaderName, HeaderValue};
@@ -8,14 +8,14 @@ use serde::Serialize;
 
 use super::json::ErrorReply;
 
-/// An answer with its whole body, which others may be given too.
+/// A response with its whole body, which may be shared.
 pub type Reply = Response<Bytes>;
 
-/// What a page of ours may load: nothing but its own style.
+/// The page may load nothing and use only its inline style.
 const PAGE_POLICY: &str =
     "default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
 
-/// A JSON answer.
+/// A JSON response.
 pub fn json<T: Serialize>(status: StatusCode, value: &T) -> Reply {
     match serde_json::to_vec(value) {
         Ok(mut body) => {
@@ -26,48 +26,48 @@ pub fn json<T: Serialize>(status: StatusCode, value: &T) -> Reply {
     }
 }
 
-/// A JSON answer that is rendered already.
+/// A JSON response from rendered text.
 pub fn json_text(body: Bytes) -> Reply {
     build(StatusCode::OK, "application/json", body)
 }
 
-/// The value as the text of a JSON answer.
+/// The value as the text of a JSON response; `null` and an error in the log if it cannot be serialised.
 pub fn to_json<T: Serialize>(value: &T) -> Vec<u8> {
     let mut body = serde_json::to_vec(value).unwrap_or_else(|error| {
-        tracing::error!(%error, "An answer cannot be written as JSON");
+        tracing::error!(%error, "A response cannot be written as JSON");
         b"null".to_vec()
     });
     body.push(b'\n');
     body
 }
 
-/// The answer of a connection that is closed after it.
+/// The response with `Connection: close`.
 pub fn closing(reply: Reply) -> Reply {
     with(reply, header::CONNECTION, "close")
 }
 
-/// There is no room now; the sentence says for what.
+/// 503 with `Retry-After: 1`; the message names the limit that was reached.
 pub fn busy(message: &str) -> Reply {
     with(error(StatusCode::SERVICE_UNAVAILABLE, message), header::RETRY_AFTER, "1")
 }
 
-/// A JSON answer that says what went wrong.
+/// A JSON response with an error message.
 pub fn error(status: StatusCode, message: impl Into<String>) -> Reply {
     json(status, &ErrorReply { error: message.into() })
 }
 
-/// A plain answer of this type.
+/// A text response with this content type.
 pub fn text(content_type: &'static str, body: Bytes) -> Reply {
     build(StatusCode::OK, content_type, body)
 }
 
-/// A page.
+/// An HTML page with its content security policy.
 pub fn page(body: Bytes) -> Reply {
     let reply = build(StatusCode::OK, "text/html; charset=utf-8", body);
     with(reply, header::CONTENT_SECURITY_POLICY, PAGE_POLICY)
 }
 
-/// The answer with one more field.
+/// The response with one more header field; panics if the value is not printable.
 pub fn with(mut reply: Reply, name: HeaderName, value: &str) -> Reply {
     let value = HeaderValue::from_str(value).expect("our own field values are printable");
     reply.headers_mut().insert(name, value);

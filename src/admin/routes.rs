@@ -1,5 +1,5 @@
-//! The table of endpoints. It drives dispatch, the index page and the tests: an endpoint is a row here and a function in
-//! `handlers`.
+//! The table of endpoints. It drives dispatch, the index page and the tests: an endpoint is a row here and a function
+//! in `handlers`.
 
 use std::future::Future;
 use std::panic::AssertUnwindSafe;
@@ -28,43 +28,43 @@ use super::target;
 
 /// The largest body of a request, in bytes.
 pub const BODY_BYTES_MAX: usize = 64 * 1024;
-/// How long the body of a request may take.
+/// How long reading the body of a request may take.
 pub const BODY_TIMEOUT: Duration = Duration::from_secs(5);
-/// How long most answers may take.
+/// How long most responses may take.
 pub const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
-/// How long a question waits for a place.
+/// How long a request waits for a free place.
 const PLACE_TIMEOUT: Duration = Duration::from_secs(1);
-/// How long a reload may take: a little less than `roundsman reload` waits for its answer.
+/// How long a reload may take: a little less than the timeout of `roundsman reload`.
 pub const RELOAD_TIMEOUT: Duration = Duration::from_secs(55);
-/// How long a question for events may wait.
+/// How long a request for events may wait.
 pub const WAIT_MAX: Duration = Duration::from_secs(30);
 
 /// One endpoint.
 pub struct Route {
-    /// GET (and so HEAD) or POST.
+    /// GET (which includes HEAD) or POST.
     pub method: Method,
     /// Its path; `{name}` is one segment, percent-encoded.
     pub path: &'static str,
-    /// Whether it answers without a token, at once, on the thread of connections: a probe of the process.
+    /// A liveness or readiness probe: answered without a token, at once, on the thread of connections.
     pub open: bool,
-    /// How long its answer may take.
+    /// How long its response may take.
     pub timeout: Duration,
     /// One line for the index.
     pub doc: &'static str,
-    /// What answers.
+    /// The function that answers.
     pub handler: Handler,
 }
 
-/// What answers a question.
+/// The function that answers a request.
 pub type Handler = fn(Question) -> BoxFuture<'static, Reply>;
 
-/// A question that passed the guards.
+/// A request that passed the access checks.
 pub struct Question {
-    /// The server it was put to.
+    /// The server.
     pub server: Arc<Shared>,
     /// The values of the path's `{name}` segments, decoded.
     pub params: Vec<String>,
-    /// When its head was whole.
+    /// When its head was complete.
     pub asked: Instant,
     /// The head.
     pub head: Parts,
@@ -103,29 +103,31 @@ impl Route {
 pub static ROUTES: [Route; 15] = [
     get("/", "This page", |q| Box::pin(handlers::index(q))),
     get("/livez", "200 while the process serves", |q| Box::pin(handlers::livez(q))).open(),
-    get("/readyz", "200 once every pool has been judged; 503 before that and while draining", |q| {
+    get("/readyz", "200 once every pool has a first verdict; 503 before that and while draining", |q| {
         Box::pin(handlers::readyz(q))
     })
     .open(),
-    get("/health", "healthy, degraded, or 503 unhealthy; ?detailed=true for more", |q| Box::pin(handlers::health(q))),
-    get("/health/{pool}", "One pool; 503 when it has nothing eligible", |q| Box::pin(handlers::pool_health(q))),
+    get("/health", "Healthy, degraded, or unhealthy (503); ?detailed=true for more", |q| Box::pin(handlers::health(q))),
+    get("/health/{pool}", "One pool; 503 if it has no eligible upstream", |q| Box::pin(handlers::pool_health(q))),
     get("/metrics", "Prometheus text; ?upstreams=false leaves out the series per upstream", |q| {
         Box::pin(handlers::metrics(q))
     }),
     get("/api/v1/status", "Everything about pools and upstreams", |q| Box::pin(handlers::status(q))),
-    get("/api/v1/events", "What happened: ?after=N for later ones, &wait=SECONDS (at most 30) to wait for one", |q| {
-        Box::pin(handlers::events(q))
-    })
+    get(
+        "/api/v1/events",
+        "What happened: ?after=N for newer events, &wait=SECONDS (at most 30) to wait for one",
+        |q| Box::pin(handlers::events(q)),
+    )
     .within(WAIT_MAX.saturating_add(ANSWER_TIMEOUT)),
-    get("/api/v1/pools/{pool}/explain", "Why a pool is what it is, in one paragraph", |q| {
+    get("/api/v1/pools/{pool}/explain", "The state of a pool explained in one paragraph", |q| {
         Box::pin(handlers::explain_pool(q))
     }),
     get(
         "/api/v1/pools/{pool}/upstreams/{address}/explain",
-        "Everything about one upstream: its last probes step by step, what is next, and its last changes",
+        "Everything about one upstream: its last probes step by step, what comes next, and its last changes",
         |q| Box::pin(handlers::explain_upstream(q)),
     ),
-    post("/api/v1/reload", "Rereads the configuration; ?dry_run=true only validates it", |q| {
+    post("/api/v1/reload", "Reloads the configuration; ?dry_run=true only validates it", |q| {
         Box::pin(handlers::reload(q))
     })
     .within(RELOAD_TIMEOUT),
@@ -141,9 +143,9 @@ pub static ROUTES: [Route; 15] = [
     }),
 ];
 
-/// Answers a request. Never panics: what a handler panics with becomes a 500.
+/// Answers a request. A panic of a handler becomes a 500.
 ///
-/// The connection is closed after an answer for which no body was read though there is one, and when the server stops.
+/// The connection is closed after the response if the request's body was not read, or if the server is stopping.
 pub async fn dispatch(server: Arc<Shared>, request: Request<Incoming>, open: &Open) -> Reply {
     let (stopped, has_body) = (server.stopped.clone(), !request.body().is_end_stream());
     let mut body_read = false;
@@ -167,44 +169,46 @@ async fn answer(server: Arc<Shared>, request: Request<Incoming>, connection: &Op
     let (route, params) = match found {
         Found::Route(route, params) => (route, params),
         Found::OtherMethod(allow) => {
-            let reply = reply::error(StatusCode::METHOD_NOT_ALLOWED, format!("this path answers {allow}"));
+            let reply = reply::error(StatusCode::METHOD_NOT_ALLOWED, format!("this path allows {allow}"));
             return reply::with(reply, header::ALLOW, &allow);
         }
-        Found::Nothing => return reply::error(StatusCode::NOT_FOUND, "no such endpoint; GET / lists them"),
+        Found::UnknownPath => {
+            return reply::error(StatusCode::NOT_FOUND, "no such endpoint; GET / lists all endpoints");
+        }
     };
     if route.method == Method::POST
         && let Err(refusal) = guard::check_origin(&head.headers)
     {
         return refuse(refusal);
     }
-    // A probe has no body that matters; who sends one slowly is among those whose question is not whole.
+    // The body of a probe is ignored; a connection that sends one slowly counts as one without a complete request.
     let body = match if route.open { Ok(Bytes::new()) } else { read_body(body).await } {
         Ok(body) => body,
         Err(reply) => return reply,
     };
     *body_read = !route.open;
     if !connection.on_question() {
-        return reply::busy("too many questions wait to be answered");
+        return reply::busy("too many requests are waiting");
     }
     let question = Question { server: server.clone(), params, asked, head, body };
     if route.open {
-        // The probes know their answers.
+        // The probes answer at once and need no place.
         return (route.handler)(question).await;
     }
     let Some(place) = place(&server).await else {
-        return reply::busy("too many questions are being answered");
+        return reply::busy("too many requests are being answered");
     };
     let answer = OnAnswers(server.answers.spawn(tokio::time::timeout(route.timeout, (route.handler)(question))));
     let mut reply = match answer.await {
         Ok(Ok(reply)) => reply,
-        Ok(Err(_)) => reply::error(StatusCode::GATEWAY_TIMEOUT, format!("no answer within {:?}", route.timeout)),
+        Ok(Err(_)) => reply::error(StatusCode::GATEWAY_TIMEOUT, format!("no response within {:?}", route.timeout)),
         Err(_) => reply::error(StatusCode::INTERNAL_SERVER_ERROR, "internal error"),
     };
     reply.extensions_mut().insert(Arc::new(place));
     reply
 }
 
-/// A place for a question. Where there is none, the slowest reader makes one.
+/// A place for a request. If none is free, the slowest reader is closed to free one.
 async fn place(server: &Shared) -> Option<OwnedSemaphorePermit> {
     if let Ok(place) = server.places.clone().try_acquire_owned() {
         return Some(place);
@@ -214,7 +218,7 @@ async fn place(server: &Shared) -> Option<OwnedSemaphorePermit> {
     place.ok()?.ok()
 }
 
-/// A question that is being answered on the thread of answers. It is given up when nobody waits for it any more.
+/// A request being answered on the thread `admin-answers`. Dropping this aborts it.
 struct OnAnswers<T>(JoinHandle<T>);
 
 impl<T> Future for OnAnswers<T> {
@@ -231,14 +235,14 @@ impl<T> Drop for OnAnswers<T> {
     }
 }
 
-/// What the table says of a method and a path.
+/// The result of a look-up in the table by method and path.
 pub(super) enum Found {
     /// This endpoint, with the values of its segments.
     Route(&'static Route, Vec<String>),
-    /// The path is known with these methods.
+    /// The path exists, but only with these methods.
     OtherMethod(String),
-    /// The path is not known.
-    Nothing,
+    /// There is no such path.
+    UnknownPath,
 }
 
 /// Finds the endpoint. HEAD is answered as GET.
@@ -252,18 +256,18 @@ pub(super) fn find(method: &Method, path: &str) -> Found {
         }
         allow.push(if route.method == Method::GET { "GET, HEAD" } else { "POST" });
     }
-    if allow.is_empty() { Found::Nothing } else { Found::OtherMethod(allow.join(", ")) }
+    if allow.is_empty() { Found::UnknownPath } else { Found::OtherMethod(allow.join(", ")) }
 }
 
 async fn read_body(body: Incoming) -> Result<Bytes, Reply> {
-    let too_large = || reply::error(StatusCode::PAYLOAD_TOO_LARGE, "a body is at most 64 KiB");
+    let too_large = || reply::error(StatusCode::PAYLOAD_TOO_LARGE, "the body must be at most 64 KiB");
     if body.size_hint().lower() > BODY_BYTES_MAX as u64 {
         return Err(too_large());
     }
     match tokio::time::timeout(BODY_TIMEOUT, Limited::new(body, BODY_BYTES_MAX).collect()).await {
         Ok(Ok(whole)) => Ok(whole.to_bytes()),
         Ok(Err(error)) if error.is::<LengthLimitError>() => Err(too_large()),
-        Ok(Err(_)) => Err(reply::error(StatusCode::BAD_REQUEST, "the body broke off or is malformed")),
+        Ok(Err(_)) => Err(reply::error(StatusCode::BAD_REQUEST, "the body is incomplete or malformed")),
         Err(_) => Err(reply::error(StatusCode::REQUEST_TIMEOUT, "the body did not arrive in time")),
     }
 }
@@ -289,8 +293,8 @@ mod tests {
             assert!(matches!(find(&Method::DELETE, &path), Found::OtherMethod(_)), "{path}");
             assert!(!route.doc.is_empty());
         }
-        assert!(matches!(find(&Method::GET, "/nothing"), Found::Nothing));
-        assert!(matches!(find(&Method::GET, "//"), Found::Nothing));
+        assert!(matches!(find(&Method::GET, "/nothing"), Found::UnknownPath));
+        assert!(matches!(find(&Method::GET, "//"), Found::UnknownPath));
     }
 
     #[test]

@@ -1,7 +1,7 @@
-//! Serves the admin socket on threads and runtimes of its own: one for connections and the two probes, one for all other answers,
-//! so that no answer is in the way of `/livez`. Everything is bounded: 64 connections without a question, kept ones included, 64
-//! questions, 32 MiB of answers that wait for their readers, heads of 8 KiB, 5 s for each of head, body, answer and a write that
-//! stands still, 2 minutes for one request, 90 s without one.
+//! Serves the admin socket on its own threads and runtimes: one for connections and the two probes, one for all other
+//! responses, so that no response delays `/livez`. Everything is bounded: 64 connections without a request, idle ones
+//! included, 64 requests at once, 32 MiB of responses that wait for their readers, heads of 8 KiB, 5 s each for head,
+//! body, response and a write without progress, 2 minutes for one request, 90 s without one.
 
 use std::convert::Infallible;
 use std::future::{Future, poll_fn};
@@ -31,9 +31,9 @@ use super::socket::{Bound, Listener};
 
 /// The largest head of a request, in bytes.
 pub const HEAD_BYTES_MAX: usize = 8 * 1024;
-/// How long requests in flight may take when the server is told to stop.
+/// How long requests in flight may take when the server stops.
 const STOP_GRACE: Duration = Duration::from_millis(500);
-/// How often it is looked whether they are done.
+/// How often the server checks whether they are done.
 const STOP_POLL: Duration = Duration::from_millis(5);
 
 /// A running admin server. Dropping it stops it.
@@ -65,7 +65,7 @@ impl Bound {
 }
 
 impl Handle {
-    /// Stops accepting, lets what is in flight finish for at most 0.5 s, and ends the thread. Blocks for as long.
+    /// Stops accepting, gives requests in flight 0.5 s to finish, and ends the thread. Blocks meanwhile.
     pub fn stop(mut self) {
         self.stop_now();
     }
@@ -89,9 +89,9 @@ async fn serve(listener: Listener, shared: Arc<Shared>) {
         Ok(acceptor) => acceptor,
         Err(error) => return tracing::error!(%error, "Admin socket cannot be served"),
     };
-    // Judged once before the first question, so that there is something to tell.
-    let judge = shared.clone();
-    let _ = shared.answers.spawn(async move { judge.judge(Instant::now()) }).await;
+    // Evaluated once before the first request, so that `/readyz` has a reason to report.
+    let first = shared.clone();
+    let _ = shared.answers.spawn(async move { first.evaluate_readiness(Instant::now()) }).await;
     shared.answers.spawn(shared.clone().watch_readiness());
     shared.answers.spawn(shared.clone().keep_small());
     let mut stop = shared.stopped.clone();
@@ -128,12 +128,12 @@ async fn accept_all(acceptor: &Acceptor, shared: &Arc<Shared>) {
         }
         let (shared, open) = (shared.clone(), shared.connections.open(Instant::now()));
         tokio::spawn(serve_connection(stream, peer, shared, open));
-        // Whoever has sent its head is heard before the next one comes.
+        // Lets the new connection read its head before the next one is accepted.
         tokio::task::yield_now().await;
     }
 }
 
-/// One connection, request by request. What goes wrong on it concerns nobody else, so its error is dropped.
+/// Serves one connection, request by request. Its errors affect no other connection and are dropped.
 async fn serve_connection(stream: Box<dyn Stream>, peer: Peer, shared: Arc<Shared>, open: Open) {
     let mut stopped = shared.stopped.clone();
     let open = Arc::new(open);
@@ -144,7 +144,7 @@ async fn serve_connection(stream: Box<dyn Stream>, peer: Peer, shared: Arc<Share
         async move { Ok::<_, Infallible>(send(routes::dispatch(shared, request, &open).await, open, head_only)) }
     });
     let connection = http1::Builder::new()
-        // Its own would run while a connection is idle too, and so be either too short for that or too long for a head.
+        // Hyper's timeout also runs while a connection is idle: too short for that, or too long for a head.
         .header_read_timeout(None)
         .max_buf_size(HEAD_BYTES_MAX)
         .keep_alive(true)
@@ -152,7 +152,7 @@ async fn serve_connection(stream: Box<dyn Stream>, peer: Peer, shared: Arc<Share
     tokio::pin!(connection);
     let timer = sleep_until(Instant::now());
     tokio::pin!(timer);
-    // Every change of its stage is made within the poll of the connection, so the timer is right after it.
+    // The stage changes only while the connection is polled, so the deadline is right after the poll.
     let served = poll_fn(|cx| {
         if connection.as_mut().poll(cx).is_ready() {
             return Poll::Ready(());
@@ -168,17 +168,17 @@ async fn serve_connection(stream: Box<dyn Stream>, peer: Peer, shared: Arc<Share
         () = open.ended() => return,
         _ = stopped.wait_for(|stop| *stop) => {}
     }
-    // The server stops: a question that was asked is answered, a connection that asks nothing is closed.
+    // The server stops: a request in progress is answered, a connection without one is closed.
     if open.is_asking() {
         connection.as_mut().graceful_shutdown();
         let _ = connection.await;
     }
 }
 
-/// The answer as it is sent, if there is room for it.
+/// The response with its body; 503 if there is no room for it.
 fn send(reply: Reply, open: Arc<Open>, head_only: bool) -> Response<Body> {
     let fits = head_only || open.reads(reply.body(), Instant::now());
-    let mut reply = if fits { reply } else { reply::closing(reply::busy("too many answers wait for their readers")) };
+    let mut reply = if fits { reply } else { reply::closing(reply::busy("too many responses wait for slow clients")) };
     let place = reply.extensions_mut().remove::<Arc<OwnedSemaphorePermit>>();
     reply.map(|bytes| Body::new(bytes, open, place))
 }
@@ -211,8 +211,8 @@ impl Acceptor {
             }
             Acceptor::Unix(listener) => {
                 let (stream, _) = listener.accept().await?;
-                let who = stream.peer_cred().map(|who| (who.uid(), who.pid()));
-                let peer = match who {
+                let credentials = stream.peer_cred().map(|credentials| (credentials.uid(), credentials.pid()));
+                let peer = match credentials {
                     Ok((uid, Some(pid))) => format!("unix socket, uid {uid}, pid {pid}"),
                     Ok((uid, None)) => format!("unix socket, uid {uid}"),
                     Err(_) => "unix socket".to_owned(),
@@ -245,7 +245,7 @@ mod tests {
         near
     }
 
-    /// Sends one piece a second until the server closes, for at most a minute; the answer is what it said.
+    /// Sends one piece a second until the server closes, for at most a minute. Returns the response and the time.
     async fn drip(mut stream: DuplexStream, head: &str, piece: &str) -> (String, Duration) {
         let begin = Instant::now();
         let mut sent = stream.write_all(head.as_bytes()).await;
@@ -254,26 +254,26 @@ mod tests {
             sent = stream.write_all(piece.as_bytes()).await;
         }
         let took = begin.elapsed();
-        let mut said = String::new();
-        let _ = stream.read_to_string(&mut said).await;
-        (said, took)
+        let mut received = String::new();
+        let _ = stream.read_to_string(&mut received).await;
+        (received, took)
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_head_that_drips_is_cut_off_after_five_seconds() {
+    async fn a_slow_head_is_closed_after_five_seconds() {
         let (_, took) = drip(connection(4_096), "GET /livez HTTP/1.1\r\n", "X: y\r\n").await;
         assert!(took <= HEAD_TIMEOUT + Duration::from_secs(1), "{took:?}");
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_body_that_drips_is_answered_408_after_five_seconds() {
+    async fn a_slow_body_gets_408_after_five_seconds() {
         let head = "POST /api/v1/reload HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1000\r\n\r\n";
-        let (said, took) = drip(connection(4_096), head, "x").await;
-        assert!(said.starts_with("HTTP/1.1 408"), "{said}");
+        let (received, took) = drip(connection(4_096), head, "x").await;
+        assert!(received.starts_with("HTTP/1.1 408"), "{received}");
         assert!(took <= routes::BODY_TIMEOUT + Duration::from_secs(1), "{took:?}");
     }
 
-    /// Reads so many answers of `/livez`.
+    /// Reads `count` responses of `/livez`.
     async fn answers(stream: &mut DuplexStream, count: usize) -> String {
         let mut bytes = Vec::new();
         loop {
@@ -297,13 +297,13 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_connection_is_kept_for_more_questions_and_closed_when_none_comes() {
+    async fn a_connection_is_kept_for_more_requests_and_closed_when_idle() {
         let mut stream = connection(4_096);
         for wait in [0, 1, 60, 80] {
             sleep(Duration::from_secs(wait)).await;
             stream.write_all(LIVEZ).await.expect("it is kept");
-            let said = answers(&mut stream, 1).await;
-            assert!(!said.contains("connection: close"), "{said}");
+            let received = answers(&mut stream, 1).await;
+            assert!(!received.contains("connection: close"), "{received}");
         }
         // Two at once are answered one after the other.
         stream.write_all(&[LIVEZ, LIVEZ].concat()).await.unwrap();
@@ -313,7 +313,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn the_second_head_has_its_time_from_its_first_byte() {
+    async fn the_timeout_of_the_second_head_runs_from_its_first_byte() {
         let mut stream = connection(4_096);
         stream.write_all(LIVEZ).await.unwrap();
         answers(&mut stream, 1).await;
@@ -323,16 +323,16 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_client_that_asks_for_the_end_gets_it_and_so_does_one_of_http_1_0() {
+    async fn the_connection_is_closed_if_the_client_asks_for_it_and_for_http_1_0() {
         for head in
             ["GET /livez HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n", "GET /livez HTTP/1.0\r\n\r\n"]
         {
             let mut stream = connection(4_096);
             stream.write_all(head.as_bytes()).await.unwrap();
             let begin = Instant::now();
-            let mut said = String::new();
-            stream.read_to_string(&mut said).await.unwrap();
-            assert!(said.contains(" 200 ") && begin.elapsed() < Duration::from_secs(1), "{said}");
+            let mut received = String::new();
+            stream.read_to_string(&mut received).await.unwrap();
+            assert!(received.contains(" 200 ") && begin.elapsed() < Duration::from_secs(1), "{received}");
         }
     }
 
@@ -340,18 +340,18 @@ mod tests {
     async fn a_silent_connection_is_closed_after_five_seconds() {
         let begin = Instant::now();
         let mut stream = connection(4_096);
-        let mut said = Vec::new();
-        let _ = timeout(Duration::from_secs(60), stream.read_to_end(&mut said)).await.expect("it is closed");
+        let mut received = Vec::new();
+        let _ = timeout(Duration::from_secs(60), stream.read_to_end(&mut received)).await.expect("it is closed");
         assert!(begin.elapsed() <= HEAD_TIMEOUT + Duration::from_secs(1));
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_client_that_does_not_read_is_given_up() {
+    async fn a_client_that_does_not_read_is_closed() {
         let mut stream = connection(512);
         stream.write_all(b"GET /api/v1/status HTTP/1.1\r\nHost: localhost\r\n\r\n").await.unwrap();
         sleep(Duration::from_secs(12)).await;
-        let mut said = Vec::new();
-        let _ = stream.read_to_end(&mut said).await;
-        assert!(said.len() <= 512, "the rest was dropped with the connection");
+        let mut received = Vec::new();
+        let _ = stream.read_to_end(&mut received).await;
+        assert!(received.len() <= 512, "the rest was dropped with the connection");
     }
 }

@@ -1,8 +1,10 @@
-//! What the handlers share: the process, readiness, and renderings that serve everybody who asks within a tenth of a second.
+//! The state that handlers share: the process, readiness, and rendered texts, each of which serves all requests within
+//! a tenth of a second.
 //!
-//! A rendering shows every order that was answered before its question was put: [`Host::revision`] counts orders and reloads,
-//! and a rendering of another revision is not used. All of this runs on the one thread of answers, so that whoever waits for
-//! it finds what the one before has rendered; readiness alone is told from the thread of connections, without rendering.
+//! A rendering includes every order that was answered before the request came: [`Host::revision`] counts orders and
+//! reloads, and a rendering of another revision is not used. All of this runs on the single thread `admin-answers`, so
+//! that a waiting request finds the text rendered by the one before; only readiness is read from the thread of
+//! connections, without rendering.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -21,49 +23,49 @@ use super::readiness::{NotReady, Readiness};
 use super::render;
 use crate::pool::Status;
 
-/// So long a rendering serves those who ask.
+/// How long a rendering is used.
 pub const SHARED_FOR: Duration = Duration::from_millis(100);
-/// Questions that are answered at once; `/livez` and `/readyz` need no place.
+/// Requests answered at the same time; `/livez` and `/readyz` need no place.
 pub const PLACES_MAX: usize = 64;
-/// Questions for events that may wait at once, so that they leave room for the others.
+/// Requests that may wait for events at the same time, so that there is room for others.
 pub const WAITERS_MAX: usize = 32;
-/// How often readiness is judged until it is green.
+/// How often readiness is evaluated until the process is ready.
 const READY_POLL: Duration = Duration::from_millis(50);
-/// Judging takes a quarter of the time at most, however many upstreams there are.
+/// Pause between two evaluations, as a multiple of the time one takes: they use at most a quarter of the thread.
 const READY_SHARE: u32 = 3;
 
-/// What the handlers share.
+/// The state that handlers share.
 pub struct Shared {
     /// The process.
     pub host: Arc<dyn Host>,
     /// For dates.
     pub clock: Clock,
-    /// Who is connected.
+    /// The open connections.
     pub connections: Arc<Connections>,
-    /// Places for questions.
+    /// Places for requests.
     pub places: Arc<Semaphore>,
-    /// Places for questions that wait for events.
+    /// Places for requests that wait for events.
     pub waiters: Semaphore,
-    /// Where questions are answered, but for the probes.
+    /// The runtime that answers all requests except the probes.
     pub answers: tokio::runtime::Handle,
-    /// Becomes true when the server is told to stop: who waits for something answers at once.
+    /// Becomes true when the server stops: requests that wait for events are then answered at once.
     pub stopped: watch::Receiver<bool>,
     readiness: Readiness,
     ready_before: AtomicBool,
-    /// Why it was not ready when that was last judged.
+    /// Why the process was not ready at the last evaluation.
     not_ready: Mutex<NotReady>,
     status: Mutex<Option<Made<Arc<Status>>>>,
     texts: Mutex<[Option<Made<Bytes>>; TEXTS]>,
 }
 
-/// A text that everybody gets alike.
+/// A text that is the same for every client.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Text {
     /// `/api/v1/status`.
     Status,
     /// The page.
     Page,
-    /// `/metrics`: one text for each way to write it.
+    /// `/metrics`: one text per format.
     Metrics {
         /// What is in it.
         format: MetricsFormat,
@@ -75,7 +77,7 @@ pub enum Text {
 const TEXTS: usize = 10;
 
 impl Text {
-    /// Its place among the renderings: no two share one.
+    /// Its index among the renderings, unique for each.
     fn place(self) -> usize {
         match self {
             Text::Status => 0,
@@ -87,7 +89,7 @@ impl Text {
     }
 }
 
-/// Something that was made once for many.
+/// A value made once for several requests.
 struct Made<T> {
     what: T,
     revision: u64,
@@ -96,7 +98,8 @@ struct Made<T> {
 }
 
 impl<T: Clone> Made<T> {
-    /// What was made, if it answers a question that was put at `asked`; what was begun after it does.
+    /// The value, if it is valid for a request that came at `asked`: of this revision, and begun at most [`SHARED_FOR`]
+    /// before.
     fn good(made: &Option<Made<T>>, revision: u64, asked: Instant) -> Option<T> {
         let good =
             |made: &&Made<T>| made.revision == revision && asked.saturating_duration_since(made.at) <= SHARED_FOR;
@@ -123,7 +126,8 @@ impl Shared {
         }
     }
 
-    /// Whether `/readyz` is green, and why not, as last judged. Needs no picture of the pools, and so no time.
+    /// Whether the process is ready, or why not, as of the last evaluation. Returns at once, without a snapshot of the
+    /// pools.
     pub fn ready(&self) -> Result<(), NotReady> {
         match (self.host.state(), self.readiness.was_ready()) {
             (ProcessState::Draining, _) => Err(NotReady::Draining),
@@ -132,8 +136,8 @@ impl Shared {
         }
     }
 
-    /// Judges readiness anew; true when it is green.
-    pub fn judge(&self, now: Instant) -> bool {
+    /// Evaluates readiness; true if the process is ready.
+    pub fn evaluate_readiness(&self, now: Instant) -> bool {
         match self.readiness.check(&self.host.process(), &self.host.status(now), now) {
             Ok(()) => {
                 if !self.ready_before.swap(true, Ordering::Relaxed) {
@@ -148,7 +152,8 @@ impl Shared {
         }
     }
 
-    /// A picture of the pools for a question that was put at `asked`: at most [`SHARED_FOR`] older, and of the newest revision.
+    /// A snapshot of the pools for a request that came at `asked`: at most [`SHARED_FOR`] older, and of the newest
+    /// revision.
     pub fn status(&self, asked: Instant) -> Arc<Status> {
         let revision = self.host.revision();
         let mut status = self.status.lock();
@@ -162,14 +167,14 @@ impl Shared {
         what
     }
 
-    /// The same as the API says it.
+    /// The same as the JSON of the API.
     pub fn status_reply(&self, asked: Instant) -> StatusReply {
         let (status, process, now) = (self.status(asked), self.host.process(), Instant::now());
         let ready = self.readiness.check(&process, &status, now).is_ok();
         render::status(&status, &process, ready, &self.clock, now)
     }
 
-    /// The text of this kind for a question that was put at `asked`, rendered by `render` unless that was done just now.
+    /// The text of this kind for a request that came at `asked`; rendered by `render` unless a recent one is valid.
     pub fn text(&self, kind: Text, asked: Instant, render: impl FnOnce() -> Vec<u8>) -> Bytes {
         let revision = self.host.revision();
         let mut texts = self.texts.lock();
@@ -184,7 +189,7 @@ impl Shared {
         what
     }
 
-    /// Forgets what is too old to be used.
+    /// Drops what is too old to be used.
     fn forget_old(&self, now: Instant) {
         let old = |at: Instant| now.saturating_duration_since(at) > SHARED_FOR;
         self.status.lock().take_if(|made| old(made.at));
@@ -193,18 +198,18 @@ impl Shared {
         }
     }
 
-    /// Judges readiness until it is green, so that it latches even if nobody asks.
+    /// Evaluates readiness until the process is ready, so that it latches even without requests.
     pub async fn watch_readiness(self: Arc<Shared>) {
         loop {
             let begin = Instant::now();
-            if self.readiness.was_ready() || self.judge(begin) {
+            if self.readiness.was_ready() || self.evaluate_readiness(begin) {
                 return;
             }
             sleep(READY_POLL.max(READY_SHARE * begin.elapsed())).await;
         }
     }
 
-    /// Gives back the memory of old renderings.
+    /// Frees the memory of old renderings.
     pub async fn keep_small(self: Arc<Shared>) {
         loop {
             sleep(SHARED_FOR * 5).await;
@@ -218,7 +223,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_text_has_a_place_of_its_own() {
+    fn every_text_has_its_own_place() {
         let metrics = (0..8).map(|bits| Text::Metrics {
             format: MetricsFormat { open_metrics: bits & 1 > 0, upstreams: bits & 2 > 0 },
             gzip: bits & 4 > 0,

@@ -1,5 +1,5 @@
 //! Binds the admin socket: TCP, or a unix socket that only its owner may open. Refuses an address that other machines
-//! reach when there is no token. Serving is `server`'s business.
+//! can reach if there is no token. `server` serves it.
 
 use std::fs;
 use std::io;
@@ -12,7 +12,7 @@ use socket2::{Domain, SockAddr, Socket, Type};
 use crate::model::Address;
 use crate::model::policy::AdminPolicy;
 
-/// Connections the kernel keeps until we accept them.
+/// Connections that the kernel queues until they are accepted.
 const BACKLOG: i32 = 128;
 
 /// A bound socket, not served yet.
@@ -26,9 +26,9 @@ pub struct Bound {
 /// The listening socket itself.
 #[derive(Debug)]
 pub(super) enum Listener {
-    /// Over the Internet protocols.
+    /// TCP.
     Tcp(std::net::TcpListener),
-    /// Over a file.
+    /// A unix socket.
     Unix(std::os::unix::net::UnixListener),
 }
 
@@ -39,7 +39,7 @@ pub(super) struct SocketFile(Arc<Path>);
 /// Why the admin socket could not be bound.
 #[derive(Debug, thiserror::Error)]
 pub enum BindError {
-    /// Other machines reach the address, and there is no token.
+    /// Other machines can reach the address, and there is no token.
     #[error("admin address {0} can be reached from other machines: set admin.token, or use 127.0.0.1 or unix:/path")]
     TokenMissing(Address),
     /// The system refused.
@@ -47,12 +47,12 @@ pub enum BindError {
     Io {
         /// The address.
         address: Address,
-        /// What the system said.
+        /// The system's error.
         source: io::Error,
     },
 }
 
-/// Binds the socket of `[admin]`. A unix socket file that nobody listens on is replaced; one that somebody listens on is
+/// Binds the socket of `[admin]`. A stale unix socket file, on which no process listens, is replaced; one in use is
 /// `AddrInUse`.
 pub fn bind(policy: &AdminPolicy) -> Result<Bound, BindError> {
     let address = &policy.address;
@@ -93,7 +93,7 @@ fn bind_unix(path: &Arc<Path>) -> io::Result<Bound> {
     let socket = Socket::new(Domain::UNIX, Type::STREAM, None)?;
     socket.bind(&SockAddr::unix(path)?)?;
     let file = SocketFile(path.clone());
-    // Between bind and listen nobody can connect, so nobody slips in before the mode is narrowed.
+    // Nobody can connect between bind and listen, so the mode is restricted before the first connection.
     fs::set_permissions(path, fs::Permissions::from_mode(0o600))?;
     socket.listen(BACKLOG)?;
     socket.set_nonblocking(true)?;
@@ -101,7 +101,7 @@ fn bind_unix(path: &Arc<Path>) -> io::Result<Bound> {
     Ok(Bound { listener: Listener::Unix(listener), file: Some(file), address: Address::Unix(path.clone()) })
 }
 
-/// Removes a socket file that nobody listens on. Anything else at that path stays, and `bind` fails on it.
+/// Removes a socket file on which no process listens. Anything else at that path stays, and `bind` fails on it.
 fn remove_stale(path: &Path) -> io::Result<()> {
     let Ok(meta) = fs::symlink_metadata(path) else { return Ok(()) };
     if !meta.file_type().is_socket() {
@@ -129,7 +129,7 @@ mod tests {
     }
 
     #[test]
-    fn an_address_others_reach_is_refused_without_a_token() {
+    fn an_address_reachable_from_other_machines_is_refused_without_a_token() {
         for address in ["0.0.0.0:9900", "[::]:9900", "10.0.0.1:9900"] {
             assert!(matches!(bind(&policy(address, None)), Err(BindError::TokenMissing(_))), "{address}");
         }
@@ -149,7 +149,7 @@ mod tests {
         let path = dir.path().join("admin.sock");
         let address = format!("unix:{}", path.display());
         drop(std::os::unix::net::UnixListener::bind(&path).unwrap());
-        let bound = bind(&policy(&address, None)).expect("nobody listens on the old one");
+        let bound = bind(&policy(&address, None)).expect("no process listens on the old one");
         assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
         assert!(matches!(bind(&policy(&address, None)), Err(BindError::Io { .. })));
         drop(bound);
@@ -157,7 +157,7 @@ mod tests {
     }
 
     #[test]
-    fn a_file_that_is_no_socket_is_never_removed() {
+    fn a_file_that_is_not_a_socket_is_never_removed() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("precious");
         fs::write(&path, "data").unwrap();

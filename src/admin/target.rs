@@ -1,8 +1,8 @@
-//! Reads a request target: path segments against a pattern, the query, percent-encoding. Pure and strict: what cannot be
-//! decoded matches nothing.
+//! Parses a request target: matches path segments against a pattern, reads the query, decodes percent-encoding. Pure
+//! and strict: a segment that cannot be decoded does not match.
 
-/// The values of the `{}` segments of `pattern` in `path`, decoded, in order; `None` where they do not match. A path of
-/// `/health/{pool}` takes one more segment that is not empty.
+/// The decoded values of the `{}` segments of `pattern` in `path`, in order; `None` if the path does not match. Such a
+/// segment must not be empty.
 pub fn match_path(pattern: &str, path: &str) -> Option<Vec<String>> {
     let mut values = Vec::new();
     let (mut wanted, mut given) = (pattern.split('/'), path.split('/'));
@@ -18,14 +18,14 @@ pub fn match_path(pattern: &str, path: &str) -> Option<Vec<String>> {
     }
 }
 
-/// The decoded value of `key` in a query; the last one where it stands more than once.
+/// The decoded value of `key` in a query; the last one if it is repeated.
 pub fn query_value(query: Option<&str>, key: &str) -> Option<String> {
     let pairs = query?.split('&').map(|pair| pair.split_once('=').unwrap_or((pair, "")));
     let value = pairs.filter(|(name, _)| *name == key).map(|(_, value)| value).next_back()?;
     decode(value, true)
 }
 
-/// Percent-encodes everything but unreserved characters and `:`, so that an address is one segment:
+/// Percent-encodes everything except unreserved characters and `:`, so that an address is one segment:
 /// `unix:%2Frun%2Fa.sock`.
 pub fn encode_segment(text: &str) -> String {
     let mut encoded = String::with_capacity(text.len());
@@ -61,7 +61,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_pattern_takes_its_own_paths_only() {
+    fn a_pattern_matches_only_its_paths() {
         let order = "/api/v1/pools/{pool}/upstreams/{address}/drain";
         let path = "/api/v1/pools/api/upstreams/unix:%2Frun%2Fa.sock/drain";
         assert_eq!(match_path(order, path).unwrap(), ["api", "unix:/run/a.sock"]);
@@ -72,7 +72,7 @@ mod tests {
     }
 
     #[test]
-    fn a_segment_comes_back_as_it_was() {
+    fn an_encoded_segment_decodes_to_the_original() {
         for text in ["[::1]:80", "unix:/run/ä b%.sock", "10.0.0.1:80", "a/b?c#d"] {
             assert_eq!(match_path("/{x}", &format!("/{}", encode_segment(text))).unwrap(), [text]);
         }
@@ -80,7 +80,7 @@ mod tests {
     }
 
     #[test]
-    fn a_query_is_decoded_and_the_last_value_holds() {
+    fn a_query_is_decoded_and_the_last_value_wins() {
         let query = Some("after=3&x&reason=a+b%26c&after=4");
         assert_eq!(query_value(query, "after").as_deref(), Some("4"));
         assert_eq!(query_value(query, "reason").as_deref(), Some("a b&c"));

@@ -1,4 +1,4 @@
-//! A fake host, and pools in every state, for the tests of this room.
+//! A fake host, and pools in every state, for the tests of `admin`.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -15,12 +15,12 @@ use crate::model::policy::*;
 use crate::model::{Address, AdminState, Code, HealthState, Name, ProbeReport, Ratio, Secret, Trace, Weight};
 use crate::pool::*;
 
-/// A name that is one.
+/// A valid name.
 pub fn name(text: &str) -> Name {
     Name::try_new(text).expect("a good name")
 }
 
-/// A process that runs, with no conditions.
+/// A running process without conditions.
 pub fn process() -> ProcessInfo {
     let now = Instant::now();
     ProcessInfo {
@@ -43,13 +43,13 @@ pub fn status(pools: Vec<PoolStatus>) -> Status {
     Status { generation: 3, pools, checker }
 }
 
-/// A pool of enabled upstreams in these states, at 10.0.0.1:80 and on.
+/// A pool of enabled upstreams in these states, at 10.0.0.1:80, 10.0.0.2:80 and so on.
 pub fn pool(pool_name: &str, states: &[HealthState]) -> PoolStatus {
     let upstreams = states.iter().enumerate().map(|(i, state)| upstream(pool_name, i + 1, *state)).collect();
     finish(pool_name, upstreams)
 }
 
-/// The pool's own figures, from those of its upstreams.
+/// A pool with its totals computed from these upstreams.
 pub fn finish(pool_name: &str, upstreams: Vec<UpstreamStatus>) -> PoolStatus {
     let enabled = || upstreams.iter().filter(|u| u.admin == AdminState::Enabled);
     let healthy = upstreams.iter().filter(|u| u.state == HealthState::Healthy).count();
@@ -133,7 +133,7 @@ pub fn upstream(pool_name: &str, number: usize, state: HealthState) -> UpstreamS
     found
 }
 
-/// What there is to say about a pool that answers with 503 while too few are healthy.
+/// The explanation of a pool that rejects requests while too few upstreams are healthy.
 pub fn explanation(pool: &PoolStatus) -> Explanation {
     let policy = |u: &UpstreamStatus| UpstreamPolicy {
         address: u.upstream.address.clone(),
@@ -169,7 +169,7 @@ pub fn explanation(pool: &PoolStatus) -> Explanation {
     }
 }
 
-/// The timing of a check that names none.
+/// The default timing of a check.
 pub fn timing() -> Timing {
     Timing {
         interval: Duration::from_secs(10),
@@ -183,7 +183,7 @@ pub fn timing() -> Timing {
     }
 }
 
-/// A check of `upstream` that says what it says.
+/// A check with the state of `upstream`.
 pub fn check(name: &str, upstream: &UpstreamStatus) -> CheckStatus {
     CheckStatus {
         name: name.into(),
@@ -201,19 +201,19 @@ pub fn check(name: &str, upstream: &UpstreamStatus) -> CheckStatus {
     }
 }
 
-/// A host that says what the test wrote into it.
+/// A host that returns what the test put into it.
 pub struct FakeHost {
-    /// What it says.
-    pub says: Mutex<Says>,
-    /// Its revision; every question finds another one where it is `None`, so that tests may change what it says.
+    /// What it returns.
+    pub replies: Mutex<Replies>,
+    /// Its revision; `None`: a new one for every request, so that tests may change what it returns.
     pub revision: Mutex<Option<u64>>,
     asked: AtomicU64,
-    /// How often its status was asked for.
+    /// How often its status was read.
     pub pictures: AtomicU64,
 }
 
-/// What a fake host says.
-pub struct Says {
+/// What a fake host returns.
+pub struct Replies {
     /// Its pools.
     pub status: Status,
     /// Its process.
@@ -222,15 +222,15 @@ pub struct Says {
     pub token: Option<Secret>,
     /// Its events.
     pub events: EventRing,
-    /// What its file would be found to be.
+    /// The mistakes in its file.
     pub diagnostics: Vec<Diagnostic>,
     /// The orders it was given: pool, upstream, wanted, reason.
     pub orders: Vec<(String, String, AdminState, String)>,
-    /// It refuses to take anything out without force.
+    /// It refuses to drain or disable without force.
     pub needs_force: bool,
-    /// It panics when asked for its status.
+    /// It panics when its status is read.
     pub broken: bool,
-    /// Reloads it was asked for.
+    /// The origins of the reloads ordered.
     pub reloads: Vec<String>,
     /// How long a reload takes.
     pub reload_takes: Duration,
@@ -239,7 +239,7 @@ pub struct Says {
 impl FakeHost {
     /// A host with these pools.
     pub fn with(pools: Vec<PoolStatus>) -> Arc<FakeHost> {
-        let says = Says {
+        let replies = Replies {
             status: status(pools),
             process: process(),
             token: None,
@@ -252,7 +252,7 @@ impl FakeHost {
             reload_takes: Duration::ZERO,
         };
         Arc::new(FakeHost {
-            says: Mutex::new(says),
+            replies: Mutex::new(replies),
             revision: Mutex::new(None),
             asked: AtomicU64::new(0),
             pictures: AtomicU64::new(0),
@@ -278,20 +278,20 @@ pub fn mistake() -> Diagnostic {
 impl Host for FakeHost {
     fn status(&self, _now: Instant) -> Status {
         self.pictures.fetch_add(1, Ordering::Relaxed);
-        let says = self.says.lock();
-        let (broken, status) = (says.broken, says.status.clone());
-        drop(says);
+        let replies = self.replies.lock();
+        let (broken, status) = (replies.broken, replies.status.clone());
+        drop(replies);
         assert!(!broken, "a fault the test put in");
         status
     }
 
     fn events_after(&self, seq: u64) -> Vec<Event> {
-        self.says.lock().events.after(seq).cloned().collect()
+        self.replies.lock().events.after(seq).cloned().collect()
     }
 
     fn explain(&self, pool: &str, upstream: Option<&Address>) -> Result<Explanation, ExplainError> {
-        let says = self.says.lock();
-        let found = says.status.pools.iter().find(|p| p.name.as_str() == pool);
+        let replies = self.replies.lock();
+        let found = replies.status.pools.iter().find(|p| p.name.as_str() == pool);
         let mut explanation = explanation(found.ok_or_else(|| ExplainError::NoPool(pool.to_owned()))?);
         if let Some(address) = upstream {
             let found = explanation.pool.upstreams.iter().find(|u| u.upstream.address == *address).cloned();
@@ -303,11 +303,11 @@ impl Host for FakeHost {
     }
 
     fn process(&self) -> ProcessInfo {
-        self.says.lock().process.clone()
+        self.replies.lock().process.clone()
     }
 
     fn state(&self) -> ProcessState {
-        self.says.lock().process.state
+        self.replies.lock().process.state
     }
 
     fn revision(&self) -> u64 {
@@ -315,7 +315,7 @@ impl Host for FakeHost {
     }
 
     fn access(&self) -> Access {
-        Access { token: self.says.lock().token.clone(), address: "127.0.0.1:9900".parse().expect("good") }
+        Access { token: self.replies.lock().token.clone(), address: "127.0.0.1:9900".parse().expect("good") }
     }
 
     fn metrics(&self, format: MetricsFormat) -> String {
@@ -323,39 +323,39 @@ impl Host for FakeHost {
     }
 
     fn set_admin(&self, pool: &str, upstream: &Address, to: AdminState, reason: &str, force: bool) -> SetAdmin {
-        let mut says = self.says.lock();
-        if !says.status.pools.iter().any(|p| p.name.as_str() == pool) {
+        let mut replies = self.replies.lock();
+        if !replies.status.pools.iter().any(|p| p.name.as_str() == pool) {
             return SetAdmin::NoPool;
         }
-        if says.needs_force && !force && to != AdminState::Enabled {
+        if replies.needs_force && !force && to != AdminState::Enabled {
             return SetAdmin::NeedsForce("too few would serve".into());
         }
         let Some(u) =
-            says.status.pools.iter_mut().find_map(|p| {
+            replies.status.pools.iter_mut().find_map(|p| {
                 p.upstreams.iter_mut().find(|u| p.name.as_str() == pool && u.upstream.address == *upstream)
             })
         else {
             return SetAdmin::NoUpstream;
         };
         u.admin = to;
-        says.orders.push((pool.into(), upstream.to_string(), to, reason.into()));
+        replies.orders.push((pool.into(), upstream.to_string(), to, reason.into()));
         SetAdmin::Done
     }
 
     async fn reload(&self, by: String) -> ReloadAnswer {
-        let takes = self.says.lock().reload_takes;
+        let takes = self.replies.lock().reload_takes;
         tokio::time::sleep(takes).await;
         let check = self.check().await;
         let last = LastReload { result: check.result, at: Instant::now(), error: check.error };
-        let mut says = self.says.lock();
-        says.reloads.push(by);
-        says.process.config.last_reload = Some(last.clone());
+        let mut replies = self.replies.lock();
+        replies.reloads.push(by);
+        replies.process.config.last_reload = Some(last.clone());
         let warming = vec![(name("api"), Instant::now() + Duration::from_secs(30))];
         ReloadAnswer { last, generation: 4, warming, diagnostics: check.diagnostics }
     }
 
     async fn check(&self) -> CheckAnswer {
-        let diagnostics = self.says.lock().diagnostics.clone();
+        let diagnostics = self.replies.lock().diagnostics.clone();
         let error = diagnostics.first().map(|d| d.message.clone());
         let result = if error.is_some() { ReloadResult::Refused } else { ReloadResult::Applied };
         CheckAnswer { result, error, diagnostics }

@@ -1,4 +1,4 @@
-//! The whole server over real sockets with a fake host: every row of `ROUTES`, and the list of what must be refused.
+//! The whole server over real sockets with a fake host: every row of `ROUTES`, and the requests that must be refused.
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
@@ -20,7 +20,7 @@ use crate::model::policy::AdminPolicy;
 use crate::model::{Address, AdminState, Secret};
 use crate::pool::EventKind;
 
-/// Every wait of these tests ends after this.
+/// The limit of every wait in these tests.
 const PATIENCE: Duration = Duration::from_secs(20);
 
 struct Server {
@@ -54,7 +54,7 @@ fn serve(host: Arc<FakeHost>) -> Server {
     Server { host, address, _handle: handle }
 }
 
-/// Port 0, which no configuration file may ask for.
+/// Port 0, which a configuration file must not use.
 fn any_port() -> Address {
     Address::Inet(SocketAddr::from(([127, 0, 0, 1], 0)))
 }
@@ -82,7 +82,7 @@ impl Server {
         if !fields.iter().any(|(name, _)| *name == "Host") {
             request.push_str(&format!("Host: {}\r\n", self.address));
         }
-        // Otherwise there is no end to read to after an answer to HEAD.
+        // Otherwise a response to HEAD would not end with the connection.
         request.push_str("Connection: close\r\n");
         for (name, value) in fields {
             request.push_str(&format!("{name}: {value}\r\n"));
@@ -95,7 +95,7 @@ impl Server {
     }
 }
 
-/// Reads as much as the head says, or to the end where the connection ends before (the answer to HEAD).
+/// Reads as much as the head announces, or to the end of the connection (a response to HEAD).
 fn read_answer(mut stream: impl Read) -> Answer {
     let (mut bytes, mut chunk) = (Vec::new(), [0; 16 << 10]);
     let whole = |bytes: &[u8]| {
@@ -110,7 +110,7 @@ fn read_answer(mut stream: impl Read) -> Answer {
             Ok(n) => bytes.extend_from_slice(&chunk[..n]),
         }
     }
-    let text = String::from_utf8(bytes).expect("answers are UTF-8");
+    let text = String::from_utf8(bytes).expect("responses are UTF-8");
     let (head, body) = text.split_once("\r\n\r\n").unwrap_or_else(|| panic!("no head in {text:?}"));
     let status = head.split(' ').nth(1).and_then(|s| s.parse().ok()).expect("a status line");
     Answer { status, head: head.to_string(), body: body.to_string() }
@@ -121,7 +121,7 @@ fn path_of(pattern: &str) -> String {
 }
 
 #[test]
-fn every_endpoint_answers_with_its_guards_and_head_as_get() {
+fn every_endpoint_answers_with_security_fields_and_head_like_get() {
     let server = usual();
     for route in &ROUTES {
         let path = path_of(route.path);
@@ -152,10 +152,10 @@ fn every_endpoint_answers_with_its_guards_and_head_as_get() {
 }
 
 #[test]
-fn with_a_token_everything_but_the_probes_wants_it() {
+fn with_a_token_everything_except_the_probes_requires_it() {
     let server = usual();
     let token = "0123456789abcdef0123456789abcdef";
-    server.host.says.lock().token = Some(Secret::new(token));
+    server.host.replies.lock().token = Some(Secret::new(token));
     for route in &ROUTES {
         let (path, method) = (path_of(route.path), route.method.as_str());
         let without = server.ask(method, &path, &[]);
@@ -196,11 +196,11 @@ fn a_page_of_another_site_can_neither_read_nor_order() {
         assert_eq!(order("Sec-Fetch-Site", "same-site"), 403, "{}", route.path);
         assert_eq!(order("Origin", &own), 200, "{}", route.path);
     }
-    assert_eq!(server.host.says.lock().reloads.len(), 1, "refused orders must not be carried out");
+    assert_eq!(server.host.replies.lock().reloads.len(), 1, "refused orders must not be carried out");
 }
 
 #[test]
-fn malformed_and_oversized_requests_are_refused_and_the_server_lives_on() {
+fn malformed_and_oversized_requests_are_refused_and_the_server_goes_on() {
     let server = usual();
     let long = "x".repeat(9_000);
     let requests: &[(String, &[u16])] = &[
@@ -231,18 +231,18 @@ fn malformed_and_oversized_requests_are_refused_and_the_server_lives_on() {
         "POST /api/v1/reload HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n{chunk}{chunk}0\r\n\r\n"
     );
     assert_eq!(server.raw(chunked.as_bytes()).status, 413);
-    assert!(server.host.says.lock().reloads.is_empty());
+    assert!(server.host.replies.lock().reloads.is_empty());
     assert_eq!(server.get("/livez").status, 200);
 }
 
 #[test]
-fn a_panic_in_a_handler_costs_one_answer() {
+fn a_panic_in_a_handler_affects_one_response() {
     let server = usual();
-    server.host.says.lock().broken = true;
+    server.host.replies.lock().broken = true;
     let answer = server.get("/api/v1/status");
     assert_eq!((answer.status, answer.json()), (500, json!({ "error": "internal error" })));
     assert_eq!(server.get("/livez").status, 200);
-    server.host.says.lock().broken = false;
+    server.host.replies.lock().broken = false;
     assert_eq!(server.get("/api/v1/status").status, 200);
 }
 
@@ -259,7 +259,7 @@ fn sixty_four_silent_connections_do_not_shut_out_the_next() {
 }
 
 #[test]
-fn one_picture_serves_all_who_ask_together_and_none_from_before_an_order_does() {
+fn one_snapshot_serves_simultaneous_requests_but_none_after_an_order() {
     let server = usual();
     while server.get("/readyz").status != 200 {
         std::thread::sleep(Duration::from_millis(5));
@@ -276,22 +276,22 @@ fn one_picture_serves_all_who_ask_together_and_none_from_before_an_order_does() 
         .collect();
     let answers: Vec<_> = asked.into_iter().map(read_answer).collect();
     let pictures = server.host.pictures.load(Ordering::Relaxed) - before;
-    // On a slow machine they do not ask together.
+    // On a slow machine the requests are not simultaneous.
     let most = 1 + begin.elapsed().as_millis() as u64 / 100;
-    assert!((1..=most.min(39)).contains(&pictures), "{pictures} pictures for 40 questions, of {most} allowed");
+    assert!((1..=most.min(39)).contains(&pictures), "{pictures} snapshots for 40 requests, of {most} allowed");
     assert!(answers.iter().all(|answer| answer.status == 200 && answer.body == answers[0].body) || pictures > 1);
     for revision in 2..20 {
-        server.host.says.lock().status.generation = revision;
+        server.host.replies.lock().status.generation = revision;
         *server.host.revision.lock() = Some(revision);
         assert_eq!(server.get("/api/v1/status").json()["generation"], revision, "an order shows at once");
     }
 }
 
 #[test]
-fn who_reads_slowly_holds_neither_memory_nor_the_probes() {
+fn slow_readers_hold_neither_memory_nor_the_probes() {
     let many = (0..30).map(|n| pool(&format!("pool-{n}"), &[Healthy; 100]));
     let server = serve(FakeHost::with(many.collect()));
-    // Each asks for a picture of its own: some 1.5 MB, so that 32 MiB hold about twenty.
+    // Each gets its own snapshot of some 1.5 MB, so that 32 MiB hold about twenty.
     let slow: Vec<_> = (0..60)
         .map(|_| {
             let mut stream = server.connect();
@@ -314,7 +314,7 @@ fn who_reads_slowly_holds_neither_memory_nor_the_probes() {
 }
 
 #[test]
-fn health_is_red_only_when_no_pool_can_serve() {
+fn health_is_503_only_if_no_pool_can_serve() {
     let server = usual();
     let answer = server.get("/health");
     assert_eq!((answer.status, answer.json()["status"].as_str()), (200, Some("degraded")));
@@ -329,30 +329,30 @@ fn health_is_red_only_when_no_pool_can_serve() {
     assert_eq!(server.get("/health/web").status, 503);
     assert_eq!(server.get("/health/none").status, 404);
 
-    server.host.says.lock().status.pools = vec![pool("web", &[Unhealthy])];
+    server.host.replies.lock().status.pools = vec![pool("web", &[Unhealthy])];
     let answer = server.get("/health");
     assert_eq!((answer.status, answer.json()["status"].as_str()), (503, Some("unhealthy")));
     assert!(answer.json()["reason"].is_string());
-    server.host.says.lock().status.pools = vec![pool("web", &[Healthy])];
+    server.host.replies.lock().status.pools = vec![pool("web", &[Healthy])];
     assert_eq!(server.get("/health").json(), json!({ "status": "healthy" }));
 }
 
 #[test]
-fn readiness_waits_for_every_pool_latches_and_goes_red_when_draining() {
+fn readiness_waits_for_every_pool_latches_and_ends_when_draining() {
     let server = serve(FakeHost::with(vec![pool("api", &[Unknown])]));
     let answer = server.get("/readyz");
     assert_eq!((answer.status, answer.field("retry-after")), (503, Some("1")));
     assert!(answer.json()["reason"].as_str().unwrap().contains("1 of 1 pools"));
     assert_eq!(server.get("/api/v1/status").json()["ready"], false);
-    server.host.says.lock().status.pools = vec![pool("api", &[Healthy])];
+    server.host.replies.lock().status.pools = vec![pool("api", &[Healthy])];
     let begin = Instant::now();
     while server.get("/readyz").status != 200 {
-        assert!(begin.elapsed() < PATIENCE, "it is judged every few milliseconds");
+        assert!(begin.elapsed() < PATIENCE, "it is evaluated every few milliseconds");
         std::thread::sleep(Duration::from_millis(5));
     }
-    server.host.says.lock().status.pools = vec![pool("api", &[Unknown])];
-    assert_eq!(server.get("/readyz").status, 200, "once green it stays green");
-    server.host.says.lock().process.state = ProcessState::Draining;
+    server.host.replies.lock().status.pools = vec![pool("api", &[Unknown])];
+    assert_eq!(server.get("/readyz").status, 200, "once ready it stays ready");
+    server.host.replies.lock().process.state = ProcessState::Draining;
     assert_eq!(server.get("/readyz").status, 503);
     assert_eq!(server.get("/livez").status, 200);
     assert_eq!(server.get("/api/v1/status").json()["state"], "draining");
@@ -366,17 +366,17 @@ fn a_reload_answers_with_its_result_or_with_every_error() {
     assert_eq!((&good.json()["result"], &good.json()["last_reload"]["result"]), (&json!("applied"), &json!("applied")));
     assert_eq!((&good.json()["generation"], &good.json()["warming"]), (&json!(4), &json!(["api"])));
 
-    server.host.says.lock().diagnostics = vec![mistake(), mistake()];
+    server.host.replies.lock().diagnostics = vec![mistake(), mistake()];
     let bad = server.ask("POST", "/api/v1/reload", &[]);
     assert_eq!((bad.status, &bad.json()["result"]), (422, &json!("refused")));
     assert_eq!(bad.json()["errors"].as_array().map(Vec::len), Some(2));
     assert_eq!(bad.json()["errors"][0]["suggestion"], "interval");
     assert_eq!(server.get("/api/v1/status").json()["config"]["last_reload"]["result"], "refused");
 
-    let reloads = server.host.says.lock().reloads.clone();
+    let reloads = server.host.replies.lock().reloads.clone();
     let trial = server.ask("POST", "/api/v1/reload?dry_run=true", &[]);
     assert_eq!((trial.status, &trial.json()["dry_run"]), (422, &json!(true)));
-    assert_eq!(server.host.says.lock().reloads, reloads, "a trial applies nothing");
+    assert_eq!(server.host.replies.lock().reloads, reloads, "a trial applies nothing");
 }
 
 #[test]
@@ -390,19 +390,19 @@ fn an_order_reaches_the_upstream_it_names() {
     };
     let upstream = "/api/v1/pools/api/upstreams/10.0.0.1%3A80";
     let drained = order(&format!("{upstream}/drain"), r#"{"reason":"kernel\nupgrade"}"#);
-    let mut said = drained.json();
-    let note = said.as_object_mut().and_then(|said| said.remove("note")).expect("how long it holds");
+    let mut reply = drained.json();
+    let note = reply.as_object_mut().and_then(|reply| reply.remove("note")).expect("how long it lasts");
     assert!(
         note.as_str().is_some_and(|note| note.contains("survives reloads") && note.contains("ends with the process"))
     );
     let want =
         json!({ "pool": "api", "upstream": "10.0.0.1:80", "admin": "draining", "was": "enabled", "in_flight": 0 });
-    assert_eq!((drained.status, said), (200, want));
+    assert_eq!((drained.status, reply), (200, want));
     assert_eq!(order(&format!("{upstream}/undrain"), "").json()["admin"], "enabled");
     assert_eq!(order(&format!("{upstream}/disable"), "").json()["admin"], "disabled");
     assert_eq!(order(&format!("{upstream}/undrain"), "").status, 409, "undrain does not enable what is disabled");
     assert_eq!(order(&format!("{upstream}/enable"), "").json()["was"], "disabled");
-    let orders = server.host.says.lock().orders.clone();
+    let orders = server.host.replies.lock().orders.clone();
     assert_eq!(orders[0], ("api".into(), "10.0.0.1:80".into(), AdminState::Draining, "kernel upgrade".into()));
     assert_eq!(orders.len(), 4);
 
@@ -415,24 +415,24 @@ fn an_order_reaches_the_upstream_it_names() {
         assert_eq!(order(&format!("{upstream}/drain"), body).status, 400, "{body}");
     }
 
-    server.host.says.lock().needs_force = true;
+    server.host.replies.lock().needs_force = true;
     for body in ["", "{}", r#"{"force":false}"#] {
         let refused = order(&format!("{upstream}/drain"), body);
         assert_eq!(refused.status, 409, "{body}");
-        let said = refused.json()["error"].as_str().unwrap().to_owned();
-        assert!(said.starts_with("too few would serve; ") && said.contains("--force"), "{said}");
+        let message = refused.json()["error"].as_str().unwrap().to_owned();
+        assert!(message.starts_with("too few would serve; ") && message.contains("--force"), "{message}");
     }
-    assert_eq!(server.host.says.lock().orders.len(), 4, "nothing was changed");
+    assert_eq!(server.host.replies.lock().orders.len(), 4, "nothing was changed");
     assert_eq!(order(&format!("{upstream}/drain"), r#"{"force":true}"#).json()["admin"], "draining");
     assert_eq!(order(&format!("{upstream}/undrain"), "").status, 200, "letting it serve again needs no force");
 }
 
 #[test]
-fn events_come_after_a_number_and_a_question_may_wait_for_one() {
+fn events_are_listed_after_a_number_and_a_request_may_wait_for_one() {
     let server = usual();
     let push = |pool: &str| {
         let kind = EventKind::BelowHalf { pool: name(pool), on: true, able: 1, total: 3 };
-        server.host.says.lock().events.push(Instant::now(), kind);
+        server.host.replies.lock().events.push(Instant::now(), kind);
     };
     assert_eq!(server.get("/api/v1/events").json(), json!({ "events": [], "last": 0 }));
     push("api");
@@ -442,11 +442,11 @@ fn events_come_after_a_number_and_a_question_may_wait_for_one() {
     assert_eq!(server.get("/api/v1/events?after=1").json()["events"].as_array().map(Vec::len), Some(1));
     assert_eq!(server.get("/api/v1/events?after=2").json(), json!({ "events": [], "last": 2 }));
     let earlier_process = server.get("/api/v1/events?after=900").json();
-    assert_eq!(earlier_process["last"], 2, "numbers of an earlier process are answered from the beginning");
+    assert_eq!(earlier_process["last"], 2, "a number of an earlier process returns all events");
 
     let waiting = std::thread::scope(|scope| {
         let asked = scope.spawn(|| server.get("/api/v1/events?after=2&wait=20"));
-        while server.host.says.lock().events.after(2).next().is_none() {
+        while server.host.replies.lock().events.after(2).next().is_none() {
             push("late");
         }
         asked.join().unwrap()
@@ -455,7 +455,7 @@ fn events_come_after_a_number_and_a_question_may_wait_for_one() {
 }
 
 #[test]
-fn metrics_are_open_metrics_for_those_who_ask() {
+fn metrics_are_open_metrics_if_accepted() {
     let server = usual();
     let plain = server.get("/metrics");
     assert_eq!(plain.field("content-type"), Some("text/plain; version=0.0.4; charset=utf-8"));
@@ -467,12 +467,12 @@ fn metrics_are_open_metrics_for_those_who_ask() {
 }
 
 #[test]
-fn every_way_to_write_metrics_is_rendered_apart() {
+fn every_format_of_metrics_is_rendered_separately() {
     let server = usual();
     while server.get("/readyz").status != 200 {
         std::thread::sleep(Duration::from_millis(5));
     }
-    // One revision: whatever is rendered first may be given to everybody.
+    // One revision: a rendering may be shared by all requests.
     *server.host.revision.lock() = Some(1);
     for _ in 0..2 {
         for (query, upstreams) in
@@ -526,13 +526,13 @@ fn a_connection_is_kept_and_sixty_four_kept_ones_make_room_for_the_next() {
         }
     }
     for _ in 0..HEADS_MAX {
-        // Also where their first bytes come late, nobody waits for a kept one to go.
+        // Even if its first bytes come late, a new connection does not wait for an idle one to close.
         let mut next = server.connect();
         next.write_all(ASK).unwrap();
         assert_eq!(read_answer(&mut next).status, 200);
     }
     let mut end = Vec::new();
-    assert_eq!(kept[0].read_to_end(&mut end).unwrap_or(0), 0, "the one that was idle for longest has gone");
+    assert_eq!(kept[0].read_to_end(&mut end).unwrap_or(0), 0, "the connection idle for longest is closed");
     let refused = "POST /api/v1/reload HTTP/1.1\r\nHost: evil.example\r\nContent-Length: 5\r\n\r\n";
     assert_eq!(server.raw(refused.as_bytes()).field("connection"), Some("close"), "its body is not read");
     let whole = "POST /api/v1/reload HTTP/1.1\r\nHost: localhost\r\nContent-Length: 5\r\n\r\nhello";
@@ -559,7 +559,7 @@ fn a_unix_socket_serves_the_same_and_stopping_removes_it() {
 fn stopping_lets_a_request_in_flight_finish_and_is_quick_when_idle() {
     let server = usual();
     let Server { host, address, _handle: handle } = server;
-    host.says.lock().reload_takes = Duration::from_millis(300);
+    host.replies.lock().reload_takes = Duration::from_millis(300);
     let mut stream = TcpStream::connect(address).unwrap();
     stream.set_read_timeout(Some(PATIENCE)).unwrap();
     stream.write_all(b"POST /api/v1/reload HTTP/1.1\r\nHost: localhost\r\n\r\n").unwrap();
@@ -575,13 +575,13 @@ fn stopping_lets_a_request_in_flight_finish_and_is_quick_when_idle() {
     handle.stop();
     assert!(begin.elapsed() < Duration::from_secs(3));
     assert_eq!(read_answer(stream).status, 200);
-    assert_eq!(read_answer(waiting).status, 200, "who waits is answered at once");
+    assert_eq!(read_answer(waiting).status, 200, "a waiting request is answered at once");
     drop(idle);
-    assert!(TcpStream::connect(address).is_err(), "nobody listens any more");
+    assert!(TcpStream::connect(address).is_err(), "the socket is closed");
 }
 
 #[test]
-fn a_pool_and_an_upstream_are_explained_and_what_is_missing_is_suggested() {
+fn a_pool_and_an_upstream_are_explained_and_similar_names_suggested() {
     let mut named = pool("api", &[Healthy, Unhealthy]);
     named.upstreams[1].name = Some("api.internal".into());
     let server = serve(FakeHost::with(vec![named]));
@@ -593,7 +593,7 @@ fn a_pool_and_an_upstream_are_explained_and_what_is_missing_is_suggested() {
         assert_eq!((one.status, one.json()["upstream"].as_str()), (200, Some("10.0.0.2:80")), "{upstream}");
         assert_eq!((&one.json()["eligible"], &one.json()["state"]), (&json!(false), &json!("unhealthy")));
     }
-    for (path, said) in [
+    for (path, message) in [
         ("/api/v1/pools/apj/explain", "there is no pool \"apj\"; did you mean api?"),
         ("/api/v1/pools/apj/upstreams/10.0.0.1:80/explain", "there is no pool \"apj\"; did you mean api?"),
         (
@@ -602,6 +602,6 @@ fn a_pool_and_an_upstream_are_explained_and_what_is_missing_is_suggested() {
         ),
     ] {
         let answer = server.ask("GET", path, &[]);
-        assert_eq!((answer.status, answer.json()["error"].as_str()), (404, Some(said)));
+        assert_eq!((answer.status, answer.json()["error"].as_str()), (404, Some(message)));
     }
 }

@@ -1,5 +1,5 @@
-//! What may stand on the command line. Help texts are part of the interface: each command says in a line what it does, and
-//! in examples how it is used.
+//! The arguments of the command line. Help texts are part of the interface: each command has one line on what it does,
+//! and examples of its use.
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -17,7 +17,7 @@ use crate::telemetry::{LogFormat, LogOptions};
 #[command(
     name = "roundsman",
     version,
-    about = "A reverse proxy and load balancer that sends requests only to upstreams its checker has found healthy.",
+    about = "A reverse proxy and load balancer that sends requests only to upstreams that its health checker has found healthy.",
     subcommand_required = true,
     arg_required_else_help = true,
     after_help = "Examples:
@@ -36,21 +36,21 @@ pub struct Cli {
 /// What to do.
 #[derive(Debug, Subcommand)]
 pub enum Command {
-    /// Run the proxy until it is told to stop
+    /// Run the proxy until it is stopped
     #[command(after_help = "Examples:
   roundsman run roundsman.toml
   roundsman run --listen 0.0.0.0:8080 --to 10.0.0.1:8080,10.0.0.2:8080
 
-Signals: HUP rereads the configuration; TERM, INT and QUIT finish what is in flight and stop; another one, more than a second
-later, stops at once. USR1 reopens log files; USR2 is ignored.")]
+Signals: HUP reloads the configuration. TERM, INT and QUIT let requests in flight finish, then stop; a second one, more than a
+second later, stops at once. USR1 reopens log files; USR2 is ignored.")]
     Run(RunArgs),
-    /// Check a configuration file: every mistake with its place, or what each pool will do
+    /// Check a configuration file: show every mistake, or what each pool does
     #[command(after_help = "Examples:
   roundsman check roundsman.toml
   roundsman check roundsman.toml --format json | jq -r '.[].message'
 
-Without mistakes it prints, per pool, what is probed, how often, and how long a dead upstream can go unnoticed.
-Exit status: 0 when the file could be run, 78 when not.")]
+If the file is valid, it prints for each pool what is probed, how often, and how long a dead upstream can go unnoticed.
+Exit status: 0 if the file is valid, 78 if not.")]
     Check(CheckArgs),
     /// Show pools and upstreams of the running process
     #[command(after_help = "Examples:
@@ -60,24 +60,24 @@ Exit status: 0 when the file could be run, 78 when not.")]
   roundsman status --json | jq '.pools.api.upstreams[] | select(.eligible | not)'
   roundsman status --admin unix:/run/roundsman.sock
 
-ERRORS counts requests that went wrong at the upstream: no connection, broken, or answered with 5xx. LATENCY is the mean
-time to the head of its answers; before the first request, the time of its last check.")]
+ERRORS counts requests that failed at the upstream: no connection, a broken connection, or a 5xx response. LATENCY is the mean
+time to the head of its responses; before the first request, the duration of its last check.")]
     Status(StatusArgs),
-    /// Show what happened to pools and upstreams: which became unhealthy, when and why
+    /// Show what happened to pools and upstreams: what became unhealthy, when and why
     #[command(after_help = "Examples:
   roundsman events
   roundsman events --follow
   roundsman events --pool api --since 10m
   roundsman events --json --follow | jq 'select(.kind == \"transition\")'")]
     Events(EventsArgs),
-    /// Say why a pool or an upstream is what it is: its last probes step by step, and what comes next
+    /// Explain the state of a pool or an upstream: its last probes step by step, and what comes next
     #[command(after_help = "Examples:
   roundsman explain
   roundsman explain api
   roundsman explain api 10.0.0.1:8080
   roundsman explain api 10.0.0.1:8080 --json | jq '.checks[].steps'
 
-Exit status: 0 when there is an answer, 1 when the process cannot be reached, 2 when there is no such pool or upstream.")]
+Exit status: 0 ok, 1 if the process cannot be reached, 2 if there is no such pool or upstream.")]
     Explain(ExplainArgs),
     /// Run the checks of an upstream once, without a running process, and show them step by step
     #[command(after_help = "Examples:
@@ -87,21 +87,21 @@ Exit status: 0 when there is an answer, 1 when the process cannot be reached, 2 
   roundsman probe --url http://10.0.0.1:8080/health --user monitor --password-file pw --expect-body-not-contains degraded \\
       --expect-json '$.lag<=10' --max-duration 800ms
 
-With --url it tries a check that is not written down yet, and prints the lines to write. Nothing secret is printed.
-Exit status: 0 when it passes, 1 when it fails, 2 when there is no such pool or upstream, 78 for a bad configuration.")]
+With --url it tries a check that is not in the configuration yet, and prints the lines to add. Secrets are never printed.
+Exit status: 0 if it passes, 1 if it fails, 2 if there is no such pool or upstream, 78 for a bad configuration.")]
     Probe(ProbeArgs),
-    /// Make the running process reread its configuration, and say what became of it
+    /// Make the running process reload its configuration, and show the result
     #[command(after_help = "Examples:
   roundsman reload --dry-run && roundsman reload
 
-A refused configuration changes nothing; every mistake is printed, and the exit status is 78.")]
+A refused configuration changes nothing: every mistake is printed, and the exit status is 78.")]
     Reload(ReloadArgs),
     /// Send an upstream no new requests; those in flight finish
     #[command(after_help = "Examples:
   roundsman drain api 10.0.0.1:8080 --reason 'kernel upgrade'
 
-An order survives reloads and ends with the process. Write admin = \"draining\" in the file to make it last.
-What would leave the pool without an upstream that serves is refused, unless --force is given.")]
+An order survives reloads and ends with the process. To make it permanent, set admin = \"draining\" in the file.
+An order that would leave the pool without a serving upstream is refused, unless you give --force.")]
     Drain(OrderArgs),
     /// End a drain
     #[command(after_help = "Examples:
@@ -111,10 +111,10 @@ What would leave the pool without an upstream that serves is refused, unless --f
     #[command(after_help = "Examples:
   roundsman disable api unix:/run/app.sock
 
-An order survives reloads and ends with the process. Write admin = \"disabled\" in the file to make it last.
-What would leave the pool without an upstream that serves is refused, unless --force is given.")]
+An order survives reloads and ends with the process. To make it permanent, set admin = \"disabled\" in the file.
+An order that would leave the pool without a serving upstream is refused, unless you give --force.")]
     Disable(OrderArgs),
-    /// Let an upstream take requests again, when its checks pass
+    /// Let an upstream take requests again, if its checks pass
     #[command(after_help = "Examples:
   roundsman enable api 10.0.0.1:8080")]
     Enable(OrderArgs),
@@ -122,17 +122,17 @@ What would leave the pool without an upstream that serves is refused, unless --f
     #[command(after_help = "Examples:
   roundsman schema > roundsman.schema.json")]
     Schema,
-    /// Watch it work: three backends on the loopback, steady traffic, and a short story of failures
+    /// Run a demo: three backends on the loopback, steady traffic, and a scripted series of failures
     #[command(after_help = "Examples:
   roundsman demo
   roundsman demo --script
 
 On a terminal, keys: 1 2 3 kill or revive a backend, s slow, e errors, r reload, q quit.
-Otherwise, and with --script, the story plays by itself, prints its figures and fails if a request failed that should not have.")]
+Otherwise, and with --script, it runs the script, prints the figures, and fails if a request failed that should not have.")]
     Demo(DemoArgs),
 }
 
-/// A configuration file, named in either way.
+/// A configuration file, as a plain argument or an option.
 #[derive(Debug, Clone, Default, Args)]
 pub struct FileArgs {
     /// The configuration file [default: roundsman.toml, else /etc/roundsman/roundsman.toml]
@@ -144,7 +144,7 @@ pub struct FileArgs {
 }
 
 impl FileArgs {
-    /// The file, if one is named.
+    /// The file; `None` if neither form was given.
     pub fn path(&self) -> Option<&Path> {
         self.file.as_deref().or(self.config.as_deref())
     }
@@ -201,7 +201,7 @@ pub enum LogFormatArg {
 }
 
 impl LogArgs {
-    /// The same for `telemetry`.
+    /// The same as options of `telemetry`.
     pub fn options(&self) -> LogOptions {
         let format = self.log_format.map(|format| match format {
             LogFormatArg::Human => LogFormat::Human,
@@ -211,24 +211,24 @@ impl LogArgs {
     }
 }
 
-/// Where the running process is.
+/// How to find the running process.
 #[derive(Debug, Clone, Args)]
 pub struct ProcessArgs {
     /// Its admin address: "ip:port", "[v6]:port" or "unix:/path" [default: [admin] of the configuration file]
     #[arg(long, value_name = "ADDRESS")]
     pub admin: Option<Address>,
-    /// The file that holds its admin token
+    /// A file with its admin token
     #[arg(long, value_name = "FILE")]
     pub token_file: Option<PathBuf>,
-    /// The configuration file it runs on [default: roundsman.toml, else /etc/roundsman/roundsman.toml]
+    /// The configuration file of that process [default: roundsman.toml, else /etc/roundsman/roundsman.toml]
     #[arg(long, short, value_name = "FILE", conflicts_with = "admin")]
     pub config: Option<PathBuf>,
 }
 
-/// The configuration file as a plain argument, of commands that take no other one.
+/// The configuration file as a plain argument, for commands without another one.
 #[derive(Debug, Args)]
 pub struct PlainFileArgs {
-    /// The configuration file it runs on, as --config
+    /// The configuration file of that process, as with --config
     #[arg(value_name = "FILE", conflicts_with_all = ["config", "admin"])]
     pub file: Option<PathBuf>,
     /// Which process.
@@ -237,7 +237,7 @@ pub struct PlainFileArgs {
 }
 
 impl PlainFileArgs {
-    /// Which process, however its file is named.
+    /// How to find the process, whichever way its file was given.
     pub fn process(&self) -> ProcessArgs {
         let process = self.process.clone();
         ProcessArgs { config: process.config.or_else(|| self.file.clone()), ..process }
@@ -249,10 +249,10 @@ impl PlainFileArgs {
 pub struct StatusArgs {
     /// Only this pool
     pub pool: Option<String>,
-    /// Only pools and upstreams that are not healthy, or take no requests
+    /// Only pools and upstreams that are not healthy or take no requests
     #[arg(long, short)]
     pub unhealthy: bool,
-    /// Show it again every second, until interrupted
+    /// Repeat every second until interrupted
     #[arg(long, short)]
     pub watch: bool,
     /// Print the JSON of the admin API
@@ -269,16 +269,16 @@ pub struct EventsArgs {
     /// Print one JSON object per line
     #[arg(long)]
     pub json: bool,
-    /// Go on until interrupted
+    /// Wait for new events until interrupted
     #[arg(long, short)]
     pub follow: bool,
     /// Only events of this pool
     #[arg(long, short, value_name = "POOL")]
     pub pool: Option<String>,
-    /// Only events of the last so much time, as in 90s, 10m or 2h
+    /// Only events newer than this: 90s, 10m or 2h
     #[arg(long, short, value_name = "DURATION", value_parser = humantime::parse_duration)]
     pub since: Option<Duration>,
-    /// Only events with a greater number
+    /// Only events with a number greater than this
     #[arg(long, value_name = "N", default_value_t = 0)]
     pub after: u64,
     /// Which process.
@@ -289,9 +289,9 @@ pub struct EventsArgs {
 /// `explain`.
 #[derive(Debug, Args)]
 pub struct ExplainArgs {
-    /// The pool; may be left out where there is only one
+    /// The pool; optional if there is only one
     pub pool: Option<String>,
-    /// The upstream: its address, or its host name [default: the pool as a whole]
+    /// The upstream: its address or host name [default: the whole pool]
     pub upstream: Option<String>,
     /// Print the JSON of the admin API
     #[arg(long)]
@@ -304,7 +304,7 @@ pub struct ExplainArgs {
 /// `reload`.
 #[derive(Debug, Args)]
 pub struct ReloadArgs {
-    /// Only validate the file, as the running process sees it, and apply nothing
+    /// Only validate the file in the running process, without applying it
     #[arg(long)]
     pub dry_run: bool,
     /// Print the JSON of the admin API
@@ -322,10 +322,10 @@ pub struct OrderArgs {
     pub pool: String,
     /// The upstream's address, as status shows it
     pub upstream: String,
-    /// Why; kept in log and events
+    /// The reason, for the log and events
     #[arg(long, value_name = "TEXT", default_value = "", hide_default_value = true)]
     pub reason: String,
-    /// Do it even if no upstream of the pool, or fewer than min_healthy, would serve then
+    /// Do it even if fewer than min_healthy upstreams, or none, would be left to serve
     #[arg(long)]
     pub force: bool,
     /// Which process.
@@ -336,7 +336,7 @@ pub struct OrderArgs {
 /// `demo`.
 #[derive(Debug, Args)]
 pub struct DemoArgs {
-    /// Play the story and exit, even on a terminal
+    /// Run the script and exit, even on a terminal
     #[arg(long)]
     pub script: bool,
     /// Print the generated configuration first
@@ -345,7 +345,7 @@ pub struct DemoArgs {
 }
 
 impl DemoArgs {
-    /// The same for `demo`.
+    /// The same as options of `demo`.
     pub fn options(&self) -> DemoOptions {
         DemoOptions { script: self.script, show_config: self.show_config }
     }
@@ -389,7 +389,7 @@ mod tests {
     }
 
     #[test]
-    fn a_file_is_named_plainly_or_by_c_or_by_config_and_once() {
+    fn a_file_is_given_once_as_an_argument_or_as_an_option() {
         fn file_of(command: Command) -> Option<PathBuf> {
             match command {
                 Command::Run(args) => args.file.path().map(Path::to_path_buf),

@@ -1,4 +1,5 @@
-//! Asks the admin API of a running process: one request on one connection, bounded in time and size. TCP or unix socket.
+//! Client of the admin API of a running process: one request on one connection, bounded in time and size, over TCP or a
+//! unix socket.
 
 use std::io::ErrorKind;
 use std::time::Duration;
@@ -17,14 +18,14 @@ use super::locate::Target;
 use crate::admin::json::ErrorReply;
 use crate::model::Address;
 
-/// How long most questions may take.
+/// How long most requests may take.
 pub const TIMEOUT: Duration = Duration::from_secs(5);
 /// How long a reload may take.
 pub const RELOAD_TIMEOUT: Duration = Duration::from_secs(60);
-/// The largest answer that is read: 10,000 upstreams need about 8 MiB.
+/// The largest response that is read: 10,000 upstreams need about 8 MiB.
 const ANSWER_BYTES_MAX: usize = 64 << 20;
 
-/// A question.
+/// A request.
 #[derive(Debug, Clone)]
 pub struct Ask<'a> {
     /// GET or POST.
@@ -38,23 +39,23 @@ pub struct Ask<'a> {
 }
 
 impl<'a> Ask<'a> {
-    /// A question without a body.
+    /// A GET request.
     pub fn get(path: &'a str) -> Ask<'a> {
         Ask { method: Method::GET, path, body: Bytes::new(), timeout: TIMEOUT }
     }
 
-    /// An order without a body.
+    /// A POST request without a body.
     pub fn post(path: &'a str) -> Ask<'a> {
         Ask { method: Method::POST, ..Ask::get(path) }
     }
 
-    /// May take this long.
+    /// The same with another timeout.
     pub fn within(self, timeout: Duration) -> Ask<'a> {
         Ask { timeout, ..self }
     }
 }
 
-/// An answer.
+/// A response.
 #[derive(Debug, Clone)]
 pub struct Answer {
     /// Its status.
@@ -63,11 +64,11 @@ pub struct Answer {
     pub body: Bytes,
 }
 
-/// Why there is no answer.
+/// Why there is no response.
 #[derive(Debug, thiserror::Error)]
 pub enum ClientError {
     /// No connection.
-    #[error("no roundsman answers at {address} ({named_by}): {source}\n{}", next_step(.source))]
+    #[error("cannot connect to roundsman at {address} ({named_by}): {source}\n{}", next_step(.source))]
     Connect {
         /// The address.
         address: Address,
@@ -77,15 +78,15 @@ pub enum ClientError {
         source: std::io::Error,
     },
     /// It took too long.
-    #[error("no answer from {address} within {seconds} s")]
+    #[error("no response from {address} within {seconds} s")]
     Timeout {
         /// The address.
         address: Address,
-        /// How long was waited.
+        /// The timeout.
         seconds: u64,
     },
-    /// The connection broke, or what came is not an answer.
-    #[error("no complete answer from {address}: {reason} (is that the admin address of a roundsman?)")]
+    /// The connection broke, or the response is not HTTP.
+    #[error("no complete response from {address}: {reason} (is this the admin address of roundsman?)")]
     Broken {
         /// The address.
         address: Address,
@@ -94,40 +95,43 @@ pub enum ClientError {
     },
 }
 
-/// What to do where there is no connection.
+/// The operator's next step after a failed connection.
 fn next_step(error: &std::io::Error) -> &'static str {
     match error.kind() {
         ErrorKind::ConnectionRefused | ErrorKind::NotFound => {
             "  Is it running? `roundsman run FILE` starts it.\n  \
-             If it runs with another file, name that with -c FILE, or its admin address with --admin ADDRESS."
+             If it runs with another configuration file, give that with -c FILE, or its admin address with --admin ADDRESS."
         }
         ErrorKind::PermissionDenied => "  Run this command as the user that roundsman runs as, or as root.",
-        _ => "  --admin ADDRESS names another admin address, -c FILE another configuration file.",
+        _ => "  For another admin address use --admin ADDRESS, for another configuration file -c FILE.",
     }
 }
 
 impl Answer {
-    /// The JSON of an answer with one of these statuses; a failure that says what came otherwise.
+    /// Parses the JSON of a response.
+    ///
+    /// # Errors
+    /// The status is not one of `good` (then [`Answer::failure`]), or the JSON does not have the expected shape.
     pub fn json<T: DeserializeOwned>(&self, good: &[StatusCode]) -> Result<T, Failure> {
         if !good.contains(&self.status) {
             return Err(self.failure());
         }
         serde_json::from_slice(&self.body)
-            .map_err(|error| Failure::Runtime(format!("the answer is not what this version expects: {error}")))
+            .map_err(|error| Failure::Runtime(format!("the response is not what this version expects: {error}")))
     }
 
-    /// What a bad answer says.
+    /// The error message of a failed request, or its status if the body has none.
     pub fn failure(&self) -> Failure {
-        let said = serde_json::from_slice::<ErrorReply>(&self.body).map(|reply| reply.error);
-        let said = said.unwrap_or_else(|_| self.status.to_string());
+        let message = serde_json::from_slice::<ErrorReply>(&self.body).map(|reply| reply.error);
+        let message = message.unwrap_or_else(|_| self.status.to_string());
         Failure::Runtime(match self.status {
-            StatusCode::UNAUTHORIZED => format!("{said}: --token-file FILE names the file that holds it"),
-            _ => said,
+            StatusCode::UNAUTHORIZED => format!("{message}: give the file that holds it with --token-file FILE"),
+            _ => message,
         })
     }
 }
 
-/// Asks, and waits for the whole answer.
+/// Sends a request and waits for the complete response.
 pub async fn ask(target: &Target, ask: Ask<'_>) -> Result<Answer, ClientError> {
     let address = target.address.clone();
     let seconds = ask.timeout.as_secs();
@@ -137,10 +141,10 @@ pub async fn ask(target: &Target, ask: Ask<'_>) -> Result<Answer, ClientError> {
     }
 }
 
-/// Asks once, from code that is not async.
-pub fn ask_now(target: &Target, question: Ask<'_>) -> Result<Answer, Failure> {
+/// [`ask`], for code that is not async.
+pub fn ask_now(target: &Target, request: Ask<'_>) -> Result<Answer, Failure> {
     let runtime = runtime()?;
-    runtime.block_on(ask(target, question)).map_err(|error| Failure::Runtime(error.to_string()))
+    runtime.block_on(ask(target, request)).map_err(|error| Failure::Runtime(error.to_string()))
 }
 
 /// The runtime of a command.
@@ -168,7 +172,7 @@ where
     let broken = |reason: String| ClientError::Broken { address: target.address.clone(), reason };
     let (mut sender, connection) =
         http1::handshake(TokioIo::new(stream)).await.map_err(|error| broken(error.to_string()))?;
-    // Ends with the exchange: the sender is dropped, or the whole is, at the deadline.
+    // Ends with the exchange, or when the whole future is dropped at the deadline.
     let driver = tokio::spawn(connection);
     let request = request(target, ask).map_err(|error| broken(error.to_string()))?;
     let answered = async {

@@ -1,4 +1,5 @@
-//! `roundsman events`: what happened, oldest first, to all or to one pool; with `--follow` also what happens.
+//! `roundsman events`: prints the events of all pools or of one, oldest first; with `--follow` also new ones as they
+//! happen.
 
 use std::process::ExitCode;
 use std::time::Duration;
@@ -15,12 +16,12 @@ use super::text::{self, Paint, colour_of, one_line};
 use crate::admin::json::{ChangesInfo, EventInfo, EventWhat, EventsReply, OutageInfo, StatusReply, WarmingWord};
 use crate::model::lookup;
 
-/// How long the process keeps a question that waits.
+/// How long the process may hold a request that waits for an event.
 const WAIT_SECONDS: u64 = 20;
-/// How long a process that has gone is waited for.
+/// How long `--follow` waits for a process that does not respond.
 const LOST_MAX: Duration = Duration::from_secs(60);
 
-/// Asks and prints, until interrupted with `--follow`.
+/// Prints events; with `--follow` until interrupted.
 pub fn run(args: &EventsArgs) -> Result<ExitCode, Failure> {
     let target = locate::find(&args.process.process())?;
     let since = args.since.and_then(|since| Timestamp::now().checked_sub(since).ok());
@@ -29,7 +30,7 @@ pub fn run(args: &EventsArgs) -> Result<ExitCode, Failure> {
     let runtime = client::runtime()?;
     runtime.block_on(async {
         let mut after = args.after;
-        let first = question(&target, after, 0).await?;
+        let first = fetch(&target, after, 0).await?;
         if let Some(pool) = args.pool.as_deref()
             && !first.events.iter().any(|event| choice.of_pool(event))
         {
@@ -57,19 +58,19 @@ impl Choice<'_> {
         self.of_pool(event) && !self.since.is_some_and(old)
     }
 
-    /// Events of the whole process, such as reloads, are of no pool.
+    /// Events of the whole process, such as reloads, belong to no pool.
     fn of_pool(&self, event: &EventInfo) -> bool {
         self.pool.is_none_or(|pool| pool_of(&event.what).as_deref() == Some(pool))
     }
 }
 
-/// The pool of an event; by its key, so that every kind of event which has one is found.
+/// The pool of an event, read from its JSON, so that every kind of event with a pool is covered.
 fn pool_of(what: &EventWhat) -> Option<String> {
     let value = serde_json::to_value(what).ok()?;
     value.get("pool")?.as_str().map(str::to_owned)
 }
 
-/// A pool without events may be quiet, or misspelt.
+/// Checks the name of a pool without events: it may be misspelt.
 async fn find_pool(target: &Target, pool: &str) -> Result<(), Failure> {
     let answer = client::ask(target, Ask::get("/api/v1/status")).await;
     let status: StatusReply = answer.map_err(|error| Failure::Runtime(error.to_string()))?.json(&[StatusCode::OK])?;
@@ -79,14 +80,14 @@ async fn find_pool(target: &Target, pool: &str) -> Result<(), Failure> {
     }
 }
 
-async fn question(target: &Target, after: u64, wait: u64) -> Result<EventsReply, Failure> {
+async fn fetch(target: &Target, after: u64, wait: u64) -> Result<EventsReply, Failure> {
     let path = format!("/api/v1/events?after={after}&wait={wait}");
     let ask = Ask::get(&path).within(client::TIMEOUT + Duration::from_secs(wait));
     let answer = client::ask(target, ask).await.map_err(|error| Failure::Runtime(error.to_string()))?;
     answer.json(&[StatusCode::OK])
 }
 
-/// Goes on over a restart of the process, and gives up when it stays away.
+/// Continues after a restart of the process; fails if the process stays down.
 async fn follow(
     target: &Target,
     mut after: u64,
@@ -95,7 +96,7 @@ async fn follow(
     let mut answered = Instant::now();
     let mut lost = false;
     loop {
-        match question(target, after, WAIT_SECONDS).await {
+        match fetch(target, after, WAIT_SECONDS).await {
             Ok(reply) => {
                 if reply.last < after {
                     text::complain("the process was restarted");
@@ -106,7 +107,7 @@ async fn follow(
                 }
                 print(&reply.events)?;
                 if reply.events.is_empty() && answered.elapsed() < Duration::from_secs(1) {
-                    // Too many wait already, so this one was answered at once.
+                    // Too many requests wait already, so this one was answered at once.
                     sleep(Duration::from_secs(1)).await;
                 }
                 (after, answered, lost) = (reply.last, Instant::now(), false);
@@ -114,7 +115,7 @@ async fn follow(
             Err(failure) if answered.elapsed() > LOST_MAX + Duration::from_secs(WAIT_SECONDS) => return Err(failure),
             Err(failure) => {
                 if !lost {
-                    text::complain(&format!("{failure}; trying again"));
+                    text::complain(&format!("{failure}; retrying"));
                 }
                 lost = true;
                 sleep(Duration::from_secs(1)).await;
@@ -123,7 +124,7 @@ async fn follow(
     }
 }
 
-/// Addresses that a line shows of those that came, and of those that went.
+/// Names in one list of a line.
 const LISTED_MAX: usize = 16;
 
 fn print_events(events: &[EventInfo], choice: Choice<'_>, json: bool) -> Result<(), Failure> {
@@ -139,7 +140,7 @@ fn print_events(events: &[EventInfo], choice: Choice<'_>, json: bool) -> Result<
     Ok(())
 }
 
-/// One line for people; a reload with several mistakes has more, which are indented.
+/// One line of text; a reload with several mistakes has further lines, which are indented.
 fn render(event: &EventInfo, paint: Paint) -> String {
     let at = text::date(&event.at);
     let word = |word: &str| paint.text(colour_of(word), &one_line(word));
@@ -152,7 +153,8 @@ fn render(event: &EventInfo, paint: Paint) -> String {
         }
         EventWhat::Admin { pool, upstream, to, reason } => {
             let reason = if reason.is_empty() { String::new() } else { format!(": {}", one_line(reason)) };
-            format!("{} {}  now {} by order{reason}", one_line(pool), one_line(upstream), word(to.as_str()))
+            let (pool, upstream, to) = (one_line(pool), one_line(upstream), word(to.as_str()));
+            format!("{pool} {upstream}  now {to} (ordered by an operator){reason}")
         }
         EventWhat::Refusing(info) => outage(info, "refuses requests", paint),
         EventWhat::FailOpen(info) => outage(info, "fails open", paint),
@@ -168,7 +170,7 @@ fn render(event: &EventInfo, paint: Paint) -> String {
             let what = match phase {
                 WarmingWord::Began => {
                     let (count, most) = (retiring.unwrap_or(0), at_most_seconds.unwrap_or(0.0));
-                    format!("warming began: {count} removed upstreams serve, {most:.0} s at most")
+                    format!("warming began: {count} removed upstreams serve, at most {most:.0} s")
                 }
                 WarmingWord::Ended => "warming ended: the upstreams of the configuration serve".to_owned(),
                 WarmingWord::Failed => {
@@ -201,9 +203,9 @@ fn render(event: &EventInfo, paint: Paint) -> String {
             format!("{}  addresses changed:{}{}", one_line(pool), signed('+', added), signed('-', removed))
         }
         EventWhat::ProbePanic { pool, upstream } => {
-            format!("{} {}  its probe panicked; it is unknown now", one_line(pool), one_line(upstream))
+            format!("{} {}  its probe panicked; its state is unknown now", one_line(pool), one_line(upstream))
         }
-        EventWhat::CheckerRestart => "the checker died and was restarted".to_string(),
+        EventWhat::CheckerRestart => "the checker crashed and was restarted".to_string(),
     };
     format!("{at}  {what}")
 }
@@ -260,7 +262,7 @@ mod tests {
             ),
             (
                 json!({ "kind": "admin", "pool": "api", "upstream": "10.0.0.1:80", "to": "draining", "reason": "upgrade" }),
-                "api 10.0.0.1:80  now draining by order: upgrade",
+                "api 10.0.0.1:80  now draining (ordered by an operator): upgrade",
             ),
             (
                 json!({ "kind": "refusing", "pool": "api", "on": true, "reason": "neither of its 2 upstreams can serve",
@@ -286,7 +288,7 @@ mod tests {
             ),
             (
                 json!({ "kind": "warming", "pool": "api", "phase": "began", "retiring": 2, "at_most_seconds": 30.0 }),
-                "api  warming began: 2 removed upstreams serve, 30 s at most",
+                "api  warming began: 2 removed upstreams serve, at most 30 s",
             ),
             (
                 json!({ "kind": "warming", "pool": "api", "phase": "failed", "reason": "r", "next": "n" }),
@@ -323,7 +325,7 @@ mod tests {
                 json!({ "kind": "addresses", "pool": "api", "added": ["10.0.0.3:80"], "removed": ["10.0.0.1:80"] }),
                 "api  addresses changed: +10.0.0.3:80 -10.0.0.1:80",
             ),
-            (json!({ "kind": "checker_restart" }), "the checker died and was restarted"),
+            (json!({ "kind": "checker_restart" }), "the checker crashed and was restarted"),
         ];
         for (mut value, want) in table {
             value["seq"] = 1.into();

@@ -1,4 +1,4 @@
-//! `roundsman explain`: why a pool or an upstream of the running process is what it is.
+//! `roundsman explain`: explains the state of a pool or an upstream of the running process.
 
 use std::process::ExitCode;
 
@@ -14,12 +14,12 @@ use super::{Failure, locate, steps};
 use crate::admin::json::{CheckExplainInfo, PoolExplainReply, StatusReply, TransitionInfo, UpstreamExplainReply};
 use crate::admin::target::encode_segment;
 
-/// The most columns of a paragraph.
+/// The width of a paragraph, at most.
 const COLUMNS: usize = 100;
-/// Pools that are named where one has to be chosen.
+/// Pools listed in the message that asks for one.
 const NAMED_MAX: usize = 10;
 
-/// Asks and prints.
+/// Fetches the explanation and prints it.
 pub fn run(args: &ExplainArgs) -> Result<ExitCode, Failure> {
     let target = locate::find(&args.process)?;
     let (answer, one) = match (&args.pool, &args.upstream) {
@@ -44,7 +44,8 @@ fn ask_upstream(target: &Target, pool: &str, upstream: &str) -> Result<Answer, F
     client::ask_now(target, Ask::get(&format!("/api/v1/pools/{pool}/upstreams/{upstream}/explain")))
 }
 
-/// One word is a pool, or an upstream where there is only one pool. Whether the answer is of an upstream comes with it.
+/// A single argument is a pool, or an upstream if there is only one pool. Returns the response and whether it is about
+/// an upstream.
 fn ask_word(target: &Target, word: &str) -> Result<(Answer, bool), Failure> {
     let of_pool = ask_pool(target, word)?;
     if of_pool.status == StatusCode::NOT_FOUND
@@ -58,7 +59,7 @@ fn ask_word(target: &Target, word: &str) -> Result<(Answer, bool), Failure> {
     Ok((of_pool, false))
 }
 
-/// The pool that is meant where none is named.
+/// The pool to explain if none was given: the only one.
 fn only_pool(target: &Target) -> Result<String, Failure> {
     let status: StatusReply = client::ask_now(target, Ask::get("/api/v1/status"))?.json(&[StatusCode::OK])?;
     let names: Vec<String> = status.pools.0.into_iter().map(|(name, _)| name).collect();
@@ -70,7 +71,7 @@ fn only_pool(target: &Target) -> Result<String, Failure> {
             let more = if several.len() > NAMED_MAX { ", …" } else { "" };
             let count = several.len();
             Err(Failure::Usage(format!(
-                "there are {count} pools: say which one, as in `roundsman explain {}` ({some}{more})",
+                "there are {count} pools; give one, for example `roundsman explain {}` ({some}{more})",
                 several[0]
             )))
         }
@@ -87,12 +88,12 @@ fn show(answer: &Answer, one: bool, paint: Paint) -> Result<String, Failure> {
     })
 }
 
-/// One paragraph, and where to look further.
+/// One paragraph, and the command that shows more.
 fn render_pool(reply: &PoolExplainReply, columns: usize, paint: Paint) -> String {
     let mut out = wrap(&one_line(&reply.text), columns).join("\n") + "\n";
     let word = reply.status.as_str();
     if let Some(colour) = colour_of(word) {
-        // The first mention is the pool's own.
+        // The first occurrence is the state of the pool.
         out = out.replacen(word, &paint.text(Some(colour), word), 1);
     }
     if let Some(first) = reply.out.first().and_then(|out| out.upstreams.first()) {
@@ -117,7 +118,7 @@ fn render_upstream(reply: &UpstreamExplainReply, now: Timestamp, paint: Paint) -
         out.push_str(&format!("Hint: {}\n", one_line(hint)));
     }
     if let Some(require) = &reply.require {
-        out.push_str(&format!("Of its checks: {}\n", one_line(require)));
+        out.push_str(&format!("Require: {}\n", one_line(require)));
     }
     if let Some(last) = &reply.last_malformed {
         let (count, at) = (plural(reply.malformed_total), when(&last.at, now));
@@ -135,7 +136,7 @@ fn render_upstream(reply: &UpstreamExplainReply, now: Timestamp, paint: Paint) -
 fn render_check(check: &CheckExplainInfo, several: bool, now: Timestamp, paint: Paint) -> String {
     let name = paint.text(Some(Colour::Bold), &format!("check {}", one_line(&check.name)));
     let state = check.state.as_str();
-    let decides = if several && check.decides { ", the one that decides" } else { "" };
+    let decides = if several && check.decides { ", decides the state" } else { "" };
     let mut out = format!("{name}  {}{decides}\n", paint.text(colour_of(state), state));
     if let Some(preset) = &check.preset {
         out.push_str(&format!("  {:<9}  {}\n", "preset", one_line(preset)));
@@ -145,9 +146,9 @@ fn render_check(check: &CheckExplainInfo, several: bool, now: Timestamp, paint: 
     }
     out.push_str(&format!("  {:<9}  {}\n", "next", one_line(&check.next)));
     match &check.last_check {
-        None => out.push_str("  no probe has ended yet\n"),
+        None => out.push_str("  no probe has finished yet\n"),
         Some(last) => {
-            out.push_str(&format!("  last probe, ended {}, took {} ms\n", when(&last.at, now), last.duration_ms));
+            out.push_str(&format!("  last probe: finished {}, took {} ms\n", when(&last.at, now), last.duration_ms));
             out.push_str(&steps::render(&check.steps, "    ", paint));
         }
     }
@@ -158,7 +159,7 @@ fn render_transitions(transitions: &[TransitionInfo], paint: Paint) -> String {
     if transitions.is_empty() {
         return "\nIts state has not changed yet.\n".to_owned();
     }
-    let mut out = format!("\n{}\n", paint.text(Some(Colour::Bold), "last changes, newest last"));
+    let mut out = format!("\n{}\n", paint.text(Some(Colour::Bold), "last changes (newest last)"));
     for change in transitions {
         let (from, to) = (change.from.as_str(), change.to.as_str());
         let code = change.code.as_deref().map_or_else(String::new, |code| format!("{} ", one_line(code)));
@@ -169,7 +170,7 @@ fn render_transitions(transitions: &[TransitionInfo], paint: Paint) -> String {
 }
 
 fn plural(malformed: u64) -> String {
-    if malformed == 1 { "1 malformed answer".to_owned() } else { format!("{malformed} malformed answers") }
+    if malformed == 1 { "1 malformed response".to_owned() } else { format!("{malformed} malformed responses") }
 }
 
 /// `2026-11-21 10:00:00.123Z (3m 5s ago)`.
@@ -189,12 +190,12 @@ mod tests {
     }
 
     #[test]
-    fn an_upstream_is_told_from_its_state_to_its_last_change() {
+    fn an_upstream_is_shown_from_its_state_to_its_last_change() {
         let reply: UpstreamExplainReply = serde_json::from_value(json!({
             "pool": "api", "upstream": "10.0.0.2:80", "name": "api.internal", "now": "2026-11-21T10:03:05.000Z",
             "state": "unhealthy", "since": "2026-11-21T10:00:00.000Z", "eligible": false,
             "eligibility": "It takes no requests: its checks failed.", "why": "L7STS: status 503\u{1b}[2J",
-            "admin": "enabled", "require": "all 2 checks must be healthy", "malformed_total": 2,
+            "admin": "enabled", "require": "both checks must be healthy", "malformed_total": 2,
             "last_malformed": { "at": "2026-11-21T10:03:00.000Z", "reason": "malformed head: a field without a name" },
             "checks": [{
                 "name": "http", "preset": "rails", "probe": "http: GET /healthz; expects 200-299", "timing": "every 10 s",
@@ -220,17 +221,17 @@ mod tests {
             "api 10.0.0.2:80 (api.internal)  unhealthy since 2026-11-21 10:00:00.000Z (3m 5s ago)\n\
              It takes no requests: its checks failed.\n\
              Why: L7STS: status 503\\u{1b}[2J\n\
-             Of its checks: all 2 checks must be healthy\n\
-             Requests got 2 malformed answers, the last at 2026-11-21 10:03:00.000Z (5s ago): malformed head: a field \
+             Require: both checks must be healthy\n\
+             Requests got 2 malformed responses, the last at 2026-11-21 10:03:00.000Z (5s ago): malformed head: a field \
              without a name\n\
              \n\
-             check http  unhealthy, the one that decides\n  \
+             check http  unhealthy, decides the state\n  \
              preset     rails\n  \
              probe      http: GET /healthz; expects 200-299\n  \
              how often  every 10 s\n  \
              streak     9 failures in a row; 2 passes in a row make it healthy\n  \
              next       is due in 0.8 s: the interval is 10 s\n  \
-             last probe, ended 2026-11-21 10:03:04.000Z (1s ago), took 1.9 ms\n    \
+             last probe: finished 2026-11-21 10:03:04.000Z (1s ago), took 1.9 ms\n    \
              ✓ connect  connected\n    \
              ✗ verdict  fail, L7STS: status 503\n\
              \n\
@@ -239,9 +240,9 @@ mod tests {
              how often  every 10 s\n  \
              streak     no result yet\n  \
              next       is due now: first\n  \
-             no probe has ended yet\n\
+             no probe has finished yet\n\
              \n\
-             last changes, newest last\n  \
+             last changes (newest last)\n  \
              2026-11-21 10:00:00.000Z  healthy → unhealthy  L7STS status 503\n"
         );
         let quiet = UpstreamExplainReply {
@@ -271,7 +272,7 @@ mod tests {
             !shown.contains('\u{1b}') && shown.starts_with("Pool api is degraded: 1 of 2 upstreams is healthy. word")
         );
         assert!(shown.ends_with("\nMore: roundsman explain api 10.0.0.2:80\n"), "{shown}");
-        let well = render_pool(&PoolExplainReply { out: vec![], ..reply }, 60, Paint::off());
-        assert!(!well.contains("More:"), "{well}");
+        let healthy = render_pool(&PoolExplainReply { out: vec![], ..reply }, 60, Paint::off());
+        assert!(!healthy.contains("More:"), "{healthy}");
     }
 }

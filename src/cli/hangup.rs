@@ -1,5 +1,5 @@
-//! SIGHUP, from the first instruction of main. It is recorded, so that it never ends `run`; commands that only ask give it
-//! its usual meaning back, so that they end with their terminal.
+//! SIGHUP, from the first instruction of main. It is recorded, so that it never ends `run`. The other commands restore
+//! its default action, so that they end with their terminal.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use signal_hook::consts::SIGHUP;
 use signal_hook::flag;
 
-/// What has become of SIGHUP so far.
+/// The SIGHUP signals received so far, and whether one ends the process.
 #[derive(Debug, Clone, Default)]
 pub struct Hangup {
     seen: Arc<AtomicBool>,
@@ -15,7 +15,7 @@ pub struct Hangup {
 }
 
 impl Hangup {
-    /// Begins to record. Cannot fail: SIGHUP may be caught.
+    /// Starts recording. Cannot fail: SIGHUP may be caught.
     pub fn watch() -> Hangup {
         let hangup = Hangup::default();
         flag::register_conditional_default(SIGHUP, hangup.ends.clone()).expect("SIGHUP may be caught");
@@ -28,7 +28,7 @@ impl Hangup {
         self.seen.clone()
     }
 
-    /// From now on SIGHUP ends the process, as it does by default; one that came before does so now.
+    /// Restores the default action of SIGHUP, which ends the process; one received earlier ends it now.
     pub fn ends_the_process(&self) {
         self.ends.store(true, Ordering::SeqCst);
         if self.seen.load(Ordering::SeqCst) {

@@ -1,5 +1,5 @@
-//! Finds the running process: by `--admin` and `--token-file`, else by `[admin]` of its configuration file. Only that table
-//! of the file is looked at, because a file that is not good yet must not keep `reload` and `status` from their process.
+//! Finds the running process: by `--admin` and `--token-file`, else by `[admin]` of its configuration file. Only that
+//! table of the file is read, so that `reload` and `status` work even if the rest of the file has mistakes.
 
 use std::path::{Path, PathBuf};
 
@@ -11,30 +11,30 @@ use crate::app::load;
 use crate::config::{self, Diagnostic, FILE_BYTES_MAX, Severity};
 use crate::model::{Address, Secret};
 
-/// The configuration files looked for, in this order.
+/// The default configuration files, in order of preference.
 const DEFAULT_FILES: [&str; 2] = ["roundsman.toml", "/etc/roundsman/roundsman.toml"];
 
 /// The admin socket of a running process.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Target {
-    /// Where it listens.
+    /// Its address.
     pub address: Address,
-    /// The token it wants.
+    /// The bearer token to send.
     pub token: Option<Secret>,
-    /// What named the address: `--admin`, or a file.
+    /// Where the address comes from: `--admin`, or a file.
     pub named_by: String,
 }
 
-/// The file that `run` and the other commands use when none is named: the first that exists, or the first of all.
+/// The default configuration file: the first that exists, or else the first of the list.
 pub fn default_file() -> PathBuf {
     let existing = DEFAULT_FILES.iter().find(|file| Path::new(file).exists());
     PathBuf::from(existing.unwrap_or(&DEFAULT_FILES[0]))
 }
 
-/// The file that `run`, `check` and `probe` read: the one that is named, else the first default that exists.
+/// The file that `run`, `check` and `probe` read: the given one, else the first default that exists.
 ///
 /// # Errors
-/// Where none is named and there is no default: which were looked for, and what to do.
+/// None was given and no default exists; the message lists the paths tried and the next step.
 pub fn config_file(named: Option<&Path>) -> Result<PathBuf, Box<Diagnostic>> {
     let file = named.map_or_else(default_file, Path::to_path_buf);
     if named.is_some() || file.exists() {
@@ -43,14 +43,14 @@ pub fn config_file(named: Option<&Path>) -> Result<PathBuf, Box<Diagnostic>> {
     let here = std::env::current_dir().unwrap_or_default();
     let places: Vec<_> = DEFAULT_FILES.iter().map(|file| here.join(file).display().to_string()).collect();
     let message = format!(
-        "there is no configuration file: looked for {}. Name one with --config FILE, or run without one: \
+        "there is no configuration file: looked for {}. Give one with --config FILE, or run without one: \
          roundsman run --listen 127.0.0.1:8080 --to 127.0.0.1:3001,127.0.0.1:3002",
         places.join(" and "),
     );
     Err(Box::new(Diagnostic::whole_file(DEFAULT_FILES[0], message)))
 }
 
-/// Finds the process that the command line means.
+/// Finds the process that the arguments name.
 pub fn find(args: &ProcessArgs) -> Result<Target, Failure> {
     let token_file = args.token_file.as_deref();
     let file = match (&args.admin, &args.config) {
@@ -78,12 +78,12 @@ fn admin_table(file: &Path) -> Result<Table, String> {
     let bytes = load::read_bounded(file, FILE_BYTES_MAX)?;
     let text = std::str::from_utf8(&bytes).map_err(|_| "is not UTF-8")?;
     let table: Table = text.trim_start_matches('\u{feff}').parse().map_err(|error: toml::de::Error| {
-        format!("cannot be parsed, so its admin address is not known (--admin ADDRESS names it)\n{error}")
+        format!("cannot be parsed, so the admin address is not known (give it with --admin ADDRESS)\n{error}")
     })?;
     Ok(table.get("admin").and_then(Value::as_table).cloned().unwrap_or_default())
 }
 
-/// What `[admin]` says, by the rules of the configuration: read as the only table of a file whose other parts are good.
+/// Parses `[admin]` with the rules of the configuration, in a file whose other parts are valid.
 fn of_table(mut admin: Table, token_file: Option<&Path>, name: &str) -> Result<Target, Failure> {
     if let Some(file) = token_file {
         let path = file.display().to_string().replace("${", "$${");
@@ -115,7 +115,7 @@ mod tests {
     }
 
     #[test]
-    fn a_file_that_is_not_good_still_names_its_process() {
+    fn a_file_with_mistakes_still_names_its_process() {
         let dir = tempfile::tempdir().unwrap();
         let (config, token) = (dir.path().join("r.toml"), dir.path().join("token"));
         std::fs::write(&token, "0123456789abcdef\n").unwrap();
@@ -130,7 +130,7 @@ mod tests {
     }
 
     #[test]
-    fn the_command_line_names_it_with_a_token_of_its_own() {
+    fn the_command_line_names_an_address_and_a_token() {
         let dir = tempfile::tempdir().unwrap();
         let token = dir.path().join("token");
         std::fs::write(&token, "0123456789abcdef\r\n").unwrap();
@@ -139,12 +139,13 @@ mod tests {
             (target.address.to_string().as_str(), target.token.unwrap().expose()),
             ("[::1]:9900", "0123456789abcdef")
         );
-        let remote = find(&args(Some("10.0.0.1:9900"), None, None)).expect("whether it wants a token, it will say");
+        let remote =
+            find(&args(Some("10.0.0.1:9900"), None, None)).expect("the process decides whether it requires a token");
         assert_eq!(remote.token, None);
     }
 
     #[test]
-    fn what_cannot_be_read_is_a_bad_configuration() {
+    fn a_file_that_cannot_be_read_is_a_bad_configuration() {
         let dir = tempfile::tempdir().unwrap();
         let bad = dir.path().join("bad.toml");
         std::fs::write(&bad, "[admin\n").unwrap();

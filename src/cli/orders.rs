@@ -12,7 +12,7 @@ use super::{Failure, locate, text};
 use crate::admin::json::SetAdminReply;
 use crate::admin::target::encode_segment;
 
-/// Gives the order and prints what has changed.
+/// Sends the order and prints the old and the new admin state.
 pub fn run(action: &str, args: &OrderArgs) -> Result<ExitCode, Failure> {
     let target = locate::find(&args.process)?;
     let (pool, upstream) = (encode_segment(&args.pool), encode_segment(&args.upstream));
@@ -27,7 +27,7 @@ pub fn run(action: &str, args: &OrderArgs) -> Result<ExitCode, Failure> {
 fn render(reply: &SetAdminReply) -> String {
     let mut line = format!("{} {}: {}", one_line(&reply.pool), one_line(&reply.upstream), reply.admin);
     if reply.was == reply.admin {
-        line.push_str(", as before");
+        line.push_str(" (unchanged)");
     } else {
         line.push_str(&format!(", was {}", reply.was));
     }
@@ -47,7 +47,7 @@ mod tests {
     use crate::model::AdminState::{Draining, Enabled};
 
     #[test]
-    fn an_order_says_what_changed() {
+    fn an_order_shows_the_old_and_the_new_state() {
         let reply = SetAdminReply {
             pool: "api".into(),
             upstream: "10.0.0.1:80".into(),
@@ -58,8 +58,8 @@ mod tests {
         };
         assert_eq!(render(&reply), "api 10.0.0.1:80: draining, was enabled; 3 requests in flight\n");
         let again = SetAdminReply { was: Draining, in_flight: 0, ..reply };
-        assert_eq!(render(&again), "api 10.0.0.1:80: draining, as before\n");
+        assert_eq!(render(&again), "api 10.0.0.1:80: draining (unchanged)\n");
         let noted = SetAdminReply { note: "it ends with the process".into(), ..again };
-        assert_eq!(render(&noted), "api 10.0.0.1:80: draining, as before\n(it ends with the process)\n");
+        assert_eq!(render(&noted), "api 10.0.0.1:80: draining (unchanged)\n(it ends with the process)\n");
     }
 }

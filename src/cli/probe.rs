@@ -1,5 +1,5 @@
-//! `roundsman probe`: runs checks once, with the prober that `run` uses and without a running process, and tells what
-//! happened step by step. Of an upstream of the configuration, or (`--url`) of a check that is not written down yet.
+//! `roundsman probe`: runs checks once, with the prober of `run` but without a running process, and shows every step.
+//! The checks are those of an upstream of the configuration or, with `--url`, one that is not in the configuration yet.
 //!
 //! Exit status: 0 pass; 1 fail; 2 no such pool or upstream; 78 bad configuration.
 
@@ -28,7 +28,7 @@ pub struct ProbeArgs {
     /// The pool
     #[arg(required_unless_present = "url")]
     pub pool: Option<String>,
-    /// The upstream: its address, or its host name
+    /// The upstream: its address or host name
     #[arg(required_unless_present = "url")]
     pub upstream: Option<String>,
     /// The configuration file [default: roundsman.toml, else /etc/roundsman/roundsman.toml]
@@ -37,17 +37,17 @@ pub struct ProbeArgs {
     /// Print JSON
     #[arg(long)]
     pub json: bool,
-    /// A check that is not written down yet.
+    /// A check given by its URL.
     #[command(flatten)]
     pub trial: trial::TrialArgs,
 }
 
-/// Runs the checks once and prints what happened.
+/// Runs the checks once and prints their steps.
 pub fn run(args: &ProbeArgs) -> Result<ExitCode, Failure> {
     let reply = match (&args.trial.url, &args.pool, &args.upstream) {
         (Some(url), ..) => of_url(url, &args.trial)?,
         (None, Some(pool), Some(upstream)) => of_file(args.config.as_deref(), pool, upstream)?,
-        (None, ..) => unreachable!("the command line demands both, or a URL"),
+        (None, ..) => unreachable!("clap requires both, or a URL"),
     };
     if args.json {
         let json = serde_json::to_string_pretty(&reply).map_err(|error| Failure::Runtime(error.to_string()))?;
@@ -66,13 +66,13 @@ fn of_file(config: Option<&Path>, pool: &str, upstream: &str) -> Result<TrialRep
     let loaded = load_file(&file).map_err(|error| bad_configuration(&error))?;
     let found = find_pool(&loaded.config, pool)?.clone();
     let name = found.name.to_string();
-    // The names of other pools need not be asked for.
+    // Only the host names of this pool have to be resolved.
     let config = Config { pools: vec![found], ..loaded.config };
     client::runtime()?.block_on(async {
         let config = discovery::resolved(&config, Arc::new(SystemResolver::default())).await;
         let pool = &config.pools[0];
         let checked = check_all(&find_upstreams(pool, upstream)?, pool).await?;
-        // Each address of a name is an upstream with a verdict of its own.
+        // Each address of a host name is an upstream with its own verdict.
         let passes = checked.iter().all(|upstream| upstream.result == Verdict::Pass);
         Ok(TrialReply { pool: Some(name), upstreams: checked, result: verdict(passes), toml: None })
     })
@@ -85,7 +85,7 @@ fn of_url(url: &str, args: &trial::TrialArgs) -> Result<TrialReply, Failure> {
         let config = discovery::resolved(&config, Arc::new(SystemResolver::default())).await;
         let pool = &config.pools[0];
         let checked = check_all(&pool.upstreams.iter().collect::<Vec<_>>(), pool).await?;
-        // One address of a name is enough to see that the check is what was meant.
+        // One passing address shows that the check itself is right.
         let passes = checked.iter().any(|upstream| upstream.result == Verdict::Pass);
         Ok(TrialReply { pool: None, upstreams: checked, result: verdict(passes), toml: Some(written.toml) })
     })
@@ -105,7 +105,7 @@ fn find_pool<'c>(config: &'c Config, name: &str) -> Result<&'c Arc<PoolPolicy>, 
     found.ok_or_else(|| Failure::NotFound(lookup::no_pool(name, names)))
 }
 
-/// The upstreams that a text names: one by its address, all of a host name.
+/// The upstreams that an argument names: one by its address, or all of a host name.
 fn find_upstreams<'p>(pool: &'p PoolPolicy, text: &str) -> Result<Vec<&'p UpstreamPolicy>, Failure> {
     let all = pool.upstreams.iter().map(|upstream| (&upstream.address, upstream.name.as_deref()));
     let found = lookup::upstreams(text, all).map_err(|missing| {
@@ -114,7 +114,7 @@ fn find_upstreams<'p>(pool: &'p PoolPolicy, text: &str) -> Result<Vec<&'p Upstre
     Ok(found.into_iter().map(|index| &pool.upstreams[index]).collect())
 }
 
-/// The checks of these upstreams, all at once.
+/// Runs the checks of these upstreams concurrently.
 async fn check_all(upstreams: &[&UpstreamPolicy], pool: &PoolPolicy) -> Result<Vec<TrialInfo>, Failure> {
     if let Some(host) = upstreams.iter().find_map(|upstream| upstream.address.host_name()) {
         return Err(Failure::Runtime(format!("{host} does not resolve to an address")));
@@ -122,10 +122,10 @@ async fn check_all(upstreams: &[&UpstreamPolicy], pool: &PoolPolicy) -> Result<V
     Ok(join_all(upstreams.iter().map(|upstream| check(upstream, pool))).await)
 }
 
-/// Every check of an upstream at once, each under its own timeout.
+/// Runs every check of an upstream concurrently, each with its own timeout.
 async fn check(upstream: &UpstreamPolicy, pool: &PoolPolicy) -> TrialInfo {
     let reports = join_all(pool.checks.iter().map(|check| probe_once(upstream, check))).await;
-    let checks = pool.checks.iter().zip(&reports).map(|(check, report)| told(upstream, check, report));
+    let checks = pool.checks.iter().zip(&reports).map(|(check, report)| check_info(upstream, check, report));
     let needed = pool.require.needed(pool.checks.len());
     let passes = reports.iter().filter(|report| report.code.judgement() == Judgement::Pass).count();
     TrialInfo {
@@ -143,7 +143,7 @@ async fn probe_once(upstream: &UpstreamPolicy, check: &CheckPolicy) -> ProbeRepo
     Prepared::new(&target, &upstream.address, name, &check.spec, timeout).run().await
 }
 
-fn told(upstream: &UpstreamPolicy, check: &CheckPolicy, report: &ProbeReport) -> TrialCheckInfo {
+fn check_info(upstream: &UpstreamPolicy, check: &CheckPolicy, report: &ProbeReport) -> TrialCheckInfo {
     let target = check.spec.target(upstream);
     let name = upstream.name.as_deref();
     let probed = Probed { upstream: &upstream.address, name, target: &target, spec: &check.spec, report };
@@ -160,7 +160,7 @@ fn told(upstream: &UpstreamPolicy, check: &CheckPolicy, report: &ProbeReport) ->
     }
 }
 
-/// For people: each check with its steps, then the verdict, then what to write down.
+/// As text: each check with its steps, the result, and for `--url` the lines to add to the file.
 fn render(reply: &TrialReply, paint: Paint) -> String {
     let mut out = String::new();
     for upstream in &reply.upstreams {
@@ -189,7 +189,7 @@ fn render_upstream(pool: Option<&str>, upstream: &TrialInfo, paint: Paint) -> St
     out.push_str(&paint.text(Some(colour), word));
     if upstream.checks.len() > 1 {
         let (total, needed) = (upstream.checks.len(), upstream.needed);
-        out.push_str(&format!(": {passes} of {total} checks pass, {needed} must"));
+        out.push_str(&format!(": {passes} of {total} checks pass, {needed} required"));
     }
     out.push('\n');
     out

@@ -1,4 +1,4 @@
-//! `roundsman reload`: what became of it, and every mistake when it was refused.
+//! `roundsman reload`: prints the result of a reload, and every mistake if it was refused.
 
 use std::process::ExitCode;
 
@@ -11,7 +11,8 @@ use super::{Failure, locate};
 use crate::admin::json::{Diagnostic, ReloadReply, ReloadResult};
 use crate::app::load::EXIT_BAD_CONFIG;
 
-/// Orders and prints. A refused configuration is 78; what a good one could not be given (a socket) is 1.
+/// Orders a reload and prints its result. The exit status is 78 for a bad configuration, 1 if a valid one could not be
+/// applied (a port in use).
 pub fn run(args: &ReloadArgs) -> Result<ExitCode, Failure> {
     let target = locate::find(&args.process.process())?;
     let path = if args.dry_run { "/api/v1/reload?dry_run=true" } else { "/api/v1/reload" };
@@ -24,7 +25,7 @@ pub fn run(args: &ReloadArgs) -> Result<ExitCode, Failure> {
     }
     Ok(match reply.result {
         ReloadResult::Applied | ReloadResult::Unchanged => ExitCode::SUCCESS,
-        // What has no place in the file is no mistake of it: a port that is taken, a process that is stopping.
+        // An error without a place in the file is not a mistake in it: a port in use, a process that is stopping.
         ReloadResult::Refused if reply.errors.iter().all(|mistake| mistake.file.is_none()) => ExitCode::FAILURE,
         ReloadResult::Refused => ExitCode::from(EXIT_BAD_CONFIG),
     })
@@ -34,11 +35,11 @@ fn render(reply: &ReloadReply, paint: Paint) -> String {
     let mut out: String = reply.errors.iter().map(|mistake| diagnostic(mistake) + "\n").collect();
     let generation = reply.generation;
     let line = match (reply.result, reply.dry_run) {
-        (ReloadResult::Applied, false) => format!("applied: generation {generation} runs"),
-        (ReloadResult::Unchanged, false) => format!("unchanged: generation {generation} runs on"),
-        (ReloadResult::Refused, false) => format!("refused: nothing changed, generation {generation} runs on"),
-        (ReloadResult::Applied, true) => "good: a reload would apply it".to_string(),
-        (ReloadResult::Unchanged, true) => "good: a reload would change nothing".to_string(),
+        (ReloadResult::Applied, false) => format!("applied: generation {generation} is running"),
+        (ReloadResult::Unchanged, false) => format!("unchanged: generation {generation} is still running"),
+        (ReloadResult::Refused, false) => format!("refused: nothing changed, generation {generation} is still running"),
+        (ReloadResult::Applied, true) => "valid: a reload would apply it".to_string(),
+        (ReloadResult::Unchanged, true) => "valid: a reload would change nothing".to_string(),
         (ReloadResult::Refused, true) => "refused: a reload would change nothing".to_string(),
     };
     if reply.errors.is_empty()
@@ -52,7 +53,7 @@ fn render(reply: &ReloadReply, paint: Paint) -> String {
     if !reply.warming.is_empty() {
         let pools = reply.warming.iter().map(|pool| one_line(pool)).collect::<Vec<_>>().join(", ");
         let most = reply.warming_seconds.0.iter().map(|(_, seconds)| *seconds).reduce(f64::max);
-        let most = most.map_or_else(String::new, |seconds| format!(", {seconds:.0} s at most"));
+        let most = most.map_or_else(String::new, |seconds| format!(", at most {seconds:.0} s"));
         out.push_str(&format!("warming: {pools} (removed upstreams serve until a new one is healthy{most})\n"));
     }
     out
@@ -103,7 +104,7 @@ mod tests {
         ]);
         let want = "r.toml:31:1: error: pools.api.health.intervall: unknown key; did you mean `interval`?\n\
                     r.toml: error: cannot\\u{1b} be read; expected a file\n\
-                    refused: nothing changed, generation 4 runs on\n";
+                    refused: nothing changed, generation 4 is still running\n";
         assert_eq!(render(&reply("refused", false, errors), Paint::off()), want);
     }
 
@@ -112,15 +113,16 @@ mod tests {
         let mut refused = reply("refused", false, json!([]));
         refused.error = Some("listener web: in use\nlistener api: in use".into());
         let want = "2 mistakes\n  listener web: in use\n  listener api: in use\n\
-                    refused: nothing changed, generation 4 runs on\n";
+                    refused: nothing changed, generation 4 is still running\n";
         assert_eq!(render(&refused, Paint::off()), want);
     }
 
     #[test]
-    fn what_was_applied_says_what_still_warms() {
-        let want = "applied: generation 4 runs\nwarming: api (removed upstreams serve until a new one is healthy, 30 s at most)\n";
+    fn an_applied_reload_names_the_warming_pools() {
+        let want = "applied: generation 4 is running\n\
+                    warming: api (removed upstreams serve until a new one is healthy, at most 30 s)\n";
         assert_eq!(render(&reply("applied", false, json!([])), Paint::off()), want);
         let trial = render(&reply("unchanged", true, json!([])), Paint::off());
-        assert_eq!(trial, "good: a reload would change nothing\n");
+        assert_eq!(trial, "valid: a reload would change nothing\n");
     }
 }

@@ -1,7 +1,7 @@
 //! `roundsman schema`: prints the JSON Schema of the configuration, for editors.
 //!
-//! A stdout that the caller has closed cannot be told from one that leads to /dev/null: the standard library opens that in its
-//! place before `main`, so that no other file gets its number. What is printed there counts as written.
+//! A stdout that the caller has closed cannot be distinguished from /dev/null: the standard library opens /dev/null in
+//! its place before `main`, so that no other file gets its number. Output to it counts as written.
 
 use std::process::ExitCode;
 
@@ -10,7 +10,7 @@ use super::{Failure, text};
 /// Prints the schema on stdout.
 ///
 /// # Errors
-/// It could not be written.
+/// Writing to stdout failed.
 pub fn run() -> Result<ExitCode, Failure> {
     let schema = crate::config::schema::schema();
     let schema = serde_json::to_string_pretty(&schema).expect("a JSON value always serialises");

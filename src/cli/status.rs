@@ -1,4 +1,5 @@
-//! `roundsman status`: pools and upstreams at a glance; one pool, or only what is in trouble; once, or again every second.
+//! `roundsman status`: pools and upstreams as tables; all, one pool, or only unhealthy ones; once, or repeated every
+//! second.
 
 use std::process::ExitCode;
 use std::time::Duration;
@@ -17,19 +18,19 @@ use crate::admin::json::{
 };
 use crate::model::{HealthState, lookup};
 
-/// The longest reason in the table, in characters; `--json` has the whole.
+/// The longest reason in the table, in characters; `--json` has the full text.
 const WHY_CHARS_MAX: usize = 160;
 
-/// What is shown of a status.
+/// The part of a status to show.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Choice<'a> {
     /// Only this pool.
     pub pool: Option<&'a str>,
-    /// Only what is in trouble.
+    /// Only what is not healthy or takes no requests.
     pub unhealthy: bool,
 }
 
-/// Asks and prints.
+/// Fetches the status and prints it, with `--watch` until interrupted.
 pub fn run(args: &StatusArgs) -> Result<ExitCode, Failure> {
     let target = locate::find(&args.process)?;
     let choice = Choice { pool: args.pool.as_deref(), unhealthy: args.unhealthy };
@@ -54,36 +55,40 @@ fn for_people(answer: &Answer, choice: Choice<'_>, paint: Paint) -> Result<Strin
         let all = match (choice.pool, total) {
             (Some(pool), _) => format!("pool {} is healthy", text::one_line(pool)),
             (None, 1) => "the only pool is healthy".to_owned(),
-            (None, total) => format!("the {total} pools are healthy"),
+            (None, 2) => "both pools are healthy".to_owned(),
+            (None, total) => format!("all {total} pools are healthy"),
         };
         out.push_str(&format!("\n{}\n", paint.text(Some(Colour::Green), &all)));
     }
     Ok(out)
 }
 
-/// Leaves out what was not asked for.
+/// Removes the pools and upstreams that were not chosen.
 fn choose(status: &mut StatusReply, choice: Choice<'_>, names: Vec<String>) -> Result<(), Failure> {
     if let Some(pool) = choice.pool {
         status.pools.0.retain(|(name, _)| name == pool);
         if status.pools.0.is_empty() {
-            let file =
-                if pool.ends_with(".toml") || pool.contains('/') { "; -c FILE names a configuration file" } else { "" };
+            let file = if pool.ends_with(".toml") || pool.contains('/') {
+                "; use -c FILE for a configuration file"
+            } else {
+                ""
+            };
             return Err(Failure::NotFound(format!("{}{file}", lookup::no_pool(pool, names.into_iter()))));
         }
     }
     if choice.unhealthy {
-        status.pools.0.iter_mut().for_each(|(_, pool)| pool.upstreams.retain(is_in_trouble));
+        status.pools.0.iter_mut().for_each(|(_, pool)| pool.upstreams.retain(needs_attention));
         status.pools.0.retain(|(_, pool)| pool.status != PoolWord::Healthy || !pool.upstreams.is_empty());
     }
     Ok(())
 }
 
-/// Whether somebody should look at it: it is not healthy, or takes no requests.
-fn is_in_trouble(upstream: &UpstreamInfo) -> bool {
+/// Whether an upstream is not healthy, or takes no requests.
+fn needs_attention(upstream: &UpstreamInfo) -> bool {
     upstream.state != HealthState::Healthy || !upstream.eligible
 }
 
-/// The JSON of the API with what was chosen of it. Keys that this version does not know stay.
+/// The JSON of the API, reduced to the chosen part. Keys unknown to this version are kept.
 fn as_json(answer: &Answer, choice: Choice<'_>) -> Result<String, Failure> {
     let mut status: StatusReply = answer.json(&[StatusCode::OK])?;
     if choice.pool.is_none() && !choice.unhealthy {
@@ -105,7 +110,7 @@ fn as_json(answer: &Answer, choice: Choice<'_>) -> Result<String, Failure> {
     Ok(format!("{whole}\n"))
 }
 
-/// The tables, for a terminal of so many columns; `None`: for anything else.
+/// The tables, for a terminal with `columns` columns; `None` if stdout is not a terminal.
 fn render(status: &StatusReply, now: Timestamp, columns: Option<usize>, paint: Paint) -> String {
     let mut out = fold(&headline(status, paint), columns, paint, None);
     if let Some(last) = &status.config.last_reload
@@ -114,7 +119,7 @@ fn render(status: &StatusReply, now: Timestamp, columns: Option<usize>, paint: P
         out.push_str(&fold(&last_reload(last, error, now), columns, paint, colour_of(last.result.as_str())));
     }
     if status.checker.stale {
-        let line = "the checker does not run now: verdicts may be out of date";
+        let line = "the checker is not running: verdicts may be out of date";
         out.push_str(&fold(line, columns, paint, Some(Colour::Yellow)));
     }
     for (name, pool) in &status.pools.0 {
@@ -127,7 +132,7 @@ fn render(status: &StatusReply, now: Timestamp, columns: Option<usize>, paint: P
     out
 }
 
-/// Each line of a text in this colour, and in lines of at most so many columns; what is folded is indented.
+/// Wraps each line of a text at `columns` and colours it; continuation lines are indented.
 fn fold(text: &str, columns: Option<usize>, paint: Paint, colour: Option<Colour>) -> String {
     let mut out = String::new();
     for line in text.lines() {
@@ -168,12 +173,12 @@ fn pool_line(name: &str, pool: &PoolInfo, paint: Paint) -> String {
     let name = paint.text(Some(Colour::Bold), &text::one_line(name));
     let mut line = format!("{name}  {}  {}/{} healthy", paint.text(colour_of(word), word), pool.healthy, pool.total);
     if pool.fail_open {
-        line.push_str(", fail open: upstreams that are not healthy are in use");
+        line.push_str(", fail open: upstreams are used even if not healthy");
     }
     if pool.warming {
         line.push_str(", warming: removed upstreams serve until a new one is healthy");
         if let Some(seconds) = pool.warming_seconds {
-            line.push_str(&format!(", {seconds:.0} s at most"));
+            line.push_str(&format!(", at most {seconds:.0} s"));
         }
     }
     if pool.waiting > 0 {
@@ -182,7 +187,7 @@ fn pool_line(name: &str, pool: &PoolInfo, paint: Paint) -> String {
     line
 }
 
-/// The state comes before everything else; what the terminal has no room for goes from the right.
+/// Columns that do not fit the terminal are left out, those with the greatest `spare` first; the state always stays.
 const COLUMNS: [Column; 7] = [
     Column { head: "UPSTREAM", right: false, spare: 0 },
     Column { head: "STATE", right: false, spare: 0 },
@@ -240,7 +245,7 @@ fn upstream_row(upstream: &UpstreamInfo, now: Timestamp) -> Row {
     Row { cells, note: why(upstream) }
 }
 
-/// Why it is not healthy or not eligible; for one on its way, how far it is.
+/// Why it is not healthy or not eligible, and the progress of a streak below its threshold.
 fn why(upstream: &UpstreamInfo) -> String {
     with_progress(upstream.why.as_deref(), upstream.streak)
 }
@@ -258,7 +263,7 @@ fn with_progress(whole: Option<&str>, streak: Option<StreakInfo>) -> String {
     let progress = format!("{} of {} {word}", streak.count, streak.needed);
     match why.as_str() {
         "" => progress,
-        said if said.contains(&progress) => why,
+        text if text.contains(&progress) => why,
         _ => format!("{why} ({progress})"),
     }
 }
@@ -315,7 +320,7 @@ mod tests {
     }
 
     #[test]
-    fn off_a_terminal_every_upstream_is_one_line_and_nothing_is_cut() {
+    fn without_a_terminal_every_upstream_is_one_complete_line() {
         let want = r#"roundsman 0.1.0  running, ready, up 2h 3m  generation 3 of roundsman.toml
 last reload refused 1m ago: 2 mistakes
   roundsman.toml:3: unknown key
@@ -339,7 +344,7 @@ api  degraded  2/3 healthy
     }
 
     #[test]
-    fn a_terminal_is_never_too_narrow() {
+    fn every_line_fits_the_terminal() {
         for columns in [30, 40, 60, 80, 100, 200] {
             for paint in [Paint::off(), Paint::on()] {
                 let shown = render(&status(), now(), Some(columns), paint);
@@ -352,11 +357,11 @@ api  degraded  2/3 healthy
             }
         }
         let shown = render(&status(), now(), Some(80), Paint::off());
-        assert!(shown.contains("REQUESTS  ERRORS\n"), "at 80 columns there is room for what counts:\n{shown}");
+        assert!(shown.contains("REQUESTS  ERRORS\n"), "80 columns have room for requests and errors:\n{shown}");
     }
 
     #[test]
-    fn one_pool_or_what_is_in_trouble_is_shown_alone() {
+    fn one_pool_or_only_unhealthy_ones_can_be_shown() {
         let mut two = status();
         let mut well = two.pools.0[0].1.clone();
         (well.status, well.upstreams) = (PoolWord::Healthy, well.upstreams[..1].to_vec());
@@ -372,14 +377,14 @@ api  degraded  2/3 healthy
         let none = show(Some("apy"), false).unwrap_err().to_string();
         assert_eq!(none, "there is no pool \"apy\"; did you mean api?; the pools are api, web");
         let file = show(Some("roundsman.toml"), false).unwrap_err().to_string();
-        assert!(file.ends_with("; -c FILE names a configuration file"), "{file}");
+        assert!(file.ends_with("; use -c FILE for a configuration file"), "{file}");
         two.pools.0.remove(0);
         let fine = for_people(&self::answer(&two), Choice { pool: None, unhealthy: true }, Paint::off()).unwrap();
         assert!(fine.ends_with("\n\nthe only pool is healthy\n"), "{fine}");
     }
 
     #[test]
-    fn json_has_what_was_chosen_with_every_key() {
+    fn json_has_the_chosen_part_with_every_key() {
         let mut value = serde_json::to_value(status()).unwrap();
         value["pools"]["api"]["key_of_tomorrow"] = 1.into();
         let answer = Answer { status: StatusCode::OK, body: value.to_string().into() };

@@ -1,17 +1,17 @@
-//! The steps of a probe on a terminal, for `explain` and `probe`: a mark, a word, and what happened.
+//! The steps of a probe as text, for `explain` and `probe`: a mark, a word, and the details.
 
 use super::text::{Colour, Paint, one_line};
 use crate::model::trace::{Phase, Step};
 
-/// Every step on a line of its own, behind `indent`.
+/// One line per step, each indented by `indent`.
 pub fn render(steps: &[Step], indent: &str, paint: Paint) -> String {
     steps.iter().map(|step| line(step, indent, paint)).collect()
 }
 
 fn line(step: &Step, indent: &str, paint: Paint) -> String {
-    let told_only = matches!(step.step, Phase::Field | Phase::Body | Phase::Hint);
+    let has_no_result = matches!(step.step, Phase::Field | Phase::Body | Phase::Hint);
     let (mark, bad) = match step.ok {
-        _ if told_only => (" ", None),
+        _ if has_no_result => (" ", None),
         true => ("✓", None),
         false => ("✗", Some(Colour::Red)),
     };
@@ -31,7 +31,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn steps_line_up_and_nothing_in_them_acts() {
+    fn steps_are_aligned_and_control_characters_escaped() {
         let step = |step, ok, text: &str| Step { step, ok, text: text.into() };
         let steps = [
             step(Phase::Target, true, "10.0.0.1:80"),

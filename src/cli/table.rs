@@ -1,11 +1,11 @@
-//! Columns that line up and fit the terminal. Where there is too little room, notes go below their rows, then columns are
-//! left out, the least important first; what is not shown on a terminal has all the room it wants. Pure.
+//! Tables with aligned columns that fit the terminal. If the terminal is too narrow, notes go below their rows, then
+//! columns are left out, the least important first. Output to anything but a terminal is not limited. Pure.
 
 use super::text::{Colour, Paint, one_line, visible_width};
 
-/// The narrowest column of notes beside the others; below that they go under their rows.
+/// The narrowest column of notes; with less room, notes go below their rows.
 const NOTE_COLUMNS_MIN: usize = 30;
-/// The least of a column that is shown, and of a line of notes.
+/// The least width of a column, and of a line of notes.
 const CUT_COLUMNS_MIN: usize = 12;
 /// Between columns.
 const GAP: &str = "  ";
@@ -15,9 +15,9 @@ const GAP: &str = "  ";
 pub struct Column {
     /// Its name.
     pub head: &'static str,
-    /// Its cells lean to the right, as numbers do.
+    /// Whether its cells are right-aligned, as numbers are.
     pub right: bool,
-    /// Where there is too little room, columns with a greater number are left out first; 0: never.
+    /// Columns with a greater number are left out first; 0: never.
     pub spare: u8,
 }
 
@@ -45,22 +45,22 @@ impl Cell {
 pub struct Row {
     /// One for each column.
     pub cells: Vec<Cell>,
-    /// In the last column, or below.
+    /// Shown in the last column, or below the row.
     pub note: String,
 }
 
 /// Where notes go.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Notes {
-    /// There are none.
+    /// No row has one.
     Absent,
-    /// In a column of their own, on lines of at most so many columns.
+    /// In a column of this width.
     Beside(usize),
-    /// Below their rows, on lines of at most so many columns.
+    /// Below their rows, on lines of this width.
     Below(usize),
 }
 
-/// The rows below the names of their columns, each after `indent`, within `room` columns; `None`: no limit.
+/// The table with its header, every line indented by `indent` and at most `room` columns wide; `None`: no limit.
 pub fn table(
     columns: &[Column],
     note_head: &str,
@@ -111,7 +111,7 @@ fn cells(row: &Row, columns: &[Column], shown: &[usize], widths: &[usize], inden
     format!("{indent}{}", shown.iter().map(cell).collect::<Vec<_>>().join(GAP))
 }
 
-/// The columns that are shown, and the widths of all.
+/// The indices of the columns to show, and the widths of all columns.
 fn fit(columns: &[Column], rows: &[Row], room: Option<usize>) -> (Vec<usize>, Vec<usize>) {
     let length = |column: usize| rows.iter().map(|row| row.cells[column].text.chars().count()).max().unwrap_or(0);
     let mut widths: Vec<usize> =
@@ -126,7 +126,7 @@ fn fit(columns: &[Column], rows: &[Row], room: Option<usize>) -> (Vec<usize>, Ve
         }
         shown.retain(|column| *column != least);
     }
-    // The columns that are left are cut, the first one first: of an address the end is enough to know it by.
+    // The remaining columns are cut, the first one first: the end of an address is enough to recognise it.
     for column in &shown {
         let over = used(&shown, &widths).saturating_sub(room);
         widths[*column] = widths[*column].saturating_sub(over).max(CUT_COLUMNS_MIN.min(widths[*column]));
@@ -150,7 +150,7 @@ fn place(rows: &[Row], head: &str, used: usize, indent: usize, room: Option<usiz
     }
 }
 
-/// Of a text that is too long, its end or its beginning.
+/// Cuts a text that is too long, keeping its end or its beginning.
 fn shorten(text: &str, width: usize, end: bool) -> String {
     let length = text.chars().count();
     let kept = width.saturating_sub(1);
@@ -161,8 +161,7 @@ fn shorten(text: &str, width: usize, end: bool) -> String {
     }
 }
 
-/// The words of a text in lines of at most `width` columns; words that are longer are cut, but for coloured ones. Never
-/// empty.
+/// Wraps a text at `width` columns. Longer words are split, except coloured ones. Returns at least one line.
 pub fn wrap(text: &str, width: usize) -> Vec<String> {
     let width = width.max(1);
     let mut lines = vec![];

@@ -1,4 +1,4 @@
-//! The client against the real admin server, over real sockets, with a fake host behind it.
+//! The client against the real admin server, over real sockets, with a fake host.
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener};
@@ -50,9 +50,9 @@ fn answers_are_read_over_tcp_and_over_a_unix_socket() {
         let ask = Ask { body: r#"{"reason":"upgrade"}"#.into(), ..Ask::post(path) };
         let reply: SetAdminReply = client::ask_now(&target, ask).unwrap().json(&[StatusCode::OK]).unwrap();
         assert_eq!(reply.admin, AdminState::Draining);
-        assert_eq!(host.says.lock().orders[0].3, "upgrade");
+        assert_eq!(host.replies.lock().orders[0].3, "upgrade");
 
-        host.says.lock().diagnostics = vec![mistake()];
+        host.replies.lock().diagnostics = vec![mistake()];
         let refused = client::ask_now(&target, Ask::post("/api/v1/reload")).unwrap();
         let reply: ReloadReply = refused.json(&[StatusCode::OK, StatusCode::UNPROCESSABLE_ENTITY]).unwrap();
         assert_eq!(reply.errors, [mistake()]);
@@ -60,27 +60,27 @@ fn answers_are_read_over_tcp_and_over_a_unix_socket() {
 }
 
 #[test]
-fn a_token_is_sent_and_its_absence_explained() {
+fn a_token_is_sent_and_a_missing_one_is_explained() {
     let (mut target, host, _handle) = serve(loopback());
-    host.says.lock().token = Some(Secret::new("0123456789abcdef"));
+    host.replies.lock().token = Some(Secret::new("0123456789abcdef"));
     let refused = client::ask_now(&target, Ask::get("/health")).unwrap();
     assert_eq!(refused.status, StatusCode::UNAUTHORIZED);
-    let said = refused.json::<StatusReply>(&[StatusCode::OK]).unwrap_err().to_string();
-    assert!(said.contains("--token-file"), "{said}");
+    let error = refused.json::<StatusReply>(&[StatusCode::OK]).unwrap_err().to_string();
+    assert!(error.contains("--token-file"), "{error}");
     target.token = Some(Secret::new("0123456789abcdef"));
     assert_eq!(client::ask_now(&target, Ask::get("/health")).unwrap().status, StatusCode::OK);
 }
 
 #[test]
-fn what_the_process_refuses_is_passed_on_in_its_words() {
+fn the_error_message_of_the_process_is_shown() {
     let (target, _host, _handle) = serve(loopback());
     let answer = client::ask_now(&target, Ask::post("/api/v1/pools/none/upstreams/10.0.0.1:80/drain")).unwrap();
-    let said = answer.json::<SetAdminReply>(&[StatusCode::OK]).unwrap_err().to_string();
-    assert_eq!(said, "there is no pool \"none\"; the only pool is api");
+    let error = answer.json::<SetAdminReply>(&[StatusCode::OK]).unwrap_err().to_string();
+    assert_eq!(error, "there is no pool \"none\"; the only pool is api");
 }
 
 #[test]
-fn nobody_there_a_silent_one_and_a_foreign_one_are_failures_in_time() {
+fn a_closed_port_a_silent_server_and_a_foreign_server_are_errors_within_the_timeout() {
     let free = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = free.local_addr().unwrap();
     let target = Target { address: Address::Inet(address), token: None, named_by: "--admin".into() };
@@ -90,7 +90,7 @@ fn nobody_there_a_silent_one_and_a_foreign_one_are_failures_in_time() {
 
     let foreign = std::thread::scope(|scope| {
         scope.spawn(|| {
-            // The first connection is the silent one's.
+            // The first connection is that of the silent case.
             for stream in free.incoming().take(2) {
                 let mut stream = stream.unwrap();
                 let _ = stream.write_all(b"220 mail ready\r\n");
@@ -100,10 +100,13 @@ fn nobody_there_a_silent_one_and_a_foreign_one_are_failures_in_time() {
         });
         message(client::ask_now(&target, Ask::get("/")))
     });
-    assert!(foreign.contains("no complete answer from ") && foreign.contains("is that the admin address"), "{foreign}");
+    assert!(
+        foreign.contains("no complete response from ") && foreign.contains("is this the admin address"),
+        "{foreign}"
+    );
 
     drop(free);
-    let nobody = message(client::ask_now(&target, Ask::get("/")));
-    let want = format!("no roundsman answers at {address} (--admin): Connection refused (os error 111)\n");
-    assert!(nobody.starts_with(&want) && nobody.contains("`roundsman run FILE`"), "{nobody}");
+    let refused = message(client::ask_now(&target, Ask::get("/")));
+    let want = format!("cannot connect to roundsman at {address} (--admin): Connection refused (os error 111)\n");
+    assert!(refused.starts_with(&want) && refused.contains("`roundsman run FILE`"), "{refused}");
 }

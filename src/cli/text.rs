@@ -1,4 +1,5 @@
-//! Text for people: colour only where it is seen and wanted, nothing that moves the cursor, and dates with their zone.
+//! Text output: colours only on a terminal and if the user wants them, control characters escaped, dates with their
+//! zone.
 
 use std::fmt;
 use std::io::{self, IsTerminal, Write};
@@ -7,7 +8,10 @@ use super::Failure;
 pub use crate::admin::json::glance::{ago, glance, short};
 use crate::telemetry;
 
-/// Prints to stdout; a reader that has gone ends the command.
+/// Prints to stdout.
+///
+/// # Errors
+/// [`Failure::OutputClosed`] if the reader has gone, which ends the command quietly.
 pub fn print(text: &str) -> Result<(), Failure> {
     let mut out = io::stdout().lock();
     out.write_all(text.as_bytes()).and_then(|()| out.flush()).map_err(|error| match error.kind() {
@@ -16,7 +20,7 @@ pub fn print(text: &str) -> Result<(), Failure> {
     })
 }
 
-/// Prints a complaint to stderr.
+/// Prints an error message to stderr; a failure to do so is ignored.
 pub fn complain(text: &str) {
     let _ = writeln!(io::stderr().lock(), "roundsman: {}", Visible(text));
 }
@@ -43,7 +47,7 @@ pub struct Paint {
 }
 
 impl Paint {
-    /// As stdout and the user want it.
+    /// Colours if stdout is a terminal and the user has not turned them off.
     pub fn for_stdout() -> Paint {
         Paint { on: io::stdout().is_terminal() && telemetry::colour_wanted() }
     }
@@ -60,7 +64,7 @@ impl Paint {
         Paint { on: true }
     }
 
-    /// The text in this colour. The text must be visible already.
+    /// The text in this colour. Control characters must be escaped already.
     pub fn text(self, colour: Option<Colour>, text: &str) -> String {
         let code = match colour {
             None => return text.to_string(),
@@ -85,25 +89,26 @@ pub fn colour_of(word: &str) -> Option<Colour> {
     }
 }
 
-/// A text in which control characters are shown as their escapes.
+/// A text with its control characters escaped, except newlines.
 pub struct Visible<'a>(pub &'a str);
 
 impl fmt::Display for Visible<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for c in self.0.chars() {
-            // Line ends of our own messages stay.
+            // Newlines come from our own messages.
             if c.is_control() && c != '\n' { write!(f, "{}", c.escape_default())? } else { write!(f, "{c}")? }
         }
         Ok(())
     }
 }
 
-/// The same on one line.
+/// A text on one line: newlines are escaped too.
 pub fn one_line(text: &str) -> String {
     Visible(text).to_string().replace('\n', "\\n")
 }
 
-/// A text of one or several lines, one mistake each: itself, or how many there are and each on a line after `indent`.
+/// Formats mistakes, one per line of `text`: a single one as it is, several as their number and then one indented line
+/// each.
 pub fn several(text: &str, indent: &str) -> String {
     let lines: Vec<String> = text.lines().map(one_line).collect();
     match lines.as_slice() {
@@ -116,19 +121,19 @@ pub fn several(text: &str, indent: &str) -> String {
     }
 }
 
-/// A date of the API for people, in UTC: `2026-11-21 10:00:00.123Z`. The same form as in logs.
+/// A date of the API in the form of the log, in UTC: `2026-11-21 10:00:00.123Z`.
 pub fn date(at: &str) -> String {
     one_line(at).replacen('T', " ", 1)
 }
 
-/// How many columns and rows the terminal has that stdout is; `None`: it is not one.
+/// Columns and rows of the terminal on stdout; `None` if stdout is not a terminal.
 pub fn screen() -> Option<(usize, usize)> {
     let (columns, rows) = terminal_size::terminal_size_of(io::stdout())?;
-    // A terminal that does not know its size says 0.
+    // A terminal that does not know its size reports 0.
     (columns.0 > 0 && rows.0 > 0).then(|| (usize::from(columns.0), usize::from(rows.0)))
 }
 
-/// The columns that a text takes on a terminal; our colours take none.
+/// The width of a text on a terminal, without the escape sequences of colours.
 pub fn visible_width(text: &str) -> usize {
     let parts = text.split('\x1b').enumerate();
     let visible = |(index, part): (usize, &str)| match (index, part.split_once('m')) {
@@ -148,7 +153,7 @@ mod tests {
     }
 
     #[test]
-    fn several_mistakes_are_as_many_lines_and_nothing_in_them_acts() {
+    fn several_mistakes_are_one_escaped_line_each() {
         assert_eq!(several("a.toml:3: unknown key", "  "), "a.toml:3: unknown key");
         let two = several("a.toml:3: unknown key\na.toml:9: bad \x1b[2J", "  ");
         assert_eq!(two, "2 mistakes\n  a.toml:3: unknown key\n  a.toml:9: bad \\u{1b}[2J");
@@ -158,6 +163,6 @@ mod tests {
     #[test]
     fn a_date_for_people_carries_its_zone() {
         assert_eq!(date("2026-11-21T10:00:00.123Z"), "2026-11-21 10:00:00.123Z");
-        assert_eq!(date("yes\nterday"), "yes\\nterday", "what is no date is shown and does not act");
+        assert_eq!(date("yes\nterday"), "yes\\nterday", "a text that is not a date is shown escaped");
     }
 }

@@ -1,5 +1,5 @@
-//! Shows an answer of the running process again every second, until interrupted. On a terminal in place, cut to its height;
-//! elsewhere as blocks, each after its date.
+//! Shows a response of the running process every second until interrupted: on a terminal in place, cut to its height;
+//! elsewhere as blocks with their dates.
 
 use std::process::ExitCode;
 use std::time::Duration;
@@ -11,20 +11,20 @@ use super::client::{self, Answer, Ask};
 use super::locate::Target;
 use super::{Failure, text};
 
-/// How often the answer is asked for.
+/// The interval between two requests.
 const EVERY: Duration = Duration::from_secs(1);
-/// How long a process that has gone is waited for where no one watches: not on a terminal.
+/// How long to wait for a process that does not respond; on a terminal there is no limit.
 const LOST_MAX: Duration = Duration::from_secs(60);
 
-/// Home; what was there is written over line by line, so that nothing flickers.
+/// Moves the cursor home. The old text is overwritten line by line, so that nothing flickers.
 const HOME: &str = "\x1b[H";
 const CLEAR_LINE: &str = "\x1b[K";
 const CLEAR_BELOW: &str = "\x1b[J";
 
-/// Asks for `path` and prints what `show` makes of it, over and over. `bare`: no dates between, for machines.
+/// Requests `path` and prints what `show` makes of the response, repeatedly. `bare`: without dates, for programs.
 ///
 /// # Errors
-/// The first answer is none, or not what was asked for; later ones are waited for. The output is closed.
+/// The first request fails (later ones are retried), or the output is closed.
 pub fn run(
     target: &Target,
     path: &str,
@@ -44,10 +44,10 @@ pub fn run(
                 }
                 Err(failure) if first => return Err(failure),
                 Err(failure) if text::screen().is_none() && last.elapsed() > LOST_MAX => return Err(failure),
-                Err(failure) => format!("{failure}\n(trying again)\n"),
+                Err(failure) => format!("{failure}\n(retrying)\n"),
             };
             if first && let Some((_, rows)) = text::screen().filter(|_| !bare) {
-                // What is on the screen goes up into its memory, and is not written over.
+                // Scrolls the current screen into the scrollback, so that it is not overwritten.
                 text::print(&"\n".repeat(rows))?;
             }
             first = false;
@@ -57,7 +57,7 @@ pub fn run(
     })
 }
 
-/// What is written for one answer. `screen`: columns and rows of the terminal.
+/// The output for one response. `screen`: columns and rows of the terminal.
 fn frame(shown: &str, bare: bool, screen: Option<(usize, usize)>, now: Timestamp) -> String {
     let date = now.strftime("%Y-%m-%d %H:%M:%SZ");
     let Some((_, rows)) = screen.filter(|_| !bare) else {
@@ -65,14 +65,14 @@ fn frame(shown: &str, bare: bool, screen: Option<(usize, usize)>, now: Timestamp
     };
     let lines: Vec<&str> = shown.lines().collect();
     let room = rows.saturating_sub(2).max(1);
-    let mut frame = format!("{HOME}{date}  every second; Ctrl-C ends{CLEAR_LINE}\n");
+    let mut frame = format!("{HOME}{date}  every second; Ctrl-C quits{CLEAR_LINE}\n");
     let cut = lines.len() > room;
     for line in &lines[..if cut { room - 1 } else { lines.len() }] {
         frame.push_str(&format!("{line}{CLEAR_LINE}\n"));
     }
     if cut {
         let more = lines.len() - (room - 1);
-        frame.push_str(&format!("… {more} more lines; POOL or --unhealthy shows fewer{CLEAR_LINE}\n"));
+        frame.push_str(&format!("… {more} more lines; give a POOL or --unhealthy to show fewer{CLEAR_LINE}\n"));
     }
     frame + CLEAR_BELOW
 }
@@ -82,7 +82,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_terminal_is_written_over_and_never_scrolls() {
+    fn a_terminal_is_overwritten_and_never_scrolls() {
         let now: Timestamp = "2026-11-21T10:00:00Z".parse().unwrap();
         let shown: String = (0..9).map(|number| format!("line {number}\n")).collect();
         assert_eq!(frame("a\nb\n", false, None, now), "2026-11-21 10:00:00Z\na\nb\n\n");

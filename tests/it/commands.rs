@@ -179,7 +179,9 @@ fn status_events_and_orders_show_one_and_the_same_process() {
     let events: Vec<Value> = events.lines().map(|line| serde_json::from_str(line).expect("JSON")).collect();
     assert!(events.iter().any(|e| e["kind"] == "transition" && e["to"] == "unhealthy"), "{events:?}");
     assert!(events.iter().any(|e| e["kind"] == "admin" && e["reason"] == "kernel upgrade"), "{events:?}");
-    assert!(text(&process.command(&["events"]).stdout).contains("now draining by order: kernel upgrade"));
+    assert!(
+        text(&process.command(&["events"]).stdout).contains("now draining (ordered by an operator): kernel upgrade")
+    );
 }
 
 #[test]

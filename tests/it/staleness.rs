@@ -120,7 +120,7 @@ async fn a_checker_that_stands_still_is_told_and_trusted_no_longer_than_its_verd
     let health = health(&program).await;
     assert_eq!(health.status, PoolWord::Degraded);
     assert!(health.reason.as_deref().is_some_and(|why| why.contains("checker does not run")), "{health:?}");
-    assert!(program.command(&["explain", "api"]).await.1.contains("The checker does not run now"));
+    assert!(program.command(&["explain", "api"]).await.1.contains("The checker is not running"));
     // Nobody asks for the status meanwhile: readers keep to it by themselves.
     tokio::time::sleep((stopped + HOLDS + SLACK * 3).saturating_duration_since(Instant::now())).await;
     let last = requests(&origin).into_iter().max().expect("it had some").saturating_duration_since(stopped);

@@ -1,4 +1,4 @@
-//! Golden texts: what people read of a pool and of an upstream, in every state.
+//! Golden texts: what `explain` prints about a pool and about an upstream, in every state.
 
 use std::sync::Arc;
 
@@ -39,17 +39,19 @@ fn because(status: &mut UpstreamStatus, code: Code, reason: &str) {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_pool_where_all_is_well_says_so_in_two_sentences() {
+async fn a_healthy_pool_is_two_sentences() {
     let explanation = testing::explanation(&changed(&[UP, UP, UP], |_| {}));
     assert_eq!(text(&explanation), "Pool api is healthy: all 3 upstreams are healthy. Requests go to 3 upstreams.");
     let reply = pool(&explanation, &Clock::start(), Instant::now());
     assert_eq!((reply.out, reply.next), (vec![], None));
+    let both = testing::explanation(&changed(&[UP, UP], |_| {}));
+    assert_eq!(text(&both), "Pool api is healthy: both upstreams are healthy. Requests go to 2 upstreams.");
     let one = testing::explanation(&changed(&[UP], |_| {}));
     assert_eq!(text(&one), "Pool api is healthy: its only upstream is healthy. Requests go to 10.0.0.1:80.");
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_degraded_pool_tells_who_is_out_by_reason_and_what_comes_next() {
+async fn a_degraded_pool_groups_its_upstreams_by_reason_and_says_what_comes_next() {
     let pool_status = changed(&[UP, DOWN, DOWN, DOWN, UP, NEW], |all| {
         because(&mut all[1], Code::L4Con, "connection refused");
         because(&mut all[2], Code::L4Con, "connection refused");
@@ -67,10 +69,10 @@ async fn a_degraded_pool_tells_who_is_out_by_reason_and_what_comes_next() {
         "Pool api is degraded: 2 of 6 upstreams are healthy. \
          10.0.0.2:80 and 10.0.0.3:80 are unhealthy (L4CON: connection refused). \
          10.0.0.4:80 is unhealthy (L7STS: status 503, expected 200-299). \
-         10.0.0.5:80 is draining by order. \
+         10.0.0.5:80 is draining (ordered by an operator). \
          10.0.0.6:80 is not judged yet (its first probe has not ended). \
          Requests go to 10.0.0.1:80. \
-         The next that can change is 10.0.0.4:80: it needs 1 more pass, and its next probe is due in 0.3 s."
+         The first that can become healthy is 10.0.0.4:80: it needs 1 more pass, and its next probe is due in 0.3 s."
     );
     let reply = pool(&explanation, &Clock::start(), Instant::now());
     let words: Vec<_> = reply.out.iter().map(|out| (out.why.as_str(), out.code.as_deref(), out.count)).collect();
@@ -102,22 +104,22 @@ async fn what_requests_get_is_what_the_pool_does() {
         (
             Service::NoneEligible(Otherwise::Pool(crate::pool::PoolId(1))),
             other(),
-            "Requests go to pool other, as when_no_healthy says.",
+            "Requests go to pool other (when_no_healthy).",
         ),
         (
             Service::FailOpen,
             WhenNoHealthy::FailOpen,
-            "Requests go to every enabled upstream, healthy or not (0), as when_no_healthy = \"fail_open\" says.",
+            "Requests go to every enabled upstream (0), healthy or not (when_no_healthy = \"fail_open\").",
         ),
         (
             Service::Waiting { until, then: Otherwise::Pool(crate::pool::PoolId(1)) },
             other(),
-            "Requests wait for a first verdict, 1.5 s more at most; after that they get pool other.",
+            "Requests wait for a first verdict, at most 1.5 s more; then they go to pool other.",
         ),
         (
             Service::Waiting { until, then: Otherwise::Reject },
             WhenNoHealthy::Reject,
-            "Requests wait for a first verdict, 1.5 s more at most; after that they get 503 with Retry-After: 1.",
+            "Requests wait for a first verdict, at most 1.5 s more; then they get 503 with Retry-After: 1.",
         ),
     ] {
         assert_eq!(with(service, policy), want);
@@ -141,11 +143,11 @@ async fn an_outage_says_since_when_and_where_a_chain_of_pools_ends() {
     let opened = with(Way::FailOpen).text;
     assert!(opened.contains("Too few of its upstreams have been healthy for 12 s."), "{opened}");
     for (way, want) in [
-        (Way::Refuse, "Requests get 503 with Retry-After: 1: pool spare, which would take them, cannot serve either."),
-        (Way::OtherPool(testing::name("spare")), "Requests go to pool spare, as when_no_healthy says."),
+        (Way::Refuse, "Requests get 503 with Retry-After: 1: pool spare (when_no_healthy) cannot serve either."),
+        (Way::OtherPool(testing::name("spare")), "Requests go to pool spare (when_no_healthy)."),
         (
             Way::OtherPool(testing::name("last")),
-            "Requests go to pool last, as when_no_healthy of api and other pools says.",
+            "Requests go to pool last (when_no_healthy of api and of other pools).",
         ),
     ] {
         assert_eq!(with(way).requests, want);
@@ -161,15 +163,16 @@ async fn warming_says_how_long_removed_ones_serve() {
     let detail = UpstreamDetail { status, policy, history: vec![] };
     assert_eq!(
         upstream(&explanation, &detail, &Clock::start(), Instant::now()).eligibility,
-        "It takes requests although it left the configuration, until a new upstream is healthy, 23 s at most."
+        "It takes requests although it was removed from the configuration, until a new upstream is healthy, at most \
+         23 s more."
     );
     let shown = text(&explanation);
-    let want = "Upstreams that left the configuration still serve until a new one is healthy, 23 s at most.";
+    let want = "Removed upstreams still serve until a new one is healthy, at most 23 s more.";
     assert!(shown.contains(want), "{shown}");
 }
 
 #[tokio::test(start_paused = true)]
-async fn too_few_healthy_and_orders_and_backups_have_their_own_words() {
+async fn too_few_healthy_and_orders_and_backups_have_their_own_texts() {
     let mut few = testing::explanation(&changed(&[UP, DOWN, DOWN], |all| {
         all[0].eligibility = Eligibility::Not(Ineligible::TooFewHealthy);
     }));
@@ -177,12 +180,10 @@ async fn too_few_healthy_and_orders_and_backups_have_their_own_words() {
     few.policy = Arc::new(PoolPolicy { min_healthy: MinHealthy::Count(2), ..(*few.policy).clone() });
     let shown = text(&few);
     assert!(
-        shown.starts_with(
-            "Pool api is unhealthy: 1 of 3 upstreams is healthy, and fewer than 2 count as none (min_healthy)."
-        ),
+        shown.starts_with("Pool api is unhealthy: 1 of 3 upstreams is healthy, and min_healthy requires 2."),
         "{shown}"
     );
-    assert!(shown.contains("10.0.0.1:80 is healthy, but too few are."), "{shown}");
+    assert!(shown.contains("10.0.0.1:80 is healthy, but too few upstreams are."), "{shown}");
     assert!(shown.contains("(L7STS: ") || shown.contains("(status 503"), "{shown}");
 
     let ordered = testing::explanation(&changed(&[UP], |all| order(&mut all[0], AdminState::Disabled)));
@@ -193,10 +194,10 @@ async fn too_few_healthy_and_orders_and_backups_have_their_own_words() {
     );
 
     for (states, want) in [
-        (&[UP, UP, UP][..], "Requests go to 2 upstreams; the backup 10.0.0.3:80 waits until no primary can take them."),
-        (&[UP, DOWN, UP], "Requests go to 10.0.0.1:80; the backup 10.0.0.3:80 waits until no primary can take them."),
+        (&[UP, UP, UP][..], "Requests go to 2 upstreams; the backup 10.0.0.3:80 is used only if no primary can serve."),
+        (&[UP, DOWN, UP], "Requests go to 10.0.0.1:80; the backup 10.0.0.3:80 is used only if no primary can serve."),
         (&[UP, UP, DOWN], "Requests go to 2 upstreams."),
-        (&[UP, UP, UP, UP], "Requests go to 2 upstreams; 2 backups wait until no primary can take them."),
+        (&[UP, UP, UP, UP], "Requests go to 2 upstreams; 2 backups are used only if no primary can serve."),
     ] {
         let idle = testing::explanation(&changed(states, |all| all[2..].iter_mut().for_each(|u| u.backup = true)));
         assert_eq!(pool(&idle, &Clock::start(), Instant::now()).requests, want, "{states:?}");
@@ -204,7 +205,7 @@ async fn too_few_healthy_and_orders_and_backups_have_their_own_words() {
 
     let backup = testing::explanation(&changed(&[DOWN, UP], |all| all[1].backup = true));
     assert!(
-        text(&backup).contains("Requests go to the backup 10.0.0.2:80, because no primary can take them."),
+        text(&backup).contains("Requests go to the backup 10.0.0.2:80, because no primary can serve."),
         "{}",
         text(&backup)
     );
@@ -245,7 +246,7 @@ fn explained(status: UpstreamStatus) -> UpstreamExplainReply {
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_upstream_tells_its_last_probe_its_next_and_its_changes() {
+async fn an_upstream_shows_its_last_probe_its_next_and_its_changes() {
     let mut status = testing::upstream("api", 2, DOWN);
     status.checks[0].due = Due::Fast(Some(Run { pass: true, count: 1 }));
     let report = status.last_check.clone().expect("it was checked").report;
@@ -260,7 +261,7 @@ async fn an_upstream_tells_its_last_probe_its_next_and_its_changes() {
     assert_eq!(check.timing, "every 10 s ± 1 s, every 1 s until a change is confirmed, each at most 5 s");
     assert_eq!(
         check.next,
-        "is due in 0.8 s: a run of passes is open, and until it is decided fast_interval (1 s) holds"
+        "is due in 0.8 s: it passed, but healthy_threshold is not reached yet, so fast_interval (1 s) applies"
     );
     assert!(check.next_due.is_some() && !check.in_flight && check.decides);
     let steps: Vec<_> = check.steps.iter().map(|step| step.step.as_str()).collect();
@@ -308,24 +309,27 @@ async fn the_next_probe_is_due_for_a_reason() {
         status.checks[0].next_due = at;
         explained(status).checks[0].next.clone()
     };
-    assert_eq!(next(Due::Regular, true), "is under way: it was due 0.2 s ago");
+    assert_eq!(next(Due::Regular, true), "is running: it was due 0.2 s ago");
     for (due, why) in [
-        (Due::First, "it is the first, and first probes are made at once"),
-        (Due::Redefined, "what is asked has changed, and that is tried at once"),
-        (Due::Fast(None), "nothing is known yet, and until then fast_interval (1 s) holds"),
-        (Due::StartPeriod, "it has never passed and its start_period (0 s) is not over, so fast_interval (1 s) holds"),
-        (Due::Slot, "that is its own place in the interval (10 s), so that probes stay spread"),
+        (Due::First, "the first probe starts at once"),
+        (Due::Redefined, "the check definition has changed, so it is probed at once"),
+        (Due::Fast(None), "there is no verdict yet, so fast_interval (1 s) applies"),
+        (
+            Due::StartPeriod,
+            "it has not passed yet and its start_period (0 s) is not over, so fast_interval (1 s) applies",
+        ),
+        (Due::Slot, "its slot in the interval (10 s), so that probes are spread over time"),
         (Due::Regular, "the interval is 10 s"),
-        (Due::Hint, "a request to it failed, so the next look is taken early"),
+        (Due::Hint, "a request to it failed, so it is probed early"),
         (Due::Retimed, "the interval became shorter (10 s)"),
-        (Due::Again, "the probe before it was cancelled or lost"),
-        (Due::Spread, "this process stood still, and overdue probes are spread"),
+        (Due::Again, "the previous probe was cancelled or lost"),
+        (Due::Spread, "this process was suspended, so overdue probes are spread over time"),
     ] {
         assert_eq!(next(due, false), format!("is due in 1 min: {why}"));
     }
     for (state, due, why) in [
         (DOWN, Due::Regular, "the unhealthy_interval is 1 min"),
-        (DOWN, Due::Slot, "that is its own place in the unhealthy_interval (1 min), so that probes stay spread"),
+        (DOWN, Due::Slot, "its slot in the unhealthy_interval (1 min), so that probes are spread over time"),
         (DOWN, Due::Retimed, "the unhealthy_interval became shorter (1 min)"),
         (UP, Due::Regular, "the interval is 10 s"),
     ] {
@@ -362,7 +366,7 @@ async fn a_name_without_an_address_waits_for_its_lookup() {
     status.upstream = moved(&status, "api.internal:80");
     status.name = Some("api.internal".into());
     let reply = explained(status.clone());
-    assert_eq!(reply.checks[0].next, "waits for an address: its name is looked up again every 30 s at the latest");
+    assert_eq!(reply.checks[0].next, "waits for an address: its name is looked up again at least every 30 s");
     assert_eq!((reply.checks[0].next_due.as_ref(), reply.checks[0].in_flight), (None, false));
     let paragraph = text(&testing::explanation(&testing::finish("api", vec![status])));
     assert!(paragraph.contains(" api.internal:80 is not judged yet"), "{paragraph}");
@@ -380,15 +384,15 @@ async fn a_pool_names_what_came_from_a_name() {
         "Pool api is degraded: 1 of 2 upstreams is healthy. \
          10.0.0.2:80 (localhost) is unhealthy (L4CON: connection refused). \
          Requests go to 10.0.0.1:80 (localhost). \
-         The next that can change is 10.0.0.2:80 (localhost): it needs 2 passes in a row, and its next probe is due in 0.8 s."
+         The first that can become healthy is 10.0.0.2:80 (localhost): it needs 2 passes in a row, and its next probe is due in 0.8 s."
     );
     let reply = pool(&explanation, &Clock::start(), Instant::now());
     assert_eq!(reply.out[0].upstreams, ["10.0.0.2:80"], "addresses alone for programs");
 }
 
 #[tokio::test(start_paused = true)]
-async fn eligibility_has_one_answer_in_words() {
-    let said = |state, change: fn(&mut UpstreamStatus)| {
+async fn eligibility_is_one_sentence() {
+    let sentence = |state, change: fn(&mut UpstreamStatus)| {
         let mut status = testing::upstream("api", 1, state);
         change(&mut status);
         let reply = explained(status.clone());
@@ -396,33 +400,37 @@ async fn eligibility_has_one_answer_in_words() {
         assert_eq!(reply.eligible, reply.eligibility.starts_with("It takes requests"), "{}", reply.eligibility);
         reply.eligibility
     };
-    assert_eq!(said(UP, |_| {}), "It takes requests: it is healthy and enabled.");
-    assert_eq!(said(UP, |s| s.backup = true), "It takes requests as a backup, when no primary can: it is healthy.");
+    assert_eq!(sentence(UP, |_| {}), "It takes requests: it is healthy and enabled.");
     assert_eq!(
-        said(UP, |s| s.carried = true),
-        "It takes requests: it is healthy and enabled (its verdict is of an earlier check definition)."
+        sentence(UP, |s| s.backup = true),
+        "It takes requests as a backup, if no primary can serve: it is healthy."
     );
     assert_eq!(
-        said(UP, |s| s.retiring = true),
-        "It takes requests although it left the configuration, until a new upstream is healthy."
+        sentence(UP, |s| s.carried = true),
+        "It takes requests: it is healthy and enabled (verdict carried over from an earlier check definition)."
     );
     assert_eq!(
-        said(DOWN, |s| s.eligibility = Eligibility::Eligible),
-        "It takes requests although it is unhealthy: too few are healthy, and fail_open is in force."
-    );
-    assert_eq!(said(NEW, |_| {}), "It takes no requests: its checks have not reached a verdict.");
-    assert_eq!(
-        said(UP, |s| order(s, AdminState::Draining)),
-        "It takes no requests: it is draining by order, and `roundsman undrain` ends that."
+        sentence(UP, |s| s.retiring = true),
+        "It takes requests although it was removed from the configuration, until a new upstream is healthy."
     );
     assert_eq!(
-        said(UP, |s| order(s, AdminState::Disabled)),
-        "It takes no requests: it is disabled by order, and `roundsman enable` ends that."
+        sentence(DOWN, |s| s.eligibility = Eligibility::Eligible),
+        "It takes requests although it is unhealthy: too few upstreams are healthy, and when_no_healthy is \
+         \"fail_open\"."
+    );
+    assert_eq!(sentence(NEW, |_| {}), "It takes no requests: its checks have not reached a verdict.");
+    assert_eq!(
+        sentence(UP, |s| order(s, AdminState::Draining)),
+        "It takes no requests: it is draining (ordered by an operator); `roundsman undrain` ends that."
+    );
+    assert_eq!(
+        sentence(UP, |s| order(s, AdminState::Disabled)),
+        "It takes no requests: it is disabled (ordered by an operator); `roundsman enable` ends that."
     );
     for (why, part) in [
         (Ineligible::Ejected, "live traffic ejected it"),
-        (Ineligible::TooFewHealthy, "fewer than 1 are"),
-        (Ineligible::PrimaryAwaited, "a primary's first verdict is awaited"),
+        (Ineligible::TooFewHealthy, "min_healthy requires 1"),
+        (Ineligible::PrimaryAwaited, "waits for the first verdict on a primary"),
     ] {
         let mut status = testing::upstream("api", 1, UP);
         status.eligibility = Eligibility::Not(why);
@@ -436,7 +444,7 @@ async fn several_checks_say_how_many_must_hold() {
     let mut status = testing::upstream("api", 1, UP);
     status.checks.push(status.checks[0].clone());
     for (require, want) in [
-        (Require::All, "all 2 checks must be healthy"),
+        (Require::All, "both checks must be healthy"),
         (Require::Any, "one of 2 checks must be healthy"),
         (Require::Count(2), "2 of 2 checks must be healthy"),
     ] {
@@ -450,7 +458,7 @@ async fn several_checks_say_how_many_must_hold() {
 }
 
 #[test]
-fn durations_are_spoken() {
+fn durations_are_rounded_to_their_largest_units() {
     for (ms, want) in [
         (40, "40 ms"),
         (300, "0.3 s"),
@@ -460,6 +468,6 @@ fn durations_are_spoken() {
         (7_500_000, "2 h 5 min"),
         (277_200_000, "3 d 5 h"),
     ] {
-        assert_eq!(spoken(Duration::from_millis(ms)), want);
+        assert_eq!(rounded(Duration::from_millis(ms)), want);
     }
 }

@@ -1,5 +1,5 @@
-//! One upstream explained: its state and what its streaks still need, why it may or may not be picked, each check with its
-//! last probe step by step, when the next is due and why then, and its last changes.
+//! One upstream explained: its state, what its streaks still need, why it may or may not be picked, each check with the
+//! steps of its last probe, when the next probe is due and why, and its last changes.
 
 use std::time::Duration;
 
@@ -8,7 +8,7 @@ use tokio::time::Instant;
 use super::super::clock::Clock;
 use super::super::json::{CheckExplainInfo, TransitionInfo, UpstreamExplainReply};
 use super::super::render::{last_check, malformed, streak};
-use super::{due_in, spoken};
+use super::{due_in, rounded};
 use crate::model::policy::{Require, Timing};
 use crate::model::trace::{Probed, steps};
 use crate::model::units::counted;
@@ -65,7 +65,7 @@ fn check_info(
     now: Instant,
 ) -> CheckExplainInfo {
     let (upstream, name) = (&status.upstream.address, status.name.as_deref());
-    let told = check.last_check.as_ref().map_or_else(Vec::new, |last| {
+    let steps = check.last_check.as_ref().map_or_else(Vec::new, |last| {
         steps(&Probed { upstream, name, target: &check.target, spec: &check.spec, report: &last.report })
     });
     CheckExplainInfo {
@@ -82,30 +82,32 @@ fn check_info(
         next_due: (!check.in_flight).then(|| clock.date(check.next_due)),
         in_flight: check.in_flight,
         last_check: check.last_check.as_ref().map(|last| last_check(last, clock)),
-        steps: told,
+        steps,
     }
 }
 
-/// The one answer of `model::eligibility`, as the controller published it, in a sentence.
+/// The verdict of `model::eligibility`, as the controller published it, in a sentence.
 fn eligibility(explanation: &Explanation, status: &UpstreamStatus, now: Instant) -> String {
-    let carried = if status.carried { " (its verdict is of an earlier check definition)" } else { "" };
+    let carried = if status.carried { " (verdict carried over from an earlier check definition)" } else { "" };
     let why_not = match (status.eligibility, status.state) {
         (Eligibility::Eligible, _) if status.retiring => {
-            let left = explanation.pool.warming_until.map(|until| spoken(until.saturating_duration_since(now)));
-            let most = left.map_or_else(String::new, |left| format!(", {left} at most"));
+            let left = explanation.pool.warming_until.map(|until| rounded(until.saturating_duration_since(now)));
+            let most = left.map_or_else(String::new, |left| format!(", at most {left} more"));
             return format!(
-                "It takes requests although it left the configuration, until a new upstream is healthy{most}."
+                "It takes requests although it was removed from the configuration, until a new upstream is \
+                 healthy{most}."
             );
         }
         (Eligibility::Eligible, HealthState::Healthy) if status.backup => {
-            return format!("It takes requests as a backup, when no primary can: it is healthy{carried}.");
+            return format!("It takes requests as a backup, if no primary can serve: it is healthy{carried}.");
         }
         (Eligibility::Eligible, HealthState::Healthy) => {
             return format!("It takes requests: it is healthy and enabled{carried}.");
         }
         (Eligibility::Eligible, state @ (HealthState::Unknown | HealthState::Unhealthy)) => {
             return format!(
-                "It takes requests although it is {state}: too few are healthy, and fail_open is in force."
+                "It takes requests although it is {state}: too few upstreams are healthy, and when_no_healthy is \
+                 \"fail_open\"."
             );
         }
         (Eligibility::Not(why_not), _) => why_not,
@@ -116,13 +118,15 @@ fn eligibility(explanation: &Explanation, status: &UpstreamStatus, now: Instant)
         }
         Ineligible::Unknown => "its checks have not reached a verdict".to_owned(),
         Ineligible::Unhealthy => format!("its checks failed{carried}"),
-        Ineligible::Draining => "it is draining by order, and `roundsman undrain` ends that".to_owned(),
-        Ineligible::Disabled => "it is disabled by order, and `roundsman enable` ends that".to_owned(),
+        Ineligible::Draining => "it is draining (ordered by an operator); `roundsman undrain` ends that".to_owned(),
+        Ineligible::Disabled => "it is disabled (ordered by an operator); `roundsman enable` ends that".to_owned(),
         Ineligible::Ejected => "live traffic ejected it".to_owned(),
         Ineligible::TooFewHealthy => {
-            format!("it is healthy, but fewer than {} are, which count as none (min_healthy)", explanation.needed)
+            format!("it is healthy, but too few upstreams are (min_healthy requires {})", explanation.needed)
         }
-        Ineligible::PrimaryAwaited => "it is a healthy backup, and a primary's first verdict is awaited".to_owned(),
+        Ineligible::PrimaryAwaited => {
+            "it is a healthy backup, and the pool waits for the first verdict on a primary".to_owned()
+        }
     };
     format!("It takes no requests: {reason}.")
 }
@@ -132,17 +136,18 @@ fn require(require: Require, checks: usize) -> Option<String> {
         return None;
     }
     Some(match require {
+        Require::All if checks == 2 => "both checks must be healthy".to_owned(),
         Require::All => format!("all {checks} checks must be healthy"),
         Require::Any => format!("one of {checks} checks must be healthy"),
         Require::Count(_) => format!("{} of {checks} checks must be healthy", require.needed(checks)),
     })
 }
 
-/// How far the run that is going on is from a verdict, and what would end it.
+/// How far the current streak is from a verdict, and which results would end it.
 fn needs(check: &CheckStatus) -> String {
     let Timing { healthy_threshold, unhealthy_threshold, .. } = check.timing;
-    let up = |n| format!("{} it healthy", makes(n, "pass", "passes"));
-    let down = |n| format!("{} it unhealthy", makes(n, "failure", "failures"));
+    let up = |count| format!("{} it healthy", makes(count, "pass", "passes"));
+    let down = |count| format!("{} it unhealthy", makes(count, "failure", "failures"));
     let Some(Streak { pass, count, needed }) = check.streak else {
         return format!("no result yet; {}, {}", up(healthy_threshold), down(unhealthy_threshold));
     };
@@ -169,59 +174,62 @@ fn more(count: u32) -> String {
 }
 
 fn timing(timing: &Timing) -> String {
-    let mut text = format!("every {}", spoken_exactly(timing.interval));
+    let mut text = format!("every {}", exact(timing.interval));
     if timing.jitter.as_f64() > 0.0 {
-        text.push_str(&format!(" ± {}", spoken_exactly(timing.interval.mul_f64(timing.jitter.as_f64()))));
+        text.push_str(&format!(" ± {}", exact(timing.interval.mul_f64(timing.jitter.as_f64()))));
     }
-    if let Some(rarely) = timing.unhealthy_interval {
-        text.push_str(&format!(", every {} while unhealthy", spoken_exactly(rarely)));
+    if let Some(unhealthy_interval) = timing.unhealthy_interval {
+        text.push_str(&format!(", every {} while unhealthy", exact(unhealthy_interval)));
     }
-    let (fast, timeout) = (spoken_exactly(timing.fast_interval), spoken_exactly(timing.timeout));
+    let (fast, timeout) = (exact(timing.fast_interval), exact(timing.timeout));
     text.push_str(&format!(", every {fast} until a change is confirmed, each at most {timeout}"));
     text
 }
 
-/// What is awaited where a name has no address yet: nothing is probed before.
+/// A host name without an address is not probed, only looked up.
 fn next_lookup(every: Duration) -> String {
-    format!("waits for an address: its name is looked up again every {} at the latest", spoken_exactly(every))
+    format!("waits for an address: its name is looked up again at least every {}", exact(every))
 }
 
-/// When the next probe is due and why then.
+/// When the next probe is due, and why.
 fn next(check: &CheckStatus, now: Instant) -> String {
     let timing = &check.timing;
-    let (interval, fast) = (spoken_exactly(timing.interval_in(check.state)), spoken_exactly(timing.fast_interval));
+    let (interval, fast) = (exact(timing.interval_in(check.state)), exact(timing.fast_interval));
     let key = match (check.state, timing.unhealthy_interval) {
         (HealthState::Unhealthy, Some(_)) => "unhealthy_interval",
         (HealthState::Unknown | HealthState::Healthy | HealthState::Unhealthy, _) => "interval",
     };
     if check.in_flight {
-        let ago = spoken(now.saturating_duration_since(check.next_due));
-        return format!("is under way: it was due {ago} ago");
+        let ago = rounded(now.saturating_duration_since(check.next_due));
+        return format!("is running: it was due {ago} ago");
     }
     let why = match check.due {
-        Due::First => "it is the first, and first probes are made at once".to_owned(),
-        Due::Redefined => "what is asked has changed, and that is tried at once".to_owned(),
-        Due::Fast(None) => format!("nothing is known yet, and until then fast_interval ({fast}) holds"),
+        Due::First => "the first probe starts at once".to_owned(),
+        Due::Redefined => "the check definition has changed, so it is probed at once".to_owned(),
+        Due::Fast(None) => format!("there is no verdict yet, so fast_interval ({fast}) applies"),
         Due::Fast(Some(run)) => {
-            let of = if run.pass { "passes" } else { "failures" };
-            format!("a run of {of} is open, and until it is decided fast_interval ({fast}) holds")
+            let (result, key) =
+                if run.pass { ("passed", "healthy_threshold") } else { ("failed", "unhealthy_threshold") };
+            format!("it {result}, but {key} is not reached yet, so fast_interval ({fast}) applies")
         }
         Due::StartPeriod => {
-            let period = spoken_exactly(timing.start_period);
-            format!("it has never passed and its start_period ({period}) is not over, so fast_interval ({fast}) holds")
+            let period = exact(timing.start_period);
+            format!(
+                "it has not passed yet and its start_period ({period}) is not over, so fast_interval ({fast}) applies"
+            )
         }
-        Due::Slot => format!("that is its own place in the {key} ({interval}), so that probes stay spread"),
+        Due::Slot => format!("its slot in the {key} ({interval}), so that probes are spread over time"),
         Due::Regular => format!("the {key} is {interval}"),
-        Due::Hint => "a request to it failed, so the next look is taken early".to_owned(),
+        Due::Hint => "a request to it failed, so it is probed early".to_owned(),
         Due::Retimed => format!("the {key} became shorter ({interval})"),
-        Due::Again => "the probe before it was cancelled or lost".to_owned(),
-        Due::Spread => "this process stood still, and overdue probes are spread".to_owned(),
+        Due::Again => "the previous probe was cancelled or lost".to_owned(),
+        Due::Spread => "this process was suspended, so overdue probes are spread over time".to_owned(),
     };
     format!("{}: {why}", due_in(check, now))
 }
 
 /// A duration of the configuration: `10 s`, `250 ms`, `1.5 s`, `1 h`.
-fn spoken_exactly(duration: Duration) -> String {
+fn exact(duration: Duration) -> String {
     let ms = duration.as_millis();
     let units = [("d", 86_400_000), ("h", 3_600_000), ("min", 60_000), ("s", 1_000)];
     match units.iter().find(|(_, length)| ms > 0 && ms.is_multiple_of(*length)) {

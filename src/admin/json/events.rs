@@ -1,4 +1,4 @@
-//! The JSON of events. The word in `kind` and the keys stay; more may be added.
+//! The JSON of events. The words in `kind` and the keys are stable; more may be added.
 
 use serde::{Deserialize, Serialize};
 
@@ -9,7 +9,7 @@ use crate::model::{AdminState, HealthState};
 pub struct EventsReply {
     /// Oldest first.
     pub events: Vec<EventInfo>,
-    /// The number of the newest event there is; the `after` of the next question.
+    /// The number of the newest event; the `after` of the next request.
     pub last: u64,
 }
 
@@ -35,11 +35,11 @@ pub enum EventWhat {
         pool: String,
         /// The upstream.
         upstream: String,
-        /// What it was.
+        /// The old state.
         from: HealthState,
-        /// What it is.
+        /// The new state.
         to: HealthState,
-        /// The code of the probe that decided; null when none did.
+        /// The code of the probe that decided; null if none did.
         code: Option<String>,
         /// One sentence.
         reason: String,
@@ -48,22 +48,22 @@ pub enum EventWhat {
         /// Healthy upstreams of the pool after it.
         healthy_left: usize,
     },
-    /// The operator changed what he wants of an upstream.
+    /// An operator changed the admin state of an upstream.
     Admin {
         /// The pool.
         pool: String,
         /// The upstream.
         upstream: String,
-        /// What he wants now.
+        /// The new admin state.
         to: AdminState,
         /// Why.
         reason: String,
     },
-    /// A pool began or ceased to answer its requests with 503.
+    /// A pool began or stopped refusing its requests with 503.
     Refusing(OutageInfo),
-    /// A pool began or ceased to use upstreams that are not healthy.
+    /// A pool began or stopped using upstreams that are not healthy.
     FailOpen(OutageInfo),
-    /// A pool began or ceased to send its requests to another pool.
+    /// A pool began or stopped sending its requests to another pool.
     OtherPool(OutageInfo),
     /// A pool began to serve with fewer than half of its upstreams, or serves with half of them again.
     BelowHalf {
@@ -76,7 +76,7 @@ pub enum EventWhat {
         /// Upstreams of the configuration.
         total: usize,
     },
-    /// Removed upstreams began, or ceased, to serve for those of the configuration.
+    /// Removed upstreams began or stopped serving in place of those of the configuration.
     Warming {
         /// The pool.
         pool: String,
@@ -106,10 +106,10 @@ pub enum EventWhat {
         generation: u64,
         /// Why it was refused.
         error: Option<String>,
-        /// Who asked for it: the start, a signal, a command or the API, with the address of the client.
+        /// The origin of the order: the start, a signal, a command or the API, with the address of the client.
         #[serde(default)]
         by: String,
-        /// What it changed of pools and upstreams; absent where nothing.
+        /// Its changes to pools and upstreams; absent if there are none.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         changes: Option<ChangesInfo>,
     },
@@ -127,20 +127,20 @@ pub enum EventWhat {
         /// The upstream.
         upstream: String,
     },
-    /// A reload added and removed more upstreams than have events of their own (50): the number of the others.
+    /// A reload added and removed more upstreams than get their own events (50): the numbers of the others.
     UpstreamsChanged {
         /// Added.
         added: usize,
         /// Removed.
         removed: usize,
     },
-    /// The host names of a pool stand for other addresses.
+    /// The host names of a pool resolved to other addresses.
     Addresses {
         /// The pool.
         pool: String,
         /// New upstreams.
         added: Vec<String>,
-        /// Upstreams that are gone.
+        /// Removed upstreams.
         removed: Vec<String>,
     },
     /// A probe panicked.
@@ -150,18 +150,18 @@ pub enum EventWhat {
         /// The upstream.
         upstream: String,
     },
-    /// The scheduler of probes was started again.
+    /// The scheduler of probes was restarted.
     CheckerRestart,
 }
 
-/// A pool that does not serve in order: `kind` says what its requests get.
+/// A pool that does not serve normally: `kind` says what its requests get.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct OutageInfo {
     /// The pool.
     pub pool: String,
-    /// Begun or ended. Each begin is followed by its end before the next begin.
+    /// True at the beginning, false at the end. Beginnings and ends alternate.
     pub on: bool,
-    /// The pool that takes the requests; absent where none does.
+    /// The pool that takes the requests; absent if none does.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub other: Option<String>,
     /// When begun: why, in one sentence.
@@ -170,15 +170,15 @@ pub struct OutageInfo {
     /// When begun: what would change it, in one sentence.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub next: Option<String>,
-    /// When ended: whether the pool serves in order again; otherwise another of these begins with the next event.
+    /// When ended: whether the pool serves normally again; if not, the next event is the beginning of another of these.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub serves: Option<bool>,
-    /// When ended: since this began; where the pool serves again, since it ceased to.
+    /// When ended: seconds since this began; if the pool serves again, seconds since it stopped serving normally.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub lasted_seconds: Option<f64>,
 }
 
-/// How far the warming of a pool is.
+/// The phase of the warming of a pool.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum WarmingWord {
@@ -195,17 +195,17 @@ pub enum WarmingWord {
 pub struct ChangesInfo {
     /// New pools.
     pub pools_added: ListedInfo,
-    /// Pools that are gone.
+    /// Removed pools.
     pub pools_removed: ListedInfo,
-    /// Pools that differ in anything.
+    /// Pools with any change.
     pub pools_changed: ListedInfo,
     /// New upstreams, as `POOL ADDRESS`.
     pub upstreams_added: ListedInfo,
-    /// Upstreams that are gone, as `POOL ADDRESS`.
+    /// Removed upstreams, as `POOL ADDRESS`.
     pub upstreams_removed: ListedInfo,
 }
 
-/// How many, and the first 16 by name.
+/// A number of things, and the names of the first 16.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ListedInfo {
     /// How many.

@@ -1,4 +1,4 @@
-//! The JSON of `explain` and `probe`: a pool or an upstream with the reasons for what it is.
+//! The JSON of `explain` and `probe`: a pool or an upstream with the reasons for its state.
 
 use serde::{Deserialize, Serialize};
 
@@ -11,11 +11,11 @@ use crate::model::{AdminState, HealthState};
 pub struct PoolExplainReply {
     /// The pool.
     pub pool: String,
-    /// When this was so.
+    /// The date of this state.
     pub now: String,
-    /// In a word.
+    /// The state in one word.
     pub status: PoolWord,
-    /// The whole story in one paragraph.
+    /// The whole explanation in one paragraph.
     pub text: String,
     /// Healthy upstreams, retiring ones not counted.
     pub healthy: usize,
@@ -23,13 +23,14 @@ pub struct PoolExplainReply {
     pub total: usize,
     /// Upstreams that may be picked now.
     pub eligible: usize,
-    /// How many must be healthy for the pool to serve in order.
+    /// How many must be healthy for the pool to serve normally.
     pub needed: usize,
     /// What a request to this pool gets now, in a sentence.
     pub requests: String,
-    /// Those that take no requests, and those that do although they are not healthy, by reason; the most frequent first.
+    /// Upstreams that take no requests, and those that do although they are not healthy, by reason; the most frequent
+    /// first.
     pub out: Vec<OutInfo>,
-    /// What can change it, and when; null when all is well.
+    /// What can change the state, and when; null if nothing is wrong.
     pub next: Option<String>,
 }
 
@@ -39,9 +40,9 @@ pub struct OutInfo {
     /// Why: `unhealthy`, `unknown`, `draining`, `disabled`, `ejected`, `too_few_healthy`, `primary_awaited`, or
     /// `fail_open` for those in use although they are not healthy.
     pub why: String,
-    /// The code of the last probe, where that is the reason.
+    /// The code of the last probe, if that is the reason.
     pub code: Option<String>,
-    /// The reason in words, of the first of them.
+    /// The reason as text, of the first of them.
     pub reason: String,
     /// How many.
     pub count: usize,
@@ -58,30 +59,30 @@ pub struct UpstreamExplainReply {
     pub upstream: String,
     /// The host name that the address was resolved from.
     pub name: Option<String>,
-    /// When this was so.
+    /// The date of this state.
     pub now: String,
-    /// What its checks say.
+    /// The verdict of its checks.
     pub state: HealthState,
     /// Since when.
     pub since: String,
     /// Whether it may be picked.
     pub eligible: bool,
-    /// Why it is, or is not, in a sentence.
+    /// Why or why not, in a sentence.
     pub eligibility: String,
-    /// Why it is not healthy or not eligible, as in status; null when all is well.
+    /// Why it is not healthy or not eligible, as in status; null if it is both.
     pub why: Option<String>,
-    /// What may help: the secrets of failing checks that have changed on disk; absent where there is nothing to say.
+    /// A hint: which secrets of failing checks have changed on disk; absent without one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub hint: Option<String>,
-    /// What the operator says.
+    /// Its admin state.
     pub admin: AdminState,
-    /// Malformed answers to requests.
+    /// Malformed responses to requests.
     #[serde(default)]
     pub malformed_total: u64,
     /// The last of them; null before the first.
     #[serde(default)]
     pub last_malformed: Option<MalformedInfo>,
-    /// How many of its checks must hold, in words; null for one check.
+    /// How many of its checks must be healthy, as text; null for one check.
     pub require: Option<String>,
     /// Its checks, in file order.
     pub checks: Vec<CheckExplainInfo>,
@@ -94,32 +95,32 @@ pub struct UpstreamExplainReply {
 pub struct CheckExplainInfo {
     /// Its name.
     pub name: String,
-    /// The preset that it was made of; null: none.
+    /// The name of its preset; null: none.
     #[serde(default)]
     pub preset: Option<String>,
-    /// What is asked and expected, in words.
+    /// What is sent and expected, as text.
     pub probe: String,
-    /// How often, in words.
+    /// The intervals and the timeout, as text.
     pub timing: String,
-    /// The address dialled.
+    /// The address it connects to.
     pub target: String,
     /// Its own verdict.
     pub state: HealthState,
-    /// Whether status shows this one as the one that decides.
+    /// Whether this check decides the state, as in status.
     pub decides: bool,
-    /// The run of equal results that is going on.
+    /// The current run of equal results.
     pub streak: Option<StreakInfo>,
-    /// What that run still needs, in words.
+    /// What that run still needs, as text.
     pub needs: String,
-    /// When the next probe is due, and why then, in words.
+    /// When the next probe is due, and why, as text.
     pub next: String,
     /// When the next probe is due; null while one is in flight, and while a name has no address.
     pub next_due: Option<String>,
     /// Whether a probe is in flight.
     pub in_flight: bool,
-    /// The last probe that ended; null before the first.
+    /// The last finished probe; null before the first.
     pub last_check: Option<LastCheckInfo>,
-    /// That probe step by step.
+    /// The steps of that probe.
     pub steps: Vec<Step>,
 }
 
@@ -128,11 +129,11 @@ pub struct CheckExplainInfo {
 pub struct TransitionInfo {
     /// When.
     pub at: String,
-    /// What it was.
+    /// The old state.
     pub from: HealthState,
-    /// What it became.
+    /// The new state.
     pub to: HealthState,
-    /// The code of the probe that decided; null when none did.
+    /// The code of the probe that decided; null if none did.
     pub code: Option<String>,
     /// Why.
     pub reason: String,
@@ -143,11 +144,11 @@ pub struct TransitionInfo {
 pub struct TrialReply {
     /// The pool; null for `--url`.
     pub pool: Option<String>,
-    /// The upstream, as it was resolved: one for each address.
+    /// One entry for each address of the upstream.
     pub upstreams: Vec<TrialInfo>,
     /// Whether it passes.
     pub result: Verdict,
-    /// For `--url`: the lines to put into the configuration file.
+    /// For `--url`: the lines to add to the configuration file.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub toml: Option<String>,
 }
@@ -172,16 +173,16 @@ pub struct TrialInfo {
 pub struct TrialCheckInfo {
     /// Its name.
     pub name: String,
-    /// The preset that it was made of; null: none.
+    /// The name of its preset; null: none.
     #[serde(default)]
     pub preset: Option<String>,
-    /// What is asked and expected, in words.
+    /// What is sent and expected, as text.
     pub probe: String,
-    /// What it means; null when it was no verdict (our own lack of resources).
+    /// Its verdict; null if there was none (roundsman lacked resources).
     pub result: Option<Verdict>,
     /// The outcome code.
     pub code: String,
-    /// The status of the answer, where one was read.
+    /// The status of the response, if one was read.
     pub status: Option<u16>,
     /// How long it took.
     pub duration_ms: f64,

@@ -1,4 +1,4 @@
-//! What people look at first, made of the API's numbers and dates: for the page and for the commands.
+//! Values for display, derived from the numbers and dates of the API; for the page and for the commands.
 
 use std::time::Duration;
 
@@ -7,13 +7,13 @@ use jiff::Timestamp;
 use super::UpstreamInfo;
 
 impl UpstreamInfo {
-    /// Requests that went wrong there: no connection, broken, or answered with 5xx.
+    /// Requests that failed at the upstream: no connection, a broken connection, or a 5xx response.
     pub fn errors_total(&self) -> u64 {
         let counts = [self.connect_failures_total, self.broken_total, self.responses_total.server_error];
         counts.into_iter().fold(0, u64::saturating_add)
     }
 
-    /// How long it takes to answer a request, on average since the start; before the first, of its last check. `None` before
+    /// The mean response time since the start; before the first request, the duration of the last check; `None` before
     /// that.
     pub fn latency(&self) -> Option<Duration> {
         let seconds = match (self.response_seconds_count, &self.last_check) {
@@ -24,7 +24,7 @@ impl UpstreamInfo {
     }
 }
 
-/// A duration at a glance, in its two largest units: `3d 4h`, `2m 5s`, `12s`.
+/// A duration in its two largest units: `3d 4h`, `2m 5s`, `12s`.
 pub fn glance(duration: Duration) -> String {
     let seconds = duration.as_secs();
     let units = [("d", 86_400), ("h", 3_600), ("m", 60), ("s", 1)];
@@ -39,7 +39,7 @@ pub fn glance(duration: Duration) -> String {
     text
 }
 
-/// A short time with two figures at least: `0.42 ms`, `12 ms`, `1.2 s`.
+/// A short time with at least two digits: `0.42 ms`, `12 ms`, `1.2 s`.
 pub fn short(duration: Duration) -> String {
     let ms = duration.as_secs_f64() * 1e3;
     match ms {
@@ -50,7 +50,7 @@ pub fn short(duration: Duration) -> String {
     }
 }
 
-/// How long ago an RFC 3339 date was; 0 when it is in the future, because clocks differ.
+/// How long ago an RFC 3339 date was; 0 if it is in the future, because clocks differ; `None` if it is not a date.
 pub fn ago(date: &str, now: Timestamp) -> Option<Duration> {
     let then: Timestamp = date.parse().ok()?;
     Some(Duration::try_from(now.duration_since(then)).unwrap_or(Duration::ZERO))
@@ -63,7 +63,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn errors_are_of_every_kind_and_latency_is_of_requests_where_there_were_any() {
+    fn errors_are_of_every_kind_and_latency_is_of_requests_if_there_were_any() {
         let upstream = |more: serde_json::Value| -> UpstreamInfo {
             let mut value = json!({
                 "address": "10.0.0.1:80", "state": "healthy", "eligible": true, "why": null,
@@ -107,7 +107,7 @@ mod tests {
     }
 
     #[test]
-    fn a_short_time_has_two_figures() {
+    fn a_short_time_has_two_digits() {
         for (us, want) in
             [(420, "0.42 ms"), (1_900, "1.9 ms"), (12_345, "12 ms"), (999_000, "999 ms"), (1_234_000, "1.2 s")]
         {
@@ -116,7 +116,7 @@ mod tests {
     }
 
     #[test]
-    fn a_date_in_the_future_is_no_time_ago() {
+    fn a_date_in_the_future_is_zero_ago() {
         let now: Timestamp = "2026-11-21T10:00:00.000Z".parse().unwrap();
         assert_eq!(ago("2026-11-21T09:59:00.000Z", now), Some(Duration::from_secs(60)));
         assert_eq!(ago("2026-11-21T10:01:00.000Z", now), Some(Duration::ZERO));

@@ -1,4 +1,5 @@
-//! A JSON object whose order is kept both ways: pools stand in file order in the API and on the command line.
+//! A JSON object that keeps its order when written and when read, so that pools are in file order in the API and the
+//! CLI.
 
 use std::fmt;
 use std::marker::PhantomData;

@@ -1,6 +1,6 @@
-//! `roundsman probe --url …`: a check made from arguments. It is written as the lines of a configuration file first, and
-//! read by the reader of every configuration, so that what is tried is what is printed, and mistakes are told in the same
-//! words. Credentials are printed as variables of the environment to be set.
+//! `roundsman probe --url …`: a check made from arguments. The arguments are first written as lines of a configuration
+//! file and then parsed like every configuration, so that the printed lines are what was tried, and mistakes have the
+//! same messages. Credentials are printed as environment variables to set.
 
 mod rules;
 
@@ -22,92 +22,93 @@ use crate::model::policy::Config;
 use crate::model::secret::names_a_secret;
 use rules::Rules;
 
-/// The pool's name in what is printed.
+/// The pool's name in the printed lines.
 const POOL: &str = "app";
-/// Where mistakes are, as messages say.
+/// The name of the source in messages.
 const PLACE: &str = "(command line)";
-/// The interval of a check that names none; a longer timeout needs a longer interval.
+/// The default interval of checks; a longer timeout needs a longer interval.
 const DEFAULT_INTERVAL: Duration = Duration::from_secs(10);
 
-/// The arguments of a check that is not written down.
+/// The arguments of a check given by its URL.
 #[derive(Debug, Clone, Args)]
 #[group(id = "trial", multiple = true, conflicts_with_all = ["pool", "upstream", "config"])]
 pub struct TrialArgs {
     /// Try a check of this URL: http, https, tcp, tls, grpc, grpcs, ws or wss
     #[arg(long, value_name = "URL")]
     pub url: Option<String>,
-    /// What kind of check [default: as the URL's scheme says]
+    /// The type of check [default: from the URL's scheme]
     #[arg(long = "type", value_enum, value_name = "TYPE", requires = "url")]
     pub kind: Option<KindArg>,
     /// The method of the request [default: GET]
     #[arg(long, value_name = "METHOD", requires = "url")]
     pub method: Option<String>,
-    /// A field to send; may be repeated
+    /// A header field to send; may be repeated
     #[arg(long = "header", value_name = "NAME: VALUE", requires = "url")]
     pub headers: Vec<Hidden>,
-    /// A field to send whose value is in a file, after a prefix if one is given: NAME=PATH or 'NAME=Bearer @PATH'; may be
-    /// repeated
+    /// A header field to send whose value is in a file, optionally after a prefix: NAME=PATH or 'NAME=Bearer @PATH';
+    /// may be repeated
     #[arg(long = "header-file", value_name = "NAME=PATH", requires = "url")]
     pub header_files: Vec<String>,
     /// Send Authorization: Basic for this user
     #[arg(long, visible_alias = "user", value_name = "USER", requires_all = ["url", "basic_auth_password_file"])]
     pub basic_auth_user: Option<String>,
-    /// The file that holds the password of that user
+    /// A file with the password of that user
     #[arg(long, visible_alias = "password-file", value_name = "FILE", requires_all = ["url", "basic_auth_user"])]
     pub basic_auth_password_file: Option<PathBuf>,
     /// The WebSocket subprotocol to ask for
     #[arg(long, value_name = "NAME", requires = "url")]
     pub subprotocol: Option<String>,
-    /// The content of the request; of a tcp check the text to send
+    /// The body of the request; for a tcp check, the text to send
     #[arg(long, value_name = "TEXT", requires = "url")]
     pub body: Option<String>,
-    /// Which status passes: codes and ranges, separated by commas, or any [default: 200-299]
+    /// The statuses that pass: codes and ranges, separated by commas, or any [default: 200-299]
     #[arg(long, value_name = "LIST", requires = "url")]
     pub expect_status: Option<String>,
-    /// A text that the body must contain; may be repeated, like the four below: all must hold
+    /// A text that the body must contain; may be repeated, as the four below: all must hold
     #[arg(long, visible_alias = "expect-body", value_name = "TEXT", requires = "url")]
     pub expect_body_contains: Vec<String>,
-    /// What the body must be
+    /// The text that the body must equal
     #[arg(long, value_name = "TEXT", requires = "url")]
     pub expect_body_equals: Vec<String>,
-    /// A regular expression that must find something in the body
+    /// A regular expression that must match in the body
     #[arg(long, value_name = "REGEX", requires = "url")]
     pub expect_body_matches: Vec<String>,
     /// A text that the body must not contain
     #[arg(long, value_name = "TEXT", requires = "url")]
     pub expect_body_not_contains: Vec<String>,
-    /// A regular expression that must find nothing in the body
+    /// A regular expression that must not match in the body
     #[arg(long, value_name = "REGEX", requires = "url")]
     pub expect_body_not_matches: Vec<String>,
-    /// A field of the answer: 'NAME: VALUE', NAME!=VALUE, NAME~REGEX, NAME (must be there) or !NAME (must not); may be repeated
+    /// A rule for a response header field: 'NAME: VALUE', NAME!=VALUE, NAME~REGEX, NAME (present) or !NAME (absent);
+    /// may be repeated
     #[arg(long, value_name = "NAME: VALUE", requires = "url")]
     pub expect_header: Vec<String>,
-    /// What the body must say as JSON: PATH=VALUE, PATH!=VALUE, PATH~REGEX, PATH>=N, PATH<=N, 'PATH in [LIST]', 'PATH is
-    /// TYPE', PATH (must be there) or !PATH (must not); a ? before it lets it pass where there is no such node. As in
+    /// A rule for the JSON body: PATH=VALUE, PATH!=VALUE, PATH~REGEX, PATH>=N, PATH<=N, 'PATH in [LIST]', 'PATH is
+    /// TYPE', PATH (present) or !PATH (absent); with a ? before it, it also passes if there is no such node. Examples:
     /// $.status=healthy, $.up=true, '$.lag<=10', '?$.ldap=true', '$.error is null'; may be repeated
     #[arg(long, value_name = "PATH=VALUE", requires = "url")]
     pub expect_json: Vec<String>,
-    /// How long a right answer may take; less than the timeout
+    /// How long a correct response may take; less than the timeout
     #[arg(long, value_name = "DURATION", requires = "url")]
     pub max_duration: Option<String>,
-    /// Speak HTTP/2
+    /// Use HTTP/2
     #[arg(long, requires = "url")]
     pub http2: bool,
     /// Trust the certificates of this file instead of the system's
     #[arg(long, value_name = "FILE", requires = "url")]
     pub ca_file: Option<PathBuf>,
-    /// The name that the certificate must hold [default: the URL's host]
+    /// The name that the certificate must be valid for [default: the URL's host]
     #[arg(long, value_name = "NAME", requires = "url")]
     pub server_name: Option<String>,
     /// Do not verify the certificate
     #[arg(long, requires = "url")]
     pub insecure: bool,
-    /// Over the whole probe [default: 5s]
+    /// The timeout of the whole probe [default: 5s]
     #[arg(long, value_name = "DURATION", requires = "url")]
     pub timeout: Option<String>,
 }
 
-/// A text that may hold a credential: never shown.
+/// A text that may contain a credential; `Debug` masks it.
 #[derive(Clone)]
 pub struct Hidden(String);
 
@@ -152,7 +153,7 @@ impl KindArg {
     }
 }
 
-/// What is to be tried.
+/// The check to try, as parsed from the arguments.
 #[derive(Debug, Clone)]
 pub struct Plan {
     kind: KindArg,
@@ -165,23 +166,23 @@ pub struct Plan {
     args: TrialArgs,
 }
 
-/// A check as it would be written down.
+/// A check as lines of a configuration file.
 pub struct Written {
-    /// The lines, without a single credential.
+    /// The lines, without credentials.
     pub toml: String,
     vars: Vec<(String, Secret)>,
 }
 
 impl Written {
-    /// Reads it as every configuration is read.
+    /// Parses the lines as a configuration.
     ///
     /// # Errors
-    /// Every mistake.
+    /// Every mistake, as for a file.
     pub fn load(&self) -> Result<Config, LoadError> {
-        // A configuration has a listener; it comes last, so that the lines of mistakes are those that are printed.
+        // A configuration needs a listener. It comes last, so that line numbers in messages match the printed lines.
         let text = format!("{}\n[listeners.trial]\naddress = \"unix:/trial\"\npool = \"{POOL}\"\n", self.toml);
         load_trial(PLACE, text.as_bytes(), &self.vars).map(|loaded| loaded.config).map_err(|mut error| {
-            // That it is the only upstream is how it is tried, and no mistake of anybody.
+            // A single upstream is normal here, so the warning about it is dropped.
             let upstreams = format!("pools.{POOL}.upstreams");
             error.diagnostics.retain(|d| d.severity == Severity::Error || d.key != upstreams);
             error
@@ -190,10 +191,10 @@ impl Written {
 }
 
 impl Plan {
-    /// Takes the arguments apart. What they mean is judged by [`Written::load`].
+    /// Parses the syntax of the arguments. [`Written::load`] validates them.
     ///
     /// # Errors
-    /// A sentence about the argument that cannot be taken apart; it holds no credential.
+    /// A sentence about the argument that cannot be parsed, without credentials.
     pub fn new(url: &str, args: &TrialArgs) -> Result<Plan, String> {
         let uri: Uri =
             url.parse().map_err(|_| "--url is not a URL such as http://127.0.0.1:8080/healthz".to_owned())?;
@@ -210,11 +211,11 @@ impl Plan {
             Some(other) => return Err(format!("--url has the scheme {other:?}; expected {schemes}")),
             None => return Err(format!("--url has no scheme; expected {schemes}")),
         };
-        let authority = uri.authority().ok_or("--url names no host")?;
+        let authority = uri.authority().ok_or("--url has no host")?;
         if authority.as_str().contains('@') {
-            return Err("--url holds credentials; send them with --header 'Authorization: …'".to_owned());
+            return Err("--url contains credentials; send them with --header 'Authorization: …'".to_owned());
         }
-        let port = port(authority)?.or(default_port).ok_or("--url names no port")?;
+        let port = port(authority)?.or(default_port).ok_or("--url has no port")?;
         let kind = args.kind.unwrap_or(scheme_kind);
         Ok(Plan {
             kind,
@@ -228,7 +229,7 @@ impl Plan {
         })
     }
 
-    /// Writes it down.
+    /// Writes the check as lines of a configuration file.
     pub fn write(&self) -> Written {
         let mut vars = Vec::new();
         let upstream = string(&self.upstream);
@@ -268,14 +269,14 @@ impl Plan {
             KindArg::Grpc if matches!(path, "" | "/") => {}
             KindArg::Grpc => key("service", string(path.trim_start_matches('/'))),
             KindArg::Tcp | KindArg::Tls if matches!(path, "" | "/") => {}
-            // Neither has a path, as the reader will say.
+            // Neither type has a path; the configuration parser reports that.
             KindArg::Tcp | KindArg::Tls => key("path", string(path)),
         }
         if let Some(method) = &self.args.method {
             key("method", string(method));
         }
         let given = self.headers.iter().find(|(name, _)| name.eq_ignore_ascii_case("host"));
-        // Without one it is the URL's host: the checker's own default.
+        // Without it the checker sends the URL's host by default.
         if let Some((_, value)) = given {
             key("host", string(value.expose()));
         }
@@ -315,21 +316,21 @@ impl Plan {
     }
 }
 
-/// The port that is written, if one is. `http` itself takes what is no port for none.
+/// The port of a URL, if it has one. The `http` crate ignores an invalid port, so it is parsed here.
 fn port(authority: &Authority) -> Result<Option<u16>, String> {
     let text = authority.as_str().strip_prefix(authority.host()).unwrap_or_default();
     let Some(digits) = text.strip_prefix(':').filter(|digits| !digits.is_empty()) else { return Ok(None) };
-    // It is not quoted: where an `@` was forgotten it is a password.
+    // The message does not quote it: without the `@` it may be a password.
     let port = digits.bytes().all(|b| b.is_ascii_digit()).then(|| digits.parse().ok()).flatten();
     port.filter(|port| *port != 0).map(Some).ok_or_else(|| "the port of --url is not one of 1 to 65535".to_owned())
 }
 
 fn header(text: &Hidden) -> Result<(String, Secret), String> {
-    let (name, value) = text.0.split_once(':').ok_or("--header wants 'NAME: VALUE'")?;
+    let (name, value) = text.0.split_once(':').ok_or("--header must be 'NAME: VALUE'")?;
     Ok((name.trim().to_owned(), Secret::new(value.trim())))
 }
 
-/// A field whose value is in a file.
+/// A header field whose value is in a file.
 #[derive(Debug, Clone)]
 struct HeaderFile {
     name: String,
@@ -338,9 +339,9 @@ struct HeaderFile {
 }
 
 impl HeaderFile {
-    /// `NAME=PATH`, or `NAME=Bearer @PATH`, as curl marks a file.
+    /// `NAME=PATH`, or `NAME=Bearer @PATH`, with curl's mark for a file.
     fn new(text: &str) -> Result<HeaderFile, String> {
-        let (name, value) = text.split_once('=').ok_or("--header-file wants NAME=PATH")?;
+        let (name, value) = text.split_once('=').ok_or("--header-file must be NAME=PATH")?;
         let (prefix, path) = match value.split_once(" @") {
             Some((prefix, path)) => (format!("{} ", prefix.trim()), path),
             None => (String::new(), value.strip_prefix('@').unwrap_or(value)),
@@ -355,7 +356,7 @@ impl HeaderFile {
     }
 }
 
-/// A field that is sent; a credential becomes a variable of the environment.
+/// A header field to send; a credential becomes an environment variable.
 fn write_field(name: &str, value: &str, vars: &mut Vec<(String, Secret)>) -> String {
     let scheme = value.split_once(' ').filter(|(scheme, rest)| {
         let known = ["bearer", "basic", "digest", "token"].iter().any(|known| scheme.eq_ignore_ascii_case(known));
@@ -378,7 +379,7 @@ fn write_field(name: &str, value: &str, vars: &mut Vec<(String, Secret)>) -> Str
     field
 }
 
-/// A string of the file that means `text` and nothing else.
+/// `text` as a TOML string, with `${` escaped.
 fn string(text: &str) -> String {
     Value::String(text.replace("${", "$${")).to_string()
 }

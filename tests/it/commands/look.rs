@@ -92,7 +92,7 @@ fn a_watched_status_is_printed_again_and_on_a_terminal_in_place() {
     let terminal = Terminal::open(80, 8);
     let mut child = terminal.run(Command::new(BINARY).args(args));
     terminal.shows("\x1b[H", 3);
-    terminal.shows("more lines; POOL or --unhealthy shows fewer", 2);
+    terminal.shows("more lines; give a POOL or --unhealthy to show fewer", 2);
     let _ = child.kill();
     let _ = child.wait();
     let frame = terminal.shown().split("\x1b[H").nth(1).expect("a frame").to_owned();
@@ -123,7 +123,7 @@ fn explain_needs_no_pool_where_there_is_one_and_lists_them_where_there_are_more(
     let (process, refusing) = start(&good());
     let unclear = process.command(&["explain"]);
     assert_eq!(unclear.status.code(), Some(2));
-    let want = "there are 2 pools: say which one, as in `roundsman explain api` (api, web)\n";
+    let want = "there are 2 pools; give one, for example `roundsman explain api` (api, web)\n";
     assert!(text(&unclear.stderr).ends_with(want), "{}", text(&unclear.stderr));
     let order = process.command(&["drain", "apy", &refusing]);
     assert!(text(&order.stderr).contains("there is no pool \"apy\"; did you mean api?"), "{}", text(&order.stderr));
@@ -194,7 +194,8 @@ fn where_nothing_runs_the_next_step_is_named() {
         let output = roundsman(&[command, &["-c", &file]].concat());
         let said = text(&output.stderr);
         assert_eq!((output.status.code(), &*text(&output.stdout)), (Some(1), ""), "{said}");
-        let want = format!("roundsman: no roundsman answers at unix:/nonexistent/admin.sock ({file}): No such file");
+        let want =
+            format!("roundsman: cannot connect to roundsman at unix:/nonexistent/admin.sock ({file}): No such file");
         assert!(
             said.starts_with(&want) && said.contains("\n  Is it running? `roundsman run FILE` starts it.\n"),
             "{said}"

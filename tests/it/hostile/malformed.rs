@@ -67,7 +67,7 @@ async fn a_malformed_answer_is_named_wherever_people_look() {
     let admin = program.admin.to_string();
     let (code, told, _) = program.command(&["explain", "--admin", &admin, "api", &origin.text()]).await;
     assert_eq!(code, Some(0), "{told}");
-    assert!(told.contains(&format!("Requests got {total} malformed answers, the last at ")), "{told}");
+    assert!(told.contains(&format!("Requests got {total} malformed responses, the last at ")), "{told}");
     assert!(told.contains(rows[rows.len() - 1].1), "{told}");
     assert!(!program.log().contains("s3cret"), "nothing of the answer is in the log");
     program.assert_no_panic();

@@ -184,7 +184,7 @@ async fn an_interval_for_unhealthy_ones_is_explained_and_a_reload_that_drops_it_
     let (_, explained) = fetch(program.admin, "GET", &path).await;
     let explained = String::from_utf8_lossy(&explained).into_owned();
     assert!(explained.contains("every 1 h while unhealthy"), "{explained}");
-    assert!(explained.contains("its own place in the unhealthy_interval (1 h)"), "{explained}");
+    assert!(explained.contains("its slot in the unhealthy_interval (1 h)"), "{explained}");
     let before = upstream(&program, "api", &origin.text()).await;
     origin.set("/healthz", Reply::ok("up"));
     apply(&program, &pool("api", &[&origin.text()], &http_check())).await;

@@ -116,7 +116,7 @@ async fn a_bad_file_changes_nothing_and_says_so_everywhere() {
     program.write(&pools);
     let (code, out, err) = program.command(&["reload"]).await;
     assert_eq!((code, err.as_str()), (Some(0), ""), "{out}");
-    assert!(out.contains("unchanged: generation 1 runs on"), "{out}");
+    assert!(out.contains("unchanged: generation 1 is still running"), "{out}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -1,5 +1,5 @@
-//! `--expect-…` and `--max-duration`: what an answer must look like, as operators on the command line and as the table
-//! `expect` of the file. What the rules mean is judged by the reader of the configuration.
+//! `--expect-…` and `--max-duration`: rules for the response, written as operators on the command line and as the table
+//! `expect` in the file. The configuration parser validates them.
 
 use toml::Value;
 
@@ -10,7 +10,7 @@ use crate::model::policy::JsonPath;
 #[derive(Debug, Clone)]
 pub struct Rules {
     status: Option<String>,
-    /// The operator of the file, and its text.
+    /// The operator's key in the file, and its text.
     body: Vec<(&'static str, String)>,
     fields: Vec<String>,
     json: Vec<String>,
@@ -18,10 +18,10 @@ pub struct Rules {
 }
 
 impl Rules {
-    /// Takes the arguments apart.
+    /// Parses the arguments.
     ///
     /// # Errors
-    /// A sentence about the one that cannot be written down.
+    /// A sentence about the first argument that cannot be expressed in TOML.
     pub fn new(args: &TrialArgs) -> Result<Rules, String> {
         let body = [
             ("contains", &args.expect_body_contains),
@@ -40,7 +40,7 @@ impl Rules {
         })
     }
 
-    /// The lines of the table; none without a rule.
+    /// The lines of the table; empty without rules.
     pub fn write(&self, kind: KindArg) -> String {
         let mut out = String::new();
         let mut key = |name: &str, value: String| out.push_str(&format!("{name} = {value}\n"));
@@ -74,7 +74,7 @@ impl Rules {
     }
 }
 
-/// `NAME: VALUE`, `NAME!=VALUE`, `NAME~REGEX`, `NAME` or `!NAME`; what comes first of `:`, `!=` and `~` separates.
+/// `NAME: VALUE`, `NAME!=VALUE`, `NAME~REGEX`, `NAME` or `!NAME`; the first of `:`, `!=` and `~` separates.
 fn field_rule(text: &str) -> String {
     let text = text.trim();
     if let Some(name) = text.strip_prefix('!') {
@@ -92,11 +92,11 @@ fn field_rule(text: &str) -> String {
     }
 }
 
-/// The operators of `--expect-json`; where two begin at one place, the longer comes first.
+/// The operators of `--expect-json`; of two with the same beginning, the longer comes first.
 const OPERATORS: [&str; 7] = ["!=", ">=", "<=", "=", "~", " is ", " in "];
 
-/// One rule as the file writes it: the first operator before which there is a whole JSONPath, because a path may hold `==`
-/// and `>=` itself.
+/// One rule in TOML. The operator is the first one preceded by a complete JSONPath, because a path itself may contain
+/// `==` and `>=`.
 fn json_rule(text: &str) -> Result<String, String> {
     let text = text.trim();
     let (text, missing) = text.strip_prefix('?').map_or((text, ""), |text| (text.trim(), ", missing = \"pass\""));
@@ -107,7 +107,7 @@ fn json_rule(text: &str) -> Result<String, String> {
     let mut found = starts.filter_map(|at| Some((at, *OPERATORS.iter().find(|mark| text[at..].starts_with(**mark))?)));
     let is_path = |at: &usize| JsonPath::try_new(text[..*at].trim()).is_ok();
     let Some((at, operator)) = found.find(|(at, _)| is_path(at)) else {
-        // What is no path either, the reader refuses with its place.
+        // If the text is not a path, the configuration parser reports it.
         return Ok(format!("{{ path = {}, exists = true{missing} }}", string(text)));
     };
     let (path, right) = (string(text[..at].trim()), text[at + operator.len()..].trim());
@@ -125,7 +125,7 @@ fn json_rule(text: &str) -> Result<String, String> {
     Ok(format!("{{ path = {path}, {rule}{missing} }}"))
 }
 
-/// A JSON literal counts as what it is, everything else as a text.
+/// A JSON literal has its own type; everything else is a string.
 fn value(text: &str) -> Result<Value, String> {
     match serde_json::from_str::<serde_json::Value>(text) {
         Ok(value) => to_toml(&value).ok_or_else(|| "--expect-json: TOML has no null; use 'PATH is null'".to_owned()),

@@ -1,4 +1,4 @@
-//! A check made from arguments means what it says, and what is printed is what was tried, without a credential.
+//! A check made from arguments does what they say, and the printed lines are what was tried, without credentials.
 
 use clap::Parser;
 
@@ -29,7 +29,7 @@ fn spec(written: &Written) -> ProbeSpec {
 }
 
 #[test]
-fn the_lines_are_those_that_one_would_write() {
+fn the_lines_are_those_that_a_user_would_write() {
     let table: [(&[&str], &str); 4] = [
         (
             &["tcp://127.0.0.1:8080"],
@@ -87,7 +87,7 @@ fn the_lines_are_those_that_one_would_write() {
 }
 
 #[test]
-fn what_is_printed_is_what_is_tried() {
+fn the_printed_lines_are_what_is_tried() {
     let table: [&[&str]; 15] = [
         &["tcp://127.0.0.1:8080"],
         &["http://127.0.0.1:8080/x?y=1", "--method", "POST", "--expect-status", "200,301-302"],
@@ -249,18 +249,18 @@ fn a_credential_is_sent_and_never_printed() {
 }
 
 #[test]
-fn what_cannot_be_taken_apart_says_so_without_a_credential() {
+fn an_argument_that_cannot_be_parsed_is_reported_without_credentials() {
     for (words, want) in [
         (&["nonsense with spaces"][..], "not a URL"),
         (&["ftp://a/"], "the scheme \"ftp\""),
         (&["127.0.0.1"], "no scheme"),
-        (&["tcp://127.0.0.1"], "no port"),
+        (&["tcp://127.0.0.1"], "has no port"),
         (&["http://[::1]:99999/"], "the port of --url"),
         (&["http://127.0.0.1:65536/"], "the port of --url"),
         (&["https://name:0/"], "the port of --url"),
         (&["http://name:+80/"], "the port of --url"),
         (&["http://user:s3cr3t/"], "the port of --url"),
-        (&["http://user:s3cr3t@h/"], "holds credentials"),
+        (&["http://user:s3cr3t@h/"], "contains credentials"),
         (&["http://h/", "--header", "s3cr3t"], "'NAME: VALUE'"),
         (&["http://h/", "--expect-json", "$.a!=null"], "no null"),
         (&["http://h/", "--header-file", "/run/secrets/a"], "NAME=PATH"),
@@ -284,7 +284,7 @@ fn a_port_is_the_one_written_or_that_of_the_scheme() {
 }
 
 #[test]
-fn mistakes_are_told_in_the_words_of_the_configuration() {
+fn mistakes_have_the_messages_of_the_configuration() {
     for (words, want) in [
         (&["http://127.0.0.1:8080/", "--expect-status", "2xx"][..], "pools.app.health.expect.status"),
         (&["http://127.0.0.1:8080/", "--timeout", "5"], "pools.app.health.timeout"),
