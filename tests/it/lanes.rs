@@ -310,13 +310,13 @@ impl Row {
 
 /// The rows that one of the three takes and another does not, as the README has them.
 fn differences(rows: &[Row]) -> String {
-    let mut text = String::from("| an answer with | to a request | to an upgrade | to a check |\n|---|---|---|---|\n");
+    let mut text = String::from("| a response with | to a request | to an upgrade | to a check |\n|---|---|---|---|\n");
     let differ = |row: &&Row| row.verdicts.iter().any(|verdict| (*verdict == Taken) != (row.verdicts[0] == Taken));
     for Row { odd, verdicts: [general, tunnel, check], .. } in rows.iter().filter(differ) {
         let lane = |verdict: &Verdict| match verdict {
-            Taken => "passed on",
+            Taken => "forwarded",
             Refused => "502",
-            Cut => "broken off",
+            Cut => "connection closed",
         };
         let check = if *check == Taken { "passes" } else { "fails" };
         let _ = writeln!(text, "| {odd} | {} | {} | {check} |", lane(general), lane(tunnel));
