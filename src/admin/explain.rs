@@ -92,7 +92,7 @@ fn headline(explanation: &Explanation) -> String {
         Service::FailOpen | Service::Waiting { .. } | Service::NoneEligible(_) => String::new(),
     };
     match pool.summary {
-        PoolSummary::Unknown => format!("Pool {name} has no verdict yet: {healthy}{few}."),
+        PoolSummary::Unknown => format!("Pool {name} is {word} (no verdict yet): {healthy}{few}."),
         PoolSummary::Healthy | PoolSummary::Degraded | PoolSummary::Unhealthy => {
             format!("Pool {name} is {word}: {healthy}{few}.")
         }
