@@ -15,6 +15,7 @@ pub mod faults;
 pub mod history;
 pub mod instant;
 pub mod lease;
+mod lines;
 mod log;
 pub mod orders;
 pub mod outage;

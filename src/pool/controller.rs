@@ -20,9 +20,9 @@ use tokio::sync::{Notify, mpsc, watch};
 use tokio::task::{AbortHandle, JoinSet};
 use tokio::time::Instant;
 
-use super::events::{Event, EventKind};
+use super::events::Event;
 use super::instant::SharedInstant;
-use super::log;
+use super::lines::Lines;
 use super::snapshot::{ListenerId, Published, Snapshot};
 use super::state::{Applied, Effects, ProbeJob, ProbeToken, SetAdminError, State};
 use super::status::{ExplainError, Explanation, Status};
@@ -61,6 +61,7 @@ pub struct Controller {
     /// When the scheduler last showed that it runs.
     beat: SharedInstant,
     secret_files: Option<Arc<dyn SecretFiles>>,
+    lines: Arc<Lines>,
     #[cfg(test)]
     fault: AtomicBool,
 }
@@ -78,6 +79,7 @@ impl Controller {
             running: AtomicBool::new(false),
             beat: SharedInstant::never(),
             secret_files: None,
+            lines: Arc::default(),
             #[cfg(test)]
             fault: AtomicBool::new(false),
         }
@@ -251,19 +253,24 @@ impl Controller {
         for shared in &effects.announce {
             shared.announce();
         }
-        drop(state);
-        for upstream in &effects.close_idle {
-            upstream.connections.close_idle();
-        }
-        let mut secrets = effects.secrets;
-        for event in effects.events {
-            match (secrets.remove(&event.seq), &self.secret_files, event.kind) {
-                (Some(secrets), Some(files), EventKind::Transition(change)) => {
-                    files.compare(secrets, Box::new(move |hint| log::transition(&change, hint.as_deref())));
+        let Effects { close_idle, events, mut secrets, .. } = effects;
+        let mut questions = vec![];
+        for event in events {
+            match (secrets.remove(&event.seq), &self.secret_files) {
+                (Some(secrets), Some(files)) => {
+                    questions.push((files, secrets, self.lines.add_hinted(event, Instant::now())));
                 }
-                (_, _, kind) => log::event(&kind),
+                (_, _) => self.lines.add(event),
             }
         }
+        drop(state);
+        for (files, secrets, then) in questions {
+            files.compare(secrets, then);
+        }
+        for upstream in &close_idle {
+            upstream.connections.close_idle();
+        }
+        self.lines.write(Instant::now());
         answer
     }
 }

@@ -9,17 +9,17 @@ use crate::model::{Address, AdminState, Code, HealthState, Name};
 /// The most addresses in a log line.
 const LISTED_MAX: usize = 16;
 
-/// Logs an event.
-pub(super) fn event(kind: &EventKind) {
+/// Logs an event; `hint` is what may help, such as a secret that has changed on disk.
+pub(super) fn event(kind: &EventKind, hint: Option<&str>) {
     match kind {
-        EventKind::Transition(change) => transition(change, None),
+        EventKind::Transition(change) => transition(change, hint),
         EventKind::Admin { pool, upstream, to: to @ (AdminState::Draining | AdminState::Disabled), reason } => {
             tracing::warn!(%pool, %upstream, %to, %reason, "Admin state changed");
         }
         EventKind::Admin { pool, upstream, to: to @ AdminState::Enabled, reason } => {
             tracing::info!(%pool, %upstream, %to, %reason, "Admin state changed");
         }
-        EventKind::OutageBegan { pool, way, reason, remedy } => outage_began(pool, way, reason, remedy),
+        EventKind::OutageBegan { pool, way, reason, remedy } => outage_began(pool, way, reason, remedy, hint),
         EventKind::OutageEnded { pool, way, serves, lasted } => {
             let seconds = lasted.as_secs_f64();
             match (serves, way) {
@@ -65,7 +65,7 @@ pub(super) fn event(kind: &EventKind) {
 }
 
 /// Logs a change of an upstream's state. `hint` names what may help, such as a secret that has changed on disk.
-pub(super) fn transition(change: &Transition, hint: Option<&str>) {
+fn transition(change: &Transition, hint: Option<&str>) {
     // A line's level is part of its callsite, so there are two.
     macro_rules! line {
         ($level:ident) => {
@@ -91,14 +91,14 @@ pub(super) fn transition(change: &Transition, hint: Option<&str>) {
     }
 }
 
-fn outage_began(pool: &Name, way: &Way, reason: &str, next: &str) {
+fn outage_began(pool: &Name, way: &Way, reason: &str, next: &str, hint: Option<&str>) {
     match way {
-        Way::Refuse => tracing::error!(%pool, reason, next, "Pool refuses requests"),
+        Way::Refuse => tracing::error!(%pool, reason, next, hint, "Pool refuses requests"),
         Way::FailOpen => {
-            tracing::error!(%pool, reason, next, "Pool fails open: it uses every enabled upstream, healthy or not");
+            tracing::error!(%pool, reason, next, hint, "Pool fails open: it uses every enabled upstream, healthy or not");
         }
         Way::OtherPool(other) => {
-            tracing::error!(%pool, %other, reason, next, "Pool sends its requests to another pool")
+            tracing::error!(%pool, %other, reason, next, hint, "Pool sends its requests to another pool")
         }
     }
 }
@@ -189,7 +189,7 @@ mod tests {
 
     fn level(kind: &EventKind) -> Level {
         let levels = Levels::default();
-        tracing::subscriber::with_default(levels.clone(), || event(kind));
+        tracing::subscriber::with_default(levels.clone(), || event(kind, None));
         let seen = levels.0.lock().clone();
         assert_eq!(seen.len(), 1, "one line an event: {kind:?}");
         seen[0]

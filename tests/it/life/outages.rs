@@ -192,6 +192,17 @@ async fn a_secret_that_has_changed_on_disk_is_named_when_its_check_fails() {
     let hints: Vec<String> =
         lines(&program).iter().filter(|line| lost(line)).map(|line| text(line, "hint").to_owned()).collect();
     assert_eq!(hints, ["", hint]);
+    let refuses = |line: &Line| text(line, "message") == "Pool refuses requests";
+    let both = || lines(&program).iter().filter(|line| refuses(line)).count() == 2;
+    assert_eventually("both outages are logged", PATIENCE, both).await;
+    let order: Vec<(bool, String)> = lines(&program)
+        .iter()
+        .filter(|line| lost(line) || refuses(line))
+        .map(|line| (refuses(line), text(line, "hint").to_owned()))
+        .collect();
+    let (quiet, hinted) = (String::new(), hint.to_owned());
+    let want = [(false, quiet.clone()), (true, quiet), (false, hinted.clone()), (true, hinted)];
+    assert_eq!(order, want, "each outage after what caused it, and with its hint");
     let end = tokio::time::Instant::now() + PATIENCE;
     loop {
         // An answer comes without the hint where it is not known in time.
