@@ -140,6 +140,9 @@ pub struct PoolInfo {
     /// Since when it does not serve normally; absent while it does, and while requests wait for a first verdict.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub down_since: Option<String>,
+    /// The pool that its requests go to while it does not, as `when_no_healthy` says; absent where none does.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub other_pool: Option<String>,
     /// Requests that wait for an upstream.
     pub waiting: u32,
     /// In file order, retiring ones last.

@@ -53,7 +53,7 @@ pub fn url(admin: &Address) -> Option<String> {
 
 fn write_index(page: &mut String, status: &StatusReply, now: &str) -> fmt::Result {
     let mut pools: Vec<&(String, PoolInfo)> = status.pools.0.iter().collect();
-    pools.sort_by_key(|(_, pool)| urgency(pool.status));
+    pools.sort_by_key(|(_, pool)| pool.status.urgency());
     page.push_str("<!doctype html><html lang=\"en\"><head><meta charset=\"utf-8\">");
     write!(page, "<title>{}roundsman</title>", title(&pools))?;
     page.push_str("<meta name=\"viewport\" content=\"width=device-width,initial-scale=1\">");
@@ -71,16 +71,6 @@ fn write_index(page: &mut String, status: &StatusReply, now: &str) -> fmt::Resul
     write_endpoints(page)?;
     page.push_str("</body></html>\n");
     Ok(())
-}
-
-/// The order of pools on the page: 0 comes first.
-fn urgency(word: PoolWord) -> u8 {
-    match word {
-        PoolWord::Unhealthy => 0,
-        PoolWord::Unknown => 1,
-        PoolWord::Degraded => 2,
-        PoolWord::Healthy => 3,
-    }
 }
 
 fn not_healthy<'p>(pools: &[&'p (String, PoolInfo)]) -> Vec<&'p (String, PoolInfo)> {
@@ -151,10 +141,17 @@ fn write_pool(page: &mut String, name: &str, pool: &PoolInfo, now: &str) -> fmt:
     let word = pool.status;
     write!(page, "<h2 id=\"pool-{0}\">{0} <small><span class=\"{word}\">{word}</span> · ", Escaped(name))?;
     write!(page, "{} of {} healthy", pool.healthy, pool.total)?;
-    for (on, text) in [(pool.fail_open, " · fail open"), (pool.warming, " · warming")] {
-        if on {
-            page.push_str(text);
-        }
+    match pool.serving() {
+        None => {}
+        Some(0) => page.push_str(", none takes requests"),
+        Some(1) => page.push_str(", 1 takes requests"),
+        Some(some) => write!(page, ", {some} take requests")?,
+    }
+    if let Some((outage, since)) = pool.outage().zip(pool.down_since.as_ref()) {
+        write!(page, " · {} (for {})", Escaped(&outage), Age(since, now))?;
+    }
+    if pool.warming {
+        page.push_str(" · warming");
     }
     if pool.waiting > 0 {
         write!(page, " · {} requests waiting", pool.waiting)?;
@@ -187,7 +184,7 @@ fn write_upstream(page: &mut String, upstream: &UpstreamInfo, now: &str) -> fmt:
     page.push_str("<tr>");
     cell(page)?;
     write!(page, "<code>{}</code>", Escaped(&upstream.address))?;
-    if let Some(name) = &upstream.name {
+    if let Some(name) = upstream.name_beside() {
         write!(page, " {}", Escaped(name))?;
     }
     cell(page)?;

@@ -10,6 +10,7 @@ use super::host::{CheckAnswer, LastReload, ProcessInfo, ReloadAnswer};
 use super::json::*;
 use crate::pool::{
     Answered, CheckStatus, LastCheck, LastFault, OutOfOrder, PoolStatus, PoolSummary, Status, Streak, UpstreamStatus,
+    Way,
 };
 
 mod events;
@@ -72,6 +73,10 @@ fn pool_info(pool: &PoolStatus, clock: &Clock, now: Instant) -> PoolInfo {
         warming_seconds: pool.warming_until.map(|until| seconds(until.saturating_duration_since(now))),
         reason: pool.out_of_order.as_ref().map(reason),
         down_since: pool.out_of_order.as_ref().and_then(|out| out.since).map(|since| clock.date(since)),
+        other_pool: pool.out_of_order.as_ref().and_then(|out| match &out.way {
+            Some(Way::OtherPool(other)) => Some(other.to_string()),
+            Some(Way::Refuse | Way::FailOpen) | None => None,
+        }),
         waiting: pool.shared.waiting(),
         upstreams: pool.upstreams.iter().map(|upstream| upstream_info(upstream, clock)).collect(),
     }

@@ -21,6 +21,9 @@ use crate::model::{HealthState, lookup};
 /// The longest reason in the table, in characters; `--json` has the full text.
 const WHY_CHARS_MAX: usize = 160;
 
+/// The most pools that the summary names.
+const POOLS_NAMED_MAX: usize = 6;
+
 /// The part of a status to show.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Choice<'a> {
@@ -28,12 +31,14 @@ pub struct Choice<'a> {
     pub pool: Option<&'a str>,
     /// Only what is not healthy or takes no requests.
     pub unhealthy: bool,
+    /// The worst pools first, and not in the order of the file: where the end may not be seen.
+    pub worst_first: bool,
 }
 
 /// Fetches the status and prints it, with `--watch` until interrupted.
 pub fn run(args: &StatusArgs) -> Result<ExitCode, Failure> {
     let target = locate::find(&args.process)?;
-    let choice = Choice { pool: args.pool.as_deref(), unhealthy: args.unhealthy };
+    let choice = Choice { pool: args.pool.as_deref(), unhealthy: args.unhealthy, worst_first: args.watch };
     let show = |answer: &Answer| {
         if args.json { as_json(answer, choice) } else { for_people(answer, choice, Paint::for_stdout()) }
     };
@@ -49,6 +54,9 @@ fn for_people(answer: &Answer, choice: Choice<'_>, paint: Paint) -> Result<Strin
     let names: Vec<String> = status.pools.0.iter().map(|(name, _)| name.clone()).collect();
     let total = names.len();
     choose(&mut status, choice, names)?;
+    if choice.worst_first {
+        status.pools.0.sort_by_key(|(_, pool)| pool.status.urgency());
+    }
     let columns = text::screen().map(|(columns, _)| columns);
     let mut out = render(&status, Timestamp::now(), columns, paint);
     if choice.unhealthy && status.pools.0.is_empty() {
@@ -122,9 +130,12 @@ fn render(status: &StatusReply, now: Timestamp, columns: Option<usize>, paint: P
         let line = "the checker is not running: verdicts may be out of date";
         out.push_str(&fold(line, columns, paint, Some(Colour::Yellow)));
     }
+    if let Some(summary) = summary(&status.pools.0) {
+        out.push_str(&fold(&summary, columns, paint, Some(Colour::Yellow)));
+    }
     for (name, pool) in &status.pools.0 {
         out.push('\n');
-        out.push_str(&fold(&pool_line(name, pool, paint), columns, paint, None));
+        out.push_str(&fold(&pool_line(name, pool, now, paint), columns, paint, None));
         if !pool.upstreams.is_empty() {
             out.push_str(&table(&COLUMNS, "WHY", &upstream_rows(pool, now), "  ", columns, paint));
         }
@@ -168,12 +179,35 @@ fn headline(status: &StatusReply, paint: Paint) -> String {
     )
 }
 
-fn pool_line(name: &str, pool: &PoolInfo, paint: Paint) -> String {
+/// Which of several pools are in trouble, the worst first; `None` where there is one, whose own line says it, or where all is well.
+fn summary(pools: &[(String, PoolInfo)]) -> Option<String> {
+    let mut troubled: Vec<_> = pools.iter().filter(|(_, pool)| pool.status != PoolWord::Healthy).collect();
+    troubled.sort_by_key(|(_, pool)| pool.status.urgency());
+    if troubled.is_empty() || pools.len() == 1 {
+        return None;
+    }
+    let named = |(name, pool): &&(String, PoolInfo)| format!("{} is {}", text::one_line(name), pool.status);
+    let mut list: Vec<String> = troubled.iter().take(POOLS_NAMED_MAX).map(named).collect();
+    if let Some(more) = troubled.len().checked_sub(POOLS_NAMED_MAX).filter(|more| *more > 0) {
+        list.push(format!("{more} more"));
+    }
+    let verb = if troubled.len() == 1 { "is" } else { "are" };
+    Some(format!("{} of {} pools {verb} in trouble: {}", troubled.len(), pools.len(), list.join(", ")))
+}
+
+fn pool_line(name: &str, pool: &PoolInfo, now: Timestamp, paint: Paint) -> String {
     let word = pool.status.as_str();
     let name = paint.text(Some(Colour::Bold), &text::one_line(name));
     let mut line = format!("{name}  {}  {}/{} healthy", paint.text(colour_of(word), word), pool.healthy, pool.total);
-    if pool.fail_open {
-        line.push_str(", fail open: upstreams are used even if not healthy");
+    match pool.serving() {
+        None => {}
+        Some(0) => line.push_str(", none takes requests"),
+        Some(1) => line.push_str(", 1 takes requests"),
+        Some(some) => line.push_str(&format!(", {some} take requests")),
+    }
+    if let Some((outage, since)) = pool.outage().zip(pool.down_since.as_ref()) {
+        let time = text::ago(since, now).map_or_else(String::new, |ago| format!(" (for {})", text::glance(ago)));
+        line.push_str(&format!(", {}{time}", text::one_line(&outage)));
     }
     if pool.warming {
         line.push_str(", warming: removed upstreams serve until a new one is healthy");
@@ -231,7 +265,7 @@ fn upstream_row(upstream: &UpstreamInfo, now: Timestamp) -> Row {
     };
     let errors = upstream.errors_total();
     let cells = vec![
-        Cell::new(match &upstream.name {
+        Cell::new(match upstream.name_beside() {
             Some(name) => format!("{} {name}", upstream.address),
             None => upstream.address.clone(),
         }),
@@ -326,7 +360,7 @@ last reload refused 1m ago: 2 mistakes
   roundsman.toml:3: unknown key
   roundsman.toml:9: bad
 
-api  degraded  2/3 healthy
+api  degraded  2/3 healthy, 1 takes requests
   UPSTREAM            STATE                       SINCE  FLIGHT  REQUESTS  ERRORS  LATENCY  WHY
   10.0.0.1:8080       healthy                     2m 5s       2      1234       0   1.9 ms
   10.0.0.2:8080       unhealthy                     12s       0         9       7        -  status 503, expected 200-299; body: "\u{1b}[2Jdown" (1 of 2 passes)
@@ -367,7 +401,7 @@ api  degraded  2/3 healthy
         (well.status, well.upstreams) = (PoolWord::Healthy, well.upstreams[..1].to_vec());
         two.pools.0.push(("web".into(), well));
         let answer = answer(&two);
-        let show = |pool, unhealthy| for_people(&answer, Choice { pool, unhealthy }, Paint::off());
+        let show = |pool, unhealthy| for_people(&answer, Choice { pool, unhealthy, worst_first: false }, Paint::off());
         let web = show(Some("web"), false).unwrap();
         assert!(web.contains("\nweb  healthy") && !web.contains("api"), "{web}");
         let bad = show(None, true).unwrap();
@@ -379,8 +413,52 @@ api  degraded  2/3 healthy
         let file = show(Some("roundsman.toml"), false).unwrap_err().to_string();
         assert!(file.ends_with("; use -c FILE for a configuration file"), "{file}");
         two.pools.0.remove(0);
-        let fine = for_people(&self::answer(&two), Choice { pool: None, unhealthy: true }, Paint::off()).unwrap();
+        let fine =
+            for_people(&self::answer(&two), Choice { pool: None, unhealthy: true, worst_first: false }, Paint::off())
+                .unwrap();
         assert!(fine.ends_with("\n\nthe only pool is healthy\n"), "{fine}");
+    }
+
+    #[test]
+    fn an_outage_is_on_the_line_of_its_pool_and_trouble_comes_first_if_the_end_may_not_be_seen() {
+        let pool = |word: &str, healthy: usize, eligible: usize, more: Value| -> PoolInfo {
+            let mut value = json!({ "status": word, "healthy": healthy, "total": 3, "eligible": eligible, "fail_open": false,
+                "warming": false, "waiting": 0, "upstreams": [] });
+            value.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+            serde_json::from_value(value).unwrap()
+        };
+        let since = "2026-11-21T09:59:00.000Z";
+        let mut status = status();
+        status.pools.0 = vec![
+            ("web".into(), pool("healthy", 3, 2, json!({}))),
+            ("api".into(), pool("degraded", 0, 3, json!({ "fail_open": true, "down_since": since }))),
+            ("old".into(), pool("unhealthy", 3, 0, json!({ "down_since": since }))),
+            ("low".into(), pool("unhealthy", 1, 0, json!({ "down_since": since, "other_pool": "web" }))),
+        ];
+        let lines = |status: &StatusReply, worst_first| {
+            let choice = Choice { pool: None, unhealthy: false, worst_first };
+            let shown = for_people(&answer(status), choice, Paint::off()).unwrap();
+            shown.lines().map(str::to_owned).filter(|line| !line.is_empty()).skip(4).collect::<Vec<_>>()
+        };
+        // The ages depend on the day, so only what is around them is compared.
+        let bare = |line: &String| line.split(" (for ").next().unwrap_or_default().to_owned();
+        let shown: Vec<String> = lines(&status, false).iter().map(bare).collect();
+        assert_eq!(
+            shown,
+            [
+                "3 of 4 pools are in trouble: old is unhealthy, low is unhealthy, api is degraded",
+                "web  healthy  3/3 healthy, 2 take requests",
+                "api  degraded  0/3 healthy, fail open: upstreams that are not healthy are in use",
+                "old  unhealthy  3/3 healthy, none takes requests, refuses requests",
+                "low  unhealthy  1/3 healthy, none takes requests, its requests go to pool web",
+            ]
+        );
+        let first = |shown: &[String]| shown[1].split(' ').next().unwrap().to_owned();
+        assert_eq!((first(&shown), first(&lines(&status, true))), ("web".to_owned(), "old".to_owned()));
+        let old = pool_line("old", &status.pools.0[2].1, now(), Paint::off());
+        assert_eq!(old, "old  unhealthy  3/3 healthy, none takes requests, refuses requests (for 1m)");
+        status.pools.0.truncate(1);
+        assert_eq!(lines(&status, false).len(), 1, "all is well");
     }
 
     #[test]
@@ -388,7 +466,7 @@ api  degraded  2/3 healthy
         let mut value = serde_json::to_value(status()).unwrap();
         value["pools"]["api"]["key_of_tomorrow"] = 1.into();
         let answer = Answer { status: StatusCode::OK, body: value.to_string().into() };
-        let show = |pool, unhealthy| as_json(&answer, Choice { pool, unhealthy }).unwrap();
+        let show = |pool, unhealthy| as_json(&answer, Choice { pool, unhealthy, worst_first: false }).unwrap();
         assert_eq!(show(None, false), value.to_string(), "as it came");
         let bad: Value = serde_json::from_str(&show(Some("api"), true)).unwrap();
         assert_eq!((&bad["generation"], &bad["pools"]["api"]["key_of_tomorrow"]), (&3.into(), &1.into()));

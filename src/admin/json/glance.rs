@@ -4,9 +4,46 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 
-use super::UpstreamInfo;
+use super::{PoolInfo, PoolWord, UpstreamInfo};
+
+impl PoolWord {
+    /// What is to be looked at first: 0.
+    pub fn urgency(self) -> u8 {
+        match self {
+            PoolWord::Unhealthy => 0,
+            PoolWord::Unknown => 1,
+            PoolWord::Degraded => 2,
+            PoolWord::Healthy => 3,
+        }
+    }
+}
+
+impl PoolInfo {
+    /// What its requests get while it does not serve in order; `None` while it does, and while they wait for a first verdict.
+    pub fn outage(&self) -> Option<String> {
+        self.down_since.as_ref()?;
+        Some(match &self.other_pool {
+            _ if self.fail_open => "fail open: upstreams that are not healthy are in use".to_owned(),
+            Some(other) => format!("its requests go to pool {other}"),
+            None => "refuses requests".to_owned(),
+        })
+    }
+
+    /// How many of its upstreams take requests, where that differs from how many are healthy: by an order, `min_healthy` or
+    /// an ejection.
+    pub fn serving(&self) -> Option<usize> {
+        let plain = self.fail_open || self.warming || self.eligible == self.healthy;
+        (!plain && self.healthy > 0).then_some(self.eligible)
+    }
+}
 
 impl UpstreamInfo {
+    /// Its host name, if its address does not show it already: a name without an address is its own address.
+    pub fn name_beside(&self) -> Option<&str> {
+        let shown = |name: &&str| self.address.strip_prefix(name).is_some_and(|rest| rest.starts_with(':'));
+        self.name.as_deref().filter(|name| !shown(name))
+    }
+
     /// Requests that failed at the upstream: no connection, a broken connection, or a 5xx response.
     pub fn errors_total(&self) -> u64 {
         let counts = [self.connect_failures_total, self.broken_total, self.responses_total.server_error];
@@ -14,10 +51,10 @@ impl UpstreamInfo {
     }
 
     /// The mean response time since the start; before the first request, the duration of the last check; `None` before
-    /// that.
+    /// that, and if that check gave no verdict: it may have sent nothing.
     pub fn latency(&self) -> Option<Duration> {
         let seconds = match (self.response_seconds_count, &self.last_check) {
-            (0, last) => last.as_ref()?.duration_ms / 1e3,
+            (0, last) => last.as_ref().filter(|last| last.result.is_some())?.duration_ms / 1e3,
             (count, _) => self.response_seconds_sum / count as f64,
         };
         Duration::try_from_secs_f64(seconds).ok()
@@ -86,8 +123,40 @@ mod tests {
         let asked = upstream(json!({ "last_check": last, "responses_total": answers,
                                      "response_seconds_count": 116, "response_seconds_sum": 2.32 }));
         assert_eq!((asked.errors_total(), asked.latency()), (7, Some(Duration::from_millis(20))));
+        let unresolved = json!({ "at": "2026-11-21T10:00:00.000Z", "result": null, "code": "NORES", "status": null,
+                                 "duration_ms": 0.0, "reason": "api.internal does not resolve" });
+        assert_eq!(upstream(json!({ "last_check": unresolved })).latency(), None, "nothing was sent");
+        for (address, name, want) in [
+            ("10.0.0.1:80", Some("api.internal"), Some("api.internal")),
+            ("api.internal:80", Some("api.internal"), None),
+            ("api.internal.example:80", Some("api.internal"), Some("api.internal")),
+            ("10.0.0.1:80", None, None),
+        ] {
+            assert_eq!(upstream(json!({ "address": address, "name": name })).name_beside(), want, "{address}");
+        }
         let nonsense = upstream(json!({ "response_seconds_count": 1, "response_seconds_sum": -1.0 }));
         assert_eq!(nonsense.latency(), None);
+    }
+
+    #[test]
+    fn a_pool_says_what_its_requests_get_and_how_many_of_its_upstreams_take_them() {
+        let pool = |eligible: usize, more: serde_json::Value| -> (Option<String>, Option<usize>) {
+            let mut value = json!({ "status": "unhealthy", "healthy": 2, "total": 3, "eligible": eligible, "fail_open": false,
+                                    "warming": false, "waiting": 0, "upstreams": [] });
+            value.as_object_mut().expect("an object").extend(more.as_object().expect("an object").clone());
+            let pool: PoolInfo = serde_json::from_value(value).expect("the shape of the API");
+            (pool.outage(), pool.serving())
+        };
+        let since = "2026-11-21T10:00:00.000Z";
+        assert_eq!(pool(2, json!({})), (None, None));
+        assert_eq!(pool(1, json!({})), (None, Some(1)), "one is drained");
+        assert_eq!(pool(0, json!({ "down_since": since })), (Some("refuses requests".into()), Some(0)));
+        let other = json!({ "down_since": since, "other_pool": "web" });
+        assert_eq!(pool(0, other), (Some("its requests go to pool web".into()), Some(0)));
+        let open = json!({ "down_since": since, "fail_open": true });
+        assert_eq!(pool(3, open).1, None, "what is not healthy is in use");
+        assert_eq!(pool(3, json!({ "warming": true })), (None, None), "removed ones serve");
+        assert_eq!(pool(0, json!({ "healthy": 0, "down_since": since })).1, None, "as the number of healthy ones says");
     }
 
     #[test]
