@@ -301,7 +301,13 @@ fn next(explanation: &Explanation, now: Instant) -> Option<String> {
             format!("To become healthy, {subject} needs {passes}, and its next probe {due}.")
         });
     }
-    let ordered = out().find(|u| u.admin != AdminState::Enabled && u.state == HealthState::Healthy)?;
+    let Some(ordered) = out().find(|u| u.admin != AdminState::Enabled && u.state == HealthState::Healthy) else {
+        let host = out().filter(|u| u.admin == AdminState::Enabled).find_map(|u| u.upstream.address.host_name())?;
+        let every = spoken(explanation.policy.resolve);
+        return Some(format!(
+            "What can change is the address of {host}: the name is looked up again every {every} at the latest."
+        ));
+    };
     let order = match ordered.admin {
         AdminState::Draining => "undrain",
         AdminState::Disabled => "enable",

@@ -237,10 +237,6 @@ const ORDER_LASTS: &str = "an order survives reloads while its upstream is in th
 
 fn order(question: &Question, to: AdminState, conflict: impl Fn(AdminState) -> Option<&'static str>) -> Reply {
     let (pool, text) = (&question.params[0], &question.params[1]);
-    let address: Address = match text.parse() {
-        Ok(address) => address,
-        Err(error) => return reply::error(StatusCode::BAD_REQUEST, format!("upstream address: {error}")),
-    };
     let Ok(body) = read_order(&question.body) else {
         return reply::error(
             StatusCode::BAD_REQUEST,
@@ -250,9 +246,25 @@ fn order(question: &Question, to: AdminState, conflict: impl Fn(AdminState) -> O
     let reason = one_line(&body.reason);
     let status = question.server.status(question.asked);
     let Some(found) = status.pools.iter().find(|p| p.name.as_str() == pool) else { return unknown_pool(pool, &status) };
-    let Some(upstream) = found.upstreams.iter().find(|u| u.upstream.address == address) else {
-        return no_upstream(pool, &address);
+    let address = text.parse::<Address>();
+    let known = |address: &Address| found.upstreams.iter().find(|u| u.upstream.address == *address);
+    let Some(upstream) = address.as_ref().ok().and_then(known) else {
+        let all = found.upstreams.iter().map(|u| (&u.upstream.address, u.name.as_deref()));
+        let near = lookup::upstream(text, all).map_or_else(
+            |missing| missing,
+            |index| lookup::Missing { several: false, near: vec![found.upstreams[index].upstream.address.to_string()] },
+        );
+        return match address {
+            Err(error) if near.near.is_empty() => {
+                reply::error(StatusCode::BAD_REQUEST, format!("upstream address: {error}"))
+            }
+            Ok(_) | Err(_) => {
+                let suggestion = near.suggestion();
+                reply::error(StatusCode::NOT_FOUND, format!("pool {pool:?} has no upstream {text:?}{suggestion}"))
+            }
+        };
     };
+    let address = upstream.upstream.address.clone();
     if let Some(why) = conflict(upstream.admin) {
         return reply::error(StatusCode::CONFLICT, why);
     }

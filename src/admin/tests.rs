@@ -604,4 +604,14 @@ fn a_pool_and_an_upstream_are_explained_and_similar_names_suggested() {
         let answer = server.ask("GET", path, &[]);
         assert_eq!((answer.status, answer.json()["error"].as_str()), (404, Some(message)));
     }
+    for (upstream, status, said) in [
+        ("10.0.0.9:81", 404, "pool \"api\" has no upstream \"10.0.0.9:81\""),
+        ("10.0.0.1", 404, "pool \"api\" has no upstream \"10.0.0.1\"; did you mean 10.0.0.1:80?"),
+        ("api.internal", 404, "pool \"api\" has no upstream \"api.internal\"; did you mean 10.0.0.2:80?"),
+        ("nonsense!", 400, "upstream address: "),
+    ] {
+        let answer = server.ask("POST", &format!("/api/v1/pools/api/upstreams/{upstream}/drain"), &[]);
+        let error = answer.json()["error"].as_str().expect("a sentence").to_owned();
+        assert!(answer.status == status && error.starts_with(said), "{upstream}: {} {error}", answer.status);
+    }
 }

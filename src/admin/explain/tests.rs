@@ -471,3 +471,13 @@ fn durations_are_rounded_to_their_largest_units() {
         assert_eq!(rounded(Duration::from_millis(ms)), want);
     }
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_pool_of_a_name_without_an_address_says_when_the_name_is_looked_up_again() {
+    let pool = changed(&[NEW], |all| all[0].upstream = moved(&all[0], "api.internal:80"));
+    let mut explanation = testing::explanation(&pool);
+    explanation.policy = Arc::new(PoolPolicy { resolve: Duration::from_secs(12), ..(*explanation.policy).clone() });
+    let said = text(&explanation);
+    let next = "What can change is the address of api.internal: the name is looked up again every 12 s at the latest.";
+    assert!(said.ends_with(next), "{said}");
+}
