@@ -97,6 +97,8 @@ pub struct Reloader {
     published: ArcSwap<Published>,
     /// The SHA-256 of the file as last read and accepted.
     hash: Mutex<Arc<str>>,
+    /// The warnings of the file that runs, which are in the log already.
+    warned: Mutex<Vec<Diagnostic>>,
     changes: AtomicU64,
 }
 
@@ -146,7 +148,9 @@ impl Reloader {
         };
         let (turn, running, changes) = (Mutex::new(()), Mutex::new(running), AtomicU64::new(0));
         let hash = Mutex::new(Arc::from(""));
-        let reloader = Reloader { source, controller, plane, discovery, turn, running, published, hash, changes };
+        let warned = Mutex::default();
+        let reloader =
+            Reloader { source, controller, plane, discovery, turn, running, published, hash, warned, changes };
         reloader.apply(config, bound, START)?;
         Ok(reloader)
     }
@@ -275,7 +279,7 @@ impl Reloader {
             let warming =
                 self.apply(change.config, change.bound, by).map_err(|error| Refused::new(error.to_string()))?;
             self.set_hash(prepared.hash);
-            log_warnings(&prepared.diagnostics);
+            self.log_new_warnings(&prepared.diagnostics);
             Ok((ReloadResult::Applied, warming, prepared.diagnostics))
         });
         let (result, error, warming, diagnostics) = match applied {
@@ -292,6 +296,18 @@ impl Reloader {
         running.last_reload = Some(last.clone());
         self.publish(&running);
         ReloadAnswer { last, generation: running.generation, warming, diagnostics }
+    }
+
+    /// The warnings that were logged at the start.
+    pub fn set_warned(&self, warnings: &[config::Diagnostic]) {
+        *self.warned.lock() = warnings.iter().map(to_json).collect();
+    }
+
+    /// Logs those warnings of a file that now runs which the previous file did not have.
+    fn log_new_warnings(&self, warnings: &[Diagnostic]) {
+        let mut warned = self.warned.lock();
+        log_warnings(new_warnings(&warned, warnings).into_iter());
+        *warned = warnings.to_vec();
     }
 
     /// Looks up all host names, and waits briefly for those without an address.
@@ -414,11 +430,17 @@ impl From<LoadError> for Refused {
 }
 
 /// Logs warnings, one line each, as at the start.
-fn log_warnings(diagnostics: &[Diagnostic]) {
+fn log_warnings<'d>(diagnostics: impl Iterator<Item = &'d Diagnostic>) {
     for Diagnostic { file, line, column, key, message, expected, .. } in diagnostics {
         let (file, key, expected) = (file.as_deref(), key.as_deref(), expected.as_deref());
         tracing::warn!(file, line, column, key, reason = message, expected, "Configuration warning");
     }
+}
+
+/// Those of `now` that are not among `before`, wherever in the file they are.
+fn new_warnings<'d>(before: &[Diagnostic], now: &'d [Diagnostic]) -> Vec<&'d Diagnostic> {
+    let same = |a: &Diagnostic, b: &Diagnostic| (&a.key, &a.message) == (&b.key, &b.message);
+    now.iter().filter(|new| !before.iter().any(|old| same(old, new))).collect()
 }
 
 /// A diagnostic as JSON of the admin API.
@@ -443,6 +465,25 @@ mod tests {
 
     use super::*;
     use crate::discovery::SystemResolver;
+
+    #[test]
+    fn a_warning_is_new_once_wherever_its_line_moves() {
+        let warning = |key: &str, message: &str, line| Diagnostic {
+            file: Some("a.toml".into()),
+            line,
+            column: Some(1),
+            key: Some(key.into()),
+            message: message.into(),
+            expected: None,
+            suggestion: None,
+            severity: "warning".into(),
+        };
+        let before = [warning("pools.a.upstreams", "one", Some(3))];
+        let now = [warning("pools.a.upstreams", "one", Some(9)), warning("pools.b.upstreams", "one", Some(3))];
+        assert_eq!(new_warnings(&before, &now), [&now[1]]);
+        assert_eq!(new_warnings(&now, &now), [] as [&Diagnostic; 0]);
+        assert_eq!(new_warnings(&[], &now).len(), 2);
+    }
 
     fn free_address() -> SocketAddr {
         TcpListener::bind("127.0.0.1:0")

@@ -69,6 +69,7 @@ async fn run_here(options: &RunOptions) -> ExitCode {
     match Server::start(options.config.clone(), config, sockets, started).await {
         Ok(server) => {
             server.process.reloader.set_hash(hash);
+            server.process.reloader.set_warned(&warnings);
             server.serve(signals, options.hup.swap(false, Ordering::Relaxed)).await
         }
         Err(message) => fail(&message),
