@@ -6,8 +6,7 @@
 
 use std::process::ExitCode;
 
-use clap::Parser;
-
+mod advice;
 mod args;
 pub mod check;
 mod client;
@@ -36,7 +35,7 @@ use args::{Command, LogArgs, RunArgs};
 /// Runs the command that the arguments name. `clap` exits the process on a usage error.
 pub fn main(hangup: &Hangup) -> ExitCode {
     app::dumps::forbid();
-    let command = args::Cli::parse().command;
+    let command = advice::parse().command;
     match &command {
         Command::Run(_) | Command::Demo(_) => {}
         Command::Reload(_)

@@ -1,0 +1,163 @@
+//! What clap cannot know about a command line that it refuses: the word of another program, a list without commas, a URL in the
+//! place of an address. And help texts that fit any terminal: their source is broken at another width than clap breaks them.
+
+use clap::error::{ContextKind, ContextValue, ErrorKind};
+use clap::{CommandFactory, FromArgMatches};
+
+use super::args::Cli;
+use crate::model::Address;
+
+/// Reads the command line; ends the process with a message where it is not good, or where help is asked for.
+pub fn parse() -> Cli {
+    let words: Vec<String> = std::env::args_os().map(|word| word.to_string_lossy().into_owned()).collect();
+    let read = command().try_get_matches().and_then(|mut matches| Cli::from_arg_matches_mut(&mut matches));
+    read.unwrap_or_else(|mut error| {
+        advise(&mut error, &words);
+        error.exit()
+    })
+}
+
+/// The command line with help texts whose paragraphs are one line each, so that clap alone breaks them.
+fn command() -> clap::Command {
+    let whole = Cli::command();
+    let names: Vec<String> = whole.get_subcommands().map(|one| one.get_name().to_owned()).collect();
+    names.into_iter().fold(whole, |whole, name| {
+        whole.mut_subcommand(name, |one| match one.get_after_help().map(|text| reflow(&text.to_string())) {
+            Some(text) => one.after_help(text),
+            None => one,
+        })
+    })
+}
+
+/// A line that ends within a sentence goes on with the next one. Examples are indented and stay as they are.
+fn reflow(text: &str) -> String {
+    let mut out = String::with_capacity(text.len());
+    for line in text.lines() {
+        let before = out.rsplit('\n').next().unwrap_or_default();
+        let plain = |line: &str| !line.is_empty() && !line.starts_with(' ');
+        let goes_on = plain(before) && plain(line) && !before.ends_with(['.', ':']);
+        let first = out.is_empty();
+        match (first, goes_on) {
+            (true, _) => {}
+            (false, true) => out.push(' '),
+            (false, false) => out.push('\n'),
+        }
+        out.push_str(line);
+    }
+    out
+}
+
+/// Adds a tip where one is known, and takes clap's own away where ours is better.
+fn advise(error: &mut clap::Error, words: &[String]) {
+    let said = |kind| match error.get(kind) {
+        Some(ContextValue::String(text)) => text.clone(),
+        _ => String::new(),
+    };
+    let tip = match error.kind() {
+        ErrorKind::InvalidSubcommand => subcommand(&said(ContextKind::InvalidSubcommand)),
+        ErrorKind::ValueValidation if said(ContextKind::InvalidArg).starts_with("--admin") => {
+            admin(&said(ContextKind::InvalidValue))
+        }
+        ErrorKind::ArgumentConflict | ErrorKind::ValueValidation => spread_list(words),
+        ErrorKind::MissingRequiredArgument if words.get(1).is_some_and(|word| word == "probe") => {
+            let url = words.iter().skip(2).find(|word| word.contains("://"));
+            url.map(|url| format!("a URL is tried with '--url {url}'"))
+        }
+        _ => None,
+    };
+    let Some(tip) = tip else { return };
+    error.remove(ContextKind::SuggestedSubcommand);
+    error.insert(ContextKind::Suggested, ContextValue::StyledStrs(vec![tip.into()]));
+}
+
+fn subcommand(word: &str) -> Option<String> {
+    let known = match word {
+        "start" | "serve" | "up" => "'roundsman run' starts the proxy",
+        "stop" | "quit" | "down" | "shutdown" => "a signal stops it: 'kill -TERM PID'",
+        "restart" => "'roundsman reload' applies a changed file without a restart",
+        "validate" | "test" | "configtest" | "lint" | "verify" => "'roundsman check FILE' looks for mistakes",
+        "stats" | "top" | "ps" | "list" | "show" | "health" => "'roundsman status' shows pools and upstreams",
+        "log" | "logs" | "history" => "'roundsman events' shows what has happened",
+        file if file.ends_with(".toml") || file.contains('/') => {
+            return Some(format!("'roundsman run {file}' runs a configuration file"));
+        }
+        _ => return None,
+    };
+    Some(known.to_owned())
+}
+
+/// The address in a URL, or the one that a bare port means.
+fn admin(value: &str) -> Option<String> {
+    let bare = value.split_once("://").map_or(value, |(_, rest)| rest);
+    let bare = bare.split('/').next().unwrap_or_default();
+    let port = bare.trim_start_matches(':').parse::<u16>();
+    let meant = port.map_or_else(|_| bare.to_owned(), |port| format!("127.0.0.1:{port}"));
+    let good = meant != value && meant.parse::<Address>().is_ok();
+    good.then(|| format!("did you mean '--admin {meant}'?"))
+}
+
+/// `--to A B`, where the second is read as a file, and `--to A,`.
+fn spread_list(words: &[String]) -> Option<String> {
+    let to = words.iter().position(|word| word == "--to")? + 1;
+    let written: Vec<&str> = words[to..].iter().map(String::as_str).take_while(|word| !word.starts_with('-')).collect();
+    let written = written.join(" ");
+    let list: Vec<&str> = written.split([',', ' ']).filter(|one| !one.is_empty()).collect();
+    let joined = list.join(",");
+    let good = !list.is_empty() && list.iter().all(|one| one.parse::<Address>().is_ok());
+    (good && joined != written).then(|| format!("several upstreams are one list: '--to {joined}'"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The message for a command line, with its tip.
+    fn refused(line: &str) -> String {
+        let words: Vec<String> = std::iter::once("roundsman").chain(line.split(' ')).map(str::to_owned).collect();
+        let mut error = command().try_get_matches_from(&words).expect_err(line);
+        advise(&mut error, &words);
+        error.to_string()
+    }
+
+    #[test]
+    fn a_mistake_that_is_known_has_a_tip() {
+        for (line, tip) in [
+            ("start a.toml", "tip: 'roundsman run' starts the proxy"),
+            ("stop", "tip: a signal stops it: 'kill -TERM PID'"),
+            ("restart", "tip: 'roundsman reload' applies"),
+            ("validate a.toml", "tip: 'roundsman check FILE'"),
+            ("./a.toml", "tip: 'roundsman run ./a.toml' runs"),
+            ("statsu", "tip: a similar subcommand exists: 'status'"),
+            ("run --listen 127.0.0.1:80 --to 10.0.0.1:80 10.0.0.2:80", "'--to 10.0.0.1:80,10.0.0.2:80'"),
+            ("run --to 10.0.0.1:80, 10.0.0.2:80 --listen 127.0.0.1:80", "'--to 10.0.0.1:80,10.0.0.2:80'"),
+            ("run --to 10.0.0.1:80, --listen 127.0.0.1:80", "'--to 10.0.0.1:80'"),
+            ("probe http://127.0.0.1:80/up", "tip: a URL is tried with '--url http://127.0.0.1:80/up'"),
+            ("status --admin http://127.0.0.1:9900/", "tip: did you mean '--admin 127.0.0.1:9900'?"),
+            ("status --admin 9900", "tip: did you mean '--admin 127.0.0.1:9900'?"),
+        ] {
+            let message = refused(line);
+            assert!(message.contains(tip) && message.matches("tip:").count() == 1, "{line}: {message}");
+        }
+        for line in
+            ["nonsense-beyond-all", "run --listen 127.0.0.1:80 --to 10.0.0.1:80 a.toml", "status --admin nonsense"]
+        {
+            assert!(!refused(line).contains("tip:"), "{line}: {}", refused(line));
+        }
+    }
+
+    #[test]
+    fn help_is_broken_once() {
+        assert_eq!(
+            reflow("Examples:\n  a\n  b\n\nOne two\nthree. Four.\nFive."),
+            "Examples:\n  a\n  b\n\nOne two three. Four.\nFive."
+        );
+        for one in command().get_subcommands_mut() {
+            let name = one.get_name().to_owned();
+            let text = one.get_after_help().map(ToString::to_string).unwrap_or_default();
+            let after = text.lines().filter(|line| !line.is_empty() && !line.starts_with(' '));
+            for line in after {
+                assert!(line.ends_with(['.', ':']), "{name}: a sentence ends where its line does: {line:?}");
+            }
+        }
+    }
+}
