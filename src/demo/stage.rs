@@ -31,7 +31,7 @@ pub struct Stage {
     seen: u64,
     /// Events printed since the last [`Stage::forget`].
     events: Vec<EventInfo>,
-    last_line: (Instant, u64, Vec<u64>),
+    last_line: (Instant, u64, u64, Vec<u64>),
 }
 
 impl Stage {
@@ -52,7 +52,7 @@ impl Stage {
         }
         let traffic = Traffic::start(proxy.address);
         let begin = Instant::now();
-        let (changed, last_line) = (vec![None; backends.len()], (begin, 0, vec![0; backends.len()]));
+        let (changed, last_line) = (vec![None; backends.len()], (begin, 0, 0, vec![0; backends.len()]));
         Ok(Stage { backends, changed, proxy, traffic, begin, colour, seen: 0, events: vec![], last_line })
     }
 
@@ -238,7 +238,8 @@ impl Stage {
         let tally = &self.traffic.tally;
         let sent = tally.sent.load(Ordering::Relaxed);
         let served: Vec<u64> = self.backends.iter().map(Backend::served).collect();
-        let (at, before, served_before) = &self.last_line;
+        let refused = tally.refused.load(Ordering::Relaxed);
+        let (at, before, refused_before, served_before) = &self.last_line;
         let per_second = |now: u64, before: u64| (now - before) as f64 / at.elapsed().as_secs_f64();
         let shares: Vec<String> = served
             .iter()
@@ -248,12 +249,13 @@ impl Stage {
             .collect();
         let (dim, plain) = if self.colour { ("\x1b[2m", "\x1b[0m") } else { ("", "") };
         self.print(&format!(
-            "{dim}{:4.0} requests/s  {}  failed {}{plain}",
+            "{dim}{:4.0} requests/s  {}  503 {:3.0}/s  failed {}{plain}",
             per_second(sent, *before),
             shares.join("  "),
+            per_second(refused, *refused_before),
             tally.failed.load(Ordering::Relaxed),
         ))?;
-        self.last_line = (Instant::now(), sent, served);
+        self.last_line = (Instant::now(), sent, refused, served);
         Ok(())
     }
 

@@ -96,6 +96,9 @@ fn reloads_work_after_the_storys_own_and_a_503_without_any_backend_is_no_failure
         let down = || demo.shown().rfind(&address) > demo.shown().rfind(&other);
         assert_eventually_blocking("every backend is out", PATIENCE, down);
     }
+    let figure = |line: &str| line.split("  503 ").nth(1)?.trim_start().split('/').next()?.parse::<u32>().ok();
+    let counts = || demo.shown().lines().filter(|line| line.contains("requests/s")).filter_map(figure).any(|n| n > 0);
+    assert_eventually_blocking("a line counts the requests that nobody serves", PATIENCE, counts);
     // Between its first listening and its second pass every answer is 503, rightly.
     demo.press("1");
     demo.shows("Revived backend 1", 1);
