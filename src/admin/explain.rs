@@ -266,18 +266,22 @@ fn requests(explanation: &Explanation, now: Instant) -> String {
             format!("Requests wait for a first verdict, at most {left} more; then they {then}.")
         }
         Service::NoneEligible(Otherwise::Reject) => format!("Requests get {}.", reject()),
-        Service::NoneEligible(Otherwise::FailOpen) => format!("Requests get {}, because no upstream is enabled.", reject()),
-        Service::NoneEligible(Otherwise::Pool(_)) => match pool.out_of_order.as_ref().and_then(|out| out.way.as_ref()) {
-            Some(Way::Refuse) => {
-                format!("Requests get {}: pool {} (when_no_healthy) cannot serve either.", reject(), fallback())
+        Service::NoneEligible(Otherwise::FailOpen) => {
+            format!("Requests get {}, because no upstream is enabled.", reject())
+        }
+        Service::NoneEligible(Otherwise::Pool(_)) => {
+            match pool.out_of_order.as_ref().and_then(|out| out.way.as_ref()) {
+                Some(Way::Refuse) => {
+                    format!("Requests get {}: pool {} (when_no_healthy) cannot serve either.", reject(), fallback())
+                }
+                Some(Way::OtherPool(last)) if last.as_str() != fallback() => {
+                    format!("Requests go to pool {last} (when_no_healthy of {} and of other pools).", pool.name)
+                }
+                Some(Way::OtherPool(_) | Way::FailOpen) | None => {
+                    format!("Requests go to pool {} (when_no_healthy).", fallback())
+                }
             }
-            Some(Way::OtherPool(last)) if last.as_str() != fallback() => {
-                format!("Requests go to pool {last} (when_no_healthy of {} and of other pools).", pool.name)
-            }
-            Some(Way::OtherPool(_) | Way::FailOpen) | None => {
-                format!("Requests go to pool {} (when_no_healthy).", fallback())
-            }
-        },
+        }
     }
 }
 
@@ -303,7 +307,7 @@ fn next(explanation: &Explanation, now: Instant) -> Option<String> {
     }
     let Some(ordered) = out().find(|u| u.admin != AdminState::Enabled && u.state == HealthState::Healthy) else {
         let host = out().filter(|u| u.admin == AdminState::Enabled).find_map(|u| u.upstream.address.host_name())?;
-        let every = spoken(explanation.policy.resolve);
+        let every = rounded(explanation.policy.resolve);
         return Some(format!(
             "What can change is the address of {host}: the name is looked up again every {every} at the latest."
         ));
