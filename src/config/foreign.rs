@@ -42,7 +42,21 @@ fn elsewhere(table: &str, name: &str) -> Option<Meant> {
     let of = |names: &[&str], home: &str| names.contains(&name).then(|| Meant::instead(format!("`{name}` in {home}")));
     let pool = || of(raw::Pool::NAMES, "[pools.NAME]");
     let check = || of(&of_check, "[pools.NAME.health]");
-    let expect = || of(raw::Expect::NAMES, "`expect`, such as `expect = { status = [200] }`");
+    let body = match name {
+        _ if !raw::ExpectBody::NAMES.contains(&name) => None,
+        name if table == "Expect" => Some(format!("`{name}` in `body`, such as `body = {{ {name} = \"ok\" }}`")),
+        name => Some(format!("`{name}` in `body`, such as `expect = {{ body = {{ {name} = \"ok\" }} }}`")),
+    };
+    let body = || body.map(Meant::instead);
+    let example = match name {
+        "max_duration" => "max_duration = \"800ms\"",
+        "contains" => "contains = \"ok\"",
+        "header" => "header = { X-App = \"a\" }",
+        "body" => "body = { contains = \"ok\" }",
+        "json" => "json = [{ path = \"$.status\", equals = \"ok\" }]",
+        _ => "status = [200]",
+    };
+    let expect = || of(raw::Expect::NAMES, &format!("`expect`, such as `expect = {{ {example} }}`"));
     let upstream = || of(raw::UpstreamTable::NAMES, "an upstream: `{ address = \"ip:port\", weight = 2 }`");
     let listener = || of(raw::Listener::NAMES, "[listeners.NAME]");
     let route = || of(raw::Route::NAMES, "[[routes]]");
@@ -50,9 +64,9 @@ fn elsewhere(table: &str, name: &str) -> Option<Meant> {
         "File" => pool().or_else(listener).or_else(check),
         "Pool" => check().or_else(upstream).or_else(expect),
         "UpstreamTable" => check(),
-        "Health" => expect().or_else(pool),
+        "Health" => expect().or_else(body).or_else(pool),
         "Listener" => route().or_else(pool),
-        "Expect" => of(raw::ExpectBody::NAMES, "`body`, such as `body = { contains = \"ok\" }`").or_else(check),
+        "Expect" => body().or_else(check),
         _ => None,
     }
 }
@@ -367,6 +381,15 @@ mod tests {
         }
         let instead = |table: &str, word: &str| key(table, word).unwrap().instead;
         assert_eq!(instead("Pool", "interval"), "`interval` in [pools.NAME.health]");
+        for (table, word, example) in [
+            ("Health", "max_duration", "expect = { max_duration = "),
+            ("Pool", "max_duration", "expect = { max_duration = "),
+            ("Check", "json", "expect = { json = [{"),
+            ("Check", "not_contains", "expect = { body = { not_contains = "),
+            ("Expect", "not_matches", "`body = { not_matches = "),
+        ] {
+            assert!(instead(table, word).contains(example), "{}", instead(table, word));
+        }
         assert_eq!(instead("File", "upstreams_"), "");
         assert!(instead("Health", "success_codes").contains("`expect = { status"));
         assert_eq!(key("Pool", "colour"), None);

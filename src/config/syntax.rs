@@ -14,6 +14,7 @@ use toml_parser::lexer::TokenKind;
 
 use super::raw;
 use super::report::Found;
+use super::values::address::listen_meant;
 
 pub use open::unclosed;
 pub use whole::other_format;
@@ -144,7 +145,15 @@ fn value(text: &str, span: &Range<usize>) -> Found {
         "True" | "TRUE" | "yes" | "Yes" | "on" | "On" => found("not a value").suggestion(Some("true")),
         "False" | "FALSE" | "no" | "No" | "off" | "Off" => found("not a value").suggestion(Some("false")),
         _ => {
-            let meant = meant(written);
+            let bare = written.trim_end_matches(';');
+            if bare != written && DeTable::parse(&format!("key = {bare}")).is_ok() {
+                return found("a line ends without a comma or semicolon").suggestion(Some(bare.to_owned()));
+            }
+            let meant = match line::listens(text, word.start) {
+                true => listen_meant(bare),
+                // A port alone is no place to send requests to.
+                false => meant(bare).filter(|_| !bare.starts_with([':', '*'])),
+            };
             found("not a value; texts, addresses and durations are written in quotes").suggestion(meant)
         }
     }

@@ -9,6 +9,7 @@ use super::{WORD_BYTES_MAX, tokens};
 use crate::config::report::Found;
 use crate::config::values::address::{entries, listen_argument};
 use crate::config::{foreign, raw};
+use crate::model::Address;
 
 /// Explains the line around `at`, if it is recognised.
 pub fn explain(text: &str, at: usize, message: &str) -> Option<Found> {
@@ -74,6 +75,13 @@ pub fn string_at(text: &str, line: &Range<usize>, at: usize) -> Option<Range<usi
     let kinds = [TokenKind::BasicString, TokenKind::LiteralString];
     let mut strings = tokens(text, line).filter(|(kind, _)| kinds.contains(kind)).map(|(_, span)| span);
     strings.find(|span| (span.start..=span.end).contains(&at))
+}
+
+/// Whether the value at `at` is the address of a socket that we listen on.
+pub fn listens(text: &str, at: usize) -> bool {
+    let line = code_of(text, at);
+    let key = text[line.clone()].split('=').next().unwrap_or("").trim();
+    key == "address" && matches!(Section::of(text, line.start).table, "Listener" | "Admin")
 }
 
 /// The table that a line is in, by the header above it.
@@ -208,6 +216,14 @@ fn operator(code: &str, section: &Section, found: &dyn Fn(&str) -> Found) -> Opt
 
 /// A complete statement with something after it.
 fn left_over(code: &str, section: &Section, found: &dyn Fn(&str) -> Found) -> Option<Found> {
+    let value = code.split_once('=').map(|(key, value)| (key.trim(), value.trim().trim_end_matches([',', ';'])));
+    // An IPv6 address begins as a list does.
+    if let Some((key, value)) = value.filter(|(_, value)| value.len() <= WORD_BYTES_MAX && value.starts_with('['))
+        && value.parse::<Address>().is_ok()
+    {
+        let meant = format!("{key} = \"{value}\"");
+        return Some(found("an address is written in quotes").suggestion(Some(meant)));
+    }
     let bare = code.trim_end_matches([',', ';']).trim_end();
     if bare != code && DeTable::parse(bare).is_ok() {
         let found = found("a line ends without a comma or semicolon");

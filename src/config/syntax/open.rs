@@ -22,6 +22,7 @@ pub fn unclosed(text: &str) -> Vec<(Found, Range<usize>)> {
         last: None,
         header: false,
         value: false,
+        unquoted: None,
     };
     for token in toml_parser::Source::new(text).lex() {
         let span = token.span().start()..token.span().end();
@@ -51,6 +52,8 @@ struct Scan<'t> {
     header: bool,
     /// The `=` of the statement was read: what opens now is a value, not a block of another language.
     value: bool,
+    /// Where the first string of the statement that has no closing quote ends: what should have followed is in it.
+    unquoted: Option<usize>,
 }
 
 impl Scan<'_> {
@@ -74,7 +77,7 @@ impl Scan<'_> {
                 found = Some(self.spoilt(line_start));
             }
             if self.open.is_empty() {
-                (self.statement, self.value) = (span.start, false);
+                (self.statement, self.value, self.unquoted) = (span.start, false, None);
                 self.header = kind == TokenKind::LeftSquareBracket;
             }
         }
@@ -83,6 +86,9 @@ impl Scan<'_> {
             match kind {
                 TokenKind::LeftSquareBracket | TokenKind::LeftCurlyBracket if !self.value => {}
                 TokenKind::LeftSquareBracket | TokenKind::LeftCurlyBracket => self.open.push((kind, span.start)),
+                TokenKind::BasicString | TokenKind::LiteralString if !is_closed(&self.text[span.clone()]) => {
+                    self.unquoted.get_or_insert(span.end);
+                }
                 TokenKind::RightSquareBracket => found = self.close(TokenKind::LeftSquareBracket, span).or(found),
                 TokenKind::RightCurlyBracket => found = self.close(TokenKind::LeftCurlyBracket, span).or(found),
                 _ => {}
@@ -122,6 +128,10 @@ impl Scan<'_> {
         let first = self.open.first().copied();
         let (kind, at) = self.mismatched.take().or(first).unwrap_or((TokenKind::LeftSquareBracket, self.statement));
         self.open.clear();
+        if let Some(at) = self.unquoted.take() {
+            let found = super::open_string(self.text, &(at..at), super::NOT_CLOSED);
+            return (found, self.statement..end);
+        }
         let (what, end_mark) = match kind {
             TokenKind::LeftCurlyBracket => ("the table that begins here is not closed", "}"),
             _ => ("the list that begins here is not closed", "]"),
@@ -129,6 +139,14 @@ impl Scan<'_> {
         let found = Found::syntax(Some(at..at + 1), what).expected(format!("`{end_mark}` after its last entry"));
         (found, self.statement..end)
     }
+}
+
+/// Whether a string ends in the quote that it begins with.
+fn is_closed(string: &str) -> bool {
+    let quote = string.chars().next().unwrap_or('"');
+    let Some(inner) = string.get(1..).and_then(|rest| rest.strip_suffix(quote)) else { return false };
+    let escapes = inner.len() - inner.trim_end_matches('\\').len();
+    quote == '\'' || escapes % 2 == 0
 }
 
 /// `[pools.api]` or `[[routes]]` alone on a line; `["a"]` and `[1]` are entries.

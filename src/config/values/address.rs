@@ -234,6 +234,14 @@ pub fn entries(text: &str) -> Option<String> {
     }
 }
 
+/// The address to listen on that is meant by a text without quotes, as it is written; `None`: none that would do.
+pub fn listen_meant(text: &str) -> Option<String> {
+    match Listen::parse(text) {
+        Ok(_) => Some(format!("\"{text}\"")),
+        Err(_) => Listen::suggest(text).filter(|shown| Listen::parse(shown.trim_matches('"')).is_ok()),
+    }
+}
+
 /// Reads the address of `--listen`.
 ///
 /// # Errors
