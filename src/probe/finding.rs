@@ -143,6 +143,11 @@ impl Finding<'_> {
         ProbeReport { code, status, duration: circumstances.took, reason: reason.into_boxed_str(), hint, trace }
     }
 
+    /// Whether the probe waits for the peer's goodbye after it: that is no part of how long the peer took.
+    pub(super) fn ends_with_goodbye(&self) -> bool {
+        matches!(self, Finding::Connected | Finding::HandshakeDone | Finding::TextMatched | Finding::Pong)
+    }
+
     fn code(&self) -> Code {
         match self {
             Finding::Connected => Code::L4Ok,

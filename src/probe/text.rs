@@ -180,9 +180,11 @@ impl<'p> Dialogue<'p> {
         let steps = &self.probe.steps;
         let at = if self.at < steps.len() { self.at } else { self.unsent.unwrap_or_default() };
         let rest = &self.received[self.taken..];
+        let last = steps[..at].rsplit(|step| matches!(step.act, Act::Wait(_))).next().unwrap_or_default();
         Finding::TextFailed(Box::new(TextFailure {
             step: self.probe.numbered.then_some((at + 1, steps.len())),
-            sends: steps[..at].iter().any(|step| matches!(step.act, Act::Send(_))),
+            sends: last.iter().any(|step| matches!(step.act, Act::Send(_))),
+            spoke: last.len() < at,
             why: self.failed.take().unwrap_or_else(|| why_not(&steps[at].act)),
             cut: stop.cut().or(self.closed.then_some(Cutoff::Closed)),
             bytes: rest.len(),

@@ -337,6 +337,14 @@ pub enum HeaderText {
     Secret(Secret),
 }
 
+/// Whether the fields of a check hold credentials: Authorization, or a value that is kept secret.
+pub fn have_credentials(headers: &[(Arc<str>, HeaderText)]) -> bool {
+    let is_one = |name: &str, value: &HeaderText| {
+        matches!(value, HeaderText::Secret(_)) || name.eq_ignore_ascii_case("authorization")
+    };
+    headers.iter().any(|(name, value)| is_one(name, value))
+}
+
 impl HeaderText {
     /// The bytes for the wire.
     pub fn expose(&self) -> &str {

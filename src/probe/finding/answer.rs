@@ -10,7 +10,7 @@ use super::hints::{Asked, UNENDED_HINT, closed_hint, no_answer_hint, protocol_hi
 use super::words::Bytes;
 use crate::http1::Fault;
 use crate::model::Code;
-use crate::model::policy::{BodyRule, HeaderMatch, HttpProbe, HttpVersion, JsonMatch, JsonRule};
+use crate::model::policy::{BodyRule, HeaderMatch, HttpProbe, HttpVersion, JsonMatch, JsonRule, have_credentials};
 use crate::model::quote::{Escaped, Excerpt, Quoted};
 use crate::model::units::Measured;
 use crate::probe::expect::{HeaderMiss, NotJson};
@@ -191,7 +191,8 @@ impl Outcome<'_> {
                 };
                 let has_host =
                     probe.host.is_some() || probe.headers.iter().any(|(n, _)| n.eq_ignore_ascii_case("host"));
-                let asked = Asked { method: &probe.method, has_host, is_tls: context.is_tls() };
+                let has_credentials = have_credentials(&probe.headers);
+                let asked = Asked { method: &probe.method, has_host, has_credentials, is_tls: context.is_tls() };
                 status_hint(asked, *status, body)
             }
             Outcome::Malformed { error: Fault::NotHttp, seen, .. } => protocol_hint(seen.bytes(), context.is_tls()),

@@ -7,7 +7,7 @@ use super::answer::{Cutoff, cutoff_words, write_excerpt};
 use super::hints::{Asked, closed_hint, grpc_hint, no_answer_hint, status_hint};
 use super::words::Bytes;
 use crate::model::Code;
-use crate::model::policy::GrpcProbe;
+use crate::model::policy::{GrpcProbe, have_credentials};
 use crate::model::quote::{Excerpt, Quoted};
 use crate::model::units::Measured;
 
@@ -196,6 +196,7 @@ impl GrpcCall<'_> {
     }
 
     pub(super) fn hint(&self, context: &Circumstances<'_>) -> Option<&'static str> {
+        let has_credentials = have_credentials(&self.probe.headers);
         match &self.outcome {
             GrpcAnswer::Health(health::UNKNOWN) => Some("it has set no status yet: it may still be starting"),
             GrpcAnswer::Health(health::NOT_SERVING) => Some("it runs, but reports that it is not ready"),
@@ -208,12 +209,12 @@ impl GrpcCall<'_> {
                 Some("set `service` to the full name of one that it has")
             }
             GrpcAnswer::Error { code: NOT_FOUND, .. } => Some(SERVICE_HINT),
-            GrpcAnswer::Error { code, .. } => grpc_hint(*code),
+            GrpcAnswer::Error { code, .. } => grpc_hint(*code, has_credentials),
             GrpcAnswer::Http { body, .. } => match self.status {
                 Some(404 | 405 | 415) => Some(NOT_GRPC_HINT),
                 status => {
                     let (has_host, is_tls) = (self.probe.host.is_some(), context.is_tls());
-                    let asked = Asked { method: "POST", has_host, is_tls };
+                    let asked = Asked { method: "POST", has_host, has_credentials, is_tls };
                     status_hint(asked, status.unwrap_or_default(), body.bytes())
                 }
             },

@@ -75,10 +75,13 @@ pub(super) struct Asked<'a> {
     pub method: &'a str,
     /// The check sets the Host itself.
     pub has_host: bool,
+    /// Credentials were sent.
+    pub has_credentials: bool,
     /// A TLS handshake has succeeded.
     pub is_tls: bool,
 }
 
+const WRONG_CREDENTIALS_HINT: &str = "it does not accept the credentials that the check sends";
 pub(super) const REFUSED_HINT: &str = "it refuses the credentials, the Host, an Origin or our address";
 
 /// For an unexpected status: only what is true for every system that sends it. A status that some systems use for their own
@@ -94,6 +97,7 @@ pub(super) fn status_hint(asked: Asked<'_>, status: u16, body: &[u8]) -> Option<
         // Not modified: no redirect.
         304 => None,
         300..400 => Some("redirects are not followed: check the final path, or list the status"),
+        401 if asked.has_credentials => Some(WRONG_CREDENTIALS_HINT),
         401 => Some("needs credentials"),
         403 => Some(REFUSED_HINT),
         404 => Some("path wrong, endpoint disabled, or another Host is expected"),
@@ -180,12 +184,13 @@ pub(super) fn http2_hint(reason: h2::Reason, grpc: bool, is_tls: bool) -> Option
 }
 
 /// For a status code of gRPC: by its definition, which every server shares.
-pub(super) fn grpc_hint(code: u32) -> Option<&'static str> {
+pub(super) fn grpc_hint(code: u32, has_credentials: bool) -> Option<&'static str> {
     match code {
         4 => Some("it, or a proxy in front of it, timed out: a dependency of its health check is slow"),
         7 => Some(REFUSED_HINT),
         8 => Some("a quota or another resource is exhausted"),
         14 => Some("it is starting or going down, or a proxy in front of it cannot reach a server"),
+        16 if has_credentials => Some(WRONG_CREDENTIALS_HINT),
         16 => Some("needs credentials"),
         2 | 13 => Some("see its log"),
         _ => None,

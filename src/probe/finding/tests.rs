@@ -1,6 +1,7 @@
 //! Sentences of failed connections, as operators see them; those of answers are in the tests of `answer`.
 
 use super::*;
+use crate::model::policy::Wanted;
 use crate::model::quote::Excerpt;
 
 #[track_caller]
@@ -112,7 +113,15 @@ fn a_text_that_could_not_be_sent_is_a_failure_too() {
     let unsent = |cut| {
         let received = Excerpt::default();
         let why = Why::NotSent;
-        Finding::TextFailed(Box::new(TextFailure { step: None, sends: false, why, cut: Some(cut), bytes: 0, received }))
+        Finding::TextFailed(Box::new(TextFailure {
+            step: None,
+            sends: false,
+            spoke: false,
+            why,
+            cut: Some(cut),
+            bytes: 0,
+            received,
+        }))
     };
     let may = "this port may speak TLS or another protocol";
     for (cut, code, sentence) in [
@@ -128,4 +137,22 @@ fn a_text_that_could_not_be_sent_is_a_failure_too() {
         check(unsent(cut), None, code, &sentence);
     }
     check(Finding::TextMatched, None, Code::L7Ok, "answered as expected in 0.3 ms");
+}
+
+#[test]
+fn no_hint_contradicts_a_step_that_was_made() {
+    let hint = |sends, spoke, sent: bool, cut| {
+        let wanted = Wanted::Text("250".into());
+        let why = if sent { Why::NotCome(&wanted) } else { Why::NotSent };
+        let (step, received) = (Some((2, 3)), Excerpt::default());
+        TextFailure { step, sends, spoke, why, cut: Some(cut), bytes: 0, received }.hint(false)
+    };
+    let silent = Some("it accepts connections but does not answer what was sent");
+    for cut in [Cutoff::Deadline, Cutoff::Closed, Cutoff::Broke(Errno::ECONNRESET)] {
+        assert!(hint(false, false, true, cut).is_some());
+        assert_eq!(hint(false, true, true, cut), None, "{cut:?}");
+        let expected = if cut == Cutoff::Deadline { silent } else { None };
+        assert_eq!(hint(true, true, true, cut), expected, "{cut:?}");
+        assert_eq!(hint(true, true, false, cut).is_some(), cut == Cutoff::Deadline, "{cut:?}");
+    }
 }

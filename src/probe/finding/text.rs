@@ -15,8 +15,10 @@ use crate::model::units::Measured;
 pub(in crate::probe) struct TextFailure<'p> {
     /// Its number, from 1, and the number of steps; `None` if the check is not written in steps.
     pub step: Option<(usize, usize)>,
-    /// A step before it sends something.
+    /// Something was sent since the last step that reads.
     pub sends: bool,
+    /// A step before it has read what it waited for.
+    pub spoke: bool,
     pub why: Why<'p>,
     /// What ended it; `None`: the limit was reached, or the finding was certain before.
     pub cut: Option<Cutoff>,
@@ -123,6 +125,9 @@ impl TextFailure<'_> {
 
     pub(super) fn hint(&self, is_tls: bool) -> Option<&'static str> {
         match self.why {
+            // It has answered as expected until now, so it speaks this protocol, and first if it has to.
+            Why::NotCome(_) if self.spoke && !(self.sends && self.cut == Some(Cutoff::Deadline)) => None,
+            Why::NotSent if self.spoke && self.cut != Some(Cutoff::Deadline) => None,
             Why::NotCome(_) => text_hint(self.cut, true, self.sends, self.received.bytes(), is_tls),
             Why::NotSent => text_hint(self.cut, false, self.sends, self.received.bytes(), is_tls),
             Why::Refused(_) => None,
@@ -233,8 +238,15 @@ mod tests {
                 r#"connection closed before "+PONG" arrived: 4 bytes received; got "-ERR""#,
             ),
         ] {
-            let failure =
-                TextFailure { step, sends: true, why, cut, bytes: received.len(), received: Excerpt::of(received) };
+            let failure = TextFailure {
+                step,
+                sends: true,
+                spoke: false,
+                why,
+                cut,
+                bytes: received.len(),
+                received: Excerpt::of(received),
+            };
             let mut out = String::new();
             let circumstances = Circumstances {
                 took: Duration::from_secs(2),

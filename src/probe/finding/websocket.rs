@@ -124,7 +124,7 @@ fn close_hint(code: u16) -> Option<&'static str> {
         1008 => Some("it refuses this client: check credentials, Origin and path"),
         1011 => Some("see its log"),
         1014 => Some("a proxy in front of it cannot reach a server"),
-        3000 => Some("needs credentials"),
+        3000 => Some("needs credentials, or others than were sent"),
         3003 => Some(REFUSED_HINT),
         4000..5000 => Some("this code is the application's own"),
         _ => None,

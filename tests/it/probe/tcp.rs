@@ -40,6 +40,28 @@ async fn a_text_passes_in_whatever_pieces_it_comes() {
     }
 }
 
+/// A peer that does not say goodbye gets 100 ms for it, which are no part of how long it took.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_wait_for_a_goodbye_is_no_part_of_the_duration() {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let upstream = roundsman::model::Address::Inet(listener.local_addr().unwrap());
+    let silent = tokio::spawn(async move {
+        let (mut peer, _) = listener.accept().await.unwrap();
+        tokio::io::AsyncWriteExt::write_all(&mut peer, b"ready").await.unwrap();
+        // Until the test ends.
+        std::future::pending::<()>().await;
+        drop(peer);
+    });
+    let kind = ProbeKind::Tcp(TcpProbe::of(None, Some("ready".into())));
+    let spec = Arc::new(ProbeSpec { port: PortRule::Same, tls: None, kind, max_duration: None });
+    let begun = Instant::now();
+    let report = probe(&upstream, &upstream, &spec, LONG).await;
+    let whole = begun.elapsed();
+    silent.abort();
+    assert_eq!(report.code, Code::L7Ok, "{}", report.sentence());
+    assert!(report.duration + Duration::from_millis(90) <= whole, "{:?} of {whole:?}", report.duration);
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_is_sent_is_answered_and_the_close_is_an_orderly_one() {
     let origin = Origin::plain("a").await;

@@ -334,7 +334,8 @@ async fn a_plain_answer_is_judged_by_its_status() {
         ),
         (
             Reply::status(401).body("who are you, s3cret?"),
-            "status 401, expected 101; body: \"who are you, ***?\" (needs credentials)",
+            "status 401, expected 101; body: \"who are you, ***?\" \
+             (it does not accept the credentials that the check sends)",
         ),
     ] {
         let origin = answers(reply);

@@ -2,7 +2,7 @@
 
 use super::*;
 
-const PLAIN: Asked<'_> = Asked { method: "GET", has_host: false, is_tls: false };
+const PLAIN: Asked<'_> = Asked { method: "GET", has_host: false, has_credentials: false, is_tls: false };
 
 #[test]
 fn a_status_has_a_hint_only_where_it_means_the_same_everywhere() {
@@ -17,6 +17,8 @@ fn a_status_has_a_hint_only_where_it_means_the_same_everywhere() {
         // A proxy ends TLS, and the server behind it requires TLS too: the port does speak TLS.
         (tls, 400, "The plain HTTP request was sent to HTTPS port", None),
         (PLAIN, 401, "", Some("needs credentials")),
+        (Asked { has_credentials: true, ..PLAIN }, 401, "", Some(WRONG_CREDENTIALS_HINT)),
+        (Asked { has_credentials: true, ..PLAIN }, 403, "", Some(REFUSED_HINT)),
         // The hosts of Rails, Tomcat's addresses, an Origin, credentials without the right.
         (PLAIN, 403, "Blocked hosts: 127.0.0.1:24211", Some(REFUSED_HINT)),
         (PLAIN, 404, "", Some("path wrong, endpoint disabled, or another Host is expected")),

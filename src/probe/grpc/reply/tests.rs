@@ -134,7 +134,11 @@ fn an_error_of_grpc_has_its_name_and_message() {
             "grpc-status UNAVAILABLE (14), expected OK \
              (it is starting or going down, or a proxy in front of it cannot reach a server)",
         ),
-        ("16", "", "grpc-status UNAUTHENTICATED (16), expected OK (needs credentials)"),
+        (
+            "16",
+            "",
+            "grpc-status UNAUTHENTICATED (16), expected OK (it does not accept the credentials that the check sends)",
+        ),
         (
             "7",
             "",
@@ -188,7 +192,11 @@ fn an_answer_that_is_not_grpc_is_recognised() {
             "status 302, expected 200; location: \"/login\" \
              (redirects are not followed: check the final path, or list the status)",
         ),
-        (http(401, &[], b"s3cret?"), Code::L7Sts, "status 401, expected 200; body: \"***?\" (needs credentials)"),
+        (
+            http(401, &[], b"s3cret?"),
+            Code::L7Sts,
+            "status 401, expected 200; body: \"***?\" (it does not accept the credentials that the check sends)",
+        ),
         (
             http(200, html, b"<h1>hello"),
             Code::L7Rsp,
