@@ -20,7 +20,7 @@
 //! | unhealthy: idle connections close, the rest goes on | `faults::idle_connections_close_with_the_verdict_and_requests_in_flight_go_on` |
 //! | several checks: all, any, a number | `health::several_checks_make_the_verdict_that_require_asks_for` |
 //! | a panic of one probe: that one is unknown | `pool::controller::a_panicking_probe_makes_its_upstream_unknown_and_no_other` |
-//! | the scheduler dies: verdicts stand | `pool::controller::a_dead_scheduler_runs_again_within_a_second_and_verdicts_stand` |
+//! | the scheduler dies: verdicts stand | `pool::controller::a_dead_scheduler_is_restarted_within_a_second_and_verdicts_are_kept` |
 //!
 //! | reload | held by |
 //! |---|---|

@@ -119,7 +119,7 @@ async fn a_checker_that_stands_still_is_told_and_trusted_no_longer_than_its_verd
     }
     let health = health(&program).await;
     assert_eq!(health.status, PoolWord::Degraded);
-    assert!(health.reason.as_deref().is_some_and(|why| why.contains("checker does not run")), "{health:?}");
+    assert!(health.reason.as_deref().is_some_and(|why| why.contains("checker is not running")), "{health:?}");
     assert!(program.command(&["explain", "api"]).await.1.contains("The checker is not running"));
     // Nobody asks for the status meanwhile: readers keep to it by themselves.
     tokio::time::sleep((stopped + HOLDS + SLACK * 3).saturating_duration_since(Instant::now())).await;
