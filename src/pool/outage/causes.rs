@@ -86,7 +86,7 @@ impl Causes {
             ways.push(format!("after `roundsman {command} {pool} {address}`"));
         }
         if ways.is_empty() && self.draining + self.disabled > 0 {
-            ways.push("when a healthy upstream is enabled".to_owned());
+            ways.push("when an upstream that passes its checks is enabled".to_owned());
         }
         match ways.is_empty() {
             true => "this ends when an upstream is added".to_owned(),
@@ -205,7 +205,7 @@ mod tests {
             (
                 Causes { disabled: 1, only: Some(address()), ..of(1, 0, 1) },
                 "its only upstream, 10.0.0.1:80, is disabled",
-                "this ends when a healthy upstream is enabled",
+                "this ends when an upstream that passes its checks is enabled",
             ),
             (
                 Causes { unresolved: 1, host: Some("api.internal".into()), only: Some(address()), ..of(1, 0, 1) },
