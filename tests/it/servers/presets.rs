@@ -192,7 +192,7 @@ fn prometheus() -> Option<Case> {
 }
 
 fn nats() -> Option<Case> {
-    let program = installed("/usr/bin/nats-server", "nats-server")?;
+    let program = installed("/usr/sbin/nats-server", "nats-server")?;
     let (address, monitor, dir) = (free_address(), free_address(), directory());
     let mut command = Command::new(program);
     command.args(["-a", "127.0.0.1", "-p", &address.port().to_string(), "-m", &monitor.port().to_string()]);
