@@ -19,6 +19,7 @@ use super::{Failure, locate, text};
 use crate::app::load::{EXIT_BAD_CONFIG, LoadError, Loaded, load_file};
 use crate::config::diagnostic::render_all;
 use crate::config::{Diagnostic, presets};
+use crate::model::units::counted;
 
 /// The arguments of `check`.
 #[derive(Debug, Clone, Args)]
@@ -103,7 +104,7 @@ fn human(file: &Path, result: &Result<Loaded, LoadError>, colour: bool) -> (Stri
         Err(error) if !file.exists() => (String::new(), error.render(colour)),
         Err(error) => {
             let errors = error.diagnostics.iter().filter(|d| d.severity == crate::config::Severity::Error).count();
-            let mistakes = if errors == 1 { "1 mistake".to_owned() } else { format!("{errors} mistakes") };
+            let mistakes = counted(errors, "mistake", "mistakes");
             (String::new(), format!("{}{} has {mistakes}.\n", error.render(colour), file.display()))
         }
     }

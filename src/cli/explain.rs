@@ -13,6 +13,7 @@ use super::text::{self, Colour, Paint, colour_of, one_line};
 use super::{Failure, locate, steps};
 use crate::admin::json::{CheckExplainInfo, PoolExplainReply, StatusReply, TransitionInfo, UpstreamExplainReply};
 use crate::admin::target::encode_segment;
+use crate::model::units::counted;
 
 /// The width of a paragraph, at most.
 const COLUMNS: usize = 100;
@@ -121,7 +122,8 @@ fn render_upstream(reply: &UpstreamExplainReply, now: Timestamp, paint: Paint) -
         out.push_str(&format!("Require: {}\n", one_line(require)));
     }
     if let Some(last) = &reply.last_malformed {
-        let (count, at) = (plural(reply.malformed_total), when(&last.at, now));
+        let (count, at) =
+            (counted(reply.malformed_total, "malformed response", "malformed responses"), when(&last.at, now));
         out.push_str(&format!("Requests got {count}, the last at {at}: {}\n", one_line(&last.reason)));
     }
     let several = reply.checks.len() > 1;
@@ -167,10 +169,6 @@ fn render_transitions(transitions: &[TransitionInfo], paint: Paint) -> String {
         out.push_str(&format!("  {}  {from} → {to}  {code}{}\n", text::date(&change.at), one_line(&change.reason)));
     }
     out
-}
-
-fn plural(malformed: u64) -> String {
-    if malformed == 1 { "1 malformed response".to_owned() } else { format!("{malformed} malformed responses") }
 }
 
 /// `2026-11-21 10:00:00.123Z (3m 5s ago)`.

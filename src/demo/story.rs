@@ -10,6 +10,7 @@ use super::stage::{Moment, Stage};
 use super::traffic::{RATE, Tally};
 use super::{DemoOptions, Ended, output};
 use crate::model::HealthState::{Healthy, Unhealthy};
+use crate::model::units::counted;
 
 const SECOND: Duration = Duration::from_secs(1);
 const KEYS: &str = "Keys: 1 2 3 kill or revive, s slow, e errors, r reload, q quit";
@@ -239,7 +240,7 @@ fn problems(figures: &Figures, tally: &Tally, complete: bool, unstopped: Option<
     let mut problems = vec![];
     let failed = tally.failed.load(Ordering::Relaxed);
     if failed > 0 {
-        let requests = if failed == 1 { "1 request".to_owned() } else { format!("{failed} requests") };
+        let requests = counted(failed, "request", "requests");
         let first = tally.words().join("; ");
         problems.push(format!("{requests} failed although a backend could serve; the first: {first}"));
     }

@@ -64,8 +64,8 @@ impl fmt::Debug for Ratio {
 }
 
 /// `1 pass`, `2 passes`.
-pub fn counted(count: u32, one: &str, many: &str) -> String {
-    if count == 1 { format!("1 {one}") } else { format!("{count} {many}") }
+pub fn counted<N: fmt::Display + PartialEq + From<u8>>(count: N, one: &str, many: &str) -> String {
+    if count == N::from(1) { format!("1 {one}") } else { format!("{count} {many}") }
 }
 
 /// Displays a measured time, rounded for reading: `0.3 ms`, `12 ms`, `1.5 s`.

@@ -40,8 +40,8 @@ fn describe_pool(pool: &PoolPolicy, out: &mut String) {
         Balance::LeastRequest => "least_request",
     };
     let total = pool.upstreams.len();
-    let plural = if total == 1 { "" } else { "s" };
-    let _ = writeln!(out, "pool {}: {total} upstream{plural}, {balance}; {}", pool.name, when_no_healthy(pool));
+    let upstreams = counted(total, "upstream", "upstreams");
+    let _ = writeln!(out, "pool {}: {upstreams}, {balance}; {}", pool.name, when_no_healthy(pool));
     let several = pool.checks.len() > 1;
     if several {
         let _ = writeln!(out, "  checks     {}", require(pool));
