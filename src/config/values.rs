@@ -7,6 +7,7 @@ pub mod basic_auth;
 pub mod expect;
 pub mod header;
 pub mod http;
+mod problem;
 pub mod require;
 pub mod route;
 pub mod secret;

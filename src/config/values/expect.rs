@@ -5,10 +5,9 @@ mod header;
 mod json;
 mod path_cost;
 
-use std::ops::Range;
-
 use schemars::{Schema, SchemaGenerator, json_schema};
 
+use super::problem::{self, Problem};
 use crate::config::read::{Node, Reader, Value};
 use crate::model::policy::{JsonPath, Pattern};
 
@@ -43,53 +42,9 @@ impl Value for PatternText {
     }
 }
 
-/// What is wrong with a text, and which bytes of it.
-struct Problem {
-    message: String,
-    at: Option<Range<usize>>,
-    suggestion: Option<String>,
-}
-
-impl Problem {
-    fn whole(message: impl Into<String>) -> Problem {
-        Problem { message: message.into(), at: None, suggestion: None }
-    }
-
-    fn inside(message: impl Into<String>, at: Range<usize>) -> Problem {
-        Problem { at: Some(at), ..Problem::whole(message) }
-    }
-
-    fn report(self, node: &Node<'_>, reader: &mut Reader<'_>, expected: &str) {
-        let span = self.at.map_or_else(|| node.span(), |at| reader.inside(node, at.start, at.end));
-        let suggestion = self.suggestion.filter(|_| !reader.is_expanded(node));
-        reader.mistake(span, self.message).expected(expected).suggestion(suggestion).done();
-    }
-}
-
 fn pattern(text: &str) -> Result<Pattern, Problem> {
-    if text.len() > TEXT_BYTES_MAX {
-        return Err(Problem::whole("the pattern is longer than 4 KiB"));
-    }
-    // The syntax is parsed first, because only this error has a position.
-    let parsed = regex_syntax::ParserBuilder::new().nest_limit(64).utf8(false).build().parse(text);
-    if let Err(error) = parsed {
-        let (kind, span) = match &error {
-            regex_syntax::Error::Parse(error) => (error.kind().to_string(), error.span()),
-            regex_syntax::Error::Translate(error) => (error.kind().to_string(), error.span()),
-            _ => return Err(Problem::whole("not a regular expression")),
-        };
-        return Err(Problem::inside(format!("not a regular expression: {kind}"), span.start.offset..span.end.offset));
-    }
-    let pattern = Pattern::try_new(text).map_err(|error| {
-        Problem::whole(match error {
-            regex::Error::CompiledTooBig(_) => "the pattern takes more memory than a check may",
-            _ => "not a regular expression",
-        })
-    })?;
-    if pattern.is_match(b"") && pattern.is_match(b"\x01~") {
-        return Err(Problem::whole("the pattern matches every text, so the rule would always hold"));
-    }
-    Ok(pattern)
+    let useless = "the pattern matches every text, so the rule would always hold";
+    problem::pattern(text, Pattern::try_new, Pattern::is_match, useless)
 }
 
 /// A JSONPath.

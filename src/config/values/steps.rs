@@ -1,7 +1,6 @@
 //! The values of a check in steps: hexadecimal bytes, patterns for lines, and what is sent, which may be a secret
 //! outside the file. A mistake inside a value is shown where it is in the string.
 
-use std::ops::Range;
 use std::sync::Arc;
 
 use schemars::{Schema, SchemaGenerator, json_schema};
@@ -9,6 +8,7 @@ use toml::de::DeValue;
 
 use super::Text;
 use super::http::SendText;
+use super::problem::{self, Problem};
 use super::secret::{FilePath, VariableName, read_source};
 use crate::config::read::{Field, Node, Reader, Value};
 use crate::config::table::table;
@@ -16,8 +16,6 @@ use crate::model::policy::{LinePattern, Payload};
 
 /// The longest text or bytes of a step.
 const BYTES_MAX: usize = 64 << 10;
-/// The longest pattern, in bytes.
-const PATTERN_BYTES_MAX: usize = 4 << 10;
 /// How bytes are written.
 const HEX_WHAT: &str = "bytes as pairs of hexadecimal digits, such as \"00 5a ff\"";
 const PATTERN_WHAT: &str = "a regular expression, such as \"^\\\\+PONG\"";
@@ -32,8 +30,7 @@ impl Value for HexBytes {
         match hex(&text) {
             Ok(bytes) => Some(HexBytes(bytes.into())),
             Err(problem) => {
-                let span = problem.at.map_or_else(|| node.span(), |at| reader.inside(node, at.start, at.end));
-                reader.mistake(span, problem.message).expected(HEX_WHAT).done();
+                problem.report(node, reader, HEX_WHAT);
                 None
             }
         }
@@ -41,22 +38,6 @@ impl Value for HexBytes {
 
     fn schema(_: &mut SchemaGenerator) -> Schema {
         json_schema!({ "type": "string", "anyOf": [{ "pattern": r"^\s*([0-9A-Fa-f]{2}\s*)+$" }, { "pattern": r"\$\{" }] })
-    }
-}
-
-/// What is wrong with a text, and which bytes of it.
-struct Problem {
-    message: String,
-    at: Option<Range<usize>>,
-}
-
-impl Problem {
-    fn whole(message: impl Into<String>) -> Problem {
-        Problem { message: message.into(), at: None }
-    }
-
-    fn inside(message: impl Into<String>, at: Range<usize>) -> Problem {
-        Problem { at: Some(at), ..Problem::whole(message) }
     }
 }
 
@@ -99,8 +80,7 @@ impl Value for LinePatternText {
         match reader.store.line_patterns.get_or_make(&text, |_| 1, || pattern(&text), Problem::whole) {
             Ok(pattern) => Some(LinePatternText(pattern)),
             Err(problem) => {
-                let span = problem.at.map_or_else(|| node.span(), |at| reader.inside(node, at.start, at.end));
-                reader.mistake(span, problem.message).expected(PATTERN_WHAT).done();
+                problem.report(node, reader, PATTERN_WHAT);
                 None
             }
         }
@@ -112,30 +92,9 @@ impl Value for LinePatternText {
 }
 
 fn pattern(text: &str) -> Result<LinePattern, Problem> {
-    if text.len() > PATTERN_BYTES_MAX {
-        return Err(Problem::whole("the pattern is longer than 4 KiB"));
-    }
-    // The syntax is parsed first, because only this error has a position.
-    let parsed = regex_syntax::ParserBuilder::new().nest_limit(64).utf8(false).build().parse(text);
-    if let Err(error) = parsed {
-        let (kind, span) = match &error {
-            regex_syntax::Error::Parse(error) => (error.kind().to_string(), error.span()),
-            regex_syntax::Error::Translate(error) => (error.kind().to_string(), error.span()),
-            _ => return Err(Problem::whole("not a regular expression")),
-        };
-        return Err(Problem::inside(format!("not a regular expression: {kind}"), span.start.offset..span.end.offset));
-    }
-    let pattern = LinePattern::try_new(text).map_err(|error| {
-        Problem::whole(match error {
-            regex::Error::CompiledTooBig(_) => "the pattern takes more memory than a check may",
-            _ => "not a regular expression",
-        })
-    })?;
-    let takes = |text: &[u8]| pattern.end_of_match(text, 0, true).is_some();
-    if takes(b"") && takes(b"\x01~") {
-        return Err(Problem::whole("the pattern matches every text, so the step would wait for nothing"));
-    }
-    Ok(pattern)
+    let is_found = |pattern: &LinePattern, text: &[u8]| pattern.end_of_match(text, 0, true).is_some();
+    let useless = "the pattern matches every text, so the step would wait for nothing";
+    problem::pattern(text, LinePattern::try_new, is_found, useless)
 }
 
 /// `send`: a text, or a secret.

@@ -251,7 +251,7 @@ fn whole(number: &Number) -> Option<i128> {
 
 /// A compiled regular expression; linear in the length of the text.
 #[derive(Clone)]
-pub struct Pattern(regex::bytes::Regex);
+pub struct Pattern(pub(super) regex::bytes::Regex);
 
 /// The most memory that a compiled pattern may take, in bytes.
 const PATTERN_BYTES_MAX: usize = 256 << 10;
@@ -262,7 +262,11 @@ impl Pattern {
     /// # Errors
     /// `text` is not a regular expression, or is too large.
     pub fn try_new(text: &str) -> Result<Pattern, regex::Error> {
-        let mut builder = regex::bytes::RegexBuilder::new(text);
+        Pattern::build(&mut regex::bytes::RegexBuilder::new(text))
+    }
+
+    /// Compiles within the limits of every pattern.
+    pub(super) fn build(builder: &mut regex::bytes::RegexBuilder) -> Result<Pattern, regex::Error> {
         builder.size_limit(PATTERN_BYTES_MAX).dfa_size_limit(PATTERN_BYTES_MAX).nest_limit(64).build().map(Pattern)
     }
 

@@ -2,9 +2,9 @@
 //! it. A check without steps is the plain one, which only connects.
 
 use std::fmt;
-use std::hash::{Hash, Hasher};
 use std::sync::Arc;
 
+use super::Pattern;
 use crate::model::Secret;
 use crate::model::quote::Excerpt;
 
@@ -155,11 +155,8 @@ impl fmt::Debug for Payload {
 
 /// A regular expression for the lines of a protocol, linear in the length of the text: `^` and `$` match at the
 /// beginning and the end of every line, which may end with CRLF or LF, and `.` does not match a line end.
-#[derive(Clone)]
-pub struct LinePattern(regex::bytes::Regex);
-
-/// The most memory that a compiled pattern may take, in bytes.
-const PATTERN_BYTES_MAX: usize = 256 << 10;
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct LinePattern(Pattern);
 
 impl LinePattern {
     /// Compiles `text`.
@@ -168,9 +165,7 @@ impl LinePattern {
     /// `text` is not a regular expression, or is too large.
     pub fn try_new(text: &str) -> Result<LinePattern, regex::Error> {
         let mut builder = regex::bytes::RegexBuilder::new(text);
-        builder.multi_line(true).crlf(true);
-        builder.size_limit(PATTERN_BYTES_MAX).dfa_size_limit(PATTERN_BYTES_MAX).nest_limit(64);
-        builder.build().map(LinePattern)
+        Pattern::build(builder.multi_line(true).crlf(true)).map(LinePattern)
     }
 
     /// The text it was compiled from.
@@ -182,7 +177,7 @@ impl LinePattern {
     /// that more data could undo (`ready$`, `\b`) counts only if the text is `whole`, so that the result does not
     /// depend on how the text was cut into packets.
     pub fn end_of_match(&self, text: &[u8], from: usize, whole: bool) -> Option<usize> {
-        let end = self.0.shortest_match_at(text, from)?;
+        let end = self.0.0.shortest_match_at(text, from)?;
         let certain =
             whole || end < text.len() || [b'a', b'\n'].iter().all(|next| self.holds_before(text, from, *next));
         certain.then_some(end)
@@ -191,27 +186,7 @@ impl LinePattern {
     /// Whether there is a match in `text` from `from` on, if `next` follows.
     fn holds_before(&self, text: &[u8], from: usize, next: u8) -> bool {
         let longer = [text, &[next]].concat();
-        self.0.shortest_match_at(&longer, from).is_some_and(|end| end <= text.len())
-    }
-}
-
-impl fmt::Debug for LinePattern {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "LinePattern({:?})", self.as_str())
-    }
-}
-
-impl PartialEq for LinePattern {
-    fn eq(&self, other: &LinePattern) -> bool {
-        self.as_str() == other.as_str()
-    }
-}
-
-impl Eq for LinePattern {}
-
-impl Hash for LinePattern {
-    fn hash<H: Hasher>(&self, state: &mut H) {
-        self.as_str().hash(state);
+        self.0.0.shortest_match_at(&longer, from).is_some_and(|end| end <= text.len())
     }
 }
 
