@@ -83,9 +83,11 @@ Exit status: 0 ok, 1 if the process cannot be reached, 2 if there is no such poo
     #[command(after_help = "Examples:
   roundsman probe api 10.0.0.1:8080 --config roundsman.toml
   roundsman probe --url http://127.0.0.1:8080/healthz --expect-json '$.status=healthy'
-  roundsman probe --url https://10.0.0.1:9443/ready --ca-file ca.pem --header 'Authorization: Bearer x'
-  roundsman probe --url http://10.0.0.1:8080/health --user monitor --password-file pw --expect-body-not-contains degraded \\
-      --expect-json '$.lag<=10' --max-duration 800ms
+  roundsman probe --url https://10.0.0.1/ready --ca-file ca.pem --header 'Authorization: Bearer x'
+  roundsman probe --url http://10.0.0.1:8080/health --user monitor --password-file pw \\
+      --expect-body-not-contains degraded --expect-json '$.lag<=10' --max-duration 800ms
+  roundsman probe --url tcp://10.0.0.1:6379 --send 'PING\\r\\n' --expect +PONG --fail-on -NOAUTH
+  roundsman probe --url tcp://10.0.0.1:5432 --preset postgresql
 
 With --url it tries a check that is not in the configuration yet, and prints the lines to add. Secrets are never printed.
 Exit status: 0 if it passes, 1 if it fails, 2 if there is no such pool or upstream, 78 for a bad configuration.")]

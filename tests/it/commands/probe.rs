@@ -1,5 +1,6 @@
 //! `roundsman probe` on the real program: no process runs, sockets are real, and what is printed holds no credential.
 
+use std::io::{BufRead, BufReader, Write};
 use std::path::Path;
 
 use serde_json::Value;
@@ -202,6 +203,86 @@ fn a_certificate_problem_is_told_and_what_mends_it_passes() {
     let (code, shown) = probe(&["--ca-file", &ca, "--server-name", "other.internal"]);
     assert_eq!(code, Some(1), "{shown}");
     assert!(shown.contains("✗ tls") && shown.contains("other.internal"), "{shown}");
+}
+
+/// A server that speaks first, and answers each line: a known one with its answer, others with `-ERR`.
+fn talking(greeting: &'static str, answers: &'static [(&'static str, &'static str)]) -> std::net::SocketAddr {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a free port");
+    let address = listener.local_addr().expect("its address");
+    std::thread::spawn(move || {
+        for stream in listener.incoming() {
+            let Ok(mut stream) = stream else { continue };
+            let _ = stream.write_all(greeting.as_bytes());
+            let Ok(lines) = stream.try_clone() else { continue };
+            for line in BufReader::new(lines).lines().map_while(Result::ok) {
+                let known = answers.iter().find(|(asked, _)| *asked == line);
+                let answer = known.map_or("-ERR unknown\r\n", |(_, answer)| answer);
+                if stream.write_all(answer.as_bytes()).is_err() {
+                    break;
+                }
+            }
+        }
+    });
+    address
+}
+
+#[test]
+fn the_steps_of_a_text_protocol_are_tried_in_their_order() {
+    let mail = talking("220 hi\r\n", &[("EHLO a", "250 ok\r\n"), ("QUIT", "221 bye\r\n")]);
+    let steps = [
+        ["--expect", "220"],
+        ["--send", "EHLO a\\r\\n"],
+        ["--matches", "^250 "],
+        ["--send-hex", "51 55 49 54 0d0a"],
+        ["--expect-hex", "323231"],
+        ["--fail-on", "-ERR"],
+    ];
+    let probe = |url: &str, more: &[&str]| {
+        let output = roundsman(&[&["probe", "--url", url], more].concat());
+        (output.status.code(), text(&output.stdout) + &text(&output.stderr))
+    };
+    let url = format!("tcp://{mail}");
+    let (code, shown) = probe(&url, &steps.concat());
+    assert_eq!(code, Some(0), "{shown}");
+    assert!(shown.contains("  { expect_hex = \"323231\", fail_on = [\"-ERR\"] },\n]\n"), "{shown}");
+    let (code, shown) =
+        probe(&url, &["--expect", "220", "--send", "HELP\\r\\n", "--expect", "250", "--fail-on", "-ERR"]);
+    assert_eq!(code, Some(1), "{shown}");
+    assert!(shown.contains("L7RSP") && shown.contains("-ERR unknown"), "{shown}");
+
+    let dir = tempfile::tempdir().unwrap();
+    let password = dir.path().join("pw");
+    std::fs::write(&password, format!("{SECRET}\n")).unwrap();
+    let store = talking("", &[("PING", "+PONG\r\n"), ("AUTH s3cr3t-f0r-the-probe", "+OK\r\n")]);
+    let (url, auth) = (format!("tcp://{store}"), format!("AUTH @{}@\\r\\n", password.display()));
+    let (code, shown) = probe(&url, &["--send-file", &auth, "--expect", "+OK"]);
+    assert_eq!(code, Some(0), "{shown}");
+    assert!(!shown.contains(SECRET), "{shown}");
+    let (code, shown) = probe(&url, &["--preset", "redis"]);
+    assert_eq!(code, Some(0), "{shown}");
+    assert!(
+        shown.contains(&format!("upstreams = [\"{store}\"]\n\n[pools.app.health]\npreset = \"redis\"\n")),
+        "{shown}"
+    );
+    let (code, shown) = probe(&url, &["--preset", "rediss"]);
+    assert_eq!(code, Some(78), "{shown}");
+    assert!(shown.contains("did you mean `\"redis\"`?"), "{shown}");
+}
+
+#[test]
+fn a_client_certificate_is_shown_to_a_server_that_requires_one() {
+    let front = TlsOrigin::with(&CERTIFICATES.good).requires_client(&CERTIFICATES.ca).start();
+    let url = format!("tls://{}", front.address());
+    let path = |path: &Path| path.display().to_string();
+    let (ca, client) = (path(&CERTIFICATES.ca.pem), &CERTIFICATES.for_clients);
+    let (cert, key) = (path(&client.pem), path(&client.key_pem));
+    let shown = ["probe", "--url", &url, "--ca-file", &ca, "--client-cert", &cert, "--client-key", &key];
+    let output = roundsman(&shown);
+    assert_eq!(output.status.code(), Some(0), "{}", text(&output.stdout));
+    assert!(text(&output.stdout).contains(&format!("client_cert = \"{cert}\", client_key = \"{key}\"")));
+    let output = roundsman(&shown[..5]);
+    assert_eq!(output.status.code(), Some(1), "{}", text(&output.stdout));
+    assert!(text(&output.stdout).contains("client certificate"), "{}", text(&output.stdout));
 }
 
 #[test]
