@@ -51,6 +51,7 @@ fn config(upstreams: usize) -> Config {
             spec: Arc::new(ProbeSpec::connect()),
             timing: TIMING,
             preset: None,
+            tls_files: Arc::default(),
         }],
         require: Require::All,
         resolve: Duration::from_secs(30),

@@ -143,6 +143,7 @@ mod tests {
         CheckStatus {
             name: name.into(),
             preset: None,
+            tls_files: Arc::default(),
             spec: Arc::new(ProbeSpec::connect()),
             timing: Timing {
                 interval: Duration::from_secs(10),

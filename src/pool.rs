@@ -30,7 +30,7 @@ pub mod view;
 pub use crate::health::{Due, Run};
 pub use answers::{Answered, Answers};
 pub use changes::{Changes, Listed};
-pub use controller::{Controller, Prober, SecretFiles};
+pub use controller::{CheckFiles, Controller, Prober};
 pub use events::{Event, EventKind, EventRing, Transition, WarmingPhase};
 pub use faults::{Faults, LastFault};
 pub use lease::{Lease, Settled};

@@ -18,6 +18,10 @@ pub trait Host: Send + Sync + 'static {
     /// A consistent snapshot of every pool.
     fn status(&self, now: Instant) -> Status;
 
+    /// Adds to what would end each outage of a snapshot which files of its checks have changed on disk. May block for a
+    /// fifth of a second.
+    fn add_hints(&self, _status: &mut Status) {}
+
     /// The events with a number greater than `seq`, oldest first.
     fn events_after(&self, seq: u64) -> Vec<Event>;
 

@@ -118,6 +118,7 @@ pub fn upstream(pool_name: &str, number: usize, state: HealthState) -> UpstreamS
     let check = CheckStatus {
         name: "tcp".into(),
         preset: None,
+        tls_files: Arc::default(),
         spec: Arc::new(ProbeSpec::connect()),
         timing: timing(),
         target: found.upstream.address.clone(),
@@ -143,8 +144,13 @@ pub fn explanation(pool: &PoolStatus) -> Explanation {
         health_address: None,
         admin: AdminState::Enabled,
     };
-    let check =
-        CheckPolicy { name: "http".into(), spec: Arc::new(ProbeSpec::connect()), timing: timing(), preset: None };
+    let check = CheckPolicy {
+        name: "http".into(),
+        spec: Arc::new(ProbeSpec::connect()),
+        timing: timing(),
+        preset: None,
+        tls_files: Arc::default(),
+    };
     let policy = PoolPolicy {
         name: pool.name.clone(),
         upstreams: pool.upstreams.iter().map(policy).collect(),
@@ -188,6 +194,7 @@ pub fn check(name: &str, upstream: &UpstreamStatus) -> CheckStatus {
     CheckStatus {
         name: name.into(),
         preset: None,
+        tls_files: Arc::default(),
         spec: Arc::new(ProbeSpec::connect()),
         timing: timing(),
         target: upstream.upstream.address.clone(),

@@ -7,8 +7,8 @@ use std::time::SystemTime;
 use async_trait::async_trait;
 use tokio::time::Instant;
 
+use super::files::DiskFiles;
 use super::reload::{Reloader, Reloads};
-use super::secrets::DiskSecrets;
 use crate::admin::json::{ProcessState, ReloadResult};
 use crate::admin::{Access, CheckAnswer, Condition, Host, LastReload, MetricsFormat};
 use crate::admin::{ProcessInfo, ReloadAnswer, SetAdmin};
@@ -34,8 +34,8 @@ pub struct Process {
     pub started_at: SystemTime,
     /// Its phase.
     pub life: Arc<Life>,
-    /// Compares secrets with their files.
-    pub secret_files: Arc<DiskSecrets>,
+    /// Compares the files of checks with those on disk.
+    pub check_files: Arc<DiskFiles>,
 }
 
 /// The phase of the process. Only goes forward.
@@ -69,13 +69,17 @@ impl Host for Process {
         self.controller.status()
     }
 
+    fn add_hints(&self, status: &mut Status) {
+        self.check_files.add_hints(status);
+    }
+
     fn events_after(&self, seq: u64) -> Vec<Event> {
         self.controller.events_after(seq)
     }
 
     fn explain(&self, pool: &str, upstream: Option<&Address>) -> Result<Explanation, ExplainError> {
         let mut explanation = self.controller.explain(pool, upstream)?;
-        explanation.hint = self.secret_files.compare_now(explanation.failing_secrets());
+        explanation.hint = self.check_files.compare_now(explanation.failing_files());
         Ok(explanation)
     }
 

@@ -18,7 +18,7 @@ use crate::model::policy::Config;
 /// The exit status for a bad configuration or a file that cannot be read (`EX_CONFIG` of sysexits.h).
 pub const EXIT_BAD_CONFIG: u8 = 78;
 /// The size limit of files that the configuration refers to: a bundle of root certificates has about 250 KiB.
-const REFERRED_BYTES_MAX: usize = 1 << 20;
+pub const REFERRED_BYTES_MAX: usize = 1 << 20;
 
 /// A valid configuration.
 #[derive(Debug, Clone)]

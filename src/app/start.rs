@@ -10,10 +10,10 @@ use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 
+use super::files::DiskFiles;
 use super::host::{Life, Process};
 use super::load::{self, EXIT_BAD_CONFIG, LoadError, Loaded};
 use super::reload::{Order as ReloadOrder, Reloader, Reloads};
-use super::secrets::DiskSecrets;
 use super::signals::{Order, Signals, stops_at_once};
 use super::{ConfigSource, RunOptions};
 use crate::admin::{Host, server, socket};
@@ -118,8 +118,8 @@ impl Server {
             .enable_all()
             .build()
             .map_err(|error| format!("cannot start the data plane: {error}"))?;
-        let secret_files = Arc::new(DiskSecrets::default());
-        let controller = Controller::new(Instant::now(), fastrand::u64(..)).with_secret_files(secret_files.clone());
+        let check_files = Arc::new(DiskFiles::default());
+        let controller = Controller::new(Instant::now(), fastrand::u64(..)).with_check_files(check_files.clone());
         let controller = Arc::new(controller);
         let plane = Plane::new(controller.published().clone(), connections_max(), data.handle().clone());
         let addresses: Vec<String> = config.listeners.iter().map(|l| format!("{}={}", l.name, l.address)).collect();
@@ -139,7 +139,7 @@ impl Server {
         life.running();
         let started_at = SystemTime::now();
         let process =
-            Arc::new(Process { controller, plane, reloader, reloads, started, started_at, life, secret_files });
+            Arc::new(Process { controller, plane, reloader, reloads, started, started_at, life, check_files });
         let host: Arc<dyn Host> = process.clone();
         let admin = match sockets.admin {
             Some(bound) => Some(bound.spawn(host).map_err(|error| format!("admin: {error}"))?),

@@ -40,7 +40,13 @@ pub(super) fn pool(upstreams: &[&str]) -> PoolPolicy {
         balance: Balance::RoundRobin,
         when_no_healthy: WhenNoHealthy::Reject,
         min_healthy: MinHealthy::Count(1),
-        checks: vec![CheckPolicy { name: "tcp".into(), spec: Arc::new(ProbeSpec::connect()), timing, preset: None }],
+        checks: vec![CheckPolicy {
+            name: "tcp".into(),
+            spec: Arc::new(ProbeSpec::connect()),
+            timing,
+            preset: None,
+            tls_files: Arc::default(),
+        }],
         require: Require::All,
         resolve: 10 * SECOND,
     }

@@ -27,7 +27,7 @@ use super::snapshot::{ListenerId, Published, Snapshot};
 use super::state::{Applied, Effects, ProbeJob, ProbeToken, SetAdminError, State};
 use super::status::{ExplainError, Explanation, Status};
 use super::upstream::{Hints, UpstreamId};
-use crate::model::policy::{Config, FileSecret};
+use crate::model::policy::{CheckFile, Config};
 use crate::model::{Address, AdminState, Code, Name, ProbeReport, Trace};
 
 /// The scheduler updates its heartbeat at least this often.
@@ -43,12 +43,12 @@ pub trait Prober: Send + Sync {
     fn probe(&self, job: ProbeJob) -> Pin<Box<dyn Future<Output = ProbeReport> + Send>>;
 }
 
-/// Compares secrets with the files they were read from. `app` implements it with files, on a separate thread, because
-/// reading a file may take long.
-pub trait SecretFiles: Send + Sync {
-    /// Calls `then` once, soon, with a sentence about the secrets whose files have changed; with `None` if none has, or
-    /// if that is not known in time. Never blocks the caller.
-    fn compare(&self, secrets: Vec<FileSecret>, then: Box<dyn FnOnce(Option<String>) + Send>);
+/// Compares the files that a check was made from with what they hold now. `app` implements it, on a separate thread,
+/// because reading a file may take long.
+pub trait CheckFiles: Send + Sync {
+    /// Calls `then` once, soon, with a sentence about the files that have changed; with `None` if none has, or if that is
+    /// not known in time. Never blocks the caller.
+    fn compare(&self, files: Vec<CheckFile>, then: Box<dyn FnOnce(Option<String>) + Send>);
 }
 
 /// The state of all pools, and the tasks that update it.
@@ -60,7 +60,7 @@ pub struct Controller {
     running: AtomicBool,
     /// When the scheduler last showed that it runs.
     beat: SharedInstant,
-    secret_files: Option<Arc<dyn SecretFiles>>,
+    check_files: Option<Arc<dyn CheckFiles>>,
     lines: Arc<Lines>,
     #[cfg(test)]
     fault: AtomicBool,
@@ -78,16 +78,16 @@ impl Controller {
             hints: Mutex::new(Some(receiver)),
             running: AtomicBool::new(false),
             beat: SharedInstant::never(),
-            secret_files: None,
+            check_files: None,
             lines: Arc::default(),
             #[cfg(test)]
             fault: AtomicBool::new(false),
         }
     }
 
-    /// Also logs which secrets have changed on disk when a check that uses them fails.
-    pub fn with_secret_files(self, files: Arc<dyn SecretFiles>) -> Controller {
-        Controller { secret_files: Some(files), ..self }
+    /// Also logs which files have changed on disk when a check that was made from them fails.
+    pub fn with_check_files(self, files: Arc<dyn CheckFiles>) -> Controller {
+        Controller { check_files: Some(files), ..self }
     }
 
     /// What the data path loads.
@@ -253,19 +253,19 @@ impl Controller {
         for shared in &effects.announce {
             shared.announce();
         }
-        let Effects { close_idle, events, mut secrets, .. } = effects;
+        let Effects { close_idle, events, mut files, .. } = effects;
         let mut questions = vec![];
         for event in events {
-            match (secrets.remove(&event.seq), &self.secret_files) {
-                (Some(secrets), Some(files)) => {
-                    questions.push((files, secrets, self.lines.add_hinted(event, Instant::now())));
+            match (files.remove(&event.seq), &self.check_files) {
+                (Some(files), Some(disk)) => {
+                    questions.push((disk, files, self.lines.add_hinted(event, Instant::now())));
                 }
                 (_, _) => self.lines.add(event),
             }
         }
         drop(state);
-        for (files, secrets, then) in questions {
-            files.compare(secrets, then);
+        for (disk, files, then) in questions {
+            disk.compare(files, then);
         }
         for upstream in &close_idle {
             upstream.connections.close_idle();
@@ -403,7 +403,7 @@ mod tests {
             balance: Balance::RoundRobin,
             when_no_healthy: WhenNoHealthy::Reject,
             min_healthy: MinHealthy::Count(1),
-            checks: vec![CheckPolicy { name: "tcp".into(), spec, timing, preset: None }],
+            checks: vec![CheckPolicy { name: "tcp".into(), spec, timing, preset: None, tls_files: Arc::default() }],
             require: Require::All,
             resolve: Duration::from_secs(30),
         };

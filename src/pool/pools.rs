@@ -734,6 +734,7 @@ fn check_status(policy: &CheckPolicy, check: &Check) -> CheckStatus {
     CheckStatus {
         name: policy.name.clone(),
         preset: policy.preset,
+        tls_files: policy.tls_files.clone(),
         spec: check.key.spec.clone(),
         timing: check.key.timing,
         target: check.key.target.clone(),

@@ -28,7 +28,7 @@ use super::status::{CheckerStatus, ExplainError, Explanation, Status};
 use super::upstream::{Hints, Upstream, UpstreamId};
 use super::view::View;
 use crate::health::{Cause, Change, Track};
-use crate::model::policy::{FileSecret, ProbeSpec, Timing};
+use crate::model::policy::{CheckFile, ProbeSpec, Timing};
 use crate::model::{Address, AdminState, HealthState, Judgement, Name, ProbeReport};
 
 /// Identifies one started probe.
@@ -90,8 +90,8 @@ pub struct Effects {
     begun: usize,
     /// What to log; it is already in the event ring.
     pub events: Vec<Event>,
-    /// The secrets from files of the check that made an upstream unhealthy, by the number of its event in `events`.
-    pub secrets: HashMap<u64, Vec<FileSecret>>,
+    /// The files of the check that made an upstream unhealthy, by the number of its event in `events`.
+    pub files: HashMap<u64, Vec<CheckFile>>,
 }
 
 impl Effects {
@@ -629,11 +629,13 @@ impl State {
         let healthy_left = pool.healthy;
         let transition = Transition { pool: name, upstream, from, to, code, reason, duration, healthy_left };
         member.history.push(now, &transition);
-        let spec = &self.checks[&member.checks[changed]].key.spec;
-        let secrets = if to == HealthState::Unhealthy { spec.file_secrets() } else { Vec::new() };
+        let files = match (to, code) {
+            (HealthState::Unhealthy, Some(code)) => member.rules.checks[changed].files_behind(code),
+            (HealthState::Unhealthy | HealthState::Healthy | HealthState::Unknown, _) => Vec::new(),
+        };
         self.log(EventKind::Transition(transition), now, effects);
-        if let (false, Some(event)) = (secrets.is_empty(), effects.events.last()) {
-            effects.secrets.insert(event.seq, secrets);
+        if let (false, Some(event)) = (files.is_empty(), effects.events.last()) {
+            effects.files.insert(event.seq, files);
         }
     }
 

@@ -12,8 +12,8 @@ use super::snapshot::PoolShared;
 use super::upstream::Upstream;
 use super::view::Service;
 use crate::health::Due;
-use crate::model::policy::{FileSecret, PoolPolicy, ProbeSpec, Timing};
-use crate::model::{Address, AdminState, Eligibility, HealthState, Name, ProbeReport, Weight};
+use crate::model::policy::{CheckFile, PoolPolicy, ProbeSpec, Timing, files_behind};
+use crate::model::{Address, AdminState, Code, Eligibility, HealthState, Name, ProbeReport, Weight};
 
 /// Every pool of the running configuration.
 #[derive(Debug, Clone)]
@@ -163,6 +163,8 @@ pub struct CheckStatus {
     pub name: Arc<str>,
     /// The preset that it was made of.
     pub preset: Option<&'static str>,
+    /// The files of its TLS.
+    pub tls_files: Arc<[CheckFile]>,
     /// What a probe does and expects.
     pub spec: Arc<ProbeSpec>,
     /// When probes run and how many make a verdict.
@@ -222,25 +224,43 @@ pub struct Explanation {
     pub needed: usize,
     /// The upstream asked about.
     pub upstream: Option<UpstreamDetail>,
-    /// A sentence about secrets of failing checks that have changed on disk. Empty here; `app` sets it.
+    /// A sentence about files of failing checks that have changed on disk. Empty here; `app` sets it.
     pub hint: Option<String>,
 }
 
 impl Explanation {
-    /// The secrets from files that failing checks use: those of the upstream asked about, else of any.
-    pub fn failing_secrets(&self) -> Vec<FileSecret> {
+    /// The files that may be why checks fail: those of the upstream asked about, else of any.
+    pub fn failing_files(&self) -> Vec<CheckFile> {
         let asked = self.upstream.as_ref().map(|detail| std::slice::from_ref(&detail.status));
-        let upstreams = asked.unwrap_or(&self.pool.upstreams);
-        let mut seen: Vec<&Arc<ProbeSpec>> = vec![];
-        for check in upstreams.iter().flat_map(|upstream| &upstream.checks) {
-            let fails = check.streak.is_some_and(|streak| !streak.pass);
-            // All upstreams of a pool share the specs of its checks.
-            if fails && !seen.iter().any(|spec| Arc::ptr_eq(spec, &check.spec)) {
-                seen.push(&check.spec);
+        failing_files(asked.unwrap_or(&self.pool.upstreams))
+    }
+}
+
+impl PoolStatus {
+    /// The files that may be why checks of this pool fail.
+    pub fn failing_files(&self) -> Vec<CheckFile> {
+        failing_files(&self.upstreams)
+    }
+}
+
+fn failing_files(upstreams: &[UpstreamStatus]) -> Vec<CheckFile> {
+    let mut files: Vec<CheckFile> = vec![];
+    let mut seen: Vec<(&Arc<ProbeSpec>, Code)> = vec![];
+    for check in upstreams.iter().flat_map(|upstream| &upstream.checks) {
+        let fails = check.streak.is_some_and(|streak| !streak.pass);
+        let Some(code) = check.last_check.as_ref().filter(|_| fails).map(|last| last.report.code) else { continue };
+        // All upstreams of a pool share the specs of its checks.
+        if seen.iter().any(|(spec, of)| Arc::ptr_eq(spec, &check.spec) && *of == code) {
+            continue;
+        }
+        seen.push((&check.spec, code));
+        for file in files_behind(&check.spec, &check.tls_files, code) {
+            if !files.contains(&file) {
+                files.push(file);
             }
         }
-        seen.iter().flat_map(|spec| spec.file_secrets()).collect()
     }
+    files
 }
 
 /// What `explain` needs to know about one upstream beyond its status.

@@ -59,7 +59,8 @@ pub fn checks(
     let Some(At { value: raw, span }) = field.get() else {
         let spec = Arc::new(ProbeSpec::connect());
         let timing = timing::timing(&raw::Timing::empty(), &raw::Timing::empty());
-        let check = CheckPolicy { name: spec.kind.as_str().into(), spec, timing, preset: None };
+        let check =
+            CheckPolicy { name: spec.kind.as_str().into(), spec, timing, preset: None, tls_files: Arc::default() };
         return Checks { checks: vec![check], require: Require::All };
     };
     let written = match &raw.checks {
@@ -149,7 +150,8 @@ fn check(written: &Written, upstreams: &[UpstreamPolicy], report: &mut Report) -
     let timeout = if unread { Duration::MAX } else { timing.timeout };
     let max_duration = expect::max_duration(&probe.expect, timeout, of_preset.as_ref(), key, report);
     let spec = Arc::new(ProbeSpec { port, tls, kind, max_duration });
-    CheckPolicy { name: spec.kind.as_str().into(), spec, timing, preset: *from }
+    let tls_files = if spec.tls.is_some() { tls::files(probe) } else { Arc::default() };
+    CheckPolicy { name: spec.kind.as_str().into(), spec, timing, preset: *from, tls_files }
 }
 
 fn port_rule(raw: &raw::Probe, upstreams: &[UpstreamPolicy], key: &str, report: &mut Report) -> PortRule {

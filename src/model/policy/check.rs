@@ -7,7 +7,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::{Expect, TcpProbe, UpstreamPolicy};
+use super::{CheckFile, Expect, TcpProbe, UpstreamPolicy};
 use crate::model::{Address, HealthState, Ratio, Secret};
 
 /// One check: what a probe does, and how often.
@@ -21,6 +21,8 @@ pub struct CheckPolicy {
     pub timing: Timing,
     /// The preset that it was made of, with the written keys over it. Of no consequence for what is known.
     pub preset: Option<&'static str>,
+    /// The files of its TLS, as they were read. Of no consequence for what is known either: the spec has what they held.
+    pub tls_files: Arc<[CheckFile]>,
 }
 
 /// `require`: how many of an upstream's checks must be healthy.
@@ -130,20 +132,6 @@ impl ProbeSpec {
         ProbeSpec { port: PortRule::Same, tls: None, kind: ProbeKind::Tcp(TcpProbe::default()), max_duration: None }
     }
 
-    /// The secrets that a probe sends and that were read from files, each with its use.
-    pub fn file_secrets(&self) -> Vec<FileSecret> {
-        let headers = self.kind.headers().iter().filter_map(|(name, value)| match value {
-            HeaderText::Secret(secret) => Some((&**name, secret)),
-            HeaderText::Plain(_) => None,
-        });
-        let sent = match &self.kind {
-            ProbeKind::Tcp(tcp) => Some(tcp.secrets().map(|secret| ("the text that is sent", secret))),
-            ProbeKind::Tls | ProbeKind::Http(_) | ProbeKind::Grpc(_) | ProbeKind::Websocket(_) => None,
-        };
-        let read = headers.chain(sent.into_iter().flatten()).filter(|(_, secret)| secret.file().is_some());
-        read.map(|(what, secret)| FileSecret { what: what.to_owned(), secret: secret.clone() }).collect()
-    }
-
     /// The address a probe of `upstream` dials.
     pub fn target(&self, upstream: &UpstreamPolicy) -> Address {
         match &upstream.health_address {
@@ -151,15 +139,6 @@ impl ProbeSpec {
             None => self.port.apply(&upstream.address),
         }
     }
-}
-
-/// A secret that was read from a file.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct FileSecret {
-    /// Its use, such as `Authorization`.
-    pub what: String,
-    /// The secret itself.
-    pub secret: Secret,
 }
 
 /// The protocol of a probe.

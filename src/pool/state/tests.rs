@@ -164,7 +164,7 @@ fn http(path: &str) -> Arc<ProbeSpec> {
 }
 
 fn check(spec: Arc<ProbeSpec>, timing: Timing) -> CheckPolicy {
-    CheckPolicy { name: spec.kind.as_str().into(), spec, timing, preset: None }
+    CheckPolicy { name: spec.kind.as_str().into(), spec, timing, preset: None, tls_files: Arc::default() }
 }
 
 fn upstream(address: &str) -> UpstreamPolicy {

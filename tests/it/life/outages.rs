@@ -4,9 +4,10 @@ use nix::sys::signal::Signal;
 use roundsman::admin::json::{EventWhat, WarmingWord};
 use serde_json::Value;
 
-use super::{PATIENCE, http_check};
+use super::{PATIENCE, QUICK, http_check};
 use crate::client::get;
 use crate::origin::Origin;
+use crate::origin::tls::{CERTIFICATES, TlsOrigin};
 use crate::program::{Program, config, free_address, pool};
 use crate::support::assert_eventually;
 
@@ -149,6 +150,51 @@ async fn readiness_names_the_host_name_it_waits_for() {
     assert!(reason.contains("its host name does not resolve"), "{reason}");
 }
 
+/// Why pool api does not serve and what ends that, according to `/health/api` and status.
+async fn reasons(program: &Program) -> [String; 2] {
+    let health: Value = serde_json::from_str(&get(program.admin, "/health/api").await.text()).expect("JSON");
+    let of_health = health["reason"].as_str().unwrap_or_default().to_owned();
+    [of_health, program.pool("api").await.reason.unwrap_or_default()]
+}
+
+/// The same, and the paragraph of explain.
+async fn said(program: &Program) -> Vec<String> {
+    let explained = get(program.admin, "/api/v1/pools/api/explain").await.text();
+    reasons(program).await.into_iter().chain([explained]).collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_ca_file_that_has_changed_on_disk_is_named_in_place_of_verify_false() {
+    let front = TlsOrigin::with(&CERTIFICATES.self_signed).start();
+    let tls = "type = \"tls\"\ntls = { ca_file = \"ca.pem\", server_name = \"localhost\" }\n";
+    let check = format!("{tls}{QUICK}");
+    let program = Program::spawn_whole(|web, admin, dir| {
+        std::fs::copy(&CERTIFICATES.other_ca.pem, dir.join("ca.pem")).expect("copy");
+        config(web, admin, &pool("api", &[&front.address().to_string()], &check))
+    });
+    let program = program.when_live().await;
+    program.wait_for_state("api", &front.address().to_string(), "unhealthy", PATIENCE).await;
+    let hint = "tls.ca_file is read from ca.pem, which has changed since; reload to read it";
+    for text in said(&program).await {
+        assert!(text.contains("(tls.ca_file does not hold this certificate: add it") && !text.contains(hint), "{text}");
+        assert!(!text.contains("verify"), "{text}");
+    }
+    std::fs::copy(&CERTIFICATES.self_signed.pem, program.dir().join("ca.pem")).expect("copy");
+    let end = tokio::time::Instant::now() + PATIENCE;
+    loop {
+        // An answer comes without the hint where it is not known in time.
+        let texts = said(&program).await;
+        if texts.iter().all(|text| text.contains(hint) && !text.contains("verify")) {
+            break;
+        }
+        assert!(tokio::time::Instant::now() < end, "{texts:?}");
+        tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+    }
+    let (code, out, err) = program.command(&["reload"]).await;
+    assert_eq!(code, Some(0), "{out}{err}");
+    program.wait_for_state("api", &front.address().to_string(), "healthy", PATIENCE).await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_secret_that_has_changed_on_disk_is_named_when_its_check_fails() {
     let origin = Origin::plain("a").await;
@@ -215,5 +261,14 @@ async fn a_secret_that_has_changed_on_disk_is_named_when_its_check_fails() {
     }
     let (_, said, _) = program.command(&["explain", "api", &origin.text()]).await;
     assert!(said.contains("Hint: Authorization is read from token"), "{said}");
+    let reasons = reasons(&program).await;
+    for reason in &reasons {
+        assert!(reason.ends_with(&format!("this ends when it passes its checks; {hint}")), "{reasons:?}");
+    }
+    let (code, out, err) = program.command(&["reload"]).await;
+    assert_eq!(code, Some(0), "{out}{err}");
+    for reason in self::reasons(&program).await {
+        assert!(!reason.contains("which has changed"), "it has been read: {reason}");
+    }
     assert!(!program.log().contains("hunter"), "{}", program.log());
 }

@@ -124,6 +124,13 @@ async fn what_is_wrong_with_a_certificate_is_said_in_words() {
             "self-signed",
             &c.self_signed,
             trusting(),
+            "self-signed certificate (CN=self.internal) \
+             (tls.ca_file does not hold this certificate: add it, or use one that a CA in that file has issued)",
+        ),
+        (
+            "self-signed",
+            &c.self_signed,
+            TlsPolicy { roots: None, ..trusting() },
             "self-signed certificate (CN=self.internal) (set tls.ca_file to this certificate, or tls.verify = false)",
         ),
         (
