@@ -26,7 +26,7 @@ use super::lines::Lines;
 use super::snapshot::{ListenerId, Published, Snapshot};
 use super::state::{Applied, Effects, ProbeJob, ProbeToken, SetAdminError, State};
 use super::status::{ExplainError, Explanation, Status};
-use super::upstream::{Hints, UpstreamId};
+use super::upstream::{Hints, Unasked, UpstreamId};
 use crate::model::policy::{CheckFile, Config};
 use crate::model::{Address, AdminState, Code, Name, ProbeReport, Trace};
 
@@ -34,6 +34,8 @@ use crate::model::{Address, AdminState, Code, Name, ProbeReport, Trace};
 const BEAT: Duration = Duration::from_secs(1);
 /// A scheduler without a heartbeat for this long counts as stalled.
 const STALLED_AFTER: Duration = Duration::from_secs(3);
+/// How often what the data path only counts (malformed answers, unrequested bytes) is logged.
+const COUNT_EVERY: Duration = Duration::from_secs(1);
 /// A dead scheduler is restarted after this long.
 const RESTART_AFTER: Duration = Duration::from_millis(100);
 
@@ -174,6 +176,8 @@ impl Controller {
             let ended = scheduler.await;
             self.running.store(false, Ordering::Relaxed);
             if ended.is_ok() {
+                // There is no later turn.
+                self.log_counted(Instant::now() + Unasked::LINE_EVERY);
                 return;
             }
             tracing::error!("Probe scheduler died; verdicts are kept, restarting it");
@@ -190,6 +194,7 @@ impl Controller {
     ) {
         let mut flights = Flights::default();
         let mut next_tick = Instant::now();
+        let mut next_count = next_tick + COUNT_EVERY;
         // A timer that is earlier than every other one on the runtime makes it write to its reactor. Each probe sets
         // one, so this one stays earlier than theirs.
         let mut first_timer = std::pin::pin!(tokio::time::sleep(Duration::ZERO));
@@ -210,6 +215,10 @@ impl Controller {
                 // After the starts: a job may be cancelled before it began.
                 flights.cancel(&work.cancel);
             }
+            if now >= next_count {
+                next_count = now + COUNT_EVERY;
+                self.log_counted(now);
+            }
             let deadline = self.state.lock().next_deadline();
             let wake = deadline.map_or(now + BEAT, |deadline| deadline.max(next_tick).min(now + BEAT));
             tokio::select! {
@@ -225,6 +234,12 @@ impl Controller {
                 () = tokio::time::sleep_until(wake) => {}
             }
         }
+    }
+
+    /// Logs what the data path has counted, outside the lock.
+    fn log_counted(&self, now: Instant) {
+        let counting = self.state.lock().counting();
+        counting.iter().for_each(|upstream| upstream.log_counted(now));
     }
 
     /// Processes all probes that have ended at once, so that many changes make one publication per pool.

@@ -17,7 +17,7 @@ struct Record {
     total: u64,
     last: Option<LastFault>,
     logged: Option<Instant>,
-    /// Responses since the last line.
+    /// Responses since the one of the last line.
     unlogged: u64,
 }
 
@@ -33,6 +33,11 @@ pub struct LastFault {
 impl Faults {
     /// The shortest time between two log lines about one upstream.
     pub const LINE_EVERY: Duration = Duration::from_secs(1);
+
+    /// Whether there was one.
+    pub fn any(&self) -> bool {
+        self.0.get().is_some()
+    }
 
     /// How many there were.
     pub fn total(&self) -> u64 {
@@ -56,6 +61,19 @@ impl Faults {
         noted.logged = Some(now);
         Some(std::mem::take(&mut noted.unlogged))
     }
+
+    /// The line that is due at `now` although no further one came: about the last one, and how many before it were not
+    /// logged.
+    pub fn due(&self, now: Instant) -> Option<(Fault, u64)> {
+        let mut noted = self.0.get()?.lock();
+        let before = noted.unlogged.checked_sub(1)?;
+        if noted.logged.is_some_and(|logged| now.saturating_duration_since(logged) < Faults::LINE_EVERY) {
+            return None;
+        }
+        noted.logged = Some(now);
+        noted.unlogged = 0;
+        Some((noted.last?.fault, before))
+    }
 }
 
 #[cfg(test)]
@@ -75,5 +93,23 @@ mod tests {
         assert_eq!(faults.note(Fault::Interim, late), Some(4));
         assert_eq!(faults.last(), Some(LastFault { at: late, fault: Fault::Interim }));
         assert_eq!(faults.total(), 26);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_last_ones_get_their_line_without_a_further_one() {
+        let (faults, start) = (Faults::default(), Instant::now());
+        let after = |ms| start + Duration::from_millis(ms);
+        assert_eq!(faults.due(after(0)), None, "there are none");
+        assert_eq!(faults.note(Fault::NotHttp, after(0)), Some(0));
+        assert_eq!(faults.due(after(5_000)), None, "it has its line");
+        assert_eq!(faults.note(Fault::NotHttp, after(5_000)), Some(0));
+        for ms in [5_001, 5_002, 5_003] {
+            assert_eq!(faults.note(Fault::Interim, after(ms)), None);
+        }
+        assert_eq!(faults.due(after(5_999)), None, "a second has not passed");
+        assert_eq!(faults.due(after(6_000)), Some((Fault::Interim, 2)));
+        assert_eq!(faults.due(after(60_000)), None, "once");
+        assert_eq!(faults.note(Fault::NotHttp, after(6_500)), None, "that line counts for the pause");
+        assert_eq!(faults.due(after(7_000)), Some((Fault::NotHttp, 0)));
     }
 }

@@ -431,6 +431,12 @@ impl State {
         effects
     }
 
+    /// The upstreams that have sent what the data path counts and rarely logs.
+    pub fn counting(&self) -> Vec<Arc<Upstream>> {
+        let all = self.pools.iter().flat_map(|pool| &pool.members).map(|member| &member.upstream);
+        all.filter(|upstream| upstream.has_counted()).cloned().collect()
+    }
+
     /// The events after number `seq`, oldest first.
     pub fn events_after(&self, seq: u64) -> Vec<Event> {
         self.events.after(seq).cloned().collect()

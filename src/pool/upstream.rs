@@ -90,31 +90,64 @@ impl Upstream {
     /// that at most once a minute.
     pub fn note_unasked(&self, now: Instant) {
         if let Some(count) = self.unasked.note(now) {
-            tracing::warn!(
-                pool = %self.pool,
-                upstream = %self.address,
-                connections = count,
-                "Upstream sent bytes that no request asked for; the connections are closed"
-            );
+            self.log_unasked(count);
         }
+    }
+
+    fn log_unasked(&self, connections: u64) {
+        tracing::warn!(
+            pool = %self.pool,
+            upstream = %self.address,
+            connections,
+            "Upstream sent bytes that no request asked for; the connections are closed"
+        );
     }
 
     /// Counts a response to a request that cannot be passed on, and logs at most one per second.
     pub fn note_malformed(&self, fault: Fault, now: Instant) {
         if let Some(not_logged) = self.faults.note(fault, now) {
-            tracing::warn!(
-                pool = %self.pool,
-                upstream = %self.address,
-                reason = %fault,
-                not_logged,
-                "Malformed answer to a request"
-            );
+            self.log_malformed(fault, not_logged);
+        }
+    }
+
+    fn log_malformed(&self, fault: Fault, not_logged: u64) {
+        tracing::warn!(
+            pool = %self.pool,
+            upstream = %self.address,
+            reason = %fault,
+            not_logged,
+            "Malformed answer to a request"
+        );
+    }
+
+    /// Whether it has ever sent what is counted and rarely logged.
+    pub fn has_counted(&self) -> bool {
+        self.faults.any() || self.unasked.total() > 0
+    }
+
+    /// Logs what [`Upstream::note_malformed`] and [`Upstream::note_unasked`] have counted and not logged, as soon as the
+    /// pause between two lines is over. The controller calls it about every second, so that the last ones are logged too.
+    pub fn log_counted(&self, now: Instant) {
+        if let Some((fault, not_logged)) = self.faults.due(now) {
+            self.log_malformed(fault, not_logged);
+        }
+        if let Some(count) = self.unasked.due(now) {
+            self.log_unasked(count);
         }
     }
 
     /// The checker has taken the hint; the next failure may send another.
     pub fn hint_taken(&self) {
         self.hinted.store(false, Ordering::Relaxed);
+    }
+}
+
+/// The controller no longer asks a removed upstream, so what it has counted is logged here.
+impl Drop for Upstream {
+    fn drop(&mut self) {
+        if self.has_counted() {
+            self.log_counted(Instant::now() + Unasked::LINE_EVERY);
+        }
     }
 }
 
@@ -150,6 +183,22 @@ impl Unasked {
             return None;
         }
         let since = total.saturating_sub(logged.total);
+        *logged = Logged { at: Some(now), total };
+        Some(since)
+    }
+
+    /// How many connections get a line at `now` although no further one came.
+    pub fn due(&self, now: Instant) -> Option<u64> {
+        let total = self.total();
+        if total == 0 {
+            return None;
+        }
+        let mut logged = self.logged.lock();
+        let paused = logged.at.is_some_and(|at| now.saturating_duration_since(at) < Unasked::LINE_EVERY);
+        if paused || total <= logged.total {
+            return None;
+        }
+        let since = total - logged.total;
         *logged = Logged { at: Some(now), total };
         Some(since)
     }
@@ -275,6 +324,11 @@ mod tests {
         assert_eq!(unasked.note(after(119)), None);
         assert_eq!(unasked.note(after(1_000)), Some(2));
         assert_eq!(unasked.total(), 63);
+        assert_eq!(unasked.due(after(2_000)), None, "each is logged");
+        assert_eq!(unasked.note(after(1_001)), None);
+        assert_eq!(unasked.due(after(1_059)), None);
+        assert_eq!(unasked.due(after(1_060)), Some(1), "without a further one");
+        assert_eq!(unasked.due(after(2_000)), None);
     }
 
     #[test]
