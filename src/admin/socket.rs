@@ -43,7 +43,7 @@ pub enum BindError {
     #[error("admin address {0} can be reached from other machines: set admin.token, or use 127.0.0.1 or unix:/path")]
     TokenMissing(Address),
     /// The system refused.
-    #[error("bind the admin socket {address}: {source}")]
+    #[error("cannot listen on {address}: {}", reason(.address, .source))]
     Io {
         /// The address.
         address: Address,
@@ -65,6 +65,13 @@ pub fn bind(policy: &AdminPolicy) -> Result<Bound, BindError> {
         Address::Name { .. } => Err(io::ErrorKind::AddrNotAvailable.into()),
     };
     bound.map_err(|source| BindError::Io { address: address.clone(), source })
+}
+
+fn reason(address: &Address, error: &io::Error) -> String {
+    match error.kind() {
+        io::ErrorKind::AddrInUse => address.in_use(),
+        _ => error.to_string(),
+    }
 }
 
 impl Bound {
@@ -140,7 +147,9 @@ mod tests {
         let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         let address = taken.local_addr().unwrap().to_string();
         let error = bind(&policy(&address, None)).unwrap_err().to_string();
-        assert!(error.contains(&address) && error.contains("in use"), "{error}");
+        let port = taken.local_addr().unwrap().port();
+        assert!(error.contains(&format!("cannot listen on {address}: the address is in use (")), "{error}");
+        assert!(error.contains(&format!("ss -ltnp 'sport = :{port}'")), "{error}");
     }
 
     #[test]

@@ -31,7 +31,10 @@ async fn a_failed_bind_ends_it_with_1_the_address_and_the_reason_and_nothing_lis
     let said = program.log();
     let lines: Vec<Value> = said.lines().map(|line| serde_json::from_str(line).expect("JSON, as the log is")).collect();
     let line = lines.last().expect("a reason");
-    let reason = format!("listener second: cannot listen on {address}: the address is in use");
+    let command = format!("ss -ltnp 'sport = :{}'", address.port());
+    let reason = format!(
+        "listener second: cannot listen on {address}: the address is in use (to see by which process: {command})"
+    );
     assert_eq!(
         (&line["level"], &line["message"], &line["reason"]),
         (&"error".into(), &"Cannot start".into(), &reason.into())
@@ -53,6 +56,7 @@ async fn a_written_admin_address_must_bind() {
     assert_eq!(program.wait_for_exit(WITHIN_A_SECOND).await.code(), Some(1));
     let said = program.log();
     assert!(said.contains("admin") && said.contains(&address.to_string()) && said.contains("in use"), "{said}");
+    assert!(said.contains(&format!("ss -ltnp 'sport = :{}'", address.port())), "{said}");
     assert!(refused(program.web));
 
     let mut program =
