@@ -636,7 +636,7 @@ impl State {
         let transition = Transition { pool: name, upstream, from, to, code, reason, duration, healthy_left };
         member.history.push(now, &transition);
         let files = match (to, code) {
-            (HealthState::Unhealthy, Some(code)) => member.rules.checks[changed].files_behind(code),
+            (HealthState::Unhealthy, Some(code)) => member.rules.checks[changed].suspect_files(code),
             (HealthState::Unhealthy | HealthState::Healthy | HealthState::Unknown, _) => Vec::new(),
         };
         self.log(EventKind::Transition(transition), now, effects);

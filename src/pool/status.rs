@@ -12,7 +12,7 @@ use super::snapshot::PoolShared;
 use super::upstream::Upstream;
 use super::view::Service;
 use crate::health::Due;
-use crate::model::policy::{CheckFile, PoolPolicy, ProbeSpec, Timing, files_behind};
+use crate::model::policy::{CheckFile, PoolPolicy, ProbeSpec, Timing, suspect_files};
 use crate::model::{Address, AdminState, Code, Eligibility, HealthState, Name, ProbeReport, Weight};
 
 /// Every pool of the running configuration.
@@ -254,7 +254,7 @@ fn failing_files(upstreams: &[UpstreamStatus]) -> Vec<CheckFile> {
             continue;
         }
         seen.push((&check.spec, code));
-        for file in files_behind(&check.spec, &check.tls_files, code) {
+        for file in suspect_files(&check.spec, &check.tls_files, code) {
             if !files.contains(&file) {
                 files.push(file);
             }

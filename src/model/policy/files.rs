@@ -62,13 +62,13 @@ impl FileMark {
 
 impl CheckPolicy {
     /// The files that may be why a probe ended with `code`: none if it did not come to use them.
-    pub fn files_behind(&self, code: Code) -> Vec<CheckFile> {
-        files_behind(&self.spec, &self.tls_files, code)
+    pub fn suspect_files(&self, code: Code) -> Vec<CheckFile> {
+        suspect_files(&self.spec, &self.tls_files, code)
     }
 }
 
-/// [`CheckPolicy::files_behind`] for a check of this definition.
-pub fn files_behind(spec: &ProbeSpec, tls_files: &[CheckFile], code: Code) -> Vec<CheckFile> {
+/// [`CheckPolicy::suspect_files`] for a check of this definition.
+pub fn suspect_files(spec: &ProbeSpec, tls_files: &[CheckFile], code: Code) -> Vec<CheckFile> {
     match code {
         Code::L4Con | Code::L4Tout | Code::L6Tout | Code::NoRes | Code::Panic => Vec::new(),
         Code::L4Ok | Code::L6Ok | Code::L7Ok => Vec::new(),
@@ -116,7 +116,7 @@ mod tests {
     }
 
     #[test]
-    fn only_files_that_a_failed_probe_came_to_use_are_behind_it() {
+    fn only_files_that_a_failed_probe_came_to_use_are_suspect() {
         let secret = HeaderText::Secret(Secret::new("hunter2").from_file("token", "hunter2"));
         let http =
             HttpProbe { headers: vec![("Authorization".into(), secret)], ..HttpProbe::get("/", Expect::default()) };
@@ -124,7 +124,7 @@ mod tests {
         let mark = ReadFile::Content(FileMark::new("ca.pem", b""));
         let ca = [CheckFile { what: "tls.ca_file".to_owned(), read: mark }];
         for code in Code::ALL {
-            let uses: Vec<String> = files_behind(&spec, &ca, code).into_iter().map(|file| file.what).collect();
+            let uses: Vec<String> = suspect_files(&spec, &ca, code).into_iter().map(|file| file.what).collect();
             let want: &[&str] = match code.as_str() {
                 "L6RSP" => &["tls.ca_file"],
                 "L7TOUT" | "L7RSP" | "L7STS" => &["Authorization", "tls.ca_file"],
