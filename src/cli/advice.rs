@@ -93,7 +93,7 @@ fn unknown(command: &str, option: &str) -> Option<String> {
         (_, "-f" | "--file" | "--conf") => "'--config FILE' names the configuration file",
         ("run", "-v" | "-d" | "--verbose" | "--debug") => "'--log-level debug' logs more",
         ("run", "-p" | "-l" | "--port" | "--bind" | "--address" | "--host") => {
-            "without a file, '--listen 127.0.0.1:8080' and '--to ADDRESS,ADDRESS' say where to listen and what is behind it"
+            "without a file: '--listen 127.0.0.1:8080 --to ADDRESS,ADDRESS'"
         }
         ("run", "--upstream" | "--upstreams" | "--backend" | "--backends" | "--target") => {
             "'--to ADDRESS,ADDRESS' names the upstreams"
@@ -175,7 +175,7 @@ mod tests {
             ("status -f", "tip: '--watch' shows it every second"),
             ("run a.toml -v", "tip: '--log-level debug' logs more"),
             ("-v", "tip: 'roundsman --version' prints the version"),
-            ("run --port 8080", "tip: without a file, '--listen 127.0.0.1:8080' and '--to ADDRESS,ADDRESS' say"),
+            ("run --port 8080", "tip: without a file: '--listen 127.0.0.1:8080 --to ADDRESS,ADDRESS'"),
             ("run --upstream 10.0.0.1:80", "tip: '--to ADDRESS,ADDRESS' names the upstreams"),
             ("status --port 9900", "tip: '--admin 127.0.0.1:9900' is the admin address"),
             ("status --wach", "tip: a similar argument exists: '--watch'"),

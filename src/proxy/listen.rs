@@ -328,7 +328,7 @@ mod tests {
         let taken = Address::Inet(bound.local_addr().unwrap());
         let error = Bound::bind(&taken).unwrap_err();
         let port = taken.port().unwrap();
-        let found = format!("(to see by which process: ss -ltnp 'sport = :{port}')");
+        let found = format!("(find the process with: ss -ltnp 'sport = :{port}')");
         assert_eq!(error.to_string(), format!("cannot listen on {taken}: the address is in use {found}"));
     }
 
@@ -339,7 +339,7 @@ mod tests {
         drop(std::os::unix::net::UnixListener::bind(&path).unwrap());
         let bound = Bound::bind(&unix(&path)).expect("nobody listens on it");
         let error = Bound::bind(&unix(&path)).unwrap_err();
-        let found = format!("(to see by which process: ss -lxp | grep -F '{}')", path.display());
+        let found = format!("(find the process with: ss -lxp | grep -F '{}')", path.display());
         assert!(error.to_string().ends_with(&format!("the address is in use {found}")), "{error}");
         assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o666);
         drop(bound);

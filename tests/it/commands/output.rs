@@ -62,6 +62,27 @@ fn a_command_that_can_write_nothing_fails_and_one_whose_reader_has_left_ends_qui
 }
 
 #[test]
+fn what_is_missing_is_one_line_without_a_place_in_a_file() {
+    let dir = tempfile::tempdir().unwrap();
+    let said = |args: &[&str]| {
+        let output = Command::new(BINARY).args(args).current_dir(dir.path()).output().expect("it can be started");
+        (output.status.code(), text(&output.stderr))
+    };
+    let (code, line) = said(&["check", "--presets", "krakendd"]);
+    let want = "roundsman: there is no preset \"krakendd\"; did you mean krakend?\n";
+    assert_eq!((code, line.as_str()), (Some(2), want));
+    let (code, line) = said(&["check", "none.toml"]);
+    let want = "none.toml: error: cannot be read: No such file or directory";
+    assert!(code == Some(78) && line.starts_with(want) && line.matches('\n').count() == 1, "{line}");
+    // Unless this machine has the file that is read by default.
+    if !std::path::Path::new("/etc/roundsman/roundsman.toml").exists() {
+        let (code, line) = said(&["check"]);
+        let want = format!("roundsman: there is no configuration file: looked for {}/r", dir.path().display());
+        assert!(code == Some(78) && line.starts_with(&want) && line.matches('\n').count() == 1, "{line}");
+    }
+}
+
+#[test]
 fn no_command_panics_when_nobody_reads_what_it_says() {
     let process = Process::start();
     let config = process.path("r.toml").display().to_string();

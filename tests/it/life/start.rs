@@ -33,7 +33,7 @@ async fn a_failed_bind_ends_it_with_1_the_address_and_the_reason_and_nothing_lis
     let line = lines.last().expect("a reason");
     let command = format!("ss -ltnp 'sport = :{}'", address.port());
     let reason = format!(
-        "listener second: cannot listen on {address}: the address is in use (to see by which process: {command})"
+        "listener second: cannot listen on {address}: the address is in use (find the process with: {command})"
     );
     assert_eq!(
         (&line["level"], &line["message"], &line["reason"]),
