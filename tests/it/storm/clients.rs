@@ -260,7 +260,7 @@ fn parse(buffer: &[u8]) -> Result<Option<(Got, usize)>, String> {
     Ok(Some((got, head + length)))
 }
 
-/// The reason code of an answer of the proxy's own: `none_eligible` of `no healthy upstream (none_eligible)`.
+/// The reason code of an answer of the proxy's own: `none_eligible` of `no eligible upstream (none_eligible)`.
 fn reason(body: &str) -> Option<&str> {
     body.trim_end().strip_suffix(')')?.rsplit_once('(').map(|(_, reason)| reason)
 }
