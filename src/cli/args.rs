@@ -25,7 +25,7 @@ use crate::telemetry::{LogFormat, LogOptions};
   roundsman run roundsman.toml
   roundsman status
 
-Exit status: 0 ok; 1 run-time failure; 2 usage; 78 bad configuration."
+Exit status: 0 ok; 1 run-time failure; 2 usage, or no such pool or upstream; 78 bad configuration."
 )]
 pub struct Cli {
     /// What to do.
@@ -101,22 +101,28 @@ A refused configuration changes nothing: every mistake is printed, and the exit 
   roundsman drain api 10.0.0.1:8080 --reason 'kernel upgrade'
 
 An order survives reloads and ends with the process. To make it permanent, set admin = \"draining\" in the file.
-An order that would leave the pool without a serving upstream is refused, unless you give --force.")]
+An order that would leave the pool without a serving upstream is refused, unless you give --force.
+Exit status: 0 ok, 1 if it is refused or the process cannot be reached, 2 if there is no such pool or upstream.")]
     Drain(OrderArgs),
     /// End a drain
     #[command(after_help = "Examples:
-  roundsman undrain api 10.0.0.1:8080")]
+  roundsman undrain api 10.0.0.1:8080
+
+Exit status: 0 ok, 1 if it is refused or the process cannot be reached, 2 if there is no such pool or upstream.")]
     Undrain(OrderArgs),
     /// Send an upstream no requests until it is enabled
     #[command(after_help = "Examples:
   roundsman disable api unix:/run/app.sock
 
 An order survives reloads and ends with the process. To make it permanent, set admin = \"disabled\" in the file.
-An order that would leave the pool without a serving upstream is refused, unless you give --force.")]
+An order that would leave the pool without a serving upstream is refused, unless you give --force.
+Exit status: 0 ok, 1 if it is refused or the process cannot be reached, 2 if there is no such pool or upstream.")]
     Disable(OrderArgs),
     /// Let an upstream take requests again, if its checks pass
     #[command(after_help = "Examples:
-  roundsman enable api 10.0.0.1:8080")]
+  roundsman enable api 10.0.0.1:8080
+
+Exit status: 0 ok, 1 if it is refused or the process cannot be reached, 2 if there is no such pool or upstream.")]
     Enable(OrderArgs),
     /// Print the JSON Schema of the configuration, for editors
     #[command(after_help = "Examples:

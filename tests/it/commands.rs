@@ -171,9 +171,18 @@ fn status_events_and_orders_show_one_and_the_same_process() {
     assert!(said.starts_with(&format!("api {upstream}: draining, was enabled\n(an order survives reloads")), "{said}");
     assert!(said.contains("ends with the process"), "{said}");
     assert_eq!(process.status()["pools"]["api"]["upstreams"][0]["admin"], "draining");
-    let unknown = process.command(&["drain", "api", "unix:/nonexistent"]);
-    assert_eq!(unknown.status.code(), Some(1));
-    assert!(text(&unknown.stderr).contains("has no upstream"), "{}", text(&unknown.stderr));
+    for order in ["drain", "undrain", "disable", "enable"] {
+        for (pool, upstream, said) in [
+            ("apy", &*upstream, "there is no pool \"apy\"; did you mean api?"),
+            ("api", "unix:/nonexistent", "pool \"api\" has no upstream"),
+            ("api", "127.0.0.1:", "upstream address: "),
+        ] {
+            let refused = process.command(&[order, pool, upstream]);
+            let error = text(&refused.stderr);
+            assert_eq!((refused.status.code(), &*text(&refused.stdout)), (Some(2), ""), "{order}: {error}");
+            assert!(error.contains(said), "{order}: {error}");
+        }
+    }
 
     let events = text(&process.command(&["events", "--json"]).stdout);
     let events: Vec<Value> = events.lines().map(|line| serde_json::from_str(line).expect("JSON")).collect();

@@ -280,7 +280,7 @@ async fn commands_find_the_process_of_the_directory_they_are_run_in() {
     assert!(answers.contains(&"hello from a".to_owned()), "{answers:?}");
     for wrong in [["drain", "nopool", "127.0.0.1:1"], ["drain", "api", "127.0.0.1:1"]] {
         let (code, out, err) = program.command(&wrong).await;
-        assert_eq!((code, out.as_str()), (Some(1), ""), "{err}");
+        assert_eq!((code, out.as_str()), (Some(2), ""), "{err}");
         assert!(err.contains(wrong[1]) || err.contains(wrong[2]), "{err}");
     }
     program.signal(Signal::SIGTERM);
