@@ -175,6 +175,7 @@ mod tests {
             fail_open: false,
             warming: false,
             warming_until: None,
+            progress: None,
             out_of_order: None,
             judged: true,
             first_probe: None,

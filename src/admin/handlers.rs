@@ -15,7 +15,7 @@ use super::routes::{Question, WAIT_MAX};
 use super::shared::Text;
 use super::{explain, health, negotiate, page, render};
 use crate::model::{Address, AdminState, lookup};
-use crate::pool::{ExplainError, Status};
+use crate::pool::{AdminOrder, ExplainError, Status};
 
 /// The longest reason an operator may give, in characters.
 pub const REASON_CHARS_MAX: usize = 200;
@@ -231,9 +231,24 @@ struct OrderBody {
     force: bool,
 }
 
-/// How long an order lasts.
-const ORDER_LASTS: &str = "an order survives reloads while its upstream is in the file, and ends with the process; \
-                           to make it permanent, set `admin` of the upstream in the file";
+/// How long an order lasts, if the file says something else; otherwise empty, because it changes nothing that lasts.
+fn order_lasts(to: AdminState, in_file: AdminState) -> String {
+    if to == in_file {
+        return String::new();
+    }
+    let (file, permanent) = match to {
+        AdminState::Enabled => {
+            (format!("the file has `admin = \"{in_file}\"`; "), "remove that from the upstream in the file".to_owned())
+        }
+        AdminState::Draining | AdminState::Disabled => {
+            (String::new(), format!("set `admin = \"{to}\"` of the upstream in the file"))
+        }
+    };
+    format!(
+        "{file}an order survives reloads while its upstream is in the file, and ends with the process; to make it \
+         permanent, {permanent}"
+    )
+}
 
 fn order(question: &Question, to: AdminState, conflict: impl Fn(AdminState) -> Option<&'static str>) -> Reply {
     let (pool, text) = (&question.params[0], &question.params[1]);
@@ -268,17 +283,19 @@ fn order(question: &Question, to: AdminState, conflict: impl Fn(AdminState) -> O
     if let Some(why) = conflict(upstream.admin) {
         return reply::error(StatusCode::CONFLICT, why);
     }
-    match question.server.host.set_admin(pool, &address, to, &reason, body.force) {
+    let by = asker(&question.head.headers, question.head.extensions.get());
+    let order = AdminOrder { to, reason: &reason, by: &by, force: body.force };
+    match question.server.host.set_admin(pool, &address, order) {
         SetAdmin::NoPool => no_pool(pool),
         SetAdmin::NoUpstream => no_upstream(pool, &address),
         SetAdmin::NeedsForce(why) => {
             let how = "nothing was changed; to do it anyway, use --force, or {\"force\": true} in the API";
             reply::error(StatusCode::CONFLICT, format!("{why}; {how}"))
         }
-        SetAdmin::Done => {
+        SetAdmin::Done { in_file } => {
             let in_flight = upstream.upstream.in_flight.load(std::sync::atomic::Ordering::Relaxed);
             let (pool, upstream, was) = (pool.clone(), address.to_string(), upstream.admin);
-            let note = ORDER_LASTS.to_owned();
+            let note = order_lasts(to, in_file);
             reply::json(StatusCode::OK, &SetAdminReply { pool, upstream, admin: to, was, in_flight, note })
         }
     }

@@ -9,6 +9,7 @@ pub use self::events::*;
 pub use self::explain::*;
 pub use self::ordered::Ordered;
 use crate::model::{AdminState, Code, HealthState, Judgement};
+use crate::pool::Changes;
 
 mod events;
 mod explain;
@@ -269,6 +270,28 @@ pub struct ResponsesInfo {
     pub server_error: u64,
 }
 
+impl Diagnostic {
+    /// On one line: `roundsman.toml:31:1: error: pools.api.health.intervall: unknown key; did you mean …?`. Not escaped.
+    pub fn sentence(&self) -> String {
+        let mut line = self.file.clone().unwrap_or_else(|| "configuration".to_owned());
+        for number in [self.line, self.column].into_iter().flatten() {
+            line.push_str(&format!(":{number}"));
+        }
+        line.push_str(&format!(": {}: ", self.severity));
+        if let Some(key) = &self.key {
+            line.push_str(&format!("{key}: "));
+        }
+        line.push_str(&self.message);
+        if let Some(expected) = &self.expected {
+            line.push_str(&format!("; expected {expected}"));
+        }
+        if let Some(near) = &self.suggestion {
+            line.push_str(&format!("; did you mean `{near}`?"));
+        }
+        line
+    }
+}
+
 impl UpstreamInfo {
     /// Its special conditions, as words for display.
     pub fn marks(&self) -> Vec<&'static str> {
@@ -426,6 +449,9 @@ pub struct ReloadReply {
     /// How much longer those serve at most, by pool, in seconds.
     #[serde(default)]
     pub warming_seconds: Ordered<f64>,
+    /// What it changed, or would change, in pools and upstreams; absent if nothing.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub changes: Option<Changes>,
     /// Every error, and warnings.
     pub errors: Vec<Diagnostic>,
     /// As in status.
@@ -466,7 +492,7 @@ pub struct SetAdminReply {
     pub was: AdminState,
     /// Requests still in flight there.
     pub in_flight: u32,
-    /// How long the order lasts, in a sentence.
+    /// How long the order lasts, in a sentence; empty if the file says the same.
     #[serde(default)]
     pub note: String,
 }

@@ -182,6 +182,7 @@ pub fn reload(answer: ReloadAnswer, clock: &Clock, now: Instant) -> ReloadReply 
         generation: answer.generation,
         warming: answer.warming.iter().map(|(name, _)| name.to_string()).collect(),
         warming_seconds: Ordered(answer.warming.iter().map(|(name, until)| (name.to_string(), left(until))).collect()),
+        changes: (!answer.changes.is_empty()).then_some(answer.changes),
         errors: answer.diagnostics,
         last_reload: Some(last),
     }
@@ -197,6 +198,7 @@ pub fn check(answer: CheckAnswer, process: &ProcessInfo, generation: u64, clock:
         generation,
         warming: Vec::new(),
         warming_seconds: Ordered(Vec::new()),
+        changes: (!answer.changes.is_empty()).then_some(answer.changes),
         errors: answer.diagnostics,
         last_reload: process.config.last_reload.as_ref().map(|last| last_reload(last, clock)),
     }

@@ -69,6 +69,7 @@ pub fn finish(pool_name: &str, upstreams: Vec<UpstreamStatus>) -> PoolStatus {
         fail_open: false,
         warming: false,
         warming_until: None,
+        progress: None,
         out_of_order: None,
         judged: healthy > 0 || enabled().all(|u| u.state != HealthState::Unknown),
         first_probe: None,
@@ -224,8 +225,10 @@ pub struct Replies {
     pub events: EventRing,
     /// The mistakes in its file.
     pub diagnostics: Vec<Diagnostic>,
-    /// The orders it was given: pool, upstream, wanted, reason.
-    pub orders: Vec<(String, String, AdminState, String)>,
+    /// The orders it was given: pool, upstream, wanted, reason, origin.
+    pub orders: Vec<(String, String, AdminState, String, String)>,
+    /// The admin state in the file.
+    pub in_file: AdminState,
     /// It refuses to drain or disable without force.
     pub needs_force: bool,
     /// It panics when its status is read.
@@ -246,6 +249,7 @@ impl FakeHost {
             events: EventRing::default(),
             diagnostics: Vec::new(),
             orders: Vec::new(),
+            in_file: AdminState::Enabled,
             needs_force: false,
             broken: false,
             reloads: Vec::new(),
@@ -322,7 +326,8 @@ impl Host for FakeHost {
         format!("# metrics open={} upstreams={}\n", format.open_metrics, format.upstreams)
     }
 
-    fn set_admin(&self, pool: &str, upstream: &Address, to: AdminState, reason: &str, force: bool) -> SetAdmin {
+    fn set_admin(&self, pool: &str, upstream: &Address, order: AdminOrder<'_>) -> SetAdmin {
+        let AdminOrder { to, reason, by, force } = order;
         let mut replies = self.replies.lock();
         if !replies.status.pools.iter().any(|p| p.name.as_str() == pool) {
             return SetAdmin::NoPool;
@@ -338,8 +343,8 @@ impl Host for FakeHost {
             return SetAdmin::NoUpstream;
         };
         u.admin = to;
-        replies.orders.push((pool.into(), upstream.to_string(), to, reason.into()));
-        SetAdmin::Done
+        replies.orders.push((pool.into(), upstream.to_string(), to, reason.into(), by.into()));
+        SetAdmin::Done { in_file: replies.in_file }
     }
 
     async fn reload(&self, by: String) -> ReloadAnswer {
@@ -351,13 +356,15 @@ impl Host for FakeHost {
         replies.reloads.push(by);
         replies.process.config.last_reload = Some(last.clone());
         let warming = vec![(name("api"), Instant::now() + Duration::from_secs(30))];
-        ReloadAnswer { last, generation: 4, warming, diagnostics: check.diagnostics }
+        ReloadAnswer { last, generation: 4, warming, changes: check.changes, diagnostics: check.diagnostics }
     }
 
     async fn check(&self) -> CheckAnswer {
         let diagnostics = self.replies.lock().diagnostics.clone();
         let error = diagnostics.first().map(|d| d.message.clone());
         let result = if error.is_some() { ReloadResult::Refused } else { ReloadResult::Applied };
-        CheckAnswer { result, error, diagnostics }
+        let changed = Listed { count: usize::from(error.is_none()), names: vec!["api".into()] };
+        let changes = Changes { pools_changed: changed, ..Changes::default() };
+        CheckAnswer { result, error, changes, diagnostics }
     }
 }

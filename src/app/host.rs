@@ -13,8 +13,8 @@ use crate::admin::json::{ProcessState, ReloadResult};
 use crate::admin::{Access, CheckAnswer, Condition, Host, LastReload, MetricsFormat};
 use crate::admin::{ProcessInfo, ReloadAnswer, SetAdmin};
 use crate::metrics::{self, Format, Scrape};
-use crate::model::{Address, AdminState};
-use crate::pool::{Controller, Event, ExplainError, Explanation, SetAdminError, Status};
+use crate::model::Address;
+use crate::pool::{AdminOrder, Changes, Controller, Event, ExplainError, Explanation, SetAdminError, Status};
 use crate::proxy::Plane;
 use crate::telemetry;
 
@@ -123,11 +123,11 @@ impl Host for Process {
         metrics::render(scrape, Format { open_metrics, upstreams })
     }
 
-    fn set_admin(&self, pool: &str, upstream: &Address, to: AdminState, reason: &str, force: bool) -> SetAdmin {
-        let done = self.controller.set_admin(pool, upstream, to, reason, force, Instant::now());
+    fn set_admin(&self, pool: &str, upstream: &Address, order: AdminOrder<'_>) -> SetAdmin {
+        let done = self.controller.set_admin(pool, upstream, order, Instant::now());
         self.reloader.note_change();
         match done {
-            Ok(()) => SetAdmin::Done,
+            Ok(in_file) => SetAdmin::Done { in_file },
             Err(SetAdminError::NoPool(_)) => SetAdmin::NoPool,
             Err(SetAdminError::NoUpstream(..)) => SetAdmin::NoUpstream,
             Err(SetAdminError::NeedsForce(why)) => SetAdmin::NeedsForce(why.to_string()),
@@ -141,7 +141,7 @@ impl Host for Process {
                 let error = Some("the process is stopping, or too many reloads are waiting".to_owned());
                 let last = LastReload { result: ReloadResult::Refused, at: Instant::now(), error };
                 let generation = self.controller.status().generation;
-                ReloadAnswer { last, generation, warming: vec![], diagnostics: vec![] }
+                ReloadAnswer { last, generation, warming: vec![], changes: Changes::default(), diagnostics: vec![] }
             }
         }
     }
@@ -152,6 +152,7 @@ impl Host for Process {
         checked.unwrap_or_else(|_| CheckAnswer {
             result: ReloadResult::Refused,
             error: Some("the check was aborted".to_owned()),
+            changes: Changes::default(),
             diagnostics: vec![],
         })
     }

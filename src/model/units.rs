@@ -68,6 +68,21 @@ pub fn counted<N: fmt::Display + PartialEq + From<u8>>(count: N, one: &str, many
     if count == N::from(1) { format!("1 {one}") } else { format!("{count} {many}") }
 }
 
+/// A duration in its two largest units: `3d 4h`, `2m 5s`, `12s`.
+pub fn glance(duration: Duration) -> String {
+    let seconds = duration.as_secs();
+    let units = [("d", 86_400), ("h", 3_600), ("m", 60), ("s", 1)];
+    let first = units.iter().position(|(_, length)| seconds >= *length).unwrap_or(units.len() - 1);
+    let (unit, length) = units[first];
+    let mut text = format!("{}{unit}", seconds / length);
+    if let Some((unit, length)) = units.get(first + 1)
+        && seconds % units[first].1 >= *length
+    {
+        text.push_str(&format!(" {}{unit}", seconds % units[first].1 / length));
+    }
+    text
+}
+
 /// Displays a measured time, rounded for reading: `0.3 ms`, `12 ms`, `1.5 s`.
 #[derive(Debug, Clone, Copy)]
 pub struct Measured(pub Duration);

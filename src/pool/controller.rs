@@ -23,6 +23,7 @@ use tokio::time::Instant;
 use super::events::Event;
 use super::instant::SharedInstant;
 use super::lines::Lines;
+use super::orders::AdminOrder;
 use super::snapshot::{ListenerId, Published, Snapshot};
 use super::state::{Applied, Effects, ProbeJob, ProbeToken, SetAdminError, State};
 use super::status::{ExplainError, Explanation, Status};
@@ -110,18 +111,16 @@ impl Controller {
         self.changed.notify_one();
     }
 
-    /// Sets the admin state of an upstream; `force`: even if too few serve without it.
+    /// Carries out an operator's order. Returns the admin state in the file.
     pub fn set_admin(
         &self,
         pool: &str,
         address: &Address,
-        to: AdminState,
-        reason: &str,
-        force: bool,
+        order: AdminOrder<'_>,
         now: Instant,
-    ) -> Result<(), SetAdminError> {
-        let answer = self.with_state(|state| match state.set_admin(pool, address, to, reason, force, now) {
-            Ok(effects) => (Ok(()), effects),
+    ) -> Result<AdminState, SetAdminError> {
+        let answer = self.with_state(|state| match state.set_admin(pool, address, order, now) {
+            Ok((in_file, effects)) => (Ok(in_file), effects),
             Err(error) => (Err(error), Effects::default()),
         });
         self.changed.notify_one();

@@ -7,7 +7,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::changes::Changes;
-use super::outage::Way;
+use super::outage::{Progress, Way};
 use crate::model::{Address, Code, HealthState, Name};
 
 /// The most events kept.
@@ -39,6 +39,8 @@ pub enum EventKind {
         to: crate::model::AdminState,
         /// The operator's reason; may be empty.
         reason: String,
+        /// The origin of the order, in words.
+        by: String,
     },
     /// A pool stops serving normally.
     OutageBegan {
@@ -143,6 +145,8 @@ pub enum WarmingPhase {
         retiring: usize,
         /// How long they serve at most.
         at_most: Duration,
+        /// How many of the configured upstreams can serve.
+        progress: Progress,
     },
     /// The configured upstreams serve.
     Ended {

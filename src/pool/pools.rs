@@ -12,7 +12,7 @@ use tokio::time::Instant;
 
 use super::history::History;
 use super::orders::{Able, NeedsForce, Rule};
-use super::outage::{Causes, Seen, Serving, Watch, Way};
+use super::outage::{Causes, Progress, Seen, Serving, Watch, Way};
 use super::snapshot::{Pool, PoolId, PoolShared};
 use super::state::{Check, CheckId};
 use super::status::{
@@ -404,6 +404,13 @@ impl PoolState {
         (primaries > 0 && primaries >= needed) || (backups > 0 && !primaries_go)
     }
 
+    /// How far it is from that.
+    pub(super) fn progress(&self) -> Progress {
+        let count = |backup| self.of_rank(backup).filter(|member| member.is_eligible()).count();
+        let alone = self.backups_alone();
+        Progress { able: count(alone), needed: self.needed().max(1), backups: if alone { 0 } else { count(true) } }
+    }
+
     /// Takes out the retiring members, and keeps orders of those whose host name is still in the file.
     pub(super) fn end_warming(&mut self) -> Vec<Member> {
         self.warming = None;
@@ -674,6 +681,7 @@ impl PoolState {
             fail_open: self.fail_open,
             warming: self.warming.is_some(),
             warming_until: self.warming.map(|warming| warming.until),
+            progress: self.warming.map(|_| self.progress()),
             out_of_order: self.out_of_order(checks),
             judged,
             first_probe: self.members.iter().flat_map(|m| m.tracks(checks)).filter_map(Track::first_start).min(),

@@ -21,7 +21,7 @@ use tokio::time::Instant;
 use self::lag::Lag;
 use super::changes::Changes;
 use super::events::{Event, EventKind, EventRing, Transition};
-use super::orders::NeedsForce;
+use super::orders::{AdminOrder, NeedsForce};
 use super::pools::PoolState;
 use super::snapshot::{Pool, PoolId, PoolShared, Snapshot};
 use super::status::{CheckerStatus, ExplainError, Explanation, Status};
@@ -126,6 +126,8 @@ pub struct Applied {
     /// Pools in which removed upstreams serve until a new one is healthy, each with the instant at which that ends at
     /// the latest.
     pub warming: Vec<(Name, Instant)>,
+    /// What it changed in pools and upstreams.
+    pub changes: Changes,
 }
 
 /// Why an upstream's admin state was not changed.
@@ -377,17 +379,15 @@ impl State {
         effects
     }
 
-    /// Sets the admin state of an upstream; kept until the upstream leaves the file or the process ends. It also
-    /// applies to an upstream that has left the file and still serves for others.
+    /// Carries out an operator's order; it holds until the upstream leaves the file or the process ends. It also applies
+    /// to an upstream that has left the file and still serves for others. Returns the admin state in the file.
     pub fn set_admin(
         &mut self,
         pool: &str,
         address: &Address,
-        to: AdminState,
-        reason: &str,
-        force: bool,
+        order: AdminOrder<'_>,
         now: Instant,
-    ) -> Result<Effects, SetAdminError> {
+    ) -> Result<(AdminState, Effects), SetAdminError> {
         let index = self.pools.iter().position(|p| p.policy.name.as_str() == pool);
         let index = index.ok_or_else(|| SetAdminError::NoPool(pool.to_owned()))?;
         let pool = &mut self.pools[index];
@@ -395,26 +395,27 @@ impl State {
         let Some(place) = pool.members.iter().position(|m| m.upstream.address == *address) else {
             return Err(SetAdminError::NoUpstream(name, address.clone()));
         };
+        let to = order.to;
         if to != AdminState::Enabled
-            && !force
+            && !order.force
             && let Some(why) = pool.needs_force(address, &self.checks, now)
         {
             return Err(SetAdminError::NeedsForce(Box::new(why)));
         }
         let member = &mut pool.members[place];
         let mut effects = Effects::default();
-        let before = member.admin();
+        let (before, in_file) = (member.admin(), member.policy().admin);
         member.admin_override = Some(to);
         if before != to {
             if to != AdminState::Enabled {
                 effects.lose(&member.upstream);
             }
-            let kind = EventKind::Admin { pool: name, upstream: address.clone(), to, reason: reason.to_owned() };
-            self.log(kind, now, &mut effects);
+            let (reason, by) = (order.reason.to_owned(), order.by.to_owned());
+            self.log(EventKind::Admin { pool: name, upstream: address.clone(), to, reason, by }, now, &mut effects);
             self.dirty.insert(index);
             self.settle(now, &mut effects);
         }
-        Ok(effects)
+        Ok((in_file, effects))
     }
 
     /// Records a reload that `by` requested and that changed nothing or was refused.

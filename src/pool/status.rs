@@ -7,7 +7,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::events::Transition;
-use super::outage::Way;
+use super::outage::{Progress, Way};
 use super::snapshot::PoolShared;
 use super::upstream::Upstream;
 use super::view::Service;
@@ -86,6 +86,8 @@ pub struct PoolStatus {
     pub warming: bool,
     /// When they stop serving at the latest; `None` if none serves.
     pub warming_until: Option<Instant>,
+    /// How many configured upstreams can serve meanwhile; `None` if no removed one serves.
+    pub progress: Option<Progress>,
     /// Why it does not serve normally; `None` while it does.
     pub out_of_order: Option<OutOfOrder>,
     /// Every enabled upstream has a verdict, or one is healthy: the pool's part of readiness.

@@ -133,6 +133,11 @@ impl World {
     }
 }
 
+/// An order, with force or without.
+fn ordered(to: AdminState, force: bool) -> AdminOrder<'static> {
+    AdminOrder { to, reason: "", by: "test", force }
+}
+
 const A: &str = "127.0.0.1:9001";
 const B: &str = "127.0.0.1:9002";
 const C: &str = "127.0.0.1:9003";
@@ -522,7 +527,7 @@ async fn draining_and_disabled_upstreams_are_probed_and_take_nothing() {
     let mut world = healthy(&[A, B]);
     let address: Address = A.parse().unwrap();
     for state in [AdminState::Draining, AdminState::Disabled] {
-        let effects = world.state.set_admin("api", &address, state, "", true, world.now).unwrap();
+        let (_, effects) = world.state.set_admin("api", &address, ordered(state, true), world.now).unwrap();
         world.take(effects);
         assert_eq!(world.eligible("api"), [B]);
         let probed = world.probed(A);
@@ -536,7 +541,8 @@ async fn draining_and_disabled_upstreams_are_probed_and_take_nothing() {
     world.configure(vec![pool("api", &[A, B])]);
     world.run(SECOND);
     assert_eq!(world.eligible("api"), [A, B], "and ends when the upstream leaves the file");
-    let none = world.state.set_admin("api", &"127.0.0.1:1".parse().unwrap(), AdminState::Enabled, "", true, world.now);
+    let none =
+        world.state.set_admin("api", &"127.0.0.1:1".parse().unwrap(), ordered(AdminState::Enabled, true), world.now);
     assert!(matches!(none, Err(SetAdminError::NoUpstream(..))));
 }
 

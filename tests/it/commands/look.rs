@@ -165,6 +165,8 @@ fn several_mistakes_of_a_refused_reload_are_a_line_each_everywhere() {
             for mistake in ["upstreamz", "intervall"] {
                 let line = shown.lines().find(|line| line.contains(mistake)).unwrap_or_else(|| panic!("{shown}"));
                 assert!(line.starts_with("  ") && line.contains("r.toml:1"), "{command}: {shown}");
+                let next = ["; did you mean `upstreams`?", "; did you mean `interval`?"];
+                assert!(next.iter().any(|next| line.contains(next)), "{command}: {shown}");
             }
         }
     }
@@ -177,6 +179,19 @@ fn several_mistakes_of_a_refused_reload_are_a_line_each_everywhere() {
     assert!(!log.contains("\\n"), "{log}");
     for mistake in ["upstreamz", "intervall"] {
         assert!(log.lines().any(|line| line.starts_with("    ") && line.contains(mistake)), "{log}");
+    }
+    // All events are there, in the words of `events`.
+    assert!(
+        roundsman(&["drain", "api", &format!("unix:{}/other.sock", dir.path().display()), "-c", &file])
+            .status
+            .success()
+    );
+    terminal.shows("now draining (command from unix socket, uid ", 1);
+    let (log, events) = (terminal.shown(), text(&roundsman(&["events", "-c", &file]).stdout));
+    assert!(events.lines().count() > 6, "{events}");
+    for line in events.lines() {
+        let said = line.strip_prefix("    ").unwrap_or_else(|| line.split_once("Z  ").expect("a date").1);
+        assert!(log.lines().any(|logged| logged.ends_with(said)), "{said:?} is not in the log:\n{log}");
     }
     let change = format!("Z INFO  api unix:{}/other.sock  unknown → unhealthy  L4CON ", dir.path().display());
     let change_warned = change.replace("Z INFO ", "Z WARN ");

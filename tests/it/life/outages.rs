@@ -63,7 +63,8 @@ async fn whoever_reads_only_warnings_learns_of_every_outage() {
     let (_, events, _) = program.command(&["events"]).await;
     assert!(events.contains("api  refuses requests: neither of its 2 upstreams can serve"), "{events}");
 
-    assert_eq!(program.command(&["undrain", "api", &b.text()]).await.0, Some(0));
+    let (code, out, err) = program.command(&["undrain", "api", &b.text()]).await;
+    assert_eq!((code, out), (Some(0), format!("api {}: enabled, was draining\n", b.text())), "it ends an order: {err}");
     let ended = logged(&program, "Pool serves again").await;
     assert_eq!(text(&ended, "level"), "info");
     assert!(ended["down_seconds"].as_f64().is_some_and(|seconds| seconds > 0.0), "{ended:?}");
@@ -79,10 +80,15 @@ async fn whoever_reads_only_warnings_learns_of_every_outage() {
         let want = if text(line, "to") == "healthy" { "info" } else { "warn" };
         assert_eq!(text(line, "level"), want, "{line:?}");
     }
-    for line in of("Admin state changed") {
-        let want = if text(line, "to") == "enabled" { "info" } else { "warn" };
-        assert_eq!(text(line, "level"), want, "{line:?}");
+    let orders = of("Admin state changed");
+    assert_eq!(orders.len(), 2, "{orders:?}");
+    for (line, (level, reason)) in orders.into_iter().zip([("warn", Some("kernel")), ("info", None)]) {
+        assert_eq!(text(line, "level"), level, "{line:?}");
+        assert_eq!(line.get("reason").map(|reason| reason.as_str().expect("a text")), reason, "{line:?}");
+        assert!(text(line, "by").starts_with("command from 127.0.0.1:"), "{line:?}");
     }
+    let kernel = |what: &EventWhat| matches!(what, EventWhat::Admin { reason, by, .. } if reason == "kernel" && by.starts_with("command from 127.0.0.1:"));
+    assert!(program.events(0).await.events.iter().any(|event| kernel(&event.what)));
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -98,6 +104,10 @@ async fn warming_and_reloads_are_events_that_say_who_asked_and_what_changed() {
     let (code, out, err) = program.command(&["reload"]).await;
     assert_eq!(code, Some(0), "{out}{err}");
     assert!(out.contains("warming: api (removed upstreams serve until a new one is healthy, "), "{out}");
+    assert!(out.contains("\n  pools added: web\n  pools changed: api\n"), "{out}");
+    assert!(out.contains(&format!("\n  upstreams removed: api {}\n", a.text())), "{out}");
+    let began = logged(&program, "Warming began: removed upstreams serve until new ones are healthy").await;
+    assert_eq!((text(&began, "level"), &began["able"], &began["needed"]), ("warn", &0.into(), &1.into()));
     let seconds = program.pool("api").await.warming_seconds.expect("it warms");
     assert!((1.0..=30.0).contains(&seconds), "{seconds}");
     let explained = unwrapped(&program.command(&["explain", "api"]).await.1);

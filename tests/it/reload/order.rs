@@ -100,8 +100,17 @@ async fn a_bad_file_changes_nothing_and_says_so_everywhere() {
     let info = last.config.last_reload.expect("there was one");
     assert_eq!((last.generation, info.result), (1, ReloadResult::Refused));
     assert!(info.error.is_some());
-    let logged = || program.log().contains("Configuration refused; nothing changed");
-    assert_eventually("it is logged", PATIENCE, logged).await;
+    let refusals =
+        || program.log().lines().filter(|line| line.contains("Configuration refused; nothing changed")).count();
+    assert_eventually("all are logged", PATIENCE, || refusals() == 6).await;
+    let log = program.log();
+    let line = log.lines().find(|line| line.contains("Configuration refused; nothing changed")).expect("just seen");
+    let line: serde_json::Value = serde_json::from_str(line).expect("JSON");
+    let errors: Vec<&str> = line["errors"].as_array().expect("a list").iter().filter_map(|e| e.as_str()).collect();
+    let mistakes = reply.errors.iter().filter(|error| error.severity == "error").count();
+    assert_eq!(errors.len(), mistakes, "one text for each mistake, without line ends: {errors:?}");
+    assert!(errors.iter().all(|error| error.contains(".toml:") && !error.contains('\n')), "{errors:?}");
+    assert!(errors.iter().any(|error| error.contains("; did you mean `\"api\"`?")), "{errors:?}");
     assert_eq!(program.metric("roundsman_config_last_reload_success").await, Some(0.0));
     assert_eq!(program.metric("roundsman_config_generation").await, Some(1.0));
     let after = upstream(&program, "api", &origin.text()).await;

@@ -153,8 +153,8 @@ proptest! {
                 }
                 Step::Admin(i, to) => {
                     let (address, open) = (ALL[*i].parse().unwrap(), world.service("api") == Service::Open);
-                    match world.state.set_admin("api", &address, *to, "", false, world.now) {
-                        Ok(effects) => {
+                    match world.state.set_admin("api", &address, ordered(*to, false), world.now) {
+                        Ok((_, effects)) => {
                             world.take(effects);
                             // Enabling may close it: requests then wait for the first verdict of a primary.
                             let closing = open && *to != AdminState::Enabled && world.service("api") != Service::Open;
@@ -163,8 +163,8 @@ proptest! {
                         Err(SetAdminError::NeedsForce(why)) => {
                             let served = world.eligible("api").contains(&ALL[*i].to_owned());
                             prop_assert!(served && *to != AdminState::Enabled, "{} at {:?}: {:?}", why, step, steps);
-                            let forced = world.state.set_admin("api", &address, *to, "", true, world.now);
-                            world.take(forced.expect("force does it"));
+                            let forced = world.state.set_admin("api", &address, ordered(*to, true), world.now);
+                            world.take(forced.expect("force does it").1);
                             let left = world.eligible("api").len();
                             let few = world.service("api") != Service::Open || left < why.needed;
                             prop_assert!(few, "{} was no reason at {:?}: {:?}", why, step, steps);
