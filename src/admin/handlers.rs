@@ -48,7 +48,7 @@ pub async fn readyz(question: Question) -> Reply {
 /// `GET /health`.
 pub async fn health(question: Question) -> Reply {
     let (now, status) = (Instant::now(), question.server.status(question.asked));
-    let mut answer = health::health(&status);
+    let mut answer = health::health(&status, now);
     if question.query("detailed").is_some_and(|value| matches!(value.as_str(), "true" | "1" | "")) {
         answer.components = Some(health::components(&status));
         answer.uptime_seconds = Some(render::uptime(&question.server.host.process(), now));
@@ -69,7 +69,7 @@ pub async fn pool_health(question: Question) -> Reply {
         return unknown_pool(&question.params[0], &status);
     };
     let code = if pool.eligible > 0 { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
-    reply::json(code, &health::pool_health(pool))
+    reply::json(code, &health::pool_health(pool, Instant::now()))
 }
 
 /// `GET /metrics`: OpenMetrics if the client accepts it, else the Prometheus text format; compressed if gzip is

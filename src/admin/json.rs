@@ -372,7 +372,8 @@ pub struct HealthReply {
     /// Why it is not healthy.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
-    /// Enabled upstreams that are not eligible; absent when there are none, 50 at most.
+    /// Enabled upstreams that are not eligible, and where no upstream is, the others too; absent when there are none, 50 at
+    /// most.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub unhealthy: Vec<UnhealthyInfo>,
     /// With `?detailed=true`: pool name to status.
@@ -402,10 +403,11 @@ pub struct PoolHealthReply {
     pub total: usize,
     /// Upstreams that may be picked now.
     pub eligible: usize,
-    /// Why it does not serve normally, and what would change that; absent while it does.
+    /// Why it does not serve with its own upstreams, and what would change that; absent while it does.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
-    /// Enabled upstreams that are not eligible; absent when there are none, 50 at most.
+    /// Enabled upstreams that are not eligible, and where no upstream is, the others too; absent when there are none, 50 at
+    /// most.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub unhealthy: Vec<UnhealthyInfo>,
 }

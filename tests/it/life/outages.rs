@@ -108,6 +108,10 @@ async fn warming_and_reloads_are_events_that_say_who_asked_and_what_changed() {
     assert!(out.contains(&format!("\n  upstreams removed: api {}\n", a.text())), "{out}");
     let began = logged(&program, "Warming began: removed upstreams serve until new ones are healthy").await;
     assert_eq!((text(&began, "level"), &began["able"], &began["needed"]), ("warn", &0.into(), &1.into()));
+    let health: Value = serde_json::from_str(&get(program.admin, "/health/api").await.text()).expect("JSON");
+    let reason = health["reason"].as_str().expect("a reason");
+    let ends = " s more at most: no upstream of the new configuration can serve yet";
+    assert!(reason.starts_with("removed upstreams serve ") && reason.ends_with(ends), "{reason}");
     let seconds = program.pool("api").await.warming_seconds.expect("it warms");
     assert!((1.0..=30.0).contains(&seconds), "{seconds}");
     let explained = unwrapped(&program.command(&["explain", "api"]).await.1);
