@@ -25,6 +25,7 @@ pub mod snapshot;
 pub mod state;
 pub mod stats;
 pub mod status;
+pub mod traffic;
 pub mod upstream;
 pub mod view;
 
@@ -45,5 +46,6 @@ pub use status::{
     CheckStatus, CheckerStatus, ExplainError, Explanation, LastCheck, OutOfOrder, PoolStatus, PoolSummary, Status,
     Streak, UpstreamDetail, UpstreamStatus,
 };
+pub use traffic::{Over, Requests};
 pub use upstream::{Connection, Connections, Hints, Unasked, Upstream, UpstreamId};
 pub use view::{Candidate, FIRST_VERDICT_WAIT, Otherwise, Reading, Rules, Service, Tier, Tried, View};

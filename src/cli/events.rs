@@ -167,8 +167,11 @@ fn emphasis(what: &EventWhat) -> Option<(&'static str, &str, &str)> {
         EventWhat::Warming { phase: WarmingWord::Failed, .. } => {
             Some(("  ", "removed upstreams are gone", "unhealthy"))
         }
+        EventWhat::RequestsFail { on: true, .. } => Some((", and ", "passes its checks", "degraded")),
         EventWhat::Reload { result, .. } => Some(("Reload ", result, result)),
-        EventWhat::BelowHalf { .. }
+        EventWhat::RequestsFail { .. }
+        | EventWhat::RequestsFailMore { .. }
+        | EventWhat::BelowHalf { .. }
         | EventWhat::Warming { .. }
         | EventWhat::UpstreamAdded { .. }
         | EventWhat::UpstreamRemoved { .. }

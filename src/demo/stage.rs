@@ -229,6 +229,8 @@ impl Stage {
             | EventWhat::UpstreamAdded { .. }
             | EventWhat::UpstreamRemoved { .. }
             | EventWhat::UpstreamsChanged { .. }
+            | EventWhat::RequestsFail { .. }
+            | EventWhat::RequestsFailMore { .. }
             | EventWhat::ProbePanic { .. }
             | EventWhat::CheckerRestart => None,
         }

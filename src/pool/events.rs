@@ -8,6 +8,7 @@ use tokio::time::Instant;
 
 use super::changes::Changes;
 use super::outage::{Progress, Way};
+use super::traffic::{Over, Requests};
 use crate::model::{Address, Code, HealthState, Name};
 
 /// The most events kept.
@@ -124,6 +125,33 @@ pub enum EventKind {
         added: Vec<Address>,
         /// Removed upstreams.
         removed: Vec<Address>,
+    },
+    /// An upstream fails nearly all requests and passes its checks.
+    RequestsFail {
+        /// The pool.
+        pool: Name,
+        /// The upstream.
+        upstream: Address,
+        /// Its last requests.
+        window: Requests,
+    },
+    /// The end of what began with [`EventKind::RequestsFail`].
+    RequestsFailOver {
+        /// The pool.
+        pool: Name,
+        /// The upstream.
+        upstream: Address,
+        /// Why it no longer counts as such.
+        over: Over,
+        /// Its last requests.
+        window: Requests,
+    },
+    /// More upstreams began or ceased to fail requests than get their own events: the numbers of the rest.
+    RequestsFailMore {
+        /// Began.
+        began: usize,
+        /// Ceased.
+        ended: usize,
     },
     /// A probe panicked; its upstream is now unknown.
     ProbePanic {

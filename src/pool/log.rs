@@ -7,6 +7,7 @@ use super::changes::{Changes, Listed};
 use super::events::{EventKind, Transition, WarmingPhase};
 use super::outage::Way;
 use super::sentence::sentence;
+use super::traffic::Requests;
 use crate::model::{Address, AdminState, Code, HealthState, Name};
 
 /// The most addresses in a log line.
@@ -75,6 +76,37 @@ pub(super) fn event(kind: &EventKind, hint: Option<&str>) {
         EventKind::Addresses { pool, added, removed } => {
             let (added, removed) = (addresses(added), addresses(removed));
             tracing::info!(%pool, added, removed, sentence, "Addresses changed");
+        }
+        EventKind::RequestsFail { pool, upstream, window } => {
+            let Requests { ended: requests, server_errors, broken, connect_failures } = *window;
+            tracing::warn!(
+                %pool,
+                %upstream,
+                requests,
+                server_errors,
+                broken,
+                connect_failures,
+                sentence,
+                "Upstream fails requests and passes its checks"
+            );
+        }
+        EventKind::RequestsFailOver { pool, upstream, over, window } => {
+            let (requests, failed, why) = (window.ended, window.failed(), over.as_str());
+            tracing::info!(
+                %pool,
+                %upstream,
+                requests,
+                failed,
+                why,
+                sentence,
+                "Upstream no longer fails requests while it passes its checks"
+            );
+        }
+        EventKind::RequestsFailMore { began: 0, ended } => {
+            tracing::info!(began = 0, ended, sentence, "More upstreams fail requests and pass their checks");
+        }
+        EventKind::RequestsFailMore { began, ended } => {
+            tracing::warn!(began, ended, sentence, "More upstreams fail requests and pass their checks");
         }
         EventKind::ProbePanic { pool, upstream } => {
             tracing::error!(%pool, %upstream, sentence, "A probe panicked; this upstream is now unknown");
@@ -192,6 +224,7 @@ mod tests {
 
     use super::*;
     use crate::pool::outage::Progress;
+    use crate::pool::traffic::Over;
 
     /// Records the levels of lines.
     #[derive(Clone, Default)]
@@ -239,6 +272,7 @@ mod tests {
         let order =
             |to| EventKind::Admin { pool: pool(), upstream: upstream(), to, reason: String::new(), by: String::new() };
         let progress = Progress { able: 0, needed: 1, backups: 0 };
+        let window = Requests::default();
         let began = |way| EventKind::OutageBegan { pool: pool(), way, reason: String::new(), remedy: String::new() };
         let ended = |way, serves| EventKind::OutageEnded { pool: pool(), way, serves, lasted: Duration::ZERO };
         let half = |on| EventKind::BelowHalf { pool: pool(), on, able: 1, total: 3 };
@@ -277,6 +311,13 @@ mod tests {
             (EventKind::UpstreamAdded { pool: pool(), upstream: upstream() }, Level::INFO),
             (EventKind::UpstreamRemoved { pool: pool(), upstream: upstream() }, Level::INFO),
             (EventKind::UpstreamsChanged { added: 1, removed: 0 }, Level::INFO),
+            (EventKind::RequestsFail { pool: pool(), upstream: upstream(), window }, Level::WARN),
+            (
+                EventKind::RequestsFailOver { pool: pool(), upstream: upstream(), over: Over::Succeeds, window },
+                Level::INFO,
+            ),
+            (EventKind::RequestsFailMore { began: 1, ended: 0 }, Level::WARN),
+            (EventKind::RequestsFailMore { began: 0, ended: 1 }, Level::INFO),
             (EventKind::ProbePanic { pool: pool(), upstream: upstream() }, Level::ERROR),
             (EventKind::CheckerRestart, Level::WARN),
         ] {

@@ -9,6 +9,7 @@ use std::time::Duration;
 use super::changes::Changes;
 use super::events::{EventKind, Transition, WarmingPhase};
 use super::outage::Way;
+use super::traffic::{Over, Requests};
 use crate::model::quote::Visible;
 use crate::model::units::{Measured, glance};
 use crate::model::{Address, Name};
@@ -61,6 +62,24 @@ pub fn sentence(kind: &EventKind) -> String {
         EventKind::Addresses { pool, added, removed } => {
             let (added, removed) = (addresses('+', added), addresses('-', removed));
             of_pool(pool, format!("addresses changed:{added}{removed}"))
+        }
+        EventKind::RequestsFail { pool, upstream, window } => {
+            of_upstream(pool, upstream, format!("{}, and passes its checks", failing(window)))
+        }
+        EventKind::RequestsFailOver { pool, upstream, over, window } => {
+            let what = match over {
+                Over::Succeeds => {
+                    format!("no longer fails nearly all requests: {} of its last {}", window.failed(), window.ended)
+                }
+                Over::NoLongerPasses => {
+                    "no longer passes its checks; before that it failed nearly all requests".to_owned()
+                }
+                Over::FewRequests => "gets too few requests to know whether it still fails them".to_owned(),
+            };
+            of_upstream(pool, upstream, what)
+        }
+        EventKind::RequestsFailMore { began, ended } => {
+            format!("More upstreams fail nearly all requests and pass their checks: {began} began, {ended} ended")
         }
         EventKind::ProbePanic { pool, upstream } => {
             of_upstream(pool, upstream, "its probe panicked; its state is unknown now")
@@ -125,6 +144,18 @@ fn reload(result: &str, generation: u64, error: Option<&str>, by: &str, changes:
         }
     }
     text
+}
+
+/// `answers 5xx to 10 of its last 12 requests`, `fails 10 of its last 12 requests (6 answered with 5xx, 4 broken)`.
+fn failing(window: &Requests) -> String {
+    let Requests { ended, server_errors, broken, connect_failures } = *window;
+    let failed = window.failed();
+    if (broken, connect_failures) == (0, 0) {
+        return format!("answers 5xx to {failed} of its last {ended} requests");
+    }
+    let ways = [(server_errors, "answered with 5xx"), (broken, "broken"), (connect_failures, "without a connection")];
+    let ways = ways.into_iter().filter(|(count, _)| *count > 0).map(|(count, way)| format!("{count} {way}"));
+    format!("fails {failed} of its last {ended} requests ({})", ways.collect::<Vec<_>>().join(", "))
 }
 
 /// Each address with its sign, and how many more there are.

@@ -8,6 +8,7 @@ mod carry;
 mod lag;
 mod pace;
 mod report;
+mod traffic;
 
 use std::any::Any;
 use std::collections::{BTreeSet, HashMap};
@@ -25,6 +26,7 @@ use super::orders::{AdminOrder, NeedsForce};
 use super::pools::PoolState;
 use super::snapshot::{Pool, PoolId, PoolShared, Snapshot};
 use super::status::{CheckerStatus, ExplainError, Explanation, Status};
+use super::traffic::Traffic;
 use super::upstream::{Hints, Upstream, UpstreamId};
 use super::view::View;
 use crate::health::{Cause, Change, Track};
@@ -222,6 +224,9 @@ pub struct State {
     users: HashMap<PoolId, Vec<usize>>,
     places: HashMap<UpstreamId, (usize, usize)>,
     events: EventRing,
+    /// Of the upstreams that have had requests.
+    traffic: HashMap<UpstreamId, Traffic>,
+    next_look: Instant,
     next_id: u64,
     next_paced: Instant,
     tick_gap: Duration,
@@ -252,6 +257,8 @@ impl State {
             users: HashMap::new(),
             places: HashMap::new(),
             events: EventRing::default(),
+            traffic: HashMap::new(),
+            next_look: now,
             next_id: 0,
             next_paced: now,
             tick_gap: Duration::ZERO,
@@ -282,6 +289,7 @@ impl State {
             }
         }
         self.settle(now, &mut effects);
+        self.look_at_traffic(now, &mut effects);
         (Work { start, cancel: std::mem::take(&mut self.cancelled) }, effects)
     }
 

@@ -157,6 +157,33 @@ pub enum EventWhat {
         /// Removed upstreams.
         removed: Vec<String>,
     },
+    /// An upstream began or ceased to fail nearly all requests while its checks pass.
+    RequestsFail {
+        /// The pool.
+        pool: String,
+        /// The upstream.
+        upstream: String,
+        /// True at the beginning, false at the end.
+        on: bool,
+        /// Its last requests.
+        requests: u64,
+        /// Of these: answered with a status of 500 or above.
+        server_errors: u64,
+        /// Of these: broken after the connection was made.
+        broken: u64,
+        /// Of these: without a connection.
+        connect_failures: u64,
+        /// When ended: `succeeds`, `no_longer_passes` or `few_requests`.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        why: Option<String>,
+    },
+    /// More upstreams began or ceased to fail requests at once than get their own events (16): the numbers of the others.
+    RequestsFailMore {
+        /// Began.
+        began: usize,
+        /// Ceased.
+        ended: usize,
+    },
     /// A probe panicked.
     ProbePanic {
         /// The pool.

@@ -4,7 +4,7 @@ use super::super::clock::Clock;
 use super::super::json::*;
 use super::{millis, seconds};
 use crate::model::{Address, Name};
-use crate::pool::{Event, EventKind, WarmingPhase, Way, sentence};
+use crate::pool::{Event, EventKind, Requests, WarmingPhase, Way, sentence};
 
 /// One event.
 pub fn event(event: Event, clock: &Clock) -> EventInfo {
@@ -50,6 +50,11 @@ pub fn event(event: Event, clock: &Clock) -> EventInfo {
             let texts = |addresses: Vec<Address>| addresses.iter().map(Address::to_string).collect();
             EventWhat::Addresses { pool: pool.to_string(), added: texts(added), removed: texts(removed) }
         }
+        EventKind::RequestsFail { pool, upstream, window } => requests_fail(&pool, &upstream, window, None),
+        EventKind::RequestsFailOver { pool, upstream, over, window } => {
+            requests_fail(&pool, &upstream, window, Some(over.as_str()))
+        }
+        EventKind::RequestsFailMore { began, ended } => EventWhat::RequestsFailMore { began, ended },
         EventKind::ProbePanic { pool, upstream } => {
             EventWhat::ProbePanic { pool: pool.to_string(), upstream: upstream.to_string() }
         }
@@ -97,6 +102,13 @@ fn warming(pool: &Name, phase: WarmingPhase) -> EventWhat {
     EventWhat::Warming { pool, phase: word, retiring, at_most_seconds, able, needed, lasted_seconds, reason, next }
 }
 
+fn requests_fail(pool: &Name, upstream: &Address, window: Requests, why: Option<&str>) -> EventWhat {
+    let Requests { ended: requests, server_errors, broken, connect_failures } = window;
+    let (pool, upstream) = (pool.to_string(), upstream.to_string());
+    let (on, why) = (why.is_none(), why.map(str::to_owned));
+    EventWhat::RequestsFail { pool, upstream, on, requests, server_errors, broken, connect_failures, why }
+}
+
 #[cfg(test)]
 mod tests {
     use serde_json::json;
@@ -105,7 +117,7 @@ mod tests {
     use super::*;
     use crate::admin::testing;
     use crate::model::{Code, HealthState};
-    use crate::pool::{Changes, Listed, Progress, Transition};
+    use crate::pool::{Changes, Listed, Over, Progress, Transition};
 
     #[tokio::test(start_paused = true)]
     async fn events_are_flat_objects_tagged_by_kind() {
@@ -124,6 +136,7 @@ mod tests {
         let second = std::time::Duration::from_secs(1);
         let began = |way| EventKind::OutageBegan { pool: api(), way, reason: "r".into(), remedy: "n".into() };
         let warm = |phase| EventKind::Warming { pool: api(), phase };
+        let window = Requests { ended: 10, server_errors: 10, broken: 0, connect_failures: 0 };
         let order = |reason: &str| EventKind::Admin {
             pool: api(),
             upstream: upstream(),
@@ -165,6 +178,12 @@ mod tests {
             (EventKind::UpstreamRemoved { pool: api(), upstream: upstream() }, "upstream_removed"),
             (EventKind::UpstreamsChanged { added: 9_950, removed: 0 }, "upstreams_changed"),
             (EventKind::Addresses { pool: testing::name("api"), added: vec![], removed: vec![address] }, "addresses"),
+            (EventKind::RequestsFail { pool: api(), upstream: upstream(), window }, "requests_fail"),
+            (
+                EventKind::RequestsFailOver { pool: api(), upstream: upstream(), over: Over::FewRequests, window },
+                "requests_fail",
+            ),
+            (EventKind::RequestsFailMore { began: 1, ended: 0 }, "requests_fail_more"),
             (order("kernel"), "admin"),
             (order(""), "admin"),
             (EventKind::CheckerRestart, "checker_restart"),

@@ -22,6 +22,10 @@ fn reloaded(result: &'static str, generation: u64, error: Option<&str>, changes:
     EventKind::Reload { result, generation, error: error.map(str::to_owned), by: "signal HUP".into(), changes }
 }
 
+fn window(ended: u64, server_errors: u64, broken: u64, connect_failures: u64) -> Requests {
+    Requests { ended, server_errors, broken, connect_failures }
+}
+
 #[test]
 fn every_event_is_a_sentence() {
     let (pool, upstream) = (|| name("api"), || address("10.0.0.1:80"));
@@ -49,6 +53,8 @@ fn every_event_is_a_sentence() {
         upstreams_added: Listed { count: 3, names: vec!["b 10.0.0.1:80".into(), "b 10.0.0.2:80".into()] },
         ..Changes::default()
     };
+    let fails = |window| EventKind::RequestsFail { pool: pool(), upstream: upstream(), window };
+    let over = |over, window| EventKind::RequestsFailOver { pool: pool(), upstream: upstream(), over, window };
     let table = [
         (
             EventKind::Transition(transition),
@@ -109,6 +115,34 @@ fn every_event_is_a_sentence() {
         (
             EventKind::Addresses { pool: pool(), added: vec![address("10.0.0.3:80")], removed: vec![upstream()] },
             "api  addresses changed: +10.0.0.3:80 -10.0.0.1:80",
+        ),
+        (
+            fails(window(12, 11, 0, 0)),
+            "api 10.0.0.1:80  answers 5xx to 11 of its last 12 requests, and passes its checks",
+        ),
+        (
+            fails(window(10, 4, 5, 0)),
+            "api 10.0.0.1:80  fails 9 of its last 10 requests (4 answered with 5xx, 5 broken), and passes its checks",
+        ),
+        (
+            fails(window(10, 0, 0, 10)),
+            "api 10.0.0.1:80  fails 10 of its last 10 requests (10 without a connection), and passes its checks",
+        ),
+        (
+            over(Over::Succeeds, window(40, 2, 0, 0)),
+            "api 10.0.0.1:80  no longer fails nearly all requests: 2 of its last 40",
+        ),
+        (
+            over(Over::NoLongerPasses, window(0, 0, 0, 0)),
+            "api 10.0.0.1:80  no longer passes its checks; before that it failed nearly all requests",
+        ),
+        (
+            over(Over::FewRequests, window(3, 0, 0, 0)),
+            "api 10.0.0.1:80  gets too few requests to know whether it still fails them",
+        ),
+        (
+            EventKind::RequestsFailMore { began: 9_984, ended: 1 },
+            "More upstreams fail nearly all requests and pass their checks: 9984 began, 1 ended",
         ),
         (
             EventKind::ProbePanic { pool: pool(), upstream: upstream() },

@@ -5,6 +5,7 @@ mod names;
 mod outages;
 mod reloads;
 mod scale;
+mod traffic;
 mod warming;
 
 use super::super::outage::Way;

@@ -231,3 +231,43 @@ async fn a_secret_that_has_changed_on_disk_is_named_when_its_check_fails() {
     assert!(said.contains("Hint: Authorization is read from token"), "{said}");
     assert!(!program.log().contains("hunter"), "{}", program.log());
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_upstream_that_passes_its_checks_and_fails_requests_is_a_warning() {
+    let (a, b) = (Origin::plain("a").await, Origin::plain("b").await);
+    let program = Program::start_ready(&pool("api", &[&a.text(), &b.text()], &http_check())).await;
+    for origin in [&a, &b] {
+        program.wait_for_state("api", &origin.text(), "healthy", PATIENCE).await;
+    }
+    let of = |line: &Line, message: &str| text(line, "message") == message && text(line, "upstream") == a.text();
+    let wait = |message: &'static str| {
+        let (program, of) = (&program, &of);
+        async move {
+            let end = tokio::time::Instant::now() + PATIENCE;
+            loop {
+                for _ in 0..10 {
+                    get(program.web, "/").await;
+                }
+                if let Some(line) = lines(program).into_iter().find(|line| of(line, message)) {
+                    return line;
+                }
+                assert!(tokio::time::Instant::now() < end, "{}", program.log());
+            }
+        }
+    };
+    a.set("/", 500);
+    let began = wait("Upstream fails requests and passes its checks").await;
+    let count = |key: &str| began[key].as_u64().expect("a number");
+    assert_eq!((text(&began, "level"), count("broken"), count("connect_failures")), ("warn", 0, 0));
+    assert!(count("requests") >= 10 && count("server_errors") * 10 >= count("requests") * 9, "{began:?}");
+    assert_eq!(program.upstream("api", &a.text()).await.map(|up| up.state.as_str()), Some("healthy"));
+    a.set("/", 200);
+    let ended = wait("Upstream no longer fails requests while it passes its checks").await;
+    assert_eq!((text(&ended, "level"), text(&ended, "why")), ("info", "succeeds"));
+    let events = program.events(0).await.events;
+    let on = events.iter().filter_map(|event| match &event.what {
+        EventWhat::RequestsFail { upstream, on, .. } => Some((upstream == &a.text(), *on)),
+        _ => None,
+    });
+    assert_eq!(on.collect::<Vec<_>>(), [(true, true), (true, false)], "and nothing of the other one");
+}
