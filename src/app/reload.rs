@@ -500,7 +500,8 @@ mod tests {
 
     #[test]
     fn a_refusal_says_what_is_expected_and_what_may_be_meant() {
-        let text = "[listeners.web]\naddress = \"127.0.0.1:1\"\npool = \"api\"\n[pools.api]\nupstreams = [\"127.0.0.1:2\"]\n\
+        let text = "[listeners.web]\naddress = \"127.0.0.1:1\"\npool = \"api\"\n\
+                    [pools.api]\nupstreams = [\"127.0.0.1:2\", \"127.0.0.1:3\"]\n\
                     health = { interval = 1, timeoutt = \"1s\" }\n";
         let refused = Refused::from(load::load_text("a.toml", text.as_bytes()).expect_err("it has mistakes"));
         let lines: Vec<&str> = refused.sentence.lines().collect();
