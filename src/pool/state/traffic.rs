@@ -12,7 +12,7 @@ use super::super::upstream::Upstream;
 use super::{Effects, State};
 use crate::model::HealthState;
 
-/// The time from one look to the next. A look reads a few counters of each upstream: below 2 ms for 10,000.
+/// The time from one look to the next. A look at 10,000 busy upstreams took 35 ms in a build without optimisation.
 const LOOK_EVERY: Duration = Duration::from_secs(5);
 /// The most upstreams that one look reports by name, so that the event ring keeps other events.
 const NAMED_MAX: usize = 16;
