@@ -7,6 +7,8 @@ mod reloads;
 mod scale;
 mod warming;
 
+use std::sync::atomic::AtomicUsize;
+
 use super::super::outage::Way;
 use super::super::snapshot::ListenerId;
 use super::super::status::{PoolSummary, UpstreamStatus};
@@ -56,10 +58,25 @@ impl World {
 
     fn take(&mut self, effects: Effects) {
         for (pool, view) in effects.views {
-            self.views.insert(pool.name.clone(), view);
+            if let Some(before) = self.views.insert(pool.name.clone(), view) {
+                self.picks_before_publication(&before);
+            }
         }
         self.snapshot = effects.snapshot.or(self.snapshot.take());
         self.closed.extend(effects.close_idle.iter().map(|upstream| upstream.address.to_string()));
+    }
+
+    /// Requests still pick from the old view while its effects are carried out: none gets what the event took out, nor
+    /// a backup in its place.
+    fn picks_before_publication(&self, before: &View) {
+        let mut rng = fastrand::Rng::with_seed(1);
+        let picked = before.pick(before.read(self.now), &AtomicUsize::new(0), &mut rng, &[]);
+        let Some(picked) = picked else { return };
+        assert_eq!(picked.epoch, picked.upstream.connections.epoch(), "{} is lost", picked.upstream.address);
+        let primaries = before.primaries.candidates();
+        let hold = primaries.iter().all(|candidate| !candidate.upstream.fresh_until.has_come(self.now));
+        let is_primary = primaries.iter().any(|candidate| candidate.upstream.id == picked.upstream.id);
+        assert!(primaries.is_empty() || !hold || is_primary, "{} instead of a primary", picked.upstream.address);
     }
 
     fn configure(&mut self, pools: Vec<PoolPolicy>) -> Applied {
