@@ -172,6 +172,7 @@ mod tests {
             healthy: 1,
             total: upstreams.len(),
             eligible: 1,
+            service: ServiceState::Normal,
             fail_open: false,
             warming: false,
             warming_until: None,
@@ -264,6 +265,17 @@ mod tests {
             "roundsman_check_certificate_expiry_seconds{pool=\"api\",upstream=\"10.0.0.1:80\",check=\"http\"} 1893456000",
         ] {
             assert!(text.lines().any(|l| l == line), "{line} is missing in\n{text}");
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_pool_is_in_one_service_state() {
+        for state in ServiceState::ALL {
+            let text = render(scrape(vec![PoolStatus { service: state, ..pool("api", vec![]) }]), PLAIN);
+            let series =
+                text.lines().filter_map(|line| line.strip_prefix("roundsman_pool_service_state{pool=\"api\","));
+            let on: Vec<&str> = series.clone().filter(|series| series.ends_with(" 1")).collect();
+            assert_eq!((on, series.count()), (vec![&*format!("state=\"{}\"}} 1", state.as_str())], 5), "{text}");
         }
     }
 

@@ -40,8 +40,8 @@ pub use snapshot::{Departed, ListenerEntry, ListenerId, Pool, PoolId, PoolShared
 pub use state::{Applied, Kept, ProbeJob, SetAdminError};
 pub use stats::{AnswerReason, FrontStats, Histogram, PoolStats, ReasonCount, RequestClass};
 pub use status::{
-    CheckStatus, CheckerStatus, ExplainError, Explanation, LastCheck, OutOfOrder, PoolStatus, PoolSummary, Status,
-    Streak, UpstreamDetail, UpstreamStatus,
+    CheckStatus, CheckerStatus, ExplainError, Explanation, LastCheck, OutOfOrder, PoolStatus, PoolSummary,
+    ServiceState, Status, Streak, UpstreamDetail, UpstreamStatus,
 };
 pub use upstream::{Connection, Connections, Hints, Unasked, Upstream, UpstreamId};
 pub use view::{Candidate, FIRST_VERDICT_WAIT, Otherwise, Reading, Rules, Service, Tier, Tried, View};

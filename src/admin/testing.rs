@@ -66,6 +66,11 @@ pub fn finish(pool_name: &str, upstreams: Vec<UpstreamStatus>) -> PoolStatus {
         healthy,
         total: upstreams.len(),
         eligible,
+        service: match summary {
+            PoolSummary::Healthy | PoolSummary::Degraded => ServiceState::Normal,
+            PoolSummary::Unhealthy => ServiceState::Refusing,
+            PoolSummary::Unknown => ServiceState::Waiting,
+        },
         fail_open: false,
         warming: false,
         warming_until: None,

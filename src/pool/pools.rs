@@ -671,6 +671,7 @@ impl PoolState {
             healthy: self.healthy,
             total: self.policy.upstreams.len(),
             eligible,
+            service: (&self.serving).into(),
             fail_open: self.fail_open,
             warming: self.warming.is_some(),
             warming_until: self.warming.map(|warming| warming.until),

@@ -7,7 +7,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::events::Transition;
-use super::outage::Way;
+use super::outage::{Serving, Way};
 use super::snapshot::PoolShared;
 use super::upstream::Upstream;
 use super::view::Service;
@@ -67,6 +67,55 @@ impl PoolSummary {
     }
 }
 
+/// What the requests of a pool get now.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum ServiceState {
+    /// Its own upstreams, enough of which are healthy.
+    Normal,
+    /// A wait for the first verdict of an upstream.
+    Waiting,
+    /// 503 at once.
+    Refusing,
+    /// Every upstream that is not disabled or draining, healthy or not.
+    FailOpen,
+    /// Another pool, as configured by `when_no_healthy`.
+    OtherPool,
+}
+
+impl ServiceState {
+    /// Every one.
+    pub const ALL: [ServiceState; 5] = [
+        ServiceState::Normal,
+        ServiceState::Waiting,
+        ServiceState::Refusing,
+        ServiceState::FailOpen,
+        ServiceState::OtherPool,
+    ];
+
+    /// The word used in metrics; for an outage, its kind of event.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            ServiceState::Normal => "normal",
+            ServiceState::Waiting => "waiting",
+            ServiceState::Refusing => "refusing",
+            ServiceState::FailOpen => "fail_open",
+            ServiceState::OtherPool => "other_pool",
+        }
+    }
+}
+
+impl From<&Serving> for ServiceState {
+    fn from(serving: &Serving) -> ServiceState {
+        match serving {
+            Serving::InOrder => ServiceState::Normal,
+            Serving::Awaited => ServiceState::Waiting,
+            Serving::Out(Way::Refuse) => ServiceState::Refusing,
+            Serving::Out(Way::FailOpen) => ServiceState::FailOpen,
+            Serving::Out(Way::OtherPool(_)) => ServiceState::OtherPool,
+        }
+    }
+}
+
 /// One pool.
 #[derive(Debug, Clone)]
 pub struct PoolStatus {
@@ -80,6 +129,8 @@ pub struct PoolStatus {
     pub total: usize,
     /// Upstreams that may be picked now.
     pub eligible: usize,
+    /// What its requests get now.
+    pub service: ServiceState,
     /// It uses upstreams that are not healthy, as configured by `when_no_healthy = "fail_open"`.
     pub fail_open: bool,
     /// Removed upstreams serve until a new one is healthy.

@@ -21,6 +21,17 @@ async fn fail(program: &Program, name: &str, origin: &Origin) {
     program.wait_for_state(name, &origin.text(), "unhealthy", PATIENCE).await;
 }
 
+/// Waits until this is what the requests of the pool get, as the metrics have it.
+async fn service_state(program: &Program, name: &str, state: &str) {
+    let series = |state: &str| format!("roundsman_pool_service_state{{pool=\"{name}\",state=\"{state}\"}}");
+    let end = Instant::now() + PATIENCE;
+    // A scrape may be as old as 100 ms.
+    while program.metric(&series(state)).await != Some(1.0) {
+        assert!(Instant::now() < end, "{state}: {}", program.metrics().await);
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
+
 async fn recover(program: &Program, name: &str, origin: &Origin) {
     origin.set("/healthz", 200);
     program.wait_for_state(name, &origin.text(), "healthy", PATIENCE).await;
@@ -46,9 +57,11 @@ async fn all_down_is_answered_at_once_without_an_attempt_and_back_is_back() {
     }
     assert!(quickest < Duration::from_millis(50), "{quickest:?}");
     assert_eq!((a.count("/"), b.count("/")), (0, 0));
+    service_state(&program, "api", "refusing").await;
     assert_eq!(program.metric("roundsman_answers_total{pool=\"api\",reason=\"none_eligible\"}").await, Some(20.0));
     recover(&program, "api", &b).await;
     assert_eq!(client.get("/").await.text(), "hello from b", "on the same connection");
+    service_state(&program, "api", "normal").await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -68,6 +81,7 @@ async fn fail_open_uses_all_enabled_ones_and_tells_once() {
     let status = program.pool("api").await;
     assert!(status.fail_open && status.status == PoolWord::Degraded && status.healthy == 0, "{status:?}");
     assert_eq!(program.metric("roundsman_pool_fail_open{pool=\"api\"}").await, Some(1.0));
+    service_state(&program, "api", "fail_open").await;
     recover(&program, "api", &a).await;
     let before = b.count("/");
     for _ in 0..10 {
@@ -95,8 +109,11 @@ async fn another_pool_takes_over_and_gives_back() {
     assert_eq!(client.get("/").await.text(), "hello from a");
     fail(&program, "api", &a).await;
     assert_eq!(client.get("/").await.text(), "hello from spare");
+    service_state(&program, "api", "other_pool").await;
+    service_state(&program, "spare", "normal").await;
     fail(&program, "spare", &spare).await;
     assert_eq!(client.get("/").await.status, 503);
+    service_state(&program, "api", "refusing").await;
     recover(&program, "api", &a).await;
     assert_eq!(client.get("/").await.text(), "hello from a");
 }
