@@ -305,3 +305,29 @@ async fn a_name_without_addresses_reports_why_and_is_not_probed() {
     stop.send(true).unwrap();
     task.await.unwrap();
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_line_about_a_name_says_which_pools_have_it() {
+    let world = World::start();
+    let named = |name: &str, upstreams: &[&str]| PoolPolicy { name: Name::try_new(name).unwrap(), ..pool(upstreams) };
+    world.discovery.add(&config(vec![
+        named("api", &["a.test:80", "a.test:81", "b.test:80"]),
+        named("web", &["10.0.0.1:80", "a.test:80"]),
+        named("one", &["c.test:80"]),
+        named("two", &["c.test:80"]),
+        named("three", &["c.test:80"]),
+        named("four", &["c.test:80"]),
+        named("five", &["c.test:80"]),
+    ]));
+    for (host, want) in [
+        ("a.test", "api, web"),
+        ("b.test", "api"),
+        ("c.test", "one, two, three and 2 more"),
+        ("gone.test", ""),
+        ("10.0.0.1", ""),
+    ] {
+        assert_eq!(world.discovery.pools_of(host), want, "{host}");
+    }
+    world.discovery.keep_only(&config(vec![named("web", &["a.test:80"])]));
+    assert_eq!((world.discovery.pools_of("a.test"), world.discovery.pools_of("b.test")), ("web".into(), String::new()));
+}

@@ -93,6 +93,8 @@ async fn a_name_that_does_not_resolve_is_shown_and_refuses_nothing() {
         tokio::time::sleep(Duration::from_millis(20)).await;
     };
     assert_eq!(unresolved.state, HealthState::Unknown);
+    let logged = |line: &str| line.contains("Name does not resolve") && line.contains("\"pools\":\"api\"");
+    assert!(program.log().lines().any(logged), "{}", program.log());
     assert_eq!(get(program.web, "/").await.status, 200);
     program.wait_until_ready().await;
 
