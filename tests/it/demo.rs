@@ -99,10 +99,12 @@ fn reloads_work_after_the_storys_own_and_a_503_without_any_backend_is_no_failure
     let figure = |line: &str| line.split("  503 ").nth(1)?.trim_start().split('/').next()?.parse::<u32>().ok();
     let counts = || demo.shown().lines().filter(|line| line.contains("requests/s")).filter_map(figure).any(|n| n > 0);
     assert_eventually_blocking("a line counts the requests that nobody serves", PATIENCE, counts);
+    demo.shows("roundsman: pool demo refuses requests  ", 1);
     // Between its first listening and its second pass every answer is 503, rightly.
     demo.press("1");
     demo.shows("Revived backend 1", 1);
     demo.shows("backend 1 unhealthy -> healthy", 2);
+    demo.shows("roundsman: pool demo serves again after ", 1);
     demo.press("q");
     let code = demo.ends();
     demo.shows("No request failed that should not have.", 1);
