@@ -14,11 +14,12 @@ use tokio::time::{Instant, sleep};
 
 use super::clients::Clients;
 use super::ending::{Base, Ending};
-use super::evidence::{Evidence, Order};
+use super::evidence::{End, Evidence, Order};
 use super::model::{Answer, At, Config, HOST, Mode, ORIGINS, PATHS, Reach, SERVICES, Traffic};
 use super::oracle::Violation;
 use super::plan::{Act, How, first, first_hosts};
 use super::watch::{Clock, Seen, Watch};
+use super::{ANSWERS_MIN, SAMPLES_MIN};
 use crate::discovery::{set_hosts, with_hosts_and};
 use crate::origin::{Act as Step, BlackHole, Origin, Reply, own_host};
 use crate::program::{Program, fetch, free_address, try_fetch};
@@ -298,6 +299,7 @@ impl World {
             }
         }
         wait_until_well(&self.program, &config, &self.addresses).await;
+        self.wait_until_shown().await;
         let World { clients, watch, .. } = self;
         let shared = clients.shared.clone();
         clients.stop().await;
@@ -317,6 +319,20 @@ impl World {
         ending.take_statuses(&statuses, &self.addresses);
         ending.take_arrivals(&self.origins);
         (ending.evidence, ending.violations)
+    }
+
+    /// Lets the load go on until there is enough to judge: a storm of a few acts may be over before a busy machine has
+    /// answered anything.
+    async fn wait_until_shown(&self) {
+        let end = Instant::now() + PATIENCE;
+        let answered = || {
+            let outcomes = self.clients.shared.outcomes.lock();
+            outcomes.iter().filter(|outcome| outcome.end == End::Answered).count()
+        };
+        let samples = || self.watch.seen.lock().statuses.len();
+        while (answered() <= ANSWERS_MIN || samples() <= SAMPLES_MIN) && Instant::now() < end {
+            sleep(Duration::from_millis(20)).await;
+        }
     }
 
     /// What the name stands for in the configuration of now; what it stood for last, where no pool has it.
