@@ -13,6 +13,7 @@ mod client;
 mod events;
 mod explain;
 mod hangup;
+mod identity;
 mod locate;
 mod orders;
 mod probe;

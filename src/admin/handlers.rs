@@ -103,6 +103,11 @@ pub async fn metrics(question: Question) -> Reply {
     if gzip { reply::with(reply, header::CONTENT_ENCODING, "gzip") } else { reply }
 }
 
+/// `GET /api/v1/process`.
+pub async fn process(question: Question) -> Reply {
+    reply::json(StatusCode::OK, &render::process(&question.server.host.process()))
+}
+
 /// `GET /api/v1/status`.
 pub async fn status(question: Question) -> Reply {
     let json = || reply::to_json(&question.server.status_reply(question.asked));

@@ -76,8 +76,12 @@ pub struct Access {
 /// The state of the process itself.
 #[derive(Debug, Clone)]
 pub struct ProcessInfo {
+    /// Its number.
+    pub pid: u32,
     /// Its phase.
     pub state: ProcessState,
+    /// Its listeners, by name.
+    pub listeners: Vec<(Name, Address)>,
     /// When it started.
     pub started: Instant,
     /// The running configuration.

@@ -22,18 +22,48 @@ pub struct StatusReply {
     pub version: String,
     /// Counts applied configurations.
     pub generation: u64,
+    /// The number of the process.
+    #[serde(default)]
+    pub pid: u32,
     /// Since its start.
     pub uptime_seconds: f64,
     /// Its phase.
     pub state: ProcessState,
     /// Whether `/readyz` returns 200.
     pub ready: bool,
+    /// Where it listens for requests, in file order.
+    #[serde(default)]
+    pub listeners: Vec<ListenerInfo>,
     /// The running configuration.
     pub config: ConfigInfo,
     /// The state of the checker itself.
     pub checker: CheckerInfo,
     /// Pools by name, in file order.
     pub pools: Ordered<PoolInfo>,
+}
+
+/// `GET /api/v1/process`: which process this is. Cheap, unlike a status of many upstreams.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ProcessReply {
+    /// Its version.
+    pub version: String,
+    /// Its number.
+    pub pid: u32,
+    /// Its phase.
+    pub state: ProcessState,
+    /// Its configuration file, as given on the command line; null when made from `--listen` and `--to`.
+    pub file: Option<String>,
+    /// Where it listens for requests, in file order.
+    pub listeners: Vec<ListenerInfo>,
+}
+
+/// A socket that takes requests.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ListenerInfo {
+    /// Its name in the configuration.
+    pub name: String,
+    /// Its address.
+    pub address: String,
 }
 
 /// The phase of the process.

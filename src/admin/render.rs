@@ -22,9 +22,11 @@ pub fn status(status: &Status, process: &ProcessInfo, ready: bool, clock: &Clock
     StatusReply {
         version: crate::VERSION.to_string(),
         generation: status.generation,
+        pid: process.pid,
         uptime_seconds: uptime(process, now),
         state: process.state,
         ready,
+        listeners: listeners(process),
         config: ConfigInfo {
             file: process.config.file.clone(),
             loaded_at: clock.date(process.config.loaded_at),
@@ -40,6 +42,22 @@ pub fn status(status: &Status, process: &ProcessInfo, ready: bool, clock: &Clock
         },
         pools: Ordered(status.pools.iter().map(|pool| (pool.name.to_string(), pool_info(pool, clock, now))).collect()),
     }
+}
+
+/// `GET /api/v1/process`.
+pub fn process(process: &ProcessInfo) -> ProcessReply {
+    ProcessReply {
+        version: crate::VERSION.to_string(),
+        pid: process.pid,
+        state: process.state,
+        file: process.config.file.clone(),
+        listeners: listeners(process),
+    }
+}
+
+fn listeners(process: &ProcessInfo) -> Vec<ListenerInfo> {
+    let all = process.listeners.iter();
+    all.map(|(name, address)| ListenerInfo { name: name.to_string(), address: address.to_string() }).collect()
 }
 
 /// Since the start, to the millisecond.

@@ -67,6 +67,15 @@ pub fn bind(policy: &AdminPolicy) -> Result<Bound, BindError> {
     bound.map_err(|source| BindError::Io { address: address.clone(), source })
 }
 
+/// Binds the same TCP address with any free port, for a process without a configuration file whose default is in use.
+pub fn bind_free_port(policy: &AdminPolicy) -> Result<Bound, BindError> {
+    let address = match &policy.address {
+        Address::Inet(inet) => Address::Inet(std::net::SocketAddr::new(inet.ip(), 0)),
+        other @ (Address::Unix(_) | Address::Name { .. }) => other.clone(),
+    };
+    bind(&AdminPolicy { address, ..policy.clone() })
+}
+
 impl Bound {
     /// The address in use; differs from the policy's only where that asked for port 0.
     pub fn address(&self) -> &Address {
@@ -141,6 +150,16 @@ mod tests {
         let address = taken.local_addr().unwrap().to_string();
         let error = bind(&policy(&address, None)).unwrap_err().to_string();
         assert!(error.contains(&address) && error.contains("in use"), "{error}");
+    }
+
+    #[test]
+    fn a_free_port_is_found_where_the_configured_one_is_busy() {
+        let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = taken.local_addr().unwrap().to_string();
+        let bound = bind_free_port(&policy(&address, None)).expect("another port is free");
+        let instead = bound.address().to_string();
+        assert!(instead.starts_with("127.0.0.1:") && instead != address && !instead.ends_with(":0"), "{instead}");
+        assert!(std::net::TcpStream::connect(&instead).is_ok(), "it listens");
     }
 
     #[test]

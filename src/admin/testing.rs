@@ -24,7 +24,9 @@ pub fn name(text: &str) -> Name {
 pub fn process() -> ProcessInfo {
     let now = Instant::now();
     ProcessInfo {
+        pid: 4_242,
         state: ProcessState::Running,
+        listeners: vec![(name("web"), "10.0.0.9:8080".parse().expect("a good address"))],
         started: now,
         config: ConfigFile { file: Some("roundsman.toml".into()), loaded_at: now, hash: "".into(), last_reload: None },
         conditions: Vec::new(),

@@ -87,7 +87,15 @@ impl Host for Process {
         };
         let conditions =
             vec![Condition { name: "configuration", met: true }, Condition { name: "listeners", met: listening }];
-        ProcessInfo { state, started: self.started, config: self.reloader.config_file(), conditions }
+        let config = self.reloader.config();
+        ProcessInfo {
+            pid: std::process::id(),
+            state,
+            listeners: config.listeners.iter().map(|l| (l.name.clone(), l.address.clone())).collect(),
+            started: self.started,
+            config: self.reloader.config_file(),
+            conditions,
+        }
     }
 
     fn state(&self) -> ProcessState {

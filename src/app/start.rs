@@ -19,6 +19,7 @@ use super::{ConfigSource, RunOptions};
 use crate::admin::{Host, server, socket};
 use crate::config::{Diagnostic, Severity};
 use crate::discovery::{Discovery, FIRST_ANSWER_WAIT, NamingProber, SystemResolver};
+use crate::model::Address;
 use crate::model::policy::Config;
 use crate::pool::{Controller, Prober};
 use crate::probe;
@@ -62,7 +63,7 @@ async fn run_here(options: &RunOptions) -> ExitCode {
         let Diagnostic { file, line, column, key, message, expected, .. } = warning;
         tracing::warn!(file, line, column, key, reason = message, expected, "Configuration warning");
     }
-    let sockets = match bind_all(&config) {
+    let sockets = match bind_all(&config, &options.config) {
         Ok(sockets) => sockets,
         Err(message) => return fail(&message),
     };
@@ -82,21 +83,46 @@ struct Sockets {
     admin: Option<socket::Bound>,
 }
 
-fn bind_all(config: &Config) -> Result<Sockets, String> {
+fn bind_all(config: &Config, source: &ConfigSource) -> Result<Sockets, String> {
     let mut listeners = vec![];
     for listener in &config.listeners {
         let bound = Plane::bind(&listener.address);
         listeners.push(bound.map_err(|error| format!("listener {}: {error}", listener.name))?);
     }
-    let admin = match socket::bind(&config.admin) {
-        Ok(bound) => Some(bound),
-        Err(error) if config.admin.written => return Err(format!("admin: {error}")),
-        Err(error) => {
-            tracing::warn!(%error, "Admin address is busy; running without the admin API (to use another address, set [admin])");
+    let admin = match (socket::bind(&config.admin), source) {
+        (Ok(bound), _) => Some(bound),
+        (Err(error), _) if config.admin.written => return Err(format!("admin: {error}")),
+        (Err(error), ConfigSource::Inline { .. }) => bind_free_port(config, &error),
+        (Err(error), ConfigSource::File(_)) => {
+            tracing::warn!(
+                %error,
+                "Admin address is not available: running without the admin API. If another roundsman has the address, \
+                 `roundsman status` and its like show that one. To use another address, set [admin]"
+            );
             None
         }
     };
     Ok(Sockets { listeners, admin })
+}
+
+/// Without a file there is no place to write another admin address, so any free port will do.
+fn bind_free_port(config: &Config, busy: &socket::BindError) -> Option<socket::Bound> {
+    match socket::bind_free_port(&config.admin) {
+        Ok(bound) => {
+            let instead = bound.address();
+            tracing::warn!(error = %busy, %instead, "Admin address is not available: using a free port");
+            Some(bound)
+        }
+        Err(error) => {
+            tracing::warn!(%error, "Admin address is not available: running without the admin API");
+            None
+        }
+    }
+}
+
+/// The command that shows this process, where `roundsman status` alone would not find it.
+fn status_command(configured: &Address, bound: &Address) -> Option<String> {
+    (configured != bound).then(|| format!("roundsman status --admin {bound}"))
 }
 
 /// Everything that runs.
@@ -123,7 +149,7 @@ impl Server {
         let controller = Arc::new(controller);
         let plane = Plane::new(controller.published().clone(), connections_max(), data.handle().clone());
         let addresses: Vec<String> = config.listeners.iter().map(|l| format!("{}={}", l.name, l.address)).collect();
-        let admin_address = config.admin.address.clone();
+        let configured = config.admin.address.clone();
         let (stop_checker, stopped) = watch::channel(false);
         let config = Arc::new(config);
         let discovery = discover(&config).await;
@@ -141,12 +167,14 @@ impl Server {
         let process =
             Arc::new(Process { controller, plane, reloader, reloads, started, started_at, life, secret_files });
         let host: Arc<dyn Host> = process.clone();
+        let admin_address = sockets.admin.as_ref().map(|bound| bound.address().clone());
         let admin = match sockets.admin {
             Some(bound) => Some(bound.spawn(host).map_err(|error| format!("admin: {error}"))?),
             None => None,
         };
-        let page = admin.as_ref().and_then(|_| crate::admin::page::url(&admin_address));
-        let admin_address = admin.is_some().then(|| admin_address.to_string());
+        let page = admin_address.as_ref().and_then(crate::admin::page::url);
+        let status = admin_address.as_ref().and_then(|bound| status_command(&configured, bound));
+        let admin_address = admin_address.as_ref().map(ToString::to_string);
         tracing::info!(
             version = crate::VERSION,
             pid = std::process::id(),
@@ -154,6 +182,7 @@ impl Server {
             listeners = addresses.join(" "),
             admin = admin_address,
             page,
+            status,
             "Started"
         );
         Ok(Server { process, data, reload_orders, stop_checker, checker, admin })

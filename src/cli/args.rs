@@ -289,7 +289,7 @@ pub struct EventsArgs {
 /// `explain`.
 #[derive(Debug, Args)]
 pub struct ExplainArgs {
-    /// The pool; optional if there is only one
+    /// The pool [default: the only one, else those in trouble]
     pub pool: Option<String>,
     /// The upstream: its address or host name [default: the whole pool]
     pub upstream: Option<String>,

@@ -8,11 +8,11 @@ use http::StatusCode;
 use jiff::Timestamp;
 use tokio::time::{Instant, sleep};
 
-use super::Failure;
 use super::args::EventsArgs;
 use super::client::{self, Ask};
 use super::locate::{self, Target};
 use super::text::{self, Paint, colour_of, one_line};
+use super::{Failure, identity};
 use crate::admin::json::{ChangesInfo, EventInfo, EventWhat, EventsReply, OutageInfo, StatusReply, WarmingWord};
 use crate::model::lookup;
 
@@ -29,6 +29,7 @@ pub fn run(args: &EventsArgs) -> Result<ExitCode, Failure> {
     let print = |events: &[EventInfo]| print_events(events, choice, args.json);
     let runtime = client::runtime()?;
     runtime.block_on(async {
+        let process = if args.json { String::new() } else { identity::line(&target).await? };
         let mut after = args.after;
         let first = fetch(&target, after, 0).await?;
         if let Some(pool) = args.pool.as_deref()
@@ -36,6 +37,7 @@ pub fn run(args: &EventsArgs) -> Result<ExitCode, Failure> {
         {
             find_pool(&target, pool).await?;
         }
+        text::print(&process)?;
         print(&first.events)?;
         if args.follow {
             after = first.last;

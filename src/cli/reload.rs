@@ -7,7 +7,7 @@ use http::StatusCode;
 use super::args::ReloadArgs;
 use super::client::{self, Ask};
 use super::text::{self, Paint, colour_of, one_line};
-use super::{Failure, locate};
+use super::{Failure, identity, locate};
 use crate::admin::json::{Diagnostic, ReloadReply, ReloadResult};
 use crate::app::load::EXIT_BAD_CONFIG;
 
@@ -15,13 +15,14 @@ use crate::app::load::EXIT_BAD_CONFIG;
 /// applied (a port in use).
 pub fn run(args: &ReloadArgs) -> Result<ExitCode, Failure> {
     let target = locate::find(&args.process.process())?;
+    let process = if args.json { String::new() } else { identity::line_now(&target)? };
     let path = if args.dry_run { "/api/v1/reload?dry_run=true" } else { "/api/v1/reload" };
     let answer = client::ask_now(&target, Ask::post(path).within(client::RELOAD_TIMEOUT))?;
     let reply: ReloadReply = answer.json(&[StatusCode::OK, StatusCode::UNPROCESSABLE_ENTITY])?;
     if args.json {
         text::print(&String::from_utf8_lossy(&answer.body))?;
     } else {
-        text::print(&render(&reply, Paint::for_stdout()))?;
+        text::print(&format!("{process}{}", render(&reply, Paint::for_stdout())))?;
     }
     Ok(match reply.result {
         ReloadResult::Applied | ReloadResult::Unchanged => ExitCode::SUCCESS,

@@ -30,6 +30,14 @@ fn text(bytes: &[u8]) -> String {
     String::from_utf8(bytes.to_vec()).expect("output is UTF-8")
 }
 
+/// What a command prints for people below the line that says which process answers.
+fn answer(output: &Output) -> String {
+    let out = text(&output.stdout);
+    let (process, answer) = out.split_once('\n').unwrap_or_else(|| panic!("{out}{}", text(&output.stderr)));
+    assert!(process.starts_with("process ") && process.contains(" of ") && process.contains(", listens on "), "{out}");
+    answer.to_owned()
+}
+
 /// A running process whose sockets are files of its own directory.
 struct Process {
     dir: tempfile::TempDir,
@@ -167,7 +175,7 @@ fn status_events_and_orders_show_one_and_the_same_process() {
     let upstream = process.upstream("a.sock");
     // It serves no request, so no force is needed.
     let drained = process.command(&["drain", "api", &upstream, "--reason", "kernel upgrade"]);
-    let said = text(&drained.stdout);
+    let said = answer(&drained);
     assert!(said.starts_with(&format!("api {upstream}: draining, was enabled\n(an order survives reloads")), "{said}");
     assert!(said.contains("ends with the process"), "{said}");
     assert_eq!(process.status()["pools"]["api"]["upstreams"][0]["admin"], "draining");
@@ -189,12 +197,12 @@ fn reload_says_what_became_of_it_and_a_refusal_is_78() {
     let process = Process::start();
     let generation = || process.status()["generation"].as_u64().expect("a number");
     let first = generation();
-    assert!(text(&process.command(&["reload"]).stdout).starts_with("unchanged"));
+    assert!(answer(&process.command(&["reload"])).starts_with("unchanged"));
     std::fs::write(process.path("r.toml"), Process::config(&process.dir, "new.sock")).unwrap();
     let trial = process.command(&["reload", "--dry-run"]);
     assert_eq!((trial.status.code(), generation()), (Some(0), first), "{}", text(&trial.stdout));
     let applied = process.command(&["reload"]);
-    assert!(text(&applied.stdout).starts_with("applied"), "{}", text(&applied.stdout));
+    assert!(answer(&applied).starts_with("applied"), "{}", text(&applied.stdout));
     assert!(generation() > first);
     let (old, new) = (process.upstream("a.sock"), process.upstream("new.sock"));
     let metrics = process.get("/metrics");

@@ -119,9 +119,23 @@ impl Program {
         let dir = tempfile::tempdir().expect("a temporary directory");
         let text = text(web, admin, dir.path());
         std::fs::write(dir.path().join("roundsman.toml"), text).expect("write the configuration");
+        command.args(["run", "--config", "roundsman.toml"]);
+        Program::spawn_in(dir, command, web, admin)
+    }
+
+    /// Starts it without a file, in front of these upstreams, and does not wait. `admin` is the default address, which
+    /// may be another process's.
+    pub fn spawn_without_file(to: &str) -> Program {
+        let (web, admin) = (free_address(), SocketAddr::from(([127, 0, 0, 1], 9_900)));
+        let mut command = Command::new(BINARY);
+        command.args(["run", "--listen", &web.to_string(), "--to", to]);
+        Program::spawn_in(tempfile::tempdir().expect("a temporary directory"), command, web, admin)
+    }
+
+    fn spawn_in(dir: TempDir, mut command: Command, web: SocketAddr, admin: SocketAddr) -> Program {
         let log = std::fs::File::create(dir.path().join("log")).expect("create the log");
         let child = command
-            .args(["run", "--config", "roundsman.toml", "--log-format", "json"])
+            .args(["--log-format", "json"])
             .current_dir(dir.path())
             .stdin(Stdio::null())
             .stdout(Stdio::null())

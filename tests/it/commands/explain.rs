@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use serde_json::Value;
 
-use super::{PATIENCE, Process, TOKEN, roundsman, text};
+use super::{PATIENCE, Process, TOKEN, answer, roundsman, text};
 use crate::origin::{Origin, Reply, refusing_address};
 use crate::support::assert_eventually_blocking;
 
@@ -29,7 +29,7 @@ impl Process {
     fn explain(&self, args: &[&str]) -> String {
         let output = self.command(&[&["explain"], args].concat());
         assert_eq!(output.status.code(), Some(0), "{}", text(&output.stderr));
-        text(&output.stdout)
+        if args.contains(&"--json") { text(&output.stdout) } else { answer(&output) }
     }
 
     fn explain_json(&self, args: &[&str]) -> Value {

@@ -5,7 +5,7 @@ use std::process::{Command, Stdio};
 
 use serde_json::Value;
 
-use super::{PATIENCE, Process, lines_of, roundsman, text, wait};
+use super::{PATIENCE, Process, answer, lines_of, roundsman, text, wait};
 use crate::origin::{Origin, Reply, refusing_address};
 use crate::program::BINARY;
 use crate::pty::Terminal;
@@ -45,7 +45,7 @@ fn one_pool_or_what_is_in_trouble_is_shown_and_fits_a_terminal() {
     let web = said(&["status", "web"]);
     assert!(web.contains("web  healthy  1/1 healthy") && !web.contains("api"), "{web}");
     let bad = said(&["status", "--unhealthy"]);
-    assert!(bad.contains(&refusing) && !bad.contains(&good.text()) && !bad.contains("web"), "{bad}");
+    assert!(bad.contains(&refusing) && !bad.contains(&good.text()) && !bad.contains("\nweb  "), "{bad}");
     let json: Value = serde_json::from_str(&said(&["status", "api", "-u", "--json"])).expect("JSON");
     assert_eq!(json["pools"]["api"]["upstreams"].as_array().map(Vec::len), Some(1));
     assert_eq!(json["pools"].as_object().map(serde_json::Map::len), Some(1));
@@ -107,36 +107,50 @@ fn a_watched_status_is_printed_again_and_on_a_terminal_in_place() {
 fn events_are_chosen_by_pool_and_by_age() {
     let (process, refusing) = start(&good());
     let said = |args: &[&str]| text(&process.command(&[&["events"], args].concat()).stdout);
-    let api = said(&["--pool", "api"]);
+    let api = answer(&process.command(&["events", "--pool", "api"]));
     assert!(api.contains(&refusing) && api.lines().all(|line| line.contains("Z  api ")), "{api}");
     let web = said(&["--pool", "web", "--json"]);
     assert!(!web.is_empty() && web.lines().all(|line| line.contains("\"pool\":\"web\"")), "{web}");
     assert_eq!(said(&["--since", "1h"]), said(&[]));
-    assert_eq!(said(&["--since", "0s"]), "");
+    assert_eq!(answer(&process.command(&["events", "--since", "0s"])), "");
     let missing = process.command(&["events", "--pool", "apy"]);
     assert_eq!(missing.status.code(), Some(2), "{}", text(&missing.stderr));
     assert!(text(&missing.stderr).contains("there is no pool \"apy\"; did you mean api?"));
 }
 
 #[test]
-fn explain_needs_no_pool_where_there_is_one_and_lists_them_where_there_are_more() {
-    let (process, refusing) = start(&good());
-    let unclear = process.command(&["explain"]);
-    assert_eq!(unclear.status.code(), Some(2));
-    let want = "there are 2 pools; give one, for example `roundsman explain api` (api, web)\n";
-    assert!(text(&unclear.stderr).ends_with(want), "{}", text(&unclear.stderr));
+fn explain_without_a_pool_explains_those_in_trouble() {
+    let good = good();
+    let (process, refusing) = start(&good);
+    let flat = |text: String| text.split_whitespace().collect::<Vec<_>>().join(" ");
+    let troubled = flat(answer(&process.command(&["explain"])));
+    assert!(troubled.starts_with("1 of 2 pools is in trouble: api is degraded Pool api is degraded: "), "{troubled}");
+    assert!(troubled.contains(&refusing), "{troubled}");
+    let more = "The other pools are healthy. One of them in full, for example: `roundsman explain web`";
+    assert!(troubled.ends_with(more), "{troubled}");
+    let json = process.command(&["explain", "--json"]);
+    let json: Value = serde_json::from_slice(&json.stdout).unwrap_or_else(|e| panic!("{e}: {}", text(&json.stderr)));
+    assert_eq!((&json["pools"][0]["pool"], &json["pools"][0]["status"]), (&"api".into(), &"degraded".into()));
+    assert_eq!(json["others"], serde_json::json!([{ "pool": "web", "status": "healthy" }]));
     let order = process.command(&["drain", "apy", &refusing]);
     assert!(text(&order.stderr).contains("there is no pool \"apy\"; did you mean api?"), "{}", text(&order.stderr));
 
+    // All pools fail at once.
+    good.set("/healthz", 503);
+    assert_eventually_blocking("both pools are down", PATIENCE, || {
+        let pools = process.status()["pools"].clone();
+        [&pools["api"]["status"], &pools["web"]["status"]] == ["unhealthy", "unhealthy"]
+    });
+    let down = flat(answer(&process.command(&["explain"])));
+    assert!(down.starts_with("2 of 2 pools are in trouble: api is unhealthy, web is unhealthy Pool api "), "{down}");
+    assert!(down.contains("Pool web is unhealthy: ") && down.contains("Requests get 503"), "{down}");
+
     let alone = Process::start();
-    let said = |args: &[&str]| text(&alone.command(args).stdout);
-    assert!(said(&["explain"]).starts_with("Pool api is "), "{}", said(&["explain"]));
+    let explained = || answer(&alone.command(&["explain"]));
+    assert!(explained().starts_with("Pool api is "), "{}", explained());
     let upstream = alone.upstream("a.sock");
-    assert!(
-        said(&["explain", &upstream]).starts_with(&format!("api {upstream}  ")),
-        "{}",
-        said(&["explain", &upstream])
-    );
+    let one = answer(&alone.command(&["explain", &upstream]));
+    assert!(one.starts_with(&format!("api {upstream}  ")), "{one}");
     let neither = alone.command(&["explain", "unix:/nonexistent"]);
     assert_eq!(neither.status.code(), Some(2));
 }

@@ -63,16 +63,23 @@ async fn a_written_admin_address_must_bind() {
     assert!(refused(program.web));
 }
 
+/// Makes the default admin address busy, by this test or by another process.
+async fn hold_default_admin() -> Option<TcpListener> {
+    let end = Instant::now() + Duration::from_secs(20);
+    loop {
+        match TcpListener::bind("127.0.0.1:9900") {
+            Ok(held) => return Some(held),
+            // If another test holds it, it may be free soon.
+            Err(_) if Instant::now() < end => tokio::time::sleep(Duration::from_millis(50)).await,
+            Err(_) => return None,
+        }
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn an_unwritten_admin_address_that_is_busy_is_a_warning() {
     let origin = Origin::plain("a").await;
-    // Busy by this test or by another process; if another test holds it, wait until it is free.
-    let end = Instant::now() + Duration::from_secs(20);
-    let mut held = TcpListener::bind("127.0.0.1:9900");
-    while held.is_err() && Instant::now() < end {
-        tokio::time::sleep(Duration::from_millis(50)).await;
-        held = TcpListener::bind("127.0.0.1:9900");
-    }
+    let _held = hold_default_admin().await;
     let mut program = Program::spawn_whole(|web, _, _| {
         format!(
             "[listeners.web]\naddress = \"{web}\"\npool = \"api\"\n{}",
@@ -81,10 +88,56 @@ async fn an_unwritten_admin_address_that_is_busy_is_a_warning() {
     });
     assert_eventually("it accepts", PATIENCE, || !refused(program.web)).await;
     assert_eq!(get(program.web, "/").await.status, 200);
-    let warned = |log: String| log.contains("Admin address is busy") && log.contains("127.0.0.1:9900");
+    let warned = |log: String| {
+        let says =
+            ["Admin address is not available", "127.0.0.1:9900", "`roundsman status` and its like show that one"];
+        log.lines().any(|line| says.iter().all(|part| line.contains(part)))
+    };
     assert_eventually("the warning", PATIENCE, || warned(program.log())).await;
     program.signal(Signal::SIGTERM);
     assert_eq!(program.wait_for_exit(WITHIN_A_SECOND).await.code(), Some(0));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn without_a_file_another_admin_port_is_found_and_named_and_commands_say_which_process_answers() {
+    let origin = Origin::plain("a").await;
+    let _held = hold_default_admin().await;
+    let program = Program::spawn_without_file(&origin.text());
+    let web = program.web;
+    let started = || {
+        let lines = program.log();
+        let lines = lines.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
+        lines.into_iter().find(|line| line["message"] == "Started")
+    };
+    assert_eventually("it starts", PATIENCE, || started().is_some()).await;
+    let started = started().expect("just seen");
+    let admin = started["admin"].as_str().expect("an admin address").to_owned();
+    assert!(admin.starts_with("127.0.0.1:") && admin != "127.0.0.1:9900", "{started}");
+    assert_eq!(started["status"], format!("roundsman status --admin {admin}"));
+    assert_eq!(started["page"], format!("http://{admin}/"));
+
+    // It can be told from the process that holds the default address.
+    let (pid, upstream) = (started["pid"].to_string(), origin.text());
+    let line = format!("process {pid} run without a file, listens on {web}");
+    for command in [
+        &["events"][..],
+        &["explain"],
+        &["explain", "default", &upstream],
+        &["drain", "default", &upstream, "--force"],
+        &["undrain", "default", &upstream],
+        &["reload"],
+    ] {
+        let (code, out, err) = program.command(&[command, &["--admin", &admin]].concat()).await;
+        assert_eq!((code, out.lines().next()), (Some(0), Some(&*line)), "{command:?}: {out}{err}");
+    }
+    let (_, out, _) = program.command(&["status", "--admin", &admin]).await;
+    let head = out.lines().next().expect("a headline");
+    assert!(head.ends_with(&format!("process {pid}, listens on {web}")), "{out}");
+    // Programs get only what the API returns.
+    for command in ["status", "explain"] {
+        let (_, out, _) = program.command(&[command, "--json", "--admin", &admin]).await;
+        assert!(serde_json::from_str::<Value>(&out).is_ok_and(|value| value.is_object()), "{command}: {out}");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
