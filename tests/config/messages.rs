@@ -347,7 +347,31 @@ fn what_leads_nowhere_draws_a_warning_with_its_place() {
         (route("path = \"/users/{id}\""), "7:8", &["taken literally"]),
         (check_of("path = \"/health*\""), "8:8", &["is sent as it is"]),
     ]);
+    let default = format!("{}{unused}", POOL.replace("pool = \"a\"", "pool = \"b\""));
+    let routed = |conditions: &str, pool: &str| format!("[[routes]]\n{conditions}pool = \"{pool}\"\n");
+    let (all, get, post) = (routed("", "a"), routed("method = [\"GET\"]\n", "a"), routed("method = [\"POST\"]\n", "a"));
+    let both = routed("method = [\"GET\", \"POST\"]\n", "b");
+    check(&[
+        (
+            format!("{default}{all}"),
+            "6:8",
+            &["this pool gets no requests", "routes[0] takes every request of listeners.web"],
+        ),
+        (format!("{default}{}", routed("path = \"/\"\nlistener = \"web\"\n", "a")), "6:8", &["routes[0] takes every"]),
+        (format!("{default}{all}{}", routed("path = \"/x\"\n", "b")), "3:8", &["never used", "routes[0] takes every"]),
+        (
+            format!("{POOL}{unused}{get}{post}{both}"),
+            "6:8",
+            &["no requests", "routes[0] with routes[1] takes", "routes[2]"],
+        ),
+        (format!("{default}{get}{post}{both}"), "14:1", &["never used", "routes[0] with routes[1]", "routes[2]"]),
+    ]);
     for led in [
+        format!("{default}{get}{post}"),
+        format!("{default}{}", routed("host = \"*.de\"\n", "a")),
+        format!("{default}{}", routed("path_exact = \"/\"\n", "a")),
+        format!("{default}{}{all}", routed("host = \"b.de\"\n", "b")).replacen("pool = \"b\"", "pool = \"a\"", 1),
+        format!("{POOL}{all}"),
         format!("{POOL}{fallback}{unused}"),
         format!("{POOL}{unused}[[routes]]\npath = \"/x\"\npool = \"b\"\n"),
         POOL.replace("pool = \"a\"\n", "") + "[[routes]]\npath = \"/x\"\npool = \"a\"\n",

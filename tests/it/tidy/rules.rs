@@ -35,7 +35,10 @@ const STOREYS: &[&[&str]] = &[
 ];
 
 /// Arrows within a storey, each with its reason.
-pub const SIDEWAYS: &[(&str, &str, &str)] = &[("cli", "demo", "`roundsman demo` is one of the commands")];
+pub const SIDEWAYS: &[(&str, &str, &str)] = &[
+    ("cli", "demo", "`roundsman demo` is one of the commands"),
+    ("config", "route", "the look-up of requests decides which routes and pools get none"),
+];
 
 /// Rooms that only some may import, whatever their storey.
 const RESERVED: &[(&str, &[&str])] = &[("config", &["app", "cli"])];

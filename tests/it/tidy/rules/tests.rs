@@ -36,7 +36,7 @@ fn an_import_against_the_arrows_is_found() {
         ("src/demo.rs", "use crate::cli::Options;"),
         ("src/app.rs", "use crate::cli;"),
         ("src/route/site.rs", "use crate::balance::Picker;"),
-        ("src/config/validate.rs", "use crate::route::normalise;"),
+        ("src/route/site.rs", "use crate::config::parse;"),
         ("src/demo/stage.rs", "use crate::config::parse;"),
         ("src/pool.rs", "use crate::*;"),
         ("src/pool.rs", "#[cfg(test)] mod tests { use crate::app::App; }"),
