@@ -28,6 +28,7 @@ use std::path::Path;
 pub use diagnostic::{Diagnostic, Severity};
 
 use crate::model::policy::Config;
+pub use read::nearest;
 use report::Report;
 pub use values::address::{listen_argument, upstream_argument};
 

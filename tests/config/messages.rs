@@ -403,6 +403,33 @@ fn without_a_file_the_program_reports_where_it_looked_and_what_to_do() {
             assert!(format!("{out}{err}").contains(part), "{arguments:?}: {out}{err}");
         }
     }
+    std::fs::write(dir.path().join("app.toml"), POOL).unwrap();
+    let there = dir.path().canonicalize().unwrap();
+    let example = "run --listen 127.0.0.1:8080 --to ";
+    for (file, near) in [
+        ("nofile.toml", "Did you mean app.toml?"),
+        ("ap.toml", "Did you mean app.toml?"),
+        ("./App.toml", "Did you mean ./app.toml?"),
+        ("sub/app.toml", ""),
+        ("app.toml/x", ""),
+    ] {
+        let looked_for = there.join(file).display().to_string();
+        for command in [&["check"][..], &["run"], &["run", "--log-format", "human"], &["check", "--format", "json"]] {
+            let (code, out, err) = run(&[command, &[file]].concat());
+            assert_eq!(code, Some(78), "{command:?}: {err}");
+            let said = format!("{out}{err}");
+            for part in [&looked_for, near, example] {
+                assert!(said.contains(part), "{command:?} {file}: {said}");
+            }
+            assert_eq!(said.contains("Did you mean"), !near.is_empty(), "{said}");
+        }
+        for command in [&["status"][..], &["probe", "a", "127.0.0.1:1"]] {
+            let (code, out, err) = run(&[command, &["--config", file]].concat());
+            assert!(code == Some(78) && format!("{out}{err}").contains(&looked_for), "{command:?}: {err}");
+        }
+    }
+    std::fs::write(dir.path().join("other.toml"), POOL).unwrap();
+    assert!(!run(&["check", "nofile.toml"]).2.contains("Did you mean"), "two files, and neither is near");
     for (arguments, help) in [
         (["run", "--listen", ":8080", "--to", "10.0.0.1:80"], "did you mean `0.0.0.0:8080`?"),
         (["run", "--listen", "127.0.0.1:1", "--to", "10.0.0.1:80,http://10.0.0.2:80/"], "did you mean `10.0.0.2:80`?"),
