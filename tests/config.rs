@@ -3,8 +3,12 @@
 //! hostile input. `UPDATE_EXPECT=1 cargo test --test config` rewrites the expected output; read the difference before
 //! committing it.
 
+#[path = "config/addresses.rs"]
+mod addresses;
 #[path = "config/messages.rs"]
 mod messages;
+#[path = "config/suggestions.rs"]
+mod suggestions;
 
 use std::collections::BTreeSet;
 use std::fs;

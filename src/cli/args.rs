@@ -276,7 +276,7 @@ pub struct EventsArgs {
     #[arg(long, short, value_name = "POOL")]
     pub pool: Option<String>,
     /// Only events newer than this: 90s, 10m or 2h
-    #[arg(long, short, value_name = "DURATION", value_parser = humantime::parse_duration)]
+    #[arg(long, short, value_name = "DURATION", value_parser = crate::config::units::duration_argument)]
     pub since: Option<Duration>,
     /// Only events with a number greater than this
     #[arg(long, value_name = "N", default_value_t = 0)]

@@ -24,6 +24,16 @@ pub fn duration(text: &str) -> Result<Duration, String> {
     })
 }
 
+/// Reads a duration on the command line.
+///
+/// # Errors
+/// What is wrong with it, and what is expected, in one sentence.
+pub fn duration_argument(text: &str) -> Result<Duration, String> {
+    duration(text).map_err(|problem| {
+        format!("it{problem}; expected a number with a unit (ms, s, m, h or d), such as 90s, 10m or 1h30m")
+    })
+}
+
 /// A duration in the notation of the file: `1m30s`, `250ms`.
 pub fn show_duration(duration: Duration) -> String {
     humantime::format_duration(duration).to_string().replace(' ', "")
@@ -78,6 +88,19 @@ mod tests {
         }
         // Large but representable: the range of the key refuses it.
         assert!(duration("99999999999h").is_ok_and(|d| d > Duration::from_secs(86_400)));
+    }
+
+    #[test]
+    fn the_command_line_names_the_units() {
+        assert_eq!(duration_argument("90s"), Ok(Duration::from_secs(90)));
+        for (text, problem) in [
+            ("1x", "it has the unknown unit \"x\"; expected a number with a unit (ms, s, m, h or d)"),
+            ("10", "it has no unit; expected"),
+            ("5M", "it has a unit in capitals; expected"),
+            ("", "it is not a duration; expected"),
+        ] {
+            assert!(duration_argument(text).unwrap_err().starts_with(problem), "{text}");
+        }
     }
 
     #[test]
