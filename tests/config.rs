@@ -5,6 +5,8 @@
 
 #[path = "config/addresses.rs"]
 mod addresses;
+#[path = "config/consequences.rs"]
+mod consequences;
 #[path = "config/messages.rs"]
 mod messages;
 #[path = "config/suggestions.rs"]

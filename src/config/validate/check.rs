@@ -212,7 +212,7 @@ fn require(raw: &raw::Health, total: usize, key: &str, report: &mut Report) -> R
     let Some(at) = raw.require.get() else { return preset.unwrap_or_default() };
     let key = format!("{key}.require");
     let several = !raw.checks.is_absent() || matches!(raw.preset, Field::Bad) || total > 1;
-    if !several {
+    if !several && !raw.others {
         let found = Found::error(at.span.clone(), &key, "there is one check, and nothing to count");
         report.add(found.expected("a list of `checks` beside it"));
     }

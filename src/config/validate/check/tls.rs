@@ -47,6 +47,8 @@ fn policy(raw: Option<&raw::Tls>, key: &str, report: &mut Report) -> TlsPolicy {
 fn client(raw: &raw::Tls, key: &str, report: &mut Report) -> Option<ClientIdentity> {
     let (chain, secret) = match (&raw.client_cert, &raw.client_key) {
         (Field::Good(chain), Field::Good(secret)) => (chain, secret),
+        // One of the two may be misspelt.
+        _ if raw.others => return None,
         (Field::Good(At { span, .. }), Field::Absent) => {
             let found = Found::error(span.clone(), format!("{key}.client_cert"), "needs `client_key`");
             report.add(found.expected("`client_key` beside it"));
