@@ -52,7 +52,7 @@ impl Reader<'_> {
             }
             _ => None,
         };
-        let header = format!("[{path}.{}]", name.map_or("NAME".to_owned(), |name| shown_key(name)));
+        let header = format!("[{path}.{}]", name.map_or("NAME".to_owned(), shown_key));
         let suggestion = (self.is_header(node) && name.is_some()).then(|| header.clone());
         let note = if name.is_some() { ", without `name`" } else { "" };
         let message = format!("{} is {}", self.written(node), type_name(node.get_ref()));
