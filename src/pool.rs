@@ -24,6 +24,8 @@ pub mod snapshot;
 pub mod state;
 pub mod stats;
 pub mod status;
+#[cfg(test)]
+pub mod testing;
 pub mod upstream;
 pub mod view;
 
@@ -43,5 +45,5 @@ pub use status::{
     CheckStatus, CheckerStatus, ExplainError, Explanation, LastCheck, OutOfOrder, PoolStatus, PoolSummary, Status,
     Streak, UpstreamDetail, UpstreamStatus,
 };
-pub use upstream::{Connection, Connections, Hints, Unasked, Upstream, UpstreamId};
+pub use upstream::{Connection, Connections, Hints, Upstream, UpstreamId};
 pub use view::{Candidate, FIRST_VERDICT_WAIT, Otherwise, Reading, Rules, Service, Tier, Tried, View};

@@ -10,9 +10,8 @@ use tokio::time::Instant;
 
 use super::host::*;
 use super::json::{Diagnostic, ProcessState, ReloadResult};
-use crate::model::eligibility::eligibility;
 use crate::model::policy::*;
-use crate::model::{Address, AdminState, Code, HealthState, Name, ProbeReport, Ratio, Secret, Trace, Weight};
+use crate::model::{Address, AdminState, Code, HealthState, Name, ProbeReport, Secret, Trace};
 use crate::pool::*;
 
 /// A valid name.
@@ -33,14 +32,7 @@ pub fn process() -> ProcessInfo {
 
 /// A configuration with these pools.
 pub fn status(pools: Vec<PoolStatus>) -> Status {
-    let checker = CheckerStatus {
-        stale: false,
-        restarts_total: 0,
-        probe_panics_total: 0,
-        probes_in_flight: 0,
-        lag: Duration::ZERO,
-    };
-    Status { generation: 3, pools, checker }
+    Status { generation: 3, pools, checker: testing::checker() }
 }
 
 /// A pool of enabled upstreams in these states, at 10.0.0.1:80, 10.0.0.2:80 and so on.
@@ -60,21 +52,8 @@ pub fn finish(pool_name: &str, upstreams: Vec<UpstreamStatus>) -> PoolStatus {
         _ if enabled().all(|u| u.state == HealthState::Healthy) => PoolSummary::Healthy,
         _ => PoolSummary::Degraded,
     };
-    PoolStatus {
-        name: name(pool_name),
-        summary,
-        healthy,
-        total: upstreams.len(),
-        eligible,
-        fail_open: false,
-        warming: false,
-        warming_until: None,
-        out_of_order: None,
-        judged: healthy > 0 || enabled().all(|u| u.state != HealthState::Unknown),
-        first_probe: None,
-        shared: Arc::new(PoolShared::new(Instant::now())),
-        upstreams,
-    }
+    let judged = healthy > 0 || enabled().all(|u| u.state != HealthState::Unknown);
+    PoolStatus { judged, ..testing::pool(pool_name, summary, upstreams, Instant::now()) }
 }
 
 /// One enabled upstream.
@@ -94,42 +73,18 @@ pub fn upstream(pool_name: &str, number: usize, state: HealthState) -> UpstreamS
         trace: Trace::default(),
     };
     let mut found = UpstreamStatus {
-        upstream: Arc::new(Upstream::new(UpstreamId(number as u64), name(pool_name), address, Hints::none())),
-        name: None,
-        state,
-        eligibility: eligibility(state, AdminState::Enabled, false, false),
         why: (state != HealthState::Healthy).then(|| reason.to_string()),
-        since: now,
-        weight: Weight::ONE,
-        backup: false,
-        admin: AdminState::Enabled,
-        ejected: false,
-        carried: false,
-        retiring: false,
-        unverified: false,
         streak: (state != HealthState::Unknown).then_some(Streak { pass, count: 3, needed: 2 }),
         checks_total: 9,
-        transitions_total: 1,
         last_check: (state != HealthState::Unknown).then(|| LastCheck { at: now, report: Arc::new(report) }),
-        next_due: now,
-        decides: 0,
-        checks: Vec::new(),
+        ..testing::upstream(number as u64, pool_name, address.clone(), state, now)
     };
-    let check = CheckStatus {
-        name: "tcp".into(),
-        preset: None,
-        spec: Arc::new(ProbeSpec::connect()),
-        timing: timing(),
-        target: found.upstream.address.clone(),
-        state,
+    found.checks.push(CheckStatus {
         streak: found.streak,
         last_check: found.last_check.clone(),
-        certificate_expiry: None,
         next_due: now + Duration::from_millis(800),
-        in_flight: false,
-        due: Due::Regular,
-    };
-    found.checks.push(check);
+        ..testing::check("tcp", address, state, now)
+    });
     found
 }
 
@@ -143,8 +98,12 @@ pub fn explanation(pool: &PoolStatus) -> Explanation {
         health_address: None,
         admin: AdminState::Enabled,
     };
-    let check =
-        CheckPolicy { name: "http".into(), spec: Arc::new(ProbeSpec::connect()), timing: timing(), preset: None };
+    let check = CheckPolicy {
+        name: "http".into(),
+        spec: Arc::new(ProbeSpec::connect()),
+        timing: Timing::defaults(),
+        preset: None,
+    };
     let policy = PoolPolicy {
         name: pool.name.clone(),
         upstreams: pool.upstreams.iter().map(policy).collect(),
@@ -169,27 +128,13 @@ pub fn explanation(pool: &PoolStatus) -> Explanation {
     }
 }
 
-/// The default timing of a check.
-pub fn timing() -> Timing {
-    Timing {
-        interval: Duration::from_secs(10),
-        unhealthy_interval: None,
-        timeout: Duration::from_secs(5),
-        healthy_threshold: 2,
-        unhealthy_threshold: 3,
-        fast_interval: Duration::from_secs(1),
-        start_period: Duration::ZERO,
-        jitter: Ratio::try_new(0.1).expect("a share"),
-    }
-}
-
 /// A check with the state of `upstream`.
 pub fn check(name: &str, upstream: &UpstreamStatus) -> CheckStatus {
     CheckStatus {
         name: name.into(),
         preset: None,
         spec: Arc::new(ProbeSpec::connect()),
-        timing: timing(),
+        timing: Timing::defaults(),
         target: upstream.upstream.address.clone(),
         state: upstream.state,
         streak: upstream.streak,

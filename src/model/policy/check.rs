@@ -68,6 +68,23 @@ pub struct Timing {
     pub jitter: Ratio,
 }
 
+#[cfg(test)]
+impl Timing {
+    /// The timing of a check without any such key; a test of `config` compares the two.
+    pub fn defaults() -> Timing {
+        Timing {
+            interval: Duration::from_secs(10),
+            unhealthy_interval: None,
+            timeout: Duration::from_secs(5),
+            healthy_threshold: 2,
+            unhealthy_threshold: 3,
+            fast_interval: Duration::from_secs(1),
+            start_period: Duration::ZERO,
+            jitter: Ratio::try_new(0.1).expect("a share"),
+        }
+    }
+}
+
 impl Timing {
     /// The interval in force while the upstream is in `state` and no streak is open.
     pub fn interval_in(&self, state: HealthState) -> Duration {
@@ -390,16 +407,7 @@ mod tests {
 
     #[test]
     fn the_worst_times_follow_their_formulas() {
-        let timing = Timing {
-            interval: Duration::from_secs(10),
-            unhealthy_interval: None,
-            timeout: Duration::from_secs(5),
-            healthy_threshold: 2,
-            unhealthy_threshold: 3,
-            fast_interval: Duration::from_secs(1),
-            start_period: Duration::ZERO,
-            jitter: Ratio::try_new(0.1).unwrap(),
-        };
+        let timing = Timing::defaults();
         assert_eq!(timing.worst_detection(), Duration::from_secs(11 + 2 * 5 + 5));
         assert_eq!(timing.worst_return(), Duration::from_secs(11 + 5 + 5));
         assert_eq!(timing.stale_after(), Duration::from_secs(45));
