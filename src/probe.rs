@@ -106,7 +106,7 @@ impl Prepared {
         let lacks = self.peer.tls.as_ref().is_some_and(|tls| tls.lacks_certificate(&steps));
         let decided_in = steps.decided_in().unwrap_or(took);
         let said_in = steps.trace.dialogue.iter().filter_map(|step| step.done_in).max().unwrap_or_default();
-        let took = if finding.ends_with_goodbye() { decided_in.max(said_in) } else { took };
+        let took = if finding.waits_for_close() { decided_in.max(said_in) } else { took };
         let report = finding.report(&Circumstances {
             took,
             connected_in: steps.trace.connected_in,

@@ -93,7 +93,7 @@ fn bind_unix(path: &Arc<Path>) -> io::Result<Bound> {
     let socket = Socket::new(Domain::UNIX, Type::STREAM, None)?;
     socket.bind(&SockAddr::unix(path)?)?;
     let file = SocketFile(path.clone());
-    // Nobody can connect between bind and listen, so the mode is restricted before the first connection.
+    // No client can connect between bind and listen, so the mode is restricted before the first connection.
     fs::set_permissions(path, fs::Permissions::from_mode(0o600))?;
     socket.listen(BACKLOG)?;
     socket.set_nonblocking(true)?;

@@ -259,7 +259,7 @@ fn sixty_four_silent_connections_do_not_shut_out_the_next() {
 }
 
 #[test]
-fn one_snapshot_serves_simultaneous_requests_but_none_after_an_order() {
+fn simultaneous_requests_share_a_snapshot_until_an_order() {
     let server = usual();
     while server.get("/readyz").status != 200 {
         std::thread::sleep(Duration::from_millis(5));
@@ -514,7 +514,7 @@ fn every_format_of_metrics_is_rendered_separately() {
 }
 
 #[test]
-fn a_connection_is_kept_and_sixty_four_kept_ones_make_room_for_the_next() {
+fn the_65th_kept_connection_closes_an_idle_one() {
     let server = usual();
     const ASK: &[u8] = b"GET /livez HTTP/1.1\r\nHost: localhost\r\n\r\n";
     let mut kept: Vec<_> = (0..HEADS_MAX).map(|_| server.connect()).collect();

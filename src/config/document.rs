@@ -294,7 +294,7 @@ mod tests {
     }
 
     #[test]
-    fn hostile_documents_are_refused_and_cost_no_stack() {
+    fn hostile_documents_are_refused_with_bounded_stack() {
         for text in [
             format!("a={}", "[".repeat(1_000_000)),
             format!("a={}", "{a=".repeat(300_000)),

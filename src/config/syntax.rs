@@ -151,7 +151,7 @@ fn value(text: &str, span: &Range<usize>) -> Found {
             }
             let meant = match line::listens(text, word.start) {
                 true => listen_meant(bare),
-                // A port alone is no place to send requests to.
+                // A port alone is not an address for an upstream.
                 false => meant(bare).filter(|_| !bare.starts_with([':', '*'])),
             };
             found("not a value; texts, addresses and durations are written in quotes").suggestion(meant)

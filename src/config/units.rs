@@ -58,7 +58,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn durations_are_read_and_bad_ones_say_why() {
+    fn valid_durations_are_read_and_others_get_a_reason() {
         for (text, ms) in
             [("250ms", 250), ("5s", 5_000), ("1m30s", 90_000), ("24h", 86_400_000), ("0s", 0), ("0.5s", 500)]
         {
@@ -86,7 +86,7 @@ mod tests {
     }
 
     #[test]
-    fn sizes_are_read_and_bad_ones_say_why() {
+    fn valid_sizes_are_read_and_others_get_a_reason() {
         for (text, bytes) in
             [("0", 0), ("512", 512), ("64KiB", 65_536), ("10MB", 10_000_000), ("1 GiB", 1 << 30), ("7kB", 7_000)]
         {

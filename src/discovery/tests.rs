@@ -184,7 +184,7 @@ async fn a_changed_answer_wakes_and_another_order_does_not() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_name_that_hangs_delays_no_other() {
+async fn a_hanging_lookup_delays_no_other() {
     let world = World::start();
     world.script.set("api", &["10.0.0.1"]);
     let config = config(vec![pool(&["hangs:1", "api:1"])]);
@@ -201,7 +201,7 @@ async fn a_name_that_hangs_delays_no_other() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn many_names_are_asked_for_a_few_at_a_time_and_none_is_forgotten() {
+async fn lookups_of_many_names_are_limited_and_all_are_done() {
     let world = World::start();
     let names: Vec<String> = (0..500).map(|n| format!("host{n}")).collect();
     names.iter().for_each(|name| world.script.set(name, &["10.0.0.1"]));
@@ -214,7 +214,7 @@ async fn many_names_are_asked_for_a_few_at_a_time_and_none_is_forgotten() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_name_that_left_is_asked_for_no_more_and_a_late_answer_changes_nothing() {
+async fn a_removed_name_is_not_looked_up_and_its_late_answer_is_ignored() {
     let world = World::start();
     let config = config(vec![pool(&["api:1"])]);
     world.discovery.add(&config);

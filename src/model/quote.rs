@@ -96,7 +96,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_not_plain_text_is_escaped() {
+    fn bytes_other_than_plain_text_are_escaped() {
         for (bytes, shown) in [
             (&b"{\"status\":\"unhealthy\"}"[..], r#""{\"status\":\"unhealthy\"}""#),
             (b"it's", r#""it's""#),

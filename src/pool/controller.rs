@@ -454,7 +454,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn what_passes_is_published() {
+    async fn passing_upstreams_are_published() {
         let running = Running::start(&[1, 2]);
         assert_eq!(running.published(), 0);
         pass(50).await;
@@ -498,7 +498,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_hanging_probe_delays_no_other_and_is_not_doubled() {
+    async fn a_hanging_probe_delays_no_other_and_is_not_started_twice() {
         let running = Running::start(&[1, 3]);
         pass(10_500).await;
         let made = running.prober.made.lock().clone();

@@ -101,7 +101,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_order_that_leaves_too_few_needs_force_and_one_that_takes_none_out_does_not() {
+    fn an_order_needs_force_only_if_it_leaves_too_few_upstreams() {
         use Rule::{AtLeast, BackupsAlone, FailOpen};
         let able = |(primaries, backups)| Able { primaries, backups };
         for (rule, before, after, left) in [

@@ -210,7 +210,7 @@ pub struct State {
     flights: HashMap<ProbeToken, CheckId>,
     cancelled: Vec<ProbeToken>,
     timers: BTreeSet<(Instant, Timer)>,
-    /// Pools whose view must be computed anew before the event ends.
+    /// Pools whose view must be computed again before the event ends.
     dirty: BTreeSet<usize>,
     pool_ids: HashMap<Name, PoolId>,
     pools: Vec<PoolState>,
@@ -637,7 +637,7 @@ impl State {
         }
     }
 
-    /// Computes a pool's view anew and sets its timer.
+    /// Computes a pool's view again and sets its timer.
     fn evaluate(&mut self, pool_index: usize, now: Instant, effects: &mut Effects) {
         let pool = &mut self.pools[pool_index];
         if let Some(at) = pool.timer.take() {

@@ -265,7 +265,7 @@ impl View {
         })
     }
 
-    /// Probes have passed since the view was made: computes anew when the first verdict may be out of date.
+    /// Probes have passed since the view was made: computes again when the first verdict may be out of date.
     fn look_ahead(&self) {
         let tiers = [&self.primaries, &self.backups];
         let earliest = tiers.into_iter().filter_map(Tier::fresh_until).min();

@@ -202,7 +202,7 @@ mod tests {
     }
 
     #[test]
-    fn a_body_goes_with_its_length_whatever_the_method() {
+    fn a_body_is_sent_with_its_length_for_every_method() {
         for (method, body, sent_length) in
             [("POST", Some("{\"a\":1}"), "7"), ("GET", Some("ü"), "2"), ("PUT", Some(""), "0"), ("PUT", None, "0")]
         {

@@ -210,7 +210,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_connection_that_waits_delays_no_acknowledgement() {
+    async fn a_waiting_connection_acknowledges_at_once() {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let mut tcp = dialled(&listener, Purpose::Exchange).await;
         assert!(SockRef::from(&tcp.stream).tcp_nodelay().unwrap(), "Nagle's algorithm is off");

@@ -171,7 +171,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_not_closed_is_found_once_with_all_that_it_spoils() {
+    fn an_unclosed_value_is_reported_once_and_hides_its_consequences() {
         for (text, spoilt) in [
             ("a = [1, 2]\nb = {c = [1]}\n", &[][..]),
             ("a = [\n  [1],\n  [\"x\"],\n]\n[t]\n", &[]),

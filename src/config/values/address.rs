@@ -343,7 +343,7 @@ mod tests {
     }
 
     #[test]
-    fn what_can_be_listened_on_and_what_can_be_dialled_differ() {
+    fn addresses_of_listeners_and_of_upstreams_have_different_rules() {
         assert!(Listen::parse("0.0.0.0:80").is_ok());
         assert!(Dial::parse("0.0.0.0:80").is_err());
         for neither in ["224.0.0.1:80", "255.255.255.255:80", "[ff02::1]:80"] {

@@ -225,7 +225,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_probe_found_is_quoted_in_part() {
+    fn the_finding_of_a_probe_is_quoted_in_part() {
         let causes = Causes { unhealthy: 1, found: Some("ä".repeat(5_000)), ..of(2, 0, 1) };
         assert!(causes.reason().chars().count() < REASON_CHARS_MAX + 100, "{}", causes.reason());
         assert!(causes.reason().ends_with("…)"), "{}", causes.reason());

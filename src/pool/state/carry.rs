@@ -371,7 +371,7 @@ struct Follows<'a> {
     is_replaced: &'a dyn Fn(&CheckKey) -> bool,
 }
 
-/// A 25th of the shorter interval, less than its jitter: nobody notices a probe that late.
+/// A 25th of the shorter interval, less than its jitter: such a delay does not matter.
 fn tick_gap(timing: Timing) -> Duration {
     (timing.fast_interval / 25).min(TICK_GAP_MAX)
 }

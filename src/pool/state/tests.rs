@@ -269,7 +269,7 @@ async fn first_probes_start_at_most_a_thousand_a_second() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn equal_checks_are_one_probe_and_different_ones_do_not_touch() {
+async fn equal_checks_share_one_probe_and_different_ones_are_independent() {
     let mut world = World::new();
     world.set(A, 'P');
     world.set("127.0.0.1:9101", 'F');
@@ -413,7 +413,7 @@ async fn removed_healthy_members_serve_until_a_new_one_is_healthy() {
     assert!(world.upstream("api", A).retiring);
     world.run(SECOND / 2);
     assert_eq!(world.eligible("api"), [B]);
-    assert_eq!(world.state.checks.len(), 1, "the retired one is probed no more");
+    assert_eq!(world.state.checks.len(), 1, "the removed one is not probed any more");
 }
 
 #[tokio::test(start_paused = true)]
@@ -432,7 +432,7 @@ async fn retiring_ends_after_thirty_seconds_and_a_further_reload_does_not_extend
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_retiring_member_that_fails_serves_no_more() {
+async fn a_failing_retiring_member_stops_serving() {
     let mut world = healthy(&[A]);
     world.configure(vec![pool("api", &[B])]);
     world.set(A, 'F');
@@ -467,7 +467,7 @@ async fn backups_serve_only_without_primaries_and_wait_for_a_first_verdict() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn min_healthy_counts_fewer_as_none() {
+async fn a_pool_below_min_healthy_has_no_eligible_upstream() {
     let mut world = World::new();
     [A, B, C].iter().for_each(|address| world.set(address, 'P'));
     let share = MinHealthy::Share(Ratio::try_new(0.5).unwrap());
@@ -486,7 +486,7 @@ async fn min_healthy_counts_fewer_as_none() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn fail_open_uses_all_that_are_enabled_and_says_so_once() {
+async fn fail_open_uses_all_enabled_upstreams_and_logs_once() {
     let mut world = World::new();
     [A, B, C].iter().for_each(|address| world.set(address, 'F'));
     let disabled = UpstreamPolicy { admin: AdminState::Disabled, ..upstream(C) };
@@ -602,7 +602,7 @@ async fn a_removed_listener_routes_as_before_for_a_while() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn our_own_lack_of_resources_is_no_verdict() {
+async fn a_lack_of_our_own_resources_gives_no_verdict() {
     let mut world = healthy(&[A]);
     world.set(A, '-');
     world.run(28 * SECOND);
@@ -679,7 +679,7 @@ async fn retry_after_counts_to_the_first_possible_pass() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn pools_share_a_probe_where_they_agree_on_the_interval_for_unhealthy_ones_too() {
+async fn pools_share_a_probe_only_with_the_same_unhealthy_interval() {
     let with = |unhealthy_interval: Option<Duration>| {
         vec![check(tcp(PortRule::Same), Timing { unhealthy_interval, ..timing() })]
     };

@@ -116,7 +116,7 @@ async fn passes_move_the_instant_on_without_a_new_view() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_is_not_open_or_never_out_of_date_is_read_as_published() {
+async fn views_without_expiry_are_read_as_published() {
     let now = Instant::now();
     let waiting = Service::Waiting { until: now + SECOND, then: Otherwise::Reject };
     for service in [Service::FailOpen, waiting, Service::NoneEligible(Otherwise::FailOpen)] {
@@ -129,7 +129,7 @@ async fn what_is_not_open_or_never_out_of_date_is_read_as_published() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_was_lost_under_an_epoch_may_be_picked_under_a_later_one_and_what_failed_may_not() {
+async fn an_upstream_lost_in_one_epoch_may_be_picked_in_a_later_one_and_a_failed_one_may_not() {
     let now = Instant::now();
     let view = |tier| View::new(Service::Open, tier, Tier::build(Balance::RoundRobin, []), rules(1, Otherwise::Reject));
     let before = view(tier(0, &[None], now));

@@ -63,9 +63,9 @@ mod tests {
             (Code::L7Sts, ms(9_000), Some(ms(5)), (Code::L7Sts, "as it was")),
             (Code::NoRes, ms(9_000), Some(ms(5)), (Code::NoRes, "as it was")),
         ] {
-            let judged = check_duration(report(code), decided_in, max);
-            assert_eq!((judged.code, &*judged.reason), want);
-            assert_eq!((judged.status, judged.duration), (Some(200), Duration::from_secs(2)));
+            let checked = check_duration(report(code), decided_in, max);
+            assert_eq!((checked.code, &*checked.reason), want);
+            assert_eq!((checked.status, checked.duration), (Some(200), Duration::from_secs(2)));
         }
     }
 }

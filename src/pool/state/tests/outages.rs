@@ -336,7 +336,7 @@ proptest! {
 
     /// Over any history: begins and ends alternate, and the last report is what requests find.
     #[test]
-    fn what_is_reported_is_what_requests_find(steps in proptest::collection::vec(step(), 1..40)) {
+    fn status_agrees_with_what_requests_find(steps in proptest::collection::vec(step(), 1..40)) {
         let mut world = World::new();
         world.configure(chain(1, [true; 3], false));
         let pools = ["api", "spare", "last"];
