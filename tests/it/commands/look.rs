@@ -1,5 +1,4 @@
-//! What an operator looks at first: `status`, `events` and `explain` of a running process, on a terminal and off it, and what
-//! they say where there is none.
+//! `status`, `events` and `explain`, on a terminal and off it, with a running process and without one.
 
 use std::process::{Command, Stdio};
 
@@ -11,7 +10,7 @@ use crate::program::BINARY;
 use crate::pty::Terminal;
 use crate::support::assert_eventually_blocking;
 
-/// Two pools: `web` is well, of `api` one upstream of two refuses.
+/// Two pools: `web` is healthy; one of the two upstreams of `api` refuses connections.
 fn start(good: &Origin) -> (Process, String) {
     let refusing = refusing_address().to_string();
     let process = Process::start_with(|dir| {
@@ -25,7 +24,7 @@ fn start(good: &Origin) -> (Process, String) {
              [admin]\naddress = \"unix:{dir}/admin.sock\"\ntoken = {{ file = \"{dir}/token\" }}\n"
         )
     });
-    assert_eventually_blocking("every upstream is judged", PATIENCE, || {
+    assert_eventually_blocking("every upstream has a verdict", PATIENCE, || {
         let pools = process.status()["pools"].clone();
         let states = [&pools["api"]["upstreams"][1]["state"], &pools["web"]["upstreams"][0]["state"]];
         states == ["unhealthy", "healthy"]
@@ -38,7 +37,7 @@ fn good() -> Origin {
 }
 
 #[test]
-fn one_pool_or_what_is_in_trouble_is_shown_and_fits_a_terminal() {
+fn status_selects_a_pool_or_unhealthy_ones_and_fits_the_terminal() {
     let good = good();
     let (process, refusing) = start(&good);
     let said = |args: &[&str]| text(&process.command(args).stdout);
@@ -73,7 +72,7 @@ fn one_pool_or_what_is_in_trouble_is_shown_and_fits_a_terminal() {
 }
 
 #[test]
-fn a_watched_status_is_printed_again_and_on_a_terminal_in_place() {
+fn watch_prints_status_again_and_redraws_in_place_on_a_terminal() {
     let good = good();
     let (process, refusing) = start(&good);
     let config = process.path("r.toml").display().to_string();
@@ -82,7 +81,7 @@ fn a_watched_status_is_printed_again_and_on_a_terminal_in_place() {
     let lines = lines_of(child.stdout.take().expect("piped"));
     let mut healthy = 0;
     while healthy < 3 {
-        let line = lines.recv_timeout(PATIENCE).expect("it goes on");
+        let line = lines.recv_timeout(PATIENCE).expect("another status is printed");
         healthy += usize::from(line.contains("web  healthy"));
     }
     drop(lines);
@@ -100,11 +99,11 @@ fn a_watched_status_is_printed_again_and_on_a_terminal_in_place() {
     assert!(terminal.is_cooked());
 
     let gone = Command::new(BINARY).args(["status", "-w", "nowhere", "-c", &config]).output().expect("it runs");
-    assert_eq!(gone.status.code(), Some(2), "a pool that never was is not waited for: {refusing}");
+    assert_eq!(gone.status.code(), Some(2), "an unknown pool ends the command at once: {refusing}");
 }
 
 #[test]
-fn events_are_chosen_by_pool_and_by_age() {
+fn events_are_filtered_by_pool_and_age() {
     let (process, refusing) = start(&good());
     let said = |args: &[&str]| text(&process.command(&[&["events"], args].concat()).stdout);
     let api = said(&["--pool", "api"]);
@@ -142,7 +141,7 @@ fn explain_needs_no_pool_where_there_is_one_and_lists_them_where_there_are_more(
 }
 
 #[test]
-fn several_mistakes_of_a_refused_reload_are_a_line_each_everywhere() {
+fn every_mistake_of_a_refused_reload_has_its_own_line_everywhere() {
     let terminal = Terminal::open(200, 50);
     let process = Process::start();
     let config = process.path("r.toml").display().to_string();
@@ -171,7 +170,7 @@ fn several_mistakes_of_a_refused_reload_are_a_line_each_everywhere() {
     // A log on a terminal reads the same.
     terminal.shows("upstreamz", 2);
     terminal.shows("intervall", 2);
-    // Both upstreams are judged in their own time.
+    // The two verdicts come in any order.
     terminal.shows("  unknown → unhealthy  L4CON ", 2);
     let log = terminal.shown();
     assert!(!log.contains("\\n"), "{log}");
@@ -186,7 +185,7 @@ fn several_mistakes_of_a_refused_reload_are_a_line_each_everywhere() {
 }
 
 #[test]
-fn where_nothing_runs_the_next_step_is_named() {
+fn commands_without_a_running_process_name_the_next_step() {
     let dir = tempfile::tempdir().unwrap();
     let file = dir.path().join("r.toml").display().to_string();
     std::fs::write(&file, "[admin]\naddress = \"unix:/nonexistent/admin.sock\"\n").unwrap();
@@ -206,7 +205,7 @@ fn where_nothing_runs_the_next_step_is_named() {
 }
 
 #[test]
-fn the_line_started_says_where_a_browser_finds_the_page() {
+fn the_start_line_has_the_address_of_the_admin_page() {
     let admin = crate::program::free_address();
     let dir = tempfile::tempdir().unwrap();
     let file = dir.path().join("r.toml");

@@ -1,4 +1,4 @@
-//! What the commands do when their output goes nowhere, and what `run` says of a log level that does not exist.
+//! Commands whose output cannot be written, and log levels that do not exist.
 
 use std::fs::OpenOptions;
 use std::process::{Command, Output, Stdio};
@@ -34,7 +34,7 @@ fn broken() -> Stdio {
 }
 
 #[test]
-fn a_command_that_can_write_nothing_fails_and_one_whose_reader_has_left_ends_quietly() {
+fn a_failed_write_to_stdout_fails_the_command_and_a_closed_pipe_ends_it_quietly() {
     let dir = tempfile::tempdir().unwrap();
     let file = |name: &str, content: &str| {
         let path = dir.path().join(name);
@@ -57,12 +57,12 @@ fn a_command_that_can_write_nothing_fails_and_one_whose_reader_has_left_ends_qui
     }
     for stdout in [full(), broken()] {
         let args = ["check", "--config", &bad, "--format", "json"];
-        assert_eq!(with_stdout(&args, stdout).status.code(), Some(78), "a bad file is the worse news");
+        assert_eq!(with_stdout(&args, stdout).status.code(), Some(78), "an invalid file decides the exit status");
     }
 }
 
 #[test]
-fn no_command_panics_when_nobody_reads_what_it_says() {
+fn no_command_panics_on_a_closed_or_full_output() {
     let process = Process::start();
     let config = process.path("r.toml").display().to_string();
     let none = "/nonexistent/r.toml";
@@ -90,7 +90,7 @@ fn no_command_panics_when_nobody_reads_what_it_says() {
 }
 
 #[test]
-fn a_log_level_that_does_not_exist_is_a_usage_error_and_not_silence() {
+fn an_unknown_log_level_is_a_usage_error() {
     let run = |variable: Option<&str>, flags: &[&str]| {
         let mut command = Command::new(BINARY);
         command.args(["run", "--config", "/nonexistent/r.toml"]).args(flags).env_remove("RUST_LOG");
@@ -148,11 +148,15 @@ fn a_log_line_that_cannot_be_written_is_counted() {
     };
     assert_eventually_blocking("it answers", PATIENCE, || process.command(&["status"]).status.success());
     assert_eventually_blocking("its first line is lost", PATIENCE, || lost().is_some_and(|lost| lost >= 1.0));
-    assert!(lost() < Some(1_000.0), "a line about lost lines is not lost over and over: {:?}", lost());
+    assert!(
+        lost() < Some(1_000.0),
+        "the line that reports lost lines is not itself counted again and again: {:?}",
+        lost()
+    );
 }
 
 #[test]
-fn a_level_that_does_not_exist_is_found_before_anything_else() {
+fn an_unknown_log_level_is_reported_before_other_mistakes() {
     let output = roundsman(&["run", "--log-level", "verbose", "--listen", "127.0.0.1:1", "--to", "127.0.0.1:2"]);
     assert_eq!(output.status.code(), Some(2), "{}", text(&output.stderr));
     assert!(text(&output.stderr).contains("did you mean \"debug\"?"));
