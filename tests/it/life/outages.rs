@@ -1,4 +1,4 @@
-//! Outages are loud: the warnings and errors of the log show each with its reason, and so do status and explain.
+//! Outages in the log, at level warn or error with their reason, and in status and explain.
 
 use nix::sys::signal::Signal;
 use roundsman::admin::json::{EventWhat, WarmingWord};
@@ -13,7 +13,7 @@ use crate::support::assert_eventually;
 type Line = serde_json::Map<String, Value>;
 
 fn lines(program: &Program) -> Vec<Line> {
-    // The last line may not be whole yet.
+    // The last line may be incomplete.
     program.log().split_inclusive('\n').filter_map(|line| serde_json::from_str(line).ok()).collect()
 }
 
@@ -30,11 +30,11 @@ fn unwrapped(paragraph: &str) -> String {
 async fn logged(program: &Program, message: &str) -> Line {
     let of = |line: &Line| text(line, "message") == message;
     assert_eventually(message, PATIENCE, || lines(program).iter().any(of)).await;
-    lines(program).into_iter().find(of).expect("it is there")
+    lines(program).into_iter().find(of).expect("the line was found")
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn whoever_reads_only_warnings_learns_of_every_outage() {
+async fn every_outage_is_logged_at_warn_or_above() {
     let (a, b) = (Origin::plain("a").await, Origin::plain("b").await);
     let program = Program::start_ready(&pool("api", &[&a.text(), &b.text()], &http_check())).await;
     for origin in [&a, &b] {
@@ -71,7 +71,7 @@ async fn whoever_reads_only_warnings_learns_of_every_outage() {
     let pool = program.pool("api").await;
     assert!(pool.reason.is_none() && pool.down_since.is_none(), "{pool:?}");
 
-    // One each, and each transition at its level.
+    // One line each, and each transition at its level.
     let lines = lines(&program);
     let of = |message: &str| lines.iter().filter(|line| text(line, "message") == message).collect::<Vec<_>>();
     assert_eq!((of("Pool refuses requests").len(), of("Pool serves again").len()), (1, 1));
@@ -86,7 +86,7 @@ async fn whoever_reads_only_warnings_learns_of_every_outage() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn warming_and_reloads_are_events_that_say_who_asked_and_what_changed() {
+async fn events_of_warming_and_reloads_have_their_origin_and_changes() {
     let (a, b) = (Origin::plain("a").await, Origin::plain("b").await);
     b.set("/healthz", 503);
     let program = Program::start_ready(&pool("api", &[&a.text()], &http_check())).await;
@@ -111,7 +111,7 @@ async fn warming_and_reloads_are_events_that_say_who_asked_and_what_changed() {
     assert_eq!((text(&ended, "level"), text(&ended, "pool")), ("info", "api"));
     program.write(&pool("api", &[&b.text()], &http_check()));
     program.signal(Signal::SIGHUP);
-    assert_eventually("the signal is obeyed", PATIENCE, || program.log().contains("signal HUP")).await;
+    assert_eventually("SIGHUP has reloaded", PATIENCE, || program.log().contains("signal HUP")).await;
 
     let events = program.events(0).await.events;
     let reloads = events.iter().filter_map(|event| match &event.what {
@@ -176,7 +176,7 @@ async fn a_secret_that_has_changed_on_disk_is_named_when_its_check_fails() {
     origin.set("/healthz", 401);
     program.wait_for_state("api", &origin.text(), "unhealthy", PATIENCE).await;
     for text in explained(&program).await {
-        assert!(!text.contains("which has changed"), "the file is as it was: {text}");
+        assert!(!text.contains("which has changed"), "the file is unchanged: {text}");
     }
     origin.set("/healthz", 200);
     program.wait_for_state("api", &origin.text(), "healthy", PATIENCE).await;
@@ -202,10 +202,10 @@ async fn a_secret_that_has_changed_on_disk_is_named_when_its_check_fails() {
         .collect();
     let (quiet, hinted) = (String::new(), hint.to_owned());
     let want = [(false, quiet.clone()), (true, quiet), (false, hinted.clone()), (true, hinted)];
-    assert_eq!(order, want, "each outage after what caused it, and with its hint");
+    assert_eq!(order, want, "each outage follows its cause and has its hint");
     let end = tokio::time::Instant::now() + PATIENCE;
     loop {
-        // An answer comes without the hint where it is not known in time.
+        // The response has no hint if reading the secrets takes too long.
         let texts = explained(&program).await;
         if texts.iter().all(|text| text.contains(hint)) {
             break;

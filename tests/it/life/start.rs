@@ -1,4 +1,4 @@
-//! Start: configuration, sockets, first probes, serve; and what ends it before that.
+//! The start: configuration, sockets, first probes; and what makes it fail.
 
 use std::net::{SocketAddr, TcpListener};
 use std::path::Path;
@@ -19,7 +19,7 @@ fn refused(address: SocketAddr) -> bool {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_failed_bind_ends_it_with_1_the_address_and_the_reason_and_nothing_listens() {
+async fn a_failed_bind_exits_with_1_names_address_and_reason_and_leaves_no_listener() {
     let taken = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = taken.local_addr().unwrap();
     let listener = |name: &str, address: SocketAddr| format!("[listeners.{name}]\naddress = \"{address}\"\n");
@@ -45,7 +45,7 @@ async fn a_failed_bind_ends_it_with_1_the_address_and_the_reason_and_nothing_lis
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_written_admin_address_must_bind() {
+async fn a_configured_admin_address_must_bind() {
     let taken = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = taken.local_addr().unwrap();
     let pools = pool("api", &["127.0.0.1:1"], "");
@@ -64,9 +64,9 @@ async fn a_written_admin_address_must_bind() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_unwritten_admin_address_that_is_busy_is_a_warning() {
+async fn a_busy_default_admin_address_is_a_warning() {
     let origin = Origin::plain("a").await;
-    // Busy by this test or by another process; if another test holds it, wait until it is free.
+    // Occupied by this test or by another process; if another test holds it, wait until it is free.
     let end = Instant::now() + Duration::from_secs(20);
     let mut held = TcpListener::bind("127.0.0.1:9900");
     while held.is_err() && Instant::now() < end {
@@ -88,7 +88,7 @@ async fn an_unwritten_admin_address_that_is_busy_is_a_warning() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_bad_configuration_ends_it_with_78_and_no_socket() {
+async fn an_invalid_configuration_exits_with_78_and_opens_no_socket() {
     let texts: [&dyn Fn(SocketAddr, SocketAddr, &Path) -> String; 3] = [
         &|web, admin, _| config(web, admin, &(pool("api", &["127.0.0.1:1"], "") + "nonsense = 1\n")),
         &|_, _, _| String::new(),
@@ -110,7 +110,7 @@ async fn a_bad_configuration_ends_it_with_78_and_no_socket() {
         config(web, admin, &pool("api", &["127.0.0.1:1"], &headers))
     });
     assert_eq!(gone.wait_for_exit(WITHIN_A_SECOND).await.code(), Some(78), "{}", gone.log());
-    // For people, and where no level lets a line through: with the line of the file.
+    // In the format for terminals, and with logging off: with the line of the file.
     std::fs::write(gone.file(), "nonsense = 1\n").unwrap();
     for format in ["human", "json"] {
         let arguments = ["run", "--config", "roundsman.toml", "--log-format", format, "--log-level", "off"];
@@ -124,10 +124,10 @@ async fn a_bad_configuration_ends_it_with_78_and_no_socket() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn hangups_from_the_first_moment_do_not_end_it() {
+async fn sighups_during_the_start_do_not_end_the_process() {
     let origin = Origin::plain("a").await;
     let pools = pool("api", &[&origin.text()], &http_check());
-    // Eight megabytes to read, so that there is a time between the first instruction and the first socket.
+    // Eight megabytes to read, so that some time passes between the first instruction and the first socket.
     let mut program = Program::spawn(&(pools.clone() + &"# nothing\n".repeat(800_000)));
     let status_file = format!("/proc/{}/status", program.pid());
     let caught = || {
@@ -146,7 +146,7 @@ async fn hangups_from_the_first_moment_do_not_end_it() {
         assert!(program.is_alive() && Instant::now() < end, "{}", program.log());
         tokio::time::sleep(Duration::from_millis(1)).await;
     }
-    assert!(early > 0, "none came before the start");
+    assert!(early > 0, "no signal was sent before the start was complete");
     program.write(&pools);
     program.wait_until_ready().await;
     let end = Instant::now() + PATIENCE;
@@ -197,11 +197,11 @@ async fn no_request_waits_longer_than_three_seconds_for_a_first_verdict() {
     assert_eq!(origin.accepted(), accepted, "without a connection attempt");
     assert_eq!(origin.count("/"), 0);
     let ready = get(program.admin, "/readyz").await;
-    assert_eq!(ready.status, 503, "nobody has been judged");
+    assert_eq!(ready.status, 503, "no upstream has a verdict");
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn readiness_waits_for_every_pool_and_then_stays() {
+async fn readiness_waits_for_every_pool_and_then_stays_green() {
     let quick = Origin::plain("quick").await;
     let late = Origin::new().on("/healthz").reply(Reply::hang()).start().await;
     let patient =
@@ -216,7 +216,7 @@ async fn readiness_waits_for_every_pool_and_then_stays() {
     assert_eq!(fetch(program.admin, "GET", "/livez").await.0, 200);
     assert!(!program.status().await.ready);
 
-    // Bad news is a judgement too.
+    // An unhealthy verdict is a verdict too.
     late.kill();
     program.wait_until_ready().await;
 
