@@ -472,7 +472,7 @@ proptest! {
     /// Cuts and pastes pieces of good and bad files at random places: any result is accepted or refused without
     /// a panic, and every place in a diagnostic lies within the file.
     #[test]
-    fn a_mangled_file_never_causes_a_panic(
+    fn a_mangled_file_is_accepted_or_refused_with_places_inside_it(
         first in 0..1_000_usize,
         splices in proptest::collection::vec((0..1_000_usize, 0..10_000_usize, 0..10_000_usize, 0..60_usize), 1..8),
     ) {
