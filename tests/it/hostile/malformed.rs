@@ -112,7 +112,7 @@ fn reported(line: &str, origin: &Origin) -> u64 {
 async fn counted(program: &Program, origin: &Origin, total: u64) -> UpstreamInfo {
     let end = Instant::now() + PATIENCE;
     loop {
-        let upstream = program.upstream("api", &origin.text()).await.expect("it is there");
+        let upstream = program.upstream("api", &origin.text()).await.expect("status lists it");
         if upstream.malformed_total == total {
             return upstream;
         }

@@ -93,15 +93,15 @@ impl Hold {
         let same = self.rules.checks_as(rules) && self.rules.require_all == rules.require_all;
         let (up, down) = (self.up.max(rules.timing.up()), self.down.max(rules.timing.down()));
         // Under other checks a verdict is kept if the origin has not changed for long enough before.
-        let stands = |bound: Duration| same || steady + bound + DETECTION_SLACK <= at;
+        let is_settled = |bound: Duration| same || steady + bound + DETECTION_SLACK <= at;
         // A check that is redefined before it has a result restarts.
         let answers = same || !rules.kinds.iter().chain(&self.rules.kinds).any(|kind| mode.hangs(*kind));
         let judged = rules.judges(mode);
         Hold {
             member,
             rules: rules.clone(),
-            passing: judged.then(|| self.passing.filter(|_| stands(up)).unwrap_or(at)),
-            failing: (!judged).then(|| self.failing.filter(|_| stands(down) && answers).unwrap_or(at)),
+            passing: judged.then(|| self.passing.filter(|_| is_settled(up)).unwrap_or(at)),
+            failing: (!judged).then(|| self.failing.filter(|_| is_settled(down) && answers).unwrap_or(at)),
             retiring: None,
             up: if same { self.up } else { up },
             down: if same { self.down } else { down },
@@ -212,10 +212,10 @@ struct Walk<'e> {
 impl<'e> Walk<'e> {
     fn new(evidence: &'e Evidence) -> Walk<'e> {
         let (_, config) = evidence.configs.first().expect("a storm begins with a configuration");
-        let nobody = Config { pools: BTreeMap::new(), ..config.clone() };
+        let empty = Config { pools: BTreeMap::new(), ..config.clone() };
         Walk {
             evidence,
-            now: Moment { at: At::ZERO, config: Arc::new(nobody), holds: BTreeMap::new() },
+            now: Moment { at: At::ZERO, config: Arc::new(empty), holds: BTreeMap::new() },
             modes: [Mode::GOOD; ORIGINS],
             steady: [At::ZERO; ORIGINS],
             still: 0,

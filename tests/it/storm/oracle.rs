@@ -2,13 +2,11 @@
 //! `oracle/tests.rs` makes each of them fail.
 //!
 //! - *outside*: a request reached an upstream that was not healthy and enabled by the event ring when it can have been
-//! sent,
-//!   or that cannot have been healthy by what its origin did;
+//!   sent, or that cannot have been healthy by what its origin did;
 //! - *twice*: origins saw a POST twice;
 //! - *cause*: a request failed, and nothing in the script explains it;
 //! - *empty*: 503 from a pool that could serve by the event ring, or by what its origins did, or in which the request
-//! should
-//!   have waited;
+//!   should have waited;
 //! - *wrong*: a client got a response to another client's request, or to no request.
 
 use std::collections::{BTreeSet, HashMap};
