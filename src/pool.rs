@@ -12,6 +12,7 @@ pub mod changes;
 pub mod controller;
 pub mod events;
 pub mod faults;
+mod flights;
 pub mod history;
 pub mod instant;
 pub mod lease;
@@ -30,14 +31,14 @@ pub mod view;
 pub use crate::health::{Due, Run};
 pub use answers::{Answered, Answers};
 pub use changes::{Changes, Listed};
-pub use controller::{Controller, Prober, SecretFiles};
+pub use controller::{Controller, ProbeFuture, Prober, SecretFiles};
 pub use events::{Event, EventKind, EventRing, Transition, WarmingPhase};
 pub use faults::{Faults, LastFault};
 pub use lease::{Lease, Settled};
 pub use orders::NeedsForce;
 pub use outage::Way;
 pub use snapshot::{Departed, ListenerEntry, ListenerId, Pool, PoolId, PoolShared, Published, Snapshot, WaitTicket};
-pub use state::{Applied, Kept, ProbeJob, SetAdminError};
+pub use state::{Applied, CheckKey, Kept, ProbeJob, SetAdminError};
 pub use stats::{AnswerReason, FrontStats, Histogram, PoolStats, ReasonCount, RequestClass};
 pub use status::{
     CheckStatus, CheckerStatus, ExplainError, Explanation, LastCheck, OutOfOrder, PoolStatus, PoolSummary, Status,

@@ -27,13 +27,12 @@ mod text;
 mod tls;
 mod websocket;
 
-use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
 use crate::model::policy::{HttpVersion, ProbeKind, ProbeSpec};
 use crate::model::{Address, ProbeReport, Trace};
-use crate::pool::{ProbeJob, Prober};
+use crate::pool::{CheckKey, ProbeFuture, ProbeJob, Prober};
 use connect::{Peer, Steps, Tls};
 use finding::{Circumstances, Finding, certificate_hint, check_duration};
 use websocket::Upgrade;
@@ -166,11 +165,12 @@ fn alpn(kind: &ProbeKind) -> &'static [&'static str] {
 pub struct SocketProber;
 
 impl Prober for SocketProber {
-    fn probe(&self, job: ProbeJob) -> Pin<Box<dyn Future<Output = ProbeReport> + Send>> {
-        let prepare =
-            || Arc::new(Prepared::new(&job.target, &job.upstream, job.name.as_deref(), &job.spec, job.timeout));
-        let prepared = job.kept.get_or_make(prepare);
-        Box::pin(async move { prepared.run().await })
+    fn probe(&self, job: ProbeJob) -> ProbeFuture {
+        let prepared = job.kept.get_or_make(|| {
+            let CheckKey { upstream, target, name, spec, timing } = &*job.check;
+            Arc::new(Prepared::new(target, upstream, name.as_deref(), spec, timing.timeout))
+        });
+        Box::pin(async move { Arc::new(prepared.run().await) })
     }
 }
 

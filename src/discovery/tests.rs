@@ -253,20 +253,18 @@ async fn a_command_gets_the_addresses_without_a_process() {
 
 #[tokio::test(start_paused = true)]
 async fn a_name_without_addresses_reports_why_and_is_not_probed() {
-    use std::pin::Pin;
-
     use crate::model::{Code, ProbeReport, Trace};
-    use crate::pool::{Controller, ProbeJob, Prober};
+    use crate::pool::{Controller, ProbeFuture, ProbeJob, Prober};
 
     struct Passes;
 
     impl Prober for Passes {
-        fn probe(&self, job: ProbeJob) -> Pin<Box<dyn Future<Output = ProbeReport> + Send>> {
-            assert!(job.upstream.host_name().is_none(), "{} has no address", job.upstream);
+        fn probe(&self, job: ProbeJob) -> ProbeFuture {
+            assert!(job.check.upstream.host_name().is_none(), "{} has no address", job.check.upstream);
             Box::pin(async {
                 tokio::time::sleep(Duration::from_millis(1)).await;
-                let (code, duration) = (Code::L4Ok, Duration::from_millis(1));
-                ProbeReport { code, status: None, duration, reason: "ok".into(), hint: None, trace: Trace::default() }
+                let (code, duration, reason, trace) = (Code::L4Ok, Duration::ZERO, "ok".into(), Trace::default());
+                Arc::new(ProbeReport { code, status: None, duration, reason, hint: None, trace })
             })
         }
     }

@@ -5,30 +5,29 @@
 //! order and the status page work even while the scheduler is being restarted. The request path never takes it: it
 //! loads what was published, and its hints come through a bounded channel.
 
-use std::collections::HashMap;
 use std::future::Future;
 use std::panic::AssertUnwindSafe;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use futures_util::FutureExt;
 use parking_lot::Mutex;
 use tokio::sync::{Notify, mpsc, watch};
-use tokio::task::{AbortHandle, JoinSet};
 use tokio::time::Instant;
 
 use super::events::Event;
+use super::flights::Flights;
 use super::instant::SharedInstant;
 use super::lines::Lines;
 use super::snapshot::{ListenerId, Published, Snapshot};
-use super::state::{Applied, Effects, ProbeJob, ProbeToken, SetAdminError, State};
+use super::state::{Applied, Effects, Ended, ProbeJob, SetAdminError, State};
 use super::status::{ExplainError, Explanation, Status};
 use super::upstream::{Hints, UpstreamId};
 use crate::model::policy::{Config, FileSecret};
-use crate::model::{Address, AdminState, Code, Name, ProbeReport, Trace};
+use crate::model::{Address, AdminState, Name, ProbeReport};
 
 /// The scheduler updates its heartbeat at least this often.
 const BEAT: Duration = Duration::from_secs(1);
@@ -37,10 +36,13 @@ const STALLED_AFTER: Duration = Duration::from_secs(3);
 /// A dead scheduler is restarted after this long.
 const RESTART_AFTER: Duration = Duration::from_millis(100);
 
+/// A probe being made. Its report is made once, on the heap: `status` and `explain` keep it.
+pub type ProbeFuture = Pin<Box<dyn Future<Output = Arc<ProbeReport>> + Send>>;
+
 /// Makes probes. `probe` implements it with sockets, tests with a script.
 pub trait Prober: Send + Sync {
-    /// Makes one probe, within `job.timeout`. Dropping the future closes what it opened.
-    fn probe(&self, job: ProbeJob) -> Pin<Box<dyn Future<Output = ProbeReport> + Send>>;
+    /// Makes one probe, within the timeout of the check. Dropping the future closes what it opened.
+    fn probe(&self, job: ProbeJob) -> ProbeFuture;
 }
 
 /// Compares secrets with the files they were read from. `app` implements it with files, on a separate thread, because
@@ -193,6 +195,7 @@ impl Controller {
         // A timer that is earlier than every other one on the runtime makes it write to its reactor. Each probe sets
         // one, so this one stays earlier than theirs.
         let mut first_timer = std::pin::pin!(tokio::time::sleep(Duration::ZERO));
+        let mut alarm = std::pin::pin!(tokio::time::sleep_until(next_tick));
         loop {
             #[cfg(test)]
             assert!(!self.fault.swap(false, Ordering::Relaxed), "injected fault");
@@ -212,26 +215,29 @@ impl Controller {
             }
             let deadline = self.state.lock().next_deadline();
             let wake = deadline.map_or(now + BEAT, |deadline| deadline.max(next_tick).min(now + BEAT));
+            if alarm.deadline() != wake {
+                alarm.as_mut().reset(wake);
+            }
             tokio::select! {
                 biased;
                 _ = stop.wait_for(|stop| *stop) => return,
-                Some((token, report)) = flights.next() => self.on_probes(token, report, &mut flights),
+                () = &mut alarm => {}
                 Some(hinted) = hints.recv() => self.state.lock().on_hint(hinted, Instant::now()),
                 () = self.changed.notified() => next_tick = Instant::now(),
                 () = &mut first_timer => {
                     let timeout = self.state.lock().shortest_timeout();
                     first_timer.as_mut().reset(Instant::now() + timeout);
                 }
-                () = tokio::time::sleep_until(wake) => {}
+                // Last: probes may use up what this task may do in one poll.
+                ended = flights.ended() => self.on_probes(ended, flights.take_late()),
             }
         }
     }
 
-    /// Processes all probes that have ended at once, so that many changes make one publication per pool.
-    fn on_probes(&self, token: ProbeToken, report: ProbeReport, flights: &mut Flights) {
-        let rest = std::iter::from_fn(|| flights.try_next());
-        let ended: Vec<_> = std::iter::once((token, report)).chain(rest).collect();
-        let (late, now) = (flights.take_late(), Instant::now());
+    /// Processes all probes that have ended at once, so that many changes make one publication per pool. One of them began
+    /// `late` after it was due.
+    fn on_probes(&self, ended: Vec<Ended>, late: Duration) {
+        let now = Instant::now();
         self.with_state(|state| {
             state.on_late_start(late, now);
             ((), state.on_probes(ended, now))
@@ -275,84 +281,13 @@ impl Controller {
     }
 }
 
-/// The probes in flight.
-#[derive(Default)]
-struct Flights {
-    tasks: JoinSet<(ProbeToken, ProbeReport)>,
-    by_token: HashMap<ProbeToken, AbortHandle>,
-    /// The longest delay between a probe's due time and its start since the last read, in microseconds.
-    late_us: Arc<AtomicU64>,
-}
-
-impl Flights {
-    fn start(&mut self, prober: &Arc<dyn Prober>, job: ProbeJob) {
-        let (token, prober, late_us) = (job.token, prober.clone(), self.late_us.clone());
-        let handle = self.tasks.spawn(async move {
-            // The probe begins only here, so that a thread that is too busy shows as lag.
-            let late = Instant::now().saturating_duration_since(job.due);
-            late_us.fetch_max(u64::try_from(late.as_micros()).unwrap_or(u64::MAX), Ordering::Relaxed);
-            // Making the future may panic as well.
-            let probe = AssertUnwindSafe(async { prober.probe(job).await }).catch_unwind();
-            (token, probe.await.unwrap_or_else(|_| panic_report()))
-        });
-        self.by_token.insert(token, handle);
-    }
-
-    fn take_late(&self) -> Duration {
-        Duration::from_micros(self.late_us.swap(0, Ordering::Relaxed))
-    }
-
-    fn cancel(&mut self, tokens: &[ProbeToken]) {
-        for token in tokens {
-            if let Some(handle) = self.by_token.remove(token) {
-                handle.abort();
-            }
-        }
-    }
-
-    /// The next probe that ended; pending while none is in flight. Skips cancelled ones. Cancel-safe.
-    async fn next(&mut self) -> Option<(ProbeToken, ProbeReport)> {
-        loop {
-            match self.tasks.join_next().await {
-                Some(Ok(ended)) => return Some(self.take(ended)),
-                Some(Err(_cancelled)) => {}
-                None => std::future::pending().await,
-            }
-        }
-    }
-
-    fn try_next(&mut self) -> Option<(ProbeToken, ProbeReport)> {
-        loop {
-            if let Ok(ended) = self.tasks.try_join_next()? {
-                return Some(self.take(ended));
-            }
-        }
-    }
-
-    fn take(&mut self, ended: (ProbeToken, ProbeReport)) -> (ProbeToken, ProbeReport) {
-        self.by_token.remove(&ended.0);
-        ended
-    }
-}
-
-fn panic_report() -> ProbeReport {
-    ProbeReport {
-        code: Code::Panic,
-        status: None,
-        duration: Duration::ZERO,
-        reason: "the probe panicked".into(),
-        hint: None,
-        trace: Trace::default(),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::model::policy::*;
-    use crate::model::{HealthState, Ratio, Weight};
+    use crate::model::{Code, HealthState, Ratio, Trace, Weight};
 
-    /// Passes, except that it panics for port 2 while `panics` is set, and hangs for port 3.
+    /// Passes, except that it panics for port 2 while `panics` is set, hangs for port 3, and never stops reading for port 4.
     #[derive(Default)]
     struct Scripted {
         panics: AtomicBool,
@@ -360,19 +295,24 @@ mod tests {
     }
 
     impl Prober for Scripted {
-        fn probe(&self, job: ProbeJob) -> Pin<Box<dyn Future<Output = ProbeReport> + Send>> {
-            self.made.lock().push(job.target.clone());
-            let panics = self.panics.load(Ordering::Relaxed) && job.target.port() == Some(2);
-            let hangs = job.target.port() == Some(3);
+        fn probe(&self, job: ProbeJob) -> ProbeFuture {
+            self.made.lock().push(job.check.target.clone());
+            let panics = self.panics.load(Ordering::Relaxed) && job.check.target.port() == Some(2);
+            let hangs = job.check.target.port() == Some(3);
+            let floods = job.check.target.port() == Some(4);
             Box::pin(async move {
                 assert!(!panics, "injected fault");
                 if hangs {
                     std::future::pending::<()>().await;
                 }
+                while floods {
+                    tokio::task::coop::consume_budget().await;
+                }
                 tokio::time::sleep(Duration::from_millis(1)).await;
                 let duration = Duration::from_millis(1);
                 let reason = "connected".into();
-                ProbeReport { code: Code::L4Ok, status: None, duration, reason, hint: None, trace: Trace::default() }
+                let trace = Trace::default();
+                Arc::new(ProbeReport { code: Code::L4Ok, status: None, duration, reason, hint: None, trace })
             })
         }
     }
@@ -505,6 +445,22 @@ mod tests {
         let count = |port| made.iter().filter(|address| address.port() == Some(port)).count();
         assert!(count(1) >= 10, "{}", count(1));
         assert_eq!(count(3), 1, "at most one probe of an upstream is in flight");
+        running.stop().await;
+    }
+
+    /// In real time: a paused clock only advances while nothing runs.
+    #[tokio::test]
+    async fn a_peer_that_always_has_more_to_read_delays_no_other_probe() {
+        let running = Running::start(&[1, 4]);
+        let count = || running.prober.made.lock().iter().filter(|address| address.port() == Some(1)).count();
+        for _ in 0..6_000 {
+            if count() >= 3 {
+                break;
+            }
+            pass(10).await;
+        }
+        assert!(count() >= 3, "the scheduler does not run any more");
+        assert_eq!(running.states(), [HealthState::Healthy, HealthState::Unknown]);
         running.stop().await;
     }
 

@@ -35,21 +35,16 @@ use crate::model::{Address, AdminState, HealthState, Judgement, Name, ProbeRepor
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct ProbeToken(pub u64);
 
+/// A probe that has ended.
+pub type Ended = (ProbeToken, Arc<ProbeReport>);
+
 /// A probe to be made now.
 #[derive(Debug, Clone)]
 pub struct ProbeJob {
     /// Returned with the report.
     pub token: ProbeToken,
-    /// The address to dial.
-    pub target: Address,
-    /// The upstream that is checked.
-    pub upstream: Address,
-    /// The host name that resolved to the upstream's address.
-    pub name: Option<Arc<str>>,
-    /// What the probe does and expects.
-    pub spec: Arc<ProbeSpec>,
-    /// Over the whole probe.
-    pub timeout: Duration,
+    /// What to probe, and how.
+    pub check: Arc<CheckKey>,
     /// When it was due.
     pub due: Instant,
     /// Data that the prober keeps from one probe of this check to the next.
@@ -144,12 +139,17 @@ pub enum SetAdminError {
 
 /// Checks with equal keys are one check.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct CheckKey {
-    upstream: Address,
-    pub(super) target: Address,
-    name: Option<Arc<str>>,
-    pub(super) spec: Arc<ProbeSpec>,
-    pub(super) timing: Timing,
+pub struct CheckKey {
+    /// The upstream that is checked.
+    pub upstream: Address,
+    /// The address to dial.
+    pub target: Address,
+    /// The host name that resolved to the upstream's address.
+    pub name: Option<Arc<str>>,
+    /// What the probe does and expects.
+    pub spec: Arc<ProbeSpec>,
+    /// When it is due, and how long it may take.
+    pub timing: Timing,
 }
 
 /// Without the spec, which may hold certificates: few checks of one address differ in nothing else.
@@ -301,7 +301,7 @@ impl State {
 
     /// Handles probes that ended, several at once so that many changes make one view. Drops reports that are no longer
     /// needed.
-    pub fn on_probes(&mut self, ended: impl IntoIterator<Item = (ProbeToken, ProbeReport)>, now: Instant) -> Effects {
+    pub fn on_probes(&mut self, ended: impl IntoIterator<Item = Ended>, now: Instant) -> Effects {
         let mut effects = Effects::default();
         for (token, report) in ended {
             self.on_probe(token, report, now, &mut effects);
@@ -310,7 +310,7 @@ impl State {
         effects
     }
 
-    fn on_probe(&mut self, token: ProbeToken, report: ProbeReport, now: Instant, effects: &mut Effects) {
+    fn on_probe(&mut self, token: ProbeToken, report: Arc<ProbeReport>, now: Instant, effects: &mut Effects) {
         let Some(id) = self.flights.remove(&token) else { return };
         // A report does not confirm a verdict that was out of date before; it begins a new one.
         self.forget_stale(id, now, effects);
@@ -321,7 +321,7 @@ impl State {
         let change = check.track.on_end(judgement, now, chance);
         let (code, took) = (report.code, report.duration);
         check.certificate_expiry = report.trace.tls.as_ref().and_then(|tls| tls.expires).or(check.certificate_expiry);
-        check.last = Some((now, Arc::new(report)));
+        check.last = Some((now, report));
         if check.track.state() != HealthState::Unknown {
             check.unknown_because = None;
         }
@@ -511,16 +511,7 @@ impl State {
             check.track.on_start(now - (now - due).min(self.tick_gap));
             check.flight = Some(token);
             self.flights.insert(token, id);
-            start.push(ProbeJob {
-                token,
-                target: check.key.target.clone(),
-                upstream: check.key.upstream.clone(),
-                name: check.key.name.clone(),
-                spec: check.key.spec.clone(),
-                timeout: check.key.timing.timeout,
-                due,
-                kept: check.kept.clone(),
-            });
+            start.push(ProbeJob { token, check: check.key.clone(), due, kept: check.kept.clone() });
         }
         self.set_check_timer(id);
     }

@@ -90,8 +90,8 @@ impl World {
             self.flying.retain(|(_, token, _)| !work.cancel.contains(token));
             for job in work.start {
                 let at = now - self.start;
-                self.probes.push((at, job.target.to_string(), job.spec.kind.as_str()));
-                let (target, kind) = (job.target.to_string(), job.spec.kind.as_str());
+                self.probes.push((at, job.check.target.to_string(), job.check.spec.kind.as_str()));
+                let (target, kind) = (job.check.target.to_string(), job.check.spec.kind.as_str());
                 let answer = self.origins.get(&format!("{target} {kind}")).or_else(|| self.origins.get(&target));
                 match answer.copied().unwrap_or('F') {
                     '.' => {}
@@ -201,7 +201,7 @@ fn config(pools: Vec<PoolPolicy>) -> Config {
     }
 }
 
-fn report(answer: char) -> ProbeReport {
+fn report(answer: char) -> Arc<ProbeReport> {
     let code = match answer {
         'P' => Code::L4Ok,
         'F' => Code::L4Con,
@@ -209,7 +209,8 @@ fn report(answer: char) -> ProbeReport {
         '!' => Code::Panic,
         other => panic!("no such answer: {other}"),
     };
-    ProbeReport { code, status: None, duration: 2 * MS, reason: "scripted".into(), hint: None, trace: Trace::default() }
+    let (duration, reason, trace) = (2 * MS, "scripted".into(), Trace::default());
+    Arc::new(ProbeReport { code, status: None, duration, reason, hint: None, trace })
 }
 
 /// A world in which these upstreams of pool `api` are healthy.

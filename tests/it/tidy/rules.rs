@@ -46,6 +46,7 @@ const PURE: &[&str] = &["model", "http1", "config", "health", "balance", "route"
 /// Files of pure rooms that do, each with its reason. A new file of these rooms is pure until it is entered here.
 pub const SHELL: &[(&str, &str)] = &[
     ("src/pool/controller.rs", "the async shell around the pure state, and the only writer"),
+    ("src/pool/flights.rs", "the probes in flight, which the controller polls"),
     ("src/pool/lines.rs", "it hands the lines of events to the log, in order"),
     ("src/pool/log.rs", "the log lines of events, which the controller writes"),
     ("src/pool/snapshot.rs", "requests wait on it for a change of their pool"),

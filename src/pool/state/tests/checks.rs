@@ -516,7 +516,7 @@ fn next_probe(world: &mut World, begun: &mut VecDeque<(ProbeToken, u32)>) -> (Pr
         world.now = world.now.max(world.state.next_deadline().expect("a probe is due"));
         let (work, effects) = world.state.on_tick(world.now);
         world.take(effects);
-        begun.extend(work.start.iter().map(|job| match &job.spec.kind {
+        begun.extend(work.start.iter().map(|job| match &job.check.spec.kind {
             ProbeKind::Http(probe) => (job.token, probe.path[1..].parse().expect("a version")),
             other => panic!("no such check: {other:?}"),
         }));
