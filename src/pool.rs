@@ -14,6 +14,7 @@ pub mod events;
 pub mod faults;
 mod flights;
 pub mod history;
+mod ids;
 pub mod instant;
 pub mod lease;
 mod lines;

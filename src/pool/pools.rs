@@ -11,6 +11,7 @@ use smallvec::SmallVec;
 use tokio::time::Instant;
 
 use super::history::History;
+use super::ids::IdMap;
 use super::orders::{Able, NeedsForce, Rule};
 use super::outage::{Causes, Seen, Serving, Watch, Way};
 use super::snapshot::{Pool, PoolId, PoolShared};
@@ -31,7 +32,7 @@ pub const RETIRING_MAX: Duration = Duration::from_secs(30);
 /// The maximum age of a large pool's `Retry-After`.
 const USABLE_REFRESH: Duration = Duration::from_millis(250);
 
-pub(super) type Checks = HashMap<CheckId, Check>;
+pub(super) type Checks = IdMap<CheckId, Check>;
 
 /// The checks of one upstream; usually one.
 pub(super) type CheckIds = SmallVec<[CheckId; 2]>;

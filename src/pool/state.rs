@@ -21,6 +21,7 @@ use tokio::time::Instant;
 use self::lag::Lag;
 use super::changes::Changes;
 use super::events::{Event, EventKind, EventRing, Transition};
+use super::ids::IdMap;
 use super::orders::NeedsForce;
 use super::pools::PoolState;
 use super::snapshot::{Pool, PoolId, PoolShared, Snapshot};
@@ -53,17 +54,17 @@ pub struct ProbeJob {
 
 /// Data that the prober keeps with a check, whose definition and timing never change; opaque to everything else.
 #[derive(Debug, Clone, Default)]
-pub struct Kept(Arc<OnceLock<Box<dyn Any + Send + Sync>>>);
+pub struct Kept(Arc<OnceLock<Arc<dyn Any + Send + Sync>>>);
 
 impl Kept {
     /// The kept data, created by `make` the first time. A check has one prober, so the type is always the same.
     pub fn get_or_make<T: Send + Sync + 'static>(&self, make: impl FnOnce() -> Arc<T>) -> Arc<T> {
-        match self.0.get().and_then(|kept| kept.downcast_ref::<Arc<T>>()) {
-            Some(kept) => kept.clone(),
+        match self.0.get().and_then(|kept| kept.clone().downcast().ok()) {
+            Some(kept) => kept,
             None => {
                 let made = make();
                 // The first value is kept.
-                let _ = self.0.set(Box::new(made.clone()));
+                let _ = self.0.set(made.clone());
                 made
             }
         }
@@ -205,9 +206,9 @@ pub struct State {
     origin: Instant,
     rng: fastrand::Rng,
     hints: Hints,
-    checks: HashMap<CheckId, Check>,
+    checks: IdMap<CheckId, Check>,
     by_key: HashMap<Arc<CheckKey>, CheckId>,
-    flights: HashMap<ProbeToken, CheckId>,
+    flights: IdMap<ProbeToken, CheckId>,
     cancelled: Vec<ProbeToken>,
     timers: BTreeSet<(Instant, Timer)>,
     /// Pools whose view must be computed anew before the event ends.
@@ -218,11 +219,13 @@ pub struct State {
     by_id: HashMap<PoolId, usize>,
     /// By pool: the pools that send their requests to it while they cannot serve.
     users: HashMap<PoolId, Vec<usize>>,
-    places: HashMap<UpstreamId, (usize, usize)>,
+    places: IdMap<UpstreamId, (usize, usize)>,
     events: EventRing,
     next_id: u64,
     next_paced: Instant,
     tick_gap: Duration,
+    /// How many probes the last tick started.
+    last_started: usize,
     shortest_timeout: Duration,
     checker_restarts: u64,
     probe_panics: u64,
@@ -238,9 +241,9 @@ impl State {
             origin: now,
             rng: fastrand::Rng::with_seed(seed),
             hints,
-            checks: HashMap::new(),
+            checks: IdMap::default(),
             by_key: HashMap::new(),
-            flights: HashMap::new(),
+            flights: IdMap::default(),
             cancelled: Vec::new(),
             dirty: BTreeSet::new(),
             timers: BTreeSet::new(),
@@ -248,11 +251,12 @@ impl State {
             pools: Vec::new(),
             by_id: HashMap::new(),
             users: HashMap::new(),
-            places: HashMap::new(),
+            places: IdMap::default(),
             events: EventRing::default(),
             next_id: 0,
             next_paced: now,
             tick_gap: Duration::ZERO,
+            last_started: 0,
             shortest_timeout: Duration::from_secs(3_600),
             checker_restarts: 0,
             probe_panics: 0,
@@ -263,7 +267,8 @@ impl State {
     /// Starts the probes that are due and handles other timers. The only source of jobs.
     pub fn on_tick(&mut self, now: Instant) -> (Work, Effects) {
         let mut effects = Effects::default();
-        let mut start = vec![];
+        // Usually as many as last time: a vector that grows is copied.
+        let mut start = Vec::with_capacity(self.last_started);
         self.after_standstill(now);
         while let Some((at, timer)) = self.timers.first().copied() {
             if at > now {
@@ -279,6 +284,7 @@ impl State {
                 }
             }
         }
+        self.last_started = start.len();
         self.settle(now, &mut effects);
         (Work { start, cancel: std::mem::take(&mut self.cancelled) }, effects)
     }
