@@ -74,11 +74,14 @@ pub struct Measured(pub Duration);
 
 impl fmt::Display for Measured {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let ms = self.0.as_secs_f64() * 1e3;
-        match ms {
-            ..9.95 => write!(f, "{ms:.1} ms"),
-            ..999.5 => write!(f, "{ms:.0} ms"),
-            _ => write!(f, "{:.1} s", ms / 1e3),
+        // Integers: every probe writes one, and formatting a float takes several times as long.
+        match self.0.as_nanos() {
+            ns @ ..9_950_000 => {
+                let tenths = (ns as u32 + 50_000) / 100_000;
+                write!(f, "{}.{} ms", tenths / 10, tenths % 10)
+            }
+            ns @ ..999_500_000 => write!(f, "{} ms", (ns as u32 + 500_000) / 1_000_000),
+            _ => write!(f, "{:.1} s", self.0.as_secs_f64()),
         }
     }
 }
@@ -110,9 +113,21 @@ mod tests {
 
     #[test]
     fn measured_times_are_short() {
-        for (micros, shown) in
-            [(0, "0.0 ms"), (1_949, "1.9 ms"), (12_400, "12 ms"), (999_400, "999 ms"), (1_500_000, "1.5 s")]
-        {
+        for (micros, shown) in [
+            (0, "0.0 ms"),
+            (49, "0.0 ms"),
+            (50, "0.1 ms"),
+            (1_949, "1.9 ms"),
+            (1_951, "2.0 ms"),
+            (9_949, "9.9 ms"),
+            (9_950, "10 ms"),
+            (12_499, "12 ms"),
+            (12_500, "13 ms"),
+            (999_499, "999 ms"),
+            (999_500, "1.0 s"),
+            (1_500_000, "1.5 s"),
+            (90_000_000, "90.0 s"),
+        ] {
             assert_eq!(Measured(Duration::from_micros(micros)).to_string(), shown);
         }
     }

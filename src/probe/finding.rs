@@ -140,7 +140,9 @@ impl Finding<'_> {
             Finding::TextMatched | Finding::TextFailed(_) | Finding::Stopped => Trace::default(),
             Finding::Grpc(_) | Finding::Http2(_) | Finding::Pong | Finding::Websocket(_) => Trace::default(),
         };
-        ProbeReport { code, status, duration: circumstances.took, reason: reason.into_boxed_str(), hint, trace }
+        // A new one of the right size is cheaper than shrinking this one.
+        let reason = reason.as_str().into();
+        ProbeReport { code, status, duration: circumstances.took, reason, hint, trace }
     }
 
     /// Whether the probe waits for the peer's goodbye after it: that is no part of how long the peer took.
