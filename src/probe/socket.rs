@@ -113,6 +113,9 @@ impl Tcp {
     }
 
     /// Sends a delayed acknowledgement, and delays none until we send again.
+    ///
+    /// Also called before anything was read. The kernel then acknowledges while this thread is busy with other probes: of the
+    /// answers of a script that exits after 5 ms, two thirds were lost without it when the thread was busy for 6 ms.
     fn acknowledge(&mut self) {
         if !self.prompt {
             let _ = SockRef::from(&self.stream).set_tcp_quickack(true);
