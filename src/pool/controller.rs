@@ -305,8 +305,10 @@ mod tests {
                 if hangs {
                     std::future::pending::<()>().await;
                 }
-                while floods {
-                    tokio::task::coop::consume_budget().await;
+                if floods {
+                    loop {
+                        tokio::task::coop::consume_budget().await;
+                    }
                 }
                 tokio::time::sleep(Duration::from_millis(1)).await;
                 let duration = Duration::from_millis(1);
