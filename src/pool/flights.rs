@@ -24,10 +24,18 @@ use super::controller::{ProbeFuture, Prober};
 use super::state::{Ended, ProbeJob, ProbeToken};
 use crate::model::{Code, ProbeReport, Trace};
 
+/// Polls whose reports are collected, if each used up what the task may do in one: a few hundred probes end together, and
+/// their changes make one view. A probe that can always go on delays the reports of the others by so many polls.
+const ROUNDS_MAX: u32 = 8;
+
 /// The probes in flight. Dropping it cancels them.
 #[derive(Default)]
 pub(super) struct Flights {
     all: FuturesUnordered<Flight>,
+    /// Those that have ended in earlier polls of [`Flights::ended`].
+    ended: Vec<Ended>,
+    /// How many polls in a row have used up what the task may do in one.
+    rounds: u32,
     /// The longest delay between a probe's due time and its start since the last read, in microseconds.
     late_us: Arc<AtomicU64>,
 }
@@ -69,11 +77,16 @@ impl Flights {
     /// polled before it: this may use up what the task may do in one poll.
     pub(super) async fn ended(&mut self) -> Vec<Ended> {
         poll_fn(|cx| {
-            let mut ended = Vec::new();
             while let Poll::Ready(Some(next)) = Pin::new(&mut self.all).poll_next(cx) {
-                ended.push(next);
+                self.ended.push(next);
             }
-            if ended.is_empty() { Poll::Pending } else { Poll::Ready(ended) }
+            if !coop::has_budget_remaining() && self.rounds < ROUNDS_MAX {
+                self.rounds += 1;
+                cx.waker().wake_by_ref();
+                return Poll::Pending;
+            }
+            self.rounds = 0;
+            if self.ended.is_empty() { Poll::Pending } else { Poll::Ready(std::mem::take(&mut self.ended)) }
         })
         .await
     }
@@ -208,9 +221,12 @@ mod tests {
         let prober: Arc<dyn Prober> = Arc::new(Scripted::default());
         let mut flights = Flights::default();
         (10..50).for_each(|port| flights.start(&prober, job(port)));
-        // 40 probes with three operations each are within what a task may do at once.
+        // 40 probes with three operations each are within what a task may do in one poll.
         let ended = flights.ended().now_or_never().unwrap_or_default();
         assert_eq!(ended.len(), 40);
+        // These need several polls.
+        (50..250).for_each(|port| flights.start(&prober, job(port)));
+        assert_eq!(flights.ended().await.len(), 200);
     }
 
     /// On a thread of its own: if one probe does hold up the others, it holds up its thread for ever.
