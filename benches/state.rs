@@ -51,6 +51,7 @@ fn config(upstreams: usize) -> Config {
             spec: Arc::new(ProbeSpec::connect()),
             timing: TIMING,
             preset: None,
+            tls_files: Arc::default(),
         }],
         require: Require::All,
         resolve: Duration::from_secs(30),
@@ -65,11 +66,11 @@ fn config(upstreams: usize) -> Config {
     }
 }
 
-fn report(code: Code) -> ProbeReport {
+fn report(code: Code) -> Arc<ProbeReport> {
     let (duration, reason) = (Duration::from_millis(1), "connected".into());
     let (head, body) = (Box::from([b'h'; 200]), Box::from([b'b'; 64]));
     let trace = Trace { head, body, ..Trace::default() };
-    ProbeReport { code, status: None, duration, reason, hint: None, trace }
+    Arc::new(ProbeReport { code, status: None, duration, reason, hint: None, trace })
 }
 
 /// A pool whose probes end one by one, in the order in which they are due.
@@ -106,7 +107,7 @@ impl World {
         while self.due.is_empty() {
             self.now = self.now.max(self.state.next_deadline().expect("a probe is always due"));
             let (work, _) = self.state.on_tick(self.now);
-            self.due.extend(work.start.into_iter().map(|job| (job.token, job.upstream)));
+            self.due.extend(work.start.into_iter().map(|job| (job.token, job.check.upstream.clone())));
         }
     }
 

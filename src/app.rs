@@ -4,10 +4,10 @@
 //! checker, one for the admin plane, and the main thread for signals, so that none can starve another.
 
 pub mod dumps;
+pub mod files;
 pub mod host;
 pub mod load;
 pub mod reload;
-pub mod secrets;
 pub mod signals;
 pub mod start;
 

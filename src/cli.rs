@@ -13,6 +13,7 @@ mod client;
 mod events;
 mod explain;
 mod hangup;
+mod identity;
 mod locate;
 mod orders;
 mod probe;
@@ -117,6 +118,11 @@ fn run(args: &RunArgs, hangup: &Hangup) -> ExitCode {
         }
         (None, named) => match locate::config_file(named) {
             Ok(file) => app::ConfigSource::File(file),
+            Err(missing) if telemetry::is_json() => {
+                let fields = vec![("file", missing.file.into()), ("reason", missing.message.into())];
+                telemetry::not_started("Configuration refused", fields);
+                return ExitCode::from(EXIT_BAD_CONFIG);
+            }
             Err(missing) => return answer(Err(Failure::Config(missing.message))),
         },
     };

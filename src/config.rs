@@ -19,6 +19,7 @@ pub mod schema;
 mod store;
 mod syntax;
 mod table;
+mod trial;
 pub mod units;
 mod validate;
 mod values;
@@ -28,7 +29,9 @@ use std::path::Path;
 pub use diagnostic::{Diagnostic, Severity};
 
 use crate::model::policy::Config;
+pub use read::nearest;
 use report::Report;
+use store::Store;
 pub use values::address::{listen_argument, upstream_argument};
 
 /// The most bytes of a file that are read.
@@ -81,7 +84,9 @@ pub fn parse(source: &Source<'_>, env: &dyn Env) -> Result<Parsed, Vec<Diagnosti
             return Err(report.finish(&problem.text));
         }
     };
-    let config = read_and_validate(text, env, &mut report);
+    let (config, store) = read_and_validate(text, env, &mut report, Store::default(), false);
+    report.settle(text);
+    trial::choose_suggestions(text, env, store, &mut report);
     let failed = report.has_errors();
     let diagnostics = report.finish(text);
     match config {
@@ -101,13 +106,20 @@ pub fn inline(listen: &str, to: &[String]) -> String {
     )
 }
 
-fn read_and_validate(text: &str, env: &dyn Env, report: &mut Report) -> Option<Config> {
-    let readable = document::readable(text, report)?;
-    let table = readable.parse(report)?;
-    let raw = {
-        let mut reader = read::Reader::new(&readable.text, env, report);
-        raw::File::read_document(table.get_ref(), &mut reader)
-    };
+/// Reads a text by all rules. Returns its expensive values too. In a `trial` the report gets no suggestions worth
+/// showing.
+fn read_and_validate(
+    text: &str,
+    env: &dyn Env,
+    report: &mut Report,
+    store: Store,
+    trial: bool,
+) -> (Option<Config>, Store) {
+    let Some(readable) = document::readable(text, report) else { return (None, store) };
+    let Some(table) = readable.parse(report) else { return (None, store) };
+    let mut reader = read::Reader::new(&readable.text, env, report).with(store, trial);
+    let raw = raw::File::read_document(table.get_ref(), &mut reader);
+    let store = reader.store;
     // Rules between keys cannot be checked on half a file; mistakes in a single key are already reported.
     let config = match readable.state {
         document::State::Whole | document::State::Holes => validate::validate(&raw, report),
@@ -116,5 +128,5 @@ fn read_and_validate(text: &str, env: &dyn Env, report: &mut Report) -> Option<C
     if readable.state != document::State::Whole {
         report.drop_where_syntax_is_broken(text);
     }
-    config
+    (config, store)
 }

@@ -9,7 +9,7 @@ mod prober;
 mod resolver;
 mod table;
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -23,7 +23,8 @@ pub use prober::NamingProber;
 pub use resolver::{ResolveError, Resolver, SystemResolver};
 pub use table::{ADDRESSES_MAX, Table};
 
-use crate::model::policy::Config;
+use crate::model::Name;
+use crate::model::policy::{Config, PoolPolicy};
 use table::News;
 
 /// How long a start or a reload waits for new names; then it continues without their addresses.
@@ -32,6 +33,8 @@ pub const FIRST_ANSWER_WAIT: Duration = Duration::from_secs(1);
 pub const LOOKUP_TIMEOUT: Duration = Duration::from_secs(5);
 /// The most lookups at once.
 const LOOKUPS_MAX: usize = 32;
+/// Pools of a name in a log line.
+const POOLS_NAMED_MAX: usize = 3;
 /// With nothing due, the loop still looks this often.
 const IDLE: Duration = Duration::from_secs(3_600);
 
@@ -46,6 +49,8 @@ pub struct Discovery {
     changes: watch::Sender<u64>,
     /// What has been logged already.
     logged: Mutex<HashSet<Remark>>,
+    /// The pools of each name, for the log.
+    pools: Mutex<HashMap<Arc<str>, Vec<Name>>>,
 }
 
 impl Discovery {
@@ -58,17 +63,20 @@ impl Discovery {
             answers: watch::Sender::new(0),
             changes: watch::Sender::new(0),
             logged: Mutex::default(),
+            pools: Mutex::default(),
         }
     }
 
     /// Resolves the names of `config` as soon as possible, known ones too; the last good answers stay in use meanwhile.
     pub fn add(&self, config: &Config) {
+        self.note_pools(config);
         self.table.lock().add(wanted(config), Instant::now());
         self.wake.notify_one();
     }
 
     /// Forgets every name that `config` does not have. Later answers about them are dropped.
     pub fn keep_only(&self, config: &Config) {
+        self.note_pools(config);
         self.table.lock().keep_only(wanted(config), Instant::now());
         self.wake.notify_one();
     }
@@ -128,21 +136,50 @@ impl Discovery {
         (host, answer.unwrap_or(Err(ResolveError::TimedOut(LOOKUP_TIMEOUT))))
     }
 
+    fn note_pools(&self, config: &Config) {
+        let mut pools: HashMap<Arc<str>, Vec<Name>> = HashMap::new();
+        for pool in &config.pools {
+            for host in hosts(pool) {
+                let of_name = pools.entry(host.clone()).or_default();
+                if of_name.last() != Some(&pool.name) {
+                    of_name.push(pool.name.clone());
+                }
+            }
+        }
+        *self.pools.lock() = pools;
+    }
+
+    /// The pools of a name, the first few by name: `api, web and 3 more`.
+    fn pools_of(&self, host: &str) -> String {
+        let pools = self.pools.lock();
+        let all = pools.get(host).map_or(&[][..], Vec::as_slice);
+        let named = all.iter().take(POOLS_NAMED_MAX).map(Name::as_str).collect::<Vec<_>>().join(", ");
+        match all.len().saturating_sub(POOLS_NAMED_MAX) {
+            0 => named,
+            more => format!("{named} and {more} more"),
+        }
+    }
+
     fn on_answer(&self, host: &Arc<str>, answer: Result<Vec<std::net::IpAddr>, ResolveError>) {
         let chance = fastrand::f64() * 2.0 - 1.0;
         let outcome = self.table.lock().answer(host, answer, Instant::now(), chance);
-        match outcome.news {
-            Some(News::Fails { error, known: true }) => {
-                tracing::warn!(name = %host, %error, "Name does not resolve; its last addresses stay in use");
+        if let Some(news) = outcome.news {
+            let pools = self.pools_of(host);
+            match news {
+                News::Fails { error, known: true } => {
+                    tracing::warn!(name = %host, %pools, %error, "Name does not resolve; its last addresses stay in use");
+                }
+                News::Fails { error, known: false } => {
+                    tracing::warn!(name = %host, %pools, %error, "Name does not resolve");
+                }
+                News::Recovered => tracing::info!(name = %host, %pools, "Name resolves again"),
             }
-            Some(News::Fails { error, known: false }) => tracing::warn!(name = %host, %error, "Name does not resolve"),
-            Some(News::Recovered) => tracing::info!(name = %host, "Name resolves again"),
-            None => {}
         }
         if !outcome.refused.is_empty() {
             let addresses: Vec<String> = outcome.refused.iter().map(ToString::to_string).collect();
             let addresses = addresses.join(" ");
-            tracing::warn!(name = %host, %addresses, "Addresses of a name cannot be upstreams and are ignored");
+            let pools = self.pools_of(host);
+            tracing::warn!(name = %host, %pools, %addresses, "Addresses of a name cannot be upstreams and are ignored");
         }
         if outcome.changed {
             self.changes.send_modify(|count| *count += 1);
@@ -174,10 +211,11 @@ pub async fn resolved(config: &Config, resolver: Arc<dyn Resolver>) -> Config {
 
 /// The names of a configuration, and how often each is resolved.
 fn wanted(config: &Config) -> impl Iterator<Item = (&Arc<str>, Duration)> {
-    config.pools.iter().flat_map(|pool| {
-        let hosts = pool.upstreams.iter().filter_map(|upstream| upstream.address.host_name());
-        hosts.map(|host| (host, pool.resolve))
-    })
+    config.pools.iter().flat_map(|pool| hosts(pool).map(|host| (host, pool.resolve)))
+}
+
+fn hosts(pool: &PoolPolicy) -> impl Iterator<Item = &Arc<str>> {
+    pool.upstreams.iter().filter_map(|upstream| upstream.address.host_name())
 }
 
 #[cfg(test)]

@@ -104,93 +104,30 @@ mod tests {
     use tokio::time::Instant;
 
     use super::*;
-    use crate::model::eligibility::eligibility;
-    use crate::model::policy::{ProbeSpec, Timing};
-    use crate::model::{AdminState, Code, HealthState, Name, Ratio, Weight};
+    use crate::model::{AdminState, Code, HealthState};
     use crate::pool::*;
 
     const PLAIN: Format = Format { open_metrics: false, upstreams: true };
 
     fn upstream(pool: &str, address: &str, state: HealthState) -> UpstreamStatus {
-        let pool = Name::try_new(pool).unwrap();
-        let address = address.parse().unwrap();
         UpstreamStatus {
-            upstream: Arc::new(Upstream::new(UpstreamId(1), pool, address, Hints::none())),
-            name: None,
-            state,
-            eligibility: eligibility(state, AdminState::Enabled, false, false),
-            why: None,
-            since: Instant::now(),
-            weight: Weight::ONE,
-            backup: false,
-            admin: AdminState::Enabled,
-            ejected: false,
-            carried: false,
-            retiring: false,
-            unverified: false,
-            streak: None,
             checks_total: 5,
-            transitions_total: 1,
-            last_check: None,
-            next_due: Instant::now(),
-            decides: 0,
-            checks: Vec::new(),
+            ..testing::upstream(1, pool, address.parse().unwrap(), state, Instant::now())
         }
     }
 
     fn certified(name: &str, certificate_expiry: Option<i64>) -> CheckStatus {
-        let now = Instant::now();
-        CheckStatus {
-            name: name.into(),
-            preset: None,
-            spec: Arc::new(ProbeSpec::connect()),
-            timing: Timing {
-                interval: Duration::from_secs(10),
-                unhealthy_interval: None,
-                timeout: Duration::from_secs(5),
-                healthy_threshold: 2,
-                unhealthy_threshold: 3,
-                fast_interval: Duration::from_secs(1),
-                start_period: Duration::ZERO,
-                jitter: Ratio::ZERO,
-            },
-            target: "10.0.0.1:80".parse().unwrap(),
-            state: HealthState::Healthy,
-            streak: None,
-            last_check: None,
-            certificate_expiry,
-            next_due: now,
-            in_flight: false,
-            due: Due::Regular,
-        }
+        let check = testing::check(name, "10.0.0.1:80".parse().unwrap(), HealthState::Healthy, Instant::now());
+        CheckStatus { certificate_expiry, ..check }
     }
 
     fn pool(name: &str, upstreams: Vec<UpstreamStatus>) -> PoolStatus {
-        PoolStatus {
-            name: Name::try_new(name).unwrap(),
-            summary: PoolSummary::Degraded,
-            healthy: 1,
-            total: upstreams.len(),
-            eligible: 1,
-            fail_open: false,
-            warming: false,
-            warming_until: None,
-            out_of_order: None,
-            judged: true,
-            first_probe: None,
-            shared: Arc::new(PoolShared::new(Instant::now())),
-            upstreams,
-        }
+        PoolStatus { healthy: 1, eligible: 1, ..testing::pool(name, PoolSummary::Degraded, upstreams, Instant::now()) }
     }
 
     fn scrape(pools: Vec<PoolStatus>) -> Scrape {
-        let checker = CheckerStatus {
-            stale: false,
-            restarts_total: 1,
-            probe_panics_total: 0,
-            probes_in_flight: 2,
-            lag: Duration::from_millis(3),
-        };
+        let lag = Duration::from_millis(3);
+        let checker = CheckerStatus { restarts_total: 1, probes_in_flight: 2, lag, ..testing::checker() };
         Scrape {
             status: Status { generation: 3, pools, checker },
             config_hash: "c0ffee".into(),
@@ -264,6 +201,17 @@ mod tests {
             "roundsman_check_certificate_expiry_seconds{pool=\"api\",upstream=\"10.0.0.1:80\",check=\"http\"} 1893456000",
         ] {
             assert!(text.lines().any(|l| l == line), "{line} is missing in\n{text}");
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_pool_is_in_one_service_state() {
+        for state in ServiceState::ALL {
+            let text = render(scrape(vec![PoolStatus { service: state, ..pool("api", vec![]) }]), PLAIN);
+            let series =
+                text.lines().filter_map(|line| line.strip_prefix("roundsman_pool_service_state{pool=\"api\","));
+            let on: Vec<&str> = series.clone().filter(|series| series.ends_with(" 1")).collect();
+            assert_eq!((on, series.count()), (vec![&*format!("state=\"{}\"}} 1", state.as_str())], 5), "{text}");
         }
     }
 

@@ -12,7 +12,9 @@ pub mod changes;
 pub mod controller;
 pub mod events;
 pub mod faults;
+mod flights;
 pub mod history;
+mod ids;
 pub mod instant;
 pub mod lease;
 mod lines;
@@ -20,28 +22,34 @@ mod log;
 pub mod orders;
 pub mod outage;
 mod pools;
+pub mod sentence;
 pub mod snapshot;
 pub mod state;
 pub mod stats;
 pub mod status;
+#[cfg(test)]
+pub mod testing;
+pub mod traffic;
 pub mod upstream;
 pub mod view;
 
 pub use crate::health::{Due, Run};
 pub use answers::{Answered, Answers};
 pub use changes::{Changes, Listed};
-pub use controller::{Controller, Prober, SecretFiles};
+pub use controller::{CheckFiles, Controller, ProbeFuture, Prober};
 pub use events::{Event, EventKind, EventRing, Transition, WarmingPhase};
 pub use faults::{Faults, LastFault};
 pub use lease::{Lease, Settled};
-pub use orders::NeedsForce;
-pub use outage::Way;
+pub use orders::{AdminOrder, NeedsForce};
+pub use outage::{Progress, Way};
+pub use sentence::sentence;
 pub use snapshot::{Departed, ListenerEntry, ListenerId, Pool, PoolId, PoolShared, Published, Snapshot, WaitTicket};
-pub use state::{Applied, Kept, ProbeJob, SetAdminError};
+pub use state::{Applied, CheckKey, Kept, ProbeJob, SetAdminError};
 pub use stats::{AnswerReason, FrontStats, Histogram, PoolStats, ReasonCount, RequestClass};
 pub use status::{
-    CheckStatus, CheckerStatus, ExplainError, Explanation, LastCheck, OutOfOrder, PoolStatus, PoolSummary, Status,
-    Streak, UpstreamDetail, UpstreamStatus,
+    CheckStatus, CheckerStatus, ExplainError, Explanation, LastCheck, OutOfOrder, PoolStatus, PoolSummary,
+    ServiceState, Status, Streak, UpstreamDetail, UpstreamStatus,
 };
-pub use upstream::{Connection, Connections, Hints, Unasked, Upstream, UpstreamId};
+pub use traffic::{Over, Requests};
+pub use upstream::{Connection, Connections, Hints, Upstream, UpstreamId};
 pub use view::{Candidate, FIRST_VERDICT_WAIT, Otherwise, Reading, Rules, Service, Tier, Tried, View};

@@ -27,13 +27,12 @@ mod text;
 mod tls;
 mod websocket;
 
-use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
 use crate::model::policy::{HttpVersion, ProbeKind, ProbeSpec};
-use crate::model::{Address, ProbeReport, Trace};
-use crate::pool::{ProbeJob, Prober};
+use crate::model::{Address, ProbeReport};
+use crate::pool::{CheckKey, ProbeFuture, ProbeJob, Prober};
 use connect::{Peer, Steps, Tls};
 use finding::{Circumstances, Finding, certificate_hint, check_duration};
 use websocket::Upgrade;
@@ -106,21 +105,23 @@ impl Prepared {
         let lacks = self.peer.tls.as_ref().is_some_and(|tls| tls.lacks_certificate(&steps));
         let decided_in = steps.decided_in().unwrap_or(took);
         let said_in = steps.trace.dialogue.iter().filter_map(|step| step.done_in).max().unwrap_or_default();
-        let took = if finding.ends_with_goodbye() { decided_in.max(said_in) } else { took };
-        let report = finding.report(&Circumstances {
+        let took = if finding.waits_for_close() { decided_in.max(said_in) } else { took };
+        let mut report = finding.report(&Circumstances {
             took,
             connected_in: steps.trace.connected_in,
             handshake_in: steps.trace.tls.as_ref().and_then(|tls| tls.done_in),
             timeout: self.timeout,
             elsewhere: self.elsewhere.then_some(&self.peer.target),
         });
-        let report = check_duration(report, decided_in, self.spec.max_duration);
-        let trace = match report.trace {
-            Trace { head, body, .. } if head.is_empty() && body.is_empty() => steps.trace,
-            Trace { head, body, .. } => Trace { head, body, ..steps.trace },
-        };
-        let hint = if lacks { certificate_hint(report.status, report.hint) } else { report.hint };
-        ProbeReport { trace, hint, ..report }
+        check_duration(&mut report, decided_in, self.spec.max_duration);
+        if lacks {
+            report.hint = certificate_hint(report.status, report.hint);
+        }
+        if !report.trace.head.is_empty() || !report.trace.body.is_empty() {
+            (steps.trace.head, steps.trace.body) = (report.trace.head, report.trace.body);
+        }
+        report.trace = steps.trace;
+        report
     }
 
     async fn talk(&self, steps: &mut Steps) -> Finding<'_> {
@@ -166,11 +167,12 @@ fn alpn(kind: &ProbeKind) -> &'static [&'static str] {
 pub struct SocketProber;
 
 impl Prober for SocketProber {
-    fn probe(&self, job: ProbeJob) -> Pin<Box<dyn Future<Output = ProbeReport> + Send>> {
-        let prepare =
-            || Arc::new(Prepared::new(&job.target, &job.upstream, job.name.as_deref(), &job.spec, job.timeout));
-        let prepared = job.kept.get_or_make(prepare);
-        Box::pin(async move { prepared.run().await })
+    fn probe(&self, job: ProbeJob) -> ProbeFuture {
+        let prepared = job.kept.get_or_make(|| {
+            let CheckKey { upstream, target, name, spec, timing } = &*job.check;
+            Arc::new(Prepared::new(target, upstream, name.as_deref(), spec, timing.timeout))
+        });
+        Box::pin(async move { Arc::new(prepared.run().await) })
     }
 }
 

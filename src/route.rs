@@ -5,12 +5,14 @@
 //! matches, those of the wildcards are tried, and so on. [`normalise`] and [`normalise_host`] make the compared forms.
 
 mod host;
+mod reach;
 mod site;
 
 use std::collections::HashMap;
 
 pub use crate::model::path::{PathError, normalise};
 pub use host::{HOST_BYTES_MAX, HostError, normalise_host};
+pub use reach::{Hidden, hidden};
 
 use self::site::{Lengths, Rule, Site};
 use crate::model::Name;
@@ -68,10 +70,14 @@ impl<T: Copy> Table<T> {
                     number => number,
                 },
             };
-            let rule = Rule { methods: route.methods.clone().into(), listener: on, target };
-            table.site_of(&route.host).add(&route.path, rule);
+            table.add(route, on, target);
         }
         table
+    }
+
+    fn add(&mut self, route: &RoutePolicy, listener: Option<u32>, target: T) {
+        let rule = Rule { methods: route.methods.clone().into(), listener, target };
+        self.site_of(&route.host).add(&route.path, rule);
     }
 
     fn site_of(&mut self, host: &HostPattern) -> &mut Site<T> {

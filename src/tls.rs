@@ -346,7 +346,7 @@ mod tests {
     }
 
     #[test]
-    fn a_machine_without_roots_says_so() {
+    fn a_machine_without_roots_is_reported() {
         let mut found = CertificateResult::default();
         found.certs.push(CertificateDer::from_slice(b"garbage"));
         let failure = store_of(found).unwrap_err();

@@ -1,6 +1,6 @@
 //! Hostile configuration files against the real binary: none may crash it, hang it, or take more than 200 MB.
 //!
-//! A test binary of its own, because the memory of a child counts from its fork: what other tests hold would count too.
+//! A separate test binary, because the memory of a child counts from its fork: that of other tests would count too.
 
 use std::fs;
 use std::process::{Command, Stdio};
@@ -35,7 +35,7 @@ fn check(text: &[u8]) -> (Option<i32>, String, Duration) {
     (status.code(), output, begin.elapsed().unwrap())
 }
 
-/// Pools with this health table; the file is refused, for want of a listener.
+/// Pools with this health table; the file is refused, because it has no listener.
 fn pools_with(number: usize, health: &str) -> String {
     (0..number).map(|p| format!("[pools.p{p}]\nupstreams=[\"10.0.0.1:80\"]\n[pools.p{p}.health]\n{health}\n")).collect()
 }
@@ -77,7 +77,7 @@ fn a_hostile_file_neither_hangs_nor_crashes_nor_takes_memory() {
             };
             (0..6).map(pool).collect()
         }),
-        // Just small enough to be parsed: these show what the estimate of the cost is worth.
+        // Just small enough to be parsed: these test the estimate of the cost.
         ("most newlines", &|| format!("{}a = 1", "\n".repeat(1_999_000))),
         ("most small keys", &|| (0..233_000).map(|i| format!("a{i}=1\n")).collect()),
         ("most deep keys", &|| (0..2_750).map(|i| format!("a{i}.{}x=1\n", "a.".repeat(70))).collect()),

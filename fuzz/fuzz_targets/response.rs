@@ -1,5 +1,5 @@
-//! The response reader of the checker against any bytes. What must hold is `tests/it/fuzzing/property.rs`, which the tests
-//! drive on a stable compiler too.
+//! The response reader of the checker with any bytes. The property is in `tests/it/fuzzing/property.rs`, which the
+//! tests run on a stable compiler too.
 
 #![no_main]
 

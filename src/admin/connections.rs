@@ -63,12 +63,25 @@ enum Stage {
     Asked { at: Instant },
     /// The request is complete and waits for its response.
     Asking { at: Instant },
-    /// It reads its response: which one (by address, as responses are shared), its size, and the bytes taken so far.
-    Reading { at: Instant, answer: usize, bytes: usize, from: Instant, taken: usize },
+    /// It reads its response.
+    Reading { at: Instant, read: Read },
     /// The whole response has been handed over and is being written.
     Answered { at: Instant },
     /// The response is written; the next request may come.
     Idle { since: Instant },
+}
+
+/// How far a connection has read its response.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Read {
+    /// Which response: its address, as responses are shared.
+    answer: usize,
+    /// The size of the response.
+    bytes: usize,
+    /// When it began to read.
+    from: Instant,
+    /// Bytes taken so far.
+    taken: usize,
 }
 
 /// One connection; dropping this removes it.
@@ -98,6 +111,17 @@ impl Stage {
             Stage::Idle { since } => Some((false, since)),
             Stage::Accepted { at } | Stage::Asked { at } => Some((true, at)),
             Stage::Asking { .. } | Stage::Reading { .. } | Stage::Answered { .. } => None,
+        }
+    }
+
+    fn read(self) -> Option<Read> {
+        match self {
+            Stage::Reading { read, .. } => Some(read),
+            Stage::Accepted { .. }
+            | Stage::Asked { .. }
+            | Stage::Asking { .. }
+            | Stage::Answered { .. }
+            | Stage::Idle { .. } => None,
         }
     }
 }
@@ -161,16 +185,8 @@ impl Inner {
     }
 
     fn answers(&self) -> HashMap<usize, usize> {
-        let large = self.open.values().filter_map(|entry| match entry.stage {
-            Stage::Reading { answer, bytes, .. } if bytes > SMALL_BYTES_MAX => Some((answer, bytes)),
-            Stage::Reading { .. }
-            | Stage::Accepted { .. }
-            | Stage::Asked { .. }
-            | Stage::Asking { .. }
-            | Stage::Answered { .. }
-            | Stage::Idle { .. } => None,
-        });
-        large.collect()
+        let read = self.open.values().filter_map(|entry| entry.stage.read());
+        read.filter(|read| read.bytes > SMALL_BYTES_MAX).map(|read| (read.answer, read.bytes)).collect()
     }
 
     /// Whether one more connection may read this response.
@@ -181,18 +197,11 @@ impl Inner {
     }
 
     fn close_slowest(&mut self, now: Instant) -> bool {
-        let readers = self.open.iter().filter_map(|(id, entry)| match entry.stage {
-            Stage::Reading { from, taken, .. } if now >= from + SLOW_AFTER => {
-                Some((*id, taken as f64 / now.saturating_duration_since(from).as_secs_f64()))
-            }
-            Stage::Reading { .. }
-            | Stage::Accepted { .. }
-            | Stage::Asked { .. }
-            | Stage::Asking { .. }
-            | Stage::Answered { .. }
-            | Stage::Idle { .. } => None,
-        });
-        let slowest = readers.min_by(|a, b| a.1.total_cmp(&b.1)).map(|(id, _)| id);
+        let readers = self.open.iter().filter_map(|(id, entry)| entry.stage.read().map(|read| (*id, read)));
+        let rates = readers
+            .filter(|(_, read)| now >= read.from + SLOW_AFTER)
+            .map(|(id, read)| (id, read.taken as f64 / now.saturating_duration_since(read.from).as_secs_f64()));
+        let slowest = rates.min_by(|a, b| a.1.total_cmp(&b.1)).map(|(id, _)| id);
         slowest.inspect(|id| self.close(*id)).is_some()
     }
 }
@@ -243,7 +252,7 @@ impl Open {
                 Stage::Reading { at, .. } | Stage::Answered { at } => at,
                 Stage::Idle { .. } => now,
             };
-            entry.stage = Stage::Reading { at, answer: key, bytes, from: now, taken: 0 };
+            entry.stage = Stage::Reading { at, read: Read { answer: key, bytes, from: now, taken: 0 } };
         }
         true
     }
@@ -251,9 +260,7 @@ impl Open {
     /// It has taken `more` bytes.
     pub fn on_taken(&self, more: usize) {
         self.change(|stage| match stage {
-            Stage::Reading { at, answer, bytes, from, taken } => {
-                Stage::Reading { at, answer, bytes, from, taken: taken + more }
-            }
+            Stage::Reading { at, read } => Stage::Reading { at, read: Read { taken: read.taken + more, ..read } },
             other => other,
         });
     }

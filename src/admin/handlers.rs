@@ -15,7 +15,7 @@ use super::routes::{Question, WAIT_MAX};
 use super::shared::Text;
 use super::{explain, health, negotiate, page, render};
 use crate::model::{Address, AdminState, lookup};
-use crate::pool::{ExplainError, Status};
+use crate::pool::{AdminOrder, ExplainError, Status};
 
 /// The longest reason an operator may give, in characters.
 pub const REASON_CHARS_MAX: usize = 200;
@@ -48,7 +48,7 @@ pub async fn readyz(question: Question) -> Reply {
 /// `GET /health`.
 pub async fn health(question: Question) -> Reply {
     let (now, status) = (Instant::now(), question.server.status(question.asked));
-    let mut answer = health::health(&status);
+    let mut answer = health::health(&status, now);
     if question.query("detailed").is_some_and(|value| matches!(value.as_str(), "true" | "1" | "")) {
         answer.components = Some(health::components(&status));
         answer.uptime_seconds = Some(render::uptime(&question.server.host.process(), now));
@@ -69,7 +69,7 @@ pub async fn pool_health(question: Question) -> Reply {
         return unknown_pool(&question.params[0], &status);
     };
     let code = if pool.eligible > 0 { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
-    reply::json(code, &health::pool_health(pool))
+    reply::json(code, &health::pool_health(pool, Instant::now()))
 }
 
 /// `GET /metrics`: OpenMetrics if the client accepts it, else the Prometheus text format; compressed if gzip is
@@ -101,6 +101,11 @@ pub async fn metrics(question: Question) -> Reply {
     };
     let reply = reply::with(reply::text(content_type, body), header::VARY, "Accept, Accept-Encoding");
     if gzip { reply::with(reply, header::CONTENT_ENCODING, "gzip") } else { reply }
+}
+
+/// `GET /api/v1/process`.
+pub async fn process(question: Question) -> Reply {
+    reply::json(StatusCode::OK, &render::process(&question.server.host.process()))
 }
 
 /// `GET /api/v1/status`.
@@ -231,9 +236,24 @@ struct OrderBody {
     force: bool,
 }
 
-/// How long an order lasts.
-const ORDER_LASTS: &str = "an order survives reloads while its upstream is in the file, and ends with the process; \
-                           to make it permanent, set `admin` of the upstream in the file";
+/// How long an order lasts, if the file says something else; otherwise empty, because it changes nothing that lasts.
+fn order_lasts(to: AdminState, in_file: AdminState) -> String {
+    if to == in_file {
+        return String::new();
+    }
+    let (file, permanent) = match to {
+        AdminState::Enabled => {
+            (format!("the file has `admin = \"{in_file}\"`; "), "remove that from the upstream in the file".to_owned())
+        }
+        AdminState::Draining | AdminState::Disabled => {
+            (String::new(), format!("set `admin = \"{to}\"` of the upstream in the file"))
+        }
+    };
+    format!(
+        "{file}an order survives reloads while its upstream is in the file, and ends with the process; to make it \
+         permanent, {permanent}"
+    )
+}
 
 fn order(question: &Question, to: AdminState, conflict: impl Fn(AdminState) -> Option<&'static str>) -> Reply {
     let (pool, text) = (&question.params[0], &question.params[1]);
@@ -268,17 +288,19 @@ fn order(question: &Question, to: AdminState, conflict: impl Fn(AdminState) -> O
     if let Some(why) = conflict(upstream.admin) {
         return reply::error(StatusCode::CONFLICT, why);
     }
-    match question.server.host.set_admin(pool, &address, to, &reason, body.force) {
+    let by = asker(&question.head.headers, question.head.extensions.get());
+    let order = AdminOrder { to, reason: &reason, by: &by, force: body.force };
+    match question.server.host.set_admin(pool, &address, order) {
         SetAdmin::NoPool => no_pool(pool),
         SetAdmin::NoUpstream => no_upstream(pool, &address),
         SetAdmin::NeedsForce(why) => {
             let how = "nothing was changed; to do it anyway, use --force, or {\"force\": true} in the API";
             reply::error(StatusCode::CONFLICT, format!("{why}; {how}"))
         }
-        SetAdmin::Done => {
+        SetAdmin::Done { in_file } => {
             let in_flight = upstream.upstream.in_flight.load(std::sync::atomic::Ordering::Relaxed);
             let (pool, upstream, was) = (pool.clone(), address.to_string(), upstream.admin);
-            let note = ORDER_LASTS.to_owned();
+            let note = order_lasts(to, in_file);
             reply::json(StatusCode::OK, &SetAdminReply { pool, upstream, admin: to, was, in_flight, note })
         }
     }

@@ -1,26 +1,34 @@
 //! What `/health` reports: one word for the process, derived from the words for its pools. Pure.
 
+use tokio::time::Instant;
+
 use super::json::{HealthReply, Ordered, PoolHealthReply, PoolWord, UnhealthyInfo};
 use super::render;
-use crate::model::AdminState;
+use crate::model::{AdminState, HealthState};
 use crate::pool::{PoolStatus, Status, UpstreamStatus};
 
 /// The most upstreams named in one answer.
 pub const UNHEALTHY_MAX: usize = 50;
+/// The most pools that a reason names.
+const NAMED_MAX: usize = 8;
 
 /// The response without the details of `?detailed=true`. The process is unhealthy if no pool can serve, and degraded if
 /// anything else is wrong.
-pub fn health(status: &Status) -> HealthReply {
+pub fn health(status: &Status, now: Instant) -> HealthReply {
     let total = status.pools.len();
-    let serving = status.pools.iter().filter(|pool| pool.eligible > 0).count();
+    let out: Vec<&PoolStatus> = status.pools.iter().filter(|pool| pool.eligible == 0).collect();
     let down: usize = status.pools.iter().map(|pool| down_upstreams(pool).count()).sum();
-    let not_well = status.pools.iter().any(|pool| render::pool_word(pool.summary) != PoolWord::Healthy);
+    let not_well = || status.pools.iter().find(|pool| render::pool_word(pool.summary) != PoolWord::Healthy);
     let (word, reason) = if total == 0 {
         (PoolWord::Unhealthy, Some("no configuration is loaded yet".to_string()))
-    } else if serving == 0 {
-        (PoolWord::Unhealthy, Some(nothing_serves(status)))
-    } else if serving < total {
-        (PoolWord::Degraded, Some(format!("{} of {total} pools cannot serve", total - serving)))
+    } else if out.len() == total {
+        (PoolWord::Unhealthy, Some(nothing_serves(&out)))
+    } else if !out.is_empty() {
+        let (count, named) = (out.len(), named(&out));
+        (PoolWord::Degraded, Some(format!("{count} of {total} pools cannot serve: {named}")))
+    } else if let Some(pool) = status.pools.iter().find(|pool| pool.warming) {
+        let why = reason(pool, now).unwrap_or_else(|| "removed upstreams serve".to_owned());
+        (PoolWord::Degraded, Some(format!("pool {}: {why}", pool.name)))
     } else if down > 0 {
         (PoolWord::Degraded, Some(format!("upstreams not eligible: {down}")))
     } else if status.checker.stale {
@@ -31,8 +39,9 @@ pub fn health(status: &Status) -> HealthReply {
                     .to_string(),
             ),
         )
-    } else if not_well {
-        (PoolWord::Degraded, Some("a pool is degraded; /api/v1/status shows why".to_string()))
+    } else if let Some(pool) = not_well() {
+        let name = &pool.name;
+        (PoolWord::Degraded, Some(format!("pool {name} is degraded; `roundsman explain {name}` says why")))
     } else {
         (PoolWord::Healthy, None)
     };
@@ -53,22 +62,47 @@ pub fn components(status: &Status) -> Ordered<PoolWord> {
 }
 
 /// The answer for one pool.
-pub fn pool_health(pool: &PoolStatus) -> PoolHealthReply {
+pub fn pool_health(pool: &PoolStatus, now: Instant) -> PoolHealthReply {
     PoolHealthReply {
         status: render::pool_word(pool.summary),
         pool: pool.name.to_string(),
         healthy: pool.healthy,
         total: pool.total,
         eligible: pool.eligible,
-        reason: pool.out_of_order.as_ref().map(render::reason),
+        reason: reason(pool, now),
         unhealthy: unhealthy_of(pool).take(UNHEALTHY_MAX).collect(),
     }
 }
 
-fn nothing_serves(status: &Status) -> String {
-    let all_unknown = status.pools.iter().all(|pool| render::pool_word(pool.summary) == PoolWord::Unknown);
+/// Why a pool does not serve with enough of its own upstreams, and what would change that.
+fn reason(pool: &PoolStatus, now: Instant) -> Option<String> {
+    let warming = || Some(pool.progress?.sentence(pool.warming_until?.saturating_duration_since(now)));
+    pool.out_of_order.as_ref().map(render::reason).or_else(warming)
+}
+
+/// The reason if no pool serves: that of a single pool, or the names of all.
+fn nothing_serves(pools: &[&PoolStatus]) -> String {
+    let all_unknown = pools.iter().all(|pool| render::pool_word(pool.summary) == PoolWord::Unknown);
     let text = if all_unknown { "no upstream has passed its checks yet" } else { "no pool has an eligible upstream" };
-    text.to_string()
+    format!("{text}: {}", named(pools))
+}
+
+/// `api (its only upstream, 10.0.0.1:80, is draining)`, `api, web and 3 more`.
+fn named(pools: &[&PoolStatus]) -> String {
+    match pools {
+        [only] => {
+            let why = only.out_of_order.as_ref().map_or_else(String::new, |out| format!(" ({})", out.reason));
+            format!("{}{why}", only.name)
+        }
+        several => {
+            let names: Vec<&str> = several.iter().take(NAMED_MAX).map(|pool| pool.name.as_str()).collect();
+            let more = match several.len() - names.len() {
+                0 => String::new(),
+                more => format!(" and {more} more"),
+            };
+            format!("{}{more}", names.join(", "))
+        }
+    }
 }
 
 fn unhealthy_of(pool: &PoolStatus) -> impl Iterator<Item = UnhealthyInfo> + '_ {
@@ -79,13 +113,14 @@ fn unhealthy_of(pool: &PoolStatus) -> impl Iterator<Item = UnhealthyInfo> + '_ {
     })
 }
 
-/// Upstreams that should serve but do not. Those an operator took out, and retiring ones, do not count. Under
-/// `fail_open` an unhealthy upstream is eligible and still down.
+/// Upstreams that should serve but do not. Those an operator took out count only if their pool cannot serve: then they
+/// are part of the reason. Retiring ones do not count. Under `fail_open` an unhealthy upstream is eligible and still down.
 fn down_upstreams(pool: &PoolStatus) -> impl Iterator<Item = &UpstreamStatus> {
-    let down = |u: &&UpstreamStatus| {
-        u.admin == AdminState::Enabled
+    let cannot_serve = pool.eligible == 0;
+    let down = move |u: &&UpstreamStatus| {
+        (u.admin == AdminState::Enabled || cannot_serve)
             && !u.retiring
-            && (u.state != crate::model::HealthState::Healthy || !u.eligibility.is_eligible())
+            && (u.state != HealthState::Healthy || !u.eligibility.is_eligible())
     };
     pool.upstreams.iter().filter(down)
 }
@@ -96,9 +131,10 @@ mod tests {
     use crate::admin::testing::{finish, pool, status, upstream};
     use crate::model::HealthState::{Healthy, Unhealthy, Unknown};
     use crate::model::{Eligibility, Ineligible};
+    use crate::pool::PoolSummary;
 
     fn word(pools: Vec<PoolStatus>) -> (PoolWord, usize) {
-        let reply = health(&status(pools));
+        let reply = health(&status(pools), Instant::now());
         assert_eq!(reply.reason.is_none(), reply.status == PoolWord::Healthy, "{reply:?}");
         (reply.status, reply.unhealthy.len())
     }
@@ -126,7 +162,54 @@ mod tests {
     async fn a_checker_that_is_being_restarted_makes_the_process_degraded() {
         let mut status = status(vec![pool("a", &[Healthy])]);
         status.checker.stale = true;
-        assert_eq!(health(&status).status, PoolWord::Degraded);
+        assert_eq!(health(&status, Instant::now()).status, PoolWord::Degraded);
+    }
+
+    /// A pool that cannot serve, with its reason.
+    fn out(name: &str, upstreams: Vec<UpstreamStatus>) -> PoolStatus {
+        let (reason, remedy) = (format!("{name} is down"), "this ends".to_owned());
+        let mut pool = finish(name, upstreams);
+        pool.summary = PoolSummary::Unhealthy;
+        pool.out_of_order = Some(crate::pool::OutOfOrder { way: None, since: None, reason, remedy });
+        pool
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn orders_that_leave_a_pool_without_an_upstream_are_part_of_the_reason() {
+        let drained = |number, state| {
+            let mut drained = upstream("a", number, state);
+            drained.admin = AdminState::Draining;
+            drained.eligibility = Eligibility::Not(Ineligible::Draining);
+            drained.why = Some(format!("draining {number}"));
+            drained
+        };
+        let all = || out("a", vec![drained(1, Unhealthy), drained(2, Healthy)]);
+        let one = health(&status(vec![all()]), Instant::now());
+        let listed: Vec<(&str, &str)> = one.unhealthy.iter().map(|u| (&*u.upstream, &*u.reason)).collect();
+        assert_eq!(listed, [("10.0.0.1:80", "draining 1"), ("10.0.0.2:80", "draining 2")]);
+        assert_eq!(one.reason.as_deref(), Some("no pool has an eligible upstream: a (a is down)"));
+        assert_eq!(pool_health(&all(), Instant::now()).unhealthy, one.unhealthy);
+
+        let beside = health(&status(vec![all(), pool("b", &[Healthy])]), Instant::now());
+        assert_eq!((beside.status, &beside.unhealthy), (PoolWord::Degraded, &one.unhealthy));
+        assert_eq!(beside.reason.as_deref(), Some("1 of 2 pools cannot serve: a (a is down)"));
+        let many = (0..20).map(|n| out(&format!("p{n}"), vec![drained(1, Healthy)]));
+        let many = health(&status(many.chain([pool("b", &[Healthy])]).collect()), Instant::now());
+        let reason = "20 of 21 pools cannot serve: p0, p1, p2, p3, p4, p5, p6, p7 and 12 more";
+        assert_eq!(many.reason.as_deref(), Some(reason));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_pool_whose_removed_upstreams_still_serve_says_for_how_long() {
+        let mut warming = pool("a", &[Healthy]);
+        warming.summary = PoolSummary::Degraded;
+        warming.warming = true;
+        warming.warming_until = Some(Instant::now() + std::time::Duration::from_secs(12));
+        warming.progress = Some(crate::pool::Progress { able: 0, needed: 1, backups: 0 });
+        let why = "removed upstreams serve 12 s more at most: no upstream of the new configuration can serve yet";
+        assert_eq!(pool_health(&warming, Instant::now()).reason.as_deref(), Some(why));
+        let whole = health(&status(vec![warming, pool("b", &[Healthy])]), Instant::now());
+        assert_eq!(whole.reason, Some(format!("pool a: {why}")));
     }
 
     #[tokio::test(start_paused = true)]
@@ -134,8 +217,8 @@ mod tests {
         let mut down = pool("a", &[Unhealthy]);
         let (reason, remedy) = ("all are down".to_owned(), "this ends".to_owned());
         down.out_of_order = Some(crate::pool::OutOfOrder { way: None, since: None, reason, remedy });
-        assert_eq!(pool_health(&down).reason.as_deref(), Some("all are down; this ends"));
-        assert_eq!(pool_health(&pool("a", &[Healthy])).reason, None);
+        assert_eq!(pool_health(&down, Instant::now()).reason.as_deref(), Some("all are down; this ends"));
+        assert_eq!(pool_health(&pool("a", &[Healthy]), Instant::now()).reason, None);
     }
 
     #[tokio::test(start_paused = true)]

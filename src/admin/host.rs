@@ -9,7 +9,7 @@ use tokio::time::Instant;
 
 use super::json::{Diagnostic, ProcessState, ReloadResult};
 use crate::model::{Address, AdminState, Name, Secret};
-use crate::pool::{Event, ExplainError, Explanation, Status};
+use crate::pool::{AdminOrder, Changes, Event, ExplainError, Explanation, Status};
 
 /// The process of the admin socket. `access`, `state` and `revision` are called from the thread that serves connections
 /// and must return at once; the others are called from the thread that answers requests.
@@ -17,6 +17,10 @@ use crate::pool::{Event, ExplainError, Explanation, Status};
 pub trait Host: Send + Sync + 'static {
     /// A consistent snapshot of every pool.
     fn status(&self, now: Instant) -> Status;
+
+    /// Adds to what would end each outage of a snapshot which files of its checks have changed on disk. May block for a
+    /// fifth of a second.
+    fn add_hints(&self, _status: &mut Status) {}
 
     /// The events with a number greater than `seq`, oldest first.
     fn events_after(&self, seq: u64) -> Vec<Event>;
@@ -43,9 +47,8 @@ pub trait Host: Send + Sync + 'static {
     /// The text of `/metrics`.
     fn metrics(&self, format: MetricsFormat) -> String;
 
-    /// An operator's order to change the admin state of an upstream; `reason` is free text and may be empty.
-    /// `force`: carry it out even if too few upstreams are left to serve.
-    fn set_admin(&self, pool: &str, upstream: &Address, to: AdminState, reason: &str, force: bool) -> SetAdmin;
+    /// Carries out an operator's order.
+    fn set_admin(&self, pool: &str, upstream: &Address, order: AdminOrder<'_>) -> SetAdmin;
 
     /// Reloads the configuration, as SIGHUP does, and returns when it is done. The reload continues if this future is
     /// dropped, because the client may disconnect. `by` is the origin of the order, as text.
@@ -76,8 +79,12 @@ pub struct Access {
 /// The state of the process itself.
 #[derive(Debug, Clone)]
 pub struct ProcessInfo {
+    /// Its number.
+    pub pid: u32,
     /// Its phase.
     pub state: ProcessState,
+    /// Its listeners, by name.
+    pub listeners: Vec<(Name, Address)>,
     /// When it started.
     pub started: Instant,
     /// The running configuration.
@@ -128,6 +135,8 @@ pub struct ReloadAnswer {
     pub generation: u64,
     /// Pools whose removed upstreams still serve until a new one is healthy, each with its deadline.
     pub warming: Vec<(Name, Instant)>,
+    /// What it changed in pools and upstreams.
+    pub changes: Changes,
     /// Every error when it was refused, and warnings.
     pub diagnostics: Vec<Diagnostic>,
 }
@@ -139,6 +148,8 @@ pub struct CheckAnswer {
     pub result: ReloadResult,
     /// Why it would be refused, in one sentence.
     pub error: Option<String>,
+    /// What it would change in pools and upstreams.
+    pub changes: Changes,
     /// Every error, and warnings.
     pub diagnostics: Vec<Diagnostic>,
 }
@@ -147,7 +158,10 @@ pub struct CheckAnswer {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum SetAdmin {
     /// Carried out, or the state was the same already.
-    Done,
+    Done {
+        /// The admin state in the file.
+        in_file: AdminState,
+    },
     /// Refused: too few upstreams would be left to serve. The reason, in a sentence.
     NeedsForce(String),
     /// There is no pool of this name.

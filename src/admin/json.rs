@@ -9,6 +9,7 @@ pub use self::events::*;
 pub use self::explain::*;
 pub use self::ordered::Ordered;
 use crate::model::{AdminState, Code, HealthState, Judgement};
+use crate::pool::Changes;
 
 mod events;
 mod explain;
@@ -22,18 +23,48 @@ pub struct StatusReply {
     pub version: String,
     /// Counts applied configurations.
     pub generation: u64,
+    /// The number of the process.
+    #[serde(default)]
+    pub pid: u32,
     /// Since its start.
     pub uptime_seconds: f64,
     /// Its phase.
     pub state: ProcessState,
     /// Whether `/readyz` returns 200.
     pub ready: bool,
+    /// Where it listens for requests, in file order.
+    #[serde(default)]
+    pub listeners: Vec<ListenerInfo>,
     /// The running configuration.
     pub config: ConfigInfo,
     /// The state of the checker itself.
     pub checker: CheckerInfo,
     /// Pools by name, in file order.
     pub pools: Ordered<PoolInfo>,
+}
+
+/// `GET /api/v1/process`: which process this is. Cheap, unlike a status of many upstreams.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ProcessReply {
+    /// Its version.
+    pub version: String,
+    /// Its number.
+    pub pid: u32,
+    /// Its phase.
+    pub state: ProcessState,
+    /// Its configuration file, as given on the command line; null when made from `--listen` and `--to`.
+    pub file: Option<String>,
+    /// Where it listens for requests, in file order.
+    pub listeners: Vec<ListenerInfo>,
+}
+
+/// A socket that takes requests.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ListenerInfo {
+    /// Its name in the configuration.
+    pub name: String,
+    /// Its address.
+    pub address: String,
 }
 
 /// The phase of the process.
@@ -269,6 +300,28 @@ pub struct ResponsesInfo {
     pub server_error: u64,
 }
 
+impl Diagnostic {
+    /// On one line: `roundsman.toml:31:1: error: pools.api.health.intervall: unknown key; did you mean …?`. Not escaped.
+    pub fn sentence(&self) -> String {
+        let mut line = self.file.clone().unwrap_or_else(|| "configuration".to_owned());
+        for number in [self.line, self.column].into_iter().flatten() {
+            line.push_str(&format!(":{number}"));
+        }
+        line.push_str(&format!(": {}: ", self.severity));
+        if let Some(key) = &self.key {
+            line.push_str(&format!("{key}: "));
+        }
+        line.push_str(&self.message);
+        if let Some(expected) = &self.expected {
+            line.push_str(&format!("; expected {expected}"));
+        }
+        if let Some(near) = &self.suggestion {
+            line.push_str(&format!("; did you mean `{near}`?"));
+        }
+        line
+    }
+}
+
 impl UpstreamInfo {
     /// Its special conditions, as words for display.
     pub fn marks(&self) -> Vec<&'static str> {
@@ -349,7 +402,8 @@ pub struct HealthReply {
     /// Why it is not healthy.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
-    /// Enabled upstreams that are not eligible; absent when there are none, 50 at most.
+    /// Enabled upstreams that are not eligible, and where no upstream is, the others too; absent when there are none, 50 at
+    /// most.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub unhealthy: Vec<UnhealthyInfo>,
     /// With `?detailed=true`: pool name to status.
@@ -379,10 +433,11 @@ pub struct PoolHealthReply {
     pub total: usize,
     /// Upstreams that may be picked now.
     pub eligible: usize,
-    /// Why it does not serve normally, and what would change that; absent while it does.
+    /// Why it does not serve with its own upstreams, and what would change that; absent while it does.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
-    /// Enabled upstreams that are not eligible; absent when there are none, 50 at most.
+    /// Enabled upstreams that are not eligible, and where no upstream is, the others too; absent when there are none, 50 at
+    /// most.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub unhealthy: Vec<UnhealthyInfo>,
 }
@@ -426,6 +481,9 @@ pub struct ReloadReply {
     /// How much longer those serve at most, by pool, in seconds.
     #[serde(default)]
     pub warming_seconds: Ordered<f64>,
+    /// What it changed, or would change, in pools and upstreams; absent if nothing.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub changes: Option<Changes>,
     /// Every error, and warnings.
     pub errors: Vec<Diagnostic>,
     /// As in status.
@@ -466,7 +524,7 @@ pub struct SetAdminReply {
     pub was: AdminState,
     /// Requests still in flight there.
     pub in_flight: u32,
-    /// How long the order lasts, in a sentence.
+    /// How long the order lasts, in a sentence; empty if the file says the same.
     #[serde(default)]
     pub note: String,
 }

@@ -109,7 +109,7 @@ fn write_summary(page: &mut String, pools: &[&(String, PoolInfo)]) -> fmt::Resul
 
 fn write_config(page: &mut String, status: &StatusReply, now: &str) -> fmt::Result {
     let file = status.config.file.as_deref().unwrap_or("the command line");
-    write!(page, "<p>Generation {} from <code>{}</code>", status.generation, Escaped(file))?;
+    write!(page, "<p>Generation {} from <code>{}</code>, process {}", status.generation, Escaped(file), status.pid)?;
     let Some(last) = &status.config.last_reload else {
         return write!(page, ". As of {}.</p>", Stamp(now));
     };

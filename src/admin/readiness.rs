@@ -154,7 +154,7 @@ mod tests {
     use crate::pool::{Hints, Upstream, UpstreamId};
 
     #[tokio::test(start_paused = true)]
-    async fn every_pool_must_have_been_judged_once() {
+    async fn readiness_needs_a_verdict_of_every_pool() {
         let now = Instant::now();
         let waiting = |waiting, total| Err(NotReady::Pools { waiting, total, unresolved: Unresolved::default() });
         let ready = |pools| evaluate(&process(), &status(pools), now);

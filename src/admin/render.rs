@@ -22,9 +22,11 @@ pub fn status(status: &Status, process: &ProcessInfo, ready: bool, clock: &Clock
     StatusReply {
         version: crate::VERSION.to_string(),
         generation: status.generation,
+        pid: process.pid,
         uptime_seconds: uptime(process, now),
         state: process.state,
         ready,
+        listeners: listeners(process),
         config: ConfigInfo {
             file: process.config.file.clone(),
             loaded_at: clock.date(process.config.loaded_at),
@@ -40,6 +42,22 @@ pub fn status(status: &Status, process: &ProcessInfo, ready: bool, clock: &Clock
         },
         pools: Ordered(status.pools.iter().map(|pool| (pool.name.to_string(), pool_info(pool, clock, now))).collect()),
     }
+}
+
+/// `GET /api/v1/process`.
+pub fn process(process: &ProcessInfo) -> ProcessReply {
+    ProcessReply {
+        version: crate::VERSION.to_string(),
+        pid: process.pid,
+        state: process.state,
+        file: process.config.file.clone(),
+        listeners: listeners(process),
+    }
+}
+
+fn listeners(process: &ProcessInfo) -> Vec<ListenerInfo> {
+    let all = process.listeners.iter();
+    all.map(|(name, address)| ListenerInfo { name: name.to_string(), address: address.to_string() }).collect()
 }
 
 /// Since the start, to the millisecond.
@@ -182,6 +200,7 @@ pub fn reload(answer: ReloadAnswer, clock: &Clock, now: Instant) -> ReloadReply 
         generation: answer.generation,
         warming: answer.warming.iter().map(|(name, _)| name.to_string()).collect(),
         warming_seconds: Ordered(answer.warming.iter().map(|(name, until)| (name.to_string(), left(until))).collect()),
+        changes: (!answer.changes.is_empty()).then_some(answer.changes),
         errors: answer.diagnostics,
         last_reload: Some(last),
     }
@@ -197,6 +216,7 @@ pub fn check(answer: CheckAnswer, process: &ProcessInfo, generation: u64, clock:
         generation,
         warming: Vec::new(),
         warming_seconds: Ordered(Vec::new()),
+        changes: (!answer.changes.is_empty()).then_some(answer.changes),
         errors: answer.diagnostics,
         last_reload: process.config.last_reload.as_ref().map(|last| last_reload(last, clock)),
     }

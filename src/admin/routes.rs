@@ -100,7 +100,7 @@ impl Route {
 }
 
 /// Every endpoint.
-pub static ROUTES: [Route; 15] = [
+pub static ROUTES: [Route; 16] = [
     get("/", "This page", |q| Box::pin(handlers::index(q))),
     get("/livez", "200 while the process serves", |q| Box::pin(handlers::livez(q))).open(),
     get("/readyz", "200 once every pool has a first verdict; 503 before that and while draining", |q| {
@@ -111,6 +111,9 @@ pub static ROUTES: [Route; 15] = [
     get("/health/{pool}", "One pool; 503 if it has no eligible upstream", |q| Box::pin(handlers::pool_health(q))),
     get("/metrics", "Prometheus text; ?upstreams=false leaves out the series per upstream", |q| {
         Box::pin(handlers::metrics(q))
+    }),
+    get("/api/v1/process", "Which process this is: its number, configuration file and listeners", |q| {
+        Box::pin(handlers::process(q))
     }),
     get("/api/v1/status", "Everything about pools and upstreams", |q| Box::pin(handlers::status(q))),
     get(

@@ -162,7 +162,9 @@ impl Shared {
         }
         *status = None;
         let at = Instant::now();
-        let what = Arc::new(self.host.status(at));
+        let mut what = self.host.status(at);
+        self.host.add_hints(&mut what);
+        let what = Arc::new(what);
         *status = Some(Made { what: what.clone(), revision, at });
         what
     }

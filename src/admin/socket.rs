@@ -43,7 +43,7 @@ pub enum BindError {
     #[error("admin address {0} can be reached from other machines: set admin.token, or use 127.0.0.1 or unix:/path")]
     TokenMissing(Address),
     /// The system refused.
-    #[error("bind the admin socket {address}: {source}")]
+    #[error("cannot listen on {address}: {}", reason(.address, .source))]
     Io {
         /// The address.
         address: Address,
@@ -65,6 +65,22 @@ pub fn bind(policy: &AdminPolicy) -> Result<Bound, BindError> {
         Address::Name { .. } => Err(io::ErrorKind::AddrNotAvailable.into()),
     };
     bound.map_err(|source| BindError::Io { address: address.clone(), source })
+}
+
+/// Binds the same TCP address with any free port, for a process without a configuration file whose default is in use.
+pub fn bind_free_port(policy: &AdminPolicy) -> Result<Bound, BindError> {
+    let address = match &policy.address {
+        Address::Inet(inet) => Address::Inet(std::net::SocketAddr::new(inet.ip(), 0)),
+        other @ (Address::Unix(_) | Address::Name { .. }) => other.clone(),
+    };
+    bind(&AdminPolicy { address, ..policy.clone() })
+}
+
+fn reason(address: &Address, error: &io::Error) -> String {
+    match error.kind() {
+        io::ErrorKind::AddrInUse => address.in_use(),
+        _ => error.to_string(),
+    }
 }
 
 impl Bound {
@@ -93,7 +109,7 @@ fn bind_unix(path: &Arc<Path>) -> io::Result<Bound> {
     let socket = Socket::new(Domain::UNIX, Type::STREAM, None)?;
     socket.bind(&SockAddr::unix(path)?)?;
     let file = SocketFile(path.clone());
-    // Nobody can connect between bind and listen, so the mode is restricted before the first connection.
+    // No client can connect between bind and listen, so the mode is restricted before the first connection.
     fs::set_permissions(path, fs::Permissions::from_mode(0o600))?;
     socket.listen(BACKLOG)?;
     socket.set_nonblocking(true)?;
@@ -140,7 +156,19 @@ mod tests {
         let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         let address = taken.local_addr().unwrap().to_string();
         let error = bind(&policy(&address, None)).unwrap_err().to_string();
-        assert!(error.contains(&address) && error.contains("in use"), "{error}");
+        let port = taken.local_addr().unwrap().port();
+        assert!(error.contains(&format!("cannot listen on {address}: the address is in use (")), "{error}");
+        assert!(error.contains(&format!("ss -ltnp 'sport = :{port}'")), "{error}");
+    }
+
+    #[test]
+    fn a_free_port_is_found_where_the_configured_one_is_busy() {
+        let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = taken.local_addr().unwrap().to_string();
+        let bound = bind_free_port(&policy(&address, None)).expect("another port is free");
+        let instead = bound.address().to_string();
+        assert!(instead.starts_with("127.0.0.1:") && instead != address && !instead.ends_with(":0"), "{instead}");
+        assert!(std::net::TcpStream::connect(&instead).is_ok(), "it listens");
     }
 
     #[test]

@@ -10,9 +10,8 @@ use tokio::time::Instant;
 
 use super::host::*;
 use super::json::{Diagnostic, ProcessState, ReloadResult};
-use crate::model::eligibility::eligibility;
 use crate::model::policy::*;
-use crate::model::{Address, AdminState, Code, HealthState, Name, ProbeReport, Ratio, Secret, Trace, Weight};
+use crate::model::{Address, AdminState, Code, HealthState, Name, ProbeReport, Secret, Trace};
 use crate::pool::*;
 
 /// A valid name.
@@ -24,7 +23,9 @@ pub fn name(text: &str) -> Name {
 pub fn process() -> ProcessInfo {
     let now = Instant::now();
     ProcessInfo {
+        pid: 4_242,
         state: ProcessState::Running,
+        listeners: vec![(name("web"), "10.0.0.9:8080".parse().expect("a good address"))],
         started: now,
         config: ConfigFile { file: Some("roundsman.toml".into()), loaded_at: now, hash: "".into(), last_reload: None },
         conditions: Vec::new(),
@@ -33,14 +34,7 @@ pub fn process() -> ProcessInfo {
 
 /// A configuration with these pools.
 pub fn status(pools: Vec<PoolStatus>) -> Status {
-    let checker = CheckerStatus {
-        stale: false,
-        restarts_total: 0,
-        probe_panics_total: 0,
-        probes_in_flight: 0,
-        lag: Duration::ZERO,
-    };
-    Status { generation: 3, pools, checker }
+    Status { generation: 3, pools, checker: testing::checker() }
 }
 
 /// A pool of enabled upstreams in these states, at 10.0.0.1:80, 10.0.0.2:80 and so on.
@@ -60,21 +54,13 @@ pub fn finish(pool_name: &str, upstreams: Vec<UpstreamStatus>) -> PoolStatus {
         _ if enabled().all(|u| u.state == HealthState::Healthy) => PoolSummary::Healthy,
         _ => PoolSummary::Degraded,
     };
-    PoolStatus {
-        name: name(pool_name),
-        summary,
-        healthy,
-        total: upstreams.len(),
-        eligible,
-        fail_open: false,
-        warming: false,
-        warming_until: None,
-        out_of_order: None,
-        judged: healthy > 0 || enabled().all(|u| u.state != HealthState::Unknown),
-        first_probe: None,
-        shared: Arc::new(PoolShared::new(Instant::now())),
-        upstreams,
-    }
+    let judged = healthy > 0 || enabled().all(|u| u.state != HealthState::Unknown);
+    let service = match summary {
+        PoolSummary::Healthy | PoolSummary::Degraded => ServiceState::Normal,
+        PoolSummary::Unhealthy => ServiceState::Refusing,
+        PoolSummary::Unknown => ServiceState::Waiting,
+    };
+    PoolStatus { judged, service, ..testing::pool(pool_name, summary, upstreams, Instant::now()) }
 }
 
 /// One enabled upstream.
@@ -94,42 +80,18 @@ pub fn upstream(pool_name: &str, number: usize, state: HealthState) -> UpstreamS
         trace: Trace::default(),
     };
     let mut found = UpstreamStatus {
-        upstream: Arc::new(Upstream::new(UpstreamId(number as u64), name(pool_name), address, Hints::none())),
-        name: None,
-        state,
-        eligibility: eligibility(state, AdminState::Enabled, false, false),
         why: (state != HealthState::Healthy).then(|| reason.to_string()),
-        since: now,
-        weight: Weight::ONE,
-        backup: false,
-        admin: AdminState::Enabled,
-        ejected: false,
-        carried: false,
-        retiring: false,
-        unverified: false,
         streak: (state != HealthState::Unknown).then_some(Streak { pass, count: 3, needed: 2 }),
         checks_total: 9,
-        transitions_total: 1,
         last_check: (state != HealthState::Unknown).then(|| LastCheck { at: now, report: Arc::new(report) }),
-        next_due: now,
-        decides: 0,
-        checks: Vec::new(),
+        ..testing::upstream(number as u64, pool_name, address.clone(), state, now)
     };
-    let check = CheckStatus {
-        name: "tcp".into(),
-        preset: None,
-        spec: Arc::new(ProbeSpec::connect()),
-        timing: timing(),
-        target: found.upstream.address.clone(),
-        state,
+    found.checks.push(CheckStatus {
         streak: found.streak,
         last_check: found.last_check.clone(),
-        certificate_expiry: None,
         next_due: now + Duration::from_millis(800),
-        in_flight: false,
-        due: Due::Regular,
-    };
-    found.checks.push(check);
+        ..testing::check("tcp", address, state, now)
+    });
     found
 }
 
@@ -143,8 +105,13 @@ pub fn explanation(pool: &PoolStatus) -> Explanation {
         health_address: None,
         admin: AdminState::Enabled,
     };
-    let check =
-        CheckPolicy { name: "http".into(), spec: Arc::new(ProbeSpec::connect()), timing: timing(), preset: None };
+    let check = CheckPolicy {
+        name: "http".into(),
+        spec: Arc::new(ProbeSpec::connect()),
+        timing: Timing::defaults(),
+        preset: None,
+        tls_files: Arc::default(),
+    };
     let policy = PoolPolicy {
         name: pool.name.clone(),
         upstreams: pool.upstreams.iter().map(policy).collect(),
@@ -169,27 +136,14 @@ pub fn explanation(pool: &PoolStatus) -> Explanation {
     }
 }
 
-/// The default timing of a check.
-pub fn timing() -> Timing {
-    Timing {
-        interval: Duration::from_secs(10),
-        unhealthy_interval: None,
-        timeout: Duration::from_secs(5),
-        healthy_threshold: 2,
-        unhealthy_threshold: 3,
-        fast_interval: Duration::from_secs(1),
-        start_period: Duration::ZERO,
-        jitter: Ratio::try_new(0.1).expect("a share"),
-    }
-}
-
 /// A check with the state of `upstream`.
 pub fn check(name: &str, upstream: &UpstreamStatus) -> CheckStatus {
     CheckStatus {
         name: name.into(),
         preset: None,
+        tls_files: Arc::default(),
         spec: Arc::new(ProbeSpec::connect()),
-        timing: timing(),
+        timing: Timing::defaults(),
         target: upstream.upstream.address.clone(),
         state: upstream.state,
         streak: upstream.streak,
@@ -224,8 +178,10 @@ pub struct Replies {
     pub events: EventRing,
     /// The mistakes in its file.
     pub diagnostics: Vec<Diagnostic>,
-    /// The orders it was given: pool, upstream, wanted, reason.
-    pub orders: Vec<(String, String, AdminState, String)>,
+    /// The orders it was given: pool, upstream, wanted, reason, origin.
+    pub orders: Vec<(String, String, AdminState, String, String)>,
+    /// The admin state in the file.
+    pub in_file: AdminState,
     /// It refuses to drain or disable without force.
     pub needs_force: bool,
     /// It panics when its status is read.
@@ -246,6 +202,7 @@ impl FakeHost {
             events: EventRing::default(),
             diagnostics: Vec::new(),
             orders: Vec::new(),
+            in_file: AdminState::Enabled,
             needs_force: false,
             broken: false,
             reloads: Vec::new(),
@@ -322,7 +279,8 @@ impl Host for FakeHost {
         format!("# metrics open={} upstreams={}\n", format.open_metrics, format.upstreams)
     }
 
-    fn set_admin(&self, pool: &str, upstream: &Address, to: AdminState, reason: &str, force: bool) -> SetAdmin {
+    fn set_admin(&self, pool: &str, upstream: &Address, order: AdminOrder<'_>) -> SetAdmin {
+        let AdminOrder { to, reason, by, force } = order;
         let mut replies = self.replies.lock();
         if !replies.status.pools.iter().any(|p| p.name.as_str() == pool) {
             return SetAdmin::NoPool;
@@ -338,8 +296,8 @@ impl Host for FakeHost {
             return SetAdmin::NoUpstream;
         };
         u.admin = to;
-        replies.orders.push((pool.into(), upstream.to_string(), to, reason.into()));
-        SetAdmin::Done
+        replies.orders.push((pool.into(), upstream.to_string(), to, reason.into(), by.into()));
+        SetAdmin::Done { in_file: replies.in_file }
     }
 
     async fn reload(&self, by: String) -> ReloadAnswer {
@@ -351,13 +309,15 @@ impl Host for FakeHost {
         replies.reloads.push(by);
         replies.process.config.last_reload = Some(last.clone());
         let warming = vec![(name("api"), Instant::now() + Duration::from_secs(30))];
-        ReloadAnswer { last, generation: 4, warming, diagnostics: check.diagnostics }
+        ReloadAnswer { last, generation: 4, warming, changes: check.changes, diagnostics: check.diagnostics }
     }
 
     async fn check(&self) -> CheckAnswer {
         let diagnostics = self.replies.lock().diagnostics.clone();
         let error = diagnostics.first().map(|d| d.message.clone());
         let result = if error.is_some() { ReloadResult::Refused } else { ReloadResult::Applied };
-        CheckAnswer { result, error, diagnostics }
+        let changed = Listed { count: usize::from(error.is_none()), names: vec!["api".into()] };
+        let changes = Changes { pools_changed: changed, ..Changes::default() };
+        CheckAnswer { result, error, changes, diagnostics }
     }
 }

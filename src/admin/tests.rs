@@ -259,7 +259,7 @@ fn sixty_four_silent_connections_do_not_shut_out_the_next() {
 }
 
 #[test]
-fn one_snapshot_serves_simultaneous_requests_but_none_after_an_order() {
+fn simultaneous_requests_share_a_snapshot_until_an_order() {
     let server = usual();
     while server.get("/readyz").status != 200 {
         std::thread::sleep(Duration::from_millis(5));
@@ -365,6 +365,7 @@ fn a_reload_answers_with_its_result_or_with_every_error() {
     assert_eq!(good.status, 200);
     assert_eq!((&good.json()["result"], &good.json()["last_reload"]["result"]), (&json!("applied"), &json!("applied")));
     assert_eq!((&good.json()["generation"], &good.json()["warming"]), (&json!(4), &json!(["api"])));
+    assert_eq!(good.json()["changes"]["pools_changed"], json!({ "count": 1, "names": ["api"] }));
 
     server.host.replies.lock().diagnostics = vec![mistake(), mistake()];
     let bad = server.ask("POST", "/api/v1/reload", &[]);
@@ -392,19 +393,26 @@ fn an_order_reaches_the_upstream_it_names() {
     let drained = order(&format!("{upstream}/drain"), r#"{"reason":"kernel\nupgrade"}"#);
     let mut reply = drained.json();
     let note = reply.as_object_mut().and_then(|reply| reply.remove("note")).expect("how long it lasts");
-    assert!(
-        note.as_str().is_some_and(|note| note.contains("survives reloads") && note.contains("ends with the process"))
-    );
+    let lasts = "an order survives reloads while its upstream is in the file, and ends with the process; to make it permanent, ";
+    assert_eq!(note, format!("{lasts}set `admin = \"draining\"` of the upstream in the file"));
     let want =
         json!({ "pool": "api", "upstream": "10.0.0.1:80", "admin": "draining", "was": "enabled", "in_flight": 0 });
     assert_eq!((drained.status, reply), (200, want));
-    assert_eq!(order(&format!("{upstream}/undrain"), "").json()["admin"], "enabled");
+    let undrained = order(&format!("{upstream}/undrain"), "").json();
+    assert_eq!((&undrained["admin"], &undrained["note"]), (&json!("enabled"), &json!("")), "it ends an order");
     assert_eq!(order(&format!("{upstream}/disable"), "").json()["admin"], "disabled");
     assert_eq!(order(&format!("{upstream}/undrain"), "").status, 409, "undrain does not enable what is disabled");
     assert_eq!(order(&format!("{upstream}/enable"), "").json()["was"], "disabled");
     let orders = server.host.replies.lock().orders.clone();
-    assert_eq!(orders[0], ("api".into(), "10.0.0.1:80".into(), AdminState::Draining, "kernel upgrade".into()));
+    let (pool, address, to, reason, by) = &orders[0];
+    assert_eq!((&**pool, &**address, *to, &**reason), ("api", "10.0.0.1:80", AdminState::Draining, "kernel upgrade"));
+    assert!(by.starts_with("admin API, client 127.0.0.1:"), "{by}");
     assert_eq!(orders.len(), 4);
+    server.host.replies.lock().in_file = AdminState::Disabled;
+    let differs = order(&format!("{upstream}/enable"), "").json();
+    let note = format!("the file has `admin = \"disabled\"`; {lasts}remove that from the upstream in the file");
+    assert_eq!(differs["note"], note, "the file says otherwise");
+    server.host.replies.lock().orders.pop();
 
     assert_eq!(order("/api/v1/pools/none/upstreams/10.0.0.1:80/drain", "").status, 404);
     assert_eq!(order("/api/v1/pools/api/upstreams/10.0.0.9:80/drain", "").status, 404);
@@ -514,7 +522,7 @@ fn every_format_of_metrics_is_rendered_separately() {
 }
 
 #[test]
-fn a_connection_is_kept_and_sixty_four_kept_ones_make_room_for_the_next() {
+fn the_65th_kept_connection_closes_an_idle_one() {
     let server = usual();
     const ASK: &[u8] = b"GET /livez HTTP/1.1\r\nHost: localhost\r\n\r\n";
     let mut kept: Vec<_> = (0..HEADS_MAX).map(|_| server.connect()).collect();

@@ -7,14 +7,14 @@ use std::time::SystemTime;
 use async_trait::async_trait;
 use tokio::time::Instant;
 
+use super::files::DiskFiles;
 use super::reload::{Reloader, Reloads};
-use super::secrets::DiskSecrets;
 use crate::admin::json::{ProcessState, ReloadResult};
 use crate::admin::{Access, CheckAnswer, Condition, Host, LastReload, MetricsFormat};
 use crate::admin::{ProcessInfo, ReloadAnswer, SetAdmin};
 use crate::metrics::{self, Format, Scrape};
-use crate::model::{Address, AdminState};
-use crate::pool::{Controller, Event, ExplainError, Explanation, SetAdminError, Status};
+use crate::model::Address;
+use crate::pool::{AdminOrder, Changes, Controller, Event, ExplainError, Explanation, SetAdminError, Status};
 use crate::proxy::Plane;
 use crate::telemetry;
 
@@ -34,8 +34,8 @@ pub struct Process {
     pub started_at: SystemTime,
     /// Its phase.
     pub life: Arc<Life>,
-    /// Compares secrets with their files.
-    pub secret_files: Arc<DiskSecrets>,
+    /// Compares the files of checks with those on disk.
+    pub check_files: Arc<DiskFiles>,
 }
 
 /// The phase of the process. Only goes forward.
@@ -69,13 +69,17 @@ impl Host for Process {
         self.controller.status()
     }
 
+    fn add_hints(&self, status: &mut Status) {
+        self.check_files.add_hints(status);
+    }
+
     fn events_after(&self, seq: u64) -> Vec<Event> {
         self.controller.events_after(seq)
     }
 
     fn explain(&self, pool: &str, upstream: Option<&Address>) -> Result<Explanation, ExplainError> {
         let mut explanation = self.controller.explain(pool, upstream)?;
-        explanation.hint = self.secret_files.compare_now(explanation.failing_secrets());
+        explanation.hint = self.check_files.compare_now(explanation.failing_files());
         Ok(explanation)
     }
 
@@ -87,7 +91,15 @@ impl Host for Process {
         };
         let conditions =
             vec![Condition { name: "configuration", met: true }, Condition { name: "listeners", met: listening }];
-        ProcessInfo { state, started: self.started, config: self.reloader.config_file(), conditions }
+        let config = self.reloader.config();
+        ProcessInfo {
+            pid: std::process::id(),
+            state,
+            listeners: config.listeners.iter().map(|l| (l.name.clone(), l.address.clone())).collect(),
+            started: self.started,
+            config: self.reloader.config_file(),
+            conditions,
+        }
     }
 
     fn state(&self) -> ProcessState {
@@ -123,11 +135,11 @@ impl Host for Process {
         metrics::render(scrape, Format { open_metrics, upstreams })
     }
 
-    fn set_admin(&self, pool: &str, upstream: &Address, to: AdminState, reason: &str, force: bool) -> SetAdmin {
-        let done = self.controller.set_admin(pool, upstream, to, reason, force, Instant::now());
+    fn set_admin(&self, pool: &str, upstream: &Address, order: AdminOrder<'_>) -> SetAdmin {
+        let done = self.controller.set_admin(pool, upstream, order, Instant::now());
         self.reloader.note_change();
         match done {
-            Ok(()) => SetAdmin::Done,
+            Ok(in_file) => SetAdmin::Done { in_file },
             Err(SetAdminError::NoPool(_)) => SetAdmin::NoPool,
             Err(SetAdminError::NoUpstream(..)) => SetAdmin::NoUpstream,
             Err(SetAdminError::NeedsForce(why)) => SetAdmin::NeedsForce(why.to_string()),
@@ -141,7 +153,7 @@ impl Host for Process {
                 let error = Some("the process is stopping, or too many reloads are waiting".to_owned());
                 let last = LastReload { result: ReloadResult::Refused, at: Instant::now(), error };
                 let generation = self.controller.status().generation;
-                ReloadAnswer { last, generation, warming: vec![], diagnostics: vec![] }
+                ReloadAnswer { last, generation, warming: vec![], changes: Changes::default(), diagnostics: vec![] }
             }
         }
     }
@@ -152,6 +164,7 @@ impl Host for Process {
         checked.unwrap_or_else(|_| CheckAnswer {
             result: ReloadResult::Refused,
             error: Some("the check was aborted".to_owned()),
+            changes: Changes::default(),
             diagnostics: vec![],
         })
     }

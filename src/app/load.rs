@@ -18,7 +18,7 @@ use crate::model::policy::Config;
 /// The exit status for a bad configuration or a file that cannot be read (`EX_CONFIG` of sysexits.h).
 pub const EXIT_BAD_CONFIG: u8 = 78;
 /// The size limit of files that the configuration refers to: a bundle of root certificates has about 250 KiB.
-const REFERRED_BYTES_MAX: usize = 1 << 20;
+pub const REFERRED_BYTES_MAX: usize = 1 << 20;
 
 /// A valid configuration.
 #[derive(Debug, Clone)]
@@ -59,8 +59,31 @@ impl LoadError {
 pub fn load(source: &ConfigSource) -> Result<Loaded, LoadError> {
     match source {
         ConfigSource::File(path) => load_file(path),
-        ConfigSource::Inline { listen, to } => load_text("(command line)", config::inline(listen, to).as_bytes()),
+        ConfigSource::Inline { listen, to } => {
+            match load_text("(command line)", config::inline(listen, to).as_bytes()) {
+                Ok(loaded) => Ok(Loaded { warnings: of_arguments(loaded.warnings), ..loaded }),
+                Err(error) => Err(LoadError { diagnostics: of_arguments(error.diagnostics) }),
+            }
+        }
     }
+}
+
+/// Names the argument in place of the lines that were made of it, which nobody can look at.
+fn of_arguments(diagnostics: Vec<Diagnostic>) -> Vec<Diagnostic> {
+    let argument = |key: String| match key.split('.').next() {
+        Some("listeners") => "--listen".to_owned(),
+        Some("pools") => "--to".to_owned(),
+        _ => key,
+    };
+    let without_place = |diagnostic: Diagnostic| Diagnostic {
+        line: None,
+        column: None,
+        span: None,
+        excerpt: None,
+        key: argument(diagnostic.key),
+        ..diagnostic
+    };
+    diagnostics.into_iter().map(without_place).collect()
 }
 
 /// [`load`] from a file. Relative paths, of the file and in it, are relative to the working directory.
@@ -195,7 +218,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_a_regular_file_is_refused_at_once() {
+    fn a_path_that_is_not_a_regular_file_is_refused_at_once() {
         let dir = tempfile::tempdir().unwrap();
         let fifo = dir.path().join("fifo");
         nix::unistd::mkfifo(&fifo, nix::sys::stat::Mode::S_IRWXU).unwrap();
@@ -226,10 +249,19 @@ mod tests {
     }
 
     #[test]
-    fn mistakes_on_the_command_line_are_located() {
-        let source = ConfigSource::Inline { listen: "127.0.0.1:80".to_owned(), to: vec!["localhost".to_owned()] };
-        let error = load(&source).unwrap_err();
-        assert!(error.to_string().starts_with("(command line):6:14: error: pools.default.upstreams[0]: "), "{error}");
+    fn mistakes_on_the_command_line_name_its_arguments() {
+        let source = |listen: &str, to: &str| ConfigSource::Inline { listen: listen.into(), to: vec![to.into()] };
+        for (source, argument) in
+            [(source("127.0.0.1:80", "localhost"), "--to"), (source("localhost", "10.0.0.1:80"), "--listen")]
+        {
+            let error = load(&source).unwrap_err();
+            let headline = format!("(command line): error: {argument}: ");
+            assert!(error.to_string().starts_with(&headline), "{error}");
+            assert!(!error.render(false).contains("upstreams ="), "{}", error.render(false));
+        }
+        let warnings = load(&source("127.0.0.1:80", "10.0.0.1:80")).unwrap().warnings;
+        let places: Vec<_> = warnings.iter().map(|w| (w.key.as_str(), w.line, w.column)).collect();
+        assert_eq!(places, [("--to", None, None)], "a single upstream");
     }
 
     #[test]

@@ -27,7 +27,7 @@ use crate::config::{self};
 use crate::discovery::{Discovery, FIRST_ANSWER_WAIT};
 use crate::model::policy::{AdminPolicy, Config, ListenerPolicy};
 use crate::model::{Address, Name};
-use crate::pool::{Controller, ListenerId};
+use crate::pool::{Applied, Changes, Controller, ListenerId};
 use crate::proxy::{Bound, ListenerHandle, Plane};
 
 /// Orders to reload that may wait; more are refused.
@@ -178,14 +178,22 @@ impl Reloader {
             Ok(Prepared { change, diagnostics, .. }) => CheckAnswer {
                 result: if change.is_some() { ReloadResult::Applied } else { ReloadResult::Unchanged },
                 error: None,
+                changes: change.map(|change| self.would_change(&change.config)).unwrap_or_default(),
                 diagnostics,
             },
             Err(refused) => CheckAnswer {
                 result: ReloadResult::Refused,
                 error: Some(refused.sentence),
+                changes: Changes::default(),
                 diagnostics: refused.diagnostics,
             },
         }
+    }
+
+    /// What a reload would change in pools and upstreams. Host names have the addresses that are known now.
+    fn would_change(&self, config: &Config) -> Changes {
+        let after = self.discovery.expand(config);
+        Changes::between(&self.running.lock().effective.pools, &after.pools)
     }
 
     /// Applies the current addresses of the host names of the running configuration. Waits for a reload that is being
@@ -273,18 +281,18 @@ impl Reloader {
             let Some(change) = prepared.change else {
                 self.set_hash(prepared.hash);
                 self.discovery.add(&self.config());
-                return Ok((ReloadResult::Unchanged, vec![], prepared.diagnostics));
+                return Ok((ReloadResult::Unchanged, None, prepared.diagnostics));
             };
             self.look_up(&change.config);
-            let warming =
+            let applied =
                 self.apply(change.config, change.bound, by).map_err(|error| Refused::new(error.to_string()))?;
             self.set_hash(prepared.hash);
             self.log_new_warnings(&prepared.diagnostics);
-            Ok((ReloadResult::Applied, warming, prepared.diagnostics))
+            Ok((ReloadResult::Applied, Some(applied), prepared.diagnostics))
         });
-        let (result, error, warming, diagnostics) = match applied {
-            Ok((result, warming, diagnostics)) => (result, None, warming, diagnostics),
-            Err(refused) => (ReloadResult::Refused, Some(refused.sentence), vec![], refused.diagnostics),
+        let (result, error, applied, diagnostics) = match applied {
+            Ok((result, applied, diagnostics)) => (result, None, applied, diagnostics),
+            Err(refused) => (ReloadResult::Refused, Some(refused.sentence), None, refused.diagnostics),
         };
         // The names of a refused configuration are not resolved any more.
         self.discovery.keep_only(&self.config());
@@ -295,7 +303,8 @@ impl Reloader {
         let mut running = self.running.lock();
         running.last_reload = Some(last.clone());
         self.publish(&running);
-        ReloadAnswer { last, generation: running.generation, warming, diagnostics }
+        let (warming, changes) = applied.map(|applied| (applied.warming, applied.changes)).unwrap_or_default();
+        ReloadAnswer { last, generation: running.generation, warming, changes, diagnostics }
     }
 
     /// The warnings that were logged at the start.
@@ -342,7 +351,7 @@ impl Reloader {
     /// Applies the configuration: the steps that may still fail come first, then it is published once, then old
     /// listeners stop. If the process has begun to stop since `prepare`, the reload is refused and the new sockets
     /// close unused.
-    fn apply(&self, config: Arc<Config>, bound: Vec<Bound>, by: &str) -> io::Result<Vec<(Name, Instant)>> {
+    fn apply(&self, config: Arc<Config>, bound: Vec<Bound>, by: &str) -> io::Result<Applied> {
         let mut running = self.running.lock();
         if running.stopping {
             return Err(io::Error::other(STOPPING));
@@ -374,7 +383,7 @@ impl Reloader {
         self.publish(&running);
         drop(running);
         close(gone.into_iter().map(|(_, handle)| handle).collect());
-        Ok(applied.warming)
+        Ok(applied)
     }
 }
 
@@ -425,7 +434,11 @@ impl Refused {
 
 impl From<LoadError> for Refused {
     fn from(error: LoadError) -> Refused {
-        Refused { sentence: error.to_string(), diagnostics: error.diagnostics.iter().map(to_json).collect() }
+        let diagnostics: Vec<Diagnostic> = error.diagnostics.iter().map(to_json).collect();
+        // The same texts as `roundsman reload` prints, one per line.
+        let errors = diagnostics.iter().filter(|diagnostic| diagnostic.severity == config::Severity::Error.as_str());
+        let errors: Vec<String> = errors.map(|error| error.sentence().replace('\n', " ")).collect();
+        Refused { sentence: errors.join("\n"), diagnostics }
     }
 }
 
@@ -483,6 +496,22 @@ mod tests {
         assert_eq!(new_warnings(&before, &now), [&now[1]]);
         assert_eq!(new_warnings(&now, &now), [] as [&Diagnostic; 0]);
         assert_eq!(new_warnings(&[], &now).len(), 2);
+    }
+
+    #[test]
+    fn a_refusal_says_what_is_expected_and_what_may_be_meant() {
+        let text = "[listeners.web]\naddress = \"127.0.0.1:1\"\npool = \"api\"\n\
+                    [pools.api]\nupstreams = [\"127.0.0.1:2\", \"127.0.0.1:3\"]\n\
+                    health = { interval = 1, timeoutt = \"1s\" }\n";
+        let refused = Refused::from(load::load_text("a.toml", text.as_bytes()).expect_err("it has mistakes"));
+        let lines: Vec<&str> = refused.sentence.lines().collect();
+        assert_eq!(lines.len(), 2, "{lines:?}");
+        assert!(lines[0].contains("; expected "), "{lines:?}");
+        for (line, said) in lines.iter().zip(["; did you mean `\"1s\"`?", "; did you mean `timeout`?"]) {
+            assert!(line.starts_with("a.toml:6:") && line.ends_with(said), "{line}");
+        }
+        let printed: Vec<String> = refused.diagnostics.iter().map(Diagnostic::sentence).collect();
+        assert_eq!(lines, printed, "as `roundsman reload` prints them");
     }
 
     fn free_address() -> SocketAddr {

@@ -10,15 +10,16 @@ use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 
+use super::files::DiskFiles;
 use super::host::{Life, Process};
 use super::load::{self, EXIT_BAD_CONFIG, LoadError, Loaded};
 use super::reload::{Order as ReloadOrder, Reloader, Reloads};
-use super::secrets::DiskSecrets;
 use super::signals::{Order, Signals, stops_at_once};
 use super::{ConfigSource, RunOptions};
 use crate::admin::{Host, server, socket};
 use crate::config::{Diagnostic, Severity};
 use crate::discovery::{Discovery, FIRST_ANSWER_WAIT, NamingProber, SystemResolver};
+use crate::model::Address;
 use crate::model::policy::Config;
 use crate::pool::{Controller, Prober};
 use crate::probe;
@@ -62,7 +63,7 @@ async fn run_here(options: &RunOptions) -> ExitCode {
         let Diagnostic { file, line, column, key, message, expected, .. } = warning;
         tracing::warn!(file, line, column, key, reason = message, expected, "Configuration warning");
     }
-    let sockets = match bind_all(&config) {
+    let sockets = match bind_all(&config, &options.config) {
         Ok(sockets) => sockets,
         Err(message) => return fail(&message),
     };
@@ -82,21 +83,46 @@ struct Sockets {
     admin: Option<socket::Bound>,
 }
 
-fn bind_all(config: &Config) -> Result<Sockets, String> {
+fn bind_all(config: &Config, source: &ConfigSource) -> Result<Sockets, String> {
     let mut listeners = vec![];
     for listener in &config.listeners {
         let bound = Plane::bind(&listener.address);
         listeners.push(bound.map_err(|error| format!("listener {}: {error}", listener.name))?);
     }
-    let admin = match socket::bind(&config.admin) {
-        Ok(bound) => Some(bound),
-        Err(error) if config.admin.written => return Err(format!("admin: {error}")),
-        Err(error) => {
-            tracing::warn!(%error, "Admin address is busy; running without the admin API (to use another address, set [admin])");
+    let admin = match (socket::bind(&config.admin), source) {
+        (Ok(bound), _) => Some(bound),
+        (Err(error), _) if config.admin.written => return Err(format!("admin: {error}")),
+        (Err(error), ConfigSource::Inline { .. }) => bind_free_port(config, &error),
+        (Err(error), ConfigSource::File(_)) => {
+            tracing::warn!(
+                %error,
+                "Admin address is not available: running without the admin API. If another roundsman has the address, \
+                 `roundsman status` and its like show that one. To use another address, set [admin]"
+            );
             None
         }
     };
     Ok(Sockets { listeners, admin })
+}
+
+/// Without a file there is no place to write another admin address, so any free port will do.
+fn bind_free_port(config: &Config, busy: &socket::BindError) -> Option<socket::Bound> {
+    match socket::bind_free_port(&config.admin) {
+        Ok(bound) => {
+            let instead = bound.address();
+            tracing::warn!(error = %busy, %instead, "Admin address is not available: using a free port");
+            Some(bound)
+        }
+        Err(error) => {
+            tracing::warn!(%error, "Admin address is not available: running without the admin API");
+            None
+        }
+    }
+}
+
+/// The command that shows this process, where `roundsman status` alone would not find it.
+fn status_command(configured: &Address, bound: &Address) -> Option<String> {
+    (configured != bound).then(|| format!("roundsman status --admin {bound}"))
 }
 
 /// Everything that runs.
@@ -118,12 +144,12 @@ impl Server {
             .enable_all()
             .build()
             .map_err(|error| format!("cannot start the data plane: {error}"))?;
-        let secret_files = Arc::new(DiskSecrets::default());
-        let controller = Controller::new(Instant::now(), fastrand::u64(..)).with_secret_files(secret_files.clone());
+        let check_files = Arc::new(DiskFiles::default());
+        let controller = Controller::new(Instant::now(), fastrand::u64(..)).with_check_files(check_files.clone());
         let controller = Arc::new(controller);
         let plane = Plane::new(controller.published().clone(), connections_max(), data.handle().clone());
         let addresses: Vec<String> = config.listeners.iter().map(|l| format!("{}={}", l.name, l.address)).collect();
-        let admin_address = config.admin.address.clone();
+        let configured = config.admin.address.clone();
         let (stop_checker, stopped) = watch::channel(false);
         let config = Arc::new(config);
         let discovery = discover(&config).await;
@@ -139,14 +165,16 @@ impl Server {
         life.running();
         let started_at = SystemTime::now();
         let process =
-            Arc::new(Process { controller, plane, reloader, reloads, started, started_at, life, secret_files });
+            Arc::new(Process { controller, plane, reloader, reloads, started, started_at, life, check_files });
         let host: Arc<dyn Host> = process.clone();
+        let admin_address = sockets.admin.as_ref().map(|bound| bound.address().clone());
         let admin = match sockets.admin {
             Some(bound) => Some(bound.spawn(host).map_err(|error| format!("admin: {error}"))?),
             None => None,
         };
-        let page = admin.as_ref().and_then(|_| crate::admin::page::url(&admin_address));
-        let admin_address = admin.is_some().then(|| admin_address.to_string());
+        let page = admin_address.as_ref().and_then(crate::admin::page::url);
+        let status = admin_address.as_ref().and_then(|bound| status_command(&configured, bound));
+        let admin_address = admin_address.as_ref().map(ToString::to_string);
         tracing::info!(
             version = crate::VERSION,
             pid = std::process::id(),
@@ -154,6 +182,7 @@ impl Server {
             listeners = addresses.join(" "),
             admin = admin_address,
             page,
+            status,
             "Started"
         );
         Ok(Server { process, data, reload_orders, stop_checker, checker, admin })

@@ -230,7 +230,7 @@ mod tests {
     }
 
     #[test]
-    fn of_many_idle_ones_picks_follow_the_weights() {
+    fn among_many_idle_upstreams_picks_follow_the_weights() {
         let numbers: Vec<u32> = (0..40).map(|i| 1 + i % 4).collect();
         let mut pool = Pool::new(&numbers);
         let mut counts = vec![0; numbers.len()];

@@ -145,7 +145,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_left_keeps_its_proportions_however_much_is_skipped() {
+    fn the_remaining_slots_keep_their_proportions_when_others_are_skipped() {
         let numbers = [970, 10, 20];
         let shares = Shares::new(&weights(&numbers));
         let mut rng = fastrand::Rng::with_seed(3);

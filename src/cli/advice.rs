@@ -49,6 +49,7 @@ fn reflow(text: &str) -> String {
 
 /// Adds a tip where one is known, and takes clap's own away where ours is better.
 fn advise(error: &mut clap::Error, words: &[String]) {
+    drop_trailing_tip(error);
     let said = |kind| match error.get(kind) {
         Some(ContextValue::String(text)) => text.clone(),
         _ => String::new(),
@@ -63,11 +64,46 @@ fn advise(error: &mut clap::Error, words: &[String]) {
             let url = words.iter().skip(2).find(|word| word.contains("://"));
             url.map(|url| format!("a URL is tried with '--url {url}'"))
         }
+        ErrorKind::UnknownArgument => unknown(words.get(1).map_or("", String::as_str), &said(ContextKind::InvalidArg)),
         _ => None,
     };
     let Some(tip) = tip else { return };
     error.remove(ContextKind::SuggestedSubcommand);
+    error.remove(ContextKind::SuggestedArg);
     error.insert(ContextKind::Suggested, ContextValue::StyledStrs(vec![tip.into()]));
+}
+
+/// Removes "to pass '-f' as a value, use '-- -f'": hardly anyone has a pool or a file of that name.
+fn drop_trailing_tip(error: &mut clap::Error) {
+    let Some(ContextValue::StyledStrs(tips)) = error.get(ContextKind::Suggested) else { return };
+    let kept: Vec<_> = tips.iter().filter(|tip| !tip.to_string().starts_with("to pass '")).cloned().collect();
+    error.remove(ContextKind::Suggested);
+    if !kept.is_empty() {
+        error.insert(ContextKind::Suggested, ContextValue::StyledStrs(kept));
+    }
+}
+
+/// The option that is meant by one that `command` does not have.
+fn unknown(command: &str, option: &str) -> Option<String> {
+    let asks_a_process = !matches!(command, "run" | "check" | "schema" | "demo" | "probe") && !command.starts_with('-');
+    let known = match (command, option) {
+        ("-v" | "-version", _) => "'roundsman --version' prints the version",
+        ("status", "-f" | "--follow") => "'--watch' shows it every second",
+        ("schema" | "demo", "-f" | "--file" | "--conf") => return None,
+        (_, "-f" | "--file" | "--conf") => "'--config FILE' names the configuration file",
+        ("run", "-v" | "-d" | "--verbose" | "--debug") => "'--log-level debug' logs more",
+        ("run", "-p" | "-l" | "--port" | "--bind" | "--address" | "--host") => {
+            "without a file: '--listen 127.0.0.1:8080 --to ADDRESS,ADDRESS'"
+        }
+        ("run", "--upstream" | "--upstreams" | "--backend" | "--backends" | "--target") => {
+            "'--to ADDRESS,ADDRESS' names the upstreams"
+        }
+        (_, "-p" | "--port" | "--host" | "--address" | "--url") if asks_a_process => {
+            "'--admin 127.0.0.1:9900' is the admin address of the running process"
+        }
+        _ => return None,
+    };
+    Some(known.to_owned())
 }
 
 fn subcommand(word: &str) -> Option<String> {
@@ -134,13 +170,27 @@ mod tests {
             ("probe http://127.0.0.1:80/up", "tip: a URL is tried with '--url http://127.0.0.1:80/up'"),
             ("status --admin http://127.0.0.1:9900/", "tip: did you mean '--admin 127.0.0.1:9900'?"),
             ("status --admin 9900", "tip: did you mean '--admin 127.0.0.1:9900'?"),
+            ("run -f a.toml", "tip: '--config FILE' names the configuration file"),
+            ("check --file=a.toml", "tip: '--config FILE' names the configuration file"),
+            ("status -f", "tip: '--watch' shows it every second"),
+            ("run a.toml -v", "tip: '--log-level debug' logs more"),
+            ("-v", "tip: 'roundsman --version' prints the version"),
+            ("run --port 8080", "tip: without a file: '--listen 127.0.0.1:8080 --to ADDRESS,ADDRESS'"),
+            ("run --upstream 10.0.0.1:80", "tip: '--to ADDRESS,ADDRESS' names the upstreams"),
+            ("status --port 9900", "tip: '--admin 127.0.0.1:9900' is the admin address"),
+            ("status --wach", "tip: a similar argument exists: '--watch'"),
         ] {
             let message = refused(line);
             assert!(message.contains(tip) && message.matches("tip:").count() == 1, "{line}: {message}");
         }
-        for line in
-            ["nonsense-beyond-all", "run --listen 127.0.0.1:80 --to 10.0.0.1:80 a.toml", "status --admin nonsense"]
-        {
+        for line in [
+            "nonsense-beyond-all",
+            "run --listen 127.0.0.1:80 --to 10.0.0.1:80 a.toml",
+            "status --admin nonsense",
+            "explain -x",
+            "check -v",
+            "drain api a:1 -q",
+        ] {
             assert!(!refused(line).contains("tip:"), "{line}: {}", refused(line));
         }
     }

@@ -25,7 +25,7 @@ use crate::telemetry::{LogFormat, LogOptions};
   roundsman run roundsman.toml
   roundsman status
 
-Exit status: 0 ok; 1 run-time failure; 2 usage; 78 bad configuration."
+Exit status: 0 ok; 1 run-time failure; 2 usage, or no such pool or upstream; 78 bad configuration."
 )]
 pub struct Cli {
     /// What to do.
@@ -83,9 +83,11 @@ Exit status: 0 ok, 1 if the process cannot be reached, 2 if there is no such poo
     #[command(after_help = "Examples:
   roundsman probe api 10.0.0.1:8080 --config roundsman.toml
   roundsman probe --url http://127.0.0.1:8080/healthz --expect-json '$.status=healthy'
-  roundsman probe --url https://10.0.0.1:9443/ready --ca-file ca.pem --header 'Authorization: Bearer x'
-  roundsman probe --url http://10.0.0.1:8080/health --user monitor --password-file pw --expect-body-not-contains degraded \\
-      --expect-json '$.lag<=10' --max-duration 800ms
+  roundsman probe --url https://10.0.0.1/ready --ca-file ca.pem --header 'Authorization: Bearer x'
+  roundsman probe --url http://10.0.0.1:8080/health --user monitor --password-file pw \\
+      --expect-body-not-contains degraded --expect-json '$.lag<=10' --max-duration 800ms
+  roundsman probe --url tcp://10.0.0.1:6379 --send 'PING\\r\\n' --expect +PONG --fail-on -NOAUTH
+  roundsman probe --url tcp://10.0.0.1:5432 --preset postgresql
 
 With --url it tries a check that is not in the configuration yet, and prints the lines to add. Secrets are never printed.
 Exit status: 0 if it passes, 1 if it fails, 2 if there is no such pool or upstream, 78 for a bad configuration.")]
@@ -101,22 +103,28 @@ A refused configuration changes nothing: every mistake is printed, and the exit 
   roundsman drain api 10.0.0.1:8080 --reason 'kernel upgrade'
 
 An order survives reloads and ends with the process. To make it permanent, set admin = \"draining\" in the file.
-An order that would leave the pool without a serving upstream is refused, unless you give --force.")]
+An order that would leave the pool without a serving upstream is refused, unless you give --force.
+Exit status: 0 ok, 1 if it is refused or the process cannot be reached, 2 if there is no such pool or upstream.")]
     Drain(OrderArgs),
     /// End a drain
     #[command(after_help = "Examples:
-  roundsman undrain api 10.0.0.1:8080")]
+  roundsman undrain api 10.0.0.1:8080
+
+Exit status: 0 ok, 1 if it is refused or the process cannot be reached, 2 if there is no such pool or upstream.")]
     Undrain(OrderArgs),
     /// Send an upstream no requests until it is enabled
     #[command(after_help = "Examples:
   roundsman disable api unix:/run/app.sock
 
 An order survives reloads and ends with the process. To make it permanent, set admin = \"disabled\" in the file.
-An order that would leave the pool without a serving upstream is refused, unless you give --force.")]
+An order that would leave the pool without a serving upstream is refused, unless you give --force.
+Exit status: 0 ok, 1 if it is refused or the process cannot be reached, 2 if there is no such pool or upstream.")]
     Disable(OrderArgs),
     /// Let an upstream take requests again, if its checks pass
     #[command(after_help = "Examples:
-  roundsman enable api 10.0.0.1:8080")]
+  roundsman enable api 10.0.0.1:8080
+
+Exit status: 0 ok, 1 if it is refused or the process cannot be reached, 2 if there is no such pool or upstream.")]
     Enable(OrderArgs),
     /// Print the JSON Schema of the configuration, for editors
     #[command(after_help = "Examples:
@@ -276,7 +284,7 @@ pub struct EventsArgs {
     #[arg(long, short, value_name = "POOL")]
     pub pool: Option<String>,
     /// Only events newer than this: 90s, 10m or 2h
-    #[arg(long, short, value_name = "DURATION", value_parser = humantime::parse_duration)]
+    #[arg(long, short, value_name = "DURATION", value_parser = crate::config::units::duration_argument)]
     pub since: Option<Duration>,
     /// Only events with a number greater than this
     #[arg(long, value_name = "N", default_value_t = 0)]
@@ -289,7 +297,7 @@ pub struct EventsArgs {
 /// `explain`.
 #[derive(Debug, Args)]
 pub struct ExplainArgs {
-    /// The pool; optional if there is only one
+    /// The pool [default: the only one, else those in trouble]
     pub pool: Option<String>,
     /// The upstream: its address or host name [default: the whole pool]
     pub upstream: Option<String>,

@@ -19,6 +19,7 @@ use super::{Failure, locate, text};
 use crate::app::load::{EXIT_BAD_CONFIG, LoadError, Loaded, load_file};
 use crate::config::diagnostic::render_all;
 use crate::config::{Diagnostic, presets};
+use crate::model::lookup;
 use crate::model::units::counted;
 
 /// The arguments of `check`.
@@ -52,9 +53,13 @@ pub fn run(args: &CheckArgs) -> Result<ExitCode, Failure> {
     if let Some(name) = &args.presets {
         return run_presets(name, args.format);
     }
-    let file = locate::config_file(args.file.path());
+    let found = locate::config_file(args.file.path());
+    if let (Err(missing), Format::Human) = (&found, args.format) {
+        // It is not a mistake of a file, so there is no place to show.
+        return Err(Failure::Config(missing.message.clone()));
+    }
     let colour = io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|v| v.is_empty());
-    let (file, result) = match file {
+    let (file, result) = match found {
         Ok(file) => (file.clone(), load_file(&file)),
         Err(missing) => (PathBuf::from(&missing.file), Err(LoadError { diagnostics: vec![*missing] })),
     };
@@ -74,13 +79,8 @@ pub fn run(args: &CheckArgs) -> Result<ExitCode, Failure> {
 
 /// Status 0, or 2 for an unknown preset.
 fn run_presets(name: &str, format: Format) -> Result<ExitCode, Failure> {
-    match presets(name, format) {
-        Ok(list) => text::print(&list).map(|()| ExitCode::SUCCESS),
-        Err(problem) => {
-            let _ = io::stderr().write_all(problem.as_bytes());
-            Ok(ExitCode::from(2))
-        }
-    }
+    let list = presets(name, format).map_err(Failure::NotFound)?;
+    text::print(&list).map(|()| ExitCode::SUCCESS)
 }
 
 fn as_json(result: &Result<Loaded, LoadError>) -> String {
@@ -100,8 +100,8 @@ fn human(file: &Path, result: &Result<Loaded, LoadError>, colour: bool) -> (Stri
             let out = format!("{} is valid.\n\n{}", file.display(), describe(&loaded.config));
             (out, render_all(&loaded.warnings, colour))
         }
-        // The file is missing: there are no mistakes in it to count.
-        Err(error) if !file.exists() => (String::new(), error.render(colour)),
+        // The file is missing: there are no mistakes in it to count, and no line after which a space would help.
+        Err(error) if !file.exists() => (String::new(), format!("{}\n", error.render(colour).trim_end())),
         Err(error) => {
             let errors = error.diagnostics.iter().filter(|d| d.severity == crate::config::Severity::Error).count();
             let mistakes = counted(errors, "mistake", "mistakes");
@@ -125,13 +125,15 @@ fn presets(name: &str, format: Format) -> Result<String, String> {
             Format::Human => list_presets(&all),
         });
     }
-    match all.iter().find(|preset| preset.name == name) {
-        Some(preset) => Ok(preset.text.to_owned()),
-        None => {
-            let names: Vec<_> = all.iter().map(|preset| preset.name).collect();
-            Err(format!("there is no preset {name:?}; the presets are {}\n", names.join(", ")))
-        }
+    if let Some(preset) = presets::Preset::named(name) {
+        return Ok(preset.text.to_owned());
     }
+    let names: Vec<_> = all.iter().map(|preset| preset.name).collect();
+    let near = lookup::near(name, names.iter().map(|name| (*name).to_owned()));
+    Err(match near.as_slice() {
+        [] => format!("there is no preset {name:?}; the presets are {}", names.join(", ")),
+        near => format!("there is no preset {name:?}; did you mean {}?", near.join(" or ")),
+    })
 }
 
 fn list_presets(all: &[presets::Preset]) -> String {
@@ -292,6 +294,15 @@ expect = { status = [200, "300-302"], body = { contains = "\"up\"" } }
         let json: serde_json::Value = serde_json::from_str(&presets("", Format::Json).unwrap()).unwrap();
         assert_eq!((json.as_array().unwrap().len(), &json[0]["name"]), (38, &"aspnet".into()));
         assert!(presets("wso2-mi", Format::Human).unwrap().contains("path = \"/healthz\""));
-        assert!(presets("wso2", Format::Human).unwrap_err().contains("wso2-mi, wso2-mi-liveness"));
+        for (name, want) in [
+            ("krakendd", "there is no preset \"krakendd\"; did you mean krakend?"),
+            ("postgres", "there is no preset \"postgres\"; did you mean postgresql?"),
+            ("Redis", "there is no preset \"Redis\"; did you mean redis?"),
+            ("wso2", "there is no preset \"wso2\"; did you mean wso2-mi or "),
+            ("nonsense", "there is no preset \"nonsense\"; the presets are aspnet, rails, "),
+        ] {
+            let said = presets(name, Format::Human).unwrap_err();
+            assert!(said.starts_with(want) && !said.ends_with('\n'), "{name}: {said}");
+        }
     }
 }

@@ -120,14 +120,22 @@ impl Answer {
             .map_err(|error| Failure::Runtime(format!("the response is not what this version expects: {error}")))
     }
 
-    /// The error message of a failed request, or its status if the body has none.
+    /// The error message of a failed request, or its status if the body has none. The kind of failure is the same for
+    /// every command: a pool or upstream that does not exist, an argument that the process refuses, or a failure at run
+    /// time.
     pub fn failure(&self) -> Failure {
-        let message = serde_json::from_slice::<ErrorReply>(&self.body).map(|reply| reply.error);
-        let message = message.unwrap_or_else(|_| self.status.to_string());
-        Failure::Runtime(match self.status {
-            StatusCode::UNAUTHORIZED => format!("{message}: give the file that holds it with --token-file FILE"),
-            _ => message,
-        })
+        let Ok(ErrorReply { error }) = serde_json::from_slice(&self.body) else {
+            // Not an answer of the admin API: its status says nothing about the arguments.
+            return Failure::Runtime(self.status.to_string());
+        };
+        match self.status {
+            StatusCode::NOT_FOUND => Failure::NotFound(error),
+            StatusCode::BAD_REQUEST => Failure::Usage(error),
+            StatusCode::UNAUTHORIZED => {
+                Failure::Runtime(format!("{error}: give the file that holds it with --token-file FILE"))
+            }
+            _ => Failure::Runtime(error),
+        }
     }
 }
 
@@ -200,4 +208,26 @@ fn request(target: &Target, ask: Ask<'_>) -> http::Result<Request<Full<Bytes>>> 
         request = request.header(header::CONTENT_TYPE, "application/json");
     }
     request.body(Full::new(ask.body))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_failed_request_is_the_same_kind_of_failure_for_every_command() {
+        let failure = |status: u16, body: &str| {
+            let status = StatusCode::from_u16(status).expect("a status");
+            Answer { status, body: Bytes::copy_from_slice(body.as_bytes()) }.failure()
+        };
+        let error = r#"{"error":"why"}"#;
+        assert!(matches!(failure(404, error), Failure::NotFound(why) if why == "why"));
+        assert!(matches!(failure(400, error), Failure::Usage(why) if why == "why"));
+        for status in [403, 409, 422, 500, 503] {
+            assert!(matches!(failure(status, error), Failure::Runtime(why) if why == "why"), "{status}");
+        }
+        assert!(matches!(failure(401, error), Failure::Runtime(why) if why.contains("--token-file")));
+        // Another server, or a proxy in between.
+        assert!(matches!(failure(404, "<html>"), Failure::Runtime(why) if why == "404 Not Found"));
+    }
 }

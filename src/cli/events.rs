@@ -8,12 +8,12 @@ use http::StatusCode;
 use jiff::Timestamp;
 use tokio::time::{Instant, sleep};
 
-use super::Failure;
 use super::args::EventsArgs;
 use super::client::{self, Ask};
 use super::locate::{self, Target};
-use super::text::{self, Paint, colour_of, one_line};
-use crate::admin::json::{ChangesInfo, EventInfo, EventWhat, EventsReply, OutageInfo, StatusReply, WarmingWord};
+use super::text::{self, Paint, Visible, colour_of};
+use super::{Failure, identity};
+use crate::admin::json::{EventInfo, EventWhat, EventsReply, OutageInfo, StatusReply, WarmingWord};
 use crate::model::lookup;
 
 /// How long the process may hold a request that waits for an event.
@@ -29,6 +29,7 @@ pub fn run(args: &EventsArgs) -> Result<ExitCode, Failure> {
     let print = |events: &[EventInfo]| print_events(events, choice, args.json);
     let runtime = client::runtime()?;
     runtime.block_on(async {
+        let process = if args.json { String::new() } else { identity::line(&target).await? };
         let mut after = args.after;
         let first = fetch(&target, after, 0).await?;
         if let Some(pool) = args.pool.as_deref()
@@ -36,6 +37,7 @@ pub fn run(args: &EventsArgs) -> Result<ExitCode, Failure> {
         {
             find_pool(&target, pool).await?;
         }
+        text::print(&process)?;
         print(&first.events)?;
         if args.follow {
             after = first.last;
@@ -124,9 +126,6 @@ async fn follow(
     }
 }
 
-/// Names in one list of a line.
-const LISTED_MAX: usize = 16;
-
 fn print_events(events: &[EventInfo], choice: Choice<'_>, json: bool) -> Result<(), Failure> {
     let paint = Paint::for_stdout();
     for event in events.iter().filter(|event| choice.takes(event)) {
@@ -140,108 +139,49 @@ fn print_events(events: &[EventInfo], choice: Choice<'_>, json: bool) -> Result<
     Ok(())
 }
 
-/// One line of text; a reload with several mistakes has further lines, which are indented.
+/// The text of the event, as the log on a terminal has it; the mistakes of a refused configuration have lines of their own.
 fn render(event: &EventInfo, paint: Paint) -> String {
-    let at = text::date(&event.at);
-    let word = |word: &str| paint.text(colour_of(word), &one_line(word));
-    let what = match &event.what {
-        EventWhat::Transition { pool, upstream, from, to, code, reason, healthy_left, .. } => {
-            let code = code.as_deref().map_or_else(String::new, |code| format!("{} ", one_line(code)));
-            let (pool, upstream, reason) = (one_line(pool), one_line(upstream), one_line(reason));
-            let (from, to) = (from.as_str(), word(to.as_str()));
-            format!("{pool} {upstream}  {from} → {to}  {code}{reason}  ({healthy_left} healthy)")
+    let text = Visible(&event.text).to_string();
+    let text = match emphasis(&event.what) {
+        // The first occurrence may be in a name, so that the place is found with what is in front of it.
+        Some((before, word, colour)) => {
+            let place = format!("{before}{word}");
+            text.replacen(&place, &format!("{before}{}", paint.text(colour_of(colour), word)), 1)
         }
-        EventWhat::Admin { pool, upstream, to, reason } => {
-            let reason = if reason.is_empty() { String::new() } else { format!(": {}", one_line(reason)) };
-            let (pool, upstream, to) = (one_line(pool), one_line(upstream), word(to.as_str()));
-            format!("{pool} {upstream}  now {to} (ordered by an operator){reason}")
-        }
-        EventWhat::Refusing(info) => outage(info, "refuses requests", paint),
-        EventWhat::FailOpen(info) => outage(info, "fails open", paint),
-        EventWhat::OtherPool(info) => {
-            let other = info.other.as_deref().map_or_else(|| "another pool".to_owned(), one_line);
-            outage(info, &format!("uses pool {other}"), paint)
-        }
-        EventWhat::BelowHalf { pool, on, able, total } => {
-            let again = if *on { "serves with fewer than half" } else { "serves with at least half again" };
-            format!("{}  {again}: {able} of its {total} upstreams can serve", one_line(pool))
-        }
-        EventWhat::Warming { pool, phase, retiring, at_most_seconds, reason, next, .. } => {
-            let what = match phase {
-                WarmingWord::Began => {
-                    let (count, most) = (retiring.unwrap_or(0), at_most_seconds.unwrap_or(0.0));
-                    format!("warming began: {count} removed upstreams serve, at most {most:.0} s")
-                }
-                WarmingWord::Ended => "warming ended: the upstreams of the configuration serve".to_owned(),
-                WarmingWord::Failed => {
-                    let why = [reason, next].into_iter().flatten().map(|text| one_line(text)).collect::<Vec<_>>();
-                    format!("{}: {}", paint.text(colour_of("unhealthy"), "warming failed"), why.join("; "))
-                }
-            };
-            format!("{}  {what}", one_line(pool))
-        }
-        EventWhat::Reload { result, generation, error, by, changes } => {
-            let by = if by.is_empty() { String::new() } else { format!(" ({})", one_line(by)) };
-            let error =
-                error.as_deref().map_or_else(String::new, |error| format!(": {}", text::several(error, "    ")));
-            let changes = changes.as_ref().map(changed).unwrap_or_default();
-            format!("reload {}, generation {generation}{by}{error}{changes}", word(result))
-        }
-        EventWhat::UpstreamAdded { pool, upstream } => format!("{} {}  added", one_line(pool), one_line(upstream)),
-        EventWhat::UpstreamRemoved { pool, upstream } => format!("{} {}  removed", one_line(pool), one_line(upstream)),
-        EventWhat::UpstreamsChanged { added, removed } => {
-            format!("more upstreams changed: {added} added, {removed} removed")
-        }
-        EventWhat::Addresses { pool, added, removed } => {
-            let signed = |sign: char, all: &[String]| -> String {
-                let mut text: String = all.iter().take(LISTED_MAX).map(|a| format!(" {sign}{}", one_line(a))).collect();
-                if all.len() > LISTED_MAX {
-                    text.push_str(&format!(" and {} more", all.len() - LISTED_MAX));
-                }
-                text
-            };
-            format!("{}  addresses changed:{}{}", one_line(pool), signed('+', added), signed('-', removed))
-        }
-        EventWhat::ProbePanic { pool, upstream } => {
-            format!("{} {}  its probe panicked; its state is unknown now", one_line(pool), one_line(upstream))
-        }
-        EventWhat::CheckerRestart => "the checker crashed and was restarted".to_string(),
+        None => text,
     };
-    format!("{at}  {what}")
+    format!("{}  {text}", text::date(&event.at))
 }
 
-/// `api  refuses requests: REASON; NEXT`, `api  serves again after 12 s`.
-fn outage(info: &OutageInfo, what: &str, paint: Paint) -> String {
-    let pool = one_line(&info.pool);
-    if info.on {
-        let why = [&info.reason, &info.next].into_iter().flatten().map(|text| one_line(text)).collect::<Vec<_>>();
-        return format!("{pool}  {}: {}", paint.text(colour_of("unhealthy"), what), why.join("; "));
-    }
-    let after = info.lasted_seconds.map_or_else(String::new, |seconds| format!(" after {seconds:.1} s"));
-    match info.serves {
-        Some(false) => format!("{pool}  no longer {what}{after}"),
-        Some(true) | None => format!("{pool}  {}{after}", paint.text(colour_of("healthy"), "serves again")),
-    }
-}
-
-/// `; pools added: b; upstreams added: api 10.0.0.3:80`.
-fn changed(changes: &ChangesInfo) -> String {
-    let lists = [
-        ("pools added", &changes.pools_added),
-        ("pools removed", &changes.pools_removed),
-        ("pools changed", &changes.pools_changed),
-        ("upstreams added", &changes.upstreams_added),
-        ("upstreams removed", &changes.upstreams_removed),
-    ];
-    let mut text = String::new();
-    for (what, list) in lists.into_iter().filter(|(_, list)| list.count > 0) {
-        let names = list.names.iter().take(LISTED_MAX).map(|name| one_line(name)).collect::<Vec<_>>();
-        text.push_str(&format!("; {what}: {}", names.join(", ")));
-        if list.count > names.len() {
-            text.push_str(&format!(" and {} more", list.count - names.len()));
+/// The word of an event's text that stands out, what is in front of it, and the state whose colour it has.
+fn emphasis(what: &EventWhat) -> Option<(&'static str, &str, &str)> {
+    let outage = |info: &OutageInfo, began| match (info.on, info.serves) {
+        (true, _) => Some(("  ", began, "unhealthy")),
+        (false, Some(true) | None) => Some(("  ", "serves again", "healthy")),
+        (false, Some(false)) => None,
+    };
+    match what {
+        EventWhat::Transition { to, .. } => Some(("→ ", to.as_str(), to.as_str())),
+        EventWhat::Admin { to, .. } => Some(("  now ", to.as_str(), to.as_str())),
+        EventWhat::Refusing(info) => outage(info, "refuses requests"),
+        EventWhat::FailOpen(info) => outage(info, "fails open"),
+        EventWhat::OtherPool(info) => outage(info, "sends its requests to pool"),
+        EventWhat::Warming { phase: WarmingWord::Failed, .. } => {
+            Some(("  ", "removed upstreams are gone", "unhealthy"))
         }
+        EventWhat::RequestsFail { on: true, .. } => Some((", and ", "passes its checks", "degraded")),
+        EventWhat::Reload { result, .. } => Some(("Reload ", result, result)),
+        EventWhat::RequestsFail { .. }
+        | EventWhat::RequestsFailMore { .. }
+        | EventWhat::BelowHalf { .. }
+        | EventWhat::Warming { .. }
+        | EventWhat::UpstreamAdded { .. }
+        | EventWhat::UpstreamRemoved { .. }
+        | EventWhat::UpstreamsChanged { .. }
+        | EventWhat::Addresses { .. }
+        | EventWhat::ProbePanic { .. }
+        | EventWhat::CheckerRestart => None,
     }
-    text
 }
 
 #[cfg(test)]
@@ -251,87 +191,40 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_kind_of_event_is_one_line() {
-        let at = "2026-11-21T10:00:00.123Z";
-        let table = [
-            (
-                json!({ "kind": "transition", "pool": "api", "upstream": "10.0.0.1:80", "from": "healthy",
-                        "to": "unhealthy", "code": "L4CON", "reason": "connect: refused\n", "duration_ms": 0.4,
-                        "healthy_left": 2 }),
-                "api 10.0.0.1:80  healthy → unhealthy  L4CON connect: refused\\n  (2 healthy)",
-            ),
-            (
-                json!({ "kind": "admin", "pool": "api", "upstream": "10.0.0.1:80", "to": "draining", "reason": "upgrade" }),
-                "api 10.0.0.1:80  now draining (ordered by an operator): upgrade",
-            ),
-            (
-                json!({ "kind": "refusing", "pool": "api", "on": true, "reason": "neither of its 2 upstreams can serve",
-                        "next": "this ends when an upstream passes its checks" }),
-                "api  refuses requests: neither of its 2 upstreams can serve; this ends when an upstream passes its \
-                 checks",
-            ),
-            (
-                json!({ "kind": "refusing", "pool": "api", "on": false, "serves": true, "lasted_seconds": 12.34 }),
-                "api  serves again after 12.3 s",
-            ),
-            (
-                json!({ "kind": "fail_open", "pool": "api", "on": false, "serves": false, "lasted_seconds": 3.0 }),
-                "api  no longer fails open after 3.0 s",
-            ),
-            (
-                json!({ "kind": "other_pool", "pool": "api", "on": true, "other": "spare", "reason": "r", "next": "n" }),
-                "api  uses pool spare: r; n",
-            ),
-            (
-                json!({ "kind": "below_half", "pool": "api", "on": true, "able": 1, "total": 3 }),
-                "api  serves with fewer than half: 1 of its 3 upstreams can serve",
-            ),
-            (
-                json!({ "kind": "warming", "pool": "api", "phase": "began", "retiring": 2, "at_most_seconds": 30.0 }),
-                "api  warming began: 2 removed upstreams serve, at most 30 s",
-            ),
-            (
-                json!({ "kind": "warming", "pool": "api", "phase": "failed", "reason": "r", "next": "n" }),
-                "api  warming failed: r; n",
-            ),
-            (
-                json!({ "kind": "reload", "result": "applied", "generation": 3, "error": null, "by": "signal HUP",
-                        "changes": { "pools_added": { "count": 1, "names": ["b"] },
-                                     "pools_removed": { "count": 0, "names": [] },
-                                     "pools_changed": { "count": 0, "names": [] },
-                                     "upstreams_added": { "count": 3, "names": ["b 10.0.0.1:80", "b 10.0.0.2:80"] },
-                                     "upstreams_removed": { "count": 0, "names": [] } } }),
-                "reload applied, generation 3 (signal HUP); pools added: b; upstreams added: b 10.0.0.1:80, b \
-                 10.0.0.2:80 and 1 more",
-            ),
-            (json!({ "kind": "upstream_added", "pool": "api", "upstream": "10.0.0.1:80" }), "api 10.0.0.1:80  added"),
-            (
-                json!({ "kind": "upstream_removed", "pool": "api", "upstream": "10.0.0.1:80" }),
-                "api 10.0.0.1:80  removed",
-            ),
-            (
-                json!({ "kind": "upstreams_changed", "added": 9950, "removed": 0 }),
-                "more upstreams changed: 9950 added, 0 removed",
-            ),
-            (
-                json!({ "kind": "reload", "result": "refused", "generation": 3, "error": "bad" }),
-                "reload refused, generation 3: bad",
-            ),
-            (
-                json!({ "kind": "reload", "result": "refused", "generation": 3, "error": "a:1: bad\nb:2: worse" }),
-                "reload refused, generation 3: 2 mistakes\n    a:1: bad\n    b:2: worse",
-            ),
-            (
-                json!({ "kind": "addresses", "pool": "api", "added": ["10.0.0.3:80"], "removed": ["10.0.0.1:80"] }),
-                "api  addresses changed: +10.0.0.3:80 -10.0.0.1:80",
-            ),
-            (json!({ "kind": "checker_restart" }), "the checker crashed and was restarted"),
-        ];
-        for (mut value, want) in table {
+    fn an_event_is_its_text_with_the_date_and_in_colour() {
+        let event = |text: &str, mut value: serde_json::Value| -> EventInfo {
             value["seq"] = 1.into();
-            value["at"] = at.into();
-            let event: EventInfo = serde_json::from_value(value).unwrap();
-            assert_eq!(render(&event, Paint::off()), format!("2026-11-21 10:00:00.123Z  {want}"));
+            value["at"] = "2026-11-21T10:00:00.123Z".into();
+            value["text"] = text.into();
+            serde_json::from_value(value).unwrap()
+        };
+        let outage =
+            |on: bool, serves: Option<bool>| json!({ "kind": "refusing", "pool": "api", "on": on, "serves": serves });
+        for (text, value, painted) in [
+            (
+                "healthy a:1  healthy → unhealthy  L4CON",
+                json!({ "kind": "transition", "pool": "healthy", "upstream": "a:1", "from": "healthy", "to": "unhealthy",
+                        "code": "L4CON", "reason": "", "duration_ms": 0.4, "healthy_left": 2 }),
+                "→ \x1b[31munhealthy\x1b[0m",
+            ),
+            (
+                "api a:1  now draining (signal HUP)",
+                json!({ "kind": "admin", "pool": "api", "upstream": "a:1", "to": "draining" }),
+                "now \x1b[33mdraining\x1b[0m",
+            ),
+            ("api  refuses requests: r; n", outage(true, None), "\x1b[31mrefuses requests\x1b[0m"),
+            ("api  serves again after 2.0 s", outage(false, Some(true)), "\x1b[32mserves again\x1b[0m"),
+            (
+                "Reload refused, generation 3: 2 mistakes\n    a:1: bad\n    b:2: worse\u{1b}",
+                json!({ "kind": "reload", "result": "refused", "generation": 3, "error": "bad" }),
+                "Reload \x1b[31mrefused\x1b[0m",
+            ),
+            ("The checker crashed", json!({ "kind": "checker_restart" }), "The checker crashed"),
+        ] {
+            let event = event(text, value);
+            let escaped = text.replace('\u{1b}', "\\u{1b}");
+            assert_eq!(render(&event, Paint::off()), format!("2026-11-21 10:00:00.123Z  {escaped}"));
+            assert!(render(&event, Paint::on()).contains(painted), "{}", render(&event, Paint::on()));
         }
     }
 

@@ -1,39 +1,60 @@
-//! `roundsman explain`: explains the state of a pool or an upstream of the running process.
+//! `roundsman explain`: explains the state of a pool or an upstream of the running process; without either, of the pools
+//! in trouble ([`several`]).
+
+mod several;
 
 use std::process::ExitCode;
 
 use http::StatusCode;
 use jiff::Timestamp;
 
+use self::several::Several;
 use super::args::ExplainArgs;
 use super::client::{self, Answer, Ask};
 use super::locate::Target;
 use super::table::wrap;
 use super::text::{self, Colour, Paint, colour_of, one_line};
-use super::{Failure, locate, steps};
+use super::{Failure, identity, locate, steps};
 use crate::admin::json::{CheckExplainInfo, PoolExplainReply, StatusReply, TransitionInfo, UpstreamExplainReply};
 use crate::admin::target::encode_segment;
 use crate::model::units::counted;
 
 /// The width of a paragraph, at most.
 const COLUMNS: usize = 100;
-/// Pools listed in the message that asks for one.
-const NAMED_MAX: usize = 10;
 
 /// Fetches the explanation and prints it.
 pub fn run(args: &ExplainArgs) -> Result<ExitCode, Failure> {
     let target = locate::find(&args.process)?;
+    let process = if args.json { String::new() } else { identity::line_now(&target)? };
     let (answer, one) = match (&args.pool, &args.upstream) {
         (Some(pool), Some(upstream)) => (ask_upstream(&target, pool, upstream)?, true),
         (Some(word), None) => ask_word(&target, word)?,
-        (None, _) => (ask_pool(&target, &only_pool(&target)?)?, false),
+        (None, _) => {
+            let status = ask_status(&target)?;
+            match only_pool(&status) {
+                Some(only) => (ask_pool(&target, only)?, false),
+                None => return run_several(&target, &status, args.json, &process),
+            }
+        }
     };
     if answer.status == StatusCode::NOT_FOUND {
         return Err(Failure::NotFound(answer.failure().to_string()));
     }
     let shown = show(&answer, one, Paint::for_stdout())?;
-    text::print(&if args.json { String::from_utf8_lossy(&answer.body).into_owned() } else { shown })?;
+    let body = || String::from_utf8_lossy(&answer.body).into_owned();
+    text::print(&if args.json { body() } else { process + &shown })?;
     Ok(ExitCode::SUCCESS)
+}
+
+fn run_several(target: &Target, status: &StatusReply, json: bool, process: &str) -> Result<ExitCode, Failure> {
+    let several = Several::ask(target, status)?;
+    let rendered = || several.render(Timestamp::now(), columns(), Paint::for_stdout());
+    text::print(&if json { several.json()? } else { format!("{process}{}", rendered()?) })?;
+    Ok(ExitCode::SUCCESS)
+}
+
+fn ask_status(target: &Target) -> Result<StatusReply, Failure> {
+    client::ask_now(target, Ask::get("/api/v1/status"))?.json(&[StatusCode::OK])
 }
 
 fn ask_pool(target: &Target, pool: &str) -> Result<Answer, Failure> {
@@ -50,9 +71,9 @@ fn ask_upstream(target: &Target, pool: &str, upstream: &str) -> Result<Answer, F
 fn ask_word(target: &Target, word: &str) -> Result<(Answer, bool), Failure> {
     let of_pool = ask_pool(target, word)?;
     if of_pool.status == StatusCode::NOT_FOUND
-        && let Ok(only) = only_pool(target)
+        && let Some(only) = only_pool(&ask_status(target)?)
     {
-        let of_upstream = ask_upstream(target, &only, word)?;
+        let of_upstream = ask_upstream(target, only, word)?;
         if of_upstream.status == StatusCode::OK {
             return Ok((of_upstream, true));
         }
@@ -60,32 +81,25 @@ fn ask_word(target: &Target, word: &str) -> Result<(Answer, bool), Failure> {
     Ok((of_pool, false))
 }
 
-/// The pool to explain if none was given: the only one.
-fn only_pool(target: &Target) -> Result<String, Failure> {
-    let status: StatusReply = client::ask_now(target, Ask::get("/api/v1/status"))?.json(&[StatusCode::OK])?;
-    let names: Vec<String> = status.pools.0.into_iter().map(|(name, _)| name).collect();
-    match names.as_slice() {
-        [only] => Ok(only.clone()),
-        [] => Err(Failure::Usage("there are no pools to explain".to_owned())),
-        several => {
-            let some = several.iter().take(NAMED_MAX).map(|name| one_line(name)).collect::<Vec<_>>().join(", ");
-            let more = if several.len() > NAMED_MAX { ", …" } else { "" };
-            let count = several.len();
-            Err(Failure::Usage(format!(
-                "there are {count} pools; give one, for example `roundsman explain {}` ({some}{more})",
-                several[0]
-            )))
-        }
+/// The name of the pool, if there is only one.
+fn only_pool(status: &StatusReply) -> Option<&str> {
+    match status.pools.0.as_slice() {
+        [(only, _)] => Some(only),
+        _ => None,
     }
+}
+
+/// The width of the output.
+fn columns() -> usize {
+    text::screen().map_or(COLUMNS, |(columns, _)| columns.min(COLUMNS))
 }
 
 fn show(answer: &Answer, one: bool, paint: Paint) -> Result<String, Failure> {
     let now = Timestamp::now();
-    let columns = text::screen().map_or(COLUMNS, |(columns, _)| columns.min(COLUMNS));
     Ok(if one {
         render_upstream(&answer.json(&[StatusCode::OK])?, now, paint)
     } else {
-        render_pool(&answer.json(&[StatusCode::OK])?, columns, paint)
+        render_pool(&answer.json(&[StatusCode::OK])?, columns(), paint)
     })
 }
 

@@ -1,6 +1,7 @@
 //! Finds the running process: by `--admin` and `--token-file`, else by `[admin]` of its configuration file. Only that
 //! table of the file is read, so that `reload` and `status` work even if the rest of the file has mistakes.
 
+use std::io::{self, ErrorKind};
 use std::path::{Path, PathBuf};
 
 use toml::{Table, Value};
@@ -34,20 +35,56 @@ pub fn default_file() -> PathBuf {
 /// The file that `run`, `check` and `probe` read: the given one, else the first default that exists.
 ///
 /// # Errors
-/// None was given and no default exists; the message lists the paths tried and the next step.
+/// It does not exist; the message lists the paths tried and the next step.
 pub fn config_file(named: Option<&Path>) -> Result<PathBuf, Box<Diagnostic>> {
     let file = named.map_or_else(default_file, Path::to_path_buf);
-    if named.is_some() || file.exists() {
+    if !is_missing(&file) {
         return Ok(file);
     }
-    let here = std::env::current_dir().unwrap_or_default();
-    let places: Vec<_> = DEFAULT_FILES.iter().map(|file| here.join(file).display().to_string()).collect();
-    let message = format!(
-        "there is no configuration file: looked for {}. Give one with --config FILE, or run without one: \
-         roundsman run --listen 127.0.0.1:8080 --to 127.0.0.1:3001,127.0.0.1:3002",
-        places.join(" and "),
-    );
-    Err(Box::new(Diagnostic::whole_file(DEFAULT_FILES[0], message)))
+    let (shown, message, next) = match named {
+        Some(named) => (named.display().to_string(), missing(named), "Without a file"),
+        None => {
+            let places = DEFAULT_FILES.map(|file| whole_path(Path::new(file))).join(" and ");
+            let message = format!("there is no configuration file: looked for {places}.");
+            (DEFAULT_FILES[0].to_owned(), message, "Give one with --config FILE, or run without one")
+        }
+    };
+    let example = "roundsman run --listen 127.0.0.1:8080 --to 127.0.0.1:3001,127.0.0.1:3002";
+    Err(Box::new(Diagnostic::whole_file(&shown, format!("{message} {next}: {example}"))))
+}
+
+/// That there is no file of this name, where it was looked for, and which one may be meant.
+fn missing(named: &Path) -> String {
+    let near = near_file(named).map_or(String::new(), |near| format!(" Did you mean {}?", near.display()));
+    format!("there is no file {}: looked for {}.{near}", named.display(), whole_path(named))
+}
+
+fn whole_path(file: &Path) -> String {
+    std::env::current_dir().unwrap_or_default().join(file).display().to_string()
+}
+
+/// Whether there is nothing of that name; what cannot be read for another reason is reported where it is read.
+fn is_missing(file: &Path) -> bool {
+    let missing = |error: &io::Error| matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory);
+    std::fs::metadata(file).is_err_and(|error| missing(&error))
+}
+
+/// How many files of a directory are compared with a name.
+const COMPARED_MAX: usize = 2_000;
+
+/// The file that the name `missing` is most likely a misspelling of, in its directory: one with a similar name, else the
+/// only one that ends in `.toml`.
+fn near_file(missing: &Path) -> Option<PathBuf> {
+    let name = missing.file_name()?.to_str()?;
+    let parent = missing.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let files = std::fs::read_dir(parent).ok()?.take(COMPARED_MAX).flatten().filter(|entry| entry.path().is_file());
+    let mut names: Vec<String> = files.filter_map(|entry| entry.file_name().into_string().ok()).collect();
+    names.sort();
+    let near = config::nearest(name, names.iter().map(String::as_str)).or_else(|| {
+        let mut configurations = names.iter().filter(|name| name.ends_with(".toml"));
+        configurations.next().filter(|_| configurations.next().is_none()).cloned()
+    })?;
+    Some(missing.with_file_name(near))
 }
 
 /// Finds the process that the arguments name.
@@ -67,6 +104,9 @@ pub fn find(args: &ProcessArgs) -> Result<Target, Failure> {
     if args.config.is_none() && !file.exists() {
         let looked_at = DEFAULT_FILES.join(" or ");
         return of_table(Table::new(), token_file, &format!("the default: there is no {looked_at}"));
+    }
+    if is_missing(&file) {
+        return Err(Failure::Config(format!("{} --admin ADDRESS finds the process without it", missing(&file))));
     }
     let name = file.display().to_string();
     let admin = admin_table(&file).map_err(|problem| Failure::Config(format!("{name}: {problem}")))?;

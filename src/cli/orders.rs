@@ -8,19 +8,20 @@ use serde_json::json;
 use super::args::OrderArgs;
 use super::client::{self, Ask};
 use super::text::one_line;
-use super::{Failure, locate, text};
+use super::{Failure, identity, locate, text};
 use crate::admin::json::SetAdminReply;
 use crate::admin::target::encode_segment;
 
 /// Sends the order and prints the old and the new admin state.
 pub fn run(action: &str, args: &OrderArgs) -> Result<ExitCode, Failure> {
     let target = locate::find(&args.process)?;
+    let process = identity::line_now(&target)?;
     let (pool, upstream) = (encode_segment(&args.pool), encode_segment(&args.upstream));
     let path = format!("/api/v1/pools/{pool}/upstreams/{upstream}/{action}");
     let body = json!({ "reason": args.reason, "force": args.force }).to_string().into();
     let answer = client::ask_now(&target, Ask { body, ..Ask::post(&path) })?;
     let reply: SetAdminReply = answer.json(&[StatusCode::OK])?;
-    text::print(&render(&reply))?;
+    text::print(&format!("{process}{}", render(&reply)))?;
     Ok(ExitCode::SUCCESS)
 }
 

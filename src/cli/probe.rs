@@ -40,12 +40,15 @@ pub struct ProbeArgs {
     /// A check given by its URL.
     #[command(flatten)]
     pub trial: trial::TrialArgs,
+    /// The steps of that check.
+    #[command(flatten)]
+    pub steps: trial::StepArgs,
 }
 
 /// Runs the checks once and prints their steps.
 pub fn run(args: &ProbeArgs) -> Result<ExitCode, Failure> {
     let reply = match (&args.trial.url, &args.pool, &args.upstream) {
-        (Some(url), ..) => of_url(url, &args.trial)?,
+        (Some(url), ..) => of_url(url, args)?,
         (None, Some(pool), Some(upstream)) => of_file(args.config.as_deref(), pool, upstream)?,
         (None, ..) => unreachable!("clap requires both, or a URL"),
     };
@@ -78,8 +81,8 @@ fn of_file(config: Option<&Path>, pool: &str, upstream: &str) -> Result<TrialRep
     })
 }
 
-fn of_url(url: &str, args: &trial::TrialArgs) -> Result<TrialReply, Failure> {
-    let written = trial::Plan::new(url, args).map_err(Failure::Usage)?.write();
+fn of_url(url: &str, args: &ProbeArgs) -> Result<TrialReply, Failure> {
+    let written = trial::Plan::new(url, &args.trial, &args.steps).map_err(Failure::Usage)?.write();
     let config = written.load().map_err(|error| bad_configuration(&error))?;
     client::runtime()?.block_on(async {
         let config = discovery::resolved(&config, Arc::new(SystemResolver::default())).await;

@@ -7,21 +7,23 @@ use http::StatusCode;
 use super::args::ReloadArgs;
 use super::client::{self, Ask};
 use super::text::{self, Paint, colour_of, one_line};
-use super::{Failure, locate};
-use crate::admin::json::{Diagnostic, ReloadReply, ReloadResult};
+use super::{Failure, identity, locate};
+use crate::admin::json::{ReloadReply, ReloadResult};
 use crate::app::load::EXIT_BAD_CONFIG;
+use crate::pool::Changes;
 
 /// Orders a reload and prints its result. The exit status is 78 for a bad configuration, 1 if a valid one could not be
 /// applied (a port in use).
 pub fn run(args: &ReloadArgs) -> Result<ExitCode, Failure> {
     let target = locate::find(&args.process.process())?;
+    let process = if args.json { String::new() } else { identity::line_now(&target)? };
     let path = if args.dry_run { "/api/v1/reload?dry_run=true" } else { "/api/v1/reload" };
     let answer = client::ask_now(&target, Ask::post(path).within(client::RELOAD_TIMEOUT))?;
     let reply: ReloadReply = answer.json(&[StatusCode::OK, StatusCode::UNPROCESSABLE_ENTITY])?;
     if args.json {
         text::print(&String::from_utf8_lossy(&answer.body))?;
     } else {
-        text::print(&render(&reply, Paint::for_stdout()))?;
+        text::print(&format!("{process}{}", render(&reply, Paint::for_stdout())))?;
     }
     Ok(match reply.result {
         ReloadResult::Applied | ReloadResult::Unchanged => ExitCode::SUCCESS,
@@ -32,7 +34,7 @@ pub fn run(args: &ReloadArgs) -> Result<ExitCode, Failure> {
 }
 
 fn render(reply: &ReloadReply, paint: Paint) -> String {
-    let mut out: String = reply.errors.iter().map(|mistake| diagnostic(mistake) + "\n").collect();
+    let mut out: String = reply.errors.iter().map(|mistake| one_line(&mistake.sentence()) + "\n").collect();
     let generation = reply.generation;
     let line = match (reply.result, reply.dry_run) {
         (ReloadResult::Applied, false) => format!("applied: generation {generation} is running"),
@@ -50,6 +52,9 @@ fn render(reply: &ReloadReply, paint: Paint) -> String {
     }
     out.push_str(&paint.text(colour_of(reply.result.as_str()), &line));
     out.push('\n');
+    for list in reply.changes.iter().flat_map(Changes::lists) {
+        out.push_str(&format!("  {}\n", one_line(&list)));
+    }
     if !reply.warming.is_empty() {
         let pools = reply.warming.iter().map(|pool| one_line(pool)).collect::<Vec<_>>().join(", ");
         let most = reply.warming_seconds.0.iter().map(|(_, seconds)| *seconds).reduce(f64::max);
@@ -57,26 +62,6 @@ fn render(reply: &ReloadReply, paint: Paint) -> String {
         out.push_str(&format!("warming: {pools} (removed upstreams serve until a new one is healthy{most})\n"));
     }
     out
-}
-
-/// `roundsman.toml:31:1: error: pools.api.health.intervall: unknown key; did you mean …?`
-fn diagnostic(mistake: &Diagnostic) -> String {
-    let mut line = one_line(mistake.file.as_deref().unwrap_or("configuration"));
-    for number in [mistake.line, mistake.column].into_iter().flatten() {
-        line.push_str(&format!(":{number}"));
-    }
-    line.push_str(&format!(": {}: ", one_line(&mistake.severity)));
-    if let Some(key) = &mistake.key {
-        line.push_str(&format!("{}: ", one_line(key)));
-    }
-    line.push_str(&one_line(&mistake.message));
-    if let Some(expected) = &mistake.expected {
-        line.push_str(&format!("; expected {}", one_line(expected)));
-    }
-    if let Some(near) = &mistake.suggestion {
-        line.push_str(&format!("; did you mean `{}`?", one_line(near)));
-    }
-    line
 }
 
 #[cfg(test)]
@@ -115,6 +100,23 @@ mod tests {
         let want = "2 mistakes\n  listener web: in use\n  listener api: in use\n\
                     refused: nothing changed, generation 4 is still running\n";
         assert_eq!(render(&refused, Paint::off()), want);
+    }
+
+    #[test]
+    fn a_reload_says_what_it_changes() {
+        let list = |names: &[&str], count: usize| json!({ "count": count, "names": names });
+        let mut applied = reply("applied", false, json!([]));
+        applied.warming = vec![];
+        applied.changes = serde_json::from_value(json!({
+            "pools_added": list(&[], 0), "pools_removed": list(&["old\u{1b}"], 1), "pools_changed": list(&["api"], 1),
+            "upstreams_added": list(&["api 10.0.0.3:80", "api 10.0.0.4:80"], 900), "upstreams_removed": list(&[], 0),
+        }))
+        .unwrap();
+        let changed = "  pools removed: old\\u{1b}\n  pools changed: api\n  upstreams added: api 10.0.0.3:80, api \
+                       10.0.0.4:80 and 898 more\n";
+        assert_eq!(render(&applied, Paint::off()), format!("applied: generation 4 is running\n{changed}"));
+        let trial = ReloadReply { dry_run: true, ..applied };
+        assert_eq!(render(&trial, Paint::off()), format!("valid: a reload would apply it\n{changed}"));
     }
 
     #[test]

@@ -12,7 +12,7 @@ use super::args::StatusArgs;
 use super::client::{self, Answer, Ask};
 use super::table::{Cell, Column, Row, table, wrap};
 use super::text::{self, Colour, Paint, colour_of};
-use super::{Failure, locate, watch};
+use super::{Failure, identity, locate, watch};
 use crate::admin::json::{
     CheckInfo, LastCheckInfo, LastReloadInfo, PoolInfo, PoolWord, StatusReply, StreakInfo, UpstreamInfo, Verdict,
 };
@@ -171,8 +171,13 @@ fn headline(status: &StatusReply, paint: Paint) -> String {
     let ready = if status.ready { "ready" } else { "not ready" };
     let up = text::glance(Duration::try_from_secs_f64(status.uptime_seconds).unwrap_or_default());
     let file = status.config.file.as_deref().map_or_else(String::new, |file| format!(" of {}", text::one_line(file)));
+    let process = match status.pid {
+        // An older version.
+        0 => String::new(),
+        pid => format!("  process {pid}{}", identity::listens(&status.listeners)),
+    };
     format!(
-        "roundsman {}  {}, {ready}, up {up}  generation {}{file}",
+        "roundsman {}  {}, {ready}, up {up}  generation {}{file}{process}",
         text::one_line(&status.version),
         paint.text(colour_of(state), state),
         status.generation,
@@ -180,7 +185,7 @@ fn headline(status: &StatusReply, paint: Paint) -> String {
 }
 
 /// Which of several pools are in trouble, the worst first; `None` where there is one, whose own line says it, or where all is well.
-fn summary(pools: &[(String, PoolInfo)]) -> Option<String> {
+pub fn summary(pools: &[(String, PoolInfo)]) -> Option<String> {
     let mut troubled: Vec<_> = pools.iter().filter(|(_, pool)| pool.status != PoolWord::Healthy).collect();
     troubled.sort_by_key(|(_, pool)| pool.status.urgency());
     if troubled.is_empty() || pools.len() == 1 {
@@ -195,7 +200,8 @@ fn summary(pools: &[(String, PoolInfo)]) -> Option<String> {
     Some(format!("{} of {} pools {verb} in trouble: {}", troubled.len(), pools.len(), list.join(", ")))
 }
 
-fn pool_line(name: &str, pool: &PoolInfo, now: Timestamp, paint: Paint) -> String {
+/// One pool on one line.
+pub fn pool_line(name: &str, pool: &PoolInfo, now: Timestamp, paint: Paint) -> String {
     let word = pool.status.as_str();
     let name = paint.text(Some(Colour::Bold), &text::one_line(name));
     let mut line = format!("{name}  {}  {}/{} healthy", paint.text(colour_of(word), word), pool.healthy, pool.total);
@@ -331,7 +337,8 @@ mod tests {
             "duration_ms": 1.9, "reason": "200 in 1.9 ms" });
         let drained = json!({ "admin": "draining", "why": "draining", "backup": true });
         serde_json::from_value(json!({
-            "version": "0.1.0", "generation": 3, "uptime_seconds": 7384.2, "state": "running", "ready": true,
+            "version": "0.1.0", "generation": 3, "pid": 4242, "uptime_seconds": 7384.2, "state": "running", "ready": true,
+            "listeners": [{ "name": "web", "address": "127.0.0.1:8080" }, { "name": "x", "address": "unix:/run/web.sock" }],
             "config": { "file": "roundsman.toml", "loaded_at": "2026-11-21T08:00:00.000Z", "last_reload": {
                 "result": "refused", "at": "2026-11-21T09:59:00.000Z", "error": "roundsman.toml:3: unknown key\nroundsman.toml:9: bad" } },
             "checker": { "stale": false, "restarts_total": 0, "probe_panics_total": 0, "probes_in_flight": 0 },
@@ -355,7 +362,7 @@ mod tests {
 
     #[test]
     fn without_a_terminal_every_upstream_is_one_complete_line() {
-        let want = r#"roundsman 0.1.0  running, ready, up 2h 3m  generation 3 of roundsman.toml
+        let want = r#"roundsman 0.1.0  running, ready, up 2h 3m  generation 3 of roundsman.toml  process 4242, listens on 127.0.0.1:8080, unix:/run/web.sock
 last reload refused 1m ago: 2 mistakes
   roundsman.toml:3: unknown key
   roundsman.toml:9: bad
@@ -406,7 +413,7 @@ api  degraded  2/3 healthy, 1 takes requests
         assert!(web.contains("\nweb  healthy") && !web.contains("api"), "{web}");
         let bad = show(None, true).unwrap();
         assert!(bad.contains("10.0.0.2:8080") && bad.contains("[2001:db8::3]:8080"), "{bad}");
-        assert!(!bad.contains("10.0.0.1:8080") && !bad.contains("web"), "{bad}");
+        assert!(!bad.contains("10.0.0.1:8080") && !bad.contains("\nweb  "), "{bad}");
         assert!(show(Some("web"), true).unwrap().ends_with("\n\npool web is healthy\n"));
         let none = show(Some("apy"), false).unwrap_err().to_string();
         assert_eq!(none, "there is no pool \"apy\"; did you mean api?; the pools are api, web");

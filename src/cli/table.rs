@@ -268,7 +268,7 @@ mod tests {
     }
 
     #[test]
-    fn words_are_wrapped_and_only_plain_ones_are_cut() {
+    fn lines_wrap_at_words_and_only_long_plain_words_are_cut() {
         assert_eq!(wrap("", 5), [""]);
         assert_eq!(wrap("one two three", 7), ["one two", "three"]);
         assert_eq!(wrap("a abcdefghijk l", 5), ["a", "abcde", "fghij", "k l"]);

@@ -203,7 +203,7 @@ mod tests {
     }
 
     #[test]
-    fn what_needs_a_restart_is_named_and_refuses_the_reload() {
+    fn a_change_that_needs_a_restart_is_named_and_refuses_the_reload() {
         let cases = [
             (("threads = 2", "threads = 4"), "runtime.threads: a change from 2 to 4 needs a restart"),
             (("runtime.threads = 2\n", ""), "runtime.threads: a change from 2 to the default needs a restart"),

@@ -2,6 +2,7 @@
 //! be; hostile input is refused before it costs memory or stack. `raw` decides what the keys mean.
 
 use std::borrow::Cow;
+use std::cell::LazyCell;
 use std::ops::Range;
 
 use toml::Spanned;
@@ -66,8 +67,10 @@ pub fn text(bytes: &[u8]) -> Result<&str, Box<NotText<'_>>> {
     let text = text.strip_prefix('\u{feff}').unwrap_or(text);
     let is_blank = |line: &str| line.trim().is_empty() || line.trim_start().starts_with('#');
     match text.lines().all(is_blank) {
-        true if text.trim().is_empty() => Err(whole("the file is empty")),
-        true => Err(whole("the file holds only comments")),
+        true => {
+            let message = if text.trim().is_empty() { "the file is empty" } else { "the file holds only comments" };
+            Err(Box::new(NotText { found: Found::missing(message).expected(syntax::FIRST_TABLES), text: "".into() }))
+        }
         false => Ok(text),
     }
 }
@@ -122,10 +125,11 @@ pub fn readable<'a>(text: &'a str, report: &mut Report) -> Option<Readable<'a>> 
         report.add(found);
         readable.blank(&spoilt);
     }
+    let statements = statements_of(text);
     let (_, errors) = DeTable::parse_recoverable(&readable.text);
     let mut broken = Vec::new();
     for error in errors.iter().filter(|error| !is_local(error)) {
-        report_one(error, text, report);
+        report_one(error, text, &statements, report);
         readable.state = State::Broken;
         broken.extend(error.span().map(|span| line_around(text, span.start)));
     }
@@ -133,12 +137,15 @@ pub fn readable<'a>(text: &'a str, report: &mut Report) -> Option<Readable<'a>> 
     for line in broken.iter().filter(|line| !text[(*line).clone()].trim_start().starts_with('[')) {
         readable.blank(line);
     }
+    let is_below_repeated_header =
+        |error: &toml::de::Error| error.span().is_some_and(|span| statements.is_below_repeated_header(span.start));
     // After some broken lines the parser no longer reads values; after blank ones it does.
     let (_, errors) = DeTable::parse_recoverable(&readable.text);
     for error in &errors {
         match (is_local(error), readable.state) {
+            (true, _) if is_duplicate(error) && is_below_repeated_header(error) => {}
             (true, state) => {
-                report_one(error, text, report);
+                report_one(error, text, &statements, report);
                 if state == State::Whole && !is_duplicate(error) {
                     readable.state = State::Holes;
                 }
@@ -150,8 +157,16 @@ pub fn readable<'a>(text: &'a str, report: &mut Report) -> Option<Readable<'a>> 
 }
 
 /// A mistake that is only counted needs no explanation.
-fn report_one(error: &toml::de::Error, text: &str, report: &mut Report) {
-    report.add(if report.is_full() { Found::syntax(error.span(), error.message()) } else { mistake(error, text) });
+fn report_one(error: &toml::de::Error, text: &str, statements: &Statements<'_>, report: &mut Report) {
+    let is_full = report.is_full();
+    report.add(if is_full { Found::syntax(error.span(), error.message()) } else { mistake(error, text, statements) });
+}
+
+/// Read when a key is written twice, and once for the file.
+type Statements<'t> = LazyCell<syntax::Statements, Box<dyn Fn() -> syntax::Statements + 't>>;
+
+fn statements_of(text: &str) -> Statements<'_> {
+    LazyCell::new(Box::new(|| syntax::Statements::of(text)))
 }
 
 /// Whether the mistake leaves the document as written, except for one value.
@@ -177,7 +192,7 @@ impl Readable<'_> {
         match DeTable::parse(&self.text) {
             Ok(table) => Some(table),
             Err(error) => {
-                report.add(mistake(&error, &self.text));
+                report.add(mistake(&error, &self.text, &statements_of(&self.text)));
                 None
             }
         }
@@ -192,13 +207,16 @@ fn line_around(text: &str, at: usize) -> Range<usize> {
 }
 
 /// One syntax mistake; for a duplicate it names the key.
-fn mistake(error: &toml::de::Error, text: &str) -> Found {
+fn mistake(error: &toml::de::Error, text: &str, statements: &Statements<'_>) -> Found {
     let span = error.span();
     let written = span.clone().and_then(|span| text.get(span)).unwrap_or("");
     match span {
         Some(span) if is_duplicate(error) => {
             let name = super::read::cut(written, 64);
-            Found::error(span.clone(), path(text, span.start, &name), format!("`{name}` is written twice"))
+            let path = path(text, span.start, &name);
+            let first = statements.first_line(span.start);
+            let line = first.map_or(String::new(), |line| format!(": first in line {line}"));
+            Found::error(span.clone(), path, format!("`{name}` is written twice{line}"))
         }
         _ => syntax::found(error, text),
     }
@@ -294,7 +312,7 @@ mod tests {
     }
 
     #[test]
-    fn hostile_documents_are_refused_and_cost_no_stack() {
+    fn hostile_documents_are_refused_with_bounded_stack() {
         for text in [
             format!("a={}", "[".repeat(1_000_000)),
             format!("a={}", "{a=".repeat(300_000)),

@@ -51,6 +51,17 @@ fn value(inner: &str, env: &dyn Env) -> Result<String, String> {
     }
 }
 
+/// A text in which a variable is written as in a shell, `$NAME` or `$(NAME)`: its name, and the text as it should be.
+pub fn shell_variable(text: &str) -> Option<(&str, String)> {
+    let (before, rest) = text.split_once('$')?;
+    let bare = |rest: &str| rest.bytes().take_while(|b| b.is_ascii_alphanumeric() || *b == b'_').count();
+    let (name, after) = match rest.strip_prefix('(') {
+        Some(inner) => inner.split_once(')')?,
+        None => rest.split_at(bare(rest)),
+    };
+    is_variable_name(name).then(|| (name, format!("{before}${{{name}}}{after}")))
+}
+
 /// Whether `name` can be the name of an environment variable: `[A-Za-z_][A-Za-z0-9_]*`.
 pub fn is_variable_name(name: &str) -> bool {
     let starts_well = name.bytes().next().is_some_and(|b| b.is_ascii_alphabetic() || b == b'_');

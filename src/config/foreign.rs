@@ -235,6 +235,7 @@ const INSTEAD: &[(&str, &str, &str)] = &[
         "insecure insecureskipverify skipverify tlsskipverify sslverify verify https",
         "`scheme = \"https\"`, and `tls = { verify = false }` to accept any certificate",
     ),
+    ("Health", "failtimeout", "`interval`: an upstream that failed is used again when its checks pass"),
     ("Health", "servername sni checksni", "`tls = { server_name = \"…\" }`"),
     (
         "Health",
@@ -325,6 +326,7 @@ pub fn table_for(table: &str, written: &str) -> Option<String> {
         ("Expect", Some(code), _) if code.parse::<u16>().is_ok() => Some(format!("{{ status = [{code}] }}")),
         ("Expect", Some(_), _) => Some(format!("{{ body = {{ contains = {written} }} }}")),
         ("Health", Some(text), _) if text.starts_with('/') => Some(format!("{{ type = \"http\", path = {written} }}")),
+        ("Health", ..) if written == "true" => Some("{ type = \"http\", path = \"/\" }".to_owned()),
         ("Health", Some("tcp" | "tls" | "http" | "grpc" | "websocket"), _) => Some(format!("{{ type = {written} }}")),
         ("Admin", Some(_), _) => Some(format!("{{ address = {written} }}")),
         ("Tls", ..) if written == "true" => Some("{}".to_owned()),

@@ -10,7 +10,7 @@ use super::Env;
 use super::raw::Health;
 use super::read::Reader;
 use super::report::Report;
-use super::values::Word;
+use super::values::{Kind, Scheme, Word};
 
 /// One of the presets.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -67,7 +67,30 @@ pub fn all() -> impl Iterator<Item = Preset> {
     Preset::WORDS.iter().map(|(_, preset)| *preset)
 }
 
+/// What a preset's first check does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct FirstCheck {
+    /// Its `type`.
+    pub kind: &'static str,
+    /// Whether its `scheme` is "https".
+    pub https: bool,
+}
+
 impl Preset {
+    /// The preset of this name.
+    pub fn named(name: &str) -> Option<Preset> {
+        all().find(|preset| preset.name == name)
+    }
+
+    /// The check that keys written beside the preset belong to.
+    pub fn first_check(&self) -> FirstCheck {
+        let table = self.table();
+        let first = table.checks.value().and_then(|checks| checks.iter().next());
+        let probe = first.map_or(&table.probe, |at| &at.value.probe);
+        let https = probe.scheme.value().is_some_and(|scheme| scheme.0 == Scheme::Https);
+        FirstCheck { kind: probe.kind.value().map_or(Kind::Tcp, |kind| kind.0).as_str(), https }
+    }
+
     /// What it is for, in one line: system and version, and what its check means.
     pub fn summary(&self) -> &'static str {
         self.text.lines().next().map_or("", |line| line.trim_start_matches(['#', ' ']))

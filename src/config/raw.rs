@@ -15,7 +15,7 @@ use super::values::address::{self, Dial, DialAddress, Listen};
 use super::values::http::Method;
 use super::values::route::RoutePath;
 use super::values::secret::SecretValue;
-use super::values::{Count, DAY, OneOf, Span};
+use super::values::{Count, DAY, OneOf, Span, Text};
 use crate::model::AdminState;
 use crate::model::policy::{Balance, HostPattern, MinHealthy};
 
@@ -171,15 +171,22 @@ impl Value for Upstream {
             DeValue::String(text) => match address::entries(text).filter(|_| !reader.is_expanded(node)) {
                 Some(entries) => {
                     let message = format!("{} is more than an address", reader.written(node));
-                    let expected = "one address, or a table: `{ address = \"ip:port\", weight = 2 }`";
+                    let table = "one address, or a table: `{ address = \"ip:port\", weight = 2 }`";
+                    let other = address::other_words(text);
+                    let expected = other.map_or(table.to_owned(), |other| format!("one address; {other}"));
                     reader.mistake(node.span(), message).expected(expected).suggestion(Some(entries)).done();
                     None
                 }
                 None => Dial::read(node, reader).map(Upstream::Plain),
             },
             DeValue::Table(_) => UpstreamTable::read(node, reader).map(|table| Upstream::Table(Box::new(table))),
-            _ => {
-                reader.wrong_type(node, "an address in quotes, such as \"10.0.0.1:80\", or a table with `address`");
+            other => {
+                let meant = match other {
+                    DeValue::Integer(port) => Dial::suggest(port.as_str()),
+                    _ => None,
+                };
+                let what = "an address in quotes, such as \"10.0.0.1:80\", or a table with `address`";
+                reader.wrong_type_meaning(node, what, meant);
                 None
             }
         }

@@ -108,6 +108,11 @@ impl<'a> Reader<'a> {
         Reader { text, env, report, path: Vec::new(), trial: false, store: Store::default() }
     }
 
+    /// The same reader with values that were made before; in a `trial` suggestions are not used.
+    pub fn with(self, store: Store, trial: bool) -> Reader<'a> {
+        Reader { store, trial, ..self }
+    }
+
     /// Environment variables and secret files.
     pub fn env(&self) -> &'a dyn Env {
         self.env
@@ -251,7 +256,7 @@ impl Pending<'_, '_> {
         self
     }
 
-    /// The likely correction.
+    /// The likely correction; a further one replaces it if it would be a mistake in its place.
     pub fn suggestion(mut self, suggestion: Option<impl Into<String>>) -> Self {
         self.found = self.found.take().map(|f| f.suggestion(suggestion));
         self
@@ -308,8 +313,7 @@ pub struct ByName<T, const MAX: usize>(pub Vec<(At<String>, Option<At<T>>)>);
 impl<T: Value, const MAX: usize> Value for ByName<T, MAX> {
     fn read(node: &Node<'_>, reader: &mut Reader<'_>) -> Option<ByName<T, MAX>> {
         let DeValue::Table(table) = node.get_ref() else {
-            let expected = format!("tables by name, such as [{}.NAME]", key_path(&reader.path));
-            reader.wrong_type(node, &expected);
+            reader.not_tables_by_name(node);
             return None;
         };
         if reader.refuse_more_than(MAX, table.len(), node) {

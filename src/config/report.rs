@@ -23,7 +23,8 @@ pub struct Found {
     key: String,
     message: String,
     expected: Option<String>,
-    suggestion: Option<String>,
+    /// The best first; the first that holds in its place is shown.
+    suggestions: Vec<String>,
     syntax: bool,
 }
 
@@ -36,7 +37,7 @@ impl Found {
             key: key.into(),
             message: message.into(),
             expected: None,
-            suggestion: None,
+            suggestions: Vec::new(),
             syntax: false,
         }
     }
@@ -62,9 +63,9 @@ impl Found {
         self
     }
 
-    /// The likely correction.
+    /// The likely correction; a further one replaces it if it would be a mistake in its place.
     pub fn suggestion(mut self, suggestion: Option<impl Into<String>>) -> Found {
-        self.suggestion = suggestion.map(Into::into);
+        self.suggestions.extend(suggestion.map(Into::into));
         self
     }
 }
@@ -116,16 +117,32 @@ impl Report {
         &'r self,
         from: usize,
         span: &'r Range<usize>,
-    ) -> impl Iterator<Item = (usize, String)> + 'r {
+    ) -> impl Iterator<Item = (usize, Vec<String>)> + 'r {
         let found = self.found.iter().enumerate().skip(from).filter(|(_, found)| found.span.as_ref() == Some(span));
-        found.filter_map(|(index, found)| Some((index, found.suggestion.clone()?)))
+        found.map(|(index, found)| (index, found.suggestions.clone())).filter(|(_, all)| !all.is_empty())
     }
 
-    /// Removes the suggestion at `index`.
-    pub fn forget_suggestion(&mut self, index: usize) {
+    /// Replaces the suggestions at `index`.
+    pub fn set_suggestions(&mut self, index: usize, suggestions: Vec<String>) {
         if let Some(found) = self.found.get_mut(index) {
-            found.suggestion = None;
+            found.suggestions = suggestions;
         }
+    }
+
+    /// Keeps of the suggestions for each place the first that `holds` there.
+    pub fn choose_suggestions(&mut self, mut holds: impl FnMut(&Range<usize>, &str) -> bool) {
+        for found in &mut self.found {
+            if let Some(span) = &found.span {
+                let chosen = found.suggestions.iter().position(|text| holds(span, text));
+                found.suggestions = chosen.map(|index| found.suggestions.swap_remove(index)).into_iter().collect();
+            }
+        }
+    }
+
+    /// Whether a mistake begins within `place`.
+    pub fn has_error_in(&self, place: &Range<usize>) -> bool {
+        let begins = |span: &Range<usize>| place.contains(&span.start);
+        self.found.iter().any(|found| found.severity == Severity::Error && found.span.as_ref().is_some_and(begins))
     }
 
     /// Suppresses mistakes in the line of `span`, whose syntax mistake is reported elsewhere.
@@ -164,8 +181,8 @@ impl Report {
         self.found.retain(|_| keep.next().unwrap_or(true));
     }
 
-    /// The diagnostics, in the order of the file.
-    pub fn finish(mut self, text: &str) -> Vec<Diagnostic> {
+    /// Puts what was found into the order of the file, and drops what will not be shown.
+    pub fn settle(&mut self, text: &str) {
         self.found.sort_by_key(|f| f.span.as_ref().map(|span| span.start));
         let places = Places::of(text, self.found.iter().filter_map(|f| f.span.as_ref()));
         let mut syntax_line = None;
@@ -174,13 +191,19 @@ impl Report {
             let line = f.span.as_ref().map(|span| places.line(span.start));
             !f.syntax || syntax_line.replace(line) != Some(line)
         });
-        let rest = self.found.len().saturating_sub(SHOWN_MAX) + self.dropped;
+        self.dropped += self.found.len().saturating_sub(SHOWN_MAX);
         self.found.truncate(SHOWN_MAX);
+    }
+
+    /// The diagnostics, in the order of the file.
+    pub fn finish(mut self, text: &str) -> Vec<Diagnostic> {
+        self.settle(text);
+        let places = Places::of(text, self.found.iter().filter_map(|f| f.span.as_ref()));
         let known = std::mem::take(&mut self.masked);
         let hidden = if self.found.is_empty() { Hidden::default() } else { Hidden::of(text, known) };
         let mut out: Vec<_> = self.found.iter().map(|f| self.diagnostic(f, text, &places, &hidden)).collect();
-        if rest > 0 {
-            out.push(Diagnostic::whole_file(&self.file, format!("{rest} more are not shown")));
+        if self.dropped > 0 {
+            out.push(Diagnostic::whole_file(&self.file, format!("{} more are not shown", self.dropped)));
         }
         out
     }
@@ -197,8 +220,9 @@ impl Report {
         out.expected = found.expected.as_deref().map(shown);
         // A word similar to a hidden one reveals it.
         out.suggestion = found
-            .suggestion
-            .as_deref()
+            .suggestions
+            .first()
+            .map(String::as_str)
             .filter(|_| !about.as_ref().is_some_and(|about| hidden.touches(about)))
             .map(shown);
         out.severity = found.severity;

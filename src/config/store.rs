@@ -5,7 +5,8 @@
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 
-use crate::model::policy::{Certificate, JsonPath, LinePattern, Pattern};
+use super::values::tls::Certificates;
+use crate::model::policy::{JsonPath, LinePattern, Pattern};
 
 /// Different patterns in one file; each may take several times the 256 KiB of its program.
 const PATTERNS_MAX: usize = 100;
@@ -24,7 +25,7 @@ pub struct Store {
     /// By their text.
     pub paths: Bounded<JsonPath>,
     /// By the path of their file.
-    pub certificates: Bounded<Vec<Certificate>>,
+    pub certificates: Bounded<Certificates>,
 }
 
 impl Default for Store {

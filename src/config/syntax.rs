@@ -5,6 +5,7 @@
 
 mod line;
 mod open;
+mod statements;
 mod whole;
 
 use std::ops::Range;
@@ -14,10 +15,11 @@ use toml_parser::lexer::TokenKind;
 
 use super::raw;
 use super::report::Found;
-use super::values::address::listen_meant;
+use super::values::address::{dial_meant, listen_meant};
 
 pub use open::unclosed;
-pub use whole::other_format;
+pub use statements::Statements;
+pub use whole::{FIRST_TABLES, other_format};
 
 /// The longest word that a suggestion repeats, in bytes.
 const WORD_BYTES_MAX: usize = 200;
@@ -60,6 +62,9 @@ pub fn is_hole(error: &toml::de::Error) -> bool {
 pub fn found(error: &toml::de::Error, text: &str) -> Found {
     let message = error.message();
     let Some(span) = error.span() else { return Found::syntax(None, sentence(message)) };
+    if let Some(found) = line::address(text, span.start) {
+        return found;
+    }
     let starts = |words: &[&str]| words.iter().any(|word| message.starts_with(word));
     if starts(&["missing escaped value", "too few unicode value digits", "invalid value"]) {
         return escape(text, &span);
@@ -151,8 +156,9 @@ fn value(text: &str, span: &Range<usize>) -> Found {
             }
             let meant = match line::listens(text, word.start) {
                 true => listen_meant(bare),
-                // A port alone is no place to send requests to.
-                false => meant(bare).filter(|_| !bare.starts_with([':', '*'])),
+                // A port alone is not an address for an upstream, but it has a likely one.
+                false if bare.starts_with([':', '*']) => dial_meant(bare),
+                false => meant(bare),
             };
             found("not a value; texts, addresses and durations are written in quotes").suggestion(meant)
         }
@@ -232,9 +238,19 @@ fn escape(text: &str, span: &Range<usize>) -> Found {
         (plain && inner.len() <= WORD_BYTES_MAX).then(|| format!("'{inner}'"))
     });
     let at = string.filter(|_| meant.is_some()).unwrap_or_else(|| span.clone());
-    Found::syntax(Some(at), "a \\ in double quotes begins an escape, and this one does not exist")
-        .expected("single quotes, which keep a \\ as it is; or \\\\ for each")
-        .suggestion(meant)
+    let found = Found::syntax(Some(at), "a \\ in double quotes begins an escape, and this one does not exist");
+    match meant {
+        // Whether there is such a file is another question.
+        Some(path) if is_windows_path(path.trim_matches('\'')) => {
+            found.expected(format!("single quotes, which keep a \\ as it is: {path}"))
+        }
+        meant => found.expected("single quotes, which keep a \\ as it is; or \\\\ for each").suggestion(meant),
+    }
+}
+
+/// Whether a text begins with the letter of a drive.
+pub fn is_windows_path(text: &str) -> bool {
+    matches!(text.as_bytes(), [letter, b':', b'\\', ..] if letter.is_ascii_alphabetic())
 }
 
 /// The tokens of a line: kind and place in the file.

@@ -24,6 +24,16 @@ pub fn duration(text: &str) -> Result<Duration, String> {
     })
 }
 
+/// Reads a duration on the command line.
+///
+/// # Errors
+/// What is wrong with it, and what is expected, in one sentence.
+pub fn duration_argument(text: &str) -> Result<Duration, String> {
+    duration(text).map_err(|problem| {
+        format!("it{problem}; expected a number with a unit (ms, s, m, h or d), such as 90s, 10m or 1h30m")
+    })
+}
+
 /// A duration in the notation of the file: `1m30s`, `250ms`.
 pub fn show_duration(duration: Duration) -> String {
     humantime::format_duration(duration).to_string().replace(' ', "")
@@ -58,7 +68,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn durations_are_read_and_bad_ones_say_why() {
+    fn valid_durations_are_read_and_others_get_a_reason() {
         for (text, ms) in
             [("250ms", 250), ("5s", 5_000), ("1m30s", 90_000), ("24h", 86_400_000), ("0s", 0), ("0.5s", 500)]
         {
@@ -81,12 +91,25 @@ mod tests {
     }
 
     #[test]
+    fn the_command_line_names_the_units() {
+        assert_eq!(duration_argument("90s"), Ok(Duration::from_secs(90)));
+        for (text, problem) in [
+            ("1x", "it has the unknown unit \"x\"; expected a number with a unit (ms, s, m, h or d)"),
+            ("10", "it has no unit; expected"),
+            ("5M", "it has a unit in capitals; expected"),
+            ("", "it is not a duration; expected"),
+        ] {
+            assert!(duration_argument(text).unwrap_err().starts_with(problem), "{text}");
+        }
+    }
+
+    #[test]
     fn a_duration_is_shown_as_it_is_written() {
         assert_eq!(show_duration(Duration::from_millis(90_250)), "1m30s250ms");
     }
 
     #[test]
-    fn sizes_are_read_and_bad_ones_say_why() {
+    fn valid_sizes_are_read_and_others_get_a_reason() {
         for (text, bytes) in
             [("0", 0), ("512", 512), ("64KiB", 65_536), ("10MB", 10_000_000), ("1 GiB", 1 << 30), ("7kB", 7_000)]
         {

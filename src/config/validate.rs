@@ -53,10 +53,10 @@ struct Names<'a> {
     listeners_known: bool,
 }
 
-/// Whether all names are known: every entry is a table, and the tables are not under a misspelt key.
+/// Whether all names and their keys are known: every entry is a table, and no table is under a misspelt key.
 fn are_known<T, const MAX: usize>(field: &Field<ByName<T, MAX>>, others: bool) -> bool {
     match field {
-        Field::Good(all) => all.value.0.iter().all(|(_, table)| table.is_some()),
+        Field::Good(all) => !others && all.value.0.iter().all(|(_, table)| table.is_some()),
         Field::Absent => !others,
         Field::Bad => false,
     }
@@ -143,7 +143,7 @@ fn listeners(file: &raw::File, names: &Names<'_>, report: &mut Report) -> Vec<Op
         let good_name = table_name(name, &key, report);
         let At { value: raw, span } = raw.as_ref()?;
         let pool = raw.pool.get().map(|p| names.pool(&p.value.0, &p.span, &format!("{key}.pool"), report));
-        if raw.address.is_absent() && !raw.others {
+        if raw.address.is_absent() && !raw.others && names.listeners_known {
             report.add(Found::error(span.clone(), &key, "`address` is missing").expected("address = \"ip:port\""));
         }
         let address = raw.address.value()?.0.clone();
@@ -228,7 +228,8 @@ fn admin(file: &raw::File, report: &mut Report) -> Option<AdminPolicy> {
         return None;
     }
     let address = raw.address.value().map_or_else(default, |address| address.0.clone());
-    if let (Some(at), true, false) = (raw.address.get(), raw.token.is_absent(), address.is_local()) {
+    let no_token = raw.token.is_absent() && !raw.others;
+    if let (Some(at), true, false) = (raw.address.get(), no_token, address.is_local()) {
         let message = "other machines could reach the admin, and it has no token";
         let expected = "a loopback address, or `token = { file = \"…\" }` in [admin]";
         report.add(Found::error(at.span.clone(), "admin.address", message).expected(expected));

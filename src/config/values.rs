@@ -47,6 +47,11 @@ pub trait Text: Sized {
         None
     }
 
+    /// A second correction, for the places where the first would be refused.
+    fn suggest_else(_text: &str) -> Option<String> {
+        None
+    }
+
     /// A pattern (ECMA 262) that every valid text matches, before and after `${NAME}` is replaced.
     fn pattern() -> Option<&'static str> {
         None
@@ -62,7 +67,8 @@ impl<T: Text> Value for T {
         };
         if let Some(number) = number {
             let message = format!("{} is a number", reader.written(node));
-            reader.mistake(node.span(), message).expected(T::what()).suggestion(T::suggest(number)).done();
+            let pending = reader.mistake(node.span(), message).expected(T::what());
+            pending.suggestion(T::suggest(number)).suggestion(T::suggest_else(number)).done();
             return None;
         }
         let text = reader.string(node, &T::what())?;
@@ -72,10 +78,23 @@ impl<T: Text> Value for T {
                 let expanded = reader.is_expanded(node);
                 let note = if expanded { " once its variables are replaced" } else { "" };
                 let message = format!("{}{problem}{note}", reader.written(node));
-                let suggestion =
-                    if expanded { None } else { T::suggest(&text).or_else(|| reader.without_escapes(node)) };
-                let expected = T::expected(&text).unwrap_or_else(T::what);
-                reader.mistake(node.span(), message).expected(expected).suggestion(suggestion).done();
+                let suggestions = match expanded {
+                    true => [None, None],
+                    false => [T::suggest(&text), T::suggest_else(&text)],
+                };
+                // The value of a variable is not shown, nor anything made from it.
+                let mut expected = T::expected(&text).filter(|_| !expanded).unwrap_or_else(T::what);
+                let variable = super::expand::shell_variable(&text).filter(|_| !expanded);
+                if let Some((name, _)) = variable {
+                    expected = format!("{expected}; the value of a variable is written `${{{name}}}`");
+                }
+                if let Some(path) = reader.without_escapes(node) {
+                    expected = format!("{expected}; single quotes keep a \\ as it is: {path}");
+                }
+                let variable = variable.map(|(_, text)| format!("{text:?}"));
+                let all = std::iter::once(variable).chain(suggestions);
+                let pending = reader.mistake(node.span(), message).expected(expected);
+                all.fold(pending, |pending, suggestion| pending.suggestion(suggestion)).done();
                 None
             }
         }
@@ -124,14 +143,26 @@ impl<const MIN: u64, const MAX: u64> Text for Span<MIN, MAX> {
     }
 
     fn suggest(text: &str) -> Option<String> {
-        let number = text.bytes().any(|b| b.is_ascii_digit()) && text.bytes().all(|b| b.is_ascii_digit() || b == b'.');
-        match number && text.len() < 9 {
+        match bare_number(text) {
             // In other programs a large bare number is milliseconds.
-            true if text.parse::<u32>().is_ok_and(|number| number >= 1_000) => Some(format!("\"{text}ms\"")),
-            true => Some(format!("\"{text}s\"")),
-            false => Some(text.to_ascii_lowercase()).filter(|lower| lower != text).map(|lower| format!("{lower:?}")),
+            Some(number) if number >= 1_000.0 => Some(format!("\"{text}ms\"")),
+            Some(_) => Some(format!("\"{text}s\"")),
+            None => Some(text.to_ascii_lowercase()).filter(|lower| lower != text).map(|lower| format!("{lower:?}")),
         }
     }
+
+    fn suggest_else(text: &str) -> Option<String> {
+        let number = bare_number(text)?;
+        // A small one was never meant as milliseconds.
+        let unit = if number >= 1_000.0 { "s" } else { "ms" };
+        (number >= 100.0).then(|| format!("\"{text}{unit}\""))
+    }
+}
+
+/// The number that `text` is, if it is one without a unit.
+fn bare_number(text: &str) -> Option<f64> {
+    let plain = text.len() < 9 && text.bytes().all(|b| b.is_ascii_digit() || b == b'.');
+    text.parse().ok().filter(|_| plain)
 }
 
 /// A whole number from `MIN` to `MAX`.

@@ -11,7 +11,7 @@ use super::duty::{Known, every_request_must_succeed};
 use super::proxy::{Proxy, Reloaded};
 use super::traffic::Traffic;
 use super::{Ended, output};
-use crate::admin::json::{EventInfo, EventWhat, StatusReply, UpstreamInfo, Verdict};
+use crate::admin::json::{EventInfo, EventWhat, OutageInfo, StatusReply, UpstreamInfo, Verdict};
 use crate::model::HealthState;
 
 /// How long to wait for a change of state.
@@ -205,15 +205,18 @@ impl Stage {
             EventWhat::Transition { upstream, from, to, code, reason, healthy_left, .. } => {
                 let name = self.backends.iter().position(|backend| backend.address.to_string() == *upstream)? + 1;
                 let code = code.as_deref().unwrap_or("-");
-                let (paint, plain) = match (self.colour, to) {
-                    (false, _) => ("", ""),
-                    (true, HealthState::Healthy) => ("\x1b[32m", "\x1b[0m"),
-                    (true, HealthState::Unhealthy) => ("\x1b[31m", "\x1b[0m"),
-                    (true, HealthState::Unknown) => ("\x1b[33m", "\x1b[0m"),
+                let change = self.painted(*to, &format!("roundsman: backend {name} {from} -> {to}"));
+                Some(format!("  {change}  {code} {reason}  ({healthy_left} healthy left)"))
+            }
+            EventWhat::Refusing(info) => Some(self.outage(info, "refuses requests")),
+            EventWhat::FailOpen(info) => Some(self.outage(info, "fails open")),
+            EventWhat::OtherPool(info) => Some(self.outage(info, "uses another pool")),
+            EventWhat::BelowHalf { pool, on, able, total } => {
+                let (state, what) = match on {
+                    true => (HealthState::Unknown, "serves with fewer than half of its backends"),
+                    false => (HealthState::Healthy, "serves with at least half of its backends again"),
                 };
-                Some(format!(
-                    "  {paint}roundsman: backend {name} {from} -> {to}{plain}  {code} {reason}  ({healthy_left} healthy left)"
-                ))
+                Some(format!("  {}  {able} of {total}", self.painted(state, &format!("roundsman: pool {pool} {what}"))))
             }
             EventWhat::Reload { result, generation, .. } if *generation > 1 => {
                 Some(format!("  roundsman: reload {result}, generation {generation}"))
@@ -221,17 +224,48 @@ impl Stage {
             EventWhat::Reload { .. }
             | EventWhat::Addresses { .. }
             | EventWhat::Admin { .. }
-            | EventWhat::Refusing(_)
-            | EventWhat::FailOpen(_)
-            | EventWhat::OtherPool(_)
-            | EventWhat::BelowHalf { .. }
             | EventWhat::Warming { .. }
             | EventWhat::UpstreamAdded { .. }
             | EventWhat::UpstreamRemoved { .. }
             | EventWhat::UpstreamsChanged { .. }
+            | EventWhat::RequestsFail { .. }
+            | EventWhat::RequestsFailMore { .. }
             | EventWhat::ProbePanic { .. }
             | EventWhat::CheckerRestart => None,
         }
+    }
+
+    /// The beginning or the end of an outage.
+    fn outage(&self, info: &OutageInfo, what: &str) -> String {
+        let pool = &info.pool;
+        if info.on {
+            let why = info.reason.as_deref().unwrap_or_default();
+            return format!(
+                "  {}  {why}",
+                self.painted(HealthState::Unhealthy, &format!("roundsman: pool {pool} {what}"))
+            );
+        }
+        let after = info.lasted_seconds.map_or_else(String::new, |seconds| format!(" after {seconds:.1} s"));
+        match info.serves {
+            Some(false) => format!("  roundsman: pool {pool} no longer {what}{after}"),
+            Some(true) | None => {
+                format!(
+                    "  {}{after}",
+                    self.painted(HealthState::Healthy, &format!("roundsman: pool {pool} serves again"))
+                )
+            }
+        }
+    }
+
+    /// A text in the colour of a state.
+    fn painted(&self, state: HealthState, text: &str) -> String {
+        let colour = match state {
+            _ if !self.colour => return text.to_owned(),
+            HealthState::Healthy => 32,
+            HealthState::Unhealthy => 31,
+            HealthState::Unknown => 33,
+        };
+        format!("\x1b[{colour}m{text}\x1b[0m")
     }
 
     fn line(&mut self) -> Result<(), Ended> {

@@ -1,14 +1,12 @@
 //! Wraps the prober: a name without an address cannot be probed, so this reports why instead. That is not a verdict,
 //! and the upstream stays unknown.
 
-use std::future::Future;
-use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
 use super::Discovery;
 use crate::model::{Code, ProbeReport, Trace};
-use crate::pool::{ProbeJob, Prober};
+use crate::pool::{ProbeFuture, ProbeJob, Prober};
 
 /// Probes upstreams with an address, and reports of the others why they have none.
 pub struct NamingProber {
@@ -19,12 +17,12 @@ pub struct NamingProber {
 }
 
 impl Prober for NamingProber {
-    fn probe(&self, job: ProbeJob) -> Pin<Box<dyn Future<Output = ProbeReport> + Send>> {
-        let Some(host) = job.upstream.host_name() else { return self.inner.probe(job) };
+    fn probe(&self, job: ProbeJob) -> ProbeFuture {
+        let Some(host) = job.check.upstream.host_name() else { return self.inner.probe(job) };
         let reason = self.discovery.problem(host).into();
         let trace = Trace::default();
         let report =
             ProbeReport { code: Code::NoRes, status: None, duration: Duration::ZERO, reason, hint: None, trace };
-        Box::pin(std::future::ready(report))
+        Box::pin(std::future::ready(Arc::new(report)))
     }
 }

@@ -284,7 +284,7 @@ mod tests {
 
         let mut turned = ips(&answer);
         turned.reverse();
-        assert_eq!(table.answer(&host(), Ok(turned), now, 0.0), Outcome::default(), "another order is no change");
+        assert_eq!(table.answer(&host(), Ok(turned), now, 0.0), Outcome::default(), "another order is not a change");
 
         let many: Vec<IpAddr> =
             (0..10_000u32).map(|n| IpAddr::from(std::net::Ipv4Addr::from(0x0a00_0000 + n))).collect();
@@ -343,7 +343,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn an_answer_about_a_name_that_left_is_dropped_and_no_second_lookup_starts_beside_it() {
+    async fn a_late_answer_for_a_removed_name_is_dropped_and_lookups_do_not_overlap() {
         let now = Instant::now();
         let mut table = table(SECOND, now);
         table.keep_only([].into_iter(), now);

@@ -40,7 +40,13 @@ pub(super) fn pool(upstreams: &[&str]) -> PoolPolicy {
         balance: Balance::RoundRobin,
         when_no_healthy: WhenNoHealthy::Reject,
         min_healthy: MinHealthy::Count(1),
-        checks: vec![CheckPolicy { name: "tcp".into(), spec: Arc::new(ProbeSpec::connect()), timing, preset: None }],
+        checks: vec![CheckPolicy {
+            name: "tcp".into(),
+            spec: Arc::new(ProbeSpec::connect()),
+            timing,
+            preset: None,
+            tls_files: Arc::default(),
+        }],
         require: Require::All,
         resolve: 10 * SECOND,
     }
@@ -184,7 +190,7 @@ async fn a_changed_answer_wakes_and_another_order_does_not() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_name_that_hangs_delays_no_other() {
+async fn a_hanging_lookup_delays_no_other() {
     let world = World::start();
     world.script.set("api", &["10.0.0.1"]);
     let config = config(vec![pool(&["hangs:1", "api:1"])]);
@@ -201,7 +207,7 @@ async fn a_name_that_hangs_delays_no_other() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn many_names_are_asked_for_a_few_at_a_time_and_none_is_forgotten() {
+async fn lookups_of_many_names_are_limited_and_all_are_done() {
     let world = World::start();
     let names: Vec<String> = (0..500).map(|n| format!("host{n}")).collect();
     names.iter().for_each(|name| world.script.set(name, &["10.0.0.1"]));
@@ -214,7 +220,7 @@ async fn many_names_are_asked_for_a_few_at_a_time_and_none_is_forgotten() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_name_that_left_is_asked_for_no_more_and_a_late_answer_changes_nothing() {
+async fn a_removed_name_is_not_looked_up_and_its_late_answer_is_ignored() {
     let world = World::start();
     let config = config(vec![pool(&["api:1"])]);
     world.discovery.add(&config);
@@ -253,20 +259,18 @@ async fn a_command_gets_the_addresses_without_a_process() {
 
 #[tokio::test(start_paused = true)]
 async fn a_name_without_addresses_reports_why_and_is_not_probed() {
-    use std::pin::Pin;
-
     use crate::model::{Code, ProbeReport, Trace};
-    use crate::pool::{Controller, ProbeJob, Prober};
+    use crate::pool::{Controller, ProbeFuture, ProbeJob, Prober};
 
     struct Passes;
 
     impl Prober for Passes {
-        fn probe(&self, job: ProbeJob) -> Pin<Box<dyn Future<Output = ProbeReport> + Send>> {
-            assert!(job.upstream.host_name().is_none(), "{} has no address", job.upstream);
+        fn probe(&self, job: ProbeJob) -> ProbeFuture {
+            assert!(job.check.upstream.host_name().is_none(), "{} has no address", job.check.upstream);
             Box::pin(async {
                 tokio::time::sleep(Duration::from_millis(1)).await;
-                let (code, duration) = (Code::L4Ok, Duration::from_millis(1));
-                ProbeReport { code, status: None, duration, reason: "ok".into(), hint: None, trace: Trace::default() }
+                let (code, duration, reason, trace) = (Code::L4Ok, Duration::ZERO, "ok".into(), Trace::default());
+                Arc::new(ProbeReport { code, status: None, duration, reason, hint: None, trace })
             })
         }
     }
@@ -304,4 +308,30 @@ async fn a_name_without_addresses_reports_why_and_is_not_probed() {
     assert_eq!((status.generation, status.pools[0].healthy), (1, 2));
     stop.send(true).unwrap();
     task.await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_line_about_a_name_says_which_pools_have_it() {
+    let world = World::start();
+    let named = |name: &str, upstreams: &[&str]| PoolPolicy { name: Name::try_new(name).unwrap(), ..pool(upstreams) };
+    world.discovery.add(&config(vec![
+        named("api", &["a.test:80", "a.test:81", "b.test:80"]),
+        named("web", &["10.0.0.1:80", "a.test:80"]),
+        named("one", &["c.test:80"]),
+        named("two", &["c.test:80"]),
+        named("three", &["c.test:80"]),
+        named("four", &["c.test:80"]),
+        named("five", &["c.test:80"]),
+    ]));
+    for (host, want) in [
+        ("a.test", "api, web"),
+        ("b.test", "api"),
+        ("c.test", "one, two, three and 2 more"),
+        ("gone.test", ""),
+        ("10.0.0.1", ""),
+    ] {
+        assert_eq!(world.discovery.pools_of(host), want, "{host}");
+    }
+    world.discovery.keep_only(&config(vec![named("web", &["a.test:80"])]));
+    assert_eq!((world.discovery.pools_of("a.test"), world.discovery.pools_of("b.test")), ("web".into(), String::new()));
 }

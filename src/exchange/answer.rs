@@ -182,8 +182,8 @@ fn body(reason: AnswerReason) -> &'static str {
         AnswerReason::ConnectFailed => "no connection to the upstream (connect_failed)\n",
         AnswerReason::UpstreamBroke => "the upstream broke off (upstream_broke)\n",
         AnswerReason::BadResponse => "the upstream's answer is malformed (bad_response)\n",
-        AnswerReason::NoneEligible => "no healthy upstream (none_eligible)\n",
-        AnswerReason::QueueFull => "too many requests wait for a healthy upstream (queue_full)\n",
+        AnswerReason::NoneEligible => "no eligible upstream (none_eligible)\n",
+        AnswerReason::QueueFull => "too many requests are waiting for an upstream (queue_full)\n",
         AnswerReason::Resources => "out of resources (resources)\n",
         AnswerReason::ConnectTimeout => "connecting to the upstream took too long (connect_timeout)\n",
         AnswerReason::UpstreamTimeout => "the upstream took too long (upstream_timeout)\n",
@@ -210,8 +210,8 @@ mod tests {
         let text = rendered(OwnAnswer::retry_after(AnswerReason::NoneEligible, 7), Version::Http11, false, true);
         assert_eq!(
             text,
-            "HTTP/1.1 503 Service Unavailable\r\nContent-Length: 36\r\nContent-Type: text/plain\r\nRetry-After: 7\r\n\r\n\
-             no healthy upstream (none_eligible)\n"
+            "HTTP/1.1 503 Service Unavailable\r\nContent-Length: 37\r\nContent-Type: text/plain\r\nRetry-After: 7\r\n\r\n\
+             no eligible upstream (none_eligible)\n"
         );
     }
 

@@ -70,6 +70,8 @@ pub struct Exchange {
     dirty: u32,
     /// What is answered if there is nowhere else to go, once it is routed anew; `None`: that nothing is eligible.
     otherwise: Option<AnswerReason>,
+    /// A retry waits for a newer view.
+    retry: Option<Retry>,
     interim: u32,
     began: Instant,
     status: Option<u16>,
@@ -83,6 +85,15 @@ pub struct Exchange {
 struct Picked {
     epoch: u64,
     verdict_held: bool,
+}
+
+/// How a request that has failed on an upstream continues.
+#[derive(Debug, Clone, Copy)]
+struct Retry {
+    /// The answer if no upstream is left.
+    otherwise: AnswerReason,
+    /// The same upstream may be tried again, on a new connection.
+    same: bool,
 }
 
 /// How far the current attempt is.
@@ -141,6 +152,7 @@ impl Exchange {
             unused: 0,
             dirty: 0,
             otherwise: None,
+            retry: None,
             interim: 0,
             began: now,
             status: None,
@@ -172,7 +184,10 @@ impl Exchange {
 
     /// The pool has changed, or waiting has ended.
     pub fn on_wake(&mut self, now: Instant) -> Next {
-        self.pick_anew(now)
+        match self.retry.take() {
+            Some(retry) => self.try_elsewhere(retry, now),
+            None => self.pick_anew(now),
+        }
     }
 
     /// The pool is gone from the newest configuration, which says where the request belongs now: `head` are the bytes of its
@@ -458,7 +473,7 @@ impl Exchange {
     fn take(&mut self, found: Found, now: Instant) -> Next {
         match found {
             Found::Upstream(pool, candidate) => self.attempt(pool, candidate, false, now),
-            Found::Wait { pool, until } => self.wait_for(&pool, until, now),
+            Found::Wait { pool, until } | Found::Outdated { pool, until } => self.wait_for(&pool, until, now),
             Found::Nothing { retry_after } => {
                 self.answer(OwnAnswer::retry_after(AnswerReason::NoneEligible, retry_after))
             }
@@ -481,19 +496,28 @@ impl Exchange {
     }
 
     /// Another upstream for a request that has failed on one, or the same on a new connection where that may be (`same`),
-    /// or else this answer. A retry does not wait, unless a reload has taken its pool away.
+    /// or else this answer. A retry waits only for a view that is about to be published, or if a reload has taken its
+    /// pool away.
     fn elsewhere(&mut self, otherwise: AnswerReason, same: bool, now: Instant) -> Next {
         self.failed.extend(self.upstream.clone());
+        self.try_elsewhere(Retry { otherwise, same }, now)
+    }
+
+    fn try_elsewhere(&mut self, retry: Retry, now: Instant) -> Next {
         let snapshot = self.published.load_full();
         if self.is_homeless(&snapshot) {
-            return self.reroute(Some(otherwise));
+            return self.reroute(Some(retry.otherwise));
         }
         let next = match self.find(&snapshot, now) {
             Found::Upstream(pool, candidate) => Some(self.attempt(pool, candidate, false, now)),
-            Found::Wait { .. } | Found::Nothing { .. } if same => self.same_again(true, now),
+            Found::Outdated { pool, until } => {
+                self.retry = Some(retry);
+                return self.wait_for(&pool, until, now);
+            }
+            Found::Wait { .. } | Found::Nothing { .. } if retry.same => self.same_again(true, now),
             Found::Wait { .. } | Found::Nothing { .. } => None,
         };
-        next.unwrap_or_else(|| self.answer(OwnAnswer::new(otherwise)))
+        next.unwrap_or_else(|| self.answer(OwnAnswer::new(retry.otherwise)))
     }
 
     /// The upstream of the last attempt, if it may still be picked.

@@ -37,6 +37,13 @@ pub(super) enum Found {
         /// When to stop.
         until: Instant,
     },
+    /// None in this view, which is outdated: the newer one is about to be published. Even a retry waits for it.
+    Outdated {
+        /// The pool.
+        pool: Arc<Pool>,
+        /// When to stop.
+        until: Instant,
+    },
     /// None.
     Nothing {
         /// Seconds until one could be there.
@@ -96,8 +103,7 @@ pub(super) fn find(snapshot: &Snapshot, ask: Ask<'_>, now: Instant, rng: &mut fa
         }
         let until = ask.wait_until.unwrap_or(now + FIRST_VERDICT_WAIT);
         if otherwise == Otherwise::FailOpen && view.is_outdated() && now < until {
-            // Lost a moment ago: what is eligible now is about to be published.
-            return Found::Wait { pool: pool.clone(), until };
+            return Found::Outdated { pool: pool.clone(), until };
         }
         retry_after = retry_after.min(pool.shared.retry_after(now));
         match otherwise {

@@ -442,7 +442,7 @@ mod tests {
         #[test]
         fn a_size_line_is_read_as_pingora_reads_it(line in "[0-9a-fA-F]{0,17}[ \\t]{0,2}(;[a-z\\x00\\n \r]{0,4})?[ \\txX+]?") {
             let mut line = [line.as_bytes(), b"\r\n"].concat();
-            // It may end before, in what was to be an extension; what follows is no part of it.
+            // It may end before, in what was to be an extension; what follows is not part of it.
             if let Ok(httparse::Status::Complete((end, _))) = httparse::parse_chunk_size(&line) {
                 line.truncate(end);
             }

@@ -109,7 +109,14 @@ impl ResponseReader {
                 (_, Some(_)) if self.spans.len() == RESPONSE_HEAD_FIELDS => {
                     return Err(Fault::HeadFields(RESPONSE_HEAD_FIELDS));
                 }
-                (_, Some(_)) => self.spans.push(Span::of(line, start, Reading::Answer)?),
+                (_, Some(_)) => {
+                    let span = Span::of(line, start, Reading::Answer)?;
+                    if self.spans.is_empty() {
+                        // Enough for most heads: growing by doubling copies.
+                        self.spans.reserve(16);
+                    }
+                    self.spans.push(span);
+                }
             }
         }
     }

@@ -5,7 +5,7 @@ use std::sync::atomic::Ordering::Relaxed;
 
 use super::families::{Families, Gauges};
 use crate::model::Code;
-use crate::pool::{AnswerReason, PoolStatus, RequestClass};
+use crate::pool::{AnswerReason, PoolStatus, RequestClass, ServiceState};
 
 /// Writes them all.
 pub fn encode(to: &mut Families<'_>, pools: &[PoolStatus]) -> fmt::Result {
@@ -23,6 +23,15 @@ fn encode_pools(to: &mut Families<'_>, pools: &[PoolStatus]) -> fmt::Result {
     to.gauges("roundsman_pool_upstreams", "Upstreams of the configuration", each(|p| p.total as u64))?;
     to.gauges("roundsman_pool_healthy", "Healthy upstreams", each(|p| p.healthy as u64))?;
     to.gauges("roundsman_pool_eligible", "Upstreams that may be picked", each(|p| p.eligible as u64))?;
+    to.gauges("roundsman_pool_service_state", "1 for what its requests get now, 0 for the others", |series| {
+        for pool in pools {
+            for state in ServiceState::ALL {
+                let labels = [("pool", pool.name.as_str()), ("state", state.as_str())];
+                series.put(&labels, u64::from(pool.service == state))?;
+            }
+        }
+        Ok(())
+    })?;
     let help = "Whether it uses upstreams that are not healthy (when_no_healthy = \"fail_open\")";
     to.gauges("roundsman_pool_fail_open", help, each(|p| u64::from(p.fail_open)))?;
     let help = "Whether removed upstreams serve until those of the configuration can";

@@ -135,6 +135,16 @@ impl Address {
         }
     }
 
+    /// Why it cannot be bound while another socket has it, with a command that finds the process.
+    pub fn in_use(&self) -> String {
+        let command = match self {
+            Address::Inet(inet) => format!("ss -ltnp 'sport = :{}'", inet.port()),
+            Address::Unix(path) => format!("ss -lxp | grep -F '{}'", path.display()),
+            Address::Name { port, .. } => format!("ss -ltnp 'sport = :{port}'"),
+        };
+        format!("the address is in use (find the process with: {command})")
+    }
+
     /// The name, if it is one.
     pub fn host_name(&self) -> Option<&Arc<str>> {
         match self {

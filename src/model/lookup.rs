@@ -162,7 +162,7 @@ mod tests {
     }
 
     #[test]
-    fn what_names_none_or_several_says_what_it_may_be() {
+    fn a_name_that_matches_none_or_several_gets_suggestions() {
         let several = find("api").unwrap_err();
         assert_eq!(several.suggestion(), ": it may be 10.1.0.1:7100 or 10.1.0.1:7101");
         let near = find("10.0.0.3:8080").unwrap_err();

@@ -163,7 +163,7 @@ mod tests {
     }
 
     #[test]
-    fn what_two_parsers_could_read_differently_is_rejected() {
+    fn ambiguous_paths_are_rejected() {
         use PathError::*;
         for (path, error) in [
             ("", NotAbsolute),

@@ -12,11 +12,13 @@ use super::{Address, AdminState, Name, Ratio, Secret, Weight};
 mod check;
 mod describe;
 mod expect;
+mod files;
 mod steps;
 
 pub use check::*;
 pub use describe::Hex;
 pub use expect::*;
+pub use files::*;
 pub use steps::*;
 
 /// A whole configuration.

@@ -164,7 +164,7 @@ pub struct StepTrace {
     /// From the start of the probe to its end; `None`: it was not done.
     pub done_in: Option<Duration>,
     /// The first bytes received in it, as they came: at most [`Trace::BODY_BYTES_MAX`].
-    pub heard: Box<[u8]>,
+    pub received: Box<[u8]>,
 }
 
 /// The result of a TLS handshake in words; each text is escaped and at most 256 bytes long.

@@ -36,6 +36,20 @@ impl fmt::Display for Escaped<'_> {
     }
 }
 
+/// Displays a text with its control characters escaped, so that it cannot move the cursor or begin a line. For texts whose
+/// parts from outside are cut and escaped already.
+#[derive(Debug, Clone, Copy)]
+pub struct Visible<'a>(pub &'a str);
+
+impl fmt::Display for Visible<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for c in self.0.chars() {
+            if c.is_control() { write!(f, "{}", c.escape_default())? } else { write!(f, "{c}")? }
+        }
+        Ok(())
+    }
+}
+
 /// Writes at most `left` characters, and an ellipsis for the rest; characters of `plain` are not escaped.
 fn escape(bytes: &[u8], plain: &[char], mut left: usize, f: &mut fmt::Formatter<'_>) -> fmt::Result {
     for chunk in bytes.utf8_chunks() {
@@ -96,7 +110,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_not_plain_text_is_escaped() {
+    fn bytes_other_than_plain_text_are_escaped() {
         for (bytes, shown) in [
             (&b"{\"status\":\"unhealthy\"}"[..], r#""{\"status\":\"unhealthy\"}""#),
             (b"it's", r#""it's""#),

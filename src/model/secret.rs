@@ -167,7 +167,7 @@ mod tests {
     }
 
     #[test]
-    fn names_of_credentials_are_known_however_they_are_written() {
+    fn names_of_credentials_are_recognised_in_every_spelling() {
         for name in [
             "Authorization",
             "proxy-AUTHORIZATION",

@@ -2,7 +2,7 @@
 //! rule decided. Made from the definition of the check and the report of the probe, for `explain` and `probe`.
 //!
 //! Pure. Data from the peer is escaped here, credentials of ours and of the peer are masked, and of the fields that we
-//! send only the names are shown. What a step found wrong is the report's sentence, which is not judged again here.
+//! send only the names are shown. What a step found wrong is in the report's sentence.
 
 mod dialogue;
 

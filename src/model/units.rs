@@ -68,17 +68,35 @@ pub fn counted<N: fmt::Display + PartialEq + From<u8>>(count: N, one: &str, many
     if count == N::from(1) { format!("1 {one}") } else { format!("{count} {many}") }
 }
 
+/// A duration in its two largest units: `3d 4h`, `2m 5s`, `12s`.
+pub fn glance(duration: Duration) -> String {
+    let seconds = duration.as_secs();
+    let units = [("d", 86_400), ("h", 3_600), ("m", 60), ("s", 1)];
+    let first = units.iter().position(|(_, length)| seconds >= *length).unwrap_or(units.len() - 1);
+    let (unit, length) = units[first];
+    let mut text = format!("{}{unit}", seconds / length);
+    if let Some((unit, length)) = units.get(first + 1)
+        && seconds % units[first].1 >= *length
+    {
+        text.push_str(&format!(" {}{unit}", seconds % units[first].1 / length));
+    }
+    text
+}
+
 /// Displays a measured time, rounded for reading: `0.3 ms`, `12 ms`, `1.5 s`.
 #[derive(Debug, Clone, Copy)]
 pub struct Measured(pub Duration);
 
 impl fmt::Display for Measured {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let ms = self.0.as_secs_f64() * 1e3;
-        match ms {
-            ..9.95 => write!(f, "{ms:.1} ms"),
-            ..999.5 => write!(f, "{ms:.0} ms"),
-            _ => write!(f, "{:.1} s", ms / 1e3),
+        // Integers: every probe writes one, and formatting a float takes several times as long.
+        match self.0.as_nanos() {
+            ns @ ..9_950_000 => {
+                let tenths = (ns as u32 + 50_000) / 100_000;
+                write!(f, "{}.{} ms", tenths / 10, tenths % 10)
+            }
+            ns @ ..999_500_000 => write!(f, "{} ms", (ns as u32 + 500_000) / 1_000_000),
+            _ => write!(f, "{:.1} s", self.0.as_secs_f64()),
         }
     }
 }
@@ -110,9 +128,21 @@ mod tests {
 
     #[test]
     fn measured_times_are_short() {
-        for (micros, shown) in
-            [(0, "0.0 ms"), (1_949, "1.9 ms"), (12_400, "12 ms"), (999_400, "999 ms"), (1_500_000, "1.5 s")]
-        {
+        for (micros, shown) in [
+            (0, "0.0 ms"),
+            (49, "0.0 ms"),
+            (50, "0.1 ms"),
+            (1_949, "1.9 ms"),
+            (1_951, "2.0 ms"),
+            (9_949, "9.9 ms"),
+            (9_950, "10 ms"),
+            (12_499, "12 ms"),
+            (12_500, "13 ms"),
+            (999_499, "999 ms"),
+            (999_500, "1.0 s"),
+            (1_500_000, "1.5 s"),
+            (90_000_000, "90.0 s"),
+        ] {
             assert_eq!(Measured(Duration::from_micros(micros)).to_string(), shown);
         }
     }

@@ -3,6 +3,9 @@
 
 use std::collections::{HashMap, HashSet};
 use std::fmt;
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
 
 use super::events::EventKind;
 use crate::model::policy::PoolPolicy;
@@ -14,8 +17,8 @@ pub const LISTED_MAX: usize = 16;
 /// The most upstreams of one reload that get an event each, so that the ring keeps other events.
 pub const UPSTREAM_EVENTS_MAX: usize = 50;
 
-/// The difference between two configurations.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+/// The difference between two configurations. Its keys in JSON are part of the admin API.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Changes {
     /// New pools.
     pub pools_added: Listed,
@@ -34,10 +37,27 @@ impl Changes {
     pub fn is_empty(&self) -> bool {
         *self == Changes::default()
     }
+
+    /// What is not empty, each as `pools added: a, b and 3 more`.
+    pub fn lists(&self) -> impl Iterator<Item = String> {
+        let all = [
+            ("pools added", &self.pools_added),
+            ("pools removed", &self.pools_removed),
+            ("pools changed", &self.pools_changed),
+            ("upstreams added", &self.upstreams_added),
+            ("upstreams removed", &self.upstreams_removed),
+        ];
+        all.into_iter().filter(|(_, list)| list.count > 0).map(|(what, list)| format!("{what}: {list}"))
+    }
+
+    /// What a reload from `old` to `new` would change.
+    pub fn between(old: &[Arc<PoolPolicy>], new: &[Arc<PoolPolicy>]) -> Changes {
+        changes(old.iter().map(|pool| &**pool), new.iter().map(|pool| &**pool)).0
+    }
 }
 
 /// A count, and the first names in configuration order.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Listed {
     /// The full count.
     pub count: usize,

@@ -5,50 +5,55 @@
 //! order and the status page work even while the scheduler is being restarted. The request path never takes it: it
 //! loads what was published, and its hints come through a bounded channel.
 
-use std::collections::HashMap;
 use std::future::Future;
 use std::panic::AssertUnwindSafe;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use futures_util::FutureExt;
 use parking_lot::Mutex;
 use tokio::sync::{Notify, mpsc, watch};
-use tokio::task::{AbortHandle, JoinSet};
 use tokio::time::Instant;
 
 use super::events::Event;
+use super::flights::Flights;
 use super::instant::SharedInstant;
 use super::lines::Lines;
+use super::orders::AdminOrder;
 use super::snapshot::{ListenerId, Published, Snapshot};
-use super::state::{Applied, Effects, ProbeJob, ProbeToken, SetAdminError, State};
+use super::state::{Applied, Effects, Ended, ProbeJob, SetAdminError, State};
 use super::status::{ExplainError, Explanation, Status};
-use super::upstream::{Hints, UpstreamId};
-use crate::model::policy::{Config, FileSecret};
-use crate::model::{Address, AdminState, Code, Name, ProbeReport, Trace};
+use super::upstream::{Hints, UNASKED_LINE_EVERY, UpstreamId};
+use crate::model::policy::{CheckFile, Config};
+use crate::model::{Address, AdminState, Name, ProbeReport};
 
 /// The scheduler updates its heartbeat at least this often.
 const BEAT: Duration = Duration::from_secs(1);
 /// A scheduler without a heartbeat for this long counts as stalled.
 const STALLED_AFTER: Duration = Duration::from_secs(3);
+/// How often what the data path only counts (malformed answers, unrequested bytes) is logged.
+const COUNT_EVERY: Duration = Duration::from_secs(1);
 /// A dead scheduler is restarted after this long.
 const RESTART_AFTER: Duration = Duration::from_millis(100);
 
+/// A probe being made. Its report is made once, on the heap: `status` and `explain` keep it.
+pub type ProbeFuture = Pin<Box<dyn Future<Output = Arc<ProbeReport>> + Send>>;
+
 /// Makes probes. `probe` implements it with sockets, tests with a script.
 pub trait Prober: Send + Sync {
-    /// Makes one probe, within `job.timeout`. Dropping the future closes what it opened.
-    fn probe(&self, job: ProbeJob) -> Pin<Box<dyn Future<Output = ProbeReport> + Send>>;
+    /// Makes one probe, within the timeout of the check. Dropping the future closes what it opened.
+    fn probe(&self, job: ProbeJob) -> ProbeFuture;
 }
 
-/// Compares secrets with the files they were read from. `app` implements it with files, on a separate thread, because
-/// reading a file may take long.
-pub trait SecretFiles: Send + Sync {
-    /// Calls `then` once, soon, with a sentence about the secrets whose files have changed; with `None` if none has, or
-    /// if that is not known in time. Never blocks the caller.
-    fn compare(&self, secrets: Vec<FileSecret>, then: Box<dyn FnOnce(Option<String>) + Send>);
+/// Compares the files that a check was made from with what they hold now. `app` implements it, on a separate thread,
+/// because reading a file may take long.
+pub trait CheckFiles: Send + Sync {
+    /// Calls `then` once, soon, with a sentence about the files that have changed; with `None` if none has, or if that is
+    /// not known in time. Never blocks the caller.
+    fn compare(&self, files: Vec<CheckFile>, then: Box<dyn FnOnce(Option<String>) + Send>);
 }
 
 /// The state of all pools, and the tasks that update it.
@@ -60,7 +65,7 @@ pub struct Controller {
     running: AtomicBool,
     /// When the scheduler last showed that it runs.
     beat: SharedInstant,
-    secret_files: Option<Arc<dyn SecretFiles>>,
+    check_files: Option<Arc<dyn CheckFiles>>,
     lines: Arc<Lines>,
     #[cfg(test)]
     fault: AtomicBool,
@@ -78,16 +83,16 @@ impl Controller {
             hints: Mutex::new(Some(receiver)),
             running: AtomicBool::new(false),
             beat: SharedInstant::never(),
-            secret_files: None,
+            check_files: None,
             lines: Arc::default(),
             #[cfg(test)]
             fault: AtomicBool::new(false),
         }
     }
 
-    /// Also logs which secrets have changed on disk when a check that uses them fails.
-    pub fn with_secret_files(self, files: Arc<dyn SecretFiles>) -> Controller {
-        Controller { secret_files: Some(files), ..self }
+    /// Also logs which files have changed on disk when a check that was made from them fails.
+    pub fn with_check_files(self, files: Arc<dyn CheckFiles>) -> Controller {
+        Controller { check_files: Some(files), ..self }
     }
 
     /// What the data path loads.
@@ -110,18 +115,16 @@ impl Controller {
         self.changed.notify_one();
     }
 
-    /// Sets the admin state of an upstream; `force`: even if too few serve without it.
+    /// Carries out an operator's order. Returns the admin state in the file.
     pub fn set_admin(
         &self,
         pool: &str,
         address: &Address,
-        to: AdminState,
-        reason: &str,
-        force: bool,
+        order: AdminOrder<'_>,
         now: Instant,
-    ) -> Result<(), SetAdminError> {
-        let answer = self.with_state(|state| match state.set_admin(pool, address, to, reason, force, now) {
-            Ok(effects) => (Ok(()), effects),
+    ) -> Result<AdminState, SetAdminError> {
+        let answer = self.with_state(|state| match state.set_admin(pool, address, order, now) {
+            Ok((in_file, effects)) => (Ok(in_file), effects),
             Err(error) => (Err(error), Effects::default()),
         });
         self.changed.notify_one();
@@ -174,6 +177,8 @@ impl Controller {
             let ended = scheduler.await;
             self.running.store(false, Ordering::Relaxed);
             if ended.is_ok() {
+                // There is no later turn.
+                self.log_counted(Instant::now() + UNASKED_LINE_EVERY);
                 return;
             }
             tracing::error!("Probe scheduler died; verdicts are kept, restarting it");
@@ -190,9 +195,11 @@ impl Controller {
     ) {
         let mut flights = Flights::default();
         let mut next_tick = Instant::now();
+        let mut next_count = next_tick + COUNT_EVERY;
         // A timer that is earlier than every other one on the runtime makes it write to its reactor. Each probe sets
         // one, so this one stays earlier than theirs.
         let mut first_timer = std::pin::pin!(tokio::time::sleep(Duration::ZERO));
+        let mut alarm = std::pin::pin!(tokio::time::sleep_until(next_tick));
         loop {
             #[cfg(test)]
             assert!(!self.fault.swap(false, Ordering::Relaxed), "injected fault");
@@ -210,28 +217,41 @@ impl Controller {
                 // After the starts: a job may be cancelled before it began.
                 flights.cancel(&work.cancel);
             }
+            if now >= next_count {
+                next_count = now + COUNT_EVERY;
+                self.log_counted(now);
+            }
             let deadline = self.state.lock().next_deadline();
             let wake = deadline.map_or(now + BEAT, |deadline| deadline.max(next_tick).min(now + BEAT));
+            if alarm.deadline() != wake {
+                alarm.as_mut().reset(wake);
+            }
             tokio::select! {
                 biased;
                 _ = stop.wait_for(|stop| *stop) => return,
-                Some((token, report)) = flights.next() => self.on_probes(token, report, &mut flights),
+                () = &mut alarm => {}
                 Some(hinted) = hints.recv() => self.state.lock().on_hint(hinted, Instant::now()),
                 () = self.changed.notified() => next_tick = Instant::now(),
                 () = &mut first_timer => {
                     let timeout = self.state.lock().shortest_timeout();
                     first_timer.as_mut().reset(Instant::now() + timeout);
                 }
-                () = tokio::time::sleep_until(wake) => {}
+                // Last: probes may use up what this task may do in one poll.
+                ended = flights.ended() => self.on_probes(ended, flights.take_late()),
             }
         }
     }
 
-    /// Processes all probes that have ended at once, so that many changes make one publication per pool.
-    fn on_probes(&self, token: ProbeToken, report: ProbeReport, flights: &mut Flights) {
-        let rest = std::iter::from_fn(|| flights.try_next());
-        let ended: Vec<_> = std::iter::once((token, report)).chain(rest).collect();
-        let (late, now) = (flights.take_late(), Instant::now());
+    /// Logs what the data path has counted, outside the lock.
+    fn log_counted(&self, now: Instant) {
+        let counting = self.state.lock().counting();
+        counting.iter().for_each(|upstream| upstream.log_counted(now));
+    }
+
+    /// Processes all probes that have ended at once, so that many changes make one publication per pool. One of them began
+    /// `late` after it was due.
+    fn on_probes(&self, ended: Vec<Ended>, late: Duration) {
+        let now = Instant::now();
         self.with_state(|state| {
             state.on_late_start(late, now);
             ((), state.on_probes(ended, now))
@@ -253,19 +273,19 @@ impl Controller {
         for shared in &effects.announce {
             shared.announce();
         }
-        let Effects { close_idle, events, mut secrets, .. } = effects;
+        let Effects { close_idle, events, mut files, .. } = effects;
         let mut questions = vec![];
         for event in events {
-            match (secrets.remove(&event.seq), &self.secret_files) {
-                (Some(secrets), Some(files)) => {
-                    questions.push((files, secrets, self.lines.add_hinted(event, Instant::now())));
+            match (files.remove(&event.seq), &self.check_files) {
+                (Some(files), Some(disk)) => {
+                    questions.push((disk, files, self.lines.add_hinted(event, Instant::now())));
                 }
                 (_, _) => self.lines.add(event),
             }
         }
         drop(state);
-        for (files, secrets, then) in questions {
-            files.compare(secrets, then);
+        for (disk, files, then) in questions {
+            disk.compare(files, then);
         }
         for upstream in &close_idle {
             upstream.connections.close_idle();
@@ -275,84 +295,13 @@ impl Controller {
     }
 }
 
-/// The probes in flight.
-#[derive(Default)]
-struct Flights {
-    tasks: JoinSet<(ProbeToken, ProbeReport)>,
-    by_token: HashMap<ProbeToken, AbortHandle>,
-    /// The longest delay between a probe's due time and its start since the last read, in microseconds.
-    late_us: Arc<AtomicU64>,
-}
-
-impl Flights {
-    fn start(&mut self, prober: &Arc<dyn Prober>, job: ProbeJob) {
-        let (token, prober, late_us) = (job.token, prober.clone(), self.late_us.clone());
-        let handle = self.tasks.spawn(async move {
-            // The probe begins only here, so that a thread that is too busy shows as lag.
-            let late = Instant::now().saturating_duration_since(job.due);
-            late_us.fetch_max(u64::try_from(late.as_micros()).unwrap_or(u64::MAX), Ordering::Relaxed);
-            // Making the future may panic as well.
-            let probe = AssertUnwindSafe(async { prober.probe(job).await }).catch_unwind();
-            (token, probe.await.unwrap_or_else(|_| panic_report()))
-        });
-        self.by_token.insert(token, handle);
-    }
-
-    fn take_late(&self) -> Duration {
-        Duration::from_micros(self.late_us.swap(0, Ordering::Relaxed))
-    }
-
-    fn cancel(&mut self, tokens: &[ProbeToken]) {
-        for token in tokens {
-            if let Some(handle) = self.by_token.remove(token) {
-                handle.abort();
-            }
-        }
-    }
-
-    /// The next probe that ended; pending while none is in flight. Skips cancelled ones. Cancel-safe.
-    async fn next(&mut self) -> Option<(ProbeToken, ProbeReport)> {
-        loop {
-            match self.tasks.join_next().await {
-                Some(Ok(ended)) => return Some(self.take(ended)),
-                Some(Err(_cancelled)) => {}
-                None => std::future::pending().await,
-            }
-        }
-    }
-
-    fn try_next(&mut self) -> Option<(ProbeToken, ProbeReport)> {
-        loop {
-            if let Ok(ended) = self.tasks.try_join_next()? {
-                return Some(self.take(ended));
-            }
-        }
-    }
-
-    fn take(&mut self, ended: (ProbeToken, ProbeReport)) -> (ProbeToken, ProbeReport) {
-        self.by_token.remove(&ended.0);
-        ended
-    }
-}
-
-fn panic_report() -> ProbeReport {
-    ProbeReport {
-        code: Code::Panic,
-        status: None,
-        duration: Duration::ZERO,
-        reason: "the probe panicked".into(),
-        hint: None,
-        trace: Trace::default(),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::model::policy::*;
-    use crate::model::{HealthState, Ratio, Weight};
+    use crate::model::{Code, HealthState, Ratio, Trace, Weight};
 
-    /// Passes, except that it panics for port 2 while `panics` is set, and hangs for port 3.
+    /// Passes, except that it panics for port 2 while `panics` is set, hangs for port 3, and never stops reading for port 4.
     #[derive(Default)]
     struct Scripted {
         panics: AtomicBool,
@@ -360,19 +309,26 @@ mod tests {
     }
 
     impl Prober for Scripted {
-        fn probe(&self, job: ProbeJob) -> Pin<Box<dyn Future<Output = ProbeReport> + Send>> {
-            self.made.lock().push(job.target.clone());
-            let panics = self.panics.load(Ordering::Relaxed) && job.target.port() == Some(2);
-            let hangs = job.target.port() == Some(3);
+        fn probe(&self, job: ProbeJob) -> ProbeFuture {
+            self.made.lock().push(job.check.target.clone());
+            let panics = self.panics.load(Ordering::Relaxed) && job.check.target.port() == Some(2);
+            let hangs = job.check.target.port() == Some(3);
+            let floods = job.check.target.port() == Some(4);
             Box::pin(async move {
                 assert!(!panics, "injected fault");
                 if hangs {
                     std::future::pending::<()>().await;
                 }
+                if floods {
+                    loop {
+                        tokio::task::coop::consume_budget().await;
+                    }
+                }
                 tokio::time::sleep(Duration::from_millis(1)).await;
                 let duration = Duration::from_millis(1);
                 let reason = "connected".into();
-                ProbeReport { code: Code::L4Ok, status: None, duration, reason, hint: None, trace: Trace::default() }
+                let trace = Trace::default();
+                Arc::new(ProbeReport { code: Code::L4Ok, status: None, duration, reason, hint: None, trace })
             })
         }
     }
@@ -403,7 +359,7 @@ mod tests {
             balance: Balance::RoundRobin,
             when_no_healthy: WhenNoHealthy::Reject,
             min_healthy: MinHealthy::Count(1),
-            checks: vec![CheckPolicy { name: "tcp".into(), spec, timing, preset: None }],
+            checks: vec![CheckPolicy { name: "tcp".into(), spec, timing, preset: None, tls_files: Arc::default() }],
             require: Require::All,
             resolve: Duration::from_secs(30),
         };
@@ -454,7 +410,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn what_passes_is_published() {
+    async fn passing_upstreams_are_published() {
         let running = Running::start(&[1, 2]);
         assert_eq!(running.published(), 0);
         pass(50).await;
@@ -498,13 +454,29 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_hanging_probe_delays_no_other_and_is_not_doubled() {
+    async fn a_hanging_probe_delays_no_other_and_is_not_started_twice() {
         let running = Running::start(&[1, 3]);
         pass(10_500).await;
         let made = running.prober.made.lock().clone();
         let count = |port| made.iter().filter(|address| address.port() == Some(port)).count();
         assert!(count(1) >= 10, "{}", count(1));
         assert_eq!(count(3), 1, "at most one probe of an upstream is in flight");
+        running.stop().await;
+    }
+
+    /// In real time: a paused clock only advances while nothing runs.
+    #[tokio::test]
+    async fn a_peer_that_always_has_more_to_read_delays_no_other_probe() {
+        let running = Running::start(&[1, 4]);
+        let count = || running.prober.made.lock().iter().filter(|address| address.port() == Some(1)).count();
+        for _ in 0..6_000 {
+            if count() >= 3 {
+                break;
+            }
+            pass(10).await;
+        }
+        assert!(count() >= 3, "the scheduler does not run any more");
+        assert_eq!(running.states(), [HealthState::Healthy, HealthState::Unknown]);
         running.stop().await;
     }
 

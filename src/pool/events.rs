@@ -7,7 +7,8 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::changes::Changes;
-use super::outage::Way;
+use super::outage::{Progress, Way};
+use super::traffic::{Over, Requests};
 use crate::model::{Address, Code, HealthState, Name};
 
 /// The most events kept.
@@ -39,6 +40,8 @@ pub enum EventKind {
         to: crate::model::AdminState,
         /// The operator's reason; may be empty.
         reason: String,
+        /// The origin of the order, in words.
+        by: String,
     },
     /// A pool stops serving normally.
     OutageBegan {
@@ -123,6 +126,33 @@ pub enum EventKind {
         /// Removed upstreams.
         removed: Vec<Address>,
     },
+    /// An upstream fails nearly all requests and passes its checks.
+    RequestsFail {
+        /// The pool.
+        pool: Name,
+        /// The upstream.
+        upstream: Address,
+        /// Its last requests.
+        window: Requests,
+    },
+    /// The end of what began with [`EventKind::RequestsFail`].
+    RequestsFailOver {
+        /// The pool.
+        pool: Name,
+        /// The upstream.
+        upstream: Address,
+        /// Why it no longer counts as such.
+        over: Over,
+        /// Its last requests.
+        window: Requests,
+    },
+    /// More upstreams began or ceased to fail requests than get their own events: the numbers of the rest.
+    RequestsFailMore {
+        /// Began.
+        began: usize,
+        /// Ceased.
+        ended: usize,
+    },
     /// A probe panicked; its upstream is now unknown.
     ProbePanic {
         /// The pool.
@@ -143,6 +173,8 @@ pub enum WarmingPhase {
         retiring: usize,
         /// How long they serve at most.
         at_most: Duration,
+        /// How many of the configured upstreams can serve.
+        progress: Progress,
     },
     /// The configured upstreams serve.
     Ended {

@@ -1,9 +1,13 @@
 //! One log line per event. Levels: a reader of only `warn` and `error` learns of every outage, every lost upstream and
 //! every order that takes one out. Improvements and routine events are `info`.
+//!
+//! On a terminal the line is the field `sentence`, which is the text of `roundsman events`. JSON has the other fields.
 
 use super::changes::{Changes, Listed};
 use super::events::{EventKind, Transition, WarmingPhase};
 use super::outage::Way;
+use super::sentence::sentence;
+use super::traffic::Requests;
 use crate::model::{Address, AdminState, Code, HealthState, Name};
 
 /// The most addresses in a log line.
@@ -11,61 +15,108 @@ const LISTED_MAX: usize = 16;
 
 /// Logs an event; `hint` is what may help, such as a secret that has changed on disk.
 pub(super) fn event(kind: &EventKind, hint: Option<&str>) {
+    let sentence = sentence(kind);
+    let sentence = sentence.as_str();
     match kind {
-        EventKind::Transition(change) => transition(change, hint),
-        EventKind::Admin { pool, upstream, to: to @ (AdminState::Draining | AdminState::Disabled), reason } => {
-            tracing::warn!(%pool, %upstream, %to, %reason, "Admin state changed");
+        EventKind::Transition(change) => transition(change, hint, sentence),
+        EventKind::Admin { pool, upstream, to, reason, by } => {
+            let reason = (!reason.is_empty()).then_some(reason.as_str());
+            match to {
+                AdminState::Draining | AdminState::Disabled => {
+                    tracing::warn!(%pool, %upstream, %to, %by, reason, sentence, "Admin state changed");
+                }
+                AdminState::Enabled => {
+                    tracing::info!(%pool, %upstream, %to, %by, reason, sentence, "Admin state changed");
+                }
+            }
         }
-        EventKind::Admin { pool, upstream, to: to @ AdminState::Enabled, reason } => {
-            tracing::info!(%pool, %upstream, %to, %reason, "Admin state changed");
+        EventKind::OutageBegan { pool, way, reason, remedy } => {
+            outage_began(pool, way, [reason.as_str(), remedy.as_str()], hint, sentence);
         }
-        EventKind::OutageBegan { pool, way, reason, remedy } => outage_began(pool, way, reason, remedy, hint),
         EventKind::OutageEnded { pool, way, serves, lasted } => {
             let seconds = lasted.as_secs_f64();
             match (serves, way) {
-                (true, _) => tracing::info!(%pool, down_seconds = seconds, "Pool serves again"),
+                (true, _) => tracing::info!(%pool, down_seconds = seconds, sentence, "Pool serves again"),
                 (false, Way::Refuse) => {
-                    tracing::info!(%pool, lasted_seconds = seconds, "Pool no longer refuses requests")
+                    tracing::info!(%pool, lasted_seconds = seconds, sentence, "Pool no longer refuses requests")
                 }
-                (false, Way::FailOpen) => tracing::info!(%pool, lasted_seconds = seconds, "Pool no longer fails open"),
+                (false, Way::FailOpen) => {
+                    tracing::info!(%pool, lasted_seconds = seconds, sentence, "Pool no longer fails open")
+                }
                 (false, Way::OtherPool(other)) => {
                     tracing::info!(
                         %pool,
                         %other,
                         lasted_seconds = seconds,
+                        sentence,
                         "Pool no longer sends its requests to another pool"
                     );
                 }
             }
         }
         EventKind::BelowHalf { pool, on: true, able, total } => {
-            tracing::warn!(%pool, able, total, "Pool serves with fewer than half of its upstreams");
+            tracing::warn!(%pool, able, total, sentence, "Pool serves with fewer than half of its upstreams");
         }
         EventKind::BelowHalf { pool, on: false, able, total } => {
-            tracing::info!(%pool, able, total, "Pool serves with at least half of its upstreams again");
+            tracing::info!(%pool, able, total, sentence, "Pool serves with at least half of its upstreams again");
         }
-        EventKind::Warming { pool, phase } => warming(pool, phase),
+        EventKind::Warming { pool, phase } => warming(pool, phase, sentence),
         EventKind::Reload { result: "refused", generation, error, by, .. } => {
-            tracing::error!(generation, %by, error = error.as_deref(), "Configuration refused; nothing changed");
+            let error = error.as_deref();
+            tracing::error!(generation, %by, error, sentence, "Configuration refused; nothing changed");
         }
-        EventKind::Reload { result, generation, by, changes, .. } => reload(result, *generation, by, changes),
-        EventKind::UpstreamAdded { pool, upstream } => tracing::info!(%pool, %upstream, "Upstream added"),
-        EventKind::UpstreamRemoved { pool, upstream } => tracing::info!(%pool, %upstream, "Upstream removed"),
+        EventKind::Reload { result, generation, by, changes, .. } => {
+            reload(result, *generation, by, changes, sentence);
+        }
+        EventKind::UpstreamAdded { pool, upstream } => tracing::info!(%pool, %upstream, sentence, "Upstream added"),
+        EventKind::UpstreamRemoved { pool, upstream } => tracing::info!(%pool, %upstream, sentence, "Upstream removed"),
         EventKind::UpstreamsChanged { added, removed } => {
-            tracing::info!(added, removed, "More upstreams were added or removed");
+            tracing::info!(added, removed, sentence, "More upstreams were added or removed");
         }
         EventKind::Addresses { pool, added, removed } => {
-            tracing::info!(%pool, added = addresses(added), removed = addresses(removed), "Addresses changed");
+            let (added, removed) = (addresses(added), addresses(removed));
+            tracing::info!(%pool, added, removed, sentence, "Addresses changed");
+        }
+        EventKind::RequestsFail { pool, upstream, window } => {
+            let Requests { ended: requests, server_errors, broken, connect_failures } = *window;
+            tracing::warn!(
+                %pool,
+                %upstream,
+                requests,
+                server_errors,
+                broken,
+                connect_failures,
+                sentence,
+                "Upstream fails requests and passes its checks"
+            );
+        }
+        EventKind::RequestsFailOver { pool, upstream, over, window } => {
+            let (requests, failed, why) = (window.ended, window.failed(), over.as_str());
+            tracing::info!(
+                %pool,
+                %upstream,
+                requests,
+                failed,
+                why,
+                sentence,
+                "Upstream no longer fails requests while it passes its checks"
+            );
+        }
+        EventKind::RequestsFailMore { began: 0, ended } => {
+            tracing::info!(began = 0, ended, sentence, "More upstreams fail requests and pass their checks");
+        }
+        EventKind::RequestsFailMore { began, ended } => {
+            tracing::warn!(began, ended, sentence, "More upstreams fail requests and pass their checks");
         }
         EventKind::ProbePanic { pool, upstream } => {
-            tracing::error!(%pool, %upstream, "A probe panicked; this upstream is now unknown");
+            tracing::error!(%pool, %upstream, sentence, "A probe panicked; this upstream is now unknown");
         }
-        EventKind::CheckerRestart => tracing::warn!("Probe scheduler restarted"),
+        EventKind::CheckerRestart => tracing::warn!(sentence, "Probe scheduler restarted"),
     }
 }
 
 /// Logs a change of an upstream's state. `hint` names what may help, such as a secret that has changed on disk.
-fn transition(change: &Transition, hint: Option<&str>) {
+fn transition(change: &Transition, hint: Option<&str>, sentence: &str) {
     // A line's level is part of its callsite, so there are two.
     macro_rules! line {
         ($level:ident) => {
@@ -79,6 +130,7 @@ fn transition(change: &Transition, hint: Option<&str>) {
                 hint,
                 duration_ms = change.duration.map(|duration| duration.as_secs_f64() * 1e3),
                 healthy_left = change.healthy_left,
+                sentence,
                 "Health changed"
             )
         };
@@ -91,29 +143,38 @@ fn transition(change: &Transition, hint: Option<&str>) {
     }
 }
 
-fn outage_began(pool: &Name, way: &Way, reason: &str, next: &str, hint: Option<&str>) {
+fn outage_began(pool: &Name, way: &Way, [reason, next]: [&str; 2], hint: Option<&str>, sentence: &str) {
     match way {
-        Way::Refuse => tracing::error!(%pool, reason, next, hint, "Pool refuses requests"),
-        Way::FailOpen => {
-            tracing::error!(%pool, reason, next, hint, "Pool fails open: it uses every enabled upstream, healthy or not");
-        }
+        Way::Refuse => tracing::error!(%pool, reason, next, hint, sentence, "Pool refuses requests"),
+        Way::FailOpen => tracing::error!(
+            %pool,
+            reason,
+            next,
+            hint,
+            sentence,
+            "Pool fails open: it uses every enabled upstream, healthy or not"
+        ),
         Way::OtherPool(other) => {
-            tracing::error!(%pool, %other, reason, next, hint, "Pool sends its requests to another pool")
+            tracing::error!(%pool, %other, reason, next, hint, sentence, "Pool sends its requests to another pool")
         }
     }
 }
 
-fn warming(pool: &Name, phase: &WarmingPhase) {
+fn warming(pool: &Name, phase: &WarmingPhase, sentence: &str) {
     match phase {
-        WarmingPhase::Began { retiring, at_most } => tracing::info!(
+        WarmingPhase::Began { retiring, at_most, progress } => tracing::warn!(
             %pool,
             retiring,
             at_most_seconds = at_most.as_secs_f64(),
+            able = progress.able,
+            needed = progress.needed,
+            sentence,
             "Warming began: removed upstreams serve until new ones are healthy"
         ),
         WarmingPhase::Ended { lasted } => tracing::info!(
             %pool,
             lasted_seconds = lasted.as_secs_f64(),
+            sentence,
             "Warming ended: the upstreams of the configuration serve"
         ),
         WarmingPhase::Failed { lasted, reason, remedy } => tracing::error!(
@@ -121,12 +182,13 @@ fn warming(pool: &Name, phase: &WarmingPhase) {
             lasted_seconds = lasted.as_secs_f64(),
             %reason,
             next = %remedy,
+            sentence,
             "Warming ended, but too few upstreams of the configuration are healthy"
         ),
     }
 }
 
-fn reload(result: &str, generation: u64, by: &str, changes: &Changes) {
+fn reload(result: &str, generation: u64, by: &str, changes: &Changes, sentence: &str) {
     let listed = |list: &Listed| (list.count > 0).then(|| list.to_string());
     tracing::info!(
         generation,
@@ -137,6 +199,7 @@ fn reload(result: &str, generation: u64, by: &str, changes: &Changes) {
         pools_changed = listed(&changes.pools_changed),
         upstreams_added = listed(&changes.upstreams_added),
         upstreams_removed = listed(&changes.upstreams_removed),
+        sentence,
         "Configuration loaded"
     );
 }
@@ -160,6 +223,8 @@ mod tests {
     use tracing::{Level, Metadata, Subscriber};
 
     use super::*;
+    use crate::pool::outage::Progress;
+    use crate::pool::traffic::Over;
 
     /// Records the levels of lines.
     #[derive(Clone, Default)]
@@ -204,7 +269,10 @@ mod tests {
             let (pool, upstream) = (pool(), upstream());
             EventKind::Transition(Transition { pool, upstream, from, to, code, reason, duration, healthy_left })
         };
-        let order = |to| EventKind::Admin { pool: pool(), upstream: upstream(), to, reason: String::new() };
+        let order =
+            |to| EventKind::Admin { pool: pool(), upstream: upstream(), to, reason: String::new(), by: String::new() };
+        let progress = Progress { able: 0, needed: 1, backups: 0 };
+        let window = Requests::default();
         let began = |way| EventKind::OutageBegan { pool: pool(), way, reason: String::new(), remedy: String::new() };
         let ended = |way, serves| EventKind::OutageEnded { pool: pool(), way, serves, lasted: Duration::ZERO };
         let half = |on| EventKind::BelowHalf { pool: pool(), on, able: 1, total: 3 };
@@ -234,7 +302,7 @@ mod tests {
             (ended(other(), false), Level::INFO),
             (half(true), Level::WARN),
             (half(false), Level::INFO),
-            (warming(WarmingPhase::Began { retiring: 1, at_most: lasted }), Level::INFO),
+            (warming(WarmingPhase::Began { retiring: 1, at_most: lasted, progress }), Level::WARN),
             (warming(WarmingPhase::Ended { lasted }), Level::INFO),
             (warming(WarmingPhase::Failed { lasted, reason: String::new(), remedy: String::new() }), Level::ERROR),
             (reload("applied"), Level::INFO),
@@ -243,6 +311,13 @@ mod tests {
             (EventKind::UpstreamAdded { pool: pool(), upstream: upstream() }, Level::INFO),
             (EventKind::UpstreamRemoved { pool: pool(), upstream: upstream() }, Level::INFO),
             (EventKind::UpstreamsChanged { added: 1, removed: 0 }, Level::INFO),
+            (EventKind::RequestsFail { pool: pool(), upstream: upstream(), window }, Level::WARN),
+            (
+                EventKind::RequestsFailOver { pool: pool(), upstream: upstream(), over: Over::Succeeds, window },
+                Level::INFO,
+            ),
+            (EventKind::RequestsFailMore { began: 1, ended: 0 }, Level::WARN),
+            (EventKind::RequestsFailMore { began: 0, ended: 1 }, Level::INFO),
             (EventKind::ProbePanic { pool: pool(), upstream: upstream() }, Level::ERROR),
             (EventKind::CheckerRestart, Level::WARN),
         ] {

@@ -1,4 +1,5 @@
-//! Whether an operator's order needs force. Pure counting: how many may serve before the order, and how many after it.
+//! An operator's order, and whether it needs force. Pure counting: how many may serve before the order, and how many after
+//! it.
 //!
 //! An order is refused if it would leave a pool without an upstream that serves, or with fewer than `min_healthy`. An
 //! order that takes no serving upstream out (a dead upstream is drained for repair) is never refused.
@@ -6,7 +7,20 @@
 use std::fmt;
 
 use crate::model::policy::WhenNoHealthy;
-use crate::model::{Address, Name};
+use crate::model::{Address, AdminState, Name};
+
+/// An operator's order to change the admin state of an upstream.
+#[derive(Debug, Clone, Copy)]
+pub struct AdminOrder<'a> {
+    /// The new state.
+    pub to: AdminState,
+    /// The operator's reason; may be empty.
+    pub reason: &'a str,
+    /// The origin of the order, in words.
+    pub by: &'a str,
+    /// Carry it out even if too few upstreams are left to serve.
+    pub force: bool,
+}
 
 /// Upstreams of a pool that may serve, by rank.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -101,7 +115,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_order_that_leaves_too_few_needs_force_and_one_that_takes_none_out_does_not() {
+    fn an_order_needs_force_only_if_it_leaves_too_few_upstreams() {
         use Rule::{AtLeast, BackupsAlone, FailOpen};
         let able = |(primaries, backups)| Able { primaries, backups };
         for (rule, before, after, left) in [

@@ -10,6 +10,7 @@
 //! Requests wait for first verdicts: waiting neither begins nor ends an outage.
 
 mod causes;
+mod progress;
 
 use std::time::Duration;
 
@@ -17,6 +18,7 @@ use smallvec::SmallVec;
 use tokio::time::Instant;
 
 pub(super) use self::causes::Causes;
+pub use self::progress::Progress;
 use crate::model::Name;
 
 /// What the requests of a pool get while too few of its own upstreams can serve.

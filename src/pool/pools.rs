@@ -11,8 +11,9 @@ use smallvec::SmallVec;
 use tokio::time::Instant;
 
 use super::history::History;
+use super::ids::IdMap;
 use super::orders::{Able, NeedsForce, Rule};
-use super::outage::{Causes, Seen, Serving, Watch, Way};
+use super::outage::{Causes, Progress, Seen, Serving, Watch, Way};
 use super::snapshot::{Pool, PoolId, PoolShared};
 use super::state::{Check, CheckId};
 use super::status::{
@@ -31,7 +32,7 @@ pub const RETIRING_MAX: Duration = Duration::from_secs(30);
 /// The maximum age of a large pool's `Retry-After`.
 const USABLE_REFRESH: Duration = Duration::from_millis(250);
 
-pub(super) type Checks = HashMap<CheckId, Check>;
+pub(super) type Checks = IdMap<CheckId, Check>;
 
 /// The checks of one upstream; usually one.
 pub(super) type CheckIds = SmallVec<[CheckId; 2]>;
@@ -404,6 +405,13 @@ impl PoolState {
         (primaries > 0 && primaries >= needed) || (backups > 0 && !primaries_go)
     }
 
+    /// How far it is from that.
+    pub(super) fn progress(&self) -> Progress {
+        let count = |backup| self.of_rank(backup).filter(|member| member.is_eligible()).count();
+        let alone = self.backups_alone();
+        Progress { able: count(alone), needed: self.needed().max(1), backups: if alone { 0 } else { count(true) } }
+    }
+
     /// Takes out the retiring members, and keeps orders of those whose host name is still in the file.
     pub(super) fn end_warming(&mut self) -> Vec<Member> {
         self.warming = None;
@@ -671,9 +679,11 @@ impl PoolState {
             healthy: self.healthy,
             total: self.policy.upstreams.len(),
             eligible,
+            service: (&self.serving).into(),
             fail_open: self.fail_open,
             warming: self.warming.is_some(),
             warming_until: self.warming.map(|warming| warming.until),
+            progress: self.warming.map(|_| self.progress()),
             out_of_order: self.out_of_order(checks),
             judged,
             first_probe: self.members.iter().flat_map(|m| m.tracks(checks)).filter_map(Track::first_start).min(),
@@ -734,6 +744,7 @@ fn check_status(policy: &CheckPolicy, check: &Check) -> CheckStatus {
     CheckStatus {
         name: policy.name.clone(),
         preset: policy.preset,
+        tls_files: policy.tls_files.clone(),
         spec: check.key.spec.clone(),
         timing: check.key.timing,
         target: check.key.target.clone(),

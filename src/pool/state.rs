@@ -8,6 +8,7 @@ mod carry;
 mod lag;
 mod pace;
 mod report;
+mod traffic;
 
 use std::any::Any;
 use std::collections::{BTreeSet, HashMap};
@@ -21,35 +22,32 @@ use tokio::time::Instant;
 use self::lag::Lag;
 use super::changes::Changes;
 use super::events::{Event, EventKind, EventRing, Transition};
-use super::orders::NeedsForce;
+use super::ids::IdMap;
+use super::orders::{AdminOrder, NeedsForce};
 use super::pools::PoolState;
 use super::snapshot::{Pool, PoolId, PoolShared, Snapshot};
 use super::status::{CheckerStatus, ExplainError, Explanation, Status};
+use super::traffic::Traffic;
 use super::upstream::{Hints, Upstream, UpstreamId};
 use super::view::View;
 use crate::health::{Cause, Change, Track};
-use crate::model::policy::{FileSecret, ProbeSpec, Timing};
+use crate::model::policy::{CheckFile, ProbeSpec, Timing};
 use crate::model::{Address, AdminState, HealthState, Judgement, Name, ProbeReport};
 
 /// Identifies one started probe.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct ProbeToken(pub u64);
 
+/// A probe that has ended.
+pub type Ended = (ProbeToken, Arc<ProbeReport>);
+
 /// A probe to be made now.
 #[derive(Debug, Clone)]
 pub struct ProbeJob {
     /// Returned with the report.
     pub token: ProbeToken,
-    /// The address to dial.
-    pub target: Address,
-    /// The upstream that is checked.
-    pub upstream: Address,
-    /// The host name that resolved to the upstream's address.
-    pub name: Option<Arc<str>>,
-    /// What the probe does and expects.
-    pub spec: Arc<ProbeSpec>,
-    /// Over the whole probe.
-    pub timeout: Duration,
+    /// What to probe, and how.
+    pub check: Arc<CheckKey>,
     /// When it was due.
     pub due: Instant,
     /// Data that the prober keeps from one probe of this check to the next.
@@ -58,17 +56,17 @@ pub struct ProbeJob {
 
 /// Data that the prober keeps with a check, whose definition and timing never change; opaque to everything else.
 #[derive(Debug, Clone, Default)]
-pub struct Kept(Arc<OnceLock<Box<dyn Any + Send + Sync>>>);
+pub struct Kept(Arc<OnceLock<Arc<dyn Any + Send + Sync>>>);
 
 impl Kept {
     /// The kept data, created by `make` the first time. A check has one prober, so the type is always the same.
     pub fn get_or_make<T: Send + Sync + 'static>(&self, make: impl FnOnce() -> Arc<T>) -> Arc<T> {
-        match self.0.get().and_then(|kept| kept.downcast_ref::<Arc<T>>()) {
-            Some(kept) => kept.clone(),
+        match self.0.get().and_then(|kept| kept.clone().downcast().ok()) {
+            Some(kept) => kept,
             None => {
                 let made = make();
                 // The first value is kept.
-                let _ = self.0.set(Box::new(made.clone()));
+                let _ = self.0.set(made.clone());
                 made
             }
         }
@@ -90,8 +88,8 @@ pub struct Effects {
     begun: usize,
     /// What to log; it is already in the event ring.
     pub events: Vec<Event>,
-    /// The secrets from files of the check that made an upstream unhealthy, by the number of its event in `events`.
-    pub secrets: HashMap<u64, Vec<FileSecret>>,
+    /// The files of the check that made an upstream unhealthy, by the number of its event in `events`.
+    pub files: HashMap<u64, Vec<CheckFile>>,
 }
 
 impl Effects {
@@ -126,6 +124,8 @@ pub struct Applied {
     /// Pools in which removed upstreams serve until a new one is healthy, each with the instant at which that ends at
     /// the latest.
     pub warming: Vec<(Name, Instant)>,
+    /// What it changed in pools and upstreams.
+    pub changes: Changes,
 }
 
 /// Why an upstream's admin state was not changed.
@@ -144,12 +144,17 @@ pub enum SetAdminError {
 
 /// Checks with equal keys are one check.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct CheckKey {
-    upstream: Address,
-    pub(super) target: Address,
-    name: Option<Arc<str>>,
-    pub(super) spec: Arc<ProbeSpec>,
-    pub(super) timing: Timing,
+pub struct CheckKey {
+    /// The upstream that is checked.
+    pub upstream: Address,
+    /// The address to dial.
+    pub target: Address,
+    /// The host name that resolved to the upstream's address.
+    pub name: Option<Arc<str>>,
+    /// What the probe does and expects.
+    pub spec: Arc<ProbeSpec>,
+    /// When it is due, and how long it may take.
+    pub timing: Timing,
 }
 
 /// Without the spec, which may hold certificates: few checks of one address differ in nothing else.
@@ -205,12 +210,12 @@ pub struct State {
     origin: Instant,
     rng: fastrand::Rng,
     hints: Hints,
-    checks: HashMap<CheckId, Check>,
+    checks: IdMap<CheckId, Check>,
     by_key: HashMap<Arc<CheckKey>, CheckId>,
-    flights: HashMap<ProbeToken, CheckId>,
+    flights: IdMap<ProbeToken, CheckId>,
     cancelled: Vec<ProbeToken>,
     timers: BTreeSet<(Instant, Timer)>,
-    /// Pools whose view must be computed anew before the event ends.
+    /// Pools whose view must be computed again before the event ends.
     dirty: BTreeSet<usize>,
     pool_ids: HashMap<Name, PoolId>,
     pools: Vec<PoolState>,
@@ -218,11 +223,16 @@ pub struct State {
     by_id: HashMap<PoolId, usize>,
     /// By pool: the pools that send their requests to it while they cannot serve.
     users: HashMap<PoolId, Vec<usize>>,
-    places: HashMap<UpstreamId, (usize, usize)>,
+    places: IdMap<UpstreamId, (usize, usize)>,
     events: EventRing,
+    /// Of the upstreams that have had requests.
+    traffic: HashMap<UpstreamId, Traffic>,
+    next_look: Instant,
     next_id: u64,
     next_paced: Instant,
     tick_gap: Duration,
+    /// How many probes the last tick started.
+    last_started: usize,
     shortest_timeout: Duration,
     checker_restarts: u64,
     probe_panics: u64,
@@ -238,9 +248,9 @@ impl State {
             origin: now,
             rng: fastrand::Rng::with_seed(seed),
             hints,
-            checks: HashMap::new(),
+            checks: IdMap::default(),
             by_key: HashMap::new(),
-            flights: HashMap::new(),
+            flights: IdMap::default(),
             cancelled: Vec::new(),
             dirty: BTreeSet::new(),
             timers: BTreeSet::new(),
@@ -248,11 +258,14 @@ impl State {
             pools: Vec::new(),
             by_id: HashMap::new(),
             users: HashMap::new(),
-            places: HashMap::new(),
+            places: IdMap::default(),
             events: EventRing::default(),
+            traffic: HashMap::new(),
+            next_look: now,
             next_id: 0,
             next_paced: now,
             tick_gap: Duration::ZERO,
+            last_started: 0,
             shortest_timeout: Duration::from_secs(3_600),
             checker_restarts: 0,
             probe_panics: 0,
@@ -263,7 +276,8 @@ impl State {
     /// Starts the probes that are due and handles other timers. The only source of jobs.
     pub fn on_tick(&mut self, now: Instant) -> (Work, Effects) {
         let mut effects = Effects::default();
-        let mut start = vec![];
+        // Usually as many as last time: a vector that grows is copied.
+        let mut start = Vec::with_capacity(self.last_started);
         self.after_standstill(now);
         while let Some((at, timer)) = self.timers.first().copied() {
             if at > now {
@@ -279,7 +293,9 @@ impl State {
                 }
             }
         }
+        self.last_started = start.len();
         self.settle(now, &mut effects);
+        self.look_at_traffic(now, &mut effects);
         (Work { start, cancel: std::mem::take(&mut self.cancelled) }, effects)
     }
 
@@ -301,7 +317,7 @@ impl State {
 
     /// Handles probes that ended, several at once so that many changes make one view. Drops reports that are no longer
     /// needed.
-    pub fn on_probes(&mut self, ended: impl IntoIterator<Item = (ProbeToken, ProbeReport)>, now: Instant) -> Effects {
+    pub fn on_probes(&mut self, ended: impl IntoIterator<Item = Ended>, now: Instant) -> Effects {
         let mut effects = Effects::default();
         for (token, report) in ended {
             self.on_probe(token, report, now, &mut effects);
@@ -310,7 +326,7 @@ impl State {
         effects
     }
 
-    fn on_probe(&mut self, token: ProbeToken, report: ProbeReport, now: Instant, effects: &mut Effects) {
+    fn on_probe(&mut self, token: ProbeToken, report: Arc<ProbeReport>, now: Instant, effects: &mut Effects) {
         let Some(id) = self.flights.remove(&token) else { return };
         // A report does not confirm a verdict that was out of date before; it begins a new one.
         self.forget_stale(id, now, effects);
@@ -321,7 +337,7 @@ impl State {
         let change = check.track.on_end(judgement, now, chance);
         let (code, took) = (report.code, report.duration);
         check.certificate_expiry = report.trace.tls.as_ref().and_then(|tls| tls.expires).or(check.certificate_expiry);
-        check.last = Some((now, Arc::new(report)));
+        check.last = Some((now, report));
         if check.track.state() != HealthState::Unknown {
             check.unknown_because = None;
         }
@@ -377,17 +393,15 @@ impl State {
         effects
     }
 
-    /// Sets the admin state of an upstream; kept until the upstream leaves the file or the process ends. It also
-    /// applies to an upstream that has left the file and still serves for others.
+    /// Carries out an operator's order; it holds until the upstream leaves the file or the process ends. It also applies
+    /// to an upstream that has left the file and still serves for others. Returns the admin state in the file.
     pub fn set_admin(
         &mut self,
         pool: &str,
         address: &Address,
-        to: AdminState,
-        reason: &str,
-        force: bool,
+        order: AdminOrder<'_>,
         now: Instant,
-    ) -> Result<Effects, SetAdminError> {
+    ) -> Result<(AdminState, Effects), SetAdminError> {
         let index = self.pools.iter().position(|p| p.policy.name.as_str() == pool);
         let index = index.ok_or_else(|| SetAdminError::NoPool(pool.to_owned()))?;
         let pool = &mut self.pools[index];
@@ -395,26 +409,27 @@ impl State {
         let Some(place) = pool.members.iter().position(|m| m.upstream.address == *address) else {
             return Err(SetAdminError::NoUpstream(name, address.clone()));
         };
+        let to = order.to;
         if to != AdminState::Enabled
-            && !force
+            && !order.force
             && let Some(why) = pool.needs_force(address, &self.checks, now)
         {
             return Err(SetAdminError::NeedsForce(Box::new(why)));
         }
         let member = &mut pool.members[place];
         let mut effects = Effects::default();
-        let before = member.admin();
+        let (before, in_file) = (member.admin(), member.policy().admin);
         member.admin_override = Some(to);
         if before != to {
             if to != AdminState::Enabled {
                 effects.lose(&member.upstream);
             }
-            let kind = EventKind::Admin { pool: name, upstream: address.clone(), to, reason: reason.to_owned() };
-            self.log(kind, now, &mut effects);
+            let (reason, by) = (order.reason.to_owned(), order.by.to_owned());
+            self.log(EventKind::Admin { pool: name, upstream: address.clone(), to, reason, by }, now, &mut effects);
             self.dirty.insert(index);
             self.settle(now, &mut effects);
         }
-        Ok(effects)
+        Ok((in_file, effects))
     }
 
     /// Records a reload that `by` requested and that changed nothing or was refused.
@@ -429,6 +444,12 @@ impl State {
         let (generation, by, changes) = (self.generation, by.to_owned(), Changes::default());
         self.log(EventKind::Reload { result, generation, error, by, changes }, now, &mut effects);
         effects
+    }
+
+    /// The upstreams that have sent what the data path counts and rarely logs.
+    pub fn counting(&self) -> Vec<Arc<Upstream>> {
+        let all = self.pools.iter().flat_map(|pool| &pool.members).map(|member| &member.upstream);
+        all.filter(|upstream| upstream.has_counted()).cloned().collect()
     }
 
     /// The events after number `seq`, oldest first.
@@ -511,16 +532,7 @@ impl State {
             check.track.on_start(now - (now - due).min(self.tick_gap));
             check.flight = Some(token);
             self.flights.insert(token, id);
-            start.push(ProbeJob {
-                token,
-                target: check.key.target.clone(),
-                upstream: check.key.upstream.clone(),
-                name: check.key.name.clone(),
-                spec: check.key.spec.clone(),
-                timeout: check.key.timing.timeout,
-                due,
-                kept: check.kept.clone(),
-            });
+            start.push(ProbeJob { token, check: check.key.clone(), due, kept: check.kept.clone() });
         }
         self.set_check_timer(id);
     }
@@ -629,15 +641,17 @@ impl State {
         let healthy_left = pool.healthy;
         let transition = Transition { pool: name, upstream, from, to, code, reason, duration, healthy_left };
         member.history.push(now, &transition);
-        let spec = &self.checks[&member.checks[changed]].key.spec;
-        let secrets = if to == HealthState::Unhealthy { spec.file_secrets() } else { Vec::new() };
+        let files = match (to, code) {
+            (HealthState::Unhealthy, Some(code)) => member.rules.checks[changed].suspect_files(code),
+            (HealthState::Unhealthy | HealthState::Healthy | HealthState::Unknown, _) => Vec::new(),
+        };
         self.log(EventKind::Transition(transition), now, effects);
-        if let (false, Some(event)) = (secrets.is_empty(), effects.events.last()) {
-            effects.secrets.insert(event.seq, secrets);
+        if let (false, Some(event)) = (files.is_empty(), effects.events.last()) {
+            effects.files.insert(event.seq, files);
         }
     }
 
-    /// Computes a pool's view anew and sets its timer.
+    /// Computes a pool's view again and sets its timer.
     fn evaluate(&mut self, pool_index: usize, now: Instant, effects: &mut Effects) {
         let pool = &mut self.pools[pool_index];
         if let Some(at) = pool.timer.take() {

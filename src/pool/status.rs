@@ -7,13 +7,13 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::events::Transition;
-use super::outage::Way;
+use super::outage::{Progress, Serving, Way};
 use super::snapshot::PoolShared;
 use super::upstream::Upstream;
 use super::view::Service;
 use crate::health::Due;
-use crate::model::policy::{FileSecret, PoolPolicy, ProbeSpec, Timing};
-use crate::model::{Address, AdminState, Eligibility, HealthState, Name, ProbeReport, Weight};
+use crate::model::policy::{CheckFile, PoolPolicy, ProbeSpec, Timing, suspect_files};
+use crate::model::{Address, AdminState, Code, Eligibility, HealthState, Name, ProbeReport, Weight};
 
 /// Every pool of the running configuration.
 #[derive(Debug, Clone)]
@@ -67,6 +67,55 @@ impl PoolSummary {
     }
 }
 
+/// What the requests of a pool get now.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum ServiceState {
+    /// Its own upstreams, enough of which are healthy.
+    Normal,
+    /// A wait for the first verdict of an upstream.
+    Waiting,
+    /// 503 at once.
+    Refusing,
+    /// Every upstream that is not disabled or draining, healthy or not.
+    FailOpen,
+    /// Another pool, as configured by `when_no_healthy`.
+    OtherPool,
+}
+
+impl ServiceState {
+    /// Every one.
+    pub const ALL: [ServiceState; 5] = [
+        ServiceState::Normal,
+        ServiceState::Waiting,
+        ServiceState::Refusing,
+        ServiceState::FailOpen,
+        ServiceState::OtherPool,
+    ];
+
+    /// The word used in metrics; for an outage, its kind of event.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            ServiceState::Normal => "normal",
+            ServiceState::Waiting => "waiting",
+            ServiceState::Refusing => "refusing",
+            ServiceState::FailOpen => "fail_open",
+            ServiceState::OtherPool => "other_pool",
+        }
+    }
+}
+
+impl From<&Serving> for ServiceState {
+    fn from(serving: &Serving) -> ServiceState {
+        match serving {
+            Serving::InOrder => ServiceState::Normal,
+            Serving::Awaited => ServiceState::Waiting,
+            Serving::Out(Way::Refuse) => ServiceState::Refusing,
+            Serving::Out(Way::FailOpen) => ServiceState::FailOpen,
+            Serving::Out(Way::OtherPool(_)) => ServiceState::OtherPool,
+        }
+    }
+}
+
 /// One pool.
 #[derive(Debug, Clone)]
 pub struct PoolStatus {
@@ -80,12 +129,16 @@ pub struct PoolStatus {
     pub total: usize,
     /// Upstreams that may be picked now.
     pub eligible: usize,
+    /// What its requests get now.
+    pub service: ServiceState,
     /// It uses upstreams that are not healthy, as configured by `when_no_healthy = "fail_open"`.
     pub fail_open: bool,
     /// Removed upstreams serve until a new one is healthy.
     pub warming: bool,
     /// When they stop serving at the latest; `None` if none serves.
     pub warming_until: Option<Instant>,
+    /// How many configured upstreams can serve meanwhile; `None` if no removed one serves.
+    pub progress: Option<Progress>,
     /// Why it does not serve normally; `None` while it does.
     pub out_of_order: Option<OutOfOrder>,
     /// Every enabled upstream has a verdict, or one is healthy: the pool's part of readiness.
@@ -163,6 +216,8 @@ pub struct CheckStatus {
     pub name: Arc<str>,
     /// The preset that it was made of.
     pub preset: Option<&'static str>,
+    /// The files of its TLS.
+    pub tls_files: Arc<[CheckFile]>,
     /// What a probe does and expects.
     pub spec: Arc<ProbeSpec>,
     /// When probes run and how many make a verdict.
@@ -222,25 +277,43 @@ pub struct Explanation {
     pub needed: usize,
     /// The upstream asked about.
     pub upstream: Option<UpstreamDetail>,
-    /// A sentence about secrets of failing checks that have changed on disk. Empty here; `app` sets it.
+    /// A sentence about files of failing checks that have changed on disk. Empty here; `app` sets it.
     pub hint: Option<String>,
 }
 
 impl Explanation {
-    /// The secrets from files that failing checks use: those of the upstream asked about, else of any.
-    pub fn failing_secrets(&self) -> Vec<FileSecret> {
+    /// The files that may be why checks fail: those of the upstream asked about, else of any.
+    pub fn failing_files(&self) -> Vec<CheckFile> {
         let asked = self.upstream.as_ref().map(|detail| std::slice::from_ref(&detail.status));
-        let upstreams = asked.unwrap_or(&self.pool.upstreams);
-        let mut seen: Vec<&Arc<ProbeSpec>> = vec![];
-        for check in upstreams.iter().flat_map(|upstream| &upstream.checks) {
-            let fails = check.streak.is_some_and(|streak| !streak.pass);
-            // All upstreams of a pool share the specs of its checks.
-            if fails && !seen.iter().any(|spec| Arc::ptr_eq(spec, &check.spec)) {
-                seen.push(&check.spec);
+        failing_files(asked.unwrap_or(&self.pool.upstreams))
+    }
+}
+
+impl PoolStatus {
+    /// The files that may be why checks of this pool fail.
+    pub fn failing_files(&self) -> Vec<CheckFile> {
+        failing_files(&self.upstreams)
+    }
+}
+
+fn failing_files(upstreams: &[UpstreamStatus]) -> Vec<CheckFile> {
+    let mut files: Vec<CheckFile> = vec![];
+    let mut seen: Vec<(&Arc<ProbeSpec>, Code)> = vec![];
+    for check in upstreams.iter().flat_map(|upstream| &upstream.checks) {
+        let fails = check.streak.is_some_and(|streak| !streak.pass);
+        let Some(code) = check.last_check.as_ref().filter(|_| fails).map(|last| last.report.code) else { continue };
+        // All upstreams of a pool share the specs of its checks.
+        if seen.iter().any(|(spec, of)| Arc::ptr_eq(spec, &check.spec) && *of == code) {
+            continue;
+        }
+        seen.push((&check.spec, code));
+        for file in suspect_files(&check.spec, &check.tls_files, code) {
+            if !files.contains(&file) {
+                files.push(file);
             }
         }
-        seen.iter().flat_map(|spec| spec.file_secrets()).collect()
     }
+    files
 }
 
 /// What `explain` needs to know about one upstream beyond its status.

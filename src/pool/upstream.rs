@@ -18,6 +18,11 @@ use super::instant::SharedInstant;
 use crate::http1::Fault;
 use crate::model::{Address, Name};
 
+/// The shortest time between two log lines about malformed responses of one upstream.
+pub const MALFORMED_LINE_EVERY: Duration = Duration::from_secs(1);
+/// The shortest time between two log lines about bytes that no request asked for, from one upstream.
+pub const UNASKED_LINE_EVERY: Duration = Duration::from_secs(60);
+
 /// Identifies an upstream (pool and address) for the life of the process; never reused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct UpstreamId(pub u64);
@@ -45,7 +50,7 @@ pub struct Upstream {
     /// the controller, read by whatever picks.
     pub fresh_until: SharedInstant,
     /// Connections closed because it sent bytes on them that no request asked for.
-    pub unasked: Unasked,
+    pub unasked: Faults<()>,
     /// Its malformed responses to requests.
     pub faults: Faults,
     /// Its open connections, so that idle ones can be closed when it becomes unhealthy.
@@ -69,7 +74,7 @@ impl Upstream {
             broken_total: AtomicU64::new(0),
             answers: Answers::default(),
             fresh_until: SharedInstant::never(),
-            unasked: Unasked::default(),
+            unasked: Faults::default(),
             faults: Faults::default(),
             connections: Connections::default(),
             data_path: OnceLock::new(),
@@ -89,26 +94,50 @@ impl Upstream {
     /// Counts a connection that is closed because this upstream sent bytes on it that no request asked for, and logs
     /// that at most once a minute.
     pub fn note_unasked(&self, now: Instant) {
-        if let Some(count) = self.unasked.note(now) {
-            tracing::warn!(
-                pool = %self.pool,
-                upstream = %self.address,
-                connections = count,
-                "Upstream sent bytes that no request asked for; the connections are closed"
-            );
+        if let Some(not_logged) = self.unasked.note((), now, UNASKED_LINE_EVERY) {
+            self.log_unasked(not_logged + 1);
         }
+    }
+
+    fn log_unasked(&self, connections: u64) {
+        tracing::warn!(
+            pool = %self.pool,
+            upstream = %self.address,
+            connections,
+            "Upstream sent bytes that no request asked for; the connections are closed"
+        );
     }
 
     /// Counts a response to a request that cannot be passed on, and logs at most one per second.
     pub fn note_malformed(&self, fault: Fault, now: Instant) {
-        if let Some(not_logged) = self.faults.note(fault, now) {
-            tracing::warn!(
-                pool = %self.pool,
-                upstream = %self.address,
-                reason = %fault,
-                not_logged,
-                "Malformed answer to a request"
-            );
+        if let Some(not_logged) = self.faults.note(fault, now, MALFORMED_LINE_EVERY) {
+            self.log_malformed(fault, not_logged);
+        }
+    }
+
+    fn log_malformed(&self, fault: Fault, not_logged: u64) {
+        tracing::warn!(
+            pool = %self.pool,
+            upstream = %self.address,
+            reason = %fault,
+            not_logged,
+            "Malformed answer to a request"
+        );
+    }
+
+    /// Whether it has ever sent what is counted and rarely logged.
+    pub fn has_counted(&self) -> bool {
+        self.faults.any() || self.unasked.any()
+    }
+
+    /// Logs what [`Upstream::note_malformed`] and [`Upstream::note_unasked`] have counted and not logged, as soon as the
+    /// pause between two lines is over. The controller calls it about every second, so that the last ones are logged too.
+    pub fn log_counted(&self, now: Instant) {
+        if let Some((fault, not_logged)) = self.faults.due(now, MALFORMED_LINE_EVERY) {
+            self.log_malformed(fault, not_logged);
+        }
+        if let Some(((), not_logged)) = self.unasked.due(now, UNASKED_LINE_EVERY) {
+            self.log_unasked(not_logged + 1);
         }
     }
 
@@ -118,40 +147,12 @@ impl Upstream {
     }
 }
 
-/// Counts connections with unrequested bytes, and decides when to log them.
-#[derive(Debug, Default)]
-pub struct Unasked {
-    total: AtomicU64,
-    logged: Mutex<Logged>,
-}
-
-/// What has been logged about them.
-#[derive(Debug, Default)]
-struct Logged {
-    at: Option<Instant>,
-    total: u64,
-}
-
-impl Unasked {
-    /// The shortest time between two log lines about one upstream.
-    pub const LINE_EVERY: Duration = Duration::from_secs(60);
-
-    /// How many connections so far.
-    pub fn total(&self) -> u64 {
-        self.total.load(Ordering::Relaxed)
-    }
-
-    /// Counts one at `now`. `Some`: log a line; the number is how many there were since the last line.
-    pub fn note(&self, now: Instant) -> Option<u64> {
-        let total = self.total.fetch_add(1, Ordering::Relaxed) + 1;
-        // The holder of the lock is deciding right now; this connection is counted in the next line.
-        let mut logged = self.logged.try_lock()?;
-        if logged.at.is_some_and(|at| now.saturating_duration_since(at) < Unasked::LINE_EVERY) {
-            return None;
+/// The controller no longer asks a removed upstream, so what it has counted is logged here.
+impl Drop for Upstream {
+    fn drop(&mut self) {
+        if self.has_counted() {
+            self.log_counted(Instant::now() + UNASKED_LINE_EVERY);
         }
-        let since = total.saturating_sub(logged.total);
-        *logged = Logged { at: Some(now), total };
-        Some(since)
     }
 }
 
@@ -263,19 +264,6 @@ impl Connections {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[tokio::test(start_paused = true)]
-    async fn unasked_bytes_are_logged_once_a_minute_with_the_count_since_then() {
-        let (unasked, start) = (Unasked::default(), Instant::now());
-        let after = |seconds| start + Duration::from_secs(seconds);
-        assert_eq!(unasked.note(start), Some(1), "the first is logged at once");
-        let logged: Vec<_> = (1..60).filter_map(|seconds| unasked.note(after(seconds))).collect();
-        assert_eq!((logged, unasked.total()), (vec![], 60));
-        assert_eq!(unasked.note(after(60)), Some(60));
-        assert_eq!(unasked.note(after(119)), None);
-        assert_eq!(unasked.note(after(1_000)), Some(2));
-        assert_eq!(unasked.total(), 63);
-    }
 
     #[test]
     fn a_storm_of_failures_sends_one_hint_until_it_is_taken() {

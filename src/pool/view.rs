@@ -119,6 +119,12 @@ impl Candidate {
     fn is_tried(&self, tried: &[Tried]) -> bool {
         tried.iter().any(|t| t.id == self.upstream.id && t.epoch.is_none_or(|epoch| epoch >= self.epoch))
     }
+
+    /// Whether it may not be picked any more: it was lost after this view was made, and a newer view is about to be
+    /// published.
+    fn is_lost(&self) -> bool {
+        self.upstream.connections.epoch() != self.epoch
+    }
 }
 
 /// Eligible upstreams of one rank, with the picker over their weights.
@@ -157,7 +163,19 @@ impl Tier {
                 self.picker.pick_other(load, rng, |i| self.candidates[i].is_tried(tried) || out_of_date(i))
             }
         }?;
-        Some(&self.candidates[index])
+        if !self.candidates[index].is_lost() {
+            return Some(&self.candidates[index]);
+        }
+        let skip = |i: usize| {
+            let (candidate, out_of_date) =
+                (&self.candidates[i], pass_over.is_some_and(|now| self.is_out_of_date(i, now)));
+            candidate.is_lost() || candidate.is_tried(tried) || out_of_date
+        };
+        self.picker.pick_other(load, rng, skip).map(|index| &self.candidates[index])
+    }
+
+    fn has_lost(&self) -> bool {
+        self.candidates.iter().any(Candidate::is_lost)
     }
 
     fn is_out_of_date(&self, index: usize, now: Instant) -> bool {
@@ -204,11 +222,14 @@ impl View {
 
     /// Whether an upstream of this view may not be picked any more: a newer view is about to be published.
     pub fn is_outdated(&self) -> bool {
-        let mut candidates = self.primaries.candidates.iter().chain(&self.backups.candidates);
-        candidates.any(|candidate| candidate.upstream.connections.epoch() != candidate.epoch)
+        self.primaries.has_lost() || self.backups.has_lost()
     }
 
-    /// Picks an upstream that is not in `tried`: a primary, else a backup. Takes no lock and does not allocate.
+    /// Picks an upstream that is not in `tried` and was not lost since the view was made: a primary, else a backup.
+    /// Takes no lock and does not allocate.
+    ///
+    /// Epochs end shortly before the view that says so is published. Until then a lost primary is no reason to use a
+    /// backup: the new view may have other primaries, such as those of a new configuration for which the old ones left.
     pub fn pick(
         &self,
         reading: Reading,
@@ -216,11 +237,16 @@ impl View {
         rng: &mut fastrand::Rng,
         tried: &[Tried],
     ) -> Option<&Candidate> {
-        let primary = if reading.primaries { self.primaries.pick(cursor, rng, tried, reading.pass_over) } else { None };
-        primary.or_else(|| self.backups.pick(cursor, rng, tried, reading.pass_over))
+        if reading.primaries {
+            let primary = self.primaries.pick(cursor, rng, tried, reading.pass_over);
+            if primary.is_some() || self.primaries.has_lost() {
+                return primary;
+            }
+        }
+        self.backups.pick(cursor, rng, tried, reading.pass_over)
     }
 
-    /// The upstream with this id, if it may still be picked.
+    /// The upstream with this id, if it may still be picked and was not lost since the view was made.
     pub fn find(&self, reading: Reading, id: UpstreamId) -> Option<&Candidate> {
         let usable = match reading.service {
             Service::Open | Service::FailOpen | Service::NoneEligible(Otherwise::FailOpen) => true,
@@ -228,7 +254,8 @@ impl View {
         };
         let tiers = [reading.primaries.then_some(&self.primaries), Some(&self.backups)];
         let mut candidates = tiers.into_iter().flatten().flat_map(|tier| &tier.candidates);
-        let found = candidates.find(|candidate| candidate.upstream.id == id).filter(|_| usable)?;
+        let found =
+            candidates.find(|candidate| candidate.upstream.id == id && !candidate.is_lost()).filter(|_| usable)?;
         let out_of_date = reading.pass_over.is_some_and(|now| found.upstream.fresh_until.has_come(now));
         (!out_of_date).then_some(found)
     }
@@ -265,7 +292,7 @@ impl View {
         })
     }
 
-    /// Probes have passed since the view was made: computes anew when the first verdict may be out of date.
+    /// Probes have passed since the view was made: computes again when the first verdict may be out of date.
     fn look_ahead(&self) {
         let tiers = [&self.primaries, &self.backups];
         let earliest = tiers.into_iter().filter_map(Tier::fresh_until).min();

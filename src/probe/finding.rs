@@ -1,6 +1,6 @@
-//! The finding of a probe, and its report: outcome code, sentence with the values, hint. Logs, JSON, command line and metrics
-//! all show these texts. `answer` has the sentences for HTTP answers, `grpc` those for gRPC health checks, `h2` those for
-//! errors of HTTP/2 itself, `websocket` those for WebSockets.
+//! The finding of a probe, and its report: outcome code, sentence with the values, hint. Logs, JSON, command line and
+//! metrics all show these texts. `answer` has the sentences for HTTP answers, `grpc` those for gRPC health checks, `h2`
+//! those for errors of HTTP/2 itself, `websocket` those for WebSockets.
 
 mod answer;
 mod grpc;
@@ -50,7 +50,8 @@ pub(super) enum Finding<'p> {
     HandshakeDone,
     /// One side rejected the other in the TLS handshake.
     Tls(Box<Failure>),
-    /// The peer rejected us after the handshake; [`Finding::over_tls`] turns it into [`Finding::Tls`], which has the text.
+    /// The peer rejected us after the handshake; [`Finding::over_tls`] turns it into [`Finding::Tls`], which has the
+    /// text.
     Refused(AlertDescription),
     /// The TLS handshake did not complete; whether the peer had sent a TLS record.
     NoHandshake { cut: Cutoff, speaks_tls: bool },
@@ -140,11 +141,13 @@ impl Finding<'_> {
             Finding::TextMatched | Finding::TextFailed(_) | Finding::Stopped => Trace::default(),
             Finding::Grpc(_) | Finding::Http2(_) | Finding::Pong | Finding::Websocket(_) => Trace::default(),
         };
-        ProbeReport { code, status, duration: circumstances.took, reason: reason.into_boxed_str(), hint, trace }
+        // A new one of the right size is cheaper than shrinking this one.
+        let reason = reason.as_str().into();
+        ProbeReport { code, status, duration: circumstances.took, reason, hint, trace }
     }
 
-    /// Whether the probe waits for the peer's goodbye after it: that is no part of how long the peer took.
-    pub(super) fn ends_with_goodbye(&self) -> bool {
+    /// Whether the probe waits for the peer to close after it, which does not count as time that the peer took.
+    pub(super) fn waits_for_close(&self) -> bool {
         matches!(self, Finding::Connected | Finding::HandshakeDone | Finding::TextMatched | Finding::Pong)
     }
 

@@ -15,8 +15,18 @@ use crate::model::policy::{
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Reading(Vec<(Code, Option<u16>, String, Box<[u8]>)>);
 
-/// Reads `bytes` as the answer to a probe, in pieces whose lengths are `cuts`, repeated (a zero counts as one; no cuts: in
-/// one piece). Never panics, and the reading does not depend on `cuts`: the fuzzer tries to disprove both.
+/// `bytes` in pieces whose lengths are `cuts`, repeated (a zero counts as one; no cuts: in one piece).
+pub(super) fn pieces<'a>(bytes: &'a [u8], cuts: &[usize]) -> impl Iterator<Item = &'a [u8]> {
+    let (mut rest, mut lengths) = (bytes, cuts.iter().cycle());
+    std::iter::from_fn(move || {
+        let length = lengths.next().map_or(rest.len(), |cut| (*cut).max(1)).min(rest.len());
+        let (piece, after) = rest.split_at(length);
+        rest = after;
+        (!piece.is_empty()).then_some(piece)
+    })
+}
+
+/// Reads `bytes` as the answer to a probe, in these [`pieces`]. Never panics, and the reading does not depend on `cuts`: the fuzzer tries to disprove both.
 pub fn read_response(bytes: &[u8], cuts: &[usize]) -> Reading {
     let ends = [Stop::Closed, Stop::Deadline];
     Reading(PROBES.iter().flat_map(|probe| ends.map(|end| read(probe, bytes, cuts, end))).collect())
@@ -24,15 +34,7 @@ pub fn read_response(bytes: &[u8], cuts: &[usize]) -> Reading {
 
 fn read(probe: &HttpProbe, bytes: &[u8], cuts: &[usize], end: Stop) -> (Code, Option<u16>, String, Box<[u8]>) {
     let mut answer = Answer::new(probe);
-    let mut rest = bytes;
-    let mut lengths = cuts.iter().cycle();
-    let mut done = false;
-    while !rest.is_empty() && !done {
-        let length = lengths.next().map_or(rest.len(), |cut| (*cut).clamp(1, rest.len()));
-        let (piece, after) = rest.split_at(length);
-        rest = after;
-        done = answer.feed(piece) == Progress::Done;
-    }
+    let done = pieces(bytes, cuts).any(|piece| answer.feed(piece) == Progress::Done);
     let report = answer.finish(if done { Stop::Enough } else { end }).report(&Circumstances {
         took: Duration::from_millis(2),
         connected_in: Some(Duration::from_millis(1)),

@@ -116,7 +116,7 @@ mod tests {
     }
 
     #[test]
-    fn configured_metadata_goes_along_and_changes_no_framing() {
+    fn configured_metadata_is_sent_and_does_not_change_the_framing() {
         let headers = vec![
             ("Authorization".into(), HeaderText::Secret(Secret::new("Bearer s3cret"))),
             ("content-type".into(), HeaderText::Plain("text/plain".into())),

@@ -170,7 +170,9 @@ impl Reader {
         if !matches!(head.status, 100 | 102..200) {
             sink.on_raw_head(&bytes[..head.len]);
         }
-        let fields: SmallVec<[_; 32]> = head.fields().collect();
+        // Not collected: that copies the whole array.
+        let mut fields: SmallVec<[_; 32]> = SmallVec::new();
+        fields.extend(head.fields());
         self.on_head(head.status, &fields, sink)
     }
 

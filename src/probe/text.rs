@@ -243,7 +243,7 @@ impl<'p> Dialogue<'p> {
     fn note(&mut self, end: usize) {
         let received = &self.received[self.begun..end];
         if let Some(trace) = self.traces.last_mut() {
-            trace.heard = received[..received.len().min(Trace::BODY_BYTES_MAX)].into();
+            trace.received = received[..received.len().min(Trace::BODY_BYTES_MAX)].into();
         }
     }
 

@@ -73,7 +73,7 @@ impl Bound {
         };
         match socket {
             Ok(socket) => Ok(Bound { address: address.clone(), socket }),
-            Err(source) => Err(BindError { address: address.clone(), reason: reason(&source), source }),
+            Err(source) => Err(BindError { address: address.clone(), reason: reason(address, &source), source }),
         }
     }
 
@@ -152,9 +152,9 @@ impl Drop for SocketFile {
     }
 }
 
-fn reason(error: &io::Error) -> String {
+fn reason(address: &Address, error: &io::Error) -> String {
     match error.kind() {
-        io::ErrorKind::AddrInUse => "the address is in use".to_owned(),
+        io::ErrorKind::AddrInUse => address.in_use(),
         io::ErrorKind::AlreadyExists => "a file that is no socket is in the way".to_owned(),
         io::ErrorKind::AddrNotAvailable => "this machine has no such address".to_owned(),
         io::ErrorKind::PermissionDenied => "not permitted (ports below 1024 need CAP_NET_BIND_SERVICE)".to_owned(),
@@ -327,7 +327,9 @@ mod tests {
         let bound = Bound::bind(&Address::Inet(([127, 0, 0, 1], 0).into())).unwrap();
         let taken = Address::Inet(bound.local_addr().unwrap());
         let error = Bound::bind(&taken).unwrap_err();
-        assert_eq!(error.to_string(), format!("cannot listen on {taken}: the address is in use"));
+        let port = taken.port().unwrap();
+        let found = format!("(find the process with: ss -ltnp 'sport = :{port}')");
+        assert_eq!(error.to_string(), format!("cannot listen on {taken}: the address is in use {found}"));
     }
 
     #[test]
@@ -337,7 +339,8 @@ mod tests {
         drop(std::os::unix::net::UnixListener::bind(&path).unwrap());
         let bound = Bound::bind(&unix(&path)).expect("nobody listens on it");
         let error = Bound::bind(&unix(&path)).unwrap_err();
-        assert!(error.to_string().ends_with("the address is in use"), "{error}");
+        let found = format!("(find the process with: ss -lxp | grep -F '{}')", path.display());
+        assert!(error.to_string().ends_with(&format!("the address is in use {found}")), "{error}");
         assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o666);
         drop(bound);
         assert!(!path.exists(), "the file goes with the socket");

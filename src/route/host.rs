@@ -88,7 +88,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_one_host_is_rejected() {
+    fn anything_but_one_host_is_rejected() {
         use HostError::*;
         let long = "a".repeat(256);
         for (field, error) in [

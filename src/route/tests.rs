@@ -255,3 +255,76 @@ proptest! {
         }
     }
 }
+
+/// Routes and listeners that get no request, each with the routes that take its requests: `2<-0,1`.
+fn hidden_of(routes: &[RoutePolicy]) -> (String, String) {
+    let names = ["l0", "l1"].map(|name| Name::try_new(name).expect("a name"));
+    let found = hidden(&names.iter().collect::<Vec<_>>(), routes);
+    let list = |takers: &[usize]| takers.iter().map(usize::to_string).collect::<Vec<_>>().join(",");
+    let mut of_routes: Vec<_> = found.routes.iter().map(|(i, takers)| format!("{i}<-{}", list(takers))).collect();
+    let mut of_listeners: Vec<_> = found.defaults.iter().map(|(i, taker)| format!("{i}<-{taker}")).collect();
+    of_routes.sort();
+    of_listeners.sort();
+    (of_routes.join(" "), of_listeners.join(" "))
+}
+
+#[test]
+fn a_route_or_default_pool_whose_every_request_others_take_is_hidden() {
+    for (rows, of_routes, of_listeners) in [
+        (&["* / -> a"][..], "", "0<-0 1<-0"),
+        (&["* / @l0 -> a"], "", "0<-0"),
+        (&["* / @l0 -> a", "* / @l1 -> a"], "", "0<-0 1<-1"),
+        (&["* / GET -> a"], "", ""),
+        (&["a.de / -> a", "*.de / -> b"], "", ""),
+        (&["* /x -> a", "* /x/y -> b", "* =/x -> c", "* /x GET -> d"], "", ""),
+        (&["* /x GET -> a", "* /x POST -> b", "* /x GET,POST -> c"], "2<-0,1", ""),
+        (&["* /x GET -> a", "* /x GET,POST -> b"], "", ""),
+        (&["* /x @l0 -> a", "* /x @l1 -> b", "* /x -> c"], "2<-0,1", ""),
+        (&["* /x @l0 -> a", "* /x GET -> b", "* /x -> c"], "", ""),
+        (&["* /x @l0 GET -> a", "* /x @l1 GET -> a", "* /x GET -> b", "* /x -> c"], "2<-0,1", ""),
+        (&["a.de /x/y -> a", "* /x -> b"], "", ""),
+        (&["* / @l9 -> a"], "", ""),
+    ] {
+        let routes: Vec<_> = rows.iter().map(|row| route(row)).collect();
+        assert_eq!(hidden_of(&routes), (of_routes.to_owned(), of_listeners.to_owned()), "{rows:?}");
+    }
+}
+
+#[test]
+fn of_a_table_that_is_too_large_nothing_is_called_hidden() {
+    let names: Vec<_> = (0..1_000).map(|i| Name::try_new(&format!("l{i}")).expect("a name")).collect();
+    let of_listeners = (0..1_000).map(|i| route(&format!("* / @l{i} -> a")));
+    let routes: Vec<_> = of_listeners.chain((0..9_000).map(|_| route("* / -> b"))).collect();
+    let names: Vec<_> = names.iter().collect();
+    assert_eq!(hidden(&names, &routes), Hidden::default());
+    assert_eq!(hidden(&names, &routes[..1_001]).routes.len(), 1);
+}
+
+proptest! {
+    #[test]
+    fn hidden_is_exactly_what_no_request_gets_to(routes in routes()) {
+        let names = ["l0", "l1"].map(|name| Name::try_new(name).expect("a name"));
+        let found = hidden(&names.iter().collect::<Vec<_>>(), &routes);
+        let (mut of_routes, mut of_listeners) = (vec![false; routes.len()], [false; 2]);
+        let below = HOSTS.map(|host| format!("q.{host}"));
+        let hosts = HOSTS.into_iter().chain(below.iter().map(String::as_str)).map(Some).chain([None]);
+        for host in hosts {
+            for path in PATHS.into_iter().chain(["/q", "/a/q", "/a/b/q", "/a/b/c/q", "/ab/q", "/b/q"]) {
+                for method in ["GET", "POST", "PUT"] {
+                    for listener in 0..2 {
+                        match reference(&routes, &Query { listener, host, path, method }) {
+                            Some(route) => of_routes[route] = true,
+                            None => of_listeners[listener as usize] = true,
+                        }
+                    }
+                }
+            }
+        }
+        for (index, is_reached) in of_routes.into_iter().enumerate() {
+            prop_assert_eq!(!found.routes.contains_key(&index), is_reached, "route {}", index);
+        }
+        for (index, is_reached) in of_listeners.into_iter().enumerate() {
+            prop_assert_eq!(!found.defaults.contains_key(&index), is_reached, "listener {}", index);
+        }
+    }
+}

@@ -14,6 +14,9 @@ use tracing_subscriber::registry::LookupSpan;
 
 mod human;
 
+/// The field with the whole line for people; not in JSON.
+const SENTENCE: &str = "sentence";
+
 /// The format of log lines, with or without colours.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Look {
@@ -77,7 +80,11 @@ impl Line {
         object.insert("level".into(), self.level.as_str().to_ascii_lowercase().into());
         object.insert("message".into(), self.message.into());
         for (name, value) in self.fields {
-            object.entry(name).or_insert(value);
+            match value.as_str().filter(|text| name == "error" && text.contains('\n')) {
+                _ if name == SENTENCE => {}
+                Some(several) => drop(object.insert("errors".into(), several.lines().collect())),
+                None => drop(object.entry(name).or_insert(value)),
+            }
         }
         writeln!(to, "{}", Value::Object(object))
     }
@@ -171,6 +178,20 @@ mod tests {
         assert_eq!((&value["upstream"], &value["ms"]), (&"127.0.0.1:9001".into(), &0.074.into()));
         assert!(value["time"].as_str().unwrap().ends_with('Z'));
         assert_eq!(line.matches('\n').count(), 1);
+    }
+
+    #[test]
+    fn the_sentence_of_an_event_is_for_people_and_several_mistakes_are_a_list_in_json() {
+        let (error, sentence) = ("a.toml:3: bad\nb.toml:9: worse", "Reload refused: 2 mistakes\n    a.toml:3: bad");
+        let log = || tracing::error!(generation = 3, error, sentence, "Configuration refused; nothing changed");
+        let value: Value = serde_json::from_str(&shown(Look::Json, log)).unwrap();
+        assert_eq!(value["errors"], serde_json::json!(["a.toml:3: bad", "b.toml:9: worse"]));
+        assert!(value.get("error").is_none() && value.get("sentence").is_none(), "{value}");
+        let one = || tracing::error!(error = "a.toml:3: bad", sentence, "Configuration refused; nothing changed");
+        let value: Value = serde_json::from_str(&shown(Look::Json, one)).unwrap();
+        assert_eq!((&value["error"], value.get("errors")), (&"a.toml:3: bad".into(), None));
+        let people = shown(Look::Human { colour: false }, log);
+        assert!(people.ends_with(" ERROR Reload refused: 2 mistakes\n    a.toml:3: bad\n"), "{people}");
     }
 
     #[test]

@@ -26,6 +26,6 @@ pub fn is_json() -> bool {
 /// reason why the process does not start must be visible at every level. Null fields are left out.
 pub fn not_started(message: &str, fields: Vec<(&'static str, Value)>) {
     writer::flush();
-    // `eprint!` panics where nobody reads stderr any more.
+    // `eprint!` panics if stderr is closed.
     let _ = std::io::stderr().write_all(json_error(message, fields).as_bytes());
 }

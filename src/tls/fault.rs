@@ -129,7 +129,12 @@ fn name_words(leaf: &X509Certificate<'_>, shown: &Shown<'_>) -> (String, Option<
 
 fn issuer_words(leaf: &X509Certificate<'_>, shown: &Shown<'_>) -> (String, Option<&'static str>) {
     if is_self_signed(leaf) {
-        let hint = "set tls.ca_file to this certificate, or tls.verify = false";
+        let hint = match shown.roots {
+            Some(_) => {
+                "tls.ca_file does not hold this certificate: add it, or use one that a CA in that file has issued"
+            }
+            None => "set tls.ca_file to this certificate, or tls.verify = false",
+        };
         return (format!("self-signed certificate ({})", plain(&leaf.subject().to_string())), Some(hint));
     }
     let hint = match shown.roots {

@@ -128,7 +128,7 @@ mod tests {
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
     #[tokio::test]
-    async fn the_first_bytes_are_kept_however_they_come() {
+    async fn the_first_bytes_are_kept_in_any_pieces() {
         let said: Vec<u8> = (0..100).collect();
         for size in [1, 7, 64, 100] {
             let mut recorder = Recorder::new(&said[..], Arc::default());

@@ -52,7 +52,7 @@ impl Verifier {
 }
 
 impl Trust {
-    fn judge(
+    fn check(
         &self,
         leaf: &CertificateDer<'_>,
         chain: &[CertificateDer<'_>],
@@ -92,7 +92,7 @@ impl ServerCertVerifier for Verifier {
         now: UnixTime,
     ) -> Result<ServerCertVerified, Error> {
         let Some(trust) = &self.trust else { return Ok(ServerCertVerified::assertion()) };
-        match trust.judge(end_entity, intermediates, server_name, now) {
+        match trust.check(end_entity, intermediates, server_name, now) {
             Ok(()) => Ok(ServerCertVerified::assertion()),
             Err(error) => Err(in_words(error, &trust.shown(end_entity, intermediates, server_name))),
         }

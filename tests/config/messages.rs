@@ -4,12 +4,12 @@
 use roundsman::app::load::load_text;
 use roundsman::config::{Diagnostic, Severity};
 
-use super::files;
+use super::suggestions::refused_suggestions;
 
 /// Three lines, then the pool `a` in the lines 4 and 5.
-const POOL: &str = "[listeners.web]\naddress = \"127.0.0.1:8080\"\npool = \"a\"\n[pools.a]\nupstreams = [\"10.0.0.1:80\", \"10.0.0.2:80\"]\n";
+pub const POOL: &str = "[listeners.web]\naddress = \"127.0.0.1:8080\"\npool = \"a\"\n[pools.a]\nupstreams = [\"10.0.0.1:80\", \"10.0.0.2:80\"]\n";
 
-fn diagnostics(text: &[u8]) -> Vec<Diagnostic> {
+pub fn diagnostics(text: &[u8]) -> Vec<Diagnostic> {
     match load_text("x.toml", text) {
         Ok(loaded) => loaded.warnings,
         Err(error) => error.diagnostics,
@@ -17,7 +17,7 @@ fn diagnostics(text: &[u8]) -> Vec<Diagnostic> {
 }
 
 /// The first diagnostic: its place, its text, and how many there are.
-fn first(text: &[u8]) -> (String, String, usize) {
+pub fn first(text: &[u8]) -> (String, String, usize) {
     let all = diagnostics(text);
     let Some(first) = all.first() else { return (String::new(), String::new(), 0) };
     let place = first.line.zip(first.column).map_or("-".to_owned(), |(line, column)| format!("{line}:{column}"));
@@ -25,12 +25,14 @@ fn first(text: &[u8]) -> (String, String, usize) {
     (place, texts.into_iter().flatten().cloned().collect::<Vec<_>>().join(" | "), all.len())
 }
 
-/// Every row: a text, the place of the one message, and words of message, expectation and suggestion.
-fn check(rows: &[(String, &str, &[&str])]) {
+/// Every row: a text, the place of the one message, and words of message, expectation and suggestion. The suggestion
+/// holds in its place.
+pub fn check(rows: &[(String, &str, &[&str])]) {
     let mut wrong = Vec::new();
     for (text, place, words) in rows {
         let (at, shown, number) = first(text.as_bytes());
         let missing: Vec<_> = words.iter().filter(|word| !shown.contains(**word)).collect();
+        wrong.extend(refused_suggestions(text).1);
         if at != *place || !missing.is_empty() || number != 1 {
             wrong.push(format!("{text}\n--> {number} at {at} (not {place}), without {missing:?}: {shown}\n"));
         }
@@ -39,22 +41,22 @@ fn check(rows: &[(String, &str, &[&str])]) {
 }
 
 /// The pool of [`POOL`] with these upstreams.
-fn upstreams(list: &str) -> String {
+pub fn upstreams(list: &str) -> String {
     POOL.replace("[\"10.0.0.1:80\", \"10.0.0.2:80\"]", list)
 }
 
 /// A pool and a line 6 in it.
-fn pool(line: &str) -> String {
+pub fn pool(line: &str) -> String {
     format!("{POOL}{line}\n")
 }
 
 /// An HTTP check and a line 8 in it.
-fn check_of(line: &str) -> String {
+pub fn check_of(line: &str) -> String {
     format!("{POOL}[pools.a.health]\ntype = \"http\"\n{line}\n")
 }
 
 /// A route from line 6, and a line 7 in it; the pool is in line 8.
-fn route(line: &str) -> String {
+pub fn route(line: &str) -> String {
     format!("{POOL}[[routes]]\n{line}\npool = \"a\"\n")
 }
 
@@ -76,7 +78,19 @@ fn values_without_quotes_or_with_other_quotes() {
         (upstreams("[\"C:\\\\x\\\\\", \"10.0.0.2:80\"\n"), "5:13", &["list", "not closed"]),
         (POOL.replace("\"127.0.0.1:8080\"", ":8080"), "2:11", &["in quotes", "| \"0.0.0.0:8080\""]),
         (POOL.replace("\"127.0.0.1:8080\"", "localhost:8080;"), "2:11", &["in quotes", "| \"127.0.0.1:8080\""]),
-        (POOL.replace("\"127.0.0.1:8080\"", "[::1]:8080"), "2:1", &["in quotes", "| address = \"[::1]:8080\""]),
+        (POOL.replace("\"127.0.0.1:8080\"", "[::1]:8080"), "2:11", &["in quotes", "| \"[::1]:8080\""]),
+        (upstreams("[[::1]:80]"), "5:14", &["written in quotes", "| \"[::1]:80\""]),
+        (upstreams("[\"10.0.0.1:80\", [2001:db8::1]:80]"), "5:29", &["| \"[2001:db8::1]:80\""]),
+        (upstreams("[\n\"10.0.0.1:80\",\n[::1]:80,\n]"), "7:1", &["| \"[::1]:80\""]),
+        (upstreams("[{ address = [::1]:80 }, \"[::2]:80\"]"), "5:26", &["| \"[::1]:80\""]),
+        (upstreams("[:3001, \"10.0.0.2:80\"]"), "5:14", &["in quotes", "| \"127.0.0.1:3001\""]),
+        (check_of("\u{201c}path\u{201d} = \"/x\""), "8:1", &["these quotes", "| path = \"/x\""]),
+        (check_of("\u{201c}path\u{201d} = \u{201c}/x\u{201d}"), "8:1", &["| path = \"/x\""]),
+        (check_of("\u{2018}path\u{2019} = '/x'"), "8:1", &["| path = '/x'"]),
+        (check_of("expect = { \u{201c}status\u{201d} = [200] }"), "8:1", &["| expect = { \"status\" = [200] }"]),
+        (format!("{POOL}[pools.\u{201c}a\u{201d}.health]\ntype = \"http\"\n"), "6:1", &["| [pools.a.health]"]),
+        (check_of("body = \"\"\"\nabc\n\npath = \"/x\""), "8:8", &["text that begins here", "`\"\"\"` at its end"]),
+        (check_of("expect.body.contains = '''\nabc''\npath = \"/x\""), "8:24", &["begins here", "`'''` at its end"]),
         (check_of("healthy_threshold = 3;"), "8:21", &["semicolon", "| 3"]),
         (check_of("path = $PATH"), "8:8", &["\"${PATH}\""]),
         (check_of("path ="), "8:7", &["no value after `=`"]),
@@ -145,6 +159,10 @@ fn other_notations() {
     check(&[
         ("listeners:\n  web:\n    address: \"0.0.0.0:80\"\n".to_owned(), "1:1", &["YAML", "[pools.NAME]"]),
         ("{\n  \"pools\": { \"a\": { \"upstreams\": [\"10.0.0.1:80\"] } }\n}\n".to_owned(), "1:1", &["JSON"]),
+        ("[{\"a\":1}]\n".to_owned(), "1:1", &["JSON", "[pools.NAME]"]),
+        ("{\"pools\":{\"a\":1}}".to_owned(), "1:1", &["JSON"]),
+        ("".to_owned(), "-", &["empty", "[pools.NAME] with upstreams"]),
+        ("# a\n".to_owned(), "-", &["only comments", "[listeners.NAME] with address"]),
         ("upstream a {\n  server 10.0.0.1:80;\n}\n".to_owned(), "1:1", &["nginx", "upstreams = [\"ip:port\"]"]),
         ("frontend web\n  bind *:80\n  default_backend a\n".to_owned(), "1:1", &["HAProxy"]),
         (":80 {\n  reverse_proxy 10.0.0.1:80\n}\n".to_owned(), "1:1", &["Caddy"]),
@@ -187,6 +205,7 @@ fn keys_of_other_programs() {
         key("url = \"/x\"", "| path"),
         key("uri = \"/x\"", "| path"),
         key("hostname = \"x\"", "| host"),
+        key("fail_timeout = \"10s\"", "`interval`"),
         key("success_codes = [200]", "expect = { status"),
         key("status = 200", "expect = { status"),
         key("insecure_skip_verify = true", "verify = false"),
@@ -250,6 +269,13 @@ fn words_in_place_of_ours() {
         (check_of("interval = \"10\""), "8:12", &["has no unit", "\"10s\""]),
         (check_of("interval = 10"), "8:12", &["is a number", "\"10s\""]),
         (check_of("interval = 0.5"), "8:12", &["\"0.5s\""]),
+        (check_of("expect.max_duration = 800"), "8:23", &["is a number", "| \"800ms\""]),
+        (check_of("interval = 800"), "8:12", &["| \"800s\""]),
+        (check_of("timeout = 20"), "8:11", &["is a number", "such as \"5s\""]),
+        (check_of("interval = \"30s\"\ntimeout = 20"), "9:11", &["| \"20s\""]),
+        (check_of("expect.json = [{ path = \"$.a\", min = nan }]"), "8:38", &["not a JSON number", "finite number"]),
+        (check_of("expect.json = [{ path = \"$.a\", max = \"5\" }]"), "8:38", &["a string", "number without quotes"]),
+        (pool("health = true"), "6:10", &["a table", "| { type = \"http\", path = \"/\" }"]),
         (check_of("timeout = 2000"), "8:11", &["\"2000ms\""]),
         (check_of("interval = \"10S\""), "8:12", &["capitals", "\"10s\""]),
         (check_of("path = \"http://a/x\""), "8:8", &["\"/x\""]),
@@ -271,38 +297,6 @@ fn words_in_place_of_ours() {
 }
 
 #[test]
-fn addresses_in_other_forms() {
-    let first = |address: &str| upstreams(&format!("[\"{address}\", \"10.0.0.2:80\"]"));
-    let listen = |address: &str| POOL.replace("127.0.0.1:8080", address);
-    check(&[
-        (
-            first("10.0.0.1:80 weight=5"),
-            "5:14",
-            &["more than an address", "| { address = \"10.0.0.1:80\", weight = 5 }"],
-        ),
-        (first("10.0.0.1:80, 10.0.0.3:80"), "5:14", &["| \"10.0.0.1:80\", \"10.0.0.3:80\""]),
-        (upstreams("\"10.0.0.1:80,10.0.0.2:80\""), "5:13", &["list in [ ]", "| [\"10.0.0.1:80\", \"10.0.0.2:80\"]"]),
-        (upstreams("\"10.0.0.1:80\""), "5:13", &["| [\"10.0.0.1:80\"]"]),
-        (upstreams("{ address = \"10.0.0.1:80\" }"), "5:13", &["| [{ address = \"10.0.0.1:80\" }]"]),
-        (first("[fe80::1%eth0]:8081"), "5:14", &["the zone %eth0", "needs no zone"]),
-        (first("fe80::1%eth0:8081"), "5:14", &["the zone %eth0"]),
-        (first("2001:db8::1:8081"), "5:14", &["brackets", "| \"[2001:db8::1]:8081\""]),
-        (first("fe80::1"), "5:14", &["brackets", "[fe80::1]:PORT"]),
-        (first("https://10.0.0.1:443"), "5:14", &["URL", "[pools.NAME.tls] is not supported yet", "plain HTTP"]),
-        (first("http://10.0.0.1"), "5:14", &["URL", "| \"10.0.0.1:80\""]),
-        (first("http://10.0.0.1:80/api"), "5:14", &["without the path"]),
-        (first("/run/a.sock"), "5:14", &["| \"unix:/run/a.sock\""]),
-        (first("10.0.0.1"), "5:14", &["has no port"]),
-        (upstreams("[8080, \"10.0.0.2:80\"]"), "5:14", &["is a number", "an address"]),
-        (listen(":8080"), "2:11", &["| \"0.0.0.0:8080\""]),
-        (listen("*:8080"), "2:11", &["is not an address", "| \"0.0.0.0:8080\""]),
-        (listen("localhost:8080"), "2:11", &["| \"127.0.0.1:8080\""]),
-        (listen("http://0.0.0.0:80"), "2:11", &["URL", "| \"0.0.0.0:80\""]),
-        (listen("https://0.0.0.0:443"), "2:11", &["TLS towards clients is not supported yet"]),
-    ]);
-}
-
-#[test]
 fn headers_of_tables() {
     check(&[
         (POOL.replace("listeners.web", "listener.web"), "1:2", &["unknown key", "| listeners"]),
@@ -312,7 +306,12 @@ fn headers_of_tables() {
         (format!("{POOL}[routes]\npool = \"a\"\n"), "6:1", &["[[routes]], in double brackets"]),
         (format!("{POOL}[routes.x]\npool = \"a\"\n"), "6:2", &["[[routes]], in double brackets"]),
         (POOL.replace("[pools.a]", "[[pools.a]]"), "4:1", &["[pools.a], in single brackets"]),
-        (POOL.replace("[pools.a]", "[[pools]]\nname = \"a\""), "4:1", &["[pools.NAME]"]),
+        (POOL.replace("[pools.a]", "[[pools]]\nname = \"a\""), "4:1", &["without `name`", "| [pools.a]"]),
+        (POOL.replace("[pools.a]", "[[pools]]\nname = \"my pool\""), "4:1", &["such as [pools.\"my pool\"]"]),
+        (POOL.replace("[pools.a]", "[[pools]]"), "4:1", &["such as [pools.NAME]"]),
+        (POOL.replace("[listeners.web]", "[[listeners]]\nname = \"web\""), "1:1", &["| [listeners.web]"]),
+        (format!("{POOL}[pools.a]\nbalance = \"random\"\n"), "6:8", &["`a` is written twice: first in line 4"]),
+        (check_of("interval = \"5s\"\ntype = \"tcp\""), "9:1", &["`type` is written twice: first in line 7"]),
         (POOL.replace("[pools.a]", "[pools]"), "5:13", &["a header with a name above it: [pools.NAME]"]),
     ]);
 }
@@ -347,7 +346,31 @@ fn what_leads_nowhere_draws_a_warning_with_its_place() {
         (route("path = \"/users/{id}\""), "7:8", &["taken literally"]),
         (check_of("path = \"/health*\""), "8:8", &["is sent as it is"]),
     ]);
+    let default = format!("{}{unused}", POOL.replace("pool = \"a\"", "pool = \"b\""));
+    let routed = |conditions: &str, pool: &str| format!("[[routes]]\n{conditions}pool = \"{pool}\"\n");
+    let (all, get, post) = (routed("", "a"), routed("method = [\"GET\"]\n", "a"), routed("method = [\"POST\"]\n", "a"));
+    let both = routed("method = [\"GET\", \"POST\"]\n", "b");
+    check(&[
+        (
+            format!("{default}{all}"),
+            "6:8",
+            &["this pool gets no requests", "routes[0] takes every request of listeners.web"],
+        ),
+        (format!("{default}{}", routed("path = \"/\"\nlistener = \"web\"\n", "a")), "6:8", &["routes[0] takes every"]),
+        (format!("{default}{all}{}", routed("path = \"/x\"\n", "b")), "3:8", &["never used", "routes[0] takes every"]),
+        (
+            format!("{POOL}{unused}{get}{post}{both}"),
+            "6:8",
+            &["no requests", "routes[0] with routes[1] takes", "routes[2]"],
+        ),
+        (format!("{default}{get}{post}{both}"), "14:1", &["never used", "routes[0] with routes[1]", "routes[2]"]),
+    ]);
     for led in [
+        format!("{default}{get}{post}"),
+        format!("{default}{}", routed("host = \"*.de\"\n", "a")),
+        format!("{default}{}", routed("path_exact = \"/\"\n", "a")),
+        format!("{default}{}{all}", routed("host = \"b.de\"\n", "b")).replacen("pool = \"b\"", "pool = \"a\"", 1),
+        format!("{POOL}{all}"),
         format!("{POOL}{fallback}{unused}"),
         format!("{POOL}{unused}[[routes]]\npath = \"/x\"\npool = \"b\"\n"),
         POOL.replace("pool = \"a\"\n", "") + "[[routes]]\npath = \"/x\"\npool = \"a\"\n",
@@ -379,6 +402,33 @@ fn without_a_file_the_program_reports_where_it_looked_and_what_to_do() {
             assert!(format!("{out}{err}").contains(part), "{arguments:?}: {out}{err}");
         }
     }
+    std::fs::write(dir.path().join("app.toml"), POOL).unwrap();
+    let there = dir.path().canonicalize().unwrap();
+    let example = "run --listen 127.0.0.1:8080 --to ";
+    for (file, near) in [
+        ("nofile.toml", "Did you mean app.toml?"),
+        ("ap.toml", "Did you mean app.toml?"),
+        ("./App.toml", "Did you mean ./app.toml?"),
+        ("sub/app.toml", ""),
+        ("app.toml/x", ""),
+    ] {
+        let looked_for = there.join(file).display().to_string();
+        for command in [&["check"][..], &["run"], &["run", "--log-format", "human"], &["check", "--format", "json"]] {
+            let (code, out, err) = run(&[command, &[file]].concat());
+            assert_eq!(code, Some(78), "{command:?}: {err}");
+            let said = format!("{out}{err}");
+            for part in [&looked_for, near, example] {
+                assert!(said.contains(part), "{command:?} {file}: {said}");
+            }
+            assert_eq!(said.contains("Did you mean"), !near.is_empty(), "{said}");
+        }
+        for command in [&["status"][..], &["probe", "a", "127.0.0.1:1"]] {
+            let (code, out, err) = run(&[command, &["--config", file]].concat());
+            assert!(code == Some(78) && format!("{out}{err}").contains(&looked_for), "{command:?}: {err}");
+        }
+    }
+    std::fs::write(dir.path().join("other.toml"), POOL).unwrap();
+    assert!(!run(&["check", "nofile.toml"]).2.contains("Did you mean"), "two files, and neither is near");
     for (arguments, help) in [
         (["run", "--listen", ":8080", "--to", "10.0.0.1:80"], "did you mean `0.0.0.0:8080`?"),
         (["run", "--listen", "127.0.0.1:1", "--to", "10.0.0.1:80,http://10.0.0.2:80/"], "did you mean `10.0.0.2:80`?"),
@@ -389,133 +439,6 @@ fn without_a_file_the_program_reports_where_it_looked_and_what_to_do() {
         assert_eq!(code, Some(2), "{err}");
         assert!(err.contains(help), "{err}");
     }
+    let (code, _, err) = run(&["events", "--since", "1x"]);
+    assert!(code == Some(2) && err.contains("unknown unit \"x\"; expected a number with a unit"), "{err}");
 }
-
-/// A message without what it quotes.
-fn kind(message: &str) -> String {
-    let mut quoted = false;
-    message
-        .chars()
-        .filter(|c| {
-            if *c == '"' {
-                quoted = !quoted;
-                false
-            } else {
-                !quoted && !c.is_ascii_digit()
-            }
-        })
-        .collect()
-}
-
-/// How many suggestions `text` gets, and which of them are refused when followed alone: with a mistake of the same kind
-/// in the same place, or one about an unknown key or word. Other mistakes in the value do not count.
-fn refused_suggestions(text: &str) -> (usize, Vec<String>) {
-    let (mut number, mut wrong) = (0, Vec::new());
-    for diagnostic in diagnostics(text.as_bytes()) {
-        let (Some(suggestion), Some(span)) = (&diagnostic.suggestion, &diagnostic.span) else { continue };
-        number += 1;
-        let followed = format!("{}{suggestion}{}", &text[..span.start], &text[span.end..]);
-        let again = diagnostics(followed.as_bytes());
-        let at_the_place = |d: &&Diagnostic| {
-            let here = d.severity == Severity::Error && d.span.as_ref().is_some_and(|new| new.start == span.start);
-            let of_kind = kind(&d.message) == kind(&diagnostic.message);
-            here && (of_kind
-                || ["unknown key", "not supported", "not known"].iter().any(|kind| d.message.contains(kind)))
-        };
-        if let Some(refused) = again.iter().find(at_the_place) {
-            wrong.push(format!("{}\n  {suggestion}\n  {}", diagnostic.headline(), refused.headline()));
-        }
-    }
-    (number, wrong)
-}
-
-#[test]
-fn whatever_is_suggested_is_accepted_in_its_place() {
-    let (mut number, mut wrong) = (0, Vec::new());
-    for path in files("tests/config/invalid") {
-        let text = std::fs::read_to_string(&path).unwrap();
-        let (followed, refused) = refused_suggestions(text.trim_start_matches('\u{feff}'));
-        number += followed;
-        wrong.extend(refused);
-    }
-    for line in OTHERS {
-        for text in [pool(line), check_of(line), route(line), format!("{line}\n{POOL}")] {
-            let (followed, refused) = refused_suggestions(&text);
-            number += followed;
-            wrong.extend(refused);
-        }
-    }
-    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
-    assert!(number > 100, "{number} suggestions");
-}
-
-/// Lines that people write, each tried in every table.
-const OTHERS: &[&str] = &[
-    "intervall = \"5s\"",
-    "inter = \"5s\"",
-    "timeouts = \"5s\"",
-    "timeout = 5",
-    "interval = 100000000",
-    "interval = 10s",
-    "interval 10s",
-    "rise 2",
-    "rise = \"2\"",
-    "rise = \"2000\"",
-    "passes = 3\nrise = 2",
-    "jitter = \"10%\"",
-    "jitter = \"90%\"",
-    "jitter = 10%",
-    "min_healthy = \"50%\"",
-    "type = \"https\"",
-    "type = \"web\"",
-    "type = http",
-    "balance = \"leastconn\"",
-    "balance = \"peakewma\"",
-    "balance = \"mglev\"",
-    "balance leastconn",
-    "servers = [\"10.0.0.1:80\"]",
-    "server 10.0.0.1:80 weight=5;",
-    "host = \"http://a.de:80\"",
-    "host: a.de",
-    "path: /x",
-    "path = \"x y\"",
-    "path = \"http://a/x\"",
-    "path = \"~ ^/x\"",
-    "method = \"get\"",
-    "method = [\"get\"]",
-    "methods = [\"GET\"]",
-    "expect = \"ok\"",
-    "expect = 200",
-    "expect = 700",
-    "expect.status = \"2xx\"",
-    "expect.status = \"9xx\"",
-    "expect.status = [\"2xx\"]",
-    "expect.body = \"ok\"",
-    "expect.body = \"\"",
-    "expect.json = { path = \"status\" }",
-    "expect.json = [{ path = \"Faulty CAPPs\", equals = 1 }]",
-    "health = \"/x\"",
-    "health = \"http\"",
-    "healthcheck = \"/x\"",
-    "when_no_healthy = \"failopen\"",
-    "when_no_healthy = \"other\"",
-    "require = \"alll\"",
-    "preset = \"kraken\"",
-    "upstream = \"10.0.0.3:80\"",
-    "pool.b = {}",
-    "admin = \"127.0.0.1:1\"",
-    "admin = \"0.0.0.0\"",
-    "tls = true",
-    "tls = \"C:\\new\"",
-    "scheme = \"HTTPS\"",
-    "version = \"2\"",
-    "port = \"80\"",
-    "port = \"80000\"",
-    "// x",
-    "x = \u{201c}y\u{201d}",
-    "path = \u{201c}y\u{201d}",
-    "path = \"C:\\q\"",
-    "path == \"/x\"",
-    "path = \"/x\",",
-    "backup = True",
-];

@@ -12,7 +12,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpStream, UnixStream};
 use tokio::task::JoinHandle;
 
-/// No answer is waited for longer than this.
+/// The longest wait for a response.
 const PATIENCE: Duration = Duration::from_secs(60);
 
 /// One connection.
@@ -21,12 +21,12 @@ pub struct Client {
     driver: JoinHandle<()>,
 }
 
-/// What came back.
+/// A response.
 #[derive(Debug, Clone)]
 pub struct Answer {
     /// The status.
     pub status: u16,
-    /// The fields.
+    /// The header fields.
     pub headers: http::HeaderMap,
     /// The body.
     pub body: Bytes,
@@ -65,7 +65,7 @@ impl Client {
     async fn over(stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static) -> Result<Client, String> {
         let handshake = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await;
         let (sender, driver) = handshake.map_err(|error| error.to_string())?;
-        // How the connection ended shows in the answer, or in its absence.
+        // How the connection ended shows in the response, or in its absence.
         let driver = tokio::spawn(async move { drop(driver.await) });
         Ok(Client { sender, driver })
     }
@@ -99,7 +99,7 @@ impl Client {
         drop(sender);
     }
 
-    /// Whether the peer has not closed it.
+    /// Whether it is open: the peer has not closed it.
     pub fn is_open(&self) -> bool {
         !self.driver.is_finished()
     }

@@ -1,4 +1,4 @@
-//! The commands of the real program against a real process: what they print, and with which status they end.
+//! The commands of the real program against a real process: what they print, and their exit statuses.
 
 mod explain;
 mod look;
@@ -17,7 +17,7 @@ use serde_json::Value;
 
 use crate::support::assert_eventually_blocking;
 
-/// Every wait ends after this.
+/// The longest wait.
 const PATIENCE: Duration = Duration::from_secs(30);
 const TOKEN: &str = "0123456789abcdef0123456789abcdef";
 
@@ -30,7 +30,15 @@ fn text(bytes: &[u8]) -> String {
     String::from_utf8(bytes.to_vec()).expect("output is UTF-8")
 }
 
-/// A running process whose sockets are files of its own directory.
+/// What a command prints for people below the line that says which process answers.
+fn answer(output: &Output) -> String {
+    let out = text(&output.stdout);
+    let (process, answer) = out.split_once('\n').unwrap_or_else(|| panic!("{out}{}", text(&output.stderr)));
+    assert!(process.starts_with("process ") && process.contains(" of ") && process.contains(", listens on "), "{out}");
+    answer.to_owned()
+}
+
+/// A running process whose sockets are files in its own directory.
 struct Process {
     dir: tempfile::TempDir,
     child: Child,
@@ -41,7 +49,7 @@ impl Process {
         Process::start_with(|dir| Process::config(dir, "a.sock"))
     }
 
-    /// One with the configuration that `config` makes for its directory.
+    /// As [`Process::start`], with the configuration that `config` makes for its directory.
     fn start_with(config: impl FnOnce(&tempfile::TempDir) -> String) -> Process {
         let dir = tempfile::tempdir().expect("a directory");
         std::fs::write(dir.path().join("token"), format!("{TOKEN}\n")).unwrap();
@@ -117,7 +125,7 @@ fn wait(child: &mut Child) -> std::process::ExitStatus {
         status = child.try_wait().expect("a child can be waited for");
         status.is_some()
     });
-    status.expect("it has ended")
+    status.expect("the process has ended")
 }
 
 fn signal(child: &Child, signal: Signal) {
@@ -125,7 +133,7 @@ fn signal(child: &Child, signal: Signal) {
 }
 
 #[test]
-fn exit_statuses_are_those_of_the_contract() {
+fn exit_statuses_are_as_documented() {
     let dir = tempfile::tempdir().unwrap();
     let bad = dir.path().join("bad.toml");
     std::fs::write(&bad, "[pools.api]\nupstreams = []\n").unwrap();
@@ -150,16 +158,16 @@ fn exit_statuses_are_those_of_the_contract() {
     ] {
         let output = roundsman(args);
         assert_eq!(output.status.code(), Some(code), "{args:?}: {}", text(&output.stderr));
-        assert_eq!(output.stderr.is_empty(), code == 0, "{args:?}: who fails says why, on stderr");
+        assert_eq!(output.stderr.is_empty(), code == 0, "{args:?}: a failed command says why on stderr");
         assert!(!text(&output.stdout).contains('\x1b') && !text(&output.stderr).contains('\x1b'), "{args:?}");
     }
 }
 
 #[test]
-fn status_events_and_orders_show_one_and_the_same_process() {
+fn status_events_and_orders_agree_on_a_running_process() {
     let process = Process::start();
     let unhealthy = || process.status()["pools"]["api"]["upstreams"][0]["state"] == "unhealthy";
-    assert_eventually_blocking("nothing listens, so it is unhealthy", PATIENCE, unhealthy);
+    assert_eventually_blocking("both upstreams are unhealthy: nothing listens there", PATIENCE, unhealthy);
     let status = text(&process.command(&["status"]).stdout);
     assert!(status.contains("api  unhealthy  0/2 healthy") && status.contains("L4CON"), "{status}");
     assert!(!status.contains('\x1b'), "no colour off a terminal");
@@ -167,34 +175,44 @@ fn status_events_and_orders_show_one_and_the_same_process() {
     let upstream = process.upstream("a.sock");
     // It serves no request, so no force is needed.
     let drained = process.command(&["drain", "api", &upstream, "--reason", "kernel upgrade"]);
-    let said = text(&drained.stdout);
+    let said = answer(&drained);
     assert!(said.starts_with(&format!("api {upstream}: draining, was enabled\n(an order survives reloads")), "{said}");
     assert!(said.contains("ends with the process"), "{said}");
     assert_eq!(process.status()["pools"]["api"]["upstreams"][0]["admin"], "draining");
-    let unknown = process.command(&["drain", "api", "unix:/nonexistent"]);
-    assert_eq!(unknown.status.code(), Some(1));
-    assert!(text(&unknown.stderr).contains("has no upstream"), "{}", text(&unknown.stderr));
+    for order in ["drain", "undrain", "disable", "enable"] {
+        for (pool, upstream, said) in [
+            ("apy", &*upstream, "there is no pool \"apy\"; did you mean api?"),
+            ("api", "unix:/nonexistent", "pool \"api\" has no upstream"),
+            ("api", "127.0.0.1:", "upstream address: "),
+        ] {
+            let refused = process.command(&[order, pool, upstream]);
+            let error = text(&refused.stderr);
+            assert_eq!((refused.status.code(), &*text(&refused.stdout)), (Some(2), ""), "{order}: {error}");
+            assert!(error.contains(said), "{order}: {error}");
+        }
+    }
 
     let events = text(&process.command(&["events", "--json"]).stdout);
     let events: Vec<Value> = events.lines().map(|line| serde_json::from_str(line).expect("JSON")).collect();
     assert!(events.iter().any(|e| e["kind"] == "transition" && e["to"] == "unhealthy"), "{events:?}");
     assert!(events.iter().any(|e| e["kind"] == "admin" && e["reason"] == "kernel upgrade"), "{events:?}");
     assert!(
-        text(&process.command(&["events"]).stdout).contains("now draining (ordered by an operator): kernel upgrade")
+        text(&process.command(&["events"]).stdout).contains("now draining (command from unix socket, uid "),
+        "who ordered it is named"
     );
 }
 
 #[test]
-fn reload_says_what_became_of_it_and_a_refusal_is_78() {
+fn reload_prints_its_result_and_exits_with_78_when_refused() {
     let process = Process::start();
     let generation = || process.status()["generation"].as_u64().expect("a number");
     let first = generation();
-    assert!(text(&process.command(&["reload"]).stdout).starts_with("unchanged"));
+    assert!(answer(&process.command(&["reload"])).starts_with("unchanged"));
     std::fs::write(process.path("r.toml"), Process::config(&process.dir, "new.sock")).unwrap();
     let trial = process.command(&["reload", "--dry-run"]);
     assert_eq!((trial.status.code(), generation()), (Some(0), first), "{}", text(&trial.stdout));
     let applied = process.command(&["reload"]);
-    assert!(text(&applied.stdout).starts_with("applied"), "{}", text(&applied.stdout));
+    assert!(answer(&applied).starts_with("applied"), "{}", text(&applied.stdout));
     assert!(generation() > first);
     let (old, new) = (process.upstream("a.sock"), process.upstream("new.sock"));
     let metrics = process.get("/metrics");
@@ -212,7 +230,7 @@ fn reload_says_what_became_of_it_and_a_refusal_is_78() {
 }
 
 #[test]
-fn followed_events_come_as_they_happen_and_a_hangup_ends_the_reader() {
+fn followed_events_are_printed_as_they_happen_until_a_sighup() {
     let process = Process::start();
     let mut reader = Command::new(env!("CARGO_BIN_EXE_roundsman"))
         .args(["events", "--follow", "--json", "--config"])
@@ -224,7 +242,7 @@ fn followed_events_come_as_they_happen_and_a_hangup_ends_the_reader() {
     assert!(process.command(&["disable", "api", &process.upstream("a.sock")]).status.success());
     let mut seen = false;
     while !seen {
-        let line = lines.recv_timeout(PATIENCE).expect("the order comes as an event");
+        let line = lines.recv_timeout(PATIENCE).expect("the order is printed as an event");
         seen = line.contains("\"disabled\"");
     }
     signal(&reader, Signal::SIGHUP);
@@ -233,7 +251,7 @@ fn followed_events_come_as_they_happen_and_a_hangup_ends_the_reader() {
 }
 
 #[test]
-fn logs_are_json_lines_off_a_terminal_and_hold_no_secret() {
+fn logs_off_a_terminal_are_json_lines_without_secrets() {
     let mut process = Process::start();
     signal(&process.child, Signal::SIGHUP);
     let log = |process: &Process| std::fs::read_to_string(process.path("log")).expect("the log");

@@ -1,4 +1,4 @@
-//! `roundsman demo` on its own terminal: keys in the orders in which people press them, and unplanned ends.
+//! `roundsman demo` on its own terminal: keys in the order in which people press them, and unexpected ends.
 
 use std::io::Read as _;
 use std::process::{Child, Command, Stdio};
@@ -11,20 +11,20 @@ use crate::program::BINARY;
 use crate::pty::Terminal;
 use crate::support::assert_eventually_blocking;
 
-/// Every wait ends after this; the story needs half a minute on an idle machine.
+/// The longest wait; the script needs half a minute on an idle machine.
 const PATIENCE: Duration = Duration::from_secs(120);
 
-/// A demo, and the terminal that it plays on.
-struct Played {
+/// A running demo and its terminal.
+struct RunningDemo {
     child: Child,
     terminal: Terminal,
 }
 
-impl Played {
-    fn start() -> Played {
+impl RunningDemo {
+    fn start() -> RunningDemo {
         let terminal = Terminal::open(80, 24);
         let child = terminal.run(Command::new(BINARY).arg("demo").env_remove("RUST_LOG").env("NO_COLOR", "1"));
-        Played { child, terminal }
+        RunningDemo { child, terminal }
     }
 
     fn shown(&self) -> String {
@@ -57,7 +57,7 @@ impl Played {
         kill(Pid::from_raw(i32::try_from(self.child.id()).expect("a pid")), signal).expect("it lives");
     }
 
-    /// The process of the proxy, from the demo's own words.
+    /// The process of the proxy, which the demo prints.
     fn proxy(&self) -> Pid {
         let shown = self.shown();
         let pid = shown.split("  pid    ").nth(1).and_then(|rest| rest.split_whitespace().next());
@@ -65,9 +65,9 @@ impl Played {
     }
 }
 
-impl Drop for Played {
+impl Drop for RunningDemo {
     fn drop(&mut self) {
-        // By TERM, so that it ends its proxy.
+        // SIGTERM, so that it ends its proxy.
         if self.child.try_wait().is_ok_and(|status| status.is_none()) {
             self.signal(Signal::SIGTERM);
         }
@@ -76,13 +76,13 @@ impl Drop for Played {
 }
 
 #[test]
-fn reloads_work_after_the_storys_own_and_a_503_without_any_backend_is_no_failure() {
-    let mut demo = Played::start();
+fn the_reload_key_works_after_the_script_and_a_503_without_backends_is_not_a_failure() {
+    let mut demo = RunningDemo::start();
     demo.shows("roundsman: reload applied", 1);
     demo.press("rr");
     demo.shows("(backend 1 has weight 1)", 1);
     demo.shows("(backend 1 has weight 2)", 1);
-    // The story has left backend 2 slow.
+    // The script leaves backend 2 slow.
     demo.press("s");
     demo.shows("Backend 2 is healthy again", 1);
     demo.press("2s1");
@@ -94,15 +94,17 @@ fn reloads_work_after_the_storys_own_and_a_503_without_any_backend_is_no_failure
         let address = format!("roundsman: backend {number} healthy -> unhealthy");
         let other = format!("roundsman: backend {number} unhealthy -> healthy");
         let down = || demo.shown().rfind(&address) > demo.shown().rfind(&other);
-        assert_eventually_blocking("every backend is out", PATIENCE, down);
+        assert_eventually_blocking("every backend is unhealthy", PATIENCE, down);
     }
     let figure = |line: &str| line.split("  503 ").nth(1)?.trim_start().split('/').next()?.parse::<u32>().ok();
     let counts = || demo.shown().lines().filter(|line| line.contains("requests/s")).filter_map(figure).any(|n| n > 0);
-    assert_eventually_blocking("a line counts the requests that nobody serves", PATIENCE, counts);
-    // Between its first listening and its second pass every answer is 503, rightly.
+    assert_eventually_blocking("a line counts the 503 responses", PATIENCE, counts);
+    demo.shows("roundsman: pool demo refuses requests  ", 1);
+    // Until its second pass every response is 503, as it must be.
     demo.press("1");
     demo.shows("Revived backend 1", 1);
     demo.shows("backend 1 unhealthy -> healthy", 2);
+    demo.shows("roundsman: pool demo serves again after ", 1);
     demo.press("q");
     let code = demo.ends();
     demo.shows("No request failed that should not have.", 1);
@@ -113,10 +115,10 @@ fn reloads_work_after_the_storys_own_and_a_503_without_any_backend_is_no_failure
 }
 
 #[test]
-fn q_right_after_the_last_backend_is_back_is_no_failure() {
-    let mut demo = Played::start();
+fn quitting_right_after_reviving_a_backend_is_not_a_failure() {
+    let mut demo = RunningDemo::start();
     demo.shows("requests/s", 1);
-    // All at once: what a check has not seen yet, a retry cannot know.
+    // All at once, before a check can see the first one down.
     demo.press("123");
     demo.shows("Killed backend 3", 1);
     demo.shows("(0 healthy left)", 1);
@@ -128,9 +130,9 @@ fn q_right_after_the_last_backend_is_back_is_no_failure() {
 }
 
 #[test]
-fn the_terminal_is_as_before_however_the_demo_ends() {
+fn every_end_of_the_demo_restores_the_terminal() {
     for way in ["q", "\u{3}", "\u{4}", "TERM", "HUP", "INT", "QUIT"] {
-        let mut demo = Played::start();
+        let mut demo = RunningDemo::start();
         demo.shows("Until you press one", 1);
         assert_eventually_blocking("it takes single keys", PATIENCE, || !demo.is_cooked());
         let proxy = demo.proxy();
@@ -152,7 +154,7 @@ fn the_terminal_is_as_before_however_the_demo_ends() {
 }
 
 #[test]
-fn a_reader_that_goes_and_a_proxy_that_dies_end_it_without_a_panic() {
+fn a_closed_pipe_or_a_dead_proxy_ends_the_demo_without_a_panic() {
     let mut child = Command::new(BINARY)
         .args(["demo", "--script"])
         .stdin(Stdio::null())
@@ -163,12 +165,12 @@ fn a_reader_that_goes_and_a_proxy_that_dies_end_it_without_a_panic() {
     let mut first = [0; 8];
     child.stdout.take().expect("piped").read_exact(&mut first).expect("it begins");
     assert_eq!(&first, b"Starting");
-    // The reading side is closed by now.
+    // The reading side is closed already.
     let output = child.wait_with_output().expect("it ends");
     let said = String::from_utf8_lossy(&output.stderr);
-    assert_eq!((output.status.code(), &*said), (Some(0), ""), "as of any command before `| head`");
+    assert_eq!((output.status.code(), &*said), (Some(0), ""), "a closed pipe is not an error");
 
-    let mut demo = Played::start();
+    let mut demo = RunningDemo::start();
     demo.shows("requests/s", 1);
     kill(demo.proxy(), Signal::SIGKILL).expect("it lives");
     assert_eq!(demo.ends(), Some(1));
@@ -177,13 +179,13 @@ fn a_reader_that_goes_and_a_proxy_that_dies_end_it_without_a_panic() {
 }
 
 #[test]
-fn a_terminal_that_is_gone_ends_it() {
-    let mut demo = Played::start();
+fn a_closed_terminal_ends_the_demo() {
+    let mut demo = RunningDemo::start();
     demo.shows("Until you press one", 1);
     let proxy = demo.proxy();
-    // Nobody has it as controlling terminal, so no signal comes.
+    // It is not the controlling terminal of any process, so no signal is sent.
     demo.terminal.close();
-    assert_eventually_blocking("its end ends the proxy", PATIENCE, || {
+    assert_eventually_blocking("the end of the demo ends the proxy", PATIENCE, || {
         let _ = demo.child.try_wait();
         kill(proxy, None).is_err()
     });

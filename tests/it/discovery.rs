@@ -1,6 +1,6 @@
-//! Host names as upstreams on the real program, with the system's resolver. Where the system allows it, the program gets an
-//! `/etc/hosts` of its own (a private mount), so that names can come and go; the same claims are held with a scripted
-//! resolver in `src/discovery/tests.rs`.
+//! Host names as upstreams on the real program, with the system's resolver. Where the system allows it, the program
+//! gets an `/etc/hosts` of its own (a private mount), so that names can change; `src/discovery/tests.rs` tests the same
+//! rules with a scripted resolver.
 
 use std::net::{SocketAddr, TcpStream};
 use std::path::Path;
@@ -14,32 +14,28 @@ use tokio::time::Instant;
 use crate::client::get;
 use crate::load::{Load, Plan, failures};
 use crate::origin::{Origin, Reply};
-use crate::program::{BINARY, Program, QUICK, fetch, free_address, pool, try_fetch};
+use crate::program::{BINARY, Program, fetch, free_address, http_check, pool, try_fetch};
 use crate::support::{assert_eventually, skipped};
 
 /// Ten times what a slow machine needs; nothing that goes well waits this long.
 const PATIENCE: Duration = Duration::from_secs(20);
 
-/// Under `.invalid` there is nothing (RFC 6761, section 6.4).
+/// Names under `.invalid` never resolve (RFC 6761, section 6.4).
 const NOWHERE: &str = "does-not-exist.invalid:80";
 
-fn http_check() -> String {
-    format!("type = \"http\"\npath = \"/healthz\"\n{QUICK}")
-}
-
-/// Pool `api` over these, resolved every second.
+/// Pool `api` with these upstreams, resolved every second.
 fn named(upstreams: &[&str]) -> String {
     pool("api", upstreams, &http_check()).replace("[pools.api]\n", "[pools.api]\nresolve = \"1s\"\n")
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn localhost_is_an_upstream_and_the_host_of_its_probes() {
+async fn localhost_is_resolved_and_is_the_host_of_its_probes() {
     let origin = Origin::new().at(free_address()).start().await;
     let name = format!("localhost:{}", origin.socket_addr().port());
     let program = Program::start_ready(&named(&[&name])).await;
     program.wait_for_state("api", &origin.text(), "healthy", PATIENCE).await;
     assert_eq!(get(program.web, "/").await.status, 200);
-    assert!(program.upstream("api", &name).await.is_none(), "its addresses stand in its place");
+    assert!(program.upstream("api", &name).await.is_none(), "its addresses are listed instead");
     let probes = origin.requests("/healthz");
     assert!(!probes.is_empty());
     assert!(probes.iter().all(|probe| probe.field("host") == Some(name.as_str())), "{:?}", probes[0].fields);
@@ -47,7 +43,7 @@ async fn localhost_is_an_upstream_and_the_host_of_its_probes() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn names_work_without_a_file() {
+async fn host_names_work_without_a_configuration_file() {
     struct Killed(std::process::Child);
 
     impl Drop for Killed {
@@ -67,7 +63,7 @@ async fn names_work_without_a_file() {
     let end = Instant::now() + PATIENCE;
     while a.count("/") == 0 || b.count("/") == 0 {
         assert!(Instant::now() < end, "{} and {} requests", a.count("/"), b.count("/"));
-        // Before it listens there is no answer, and before its first verdict 503.
+        // No response before it listens, and 503 before its first verdict.
         if let Ok((status, body)) = try_fetch(web, "GET", "/").await {
             let answers = [a.name(), b.name()].map(|name| format!("hello from {name}\n"));
             let good = status == 200 && answers.iter().any(|answer| answer.as_bytes() == body);
@@ -79,13 +75,13 @@ async fn names_work_without_a_file() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_name_that_does_not_resolve_is_shown_and_refuses_nothing() {
+async fn an_unresolvable_name_is_shown_and_refuses_no_reload() {
     let good = Origin::plain("good").await;
     let mut program = Program::start(&named(&[&good.text(), NOWHERE])).await;
     program.wait_for_state("api", &good.text(), "healthy", PATIENCE).await;
     let end = Instant::now() + PATIENCE;
     let unresolved = loop {
-        let upstream = program.upstream("api", NOWHERE).await.expect("it is shown");
+        let upstream = program.upstream("api", NOWHERE).await.expect("status lists it");
         if upstream.why.as_ref().is_some_and(|why| why.contains("does-not-exist.invalid does not resolve: ")) {
             break upstream;
         }
@@ -93,6 +89,8 @@ async fn a_name_that_does_not_resolve_is_shown_and_refuses_nothing() {
         tokio::time::sleep(Duration::from_millis(20)).await;
     };
     assert_eq!(unresolved.state, HealthState::Unknown);
+    let logged = |line: &str| line.contains("Name does not resolve") && line.contains("\"pools\":\"api\"");
+    assert!(program.log().lines().any(logged), "{}", program.log());
     assert_eq!(get(program.web, "/").await.status, 200);
     program.wait_until_ready().await;
 
@@ -100,7 +98,7 @@ async fn a_name_that_does_not_resolve_is_shown_and_refuses_nothing() {
     let begin = Instant::now();
     let (status, reply) = program.reload(&more).await;
     assert_eq!((status, reply.result), (200, ReloadResult::Applied), "{reply:?}");
-    assert!(begin.elapsed() < Duration::from_secs(5), "a reload waits for names a second at most");
+    assert!(begin.elapsed() < Duration::from_secs(5), "a reload waits at most a second for names");
     assert!(program.upstream("more", "no-such-name.invalid:1").await.is_some());
     assert_eq!(get(program.web, "/").await.status, 200);
 
@@ -111,17 +109,17 @@ async fn a_name_that_does_not_resolve_is_shown_and_refuses_nothing() {
     program.assert_no_panic();
 }
 
-/// A program that knows the names of `hosts` alone; `None` where the system permits no private mount.
+/// A program whose resolver knows only the names in `hosts`; `None` where the system permits no private mount.
 async fn with_hosts(pools: &str, hosts: &str) -> Option<Program> {
     with_hosts_and(hosts, |web, admin| crate::program::config(web, admin, pools)).await
 }
 
-/// As [`with_hosts`], with a whole file made of its addresses.
+/// As [`with_hosts`], with a whole configuration file made from its addresses.
 pub async fn with_hosts_and(hosts: &str, text: impl FnOnce(SocketAddr, SocketAddr) -> String) -> Option<Program> {
     with_hosts_made(|path| std::fs::write(path, hosts).expect("write hosts"), text).await
 }
 
-/// The same with whatever `make` makes in the place of the file of hosts.
+/// As [`with_hosts_and`]; `make` creates what is mounted as the file of hosts.
 async fn with_hosts_made(
     make: impl FnOnce(&Path),
     text: impl FnOnce(SocketAddr, SocketAddr) -> String,
@@ -132,12 +130,12 @@ async fn with_hosts_made(
         tried.is_ok_and(|output| output.status.success())
     };
     let Some(way) = ways.iter().find(works) else {
-        skipped("this machine lets a test make no mount (unshare --mount), so /etc/hosts cannot be replaced");
+        skipped("this machine allows no private mount (unshare --mount), so /etc/hosts cannot be replaced");
         return None;
     };
     let mut command = Command::new("unshare");
     command.args(*way);
-    // Without name servers, which could hang. The shell becomes the program.
+    // Without name servers, which could hang. The shell execs the program.
     let script = "mount --bind hosts /etc/hosts && { [ ! -e /etc/nsswitch.conf ] || \
                   mount --bind nsswitch.conf /etc/nsswitch.conf; } && exec \"$0\" \"$@\"";
     command.args(["sh", "-c", script, BINARY]);
@@ -150,7 +148,7 @@ async fn with_hosts_made(
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_stop_while_a_reload_looks_up_names_refuses_it_and_its_listener_serves_nobody() {
+async fn a_stop_during_a_name_lookup_refuses_the_reload_and_closes_its_new_listener() {
     let origin = Origin::plain("a").await;
     let pools = pool("api", &[&origin.text()], &http_check()) + "[runtime]\ndrain_delay = \"3s\"\n";
     // A lookup waits until something is written into the pipe.
@@ -176,14 +174,14 @@ async fn a_stop_while_a_reload_looks_up_names_refuses_it_and_its_listener_serves
     let ((status, reply), ()) = tokio::join!(program.reload(&more), stop);
     assert_eq!((status, reply.result), (422, ReloadResult::Refused), "{reply:?}");
     assert!(reply.error.as_deref().is_some_and(|error| error.contains("stopping")), "{reply:?}");
-    assert!(try_fetch(new, "GET", "/").await.is_err(), "nobody is served there");
-    assert_eq!(get(program.web, "/").await.status, 200, "the old one serves until the delay is over");
+    assert!(try_fetch(new, "GET", "/").await.is_err(), "the listener of the refused reload is closed");
+    assert_eq!(get(program.web, "/").await.status, 200, "the old listener serves until the delay is over");
     let status = program.wait_for_exit(PATIENCE).await;
     assert!(status.success(), "{status:?}");
     program.assert_no_panic();
 }
 
-/// In place: the mount is of this very file.
+/// Writes the file in place, because the mount refers to this file.
 pub fn set_hosts(program: &Program, hosts: &str) {
     std::fs::write(program.dir().join("hosts"), hosts).expect("write hosts");
 }
@@ -212,7 +210,7 @@ async fn wait_for_upstreams(program: &Program, wanted: &[&str]) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn both_families_of_a_name_are_upstreams_each_with_its_own_verdict() {
+async fn each_address_family_of_a_name_has_its_own_verdict() {
     let four = Origin::new().at(free_address()).start().await;
     let six = beside(&four, "::1").await;
     six.set("/healthz", Reply::status(503));
@@ -227,7 +225,7 @@ async fn both_families_of_a_name_are_upstreams_each_with_its_own_verdict() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn addresses_come_and_go_without_a_reload_and_drop_nothing() {
+async fn addresses_of_a_name_change_without_a_reload_and_fail_no_request() {
     let a = Origin::plain("a").await;
     let b = beside(&a, "127.0.0.77").await;
     let (ip, port) = (a.socket_addr().ip(), a.socket_addr().port());
@@ -236,32 +234,32 @@ async fn addresses_come_and_go_without_a_reload_and_drop_nothing() {
     wait_for_upstreams(&program, &[&name]).await;
     let generation = program.status().await.generation;
 
-    // It appears later.
+    // The name resolves later.
     set_hosts(&program, &format!("{ip} api\n"));
     wait_for_upstreams(&program, &[&a.text()]).await;
     program.wait_for_state("api", &a.text(), "healthy", PATIENCE).await;
     assert_eq!(get(program.web, "/").await.status, 200);
 
-    // A second one appears, under load; the first keeps its health and its orders.
+    // A second address is added under load; the first keeps its health and its orders.
     let load = Load::start(program.web, &Plan::post(8, 200));
-    let before = program.upstream("api", &a.text()).await.expect("it is there");
+    let before = program.upstream("api", &a.text()).await.expect("status lists it");
     set_hosts(&program, &format!("{ip} api\n127.0.0.77 api\n"));
     wait_for_upstreams(&program, &[&a.text(), &b.text()]).await;
     program.wait_for_state("api", &b.text(), "healthy", PATIENCE).await;
     assert_eventually("both serve", PATIENCE, || b.count("/") > 20).await;
-    let after = program.upstream("api", &a.text()).await.expect("it is there");
+    let after = program.upstream("api", &a.text()).await.expect("status lists it");
     assert_eq!((&after.since, after.transitions_total), (&before.since, before.transitions_total));
     let drain = format!("/api/v1/pools/api/upstreams/{}/drain", a.text());
     assert_eq!(fetch(program.admin, "POST", &drain).await.0, 200);
     let enable = drain.replace("/drain", "/enable");
     assert_eq!(fetch(program.admin, "POST", &enable).await.0, 200);
 
-    // The first one goes, and the second one alone serves.
+    // The first address is removed, and the second one alone serves.
     set_hosts(&program, "127.0.0.77 api\n");
     wait_for_upstreams(&program, &[&b.text()]).await;
     let (served, at_a) = (b.count("/"), a.count("/"));
-    assert_eventually("the other goes on", PATIENCE, || b.count("/") > served + 50).await;
-    assert!(a.count("/") <= at_a + 8, "it gets nothing but what was under way");
+    assert_eventually("the other upstream continues to serve", PATIENCE, || b.count("/") > served + 50).await;
+    assert!(a.count("/") <= at_a + 8, "it gets only requests that were already sent");
 
     // The name no longer resolves: the last good answer is kept.
     set_hosts(&program, "127.0.0.1 localhost\n");
@@ -274,7 +272,7 @@ async fn addresses_come_and_go_without_a_reload_and_drop_nothing() {
     let outcomes = load.stop().await;
     assert_eq!(failures(&outcomes), Vec::<String>::new());
 
-    assert_eq!(program.status().await.generation, generation, "none of it was a new configuration");
+    assert_eq!(program.status().await.generation, generation, "a change of addresses is not a new configuration");
     let events = program.events(0).await.events.into_iter();
     let changes: Vec<(Vec<String>, Vec<String>)> = events
         .filter_map(|event| {

@@ -1,8 +1,8 @@
-//! Faults of upstreams, on the real program under load: killed, stopped, frozen, all down and back; and what the checker
-//! makes of what the data path sees. Faults on our side are in [`own`].
+//! Faults of upstreams, on the real program under load: killed, stopped, frozen, all down and back; and what the
+//! checker does with failures that the data path reports. Faults of our own process are in [`own`].
 //!
-//! Origins with a health port of their own (`Twin`) keep answering their traffic port whatever their check says, so that
-//! a request sent in spite of the verdict would be answered, counted, and found here.
+//! An origin with a separate health port (`Twin`) answers on its traffic port whatever its check says, so that a
+//! request sent in spite of the verdict is answered, counted, and found here.
 
 mod own;
 
@@ -16,15 +16,11 @@ use tokio::time::Instant;
 
 use crate::load::{Load, Plan, failures};
 use crate::origin::{Origin, Reply, refusing_address};
-use crate::program::{Program, fetch, pool};
+use crate::program::{Program, STEADY, fetch, pool};
 use crate::support::assert_eventually;
 
 /// Ten times what a slow machine needs; nothing that goes well waits this long.
 const PATIENCE: Duration = Duration::from_secs(20);
-
-/// Patient enough that a busy machine does not fail it, and quick to notice what is refused.
-const STEADY: &str = "type = \"http\"\npath = \"/healthz\"\ninterval = \"500ms\"\ntimeout = \"500ms\"\n\
-                      fast_interval = \"40ms\"\nhealthy_threshold = 2\nunhealthy_threshold = 2\njitter = 0\n";
 
 const NONE: Vec<String> = Vec::new();
 
@@ -49,22 +45,22 @@ fn pool_of(name: &str, entries: &[String], check: &str) -> String {
     format!("[pools.{name}]\nupstreams = [{}]\n[pools.{name}.health]\n{check}\n", entries.join(", "))
 }
 
-/// Waits until the load has had so many more answers.
+/// Waits until the load has `more` further responses.
 async fn answered(load: &Load, more: usize) {
     let enough = load.count() + more;
-    assert_eventually("the load goes on", PATIENCE * 3, || load.count() >= enough).await;
+    assert_eventually("the load continues", PATIENCE * 3, || load.count() >= enough).await;
 }
 
-/// `requests_total` of an upstream that is given no more: waits until what was picked before the verdict is through.
+/// `requests_total` of an upstream that gets no new requests: waits until those picked before the verdict have ended.
 async fn settled_total(program: &Program, address: &str) -> u64 {
     let end = Instant::now() + PATIENCE;
     let mut last = None;
     loop {
-        let upstream = program.upstream("api", address).await.expect("it is there");
+        let upstream = program.upstream("api", address).await.expect("status lists it");
         if upstream.in_flight == 0 && last == Some(upstream.requests_total) {
             return upstream.requests_total;
         }
-        assert!(Instant::now() < end, "requests go on being sent to {address}: {upstream:?}\n{}", program.log());
+        assert!(Instant::now() < end, "requests are still sent to {address}: {upstream:?}\n{}", program.log());
         last = Some(upstream.requests_total);
         tokio::time::sleep(Duration::from_millis(150)).await;
     }
@@ -82,7 +78,7 @@ fn arrivals(origins: &[&Origin]) -> HashMap<String, u64> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_killed_upstream_costs_no_get_and_gets_nothing_after_its_verdict() {
+async fn a_killed_upstream_fails_no_get_and_gets_no_request_once_unhealthy() {
     let (a, b, c) = (Origin::plain("a").await, Origin::plain("b").await, Origin::plain("c").await);
     let program = Program::start_ready(&pool("api", &[&a.text(), &b.text(), &c.text()], STEADY)).await;
     program.wait_for_state("api", &a.text(), "healthy", PATIENCE).await;
@@ -92,13 +88,13 @@ async fn a_killed_upstream_costs_no_get_and_gets_nothing_after_its_verdict() {
     program.wait_for_state("api", &a.text(), "unhealthy", PATIENCE).await;
     let total = settled_total(&program, &a.text()).await;
     answered(&load, 100).await;
-    assert_eq!(program.upstream("api", &a.text()).await.expect("it is there").requests_total, total);
+    assert_eq!(program.upstream("api", &a.text()).await.expect("status lists it").requests_total, total);
     let before = a.count("/");
     let check = a.count("/healthz");
     a.set("/healthz", 503);
     a.revive();
     assert_eventually("it is probed again", PATIENCE, || a.count("/healthz") > check + 2).await;
-    assert_eq!(a.count("/"), before, "it is back, but has not passed");
+    assert_eq!(a.count("/"), before, "it is running again, but has not passed");
     a.set("/healthz", 200);
     program.wait_for_state("api", &a.text(), "healthy", PATIENCE).await;
     assert_eventually("it serves again", PATIENCE, || a.count("/") > before).await;
@@ -108,10 +104,10 @@ async fn a_killed_upstream_costs_no_get_and_gets_nothing_after_its_verdict() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_killed_upstream_costs_only_the_posts_in_flight_on_it_and_none_is_sent_twice() {
+async fn a_killed_upstream_fails_only_posts_in_flight_and_none_is_sent_twice() {
     let origins = [Origin::plain("a").await, Origin::plain("b").await, Origin::plain("c").await];
     let [a, b, c] = &origins;
-    // So that some are in flight on it when it dies.
+    // Slow, so that some requests are in flight when it is killed.
     a.set("*", Reply::status(200).delay(Duration::from_millis(20)));
     a.set("/healthz", 200);
     let program = Program::start_ready(&pool("api", &[&a.text(), &b.text(), &c.text()], STEADY)).await;
@@ -131,10 +127,10 @@ async fn a_killed_upstream_costs_only_the_posts_in_flight_on_it_and_none_is_sent
     let twice: Vec<_> = seen.iter().filter(|(_, count)| **count > 1).collect();
     assert!(twice.is_empty(), "sent twice: {twice:?}");
     assert!(seen.len() >= 80, "{}", seen.len());
-    // A request may be on its way through us to the dying connection; its client sees a 502, because to send it again
-    // could be to do it twice. What is sent after the reset has been seen is refused or goes elsewhere.
+    // A request may already be on the connection that is reset; its client gets a 502, because sending it again could
+    // execute it twice. Requests after the reset are refused or go to another upstream.
     let failed: Vec<_> = outcomes.iter().filter(|outcome| outcome.answer != Ok(200)).collect();
-    assert!(failed.len() <= clients as usize, "one for each connection at the most: {failed:?}");
+    assert!(failed.len() <= clients as usize, "at most one for each connection: {failed:?}");
     for outcome in failed {
         assert_eq!(outcome.answer, Ok(502), "{outcome:?}");
         assert!(outcome.at <= killed + Duration::from_millis(500), "begun long after the kill: {outcome:?}");
@@ -144,7 +140,7 @@ async fn a_killed_upstream_costs_only_the_posts_in_flight_on_it_and_none_is_sent
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_graceful_stop_behind_warm_connections_costs_no_get() {
+async fn a_graceful_stop_of_an_upstream_with_kept_connections_fails_no_get() {
     let (a, b) = (Origin::plain("a").await, Origin::plain("b").await);
     let program = Program::start_ready(&pool("api", &[&a.text(), &b.text()], STEADY)).await;
     program.wait_for_state("api", &a.text(), "healthy", PATIENCE).await;
@@ -153,7 +149,7 @@ async fn a_graceful_stop_behind_warm_connections_costs_no_get() {
     for _ in 0..3 {
         let served = a.count("/");
         assert_eventually("it serves", PATIENCE, || a.count("/") > served + 10).await;
-        assert!(a.open_connections() > 0, "its connections are warm");
+        assert!(a.open_connections() > 0, "it has kept connections");
         a.stop_gracefully();
         program.wait_for_state("api", &a.text(), "unhealthy", PATIENCE).await;
         assert_eventually("its connections are closed", PATIENCE, || a.open_connections() == 0).await;
@@ -167,38 +163,38 @@ async fn a_graceful_stop_behind_warm_connections_costs_no_get() {
 
 /// The frozen process is a second roundsman in front of an origin: a real server that can be stopped with a signal.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_frozen_process_is_found_by_its_timeout_and_returns_after_its_passes() {
-    let (behind, other) = (Origin::plain("behind").await, Origin::plain("other").await);
-    let backend = Program::start_ready(&pool("api", &[&behind.text()], STEADY)).await;
+async fn a_stopped_process_fails_by_timeout_and_returns_after_its_passes() {
+    let (backend_origin, other) = (Origin::plain("backend").await, Origin::plain("other").await);
+    let backend = Program::start_ready(&pool("api", &[&backend_origin.text()], STEADY)).await;
     let frozen = backend.web.to_string();
     let program = Program::start_ready(&pool("api", &[&frozen, &other.text()], STEADY)).await;
     program.wait_for_state("api", &frozen, "healthy", PATIENCE).await;
     let load = Load::start(program.web, &Plan::get(8, 100));
-    assert_eventually("it serves", PATIENCE, || behind.count("/") > 10).await;
+    assert_eventually("it serves", PATIENCE, || backend_origin.count("/") > 10).await;
     backend.signal(Signal::SIGSTOP);
     program.wait_for_state("api", &frozen, "unhealthy", PATIENCE).await;
     let found = program.transitions("api", &frozen).await.pop().expect("a transition");
     assert_eq!(found.code.as_deref(), Some("L7TOUT"), "{found:?}");
-    let total = program.upstream("api", &frozen).await.expect("it is there").requests_total;
+    let total = program.upstream("api", &frozen).await.expect("status lists it").requests_total;
     for _ in 0..20 {
         assert_eq!(fetch(program.web, "GET", "/after").await.0, 200);
     }
     assert_eq!(other.count("/after"), 20);
-    let now = program.upstream("api", &frozen).await.expect("it is there");
-    assert!(now.requests_total <= total + 8, "no more than were on their way: {now:?}");
+    let now = program.upstream("api", &frozen).await.expect("status lists it");
+    assert!(now.requests_total <= total + 8, "only those that were already sent: {now:?}");
     let passes = now.transitions_total;
     backend.signal(Signal::SIGCONT);
     program.wait_for_state("api", &frozen, "healthy", PATIENCE).await;
-    assert_eq!(program.upstream("api", &frozen).await.expect("it is there").transitions_total, passes + 1);
-    let served = behind.count("/");
-    assert_eventually("it serves again", PATIENCE, || behind.count("/") > served).await;
+    assert_eq!(program.upstream("api", &frozen).await.expect("status lists it").transitions_total, passes + 1);
+    let served = backend_origin.count("/");
+    assert_eventually("it serves again", PATIENCE, || backend_origin.count("/") > served).await;
     let outcomes = load.stop().await;
-    assert_eq!(failures(&outcomes), NONE, "those it held when it froze were answered when it went on");
+    assert_eq!(failures(&outcomes), NONE, "requests it held while stopped were answered after it continued");
     program.assert_no_panic();
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn with_all_down_every_request_gets_503_at_once_and_no_connection_is_tried() {
+async fn with_all_upstreams_down_requests_get_503_at_once_without_a_connection_attempt() {
     let twins = [Twin::start("a").await, Twin::start("b").await];
     let program = Program::start_ready(&pool_of("api", &[twins[0].entry(), twins[1].entry()], STEADY)).await;
     let mut client = std::net::TcpStream::connect(program.web).expect("connect");
@@ -226,11 +222,11 @@ async fn with_all_down_every_request_gets_503_at_once_and_no_connection_is_tried
     times.sort();
     assert!(times[50] < Duration::from_millis(500), "the median: {:?}", times[50]);
     let after: Vec<_> = twins.iter().map(|twin| counted(&twin.traffic)).collect();
-    assert_eq!(after, before, "connections and requests on the traffic ports, which answer all the while");
+    assert_eq!(after, before, "connections and requests on the traffic ports, which answer all the time");
     twins[1].health.set("/healthz", 200);
     program.wait_for_state("api", &twins[1].traffic.text(), "healthy", PATIENCE).await;
     let (status, head) = ask(&mut client);
-    assert_eq!(status, 200, "on the connection that was refused so often: {head}");
+    assert_eq!(status, 200, "on the connection that got all the 503s: {head}");
     assert!(head.contains("X-Origin: b") || head.contains("x-origin: b"), "{head}");
     program.assert_no_panic();
 }
@@ -256,11 +252,11 @@ fn ask(client: &mut std::net::TcpStream) -> (u16, String) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_the_data_path_sees_brings_the_next_probe_and_never_a_verdict() {
+async fn a_failed_request_brings_the_next_probe_forward_and_changes_no_verdict() {
     let slow = STEADY.replace("interval = \"500ms\"\ntimeout", "interval = \"300s\"\ntimeout");
     assert!(slow.contains("300s"), "{slow}");
     let (dying, good) = (Origin::plain("dying").await, Origin::plain("good").await);
-    // Its check passes, and nothing listens where its requests go.
+    // Its check passes, and nothing listens on its traffic port.
     let (wrong, health) = (refusing_address().to_string(), Origin::plain("health").await);
     let wrong_entry = format!("{{ address = \"{wrong}\", health_address = \"{}\" }}", health.text());
     let quote = |origin: &Origin| format!("\"{}\"", origin.text());
@@ -269,7 +265,7 @@ async fn what_the_data_path_sees_brings_the_next_probe_and_never_a_verdict() {
         program.wait_for_state("api", address, "healthy", PATIENCE).await;
     }
     dying.kill();
-    let checks = program.upstream("api", &wrong).await.expect("it is there").checks_total;
+    let checks = program.upstream("api", &wrong).await.expect("status lists it").checks_total;
     let begin = Instant::now();
     // One retry each: with two of three refusing, some of these fail, and every one may hint.
     for _ in 0..12 {
@@ -279,24 +275,24 @@ async fn what_the_data_path_sees_brings_the_next_probe_and_never_a_verdict() {
     assert!(begin.elapsed() < Duration::from_secs(60), "the regular probe is due once in 300 s");
     let found = program.transitions("api", &dying.text()).await.pop().expect("a transition");
     assert_eq!((found.from, found.to), (HealthState::Healthy, HealthState::Unhealthy));
-    assert_eq!(found.code.as_deref(), Some("L4CON"), "a probe's finding: {found:?}");
+    assert_eq!(found.code.as_deref(), Some("L4CON"), "the result of a probe: {found:?}");
     let end = Instant::now() + PATIENCE;
     loop {
-        let upstream = program.upstream("api", &wrong).await.expect("it is there");
-        assert_eq!(upstream.state, HealthState::Healthy, "its probes pass, whatever became of requests");
+        let upstream = program.upstream("api", &wrong).await.expect("status lists it");
+        assert_eq!(upstream.state, HealthState::Healthy, "its probes pass, although requests fail");
         assert_eq!(upstream.transitions_total, 1);
         if upstream.checks_total >= checks + 2 {
             assert!(upstream.connect_failures_total > 0, "{upstream:?}");
             break;
         }
-        assert!(Instant::now() < end, "no probe came of the hints: {upstream:?}");
+        assert!(Instant::now() < end, "the hints caused no probe: {upstream:?}");
         let _ = fetch(program.web, "GET", "/").await;
     }
     program.assert_no_panic();
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn idle_connections_close_with_the_verdict_and_requests_in_flight_go_on() {
+async fn an_unhealthy_verdict_closes_idle_connections_and_lets_requests_in_flight_finish() {
     let (sick, well) = (Twin::start("sick").await, Twin::start("well").await);
     sick.traffic.set("/slow", Reply::status(200).delay(Duration::from_secs(3)));
     for twin in [&sick, &well] {
@@ -310,34 +306,34 @@ async fn idle_connections_close_with_the_verdict_and_requests_in_flight_go_on() 
         let requests = (0..6).map(|_| fetch(program.web, "GET", path));
         async { assert!(futures_util::future::join_all(requests).await.iter().all(|answer| answer.0 == 200)) }
     };
-    // On a machine that stalls for seconds both may time out; then the round shows nothing and is repeated.
+    // On a machine that stalls for seconds both may time out; then the round proves nothing and is repeated.
     for _ in 0..5 {
         sick.health.set("/healthz", 200);
         program.wait_for_state("api", &sick.traffic.text(), "healthy", PATIENCE).await;
         let begun = sick.traffic.count("/slow");
         let web = program.web;
         let slow = tokio::spawn(async move { fetch(web, "GET", "/slow").await.0 });
-        assert_eventually("it has begun", PATIENCE, || sick.traffic.count("/slow") > begun).await;
-        // Those of `well` are idle for longer than those of `sick`: a mere idle timeout would end them first.
+        assert_eventually("the slow request is in flight", PATIENCE, || sick.traffic.count("/slow") > begun).await;
+        // Those of `well` have been idle for longer than those of `sick`: an idle timeout would close them first.
         warm("/well").await;
         warm("/warm").await;
         assert!(sick.traffic.open_connections() > 1, "{}", sick.traffic.open_connections());
         sick.health.set("/healthz", 503);
         assert_eventually("idle ones are closed", PATIENCE, || sick.traffic.open_connections() <= 1).await;
         let conclusive = well.traffic.open_connections() > 0;
-        assert_eq!(slow.await.expect("it ends"), 200, "in flight when the verdict fell");
+        assert_eq!(slow.await.expect("it ends"), 200, "in flight when the verdict changed");
         program.wait_for_state("api", &sick.traffic.text(), "unhealthy", PATIENCE).await;
         if conclusive {
-            assert_eventually("the last one is closed", PATIENCE, || sick.traffic.open_connections() == 0).await;
+            assert_eventually("the last connection is closed", PATIENCE, || sick.traffic.open_connections() == 0).await;
             return program.assert_no_panic();
         }
     }
     panic!("connections to the sick upstream did not close before those to the healthy one:\n{}", program.log());
 }
 
-/// A verdict closes idle connections, but never one that a request is just taking: that would lose a POST.
+/// A verdict closes idle connections, but never one that a request has just taken: that would fail a POST.
 #[tokio::test(flavor = "multi_thread")]
-async fn verdicts_that_come_and_go_cost_no_request() {
+async fn flapping_verdicts_fail_no_request() {
     let twins = [Twin::start("a").await, Twin::start("b").await, Twin::start("c").await];
     let nervous = STEADY.replace("_threshold = 2", "_threshold = 1").replace("500ms", "200ms");
     let entries: Vec<String> = twins.iter().map(Twin::entry).collect();

@@ -1,5 +1,5 @@
-//! The fuzz target of the response reader on a stable compiler: random bytes, and the real answers of real systems changed,
-//! cut and joined, in random pieces. `fuzz/` drives the same property with a fuzzer.
+//! The fuzz target of the response reader on a stable compiler: random bytes, and real answers of real systems
+//! changed, cut and joined, in random pieces. `fuzz/` drives the same property with a fuzzer.
 
 mod property;
 
@@ -15,15 +15,15 @@ use crate::systems::real_answers;
 /// One change of an answer; places are shares of its length, so that they fit any.
 #[derive(Debug, Clone)]
 enum Change {
-    /// This byte there.
+    /// Sets a byte.
     Set(f64, u8),
-    /// These bytes put in there.
+    /// Inserts bytes.
     Insert(f64, Vec<u8>),
-    /// So many bytes taken out there.
+    /// Removes a number of bytes.
     Remove(f64, usize),
-    /// So many bytes from there put in once more.
+    /// Repeats a number of bytes.
     Repeat(f64, usize),
-    /// Nothing after this.
+    /// Cuts the rest off.
     Truncate(f64),
 }
 
@@ -58,7 +58,7 @@ impl Change {
 
 fn change() -> impl Strategy<Value = Change> {
     let place = || 0.0..1.0_f64;
-    // What a response is made of, more often than noise.
+    // Parts of responses, more often than random bytes.
     let token = prop_oneof![
         Just(&b"\r\n"[..]),
         Just(&b"\n"[..]),
@@ -87,7 +87,7 @@ fn change() -> impl Strategy<Value = Change> {
 }
 
 fn run<S: Strategy>(cases: u32, strategy: S, hold: impl Fn(S::Value)) {
-    // Failures are shown whole; a file of them would be written beside the sources.
+    // Failures are shown whole; no file of them is written beside the sources.
     let config = Config { cases, failure_persistence: None, ..Config::default() };
     let hold = |value| {
         hold(value);
@@ -103,7 +103,7 @@ fn cuts() -> impl Strategy<Value = Vec<usize>> {
 }
 
 #[test]
-fn random_bytes_never_panic_and_read_the_same_however_they_are_cut() {
+fn random_bytes_never_panic_and_parse_the_same_in_any_pieces() {
     let bytes = prop::collection::vec(any::<u8>(), 0..3_000);
     let headed = bytes.clone().prop_map(|bytes| [&b"HTTP/1.1 200 OK\r\n"[..], &bytes].concat());
     run(1_000, (prop_oneof![bytes, headed], cuts()), |(bytes, cuts)| {
@@ -113,7 +113,7 @@ fn random_bytes_never_panic_and_read_the_same_however_they_are_cut() {
 }
 
 #[test]
-fn changed_answers_of_real_systems_never_panic_and_read_the_same_however_they_are_cut() {
+fn mutated_answers_of_real_systems_never_panic_and_parse_the_same_in_any_pieces() {
     let answers: Vec<Vec<u8>> = real_answers().into_values().collect();
     let answer = prop::sample::select(answers);
     let changed = (answer, prop::collection::vec(change(), 0..8)).prop_map(|(mut bytes, changes)| {
@@ -126,9 +126,9 @@ fn changed_answers_of_real_systems_never_panic_and_read_the_same_however_they_ar
     });
 }
 
-/// Sizes around every bound of the reader: heads of 64 KiB, 200 fields, 16 interim answers, bodies of 64 KiB.
+/// Sizes around every limit of the reader: heads of 64 KiB, 200 fields, 16 interim answers, bodies of 64 KiB.
 #[test]
-fn answers_around_the_bounds_read_the_same_however_they_are_cut() {
+fn answers_around_the_limits_parse_the_same_in_any_pieces() {
     let head = |fields: usize, length: usize| {
         let fields: String = (0..fields).map(|n| format!("F{n}: {}\r\n", "x".repeat(length))).collect();
         format!("HTTP/1.1 200 OK\r\n{fields}\r\nready")

@@ -1,37 +1,37 @@
-//! What healthy means, row by row on the real program: who holds each line of the two tables of the promise. The names are
-//! checked: a row whose test is renamed or removed fails.
+//! The rules of health on the real program: the test for each row of the tables in health.md. The names are checked: a
+//! row whose test is renamed or removed fails.
 //!
-//! | probes and verdicts | held by |
+//! | probes and verdicts | test |
 //! |---|---|
-//! | first seen: unknown, probed at once, no traffic | `promise::upstreams_added_by_a_reload_get_nothing_before_they_have_passed` |
+//! | first seen: unknown, probed at once, no traffic | `promise::upstreams_added_by_a_reload_get_no_request_before_they_pass` |
 //! | the first request waits for the first verdict | `life::start::the_first_request_waits_for_the_first_verdict` |
-//! | a probe passes or fails: streaks and thresholds | `health::verdicts_fall_at_the_thresholds_and_another_result_begins_anew` |
-//! | fast interval while a streak is open or unknown | `health::probes_hurry_while_a_streak_is_open_and_rest_when_it_is_not` |
+//! | a probe passes or fails: streaks and thresholds | `health::verdicts_change_at_the_thresholds_and_an_opposite_result_restarts_the_streak` |
+//! | fast interval while a streak is open or unknown | `health::probes_use_the_fast_interval_only_while_a_streak_is_open` |
 //! | start period: failures do not count | `health::in_the_start_period_failures_do_not_count_until_the_first_pass` |
 //! | start period over: failures count | `health::after_the_start_period_failures_count` |
-//! | our own lack of resources: no verdict | `faults::own::without_a_single_descriptor_every_verdict_stands_and_nothing_spins` |
-//! | every other connect error is a failure | `health::an_unreachable_network_is_a_failure_with_its_hint` |
-//! | none has passed or failed for long: unknown, stale | `staleness::without_verdicts_nothing_is_sent_past_the_time_for_which_they_hold` |
-//! | a stopped process: unknown, stale | `health::after_a_long_standstill_verdicts_are_stale_and_no_missed_probe_is_made_up_for` |
-//! | after a stop requests wait as at start | `staleness::after_a_stop_requests_wait_for_new_verdicts_and_none_goes_where_the_check_fails_now` |
-//! | a checker that stands still | `staleness::a_checker_that_stands_still_is_told_and_trusted_no_longer_than_its_verdicts_hold` |
-//! | the data path sees a failure: a hint | `faults::what_the_data_path_sees_brings_the_next_probe_and_never_a_verdict` |
-//! | disabled and draining ones are probed | `health::disabled_and_draining_upstreams_are_probed_and_judged_like_the_others` |
-//! | unhealthy: idle connections close, the rest goes on | `faults::idle_connections_close_with_the_verdict_and_requests_in_flight_go_on` |
-//! | several checks: all, any, a number | `health::several_checks_make_the_verdict_that_require_asks_for` |
+//! | our own lack of resources: no verdict | `faults::own::without_descriptors_verdicts_are_kept_and_little_processor_time_is_used` |
+//! | every other connect error is a failure | `health::an_unreachable_network_is_a_failure_with_a_hint` |
+//! | no pass or failure for long: unknown, stale | `staleness::without_probes_nothing_is_sent_after_the_verdicts_expire` |
+//! | a stopped process: unknown, stale | `health::after_a_long_stop_verdicts_are_stale_and_missed_probes_are_not_repeated` |
+//! | after a stop requests wait as at start | `staleness::after_a_stop_requests_wait_for_new_verdicts_and_none_reaches_a_failing_upstream` |
+//! | a stopped checker | `staleness::a_stopped_checker_is_reported_and_its_verdicts_expire` |
+//! | the data path reports a failure: a hint | `faults::a_failed_request_brings_the_next_probe_forward_and_changes_no_verdict` |
+//! | disabled and draining ones are probed | `health::disabled_and_draining_upstreams_are_probed_and_get_verdicts` |
+//! | unhealthy: idle connections close, requests in flight finish | `faults::an_unhealthy_verdict_closes_idle_connections_and_lets_requests_in_flight_finish` |
+//! | several checks: all, any, a number | `health::several_checks_are_combined_as_require_says` |
 //! | a panic of one probe: that one is unknown | `pool::controller::a_panicking_probe_makes_its_upstream_unknown_and_no_other` |
-//! | the scheduler dies: verdicts stand | `pool::controller::a_dead_scheduler_is_restarted_within_a_second_and_verdicts_are_kept` |
+//! | the scheduler dies: verdicts are kept | `pool::controller::a_dead_scheduler_is_restarted_within_a_second_and_verdicts_are_kept` |
 //!
-//! | reload | held by |
+//! | reload | test |
 //! |---|---|
-//! | same pool, address and check: all carried | `reload::carry::the_same_upstream_keeps_state_streak_counters_load_and_what_the_operator_said` |
-//! | next due and probes in flight are carried | `reload::carry::reloads_neither_hurry_probes_nor_put_them_off` |
-//! | a renamed or split pool reads the verdict | `reload::carry::a_renamed_pool_and_the_parts_of_a_split_one_take_the_verdict` |
-//! | timing or thresholds changed | `reload::change::new_thresholds_judge_the_streak_that_is_there_and_a_shorter_interval_counts_from_the_last_start` |
-//! | check changed: state carried, probed at once | `reload::change::a_changed_check_is_made_at_once_while_the_old_verdict_stands` |
+//! | same pool, address and check: all carried | `reload::carry::the_same_upstream_keeps_state_streak_counters_load_and_orders` |
+//! | next due and probes in flight are carried | `reload::carry::reloads_neither_advance_nor_delay_probes` |
+//! | a renamed or split pool keeps the verdict | `reload::carry::renamed_and_split_pools_keep_the_verdict` |
+//! | timing or thresholds changed | `reload::change::new_thresholds_apply_to_the_open_streak_and_a_shorter_interval_counts_from_the_last_start` |
+//! | check changed: state carried, probed at once | `reload::change::a_changed_check_runs_at_once_while_the_old_verdict_is_kept` |
 //! | check changed: a late result is dropped | `reload::change::a_late_result_of_the_old_check_is_dropped` |
-//! | weight, backup or balance changed | `reload::carry::weight_backup_and_balance_leave_health_alone` |
-//! | upstream removed | `reload::change::a_removed_upstream_gets_nothing_more_and_finishes_what_it_has` |
+//! | weight, backup or balance changed | `reload::carry::changes_of_weight_backup_and_balance_do_not_change_health` |
+//! | upstream removed | `reload::change::a_removed_upstream_gets_no_new_request_and_finishes_those_in_flight` |
 //! | check changed: carried for a while only | `reload::warm::what_is_carried_is_found_out_however_often_the_check_changes` |
 //! | the new members could not serve: retiring | `reload::change::removed_upstreams_serve_until_a_new_one_is_healthy` |
 //! | the new members as this configuration judges them | `reload::warm::a_reload_that_judges_the_kept_ones_unhealthy_lets_the_removed_serve_on` |
@@ -39,10 +39,10 @@
 //! | retiring ones are under orders | `reload::warm::who_retires_takes_orders_and_comes_back_without_them` |
 //! | an upstream leaves the file and comes back | `reload::warm::an_order_ends_with_the_upstream_in_the_file` |
 //! | a pool that did not exist before | `reload::change::requests_to_a_new_pool_wait_for_its_first_verdict` |
-//! | equal checks are one probe, others do not touch | `reload::carry::equal_checks_are_one_probe_and_different_ones_do_not_touch` |
+//! | equal checks share one probe, others are independent | `reload::carry::equal_checks_share_one_probe_and_different_ones_are_independent` |
 //!
-//! The two rows of `pool::controller` are held there, by the scheduler over a prober that panics: nothing that a file or an
-//! upstream can do makes the real one panic, and no switch for it is built into the program.
+//! The two rows of `pool::controller` are tested there, with a prober that panics: no file and no upstream can make the
+//! real prober panic, and the program has no switch for it.
 
 use std::path::Path;
 use std::time::Duration;
@@ -75,8 +75,8 @@ fn arrivals(origin: &Origin) -> Vec<Duration> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn verdicts_fall_at_the_thresholds_and_another_result_begins_anew() {
-    // Passes and failures, and what is known after each: the state, and the run of equal results.
+async fn verdicts_change_at_the_thresholds_and_an_opposite_result_restarts_the_streak() {
+    // Passes and failures, and the state and the streak after each.
     use HealthState::{Healthy, Unhealthy, Unknown};
     let steps = [
         (true, 1, Unknown),
@@ -128,14 +128,14 @@ async fn verdicts_fall_at_the_thresholds_and_another_result_begins_anew() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn probes_hurry_while_a_streak_is_open_and_rest_when_it_is_not() {
+async fn probes_use_the_fast_interval_only_while_a_streak_is_open() {
     let origin = Origin::plain("a").await;
     let keys = "interval = \"2s\"\nfast_interval = \"50ms\"\nhealthy_threshold = 4\nunhealthy_threshold = 4";
     let program = Program::start(&pool("api", &[&origin.text()], &check(keys))).await;
     program.wait_for_state("api", &origin.text(), "healthy", PATIENCE).await;
     let unknown = arrivals(&origin);
     assert_eq!(unknown.len(), 4, "{unknown:?}");
-    // The fifth comes at the upstream's own slot, the sixth an interval after it.
+    // The fifth probe comes at the upstream's own slot, the sixth an interval later.
     assert_eventually("it rests", PATIENCE, || origin.count("/healthz") == 6).await;
     origin.set("/healthz", 503);
     program.wait_for_state("api", &origin.text(), "unhealthy", PATIENCE).await;
@@ -143,9 +143,9 @@ async fn probes_hurry_while_a_streak_is_open_and_rest_when_it_is_not() {
     assert_eq!(all.len(), 10, "{all:?}");
     let gaps: Vec<Duration> = all.windows(2).map(|pair| pair[1] - pair[0]).collect();
     let (fast, rest) = (Duration::from_millis(50), Duration::from_secs(2));
-    // Arrivals waver by what the machine takes between a start and the arrival: less than half of either.
+    // The time from the start of a probe to its arrival varies by less than half of either interval.
     for gap in [0, 1, 2, 6, 7, 8] {
-        assert!((fast / 2..rest / 2).contains(&gaps[gap]), "gap {gap} is hurried: {gaps:?}");
+        assert!((fast / 2..rest / 2).contains(&gaps[gap]), "gap {gap} is a fast interval: {gaps:?}");
     }
     for gap in [4, 5] {
         assert!((rest * 3 / 4..rest * 4).contains(&gaps[gap]), "gap {gap} is an interval: {gaps:?}");
@@ -158,14 +158,15 @@ async fn in_the_start_period_failures_do_not_count_until_the_first_pass() {
     let keys = "interval = \"60s\"\nfast_interval = \"40ms\"\nstart_period = \"60s\"\nhealthy_threshold = 1\n\
                 unhealthy_threshold = 1";
     let program = Program::start(&pool("api", &[&origin.text()], &check(keys))).await;
-    // With an interval of a minute, so many within the patience are hurried ones.
+    // The interval is a minute, so that these probes come at the fast interval.
     assert_eventually("it hurries", PATIENCE, || origin.count("/healthz") >= 12).await;
     let now = only(&program).await;
     assert_eq!((now.state, now.transitions_total, now.eligible), (HealthState::Unknown, 0, false), "{now:?}");
     assert!(now.checks_total >= 10 && now.last_check.is_some_and(|last| last.status == Some(503)));
     origin.set("/healthz", 200);
     program.wait_for_state("api", &origin.text(), "healthy", PATIENCE).await;
-    // The period goes on, but it has passed: the next failure counts. A broken request brings the next probe.
+    // The start period is not over, but the upstream has passed: the next failure counts. A failed request brings the
+    // next probe forward.
     origin.set("/healthz", 503);
     origin.set("/", Reply::reset());
     let end = Instant::now() + PATIENCE;
@@ -183,13 +184,14 @@ async fn after_the_start_period_failures_count() {
     program.wait_for_state("api", &origin.text(), "unhealthy", PATIENCE).await;
     let seen = arrivals(&origin);
     let last = seen.last().expect("it was probed");
-    assert!(*last >= Duration::from_millis(650), "three failures that count come after the period: {seen:?}");
-    assert!(seen.len() > 3, "those before did not: {seen:?}");
+    assert!(*last >= Duration::from_millis(650), "the three failures that count come after the period: {seen:?}");
+    assert!(seen.len() > 3, "earlier failures did not count: {seen:?}");
 }
 
-/// Linux answers a connect to a broadcast address with ENETUNREACH, whatever its routes: 127.255.255.255 is the loopback's.
+/// Linux answers a connect to a broadcast address with ENETUNREACH, whatever its routes: 127.255.255.255 is the
+/// loopback's.
 #[tokio::test(flavor = "multi_thread")]
-async fn an_unreachable_network_is_a_failure_with_its_hint() {
+async fn an_unreachable_network_is_a_failure_with_a_hint() {
     let unreachable = "127.255.255.255:8080";
     let program = Program::start(&pool("api", &[unreachable], QUICK)).await;
     program.wait_for_state("api", unreachable, "unhealthy", PATIENCE).await;
@@ -198,14 +200,14 @@ async fn an_unreachable_network_is_a_failure_with_its_hint() {
     assert!(last.reason.contains("no route from this machine"), "{last:?}");
 }
 
-/// The process is stopped for longer than a verdict lives without probes.
+/// The process is stopped for longer than a verdict is valid without probes.
 #[tokio::test(flavor = "multi_thread")]
-async fn after_a_long_standstill_verdicts_are_stale_and_no_missed_probe_is_made_up_for() {
+async fn after_a_long_stop_verdicts_are_stale_and_missed_probes_are_not_repeated() {
     let origin = Origin::plain("a").await;
     let keys = "interval = \"1s\"\nfast_interval = \"1s\"\nhealthy_threshold = 2";
     let program = Program::start_ready(&pool("api", &[&origin.text()], &check(keys))).await;
     program.wait_for_state("api", &origin.text(), "healthy", PATIENCE).await;
-    // None is in flight: its answer would be the end of a probe.
+    // No probe is in flight: its response would end a probe.
     let probes = only(&program).await.checks_total;
     let end = Instant::now() + PATIENCE;
     while only(&program).await.checks_total == probes {
@@ -214,7 +216,7 @@ async fn after_a_long_standstill_verdicts_are_stale_and_no_missed_probe_is_made_
     program.signal(Signal::SIGSTOP);
     let before = origin.count("/healthz");
     tokio::time::sleep(Duration::from_millis(30_500)).await;
-    assert_eq!(origin.count("/healthz"), before, "it stands still");
+    assert_eq!(origin.count("/healthz"), before, "the stopped process sends no probe");
     program.signal(Signal::SIGCONT);
     let woken = Instant::now();
     program.wait_for_state("api", &origin.text(), "healthy", PATIENCE).await;
@@ -229,7 +231,7 @@ async fn after_a_long_standstill_verdicts_are_stale_and_no_missed_probe_is_made_
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn disabled_and_draining_upstreams_are_probed_and_judged_like_the_others() {
+async fn disabled_and_draining_upstreams_are_probed_and_get_verdicts() {
     let (out, other) = (Origin::plain("out").await, Origin::plain("other").await);
     let program = Program::start_ready(&pool(
         "api",
@@ -248,7 +250,7 @@ async fn disabled_and_draining_upstreams_are_probed_and_judged_like_the_others()
         for (status, state) in [(503, "unhealthy"), (200, "healthy"), (503, "unhealthy"), (200, "healthy")] {
             out.set("/healthz", status);
             program.wait_for_state("api", &out.text(), state, PATIENCE).await;
-            let now = program.upstream("api", &out.text()).await.expect("it is there");
+            let now = program.upstream("api", &out.text()).await.expect("status lists it");
             assert!(!now.eligible, "{word}: {now:?}");
             assert_eq!(get(program.web, "/").await.text(), "hello from other", "{word}");
         }
@@ -265,7 +267,7 @@ async fn disabled_and_draining_upstreams_are_probed_and_judged_like_the_others()
 
 /// Three checks on three paths of one upstream, two of which fail or pass in turn.
 #[tokio::test(flavor = "multi_thread")]
-async fn several_checks_make_the_verdict_that_require_asks_for() {
+async fn several_checks_are_combined_as_require_says() {
     let paths = ["/one", "/two", "/three"];
     // How many of the three pass, and whether that is enough for `all`, `any`, and 2.
     let table = [(3, [true, true, true]), (2, [false, true, true]), (1, [false, true, false]), (0, [false; 3])];
@@ -274,7 +276,7 @@ async fn several_checks_make_the_verdict_that_require_asks_for() {
         let list: Vec<String> = paths.iter().map(|path| format!("{{ type = \"http\", path = \"{path}\" }}")).collect();
         let check = format!("{QUICK}require = {require}\nchecks = [{}]\n", list.join(", "));
         let program = Program::start(&pool("api", &[&origin.text()], &check)).await;
-        // Down and up again, so that each verdict is reached from either side.
+        // Down and up again, so that each verdict is reached in both directions.
         for (passing, enough) in table.iter().chain(table.iter().rev()) {
             for (index, path) in paths.iter().enumerate() {
                 origin.set(path, if index < *passing { 200 } else { 503 });
@@ -298,7 +300,7 @@ async fn several_checks_make_the_verdict_that_require_asks_for() {
     }
 }
 
-/// The rows of the tables above: what they hold, and the test's path.
+/// The rows of the tables above: the rule, and the path of its test.
 fn rows() -> Vec<(String, String)> {
     let text = std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/it/health.rs")).expect("this");
     let rows = text.lines().filter_map(|line| line.strip_prefix("//! | ")?.strip_suffix("` |")?.split_once(" | `"));
@@ -306,7 +308,7 @@ fn rows() -> Vec<(String, String)> {
 }
 
 #[test]
-fn every_row_of_the_tables_has_a_test_that_exists() {
+fn every_row_of_the_tables_names_an_existing_test() {
     let rows = rows();
     assert!(rows.len() >= 25, "{rows:?}");
     for (row, test) in &rows {
@@ -314,7 +316,7 @@ fn every_row_of_the_tables_has_a_test_that_exists() {
         let place = module.replace("::", "/");
         let files = [format!("tests/it/{place}.rs"), format!("src/{place}.rs"), format!("src/{place}/tests.rs")];
         let texts = files.iter().filter_map(|file| std::fs::read_to_string(file).ok()).collect::<Vec<_>>();
-        assert!(!texts.is_empty(), "{row}: there is no {module}");
+        assert!(!texts.is_empty(), "{row}: no module {module}");
         let declared = |text: &String| {
             let lines: Vec<&str> = text.lines().map(str::trim_start).collect();
             let wanted = [format!("fn {name}("), format!("async fn {name}(")];

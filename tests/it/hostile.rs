@@ -1,9 +1,9 @@
-//! Upstreams that answer with malice or nonsense: each probe ends by its timeout plus 50 ms, takes only so many bytes off
-//! the wire, and leaves no memory behind; nothing of what they say leads a probe elsewhere or a secret into the open
-//! ([`secrets`]). What each answer is called is held by `probe` and by the tables beside `probe::answer`.
+//! Hostile and malformed responses: each probe ends within 50 ms of its timeout, reads a bounded number of bytes and
+//! frees its memory; no response redirects a probe or reveals a secret ([`secrets`]). The sentences for each response
+//! are tested in `probe` and beside `probe::answer`.
 //!
-//! A busy machine wakes timers late. Beside every probe run timers that are due with its deadline; what the latest of
-//! them was late is allowed to the probe as well, and nothing more.
+//! A busy machine wakes timers late. Timers that are due with the deadline of a probe run beside it; the probe may be
+//! as late as the latest of them, and no later.
 
 mod admin;
 mod layers;
@@ -27,27 +27,27 @@ use crate::support::assert_eventually;
 const TIMEOUT: Duration = Duration::from_millis(150);
 /// What a probe may take beyond its deadline.
 const GRACE: Duration = Duration::from_millis(50);
-/// How long a socket may take to be seen closed.
+/// How long it may take until a closed socket is noticed.
 const PATIENCE: Duration = Duration::from_secs(20);
-/// What the kernel buffers on both sides of one connection, at the most, and what a probe reads of a body.
+/// The most that the kernel buffers on both sides of one connection, and a probe reads of a body.
 const BYTES_TAKEN_MAX: u64 = 16 << 20;
 
-/// The text that every check here looks for, and that none of these upstreams says.
+/// The text that every check here looks for, and that none of these upstreams sends.
 const WANTED: &str = "ready";
 
-/// One upstream that means harm.
+/// One hostile upstream.
 pub struct Hostile {
     name: &'static str,
     /// What it does to a client that connects or sends a request.
     does: Does,
-    /// What must be said of it.
+    /// The code of a probe of it.
     code: Code,
 }
 
 enum Does {
-    /// Answers every request so.
+    /// Its response to every request.
     Answer(Reply),
-    /// Does this before it reads a byte.
+    /// What it does on a connection before it reads.
     OnAccept(Reply),
 }
 
@@ -62,8 +62,8 @@ impl Hostile {
 
 const OK: &str = "HTTP/1.1 200 OK\r\n";
 
-/// Each of them, once.
-pub fn everyone() -> Vec<Hostile> {
+/// All of them.
+pub fn all_hostile() -> Vec<Hostile> {
     let answer = |name, code, reply| Hostile { name, does: Does::Answer(reply), code };
     let accept = |name, code, reply| Hostile { name, does: Does::OnAccept(reply), code };
     let (late, bad) = (Code::L7Tout, Code::L7Rsp);
@@ -77,7 +77,7 @@ pub fn everyone() -> Vec<Hostile> {
         accept("never reads", late, Reply::acts(vec![Act::Wait(TIMEOUT * 4)])),
         answer("drips its head", late, Reply::acts(vec![drip(&format!("{OK}Content-Length: 5\r\n\r\nready"))])),
         answer("drips its body", late, Reply::raw(format!("{OK}\r\n")).then(Act::EndlessDrip(b"x".to_vec(), tick))),
-        answer("says its body too late", late, late_body()),
+        answer("sends its body too late", late, late_body()),
         answer("drips chunks", late, Reply::acts(drip_chunks(tick))),
         answer("drips fields (slowloris)", late, Reply::raw(OK).then(Act::EndlessDrip(b"A: b\r\n".to_vec(), tick))),
         answer("drips interim answers", late, drip_interim(tick)),
@@ -93,12 +93,12 @@ pub fn everyone() -> Vec<Hostile> {
         answer("endless zeros", bad, Reply::acts(vec![]).then_endless([0; 64 << 10])),
         accept("a banner", bad, Reply::raw("220 mail.example ESMTP\r\n").then_hang()),
         answer("a gzip bomb", bad, Reply::raw(gzip_bomb_answer()).then_hang()),
-        answer("a chunk size that is no number", bad, chunked("zz\r\nready\r\n0\r\n\r\n")),
+        answer("a chunk size that is not a number", bad, chunked("zz\r\nready\r\n0\r\n\r\n")),
         answer("a chunk size beyond 64 bits", bad, chunked("fffffffffffffffff\r\nready")),
         answer("a negative chunk size", bad, chunked("-5\r\nready\r\n0\r\n\r\n")),
         answer("a chunk without its line end", bad, chunked("2\r\nreXXady\r\n0\r\n\r\n")),
         answer("two lengths", bad, Reply::raw(format!("{OK}Content-Length: 5\r\nContent-Length: 6\r\n\r\nready"))),
-        answer("a length that is no number", bad, Reply::raw(format!("{OK}Content-Length: 5x\r\n\r\nready"))),
+        answer("a length that is not a number", bad, Reply::raw(format!("{OK}Content-Length: 5x\r\n\r\nready"))),
         accept("closes at once", bad, Reply::close()),
         accept("resets at once", bad, Reply::reset()),
         answer("resets after the request", bad, Reply::reset()),
@@ -136,7 +136,7 @@ fn garbage(bytes: usize) -> Vec<u8> {
     std::iter::repeat_with(|| random.u8(..)).take(bytes).collect()
 }
 
-/// `bomb` is the name that the compressed file bears: what a check of the raw bytes finds.
+/// `bomb` is the name of the compressed file: a check of the raw bytes finds it.
 fn gzip_bomb_answer() -> Vec<u8> {
     let bomb = gzip_bomb(1 << 20);
     let mut answer = format!("{OK}Content-Encoding: gzip\r\nContent-Length: {}\r\n\r\n", bomb.len()).into_bytes();
@@ -144,7 +144,7 @@ fn gzip_bomb_answer() -> Vec<u8> {
     answer
 }
 
-/// A gzip file of at least so many bytes that unpacks to 150 times as much: one zero, then copies of it 258 at a time
+/// A gzip file of at least this many bytes that unpacks to 150 times as much: one zero, then copies of it 258 at a time
 /// (RFC 1951, fixed codes: length 258 is 11000101, distance 1 is 00000; codes go in from their first bit).
 fn gzip_bomb(bytes: usize) -> Vec<u8> {
     let mut out = b"\x1f\x8b\x08\x08\0\0\0\0\0\x03bomb\0".to_vec();
@@ -177,7 +177,7 @@ fn contains(text: &str) -> Arc<ProbeSpec> {
     })
 }
 
-/// How late the latest of some timers was that were due when the deadline of a probe begun now is.
+/// The lateness of the latest of some timers that are due at the deadline of a probe begun now.
 async fn lateness() -> Duration {
     let due = Instant::now() + TIMEOUT;
     let timers = (0..4).map(|_| {
@@ -190,8 +190,8 @@ async fn lateness() -> Duration {
     late.max().unwrap_or_default()
 }
 
-/// Probes until one probe keeps within its time, three times at the most: a machine that stands still between the
-/// probe's timer and its end is not the probe's fault, and does not do it thrice.
+/// Probes at most three times, until one probe ends in time: a machine that stalls between the probe's timer and its
+/// end is not the probe's fault, and does not stall three times in a row.
 async fn within_its_time(name: &str, origin: &roundsman::model::Address, spec: &Arc<ProbeSpec>) -> ProbeReport {
     let mut overdue = Vec::new();
     for _ in 0..3 {
@@ -207,9 +207,9 @@ async fn within_its_time(name: &str, origin: &roundsman::model::Address, spec: &
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn every_hostile_answer_ends_by_the_timeout_plus_50_ms_and_takes_little() {
+async fn a_probe_of_any_hostile_answer_ends_within_50_ms_of_its_timeout_and_reads_little() {
     let spec = contains(WANTED);
-    for hostile in everyone() {
+    for hostile in all_hostile() {
         let name = hostile.name;
         let origin = hostile.start();
         let report = within_its_time(name, &origin.address(), &spec).await;
@@ -226,9 +226,9 @@ async fn every_hostile_answer_ends_by_the_timeout_plus_50_ms_and_takes_little() 
     assert_eq!(report.code, Code::L4Tout, "{}", report.sentence());
 }
 
-/// Nothing is unpacked: what is compared are the bytes of the body as they came.
+/// Nothing is unpacked: the bytes of the body are compared as received.
 #[tokio::test]
-async fn a_compressed_body_is_judged_as_the_bytes_it_is() {
+async fn a_compressed_body_is_compared_as_raw_bytes() {
     let origin = Origin::new().on("*").reply(Reply::raw(gzip_bomb_answer())).start().await;
     let at = origin.address();
     let report = probe(&at, &at, &contains("bomb"), PATIENCE).await;

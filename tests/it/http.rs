@@ -1,5 +1,5 @@
-//! The data plane on real sockets: what clients are answered, and what upstreams see. The health of the upstreams is given;
-//! what decides it is tested elsewhere.
+//! The data plane on real sockets: what clients and upstreams receive. Tests set the health of the upstreams
+//! themselves.
 
 mod answers;
 mod bodies;

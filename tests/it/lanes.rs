@@ -1,6 +1,6 @@
-//! Answers of every kind, as the two lanes and the checker judge them: pingora's parser in the general lane, ours in the
-//! tunnel lane (what an upgrade is answered with) and in a probe. Where they differ, the README says so, row for row: a row
-//! that is right no more fails here, and so does one that is missing there. What is passed on is in canonical form.
+//! Which responses the two lanes and the checker accept: pingora's parser in the general lane, ours in the tunnel lane
+//! (the response to an upgrade) and in a probe. The README lists the differences; a row that is wrong or missing there
+//! fails here. Responses are passed on in canonical form.
 
 use std::fmt::Write as _;
 use std::net::SocketAddr;
@@ -11,11 +11,11 @@ use tokio::net::TcpStream;
 use tokio::time::Instant;
 
 use crate::origin::{Origin, Reply};
-use crate::program::{Program, QUICK, pool};
+use crate::program::{Program, http_check, pool};
 
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// What a parser makes of an answer.
+/// Whether a parser accepts a response.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Verdict {
     /// The client gets all of it, the probe passes.
@@ -28,14 +28,14 @@ enum Verdict {
 
 use Verdict::{Cut, Refused, Taken};
 
-/// One answer: what is odd about it, its bytes, and the verdicts of general lane, tunnel lane and checker.
+/// One response: what is unusual about it, its bytes, and the verdicts of general lane, tunnel lane and checker.
 struct Row {
     odd: &'static str,
     bytes: Vec<u8>,
     verdicts: [Verdict; 3],
-    /// What is asked, and the status that is expected.
+    /// The method of the request, and the expected status.
     asked: (&'static str, u16),
-    /// The body; `None`: the answer has none.
+    /// The body; `None`: the response has none.
     text: Option<&'static str>,
 }
 
@@ -59,7 +59,7 @@ fn body(odd: &'static str, fields: &str, body: &str, verdicts: [Verdict; 3]) -> 
     row(odd, "", verdicts).with(&format!("HTTP/1.1 200 OK\r\n{fields}\r\n{body}"))
 }
 
-/// As [`row`], with a length that is this.
+/// As [`row`], with this Content-Length.
 fn length(odd: &'static str, value: &str, verdicts: [Verdict; 3]) -> Row {
     body(odd, &format!("Content-Length:{value}\r\n"), "ok", verdicts)
 }
@@ -74,19 +74,19 @@ fn chunks(odd: &'static str, text: &str, verdicts: [Verdict; 3]) -> Row {
     body(odd, "Transfer-Encoding: chunked\r\n", text, verdicts)
 }
 
-/// Every byte is itself, so that a text can hold any.
+/// Turns each character up to U+00FF into the byte of its value.
 fn latin(mut row: Row) -> Row {
     let text = String::from_utf8(row.bytes).expect("it was made of text");
     row.bytes = text.chars().map(|c| u8::try_from(u32::from(c)).expect("up to U+00FF")).collect();
     row
 }
 
-/// All judge it alike.
+/// All three accept it.
 const ALL: [Verdict; 3] = [Taken; 3];
 const NONE: [Verdict; 3] = [Refused; 3];
-/// A body that a request cannot get whole.
+/// The body is truncated or its framing is broken.
 const BROKEN: [Verdict; 3] = [Cut, Cut, Refused];
-/// Pingora takes it, and we cannot see that.
+/// Only pingora accepts it, and our code cannot see the difference.
 const PINGORA: [Verdict; 3] = [Taken, Refused, Refused];
 
 fn rows() -> Vec<Row> {
@@ -146,7 +146,7 @@ fn status_lines() -> Vec<Row> {
         status("status of four digits", "HTTP/1.1 2000 OK", NONE),
         status("sign before the status", "HTTP/1.1 +20 OK", NONE),
         status("an interim answer before it", &interim("HTTP/1.1 103 Early Hints\r\nLink: a", 1), ALL),
-        status("a 100 that nobody waits for before it", &interim("HTTP/1.1 100 Continue", 1), ALL),
+        status("an unexpected 100 before it", &interim("HTTP/1.1 100 Continue", 1), ALL),
         status("an unknown interim answer before it", &interim("HTTP/1.1 199 What", 1), ALL),
         status("an interim answer with a length before it", &interim("HTTP/1.1 103 H\r\nContent-Length: 5", 1), ALL),
         status(
@@ -156,7 +156,7 @@ fn status_lines() -> Vec<Row> {
         ),
         status("sixteen interim answers before it", &interim("HTTP/1.1 103 H", 16), ALL),
         status("seventeen interim answers before it", &interim("HTTP/1.1 103 H", 17), NONE),
-        status("a switch of protocols that nobody asked for", "HTTP/1.1 101 S\r\nUpgrade: h2c", NONE),
+        status("an unrequested switch of protocols", "HTTP/1.1 101 S\r\nUpgrade: h2c", NONE),
     ]
 }
 
@@ -290,25 +290,25 @@ fn without_body() -> Vec<Row> {
 }
 
 impl Row {
-    /// These bytes instead.
+    /// Replaces the bytes.
     fn with(mut self, bytes: &str) -> Row {
         self.bytes = bytes.into();
         self
     }
 
-    /// With these bytes after it.
+    /// Appends these bytes.
     fn and(mut self, bytes: &str) -> Row {
         self.bytes.extend_from_slice(bytes.as_bytes());
         self
     }
 
-    /// The answer to this method, which has no body.
+    /// Makes it the response to this method, without a body.
     fn asked(self, method: &'static str, status: u16) -> Row {
         Row { asked: (method, status), text: None, ..self }
     }
 }
 
-/// The rows that one of the three takes and another does not, as the README has them.
+/// The rows on which the three differ, as a table for the README.
 fn differences(rows: &[Row]) -> String {
     let mut text = String::from("| a response with | to a request | to an upgrade | to a check |\n|---|---|---|---|\n");
     let differ = |row: &&Row| row.verdicts.iter().any(|verdict| (*verdict == Taken) != (row.verdicts[0] == Taken));
@@ -332,10 +332,10 @@ fn the_readme_lists_the_differences_between_the_lanes() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn answers_are_judged_as_the_table_says() {
+async fn each_lane_and_the_checker_accept_what_the_table_says() {
     let rows = rows();
     let origin = Origin::new().start().await;
-    let mut text = pool("api", &[&origin.text()], &format!("type = \"http\"\npath = \"/healthz\"\n{QUICK}"));
+    let mut text = pool("api", &[&origin.text()], &http_check());
     for (number, row) in rows.iter().enumerate() {
         origin.set(&format!("/{number}"), Reply::raw(&row.bytes));
         let (method, status) = row.asked;
@@ -363,7 +363,7 @@ async fn answers_are_judged_as_the_table_says() {
     program.assert_no_panic();
 }
 
-/// What a client gets that asks so.
+/// What a client receives.
 async fn ask(web: SocketAddr, row: &Row, number: usize, connection: &str) -> Verdict {
     let mut client = TcpStream::connect(web).await.expect("the listener accepts");
     let (method, status) = row.asked;
@@ -371,7 +371,7 @@ async fn ask(web: SocketAddr, row: &Row, number: usize, connection: &str) -> Ver
     let connection = if method == "GET" { connection } else { "close" };
     let request =
         format!("{method} /{number} HTTP/1.1\r\nHost: a\r\nConnection: {connection}\r\nUpgrade: websocket\r\n\r\n");
-    client.write_all(request.as_bytes()).await.expect("it takes a request");
+    client.write_all(request.as_bytes()).await.expect("the request is accepted");
     let mut bytes = Vec::new();
     let answer = tokio::time::timeout(PATIENCE, client.read_to_end(&mut bytes)).await;
     let ended_well = answer.unwrap_or_else(|_| panic!("{}, {connection}: it does not close", row.odd)).is_ok();
@@ -395,7 +395,7 @@ async fn ask(web: SocketAddr, row: &Row, number: usize, connection: &str) -> Ver
     }
 }
 
-/// Whether a client can see that it has the whole answer.
+/// Whether a client can see that the response is complete.
 fn is_whole(method: &str, status: u16, head: &[u8], body: &[u8], ended_well: bool) -> bool {
     let head = String::from_utf8_lossy(head).to_ascii_lowercase();
     let length = head.lines().find_map(|line| line.strip_prefix("content-length: "));
@@ -407,7 +407,7 @@ fn is_whole(method: &str, status: u16, head: &[u8], body: &[u8], ended_well: boo
     }
 }
 
-/// Whatever the upstream sent: fields have one line each, and the end of the answer is said once.
+/// Whatever the upstream sent: each field has one line, and there is one framing.
 fn assert_canonical(odd: &str, head: &[u8]) {
     let lines: Vec<&[u8]> = head.split(|b| *b == b'\n').filter(|line| !line.is_empty()).collect();
     let names: Vec<String> = lines[1..lines.len() - 1]
@@ -427,7 +427,7 @@ fn assert_canonical(odd: &str, head: &[u8]) {
     assert!(ends <= 1, "{odd}: {names:?}");
 }
 
-/// What the checker makes of it.
+/// The verdict of the checker.
 async fn checked(program: &Program, number: usize) -> Verdict {
     let end = Instant::now() + PATIENCE;
     loop {

@@ -1,4 +1,4 @@
-//! Steady load over keep-alive connections, and what came back of every request.
+//! Steady load over keep-alive connections, and the outcome of every request.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -37,23 +37,23 @@ impl Plan {
         Plan { method: "GET", path: "/", body: Bytes::new(), clients, rate }
     }
 
-    /// GETs, each to a path of its own: `/n/` and a number.
+    /// GETs, each to its own path: `/n/` and a number.
     pub fn numbered_get(clients: u32, rate: u32) -> Plan {
         Plan { path: "/n/{n}", ..Plan::get(clients, rate) }
     }
 
-    /// POSTs, each to a path of its own: `/n/` and a number.
+    /// POSTs, each to its own path: `/n/` and a number.
     pub fn numbered_post(clients: u32, rate: u32) -> Plan {
         Plan { path: "/n/{n}", ..Plan::post(clients, rate) }
     }
 
-    /// POSTs of ten bytes to `/`: never sent twice by anybody.
+    /// POSTs of ten bytes to `/`, which are never retried.
     pub fn post(clients: u32, rate: u32) -> Plan {
         Plan { method: "POST", path: "/", body: Bytes::from_static(b"0123456789"), clients, rate }
     }
 }
 
-/// What came of one request.
+/// The outcome of one request.
 #[derive(Debug, Clone)]
 pub struct Outcome {
     /// When it was sent.
@@ -64,7 +64,7 @@ pub struct Outcome {
     pub answer: Result<u16, String>,
 }
 
-/// Load that goes on until [`Load::stop`].
+/// Load that runs until [`Load::stop`].
 pub struct Load {
     clients: JoinSet<()>,
     outcomes: Arc<Mutex<Vec<Outcome>>>,
@@ -83,12 +83,12 @@ impl Load {
         Load { clients, outcomes, stop }
     }
 
-    /// How many requests have been answered or have failed.
+    /// How many requests have ended.
     pub fn count(&self) -> usize {
         self.outcomes.lock().len()
     }
 
-    /// Sends no further request, waits for those under way, and returns all outcomes.
+    /// Sends no further request, waits for those in flight, and returns all outcomes.
     pub async fn stop(mut self) -> Vec<Outcome> {
         self.stop.store(true, Ordering::Relaxed);
         while self.clients.join_next().await.is_some() {}
@@ -96,7 +96,7 @@ impl Load {
     }
 }
 
-/// Those that were not answered with 2xx, in words, for a message.
+/// Outcomes other than 2xx, as text for a message.
 pub fn failures(outcomes: &[Outcome]) -> Vec<String> {
     let bad = outcomes.iter().filter(|outcome| !matches!(outcome.answer, Ok(200..=299)));
     bad.map(|outcome| format!("{:?} after {:?}", outcome.answer, outcome.took)).collect()

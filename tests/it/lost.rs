@@ -1,6 +1,5 @@
-//! What a request has been promised is taken away before its first byte has gone out: the upstream while it is dialled, the
-//! pool while the request waits, connects or retries, the listener as well. It is served all the same, and nothing reaches
-//! what the newest configuration or verdict excludes.
+//! A request loses its upstream while it connects, its pool while it waits, connects or retries, or its listener. It is
+//! still served, and nothing reaches an upstream that the newest configuration or verdict excludes.
 
 use std::io::{Read, Write};
 use std::net::SocketAddr;
@@ -18,19 +17,19 @@ use crate::support::{assert_eventually, assert_read};
 
 const PATIENCE: Duration = Duration::from_secs(30);
 
-/// Quick enough to be noticed while something is dialled, and patient enough with a busy machine.
+/// A fast interval shorter than the connect timeout, and a timeout that a busy machine keeps.
 const CHECK: &str = "interval = \"500ms\"\ntimeout = \"500ms\"\nfast_interval = \"20ms\"\nhealthy_threshold = 1\n\
                      unhealthy_threshold = 2\njitter = 0\n";
 
-/// A port with a full backlog: connecting to it takes as long as it likes, until it admits.
-struct SlowDoor {
+/// A port with a full backlog: connecting to it does not complete until [`SlowListener::admit`].
+struct SlowListener {
     listener: socket2::Socket,
     address: SocketAddr,
     _fillers: Vec<socket2::Socket>,
 }
 
-impl SlowDoor {
-    fn new() -> SlowDoor {
+impl SlowListener {
+    fn new() -> SlowListener {
         let socket = || socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
         let listener = socket();
         listener.bind(&SocketAddr::from(([127, 0, 0, 1], 0)).into()).unwrap();
@@ -42,13 +41,13 @@ impl SlowDoor {
             let full = filler.connect_timeout(&address.into(), Duration::from_millis(200)).is_err();
             fillers.push(filler);
             if full {
-                return SlowDoor { listener, address, _fillers: fillers };
+                return SlowListener { listener, address, _fillers: fillers };
             }
             assert!(fillers.len() < 16, "the backlog has no end");
         }
     }
 
-    /// Accepts from now on, and answers everybody; what each of them says is kept.
+    /// Accepts from now on and responds to every request; returns the bytes that arrive.
     fn admit(&self) -> Arc<Mutex<Vec<u8>>> {
         let said = Arc::new(Mutex::new(vec![]));
         let (listener, kept) = (self.listener.try_clone().unwrap(), said.clone());
@@ -68,7 +67,7 @@ impl SlowDoor {
     }
 }
 
-/// Pool `name`, which takes nearly all requests to its first upstream (address, where it is probed).
+/// Pool `name`, which sends nearly all requests to its first upstream (its address, and the address of its checks).
 fn pool(name: &str, first: (&str, &str), others: &[&Origin], check: &str) -> String {
     let first = format!("{{ address = \"{}\", health_address = \"{}\", weight = 1000 }}", first.0, first.1);
     let others = others.iter().map(|origin| format!("\"{}\"", origin.text()));
@@ -79,7 +78,7 @@ fn pool(name: &str, first: (&str, &str), others: &[&Origin], check: &str) -> Str
     )
 }
 
-/// A whole file with one listener, on `web`, which sends everything to `to`.
+/// A whole file with one listener, on `web`, whose pool is `to`.
 fn whole(program: &Program, web: SocketAddr, to: &str, pools: &str) -> String {
     format!("[listeners.web]\naddress = \"{web}\"\npool = \"{to}\"\n[admin]\naddress = \"{}\"\n{pools}", program.admin)
 }
@@ -105,7 +104,7 @@ enum Loss {
 async fn lost_while_it_is_dialled(loss: Loss) {
     for request in [get("/x"), post("/echo", "hello"), UPGRADE.to_owned()] {
         let case = format!("{loss:?} {}", &request[..12]);
-        let (door, probed) = (SlowDoor::new(), Origin::plain("probed").await);
+        let (door, probed) = (SlowListener::new(), Origin::plain("probed").await);
         let good = Origin::new().named("good").on("/ws").reply(Reply::upgrade_echo()).start().await;
         let slow = door.address.to_string();
         let both = pool("api", (&slow, &probed.text()), &[&good], CHECK);
@@ -116,8 +115,8 @@ async fn lost_while_it_is_dialled(loss: Loss) {
         let mut client = connect(program.web).await;
         client.send(&request).await;
         let end = tokio::time::Instant::now() + PATIENCE;
-        while program.upstream("api", &slow).await.expect("it is there").in_flight != 1 {
-            assert!(tokio::time::Instant::now() < end, "{case}: it is not dialled");
+        while program.upstream("api", &slow).await.expect("status lists it").in_flight != 1 {
+            assert!(tokio::time::Instant::now() < end, "{case}: it does not connect");
         }
         let order = async |order: &str| {
             let path = format!("/api/v1/pools/api/upstreams/{slow}/{order}");
@@ -143,7 +142,7 @@ async fn lost_while_it_is_dialled(loss: Loss) {
         assert!(!answer.text().contains("stale"), "{case}");
         let total = ["/x", "/echo", "/ws"].iter().map(|path| good.count(path)).sum::<u64>();
         assert_eq!(total, 1, "{case}");
-        assert_eq!(said.lock().as_slice(), b"", "{case}: it was sent all the same");
+        assert_eq!(said.lock().as_slice(), b"", "{case}: bytes were sent to it");
         drop(client);
         program.assert_no_panic();
     }
@@ -170,8 +169,8 @@ async fn an_upstream_that_is_removed_while_it_is_dialled_gets_nothing() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn who_waits_for_a_pool_that_is_renamed_waits_on_under_its_new_name() {
-    // One probe takes long, so that its pool is waited for.
+async fn a_request_waiting_for_a_renamed_pool_waits_for_its_new_name() {
+    // The first probe is slow, so that requests wait for the pool.
     let slow = Origin::new().on("/healthz").reply(Reply::status(200).delay(Duration::from_millis(1_500))).start().await;
     let check = "interval = \"10s\"\ntimeout = \"9s\"\nhealthy_threshold = 1\n";
     let named = |name: &str| pool(name, (&slow.text(), &slow.text()), &[], check);
@@ -188,18 +187,18 @@ async fn who_waits_for_a_pool_that_is_renamed_waits_on_under_its_new_name() {
         .collect();
     let end = tokio::time::Instant::now() + PATIENCE;
     while program.pool("api").await.waiting != 50 {
-        assert!(tokio::time::Instant::now() < end, "they do not wait");
+        assert!(tokio::time::Instant::now() < end, "the requests do not wait");
     }
     apply(&program, &whole(&program, program.web, "renamed", &named("renamed"))).await;
     for request in requests {
-        assert_eq!(request.await.expect("it is answered"), 200);
+        assert_eq!(request.await.expect("the request has a response"), 200);
     }
     assert_eq!(slow.count("/x") + slow.count("/echo"), 50);
     program.assert_no_panic();
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn who_fails_in_a_pool_that_is_renamed_meanwhile_is_tried_again_in_the_new_one() {
+async fn a_failed_request_of_a_renamed_pool_is_retried_in_the_new_one() {
     let breaking = Reply::acts(vec![Act::Wait(Duration::from_millis(1_500)), Act::Reset]);
     let dying = Origin::new().on("/x").reply(breaking.clone()).on("/ws").reply(breaking).start().await;
     let good = Origin::new().named("good").on("/ws").reply(Reply::upgrade_echo()).start().await;
@@ -212,7 +211,7 @@ async fn who_fails_in_a_pool_that_is_renamed_meanwhile_is_tried_again_in_the_new
         }
         let mut client = connect(program.web).await;
         client.send(&request).await;
-        assert_eventually("it is there", PATIENCE, || dying.count(path) == 1).await;
+        assert_eventually("the request has arrived", PATIENCE, || dying.count(path) == 1).await;
         apply(&program, &whole(&program, program.web, "renamed", &named("renamed"))).await;
         assert_eq!(client.answer().await.status, want, "{path}");
         assert_eq!((dying.count(path), good.count(path)), (1, 1), "{path}");
@@ -220,9 +219,9 @@ async fn who_fails_in_a_pool_that_is_renamed_meanwhile_is_tried_again_in_the_new
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn who_is_being_connected_in_a_pool_that_is_renamed_is_served_by_the_new_one() {
+async fn a_request_connecting_in_a_renamed_pool_is_served_by_the_new_one() {
     for request in [get("/x"), post("/echo", "hello")] {
-        let (door, probed, good) = (SlowDoor::new(), Origin::plain("probed").await, Origin::plain("good").await);
+        let (door, probed, good) = (SlowListener::new(), Origin::plain("probed").await, Origin::plain("good").await);
         let slow = door.address.to_string();
         let named = |name: &str| pool(name, (&slow, &probed.text()), &[&good], CHECK);
         let program = Program::start_ready(&named("api")).await;
@@ -232,18 +231,18 @@ async fn who_is_being_connected_in_a_pool_that_is_renamed_is_served_by_the_new_o
         let mut client = connect(program.web).await;
         client.send(&request).await;
         let end = tokio::time::Instant::now() + PATIENCE;
-        while program.upstream("api", &slow).await.expect("it is there").in_flight != 1 {
-            assert!(tokio::time::Instant::now() < end, "it is not dialled");
+        while program.upstream("api", &slow).await.expect("status lists it").in_flight != 1 {
+            assert!(tokio::time::Instant::now() < end, "it does not connect");
         }
         apply(&program, &whole(&program, program.web, "renamed", &named("renamed"))).await;
-        // The slow one may be picked again, fails, and is followed by the good one.
+        // The slow one may be picked again; it fails, and the request is retried on the good one.
         assert_eq!(client.answer().await.status, 200);
         assert_eq!(good.count("/x") + good.count("/echo"), 1);
     }
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_listener_that_moves_while_its_pool_is_renamed_serves_who_was_there() {
+async fn a_moved_listener_with_a_renamed_pool_serves_its_open_connections() {
     let origin = Origin::plain("a").await;
     let named = |name: &str| pool(name, (&origin.text(), &origin.text()), &[], CHECK);
     let program = Program::start_ready(&named("api")).await;
@@ -258,7 +257,7 @@ async fn a_listener_that_moves_while_its_pool_is_renamed_serves_who_was_there() 
     let mut whole_head = connect(program.web).await;
     whole_head.send("POST /echo HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\n").await;
     assert_eq!(origin.count("/first"), 2);
-    // The program has read their first bytes when the listener goes.
+    // The program has read their first bytes when the listener is removed.
     for client in [&half, &whole_head] {
         assert_read(&client.stream).await;
     }

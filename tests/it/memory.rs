@@ -1,5 +1,5 @@
-//! What clients that do not read, do not finish or come in crowds cost while they are there, and that all of it goes back
-//! once they have left: descriptors, threads and memory.
+//! Many clients that do not read or do not finish: they cost bounded descriptors, threads and memory, all of which are
+//! freed once they have disconnected.
 
 use std::fmt::Write as _;
 use std::net::SocketAddr;
@@ -12,25 +12,25 @@ use tokio::time::Instant;
 use crate::origin::{Act, Origin, Reply};
 use crate::program::{Program, fetch, pool};
 
-/// Ten times the 15 s after which it must be calm.
+/// Ten times the 15 s within which all must be freed.
 const PATIENCE: Duration = Duration::from_secs(150);
-/// What may stay of the memory that was taken.
+/// How much of the memory may stay allocated.
 const KEPT: u64 = 20 << 20;
 
-/// Seldom, and with so much time that a busy machine fails none.
+/// Rare checks, with a timeout that a busy machine keeps.
 const CALM: &str =
     "type = \"http\"\npath = \"/healthz\"\ninterval = \"30s\"\ntimeout = \"20s\"\nfast_interval = \"50ms\"\n";
 
-/// What a client that does not read may cost.
+/// The memory limit for a client that does not read.
 const EACH_READER: u64 = 600 << 10;
-/// What a client may cost whose upload is not read.
+/// The memory limit for a client whose upload is not read.
 const EACH_WRITER: u64 = 320 << 10;
 
-/// A crowd of clients, and what it leaves behind.
+/// Many clients, and a check that they free what they used.
 struct Crowd {
     program: Program,
     origin: Origin,
-    /// Descriptors, threads and bytes of memory before it came.
+    /// Descriptors, threads and bytes of memory before the clients connected.
     before: (usize, usize, u64),
     clients: Vec<TcpStream>,
 }
@@ -39,7 +39,7 @@ impl Crowd {
     async fn start(reply: impl Into<Reply>, clients: usize, request: &str) -> Crowd {
         let origin = Origin::new().on("/x").reply(reply).start().await;
         let program = Program::start_ready(&pool("api", &[&origin.text()], CALM)).await;
-        // What is made once and kept is made now.
+        // Create what is made once and kept.
         assert_eq!(fetch(program.web, "GET", "/").await.0, 200);
         program.metrics().await;
         let before = (program.descriptors(), program.threads(), program.resident());
@@ -50,7 +50,7 @@ impl Crowd {
         crowd
     }
 
-    /// Waits until each client costs no more bytes of memory than this: what was in use before the stall goes back first.
+    /// Waits until each client uses at most this much memory: what was in use before the stall is freed first.
     async fn costs_at_most(&self, bytes: u64) {
         let end = Instant::now() + PATIENCE;
         loop {
@@ -63,22 +63,22 @@ impl Crowd {
         }
     }
 
-    /// Waits until the origin can send no more and take no more.
+    /// Waits until the origin can neither send nor read more.
     async fn until_stalled(&self) {
         let moved = || self.origin.bytes_written() + self.origin.bytes_read();
         let (mut last, mut since, end) = (0, Instant::now(), Instant::now() + PATIENCE);
         // Probes move a few bytes all the time.
         while since.elapsed() < Duration::from_secs(1) {
-            assert!(Instant::now() < end, "the clients are served still");
+            assert!(Instant::now() < end, "the clients are still served");
             if moved() > last + (64 << 10) {
                 (last, since) = (moved(), Instant::now());
             }
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
-        assert!(last > 64 << 10, "nothing was under way");
+        assert!(last > 64 << 10, "nothing was transferred");
     }
 
-    /// The clients leave, and so does what they asked for.
+    /// Disconnects the clients, and waits until what they used is freed.
     async fn leaves_nothing(mut self) {
         self.clients.clear();
         self.origin.reset_connections();
@@ -99,14 +99,14 @@ impl Crowd {
 
 async fn connect(address: SocketAddr, request: &str) -> TcpStream {
     let mut client = TcpStream::connect(address).await.expect("the listener accepts");
-    client.write_all(request.as_bytes()).await.expect("it takes a request");
+    client.write_all(request.as_bytes()).await.expect("the request is accepted");
     client
 }
 
 const GET: &str = "GET /x HTTP/1.1\r\nHost: a\r\n\r\n";
 
 #[tokio::test(flavor = "multi_thread")]
-async fn clients_that_do_not_read_their_answer_cost_little_and_nothing_once_they_have_left() {
+async fn clients_that_do_not_read_use_bounded_memory_and_free_it() {
     let crowd = Crowd::start(Reply::ok("").big(100 << 20), 150, GET).await;
     crowd.until_stalled().await;
     crowd.costs_at_most(EACH_READER).await;
@@ -114,31 +114,31 @@ async fn clients_that_do_not_read_their_answer_cost_little_and_nothing_once_they
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn uploads_that_nobody_takes_cost_little_and_nothing_once_they_are_over() {
+async fn uploads_that_are_not_read_use_bounded_memory_and_free_it() {
     let head = "POST /x HTTP/1.1\r\nHost: a\r\nContent-Length: 104857600\r\n\r\n";
-    // It answers nothing and reads nothing.
+    // The origin neither responds nor reads.
     let mut crowd = Crowd::start(Reply::hang().before_body(), 150, head).await;
     let mut sending: Vec<_> = std::mem::take(&mut crowd.clients);
     let body = vec![b'x'; 1 << 20];
     let (mut sent, mut last, end) = (0, Instant::now(), Instant::now() + PATIENCE);
-    // Until no client has got rid of a byte for a second.
+    // Until no client could send a byte for a second.
     while last.elapsed() < Duration::from_secs(1) {
-        assert!(Instant::now() < end, "the uploads are taken still: {sent} bytes");
+        assert!(Instant::now() < end, "the uploads are still read: {sent} bytes");
         let moved: usize = sending.iter().map(|client| client.try_write(&body).unwrap_or(0)).sum();
         if moved > 0 {
             (sent, last) = (sent + moved, Instant::now());
         }
         tokio::time::sleep(Duration::from_millis(100)).await;
     }
-    assert!(sent > sending.len() * (64 << 10), "nothing was under way: {sent} bytes");
-    assert_eq!(crowd.origin.count("/x"), sending.len() as u64, "each is at the upstream");
+    assert!(sent > sending.len() * (64 << 10), "nothing was transferred: {sent} bytes");
+    assert_eq!(crowd.origin.count("/x"), sending.len() as u64, "each request is at the upstream");
     crowd.clients.append(&mut sending);
     crowd.costs_at_most(EACH_WRITER).await;
     crowd.leaves_nothing().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn tunnels_that_nobody_reads_cost_little_and_nothing_once_they_are_over() {
+async fn tunnels_that_are_not_read_use_bounded_memory_and_free_it() {
     let switch = "HTTP/1.1 101 Switching Protocols\r\nConnection: upgrade\r\nUpgrade: websocket\r\n\r\n";
     let upgrade = "GET /x HTTP/1.1\r\nHost: a\r\nConnection: upgrade\r\nUpgrade: websocket\r\n\r\n";
     let reply = Reply::acts(vec![Act::Write(switch.into()), Act::Endless(vec![b'x'; 64 << 10])]);
@@ -149,7 +149,7 @@ async fn tunnels_that_nobody_reads_cost_little_and_nothing_once_they_are_over() 
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn crowds_of_connections_and_large_heads_leave_nothing_behind() {
+async fn many_connections_with_large_heads_free_their_memory() {
     let mut request = String::from("GET /x HTTP/1.1\r\nHost: a\r\n");
     for number in 0..90 {
         let _ = write!(request, "X-{number}: {}\r\n", "y".repeat(300));
@@ -161,7 +161,7 @@ async fn crowds_of_connections_and_large_heads_leave_nothing_behind() {
             let mut answer = [0; 4_096];
             let read = client.read(&mut answer).await.expect("an answer");
             assert!(answer[..read].starts_with(b"HTTP/1.1 200 "), "{}", String::from_utf8_lossy(&answer[..read]));
-            client.write_all(request.as_bytes()).await.expect("it takes a request");
+            client.write_all(request.as_bytes()).await.expect("the request is accepted");
         }
     }
     crowd.leaves_nothing().await;

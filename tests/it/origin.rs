@@ -9,9 +9,8 @@
 //! ```
 //!
 //! Paths without a script answer 200 with `hello from NAME`; `POST /echo` gives the body back. Origins run on a runtime
-//! of their own, so that neither a paused clock nor a busy test holds them up, and every call from the test is plain
-//! and synchronous. Each has a loopback address of its own (127.x.y.z), so that the port of a killed one is not
-//! handed to another meanwhile.
+//! of their own, so that neither a paused clock nor a busy test delays them, and every call from the test is plain and
+//! synchronous. Each has its own loopback address (127.x.y.z), so that no other origin gets the port of a killed one.
 
 mod connection;
 pub mod frames;
@@ -107,13 +106,13 @@ pub struct OriginBuilder {
 }
 
 impl OriginBuilder {
-    /// What it calls itself in bodies and in `X-Origin`; otherwise its address.
+    /// Its name in bodies and in `X-Origin`; otherwise its address.
     pub fn named(mut self, name: &str) -> Self {
         self.name = Some(name.to_owned());
         self
     }
 
-    /// Listens there instead of on an address of its own; port 0 is chosen.
+    /// Listens on this address instead of its own; port 0 means any free port.
     pub fn at(mut self, address: SocketAddr) -> Self {
         self.at = Some(Address::Inet(address));
         self
@@ -140,7 +139,7 @@ impl OriginBuilder {
         self
     }
 
-    /// The reply before this is given so many times. Without it: once if something follows, for ever if nothing does.
+    /// How often the last reply is given. Without it: once if another follows, for ever otherwise.
     pub fn times(mut self, times: u32) -> Self {
         self.script().steps.last_mut().expect("`times` follows `reply` or `then`").times = Some(times);
         self
@@ -203,7 +202,7 @@ impl Origin {
         OriginBuilder::default()
     }
 
-    /// An origin that only says its name.
+    /// An origin that responds with its name.
     pub async fn plain(name: &str) -> Origin {
         Origin::new().named(name).start().await
     }
@@ -222,7 +221,7 @@ impl Origin {
     pub fn socket_addr(&self) -> SocketAddr {
         match &self.shared.address {
             Address::Inet(a) => *a,
-            Address::Unix(_) | Address::Name { .. } => panic!("{} is no Internet address", self.shared.address),
+            Address::Unix(_) | Address::Name { .. } => panic!("{} is not an Internet address", self.shared.address),
         }
     }
 
@@ -230,7 +229,7 @@ impl Origin {
         &self.shared.name
     }
 
-    /// From now on this path (`*`: every path without a script) is answered so.
+    /// From now on this is the reply for this path (`*`: for every path without a script).
     pub fn set(&self, path: &str, reply: impl Into<Reply>) {
         let steps = vec![Step { reply: Arc::new(reply.into()), times: None }];
         self.shared.book.lock().scripts.insert(path.to_owned(), Script { steps, at: 0, used: 0 });
@@ -241,7 +240,7 @@ impl Origin {
         self.shared.book.lock().scripts.remove(path);
     }
 
-    /// From now on every request, whatever its path, is answered so; `None` ends that. For a server that hangs whole.
+    /// From now on this is the reply to every request, whatever its path; `None` ends that. For a server that hangs.
     pub fn set_all(&self, reply: Option<Reply>) {
         self.shared.book.lock().all = reply.map(Arc::new);
     }
@@ -267,7 +266,7 @@ impl Origin {
         self.shared.book.lock().counts.get(path).copied().unwrap_or(0)
     }
 
-    /// How many requests came to each path (without query), those whose body never came whole included.
+    /// How many requests came to each path (without query), including those whose body was incomplete.
     pub fn counts(&self) -> HashMap<String, u64> {
         self.shared.book.lock().counts.clone()
     }
@@ -277,7 +276,7 @@ impl Origin {
         self.shared.book.lock().counts.values().sum()
     }
 
-    /// Forgets log, counters and endings; scripts stay where they are.
+    /// Clears the log, the counters and the endings; scripts continue.
     pub fn forget(&self) {
         let mut book = self.shared.book.lock();
         book.log.clear();
@@ -312,28 +311,28 @@ impl Origin {
         self.shared.book.lock().bytes_read
     }
 
-    /// As a process killed with -9: its connections are reset and new ones refused, when this returns.
+    /// As a process killed with SIGKILL: when this returns, its connections are reset and new ones refused.
     pub fn kill(&self) {
         self.shared.resets.store(true, Ordering::SeqCst);
         self.stop_listening();
         self.close_connections();
     }
 
-    /// As a server that is asked to stop: takes no new connection, closes idle ones in order, and answers requests it
-    /// has begun with `Connection: close`.
+    /// As a server that is asked to stop: accepts no new connection, closes idle ones cleanly, and answers requests
+    /// that have begun with `Connection: close`.
     pub fn stop_gracefully(&self) {
         self.stop_listening();
         self.shared.stopping.send_replace(true);
     }
 
-    /// Resets every connection, and goes on listening.
+    /// Resets every connection, and continues to listen.
     pub fn reset_connections(&self) {
         self.shared.resets.store(true, Ordering::SeqCst);
         self.close_connections();
         self.shared.resets.store(false, Ordering::SeqCst);
     }
 
-    /// Stops listening; connections that are open live on.
+    /// Stops listening; open connections continue.
     pub fn stop_listening(&self) {
         if let Some(listener) = self.shared.listener.lock().take() {
             listener.abort();
@@ -357,8 +356,8 @@ impl Origin {
 
     fn listen(&self, listening: Listening) {
         self.shared.listening.store(1, Ordering::SeqCst);
-        let task =
-            RUNTIME.spawn(accept(Ear { listening, _guard: ListeningGuard(self.shared.clone()) }, self.shared.clone()));
+        let task = RUNTIME
+            .spawn(accept(Listener { listening, _guard: ListeningGuard(self.shared.clone()) }, self.shared.clone()));
         *self.shared.listener.lock() = Some(task.abort_handle());
     }
 
@@ -394,8 +393,8 @@ impl Drop for Origin {
     }
 }
 
-/// A port that completes no handshake: connecting to it neither succeeds nor fails. Its backlog is full and nobody
-/// accepts.
+/// A port that completes no handshake: connecting to it neither succeeds nor fails. Its backlog is full and never
+/// accepted.
 #[derive(Debug)]
 pub struct BlackHole {
     address: SocketAddr,
@@ -437,7 +436,7 @@ fn tcp_socket() -> socket2::Socket {
     socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).expect("a socket")
 }
 
-/// An address nothing listens on: it was bound and given up, and no other origin is given its host.
+/// An address on which nothing listens: it was bound and closed, and no other origin gets its host.
 pub fn refusing_address() -> Address {
     let wanted = own_address();
     bind(&wanted).expect("bind").address()
@@ -467,7 +466,7 @@ impl Shared {
         self.closed.notify_all();
     }
 
-    /// Notes that a request began, and says what its path answers now.
+    /// Counts the request, and returns the reply of its path.
     fn reply_for(&self, target: &str) -> Option<Arc<Reply>> {
         let mut book = self.book.lock();
         let path = path_of(target);
@@ -538,16 +537,17 @@ impl Script {
     }
 }
 
-/// A listening socket, and who says that it is closed: in this order, so that it is closed when that is said.
-struct Ear {
+/// A listening socket, and the guard that reports its end: in this order, so that the socket is closed before the
+/// report.
+struct Listener {
     listening: Listening,
     _guard: ListeningGuard,
 }
 
-async fn accept(ear: Ear, shared: Arc<Shared>) {
+async fn accept(listener: Listener, shared: Arc<Shared>) {
     loop {
         // Out of descriptors, most likely: the peers wait in the backlog meanwhile.
-        let Ok(stream) = ear.listening.accept().await else {
+        let Ok(stream) = listener.listening.accept().await else {
             tokio::time::sleep(Duration::from_millis(10)).await;
             continue;
         };

@@ -1,6 +1,5 @@
-//! The prober against real sockets: well-behaved, hostile and absent upstreams. What each answer means is held by the
-//! tables beside `probe::answer`; here it is shown that the code comes in time, with its sentence, and that sockets end
-//! as they should.
+//! The prober against real sockets: well-behaved, hostile and absent upstreams. The tables beside `probe::answer` test
+//! the meaning of each response; these tests check that code and sentence come in time, and that sockets are closed.
 
 mod client_certificates;
 mod duration;
@@ -24,11 +23,11 @@ use tokio::time::Instant;
 use crate::origin::{Act, BlackHole, Origin, Reply, refusing_address};
 use crate::support::assert_eventually;
 
-/// Probes that must run into their deadline get this one.
+/// The timeout of probes that must run into it.
 const SHORT: Duration = Duration::from_millis(300);
-/// Probes that must end before it get this one, and are failed if they take half of it.
+/// The timeout of probes that must end before it; a test fails if they take half of it.
 const LONG: Duration = Duration::from_secs(20);
-/// What a busy machine may add.
+/// How much later a busy machine may be.
 const SLACK: Duration = Duration::from_secs(3);
 
 fn tcp() -> Arc<ProbeSpec> {
@@ -55,7 +54,7 @@ async fn http(target: &Address, spec: HttpProbe, timeout: Duration) -> ProbeRepo
     probe(target, target, &http_spec(spec), timeout).await
 }
 
-/// One hostile or unusual upstream and what must be said of it.
+/// One hostile or unusual upstream and the expected report.
 struct Case {
     name: &'static str,
     origin: Origin,
@@ -77,14 +76,14 @@ impl Case {
         let mut rest = sentence.as_str();
         for part in says {
             let at =
-                rest.find(part).unwrap_or_else(|| panic!("{name}: {sentence:?} does not say {part:?} in its place"));
+                rest.find(part).unwrap_or_else(|| panic!("{name}: {sentence:?} does not have {part:?} in its place"));
             rest = &rest[at + part.len()..];
         }
         let limit = if timeout == LONG { LONG / 2 } else { timeout + SLACK };
         assert!(took < limit, "{name}: took {took:?}");
         assert!(report.duration <= took, "{name}: {:?} is longer than {took:?}", report.duration);
         if timeout == SHORT {
-            assert!(took >= SHORT, "{name}: over before its deadline, after {took:?}: {sentence}");
+            assert!(took >= SHORT, "{name}: ended before its deadline, after {took:?}: {sentence}");
         }
         // 64 KiB for the probe, and what the kernel buffers on both sides.
         assert!(origin.bytes_written() < 32 << 20, "{name}: {} bytes were taken", origin.bytes_written());
@@ -115,7 +114,7 @@ async fn run_all(cases: Vec<Case>) {
 const OK_HEAD: &str = "HTTP/1.1 200 OK\r\n";
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_never_ends_ends_with_the_deadline() {
+async fn an_unfinished_response_fails_at_the_deadline() {
     let tick = Duration::from_millis(100);
     let case = |name, origin, spec, says| Case { name, origin, spec, timeout: SHORT, code: Code::L7Tout, says };
     run_all(vec![
@@ -168,7 +167,7 @@ async fn what_never_ends_ends_with_the_deadline() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_is_too_much_or_no_answer_ends_at_once() {
+async fn an_oversized_or_malformed_response_fails_at_once() {
     let case = |name, origin, spec, code, says| Case { name, origin, spec, timeout: LONG, code, says };
     let rsp = |name, reply: Reply, says| case(name, answers(reply), get(), Code::L7Rsp, says);
     let field = |name: &str, bytes: usize| format!("{name}: {}\r\n", "x".repeat(bytes));
@@ -224,7 +223,7 @@ async fn what_is_too_much_or_no_answer_ends_at_once() {
             &["body is not \"xxy\"; body: \"xxx"],
         ),
         case(
-            "an endless body behind a bad status",
+            "an endless body after a bad status",
             answers(Reply::raw("HTTP/1.1 503 No\r\n\r\n").then_endless([b'x'; 4096])),
             get(),
             Code::L7Sts,
@@ -238,7 +237,7 @@ async fn what_is_too_much_or_no_answer_ends_at_once() {
             &["status 503, expected 200-299"],
         ),
         case(
-            "an endless body nobody asked for",
+            "an endless body that no rule needs",
             answers(Reply::raw("HTTP/1.1 200 OK\r\n\r\n").then_endless([b'x'; 4096])),
             get(),
             Code::L7Ok,
@@ -258,10 +257,10 @@ async fn what_is_too_much_or_no_answer_ends_at_once() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_close_or_reset_at_any_step_is_named() {
+async fn a_close_or_reset_is_reported_with_its_step() {
     let case = |name, origin, spec, says| Case { name, origin, spec, timeout: LONG, code: Code::L7Rsp, says };
     let body = "HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nabc";
-    // The reset waits a little: bytes before it must not be swept away with it.
+    // The reset waits a little: it must not discard the bytes before it.
     let then_reset = |bytes: &str| Reply::raw(bytes).then(Act::Wait(Duration::from_millis(50))).then_reset();
     run_all(vec![
         case("closed before the request", on_accept(Reply::close()), get(), &["connection ", " without an answer"]),
@@ -310,7 +309,7 @@ async fn a_close_or_reset_at_any_step_is_named() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn proper_answers_are_judged_by_their_status_and_body() {
+async fn well_formed_responses_pass_or_fail_by_status_and_body() {
     let case =
         |name, reply: Reply, spec, code, says| Case { name, origin: answers(reply), spec, timeout: LONG, code, says };
     let head = HttpProbe { method: "HEAD".into(), ..get() };
@@ -335,7 +334,7 @@ async fn proper_answers_are_judged_by_their_status_and_body() {
             &["status 503, expected 200-299 (reason: No ASR workers available)"],
         ),
         case(
-            "a body that comes behind its head",
+            "a body that arrives after its head",
             Reply::status(503).body("starting").body_delay(Duration::from_millis(10)),
             get(),
             Code::L7Sts,
@@ -375,7 +374,7 @@ async fn proper_answers_are_judged_by_their_status_and_body() {
 }
 
 #[tokio::test]
-async fn a_redirect_is_not_followed_with_credentials_or_without() {
+async fn redirects_are_not_followed_with_or_without_credentials() {
     let elsewhere = Origin::plain("elsewhere").await;
     let place = format!("http://{}/?you=s3cret", elsewhere.text());
     let origin = answers(Reply::status(307).header("Location", &place).body("you sent Bearer s3cret"));
@@ -389,7 +388,7 @@ async fn a_redirect_is_not_followed_with_credentials_or_without() {
 }
 
 #[tokio::test]
-async fn a_probe_asks_once_says_who_it_is_and_closes() {
+async fn a_probe_sends_one_request_with_its_user_agent_and_closes() {
     let origin = Origin::plain("a").await;
     let spec = HttpProbe { path: "/healthz?full=1".into(), ..get() };
     let report = http(&origin.address(), spec, LONG).await;
@@ -405,7 +404,7 @@ async fn a_probe_asks_once_says_who_it_is_and_closes() {
 }
 
 #[tokio::test]
-async fn a_tcp_probe_connects_and_says_nothing() {
+async fn a_tcp_probe_connects_and_sends_nothing() {
     let origin = Origin::plain("a").await;
     let report = probe(&origin.address(), &origin.address(), &tcp(), LONG).await;
     assert_eq!((report.code, report.status, report.hint), (Code::L4Ok, None, None));
@@ -434,7 +433,7 @@ async fn an_absent_upstream_is_refused_or_times_out() {
 }
 
 #[tokio::test]
-async fn a_killed_upstream_fails_and_passes_again_when_it_is_back() {
+async fn a_killed_upstream_fails_and_passes_again_when_it_returns() {
     let origin = Origin::plain("a").await;
     let codes = async || {
         let http = http(&origin.address(), get(), LONG).await.code;
@@ -485,21 +484,21 @@ async fn a_dropped_probe_closes_its_socket() {
     let origin = answers(Reply::hang());
     let address = origin.address();
     let task = tokio::spawn(async move { http(&address, get(), LONG).await });
-    assert_eventually("the request is there", SLACK, || origin.count("/healthz") == 1).await;
+    assert_eventually("the request has arrived", SLACK, || origin.count("/healthz") == 1).await;
     assert_eq!(origin.open_connections(), 1);
     task.abort();
     assert_eventually("the connection is closed", SLACK, || origin.open_connections() == 0).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn upstreams_that_hang_delay_no_other() {
+async fn hanging_upstreams_delay_no_other_probe() {
     let hanging = answers(Reply::hang());
     let mut waiting = JoinSet::new();
     for _ in 0..200 {
         let address = hanging.address();
         waiting.spawn(async move { http(&address, get(), LONG).await });
     }
-    assert_eventually("all of them wait", SLACK, || hanging.count("/healthz") == 200).await;
+    assert_eventually("all of them wait for a response", SLACK, || hanging.count("/healthz") == 200).await;
     let origin = Origin::plain("a").await;
     for _ in 0..20 {
         let started = Instant::now();
@@ -509,14 +508,14 @@ async fn upstreams_that_hang_delay_no_other() {
     waiting.shutdown().await;
 }
 
-/// The limit of open files is the process's: the probe is made in a child, which runs this test alone.
+/// The limit of open files applies to the process: the probe runs in a child process, which runs this test alone.
 #[test]
-fn our_own_lack_of_descriptors_is_no_verdict() {
+fn a_lack_of_our_own_descriptors_gives_no_verdict() {
     const CHILD: &str = "ROUNDSMAN_TEST_WITHOUT_DESCRIPTORS";
     if std::env::var_os(CHILD).is_some() {
         return probe_without_descriptors();
     }
-    let this = "probe::our_own_lack_of_descriptors_is_no_verdict";
+    let this = "probe::a_lack_of_our_own_descriptors_gives_no_verdict";
     let mut child = std::process::Command::new(std::env::current_exe().unwrap());
     let output = child.args([this, "--exact", "--nocapture"]).env(CHILD, "1").output().unwrap();
     let text = String::from_utf8_lossy(&output.stdout);

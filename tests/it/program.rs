@@ -1,6 +1,6 @@
 //! The real binary with its own configuration file, its admin API, its log, and its signals.
 //!
-//! Ports come from a range below the ephemeral one and are handed out once, so that two tests never meet on one.
+//! Ports come from a range below the ephemeral one and are used once, so that two tests never share one.
 
 use std::io::Read as _;
 use std::net::SocketAddr;
@@ -23,9 +23,18 @@ use tokio::time::Instant;
 /// The program under test.
 pub const BINARY: &str = env!("CARGO_BIN_EXE_roundsman");
 
-/// A check that is quick: 100 ms, two passes, two failures.
+/// A quick check: 100 ms, two passes, two failures.
 pub const QUICK: &str = "interval = \"100ms\"\ntimeout = \"80ms\"\nfast_interval = \"20ms\"\nhealthy_threshold = 2\n\
                          unhealthy_threshold = 2\njitter = 0\n";
+
+/// An HTTP check with a timeout that a busy machine keeps, and a short fast interval to notice refused connections.
+pub const STEADY: &str = "type = \"http\"\npath = \"/healthz\"\ninterval = \"500ms\"\ntimeout = \"500ms\"\n\
+                          fast_interval = \"40ms\"\nhealthy_threshold = 2\nunhealthy_threshold = 2\njitter = 0\n";
+
+/// An HTTP check of `/healthz` that is [`QUICK`].
+pub fn http_check() -> String {
+    format!("type = \"http\"\npath = \"/healthz\"\n{QUICK}")
+}
 
 /// A loopback address that no other test of this run gets.
 pub fn free_address() -> SocketAddr {
@@ -52,15 +61,15 @@ pub struct Program {
 }
 
 impl Program {
-    /// Starts it with listener `web` (pool `api`), the admin socket, and `pools` as the rest of the file. Returns when the
-    /// admin socket answers.
+    /// Starts it with listener `web` (pool `api`), the admin socket, and `pools` as the rest of the file. Returns when
+    /// the admin socket answers.
     pub async fn start(pools: &str) -> Program {
         Program::spawn(pools).when_live().await
     }
 
-    /// As [`Program::start_ready`], with no more descriptors than this.
+    /// As [`Program::start_ready`], with a limit of descriptors.
     pub async fn start_ready_with_descriptors(pools: &str, most: u32) -> Program {
-        // The shell becomes the program, which keeps its process number.
+        // The shell execs the program, which keeps its process ID.
         let mut command = Command::new("sh");
         command.args(["-c", &format!("ulimit -n {most} && exec \"$0\" \"$@\""), BINARY]);
         Program::spawn_by(command, |web, admin, _| config(web, admin, pools)).when_live().await.when_ready().await
@@ -71,7 +80,7 @@ impl Program {
         let program = self;
         let end = Instant::now() + Duration::from_secs(10);
         while try_fetch(program.admin, "GET", "/livez").await.is_err() {
-            assert!(Instant::now() < end, "it did not come up:\n{}", program.log());
+            assert!(Instant::now() < end, "it did not start:\n{}", program.log());
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
         program
@@ -106,22 +115,36 @@ impl Program {
         Program::spawn_by(Command::new(BINARY), text)
     }
 
-    /// As [`Program::spawn_whole`], and it logs all it can.
+    /// As [`Program::spawn_whole`], with every log line.
     pub fn spawn_verbose(text: impl FnOnce(SocketAddr, SocketAddr, &Path) -> String) -> Program {
         let mut command = Command::new(BINARY);
         command.env("RUST_LOG", "trace");
         Program::spawn_by(command, text)
     }
 
-    /// Starts it by a command that becomes the program, and does not wait.
+    /// Starts it by a command that execs the program, and does not wait.
     pub fn spawn_by(mut command: Command, text: impl FnOnce(SocketAddr, SocketAddr, &Path) -> String) -> Program {
         let (web, admin) = (free_address(), free_address());
         let dir = tempfile::tempdir().expect("a temporary directory");
         let text = text(web, admin, dir.path());
         std::fs::write(dir.path().join("roundsman.toml"), text).expect("write the configuration");
+        command.args(["run", "--config", "roundsman.toml"]);
+        Program::spawn_in(dir, command, web, admin)
+    }
+
+    /// Starts it without a file, in front of these upstreams, and does not wait. `admin` is the default address, which
+    /// may be another process's.
+    pub fn spawn_without_file(to: &str) -> Program {
+        let (web, admin) = (free_address(), SocketAddr::from(([127, 0, 0, 1], 9_900)));
+        let mut command = Command::new(BINARY);
+        command.args(["run", "--listen", &web.to_string(), "--to", to]);
+        Program::spawn_in(tempfile::tempdir().expect("a temporary directory"), command, web, admin)
+    }
+
+    fn spawn_in(dir: TempDir, mut command: Command, web: SocketAddr, admin: SocketAddr) -> Program {
         let log = std::fs::File::create(dir.path().join("log")).expect("create the log");
         let child = command
-            .args(["run", "--config", "roundsman.toml", "--log-format", "json"])
+            .args(["--log-format", "json"])
             .current_dir(dir.path())
             .stdin(Stdio::null())
             .stdout(Stdio::null())
@@ -146,7 +169,7 @@ impl Program {
         Pid::from_raw(i32::try_from(self.child.id()).expect("a pid"))
     }
 
-    /// What it has logged: JSON, a line an event.
+    /// Its log: JSON, one line per event.
     pub fn log(&self) -> String {
         std::fs::read_to_string(self.dir.path().join("log")).unwrap_or_default()
     }
@@ -202,7 +225,7 @@ impl Program {
         self.status().await.pools.get(name).unwrap_or_else(|| panic!("no pool {name}")).clone()
     }
 
-    /// One upstream of the status; `None` if the pool has none such.
+    /// One upstream of the status; `None` if the pool does not have it.
     pub async fn upstream(&self, pool: &str, address: &str) -> Option<UpstreamInfo> {
         self.pool(pool).await.upstreams.into_iter().find(|upstream| upstream.address == address)
     }
@@ -214,7 +237,7 @@ impl Program {
         String::from_utf8(body.to_vec()).expect("UTF-8")
     }
 
-    /// One series of the metrics, written as there, labels included; `None` when there is none such.
+    /// One series of the metrics, written as there with its labels; `None` if there is no such series.
     pub async fn metric(&self, series: &str) -> Option<f64> {
         let text = self.metrics().await;
         let line = text.lines().find_map(|line| line.strip_prefix(series)?.strip_prefix(' '))?;
@@ -281,7 +304,7 @@ impl Program {
         assert!(done.success());
     }
 
-    /// The number of its thread of this name.
+    /// The ID of its thread of this name.
     pub fn thread(&self, name: &str) -> Pid {
         let tasks = std::fs::read_dir(format!("/proc/{}/task", self.child.id())).expect("its threads");
         let named = |task: &std::fs::DirEntry| {
@@ -296,7 +319,7 @@ impl Program {
         std::fs::read_dir(format!("/proc/{}/task", self.child.id())).map_or(0, Iterator::count)
     }
 
-    /// What its threads are called.
+    /// The names of its threads.
     pub fn thread_names(&self) -> Vec<String> {
         let threads = std::fs::read_dir(format!("/proc/{}/task", self.child.id())).into_iter().flatten().flatten();
         let name = |thread: std::fs::DirEntry| std::fs::read_to_string(thread.path().join("comm")).unwrap_or_default();
@@ -315,14 +338,14 @@ impl Program {
     /// Processor time it has used, in all its threads.
     pub fn processor_time(&self) -> Duration {
         let text = std::fs::read_to_string(format!("/proc/{}/stat", self.child.id())).expect("its times");
-        // The name of the program, in brackets, may hold anything.
+        // The name of the program, in brackets, may contain anything.
         let (_, fields) = text.rsplit_once(')').expect("a name in brackets");
         let ticks = fields.split_whitespace().skip(11).take(2).map(|field| field.parse::<u64>().expect("a number"));
         // Linux reports in hundredths of a second on every machine this runs on.
         Duration::from_millis(ticks.sum::<u64>() * 10)
     }
 
-    /// No panic has been reported.
+    /// Panics if the log reports a panic.
     pub fn assert_no_panic(&self) {
         let log = self.log();
         assert!(!log.contains("panicked"), "a panic was reported:\n{log}");
@@ -362,7 +385,7 @@ pub async fn fetch(address: SocketAddr, method: &str, path: &str) -> (u16, Bytes
     try_fetch(address, method, path).await.unwrap_or_else(|error| panic!("{method} {path}: {error}"))
 }
 
-/// As [`fetch`]; what went wrong in words. Orders are given with force: refusals without it have their own tests.
+/// As [`fetch`], with failures as text. Orders have `force`: refusals without it have their own tests.
 pub async fn try_fetch(address: SocketAddr, method: &str, path: &str) -> Result<(u16, Bytes), String> {
     let exchange = async {
         let stream = TcpStream::connect(address).await.map_err(|error| error.to_string())?;

@@ -13,16 +13,16 @@ use nix::pty::{Winsize, openpty};
 use nix::sys::termios::{LocalFlags, tcgetattr};
 use tokio::time::Instant;
 
-/// How long something may take to be shown.
+/// The longest wait for a text.
 const PATIENCE: Duration = Duration::from_secs(120);
 
 /// Our side of a terminal.
 pub struct Terminal {
     ours: File,
-    /// A hold on the program's side, by which the terminal's mode is seen after the program's end.
+    /// A descriptor of the program's side, which shows the terminal's mode after the program has ended.
     theirs: OwnedFd,
     shown: Arc<Mutex<String>>,
-    /// Gives up the reader's hold.
+    /// Ends the thread that reads.
     closed: Arc<AtomicBool>,
 }
 
@@ -82,7 +82,7 @@ impl Terminal {
         flags.contains(LocalFlags::ICANON | LocalFlags::ECHO | LocalFlags::ISIG)
     }
 
-    /// Gives up every hold of ours, as when a window is closed.
+    /// Closes our descriptors, as when a window is closed.
     pub fn close(&mut self) {
         let null = || File::options().read(true).write(true).open("/dev/null").expect("/dev/null");
         self.closed.store(true, Ordering::SeqCst);

@@ -1,6 +1,6 @@
-//! What a reload keeps, changes and refuses, on the real program: the table of health.md row by row ([`carry`], [`change`],
-//! [`warm`]),
-//! sockets and routes ([`sockets`]), and reloads that are refused, many, or under load ([`order`]).
+//! What a reload keeps, changes and refuses, on the real program: the table of health.md row by row ([`carry`],
+//! [`change`], [`warm`]), sockets and routes ([`sockets`]), and reloads that are refused, many, or under load
+//! ([`order`]).
 
 mod carry;
 mod change;
@@ -14,10 +14,10 @@ use roundsman::admin::json::{ReloadResult, UpstreamInfo};
 
 use crate::program::Program;
 
-/// How long anything may take on a slow machine before a test gives up.
+/// The longest wait, on a slow machine.
 const PATIENCE: Duration = Duration::from_secs(30);
 
-/// An HTTP check of `path` that is rare: an interval of a minute, one pass, one failure.
+/// A rare HTTP check of `path`: an interval of a minute, one pass, one failure.
 fn rare(path: &str) -> String {
     format!(
         "type = \"http\"\npath = \"{path}\"\ninterval = \"60s\"\ntimeout = \"10s\"\nfast_interval = \"100ms\"\n\
@@ -25,7 +25,7 @@ fn rare(path: &str) -> String {
     )
 }
 
-/// The upstream, which must be there.
+/// The upstream, which must exist.
 async fn upstream(program: &Program, pool: &str, address: &str) -> UpstreamInfo {
     program.upstream(pool, address).await.unwrap_or_else(|| panic!("{pool} has no {address}"))
 }

@@ -1,4 +1,4 @@
-//! The origin itself: what other tests rely on it to do.
+//! The behaviour of the origin on which other tests rely.
 
 use std::io::{Read, Write};
 use std::net::TcpStream;
@@ -54,7 +54,7 @@ fn a_killed_origin_resets_refuses_and_returns_on_its_port() {
     let mut open = TcpStream::connect(origin.socket_addr()).expect("connect");
     open.set_read_timeout(Some(Duration::from_secs(5))).expect("set a timeout");
     open.write_all(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n").expect("write");
-    assert_eventually_blocking("the request is there", Duration::from_secs(5), || origin.count("/") == 1);
+    assert_eventually_blocking("the request has arrived", Duration::from_secs(5), || origin.count("/") == 1);
     origin.kill();
     let error = open.read(&mut [0]).expect_err("a killed origin resets its connections");
     assert_eq!(error.kind(), std::io::ErrorKind::ConnectionReset);
@@ -78,19 +78,19 @@ fn a_black_hole_neither_accepts_nor_refuses() {
 }
 
 #[tokio::test]
-async fn what_is_not_accepted_or_not_read_is_seen() {
+async fn unaccepted_connections_and_unread_bytes_are_seen() {
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a free port");
     let address = listener.local_addr().expect("its address");
     assert_eq!(backlog(address), Some(0));
     let mut client = tokio::net::TcpStream::connect(address).await.expect("it listens");
-    client.write_all(b"hello").await.expect("it is taken");
+    client.write_all(b"hello").await.expect("the kernel takes the bytes");
     assert_eq!(backlog(address), Some(1));
     let (mut server, _) = listener.accept().await.expect("a connection");
     assert_eq!(backlog(address), Some(0));
     let waiting = tokio::time::timeout(Duration::from_millis(200), assert_read(&client)).await;
     assert!(waiting.is_err(), "the bytes are only in the kernel");
-    server.read_exact(&mut [0; 5]).await.expect("they are there");
+    server.read_exact(&mut [0; 5]).await.expect("the bytes arrive");
     assert_read(&client).await;
     drop(listener);
     assert_eq!(backlog(address), None);

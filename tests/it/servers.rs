@@ -1,7 +1,8 @@
-//! Real servers from Debian's packages where they are installed: RabbitMQ behind a TCP check, the Docker registry, and nginx
-//! in front of an application as Portus has it. They run on free ports out of temporary directories and end with the test.
+//! Real servers from Debian's packages where they are installed: RabbitMQ behind a TCP check, the Docker registry, and
+//! nginx in front of an application as Portus has it. They run on free ports out of temporary directories and end with
+//! the test.
 //!
-//! A server that is missing is said on the terminal, whatever the test runner hides; with `ROUNDSMAN_REQUIRE_SERVERS` set,
+//! A missing server is reported on the terminal, whatever the test runner hides; with `ROUNDSMAN_REQUIRE_SERVERS` set,
 //! as `./dev test` sets it once it has installed them, it is a failure.
 
 mod openssl;
@@ -29,30 +30,30 @@ use crate::origin::{Origin, Reply};
 use crate::program::{Program, QUICK, free_address, pool};
 use crate::support::assert_eventually;
 
-/// Erlang takes its time to start.
+/// Erlang starts slowly.
 const PATIENCE: Duration = Duration::from_secs(90);
 const TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Whether the test can be made: the server's program, or a word to whoever reads the terminal.
+/// The path of the server's program; `None`, with a line on the terminal: the test cannot run.
 fn installed(program: &str, package: &str) -> Option<PathBuf> {
     if Path::new(program).exists() {
         return Some(PathBuf::from(program));
     }
     let why = format!("{program} is not here: install the package {package}, or run ./dev test as root");
     assert!(std::env::var_os("ROUNDSMAN_REQUIRE_SERVERS").is_none(), "{why}");
-    // Not by `eprintln!`: what a test that passes prints is hidden.
+    // Not by `eprintln!`: the test runner hides what a passing test prints.
     writeln!(std::io::stderr().lock(), "\n*** SKIPPED a test against a real server: {why} ***\n").expect("a terminal");
     None
 }
 
-/// A running server with a directory of its own; killed with all its children when dropped.
+/// A running server with its own directory; killed with all its children when dropped.
 struct Server {
     child: Child,
     dir: TempDir,
 }
 
 impl Server {
-    /// Starts it in `dir`, which has what it needs.
+    /// Starts it in `dir`, which has its files.
     fn start(command: &mut Command, dir: TempDir) -> Server {
         let log = File::create(dir.path().join("server.log")).expect("create the log");
         let also = log.try_clone().expect("another handle");
@@ -79,7 +80,7 @@ impl Server {
 impl Drop for Server {
     fn drop(&mut self) {
         let group = Pid::from_raw(i32::try_from(self.child.id()).expect("a pid"));
-        // Fails only if all of it has ended.
+        // Fails only if all its processes have ended.
         let _ = killpg(group, Signal::SIGKILL);
         let _ = self.child.wait();
     }
@@ -98,7 +99,7 @@ async fn probed(address: SocketAddr, kind: ProbeKind) -> ProbeReport {
     probe(&at, &at, &Arc::new(ProbeSpec { port: PortRule::Same, tls: None, kind, max_duration: None }), TIMEOUT).await
 }
 
-/// Exactly this status.
+/// Expects exactly this status.
 fn status(code: u16) -> Expect {
     Expect { status: StatusRule::In(vec![(code, code)]), ..Expect::default() }
 }
@@ -138,27 +139,29 @@ async fn rabbitmq_is_checked_by_connecting_and_nothing_is_sent() {
     let (mapper, broker) = rabbitmq(&path, address);
     let broker = broker.listening(address).await;
     program.wait_for_state("api", &address.to_string(), "healthy", PATIENCE).await;
-    let last = program.upstream("api", &address.to_string()).await.expect("it is there").last_check.expect("probed");
+    let last =
+        program.upstream("api", &address.to_string()).await.expect("status lists it").last_check.expect("probed");
     assert_eq!(last.code.as_str(), "L4OK", "{last:?}");
-    // It answers what is no AMQP with the version it speaks: an HTTP check of this port says so.
+    // It answers anything but AMQP with its version: an HTTP check of this port reports that.
     let report = probed(address, http("/", Expect::default())).await;
     assert_eq!(report.code, Code::L7Rsp);
     assert!(report.reason.contains("not an HTTP/1.1 answer: \"AMQP"), "{}", report.reason);
     let greeted = |log: &str| log.matches("bad_header").count();
-    assert_eventually("it tells of the HTTP request", PATIENCE, || greeted(&broker.log()) == 1).await;
-    let checks = program.upstream("api", &address.to_string()).await.expect("it is there").checks_total;
+    assert_eventually("its log has the HTTP request", PATIENCE, || greeted(&broker.log()) == 1).await;
+    let checks = program.upstream("api", &address.to_string()).await.expect("status lists it").checks_total;
     let end = tokio::time::Instant::now() + PATIENCE;
-    while program.upstream("api", &address.to_string()).await.expect("it is there").checks_total < checks + 10 {
-        assert!(tokio::time::Instant::now() < end, "checks go on");
+    while program.upstream("api", &address.to_string()).await.expect("status lists it").checks_total < checks + 10 {
+        assert!(tokio::time::Instant::now() < end, "checks continue");
     }
-    assert_eq!(greeted(&broker.log()), 1, "the checks sent something:\n{}", broker.log());
+    assert_eq!(greeted(&broker.log()), 1, "a check has sent bytes:\n{}", broker.log());
     drop((broker, mapper));
     program.wait_for_state("api", &address.to_string(), "unhealthy", PATIENCE).await;
-    let last = program.upstream("api", &address.to_string()).await.expect("it is there").last_check.expect("probed");
+    let last =
+        program.upstream("api", &address.to_string()).await.expect("status lists it").last_check.expect("probed");
     assert_eq!(last.code.as_str(), "L4CON", "{last:?}");
 }
 
-/// The registry answers 503 while one of its own health checks fails; here: a file that it does not want to see.
+/// The registry answers 503 while one of its own health checks fails; here: one that fails while a file exists.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_docker_registry_is_healthy_unhealthy_and_healthy_again() {
     let Some(path) = installed("/usr/bin/docker-registry", "docker-registry") else { return };
@@ -190,14 +193,14 @@ async fn a_docker_registry_is_healthy_unhealthy_and_healthy_again() {
     program.wait_for_state("api", &text, "healthy", PATIENCE).await;
     std::fs::write(&down, "").expect("a file");
     program.wait_for_state("api", &text, "unhealthy", PATIENCE).await;
-    let last = program.upstream("api", &text).await.expect("it is there").last_check.expect("probed");
+    let last = program.upstream("api", &text).await.expect("status lists it").last_check.expect("probed");
     assert_eq!((last.code.as_str(), last.status), ("L7STS", Some(503)), "{last:?}");
     assert!(last.reason.contains("status 503, expected 200"), "{last:?}");
-    std::fs::remove_file(&down).expect("it was there");
+    std::fs::remove_file(&down).expect("the file exists");
     program.wait_for_state("api", &text, "healthy", PATIENCE).await;
 }
 
-/// nginx on `address` in front of `application`, adding fields that the application sent already.
+/// nginx on `address` in front of `application`; it adds fields that the application has already sent.
 fn nginx(program: &Path, address: SocketAddr, application: &Origin) -> Server {
     let dir = directory();
     let config = format!(
@@ -211,11 +214,11 @@ fn nginx(program: &Path, address: SocketAddr, application: &Origin) -> Server {
     );
     std::fs::write(dir.path().join("nginx.conf"), config).expect("write the configuration");
     let prefix = dir.path().to_owned();
-    // Without `-e` it opens the log of the installation, which is another user's.
+    // Without `-e` it opens the log of the installation, which belongs to another user.
     Server::start(Command::new(program).arg("-p").arg(prefix).args(["-e", "stderr", "-c", "nginx.conf"]), dir)
 }
 
-/// What one GET gets, byte for byte.
+/// The response to one GET, byte for byte.
 fn answer(address: SocketAddr, path: &str) -> String {
     let mut stream = TcpStream::connect(address).expect("connect");
     stream.set_read_timeout(Some(TIMEOUT)).expect("a timeout");
@@ -226,7 +229,7 @@ fn answer(address: SocketAddr, path: &str) -> String {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn behind_nginx_fields_come_twice_and_the_empty_body_in_chunks() {
+async fn nginx_sends_fields_twice_and_the_empty_body_in_chunks() {
     let Some(path) = installed("/usr/sbin/nginx", "nginx-light") else { return };
     let rails = |reply: Reply| {
         let reply = reply.header("X-Frame-Options", "SAMEORIGIN").header("X-XSS-Protection", "1; mode=block");

@@ -1,5 +1,5 @@
-//! Verdicts that no probe confirms any more, on the real program: whatever keeps probes from passing or failing, no
-//! request goes to an upstream on a verdict that is out of date. 30 s is the shortest time for which a verdict holds.
+//! Verdicts that no probe confirms any more, on the real program: whatever prevents probes from passing or failing, no
+//! request is sent on an expired verdict. A verdict is valid for at least 30 s.
 
 use std::time::Duration;
 
@@ -21,10 +21,10 @@ use crate::support::{assert_eventually, skipped};
 /// Ten times what a slow machine needs; nothing that goes well waits this long.
 const PATIENCE: Duration = Duration::from_secs(30);
 
-/// For how long a verdict under [`CHECK`] holds.
+/// How long a verdict of [`CHECK`] is valid.
 const HOLDS: Duration = Duration::from_secs(30);
 
-/// A request may be on its way when the verdict goes out of date.
+/// A request may be in flight when the verdict expires.
 const SLACK: Duration = Duration::from_secs(2);
 
 const CHECK: &str = "type = \"http\"\npath = \"/healthz\"\ninterval = \"1s\"\ntimeout = \"1s\"\nfast_interval = \"200ms\"\n\
@@ -35,13 +35,13 @@ fn requests(origin: &Origin) -> Vec<Instant> {
     origin.requests("/").iter().map(|request| request.at).collect()
 }
 
-/// What was answered to requests sent after `from`.
+/// The outcomes of requests sent after `from`.
 fn answers(outcomes: &[Outcome], from: Instant) -> Vec<&Outcome> {
     outcomes.iter().filter(|outcome| outcome.at > from).collect()
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn after_a_stop_requests_wait_for_new_verdicts_and_none_goes_where_the_check_fails_now() {
+async fn after_a_stop_requests_wait_for_new_verdicts_and_none_reaches_a_failing_upstream() {
     let slowly = |status| Reply::status(status).delay(Duration::from_millis(400));
     let origin = |name| Origin::new().named(name).on("/healthz").reply(slowly(200)).start();
     let (good, bad) = (origin("good").await, origin("bad").await);
@@ -49,7 +49,7 @@ async fn after_a_stop_requests_wait_for_new_verdicts_and_none_goes_where_the_che
     program.wait_for_state("api", &good.text(), "healthy", PATIENCE).await;
     program.wait_for_state("api", &bad.text(), "healthy", PATIENCE).await;
     let load = Load::start(program.web, &Plan::get(8, 100));
-    // While a probe is in flight: its answer comes before the stop, and is read after it.
+    // A probe is in flight: its response comes before the stop, and is read after it.
     let probes = bad.count("/healthz");
     assert_eventually("a probe is in flight", PATIENCE, || bad.count("/healthz") > probes).await;
     let stopped = Instant::now();
@@ -61,41 +61,42 @@ async fn after_a_stop_requests_wait_for_new_verdicts_and_none_goes_where_the_che
     program.wait_for_state("api", &good.text(), "healthy", PATIENCE).await;
     program.wait_for_state("api", &bad.text(), "unhealthy", PATIENCE).await;
     let count = load.count() + 50;
-    assert_eventually("the load goes on", PATIENCE, || load.count() >= count).await;
+    assert_eventually("the load continues", PATIENCE, || load.count() >= count).await;
     let outcomes = load.stop().await;
     assert_eq!(failures(&outcomes), Vec::<String>::new());
-    // The stop may have come between the last look at a verdict and the write.
+    // The stop may have come between the last check of a verdict and the write.
     let under_way = |outcome: &&Outcome| outcome.at < stopped && outcome.at + outcome.took > woken;
     let under_way = outcomes.iter().filter(under_way).count();
     let late = requests(&bad).into_iter().filter(|at| *at > woken).count();
-    assert!(late <= under_way, "{late} to an upstream that has passed nothing since; {under_way} were under way");
+    assert!(late <= under_way, "{late} to an upstream that has not passed since; {under_way} were in flight");
     assert!(requests(&good).iter().any(|at| *at > woken));
     program.assert_no_panic();
 }
 
-/// Every descriptor is refused to the checker; requests have theirs.
+/// The checker gets no descriptor; requests have theirs.
 #[tokio::test(flavor = "multi_thread")]
-async fn without_verdicts_nothing_is_sent_past_the_time_for_which_they_hold() {
+async fn without_probes_nothing_is_sent_after_the_verdicts_expire() {
     let origin = Origin::plain("a").await;
     let program = Program::start_ready(&pool("api", &[&origin.text()], CHECK)).await;
-    let load = Load::start(program.web, &Plan::get(2, 20));
-    assert_eventually("connections are there", PATIENCE, || load.count() > 10).await;
+    // One client: two at once would need a second upstream connection, for which there is no descriptor.
+    let load = Load::start(program.web, &Plan::get(1, 20));
+    assert_eventually("the connections are made", PATIENCE, || load.count() > 10).await;
     program.limit_descriptors(3);
     let limited = Instant::now();
     let probes = origin.count("/healthz");
     tokio::time::sleep(HOLDS + Duration::from_secs(6)).await;
-    assert!(origin.count("/healthz") <= probes + 1, "no probe found a descriptor");
+    assert!(origin.count("/healthz") <= probes + 1, "no probe got a descriptor");
     let sent = requests(&origin);
-    let last = sent.iter().max().expect("it had some").saturating_duration_since(limited);
+    let last = sent.iter().max().expect("it got requests").saturating_duration_since(limited);
     assert!(last <= HOLDS + SLACK, "the last was sent {last:?} after the last verdict");
-    assert!(last >= HOLDS - Duration::from_secs(5), "they held until then: {last:?}");
+    assert!(last >= HOLDS - Duration::from_secs(5), "the verdicts were valid until then: {last:?}");
     program.limit_descriptors(1_024);
     program.wait_for_state("api", &origin.text(), "healthy", PATIENCE).await;
     let served = origin.count("/") + 5;
     assert_eventually("it serves again", PATIENCE, || origin.count("/") >= served).await;
     let outcomes = load.stop().await;
     let refused: Vec<_> = outcomes.iter().filter(|outcome| outcome.answer == Ok(503)).collect();
-    assert!(!refused.is_empty(), "past that time it is answered without the upstream");
+    assert!(!refused.is_empty(), "after that requests get 503");
     let first = refused.iter().map(|outcome| outcome.at.saturating_duration_since(limited)).min().expect("some");
     assert!(first >= HOLDS - Duration::from_secs(5), "and not before: {first:?}");
     let first = refused.iter().map(|outcome| outcome.took).max().expect("some");
@@ -103,36 +104,36 @@ async fn without_verdicts_nothing_is_sent_past_the_time_for_which_they_hold() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_checker_that_stands_still_is_told_and_trusted_no_longer_than_its_verdicts_hold() {
+async fn a_stopped_checker_is_reported_and_its_verdicts_expire() {
     let origin = Origin::plain("a").await;
     let program = Program::start_ready(&pool("api", &[&origin.text()], CHECK)).await;
     let load = Load::start(program.web, &Plan::get(4, 40));
-    let Some(still) = Still::hold(program.thread("checker")).await else {
+    let Some(still) = StoppedThread::hold(program.thread("checker")).await else {
         return skipped("this machine does not let a test stop a thread (ptrace)");
     };
     let stopped = Instant::now();
     origin.set("/healthz", 503);
     let end = stopped + PATIENCE;
     while !program.status().await.checker.stale {
-        assert!(Instant::now() < end, "nobody says that the checker stands still");
+        assert!(Instant::now() < end, "status does not report the stopped checker");
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
     let health = health(&program).await;
     assert_eq!(health.status, PoolWord::Degraded);
     assert!(health.reason.as_deref().is_some_and(|why| why.contains("checker is not running")), "{health:?}");
     assert!(program.command(&["explain", "api"]).await.1.contains("The checker is not running"));
-    // Nobody asks for the status meanwhile: readers keep to it by themselves.
+    // Without queries of the status: readers of a view check the time themselves.
     tokio::time::sleep((stopped + HOLDS + SLACK * 3).saturating_duration_since(Instant::now())).await;
-    let last = requests(&origin).into_iter().max().expect("it had some").saturating_duration_since(stopped);
-    assert!(last <= HOLDS + SLACK, "the last was sent {last:?} after the checker stood still");
-    let upstream = program.upstream("api", &origin.text()).await.expect("it is there");
+    let last = requests(&origin).into_iter().max().expect("it got requests").saturating_duration_since(stopped);
+    assert!(last <= HOLDS + SLACK, "the last was sent {last:?} after the checker stopped");
+    let upstream = program.upstream("api", &origin.text()).await.expect("status lists it");
     assert_eq!((upstream.state, upstream.eligible), (HealthState::Unknown, false));
     assert!(upstream.why.as_deref().is_some_and(|why| why.contains("stale")), "{upstream:?}");
     assert_eq!(self::health(&program).await.status, PoolWord::Unhealthy);
     let asked = Instant::now();
-    // Readers have waited for it already: a query of the status meanwhile begins no new wait.
+    // Requests have already waited for it: a query of the status begins no new wait.
     assert_eq!(fetch(program.web, "GET", "/").await.0, 503);
-    assert!(asked.elapsed() < Duration::from_secs(2), "503 at once by now, and not after {:?}", asked.elapsed());
+    assert!(asked.elapsed() < Duration::from_secs(2), "503 at once, and not after {:?}", asked.elapsed());
     still.go_on().await;
     origin.set("/healthz", 200);
     program.wait_for_state("api", &origin.text(), "healthy", PATIENCE).await;
@@ -150,19 +151,19 @@ async fn health(program: &Program) -> HealthReply {
     serde_json::from_slice(&fetch(program.admin, "GET", "/health").await.1).expect("an answer of /health")
 }
 
-/// A thread of the program that is held. Goes on when dropped.
-struct Still {
+/// A stopped thread of the program. Continues when dropped.
+struct StoppedThread {
     release: oneshot::Sender<()>,
     released: oneshot::Receiver<()>,
 }
 
-impl Still {
+impl StoppedThread {
     /// `None`: this machine does not allow it.
-    async fn hold(thread: Pid) -> Option<Still> {
+    async fn hold(thread: Pid) -> Option<StoppedThread> {
         let (release, wait) = oneshot::channel::<()>();
         let (done, released) = oneshot::channel();
         let (holding, held) = oneshot::channel();
-        // All calls about one thread must come from one thread.
+        // All ptrace calls about one thread must come from one thread.
         std::thread::spawn(move || {
             let stop = || {
                 ptrace::seize(thread, ptrace::Options::empty())?;
@@ -173,13 +174,13 @@ impl Still {
             let _ = holding.send(stopped.map(|_| ()));
             if stopped.is_ok() {
                 let _ = wait.blocking_recv();
-                // It is gone if the program is.
+                // The thread is gone if the program is.
                 let _ = ptrace::detach(thread, None);
             }
             let _ = done.send(());
         });
-        match held.await.expect("the thread says") {
-            Ok(()) => Some(Still { release, released }),
+        match held.await.expect("the thread reports") {
+            Ok(()) => Some(StoppedThread { release, released }),
             Err(Errno::EPERM | Errno::ENOSYS) => None,
             Err(error) => panic!("stop a thread: {error}"),
         }
@@ -187,6 +188,6 @@ impl Still {
 
     async fn go_on(self) {
         let _ = self.release.send(());
-        self.released.await.expect("it goes on");
+        self.released.await.expect("it continues");
     }
 }

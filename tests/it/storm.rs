@@ -33,6 +33,10 @@ use world::World;
 const STORM: Duration = Duration::from_secs(20);
 /// The seed of the suite.
 const SEED: u64 = 8;
+/// Fewer answers than this show nothing.
+const ANSWERS_MIN: usize = 100;
+/// Fewer samples of the status than this show nothing.
+const SAMPLES_MIN: usize = 20;
 
 /// What storms have found, each a short one.
 const FOUND: &[Found] = &[
@@ -112,8 +116,9 @@ async fn hold(seed: u64, length: Length, what: &str) {
         evidence.standstills.len(),
     );
     eprintln!("{sum}");
-    let shown = answered > 100 && evidence.configs.len() > 1 && evidence.samples.len() > 20;
-    assert!(shown, "nothing was shown: {sum}");
+    let samples = evidence.samples.len();
+    let shown = answered > ANSWERS_MIN && evidence.configs.len() > 1 && samples > SAMPLES_MIN;
+    assert!(shown, "nothing was shown, with {samples} samples of the status: {sum}");
     assert!(
         violations.is_empty(),
         "{sum}\n{}\nagain: ROUNDSMAN_STORM_SEED={seed} ROUNDSMAN_STORM_ACTS={acts} cargo test --test it storm::a_storm",

@@ -1,5 +1,5 @@
-//! Bounded waiting, and what the kernel knows of connections. No test sleeps and hopes: it says what must become true, and
-//! how long that may take. A test that this machine cannot run says so with [`skipped`].
+//! Bounded waiting, and what the kernel knows of connections. A test does not sleep for a fixed time: it names what
+//! must become true, and how long that may take. A test that cannot run on this machine reports that with [`skipped`].
 
 use std::io::Write;
 use std::net::SocketAddr;
@@ -41,12 +41,12 @@ pub fn skipped(why: &str) {
     writeln!(std::io::stderr().lock(), "\n*** SKIPPED: {why} ***\n").expect("a terminal");
 }
 
-/// Waits until the process at the other end has read everything that `client` has sent: bytes that only its kernel holds
-/// are not enough. IPv4 only.
+/// Waits until the process at the other end has read everything that `client` has sent: bytes that only its kernel
+/// holds are not enough. IPv4 only.
 pub async fn assert_read(client: &TcpStream) {
     let (ours, theirs) = (client.local_addr().expect("its address"), client.peer_addr().expect("its peer"));
     let within = Duration::from_secs(20);
-    // In this order: what has not arrived is not unread at the other end either.
+    // In this order: bytes that have not arrived are not unread at the other end either.
     assert_eventually("all bytes have arrived", within, || {
         queues(ours, Some(theirs)).is_some_and(|(sent, _)| sent == 0)
     })
@@ -62,8 +62,8 @@ pub fn backlog(listener: SocketAddr) -> Option<usize> {
     queues(listener, None).map(|(_, waiting)| waiting)
 }
 
-/// Bytes that are not acknowledged and bytes that are not read, of the socket at `local` with this peer; without a peer, of
-/// the listening socket there.
+/// Bytes that are not acknowledged and bytes that are not read, of the socket at `local` with this peer; without a
+/// peer, of the listening socket there.
 fn queues(local: SocketAddr, peer: Option<SocketAddr>) -> Option<(usize, usize)> {
     const LISTEN: &str = "0A";
     let written = |address: SocketAddr| {

@@ -1,9 +1,8 @@
-//! The systems that people put behind it, as scripted origins that answer byte for byte as they do, on their own ports, in
-//! every state they have: what is asked of them by keys written by hand, and by the preset, must come to the same verdict
-//! with the same reason.
+//! Upstream systems as scripted origins that answer byte for byte as the real ones, on their own ports, in every state:
+//! a check with keys and the preset must come to the same verdict with the same reason.
 //!
-//! Each system's file has a table: the state, what listens and answers then, and what each check must say of it. A file is
-//! loaded by the real loader and its checks are made by the real prober; for some systems the real program shows state and
+//! Each system's file has a table: the state, what listens and answers, and the verdict of each check. A file is loaded
+//! by the real loader and its checks are run by the real prober; for some systems the real program shows state and
 //! reason in its status.
 
 mod clair;
@@ -29,17 +28,17 @@ use crate::origin::tls::{Certificates, TlsOrigin, certificates};
 use crate::origin::{Act, Origin, Reply, own_host};
 use crate::program::{Program, pool};
 
-/// No probe here needs a tenth of it.
+/// No probe here needs a tenth of this.
 const TIMEOUT: Duration = Duration::from_secs(10);
 const PATIENCE: Duration = Duration::from_secs(20);
 
 /// One state of a system.
 pub struct State {
-    /// What it is called in failures of the test.
+    /// Its name in failures of the test.
     name: &'static str,
     /// What listens: ports, and what they do.
     ports: Vec<(u16, Port)>,
-    /// What each check says, in the order of the file: the code, and parts of the sentence in their order.
+    /// The report of each check, in the order of the file: the code, and parts of the sentence in their order.
     verdicts: &'static [(Code, &'static [&'static str])],
 }
 
@@ -50,9 +49,9 @@ pub enum Port {
     Http { path: &'static str, answer: Vec<u8>, otherwise: Vec<u8> },
     /// The same inside TLS, with a self-signed certificate for `localhost`.
     Https { path: &'static str, answer: Vec<u8>, otherwise: Vec<u8> },
-    /// Takes connections and says nothing.
+    /// Accepts connections and sends nothing.
     Silent,
-    /// Says these bytes at once and keeps the connection.
+    /// Sends these bytes at once and keeps the connection.
     Says(Vec<u8>),
 }
 
@@ -73,7 +72,7 @@ pub fn answer(head: &str, body: &str) -> Vec<u8> {
     bytes
 }
 
-/// The answers of every system, by a name that says whose and when.
+/// The responses of every system, by system and state.
 pub fn real_answers() -> BTreeMap<String, Vec<u8>> {
     let all = [
         ("clair", clair::real_answers()),
@@ -101,7 +100,7 @@ pub fn chunked(head: &str, body: &str) -> Vec<u8> {
 }
 
 impl State {
-    /// Makes it so on this host.
+    /// Starts what listens in this state on this host.
     fn start(&self, host: Ipv4Addr) -> Vec<Running> {
         self.ports.iter().map(|(port, what)| what.start(SocketAddr::from((host, *port)))).collect()
     }
@@ -148,7 +147,7 @@ fn timings(health: &str) -> Vec<(String, Timing)> {
     pool.checks.iter().map(|check| (check.name.to_string(), check.timing)).collect()
 }
 
-/// What the one upstream of a pool is found to be: a report of each check.
+/// The report of each check of the one upstream of a pool.
 async fn judge(pool: &PoolPolicy) -> Vec<(CheckPolicy, ProbeReport)> {
     let upstream = &pool.upstreams[0];
     let mut reports = Vec::new();
@@ -159,7 +158,7 @@ async fn judge(pool: &PoolPolicy) -> Vec<(CheckPolicy, ProbeReport)> {
     reports
 }
 
-/// Holds every state of a system against the checks of each of these tables (by hand, by preset), over its traffic port.
+/// Checks every state of a system with each of these tables (keys and preset), over its traffic port.
 async fn hold(tables: &[&str], traffic: u16, states: Vec<State>) {
     for state in states {
         let host = own_host();
@@ -174,7 +173,7 @@ async fn hold(tables: &[&str], traffic: u16, states: Vec<State>) {
                 let mut rest = sentence.as_str();
                 for part in *says {
                     let at = rest.find(part).unwrap_or_else(|| {
-                        panic!("check {}: {sentence:?} does not say {part:?} in its place\n{context}", check.name)
+                        panic!("check {}: {sentence:?} does not have {part:?} in its place\n{context}", check.name)
                     });
                     rest = &rest[at + part.len()..];
                 }
@@ -183,7 +182,8 @@ async fn hold(tables: &[&str], traffic: u16, states: Vec<State>) {
     }
 }
 
-/// The real program over a system that goes through these states: after each, state and reason as status shows them.
+/// Runs the real program over a system that passes through these states, and compares state and reason in status after
+/// each.
 async fn show(health: &str, traffic: u16, states: Vec<(State, &str, &[&str])>) {
     let host = own_host();
     let upstream = SocketAddr::from((host, traffic)).to_string();
@@ -193,13 +193,13 @@ async fn show(health: &str, traffic: u16, states: Vec<(State, &str, &[&str])>) {
         program.wait_for_state("api", &upstream, word, PATIENCE).await;
         let end = Instant::now() + PATIENCE;
         loop {
-            let now = program.upstream("api", &upstream).await.expect("it is there");
-            let told = format!("{:?} {:?}", now.why, now.last_check.as_ref().map(|last| &last.reason));
-            if now.state.as_str() == word && says.iter().all(|part| told.contains(part)) {
+            let now = program.upstream("api", &upstream).await.expect("status lists it");
+            let shown = format!("{:?} {:?}", now.why, now.last_check.as_ref().map(|last| &last.reason));
+            if now.state.as_str() == word && says.iter().all(|part| shown.contains(part)) {
                 assert_eq!(now.eligible, word == "healthy", "{}: {now:?}", state.name);
                 break;
             }
-            assert!(Instant::now() < end, "{}: {says:?} is not in {told}", state.name);
+            assert!(Instant::now() < end, "{}: {says:?} is not in {shown}", state.name);
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
         // The ports must be free before the next state takes them.

@@ -1,7 +1,7 @@
-//! Holds the walls of the house: reads `src/` as tokens and fails where an import goes against the arrows of
-//! `ARCHITECTURE.md`, where a pure directory reads a clock, draws chance, spawns, logs or opens a socket or file, where a
-//! file lacks its head, and where something is left for later. What is let through is listed in [`EXCEPTIONS`], with
-//! its reason; an exception that is no longer needed fails too.
+//! Tests the rules of the architecture: reads `src/` as tokens and fails where an import goes against the arrows of
+//! `ARCHITECTURE.md`, where a pure module reads a clock, draws random numbers, spawns, logs or opens a socket or file,
+//! where a file has no head, and where code is unfinished. [`EXCEPTIONS`] are listed with their reason; one that is no
+//! longer needed fails too.
 
 mod rules;
 mod tokens;
@@ -10,24 +10,24 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use rules::{Finding, SHELL, SIDEWAYS, check_file, imported_rooms, needs_the_shell};
+use rules::{Finding, SHELL, SIDEWAYS, check_file, imported_modules, needs_the_shell};
 
-/// Something that is let through.
+/// An allowed finding.
 struct Exception {
     /// The file, or a directory that ends in `/`.
     place: &'static str,
-    /// A part of what is found there.
+    /// A part of the finding's text.
     finding: &'static str,
     reason: &'static str,
 }
 
 const EXCEPTIONS: &[Exception] = &[];
 
-/// `ARCHITECTURE.md` is read in one sitting, or not at all.
+/// `ARCHITECTURE.md` must be short enough to be read.
 const ARCHITECTURE_LINES_MAX: usize = 150;
 
 #[test]
-fn the_sources_keep_to_the_walls() {
+fn the_sources_follow_the_rules_of_the_architecture() {
     let mut used = BTreeSet::new();
     let mut findings = Vec::new();
     for (path, text) in sources(&["src", "tests", "benches"]) {
@@ -63,12 +63,12 @@ fn every_exception_has_a_reason_and_is_needed() {
     }
     for (file, _) in SHELL {
         let text = fs::read_to_string(root().join(file)).unwrap_or_else(|e| panic!("{file}: {e}"));
-        assert!(needs_the_shell(file, &text), "{file} is pure and need not be excepted");
+        assert!(needs_the_shell(file, &text), "{file} is pure and needs no exception");
     }
     let sources = sources(&["src"]);
     for (from, to, _) in SIDEWAYS {
-        let mut files = sources.iter().filter(|(path, _)| rules::room(path) == Some(from));
-        assert!(files.any(|(path, text)| imported_rooms(path, text).contains(*to)), "{from} does not import {to}");
+        let mut files = sources.iter().filter(|(path, _)| rules::top_module(path) == Some(from));
+        assert!(files.any(|(path, text)| imported_modules(path, text).contains(*to)), "{from} does not import {to}");
     }
 }
 
@@ -79,12 +79,12 @@ fn the_architecture_is_short_and_names_every_directory() {
     assert!(problems.is_empty(), "\n{}\n", problems.join("\n"));
 }
 
-/// What is wrong with the picture of the house: too long, or a directory it does not name as `` `name/` ``.
+/// What is wrong with `ARCHITECTURE.md`: too long, or a directory that it does not name as `` `name/` ``.
 fn architecture_problems(text: &str, directories: &[String]) -> Vec<String> {
     let mut problems = Vec::new();
     let lines = text.lines().count();
     if lines > ARCHITECTURE_LINES_MAX {
-        problems.push(format!("ARCHITECTURE.md has {lines} lines; at most {ARCHITECTURE_LINES_MAX} are read"));
+        problems.push(format!("ARCHITECTURE.md has {lines} lines; at most {ARCHITECTURE_LINES_MAX} are allowed"));
     }
     for directory in directories {
         if !text.contains(&format!("`{directory}/")) && !text.contains(&format!("`src/{directory}/")) {
@@ -95,7 +95,7 @@ fn architecture_problems(text: &str, directories: &[String]) -> Vec<String> {
 }
 
 #[test]
-fn a_long_or_incomplete_architecture_is_found() {
+fn a_long_or_incomplete_architecture_is_reported() {
     let directories = ["model".to_owned(), "pool".to_owned()];
     assert!(architecture_problems("`model/` and `pool/`\n", &directories).is_empty());
     assert_eq!(architecture_problems("`model/`\n", &directories), ["ARCHITECTURE.md does not name `pool/`"]);
@@ -107,12 +107,12 @@ fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
 }
 
-/// The rooms: every module at the root of the crate, whether it has a directory yet or not.
+/// Every module at the root of the crate, with or without a directory.
 fn directories() -> Vec<String> {
-    let rooms = sources(&["src"]).into_iter().filter_map(|(path, _)| rules::room(&path).map(str::to_owned));
-    let rooms: BTreeSet<String> = rooms.filter(|room| room != "main").collect();
-    assert!(rooms.len() >= 10, "the sources were found: {rooms:?}");
-    rooms.into_iter().collect()
+    let modules = sources(&["src"]).into_iter().filter_map(|(path, _)| rules::top_module(&path).map(str::to_owned));
+    let modules: BTreeSet<String> = modules.filter(|module| module != "main").collect();
+    assert!(modules.len() >= 10, "the sources were found: {modules:?}");
+    modules.into_iter().collect()
 }
 
 /// Every Rust file below these directories, with its path from the root of the repository.
@@ -125,8 +125,7 @@ fn sources(directories: &[&str]) -> Vec<(String, String)> {
             if path.is_dir() {
                 pending.push(path);
             } else if path.extension().is_some_and(|e| e == "rs") {
-                let name =
-                    path.strip_prefix(root()).expect("it lies below the root").to_str().expect("UTF-8").to_owned();
+                let name = path.strip_prefix(root()).expect("it is below the root").to_str().expect("UTF-8").to_owned();
                 found.push((name, fs::read_to_string(&path).expect("a readable file")));
             }
         }

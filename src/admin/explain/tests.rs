@@ -83,7 +83,7 @@ async fn a_degraded_pool_groups_its_upstreams_by_reason_and_says_what_comes_next
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_requests_get_is_what_the_pool_does() {
+async fn the_explained_service_is_that_of_the_pool() {
     let down = changed(&[DOWN, DOWN], |_| {});
     let with = |service, when_no_healthy| {
         let mut explanation = testing::explanation(&down);
@@ -212,7 +212,7 @@ async fn too_few_healthy_and_orders_and_backups_have_their_own_texts() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn many_upstreams_make_no_longer_paragraph() {
+async fn the_paragraph_is_bounded_with_many_upstreams() {
     let explanation = testing::explanation(&changed(&[DOWN; 200], |all| {
         for (i, status) in all.iter_mut().enumerate() {
             because(status, Code::L7Sts, &format!("{} {}", "y".repeat(1_000), i));
@@ -346,7 +346,7 @@ async fn the_next_probe_is_due_for_a_reason() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_is_due_within_a_millisecond_is_due_now() {
+async fn times_within_a_millisecond_are_now() {
     let mut status = testing::upstream("api", 1, UP);
     for (micros, want) in [(0, "is due now"), (999, "is due now"), (1_000, "is due in 1 ms")] {
         status.checks[0].next_due = Instant::now() + Duration::from_micros(micros);

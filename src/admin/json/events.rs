@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::model::{AdminState, HealthState};
+use crate::pool::Changes;
 
 /// `GET /api/v1/events`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -20,6 +21,9 @@ pub struct EventInfo {
     pub seq: u64,
     /// When it happened.
     pub at: String,
+    /// The event in words, as the log on a terminal has it. Several mistakes of a refused configuration are a line each.
+    #[serde(default)]
+    pub text: String,
     /// What happened.
     #[serde(flatten)]
     pub what: EventWhat,
@@ -56,8 +60,12 @@ pub enum EventWhat {
         upstream: String,
         /// The new admin state.
         to: AdminState,
-        /// Why.
+        /// Why; absent if the operator gave no reason.
+        #[serde(default, skip_serializing_if = "String::is_empty")]
         reason: String,
+        /// The origin of the order: a command or the API, with the address of the client.
+        #[serde(default)]
+        by: String,
     },
     /// A pool began or stopped refusing its requests with 503.
     Refusing(OutageInfo),
@@ -88,6 +96,12 @@ pub enum EventWhat {
         /// When begun: they serve at most this long.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         at_most_seconds: Option<f64>,
+        /// When begun: upstreams of the configuration that can serve.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        able: Option<usize>,
+        /// When begun: how many must be able to.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        needed: Option<usize>,
         /// When ended: how long they served.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         lasted_seconds: Option<f64>,
@@ -111,7 +125,7 @@ pub enum EventWhat {
         by: String,
         /// Its changes to pools and upstreams; absent if there are none.
         #[serde(default, skip_serializing_if = "Option::is_none")]
-        changes: Option<ChangesInfo>,
+        changes: Option<Changes>,
     },
     /// A reload added an upstream.
     UpstreamAdded {
@@ -142,6 +156,33 @@ pub enum EventWhat {
         added: Vec<String>,
         /// Removed upstreams.
         removed: Vec<String>,
+    },
+    /// An upstream began or ceased to fail nearly all requests while its checks pass.
+    RequestsFail {
+        /// The pool.
+        pool: String,
+        /// The upstream.
+        upstream: String,
+        /// True at the beginning, false at the end.
+        on: bool,
+        /// Its last requests.
+        requests: u64,
+        /// Of these: answered with a status of 500 or above.
+        server_errors: u64,
+        /// Of these: broken after the connection was made.
+        broken: u64,
+        /// Of these: without a connection.
+        connect_failures: u64,
+        /// When ended: `succeeds`, `no_longer_passes` or `few_requests`.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        why: Option<String>,
+    },
+    /// More upstreams began or ceased to fail requests at once than get their own events (16): the numbers of the others.
+    RequestsFailMore {
+        /// Began.
+        began: usize,
+        /// Ceased.
+        ended: usize,
     },
     /// A probe panicked.
     ProbePanic {
@@ -188,28 +229,4 @@ pub enum WarmingWord {
     Ended,
     /// The removed upstreams are gone, and those of the configuration cannot serve.
     Failed,
-}
-
-/// What a reload changed.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct ChangesInfo {
-    /// New pools.
-    pub pools_added: ListedInfo,
-    /// Removed pools.
-    pub pools_removed: ListedInfo,
-    /// Pools with any change.
-    pub pools_changed: ListedInfo,
-    /// New upstreams, as `POOL ADDRESS`.
-    pub upstreams_added: ListedInfo,
-    /// Removed upstreams, as `POOL ADDRESS`.
-    pub upstreams_removed: ListedInfo,
-}
-
-/// A number of things, and the names of the first 16.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct ListedInfo {
-    /// How many.
-    pub count: usize,
-    /// The first of them.
-    pub names: Vec<String>,
 }

@@ -71,7 +71,7 @@ pub struct UpstreamExplainReply {
     pub eligibility: String,
     /// Why it is not healthy or not eligible, as in status; null if it is both.
     pub why: Option<String>,
-    /// A hint: which secrets of failing checks have changed on disk; absent without one.
+    /// A hint: which files of failing checks have changed on disk; absent without one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub hint: Option<String>,
     /// Its admin state.

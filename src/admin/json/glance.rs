@@ -5,6 +5,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 
 use super::{PoolInfo, PoolWord, UpstreamInfo};
+pub use crate::model::units::glance;
 
 impl PoolWord {
     /// What is to be looked at first: 0.
@@ -59,21 +60,6 @@ impl UpstreamInfo {
         };
         Duration::try_from_secs_f64(seconds).ok()
     }
-}
-
-/// A duration in its two largest units: `3d 4h`, `2m 5s`, `12s`.
-pub fn glance(duration: Duration) -> String {
-    let seconds = duration.as_secs();
-    let units = [("d", 86_400), ("h", 3_600), ("m", 60), ("s", 1)];
-    let first = units.iter().position(|(_, length)| seconds >= *length).unwrap_or(units.len() - 1);
-    let (unit, length) = units[first];
-    let mut text = format!("{}{unit}", seconds / length);
-    if let Some((unit, length)) = units.get(first + 1)
-        && seconds % units[first].1 >= *length
-    {
-        text.push_str(&format!(" {}{unit}", seconds % units[first].1 / length));
-    }
-    text
 }
 
 /// A short time with at least two digits: `0.42 ms`, `12 ms`, `1.2 s`.

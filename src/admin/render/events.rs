@@ -4,10 +4,11 @@ use super::super::clock::Clock;
 use super::super::json::*;
 use super::{millis, seconds};
 use crate::model::{Address, Name};
-use crate::pool::{Changes, Event, EventKind, Listed, WarmingPhase, Way};
+use crate::pool::{Event, EventKind, Requests, WarmingPhase, Way, sentence};
 
 /// One event.
 pub fn event(event: Event, clock: &Clock) -> EventInfo {
+    let text = sentence(&event.kind);
     let what = match event.kind {
         EventKind::Transition(t) => EventWhat::Transition {
             pool: t.pool.to_string(),
@@ -19,8 +20,8 @@ pub fn event(event: Event, clock: &Clock) -> EventInfo {
             duration_ms: t.duration.map(millis),
             healthy_left: t.healthy_left,
         },
-        EventKind::Admin { pool, upstream, to, reason } => {
-            EventWhat::Admin { pool: pool.to_string(), upstream: upstream.to_string(), to, reason }
+        EventKind::Admin { pool, upstream, to, reason, by } => {
+            EventWhat::Admin { pool: pool.to_string(), upstream: upstream.to_string(), to, reason, by }
         }
         EventKind::OutageBegan { pool, way, reason, remedy } => {
             let began = OutageInfo { reason: Some(reason), next: Some(remedy), ..outage(&pool, &way, true) };
@@ -35,7 +36,7 @@ pub fn event(event: Event, clock: &Clock) -> EventInfo {
         }
         EventKind::Warming { pool, phase } => warming(&pool, phase),
         EventKind::Reload { result, generation, error, by, changes } => {
-            let changes = (!changes.is_empty()).then(|| changes_info(changes));
+            let changes = (!changes.is_empty()).then_some(changes);
             EventWhat::Reload { result: result.to_string(), generation, error, by, changes }
         }
         EventKind::UpstreamAdded { pool, upstream } => {
@@ -49,12 +50,17 @@ pub fn event(event: Event, clock: &Clock) -> EventInfo {
             let texts = |addresses: Vec<Address>| addresses.iter().map(Address::to_string).collect();
             EventWhat::Addresses { pool: pool.to_string(), added: texts(added), removed: texts(removed) }
         }
+        EventKind::RequestsFail { pool, upstream, window } => requests_fail(&pool, &upstream, window, None),
+        EventKind::RequestsFailOver { pool, upstream, over, window } => {
+            requests_fail(&pool, &upstream, window, Some(over.as_str()))
+        }
+        EventKind::RequestsFailMore { began, ended } => EventWhat::RequestsFailMore { began, ended },
         EventKind::ProbePanic { pool, upstream } => {
             EventWhat::ProbePanic { pool: pool.to_string(), upstream: upstream.to_string() }
         }
         EventKind::CheckerRestart => EventWhat::CheckerRestart,
     };
-    EventInfo { seq: event.seq, at: clock.date(event.at), what }
+    EventInfo { seq: event.seq, at: clock.date(event.at), text, what }
 }
 
 /// Which kind of event an outage is.
@@ -77,9 +83,10 @@ fn outage(pool: &Name, way: &Way, on: bool) -> OutageInfo {
 fn warming(pool: &Name, phase: WarmingPhase) -> EventWhat {
     let pool = pool.to_string();
     let (mut retiring, mut at_most_seconds, mut lasted_seconds) = (None, None, None);
-    let (mut reason, mut next) = (None, None);
+    let (mut able, mut needed, mut reason, mut next) = (None, None, None, None);
     let word = match phase {
-        WarmingPhase::Began { retiring: count, at_most } => {
+        WarmingPhase::Began { retiring: count, at_most, progress } => {
+            (able, needed) = (Some(progress.able), Some(progress.needed));
             (retiring, at_most_seconds) = (Some(count), Some(seconds(at_most)));
             WarmingWord::Began
         }
@@ -92,19 +99,14 @@ fn warming(pool: &Name, phase: WarmingPhase) -> EventWhat {
             WarmingWord::Failed
         }
     };
-    EventWhat::Warming { pool, phase: word, retiring, at_most_seconds, lasted_seconds, reason, next }
+    EventWhat::Warming { pool, phase: word, retiring, at_most_seconds, able, needed, lasted_seconds, reason, next }
 }
 
-fn changes_info(changes: Changes) -> ChangesInfo {
-    let listed = |Listed { count, names }: Listed| ListedInfo { count, names };
-    let Changes { pools_added, pools_removed, pools_changed, upstreams_added, upstreams_removed } = changes;
-    ChangesInfo {
-        pools_added: listed(pools_added),
-        pools_removed: listed(pools_removed),
-        pools_changed: listed(pools_changed),
-        upstreams_added: listed(upstreams_added),
-        upstreams_removed: listed(upstreams_removed),
-    }
+fn requests_fail(pool: &Name, upstream: &Address, window: Requests, why: Option<&str>) -> EventWhat {
+    let Requests { ended: requests, server_errors, broken, connect_failures } = window;
+    let (pool, upstream) = (pool.to_string(), upstream.to_string());
+    let (on, why) = (why.is_none(), why.map(str::to_owned));
+    EventWhat::RequestsFail { pool, upstream, on, requests, server_errors, broken, connect_failures, why }
 }
 
 #[cfg(test)]
@@ -115,7 +117,7 @@ mod tests {
     use super::*;
     use crate::admin::testing;
     use crate::model::{Code, HealthState};
-    use crate::pool::Transition;
+    use crate::pool::{Changes, Listed, Over, Progress, Transition};
 
     #[tokio::test(start_paused = true)]
     async fn events_are_flat_objects_tagged_by_kind() {
@@ -134,6 +136,14 @@ mod tests {
         let second = std::time::Duration::from_secs(1);
         let began = |way| EventKind::OutageBegan { pool: api(), way, reason: "r".into(), remedy: "n".into() };
         let warm = |phase| EventKind::Warming { pool: api(), phase };
+        let window = Requests { ended: 10, server_errors: 10, broken: 0, connect_failures: 0 };
+        let order = |reason: &str| EventKind::Admin {
+            pool: api(),
+            upstream: upstream(),
+            to: crate::model::AdminState::Draining,
+            reason: reason.to_owned(),
+            by: "command from 127.0.0.1:4711".to_owned(),
+        };
         let kinds = [
             (EventKind::Transition(transition), "transition"),
             (began(Way::Refuse), "refusing"),
@@ -141,7 +151,14 @@ mod tests {
             (began(Way::OtherPool(testing::name("spare"))), "other_pool"),
             (EventKind::OutageEnded { pool: api(), way: Way::FailOpen, serves: true, lasted: second }, "fail_open"),
             (EventKind::BelowHalf { pool: api(), on: true, able: 1, total: 3 }, "below_half"),
-            (warm(WarmingPhase::Began { retiring: 2, at_most: 30 * second }), "warming"),
+            (
+                warm(WarmingPhase::Began {
+                    retiring: 2,
+                    at_most: 30 * second,
+                    progress: Progress { able: 0, needed: 1, backups: 0 },
+                }),
+                "warming",
+            ),
             (warm(WarmingPhase::Ended { lasted: second }), "warming"),
             (warm(WarmingPhase::Failed { lasted: second, reason: "r".into(), remedy: "n".into() }), "warming"),
             (
@@ -161,12 +178,23 @@ mod tests {
             (EventKind::UpstreamRemoved { pool: api(), upstream: upstream() }, "upstream_removed"),
             (EventKind::UpstreamsChanged { added: 9_950, removed: 0 }, "upstreams_changed"),
             (EventKind::Addresses { pool: testing::name("api"), added: vec![], removed: vec![address] }, "addresses"),
+            (EventKind::RequestsFail { pool: api(), upstream: upstream(), window }, "requests_fail"),
+            (
+                EventKind::RequestsFailOver { pool: api(), upstream: upstream(), over: Over::FewRequests, window },
+                "requests_fail",
+            ),
+            (EventKind::RequestsFailMore { began: 1, ended: 0 }, "requests_fail_more"),
+            (order("kernel"), "admin"),
+            (order(""), "admin"),
             (EventKind::CheckerRestart, "checker_restart"),
         ];
         for (kind, word) in kinds {
+            let said = sentence(&kind);
             let info = event(Event { seq: 7, at: Instant::now(), kind }, &Clock::start());
             let value = serde_json::to_value(&info).unwrap();
             assert_eq!((&value["seq"], &value["kind"]), (&json!(7), &json!(word)));
+            assert_eq!(value["text"], said);
+            assert!(value["reason"] != "", "an empty reason is left out: {value}");
             assert_eq!(serde_json::from_value::<EventInfo>(value).unwrap(), info);
         }
     }

@@ -2,25 +2,29 @@
 //! file and then parsed like every configuration, so that the printed lines are what was tried, and mistakes have the
 //! same messages. Credentials are printed as environment variables to set.
 
+mod args;
+mod fields;
 mod rules;
+mod steps;
 
-use std::convert::Infallible;
-use std::fmt;
-use std::path::PathBuf;
-use std::str::FromStr;
 use std::time::Duration;
 
-use clap::{Args, ValueEnum};
+use clap::ValueEnum;
 use http::Uri;
 use http::uri::Authority;
 use toml::Value;
 
 use crate::app::load::{LoadError, load_trial};
+use crate::config::presets::Preset;
 use crate::config::{Severity, units};
 use crate::model::Secret;
 use crate::model::policy::Config;
-use crate::model::secret::names_a_secret;
+use fields::{HeaderFile, header, write_field};
 use rules::Rules;
+use steps::Steps;
+
+pub use args::{KindArg, TrialArgs};
+pub use steps::StepArgs;
 
 /// The pool's name in the printed lines.
 const POOL: &str = "app";
@@ -29,139 +33,20 @@ const PLACE: &str = "(command line)";
 /// The default interval of checks; a longer timeout needs a longer interval.
 const DEFAULT_INTERVAL: Duration = Duration::from_secs(10);
 
-/// The arguments of a check given by its URL.
-#[derive(Debug, Clone, Args)]
-#[group(id = "trial", multiple = true, conflicts_with_all = ["pool", "upstream", "config"])]
-pub struct TrialArgs {
-    /// Try a check of this URL: http, https, tcp, tls, grpc, grpcs, ws or wss
-    #[arg(long, value_name = "URL")]
-    pub url: Option<String>,
-    /// The type of check [default: from the URL's scheme]
-    #[arg(long = "type", value_enum, value_name = "TYPE", requires = "url")]
-    pub kind: Option<KindArg>,
-    /// The method of the request [default: GET]
-    #[arg(long, value_name = "METHOD", requires = "url")]
-    pub method: Option<String>,
-    /// A header field to send; may be repeated
-    #[arg(long = "header", value_name = "NAME: VALUE", requires = "url")]
-    pub headers: Vec<Hidden>,
-    /// A header field to send whose value is in a file, optionally after a prefix: NAME=PATH or 'NAME=Bearer @PATH';
-    /// may be repeated
-    #[arg(long = "header-file", value_name = "NAME=PATH", requires = "url")]
-    pub header_files: Vec<String>,
-    /// Send Authorization: Basic for this user
-    #[arg(long, visible_alias = "user", value_name = "USER", requires_all = ["url", "basic_auth_password_file"])]
-    pub basic_auth_user: Option<String>,
-    /// A file with the password of that user
-    #[arg(long, visible_alias = "password-file", value_name = "FILE", requires_all = ["url", "basic_auth_user"])]
-    pub basic_auth_password_file: Option<PathBuf>,
-    /// The WebSocket subprotocol to ask for
-    #[arg(long, value_name = "NAME", requires = "url")]
-    pub subprotocol: Option<String>,
-    /// The body of the request; for a tcp check, the text to send
-    #[arg(long, value_name = "TEXT", requires = "url")]
-    pub body: Option<String>,
-    /// The statuses that pass: codes and ranges, separated by commas, or any [default: 200-299]
-    #[arg(long, value_name = "LIST", requires = "url")]
-    pub expect_status: Option<String>,
-    /// A text that the body must contain; may be repeated, as the four below: all must hold
-    #[arg(long, visible_alias = "expect-body", value_name = "TEXT", requires = "url")]
-    pub expect_body_contains: Vec<String>,
-    /// The text that the body must equal
-    #[arg(long, value_name = "TEXT", requires = "url")]
-    pub expect_body_equals: Vec<String>,
-    /// A regular expression that must match in the body
-    #[arg(long, value_name = "REGEX", requires = "url")]
-    pub expect_body_matches: Vec<String>,
-    /// A text that the body must not contain
-    #[arg(long, value_name = "TEXT", requires = "url")]
-    pub expect_body_not_contains: Vec<String>,
-    /// A regular expression that must not match in the body
-    #[arg(long, value_name = "REGEX", requires = "url")]
-    pub expect_body_not_matches: Vec<String>,
-    /// A rule for a response header field: 'NAME: VALUE', NAME!=VALUE, NAME~REGEX, NAME (present) or !NAME (absent);
-    /// may be repeated
-    #[arg(long, value_name = "NAME: VALUE", requires = "url")]
-    pub expect_header: Vec<String>,
-    /// A rule for the JSON body: PATH=VALUE, PATH!=VALUE, PATH~REGEX, PATH>=N, PATH<=N, 'PATH in [LIST]', 'PATH is
-    /// TYPE', PATH (present) or !PATH (absent); with a ? before it, it also passes if there is no such node. Examples:
-    /// $.status=healthy, $.up=true, '$.lag<=10', '?$.ldap=true', '$.error is null'; may be repeated
-    #[arg(long, value_name = "PATH=VALUE", requires = "url")]
-    pub expect_json: Vec<String>,
-    /// How long a correct response may take; less than the timeout
-    #[arg(long, value_name = "DURATION", requires = "url")]
-    pub max_duration: Option<String>,
-    /// Use HTTP/2
-    #[arg(long, requires = "url")]
-    pub http2: bool,
-    /// Trust the certificates of this file instead of the system's
-    #[arg(long, value_name = "FILE", requires = "url")]
-    pub ca_file: Option<PathBuf>,
-    /// The name that the certificate must be valid for [default: the URL's host]
-    #[arg(long, value_name = "NAME", requires = "url")]
-    pub server_name: Option<String>,
-    /// Do not verify the certificate
-    #[arg(long, requires = "url")]
-    pub insecure: bool,
-    /// The timeout of the whole probe [default: 5s]
-    #[arg(long, value_name = "DURATION", requires = "url")]
-    pub timeout: Option<String>,
-}
-
-/// A text that may contain a credential; `Debug` masks it.
-#[derive(Clone)]
-pub struct Hidden(String);
-
-impl FromStr for Hidden {
-    type Err = Infallible;
-
-    fn from_str(text: &str) -> Result<Hidden, Infallible> {
-        Ok(Hidden(text.to_owned()))
-    }
-}
-
-impl fmt::Debug for Hidden {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("***")
-    }
-}
-
-/// The kinds of checks.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub enum KindArg {
-    /// Connect, and close; or send a text and expect one
-    Tcp,
-    /// A TLS handshake
-    Tls,
-    /// One HTTP request
-    Http,
-    /// grpc.health.v1.Health/Check
-    Grpc,
-    /// An upgrade, a ping and its pong
-    Websocket,
-}
-
-impl KindArg {
-    fn word(self) -> &'static str {
-        match self {
-            KindArg::Tcp => "tcp",
-            KindArg::Tls => "tls",
-            KindArg::Http => "http",
-            KindArg::Grpc => "grpc",
-            KindArg::Websocket => "websocket",
-        }
-    }
-}
-
 /// The check to try, as parsed from the arguments.
 #[derive(Debug, Clone)]
 pub struct Plan {
     kind: KindArg,
+    /// `scheme`; `None`: the default, or that of the preset.
+    scheme: Option<&'static str>,
+    /// A tcp check over TLS.
     tls: bool,
     upstream: String,
     path: String,
+    host: Option<String>,
     headers: Vec<(String, Secret)>,
     files: Vec<HeaderFile>,
+    steps: Steps,
     rules: Rules,
     args: TrialArgs,
 }
@@ -195,11 +80,11 @@ impl Plan {
     ///
     /// # Errors
     /// A sentence about the argument that cannot be parsed, without credentials.
-    pub fn new(url: &str, args: &TrialArgs) -> Result<Plan, String> {
+    pub fn new(url: &str, args: &TrialArgs, steps: &StepArgs) -> Result<Plan, String> {
         let uri: Uri =
             url.parse().map_err(|_| "--url is not a URL such as http://127.0.0.1:8080/healthz".to_owned())?;
         let schemes = "http, https, tcp, tls, grpc, grpcs, ws or wss";
-        let (scheme_kind, scheme_tls, default_port) = match uri.scheme_str() {
+        let (of_scheme, over_tls, default_port) = match uri.scheme_str() {
             Some("http") => (KindArg::Http, false, Some(80)),
             Some("https") => (KindArg::Http, true, Some(443)),
             Some("tcp") => (KindArg::Tcp, false, None),
@@ -216,14 +101,42 @@ impl Plan {
             return Err("--url contains credentials; send them with --header 'Authorization: …'".to_owned());
         }
         let port = port(authority)?.or(default_port).ok_or("--url has no port")?;
-        let kind = args.kind.unwrap_or(scheme_kind);
+        let upstream = format!("{}:{port}", authority.host());
+        let steps = Steps::new(steps)?;
+        let preset = args.preset.as_deref().and_then(Preset::named);
+        let kind = match (args.kind, &preset) {
+            (Some(kind), _) => kind,
+            (None, Some(preset)) => kind_of_preset(preset, of_scheme, &upstream)?,
+            (None, None) if of_scheme == KindArg::Tls && !steps.is_empty() => KindArg::Tcp,
+            (None, None) => of_scheme,
+        };
+        let preset_over_tls = preset.is_some_and(|preset| preset.first_check().https);
+        let scheme = match kind {
+            KindArg::Tcp | KindArg::Tls => None,
+            // It is only an address.
+            _ if preset.is_some() && of_scheme == KindArg::Tcp => None,
+            _ if over_tls == preset_over_tls => None,
+            _ => Some(if over_tls { "https" } else { "http" }),
+        };
+        let headers: Vec<(String, Secret)> = args.headers.iter().map(header).collect::<Result<_, _>>()?;
+        let host_field = headers.iter().find(|(name, _)| name.eq_ignore_ascii_case("host"));
+        let path = uri.path_and_query().map_or("/", |path| path.as_str()).to_owned();
+        if args.host.is_some() && host_field.is_some() {
+            return Err("--host and --header 'Host: …' are the same; give one of them".to_owned());
+        }
+        if args.service.is_some() && !matches!(path.as_str(), "" | "/") {
+            return Err("--service and the path of --url both name a service; give one of them".to_owned());
+        }
         Ok(Plan {
             kind,
-            tls: scheme_tls && kind != KindArg::Tcp || kind == KindArg::Tls,
-            upstream: format!("{}:{port}", authority.host()),
-            path: uri.path_and_query().map_or("/", |path| path.as_str()).to_owned(),
-            headers: args.headers.iter().map(header).collect::<Result<_, _>>()?,
+            scheme,
+            tls: kind == KindArg::Tcp && (of_scheme == KindArg::Tls || steps.starttls),
+            upstream,
+            path,
+            host: args.host.clone().or_else(|| host_field.map(|(_, value)| value.expose().to_owned())),
+            headers,
             files: args.header_files.iter().map(|text| HeaderFile::new(text)).collect::<Result<_, _>>()?,
+            steps,
             rules: Rules::new(args)?,
             args: args.clone(),
         })
@@ -235,10 +148,21 @@ impl Plan {
         let upstream = string(&self.upstream);
         let mut out = format!("[pools.{POOL}]\nupstreams = [{upstream}]\n\n[pools.{POOL}.health]\n");
         let mut key = |name: &str, value: String| out.push_str(&format!("{name} = {value}\n"));
-        key("type", string(self.kind.word()));
+        match &self.args.preset {
+            Some(preset) => {
+                key("preset", string(preset));
+                if let Some(kind) = self.args.kind {
+                    key("type", string(kind.word()));
+                }
+            }
+            None => key("type", string(self.kind.word())),
+        }
         self.write_target(&mut key);
         if let Some(body) = &self.args.body {
             key(if self.kind == KindArg::Tcp { "send" } else { "body" }, string(body));
+        }
+        if !self.steps.is_empty() {
+            key("steps", self.steps.write());
         }
         self.write_timeout(&mut key);
         self.write_tls(&mut key);
@@ -263,28 +187,37 @@ impl Plan {
     }
 
     fn write_target(&self, key: &mut impl FnMut(&str, String)) {
+        if let Some(port) = self.args.port {
+            key("port", port.to_string());
+        }
+        if let Some(offset) = self.args.port_offset {
+            key("port_offset", offset.to_string());
+        }
         let path = self.path.as_str();
+        let no_path = matches!(path, "" | "/");
         match self.kind {
-            KindArg::Http | KindArg::Websocket => key("path", string(path)),
-            KindArg::Grpc if matches!(path, "" | "/") => {}
-            KindArg::Grpc => key("service", string(path.trim_start_matches('/'))),
-            KindArg::Tcp | KindArg::Tls if matches!(path, "" | "/") => {}
             // Neither type has a path; the configuration parser reports that.
-            KindArg::Tcp | KindArg::Tls => key("path", string(path)),
+            KindArg::Tcp | KindArg::Tls if !no_path => key("path", string(path)),
+            KindArg::Tcp | KindArg::Tls => {}
+            KindArg::Http | KindArg::Websocket if no_path && self.args.preset.is_some() => {}
+            KindArg::Http | KindArg::Websocket => key("path", string(path)),
+            KindArg::Grpc if no_path => {}
+            KindArg::Grpc => key("service", string(path.trim_start_matches('/'))),
         }
-        if let Some(method) = &self.args.method {
-            key("method", string(method));
-        }
-        let given = self.headers.iter().find(|(name, _)| name.eq_ignore_ascii_case("host"));
-        // Without it the checker sends the URL's host by default.
-        if let Some((_, value)) = given {
-            key("host", string(value.expose()));
+        let named = [
+            ("service", &self.args.service),
+            ("method", &self.args.method),
+            // Without it the checker sends the URL's host by default.
+            ("host", &self.host),
+            ("subprotocol", &self.args.subprotocol),
+        ];
+        for (name, value) in named {
+            if let Some(value) = value {
+                key(name, string(value));
+            }
         }
         if self.args.http2 {
             key("version", string("h2"));
-        }
-        if let Some(name) = &self.args.subprotocol {
-            key("subprotocol", string(name));
         }
     }
 
@@ -297,8 +230,8 @@ impl Plan {
     }
 
     fn write_tls(&self, key: &mut impl FnMut(&str, String)) {
-        if self.tls && self.kind != KindArg::Tls {
-            key("scheme", string("https"));
+        if let Some(scheme) = self.scheme {
+            key("scheme", string(scheme));
         }
         let mut parts = Vec::new();
         if self.args.insecure {
@@ -307,11 +240,33 @@ impl Plan {
         if let Some(name) = &self.args.server_name {
             parts.push(format!("server_name = {}", string(name)));
         }
-        if let Some(file) = &self.args.ca_file {
-            parts.push(format!("ca_file = {}", string(&file.display().to_string())));
+        let files = [
+            ("ca_file", &self.args.ca_file),
+            ("client_cert", &self.args.client_cert),
+            ("client_key", &self.args.client_key),
+        ];
+        for (name, file) in files {
+            parts.extend(file.as_ref().map(|file| format!("{name} = {}", string(&file.display().to_string()))));
         }
-        if !parts.is_empty() {
-            key("tls", format!("{{ {} }}", parts.join(", ")));
+        match parts.is_empty() {
+            true if self.tls => key("tls", "{}".to_owned()),
+            true => {}
+            false => key("tls", format!("{{ {} }}", parts.join(", "))),
+        }
+    }
+}
+
+/// The type of a preset's first check. A URL may have its scheme, or tcp or tls for an address alone.
+fn kind_of_preset(preset: &Preset, of_scheme: KindArg, upstream: &str) -> Result<KindArg, String> {
+    let word = preset.first_check().kind;
+    let kind = KindArg::from_str(word, false).map_err(|_| format!("there is no type {word:?}"))?;
+    match of_scheme {
+        _ if of_scheme == kind => Ok(kind),
+        KindArg::Tcp => Ok(kind),
+        KindArg::Tls if kind == KindArg::Tcp => Ok(kind),
+        KindArg::Tls | KindArg::Http | KindArg::Grpc | KindArg::Websocket => {
+            let name = preset.name;
+            Err(format!("the preset {name:?} makes a check of type {word}: write --url {word}://{upstream}"))
         }
     }
 }
@@ -325,63 +280,21 @@ fn port(authority: &Authority) -> Result<Option<u16>, String> {
     port.filter(|port| *port != 0).map(Some).ok_or_else(|| "the port of --url is not one of 1 to 65535".to_owned())
 }
 
-fn header(text: &Hidden) -> Result<(String, Secret), String> {
-    let (name, value) = text.0.split_once(':').ok_or("--header must be 'NAME: VALUE'")?;
-    Ok((name.trim().to_owned(), Secret::new(value.trim())))
-}
-
-/// A header field whose value is in a file.
-#[derive(Debug, Clone)]
-struct HeaderFile {
-    name: String,
-    prefix: String,
-    path: String,
-}
-
-impl HeaderFile {
-    /// `NAME=PATH`, or `NAME=Bearer @PATH`, with curl's mark for a file.
-    fn new(text: &str) -> Result<HeaderFile, String> {
-        let (name, value) = text.split_once('=').ok_or("--header-file must be NAME=PATH")?;
-        let (prefix, path) = match value.split_once(" @") {
-            Some((prefix, path)) => (format!("{} ", prefix.trim()), path),
-            None => (String::new(), value.strip_prefix('@').unwrap_or(value)),
-        };
-        Ok(HeaderFile { name: name.trim().to_owned(), prefix, path: path.to_owned() })
-    }
-
-    fn write(&self) -> String {
-        let prefix =
-            if self.prefix.is_empty() { String::new() } else { format!(", prefix = {}", string(&self.prefix)) };
-        format!("{} = {{ file = {}{prefix} }}", quoted_key(&self.name), string(&self.path))
-    }
-}
-
-/// A header field to send; a credential becomes an environment variable.
-fn write_field(name: &str, value: &str, vars: &mut Vec<(String, Secret)>) -> String {
-    let scheme = value.split_once(' ').filter(|(scheme, rest)| {
-        let known = ["bearer", "basic", "digest", "token"].iter().any(|known| scheme.eq_ignore_ascii_case(known));
-        known && !rest.trim().is_empty()
-    });
-    if scheme.is_none() && !names_a_secret(name) {
-        return format!("{} = {}", quoted_key(name), string(value));
-    }
-    let (prefix, secret) = match scheme {
-        Some((scheme, rest)) => (format!(", prefix = {}", string(&format!("{scheme} "))), rest),
-        None => (String::new(), value),
-    };
-    let upper = |c: char| if c.is_ascii_alphanumeric() { c.to_ascii_uppercase() } else { '_' };
-    let mut variable = format!("PROBE_{}", name.chars().map(upper).collect::<String>());
-    while vars.iter().any(|(known, _)| *known == variable) {
-        variable.push('_');
-    }
-    let field = format!("{} = {{ env = {}{prefix} }}", quoted_key(name), string(&variable));
-    vars.push((variable, Secret::new(secret)));
-    field
-}
-
-/// `text` as a TOML string, with `${` escaped.
+/// `text` as a TOML string on one line, with `${` escaped.
 fn string(text: &str) -> String {
-    Value::String(text.replace("${", "$${")).to_string()
+    let text = text.replace("${", "$${");
+    if !text.chars().any(char::is_control) {
+        return Value::String(text).to_string();
+    }
+    // TOML has the escapes of JSON, and DEL must be escaped too. Terminals obey the controls of Latin-1.
+    let mut out = String::new();
+    for c in serde_json::Value::from(text).to_string().chars() {
+        match c {
+            '\u{7f}'..='\u{9f}' => out.push_str(&format!("\\u{:04x}", u32::from(c))),
+            c => out.push(c),
+        }
+    }
+    out
 }
 
 fn quoted_key(name: &str) -> String {

@@ -139,7 +139,7 @@ fn every_secret_is_hidden_in_the_file_itself() {
 }
 
 #[test]
-fn what_is_not_secret_is_shown() {
+fn text_without_secrets_is_shown() {
     for text in [
         "[pools.token-service]\nupstreams = [\"10.0.0.1:80\"]\n[pools.token-service.health]\npath = \"/x\"",
         "[pools]\npassword-api.upstreams = [\"10.0.0.1:80\"]\n",

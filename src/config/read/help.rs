@@ -6,9 +6,9 @@ use std::borrow::Cow;
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
-use super::{List, Node, Reader, Value, cut, key_path, nearest, quoted, type_name};
-use crate::config::foreign;
+use super::{List, Node, Reader, Value, cut, key_path, nearest, quoted, shown_key, type_name};
 use crate::config::report::Report;
+use crate::config::{foreign, syntax};
 
 impl Reader<'_> {
     /// Like `wrong_type`, with a suggestion in the notation of the file.
@@ -21,8 +21,7 @@ impl Reader<'_> {
     pub fn without_escapes(&self, node: &Node<'_>) -> Option<String> {
         let DeValue::String(value) = node.get_ref() else { return None };
         let written = self.text.get(node.span())?.strip_prefix('"')?.strip_suffix('"')?;
-        let drive = matches!(written.as_bytes(), [letter, b':', b'\\', ..] if letter.is_ascii_alphabetic());
-        let single = drive && !written.contains(['\'', '\n']);
+        let single = syntax::is_windows_path(written) && !written.contains(['\'', '\n']);
         (single && value.chars().any(char::is_control) && written.len() <= 200).then(|| format!("'{written}'"))
     }
 
@@ -40,6 +39,24 @@ impl Reader<'_> {
         };
         let suggestion = foreign::table_for(table, written);
         let message = format!("{} is {}", self.written(node), type_name(node.get_ref()));
+        self.mistake(node.span(), message).expected(expected).suggestion(suggestion).done();
+    }
+
+    /// Reports that `node` is not a table of tables, such as `[pools.NAME]`. In a list of tables each may have its name as
+    /// a key.
+    pub(super) fn not_tables_by_name(&mut self, node: &Node<'_>) {
+        let path = key_path(&self.path);
+        let name = match node.get_ref() {
+            DeValue::Array(list) => {
+                list.iter().find_map(|entry| entry.get_ref().as_table()?.get("name")?.get_ref().as_str())
+            }
+            _ => None,
+        };
+        let header = format!("[{path}.{}]", name.map_or("NAME".to_owned(), shown_key));
+        let suggestion = (self.is_header(node) && name.is_some()).then(|| header.clone());
+        let note = if name.is_some() { ", without `name`" } else { "" };
+        let message = format!("{} is {}", self.written(node), type_name(node.get_ref()));
+        let expected = format!("tables by name, such as {header}{note}");
         self.mistake(node.span(), message).expected(expected).suggestion(suggestion).done();
     }
 
@@ -111,9 +128,22 @@ impl Reader<'_> {
     }
 
     fn keep_suggestions(&mut self, from: usize, node: &Node<'_>, good: impl Fn(&str, &Reader<'_>) -> bool) {
+        // In place of a header there is no value to be read.
+        if self.is_header(node) {
+            return;
+        }
         let all: Vec<_> = self.report.suggestions(from, &node.span()).collect();
-        let bad: Vec<_> = all.into_iter().filter(|(_, text)| !good(text, self)).map(|(index, _)| index).collect();
-        bad.into_iter().for_each(|index| self.report.forget_suggestion(index));
+        for (index, mut suggestions) in all {
+            suggestions.retain(|text| good(text, self));
+            self.report.set_suggestions(index, suggestions);
+        }
+    }
+
+    /// Whether the place of `node` is the header of a table.
+    fn is_header(&self, node: &Node<'_>) -> bool {
+        let start = node.span().start;
+        let Some((before, written)) = self.text.split_at_checked(start) else { return false };
+        written.starts_with('[') && before.rsplit('\n').next().is_some_and(|line| line.trim().is_empty())
     }
 
     /// Whether `document`, one line with the key `x`, would be read as a `T` without a mistake.
@@ -134,15 +164,19 @@ impl Reader<'_> {
             DeValue::Table(_) if is_header => format!("[[{key}]], in double brackets: one for each entry"),
             _ => "a list in [ ]".to_owned(),
         };
-        let entries: Vec<String> = match node.get_ref() {
-            DeValue::String(text) if text.contains(',') => text.split(',').map(|entry| quoted(entry.trim())).collect(),
-            DeValue::Table(_) if is_header => Vec::new(),
-            _ => vec![written.to_owned()],
+        let parts = |text: &str, separators: &[char]| {
+            let parts = text.split(separators).map(str::trim).filter(|part| !part.is_empty());
+            format!("[{}]", parts.map(quoted).collect::<Vec<_>>().join(", "))
         };
-        let list = format!("[{}]", entries.join(", "));
-        let good = !self.trial && !entries.is_empty() && list.len() <= 200 && self.accepts::<L>(&format!("x = {list}"));
+        let lists = match node.get_ref() {
+            DeValue::Table(_) if is_header => Vec::new(),
+            DeValue::String(text) => vec![format!("[{written}]"), parts(text, &[',']), parts(text, &[',', ';', ' '])],
+            _ => vec![format!("[{written}]")],
+        };
+        let is_good = |list: &String| list.len() <= 200 && self.accepts::<L>(&format!("x = {list}"));
+        let list = lists.into_iter().filter(|_| !self.trial).find(is_good);
         let message = format!("{} is {}", self.written(node), type_name(node.get_ref()));
-        self.mistake(node.span(), message).expected(expected).suggestion(good.then_some(list)).done();
+        self.mistake(node.span(), message).expected(expected).suggestion(list).done();
     }
 }
 

@@ -5,7 +5,7 @@ use std::ops::Range;
 use toml::de::DeTable;
 use toml_parser::lexer::TokenKind;
 
-use super::{WORD_BYTES_MAX, tokens};
+use super::{CURLY, WORD_BYTES_MAX, tokens};
 use crate::config::report::Found;
 use crate::config::values::address::{entries, listen_argument};
 use crate::config::{foreign, raw};
@@ -20,6 +20,9 @@ pub fn explain(text: &str, at: usize, message: &str) -> Option<Found> {
     }
     let found = |message: &str| Found::syntax(Some(line.clone()), message);
     if let Some(found) = comment(code, &found) {
+        return Some(found);
+    }
+    if let Some(found) = curly_key(code, &found) {
         return Some(found);
     }
     let section = Section::of(text, line.start);
@@ -48,6 +51,31 @@ pub fn entry(text: &str, at: usize) -> Option<Found> {
     let meant = entries(&code.replace(['"', '\''], "")).filter(|meant| meant.starts_with('{'))?;
     let found = Found::syntax(Some(line.start..line.start + code.len()), "an entry with more than its address");
     Some(found.expected("a table: `{ address = \"ip:port\", weight = 2 }`").suggestion(Some(meant)))
+}
+
+/// An IPv6 address with a port and without quotes, which the parser takes for a list.
+pub fn address(text: &str, at: usize) -> Option<Found> {
+    let line = code_of(text, at);
+    if line.len() > LINE_BYTES_MAX {
+        return None;
+    }
+    let of_ip = |c: char| c.is_ascii_hexdigit() || matches!(c, ':' | '.');
+    let mut from = line.start;
+    // Brackets in strings are not looked at: what follows them is a quote.
+    while let Some(open) = text[from..line.end].find('[').map(|open| from + open) {
+        from = open + 1;
+        let ip = text[from..line.end].split(|c| !of_ip(c)).next().unwrap_or("");
+        let Some(rest) = text[from + ip.len()..line.end].strip_prefix("]:") else { continue };
+        let port = rest.bytes().take_while(u8::is_ascii_digit).count();
+        let whole = open..from + ip.len() + "]:".len() + port;
+        let is_quoted = text[..open].ends_with(['"', '\'']);
+        if is_quoted || !(whole.start..=whole.end).contains(&at) || text[whole.clone()].parse::<Address>().is_err() {
+            continue;
+        }
+        let meant = format!("\"{}\"", &text[whole.clone()]);
+        return Some(Found::syntax(Some(whole), "an address is written in quotes").suggestion(Some(meant)));
+    }
+    None
 }
 
 /// The longest line that is split into tokens, in bytes: a file may be one line with thousands of mistakes.
@@ -166,6 +194,22 @@ fn comment(code: &str, found: &dyn Fn(&str) -> Found) -> Option<Found> {
     Some(found("comments begin with #").expected("# and the text").suggestion(Some(format!("# {rest}"))))
 }
 
+/// A line with typographic quotes round a key or a part of a header.
+fn curly_key(code: &str, found: &dyn Fn(&str) -> Found) -> Option<Found> {
+    let (key, value) = match code.find('=') {
+        Some(equals) if !code.starts_with('[') => code.split_at(equals),
+        _ => (code, ""),
+    };
+    if !code.contains(CURLY) {
+        return None;
+    }
+    let straight = |text: &str| text.replace(CURLY, "\"");
+    let lines = [key.replace(CURLY, "") + &straight(value), straight(key) + &straight(value)];
+    let meant = lines.into_iter().find(|line| line.len() <= WORD_BYTES_MAX && DeTable::parse(line).is_ok())?;
+    let found = found("these quotes are not valid in TOML");
+    Some(found.expected("keys without quotes, and texts in straight ones: \"").suggestion(Some(meant)))
+}
+
 /// `key: value`, `"key": value`, `- entry`, `---`.
 fn yaml_or_json(code: &str, section: &Section, found: &dyn Fn(&str) -> Found) -> Option<Found> {
     if code == "-" || code == "---" || code.starts_with("- ") {
@@ -216,14 +260,6 @@ fn operator(code: &str, section: &Section, found: &dyn Fn(&str) -> Found) -> Opt
 
 /// A complete statement with something after it.
 fn left_over(code: &str, section: &Section, found: &dyn Fn(&str) -> Found) -> Option<Found> {
-    let value = code.split_once('=').map(|(key, value)| (key.trim(), value.trim().trim_end_matches([',', ';'])));
-    // An IPv6 address begins as a list does.
-    if let Some((key, value)) = value.filter(|(_, value)| value.len() <= WORD_BYTES_MAX && value.starts_with('['))
-        && value.parse::<Address>().is_ok()
-    {
-        let meant = format!("{key} = \"{value}\"");
-        return Some(found("an address is written in quotes").suggestion(Some(meant)));
-    }
     let bare = code.trim_end_matches([',', ';']).trim_end();
     if bare != code && DeTable::parse(bare).is_ok() {
         let found = found("a line ends without a comma or semicolon");

@@ -1,5 +1,6 @@
-//! Lists and tables in braces that are not closed: for a parser everything below one belongs to it, which causes a
-//! chain of errors. They are found by lines that can only begin something new: a header, or `key =` in a list.
+//! Lists, tables in braces and texts of several lines that are not closed: for a parser everything below one belongs to
+//! it, which causes a chain of errors. Lists and tables are found by lines that can only begin something new: a header, or
+//! `key =` in a list.
 
 use std::ops::Range;
 
@@ -69,6 +70,12 @@ impl Scan<'_> {
             }
             _ => {}
         }
+        if let Some(quotes) = self.open_text(kind, span) {
+            let found =
+                Found::syntax(Some(span.start..span.start + quotes.len()), "the text that begins here is not closed");
+            let statement = if self.open.is_empty() && self.fresh { span.start } else { self.statement };
+            return Some((found.expected(format!("`{quotes}` at its end")), statement..self.text.len()));
+        }
         let mut found = None;
         if self.fresh {
             self.fresh = false;
@@ -96,6 +103,28 @@ impl Scan<'_> {
         }
         self.last = Some(kind);
         found
+    }
+
+    /// The quotes of a text of several lines without its end, which is then the last token of the file.
+    fn open_text(&mut self, kind: TokenKind, span: &Range<usize>) -> Option<&'static str> {
+        let quotes = match kind {
+            TokenKind::MlBasicString => "\"\"\"",
+            TokenKind::MlLiteralString => "'''",
+            _ => return None,
+        };
+        let inner = self.text[span.clone()].get(quotes.len()..)?;
+        let is_closed = match inner.strip_suffix(quotes) {
+            Some(inner) if kind == TokenKind::MlBasicString => {
+                (inner.len() - inner.trim_end_matches('\\').len()).is_multiple_of(2)
+            }
+            Some(_) => true,
+            None => false,
+        };
+        if is_closed {
+            return None;
+        }
+        self.open.clear();
+        Some(quotes)
     }
 
     /// Closes what is open up to the last `kind`. What lies between is not closed; it is reported at the end of the
@@ -171,7 +200,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_not_closed_is_found_once_with_all_that_it_spoils() {
+    fn an_unclosed_value_is_reported_once_and_hides_its_consequences() {
         for (text, spoilt) in [
             ("a = [1, 2]\nb = {c = [1]}\n", &[][..]),
             ("a = [\n  [1],\n  [\"x\"],\n]\n[t]\n", &[]),
@@ -181,6 +210,10 @@ mod tests {
             ("x = 1\na = { b = [1]\nc = 2\n", &["a = { b = [1]\n"]),
             ("a = [{ b = 1, \"c\"", &["a = [{ b = 1, \"c\""]),
             ("[t\na = 1\n", &[]),
+            ("a = 1\nb = \"\"\"\nx\nc = 1\n", &["b = \"\"\"\nx\nc = 1\n"]),
+            ("a = 1\nb = ['''\nx''\n[t]\n", &["b = ['''\nx''\n[t]\n"]),
+            ("b = \"\"\"\nx\\\"\"\"\n", &["b = \"\"\"\nx\\\"\"\"\n"]),
+            ("b = \"\"\"\nx\"\"\"\"\nc = ''''''\nd = \"\"\"\\\\\"\"\"\n", &[]),
             ("a = [\n{ b = 1 ,\n\"c\",\n] # x\nd = 1\n", &["a = [\n{ b = 1 ,\n\"c\",\n] # x"]),
             ("a = { b = [1 }\nd = 1\n", &["a = { b = [1 }"]),
             ("a = [1]]\nb = 1\n", &[]),

@@ -1,5 +1,7 @@
 //! A whole file in another language: one message at its beginning helps more than one per line.
 
+use serde_json::Value as Json;
+
 use crate::config::report::Found;
 
 /// How many lines are examined.
@@ -10,6 +12,9 @@ pub fn other_format(text: &str) -> Option<Found> {
     let has_code = |line: &&str| !line.is_empty() && !line.starts_with(['#', ';']) && !line.starts_with("//");
     let lines: Vec<&str> = text.lines().map(str::trim).filter(has_code).take(LINES_MAX).collect();
     let first = *lines.first()?;
+    if serde_json::from_str::<serde_json::Map<_, _>>(text).is_ok() || serde_json::from_str::<Vec<Json>>(text).is_ok() {
+        return found(text, first, "JSON", TABLES);
+    }
     let share = |is: fn(&str) -> bool| lines.iter().filter(|line| is(line)).count();
     if lines.len() < 2 || share(is_toml) * 5 > lines.len() {
         return None;
@@ -19,23 +24,28 @@ pub fn other_format(text: &str) -> Option<Found> {
         () if first.starts_with('{') || (first.starts_with('[') && most(is_json)) => ("JSON", TABLES),
         () if most(is_yaml) => ("YAML", TABLES),
         () if first.ends_with('{') && lines.iter().any(|line| line.ends_with(';')) => {
-            ("a configuration of nginx", PROGRAM)
+            ("a configuration of nginx", FIRST_TABLES)
         }
-        () if first.ends_with('{') => ("a configuration of another program, such as Caddy", PROGRAM),
+        () if first.ends_with('{') => ("a configuration of another program, such as Caddy", FIRST_TABLES),
         () if HAPROXY.contains(&first.split_whitespace().next().unwrap_or("")) => {
-            ("a configuration of HAProxy", PROGRAM)
+            ("a configuration of HAProxy", FIRST_TABLES)
         }
         () if most(|line| line.ends_with(';') || line.ends_with('{') || line == "}") => {
-            ("a configuration of nginx", PROGRAM)
+            ("a configuration of nginx", FIRST_TABLES)
         }
         () => return None,
     };
+    found(text, first, name, expected)
+}
+
+fn found(text: &str, first: &str, name: &str, expected: &str) -> Option<Found> {
     let at = text.find(first)?;
     Some(Found::syntax(Some(at..at + first.len()), format!("the file is {name}, not TOML")).expected(expected))
 }
 
 const TABLES: &str = "TOML: [pools.NAME] in place of nested keys, key = value, upstreams = [\"ip:port\"]";
-const PROGRAM: &str =
+/// What a file begins with.
+pub const FIRST_TABLES: &str =
     "[listeners.NAME] with address = \"ip:port\" and pool = \"NAME\", [pools.NAME] with upstreams = [\"ip:port\"]";
 /// The sections of HAProxy.
 const HAPROXY: [&str; 9] =
@@ -73,6 +83,9 @@ mod tests {
             ("pools:\n  api:\n    upstreams:\n      - 10.0.0.1:80\n", Some("YAML")),
             ("---\nlisteners:\n  web: { address: \"x\" }\n", Some("YAML")),
             ("{\n  \"pools\": {}\n}\n", Some("JSON")),
+            ("[{\"a\":1}]", Some("JSON")),
+            ("{\"pools\": {\"a\": {}}}\n", Some("JSON")),
+            ("[\"a\"]\nx\n", None),
             ("# x\nupstream a {\n  server 10.0.0.1:80;\n}\n", Some("nginx")),
             ("frontend web\n  bind *:80\n  default_backend b\n", Some("HAProxy")),
             (":80 {\n  reverse_proxy 10.0.0.1:80\n}\n", Some("Caddy")),

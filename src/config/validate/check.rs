@@ -59,7 +59,8 @@ pub fn checks(
     let Some(At { value: raw, span }) = field.get() else {
         let spec = Arc::new(ProbeSpec::connect());
         let timing = timing::timing(&raw::Timing::empty(), &raw::Timing::empty());
-        let check = CheckPolicy { name: spec.kind.as_str().into(), spec, timing, preset: None };
+        let check =
+            CheckPolicy { name: spec.kind.as_str().into(), spec, timing, preset: None, tls_files: Arc::default() };
         return Checks { checks: vec![check], require: Require::All };
     };
     let written = match &raw.checks {
@@ -149,7 +150,8 @@ fn check(written: &Written, upstreams: &[UpstreamPolicy], report: &mut Report) -
     let timeout = if unread { Duration::MAX } else { timing.timeout };
     let max_duration = expect::max_duration(&probe.expect, timeout, of_preset.as_ref(), key, report);
     let spec = Arc::new(ProbeSpec { port, tls, kind, max_duration });
-    CheckPolicy { name: spec.kind.as_str().into(), spec, timing, preset: *from }
+    let tls_files = if spec.tls.is_some() { tls::files(probe) } else { Arc::default() };
+    CheckPolicy { name: spec.kind.as_str().into(), spec, timing, preset: *from, tls_files }
 }
 
 fn port_rule(raw: &raw::Probe, upstreams: &[UpstreamPolicy], key: &str, report: &mut Report) -> PortRule {
@@ -212,7 +214,7 @@ fn require(raw: &raw::Health, total: usize, key: &str, report: &mut Report) -> R
     let Some(at) = raw.require.get() else { return preset.unwrap_or_default() };
     let key = format!("{key}.require");
     let several = !raw.checks.is_absent() || matches!(raw.preset, Field::Bad) || total > 1;
-    if !several {
+    if !several && !raw.others {
         let found = Found::error(at.span.clone(), &key, "there is one check, and nothing to count");
         report.add(found.expected("a list of `checks` beside it"));
     }

@@ -1,21 +1,24 @@
-//! Warnings about what leads nowhere: a listener that answers every request with 404, a pool without requests, a path
-//! with characters that are patterns in other programs.
+//! Warnings about what leads nowhere: a listener that answers every request with 404, a pool or route without requests, a
+//! path with characters that are patterns in other programs. `route` decides which routes hide others.
 
 use std::collections::HashSet;
 use std::ops::Range;
+use std::sync::Arc;
 
 use crate::config::raw;
 use crate::config::read::{At, shown_key};
 use crate::config::report::{Found, Report};
+use crate::model::Name;
 use crate::model::policy::{ListenerPolicy, PoolPolicy, RoutePolicy, WhenNoHealthy};
+use crate::route::{self, Hidden};
 
-/// Warns about listeners that lead to no pool, and pools that get no requests. With mistakes in the file there is no
+/// Warns about listeners that lead to no pool, and routes and pools that get no requests. With mistakes in the file there is no
 /// such warning: the missing reference may be one of them.
 pub fn warn(
     file: &raw::File,
     listeners: &[Option<ListenerPolicy>],
     routes: &[RoutePolicy],
-    pools: &[std::sync::Arc<PoolPolicy>],
+    pools: &[Arc<PoolPolicy>],
     report: &mut Report,
 ) {
     for_each_path(file, |path, span, key, use_of| literal(path, span, key, use_of, report));
@@ -36,9 +39,88 @@ pub fn warn(
             report.add(found.expected("`pool` below it, or [[routes]] with a `pool`"));
         }
     }
+    let listeners: Vec<&ListenerPolicy> = listeners.iter().flatten().collect();
+    let hidden = route::hidden(&listeners.iter().map(|listener| &listener.name).collect::<Vec<_>>(), routes);
+    let leads = leads(file, &listeners, routes, &hidden);
+    let reached = reached(leads.iter().filter(|lead| lead.taken_by.is_empty()).map(|lead| lead.pool), pools);
+    for (name, _) in file.pools.value().map_or(&[][..], |by_name| &by_name.0) {
+        if !reached.contains(name.value.as_str()) {
+            let hidden = leads.iter().find(|lead| lead.pool == name.value);
+            let why =
+                hidden.map_or(String::new(), |lead| format!(": {} takes every request of {}", lead.taken_by, lead.of));
+            let message = format!("this pool gets no requests, but it is checked{why}");
+            let found = Found::warning(name.span.clone(), format!("pools.{}", shown_key(&name.value)), message);
+            report.add(found.expected(match hidden {
+                Some(_) => "a narrower route, or another use of this pool",
+                None => "its name as `pool` of a listener, of [[routes]] or of `when_no_healthy`",
+            }));
+        }
+    }
+    for lead in leads.iter().filter(|lead| !lead.taken_by.is_empty() && reached.contains(lead.pool)) {
+        let message = format!("this is never used: {} takes every request of {}", lead.taken_by, lead.of);
+        let found = Found::warning(lead.span.clone(), &lead.key, message);
+        report.add(found.expected("a narrower route there, or nothing here"));
+    }
+}
+
+/// A place of the file that names the pool of some requests.
+struct Lead<'a> {
+    pool: &'a str,
+    span: Range<usize>,
+    key: String,
+    /// Whose requests they are.
+    of: String,
+    /// The routes that take all of them to another pool; empty if it gets some, or if the pool is the same.
+    taken_by: String,
+}
+
+fn leads<'a>(
+    file: &raw::File,
+    listeners: &[&'a ListenerPolicy],
+    routes: &'a [RoutePolicy],
+    hidden: &Hidden,
+) -> Vec<Lead<'a>> {
+    let of_listeners = file.listeners.value().map_or(&[][..], |by_name| &by_name.0).iter();
+    let of_routes = file.routes.value().map_or(&[][..], |list| &list.0).iter();
+    let taken_by = |by: Option<&[usize]>, pool: &Name| {
+        by.filter(|by| by.iter().any(|taker| routes[*taker].pool != *pool)).map_or(String::new(), named)
+    };
+    let defaults = listeners.iter().zip(of_listeners).enumerate().filter_map(|(index, (listener, (_, raw)))| {
+        let key = format!("listeners.{}", shown_key(listener.name.as_str()));
+        Some(Lead {
+            pool: listener.pool.as_ref()?.as_str(),
+            span: raw.as_ref()?.value.pool.get()?.span.clone(),
+            of: key.clone(),
+            key: key + ".pool",
+            taken_by: taken_by(hidden.defaults.get(&index).map(std::slice::from_ref), listener.pool.as_ref()?),
+        })
+    });
+    let routed = routes.iter().zip(of_routes).enumerate().filter_map(|(index, (route, raw))| {
+        Some(Lead {
+            pool: route.pool.as_str(),
+            span: raw.as_ref()?.span.clone(),
+            of: format!("routes[{index}]"),
+            key: format!("routes[{index}]"),
+            taken_by: taken_by(hidden.routes.get(&index).map(Vec::as_slice), &route.pool),
+        })
+    });
+    defaults.chain(routed).collect()
+}
+
+/// `routes[0]`, or the first of several routes that together do something.
+fn named(routes: &[usize]) -> String {
+    match routes {
+        [] => String::new(),
+        [one] => format!("routes[{one}]"),
+        [first, second] => format!("routes[{first}] with routes[{second}]"),
+        [first, rest @ ..] => format!("routes[{first}] with {} other routes", rest.len()),
+    }
+}
+
+/// The pools that get requests: `open`, and where they send theirs while they have too few healthy upstreams.
+fn reached<'a>(open: impl Iterator<Item = &'a str>, pools: &'a [Arc<PoolPolicy>]) -> HashSet<&'a str> {
     let mut reached: HashSet<&str> = HashSet::new();
-    let named = listeners.iter().flatten().filter_map(|listener| listener.pool.as_ref());
-    let mut open: Vec<&str> = named.chain(routes.iter().map(|route| &route.pool)).map(|name| name.as_str()).collect();
+    let mut open: Vec<&str> = open.collect();
     while let Some(name) = open.pop() {
         if reached.insert(name)
             && let Some(pool) = pools.iter().find(|pool| pool.name.as_str() == name)
@@ -47,13 +129,7 @@ pub fn warn(
             open.push(other.as_str());
         }
     }
-    for (name, _) in file.pools.value().map_or(&[][..], |by_name| &by_name.0) {
-        if !reached.contains(name.value.as_str()) {
-            let key = format!("pools.{}", shown_key(&name.value));
-            let found = Found::warning(name.span.clone(), key, "this pool gets no requests, but it is checked");
-            report.add(found.expected("its name as `pool` of a listener, of [[routes]] or of `when_no_healthy`"));
-        }
-    }
+    reached
 }
 
 /// What a path is for.

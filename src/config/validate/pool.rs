@@ -24,7 +24,7 @@ pub fn pool(
     report: &mut Report,
 ) -> Option<PoolPolicy> {
     let raw = &table.value;
-    let upstreams = upstreams(table, key, own, report);
+    let upstreams = upstreams(table, key, names, own, report);
     let when_no_healthy = when_no_healthy(raw, key, names, report);
     let min_healthy = min_healthy(raw, upstreams.as_deref(), key, report);
     let known = upstreams.as_deref().unwrap_or(&[]);
@@ -45,6 +45,7 @@ pub fn pool(
 fn upstreams(
     table: &At<raw::Pool>,
     key: &str,
+    names: &Names<'_>,
     own: &sockets::OwnSockets,
     report: &mut Report,
 ) -> Option<Vec<UpstreamPolicy>> {
@@ -52,7 +53,7 @@ fn upstreams(
     let list = match &raw.upstreams {
         Field::Good(list) => list,
         Field::Bad => return None,
-        Field::Absent if raw.others => return None,
+        Field::Absent if raw.others || !names.pools_known => return None,
         Field::Absent => {
             let found = Found::error(table.span.clone(), key, "`upstreams` is missing");
             report.add(found.expected("upstreams = [\"ip:port\"]"));
@@ -174,6 +175,7 @@ fn when_no_healthy(raw: &raw::Pool, key: &str, names: &Names<'_>, report: &mut R
             match &elsewhere.pool {
                 Field::Good(at) => names.pool(&at.value.0, &at.span, &key, report).map(WhenNoHealthy::Pool),
                 Field::Bad => None,
+                Field::Absent if elsewhere.others => None,
                 Field::Absent => {
                     report.add(Found::error(span.clone(), key, "`pool` is missing").expected("{ pool = \"…\" }"));
                     None

@@ -19,7 +19,7 @@ pub fn routes(file: &raw::File, names: &Names<'_>, report: &mut Report) -> Vec<R
         let Some(entry) = entry else { continue };
         let key = format!("routes[{index}]");
         let Some(route) = route(entry, &key, names, report) else { continue };
-        if let Some(first) = seen.get(&conditions(&route)) {
+        if let Some(first) = seen.get(&conditions(&route)).filter(|_| !entry.value.others) {
             let message = format!("the same conditions as routes[{first}]; it would never be used");
             report.add(Found::error(entry.span.clone(), &key, message));
         }

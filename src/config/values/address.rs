@@ -2,6 +2,7 @@
 
 use std::net::{IpAddr, Ipv6Addr};
 
+use crate::config::foreign;
 use crate::config::values::Text;
 use crate::model::Address;
 use crate::model::address::AddressError;
@@ -76,7 +77,7 @@ impl Text for Dial {
     }
 
     fn suggest(text: &str) -> Option<String> {
-        suggest(text)
+        local(text).or_else(|| suggest(text))
     }
 
     fn pattern() -> Option<&'static str> {
@@ -106,7 +107,7 @@ impl Text for DialAddress {
     }
 
     fn suggest(text: &str) -> Option<String> {
-        suggest(text)
+        local(text).or_else(|| suggest(text))
     }
 
     fn pattern() -> Option<&'static str> {
@@ -151,7 +152,11 @@ fn expected(text: &str, what: &str, tls: &str) -> Option<String> {
     if zone(text).is_some() {
         return Some("an address that needs no zone: a global one, a unique local one (fd00::/8), or IPv4".to_owned());
     }
-    match scheme(text)? {
+    let Some(scheme) = scheme(text) else {
+        let is_without_port = format!("{text}:1").parse::<Address>().is_ok();
+        return is_without_port.then(|| format!("the address with its port: {text}:PORT"));
+    };
+    match scheme.as_str() {
         "https" | "wss" | "grpcs" | "tls" | "ssl" => Some(format!("{what}; {tls}")),
         _ if path_of(text).is_some() => Some(format!("{what}, without the path: requests keep theirs")),
         _ => Some(format!("{what}, without a scheme")),
@@ -166,9 +171,10 @@ fn zone(text: &str) -> Option<&str> {
     text.get(text.find('%')?..=text.find('%')? + end)
 }
 
-/// The scheme of a URL.
-fn scheme(text: &str) -> Option<&str> {
+/// The scheme of a URL, in lower case.
+fn scheme(text: &str) -> Option<String> {
     let (scheme, _) = text.split_once("://")?;
+    let scheme = scheme.to_ascii_lowercase();
     (!scheme.is_empty() && scheme.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'+') && scheme != "unix")
         .then_some(scheme)
 }
@@ -194,15 +200,40 @@ fn suggest(text: &str) -> Option<String> {
     if text.starts_with('/') && text.len() > 1 {
         return Some(format!("{:?}", format!("unix:{text}")));
     }
-    let bare = match scheme(text) {
+    let scheme = scheme(text);
+    let bare = match scheme.as_deref() {
         Some("http" | "tcp" | "h2c" | "ws" | "grpc") if path_of(text).is_none() => text.split_once("://")?.1,
         Some(_) => return None,
         None => text,
     };
     let bare = bare.trim().trim_end_matches(['/', ';', ',']);
-    let default = if matches!(scheme(text), Some("http" | "ws")) { format!("{bare}:80") } else { bare.to_owned() };
+    let has_default = matches!(scheme.as_deref(), Some("http" | "ws"));
+    let default = if has_default { format!("{bare}:80") } else { bare.to_owned() };
     let address = bare.parse::<Address>().or_else(|_| default.parse()).ok()?;
     Some(format!("\"{address}\""))
+}
+
+/// A port alone, or with an address that stands for every one of this machine: its loopback.
+fn local(text: &str) -> Option<String> {
+    let (loopback, port) = match text.strip_prefix("[::]:") {
+        Some(port) => ("[::1]", port),
+        None => {
+            let every = [":", "*:", "0.0.0.0:"].into_iter().find_map(|every| text.strip_prefix(every));
+            ("127.0.0.1", every.unwrap_or(text))
+        }
+    };
+    let port = port.parse::<u16>().ok().filter(|port| *port > 0 && text.len() <= 13)?;
+    Some(format!("\"{loopback}:{port}\""))
+}
+
+/// What a word of an entry of another program, such as `fail_timeout=10s`, is replaced by, as a phrase.
+pub fn other_words(text: &str) -> Option<String> {
+    let keys = text.split([' ', ',', ';', '\t']).map(|word| word.split_once('=').map_or(word, |(key, _)| key));
+    let unknown = keys.filter(|key| !matches!(*key, "weight" | "backup"));
+    unknown.take(32).find_map(|key| {
+        let instead = foreign::key("UpstreamTable", key)?.instead;
+        (!instead.is_empty()).then(|| format!("for `{key}`: {instead}"))
+    })
 }
 
 /// An entry of `upstreams` in the words of another program, or several in one text, as entries of ours:
@@ -242,6 +273,14 @@ pub fn listen_meant(text: &str) -> Option<String> {
     }
 }
 
+/// The same for an address that requests go to.
+pub fn dial_meant(text: &str) -> Option<String> {
+    match Dial::parse(text) {
+        Ok(_) => Some(format!("\"{text}\"")),
+        Err(_) => Dial::suggest(text).filter(|shown| Dial::parse(shown.trim_matches('"')).is_ok()),
+    }
+}
+
 /// Reads the address of `--listen`.
 ///
 /// # Errors
@@ -255,17 +294,26 @@ pub fn listen_argument(text: &str) -> Result<Address, String> {
 /// # Errors
 /// As [`listen_argument`].
 pub fn upstream_argument(text: &str) -> Result<Address, String> {
+    if let Some(entries) = entries(text) {
+        let addresses: Vec<&str> = entries.split('"').skip(1).step_by(2).collect();
+        return Err(format!(
+            "it is more than an address; expected addresses with commas between them, and a file for weights and backups; \
+             did you mean `{}`?",
+            addresses.join(",")
+        ));
+    }
     argument::<Dial>(text).map(|dial| dial.0)
 }
 
 fn argument<T: Text>(text: &str) -> Result<T, String> {
     T::parse(text).map_err(|problem| {
         let expected = T::expected(text).unwrap_or_else(T::what);
+        let shell = if text.contains('$') { "; the shell replaces variables outside single quotes" } else { "" };
         let meant = T::suggest(text).map(|shown| shown.trim_matches('"').to_owned());
         let meant = meant.filter(|meant| T::parse(meant).is_ok());
         let meant = meant.map_or(String::new(), |meant| format!("; did you mean `{meant}`?"));
         let problem = problem.strip_prefix(':').map_or(format!("it{problem}"), |problem| problem.trim().to_owned());
-        format!("{problem}; expected {expected}{meant}")
+        format!("{problem}; expected {expected}{shell}{meant}")
     })
 }
 
@@ -343,7 +391,7 @@ mod tests {
     }
 
     #[test]
-    fn what_can_be_listened_on_and_what_can_be_dialled_differ() {
+    fn addresses_of_listeners_and_of_upstreams_have_different_rules() {
         assert!(Listen::parse("0.0.0.0:80").is_ok());
         assert!(Dial::parse("0.0.0.0:80").is_err());
         for neither in ["224.0.0.1:80", "255.255.255.255:80", "[ff02::1]:80"] {

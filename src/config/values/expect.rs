@@ -157,7 +157,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_meant_by_a_path_is_suggested() {
+    fn a_mistaken_path_gets_a_suggestion() {
         for (text, path) in [
             ("status", Some("$.status")),
             ("$.Faulty CAPPs", Some("$['Faulty CAPPs']")),

@@ -24,8 +24,10 @@ impl Problem {
     }
 
     pub(super) fn report(self, node: &Node<'_>, reader: &mut Reader<'_>, expected: &str) {
-        let span = self.at.map_or_else(|| node.span(), |at| reader.inside(node, at.start, at.end));
         let suggestion = self.suggestion.filter(|_| !reader.is_expanded(node));
+        // A suggestion replaces what is marked, and it is a whole text.
+        let at = self.at.filter(|_| suggestion.is_none());
+        let span = at.map_or_else(|| node.span(), |at| reader.inside(node, at.start, at.end));
         reader.mistake(span, self.message).expected(expected).suggestion(suggestion).done();
     }
 }

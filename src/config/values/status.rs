@@ -120,7 +120,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn codes_and_ranges_are_read_and_bad_ones_are_not() {
+    fn valid_codes_and_ranges_are_read_and_others_refused() {
         assert_eq!(parse("204"), Ok(Range(204, 204)));
         assert_eq!(parse("200-299"), Ok(Range(200, 299)));
         for bad in ["99", "600", "200-100", "", "-", "200-", "2xx", "+200", "0200", "200-299-300", "99999999"] {

@@ -13,24 +13,31 @@ use super::http::host_problem;
 use super::secret::FilePath;
 use crate::config::read::{Node, Reader, Value};
 use crate::model::Secret;
-use crate::model::policy::Certificate;
+use crate::model::policy::{Certificate, FileMark};
 
 /// How many certificates a file may hold: the bundles of systems have about 150.
 const CERTIFICATES_MAX: usize = 1_000;
 
 /// A PEM file of certificates, at least one.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Certificates(pub Vec<Certificate>);
+pub struct Certificates {
+    /// In the order of the file.
+    pub list: Vec<Certificate>,
+    /// The file as it was read.
+    pub mark: FileMark,
+}
 
 impl Value for Certificates {
     fn read(node: &Node<'_>, reader: &mut Reader<'_>) -> Option<Certificates> {
         read_file(node, reader, "a PEM file of certificates", |path, reader| {
-            let bytes = |all: &Vec<Certificate>| all.iter().map(|certificate| certificate.0.len()).sum();
+            let bytes = |all: &Certificates| all.list.iter().map(|certificate| certificate.0.len()).sum();
             let env = reader.env();
-            let make = || certificates(&env.read_file(Path::new(path))?);
+            let make = || {
+                let pem = env.read_file(Path::new(path))?;
+                Ok(Certificates { list: certificates(&pem)?, mark: FileMark::new(path, pem.as_bytes()) })
+            };
             reader.store.certificates.get_or_make(path, bytes, make, str::to_owned)
         })
-        .map(Certificates)
     }
 
     fn schema(_: &mut SchemaGenerator) -> Schema {
@@ -40,14 +47,19 @@ impl Value for Certificates {
 
 /// A PEM file with one private key; the text of that key alone is kept.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct PrivateKey(pub Secret);
+pub struct PrivateKey {
+    /// In PEM.
+    pub secret: Secret,
+    /// The file as it was read.
+    pub mark: FileMark,
+}
 
 impl Value for PrivateKey {
     fn read(node: &Node<'_>, reader: &mut Reader<'_>) -> Option<PrivateKey> {
         read_file(node, reader, "a PEM file with a private key", |path, reader| {
-            private_key(&reader.env().read_file(Path::new(path))?)
+            let pem = reader.env().read_file(Path::new(path))?;
+            Ok(PrivateKey { secret: private_key(&pem)?, mark: FileMark::new(path, pem.as_bytes()) })
         })
-        .map(PrivateKey)
     }
 
     fn schema(_: &mut SchemaGenerator) -> Schema {

@@ -7,7 +7,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::{Expect, TcpProbe, UpstreamPolicy};
+use super::{CheckFile, Expect, TcpProbe, UpstreamPolicy};
 use crate::model::{Address, HealthState, Ratio, Secret};
 
 /// One check: what a probe does, and how often.
@@ -21,6 +21,8 @@ pub struct CheckPolicy {
     pub timing: Timing,
     /// The preset that it was made of, with the written keys over it. Of no consequence for what is known.
     pub preset: Option<&'static str>,
+    /// The files of its TLS, as they were read. Of no consequence for what is known either: the spec has what they held.
+    pub tls_files: Arc<[CheckFile]>,
 }
 
 /// `require`: how many of an upstream's checks must be healthy.
@@ -66,6 +68,23 @@ pub struct Timing {
     pub start_period: Duration,
     /// Share of the interval in force, in both directions, 0 to 0.5.
     pub jitter: Ratio,
+}
+
+#[cfg(test)]
+impl Timing {
+    /// The timing of a check without any such key; a test of `config` compares the two.
+    pub fn defaults() -> Timing {
+        Timing {
+            interval: Duration::from_secs(10),
+            unhealthy_interval: None,
+            timeout: Duration::from_secs(5),
+            healthy_threshold: 2,
+            unhealthy_threshold: 3,
+            fast_interval: Duration::from_secs(1),
+            start_period: Duration::ZERO,
+            jitter: Ratio::try_new(0.1).expect("a share"),
+        }
+    }
 }
 
 impl Timing {
@@ -130,20 +149,6 @@ impl ProbeSpec {
         ProbeSpec { port: PortRule::Same, tls: None, kind: ProbeKind::Tcp(TcpProbe::default()), max_duration: None }
     }
 
-    /// The secrets that a probe sends and that were read from files, each with its use.
-    pub fn file_secrets(&self) -> Vec<FileSecret> {
-        let headers = self.kind.headers().iter().filter_map(|(name, value)| match value {
-            HeaderText::Secret(secret) => Some((&**name, secret)),
-            HeaderText::Plain(_) => None,
-        });
-        let sent = match &self.kind {
-            ProbeKind::Tcp(tcp) => Some(tcp.secrets().map(|secret| ("the text that is sent", secret))),
-            ProbeKind::Tls | ProbeKind::Http(_) | ProbeKind::Grpc(_) | ProbeKind::Websocket(_) => None,
-        };
-        let read = headers.chain(sent.into_iter().flatten()).filter(|(_, secret)| secret.file().is_some());
-        read.map(|(what, secret)| FileSecret { what: what.to_owned(), secret: secret.clone() }).collect()
-    }
-
     /// The address a probe of `upstream` dials.
     pub fn target(&self, upstream: &UpstreamPolicy) -> Address {
         match &upstream.health_address {
@@ -151,15 +156,6 @@ impl ProbeSpec {
             None => self.port.apply(&upstream.address),
         }
     }
-}
-
-/// A secret that was read from a file.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct FileSecret {
-    /// Its use, such as `Authorization`.
-    pub what: String,
-    /// The secret itself.
-    pub secret: Secret,
 }
 
 /// The protocol of a probe.
@@ -390,16 +386,7 @@ mod tests {
 
     #[test]
     fn the_worst_times_follow_their_formulas() {
-        let timing = Timing {
-            interval: Duration::from_secs(10),
-            unhealthy_interval: None,
-            timeout: Duration::from_secs(5),
-            healthy_threshold: 2,
-            unhealthy_threshold: 3,
-            fast_interval: Duration::from_secs(1),
-            start_period: Duration::ZERO,
-            jitter: Ratio::try_new(0.1).unwrap(),
-        };
+        let timing = Timing::defaults();
         assert_eq!(timing.worst_detection(), Duration::from_secs(11 + 2 * 5 + 5));
         assert_eq!(timing.worst_return(), Duration::from_secs(11 + 5 + 5));
         assert_eq!(timing.stale_after(), Duration::from_secs(45));

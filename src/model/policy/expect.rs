@@ -88,7 +88,7 @@ pub enum HeaderMatch {
     Absent,
 }
 
-/// A rule over the first 64 KiB of a body. Negated rules fail on a longer body: what was not read cannot be judged.
+/// A rule over the first 64 KiB of a body. Negated rules fail on a longer body, because the rest of it was not read.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum BodyRule {
     /// Contains this text.
@@ -308,7 +308,7 @@ impl Hash for Pattern {
     }
 }
 
-/// The most values, scalars and containers alike, in a JSON document that is judged.
+/// The most values, scalars and containers alike, in a JSON document that rules are tested on.
 pub const JSON_VALUES_MAX: usize = 10_000;
 /// The deepest nesting of such a document.
 pub const JSON_DEPTH_MAX: usize = 64;
@@ -379,7 +379,7 @@ mod tests {
     }
 
     #[test]
-    fn numbers_are_compared_by_value_whatever_they_are_kept_as() {
+    fn numbers_are_compared_by_value_whatever_their_representation() {
         let ascending = [
             "-1e300",
             "-18446744073709551616.0",

@@ -128,13 +128,13 @@ impl Payload {
     }
 
     /// Masks a secret that is not text, also when it is cut at the end: the masks for texts cannot express it.
-    fn mask_octets(&self, heard: &mut Vec<u8>) {
+    fn mask_octets(&self, received: &mut Vec<u8>) {
         const BYTES_MIN: usize = 4;
         if self.octets.len() < BYTES_MIN {
             return;
         }
         let mut out = Vec::new();
-        let mut rest = heard.as_slice();
+        let mut rest = received.as_slice();
         while let Some(at) = memchr::memmem::find(rest, &self.octets) {
             out.extend_from_slice(&rest[..at]);
             out.extend_from_slice(b"***");
@@ -143,7 +143,7 @@ impl Payload {
         let cut = (BYTES_MIN..self.octets.len()).rev().find(|length| rest.ends_with(&self.octets[..*length]));
         out.extend_from_slice(&rest[..rest.len() - cut.unwrap_or(0)]);
         out.extend_from_slice(if cut.is_some() { b"***" } else { b"" });
-        *heard = out;
+        *received = out;
     }
 }
 
@@ -222,20 +222,20 @@ mod tests {
     }
 
     #[test]
-    fn what_is_secret_is_masked_as_text_and_as_octets() {
+    fn secrets_are_masked_as_text_and_as_octets() {
         let step = |payload| TextStep::new(Act::Send(payload));
         let text = Payload::secret(&Secret::new("hunter2hunter2"));
         let secret = [0xff, 0x00, 0x80, 0x81, 0x82];
         let octets = Payload::secret_octets(&[&[1], &secret[..]].concat(), &secret, &Secret::new("ff 00 80 81 82"));
         let probe = TcpProbe { steps: vec![step(text), step(octets)], numbered: true };
-        for (heard, shown) in [
+        for (received, shown) in [
             (&b"your hunter2hunter2!"[..], &b"your ***!"[..]),
             (b"a\xff\x00\x80\x81\x82b\xff\x00\x80\x81\x82", b"a***b***"),
             (b"cut \xff\x00\x80\x81", b"cut ***"),
             (b"digits ff 00 80 81 82.", b"digits ***."),
             (b"nothing \xff\x00 of it", b"nothing \xff\x00 of it"),
         ] {
-            assert_eq!(probe.masked(heard).bytes(), shown, "{}", String::from_utf8_lossy(heard));
+            assert_eq!(probe.masked(received).bytes(), shown, "{}", String::from_utf8_lossy(received));
         }
         assert!(!format!("{probe:?}").contains("hunter2"), "{probe:?}");
     }

@@ -36,9 +36,9 @@ pub(super) fn add_steps(tcp: &TcpProbe, spec: &ProbeSpec, report: &ProbeReport, 
                 }
             }
         }
-        if !trace.heard.is_empty() {
-            let note = if trace.heard.len() >= Trace::BODY_BYTES_MAX { " (its first 256 bytes)" } else { "" };
-            steps.good(Phase::Body, format!("{}{note}", Quoted(tcp.masked(&trace.heard).bytes())));
+        if !trace.received.is_empty() {
+            let note = if trace.received.len() >= Trace::BODY_BYTES_MAX { " (its first 256 bytes)" } else { "" };
+            steps.good(Phase::Body, format!("{}{note}", Quoted(tcp.masked(&trace.received).bytes())));
         }
     }
 }
@@ -68,9 +68,9 @@ mod tests {
         };
         let tls = TlsPolicy { verify: false, server_name: None, roots: None, client: None };
         let spec = ProbeSpec { port: PortRule::Same, tls: Some(tls), kind: ProbeKind::Tcp(probe), max_duration: None };
-        let heard = |done: Option<u64>, heard: &[u8]| StepTrace {
+        let received = |done: Option<u64>, received: &[u8]| StepTrace {
             done_in: done.map(Duration::from_millis),
-            heard: heard.into(),
+            received: received.into(),
         };
         let shaken = TlsTrace {
             done_in: Some(Duration::from_millis(3)),
@@ -85,10 +85,10 @@ mod tests {
             tls: Some(Box::new(shaken)),
             body: b"220 ready\r\n".as_slice().into(),
             dialogue: [
-                heard(Some(2), b"220 ready\r\n"),
-                heard(Some(3), b""),
-                heard(Some(4), b""),
-                heard(None, b"500 hunter2hunter2\x1b\r\n"),
+                received(Some(2), b"220 ready\r\n"),
+                received(Some(3), b""),
+                received(Some(4), b""),
+                received(None, b"500 hunter2hunter2\x1b\r\n"),
             ]
             .into(),
             ..Trace::default()

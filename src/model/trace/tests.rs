@@ -150,7 +150,7 @@ fn an_answer_is_shown_from_its_first_line_to_its_body_and_escaped() {
 }
 
 #[test]
-fn a_body_that_was_cut_says_so_and_many_fields_are_cut_off() {
+fn a_cut_body_is_marked_and_a_long_list_of_fields_is_limited() {
     let spec = plain(ProbeKind::Http(http()));
     let fields: String = (0..100).map(|i| format!("X-{i}: y\r\n")).collect();
     let trace = answered(&format!("HTTP/1.1 200 OK\r\n{fields}"), &[b'x'; Trace::BODY_BYTES_MAX]);
@@ -161,7 +161,7 @@ fn a_body_that_was_cut_says_so_and_many_fields_are_cut_off() {
 }
 
 #[test]
-fn silence_and_foreign_protocols_are_no_answer() {
+fn silence_and_other_protocols_give_no_answer_line() {
     let spec = plain(ProbeKind::Http(http()));
     let silent = shown(&spec, &report(Code::L7Tout, None, "no answer within 1s", connected()));
     assert!(

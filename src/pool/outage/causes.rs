@@ -86,7 +86,15 @@ impl Causes {
             ways.push(format!("after `roundsman {command} {pool} {address}`"));
         }
         if ways.is_empty() && self.draining + self.disabled > 0 {
-            ways.push("when an upstream that passes its checks is enabled".to_owned());
+            let ordered = match (self.draining, self.disabled) {
+                (_, 0) => "is undrained",
+                (0, _) => "is enabled",
+                (_, _) => "is undrained or enabled,",
+            };
+            ways.push(match self.total {
+                1 => format!("when it {ordered} and passes its checks"),
+                _ => format!("when an upstream {ordered} and passes its checks"),
+            });
         }
         match ways.is_empty() {
             true => "this ends when an upstream is added".to_owned(),
@@ -205,7 +213,17 @@ mod tests {
             (
                 Causes { disabled: 1, only: Some(address()), ..of(1, 0, 1) },
                 "its only upstream, 10.0.0.1:80, is disabled",
-                "this ends when an upstream that passes its checks is enabled",
+                "this ends when it is enabled and passes its checks",
+            ),
+            (
+                Causes { draining: 2, ..of(2, 0, 1) },
+                "neither of its 2 upstreams can serve: 2 are draining",
+                "this ends when an upstream is undrained and passes its checks",
+            ),
+            (
+                Causes { draining: 1, disabled: 2, ..of(3, 0, 1) },
+                "none of its 3 upstreams can serve: 1 is draining, 2 are disabled",
+                "this ends when an upstream is undrained or enabled, and passes its checks",
             ),
             (
                 Causes { unresolved: 1, host: Some("api.internal".into()), only: Some(address()), ..of(1, 0, 1) },
@@ -225,7 +243,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_probe_found_is_quoted_in_part() {
+    fn the_finding_of_a_probe_is_quoted_in_part() {
         let causes = Causes { unhealthy: 1, found: Some("ä".repeat(5_000)), ..of(2, 0, 1) };
         assert!(causes.reason().chars().count() < REASON_CHARS_MAX + 100, "{}", causes.reason());
         assert!(causes.reason().ends_with("…)"), "{}", causes.reason());

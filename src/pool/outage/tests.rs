@@ -46,7 +46,7 @@ fn reported(history: &str) -> String {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_is_reported_of_a_history() {
+async fn each_change_of_the_service_of_a_pool_is_reported_once() {
     let table = [
         // At start, nothing is an outage before the wait for first verdicts ends, and beginning to serve is not
         // reported.

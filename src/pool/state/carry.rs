@@ -43,14 +43,15 @@ impl State {
         let (old, new) = (self.pools.iter().map(|pool| &*pool.policy), config.pools.iter().map(|pool| &**pool));
         let (changes, upstreams) = changes(old, new);
         let (generation, by) = (self.generation, by.to_owned());
-        self.log(EventKind::Reload { result: "applied", generation, error: None, by, changes }, now, &mut effects);
+        let loaded = EventKind::Reload { result: "applied", generation, error: None, by, changes: changes.clone() };
+        self.log(loaded, now, &mut effects);
         // At start every upstream is new.
         for event in upstreams.into_iter().filter(|_| generation > 1) {
             self.log(event, now, &mut effects);
         }
         self.install(config, listeners, now, &mut effects);
         let warming = self.pools.iter().filter_map(|p| Some((p.policy.name.clone(), p.warming?.until))).collect();
-        (Applied { generation, warming }, effects)
+        (Applied { generation, warming, changes }, effects)
     }
 
     /// Applies the running configuration with other addresses for its host names. Carries over as [`State::configure`]
@@ -371,7 +372,7 @@ struct Follows<'a> {
     is_replaced: &'a dyn Fn(&CheckKey) -> bool,
 }
 
-/// A 25th of the shorter interval, less than its jitter: nobody notices a probe that late.
+/// A 25th of the shorter interval, less than its jitter: such a delay does not matter.
 fn tick_gap(timing: Timing) -> Duration {
     (timing.fast_interval / 25).min(TICK_GAP_MAX)
 }

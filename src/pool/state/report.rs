@@ -84,7 +84,8 @@ impl State {
                 Notice::WarmingBegan => {
                     let until = pool.warming.map_or(now, |warming| warming.until);
                     let (retiring, at_most) = (pool.retiring(), until.saturating_duration_since(now));
-                    EventKind::Warming { pool: name, phase: WarmingPhase::Began { retiring, at_most } }
+                    let progress = pool.progress();
+                    EventKind::Warming { pool: name, phase: WarmingPhase::Began { retiring, at_most, progress } }
                 }
                 Notice::WarmingEnded { well: true, lasted } => {
                     EventKind::Warming { pool: name, phase: WarmingPhase::Ended { lasted } }

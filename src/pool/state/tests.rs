@@ -5,7 +5,10 @@ mod names;
 mod outages;
 mod reloads;
 mod scale;
+mod traffic;
 mod warming;
+
+use std::sync::atomic::AtomicUsize;
 
 use super::super::outage::Way;
 use super::super::snapshot::ListenerId;
@@ -56,10 +59,25 @@ impl World {
 
     fn take(&mut self, effects: Effects) {
         for (pool, view) in effects.views {
-            self.views.insert(pool.name.clone(), view);
+            if let Some(before) = self.views.insert(pool.name.clone(), view) {
+                self.picks_before_publication(&before);
+            }
         }
         self.snapshot = effects.snapshot.or(self.snapshot.take());
         self.closed.extend(effects.close_idle.iter().map(|upstream| upstream.address.to_string()));
+    }
+
+    /// Requests still pick from the old view while its effects are carried out: none gets what the event took out, nor
+    /// a backup in its place.
+    fn picks_before_publication(&self, before: &View) {
+        let mut rng = fastrand::Rng::with_seed(1);
+        let picked = before.pick(before.read(self.now), &AtomicUsize::new(0), &mut rng, &[]);
+        let Some(picked) = picked else { return };
+        assert_eq!(picked.epoch, picked.upstream.connections.epoch(), "{} is lost", picked.upstream.address);
+        let primaries = before.primaries.candidates();
+        let hold = primaries.iter().all(|candidate| !candidate.upstream.fresh_until.has_come(self.now));
+        let is_primary = primaries.iter().any(|candidate| candidate.upstream.id == picked.upstream.id);
+        assert!(primaries.is_empty() || !hold || is_primary, "{} instead of a primary", picked.upstream.address);
     }
 
     fn configure(&mut self, pools: Vec<PoolPolicy>) -> Applied {
@@ -90,8 +108,8 @@ impl World {
             self.flying.retain(|(_, token, _)| !work.cancel.contains(token));
             for job in work.start {
                 let at = now - self.start;
-                self.probes.push((at, job.target.to_string(), job.spec.kind.as_str()));
-                let (target, kind) = (job.target.to_string(), job.spec.kind.as_str());
+                self.probes.push((at, job.check.target.to_string(), job.check.spec.kind.as_str()));
+                let (target, kind) = (job.check.target.to_string(), job.check.spec.kind.as_str());
                 let answer = self.origins.get(&format!("{target} {kind}")).or_else(|| self.origins.get(&target));
                 match answer.copied().unwrap_or('F') {
                     '.' => {}
@@ -133,6 +151,11 @@ impl World {
     }
 }
 
+/// An order, with force or without.
+fn ordered(to: AdminState, force: bool) -> AdminOrder<'static> {
+    AdminOrder { to, reason: "", by: "test", force }
+}
+
 const A: &str = "127.0.0.1:9001";
 const B: &str = "127.0.0.1:9002";
 const C: &str = "127.0.0.1:9003";
@@ -164,7 +187,7 @@ fn http(path: &str) -> Arc<ProbeSpec> {
 }
 
 fn check(spec: Arc<ProbeSpec>, timing: Timing) -> CheckPolicy {
-    CheckPolicy { name: spec.kind.as_str().into(), spec, timing, preset: None }
+    CheckPolicy { name: spec.kind.as_str().into(), spec, timing, preset: None, tls_files: Arc::default() }
 }
 
 fn upstream(address: &str) -> UpstreamPolicy {
@@ -201,7 +224,7 @@ fn config(pools: Vec<PoolPolicy>) -> Config {
     }
 }
 
-fn report(answer: char) -> ProbeReport {
+fn report(answer: char) -> Arc<ProbeReport> {
     let code = match answer {
         'P' => Code::L4Ok,
         'F' => Code::L4Con,
@@ -209,7 +232,8 @@ fn report(answer: char) -> ProbeReport {
         '!' => Code::Panic,
         other => panic!("no such answer: {other}"),
     };
-    ProbeReport { code, status: None, duration: 2 * MS, reason: "scripted".into(), hint: None, trace: Trace::default() }
+    let (duration, reason, trace) = (2 * MS, "scripted".into(), Trace::default());
+    Arc::new(ProbeReport { code, status: None, duration, reason, hint: None, trace })
 }
 
 /// A world in which these upstreams of pool `api` are healthy.
@@ -269,7 +293,7 @@ async fn first_probes_start_at_most_a_thousand_a_second() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn equal_checks_are_one_probe_and_different_ones_do_not_touch() {
+async fn equal_checks_share_one_probe_and_different_ones_are_independent() {
     let mut world = World::new();
     world.set(A, 'P');
     world.set("127.0.0.1:9101", 'F');
@@ -413,7 +437,7 @@ async fn removed_healthy_members_serve_until_a_new_one_is_healthy() {
     assert!(world.upstream("api", A).retiring);
     world.run(SECOND / 2);
     assert_eq!(world.eligible("api"), [B]);
-    assert_eq!(world.state.checks.len(), 1, "the retired one is probed no more");
+    assert_eq!(world.state.checks.len(), 1, "the removed one is not probed any more");
 }
 
 #[tokio::test(start_paused = true)]
@@ -432,7 +456,7 @@ async fn retiring_ends_after_thirty_seconds_and_a_further_reload_does_not_extend
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_retiring_member_that_fails_serves_no_more() {
+async fn a_failing_retiring_member_stops_serving() {
     let mut world = healthy(&[A]);
     world.configure(vec![pool("api", &[B])]);
     world.set(A, 'F');
@@ -467,7 +491,7 @@ async fn backups_serve_only_without_primaries_and_wait_for_a_first_verdict() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn min_healthy_counts_fewer_as_none() {
+async fn a_pool_below_min_healthy_has_no_eligible_upstream() {
     let mut world = World::new();
     [A, B, C].iter().for_each(|address| world.set(address, 'P'));
     let share = MinHealthy::Share(Ratio::try_new(0.5).unwrap());
@@ -486,7 +510,7 @@ async fn min_healthy_counts_fewer_as_none() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn fail_open_uses_all_that_are_enabled_and_says_so_once() {
+async fn fail_open_uses_all_enabled_upstreams_and_logs_once() {
     let mut world = World::new();
     [A, B, C].iter().for_each(|address| world.set(address, 'F'));
     let disabled = UpstreamPolicy { admin: AdminState::Disabled, ..upstream(C) };
@@ -522,7 +546,7 @@ async fn draining_and_disabled_upstreams_are_probed_and_take_nothing() {
     let mut world = healthy(&[A, B]);
     let address: Address = A.parse().unwrap();
     for state in [AdminState::Draining, AdminState::Disabled] {
-        let effects = world.state.set_admin("api", &address, state, "", true, world.now).unwrap();
+        let (_, effects) = world.state.set_admin("api", &address, ordered(state, true), world.now).unwrap();
         world.take(effects);
         assert_eq!(world.eligible("api"), [B]);
         let probed = world.probed(A);
@@ -536,7 +560,8 @@ async fn draining_and_disabled_upstreams_are_probed_and_take_nothing() {
     world.configure(vec![pool("api", &[A, B])]);
     world.run(SECOND);
     assert_eq!(world.eligible("api"), [A, B], "and ends when the upstream leaves the file");
-    let none = world.state.set_admin("api", &"127.0.0.1:1".parse().unwrap(), AdminState::Enabled, "", true, world.now);
+    let none =
+        world.state.set_admin("api", &"127.0.0.1:1".parse().unwrap(), ordered(AdminState::Enabled, true), world.now);
     assert!(matches!(none, Err(SetAdminError::NoUpstream(..))));
 }
 
@@ -602,7 +627,7 @@ async fn a_removed_listener_routes_as_before_for_a_while() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn our_own_lack_of_resources_is_no_verdict() {
+async fn a_lack_of_our_own_resources_gives_no_verdict() {
     let mut world = healthy(&[A]);
     world.set(A, '-');
     world.run(28 * SECOND);
@@ -679,7 +704,7 @@ async fn retry_after_counts_to_the_first_possible_pass() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn pools_share_a_probe_where_they_agree_on_the_interval_for_unhealthy_ones_too() {
+async fn pools_share_a_probe_only_with_the_same_unhealthy_interval() {
     let with = |unhealthy_interval: Option<Duration>| {
         vec![check(tcp(PortRule::Same), Timing { unhealthy_interval, ..timing() })]
     };

@@ -116,7 +116,7 @@ async fn passes_move_the_instant_on_without_a_new_view() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_is_not_open_or_never_out_of_date_is_read_as_published() {
+async fn views_without_expiry_are_read_as_published() {
     let now = Instant::now();
     let waiting = Service::Waiting { until: now + SECOND, then: Otherwise::Reject };
     for service in [Service::FailOpen, waiting, Service::NoneEligible(Otherwise::FailOpen)] {
@@ -129,7 +129,7 @@ async fn what_is_not_open_or_never_out_of_date_is_read_as_published() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_was_lost_under_an_epoch_may_be_picked_under_a_later_one_and_what_failed_may_not() {
+async fn an_upstream_lost_in_one_epoch_may_be_picked_in_a_later_one_and_a_failed_one_may_not() {
     let now = Instant::now();
     let view = |tier| View::new(Service::Open, tier, Tier::build(Balance::RoundRobin, []), rules(1, Otherwise::Reject));
     let before = view(tier(0, &[None], now));
@@ -142,4 +142,36 @@ async fn what_was_lost_under_an_epoch_may_be_picked_under_a_later_one_and_what_f
     let after = view(Tier::build(Balance::RoundRobin, [(upstream, Weight::ONE)]));
     assert_eq!(picked(&after, after.read(now), &lost), [0]);
     assert!(picked(&after, after.read(now), &failed).is_empty());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_lost_upstream_is_not_picked_and_no_backup_replaces_it_before_a_newer_view_says_so() {
+    let now = Instant::now();
+    for balance in [Balance::RoundRobin, Balance::Random, Balance::LeastRequest] {
+        let members = |first, seconds: &[Option<u64>]| {
+            let candidates = tier(first, seconds, now).candidates.into_vec();
+            Tier::build(balance, candidates.into_iter().map(|candidate| (candidate.upstream, Weight::ONE)))
+        };
+        let view = View::new(Service::Open, members(0, &[None; 3]), members(100, &[None]), rules(1, Otherwise::Reject));
+        let lose = |i: usize| view.primaries.candidates()[i].upstream.connections.begin_epoch();
+        let reading = view.read(now);
+        let failed = |id| Tried { id: UpstreamId(id), epoch: None };
+        assert_eq!(picked(&view, reading, &[]), [0, 1, 2]);
+        assert_eq!(picked(&view, reading, &[failed(0), failed(1), failed(2)]), [100], "all failed, and none is lost");
+        lose(1);
+        assert_eq!(picked(&view, reading, &[]), [0, 2]);
+        assert_eq!(picked(&view, reading, &[failed(0)]), [2]);
+        assert!(view.find(reading, UpstreamId(1)).is_none() && view.find(reading, UpstreamId(2)).is_some());
+        assert_eq!(
+            picked(&view, reading, &[failed(0), failed(2)]),
+            Vec::<u64>::new(),
+            "what replaces 1 is not known yet"
+        );
+        lose(0);
+        lose(2);
+        assert_eq!(picked(&view, reading, &[]), Vec::<u64>::new());
+        assert!(view.is_outdated() && view.is_awaited());
+        let after = View::new(Service::Open, members(0, &[]), members(100, &[None]), rules(1, Otherwise::Reject));
+        assert_eq!(picked(&after, after.read(now), &[]), [100]);
+    }
 }

@@ -197,7 +197,7 @@ mod tests {
     const CAP: usize = 64;
 
     /// The first violated rule, and whether because of the unread rest; the same for all pieces.
-    fn judge<'a>(rules: &'a [BodyRule], body: &[u8]) -> Option<(&'a BodyRule, bool)> {
+    fn first_broken<'a>(rules: &'a [BodyRule], body: &[u8]) -> Option<(&'a BodyRule, bool)> {
         let one = |size: usize| {
             let mut open = BodyRules::new(rules);
             let seen = &body[..body.len().min(CAP)];
@@ -220,7 +220,7 @@ mod tests {
     }
 
     fn holds(rule: BodyRule, body: &str) -> bool {
-        judge(&[rule], body.as_bytes()).is_none()
+        first_broken(&[rule], body.as_bytes()).is_none()
     }
 
     fn not_contains(text: &str) -> BodyRule {
@@ -313,7 +313,7 @@ mod tests {
         for (body, broken) in
             [("up, ok", None), ("up, down", Some(3)), ("down", Some(3)), ("up", Some(3)), ("up, ok, error", Some(3))]
         {
-            assert_eq!(judge(&rules, body.as_bytes()), broken.map(|i: usize| (&rules[i], false)), "{body:?}");
+            assert_eq!(first_broken(&rules, body.as_bytes()), broken.map(|i: usize| (&rules[i], false)), "{body:?}");
         }
         for (body, broken) in [
             ("up and running", None),
@@ -324,7 +324,11 @@ mod tests {
             // At its end the first of the file.
             ("error", Some(0)),
         ] {
-            assert_eq!(judge(&rules[..3], body.as_bytes()), broken.map(|i: usize| (&rules[i], false)), "{body:?}");
+            assert_eq!(
+                first_broken(&rules[..3], body.as_bytes()),
+                broken.map(|i: usize| (&rules[i], false)),
+                "{body:?}"
+            );
         }
     }
 
@@ -342,10 +346,10 @@ mod tests {
             (BodyRule::Contains("up".into()), "down", Some(true)),
         ] {
             let rules = [rule];
-            assert_eq!(judge(&rules, &long(start)).map(|(_, unread)| unread), want, "{rules:?} on {start}");
+            assert_eq!(first_broken(&rules, &long(start)).map(|(_, unread)| unread), want, "{rules:?} on {start}");
         }
         // A body of exactly the cap is decided.
-        assert_eq!(judge(&[not_contains("down")], &[b'.'; CAP]), None);
+        assert_eq!(first_broken(&[not_contains("down")], &[b'.'; CAP]), None);
     }
 
     proptest! {
@@ -361,8 +365,8 @@ mod tests {
                 _ => not_matches(text),
             };
             let rules: Vec<_> = texts.iter().map(rule).collect();
-            let all = rules.iter().all(|rule| judge(std::slice::from_ref(rule), body.as_bytes()).is_none());
-            prop_assert_eq!(judge(&rules, body.as_bytes()).is_none(), all);
+            let all = rules.iter().all(|rule| first_broken(std::slice::from_ref(rule), body.as_bytes()).is_none());
+            prop_assert_eq!(first_broken(&rules, body.as_bytes()).is_none(), all);
         }
 
         #[test]

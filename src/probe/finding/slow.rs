@@ -7,22 +7,19 @@ use crate::model::{Code, ProbeReport};
 
 /// Turns a pass that was decided after `decided_in` into a timeout of its layer if that is more than `max`. Other reports
 /// stay as they are.
-pub(in crate::probe) fn check_duration(
-    report: ProbeReport,
-    decided_in: Duration,
-    max: Option<Duration>,
-) -> ProbeReport {
-    let (Some(code), Some(max)) = (timeout_of(report.code), max) else { return report };
+pub(in crate::probe) fn check_duration(report: &mut ProbeReport, decided_in: Duration, max: Option<Duration>) {
+    let (Some(code), Some(max)) = (timeout_of(report.code), max) else { return };
     if decided_in <= max {
-        return report;
+        return;
     }
     let (mut after, limit) = (Measured(decided_in).to_string(), Exact(max));
     if after == Measured(max).to_string() {
         // Rounded, it would look as if it was in time.
         after = format!("{} ms", decided_in.as_micros() as f64 / 1e3);
     }
-    let reason = format!("right, but after {after}; at most {limit}").into_boxed_str();
-    ProbeReport { code, reason, hint: None, ..report }
+    report.code = code;
+    report.reason = format!("right, but after {after}; at most {limit}").into_boxed_str();
+    report.hint = None;
 }
 
 /// The timeout code for the code of a pass; `None`: not a pass.
@@ -63,9 +60,10 @@ mod tests {
             (Code::L7Sts, ms(9_000), Some(ms(5)), (Code::L7Sts, "as it was")),
             (Code::NoRes, ms(9_000), Some(ms(5)), (Code::NoRes, "as it was")),
         ] {
-            let judged = check_duration(report(code), decided_in, max);
-            assert_eq!((judged.code, &*judged.reason), want);
-            assert_eq!((judged.status, judged.duration), (Some(200), Duration::from_secs(2)));
+            let mut checked = report(code);
+            check_duration(&mut checked, decided_in, max);
+            assert_eq!((checked.code, &*checked.reason), want);
+            assert_eq!((checked.status, checked.duration), (Some(200), Duration::from_secs(2)));
         }
     }
 }

@@ -188,7 +188,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn another_protocol_is_kept_in_whatever_pieces_it_arrives() {
+    async fn another_protocol_is_recognised_in_any_pieces() {
         for size in [1, 2, 7, 1024] {
             let mut stream = tokio_test_stream(b"\0\0NOT A FRAME AT ALL", size);
             let mut opening = Opening::new(&mut stream);

@@ -36,7 +36,7 @@ fn the_authority_is_the_address_dialled_unless_one_is_configured() {
 }
 
 #[test]
-fn a_configured_field_replaces_ours_and_none_changes_the_framing() {
+fn configured_fields_replace_defaults_and_do_not_change_the_framing() {
     let plain = |name: &str, value: &str| (name.into(), HeaderText::Plain(value.into()));
     let headers = vec![
         plain("Accept", "text/plain"),

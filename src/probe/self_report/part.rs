@@ -125,7 +125,7 @@ impl<'d> Search<'_, 'd> {
                 }
                 // The innermost component is the one at fault.
                 if self.found == before {
-                    self.judge(object, path, depth);
+                    self.inspect(object, path, depth);
                 }
             }
             Value::Array(items) => {
@@ -144,7 +144,7 @@ impl<'d> Search<'_, 'd> {
     }
 
     /// Whether `object` itself fails, or one of its plain values where they are components.
-    fn judge(&mut self, object: &'d Map<String, Value>, path: &str, depth: usize) {
+    fn inspect(&mut self, object: &'d Map<String, Value>, path: &str, depth: usize) {
         let container = path.rsplit('.').next().is_some_and(|name| is_one_of(name, &CONTAINERS));
         for (key, value) in object {
             let verdict = match value {

@@ -158,7 +158,7 @@ fn single_bytes_do_not_make_a_pattern_search_without_limit() {
         assert!(dialogue.searched_bytes <= SEARCHED_BYTES_MAX + RECEIVED_BYTES_MAX, "{}", dialogue.searched_bytes);
         dialogue.on_received(if dialogue.room() > 6 { b"x" } else { b"ready1" });
     }
-    assert!(dialogue.is_done(), "what came last is found all the same");
+    assert!(dialogue.is_done(), "the last bytes are found too");
 }
 
 #[test]

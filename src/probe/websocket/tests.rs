@@ -20,7 +20,7 @@ fn probe(subprotocol: Option<&str>) -> WebsocketProbe {
 }
 
 /// The result for this 101.
-fn judged(fields: &str, subprotocol: Option<&str>) -> Result<Vec<u8>, String> {
+fn checked(fields: &str, subprotocol: Option<&str>) -> Result<Vec<u8>, String> {
     let received = format!("HTTP/1.1 103 Early Hints\r\n\r\nHTTP/1.1 101 Switching Protocols\r\n{fields}\r\nrest");
     let probe = probe(subprotocol);
     let mut steps = Steps::begin();
@@ -68,7 +68,7 @@ fn a_101_must_accept_this_websocket() {
         (format!("{base}{accept}Sec-WebSocket-Protocol: mqtt\r\n"), Some("mqtt")),
         (format!("{base}{accept}Sec-WebSocket-Extensions: \r\n"), None),
     ] {
-        assert_eq!(judged(&fields, subprotocol), Ok(b"rest".to_vec()), "{fields}");
+        assert_eq!(checked(&fields, subprotocol), Ok(b"rest".to_vec()), "{fields}");
     }
     for (fields, subprotocol, flaw) in [
         (format!("Connection: Upgrade\r\n{accept}"), None, "Upgrade: websocket"),
@@ -85,7 +85,7 @@ fn a_101_must_accept_this_websocket() {
         (format!("{base}{accept}Sec-WebSocket-Protocol: MQTT\r\n"), Some("mqtt"), "Subprotocol"),
         (format!("{base}{accept}Sec-WebSocket-Extensions: permessage-deflate\r\n"), None, "Extension("),
     ] {
-        let error = judged(&fields, subprotocol).unwrap_err();
+        let error = checked(&fields, subprotocol).unwrap_err();
         assert!(error.contains(flaw), "{fields}: {error}");
     }
 }

@@ -1,5 +1,5 @@
-//! A log line for people, in the order of `roundsman events`: pool and upstream, what happened, why, and then the other
-//! fields. Several mistakes of a configuration are one indented line each.
+//! A log line for people. Of an event it is the sentence that `roundsman events` prints too, with a hint if there is one.
+//! Of anything else: pool and upstream, the message, the reason, and then the other fields.
 //!
 //! Text from upstreams and clients is escaped, so that it cannot move the cursor or begin a line.
 
@@ -8,12 +8,13 @@ use std::fmt::{self, Write as _};
 use serde_json::Value;
 use tracing::Level;
 
-use super::Line;
+use super::{Line, SENTENCE};
+use crate::model::quote::Visible;
 
 /// Fields with their own place in the line.
-const PLACED: [&str; 9] = ["pool", "upstream", "from", "to", "code", "reason", "next", "healthy_left", "error"];
-/// Left out of a change of health, whose reason already has the duration of the probe.
-const DURATION: &str = "duration_ms";
+const PLACED: [&str; 5] = ["pool", "upstream", "code", "reason", "error"];
+/// What is not in the sentence of an event, because it is found later.
+const HINT: &str = "hint";
 
 /// Writes the line with its newline.
 pub fn write(line: &Line, to: &mut impl fmt::Write, colour: bool) -> fmt::Result {
@@ -28,44 +29,43 @@ pub fn write(line: &Line, to: &mut impl fmt::Write, colour: bool) -> fmt::Result
     });
     write!(to, "{dim}{}{reset} ", line.time.strftime("%Y-%m-%d %H:%M:%S%.3fZ"))?;
     write!(to, "{level}{:<5}{reset} ", line.level.as_str())?;
+    if let Some(sentence) = text(line, SENTENCE) {
+        write_sentence(line, sentence, to, colour)?;
+        write_others(line, |name| name == HINT, to, dim, reset)?;
+        return writeln!(to);
+    }
     let subject = [text(line, "pool"), text(line, "upstream")].into_iter().flatten().collect::<Vec<_>>();
     for (index, name) in subject.iter().enumerate() {
         let end = if index + 1 == subject.len() { "  " } else { " " };
         write!(to, "{}{end}", Visible(name))?;
     }
-    let change = match (text(line, "from"), text(line, "to")) {
-        (Some(from), Some(state)) => Some(format!("{} → {}", Visible(from), state_in_colour(state, colour))),
-        (None, Some(state)) => Some(format!("now {}", state_in_colour(state, colour))),
-        (_, None) => None,
-    };
-    let is_change = text(line, "from").is_some() && change.is_some();
-    match change {
-        Some(change) => to.write_str(&change)?,
-        None => write!(to, "{bold}{}{reset}", Visible(without_subject(line)))?,
-    }
+    write!(to, "{bold}{}{reset}", Visible(without_subject(line)))?;
     let why = [text(line, "code"), text(line, "reason")].into_iter().flatten().collect::<Vec<_>>().join(" ");
-    if !why.is_empty() {
-        write!(to, "{}{}", if is_change { "  " } else { ": " }, Visible(&why))?;
+    for text in [Some(why.as_str()).filter(|why| !why.is_empty()), text(line, "error")].into_iter().flatten() {
+        write!(to, ": {}", Visible(text))?;
     }
-    if let Some(next) = text(line, "next") {
-        write!(to, "; {}", Visible(next))?;
+    write_others(line, |name| !PLACED.contains(&name), to, dim, reset)?;
+    writeln!(to)
+}
+
+/// Writes the sentence of an event, whose parts are escaped already. In colour, the new state or what happened stands out.
+fn write_sentence(line: &Line, sentence: &str, to: &mut impl fmt::Write, colour: bool) -> fmt::Result {
+    if !colour {
+        return to.write_str(sentence);
     }
-    if let Some(left) = field(line, "healthy_left") {
-        write!(to, "  ({left} healthy)")?;
-    }
-    let mistakes: Vec<&str> = text(line, "error").map(|error| error.lines().collect()).unwrap_or_default();
-    match mistakes.as_slice() {
-        [] => {}
-        [only] => write!(to, ": {}", Visible(only))?,
-        several => write!(to, ": {} mistakes", several.len())?,
-    }
-    write_others(line, is_change, to, dim, reset)?;
-    if mistakes.len() > 1 {
-        for mistake in mistakes {
-            write!(to, "\n    {}", Visible(mistake))?;
+    if let Some(state) = text(line, "to") {
+        // In front of it is an arrow, or "now".
+        let places = [format!("→ {state}"), format!("now {state}")];
+        if let Some(place) = places.iter().find(|place| sentence.contains(place.as_str())) {
+            let painted = place.replace(state, &in_colour(state));
+            return to.write_str(&sentence.replacen(place.as_str(), &painted, 1));
         }
     }
-    writeln!(to)
+    let subject = if text(line, "pool").is_some() { sentence.find("  ").map_or(0, |at| at + 2) } else { 0 };
+    let (subject, rest) = sentence.split_at(subject);
+    let end = [": ", ", ", " (", "\n"].into_iter().filter_map(|mark| rest.find(mark)).min().unwrap_or(rest.len());
+    let (what, rest) = rest.split_at(end);
+    write!(to, "{subject}\x1b[1m{what}\x1b[0m{rest}")
 }
 
 /// The message without its first word if the line has named that already: "Pool refuses requests" becomes
@@ -79,14 +79,16 @@ fn without_subject(line: &Line) -> &str {
     line.message.strip_prefix(named).unwrap_or(&line.message)
 }
 
-/// Writes the other fields as `name=value`.
-fn write_others(line: &Line, is_change: bool, to: &mut impl fmt::Write, dim: &str, reset: &str) -> fmt::Result {
+/// Writes the fields of these names as `name=value`.
+fn write_others(
+    line: &Line,
+    of: impl Fn(&str) -> bool,
+    to: &mut impl fmt::Write,
+    dim: &str,
+    reset: &str,
+) -> fmt::Result {
     let mut gap = "  ";
-    for (name, value) in &line.fields {
-        let placed = PLACED.contains(name) && (value.is_string() || *name == "healthy_left");
-        if value == "" || placed || (is_change && *name == DURATION) {
-            continue;
-        }
+    for (name, value) in line.fields.iter().filter(|(name, value)| value != "" && of(name)) {
         write!(to, "{gap}{dim}{name}={reset}")?;
         match value {
             Value::String(text) => write!(to, "{}", Word(text))?,
@@ -106,13 +108,13 @@ fn text<'l>(line: &'l Line, name: &str) -> Option<&'l str> {
     field(line, name)?.as_str().filter(|text| !text.is_empty())
 }
 
-fn state_in_colour(state: &str, colour: bool) -> String {
+fn in_colour(state: &str) -> String {
     let code = match state {
         "healthy" | "enabled" => "\x1b[32m",
         "unhealthy" | "disabled" => "\x1b[31m",
         _ => "\x1b[33m",
     };
-    if colour { format!("{code}{}\x1b[0m", Visible(state)) } else { Visible(state).to_string() }
+    format!("{code}{state}\x1b[0m")
 }
 
 /// A text as one word: quoted if it is empty or contains spaces, quotes, an equals sign or a backslash.
@@ -135,18 +137,6 @@ impl fmt::Display for Word<'_> {
     }
 }
 
-/// A text with its control characters escaped, so that it cannot move the cursor or begin a line.
-struct Visible<'a>(&'a str);
-
-impl fmt::Display for Visible<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for c in self.0.chars() {
-            if c.is_control() { write!(f, "{}", c.escape_default())? } else { f.write_char(c)? }
-        }
-        Ok(())
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use serde_json::json;
@@ -161,57 +151,60 @@ mod tests {
     }
 
     #[test]
-    fn lines_look_like_events() {
+    fn an_event_is_its_sentence_and_other_lines_have_their_fields() {
         let subject = || vec![("pool", json!("api")), ("upstream", json!("10.0.0.1:80"))];
         let with = |more: Vec<(&'static str, Value)>| [subject(), more].concat();
-        let change = with(vec![
-            ("from", json!("healthy")),
-            ("to", json!("unhealthy")),
-            ("code", json!("L4CON")),
-            ("reason", json!("connect: refused\n")),
-            ("hint", json!("")),
-            ("duration_ms", json!(0.4)),
-            ("healthy_left", json!(2)),
-        ]);
-        let refused = |error: &str| vec![("generation", json!(3)), ("error", json!(error))];
+        let sentence = "api 10.0.0.1:80  healthy → unhealthy  L4CON refused  (2 healthy)";
+        let change = |hint: &str| {
+            with(vec![
+                ("to", json!("unhealthy")),
+                ("hint", json!(hint)),
+                ("left", json!(2)),
+                ("sentence", json!(sentence)),
+            ])
+        };
         for (message, fields, want) in [
+            ("Health changed", change(""), format!("{sentence}\n")),
+            ("Health changed", change("reload it"), format!("{sentence}  hint=\"reload it\"\n")),
+            ("Upstream is odd", subject(), "api 10.0.0.1:80  is odd\n".into()),
+            ("Pool is odd", vec![], "Pool is odd\n".into()),
             (
-                "Health changed",
-                change,
-                "api 10.0.0.1:80  healthy → unhealthy  L4CON connect: refused\\n  (2 healthy)\n",
+                "Answer is malformed",
+                with(vec![("code", json!("L7RSP")), ("reason", json!("no\nstatus")), ("not_logged", json!(3))]),
+                "api 10.0.0.1:80  Answer is malformed: L7RSP no\\nstatus  not_logged=3\n".into(),
             ),
-            (
-                "Admin state changed",
-                with(vec![("to", json!("draining")), ("reason", json!("upgrade"))]),
-                "api 10.0.0.1:80  now draining: upgrade\n",
-            ),
-            (
-                "Pool refuses requests",
-                vec![("pool", json!("api")), ("reason", json!("none is healthy")), ("next", json!("wait"))],
-                "api  refuses requests: none is healthy; wait\n",
-            ),
-            ("Upstream added", subject(), "api 10.0.0.1:80  added\n"),
-            ("Pool added", vec![], "Pool added\n"),
-            (
-                "Configuration refused; nothing changed",
-                refused("a.toml:3: bad"),
-                "Configuration refused; nothing changed: a.toml:3: bad  generation=3\n",
-            ),
-            (
-                "Configuration refused; nothing changed",
-                refused("a.toml:3: bad\nb.toml:9: \x1b[2Jworse"),
-                "Configuration refused; nothing changed: 2 mistakes  generation=3\n    a.toml:3: bad\n    \
-                 b.toml:9: \\u{1b}[2Jworse\n",
-            ),
+            ("Address is busy", vec![("error", json!("in use\x1b[2J"))], "Address is busy: in use\\u{1b}[2J\n".into()),
             (
                 "Started",
                 vec![("pid", json!(7)), ("listeners", json!("web=127.0.0.1:80 b=[::1]:80")), ("to", json!(5))],
-                "Started  pid=7 listeners=\"web=127.0.0.1:80 b=[::1]:80\" to=5\n",
+                "Started  pid=7 listeners=\"web=127.0.0.1:80 b=[::1]:80\" to=5\n".into(),
             ),
-            ("Stopped", vec![], "Stopped\n"),
+            ("Stopped", vec![], "Stopped\n".into()),
         ] {
             let line = shown(Level::WARN, message, fields);
-            assert_eq!(line.strip_prefix("1970-01-01 00:00:00.000Z WARN  "), Some(want), "{line}");
+            assert_eq!(line.strip_prefix("1970-01-01 00:00:00.000Z WARN  "), Some(want.as_str()), "{line}");
+        }
+    }
+
+    #[test]
+    fn colour_changes_nothing_else() {
+        for (to, sentence, want) in [
+            ("unhealthy", "api a:1  healthy → unhealthy  L4CON  (2 healthy)", "\x1b[31munhealthy\x1b[0m"),
+            ("draining", "api a:1  now draining (signal HUP)", "now \x1b[33mdraining\x1b[0m"),
+            ("", "api  refuses requests: none; later", "api  \x1b[1mrefuses requests\x1b[0m: none"),
+            ("", "api  serves again", "api  \x1b[1mserves again\x1b[0m"),
+        ] {
+            let fields = vec![("pool", json!("api")), ("to", json!(to)), ("sentence", json!(sentence))];
+            let line = Line { fields, ..Line::default() };
+            let (mut plain, mut painted) = (String::new(), String::new());
+            write(&line, &mut plain, false).expect("a String takes everything");
+            write(&line, &mut painted, true).expect("a String takes everything");
+            assert!(painted.contains(want), "{painted}");
+            let parts = painted.split('\x1b').enumerate();
+            let bare: String = parts
+                .map(|(part, text)| if part == 0 { text } else { text.split_once('m').expect("an escape").1 })
+                .collect();
+            assert_eq!(bare, plain);
         }
     }
 }

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use serde_json::Value;
 
-use super::{PATIENCE, Process, TOKEN, roundsman, text};
+use super::{PATIENCE, Process, TOKEN, answer, roundsman, text};
 use crate::origin::{Origin, Reply, refusing_address};
 use crate::support::assert_eventually_blocking;
 
@@ -29,16 +29,16 @@ impl Process {
     fn explain(&self, args: &[&str]) -> String {
         let output = self.command(&[&["explain"], args].concat());
         assert_eq!(output.status.code(), Some(0), "{}", text(&output.stderr));
-        text(&output.stdout)
+        if args.contains(&"--json") { text(&output.stdout) } else { answer(&output) }
     }
 
     fn explain_json(&self, args: &[&str]) -> Value {
         serde_json::from_str(&self.explain(&[args, &["--json"]].concat())).expect("it is JSON")
     }
 
-    /// Until the pool says that every upstream is judged.
+    /// Waits until every upstream has a verdict.
     fn judged(&self) {
-        assert_eventually_blocking("every upstream is judged", PATIENCE, || {
+        assert_eventually_blocking("every upstream has a verdict", PATIENCE, || {
             let status = self.status();
             let upstreams = status["pools"]["api"]["upstreams"].as_array().expect("upstreams").clone();
             upstreams.iter().all(|upstream| upstream["state"] != "unknown")
@@ -47,7 +47,7 @@ impl Process {
 }
 
 #[test]
-fn a_pool_says_who_is_out_and_why_and_an_upstream_tells_its_last_probe() {
+fn explain_names_ineligible_upstreams_with_reasons_and_shows_the_last_probe() {
     let good = Origin::new().on("/healthz").reply(Reply::ok("up")).start_blocking();
     let echo = format!(r#"{{"status":"unhealthy","reason":"No workers","token":"{SECRET}"}}"#);
     let bad = Reply::status(503).header("Set-Cookie", "session=42").header("X-Echo", &format!("Bearer {SECRET}"));
@@ -105,7 +105,7 @@ fn explain_never_contradicts_status() {
 }
 
 #[test]
-fn the_last_ten_changes_are_told_newest_last() {
+fn explain_lists_the_last_ten_changes_newest_last() {
     let origin = Origin::new().on("/healthz").reply(Reply::ok("up")).start_blocking();
     let process = start(&[origin.text()]);
     let becomes = |state: &str| {
@@ -129,7 +129,7 @@ fn the_last_ten_changes_are_told_newest_last() {
 }
 
 #[test]
-fn the_503_names_its_reason_code_and_nothing_about_upstreams() {
+fn a_503_has_its_reason_code_and_names_no_upstream() {
     use std::io::{Read, Write};
     let sick = Origin::new().named("sick").on("/healthz").reply(Reply::status(503).body("No workers")).start_blocking();
     let process = start(&[sick.text()]);
@@ -147,7 +147,7 @@ fn the_503_names_its_reason_code_and_nothing_about_upstreams() {
 }
 
 #[test]
-fn exit_statuses_tell_who_is_missing() {
+fn an_unknown_pool_or_upstream_exits_with_its_status() {
     let process = start(&[refusing_address().to_string()]);
     for (args, code, said) in [
         (&["apy"][..], 2, "there is no pool \"apy\"; did you mean api?"),

@@ -1,17 +1,16 @@
-//! What an operator looks at first: `status`, `events` and `explain` of a running process, on a terminal and off it, and what
-//! they say where there is none.
+//! `status`, `events` and `explain`, on a terminal and off it, with a running process and without one.
 
 use std::process::{Command, Stdio};
 
 use serde_json::Value;
 
-use super::{PATIENCE, Process, lines_of, roundsman, text, wait};
+use super::{PATIENCE, Process, answer, lines_of, roundsman, text, wait};
 use crate::origin::{Origin, Reply, refusing_address};
 use crate::program::BINARY;
 use crate::pty::Terminal;
 use crate::support::assert_eventually_blocking;
 
-/// Two pools: `web` is well, of `api` one upstream of two refuses.
+/// Two pools: `web` is healthy; one of the two upstreams of `api` refuses connections.
 fn start(good: &Origin) -> (Process, String) {
     let refusing = refusing_address().to_string();
     let process = Process::start_with(|dir| {
@@ -25,7 +24,7 @@ fn start(good: &Origin) -> (Process, String) {
              [admin]\naddress = \"unix:{dir}/admin.sock\"\ntoken = {{ file = \"{dir}/token\" }}\n"
         )
     });
-    assert_eventually_blocking("every upstream is judged", PATIENCE, || {
+    assert_eventually_blocking("every upstream has a verdict", PATIENCE, || {
         let pools = process.status()["pools"].clone();
         let states = [&pools["api"]["upstreams"][1]["state"], &pools["web"]["upstreams"][0]["state"]];
         states == ["unhealthy", "healthy"]
@@ -38,14 +37,14 @@ fn good() -> Origin {
 }
 
 #[test]
-fn one_pool_or_what_is_in_trouble_is_shown_and_fits_a_terminal() {
+fn status_selects_a_pool_or_unhealthy_ones_and_fits_the_terminal() {
     let good = good();
     let (process, refusing) = start(&good);
     let said = |args: &[&str]| text(&process.command(args).stdout);
     let web = said(&["status", "web"]);
     assert!(web.contains("web  healthy  1/1 healthy") && !web.contains("api"), "{web}");
     let bad = said(&["status", "--unhealthy"]);
-    assert!(bad.contains(&refusing) && !bad.contains(&good.text()) && !bad.contains("web"), "{bad}");
+    assert!(bad.contains(&refusing) && !bad.contains(&good.text()) && !bad.contains("\nweb  "), "{bad}");
     let json: Value = serde_json::from_str(&said(&["status", "api", "-u", "--json"])).expect("JSON");
     assert_eq!(json["pools"]["api"]["upstreams"].as_array().map(Vec::len), Some(1));
     assert_eq!(json["pools"].as_object().map(serde_json::Map::len), Some(1));
@@ -73,7 +72,7 @@ fn one_pool_or_what_is_in_trouble_is_shown_and_fits_a_terminal() {
 }
 
 #[test]
-fn a_watched_status_is_printed_again_and_on_a_terminal_in_place() {
+fn watch_prints_status_again_and_redraws_in_place_on_a_terminal() {
     let good = good();
     let (process, refusing) = start(&good);
     let config = process.path("r.toml").display().to_string();
@@ -82,7 +81,7 @@ fn a_watched_status_is_printed_again_and_on_a_terminal_in_place() {
     let lines = lines_of(child.stdout.take().expect("piped"));
     let mut healthy = 0;
     while healthy < 3 {
-        let line = lines.recv_timeout(PATIENCE).expect("it goes on");
+        let line = lines.recv_timeout(PATIENCE).expect("another status is printed");
         healthy += usize::from(line.contains("web  healthy"));
     }
     drop(lines);
@@ -100,49 +99,63 @@ fn a_watched_status_is_printed_again_and_on_a_terminal_in_place() {
     assert!(terminal.is_cooked());
 
     let gone = Command::new(BINARY).args(["status", "-w", "nowhere", "-c", &config]).output().expect("it runs");
-    assert_eq!(gone.status.code(), Some(2), "a pool that never was is not waited for: {refusing}");
+    assert_eq!(gone.status.code(), Some(2), "an unknown pool ends the command at once: {refusing}");
 }
 
 #[test]
-fn events_are_chosen_by_pool_and_by_age() {
+fn events_are_filtered_by_pool_and_age() {
     let (process, refusing) = start(&good());
     let said = |args: &[&str]| text(&process.command(&[&["events"], args].concat()).stdout);
-    let api = said(&["--pool", "api"]);
+    let api = answer(&process.command(&["events", "--pool", "api"]));
     assert!(api.contains(&refusing) && api.lines().all(|line| line.contains("Z  api ")), "{api}");
     let web = said(&["--pool", "web", "--json"]);
     assert!(!web.is_empty() && web.lines().all(|line| line.contains("\"pool\":\"web\"")), "{web}");
     assert_eq!(said(&["--since", "1h"]), said(&[]));
-    assert_eq!(said(&["--since", "0s"]), "");
+    assert_eq!(answer(&process.command(&["events", "--since", "0s"])), "");
     let missing = process.command(&["events", "--pool", "apy"]);
     assert_eq!(missing.status.code(), Some(2), "{}", text(&missing.stderr));
     assert!(text(&missing.stderr).contains("there is no pool \"apy\"; did you mean api?"));
 }
 
 #[test]
-fn explain_needs_no_pool_where_there_is_one_and_lists_them_where_there_are_more() {
-    let (process, refusing) = start(&good());
-    let unclear = process.command(&["explain"]);
-    assert_eq!(unclear.status.code(), Some(2));
-    let want = "there are 2 pools; give one, for example `roundsman explain api` (api, web)\n";
-    assert!(text(&unclear.stderr).ends_with(want), "{}", text(&unclear.stderr));
+fn explain_without_a_pool_explains_those_in_trouble() {
+    let good = good();
+    let (process, refusing) = start(&good);
+    let flat = |text: String| text.split_whitespace().collect::<Vec<_>>().join(" ");
+    let troubled = flat(answer(&process.command(&["explain"])));
+    assert!(troubled.starts_with("1 of 2 pools is in trouble: api is degraded Pool api is degraded: "), "{troubled}");
+    assert!(troubled.contains(&refusing), "{troubled}");
+    let more = "The other pools are healthy. One of them in full, for example: `roundsman explain web`";
+    assert!(troubled.ends_with(more), "{troubled}");
+    let json = process.command(&["explain", "--json"]);
+    let json: Value = serde_json::from_slice(&json.stdout).unwrap_or_else(|e| panic!("{e}: {}", text(&json.stderr)));
+    assert_eq!((&json["pools"][0]["pool"], &json["pools"][0]["status"]), (&"api".into(), &"degraded".into()));
+    assert_eq!(json["others"], serde_json::json!([{ "pool": "web", "status": "healthy" }]));
     let order = process.command(&["drain", "apy", &refusing]);
     assert!(text(&order.stderr).contains("there is no pool \"apy\"; did you mean api?"), "{}", text(&order.stderr));
 
+    // All pools fail at once.
+    good.set("/healthz", 503);
+    assert_eventually_blocking("both pools are down", PATIENCE, || {
+        let pools = process.status()["pools"].clone();
+        [&pools["api"]["status"], &pools["web"]["status"]] == ["unhealthy", "unhealthy"]
+    });
+    let down = flat(answer(&process.command(&["explain"])));
+    assert!(down.starts_with("2 of 2 pools are in trouble: api is unhealthy, web is unhealthy Pool api "), "{down}");
+    assert!(down.contains("Pool web is unhealthy: ") && down.contains("Requests get 503"), "{down}");
+
     let alone = Process::start();
-    let said = |args: &[&str]| text(&alone.command(args).stdout);
-    assert!(said(&["explain"]).starts_with("Pool api is "), "{}", said(&["explain"]));
+    let explained = || answer(&alone.command(&["explain"]));
+    assert!(explained().starts_with("Pool api is "), "{}", explained());
     let upstream = alone.upstream("a.sock");
-    assert!(
-        said(&["explain", &upstream]).starts_with(&format!("api {upstream}  ")),
-        "{}",
-        said(&["explain", &upstream])
-    );
+    let one = answer(&alone.command(&["explain", &upstream]));
+    assert!(one.starts_with(&format!("api {upstream}  ")), "{one}");
     let neither = alone.command(&["explain", "unix:/nonexistent"]);
     assert_eq!(neither.status.code(), Some(2));
 }
 
 #[test]
-fn several_mistakes_of_a_refused_reload_are_a_line_each_everywhere() {
+fn every_mistake_of_a_refused_reload_has_its_own_line_everywhere() {
     let terminal = Terminal::open(200, 50);
     let process = Process::start();
     let config = process.path("r.toml").display().to_string();
@@ -165,18 +178,33 @@ fn several_mistakes_of_a_refused_reload_are_a_line_each_everywhere() {
             for mistake in ["upstreamz", "intervall"] {
                 let line = shown.lines().find(|line| line.contains(mistake)).unwrap_or_else(|| panic!("{shown}"));
                 assert!(line.starts_with("  ") && line.contains("r.toml:1"), "{command}: {shown}");
+                let next = ["; did you mean `upstreams`?", "; did you mean `interval`?"];
+                assert!(next.iter().any(|next| line.contains(next)), "{command}: {shown}");
             }
         }
     }
     // A log on a terminal reads the same.
     terminal.shows("upstreamz", 2);
     terminal.shows("intervall", 2);
-    // Both upstreams are judged in their own time.
+    // The two verdicts come in any order.
     terminal.shows("  unknown → unhealthy  L4CON ", 2);
     let log = terminal.shown();
     assert!(!log.contains("\\n"), "{log}");
     for mistake in ["upstreamz", "intervall"] {
         assert!(log.lines().any(|line| line.starts_with("    ") && line.contains(mistake)), "{log}");
+    }
+    // All events are there, in the words of `events`.
+    assert!(
+        roundsman(&["drain", "api", &format!("unix:{}/other.sock", dir.path().display()), "-c", &file])
+            .status
+            .success()
+    );
+    terminal.shows("now draining (command from unix socket, uid ", 1);
+    let (log, events) = (terminal.shown(), answer(&roundsman(&["events", "-c", &file])));
+    assert!(events.lines().count() > 6, "{events}");
+    for line in events.lines() {
+        let said = line.strip_prefix("    ").unwrap_or_else(|| line.split_once("Z  ").expect("a date").1);
+        assert!(log.lines().any(|logged| logged.ends_with(said)), "{said:?} is not in the log:\n{log}");
     }
     let change = format!("Z INFO  api unix:{}/other.sock  unknown → unhealthy  L4CON ", dir.path().display());
     let change_warned = change.replace("Z INFO ", "Z WARN ");
@@ -186,7 +214,7 @@ fn several_mistakes_of_a_refused_reload_are_a_line_each_everywhere() {
 }
 
 #[test]
-fn where_nothing_runs_the_next_step_is_named() {
+fn commands_without_a_running_process_name_the_next_step() {
     let dir = tempfile::tempdir().unwrap();
     let file = dir.path().join("r.toml").display().to_string();
     std::fs::write(&file, "[admin]\naddress = \"unix:/nonexistent/admin.sock\"\n").unwrap();
@@ -206,7 +234,7 @@ fn where_nothing_runs_the_next_step_is_named() {
 }
 
 #[test]
-fn the_line_started_says_where_a_browser_finds_the_page() {
+fn the_start_line_has_the_address_of_the_admin_page() {
     let admin = crate::program::free_address();
     let dir = tempfile::tempdir().unwrap();
     let file = dir.path().join("r.toml");

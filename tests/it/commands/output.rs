@@ -1,4 +1,4 @@
-//! What the commands do when their output goes nowhere, and what `run` says of a log level that does not exist.
+//! Commands whose output cannot be written, and log levels that do not exist.
 
 use std::fs::OpenOptions;
 use std::process::{Command, Output, Stdio};
@@ -34,7 +34,7 @@ fn broken() -> Stdio {
 }
 
 #[test]
-fn a_command_that_can_write_nothing_fails_and_one_whose_reader_has_left_ends_quietly() {
+fn a_failed_write_to_stdout_fails_the_command_and_a_closed_pipe_ends_it_quietly() {
     let dir = tempfile::tempdir().unwrap();
     let file = |name: &str, content: &str| {
         let path = dir.path().join(name);
@@ -57,12 +57,33 @@ fn a_command_that_can_write_nothing_fails_and_one_whose_reader_has_left_ends_qui
     }
     for stdout in [full(), broken()] {
         let args = ["check", "--config", &bad, "--format", "json"];
-        assert_eq!(with_stdout(&args, stdout).status.code(), Some(78), "a bad file is the worse news");
+        assert_eq!(with_stdout(&args, stdout).status.code(), Some(78), "an invalid file decides the exit status");
     }
 }
 
 #[test]
-fn no_command_panics_when_nobody_reads_what_it_says() {
+fn what_is_missing_is_one_line_without_a_place_in_a_file() {
+    let dir = tempfile::tempdir().unwrap();
+    let said = |args: &[&str]| {
+        let output = Command::new(BINARY).args(args).current_dir(dir.path()).output().expect("it can be started");
+        (output.status.code(), text(&output.stderr))
+    };
+    let (code, line) = said(&["check", "--presets", "krakendd"]);
+    let want = "roundsman: there is no preset \"krakendd\"; did you mean krakend?\n";
+    assert_eq!((code, line.as_str()), (Some(2), want));
+    let (code, line) = said(&["check", "none.toml"]);
+    let want = format!("roundsman: there is no file none.toml: looked for {}/none.toml. ", dir.path().display());
+    assert!(code == Some(78) && line.starts_with(&want) && line.matches('\n').count() == 1, "{line}");
+    // Unless this machine has the file that is read by default.
+    if !std::path::Path::new("/etc/roundsman/roundsman.toml").exists() {
+        let (code, line) = said(&["check"]);
+        let want = format!("roundsman: there is no configuration file: looked for {}/r", dir.path().display());
+        assert!(code == Some(78) && line.starts_with(&want) && line.matches('\n').count() == 1, "{line}");
+    }
+}
+
+#[test]
+fn no_command_panics_on_a_closed_or_full_output() {
     let process = Process::start();
     let config = process.path("r.toml").display().to_string();
     let none = "/nonexistent/r.toml";
@@ -90,7 +111,7 @@ fn no_command_panics_when_nobody_reads_what_it_says() {
 }
 
 #[test]
-fn a_log_level_that_does_not_exist_is_a_usage_error_and_not_silence() {
+fn an_unknown_log_level_is_a_usage_error() {
     let run = |variable: Option<&str>, flags: &[&str]| {
         let mut command = Command::new(BINARY);
         command.args(["run", "--config", "/nonexistent/r.toml"]).args(flags).env_remove("RUST_LOG");
@@ -148,11 +169,15 @@ fn a_log_line_that_cannot_be_written_is_counted() {
     };
     assert_eventually_blocking("it answers", PATIENCE, || process.command(&["status"]).status.success());
     assert_eventually_blocking("its first line is lost", PATIENCE, || lost().is_some_and(|lost| lost >= 1.0));
-    assert!(lost() < Some(1_000.0), "a line about lost lines is not lost over and over: {:?}", lost());
+    assert!(
+        lost() < Some(1_000.0),
+        "the line that reports lost lines is not itself counted again and again: {:?}",
+        lost()
+    );
 }
 
 #[test]
-fn a_level_that_does_not_exist_is_found_before_anything_else() {
+fn an_unknown_log_level_is_reported_before_other_mistakes() {
     let output = roundsman(&["run", "--log-level", "verbose", "--listen", "127.0.0.1:1", "--to", "127.0.0.1:2"]);
     assert_eq!(output.status.code(), Some(2), "{}", text(&output.stderr));
     assert!(text(&output.stderr).contains("did you mean \"debug\"?"));

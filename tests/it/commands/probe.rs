@@ -1,5 +1,6 @@
-//! `roundsman probe` on the real program: no process runs, sockets are real, and what is printed holds no credential.
+//! `roundsman probe` on the real program: no process runs, sockets are real, and the output holds no credential.
 
+use std::io::{BufRead, BufReader, Write};
 use std::path::Path;
 
 use serde_json::Value;
@@ -23,7 +24,7 @@ fn config(dir: &Path, upstream: &str, health: &str) -> String {
 }
 
 #[test]
-fn a_check_of_the_file_passes_or_fails_step_by_step() {
+fn probe_prints_each_step_of_a_configured_check() {
     let dir = tempfile::tempdir().unwrap();
     let origin = Origin::new().on("/healthz").reply(Reply::ok("up")).start_blocking();
     let health = "type = \"http\"\npath = \"/healthz\"";
@@ -35,7 +36,7 @@ fn a_check_of_the_file_passes_or_fails_step_by_step() {
         assert!(shown.contains(part), "{part} is missing in\n{shown}");
     }
     assert!(shown.ends_with("pass\n"), "{shown}");
-    assert_eq!(origin.count("/healthz"), 1, "it runs once");
+    assert_eq!(origin.count("/healthz"), 1, "one probe is sent");
 
     origin.set("/healthz", Reply::status(503).header("Set-Cookie", "id=42").body(r#"{"reason":"No workers"}"#));
     let output = roundsman(&["probe", "api", &origin.text(), "--config", &file, "--json"]);
@@ -50,7 +51,7 @@ fn a_check_of_the_file_passes_or_fails_step_by_step() {
 }
 
 #[test]
-fn a_refused_port_says_so() {
+fn a_refused_connection_is_reported() {
     let dir = tempfile::tempdir().unwrap();
     let refusing = refusing_address().to_string();
     let file = config(dir.path(), &refusing, "type = \"tcp\"");
@@ -62,7 +63,7 @@ fn a_refused_port_says_so() {
 }
 
 #[test]
-fn what_does_not_exist_is_suggested_and_ends_with_2() {
+fn an_unknown_pool_or_upstream_gets_a_suggestion_and_exit_status_2() {
     let dir = tempfile::tempdir().unwrap();
     let file = config(dir.path(), "127.0.0.1:3001", "type = \"tcp\"");
     for (pool, upstream, said) in [
@@ -81,7 +82,7 @@ fn what_does_not_exist_is_suggested_and_ends_with_2() {
 }
 
 #[test]
-fn credentials_are_sent_and_never_shown_not_even_when_they_come_back() {
+fn credentials_are_sent_and_masked_even_where_the_response_quotes_them() {
     let dir = tempfile::tempdir().unwrap();
     let echo = Reply::status(401).header("X-Echo", &format!("Bearer {SECRET}")).body(format!("bad token {SECRET}"));
     let origin = Origin::new().on("/").reply(echo).start_blocking();
@@ -136,7 +137,7 @@ fn basic_credentials_are_sent_and_masked_in_every_form() {
 }
 
 #[test]
-fn a_check_is_tried_before_it_is_written_and_then_does_the_same() {
+fn a_check_tried_with_flags_equals_the_configuration_it_prints() {
     let dir = tempfile::tempdir().unwrap();
     let origin = Origin::new().on("/ready").reply(Reply::status(404).body("all is well")).start_blocking();
     let url = format!("http://{}/ready?x=1", origin.text());
@@ -160,19 +161,23 @@ fn a_check_is_tried_before_it_is_written_and_then_does_the_same() {
     assert_eq!(pasted.status.code(), Some(0), "{}", text(&pasted.stdout) + &text(&pasted.stderr));
     let heads: Vec<_> = origin.requests("/ready").into_iter().map(|seen| seen.head).collect();
     assert_eq!(heads.len(), 2);
-    assert_eq!(heads[0], heads[1], "both ask the same, byte for byte");
+    assert_eq!(heads[0], heads[1], "both requests are equal, byte for byte");
 
     let wrong = roundsman(&["probe", "--url", &url, "--expect-status", "2xx"]);
     assert_eq!(wrong.status.code(), Some(78));
     assert!(text(&wrong.stderr).contains("pools.app.health.expect.status"), "{}", text(&wrong.stderr));
-    assert!(!text(&wrong.stderr).contains("warning"), "nobody asked for two upstreams: {}", text(&wrong.stderr));
+    assert!(
+        !text(&wrong.stderr).contains("warning"),
+        "a single upstream is no reason for a warning here: {}",
+        text(&wrong.stderr)
+    );
     let no_port = roundsman(&["probe", "--url", "http://[::1]:99999/"]);
     assert_eq!((no_port.status.code(), text(&no_port.stdout)), (Some(2), String::new()));
     assert!(text(&no_port.stderr).contains("not one of 1 to 65535"), "{}", text(&no_port.stderr));
 }
 
 #[test]
-fn a_certificate_problem_is_told_and_what_mends_it_passes() {
+fn a_certificate_problem_is_reported_and_its_remedy_passes() {
     let origin = Origin::new().on("/ready").reply(Reply::ok("up")).start_blocking();
     let front = TlsOrigin::with(&CERTIFICATES.good).before(&origin).start();
     let url = format!("https://{}/ready", front.address());
@@ -204,8 +209,88 @@ fn a_certificate_problem_is_told_and_what_mends_it_passes() {
     assert!(shown.contains("✗ tls") && shown.contains("other.internal"), "{shown}");
 }
 
+/// A server that speaks first, and answers each line: a known one with its answer, others with `-ERR`.
+fn talking(greeting: &'static str, answers: &'static [(&'static str, &'static str)]) -> std::net::SocketAddr {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a free port");
+    let address = listener.local_addr().expect("its address");
+    std::thread::spawn(move || {
+        for stream in listener.incoming() {
+            let Ok(mut stream) = stream else { continue };
+            let _ = stream.write_all(greeting.as_bytes());
+            let Ok(lines) = stream.try_clone() else { continue };
+            for line in BufReader::new(lines).lines().map_while(Result::ok) {
+                let known = answers.iter().find(|(asked, _)| *asked == line);
+                let answer = known.map_or("-ERR unknown\r\n", |(_, answer)| answer);
+                if stream.write_all(answer.as_bytes()).is_err() {
+                    break;
+                }
+            }
+        }
+    });
+    address
+}
+
 #[test]
-fn what_the_body_says_is_judged_and_quoted() {
+fn the_steps_of_a_text_protocol_are_tried_in_their_order() {
+    let mail = talking("220 hi\r\n", &[("EHLO a", "250 ok\r\n"), ("QUIT", "221 bye\r\n")]);
+    let steps = [
+        ["--expect", "220"],
+        ["--send", "EHLO a\\r\\n"],
+        ["--matches", "^250 "],
+        ["--send-hex", "51 55 49 54 0d0a"],
+        ["--expect-hex", "323231"],
+        ["--fail-on", "-ERR"],
+    ];
+    let probe = |url: &str, more: &[&str]| {
+        let output = roundsman(&[&["probe", "--url", url], more].concat());
+        (output.status.code(), text(&output.stdout) + &text(&output.stderr))
+    };
+    let url = format!("tcp://{mail}");
+    let (code, shown) = probe(&url, &steps.concat());
+    assert_eq!(code, Some(0), "{shown}");
+    assert!(shown.contains("  { expect_hex = \"323231\", fail_on = [\"-ERR\"] },\n]\n"), "{shown}");
+    let (code, shown) =
+        probe(&url, &["--expect", "220", "--send", "HELP\\r\\n", "--expect", "250", "--fail-on", "-ERR"]);
+    assert_eq!(code, Some(1), "{shown}");
+    assert!(shown.contains("L7RSP") && shown.contains("-ERR unknown"), "{shown}");
+
+    let dir = tempfile::tempdir().unwrap();
+    let password = dir.path().join("pw");
+    std::fs::write(&password, format!("{SECRET}\n")).unwrap();
+    let store = talking("", &[("PING", "+PONG\r\n"), ("AUTH s3cr3t-f0r-the-probe", "+OK\r\n")]);
+    let (url, auth) = (format!("tcp://{store}"), format!("AUTH @{}@\\r\\n", password.display()));
+    let (code, shown) = probe(&url, &["--send-file", &auth, "--expect", "+OK"]);
+    assert_eq!(code, Some(0), "{shown}");
+    assert!(!shown.contains(SECRET), "{shown}");
+    let (code, shown) = probe(&url, &["--preset", "redis"]);
+    assert_eq!(code, Some(0), "{shown}");
+    assert!(
+        shown.contains(&format!("upstreams = [\"{store}\"]\n\n[pools.app.health]\npreset = \"redis\"\n")),
+        "{shown}"
+    );
+    let (code, shown) = probe(&url, &["--preset", "rediss"]);
+    assert_eq!(code, Some(78), "{shown}");
+    assert!(shown.contains("did you mean `\"redis\"`?"), "{shown}");
+}
+
+#[test]
+fn a_client_certificate_is_shown_to_a_server_that_requires_one() {
+    let front = TlsOrigin::with(&CERTIFICATES.good).requires_client(&CERTIFICATES.ca).start();
+    let url = format!("tls://{}", front.address());
+    let path = |path: &Path| path.display().to_string();
+    let (ca, client) = (path(&CERTIFICATES.ca.pem), &CERTIFICATES.for_clients);
+    let (cert, key) = (path(&client.pem), path(&client.key_pem));
+    let shown = ["probe", "--url", &url, "--ca-file", &ca, "--client-cert", &cert, "--client-key", &key];
+    let output = roundsman(&shown);
+    assert_eq!(output.status.code(), Some(0), "{}", text(&output.stdout));
+    assert!(text(&output.stdout).contains(&format!("client_cert = \"{cert}\", client_key = \"{key}\"")));
+    let output = roundsman(&shown[..5]);
+    assert_eq!(output.status.code(), Some(1), "{}", text(&output.stdout));
+    assert!(text(&output.stdout).contains("client certificate"), "{}", text(&output.stdout));
+}
+
+#[test]
+fn a_failed_rule_for_the_body_quotes_the_body() {
     let body = r#"{"status":"unhealthy","reason":"No ASR workers available"}"#;
     let origin = Origin::new().on("/health").reply(Reply::status(503).body(body)).start_blocking();
     let url = format!("http://{}/health", origin.text());
@@ -216,7 +301,7 @@ fn what_the_body_says_is_judged_and_quoted() {
     let (code, shown) = judge("$.status=healthy");
     assert_eq!(code, Some(1), "{shown}");
     assert!(shown.contains("$.status") && shown.contains("unhealthy") && shown.contains("No ASR workers"), "{shown}");
-    assert!(shown.contains("✓ answer   HTTP/1.1 503"), "any status will do, the rule decides: {shown}");
+    assert!(shown.contains("✓ answer   HTTP/1.1 503"), "any status passes, so that the rule decides: {shown}");
     let (code, shown) = judge("$.status!=healthy");
     assert_eq!(code, Some(0), "{shown}");
     let (code, shown) = judge("$.nothing");
@@ -224,7 +309,7 @@ fn what_the_body_says_is_judged_and_quoted() {
 }
 
 #[test]
-fn a_name_is_resolved_and_every_address_is_tried() {
+fn probe_resolves_a_name_and_tries_every_address() {
     let origin = Origin::new().at("127.0.0.1:0".parse().unwrap()).on("/").reply(Reply::ok("up")).start_blocking();
     let port = origin.socket_addr().port();
     let output = roundsman(&["probe", "--url", &format!("http://localhost:{port}/")]);
@@ -242,7 +327,7 @@ fn a_name_is_resolved_and_every_address_is_tried() {
         let here = upstreams.iter().find(|upstream| upstream["upstream"] == format!("127.0.0.1:{port}"));
         let here = here.expect("localhost is 127.0.0.1 too");
         assert_eq!((&here["name"], &here["result"]), (&"localhost".into(), &"pass".into()));
-        // Where localhost is [::1] too, nothing listens there, and that is an upstream like any other.
+        // Where localhost is also [::1], that address is another upstream, on which nothing listens.
         let passes = upstreams.iter().all(|upstream| upstream["result"] == "pass");
         assert_eq!(output.status.code(), Some(i32::from(!passes)));
     }

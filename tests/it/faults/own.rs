@@ -1,4 +1,4 @@
-//! Faults on our side: no descriptors left, and what remains of load and faults once both are over.
+//! Faults of our own process: no descriptors left, and what load and faults leave once both are over.
 
 use std::time::Duration;
 
@@ -14,31 +14,31 @@ use crate::program::{Program, fetch, pool, try_fetch};
 use crate::support::{assert_eventually, backlog};
 
 #[tokio::test(flavor = "multi_thread")]
-async fn more_clients_than_descriptors_neither_spin_nor_touch_a_verdict() {
+async fn more_clients_than_descriptors_change_no_verdict_and_use_little_processor_time() {
     let origins = [Origin::plain("a").await, Origin::plain("b").await];
     let text = pool("api", &[&origins[0].text(), &origins[1].text()], STEADY);
     let program = Program::start_ready_with_descriptors(&text, 200).await;
     program.wait_for_state("api", &origins[1].text(), "healthy", PATIENCE).await;
     let mut clients = Vec::new();
     for _ in 0..300 {
-        clients.push(TcpStream::connect(program.web).await.expect("the kernel takes it"));
+        clients.push(TcpStream::connect(program.web).await.expect("the backlog takes it"));
     }
-    // Clients get about 70: a quarter of the descriptors is reserved, and each client may need a second one.
+    // About 70 clients are accepted: a quarter of the descriptors is reserved, and each client may need a second one.
     let end = Instant::now() + PATIENCE;
     while program.metric("roundsman_connections_open").await < Some(60.0) {
-        assert!(Instant::now() < end, "it accepts {:?}", program.metric("roundsman_connections_open").await);
+        assert!(Instant::now() < end, "open connections: {:?}", program.metric("roundsman_connections_open").await);
     }
     let before = (Instant::now(), program.processor_time());
     let checks = checked(&program).await;
-    // Three probes of each upstream: two that counted as failures would make a verdict.
+    // Three probes of each upstream: two failures would make a verdict.
     while checked(&program).await.iter().zip(&checks).any(|(now, then)| *now < then + 3) {
-        assert!(Instant::now() < end, "probes do not go on: {checks:?}, then {:?}", checked(&program).await);
+        assert!(Instant::now() < end, "probes have stopped: {checks:?}, then {:?}", checked(&program).await);
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
     let used = program.processor_time() - before.1;
     assert!(used < before.0.elapsed() / 2, "{used:?} of processor time in {:?}", before.0.elapsed());
-    assert!(backlog(program.web) > Some(0), "clients beyond the limit wait: {:?}", backlog(program.web));
-    assert!(program.descriptors() < 190, "some are left: {}", program.descriptors());
+    assert!(backlog(program.web) > Some(0), "clients beyond the limit wait in the backlog: {:?}", backlog(program.web));
+    assert!(program.descriptors() < 190, "some descriptors are left: {}", program.descriptors());
     for upstream in program.pool("api").await.upstreams {
         assert_eq!((upstream.state, upstream.transitions_total), (HealthState::Healthy, 1), "{upstream:?}");
     }
@@ -51,10 +51,10 @@ async fn checked(program: &Program) -> Vec<u64> {
     program.pool("api").await.upstreams.iter().map(|upstream| upstream.checks_total).collect()
 }
 
-/// The limit is taken away under the running program, so that every new descriptor is refused: to listeners, probes,
-/// requests and admin alike.
+/// The limit is lowered under the running program, so that every new descriptor is refused: to listeners, probes,
+/// requests and the admin API.
 #[tokio::test(flavor = "multi_thread")]
-async fn without_a_single_descriptor_every_verdict_stands_and_nothing_spins() {
+async fn without_descriptors_verdicts_are_kept_and_little_processor_time_is_used() {
     let origins = [Origin::plain("a").await, Origin::plain("b").await];
     let text = pool("api", &[&origins[0].text(), &origins[1].text()], STEADY);
     let program = Program::start_ready(&text).await;
@@ -63,38 +63,38 @@ async fn without_a_single_descriptor_every_verdict_stands_and_nothing_spins() {
     program.limit_descriptors(3);
     let mut clients = Vec::new();
     for _ in 0..10 {
-        clients.push(TcpStream::connect(program.web).await.expect("the kernel takes it"));
+        clients.push(TcpStream::connect(program.web).await.expect("the backlog takes it"));
     }
     let before = (Instant::now(), program.processor_time());
     // The program cannot be queried now, so this is a fixed time: four probes of each upstream are due in it, and two
-    // that counted as failures would make a verdict.
+    // failures would make a verdict.
     tokio::time::sleep(Duration::from_secs(2)).await;
     let used = program.processor_time() - before.1;
     assert!(used < before.0.elapsed() / 2, "{used:?} of processor time in {:?}", before.0.elapsed());
-    // One probe of each upstream, and one accept, may have got their descriptor before the limit.
+    // One probe of each upstream, and one accept, may have got a descriptor before the limit.
     let now: Vec<u64> = origins.iter().map(|origin| origin.count("/healthz")).collect();
     assert!(
         now.iter().zip(&probed).all(|(now, then)| *now <= then + 1),
-        "no probe finds one: {probed:?}, then {now:?}"
+        "no probe gets a descriptor: {probed:?}, then {now:?}"
     );
-    assert!(backlog(program.web) >= Some(9), "no client is let in: {:?} wait", backlog(program.web));
+    assert!(backlog(program.web) >= Some(9), "no client is accepted: {:?} wait", backlog(program.web));
     program.limit_descriptors(1_024);
     drop(clients);
     served_again(&program).await;
     let tried = program.metric("roundsman_probes_total{pool=\"api\",code=\"NORES\"}").await;
-    assert!(tried >= Some(4.0), "probes were tried all the while: {tried:?}");
+    assert!(tried >= Some(4.0), "probes were tried all the time: {tried:?}");
     for upstream in program.pool("api").await.upstreams {
         assert_eq!((upstream.state, upstream.transitions_total), (HealthState::Healthy, 1), "{upstream:?}");
     }
     let warnings = program.log().matches("Cannot accept for want of resources").count();
-    assert!((1..=2).contains(&warnings), "one an episode: {warnings}\n{}", program.log());
+    assert!((1..=2).contains(&warnings), "one warning per episode: {warnings}\n{}", program.log());
     for origin in &origins {
         let probes = origin.count("/healthz");
-        assert_eventually("probes go on", PATIENCE, || origin.count("/healthz") > probes).await;
+        assert_eventually("probes continue", PATIENCE, || origin.count("/healthz") > probes).await;
     }
 }
 
-/// Idle connections to upstreams take descriptors too: pool after pool is warmed until none is left.
+/// Idle connections to upstreams take descriptors too: connections are opened in pool after pool until none is left.
 #[tokio::test(flavor = "multi_thread")]
 async fn connections_to_upstreams_leave_descriptors_for_probes_and_admin() {
     let mut origins = Vec::new();
@@ -115,22 +115,22 @@ async fn connections_to_upstreams_leave_descriptors_for_probes_and_admin() {
         let answers = futures_util::future::join_all(requests);
         let admin = async {
             // As many as must succeed below: each takes a descriptor for its client and one for its upstream.
-            assert_eventually("requests are under way", PATIENCE, || origin.count(&path) >= 70 - 28).await;
+            assert_eventually("requests are in flight", PATIENCE, || origin.count(&path) >= 70 - 28).await;
             (program.descriptors(), try_fetch(program.admin, "GET", "/livez").await)
         };
         let (answers, (descriptors, admin)) = tokio::join!(answers, admin);
         assert_eq!(admin.expect("admin answers").0, 200, "with {descriptors} descriptors open");
         for answer in answers {
-            let status = answer.expect("an answer, good or bad").0;
+            let status = answer.expect("a response, good or bad").0;
             assert!([200, 502, 503].contains(&status), "{status}");
             failed += u32::from(status != 200);
         }
     }
     for (name, origin) in &origins {
-        let upstream = program.upstream(name, &origin.text()).await.expect("it is there");
+        let upstream = program.upstream(name, &origin.text()).await.expect("status lists it");
         assert_eq!((upstream.state, upstream.transitions_total), (HealthState::Healthy, 1), "{upstream:?}");
     }
-    assert!(failed < 28, "a client that is let in finds descriptors for its request: {failed} of 280 did not");
+    assert!(failed < 28, "an accepted client gets descriptors for its request: {failed} of 280 did not");
     served_again(&program).await;
 }
 
@@ -144,11 +144,11 @@ async fn served_again(program: &Program) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn after_load_and_faults_nothing_is_left_behind() {
+async fn after_load_and_faults_descriptors_threads_and_memory_return_to_their_baseline() {
     let (a, b) = (Origin::plain("a").await, Origin::plain("b").await);
     let text = pool("api", &[&a.text(), &b.text()], STEADY);
     let program = Program::start_ready(&text).await;
-    // What is made once and kept is made now.
+    // Create what is made once and kept.
     assert_eq!(fetch(program.web, "GET", "/").await.0, 200);
     program.order_reload().await;
     let baseline = (program.descriptors(), program.threads(), program.resident());
@@ -166,7 +166,7 @@ async fn after_load_and_faults_nothing_is_left_behind() {
     let end = Instant::now() + PATIENCE * 2;
     loop {
         let now = (program.descriptors(), program.threads(), program.resident());
-        // A probe may be under way, and this question's own connection.
+        // A probe may be in flight, and this query has its own connection.
         let calm = now.0 <= baseline.0 + 5 && now.1 <= baseline.1 + 1 && now.2 <= baseline.2 + (40 << 20);
         if calm {
             break;
@@ -177,9 +177,9 @@ async fn after_load_and_faults_nothing_is_left_behind() {
     program.assert_no_panic();
 }
 
-/// Every reload removes upstreams and adds others, under load, and leaves nothing of the old ones.
+/// Every reload removes upstreams and adds others under load.
 #[tokio::test(flavor = "multi_thread")]
-async fn hundreds_of_reloads_leave_memory_and_descriptors_flat() {
+async fn hundreds_of_reloads_do_not_grow_memory_or_descriptors() {
     let (a, b, c) = (Origin::plain("a").await, Origin::plain("b").await, Origin::plain("c").await);
     let dead: Vec<String> = (0..20).map(|_| refusing_address().to_string()).collect();
     let sets = [[&a, &b], [&a, &c]].map(|[one, other]| {

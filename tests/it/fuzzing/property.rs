@@ -1,18 +1,18 @@
-//! What must hold of the readers of responses for any bytes whatever. Shared with the fuzz target `response`.
+//! What must hold for the readers of responses with any bytes. Shared with the fuzz target `response`.
 
 use roundsman::http1::{self, Chunked, Reading, Step};
 use roundsman::probe::fuzz::read_response;
 
-/// Reads `bytes` whole, byte by byte, and in pieces that the bytes themselves choose: nothing panics, and the readings are
-/// the same. What is accepted has a canonical form.
+/// Reads `bytes` whole, byte by byte, and in pieces that depend on the bytes: nothing panics, and the results are the
+/// same. Accepted bytes have a canonical form.
 pub fn holds(bytes: &[u8]) {
     let chosen: Vec<usize> = bytes.iter().rev().take(16).map(|byte| usize::from(*byte) % 48).collect();
     holds_in_pieces(bytes, &chosen);
     has_a_canonical_form(bytes);
 }
 
-/// As a head, and as chunks after a head, what is accepted can be written so that the strictest reader takes it and reads it
-/// alike.
+/// Accepted bytes, as a head and as chunks after a head, have a canonical form that the strictest reader accepts with
+/// the same result.
 pub fn has_a_canonical_form(bytes: &[u8]) {
     has_a_canonical_head(bytes);
     let start = bytes.windows(4).position(|window| window == b"\r\n\r\n").map_or(0, |at| at + 4);
@@ -48,7 +48,8 @@ fn has_a_canonical_head(bytes: &[u8]) {
     assert_eq!(ours, theirs, "{}", bytes.escape_ascii());
 }
 
-/// The data of `bytes` as the body of an answer, written as chunks without extensions and trailers, must be the same data.
+/// The data of `bytes` as the body of an answer, written as chunks without extensions and trailers, must be the same
+/// data.
 fn has_canonical_chunks(bytes: &[u8]) {
     let (mut data, mut written) = (Vec::new(), Vec::new());
     let mut chunks = Chunked::new(Reading::Answer);

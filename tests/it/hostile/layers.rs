@@ -1,5 +1,5 @@
-//! Malice below and beside HTTP/1.1: TLS handshakes that are broken off, dripped, reset or endless, peers of a TCP check that
-//! waits for a text, and peers of HTTP/2, gRPC and WebSocket checks.
+//! Hostile peers of checks other than HTTP/1.1: TLS handshakes that are truncated, slow, reset or endless; and peers of
+//! TCP checks that wait for a text, of HTTP/2, gRPC and WebSocket checks.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -35,7 +35,7 @@ async fn hold(name: &str, origin: Origin, spec: &Arc<ProbeSpec>, codes: &[Code])
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn half_a_handshake_ends_by_the_timeout_plus_50_ms() {
+async fn an_incomplete_tls_handshake_ends_within_50_ms_of_the_timeout() {
     let tick = Duration::from_millis(10);
     let (late, bad) = (&[Code::L6Tout][..], &[Code::L6Rsp][..]);
     let then_resets = |bytes: &[u8]| Reply::raw(bytes).then(Act::Wait(tick * 2)).then_reset();
@@ -45,7 +45,7 @@ async fn half_a_handshake_ends_by_the_timeout_plus_50_ms() {
         ("half a hello, dripped", Reply::acts(vec![Act::Drip(HALF_HELLO.to_vec(), tick), Act::Hang]), late),
         ("half a hello, then closes", Reply::raw(HALF_HELLO), bad),
         ("half a hello, then resets", then_resets(HALF_HELLO), bad),
-        // It may come before our side knows that it is connected.
+        // The reset may arrive before our side knows that it is connected.
         ("resets at once", Reply::reset(), &[Code::L6Rsp, Code::L4Con]),
         ("closes at once", Reply::close(), bad),
         ("an alert", Reply::raw(ALERT), bad),
@@ -69,16 +69,16 @@ async fn half_a_handshake_ends_by_the_timeout_plus_50_ms() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_text_that_never_comes_ends_by_the_timeout_plus_50_ms() {
+async fn a_missing_text_ends_within_50_ms_of_the_timeout() {
     let tick = Duration::from_millis(10);
     let (late, bad) = (&[Code::L7Tout][..], &[Code::L7Rsp][..]);
     let peers = [
         ("says nothing", Reply::hang(), late),
         ("drips", Reply::acts(vec![Act::EndlessDrip(b"rea".to_vec(), tick)]), late),
-        ("says half of it", Reply::raw("+rea").then_hang(), late),
+        ("sends half of it", Reply::raw("+rea").then_hang(), late),
         ("endless, without it", Reply::acts(vec![]).then_endless([b'x'; 4 << 10]), bad),
-        ("says half of it and closes", Reply::raw("+rea"), bad),
-        ("says half of it and resets", Reply::raw("+rea").then(Act::Wait(tick * 2)).then_reset(), bad),
+        ("sends half of it and closes", Reply::raw("+rea"), bad),
+        ("sends half of it and resets", Reply::raw("+rea").then(Act::Wait(tick * 2)).then_reset(), bad),
         ("closes at once", Reply::close(), bad),
         ("resets at once", Reply::reset(), &[Code::L7Rsp, Code::L4Con]),
     ];
@@ -87,7 +87,7 @@ async fn a_text_that_never_comes_ends_by_the_timeout_plus_50_ms() {
     for (name, does, codes) in peers {
         hold(name, Origin::new().on_accept(does).start().await, &spec, codes).await;
     }
-    // Cut anywhere, it is found, and the connection ends in good order.
+    // Split anywhere, the text is found, and the connection closes cleanly.
     let origin = Origin::new().on_accept(Reply::acts(vec![Act::Drip(b"+ready\r\n".to_vec(), tick / 10)]).then_hang());
     let origin = origin.start().await;
     let report = within_its_time("drips it", &origin.address(), &spec).await;
@@ -116,7 +116,7 @@ const END_HEADERS: u8 = 4;
 const STATUS_200: &[u8] = &[0x88];
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn malice_in_frames_ends_by_the_timeout_plus_50_ms() {
+async fn hostile_http2_frames_end_within_50_ms_of_the_timeout() {
     let settings = frame(SETTINGS, 0, 0, b"");
     let greeted = || Reply::raw(&settings);
     let answered = || Reply::raw([&settings[..], &frame(HEADERS, END_HEADERS, 1, STATUS_200)].concat());
@@ -146,7 +146,7 @@ async fn malice_in_frames_ends_by_the_timeout_plus_50_ms() {
     let ProbeKind::Http(get) = contains("ready").kind.clone() else { unreachable!("it is HTTP") };
     let h2 = ProbeKind::Http(HttpProbe { version: HttpVersion::H2, ..get });
     let grpc = ProbeKind::Grpc(GrpcProbe { service: "".into(), host: None, headers: Vec::new() });
-    // A reset at once may come before our side knows that it is connected.
+    // The reset may arrive before our side knows that it is connected.
     let codes = &[Code::L7Tout, Code::L7Rsp, Code::L4Con];
     for kind in [h2, grpc] {
         let spec = Arc::new(ProbeSpec { port: PortRule::Same, tls: None, kind, max_duration: None });
@@ -158,7 +158,7 @@ async fn malice_in_frames_ends_by_the_timeout_plus_50_ms() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_websocket_that_is_none_ends_by_the_timeout_plus_50_ms() {
+async fn a_false_websocket_server_ends_within_50_ms_of_the_timeout() {
     let switch = |accept: &str| {
         let text = "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n";
         Reply::raw(format!("{text}Sec-WebSocket-Accept: {accept}\r\n\r\n"))

@@ -1,18 +1,19 @@
-//! Long runs of the real binary: thousands of probes of upstreams good, bad and hostile, with memory and descriptors flat.
+//! Long runs of the real binary: thousands of probes of good, bad and hostile upstreams do not grow memory or
+//! descriptors.
 
 use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::{PATIENCE, everyone};
+use super::{PATIENCE, all_hostile};
 use crate::origin::{Origin, refusing_address};
 use crate::program::{Program, pool};
 use crate::support::assert_eventually;
 
-/// Memory that two looks at one process may differ by: what the allocator keeps at hand for its threads.
+/// How much two measurements of one process may differ: memory that the allocator keeps for its threads.
 const NOISE: u64 = 4 << 20;
 
-/// Probes of pool `api` that ended, over all its upstreams.
+/// Probes of all upstreams of pool `api` that have ended.
 async fn probes(program: &Program) -> u64 {
     program.pool("api").await.upstreams.iter().map(|upstream| upstream.checks_total).sum()
 }
@@ -30,8 +31,8 @@ async fn after_probes(program: &Program, more: u64, within: Duration) -> u64 {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn hundreds_of_hostile_probes_leave_memory_and_descriptors_flat() {
-    let origins: Vec<Origin> = everyone().iter().map(super::Hostile::start).collect();
+async fn hundreds_of_hostile_probes_do_not_grow_memory_or_descriptors() {
+    let origins: Vec<Origin> = all_hostile().iter().map(super::Hostile::start).collect();
     let addresses: Vec<String> = origins.iter().map(Origin::text).collect();
     let check = "type = \"http\"\npath = \"/healthz\"\ninterval = \"100ms\"\ntimeout = \"60ms\"\nfast_interval = \"100ms\"\n\
                  expect = { body = { contains = \"ready\" } }\n";
@@ -43,7 +44,7 @@ async fn hundreds_of_hostile_probes_leave_memory_and_descriptors_flat() {
     let after = (program.resident(), program.threads());
     assert!(after.0 <= before.0 + NOISE, "{before:?} bytes and threads before 500 hostile probes, {after:?} after");
     assert!(after.1 <= before.1 + 1, "{before:?} bytes and threads before 500 hostile probes, {after:?} after");
-    // Each has a connection at the most; besides those the process has a handful.
+    // Each upstream has at most one connection; the process has a few descriptors besides.
     assert!(program.descriptors() <= 40 + addresses.len(), "{} descriptors", program.descriptors());
     for upstream in program.pool("api").await.upstreams {
         assert!(!upstream.eligible && upstream.state.as_str() == "unhealthy", "{upstream:?}");
@@ -54,13 +55,14 @@ async fn hundreds_of_hostile_probes_leave_memory_and_descriptors_flat() {
     program.assert_no_panic();
 }
 
-/// Ten of each sort at 10 ms: good, with the wrong status, refusing, and with a verdict that changes all the time.
+/// Ten upstreams of each kind at 10 ms: good, with the wrong status, refusing, and with a verdict that changes all the
+/// time.
 #[tokio::test(flavor = "multi_thread")]
-async fn twenty_four_thousand_probes_leave_memory_and_descriptors_flat() {
+async fn twenty_four_thousand_probes_do_not_grow_memory_or_descriptors() {
     let good = Origin::plain("good").await;
     let bad = Origin::new().on("/healthz").reply(503).start().await;
-    let fickle = Origin::plain("fickle").await;
-    let mut addresses = vec![good.text(), bad.text(), fickle.text()];
+    let flapping = Origin::plain("flapping").await;
+    let mut addresses = vec![good.text(), bad.text(), flapping.text()];
     let more: Vec<Origin> = (0..17).map(|number| Origin::new().named(&format!("n{number}")).start_blocking()).collect();
     addresses.extend(more.iter().map(Origin::text));
     addresses.extend((0..10).map(|_| refusing_address().to_string()));
@@ -71,13 +73,13 @@ async fn twenty_four_thousand_probes_leave_memory_and_descriptors_flat() {
     let turning = async {
         loop {
             for status in [503, 200] {
-                fickle.set("/healthz", status);
+                flapping.set("/healthz", status);
                 tokio::time::sleep(Duration::from_millis(100)).await;
             }
         }
     };
     let watching = async {
-        // The ring of events is full and every table has its size before the count begins.
+        // The ring of events is full and every table has its final size before the count begins.
         after_probes(&program, 12_000, PATIENCE * 6).await;
         let before = (program.resident(), program.descriptors(), program.threads());
         after_probes(&program, 24_000, PATIENCE * 6).await;
@@ -85,17 +87,17 @@ async fn twenty_four_thousand_probes_leave_memory_and_descriptors_flat() {
     };
     let (before, after) = tokio::select! {
         figures = watching => figures,
-        () = turning => unreachable!("it turns for ever"),
+        () = turning => unreachable!("it changes for ever"),
     };
     assert!(
         after.0 <= before.0 + NOISE,
         "(memory, descriptors, threads) {before:?} before 24,000 probes, {after:?} after"
     );
-    // Probes in flight hold one each, at either look.
+    // Each probe in flight holds one, at either measurement.
     assert!(after.1 <= before.1 + addresses.len(), "(memory, descriptors, threads) {before:?}, {after:?} after");
     assert!(after.2 <= before.2 + 1, "(memory, descriptors, threads) {before:?}, {after:?} after");
-    let fickle = program.upstream("api", &fickle.text()).await.expect("it is there");
-    assert!(fickle.transitions_total > 4, "the fickle one changed: {fickle:?}");
+    let flapping = program.upstream("api", &flapping.text()).await.expect("status lists it");
+    assert!(flapping.transitions_total > 4, "the flapping one changed: {flapping:?}");
     assert_eventually("calm descriptors", PATIENCE, || program.descriptors() <= 40 + addresses.len()).await;
     program.assert_no_panic();
 }

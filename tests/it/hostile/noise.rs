@@ -1,5 +1,4 @@
-//! Nobody outside can fill the log: not an upstream that sends more than was asked for, nor a client that sends
-//! garbage.
+//! Neither an upstream that sends more than was requested nor a client that sends garbage can fill the log.
 
 use std::io::Write;
 use std::net::TcpStream;
@@ -10,16 +9,16 @@ use crate::origin::{Act, Origin, Reply};
 use crate::program::{Program, fetch, pool, try_fetch};
 use crate::support::assert_eventually;
 
-/// A check that load on the machine does not fail.
+/// A check that does not fail on a busy machine.
 const CALM: &str = "interval = \"2s\"\ntimeout = \"2s\"\nfast_interval = \"50ms\"\nunhealthy_threshold = 10\n";
 
-/// Requests that draw a complaint each.
+/// Requests, each of which is a reason to log.
 const REQUESTS: usize = 2_000;
-/// Lines that may be said of them.
+/// Log lines allowed for them.
 const LINES: usize = 4;
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_upstream_that_sends_too_much_is_counted_and_told_once() {
+async fn unrequested_bytes_are_counted_and_logged_once_a_minute() {
     let more = "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok and more than that";
     let origin = Origin::new().named("a").on("/x").reply(Reply::raw(more).then(Act::Hang)).start().await;
     let check = format!("type = \"http\"\npath = \"/healthz\"\n{CALM}");
@@ -32,21 +31,21 @@ async fn an_upstream_that_sends_too_much_is_counted_and_told_once() {
     let counted =
         || async { program.upstream("api", &origin.text()).await.map_or(0, |upstream| upstream.unasked_total) };
     let counted = counted().await;
-    // Only those whose surplus came with the answer: on a loaded machine fewer than half.
+    // Only those whose surplus came with the response: on a busy machine fewer than half.
     assert!(counted > REQUESTS as u64 / 10, "{counted} of {REQUESTS} were counted");
     let series = format!("roundsman_upstream_unasked_total{{pool=\"api\",upstream=\"{}\"}}", origin.text());
-    // The last ones may be counted after their answers were read.
+    // The last ones may be counted after their responses were read.
     let metric = program.metric(&series).await.unwrap_or_default();
     assert!((counted as f64..=REQUESTS as f64).contains(&metric), "{metric}, and {counted} in the status");
-    let said = "sent bytes that no request asked for";
-    assert_eventually("it is told", Duration::from_secs(20), || program.log().contains(said)).await;
+    let message = "sent bytes that no request asked for";
+    assert_eventually("it is logged", Duration::from_secs(20), || program.log().contains(message)).await;
     let lines: Vec<String> = program.log().lines().skip(before).map(str::to_owned).collect();
     assert!(lines.len() <= LINES, "{} lines: {:#?}", lines.len(), &lines[..lines.len().min(10)]);
     program.assert_no_panic();
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_upstream_that_closes_or_keeps_quiet_is_not_said_to_send_too_much() {
+async fn an_upstream_that_only_closes_or_is_silent_is_not_counted_for_unrequested_bytes() {
     let origin = Origin::plain("a").await;
     let check = format!("type = \"http\"\npath = \"/healthz\"\n{CALM}");
     let program = Program::start_ready(&pool("api", &[&origin.text()], &check)).await;
@@ -57,7 +56,7 @@ async fn an_upstream_that_closes_or_keeps_quiet_is_not_said_to_send_too_much() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn clients_and_upstreams_that_talk_nonsense_fill_no_log() {
+async fn garbage_from_clients_and_upstreams_does_not_fill_the_log() {
     let origins = [
         Origin::new().named("a").on("/x").reply(Reply::raw("HTTP/1.1 nonsense\r\n\r\n")).start().await,
         Origin::new()
@@ -95,7 +94,7 @@ async fn clients_and_upstreams_that_talk_nonsense_fill_no_log() {
             let mut stream = TcpStream::connect(program.web).expect("it listens");
             let _ = stream.write_all(bytes);
             if round % 2 == 0 {
-                // A reset: what it would have answered is thrown away.
+                // A reset: its response is discarded.
                 let _ = stream.set_nonblocking(true);
             }
         }
@@ -106,9 +105,9 @@ async fn clients_and_upstreams_that_talk_nonsense_fill_no_log() {
             }
         }
     }
-    assert!((1..300).contains(&cut), "one of three upstreams ends its answers early: {cut} of 300");
+    assert!((1..300).contains(&cut), "one of three upstreams ends its responses early: {cut} of 300");
     for origin in &origins {
-        assert!(origin.count("/x") >= 50, "{} was asked {} times", origin.name(), origin.count("/x"));
+        assert!(origin.count("/x") >= 50, "{} got {} requests", origin.name(), origin.count("/x"));
     }
     let refused = program.metric("roundsman_front_answers_total{reason=\"malformed\"}").await;
     assert!(refused >= Some(75.0), "three of six kinds are malformed and not all are reset: {refused:?}");

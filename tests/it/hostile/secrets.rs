@@ -1,5 +1,5 @@
-//! Credentials of checks stay with the upstream they are for: redirects do not carry them elsewhere, and an upstream that
-//! quotes them in whatever part of its answer does not get them into anything that this program says.
+//! Credentials of checks are sent only to their upstream: redirects are not followed, and a credential that an upstream
+//! quotes anywhere in its response is masked in all output.
 
 use std::time::Duration;
 
@@ -8,18 +8,18 @@ use nix::sys::signal::Signal;
 use super::PATIENCE;
 use crate::client::get;
 use crate::origin::{Act, Origin, Reply};
-use crate::program::{Program, QUICK, config, pool};
+use crate::program::{Program, QUICK, config, http_check, pool};
 use crate::support::assert_eventually;
 
-/// No part of it is found anywhere by chance.
+/// No part of it occurs anywhere by chance.
 const SECRET: &str = "Zq7LwP0xRk3TnV9sYb5";
-/// Fewer characters of it than this are not worth a thief's while.
+/// Parts of it with fewer characters reveal too little to matter.
 const PART: usize = 6;
 
-/// One that many encodings change.
+/// A secret that many encodings change.
 const MARKED: &str = "Hq8ZtW1c/Xj5VdN0s\"Ky2GmR7f+Lu4BpT9w";
 
-/// Every part of `secret` that is long enough to reveal something.
+/// Every part of `secret` of [`PART`] characters.
 fn parts_of(secret: &str) -> Vec<String> {
     (0..=secret.len() - PART).map(|from| secret[from..from + PART].to_owned()).collect()
 }
@@ -48,7 +48,7 @@ fn quoting_escaped() -> Vec<Reply> {
     replies
 }
 
-/// Answers that quote what was sent, each in another place, and some so long that it is cut inside the secret.
+/// Responses that quote what was sent, each in another place, some so long that the quote is cut inside the secret.
 fn quoting(elsewhere: &str) -> Vec<Reply> {
     let header = format!("Bearer {SECRET}");
     let mut replies = vec![
@@ -75,41 +75,40 @@ fn quoting(elsewhere: &str) -> Vec<Reply> {
     replies
 }
 
-/// Everything that is reported about one upstream when an operator asks why: from the running program, and by probing
-/// anew.
+/// All that is reported about one upstream: by the running program, and by `roundsman probe`.
 async fn explanations(program: &Program, origins: &[Origin]) -> Vec<(String, String)> {
-    let mut told = vec![("explain api".to_owned(), get(program.admin, "/api/v1/pools/api/explain").await.text())];
+    let mut reported = vec![("explain api".to_owned(), get(program.admin, "/api/v1/pools/api/explain").await.text())];
     for origin in origins {
         let address = origin.text();
         let path = format!("/api/v1/pools/api/upstreams/{address}/explain");
         let answer = get(program.admin, &path).await;
         assert_eq!(answer.status, 200, "{path}: {}", answer.text());
-        told.push((path, answer.text()));
+        reported.push((path, answer.text()));
         for command in [&["explain", "api", &address][..], &["probe", "api", &address]] {
             let (_, out, err) = program.command(command).await;
             assert!(out.contains(&address), "{command:?}: {out}{err}");
-            told.push((command.join(" "), out + &err));
+            reported.push((command.join(" "), out + &err));
         }
     }
-    told
+    reported
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_quoted_credential_appears_nowhere_and_goes_nowhere_else() {
+async fn a_quoted_credential_is_never_shown_and_never_sent_elsewhere() {
     let elsewhere = Origin::plain("elsewhere").await;
-    keeps_to_itself(SECRET, "Bearer ", &parts_of(SECRET), quoting(&elsewhere.text())).await;
+    assert_never_shown(SECRET, "Bearer ", &parts_of(SECRET), quoting(&elsewhere.text())).await;
     assert_eq!(elsewhere.accepted(), 0, "a redirect was followed");
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_credential_that_is_quoted_escaped_appears_nowhere() {
-    // The letters between the characters that are escaped are the same in every spelling.
+async fn a_credential_quoted_with_escapes_is_never_shown() {
+    // The letters between the escaped characters are the same in every encoding.
     let parts: Vec<String> = MARKED.split(['/', '"', '+']).flat_map(parts_of).collect();
     assert!(parts.len() > 10, "{parts:?}");
-    keeps_to_itself(MARKED, "key=", &parts, quoting_escaped()).await;
+    assert_never_shown(MARKED, "key=", &parts, quoting_escaped()).await;
 }
 
-/// Answers that quote a Basic credential: decoded, encoded anew, within other text, in another case.
+/// Responses that quote a Basic credential: decoded, encoded again, within other text, in another case.
 fn quoting_encoded(pair: &str, password: &str) -> Vec<Reply> {
     use base64::Engine as _;
     use base64::engine::general_purpose::{STANDARD, STANDARD_NO_PAD, URL_SAFE, URL_SAFE_NO_PAD};
@@ -128,7 +127,7 @@ fn quoting_encoded(pair: &str, password: &str) -> Vec<Reply> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_credential_that_is_quoted_decoded_or_encoded_appears_nowhere() {
+async fn a_credential_quoted_decoded_or_encoded_is_never_shown() {
     use base64::Engine as _;
     use base64::engine::general_purpose::STANDARD;
     let pair = format!("probe:{SECRET}");
@@ -143,22 +142,22 @@ async fn a_credential_that_is_quoted_decoded_or_encoded_appears_nowhere() {
     }
     let hex: String = SECRET.bytes().map(|byte| format!("{byte:02x}")).collect();
     parts.extend([hex[2..14].to_owned(), hex[2..14].to_uppercase()]);
-    keeps_to_itself(&encoded, "Basic ", &parts, quoting_encoded(&pair, SECRET)).await;
+    assert_never_shown(&encoded, "Basic ", &parts, quoting_encoded(&pair, SECRET)).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn nothing_of_its_memory_goes_to_a_core_file() {
+async fn core_files_are_disabled() {
     let origin = Origin::plain("a").await;
-    let check = format!("type = \"http\"\npath = \"/healthz\"\n{QUICK}");
+    let check = http_check();
     let program = Program::start_ready(&pool("api", &[&origin.text()], &check)).await;
     let limits = std::fs::read_to_string(format!("/proc/{}/limits", program.pid())).expect("its limits");
-    let core = limits.lines().find(|line| line.starts_with("Max core file size")).expect("there is such a limit");
+    let core = limits.lines().find(|line| line.starts_with("Max core file size")).expect("a line with the limit");
     let values: Vec<_> = core.split_whitespace().skip(4).take(2).collect();
     assert_eq!(values, ["0", "0"], "{core}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_file_with_secrets_in_wrong_places_is_refused_without_them() {
+async fn a_refused_file_with_secrets_in_wrong_places_does_not_show_them() {
     let file = "tests/config/invalid/51-secrets-in-wrong-places.toml";
     for arguments in
         [&["check", "--config", file][..], &["check", "--config", file, "--format", "json"], &["run", "--config", file]]
@@ -172,7 +171,7 @@ async fn a_file_with_secrets_in_wrong_places_is_refused_without_them() {
 
 /// Runs checks that send `prefix` and `secret` to upstreams that answer with `replies`, and looks for `parts` of it in
 /// everything that is reported about them.
-async fn keeps_to_itself(secret: &str, prefix: &str, parts: &[String], replies: Vec<Reply>) {
+async fn assert_never_shown(secret: &str, prefix: &str, parts: &[String], replies: Vec<Reply>) {
     let origins: Vec<Origin> =
         replies.into_iter().map(|reply| Origin::new().on("/healthz").reply(reply).start_blocking()).collect();
     let mut program = Program::spawn_verbose(|web, admin, dir| {
@@ -192,22 +191,26 @@ async fn keeps_to_itself(secret: &str, prefix: &str, parts: &[String], replies: 
         let sent = origin.requests("/healthz");
         assert_eq!(sent[0].field("authorization"), Some(&*format!("{prefix}{secret}")), "the secret is in use");
     }
-    let mut told = Vec::new();
+    let mut reported = Vec::new();
     for path in ["/api/v1/status", "/api/v1/events", "/metrics", "/", "/health?detailed=true", "/health/api"] {
-        told.push((path.to_owned(), get(program.admin, path).await.text()));
+        reported.push((path.to_owned(), get(program.admin, path).await.text()));
     }
     for command in [&["status"][..], &["status", "--json"], &["events", "--json"], &["check"]] {
         let (_, out, err) = program.command(command).await;
-        told.push((command.join(" "), out + &err));
+        reported.push((command.join(" "), out + &err));
     }
-    told.extend(explanations(&program, &origins).await);
+    reported.extend(explanations(&program, &origins).await);
     program.signal(Signal::SIGTERM);
     assert_eq!(program.wait_for_exit(PATIENCE).await.code(), Some(0));
-    told.push(("the log".to_owned(), program.log()));
+    reported.push(("the log".to_owned(), program.log()));
     program.assert_no_panic();
-    assert!(told[0].1.matches("***").count() >= 5, "quoted answers are shown, but for the secret: {}", told[0].1);
-    for (place, text) in &told {
-        assert!(text.len() > 20, "{place} says nothing: {text:?}");
+    assert!(
+        reported[0].1.matches("***").count() >= 5,
+        "quoted responses are shown without the secret: {}",
+        reported[0].1
+    );
+    for (place, text) in &reported {
+        assert!(text.len() > 20, "{place} is too short: {text:?}");
         let line = |part| text.lines().find(|line| line.contains(part));
         let found: Vec<_> = parts.iter().filter_map(|part| Some((part, line(&**part)?))).collect();
         assert!(found.is_empty(), "in {place}: {found:?}");
@@ -215,7 +218,7 @@ async fn keeps_to_itself(secret: &str, prefix: &str, parts: &[String], replies: 
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn no_redirect_is_followed_whatever_its_status_and_place() {
+async fn no_redirect_is_followed_whatever_its_status_and_location() {
     let elsewhere = Origin::plain("elsewhere").await;
     let places =
         [format!("http://{}/healthz", elsewhere.text()), "/healthy".to_owned(), format!("//{}/", elsewhere.text())];
@@ -228,11 +231,11 @@ async fn no_redirect_is_followed_whatever_its_status_and_place() {
     }
     let addresses: Vec<String> = origins.iter().map(|(_, origin)| origin.text()).collect();
     let addresses: Vec<&str> = addresses.iter().map(String::as_str).collect();
-    let check = format!("type = \"http\"\npath = \"/healthz\"\n{QUICK}");
+    let check = http_check();
     let program = Program::start(&pool("api", &addresses, &check)).await;
     for (status, origin) in &origins {
         program.wait_for_state("api", &origin.text(), "unhealthy", PATIENCE).await;
-        let last = program.upstream("api", &origin.text()).await.expect("it is there").last_check.expect("probed");
+        let last = program.upstream("api", &origin.text()).await.expect("status lists it").last_check.expect("probed");
         assert_eq!((last.code.as_str(), last.status), ("L7STS", Some(*status)), "{last:?}");
         assert!(last.reason.contains("redirects are not followed"), "{last:?}");
         assert_eq!(origin.count("/healthy"), 0);
@@ -244,7 +247,7 @@ async fn no_redirect_is_followed_whatever_its_status_and_place() {
         program.wait_for_state("api", &origin.text(), "healthy", PATIENCE).await;
     }
     let probes = origins[0].1.count("/healthz");
-    assert_eventually("probes go on", Duration::from_secs(20), || origins[0].1.count("/healthz") > probes + 3).await;
-    assert_eq!(elsewhere.accepted(), 0, "listed, a redirect passes, and is followed none the more");
+    assert_eventually("probes continue", Duration::from_secs(20), || origins[0].1.count("/healthz") > probes + 3).await;
+    assert_eq!(elsewhere.accepted(), 0, "an expected redirect passes and is not followed");
     program.assert_no_panic();
 }

@@ -1,4 +1,4 @@
-//! Bodies of every framing and size, both ways: whole or visibly broken, prompt, and never all in memory.
+//! Bodies of every framing and size in both directions: whole or visibly truncated, without delay, in bounded memory.
 
 use std::time::Duration;
 
@@ -11,11 +11,11 @@ use crate::origin::{Act, Ending, Origin, Reply};
 use crate::support::assert_eventually;
 
 const MIB: usize = 1 << 20;
-/// What two pairs of sockets (the system gives each up to 36 MiB) and we may hold of a body together.
+/// The most of a body that two pairs of sockets (up to 36 MiB each) and the proxy may hold together.
 const HELD_MAX: usize = 96 * MIB;
 
 #[tokio::test]
-async fn bodies_come_back_as_they_went_in_every_framing() {
+async fn bodies_are_passed_on_unchanged_in_every_framing() {
     let origin = Origin::new().on("/chunks").reply(Reply::ok("").chunked(["one", "two", "three"])).start().await;
     let rig = Rig::over(&[&origin]);
     let mut client = rig.connect().await;
@@ -37,32 +37,32 @@ async fn bodies_come_back_as_they_went_in_every_framing() {
     client.send(get("/chunks")).await;
     let answer = client.answer().await;
     assert_eq!((answer.text().as_str(), answer.whole), ("onetwothree", true));
-    assert_eq!(origin.accepted(), 1, "one connection each side for all of them");
+    assert_eq!(origin.accepted(), 1, "one connection on each side for all requests");
 }
 
 #[tokio::test]
-async fn a_large_answer_waits_for_its_client() {
+async fn a_large_response_is_buffered_up_to_a_limit_while_its_client_does_not_read() {
     let size = 128 * MIB;
     let origin = Origin::new().on("/big").reply(Reply::status(200).big(size as u64)).start().await;
     let rig = Rig::over(&[&origin]);
     let mut client = rig.connect().await;
     client.send(get("/big")).await;
     let (mut last, mut quiet) = (0, Instant::now());
-    let stands_still = || {
+    let is_stalled = || {
         let written = origin.bytes_written();
         if written != last {
             (last, quiet) = (written, Instant::now());
         }
         written > 0 && quiet.elapsed() > Duration::from_millis(300)
     };
-    assert_eventually("the origin waits", SOON, stands_still).await;
-    assert!(origin.bytes_written() < HELD_MAX as u64, "{} bytes are under way", origin.bytes_written());
+    assert_eventually("the origin cannot write more", SOON, is_stalled).await;
+    assert!(origin.bytes_written() < HELD_MAX as u64, "{} bytes are buffered", origin.bytes_written());
     let answer = client.answer().await;
     assert!(answer.whole && answer.body.len() == size && answer.body.iter().all(|b| *b == b'x'));
 }
 
 #[tokio::test]
-async fn a_large_request_waits_for_its_upstream_and_is_counted_whole() {
+async fn a_large_request_is_buffered_up_to_a_limit_while_its_upstream_does_not_read() {
     let deaf = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let piece = vec![b'x'; MIB];
     let rig = Rig::at(&[Address::Inet(deaf.local_addr().unwrap())]);
@@ -70,10 +70,10 @@ async fn a_large_request_waits_for_its_upstream_and_is_counted_whole() {
     client.send(format!("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: {}\r\n\r\n", 128 * MIB)).await;
     let mut sent = 0;
     while let Ok(written) = tokio::time::timeout(Duration::from_millis(500), client.stream.write(&piece)).await {
-        sent += written.expect("the connection lives");
-        assert!(sent < HELD_MAX, "{sent} bytes are under way");
+        sent += written.expect("the connection is open");
+        assert!(sent < HELD_MAX, "{sent} bytes are buffered");
     }
-    assert!(sent > 64 * 1024, "only {sent} bytes were taken: nothing was shown");
+    assert!(sent > 64 * 1024, "only {sent} bytes were accepted: the test proves nothing");
     let size = 64 * MIB;
     let origin = Origin::plain("a").await;
     let rig = Rig::over(&[&origin]);
@@ -87,7 +87,7 @@ async fn a_large_request_waits_for_its_upstream_and_is_counted_whole() {
 }
 
 #[tokio::test]
-async fn a_slow_body_with_a_length_is_passed_on_as_it_comes() {
+async fn a_slow_body_with_a_length_is_passed_on_as_it_arrives() {
     let reply = Reply::ok("0123456789").pace(1, Duration::from_millis(200));
     let origin = Origin::new().on("/slow").reply(reply).start().await;
     let rig = Rig::over(&[&origin]);
@@ -108,7 +108,7 @@ async fn a_slow_body_with_a_length_is_passed_on_as_it_comes() {
 }
 
 #[tokio::test]
-async fn what_breaks_off_is_visibly_broken_and_its_connection_is_not_used_again() {
+async fn a_truncated_response_is_visibly_truncated_and_its_connection_is_not_reused() {
     let head = "HTTP/1.1 200 OK\r\n";
     for (reply, got) in [
         (Reply::raw(format!("{head}Content-Length: 10\r\n\r\nhello")), "hello"),
@@ -133,7 +133,7 @@ async fn what_breaks_off_is_visibly_broken_and_its_connection_is_not_used_again(
 const SHORT: Duration = Duration::from_millis(100);
 
 #[tokio::test]
-async fn bytes_after_an_answer_reach_nobody() {
+async fn bytes_after_a_response_reach_no_client() {
     let answer = "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok";
     let smuggled = "HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nevil";
     for reply in [
@@ -148,7 +148,7 @@ async fn bytes_after_an_answer_reach_nobody() {
         client.send(get("/x")).await;
         assert!(client.answer().await.whole, "{reply:?}");
         if format!("{reply:?}").contains("Wait") {
-            assert_eventually("the connection is given up", SOON, || origin.open_connections() == 0).await;
+            assert_eventually("the connection is closed", SOON, || origin.open_connections() == 0).await;
         }
         for _ in 0..3 {
             client.send(get("/good")).await;
@@ -158,7 +158,7 @@ async fn bytes_after_an_answer_reach_nobody() {
 }
 
 #[tokio::test]
-async fn answers_without_a_body_end_with_their_head() {
+async fn responses_without_a_body_end_with_their_head() {
     let lying = "HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\n";
     let origin = Origin::new()
         .on("/204")
@@ -185,7 +185,7 @@ async fn answers_without_a_body_end_with_their_head() {
 }
 
 #[tokio::test]
-async fn a_body_that_ends_with_the_connection_reaches_old_clients_so_and_new_ones_in_chunks() {
+async fn a_body_ended_by_close_is_chunked_for_http_1_1_and_ended_by_close_for_http_1_0() {
     let origin = Origin::new()
         .on("/close")
         .reply(Reply::ok("").until_close("until the end"))
@@ -213,12 +213,12 @@ async fn a_body_that_ends_with_the_connection_reaches_old_clients_so_and_new_one
     client.send("HEAD /chunks HTTP/1.0\r\nHost: a\r\n\r\n").await;
     assert_eq!(client.answer().await.field("transfer-encoding"), None);
     let answer = rig.ask("GET /cut HTTP/1.0\r\nHost: a\r\n\r\n").await;
-    assert!(!answer.whole, "only a reset tells an old client that this was not all: {answer:?}");
+    assert!(!answer.whole, "only a reset shows an HTTP/1.0 client that the body is truncated: {answer:?}");
 }
 
 #[tokio::test]
-async fn an_answer_with_two_framings_has_the_one_of_its_chunks() {
-    // Pingora drops the length before we see it; our own lane will refuse such an answer.
+async fn a_response_with_a_length_and_chunks_is_read_as_chunks() {
+    // Pingora drops the length before our code sees it.
     let reply = "HTTP/1.1 200 OK\r\nContent-Length: 3\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\n\r\n";
     let origin = Origin::new().on("/x").reply(Reply::raw(reply)).start().await;
     let answer = Rig::over(&[&origin]).ask(get("/x")).await;
@@ -226,7 +226,7 @@ async fn an_answer_with_two_framings_has_the_one_of_its_chunks() {
 }
 
 #[tokio::test]
-async fn a_client_of_http_1_0_may_keep_its_connection() {
+async fn an_http_1_0_client_may_keep_its_connection() {
     let origin = Origin::plain("a").await;
     let rig = Rig::over(&[&origin]);
     let mut client = rig.connect().await;
@@ -241,7 +241,7 @@ async fn a_client_of_http_1_0_may_keep_its_connection() {
 }
 
 #[tokio::test]
-async fn interim_answers_go_to_those_who_can_read_them() {
+async fn interim_responses_are_passed_on_to_http_1_1_clients_only() {
     let origin = Origin::new().on("/x").reply(Reply::ok("x").interim(103).interim(102)).start().await;
     let rig = Rig::over(&[&origin]);
     let mut client = rig.connect().await;
@@ -252,7 +252,7 @@ async fn interim_answers_go_to_those_who_can_read_them() {
 }
 
 #[tokio::test]
-async fn a_client_that_asks_first_is_told_by_the_upstream() {
+async fn expect_100_continue_is_answered_by_the_upstream() {
     let origin = Origin::new()
         .on("/yes")
         .reply(Reply::raw("HTTP/1.1 100 Continue\r\n\r\n").before_body().then(Act::Wait(SHORT)).then_write(OK))
@@ -268,14 +268,14 @@ async fn a_client_that_asks_first_is_told_by_the_upstream() {
     assert_eq!(client.answer().await.status, 100);
     client.send("hello").await;
     assert_eq!(client.answer().await.status, 200);
-    // Each script ends its connection, so each gets a pool of its own.
+    // Each script ends its connection, so each has its own pool.
     let rig = Rig::over(&[&origin]);
     let mut client = rig.connect().await;
     client.send(ask("/no")).await;
     assert_eq!(client.answer().await.status, 417);
     client.ends().await;
     let rig = Rig::over(&[&origin]);
-    // An upstream that ignores it: the client sends all the same after a while.
+    // An upstream that ignores the field: the client sends its body after some time.
     let mut client = rig.connect().await;
     client.send(ask("/echo")).await;
     client.send("hello").await;
@@ -285,13 +285,13 @@ async fn a_client_that_asks_first_is_told_by_the_upstream() {
     }
     assert_eq!(answer.text(), "hello");
     let answer = rig.ask("POST /echo HTTP/1.0\r\nHost: a\r\nContent-Length: 2\r\nExpect: 100-continue\r\n\r\nhi").await;
-    assert_eq!((answer.status, answer.text().as_str()), (200, "hi"), "nobody sends a 100 to HTTP/1.0");
+    assert_eq!((answer.status, answer.text().as_str()), (200, "hi"), "an HTTP/1.0 client gets no 100");
 }
 
 const OK: &str = "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok";
 
 #[tokio::test]
-async fn an_answer_that_comes_before_the_whole_request_reaches_its_client() {
+async fn a_response_before_the_end_of_the_request_reaches_the_client() {
     let reply =
         Reply::raw("HTTP/1.1 413 Payload Too Large\r\nContent-Length: 3\r\nConnection: close\r\n\r\nbig").before_body();
     let origin = Origin::new().on("/up").reply(reply).start().await;
@@ -305,7 +305,7 @@ async fn an_answer_that_comes_before_the_whole_request_reaches_its_client() {
 }
 
 #[tokio::test]
-async fn a_client_that_leaves_cancels_the_upstream_work() {
+async fn a_client_that_disconnects_cancels_its_upstream_request() {
     let big = Reply::status(200).big(64 << 20);
     let origin = Origin::new().on("/hang").reply(Reply::hang()).on("/big").reply(big).start().await;
     let rig = Rig::over(&[&origin]);
@@ -318,13 +318,13 @@ async fn a_client_that_leaves_cancels_the_upstream_work() {
         origin.forget();
         let mut client = rig.connect().await;
         client.send(&start).await;
-        assert_eventually("the request is there", SOON, || origin.total() == 1).await;
+        assert_eventually("the request has arrived", SOON, || origin.total() == 1).await;
         let left = Instant::now();
         drop(client);
-        assert_eventually("the upstream is told", SOON, || origin.open_connections() == 0).await;
+        assert_eventually("the upstream connection is closed", SOON, || origin.open_connections() == 0).await;
         assert!(left.elapsed() < Duration::from_secs(2), "{start:?}: {:?}", left.elapsed());
         assert_ne!(origin.endings(), [Ending::Ours], "{start:?}");
-        assert_eventually("nothing is left", SOON, || rig.plane.in_flight() == 0).await;
+        assert_eventually("no request is in flight", SOON, || rig.plane.in_flight() == 0).await;
         assert_eq!(rig.upstreams[0].in_flight.load(std::sync::atomic::Ordering::Relaxed), 0);
     }
 }

@@ -1,4 +1,4 @@
-//! Connections on both sides: kept, shared in order, bounded in time and number, closed when they should be and not before.
+//! Connections on both sides: reuse, pipelining, timeouts, limits, and when they are closed.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -21,7 +21,7 @@ use crate::support::{assert_eventually, assert_read, backlog};
 const IDLE: Duration = Duration::from_millis(3_500);
 
 #[tokio::test]
-async fn one_connection_each_side_carries_many_requests() {
+async fn one_connection_on_each_side_carries_many_requests() {
     let origin = Origin::plain("a").await;
     let rig = Rig::over(&[&origin]);
     let mut client = rig.connect().await;
@@ -32,11 +32,11 @@ async fn one_connection_each_side_carries_many_requests() {
     }
     assert_eq!((origin.count("/x"), origin.accepted()), (200, 1));
     assert_eq!(rig.upstreams[0].requests_total.load(Ordering::Relaxed), 200);
-    assert_eventually("it is counted", SOON, || rig.upstreams[0].in_flight.load(Ordering::Relaxed) == 0).await;
+    assert_eventually("the request is settled", SOON, || rig.upstreams[0].in_flight.load(Ordering::Relaxed) == 0).await;
 }
 
 #[tokio::test]
-async fn pipelined_requests_are_answered_in_order_whatever_is_between_them() {
+async fn pipelined_requests_are_answered_in_order() {
     let origin = Origin::new().on("/slow").reply(Reply::ok("slow").delay(Duration::from_millis(100))).start().await;
     let rig = Rig::over(&[&origin]);
     let mut client = rig.connect().await;
@@ -50,7 +50,7 @@ async fn pipelined_requests_are_answered_in_order_whatever_is_between_them() {
 }
 
 #[tokio::test]
-async fn many_clients_at_once_get_what_is_theirs() {
+async fn concurrent_clients_each_get_their_own_responses() {
     let origins = [Origin::plain("a").await, Origin::plain("b").await];
     let rig = Arc::new(Rig::over(&[&origins[0], &origins[1]]));
     let clients = (0..64).map(|n| {
@@ -65,11 +65,14 @@ async fn many_clients_at_once_get_what_is_theirs() {
         })
     });
     for client in clients.collect::<Vec<_>>() {
-        client.await.expect("no client fails");
+        client.await.expect("no client task panics");
     }
     assert_eq!(origins[0].count("/echo") + origins[1].count("/echo"), 3_200);
     assert_eq!(origins[0].count("/echo"), 1_600, "round robin is exact");
-    assert_eventually("all are gone", SOON, || rig.plane.connections() == 0 && rig.plane.in_flight() == 0).await;
+    assert_eventually("all connections are closed", SOON, || {
+        rig.plane.connections() == 0 && rig.plane.in_flight() == 0
+    })
+    .await;
 }
 
 #[tokio::test(start_paused = true)]
@@ -91,7 +94,7 @@ async fn a_head_has_ten_seconds_from_its_first_byte() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_body_that_stands_still_for_a_minute_is_told_and_cancels_the_upstream_work() {
+async fn a_request_body_stalled_for_a_minute_is_a_408_and_cancels_the_upstream_request() {
     let origin = Origin::plain("a").await;
     let rig = Rig::build(&[origin.address()], Handle::current(), 100);
     for (fields, start) in [("Content-Length: 10", "hel"), ("Transfer-Encoding: chunked", "5\r\nhel")] {
@@ -104,26 +107,26 @@ async fn a_body_that_stands_still_for_a_minute_is_told_and_cancels_the_upstream_
         client.ends().await;
     }
     tokio::time::resume();
-    assert_eventually("the upstream is told", SOON, || origin.open_connections() == 0).await;
+    assert_eventually("the upstream connection is closed", SOON, || origin.open_connections() == 0).await;
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_client_that_does_not_read_is_given_up_after_a_minute() {
+async fn a_client_that_does_not_read_is_disconnected_after_a_minute() {
     let rig = Rig::build(&[], Handle::current(), 100);
     let mut client = rig.connect().await;
-    // Answers enough to fill every buffer on their way, for a client that takes none of them.
+    // Enough responses to fill every buffer, for a client that reads none.
     let many = get("/").repeat(1_000);
     let began = Instant::now();
     while tokio::time::timeout(Duration::from_secs(600), client.stream.write_all(many.as_bytes()))
         .await
         .is_ok_and(|r| r.is_ok())
     {}
-    assert_eventually("it is gone", Duration::from_secs(600), || rig.plane.connections() == 0).await;
+    assert_eventually("its connection is closed", Duration::from_secs(600), || rig.plane.connections() == 0).await;
     assert!((60..130).contains(&began.elapsed().as_secs()), "{:?}", began.elapsed());
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_silent_connection_is_closed_after_ten_seconds_without_a_word() {
+async fn a_silent_connection_is_closed_after_ten_seconds_without_a_response() {
     let rig = Rig::build(&[], Handle::current(), 100);
     for bytes in ["", "\r\n"] {
         let mut client = rig.connect().await;
@@ -157,7 +160,7 @@ async fn an_idle_connection_is_closed_after_75_seconds_and_a_slow_second_head_af
 }
 
 #[tokio::test]
-async fn a_stop_closes_what_is_idle_and_finishes_what_is_not() {
+async fn a_stop_closes_idle_connections_and_finishes_requests() {
     let origin = Origin::new().on("/slow").reply(Reply::ok("slow").delay(Duration::from_millis(500))).start().await;
     let rig = Rig::over(&[&origin]);
     let (mut silent, mut idle) = (rig.connect().await, rig.connect().await);
@@ -173,7 +176,7 @@ async fn a_stop_closes_what_is_idle_and_finishes_what_is_not() {
     }
     assert_eventually("all are connected", SOON, || rig.plane.connections() == 5).await;
     busy.send(get("/slow") + &get("/dropped")).await;
-    assert_eventually("it is in flight", SOON, || origin.count("/slow") == 1).await;
+    assert_eventually("the slow request is in flight", SOON, || origin.count("/slow") == 1).await;
     rig.listener.stop();
     within(silent.ends()).await;
     within(idle.ends()).await;
@@ -187,11 +190,11 @@ async fn a_stop_closes_what_is_idle_and_finishes_what_is_not() {
     assert_eq!(origin.count("/dropped"), 0);
     within(rig.plane.drained()).await;
     assert_eq!((rig.plane.connections(), rig.plane.in_flight()), (0, 0));
-    assert!(TcpStream::connect(rig.address).await.is_err(), "nobody listens any more");
+    assert!(TcpStream::connect(rig.address).await.is_err(), "the listener is closed");
 }
 
 #[tokio::test]
-async fn a_request_that_crosses_a_stop_is_answered() {
+async fn a_request_sent_during_a_stop_is_answered() {
     let origin = Origin::plain("a").await;
     let rig = Rig::over(&[&origin]);
     let (mut new, mut kept, mut silent) = (rig.connect().await, rig.connect().await, rig.connect().await);
@@ -200,9 +203,9 @@ async fn a_request_that_crosses_a_stop_is_answered() {
     assert_eventually("all are connected", SOON, || rig.plane.connections() == 3).await;
     let stopped = Instant::now();
     rig.listener.stop();
-    // What is sent from here on comes after the stop.
+    // Requests from here on are sent after the stop.
     let refused = || std::net::TcpStream::connect(rig.address).is_err();
-    assert_eventually("the stop is noticed", SOON, refused).await;
+    assert_eventually("new connections are refused", SOON, refused).await;
     for client in [&mut new, &mut kept] {
         client.send(get("/crossing")).await;
     }
@@ -216,9 +219,9 @@ async fn a_request_that_crosses_a_stop_is_answered() {
     assert!(stopped.elapsed() < Duration::from_secs(5), "a silent client is not waited for: {:?}", stopped.elapsed());
 }
 
-/// On one thread, so that nothing of what the kernel holds is noticed between the connects and the stop.
+/// On one thread, so that nothing is accepted between the connects and the stop.
 #[tokio::test]
-async fn a_stop_serves_what_was_connected_and_is_not_accepted_yet() {
+async fn a_stop_serves_connections_still_in_the_backlog() {
     for connections_max in [1_000, 3] {
         let origin = Origin::plain("a").await;
         let rig = Rig::build(&[origin.address()], Handle::current(), connections_max);
@@ -245,14 +248,14 @@ async fn drained_waits_for_every_stopped_listener() {
     let rig = Rig::build(&[], Handle::current(), 100);
     within(rig.plane.drained()).await;
     rig.listener.stop();
-    // On this one thread it cannot have seen the stop yet.
+    // On this one thread the listener cannot have noticed the stop yet.
     assert!(rig.plane.drained().now_or_never().is_none(), "it still accepts");
     within(rig.plane.drained()).await;
-    assert!(TcpStream::connect(rig.address).await.is_err(), "nobody listens any more");
+    assert!(TcpStream::connect(rig.address).await.is_err(), "the listener is closed");
 }
 
 #[tokio::test]
-async fn a_listener_that_has_left_the_configuration_finishes_its_requests() {
+async fn a_removed_listener_finishes_its_requests() {
     let origin = Origin::plain("a").await;
     let rig = Rig::over(&[&origin]);
     let mut client = rig.connect().await;
@@ -268,7 +271,7 @@ async fn a_listener_that_has_left_the_configuration_finishes_its_requests() {
 }
 
 #[tokio::test]
-async fn at_the_limit_we_stop_accepting_and_go_on_when_one_leaves() {
+async fn at_the_connection_limit_accepting_pauses_until_one_closes() {
     let origin = Origin::plain("a").await;
     let rig = Rig::build(&[origin.address()], Handle::current(), 3);
     let mut clients = vec![];
@@ -281,8 +284,8 @@ async fn at_the_limit_we_stop_accepting_and_go_on_when_one_leaves() {
     let mut fourth = rig.connect().await;
     fourth.send(get("/fourth")).await;
     let early = tokio::time::timeout(Duration::from_millis(200), fourth.answer()).await;
-    assert!(early.is_err() && origin.count("/fourth") == 0, "it has no answer yet");
-    assert_eq!((backlog(rig.address), rig.plane.connections()), (Some(1), 3), "it waits in the backlog");
+    assert!(early.is_err() && origin.count("/fourth") == 0, "the fourth has no response yet");
+    assert_eq!((backlog(rig.address), rig.plane.connections()), (Some(1), 3), "the fourth waits in the backlog");
     clients.pop();
     assert_eq!(fourth.answer().await.status, 200);
 }
@@ -292,7 +295,7 @@ async fn idle_connections_close_at_once_when_their_upstream_becomes_unhealthy() 
     let origin = Origin::new().on("/slow").reply(Reply::ok("slow").delay(Duration::from_millis(400))).start().await;
     let rig = Rig::over(&[&origin]);
     let (mut one, mut two) = (rig.connect().await, rig.connect().await);
-    // Two at once, so that there are two connections.
+    // Two requests at once, so that there are two connections.
     for client in [&mut one, &mut two] {
         client.send(get("/slow")).await;
     }
@@ -302,12 +305,12 @@ async fn idle_connections_close_at_once_when_their_upstream_becomes_unhealthy() 
     assert_eq!((origin.accepted(), origin.open_connections()), (2, 2));
     assert_eq!(rig.upstreams[0].connections.len(), 2);
     one.send(get("/slow")).await;
-    assert_eventually("one is in use", SOON, || origin.count("/slow") == 3).await;
+    assert_eventually("one connection is in use", SOON, || origin.count("/slow") == 3).await;
     let asked = Instant::now();
     rig.lose(0);
-    assert_eventually("the idle one is closed", SOON, || origin.open_connections() <= 1).await;
+    assert_eventually("the idle connection is closed", SOON, || origin.open_connections() <= 1).await;
     assert!(asked.elapsed() < IDLE, "not only by its idle timeout: {:?}", asked.elapsed());
-    assert_eq!(one.answer().await.text(), "slow", "what is in flight goes on");
+    assert_eq!(one.answer().await.text(), "slow", "the request in flight finishes");
     assert_eventually("it is closed after its request", SOON, || origin.open_connections() == 0).await;
     assert!(asked.elapsed() < IDLE, "not only by its idle timeout: {:?}", asked.elapsed());
     assert_eventually("and forgotten", SOON, || rig.upstreams[0].connections.is_empty()).await;
@@ -318,7 +321,7 @@ async fn idle_connections_close_at_once_when_their_upstream_becomes_unhealthy() 
 }
 
 #[tokio::test]
-async fn connections_that_are_closed_under_load_cost_no_request() {
+async fn closing_idle_upstream_connections_under_load_fails_no_request() {
     let origin = Origin::plain("a").await;
     let rig = Arc::new(Rig::over(&[&origin]));
     let clients = (0..8).map(|_| {
@@ -336,7 +339,8 @@ async fn connections_that_are_closed_under_load_cost_no_request() {
         let rig = rig.clone();
         async move {
             loop {
-                // Its upstream stays what it is: one that is lost every millisecond would be given up after four times.
+                // The connections are closed without a new epoch: a request whose upstream is lost every millisecond
+                // would fail after four picks.
                 rig.upstreams[0].connections.close_idle();
                 tokio::time::sleep(Duration::from_millis(1)).await;
             }
@@ -347,13 +351,13 @@ async fn connections_that_are_closed_under_load_cost_no_request() {
     }
     closing.abort();
     assert_eq!(origin.count("/x"), 1_600);
-    assert!(origin.accepted() > 8, "some were closed");
+    assert!(origin.accepted() > 8, "some connections were closed and replaced");
     rig.lose(0);
-    assert_eventually("none is left", SOON, || rig.upstreams[0].connections.is_empty()).await;
+    assert_eventually("no connection is left", SOON, || rig.upstreams[0].connections.is_empty()).await;
 }
 
 #[tokio::test]
-async fn an_idle_upstream_connection_does_not_outlive_four_seconds() {
+async fn an_idle_upstream_connection_closes_within_four_seconds() {
     let origin = Origin::plain("a").await;
     let rig = Rig::over(&[&origin]);
     assert_eq!(rig.ask(get("/")).await.status, 200);
@@ -382,6 +386,6 @@ async fn unix_sockets_work_on_both_sides() {
     assert_eq!(seen.field("x-forwarded-for"), None, "a unix socket has no address");
     assert_eq!(rig.upstreams[0].connections.len(), 1);
     listener.stop();
-    assert_eventually("the file is gone", SOON, || !path.exists()).await;
+    assert_eventually("the socket file is removed", SOON, || !path.exists()).await;
     client.ends().await;
 }

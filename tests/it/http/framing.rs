@@ -1,4 +1,4 @@
-//! Requests that two parsers could read differently: what each is answered, and that no upstream ever sees it.
+//! Requests that two parsers could read differently: the response to each, and that none reaches an upstream.
 
 use roundsman::pool::AnswerReason;
 
@@ -6,7 +6,7 @@ use super::rig::{Rig, get, post};
 use crate::origin::{Origin, Reply};
 
 #[tokio::test]
-async fn a_head_with_two_readings_is_refused_and_reaches_nobody() {
+async fn an_ambiguous_head_is_refused_and_reaches_no_upstream() {
     let origin = Origin::plain("a").await;
     let rig = Rig::over(&[&origin]);
     let host = "Host: a.example\r\n";
@@ -85,7 +85,7 @@ async fn a_head_with_two_readings_is_refused_and_reaches_nobody() {
 }
 
 #[tokio::test]
-async fn a_chunked_body_with_two_readings_is_refused_and_never_completed() {
+async fn an_ambiguous_chunked_body_is_refused_and_never_completed() {
     for (body, what) in [
         ("0x5\r\nhello\r\n0\r\n\r\n", "prefix"),
         ("+5\r\nhello\r\n0\r\n\r\n", "sign"),
@@ -117,7 +117,7 @@ async fn a_chunked_body_with_two_readings_is_refused_and_never_completed() {
 }
 
 #[tokio::test]
-async fn what_has_one_reading_passes_and_the_upstream_sees_it_once_and_clean() {
+async fn an_unambiguous_request_reaches_the_upstream_once_in_canonical_form() {
     let origin = Origin::plain("a").await;
     let rig = Rig::over(&[&origin]);
     for (bytes, target) in [
@@ -142,7 +142,7 @@ async fn what_has_one_reading_passes_and_the_upstream_sees_it_once_and_clean() {
 }
 
 #[tokio::test]
-async fn hop_by_hop_fields_stay_on_their_hop_and_forwarding_fields_are_ours() {
+async fn hop_by_hop_fields_are_removed_and_forwarding_fields_are_replaced() {
     let origin = Origin::new()
         .on("/")
         .reply(
@@ -193,7 +193,7 @@ async fn hop_by_hop_fields_stay_on_their_hop_and_forwarding_fields_are_ours() {
 }
 
 #[tokio::test]
-async fn a_client_of_http_1_0_without_host_gets_there_and_the_upstream_gets_its_own_address() {
+async fn an_http_1_0_request_without_host_is_sent_with_the_address_of_the_upstream() {
     let origin = Origin::plain("a").await;
     let rig = Rig::over(&[&origin]);
     assert_eq!(rig.ask("GET /x HTTP/1.0\r\n\r\n").await.status, 200);
@@ -201,7 +201,7 @@ async fn a_client_of_http_1_0_without_host_gets_there_and_the_upstream_gets_its_
 }
 
 #[tokio::test]
-async fn trace_and_options_for_the_server_are_answered_here() {
+async fn trace_and_options_for_the_server_are_answered_by_the_proxy() {
     let origin = Origin::plain("a").await;
     let rig = Rig::over(&[&origin]);
     let mut client = rig.connect().await;
@@ -218,7 +218,7 @@ async fn trace_and_options_for_the_server_are_answered_here() {
 }
 
 #[tokio::test]
-async fn a_body_on_a_method_that_rarely_has_one_leaves_nothing_behind() {
+async fn a_body_on_an_unusual_method_does_not_disturb_the_next_request() {
     let origin = Origin::plain("a").await;
     let rig = Rig::over(&[&origin]);
     let mut client = rig.connect().await;

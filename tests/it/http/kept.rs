@@ -1,8 +1,8 @@
-//! Kept upstream connections on which something has arrived since that only the kernel has noticed: a FIN, or
-//! unrequested bytes. The next request goes out on another one, whatever its method, and gets its own answer.
+//! Kept upstream connections on which a FIN or unrequested bytes have arrived that only the kernel has noticed. The
+//! next request is sent on another connection, whatever its method, and gets its own response.
 //!
-//! Everything runs on one thread, so that the test decides what the runtime has noticed: the next request waits for its pool,
-//! then the bytes come, and the pool is open again before anybody has looked at sockets.
+//! All of it runs on one thread, so that the test decides what the runtime has noticed: the next request waits for its
+//! pool, then the bytes arrive, and the pool is open again before the runtime polls a socket.
 
 use std::net::Shutdown;
 use std::time::Duration;
@@ -18,7 +18,7 @@ use tokio::time::Instant;
 use super::rig::{Client, Rig, SOON, get, post, within};
 use crate::support::assert_eventually;
 
-/// What comes on an idle connection.
+/// What arrives on an idle connection.
 #[derive(Debug, Clone, Copy)]
 enum Late {
     Bytes(&'static str),
@@ -29,7 +29,7 @@ enum Late {
 const POISON: Late = Late::Bytes("HTTP/1.1 200 OK\r\nContent-Length: 6\r\n\r\nPOISON");
 
 impl Late {
-    /// In the proxy's kernel when this returns; the proxy has not noticed.
+    /// Sends it; it is in the proxy's kernel when this returns, and the proxy has not noticed.
     fn come(self, origin: TcpStream) -> Option<TcpStream> {
         match self {
             Late::Bytes(bytes) => assert_eq!(origin.try_write(bytes.as_bytes()).unwrap(), bytes.len()),
@@ -61,7 +61,7 @@ async fn serve(origin: &mut TcpStream, line: &str, answer: &str) {
     origin.write_all(answer.as_bytes()).await.unwrap();
 }
 
-/// A client, and an upstream that has answered it and kept the connection.
+/// A client, and an upstream that has responded and kept the connection.
 async fn warm(listener: &TcpListener, line: &str, answer: &str) -> (Rig, Client, TcpStream) {
     let rig = Rig::build(&[Address::Inet(listener.local_addr().unwrap())], Handle::current(), 100);
     let mut client = rig.connect().await;
@@ -73,7 +73,7 @@ async fn warm(listener: &TcpListener, line: &str, answer: &str) -> (Rig, Client,
     client.head_only = false;
     let upstream = rig.upstreams[0].clone();
     let idle = || upstream.in_flight.load(std::sync::atomic::Ordering::Relaxed) == 0;
-    assert_eventually("it is kept", SOON, idle).await;
+    assert_eventually("the connection is kept", SOON, idle).await;
     (rig, client, origin)
 }
 
@@ -103,7 +103,7 @@ async fn assert_on_another(listener: &TcpListener, old: Option<TcpStream>, line:
 }
 
 #[tokio::test]
-async fn what_has_come_on_a_kept_connection_reaches_nobody_and_costs_no_request() {
+async fn late_bytes_on_a_kept_connection_reach_no_client_and_fail_no_request() {
     let answers = [
         ("GET /one", "HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\none"),
         ("HEAD /one", "HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\n"),
@@ -119,7 +119,7 @@ async fn what_has_come_on_a_kept_connection_reaches_nobody_and_costs_no_request(
                 let until = Instant::now() + Duration::from_secs(300);
                 rig.set_service(Service::Waiting { until, then: Otherwise::Reject });
                 client.send(&request).await;
-                assert_eventually("it waits", SOON, || rig.pool.shared.waiting() == 1).await;
+                assert_eventually("the request waits", SOON, || rig.pool.shared.waiting() == 1).await;
                 // From here on nothing awaits, so the runtime polls no socket until an upstream has been picked.
                 let old = late.come(old);
                 rig.set_service(Service::Open);
@@ -129,14 +129,14 @@ async fn what_has_come_on_a_kept_connection_reaches_nobody_and_costs_no_request(
                 let answer = client.answer().await;
                 assert_eq!((answer.status, answer.text().as_str()), (200, "two"), "{case}");
                 let upstream = &rig.upstreams[0];
-                assert_eventually("the old one is closed", SOON, || upstream.connections.len() <= 1).await;
+                assert_eventually("the old connection is closed", SOON, || upstream.connections.len() <= 1).await;
             }
         }
     }
 }
 
 #[tokio::test]
-async fn two_kept_connections_that_are_closed_are_followed_by_a_new_one() {
+async fn after_closed_kept_connections_a_new_one_is_made() {
     for request in [get("/two"), post("/two", "hello")] {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let rig = Rig::build(&[Address::Inet(listener.local_addr().unwrap())], Handle::current(), 100);
@@ -154,12 +154,12 @@ async fn two_kept_connections_that_are_closed_are_followed_by_a_new_one() {
         }
         let upstream = rig.upstreams[0].clone();
         let idle = || upstream.in_flight.load(std::sync::atomic::Ordering::Relaxed) == 0;
-        assert_eventually("they are kept", SOON, idle).await;
+        assert_eventually("the connections are kept", SOON, idle).await;
         assert_eq!(upstream.connections.len(), 3);
         let until = Instant::now() + Duration::from_secs(300);
         rig.set_service(Service::Waiting { until, then: Otherwise::Reject });
         clients[0].send(&request).await;
-        assert_eventually("it waits", SOON, || rig.pool.shared.waiting() == 1).await;
+        assert_eventually("the request waits", SOON, || rig.pool.shared.waiting() == 1).await;
         drop(kept);
         rig.set_service(Service::Open);
         let (mut new, _) = within(listener.accept()).await.unwrap();
@@ -171,27 +171,27 @@ async fn two_kept_connections_that_are_closed_are_followed_by_a_new_one() {
 }
 
 #[tokio::test]
-async fn an_upstream_that_sends_a_body_where_there_is_none_keeps_no_connection_after_such_an_answer() {
+async fn after_a_body_on_a_bodiless_response_such_connections_are_not_kept() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let (rig, mut client, origin) = warm(&listener, "HEAD /one", "HTTP/1.1 200 OK\r\n\r\n").await;
-    // It is caught once.
+    // The surplus is noticed once.
     let until = Instant::now() + Duration::from_secs(300);
     rig.set_service(Service::Waiting { until, then: Otherwise::Reject });
     client.head_only = true;
     client.send("HEAD /two HTTP/1.1\r\nHost: a\r\n\r\n").await;
-    assert_eventually("it waits", SOON, || rig.pool.shared.waiting() == 1).await;
+    assert_eventually("the request waits", SOON, || rig.pool.shared.waiting() == 1).await;
     let old = POISON.come(origin);
     rig.set_service(Service::Open);
     let empty = "HTTP/1.1 200 OK\r\nContent-Length: 6\r\n\r\n";
     let origin = assert_on_another(&listener, old, "HEAD /two", empty).await;
     assert_eq!(client.answer().await.status, 200);
-    // The next one is not kept, though nothing has come on it yet.
+    // The next connection is not kept, although nothing has arrived on it yet.
     client.head_only = false;
     client.send(get("/three")).await;
     let whole = "HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nthree";
     let mut origin = assert_on_another(&listener, Some(origin), "GET /three", whole).await;
     assert_eq!(client.answer().await.text(), "three");
-    // After an answer with a body it is.
+    // After a response with a body it is kept.
     client.send(get("/four")).await;
     serve(&mut origin, "GET /four", "HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nfour").await;
     assert_eq!(client.answer().await.text(), "four");

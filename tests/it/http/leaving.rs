@@ -1,5 +1,5 @@
-//! Clients that leave while their request is under way, with much or little of what they sent unread: the work for them
-//! ends soon, and what they sent ahead is kept within bounds.
+//! Clients that disconnect while their request is in flight, with many or few bytes unread: the upstream request is
+//! cancelled soon, and pipelined bytes are bounded.
 
 use std::time::Duration;
 
@@ -13,17 +13,17 @@ use super::upgrades::{SWITCH, UPGRADE};
 use crate::origin::{Act, Origin, Reply};
 use crate::support::assert_eventually;
 
-/// A client that leaves is noticed within a second; here a machine may be ten times slower than any we know.
+/// A disconnect is noticed within a second; this allows for a machine ten times slower.
 const NOTICED: Duration = Duration::from_secs(15);
 
-/// How a client leaves.
+/// How a client disconnects.
 #[derive(Debug, Clone, Copy)]
 enum Leaving {
     Fin,
     Reset,
 }
 
-/// A connection that holds whatever the client sends before it leaves.
+/// A connection whose buffers hold all that the client sends before it disconnects.
 async fn connect(rig: &Rig) -> Client {
     let client = rig.connect().await;
     SockRef::from(&client.stream).set_send_buffer_size(4 * 1024 * 1024).unwrap();
@@ -37,13 +37,13 @@ fn leave(client: Client, how: Leaving) {
     drop(client);
 }
 
-/// Requests of so many bytes in all, or a little more.
+/// Pipelined requests of at least this many bytes in all.
 fn pipelined(bytes: usize) -> String {
     get("/following").repeat(bytes.div_ceil(get("/following").len()))
 }
 
 #[tokio::test]
-async fn a_client_that_leaves_much_unread_behind_cancels_the_work_for_it() {
+async fn a_client_that_disconnects_with_unread_bytes_cancels_its_request() {
     let origin = Origin::new().on("/slow").reply(Reply::hang()).on("/ws").reply(Reply::hang()).start().await;
     for (path, request) in [("/slow", get("/slow")), ("/slow", post("/slow", "hello")), ("/ws", UPGRADE.to_owned())] {
         for bytes in [0, 10, 64 * 1024, 65 * 1024, 100 * 1024, 1024 * 1024] {
@@ -64,11 +64,11 @@ async fn a_client_that_leaves_much_unread_behind_cancels_the_work_for_it() {
             }
         }
     }
-    assert_eq!(origin.count("/following"), 0, "nobody was there for the answers");
+    assert_eq!(origin.count("/following"), 0, "no pipelined request was sent after the disconnect");
 }
 
 #[tokio::test]
-async fn a_client_that_leaves_much_unread_behind_gives_up_its_place_among_those_who_wait() {
+async fn a_waiting_client_that_disconnects_with_unread_bytes_frees_its_place() {
     let rig = Rig::at(&[]);
     let until = Instant::now() + Duration::from_secs(300);
     rig.set_service(Service::Waiting { until, then: Otherwise::Reject });
@@ -89,7 +89,7 @@ async fn a_client_that_leaves_much_unread_behind_gives_up_its_place_among_those_
 }
 
 #[tokio::test]
-async fn requests_far_ahead_are_all_answered_in_order_when_their_client_stays() {
+async fn thousands_of_pipelined_requests_are_answered_in_order() {
     let origin = Origin::new().on("/slow").reply(Reply::ok("slow").delay(Duration::from_millis(300))).start().await;
     let rig = Rig::over(&[&origin]);
     let client = connect(&rig).await;
@@ -112,29 +112,29 @@ async fn requests_far_ahead_are_all_answered_in_order_when_their_client_stays() 
 }
 
 #[tokio::test]
-async fn what_a_client_sends_ahead_is_not_read_for_ever() {
+async fn pipelined_bytes_are_read_up_to_a_limit() {
     let origin = Origin::new().on("/slow").reply(Reply::hang()).start().await;
     let rig = Rig::over(&[&origin]);
     let mut client = rig.connect().await;
     SockRef::from(&client.stream).set_send_buffer_size(64 * 1024).unwrap();
     client.send(get("/slow")).await;
-    assert_eventually("it is there", SOON, || origin.count("/slow") == 1).await;
+    assert_eventually("the request has arrived", SOON, || origin.count("/slow") == 1).await;
     let (mut sent, piece) = (0, pipelined(64 * 1024));
     let sending = async {
         while tokio::io::AsyncWriteExt::write_all(&mut client.stream, piece.as_bytes()).await.is_ok() {
             sent += piece.len();
-            assert!(sent < 80 << 20, "it reads on and on");
+            assert!(sent < 80 << 20, "the proxy reads without a limit");
         }
     };
-    // It stalls long before: both kernels and our own buffer keep some.
-    assert!(tokio::time::timeout(Duration::from_secs(3), sending).await.is_err(), "the connection broke");
-    assert!(sent > 0, "nothing was sent ahead");
+    // The client stalls long before: both kernels and the proxy buffer some.
+    assert!(tokio::time::timeout(Duration::from_secs(3), sending).await.is_err(), "writing ended instead of stalling");
+    assert!(sent > 0, "nothing was pipelined");
     leave(client, Leaving::Reset);
-    assert_eventually("the work is cancelled", NOTICED, || origin.open_connections() == 0).await;
+    assert_eventually("the upstream request is cancelled", NOTICED, || origin.open_connections() == 0).await;
 }
 
 #[tokio::test]
-async fn a_tunnel_ends_a_minute_after_one_side_if_the_other_says_nothing() {
+async fn a_tunnel_ends_a_minute_after_one_side_closes_if_the_other_is_silent() {
     for upstream_ends in [false, true] {
         let mut acts = vec![Act::Write(SWITCH.as_bytes().to_vec())];
         acts.push(if upstream_ends { Act::Close } else { Act::Wait(Duration::from_secs(600)) });
@@ -152,7 +152,7 @@ async fn a_tunnel_ends_a_minute_after_one_side_if_the_other_says_nothing() {
             drop(client);
             None
         };
-        assert_eventually("it has ended", Duration::from_secs(3_000), || rig.plane.connections() == 0).await;
+        assert_eventually("the tunnel has ended", Duration::from_secs(3_000), || rig.plane.connections() == 0).await;
         assert!((59..130).contains(&ended.elapsed().as_secs()), "{upstream_ends}: {:?}", ended.elapsed());
         assert_eq!(rig.plane.in_flight(), 0);
         drop(kept);

@@ -1,4 +1,4 @@
-//! What is tried again, where, and what never is.
+//! Which requests are retried, and on which upstream.
 
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -12,7 +12,7 @@ fn put(path: &str, body: &str) -> String {
 }
 
 #[tokio::test]
-async fn a_connection_that_cannot_be_made_is_made_elsewhere_for_every_method_and_body() {
+async fn a_refused_connection_is_retried_elsewhere_for_every_method_and_body() {
     let origin = Origin::plain("a").await;
     let rig = Rig::at(&[refusing_address(), origin.address()]);
     let mut client = rig.connect().await;
@@ -31,12 +31,12 @@ async fn a_connection_that_cannot_be_made_is_made_elsewhere_for_every_method_and
         }
     }
     assert_eq!(origin.count("/echo"), 8);
-    assert_eq!(rig.pool.shared.stats.retries.load(Ordering::Relaxed), 4, "every other one");
+    assert_eq!(rig.pool.shared.stats.retries.load(Ordering::Relaxed), 4, "every second request");
     assert_eq!(rig.upstreams[0].connect_failures_total.load(Ordering::Relaxed), 4);
 }
 
 #[tokio::test]
-async fn a_reset_before_the_answer_is_tried_elsewhere_if_doing_it_twice_is_as_good_as_once() {
+async fn a_reset_before_the_response_is_retried_for_idempotent_requests_with_a_small_body() {
     let big = "x".repeat(70_000);
     for (request, again) in [
         (get("/x"), true),
@@ -62,7 +62,7 @@ async fn a_reset_before_the_answer_is_tried_elsewhere_if_doing_it_twice_is_as_go
 }
 
 #[tokio::test]
-async fn nothing_is_tried_again_once_an_answer_has_begun() {
+async fn nothing_is_retried_once_a_response_has_begun() {
     for reply in [
         Reply::raw("HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nhello"),
         Reply::raw("HTTP/1.1 103 Early Hints\r\n\r\n").then(Act::Wait(Duration::from_millis(100))).then_reset(),
@@ -77,13 +77,13 @@ async fn nothing_is_tried_again_once_an_answer_has_begun() {
             assert!(is_broken || answer.text() == "hello from b\n", "{reply:?}: {answer:?}");
             good += u32::from(!is_broken);
         }
-        assert_eq!(good, 1, "{reply:?}: the other one gets what there is");
+        assert_eq!(good, 1, "{reply:?}: the other upstream gets one request");
         assert_eq!((dying.count("/x"), other.count("/x")), (1, 1), "{reply:?}");
     }
 }
 
 #[tokio::test]
-async fn one_retry_is_all() {
+async fn a_request_is_retried_at_most_once() {
     let origins = [Reply::reset(), Reply::close(), Reply::reset()];
     let mut running = vec![];
     for reply in origins {
@@ -96,7 +96,7 @@ async fn one_retry_is_all() {
 }
 
 #[tokio::test]
-async fn a_kept_connection_that_the_upstream_has_closed_costs_no_request() {
+async fn a_kept_connection_closed_by_the_upstream_fails_no_request() {
     let origin = Origin::plain("a").await;
     let rig = Rig::over(&[&origin]);
     let mut client = rig.connect().await;
@@ -104,14 +104,14 @@ async fn a_kept_connection_that_the_upstream_has_closed_costs_no_request() {
         client.send(if round % 2 == 0 { get("/x") } else { post("/x", "hello") }).await;
         assert_eq!(client.answer().await.status, 200, "{round}");
         origin.reset_connections();
-        assert_eventually("it is noticed", SOON, || rig.upstreams[0].connections.is_empty()).await;
+        assert_eventually("the close is noticed", SOON, || rig.upstreams[0].connections.is_empty()).await;
     }
     assert_eq!(origin.count("/x"), 20);
 }
 
 #[tokio::test]
-async fn a_kept_connection_that_dies_under_a_request_is_retried_on_a_fresh_one_of_the_same() {
-    // Answers one request of a connection and resets it at the next.
+async fn a_request_reset_on_a_kept_connection_is_retried_on_a_new_one_to_the_same_upstream() {
+    // Answers one request on a connection and resets it at the next.
     let origin = Origin::new().on("/one").reply(200).on("/two").reply(Reply::reset()).times(1).then(200).start().await;
     let rig = Rig::over(&[&origin]);
     let mut client = rig.connect().await;
@@ -126,13 +126,13 @@ async fn a_kept_connection_that_dies_under_a_request_is_retried_on_a_fresh_one_o
     assert_eq!(client.answer().await.status, 200);
     client.send(post("/three", "hello")).await;
     assert_eq!(client.answer().await.status, 502);
-    assert_eq!(origin.count("/three"), 1, "a POST is not");
+    assert_eq!(origin.count("/three"), 1, "a POST is not retried");
     client.send(get("/one")).await;
-    assert_eq!(client.answer().await.status, 200, "and the connection goes on");
+    assert_eq!(client.answer().await.status, 200, "the client's connection is kept");
 }
 
 #[tokio::test]
-async fn killing_one_of_two_under_load_costs_no_get() {
+async fn killing_one_of_two_upstreams_under_load_fails_no_get() {
     let (a, b) = (Origin::plain("a").await, Origin::plain("b").await);
     let rig = std::sync::Arc::new(Rig::over(&[&a, &b]));
     let clients: Vec<_> = (0..16)
@@ -147,10 +147,10 @@ async fn killing_one_of_two_under_load_costs_no_get() {
             })
         })
         .collect();
-    assert_eventually("they are under way", SOON, || a.count("/x") > 100).await;
+    assert_eventually("the load has begun", SOON, || a.count("/x") > 100).await;
     a.kill();
     for client in clients {
-        client.await.expect("no client notices");
+        client.await.expect("no request fails");
     }
     assert!(b.count("/x") > 1_000);
 }

@@ -1,4 +1,4 @@
-//! The data plane over upstreams that are simply eligible, and a client that sends and reads raw bytes.
+//! The data plane over upstreams that are always eligible, and a client that sends and reads raw bytes.
 
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -21,7 +21,7 @@ use tokio::time::Instant;
 
 use crate::origin::Origin;
 
-/// How long anything may take that should be at once.
+/// The longest wait for what should happen at once.
 pub const SOON: Duration = Duration::from_secs(10);
 
 static RUNTIME: LazyLock<Runtime> = LazyLock::new(|| {
@@ -84,7 +84,7 @@ impl Rig {
         self.pool.shared.announce();
     }
 
-    /// This upstream is lost for a moment, and eligible again: a new epoch of connections begins.
+    /// Makes this upstream ineligible and eligible again, so that a new epoch of connections begins.
     pub fn lose(&self, index: usize) {
         let connections = &self.upstreams[index].connections;
         connections.begin_epoch();
@@ -123,7 +123,7 @@ pub struct Answer {
     pub version: String,
     pub fields: Vec<(String, String)>,
     pub body: Vec<u8>,
-    /// The body came to its end as its framing says. One without framing ends with a clean close.
+    /// The body is complete by its framing. One without framing ends with a clean close.
     pub whole: bool,
 }
 
@@ -137,11 +137,11 @@ impl Answer {
     }
 }
 
-/// A client that keeps to nothing but what the test says.
+/// A client that sends exactly what the test says.
 pub struct Client<S = TcpStream> {
     pub stream: S,
     buf: Vec<u8>,
-    /// Answers to a HEAD have no body.
+    /// Responses to a HEAD have no body.
     pub head_only: bool,
 }
 
@@ -151,7 +151,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Client<S> {
     }
 
     pub async fn send(&mut self, bytes: impl AsRef<[u8]>) {
-        // What is refused early may close before it has read everything.
+        // A refused request may be closed before all of it is read.
         let _ = within(self.stream.write_all(bytes.as_ref())).await;
     }
 
@@ -160,12 +160,12 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Client<S> {
         within(self.read_answer()).await.unwrap_or_else(|| panic!("no answer, but {:?}", self.buffered()))
     }
 
-    /// `None`: the connection ended before one.
+    /// `None`: the connection ended before a response.
     pub async fn try_answer(&mut self) -> Option<Answer> {
         within(self.read_answer()).await
     }
 
-    /// The connection ends, and nothing comes before.
+    /// Waits for the end of the connection; panics if anything arrives before.
     #[track_caller]
     pub fn ends(&mut self) -> impl Future<Output = ()> {
         let caller = std::panic::Location::caller();
@@ -175,7 +175,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Client<S> {
         }
     }
 
-    /// Reads until this many bytes are there, and takes them.
+    /// Reads and returns this many bytes.
     pub async fn take(&mut self, bytes: usize) -> Vec<u8> {
         while self.buf.len() < bytes {
             assert!(within(self.fill()).await, "the end after {:?}", self.buffered());
@@ -187,7 +187,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Client<S> {
         String::from_utf8_lossy(&self.buf[..self.buf.len().min(300)]).into_owned()
     }
 
-    /// False at the end, be it clean or a reset.
+    /// False at the end of the connection, clean or reset.
     async fn fill(&mut self) -> bool {
         let mut chunk = vec![0; 64 * 1024];
         match self.stream.read(&mut chunk).await {
@@ -276,7 +276,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Client<S> {
     }
 }
 
-/// No wait of a test is without end.
+/// Bounds every wait of a test.
 pub async fn within<T>(what: impl Future<Output = T>) -> T {
     tokio::time::timeout(Duration::from_secs(200), what).await.expect("within 200 s")
 }

@@ -1,4 +1,4 @@
-//! Upgrades: a tunnel after a 101 and never before, every byte of both sides, and none of them lost.
+//! Upgrades: a tunnel after a 101 and never before, which loses no byte of either side.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -44,11 +44,11 @@ async fn after_a_101_every_byte_of_both_sides_arrives() {
     assert_eq!(seen.field("sec-websocket-key"), Some("x"));
     drop(client);
     assert_eventually("both sides are closed", SOON, || rig.plane.connections() == 0).await;
-    assert_eventually("and the origin's", SOON, || origin.open_connections() == 0).await;
+    assert_eventually("the origin's connection is closed", SOON, || origin.open_connections() == 0).await;
 }
 
 #[tokio::test]
-async fn what_the_upstream_sends_with_its_101_is_not_lost() {
+async fn bytes_sent_with_a_101_are_not_lost() {
     let reply = Reply::raw(format!("{SWITCH}first frame")).then(Act::Echo);
     let origin = Origin::new().on("/ws").reply(reply).start().await;
     let rig = Rig::over(&[&origin]);
@@ -63,7 +63,7 @@ async fn what_the_upstream_sends_with_its_101_is_not_lost() {
 }
 
 #[tokio::test]
-async fn ten_thousand_upgrades_of_ten_thousand_succeed() {
+async fn all_of_ten_thousand_upgrades_succeed() {
     const CLIENTS: usize = 50;
     let early = Origin::new().on("/ws").reply(Reply::raw(format!("{SWITCH}!")).then(Act::Echo)).start().await;
     let rig = Arc::new(Rig::over(&[&early]));
@@ -89,11 +89,14 @@ async fn ten_thousand_upgrades_of_ten_thousand_succeed() {
         done += client.await.expect("no upgrade is lost");
     }
     assert_eq!((done, early.count("/ws")), (10_000, 10_000));
-    assert_eventually("nothing is left", SOON, || rig.plane.connections() == 0 && rig.plane.in_flight() == 0).await;
+    assert_eventually("all connections are closed", SOON, || {
+        rig.plane.connections() == 0 && rig.plane.in_flight() == 0
+    })
+    .await;
 }
 
 #[tokio::test]
-async fn an_answer_that_is_no_101_is_passed_on_and_nothing_is_tunnelled() {
+async fn a_response_other_than_101_is_passed_on_and_nothing_is_tunnelled() {
     for (reply, status, body) in [
         (Reply::ok("no sockets here"), 200, "no sockets here"),
         (Reply::status(426).header("Upgrade", "h2c").body(""), 426, ""),
@@ -121,7 +124,7 @@ async fn an_answer_that_is_no_101_is_passed_on_and_nothing_is_tunnelled() {
 }
 
 #[tokio::test]
-async fn an_answer_that_breaks_off_before_its_end_is_not_ended_cleanly() {
+async fn a_truncated_response_to_an_upgrade_is_not_ended_cleanly() {
     let broken = Reply::raw("HTTP/1.1 200 OK\r\n\r\na part").then(Act::Wait(Duration::from_millis(100))).then_reset();
     let origin = Origin::new().on("/ws").reply(broken).start().await;
     let answer = Rig::over(&[&origin]).ask(UPGRADE).await;
@@ -129,7 +132,7 @@ async fn an_answer_that_breaks_off_before_its_end_is_not_ended_cleanly() {
 }
 
 #[tokio::test]
-async fn an_answer_that_stands_still_is_not_ended_cleanly() {
+async fn a_stalled_response_to_an_upgrade_is_not_ended_cleanly() {
     let standing = Reply::raw("HTTP/1.1 200 OK\r\n\r\na part").then(Act::Hang);
     let origin = Origin::new().on("/ws").reply(standing).start().await;
     let rig = Rig::build(&[origin.address()], Handle::current(), 100);
@@ -142,7 +145,7 @@ async fn an_answer_that_stands_still_is_not_ended_cleanly() {
 }
 
 #[tokio::test]
-async fn an_upgrade_that_fails_is_tried_elsewhere_and_then_told() {
+async fn a_failed_upgrade_is_retried_and_then_answered_with_502() {
     let good = Origin::new().on("/ws").reply(Reply::upgrade_echo()).start().await;
     let dying = Origin::new().on("/ws").reply(Reply::reset()).start().await;
     for rig in [Rig::at(&[refusing_address(), good.address()]), Rig::over(&[&dying, &good])] {
@@ -163,7 +166,7 @@ async fn an_upgrade_that_fails_is_tried_elsewhere_and_then_told() {
 }
 
 #[tokio::test]
-async fn only_websockets_are_offered_and_the_next_request_is_a_request() {
+async fn only_websocket_upgrades_are_passed_on_and_the_connection_stays_http() {
     let origin = Origin::plain("a").await;
     let rig = Rig::over(&[&origin]);
     for fields in [
@@ -181,14 +184,15 @@ async fn only_websockets_are_offered_and_the_next_request_is_a_request() {
 }
 
 #[tokio::test]
-async fn a_client_that_leaves_before_the_101_cancels_it() {
+async fn a_client_that_disconnects_before_the_101_cancels_the_upgrade() {
     let origin = Origin::new().on("/ws").reply(Reply::hang()).start().await;
     let rig = Rig::over(&[&origin]);
     let mut client = rig.connect().await;
     client.send(UPGRADE).await;
-    assert_eventually("it is there", SOON, || origin.count("/ws") == 1).await;
+    assert_eventually("the request has arrived", SOON, || origin.count("/ws") == 1).await;
     drop(client);
-    assert_eventually("it is cancelled", Duration::from_secs(2), || origin.open_connections() == 0).await;
+    assert_eventually("the upstream request is cancelled", Duration::from_secs(2), || origin.open_connections() == 0)
+        .await;
 }
 
 #[tokio::test]

@@ -1,5 +1,5 @@
-//! What the metrics and the status of the real program say of requests, orders and certificates; and that `docs/metrics.md`
-//! lists every one of them.
+//! Requests, orders and certificates in the metrics and the status of the real program; and that `docs/metrics.md`
+//! lists every metric.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -25,7 +25,7 @@ fn documented() -> Families {
         assert!(!unit.is_empty() && meaning.len() > 5, "{row}");
         let labels = labels.split(',').map(str::trim).filter(|label| !label.is_empty()).map(str::to_owned).collect();
         let before = families.insert(name.trim_end_matches('`').to_owned(), (kind.to_owned(), labels));
-        assert!(before.is_none(), "it is listed twice: {name}");
+        assert!(before.is_none(), "{name} is listed twice");
     }
     families
 }
@@ -50,7 +50,7 @@ fn scraped(text: &str) -> Families {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_page_of_metrics_lists_what_a_scrape_has_and_nothing_else() {
+async fn the_documented_metrics_are_those_of_a_scrape() {
     let origin = Origin::plain("a").await;
     let tls = TlsOrigin::with(&CERTIFICATES.good).at((origin.socket_addr().ip(), 0).into()).before(&origin).start();
     let port = tls.address().port().expect("a port");
@@ -86,15 +86,15 @@ async fn the_page_of_metrics_lists_what_a_scrape_has_and_nothing_else() {
     let labels = format!("pool=\"api\",upstream=\"{}\"", origin.text());
     let expiry = format!("roundsman_check_certificate_expiry_seconds{{{labels},check=\"http\"}}");
     let seconds = program.metric(&expiry).await.unwrap_or_else(|| panic!("{expiry}: {text}"));
-    let upstream = program.upstream("api", &origin.text()).await.expect("it is there");
+    let upstream = program.upstream("api", &origin.text()).await.expect("status lists it");
     let date: jiff::Timestamp = upstream.certificate_expires_at.expect("a date").parse().expect("RFC 3339");
     assert_eq!(date.as_second() as f64, seconds);
-    // It stays known while no handshake is made.
+    // It is kept while no handshake succeeds.
     drop(tls);
     program.wait_for_state("api", &origin.text(), "unhealthy", PATIENCE).await;
     assert_eq!(program.metric(&expiry).await, Some(seconds));
 
-    // The hash is that of the file, also where the new one means the same.
+    // The hash is that of the file, also when the new file means the same.
     let hash = |status: &roundsman::admin::json::StatusReply| status.config.hash.clone();
     let before = hash(&program.status().await);
     assert_eq!(before, sha256(&program.file()));
@@ -105,7 +105,7 @@ async fn the_page_of_metrics_lists_what_a_scrape_has_and_nothing_else() {
     assert!(after != before && after == sha256(&program.file()), "{after}");
     program.write_raw("nonsense");
     assert_eq!(program.order_reload().await.0, 422);
-    assert_eq!(hash(&program.status().await), after, "a refused file is not what runs");
+    assert_eq!(hash(&program.status().await), after, "a refused file does not change the hash");
 
     let (status, short) = fetch(program.admin, "GET", "/metrics?upstreams=false").await;
     let short = String::from_utf8_lossy(&short);
@@ -117,11 +117,11 @@ fn sha256(file: &std::path::Path) -> String {
     digest.as_ref().iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
-/// The upstream of pool `api`, once this is true of it: a status may be as old as 100 ms.
+/// Waits until `holds` is true of the upstream of pool `api`: a status may be up to 100 ms old.
 async fn until(program: &Program, address: &str, holds: impl Fn(&UpstreamInfo) -> bool) -> UpstreamInfo {
     let end = tokio::time::Instant::now() + PATIENCE;
     loop {
-        let upstream = program.upstream("api", address).await.expect("it is there");
+        let upstream = program.upstream("api", address).await.expect("status lists it");
         if holds(&upstream) {
             return upstream;
         }
@@ -136,7 +136,7 @@ fn answered(upstream: &UpstreamInfo) -> [u64; 5] {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_upstream_whose_requests_fail_shows_it() {
+async fn failed_requests_are_counted_for_their_upstream() {
     let late = Reply::status(200).delay(std::time::Duration::from_millis(120));
     let origin = Origin::new()
         .on("/late")
@@ -165,11 +165,11 @@ async fn an_upstream_whose_requests_fail_shows_it() {
     assert_eq!(before.response_seconds_count, 5);
     assert!((0.12..60.0).contains(&before.response_seconds_sum), "{before:?}");
 
-    // One that breaks in the middle of its answer, and one without an answer.
+    // One response that is truncated, and one request without a response.
     let mut client = Client::connect(program.web).await;
-    assert!(client.send("GET", "/cut", &[]).await.is_err(), "its answer is not whole");
+    assert!(client.send("GET", "/cut", &[]).await.is_err(), "the response is truncated");
     assert_eq!(get(program.web, "/reset").await.status, 502);
-    // The reset one may have been tried again.
+    // The request that was reset may have been retried.
     until(&program, &address, |u| u.broken_total >= 2).await;
     let labels = format!("pool=\"api\",upstream=\"{address}\"");
     for (series, value) in [
@@ -184,9 +184,9 @@ async fn an_upstream_whose_requests_fail_shows_it() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_upstream_that_cannot_be_reached_shows_it() {
+async fn connect_failures_are_counted_for_their_upstream() {
     let origin = Origin::plain("a").await;
-    // Its checks go elsewhere, and pass.
+    // Its checks go to another port, and pass.
     let checked = Origin::new().at((origin.socket_addr().ip(), 0).into()).start().await;
     let port = format!("port = {}\n", checked.socket_addr().port());
     let program = Program::start_ready(&pool("api", &[&origin.text()], &(http_check() + &port))).await;
@@ -200,7 +200,7 @@ async fn an_upstream_that_cannot_be_reached_shows_it() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_tunnel_counts_as_one_answer_of_1xx() {
+async fn a_tunnel_counts_as_one_1xx_response() {
     let origin = Origin::new().on("/ws").reply(Reply::upgrade_echo()).start().await;
     let program = Program::start_ready(&pool("api", &[&origin.text()], &http_check())).await;
     let upgrade = [("Connection", "Upgrade"), ("Upgrade", "websocket"), ("Sec-WebSocket-Version", "13")];

@@ -1,4 +1,4 @@
-//! Outages are loud: the warnings and errors of the log show each with its reason, and so do status and explain.
+//! Outages in the log, at level warn or error with their reason, and in status and explain.
 
 use nix::sys::signal::Signal;
 use roundsman::admin::json::{EventWhat, WarmingWord};
@@ -7,13 +7,15 @@ use serde_json::Value;
 use super::{PATIENCE, http_check};
 use crate::client::get;
 use crate::origin::Origin;
+use crate::origin::tls::{CERTIFICATES, TlsOrigin};
+use crate::program::QUICK;
 use crate::program::{Program, config, free_address, pool};
 use crate::support::assert_eventually;
 
 type Line = serde_json::Map<String, Value>;
 
 fn lines(program: &Program) -> Vec<Line> {
-    // The last line may not be whole yet.
+    // The last line may be incomplete.
     program.log().split_inclusive('\n').filter_map(|line| serde_json::from_str(line).ok()).collect()
 }
 
@@ -30,11 +32,11 @@ fn unwrapped(paragraph: &str) -> String {
 async fn logged(program: &Program, message: &str) -> Line {
     let of = |line: &Line| text(line, "message") == message;
     assert_eventually(message, PATIENCE, || lines(program).iter().any(of)).await;
-    lines(program).into_iter().find(of).expect("it is there")
+    lines(program).into_iter().find(of).expect("the line was found")
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn whoever_reads_only_warnings_learns_of_every_outage() {
+async fn every_outage_is_logged_at_warn_or_above() {
     let (a, b) = (Origin::plain("a").await, Origin::plain("b").await);
     let program = Program::start_ready(&pool("api", &[&a.text(), &b.text()], &http_check())).await;
     for origin in [&a, &b] {
@@ -63,7 +65,10 @@ async fn whoever_reads_only_warnings_learns_of_every_outage() {
     let (_, events, _) = program.command(&["events"]).await;
     assert!(events.contains("api  refuses requests: neither of its 2 upstreams can serve"), "{events}");
 
-    assert_eq!(program.command(&["undrain", "api", &b.text()]).await.0, Some(0));
+    let (code, out, err) = program.command(&["undrain", "api", &b.text()]).await;
+    let answer = out.split_once('\n').map(|(_process, answer)| answer.to_owned());
+    let want = format!("api {}: enabled, was draining\n", b.text());
+    assert_eq!((code, answer), (Some(0), Some(want)), "it ends an order: {err}");
     let ended = logged(&program, "Pool serves again").await;
     assert_eq!(text(&ended, "level"), "info");
     assert!(ended["down_seconds"].as_f64().is_some_and(|seconds| seconds > 0.0), "{ended:?}");
@@ -71,7 +76,7 @@ async fn whoever_reads_only_warnings_learns_of_every_outage() {
     let pool = program.pool("api").await;
     assert!(pool.reason.is_none() && pool.down_since.is_none(), "{pool:?}");
 
-    // One each, and each transition at its level.
+    // One line each, and each transition at its level.
     let lines = lines(&program);
     let of = |message: &str| lines.iter().filter(|line| text(line, "message") == message).collect::<Vec<_>>();
     assert_eq!((of("Pool refuses requests").len(), of("Pool serves again").len()), (1, 1));
@@ -79,14 +84,19 @@ async fn whoever_reads_only_warnings_learns_of_every_outage() {
         let want = if text(line, "to") == "healthy" { "info" } else { "warn" };
         assert_eq!(text(line, "level"), want, "{line:?}");
     }
-    for line in of("Admin state changed") {
-        let want = if text(line, "to") == "enabled" { "info" } else { "warn" };
-        assert_eq!(text(line, "level"), want, "{line:?}");
+    let orders = of("Admin state changed");
+    assert_eq!(orders.len(), 2, "{orders:?}");
+    for (line, (level, reason)) in orders.into_iter().zip([("warn", Some("kernel")), ("info", None)]) {
+        assert_eq!(text(line, "level"), level, "{line:?}");
+        assert_eq!(line.get("reason").map(|reason| reason.as_str().expect("a text")), reason, "{line:?}");
+        assert!(text(line, "by").starts_with("command from 127.0.0.1:"), "{line:?}");
     }
+    let kernel = |what: &EventWhat| matches!(what, EventWhat::Admin { reason, by, .. } if reason == "kernel" && by.starts_with("command from 127.0.0.1:"));
+    assert!(program.events(0).await.events.iter().any(|event| kernel(&event.what)));
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn warming_and_reloads_are_events_that_say_who_asked_and_what_changed() {
+async fn events_of_warming_and_reloads_have_their_origin_and_changes() {
     let (a, b) = (Origin::plain("a").await, Origin::plain("b").await);
     b.set("/healthz", 503);
     let program = Program::start_ready(&pool("api", &[&a.text()], &http_check())).await;
@@ -98,6 +108,14 @@ async fn warming_and_reloads_are_events_that_say_who_asked_and_what_changed() {
     let (code, out, err) = program.command(&["reload"]).await;
     assert_eq!(code, Some(0), "{out}{err}");
     assert!(out.contains("warming: api (removed upstreams serve until a new one is healthy, "), "{out}");
+    assert!(out.contains("\n  pools added: web\n  pools changed: api\n"), "{out}");
+    assert!(out.contains(&format!("\n  upstreams removed: api {}\n", a.text())), "{out}");
+    let began = logged(&program, "Warming began: removed upstreams serve until new ones are healthy").await;
+    assert_eq!((text(&began, "level"), &began["able"], &began["needed"]), ("warn", &0.into(), &1.into()));
+    let health: Value = serde_json::from_str(&get(program.admin, "/health/api").await.text()).expect("JSON");
+    let reason = health["reason"].as_str().expect("a reason");
+    let ends = " s more at most: no upstream of the new configuration can serve yet";
+    assert!(reason.starts_with("removed upstreams serve ") && reason.ends_with(ends), "{reason}");
     let seconds = program.pool("api").await.warming_seconds.expect("it warms");
     assert!((1.0..=30.0).contains(&seconds), "{seconds}");
     let explained = unwrapped(&program.command(&["explain", "api"]).await.1);
@@ -111,7 +129,7 @@ async fn warming_and_reloads_are_events_that_say_who_asked_and_what_changed() {
     assert_eq!((text(&ended, "level"), text(&ended, "pool")), ("info", "api"));
     program.write(&pool("api", &[&b.text()], &http_check()));
     program.signal(Signal::SIGHUP);
-    assert_eventually("the signal is obeyed", PATIENCE, || program.log().contains("signal HUP")).await;
+    assert_eventually("SIGHUP has reloaded", PATIENCE, || program.log().contains("signal HUP")).await;
 
     let events = program.events(0).await.events;
     let reloads = events.iter().filter_map(|event| match &event.what {
@@ -149,6 +167,51 @@ async fn readiness_names_the_host_name_it_waits_for() {
     assert!(reason.contains("its host name does not resolve"), "{reason}");
 }
 
+/// Why pool api does not serve and what ends that, according to `/health/api` and status.
+async fn reasons(program: &Program) -> [String; 2] {
+    let health: Value = serde_json::from_str(&get(program.admin, "/health/api").await.text()).expect("JSON");
+    let of_health = health["reason"].as_str().unwrap_or_default().to_owned();
+    [of_health, program.pool("api").await.reason.unwrap_or_default()]
+}
+
+/// The same, and the paragraph of explain.
+async fn said(program: &Program) -> Vec<String> {
+    let explained = get(program.admin, "/api/v1/pools/api/explain").await.text();
+    reasons(program).await.into_iter().chain([explained]).collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_ca_file_that_has_changed_on_disk_is_named_in_place_of_verify_false() {
+    let front = TlsOrigin::with(&CERTIFICATES.self_signed).start();
+    let tls = "type = \"tls\"\ntls = { ca_file = \"ca.pem\", server_name = \"localhost\" }\n";
+    let check = format!("{tls}{QUICK}");
+    let program = Program::spawn_whole(|web, admin, dir| {
+        std::fs::copy(&CERTIFICATES.other_ca.pem, dir.join("ca.pem")).expect("copy");
+        config(web, admin, &pool("api", &[&front.address().to_string()], &check))
+    });
+    let program = program.when_live().await;
+    program.wait_for_state("api", &front.address().to_string(), "unhealthy", PATIENCE).await;
+    let hint = "tls.ca_file is read from ca.pem, which has changed since; reload to read it";
+    for text in said(&program).await {
+        assert!(text.contains("(tls.ca_file does not hold this certificate: add it") && !text.contains(hint), "{text}");
+        assert!(!text.contains("verify"), "{text}");
+    }
+    std::fs::copy(&CERTIFICATES.self_signed.pem, program.dir().join("ca.pem")).expect("copy");
+    let end = tokio::time::Instant::now() + PATIENCE;
+    loop {
+        // An answer comes without the hint where it is not known in time.
+        let texts = said(&program).await;
+        if texts.iter().all(|text| text.contains(hint) && !text.contains("verify")) {
+            break;
+        }
+        assert!(tokio::time::Instant::now() < end, "{texts:?}");
+        tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+    }
+    let (code, out, err) = program.command(&["reload"]).await;
+    assert_eq!(code, Some(0), "{out}{err}");
+    program.wait_for_state("api", &front.address().to_string(), "healthy", PATIENCE).await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_secret_that_has_changed_on_disk_is_named_when_its_check_fails() {
     let origin = Origin::plain("a").await;
@@ -176,7 +239,7 @@ async fn a_secret_that_has_changed_on_disk_is_named_when_its_check_fails() {
     origin.set("/healthz", 401);
     program.wait_for_state("api", &origin.text(), "unhealthy", PATIENCE).await;
     for text in explained(&program).await {
-        assert!(!text.contains("which has changed"), "the file is as it was: {text}");
+        assert!(!text.contains("which has changed"), "the file is unchanged: {text}");
     }
     origin.set("/healthz", 200);
     program.wait_for_state("api", &origin.text(), "healthy", PATIENCE).await;
@@ -202,10 +265,10 @@ async fn a_secret_that_has_changed_on_disk_is_named_when_its_check_fails() {
         .collect();
     let (quiet, hinted) = (String::new(), hint.to_owned());
     let want = [(false, quiet.clone()), (true, quiet), (false, hinted.clone()), (true, hinted)];
-    assert_eq!(order, want, "each outage after what caused it, and with its hint");
+    assert_eq!(order, want, "each outage follows its cause and has its hint");
     let end = tokio::time::Instant::now() + PATIENCE;
     loop {
-        // An answer comes without the hint where it is not known in time.
+        // The response has no hint if reading the secrets takes too long.
         let texts = explained(&program).await;
         if texts.iter().all(|text| text.contains(hint)) {
             break;
@@ -215,5 +278,54 @@ async fn a_secret_that_has_changed_on_disk_is_named_when_its_check_fails() {
     }
     let (_, said, _) = program.command(&["explain", "api", &origin.text()]).await;
     assert!(said.contains("Hint: Authorization is read from token"), "{said}");
+    let reasons = reasons(&program).await;
+    for reason in &reasons {
+        assert!(reason.ends_with(&format!("this ends when it passes its checks; {hint}")), "{reasons:?}");
+    }
+    let (code, out, err) = program.command(&["reload"]).await;
+    assert_eq!(code, Some(0), "{out}{err}");
+    for reason in self::reasons(&program).await {
+        assert!(!reason.contains("which has changed"), "it has been read: {reason}");
+    }
     assert!(!program.log().contains("hunter"), "{}", program.log());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_upstream_that_passes_its_checks_and_fails_requests_is_a_warning() {
+    let (a, b) = (Origin::plain("a").await, Origin::plain("b").await);
+    let program = Program::start_ready(&pool("api", &[&a.text(), &b.text()], &http_check())).await;
+    for origin in [&a, &b] {
+        program.wait_for_state("api", &origin.text(), "healthy", PATIENCE).await;
+    }
+    let of = |line: &Line, message: &str| text(line, "message") == message && text(line, "upstream") == a.text();
+    let wait = |message: &'static str| {
+        let (program, of) = (&program, &of);
+        async move {
+            let end = tokio::time::Instant::now() + PATIENCE;
+            loop {
+                for _ in 0..10 {
+                    get(program.web, "/").await;
+                }
+                if let Some(line) = lines(program).into_iter().find(|line| of(line, message)) {
+                    return line;
+                }
+                assert!(tokio::time::Instant::now() < end, "{}", program.log());
+            }
+        }
+    };
+    a.set("/", 500);
+    let began = wait("Upstream fails requests and passes its checks").await;
+    let count = |key: &str| began[key].as_u64().expect("a number");
+    assert_eq!((text(&began, "level"), count("broken"), count("connect_failures")), ("warn", 0, 0));
+    assert!(count("requests") >= 10 && count("server_errors") * 10 >= count("requests") * 9, "{began:?}");
+    assert_eq!(program.upstream("api", &a.text()).await.map(|up| up.state.as_str()), Some("healthy"));
+    a.set("/", 200);
+    let ended = wait("Upstream no longer fails requests while it passes its checks").await;
+    assert_eq!((text(&ended, "level"), text(&ended, "why")), ("info", "succeeds"));
+    let events = program.events(0).await.events;
+    let on = events.iter().filter_map(|event| match &event.what {
+        EventWhat::RequestsFail { upstream, on, .. } => Some((upstream == &a.text(), *on)),
+        _ => None,
+    });
+    assert_eq!(on.collect::<Vec<_>>(), [(true, true), (true, false)], "and nothing of the other one");
 }

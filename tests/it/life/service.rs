@@ -21,13 +21,24 @@ async fn fail(program: &Program, name: &str, origin: &Origin) {
     program.wait_for_state(name, &origin.text(), "unhealthy", PATIENCE).await;
 }
 
+/// Waits until this is what the requests of the pool get, as the metrics have it.
+async fn service_state(program: &Program, name: &str, state: &str) {
+    let series = |state: &str| format!("roundsman_pool_service_state{{pool=\"{name}\",state=\"{state}\"}}");
+    let end = Instant::now() + PATIENCE;
+    // A scrape may be as old as 100 ms.
+    while program.metric(&series(state)).await != Some(1.0) {
+        assert!(Instant::now() < end, "{state}: {}", program.metrics().await);
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
+
 async fn recover(program: &Program, name: &str, origin: &Origin) {
     origin.set("/healthz", 200);
     program.wait_for_state(name, &origin.text(), "healthy", PATIENCE).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn all_down_is_answered_at_once_without_an_attempt_and_back_is_back() {
+async fn with_all_upstreams_unhealthy_requests_get_503_at_once_until_one_recovers() {
     let (a, b) = (Origin::plain("a").await, Origin::plain("b").await);
     let program = Program::start_ready(&pool("api", &[&a.text(), &b.text()], &http_check())).await;
     fail(&program, "api", &a).await;
@@ -41,51 +52,54 @@ async fn all_down_is_answered_at_once_without_an_attempt_and_back_is_back() {
         assert_eq!(answer.status, 503);
         let retry: u64 = answer.field("retry-after").expect("Retry-After").parse().expect("seconds");
         assert!((1..=300).contains(&retry), "{retry}");
-        assert_ne!(answer.field("connection"), Some("close"), "the connection stays open");
-        assert!(!answer.text().contains("127."), "no address: {answer:?}");
+        assert_ne!(answer.field("connection"), Some("close"), "the connection is kept");
+        assert!(!answer.text().contains("127."), "the response names no address: {answer:?}");
     }
     assert!(quickest < Duration::from_millis(50), "{quickest:?}");
     assert_eq!((a.count("/"), b.count("/")), (0, 0));
+    service_state(&program, "api", "refusing").await;
     assert_eq!(program.metric("roundsman_answers_total{pool=\"api\",reason=\"none_eligible\"}").await, Some(20.0));
     recover(&program, "api", &b).await;
     assert_eq!(client.get("/").await.text(), "hello from b", "on the same connection");
+    service_state(&program, "api", "normal").await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn fail_open_uses_all_enabled_ones_and_tells_once() {
+async fn fail_open_uses_all_enabled_upstreams_and_is_logged_once() {
     let (a, b) = (Origin::plain("a").await, Origin::plain("b").await);
     let pools = pool_with("api", &[&a.text(), &b.text()], "when_no_healthy = \"fail_open\"");
     let program = Program::start_ready(&pools).await;
     fail(&program, "api", &a).await;
     assert_eq!(get(program.web, "/").await.text(), "hello from b");
-    assert_eq!(a.count("/"), 0, "while one is healthy nothing is opened");
+    assert_eq!(a.count("/"), 0, "while one is healthy, the unhealthy one gets nothing");
     fail(&program, "api", &b).await;
     let mut client = Client::connect(program.web).await;
     for _ in 0..10 {
         assert_eq!(client.get("/").await.status, 200);
     }
-    assert!(a.count("/") >= 4 && b.count("/") >= 4, "both are used: {} {}", a.count("/"), b.count("/"));
+    assert!(a.count("/") >= 4 && b.count("/") >= 4, "both get requests: {} {}", a.count("/"), b.count("/"));
     let status = program.pool("api").await;
     assert!(status.fail_open && status.status == PoolWord::Degraded && status.healthy == 0, "{status:?}");
     assert_eq!(program.metric("roundsman_pool_fail_open{pool=\"api\"}").await, Some(1.0));
+    service_state(&program, "api", "fail_open").await;
     recover(&program, "api", &a).await;
     let before = b.count("/");
     for _ in 0..10 {
         assert_eq!(client.get("/").await.text(), "hello from a");
     }
     assert_eq!(b.count("/"), before);
-    let told = program.events(0).await.events.into_iter().filter_map(|event| match event.what {
+    let fail_open = program.events(0).await.events.into_iter().filter_map(|event| match event.what {
         EventWhat::FailOpen(info) => Some((info.on, info.serves)),
         _ => None,
     });
-    assert_eq!(told.collect::<Vec<_>>(), [(true, None), (false, Some(true))]);
+    assert_eq!(fail_open.collect::<Vec<_>>(), [(true, None), (false, Some(true))]);
     assert_eventually("the end is logged", PATIENCE, || program.log().contains("Pool serves again")).await;
     let log = program.log();
     assert_eq!((log.matches("Pool fails open").count(), log.matches("Pool serves again").count()), (1, 1), "{log}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn another_pool_takes_over_and_gives_back() {
+async fn another_pool_takes_over_until_this_one_recovers() {
     let (a, spare) = (Origin::plain("a").await, Origin::plain("spare").await);
     let pools = pool_with("api", &[&a.text()], "when_no_healthy = { pool = \"spare\" }")
         + &pool("spare", &[&spare.text()], &http_check());
@@ -95,8 +109,11 @@ async fn another_pool_takes_over_and_gives_back() {
     assert_eq!(client.get("/").await.text(), "hello from a");
     fail(&program, "api", &a).await;
     assert_eq!(client.get("/").await.text(), "hello from spare");
+    service_state(&program, "api", "other_pool").await;
+    service_state(&program, "spare", "normal").await;
     fail(&program, "spare", &spare).await;
     assert_eq!(client.get("/").await.status, 503);
+    service_state(&program, "api", "refusing").await;
     recover(&program, "api", &a).await;
     assert_eq!(client.get("/").await.text(), "hello from a");
 }
@@ -117,7 +134,7 @@ async fn the_longest_chain_of_pools_is_followed_to_its_end() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn fewer_than_min_healthy_count_as_none() {
+async fn a_pool_below_min_healthy_does_not_serve() {
     let origins = [Origin::plain("a").await, Origin::plain("b").await, Origin::plain("c").await];
     let texts = origins.each_ref().map(Origin::text);
     let texts = texts.each_ref().map(String::as_str);
@@ -131,7 +148,7 @@ async fn fewer_than_min_healthy_count_as_none() {
         assert_eq!(client.get("/").await.status, 200, "two of three are enough");
         fail(&program, "api", &origins[1]).await;
         let before = origins[2].count("/");
-        assert_eq!(client.get("/").await.status, 503, "one alone is not drowned");
+        assert_eq!(client.get("/").await.status, 503, "one healthy upstream is not enough");
         assert_eq!(origins[2].count("/"), before);
         recover(&program, "api", &origins[0]).await;
         assert_eq!(client.get("/").await.status, 200);
@@ -140,7 +157,7 @@ async fn fewer_than_min_healthy_count_as_none() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn backups_serve_only_while_no_primary_may() {
+async fn backups_serve_only_while_no_primary_is_eligible() {
     let (a, spare) = (Origin::plain("a").await, Origin::plain("spare").await);
     let both = pool("api", &[&a.text(), &spare.text()], &http_check());
     let backup = format!("{{ address = \"{}\", backup = true }}", spare.text());

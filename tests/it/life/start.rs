@@ -1,4 +1,4 @@
-//! Start: configuration, sockets, first probes, serve; and what ends it before that.
+//! The start: configuration, sockets, first probes; and what makes it fail.
 
 use std::net::{SocketAddr, TcpListener};
 use std::path::Path;
@@ -19,7 +19,7 @@ fn refused(address: SocketAddr) -> bool {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_failed_bind_ends_it_with_1_the_address_and_the_reason_and_nothing_listens() {
+async fn a_failed_bind_exits_with_1_names_address_and_reason_and_leaves_no_listener() {
     let taken = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = taken.local_addr().unwrap();
     let listener = |name: &str, address: SocketAddr| format!("[listeners.{name}]\naddress = \"{address}\"\n");
@@ -31,7 +31,10 @@ async fn a_failed_bind_ends_it_with_1_the_address_and_the_reason_and_nothing_lis
     let said = program.log();
     let lines: Vec<Value> = said.lines().map(|line| serde_json::from_str(line).expect("JSON, as the log is")).collect();
     let line = lines.last().expect("a reason");
-    let reason = format!("listener second: cannot listen on {address}: the address is in use");
+    let command = format!("ss -ltnp 'sport = :{}'", address.port());
+    let reason = format!(
+        "listener second: cannot listen on {address}: the address is in use (find the process with: {command})"
+    );
     assert_eq!(
         (&line["level"], &line["message"], &line["reason"]),
         (&"error".into(), &"Cannot start".into(), &reason.into())
@@ -45,7 +48,7 @@ async fn a_failed_bind_ends_it_with_1_the_address_and_the_reason_and_nothing_lis
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_written_admin_address_must_bind() {
+async fn a_configured_admin_address_must_bind() {
     let taken = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = taken.local_addr().unwrap();
     let pools = pool("api", &["127.0.0.1:1"], "");
@@ -53,6 +56,7 @@ async fn a_written_admin_address_must_bind() {
     assert_eq!(program.wait_for_exit(WITHIN_A_SECOND).await.code(), Some(1));
     let said = program.log();
     assert!(said.contains("admin") && said.contains(&address.to_string()) && said.contains("in use"), "{said}");
+    assert!(said.contains(&format!("ss -ltnp 'sport = :{}'", address.port())), "{said}");
     assert!(refused(program.web));
 
     let mut program =
@@ -63,16 +67,23 @@ async fn a_written_admin_address_must_bind() {
     assert!(refused(program.web));
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn an_unwritten_admin_address_that_is_busy_is_a_warning() {
-    let origin = Origin::plain("a").await;
-    // Busy by this test or by another process; if another test holds it, wait until it is free.
+/// Makes the default admin address busy, by this test or by another process.
+async fn hold_default_admin() -> Option<TcpListener> {
     let end = Instant::now() + Duration::from_secs(20);
-    let mut held = TcpListener::bind("127.0.0.1:9900");
-    while held.is_err() && Instant::now() < end {
-        tokio::time::sleep(Duration::from_millis(50)).await;
-        held = TcpListener::bind("127.0.0.1:9900");
+    loop {
+        match TcpListener::bind("127.0.0.1:9900") {
+            Ok(held) => return Some(held),
+            // If another test holds it, it may be free soon.
+            Err(_) if Instant::now() < end => tokio::time::sleep(Duration::from_millis(50)).await,
+            Err(_) => return None,
+        }
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_busy_default_admin_address_is_a_warning() {
+    let origin = Origin::plain("a").await;
+    let _held = hold_default_admin().await;
     let mut program = Program::spawn_whole(|web, _, _| {
         format!(
             "[listeners.web]\naddress = \"{web}\"\npool = \"api\"\n{}",
@@ -81,14 +92,60 @@ async fn an_unwritten_admin_address_that_is_busy_is_a_warning() {
     });
     assert_eventually("it accepts", PATIENCE, || !refused(program.web)).await;
     assert_eq!(get(program.web, "/").await.status, 200);
-    let warned = |log: String| log.contains("Admin address is busy") && log.contains("127.0.0.1:9900");
+    let warned = |log: String| {
+        let says =
+            ["Admin address is not available", "127.0.0.1:9900", "`roundsman status` and its like show that one"];
+        log.lines().any(|line| says.iter().all(|part| line.contains(part)))
+    };
     assert_eventually("the warning", PATIENCE, || warned(program.log())).await;
     program.signal(Signal::SIGTERM);
     assert_eq!(program.wait_for_exit(WITHIN_A_SECOND).await.code(), Some(0));
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_bad_configuration_ends_it_with_78_and_no_socket() {
+async fn without_a_file_another_admin_port_is_chosen_and_commands_name_the_process() {
+    let origin = Origin::plain("a").await;
+    let _held = hold_default_admin().await;
+    let program = Program::spawn_without_file(&origin.text());
+    let web = program.web;
+    let started = || {
+        let lines = program.log();
+        let lines = lines.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
+        lines.into_iter().find(|line| line["message"] == "Started")
+    };
+    assert_eventually("it starts", PATIENCE, || started().is_some()).await;
+    let started = started().expect("just seen");
+    let admin = started["admin"].as_str().expect("an admin address").to_owned();
+    assert!(admin.starts_with("127.0.0.1:") && admin != "127.0.0.1:9900", "{started}");
+    assert_eq!(started["status"], format!("roundsman status --admin {admin}"));
+    assert_eq!(started["page"], format!("http://{admin}/"));
+
+    // It can be told from the process that holds the default address.
+    let (pid, upstream) = (started["pid"].to_string(), origin.text());
+    let line = format!("process {pid} run without a file, listens on {web}");
+    for command in [
+        &["events"][..],
+        &["explain"],
+        &["explain", "default", &upstream],
+        &["drain", "default", &upstream, "--force"],
+        &["undrain", "default", &upstream],
+        &["reload"],
+    ] {
+        let (code, out, err) = program.command(&[command, &["--admin", &admin]].concat()).await;
+        assert_eq!((code, out.lines().next()), (Some(0), Some(&*line)), "{command:?}: {out}{err}");
+    }
+    let (_, out, _) = program.command(&["status", "--admin", &admin]).await;
+    let head = out.lines().next().expect("a headline");
+    assert!(head.ends_with(&format!("process {pid}, listens on {web}")), "{out}");
+    // Programs get only what the API returns.
+    for command in ["status", "explain"] {
+        let (_, out, _) = program.command(&[command, "--json", "--admin", &admin]).await;
+        assert!(serde_json::from_str::<Value>(&out).is_ok_and(|value| value.is_object()), "{command}: {out}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_invalid_configuration_exits_with_78_and_opens_no_socket() {
     let texts: [&dyn Fn(SocketAddr, SocketAddr, &Path) -> String; 3] = [
         &|web, admin, _| config(web, admin, &(pool("api", &["127.0.0.1:1"], "") + "nonsense = 1\n")),
         &|_, _, _| String::new(),
@@ -110,7 +167,7 @@ async fn a_bad_configuration_ends_it_with_78_and_no_socket() {
         config(web, admin, &pool("api", &["127.0.0.1:1"], &headers))
     });
     assert_eq!(gone.wait_for_exit(WITHIN_A_SECOND).await.code(), Some(78), "{}", gone.log());
-    // For people, and where no level lets a line through: with the line of the file.
+    // In the format for terminals, and with logging off: with the line of the file.
     std::fs::write(gone.file(), "nonsense = 1\n").unwrap();
     for format in ["human", "json"] {
         let arguments = ["run", "--config", "roundsman.toml", "--log-format", format, "--log-level", "off"];
@@ -124,10 +181,10 @@ async fn a_bad_configuration_ends_it_with_78_and_no_socket() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn hangups_from_the_first_moment_do_not_end_it() {
+async fn sighups_during_the_start_do_not_end_the_process() {
     let origin = Origin::plain("a").await;
     let pools = pool("api", &[&origin.text()], &http_check());
-    // Eight megabytes to read, so that there is a time between the first instruction and the first socket.
+    // Eight megabytes to read, so that some time passes between the first instruction and the first socket.
     let mut program = Program::spawn(&(pools.clone() + &"# nothing\n".repeat(800_000)));
     let status_file = format!("/proc/{}/status", program.pid());
     let caught = || {
@@ -146,7 +203,7 @@ async fn hangups_from_the_first_moment_do_not_end_it() {
         assert!(program.is_alive() && Instant::now() < end, "{}", program.log());
         tokio::time::sleep(Duration::from_millis(1)).await;
     }
-    assert!(early > 0, "none came before the start");
+    assert!(early > 0, "no signal was sent before the start was complete");
     program.write(&pools);
     program.wait_until_ready().await;
     let end = Instant::now() + PATIENCE;
@@ -197,11 +254,11 @@ async fn no_request_waits_longer_than_three_seconds_for_a_first_verdict() {
     assert_eq!(origin.accepted(), accepted, "without a connection attempt");
     assert_eq!(origin.count("/"), 0);
     let ready = get(program.admin, "/readyz").await;
-    assert_eq!(ready.status, 503, "nobody has been judged");
+    assert_eq!(ready.status, 503, "no upstream has a verdict");
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn readiness_waits_for_every_pool_and_then_stays() {
+async fn readiness_waits_for_every_pool_and_then_stays_green() {
     let quick = Origin::plain("quick").await;
     let late = Origin::new().on("/healthz").reply(Reply::hang()).start().await;
     let patient =
@@ -216,7 +273,7 @@ async fn readiness_waits_for_every_pool_and_then_stays() {
     assert_eq!(fetch(program.admin, "GET", "/livez").await.0, 200);
     assert!(!program.status().await.ready);
 
-    // Bad news is a judgement too.
+    // An unhealthy verdict is a verdict too.
     late.kill();
     program.wait_until_ready().await;
 

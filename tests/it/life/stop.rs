@@ -1,4 +1,4 @@
-//! Stop: TERM, INT and QUIT finish what is in flight; another one, more than a second later, does not.
+//! The stop: TERM, INT and QUIT let requests in flight finish; a second signal, more than a second later, does not.
 
 use std::time::Duration;
 
@@ -25,7 +25,7 @@ async fn wait_until_refused(program: &Program) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn when_idle_it_ends_at_once() {
+async fn an_idle_process_stops_at_once() {
     let origin = Origin::plain("a").await;
     for signal in [Signal::SIGTERM, Signal::SIGINT, Signal::SIGQUIT] {
         let mut program = Program::start_ready(&pool("api", &[&origin.text()], &http_check())).await;
@@ -43,7 +43,7 @@ async fn when_idle_it_ends_at_once() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_is_in_flight_finishes_and_nothing_new_is_accepted() {
+async fn a_stop_finishes_requests_in_flight_and_accepts_no_new_ones() {
     for signal in [Signal::SIGTERM, Signal::SIGINT] {
         let slow = Reply::ok("whole").delay(Duration::from_secs(2));
         let origin = Origin::new().on("/slow").reply(slow).start().await;
@@ -52,7 +52,7 @@ async fn what_is_in_flight_finishes_and_nothing_new_is_accepted() {
         assert_eq!(idle.get("/").await.status, 200);
         let mut busy = Client::connect(program.web).await;
         let asked = tokio::spawn(async move { (busy.get("/slow").await, busy) });
-        assert_eventually("it is under way", PATIENCE, || origin.count("/slow") == 1).await;
+        assert_eventually("the request is in flight", PATIENCE, || origin.count("/slow") == 1).await;
         program.signal(signal);
         idle.wait_for_close(PATIENCE).await;
         wait_until_refused(&program).await;
@@ -65,34 +65,34 @@ async fn what_is_in_flight_finishes_and_nothing_new_is_accepted() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_drain_is_cut_at_its_end() {
+async fn drain_timeout_ends_requests_still_in_flight() {
     let origin = Origin::new().on("/never").reply(Reply::hang()).start().await;
     let pools = pool("api", &[&origin.text()], &http_check()) + "[runtime]\ndrain_timeout = \"700ms\"\n";
     let mut program = Program::start_ready(&pools).await;
     let mut busy = Client::connect(program.web).await;
     let asked = tokio::spawn(async move { busy.send("GET", "/never", &[]).await });
-    assert_eventually("it is under way", PATIENCE, || origin.count("/never") == 1).await;
+    assert_eventually("the request is in flight", PATIENCE, || origin.count("/never") == 1).await;
     let began = Instant::now();
     program.signal(Signal::SIGTERM);
     assert_eq!(program.wait_for_exit(WITHIN_A_SECOND).await.code(), Some(0), "{}", program.log());
     assert!(began.elapsed() >= Duration::from_millis(700), "{:?}", began.elapsed());
     assert!(program.log().contains("end of drain_timeout"), "{}", program.log());
-    assert!(asked.await.unwrap().is_err(), "its connection is cut");
+    assert!(asked.await.unwrap().is_err(), "its connection is closed");
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_second_signal_ends_it_at_once() {
+async fn a_second_signal_stops_the_process_at_once() {
     for second in [Signal::SIGTERM, Signal::SIGINT, Signal::SIGQUIT] {
         let origin = Origin::new().on("/never").reply(Reply::hang()).start().await;
         let mut program = Program::start_ready(&pool("api", &[&origin.text()], &http_check())).await;
         let mut busy = Client::connect(program.web).await;
         let asked = tokio::spawn(async move { busy.send("GET", "/never", &[]).await });
-        assert_eventually("it is under way", PATIENCE, || origin.count("/never") == 1).await;
+        assert_eventually("the request is in flight", PATIENCE, || origin.count("/never") == 1).await;
         let first = Instant::now();
         program.signal(Signal::SIGTERM);
-        assert_eventually("the first is taken", PATIENCE, || program.log().contains("\"Stopping\"")).await;
+        assert_eventually("the first signal is handled", PATIENCE, || program.log().contains("\"Stopping\"")).await;
         assert!(program.is_alive(), "it waits for the request");
-        // Neither a hangup nor a further one of the same stop is a reason to end.
+        // Neither SIGHUP nor a second signal within a second ends it.
         program.signal(Signal::SIGHUP);
         program.signal(second);
         program.signal(Signal::SIGUSR2);
@@ -101,7 +101,7 @@ async fn a_second_signal_ends_it_at_once() {
             assert!(Instant::now() < end, "{}", program.log());
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
-        // A machine that is busy may take the two for more than a second apart, but never before a second has passed.
+        // On a busy machine the two may appear more than a second apart, but never before a second has passed.
         if !program.is_alive() {
             assert!(first.elapsed() > Duration::from_secs(1), "{}", program.log());
             continue;
@@ -114,7 +114,7 @@ async fn a_second_signal_ends_it_at_once() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn usr1_and_usr2_do_not_end_it() {
+async fn usr1_and_usr2_do_not_stop_the_process() {
     let origin = Origin::plain("a").await;
     let mut program = Program::start_ready(&pool("api", &[&origin.text()], &http_check())).await;
     program.signal(Signal::SIGUSR1);
@@ -126,7 +126,7 @@ async fn usr1_and_usr2_do_not_end_it() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn in_the_delay_readiness_is_red_and_requests_are_taken() {
+async fn during_drain_delay_readyz_fails_and_requests_are_served() {
     let origin = Origin::plain("a").await;
     let pools = pool("api", &[&origin.text()], &http_check()) + "[runtime]\ndrain_delay = \"2s\"\n";
     let mut program = Program::start_ready(&pools).await;
@@ -139,17 +139,17 @@ async fn in_the_delay_readiness_is_red_and_requests_are_taken() {
         if answer.status == 503 {
             break answer;
         }
-        assert!(Instant::now() < end, "it is not red");
+        assert!(Instant::now() < end, "readyz does not fail");
     };
     assert!(red.text().contains("draining"), "{red:?}");
     assert_eq!(get(program.admin, "/livez").await.status, 200);
     assert_eq!(program.status().await.state.as_str(), "draining");
     assert_eq!(get(program.web, "/").await.status, 200, "new connections are taken");
     assert_eventually("requests after the signal", PATIENCE, || load.count() > 10).await;
-    // What ends after the delay may have met a closed socket.
+    // A request that ends after the delay may have met a closed socket.
     let mut outcomes = load.stop().await;
     outcomes.retain(|outcome| outcome.at + outcome.took < began + Duration::from_secs(2));
-    assert!(outcomes.iter().any(|outcome| outcome.at > began), "no request fell into the delay");
+    assert!(outcomes.iter().any(|outcome| outcome.at > began), "no request was sent during the delay");
     assert_eq!(failures(&outcomes), Vec::<String>::new());
     assert_eq!(program.wait_for_exit(PATIENCE).await.code(), Some(0), "{}", program.log());
     assert!(began.elapsed() >= Duration::from_secs(2), "{:?}", began.elapsed());
@@ -163,7 +163,7 @@ async fn a_unix_socket_is_served_replaced_when_stale_and_removed_at_the_end() {
     let pools = pool("api", &[&format!("unix:{}", back.display())], &http_check());
     for round in 0..5 {
         if round % 2 == 0 {
-            // What a killed process leaves behind.
+            // A stale socket file, as a killed process leaves it.
             drop(std::os::unix::net::UnixListener::bind(&front).unwrap());
         }
         let mut program = Program::spawn_whole(|_, admin, _| {
@@ -179,7 +179,7 @@ async fn a_unix_socket_is_served_replaced_when_stale_and_removed_at_the_end() {
         program.signal(Signal::SIGTERM);
         client.wait_for_close(PATIENCE).await;
         assert_eq!(program.wait_for_exit(WITHIN_A_SECOND).await.code(), Some(0), "{}", program.log());
-        assert!(!front.exists(), "round {round}: the socket file is left behind");
+        assert!(!front.exists(), "round {round}: the socket file still exists");
     }
     assert_eq!(origin.count("/"), 15);
 }

@@ -1,4 +1,4 @@
-//! One connection of an origin: reads requests, does what the script says, notes how it ended.
+//! One connection of an origin: reads requests, follows the script, and records how it ended.
 
 use std::io;
 use std::path::PathBuf;
@@ -17,7 +17,7 @@ use super::{Ending, Seen, Shared, frames};
 const HEAD_BYTES_MAX: usize = 1 << 20;
 const BODY_BYTES_MAX: usize = 64 << 20;
 const BODY_BYTES_LOGGED: usize = 64 << 10;
-/// After FIN: how long it reads what still comes.
+/// How long it reads after its FIN.
 const LINGER: Duration = Duration::from_secs(1);
 
 #[derive(Debug)]
@@ -56,7 +56,7 @@ trait Wire: AsyncRead + AsyncWrite + Unpin + Send {}
 impl<T: AsyncRead + AsyncWrite + Unpin + Send> Wire for T {}
 
 /// Serves one connection to its end.
-/// The connection is made here and not in the task: one that is cancelled before it ran must end it all the same.
+/// The connection is created here and not in the task, so that a task that is cancelled before it runs ends it too.
 pub(super) fn serve(stream: Stream, id: u64, shared: Arc<Shared>) -> impl Future<Output = ()> + Send {
     let ended = Ended { id, shared: shared.clone(), ending: Ending::Ours };
     let mut connection = Connection { stream, id, shared, buffer: Vec::new(), resets: false, ended };
@@ -101,7 +101,7 @@ impl Drop for Ended {
     }
 }
 
-/// Whether the connection goes on, or how it ended.
+/// Whether the connection continues, or how it ended.
 enum Next {
     Request,
     End(Ending),
@@ -224,7 +224,7 @@ impl Connection {
             self.hold_back();
         }
         if !bodyless && head.method != "HEAD" {
-            // Head and a small body leave in one write, as real servers do.
+            // A head and a small body are sent in one write, as real servers do.
             if reply.body_delay.is_zero() && reply.pace.is_none() {
                 out.extend_from_slice(&body);
                 out.extend_from_slice(&reply.surplus);
@@ -248,7 +248,7 @@ impl Connection {
         Ok(Next::Request)
     }
 
-    /// What is written from now on leaves when a segment is full, or with the FIN.
+    /// From now on bytes are sent when a segment is full, or with the FIN.
     fn hold_back(&self) {
         if let Stream::Tcp(stream) = &self.stream {
             socket2::SockRef::from(stream).set_tcp_cork(true).expect("Linux can hold segments back");
@@ -336,7 +336,7 @@ impl Connection {
         }
     }
 
-    /// Until the peer is gone.
+    /// Waits until the peer has closed the connection.
     async fn hang(&mut self) -> io::Result<Ending> {
         loop {
             self.buffer.clear();
@@ -346,7 +346,7 @@ impl Connection {
         }
     }
 
-    /// Waits; true if the peer closed meanwhile. Its pipelined bytes are kept.
+    /// Waits; true if the peer closed during that time. Its pipelined bytes are kept.
     async fn gone_within(&mut self, time: Duration) -> bool {
         let end = Instant::now() + time;
         while let Ok(read) = tokio::time::timeout_at(end, self.fill()).await {
@@ -357,7 +357,7 @@ impl Connection {
         false
     }
 
-    /// FIN, then whatever the peer still sends, so that unread bytes do not turn the FIN into an RST.
+    /// Sends FIN, then reads what the peer still sends, so that unread bytes do not turn the FIN into an RST.
     async fn close(&mut self) -> io::Result<Ending> {
         self.wire().shutdown().await?;
         let _ = timeout(LINGER, async {
@@ -451,7 +451,7 @@ impl Connection {
     }
 }
 
-/// What the origin wants to know of a request head.
+/// The parts of a request head that the origin uses.
 struct Head {
     bytes: Vec<u8>,
     method: String,

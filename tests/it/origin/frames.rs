@@ -44,7 +44,7 @@ pub fn reset(code: u32) -> Vec<u8> {
     frame(3, 0, 1, &code.to_be_bytes())
 }
 
-/// GOAWAY: streams above `last` were not looked at.
+/// GOAWAY: streams above `last` were not processed.
 pub fn goaway(last: u32, code: u32, words: &str) -> Vec<u8> {
     let payload = [&last.to_be_bytes()[..], &code.to_be_bytes(), words.as_bytes()].concat();
     frame(7, 0, 0, &payload)
@@ -74,7 +74,7 @@ fn put_length(out: &mut Vec<u8>, length: usize) {
     out.push(rest as u8);
 }
 
-/// Whether a client has said all of a request in `bytes`.
+/// Whether `bytes` hold a complete request.
 pub(super) fn hold_a_request(bytes: &[u8]) -> bool {
     let mut rest = bytes.strip_prefix(PREFACE).unwrap_or_default();
     while let [a, b, c, kind, flags, _, _, _, _, ..] = *rest {

@@ -1,8 +1,8 @@
-//! What an origin answers: a proper reply, or a list of acts for everything that is not proper.
+//! The replies of an origin: a well-formed response, or a list of acts for everything else.
 
 use std::time::Duration;
 
-/// One answer. `200.into()` is a proper one with a small body.
+/// One reply. `200.into()` is a well-formed one with a small body.
 #[derive(Debug, Clone)]
 pub struct Reply {
     pub(super) plan: Plan,
@@ -31,9 +31,9 @@ pub(super) struct Proper {
     /// Pieces of so many bytes, with so much time between them.
     pub(super) pace: Option<(usize, Duration)>,
     pub(super) close: bool,
-    /// Ends the connection with the answer, in the same segment, and does not say so.
+    /// Ends the connection in the last segment of the response, without `Connection: close`.
     pub(super) silent_close: bool,
-    /// Unrequested bytes, in one write with the answer.
+    /// Unrequested bytes, in one write with the response.
     pub(super) surplus: Vec<u8>,
 }
 
@@ -50,28 +50,28 @@ pub(super) enum Body {
     UntilClose(Vec<u8>),
 }
 
-/// A step of a reply that is not proper.
+/// A step of a reply that is not well-formed.
 #[derive(Debug, Clone)]
 pub enum Act {
     /// All at once.
     Write(Vec<u8>),
     /// A byte at a time.
     Drip(Vec<u8>, Duration),
-    /// Over and over until the peer is gone.
+    /// Again and again until the peer is gone.
     Endless(Vec<u8>),
-    /// One byte at a time, over and over, this long apart.
+    /// One byte at a time, again and again, with this interval.
     EndlessDrip(Vec<u8>, Duration),
     /// Nothing for this long.
     Wait(Duration),
     /// Nothing until the peer is gone.
     Hang,
-    /// FIN; then reads what still comes, so that no RST follows.
+    /// FIN; then reads what the peer still sends, so that no RST follows.
     Close,
     /// RST.
     Reset,
-    /// Gives every byte back until the peer ends.
+    /// Echoes every byte until the peer closes.
     Echo,
-    /// Reads HTTP/2 until a request is whole; see [`super::frames`].
+    /// Reads HTTP/2 until a request is complete; see [`super::frames`].
     AwaitRequest,
 }
 
@@ -82,7 +82,7 @@ impl From<u16> for Reply {
 }
 
 impl Reply {
-    /// A proper reply with this status, and `hello from NAME` as its body (none for 204 and 304).
+    /// A well-formed reply with this status, and `hello from NAME` as its body (none for 204 and 304).
     pub fn status(status: u16) -> Reply {
         let reason = reason_phrase(status).to_owned();
         Reply::plan(Plan::Proper(Proper {
@@ -111,12 +111,12 @@ impl Reply {
         reply
     }
 
-    /// These bytes as they are, then a clean close.
+    /// These bytes unchanged, then a clean close.
     pub fn raw(bytes: impl AsRef<[u8]>) -> Reply {
         Reply::acts(vec![Act::Write(bytes.as_ref().to_vec())])
     }
 
-    /// Any acts in a row, then a clean close.
+    /// These acts, then a clean close.
     pub fn acts(acts: Vec<Act>) -> Reply {
         Reply::plan(Plan::Acts(acts))
     }
@@ -150,7 +150,7 @@ impl Reply {
         Reply { plan, delay: Duration::ZERO, before_body: false }
     }
 
-    /// Waits so long between the request and the first byte.
+    /// Waits this long between the request and the first byte.
     pub fn delay(mut self, delay: Duration) -> Reply {
         self.delay = delay;
         self
@@ -198,7 +198,7 @@ impl Reply {
         self
     }
 
-    /// Waits so long between head and body.
+    /// Waits this long between head and body.
     pub fn body_delay(mut self, delay: Duration) -> Reply {
         self.proper().body_delay = delay;
         self
@@ -210,20 +210,20 @@ impl Reply {
         self
     }
 
-    /// Says `Connection: close` and closes.
+    /// Sends `Connection: close` and closes.
     pub fn closing(mut self) -> Reply {
         self.proper().close = true;
         self
     }
 
-    /// Closes with the answer and does not say so: its FIN is in the segment that ends the answer, so that whoever has the
-    /// answer has the end too.
+    /// Closes without `Connection: close`: its FIN is in the last segment of the response, so that the peer gets both
+    /// at once.
     pub fn closing_silently(mut self) -> Reply {
         self.proper().silent_close = true;
         self
     }
 
-    /// With these bytes after the answer, in one write with it.
+    /// With these bytes after the response, in one write with it.
     pub fn with_surplus(mut self, bytes: impl AsRef<[u8]>) -> Reply {
         self.proper().surplus = bytes.as_ref().to_vec();
         self
@@ -238,7 +238,7 @@ impl Reply {
     pub fn then(mut self, act: Act) -> Reply {
         match &mut self.plan {
             Plan::Acts(acts) => acts.push(act),
-            plan => panic!("acts follow acts, not {plan:?}"),
+            plan => panic!("only acts can follow acts, not {plan:?}"),
         }
         self
     }
@@ -253,7 +253,7 @@ impl Reply {
         self.then(Act::Hang)
     }
 
-    /// Then these bytes over and over.
+    /// Then these bytes again and again.
     pub fn then_endless(self, bytes: impl AsRef<[u8]>) -> Reply {
         self.then(Act::Endless(bytes.as_ref().to_vec()))
     }
@@ -261,7 +261,7 @@ impl Reply {
     fn proper(&mut self) -> &mut Proper {
         match &mut self.plan {
             Plan::Proper(proper) => proper,
-            plan => panic!("only a proper reply has fields and a body, not {plan:?}"),
+            plan => panic!("only a well-formed reply has fields and a body, not {plan:?}"),
         }
     }
 }

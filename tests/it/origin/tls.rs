@@ -1,5 +1,5 @@
-//! The scripted TLS origin: ends TLS as the test says and hands what is inside to a plain [`Origin`], and the
-//! certificates for it, of every kind that a server may show.
+//! The scripted TLS origin: terminates TLS as the test says and relays to a plain [`Origin`]; and its certificates, of
+//! every kind that a server may send.
 //!
 //! ```ignore
 //! let certificates = certificates();
@@ -64,9 +64,9 @@ pub struct Certificates {
     pub wrong_name: Identity,
     /// As `good`, but for clients only.
     pub for_clients: Identity,
-    /// `CN=self.internal`, for what `good` is for; calls itself a CA, as those of `openssl req -x509` do.
+    /// `CN=self.internal`, with the names of `good`; marked as a CA, as those of `openssl req -x509` are.
     pub self_signed: Identity,
-    /// What a client shows.
+    /// The certificate of a client.
     pub client: Identity,
 }
 
@@ -145,10 +145,10 @@ fn identity(at: &Path, name: &str, pem: String, der: CertificateDer<'static>, ke
     Identity { chain: vec![der], key: der_key, pem: pem_path, key_pem: key_path }
 }
 
-/// How a connection ends once the origin has written as much as it may.
+/// What a connection does once the origin has written its limit of bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Limit {
-    /// It stays open and says no more.
+    /// It stays open and silent.
     Stall,
     /// It is reset.
     Reset,
@@ -161,14 +161,14 @@ pub enum Limit {
 pub struct Handshake {
     /// The name that was asked for (SNI).
     pub server_name: Option<String>,
-    /// `Some`: done, with this many bytes of what the client had to say inside, when it was no relay.
+    /// `Some`: complete, with this many bytes from the client inside TLS, unless it was relayed.
     pub done: bool,
-    /// Whether the client showed a certificate.
+    /// Whether the client sent a certificate.
     pub client_certificate: bool,
-    /// Whether the session was taken up from an earlier one.
+    /// Whether the session was resumed from an earlier one.
     pub resumed: bool,
-    /// Whether the client said goodbye (`close_notify`) before it closed; relays do not look.
-    pub goodbye: bool,
+    /// Whether the client sent `close_notify` before it closed; not known of relayed connections.
+    pub close_notify: bool,
 }
 
 /// Builds a [`TlsOrigin`].
@@ -187,7 +187,7 @@ pub struct TlsOriginBuilder<'a> {
 }
 
 impl<'a> TlsOriginBuilder<'a> {
-    /// Listens there; port 0 is chosen. Without it: a port of 127.0.0.1.
+    /// Listens on this address. Without it: on a free port of 127.0.0.1.
     pub fn at(mut self, address: SocketAddr) -> Self {
         self.at = address;
         self
@@ -205,42 +205,42 @@ impl<'a> TlsOriginBuilder<'a> {
         self
     }
 
-    /// Asks for a certificate that `ca` has signed, and does without one.
+    /// Requests a certificate that `ca` has signed, and accepts clients without one.
     pub fn asks_client(mut self, ca: &'a Identity) -> Self {
         (self.client_ca, self.client_optional) = (Some(ca), true);
         self
     }
 
-    /// Says nothing after its part of the handshake, not even why it refuses: it closes.
+    /// Sends nothing after its part of the handshake, not even an alert when it refuses: it closes.
     pub fn refusing_silently(mut self) -> Self {
         self.silent_refusal = true;
         self
     }
 
-    /// Closes as soon as the handshake is done, without a word.
+    /// Closes silently as soon as the handshake is complete.
     pub fn leaving(mut self) -> Self {
         self.leaves = true;
         self
     }
 
-    /// Speaks these protocols, and refuses clients that offer none of them.
+    /// Accepts these ALPN protocols, and refuses clients that offer none of them.
     pub fn alpn(mut self, names: &[&str]) -> Self {
         self.alpn = names.iter().map(|name| name.as_bytes().to_vec()).collect();
         self
     }
 
-    /// What is inside TLS is this origin's.
+    /// Relays what is inside TLS to this origin.
     pub fn before(self, origin: &Origin) -> Self {
         self.before_address(&origin.address())
     }
 
-    /// What is inside TLS is answered there.
+    /// Relays what is inside TLS to this address.
     pub fn before_address(mut self, address: &Address) -> Self {
         self.backend = Some(address.clone());
         self
     }
 
-    /// After so many bytes on the wire, it goes on like this.
+    /// After this many bytes on the wire, it does this.
     pub fn limited(mut self, bytes: usize, limit: Limit) -> Self {
         self.limit = Some((bytes, limit));
         self
@@ -284,7 +284,7 @@ pub struct TlsOrigin {
 }
 
 impl TlsOrigin {
-    /// Shows this certificate.
+    /// Sends this certificate.
     pub fn with(identity: &Identity) -> TlsOriginBuilder<'_> {
         let versions = rustls::ALL_VERSIONS.to_vec();
         let at = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
@@ -360,7 +360,7 @@ async fn converse(stream: Limited, acceptor: TlsAcceptor, backend: Option<Addres
         done: true,
         client_certificate: connection.peer_certificates().is_some(),
         resumed: connection.handshake_kind() == Some(rustls::HandshakeKind::Resumed),
-        goodbye: false,
+        close_notify: false,
     };
     match backend {
         _ if leaves => {}
@@ -369,19 +369,19 @@ async fn converse(stream: Limited, acceptor: TlsAcceptor, backend: Option<Addres
                 let _ = copy_bidirectional(&mut stream, &mut plain).await;
             }
         }
-        Some(other @ (Address::Unix(_) | Address::Name { .. })) => panic!("{other} is no Internet address"),
+        Some(other @ (Address::Unix(_) | Address::Name { .. })) => panic!("{other} is not an Internet address"),
         None => {
             let mut rest = Vec::new();
-            // An end without a goodbye is an error.
-            handshake.goodbye = stream.read_to_end(&mut rest).await.is_ok();
+            // An end without a close_notify is an error.
+            handshake.close_notify = stream.read_to_end(&mut rest).await.is_ok();
             let _ = stream.shutdown().await;
         }
     }
     handshake
 }
 
-/// A socket that writes so many bytes and no more, or (`once`) nothing more after it has written and then read: a handshake
-/// but not what comes of it.
+/// A socket that writes a limited number of bytes, or (`once`) nothing after it has written and then read: a handshake
+/// without what follows it.
 #[derive(Debug)]
 struct Limited {
     inner: TcpStream,
@@ -416,7 +416,7 @@ impl AsyncWrite for Limited {
             return Poll::Ready(Ok(written));
         }
         match this.limit {
-            // Nobody wakes it: the test drops it.
+            // It is never woken: the test drops it.
             None | Some(Limit::Stall) => Poll::Pending,
             Some(Limit::Close) => Poll::Ready(Err(io::ErrorKind::BrokenPipe.into())),
             Some(Limit::Reset) => {
@@ -426,7 +426,7 @@ impl AsyncWrite for Limited {
         }
     }
 
-    /// What ends a handshake must go out in one write: the library does not try a second.
+    /// The end of a handshake must go out in one write: the library does not try a second.
     fn poll_write_vectored(
         self: Pin<&mut Self>,
         cx: &mut Context<'_>,

@@ -1,6 +1,6 @@
-//! Servers that ask for a client certificate when the check has none: by every kind of check, under both versions of TLS,
-//! whether they refuse with an alert, close without one, or close only after the handshake; and servers that ask and do
-//! without.
+//! Servers that ask for a client certificate when the check has none: every kind of check, both versions of TLS,
+//! servers that refuse with an alert, close without one, or close after the handshake; and servers that accept clients
+//! without one.
 
 use roundsman::model::policy::{
     GrpcProbe, HttpProbe, HttpVersion, Payload, ProbeKind, TcpProbe, TlsPolicy, WebsocketProbe,
@@ -27,8 +27,8 @@ fn kinds() -> Vec<(&'static str, ProbeKind, &'static [&'static str])> {
     vec![
         ("tls", ProbeKind::Tls, &[]),
         ("tcp", ProbeKind::Tcp(TcpProbe::default()), &[]),
-        ("tcp that listens", ProbeKind::Tcp(said), &[]),
-        ("tcp that asks", ProbeKind::Tcp(asked), &[]),
+        ("tcp that only expects", ProbeKind::Tcp(said), &[]),
+        ("tcp that sends", ProbeKind::Tcp(asked), &[]),
         ("http", ProbeKind::Http(get()), &["http/1.1"]),
         ("h2", ProbeKind::Http(HttpProbe { version: HttpVersion::H2, ..get() }), &["h2"]),
         ("grpc", ProbeKind::Grpc(grpc), &["h2"]),
@@ -51,7 +51,7 @@ const WAYS: [(&str, Refusing, &str); 3] = [
 ];
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn the_lack_of_a_client_certificate_is_told_from_any_other_failure() {
+async fn a_missing_client_certificate_is_distinguished_from_other_failures() {
     for version in [&TLS12, &TLS13] {
         for (way, refusing, start) in WAYS {
             for (kind, asked, alpn) in kinds() {
@@ -68,7 +68,7 @@ async fn the_lack_of_a_client_certificate_is_told_from_any_other_failure() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_server_that_asks_and_does_without_is_healthy() {
+async fn a_server_with_an_optional_client_certificate_is_healthy() {
     let plain = Origin::plain("a").await;
     let c = &*CERTIFICATES;
     for version in [&TLS12, &TLS13] {
@@ -85,9 +85,9 @@ async fn a_server_that_asks_and_does_without_is_healthy() {
     }
 }
 
-/// What nginx and others do: they take the handshake and refuse the request.
+/// As nginx and others do: they accept the handshake and refuse the request.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_request_that_is_refused_for_the_lack_of_a_certificate_has_the_hint() {
+async fn a_request_refused_for_a_missing_certificate_has_a_hint() {
     let asked = Some("it asked for a client certificate, which it may need: set tls.client_cert and tls.client_key");
     let c = &*CERTIFICATES;
     for (status, body, asks, hint) in [
@@ -105,9 +105,9 @@ async fn a_request_that_is_refused_for_the_lack_of_a_certificate_has_the_hint() 
     }
 }
 
-/// A check with a certificate of its own is not said to have none.
+/// A check with a client certificate is not reported to have none.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_certificate_that_is_not_accepted_is_not_a_lack_of_one() {
+async fn a_rejected_client_certificate_is_not_reported_as_missing() {
     let c = &*CERTIFICATES;
     let foreign = crate::origin::tls::certificates();
     let versions: [&'static SupportedProtocolVersion; 2] = [&TLS12, &TLS13];

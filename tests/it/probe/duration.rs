@@ -1,4 +1,4 @@
-//! `expect.max_duration`: a right answer that takes too long, of every kind of check.
+//! `expect.max_duration`: a correct response that takes too long, with every kind of check.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,7 +13,7 @@ use super::{LONG, answers, get, on_accept};
 use crate::origin::tls::{CERTIFICATES, TlsOrigin};
 use crate::origin::{Act, Origin, Reply};
 
-/// Nothing is as fast as that.
+/// No response is as fast as this.
 const NO_TIME: Duration = Duration::from_nanos(1);
 
 async fn within(max: Duration, target: &Address, tls: bool, kind: ProbeKind) -> ProbeReport {
@@ -23,7 +23,7 @@ async fn within(max: Duration, target: &Address, tls: bool, kind: ProbeKind) -> 
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn whatever_is_right_but_too_late_fails_and_in_time_passes() {
+async fn a_correct_response_fails_if_it_is_later_than_max_duration() {
     let origin = Origin::plain("a").await;
     let tls = TlsOrigin::with(&CERTIFICATES.good).start();
     let text = on_accept(Reply::acts(vec![Act::Write(b"220 ready".to_vec())]).then_hang());
@@ -47,14 +47,14 @@ async fn whatever_is_right_but_too_late_fails_and_in_time_passes() {
         let report = within(max, &server.address, false, ProbeKind::Websocket(websocket())).await;
         assert_eq!((report.code, report.status), (code, Some(101)), "websocket: {}", report.sentence());
     }
-    // What is wrong anyway is said as it is.
+    // A response that fails anyway is reported with its own reason.
     let missing = answers(Reply::status(503));
     let report = within(NO_TIME, &missing.address(), false, ProbeKind::Http(get())).await;
     assert_eq!(report.code, Code::L7Sts, "{}", report.sentence());
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn it_counts_to_the_last_byte_that_decides_and_to_the_end_where_that_decides() {
+async fn max_duration_counts_to_the_byte_that_decides_or_to_the_end() {
     let (pause, max) = (Duration::from_millis(200), Duration::from_millis(150));
     let excluded = Expect { body: vec![BodyRule::NotContains("down".into())], ..Expect::default() };
     let head = b"HTTP/1.1 200 OK\r\n\r\n".to_vec();

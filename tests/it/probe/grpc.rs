@@ -1,5 +1,6 @@
-//! Health checks of gRPC against a real server (tonic and tonic-health), plain and over TLS, and against peers that break
-//! off, break the rules or are no gRPC. What each answer is called is held by the tables beside `probe::grpc`.
+//! Health checks of gRPC against a real server (tonic and tonic-health), plain and over TLS, and against peers that
+//! close early, violate the protocol or do not speak gRPC. The tables beside `probe::grpc` test the meaning of each
+//! response.
 
 use std::convert::Infallible;
 use std::future::{Ready, ready};
@@ -34,7 +35,7 @@ impl Drop for Server {
     }
 }
 
-/// Listens, and gives what `serve` makes of that to a task.
+/// Listens, and spawns what `serve` makes of the listener.
 fn start<F: Future<Output = Result<(), tonic::transport::Error>> + Send + 'static>(
     serve: impl FnOnce(TcpIncoming) -> F,
 ) -> Server {
@@ -50,7 +51,7 @@ pub(super) fn healthy_server() -> (Server, HealthReporter) {
     (start(|incoming| tonic::transport::Server::builder().serve_with_incoming(health, incoming)), reporter)
 }
 
-/// What a server of tonic answers to a call of a service that it does not have.
+/// The response of a tonic server to a call of a service that it does not have.
 #[derive(Clone)]
 struct NoServices;
 
@@ -86,10 +87,10 @@ async fn check(target: &Address, service: &str) -> ProbeReport {
 const SERVICE: &str = "shop.Cart";
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_real_server_is_judged_by_what_it_says_of_itself() {
+async fn a_real_server_passes_only_while_it_reports_serving() {
     let (server, reporter) = healthy_server();
     let at = &server.address;
-    // tonic says SERVING of the server as a whole from the start.
+    // tonic reports SERVING for the server as a whole from the start.
     let serving = check(at, "").await;
     assert_eq!((serving.code, serving.status, serving.hint), (Code::L7Ok, Some(200), None), "{}", serving.reason);
     assert!(serving.reason.starts_with("SERVING in ") && serving.reason.ends_with(" ms"), "{}", serving.reason);
@@ -116,7 +117,7 @@ async fn a_real_server_is_judged_by_what_it_says_of_itself() {
         assert_eq!(report.code, code, "{}", report.sentence());
         assert!(report.sentence().starts_with(sentence), "{}", report.sentence());
     }
-    // The server as a whole is another service.
+    // The server as a whole has its own status.
     reporter.set_service_status("", ServingStatus::NotServing).await;
     let whole = check(at, "").await.sentence();
     assert!(whole.starts_with("NOT_SERVING, expected SERVING"), "{whole}");
@@ -141,7 +142,7 @@ fn trusting() -> TlsPolicy {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn over_tls_it_is_the_same_and_h2_must_be_settled() {
+async fn over_tls_results_are_the_same_and_alpn_must_select_h2() {
     let (server, reporter) = healthy_server();
     let front = TlsOrigin::with(&CERTIFICATES.good).alpn(&["h2"]).before_address(&server.address).start();
     let serving = grpc(&front.address(), of(""), Some(trusting()), LONG).await;
@@ -171,7 +172,7 @@ const GRPC: &[(&str, &str)] = &[(":status", "200"), ("content-type", "applicatio
 const SERVING: &[u8] = b"\0\0\0\0\x02\x08\x01";
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn peers_that_break_off_or_break_the_rules_are_told_apart() {
+async fn closed_connections_and_protocol_violations_are_distinguished() {
     let done: &[(&str, &str)] = &[("grpc-status", "0")];
     let page: &[(&str, &str)] = &[(":status", "404"), ("content-type", "text/html")];
     let huge = "x".repeat(8_000);
@@ -229,7 +230,7 @@ async fn peers_that_break_off_or_break_the_rules_are_told_apart() {
             "GOAWAY instead of an answer: ENHANCE_YOUR_CALM, \"too_many_pings\" (it limits how often",
         ),
         (
-            "RST_STREAM behind the message",
+            "RST_STREAM after the message",
             frames([head(GRPC, 0), data(SERVING, 0), reset(8)]),
             Code::L7Rsp,
             "stream reset inside the answer: CANCEL",
@@ -258,7 +259,7 @@ async fn peers_that_break_off_or_break_the_rules_are_told_apart() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_never_answers_ends_with_the_deadline() {
+async fn a_missing_grpc_response_fails_at_the_deadline() {
     let tick = Duration::from_millis(20);
     let hole = BlackHole::start();
     let silent = after_request([Act::Hang]);
@@ -284,7 +285,7 @@ async fn what_never_answers_ends_with_the_deadline() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_was_seen_of_a_call_is_kept_without_credentials() {
+async fn the_trace_of_a_call_is_kept_without_credentials() {
     let trailers: &[(&str, &str)] = &[("grpc-status", "7"), ("grpc-message", "not with s3cret")];
     let origin = frames([head(GRPC, 0), head(trailers, END_STREAM)]);
     let headers = vec![("authorization".into(), HeaderText::Secret(Secret::new("Bearer s3cret")))];

@@ -1,6 +1,6 @@
-//! Probes over HTTP/2 against real sockets: what is asked, what answers are worth, and peers that break off, break the
-//! rules or speak something else. Rules over answers are held by the tables beside `probe::answer`; here it is shown
-//! that they are the same ones.
+//! Probes over HTTP/2 against real sockets: the request, the meaning of responses, and peers that close early, violate
+//! the protocol or speak another one. The tables beside `probe::answer` test the rules for responses; these tests check
+//! that the same rules apply.
 
 use std::sync::Arc;
 
@@ -36,7 +36,7 @@ fn on_accept(acts: Vec<Act>) -> Origin {
     Origin::new().named("h").on_accept(Reply::acts(acts)).start_blocking()
 }
 
-/// The frames at once, and nothing more.
+/// An origin that sends these frames at once, and nothing more.
 pub(super) fn frames<const N: usize>(frames: [Vec<u8>; N]) -> Origin {
     after_request([Act::Write(frames.concat()), Act::Hang])
 }
@@ -45,7 +45,7 @@ const FLOOD: &str = "over 1 MiB of frames without a complete answer";
 const OK: &[(&str, &str)] = &[(":status", "200")];
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_answers_are_worth_is_as_over_http1() {
+async fn responses_pass_or_fail_as_over_http1() {
     let case = |name, origin, spec, code, says| Case { name, origin, spec: h2(spec), timeout: LONG, code, says };
     let html: &[(&str, &str)] = &[(":status", "503"), ("content-type", "text/html")];
     let away: &[(&str, &str)] = &[(":status", "302"), ("location", "/login")];
@@ -115,7 +115,7 @@ async fn what_answers_are_worth_is_as_over_http1() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_http2_itself_says_is_put_into_words() {
+async fn http2_errors_are_described() {
     let case = |name, origin, spec, says| Case { name, origin, spec: h2(spec), timeout: LONG, code: Code::L7Rsp, says };
     let ten: &[(&str, &str)] = &[(":status", "200"), ("content-length", "10")];
     let many: Vec<(String, String)> = (0..300).map(|i| (format!("x-{i}"), "v".to_owned())).collect();
@@ -227,7 +227,7 @@ async fn what_http2_itself_says_is_put_into_words() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_port_that_speaks_something_else_is_told_apart() {
+async fn a_port_of_another_protocol_is_recognised() {
     let case = |name, origin, says| Case { name, origin, spec: h2(get()), timeout: LONG, code: Code::L7Rsp, says };
     const HINT: &str = "(it answers in HTTP/1: remove version = \"h2\")";
     let http1 = || Reply::raw("HTTP/1.1 400 Bad Request\r\nContent-Length: 0\r\nConnection: close\r\n\r\n");
@@ -267,7 +267,7 @@ async fn a_port_that_speaks_something_else_is_told_apart() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_never_ends_over_http2_ends_with_the_deadline() {
+async fn an_unfinished_http2_response_fails_at_the_deadline() {
     let tick = Duration::from_millis(20);
     let case =
         |name, origin, spec, says| Case { name, origin, spec: h2(spec), timeout: SHORT, code: Code::L7Tout, says };
@@ -300,7 +300,7 @@ async fn what_never_ends_over_http2_ends_with_the_deadline() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_is_too_much_over_http2_is_not_taken() {
+async fn an_oversized_http2_response_is_refused() {
     let case = |name, origin, spec, says| Case { name, origin, spec: h2(spec), timeout: LONG, code: Code::L7Rsp, says };
     let mebibyte = "v".repeat(16_000);
     let bomb: Vec<u8> = [frame(1, 0, 1, &[0x88]), vec![]].concat();
@@ -350,7 +350,7 @@ async fn what_is_too_much_over_http2_is_not_taken() {
     .await;
 }
 
-/// What a real server of HTTP/2 saw of the only request on a connection, and whether that ended in good order.
+/// What a real HTTP/2 server saw of the only request on a connection, and whether the connection ended cleanly.
 #[derive(Debug, PartialEq, Eq)]
 struct Asked {
     line: String,
@@ -359,7 +359,7 @@ struct Asked {
     orderly: bool,
 }
 
-/// Answers one connection with 200 and this body, by the library's own server half.
+/// Answers one connection with 200 and this body, with the server side of the library.
 async fn serve_one(listener: TcpListener, body: &'static str) -> Asked {
     let (stream, _) = listener.accept().await.unwrap();
     let mut connection = h2::server::handshake(stream).await.unwrap();
@@ -388,7 +388,7 @@ async fn serve_one(listener: TcpListener, body: &'static str) -> Asked {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_request_arrives_as_configured_and_the_connection_ends_in_good_order() {
+async fn a_request_arrives_as_configured_and_the_connection_closes_cleanly() {
     let headers = vec![
         ("X-App".into(), HeaderText::Plain("shop".into())),
         ("Authorization".into(), HeaderText::Secret(Secret::new("Bearer s3cret"))),
@@ -449,13 +449,13 @@ async fn over_tls(front: &TlsOrigin, spec: HttpProbe) -> ProbeReport {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn over_tls_http2_must_be_settled() {
+async fn over_tls_alpn_must_select_h2() {
     let origin = frames([head(OK, 0), data(b"ready", END_STREAM)]);
     let front = |alpn: &[&str]| TlsOrigin::with(&CERTIFICATES.good).alpn(alpn).before(&origin).start();
     let settled = over_tls(&front(&["h2", "http/1.1"]), contains("ready")).await;
     assert_eq!(settled.code, Code::L7Ok, "{}", settled.sentence());
     assert_eq!(settled.trace.tls.as_ref().and_then(|tls| tls.alpn.as_deref()), Some("h2"));
-    // A server that knows no ALPN answers without one; one that knows it and has no h2 refuses.
+    // A server without ALPN responds without it; one that has ALPN without h2 refuses.
     let unsettled = over_tls(&front(&[]), contains("ready")).await;
     assert_eq!(unsettled.code, Code::L6Rsp);
     let words = "TLS did not negotiate h2 (it does not offer HTTP/2 on this port: remove version = \"h2\")";
@@ -465,9 +465,9 @@ async fn over_tls_http2_must_be_settled() {
     assert_eventually("every connection is closed", SLACK, || origin.open_connections() == 0).await;
 }
 
-/// The report has what `explain` shows, and no credential that came back.
+/// The report has what `explain` shows, and masks a credential that the response quotes.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_was_seen_over_http2_is_kept() {
+async fn the_trace_over_http2_is_kept_without_credentials() {
     let echo: &[(&str, &str)] = &[(":status", "500"), ("x-echo", "Bearer s3cret")];
     let origin = frames([head(echo, 0), data(b"s3cret is no token", END_STREAM)]);
     let headers = vec![("Authorization".into(), HeaderText::Secret(Secret::new("Bearer s3cret")))];
@@ -485,11 +485,11 @@ async fn what_was_seen_over_http2_is_kept() {
     assert!(!format!("{report:?}").contains("s3cret"), "{report:?}");
 }
 
-/// Memory that two looks at one process may differ by: what the allocator keeps at hand for its threads.
+/// How much two measurements of one process may differ: memory that the allocator keeps for its threads.
 const NOISE: u64 = 4 << 20;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn hundreds_of_hostile_answers_over_http2_leave_memory_flat() {
+async fn hundreds_of_hostile_http2_responses_do_not_grow_memory() {
     let origins = [
         after_request([Act::Endless(head(&[(":status", "103")], 0))]),
         after_request([Act::Write(head(OK, 0)), Act::Endless(data(b"x", 0))]),

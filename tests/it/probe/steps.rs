@@ -1,4 +1,4 @@
-//! Checks in steps against scripted servers: mail with STARTTLS, Redis, PostgreSQL and MySQL, as far as a check goes.
+//! Checks in steps against scripted servers: SMTP with STARTTLS, Redis, PostgreSQL and MySQL, as far as a check goes.
 
 use std::io::{self, Read, Write};
 use std::net::{TcpListener, TcpStream};
@@ -17,11 +17,11 @@ use crate::origin::tls::{CERTIFICATES, TlsOrigin};
 /// What a scripted server does on a connection.
 #[derive(Debug, Clone)]
 enum Line {
-    Says(&'static [u8]),
-    /// Reads as many bytes as this has; any others end the script.
-    Hears(&'static [u8]),
-    /// Hands the connection on, as it is.
-    Joins(Address),
+    Sends(&'static [u8]),
+    /// Reads this many bytes; the script ends if they are others.
+    Reads(&'static [u8]),
+    /// Relays the connection to this address.
+    Relays(Address),
 }
 
 fn act(connection: &mut TcpStream, script: &[Line]) -> io::Result<()> {
@@ -29,15 +29,15 @@ fn act(connection: &mut TcpStream, script: &[Line]) -> io::Result<()> {
     connection.set_nodelay(true)?;
     for line in script {
         match line {
-            Line::Says(bytes) => connection.write_all(bytes)?,
-            Line::Hears(bytes) => {
-                let mut heard = vec![0; bytes.len()];
-                connection.read_exact(&mut heard)?;
-                if heard != *bytes {
+            Line::Sends(bytes) => connection.write_all(bytes)?,
+            Line::Reads(bytes) => {
+                let mut received = vec![0; bytes.len()];
+                connection.read_exact(&mut received)?;
+                if received != *bytes {
                     return Err(io::ErrorKind::InvalidData.into());
                 }
             }
-            Line::Joins(address) => {
+            Line::Relays(address) => {
                 let other = TcpStream::connect(address.to_string())?;
                 let (mut from, mut to) = (connection.try_clone()?, other.try_clone()?);
                 std::thread::spawn(move || {
@@ -49,7 +49,7 @@ fn act(connection: &mut TcpStream, script: &[Line]) -> io::Result<()> {
             }
         }
     }
-    // Until the check closes, so that it ends for no other reason than its own.
+    // Until the check closes, so that the server does not end it.
     io::copy(connection, &mut io::sink()).map(drop)
 }
 
@@ -65,7 +65,7 @@ fn serve(script: Vec<Line>) -> Address {
     Address::Inet(address)
 }
 
-/// The check that a file says, as `config` makes it.
+/// The check of a configuration file, as `config` makes it.
 fn check(directory: &Path, health: &str) -> Arc<ProbeSpec> {
     let file = directory.join("roundsman.toml");
     let ca = CERTIFICATES.ca.pem.display();
@@ -104,42 +104,42 @@ tls = { server_name = "api.internal", ca_file = "CA" }
 /// A mail server up to the answer to STARTTLS, which is `answer`.
 fn smtp(answer: &'static [u8]) -> Vec<Line> {
     vec![
-        Line::Says(b"220-mx.example\r\n"),
-        Line::Says(b"220 ready\r\n"),
-        Line::Hears(b"EHLO lb\r\n"),
-        Line::Says(b"250-mx.example\r\n250-SIZE\r\n250 STARTTLS\r\n"),
-        Line::Hears(b"STARTTLS\r\n"),
-        Line::Says(answer),
+        Line::Sends(b"220-mx.example\r\n"),
+        Line::Sends(b"220 ready\r\n"),
+        Line::Reads(b"EHLO lb\r\n"),
+        Line::Sends(b"250-mx.example\r\n250-SIZE\r\n250 STARTTLS\r\n"),
+        Line::Reads(b"STARTTLS\r\n"),
+        Line::Sends(answer),
     ]
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn mail_is_spoken_over_starttls() {
-    let behind = serve(vec![
-        Line::Hears(b"EHLO lb\r\n"),
-        Line::Says(b"250-mx.example\r\n"),
-        Line::Says(b"250 AUTH PLAIN\r\n"),
-        Line::Hears(b"QUIT\r\n"),
-        Line::Says(b"221 bye\r\n"),
+async fn smtp_steps_pass_over_starttls() {
+    let inside = serve(vec![
+        Line::Reads(b"EHLO lb\r\n"),
+        Line::Sends(b"250-mx.example\r\n"),
+        Line::Sends(b"250 AUTH PLAIN\r\n"),
+        Line::Reads(b"QUIT\r\n"),
+        Line::Sends(b"221 bye\r\n"),
     ]);
-    let tls = TlsOrigin::with(&CERTIFICATES.good).before_address(&behind).start();
-    let script = [smtp(b"220 2.0.0 go ahead\r\n"), vec![Line::Joins(tls.address())]].concat();
+    let tls = TlsOrigin::with(&CERTIFICATES.good).before_address(&inside).start();
+    let script = [smtp(b"220 2.0.0 go ahead\r\n"), vec![Line::Relays(tls.address())]].concat();
     let report = talk(SMTP, script, LONG).await;
     assert_eq!((report.code, report.hint), (Code::L7Ok, None), "{}", report.sentence());
     let trace = report.trace;
     assert_eq!(trace.dialogue.len(), 9);
     assert!(trace.dialogue.iter().all(|step| step.done_in.is_some_and(|at| at <= report.duration)));
-    assert_eq!(&*trace.dialogue[0].heard, b"220-mx.example\r\n220 ");
+    assert_eq!(&*trace.dialogue[0].received, b"220-mx.example\r\n220 ");
     let shaken = trace.tls.expect("a handshake was made");
     assert!(shaken.verified && shaken.done_in >= trace.dialogue[4].done_in);
     assert_eq!(tls.handshakes()[0].server_name.as_deref(), Some("api.internal"));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_mail_server_that_does_otherwise_fails_with_its_step() {
+async fn an_unexpected_smtp_response_fails_with_its_step() {
     let stranger = TlsOrigin::with(&CERTIFICATES.wrong_name).start();
-    let strange = [smtp(b"220 go\r\n"), vec![Line::Joins(stranger.address())]].concat();
-    let cut = smtp(b"220 go\r\n").into_iter().chain([Line::Hears(b"\x16\x03\x01"), Line::Hears(b"no TLS")]).collect();
+    let strange = [smtp(b"220 go\r\n"), vec![Line::Relays(stranger.address())]].concat();
+    let cut = smtp(b"220 go\r\n").into_iter().chain([Line::Reads(b"\x16\x03\x01"), Line::Reads(b"no TLS")]).collect();
     for (name, script, code, says) in [
         (
             "no TLS now",
@@ -155,13 +155,13 @@ async fn a_mail_server_that_does_otherwise_fails_with_its_step() {
         ),
         (
             "busy",
-            vec![Line::Says(b"421 too busy\r\n")],
+            vec![Line::Sends(b"421 too busy\r\n")],
             Code::L7Tout,
             r#"step 1 of 9: expected "220 ", got "421 too busy\r\n" within 300ms"#,
         ),
         (
             "silent after EHLO",
-            vec![Line::Says(b"220 a\r\n"), Line::Hears(b"EHLO lb\r\n")],
+            vec![Line::Sends(b"220 a\r\n"), Line::Reads(b"EHLO lb\r\n")],
             Code::L7Tout,
             r#"step 3 of 9: expected a match of "^250 ", got "a\r\n" within 300ms"#,
         ),
@@ -178,13 +178,13 @@ async fn a_mail_server_that_does_otherwise_fails_with_its_step() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn databases_are_asked_in_their_own_words() {
+async fn redis_postgresql_and_mysql_steps_pass_and_fail() {
     const REDIS: &str = r#"steps = [{ send = "PING\r\n" }, { expect = "+PONG", fail_on = ["-LOADING", "-NOAUTH"] }]"#;
     const POSTGRES: &str =
         r#"steps = [{ send_hex = "00 00 00 08 04 d2 16 2f" }, { expect_hex = "53", fail_on = ["N"] }]"#;
     const MYSQL: &str = r#"steps = [{ expect_hex = "00 0a", fail_on = ["Too many connections"] }, { expect = "8." }]"#;
-    let redis = |answer| vec![Line::Hears(b"PING\r\n"), Line::Says(answer)];
-    let postgres = |answer| vec![Line::Hears(b"\0\0\0\x08\x04\xd2\x16\x2f"), Line::Says(answer)];
+    let redis = |answer| vec![Line::Reads(b"PING\r\n"), Line::Sends(answer)];
+    let postgres = |answer| vec![Line::Reads(b"\0\0\0\x08\x04\xd2\x16\x2f"), Line::Sends(answer)];
     for (health, script, code, says) in [
         (REDIS, redis(b"+PONG\r\n"), Code::L7Ok, "answered as expected in "),
         (
@@ -203,10 +203,10 @@ async fn databases_are_asked_in_their_own_words() {
         (POSTGRES, postgres(b"S"), Code::L7Ok, "answered as expected in "),
         (POSTGRES, postgres(b"N"), Code::L7Rsp, "step 2 of 2: got \"N\", which fails the check"),
         (POSTGRES, postgres(b"E"), Code::L7Tout, "step 2 of 2: expected hex 53, got hex 45 within 300ms"),
-        (MYSQL, vec![Line::Says(b"J\0\0\0\x0a8.0.36\0\x08\0\0\0salt")], Code::L7Ok, "answered as expected in "),
+        (MYSQL, vec![Line::Sends(b"J\0\0\0\x0a8.0.36\0\x08\0\0\0salt")], Code::L7Ok, "answered as expected in "),
         (
             MYSQL,
-            vec![Line::Says(b"\x17\0\0\0\xff\x10\x04Too many connections")],
+            vec![Line::Sends(b"\x17\0\0\0\xff\x10\x04Too many connections")],
             Code::L7Rsp,
             "step 1 of 2: got \"Too many connections\", which fails the check",
         ),
@@ -220,22 +220,22 @@ async fn databases_are_asked_in_their_own_words() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn the_whole_check_goes_over_tls_where_there_is_no_step_for_it() {
-    let behind = serve(vec![Line::Hears(b"PING\r\n"), Line::Says(b"+PONG\r\n")]);
-    let tls = TlsOrigin::with(&CERTIFICATES.good).before_address(&behind).start();
+async fn without_a_starttls_step_the_whole_check_uses_tls() {
+    let inside = serve(vec![Line::Reads(b"PING\r\n"), Line::Sends(b"+PONG\r\n")]);
+    let tls = TlsOrigin::with(&CERTIFICATES.good).before_address(&inside).start();
     for words in [
         r#"steps = [{ send = "PING\r\n" }, { expect = "+PONG" }]"#,
         "send = \"PING\\r\\n\"\nexpect = { contains = \"+PONG\" }",
     ] {
         let health = format!("{words}\ntls = {{ server_name = \"api.internal\", ca_file = \"CA\" }}");
-        let report = talk(&health, vec![Line::Joins(tls.address())], LONG).await;
+        let report = talk(&health, vec![Line::Relays(tls.address())], LONG).await;
         assert_eq!(report.code, Code::L7Ok, "{}", report.sentence());
         assert!(report.trace.tls.is_some_and(|tls| tls.verified));
     }
     assert_eq!(tls.handshakes().len(), 2);
 }
 
-/// The real program sends a secret, and shows it nowhere: not in its own words, and not where the server sends it back.
+/// The real program sends a secret and never shows it, not even where the server sends it back.
 #[test]
 fn secrets_are_sent_and_never_shown() {
     const SECRET: &str = "s3cr3t-f0r-steps";
@@ -243,10 +243,10 @@ fn secrets_are_sent_and_never_shown() {
     std::fs::write(directory.path().join("text"), format!("{SECRET}\n")).unwrap();
     std::fs::write(directory.path().join("hex"), "de ad be ef 01 02\n").unwrap();
     let target = serve(vec![
-        Line::Hears(b"AUTH s3cr3t-f0r-steps\r\n"),
-        Line::Says(b"-ERR s3cr3t-f0r-steps and \xde\xad\xbe\xef\x01\x02 are wrong\r\n"),
-        Line::Hears(b"\0\xde\xad\xbe\xef\x01\x02\xff"),
-        Line::Says(b"\xde\xad\xbe\xef\x01\x02 again\r\n"),
+        Line::Reads(b"AUTH s3cr3t-f0r-steps\r\n"),
+        Line::Sends(b"-ERR s3cr3t-f0r-steps and \xde\xad\xbe\xef\x01\x02 are wrong\r\n"),
+        Line::Reads(b"\0\xde\xad\xbe\xef\x01\x02\xff"),
+        Line::Sends(b"\xde\xad\xbe\xef\x01\x02 again\r\n"),
     ]);
     let file = directory.path().join("r.toml");
     let at = directory.path().display();

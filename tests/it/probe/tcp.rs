@@ -23,7 +23,7 @@ async fn talk(origin: &Origin, send: Option<&str>, expect: Option<&str>, timeout
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_text_passes_in_whatever_pieces_it_comes() {
+async fn an_expected_text_passes_in_any_pieces() {
     let tick = Duration::from_millis(2);
     for acts in [
         vec![Act::Write(b"220 mail ready\r\n".to_vec())],
@@ -40,9 +40,9 @@ async fn a_text_passes_in_whatever_pieces_it_comes() {
     }
 }
 
-/// A peer that does not say goodbye gets 100 ms for it, which are no part of how long it took.
+/// A peer gets 100 ms to close the connection, which do not count into the duration.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn the_wait_for_a_goodbye_is_no_part_of_the_duration() {
+async fn waiting_for_the_close_of_the_peer_is_not_part_of_the_duration() {
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let upstream = roundsman::model::Address::Inet(listener.local_addr().unwrap());
     let silent = tokio::spawn(async move {
@@ -63,7 +63,7 @@ async fn the_wait_for_a_goodbye_is_no_part_of_the_duration() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_is_sent_is_answered_and_the_close_is_an_orderly_one() {
+async fn a_check_that_sends_closes_its_connection_cleanly() {
     let origin = Origin::plain("a").await;
     let request = "GET /healthz HTTP/1.1\r\nHost: a\r\n\r\n";
     let report = talk(&origin, Some(request), Some("hello from a"), LONG).await;
@@ -72,11 +72,11 @@ async fn what_is_sent_is_answered_and_the_close_is_an_orderly_one() {
     assert_eventually("the origin sees the end", SLACK, || origin.endings() == [Ending::Eof]).await;
     let report = talk(&origin, Some(request), None, LONG).await;
     assert_eq!(report.code, Code::L4Ok, "{}", report.sentence());
-    assert_eventually("it has come", SLACK, || origin.count("/healthz") == 2).await;
+    assert_eventually("the request has arrived", SLACK, || origin.count("/healthz") == 2).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_text_that_does_not_come_is_told_with_what_came_instead() {
+async fn a_missing_text_is_reported_with_the_bytes_received() {
     let wait = Act::Wait(Duration::from_millis(50));
     for (name, reply, timeout, code, says) in [
         (
@@ -115,7 +115,7 @@ async fn a_text_that_does_not_come_is_told_with_what_came_instead() {
             &["connection closed before \"ready\" arrived: 0 bytes received"],
         ),
         (
-            "a close behind a part",
+            "a close after a part",
             Reply::raw("read"),
             LONG,
             Code::L7Rsp,
@@ -129,7 +129,7 @@ async fn a_text_that_does_not_come_is_told_with_what_came_instead() {
             &["connection reset before \"ready\" arrived: 0 bytes received"],
         ),
         (
-            "a reset behind a part",
+            "a reset after a part",
             Reply::raw("read").then(wait).then_reset(),
             LONG,
             Code::L7Rsp,
@@ -142,7 +142,7 @@ async fn a_text_that_does_not_come_is_told_with_what_came_instead() {
         assert_eq!(report.code, code, "{name}: {sentence}");
         let mut rest = sentence.as_str();
         for part in says {
-            let at = rest.find(part).unwrap_or_else(|| panic!("{name}: {sentence:?} does not say {part:?}"));
+            let at = rest.find(part).unwrap_or_else(|| panic!("{name}: {sentence:?} does not have {part:?}"));
             rest = &rest[at + part.len()..];
         }
         assert!(origin.bytes_written() < 32 << 20, "{name}: {} bytes were taken", origin.bytes_written());
@@ -150,7 +150,7 @@ async fn a_text_that_does_not_come_is_told_with_what_came_instead() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn silence_is_told_apart_by_whether_a_text_was_sent() {
+async fn the_hint_for_a_silent_server_depends_on_whether_a_text_was_sent() {
     for (send, hint) in [
         (None, "it accepts connections but sends nothing: it may wait for the client to send first"),
         (Some("PING\r\n"), "it accepts connections but does not answer what was sent"),
@@ -162,7 +162,7 @@ async fn silence_is_told_apart_by_whether_a_text_was_sent() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_probe_tells_where_it_came_from_and_how_long_it_took() {
+async fn a_trace_has_the_local_address_and_the_connect_time() {
     let origin = Origin::plain("a").await;
     let report = talk(&origin, None, None, LONG).await;
     assert_eq!(report.code, Code::L4Ok);

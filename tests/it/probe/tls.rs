@@ -1,4 +1,4 @@
-//! Probes over TLS: both versions, every kind of certificate problem in words, and handshakes that break off anywhere.
+//! Probes over TLS: both versions, descriptions of every certificate problem, and handshakes that end anywhere.
 
 use std::sync::Arc;
 
@@ -49,7 +49,7 @@ async fn https(target: &Address, policy: TlsPolicy) -> ProbeReport {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_handshake_is_a_pass_in_either_version_and_ends_in_good_order() {
+async fn a_handshake_passes_in_either_version_and_closes_cleanly() {
     for (version, name) in [(&TLS12, "TLSv1.2"), (&TLS13, "TLSv1.3")] {
         let origin = TlsOrigin::with(&CERTIFICATES.good).version(version).start();
         for _ in 0..2 {
@@ -71,13 +71,13 @@ async fn a_handshake_is_a_pass_in_either_version_and_ends_in_good_order() {
         }
         assert_eventually("both connections have ended", SLACK, || origin.handshakes().len() == 2).await;
         for handshake in origin.handshakes() {
-            assert!(handshake.done && handshake.goodbye && !handshake.resumed, "{name}: {handshake:?}");
+            assert!(handshake.done && handshake.close_notify && !handshake.resumed, "{name}: {handshake:?}");
         }
     }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_is_wrong_with_a_certificate_is_said_in_words() {
+async fn certificate_problems_are_described() {
     let c = &*CERTIFICATES;
     for (name, identity, policy, sentence) in [
         (
@@ -100,7 +100,7 @@ async fn what_is_wrong_with_a_certificate_is_said_in_words() {
              (set tls.server_name to a name that the certificate has)",
         ),
         (
-            "wrong name given",
+            "another name configured",
             &c.good,
             TlsPolicy { server_name: Some("b.example".into()), ..trusting() },
             "certificate is not for b.example: it has localhost, api.internal, 127.0.0.1, ::1 \
@@ -124,6 +124,13 @@ async fn what_is_wrong_with_a_certificate_is_said_in_words() {
             "self-signed",
             &c.self_signed,
             trusting(),
+            "self-signed certificate (CN=self.internal) \
+             (tls.ca_file does not hold this certificate: add it, or use one that a CA in that file has issued)",
+        ),
+        (
+            "self-signed",
+            &c.self_signed,
+            TlsPolicy { roots: None, ..trusting() },
             "self-signed certificate (CN=self.internal) (set tls.ca_file to this certificate, or tls.verify = false)",
         ),
         (
@@ -138,12 +145,12 @@ async fn what_is_wrong_with_a_certificate_is_said_in_words() {
             let origin = TlsOrigin::with(identity).version(version).start();
             let report = tls(&origin.address(), policy.clone()).await;
             if report.reason.contains("this machine has no root certificates") {
-                // What such a machine says is held by a test beside the code.
+                // A test beside the code covers such a machine.
                 assert_eq!((name, report.code), ("unknown to the system", Code::L6Rsp));
                 continue;
             }
             assert_eq!((report.code, report.sentence().as_str()), (Code::L6Rsp, sentence), "{name}");
-            let trace = report.trace.tls.expect("what was seen of the handshake");
+            let trace = report.trace.tls.expect("the trace of the handshake");
             assert_eq!((trace.done_in, trace.verified), (None, false), "{name}");
             let issuer = if name == "self-signed" { "issuer CN=self.internal" } else { "issuer CN=Test CA" };
             assert!(trace.certificate.as_deref().is_some_and(|c| c.contains(issuer)), "{:?}", trace.certificate);
@@ -156,21 +163,21 @@ async fn what_is_wrong_with_a_certificate_is_said_in_words() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_certificate_that_is_its_own_root_is_trusted_for_its_names_only() {
+async fn a_trusted_self_signed_certificate_is_accepted_for_its_names_only() {
     let own = with_roots(&CERTIFICATES.self_signed);
     let origin = TlsOrigin::with(&CERTIFICATES.self_signed).start();
     assert_eq!(tls(&origin.address(), own.clone()).await.code, Code::L6Ok);
     let elsewhere = TlsPolicy { server_name: Some("b.example".into()), ..own };
     let report = tls(&origin.address(), elsewhere).await;
     assert!(report.reason.starts_with("certificate is not for b.example"), "{}", report.reason);
-    // Another one with the same name is not it.
+    // Another certificate with the same name is not trusted.
     let another = certificates();
     let report = tls(&origin.address(), with_roots(&another.self_signed)).await;
     assert_eq!((report.code, &*report.reason), (Code::L6Rsp, "self-signed certificate (CN=self.internal)"));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn the_name_of_an_upstream_is_asked_for_and_verified() {
+async fn the_name_of_an_upstream_is_sent_as_sni_and_verified() {
     let plain = Origin::plain("a").await;
     let origin = TlsOrigin::with(&CERTIFICATES.good).before(&plain).start();
     let port = origin.address().port().unwrap();
@@ -196,7 +203,7 @@ async fn the_name_of_an_upstream_is_asked_for_and_verified() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn an_answer_over_tls_is_judged_like_any_other() {
+async fn a_response_over_tls_passes_or_fails_like_any_other() {
     let plain = Origin::new().named("a").on("/healthz").reply(200).times(1).then(503).start_blocking();
     let origin = TlsOrigin::with(&CERTIFICATES.good).alpn(&["h2", "http/1.1"]).before(&plain).start();
     let spec = spec(trusting(), ProbeKind::Http(get()));
@@ -212,7 +219,7 @@ async fn an_answer_over_tls_is_judged_like_any_other() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_client_certificate_is_shown() {
+async fn a_client_certificate_is_sent() {
     let c = &*CERTIFICATES;
     let plain = Origin::plain("a").await;
     for version in [&TLS12, &TLS13] {
@@ -231,7 +238,7 @@ async fn a_client_certificate_is_shown() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_does_not_speak_tls_is_told_from_what_does() {
+async fn a_plain_port_and_a_tls_port_are_distinguished() {
     let banner = |text: &str| Origin::new().on_accept(Reply::raw(text).then_hang()).start_blocking();
     for (origin, sentence) in [
         (
@@ -259,7 +266,7 @@ async fn what_does_not_speak_tls_is_told_from_what_does() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn peers_that_share_no_protocol_say_so() {
+async fn a_peer_without_a_common_protocol_is_reported() {
     let origin = TlsOrigin::with(&CERTIFICATES.good).alpn(&["h2"]).start();
     let report = https(&origin.address(), trusting()).await;
     assert_eq!(
@@ -274,13 +281,13 @@ async fn peers_that_share_no_protocol_say_so() {
     let refusing = Origin::new().on_accept(Reply::raw(b"\x15\x03\x03\0\x02\x02\x28")).start_blocking();
     let report = https(&refusing.address(), trusting()).await;
     assert_eq!(&*report.reason, "TLS refused with alert handshake_failure");
-    // It has asked for no certificate, so that ours is not what it lacks.
+    // It has not asked for a certificate, so the lack of one is not the reason.
     assert!(report.hint.is_some_and(|hint| hint.contains("cipher suite") && !hint.contains("certificate")));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_handshake_that_stalls_anywhere_ends_with_the_deadline() {
-    // TLS 1.3 has said all after some 900 bytes; then it is the answer that does not come.
+async fn a_stalled_handshake_fails_at_the_deadline() {
+    // With TLS 1.3 the handshake is complete after some 900 bytes; after that the response is missing.
     let plain = Origin::plain("a").await;
     for bytes in [0, 1, 5, 100, 300, 500] {
         let origin = TlsOrigin::with(&CERTIFICATES.good).before(&plain).limited(bytes, Limit::Stall).start();
@@ -299,7 +306,7 @@ async fn a_handshake_that_stalls_anywhere_ends_with_the_deadline() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_connection_that_breaks_at_any_byte_is_a_failure_at_once() {
+async fn a_connection_that_ends_after_any_byte_fails_at_once() {
     let plain = answers(Reply::ok("hello"));
     let spec = spec(trusting(), ProbeKind::Http(contains("hello")));
     for (limit, word) in [(Limit::Reset, "connection reset"), (Limit::Close, "connection closed")] {
@@ -329,7 +336,7 @@ async fn a_connection_that_breaks_at_any_byte_is_a_failure_at_once() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_text_is_spoken_over_tls_too() {
+async fn a_text_check_works_over_tls() {
     let plain = Origin::new()
         .on_accept(Reply::acts(vec![Act::Write(b"220 rea".to_vec()), Act::Write(b"dy\r\n".to_vec())]).then_hang())
         .start_blocking();
@@ -345,17 +352,17 @@ async fn a_text_is_spoken_over_tls_too() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_unix_socket_is_asked_for_localhost() {
+async fn a_unix_socket_over_tls_uses_the_name_localhost() {
     let plain = Origin::plain("a").await;
     let origin = TlsOrigin::with(&CERTIFICATES.good).before(&plain).start();
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("tls.sock");
     let listener = tokio::net::UnixListener::bind(&path).unwrap();
-    let behind = format!("127.0.0.1:{}", origin.address().port().unwrap());
+    let relayed = format!("127.0.0.1:{}", origin.address().port().unwrap());
     let relay = tokio::spawn(async move {
         let (mut unix, _) = listener.accept().await.unwrap();
-        let mut tcp = tokio::net::TcpStream::connect(behind).await.unwrap();
-        // Either side may be the first to go.
+        let mut tcp = tokio::net::TcpStream::connect(relayed).await.unwrap();
+        // Either side may close first.
         let _ = tokio::io::copy_bidirectional(&mut unix, &mut tcp).await;
     });
     let report = https(&Address::Unix(Arc::from(path.as_path())), trusting()).await;
@@ -367,9 +374,9 @@ async fn a_unix_socket_is_asked_for_localhost() {
     assert_eq!(plain.requests("/healthz")[0].field("host"), Some("localhost"));
 }
 
-/// The keys of the file, the program and the words that its operator reads.
+/// The keys of the file, and the reasons that the program reports.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn the_program_checks_over_tls_as_its_file_says() {
+async fn tls_checks_of_a_configuration_file_work_in_the_program() {
     let c = &*CERTIFICATES;
     let plain = Origin::plain("a").await;
     let open = TlsOrigin::with(&c.good).before(&plain).start();

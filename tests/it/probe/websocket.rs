@@ -1,5 +1,5 @@
-//! WebSocket probes against a scripted server: the handshake, the ping and its pong, the goodbye, and whatever goes
-//! wrong on the way. The tables of the 101 and of frames stand beside the code.
+//! WebSocket probes against a scripted server: the handshake, the ping and its pong, the close, and their failures. The
+//! tables for the 101 and for frames are beside the code.
 
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
@@ -28,10 +28,10 @@ fn spec(probe: WebsocketProbe) -> Arc<ProbeSpec> {
     Arc::new(ProbeSpec { port: PortRule::Same, tls: None, kind: ProbeKind::Websocket(probe), max_duration: None })
 }
 
-/// A server that takes one connection, as a script tells it.
+/// A server that serves one connection as a script says.
 pub(super) struct Server {
     pub address: Address,
-    /// The request, and all that came after it when the script had ended and the peer had closed.
+    /// The request, and all bytes after it until the peer closed.
     seen: Receiver<(String, Vec<u8>)>,
 }
 
@@ -41,26 +41,26 @@ impl Server {
     }
 }
 
-/// `script` gets the connection, the key, and what it has read behind the request.
+/// `script` gets the connection, the key, and the bytes read after the request.
 fn server(script: impl FnOnce(&mut TcpStream, &str, &mut Vec<u8>) + Send + 'static) -> Server {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = Address::Inet(listener.local_addr().unwrap());
-    let (tell, seen) = channel();
+    let (sender, seen) = channel();
     std::thread::spawn(move || {
         let (mut stream, _) = listener.accept().unwrap();
         stream.set_read_timeout(Some(SLACK)).unwrap();
-        let mut heard = Vec::new();
-        while !heard.windows(4).any(|w| w == b"\r\n\r\n") {
-            assert!(read_some(&mut stream, &mut heard) > 0, "the request ends early");
+        let mut received = Vec::new();
+        while !received.windows(4).any(|w| w == b"\r\n\r\n") {
+            assert!(read_some(&mut stream, &mut received) > 0, "the request ends early");
         }
-        let end = heard.windows(4).position(|w| w == b"\r\n\r\n").unwrap() + 4;
-        let mut rest = heard.split_off(end);
-        let head = String::from_utf8(heard).unwrap();
+        let end = received.windows(4).position(|w| w == b"\r\n\r\n").unwrap() + 4;
+        let mut rest = received.split_off(end);
+        let head = String::from_utf8(received).unwrap();
         let key = head.lines().find_map(|line| line.strip_prefix("Sec-WebSocket-Key: ")).unwrap_or_default().to_owned();
         script(&mut stream, &key, &mut rest);
         while read_some(&mut stream, &mut rest) > 0 {}
-        // Nobody may be waiting for it.
-        let _ = tell.send((head, rest));
+        // The test may have ended.
+        let _ = sender.send((head, rest));
     });
     Server { address, seen }
 }
@@ -117,10 +117,10 @@ async fn run(server: &Server, probe_of: WebsocketProbe, timeout: Duration) -> Pr
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_pong_is_a_pass_and_the_goodbye_is_said() {
+async fn a_pong_passes_and_a_close_frame_is_sent() {
     let mqtt = WebsocketProbe { subprotocol: Some("mqtt".into()), ..websocket() };
     let server = serving("Sec-WebSocket-Protocol: mqtt\r\n", |payload| {
-        // Other frames come first: a text, a ping, another's pong.
+        // Other frames come first: a text, a ping, a pong for another ping.
         [&b"\x81\x02hi\x89\x00\x8a\x01x"[..], &pong(&payload)].concat()
     });
     let target = server.address.clone();
@@ -142,7 +142,7 @@ async fn a_pong_is_a_pass_and_the_goodbye_is_said() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn each_probe_has_a_key_and_a_ping_of_its_own() {
+async fn each_probe_has_its_own_key_and_ping() {
     let mut seen = std::collections::HashSet::new();
     for _ in 0..2 {
         let server = serving("", |payload| pong(&payload));
@@ -155,7 +155,7 @@ async fn each_probe_has_a_key_and_a_ping_of_its_own() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_is_no_websocket_is_told_with_its_reason() {
+async fn a_failed_websocket_check_is_reported_with_its_reason() {
     for (name, server, subprotocol, code, sentence) in [
         (
             "a wrong accept",
@@ -191,7 +191,7 @@ async fn what_is_no_websocket_is_told_with_its_reason() {
             "subprotocol \"chat\", expected \"mqtt\"",
         ),
         (
-            "a subprotocol nobody asked for",
+            "an unrequested subprotocol",
             server(|stream, key, _| {
                 stream.write_all(&accepted(key, "Sec-WebSocket-Protocol: chat\r\n")).unwrap();
             }),
@@ -251,14 +251,14 @@ async fn what_is_no_websocket_is_told_with_its_reason() {
     }
 }
 
-/// A connection to take the place of one that is to be dropped.
+/// A connection to replace one that is to be dropped.
 fn refused() -> TcpStream {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     TcpStream::connect(listener.local_addr().unwrap()).unwrap()
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_pong_that_never_comes_ends_with_the_deadline() {
+async fn a_missing_pong_fails_at_the_deadline() {
     let silent = server(|stream, key, rest| {
         stream.write_all(&accepted(key, "")).unwrap();
         read_frame(stream, rest);
@@ -281,7 +281,7 @@ async fn a_pong_that_never_comes_ends_with_the_deadline() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn endless_messages_are_not_listened_to() {
+async fn endless_messages_are_read_up_to_a_limit() {
     let endless = server(|stream, key, _| {
         stream.write_all(&accepted(key, "")).unwrap();
         let message = [&b"\x82\x7e\xff\xff"[..], &[0; 65_535]].concat();
@@ -291,14 +291,14 @@ async fn endless_messages_are_not_listened_to() {
                 return;
             }
         }
-        panic!("650 MB were taken");
+        panic!("650 MB were read");
     });
     let report = run(&endless, websocket(), LONG).await;
     assert_eq!((report.code, &*report.reason), (Code::L7Rsp, "no pong, but 1 MiB of other messages"));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn sixteen_heads_before_the_101_are_read() {
+async fn sixteen_interim_responses_before_the_101_are_read() {
     let interim = |count: usize| {
         format!("HTTP/1.1 100 Continue\r\nX-Filler: {}\r\n\r\n", "a".repeat(30_000)).repeat(count).into_bytes()
     };
@@ -312,7 +312,7 @@ async fn sixteen_heads_before_the_101_are_read() {
     for plain in [false, true] {
         let beyond = server(move |stream, key, _| {
             let last = if plain { b"HTTP/1.1 101 Ok\r\n\r\n".to_vec() } else { accepted(key, "") };
-            // The probe may have closed before it has taken all.
+            // The probe may close before it has read all.
             let _ = stream.write_all(&[interim(17), last].concat());
         });
         let report = run(&beyond, websocket(), LONG).await;
@@ -322,7 +322,7 @@ async fn sixteen_heads_before_the_101_are_read() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_plain_answer_is_judged_by_its_status() {
+async fn a_response_other_than_101_is_reported_by_its_status() {
     for (reply, sentence) in [
         (
             Reply::ok("fine"),
@@ -347,10 +347,10 @@ async fn a_plain_answer_is_judged_by_its_status() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_ping_goes_over_tls_too() {
+async fn a_ping_works_over_tls() {
     let plain = serving("", |payload| pong(&payload));
-    let behind = plain.address.clone();
-    let front = TlsOrigin::with(&CERTIFICATES.good).alpn(&["h2", "http/1.1"]).before_address(&behind).start();
+    let inside = plain.address.clone();
+    let front = TlsOrigin::with(&CERTIFICATES.good).alpn(&["h2", "http/1.1"]).before_address(&inside).start();
     let roots = vec![Certificate(Arc::from(&CERTIFICATES.ca.der()[..]))];
     let tls = TlsPolicy { verify: true, server_name: None, roots: Some(roots), client: None };
     let kind = ProbeKind::Websocket(websocket());
@@ -359,5 +359,5 @@ async fn a_ping_goes_over_tls_too() {
     assert_eq!((report.code, report.status), (Code::L7Ok, Some(101)), "{}", report.sentence());
     assert_eq!(report.trace.tls.unwrap().alpn.as_deref(), Some("http/1.1"));
     let (_, rest) = plain.wait();
-    assert_eq!(&rest[..2], [0x88, 0x82], "the goodbye went through");
+    assert_eq!(&rest[..2], [0x88, 0x82], "the close frame arrived");
 }

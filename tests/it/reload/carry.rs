@@ -1,4 +1,4 @@
-//! What still applies after a reload is carried over.
+//! State that a reload carries over.
 
 use std::time::Duration;
 
@@ -8,15 +8,11 @@ use roundsman::model::{AdminState, HealthState};
 use super::{PATIENCE, apply, rare, upstream};
 use crate::client::{Client, get};
 use crate::origin::{Origin, Reply};
-use crate::program::{Program, QUICK, fetch, pool};
+use crate::program::{Program, QUICK, fetch, http_check, pool};
 use crate::support::assert_eventually;
 
-fn http_check() -> String {
-    format!("type = \"http\"\npath = \"/healthz\"\n{QUICK}")
-}
-
 #[tokio::test(flavor = "multi_thread")]
-async fn the_same_upstream_keeps_state_streak_counters_load_and_what_the_operator_said() {
+async fn the_same_upstream_keeps_state_streak_counters_load_and_orders() {
     let good = Origin::new().on("/slow").reply(Reply::ok("slow").delay(Duration::from_secs(3))).start().await;
     let sick = Origin::new().on("/healthz").reply(503).start().await;
     let drained = Origin::plain("drained").await;
@@ -31,7 +27,7 @@ async fn the_same_upstream_keeps_state_streak_counters_load_and_what_the_operato
     }
     let web = program.web;
     let slow = tokio::spawn(async move { get(web, "/slow").await });
-    assert_eventually("the slow request is under way", PATIENCE, || good.count("/slow") == 1).await;
+    assert_eventually("the slow request is in flight", PATIENCE, || good.count("/slow") == 1).await;
 
     let before = program.status().await;
     apply(&program, &format!("{pools}{}", pool("other", &[&good.text()], ""))).await;
@@ -57,13 +53,13 @@ async fn the_same_upstream_keeps_state_streak_counters_load_and_what_the_operato
     assert_eq!(slow.await.unwrap().text(), "slow");
     let end = tokio::time::Instant::now() + PATIENCE;
     while upstream(&program, "api", &good.text()).await.in_flight > 0 {
-        assert!(tokio::time::Instant::now() < end, "the lease is never given back");
+        assert!(tokio::time::Instant::now() < end, "the request stays in flight");
     }
-    assert_eq!(drained.count("/"), 0, "a drained one gets nothing after a reload either");
+    assert_eq!(drained.count("/"), 0, "a draining upstream gets no request after a reload either");
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn reloads_neither_hurry_probes_nor_put_them_off() {
+async fn reloads_neither_advance_nor_delay_probes() {
     let origin = Origin::plain("a").await;
     let check = "type = \"http\"\npath = \"/healthz\"\ninterval = \"1s\"\nhealthy_threshold = 1\njitter = 0\n";
     let text = |n: usize| pool("api", &[&origin.text()], check) + &pool(&format!("extra{n}"), &["127.0.0.1:1"], "");
@@ -81,7 +77,7 @@ async fn reloads_neither_hurry_probes_nor_put_them_off() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn weight_backup_and_balance_leave_health_alone() {
+async fn changes_of_weight_backup_and_balance_do_not_change_health() {
     let (a, b, spare) = (Origin::plain("a").await, Origin::plain("b").await, Origin::plain("spare").await);
     let program = Program::start_ready(&pool("api", &[&a.text(), &b.text(), &spare.text()], &rare("/healthz"))).await;
     for origin in [&a, &b, &spare] {
@@ -108,11 +104,11 @@ async fn weight_backup_and_balance_leave_health_alone() {
     assert_eq!((a.count("/"), b.count("/"), spare.count("/")), (30, 10, 0), "three to one, and no backup");
     apply(&program, &pools.replace("round_robin", "least_request")).await;
     assert_eq!(upstream(&program, "api", &a_text).await.since, before.upstreams[0].since);
-    assert_eq!([&a, &b, &spare].map(|origin| origin.count("/healthz")), [1, 1, 1], "nobody was probed for it");
+    assert_eq!([&a, &b, &spare].map(|origin| origin.count("/healthz")), [1, 1, 1], "the reload caused no probe");
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_renamed_pool_and_the_parts_of_a_split_one_take_the_verdict() {
+async fn renamed_and_split_pools_keep_the_verdict() {
     let (a, b) = (Origin::plain("a").await, Origin::plain("b").await);
     b.set("/healthz", 503);
     let program = Program::start_ready(&pool("api", &[&a.text(), &b.text()], &rare("/healthz"))).await;
@@ -140,11 +136,11 @@ async fn a_renamed_pool_and_the_parts_of_a_split_one_take_the_verdict() {
         assert_eq!(upstream(&program, name, &a.text()).await.state, HealthState::Healthy, "{name}");
     }
     assert_eq!(upstream(&program, "two", &b.text()).await.state, HealthState::Unhealthy);
-    assert_eq!(probes(), probed, "nobody was probed for it");
+    assert_eq!(probes(), probed, "the reload caused no probe");
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn equal_checks_are_one_probe_and_different_ones_do_not_touch() {
+async fn equal_checks_share_one_probe_and_different_ones_are_independent() {
     let origin = Origin::new().on("/other").reply(503).start().await;
     let other = format!("type = \"http\"\npath = \"/other\"\n{QUICK}");
     let pools = pool("api", &[&origin.text()], &http_check())
@@ -161,11 +157,11 @@ async fn equal_checks_are_one_probe_and_different_ones_do_not_touch() {
     let sent_before = origin.count("/healthz");
     let (api, twin) = reads().await;
     let sent = origin.count("/healthz");
-    assert_eq!(api.checks_total, twin.checks_total, "one picture, one probe");
+    assert_eq!(api.checks_total, twin.checks_total, "both pools show the same probes");
     assert!((sent_before - 1..=sent).contains(&api.checks_total), "{sent_before} to {sent} sent: {api:?}");
     assert_eq!((api.state, twin.state), (HealthState::Healthy, HealthState::Healthy));
 
-    // A third reader that a reload adds gets the verdict at once, and the number of probes stays the same.
+    // A third pool with the same check gets the verdict at once, and the number of probes stays the same.
     apply(&program, &format!("{pools}{}", pool("third", &[&origin.text()], &http_check()))).await;
     assert_eq!(upstream(&program, "third", &origin.text()).await.state, HealthState::Healthy);
     let (from, began) = (origin.count("/healthz"), tokio::time::Instant::now());
@@ -175,7 +171,7 @@ async fn equal_checks_are_one_probe_and_different_ones_do_not_touch() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_interval_for_unhealthy_ones_is_explained_and_a_reload_that_drops_it_looks_again() {
+async fn unhealthy_interval_is_explained_and_a_reload_without_it_probes_at_once() {
     let origin = Origin::new().on("/healthz").reply(503).start().await;
     let rarely = format!("{}\nunhealthy_interval = \"1h\"", http_check());
     let program = Program::start(&pool("api", &[&origin.text()], &rarely)).await;

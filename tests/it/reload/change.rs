@@ -1,4 +1,4 @@
-//! What a reload changes: timing, what is probed, the upstreams, and the secrets that checks send.
+//! What a reload changes: timing, checks, upstreams, and the secrets that checks send.
 
 use std::time::Duration;
 
@@ -9,11 +9,11 @@ use super::{PATIENCE, apply, rare, upstream};
 use crate::client::{Client, get};
 use crate::load::{Load, Plan, failures};
 use crate::origin::{Origin, Reply, refusing_address};
-use crate::program::{Program, QUICK, fetch, pool};
+use crate::program::{Program, fetch, http_check, pool};
 use crate::support::assert_eventually;
 
 #[tokio::test(flavor = "multi_thread")]
-async fn new_thresholds_judge_the_streak_that_is_there_and_a_shorter_interval_counts_from_the_last_start() {
+async fn new_thresholds_apply_to_the_open_streak_and_a_shorter_interval_counts_from_the_last_start() {
     let origin = Origin::plain("a").await;
     let check = |more: &str| format!("type = \"http\"\npath = \"/healthz\"\njitter = 0\nhealthy_threshold = 1\n{more}");
     let patient = check("interval = \"100ms\"\nunhealthy_threshold = 1000\n");
@@ -26,7 +26,7 @@ async fn new_thresholds_judge_the_streak_that_is_there_and_a_shorter_interval_co
 
     apply(&program, &pool("api", &[&origin.text()], &check("interval = \"60s\"\nunhealthy_threshold = 3\n"))).await;
     let after = upstream(&program, "api", &origin.text()).await;
-    assert_eq!((after.state, after.carried), (HealthState::Unhealthy, false), "judged when it was published");
+    assert_eq!((after.state, after.carried), (HealthState::Unhealthy, false), "the new thresholds apply at once");
     let streak = after.streak.unwrap();
     assert!(streak.count >= before.streak.unwrap().count && streak.needed == 3, "{streak:?}");
     assert_eq!(get(program.web, "/").await.status, 503);
@@ -41,7 +41,7 @@ async fn new_thresholds_judge_the_streak_that_is_there_and_a_shorter_interval_co
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_shorter_timeout_holds_for_the_probe_in_flight_too() {
+async fn a_shorter_timeout_applies_to_the_probe_in_flight() {
     let origin = Origin::new().on("/healthz").reply(Reply::hang()).start().await;
     let check = |timing: &str| format!("type = \"http\"\npath = \"/healthz\"\nunhealthy_threshold = 1\n{timing}");
     let patient = check("interval = \"1h\"\ntimeout = \"1h\"\n");
@@ -50,12 +50,12 @@ async fn a_shorter_timeout_holds_for_the_probe_in_flight_too() {
     let quick = check("interval = \"1s\"\ntimeout = \"300ms\"\n");
     apply(&program, &pool("api", &[&origin.text()], &quick)).await;
     program.wait_for_state("api", &origin.text(), "unhealthy", PATIENCE).await;
-    let last = upstream(&program, "api", &origin.text()).await.last_check.expect("one has ended");
+    let last = upstream(&program, "api", &origin.text()).await.last_check.expect("a probe has ended");
     assert_eq!(last.code, "L7TOUT", "{last:?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_changed_check_is_made_at_once_while_the_old_verdict_stands() {
+async fn a_changed_check_runs_at_once_while_the_old_verdict_is_kept() {
     let origin = Origin::new().on("/new").reply(Reply::status(503).delay(Duration::from_secs(2))).start().await;
     let program = Program::start_ready(&pool("api", &[&origin.text()], &rare("/old"))).await;
     let before = upstream(&program, "api", &origin.text()).await;
@@ -93,7 +93,7 @@ async fn a_late_result_of_the_old_check_is_dropped() {
     let end = Instant::now() + PATIENCE;
     loop {
         let now = upstream(&program, "api", &origin.text()).await;
-        assert_eq!(now.state, HealthState::Healthy, "the old check's 503 counts for nothing");
+        assert_eq!(now.state, HealthState::Healthy, "the old check's 503 does not count");
         if !now.carried {
             assert_eq!(now.transitions_total, before.transitions_total);
             return;
@@ -104,16 +104,16 @@ async fn a_late_result_of_the_old_check_is_dropped() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_removed_upstream_gets_nothing_more_and_finishes_what_it_has() {
+async fn a_removed_upstream_gets_no_new_request_and_finishes_those_in_flight() {
     let a = Origin::new().on("/slow").reply(Reply::ok("whole").delay(Duration::from_secs(2))).start().await;
     let b = Origin::plain("b").await;
-    let check = format!("type = \"http\"\npath = \"/healthz\"\n{QUICK}");
+    let check = http_check();
     let program = Program::start_ready(&pool("api", &[&a.text()], &check)).await;
     let mut warm = Client::connect(program.web).await;
     assert_eq!(warm.get("/").await.text(), format!("hello from {}", a.text()));
     let web = program.web;
     let slow = tokio::spawn(async move { get(web, "/slow").await });
-    assert_eventually("the slow request is under way", PATIENCE, || a.count("/slow") == 1).await;
+    assert_eventually("the slow request is in flight", PATIENCE, || a.count("/slow") == 1).await;
     apply(&program, &pool("api", &[&a.text(), &b.text()], &check)).await;
     program.wait_for_state("api", &b.text(), "healthy", PATIENCE).await;
     let path = format!("/api/v1/pools/api/upstreams/{}/drain", a.text());
@@ -122,17 +122,17 @@ async fn a_removed_upstream_gets_nothing_more_and_finishes_what_it_has() {
     assert_eq!(apply(&program, &pool("api", &[&b.text()], &check)).await, Vec::<String>::new());
     let (requests, metrics) = (a.count("/"), program.metrics().await);
     assert!(program.upstream("api", &a.text()).await.is_none());
-    assert!(!metrics.contains(&a.text()) && metrics.contains(&b.text()), "its series have ended:\n{metrics}");
+    assert!(!metrics.contains(&a.text()) && metrics.contains(&b.text()), "its series are gone:\n{metrics}");
     for _ in 0..50 {
         assert_eq!(warm.get("/").await.text(), "hello from b");
     }
     assert_eq!(slow.await.unwrap().text(), "whole");
     assert_eq!((a.count("/"), a.count("/slow")), (requests, 1));
     let probes = a.count("/healthz");
-    assert_eventually("b is probed on", PATIENCE, || b.count("/healthz") > 20).await;
-    assert!(a.count("/healthz") <= probes + 1, "it is not probed any more");
+    assert_eventually("b is still probed", PATIENCE, || b.count("/healthz") > 20).await;
+    assert!(a.count("/healthz") <= probes + 1, "a is not probed any more");
 
-    // What the operator said of it ended with it.
+    // The order ended when the upstream was removed.
     apply(&program, &pool("api", &[&b.text(), &a.text()], &check)).await;
     let back = upstream(&program, "api", &a.text()).await;
     assert_eq!((back.admin.to_string().as_str(), back.requests_total), ("enabled", 0));
@@ -143,23 +143,23 @@ async fn a_removed_upstream_gets_nothing_more_and_finishes_what_it_has() {
 async fn removed_upstreams_serve_until_a_new_one_is_healthy() {
     let (old, new) = (Origin::plain("old").await, Origin::plain("new").await);
     new.set("/healthz", 503);
-    let check = format!("type = \"http\"\npath = \"/healthz\"\n{QUICK}");
+    let check = http_check();
     let program = Program::start_ready(&pool("api", &[&old.text()], &check)).await;
     let load = Load::start(program.web, &Plan::post(4, 100));
     assert_eq!(apply(&program, &pool("api", &[&new.text()], &check)).await, ["api"]);
     program.wait_for_state("api", &new.text(), "unhealthy", PATIENCE).await;
     let warming = program.pool("api").await;
-    let retiring = warming.upstreams.iter().find(|u| u.address == old.text()).expect("it is still there");
+    let retiring = warming.upstreams.iter().find(|u| u.address == old.text()).expect("status lists it as retiring");
     assert!(warming.warming && retiring.retiring && retiring.eligible && retiring.state == HealthState::Healthy);
     assert_eq!(get(program.web, "/").await.text(), "hello from old");
     let probes = old.count("/healthz");
     assert_eventually("it is still probed", PATIENCE, || old.count("/healthz") > probes + 2).await;
 
-    // Another reload while it warms replaces the new set.
+    // Another reload during warming replaces the new set.
     let dead = refusing_address().to_string();
     assert_eq!(apply(&program, &pool("api", &[&dead, &new.text()], &check)).await, ["api"]);
     assert_eq!(get(program.web, "/").await.text(), "hello from old");
-    assert_eq!(new.count("/"), 0, "nothing before it has passed");
+    assert_eq!(new.count("/"), 0, "no request before it has passed");
 
     new.set("/healthz", 200);
     program.wait_for_state("api", &new.text(), "healthy", PATIENCE).await;
@@ -190,7 +190,7 @@ async fn requests_to_a_new_pool_wait_for_its_first_verdict() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn secrets_are_read_again() {
+async fn a_reload_reads_secrets_again() {
     let origin = Origin::plain("a").await;
     let program = Program::spawn(&pool("api", &[&origin.text()], &rare("/healthz")));
     let secret = program.dir().join("secret");

@@ -1,4 +1,4 @@
-//! Reloads that are refused, that change nothing, that come in storms, and that come under load.
+//! Reloads that are refused, that change nothing, that come many at once, and that come under load.
 
 use std::time::Duration;
 
@@ -25,7 +25,7 @@ async fn wait_for_reload(program: &Program, result: ReloadResult) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn hup_and_post_do_the_same() {
+async fn sighup_and_the_api_reload_alike() {
     let (a, b) = (Origin::plain("a").await, Origin::plain("b").await);
     let program = Program::start_ready(&pool("api", &[&a.text()], &rare("/healthz"))).await;
     assert!(program.status().await.config.last_reload.is_none(), "null before the first");
@@ -45,12 +45,12 @@ async fn hup_and_post_do_the_same() {
     program.write(&pool("api", &[&b.text()], &rare("/healthz")));
     program.signal(Signal::SIGHUP);
     wait_for_reload(&program, ReloadResult::Applied).await;
-    assert_eq!(program.status().await.generation, 3, "a refused one has no number");
+    assert_eq!(program.status().await.generation, 3, "a refused reload has no generation");
     assert_eq!(get(program.web, "/").await.text(), "hello from b");
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_leads_nowhere_is_logged_at_start_and_after_a_reload() {
+async fn unused_pools_are_warned_of_at_start_and_after_a_reload() {
     let origin = Origin::plain("a").await;
     let with_unused = |name: &str| {
         pool("api", &[&origin.text()], &rare("/healthz")) + &pool(name, &["127.0.0.1:1", "127.0.0.1:2"], "")
@@ -66,7 +66,7 @@ async fn what_leads_nowhere_is_logged_at_start_and_after_a_reload() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_bad_file_changes_nothing_and_says_so_everywhere() {
+async fn an_invalid_file_changes_nothing_and_is_reported_everywhere() {
     let origin = Origin::plain("a").await;
     let pools = pool("api", &[&origin.text()], &rare("/healthz"));
     let program = Program::start_ready(&pools).await;
@@ -94,21 +94,34 @@ async fn a_bad_file_changes_nothing_and_says_so_everywhere() {
         assert_eq!(program.order_reload().await.0, 422, "{text:?}");
     }
     std::fs::remove_file(program.file()).unwrap();
-    assert_eq!(program.order_reload().await.0, 422, "a file that is gone");
+    assert_eq!(program.order_reload().await.0, 422, "a missing file");
 
     let last = program.status().await;
-    let info = last.config.last_reload.expect("there was one");
+    let info = last.config.last_reload.expect("status has the last reload");
     assert_eq!((last.generation, info.result), (1, ReloadResult::Refused));
     assert!(info.error.is_some());
-    let logged = || program.log().contains("Configuration refused; nothing changed");
-    assert_eventually("it is logged", PATIENCE, logged).await;
+    let refusals =
+        || program.log().lines().filter(|line| line.contains("Configuration refused; nothing changed")).count();
+    assert_eventually("all are logged", PATIENCE, || refusals() == 6).await;
+    let log = program.log();
+    let line = log.lines().find(|line| line.contains("Configuration refused; nothing changed")).expect("just seen");
+    let line: serde_json::Value = serde_json::from_str(line).expect("JSON");
+    let errors: Vec<&str> = line["errors"].as_array().expect("a list").iter().filter_map(|e| e.as_str()).collect();
+    let mistakes = reply.errors.iter().filter(|error| error.severity == "error").count();
+    assert_eq!(errors.len(), mistakes, "one text for each mistake, without line ends: {errors:?}");
+    assert!(errors.iter().all(|error| error.contains(".toml:") && !error.contains('\n')), "{errors:?}");
+    assert!(errors.iter().any(|error| error.contains("; did you mean `\"api\"`?")), "{errors:?}");
     assert_eq!(program.metric("roundsman_config_last_reload_success").await, Some(0.0));
     assert_eq!(program.metric("roundsman_config_generation").await, Some(1.0));
     let after = upstream(&program, "api", &origin.text()).await;
     assert_eq!((after.state, after.since, after.streak), (before.state, before.since, before.streak));
     let refusals = program.events(0).await.events;
     let refused = |what: &EventWhat| matches!(what, EventWhat::Reload { result, .. } if result == "refused");
-    assert_eq!(refusals.iter().filter(|event| refused(&event.what)).count(), 6, "a dry run is none: {refusals:?}");
+    assert_eq!(
+        refusals.iter().filter(|event| refused(&event.what)).count(),
+        6,
+        "a dry run is not a reload: {refusals:?}"
+    );
     assert_eventually("some load", PATIENCE, || load.count() > 50).await;
     let outcomes = load.stop().await;
     assert_eq!(failures(&outcomes), Vec::<String>::new());
@@ -120,7 +133,7 @@ async fn a_bad_file_changes_nothing_and_says_so_everywhere() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_same_content_again_is_unchanged() {
+async fn a_reload_of_the_same_content_is_unchanged() {
     let origin = Origin::plain("a").await;
     let pools = pool("api", &[&origin.text()], &rare("/healthz"));
     let program = Program::start_ready(&pools).await;
@@ -129,11 +142,11 @@ async fn the_same_content_again_is_unchanged() {
     let (_, reply) = program.reload(&format!("# A comment changes nothing.\n{pools}")).await;
     assert_eq!((reply.result, reply.generation), (ReloadResult::Unchanged, 1));
     assert_eq!(program.status().await.config.last_reload.unwrap().result, ReloadResult::Unchanged);
-    assert_eq!(origin.count("/healthz"), 1, "nobody was probed for it");
+    assert_eq!(origin.count("/healthz"), 1, "the reload caused no probe");
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_needs_a_restart_is_named_and_refused_whole() {
+async fn a_change_that_needs_a_restart_refuses_the_whole_file() {
     let (a, b) = (Origin::plain("a").await, Origin::plain("b").await);
     let program = Program::start_ready(&pool("api", &[&a.text()], &rare("/healthz"))).await;
     let other = pool("api", &[&b.text()], &rare("/healthz"));
@@ -146,13 +159,13 @@ async fn what_needs_a_restart_is_named_and_refused_whole() {
     assert_eq!(status, 422);
     assert!(reply.error.as_deref().is_some_and(|error| error.contains("admin.address")), "{reply:?}");
     assert!(try_fetch(elsewhere, "GET", "/livez").await.is_err());
-    assert!(program.upstream("api", &b.text()).await.is_none(), "nothing of it is applied");
+    assert!(program.upstream("api", &b.text()).await.is_none(), "no part of the file is applied");
     assert_eq!(get(program.web, "/").await.text(), "hello from a");
     assert_eq!(b.total(), 0);
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_reload_that_takes_long_holds_up_no_request() {
+async fn a_slow_reload_delays_no_request() {
     let origin = Origin::plain("a").await;
     let pools = |n: u32| {
         let threads = format!("[runtime]\nthreads = 1\n[pools.extra{n}]\nupstreams = [\"127.0.0.1:1\"]\n");
@@ -174,7 +187,7 @@ async fn a_reload_that_takes_long_holds_up_no_request() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn in_a_storm_the_last_content_wins() {
+async fn after_many_reloads_at_once_the_last_content_runs() {
     let origins = [Origin::plain("a").await, Origin::plain("b").await];
     let text = |n: usize| pool("api", &[&origins[n % 2].text()], QUICK) + &pool(&format!("p{n}"), &["127.0.0.1:1"], "");
     let program = Program::start_ready(&text(0)).await;
@@ -200,7 +213,7 @@ async fn in_a_storm_the_last_content_wins() {
     }
     let status = program.status().await;
     assert!(status.generation <= 202, "{}", status.generation);
-    assert_eq!(status.pools.0.len(), 2, "and nothing of the others");
+    assert_eq!(status.pools.0.len(), 2, "and no pool of the other files");
     program.wait_for_state("api", &origins[1].text(), "healthy", PATIENCE).await;
     let outcomes = load.stop().await;
     assert_eq!(failures(&outcomes), Vec::<String>::new());
@@ -231,11 +244,11 @@ async fn a_request_in_flight_finishes_over_any_number_of_reloads() {
     assert!(reloads >= 3, "{reloads}");
     let path = format!("/api/v1/pools/api/upstreams/{}/undrain", b.text());
     assert_eq!(fetch(program.admin, "POST", &path).await.0, 200);
-    assert_eq!(client.get("/").await.text(), "hello from b", "its connection goes on under the new configuration");
+    assert_eq!(client.get("/").await.text(), "hello from b", "its connection continues under the new configuration");
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn three_hundred_reloads_under_load_drop_nothing_and_leave_nothing_behind() {
+async fn three_hundred_reloads_under_load_fail_no_request_and_leak_nothing() {
     let (a, b) = (Origin::plain("a").await, Origin::plain("b").await);
     let extra = crate::program::free_address();
     let text = |n: usize| {
@@ -252,7 +265,7 @@ async fn three_hundred_reloads_under_load_drop_nothing_and_leave_nothing_behind(
         program.write(&text(n));
         let (status, reply) = program.order_reload().await;
         assert_eq!((status, reply.result), (200, ReloadResult::Applied), "{n}: {reply:?}");
-        // So that the load has its turns between reloads.
+        // So that requests run between the reloads.
         tokio::time::sleep(Duration::from_millis(5)).await;
         if n == 100 {
             measured = Some((program.descriptors(), program.threads(), program.resident()));

@@ -36,7 +36,7 @@ async fn wait_until_refused(address: SocketAddr) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn listeners_come_and_go_while_others_serve() {
+async fn listeners_are_added_and_removed_while_others_serve() {
     let origin = Origin::new().on("/slow").reply(Reply::ok("slow").delay(Duration::from_secs(1))).start().await;
     let pools = pool("api", &[&origin.text()], &rare("/healthz"));
     let program = Program::start_ready(&pools).await;
@@ -50,19 +50,19 @@ async fn listeners_come_and_go_while_others_serve() {
     assert_eq!(idle.get("/").await.status, 200);
     let mut busy = Client::connect(extra).await;
     let busy = tokio::spawn(async move { busy.get("/slow").await });
-    assert_eventually("it is under way", PATIENCE, || origin.count("/slow") == 1).await;
+    assert_eventually("the request is in flight", PATIENCE, || origin.count("/slow") == 1).await;
 
     assert_eq!(listen(&program, std::slice::from_ref(&main), &pools).await, (200, String::new()));
     wait_until_refused(extra).await;
     let answer = busy.await.unwrap();
-    assert_eq!((answer.status, answer.text().as_str()), (200, "slow"), "the request under way finishes");
+    assert_eq!((answer.status, answer.text().as_str()), (200, "slow"), "the request in flight finishes");
     assert_eq!(answer.field("connection"), Some("close"));
     idle.wait_for_close(PATIENCE).await;
     assert_eq!(failures(&load.stop().await), Vec::<String>::new());
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_listener_that_went_can_come_back_at_once() {
+async fn a_removed_listener_can_be_added_again_at_once() {
     let origin = Origin::plain("a").await;
     let pools = pool("api", &[&origin.text()], &rare("/healthz"));
     let program = Program::start_ready(&pools).await;
@@ -84,7 +84,7 @@ async fn a_listener_that_went_can_come_back_at_once() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_trial_takes_no_socket_from_a_reload() {
+async fn a_dry_run_takes_no_socket_from_a_reload() {
     let origin = Origin::plain("a").await;
     let pools = pool("api", &[&origin.text()], &rare("/healthz"));
     let program = Program::start_ready(&pools).await;
@@ -107,7 +107,7 @@ async fn a_trial_takes_no_socket_from_a_reload() {
     }
     stop.store(true, Ordering::Relaxed);
     trials.join_all().await;
-    assert_eq!(program.status().await.generation, 201, "a trial changes nothing");
+    assert_eq!(program.status().await.generation, 201, "a dry run changes nothing");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -128,7 +128,7 @@ async fn a_renamed_listener_keeps_its_socket_and_its_connections() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_listener_may_move() {
+async fn a_listener_can_change_its_address() {
     let origin = Origin::plain("a").await;
     let pools = pool("api", &[&origin.text()], &rare("/healthz"));
     let program = Program::start_ready(&pools).await;
@@ -144,7 +144,7 @@ async fn a_listener_may_move() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_port_that_is_taken_refuses_the_whole_reload_and_frees_the_other_new_sockets() {
+async fn a_busy_port_refuses_the_whole_reload_and_frees_its_other_new_sockets() {
     let (a, b) = (Origin::plain("a").await, Origin::plain("b").await);
     let program = Program::start_ready(&pool("api", &[&a.text()], &rare("/healthz"))).await;
     let (free, taken) = (free_address(), std::net::TcpListener::bind("127.0.0.1:0").unwrap());
@@ -160,11 +160,11 @@ async fn a_port_that_is_taken_refuses_the_whole_reload_and_frees_the_other_new_s
     assert_eq!(status, 422);
     let address = taken.local_addr().unwrap().to_string();
     assert!(error.contains("listeners.last") && error.contains(&address) && error.contains("in use"), "{error}");
-    assert!(refuses(free).await, "it was bound and is free again");
-    std::net::TcpListener::bind(free).expect("anybody may have it");
-    assert!(!socket.exists(), "a socket file of a refused reload is left behind");
+    assert!(refuses(free).await, "it was bound and is closed again");
+    std::net::TcpListener::bind(free).expect("the port is free");
+    assert!(!socket.exists(), "a refused reload removes its socket file");
     assert_eq!(get(program.web, "/").await.text(), "hello from a");
-    assert_eq!(b.total(), 0, "nothing of the file is applied");
+    assert_eq!(b.total(), 0, "no part of the file is applied");
     drop(taken);
     assert_eq!(listen(&program, &listeners, &pools).await, (200, String::new()));
     assert_eq!(get(free, "/").await.status, 200);
@@ -172,7 +172,7 @@ async fn a_port_that_is_taken_refuses_the_whole_reload_and_frees_the_other_new_s
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn routes_change_together_and_at_once() {
+async fn routes_change_atomically() {
     let (a, b) = (Origin::plain("a").await, Origin::plain("b").await);
     let text = |swap: bool| {
         let (x, y) = if swap { ("b", "a") } else { ("a", "b") };
@@ -197,5 +197,5 @@ async fn routes_change_together_and_at_once() {
         assert_eq!((x.as_str(), y.as_str()), want, "round {round}");
     }
     let outcomes = load.stop().await;
-    assert_eq!(failures(&outcomes), Vec::<String>::new(), "no request fell between two tables");
+    assert_eq!(failures(&outcomes), Vec::<String>::new(), "every request is routed by one table");
 }

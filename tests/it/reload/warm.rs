@@ -73,7 +73,8 @@ async fn a_reload_that_judges_the_kept_ones_unhealthy_lets_the_removed_serve_on(
 /// Blue and green: all primaries are replaced, while a backup is kept, or while two must be healthy.
 #[tokio::test(flavor = "multi_thread")]
 async fn the_removed_serve_until_the_new_can_alone_whatever_backup_is_kept_and_however_many_are_needed() {
-    let check = format!("type = \"http\"\npath = \"/healthz\"\nunhealthy_threshold = 2\n{TIMING}");
+    // No upstream becomes unhealthy because the machine is slow: then a backup would serve, rightly.
+    let check = format!("type = \"http\"\npath = \"/healthz\"\nunhealthy_threshold = 1_000\n{TIMING}");
     for (needed, with_backup) in [(1, true), (2, false), (2, true)] {
         let origins = ["old", "old too", "new", "new too", "backup"].map(|name| Origin::new().named(name).start());
         let [a, b, c, d, backup] =

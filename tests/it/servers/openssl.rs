@@ -1,5 +1,5 @@
-//! `openssl s_server` as the peers that no library of ours can be: with a key that is too small, with TLS 1.1 and 1.0 only,
-//! and with its own way to refuse a client without a certificate.
+//! `openssl s_server` as a peer that our libraries cannot be: with a key that is too small, with TLS 1.1 and 1.0 only,
+//! and with another way to refuse a client without a certificate.
 
 use std::process::Command;
 use std::sync::Arc;
@@ -16,7 +16,7 @@ use crate::program::free_address;
 
 const OPENSSL: &str = "/usr/bin/openssl";
 
-/// A directory with a self-signed certificate for 127.0.0.1 and its key of so many bits.
+/// A directory with a self-signed certificate for 127.0.0.1 and its key of this many bits.
 fn certified(bits: u32) -> TempDir {
     let dir = directory();
     let made = Command::new(OPENSSL)
@@ -29,7 +29,7 @@ fn certified(bits: u32) -> TempDir {
     dir
 }
 
-/// What a handshake with `s_server ARGUMENTS` is reported to be; `verify`: by its own certificate as root.
+/// The report of a handshake with `s_server ARGUMENTS`; `verify`: with its own certificate as the root.
 async fn shaken(bits: u32, arguments: &[&str], verify: bool) -> ProbeReport {
     let dir = certified(bits);
     let root = CertificateDer::from_pem_file(dir.path().join("cert.pem")).expect("its certificate");
@@ -60,7 +60,7 @@ async fn shaken(bits: u32, arguments: &[&str], verify: bool) -> ProbeReport {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_key_that_is_too_small_is_named_with_its_certificate() {
+async fn a_too_small_key_is_reported_with_its_certificate() {
     if installed(OPENSSL, "openssl").is_none() {
         return;
     }
@@ -78,7 +78,7 @@ async fn a_key_that_is_too_small_is_named_with_its_certificate() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_peer_with_old_versions_only_is_named_as_that() {
+async fn a_peer_with_old_tls_versions_only_is_reported() {
     if installed(OPENSSL, "openssl").is_none() {
         return;
     }
@@ -91,7 +91,7 @@ async fn a_peer_with_old_versions_only_is_named_as_that() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn the_lack_of_a_client_certificate_is_named() {
+async fn a_missing_client_certificate_is_reported() {
     if installed(OPENSSL, "openssl").is_none() {
         return;
     }

@@ -1,6 +1,6 @@
-//! The presets against the servers they are for, as Debian packages them: each is healthy by its preset, and unhealthy when its
-//! process stops answering although its kernel still accepts connections. What a preset says about the server's log is tried
-//! too. All servers run at once, behind one roundsman.
+//! The presets against their servers, as Debian packages them: each server is healthy, and unhealthy when its process
+//! is stopped although its kernel still accepts connections. What the documentation of a preset says about the server's
+//! log is tested too. All servers run at once, as upstreams of one roundsman.
 
 use std::net::SocketAddr;
 use std::process::Command;
@@ -12,18 +12,18 @@ use nix::unistd::Pid;
 use super::{PATIENCE, Server, directory, installed};
 use crate::program::{Program, free_address};
 
-/// Short enough for a test, and long enough for a loaded machine.
+/// Short enough for a test, and long enough for a busy machine.
 const TIMING: &str = "interval = \"1s\"\ntimeout = \"1s\"\nfast_interval = \"300ms\"\nhealthy_threshold = 2\n\
                       unhealthy_threshold = 3\nstart_period = \"0s\"\n";
 
-/// One real server behind one preset.
+/// One real server and its preset.
 struct Case {
     preset: &'static str,
     /// Further keys of the check.
     keys: String,
     address: SocketAddr,
     server: Server,
-    /// Comes so often in the server's log, however often it is checked.
+    /// How often these texts are in the server's log, however often it is checked.
     quiet: &'static [(&'static str, usize)],
 }
 
@@ -43,7 +43,7 @@ impl Case {
     }
 }
 
-/// Gives the directory to `user`: some servers refuse to run as root.
+/// Makes `user` the owner of the directory: some servers refuse to run as root.
 fn give(directory: &std::path::Path, user: &str) {
     let done = Command::new("chown").args(["-R", user]).arg(directory).status().expect("run chown");
     assert!(done.success(), "chown {user}");
@@ -81,7 +81,7 @@ fn memcached() -> Option<Case> {
 fn mosquitto() -> Option<Case> {
     let program = installed("/usr/sbin/mosquitto", "mosquitto")?;
     let (address, dir) = (free_address(), directory());
-    // It wants a user name: code 5, which passes.
+    // It requires a user name: code 5, which passes.
     let config = format!("listener {} 127.0.0.1\nallow_anonymous false\n", address.port());
     std::fs::write(dir.path().join("mosquitto.conf"), config).expect("write the configuration");
     let server = Server::start(Command::new(program).args(["-c", "mosquitto.conf"]), dir);
@@ -127,7 +127,7 @@ fn mariadb() -> Option<Case> {
     command.arg(format!("--datadir={}", data.display())).arg(format!("--socket={}", dir.path().join("s").display()));
     command.arg(format!("--port={}", address.port()));
     let server = Server::start(&mut command, dir);
-    // A refused log-in is another warning. This one is of the connection that waited for the server.
+    // A refused login is another warning. This one is about the connection that waited for the server.
     Some(Case { preset: "mysql", keys: String::new(), address, server, quiet: &[("Aborted connection", 1)] })
 }
 
@@ -207,7 +207,7 @@ fn nats() -> Option<Case> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn presets_hold_on_real_servers() {
+async fn presets_work_on_real_servers() {
     let made =
         [redis(), memcached(), mosquitto(), postgresql(), mariadb(), slapd(), exim(), etcd(), prometheus(), nats()];
     let mut cases = Vec::new();
@@ -219,7 +219,7 @@ async fn presets_hold_on_real_servers() {
         return;
     }
     let pools: String = cases.iter().map(Case::pool).collect();
-    // A plain TCP check beside the others: it is none of the server's business.
+    // A plain TCP check beside the others, which the server must not notice.
     let pools = format!(
         "{pools}[pools.connect]\nupstreams = [{}]\n[pools.connect.health]\n{TIMING}",
         cases.iter().map(|case| format!("\"{}\"", case.address)).collect::<Vec<_>>().join(", ")
@@ -229,17 +229,20 @@ async fn presets_hold_on_real_servers() {
         program.wait_for_state(case.preset, &case.address.to_string(), "healthy", PATIENCE).await;
     }
     let checks =
-        program.upstream(cases[0].preset, &cases[0].address.to_string()).await.expect("it is there").checks_total;
+        program.upstream(cases[0].preset, &cases[0].address.to_string()).await.expect("status lists it").checks_total;
     let mut seen = checks;
     let end = tokio::time::Instant::now() + PATIENCE;
     while seen < checks + 5 {
-        assert!(tokio::time::Instant::now() < end, "checks go on");
+        assert!(tokio::time::Instant::now() < end, "checks continue");
         tokio::time::sleep(Duration::from_millis(20)).await;
-        seen =
-            program.upstream(cases[0].preset, &cases[0].address.to_string()).await.expect("it is there").checks_total;
+        seen = program
+            .upstream(cases[0].preset, &cases[0].address.to_string())
+            .await
+            .expect("status lists it")
+            .checks_total;
     }
     for case in &cases {
-        let upstream = program.upstream(case.preset, &case.address.to_string()).await.expect("it is there");
+        let upstream = program.upstream(case.preset, &case.address.to_string()).await.expect("status lists it");
         assert_eq!(upstream.state.as_str(), "healthy", "{}: {:?}", case.preset, upstream.last_check);
         let log = case.server.log();
         for (line, times) in case.quiet {
@@ -249,8 +252,8 @@ async fn presets_hold_on_real_servers() {
     }
     for case in &cases {
         program.wait_for_state(case.preset, &case.address.to_string(), "unhealthy", PATIENCE).await;
-        // What only the kernel answers looks alive to a check that only connects.
-        let plain = program.upstream("connect", &case.address.to_string()).await.expect("it is there");
+        // The kernel of a stopped process still accepts, so a check that only connects passes.
+        let plain = program.upstream("connect", &case.address.to_string()).await.expect("status lists it");
         assert_eq!(plain.state.as_str(), "healthy", "{}: {:?}", case.preset, plain.last_check);
         case.signal(Signal::SIGCONT);
     }

@@ -1,5 +1,5 @@
-//! The clients of a storm: connections that are kept, GETs and POSTs with numbers of their own, now and then several at
-//! once, and now and then a client that leaves in the middle. They record the outcome of every request.
+//! The clients of a storm: kept connections, numbered GETs and POSTs, sometimes several at once, and sometimes a client
+//! that disconnects early. They record the outcome of every request.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -16,7 +16,7 @@ use tokio::time::{Instant, sleep, timeout};
 use super::evidence::{End, Outcome};
 use super::model::SERVICES;
 
-/// No answer is waited for longer: a first verdict may take 3 s, and two upstreams that cannot be reached 2 s each.
+/// The longest wait for a response: a first verdict may take 3 s, and two unreachable upstreams 2 s each.
 const PATIENCE: Duration = Duration::from_secs(12);
 /// What a POST carries.
 const BODY: &[u8] = b"0123456789";
@@ -26,18 +26,18 @@ const ANSWER_BYTES_MAX: usize = 64 << 10;
 /// What all clients share.
 #[derive(Debug)]
 pub struct Shared {
-    /// Moments count from here.
+    /// The start of the storm, from which moments count.
     pub start: Instant,
     /// The two addresses a listener may have.
     pub listeners: [SocketAddr; 2],
-    /// Which of them is listened on.
+    /// Which of them is in use.
     pub listener: AtomicUsize,
     pub outcomes: Mutex<Vec<Outcome>>,
     next: AtomicU64,
     stop: AtomicBool,
 }
 
-/// The clients at work.
+/// The running clients.
 #[derive(Debug)]
 pub struct Clients {
     pub shared: Arc<Shared>,
@@ -62,7 +62,7 @@ impl Clients {
         Clients { shared, tasks }
     }
 
-    /// Sends no further request, and returns when those under way have ended.
+    /// Sends no further request, and returns when those in flight have ended.
     pub async fn stop(mut self) {
         self.shared.stop.store(true, Ordering::Relaxed);
         while let Some(ended) = self.tasks.join_next().await {
@@ -134,13 +134,13 @@ impl Client {
         self.ask(&asks).await;
     }
 
-    /// Sends these at once and reads what comes.
+    /// Sends these at once and reads the responses.
     async fn ask(&mut self, asks: &[Ask]) {
         let mut sent = self.shared.start.elapsed();
         let bytes: Vec<u8> = asks.iter().flat_map(Ask::bytes).collect();
         let mut failed = match self.connected().await {
             Some(wire) => {
-                // A failure to write shows when the answer is read.
+                // A failed write shows when the response is read.
                 let _ = wire.stream.write_all(&bytes).await;
                 None
             }
@@ -152,18 +152,18 @@ impl Client {
                 None => self.read(ask).await,
             };
             if self.wire.is_none() && failed.is_none() {
-                // Nothing is promised to those that were to follow.
+                // Nothing is promised to the pipelined requests after it.
                 failed = Some(End::Unknown);
             }
             let ended = self.shared.start.elapsed();
             let Ask { number, service, post } = *ask;
             self.shared.outcomes.lock().push(Outcome { number, service, post, sent, ended, end });
-            // The next one is looked at when this one has been answered.
+            // The proxy reads the next one when this one has its response.
             sent = ended;
         }
     }
 
-    /// Sends one, or half of one, and goes away.
+    /// Sends a request, or half of one, and disconnects.
     async fn leave(&mut self) {
         let ask = self.draw();
         let sent = self.shared.start.elapsed();
@@ -189,7 +189,7 @@ impl Client {
         self.wire.as_mut()
     }
 
-    /// The answer to `ask`; the connection is given up where it cannot go on.
+    /// The response to `ask`; the connection is dropped if it cannot continue.
     async fn read(&mut self, ask: &Ask) -> End {
         let Some(mut wire) = self.wire.take() else { return End::Unknown };
         let Ok(read) = timeout(PATIENCE, wire.answer()).await else { return End::GaveUp };
@@ -239,7 +239,7 @@ impl Wire {
     }
 }
 
-/// One whole answer and its length; `None` while there is none.
+/// One complete response and its length; `None` while it is incomplete.
 fn parse(buffer: &[u8]) -> Result<Option<(Got, usize)>, String> {
     let mut fields = [httparse::EMPTY_HEADER; 64];
     let mut response = httparse::Response::new(&mut fields);
@@ -260,7 +260,7 @@ fn parse(buffer: &[u8]) -> Result<Option<(Got, usize)>, String> {
     Ok(Some((got, head + length)))
 }
 
-/// The reason code of an answer of the proxy's own: `none_eligible` of `no healthy upstream (none_eligible)`.
+/// The reason code of one of the proxy's own responses: `none_eligible` of `no eligible upstream (none_eligible)`.
 fn reason(body: &str) -> Option<&str> {
     body.trim_end().strip_suffix(')')?.rsplit_once('(').map(|(_, reason)| reason)
 }

@@ -1,4 +1,4 @@
-//! The end of a storm: everything that was held must be given back, and what was seen becomes evidence.
+//! The end of a storm: all resources must be freed, and the observations become evidence.
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
@@ -15,21 +15,21 @@ use super::world::PATIENCE;
 use crate::origin::Origin;
 use crate::program::Program;
 
-/// A status is there within this, and ten times the lateness of a thread of ours.
+/// The longest time for a status, plus ten times the lateness of our own thread.
 const STATUS_MAX: Duration = Duration::from_secs(1);
-/// From here on a hiccup of the machine may have cost a probe its time.
+/// A pause of the machine this long may have made a probe time out.
 const STANDSTILL: Duration = Duration::from_millis(100);
-/// Descriptors that may be open more than before it all.
+/// How many more descriptors may be open than before the storm.
 const DESCRIPTORS_MORE: usize = 5;
 
-/// What a process holds when it has nothing to do.
+/// What an idle process holds.
 #[derive(Debug, Clone, Copy)]
 pub struct Base {
     pub descriptors: usize,
     pub threads: usize,
 }
 
-/// What is left when the load has ended.
+/// The state when the load has ended.
 pub struct Ending {
     pub program: Program,
     pub base: Base,
@@ -57,7 +57,7 @@ impl Ending {
             sleep(Duration::from_millis(20)).await;
         }
         if !self.program.is_alive() {
-            self.fault("base", "it has ended".to_owned());
+            self.fault("base", "the process has ended".to_owned());
         }
         let log = self.program.log();
         if let Some(line) = log.lines().find(|line| line.contains("panicked")) {
@@ -65,7 +65,7 @@ impl Ending {
         }
     }
 
-    /// What is not given back.
+    /// What is not freed.
     async fn held(&self) -> Vec<String> {
         let (descriptors, threads) = (self.program.descriptors(), self.program.threads());
         let mut held = Vec::new();
@@ -89,10 +89,10 @@ impl Ending {
 
     pub fn take_events(&mut self, events: &[EventInfo], addresses: &[SocketAddr]) {
         let lost = events.windows(2).find(|pair| pair[1].seq != pair[0].seq + 1);
-        assert!(lost.is_none(), "events were lost, and nothing can be judged: {lost:?}");
+        assert!(lost.is_none(), "events were lost, so the evidence is incomplete: {lost:?}");
         for event in events {
             let EventWhat::Transition { pool, upstream, from, to, .. } = &event.what else { continue };
-            // What a name without an address is called is no origin.
+            // A name without an address is not an origin.
             let Some(origin) = origin_at(addresses, upstream) else { continue };
             let (at, pool) = (self.clock.moment(&event.at), pool.clone());
             self.evidence.transitions.push(Transition { at, pool, origin, from: *from, to: *to });
@@ -127,7 +127,10 @@ impl Ending {
     pub fn take_arrivals(&mut self, origins: &[Origin]) {
         for (index, origin) in origins.iter().enumerate() {
             let seen = origin.all_requests();
-            assert!(seen.len() < 50_000, "origin {index} has forgotten requests, and nothing can be judged");
+            assert!(
+                seen.len() < 50_000,
+                "origin {index} has dropped requests from its log, so the evidence is incomplete"
+            );
             for seen in seen {
                 let Some((service, number)) = seen.target.strip_prefix("/s").and_then(|rest| rest.split_once('/'))
                 else {

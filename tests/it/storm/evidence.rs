@@ -1,5 +1,4 @@
-//! What a storm leaves behind, in the order of one clock. Everything the oracle knows is here, so that it can be shown
-//! logs that never happened.
+//! The observations of a storm, by one clock. The oracle knows nothing else, so that tests can give it invented logs.
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -8,32 +7,32 @@ use roundsman::model::{AdminState, HealthState};
 
 use super::model::{At, Config, Mode};
 
-/// All of it.
+/// All observations.
 #[derive(Debug, Default)]
 pub struct Evidence {
-    /// The configurations in force, each from its moment on, the first from the start.
+    /// The configurations, each from its moment on, the first from the start.
     pub configs: Vec<(At, Config)>,
-    /// What each origin did from that moment on, the first of each from the start.
+    /// The modes of the origins, each from its moment on, the first of each from the start.
     pub modes: Vec<(At, usize, Mode)>,
-    /// Orders that were carried out.
+    /// Orders that succeeded.
     pub orders: Vec<Order>,
     /// Changes of state as the event ring has them.
     pub transitions: Vec<Transition>,
-    /// What status said from time to time.
+    /// Samples of the status.
     pub samples: Vec<Sample>,
     /// Times in which the program was stopped, or the machine stalled.
     pub standstills: Vec<(At, At)>,
-    /// How late a thread woke that wished to wake every 5 ms, where that was more than [`LATE`].
+    /// The lateness of a thread that wakes every 5 ms, where it was more than [`LATE`].
     pub hiccups: Vec<(At, Duration)>,
     /// Requests as they reached origins.
     pub arrivals: Vec<Arrival>,
     /// Requests as their clients saw them end.
     pub outcomes: Vec<Outcome>,
-    /// What was done, in words.
+    /// What was done, as text.
     pub diary: Vec<(At, String)>,
 }
 
-/// From here on a thread that woke late is noted.
+/// The least lateness that is recorded.
 pub const LATE: Duration = Duration::from_millis(10);
 
 /// An order of the operator.
@@ -91,24 +90,24 @@ pub struct Outcome {
     pub end: End,
 }
 
-/// What came of it.
+/// The outcome.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum End {
-    /// 200 and a body that says this request.
+    /// 200 and the body of this request.
     Answered,
-    /// An answer of the proxy's own: status and reason code.
+    /// The proxy's own response: status and reason code.
     Own(u16, String),
-    /// The listener took no connection.
+    /// The listener accepted no connection.
     NoConnection,
-    /// The connection ended before a byte of the answer; whether it had served a request before.
+    /// The connection ended before a byte of the response; whether it had served a request before.
     Closed { reused: bool },
-    /// The connection ended inside the answer.
+    /// The connection ended inside the response.
     Cut,
-    /// An answer that is not this request's.
+    /// The response to another request.
     Wrong(String),
-    /// None came within the client's patience.
+    /// No response within the client's patience.
     GaveUp,
-    /// The client left, as it had meant to; or the connection was closed, as the answer before this one had said.
+    /// The client disconnected on purpose; or the connection was closed, as the response before this one announced.
     Unknown,
 }
 
@@ -127,7 +126,7 @@ impl Evidence {
         before.into_iter().chain(later).map(|(_, config)| config)
     }
 
-    /// The worst lateness of a thread that wished to run, from `from` to `to`.
+    /// The worst lateness of our own thread, from `from` to `to`.
     pub fn lateness(&self, from: At, to: At) -> Duration {
         let within = self.hiccups.iter().filter(|(at, _)| *at >= from && *at <= to);
         within.map(|(_, late)| *late).max().unwrap_or_default()

@@ -1,8 +1,8 @@
-//! The state at every moment of a storm: which upstream was in which pool, what the event ring said of it, and what
-//! must have been true of it by what its origin did. Made from the evidence alone.
+//! The state at every moment of a storm, computed from the evidence: which upstream was in which pool, its state by the
+//! event ring, and its state by what its origin did.
 //!
-//! `passing` and `failing` are the second source: since when an origin has done nothing but pass, or fail, what this pool
-//! asks. They begin anew wherever a verdict could rightly be in doubt, so that what they say holds whatever the ring says.
+//! `passing` and `failing` are the second source: since when an origin has only passed, or only failed, the checks of
+//! this pool. They restart wherever a verdict may be uncertain, so that they hold whatever the ring says.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -13,7 +13,7 @@ use roundsman::model::{AdminState, HealthState};
 use super::evidence::{Evidence, Order, Transition};
 use super::model::{At, Config, Kind, Member, Mode, ORIGINS, Pool, Timing};
 
-/// What is added to the bounds of detection: ten times what a slow machine needs.
+/// Added to the detection times: ten times what a slow machine needs.
 pub const DETECTION_SLACK: Duration = Duration::from_secs(1);
 /// How long removed upstreams may serve.
 pub const RETIRING_MAX: Duration = Duration::from_secs(30);
@@ -22,14 +22,14 @@ pub const RETIRING_MAX: Duration = Duration::from_secs(30);
 #[derive(Debug, Clone)]
 pub struct Hold {
     pub member: Member,
-    /// The pool as the file has it; of a retiring one, as the file had it.
+    /// The pool in the file; of a retiring upstream, as the file had it.
     pub rules: Arc<Pool>,
-    /// Since when this pool, or one that checked alike before it, has it.
+    /// Since when it has been in this pool, or in one with equal checks before it.
     pub joined: At,
-    /// What the event ring says.
+    /// Its state by the event ring.
     pub state: HealthState,
     pub order: Option<AdminState>,
-    /// Since when it serves although it was removed.
+    /// Since when it has served as a removed one.
     pub retiring: Option<At>,
     pub passing: Option<At>,
     pub failing: Option<At>,
@@ -57,7 +57,7 @@ impl Hold {
         self.order.unwrap_or(self.member.admin)
     }
 
-    /// Whether it may be picked, as the ring has it.
+    /// Whether it may be picked, by the ring.
     pub fn is_eligible(&self) -> bool {
         self.state == HealthState::Healthy && self.admin() == AdminState::Enabled
     }
@@ -78,12 +78,12 @@ impl Hold {
         let lost = kinds.iter().any(|kind| before.passes(*kind) && !mode.passes(*kind));
         let won = kinds.iter().any(|kind| !before.passes(*kind) && mode.passes(*kind));
         let judged = self.rules.judges(mode);
-        // Another check than before may be the one that decides now.
+        // A different check may be decisive now.
         self.passing = judged.then(|| self.passing.filter(|_| !lost).unwrap_or(at));
         self.failing = (!judged).then(|| self.failing.filter(|_| !won).unwrap_or(at));
     }
 
-    /// Whether it makes this very check.
+    /// Whether it has this check.
     fn checks(&self, origin: usize, kind: Kind, timing: Timing) -> bool {
         self.member.origin == origin && self.rules.timing == timing && self.rules.kinds.contains(&kind)
     }
@@ -92,16 +92,16 @@ impl Hold {
     fn goes_on(&self, member: Member, rules: &Arc<Pool>, mode: &Mode, steady: At, at: At) -> Hold {
         let same = self.rules.checks_as(rules) && self.rules.require_all == rules.require_all;
         let (up, down) = (self.up.max(rules.timing.up()), self.down.max(rules.timing.down()));
-        // Under other checks a verdict stands if nothing of the origin changed long enough before.
-        let stands = |bound: Duration| same || steady + bound + DETECTION_SLACK <= at;
-        // A check that is defined anew before it has been answered begins anew.
+        // Under other checks a verdict is kept if the origin has not changed for long enough before.
+        let is_settled = |bound: Duration| same || steady + bound + DETECTION_SLACK <= at;
+        // A check that is redefined before it has a result restarts.
         let answers = same || !rules.kinds.iter().chain(&self.rules.kinds).any(|kind| mode.hangs(*kind));
         let judged = rules.judges(mode);
         Hold {
             member,
             rules: rules.clone(),
-            passing: judged.then(|| self.passing.filter(|_| stands(up)).unwrap_or(at)),
-            failing: (!judged).then(|| self.failing.filter(|_| stands(down) && answers).unwrap_or(at)),
+            passing: judged.then(|| self.passing.filter(|_| is_settled(up)).unwrap_or(at)),
+            failing: (!judged).then(|| self.failing.filter(|_| is_settled(down) && answers).unwrap_or(at)),
             retiring: None,
             up: if same { self.up } else { up },
             down: if same { self.down } else { down },
@@ -140,8 +140,8 @@ impl Moment {
         primaries >= policy.min_healthy.max(1) || backups >= if alone { policy.min_healthy.max(1) } else { 1 }
     }
 
-    /// Whether what the configuration has can serve without those that were removed: a backup is no reason to let
-    /// primaries go.
+    /// Whether the upstreams of the configuration can serve without the removed ones: a backup does not replace removed
+    /// primaries.
     fn serves_alone(&self, pool: &str, for_primaries: bool) -> bool {
         let alone = self.config.pools.get(pool).is_some_and(|p| p.members.iter().all(|member| member.backup));
         let ranks = |hold: &Hold| !for_primaries || alone || !hold.member.backup;
@@ -167,7 +167,7 @@ enum Item<'e> {
 impl History {
     pub fn of(evidence: &Evidence) -> History {
         let mut items: Vec<(At, Item<'_>)> = Vec::new();
-        // Of one instant the configuration comes first: what it made of the verdicts follows.
+        // At one instant the configuration comes first, and the verdicts that it changed follow.
         items.extend(evidence.configs.iter().enumerate().map(|(index, (at, _))| (*at, Item::Config(index))));
         items.extend(evidence.modes.iter().map(|(at, origin, mode)| (*at, Item::Mode(*origin, mode))));
         items.extend(evidence.orders.iter().map(|order| (order.at, Item::Order(order))));
@@ -200,22 +200,22 @@ struct Walk<'e> {
     evidence: &'e Evidence,
     now: Moment,
     modes: [Mode; ORIGINS],
-    /// Since when what each origin answers to checks is the same.
+    /// Since when each origin has given the same answers to checks.
     steady: [At; ORIGINS],
     still: u32,
     /// Removed by the configuration of this instant, while they might serve.
     removed: Vec<(Key, Hold)>,
-    /// Orders of addresses that their name has left.
+    /// Orders for addresses that a name no longer resolves to.
     absent: BTreeMap<Key, AdminState>,
 }
 
 impl<'e> Walk<'e> {
     fn new(evidence: &'e Evidence) -> Walk<'e> {
         let (_, config) = evidence.configs.first().expect("a storm begins with a configuration");
-        let nobody = Config { pools: BTreeMap::new(), ..config.clone() };
+        let empty = Config { pools: BTreeMap::new(), ..config.clone() };
         Walk {
             evidence,
-            now: Moment { at: At::ZERO, config: Arc::new(nobody), holds: BTreeMap::new() },
+            now: Moment { at: At::ZERO, config: Arc::new(empty), holds: BTreeMap::new() },
             modes: [Mode::GOOD; ORIGINS],
             steady: [At::ZERO; ORIGINS],
             still: 0,
@@ -244,7 +244,7 @@ impl<'e> Walk<'e> {
         }
         if matches!(item, Item::Still | Item::Moving) {
             self.steady = [at; ORIGINS];
-            // A probe may have run out of time meanwhile, on either side.
+            // A probe may have timed out during that time.
             for hold in self.now.holds.values_mut() {
                 let judged = hold.rules.judges(&self.modes[hold.member.origin]);
                 hold.passing = judged.then_some(at);
@@ -265,7 +265,7 @@ impl<'e> Walk<'e> {
 
     fn on_config(&mut self, index: usize, at: At) {
         let config = Arc::new(self.evidence.configs[index].1.clone());
-        // Only a pool that served keeps those that are removed.
+        // Only a pool that served keeps its removed upstreams.
         let served = |pool: &&String| self.now.can_serve(pool, Hold::is_eligible);
         let served: BTreeSet<String> = self.now.config.pools.keys().filter(served).cloned().collect();
         let before = std::mem::take(&mut self.now.holds);
@@ -282,7 +282,7 @@ impl<'e> Walk<'e> {
                         Hold { order: earlier.order.filter(|_| earlier.retiring.is_none()), ..kept }
                     }
                     None => {
-                        // Every check of it may be another pool's, with its verdict; one that is not begins now.
+                        // Each of its checks may be shared with another pool, with its verdict; any other starts now.
                         let known = pool.kinds.iter().map(|kind| {
                             let same = before.values().filter(|h| h.checks(member.origin, *kind, pool.timing));
                             same.map(|hold| hold.joined).min()
@@ -309,7 +309,7 @@ impl<'e> Walk<'e> {
         self.absent.retain(|(pool, _), _| config.pools.get(pool).is_some_and(Pool::is_named));
     }
 
-    /// Once all of an instant is known: who of the removed stays, and who of those that stayed goes.
+    /// After all changes of an instant: which removed upstreams stay, and which retiring ones end.
     fn settle(&mut self, at: At) {
         for (key, hold) in std::mem::take(&mut self.removed) {
             let pool = &key.0;
@@ -330,7 +330,8 @@ impl<'e> Walk<'e> {
         }
     }
 
-    /// What state an upstream had when it joined with configuration `index`: its first change tells, or else a status.
+    /// The state of an upstream when it joined with configuration `index`: from its first change, or else from a
+    /// status.
     fn first_known(&self, key: &Key, index: usize) -> Option<HealthState> {
         let joined = self.evidence.configs[index].0;
         let without = |(_, config): &&(At, Config)| !config.pools.get(&key.0).is_some_and(|pool| pool.has(key.1));

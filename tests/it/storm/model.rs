@@ -1,5 +1,5 @@
-//! What a storm is made of: what origins do, and the configurations that they stand in. Values only: [`super::plan`] draws
-//! them, [`super::world`] makes them true, [`super::oracle`] judges by them.
+//! The model of a storm: the modes of origins and the configurations. Values only: [`super::plan`] draws them,
+//! [`super::world`] carries them out, [`super::oracle`] checks the evidence against them.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -13,13 +13,13 @@ pub type At = Duration;
 
 /// Origins that pools list by address: the first ones.
 pub const PLAIN: usize = 6;
-/// All of them; pools list the others only by the name [`HOST`].
+/// The number of origins; pools list the others only by the name [`HOST`].
 pub const ORIGINS: usize = 9;
 /// The host name.
 pub const HOST: &str = "storm";
-/// What clients ask for: `/s0/…`, `/s1/…`. Which pool serves it changes.
+/// The services that clients request: `/s0/…`, `/s1/…`. The pool of a service changes.
 pub const SERVICES: usize = 3;
-/// Paths that checks ask for: `/h/0`, `/h/1`, …
+/// Paths of checks: `/h/0`, `/h/1`, …
 pub const PATHS: usize = 3;
 
 /// Whether an origin can be reached.
@@ -29,7 +29,7 @@ pub enum Reach {
     Open,
     /// It does not: its connections were reset.
     Dead,
-    /// It takes no connection and refuses none; those it had were reset.
+    /// It neither accepts nor refuses connections; those it had were reset.
     Deaf,
 }
 
@@ -44,7 +44,7 @@ pub enum Answer {
     Hang,
 }
 
-/// How an origin treats requests that are not checks.
+/// How an origin responds to requests that are not checks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Traffic {
     /// It answers.
@@ -53,13 +53,13 @@ pub enum Traffic {
     Slow,
     /// It resets the connection instead.
     Resets,
-    /// It resets the connection inside the answer.
+    /// It resets the connection inside the response.
     Cuts,
-    /// It says nothing for a while and then resets the connection.
+    /// It is silent for some time and then resets the connection.
     Stalls,
-    /// It answers, and closes in the same segment without saying so.
+    /// It answers, and closes in the same segment without `Connection: close`.
     ClosesSilently,
-    /// It answers, and sends an unrequested answer along.
+    /// It answers, and sends an unrequested response with it.
     Chatters,
 }
 
@@ -73,7 +73,7 @@ impl Traffic {
     }
 }
 
-/// All of what an origin does.
+/// The complete behaviour of an origin.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Mode {
     pub reach: Reach,
@@ -82,7 +82,7 @@ pub struct Mode {
 }
 
 impl Mode {
-    /// All is well.
+    /// Good behaviour.
     pub const GOOD: Mode = Mode { reach: Reach::Open, paths: [Answer::Pass; PATHS], traffic: Traffic::Good };
 
     /// Whether a check of this kind passes.
@@ -104,7 +104,7 @@ impl Mode {
     }
 }
 
-/// What a check asks for.
+/// The kind of a check.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
     Tcp,
@@ -124,7 +124,7 @@ pub struct Timing {
 impl Timing {
     /// The longest that it may take until an origin that passes is healthy.
     pub fn up(&self) -> Duration {
-        // A probe that hung may be under way, and one that failed may have begun just before.
+        // A hanging probe may be in flight, and a failing one may have begun just before.
         Duration::from_millis(self.interval + self.timeout + self.rise * self.fast)
     }
 
@@ -162,7 +162,7 @@ pub struct Pool {
     pub min_healthy: usize,
     pub kinds: Vec<Kind>,
     pub timing: Timing,
-    /// Every check must pass, or one is enough.
+    /// Whether every check must pass, or one is enough.
     pub require_all: bool,
 }
 
@@ -173,7 +173,7 @@ impl Pool {
         if self.require_all { passes.all(|passes| passes) } else { passes.any(|passes| passes) }
     }
 
-    /// Whether both check alike, whatever they make of it.
+    /// Whether both have the same checks, whatever they require.
     pub fn checks_as(&self, other: &Pool) -> bool {
         self.kinds == other.kinds && self.timing == other.timing
     }
@@ -182,7 +182,7 @@ impl Pool {
         self.members.iter().any(|member| member.origin == origin)
     }
 
-    /// Whether the file has [`HOST`] in it.
+    /// Whether [`HOST`] is in its list.
     pub fn is_named(&self) -> bool {
         self.members.iter().any(|member| member.by_name)
     }

@@ -1,13 +1,13 @@
-//! What may not happen in a storm. Each rule reads the evidence and names whatever it cannot explain; each is shown to be
-//! able to fail in `oracle/tests.rs`.
+//! The rules that a storm must not violate. Each rule reads the evidence and reports what it cannot explain;
+//! `oracle/tests.rs` makes each of them fail.
 //!
-//! - *outside*: a request reached an upstream that was not healthy and enabled, as the event ring has it, when it can have
-//!   been sent, or that cannot have been healthy, by what its origin did;
+//! - *outside*: a request reached an upstream that was not healthy and enabled by the event ring when it can have been
+//!   sent, or that cannot have been healthy by what its origin did;
 //! - *twice*: origins saw a POST twice;
 //! - *cause*: a request failed, and nothing in the script explains it;
-//! - *empty*: 503 from a pool that could serve by the event ring, or must have been able to by what origins did, or in which
-//!   the request should have waited;
-//! - *wrong*: a client got an answer to another client's request, or to none.
+//! - *empty*: 503 from a pool that could serve by the event ring, or by what its origins did, or in which the request
+//!   should have waited;
+//! - *wrong*: a client got a response to another client's request, or to no request.
 
 use std::collections::{BTreeSet, HashMap};
 use std::time::Duration;
@@ -18,20 +18,19 @@ use super::evidence::{Arrival, End, Evidence, Outcome};
 use super::history::{History, Hold, Moment};
 use super::model::{At, Mode, ORIGINS, Reach, Traffic};
 
-/// From the pick of an upstream to the moment its origin has the head. Ten times the worst lateness of a thread of ours
-/// meanwhile is added, and every standstill.
+/// From the pick of an upstream until its origin has the head. Ten times the worst lateness of our own thread during
+/// that time is added, and every standstill.
 pub const SENDING: Duration = Duration::from_millis(250);
-/// How far apart the program's dates and ours may be, and how long it takes until a change that has its date is seen by
-/// all who read it.
+/// How far apart the program's times and ours may be, and how long it may take until all readers see a change.
 pub const CLOCKS: Duration = Duration::from_millis(30);
-/// Within this a connection that an origin has reset, or a listener that is gone, may still be met.
+/// How long a connection that an origin has reset, or a listener that is closed, may still be used.
 const AFTERMATH: Duration = Duration::from_millis(150);
 /// How long a request waits for the first verdicts of a new pool, less than the 3 s that it is.
 const FIRST_WAIT: Duration = Duration::from_millis(2_500);
-/// How many violations of a rule are shown.
-const TOLD: usize = 8;
+/// How many violations of a rule are reported.
+const REPORTED_MAX: usize = 8;
 
-/// What a rule could not explain.
+/// What a rule cannot explain.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Violation {
     pub rule: &'static str,
@@ -39,7 +38,7 @@ pub struct Violation {
     pub what: String,
 }
 
-/// Everything that should not have happened; of each rule the first ones.
+/// All violations; the first ones of each rule.
 pub fn judge(evidence: &Evidence) -> Vec<Violation> {
     let sent = evidence.outcomes.iter().map(|outcome| (outcome.number, outcome.sent)).collect();
     let oracle = Oracle { evidence, history: History::of(evidence), arrived: arrived(evidence), sent };
@@ -48,11 +47,11 @@ pub fn judge(evidence: &Evidence) -> Vec<Violation> {
     let failed = evidence.outcomes.iter().filter_map(|outcome| oracle.unexplained(outcome));
     let mut violations: Vec<Violation> = outside.chain(twice).chain(failed).collect();
     violations.sort_by_key(|violation| violation.at);
-    let mut told: HashMap<&'static str, usize> = HashMap::new();
+    let mut reported: HashMap<&'static str, usize> = HashMap::new();
     violations.retain(|violation| {
-        let count = told.entry(violation.rule).or_default();
+        let count = reported.entry(violation.rule).or_default();
         *count += 1;
-        *count <= TOLD
+        *count <= REPORTED_MAX
     });
     violations
 }
@@ -65,8 +64,8 @@ fn arrived(evidence: &Evidence) -> HashMap<u64, Vec<Arrival>> {
     arrived
 }
 
-/// The pools that a request of this service may have been routed to: it keeps its pool as long as that is there without a
-/// break, also when its listener moves. One that comes back under the same name is another pool.
+/// The pools that a request of this service may have been routed to: it keeps its pool as long as that exists without a
+/// gap, also when its listener moves. A pool that is added again under the same name is another pool.
 fn routed(moments: &[Moment], service: usize) -> BTreeSet<String> {
     let pools = moments.iter().enumerate().map(|(index, moment)| (&moment.config.services[service], &moments[index..]));
     let kept = pools.filter(|(pool, later)| later.iter().all(|moment| moment.config.pools.contains_key(*pool)));
@@ -87,7 +86,7 @@ struct Oracle<'e> {
 }
 
 impl Oracle<'_> {
-    /// Since when a request that is there at `at` can have been picked.
+    /// The earliest time of the pick of a request that arrived at `at`.
     fn picked_since(&self, at: At) -> At {
         let late = self.evidence.lateness(at.saturating_sub(SENDING), at);
         self.evidence.reach_back(at.saturating_sub(SENDING + 10 * late), at)
@@ -119,13 +118,13 @@ impl Oracle<'_> {
         };
         if moments.iter().all(impossible) {
             return violation(format!(
-                "reached origin {origin}, which has failed its checks for long, whatever is said"
+                "reached origin {origin}, which has failed its checks for long, whatever the ring says"
             ));
         }
         None
     }
 
-    /// Whether a status of that time shows it as one that was removed and still serves.
+    /// Whether a status of that time shows it as removed and still serving.
     fn shown_retiring(&self, arrival: &Arrival, since: At) -> bool {
         let within = self.evidence.samples.iter().filter(|s| s.answered >= since && s.asked <= arrival.at + CLOCKS);
         let pools: BTreeSet<&String> =
@@ -176,7 +175,7 @@ impl Oracle<'_> {
         let pool = |moment: &Moment| moment.config.services[outcome.service].clone();
         let by_ring = |moment: &Moment| moment.can_serve(&pool(moment), |hold| hold.is_eligible());
         if moments.iter().all(by_ring) {
-            return Some(format!("{} could serve all the while, as the event ring has it", pool(&moments[0])));
+            return Some(format!("{} could serve all the time, by the event ring", pool(&moments[0])));
         }
         let begin = self.begin(outcome);
         let by_script = |moment: &Moment| moment.can_serve(&pool(moment), |hold| hold.must_serve(begin));
@@ -203,7 +202,7 @@ impl Oracle<'_> {
             let since = outcome.sent.saturating_sub(Duration::from_secs(1));
             let listeners: BTreeSet<usize> =
                 self.evidence.configs_in(since, outcome.ended + CLOCKS).map(|config| config.listener).collect();
-            (listeners.len() < 2).then(|| "the listener was there all the while".to_owned())
+            (listeners.len() < 2).then(|| "the listener was open all the time".to_owned())
         };
         match failure {
             End::Closed { .. } | End::NoConnection => moved(),
@@ -213,7 +212,7 @@ impl Oracle<'_> {
                     modes.any(|mode| mode.traffic == Traffic::Cuts || mode.reach != Reach::Open)
                 };
                 let explained = self.arrived.get(&outcome.number).is_some_and(|seen| seen.iter().any(broke));
-                (!explained).then(|| "no origin that had it broke off".to_owned())
+                (!explained).then(|| "no origin that had it ended it early".to_owned())
             }
             End::Own(502 | 504, reason) if matches!(&**reason, "connect_failed" | "connect_timeout") => {
                 self.not_enough(outcome, |mode| !outcome.post && mode.traffic.breaks())
@@ -228,8 +227,8 @@ impl Oracle<'_> {
         }
     }
 
-    /// A request is tried on two upstreams, where there are two: one that could not be reached (or that `breaks`) is cause
-    /// enough only if there was a moment without another.
+    /// A request is tried on two upstreams if there are two: one that could not be reached (or that `breaks`) explains
+    /// a failure only if there was a moment without another.
     fn not_enough(&self, outcome: &Outcome, breaks: impl Fn(&Mode) -> bool) -> Option<String> {
         let begin = self.begin(outcome).saturating_sub(AFTERMATH);
         let moments = self.history.during(begin, outcome.ended + CLOCKS);
@@ -244,7 +243,7 @@ impl Oracle<'_> {
             holds.filter(|hold| hold.is_eligible()).map(|hold| hold.member.origin).collect::<BTreeSet<usize>>()
         };
         let met: BTreeSet<usize> = moments.iter().flat_map(eligible).filter(|origin| bad.contains(origin)).collect();
-        // One that is gone is no reason: its requests are routed anew.
+        // A removed one does not explain it: its requests are routed again.
         let empty = |moment: &Moment| {
             let good = |hold: &Hold| hold.is_eligible() && !bad.contains(&hold.member.origin);
             pools_at(moment, &pools, outcome.service).any(|pool| !moment.can_serve(pool, good))
@@ -265,11 +264,11 @@ impl Oracle<'_> {
         };
         let explained = match self.arrived.get(&outcome.number) {
             Some(seen) => seen.iter().any(|seen| broke(seen.origin, seen.at.saturating_sub(CLOCKS), true)),
-            // The connection was reset while the request was on its way.
+            // The connection was reset while the request was being sent.
             None => (0..ORIGINS).any(|origin| broke(origin, begin.saturating_sub(AFTERMATH), false)),
         };
         let why = || match self.arrived.get(&outcome.number) {
-            Some(seen) => format!("origin {} had it and was well", seen[0].origin),
+            Some(seen) => format!("origin {} had it and did not fail", seen[0].origin),
             None => "no origin had it, and none was killed".to_owned(),
         };
         (!explained).then(why)

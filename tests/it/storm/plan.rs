@@ -1,5 +1,5 @@
-//! What happens next in a storm, drawn from its seed. Keeps its own record of the state and asks nothing else, so that
-//! a seed is the same script on every machine.
+//! Draws the next act of a storm from its seed. Keeps its own record of the state and uses no other input, so that a
+//! seed is the same script on every machine.
 
 use std::time::Duration;
 
@@ -8,24 +8,24 @@ use roundsman::model::AdminState;
 
 use super::model::{Answer, Config, Kind, Member, Mode, ORIGINS, PATHS, PLAIN, Pool, Reach, SERVICES, Timing, Traffic};
 
-/// One thing that happens.
+/// One act.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Act {
-    /// An origin does this from now on.
+    /// An origin changes its mode.
     Mode(usize, Mode),
     /// The file changes and is reloaded.
     Edit(Config, How),
-    /// The file becomes one that must be refused, with this at its end.
+    /// The file gets this at its end, and must be refused.
     Wrong(&'static str, How),
     /// The operator gives an order.
     Order { pool: String, origin: usize, to: AdminState },
     /// The host name resolves to these origins.
     Hosts(Vec<usize>),
-    /// The program is stopped for so long.
+    /// The program is stopped for this time.
     Stop(Duration),
 }
 
-/// How a reload is asked for.
+/// How a reload is requested.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum How {
     Api,
@@ -34,7 +34,7 @@ pub enum How {
     HupStorm,
 }
 
-/// What is refused, each for another reason.
+/// Texts that make a file invalid, each for another reason.
 const WRONG: &[&str] = &[
     "intervall = \"1s\"\n",
     "[[routes]]\npath = \"/x\"\npool = \"nowhere\"\n",
@@ -44,7 +44,7 @@ const WRONG: &[&str] = &[
     "[listeners.taken]\naddress = \"192.0.2.1:1\"\npool = \"p0\"\n",
 ];
 
-/// Names of pools: few, so that names come back.
+/// The number of pool names: few, so that names are used again.
 const NAMES: usize = 5;
 
 /// The script.
@@ -69,7 +69,7 @@ impl Plan {
         }
     }
 
-    /// What happens next, and how long it is quiet after that.
+    /// The next act, and the pause after it.
     pub fn next(&mut self) -> (Act, Duration) {
         let act = loop {
             if let Some(act) = self.draw() {
@@ -80,7 +80,7 @@ impl Plan {
             0..7 => 5..60,
             7..15 => 60..300,
             15..19 => 300..1_000,
-            // Long enough for the bounds of detection.
+            // Long enough for the detection times.
             _ => 1_200..3_500,
         };
         (act, Duration::from_millis(self.rng.u64(quiet)))
@@ -88,7 +88,7 @@ impl Plan {
 
     fn draw(&mut self) -> Option<Act> {
         let bad = self.modes.iter().filter(|mode| **mode != Mode::GOOD).count();
-        // Few are ill for long: where nobody is well, nothing can be learned.
+        // Few origins fail for long: where all fail, the rules have nothing to check.
         if bad > 2 && self.rng.bool() {
             return Some(self.heal());
         }
@@ -172,7 +172,7 @@ impl Plan {
         self.config.services[self.rng.usize(0..SERVICES)].clone()
     }
 
-    /// One to three changes of the file at once; `None` when they come to nothing.
+    /// One to three changes of the file at once; `None` when they cancel out.
     fn edit(&mut self) -> Option<Act> {
         let before = self.config.clone();
         for _ in 0..self.rng.u32(1..4) {
@@ -199,7 +199,7 @@ impl Plan {
         }
         let hosts = if self.names { self.hosts.clone() } else { vec![] };
         let rng = &mut self.rng;
-        let pool = self.config.pools.get_mut(&name).expect("services name pools that are there");
+        let pool = self.config.pools.get_mut(&name).expect("services name existing pools");
         match rng.u32(0..100) {
             0..16 => {
                 let origin = rng.usize(0..PLAIN);
@@ -216,7 +216,7 @@ impl Plan {
                 }
             }
             32..46 => {
-                // Others, as far as there are any.
+                // Other origins, as far as there are any.
                 let others: Vec<usize> = (0..PLAIN).filter(|origin| !pool.has(*origin)).collect();
                 let chosen: Vec<Member> = others.into_iter().filter(|_| rng.bool()).map(Member::plain).collect();
                 if !chosen.is_empty() {
@@ -255,14 +255,14 @@ impl Plan {
 
     fn rename(&mut self, from: &str) {
         let Some(to) = self.free_name() else { return };
-        let pool = self.config.pools.remove(from).expect("services name pools that are there");
+        let pool = self.config.pools.remove(from).expect("services name existing pools");
         self.config.pools.insert(to.clone(), pool);
         for service in self.config.services.iter_mut().filter(|service| *service == from) {
             service.clone_from(&to);
         }
     }
 
-    /// A service gets a pool of its own, or that of another.
+    /// A service gets its own pool, or that of another.
     fn split_or_join(&mut self) {
         let service = self.rng.usize(0..SERVICES);
         let mine = self.config.services[service].clone();
@@ -285,7 +285,7 @@ impl Plan {
     }
 }
 
-/// The configuration of the start, to which every storm comes back.
+/// The configuration of the start, to which every storm returns.
 pub fn first(names: bool) -> Config {
     let timing = Timing { interval: 600, timeout: 600, fast: 40, rise: 2, fall: 2 };
     let pool = |members: Vec<Member>, kinds: &[Kind], require_all| Pool {
@@ -320,7 +320,7 @@ fn timing(rng: &mut Rng) -> Timing {
     Timing { interval, timeout: 600, fast: [30, 60][rng.usize(0..2)], rise: rng.u64(1..4), fall: rng.u64(1..4) }
 }
 
-/// One to three checks, none twice.
+/// One to three different checks.
 fn kinds(rng: &mut Rng) -> Vec<Kind> {
     let mut all = vec![Kind::Http(0), Kind::Http(1), Kind::Http(2), Kind::Tcp];
     rng.shuffle(&mut all);
@@ -328,7 +328,7 @@ fn kinds(rng: &mut Rng) -> Vec<Kind> {
     all
 }
 
-/// What validation wants: an upstream that is no name without addresses, and no more healthy ones than there can be.
+/// Makes a pool valid: an upstream with an address, and a `min_healthy` that can be met.
 fn tidy(pool: &mut Pool, rng: &mut Rng) {
     if pool.members.is_empty() {
         pool.members.push(Member::plain(rng.usize(0..PLAIN)));
@@ -343,7 +343,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_seed_is_a_script_and_no_pool_of_it_is_impossible() {
+    fn a_seed_gives_the_same_script_and_only_valid_pools() {
         for seed in 0..50 {
             let (mut plan, mut again) = (Plan::new(seed, true), Plan::new(seed, true));
             for _ in 0..200 {

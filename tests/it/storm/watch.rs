@@ -1,5 +1,5 @@
-//! The observer of a storm: follows the event ring so that nothing of it is lost, asks for status many times a second
-//! and notes how long that takes, and notes when the machine itself stalled.
+//! The observer of a storm: follows the event ring without a gap, queries the status many times a second and records
+//! how long that takes, and records when the machine itself stalled.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -18,10 +18,10 @@ use crate::program::try_fetch;
 
 /// From one status to the next.
 const EVERY: Duration = Duration::from_millis(40);
-/// How often a thread of ours looks at the clock.
+/// How often our own thread looks at the clock.
 const BEAT: Duration = Duration::from_millis(5);
 
-/// Turns the dates of the program into moments.
+/// Converts the program's dates to moments.
 #[derive(Debug, Clone, Copy)]
 pub struct Clock {
     pub start: Instant,
@@ -37,14 +37,14 @@ impl Clock {
         self.start.elapsed()
     }
 
-    /// What was before the start is at the start.
+    /// Dates before the start count as the start.
     pub fn moment(&self, date: &str) -> At {
         let date: jiff::Timestamp = date.parse().unwrap_or_else(|error| panic!("{date}: {error}"));
         SystemTime::from(date).duration_since(self.date).unwrap_or_default()
     }
 }
 
-/// One status as it was asked for.
+/// One query of the status.
 #[derive(Debug)]
 pub struct Asked {
     pub asked: At,
@@ -52,7 +52,7 @@ pub struct Asked {
     pub status: StatusReply,
 }
 
-/// What has been seen.
+/// The observations.
 #[derive(Debug, Default)]
 pub struct Seen {
     pub events: Vec<EventInfo>,
@@ -92,7 +92,7 @@ impl Drop for Watch {
     }
 }
 
-/// A gap in the numbers of the events is noticed by their reader: [`super::world`].
+/// [`super::world`] notices gaps in the numbers of the events.
 async fn follow(admin: SocketAddr, clock: Clock, seen: Arc<Mutex<Seen>>) {
     let mut last = 0;
     loop {
@@ -108,10 +108,10 @@ async fn follow(admin: SocketAddr, clock: Clock, seen: Arc<Mutex<Seen>>) {
     }
 }
 
-/// `None` when there is no answer: how things stand is asked again, and how long the next one takes is noted.
+/// `None` without a response: the status is queried again, and the time of that query is recorded.
 async fn ask<T: serde::de::DeserializeOwned>(admin: SocketAddr, path: &str) -> Option<T> {
     match try_fetch(admin, "GET", path).await {
-        Ok((200, body)) => Some(serde_json::from_slice(&body).expect("as the contract has it")),
+        Ok((200, body)) => Some(serde_json::from_slice(&body).expect("the documented JSON")),
         Ok(_) | Err(_) => None,
     }
 }

@@ -1,4 +1,4 @@
-//! The real program among scripted origins: does what the plan says, knows exactly when it came true, and gathers the
+//! The real program and scripted origins: carries out the plan, records when each act took effect, and collects the
 //! evidence.
 
 use std::collections::HashMap;
@@ -14,22 +14,23 @@ use tokio::time::{Instant, sleep};
 
 use super::clients::Clients;
 use super::ending::{Base, Ending};
-use super::evidence::{Evidence, Order};
+use super::evidence::{End, Evidence, Order};
 use super::model::{Answer, At, Config, HOST, Mode, ORIGINS, PATHS, Reach, SERVICES, Traffic};
 use super::oracle::Violation;
 use super::plan::{Act, How, first, first_hosts};
 use super::watch::{Clock, Seen, Watch};
+use super::{ANSWERS_MIN, SAMPLES_MIN};
 use crate::discovery::{set_hosts, with_hosts_and};
 use crate::origin::{Act as Step, BlackHole, Origin, Reply, own_host};
 use crate::program::{Program, fetch, free_address, try_fetch};
 
 /// Ten times what a slow machine needs; nothing that goes well waits this long.
 pub const PATIENCE: Duration = Duration::from_secs(30);
-/// Every origin has its own host, and this port on it: a name resolves to hosts.
+/// Every origin has its own host and this port, because a name resolves to hosts.
 const PORT: u16 = 7080;
-/// Clients; the rest of a second is theirs to think.
+/// The number of clients.
 const CLIENTS: u64 = 16;
-/// Where a storm takes place.
+/// The environment of a storm.
 pub struct World {
     program: Program,
     origins: Vec<Origin>,
@@ -51,7 +52,7 @@ pub struct World {
 }
 
 impl World {
-    /// Everybody is well, the program has judged them, and the load has begun.
+    /// Starts with good origins, of which the program has verdicts, and begins the load.
     pub async fn start(seed: u64) -> World {
         let mut origins = Vec::new();
         for index in 0..ORIGINS {
@@ -106,7 +107,7 @@ impl World {
         }
     }
 
-    /// Makes an act come true, and notes when it did.
+    /// Carries out an act, and records when it took effect.
     pub async fn act(&mut self, act: Act) {
         match act {
             Act::Mode(origin, mode) => self.set_mode(origin, mode),
@@ -169,7 +170,7 @@ impl World {
         }
     }
 
-    /// Writes the file and has it reloaded; what became of it, as the event ring has it.
+    /// Writes the file and reloads it; returns the results from the event ring.
     async fn reload(&mut self, text: &str, how: How) -> Vec<(At, String)> {
         self.program.write_raw(text);
         match how {
@@ -181,7 +182,7 @@ impl World {
                 }
             }
         }
-        // After a storm one more by the API: it is the last one, and its answer says that all are done.
+        // After ten signals one more reload by the API: it is the last one, so its response shows that all are done.
         if how != How::Hup {
             self.program.order_reload().await;
         }
@@ -213,14 +214,14 @@ impl World {
                 self.seq = events.last().map_or(self.seq, |event| event.seq);
                 self.evidence.orders.push(Order { at, pool: pool.to_owned(), origin, to });
             }
-            // What would leave a pool without an upstream may be refused.
+            // An order that would leave a pool without an upstream may be refused.
             Ok((409, _)) => {}
             answer => self.fault("operator", format!("POST {path}: {answer:?}")),
         }
     }
 
     async fn change_hosts(&mut self, hosts: &[usize]) {
-        self.note(format!("{HOST} stands for {hosts:?}"));
+        self.note(format!("{HOST} resolves to {hosts:?}"));
         set_hosts(&self.program, &hosts_file(&self.addresses, hosts));
         let config = self.config.with_hosts(hosts);
         let pools: Vec<&String> = config.pools.iter().filter(|(_, p)| p.is_named()).map(|(name, _)| name).collect();
@@ -249,14 +250,14 @@ impl World {
         self.evidence.standstills.push((began, self.clock.now()));
     }
 
-    /// The events that have come since, once one of them is what is waited for.
+    /// Waits until one of the new events matches, and returns all new ones.
     async fn events_until(&mut self, mut awaited: impl FnMut(&EventInfo) -> bool) -> Vec<EventInfo> {
         let end = Instant::now() + PATIENCE;
         let mut all: Vec<EventInfo> = Vec::new();
         loop {
             let events = self.program.events(self.seq).await.events;
             self.seq = events.last().map_or(self.seq, |event| event.seq);
-            // Each is shown, those after the one that is waited for too.
+            // `awaited` sees each of them, also those after the match.
             let mut there = false;
             for event in &events {
                 there |= awaited(event);
@@ -266,7 +267,7 @@ impl World {
                 return all;
             }
             if Instant::now() > end {
-                self.fault("operator", format!("what was asked for did not come true: {all:?}"));
+                self.fault("operator", format!("the act did not take effect: {all:?}"));
                 return all;
             }
             sleep(Duration::from_millis(5)).await;
@@ -281,7 +282,7 @@ impl World {
         self.violations.push(Violation { rule, at: self.clock.now(), what });
     }
 
-    /// All that was done is undone, the load ends, and everything must be as it was.
+    /// Restores the start, ends the load, and checks that all resources are freed.
     pub async fn calm(mut self) -> (Evidence, Vec<Violation>) {
         self.note("calm".to_owned());
         for origin in 0..ORIGINS {
@@ -298,6 +299,7 @@ impl World {
             }
         }
         wait_until_well(&self.program, &config, &self.addresses).await;
+        self.wait_until_shown().await;
         let World { clients, watch, .. } = self;
         let shared = clients.shared.clone();
         clients.stop().await;
@@ -319,7 +321,21 @@ impl World {
         (ending.evidence, ending.violations)
     }
 
-    /// What the name stands for in the configuration of now; what it stood for last, where no pool has it.
+    /// Lets the load go on until there is enough to judge: a storm of a few acts may be over before a busy machine has
+    /// answered anything.
+    async fn wait_until_shown(&self) {
+        let end = Instant::now() + PATIENCE;
+        let answered = || {
+            let outcomes = self.clients.shared.outcomes.lock();
+            outcomes.iter().filter(|outcome| outcome.end == End::Answered).count()
+        };
+        let samples = || self.watch.seen.lock().statuses.len();
+        while (answered() <= ANSWERS_MIN || samples() <= SAMPLES_MIN) && Instant::now() < end {
+            sleep(Duration::from_millis(20)).await;
+        }
+    }
+
+    /// The origins of the name in the current configuration; the last ones, if no pool has it.
     fn hosts(&self) -> Vec<usize> {
         let configs = self.evidence.configs.iter().rev().map(|(_, config)| config);
         let pools = configs.flat_map(|config| config.pools.values()).find(|pool| pool.is_named());
@@ -335,7 +351,7 @@ fn hosts_file(addresses: &[SocketAddr], hosts: &[usize]) -> String {
     format!("127.0.0.1 localhost\n{}", lines.collect::<String>())
 }
 
-/// Has an origin that listens answer so.
+/// Scripts an origin that listens.
 fn play(origin: &Origin, mode: &Mode) {
     for path in 0..PATHS {
         let reply = match mode.paths[path] {
@@ -360,7 +376,7 @@ fn play(origin: &Origin, mode: &Mode) {
     );
 }
 
-/// What an origin may do while it goes from one mode to the other.
+/// What an origin may do while its mode changes.
 fn worse(before: &Mode, after: &Mode) -> Mode {
     let mut paths = after.paths;
     for (path, before) in paths.iter_mut().zip(before.paths) {
@@ -375,7 +391,7 @@ fn worse(before: &Mode, after: &Mode) -> Mode {
     }
 }
 
-/// What an edit does, in a few words.
+/// A short description of an edit.
 fn difference(before: &Config, after: &Config) -> String {
     let mut words = Vec::new();
     if before.listener != after.listener {
@@ -450,7 +466,7 @@ mod tests {
     }
 
     #[test]
-    fn a_host_name_stands_for_the_addresses_of_its_origins() {
+    fn a_host_name_resolves_to_the_addresses_of_its_origins() {
         let addresses: Vec<SocketAddr> =
             (0..ORIGINS).map(|n| SocketAddr::from(([127, 0, 0, n as u8 + 1], PORT))).collect();
         let text = hosts_file(&addresses, &[PLAIN]);

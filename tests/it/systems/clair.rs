@@ -5,13 +5,13 @@
 //! | healthy | 200, empty | passes |
 //! | unhealthy | 503 | fails by its status |
 //! | starting | nothing listens | refused |
-//! | health on another port | 6062 | refused, or asked there with `port` |
+//! | health on another port | 6062 | refused, or checked there with `port` |
 
 use roundsman::model::Code;
 
 use super::{Port, State, hold, sized};
 
-/// The API; what it speaks does not matter to its check.
+/// The API, which the check does not use.
 const API: u16 = 6060;
 const HEALTH: u16 = 6061;
 const BY_HAND: &str = "type = \"http\"\npath = \"/health\"\nport = 6061\nexpect = { status = [200] }\n";
@@ -32,7 +32,7 @@ pub fn real_answers() -> Vec<(&'static str, Vec<u8>)> {
 }
 
 #[tokio::test]
-async fn clair_is_asked_in_plain_http_on_its_health_port() {
+async fn clair_is_checked_over_plain_http_on_its_health_port() {
     let states = vec![
         state("healthy", "200 OK", &[(Code::L7Ok, &["200 in "])]),
         state("unhealthy", "503 Service Unavailable", &[(Code::L7Sts, &["status 503, expected 200"])]),
@@ -42,7 +42,7 @@ async fn clair_is_asked_in_plain_http_on_its_health_port() {
 }
 
 #[tokio::test]
-async fn clair_with_another_health_port_is_asked_there() {
+async fn clair_with_another_health_port_is_checked_there() {
     let mut moved = state("moved", "200 OK", &[(Code::L7Ok, &["200 in "])]);
     moved.ports[0].0 = 6062;
     hold(&["preset = \"clair\"\nport = 6062\n"], API, vec![moved]).await;

@@ -1,4 +1,4 @@
-//! KrakenD: `/__health` on its traffic port, 200 or no answer at all; the body is not judged.
+//! KrakenD: `/__health` on its traffic port, 200 or no response; no rule for the body.
 //!
 //! | state | answer | verdict |
 //! |---|---|---|
@@ -6,7 +6,7 @@
 //! | healthy, no agents | 200 with `{}` | passes |
 //! | a stub of another shape | 200 with any body | passes |
 //! | disabled or renamed | 404 while it serves | fails with the hint |
-//! | not there | nothing listens | refused |
+//! | not running | nothing listens | refused |
 //! | stuck | takes connections only | not tested here: `hostile` |
 
 use roundsman::model::Code;
@@ -40,7 +40,7 @@ pub fn real_answers() -> Vec<(&'static str, Vec<u8>)> {
 }
 
 #[tokio::test]
-async fn krakend_is_200_or_down_and_its_404_has_a_hint() {
+async fn krakend_passes_with_200_only_and_its_404_has_a_hint() {
     let serving = |name, answer, verdicts| State {
         name,
         ports: vec![(PORT, Port::Http { path: "/__health", answer, otherwise: answer_of_an_endpoint() })],
@@ -68,7 +68,7 @@ fn answer_with_204() -> Vec<u8> {
 }
 
 #[tokio::test]
-async fn the_preset_says_what_a_404_of_krakend_means() {
+async fn the_krakend_preset_explains_a_404() {
     let ports = vec![(PORT, Port::Http { path: "/__health", answer: missing(), otherwise: answer_of_an_endpoint() })];
     let verdicts: &[(Code, &[&str])] = &[(Code::L7Sts, &["status 404", "path", "disabled"])];
     hold(&[BY_PRESET], PORT, vec![State { name: "disabled", ports, verdicts }]).await;

@@ -1,10 +1,11 @@
-//! Portus: `/_health` asks its database, registry and Clair; `/_ping` is an empty 200 in chunks with fields sent twice.
+//! Portus: `/_health` checks its database, registry and Clair; `/_ping` is an empty 200 in chunks with fields sent
+//! twice.
 //!
 //! | state | answer | verdict |
 //! |---|---|---|
 //! | all reachable | 200 | passes |
 //! | Clair not configured | 200 without `clair` | passes |
-//! | Clair down | 503, `clair.success` false | passes: it is soft |
+//! | Clair down | 503, `clair.success` false | passes: Clair is optional |
 //! | LDAP not configured, or down | without `ldap`, or 503 | passes, or fails with its `msg` |
 //! | registry down, or none configured | 503, `registry.success` false | fails with its `msg` |
 //! | database starting or unreachable | 503, `database.success` false | fails with its `msg` |
@@ -16,7 +17,7 @@ use roundsman::model::Code;
 
 use super::{Port, State, chunked, hold, show, sized};
 
-/// Puma's own; behind nginx it is another, and each check goes to the upstream's own.
+/// The port of Puma. With nginx in front it is another one; the check uses the port of the upstream.
 const PORT: u16 = 3000;
 const BY_HAND: &str = "type = \"http\"\npath = \"/_health\"\ninterval = \"30s\"\nexpect = { status = \"any\", json = [\
     { path = \"$.database.success\", equals = true }, { path = \"$.registry.success\", equals = true }, \
@@ -100,7 +101,7 @@ pub fn real_answers() -> Vec<(&'static str, Vec<u8>)> {
 }
 
 #[tokio::test]
-async fn portus_needs_database_and_registry_and_takes_clair_as_it_comes() {
+async fn portus_requires_database_and_registry_but_not_clair() {
     let database_gone = ("database", false, "cannot connect to database");
     let page = sized(&head("500 Internal Server Error", "text/html"), "<html>We're sorry</html>");
     let ldap = ("ldap", false, "ldap is not reachable");
@@ -120,7 +121,11 @@ async fn portus_needs_database_and_registry_and_takes_clair_as_it_comes() {
             answer(DOWN, &[database_gone, REGISTRY, CLAIR]),
             &[(Code::L7Rsp, &["$.database.success is false, expected true", "cannot connect to database"])],
         ),
-        health("nothing of what is asked for", answer("200 OK", &[CLAIR]), &[(Code::L7Rsp, &["$.database.success"])]),
+        health(
+            "without the required components",
+            answer("200 OK", &[CLAIR]),
+            &[(Code::L7Rsp, &["$.database.success"])],
+        ),
         health("an error page", page, &[(Code::L7Rsp, &["JSON"])]),
         State { name: "not there", ports: vec![], verdicts: &[(Code::L4Con, &["connection refused"])] },
     ];
@@ -140,7 +145,7 @@ async fn portus_ping_is_an_empty_200_in_chunks_with_fields_sent_twice() {
     hold(&[PING_BY_HAND, PING_BY_PRESET], PORT, states).await;
 }
 
-/// One field that comes twice holds if one of its values does.
+/// A rule for a field that is sent twice holds if one of its values matches.
 #[tokio::test]
 async fn a_field_sent_twice_holds_with_either_value() {
     let up = || State {
@@ -159,7 +164,7 @@ async fn a_field_sent_twice_holds_with_either_value() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn portus_is_shown_with_the_message_of_what_fails() {
+async fn status_shows_the_message_of_a_failed_portus_component() {
     let quick = format!("{BY_PRESET}interval = \"100ms\"\nfast_interval = \"20ms\"\nstart_period = \"0s\"\n");
     let states: Vec<(State, &str, &[&str])> = vec![
         (initializing(), "unhealthy", &["$.database.success is false", "database is initializing"]),

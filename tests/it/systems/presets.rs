@@ -1,5 +1,6 @@
-//! The presets for widespread systems, against answers that their documentation gives, on the port that the preset asks: one
-//! that passes and those that must not. `servers::presets` tries the same on real servers, where Debian has them.
+//! The presets for widespread systems, against answers that their documentation gives, on the port that the preset
+//! asks: one that passes and those that must not. `servers::presets` tries the same on real servers, where Debian has
+//! them.
 
 use roundsman::model::Code;
 
@@ -120,7 +121,7 @@ const HTTP: &[Http] = answers! {
 };
 
 #[tokio::test]
-async fn presets_over_http_judge_the_documented_answers() {
+async fn http_presets_pass_and_fail_on_the_documented_answers() {
     for case in HTTP {
         hold(&[case.health], case.port, vec![case.state()]).await;
     }
@@ -128,7 +129,7 @@ async fn presets_over_http_judge_the_documented_answers() {
 
 /// What a server of a text protocol says, all at once, and what the check must say of it.
 #[tokio::test]
-async fn presets_over_tcp_judge_the_documented_answers() {
+async fn tcp_presets_pass_and_fail_on_the_documented_answers() {
     const MYSQL_GREETING: &[u8] = b"\x4a\x00\x00\x00\x0a8.0.35\x00\x08\x00\x00\x00abcdefgh\x00\xff\xff\xff\x02\x00";
     let greeted = |then: &[u8]| [MYSQL_GREETING, then].concat();
     let cases: [(&str, u16, Vec<u8>, &[(Code, &[&str])]); 25] = [

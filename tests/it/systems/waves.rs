@@ -4,7 +4,7 @@
 //! |---|---|---|
 //! | healthy | 200 `{"status":"healthy"}` | passes |
 //! | unhealthy | 503 `{"status":"unhealthy","reason":…}` | fails by its status; the reason is quoted |
-//! | says so with 200 | 200 `{"status":"unhealthy","reason":…}` | fails by `$.status`: the text `healthy` in it does not count |
+//! | unhealthy with 200 | 200 `{"status":"unhealthy","reason":…}` | fails by `$.status`: the text `healthy` in it does not count |
 //! | starting | nothing listens | refused |
 //! | a page of something else | 200 with HTML | fails: no JSON |
 //! | detailed, one component down | 200 or 503 with `components` | fails, and names the component |
@@ -29,7 +29,7 @@ fn head(status: &str) -> String {
 }
 
 fn answer(status: &str, body: &str) -> Vec<u8> {
-    // uvicorn writes its names in small letters; `sized` does not, which is the same to whoever reads it.
+    // uvicorn writes field names in lower case and `sized` does not; names are case-insensitive.
     sized(&head(status), body)
 }
 
@@ -75,7 +75,7 @@ pub fn real_answers() -> Vec<(&'static str, Vec<u8>)> {
 }
 
 #[tokio::test]
-async fn waves_is_judged_by_its_status_and_never_by_a_text_in_it() {
+async fn waves_is_checked_by_its_status_field_and_not_by_a_text() {
     let page = sized("HTTP/1.1 200 OK\nServer: nginx\nContent-Type: text/html", "<html>healthy</html>");
     let page = State { name: "a page", ports: http(page), verdicts: &[(Code::L7Rsp, &["JSON"])] };
     let states = vec![healthy(), unhealthy(), unhealthy_with_200(), starting(), page];
@@ -90,7 +90,7 @@ fn detailed(asr: &str, status: &str) -> String {
 }
 
 #[tokio::test]
-async fn waves_detailed_needs_every_component() {
+async fn waves_detailed_requires_every_component() {
     let state = |name, status, asr, whole, verdicts| State {
         name,
         ports: http(answer(status, &detailed(asr, whole))),
@@ -99,14 +99,14 @@ async fn waves_detailed_needs_every_component() {
     let states = vec![
         state("healthy", "200 OK", "healthy", "healthy", &[(Code::L7Ok, &["200 in "])]),
         state(
-            "a component is down, the whole says healthy",
+            "a component is down, the status is healthy",
             "200 OK",
             "unhealthy",
             "healthy",
             &[(Code::L7Rsp, &[r#"$.components.lightning_asr is "unhealthy", expected "healthy""#])],
         ),
         state(
-            "a component is down, and so is the whole",
+            "a component is down, and so is the status",
             "503 Service Unavailable",
             "unhealthy",
             "unhealthy",
@@ -129,7 +129,7 @@ fn the_presets_have_the_documented_timing() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn waves_goes_down_and_comes_back_in_status_with_its_reason() {
+async fn status_shows_waves_failing_and_recovering_with_its_reason() {
     let quick = format!("{BY_PRESET}interval = \"100ms\"\nfast_interval = \"20ms\"\nstart_period = \"0s\"\n");
     let states: Vec<(State, &str, &[&str])> = vec![
         (starting(), "unhealthy", &["connection refused"]),

@@ -51,7 +51,7 @@ pub fn real_answers() -> Vec<(&'static str, Vec<u8>)> {
 }
 
 #[tokio::test]
-async fn apim_version_is_judged_by_its_content_whatever_its_status() {
+async fn apim_version_requires_the_name_of_the_product() {
     let fault = "<soapenv:Fault><faultstring>The service cannot be found</faultstring></soapenv:Fault>";
     let states = vec![
         services("up", version("WSO2 API Manager-4.4.0"), PASSES),
@@ -80,7 +80,7 @@ async fn apim_version_is_judged_by_its_content_whatever_its_status() {
 }
 
 #[tokio::test]
-async fn apim_websocket_ports_are_asked_without_an_upgrade() {
+async fn apim_websocket_ports_are_checked_without_an_upgrade() {
     let by_hand = "type = \"http\"\npath = \"/health\"\nexpect = { status = [200] }\n";
     for port in [9099, 8099] {
         let state = |name, status: &str, verdicts| {
@@ -97,7 +97,7 @@ async fn apim_websocket_ports_are_asked_without_an_upgrade() {
     }
 }
 
-/// Two ports that are only connected to: both must take connections, and nothing is said on either.
+/// Two ports with checks that only connect: both must accept connections, and nothing is sent on either.
 async fn two_ports(ports: [u16; 2], preset: &str) {
     let by_hand =
         format!("checks = [{{ type = \"tcp\", port = {} }}, {{ type = \"tcp\", port = {} }}]\n", ports[0], ports[1]);
@@ -119,20 +119,23 @@ async fn two_ports(ports: [u16; 2], preset: &str) {
     let origins = state("up", &ports, &[]).start(host);
     judge(&load(preset, (host, ports[0]).into())).await;
     for Running { origin, .. } in origins {
-        // Accepted in their order: a connection of the check would come first.
+        // Connections are accepted in order: one of the check would come first.
         let _ours = std::net::TcpStream::connect(origin.socket_addr()).expect("it listens");
-        crate::support::assert_eventually("ours is accepted", super::PATIENCE, || origin.accepted() > 0).await;
+        crate::support::assert_eventually("the test's connection is accepted", super::PATIENCE, || {
+            origin.accepted() > 0
+        })
+        .await;
         assert_eq!(origin.accepted(), 1, "the server saw a connection of the check");
     }
 }
 
 #[tokio::test]
-async fn apim_traffic_manager_is_connected_to_on_both_ports_and_sent_nothing() {
+async fn apim_traffic_manager_checks_connect_to_both_ports_and_send_nothing() {
     two_ports([5672, 9611], "preset = \"wso2-apim-traffic-manager\"\n").await;
 }
 
 #[tokio::test]
-async fn apim_key_manager_is_connected_to_on_both_ports() {
+async fn apim_key_manager_checks_connect_to_both_ports() {
     two_ports([9673, 9443], "preset = \"wso2-apim-key-manager\"\n").await;
 }
 
@@ -148,7 +151,7 @@ fn gateway(name: &'static str, status: u16, verdicts: &'static [(Code, &'static 
 }
 
 #[tokio::test]
-async fn apim_gateway_is_asked_over_tls_and_its_certificate_must_be_trusted_in_writing() {
+async fn apim_gateway_is_checked_over_tls_and_its_certificate_must_be_trusted_by_the_file() {
     let trusting = format!("tls = {{ ca_file = {:?}, server_name = \"localhost\" }}\n", CERTIFICATES.self_signed.pem);
     let tables: Vec<String> = [GATEWAY_BY_HAND, GATEWAY_BY_PRESET]
         .iter()
@@ -162,13 +165,13 @@ async fn apim_gateway_is_asked_over_tls_and_its_certificate_must_be_trusted_in_w
         State { name: "starting", ports: vec![], verdicts: REFUSED },
     ];
     hold(&tables, GATEWAY, states).await;
-    // As shipped and with nothing written, nobody vouches for it.
+    // The shipped certificate is not trusted without a key in the file.
     let untrusted = vec![gateway("deployed", 200, &[(Code::L6Rsp, &["self-signed"])])];
     hold(&[GATEWAY_BY_HAND, GATEWAY_BY_PRESET], GATEWAY, untrusted).await;
 }
 
 #[test]
-fn the_gateway_is_given_minutes_to_start() {
+fn the_gateway_preset_allows_minutes_to_start() {
     let (_, timing) = super::timings(GATEWAY_BY_PRESET).remove(0);
     assert!(timing.start_period >= std::time::Duration::from_secs(120), "{timing:?}");
 }

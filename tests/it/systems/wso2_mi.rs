@@ -115,14 +115,14 @@ pub fn real_answers() -> Vec<(&'static str, Vec<u8>)> {
 }
 
 #[tokio::test]
-async fn mi_readiness_quotes_the_faulty_list_and_wants_its_traffic_port() {
+async fn mi_readiness_quotes_the_faulty_list_and_requires_its_traffic_port() {
     let path = "/healthz";
     let states = vec![ready(path), faulty(), faulty_with_200(), starting(), traffic_dead(path), switched_off()];
     hold(&[&by_hand(path), BY_PRESET], TRAFFIC, states).await;
 }
 
 #[tokio::test]
-async fn mi_liveness_asks_neither_for_capps_nor_for_the_traffic_port() {
+async fn mi_liveness_ignores_capps_and_the_traffic_port() {
     let path = "/liveness";
     let by_hand = "type = \"http\"\npath = \"/liveness\"\nport = 9201\nexpect = { status = [200] }\n";
     let alone = |state: State, name| State { name, verdicts: &state.verdicts[..1], ..state };
@@ -147,7 +147,7 @@ fn the_presets_have_the_documented_timing() {
 
 /// Several on one host: each has its own offset, and its health port lies 911 above its traffic port.
 #[tokio::test]
-async fn mi_with_an_offset_is_reached_by_a_port_offset() {
+async fn mi_with_an_offset_is_checked_with_port_offset() {
     let offset = 5;
     let mut state = ready("/healthz");
     state.ports = state.ports.into_iter().map(|(port, what)| (port + offset, what)).collect();
@@ -156,7 +156,7 @@ async fn mi_with_an_offset_is_reached_by_a_port_offset() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn mi_is_shown_with_its_faulty_capps_and_with_a_dead_traffic_port() {
+async fn status_shows_faulty_capps_and_a_closed_traffic_port_of_mi() {
     let quick = format!("{BY_PRESET}interval = \"100ms\"\nfast_interval = \"20ms\"\nstart_period = \"0s\"\n");
     let path = "/healthz";
     let states: Vec<(State, &str, &[&str])> = vec![

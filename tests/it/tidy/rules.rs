@@ -1,5 +1,5 @@
-//! What is allowed where. Takes one file's path and text and returns what is wrong with it; reads no file itself, so
-//! that every rule is shown to be able to fail.
+//! The rules. Takes one file's path and text and returns what is wrong with it; reads no file itself, so that a test
+//! can make every rule fail.
 
 use std::collections::BTreeSet;
 use std::fmt;
@@ -20,8 +20,8 @@ impl fmt::Display for Finding {
     }
 }
 
-/// The storeys of the house: a room may import its own modules and rooms of lower storeys.
-const STOREYS: &[&[&str]] = &[
+/// The layers: a module may import its own submodules and modules of lower layers.
+const LAYERS: &[&[&str]] = &[
     &["main"],
     &["cli", "demo"],
     &["app"],
@@ -34,26 +34,30 @@ const STOREYS: &[&[&str]] = &[
     &["model"],
 ];
 
-/// Arrows within a storey, each with its reason.
-pub const SIDEWAYS: &[(&str, &str, &str)] = &[("cli", "demo", "`roundsman demo` is one of the commands")];
+/// Imports within a layer, each with its reason.
+pub const SIDEWAYS: &[(&str, &str, &str)] = &[
+    ("cli", "demo", "`roundsman demo` is one of the commands"),
+    ("config", "route", "the look-up of requests decides which routes and pools get none"),
+];
 
-/// Rooms that only some may import, whatever their storey.
+/// Modules that only some may import, whatever their layer.
 const RESERVED: &[(&str, &[&str])] = &[("config", &["app", "cli"])];
 
-/// Rooms that must not touch the world.
+/// Modules that must do no I/O.
 const PURE: &[&str] = &["model", "http1", "config", "health", "balance", "route", "exchange", "pool"];
 
-/// Files of pure rooms that do, each with its reason. A new file of these rooms is pure until it is entered here.
+/// Files of pure modules that do, each with its reason. A new file of these modules is pure until it is listed here.
 pub const SHELL: &[(&str, &str)] = &[
     ("src/pool/controller.rs", "the async shell around the pure state, and the only writer"),
+    ("src/pool/flights.rs", "the probes in flight, which the controller polls"),
     ("src/pool/lines.rs", "it hands the lines of events to the log, in order"),
     ("src/pool/log.rs", "the log lines of events, which the controller writes"),
     ("src/pool/snapshot.rs", "requests wait on it for a change of their pool"),
     ("src/pool/upstream.rs", "its hints go to the controller through a channel"),
 ];
 
-/// Crates that are the world.
-const WORLDLY_CRATES: &[&str] = &[
+/// Crates that do I/O.
+const IO_CRATES: &[&str] = &[
     "axum",
     "env_logger",
     "hyper",
@@ -70,8 +74,8 @@ const WORLDLY_CRATES: &[&str] = &[
     "tracing_subscriber",
 ];
 
-/// Paths of `std` that are the world.
-const WORLDLY_MODULES: &[&str] = &[
+/// Paths of `std` that do I/O.
+const IO_MODULES: &[&str] = &[
     "std::env",
     "std::fs",
     "std::io::stdin",
@@ -88,8 +92,8 @@ const WORLDLY_MODULES: &[&str] = &[
     "process",
 ];
 
-/// Names that are the world wherever they come from.
-const WORLDLY_NAMES: &[&str] = &[
+/// Names that mean I/O wherever they come from.
+const IO_NAMES: &[&str] = &[
     "JoinSet",
     "OpenOptions",
     "SystemTime",
@@ -109,13 +113,13 @@ const WORLDLY_NAMES: &[&str] = &[
 const LOGGING_MACROS: &[&str] =
     &["dbg", "debug", "eprint", "eprintln", "error", "info", "print", "println", "trace", "warn"];
 
-/// The room a source file belongs to: `pool` for `src/pool.rs` and all below `src/pool/`. The root of the library
-/// belongs to none, and what is outside `src` neither.
-pub fn room(path: &str) -> Option<&str> {
+/// The top-level module of a source file: `pool` for `src/pool.rs` and all below `src/pool/`. `None` for the root of
+/// the library and for files outside `src`.
+pub fn top_module(path: &str) -> Option<&str> {
     let inside = path.strip_prefix("src/")?;
-    let room = inside.split('/').next()?;
-    let room = room.strip_suffix(".rs").unwrap_or(room);
-    (room != "lib").then_some(room)
+    let module = inside.split('/').next()?;
+    let module = module.strip_suffix(".rs").unwrap_or(module);
+    (module != "lib").then_some(module)
 }
 
 /// Everything that is wrong with one file.
@@ -128,8 +132,8 @@ pub fn needs_the_shell(path: &str, text: &str) -> bool {
     check(path, text, true) != check(path, text, false)
 }
 
-/// The rooms whose parts a file names.
-pub fn imported_rooms(path: &str, text: &str) -> BTreeSet<String> {
+/// The top-level modules that a file names.
+pub fn imported_modules(path: &str, text: &str) -> BTreeSet<String> {
     let seen = read(text, &module_of(path), is_test_file(path)).unwrap_or_default();
     let inside = seen.into_iter().filter(|seen| seen.path[0] == "crate" && seen.path.len() > 1);
     inside.map(|mut seen| seen.path.swap_remove(1)).collect()
@@ -150,19 +154,19 @@ fn check(path: &str, text: &str, pure: bool) -> Vec<Finding> {
     };
     for seen in &seen {
         let name = seen.path.join("::");
-        if let Some(problem) = left_for_later(seen) {
+        if let Some(problem) = unfinished(seen) {
             report(seen.line, problem);
         }
         if name == "std::time::Instant" {
             report(seen.line, "`std::time::Instant` does not stop with a paused clock; use tokio's".to_owned());
         }
-        if let Some(from) = room(path) {
+        if let Some(from) = top_module(path) {
             if let Some(problem) = against_the_arrows(from, seen) {
                 report(seen.line, problem);
             }
             if pure
                 && !seen.test
-                && let Some(touched) = touches_the_world(seen)
+                && let Some(touched) = does_io(seen)
             {
                 report(seen.line, format!("pure code {touched}: `{name}`"));
             }
@@ -187,15 +191,15 @@ fn is_test_file(path: &str) -> bool {
 }
 
 fn is_pure(path: &str) -> bool {
-    room(path).is_some_and(|room| PURE.contains(&room)) && !SHELL.iter().any(|(file, _)| *file == path)
+    top_module(path).is_some_and(|module| PURE.contains(&module)) && !SHELL.iter().any(|(file, _)| *file == path)
 }
 
-fn left_for_later(seen: &Seen) -> Option<String> {
+fn unfinished(seen: &Seen) -> Option<String> {
     let last = seen.path.last()?;
     match seen.kind {
-        Kind::Attribute if last == "ignore" => Some("an ignored test claims what nobody checks".to_owned()),
+        Kind::Attribute if last == "ignore" => Some("an ignored test is never run".to_owned()),
         Kind::Macro if matches!(last.as_str(), "todo" | "unimplemented") => {
-            Some(format!("`{last}!` is left for later"))
+            Some(format!("`{last}!` is unfinished code"))
         }
         Kind::TestModule if !seen.test => Some("`mod tests` is not under `#[cfg(test)]`".to_owned()),
         Kind::Attribute | Kind::Macro | Kind::Path | Kind::Method | Kind::TestModule => None,
@@ -210,15 +214,15 @@ fn against_the_arrows(from: &str, seen: &Seen) -> Option<String> {
     if root != "crate" && root != "roundsman" {
         return None;
     }
-    // Constants at the root, like `VERSION`, belong to everybody.
+    // Every module may use constants at the root, like `VERSION`.
     if to == from || to.chars().all(|c| c.is_ascii_uppercase() || c == '_') {
         return None;
     }
-    let storey = |room: &str| STOREYS.iter().position(|storey| storey.contains(&room));
-    let (Some(above), Some(below)) = (storey(from), storey(to)) else {
-        return Some(format!("`{from}` imports `{to}`, and one of them has no place in the house"));
+    let layer = |module: &str| LAYERS.iter().position(|layer| layer.contains(&module));
+    let (Some(above), Some(below)) = (layer(from), layer(to)) else {
+        return Some(format!("`{from}` imports `{to}`, and one of them is in no layer"));
     };
-    let reserved = RESERVED.iter().any(|(room, guests)| room == to && !guests.contains(&from));
+    let reserved = RESERVED.iter().any(|(module, users)| module == to && !users.contains(&from));
     let sideways = SIDEWAYS.iter().any(|(a, b, _)| *a == from && *b == to);
     if (above < below && !reserved) || sideways {
         return None;
@@ -226,8 +230,8 @@ fn against_the_arrows(from: &str, seen: &Seen) -> Option<String> {
     Some(format!("`{from}` imports `{to}` against the arrows: `{}`", seen.path.join("::")))
 }
 
-/// What pure code would do with this name.
-fn touches_the_world(seen: &Seen) -> Option<&'static str> {
+/// What the use of this name would do, if pure code must not do it.
+fn does_io(seen: &Seen) -> Option<&'static str> {
     let first = seen.path.first()?.as_str();
     let last = seen.path.last()?.as_str();
     let name = seen.path.join("::");
@@ -245,15 +249,14 @@ fn touches_the_world(seen: &Seen) -> Option<&'static str> {
         return Some("uses the runtime");
     }
     if first == "fastrand" && !matches!(name.as_str(), "fastrand::Rng" | "fastrand::Rng::with_seed") {
-        return Some("draws chance of its own");
+        return Some("draws random numbers");
     }
     let beneath = |module: &&str| name == **module || name.starts_with(&format!("{module}::"));
-    let worldly_module =
-        WORLDLY_MODULES.iter().any(|module| beneath(module) && (module.contains("::") || name != **module));
-    let worldly = WORLDLY_CRATES.contains(&first) && seen.path.len() > 1
-        || worldly_module
-        || WORLDLY_NAMES.iter().any(|world| seen.path.iter().any(|part| part == world));
-    worldly.then_some("touches the world")
+    let is_io_module = IO_MODULES.iter().any(|module| beneath(module) && (module.contains("::") || name != **module));
+    let is_io = IO_CRATES.contains(&first) && seen.path.len() > 1
+        || is_io_module
+        || IO_NAMES.iter().any(|name| seen.path.iter().any(|part| part == name));
+    is_io.then_some("does I/O")
 }
 
 #[cfg(test)]

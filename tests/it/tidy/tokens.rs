@@ -1,5 +1,5 @@
 //! Reads a Rust file as tokens and lists the paths, methods and attributes in it, each with its line and whether only
-//! tests see it. Decides nothing; comments and texts are no tokens, so they cannot be mistaken for code.
+//! tests compile it. Decides nothing; comments and string literals are not searched for names.
 
 use std::iter::Peekable;
 use std::vec::IntoIter;
@@ -67,7 +67,7 @@ impl Reader {
         }
     }
 
-    /// After a `#`: notes the attribute and, if it says that only tests see what follows, reads that as such.
+    /// After a `#`: records the attribute; if only tests compile what follows, reads that as test code.
     fn attribute(&mut self, tokens: &mut Tokens) {
         let Some(group) = take_group(tokens, Delimiter::Bracket) else { return };
         let (text, line) = (group.to_string().replace(' ', ""), group_line(&group));
@@ -96,7 +96,7 @@ impl Reader {
         }
     }
 
-    /// Reads on from the first name of a path, or of a branch of a group of imports.
+    /// Reads a path from its first name, or from the first name of a branch in a group of imports.
     fn path(&mut self, prefix: Vec<String>, first: proc_macro2::Ident, tokens: &mut Tokens) {
         let line = first.span().start().line;
         let mut path = prefix;
@@ -142,7 +142,7 @@ impl Reader {
         self.seen.push(Seen { path, kind, line, test: self.test });
     }
 
-    /// Writes `self::…`, `super::…` and `self::super::…` out from the root of the crate.
+    /// Resolves `self::…`, `super::…` and `self::super::…` to paths from the root of the crate.
     fn resolve(&self, mut path: Vec<String>) -> Vec<String> {
         let own = path.len() > 1 && path[0] == "self";
         let relative = path.split_off(usize::from(own));

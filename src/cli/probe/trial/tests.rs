@@ -1,22 +1,25 @@
 //! A check made from arguments does what they say, and the printed lines are what was tried, without credentials.
 
+mod keys;
+
 use clap::Parser;
 
 use super::*;
 use crate::cli::args::{Cli, Command};
+use crate::cli::probe::ProbeArgs;
 use crate::model::policy::{HeaderText, ProbeKind, ProbeSpec};
 
-fn args(words: &[&str]) -> TrialArgs {
+fn args(words: &[&str]) -> ProbeArgs {
     let words = ["roundsman", "probe", "--url"].iter().chain(words);
     match Cli::try_parse_from(words).expect("a good command line").command {
-        Command::Probe(args) => args.trial,
+        Command::Probe(args) => args,
         _ => unreachable!("it is `probe`"),
     }
 }
 
 fn plan(words: &[&str]) -> Result<Plan, String> {
     let args = args(words);
-    Plan::new(args.url.as_deref().expect("it is given"), &args)
+    Plan::new(args.trial.url.as_deref().expect("it is given"), &args.trial, &args.steps)
 }
 
 fn written(words: &[&str]) -> Written {
@@ -30,7 +33,7 @@ fn spec(written: &Written) -> ProbeSpec {
 
 #[test]
 fn the_lines_are_those_that_a_user_would_write() {
-    let table: [(&[&str], &str); 4] = [
+    let table: [(&[&str], &str); 8] = [
         (
             &["tcp://127.0.0.1:8080"],
             "[pools.app]\nupstreams = [\"127.0.0.1:8080\"]\n\n[pools.app.health]\ntype = \"tcp\"\n",
@@ -80,6 +83,43 @@ fn the_lines_are_those_that_a_user_would_write() {
             "[pools.app]\nupstreams = [\"localhost:50051\"]\n\n[pools.app.health]\ntype = \"grpc\"\n\
              service = \"my.Service\"\nheaders = { X-A = \"b\" }\n",
         ),
+        (
+            &[
+                "tcp://127.0.0.1:25",
+                "--expect",
+                "220",
+                "--fail-on=421 ",
+                "--fail-on",
+                "-ERR",
+                "--send=EHLO a\\r\\n",
+                "--matches",
+                "(?m)^250 ",
+                "--starttls",
+                "--send",
+                "QUIT\r\n",
+                "--expect",
+                "221",
+            ],
+            "[pools.app]\nupstreams = [\"127.0.0.1:25\"]\n\n[pools.app.health]\ntype = \"tcp\"\nsteps = [\n  \
+             { expect = \"220\", fail_on = [\"421 \", \"-ERR\"] },\n  { send = \"EHLO a\\r\\n\" },\n  \
+             { matches = \"(?m)^250 \" },\n  { starttls = true },\n  { send = \"QUIT\\r\\n\" },\n  \
+             { expect = \"221\" },\n]\ntls = {}\n",
+        ),
+        (
+            &["tls://127.0.0.1:6380", "--send-hex", "50 0d0a", "--expect-hex", "2b"],
+            "[pools.app]\nupstreams = [\"127.0.0.1:6380\"]\n\n[pools.app.health]\ntype = \"tcp\"\nsteps = [\n  \
+             { send_hex = \"50 0d0a\" },\n  { expect_hex = \"2b\" },\n]\ntls = {}\n",
+        ),
+        (
+            &["http://127.0.0.1:6443", "--preset", "kubernetes", "--timeout", "4s"],
+            "[pools.app]\nupstreams = [\"127.0.0.1:6443\"]\n\n[pools.app.health]\npreset = \"kubernetes\"\n\
+             timeout = \"4s\"\nscheme = \"http\"\n",
+        ),
+        (
+            &["tcp://127.0.0.1:5432", "--preset", "postgresql", "--port", "6432"],
+            "[pools.app]\nupstreams = [\"127.0.0.1:5432\"]\n\n[pools.app.health]\npreset = \"postgresql\"\n\
+             port = 6432\n",
+        ),
     ];
     for (words, want) in table {
         assert_eq!(written(words).toml, want, "{words:?}");
@@ -88,7 +128,7 @@ fn the_lines_are_those_that_a_user_would_write() {
 
 #[test]
 fn the_printed_lines_are_what_is_tried() {
-    let table: [&[&str]; 15] = [
+    let table: [&[&str]; 19] = [
         &["tcp://127.0.0.1:8080"],
         &["http://127.0.0.1:8080/x?y=1", "--method", "POST", "--expect-status", "200,301-302"],
         &["http://name:8080/", "--expect-body-contains", "it's \"up\" ${x}\n", "--timeout", "250ms"],
@@ -166,6 +206,10 @@ fn the_printed_lines_are_what_is_tried() {
             "--expect-body-matches",
             "^a\\d+$",
         ],
+        &["tcp://127.0.0.1:6379", "--send", "a\u{1}b\u{7f}${x}\\r\\n", "--expect", "\"'\\t", "--fail-on", "-ERR"],
+        &["tcp://127.0.0.1:6379", "--send-file", "AUTH @tests/config/secrets/token@\\r\\n", "--expect=+OK"],
+        &["tcp://127.0.0.1:4222", "--preset", "nats"],
+        &["https://127.0.0.1/", "--preset", "spring-boot", "--port-offset", "-10", "--host", "a.internal"],
     ];
     for words in table {
         let written = written(words);
@@ -264,6 +308,11 @@ fn an_argument_that_cannot_be_parsed_is_reported_without_credentials() {
         (&["http://h/", "--header", "s3cr3t"], "'NAME: VALUE'"),
         (&["http://h/", "--expect-json", "$.a!=null"], "no null"),
         (&["http://h/", "--header-file", "/run/secrets/a"], "NAME=PATH"),
+        (&["http://h/", "--header", "Host: a", "--host", "b"], "--host and --header"),
+        (&["grpc://h:1/a.B", "--service", "c.D"], "--service and the path of --url"),
+        (&["tcp://h:1", "--fail-on", "-ERR", "--send", "PING"], "--fail-on belongs to a step"),
+        (&["tcp://h:1", "--send", "s3cr3t\\q"], "\\q is not an escape"),
+        (&["http://h:6379", "--preset", "redis"], "makes a check of type tcp: write --url tcp://h:6379"),
     ] {
         let error = plan(words).unwrap_err();
         assert!(error.contains(want) && !error.contains("s3cr3t"), "{words:?}: {error}");

@@ -29,12 +29,15 @@ const KEYS: &[(&str, &[Kind])] = &[
 
 /// What the check does on the connection, and its TLS.
 pub fn probe(raw: &raw::Probe, key: &str, report: &mut Report) -> (ProbeKind, Option<TlsPolicy>) {
-    let kind = raw.kind.value().map_or(Kind::Tcp, |kind| kind.0);
-    if !matches!(raw.kind, Field::Bad) {
-        refuse_keys_of_other_kinds(raw, kind, key, report);
-        refuse_headers_of_the_protocol(raw, kind, key, report);
-    }
-    if matches!(kind, Kind::Tls | Kind::Grpc | Kind::Websocket) && !matches!(raw.kind, Field::Bad) {
+    let kind = match &raw.kind {
+        Field::Good(kind) => kind.value.0,
+        Field::Absent if !raw.others => Kind::Tcp,
+        // Every rule depends on the type, and a mistake in it, or a key that may be meant as it, is already reported.
+        Field::Absent | Field::Bad => return (ProbeKind::Tls, None),
+    };
+    refuse_keys_of_other_kinds(raw, kind, key, report);
+    refuse_headers_of_the_protocol(raw, kind, key, report);
+    if matches!(kind, Kind::Tls | Kind::Grpc | Kind::Websocket) {
         expect::duration_alone(&raw.expect, kind, &format!("{key}.expect"), report);
     }
     let tls = tls::tls(raw, kind, key, report);

@@ -123,7 +123,7 @@ fn fail_on(raw: &raw::TextStep, key: &str, report: &mut Report) -> Vec<Arc<str>>
 fn refuse_handshakes(made: &[Made<'_>], probe: &raw::Probe, report: &mut Report) {
     let mut handshakes = made.iter().filter(|(step, ..)| matches!(step.act, Act::StartTls));
     let Some((_, first, key)) = handshakes.next() else { return };
-    if probe.tls.is_absent() {
+    if probe.tls.is_absent() && !probe.others {
         let found = Found::error(first.span.clone(), format!("{key}.starttls"), "needs `tls` beside `steps`");
         report.add(found.expected("such as tls = { server_name = \"mail.example.com\" }; {} verifies the address"));
     }

@@ -7,7 +7,7 @@ use crate::config::diagnostic::render_all;
 use crate::config::presets::EmptyEnv;
 use crate::config::{Parsed, Severity, Source, parse};
 use crate::model::policy::{
-    CheckPolicy, Expect, HttpProbe, PortRule, ProbeKind, ProbeSpec, Require, StatusRule, TlsPolicy,
+    CheckPolicy, Expect, HttpProbe, PortRule, ProbeKind, ProbeSpec, Require, StatusRule, Timing, TlsPolicy,
 };
 
 /// Reads a file with two upstreams at port 8290 and this health table.
@@ -103,6 +103,7 @@ fn an_unhealthy_interval_counts_only_if_it_is_longer() {
         assert_eq!(seconds, want, "{health}");
     }
     assert_eq!(one("unhealthy_interval = \"10s\"").timing, one("").timing, "they share their probes");
+    assert_eq!(one("").timing, Timing::defaults(), "what tests elsewhere take for the default timing");
 }
 
 #[test]
@@ -159,7 +160,7 @@ fn a_written_key_wins_over_that_of_a_preset() {
 }
 
 #[test]
-fn the_times_of_a_preset_give_way_to_written_ones() {
+fn written_times_adjust_those_of_a_preset() {
     let millis = |health: &str| {
         let timing = one(health).timing;
         (timing.interval.as_millis(), timing.timeout.as_millis(), timing.fast_interval.as_millis())
@@ -173,7 +174,7 @@ fn the_times_of_a_preset_give_way_to_written_ones() {
 }
 
 #[test]
-fn what_does_not_fit_a_preset_is_reported_in_the_users_file() {
+fn keys_that_do_not_fit_a_preset_are_reported_in_the_users_file() {
     for (health, start) in [
         ("preset = \"krakand\"", "x:5:10: error: pools.a.health.preset: \"krakand\" is not known"),
         (
@@ -302,7 +303,7 @@ fn every_preset_means_what_it_says() {
     if std::env::var_os("UPDATE_EXPECT").is_some() {
         std::fs::write(file, &out).expect("write what is expected");
     }
-    assert_eq!(out, std::fs::read_to_string(file).expect("what is expected"), "UPDATE_EXPECT=1 writes it anew");
+    assert_eq!(out, std::fs::read_to_string(file).expect("what is expected"), "UPDATE_EXPECT=1 rewrites it");
 }
 
 /// Presets work whatever the upstream's own port is.

@@ -1,5 +1,7 @@
 //! Whether a check uses TLS, and with which settings. A key that would do nothing is refused.
 
+use std::sync::Arc;
+
 use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 
@@ -7,7 +9,7 @@ use crate::config::raw;
 use crate::config::read::{At, Field};
 use crate::config::report::{Found, Report};
 use crate::config::values::{Kind, Scheme};
-use crate::model::policy::{Certificate, ClientIdentity, TlsPolicy};
+use crate::model::policy::{Certificate, CheckFile, ClientIdentity, FileMark, ReadFile, TlsPolicy};
 
 /// The TLS settings of a check of `kind`; `None` without TLS. `steps` refuses `tls` for a tcp check that exchanges
 /// nothing.
@@ -29,6 +31,18 @@ pub fn tls(raw: &raw::Probe, kind: Kind, key: &str, report: &mut Report) -> Opti
     wanted.then(|| policy(raw.tls.value(), &format!("{key}.tls"), report))
 }
 
+/// The files that the settings were read from.
+pub fn files(raw: &raw::Probe) -> Arc<[CheckFile]> {
+    let Some(tls) = raw.tls.value() else { return Arc::default() };
+    let marks = [
+        ("tls.ca_file", tls.ca_file.value().map(|file| &file.mark)),
+        ("tls.client_cert", tls.client_cert.value().map(|file| &file.mark)),
+        ("tls.client_key", tls.client_key.value().map(|file| &file.mark)),
+    ];
+    let file = |what: &str, mark: &FileMark| CheckFile { what: what.to_owned(), read: ReadFile::Content(mark.clone()) };
+    marks.into_iter().filter_map(|(what, mark)| Some(file(what, mark?))).collect()
+}
+
 fn policy(raw: Option<&raw::Tls>, key: &str, report: &mut Report) -> TlsPolicy {
     let Some(raw) = raw else { return TlsPolicy { verify: true, server_name: None, roots: None, client: None } };
     let verify = raw.verify.value().copied().unwrap_or(true);
@@ -39,7 +53,7 @@ fn policy(raw: Option<&raw::Tls>, key: &str, report: &mut Report) -> TlsPolicy {
     TlsPolicy {
         verify,
         server_name: raw.server_name.value().map(|name| name.0.clone()),
-        roots: raw.ca_file.value().map(|certificates| certificates.0.clone()),
+        roots: raw.ca_file.value().map(|certificates| certificates.list.clone()),
         client: client(raw, key, report),
     }
 }
@@ -47,6 +61,8 @@ fn policy(raw: Option<&raw::Tls>, key: &str, report: &mut Report) -> TlsPolicy {
 fn client(raw: &raw::Tls, key: &str, report: &mut Report) -> Option<ClientIdentity> {
     let (chain, secret) = match (&raw.client_cert, &raw.client_key) {
         (Field::Good(chain), Field::Good(secret)) => (chain, secret),
+        // One of the two may be misspelt.
+        _ if raw.others => return None,
         (Field::Good(At { span, .. }), Field::Absent) => {
             let found = Found::error(span.clone(), format!("{key}.client_cert"), "needs `client_key`");
             report.add(found.expected("`client_key` beside it"));
@@ -59,12 +75,12 @@ fn client(raw: &raw::Tls, key: &str, report: &mut Report) -> Option<ClientIdenti
         }
         (Field::Bad | Field::Absent, _) | (Field::Good(_), Field::Bad) => return None,
     };
-    if let Some(problem) = mismatch(&chain.value.0, secret.value.0.expose()) {
+    if let Some(problem) = mismatch(&chain.value.list, secret.value.secret.expose()) {
         let found = Found::error(secret.span.clone(), format!("{key}.client_key"), problem);
         report.add(found.expected("the key of the first certificate of `client_cert`"));
         return None;
     }
-    Some(ClientIdentity { chain: chain.value.0.clone(), key: secret.value.0.clone() })
+    Some(ClientIdentity { chain: chain.value.list.clone(), key: secret.value.secret.clone() })
 }
 
 /// Why a key cannot be used with a certificate.

@@ -31,15 +31,8 @@ fn json(node: &Node<'_>, reader: &mut Reader<'_>) -> Option<Json> {
     match node.get_ref() {
         DeValue::String(_) => reader.string(node, JSON_WHAT).map(Json::String),
         DeValue::Boolean(value) => Some(Json::Bool(*value)),
-        DeValue::Integer(number) => match i64::from_str_radix(number.as_str(), number.radix()) {
-            Ok(number) => Some(Json::from(number)),
-            Err(_) => refuse(node, "does not fit into 64 bits", reader),
-        },
-        DeValue::Float(number) => {
-            let finite = number.as_str().parse().ok().and_then(serde_json::Number::from_f64);
-            finite.map(Json::Number).or_else(|| refuse(node, "is not a JSON number", reader))
-        }
-        DeValue::Datetime(_) => refuse(node, "is a date, and JSON has none; write it as a string", reader),
+        DeValue::Integer(_) | DeValue::Float(_) => number(node, JSON_WHAT, reader).map(Json::Number),
+        DeValue::Datetime(_) => refuse(node, "is a date, and JSON has none; write it as a string", JSON_WHAT, reader),
         DeValue::Array(list) => {
             let values: Vec<_> = list.iter().map(|node| json(node, reader)).collect();
             values.into_iter().collect::<Option<Vec<_>>>().map(Json::Array)
@@ -54,9 +47,27 @@ fn json(node: &Node<'_>, reader: &mut Reader<'_>) -> Option<Json> {
     }
 }
 
-fn refuse(node: &Node<'_>, problem: &str, reader: &mut Reader<'_>) -> Option<Json> {
+/// The number at `node`; `what` is expected.
+fn number(node: &Node<'_>, what: &str, reader: &mut Reader<'_>) -> Option<Number> {
+    match node.get_ref() {
+        DeValue::Integer(number) => match i64::from_str_radix(number.as_str(), number.radix()) {
+            Ok(number) => Some(Number::from(number)),
+            Err(_) => refuse(node, "does not fit into 64 bits", what, reader),
+        },
+        DeValue::Float(number) => {
+            let finite = number.as_str().parse().ok().and_then(Number::from_f64);
+            finite.or_else(|| refuse(node, "is not a JSON number", what, reader))
+        }
+        DeValue::String(_) | DeValue::Boolean(_) | DeValue::Datetime(_) | DeValue::Array(_) | DeValue::Table(_) => {
+            reader.wrong_type(node, what);
+            None
+        }
+    }
+}
+
+fn refuse<T>(node: &Node<'_>, problem: &str, what: &str, reader: &mut Reader<'_>) -> Option<T> {
     let message = format!("{} {problem}", reader.written(node));
-    reader.mistake(node.span(), message).expected(JSON_WHAT).done();
+    reader.mistake(node.span(), message).expected(what).done();
     None
 }
 
@@ -91,16 +102,7 @@ pub struct JsonNumber(pub Number);
 
 impl Value for JsonNumber {
     fn read(node: &Node<'_>, reader: &mut Reader<'_>) -> Option<JsonNumber> {
-        match node.get_ref() {
-            DeValue::Integer(_) | DeValue::Float(_) => match json(node, reader)? {
-                Json::Number(number) => Some(JsonNumber(number)),
-                Json::Null | Json::Bool(_) | Json::String(_) | Json::Array(_) | Json::Object(_) => None,
-            },
-            DeValue::String(_) | DeValue::Boolean(_) | DeValue::Datetime(_) | DeValue::Array(_) | DeValue::Table(_) => {
-                reader.wrong_type(node, "a number without quotes");
-                None
-            }
-        }
+        number(node, "a finite number without quotes, such as 10 or 0.5", reader).map(JsonNumber)
     }
 
     fn schema(_: &mut SchemaGenerator) -> Schema {

@@ -26,11 +26,19 @@ const FINDS: [Finds; 4] =
 impl World {
     /// Publishes a view of pool 0 that holds these.
     fn show(&self, service: Service, upstreams: &[Arc<Upstream>]) {
-        let members = upstreams.iter().map(|upstream| (upstream.clone(), Weight::ONE));
-        let tier = Tier::build(Balance::RoundRobin, members);
+        self.show_ranks(service, upstreams, &[]);
+    }
+
+    fn show_ranks(&self, service: Service, primaries: &[Arc<Upstream>], backups: &[Arc<Upstream>]) {
+        let tier = |upstreams: &[Arc<Upstream>]| {
+            Tier::build(Balance::RoundRobin, upstreams.iter().map(|upstream| (upstream.clone(), Weight::ONE)))
+        };
         let rules = Rules { needed: 1, backups_alone: false, otherwise: Otherwise::Reject };
-        let view = View::new(service, tier, Tier::build(Balance::RoundRobin, []), rules);
-        self.nth(0).view.store(Arc::new(view));
+        self.nth(0).view.store(Arc::new(View::new(service, tier(primaries), tier(backups), rules)));
+    }
+
+    fn backups(&self) -> Vec<Arc<Upstream>> {
+        self.nth(0).view.load().backups.candidates().iter().map(|candidate| candidate.upstream.clone()).collect()
     }
 
     fn retries(&self) -> u64 {
@@ -331,8 +339,7 @@ async fn who_has_lost_every_upstream_waits_for_the_view_that_says_so() {
         let upstreams = eligible(&world);
         let (mut exchange, _) = world.begin(POST);
         upstreams.iter().for_each(|upstream| upstream.connections.begin_epoch());
-        assert_eq!(find(&mut exchange, Finds::GaveUp, world.now), "attempt", "the other one, from the same view");
-        assert_eq!(find(&mut exchange, Finds::Connected(Lent::Kept), world.now), "wait");
+        assert_eq!(find(&mut exchange, Finds::GaveUp, world.now), "wait", "the view has another, and that is lost too");
         let old = world.nth(0);
         assert_eq!(old.shared.waiting(), 1);
         let publish = async {
@@ -353,6 +360,104 @@ async fn who_has_lost_every_upstream_waits_for_the_view_that_says_so() {
     assert_eq!(find(&mut exchange, Finds::GaveUp, world.now), "wait");
     exchange.wait(world.now + Duration::from_secs(3)).await;
     assert_eq!(word(&exchange.on_wake(Instant::now())), "503 none_eligible after 30");
+}
+
+/// An upstream of pool 0 that was not there before.
+fn newcomer(id: u64) -> Arc<Upstream> {
+    let (name, address) = (Name::try_new("p0").unwrap(), format!("127.0.0.9:{id}").parse().unwrap());
+    Arc::new(Upstream::new(UpstreamId(id), name, address, Hints::none()))
+}
+
+/// A reload replaces the primaries: until its view is published, nothing says that no primary can serve.
+#[tokio::test(start_paused = true)]
+async fn a_backup_gets_nothing_while_the_primaries_are_replaced() {
+    // More primaries than a request may be picked anew.
+    for (primaries, finds) in [1, 2, 12].into_iter().flat_map(|count| FINDS.map(|finds| (count, finds))) {
+        for begun_before in [true, false] {
+            let case = format!("{primaries} {finds:?} {begun_before}");
+            let world = World::new(&[Given(Service::Open, primaries, 1)]);
+            let (old, backups) = (eligible(&world), world.backups());
+            let lose = || old.iter().for_each(|upstream| upstream.connections.begin_epoch());
+            let mut exchange = if begun_before {
+                let (mut exchange, _) = world.begin(POST);
+                lose();
+                assert_eq!(find(&mut exchange, finds, world.now), "wait", "{case}");
+                exchange
+            } else {
+                lose();
+                let (exchange, next) = world.begin(POST);
+                assert_eq!(word(&next), "wait", "{case}");
+                exchange
+            };
+            assert_eq!((load(&old), load(&backups), world.retries()), (0, 0, 0), "{case}");
+            let new = [newcomer(900)];
+            world.show_ranks(Service::Open, &new, &backups);
+            assert_eq!(word(&exchange.on_wake(world.now)), "attempt", "{case}");
+            assert_eq!((load(&new), load(&backups)), (1, 0), "{case}");
+        }
+    }
+    // It serves once the newest view has no primary.
+    let world = World::new(&[Given(Service::Open, 2, 1)]);
+    let (old, backups) = (eligible(&world), world.backups());
+    let (mut exchange, _) = world.begin(GET);
+    old.iter().for_each(|upstream| upstream.connections.begin_epoch());
+    assert_eq!(find(&mut exchange, Finds::GaveUp, world.now), "wait");
+    world.show_ranks(Service::Open, &[], &backups);
+    assert_eq!((word(&exchange.on_wake(world.now)), load(&backups)), ("attempt".to_owned(), 1));
+}
+
+/// Where some are lost and others are not, nothing waits and no pick is wasted.
+#[tokio::test(start_paused = true)]
+async fn the_primaries_that_are_left_take_the_requests_of_the_lost_ones() {
+    for lost in 1..12 {
+        let world = World::new(&[Given(Service::Open, 12, 1)]);
+        let primaries = eligible(&world);
+        primaries[..lost].iter().for_each(|upstream| upstream.connections.begin_epoch());
+        for _ in 0..24 {
+            let (exchange, next) = world.begin(GET);
+            assert_eq!(word(&next), "attempt");
+            assert!(primaries[lost..].iter().any(|upstream| upstream.id == picked(&exchange)), "{lost} lost");
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_retry_waits_for_the_view_that_is_about_to_come_and_for_nothing_else() {
+    let until = Instant::now() + Duration::from_secs(3);
+    let waiting = Service::Waiting { until, then: Otherwise::Reject };
+    let down = Service::NoneEligible(Otherwise::Reject);
+    // The view that comes, with a new primary, the backup, or the failed primary under a new epoch.
+    for (service, new, backup, again, closed, refused) in [
+        (Service::Open, true, true, false, "attempt", "attempt"),
+        (Service::Open, false, true, false, "attempt", "attempt"),
+        (Service::Open, false, false, true, "attempt fresh", "502 connect_failed"),
+        (waiting, false, false, false, "502 upstream_broke", "502 connect_failed"),
+        (down, false, false, false, "502 upstream_broke", "502 connect_failed"),
+    ] {
+        for (kept, want) in [(true, closed), (false, refused)] {
+            let case = format!("{service:?} {new} {backup} {again} {kept}");
+            let world = World::new(&[Given(Service::Open, 2, 1)]);
+            let (old, backups) = (eligible(&world), world.backups());
+            let (mut exchange, _) = world.begin(GET);
+            if kept {
+                assert!(exchange.on_connected(Lent::Kept, world.now).is_none());
+            }
+            let first = picked(&exchange);
+            old.iter().for_each(|upstream| upstream.connections.begin_epoch());
+            let next = match kept {
+                true => exchange.on_broken(Broken::Closed, Replay::Whole, world.now),
+                false => exchange.on_connect_failed(ConnectError::Refused, world.now),
+            };
+            assert_eq!(word(&next), "wait", "{case}");
+            assert_eq!((load(&old), load(&backups)), (0, 0), "{case}");
+            let mut primaries: Vec<_> = new.then(|| newcomer(900)).into_iter().collect();
+            primaries.extend(old.iter().filter(|upstream| again && upstream.id == first).cloned());
+            world.show_ranks(service, &primaries, if backup { &backups } else { &[] });
+            assert_eq!(word(&exchange.on_wake(world.now)), want, "{case}");
+            assert_eq!(load(&backups), u32::from(backup && !new), "{case}");
+            assert_eq!(world.nth(0).shared.waiting(), 0, "{case}");
+        }
+    }
 }
 
 #[tokio::test(start_paused = true)]

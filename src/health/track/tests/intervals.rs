@@ -31,16 +31,25 @@ async fn an_unhealthy_upstream_without_an_open_streak_is_probed_at_its_own_inter
 }
 
 #[tokio::test(start_paused = true)]
-async fn jitter_is_a_share_of_the_interval_in_force() {
-    let now = Instant::now();
-    for (chance, want) in [(-1.0, 54), (0.0, 60), (1.0, 66)] {
-        let mut track = track(Timing { jitter: Ratio::try_new(0.1).unwrap(), ..rarely(1, 1) }, now);
-        track.on_start(now);
-        track.on_end(Judgement::Fail, now, chance);
-        let start = track.next_due();
-        track.on_start(start);
-        track.on_end(Judgement::Fail, start, chance);
-        assert_eq!(track.next_due() - start, want * SECOND);
+async fn jitter_shifts_the_interval_in_force_by_a_share_and_never_the_fast_one() {
+    use Judgement::{Fail, Pass};
+    // What two probes find, what a third finds, and the seconds to the next one after each.
+    for (timing, result, other, least, regular, most) in
+        [(timing(1, 2), Pass, Fail, 9, 10, 11), (rarely(2, 1), Fail, Pass, 54, 60, 66)]
+    {
+        for (chance, want) in [(-1.0, least), (0.0, regular), (1.0, most)] {
+            let now = Instant::now();
+            let mut track = track(Timing { jitter: Ratio::try_new(0.1).unwrap(), ..timing }, now);
+            track.on_start(now);
+            track.on_end(result, now, chance);
+            let start = track.next_due();
+            track.on_start(start);
+            track.on_end(result, start, chance);
+            assert_eq!(track.next_due() - start, want * SECOND, "{result:?}, {chance}");
+            track.on_start(start);
+            track.on_end(other, start, chance);
+            assert_eq!(track.next_due() - start, SECOND, "{result:?}, {chance}");
+        }
     }
 }
 
@@ -91,17 +100,8 @@ async fn a_hint_does_not_wait_for_it() {
 }
 
 /// The gap that health.md allows after `results`, if the last probe did not have to leave its slot.
-fn reference(rise: usize, fall: usize, results: &[bool], unhealthy: Duration) -> Duration {
-    let mut state = HealthState::Unknown;
-    for end in 1..=results.len() {
-        let run = |pass: bool, n: usize| end >= n && results[end - n..end].iter().all(|r| *r == pass);
-        if run(true, rise) {
-            state = HealthState::Healthy;
-        } else if run(false, fall) {
-            state = HealthState::Unhealthy;
-        }
-    }
-    match (state, results.last()) {
+fn reference_gap(rise: usize, fall: usize, results: &[bool], unhealthy: Duration) -> Duration {
+    match (reference(rise, fall, results), results.last()) {
         (HealthState::Unknown, _) => SECOND,
         (HealthState::Healthy, Some(false)) | (HealthState::Unhealthy, Some(true)) => SECOND,
         (HealthState::Healthy, _) => 10 * SECOND,
@@ -123,7 +123,7 @@ proptest! {
             let was = track.state();
             feed(&mut track, if results[end - 1] { "P" } else { "F" }, &mut now);
             let gap = track.next_due() - track.last_start.expect("it was probed");
-            let want = reference(rise as usize, fall as usize, &results[..end], unhealthy);
+            let want = reference_gap(rise as usize, fall as usize, &results[..end], unhealthy);
             if was == HealthState::Unknown && track.state() != HealthState::Unknown {
                 // At its own slot in the interval in force.
                 let of_state = if track.state() == HealthState::Healthy { 10 * SECOND } else { unhealthy };

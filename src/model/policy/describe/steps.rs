@@ -81,7 +81,7 @@ mod tests {
     use crate::model::policy::{LinePattern, Payload, PortRule, ProbeKind, ProbeSpec, TlsPolicy};
 
     #[test]
-    fn every_step_is_described_and_no_byte_that_is_sent() {
+    fn steps_are_described_without_the_bytes_they_send() {
         let step =
             |act, fail_on: &[&str]| TextStep { act, fail_on: fail_on.iter().map(|text| (*text).into()).collect() };
         let probe = TcpProbe {

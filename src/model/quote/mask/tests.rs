@@ -11,7 +11,7 @@ fn shown(text: &str, secrets: &[&str]) -> String {
 }
 
 #[test]
-fn a_secret_is_found_however_it_is_written() {
+fn a_secret_is_masked_in_every_encoding() {
     for (text, secret, expected) in [
         ("bad tok/SECRET!", "tok/SECRET", "bad ***!"),
         (r#"{"m":"bad tok\/SECRET"}"#, "tok/SECRET", r#"{"m":"bad ***"}"#),
@@ -109,7 +109,7 @@ fn a_secret_is_found_encoded() {
 }
 
 #[test]
-fn what_a_basic_credential_says_is_found_as_well() {
+fn a_decoded_basic_credential_is_masked_too() {
     // user:pa55word
     let basic = "Basic dXNlcjpwYTU1d29yZA==";
     for text in [
@@ -129,7 +129,7 @@ fn what_a_basic_credential_says_is_found_as_well() {
         assert_eq!(said, "no: ***.", "{text}");
     }
     assert_eq!(shown("no: pa55word", &["basic dXNlcjpwYTU1d29yZA"]), "no: ***", "any case, and without padding");
-    assert_eq!(shown("user is unknown", &[basic]), "user is unknown", "a name is no secret");
+    assert_eq!(shown("user is unknown", &[basic]), "user is unknown", "a user name is not a secret");
     assert_eq!(shown("a pin of 123 is short", &["Basic dXNlcjoxMjM="]), "a pin of 123 is short", "below the floor");
 }
 

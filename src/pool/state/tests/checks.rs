@@ -82,7 +82,7 @@ async fn one_failure_of_one_check_is_followed_fast_and_only_that_check() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_changed_require_is_judged_at_publishing() {
+async fn a_changed_require_applies_when_it_is_published() {
     let mut world = world(both(), Require::All, &[("http", 'P'), ("tcp", 'F')]);
     assert_eq!(world.health("api", A), HealthState::Unhealthy);
     world.configure(vec![api(both(), Require::Any)]);
@@ -113,7 +113,7 @@ async fn an_added_check_does_not_vote_until_it_has_a_verdict() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_unchanged_check_goes_on_voting_while_another_has_no_verdict_yet() {
+async fn an_unchanged_check_still_counts_while_another_has_no_verdict() {
     let mut world = world(both(), Require::All, &[("http", 'P'), ("tcp", 'P')]);
     world.set(&format!("{A} http"), '.');
     world.configure(vec![api(vec![check(http("/other"), timing()), both()[1].clone()], Require::All)]);
@@ -126,7 +126,7 @@ async fn an_unchanged_check_goes_on_voting_while_another_has_no_verdict_yet() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_unhealthy_state_is_carried_too_and_a_reload_lets_none_in() {
+async fn a_reload_carries_unhealthy_states_and_makes_no_upstream_eligible() {
     let mut world = world(both(), Require::All, &[("http", 'F'), ("tcp", 'P')]);
     world.set(&format!("{A} http"), '.');
     world.configure(vec![api(vec![check(http("/other"), timing()), both()[1].clone()], Require::All)]);
@@ -255,7 +255,7 @@ async fn a_hint_brings_every_check_forward() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_retiring_member_is_judged_by_the_checks_it_had() {
+async fn a_retiring_member_keeps_its_checks() {
     let mut world = world(both(), Require::All, &[("http", 'P'), ("tcp", 'P')]);
     let other = PoolPolicy { checks: vec![check(tcp(PortRule::Offset(1_000)), timing())], ..pool("api", &[B]) };
     world.configure(vec![other]);
@@ -516,7 +516,7 @@ fn next_probe(world: &mut World, begun: &mut VecDeque<(ProbeToken, u32)>) -> (Pr
         world.now = world.now.max(world.state.next_deadline().expect("a probe is due"));
         let (work, effects) = world.state.on_tick(world.now);
         world.take(effects);
-        begun.extend(work.start.iter().map(|job| match &job.spec.kind {
+        begun.extend(work.start.iter().map(|job| match &job.check.spec.kind {
             ProbeKind::Http(probe) => (job.token, probe.path[1..].parse().expect("a version")),
             other => panic!("no such check: {other:?}"),
         }));
@@ -556,7 +556,7 @@ proptest! {
                 Op::Drain(on) => {
                     drained = *on;
                     let to = if drained { AdminState::Draining } else { AdminState::Enabled };
-                    let effects = world.state.set_admin("api", &A.parse().unwrap(), to, "", true, world.now).unwrap();
+                    let (_, effects) = world.state.set_admin("api", &A.parse().unwrap(), ordered(to, true), world.now).unwrap();
                     world.take(effects);
                 }
                 Op::Later(seconds) => {

@@ -25,7 +25,7 @@ impl World {
     }
 
     fn order(&mut self, address: &str, to: AdminState) {
-        let effects = self.state.set_admin("api", &address.parse().unwrap(), to, "test", true, self.now).unwrap();
+        let (_, effects) = self.state.set_admin("api", &address.parse().unwrap(), ordered(to, true), self.now).unwrap();
         self.take(effects);
     }
 }
@@ -36,7 +36,7 @@ fn addresses(added: &[&str], removed: &[&str]) -> EventKind {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_change_of_addresses_is_one_event_and_touches_no_other_verdict() {
+async fn a_change_of_addresses_is_one_event_and_changes_no_other_verdict() {
     let mut world = World::new();
     [A, B, C].iter().for_each(|address| world.set(address, 'P'));
     world.configure(vec![named(&[A, B]), pool("other", &[A])]);
@@ -44,7 +44,7 @@ async fn a_change_of_addresses_is_one_event_and_touches_no_other_verdict() {
     let before = (world.upstream("api", A).since, world.upstream("other", A).since, world.probed(A));
     assert_eq!(world.readdress(vec![named(&[A, C]), pool("other", &[A])]), [addresses(&[C], &[B])]);
     assert_eq!((world.upstream("api", A).since, world.upstream("other", A).since, world.probed(A)), before);
-    assert_eq!(world.eligible("api"), [A], "the removed is out at once, the new one not judged yet");
+    assert_eq!(world.eligible("api"), [A], "the removed one is not eligible, the new one has no verdict yet");
     world.run(SECOND / 5);
     assert_eq!(world.eligible("api"), [A, C]);
     assert_eq!(world.readdress(vec![named(&[A, C]), pool("other", &[A])]), [], "nothing differs");
@@ -75,7 +75,7 @@ async fn a_name_without_addresses_is_unknown_and_takes_no_requests_even_when_all
     assert_eq!(unresolved.why.unwrap(), "not judged yet; NORES: scripted");
     assert_eq!(world.eligible("api"), [A], "fail_open uses what has an address");
     let events = world.readdress(vec![named(&[B, A])]);
-    assert_eq!(events[0], addresses(&[B], &[]), "the name itself was no address");
+    assert_eq!(events[0], addresses(&[B], &[]), "the name itself is not an address");
 }
 
 #[tokio::test(start_paused = true)]

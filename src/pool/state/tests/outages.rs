@@ -24,7 +24,7 @@ impl World {
     }
 
     fn admin(&mut self, pool: &str, address: &str, to: AdminState) {
-        let effects = self.state.set_admin(pool, &address.parse().unwrap(), to, "", true, self.now).unwrap();
+        let (_, effects) = self.state.set_admin(pool, &address.parse().unwrap(), ordered(to, true), self.now).unwrap();
         self.take(effects);
     }
 }
@@ -336,7 +336,7 @@ proptest! {
 
     /// Over any history: begins and ends alternate, and the last report is what requests find.
     #[test]
-    fn what_is_reported_is_what_requests_find(steps in proptest::collection::vec(step(), 1..40)) {
+    fn status_agrees_with_what_requests_find(steps in proptest::collection::vec(step(), 1..40)) {
         let mut world = World::new();
         world.configure(chain(1, [true; 3], false));
         let pools = ["api", "spare", "last"];
@@ -348,7 +348,7 @@ proptest! {
                 Step::Run(ms) => world.run(Duration::from_millis(*ms)),
                 Step::Admin(i, to) => {
                     let (pool, address) = MEMBERS[*i];
-                    if let Ok(effects) = world.state.set_admin(pool, &address.parse().unwrap(), *to, "", true, world.now) {
+                    if let Ok((_, effects)) = world.state.set_admin(pool, &address.parse().unwrap(), ordered(*to, true), world.now) {
                         world.take(effects);
                     }
                 }

@@ -143,7 +143,7 @@ async fn a_process_that_stood_still_does_not_make_up_for_it_at_once() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_long_standstill_makes_verdicts_stale_and_first_probes_bring_them_back() {
+async fn a_long_stop_makes_verdicts_stale_until_new_probes_pass() {
     let mut world = passing(100);
     world.run(5 * SECOND);
     world.now += 60 * SECOND;
@@ -154,7 +154,7 @@ async fn a_long_standstill_makes_verdicts_stale_and_first_probes_bring_them_back
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_tick_that_is_a_little_late_starts_what_is_due_and_the_lag_says_so() {
+async fn a_late_tick_starts_all_due_probes_and_reports_the_lag() {
     let mut world = passing(100);
     world.run(5 * SECOND);
     assert!(world.state.status(false, world.now).checker.lag < MS);
@@ -175,7 +175,7 @@ async fn a_probe_that_begins_late_after_its_tick_counts_too() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn reloads_that_follow_each_other_leave_no_hole_before_first_probes() {
+async fn consecutive_reloads_pace_probes_from_the_last_one_and_unknown_upstreams_come_first() {
     let mut world = passing(5 * MANY);
     for version in 0..5 {
         world.configure(many(5 * MANY, vec![check(http(&format!("/{version}")), timing())]));

@@ -124,7 +124,7 @@ proptest! {
     /// No upstream is picked that is not healthy and enabled, or that has never passed. A reload takes no upstream from
     /// a pool that served and cannot serve alone afterwards; a retiring upstream leaves when it can, or after 30 s.
     #[test]
-    fn a_reload_empties_no_pool_and_lets_none_in(steps in proptest::collection::vec(step(), 1..40)) {
+    fn a_reload_empties_no_pool_and_makes_no_upstream_eligible(steps in proptest::collection::vec(step(), 1..40)) {
         let mut world = World::new();
         let all_checks = (1, (2, 2), (true, false), Require::All);
         let (min_healthy, thresholds, kinds, require) = all_checks;
@@ -153,8 +153,8 @@ proptest! {
                 }
                 Step::Admin(i, to) => {
                     let (address, open) = (ALL[*i].parse().unwrap(), world.service("api") == Service::Open);
-                    match world.state.set_admin("api", &address, *to, "", false, world.now) {
-                        Ok(effects) => {
+                    match world.state.set_admin("api", &address, ordered(*to, false), world.now) {
+                        Ok((_, effects)) => {
                             world.take(effects);
                             // Enabling may close it: requests then wait for the first verdict of a primary.
                             let closing = open && *to != AdminState::Enabled && world.service("api") != Service::Open;
@@ -163,11 +163,11 @@ proptest! {
                         Err(SetAdminError::NeedsForce(why)) => {
                             let served = world.eligible("api").contains(&ALL[*i].to_owned());
                             prop_assert!(served && *to != AdminState::Enabled, "{} at {:?}: {:?}", why, step, steps);
-                            let forced = world.state.set_admin("api", &address, *to, "", true, world.now);
-                            world.take(forced.expect("force does it"));
+                            let forced = world.state.set_admin("api", &address, ordered(*to, true), world.now);
+                            world.take(forced.expect("force does it").1);
                             let left = world.eligible("api").len();
                             let few = world.service("api") != Service::Open || left < why.needed;
-                            prop_assert!(few, "{} was no reason at {:?}: {:?}", why, step, steps);
+                            prop_assert!(few, "{} is not a reason at {:?}: {:?}", why, step, steps);
                         }
                         Err(SetAdminError::NoPool(_) | SetAdminError::NoUpstream(..)) => {}
                     }
@@ -218,7 +218,7 @@ proptest! {
 
 /// The last pass may be longer ago than a verdict stays valid under the new interval.
 #[tokio::test(start_paused = true)]
-async fn a_shorter_interval_takes_none_out_and_lets_none_go() {
+async fn a_shorter_interval_expires_no_verdict_and_needs_no_warming() {
     let file = |interval: u32, addresses: &[&str]| {
         let timing = Timing { interval: SECOND * interval, ..timing() };
         PoolPolicy { checks: vec![check(tcp(PortRule::Same), timing)], ..pool("api", addresses) }

@@ -560,18 +560,8 @@ proptest! {
                 ..Expect::default()
             }),
         ] {
-            let mut pieces = Vec::new();
-            let mut rest = &text[..];
-            for cut in cuts.iter().cycle() {
-                if rest.is_empty() {
-                    break;
-                }
-                let (piece, after) = rest.split_at((*cut).min(rest.len()));
-                pieces.push(piece);
-                rest = after;
-            }
             let whole = report(&probe, [&text[..]], end);
-            assert_alike(&whole, &report(&probe, pieces, end));
+            assert_alike(&whole, &report(&probe, pieces(&text, &cuts), end));
             prop_assert!(whole.reason.chars().count() < 8_000);
             prop_assert!(whole.trace.head.len() <= Trace::HEAD_BYTES_MAX);
             prop_assert!(whole.trace.body.len() <= Trace::BODY_BYTES_MAX);

@@ -1,11 +1,11 @@
-//! Each rule on logs that never happened: it lets the lawful through and finds what breaks it.
+//! Each rule on invented logs: it accepts correct ones and reports violations.
 
 use super::super::evidence::{Known, Order, Sample, Transition};
 use super::super::model::{Answer, Config, Member};
 use super::super::plan::first;
 use super::*;
 
-/// Everybody of the first configuration is healthy and well from the start.
+/// All origins of the first configuration are good and healthy from the start.
 fn calm() -> Evidence {
     let mut evidence = Evidence::default();
     evidence.modes.extend((0..ORIGINS).map(|origin| (At::ZERO, origin, Mode::GOOD)));
@@ -49,11 +49,11 @@ fn changed(change: impl FnOnce(&mut Config)) -> Config {
 fn replace(config: &mut Config, pool: &str, origins: &[usize]) {
     let pool = config.pools.get_mut(pool).expect("a pool of the first configuration");
     pool.members = origins.iter().map(|origin| Member::plain(*origin)).collect();
-    // Its own checks, without a verdict so far.
+    // With its own checks, which have no verdict yet.
     pool.timing.interval = 1_000;
 }
 
-/// What the oracle says of a GET for service 0 that reached this origin at this moment.
+/// What the oracle reports of a GET for service 0 that reached this origin at this moment.
 fn get_at(mut evidence: Evidence, at: u64, origin: usize) -> Vec<&'static str> {
     evidence.arrivals.push(Arrival { at: ms(at), number: 1, service: 0, post: false, origin });
     rules(&evidence)
@@ -63,7 +63,7 @@ fn rules(evidence: &Evidence) -> Vec<&'static str> {
     judge(evidence).into_iter().map(|violation| violation.rule).collect()
 }
 
-/// What it says of a request for service 0 that ended so, 10 ms after it was sent.
+/// What it reports of a request for service 0 that ended like this 10 ms after it was sent.
 fn ended(mut evidence: Evidence, sent: u64, post: bool, end: End) -> Vec<&'static str> {
     let (sent, ended) = (ms(sent), ms(sent + 10));
     evidence.outcomes.push(Outcome { number: 1, service: 0, post, sent, ended, end });
@@ -79,7 +79,7 @@ fn own(status: u16, reason: &str) -> End {
 }
 
 #[test]
-fn a_request_may_reach_whom_the_ring_calls_healthy_and_a_moment_longer() {
+fn a_request_may_reach_upstreams_that_are_healthy_by_the_ring_and_a_moment_longer() {
     assert_eq!(get_at(calm(), 1_000, 0), [""; 0]);
     assert_eq!(get_at(calm(), 1_000, 3), ["outside"], "it is in another pool");
     let ill = || {
@@ -87,11 +87,11 @@ fn a_request_may_reach_whom_the_ring_calls_healthy_and_a_moment_longer() {
         evidence.transitions.push(down(1_000, "p0", 0));
         evidence
     };
-    assert_eq!(get_at(ill(), 1_200, 0), [""; 0], "it was on its way");
+    assert_eq!(get_at(ill(), 1_200, 0), [""; 0], "it was being sent");
     assert_eq!(get_at(ill(), 1_400, 0), ["outside"]);
     let mut stopped = ill();
     stopped.standstills.push((ms(1_010), ms(1_500)));
-    assert_eq!(get_at(stopped, 1_600, 0), [""; 0], "it was on its way while the program was stopped");
+    assert_eq!(get_at(stopped, 1_600, 0), [""; 0], "it was being sent while the program was stopped");
     let mut late = ill();
     late.hiccups.push((ms(1_300), ms(40)));
     assert_eq!(get_at(late, 1_400, 0), [""; 0], "the machine was busy");
@@ -101,7 +101,7 @@ fn a_request_may_reach_whom_the_ring_calls_healthy_and_a_moment_longer() {
 }
 
 #[test]
-fn a_request_may_not_reach_whom_the_operator_took_out() {
+fn a_request_may_not_reach_upstreams_taken_out_by_an_order() {
     let ordered = |to: AdminState| {
         let mut evidence = calm();
         evidence.orders.push(Order { at: ms(1_000), pool: "p0".to_owned(), origin: 0, to });
@@ -124,10 +124,10 @@ fn a_removed_upstream_serves_until_the_new_ones_can_and_no_longer() {
         evidence.configs.push((ms(1_000), changed(|config| replace(config, "p0", origins))));
         evidence
     };
-    assert_eq!(get_at(removed(&[1, 2]), 1_200, 0), [""; 0], "it was on its way");
+    assert_eq!(get_at(removed(&[1, 2]), 1_200, 0), [""; 0], "it was being sent");
     assert_eq!(get_at(removed(&[1, 2]), 1_400, 0), ["outside"], "the others are healthy");
-    assert_eq!(get_at(removed(&[3, 4]), 5_000, 0), [""; 0], "nobody has judged the new ones");
-    assert_eq!(get_at(removed(&[3, 4]), 5_000, 3), ["outside"], "nobody has judged it");
+    assert_eq!(get_at(removed(&[3, 4]), 5_000, 0), [""; 0], "the new ones have no verdict");
+    assert_eq!(get_at(removed(&[3, 4]), 5_000, 3), ["outside"], "it has no verdict");
     let mut judged = removed(&[3, 4]);
     judged.transitions.push(change(2_000, "p0", 4, HealthState::Unknown, HealthState::Healthy));
     assert_eq!(get_at(judged, 2_500, 0), ["outside"], "a new one is healthy");
@@ -142,7 +142,7 @@ fn a_removed_upstream_serves_until_the_new_ones_can_and_no_longer() {
 }
 
 #[test]
-fn a_renamed_pool_has_the_verdicts_of_its_checks_and_no_others() {
+fn a_renamed_pool_keeps_the_verdicts_of_its_checks_only() {
     let renamed = |state: HealthState| {
         let mut evidence = calm();
         let config = changed(|config| {
@@ -172,20 +172,20 @@ fn an_origin_that_has_failed_for_long_gets_nothing_whatever_the_ring_says() {
         evidence.modes.push((ms(1_000), 0, Mode { paths: [Answer::Fail; 3], ..Mode::GOOD }));
         evidence
     };
-    assert_eq!(get_at(failing(), 3_000, 0), [""; 0], "it may not have been found out");
+    assert_eq!(get_at(failing(), 3_000, 0), [""; 0], "it may not be detected yet");
     assert_eq!(get_at(failing(), 5_000, 0), ["outside"]);
     let mut redefined = failing();
     let config =
         changed(|c| c.pools.get_mut("p0").expect("it is there").kinds = vec![super::super::model::Kind::Http(1)]);
     redefined.configs.push((ms(4_500), config));
-    assert_eq!(get_at(redefined, 5_000, 0), ["outside"], "a failing run goes on under another definition");
+    assert_eq!(get_at(redefined, 5_000, 0), ["outside"], "a failing streak continues under another definition");
     let mut stopped = failing();
     stopped.standstills.push((ms(2_000), ms(4_000)));
-    assert_eq!(get_at(stopped, 5_000, 0), [""; 0], "nobody was there to find out");
+    assert_eq!(get_at(stopped, 5_000, 0), [""; 0], "the stopped program could not detect it");
 }
 
 #[test]
-fn a_post_that_two_origins_saw_is_found() {
+fn a_post_seen_by_two_origins_is_reported() {
     let seen = |post: bool| {
         let mut evidence = calm();
         for origin in 0..2 {
@@ -198,14 +198,14 @@ fn a_post_that_two_origins_saw_is_found() {
 }
 
 #[test]
-fn an_answer_that_is_not_the_requests_is_found() {
+fn a_response_to_another_request_is_reported() {
     assert_eq!(ended(calm(), 1_000, false, End::Answered), [""; 0]);
     assert_eq!(ended(calm(), 1_000, false, End::Unknown), [""; 0]);
     assert_eq!(ended(calm(), 1_000, false, End::Wrong("unasked".to_owned())), ["wrong"]);
 }
 
 #[test]
-fn what_failed_needs_a_cause() {
+fn a_failed_request_needs_a_cause() {
     // These origins do this from 900 ms on; the request reaches origin 0.
     let with = |modes: &[(usize, Mode)], post: bool, end: &End| {
         let mut evidence = calm();
@@ -228,13 +228,13 @@ fn what_failed_needs_a_cause() {
         ("a GET, one resets and one is dead", &[(0, resets), (1, dead())], false, &broke, yes),
         ("one is dead", &[(1, dead())], true, &connect, no),
         ("two are dead", &[(1, dead()), (2, dead())], true, &connect, yes),
-        ("two reset, and nobody is dead", &[(1, resets), (2, resets)], true, &connect, no),
+        ("two reset, and none is dead", &[(1, resets), (2, resets)], true, &connect, no),
         ("two of another pool are dead", &[(3, dead()), (4, dead())], true, &connect, no),
-        ("an origin that breaks off", &[(0, cuts)], false, &End::Cut, yes),
-        ("another one breaks off", &[(1, cuts)], false, &End::Cut, no),
+        ("an origin that ends early", &[(0, cuts)], false, &End::Cut, yes),
+        ("another one ends early", &[(1, cuts)], false, &End::Cut, no),
         ("an origin that is killed", &[(0, dead())], false, &End::Cut, yes),
-        ("nobody closes a connection", &[], false, &End::Closed { reused: true }, no),
-        ("nobody closes a new connection", &[], false, &End::Closed { reused: false }, no),
+        ("no origin closes a connection", &[], false, &End::Closed { reused: true }, no),
+        ("no origin closes a new connection", &[], false, &End::Closed { reused: false }, no),
         ("there is a listener", &[], false, &End::NoConnection, no),
         ("nothing takes so long", &[(0, resets)], false, &End::GaveUp, no),
         ("answers are good", &[(0, resets)], false, &own(502, "bad_response"), no),
@@ -255,7 +255,7 @@ fn what_failed_needs_a_cause() {
 }
 
 #[test]
-fn no_pool_may_be_empty_that_need_not_be() {
+fn a_503_from_a_pool_that_could_serve_is_reported() {
     assert_eq!(refused(calm(), 1_000), ["empty"], "all are healthy");
     let down_at = |at: u64| {
         let mut evidence = calm();
@@ -300,7 +300,7 @@ fn a_reload_may_not_empty_a_pool() {
         evidence.transitions.extend(found.then(|| down(6_000, "p1", 3)));
         refused(evidence, 6_100)
     };
-    assert_eq!(settled(true), ["empty"], "whoever stays is judged first");
+    assert_eq!(settled(true), ["empty"], "kept upstreams get their new verdict first");
     assert_eq!(settled(false), ["empty"], "the ring still calls it healthy");
 }
 
@@ -320,11 +320,11 @@ fn requests_of_a_new_pool_wait_for_its_first_verdicts() {
     assert_eq!(refused(fresh(), 5_500), ["empty"]);
     let mut ill = fresh();
     ill.transitions.extend((0..3).map(|n| change(5_300, "p4", n, HealthState::Unknown, HealthState::Unhealthy)));
-    assert_eq!(refused(ill, 5_500), [""; 0], "they have been judged");
+    assert_eq!(refused(ill, 5_500), [""; 0], "they have verdicts");
 }
 
 #[test]
-fn a_request_keeps_its_pool_while_there_is_one() {
+fn a_request_keeps_its_pool_while_the_pool_exists() {
     let swapped = |sent: u64, gone: bool| {
         let mut evidence = calm();
         let config = changed(|config| {
@@ -348,7 +348,7 @@ fn a_request_keeps_its_pool_while_there_is_one() {
 }
 
 #[test]
-fn a_pool_that_needs_more_than_is_left_is_no_other() {
+fn a_pool_with_too_few_upstreams_stays_the_pool_of_its_requests() {
     let mut evidence = calm();
     evidence.configs[0].1.pools.get_mut("p0").expect("it is there").min_healthy = 3;
     evidence.modes.push((ms(990), 0, dead()));

@@ -1,4 +1,4 @@
-//! Every rule, shown to be able to fail and to let good code pass.
+//! Every rule with code that breaks it and with code that follows it.
 
 use super::*;
 
@@ -18,7 +18,7 @@ fn allowed(path: &str, code: &str) {
 }
 
 #[test]
-fn an_import_against_the_arrows_is_found() {
+fn an_import_against_the_arrows_is_reported() {
     for (path, code) in [
         ("src/model/name.rs", "use crate::pool::View;"),
         ("src/model.rs", "use crate::health::Track;"),
@@ -36,7 +36,7 @@ fn an_import_against_the_arrows_is_found() {
         ("src/demo.rs", "use crate::cli::Options;"),
         ("src/app.rs", "use crate::cli;"),
         ("src/route/site.rs", "use crate::balance::Picker;"),
-        ("src/config/validate.rs", "use crate::route::normalise;"),
+        ("src/route/site.rs", "use crate::config::parse;"),
         ("src/demo/stage.rs", "use crate::config::parse;"),
         ("src/pool.rs", "use crate::*;"),
         ("src/pool.rs", "#[cfg(test)] mod tests { use crate::app::App; }"),
@@ -70,35 +70,35 @@ fn an_import_along_the_arrows_passes() {
 }
 
 #[test]
-fn pure_code_that_touches_the_world_is_found() {
+fn pure_code_that_does_io_is_reported() {
     for (code, because) in [
         ("fn f() { let now = Instant::now(); }", "reads a clock"),
         ("use tokio::time::Instant; fn f() { tokio::time::Instant::now(); }", "reads a clock"),
         ("fn f() { let t = Clock::now(); }", "reads a clock"),
         ("fn f() { dates.map(Timestamp::now) }", "reads a clock"),
         ("fn f(since: Instant) { since.elapsed(); }", "reads a clock"),
-        ("use std::time::{Duration, SystemTime};", "touches the world"),
+        ("use std::time::{Duration, SystemTime};", "does I/O"),
         ("fn f() { tokio::spawn(async {}); }", "uses the runtime"),
         ("use tokio::{sync::mpsc, time::Instant};", "uses the runtime"),
         ("use tokio::time::sleep;", "uses the runtime"),
-        ("fn f() { std::thread::spawn(|| {}); }", "touches the world"),
-        ("use std::thread; fn f() { thread::sleep(d); }", "touches the world"),
+        ("fn f() { std::thread::spawn(|| {}); }", "does I/O"),
+        ("use std::thread; fn f() { thread::sleep(d); }", "does I/O"),
         ("fn f(set: &mut Set) { set.spawn(async {}); }", "spawns"),
         ("fn f() { tracing::info!(\"x\"); }", "logs or prints"),
-        ("use tracing::Level;", "touches the world"),
+        ("use tracing::Level;", "does I/O"),
         ("fn f() { warn!(\"x\"); }", "logs or prints"),
         ("fn f() { println!(\"x\"); }", "logs or prints"),
         ("fn f() { if let 1 = vec![dbg!(x)][0] {} }", "logs or prints"),
-        ("use std::fs;", "touches the world"),
-        ("fn f() { fs::read(\"x\"); }", "touches the world"),
-        ("use std::fs::File;", "touches the world"),
-        ("use std::{fmt, fs::{self, File}};", "touches the world"),
-        ("fn f() { std::env::var(\"HOME\"); }", "touches the world"),
-        ("use std::net::{IpAddr, TcpStream};", "touches the world"),
-        ("use std::os::unix::net::UnixListener;", "touches the world"),
-        ("fn f() { fastrand::u32(..); }", "draws chance"),
-        ("fn f() { fastrand::Rng::new(); }", "draws chance"),
-        ("use pingora_core::Result;", "touches the world"),
+        ("use std::fs;", "does I/O"),
+        ("fn f() { fs::read(\"x\"); }", "does I/O"),
+        ("use std::fs::File;", "does I/O"),
+        ("use std::{fmt, fs::{self, File}};", "does I/O"),
+        ("fn f() { std::env::var(\"HOME\"); }", "does I/O"),
+        ("use std::net::{IpAddr, TcpStream};", "does I/O"),
+        ("use std::os::unix::net::UnixListener;", "does I/O"),
+        ("fn f() { fastrand::u32(..); }", "draws random numbers"),
+        ("fn f() { fastrand::Rng::new(); }", "draws random numbers"),
+        ("use pingora_core::Result;", "does I/O"),
     ] {
         for path in ["src/model/name.rs", "src/config/raw.rs", "src/health/track.rs", "src/balance.rs", "src/route.rs"]
         {
@@ -126,16 +126,16 @@ fn pure_code_that_takes_time_and_chance_as_arguments_passes() {
     ] {
         allowed("src/exchange/steps.rs", code);
     }
-    // What follows a test item is looked at again.
+    // Code after a test item is checked again.
     refused("src/route.rs", "#[cfg(test)] fn a() {}\nfn b() { Instant::now(); }", "reads a clock");
-    refused("src/route.rs", "struct S { #[cfg(test)] a: u8, b: TcpStream }", "touches the world");
+    refused("src/route.rs", "struct S { #[cfg(test)] a: u8, b: TcpStream }", "does I/O");
     allowed("src/pool/state/tests.rs", "fn f() { Instant::now(); }");
     allowed("src/pool/state.rs", "#[cfg(test)]\nmod tests;");
     refused("src/pool/state.rs", "mod tests;", "is not under");
 }
 
 #[test]
-fn rooms_that_touch_the_world_may() {
+fn modules_that_are_not_pure_may_do_io() {
     let code = "use tokio::net::TcpStream; fn f() { tracing::info!(\"x\"); tokio::spawn(g(Instant::now())); }";
     for path in ["src/proxy/front.rs", "src/probe/http.rs", "src/app.rs", "src/pool/controller.rs"] {
         allowed(path, code);
@@ -143,7 +143,7 @@ fn rooms_that_touch_the_world_may() {
 }
 
 #[test]
-fn the_clock_that_cannot_be_paused_is_found_everywhere() {
+fn the_clock_that_cannot_be_paused_is_reported_everywhere() {
     for code in
         ["use std::time::Instant;", "use std::{fmt, time::{self, Instant as I}};", "fn f(at: std::time::Instant) {}"]
     {
@@ -154,7 +154,7 @@ fn the_clock_that_cannot_be_paused_is_found_everywhere() {
 }
 
 #[test]
-fn a_file_without_head_and_one_that_is_no_rust_are_found() {
+fn a_file_without_a_head_or_that_is_not_rust_is_reported() {
     let whats = |text: &str| check_file("src/app.rs", text).into_iter().map(|f| f.what).collect::<Vec<_>>();
     for text in ["", "use std::fmt;\n", "// Head.\n", "/// Head.\nfn f() {}\n", "\n//! Late.\n", "//!\n"] {
         assert!(whats(text).iter().any(|what| what.contains("head")), "{text:?}");
@@ -163,7 +163,7 @@ fn a_file_without_head_and_one_that_is_no_rust_are_found() {
 }
 
 #[test]
-fn what_is_left_for_later_is_found() {
+fn unfinished_code_is_reported() {
     for code in [
         "#[test]\n#[ignore]\nfn f() {}",
         "#[ignore = \"slow\"] fn f() {}",
@@ -173,7 +173,7 @@ fn what_is_left_for_later_is_found() {
         refused("tests/it/main.rs", code, "ignored test");
     }
     for code in ["fn f() { todo!() }", "fn f() { unimplemented!(\"soon\"); }", "fn f() { std::todo!() }"] {
-        refused("src/proxy/front.rs", code, "left for later");
+        refused("src/proxy/front.rs", code, "is unfinished code");
     }
     allowed("src/proxy/front.rs", "fn ignore(todo: bool) -> bool { todo != self.ignore() }");
 }

@@ -1,4 +1,4 @@
-//! What the process reports: log, metrics, status, commands; and that it never shows a secret.
+//! The log, metrics, status and commands of the process; and that none of them shows a secret.
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -17,7 +17,7 @@ fn lines(program: &Program) -> Vec<serde_json::Map<String, Value>> {
     let log = program.log();
     let whole = log.lines().map(|line| match serde_json::from_str(line) {
         Ok(Value::Object(object)) => object,
-        other => panic!("{line:?} is no JSON object: {other:?}"),
+        other => panic!("{line:?} is not a JSON object: {other:?}"),
     });
     whole.collect()
 }
@@ -65,15 +65,16 @@ async fn the_log_is_json_and_has_every_transition() {
     assert!(reason.contains("status 503, expected 200-299"), "{reason}");
     assert_eq!(changes[3]["healthy_left"], 0);
     assert!(changes[2]["duration_ms"].as_f64().is_some_and(|ms| ms > 0.0));
-    let told = events.iter().filter(|event| matches!(event.what, roundsman::admin::json::EventWhat::Transition { .. }));
-    assert_eq!(told.count(), changes.len(), "the ring has the same ones");
+    let transitions =
+        events.iter().filter(|event| matches!(event.what, roundsman::admin::json::EventWhat::Transition { .. }));
+    assert_eq!(transitions.count(), changes.len(), "the event ring has the same transitions");
     assert_eq!((of("Started").len(), of("Stopping").len(), of("Stopped").len()), (1, 1, 1));
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn no_secret_is_ever_told() {
+async fn no_secret_is_ever_shown() {
     const SECRETS: [&str; 4] = ["hunter2-header", "hunter2-query", "hunter2-client", "hunter2-cookie"];
-    // An upstream that quotes what it was sent, as many error pages do.
+    // An upstream that quotes the request, as many error pages do.
     let quoting = Reply::status(403).body("you sent Bearer hunter2-header");
     let origin = Origin::new().on("/healthz").reply(quoting).on("/broken").reply(Reply::reset()).start().await;
     let mut program = Program::spawn_verbose(|web, admin, dir| {
@@ -98,22 +99,22 @@ async fn no_secret_is_ever_told() {
         let answer = client.send("GET", path, &fields).await.expect("an answer");
         assert!(answer.status == 200 || answer.status >= 400);
     }
-    let mut told = vec![];
+    let mut reported = vec![];
     for path in ["/api/v1/status", "/metrics", "/", "/health?detailed=true", "/api/v1/events"] {
-        told.push((path.to_owned(), get(program.admin, path).await.text()));
+        reported.push((path.to_owned(), get(program.admin, path).await.text()));
     }
     // `check` for people prints the paths of the file, queries included: the reader has the file anyway.
     for command in [&["status"][..], &["events"], &["check", "--format", "json"], &["reload", "--dry-run"]] {
         let (_, out, err) = program.command(command).await;
-        told.push((command.join(" "), out + &err));
+        reported.push((command.join(" "), out + &err));
     }
     program.write("[pools.api]\nupstreams = []\n");
     assert_eq!(program.order_reload().await.0, 422);
     program.signal(Signal::SIGTERM);
     assert_eq!(program.wait_for_exit(WITHIN_A_SECOND).await.code(), Some(0));
-    told.push(("the log".to_owned(), program.log()));
+    reported.push(("the log".to_owned(), program.log()));
     let mut found = vec![];
-    for (place, text) in &told {
+    for (place, text) in &reported {
         assert!(!text.is_empty(), "{place}");
         found.extend(
             SECRETS.iter().filter(|secret| text.contains(**secret)).map(|secret| format!("{secret} in {place}")),
@@ -148,7 +149,7 @@ fn parse_metrics(text: &str) -> (HashMap<String, String>, HashMap<String, f64>) 
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn metrics_have_the_promised_families_and_series_of_the_removed_end() {
+async fn metrics_have_the_documented_families_and_drop_series_of_removed_upstreams() {
     let (a, b) = (Origin::plain("a").await, Origin::plain("b").await);
     let both = pool("api", &[&a.text(), &b.text()], &http_check());
     let program = Program::start_ready(&both).await;
@@ -195,20 +196,20 @@ async fn metrics_have_the_promised_families_and_series_of_the_removed_end() {
 
     assert_eq!(program.reload(&pool("api", &[&b.text()], &http_check())).await.0, 200);
     let (_, series) = parse_metrics(&program.metrics().await);
-    assert!(!series.keys().any(|name| name.contains(&a.text())), "its series have ended");
-    assert_eq!(series[counted], 10.0, "the pool's go on");
+    assert!(!series.keys().any(|name| name.contains(&a.text())), "its series are gone");
+    assert_eq!(series[counted], 10.0, "the pool's series continue");
     assert_eq!(series["roundsman_config_generation"], 2.0);
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_order_that_would_leave_too_few_wants_force() {
+async fn an_order_that_would_leave_too_few_upstreams_needs_force() {
     let (a, b) = (Origin::plain("a").await, Origin::plain("b").await);
     let pools = pool("api", &[&a.text(), &b.text()], &http_check());
     let program = Program::start_ready(&pools).await;
     for origin in [&a, &b] {
         program.wait_for_state("api", &origin.text(), "healthy", PATIENCE).await;
     }
-    assert_eq!(program.command(&["drain", "api", &a.text()]).await.0, Some(0), "the other one serves");
+    assert_eq!(program.command(&["drain", "api", &a.text()]).await.0, Some(0), "the other upstream serves");
     for word in ["drain", "disable"] {
         let (code, out, err) = program.command(&[word, "api", &b.text()]).await;
         assert_eq!((code, out.as_str()), (Some(1), ""), "{err}");
@@ -225,7 +226,7 @@ async fn an_order_that_would_leave_too_few_wants_force() {
     assert_eq!(code, Some(0), "{err}");
     assert!(out.contains("draining, was enabled") && out.contains("survives reloads"), "{out}");
     assert_eq!(get(program.web, "/").await.status, 503);
-    // It does survive one.
+    // The order survives a reload.
     assert_eq!(program.reload(&(pools.clone() + &pool("other", &[&a.text()], ""))).await.0, 200);
     assert_eq!(program.upstream("api", &b.text()).await.unwrap().admin, AdminState::Draining);
     assert_eq!(program.command(&["undrain", "api", &b.text()]).await.0, Some(0));
@@ -241,7 +242,7 @@ async fn an_order_that_would_leave_too_few_wants_force() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn commands_find_the_process_of_the_directory_they_are_run_in() {
+async fn commands_find_the_process_by_the_configuration_in_their_directory() {
     let (a, b) = (Origin::plain("a").await, Origin::plain("b").await);
     let pools = pool("api", &[&a.text(), &b.text()], &http_check());
     let mut program = Program::start_ready(&pools).await;
@@ -266,26 +267,26 @@ async fn commands_find_the_process_of_the_directory_they_are_run_in() {
     let (code, out, err) = program.command(&["drain", "api", &a.text(), "--reason", "kernel upgrade"]).await;
     assert_eq!(code, Some(0), "{err}");
     assert!(out.contains("draining, was enabled"), "{out}");
-    assert_eventually("it is logged", PATIENCE, || program.log().contains("kernel upgrade")).await;
+    assert_eventually("the order is logged", PATIENCE, || program.log().contains("kernel upgrade")).await;
     let before = a.count("/");
     let mut client = Client::connect(program.web).await;
     for _ in 0..10 {
         assert_eq!(client.get("/").await.text(), "hello from b");
     }
-    assert_eq!(a.count("/"), before, "a drained one gets nothing new");
+    assert_eq!(a.count("/"), before, "a draining upstream gets no new request");
     let probes = a.count("/healthz");
-    assert_eventually("it is probed on", PATIENCE, || a.count("/healthz") > probes + 2).await;
+    assert_eventually("it is still probed", PATIENCE, || a.count("/healthz") > probes + 2).await;
     assert_eq!(program.command(&["undrain", "api", &a.text()]).await.0, Some(0));
     let answers = [client.get("/").await.text(), client.get("/").await.text()];
     assert!(answers.contains(&"hello from a".to_owned()), "{answers:?}");
     for wrong in [["drain", "nopool", "127.0.0.1:1"], ["drain", "api", "127.0.0.1:1"]] {
         let (code, out, err) = program.command(&wrong).await;
-        assert_eq!((code, out.as_str()), (Some(1), ""), "{err}");
+        assert_eq!((code, out.as_str()), (Some(2), ""), "{err}");
         assert!(err.contains(wrong[1]) || err.contains(wrong[2]), "{err}");
     }
     program.signal(Signal::SIGTERM);
     assert_eq!(program.wait_for_exit(WITHIN_A_SECOND).await.code(), Some(0));
     let (code, _, err) = program.command(&["status"]).await;
-    assert_eq!(code, Some(1), "nobody answers any more");
+    assert_eq!(code, Some(1), "the process has ended");
     assert!(err.contains(&program.admin.to_string()), "{err}");
 }

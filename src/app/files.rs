@@ -1,65 +1,84 @@
-//! Finds secrets that have changed on disk since they were read. A separate thread compares them when a check fails and
-//! for `explain`. The checker never waits for it: if a file cannot be read (a network file system that hangs), only the
-//! hint is missing. Reports which file has changed, never its content.
+//! Finds files of checks (secrets, certificates, keys) that have changed on disk since they were read. A separate thread
+//! compares them when a check fails and for `explain`, `/health` and status. The checker never waits for it: if a file
+//! cannot be read (a network file system that hangs), only the hint is missing. Reports which file has changed, never its
+//! content.
 
 use std::path::Path;
-use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, TrySendError, sync_channel};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use parking_lot::Mutex;
 use tokio::time::Instant;
 
-use super::load::read_bounded;
-use crate::model::policy::FileSecret;
-use crate::pool::SecretFiles;
+use super::load::{REFERRED_BYTES_MAX, read_bounded};
+use crate::model::policy::CheckFile;
+use crate::pool::{CheckFiles, Status};
 
 /// Questions that may wait; more get no answer.
 const QUESTIONS_MAX: usize = 1_024;
-/// The size limit of a file; larger than any valid secret.
-const FILE_BYTES_MAX: usize = 64 << 10;
 /// After this time of reading, the thread counts as blocked and gets no more questions.
 const BLOCKED_AFTER: Duration = Duration::from_secs(1);
-/// How long `compare_now` waits.
+/// How long `compare_now` waits, and `add_hints` for all pools together.
 const ANSWER_MAX: Duration = Duration::from_millis(200);
 
-/// Compares secrets with the files of this machine.
+/// Compares the files of checks with those of this machine.
 #[derive(Default)]
-pub struct DiskSecrets {
+pub struct DiskFiles {
     questions: OnceLock<Option<SyncSender<Question>>>,
     /// Since when the thread reads, while it does.
     busy_since: Arc<Mutex<Option<Instant>>>,
 }
 
 struct Question {
-    secrets: Vec<FileSecret>,
+    files: Vec<CheckFile>,
     then: Box<dyn FnOnce(Option<String>) + Send>,
 }
 
-impl SecretFiles for DiskSecrets {
-    fn compare(&self, secrets: Vec<FileSecret>, then: Box<dyn FnOnce(Option<String>) + Send>) {
+impl CheckFiles for DiskFiles {
+    fn compare(&self, files: Vec<CheckFile>, then: Box<dyn FnOnce(Option<String>) + Send>) {
         let blocked = self.busy_since.lock().is_some_and(|since| since.elapsed() > BLOCKED_AFTER);
         let Some(questions) = self.questions.get_or_init(|| start(self.busy_since.clone())) else { return then(None) };
-        if secrets.is_empty() || blocked {
+        if files.is_empty() || blocked {
             return then(None);
         }
-        match questions.try_send(Question { secrets, then }) {
+        match questions.try_send(Question { files, then }) {
             Ok(()) => {}
             Err(TrySendError::Full(question) | TrySendError::Disconnected(question)) => (question.then)(None),
         }
     }
 }
 
-impl DiskSecrets {
+impl DiskFiles {
     /// The hint, or `None` if there is none within 0.2 s. Blocks meanwhile.
-    pub fn compare_now(&self, secrets: Vec<FileSecret>) -> Option<String> {
-        if secrets.is_empty() {
-            return None;
+    pub fn compare_now(&self, files: Vec<CheckFile>) -> Option<String> {
+        self.compare_within(files, ANSWER_MAX).ok()?
+    }
+
+    /// Adds the hint to what ends the outage of each pool. Blocks for at most 0.2 s; pools after that get none.
+    pub fn add_hints(&self, status: &mut Status) {
+        let until = Instant::now() + ANSWER_MAX;
+        for pool in &mut status.pools {
+            let Some(mut out) = pool.out_of_order.take() else { continue };
+            let answer = self.compare_within(pool.failing_files(), until.saturating_duration_since(Instant::now()));
+            if let Ok(Some(hint)) = &answer {
+                out.remedy = format!("{}; {hint}", out.remedy);
+            }
+            pool.out_of_order = Some(out);
+            if answer.is_err() {
+                return;
+            }
+        }
+    }
+
+    fn compare_within(&self, files: Vec<CheckFile>, time: Duration) -> Result<Option<String>, RecvTimeoutError> {
+        if files.is_empty() {
+            return Ok(None);
         }
         let (answer, answered) = sync_channel(1);
         // The receiver may have timed out.
-        self.compare(secrets, Box::new(move |sentence| drop(answer.try_send(sentence))));
-        answered.recv_timeout(ANSWER_MAX).ok()?
+        self.compare(files, Box::new(move |sentence| drop(answer.try_send(sentence))));
+        answered.recv_timeout(time)
     }
 }
 
@@ -72,23 +91,23 @@ fn start(busy_since: Arc<Mutex<Option<Instant>>>) -> Option<SyncSender<Question>
 }
 
 fn run(asked: &Receiver<Question>, busy_since: &Mutex<Option<Instant>>) {
-    while let Ok(Question { secrets, then }) = asked.recv() {
+    while let Ok(Question { files, then }) = asked.recv() {
         *busy_since.lock() = Some(Instant::now());
-        let sentence = sentence(&secrets);
+        let sentence = sentence(&files);
         *busy_since.lock() = None;
         then(sentence);
     }
 }
 
 /// `Authorization is read from /run/token, which has changed since; reload to read it`.
-fn sentence(secrets: &[FileSecret]) -> Option<String> {
+fn sentence(files: &[CheckFile]) -> Option<String> {
     let mut sentences: Vec<String> = vec![];
-    for FileSecret { what, secret } in secrets {
-        let Some(file) = secret.file() else { continue };
-        let sentence = match read_bounded(Path::new(file), FILE_BYTES_MAX) {
-            Ok(content) if std::str::from_utf8(&content).is_ok_and(|text| secret.is_held_by(text)) => continue,
-            Ok(_) => format!("{what} is read from {file}, which has changed since; reload to read it"),
-            Err(problem) => format!("{what} was read from {file}, which {problem}"),
+    for file in files {
+        let (what, Some(path)) = (&file.what, file.path()) else { continue };
+        let sentence = match read_bounded(Path::new(path), REFERRED_BYTES_MAX) {
+            Ok(content) if file.is_held_by(&content) => continue,
+            Ok(_) => format!("{what} is read from {path}, which has changed since; reload to read it"),
+            Err(problem) => format!("{what} was read from {path}, which {problem}"),
         };
         if !sentences.contains(&sentence) {
             sentences.push(sentence);
@@ -101,24 +120,25 @@ fn sentence(secrets: &[FileSecret]) -> Option<String> {
 mod tests {
     use super::*;
     use crate::model::Secret;
+    use crate::model::policy::{FileMark, ReadFile};
 
     /// The answer, however long it takes.
-    fn compared(files: &DiskSecrets, secrets: Vec<FileSecret>) -> Option<String> {
+    fn compared(disk: &DiskFiles, files: Vec<CheckFile>) -> Option<String> {
         let (answer, answered) = sync_channel(1);
-        files.compare(secrets, Box::new(move |sentence| answer.send(sentence).expect("the test waits")));
+        disk.compare(files, Box::new(move |sentence| answer.send(sentence).expect("the test waits")));
         answered.recv_timeout(Duration::from_secs(60)).expect("an answer")
     }
 
-    fn secret(file: &Path, read: &str) -> FileSecret {
+    fn secret(file: &Path, read: &str) -> CheckFile {
         let secret = Secret::with_prefix("Bearer ", read).from_file(&file.display().to_string(), read);
-        FileSecret { what: "Authorization".to_owned(), secret }
+        CheckFile { what: "Authorization".to_owned(), read: ReadFile::Secret(secret) }
     }
 
     #[test]
     fn a_secret_that_has_changed_is_named_and_its_content_is_not() {
         let dir = tempfile::tempdir().expect("a directory");
         let file = dir.path().join("token");
-        let (path, files) = (file.display(), DiskSecrets::default());
+        let (path, files) = (file.display(), DiskFiles::default());
         let asked = || compared(&files, vec![secret(&file, "hunter2"), secret(&file, "hunter2")]);
         for same in ["hunter2", "hunter2\n"] {
             std::fs::write(&file, same).expect("write");
@@ -138,8 +158,22 @@ mod tests {
     }
 
     #[test]
+    fn a_certificate_that_has_changed_is_named_however_large_it_is() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let file = dir.path().join("ca.pem");
+        let (path, files, bundle) = (file.display(), DiskFiles::default(), "x".repeat(300 << 10));
+        let mark = ReadFile::Content(FileMark::new(&path.to_string(), bundle.as_bytes()));
+        let asked = || compared(&files, vec![CheckFile { what: "tls.ca_file".to_owned(), read: mark.clone() }]);
+        std::fs::write(&file, &bundle).expect("write");
+        assert_eq!(asked(), None);
+        std::fs::write(&file, bundle.replacen('x', "y", 1)).expect("write");
+        let want = format!("tls.ca_file is read from {path}, which has changed since; reload to read it");
+        assert_eq!(asked(), Some(want));
+    }
+
+    #[test]
     fn a_blocked_thread_costs_only_the_hint() {
-        let files = DiskSecrets::default();
+        let files = DiskFiles::default();
         let Some(blocked_since) = Instant::now().checked_sub(2 * BLOCKED_AFTER) else { return };
         *files.busy_since.lock() = Some(blocked_since);
         let dir = tempfile::tempdir().expect("a directory");
