@@ -180,14 +180,14 @@ fn body(reason: AnswerReason) -> &'static str {
         AnswerReason::HeadTooLarge => "the request head is too large (head_too_large)\n",
         AnswerReason::NotImplemented => "unknown transfer coding (not_implemented)\n",
         AnswerReason::ConnectFailed => "no connection to the upstream (connect_failed)\n",
-        AnswerReason::UpstreamBroke => "the upstream broke off (upstream_broke)\n",
+        AnswerReason::UpstreamBroke => "the connection to the upstream broke (upstream_broke)\n",
         AnswerReason::BadResponse => "the upstream's answer is malformed (bad_response)\n",
         AnswerReason::NoneEligible => "no eligible upstream (none_eligible)\n",
         AnswerReason::QueueFull => "too many requests are waiting for an upstream (queue_full)\n",
         AnswerReason::Resources => "out of resources (resources)\n",
         AnswerReason::ConnectTimeout => "connecting to the upstream took too long (connect_timeout)\n",
         AnswerReason::UpstreamTimeout => "the upstream took too long (upstream_timeout)\n",
-        AnswerReason::Version => "only HTTP/1.0 and HTTP/1.1 are spoken here (version)\n",
+        AnswerReason::Version => "only HTTP/1.0 and HTTP/1.1 are supported (version)\n",
     }
 }
 

@@ -100,8 +100,8 @@ impl Controller {
         &self.published
     }
 
-    /// Applies a new configuration and publishes it, once and whole. Carries over what still applies. `by` is who
-    /// requested it, in words.
+    /// Applies a new configuration and publishes it, once and whole. Carries over what still applies. `by` names
+    /// the requester, in words.
     pub fn configure(&self, config: &Config, listeners: &[(Name, ListenerId)], by: &str, now: Instant) -> Applied {
         let applied = self.with_state(|state| state.configure(config, listeners, by, now));
         self.changed.notify_one();

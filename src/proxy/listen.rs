@@ -209,7 +209,7 @@ impl Listener {
                 }
                 Err(error) if is_scarcity(&error) => {
                     if !std::mem::replace(&mut self.resting, true) {
-                        tracing::warn!(listener = %self.address, %error, "Cannot accept for want of resources; waiting");
+                        tracing::warn!(listener = %self.address, %error, "Cannot accept connections; retrying");
                     }
                     stats.accept_rests.fetch_add(1, Ordering::Relaxed);
                     tokio::time::sleep(REST).await;

@@ -30,7 +30,7 @@ const TICK_GAP_MAX: Duration = Duration::from_millis(40);
 
 impl State {
     /// Applies a new configuration and carries over what still applies (health.md, "Reload"). `listeners` are the bound
-    /// sockets by name; `by` is who requested it, in words.
+    /// sockets by name; `by` names the requester, in words.
     pub fn configure(
         &mut self,
         config: &Config,

@@ -86,7 +86,7 @@ async fn without_descriptors_verdicts_are_kept_and_little_processor_time_is_used
     for upstream in program.pool("api").await.upstreams {
         assert_eq!((upstream.state, upstream.transitions_total), (HealthState::Healthy, 1), "{upstream:?}");
     }
-    let warnings = program.log().matches("Cannot accept for want of resources").count();
+    let warnings = program.log().matches("Cannot accept connections; retrying").count();
     assert!((1..=2).contains(&warnings), "one warning per episode: {warnings}\n{}", program.log());
     for origin in &origins {
         let probes = origin.count("/healthz");

@@ -91,7 +91,10 @@ async fn a_request_is_retried_at_most_once() {
     }
     let rig = Rig::over(&running.iter().collect::<Vec<_>>());
     let answer = rig.ask(get("/x")).await;
-    assert_eq!((answer.status, answer.text().as_str()), (502, "the upstream broke off (upstream_broke)\n"));
+    assert_eq!(
+        (answer.status, answer.text().as_str()),
+        (502, "the connection to the upstream broke (upstream_broke)\n")
+    );
     assert_eq!(running.iter().map(|origin| origin.count("/x")).sum::<u64>(), 2);
 }
 
