@@ -138,20 +138,11 @@ pub fn explanation(pool: &PoolStatus) -> Explanation {
 
 /// A check with the state of `upstream`.
 pub fn check(name: &str, upstream: &UpstreamStatus) -> CheckStatus {
+    let (address, due) = (upstream.upstream.address.clone(), upstream.next_due);
     CheckStatus {
-        name: name.into(),
-        preset: None,
-        tls_files: Arc::default(),
-        spec: Arc::new(ProbeSpec::connect()),
-        timing: Timing::defaults(),
-        target: upstream.upstream.address.clone(),
-        state: upstream.state,
         streak: upstream.streak,
         last_check: upstream.last_check.clone(),
-        certificate_expiry: None,
-        next_due: upstream.next_due,
-        in_flight: false,
-        due: Due::Regular,
+        ..testing::check(name, address, upstream.state, due)
     }
 }
 
