@@ -1,5 +1,8 @@
 //! Which process answers: its number, its configuration file and its listeners on one line, so that nobody takes the
-//! answer of another process on the same admin address for that of theirs.
+//! answer of another process on the same admin address for that of theirs. For people at a terminal only: a program that
+//! reads the output gets the answer and nothing else.
+
+use std::io::{self, IsTerminal};
 
 use http::StatusCode;
 
@@ -12,11 +15,15 @@ use crate::admin::json::{ListenerInfo, ProcessReply};
 /// Listeners on the line.
 const LISTENERS_MAX: usize = 3;
 
-/// The line, to be printed above an answer for people; empty if the process is of a version that cannot tell.
+/// The line, to be printed above an answer. Empty if stdout is not a terminal, and if the process is of a version without
+/// this request.
 ///
 /// # Errors
 /// The process cannot be reached, or refuses the request.
 pub async fn line(target: &Target) -> Result<String, Failure> {
+    if !io::stdout().is_terminal() {
+        return Ok(String::new());
+    }
     let answer = client::ask(target, Ask::get("/api/v1/process")).await;
     let answer = answer.map_err(|error| Failure::Runtime(error.to_string()))?;
     if answer.status == StatusCode::NOT_FOUND {
