@@ -1,7 +1,8 @@
 //! Client of the admin API of a running process: one request on one connection, bounded in time and size, over TCP or a
-//! unix socket.
+//! unix socket. A host name is resolved, and each of its addresses tried.
 
-use std::io::ErrorKind;
+use std::io::{self, ErrorKind};
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -16,6 +17,7 @@ use tokio::net::{TcpStream, UnixStream};
 use super::Failure;
 use super::locate::Target;
 use crate::admin::json::ErrorReply;
+use crate::discovery::{Resolver, SystemResolver};
 use crate::model::Address;
 
 /// How long most requests may take.
@@ -24,6 +26,13 @@ pub const TIMEOUT: Duration = Duration::from_secs(5);
 pub const RELOAD_TIMEOUT: Duration = Duration::from_secs(60);
 /// The largest response that is read: 10,000 upstreams need about 8 MiB.
 const ANSWER_BYTES_MAX: usize = 64 << 20;
+/// Addresses of a host name that are tried.
+const ADDRESSES_MAX: usize = 8;
+/// Begins the paths of requests about a pool: only these can be answered with 404, as a pool or upstream may not exist.
+const POOLS: &str = "/api/v1/pools/";
+/// The operator's next step where no roundsman answers.
+const FIND_IT: &str = "  Is it running? `roundsman run FILE` starts it.\n  \
+    If it runs with another configuration file, give that with -c FILE, or its admin address with --admin ADDRESS.";
 
 /// A request.
 #[derive(Debug, Clone)]
@@ -58,6 +67,10 @@ impl<'a> Ask<'a> {
 /// A response.
 #[derive(Debug, Clone)]
 pub struct Answer {
+    /// Where it comes from.
+    pub address: Address,
+    /// What it answers: `GET /api/v1/status`.
+    pub request: String,
     /// Its status.
     pub status: StatusCode,
     /// Its body.
@@ -85,8 +98,14 @@ pub enum ClientError {
         /// The timeout.
         seconds: u64,
     },
-    /// The connection broke, or the response is not HTTP.
-    #[error("no complete response from {address}: {reason} (is this the admin address of roundsman?)")]
+    /// The response is not HTTP.
+    #[error("{}", foreign(.address, "its answer is not HTTP"))]
+    NotHttp {
+        /// The address.
+        address: Address,
+    },
+    /// The connection broke.
+    #[error("no complete response from {address}: {reason}\n{FIND_IT}")]
     Broken {
         /// The address.
         address: Address,
@@ -95,13 +114,15 @@ pub enum ClientError {
     },
 }
 
+/// Another program answers at this address; `why` says how that shows.
+fn foreign(address: &Address, why: &str) -> String {
+    format!("{address} is not the admin address of a roundsman ({why})\n{FIND_IT}")
+}
+
 /// The operator's next step after a failed connection.
 fn next_step(error: &std::io::Error) -> &'static str {
     match error.kind() {
-        ErrorKind::ConnectionRefused | ErrorKind::NotFound => {
-            "  Is it running? `roundsman run FILE` starts it.\n  \
-             If it runs with another configuration file, give that with -c FILE, or its admin address with --admin ADDRESS."
-        }
+        ErrorKind::ConnectionRefused | ErrorKind::NotFound => FIND_IT,
         ErrorKind::PermissionDenied => "  Run this command as the user that roundsman runs as, or as root.",
         _ => "  For another admin address use --admin ADDRESS, for another configuration file -c FILE.",
     }
@@ -116,19 +137,31 @@ impl Answer {
         if !good.contains(&self.status) {
             return Err(self.failure());
         }
-        serde_json::from_slice(&self.body)
-            .map_err(|error| Failure::Runtime(format!("the response is not what this version expects: {error}")))
+        serde_json::from_slice(&self.body).map_err(|error| {
+            if !error.is_data() {
+                return self.foreign("and a body that is not JSON");
+            }
+            let Answer { address, request, .. } = self;
+            Failure::Runtime(format!(
+                "{address} answers {request} with JSON that this version does not expect ({error}): it is another program, \
+                 or a roundsman of another version\n{FIND_IT}"
+            ))
+        })
     }
 
-    /// The error message of a failed request, or its status if the body has none. The kind of failure is the same for
-    /// every command: a pool or upstream that does not exist, an argument that the process refuses, or a failure at run
-    /// time.
+    /// The failure when another program has answered. `more` follows the status.
+    fn foreign(&self, more: &str) -> Failure {
+        let why = format!("it answers {} with {} {more}", self.request, self.status.as_u16());
+        Failure::Runtime(foreign(&self.address, why.trim_end()))
+    }
+
+    /// The error message of a failed request. The kind of failure is the same for every command: a pool or upstream that
+    /// does not exist, an argument that the process refuses, or a failure at run time, such as an answer that is not one of
+    /// the admin API: its status says nothing about the arguments.
     pub fn failure(&self) -> Failure {
-        let Ok(ErrorReply { error }) = serde_json::from_slice(&self.body) else {
-            // Not an answer of the admin API: its status says nothing about the arguments.
-            return Failure::Runtime(self.status.to_string());
-        };
+        let Ok(ErrorReply { error }) = serde_json::from_slice(&self.body) else { return self.foreign("") };
         match self.status {
+            StatusCode::NOT_FOUND if !self.request.contains(POOLS) => self.foreign(""),
             StatusCode::NOT_FOUND => Failure::NotFound(error),
             StatusCode::BAD_REQUEST => Failure::Usage(error),
             StatusCode::UNAUTHORIZED => {
@@ -166,37 +199,81 @@ async fn connect_and_exchange(target: &Target, ask: Ask<'_>) -> Result<Answer, C
         |source| ClientError::Connect { address: target.address.clone(), named_by: target.named_by.clone(), source };
     match &target.address {
         Address::Inet(address) => {
-            exchange(TcpStream::connect(address).await.map_err(no_connection)?, target, ask).await
+            exchange(TcpStream::connect(address).await.map_err(no_connection)?, target, &target.address, ask).await
         }
-        Address::Unix(path) => exchange(UnixStream::connect(path).await.map_err(no_connection)?, target, ask).await,
-        Address::Name { .. } => Err(no_connection(ErrorKind::AddrNotAvailable.into())),
+        Address::Unix(path) => {
+            exchange(UnixStream::connect(path).await.map_err(no_connection)?, target, &target.address, ask).await
+        }
+        Address::Name { host, port } => {
+            let addresses = resolve(host, *port).await.map_err(no_connection)?;
+            let (stream, address) = dial(&addresses, ask.timeout).await.map_err(no_connection)?;
+            // Without a token the process answers to no host name: a web page could have its name resolve to this address.
+            exchange(stream, target, &Address::Inet(address), ask).await
+        }
     }
 }
 
-async fn exchange<S>(stream: S, target: &Target, ask: Ask<'_>) -> Result<Answer, ClientError>
+/// The addresses of a host name, in the order of the system's preference, each once.
+async fn resolve(host: &str, port: u16) -> io::Result<Vec<SocketAddr>> {
+    let found = SystemResolver::default().resolve(host).await;
+    let found = found.map_err(|error| io::Error::other(format!("{host} does not resolve: {error}")))?;
+    let mut addresses: Vec<SocketAddr> = Vec::new();
+    for address in found.into_iter().map(|ip| SocketAddr::new(ip, port)) {
+        if addresses.len() < ADDRESSES_MAX && !addresses.contains(&address) {
+            addresses.push(address);
+        }
+    }
+    Ok(addresses)
+}
+
+/// Connects to the first address that accepts. All together get half of the time, each an equal share, so that one that
+/// does not answer leaves time for the others and for the exchange.
+async fn dial(addresses: &[SocketAddr], within: Duration) -> io::Result<(TcpStream, SocketAddr)> {
+    let share = within / 2 / u32::try_from(addresses.len().max(1)).unwrap_or(u32::MAX);
+    let mut failures: Vec<(SocketAddr, io::Error)> = Vec::new();
+    for address in addresses {
+        match tokio::time::timeout(share, TcpStream::connect(address)).await {
+            Ok(Ok(stream)) => return Ok((stream, *address)),
+            Ok(Err(error)) => failures.push((*address, error)),
+            Err(_) => failures.push((*address, io::Error::new(ErrorKind::TimedOut, "no answer"))),
+        }
+    }
+    // A port where nothing listens says most about the process.
+    let kinds = || failures.iter().map(|(_, error)| error.kind());
+    let kind = kinds().find(|kind| *kind == ErrorKind::ConnectionRefused).or_else(|| kinds().next());
+    let texts: Vec<String> = failures.iter().map(|(address, error)| format!("{address}: {error}")).collect();
+    Err(io::Error::new(kind.unwrap_or(ErrorKind::AddrNotAvailable), texts.join("; ")))
+}
+
+/// Sends the request to the address `dialled`, and reads the response.
+async fn exchange<S>(stream: S, target: &Target, dialled: &Address, ask: Ask<'_>) -> Result<Answer, ClientError>
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
-    let broken = |reason: String| ClientError::Broken { address: target.address.clone(), reason };
-    let (mut sender, connection) =
-        http1::handshake(TokioIo::new(stream)).await.map_err(|error| broken(error.to_string()))?;
+    let address = || target.address.clone();
+    let broken = |reason: String| ClientError::Broken { address: address(), reason };
+    let failed = |error: hyper::Error| {
+        if error.is_parse() { ClientError::NotHttp { address: address() } } else { broken(error.to_string()) }
+    };
+    let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await.map_err(failed)?;
     // Ends with the exchange, or when the whole future is dropped at the deadline.
     let driver = tokio::spawn(connection);
-    let request = request(target, ask).map_err(|error| broken(error.to_string()))?;
+    let asked = format!("{} {}", ask.method, ask.path);
+    let request = request(target, dialled, ask).map_err(|error| broken(error.to_string()))?;
     let answered = async {
-        let response = sender.send_request(request).await.map_err(|error| broken(error.to_string()))?;
+        let response = sender.send_request(request).await.map_err(failed)?;
         let (head, body) = response.into_parts();
         let body = Limited::new(body, ANSWER_BYTES_MAX).collect().await.map_err(|error| broken(error.to_string()))?;
-        Ok(Answer { status: head.status, body: body.to_bytes() })
+        Ok(Answer { address: address(), request: asked, status: head.status, body: body.to_bytes() })
     }
     .await;
     driver.abort();
     answered
 }
 
-fn request(target: &Target, ask: Ask<'_>) -> http::Result<Request<Full<Bytes>>> {
-    let host = match &target.address {
-        Address::Inet(_) | Address::Name { .. } => target.address.to_string(),
+fn request(target: &Target, dialled: &Address, ask: Ask<'_>) -> http::Result<Request<Full<Bytes>>> {
+    let host = match dialled {
+        Address::Inet(_) | Address::Name { .. } => dialled.to_string(),
         Address::Unix(_) => "localhost".to_string(),
     };
     let mut request = Request::builder().method(ask.method).uri(ask.path).header(header::HOST, host);
@@ -214,11 +291,19 @@ fn request(target: &Target, ask: Ask<'_>) -> http::Result<Request<Full<Bytes>>> 
 mod tests {
     use super::*;
 
+    impl Answer {
+        /// A response to `request` of the process at the default address.
+        pub fn of(request: &str, status: StatusCode, body: impl Into<Bytes>) -> Answer {
+            let address = "127.0.0.1:9900".parse().expect("an address");
+            Answer { address, request: request.to_owned(), status, body: body.into() }
+        }
+    }
+
     #[test]
     fn a_failed_request_is_the_same_kind_of_failure_for_every_command() {
         let failure = |status: u16, body: &str| {
             let status = StatusCode::from_u16(status).expect("a status");
-            Answer { status, body: Bytes::copy_from_slice(body.as_bytes()) }.failure()
+            Answer::of("GET /api/v1/pools/api/explain", status, body.to_owned()).failure()
         };
         let error = r#"{"error":"why"}"#;
         assert!(matches!(failure(404, error), Failure::NotFound(why) if why == "why"));
@@ -227,7 +312,46 @@ mod tests {
             assert!(matches!(failure(status, error), Failure::Runtime(why) if why == "why"), "{status}");
         }
         assert!(matches!(failure(401, error), Failure::Runtime(why) if why.contains("--token-file")));
-        // Another server, or a proxy in between.
-        assert!(matches!(failure(404, "<html>"), Failure::Runtime(why) if why == "404 Not Found"));
+    }
+
+    #[test]
+    fn the_answer_of_another_program_is_recognized() {
+        let html = "<html>";
+        for (request, status, body, says) in [
+            ("GET /api/v1/status", 404, html, "(it answers GET /api/v1/status with 404)\n"),
+            ("GET /api/v1/status", 404, r#"{"error":"Not Found"}"#, "(it answers GET /api/v1/status with 404)\n"),
+            ("GET /api/v1/pools/api/explain", 404, html, "(it answers GET /api/v1/pools/api/explain with 404)\n"),
+            ("POST /api/v1/reload", 501, "", "(it answers POST /api/v1/reload with 501)\n"),
+            ("GET /api/v1/status", 200, html, "(it answers GET /api/v1/status with 200 and a body that is not JSON)\n"),
+            ("GET /api/v1/status", 200, "", "(it answers GET /api/v1/status with 200 and a body that is not JSON)\n"),
+        ] {
+            let answer = Answer::of(request, StatusCode::from_u16(status).expect("a status"), body);
+            let failure = answer.json::<crate::admin::json::StatusReply>(&[StatusCode::OK]).expect_err("it is foreign");
+            let want = format!("127.0.0.1:9900 is not the admin address of a roundsman {says}{FIND_IT}");
+            assert!(matches!(&failure, Failure::Runtime(why) if *why == want), "{failure}");
+        }
+        let other = Answer::of("GET /api/v1/status", StatusCode::OK, r#"{"status":"ok"}"#);
+        let failure =
+            other.json::<crate::admin::json::StatusReply>(&[StatusCode::OK]).expect_err("no status").to_string();
+        let says =
+            "127.0.0.1:9900 answers GET /api/v1/status with JSON that this version does not expect (missing field ";
+        assert!(failure.starts_with(says) && failure.ends_with(FIND_IT), "{failure}");
+    }
+
+    #[tokio::test]
+    async fn every_address_of_a_name_is_tried() {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
+        let good = listener.local_addr().expect("an address");
+        let free = || std::net::TcpListener::bind("127.0.0.1:0").and_then(|free| free.local_addr()).expect("a port");
+        let (refusing, other) = (free(), free());
+        let dialled = dial(&[refusing, good], TIMEOUT).await.expect("the second accepts").1;
+        assert_eq!(dialled, good);
+        let error = dial(&[refusing, other], TIMEOUT).await.expect_err("nothing listens");
+        assert_eq!(error.kind(), ErrorKind::ConnectionRefused);
+        let refused = "Connection refused (os error 111)";
+        assert_eq!(error.to_string(), format!("{refusing}: {refused}; {other}: {refused}"));
+        assert_eq!(dial(&[], TIMEOUT).await.expect_err("no address").kind(), ErrorKind::AddrNotAvailable);
+        let unknown = resolve("nosuch.invalid", 1).await.expect_err("RFC 6761, section 6.4").to_string();
+        assert!(unknown.starts_with("nosuch.invalid does not resolve: "), "{unknown}");
     }
 }

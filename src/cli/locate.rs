@@ -95,8 +95,8 @@ pub fn find(args: &ProcessArgs) -> Result<Target, Failure> {
             return Ok(Target { address: address.clone(), token: None, named_by: "--admin".to_owned() });
         }
         (Some(address), _) => {
-            let address = Value::String(address.to_string());
-            return of_table(Table::from_iter([("address".to_string(), address)]), token_file, "--admin");
+            // The rules of the file are for the address of a listener: a host name is allowed here.
+            return Ok(Target { address: address.clone(), ..of_table(Table::new(), token_file, "--admin")? });
         }
         (None, Some(file)) => file.clone(),
         (None, None) => default_file(),
@@ -179,6 +179,8 @@ mod tests {
             (target.address.to_string().as_str(), target.token.unwrap().expose()),
             ("[::1]:9900", "0123456789abcdef")
         );
+        let named = find(&args(Some("localhost:9900"), None, Some(&token))).expect("a host name is an address");
+        assert_eq!((named.address.to_string().as_str(), named.token.is_some()), ("localhost:9900", true));
         let remote =
             find(&args(Some("10.0.0.1:9900"), None, None)).expect("the process decides whether it requires a token");
         assert_eq!(remote.token, None);

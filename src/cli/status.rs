@@ -357,7 +357,7 @@ mod tests {
     }
 
     fn answer(status: &StatusReply) -> Answer {
-        Answer { status: StatusCode::OK, body: serde_json::to_vec(status).unwrap().into() }
+        Answer::of("GET /api/v1/status", StatusCode::OK, serde_json::to_vec(status).unwrap())
     }
 
     #[test]
@@ -472,7 +472,7 @@ api  degraded  2/3 healthy, 1 takes requests
     fn json_has_the_chosen_part_with_every_key() {
         let mut value = serde_json::to_value(status()).unwrap();
         value["pools"]["api"]["key_of_tomorrow"] = 1.into();
-        let answer = Answer { status: StatusCode::OK, body: value.to_string().into() };
+        let answer = Answer::of("GET /api/v1/status", StatusCode::OK, value.to_string());
         let show = |pool, unhealthy| as_json(&answer, Choice { pool, unhealthy, worst_first: false }).unwrap();
         assert_eq!(show(None, false), value.to_string(), "as it came");
         let bad: Value = serde_json::from_str(&show(Some("api"), true)).unwrap();

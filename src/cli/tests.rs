@@ -60,6 +60,22 @@ fn answers_are_read_over_tcp_and_over_a_unix_socket() {
 }
 
 #[test]
+fn a_process_is_found_by_a_host_name() {
+    let (target, _host, _handle) = serve(loopback());
+    let port = target.address.port().expect("a port");
+    for host in ["localhost", "LOCALHOST"] {
+        let named = Target { address: format!("{host}:{port}").parse().expect("an address"), ..target.clone() };
+        let answer = client::ask_now(&named, Ask::get("/api/v1/status")).expect("it answers");
+        assert!(answer.json::<StatusReply>(&[StatusCode::OK]).is_ok(), "{host}");
+    }
+    let unknown = Target { address: format!("nosuch.invalid:{port}").parse().expect("an address"), ..target };
+    let said = message(client::ask_now(&unknown, Ask::get("/api/v1/status")));
+    let want =
+        format!("cannot connect to roundsman at nosuch.invalid:{port} (--admin): nosuch.invalid does not resolve: ");
+    assert!(said.starts_with(&want), "{said}");
+}
+
+#[test]
 fn a_token_is_sent_and_a_missing_one_is_explained() {
     let (mut target, host, _handle) = serve(loopback());
     host.replies.lock().token = Some(Secret::new("0123456789abcdef"));
@@ -100,10 +116,8 @@ fn a_closed_port_a_silent_server_and_a_foreign_server_are_errors_within_the_time
         });
         message(client::ask_now(&target, Ask::get("/")))
     });
-    assert!(
-        foreign.contains("no complete response from ") && foreign.contains("is this the admin address"),
-        "{foreign}"
-    );
+    let want = format!("{address} is not the admin address of a roundsman (its answer is not HTTP)\n");
+    assert!(foreign.starts_with(&want) && foreign.contains("--admin ADDRESS"), "{foreign}");
 
     drop(free);
     let refused = message(client::ask_now(&target, Ask::get("/")));

@@ -133,7 +133,7 @@ mod tests {
             "healthy": 0, "total": 1, "eligible": 0, "needed": 1, "requests": "r", "out": [], "next": null,
             "key_of_tomorrow": 1,
         });
-        Answer { status: StatusCode::OK, body: body.to_string().into() }
+        Answer::of("GET /api/v1/pools/api/explain", StatusCode::OK, body.to_string())
     }
 
     fn shown(status: &StatusReply, columns: usize) -> String {

@@ -245,6 +245,20 @@ fn the_start_line_has_the_address_of_the_admin_page() {
     );
     std::fs::write(&file, text).unwrap();
     let mut child = Command::new(BINARY).arg("run").arg(&file).stderr(Stdio::piped()).spawn().expect("it starts");
+#[test]
+fn another_program_at_the_admin_address_is_named_as_such() {
+    let other = Origin::new().on("/").reply(Reply::ok("hello")).start_blocking();
+    let address = other.text();
+    for command in [&["status"][..], &["events"], &["explain"], &["reload"], &["status", "--watch"]] {
+        let output = roundsman(&[command, &["--admin", &address]].concat());
+        let said = text(&output.stderr);
+        assert_eq!((output.status.code(), &*text(&output.stdout)), (Some(1), ""), "{said}");
+        let want = format!("roundsman: {address} is not the admin address of a roundsman (it answers ");
+        assert!(said.starts_with(&want), "{said}");
+        assert!(said.contains("\n  Is it running? `roundsman run FILE` starts it.\n"), "{said}");
+    }
+}
+
     let lines = lines_of(child.stderr.take().expect("piped"));
     let started = loop {
         let line: Value = serde_json::from_str(&lines.recv_timeout(PATIENCE).expect("it starts")).expect("JSON");
