@@ -17,6 +17,7 @@ use super::text::{self, Colour, Paint, colour_of, one_line};
 use super::{Failure, identity, locate, steps};
 use crate::admin::json::{CheckExplainInfo, PoolExplainReply, StatusReply, TransitionInfo, UpstreamExplainReply};
 use crate::admin::target::encode_segment;
+use crate::model::Address;
 use crate::model::units::counted;
 
 /// The width of a paragraph, at most.
@@ -74,7 +75,7 @@ fn ask_word(target: &Target, word: &str) -> Result<(Answer, bool), Failure> {
         && let Some(only) = only_pool(&ask_status(target)?)
     {
         let of_upstream = ask_upstream(target, only, word)?;
-        if of_upstream.status == StatusCode::OK {
+        if of_upstream.status == StatusCode::OK || word.parse::<Address>().is_ok() {
             return Ok((of_upstream, true));
         }
     }

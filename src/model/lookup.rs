@@ -82,10 +82,51 @@ pub fn upstreams<'n>(
     let named = all.clone().enumerate().filter(|(_, (address, name))| name.is_some_and(|n| names(text, n, address)));
     let named: Vec<usize> = named.map(|(index, _)| index).collect();
     if named.is_empty() {
+        let same_port = same_port(text, all.clone());
+        if same_port.sure {
+            return Err(Missing { several: false, near: same_port.near });
+        }
         let texts = all.flat_map(|(address, name)| [Some(address.to_string()), name.map(str::to_owned)]).flatten();
-        return Err(Missing { several: false, near: near(text, texts) });
+        let near = Some(near(text, texts)).filter(|near| !near.is_empty()).unwrap_or(same_port.near);
+        return Err(Missing { several: false, near });
     }
     Ok(named)
+}
+
+/// Upstreams with the port that a text names with another host.
+#[derive(Default)]
+struct SamePort {
+    /// Both hosts are this machine, such as `localhost` and `127.0.0.1`.
+    sure: bool,
+    /// Their addresses; unless `sure`, at most one.
+    near: Vec<String>,
+}
+
+fn same_port<'n>(text: &str, all: impl Iterator<Item = (&'n Address, Option<&'n str>)>) -> SamePort {
+    let Ok(wanted) = text.parse::<Address>() else { return SamePort::default() };
+    let Some(port) = wanted.port() else { return SamePort::default() };
+    let with_port: Vec<_> = all.take(LOOKED_AT_MAX).filter(|(address, _)| address.port() == Some(port)).collect();
+    if is_this_machine(&wanted, None) {
+        let here = with_port.iter().filter(|(address, name)| is_this_machine(address, *name));
+        let near: Vec<String> = here.take(NEAR_MAX).map(|(address, _)| address.to_string()).collect();
+        if !near.is_empty() {
+            return SamePort { sure: true, near };
+        }
+    }
+    match with_port.as_slice() {
+        [(only, _)] => SamePort { sure: false, near: vec![only.to_string()] },
+        _ => SamePort::default(),
+    }
+}
+
+/// Whether an address, or the host name that resolved to it, is that of this machine.
+fn is_this_machine(address: &Address, name: Option<&str>) -> bool {
+    let is_localhost = |host: &str| host.eq_ignore_ascii_case("localhost");
+    match address {
+        Address::Inet(address) => address.ip().is_loopback() || name.is_some_and(is_localhost),
+        Address::Name { host, .. } => is_localhost(host),
+        Address::Unix(_) => false,
+    }
 }
 
 fn names(text: &str, name: &str, address: &Address) -> bool {
@@ -169,7 +210,14 @@ mod tests {
         assert_eq!(near.suggestion(), "; did you mean 10.0.0.1:8080 or 10.0.0.2:8080?");
         assert_eq!(find("10.0.0.2").unwrap_err().near[0], "10.0.0.2:8080");
         assert_eq!(find("a.sock").unwrap_err().near, ["unix:/run/a.sock"]);
-        for nothing in ["completely-else", "", &"x".repeat(1_000)] {
+        // The same port on this machine, or of one upstream only.
+        assert_eq!(find("localhost:7100").unwrap_err().near, ["[::1]:7100"]);
+        assert_eq!(find("127.0.0.1:7100").unwrap_err().near, ["[::1]:7100"]);
+        assert_eq!(find("LOCALHOST:7101").unwrap_err().suggestion(), "; did you mean 10.1.0.1:7101?");
+        assert_eq!(find("somewhere.example:7101").unwrap_err().near, ["10.1.0.1:7101"]);
+        for nothing in
+            ["localhost:8080", "localhost:1", "somewhere.example:7100", "completely-else", "", &"x".repeat(1_000)]
+        {
             assert_eq!(find(nothing).unwrap_err().suggestion(), "", "{nothing}");
         }
     }

@@ -134,6 +134,18 @@ fn explain_without_a_pool_explains_those_in_trouble() {
     let order = process.command(&["drain", "apy", &refusing]);
     assert!(text(&order.stderr).contains("there is no pool \"apy\"; did you mean api?"), "{}", text(&order.stderr));
 
+    // An upstream of this machine may have more than one name.
+    let local = format!("localhost:{}", refusing.rsplit_once(':').expect("a port").1);
+    for command in ["drain", "undrain", "disable", "enable", "explain", "probe"] {
+        let refused = process.command(&[command, "api", &local]);
+        let want = format!("pool \"api\" has no upstream {local:?}; did you mean {refusing}?\n");
+        assert_eq!(
+            (refused.status.code(), text(&refused.stderr)),
+            (Some(2), format!("roundsman: {want}")),
+            "{command}"
+        );
+    }
+
     // All pools fail at once.
     good.set("/healthz", 503);
     assert_eventually_blocking("both pools are down", PATIENCE, || {
@@ -234,18 +246,6 @@ fn commands_without_a_running_process_name_the_next_step() {
 }
 
 #[test]
-fn the_start_line_has_the_address_of_the_admin_page() {
-    let admin = crate::program::free_address();
-    let dir = tempfile::tempdir().unwrap();
-    let file = dir.path().join("r.toml");
-    let unix = dir.path().display();
-    let text = format!(
-        "[listeners.web]\naddress = \"unix:{unix}/web.sock\"\npool = \"api\"\n\n[pools.api]\n\
-         upstreams = [\"unix:{unix}/a.sock\"]\n\n[admin]\naddress = \"{admin}\"\n"
-    );
-    std::fs::write(&file, text).unwrap();
-    let mut child = Command::new(BINARY).arg("run").arg(&file).stderr(Stdio::piped()).spawn().expect("it starts");
-#[test]
 fn another_program_at_the_admin_address_is_named_as_such() {
     let other = Origin::new().on("/").reply(Reply::ok("hello")).start_blocking();
     let address = other.text();
@@ -259,6 +259,18 @@ fn another_program_at_the_admin_address_is_named_as_such() {
     }
 }
 
+#[test]
+fn the_start_line_has_the_address_of_the_admin_page() {
+    let admin = crate::program::free_address();
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("r.toml");
+    let unix = dir.path().display();
+    let text = format!(
+        "[listeners.web]\naddress = \"unix:{unix}/web.sock\"\npool = \"api\"\n\n[pools.api]\n\
+         upstreams = [\"unix:{unix}/a.sock\"]\n\n[admin]\naddress = \"{admin}\"\n"
+    );
+    std::fs::write(&file, text).unwrap();
+    let mut child = Command::new(BINARY).arg("run").arg(&file).stderr(Stdio::piped()).spawn().expect("it starts");
     let lines = lines_of(child.stderr.take().expect("piped"));
     let started = loop {
         let line: Value = serde_json::from_str(&lines.recv_timeout(PATIENCE).expect("it starts")).expect("JSON");
