@@ -118,12 +118,13 @@ fn run(args: &RunArgs, hangup: &Hangup) -> ExitCode {
         }
         (None, named) => match locate::config_file(named) {
             Ok(file) => app::ConfigSource::File(file),
-            Err(missing) if telemetry::is_json() => {
-                let fields = vec![("file", missing.file.into()), ("reason", missing.message.into())];
+            Err(missing) => {
+                // The text for people names the file.
+                let file = telemetry::is_json().then_some(missing.file);
+                let fields = vec![("file", file.into()), ("reason", missing.message.into())];
                 telemetry::not_started("Configuration refused", fields);
                 return ExitCode::from(EXIT_BAD_CONFIG);
             }
-            Err(missing) => return answer(Err(Failure::Config(missing.message))),
         },
     };
     let code = app::run(&app::RunOptions { config, hup: hangup.flag() });

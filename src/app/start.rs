@@ -21,6 +21,7 @@ use crate::config::{Diagnostic, Severity};
 use crate::discovery::{Discovery, FIRST_ANSWER_WAIT, NamingProber, SystemResolver};
 use crate::model::Address;
 use crate::model::policy::Config;
+use crate::model::units::counted;
 use crate::pool::{Controller, Prober};
 use crate::probe;
 use crate::proxy::{Bound, Plane};
@@ -329,18 +330,16 @@ fn connections_max() -> usize {
 }
 
 fn fail(message: &str) -> ExitCode {
-    if telemetry::is_json() {
-        telemetry::not_started("Cannot start", vec![("reason", message.into())]);
-    } else {
-        // `eprintln!` panics if stderr is closed.
-        let _ = writeln!(io::stderr(), "roundsman: {message}");
-    }
+    telemetry::not_started("Cannot start", vec![("reason", message.into())]);
     ExitCode::from(EXIT_FAILURE)
 }
 
-/// With a JSON log, one line for each mistake; otherwise each mistake with its line of the file.
+/// With a JSON log, one line for each mistake; otherwise a line with their number, and then each with its line of the file.
 fn refuse(error: &LoadError) -> ExitCode {
     if !telemetry::is_json() {
+        let mistakes = error.diagnostics.iter().filter(|diagnostic| diagnostic.severity == Severity::Error).count();
+        let reason = counted(mistakes, "mistake", "mistakes");
+        telemetry::not_started("Configuration refused", vec![("reason", reason.into())]);
         let _ = io::stderr().write_all(error.render(telemetry::colour_on_stderr()).as_bytes());
         return ExitCode::from(EXIT_BAD_CONFIG);
     }

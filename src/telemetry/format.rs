@@ -49,13 +49,16 @@ where
     }
 }
 
-/// A JSON line of level `error` with this message and these fields; null fields are left out.
-pub(super) fn json_error(message: &str, fields: Vec<(&'static str, Value)>) -> String {
+/// A line of level `error` with this message and these fields; null fields are left out.
+pub(super) fn error_line(look: Look, message: &str, fields: Vec<(&'static str, Value)>) -> String {
     let fields = fields.into_iter().filter(|(_, value)| !value.is_null()).collect();
     let line = Line { time: Timestamp::now(), level: Level::ERROR, message: message.to_owned(), fields };
     let mut text = String::new();
     // Writing to a `String` cannot fail.
-    let _ = line.write_json(&mut text);
+    let _ = match look {
+        Look::Human { colour } => human::write(&line, &mut text, colour),
+        Look::Json => line.write_json(&mut text),
+    };
     text
 }
 
@@ -168,6 +171,17 @@ mod tests {
         let (time, rest) = line.split_at(25);
         assert!(jiff::civil::DateTime::strptime("%Y-%m-%d %H:%M:%S%.fZ ", time).is_ok(), "{time:?}");
         assert_eq!(rest, "INFO  api 127.0.0.1:9001  Health changed: L7OK 200 in 1.9 ms  ms=0.074\n");
+    }
+
+    #[test]
+    fn the_reason_why_a_process_does_not_start_looks_like_a_log_line() {
+        let fields = || vec![("reason", Value::from("in use\x1b[2J")), ("file", Value::Null)];
+        let line = error_line(Look::Human { colour: false }, "Cannot start", fields());
+        assert_eq!(line.get(23..), Some("Z ERROR Cannot start: in use\\u{1b}[2J\n"), "{line}");
+        let line = error_line(Look::Json, "Cannot start", fields());
+        let value: Value = serde_json::from_str(&line).unwrap();
+        assert_eq!((&value["level"], &value["reason"]), (&"error".into(), &"in use\x1b[2J".into()));
+        assert_eq!(value.get("file"), None);
     }
 
     #[test]

@@ -6,7 +6,7 @@ use std::sync::OnceLock;
 
 use serde_json::Value;
 
-use super::format::{Look, json_error};
+use super::format::{Look, error_line};
 use super::writer;
 
 static LOOK: OnceLock<Look> = OnceLock::new();
@@ -22,10 +22,11 @@ pub fn is_json() -> bool {
     LOOK.get() == Some(&Look::Json)
 }
 
-/// Writes one JSON line of level `error` to stderr, after everything logged before. It bypasses the filter, because the
-/// reason why the process does not start must be visible at every level. Null fields are left out.
+/// Writes one line of level `error` to stderr, as the log's other lines look and after all of them. It bypasses the filter,
+/// because the reason why the process does not start must be visible at every level. Null fields are left out.
 pub fn not_started(message: &str, fields: Vec<(&'static str, Value)>) {
     writer::flush();
+    let look = LOOK.get().copied().unwrap_or(Look::Human { colour: false });
     // `eprint!` panics if stderr is closed.
-    let _ = std::io::stderr().write_all(json_error(message, fields).as_bytes());
+    let _ = std::io::stderr().write_all(error_line(look, message, fields).as_bytes());
 }

@@ -184,11 +184,20 @@ async fn an_invalid_configuration_exits_with_78_and_opens_no_socket() {
     for format in ["human", "json"] {
         let arguments = ["run", "--config", "roundsman.toml", "--log-format", format, "--log-level", "off"];
         let (code, _, said) = gone.command(&arguments).await;
-        assert_eq!(
-            (code, said.contains("unknown key"), said.contains("^^^")),
-            (Some(78), true, format == "human"),
-            "{said}"
-        );
+        let human = format == "human";
+        assert_eq!((code, said.contains("unknown key"), said.contains("^^^")), (Some(78), true, human), "{said}");
+        assert_eq!(said.contains("Z ERROR Configuration refused: "), human, "{said}");
+        let missing = ["run", "--config", "none.toml", "--log-format", format, "--log-level", "off"];
+        let (code, _, said) = gone.command(&missing).await;
+        let line = said.contains("Z ERROR Configuration refused: there is no file none.toml: ");
+        assert_eq!((code, line, said.lines().count()), (Some(78), human, 1), "{said}");
+        let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+        let listen = taken.local_addr().unwrap().to_string();
+        let taken = ["run", "--listen", &listen, "--to", "127.0.0.1:1", "--log-format", format, "--log-level", "off"];
+        let (code, _, said) = gone.command(&taken).await;
+        let reason = format!("cannot listen on {listen}: the address is in use");
+        assert!(code == Some(1) && said.contains(&reason) && said.lines().count() == 1, "{said}");
+        assert_eq!(said.contains("Z ERROR Cannot start: listener "), human, "{said}");
     }
 }
 
