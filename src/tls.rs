@@ -45,11 +45,19 @@ pub type Stream<S> = tokio_rustls::client::TlsStream<Recorder<S>>;
 /// name.
 #[derive(Debug, Clone)]
 pub struct Client {
-    config: Arc<ClientConfig>,
+    setup: Arc<Setup>,
     name: ServerName<'static>,
     alpn: &'static [&'static str],
     verifies: bool,
     identified: bool,
+}
+
+/// What clients of equal policies share.
+#[derive(Debug)]
+struct Setup {
+    config: ClientConfig,
+    /// That of `config`, which does not hand it out.
+    verifier: Arc<dyn ServerCertVerifier>,
 }
 
 /// Why a handshake failed.
@@ -72,8 +80,8 @@ impl Client {
         name: ServerName<'static>,
         alpn: &'static [&'static str],
     ) -> Result<Client, Failure> {
-        let config = shared_config(policy, alpn)?;
-        Ok(Client { config, name, alpn, verifies: policy.verify, identified: policy.client.is_some() })
+        let setup = shared_setup(policy, alpn)?;
+        Ok(Client { setup, name, alpn, verifies: policy.verify, identified: policy.client.is_some() })
     }
 
     /// Makes the handshake over `socket`, without a deadline, and records in `seen` what the peer does. Cancel-safe:
@@ -85,8 +93,8 @@ impl Client {
     where
         S: AsyncRead + AsyncWrite + Unpin,
     {
-        // The configuration is shared: a copy (some reference counts) shows which connection was asked.
-        let config = seen::watched(&self.config, seen);
+        // The configuration is shared: a copy (some reference counts) shows what happens on this connection.
+        let config = seen::watched(&self.setup.config, &self.setup.verifier, seen);
         let connect = TlsConnector::from(config).connect(self.name.clone(), Recorder::new(socket, seen.clone()));
         match connect.into_fallible().await {
             Ok(stream) => Ok(Box::new(stream)),
@@ -128,16 +136,19 @@ impl Client {
         }
     }
 
-    /// What is known after a handshake that failed.
-    pub fn trace_of_failure(&self, failure: &Failure) -> TlsTrace {
+    /// What is known after a handshake that failed with `failure`, or without one: the connection ended.
+    pub fn trace_of_failure(&self, failure: Option<&Failure>, seen: &Seen) -> TlsTrace {
+        // The description of what was rejected also says what is wrong with it.
+        let rejected = failure.and_then(|failure| Some((failure.certificate()?.into(), failure.certificate_expiry())));
+        let accepted = rejected.is_none().then(|| seen.proved()).flatten();
+        let (certificate, expires) = rejected.or_else(|| seen.certificate().map(|leaf| words::describe(leaf))).unzip();
         TlsTrace {
             done_in: None,
-            version: Box::default(),
+            version: accepted.unwrap_or_default().into(),
             alpn: None,
-            // The handshake may have failed after the verification.
-            verified: false,
-            certificate: failure.certificate().map(Into::into),
-            expires: failure.certificate_expiry(),
+            verified: self.verifies && accepted.is_some(),
+            certificate,
+            expires: expires.flatten(),
         }
     }
 
@@ -220,27 +231,28 @@ static PROVIDER: LazyLock<Arc<CryptoProvider>> =
 type Key = (TlsPolicy, &'static [&'static str]);
 
 /// The configurations in use: thousands of upstreams have one policy.
-static CONFIGS: LazyLock<Mutex<HashMap<Key, Weak<ClientConfig>>>> = LazyLock::new(Mutex::default);
+static SETUPS: LazyLock<Mutex<HashMap<Key, Weak<Setup>>>> = LazyLock::new(Mutex::default);
 
-fn shared_config(policy: &TlsPolicy, alpn: &'static [&'static str]) -> Result<Arc<ClientConfig>, Failure> {
+fn shared_setup(policy: &TlsPolicy, alpn: &'static [&'static str]) -> Result<Arc<Setup>, Failure> {
     // A configuration is independent of the name.
     let key = (TlsPolicy { server_name: None, ..policy.clone() }, alpn);
-    let mut configs = CONFIGS.lock();
-    if let Some(config) = configs.get(&key).and_then(Weak::upgrade) {
-        return Ok(config);
+    let mut setups = SETUPS.lock();
+    if let Some(setup) = setups.get(&key).and_then(Weak::upgrade) {
+        return Ok(setup);
     }
-    let config = Arc::new(make_config(policy, alpn)?);
-    configs.retain(|_, config| config.strong_count() > 0);
-    configs.insert(key, Arc::downgrade(&config));
-    Ok(config)
+    let setup = Arc::new(make_setup(policy, alpn)?);
+    setups.retain(|_, setup| setup.strong_count() > 0);
+    setups.insert(key, Arc::downgrade(&setup));
+    Ok(setup)
 }
 
-fn make_config(policy: &TlsPolicy, alpn: &[&str]) -> Result<ClientConfig, Failure> {
+fn make_setup(policy: &TlsPolicy, alpn: &[&str]) -> Result<Setup, Failure> {
+    let verifier = verifier(policy)?;
     let builder = ClientConfig::builder_with_provider(PROVIDER.clone())
         .with_safe_default_protocol_versions()
         .expect("aws-lc-rs has suites for TLS 1.2 and 1.3")
         .dangerous()
-        .with_custom_certificate_verifier(verifier(policy)?);
+        .with_custom_certificate_verifier(verifier.clone());
     let mut config = match &policy.client {
         None => builder.with_no_client_auth(),
         Some(identity) => {
@@ -250,7 +262,7 @@ fn make_config(policy: &TlsPolicy, alpn: &[&str]) -> Result<ClientConfig, Failur
     };
     config.resumption = Resumption::disabled();
     config.alpn_protocols = alpn.iter().map(|name| name.as_bytes().to_vec()).collect();
-    Ok(config)
+    Ok(Setup { config, verifier })
 }
 
 fn verifier(policy: &TlsPolicy) -> Result<Arc<dyn ServerCertVerifier>, Failure> {
@@ -341,8 +353,8 @@ mod tests {
         let client =
             |policy: &TlsPolicy, alpn| Client::try_new(policy, parse_name("a.example").unwrap(), alpn).unwrap();
         let first = client(&unverified, &["http/1.1"]);
-        assert!(Arc::ptr_eq(&first.config, &client(&named, &["http/1.1"]).config));
-        assert!(!Arc::ptr_eq(&first.config, &client(&unverified, &["h2"]).config));
+        assert!(Arc::ptr_eq(&first.setup, &client(&named, &["http/1.1"]).setup));
+        assert!(!Arc::ptr_eq(&first.setup, &client(&unverified, &["h2"]).setup));
     }
 
     #[test]

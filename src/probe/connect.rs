@@ -203,14 +203,20 @@ impl Peer {
 async fn handshake(tls: &Tls, socket: Socket, steps: &mut Steps) -> Result<Box<tls::Stream<Socket>>, Finding<'static>> {
     let client = tls.client().map_err(|failure| Finding::Tls(Box::new(failure)))?;
     let seen = steps.seen.insert(Arc::default());
-    match client.handshake(socket, seen).await {
+    let made = client.handshake(socket, seen).await;
+    if let Err(Broken::Io(_)) = &made
+        && seen.has_certificate()
+    {
+        steps.trace.tls = Some(Box::new(client.trace_of_failure(None, seen)));
+    }
+    match made {
         Ok(stream) => {
             let done_in = Some(steps.started.elapsed());
             steps.trace.tls = Some(Box::new(TlsTrace { done_in, ..client.trace(&stream) }));
             Ok(stream)
         }
         Err(Broken::Tls(failure)) => {
-            steps.trace.tls = Some(Box::new(client.trace_of_failure(&failure)));
+            steps.trace.tls = Some(Box::new(client.trace_of_failure(Some(&failure), seen)));
             steps.trace.body = failure.first_bytes().unwrap_or_default().into();
             Err(Finding::Tls(failure))
         }

@@ -6,7 +6,7 @@ use rustls::client::ClientConnection;
 use tokio::sync::OnceCell;
 use tokio::task::spawn_blocking;
 
-use super::{make_config, parse_name, system_roots};
+use super::{make_setup, parse_name, system_roots};
 use crate::model::policy::TlsPolicy;
 
 static CRYPTOGRAPHY: OnceCell<()> = OnceCell::const_new();
@@ -34,9 +34,9 @@ fn start_cryptography() {
 /// The first message of a handshake, key shares included: making them starts the cryptography. `None`: it cannot be made.
 fn first_message() -> Option<Vec<u8>> {
     let policy = TlsPolicy { verify: false, server_name: None, roots: None, client: None };
-    let (config, name) = (make_config(&policy, &[]).ok()?, parse_name("localhost").ok()?);
+    let (setup, name) = (make_setup(&policy, &[]).ok()?, parse_name("localhost").ok()?);
     let mut message = Vec::new();
-    ClientConnection::new(config.into(), name).ok()?.write_tls(&mut message).ok()?;
+    ClientConnection::new(setup.config.into(), name).ok()?.write_tls(&mut message).ok()?;
     Some(message)
 }
 

@@ -52,7 +52,7 @@ const WAYS: [(&str, Refusing, &str); 3] = [
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_missing_client_certificate_is_distinguished_from_other_failures() {
-    for version in [&TLS12, &TLS13] {
+    for (version, spoken) in [(&TLS12, "TLSv1.2"), (&TLS13, "TLSv1.3")] {
         for (way, refusing, start) in WAYS {
             for (kind, asked, alpn) in kinds() {
                 let name = format!("{kind}, {version:?}, {way}");
@@ -62,6 +62,10 @@ async fn a_missing_client_certificate_is_distinguished_from_other_failures() {
                 let reason = &*report.reason;
                 assert!(reason.starts_with(start) && reason.ends_with(LACK), "{name}: {reason}");
                 assert!(report.duration < LONG / 2, "{name}: {:?}", report.duration);
+                // The server has shown its own certificate before it refuses.
+                let tls = report.trace.tls.as_deref().unwrap_or_else(|| panic!("{name}: nothing is known"));
+                assert_eq!((&*tls.version, tls.verified), (spoken, true), "{name}: {tls:?}");
+                assert!(tls.certificate.is_some() && tls.expires.is_some(), "{name}: {tls:?}");
             }
         }
     }
