@@ -258,7 +258,8 @@ where
     let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await.map_err(failed)?;
     // Ends with the exchange, or when the whole future is dropped at the deadline.
     let driver = tokio::spawn(connection);
-    let asked = format!("{} {}", ask.method, ask.path);
+    // Without the query, which says nothing to people.
+    let asked = format!("{} {}", ask.method, ask.path.split('?').next().unwrap_or_default());
     let request = request(target, dialled, ask).map_err(|error| broken(error.to_string()))?;
     let answered = async {
         let response = sender.send_request(request).await.map_err(failed)?;
