@@ -24,7 +24,7 @@ use super::view::{FIRST_VERDICT_WAIT, Otherwise, Rules, Service, Tier, View};
 use crate::health::{Cause, Run, Track, Vote, combine, decides};
 use crate::model::eligibility::eligibility;
 use crate::model::policy::{CheckPolicy, PoolPolicy, UpstreamPolicy, WhenNoHealthy};
-use crate::model::{Address, AdminState, Eligibility, HealthState, Ineligible};
+use crate::model::{Address, AdminState, Eligibility, HealthState, Ineligible, Judgement};
 
 /// Removed healthy upstreams serve at most this long after the reload that removed them.
 pub const RETIRING_MAX: Duration = Duration::from_secs(30);
@@ -793,14 +793,21 @@ fn code_and_sentence(last: &LastCheck) -> String {
     format!("{}: {}", last.report.code, last.report.sentence())
 }
 
+/// Why there is no verdict. `because` is what ended the last one; a probe that passes or fails after that says more.
 fn unknown(check: &CheckStatus, because: Option<Cause>) -> String {
-    match (because, check.streak, check.last_check.as_ref().map(code_and_sentence)) {
-        (Some(Cause::Stale), ..) => "stale: no probe has passed or failed for too long".to_owned(),
-        (Some(Cause::ProbePanic), ..) => "its probe panicked".to_owned(),
-        (Some(Cause::Threshold) | None, Some(run), Some(last)) => {
+    let last = check.last_check.as_ref();
+    match (because, check.streak, last.map(code_and_sentence)) {
+        (_, Some(run), Some(last)) => {
             let word = if run.pass { "passes" } else { "failures" };
             format!("not judged yet: {} of {} {word}; {last}", run.count, run.needed)
         }
+        (Some(Cause::Stale), _, found) => {
+            let without_verdict = |last: &&LastCheck| last.report.code.judgement() == Judgement::NoVerdict;
+            let found = found.filter(|_| last.filter(without_verdict).is_some());
+            let found = found.map_or_else(String::new, |found| format!("; {found}"));
+            format!("stale: no probe has passed or failed for too long{found}")
+        }
+        (Some(Cause::ProbePanic), ..) => "its probe panicked".to_owned(),
         (Some(Cause::Threshold) | None, None, Some(last)) => format!("not judged yet; {last}"),
         (Some(Cause::Threshold) | None, _, None) => "not judged yet: its first probe has not ended".to_owned(),
     }

@@ -705,7 +705,12 @@ impl State {
     fn forget_stale(&mut self, id: CheckId, now: Instant, effects: &mut Effects) {
         let check = self.checks.get_mut(&id).expect("called with a living check");
         if let Some(change) = check.track.on_tick(now) {
-            check.unknown_because = Some(change.cause);
+            // Nothing goes stale if no probe has ever passed or failed, as of a host name without an address.
+            let judges = |report: &ProbeReport| matches!(report.code.judgement(), Judgement::Pass | Judgement::Fail);
+            let judged = check.last.as_ref().is_some_and(|(_, report)| judges(report));
+            if change.from != HealthState::Unknown || judged {
+                check.unknown_because = Some(change.cause);
+            }
             self.on_change(id, change, now, effects);
         }
     }

@@ -202,6 +202,48 @@ async fn silence_and_panics_of_one_check_are_those_of_the_upstream() {
     }
 }
 
+/// The answers of an upstream over time, and its reason after each of them.
+#[tokio::test(start_paused = true)]
+async fn the_reason_of_an_upstream_without_a_verdict_lasts_as_long_as_its_cause() {
+    const FIRST: &str = "not judged yet: its first probe has not ended";
+    const NO_VERDICT: &str = "not judged yet; NORES: scripted";
+    const STALE: &str = "stale: no probe has passed or failed for too long";
+    const STALE_NOW: &str = "stale: no probe has passed or failed for too long; NORES: scripted";
+    const PANICKED: &str = "its probe panicked";
+    const ONE_PASS: &str = "not judged yet: 1 of 2 passes; L4OK: scripted";
+    const FAILED: &str = "L4CON: scripted";
+    let table: [&[(char, u64, Option<&str>)]; 7] = [
+        // Never judged: nothing is stale, however long that takes.
+        &[('-', 1_000, Some(NO_VERDICT)), ('-', 40_000, Some(NO_VERDICT)), ('-', 300_000, Some(NO_VERDICT))],
+        &[('.', 1_000, Some(FIRST)), ('.', 300_000, Some(FIRST))],
+        // Judged, and then no probe that passes or fails.
+        &[('P', 3_000, None), ('-', 20_000, None), ('-', 20_000, Some(STALE_NOW)), ('-', 300_000, Some(STALE_NOW))],
+        &[('F', 3_000, Some(FAILED)), ('-', 40_000, Some(STALE_NOW)), ('F', 3_000, Some(FAILED))],
+        &[('P', 3_000, None), ('.', 40_000, Some(STALE)), ('.', 300_000, Some(STALE))],
+        &[('P', 3_000, None), ('!', 2_000, Some(PANICKED)), ('!', 300_000, Some(PANICKED)), ('P', 3_000, None)],
+        // The first probe that passes again says more than what was before it.
+        &[('P', 3_000, None), ('-', 40_000, Some(STALE_NOW)), ('1', 0, Some(ONE_PASS)), ('P', 3_000, None)],
+    ];
+    for history in table {
+        let mut world = World::new();
+        world.configure(vec![pool("api", &[A])]);
+        for (step, (answer, ms, why)) in history.iter().enumerate() {
+            if *answer == '1' {
+                let before = world.probed(A);
+                world.set(A, 'P');
+                while world.probed(A) == before {
+                    world.run(MS);
+                }
+                world.run(5 * MS);
+            } else {
+                world.set(A, *answer);
+                world.run(Duration::from_millis(*ms));
+            }
+            assert_eq!(world.upstream("api", A).why.as_deref(), *why, "step {step} of {history:?}");
+        }
+    }
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_panic_of_one_check_ends_what_is_carried() {
     let mut world = world(both(), Require::All, &[("http", 'P'), ("tcp", 'P')]);
