@@ -13,7 +13,9 @@ use super::render::pool_word;
 use crate::model::policy::WhenNoHealthy;
 use crate::model::units::Measured;
 use crate::model::{AdminState, Eligibility, HealthState, Ineligible};
-use crate::pool::{CheckStatus, Explanation, Otherwise, PoolSummary, Service, UpstreamStatus, Way};
+use crate::pool::{
+    CheckStatus, Explanation, Otherwise, OutOfOrder, PoolStatus, PoolSummary, Service, UpstreamStatus, Way,
+};
 
 pub use upstream::upstream;
 
@@ -42,21 +44,18 @@ pub fn pool(explanation: &Explanation, clock: &Clock, now: Instant) -> PoolExpla
         let most = left.map_or_else(String::new, |left| format!(", at most {left} more"));
         text.push(format!("Removed upstreams still serve until a new one is healthy{most}."));
     }
-    if let Some((way, since)) = pool.out_of_order.as_ref().and_then(|out| out.way.as_ref().zip(out.since)) {
-        let time = rounded(now.saturating_duration_since(since));
-        text.push(match way {
-            Way::Refuse => format!("It has not served for {time}."),
-            Way::FailOpen | Way::OtherPool(_) => format!("Too few of its upstreams have been healthy for {time}."),
-        });
-    }
+    text.extend(pool.out_of_order.as_ref().and_then(|out| how_long(out, now)));
     if explanation.checker.stale {
         text.push(
             "The checker is not running: verdicts stay valid until they expire, and there are no new ones.".to_owned(),
         );
     }
-    text.extend(explanation.hint.as_ref().map(|hint| format!("{hint}.")));
+    text.extend(explanation.hint.as_ref().map(|hint| format!("{}.", begin_sentence(hint))));
     text.push(requests.clone());
-    text.extend(next.clone());
+    let remedy = remedy(pool);
+    // An order that ends it is in the remedy.
+    let shown = next.as_ref().filter(|next| next.is_probe || remedy.is_none());
+    text.extend(remedy.into_iter().chain(shown.map(|next| next.text.clone())));
     PoolExplainReply {
         pool: pool.name.to_string(),
         now: clock.date(now),
@@ -68,8 +67,34 @@ pub fn pool(explanation: &Explanation, clock: &Clock, now: Instant) -> PoolExpla
         needed: explanation.needed,
         requests,
         out: groups.iter().map(Group::info).collect(),
-        next,
+        next: next.map(|next| next.text),
     }
+}
+
+/// How long it has been out of order; `None` while requests wait for a first verdict.
+fn how_long(out: &OutOfOrder, now: Instant) -> Option<String> {
+    let time = |since: Option<Instant>| Some(rounded(now.saturating_duration_since(since?)));
+    Some(match out.way.as_ref()? {
+        // Before that, it may have served in another way.
+        Way::Refuse => format!("It has not served for {}.", time(out.way_since)?),
+        Way::FailOpen | Way::OtherPool(_) => {
+            format!("Too few of its upstreams have been healthy for {}.", time(out.since)?)
+        }
+    })
+}
+
+/// What ends the outage, as `/health` and the log say it.
+fn remedy(pool: &PoolStatus) -> Option<String> {
+    let out = pool.out_of_order.as_ref().filter(|out| out.way.is_some())?;
+    Some(format!("{}.", begin_sentence(&out.remedy)))
+}
+
+/// With a capital letter, unless it begins with a name, such as that of a key or a field.
+fn begin_sentence(text: &str) -> String {
+    let word = text.split(' ').next().unwrap_or_default();
+    let is_plain = !word.is_empty() && word.bytes().all(|byte| byte.is_ascii_lowercase());
+    let (first, rest) = text.split_at(usize::from(is_plain));
+    first.to_ascii_uppercase() + rest
 }
 
 fn headline(explanation: &Explanation) -> String {
@@ -285,8 +310,15 @@ fn requests(explanation: &Explanation, now: Instant) -> String {
     }
 }
 
-/// What can change the state: the upstream that could become healthy first, or the order that keeps a healthy one out.
-fn next(explanation: &Explanation, now: Instant) -> Option<String> {
+/// What can change the state.
+struct Next {
+    text: String,
+    /// It is a probe or a lookup; otherwise an order of an operator, which what ends an outage names too.
+    is_probe: bool,
+}
+
+/// The upstream that could become healthy first, or the order that keeps a healthy one out.
+fn next(explanation: &Explanation, now: Instant) -> Option<Next> {
     let pool = &explanation.pool;
     let out = || pool.upstreams.iter().filter(|u| !u.retiring && Out::of(u).is_some());
     // A host name without an address is not probed.
@@ -299,18 +331,20 @@ fn next(explanation: &Explanation, now: Instant) -> Option<String> {
     if let Some((status, (check, passes))) = first {
         let (subject, due) = (named(status), due_in(check, now));
         let passes = if passes == 1 { "1 more pass".to_owned() } else { format!("{passes} passes in a row") };
-        return Some(if pool.upstreams.len() > 1 {
+        let text = if pool.upstreams.len() > 1 {
             format!("The first that can become healthy is {subject}: it needs {passes}, and its next probe {due}.")
         } else {
             format!("To become healthy, {subject} needs {passes}, and its next probe {due}.")
-        });
+        };
+        return Some(Next { text, is_probe: true });
     }
     let Some(ordered) = out().find(|u| u.admin != AdminState::Enabled && u.state == HealthState::Healthy) else {
         let host = out().filter(|u| u.admin == AdminState::Enabled).find_map(|u| u.upstream.address.host_name())?;
         let every = rounded(explanation.policy.resolve);
-        return Some(format!(
+        let text = format!(
             "What can change is the address of {host}: the name is looked up again every {every} at the latest."
-        ));
+        );
+        return Some(Next { text, is_probe: true });
     };
     let order = match ordered.admin {
         AdminState::Draining => "undrain",
@@ -318,7 +352,8 @@ fn next(explanation: &Explanation, now: Instant) -> Option<String> {
         AdminState::Enabled => return None,
     };
     let (name, address) = (&pool.name, &ordered.upstream.address);
-    Some(format!("`roundsman {order} {name} {address}` lets {address} take requests again."))
+    let text = format!("`roundsman {order} {name} {address}` lets {address} take requests again.");
+    Some(Next { text, is_probe: false })
 }
 
 /// The check that keeps an upstream from being healthy, and how many passes it still needs.
@@ -337,14 +372,15 @@ fn due_in(check: &CheckStatus, now: Instant) -> String {
     }
 }
 
-/// A duration in its one or two largest units: `0.8 s`, `12 s`, `3 min`, `2 h 5 min`, `3 d 4 h`.
+/// A duration in its one or two largest units: `0.8 s`, `12 s`, `3 min`, `1 min 30 s`, `2 h 5 min`, `3 d 4 h`.
 fn rounded(duration: Duration) -> String {
     let seconds = duration.as_secs();
     match seconds {
         0 if duration.as_millis() < 100 => format!("{} ms", duration.as_millis()),
         0..10 => format!("{:.1} s", duration.as_secs_f64()),
         10..60 => format!("{seconds} s"),
-        60..3_600 => format!("{} min", seconds / 60),
+        60..3_600 if seconds.is_multiple_of(60) => format!("{} min", seconds / 60),
+        60..3_600 => format!("{} min {} s", seconds / 60, seconds % 60),
         3_600..86_400 => format!("{} h {} min", seconds / 3_600, seconds % 3_600 / 60),
         _ => format!("{} d {} h", seconds / 86_400, seconds % 86_400 / 3_600),
     }

@@ -170,7 +170,7 @@ mod tests {
         let (reason, remedy) = (format!("{name} is down"), "this ends".to_owned());
         let mut pool = finish(name, upstreams);
         pool.summary = PoolSummary::Unhealthy;
-        pool.out_of_order = Some(crate::pool::OutOfOrder { way: None, since: None, reason, remedy });
+        pool.out_of_order = Some(crate::pool::OutOfOrder { way: None, since: None, way_since: None, reason, remedy });
         pool
     }
 
@@ -216,7 +216,7 @@ mod tests {
     async fn a_pool_that_is_down_says_why() {
         let mut down = pool("a", &[Unhealthy]);
         let (reason, remedy) = ("all are down".to_owned(), "this ends".to_owned());
-        down.out_of_order = Some(crate::pool::OutOfOrder { way: None, since: None, reason, remedy });
+        down.out_of_order = Some(crate::pool::OutOfOrder { way: None, since: None, way_since: None, reason, remedy });
         assert_eq!(pool_health(&down, Instant::now()).reason.as_deref(), Some("all are down; this ends"));
         assert_eq!(pool_health(&pool("a", &[Healthy]), Instant::now()).reason, None);
     }

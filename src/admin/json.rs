@@ -168,7 +168,8 @@ pub struct PoolInfo {
     /// Why it does not serve normally, and what would change that; absent while it does.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
-    /// Since when it does not serve normally; absent while it does, and while requests wait for a first verdict.
+    /// Since when it refuses requests, fails open or sends them to `other_pool`, whichever it does now; absent while it
+    /// serves normally, and while requests wait for a first verdict.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub down_since: Option<String>,
     /// The pool that its requests go to while it does not, as `when_no_healthy` says; absent where none does.

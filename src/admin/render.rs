@@ -90,7 +90,7 @@ fn pool_info(pool: &PoolStatus, clock: &Clock, now: Instant) -> PoolInfo {
         warming: pool.warming,
         warming_seconds: pool.warming_until.map(|until| seconds(until.saturating_duration_since(now))),
         reason: pool.out_of_order.as_ref().map(reason),
-        down_since: pool.out_of_order.as_ref().and_then(|out| out.since).map(|since| clock.date(since)),
+        down_since: pool.out_of_order.as_ref().and_then(|out| out.way_since).map(|since| clock.date(since)),
         other_pool: pool.out_of_order.as_ref().and_then(|out| match &out.way {
             Some(Way::OtherPool(other)) => Some(other.to_string()),
             Some(Way::Refuse | Way::FailOpen) | None => None,

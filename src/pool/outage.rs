@@ -85,7 +85,7 @@ pub(super) struct Outage {
     /// When the pool stopped serving normally.
     pub(super) since: Instant,
     /// When the current way began.
-    way_since: Instant,
+    pub(super) way_since: Instant,
 }
 
 /// What has been reported about a pool. Kept over reloads.

@@ -564,6 +564,7 @@ impl PoolState {
         Some(OutOfOrder {
             way: outage.map(|outage| outage.way.clone()),
             since: outage.map(|outage| outage.since),
+            way_since: outage.map(|outage| outage.way_since),
             reason: causes.reason(),
             remedy: causes.remedy(&self.policy.name),
         })

@@ -156,8 +156,10 @@ pub struct PoolStatus {
 pub struct OutOfOrder {
     /// What its requests get; `None` while they wait for a first verdict.
     pub way: Option<Way>,
-    /// Since when it does not serve; `None` while requests wait for a first verdict.
+    /// Since when it does not serve normally, in whichever way; `None` while requests wait for a first verdict.
     pub since: Option<Instant>,
+    /// Since when its requests get what `way` says.
+    pub way_since: Option<Instant>,
     /// Why, in one sentence.
     pub reason: String,
     /// What ends this, in one sentence.

@@ -130,18 +130,20 @@ async fn the_explained_service_is_that_of_the_pool() {
 async fn an_outage_says_since_when_and_where_a_chain_of_pools_ends() {
     let with = |way: Way| {
         let mut down = changed(&[DOWN], |_| {});
-        let since = Some(Instant::now());
-        let (reason, remedy) = ("r".to_owned(), "n".to_owned());
-        down.out_of_order = Some(crate::pool::OutOfOrder { way: Some(way), since, reason, remedy });
+        let (since, way_since) = (Some(Instant::now()), Some(Instant::now() + Duration::from_secs(9)));
+        let (reason, remedy) = ("r".to_owned(), "this ends when a or b".to_owned());
+        down.out_of_order = Some(OutOfOrder { way: Some(way), since, way_since, reason, remedy });
         let mut explanation = testing::explanation(&down);
         explanation.service = Service::NoneEligible(Otherwise::Pool(crate::pool::PoolId(1)));
         let when_no_healthy = WhenNoHealthy::Pool(testing::name("spare"));
         explanation.policy = Arc::new(PoolPolicy { when_no_healthy, ..(*explanation.policy).clone() });
         pool(&explanation, &Clock::start(), Instant::now() + Duration::from_secs(12))
     };
-    assert!(with(Way::Refuse).text.contains("It has not served for 12 s."), "{}", with(Way::Refuse).text);
+    let refused = with(Way::Refuse).text;
+    assert!(refused.contains("It has not served for 3.0 s."), "it served in another way before that: {refused}");
     let opened = with(Way::FailOpen).text;
     assert!(opened.contains("Too few of its upstreams have been healthy for 12 s."), "{opened}");
+    assert!(opened.contains(" This ends when a or b. To become healthy, 10.0.0.1:80 needs"), "{opened}");
     for (way, want) in [
         (Way::Refuse, "Requests get 503 with Retry-After: 1: pool spare (when_no_healthy) cannot serve either."),
         (Way::OtherPool(testing::name("spare")), "Requests go to pool spare (when_no_healthy)."),
@@ -151,6 +153,34 @@ async fn an_outage_says_since_when_and_where_a_chain_of_pools_ends() {
         ),
     ] {
         assert_eq!(with(way).requests, want);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_outage_by_orders_says_once_what_ends_it() {
+    for (state, command) in [(DOWN, None), (UP, Some("`roundsman undrain api 10.0.0.1:80` lets"))] {
+        let mut down = changed(&[state], |all| order(&mut all[0], AdminState::Draining));
+        let (way, since) = (Some(Way::Refuse), Some(Instant::now()));
+        let (reason, remedy) = ("r".to_owned(), "this ends when it is undrained".to_owned());
+        let explained = |down: &PoolStatus| pool(&testing::explanation(down), &Clock::start(), Instant::now());
+        let without = explained(&down);
+        assert_eq!(without.next.as_deref().map(|next| &next[..38]), command.map(|command| &command[..38]));
+        down.out_of_order = Some(OutOfOrder { way, since, way_since: since, reason, remedy });
+        let said = explained(&down).text;
+        assert!(said.ends_with("Requests get 503 with Retry-After: 1. This ends when it is undrained."), "{said}");
+    }
+}
+
+#[test]
+fn a_sentence_begins_with_a_capital_letter_unless_it_begins_with_a_name() {
+    for (text, want) in [
+        ("the text that is sent is read from a", "The text that is sent is read from a"),
+        ("Authorization is read from a", "Authorization is read from a"),
+        ("tls.ca_file is read from a", "tls.ca_file is read from a"),
+        ("x-api-key is read from a", "x-api-key is read from a"),
+        ("", ""),
+    ] {
+        assert_eq!(begin_sentence(text), want);
     }
 }
 
@@ -325,7 +355,7 @@ async fn the_next_probe_is_due_for_a_reason() {
         (Due::Again, "the previous probe was cancelled or lost"),
         (Due::Spread, "this process was suspended, so overdue probes are spread over time"),
     ] {
-        assert_eq!(next(due, false), format!("is due in 1 min: {why}"));
+        assert_eq!(next(due, false), format!("is due in 1 min 15 s: {why}"));
     }
     for (state, due, why) in [
         (DOWN, Due::Regular, "the unhealthy_interval is 1 min"),
@@ -392,14 +422,14 @@ async fn a_pool_names_what_came_from_a_name() {
 
 #[tokio::test(start_paused = true)]
 async fn eligibility_is_one_sentence() {
-    let sentence = |state, change: fn(&mut UpstreamStatus)| {
+    fn sentence(state: HealthState, change: impl FnOnce(&mut UpstreamStatus)) -> String {
         let mut status = testing::upstream("api", 1, state);
         change(&mut status);
         let reply = explained(status.clone());
         assert_eq!(reply.eligible, status.eligibility.is_eligible());
         assert_eq!(reply.eligible, reply.eligibility.starts_with("It takes requests"), "{}", reply.eligibility);
         reply.eligibility
-    };
+    }
     assert_eq!(sentence(UP, |_| {}), "It takes requests: it is healthy and enabled.");
     assert_eq!(
         sentence(UP, |s| s.backup = true),
@@ -426,6 +456,42 @@ async fn eligibility_is_one_sentence() {
     assert_eq!(
         sentence(UP, |s| order(s, AdminState::Disabled)),
         "It takes no requests: it is disabled (ordered by an operator); `roundsman enable` ends that."
+    );
+    for (state, passed, admin, want) in [
+        (
+            DOWN,
+            0,
+            AdminState::Draining,
+            "draining (ordered by an operator), and its checks fail: it needs `roundsman undrain` and 2 passes in a row",
+        ),
+        (
+            DOWN,
+            1,
+            AdminState::Disabled,
+            "disabled (ordered by an operator), and its checks fail: it needs `roundsman enable` and 1 more pass",
+        ),
+        (
+            NEW,
+            0,
+            AdminState::Disabled,
+            "disabled (ordered by an operator), and its checks have not reached a verdict: it needs `roundsman enable` and 2 passes in a row",
+        ),
+    ] {
+        let said = sentence(state, |s| {
+            order(s, admin);
+            s.checks[0].streak = (passed > 0).then_some(Streak { pass: true, count: passed, needed: 2 });
+        });
+        assert_eq!(said, format!("It takes no requests: it is {want}."));
+    }
+    let nameless = sentence(NEW, |s| {
+        order(s, AdminState::Disabled);
+        s.upstream = moved(s, "api.internal:80");
+    });
+    assert!(
+        nameless.ends_with(
+            "and its name has no address yet: it needs `roundsman enable` and an address that passes its checks."
+        ),
+        "{nameless}"
     );
     for (why, part) in [
         (Ineligible::Ejected, "live traffic ejected it"),
@@ -464,7 +530,10 @@ fn durations_are_rounded_to_their_largest_units() {
         (300, "0.3 s"),
         (1_250, "1.2 s"),
         (12_900, "12 s"),
-        (185_000, "3 min"),
+        (60_000, "1 min"),
+        (90_000, "1 min 30 s"),
+        (185_000, "3 min 5 s"),
+        (3_599_900, "59 min 59 s"),
         (7_500_000, "2 h 5 min"),
         (277_200_000, "3 d 5 h"),
     ] {

@@ -8,7 +8,7 @@ use tokio::time::Instant;
 use super::super::clock::Clock;
 use super::super::json::{CheckExplainInfo, TransitionInfo, UpstreamExplainReply};
 use super::super::render::{last_check, malformed, streak};
-use super::{due_in, rounded};
+use super::{due_in, missing, rounded};
 use crate::model::policy::{Require, Timing};
 use crate::model::trace::{Probed, steps};
 use crate::model::units::counted;
@@ -118,8 +118,8 @@ fn eligibility(explanation: &Explanation, status: &UpstreamStatus, now: Instant)
         }
         Ineligible::Unknown => "its checks have not reached a verdict".to_owned(),
         Ineligible::Unhealthy => format!("its checks failed{carried}"),
-        Ineligible::Draining => "it is draining (ordered by an operator); `roundsman undrain` ends that".to_owned(),
-        Ineligible::Disabled => "it is disabled (ordered by an operator); `roundsman enable` ends that".to_owned(),
+        Ineligible::Draining => ordered(status, "draining", "undrain"),
+        Ineligible::Disabled => ordered(status, "disabled", "enable"),
         Ineligible::Ejected => "live traffic ejected it".to_owned(),
         Ineligible::TooFewHealthy => {
             format!("it is healthy, but too few upstreams are (min_healthy requires {})", explanation.needed)
@@ -129,6 +129,24 @@ fn eligibility(explanation: &Explanation, status: &UpstreamStatus, now: Instant)
         }
     };
     format!("It takes no requests: {reason}.")
+}
+
+/// An order keeps it out; and perhaps its checks do as well, so that the end of the order is not enough.
+fn ordered(status: &UpstreamStatus, state: &str, command: &str) -> String {
+    let order = format!("it is {state} (ordered by an operator)");
+    let also = match status.state {
+        HealthState::Healthy => return format!("{order}; `roundsman {command}` ends that"),
+        _ if status.upstream.address.host_name().is_some() => "its name has no address yet",
+        HealthState::Unhealthy => "its checks fail",
+        HealthState::Unknown => "its checks have not reached a verdict",
+    };
+    let needs = match missing(status) {
+        _ if status.upstream.address.host_name().is_some() => "an address that passes its checks".to_owned(),
+        Some((_, 1)) if status.checks.len() == 1 => "1 more pass".to_owned(),
+        Some((_, passes)) if status.checks.len() == 1 => format!("{passes} passes in a row"),
+        Some(_) | None => "checks that pass".to_owned(),
+    };
+    format!("{order}, and {also}: it needs `roundsman {command}` and {needs}")
 }
 
 fn require(require: Require, checks: usize) -> Option<String> {

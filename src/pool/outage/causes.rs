@@ -67,9 +67,14 @@ impl Causes {
         let checked = self.unhealthy + self.unknown;
         let mut ways = vec![];
         let missing = self.needed.max(1).saturating_sub(self.able).max(1);
+        // Beside the name of another pool, "it" could be that pool.
+        let it = match (&self.only, &self.other) {
+            (Some(only), Some(_)) => only.to_string(),
+            (_, _) => "it".to_owned(),
+        };
         if checked > 0 {
             ways.push(match (self.total, missing) {
-                (1, _) => "when it passes its checks".to_owned(),
+                (1, _) => format!("when {it} passes its checks"),
                 (_, 1) if self.able == 0 => "when an upstream passes its checks".to_owned(),
                 (_, 1) => "when 1 more upstream passes its checks".to_owned(),
                 (_, missing) => format!("when {missing} more upstreams pass their checks"),
@@ -92,14 +97,18 @@ impl Causes {
                 (_, _) => "is undrained or enabled,",
             };
             ways.push(match self.total {
-                1 => format!("when it {ordered} and passes its checks"),
+                1 => format!("when {it} {ordered} and passes its checks"),
                 _ => format!("when an upstream {ordered} and passes its checks"),
             });
         }
-        match ways.is_empty() {
-            true => "this ends when an upstream is added".to_owned(),
-            false => format!("this ends {}", ways.join(", or ")),
+        if ways.is_empty() {
+            ways.push("when an upstream is added".to_owned());
         }
+        if let Some(other) = &self.other {
+            let when = if ways.iter().all(|way| way.starts_with("when ")) { "" } else { "when " };
+            ways.push(format!("{when}pool {other} serves again"));
+        }
+        format!("this ends {}", ways.join(", or "))
     }
 
     fn groups(&self) -> Vec<Group> {
@@ -208,7 +217,30 @@ mod tests {
                 },
                 "neither of its 2 upstreams can serve: 1 is unhealthy, 1 is disabled; its fallback pool spare \
                  cannot serve either",
-                "this ends when an upstream passes its checks, or after `roundsman enable api 10.0.0.1:80`",
+                "this ends when an upstream passes its checks, or after `roundsman enable api 10.0.0.1:80`, or when \
+                 pool spare serves again",
+            ),
+            (
+                Causes {
+                    unhealthy: 1,
+                    found: refused(),
+                    only: Some(address()),
+                    other: Some(Name::try_new("spare").unwrap()),
+                    ..of(1, 0, 1)
+                },
+                "its only upstream, 10.0.0.1:80, is unhealthy (L4CON: connection refused); its fallback pool spare \
+                 cannot serve either",
+                "this ends when 10.0.0.1:80 passes its checks, or pool spare serves again",
+            ),
+            (
+                Causes {
+                    disabled: 1,
+                    only: Some(address()),
+                    other: Some(Name::try_new("spare").unwrap()),
+                    ..of(1, 0, 1)
+                },
+                "its only upstream, 10.0.0.1:80, is disabled; its fallback pool spare cannot serve either",
+                "this ends when 10.0.0.1:80 is enabled and passes its checks, or pool spare serves again",
             ),
             (
                 Causes { disabled: 1, only: Some(address()), ..of(1, 0, 1) },

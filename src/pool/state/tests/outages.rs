@@ -180,13 +180,41 @@ async fn a_chain_of_pools_is_reported_by_where_its_requests_end() {
     assert_eq!(world.reports("last"), ["+refuse"]);
     assert_eq!(world.reports("spare"), ["+last", "-last", "+refuse"]);
     assert_eq!(world.reports("api"), ["+spare", "-spare", "+last", "-last", "+refuse"]);
-    let (reason, _) = world.last_reason("api");
+    let (reason, remedy) = world.last_reason("api");
     assert!(reason.ends_with("; its fallback pool spare cannot serve either"), "{reason}");
+    assert_eq!(remedy, format!("this ends when {A} passes its checks, or pool spare serves again"));
     world.set(B, 'P');
     world.run(3 * SECOND);
     assert_eq!(world.reports("spare")[3..], ["=refuse"]);
     assert_eq!(world.reports("api")[5..], ["-refuse", "+spare"]);
     assert_eq!(world.reports("last"), ["+refuse"]);
+}
+
+/// Beside the whole outage, each way is counted from its own beginning, as the log says.
+#[tokio::test(start_paused = true)]
+async fn each_way_of_an_outage_has_its_own_time() {
+    let mut world = World::new();
+    [A, B].iter().for_each(|address| world.set(address, 'P'));
+    let when_no_healthy = WhenNoHealthy::Pool(name("spare"));
+    world.configure(vec![PoolPolicy { when_no_healthy, ..pool("api", &[A]) }, pool("spare", &[B])]);
+    world.run(SECOND);
+    let mut first = None;
+    for (address, answer, way) in
+        [(A, 'F', Way::OtherPool(name("spare"))), (B, 'F', Way::Refuse), (B, 'P', Way::OtherPool(name("spare")))]
+    {
+        world.set(address, answer);
+        world.run(20 * SECOND);
+        let began = world.state.events_after(0).into_iter().rev().find_map(|event| match event.kind {
+            EventKind::OutageBegan { pool, way, .. } if pool.as_str() == "api" => Some((event.at, way)),
+            _ => None,
+        });
+        let (began, logged) = began.expect("an outage began");
+        let first = *first.get_or_insert(began);
+        let out = world.state.status(false, world.now).pools.remove(0).out_of_order.expect("it is down");
+        assert_eq!((logged, out.way), (way.clone(), Some(way.clone())));
+        assert_eq!((out.since, out.way_since), (Some(first), Some(began)), "{way:?}");
+    }
+    assert!(world.now - first.expect("it began") > 50 * SECOND);
 }
 
 #[tokio::test(start_paused = true)]
