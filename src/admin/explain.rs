@@ -39,6 +39,7 @@ pub fn pool(explanation: &Explanation, clock: &Clock, now: Instant) -> PoolExpla
     if let Some(more) = groups.len().checked_sub(REASONS_MAX).filter(|more| *more > 0) {
         text.push(format!("There are {more} more reasons."));
     }
+    text.extend(failing(&pool.upstreams));
     if pool.warming {
         let left = pool.warming_until.map(|until| rounded(until.saturating_duration_since(now)));
         let most = left.map_or_else(String::new, |left| format!(", at most {left} more"));
@@ -232,6 +233,20 @@ fn sentence(group: &Group<'_>) -> String {
     }
     text.push('.');
     text
+}
+
+/// Upstreams that are in order but for the requests that they fail: `10.0.0.1:80 answers 5xx to 9 of its last 10 requests,
+/// and passes its checks.`
+fn failing(upstreams: &[UpstreamStatus]) -> Vec<String> {
+    let known = upstreams.iter().filter(|upstream| Out::of(upstream).is_none());
+    let failing: Vec<_> = known.filter_map(|upstream| Some((upstream, upstream.why.as_deref()?))).collect();
+    let shown = failing.iter().take(NAMED_MAX).map(|(upstream, why)| format!("{} {why}.", named(upstream)));
+    let more = match failing.len().saturating_sub(NAMED_MAX) {
+        0 => None,
+        1 => Some("1 more upstream fails its requests like that.".to_owned()),
+        more => Some(format!("{more} more upstreams fail their requests like that.")),
+    };
+    shown.chain(more).collect()
 }
 
 /// The address, with the host name it was resolved from: `127.0.0.1:80 (localhost)`.

@@ -193,7 +193,8 @@ pub struct UpstreamInfo {
     pub state: HealthState,
     /// Whether it may be picked.
     pub eligible: bool,
-    /// Why it is not healthy or not eligible; null if it is both.
+    /// Why it is not healthy or not eligible; or that it fails requests although its checks pass. Null if nothing is
+    /// wrong with it.
     pub why: Option<String>,
     /// Since when it is in this state.
     pub since: String,

@@ -63,9 +63,7 @@ pub fn sentence(kind: &EventKind) -> String {
             let (added, removed) = (addresses('+', added), addresses('-', removed));
             of_pool(pool, format!("addresses changed:{added}{removed}"))
         }
-        EventKind::RequestsFail { pool, upstream, window } => {
-            of_upstream(pool, upstream, format!("{}, and passes its checks", failing(window)))
-        }
+        EventKind::RequestsFail { pool, upstream, window } => of_upstream(pool, upstream, failing_and_passing(window)),
         EventKind::RequestsFailOver { pool, upstream, over, window } => {
             let what = match over {
                 Over::Succeeds => {
@@ -144,6 +142,11 @@ fn reload(result: &str, generation: u64, error: Option<&str>, by: &str, changes:
         }
     }
     text
+}
+
+/// What an upstream does that fails these requests and passes its checks.
+pub(super) fn failing_and_passing(window: &Requests) -> String {
+    format!("{}, and passes its checks", failing(window))
 }
 
 /// `answers 5xx to 10 of its last 12 requests`, `fails 10 of its last 12 requests (6 answered with 5xx, 4 broken)`.

@@ -26,7 +26,7 @@ use super::ids::IdMap;
 use super::orders::{AdminOrder, NeedsForce};
 use super::pools::PoolState;
 use super::snapshot::{Pool, PoolId, PoolShared, Snapshot};
-use super::status::{CheckerStatus, ExplainError, Explanation, Status};
+use super::status::{CheckerStatus, ExplainError, Explanation, PoolStatus, Status};
 use super::traffic::Traffic;
 use super::upstream::{Hints, Upstream, UpstreamId};
 use super::view::View;
@@ -471,19 +471,27 @@ impl State {
             None => None,
             Some(address) => {
                 let none = || ExplainError::NoUpstream(pool.policy.name.clone(), address.clone());
-                Some(pool.detail(address, &self.checks).ok_or_else(none)?)
+                let mut detail = pool.detail(address, &self.checks).ok_or_else(none)?;
+                self.add_traffic(&mut detail.status);
+                Some(detail)
             }
         };
         Ok(Explanation {
             generation: self.generation,
             checker: self.checker(stale, now),
             policy: pool.policy.clone(),
-            pool: pool.status(&self.checks),
+            pool: self.pool_status(pool),
             service: pool.service,
             needed: pool.needed(),
             upstream,
             hint: None,
         })
+    }
+
+    fn pool_status(&self, pool: &PoolState) -> PoolStatus {
+        let mut status = pool.status(&self.checks);
+        status.upstreams.iter_mut().for_each(|upstream| self.add_traffic(upstream));
+        status
     }
 
     fn checker(&self, stale: bool, now: Instant) -> CheckerStatus {
@@ -512,7 +520,7 @@ impl State {
     /// One consistent picture. `stale`: the scheduler is not running.
     pub fn status(&self, stale: bool, now: Instant) -> Status {
         let checker = self.checker(stale, now);
-        let pools = self.pools.iter().map(|pool| pool.status(&self.checks)).collect();
+        let pools = self.pools.iter().map(|pool| self.pool_status(pool)).collect();
         Status { generation: self.generation, pools, checker }
     }
 

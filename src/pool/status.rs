@@ -177,7 +177,8 @@ pub struct UpstreamStatus {
     pub state: HealthState,
     /// Whether it may be picked.
     pub eligibility: Eligibility,
-    /// Why it is not healthy, or not eligible; `None` if it is both.
+    /// Why it is not healthy, or not eligible; or that it fails requests although its checks pass. `None` if nothing is
+    /// wrong with it.
     pub why: Option<String>,
     /// Since when it is in this state.
     pub since: Instant,

@@ -120,7 +120,8 @@ enum Phase {
     Quiet,
     /// Nearly all requests failed at this look.
     Suspected(Instant),
-    Failing,
+    /// With the last window that was judged.
+    Failing(Requests),
 }
 
 impl Traffic {
@@ -146,8 +147,11 @@ impl Traffic {
         }
         self.restart(look, now);
         match self.phase {
-            Phase::Failing if window.half_succeeded() => self.end(Over::Succeeds, window),
-            Phase::Failing => None,
+            Phase::Failing(_) if window.half_succeeded() => self.end(Over::Succeeds, window),
+            Phase::Failing(_) => {
+                self.phase = Phase::Failing(window);
+                None
+            }
             _ if !window.nearly_all_failed() => {
                 self.phase = Phase::Quiet;
                 None
@@ -164,10 +168,18 @@ impl Traffic {
                 if recent || !(checked || waited) {
                     return None;
                 }
-                self.phase = Phase::Failing;
+                self.phase = Phase::Failing(window);
                 self.reported = Some(now);
                 Some(Report::Began(window))
             }
+        }
+    }
+
+    /// Its last requests, from a report that it fails them until the one that this is over.
+    pub(super) fn failing(&self) -> Option<&Requests> {
+        match &self.phase {
+            Phase::Failing(window) => Some(window),
+            Phase::Quiet | Phase::Suspected(_) => None,
         }
     }
 
@@ -177,7 +189,7 @@ impl Traffic {
 
     fn end(&mut self, over: Over, window: Requests) -> Option<Report> {
         let was = std::mem::replace(&mut self.phase, Phase::Quiet);
-        (was == Phase::Failing).then_some(Report::Ended(over, window))
+        matches!(was, Phase::Failing(_)).then_some(Report::Ended(over, window))
     }
 }
 

@@ -83,6 +83,21 @@ async fn a_degraded_pool_groups_its_upstreams_by_reason_and_says_what_comes_next
 }
 
 #[tokio::test(start_paused = true)]
+async fn upstreams_that_fail_requests_and_pass_their_checks_are_named() {
+    for (failing, want) in [
+        (1, "10.0.0.1:80 answers 5xx, and passes its checks. Requests go to 6 upstreams."),
+        (4, "10.0.0.3:80 answers 5xx, and passes its checks. 1 more upstream fails its requests like that. Requests"),
+        (6, "10.0.0.3:80 answers 5xx, and passes its checks. 3 more upstreams fail their requests like that. Requests"),
+    ] {
+        let states = changed(&[UP; 6], |all| {
+            all[..failing].iter_mut().for_each(|u| u.why = Some("answers 5xx, and passes its checks".into()));
+        });
+        let said = text(&testing::explanation(&states));
+        assert!(said.contains(want), "{said}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn the_explained_service_is_that_of_the_pool() {
     let down = changed(&[DOWN, DOWN], |_| {});
     let with = |service, when_no_healthy| {

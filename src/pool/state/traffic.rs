@@ -7,6 +7,8 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::super::events::EventKind;
+use super::super::sentence::failing_and_passing;
+use super::super::status::UpstreamStatus;
 use super::super::traffic::{Look, Report, Requests, Traffic};
 use super::super::upstream::Upstream;
 use super::{Effects, State};
@@ -18,6 +20,14 @@ const LOOK_EVERY: Duration = Duration::from_secs(5);
 const NAMED_MAX: usize = 16;
 
 impl State {
+    /// Adds to an upstream that nothing else is wrong with that it fails requests, from the report of it until its end.
+    pub(super) fn add_traffic(&self, status: &mut UpstreamStatus) {
+        if status.why.is_none() {
+            let failing = self.traffic.get(&status.upstream.id).and_then(Traffic::failing);
+            status.why = failing.map(failing_and_passing);
+        }
+    }
+
     /// Takes a look if it is time.
     pub(super) fn look_at_traffic(&mut self, now: Instant, effects: &mut Effects) {
         if now < self.next_look {

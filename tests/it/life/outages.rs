@@ -318,6 +318,13 @@ async fn an_upstream_that_passes_its_checks_and_fails_requests_is_a_warning() {
     assert_eq!((text(&began, "level"), count("broken"), count("connect_failures")), ("warn", 0, 0));
     assert!(count("requests") >= 10 && count("server_errors") * 10 >= count("requests") * 9, "{began:?}");
     assert_eq!(program.upstream("api", &a.text()).await.map(|up| up.state.as_str()), Some("healthy"));
+    let why = program.upstream("api", &a.text()).await.and_then(|up| up.why).expect("it fails requests");
+    assert!(why.contains("of its last") && why.ends_with("requests, and passes its checks"), "{why}");
+    let of_upstream = format!("/api/v1/pools/api/upstreams/{}/explain", a.text());
+    for path in ["/", "/api/v1/pools/api/explain", &of_upstream] {
+        let shown = get(program.admin, path).await.text();
+        assert!(shown.contains("requests, and passes its checks"), "{path}: {shown}");
+    }
     a.set("/", 200);
     let ended = wait("Upstream no longer fails requests while it passes its checks").await;
     assert_eq!((text(&ended, "level"), text(&ended, "why")), ("info", "succeeds"));

@@ -42,6 +42,14 @@ fn window(ended: u64, server_errors: u64) -> Requests {
 #[tokio::test(start_paused = true)]
 async fn an_upstream_that_answers_5xx_and_passes_its_checks_is_reported_and_so_is_the_end() {
     let mut world = healthy(&[A, B]);
+    let shown = |world: &World, address: &str| {
+        let explained = world.state.explain("api", Some(&address.parse().unwrap()), false, world.now).unwrap();
+        let why = world.upstream("api", address).why;
+        assert_eq!(explained.upstream.unwrap().status.why, why);
+        assert!(explained.pool.upstreams.iter().any(|u| u.upstream.address.to_string() == address && u.why == why));
+        why
+    };
+    assert_eq!(shown(&world, A), None);
     for _ in 0..20 {
         world.request("api", A, Some(500));
         world.request("api", B, Some(404));
@@ -54,10 +62,18 @@ async fn an_upstream_that_answers_5xx_and_passes_its_checks_is_reported_and_so_i
     world.configure(vec![pool_of_three()]);
     world.run(5 * SECOND);
     assert_eq!(world.traffic().len(), 1);
+    let sentence = "answers 5xx to 10 of its last 10 requests, and passes its checks";
+    assert_eq!((shown(&world, A).as_deref(), shown(&world, B)), (Some(sentence), None), "as long as it lasts");
+    world.request("api", A, Some(500));
+    world.request("api", A, None);
+    world.run(5 * SECOND);
+    let newer = "fails 20 of its last 20 requests (10 answered with 5xx, 10 broken), and passes its checks";
+    assert_eq!(shown(&world, A).as_deref(), Some(newer));
     world.request("api", A, Some(200));
     world.run(6 * SECOND);
     let over = EventKind::RequestsFailOver { pool, upstream, over: Over::Succeeds, window: window(10, 0) };
     assert_eq!(world.traffic()[1..], [over]);
+    assert_eq!(shown(&world, A), None);
 }
 
 fn pool_of_three() -> PoolPolicy {
