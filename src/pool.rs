@@ -13,6 +13,7 @@ pub mod controller;
 pub mod events;
 pub mod faults;
 mod flights;
+mod hinted;
 pub mod history;
 mod ids;
 pub mod instant;

@@ -35,7 +35,7 @@ pub fn pool(explanation: &Explanation, clock: &Clock, now: Instant) -> PoolExpla
     let requests = requests(explanation, now);
     let next = next(explanation, now);
     let mut text = vec![headline(explanation)];
-    text.extend(groups.iter().take(REASONS_MAX).map(sentence));
+    text.extend(groups.iter().take(REASONS_MAX).map(|group| sentence(group, explanation.hint.as_deref())));
     if let Some(more) = groups.len().checked_sub(REASONS_MAX).filter(|more| *more > 0) {
         text.push(format!("There are {more} more reasons."));
     }
@@ -214,8 +214,8 @@ fn groups(upstreams: &[UpstreamStatus]) -> Vec<Group<'_>> {
     groups
 }
 
-/// `10.0.0.2:80 and 10.0.0.3:80 are unhealthy: L4CON: connection refused.`
-fn sentence(group: &Group<'_>) -> String {
+/// `10.0.0.2:80 and 10.0.0.3:80 are unhealthy: L4CON: connection refused.` Without the hint, which is a sentence of its own.
+fn sentence(group: &Group<'_>, hint: Option<&str>) -> String {
     let named = group.members.iter().take(NAMED_MAX).map(|u| named(u)).collect::<Vec<_>>();
     let verb = if group.members.len() == 1 { "is" } else { "are" };
     let subject = match (named.as_slice(), group.members.len().saturating_sub(NAMED_MAX)) {
@@ -227,12 +227,17 @@ fn sentence(group: &Group<'_>) -> String {
     if group.out.is_of_checks() && !group.reason().is_empty() {
         let alike = group.members.iter().all(|member| member.why == group.members[0].why);
         let such = if alike { "" } else { "such as " };
-        let reason: String = group.reason().chars().take(REASON_CHARS_MAX).collect();
-        let dots = if reason.len() < group.reason().len() { "…" } else { "" };
+        let whole = hint.map_or_else(|| group.reason().to_owned(), |hint| without(group.reason(), hint));
+        let reason: String = whole.chars().take(REASON_CHARS_MAX).collect();
+        let dots = if reason.len() < whole.len() { "…" } else { "" };
         text.push_str(&format!(" ({such}{reason}{dots})"));
     }
     text.push('.');
     text
+}
+
+fn without(reason: &str, hint: &str) -> String {
+    reason.replacen(&format!(" ({hint})"), "", 1)
 }
 
 /// Upstreams that are in order but for the requests that they fail: `10.0.0.1:80 answers 5xx to 9 of its last 10 requests,

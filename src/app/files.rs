@@ -13,13 +13,13 @@ use tokio::time::Instant;
 
 use super::load::{REFERRED_BYTES_MAX, read_bounded};
 use crate::model::policy::CheckFile;
-use crate::pool::{CheckFiles, Status};
+use crate::pool::{CheckFiles, Explanation, Status};
 
 /// Questions that may wait; more get no answer.
 const QUESTIONS_MAX: usize = 1_024;
 /// After this time of reading, the thread counts as blocked and gets no more questions.
 const BLOCKED_AFTER: Duration = Duration::from_secs(1);
-/// How long `compare_now` waits, and `add_hints` for all pools together.
+/// How long an explanation waits for the comparison of its files, and a status for that of all pools together.
 const ANSWER_MAX: Duration = Duration::from_millis(200);
 
 /// Compares the files of checks with those of this machine.
@@ -50,25 +50,25 @@ impl CheckFiles for DiskFiles {
 }
 
 impl DiskFiles {
-    /// The hint, or `None` if there is none within 0.2 s. Blocks meanwhile.
-    pub fn compare_now(&self, files: Vec<CheckFile>) -> Option<String> {
-        self.compare_within(files, ANSWER_MAX).ok()?
+    /// Adds the hints to the reasons of the explanation. Blocks for at most 0.2 s; what is not known then is left out.
+    pub fn explain(&self, explanation: &mut Explanation) {
+        explanation.add_file_hints(self.answers());
     }
 
-    /// Adds the hint to what ends the outage of each pool. Blocks for at most 0.2 s; pools after that get none.
+    /// The same for every pool of a status, in 0.2 s for all together.
     pub fn add_hints(&self, status: &mut Status) {
-        let until = Instant::now() + ANSWER_MAX;
+        let mut answers = self.answers();
         for pool in &mut status.pools {
-            let Some(mut out) = pool.out_of_order.take() else { continue };
-            let answer = self.compare_within(pool.failing_files(), until.saturating_duration_since(Instant::now()));
-            if let Ok(Some(hint)) = &answer {
-                out.remedy = format!("{}; {hint}", out.remedy);
-            }
-            pool.out_of_order = Some(out);
-            if answer.is_err() {
+            if pool.add_file_hints(&mut answers).is_err() {
                 return;
             }
         }
+    }
+
+    /// Compares files until the time is up.
+    fn answers(&self) -> impl FnMut(Vec<CheckFile>) -> Result<Option<String>, RecvTimeoutError> + '_ {
+        let until = Instant::now() + ANSWER_MAX;
+        move |files| self.compare_within(files, until.saturating_duration_since(Instant::now()))
     }
 
     fn compare_within(&self, files: Vec<CheckFile>, time: Duration) -> Result<Option<String>, RecvTimeoutError> {

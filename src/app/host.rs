@@ -79,7 +79,7 @@ impl Host for Process {
 
     fn explain(&self, pool: &str, upstream: Option<&Address>) -> Result<Explanation, ExplainError> {
         let mut explanation = self.controller.explain(pool, upstream)?;
-        explanation.hint = self.check_files.compare_now(explanation.failing_files());
+        self.check_files.explain(&mut explanation);
         Ok(explanation)
     }
 

@@ -128,7 +128,10 @@ fn render_upstream(reply: &UpstreamExplainReply, now: Timestamp, paint: Paint) -
     out.push_str(&format!(" since {}\n", when(&reply.since, now)));
     out.push_str(&format!("{}\n", one_line(&reply.eligibility)));
     if let Some(why) = &reply.why {
-        out.push_str(&format!("Why: {}\n", one_line(why)));
+        // The hint has its own line.
+        let hint = reply.hint.as_ref().map(|hint| format!(" ({hint})"));
+        let why = hint.map_or_else(|| why.clone(), |hint| why.replacen(&hint, "", 1));
+        out.push_str(&format!("Why: {}\n", one_line(&why)));
     }
     if let Some(hint) = &reply.hint {
         out.push_str(&format!("Hint: {}\n", one_line(hint)));
@@ -258,6 +261,10 @@ mod tests {
              last changes (newest last)\n  \
              2026-11-21 10:00:00.000Z  healthy → unhealthy  L7STS status 503\n"
         );
+        let why = Some("L7STS: status 401 (a has changed since)".to_owned());
+        let hinted = UpstreamExplainReply { why, hint: Some("a has changed since".into()), ..reply.clone() };
+        let shown = render_upstream(&hinted, now(), Paint::off());
+        assert!(shown.contains("\nWhy: L7STS: status 401\nHint: a has changed since\n"), "{shown}");
         let quiet = UpstreamExplainReply {
             checks: vec![],
             transitions: vec![],

@@ -291,10 +291,7 @@ fn why(upstream: &UpstreamInfo) -> String {
 }
 
 fn with_progress(whole: Option<&str>, streak: Option<StreakInfo>) -> String {
-    let mut why: String = whole.unwrap_or("").chars().take(WHY_CHARS_MAX).collect();
-    if whole.is_some_and(|whole| whole.len() > why.len()) {
-        why.push('…');
-    }
+    let why = shortened(whole.unwrap_or(""));
     let Some(streak) = streak.filter(|streak| streak.count < streak.needed) else { return why };
     let word = match streak.result {
         Verdict::Pass => "passes",
@@ -306,6 +303,18 @@ fn with_progress(whole: Option<&str>, streak: Option<StreakInfo>) -> String {
         text if text.contains(&progress) => why,
         _ => format!("{why} ({progress})"),
     }
+}
+
+/// At most [`WHY_CHARS_MAX`] characters, without the middle rather than without the hint at the end.
+fn shortened(why: &str) -> String {
+    let count = |text: &str| text.chars().count();
+    if count(why) <= WHY_CHARS_MAX {
+        return why.to_owned();
+    }
+    let hint = why.rfind(" (").map(|at| &why[at..]).filter(|hint| hint.ends_with(')'));
+    let hint = hint.filter(|hint| count(hint) <= WHY_CHARS_MAX * 3 / 4).unwrap_or("");
+    let head: String = why.chars().take(WHY_CHARS_MAX - count(hint)).collect();
+    format!("{head}…{hint}")
 }
 
 #[cfg(test)]
@@ -382,6 +391,21 @@ api  degraded  2/3 healthy, 1 takes requests
         let lines: Vec<_> = shown.lines().collect();
         assert_eq!(column(lines[6], "STATE"), column(lines[7], "healthy"), "{shown}");
         assert_eq!(column(lines[6], "WHY"), lines[9].rfind("draining").expect("the word"), "{shown}");
+    }
+
+    #[test]
+    fn a_long_reason_keeps_its_hint() {
+        let (body, hint) = ("x".repeat(300), "(Authorization is read from /run/token, which has changed since)");
+        for (why, end) in [
+            (format!("L7STS: status 401; body: \"{body}\" {hint}"), format!("xx… {hint}")),
+            (format!("L7STS: status 401; body: \"{body}\""), "xxx…".to_owned()),
+            (format!("L7STS: status 401; ({body})"), "xxx…".to_owned()),
+            (format!("L7STS: status 401 {hint}"), format!("status 401 {hint}")),
+        ] {
+            let short = shortened(&why);
+            assert!(short.starts_with("L7STS: status 401") && short.ends_with(&end), "{short}");
+            assert!(short.chars().count() <= WHY_CHARS_MAX + 1, "{short}");
+        }
     }
 
     #[test]

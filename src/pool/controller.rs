@@ -24,7 +24,7 @@ use super::instant::SharedInstant;
 use super::lines::Lines;
 use super::orders::AdminOrder;
 use super::snapshot::{ListenerId, Published, Snapshot};
-use super::state::{Applied, Effects, Ended, ProbeJob, SetAdminError, State};
+use super::state::{Applied, Effects, Ended, ProbeJob, SetAdminError, State, Suspects};
 use super::status::{ExplainError, Explanation, Status};
 use super::upstream::{Hints, UNASKED_LINE_EVERY, UpstreamId};
 use crate::model::policy::{CheckFile, Config};
@@ -160,9 +160,17 @@ impl Controller {
         !self.running.load(Ordering::Relaxed) || self.beat.get().is_none_or(late)
     }
 
-    /// The events after number `seq`, oldest first.
+    /// The events after number `seq`, oldest first. One whose line waits for a hint comes with its line, and those after
+    /// it do too: an event that was read does not change.
     pub fn events_after(&self, seq: u64) -> Vec<Event> {
-        self.state.lock().events_after(seq)
+        self.lines.write(Instant::now());
+        let mut state = self.state.lock();
+        // Under the lock, so that no event is added between the two.
+        let (amended, waiting) = self.lines.take_amended();
+        state.amend(amended);
+        let mut events = state.events_after(seq);
+        events.retain(|event| waiting.is_none_or(|waiting| event.seq < waiting));
+        events
     }
 
     /// Probes until `stop` is true or its sender is dropped. Restarts and reports a scheduler that dies; verdicts are
@@ -262,6 +270,7 @@ impl Controller {
     /// cannot overtake each other; logging and closing connections happen after it.
     fn with_state<T>(&self, act: impl FnOnce(&mut State) -> (T, Effects)) -> T {
         let mut state = self.state.lock();
+        state.amend(self.lines.take_amended().0);
         let (answer, effects) = act(&mut state);
         for (pool, view) in &effects.views {
             pool.view.store(view.clone());
@@ -277,8 +286,8 @@ impl Controller {
         let mut questions = vec![];
         for event in events {
             match (files.remove(&event.seq), &self.check_files) {
-                (Some(files), Some(disk)) => {
-                    questions.push((disk, files, self.lines.add_hinted(event, Instant::now())));
+                (Some(Suspects { files, guess }), Some(disk)) => {
+                    questions.push((disk, files, self.lines.add_hinted(event, guess, Instant::now())));
                 }
                 (_, _) => self.lines.add(event),
             }

@@ -231,6 +231,14 @@ impl EventRing {
         self.events.back().expect("just pushed")
     }
 
+    /// Puts an event in place of the one with its number, if that is still there.
+    pub fn replace(&mut self, event: Event) {
+        let index = self.events.partition_point(|known| known.seq < event.seq);
+        if let Some(known) = self.events.get_mut(index).filter(|known| known.seq == event.seq) {
+            *known = event;
+        }
+    }
+
     /// The events with a number greater than `seq`, oldest first.
     pub fn after(&self, seq: u64) -> impl Iterator<Item = &Event> {
         let skip = self.events.partition_point(|event| event.seq <= seq);
@@ -252,5 +260,11 @@ mod tests {
         assert_eq!(ring.after(0).next().map(|e| e.seq), Some(6));
         assert_eq!(ring.after(EVENTS_MAX as u64 + 3).count(), 2);
         assert_eq!(ring.after(u64::MAX).count(), 0);
+        let other = |seq| Event { seq, at: Instant::now(), kind: EventKind::RequestsFailMore { began: 0, ended: 0 } };
+        for seq in [5, 6, 700, EVENTS_MAX as u64 + 6] {
+            ring.replace(other(seq));
+        }
+        let replaced = ring.after(0).filter(|event| event.kind != EventKind::CheckerRestart).map(|event| event.seq);
+        assert_eq!(replaced.collect::<Vec<_>>(), [6, 700], "those that are there");
     }
 }

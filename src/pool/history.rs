@@ -52,6 +52,13 @@ impl History {
         });
     }
 
+    /// The reason of the change at `at` is known better now.
+    pub fn amend(&mut self, at: Instant, to: HealthState, reason: &str) {
+        if let Some(entry) = self.0.iter_mut().rev().find(|entry| entry.at == at && entry.to == to) {
+            entry.reason = cut(reason);
+        }
+    }
+
     /// The changes of `upstream` of `pool`, oldest first.
     pub fn transitions(&self, pool: &Name, upstream: &Address) -> Vec<(Instant, Transition)> {
         let transition = |entry: &Entry| Transition {

@@ -17,7 +17,7 @@ use std::time::Duration;
 use smallvec::SmallVec;
 use tokio::time::Instant;
 
-pub(super) use self::causes::Causes;
+pub(super) use self::causes::{Causes, REASON_CHARS_MAX};
 pub use self::progress::Progress;
 use crate::model::Name;
 

@@ -13,7 +13,7 @@ use tokio::time::Instant;
 use super::history::History;
 use super::ids::IdMap;
 use super::orders::{Able, NeedsForce, Rule};
-use super::outage::{Causes, Progress, Seen, Serving, Watch, Way};
+use super::outage::{Causes, Progress, REASON_CHARS_MAX, Seen, Serving, Watch, Way};
 use super::snapshot::{Pool, PoolId, PoolShared};
 use super::state::{Check, CheckId};
 use super::status::{
@@ -24,7 +24,7 @@ use super::view::{FIRST_VERDICT_WAIT, Otherwise, Rules, Service, Tier, View};
 use crate::health::{Cause, Run, Track, Vote, combine, decides};
 use crate::model::eligibility::eligibility;
 use crate::model::policy::{CheckPolicy, PoolPolicy, UpstreamPolicy, WhenNoHealthy};
-use crate::model::{Address, AdminState, Eligibility, HealthState, Ineligible, Judgement};
+use crate::model::{Address, AdminState, Eligibility, HealthState, Ineligible, Judgement, ProbeReport};
 
 /// Removed healthy upstreams serve at most this long after the reload that removed them.
 pub const RETIRING_MAX: Duration = Duration::from_secs(30);
@@ -536,7 +536,7 @@ impl PoolState {
                         let decides = member.decides(checks);
                         let check = member.prefix(&member.rules.checks[decides].name);
                         let last = checks[&member.checks[decides]].last.as_ref();
-                        causes.found = last.map(|(_, report)| format!("{check}{}: {}", report.code, report.sentence()));
+                        causes.found = last.map(|(_, report)| found(&check, report));
                     }
                 }
                 (order @ (AdminState::Draining | AdminState::Disabled), state) => {
@@ -737,6 +737,15 @@ impl PoolState {
             decides,
             checks: all,
         }
+    }
+}
+
+/// What a probe found, with its hint if both fit: part of a hint is none.
+fn found(check: &str, report: &ProbeReport) -> String {
+    let whole = format!("{check}{}: {}", report.code, report.sentence());
+    match whole.chars().nth(REASON_CHARS_MAX) {
+        None => whole,
+        Some(_) => format!("{check}{}: {}", report.code, report.reason),
     }
 }
 

@@ -89,7 +89,16 @@ pub struct Effects {
     /// What to log; it is already in the event ring.
     pub events: Vec<Event>,
     /// The files of the check that made an upstream unhealthy, by the number of its event in `events`.
-    pub files: HashMap<u64, Vec<CheckFile>>,
+    pub files: HashMap<u64, Suspects>,
+}
+
+/// What may be why a check failed.
+#[derive(Debug)]
+pub struct Suspects {
+    /// Its files, which may have changed since they were read.
+    pub files: Vec<CheckFile>,
+    /// The hint of the probe, which did not know that.
+    pub guess: Option<&'static str>,
 }
 
 impl Effects {
@@ -452,6 +461,20 @@ impl State {
         all.filter(|upstream| upstream.has_counted()).cloned().collect()
     }
 
+    /// More is known about these events now: replaces them in the ring, and their reasons in the histories.
+    pub fn amend(&mut self, events: Vec<Event>) {
+        for event in events {
+            if let EventKind::Transition(change) = &event.kind {
+                let pool = self.pools.iter_mut().find(|pool| pool.policy.name == change.pool);
+                let mut members = pool.into_iter().flat_map(|pool| &mut pool.members);
+                if let Some(member) = members.find(|member| member.upstream.address == change.upstream) {
+                    member.history.amend(event.at, change.to, &change.reason);
+                }
+            }
+            self.events.replace(event);
+        }
+    }
+
     /// The events after number `seq`, oldest first.
     pub fn events_after(&self, seq: u64) -> Vec<Event> {
         self.events.after(seq).cloned().collect()
@@ -631,6 +654,7 @@ impl State {
         let changed = cause.and_then(|(id, _)| member.checks.iter().position(|check| *check == id));
         let changed = changed.unwrap_or_else(|| member.decides(&self.checks));
         let report = self.checks[&member.checks[changed]].last.as_ref().map(|(_, report)| report);
+        let guess = report.and_then(|report| report.hint);
         let (code, reason, duration) = match (cause, report) {
             (Some((_, Cause::Stale)), _) => {
                 (None, "no probe has passed or failed for too long (stale)".to_owned(), None)
@@ -655,7 +679,7 @@ impl State {
         };
         self.log(EventKind::Transition(transition), now, effects);
         if let (false, Some(event)) = (files.is_empty(), effects.events.last()) {
-            effects.files.insert(event.seq, files);
+            effects.files.insert(event.seq, Suspects { files, guess });
         }
     }
 

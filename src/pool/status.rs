@@ -12,8 +12,8 @@ use super::snapshot::PoolShared;
 use super::upstream::Upstream;
 use super::view::Service;
 use crate::health::Due;
-use crate::model::policy::{CheckFile, PoolPolicy, ProbeSpec, Timing, suspect_files};
-use crate::model::{Address, AdminState, Code, Eligibility, HealthState, Name, ProbeReport, Weight};
+use crate::model::policy::{CheckFile, PoolPolicy, ProbeSpec, Timing};
+use crate::model::{Address, AdminState, Eligibility, HealthState, Name, ProbeReport, Weight};
 
 /// Every pool of the running configuration.
 #[derive(Debug, Clone)]
@@ -280,43 +280,8 @@ pub struct Explanation {
     pub needed: usize,
     /// The upstream asked about.
     pub upstream: Option<UpstreamDetail>,
-    /// A sentence about files of failing checks that have changed on disk. Empty here; `app` sets it.
+    /// A sentence about files of failing checks that have changed on disk; see [`Explanation::add_file_hints`].
     pub hint: Option<String>,
-}
-
-impl Explanation {
-    /// The files that may be why checks fail: those of the upstream asked about, else of any.
-    pub fn failing_files(&self) -> Vec<CheckFile> {
-        let asked = self.upstream.as_ref().map(|detail| std::slice::from_ref(&detail.status));
-        failing_files(asked.unwrap_or(&self.pool.upstreams))
-    }
-}
-
-impl PoolStatus {
-    /// The files that may be why checks of this pool fail.
-    pub fn failing_files(&self) -> Vec<CheckFile> {
-        failing_files(&self.upstreams)
-    }
-}
-
-fn failing_files(upstreams: &[UpstreamStatus]) -> Vec<CheckFile> {
-    let mut files: Vec<CheckFile> = vec![];
-    let mut seen: Vec<(&Arc<ProbeSpec>, Code)> = vec![];
-    for check in upstreams.iter().flat_map(|upstream| &upstream.checks) {
-        let fails = check.streak.is_some_and(|streak| !streak.pass);
-        let Some(code) = check.last_check.as_ref().filter(|_| fails).map(|last| last.report.code) else { continue };
-        // All upstreams of a pool share the specs of its checks.
-        if seen.iter().any(|(spec, of)| Arc::ptr_eq(spec, &check.spec) && *of == code) {
-            continue;
-        }
-        seen.push((&check.spec, code));
-        for file in suspect_files(&check.spec, &check.tls_files, code) {
-            if !files.contains(&file) {
-                files.push(file);
-            }
-        }
-    }
-    files
 }
 
 /// What `explain` needs to know about one upstream beyond its status.

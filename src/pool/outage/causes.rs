@@ -5,7 +5,7 @@ use std::sync::Arc;
 use crate::model::{Address, AdminState, Name};
 
 /// The longest part of a probe's reason that is quoted, in characters.
-const REASON_CHARS_MAX: usize = 200;
+pub(in crate::pool) const REASON_CHARS_MAX: usize = 200;
 
 /// The upstreams of a pool that does not serve normally, counted by what keeps them out.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]

@@ -13,7 +13,7 @@ use crate::model::quote::Visible;
 
 /// Fields with their own place in the line.
 const PLACED: [&str; 5] = ["pool", "upstream", "code", "reason", "error"];
-/// What is not in the sentence of an event, because it is found later.
+/// What may not be in the sentence of an event, because it is found later.
 const HINT: &str = "hint";
 
 /// Writes the line with its newline.
@@ -31,7 +31,8 @@ pub fn write(line: &Line, to: &mut impl fmt::Write, colour: bool) -> fmt::Result
     write!(to, "{level}{:<5}{reset} ", line.level.as_str())?;
     if let Some(sentence) = text(line, SENTENCE) {
         write_sentence(line, sentence, to, colour)?;
-        write_others(line, |name| name == HINT, to, dim, reset)?;
+        let in_sentence = text(line, HINT).is_some_and(|hint| sentence.contains(&Visible(hint).to_string()));
+        write_others(line, |name| name == HINT && !in_sentence, to, dim, reset)?;
         return writeln!(to);
     }
     let subject = [text(line, "pool"), text(line, "upstream")].into_iter().flatten().collect::<Vec<_>>();
@@ -166,6 +167,7 @@ mod tests {
         for (message, fields, want) in [
             ("Health changed", change(""), format!("{sentence}\n")),
             ("Health changed", change("reload it"), format!("{sentence}  hint=\"reload it\"\n")),
+            ("Health changed", change("L4CON refused"), format!("{sentence}\n")),
             ("Upstream is odd", subject(), "api 10.0.0.1:80  is odd\n".into()),
             ("Pool is odd", vec![], "Pool is odd\n".into()),
             (
