@@ -67,14 +67,11 @@ impl Causes {
         let checked = self.unhealthy + self.unknown;
         let mut ways = vec![];
         let missing = self.needed.max(1).saturating_sub(self.able).max(1);
-        // Beside the name of another pool, "it" could be that pool.
-        let it = match (&self.only, &self.other) {
-            (Some(only), Some(_)) => only.to_string(),
-            (_, _) => "it".to_owned(),
-        };
+        // By its address: the sentence also comes after others, where "it" could be the pool.
+        let only = self.only.as_ref().map_or_else(|| "it".to_owned(), Address::to_string);
         if checked > 0 {
             ways.push(match (self.total, missing) {
-                (1, _) => format!("when {it} passes its checks"),
+                (1, _) => format!("when {only} passes its checks"),
                 (_, 1) if self.able == 0 => "when an upstream passes its checks".to_owned(),
                 (_, 1) => "when 1 more upstream passes its checks".to_owned(),
                 (_, missing) => format!("when {missing} more upstreams pass their checks"),
@@ -97,7 +94,7 @@ impl Causes {
                 (_, _) => "is undrained or enabled,",
             };
             ways.push(match self.total {
-                1 => format!("when {it} {ordered} and passes its checks"),
+                1 => format!("when {only} {ordered} and passes its checks"),
                 _ => format!("when an upstream {ordered} and passes its checks"),
             });
         }
@@ -189,7 +186,7 @@ mod tests {
             (
                 Causes { unhealthy: 1, found: refused(), only: Some(address()), ..of(1, 0, 1) },
                 "its only upstream, 10.0.0.1:80, is unhealthy (L4CON: connection refused)",
-                "this ends when it passes its checks",
+                "this ends when 10.0.0.1:80 passes its checks",
             ),
             (
                 Causes { unhealthy: 1, unknown: 1, found: refused(), ..of(3, 1, 2) },
@@ -245,7 +242,7 @@ mod tests {
             (
                 Causes { disabled: 1, only: Some(address()), ..of(1, 0, 1) },
                 "its only upstream, 10.0.0.1:80, is disabled",
-                "this ends when it is enabled and passes its checks",
+                "this ends when 10.0.0.1:80 is enabled and passes its checks",
             ),
             (
                 Causes { draining: 2, ..of(2, 0, 1) },

@@ -291,8 +291,9 @@ async fn a_secret_that_has_changed_on_disk_is_named_when_its_check_fails() {
     let (_, said, _) = program.command(&["explain", "api", &origin.text()]).await;
     assert!(said.contains("Hint: Authorization is read from token"), "{said}");
     let reasons = reasons(&program).await;
+    let end = format!("this ends when {} passes its checks; {hint}", origin.text());
     for reason in &reasons {
-        assert!(reason.ends_with(&format!("this ends when it passes its checks; {hint}")), "{reasons:?}");
+        assert!(reason.ends_with(&end), "{reasons:?}");
     }
     let (code, out, err) = program.command(&["reload"]).await;
     assert_eq!(code, Some(0), "{out}{err}");
