@@ -211,6 +211,11 @@ pub fn pool_line(name: &str, pool: &PoolInfo, now: Timestamp, paint: Paint) -> S
         Some(1) => line.push_str(", 1 takes requests"),
         Some(some) => line.push_str(&format!(", {some} take requests")),
     }
+    match pool.failing() {
+        0 => {}
+        1 => line.push_str(", 1 fails its requests"),
+        several => line.push_str(&format!(", {several} fail their requests")),
+    }
     if let Some((outage, since)) = pool.outage().zip(pool.down_since.as_ref()) {
         let time = text::ago(since, now).map_or_else(String::new, |ago| format!(" (for {})", text::glance(ago)));
         line.push_str(&format!(", {}{time}", text::one_line(&outage)));
@@ -490,6 +495,15 @@ api  degraded  2/3 healthy, 1 takes requests
         assert_eq!(old, "old  unhealthy  3/3 healthy, none takes requests, refuses requests (for 1m)");
         status.pools.0.truncate(1);
         assert_eq!(lines(&status, false).len(), 1, "all is well");
+        let failing = json!({ "why": "answers 5xx to 10 of its last 10 requests, and passes its checks" });
+        let failing = |count: usize| {
+            let of = |i| upstream("10.0.0.1:80", "healthy", true, if i < count { failing.clone() } else { json!({}) });
+            let all: Vec<Value> = (0..3).map(of).collect();
+            pool_line("web", &pool("healthy", 3, 3, json!({ "upstreams": all })), now(), Paint::off())
+        };
+        let shown = [failing(0), failing(1), failing(2)];
+        let want = ["", ", 1 fails its requests", ", 2 fail their requests"];
+        assert_eq!(shown, want.map(|end| format!("web  healthy  3/3 healthy{end}")));
     }
 
     #[test]

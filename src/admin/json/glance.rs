@@ -5,6 +5,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 
 use super::{PoolInfo, PoolWord, UpstreamInfo};
+use crate::model::HealthState;
 pub use crate::model::units::glance;
 
 impl PoolWord {
@@ -35,6 +36,14 @@ impl PoolInfo {
     pub fn serving(&self) -> Option<usize> {
         let plain = self.fail_open || self.warming || self.eligible == self.healthy;
         (!plain && self.healthy > 0).then_some(self.eligible)
+    }
+}
+
+impl PoolInfo {
+    /// How many of its upstreams fail their requests although their checks pass.
+    pub fn failing(&self) -> usize {
+        let well = |upstream: &&UpstreamInfo| upstream.eligible && upstream.state == HealthState::Healthy;
+        self.upstreams.iter().filter(well).filter(|upstream| upstream.why.is_some()).count()
     }
 }
 
