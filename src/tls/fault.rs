@@ -14,6 +14,8 @@ use super::words::{date, date_of, ip_words, listed, names, plain};
 
 /// Bits of an RSA key that the library accepts.
 const RSA_BITS: std::ops::RangeInclusive<usize> = 2048..=8192;
+const KEY_HINT: Option<&str> = Some("give it a key of at least 2048 bits (RSA), or one on P-256, P-384 or P-521 (EC)");
+const DIGEST_HINT: Option<&str> = Some("reissue it, signed with SHA-256 or better");
 /// Certificates of a chain that are examined.
 const CHAIN_MAX: usize = 16;
 
@@ -71,6 +73,10 @@ pub(super) fn words(
     let whose = |at: &UnixTime, of_leaf: i64| {
         if i64::try_from(at.as_secs()) == Ok(of_leaf) { "certificate" } else { "a certificate above the peer's" }
     };
+    // With such a key every handshake fails, whatever is done about another fault.
+    if let Some(fault) = key_fault(leaf) {
+        return (format!("certificate not accepted: {fault}"), KEY_HINT);
+    }
     let dates = leaf.validity();
     match problem {
         CertificateError::ExpiredContext { not_after, .. } => {
@@ -101,7 +107,7 @@ pub(super) fn words(
         CertificateError::BadSignature => signature_words(leaf, shown),
         CertificateError::UnsupportedSignatureAlgorithmContext { .. } => {
             let sentence = shown.first(leaf, digest_fault);
-            (sentence.unwrap_or_else(|| other_words(problem)), Some("reissue it, signed with SHA-256 or better"))
+            (sentence.unwrap_or_else(|| other_words(problem)), DIGEST_HINT)
         }
         CertificateError::UnsupportedSignatureAlgorithmForPublicKeyContext { .. } => {
             (shown.first(leaf, key_fault).unwrap_or_else(|| other_words(problem)), None)
@@ -137,6 +143,10 @@ fn issuer_words(leaf: &X509Certificate<'_>, shown: &Shown<'_>) -> (String, Optio
         };
         return (format!("self-signed certificate ({})", plain(&leaf.subject().to_string())), Some(hint));
     }
+    // With its CA in the file, the signature would be the next fault.
+    if let Some(fault) = digest_fault(leaf) {
+        return (format!("certificate not accepted: {fault}"), DIGEST_HINT);
+    }
     let hint = match shown.roots {
         Some(_) => "tls.ca_file does not hold its CA, or the server does not send the intermediate certificates",
         None => "set tls.ca_file to its CA, or make the server send the intermediate certificates",
@@ -146,13 +156,12 @@ fn issuer_words(leaf: &X509Certificate<'_>, shown: &Shown<'_>) -> (String, Optio
 
 /// A wrong signature, or one made with a key that the library does not accept: it reports both alike.
 fn signature_words(leaf: &X509Certificate<'_>, shown: &Shown<'_>) -> (String, Option<&'static str>) {
-    const KEY: Option<&str> = Some("give it a key of at least 2048 bits (RSA), or one on P-256, P-384 or P-521 (EC)");
     let found = match shown.name {
         None => shown.first(leaf, key_fault),
         Some(_) => shown.first_above(key_fault),
     };
     match (found, shown.name) {
-        (Some(sentence), _) => (sentence, KEY),
+        (Some(sentence), _) => (sentence, KEY_HINT),
         (None, None) => ("the handshake is not signed with the key of its certificate".to_owned(), None),
         (None, Some(_)) => {
             let issuer = plain(&leaf.issuer().to_string());

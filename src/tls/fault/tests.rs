@@ -101,6 +101,23 @@ fn a_key_that_is_too_small_or_unsupported_is_named() {
         assert!(rejected.hint.unwrap().contains("2048 bits (RSA)"));
         assert!(rejected.certificate.contains("issuer CN=CA good"), "{}", rejected.certificate);
     }
+    // Trusting the certificate, or another name, would not help: the key comes first.
+    let (leaf, wanted) = (file!("rsa-1024"), name());
+    for (problem, roots) in [
+        (CertificateError::UnknownIssuer, None),
+        (CertificateError::UnknownIssuer, Some(std::slice::from_ref(&good))),
+        (CertificateError::NotValidForName, None),
+        (CertificateError::Other(OtherError(Arc::new(std::io::Error::other("CaUsedAsEndEntity")))), None),
+    ] {
+        let rejected = reject(&problem, &Shown { leaf: &leaf, chain: &[], roots, name: Some(&wanted) });
+        let clause = "certificate not accepted: its key is RSA with 1024 bits: at least 2048 are required";
+        assert_eq!(rejected.sentence, clause, "{problem:?}");
+        assert!(rejected.hint.unwrap().starts_with("give it a key"), "{problem:?}");
+    }
+    // So does a signature that no CA in the file would make acceptable.
+    let rejected = refused(&file!("sha1"), &[], &file!("small-ca")).unwrap();
+    assert!(rejected.sentence.contains("signed with SHA-1 and RSA"), "{}", rejected.sentence);
+    assert_eq!(rejected.hint, Some("reissue it, signed with SHA-256 or better"));
     let forged = reject(&CertificateError::BadSignature, &Shown::in_handshake(&good));
     assert_eq!(
         (forged.sentence.as_str(), forged.hint),
