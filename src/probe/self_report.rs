@@ -16,11 +16,13 @@ use part::{Part, reports_healthy};
 const REASON_KEYS: [&str; 9] =
     ["reason", "message", "msg", "detail", "output", "error", "exception", "title", "description"];
 /// Keys of an object under `error`, the most specific first.
-const ERROR_KEYS: [&str; 4] = ["message", "reason", "type", "code"];
+const ERROR_KEYS: [&str; 8] = ["message", "reason", "msg", "detail", "title", "description", "type", "code"];
 /// Objects in a component that can hold its reason.
 const DETAIL_KEYS: [&str; 2] = ["details", "data"];
 /// Words in the name of a list of failures, in any case.
-const LIST_WORDS: [&str; 6] = ["fault", "fail", "unhealthy", "error", "down", "detail"];
+const LIST_WORDS: [&str; 7] = ["fault", "fail", "unhealthy", "error", "down", "detail", "message"];
+/// Words in the name of an object whose fields are failures, each with its reason, in any case.
+const OBJECT_WORDS: [&str; 3] = ["fault", "fail", "error"];
 /// Bytes of a key that are shown.
 const KEY_BYTES_MAX: usize = 64;
 
@@ -45,7 +47,7 @@ impl SelfReport {
         S: Iterator<Item = &'s str>,
     {
         let objects = [Some(document), around].into_iter().flatten().filter_map(Value::as_object);
-        let words = objects.filter_map(words_of).next();
+        let words = objects.filter_map(words_of).next().or_else(|| whole_list(document));
         let part = if around.is_some() || reports_healthy(document) { None } else { Part::first(document) };
         // A flag of the document itself adds nothing to its reason.
         let part = part.filter(|part| words.is_none() || !part.path.is_empty()).map(Remark::of);
@@ -135,13 +137,32 @@ fn text_of(value: &Value) -> Option<&str> {
 fn list(object: &Map<String, Value>) -> Option<Remark> {
     object.iter().find_map(|(key, value)| {
         let name = key.to_ascii_lowercase();
-        if !LIST_WORDS.iter().any(|word| name.contains(word)) {
-            return None;
-        }
-        let items: Option<Vec<String>> = value.as_array()?.iter().map(item).collect();
+        let named = |words: &[&str]| words.iter().any(|word| name.contains(word));
+        let items: Option<Vec<String>> = match value {
+            Value::Array(items) if named(&LIST_WORDS) => items.iter().map(item).collect(),
+            Value::Object(fields) if named(&OBJECT_WORDS) => fields.iter().map(field).collect(),
+            _ => return None,
+        };
         let text = joined(items?.iter().map(String::as_bytes))?;
         Some(Remark { key: shown_key(key), text, more: 0 })
     })
+}
+
+/// A document that is a list of failures: objects with a `code` or a `message`, and nothing else.
+fn whole_list(document: &Value) -> Option<Remark> {
+    let items = document.as_array()?.iter().map(|one| one.as_object().and_then(|_| item(one)));
+    let items: Vec<String> = items.collect::<Option<_>>()?;
+    let text = joined(items.iter().map(String::as_bytes))?;
+    Some(Remark { key: Excerpt::default(), text, more: 0 })
+}
+
+/// A field of an object of failures: `db: gone`. Its value is a text, or a list of texts.
+fn field((key, value): (&String, &Value)) -> Option<String> {
+    let text = match value {
+        Value::Array(texts) => texts.iter().map(text_of).collect::<Option<Vec<_>>>()?.join(", "),
+        value => text_of(value)?.to_owned(),
+    };
+    Some(format!("{}: {text}", cut_key(key)))
 }
 
 /// An item of a list of failures: a text, or an object with a `code` or a `message`.
