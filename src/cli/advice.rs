@@ -5,6 +5,7 @@ use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{CommandFactory, FromArgMatches};
 
 use super::args::Cli;
+use crate::config::presets::Preset;
 use crate::model::Address;
 
 /// Reads the command line; ends the process with a message where it is not good, or where help is asked for.
@@ -59,6 +60,7 @@ fn advise(error: &mut clap::Error, words: &[String]) {
         ErrorKind::ValueValidation if said(ContextKind::InvalidArg).starts_with("--admin") => {
             admin(&said(ContextKind::InvalidValue))
         }
+        ErrorKind::ArgumentConflict if words.get(1).is_some_and(|word| word == "probe") => tried(words),
         ErrorKind::ArgumentConflict | ErrorKind::ValueValidation => spread_list(words),
         ErrorKind::MissingRequiredArgument if words.get(1).is_some_and(|word| word == "probe") => {
             let url = words.iter().skip(2).find(|word| word.contains("://"));
@@ -67,6 +69,16 @@ fn advise(error: &mut clap::Error, words: &[String]) {
         ErrorKind::UnknownArgument => unknown(words.get(1).map_or("", String::as_str), &said(ContextKind::InvalidArg)),
         _ => None,
     };
+    // An option that overrides a refusal is not offered to somebody who wanted something else.
+    if said(ContextKind::SuggestedArg) == "--force"
+        && strsim::damerau_levenshtein(&said(ContextKind::InvalidArg), "--force") > 1
+    {
+        error.remove(ContextKind::SuggestedArg);
+    }
+    if error.kind() == ErrorKind::ArgumentConflict {
+        // It shows the arguments that exclude each other beside each other.
+        error.remove(ContextKind::Usage);
+    }
     let Some(tip) = tip else { return };
     error.remove(ContextKind::SuggestedSubcommand);
     error.remove(ContextKind::SuggestedArg);
@@ -86,7 +98,25 @@ fn drop_trailing_tip(error: &mut clap::Error) {
 /// The option that is meant by one that `command` does not have.
 fn unknown(command: &str, option: &str) -> Option<String> {
     let asks_a_process = !matches!(command, "run" | "check" | "schema" | "demo" | "probe") && !command.starts_with('-');
+    let back = if command == "disable" { "enable" } else { "undrain" };
     let known = match (command, option) {
+        ("drain" | "disable", "--for" | "--duration" | "--until" | "--expires" | "--ttl") => {
+            return Some(format!("'{option}' is not supported yet: the order holds until 'roundsman {back}'"));
+        }
+        ("drain" | "disable", "--timeout" | "--wait" | "--deadline") => {
+            return Some(format!(
+                "'{option}' is not supported yet: the order returns at once, and 'roundsman explain POOL UPSTREAM' shows \
+                 the requests in flight"
+            ));
+        }
+        ("drain" | "disable" | "undrain" | "enable", "--all-pools" | "--all" | "--pools" | "--pool") => {
+            return Some(format!("'{option}' is not supported yet: 'roundsman {command} POOL UPSTREAM' for each pool"));
+        }
+        ("run", word) if !word.starts_with('-') => {
+            "one file is run; without a file: '--listen 127.0.0.1:8080 --to ADDRESS,ADDRESS'"
+        }
+        ("status", word) if !word.starts_with('-') => "'roundsman explain POOL UPSTREAM' shows one upstream",
+        ("status" | "events", "-v" | "--verbose" | "--details") => "'roundsman explain' shows more",
         ("-v" | "-version", _) => "'roundsman --version' prints the version",
         ("status", "-f" | "--follow") => "'--watch' shows it every second",
         ("schema" | "demo", "-f" | "--file" | "--conf") => return None,
@@ -113,6 +143,9 @@ fn subcommand(word: &str) -> Option<String> {
         "restart" => "'roundsman reload' applies a changed file without a restart",
         "validate" | "test" | "configtest" | "lint" | "verify" => "'roundsman check FILE' looks for mistakes",
         "stats" | "top" | "ps" | "list" | "show" | "health" => "'roundsman status' shows pools and upstreams",
+        "weight" | "set-weight" => {
+            "a weight cannot be ordered yet: 'weight' of the upstream in the file, then 'roundsman reload'"
+        }
         "log" | "logs" | "history" => "'roundsman events' shows what has happened",
         file if file.ends_with(".toml") || file.contains('/') => {
             return Some(format!("'roundsman run {file}' runs a configuration file"));
@@ -143,6 +176,23 @@ fn spread_list(words: &[String]) -> Option<String> {
     (good && joined != written).then(|| format!("several upstreams are one list: '--to {joined}'"))
 }
 
+/// `probe ADDRESS --preset NAME`: how a check that is not in the configuration is tried.
+fn tried(words: &[String]) -> Option<String> {
+    let preset = words.iter().position(|word| word == "--preset").and_then(|at| words.get(at + 1));
+    let preset = preset.and_then(|name| Preset::named(name));
+    let is_url = |word: &&String| word.contains("://");
+    let given = words.iter().skip(2).find(|word| is_url(word) || word.parse::<Address>().is_ok())?;
+    let url = match preset.map(|preset| preset.first_check()) {
+        _ if is_url(&given) => given.clone(),
+        Some(check) if check.https => format!("https://{given}"),
+        Some(check) if check.kind == "websocket" => format!("ws://{given}"),
+        Some(check) => format!("{}://{given}", check.kind),
+        None => format!("http://{given}"),
+    };
+    let preset = preset.map_or(String::new(), |preset| format!(" --preset {}", preset.name));
+    Some(format!("what is not in the configuration is tried with '--url {url}{preset}'"))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -160,6 +210,7 @@ mod tests {
         for (line, tip) in [
             ("start a.toml", "tip: 'roundsman run' starts the proxy"),
             ("stop", "tip: a signal stops it: 'kill -TERM PID'"),
+            ("weight web a:1 5", "tip: a weight cannot be ordered yet"),
             ("restart", "tip: 'roundsman reload' applies"),
             ("validate a.toml", "tip: 'roundsman check FILE'"),
             ("./a.toml", "tip: 'roundsman run ./a.toml' runs"),
@@ -178,6 +229,18 @@ mod tests {
             ("run --port 8080", "tip: without a file: '--listen 127.0.0.1:8080 --to ADDRESS,ADDRESS'"),
             ("run --upstream 10.0.0.1:80", "tip: '--to ADDRESS,ADDRESS' names the upstreams"),
             ("status --port 9900", "tip: '--admin 127.0.0.1:9900' is the admin address"),
+            ("drain api a:1 --for 3s", "tip: '--for' is not supported yet: the order holds until 'roundsman undrain'"),
+            ("disable api a:1 --for=3s", "tip: '--for' is not supported yet: the order holds until 'roundsman enable'"),
+            ("drain api a:1 --timeout 1m --wait", "tip: '--timeout' is not supported yet"),
+            ("drain api a:1 --wait", "tip: '--wait' is not supported yet"),
+            ("drain --all-pools a:1", "tip: '--all-pools' is not supported yet: 'roundsman drain POOL UPSTREAM'"),
+            ("drain api a:1 --forc", "tip: a similar argument exists: '--force'"),
+            ("probe --preset redis 127.0.0.1:6379", "'--url tcp://127.0.0.1:6379 --preset redis'"),
+            ("probe 127.0.0.1:6443 --preset kubernetes", "'--url https://127.0.0.1:6443 --preset kubernetes'"),
+            ("run a b", "tip: one file is run; without a file: '--listen"),
+            ("run --port 80", "tip: without a file: '--listen"),
+            ("status -v", "tip: 'roundsman explain' shows more"),
+            ("status a b", "tip: 'roundsman explain POOL UPSTREAM'"),
             ("status --wach", "tip: a similar argument exists: '--watch'"),
         ] {
             let message = refused(line);
@@ -190,8 +253,13 @@ mod tests {
             "explain -x",
             "check -v",
             "drain api a:1 -q",
+            "drain api a:1 --format",
+            "undrain api a:1 --forever",
         ] {
             assert!(!refused(line).contains("tip:"), "{line}: {}", refused(line));
+        }
+        for line in ["probe --preset redis 127.0.0.1:1", "run a.toml --listen 127.0.0.1:80 --to 10.0.0.1:80"] {
+            assert!(!refused(line).contains("Usage:"), "it shows what excludes each other: {}", refused(line));
         }
     }
 

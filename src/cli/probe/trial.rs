@@ -81,6 +81,10 @@ impl Plan {
     /// # Errors
     /// A sentence about the argument that cannot be parsed, without credentials.
     pub fn new(url: &str, args: &TrialArgs, steps: &StepArgs) -> Result<Plan, String> {
+        let preset = args.preset.as_deref().and_then(Preset::named);
+        if let Some(meant) = with_scheme(url, preset) {
+            return Err(format!("--url has no scheme; did you mean {meant}?"));
+        }
         let uri: Uri =
             url.parse().map_err(|_| "--url is not a URL such as http://127.0.0.1:8080/healthz".to_owned())?;
         let schemes = "http, https, tcp, tls, grpc, grpcs, ws or wss";
@@ -103,7 +107,6 @@ impl Plan {
         let port = port(authority)?.or(default_port).ok_or("--url has no port")?;
         let upstream = format!("{}:{port}", authority.host());
         let steps = Steps::new(steps)?;
-        let preset = args.preset.as_deref().and_then(Preset::named);
         let kind = match (args.kind, &preset) {
             (Some(kind), _) => kind,
             (None, Some(preset)) => kind_of_preset(preset, of_scheme, &upstream)?,
@@ -127,7 +130,7 @@ impl Plan {
         if args.service.is_some() && !matches!(path.as_str(), "" | "/") {
             return Err("--service and the path of --url both name a service; give one of them".to_owned());
         }
-        Ok(Plan {
+        let plan = Plan {
             kind,
             scheme,
             tls: kind == KindArg::Tcp && (of_scheme == KindArg::Tls || steps.starttls),
@@ -139,7 +142,32 @@ impl Plan {
             steps,
             rules: Rules::new(args)?,
             args: args.clone(),
-        })
+        };
+        match plan.tls_option() {
+            Some(option) if plan.makes_no_handshake() => Err(format!(
+                "{option} is for TLS, and tcp:// only connects; write --url tls://{} for a check of the handshake",
+                plan.upstream
+            )),
+            _ => Ok(plan),
+        }
+    }
+
+    /// Whether it connects and closes: a text over TLS would need a handshake.
+    fn makes_no_handshake(&self) -> bool {
+        let exchanges = !self.steps.is_empty() || self.args.body.is_some() || !self.rules.write(self.kind).is_empty();
+        self.kind == KindArg::Tcp && self.args.preset.is_none() && !self.tls && !exchanges
+    }
+
+    /// The first option that is about TLS.
+    fn tls_option(&self) -> Option<&'static str> {
+        let given = [
+            (self.args.insecure, "--insecure"),
+            (self.args.ca_file.is_some(), "--ca-file"),
+            (self.args.server_name.is_some(), "--server-name"),
+            (self.args.client_cert.is_some(), "--client-cert"),
+            (self.args.client_key.is_some(), "--client-key"),
+        ];
+        given.into_iter().find_map(|(given, option)| given.then_some(option))
     }
 
     /// Writes the check as lines of a configuration file.
@@ -254,6 +282,24 @@ impl Plan {
             false => key("tls", format!("{{ {} }}", parts.join(", "))),
         }
     }
+}
+
+/// `127.0.0.1:8080/health` with the scheme that it lacks: that of the preset, else http.
+fn with_scheme(url: &str, preset: Option<Preset>) -> Option<String> {
+    // An `@` may follow a password, and a query may hold a token.
+    if url.contains(":/") || url.contains(['@', '?']) || !url.bytes().all(|b| b.is_ascii_graphic()) {
+        return None;
+    }
+    let scheme = match preset.map(|preset| preset.first_check()) {
+        Some(check) if check.https => "https",
+        Some(check) if check.kind == "websocket" => "ws",
+        Some(check) => check.kind,
+        None => "http",
+    };
+    let meant = format!("{scheme}://{url}");
+    let uri: Uri = meant.parse().ok()?;
+    let authority = uri.authority()?;
+    (!authority.host().is_empty() && port(authority).is_ok()).then_some(meant)
 }
 
 /// The type of a preset's first check. A URL may have its scheme, or tcp or tls for an address alone.

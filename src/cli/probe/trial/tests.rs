@@ -297,7 +297,15 @@ fn an_argument_that_cannot_be_parsed_is_reported_without_credentials() {
     for (words, want) in [
         (&["nonsense with spaces"][..], "not a URL"),
         (&["ftp://a/"], "the scheme \"ftp\""),
-        (&["127.0.0.1"], "no scheme"),
+        (&["127.0.0.1"], "no scheme; did you mean http://127.0.0.1?"),
+        (&["127.0.0.1:24102"], "no scheme; did you mean http://127.0.0.1:24102?"),
+        (&["127.0.0.1:24102/up"], "no scheme; did you mean http://127.0.0.1:24102/up?"),
+        (&["h:6379", "--preset", "redis"], "no scheme; did you mean tcp://h:6379?"),
+        (&["h:6443", "--preset", "kubernetes"], "no scheme; did you mean https://h:6443?"),
+        (&["user:s3cr3t@h"], "no scheme"),
+        (&["/up"], "no scheme"),
+        (&["tcp://h:1", "--insecure"], "--insecure is for TLS, and tcp:// only connects; write --url tls://h:1"),
+        (&["tcp://h:1", "--server-name", "a"], "--server-name is for TLS"),
         (&["tcp://127.0.0.1"], "has no port"),
         (&["http://[::1]:99999/"], "the port of --url"),
         (&["http://127.0.0.1:65536/"], "the port of --url"),
@@ -316,6 +324,13 @@ fn an_argument_that_cannot_be_parsed_is_reported_without_credentials() {
     ] {
         let error = plan(words).unwrap_err();
         assert!(error.contains(want) && !error.contains("s3cr3t"), "{words:?}: {error}");
+    }
+}
+
+#[test]
+fn options_of_tls_are_for_texts_over_tls_too() {
+    for words in [&["tls://h:1", "--insecure"][..], &["tcp://h:1", "--insecure", "--send", "PING\\r\\n"]] {
+        assert!(plan(words).is_ok(), "{words:?}");
     }
 }
 
