@@ -36,6 +36,54 @@ pub fn key(table: &str, name: &str) -> Option<Meant> {
     row.or_else(|| elsewhere(table, name))
 }
 
+/// As [`key`], with the value that is `written` in the example.
+pub fn key_with(table: &str, name: &str, written: Option<&str>) -> Option<Meant> {
+    let meant = key(table, name)?;
+    let Some(written) = written else { return Some(meant) };
+    let list = match written.parse::<u16>() {
+        Ok(code) => format!("[{code}]"),
+        Err(_) if written.starts_with('"') && !written.contains(',') => format!("[{written}]"),
+        Err(_) if written.starts_with('[') => written.to_owned(),
+        Err(_) => return Some(meant),
+    };
+    Some(Meant { instead: meant.instead.replace("status = [\"200-299\"]", &format!("status = {list}")), ..meant })
+}
+
+/// A rule for a body, or a word of another program, as a rule for what a text protocol sends. `sends`: the check has
+/// `send`, which moves into the steps.
+pub fn text_rule(name: &str, value: &str, sends: bool) -> Option<String> {
+    let (first, beside) = if sends { ("{ send = \"…\" }, ", "`send` and `expect`") } else { ("", "`expect`") };
+    let steps = |step: String| format!("`steps = [{first}{step}]` in the table of the check, in place of {beside}");
+    Some(match plain(name).as_str() {
+        "matches" | "match" | "regex" | "regexp" | "pattern" | "rstring" => steps(format!("{{ matches = {value} }}")),
+        "equals" | "exact" | "string" | "text" | "response" | "includes" => {
+            format!("`expect = {{ contains = {value} }}`, or {}", steps("{ matches = \"^…$\" }".to_owned()))
+        }
+        "notcontains" => steps(format!("{{ expect = \"…\", fail_on = [{value}] }}")),
+        "notmatches" => steps("{ expect = \"…\", fail_on = [\"…\"] }".to_owned()),
+        _ => return None,
+    })
+}
+
+/// A key of a step in the table of the check.
+pub fn step(name: &str, value: &str) -> Option<String> {
+    let step = match name {
+        "send_hex" | "expect_hex" | "starttls" => format!("{{ {name} = {value} }}"),
+        "fail_on" => format!("{{ expect = \"…\", fail_on = {value} }}"),
+        _ => return None,
+    };
+    Some(format!("`steps = [{step}]` in the table of the check"))
+}
+
+/// How the table that `raw` declares as `table` is written, where its keys are not obvious.
+pub fn example(table: &str) -> Option<&'static str> {
+    match table {
+        "TextStep" => Some("{ send = \"PING\\r\\n\" } or { expect = \"PONG\" }"),
+        "BasicAuth" => Some("{ user = \"…\", password = { file = \"…\" } }"),
+        _ => None,
+    }
+}
+
 /// One of our keys in the wrong table.
 fn elsewhere(table: &str, name: &str) -> Option<Meant> {
     let of_check = [raw::Health::NAMES, raw::Timing::NAMES, raw::Probe::NAMES].concat();
@@ -143,6 +191,8 @@ const KEYS: &[(&str, &str, &str)] = &[
     ("Tls", "ca_file", "ca cacert cafile capath trustedca rootca"),
     ("Tls", "client_cert", "cert certificate crt clientcertificate"),
     ("Tls", "client_key", "key clientkey privatekey"),
+    ("BasicAuth", "user", "username login name account"),
+    ("BasicAuth", "password", "pass passwd secret"),
     ("Expect", "status", "statuses statuscode statuscodes code codes successcodes expectedstatus"),
     ("Expect", "header", "headers"),
     ("Expect", "body", "text response string rstring content"),
@@ -155,6 +205,7 @@ const KEYS: &[(&str, &str, &str)] = &[
     ("JsonRule", "equals", "value eq equal"),
     ("JsonRule", "not_equals", "ne notequal"),
     ("JsonRule", "in", "oneof anyof values"),
+    ("JsonRule", "matches", "regex regexp pattern match"),
     ("SecretSource", "file", "path from"),
     ("SecretSource", "env", "variable var environment"),
 ];
@@ -250,7 +301,7 @@ const INSTEAD: &[(&str, &str, &str)] = &[
         "value text literal password token",
         "`file` or `env`: a secret is not written into the configuration",
     ),
-    ("JsonRule", "regex regexp pattern match contains", "`equals` or `in`"),
+    ("JsonRule", "contains includes", "`matches`, a regular expression, or `equals` or `in` for whole values"),
 ];
 
 /// Our name for a balancing algorithm of another program.
@@ -359,7 +410,7 @@ mod tests {
                 "ExpectBody" => raw::ExpectBody::NAMES.to_vec(),
                 "JsonRule" => raw::JsonRule::NAMES.to_vec(),
                 // Declared next to the values they belong to.
-                "ExpectHeader" | "SecretSource" => continue,
+                "ExpectHeader" | "SecretSource" | "BasicAuth" => continue,
                 other => panic!("there is no table {other}"),
             };
             assert!(names.contains(key), "{table}.{key}");

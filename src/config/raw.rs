@@ -9,7 +9,8 @@ use toml::de::{DeTable, DeValue};
 
 pub use health::{Check, Expect, ExpectBody, Health, JsonRule, Probe, TextStep, TextSteps, Timing, Tls};
 
-use super::read::{ByName, List, Node, Reader, Value};
+use super::foreign;
+use super::read::{ByName, List, Node, Reader, Value, nearest};
 use super::table::table;
 use super::values::address::{self, Dial, DialAddress, Listen};
 use super::values::http::Method;
@@ -146,14 +147,44 @@ table! {
         /// The bearer token, of at least 16 bytes: { file = "…" } or { env = "…" }.
         token ["token"]: SecretValue;
     }
-    later []
+    later ["upstream_histograms"]
 }
 
 impl File {
     /// Reads a whole document.
     pub fn read_document(table: &DeTable<'_>, reader: &mut Reader<'_>) -> File {
-        File::read_table(table, reader)
+        let file = File::read_table(table, reader);
+        for (key, node) in table.iter() {
+            // Below a mistyped table there may be further mistakes.
+            let name = key.get_ref().as_ref();
+            match table_meant(name) {
+                Some("listeners") if has_tables(node) => {
+                    reader.within(name, |reader| ByName::<Listener, 1_000>::read(node, reader));
+                }
+                Some("pools") if has_tables(node) => {
+                    reader.within(name, |reader| ByName::<Pool, 1_000>::read(node, reader));
+                }
+                _ => {}
+            }
+        }
+        file
     }
+}
+
+/// The table of ours that is meant by `name`, which is not one of ours.
+fn table_meant(name: &str) -> Option<&'static str> {
+    if File::NAMES.contains(&name) {
+        return None;
+    }
+    let near = || nearest(name, File::NAMES.iter().copied());
+    let near = || near().and_then(|near| File::NAMES.iter().find(|known| **known == near).copied());
+    foreign::key("File", name).map_or_else(near, |meant| meant.key)
+}
+
+/// Whether there is nothing but tables in `node`.
+fn has_tables(node: &Node<'_>) -> bool {
+    let DeValue::Table(table) = node.get_ref() else { return false };
+    table.iter().all(|(_, node)| matches!(node.get_ref(), DeValue::Table(_)))
 }
 
 /// An upstream: an address alone, or a table. The table is boxed because there may be very many plain ones.
@@ -177,7 +208,14 @@ impl Value for Upstream {
                     reader.mistake(node.span(), message).expected(expected).suggestion(Some(entries)).done();
                     None
                 }
-                None => Dial::read(node, reader).map(Upstream::Plain),
+                None => match address::bad_weight(text).filter(|_| !reader.is_expanded(node)) {
+                    Some(problem) => {
+                        let message = format!("{} has a weight out of range", reader.written(node));
+                        reader.mistake(node.span(), message).expected(problem).done();
+                        None
+                    }
+                    None => Dial::read(node, reader).map(Upstream::Plain),
+                },
             },
             DeValue::Table(_) => UpstreamTable::read(node, reader).map(|table| Upstream::Table(Box::new(table))),
             other => {

@@ -14,7 +14,7 @@ use toml::de::{DeTable, DeValue};
 use super::report::{Found, Report};
 use super::store::Store;
 use super::{Env, expand};
-use help::Unknown;
+use help::{Dialogue, Unknown};
 
 /// A value of the document with its place.
 pub type Node<'a> = Spanned<DeValue<'a>>;
@@ -90,6 +90,8 @@ pub struct Reader<'a> {
     env: &'a dyn Env,
     report: &'a mut Report,
     path: Vec<Segment>,
+    /// The check whose table is being read.
+    check: Dialogue,
     /// A suggestion is being tried: suggestions about it are not used.
     trial: bool,
     /// Values that are expensive to make, so that each is made once however often the file has it.
@@ -105,7 +107,15 @@ enum Segment {
 impl<'a> Reader<'a> {
     /// A reader of the document made from `text`.
     pub fn new(text: &'a str, env: &'a dyn Env, report: &'a mut Report) -> Reader<'a> {
-        Reader { text, env, report, path: Vec::new(), trial: false, store: Store::default() }
+        Reader {
+            text,
+            env,
+            report,
+            path: Vec::new(),
+            check: Dialogue::default(),
+            trial: false,
+            store: Store::default(),
+        }
     }
 
     /// The same reader with values that were made before; in a `trial` suggestions are not used.
@@ -230,6 +240,10 @@ impl<'a> Reader<'a> {
         mut read: impl FnMut(&mut Self, &Spanned<Cow<'_, str>>, &Node<'_>) -> bool,
     ) -> bool {
         let mut others = false;
+        let around = self.check;
+        if matches!(name, "Health" | "Check") {
+            self.check = Dialogue::of(table);
+        }
         let mut unknown = Unknown { table: name, names: names.concat(), later, written: table, listed: false };
         for (key, node) in table.iter() {
             self.path.push(Segment::Key(key.get_ref().to_string()));
@@ -239,6 +253,7 @@ impl<'a> Reader<'a> {
             }
             self.path.pop();
         }
+        self.check = around;
         others
     }
 }

@@ -6,6 +6,7 @@
 mod line;
 mod open;
 mod statements;
+mod value;
 mod whole;
 
 use std::ops::Range;
@@ -62,7 +63,7 @@ pub fn is_hole(error: &toml::de::Error) -> bool {
 pub fn found(error: &toml::de::Error, text: &str) -> Found {
     let message = error.message();
     let Some(span) = error.span() else { return Found::syntax(None, sentence(message)) };
-    if let Some(found) = line::address(text, span.start) {
+    if let Some(found) = value::explain(text, span.start).or_else(|| line::address(text, span.start)) {
         return found;
     }
     let starts = |words: &[&str]| words.iter().any(|word| message.starts_with(word));
@@ -73,7 +74,7 @@ pub fn found(error: &toml::de::Error, text: &str) -> Found {
         return open_string(text, &span, message);
     }
     if is_hole(error) {
-        return value(text, &span);
+        return single(text, &span);
     }
     if starts(&["missing comma between array elements"])
         && let Some(found) = line::entry(text, span.start)
@@ -131,7 +132,7 @@ fn sentence(message: &str) -> String {
 }
 
 /// A value that cannot be parsed, such as one without quotes.
-fn value(text: &str, span: &Range<usize>) -> Found {
+fn single(text: &str, span: &Range<usize>) -> Found {
     let word = word_at(text, span);
     let written = &text[word.clone()];
     if let Some(found) = curly(text, word.start) {
@@ -160,7 +161,10 @@ fn value(text: &str, span: &Range<usize>) -> Found {
                 false if bare.starts_with([':', '*']) => dial_meant(bare),
                 false => meant(bare),
             };
-            found("not a value; texts, addresses and durations are written in quotes").suggestion(meant)
+            // One address may stand where a list is needed.
+            let list = meant.as_ref().map(|meant| format!("[{meant}]"));
+            let found = found("not a value; texts, addresses and durations are written in quotes");
+            found.suggestion(meant).suggestion(list)
         }
     }
 }

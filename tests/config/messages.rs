@@ -297,6 +297,81 @@ fn words_in_place_of_ours() {
 }
 
 #[test]
+fn values_in_the_notation_of_json_or_in_other_brackets() {
+    check(&[
+        (pool("health = {\"type\": \"http\"}"), "6:10", &["not `:`", "| { type = \"http\" }"]),
+        (pool("health = {type: \"http\"}"), "6:10", &["not `:`", "| { type = \"http\" }"]),
+        (check_of("headers={\"X-A\": \"b\"}"), "8:9", &["| { X-A = \"b\" }"]),
+        (check_of("headers = { X-A: foo }"), "8:11", &["| { X-A = \"foo\" }"]),
+        (check_of("headers = { \"X-A\": \"b\" },"), "8:11", &["| { X-A = \"b\" }"]),
+        (upstreams("[{\"address\":\"a:1\"}, \"b:1\"]"), "5:13", &["| [{ address = \"a:1\" }, \"b:1\"]"]),
+        (upstreams("(\"10.0.0.1:1\", \"10.0.0.2:1\")"), "5:13", &["| [\"10.0.0.1:1\", \"10.0.0.2:1\"]"]),
+        (upstreams("{\"10.0.0.1:1\", \"10.0.0.2:1\"}"), "5:13", &["| [\"10.0.0.1:1\", \"10.0.0.2:1\"]"]),
+        (format!("{POOL}[pools.a.health]]\ntype = \"tcp\"\n"), "6:1", &["one bracket", "| [pools.a.health]"]),
+        (format!("{POOL}[routes]]\npool = \"a\"\n"), "6:1", &["| [[routes]]"]),
+    ]);
+    // Below these, the pool of one upstream draws a warning of its own.
+    for (list, words) in [
+        ("(\"10.0.0.1:1\")", "a list in parentheses | a list in [ ] | [\"10.0.0.1:1\"]"),
+        ("{\"10.0.0.1:1\"}", "a list in braces, which hold keys and values | a list in [ ] | [\"10.0.0.1:1\"]"),
+        ("10.0.0.1:3001", "not a value; texts, addresses and durations are written in quotes | [\"10.0.0.1:3001\"]"),
+        ("api:3001", "not a value; texts, addresses and durations are written in quotes | [\"api:3001\"]"),
+    ] {
+        let (place, shown, _) = first(upstreams(list).as_bytes());
+        assert_eq!((place.as_str(), shown.as_str()), ("5:13", words));
+    }
+}
+
+#[test]
+fn rules_of_text_protocols_are_written_in_steps() {
+    let tcp = |line: &str| format!("{POOL}[pools.a.health]\ntype = \"tcp\"\n{line}\n");
+    check(&[
+        (tcp("expect = { matches = \"^PONG\" }"), "8:12", &["`steps = [{ matches = \"^PONG\" }]`"]),
+        (tcp("expect = { regex = \"^PONG\" }"), "8:12", &["`steps = [{ matches = \"^PONG\" }]`"]),
+        (
+            tcp("expect = { equals = \"+PONG\" }"),
+            "8:12",
+            &["`expect = { contains = \"+PONG\" }`, or `steps = [{ matches = \"^…$\" }]`"],
+        ),
+        (tcp("expect = { not_contains = \"-ERR\" }"), "8:12", &["[{ expect = \"…\", fail_on = [\"-ERR\"] }]"]),
+        (
+            tcp("send = \"PING\"\nexpect = { matches = \"^PONG\" }"),
+            "9:12",
+            &["[{ send = \"…\" }, { matches = \"^PONG\" }]", "in place of `send` and `expect`"],
+        ),
+        (tcp("matches = \"^PONG\""), "8:1", &["`steps = [{ matches = \"^PONG\" }]`"]),
+        (tcp("send_hex = \"00ff\""), "8:1", &["`steps = [{ send_hex = \"00ff\" }]`"]),
+        (check_of("fail_on = [\"-ERR\"]"), "8:1", &["fail_on = [\"-ERR\"] }]`"]),
+        (check_of("expect = { matches = \"ok\" }"), "8:12", &["`body = { matches = \"ok\" }`"]),
+        (tcp("expect = \"PONG\""), "8:10", &["is a string", "| { contains = \"PONG\" }"]),
+        (check_of("expect = \"PONG\""), "8:10", &["| { body = { contains = \"PONG\" } }"]),
+        (tcp("steps = [\"PING\"]"), "8:10", &["a table: { send = \"PING\\r\\n\" } or { expect = \"PONG\" }"]),
+        (check_of("basic_auth = \"a:b\""), "8:14", &["a table: { user = \"…\", password = { file"]),
+        (check_of("expect.json = { \"$.a\" = 1 }"), "8:15", &["[{ path = \"$.a\", equals = \"ok\" }]"]),
+        (check_of("expect.header = [\"X\"]"), "8:17", &["such as { X-App = \"a\", X-Id = { present = true } }"]),
+        (check_of("expect.json = [{ path = \".status\", equals = 1 }]"), "8:25", &["| \"$.status\""]),
+        (check_of("expect.json = [{ path = \"$.a\", contains = \"5\" }]"), "8:32", &["`matches`", "`equals` or `in`"]),
+        (check_of("expect.json = [{ path = \"$.a\", regex = \"5\" }]"), "8:32", &["| matches"]),
+        (check_of("success_codes = \"200-399\""), "8:1", &["`expect = { status = [\"200-399\"] }`"]),
+        (check_of("status = 204"), "8:1", &["`expect = { status = [204] }`"]),
+        (check_of("codes = [200, 204]"), "8:1", &["`expect = { status = [200, 204] }`"]),
+        (
+            upstreams("[\"10.0.0.1:80 weight=0\", \"10.0.0.2:80\"]"),
+            "5:14",
+            &["a weight out of range", "from 1 to 1000: `{ address = \"10.0.0.1:80\", weight = 1 }`", "\"disabled\""],
+        ),
+        (format!("{POOL}[admin]\nupstream_histograms = true\n"), "7:1", &["not supported yet"]),
+    ]);
+}
+
+#[test]
+fn mistakes_below_a_mistyped_table_are_reported_too() {
+    let text = "[listener.web]\nadress = \"127.0.0.1:80\"\npool = \"ap\"\n[upstream.ap]\nservers = [\"10.0.0.1:80\"]\n";
+    let lines: Vec<_> = diagnostics(text.as_bytes()).iter().filter_map(|diagnostic| diagnostic.line).collect();
+    assert_eq!(lines, [1, 2, 4, 5]);
+}
+
+#[test]
 fn headers_of_tables() {
     check(&[
         (POOL.replace("listeners.web", "listener.web"), "1:2", &["unknown key", "| listeners"]),

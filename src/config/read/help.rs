@@ -7,6 +7,8 @@ use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
 use super::{List, Node, Reader, Value, cut, key_path, nearest, quoted, shown_key, type_name};
+use crate::config::foreign::Meant;
+use crate::config::presets::Preset;
 use crate::config::report::Report;
 use crate::config::{foreign, syntax};
 
@@ -35,11 +37,14 @@ impl Reader<'_> {
                 let kind = if table == "Pool" { "pools" } else { "listeners" };
                 format!("a header with a name above it: [{kind}.NAME]")
             }
-            _ => "a table".to_owned(),
+            _ => foreign::example(table).map_or("a table".to_owned(), |example| format!("a table: {example}")),
         };
         let suggestion = foreign::table_for(table, written);
+        // For a text protocol, the same text is not in a body.
+        let text = (table == "Expect" && written.starts_with('"') && written.len() <= 80)
+            .then(|| format!("{{ contains = {written} }}"));
         let message = format!("{} is {}", self.written(node), type_name(node.get_ref()));
-        self.mistake(node.span(), message).expected(expected).suggestion(suggestion).done();
+        self.mistake(node.span(), message).expected(expected).suggestion(suggestion).suggestion(text).done();
     }
 
     /// Reports that `node` is not a table of tables, such as `[pools.NAME]`. In a list of tables each may have its name as
@@ -80,7 +85,10 @@ impl Reader<'_> {
             self.mistake(key.span(), message).done();
             return;
         }
-        let meant = foreign::key(unknown.table, name);
+        let written = unknown.written.get(name.as_ref()).map(|node| self.written(node));
+        let written = written.filter(|written| written.len() <= VALUE_BYTES_MAX);
+        let meant = self.step(unknown.table, name, written.as_deref());
+        let meant = meant.or_else(|| foreign::key_with(unknown.table, name, written.as_deref()));
         let near = match &meant {
             Some(meant) => meant.key.filter(|known| unknown.names.contains(known)).map(str::to_owned),
             None => nearest(name, unknown.names.iter().copied()),
@@ -162,6 +170,11 @@ impl Reader<'_> {
         let is_header = self.text[..node.span().start].ends_with('[') || written.starts_with('[');
         let expected = match node.get_ref() {
             DeValue::Table(_) if is_header => format!("[[{key}]], in double brackets: one for each entry"),
+            DeValue::Table(table) if key.ends_with("expect.json") => {
+                let path = table.iter().next().map_or("$.status", |(key, _)| key.get_ref().as_ref());
+                let path = if path.starts_with('$') { quoted(path) } else { "\"$.status\"".to_owned() };
+                format!("a list of rules: [{{ path = {path}, equals = \"ok\" }}]")
+            }
             _ => "a list in [ ]".to_owned(),
         };
         let parts = |text: &str, separators: &[char]| {
@@ -180,6 +193,50 @@ impl Reader<'_> {
     }
 }
 
+impl Reader<'_> {
+    /// A rule for a text protocol that is written elsewhere: in a step.
+    fn step(&self, table: &str, name: &str, written: Option<&str>) -> Option<Meant> {
+        let value = written.unwrap_or("\"…\"");
+        match table {
+            "Expect" if self.check.is_text => {
+                let instead = foreign::text_rule(name, value, self.check.sends)?;
+                Some(Meant { key: None, instead })
+            }
+            "Health" | "Check" if self.check.is_text => {
+                let instead = foreign::text_rule(name, value, self.check.sends).or_else(|| foreign::step(name, value));
+                instead.map(|instead| Meant { key: None, instead })
+            }
+            "Health" | "Check" | "Expect" => foreign::step(name, value).map(|instead| Meant { key: None, instead }),
+            _ => None,
+        }
+    }
+}
+
+/// What a check of a text protocol exchanges, as far as its table shows it.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Dialogue {
+    /// It is of the type "tcp".
+    is_text: bool,
+    /// It has `send`.
+    sends: bool,
+}
+
+impl Dialogue {
+    /// That of the check that `table` declares.
+    pub(super) fn of(table: &DeTable<'_>) -> Dialogue {
+        let word = |key: &str| table.get(key).and_then(|node| node.get_ref().as_str());
+        let sends = table.contains_key("send");
+        let is_text = match (word("type"), word("preset").and_then(Preset::named)) {
+            (Some(kind), _) => kind == "tcp",
+            (None, Some(preset)) => preset.first_check().kind == "tcp",
+            (None, None) => sends || table.contains_key("steps"),
+        };
+        Dialogue { is_text, sends }
+    }
+}
+
+/// The longest value that an example repeats, in bytes.
+const VALUE_BYTES_MAX: usize = 60;
 /// Up to this many known keys are listed with every unknown one.
 const SHORT_LIST: usize = 10;
 

@@ -164,7 +164,8 @@ impl Section {
     }
 }
 
-fn is_bare_key(text: &str) -> bool {
+/// Whether `text` is a key without quotes, which may be dotted.
+pub fn is_bare_key(text: &str) -> bool {
     let bare = |part: &str| !part.is_empty() && part.bytes().all(|b| b.is_ascii_alphanumeric() || b"_-".contains(&b));
     text.len() <= 64 && text.split('.').all(bare)
 }
@@ -260,6 +261,11 @@ fn operator(code: &str, section: &Section, found: &dyn Fn(&str) -> Found) -> Opt
 
 /// A complete statement with something after it.
 fn left_over(code: &str, section: &Section, found: &dyn Fn(&str) -> Found) -> Option<Found> {
+    let header = code.trim_start_matches('[').trim_end_matches(']').trim();
+    if code.starts_with('[') && code.ends_with("]]") && DeTable::parse(&format!("[{header}]")).is_ok() {
+        let found = found("one bracket too many after the name of a table").expected("as many as before the name");
+        return Some(found.suggestion(Some(format!("[{header}]"))).suggestion(Some(format!("[[{header}]]"))));
+    }
     let bare = code.trim_end_matches([',', ';']).trim_end();
     if bare != code && DeTable::parse(bare).is_ok() {
         let found = found("a line ends without a comma or semicolon");

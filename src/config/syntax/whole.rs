@@ -19,17 +19,16 @@ pub fn other_format(text: &str) -> Option<Found> {
     if lines.len() < 2 || share(is_toml) * 5 > lines.len() {
         return None;
     }
+    let word = first.split_whitespace().next().unwrap_or("");
     let most = |is: fn(&str) -> bool| share(is) * 2 > lines.len();
     let (name, expected) = match () {
         () if first.starts_with('{') || (first.starts_with('[') && most(is_json)) => ("JSON", TABLES),
         () if most(is_yaml) => ("YAML", TABLES),
-        () if first.ends_with('{') && lines.iter().any(|line| line.ends_with(';')) => {
+        () if first.contains('{') && (NGINX.contains(&word) || lines.iter().any(|line| ends_statement(line))) => {
             ("a configuration of nginx", FIRST_TABLES)
         }
         () if first.ends_with('{') => ("a configuration of another program, such as Caddy", FIRST_TABLES),
-        () if HAPROXY.contains(&first.split_whitespace().next().unwrap_or("")) => {
-            ("a configuration of HAProxy", FIRST_TABLES)
-        }
+        () if HAPROXY.contains(&word) => ("a configuration of HAProxy", FIRST_TABLES),
         () if most(|line| line.ends_with(';') || line.ends_with('{') || line == "}") => {
             ("a configuration of nginx", FIRST_TABLES)
         }
@@ -47,9 +46,16 @@ const TABLES: &str = "TOML: [pools.NAME] in place of nested keys, key = value, u
 /// What a file begins with.
 pub const FIRST_TABLES: &str =
     "[listeners.NAME] with address = \"ip:port\" and pool = \"NAME\", [pools.NAME] with upstreams = [\"ip:port\"]";
+/// The blocks that a file of nginx begins with.
+const NGINX: [&str; 5] = ["http", "events", "stream", "upstream", "server"];
 /// The sections of HAProxy.
 const HAPROXY: [&str; 9] =
     ["global", "defaults", "frontend", "backend", "listen", "resolvers", "userlist", "peers", "cache"];
+
+/// `server 10.0.0.1:80;`, also as the last one of a block: `upstream a { server 10.0.0.1:80; }`.
+fn ends_statement(line: &str) -> bool {
+    line.trim_end_matches(['}', ' ']).ends_with(';')
+}
 
 fn is_toml(line: &str) -> bool {
     let header = line.starts_with('[') && line.contains(']');
@@ -87,6 +93,9 @@ mod tests {
             ("{\"pools\": {\"a\": {}}}\n", Some("JSON")),
             ("[\"a\"]\nx\n", None),
             ("# x\nupstream a {\n  server 10.0.0.1:80;\n}\n", Some("nginx")),
+            ("http { upstream app {\n server 10.0.0.1:80; }\n}\n", Some("nginx")),
+            ("http {\n  upstream app { server 10.0.0.1:80; }\n}\n", Some("nginx")),
+            ("http {\n  upstream app {\n    zone a 64k\n  }\n}\n", Some("nginx")),
             ("frontend web\n  bind *:80\n  default_backend b\n", Some("HAProxy")),
             (":80 {\n  reverse_proxy 10.0.0.1:80\n}\n", Some("Caddy")),
             ("[pools.a]\nupstreams: [\"10.0.0.1:80\"]\n", None),

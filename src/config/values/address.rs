@@ -265,6 +265,20 @@ pub fn entries(text: &str) -> Option<String> {
     }
 }
 
+/// What to write instead of an entry whose weight is out of range, such as `10.0.0.1:80 weight=0`.
+pub fn bad_weight(text: &str) -> Option<String> {
+    let weight = text.split([' ', ',', ';', '\t']).find_map(|word| word.strip_prefix("weight="))?;
+    let is_number = !weight.is_empty() && weight.bytes().all(|b| b.is_ascii_digit());
+    let is_good = weight.parse::<u16>().is_ok_and(|weight| (1..=1_000).contains(&weight));
+    if !is_number || is_good {
+        return None;
+    }
+    let one = entries(&text.replacen(&format!("weight={weight}"), "weight=1", 1))?;
+    let none =
+        if weight.bytes().all(|b| b == b'0') { "; for one without requests: `admin = \"disabled\"`" } else { "" };
+    Some(format!("a weight from 1 to 1000: `{one}`{none}"))
+}
+
 /// The address to listen on that is meant by a text without quotes, as it is written; `None`: none that would do.
 pub fn listen_meant(text: &str) -> Option<String> {
     match Listen::parse(text) {

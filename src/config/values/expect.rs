@@ -95,9 +95,16 @@ fn json_path(text: &str) -> Result<JsonPath, Problem> {
     Ok(path)
 }
 
-/// A path of plain names, some with spaces or hyphens, as JSONPath writes it: `$.Faulty CAPPs` is `$['Faulty CAPPs']`.
+/// A path of plain names, some with spaces or hyphens, as JSONPath writes it: `$.Faulty CAPPs` is `$['Faulty CAPPs']`,
+/// and so are `.status` of jq and `/status` of a JSON pointer `$.status`.
 fn suggest_path(text: &str) -> Option<String> {
-    let names = text.strip_prefix("$.").unwrap_or(text);
+    let rest = ["$.", "@.", "/", ".", "$"].into_iter().find_map(|begin| text.strip_prefix(begin)).unwrap_or(text);
+    // Brackets of jq are those of JSONPath.
+    let of_jq = format!("$.{rest}");
+    if rest.contains('[') && rest.len() <= 64 && JsonPath::try_new(&of_jq).is_ok() {
+        return Some(of_jq);
+    }
+    let names = if text.starts_with('/') { rest.replace('/', ".") } else { rest.to_owned() };
     let plain = |c: char| c.is_alphanumeric() || matches!(c, '_' | '-' | ' ' | '.');
     if names.is_empty() || names.len() > 64 || !names.chars().all(plain) {
         return None;
@@ -162,11 +169,22 @@ mod tests {
             ("status", Some("$.status")),
             ("$.Faulty CAPPs", Some("$['Faulty CAPPs']")),
             ("$.a.x-y.b", Some("$.a['x-y'].b")),
+            (".status", Some("$.status")),
+            (".components.db", Some("$.components.db")),
+            (".Faulty CAPPs", Some("$['Faulty CAPPs']")),
+            (".items[0].state", Some("$.items[0].state")),
+            ("items[0]", Some("$.items[0]")),
+            ("/components/db", Some("$.components.db")),
+            ("@.status", Some("$.status")),
+            ("$status", Some("$.status")),
+            ("..status", Some("$..status")),
+            (".", None),
             ("$.a[", None),
             ("a'b", None),
             ("", None),
         ] {
             assert_eq!(suggest_path(text).as_deref(), path, "{text}");
+            assert!(path.is_none_or(|path| json_path(path).is_ok()), "{text}");
         }
     }
 

@@ -38,7 +38,7 @@ table! {
 impl Value for ExpectHeaders {
     fn read(node: &Node<'_>, reader: &mut Reader<'_>) -> Option<ExpectHeaders> {
         let DeValue::Table(table) = node.get_ref() else {
-            reader.wrong_type(node, "a table of names and rules");
+            reader.wrong_type(node, "a table of names and rules, such as { X-App = \"a\", X-Id = { present = true } }");
             return None;
         };
         if !(1..=FIELDS_MAX).contains(&table.len()) {
