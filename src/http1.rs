@@ -18,7 +18,7 @@ pub mod response;
 pub use chunked::{Chunked, Progress, Step};
 pub use fault::Fault;
 pub use fields::{Field, Fields, Known};
-pub use framing::ResponseFraming;
+pub use framing::{NOT_ONE_LENGTH, ResponseFraming};
 pub use head::{Head, HeadReader, Limits, Version, parse};
 pub use response::{ResponseHead, ResponseReader, parse_response};
 

@@ -3,7 +3,7 @@
 use pingora_core::{Error, ErrorType};
 
 use crate::http1::limits::RESPONSE_HEAD_BYTES;
-use crate::http1::{Fault, parse_response};
+use crate::http1::{Fault, NOT_ONE_LENGTH, parse_response};
 
 /// For an answer that our own reader would have taken, or of which pingora does not say enough.
 const UNKNOWN: Fault = Fault::Head("not what HTTP/1.1 allows");
@@ -15,7 +15,7 @@ pub(super) fn fault_of(error: &Error) -> Option<Fault> {
     match error.etype() {
         ErrorType::InvalidHTTPHeader => Some(match context.strip_prefix("buf: ") {
             Some(escaped) => head_fault(unescape(escaped)),
-            None if has("Content-Length") => Fault::Length("not a number, or two that differ"),
+            None if has("Content-Length") => Fault::Length(NOT_ONE_LENGTH),
             None if has("larger than") => Fault::HeadBytes(RESPONSE_HEAD_BYTES >> 10),
             None if has("status") => Fault::Head("invalid status"),
             None => UNKNOWN,

@@ -34,7 +34,7 @@ async fn a_malformed_answer_is_named_in_log_status_metrics_and_explain() {
         (format!("{OK}Set-Cookie: s3cret\r\nX: a\0\r\n\r\n"), "malformed head: a control character in a field value"),
         (format!("{OK}X: a\rb\r\n\r\n"), "malformed head: a CR without LF"),
         (too_many, "the head has more than 200 fields"),
-        (format!("{OK}Content-Length: x\r\n\r\n"), "malformed Content-Length: not a number, or two that differ"),
+        (format!("{OK}Content-Length: x\r\n\r\n"), "malformed Content-Length: not one number of at most 64 bits"),
         (format!("{CHUNKED}0x2\r\nok\r\n"), "malformed chunk: invalid size"),
         (format!("{CHUNKED}2\r\nokay\r\n"), "malformed chunk: longer than its size"),
         (format!("{CHUNKED}0\r\nX: a\n\r\n"), "malformed chunk: a line that does not end in CRLF"),
