@@ -159,6 +159,10 @@ mod tests {
             assert!(preset.summary().len() > 20 && preset.text.starts_with("# "), "{}", preset.name);
             let notes = preset.notes().collect::<Vec<_>>().join(" ");
             assert!(notes.contains("Catches: ") && notes.contains("Cannot: "), "{}: {notes}", preset.name);
+            let tried = ["Tested with ", "From the documentation "].iter().any(|words| notes.contains(words));
+            assert!(tried, "{}: whether it was tried: {notes}", preset.name);
+            let log = notes.to_lowercase().contains("in the server's log");
+            assert!(log, "{}: what it leaves in the server's log: {notes}", preset.name);
         }
     }
 }
