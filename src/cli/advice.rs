@@ -74,6 +74,8 @@ fn advise(error: &mut clap::Error, words: &[String]) {
         && strsim::damerau_levenshtein(&said(ContextKind::InvalidArg), "--force") > 1
     {
         error.remove(ContextKind::SuggestedArg);
+        // Clap's usage line has what it suggests.
+        error.remove(ContextKind::Usage);
     }
     if error.kind() == ErrorKind::ArgumentConflict {
         // It shows the arguments that exclude each other beside each other.
@@ -245,6 +247,7 @@ mod tests {
         ] {
             let message = refused(line);
             assert!(message.contains(tip) && message.matches("tip:").count() == 1, "{line}: {message}");
+            assert!(line.contains("--forc") || !message.contains("--force"), "{line}: {message}");
         }
         for line in [
             "nonsense-beyond-all",
