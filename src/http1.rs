@@ -19,8 +19,8 @@ pub use chunked::{Chunked, Progress, Step};
 pub use fault::Fault;
 pub use fields::{Field, Fields, Known};
 pub use framing::{NOT_ONE_LENGTH, ResponseFraming};
-pub use head::{Head, HeadReader, Limits, Version, parse};
-pub use response::{ResponseHead, ResponseReader, parse_response};
+pub use head::{Head, HeadReader, Limits, Version};
+pub use response::{ResponseHead, ResponseReader};
 
 /// How lenient the parser is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]

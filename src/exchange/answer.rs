@@ -2,8 +2,10 @@
 //! that tells of upstreams or versions.
 
 use std::borrow::Cow;
-use std::io::Write as _;
 
+use bytes::BufMut;
+
+use super::edits::{digits, put};
 use crate::http1::{Fault, Version};
 use crate::pool::AnswerReason;
 
@@ -119,22 +121,19 @@ impl OwnAnswer {
 
     /// Appends the whole answer. `head_only`: the request was HEAD. `keep_alive`: the connection goes on after it (never
     /// true where `close` is set); a client of HTTP/1.0 is told so.
-    pub fn write_to(&self, out: &mut Vec<u8>, version: Version, head_only: bool, keep_alive: bool) {
-        write!(out, "HTTP/1.1 {} {}\r\n", self.status(), phrase(self.status())).expect("a vector takes every byte");
+    pub fn write_to(&self, out: &mut impl BufMut, version: Version, head_only: bool, keep_alive: bool) {
+        put(out, &[b"HTTP/1.1 ", &digits(self.status()), b" ", phrase(self.status()).as_bytes(), b"\r\n"]);
         for (name, value) in self.fields() {
-            out.extend_from_slice(name.as_bytes());
-            out.extend_from_slice(b": ");
-            out.extend_from_slice(value.as_bytes());
-            out.extend_from_slice(b"\r\n");
+            put(out, &[name.as_bytes(), b": ", value.as_bytes(), b"\r\n"]);
         }
         match (keep_alive && !self.close, version) {
-            (false, _) => out.extend_from_slice(b"Connection: close\r\n"),
-            (true, Version::Http10) => out.extend_from_slice(b"Connection: keep-alive\r\n"),
+            (false, _) => out.put_slice(b"Connection: close\r\n"),
+            (true, Version::Http10) => out.put_slice(b"Connection: keep-alive\r\n"),
             (true, Version::Http11) => {}
         }
-        out.extend_from_slice(b"\r\n");
+        out.put_slice(b"\r\n");
         if !head_only {
-            out.extend_from_slice(self.body().as_bytes());
+            out.put_slice(self.body().as_bytes());
         }
     }
 }

@@ -6,11 +6,12 @@
 use std::fmt::{self, Write as _};
 use std::net::IpAddr;
 
+use bytes::BufMut;
 use smallvec::SmallVec;
 
 use super::judge::{Facts, Framing};
 use crate::http1::fields::list;
-use crate::http1::{Head, Known, ResponseHead, Version};
+use crate::http1::{Field, Head, Known, ResponseHead, Version};
 use crate::model::Address;
 
 /// The scheme in which a request came.
@@ -158,8 +159,8 @@ impl RequestEdits {
     }
 
     /// Whether every field of this name is left out. Ask before setting [`RequestEdits::sets`].
-    pub fn drops(&self, name: &[u8]) -> bool {
-        match Known::of(name) {
+    pub fn drops(&self, field: &Field<'_>) -> bool {
+        match field.known {
             Known::Connection
             | Known::KeepAlive
             | Known::ProxyConnection
@@ -173,7 +174,7 @@ impl RequestEdits {
             Known::Host | Known::ContentLength | Known::TransferEncoding | Known::Authorization | Known::Cookie => {
                 false
             }
-            Known::Other => self.named.has(name),
+            Known::Other => self.named.has(field.name),
         }
     }
 
@@ -197,15 +198,15 @@ impl RequestEdits {
     }
 
     /// Appends the whole edited head in HTTP/1.1, for lanes that copy bytes.
-    pub fn write_to(&self, head: &Head<'_>, out: &mut Vec<u8>) {
+    pub fn write_to(&self, head: &Head<'_>, out: &mut impl BufMut) {
         put(out, &[head.method.as_bytes(), b" ", self.target().unwrap_or(head.target).as_bytes(), b" HTTP/1.1\r\n"]);
         for (name, value) in self.sets() {
             put(out, &[name.as_bytes(), b": ", value, b"\r\n"]);
         }
-        for field in head.fields.iter().filter(|field| !self.drops(field.name)) {
+        for field in head.fields.iter().filter(|field| !self.drops(field)) {
             put(out, &[field.name, b": ", field.value, b"\r\n"]);
         }
-        out.extend_from_slice(b"\r\n");
+        out.put_slice(b"\r\n");
     }
 }
 
@@ -233,9 +234,9 @@ impl ResponseEdits {
     }
 
     /// Whether every field of this name is left out.
-    pub fn drops(&self, name: &[u8]) -> bool {
+    pub fn drops(&self, field: &Field<'_>) -> bool {
         let bodyless = self.is_bodyless();
-        match Known::of(name) {
+        match field.known {
             Known::Connection
             | Known::KeepAlive
             | Known::ProxyConnection
@@ -247,7 +248,7 @@ impl ResponseEdits {
             Known::ContentLength => bodyless || !matches!(self.length, Length::Kept),
             Known::TransferEncoding => bodyless || self.unframed,
             Known::Host | Known::Expect | Known::Authorization | Known::Cookie | Known::Forwarded | Known::Other => {
-                self.named.has(name)
+                self.named.has(field.name)
             }
         }
     }
@@ -270,10 +271,9 @@ impl ResponseEdits {
 
     /// Appends the whole edited head in HTTP/1.1, for lanes that copy bytes. `close`: the client connection does not go
     /// on; `version`: the client's, which is told that it does where that is not implied.
-    pub fn write_to(&self, head: &ResponseHead<'_>, version: Version, close: bool, out: &mut Vec<u8>) {
-        let digits = [100, 10, 1].map(|place| b'0' + (head.status / place % 10) as u8);
-        put(out, &[b"HTTP/1.1 ", &digits, b" ", head.reason(), b"\r\n"]);
-        for field in head.fields().filter(|field| !self.drops(field.name)) {
+    pub fn write_to(&self, head: &ResponseHead<'_>, version: Version, close: bool, out: &mut impl BufMut) {
+        put(out, &[b"HTTP/1.1 ", &digits(head.status), b" ", head.reason, b"\r\n"]);
+        for field in head.fields().filter(|field| !self.drops(field)) {
             put(out, &[field.name, b": ", field.value, b"\r\n"]);
         }
         for (name, value) in self.sets() {
@@ -281,11 +281,11 @@ impl ResponseEdits {
         }
         match (close, version) {
             _ if self.status < 200 => {}
-            (true, _) => out.extend_from_slice(b"Connection: close\r\n"),
-            (false, Version::Http10) => out.extend_from_slice(b"Connection: keep-alive\r\n"),
+            (true, _) => out.put_slice(b"Connection: close\r\n"),
+            (false, Version::Http10) => out.put_slice(b"Connection: keep-alive\r\n"),
             (false, Version::Http11) => {}
         }
-        out.extend_from_slice(b"\r\n");
+        out.put_slice(b"\r\n");
     }
 }
 
@@ -320,9 +320,15 @@ fn put_text(text: &mut Text, value: &[u8]) {
     }
 }
 
-fn put(out: &mut Vec<u8>, parts: &[&[u8]]) {
+/// A status as three digits.
+pub(super) fn digits(status: u16) -> [u8; 3] {
+    [100, 10, 1].map(|place| b'0' + (status / place % 10) as u8)
+}
+
+/// Appends all parts.
+pub(super) fn put(out: &mut impl BufMut, parts: &[&[u8]]) {
     for part in parts {
-        out.extend_from_slice(part);
+        out.put_slice(part);
     }
 }
 
@@ -331,12 +337,13 @@ mod tests {
     use super::super::judge::{Method, judge};
     use super::super::response::{Asked, judge_response};
     use super::*;
-    use crate::http1::{Limits, parse, parse_response};
+    use crate::http1::{HeadReader, Limits, ResponseReader};
 
     /// The head that goes upstream, to 10.0.0.7:80, for a client at 192.0.2.1.
     fn sent(head: &str) -> String {
         let head = format!("{head}\r\n\r\n");
-        let head = parse(head.as_bytes(), &Limits::REQUEST).unwrap().unwrap();
+        let mut reader = HeadReader::default();
+        let head = reader.read(head.as_bytes(), &Limits::REQUEST).unwrap().unwrap();
         let facts = judge(&head).unwrap();
         let mut edits = RequestEdits::new(&head, &facts, Some("::ffff:192.0.2.1".parse().unwrap()), Scheme::Http);
         edits.aim(&"10.0.0.9:80".parse().unwrap());
@@ -409,7 +416,8 @@ mod tests {
             assert_eq!(sent(head), want, "{head:?}");
         }
         let unix = "unix:/run/a.sock".parse().unwrap();
-        let head = parse(b"GET / HTTP/1.0\r\n\r\n", &Limits::REQUEST).unwrap().unwrap();
+        let mut reader = HeadReader::default();
+        let head = reader.read(b"GET / HTTP/1.0\r\n\r\n", &Limits::REQUEST).unwrap().unwrap();
         let mut edits = RequestEdits::new(&head, &judge(&head).unwrap(), None, Scheme::Https);
         edits.aim(&unix);
         let sets: Vec<_> = edits.sets().collect();
@@ -433,10 +441,10 @@ mod tests {
     /// What the client sees of an answer.
     fn delivered(answer: &str, method: Method, version: Version) -> String {
         let answer = format!("{answer}\r\n\r\n");
-        let head = parse_response(answer.as_bytes()).unwrap().unwrap();
+        let mut reader = ResponseReader::default();
+        let head = reader.read(answer.as_bytes()).unwrap().unwrap();
         let asked = Asked { method, version, upgrade: true };
-        let fields = head.fields().map(|field| (field.name, field.value));
-        let (_, edits) = judge_response(asked, head.status, fields).unwrap();
+        let (_, edits) = judge_response(asked, head.status, head.fields()).unwrap();
         let mut out = Vec::new();
         edits.write_to(&head, version, edits.close(), &mut out);
         String::from_utf8(out).unwrap()

@@ -30,7 +30,7 @@ use super::limits::{INTERIM_ANSWERS, RETRIES, UNUSED_MAX};
 use super::response::{Asked, judge_response};
 use super::seek::{Ask, Found, find, of_address, route, route_anew, still_eligible};
 use super::steps::{Attempt, Broken, ConnectError, End, Entry, Lent, Next, Record, Replay};
-use crate::http1::{self, Fault, Head, Limits};
+use crate::http1::{Fault, Field, Head};
 use crate::pool::{
     AnswerReason, Candidate, FrontStats, Lease, ListenerId, Pool, PoolId, Published, RequestClass, Settled, Snapshot,
     Tried, Upstream, WaitTicket,
@@ -190,12 +190,11 @@ impl Exchange {
         }
     }
 
-    /// The pool is gone from the newest configuration, which says where the request belongs now: `head` are the bytes of its
-    /// head, as they were given to [`Exchange::begin`].
-    pub fn on_reroute(&mut self, head: &[u8], now: Instant) -> Next {
+    /// The pool is gone from the newest configuration, which says where the request belongs now: `head` is its head, as it
+    /// was given to [`Exchange::begin`].
+    pub fn on_reroute(&mut self, head: Option<Head<'_>>, now: Instant) -> Next {
         let snapshot = self.published.load_full();
-        let parsed = http1::parse(head, &Limits::REQUEST).ok().flatten();
-        let facts = parsed.as_ref().and_then(|head| judge(head).ok());
+        let facts = head.as_ref().and_then(|head| judge(head).ok());
         let routed = facts.and_then(|facts| route_anew(&snapshot, self.listener, &facts));
         let Some(pool) = routed.and_then(|id| snapshot.pool(id)) else {
             return match self.otherwise {
@@ -318,11 +317,11 @@ impl Exchange {
         None
     }
 
-    /// A response head has come, interim or final, given as status and fields (name, value).
+    /// A response head has come, interim or final, given as status and fields.
     pub fn on_response<'a>(
         &mut self,
         status: u16,
-        fields: impl Iterator<Item = (&'a [u8], &'a [u8])> + Clone,
+        fields: impl Iterator<Item = Field<'a>> + Clone,
         now: Instant,
     ) -> Next {
         let since = match self.phase {

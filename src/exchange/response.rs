@@ -18,13 +18,12 @@ pub struct Asked {
     pub upgrade: bool,
 }
 
-/// Judges a response head given as status and fields (name, value).
+/// Judges a response head given as status and fields.
 pub fn judge_response<'a>(
     asked: Asked,
     status: u16,
-    fields: impl Iterator<Item = (&'a [u8], &'a [u8])> + Clone,
+    fields: impl Iterator<Item = Field<'a>> + Clone,
 ) -> Result<(ResponseFraming, ResponseEdits), Fault> {
-    let fields = fields.map(|(name, value)| Field::new(name, value));
     // The tunnel's parser has seen to that already, that of the general lane perhaps: nothing splits an answer.
     if !fields.clone().all(|field| field.name.iter().all(|b| is_token(*b)) && is_value(field.value)) {
         return Err(Fault::Head("a control character in a field"));
@@ -69,7 +68,7 @@ mod tests {
     const GET: Asked = Asked { method: Method::Get, version: Version::Http11, upgrade: false };
 
     fn framing(asked: Asked, status: u16, fields: &[(&str, &str)]) -> Option<ResponseFraming> {
-        let fields = fields.iter().map(|(name, value)| (name.as_bytes(), value.as_bytes()));
+        let fields = fields.iter().map(|(name, value)| Field::new(name.as_bytes(), value.as_bytes()));
         judge_response(asked, status, fields).ok().map(|(framing, _)| framing)
     }
 
@@ -104,7 +103,7 @@ mod tests {
 
     #[test]
     fn a_client_of_http_1_0_sees_no_interim_answer() {
-        let none: [(&[u8], &[u8]); 0] = [];
+        let none: [Field<'_>; 0] = [];
         for (version, status, want) in
             [(Version::Http10, 100, true), (Version::Http10, 200, false), (Version::Http11, 103, false)]
         {

@@ -1,9 +1,5 @@
 //! Field lines: positions of names and values, and the known names. Shared by request heads, response heads and trailers.
 
-use smallvec::SmallVec;
-
-use super::head::{Limits, line_at};
-use super::limits::HEAD_FIELDS;
 use super::{Fault, Reading};
 
 /// One field line.
@@ -106,9 +102,6 @@ pub(super) struct Span {
     folded: bool,
 }
 
-/// The positions of the fields of a request head, in order.
-type Spans = SmallVec<[Span; HEAD_FIELDS]>;
-
 impl Span {
     /// The position of the field in this line, which begins at `start` of its head.
     pub(super) fn of(line: &[u8], start: usize, reading: Reading) -> Result<Span, Fault> {
@@ -149,6 +142,12 @@ impl Span {
         self.folded = false;
     }
 
+    /// The same position where `lead` bytes before the head are gone.
+    pub(super) fn rebase(&mut self, lead: u16) {
+        self.name -= lead;
+        self.value -= lead;
+    }
+
     pub(super) fn is_folded(&self) -> bool {
         self.folded
     }
@@ -160,47 +159,33 @@ impl Span {
     }
 }
 
-fn offset(n: usize) -> Result<u16, Fault> {
+pub(super) fn offset(n: usize) -> Result<u16, Fault> {
     u16::try_from(n).map_err(|_| Fault::HeadBytes(64))
 }
 
-/// The fields of a request head, in order.
-#[derive(Debug, Clone)]
+/// The fields of a head, in order: positions, and the bytes they point into.
+#[derive(Debug, Clone, Copy)]
 pub struct Fields<'a> {
     buf: &'a [u8],
-    spans: Spans,
+    spans: &'a [Span],
 }
 
 impl<'a> Fields<'a> {
-    /// Reads the field lines that begin at `next`, the empty line included, and returns where that ends. `None`: the empty
-    /// line has not arrived.
-    pub(super) fn parse(buf: &'a [u8], mut next: usize, limits: &Limits) -> Result<Option<(Fields<'a>, usize)>, Fault> {
-        let mut spans = Spans::new();
-        while let Some((line, after)) = line_at(buf, next)? {
-            if after > limits.head_bytes.min(1 << 16) {
-                return Err(limits.too_large());
-            }
-            if line.is_empty() {
-                return Ok(Some((Fields { buf, spans }, after)));
-            }
-            if spans.len() == limits.fields {
-                return Err(Fault::HeadFields(limits.fields));
-            }
-            spans.push(Span::of(line, next, Reading::Request)?);
-            next = after;
-        }
-        Ok(None)
+    pub(super) fn over(spans: &'a [Span], buf: &'a [u8]) -> Fields<'a> {
+        Fields { buf, spans }
     }
 
     /// The fields, in order.
-    pub fn iter(&self) -> impl Iterator<Item = Field<'a>> + '_ {
-        self.spans.iter().map(|span| span.field(self.buf))
+    pub fn iter(&self) -> impl Iterator<Item = Field<'a>> + Clone + use<'a> {
+        let Fields { buf, spans } = *self;
+        spans.iter().map(move |span| span.field(buf))
     }
 
     /// The values of every field with this name, in order. `Known::Other` and the other variants that cover several names
     /// return the values of all of them.
-    pub fn all(&self, known: Known) -> impl Iterator<Item = &'a [u8]> + '_ {
-        self.spans.iter().filter(move |span| span.known == known).map(|span| span.field(self.buf).value)
+    pub fn all(&self, known: Known) -> impl Iterator<Item = &'a [u8]> + Clone + use<'a> {
+        let Fields { buf, spans } = *self;
+        spans.iter().filter(move |span| span.known == known).map(move |span| span.field(buf).value)
     }
 
     /// The number of fields.

@@ -3,8 +3,8 @@
 //! Lines end in CRLF only; one empty line before a request is skipped (RFC 9112, 2.2). A head is rejected as soon as its
 //! first invalid line is complete, so that the sender need not wait for a deadline.
 
-use super::fields::{is_token, is_visible};
-use super::{Fault, Fields, limits};
+use super::fields::{Span, is_token, is_visible, offset};
+use super::{Fault, Fields, Reading, limits};
 
 /// Size limits of a head.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -37,8 +37,8 @@ pub enum Version {
     Http11,
 }
 
-/// A complete request head, borrowed from the bytes it was read from.
-#[derive(Debug, Clone)]
+/// A complete request head: a view of the bytes it was read from.
+#[derive(Debug, Clone, Copy)]
 pub struct Head<'a> {
     /// A token without lower-case letters, at most 32 bytes.
     pub method: &'a str,
@@ -52,70 +52,116 @@ pub struct Head<'a> {
     pub len: usize,
 }
 
-/// Reads a request head. `None`: more bytes are needed. Reads from the start each time: use [`HeadReader`] where bytes
-/// arrive piece by piece.
-pub fn parse<'a>(buf: &'a [u8], limits: &Limits) -> Result<Option<Head<'a>>, Fault> {
-    let start = match buf {
-        [b'\r', b'\n', ..] => 2,
-        [b'\r'] | [] => return Ok(None),
-        _ => 0,
-    };
-    let Some((line, next)) = line_at(buf, start)? else {
-        return partial_request_line(&buf[start..], limits).and(too_large(buf, limits)).map(|()| None);
-    };
-    let (method, target, version) = request_line(line, limits)?;
-    let Some((fields, len)) = Fields::parse(buf, next, limits)? else { return too_large(buf, limits).map(|()| None) };
-    Ok(Some(Head { method, target, version, fields, len }))
+/// Reads one request head whose bytes may arrive in pieces, and then keeps the positions of its parts: the head is parsed
+/// once, and can be looked at as long as its bytes are there. Examines every line once.
+#[derive(Debug, Default)]
+pub struct HeadReader {
+    /// Where the incomplete line begins; after the end, the length of the head.
+    next: usize,
+    /// Up to here there is no line end.
+    seen: usize,
+    line: Option<RequestLine>,
+    spans: Vec<Span>,
+    complete: bool,
 }
 
-/// Reads a request head whose bytes arrive in pieces, and reads it again only when a line has ended: the work stays in
-/// proportion to the head even if every byte arrives alone.
-#[derive(Debug, Default, Clone, Copy)]
-pub struct HeadReader {
-    seen: usize,
+/// The positions of the parts of a request line.
+#[derive(Debug, Clone, Copy)]
+struct RequestLine {
+    start: u16,
+    method_len: u16,
+    target_len: u16,
+    version: Version,
 }
 
 impl HeadReader {
-    /// `buf` is everything that has arrived of this head. After a whole head begin with a new reader.
-    pub fn read<'a>(&mut self, buf: &'a [u8], limits: &Limits) -> Result<Option<Head<'a>>, Fault> {
-        // From one byte back: what follows a CR matters.
-        let fresh = &buf[self.seen.saturating_sub(1).min(buf.len())..];
-        // The first bytes are always examined (without a method there may be no line end: a TLS ClientHello), and so are
-        // bytes that may exceed a limit.
-        let worth = self.seen <= limits::METHOD_BYTES + 2
-            || memchr::memchr2(b'\r', b'\n', fresh).is_some()
-            || (self.seen <= limits.target_bytes && buf.len() > limits.target_bytes)
-            || buf.len() >= limits.head_bytes;
-        self.seen = buf.len();
-        if worth { parse(buf, limits) } else { Ok(None) }
+    /// Begins a new head. The room for positions is kept.
+    pub fn reset(&mut self) {
+        let mut spans = std::mem::take(&mut self.spans);
+        spans.clear();
+        *self = HeadReader { spans, ..HeadReader::default() };
+    }
+
+    /// `buf` is everything that has arrived of this head, and perhaps more. `None`: more bytes are needed. After a fault,
+    /// call [`HeadReader::reset`].
+    pub fn read<'a>(&'a mut self, buf: &'a [u8], limits: &Limits) -> Result<Option<Head<'a>>, Fault> {
+        if self.next == 0 {
+            match buf {
+                [b'\r', b'\n', ..] => (self.next, self.seen) = (2, 2),
+                [b'\r'] | [] => return Ok(None),
+                [..] => {}
+            }
+        }
+        while !self.complete {
+            let Some((line, after)) = line_at(buf, self.next, self.seen)? else {
+                self.seen = buf.len();
+                if self.line.is_none() {
+                    partial_request_line(&buf[self.next..], limits)?;
+                }
+                return if buf.len() >= limits.head_bytes { Err(limits.too_large()) } else { Ok(None) };
+            };
+            match self.line {
+                None => self.line = Some(RequestLine::read(line, self.next, limits)?),
+                Some(_) if after > limits.head_bytes.min(1 << 16) => return Err(limits.too_large()),
+                Some(_) if line.is_empty() => self.complete = true,
+                Some(_) if self.spans.len() == limits.fields => return Err(Fault::HeadFields(limits.fields)),
+                Some(_) => self.spans.push(Span::of(line, self.next, Reading::Request)?),
+            }
+            (self.next, self.seen) = (after, after);
+        }
+        Ok(self.head(buf))
+    }
+
+    /// The head that was read; `None` before it is complete. `buf` begins with the bytes it was read from.
+    pub fn head<'a>(&'a self, buf: &'a [u8]) -> Option<Head<'a>> {
+        let RequestLine { start, method_len, target_len, version } = self.line.filter(|_| self.complete)?;
+        let method = usize::from(start)..usize::from(start + method_len);
+        let target = method.end + 1..method.end + 1 + usize::from(target_len);
+        let text = |range: std::ops::Range<usize>| std::str::from_utf8(buf.get(range)?).ok();
+        let fields = Fields::over(&self.spans, buf);
+        Some(Head { method: text(method)?, target: text(target)?, version, fields, len: self.next })
+    }
+
+    /// Forgets the empty line before the head, and returns its length: the caller removes as many bytes from the buffer.
+    pub fn drop_lead(&mut self) -> usize {
+        let Some(line) = &mut self.line else { return 0 };
+        let lead = std::mem::take(&mut line.start);
+        if lead > 0 {
+            self.spans.iter_mut().for_each(|span| span.rebase(lead));
+            self.next -= usize::from(lead);
+        }
+        usize::from(lead)
     }
 }
 
-/// The line that begins at `start`, without its CRLF, and where the next begins. `None`: its end has not arrived.
-pub(super) fn line_at(buf: &[u8], start: usize) -> Result<Option<(&[u8], usize)>, Fault> {
-    let rest = &buf[start..];
-    let Some(end) = memchr::memchr(b'\n', rest) else {
-        // A CR before another byte never becomes a line end.
+impl RequestLine {
+    /// Reads a line that begins at `start` of the buffer.
+    fn read(line: &[u8], start: usize, limits: &Limits) -> Result<RequestLine, Fault> {
+        let (method, target, version) = request_line(line, limits)?;
+        let (method_len, target_len) = (offset(method.len())?, offset(target.len())?);
+        Ok(RequestLine { start: offset(start)?, method_len, target_len, version })
+    }
+}
+
+/// The line that begins at `start`, without its CRLF, and where the next begins. `None`: its end has not arrived; up to
+/// `seen` it is known not to be there.
+fn line_at(buf: &[u8], start: usize, seen: usize) -> Result<Option<(&[u8], usize)>, Fault> {
+    let Some(end) = memchr::memchr(b'\n', &buf[seen..]).map(|at| seen + at) else {
+        // A CR before another byte never becomes a line end. The last byte before may have been one.
+        let rest = &buf[seen.saturating_sub(1).max(start)..];
         return match memchr::memchr(b'\r', rest) {
             Some(at) if at + 1 < rest.len() => Err(Fault::Head("a CR without LF")),
             Some(_) | None => Ok(None),
         };
     };
-    match end.checked_sub(1) {
-        Some(before) if rest[before] == b'\r' => Ok(Some((&rest[..before], start + end + 1))),
-        Some(_) | None => Err(Fault::Head("a line that ends in a bare LF")),
+    match buf[start..end].strip_suffix(b"\r") {
+        Some(line) => Ok(Some((line, end + 1))),
+        None => Err(Fault::Head("a line that ends in a bare LF")),
     }
-}
-
-fn too_large(buf: &[u8], limits: &Limits) -> Result<(), Fault> {
-    if buf.len() >= limits.head_bytes {
-        return Err(limits.too_large());
-    }
-    Ok(())
 }
 
 /// Method, target and version of a request line.
-fn request_line<'a>(line: &'a [u8], limits: &Limits) -> Result<(&'a str, &'a str, Version), Fault> {
+fn request_line<'a>(line: &'a [u8], limits: &Limits) -> Result<(&'a [u8], &'a [u8], Version), Fault> {
     let method = method(line)?;
     let rest = line.get(method.len() + 1..).unwrap_or_default();
     let space = memchr::memchr(b' ', rest);
@@ -127,13 +173,13 @@ fn request_line<'a>(line: &'a [u8], limits: &Limits) -> Result<(&'a str, &'a str
     if target.is_empty() || !is_visible(target) {
         return Err(Fault::Head("a target that is not visible ASCII"));
     }
-    let target = std::str::from_utf8(target).map_err(|_| Fault::Head("a target that is not visible ASCII"))?;
     Ok((method, target, version(&rest[space + 1..])?))
 }
 
 /// Rejects a request line whose end has not arrived, as far as it is known.
 fn partial_request_line(line: &[u8], limits: &Limits) -> Result<(), Fault> {
-    if !line.contains(&b' ') {
+    let start = &line[..line.len().min(limits::METHOD_BYTES + 1)];
+    if !start.contains(&b' ') {
         if line.len() > limits::METHOD_BYTES || !is_method(line.strip_suffix(b"\r").unwrap_or(line)) {
             return Err(Fault::Head("a method that is not a token, too long or lower-case"));
         }
@@ -141,21 +187,20 @@ fn partial_request_line(line: &[u8], limits: &Limits) -> Result<(), Fault> {
     }
     let method = method(line)?;
     let rest = &line[method.len() + 1..];
-    let target = memchr::memchr(b' ', rest).unwrap_or(rest.len());
-    if target > limits.target_bytes {
+    if rest.len() > limits.target_bytes && !rest[..=limits.target_bytes].contains(&b' ') {
         return Err(Fault::TargetTooLong);
     }
     Ok(())
 }
 
-fn method(line: &[u8]) -> Result<&str, Fault> {
+fn method(line: &[u8]) -> Result<&[u8], Fault> {
     let bad = Fault::Head("a method that is not a token, too long or lower-case");
     let end = memchr::memchr(b' ', line).ok_or(bad)?;
     let method = &line[..end];
     if method.is_empty() || method.len() > limits::METHOD_BYTES || !is_method(method) {
         return Err(bad);
     }
-    std::str::from_utf8(method).map_err(|_| bad)
+    Ok(method)
 }
 
 /// Methods are case-sensitive and all registered ones are upper-case; upstreams disagree about `get`.
@@ -192,7 +237,7 @@ mod tests {
     }
 
     fn read(bytes: &[u8]) -> Result<Option<usize>, Refused> {
-        parse(bytes, &Limits::REQUEST).map(|head| head.map(|head| head.len)).map_err(refused)
+        HeadReader::default().read(bytes, &Limits::REQUEST).map(|head| head.map(|head| head.len)).map_err(refused)
     }
 
     fn refused(fault: Fault) -> Refused {
@@ -208,7 +253,8 @@ mod tests {
     #[test]
     fn a_head_is_split_and_the_bytes_after_it_are_left() {
         let bytes = b"\r\nPOST /a?b=c HTTP/1.1\r\nHost: a\r\nX-Empty:\r\nx-pad: \t v w\t \r\n\r\nbody";
-        let head = parse(bytes, &Limits::REQUEST).unwrap().unwrap();
+        let mut reader = HeadReader::default();
+        let head = reader.read(bytes, &Limits::REQUEST).unwrap().unwrap();
         assert_eq!((head.method, head.target, head.version), ("POST", "/a?b=c", super::Version::Http11));
         assert_eq!(head.len, bytes.len() - 4);
         let fields: Vec<_> = head.fields.iter().map(|field| (field.name, field.value)).collect();
@@ -367,7 +413,8 @@ mod tests {
                 prop_assert_eq!(read(&bytes[..end]), Ok(None), "the first {} bytes", end);
             }
             let all = [bytes.as_slice(), &rest].concat();
-            let head = parse(&all, &Limits::REQUEST).map_err(refused).unwrap().expect("it is whole");
+            let mut reader = HeadReader::default();
+            let head = reader.read(&all, &Limits::REQUEST).map_err(refused).unwrap().expect("it is whole");
             let version = if parts.2 == "HTTP/1.1" { super::Version::Http11 } else { super::Version::Http10 };
             prop_assert_eq!((head.method, head.target, head.version), (parts.0, parts.1.as_str(), version));
             prop_assert_eq!(head.len, bytes.len());
@@ -381,7 +428,7 @@ mod tests {
         fn an_accepted_head_is_made_of_its_parts(
             bytes in prop_oneof![changed(), heads(), prop::collection::vec(any::<u8>(), 0..300)]
         ) {
-            if let Ok(Some(head)) = parse(&bytes, &Limits::REQUEST) {
+            if let Ok(Some(head)) = HeadReader::default().read(&bytes, &Limits::REQUEST) {
                 let text = bytes[..head.len].strip_prefix(b"\r\n").unwrap_or(&bytes[..head.len]);
                 let mut lines = text.split(|b| *b == b'\n').map(|line| line.strip_suffix(b"\r").expect("it ends in CRLF"));
                 let first = lines.next().unwrap_or_default();
@@ -407,7 +454,8 @@ mod tests {
                     break;
                 }
             }
-            let whole = parse(&bytes, &Limits::REQUEST).map(|head| head.map(|head| head.len));
+            let mut reader = HeadReader::default();
+            let whole = reader.read(&bytes, &Limits::REQUEST).map(|head| head.map(|head| head.len));
             match (pieces, whole) {
                 (Err(first), Err(all)) => prop_assert_eq!(refused(first), refused(all)),
                 (pieces, whole) => prop_assert_eq!(pieces, whole),

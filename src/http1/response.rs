@@ -3,18 +3,16 @@
 //!
 //! An invalid line is rejected as soon as it has arrived. The result does not depend on the pieces.
 
-use std::borrow::Cow;
-
 use super::fields::{Span, is_space, is_value};
 use super::head::{Version, version};
 use super::limits::{RESPONSE_HEAD_BYTES, RESPONSE_HEAD_FIELDS};
-use super::{Fault, Field, Reading};
+use super::{Fault, Field, Fields, Reading};
 
 const PREFIX: &[u8] = b"HTTP/1.";
 const TOO_LARGE: Fault = Fault::HeadBytes(RESPONSE_HEAD_BYTES >> 10);
 
-/// A complete response head in canonical form.
-#[derive(Debug, Clone)]
+/// A complete response head in canonical form: a view of the bytes it was read from.
+#[derive(Debug, Clone, Copy)]
 pub struct ResponseHead<'a> {
     /// The upstream's version.
     pub version: Version,
@@ -22,27 +20,16 @@ pub struct ResponseHead<'a> {
     pub status: u16,
     /// Bytes of the head as received, with the empty lines before it and the one after it.
     pub len: usize,
-    /// Owned where folds were removed.
-    bytes: Cow<'a, [u8]>,
-    reason: (usize, usize),
-    spans: Vec<Span>,
-}
-
-impl ResponseHead<'_> {
     /// The reason phrase; may be empty, may have bytes over 0x7f.
-    pub fn reason(&self) -> &[u8] {
-        &self.bytes[self.reason.0..self.reason.1]
-    }
-
-    /// The fields, in order.
-    pub fn fields(&self) -> impl Iterator<Item = Field<'_>> + Clone {
-        self.spans.iter().map(|span| span.field(&self.bytes))
-    }
+    pub reason: &'a [u8],
+    fields: Fields<'a>,
 }
 
-/// Reads a response head from its start. `None`: more bytes are needed.
-pub fn parse_response(buf: &[u8]) -> Result<Option<ResponseHead<'_>>, Fault> {
-    ResponseReader::default().read(buf)
+impl<'a> ResponseHead<'a> {
+    /// The fields, in order.
+    pub fn fields(&self) -> impl Iterator<Item = Field<'a>> + Clone + use<'a> {
+        self.fields.iter()
+    }
 }
 
 /// The bytes of this head when it is forwarded, or a fault if that, or the number of its fields, is over the limit. For
@@ -58,17 +45,20 @@ pub fn check_size<'a>(reason: &[u8], fields: impl Iterator<Item = (&'a [u8], &'a
     if bytes > RESPONSE_HEAD_BYTES { Err(TOO_LARGE) } else { Ok(bytes) }
 }
 
-/// Reads one response head whose bytes arrive in pieces. Examines every line once: the work stays in proportion to the
-/// head.
+/// Reads one response head whose bytes arrive in pieces, and then keeps the positions of its parts, as
+/// [`super::HeadReader`] does. Examines every line once: the work stays in proportion to the head.
 #[derive(Debug, Default)]
 pub struct ResponseReader {
-    /// Where the incomplete line begins.
+    /// Where the incomplete line begins; after the end, the length of the head.
     next: usize,
     /// Up to here there is no line end.
     seen: usize,
     status_line: Option<StatusLine>,
     /// On the heap: thousands of readers may wait for their first byte.
     spans: Vec<Span>,
+    /// The head without its folds, where it has any; otherwise empty.
+    flat: Vec<u8>,
+    complete: bool,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -79,10 +69,17 @@ struct StatusLine {
 }
 
 impl ResponseReader {
-    /// `buf` is everything that has arrived of this head, and perhaps more. After a complete head or a fault, use a new
-    /// reader.
-    pub fn read<'a>(&mut self, buf: &'a [u8]) -> Result<Option<ResponseHead<'a>>, Fault> {
-        loop {
+    /// Begins a new head. The room for positions is kept.
+    pub fn reset(&mut self) {
+        let mut spans = std::mem::take(&mut self.spans);
+        spans.clear();
+        *self = ResponseReader { spans, ..ResponseReader::default() };
+    }
+
+    /// `buf` is everything that has arrived of this head, and perhaps more. `None`: more bytes are needed. After a fault,
+    /// call [`ResponseReader::reset`].
+    pub fn read<'a>(&'a mut self, buf: &'a [u8]) -> Result<Option<ResponseHead<'a>>, Fault> {
+        while !self.complete {
             if self.status_line.is_none() {
                 check_start(&buf[self.next..])?;
             }
@@ -104,7 +101,7 @@ impl ResponseReader {
                 // Before the status line (RFC 9112, 2.2). Pingora skips any number of them.
                 ([], None) => {}
                 (_, None) => self.status_line = Some(StatusLine::read(line, start)?),
-                ([], Some(status_line)) => return self.finish(status_line, buf).map(Some),
+                ([], Some(_)) => self.finish(buf)?,
                 ([first, ..], Some(_)) if is_space(*first) => self.fold(line, start)?,
                 (_, Some(_)) if self.spans.len() == RESPONSE_HEAD_FIELDS => {
                     return Err(Fault::HeadFields(RESPONSE_HEAD_FIELDS));
@@ -119,6 +116,15 @@ impl ResponseReader {
                 }
             }
         }
+        Ok(self.head(buf))
+    }
+
+    /// The head that was read; `None` before it is complete. `buf` begins with the bytes it was read from.
+    pub fn head<'a>(&'a self, buf: &'a [u8]) -> Option<ResponseHead<'a>> {
+        let StatusLine { version, status, reason } = self.status_line.filter(|_| self.complete)?;
+        let bytes = if self.flat.is_empty() { buf.get(..self.next)? } else { &self.flat };
+        let fields = Fields::over(&self.spans, bytes);
+        Some(ResponseHead { version, status, len: self.next, reason: bytes.get(reason.0..reason.1)?, fields })
     }
 
     /// Where the first unread line begins: the one after the invalid line, or the incomplete one.
@@ -135,17 +141,16 @@ impl ResponseReader {
         span.fold(start + line.len())
     }
 
-    fn finish<'a>(&mut self, status_line: StatusLine, buf: &'a [u8]) -> Result<ResponseHead<'a>, Fault> {
-        let (len, mut spans) = (self.next, std::mem::take(&mut self.spans));
-        let mut bytes = Cow::Borrowed(&buf[..len]);
-        if spans.iter().any(Span::is_folded) {
-            let flat = bytes.to_mut();
+    fn finish(&mut self, buf: &[u8]) -> Result<(), Fault> {
+        self.complete = true;
+        if self.spans.iter().any(Span::is_folded) {
+            self.flat = buf[..self.next].to_vec();
+            let ResponseReader { spans, flat, .. } = self;
             spans.iter_mut().for_each(|span| span.unfold(flat));
         }
-        let StatusLine { version, status, reason } = status_line;
-        let head = ResponseHead { version, status, len, bytes, reason, spans };
-        check_size(head.reason(), head.fields().map(|field| (field.name, field.value)))?;
-        Ok(head)
+        let head = self.head(buf).expect("it is complete");
+        check_size(head.reason, head.fields().map(|field| (field.name, field.value)))?;
+        Ok(())
     }
 }
 

@@ -20,7 +20,7 @@ use super::tls::close;
 use crate::http1::fields::list;
 use crate::http1::framing::switches_to_websocket;
 use crate::http1::limits::INTERIM_ANSWERS;
-use crate::http1::{self, ResponseHead, parse_response};
+use crate::http1::{self, ResponseHead, ResponseReader};
 use crate::model::Trace;
 use crate::model::policy::secrets;
 use crate::model::policy::{Expect, HeaderText, HttpProbe, StatusRule, WebsocketProbe};
@@ -177,7 +177,8 @@ fn check_switch<'h, 'p>(
 ) -> Result<&'h [u8], Flaw<'p>> {
     let mut rest = received;
     for _ in 0..=INTERIM_ANSWERS {
-        let Ok(Some(head)) = parse_response(rest) else { break };
+        let mut reader = ResponseReader::default();
+        let Ok(Some(head)) = reader.read(rest) else { break };
         let (bytes, after) = rest.split_at(head.len);
         if head.status == 101 {
             let shown = masked(bytes, probe);

@@ -22,7 +22,7 @@ use tokio::time::Sleep;
 use super::ended::Ended;
 use super::listen::ClientStream;
 use crate::exchange::{Framing, Refusal, limits};
-use crate::http1::{Chunked, Reading};
+use crate::http1::{Chunked, Fault, Head, HeadReader, Limits, Reading};
 use crate::pool::AnswerReason;
 
 /// Writes gathered before they are sent.
@@ -47,6 +47,8 @@ const READ_ROOM: usize = 4 * 1024;
 pub struct Client {
     io: ClientIo,
     pub(super) read: BytesMut,
+    /// The positions of the head at the front of `read`.
+    head: HeadReader,
     write: BytesMut,
     /// Runs while a write waits for a client that does not read.
     stalled: Option<Pin<Box<Sleep>>>,
@@ -116,6 +118,7 @@ impl Client {
         Client {
             io,
             read: BytesMut::with_capacity(READ_ROOM),
+            head: HeadReader::default(),
             write: BytesMut::new(),
             stalled: None,
             idle: None,
@@ -127,9 +130,21 @@ impl Client {
         }
     }
 
-    /// A request begins: its head of `head` bytes is at the front of what was read. `expects`: its client waits for 100
-    /// before it sends the body.
-    pub fn begin(&mut self, head: usize, framing: Framing, expects: bool) {
+    /// Waits for the next head from here on.
+    pub fn await_head(&mut self) {
+        self.head.reset();
+    }
+
+    /// The head at the front of what was read; `None` while it is not whole.
+    pub fn read_head(&mut self) -> Result<Option<Head<'_>>, Fault> {
+        self.head.read(&self.read, &Limits::REQUEST)
+    }
+
+    /// The request of the head that was read begins. `expects`: its client waits for 100 before it sends the body.
+    pub fn begin(&mut self, framing: Framing, expects: bool) {
+        // The empty line that may stand before a request is nobody's.
+        self.read.advance(self.head.drop_lead());
+        let head = self.head.head(&self.read).map_or(0, |head| head.len);
         let body = match framing {
             Framing::None => Body::Length(0),
             Framing::Length(length) => Body::Length(length),
@@ -146,9 +161,9 @@ impl Client {
         }
     }
 
-    /// The bytes of the head that begin a request, until it is passed over or handed out.
-    pub fn head(&self) -> &[u8] {
-        &self.read[..self.pass.head]
+    /// The head of the request under way, until it is passed over or handed out.
+    pub fn head(&self) -> Option<Head<'_>> {
+        self.head.head(&self.read).filter(|head| head.len == self.pass.head)
     }
 
     /// Passes over the head.

@@ -11,7 +11,6 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use bytes::Buf;
 use pingora_core::apps::HttpServerApp;
 use pingora_core::protocols::http::ServerSession;
 use pingora_proxy::HttpProxy;
@@ -28,7 +27,7 @@ use crate::exchange::{
     Broken, End, Entry, Exchange, Facts, Framing, Leftover, Method, Next, OwnAnswer, Refusal, Replay, Scheme, judge,
     limits,
 };
-use crate::http1::{HeadReader, Limits, Version};
+use crate::http1::Version;
 use crate::pool::{AnswerReason, FrontStats, ListenerId, Published};
 
 /// For how long a closing connection takes what the client was still sending, so that it reads our answer before it sees
@@ -139,7 +138,7 @@ pub async fn serve(front: Arc<Front>, stream: ClientStream, listener: ListenerId
 impl Connection {
     /// Waits for a head. A stop shortens the wait for its first bytes, and never cuts off who has sent some.
     async fn hear(&mut self, client: &mut Client, first: bool) -> Heard {
-        let mut reader = HeadReader::default();
+        client.await_head();
         let mut started = has_begun(&client.read);
         let mut stopping = false;
         let patience = if first || started { limits::HEADER_TIMEOUT } else { limits::KEEP_ALIVE };
@@ -147,7 +146,7 @@ impl Connection {
         tokio::pin!(deadline);
         loop {
             if started {
-                match self.try_begin(client, &mut reader) {
+                match self.try_begin(client) {
                     Ok(Some((request, exchange, next))) => return Heard::Request(request, exchange, next),
                     Ok(None) => {}
                     Err(refusal) => return Heard::Refused(refusal),
@@ -187,24 +186,15 @@ impl Connection {
     }
 
     /// Judges the head at the front of the buffer and begins its exchange; `None` while it is not whole.
-    fn try_begin(
-        &self,
-        client: &mut Client,
-        reader: &mut HeadReader,
-    ) -> Result<Option<(Request, Exchange, Next)>, Refusal> {
-        let Some(head) = reader.read(&client.read, &Limits::REQUEST)? else { return Ok(None) };
+    fn try_begin(&self, client: &mut Client) -> Result<Option<(Request, Exchange, Next)>, Refusal> {
+        let Some(head) = client.read_head()? else { return Ok(None) };
         let facts = judge(&head)?;
         let entry =
             Entry { listener: self.listener, client: self.address, scheme: Scheme::Http, stats: &self.front.stats };
         let rng = fastrand::Rng::new();
         let (exchange, next) = Exchange::begin(&self.front.published, entry, &head, &facts, Instant::now(), rng);
-        let (request, mut len) = (Request::new(&facts), head.len);
-        // The empty line that may stand before a request is nobody's.
-        if client.read.starts_with(b"\r\n") {
-            client.read.advance(2);
-            len -= 2;
-        }
-        client.begin(len, request.framing, request.expects);
+        let request = Request::new(&facts);
+        client.begin(request.framing, request.expects);
         Ok(Some((request, exchange, next)))
     }
 

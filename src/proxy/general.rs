@@ -28,7 +28,7 @@ use super::desk::{Desk, Outcome, Work};
 use super::guard::Guard;
 use super::verdict;
 use crate::exchange::{Broken, ConnectError, Exchange, Lent, Next, Refusal, Replay, ResponseEdits, limits};
-use crate::http1::{ResponseFraming, Version, response};
+use crate::http1::{Field, HeadReader, Limits, ResponseFraming, Version, response};
 
 /// The exchange has decided already what becomes of the request.
 const DECIDED: ErrorType = ErrorType::Custom("decided");
@@ -71,7 +71,12 @@ impl Ctx {
     /// What follows a failure: true to try again, perhaps after a wait. Otherwise the outcome is noted.
     fn follow(&mut self, session: &Session, next: Next) -> bool {
         let next = match (next, &mut self.work) {
-            (Next::Reroute, Some(work)) => work.exchange.on_reroute(&head_of(session), Instant::now()),
+            (Next::Reroute, Some(work)) => {
+                // The client's buffer has given the head to pingora, which keeps its bytes.
+                let (mut reader, bytes) = (HeadReader::default(), head_of(session));
+                let head = reader.read(&bytes, &Limits::REQUEST).ok().flatten();
+                work.exchange.on_reroute(head, Instant::now())
+            }
             (next, _) => next,
         };
         let outcome = match next {
@@ -238,7 +243,7 @@ impl ProxyHttp for General {
     ) -> Result<()> {
         let (_, work) = ctx.parts()?;
         let edits = work.exchange.request_edits();
-        for name in &names(&upstream.headers, |name| edits.drops(name)) {
+        for name in &names(&upstream.headers, |field| edits.drops(field)) {
             upstream.remove_header(name);
         }
         for (name, value) in edits.sets() {
@@ -421,10 +426,10 @@ impl ProxyHttp for General {
 
 /// Shows the exchange a response head. Pingora has read it within bounds of its own, which are wider than ours.
 fn on_response(exchange: &mut Exchange, response: &ResponseHeader, now: Instant) -> Next {
-    let fields = response.headers.iter().map(|(name, value)| (name.as_str().as_bytes(), value.as_bytes()));
-    let fields: SmallVec<[(&[u8], &[u8]); 32]> = fields.collect();
+    let fields = response.headers.iter().map(|(name, value)| Field::new(name.as_str().as_bytes(), value.as_bytes()));
+    let fields: SmallVec<[Field<'_>; 32]> = fields.collect();
     let reason = response.get_reason_phrase().unwrap_or_default().as_bytes();
-    if let Err(fault) = response::check_size(reason, fields.iter().copied()) {
+    if let Err(fault) = response::check_size(reason, fields.iter().map(|field| (field.name, field.value))) {
         return exchange.on_broken(Broken::BadResponse(fault), Replay::Gone, now);
     }
     exchange.on_response(response.status.as_u16(), fields.iter().copied(), now)
@@ -442,7 +447,7 @@ fn keeps(response: &ResponseHeader) -> bool {
 }
 
 fn edit(response: &mut ResponseHeader, edits: &ResponseEdits) -> Result<()> {
-    for name in &names(&response.headers, |name| edits.drops(name)) {
+    for name in &names(&response.headers, |field| edits.drops(field)) {
         response.remove_header(name);
     }
     for (name, value) in edits.sets() {
@@ -452,8 +457,8 @@ fn edit(response: &mut ResponseHeader, edits: &ResponseEdits) -> Result<()> {
 }
 
 /// The names that are to be dropped; usually none or few.
-fn names(fields: &http::HeaderMap, drops: impl Fn(&[u8]) -> bool) -> SmallVec<[HeaderName; 4]> {
-    fields.keys().filter(|name| drops(name.as_str().as_bytes())).cloned().collect()
+fn names(fields: &http::HeaderMap, drops: impl Fn(&Field<'_>) -> bool) -> SmallVec<[HeaderName; 4]> {
+    fields.keys().filter(|name| drops(&Field::new(name.as_str().as_bytes(), b""))).cloned().collect()
 }
 
 fn how_it_broke(error: &Error) -> Broken {

@@ -20,10 +20,7 @@ use super::client::Client;
 use super::connect::{UpstreamIo, dial};
 use super::ended::Ended;
 use crate::exchange::{Attempt, Broken, End, Exchange, Lent, Next, Replay, ResponseEdits, limits};
-use crate::http1::{
-    Chunked, Fault, Limits, Reading, ResponseFraming, ResponseHead, ResponseReader, Step as Chunk, Version, parse,
-    parse_response,
-};
+use crate::http1::{Chunked, Fault, Reading, ResponseFraming, ResponseHead, ResponseReader, Step as Chunk, Version};
 
 /// Bytes under way in one direction of a tunnel.
 const DIRECTION_BYTES: usize = 16 * 1024;
@@ -140,11 +137,11 @@ impl Upgrade {
         }
         let deadline = Instant::now() + limits::FIRST_BYTE;
         let mut buf = BytesMut::with_capacity(4 * 1024);
+        let mut reader = ResponseReader::default();
         loop {
-            self.next_head(&mut upstream, &mut buf, deadline).await?;
-            let head = parse_response(&buf).ok().flatten().expect("`next_head` has read it before");
-            let fields = head.fields().map(|field| (field.name, field.value));
-            let next = self.exchange.on_response(head.status, fields, Instant::now());
+            reader.reset();
+            let head = self.next_head(&mut upstream, &mut reader, &mut buf, deadline).await?;
+            let next = self.exchange.on_response(head.status, head.fields(), Instant::now());
             let Next::Forward(edits, framing) = next else { return Err(Step::Next(next)) };
             let (status, len) = (head.status, head.len);
             self.forward_head(&edits, &head).await?;
@@ -157,17 +154,17 @@ impl Upgrade {
     }
 
     /// Reads until a whole head is at the front of `buf`, or what can never become one.
-    async fn next_head(
+    async fn next_head<'b>(
         &mut self,
         upstream: &mut UpstreamIo,
-        buf: &mut BytesMut,
+        reader: &'b mut ResponseReader,
+        buf: &'b mut BytesMut,
         deadline: Instant,
-    ) -> Result<(), Step> {
-        let mut reader = ResponseReader::default();
+    ) -> Result<ResponseHead<'b>, Step> {
         loop {
             match reader.read(buf) {
                 Ok(None) => {}
-                Ok(Some(_)) => return Ok(()),
+                Ok(Some(_)) => return Ok(reader.head(buf).expect("it is complete")),
                 Err(fault) => return Err(self.broken(Broken::BadResponse(fault))),
             }
             let read = tokio::select! {
@@ -197,9 +194,8 @@ impl Upgrade {
     }
 
     fn request_head(&self) -> Vec<u8> {
-        let bytes = self.client.head();
-        let head = parse(bytes, &Limits::REQUEST).ok().flatten().expect("the front has read this head before");
-        let mut out = Vec::with_capacity(bytes.len() + 256);
+        let head = self.client.head().expect("the front has read it, and nothing has taken it");
+        let mut out = Vec::with_capacity(head.len + 256);
         self.exchange.request_edits().write_to(&head, &mut out);
         out
     }

@@ -3,7 +3,7 @@
 use pingora_core::{Error, ErrorType};
 
 use crate::http1::limits::RESPONSE_HEAD_BYTES;
-use crate::http1::{Fault, NOT_ONE_LENGTH, parse_response};
+use crate::http1::{Fault, NOT_ONE_LENGTH, ResponseReader};
 
 /// For an answer that our own reader would have taken, or of which pingora does not say enough.
 const UNKNOWN: Fault = Fault::Head("not what HTTP/1.1 allows");
@@ -39,12 +39,13 @@ pub(super) fn fault_of(error: &Error) -> Option<Fault> {
 
 /// What our own reader says of a head that pingora has refused.
 fn head_fault(mut head: Vec<u8>) -> Fault {
-    if let Err(fault) = parse_response(&head) {
+    let fault_of = |head: &[u8]| ResponseReader::default().read(head).err();
+    if let Some(fault) = fault_of(&head) {
         return fault;
     }
     // Pingora does not wait for the end of a line.
     head.push(b'\n');
-    parse_response(&head).err().unwrap_or(UNKNOWN)
+    fault_of(&head).unwrap_or(UNKNOWN)
 }
 
 /// The bytes that [`slice::escape_ascii`] wrote so.

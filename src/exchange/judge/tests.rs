@@ -3,7 +3,7 @@
 use proptest::prelude::*;
 
 use super::*;
-use crate::http1::{Limits, parse};
+use crate::http1::{HeadReader, Limits};
 use AnswerReason::{Expectation, Malformed, NotImplemented};
 
 /// Judges a request line and fields in HTTP/1.1 with `Host: a`.
@@ -13,8 +13,9 @@ fn refusal(fields: &str) -> Option<AnswerReason> {
 
 /// Parses and judges; `f` of the facts.
 fn with<T>(head: &str, f: impl FnOnce(Facts<'_>) -> T) -> Result<T, AnswerReason> {
-    let head =
-        parse(head.as_bytes(), &Limits::REQUEST).map_err(|fault| Refusal::from(fault).reason)?.expect("a whole head");
+    let mut reader = HeadReader::default();
+    let head = reader.read(head.as_bytes(), &Limits::REQUEST).map_err(|fault| Refusal::from(fault).reason)?;
+    let head = head.expect("a whole head");
     judge(&head).map(f).map_err(|refusal| refusal.reason)
 }
 

@@ -10,6 +10,7 @@ use tokio::sync::mpsc;
 use super::super::judge::judge;
 use super::super::steps::Scheme;
 use super::*;
+use crate::http1::{HeadReader, Limits};
 use crate::model::policy::{Balance, HostPattern, PathPattern, RoutePolicy};
 use crate::model::{Name, Weight};
 use crate::pool::{Hints, ListenerEntry, ListenerId, Otherwise, PoolShared, Rules, Service, Tier, UpstreamId, View};
@@ -79,7 +80,8 @@ impl World {
 
     fn begin(&self, request: &str) -> (Exchange, Next) {
         let bytes = bytes(request);
-        let head = http1::parse(&bytes, &Limits::REQUEST).unwrap().expect("a whole head");
+        let mut reader = HeadReader::default();
+        let head = reader.read(&bytes, &Limits::REQUEST).unwrap().expect("a whole head");
         let facts = judge(&head).unwrap();
         let client = Some("192.0.2.1".parse().unwrap());
         let entry = Entry { listener: ListenerId(0), client, scheme: Scheme::Http, stats: &self.stats };
@@ -115,8 +117,15 @@ enum Event {
     BadChunk,
 }
 
+/// Routes it anew, as a lane does that has kept the head.
+fn reroute(exchange: &mut Exchange, request: &str, now: Instant) -> Next {
+    let (mut reader, bytes) = (HeadReader::default(), bytes(request));
+    let head = reader.read(&bytes, &Limits::REQUEST).unwrap();
+    exchange.on_reroute(head, now)
+}
+
 fn feed(exchange: &mut Exchange, event: Event, now: Instant) -> Option<Next> {
-    let none: [(&[u8], &[u8]); 0] = [];
+    let none: [Field<'_>; 0] = [];
     Some(match event {
         Refused => exchange.on_connect_failed(ConnectError::Refused, now),
         ConnectTimeout => exchange.on_connect_failed(ConnectError::TimedOut, now),
@@ -349,7 +358,7 @@ async fn a_retry_goes_through_the_newest_snapshot() {
     let old = world.nth(0);
     world.publish(vec![None]);
     assert_eq!(word(&exchange.on_connect_failed(ConnectError::Refused, world.now)), "reroute");
-    assert_eq!(word(&exchange.on_reroute(&bytes(GET), world.now)), "502 connect_failed");
+    assert_eq!(word(&reroute(&mut exchange, GET, world.now)), "502 connect_failed");
     // The pool has a new view in a new snapshot: only that is picked from.
     world.publish(vec![Some(old.clone())]);
     let mut exchange = first(&world);
@@ -426,7 +435,7 @@ async fn a_listener_that_is_gone_closes_its_connections() {
 async fn every_end_is_counted_once() {
     let count = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
     let class = |pool: &Arc<Pool>, class: RequestClass| count(&pool.shared.stats.requests[class as usize]);
-    let none: [(&[u8], &[u8]); 0] = [];
+    let none: [Field<'_>; 0] = [];
     let world = World::new(&[Given(Service::Open, 2, 0)]);
     let pool = world.nth(0);
     let later = world.now + Duration::from_millis(40);
@@ -466,7 +475,7 @@ async fn a_tunnel_is_counted_when_it_opens_and_not_again() {
     let world = World::new(&[Given(Service::Open, 1, 0)]);
     let (mut exchange, _) = world.begin(SOCKET);
     assert!(exchange.on_connected(Lent::Fresh, world.now).is_none());
-    let fields: [(&[u8], &[u8]); 2] = [(b"Connection", b"Upgrade"), (b"Upgrade", b"websocket")];
+    let fields = [Field::new(b"Connection", b"Upgrade"), Field::new(b"Upgrade", b"websocket")];
     assert_eq!(word(&exchange.on_response(101, fields.into_iter(), world.now)), "forward");
     let pool = world.nth(0);
     let opened = |pool: &Pool| pool.shared.stats.requests[RequestClass::Informational as usize].load(Ordering::Relaxed);
@@ -482,7 +491,7 @@ async fn an_upstream_that_only_promises_is_cut_short() {
     let world = World::new(&[Given(Service::Open, 1, 0)]);
     let (mut exchange, _) = world.begin(GET);
     assert!(exchange.on_connected(Lent::Fresh, world.now).is_none());
-    let none: [(&[u8], &[u8]); 0] = [];
+    let none: [Field<'_>; 0] = [];
     let steps: Vec<_> = (0..17).map(|_| word(&exchange.on_response(103, none.into_iter(), world.now))).collect();
     assert!(steps[..16].iter().all(|step| step == "forward"));
     assert_eq!(steps[16], "502 bad_response");

@@ -10,11 +10,11 @@ type Read = Result<Option<(u16, String, Vec<(String, String)>, usize)>, String>;
 fn shown(head: ResponseHead<'_>) -> (u16, String, Vec<(String, String)>, usize) {
     let text = |bytes: &[u8]| bytes.escape_ascii().to_string();
     let fields = head.fields().map(|field| (text(field.name), text(field.value))).collect();
-    (head.status, text(head.reason()), fields, head.len)
+    (head.status, text(head.reason), fields, head.len)
 }
 
 fn read(bytes: &[u8]) -> Read {
-    parse_response(bytes).map(|head| head.map(shown)).map_err(|fault| fault.to_string())
+    ResponseReader::default().read(bytes).map(|head| head.map(shown)).map_err(|fault| fault.to_string())
 }
 
 /// As [`read`], with bytes that arrive in pieces of these lengths.

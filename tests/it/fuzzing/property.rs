@@ -29,7 +29,8 @@ pub fn holds_in_pieces(bytes: &[u8], cuts: &[usize]) {
 
 /// The fields of a request are read strictly: put into a request, the canonical head of an answer must pass.
 fn has_a_canonical_head(bytes: &[u8]) {
-    let Ok(Some(head)) = http1::parse_response(bytes) else { return };
+    let mut reader = http1::ResponseReader::default();
+    let Ok(Some(head)) = reader.read(bytes) else { return };
     let (mut fields, mut size) = (Vec::new(), 0);
     for field in head.fields() {
         size += 1;
@@ -40,7 +41,8 @@ fn has_a_canonical_head(bytes: &[u8]) {
     if request.len() > limits.head_bytes {
         return;
     }
-    let strict = http1::parse(&request, &limits);
+    let mut reader = http1::HeadReader::default();
+    let strict = reader.read(&request, &limits);
     let strict = strict.unwrap_or_else(|fault| panic!("{fault}: {}", bytes.escape_ascii())).expect("it is whole");
     let pairs = |(name, value): (&[u8], &[u8])| (name.to_vec(), value.to_vec());
     let ours: Vec<_> = head.fields().map(|field| pairs((field.name, field.value))).collect();

@@ -222,7 +222,7 @@ async fn who_has_lost_its_pool_goes_where_the_newest_configuration_says() {
         world.published.store(Arc::new(snapshot));
         assert_eq!(word(&lose(&mut exchange, world.now)), "reroute");
         assert_eq!(old.shared.waiting(), 0, "its place there is given back");
-        let next = exchange.on_reroute(&bytes(GET), world.now);
+        let next = reroute(&mut exchange, GET, world.now);
         assert_eq!(word(&next), want, "{routed} {after:?}");
         match next {
             Next::Attempt(attempt) => assert_eq!(attempt.upstream.pool.as_str(), "p1"),
@@ -253,7 +253,7 @@ async fn who_waits_is_woken_when_its_pool_goes_and_waits_no_longer_than_was_said
     tokio::join!(exchange.wait(until), reload);
     assert_eq!(Instant::now(), until - Duration::from_secs(2));
     assert_eq!(word(&exchange.on_wake(Instant::now())), "reroute");
-    let next = exchange.on_reroute(&bytes(GET), Instant::now());
+    let next = reroute(&mut exchange, GET, Instant::now());
     assert!(matches!(next, Next::Wait { until: at } if at == until), "{next:?}");
     exchange.wait(until).await;
     assert_eq!(word(&exchange.on_wake(Instant::now())), "503 none_eligible after 30");
@@ -282,11 +282,11 @@ async fn an_upstream_that_has_failed_is_known_by_its_address_in_the_pool_that_ta
             // Only lost, and not failed: under its new number it may be picked, and so may the other.
             exchange.upstream().expect("under way").connections.begin_epoch();
             assert_eq!(find(&mut exchange, Finds::GaveUp, world.now), "reroute");
-            assert_eq!(word(&exchange.on_reroute(&bytes(GET), world.now)), "attempt");
+            assert_eq!(word(&reroute(&mut exchange, GET, world.now)), "attempt");
             continue;
         }
         assert_eq!(word(&exchange.on_connect_failed(ConnectError::Refused, world.now)), "reroute");
-        assert_eq!(word(&exchange.on_reroute(&bytes(GET), world.now)), "attempt");
+        assert_eq!(word(&reroute(&mut exchange, GET, world.now)), "attempt");
         assert_ne!(exchange.upstream().expect("under way").address, failed);
     }
 }
@@ -476,7 +476,7 @@ async fn a_pool_that_went_and_came_back_under_its_name_is_another_one() {
             _ => exchange.on_connect_failed(ConnectError::Refused, world.now),
         };
         assert_eq!(word(&next), "reroute");
-        let Next::Attempt(attempt) = exchange.on_reroute(&bytes(GET), world.now) else { panic!("an attempt") };
+        let Next::Attempt(attempt) = reroute(&mut exchange, GET, world.now) else { panic!("an attempt") };
         assert_eq!(attempt.upstream.pool.as_str(), "p1");
     }
 }
