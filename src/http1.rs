@@ -7,6 +7,7 @@
 //!
 //! No I/O, no clock, and no knowledge of what a message is for.
 
+pub mod body;
 pub mod chunked;
 pub mod fault;
 pub mod fields;
@@ -15,7 +16,8 @@ pub mod head;
 pub mod limits;
 pub mod response;
 
-pub use chunked::{Chunked, Progress, Step};
+pub use body::Body;
+pub use chunked::{Chunked, Step};
 pub use fault::Fault;
 pub use fields::{Field, Fields, Known};
 pub use framing::{NOT_ONE_LENGTH, ResponseFraming};

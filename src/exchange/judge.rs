@@ -11,7 +11,7 @@ use super::limits::DRAIN_BYTES;
 use super::target::Target;
 use crate::http1::fields::{is_token, list};
 use crate::http1::framing::{content_length, transfer_coding};
-use crate::http1::{Field, Head, Known, Version};
+use crate::http1::{Body, Chunked, Field, Head, Known, Reading, Version};
 use crate::pool::AnswerReason;
 
 /// What a good head says.
@@ -112,6 +112,15 @@ impl Facts<'_> {
 }
 
 impl Framing {
+    /// The body that is framed so, before its first byte.
+    pub fn body(self) -> Body {
+        match self {
+            Framing::None => Body::NONE,
+            Framing::Length(length) => Body::length(length),
+            Framing::Chunked => Body::Chunked(Chunked::new(Reading::Request)),
+        }
+    }
+
     /// As [`Facts::leftover`], for who has no head any more. `expects`: the client waits for 100 before it sends its body.
     pub fn leftover(self, expects: bool, read: u64) -> Leftover {
         match self {

@@ -35,15 +35,6 @@ pub struct Chunked {
     line: Vec<u8>,
 }
 
-/// What one call found.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Progress {
-    /// Bytes that belong to the body; fewer than the input only where the body ended.
-    pub consumed: usize,
-    /// Whether the body has ended.
-    pub done: bool,
-}
-
 /// The next thing in a body.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Step<'i> {
@@ -122,13 +113,6 @@ impl Chunked {
             }
         }
         Ok(if self.is_done() { Step::End } else { Step::More })
-    }
-
-    /// Scans the next bytes without separating data from framing: for callers that forward both.
-    pub fn feed(&mut self, bytes: &[u8]) -> Result<Progress, Fault> {
-        let mut rest = bytes;
-        while let Step::Data(_) = self.next(&mut rest)? {}
-        Ok(Progress { consumed: bytes.len() - rest.len(), done: self.is_done() })
     }
 
     /// Whether the body has ended.
@@ -256,14 +240,21 @@ mod tests {
 
     use super::*;
 
+    /// Reads over `bytes`: how many of them belong to the body.
+    fn scan(chunks: &mut Chunked, bytes: &[u8]) -> Result<usize, Fault> {
+        let mut rest = bytes;
+        while let Step::Data(_) = chunks.next(&mut rest)? {}
+        Ok(bytes.len() - rest.len())
+    }
+
     /// Feeds the pieces one after the other; returns the bytes consumed, and whether the body ended.
     fn feed_all<'a>(pieces: impl IntoIterator<Item = &'a [u8]>) -> Result<(usize, bool), Fault> {
-        let mut scan = Chunked::new(Reading::Request);
+        let mut chunks = Chunked::new(Reading::Request);
         let mut consumed = 0;
         for piece in pieces {
-            consumed += scan.feed(piece)?.consumed;
+            consumed += scan(&mut chunks, piece)?;
         }
-        Ok((consumed, scan.is_done()))
+        Ok((consumed, chunks.is_done()))
     }
 
     #[test]
@@ -280,11 +271,13 @@ mod tests {
             let all = format!("{body}{rest}");
             assert_eq!(feed_all([all.as_bytes()]), Ok((body.len(), true)), "{body:?}");
         }
-        let mut scan = Chunked::new(Reading::Request);
-        assert_eq!(scan.feed(b"5\r\nhel"), Ok(Progress { consumed: 6, done: false }));
-        assert_eq!(scan.data_bytes(), 3);
-        assert_eq!(scan.feed(b"lo\r\n0\r\n\r\nmore"), Ok(Progress { consumed: 9, done: true }));
-        assert_eq!(scan.feed(b"more"), Ok(Progress { consumed: 0, done: true }));
+        let mut chunks = Chunked::new(Reading::Request);
+        for (piece, consumed, data_bytes, done) in
+            [(&b"5\r\nhel"[..], 6, 3, false), (b"lo\r\n0\r\n\r\nmore", 9, 5, true), (b"more", 0, 5, true)]
+        {
+            assert_eq!(scan(&mut chunks, piece), Ok(consumed));
+            assert_eq!((chunks.data_bytes(), chunks.is_done()), (data_bytes, done));
+        }
     }
 
     #[test]
@@ -393,9 +386,10 @@ mod tests {
 
     #[test]
     fn a_huge_chunk_is_only_counted() {
-        let mut scan = Chunked::new(Reading::Request);
-        scan.feed(b"ffffffffffffffff\r\n").unwrap();
-        assert_eq!(scan.feed(&[b'x'; 1_000]), Ok(Progress { consumed: 1_000, done: false }));
+        let mut chunks = Chunked::new(Reading::Request);
+        scan(&mut chunks, b"ffffffffffffffff\r\n").unwrap();
+        assert_eq!(scan(&mut chunks, &[b'x'; 1_000]), Ok(1_000));
+        assert!(!chunks.is_done());
     }
 
     /// A good body with chunks of these sizes.
@@ -451,7 +445,7 @@ mod tests {
                 Ok(_) | Err(_) => None,
             };
             let mut chunks = Chunked::new(Reading::Answer);
-            let ours = chunks.feed(&line).ok().and(match chunks.state {
+            let ours = scan(&mut chunks, &line).ok().and(match chunks.state {
                 State::Data { left } => Some(left),
                 State::Trailer { empty: true } => Some(0),
                 _ => None,

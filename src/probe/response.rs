@@ -5,7 +5,7 @@
 use smallvec::SmallVec;
 
 use crate::http1::limits::INTERIM_ANSWERS;
-use crate::http1::{Chunked, Fault, Field, Reading, ResponseFraming, ResponseReader, Step, framing};
+use crate::http1::{Body, Fault, Field, ResponseFraming, ResponseReader, Step, framing};
 
 /// Receives the parts of a response as they arrive.
 pub(super) trait Sink {
@@ -56,9 +56,7 @@ pub(super) struct Reader {
 #[derive(Debug)]
 enum State {
     Head,
-    Length { total: u64, left: u64 },
-    Chunked(Chunked),
-    UntilClose { bytes: u64 },
+    Body(Body),
     End,
 }
 
@@ -72,10 +70,9 @@ impl Reader {
     pub(super) fn stage(&self) -> Stage {
         match &self.state {
             State::Head => Stage::Head(self.pending.len()),
-            State::Length { total, left } => Stage::Body(total - left, Some(*total)),
-            State::Chunked(chunked) => Stage::Body(chunked.data_bytes(), None),
-            State::UntilClose { bytes } if self.framed => Stage::Body(*bytes, None),
-            State::UntilClose { bytes } => Stage::UntilClose(*bytes),
+            State::Body(Body::UntilClose { read }) if !self.framed => Stage::UntilClose(*read),
+            State::Body(Body::Length { total, left }) => Stage::Body(total - left, Some(*total)),
+            State::Body(body) => Stage::Body(body.data_bytes(), None),
             State::End => Stage::End,
         }
     }
@@ -96,22 +93,16 @@ impl Reader {
         while !input.is_empty() {
             let flow = match &mut self.state {
                 State::Head => self.on_head_bytes(input, sink)?,
-                State::Length { left, .. } => {
-                    let piece = take(input, *left);
-                    *left -= piece.len() as u64;
-                    let ended = *left == 0;
-                    let flow = sink.on_body(piece);
-                    if ended { self.on_end(flow, sink) } else { flow }
-                }
-                State::Chunked(chunked) => match chunked.next(input)? {
+                State::Body(body) => match body.next(input)? {
                     Step::More => Flow::Continue,
-                    Step::Data(piece) => sink.on_body(piece),
+                    Step::Data(piece) => {
+                        let flow = sink.on_body(piece);
+                        // After the data of chunks their end follows.
+                        let ended = matches!(body, Body::Length { left: 0, .. });
+                        if ended { self.on_end(flow, sink) } else { flow }
+                    }
                     Step::End => self.on_end(Flow::Continue, sink),
                 },
-                State::UntilClose { bytes } => {
-                    *bytes += input.len() as u64;
-                    sink.on_body(std::mem::take(input))
-                }
                 State::End => Flow::Stop,
             };
             if flow == Flow::Stop {
@@ -123,7 +114,7 @@ impl Reader {
 
     /// The peer has closed its side: a body without another end ends here.
     pub(super) fn on_close(&mut self, sink: &mut impl Sink) {
-        if matches!(self.state, State::UntilClose { .. }) {
+        if matches!(self.state, State::Body(Body::UntilClose { .. })) {
             self.on_end(Flow::Continue, sink);
         }
     }
@@ -203,9 +194,7 @@ impl Reader {
         }
         self.state = match ending.framing {
             ResponseFraming::None | ResponseFraming::Length(0) => State::End,
-            ResponseFraming::Length(total) => State::Length { total, left: total },
-            ResponseFraming::Chunked => State::Chunked(Chunked::new(Reading::Answer)),
-            ResponseFraming::UntilClose => State::UntilClose { bytes: 0 },
+            framing => State::Body(Body::response(framing)),
         };
         match sink.on_head(status, fields) {
             Flow::Stop => Ok(Flow::Stop),
@@ -213,12 +202,4 @@ impl Reader {
             Flow::Continue => Ok(Flow::Continue),
         }
     }
-}
-
-/// Splits the body, of which `left` bytes are missing, off the front of `input`.
-fn take<'i>(input: &mut &'i [u8], left: u64) -> &'i [u8] {
-    let length = usize::try_from(left).unwrap_or(usize::MAX).min(input.len());
-    let (piece, rest) = input.split_at(length);
-    *input = rest;
-    piece
 }

@@ -22,7 +22,7 @@ use tokio::time::Sleep;
 use super::ended::Ended;
 use super::listen::ClientStream;
 use crate::exchange::{Framing, Refusal, limits};
-use crate::http1::{Chunked, Fault, Head, HeadReader, Limits, Reading};
+use crate::http1::{Body, Fault, Head, HeadReader, Limits};
 use crate::pool::AnswerReason;
 
 /// Writes gathered before they are sent.
@@ -94,20 +94,6 @@ struct Pass {
     expects: bool,
 }
 
-enum Body {
-    Length(u64),
-    Chunked(Chunked),
-}
-
-impl Body {
-    fn is_done(&self) -> bool {
-        match self {
-            Body::Length(left) => *left == 0,
-            Body::Chunked(chunks) => chunks.is_done(),
-        }
-    }
-}
-
 impl Client {
     /// Nothing is read yet.
     pub fn new(stream: ClientStream) -> Client {
@@ -124,7 +110,7 @@ impl Client {
             idle: None,
             look: None,
             extra: Extra::default(),
-            pass: Pass { head: 0, body: Body::Length(0), body_read: 0, expects: false },
+            pass: Pass { head: 0, body: Body::NONE, body_read: 0, expects: false },
             eof: false,
             fault: None,
         }
@@ -145,12 +131,7 @@ impl Client {
         // The empty line that may stand before a request is nobody's.
         self.read.advance(self.head.drop_lead());
         let head = self.head.head(&self.read).map_or(0, |head| head.len);
-        let body = match framing {
-            Framing::None => Body::Length(0),
-            Framing::Length(length) => Body::Length(length),
-            Framing::Chunked => Body::Chunked(Chunked::new(Reading::Request)),
-        };
-        self.pass = Pass { head, body, body_read: 0, expects };
+        self.pass = Pass { head, body: framing.body(), body_read: 0, expects };
         self.fault = None;
         self.idle = None;
         self.look = None;
@@ -296,16 +277,9 @@ impl Client {
             self.pass.head -= n;
             return Ok(n);
         }
-        let n = match &mut self.pass.body {
-            Body::Length(left) => {
-                let n = (ready as u64).min(*left);
-                *left -= n;
-                n as usize
-            }
-            Body::Chunked(chunks) => match chunks.feed(&self.read[..ready]) {
-                Ok(progress) => progress.consumed,
-                Err(fault) => return Err(self.break_rule(fault.into())),
-            },
+        let n = match self.pass.body.feed(&self.read[..ready]) {
+            Ok(n) => n,
+            Err(fault) => return Err(self.break_rule(fault.into())),
         };
         self.pass.body_read += n as u64;
         Ok(n)
@@ -342,10 +316,7 @@ impl Client {
     /// Reads body from the socket straight into `out`; what is not body goes into the buffer.
     fn poll_body(&mut self, cx: &mut Context<'_>, out: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let most = out.remaining().min(BODY_PIECE);
-        let room = match &self.pass.body {
-            Body::Length(left) => usize::try_from(*left).unwrap_or(usize::MAX).min(most),
-            Body::Chunked(_) => most,
-        };
+        let room = self.pass.body.most().map_or(most, |left| usize::try_from(left).unwrap_or(usize::MAX).min(most));
         let mut piece = ReadBuf::new(out.initialize_unfilled_to(room));
         match Pin::new(&mut self.io).poll_read(cx, &mut piece)? {
             Poll::Ready(()) => self.idle = None,
@@ -356,15 +327,9 @@ impl Client {
             self.eof = true;
             return Poll::Ready(Ok(()));
         }
-        let taken = match &mut self.pass.body {
-            Body::Length(left) => {
-                *left -= n as u64;
-                n
-            }
-            Body::Chunked(chunks) => match chunks.feed(piece.filled()) {
-                Ok(progress) => progress.consumed,
-                Err(fault) => return Poll::Ready(Err(self.break_rule(fault.into()))),
-            },
+        let taken = match self.pass.body.feed(piece.filled()) {
+            Ok(taken) => taken,
+            Err(fault) => return Poll::Ready(Err(self.break_rule(fault.into()))),
         };
         self.pass.body_read += taken as u64;
         self.read.extend_from_slice(&piece.filled()[taken..]);

@@ -20,7 +20,8 @@ use super::client::Client;
 use super::connect::{UpstreamIo, dial};
 use super::ended::Ended;
 use crate::exchange::{Attempt, Broken, End, Exchange, Lent, Next, Replay, ResponseEdits, limits};
-use crate::http1::{Chunked, Fault, Reading, ResponseFraming, ResponseHead, ResponseReader, Step as Chunk, Version};
+use crate::http1::body::{LAST_CHUNK, put_chunk};
+use crate::http1::{Body, Fault, ResponseFraming, ResponseHead, ResponseReader, Step as Chunk, Version};
 
 /// Bytes under way in one direction of a tunnel.
 const DIRECTION_BYTES: usize = 16 * 1024;
@@ -208,9 +209,9 @@ impl Upgrade {
     /// Passes on the body of an answer that is no 101.
     async fn relay_answer(&mut self, answered: Answered) -> Step {
         let Answered { mut upstream, rest: mut buf, framing, .. } = answered;
-        let mut body = Body::new(framing);
+        let mut body = Body::response(framing);
         loop {
-            let piece = match body.take(&mut buf) {
+            let piece = match take(&mut body, &mut buf) {
                 Ok(piece) => piece,
                 Err(fault) => return self.broken(Broken::BadResponse(fault)),
             };
@@ -229,7 +230,7 @@ impl Upgrade {
                 () = self.client.left() => return Step::Ended(End::ClientLeft),
             };
             match read {
-                Ok(Ok(0)) if framing == ResponseFraming::UntilClose => return Step::Ended(End::Delivered),
+                Ok(Ok(0)) if body.is_whole_at_close() => return Step::Ended(End::Delivered),
                 Ok(Ok(n)) if n > 0 => {}
                 Ok(_) => return self.broken(Broken::Closed),
                 Err(_) => return self.broken(Broken::TimedOut),
@@ -247,62 +248,24 @@ impl Upgrade {
     }
 }
 
-/// Where the body of an answer ends.
-enum Body {
-    Length(u64),
-    Chunked(Chunked),
-    UntilClose,
-}
-
-impl Body {
-    fn new(framing: ResponseFraming) -> Body {
-        match framing {
-            ResponseFraming::None => Body::Length(0),
-            ResponseFraming::Length(length) => Body::Length(length),
-            ResponseFraming::Chunked => Body::Chunked(Chunked::new(Reading::Answer)),
-            ResponseFraming::UntilClose => Body::UntilClose,
-        }
-    }
-
-    /// Takes what has come of it off `buf`, as it is passed on.
-    fn take(&mut self, buf: &mut BytesMut) -> Result<BytesMut, Fault> {
-        match self {
-            Body::Length(left) => {
-                let n = (buf.len() as u64).min(*left);
-                *left -= n;
-                Ok(buf.split_to(n as usize))
+/// Takes what has come of the body off `buf`, as it is passed on.
+fn take(body: &mut Body, buf: &mut BytesMut) -> Result<BytesMut, Fault> {
+    let chunked = matches!(body, Body::Chunked(_));
+    let (mut out, mut rest) = (BytesMut::new(), &buf[..]);
+    loop {
+        match body.next(&mut rest)? {
+            Chunk::Data(data) if chunked => put_chunk(&mut out, data),
+            Chunk::Data(data) => out.extend_from_slice(data),
+            Chunk::More => break,
+            Chunk::End => {
+                out.extend_from_slice(if chunked { LAST_CHUNK } else { b"" });
+                break;
             }
-            Body::Chunked(chunks) => {
-                let (mut out, mut rest) = (BytesMut::new(), &buf[..]);
-                loop {
-                    match chunks.next(&mut rest)? {
-                        Chunk::Data(data) => {
-                            out.extend_from_slice(format!("{:x}\r\n", data.len()).as_bytes());
-                            out.extend_from_slice(data);
-                            out.extend_from_slice(b"\r\n");
-                        }
-                        Chunk::End => {
-                            out.extend_from_slice(b"0\r\n\r\n");
-                            break;
-                        }
-                        Chunk::More => break,
-                    }
-                }
-                let left = rest.len();
-                buf.advance(buf.len() - left);
-                Ok(out)
-            }
-            Body::UntilClose => Ok(buf.split()),
         }
     }
-
-    fn is_done(&self) -> bool {
-        match self {
-            Body::Length(left) => *left == 0,
-            Body::Chunked(chunks) => chunks.is_done(),
-            Body::UntilClose => false,
-        }
-    }
+    let left = rest.len();
+    buf.advance(buf.len() - left);
+    Ok(out)
 }
 
 /// One direction of a tunnel.
@@ -414,6 +377,7 @@ mod tests {
     use tokio::io::{DuplexStream, duplex};
 
     use super::*;
+    use crate::http1::{Chunked, Reading};
 
     /// A pipe tells of its end only to who reads it.
     impl Ended for DuplexStream {
@@ -428,12 +392,12 @@ mod tests {
     fn chunks_are_passed_on_in_canonical_form_however_they_come() {
         let body = "4 ;a=b\r\nWiki\r\n05\r\npedia\r\n00\r\nContent-Length: 3\r\n\r\nrest";
         for cut in 1..=body.len() {
-            let mut chunks = Body::new(ResponseFraming::Chunked);
+            let mut chunks = Body::response(ResponseFraming::Chunked);
             let (mut out, mut buf) = (BytesMut::new(), BytesMut::new());
             for piece in body.as_bytes().chunks(cut) {
                 buf.extend_from_slice(piece);
                 if !chunks.is_done() {
-                    out.extend_from_slice(&chunks.take(&mut buf).unwrap());
+                    out.extend_from_slice(&take(&mut chunks, &mut buf).unwrap());
                 }
             }
             assert!(chunks.is_done() && buf.ends_with(b"rest"), "cut by {cut}: {buf:?}");
@@ -445,7 +409,7 @@ mod tests {
             assert_eq!((data.as_slice(), rest, decoded.is_done()), (&b"Wikipedia"[..], &b""[..], true), "cut by {cut}");
             assert!(out.ends_with(b"0\r\n\r\n"), "the trailer is gone: {out:?}");
         }
-        assert!(Body::new(ResponseFraming::Chunked).take(&mut BytesMut::from("0x2\r\nok\r\n")).is_err());
+        assert!(take(&mut Body::response(ResponseFraming::Chunked), &mut BytesMut::from("0x2\r\nok\r\n")).is_err());
     }
 
     async fn tunnel(idle: Duration, early: (&str, &str)) -> (DuplexStream, DuplexStream) {
