@@ -44,7 +44,7 @@ pub use lease::{Lease, Settled};
 pub use orders::{AdminOrder, NeedsForce};
 pub use outage::{Progress, Way};
 pub use sentence::sentence;
-pub use snapshot::{Departed, ListenerEntry, ListenerId, Pool, PoolId, PoolShared, Published, Snapshot, WaitTicket};
+pub use snapshot::{Departed, ListenerEntry, ListenerId, Pool, PoolId, PoolShared, Published, Snapshot, Waiting};
 pub use state::{Applied, CheckKey, Kept, ProbeJob, SetAdminError};
 pub use stats::{AnswerReason, FrontStats, Histogram, PoolStats, ReasonCount, RequestClass};
 pub use status::{

@@ -33,7 +33,7 @@ use super::steps::{Attempt, Broken, ConnectError, End, Entry, Lent, Next, Record
 use crate::http1::{Fault, Field, Head};
 use crate::pool::{
     AnswerReason, Candidate, FrontStats, Lease, ListenerId, Pool, PoolId, Published, RequestClass, Settled, Snapshot,
-    Tried, Upstream, WaitTicket,
+    Tried, Upstream, Waiting,
 };
 
 /// One request from its head to its end.
@@ -60,7 +60,8 @@ pub struct Exchange {
     failed: SmallVec<[Arc<Upstream>; 1]>,
     /// The last one tried.
     upstream: Option<Arc<Upstream>>,
-    ticket: Option<(PoolId, WaitTicket)>,
+    /// Its place among those that wait, between waking and the next step.
+    waiting: Option<Waiting>,
     wait_until: Option<Instant>,
     phase: Phase,
     attempts: u32,
@@ -145,7 +146,7 @@ impl Exchange {
             tried: SmallVec::new(),
             failed: SmallVec::new(),
             upstream: None,
-            ticket: None,
+            waiting: None,
             wait_until: None,
             phase: Phase::Seeking,
             attempts: 0,
@@ -183,11 +184,14 @@ impl Exchange {
     }
 
     /// The pool has changed, or waiting has ended.
-    pub fn on_wake(&mut self, now: Instant) -> Next {
-        match self.retry.take() {
+    pub fn on_wake(&mut self, waiting: Waiting, now: Instant) -> Next {
+        self.waiting = Some(waiting);
+        let next = match self.retry.take() {
             Some(retry) => self.try_elsewhere(retry, now),
             None => self.pick_anew(now),
-        }
+        };
+        self.waiting = None;
+        next
     }
 
     /// The pool is gone from the newest configuration, which says where the request belongs now: `head` is its head, as it
@@ -219,16 +223,6 @@ impl Exchange {
             },
             found => self.take(found, now),
         }
-    }
-
-    /// Waits for what [`Next::Wait`] named. Cancel-safe; a dropped exchange gives its place back.
-    pub async fn wait(&self, until: Instant) {
-        let Some((pool, ticket)) = &self.ticket else { return };
-        let changed = || {
-            let snapshot = self.published.load();
-            snapshot.pool(*pool).is_none_or(|pool| !pool.view.load().is_awaited())
-        };
-        ticket.wait(until, changed).await;
     }
 
     /// No connection could be made: nothing was sent, so every method may be tried elsewhere.
@@ -464,7 +458,6 @@ impl Exchange {
     }
 
     fn reroute(&mut self, otherwise: Option<AnswerReason>) -> Next {
-        self.ticket = None;
         self.otherwise = otherwise;
         Next::Reroute
     }
@@ -482,11 +475,9 @@ impl Exchange {
     fn wait_for(&mut self, pool: &Arc<Pool>, until: Instant, now: Instant) -> Next {
         // A later view may name a later end; who waits already is not kept longer than was said first.
         let until = *self.wait_until.get_or_insert(until);
-        if self.ticket.as_ref().is_none_or(|(id, _)| *id != pool.id) {
-            self.ticket = pool.shared.try_wait().map(|ticket| (pool.id, ticket));
-        }
-        match self.ticket {
-            Some(_) => Next::Wait { until },
+        let kept = self.waiting.take().filter(|waiting| waiting.pool() == pool.id);
+        match kept.or_else(|| Waiting::try_new(&self.published, pool, until)) {
+            Some(waiting) => Next::Wait(waiting),
             None => {
                 let retry_after = pool.shared.retry_after(now);
                 self.answer(OwnAnswer::retry_after(AnswerReason::QueueFull, retry_after))
@@ -529,7 +520,6 @@ impl Exchange {
 
     fn attempt(&mut self, pool: Arc<Pool>, candidate: Candidate, fresh: bool, now: Instant) -> Next {
         let Candidate { upstream, epoch } = candidate;
-        self.ticket = None;
         self.attempts += 1;
         if self.attempts > 1 {
             pool.shared.stats.retries.fetch_add(1, Ordering::Relaxed);
@@ -555,7 +545,6 @@ impl Exchange {
     }
 
     fn answer(&mut self, answer: OwnAnswer) -> Next {
-        self.ticket = None;
         self.phase = Phase::Answered;
         self.status = Some(answer.status());
         self.reason = answer.reason();

@@ -4,14 +4,12 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::time::Instant;
-
 use super::answer::OwnAnswer;
 use super::edits::ResponseEdits;
 pub use super::edits::Scheme;
 use crate::http1::{Fault, ResponseFraming};
 use crate::model::{Address, Name};
-use crate::pool::{AnswerReason, FrontStats, ListenerId, RequestClass, Settled, Upstream};
+use crate::pool::{AnswerReason, FrontStats, ListenerId, RequestClass, Settled, Upstream, Waiting};
 
 /// Where a request came in.
 #[derive(Debug, Clone, Copy)]
@@ -31,11 +29,8 @@ pub struct Entry<'a> {
 pub enum Next {
     /// Connect, then [`super::Exchange::on_connected`] or [`super::Exchange::on_connect_failed`].
     Attempt(Attempt),
-    /// [`super::Exchange::wait`], then [`super::Exchange::on_wake`].
-    Wait {
-        /// When waiting ends.
-        until: Instant,
-    },
+    /// [`Waiting::wait`], then [`super::Exchange::on_wake`].
+    Wait(Waiting),
     /// The request's pool is gone from the newest configuration: [`super::Exchange::on_reroute`] with its head.
     Reroute,
     /// Pass the response head on, edited. After an interim one (status under 200 but 101) another head follows.

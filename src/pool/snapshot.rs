@@ -214,24 +214,49 @@ impl PoolShared {
     }
 }
 
-/// A place among the requests that wait for a pool.
+/// A place among the requests that wait for a pool. Dropping it frees the place.
 #[derive(Debug)]
 pub struct WaitTicket {
     pool: Arc<PoolShared>,
 }
 
-impl WaitTicket {
-    /// Waits until the pool changes or until `until`, whichever comes first. `changed_already` is called after the wait
-    /// is armed, so that a change between the caller's look at the view and this call is not missed; true ends the wait
-    /// at once. Cancel-safe.
-    pub async fn wait(&self, until: Instant, changed_already: impl FnOnce() -> bool) {
-        let notified = self.pool.changed.notified();
+/// A request that waits for its pool to change: its place, and when it stops. Dropping it frees the place.
+#[derive(Debug)]
+pub struct Waiting {
+    ticket: WaitTicket,
+    published: Published,
+    pool: PoolId,
+    until: Instant,
+}
+
+impl Waiting {
+    /// A place among those that wait for this pool, or `None` if [`WAITING_MAX`] wait.
+    pub fn try_new(published: &Published, pool: &Pool, until: Instant) -> Option<Waiting> {
+        let ticket = pool.shared.try_wait()?;
+        Some(Waiting { ticket, published: published.clone(), pool: pool.id, until })
+    }
+
+    /// The pool.
+    pub fn pool(&self) -> PoolId {
+        self.pool
+    }
+
+    /// When waiting ends.
+    pub fn until(&self) -> Instant {
+        self.until
+    }
+
+    /// Waits until the pool changes or is gone from the newest configuration, or until the end of the wait. Returns at once
+    /// if that has happened since the view that made the request wait. Cancel-safe.
+    pub async fn wait(&self) {
+        let notified = self.ticket.pool.changed.notified();
         tokio::pin!(notified);
+        // Armed before the look, so that no change between the two is missed.
         notified.as_mut().enable();
-        if changed_already() {
-            return;
+        let awaits = |pool: &Arc<Pool>| pool.view.load().is_awaited();
+        if self.published.load().pool(self.pool).is_some_and(awaits) {
+            let _ = tokio::time::timeout_at(self.until, notified).await;
         }
-        let _ = tokio::time::timeout_at(until, notified).await;
     }
 }
 
@@ -263,24 +288,5 @@ mod tests {
         assert!(shared.try_wait().is_none());
         drop(tickets);
         assert_eq!(shared.waiting(), 0);
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn a_wait_ends_with_a_change_or_at_its_time() {
-        let shared = Arc::new(PoolShared::new(Instant::now()));
-        let ticket = shared.try_wait().unwrap();
-        let begin = Instant::now();
-        ticket.wait(begin + Duration::from_secs(3), || false).await;
-        assert_eq!(begin.elapsed(), Duration::from_secs(3));
-        let announcer = shared.clone();
-        tokio::spawn(async move {
-            tokio::time::sleep(Duration::from_secs(1)).await;
-            announcer.announce();
-        });
-        let begin = Instant::now();
-        ticket.wait(begin + Duration::from_secs(3), || false).await;
-        assert_eq!(begin.elapsed(), Duration::from_secs(1));
-        ticket.wait(begin + Duration::from_secs(30), || true).await;
-        assert_eq!(begin.elapsed(), Duration::from_secs(1));
     }
 }

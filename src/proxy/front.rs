@@ -227,17 +227,17 @@ impl Connection {
                     (client, exchange) = (back.client, back.exchange);
                     Next::Answer(answer)
                 }
-                Next::Wait { until } => {
+                Next::Wait(waiting) => {
                     let changed = tokio::select! {
                         biased;
-                        () = exchange.wait(until) => true,
+                        () = waiting.wait() => true,
                         () = client.left() => false,
                     };
                     if !changed {
                         exchange.on_end(End::ClientLeft, Instant::now());
                         return None;
                     }
-                    exchange.on_wake(Instant::now())
+                    exchange.on_wake(waiting, Instant::now())
                 }
                 Next::Reroute => exchange.on_reroute(client.head(), Instant::now()),
                 Next::Answer(answer) => return self.answer(client, request, exchange, answer).await,
@@ -323,7 +323,7 @@ impl Connection {
 fn after(next: Next) -> Outcome {
     match next {
         Next::Answer(answer) => Outcome::Answer(answer),
-        Next::Attempt(_) | Next::Wait { .. } | Next::Reroute | Next::Forward(..) | Next::Abort => Outcome::Aborted,
+        Next::Attempt(_) | Next::Wait(_) | Next::Reroute | Next::Forward(..) | Next::Abort => Outcome::Aborted,
     }
 }
 

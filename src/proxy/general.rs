@@ -29,6 +29,7 @@ use super::guard::Guard;
 use super::verdict;
 use crate::exchange::{Broken, ConnectError, Exchange, Lent, Next, Refusal, Replay, ResponseEdits, limits};
 use crate::http1::{Field, HeadReader, Limits, ResponseFraming, Version, response};
+use crate::pool::Waiting;
 
 /// The exchange has decided already what becomes of the request.
 const DECIDED: ErrorType = ErrorType::Custom("decided");
@@ -53,7 +54,7 @@ pub struct Ctx {
     /// This attempt must not, and its own must not be kept.
     alone: bool,
     /// The request waits for an upstream before the next attempt.
-    wait: Option<Instant>,
+    wait: Option<Waiting>,
     /// What pingora has taken for this attempt.
     lent: Lent,
     /// The upstream's answer lets its connection be used again.
@@ -84,8 +85,8 @@ impl Ctx {
                 self.fresh = attempt.fresh;
                 return true;
             }
-            Next::Wait { until } => {
-                self.wait = Some(until);
+            Next::Wait(waiting) => {
+                self.wait = Some(waiting);
                 return true;
             }
             Next::Answer(answer) => Outcome::Answer(answer),
@@ -161,16 +162,16 @@ impl ProxyHttp for General {
             let wait = ctx.wait.take();
             let (_, work) = ctx.parts()?;
             let next = match wait {
-                Some(until) => {
+                Some(waiting) => {
                     let there = tokio::select! {
                         biased;
-                        () = work.exchange.wait(until) => true,
+                        () = waiting.wait() => true,
                         () = left(session) => false,
                     };
                     if !there {
                         return Err(ctx.give_up());
                     }
-                    work.exchange.on_wake(Instant::now())
+                    work.exchange.on_wake(waiting, Instant::now())
                 }
                 None if work.exchange.is_outdated(Instant::now()) => {
                     work.exchange.on_connect_failed(ConnectError::Outdated, Instant::now())

@@ -22,6 +22,7 @@ use super::ended::Ended;
 use crate::exchange::{Attempt, Broken, End, Exchange, Lent, Next, Replay, ResponseEdits, limits};
 use crate::http1::body::{LAST_CHUNK, put_chunk};
 use crate::http1::{Body, Fault, ResponseFraming, ResponseHead, ResponseReader, Step as Chunk, Version};
+use crate::pool::Waiting;
 
 /// Bytes under way in one direction of a tunnel.
 const DIRECTION_BYTES: usize = 16 * 1024;
@@ -76,7 +77,7 @@ pub(super) async fn run(
                 let sent = upgrade.send(&bytes).await;
                 sent.map_or_else(|step| step, |()| Step::Ended(End::Delivered))
             }
-            Next::Wait { until } => upgrade.wait(until).await,
+            Next::Wait(waiting) => upgrade.wait(waiting).await,
             Next::Reroute => Step::Next(upgrade.exchange.on_reroute(upgrade.client.head(), Instant::now())),
             Next::Abort | Next::Forward(..) => Step::Ended(End::Aborted),
         };
@@ -119,10 +120,10 @@ impl Upgrade {
     }
 
     /// Waits for an upstream.
-    async fn wait(&mut self, until: Instant) -> Step {
+    async fn wait(&mut self, waiting: Waiting) -> Step {
         tokio::select! {
             biased;
-            () = self.exchange.wait(until) => Step::Next(self.exchange.on_wake(Instant::now())),
+            () = waiting.wait() => Step::Next(self.exchange.on_wake(waiting, Instant::now())),
             () = self.client.left() => Step::Ended(End::ClientLeft),
         }
     }

@@ -124,6 +124,14 @@ fn reroute(exchange: &mut Exchange, request: &str, now: Instant) -> Next {
     exchange.on_reroute(head, now)
 }
 
+/// The place of a request that waits until then.
+fn waiting_until(next: Next, until: Instant) -> Waiting {
+    match next {
+        Next::Wait(waiting) if waiting.until() == until => waiting,
+        other => panic!("{other:?}"),
+    }
+}
+
 fn feed(exchange: &mut Exchange, event: Event, now: Instant) -> Option<Next> {
     let none: [Field<'_>; 0] = [];
     Some(match event {
@@ -146,7 +154,7 @@ fn feed(exchange: &mut Exchange, event: Event, now: Instant) -> Option<Next> {
 fn word(next: &Next) -> String {
     match next {
         Next::Attempt(attempt) => format!("attempt{}", if attempt.fresh { " fresh" } else { "" }),
-        Next::Wait { .. } => "wait".into(),
+        Next::Wait(_) => "wait".into(),
         Next::Reroute => "reroute".into(),
         Next::Forward(..) => "forward".into(),
         Next::Answer(answer) => {
@@ -297,22 +305,24 @@ async fn a_waiting_request_takes_the_first_upstream_and_else_is_told_to_come_aga
     let waiting = Given(Service::Waiting { until, then: Otherwise::Reject }, 0, 0);
     let world = World::new(std::slice::from_ref(&waiting));
     let (mut early, next) = world.begin(GET);
-    assert!(matches!(next, Next::Wait { until: at } if at == until));
-    let (mut late, _) = world.begin(GET);
+    let its_place = waiting_until(next, until);
+    let (mut late, next) = world.begin(GET);
+    let other_place = waiting_until(next, until);
     assert_eq!(world.nth(0).shared.waiting(), 2);
 
     // A change that leaves nothing eligible keeps them waiting, and no longer than was said.
     let longer = Service::Waiting { until: until + Duration::from_secs(60), then: Otherwise::Reject };
     world.nth(0).view.store(Arc::new(world.view(0, &Given(longer, 0, 0))));
-    assert!(matches!(early.on_wake(world.now), Next::Wait { until: at } if at == until));
+    let its_place = waiting_until(early.on_wake(its_place, world.now), until);
+    assert_eq!(world.nth(0).shared.waiting(), 2, "it has kept its place");
 
-    late.wait(until).await;
+    other_place.wait().await;
     assert_eq!(Instant::now(), until, "nothing changed, so it waited to the end");
-    assert_eq!(word(&late.on_wake(Instant::now())), "503 none_eligible after 30");
+    assert_eq!(word(&late.on_wake(other_place, Instant::now())), "503 none_eligible after 30");
 
     world.nth(0).view.store(Arc::new(world.view(0, &Given(Service::Open, 1, 0))));
-    early.wait(until).await;
-    assert_eq!(word(&early.on_wake(Instant::now())), "attempt");
+    its_place.wait().await;
+    assert_eq!(word(&early.on_wake(its_place, Instant::now())), "attempt");
     assert_eq!(world.nth(0).shared.waiting(), 0, "places are given back");
 }
 
@@ -320,7 +330,8 @@ async fn a_waiting_request_takes_the_first_upstream_and_else_is_told_to_come_aga
 async fn a_change_wakes_who_waits_at_once() {
     let until = Instant::now() + Duration::from_secs(3);
     let world = World::new(&[Given(Service::Waiting { until, then: Otherwise::Reject }, 0, 0)]);
-    let (exchange, _) = world.begin(GET);
+    let (_exchange, next) = world.begin(GET);
+    let place = waiting_until(next, until);
     let pool = world.nth(0);
     let open = Arc::new(world.view(0, &Given(Service::Open, 1, 0)));
     let change = async {
@@ -328,7 +339,7 @@ async fn a_change_wakes_who_waits_at_once() {
         pool.view.store(open);
         pool.shared.announce();
     };
-    tokio::join!(exchange.wait(until), change);
+    tokio::join!(place.wait(), change);
     assert_eq!(Instant::now(), until - Duration::from_secs(2));
 }
 
@@ -342,7 +353,7 @@ async fn one_more_than_may_wait_is_turned_away() {
     assert_eq!(word(&next), "503 queue_full after 30");
     drop(tickets);
     let (_exchange, next) = world.begin(GET);
-    assert!(matches!(next, Next::Wait { .. }), "places are given back: {next:?}");
+    assert!(matches!(next, Next::Wait(_)), "places are given back: {next:?}");
 }
 
 #[tokio::test(start_paused = true)]

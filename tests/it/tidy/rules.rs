@@ -43,6 +43,12 @@ pub const SIDEWAYS: &[(&str, &str, &str)] = &[
 /// Modules that only some may import, whatever their layer.
 const RESERVED: &[(&str, &[&str])] = &[("config", &["app", "cli"])];
 
+/// Modules that decide and never wait.
+const NEVER_WAITS: &[&str] = &["exchange"];
+
+/// The words with which code waits.
+const WAITING_WORDS: &[&str] = &["async", "await"];
+
 /// Modules that must do no I/O.
 const PURE: &[&str] = &["model", "http1", "config", "health", "balance", "route", "exchange", "pool"];
 
@@ -164,6 +170,9 @@ fn check(path: &str, text: &str, pure: bool) -> Vec<Finding> {
             if let Some(problem) = against_the_arrows(from, seen) {
                 report(seen.line, problem);
             }
+            if !seen.test && NEVER_WAITS.contains(&from) && WAITING_WORDS.contains(&last_of(seen)) {
+                report(seen.line, format!("`{from}` waits: `{}`; it gives its lane a step to wait for", last_of(seen)));
+            }
             if pure
                 && !seen.test
                 && let Some(touched) = does_io(seen)
@@ -204,6 +213,10 @@ fn unfinished(seen: &Seen) -> Option<String> {
         Kind::TestModule if !seen.test => Some("`mod tests` is not under `#[cfg(test)]`".to_owned()),
         Kind::Attribute | Kind::Macro | Kind::Path | Kind::Method | Kind::TestModule => None,
     }
+}
+
+fn last_of(seen: &Seen) -> &str {
+    seen.path.last().map_or("", String::as_str)
 }
 
 fn against_the_arrows(from: &str, seen: &Seen) -> Option<String> {

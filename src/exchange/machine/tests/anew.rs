@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::pool::Departed;
+use crate::pool::FIRST_VERDICT_WAIT;
 
 /// What a lane finds instead of a connection it may use.
 #[derive(Debug, Clone, Copy)]
@@ -13,11 +14,18 @@ enum Finds {
 }
 
 fn find(exchange: &mut Exchange, finds: Finds, now: Instant) -> String {
-    let next = match finds {
+    shown(next_of(exchange, finds, now).as_ref())
+}
+
+fn next_of(exchange: &mut Exchange, finds: Finds, now: Instant) -> Option<Next> {
+    match finds {
         Finds::GaveUp => Some(exchange.on_connect_failed(ConnectError::Outdated, now)),
         Finds::Connected(lent) => exchange.on_connected(lent, now),
-    };
-    next.as_ref().map_or("send".into(), word)
+    }
+}
+
+fn shown(next: Option<&Next>) -> String {
+    next.map_or("send".into(), word)
 }
 
 const FINDS: [Finds; 4] =
@@ -99,10 +107,11 @@ async fn what_follows_a_loss_is_what_the_newest_view_says() {
             let (mut exchange, _) = world.begin(POST);
             upstreams[0].connections.begin_epoch();
             world.show(service, if holds { &upstreams } else { &[] });
-            assert_eq!(find(&mut exchange, finds, world.now), want, "{finds:?} {service:?}");
-            if want == "wait" {
+            let next = next_of(&mut exchange, finds, world.now);
+            assert_eq!(shown(next.as_ref()), want, "{finds:?} {service:?}");
+            if let Some(Next::Wait(waiting)) = next {
                 world.show(Service::Open, &upstreams);
-                assert_eq!(word(&exchange.on_wake(world.now)), "attempt");
+                assert_eq!(word(&exchange.on_wake(waiting, world.now)), "attempt");
                 assert!(exchange.on_connected(Lent::Kept, world.now).is_none(), "it is sent under the new epoch");
                 assert_eq!(world.nth(0).shared.waiting(), 0);
             }
@@ -187,12 +196,15 @@ async fn who_has_lost_its_pool_goes_where_the_newest_configuration_says() {
     let open = || Given(Service::Open, 1, 0);
     let down = || Given(Service::NoneEligible(Otherwise::Reject), 0, 0);
     // The events before the pool goes, and what loses it.
-    type Lose = fn(&mut Exchange, Instant) -> Next;
-    let woken: Lose = |exchange, now| exchange.on_wake(now);
-    let refused: Lose = |exchange, now| exchange.on_connect_failed(ConnectError::Refused, now);
-    let outdated: Lose = |exchange, now| exchange.on_connect_failed(ConnectError::Outdated, now);
-    let dirty: Lose = |exchange, now| exchange.on_connected(Lent::Dirty, now).expect("it must not be sent");
-    let broken: Lose = |exchange, now| {
+    type Lose = fn(&mut Exchange, Next, Instant) -> Next;
+    let woken: Lose = |exchange, next, now| match next {
+        Next::Wait(waiting) => exchange.on_wake(waiting, now),
+        other => panic!("{other:?}"),
+    };
+    let refused: Lose = |exchange, _, now| exchange.on_connect_failed(ConnectError::Refused, now);
+    let outdated: Lose = |exchange, _, now| exchange.on_connect_failed(ConnectError::Outdated, now);
+    let dirty: Lose = |exchange, _, now| exchange.on_connected(Lent::Dirty, now).expect("it must not be sent");
+    let broken: Lose = |exchange, _, now| {
         assert!(exchange.on_connected(Lent::Fresh, now).is_none());
         exchange.on_broken(Broken::Closed, Replay::Whole, now)
     };
@@ -214,22 +226,22 @@ async fn who_has_lost_its_pool_goes_where_the_newest_configuration_says() {
         (open(), broken, down(), "any", "502 upstream_broke"),
     ] {
         let world = World::new(&[before]);
-        let (mut exchange, _) = world.begin(GET);
+        let (mut exchange, first) = world.begin(GET);
         let pool = world.pool(1, &after);
         let gone = Some(ListenerEntry { name: Name::try_new("web").unwrap(), pool: None });
         let snapshot = Snapshot::new(2, routes(&[routed]), vec![gone], vec![None, Some(pool.clone())]);
         let old = world.nth(0);
         world.published.store(Arc::new(snapshot));
-        assert_eq!(word(&lose(&mut exchange, world.now)), "reroute");
+        assert_eq!(word(&lose(&mut exchange, first, world.now)), "reroute");
         assert_eq!(old.shared.waiting(), 0, "its place there is given back");
         let next = reroute(&mut exchange, GET, world.now);
         assert_eq!(word(&next), want, "{routed} {after:?}");
         match next {
             Next::Attempt(attempt) => assert_eq!(attempt.upstream.pool.as_str(), "p1"),
-            Next::Wait { until: at } => {
-                assert_eq!((at, pool.shared.waiting()), (until, 1));
+            Next::Wait(waiting) => {
+                assert_eq!((waiting.until(), pool.shared.waiting()), (until, 1));
                 pool.view.store(Arc::new(world.view(1, &open())));
-                assert_eq!(word(&exchange.on_wake(world.now)), "attempt");
+                assert_eq!(word(&exchange.on_wake(waiting, world.now)), "attempt");
             }
             _ => {}
         }
@@ -241,7 +253,8 @@ async fn who_waits_is_woken_when_its_pool_goes_and_waits_no_longer_than_was_said
     let until = Instant::now() + Duration::from_secs(3);
     let waiting = |until| Given(Service::Waiting { until, then: Otherwise::Reject }, 0, 0);
     let world = World::new(&[waiting(until)]);
-    let (mut exchange, _) = world.begin(GET);
+    let (mut exchange, next) = world.begin(GET);
+    let place = waiting_until(next, until);
     let old = world.nth(0);
     let later = world.pool(1, &waiting(until + Duration::from_secs(60)));
     let reload = async {
@@ -250,13 +263,12 @@ async fn who_waits_is_woken_when_its_pool_goes_and_waits_no_longer_than_was_said
         world.published.store(Arc::new(Snapshot::new(2, Table::empty(), vec![listener("web", 1)], pools)));
         old.shared.announce();
     };
-    tokio::join!(exchange.wait(until), reload);
+    tokio::join!(place.wait(), reload);
     assert_eq!(Instant::now(), until - Duration::from_secs(2));
-    assert_eq!(word(&exchange.on_wake(Instant::now())), "reroute");
-    let next = reroute(&mut exchange, GET, Instant::now());
-    assert!(matches!(next, Next::Wait { until: at } if at == until), "{next:?}");
-    exchange.wait(until).await;
-    assert_eq!(word(&exchange.on_wake(Instant::now())), "503 none_eligible after 30");
+    assert_eq!(word(&exchange.on_wake(place, Instant::now())), "reroute");
+    let place = waiting_until(reroute(&mut exchange, GET, Instant::now()), until);
+    place.wait().await;
+    assert_eq!(word(&exchange.on_wake(place, Instant::now())), "503 none_eligible after 30");
 }
 
 #[tokio::test(start_paused = true)]
@@ -339,7 +351,8 @@ async fn who_has_lost_every_upstream_waits_for_the_view_that_says_so() {
         let upstreams = eligible(&world);
         let (mut exchange, _) = world.begin(POST);
         upstreams.iter().for_each(|upstream| upstream.connections.begin_epoch());
-        assert_eq!(find(&mut exchange, Finds::GaveUp, world.now), "wait", "the view has another, and that is lost too");
+        let next = next_of(&mut exchange, Finds::GaveUp, world.now);
+        let Some(Next::Wait(place)) = next else { panic!("the view has another, and that is lost too: {next:?}") };
         let old = world.nth(0);
         assert_eq!(old.shared.waiting(), 1);
         let publish = async {
@@ -348,18 +361,19 @@ async fn who_has_lost_every_upstream_waits_for_the_view_that_says_so() {
             old.shared.announce();
         };
         let began = Instant::now();
-        tokio::join!(exchange.wait(began + Duration::from_secs(3)), publish);
+        tokio::join!(place.wait(), publish);
         assert_eq!(began.elapsed(), Duration::from_millis(5), "it neither spins nor waits on");
-        assert_eq!(word(&exchange.on_wake(Instant::now())), want);
+        assert_eq!(word(&exchange.on_wake(place, Instant::now())), want);
         assert_eq!(load(&upstreams), u32::from(upstreams_left));
     }
     // If none comes, it is not waited for without end.
     let world = World::new(&[Given(Service::Open, 1, 0)]);
     let (mut exchange, _) = world.begin(GET);
     eligible(&world)[0].connections.begin_epoch();
-    assert_eq!(find(&mut exchange, Finds::GaveUp, world.now), "wait");
-    exchange.wait(world.now + Duration::from_secs(3)).await;
-    assert_eq!(word(&exchange.on_wake(Instant::now())), "503 none_eligible after 30");
+    let place =
+        waiting_until(exchange.on_connect_failed(ConnectError::Outdated, world.now), world.now + FIRST_VERDICT_WAIT);
+    place.wait().await;
+    assert_eq!(word(&exchange.on_wake(place, Instant::now())), "503 none_eligible after 30");
 }
 
 /// An upstream of pool 0 that was not there before.
@@ -378,21 +392,21 @@ async fn a_backup_gets_nothing_while_the_primaries_are_replaced() {
             let world = World::new(&[Given(Service::Open, primaries, 1)]);
             let (old, backups) = (eligible(&world), world.backups());
             let lose = || old.iter().for_each(|upstream| upstream.connections.begin_epoch());
-            let mut exchange = if begun_before {
+            let (mut exchange, next) = if begun_before {
                 let (mut exchange, _) = world.begin(POST);
                 lose();
-                assert_eq!(find(&mut exchange, finds, world.now), "wait", "{case}");
-                exchange
+                let next = next_of(&mut exchange, finds, world.now);
+                (exchange, next)
             } else {
                 lose();
                 let (exchange, next) = world.begin(POST);
-                assert_eq!(word(&next), "wait", "{case}");
-                exchange
+                (exchange, Some(next))
             };
+            let Some(Next::Wait(place)) = next else { panic!("{case}: {next:?}") };
             assert_eq!((load(&old), load(&backups), world.retries()), (0, 0, 0), "{case}");
             let new = [newcomer(900)];
             world.show_ranks(Service::Open, &new, &backups);
-            assert_eq!(word(&exchange.on_wake(world.now)), "attempt", "{case}");
+            assert_eq!(word(&exchange.on_wake(place, world.now)), "attempt", "{case}");
             assert_eq!((load(&new), load(&backups)), (1, 0), "{case}");
         }
     }
@@ -401,9 +415,10 @@ async fn a_backup_gets_nothing_while_the_primaries_are_replaced() {
     let (old, backups) = (eligible(&world), world.backups());
     let (mut exchange, _) = world.begin(GET);
     old.iter().for_each(|upstream| upstream.connections.begin_epoch());
-    assert_eq!(find(&mut exchange, Finds::GaveUp, world.now), "wait");
+    let next = next_of(&mut exchange, Finds::GaveUp, world.now);
+    let Some(Next::Wait(place)) = next else { panic!("{next:?}") };
     world.show_ranks(Service::Open, &[], &backups);
-    assert_eq!((word(&exchange.on_wake(world.now)), load(&backups)), ("attempt".to_owned(), 1));
+    assert_eq!((word(&exchange.on_wake(place, world.now)), load(&backups)), ("attempt".to_owned(), 1));
 }
 
 /// Where some are lost and others are not, nothing waits and no pick is wasted.
@@ -448,12 +463,12 @@ async fn a_retry_waits_for_the_view_that_is_about_to_come_and_for_nothing_else()
                 true => exchange.on_broken(Broken::Closed, Replay::Whole, world.now),
                 false => exchange.on_connect_failed(ConnectError::Refused, world.now),
             };
-            assert_eq!(word(&next), "wait", "{case}");
+            let Next::Wait(place) = next else { panic!("{case}: {next:?}") };
             assert_eq!((load(&old), load(&backups)), (0, 0), "{case}");
             let mut primaries: Vec<_> = new.then(|| newcomer(900)).into_iter().collect();
             primaries.extend(old.iter().filter(|upstream| again && upstream.id == first).cloned());
             world.show_ranks(service, &primaries, if backup { &backups } else { &[] });
-            assert_eq!(word(&exchange.on_wake(world.now)), want, "{case}");
+            assert_eq!(word(&exchange.on_wake(place, world.now)), want, "{case}");
             assert_eq!(load(&backups), u32::from(backup && !new), "{case}");
             assert_eq!(world.nth(0).shared.waiting(), 0, "{case}");
         }
@@ -472,7 +487,7 @@ async fn a_pool_that_went_and_came_back_under_its_name_is_another_one() {
         let pools = vec![Some(other), Some(own)];
         world.published.store(Arc::new(Snapshot::new(3, Table::empty(), vec![listener("web", 1)], pools)));
         let next = match first {
-            Next::Wait { .. } => exchange.on_wake(world.now),
+            Next::Wait(waiting) => exchange.on_wake(waiting, world.now),
             _ => exchange.on_connect_failed(ConnectError::Refused, world.now),
         };
         assert_eq!(word(&next), "reroute");

@@ -111,6 +111,15 @@ fn pure_code_that_does_io_is_reported() {
 }
 
 #[test]
+fn an_exchange_that_waits_is_found() {
+    for code in ["async fn f() {}", "fn f() { let w = async { 1 }; }", "fn f() { g().await }"] {
+        refused("src/exchange/machine.rs", code, "waits");
+        allowed("src/proxy/front.rs", code);
+    }
+    allowed("src/exchange/machine.rs", "#[cfg(test)] mod tests { async fn f() { g().await } }");
+}
+
+#[test]
 fn pure_code_that_takes_time_and_chance_as_arguments_passes() {
     for code in [
         "use tokio::time::Instant; use std::time::Duration; use std::net::{IpAddr, SocketAddr};",
