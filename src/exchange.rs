@@ -2,7 +2,7 @@
 //! what is changed on the way, and what we answer ourselves.
 //!
 //! A lane reads, writes and waits; it hands in what happened and does what comes out. In the order of a request:
-//! [`crate::http1::parse`] → [`judge`] → [`Exchange::begin`] → [`Exchange::on_connected`] or [`Exchange::on_connect_failed`] →
+//! [`crate::http1::HeadReader`] → [`judge`] → [`Exchange::begin`] → [`Exchange::on_connected`] or [`Exchange::on_connect_failed`] →
 //! [`Exchange::on_response`] or [`Exchange::on_broken`] → [`Exchange::on_end`]. Time and chance are arguments.
 //!
 //! Must never do I/O, spawn, log or read a clock, and must never be lenient where two parsers could differ.
