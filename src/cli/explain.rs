@@ -38,9 +38,6 @@ pub fn run(args: &ExplainArgs) -> Result<ExitCode, Failure> {
             }
         }
     };
-    if answer.status == StatusCode::NOT_FOUND {
-        return Err(Failure::NotFound(answer.failure().to_string()));
-    }
     let shown = show(&answer, one, Paint::for_stdout())?;
     let body = || String::from_utf8_lossy(&answer.body).into_owned();
     text::print(&if args.json { body() } else { process + &shown })?;
