@@ -1,5 +1,6 @@
 //! What must hold for the readers of responses with any bytes. Shared with the fuzz target `response`.
 
+use roundsman::http1::body::{LAST_CHUNK, put_chunk};
 use roundsman::http1::{self, Chunked, Reading, Step};
 use roundsman::probe::fuzz::read_response;
 
@@ -60,14 +61,13 @@ fn has_canonical_chunks(bytes: &[u8]) {
         match chunks.next(&mut rest) {
             Ok(Step::Data(piece)) => {
                 data.extend_from_slice(piece);
-                written.extend_from_slice(format!("{:x}\r\n", piece.len()).as_bytes());
-                written.extend_from_slice(&[piece, b"\r\n"].concat());
+                put_chunk(&mut written, piece);
             }
             Ok(Step::End) => break,
             Ok(Step::More) | Err(_) => return,
         }
     }
-    written.extend_from_slice(b"0\r\n\r\n");
+    written.extend_from_slice(LAST_CHUNK);
     let mut strict = Chunked::new(Reading::Request);
     let (mut again, mut rest) = (Vec::new(), &written[..]);
     while let Step::Data(piece) = strict.next(&mut rest).expect("the canonical form is good") {
