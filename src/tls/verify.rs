@@ -69,9 +69,7 @@ impl Trust {
         }
         Err(error)
     }
-}
 
-impl Trust {
     fn shown<'a>(
         &'a self,
         leaf: &'a CertificateDer<'a>,
