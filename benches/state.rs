@@ -58,7 +58,7 @@ fn config(upstreams: usize) -> Config {
     };
     let second = Duration::from_secs(1);
     Config {
-        runtime: RuntimePolicy { threads: None, drain_delay: Duration::ZERO, drain_timeout: second },
+        runtime: RuntimePolicy { threads: None, lane: Lane::Auto, drain_delay: Duration::ZERO, drain_timeout: second },
         listeners: vec![],
         routes: vec![],
         pools: vec![Arc::new(pool)],

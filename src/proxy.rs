@@ -1,21 +1,25 @@
 //! The data path: sockets in, sockets out. Listeners accept ([`listen`]), the front owns a connection between requests
 //! ([`front`], over [`client`]), and each request goes to the lane that fits it: [`general`] (pingora-proxy, to which
-//! [`guard`] lends the connection and [`desk`] hands the request) or [`tunnel`] (an upgrade). Connections to upstreams are
-//! dialled in [`connect`].
+//! [`guard`] lends the connection and [`desk`] hands the request), [`express`] (our own, for HTTP/1) or [`tunnel`] (an
+//! upgrade). Connections to upstreams are dialled in [`connect`].
 //!
 //! Must never decide what `exchange` decides.
 
 pub mod client;
+mod conduct;
 pub mod connect;
 pub mod desk;
 mod ended;
+mod express;
 pub mod front;
 pub mod general;
 pub mod guard;
+mod kept;
 pub mod listen;
 pub mod stall;
 pub mod tunnel;
 mod verdict;
+mod wire;
 
 use std::io;
 use std::panic::AssertUnwindSafe;
@@ -37,6 +41,7 @@ use listen::{ClientStream, Listener};
 
 use crate::exchange::limits;
 use crate::model::Address;
+use crate::model::policy::Lane;
 use crate::pool::{FrontStats, ListenerId, Published};
 
 /// Idle connections kept to all upstreams together, where descriptors allow it.
@@ -76,7 +81,7 @@ impl Open {
 impl Plane {
     /// Serves nothing yet. At most `connections_max` clients are connected at a time; at the limit we stop accepting.
     /// Everything runs on `runtime`.
-    pub fn new(published: Published, connections_max: usize, runtime: Handle) -> Arc<Plane> {
+    pub fn new(published: Published, connections_max: usize, lane: Lane, runtime: Handle) -> Arc<Plane> {
         // A client and its upstream take two descriptors; what is kept idle beyond that comes off the clients' share.
         let idle_max = (connections_max / 8).clamp(1, IDLE_MAX);
         let clients_max = connections_max.saturating_sub(idle_max / 2).clamp(1, Semaphore::MAX_PERMITS);
@@ -91,7 +96,7 @@ impl Plane {
         let general = Arc::new(http_proxy(&Arc::new(conf), General));
         let (_, never) = watch::channel(false);
         let stats = Arc::new(FrontStats::default());
-        let front = Arc::new(Front { published, stats, general, in_flight: AtomicUsize::new(0), never });
+        let front = Arc::new(Front { published, stats, lane, general, in_flight: AtomicUsize::new(0), never });
         let slots = Arc::new(Semaphore::new(clients_max));
         Arc::new(Plane { front, runtime, slots, open: Arc::default() })
     }

@@ -478,6 +478,7 @@ mod tests {
 
     use super::*;
     use crate::discovery::SystemResolver;
+    use crate::model::policy::Lane;
 
     #[test]
     fn a_warning_is_new_once_wherever_its_line_moves() {
@@ -533,7 +534,7 @@ mod tests {
         let bound =
             config.listeners.iter().map(|listener| Plane::bind(&listener.address).expect("it is free")).collect();
         let controller = Arc::new(Controller::new(Instant::now(), 1));
-        let plane = Plane::new(controller.published().clone(), 100, Handle::current());
+        let plane = Plane::new(controller.published().clone(), 100, Lane::Auto, Handle::current());
         let discovery = Arc::new(Discovery::new(Arc::new(SystemResolver::default())));
         let reloader = Reloader::start(source, Arc::new(config), bound, controller, plane, discovery);
         Arc::new(reloader.expect("it accepts"))

@@ -148,7 +148,8 @@ impl Server {
         let check_files = Arc::new(DiskFiles::default());
         let controller = Controller::new(Instant::now(), fastrand::u64(..)).with_check_files(check_files.clone());
         let controller = Arc::new(controller);
-        let plane = Plane::new(controller.published().clone(), connections_max(), data.handle().clone());
+        let plane =
+            Plane::new(controller.published().clone(), connections_max(), config.runtime.lane, data.handle().clone());
         let addresses: Vec<String> = config.listeners.iter().map(|l| format!("{}={}", l.name, l.address)).collect();
         let configured = config.admin.address.clone();
         let (stop_checker, stopped) = watch::channel(false);

@@ -53,6 +53,9 @@ impl Diff {
 /// A change that a running process cannot make.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum NeedsRestart {
+    /// The lane is chosen once.
+    #[error("runtime.lane: a change needs a restart")]
+    Lane,
     /// The worker threads are started once.
     #[error("runtime.threads: a change from {} to {} needs a restart", show(*.from), show(*.to))]
     Threads {
@@ -108,6 +111,9 @@ fn needs_restart(old: &Config, new: &Config) -> Vec<NeedsRestart> {
     let mut out = Vec::new();
     if old.runtime.threads != new.runtime.threads {
         out.push(NeedsRestart::Threads { from: old.runtime.threads, to: new.runtime.threads });
+    }
+    if old.runtime.lane != new.runtime.lane {
+        out.push(NeedsRestart::Lane);
     }
     if old.admin.address != new.admin.address {
         out.push(NeedsRestart::Admin { from: old.admin.address.clone(), to: new.admin.address.clone() });

@@ -18,7 +18,7 @@ use super::values::route::RoutePath;
 use super::values::secret::SecretValue;
 use super::values::{Count, DAY, OneOf, Span, Text};
 use crate::model::AdminState;
-use crate::model::policy::{Balance, HostPattern, MinHealthy};
+use crate::model::policy::{Balance, HostPattern, Lane, MinHealthy};
 
 table! {
     /// The configuration of roundsman.
@@ -43,6 +43,8 @@ table! {
     struct Runtime {
         /// Worker threads; default: the cores that this process may use. A change needs a restart.
         threads ["threads"]: Count<1, 1024>;
+        /// What carries requests: "auto", or "general" to compare or to fall back. A change needs a restart.
+        lane ["lane"]: OneOf<Lane> = "auto";
         /// On TERM: for how long /readyz answers 503 while connections are still accepted.
         drain_delay ["drain_delay"]: Span<0, DAY> = "0s";
         /// For how long requests in flight may then finish.

@@ -16,7 +16,7 @@ use std::time::Duration;
 use super::raw;
 use super::read::{At, ByName, Field, nearest, quoted, shown_key};
 use super::report::{Found, Report};
-use crate::model::policy::{AdminPolicy, Config, FALLBACK_POOLS_MAX, ListenerPolicy, PoolPolicy, RuntimePolicy};
+use crate::model::policy::{AdminPolicy, Config, FALLBACK_POOLS_MAX, Lane, ListenerPolicy, PoolPolicy, RuntimePolicy};
 use crate::model::{Address, Name};
 
 /// Long enough for ordinary requests, short enough for an operator who waits for the restart.
@@ -127,6 +127,7 @@ fn runtime(file: &raw::File) -> RuntimePolicy {
     let threads = raw.and_then(|r| r.threads.value()).and_then(|count| usize::try_from(count.0).ok());
     RuntimePolicy {
         threads: threads.and_then(NonZeroUsize::new),
+        lane: raw.and_then(|r| r.lane.value()).map_or(Lane::Auto, |lane| lane.0),
         drain_delay: raw.and_then(|r| r.drain_delay.value()).map_or(Duration::ZERO, |span| span.0),
         drain_timeout: raw.and_then(|r| r.drain_timeout.value()).map_or(DEFAULT_DRAIN_TIMEOUT, |span| span.0),
     }

@@ -23,7 +23,7 @@ use toml::de::DeValue;
 
 use super::read::{Node, Reader, Value, nearest};
 use super::{foreign, units};
-use crate::model::policy::{Balance, HttpVersion, MinHealthy};
+use crate::model::policy::{Balance, HttpVersion, Lane, MinHealthy};
 use crate::model::{AdminState, Ratio};
 
 /// A string type with its own rules.
@@ -368,6 +368,11 @@ impl<W: Word> Value for OneOf<W> {
         let names: Vec<_> = W::WORDS.iter().map(|(name, _)| *name).collect();
         json_schema!({ "type": "string", "anyOf": [{ "enum": names }, { "pattern": r"\$\{" }] })
     }
+}
+
+impl Word for Lane {
+    const WORDS: &'static [(&'static str, Lane)] = &[("auto", Lane::Auto), ("general", Lane::General)];
+    const LATER: &'static [&'static str] = &[];
 }
 
 impl Word for Balance {

@@ -54,7 +54,12 @@ pub(super) fn pool(upstreams: &[&str]) -> PoolPolicy {
 
 pub(super) fn config(pools: Vec<PoolPolicy>) -> Config {
     Config {
-        runtime: RuntimePolicy { threads: None, drain_delay: Duration::ZERO, drain_timeout: Duration::ZERO },
+        runtime: RuntimePolicy {
+            threads: None,
+            lane: Lane::Auto,
+            drain_delay: Duration::ZERO,
+            drain_timeout: Duration::ZERO,
+        },
         listeners: vec![],
         routes: vec![],
         pools: pools.into_iter().map(Arc::new).collect(),

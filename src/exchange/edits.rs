@@ -11,7 +11,7 @@ use smallvec::SmallVec;
 
 use super::judge::{Facts, Framing};
 use crate::http1::fields::list;
-use crate::http1::{Field, Head, Known, ResponseHead, Version};
+use crate::http1::{Field, Head, Known, ResponseFraming, ResponseHead, Version};
 use crate::model::Address;
 
 /// The scheme in which a request came.
@@ -53,6 +53,7 @@ pub struct ResponseEdits {
     status: u16,
     hidden: bool,
     unframed: bool,
+    chunked: bool,
     close: bool,
     length: Length,
 }
@@ -64,6 +65,8 @@ pub(super) struct Delivery {
     pub hidden: bool,
     /// The client does not know chunks: they are unwrapped.
     pub unframed: bool,
+    /// It ends with the upstream's connection: for the client it is put into chunks.
+    pub chunked: bool,
     /// The end of the connection is the end of the answer.
     pub close: bool,
     /// What becomes of Content-Length.
@@ -217,8 +220,8 @@ impl ResponseEdits {
         connection: impl Iterator<Item = &'a [u8]>,
         delivery: Delivery,
     ) -> ResponseEdits {
-        let Delivery { hidden, unframed, close, length } = delivery;
-        ResponseEdits { named: Named::collect(connection), status, hidden, unframed, close, length }
+        let Delivery { hidden, unframed, chunked, close, length } = delivery;
+        ResponseEdits { named: Named::collect(connection), status, hidden, unframed, chunked, close, length }
     }
 
     /// Whether the client must not see this interim answer: it speaks HTTP/1.0 (RFC 9110, 15.2).
@@ -226,11 +229,16 @@ impl ResponseEdits {
         self.hidden
     }
 
-    /// Whether the client connection must close after this answer, because nothing else tells where it ends: the
-    /// upstream closes at the end, or the client speaks HTTP/1.0 and knows no chunks. A lane that puts a body that ends
-    /// with the connection into chunks for a client of HTTP/1.1 need not.
+    /// Whether the client connection must close after this answer, because nothing else tells where it ends: its length is
+    /// not known, and the client speaks HTTP/1.0 and knows no chunks.
     pub fn close(&self) -> bool {
         self.close
+    }
+
+    /// Whether the body reaches the client in chunks. Otherwise it is written as data, up to its length or the end of the
+    /// connection.
+    pub fn in_chunks(&self, framing: ResponseFraming) -> bool {
+        !self.unframed && matches!(framing, ResponseFraming::Chunked | ResponseFraming::UntilClose)
     }
 
     /// Whether every field of this name is left out.
@@ -261,7 +269,8 @@ impl ResponseEdits {
             Length::Set(digits) if !self.is_bodyless() => Some(("Content-Length", digits.as_slice())),
             Length::Set(_) | Length::Kept | Length::Dropped => None,
         };
-        switch.iter().copied().chain(length)
+        let coding = self.chunked.then_some(("Transfer-Encoding", &b"chunked"[..]));
+        switch.iter().copied().chain(length).chain(coding)
     }
 
     /// Where there is no body, what frames it only confuses (RFC 9110, 8.6; RFC 9112, 6.1).
@@ -482,7 +491,7 @@ mod tests {
                 Http10,
                 "200 OK\r\nContent-Length: 5\r\nConnection: keep-alive\r\n",
             ),
-            ("200 OK", Method::Get, Http11, "200 OK\r\nConnection: close\r\n"),
+            ("200 OK", Method::Get, Http11, "200 OK\r\nTransfer-Encoding: chunked\r\n"),
             ("200 OK", Method::Head, Http11, "200 OK\r\n"),
             ("200 OK\r\nContent-Length: 5", Method::Head, Http11, "200 OK\r\nContent-Length: 5\r\n"),
             ("204 None\r\nContent-Length: 5", Method::Get, Http11, "204 None\r\n"),

@@ -3,7 +3,7 @@
 
 use super::edits::{Delivery, Length, ResponseEdits};
 use super::judge::Method;
-use crate::http1::fields::{is_token, is_value};
+use crate::http1::fields::{is_token, is_value, list};
 use crate::http1::framing::{Ending, ending, switches_to_websocket};
 use crate::http1::{Fault, Field, Known, ResponseFraming, Version};
 
@@ -37,14 +37,24 @@ pub fn judge_response<'a>(
     let delivery = Delivery {
         hidden: old && status < 200 && status != 101,
         unframed: old,
-        close: match framing {
-            ResponseFraming::None | ResponseFraming::Length(_) => false,
-            ResponseFraming::Chunked => old,
-            ResponseFraming::UntilClose => true,
-        },
+        chunked: !old && framing == ResponseFraming::UntilClose,
+        close: old && matches!(framing, ResponseFraming::Chunked | ResponseFraming::UntilClose),
         length: length(all(Known::ContentLength), length_given),
     };
     Ok((framing, ResponseEdits::new(status, all(Known::Connection), delivery)))
+}
+
+/// Whether the connection of this response may be used again, by what the upstream says (RFC 9112, 9.3). The response must
+/// have ended by its framing.
+pub fn keeps_connection<'a>(version: Version, fields: impl Iterator<Item = Field<'a>>) -> bool {
+    let (mut close, mut keep_alive) = (false, false);
+    for field in fields.filter(|field| field.known == Known::Connection) {
+        for option in list(field.value) {
+            close |= option.eq_ignore_ascii_case(b"close");
+            keep_alive |= option.eq_ignore_ascii_case(b"keep-alive");
+        }
+    }
+    !close && (version == Version::Http11 || keep_alive)
 }
 
 /// What becomes of these Content-Lengths, all of which say `length`, unless chunks override them.
@@ -84,6 +94,25 @@ mod tests {
             (GET, ("X Y", "a"), None),
         ] {
             assert_eq!(framing(asked, 200, &[fields]), want, "{fields:?}");
+        }
+    }
+
+    #[test]
+    fn a_connection_is_kept_unless_the_upstream_closes_it() {
+        use Version::{Http10, Http11};
+        for (version, fields, want) in [
+            (Http11, &[][..], true),
+            (Http11, &["close"][..], false),
+            (Http11, &["Keep-Alive"], true),
+            (Http11, &["x, CLOSE"], false),
+            (Http11, &["keep-alive", "close"], false),
+            (Http11, &["closed"], true),
+            (Http10, &[], false),
+            (Http10, &["keep-alive"], true),
+            (Http10, &["keep-alive, close"], false),
+        ] {
+            let fields = fields.iter().map(|value| Field::new(b"Connection", value.as_bytes()));
+            assert_eq!(keeps_connection(version, fields.clone()), want, "{version:?} {:?}", fields.collect::<Vec<_>>());
         }
     }
 

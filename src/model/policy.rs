@@ -39,11 +39,23 @@ pub struct Config {
 /// The most pools that one request may try: its own, and the fallbacks by `when_no_healthy = { pool = … }`.
 pub const FALLBACK_POOLS_MAX: usize = 8;
 
+/// What carries the requests that are no tunnels.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Lane {
+    /// The express lane where it can, and else the general one.
+    #[default]
+    Auto,
+    /// The general lane.
+    General,
+}
+
 /// `[runtime]`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RuntimePolicy {
     /// Worker threads of the data plane; `None`: the cores this process may use. A change needs a restart.
     pub threads: Option<NonZeroUsize>,
+    /// What carries requests. A change needs a restart.
+    pub lane: Lane,
     /// On TERM: how long readiness fails while connections are still accepted.
     pub drain_delay: Duration,
     /// How long requests in flight may take after that.

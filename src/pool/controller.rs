@@ -373,7 +373,12 @@ mod tests {
             resolve: Duration::from_secs(30),
         };
         Config {
-            runtime: RuntimePolicy { threads: None, drain_delay: Duration::ZERO, drain_timeout: Duration::ZERO },
+            runtime: RuntimePolicy {
+                threads: None,
+                lane: Lane::Auto,
+                drain_delay: Duration::ZERO,
+                drain_timeout: Duration::ZERO,
+            },
             listeners: vec![],
             routes: vec![],
             pools: vec![Arc::new(pool)],

@@ -190,6 +190,11 @@ impl fmt::Debug for Hints {
 pub trait Connection: Send + Sync + fmt::Debug {
     /// Closes it if no request uses it now. Otherwise it must close when that request ends.
     fn close_if_idle(&self);
+
+    /// How many open connections it is: one, unless it is a collection of them.
+    fn count(&self) -> usize {
+        1
+    }
 }
 
 /// The open connections of one upstream.
@@ -244,7 +249,7 @@ impl Connections {
 
     /// Open connections.
     pub fn len(&self) -> usize {
-        self.open.lock().len()
+        self.open.lock().values().map(|connection| connection.count()).sum()
     }
 
     /// Whether no connection is open.

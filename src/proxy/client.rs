@@ -8,7 +8,7 @@ use std::fmt;
 use std::future::poll_fn;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
@@ -92,6 +92,10 @@ struct Pass {
     body_read: u64,
     /// The client waits for 100 before it sends its body, and may wait for long.
     expects: bool,
+    /// Bytes of the body that lie behind the head in the buffer, for the lanes that do not take them out.
+    kept: usize,
+    /// How many of them have gone upstream in this attempt.
+    sent: usize,
 }
 
 impl Client {
@@ -110,7 +114,7 @@ impl Client {
             idle: None,
             look: None,
             extra: Extra::default(),
-            pass: Pass { head: 0, body: Body::NONE, body_read: 0, expects: false },
+            pass: Pass { head: 0, body: Body::NONE, body_read: 0, expects: false, kept: 0, sent: 0 },
             eof: false,
             fault: None,
         }
@@ -131,7 +135,7 @@ impl Client {
         // The empty line that may stand before a request is nobody's.
         self.read.advance(self.head.drop_lead());
         let head = self.head.head(&self.read).map_or(0, |head| head.len);
-        self.pass = Pass { head, body: framing.body(), body_read: 0, expects };
+        self.pass = Pass { head, body: framing.body(), body_read: 0, expects, kept: 0, sent: 0 };
         self.fault = None;
         self.idle = None;
         self.look = None;
@@ -219,6 +223,90 @@ impl Client {
             rest = &rest[n..];
         }
         poll_fn(|cx| self.poll_send(cx)).await
+    }
+
+    /// The request is to be sent from its beginning: its body again after its head.
+    pub(super) fn rewind(&mut self) {
+        self.pass.sent = 0;
+    }
+
+    /// Whether every byte of the request that was read is still here.
+    pub(super) fn can_rewind(&self) -> bool {
+        self.pass.head > 0
+    }
+
+    /// Bytes of the request's body that have come and not gone upstream.
+    pub(super) fn unsent(&self) -> &[u8] {
+        &self.read[self.pass.head + self.pass.sent..self.pass.head + self.pass.kept]
+    }
+
+    /// So many of them have gone upstream. Keeps them for another attempt, within bounds.
+    pub(super) fn on_sent(&mut self, n: usize) {
+        self.pass.sent += n;
+        if self.pass.sent > limits::REPLAY_BYTES || (!self.can_rewind() && self.unsent().is_empty()) {
+            self.forget_sent();
+        }
+    }
+
+    /// The request will not be sent again.
+    pub(super) fn forget_sent(&mut self) {
+        self.read.advance(std::mem::take(&mut self.pass.head) + self.pass.sent);
+        self.pass.kept -= std::mem::take(&mut self.pass.sent);
+    }
+
+    /// The request is over: what is left of it in the buffer goes.
+    pub(super) fn settle(&mut self) {
+        self.read.advance(std::mem::take(&mut self.pass.head) + std::mem::take(&mut self.pass.kept));
+        self.pass.sent = 0;
+    }
+
+    /// Whether the body has been read to its end.
+    pub(super) fn has_body(&self) -> bool {
+        self.pass.body.is_done() && self.fault.is_none()
+    }
+
+    /// Makes more of the request's body [`Client::unsent`]; 0: the client has closed its side before its end. Fails with
+    /// [`Client::fault`] where the body breaks a rule.
+    pub(super) fn poll_body_bytes(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
+        loop {
+            if let Some(refusal) = self.fault {
+                return Poll::Ready(Err(self.break_rule(refusal)));
+            }
+            let known = self.pass.head + self.pass.kept;
+            match self.pass.body.feed(&self.read[known..]) {
+                Ok(0) => {}
+                Ok(n) => {
+                    self.pass.kept += n;
+                    self.pass.body_read += n as u64;
+                    return Poll::Ready(Ok(n));
+                }
+                Err(fault) => return Poll::Ready(Err(self.break_rule(fault.into()))),
+            }
+            self.read.reserve(BODY_PIECE);
+            match pin!(self.io.read_buf(&mut self.read)).poll(cx)? {
+                Poll::Ready(0) => {
+                    self.eof = true;
+                    return Poll::Ready(Ok(0));
+                }
+                Poll::Ready(_) => self.idle = None,
+                Poll::Pending => {
+                    return match ready!(self.poll_idle(cx)) {
+                        Ok(()) => Poll::Pending,
+                        Err(error) => Poll::Ready(Err(error)),
+                    };
+                }
+            }
+        }
+    }
+
+    /// What is gathered to be sent.
+    pub(super) fn write_mut(&mut self) -> &mut BytesMut {
+        &mut self.write
+    }
+
+    /// Whether enough is gathered that it must be sent before more is.
+    pub(super) fn is_full(&self) -> bool {
+        self.write.len() >= WRITE_BUFFER
     }
 
     /// Reads and throws away the rest of the request's body; false if it is more than `most` bytes, breaks a rule or

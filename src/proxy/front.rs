@@ -22,12 +22,13 @@ use super::desk::{Desk, Outcome, Work};
 use super::general::{DESK, General};
 use super::guard::Guard;
 use super::listen::ClientStream;
-use super::tunnel;
+use super::{express, tunnel};
 use crate::exchange::{
     Broken, End, Entry, Exchange, Facts, Framing, Leftover, Method, Next, OwnAnswer, Refusal, Replay, Scheme, judge,
     limits,
 };
 use crate::http1::Version;
+use crate::model::policy::Lane;
 use crate::pool::{AnswerReason, FrontStats, ListenerId, Published};
 
 /// For how long a closing connection takes what the client was still sending, so that it reads our answer before it sees
@@ -44,6 +45,7 @@ pub(super) const STOP_GRACE: Duration = Duration::from_millis(300);
 pub struct Front {
     pub(super) published: Published,
     pub(super) stats: Arc<FrontStats>,
+    pub(super) lane: Lane,
     pub(super) general: Arc<HttpProxy<General>>,
     /// Requests under way, tunnels included.
     pub(super) in_flight: AtomicUsize,
@@ -86,14 +88,14 @@ enum Heard {
 }
 
 /// A request that the lane has given back.
-struct Back {
-    client: Box<Client>,
-    exchange: Exchange,
-    outcome: Outcome,
-    /// Pingora has told the client that the connection goes on.
-    keep: bool,
+pub(super) struct Back {
+    pub(super) client: Box<Client>,
+    pub(super) exchange: Exchange,
+    pub(super) outcome: Outcome,
+    /// The client knows that the connection goes on.
+    pub(super) keep: bool,
     /// Only the end of the connection ends the answer.
-    until_close: bool,
+    pub(super) until_close: bool,
 }
 
 /// One client's connection. `None` where the answer of a step is the client: the connection has ended.
@@ -106,6 +108,8 @@ struct Connection {
     /// Goes off now and then to see whether an upstream owes us a head for too long. One for the connection, because
     /// setting a timer for every request would cost more than the look.
     alarm: Pin<Box<Sleep>>,
+    /// The same in the express lane.
+    ticks: express::Alarm,
 }
 
 /// Serves one connection until it ends. `stop`: finish the request under way, take no further one.
@@ -117,7 +121,7 @@ pub async fn serve(front: Arc<Front>, stream: ClientStream, listener: ListenerId
     let now = Instant::now();
     let desk = Arc::new(Desk::new(now, stop.clone()));
     let alarm = Box::pin(tokio::time::sleep_until(now + limits::FIRST_BYTE));
-    let mut connection = Connection { front, listener, address, stop, desk, alarm };
+    let mut connection = Connection { front, listener, address, stop, desk, alarm, ticks: express::Alarm::default() };
     let mut client = Box::new(Client::new(stream));
     let mut first = true;
     loop {
@@ -221,8 +225,13 @@ impl Connection {
                 Next::Attempt(attempt) if request.upgrade => {
                     return tunnel::run(client, exchange, attempt, request.version).await;
                 }
-                Next::Attempt(_) => {
-                    let back = self.general(client, request, exchange).await?;
+                Next::Attempt(attempt) => {
+                    let back = match self.front.lane {
+                        Lane::Auto => {
+                            express::run(client, exchange, request, attempt, &mut self.ticks, &self.stop).await
+                        }
+                        Lane::General => self.general(client, request, exchange).await?,
+                    };
                     let Outcome::Answer(answer) = back.outcome else { return end(back).await };
                     (client, exchange) = (back.client, back.exchange);
                     Next::Answer(answer)

@@ -23,10 +23,11 @@ use smallvec::SmallVec;
 use tokio::time::Instant;
 
 use super::client::Client;
-use super::connect::{self, InUse, NO_RESOURCES, OUTDATED, Wanted};
+use super::connect::Wanted;
 use super::desk::{Desk, Outcome, Work};
 use super::guard::Guard;
 use super::verdict;
+use super::wire::{self, InUse, NO_RESOURCES, OUTDATED};
 use crate::exchange::{Broken, ConnectError, Exchange, Lent, Next, Refusal, Replay, ResponseEdits, limits};
 use crate::http1::{Field, HeadReader, Limits, ResponseFraming, Version, response};
 use crate::pool::Waiting;
@@ -190,7 +191,7 @@ impl ProxyHttp for General {
             false => Wanted::Sure,
         };
         let upstream = work.exchange.upstream().ok_or_else(|| Error::new_str("an attempt without an upstream"))?;
-        let (peer, alone) = connect::peer(upstream, work.exchange.epoch(), wanted)?;
+        let (peer, alone) = wire::peer(upstream, work.exchange.epoch(), wanted)?;
         ctx.alone = alone;
         Ok(Box::new(peer))
     }
@@ -205,7 +206,7 @@ impl ProxyHttp for General {
         ctx: &mut Ctx,
     ) -> Result<()> {
         ctx.lent = if reused { Lent::Kept } else { Lent::Fresh };
-        if let Some(wire) = digest.and_then(connect::wire_of) {
+        if let Some(wire) = digest.and_then(wire::wire_of) {
             ctx.in_use = wire.begin();
             match &mut ctx.in_use {
                 Some(in_use) if ctx.alone => in_use.last(),

@@ -56,6 +56,7 @@ struct Answered {
     rest: BytesMut,
     switched: bool,
     framing: ResponseFraming,
+    in_chunks: bool,
 }
 
 /// Sees one upgrade through; the client connection ends with it.
@@ -149,8 +150,9 @@ impl Upgrade {
             self.forward_head(&edits, &head).await?;
             buf.advance(len);
             if status == 101 || status >= 200 {
-                self.until_close = framing == ResponseFraming::UntilClose;
-                return Ok(Answered { upstream, rest: buf, switched: status == 101, framing });
+                self.until_close = edits.close();
+                let in_chunks = edits.in_chunks(framing);
+                return Ok(Answered { upstream, rest: buf, switched: status == 101, framing, in_chunks });
             }
         }
     }
@@ -209,10 +211,10 @@ impl Upgrade {
 
     /// Passes on the body of an answer that is no 101.
     async fn relay_answer(&mut self, answered: Answered) -> Step {
-        let Answered { mut upstream, rest: mut buf, framing, .. } = answered;
+        let Answered { mut upstream, rest: mut buf, framing, in_chunks, .. } = answered;
         let mut body = Body::response(framing);
         loop {
-            let piece = match take(&mut body, &mut buf) {
+            let piece = match take(&mut body, in_chunks, &mut buf) {
                 Ok(piece) => piece,
                 Err(fault) => return self.broken(Broken::BadResponse(fault)),
             };
@@ -231,7 +233,10 @@ impl Upgrade {
                 () = self.client.left() => return Step::Ended(End::ClientLeft),
             };
             match read {
-                Ok(Ok(0)) if body.is_whole_at_close() => return Step::Ended(End::Delivered),
+                Ok(Ok(0)) if body.is_whole_at_close() => {
+                    let end = if in_chunks { LAST_CHUNK } else { b"" };
+                    return self.send(end).await.map_or_else(|step| step, |()| Step::Ended(End::Delivered));
+                }
                 Ok(Ok(n)) if n > 0 => {}
                 Ok(_) => return self.broken(Broken::Closed),
                 Err(_) => return self.broken(Broken::TimedOut),
@@ -250,8 +255,7 @@ impl Upgrade {
 }
 
 /// Takes what has come of the body off `buf`, as it is passed on.
-fn take(body: &mut Body, buf: &mut BytesMut) -> Result<BytesMut, Fault> {
-    let chunked = matches!(body, Body::Chunked(_));
+fn take(body: &mut Body, chunked: bool, buf: &mut BytesMut) -> Result<BytesMut, Fault> {
     let (mut out, mut rest) = (BytesMut::new(), &buf[..]);
     loop {
         match body.next(&mut rest)? {
@@ -398,7 +402,7 @@ mod tests {
             for piece in body.as_bytes().chunks(cut) {
                 buf.extend_from_slice(piece);
                 if !chunks.is_done() {
-                    out.extend_from_slice(&take(&mut chunks, &mut buf).unwrap());
+                    out.extend_from_slice(&take(&mut chunks, true, &mut buf).unwrap());
                 }
             }
             assert!(chunks.is_done() && buf.ends_with(b"rest"), "cut by {cut}: {buf:?}");
@@ -410,7 +414,9 @@ mod tests {
             assert_eq!((data.as_slice(), rest, decoded.is_done()), (&b"Wikipedia"[..], &b""[..], true), "cut by {cut}");
             assert!(out.ends_with(b"0\r\n\r\n"), "the trailer is gone: {out:?}");
         }
-        assert!(take(&mut Body::response(ResponseFraming::Chunked), &mut BytesMut::from("0x2\r\nok\r\n")).is_err());
+        assert!(
+            take(&mut Body::response(ResponseFraming::Chunked), true, &mut BytesMut::from("0x2\r\nok\r\n")).is_err()
+        );
     }
 
     async fn tunnel(idle: Duration, early: (&str, &str)) -> (DuplexStream, DuplexStream) {

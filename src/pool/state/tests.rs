@@ -216,7 +216,12 @@ fn pool(text: &str, addresses: &[&str]) -> PoolPolicy {
 
 fn config(pools: Vec<PoolPolicy>) -> Config {
     Config {
-        runtime: RuntimePolicy { threads: None, drain_delay: Duration::ZERO, drain_timeout: 30 * SECOND },
+        runtime: RuntimePolicy {
+            threads: None,
+            lane: Lane::Auto,
+            drain_delay: Duration::ZERO,
+            drain_timeout: 30 * SECOND,
+        },
         listeners: vec![],
         routes: vec![],
         pools: pools.into_iter().map(Arc::new).collect(),

@@ -6,7 +6,7 @@ use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
-use roundsman::model::policy::Balance;
+use roundsman::model::policy::{Balance, Lane};
 use roundsman::model::{Address, Name, Weight};
 use roundsman::pool::{
     AnswerReason, Hints, ListenerEntry, ListenerId, Otherwise, Pool, PoolId, PoolShared, Published, Rules, Service,
@@ -71,7 +71,7 @@ impl Rig {
         let entry = ListenerEntry { name, pool: Some(PoolId(0)) };
         let snapshot = Snapshot::new(1, Table::empty(), vec![Some(entry)], vec![Some(pool.clone())]);
         let published: Published = Arc::new(ArcSwap::from_pointee(snapshot));
-        let plane = Plane::new(published.clone(), connections_max, runtime);
+        let plane = Plane::new(published.clone(), connections_max, Lane::Auto, runtime);
         let bound = Plane::bind(&Address::Inet(([127, 0, 0, 1], 0).into())).expect("a free port");
         let address = bound.local_addr().expect("it is TCP");
         let ready = plane.ready(bound).expect("a runtime that has I/O");

@@ -1,0 +1,448 @@
+//! The express lane: relays one HTTP/1 exchange between two sockets. Everything that could be decided is asked of the
+//! exchange; this reads, writes and waits.
+//!
+//! In the steady state of a kept connection with small bodies it makes five system calls and sets no timer: one alarm per
+//! client connection goes off twice a second while a request waits, and finds out what is overdue.
+//!
+//! The request stays in the client's buffer until it cannot be sent again, so that another attempt begins at its head. A
+//! response is read into the buffer of its connection, and what is passed on is written from there.
+
+use std::future::poll_fn;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use bytes::{Buf, BufMut};
+use tokio::sync::watch;
+use tokio::time::{Instant, Sleep};
+
+use super::client::Client;
+use super::connect::Wanted;
+use super::desk::Outcome;
+use super::front::{Back, Request};
+use super::kept::{DataPath, Kept, Link};
+use crate::exchange::{Attempt, Broken, Exchange, Lent, Next, Refusal, Replay, keeps_connection, limits};
+use crate::http1::body::{LAST_CHUNK, put_chunk};
+use crate::http1::{Body, ResponseFraming, Step as Piece};
+use crate::pool::{Upstream, Waiting};
+
+/// How often a request that waits is looked at: what is overdue, and whether its client has left.
+const TICK: Duration = Duration::from_millis(500);
+
+/// Goes off every [`TICK`] while something waits for it. One for a connection, because setting a timer for every wait would
+/// cost more than the look.
+#[derive(Debug, Default)]
+pub(super) struct Alarm(Option<Pin<Box<Sleep>>>);
+
+impl Alarm {
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        let sleep = self.0.get_or_insert_with(|| Box::pin(tokio::time::sleep(TICK)));
+        ready!(sleep.as_mut().poll(cx));
+        sleep.as_mut().reset(Instant::now() + TICK);
+        // It must be looked at once more to be set.
+        let _ = sleep.as_mut().poll(cx);
+        Poll::Ready(())
+    }
+}
+
+/// One request in the lane.
+struct Relay<'a> {
+    client: Box<Client>,
+    exchange: Exchange,
+    request: Request,
+    alarm: &'a mut Alarm,
+    stop: &'a watch::Receiver<bool>,
+    /// The client's connection goes on after the response.
+    keep: bool,
+    /// Only the end of the connection ends the response.
+    until_close: bool,
+}
+
+/// What one step came to.
+enum Step {
+    Next(Next),
+    Over(Outcome),
+}
+
+/// What the wait for a response head ended with.
+enum Event {
+    Head,
+    Broken(Broken),
+    ClientFault(Refusal),
+    ClientLeft,
+}
+
+/// An attempt whose request is on its way.
+struct Sent {
+    link: Link,
+    kept: Arc<Kept>,
+    upstream: Arc<Upstream>,
+    lent: Lent,
+    upload: Upload,
+    /// When something moved last between the upstream and us.
+    moved: Instant,
+}
+
+/// How far the request has gone upstream.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Upload {
+    Going,
+    Done,
+    /// The upstream takes no more: it may have answered already.
+    Refused,
+}
+
+/// A final head that is passed on.
+#[derive(Debug, Clone, Copy)]
+struct Answer {
+    framing: ResponseFraming,
+    coding: Coding,
+    /// The upstream keeps the connection open after it.
+    keeps: bool,
+}
+
+/// How a body is passed on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Coding {
+    Data,
+    Chunks,
+}
+
+/// Sees one request through.
+pub(super) async fn run(
+    client: Box<Client>,
+    exchange: Exchange,
+    request: Request,
+    first: Attempt,
+    alarm: &mut Alarm,
+    stop: &watch::Receiver<bool>,
+) -> Back {
+    let mut lane = Relay { client, exchange, request, alarm, stop, keep: false, until_close: false };
+    let mut next = Next::Attempt(first);
+    let outcome = loop {
+        let step = match next {
+            Next::Attempt(attempt) => lane.attempt(attempt).await,
+            Next::Wait(waiting) => lane.wait(waiting).await,
+            Next::Reroute => Step::Next(lane.exchange.on_reroute(lane.client.head(), Instant::now())),
+            Next::Answer(answer) => Step::Over(Outcome::Answer(answer)),
+            Next::Forward(..) | Next::Abort => Step::Over(Outcome::Aborted),
+        };
+        match step {
+            Step::Next(following) => next = following,
+            Step::Over(outcome) => break outcome,
+        }
+    };
+    let Relay { mut client, exchange, keep, until_close, .. } = lane;
+    client.settle();
+    Back { client, exchange, outcome, keep, until_close }
+}
+
+impl Relay<'_> {
+    async fn wait(&mut self, waiting: Waiting) -> Step {
+        tokio::select! {
+            biased;
+            () = waiting.wait() => Step::Next(self.exchange.on_wake(waiting, Instant::now())),
+            () = self.client.ended() => Step::Over(Outcome::ClientLeft),
+        }
+    }
+
+    /// One try on one upstream, up to the end of its response.
+    async fn attempt(&mut self, attempt: Attempt) -> Step {
+        let Attempt { upstream, epoch, fresh } = attempt;
+        let data_path = DataPath::of(&upstream);
+        let wanted = match fresh {
+            true => Wanted::Fresh,
+            false if self.exchange.is_repeatable() => Wanted::Any,
+            false => Wanted::Sure,
+        };
+        let mut link = match data_path.kept.take(epoch, wanted, Instant::now()) {
+            Some(link) => link,
+            None => {
+                let dialled = tokio::select! {
+                    biased;
+                    dialled = data_path.kept.dial(&upstream, epoch) => dialled,
+                    () = self.client.ended() => return Step::Over(Outcome::ClientLeft),
+                };
+                match dialled {
+                    Ok(link) => link,
+                    Err(why) => return Step::Next(self.exchange.on_connect_failed(why, Instant::now())),
+                }
+            }
+        };
+        let now = Instant::now();
+        let lent = match link.is_used() {
+            true if data_path.kept.is_dirty(&upstream, &mut link, now) => Lent::Dirty,
+            true => Lent::Kept,
+            false => Lent::Fresh,
+        };
+        if lent == Lent::Fresh && self.client.has_left() {
+            // It went while we dialled.
+            return Step::Over(Outcome::ClientLeft);
+        }
+        if let Some(next) = self.exchange.on_connected(lent, now) {
+            return Step::Next(next);
+        }
+        let Some(head) = self.client.head() else { return Step::Over(Outcome::Aborted) };
+        link.write.clear();
+        self.exchange.request_edits().write_to(&head, &mut link.write);
+        self.client.rewind();
+        let kept = data_path.kept.clone();
+        let mut sent = Sent { link, kept, upstream, lent, upload: Upload::Going, moved: now };
+        loop {
+            match poll_fn(|cx| self.poll_head(&mut sent, cx)).await {
+                Event::Head => match self.on_head(&mut sent) {
+                    Ok(None) => {}
+                    Ok(Some(answer)) => return self.deliver(sent, answer).await,
+                    Err(step) => return step,
+                },
+                Event::Broken(how) => return self.on_broken(&sent, how),
+                Event::ClientFault(refusal) => return Step::Next(self.exchange.on_client_fault(refusal)),
+                Event::ClientLeft => return Step::Over(Outcome::ClientLeft),
+            }
+        }
+    }
+
+    fn on_broken(&mut self, sent: &Sent, how: Broken) -> Step {
+        let now = Instant::now();
+        if how == Broken::Closed && sent.lent == Lent::Kept && !self.exchange.is_answered() {
+            sent.kept.closed_too_early(now);
+        }
+        let replay = if self.client.can_rewind() { Replay::Whole } else { Replay::Gone };
+        Step::Next(self.exchange.on_broken(how, replay, now))
+    }
+
+    /// Sends the request and waits for a whole head.
+    fn poll_head(&mut self, sent: &mut Sent, cx: &mut Context<'_>) -> Poll<Event> {
+        if let Some(event) = self.drive_upload(sent, cx) {
+            return Poll::Ready(event);
+        }
+        loop {
+            if !sent.link.read.is_empty() {
+                match sent.link.reader.read(&sent.link.read) {
+                    Ok(Some(_)) => return Poll::Ready(Event::Head),
+                    Ok(None) => {}
+                    Err(fault) => return Poll::Ready(Event::Broken(Broken::BadResponse(fault))),
+                }
+            }
+            match sent.link.poll_fill(cx) {
+                Poll::Ready(Ok(n)) if n > 0 => {}
+                Poll::Ready(_) => return Poll::Ready(Event::Broken(Broken::Closed)),
+                Poll::Pending => break,
+            }
+        }
+        // The interim responses before it must not wait for the final one.
+        if !self.client.write_mut().is_empty()
+            && let Poll::Ready(Err(_)) = self.client.poll_send(cx)
+        {
+            return Poll::Ready(Event::ClientLeft);
+        }
+        ready!(self.alarm.poll(cx));
+        let limit = if sent.upload == Upload::Going { limits::UPSTREAM_IDLE } else { limits::FIRST_BYTE };
+        let waits_for_upstream =
+            sent.upload != Upload::Going || !sent.link.write.is_empty() || !self.client.unsent().is_empty();
+        if waits_for_upstream && sent.moved + limit <= Instant::now() {
+            return Poll::Ready(Event::Broken(Broken::TimedOut));
+        }
+        if self.client.has_left() {
+            return Poll::Ready(Event::ClientLeft);
+        }
+        Poll::Pending
+    }
+
+    /// Moves the request upstream as far as it goes. `Some`: its client has broken a rule or left.
+    fn drive_upload(&mut self, sent: &mut Sent, cx: &mut Context<'_>) -> Option<Event> {
+        while sent.upload == Upload::Going {
+            if !sent.link.write.is_empty() {
+                // A small body goes with the head.
+                let body = self.client.unsent().len();
+                if body > 0 && body <= WITH_HEAD {
+                    sent.link.write.put_slice(self.client.unsent());
+                    self.client.on_sent(body);
+                } else if body == 0 && !self.client.has_body() {
+                    match self.client.poll_body_bytes(cx) {
+                        Poll::Ready(Ok(n)) if n > 0 => continue,
+                        Poll::Ready(_) => return Some(self.client_end()),
+                        Poll::Pending => {}
+                    }
+                }
+                match sent.link.poll_flush(cx) {
+                    Poll::Ready(Ok(())) => sent.moved = Instant::now(),
+                    Poll::Ready(Err(_)) => sent.upload = Upload::Refused,
+                    Poll::Pending => return None,
+                }
+                continue;
+            }
+            let unsent = self.client.unsent();
+            if !unsent.is_empty() {
+                match sent.link.poll_write(cx, unsent) {
+                    Poll::Ready(Ok(n)) if n > 0 => {
+                        self.client.on_sent(n);
+                        sent.moved = Instant::now();
+                    }
+                    Poll::Ready(_) => sent.upload = Upload::Refused,
+                    Poll::Pending => return None,
+                }
+                continue;
+            }
+            if self.client.has_body() {
+                sent.upload = Upload::Done;
+                return None;
+            }
+            match self.client.poll_body_bytes(cx) {
+                Poll::Ready(Ok(n)) if n > 0 => {}
+                Poll::Ready(_) => return Some(self.client_end()),
+                Poll::Pending => return None,
+            }
+        }
+        None
+    }
+
+    /// Why no more of the request's body comes.
+    fn client_end(&self) -> Event {
+        self.client.fault().map_or(Event::ClientLeft, Event::ClientFault)
+    }
+
+    /// Asks the exchange about a whole head. `None`: it was an interim one, and another follows.
+    fn on_head(&mut self, sent: &mut Sent) -> Result<Option<Answer>, Step> {
+        let head = sent.link.reader.head(&sent.link.read).expect("it is whole");
+        let next = self.exchange.on_response(head.status, head.fields(), Instant::now());
+        let Next::Forward(edits, framing) = next else { return Err(Step::Next(next)) };
+        let (len, is_final) = (head.len, head.status >= 200);
+        let version = self.request.version;
+        if is_final {
+            let stays = self.request.keep_alive && !edits.close() && !self.exchange.must_close();
+            self.keep = stays && !*self.stop.borrow();
+            self.until_close = edits.close();
+        }
+        if !edits.hidden() {
+            edits.write_to(&head, version, !self.keep, self.client.write_mut());
+        }
+        let keeps = keeps_connection(head.version, head.fields());
+        let in_chunks = edits.in_chunks(framing);
+        sent.link.read.advance(len);
+        sent.link.reader.reset();
+        if !is_final {
+            return Ok(None);
+        }
+        self.client.forget_sent();
+        let coding = if in_chunks { Coding::Chunks } else { Coding::Data };
+        Ok(Some(Answer { framing, coding, keeps }))
+    }
+
+    /// Passes the body on, and keeps the connection if that may be.
+    async fn deliver(&mut self, mut sent: Sent, answer: Answer) -> Step {
+        let Answer { framing, coding, keeps } = answer;
+        let mut body = Body::response(framing);
+        sent.moved = Instant::now();
+        let mut pending = 0;
+        if let Some(step) = poll_fn(|cx| self.poll_body(&mut sent, &mut body, coding, &mut pending, cx)).await {
+            return step;
+        }
+        let whole = sent.upload == Upload::Done && self.client.has_body();
+        if keeps && whole && body.is_done() {
+            let Sent { link, kept, upstream, .. } = sent;
+            kept.give_back(&upstream, link, framing == ResponseFraming::None, Instant::now());
+        }
+        Step::Over(Outcome::Delivered)
+    }
+
+    /// Relays until the body has ended and the client has all of it (`None`), or something breaks.
+    fn poll_body(
+        &mut self,
+        sent: &mut Sent,
+        body: &mut Body,
+        coding: Coding,
+        pending: &mut usize,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Step>> {
+        let mut ended = body.is_done() && *pending == 0;
+        loop {
+            match self.drive_upload(sent, cx) {
+                None => {}
+                Some(Event::ClientFault(refusal)) => {
+                    return Poll::Ready(Some(Step::Next(self.exchange.on_client_fault(refusal))));
+                }
+                Some(_) => return Poll::Ready(Some(Step::Over(Outcome::ClientLeft))),
+            }
+            if *pending > 0 {
+                match self.client.poll_write(cx, &sent.link.read[..*pending]) {
+                    Poll::Ready(Ok(n)) => {
+                        sent.link.read.advance(n);
+                        *pending -= n;
+                        ended = *pending == 0 && body.is_done();
+                        continue;
+                    }
+                    Poll::Ready(Err(_)) => return Poll::Ready(Some(Step::Over(Outcome::ClientLeft))),
+                    Poll::Pending => return self.poll_overdue(sent, true, cx),
+                }
+            }
+            if ended || sent.link.read.is_empty() || self.client.is_full() {
+                match self.client.poll_send(cx) {
+                    Poll::Ready(Ok(())) if ended => return Poll::Ready(None),
+                    Poll::Ready(Ok(())) => {}
+                    Poll::Ready(Err(_)) => return Poll::Ready(Some(Step::Over(Outcome::ClientLeft))),
+                    Poll::Pending => return self.poll_overdue(sent, true, cx),
+                }
+            }
+            if !sent.link.read.is_empty() {
+                let mut rest = &sent.link.read[..];
+                match body.next(&mut rest) {
+                    Err(fault) => return Poll::Ready(Some(self.on_broken(sent, Broken::BadResponse(fault)))),
+                    Ok(Piece::Data(data)) if coding == Coding::Chunks => {
+                        put_chunk(self.client.write_mut(), data);
+                        let used = sent.link.read.len() - rest.len();
+                        sent.link.read.advance(used);
+                        ended = matches!(body, Body::Length { left: 0, .. });
+                    }
+                    Ok(Piece::Data(data)) => {
+                        *pending = data.len();
+                        let framed = sent.link.read.len() - rest.len() - data.len();
+                        sent.link.read.advance(framed);
+                    }
+                    Ok(Piece::More) => sent.link.read.clear(),
+                    Ok(Piece::End) => {
+                        let used = sent.link.read.len() - rest.len();
+                        sent.link.read.advance(used);
+                        self.end_chunks(coding);
+                        ended = true;
+                    }
+                }
+                continue;
+            }
+            match sent.link.poll_fill(cx) {
+                Poll::Ready(Ok(n)) if n > 0 => sent.moved = Instant::now(),
+                Poll::Ready(Ok(_)) if body.is_whole_at_close() => {
+                    self.end_chunks(coding);
+                    ended = true;
+                }
+                Poll::Ready(_) => return Poll::Ready(Some(self.on_broken(sent, Broken::Closed))),
+                Poll::Pending => return self.poll_overdue(sent, false, cx),
+            }
+        }
+    }
+
+    fn end_chunks(&mut self, coding: Coding) {
+        if coding == Coding::Chunks {
+            self.client.write_mut().put_slice(LAST_CHUNK);
+        }
+    }
+
+    /// While the body waits. `for_client`: for the client to take it, which has a time limit of its own.
+    fn poll_overdue(&mut self, sent: &mut Sent, for_client: bool, cx: &mut Context<'_>) -> Poll<Option<Step>> {
+        ready!(self.alarm.poll(cx));
+        let now = Instant::now();
+        if for_client {
+            sent.moved = now;
+        } else if sent.moved + limits::UPSTREAM_IDLE <= now {
+            return Poll::Ready(Some(self.on_broken(sent, Broken::TimedOut)));
+        }
+        if self.client.has_left() {
+            return Poll::Ready(Some(Step::Over(Outcome::ClientLeft)));
+        }
+        Poll::Pending
+    }
+}
+
+/// The largest part of a request body that is copied to go with the head.
+const WITH_HEAD: usize = 8 * 1024;

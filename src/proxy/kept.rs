@@ -1,0 +1,276 @@
+//! Connections to one upstream that our own lanes keep between requests.
+//!
+//! They have no task and no timer of their own. One is looked at right before it is used; what is too old is dropped when
+//! another is kept, and once a second while any is idle. All close at once when the upstream may not be picked any more.
+
+use std::fmt;
+use std::os::fd::{AsFd, AsRawFd};
+use std::pin::{Pin, pin};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, OnceLock, Weak};
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use bytes::{Buf, BytesMut};
+use parking_lot::Mutex;
+use pingora_core::upstreams::peer::HttpPeer;
+use tokio::io::{AsyncReadExt, AsyncWrite};
+use tokio::time::Instant;
+
+use super::conduct::{Conduct, Heard, listen};
+use super::connect::{UpstreamIo, Wanted, dial};
+use crate::exchange::{ConnectError, limits};
+use crate::http1::ResponseReader;
+use crate::pool::{Connection, Upstream};
+
+/// How often too old connections are looked for while any is idle.
+const SWEEP: Duration = Duration::from_secs(1);
+/// Room made for a read.
+const READ_ROOM: usize = 8 * 1024;
+/// The most room for reading that an idle connection keeps.
+const ROOM_KEPT: usize = 16 * 1024;
+
+/// What the data path keeps with an upstream from the first request on.
+pub(super) struct DataPath {
+    /// What it does with kept connections.
+    pub(super) conduct: Arc<Conduct>,
+    /// The connections of our own lanes.
+    pub(super) kept: Arc<Kept>,
+    /// The template of the general lane.
+    pub(super) peer: OnceLock<Box<HttpPeer>>,
+}
+
+impl DataPath {
+    /// The one of this upstream.
+    pub(super) fn of(upstream: &Upstream) -> &DataPath {
+        let data_path = upstream.data_path.get_or_init(|| {
+            let conduct: Arc<Conduct> = Arc::default();
+            let kept = Arc::new(Kept::new(conduct.clone()));
+            upstream.connections.insert(kept.clone());
+            Box::new(DataPath { conduct, kept, peer: OnceLock::new() })
+        });
+        data_path.downcast_ref().expect("nothing else is put there")
+    }
+}
+
+/// The idle connections of one upstream.
+pub(super) struct Kept {
+    conduct: Arc<Conduct>,
+    /// The one used last is at the end, and is used first. Held for a push or a pop.
+    idle: Mutex<Vec<Link>>,
+    /// Open connections, those in use included.
+    open: Arc<AtomicUsize>,
+    sweeping: AtomicBool,
+}
+
+/// One connection to an upstream, with the buffer of what was read on it.
+pub(super) struct Link {
+    io: UpstreamIo,
+    /// What was read and not used.
+    pub(super) read: BytesMut,
+    /// What is to be sent first.
+    pub(super) write: BytesMut,
+    /// Reads heads at the front of `read`.
+    pub(super) reader: ResponseReader,
+    /// Under which epoch of its upstream's connections it was dialled.
+    epoch: u64,
+    /// Its last response had no body: what comes now may be one all the same.
+    bodiless: bool,
+    /// It has served a request.
+    used: bool,
+    idle_since: Instant,
+    _open: Open,
+}
+
+/// Counts an open connection.
+struct Open(Arc<AtomicUsize>);
+
+impl Open {
+    fn new(count: &Arc<AtomicUsize>) -> Open {
+        count.fetch_add(1, Ordering::Relaxed);
+        Open(count.clone())
+    }
+}
+
+impl Drop for Open {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+impl Kept {
+    fn new(conduct: Arc<Conduct>) -> Kept {
+        Kept { conduct, idle: Mutex::default(), open: Arc::default(), sweeping: AtomicBool::new(false) }
+    }
+
+    /// An idle connection that this request may use, if there is one. It may still be dirty: see [`Kept::is_dirty`].
+    pub(super) fn take(&self, epoch: u64, wanted: Wanted, now: Instant) -> Option<Link> {
+        match wanted {
+            Wanted::Fresh => return None,
+            Wanted::Sure if self.conduct.closes_early(now) => return None,
+            Wanted::Sure | Wanted::Any => {}
+        }
+        let mut idle = self.idle.lock();
+        match idle.pop() {
+            Some(link) if link.epoch == epoch && !link.is_old(now) => Some(link),
+            // Those before it are older still.
+            Some(link) => {
+                let rest = std::mem::take(&mut *idle);
+                drop(idle);
+                drop((link, rest));
+                None
+            }
+            None => None,
+        }
+    }
+
+    /// A new connection. Gives up when the epoch ends. Cancel-safe.
+    pub(super) async fn dial(&self, upstream: &Upstream, epoch: u64) -> Result<Link, ConnectError> {
+        let io = dial(upstream, epoch, limits::CONNECT).await?;
+        Ok(Link {
+            io,
+            read: BytesMut::new(),
+            write: BytesMut::new(),
+            reader: ResponseReader::default(),
+            epoch,
+            bodiless: false,
+            used: false,
+            idle_since: Instant::now(),
+            _open: Open::new(&self.open),
+        })
+    }
+
+    /// Whether nothing may be sent on this connection, because it has served a request and is closed since, or bytes have
+    /// come that nobody asked for. Asked right before the first byte is written: what comes later cannot be told from a
+    /// response.
+    pub(super) fn is_dirty(&self, upstream: &Upstream, link: &mut Link, now: Instant) -> bool {
+        if !link.used {
+            return false;
+        }
+        let bodiless = std::mem::take(&mut link.bodiless);
+        let heard = listen(link.io.as_fd().as_raw_fd());
+        match heard {
+            Heard::Nothing => {}
+            Heard::Bytes => self.on_unasked(upstream, bodiless, now),
+            Heard::End => self.conduct.on_closed(now),
+        }
+        heard != Heard::Nothing || self.conduct.is_suspect(bodiless, now)
+    }
+
+    fn on_unasked(&self, upstream: &Upstream, bodiless: bool, now: Instant) {
+        self.conduct.on_unasked(bodiless, now);
+        upstream.note_unasked(now);
+    }
+
+    /// Keeps a connection whose request has ended. `bodiless`: its response had no body by its status or method.
+    pub(super) fn give_back(self: &Arc<Kept>, upstream: &Upstream, mut link: Link, bodiless: bool, now: Instant) {
+        if !link.read.is_empty() {
+            return self.on_unasked(upstream, bodiless, now);
+        }
+        (link.used, link.bodiless, link.idle_since) = (true, bodiless, now);
+        if self.conduct.is_suspect(bodiless, now) {
+            return;
+        }
+        link.reader.reset();
+        if link.read.capacity() > ROOM_KEPT {
+            link.read = BytesMut::new();
+        }
+        let mut idle = self.idle.lock();
+        // Under the lock that closing them takes: what is pushed under the epoch that ends is closed.
+        if link.epoch != upstream.connections.epoch() {
+            return;
+        }
+        let most = limits::UPSTREAM_IDLE_MAX.saturating_sub(self.conduct.idle.load(Ordering::Relaxed));
+        if idle.len() >= most {
+            return;
+        }
+        let old = idle.first().is_some_and(|first| first.is_old(now)).then(|| prune(&mut idle, now));
+        idle.push(link);
+        drop(idle);
+        drop(old);
+        if !self.sweeping.load(Ordering::Relaxed) && !self.sweeping.swap(true, Ordering::Relaxed) {
+            tokio::spawn(sweep(Arc::downgrade(self)));
+        }
+    }
+
+    /// The upstream closed a kept connection when the request was on its way already.
+    pub(super) fn closed_too_early(&self, now: Instant) {
+        self.conduct.on_closed(now);
+    }
+}
+
+/// Those that are too old.
+fn prune(idle: &mut Vec<Link>, now: Instant) -> Vec<Link> {
+    let young = idle.iter().position(|link| !link.is_old(now)).unwrap_or(idle.len());
+    idle.drain(..young).collect()
+}
+
+/// Drops connections that are too old, until none is idle.
+async fn sweep(kept: Weak<Kept>) {
+    loop {
+        tokio::time::sleep(SWEEP).await;
+        let Some(kept) = kept.upgrade() else { return };
+        let mut idle = kept.idle.lock();
+        let old = prune(&mut idle, Instant::now());
+        let none = idle.is_empty();
+        if none {
+            // Under the lock: whoever keeps the next one starts anew.
+            kept.sweeping.store(false, Ordering::Relaxed);
+        }
+        drop(idle);
+        drop(old);
+        if none {
+            return;
+        }
+    }
+}
+
+impl Connection for Kept {
+    fn close_if_idle(&self) {
+        let idle = std::mem::take(&mut *self.idle.lock());
+        drop(idle);
+    }
+
+    fn count(&self) -> usize {
+        self.open.load(Ordering::Relaxed)
+    }
+}
+
+impl fmt::Debug for Kept {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Kept({} open)", self.count())
+    }
+}
+
+impl Link {
+    /// Whether it has served a request before.
+    pub(super) fn is_used(&self) -> bool {
+        self.used
+    }
+
+    fn is_old(&self, now: Instant) -> bool {
+        now.saturating_duration_since(self.idle_since) >= limits::UPSTREAM_KEEP_ALIVE
+    }
+
+    /// Reads into the buffer; 0 at the end.
+    pub(super) fn poll_fill(&mut self, cx: &mut Context<'_>) -> Poll<std::io::Result<usize>> {
+        self.read.reserve(READ_ROOM);
+        pin!(self.io.read_buf(&mut self.read)).poll(cx)
+    }
+
+    /// Writes some of these bytes.
+    pub(super) fn poll_write(&mut self, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<std::io::Result<usize>> {
+        Pin::new(&mut self.io).poll_write(cx, bytes)
+    }
+
+    /// Writes what is in `write`.
+    pub(super) fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<std::io::Result<()>> {
+        while !self.write.is_empty() {
+            match ready!(Pin::new(&mut self.io).poll_write(cx, &self.write))? {
+                0 => return Poll::Ready(Err(std::io::ErrorKind::WriteZero.into())),
+                n => self.write.advance(n),
+            }
+        }
+        Poll::Ready(Ok(()))
+    }
+}
