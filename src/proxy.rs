@@ -36,6 +36,7 @@ use tokio::time::Instant;
 
 use front::Front;
 use general::General;
+use kept::Links;
 pub use listen::{BindError, Bound, ListenerHandle};
 use listen::{ClientStream, Listener};
 
@@ -96,7 +97,8 @@ impl Plane {
         let general = Arc::new(http_proxy(&Arc::new(conf), General));
         let (_, never) = watch::channel(false);
         let stats = Arc::new(FrontStats::default());
-        let front = Arc::new(Front { published, stats, lane, general, in_flight: AtomicUsize::new(0), never });
+        let links = Arc::new(Links::new(idle_max));
+        let front = Arc::new(Front { published, stats, lane, links, general, in_flight: AtomicUsize::new(0), never });
         let slots = Arc::new(Semaphore::new(clients_max));
         Arc::new(Plane { front, runtime, slots, open: Arc::default() })
     }

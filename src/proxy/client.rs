@@ -436,9 +436,9 @@ impl Client {
     }
 
     /// Ready when the client has closed its side or broken off. Until then keeps what it sends.
-    fn poll_left(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+    pub(super) fn poll_left(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         while !self.eof {
-            if self.read.len() >= self.pass.head + AHEAD_MAX + self.extra.0 && !self.extra.grow() {
+            if self.read.len() >= self.pass.head + self.pass.kept + AHEAD_MAX + self.extra.0 && !self.extra.grow() {
                 return self.poll_ended(cx);
             }
             let mut chunk = [0u8; 2_048];

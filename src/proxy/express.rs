@@ -10,6 +10,7 @@
 use std::future::poll_fn;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
@@ -20,7 +21,7 @@ use tokio::time::{Instant, Sleep};
 use super::client::Client;
 use super::connect::Wanted;
 use super::desk::Outcome;
-use super::front::{Back, Request};
+use super::front::{Back, Front, Request};
 use super::kept::{DataPath, Kept, Link};
 use crate::exchange::{Attempt, Broken, Exchange, Lent, Next, Refusal, Replay, keeps_connection, limits};
 use crate::http1::body::{LAST_CHUNK, put_chunk};
@@ -51,7 +52,10 @@ struct Relay<'a> {
     client: Box<Client>,
     exchange: Exchange,
     request: Request,
+    front: &'a Front,
     alarm: &'a mut Alarm,
+    /// The alarm has gone off for this request: from now on its client's end is waited for.
+    slow: bool,
     stop: &'a watch::Receiver<bool>,
     /// The client's connection goes on after the response.
     keep: bool,
@@ -115,10 +119,12 @@ pub(super) async fn run(
     exchange: Exchange,
     request: Request,
     first: Attempt,
+    front: &Front,
     alarm: &mut Alarm,
     stop: &watch::Receiver<bool>,
 ) -> Back {
-    let mut lane = Relay { client, exchange, request, alarm, stop, keep: false, until_close: false };
+    let (slow, keep, until_close) = (false, false, false);
+    let mut lane = Relay { client, exchange, request, front, alarm, slow, stop, keep, until_close };
     let mut next = Next::Attempt(first);
     let outcome = loop {
         let step = match next {
@@ -161,7 +167,7 @@ impl Relay<'_> {
             None => {
                 let dialled = tokio::select! {
                     biased;
-                    dialled = data_path.kept.dial(&upstream, epoch) => dialled,
+                    dialled = data_path.kept.dial(&upstream, epoch, &self.front.links) => dialled,
                     () = self.client.ended() => return Step::Over(Outcome::ClientLeft),
                 };
                 match dialled {
@@ -237,7 +243,7 @@ impl Relay<'_> {
         {
             return Poll::Ready(Event::ClientLeft);
         }
-        ready!(self.alarm.poll(cx));
+        ready!(self.poll_slow(cx));
         let limit = if sent.upload == Upload::Going { limits::UPSTREAM_IDLE } else { limits::FIRST_BYTE };
         let waits_for_upstream =
             sent.upload != Upload::Going || !sent.link.write.is_empty() || !self.client.unsent().is_empty();
@@ -311,8 +317,9 @@ impl Relay<'_> {
         let (len, is_final) = (head.len, head.status >= 200);
         let version = self.request.version;
         if is_final {
-            let stays = self.request.keep_alive && !edits.close() && !self.exchange.must_close();
-            self.keep = stays && !*self.stop.borrow();
+            // What is left of a request that is answered before its end cannot be told from the next one for sure.
+            let stays = self.request.keep_alive && self.client.has_body() && !edits.close();
+            self.keep = stays && !self.exchange.must_close() && !*self.stop.borrow();
             self.until_close = edits.close();
         }
         if !edits.hidden() {
@@ -342,7 +349,8 @@ impl Relay<'_> {
         let whole = sent.upload == Upload::Done && self.client.has_body();
         if keeps && whole && body.is_done() {
             let Sent { link, kept, upstream, .. } = sent;
-            kept.give_back(&upstream, link, framing == ResponseFraming::None, Instant::now());
+            let in_flight = self.front.in_flight.load(Ordering::Relaxed);
+            kept.give_back(&upstream, link, framing == ResponseFraming::None, in_flight, Instant::now());
         }
         Step::Over(Outcome::Delivered)
     }
@@ -422,6 +430,17 @@ impl Relay<'_> {
         }
     }
 
+    /// Ready now and then while a request waits, and when its client leaves. Waiting for that costs more than a look, so it
+    /// begins with the first look.
+    fn poll_slow(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        let ticked = self.alarm.poll(cx).is_ready();
+        self.slow |= ticked;
+        if self.slow && self.client.has_body() && self.client.poll_left(cx).is_ready() {
+            return Poll::Ready(());
+        }
+        if ticked { Poll::Ready(()) } else { Poll::Pending }
+    }
+
     fn end_chunks(&mut self, coding: Coding) {
         if coding == Coding::Chunks {
             self.client.write_mut().put_slice(LAST_CHUNK);
@@ -430,7 +449,7 @@ impl Relay<'_> {
 
     /// While the body waits. `for_client`: for the client to take it, which has a time limit of its own.
     fn poll_overdue(&mut self, sent: &mut Sent, for_client: bool, cx: &mut Context<'_>) -> Poll<Option<Step>> {
-        ready!(self.alarm.poll(cx));
+        ready!(self.poll_slow(cx));
         let now = Instant::now();
         if for_client {
             sent.moved = now;

@@ -21,6 +21,7 @@ use super::client::Client;
 use super::desk::{Desk, Outcome, Work};
 use super::general::{DESK, General};
 use super::guard::Guard;
+use super::kept::Links;
 use super::listen::ClientStream;
 use super::{express, tunnel};
 use crate::exchange::{
@@ -46,6 +47,7 @@ pub struct Front {
     pub(super) published: Published,
     pub(super) stats: Arc<FrontStats>,
     pub(super) lane: Lane,
+    pub(super) links: Arc<Links>,
     pub(super) general: Arc<HttpProxy<General>>,
     /// Requests under way, tunnels included.
     pub(super) in_flight: AtomicUsize,
@@ -228,7 +230,8 @@ impl Connection {
                 Next::Attempt(attempt) => {
                     let back = match self.front.lane {
                         Lane::Auto => {
-                            express::run(client, exchange, request, attempt, &mut self.ticks, &self.stop).await
+                            let front = self.front.clone();
+                            express::run(client, exchange, request, attempt, &front, &mut self.ticks, &self.stop).await
                         }
                         Lane::General => self.general(client, request, exchange).await?,
                     };

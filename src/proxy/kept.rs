@@ -79,22 +79,47 @@ pub(super) struct Link {
     /// It has served a request.
     used: bool,
     idle_since: Instant,
-    _open: Open,
+    open: Open,
 }
 
-/// Counts an open connection.
-struct Open(Arc<AtomicUsize>);
+/// Counts an open connection: for its upstream, and for the whole data plane.
+struct Open {
+    upstream: Arc<AtomicUsize>,
+    links: Arc<Links>,
+}
 
 impl Open {
-    fn new(count: &Arc<AtomicUsize>) -> Open {
-        count.fetch_add(1, Ordering::Relaxed);
-        Open(count.clone())
+    fn new(upstream: &Arc<AtomicUsize>, links: &Arc<Links>) -> Open {
+        upstream.fetch_add(1, Ordering::Relaxed);
+        links.open.fetch_add(1, Ordering::Relaxed);
+        Open { upstream: upstream.clone(), links: links.clone() }
     }
 }
 
 impl Drop for Open {
     fn drop(&mut self) {
-        self.0.fetch_sub(1, Ordering::Relaxed);
+        self.upstream.fetch_sub(1, Ordering::Relaxed);
+        self.links.open.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// All connections of the data plane to upstreams. Counted when one is opened or closed, so that a request touches nothing
+/// that the workers share.
+#[derive(Debug)]
+pub(super) struct Links {
+    open: AtomicUsize,
+    idle_max: usize,
+}
+
+impl Links {
+    /// No connection yet; at most `idle_max` are kept between requests.
+    pub(super) fn new(idle_max: usize) -> Links {
+        Links { open: AtomicUsize::new(0), idle_max }
+    }
+
+    /// Whether one more may be kept while so many requests are under way, each of which may use one.
+    fn has_room(&self, in_flight: usize) -> bool {
+        self.open.load(Ordering::Relaxed).saturating_sub(in_flight) < self.idle_max
     }
 }
 
@@ -125,7 +150,12 @@ impl Kept {
     }
 
     /// A new connection. Gives up when the epoch ends. Cancel-safe.
-    pub(super) async fn dial(&self, upstream: &Upstream, epoch: u64) -> Result<Link, ConnectError> {
+    pub(super) async fn dial(
+        &self,
+        upstream: &Upstream,
+        epoch: u64,
+        links: &Arc<Links>,
+    ) -> Result<Link, ConnectError> {
         let io = dial(upstream, epoch, limits::CONNECT).await?;
         Ok(Link {
             io,
@@ -136,7 +166,7 @@ impl Kept {
             bodiless: false,
             used: false,
             idle_since: Instant::now(),
-            _open: Open::new(&self.open),
+            open: Open::new(&self.open, links),
         })
     }
 
@@ -162,13 +192,21 @@ impl Kept {
         upstream.note_unasked(now);
     }
 
-    /// Keeps a connection whose request has ended. `bodiless`: its response had no body by its status or method.
-    pub(super) fn give_back(self: &Arc<Kept>, upstream: &Upstream, mut link: Link, bodiless: bool, now: Instant) {
+    /// Keeps a connection whose request has ended. `bodiless`: its response had no body by its status or method;
+    /// `in_flight`: requests under way in the data plane.
+    pub(super) fn give_back(
+        self: &Arc<Kept>,
+        upstream: &Upstream,
+        mut link: Link,
+        bodiless: bool,
+        in_flight: usize,
+        now: Instant,
+    ) {
         if !link.read.is_empty() {
             return self.on_unasked(upstream, bodiless, now);
         }
         (link.used, link.bodiless, link.idle_since) = (true, bodiless, now);
-        if self.conduct.is_suspect(bodiless, now) {
+        if self.conduct.is_suspect(bodiless, now) || !link.open.links.has_room(in_flight) {
             return;
         }
         link.reader.reset();
