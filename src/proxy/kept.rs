@@ -150,12 +150,7 @@ impl Kept {
     }
 
     /// A new connection. Gives up when the epoch ends. Cancel-safe.
-    pub(super) async fn dial(
-        &self,
-        upstream: &Upstream,
-        epoch: u64,
-        links: &Arc<Links>,
-    ) -> Result<Link, ConnectError> {
+    pub(super) async fn dial(&self, upstream: &Upstream, epoch: u64, links: &Arc<Links>) -> Result<Link, ConnectError> {
         let io = dial(upstream, epoch, limits::CONNECT).await?;
         Ok(Link {
             io,

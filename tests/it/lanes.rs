@@ -1,6 +1,6 @@
-//! Which responses the two lanes and the checker accept: pingora's parser in the general lane, ours in the tunnel lane
-//! (the response to an upgrade) and in a probe. The README lists the differences; a row that is wrong or missing there
-//! fails here. Responses are passed on in canonical form.
+//! Which responses the lanes and the checker accept: our parser in the express lane, in the tunnel (the response to an
+//! upgrade) and in a probe, pingora's in the general lane. The README lists the differences; a row that is wrong or missing
+//! there fails here. Responses are passed on in canonical form.
 
 use std::fmt::Write as _;
 use std::net::SocketAddr;
@@ -28,7 +28,8 @@ enum Verdict {
 
 use Verdict::{Cut, Refused, Taken};
 
-/// One response: what is unusual about it, its bytes, and the verdicts of general lane, tunnel lane and checker.
+/// One response: what is unusual about it, its bytes, and the verdicts of the general lane, of our own two lanes, and of the
+/// checker.
 struct Row {
     odd: &'static str,
     bytes: Vec<u8>,
@@ -86,7 +87,7 @@ const ALL: [Verdict; 3] = [Taken; 3];
 const NONE: [Verdict; 3] = [Refused; 3];
 /// The body is truncated or its framing is broken.
 const BROKEN: [Verdict; 3] = [Cut, Cut, Refused];
-/// Only pingora accepts it, and our code cannot see the difference.
+/// Only pingora accepts it.
 const PINGORA: [Verdict; 3] = [Taken, Refused, Refused];
 
 fn rows() -> Vec<Row> {
@@ -310,16 +311,17 @@ impl Row {
 
 /// The rows on which the three differ, as a table for the README.
 fn differences(rows: &[Row]) -> String {
-    let mut text = String::from("| a response with | to a request | to an upgrade | to a check |\n|---|---|---|---|\n");
+    let mut text =
+        String::from("| a response with | `lane = \"general\"` | otherwise | to a check |\n|---|---|---|---|\n");
     let differ = |row: &&Row| row.verdicts.iter().any(|verdict| (*verdict == Taken) != (row.verdicts[0] == Taken));
-    for Row { odd, verdicts: [general, tunnel, check], .. } in rows.iter().filter(differ) {
+    for Row { odd, verdicts: [general, own, check], .. } in rows.iter().filter(differ) {
         let lane = |verdict: &Verdict| match verdict {
             Taken => "forwarded",
             Refused => "502",
             Cut => "connection closed",
         };
         let check = if *check == Taken { "passes" } else { "fails" };
-        let _ = writeln!(text, "| {odd} | {} | {} | {check} |", lane(general), lane(tunnel));
+        let _ = writeln!(text, "| {odd} | {} | {} | {check} |", lane(general), lane(own));
     }
     text
 }
@@ -349,18 +351,24 @@ async fn each_lane_and_the_checker_accept_what_the_table_says() {
         );
         text += &pool(&format!("p{number}"), &[&origin.text()], &check);
     }
-    let program = Program::start_ready(&text).await;
+    let express = Program::start_ready(&text).await;
+    let general = Program::start_ready(&format!("{text}[runtime]\nlane = \"general\"\n")).await;
     let mut wrong = Vec::new();
     for (number, row) in rows.iter().enumerate() {
-        let (general, tunnel) =
-            (ask(program.web, row, number, "close").await, ask(program.web, row, number, "upgrade").await);
-        let seen = [general, tunnel, checked(&program, number).await];
-        if seen != row.verdicts {
+        let seen = [
+            ask(general.web, row, number, "close").await,
+            ask(express.web, row, number, "close").await,
+            ask(express.web, row, number, "upgrade").await,
+            checked(&express, number).await,
+        ];
+        let [general, own, check] = row.verdicts;
+        if seen != [general, own, own, check] {
             wrong.push(format!("{}: {seen:?}, and not {:?}", row.odd, row.verdicts));
         }
     }
     assert!(wrong.is_empty(), "\n{}\n", wrong.join("\n"));
-    program.assert_no_panic();
+    express.assert_no_panic();
+    general.assert_no_panic();
 }
 
 /// What a client receives.

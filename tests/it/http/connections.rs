@@ -13,7 +13,7 @@ use tokio::net::{TcpStream, UnixStream};
 use tokio::runtime::Handle;
 use tokio::time::Instant;
 
-use super::rig::{Client, Rig, SOON, get, post, within};
+use super::rig::{Client, Rig, SOON, get, keep_alive, post, within};
 use crate::origin::{Origin, Reply};
 use crate::support::{assert_eventually, assert_read, backlog};
 
@@ -28,7 +28,7 @@ async fn one_connection_on_each_side_carries_many_requests() {
     for i in 0..200 {
         client.send(if i % 2 == 0 { get("/x") } else { post("/x", "hello") }).await;
         let answer = client.answer().await;
-        assert_eq!((answer.status, answer.field("connection")), (200, Some("keep-alive")));
+        assert_eq!((answer.status, answer.field("connection")), (200, keep_alive()));
     }
     assert_eq!((origin.count("/x"), origin.accepted()), (200, 1));
     assert_eq!(rig.upstreams[0].requests_total.load(Ordering::Relaxed), 200);
@@ -199,7 +199,7 @@ async fn a_request_sent_during_a_stop_is_answered() {
     let rig = Rig::over(&[&origin]);
     let (mut new, mut kept, mut silent) = (rig.connect().await, rig.connect().await, rig.connect().await);
     kept.send(get("/")).await;
-    assert_eq!(kept.answer().await.field("connection"), Some("keep-alive"));
+    assert_eq!(kept.answer().await.field("connection"), keep_alive());
     assert_eventually("all are connected", SOON, || rig.plane.connections() == 3).await;
     let stopped = Instant::now();
     rig.listener.stop();

@@ -39,6 +39,19 @@ pub struct Rig {
     pub published: Published,
 }
 
+/// The lane under test: with `ROUNDSMAN_TEST_LANE=general` all these tests run through the general lane.
+pub fn lane() -> Lane {
+    match std::env::var("ROUNDSMAN_TEST_LANE").as_deref() {
+        Ok("general") => Lane::General,
+        _ => Lane::Auto,
+    }
+}
+
+/// The `Connection` of a response after which the connection goes on. Pingora says so to clients of HTTP/1.1 too.
+pub fn keep_alive() -> Option<&'static str> {
+    (lane() == Lane::General).then_some("keep-alive")
+}
+
 impl Rig {
     /// All of them are eligible.
     pub fn over(origins: &[&Origin]) -> Rig {
@@ -71,7 +84,7 @@ impl Rig {
         let entry = ListenerEntry { name, pool: Some(PoolId(0)) };
         let snapshot = Snapshot::new(1, Table::empty(), vec![Some(entry)], vec![Some(pool.clone())]);
         let published: Published = Arc::new(ArcSwap::from_pointee(snapshot));
-        let plane = Plane::new(published.clone(), connections_max, Lane::Auto, runtime);
+        let plane = Plane::new(published.clone(), connections_max, lane(), runtime);
         let bound = Plane::bind(&Address::Inet(([127, 0, 0, 1], 0).into())).expect("a free port");
         let address = bound.local_addr().expect("it is TCP");
         let ready = plane.ready(bound).expect("a runtime that has I/O");
