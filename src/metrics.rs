@@ -145,8 +145,8 @@ mod tests {
         let mut first = upstream("api", "10.0.0.1:80", HealthState::Healthy);
         first.admin = AdminState::Draining;
         first.checks = vec![certified("http", Some(1_893_456_000)), certified("tcp", None)];
-        first.upstream.answers.record(200, Duration::from_millis(250));
-        first.upstream.answers.record(503, Duration::from_secs(1));
+        first.upstream.count_answer(200, Duration::from_millis(250));
+        first.upstream.count_answer(503, Duration::from_secs(1));
         let mut api = pool("api", vec![first, odd]);
         api.warming = true;
         let stats = &api.shared.stats;

@@ -24,6 +24,7 @@ pub mod orders;
 pub mod outage;
 mod pools;
 pub mod sentence;
+pub mod sharded;
 pub mod snapshot;
 pub mod state;
 pub mod stats;
@@ -46,11 +47,11 @@ pub use outage::{Progress, Way};
 pub use sentence::sentence;
 pub use snapshot::{Departed, ListenerEntry, ListenerId, Pool, PoolId, PoolShared, Published, Snapshot, Waiting};
 pub use state::{Applied, CheckKey, Kept, ProbeJob, SetAdminError};
-pub use stats::{AnswerReason, FrontStats, Histogram, PoolStats, ReasonCount, RequestClass};
+pub use stats::{AnswerReason, Distribution, FrontStats, Histogram, PoolStats, ReasonCount, RequestClass};
 pub use status::{
     CheckStatus, CheckerStatus, ExplainError, Explanation, LastCheck, OutOfOrder, PoolStatus, PoolSummary,
     ServiceState, Status, Streak, UpstreamDetail, UpstreamStatus,
 };
 pub use traffic::{Over, Requests};
 pub use upstream::{Connection, Connections, Hints, Upstream, UpstreamId};
-pub use view::{Candidate, FIRST_VERDICT_WAIT, Otherwise, Reading, Rules, Service, Tier, Tried, View};
+pub use view::{Candidate, FIRST_VERDICT_WAIT, Otherwise, Pick, Reading, Rules, Service, Tier, Tried, View};

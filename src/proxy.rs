@@ -34,7 +34,7 @@ use tokio::runtime::Handle;
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, watch};
 use tokio::time::Instant;
 
-use front::Front;
+use front::{Front, InFlight};
 use general::General;
 use kept::Links;
 pub use listen::{BindError, Bound, ListenerHandle};
@@ -98,7 +98,7 @@ impl Plane {
         let (_, never) = watch::channel(false);
         let stats = Arc::new(FrontStats::default());
         let links = Arc::new(Links::new(idle_max));
-        let front = Arc::new(Front { published, stats, lane, links, general, in_flight: AtomicUsize::new(0), never });
+        let front = Arc::new(Front { published, stats, lane, links, general, in_flight: InFlight::default(), never });
         let slots = Arc::new(Semaphore::new(clients_max));
         Arc::new(Plane { front, runtime, slots, open: Arc::default() })
     }
@@ -134,7 +134,7 @@ impl Plane {
 
     /// Requests under way now, tunnels included.
     pub fn in_flight(&self) -> usize {
-        self.front.in_flight.load(Ordering::Acquire)
+        self.front.in_flight.count()
     }
 
     /// Completes when no client is connected and every listener that was told to stop has closed its socket: then nobody is

@@ -102,7 +102,7 @@ fn pool_info(pool: &PoolStatus, clock: &Clock, now: Instant) -> PoolInfo {
 
 fn upstream_info(status: &UpstreamStatus, clock: &Clock) -> UpstreamInfo {
     let upstream = &status.upstream;
-    let answered = upstream.answers.read();
+    let answered = upstream.answered();
     UpstreamInfo {
         address: upstream.address.to_string(),
         name: status.name.as_ref().map(|name| name.to_string()),
@@ -117,7 +117,7 @@ fn upstream_info(status: &UpstreamStatus, clock: &Clock) -> UpstreamInfo {
         carried: status.carried,
         retiring: status.retiring,
         in_flight: upstream.in_flight.load(Ordering::Relaxed),
-        requests_total: upstream.requests_total.load(Ordering::Relaxed),
+        requests_total: upstream.requests_total(),
         connections: upstream.connections.len(),
         connect_failures_total: upstream.connect_failures_total.load(Ordering::Relaxed),
         broken_total: upstream.broken_total.load(Ordering::Relaxed),

@@ -117,30 +117,39 @@ enum Host {
 }
 
 impl RequestEdits {
-    /// The changes to this head. `client`: the address it came from; `None` on a unix socket.
-    pub fn new(head: &Head<'_>, facts: &Facts<'_>, client: Option<IpAddr>, scheme: Scheme) -> RequestEdits {
+    /// Those that the requests of one client have in common. `client`: its address; `None` on a unix socket.
+    pub fn of_client(client: Option<IpAddr>, scheme: Scheme) -> RequestEdits {
         let mut forwarded_for = Text::new();
         if let Some(client) = client {
             write!(Writer(&mut forwarded_for), "{}", client.to_canonical()).expect("a vector takes every byte");
         }
-        let authority = facts.authority.map(|authority| Text::from_slice(authority.as_bytes()));
-        let host = match (head.fields.all(Known::Host).next(), &authority) {
+        RequestEdits {
+            named: Named::default(),
+            target: None,
+            host: Host::Kept,
+            forwarded_for,
+            forwarded_host: Text::new(),
+            scheme,
+            upgrade: false,
+            drop_expect: false,
+        }
+    }
+
+    /// The changes to this head instead of those to the last one.
+    pub fn begin(&mut self, head: &Head<'_>, facts: &Facts<'_>) {
+        self.named.collect(head.fields.all(Known::Connection));
+        self.target = facts.absolute.then(|| Box::from(&*facts.target));
+        self.forwarded_host.clear();
+        self.forwarded_host.extend_from_slice(facts.authority.unwrap_or_default().as_bytes());
+        self.host = match (head.fields.all(Known::Host).next(), facts.authority) {
             (Some(_), _) => Host::Kept,
-            (None, Some(authority)) => Host::Target(authority.clone()),
+            (None, Some(authority)) => Host::Target(Text::from_slice(authority.as_bytes())),
             (None, None) => Host::Upstream(Text::new()),
         };
-        RequestEdits {
-            named: Named::collect(head.fields.all(Known::Connection)),
-            target: facts.absolute.then(|| Box::from(&*facts.target)),
-            host,
-            forwarded_for,
-            forwarded_host: authority.unwrap_or_default(),
-            scheme,
-            upgrade: facts.upgrade,
-            // Who speaks HTTP/1.0 cannot be sent a 100, and who sends no body waits for none.
-            drop_expect: facts.version == Version::Http10
-                || matches!(facts.framing, Framing::None | Framing::Length(0)),
-        }
+        self.upgrade = facts.upgrade;
+        // Who speaks HTTP/1.0 cannot be sent a 100, and who sends no body waits for none.
+        self.drop_expect =
+            facts.version == Version::Http10 || matches!(facts.framing, Framing::None | Framing::Length(0));
     }
 
     /// The upstream of the next attempt: its address stands for a Host that the client did not send.
@@ -221,7 +230,9 @@ impl ResponseEdits {
         delivery: Delivery,
     ) -> ResponseEdits {
         let Delivery { hidden, unframed, chunked, close, length } = delivery;
-        ResponseEdits { named: Named::collect(connection), status, hidden, unframed, chunked, close, length }
+        let mut named = Named::default();
+        named.collect(connection);
+        ResponseEdits { named, status, hidden, unframed, chunked, close, length }
     }
 
     /// Whether the client must not see this interim answer: it speaks HTTP/1.0 (RFC 9110, 15.2).
@@ -303,12 +314,12 @@ impl ResponseEdits {
 struct Named(Text);
 
 impl Named {
-    fn collect<'a>(values: impl Iterator<Item = &'a [u8]>) -> Named {
-        let mut text = Text::new();
+    /// Those of these values, instead of those before.
+    fn collect<'a>(&mut self, values: impl Iterator<Item = &'a [u8]>) {
+        self.0.clear();
         for value in values {
-            put_text(&mut text, value);
+            put_text(&mut self.0, value);
         }
-        Named(text)
     }
 
     fn has(&self, name: &[u8]) -> bool {
@@ -354,7 +365,8 @@ mod tests {
         let mut reader = HeadReader::default();
         let head = reader.read(head.as_bytes(), &Limits::REQUEST).unwrap().unwrap();
         let facts = judge(&head).unwrap();
-        let mut edits = RequestEdits::new(&head, &facts, Some("::ffff:192.0.2.1".parse().unwrap()), Scheme::Http);
+        let mut edits = RequestEdits::of_client(Some("::ffff:192.0.2.1".parse().unwrap()), Scheme::Http);
+        edits.begin(&head, &facts);
         edits.aim(&"10.0.0.9:80".parse().unwrap());
         edits.aim(&"10.0.0.7:80".parse().unwrap());
         let mut out = Vec::new();
@@ -427,7 +439,8 @@ mod tests {
         let unix = "unix:/run/a.sock".parse().unwrap();
         let mut reader = HeadReader::default();
         let head = reader.read(b"GET / HTTP/1.0\r\n\r\n", &Limits::REQUEST).unwrap().unwrap();
-        let mut edits = RequestEdits::new(&head, &judge(&head).unwrap(), None, Scheme::Https);
+        let mut edits = RequestEdits::of_client(None, Scheme::Https);
+        edits.begin(&head, &judge(&head).unwrap());
         edits.aim(&unix);
         let sets: Vec<_> = edits.sets().collect();
         assert_eq!(

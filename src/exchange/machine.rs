@@ -17,6 +17,7 @@
 //!
 //! The lease is settled here, and counters are kept here, also when an exchange is dropped in the middle.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
@@ -29,37 +30,39 @@ use super::judge::{Facts, Method, judge};
 use super::limits::{INTERIM_ANSWERS, RETRIES, UNUSED_MAX};
 use super::response::{Asked, judge_response};
 use super::seek::{Ask, Found, find, of_address, route, route_anew, still_eligible};
-use super::steps::{Attempt, Broken, ConnectError, End, Entry, Lent, Next, Record, Replay};
-use crate::http1::{Fault, Field, Head};
+use super::steps::{Attempt, Broken, ConnectError, End, Lent, Next, Record, Replay, Scheme};
+use crate::http1::{Fault, Field, Head, Version};
 use crate::pool::{
-    AnswerReason, Candidate, FrontStats, Lease, ListenerId, Pool, PoolId, Published, RequestClass, Settled, Snapshot,
-    Tried, Upstream, Waiting,
+    AnswerReason, Candidate, FrontStats, Lease, ListenerId, Pick, Pool, PoolId, Published, RequestClass, Settled,
+    Snapshot, Tried, Upstream, Waiting,
 };
 
-/// One request from its head to its end.
+/// One request from its head to its end; then the next one of the same client. What a request has in common with the one
+/// before (its pool, its upstream) is kept between them: a reference count is a write that all workers share.
 #[derive(Debug)]
 pub struct Exchange {
     published: Published,
     stats: Arc<FrontStats>,
     rng: fastrand::Rng,
+    /// Where its requests come in.
+    listener: ListenerId,
     asked: Asked,
     edits: RequestEdits,
-    /// Where it came in.
-    listener: ListenerId,
     /// Where picking begins.
     routed: Option<PoolId>,
     /// The serial of that pool: under its name there may be another one by now.
     serial: u64,
     /// Which pool it is counted for: the routed one, or the one that stands in for it.
     pool: Option<Arc<Pool>>,
+    /// The hold on the upstream of the attempt, or on the last one.
     lease: Option<Lease>,
+    /// Upstreams of this and earlier requests.
+    known: KnownUpstreams,
     /// Under which epoch of its connections the upstream of the attempt was picked, and whether its verdict held then.
     picked: Picked,
     tried: SmallVec<[Tried; 2]>,
     /// Those that have failed it: a pool that takes the place of theirs knows them by their addresses only.
     failed: SmallVec<[Arc<Upstream>; 1]>,
-    /// The last one tried.
-    upstream: Option<Arc<Upstream>>,
     /// Its place among those that wait, between waking and the next step.
     waiting: Option<Waiting>,
     wait_until: Option<Instant>,
@@ -112,40 +115,55 @@ enum Phase {
     Answered,
 }
 
-impl Exchange {
-    /// Decides the first step of a judged request.
-    pub fn begin(
-        published: &Published,
-        entry: Entry<'_>,
-        head: &Head<'_>,
-        facts: &Facts<'_>,
-        now: Instant,
-        rng: fastrand::Rng,
-    ) -> (Exchange, Next) {
-        let snapshot = published.load();
-        let listener = snapshot.listener(entry.listener);
-        let routing = snapshot.routing(entry.listener);
-        let mut routed = route(routing, entry.listener, facts);
-        let is_there = |id| routing.pool(id).is_some_and(|pool| snapshot.has(id, pool.shared.serial));
-        if routed.is_some_and(|id| !is_there(id)) {
-            // Routed as before a reload that removed its listener; but that removed the pool as well.
-            routed = route_anew(&snapshot, entry.listener, facts).or(routed);
+/// A few upstreams that a client's requests have used, so that each of them is counted as referred to once, and not for each
+/// request.
+#[derive(Debug, Default)]
+struct KnownUpstreams(SmallVec<[Arc<Upstream>; KNOWN_MAX]>);
+
+/// With more upstreams than this in a pool, an attempt counts a reference to its upstream up, and down later: in the cache
+/// line of the upstream that its load is in.
+const KNOWN_MAX: usize = 4;
+
+impl KnownUpstreams {
+    /// Takes this upstream out, or makes a new reference to it.
+    fn take(&mut self, upstream: &Arc<Upstream>) -> Arc<Upstream> {
+        let at = self.0.iter().position(|known| Arc::ptr_eq(known, upstream));
+        at.map_or_else(|| upstream.clone(), |at| self.0.swap_remove(at))
+    }
+
+    fn put(&mut self, upstream: Arc<Upstream>) {
+        if self.0.len() == KNOWN_MAX {
+            self.0.remove(0);
         }
-        let mut exchange = Exchange {
-            published: published.clone(),
-            stats: entry.stats.clone(),
-            rng,
-            listener: entry.listener,
-            asked: Asked { method: facts.method, version: facts.version, upgrade: facts.upgrade },
-            edits: RequestEdits::new(head, facts, entry.client, entry.scheme),
-            routed,
-            serial: routed.and_then(|id| snapshot.pool(id)).map_or(0, |pool| pool.shared.serial),
-            pool: routed.and_then(|id| snapshot.pool(id)).cloned(),
+        self.0.push(upstream);
+    }
+}
+
+impl Exchange {
+    /// For the requests of one client, on this listener. `client`: its address; `None` on a unix socket. `stats` counts
+    /// what belongs to no pool.
+    pub fn new(
+        published: Published,
+        stats: Arc<FrontStats>,
+        listener: ListenerId,
+        client: Option<IpAddr>,
+        scheme: Scheme,
+    ) -> Exchange {
+        Exchange {
+            published,
+            stats,
+            rng: fastrand::Rng::new(),
+            listener,
+            asked: Asked { method: Method::Other, version: Version::Http11, upgrade: false },
+            edits: RequestEdits::of_client(client, scheme),
+            routed: None,
+            serial: 0,
+            pool: None,
             lease: None,
+            known: KnownUpstreams::default(),
             picked: Picked { epoch: 0, verdict_held: false },
             tried: SmallVec::new(),
             failed: SmallVec::new(),
-            upstream: None,
             waiting: None,
             wait_until: None,
             phase: Phase::Seeking,
@@ -155,14 +173,64 @@ impl Exchange {
             otherwise: None,
             retry: None,
             interim: 0,
-            began: now,
+            began: Instant::now(),
             status: None,
             reason: None,
-            listener_gone: listener.is_none(),
-            recorded: false,
-        };
-        let next = exchange.first_step(&snapshot, facts, now);
-        (exchange, next)
+            listener_gone: false,
+            recorded: true,
+        }
+    }
+
+    /// The same decisions each time, in tests.
+    #[cfg(test)]
+    fn seeded(mut self, seed: u64) -> Exchange {
+        self.rng = fastrand::Rng::with_seed(seed);
+        self
+    }
+
+    /// Decides the first step of a judged request. The one before has ended.
+    pub fn begin(&mut self, head: &Head<'_>, facts: &Facts<'_>, now: Instant) -> Next {
+        self.forget(now);
+        self.asked = Asked { method: facts.method, version: facts.version, upgrade: facts.upgrade };
+        self.edits.begin(head, facts);
+        self.recorded = false;
+        let snapshot = self.published.load();
+        let routing = snapshot.routing(self.listener);
+        self.routed = route(routing, self.listener, facts);
+        let is_there = |id| routing.pool(id).is_some_and(|pool| snapshot.has(id, pool.shared.serial));
+        if self.routed.is_some_and(|id| !is_there(id)) {
+            // Routed as before a reload that removed its listener; but that removed the pool as well.
+            self.routed = route_anew(&snapshot, self.listener, facts).or(self.routed);
+        }
+        let pool = self.routed.and_then(|id| snapshot.pool(id));
+        self.serial = pool.map_or(0, |pool| pool.shared.serial);
+        self.count_for(pool);
+        self.listener_gone = snapshot.listener(self.listener).is_none();
+        self.first_step(&snapshot, facts, now)
+    }
+
+    /// Forgets what belongs to the last request alone.
+    fn forget(&mut self, now: Instant) {
+        debug_assert!(self.recorded && self.upstream().is_none(), "the last request has ended");
+        self.tried.clear();
+        self.failed.clear();
+        (self.waiting, self.wait_until, self.retry, self.otherwise) = (None, None, None, None);
+        self.phase = Phase::Seeking;
+        (self.attempts, self.unused, self.dirty, self.interim) = (0, 0, 0, 0);
+        (self.status, self.reason) = (None, None);
+        self.began = now;
+    }
+
+    /// The pool that the request is counted for.
+    fn count_for(&mut self, pool: Option<&Arc<Pool>>) {
+        match (&self.pool, pool) {
+            (Some(same), Some(pool)) if Arc::ptr_eq(same, pool) => {}
+            _ => {
+                // Another configuration, or another pool: its upstreams are others.
+                self.known = KnownUpstreams::default();
+                self.pool = pool.cloned();
+            }
+        }
     }
 
     /// Our own answers first, then the pool.
@@ -212,7 +280,7 @@ impl Exchange {
         };
         self.routed = routed;
         self.serial = pool.shared.serial;
-        self.pool = Some(pool.clone());
+        self.count_for(Some(pool));
         for failed in &self.failed {
             self.tried.extend(of_address(pool, &failed.address).map(|id| Tried { id, epoch: None }));
         }
@@ -255,7 +323,7 @@ impl Exchange {
             Lent::Kept => true,
             Lent::Fresh => false,
         };
-        if let Some(lease) = &self.lease {
+        if let Some(lease) = self.lease.as_ref().filter(|lease| lease.is_held()) {
             lease.on_sent();
         }
         self.phase = Phase::Sent { reused, since: now };
@@ -339,9 +407,9 @@ impl Exchange {
         self.phase = Phase::Answered;
         self.status = Some(status);
         if let Some(pool) = &self.pool {
-            pool.shared.stats.upstream_seconds.observe(now.saturating_duration_since(since));
+            pool.shared.stats.record_upstream(now.saturating_duration_since(since));
         }
-        if let Some(lease) = &self.lease {
+        if let Some(lease) = self.lease.as_ref().filter(|lease| lease.is_held()) {
             lease.on_answer(status, now.saturating_duration_since(since));
         }
         if status == 101 {
@@ -389,7 +457,7 @@ impl Exchange {
     }
 
     /// The end, which is counted. Give up the upstream connection before, unless it can be used again.
-    pub fn on_end(mut self, end: End, now: Instant) -> Record {
+    pub fn on_end(&mut self, end: End, now: Instant) -> Record<'_> {
         let class = match (end, self.status) {
             (End::Delivered, Some(status)) => RequestClass::of(status),
             (End::Delivered, None) | (End::ClientLeft | End::Aborted, _) => RequestClass::Aborted,
@@ -400,8 +468,8 @@ impl Exchange {
         });
         self.record(class, now);
         Record {
-            pool: self.pool.as_ref().map(|pool| pool.name.clone()),
-            upstream: self.upstream.as_ref().map(|upstream| upstream.address.clone()),
+            pool: self.pool.as_ref().map(|pool| &pool.name),
+            upstream: self.last_upstream().filter(|_| self.attempts > 0).map(|upstream| &upstream.address),
             status: self.status,
             reason: self.reason,
             class,
@@ -417,6 +485,11 @@ impl Exchange {
 
     /// The upstream of the attempt under way.
     pub fn upstream(&self) -> Option<&Arc<Upstream>> {
+        self.lease.as_ref().filter(|lease| lease.is_held()).map(Lease::upstream)
+    }
+
+    /// The upstream of the last attempt. Only after one: the lease may be that of an earlier request.
+    fn last_upstream(&self) -> Option<&Arc<Upstream>> {
         self.lease.as_ref().map(Lease::upstream)
     }
 
@@ -462,10 +535,10 @@ impl Exchange {
         Next::Reroute
     }
 
-    fn take(&mut self, found: Found, now: Instant) -> Next {
+    fn take(&mut self, found: Found<'_>, now: Instant) -> Next {
         match found {
-            Found::Upstream(pool, candidate) => self.attempt(pool, candidate, false, now),
-            Found::Wait { pool, until } | Found::Outdated { pool, until } => self.wait_for(&pool, until, now),
+            Found::Upstream(pool, pick) => self.attempt(pool, &pick, false, now),
+            Found::Wait { pool, until } | Found::Outdated { pool, until } => self.wait_for(pool, until, now),
             Found::Nothing { retry_after } => {
                 self.answer(OwnAnswer::retry_after(AnswerReason::NoneEligible, retry_after))
             }
@@ -489,7 +562,7 @@ impl Exchange {
     /// or else this answer. A retry waits only for a view that is about to be published, or if a reload has taken its
     /// pool away.
     fn elsewhere(&mut self, otherwise: AnswerReason, same: bool, now: Instant) -> Next {
-        self.failed.extend(self.upstream.clone());
+        self.failed.extend(self.last_upstream().cloned());
         self.try_elsewhere(Retry { otherwise, same }, now)
     }
 
@@ -499,10 +572,10 @@ impl Exchange {
             return self.reroute(Some(retry.otherwise));
         }
         let next = match self.find(&snapshot, now) {
-            Found::Upstream(pool, candidate) => Some(self.attempt(pool, candidate, false, now)),
+            Found::Upstream(pool, pick) => Some(self.attempt(pool, &pick, false, now)),
             Found::Outdated { pool, until } => {
                 self.retry = Some(retry);
-                return self.wait_for(&pool, until, now);
+                return self.wait_for(pool, until, now);
             }
             Found::Wait { .. } | Found::Nothing { .. } if retry.same => self.same_again(true, now),
             Found::Wait { .. } | Found::Nothing { .. } => None,
@@ -513,13 +586,14 @@ impl Exchange {
     /// The upstream of the last attempt, if it may still be picked.
     fn same_again(&mut self, fresh: bool, now: Instant) -> Option<Next> {
         let snapshot = self.published.load_full();
-        let pool = snapshot.pool(self.pool.as_ref()?.id)?.clone();
-        let candidate = still_eligible(&pool, self.upstream.as_ref()?.id, now)?;
-        Some(self.attempt(pool, candidate, fresh, now))
+        let pool = snapshot.pool(self.pool.as_ref()?.id)?;
+        let pick = still_eligible(pool, self.last_upstream()?.id, now)?;
+        Some(self.attempt(pool, &pick, fresh, now))
     }
 
-    fn attempt(&mut self, pool: Arc<Pool>, candidate: Candidate, fresh: bool, now: Instant) -> Next {
-        let Candidate { upstream, epoch } = candidate;
+    fn attempt(&mut self, pool: &Arc<Pool>, pick: &Pick, fresh: bool, now: Instant) -> Next {
+        let Candidate { upstream, epoch } = pick.candidate();
+        let epoch = *epoch;
         self.attempts += 1;
         if self.attempts > 1 {
             pool.shared.stats.retries.fetch_add(1, Ordering::Relaxed);
@@ -527,20 +601,26 @@ impl Exchange {
         self.picked = Picked { epoch, verdict_held: !upstream.fresh_until.has_come(now) };
         self.tried.push(Tried { id: upstream.id, epoch: None });
         self.edits.aim(&upstream.address);
-        self.lease = Some(Lease::take(upstream.clone()));
-        self.upstream = Some(upstream.clone());
-        self.pool = Some(pool);
+        self.count_for(Some(pool));
+        match &mut self.lease {
+            Some(lease) if Arc::ptr_eq(lease.upstream(), upstream) => lease.retake(),
+            Some(lease) => {
+                let before = lease.take_other(self.known.take(upstream));
+                self.known.put(before);
+            }
+            None => self.lease = Some(Lease::take(upstream.clone())),
+        }
         self.phase = Phase::Connecting;
-        Next::Attempt(Attempt { upstream, epoch, fresh })
+        Next::Attempt(Attempt { epoch, fresh })
     }
 
-    fn find(&mut self, snapshot: &Snapshot, now: Instant) -> Found {
+    fn find<'s>(&mut self, snapshot: &'s Snapshot, now: Instant) -> Found<'s> {
         let ask = Ask { from: self.routed, tried: &self.tried, wait_until: self.wait_until };
         find(snapshot, ask, now, &mut self.rng)
     }
 
     fn answer_without_pool(&mut self, answer: OwnAnswer) -> Next {
-        self.pool = None;
+        self.count_for(None);
         self.answer(answer)
     }
 
@@ -560,7 +640,7 @@ impl Exchange {
     }
 
     fn settle_with(&mut self, how: Settled) {
-        if let Some(lease) = self.lease.take() {
+        if let Some(lease) = &mut self.lease {
             lease.settle(how);
         }
     }
@@ -577,7 +657,7 @@ impl Drop for Exchange {
     /// A request whose task was cancelled is counted too; how long it took is not known here.
     fn drop(&mut self) {
         if let (false, Some(pool)) = (self.recorded, &self.pool) {
-            pool.shared.stats.requests[RequestClass::Aborted as usize].fetch_add(1, Ordering::Relaxed);
+            pool.shared.stats.record_dropped();
         }
     }
 }

@@ -10,7 +10,7 @@ use super::judge::Facts;
 use super::limits::FALLBACK_HOPS;
 use crate::model::Address;
 use crate::pool::{
-    Candidate, FIRST_VERDICT_WAIT, ListenerId, Otherwise, Pool, PoolId, Service, Snapshot, Tried, UpstreamId,
+    FIRST_VERDICT_WAIT, ListenerId, Otherwise, Pick, Pool, PoolId, Service, Snapshot, Tried, UpstreamId,
 };
 use crate::route::Query;
 
@@ -25,22 +25,22 @@ pub(super) struct Ask<'a> {
     pub wait_until: Option<Instant>,
 }
 
-/// What looking for an upstream gave.
+/// What looking for an upstream gave. Borrows the pool: a reference count is a write that all workers share.
 #[derive(Debug)]
-pub(super) enum Found {
+pub(super) enum Found<'s> {
     /// This one, of this pool.
-    Upstream(Arc<Pool>, Candidate),
+    Upstream(&'s Arc<Pool>, Pick),
     /// None yet: wait for this pool to change.
     Wait {
         /// The pool.
-        pool: Arc<Pool>,
+        pool: &'s Arc<Pool>,
         /// When to stop.
         until: Instant,
     },
     /// None in this view, which is outdated: the newer one is about to be published. Even a retry waits for it.
     Outdated {
         /// The pool.
-        pool: Arc<Pool>,
+        pool: &'s Arc<Pool>,
         /// When to stop.
         until: Instant,
     },
@@ -80,7 +80,7 @@ pub(super) fn of_address(pool: &Pool, address: &Address) -> impl Iterator<Item =
 }
 
 /// An untried upstream of the routed pool, or of those that stand in for it.
-pub(super) fn find(snapshot: &Snapshot, ask: Ask<'_>, now: Instant, rng: &mut fastrand::Rng) -> Found {
+pub(super) fn find<'s>(snapshot: &'s Snapshot, ask: Ask<'_>, now: Instant, rng: &mut fastrand::Rng) -> Found<'s> {
     let mut retry_after = u64::MAX;
     let mut next = ask.from;
     for _ in 0..FALLBACK_HOPS {
@@ -91,19 +91,19 @@ pub(super) fn find(snapshot: &Snapshot, ask: Ask<'_>, now: Instant, rng: &mut fa
             // The tiers hold what may be used.
             Service::Open | Service::FailOpen => Otherwise::FailOpen,
             Service::Waiting { until, .. } if now < ask.wait_until.unwrap_or(until).min(until) => {
-                return Found::Wait { pool: pool.clone(), until };
+                return Found::Wait { pool, until };
             }
             Service::Waiting { then, .. } => then,
             Service::NoneEligible(otherwise) => otherwise,
         };
         if otherwise == Otherwise::FailOpen
-            && let Some(candidate) = view.pick(reading, &pool.shared.cursor, rng, ask.tried)
+            && let Some(place) = view.pick(reading, &pool.shared.cursor, rng, ask.tried)
         {
-            return Found::Upstream(pool.clone(), candidate.clone());
+            return Found::Upstream(pool, Pick::new(view, place));
         }
         let until = ask.wait_until.unwrap_or(now + FIRST_VERDICT_WAIT);
         if otherwise == Otherwise::FailOpen && view.is_outdated() && now < until {
-            return Found::Outdated { pool: pool.clone(), until };
+            return Found::Outdated { pool, until };
         }
         retry_after = retry_after.min(pool.shared.retry_after(now));
         match otherwise {
@@ -115,7 +115,8 @@ pub(super) fn find(snapshot: &Snapshot, ask: Ask<'_>, now: Instant, rng: &mut fa
 }
 
 /// This upstream, if it may still be picked.
-pub(super) fn still_eligible(pool: &Pool, id: UpstreamId, now: Instant) -> Option<Candidate> {
+pub(super) fn still_eligible(pool: &Pool, id: UpstreamId, now: Instant) -> Option<Pick> {
     let view = pool.view.load();
-    view.find(view.read(now), id).cloned()
+    let place = view.find(view.read(now), id)?;
+    Some(Pick::new(view, place))
 }

@@ -1,7 +1,5 @@
 //! The words between an exchange and its lane: where a request came in, what the lane does next, what may have happened.
 
-use std::net::IpAddr;
-use std::sync::Arc;
 use std::time::Duration;
 
 use super::answer::OwnAnswer;
@@ -9,20 +7,7 @@ use super::edits::ResponseEdits;
 pub use super::edits::Scheme;
 use crate::http1::{Fault, ResponseFraming};
 use crate::model::{Address, Name};
-use crate::pool::{AnswerReason, FrontStats, ListenerId, RequestClass, Settled, Upstream, Waiting};
-
-/// Where a request came in.
-#[derive(Debug, Clone, Copy)]
-pub struct Entry<'a> {
-    /// The listener.
-    pub listener: ListenerId,
-    /// The client's address; `None` on a unix socket.
-    pub client: Option<IpAddr>,
-    /// The scheme.
-    pub scheme: Scheme,
-    /// Counts what belongs to no pool.
-    pub stats: &'a Arc<FrontStats>,
-}
+use crate::pool::{AnswerReason, RequestClass, Settled, Waiting};
 
 /// What a lane does next.
 #[derive(Debug)]
@@ -41,11 +26,9 @@ pub enum Next {
     Abort,
 }
 
-/// One try on one upstream. The exchange holds its lease.
-#[derive(Debug, Clone)]
+/// One try on one upstream: [`super::Exchange::upstream`], whose lease the exchange holds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Attempt {
-    /// Where to.
-    pub upstream: Arc<Upstream>,
     /// The epoch of its connections under which it was picked: under a later one nothing may be sent.
     pub epoch: u64,
     /// A connection kept from an earlier request must not be used.
@@ -121,11 +104,11 @@ pub enum End {
 
 /// What the access log wants to know.
 #[derive(Debug, Clone)]
-pub struct Record {
+pub struct Record<'a> {
     /// The pool that took it.
-    pub pool: Option<Name>,
+    pub pool: Option<&'a Name>,
     /// The last upstream tried.
-    pub upstream: Option<Address>,
+    pub upstream: Option<&'a Address>,
     /// The status the client saw; `None`: none.
     pub status: Option<u16>,
     /// Why we answered ourselves.

@@ -9,7 +9,7 @@ use prometheus_client::encoding::{
 };
 use prometheus_client::metrics::MetricType;
 
-use crate::pool::Histogram;
+use crate::pool::{Distribution, Histogram};
 
 /// The destination of metric families.
 pub struct Families<'a>(DescriptorEncoder<'a>);
@@ -95,13 +95,13 @@ pub struct Histograms<'a>(MetricEncoder<'a>);
 
 impl Histograms<'_> {
     /// Writes one. The count is the sum of the buckets as they were read, so that count and buckets always agree.
-    pub fn put(&mut self, labels: &Labels<'_>, histogram: &Histogram) -> fmt::Result {
+    pub fn put(&mut self, labels: &Labels<'_>, values: Distribution) -> fmt::Result {
         let bounds = Histogram::BOUNDS_US.iter().map(|us| *us as f64 / 1e6).chain([f64::INFINITY]);
-        let buckets: Vec<_> = bounds.zip(histogram.counts()).collect();
+        let buckets: Vec<_> = bounds.zip(values.counts).collect();
         let count = buckets.iter().map(|(_, n)| n).sum();
         let labels = Series(labels);
         let mut series = self.0.encode_family(&labels)?;
-        series.encode_histogram::<NoLabelSet>(histogram.sum_seconds(), count, &buckets, None)
+        series.encode_histogram::<NoLabelSet>(values.seconds, count, &buckets, None)
     }
 
     /// Writes one without bounds: its sum in seconds and its count.

@@ -44,7 +44,7 @@ fn encode_requests(to: &mut Families<'_>, pools: &[PoolStatus]) -> fmt::Result {
     to.counters("roundsman_requests", "Requests by the class of the status the client saw", |series| {
         for pool in pools {
             for class in RequestClass::ALL {
-                let count = pool.shared.stats.requests[class as usize].load(Relaxed);
+                let count = pool.shared.stats.requests(class);
                 series.put(&[("pool", pool.name.as_str()), ("class", class.as_str())], count)?;
             }
         }
@@ -65,12 +65,13 @@ fn encode_requests(to: &mut Families<'_>, pools: &[PoolStatus]) -> fmt::Result {
     })?;
     let help = "From the complete request head to the end of the response";
     to.histograms("roundsman_request_duration_seconds", help, |series| {
-        let each = |pool: &PoolStatus| series.put(&[("pool", pool.name.as_str())], &pool.shared.stats.request_seconds);
+        let each = |pool: &PoolStatus| series.put(&[("pool", pool.name.as_str())], pool.shared.stats.request_seconds());
         pools.iter().try_for_each(each)
     })?;
     let help = "From the first byte of a request sent to an upstream to the head of its response";
     to.histograms("roundsman_upstream_response_seconds", help, |series| {
-        let each = |pool: &PoolStatus| series.put(&[("pool", pool.name.as_str())], &pool.shared.stats.upstream_seconds);
+        let each =
+            |pool: &PoolStatus| series.put(&[("pool", pool.name.as_str())], pool.shared.stats.upstream_seconds());
         pools.iter().try_for_each(each)
     })
 }
@@ -86,7 +87,8 @@ fn encode_probes(to: &mut Families<'_>, pools: &[PoolStatus]) -> fmt::Result {
         Ok(())
     })?;
     to.histograms("roundsman_probe_duration_seconds", "How long probes took", |series| {
-        let each = |pool: &PoolStatus| series.put(&[("pool", pool.name.as_str())], &pool.shared.stats.probe_seconds);
+        let each =
+            |pool: &PoolStatus| series.put(&[("pool", pool.name.as_str())], pool.shared.stats.probe_seconds.read());
         pools.iter().try_for_each(each)
     })
 }

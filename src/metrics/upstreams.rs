@@ -70,7 +70,7 @@ fn encode_upstream_load(to: &mut Families<'_>, pools: &[PoolStatus]) -> fmt::Res
     to.gauges("roundsman_upstream_in_flight", "Requests in flight", |s| gauge_each(s, pools, in_flight))?;
     let connections = |u: &UpstreamStatus| u.upstream.connections.len() as u64;
     to.gauges("roundsman_upstream_connections", "Open connections to it", |s| gauge_each(s, pools, connections))?;
-    let requests = |u: &UpstreamStatus| u.upstream.requests_total.load(Relaxed);
+    let requests = |u: &UpstreamStatus| u.upstream.requests_total();
     to.counters("roundsman_upstream_requests", "Requests sent to it", |s| count_each(s, pools, requests))?;
     let failures = |u: &UpstreamStatus| u.upstream.connect_failures_total.load(Relaxed);
     let help = "Failed connection attempts";
@@ -89,7 +89,7 @@ fn encode_upstream_load(to: &mut Families<'_>, pools: &[PoolStatus]) -> fmt::Res
 fn encode_answers(to: &mut Families<'_>, pools: &[PoolStatus]) -> fmt::Result {
     to.counters("roundsman_upstream_responses", "Its final responses by class", |series| {
         for (pool, upstream, address) in upstreams(pools) {
-            let answered = upstream.upstream.answers.read();
+            let answered = upstream.upstream.answered();
             for (class, count) in RequestClass::ALL.into_iter().zip(answered.by_class) {
                 let labels = [("pool", pool), ("upstream", address.as_str()), ("class", class.as_str())];
                 series.put(&labels, count)?;
@@ -100,7 +100,7 @@ fn encode_answers(to: &mut Families<'_>, pools: &[PoolStatus]) -> fmt::Result {
     let help = "From the first byte of a request sent to the head of the final response; without buckets";
     to.histograms("roundsman_upstream_response_time_seconds", help, |series| {
         upstreams(pools).try_for_each(|(pool, upstream, address)| {
-            let answered = upstream.upstream.answers.read();
+            let answered = upstream.upstream.answered();
             series.put_sum(&[("pool", pool), ("upstream", &address)], answered.seconds, answered.count())
         })
     })

@@ -45,6 +45,12 @@ impl Answers {
 }
 
 impl Answered {
+    /// Those of both.
+    pub fn plus(self, other: Answered) -> Answered {
+        let by_class = std::array::from_fn(|class| self.by_class[class] + other.by_class[class]);
+        Answered { by_class, seconds: self.seconds + other.seconds }
+    }
+
     /// Final responses of every class.
     pub fn count(&self) -> u64 {
         self.by_class.iter().sum()

@@ -7,10 +7,14 @@ use std::time::Duration;
 
 use super::upstream::Upstream;
 
-/// One attempt's hold on an upstream: counts as in flight while it lives.
+/// One attempt's hold on an upstream: counts as in flight until it is settled. Afterwards it still knows the upstream, and can
+/// be taken again.
+///
+/// Two of the writes that a request makes to memory which all workers share are here: in flight up, in flight down.
 #[derive(Debug)]
 pub struct Lease {
     upstream: Arc<Upstream>,
+    held: bool,
 }
 
 /// How an attempt on an upstream ended.
@@ -31,30 +35,54 @@ impl Lease {
     /// Takes hold of an upstream that was just picked.
     pub fn take(upstream: Arc<Upstream>) -> Lease {
         upstream.in_flight.fetch_add(1, Ordering::Relaxed);
-        Lease { upstream }
+        Lease { upstream, held: true }
+    }
+
+    /// Takes hold of the same upstream again. The lease has been settled.
+    pub fn retake(&mut self) {
+        debug_assert!(!self.held, "an attempt ends before the next begins");
+        if !std::mem::replace(&mut self.held, true) {
+            self.upstream.in_flight.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    /// Takes hold of this upstream instead; returns the one before. The lease has been settled.
+    pub fn take_other(&mut self, upstream: Arc<Upstream>) -> Arc<Upstream> {
+        self.release();
+        let before = std::mem::replace(&mut self.upstream, upstream);
+        self.retake();
+        before
+    }
+
+    /// Whether the attempt goes on.
+    pub fn is_held(&self) -> bool {
+        self.held
     }
 
     /// The request is being sent. A pick that sends nothing is not counted as a request.
     pub fn on_sent(&self) {
-        self.upstream.requests_total.fetch_add(1, Ordering::Relaxed);
+        self.upstream.count_request();
     }
 
     /// Counts the head of its final response, which arrived `took` after the first byte was sent.
     pub fn on_answer(&self, status: u16, took: Duration) {
-        self.upstream.answers.record(status, took);
+        self.upstream.count_answer(status, took);
     }
 
-    /// The upstream held.
+    /// The upstream held, or held last.
     pub fn upstream(&self) -> &Arc<Upstream> {
         &self.upstream
     }
 
-    /// Ends the hold with this outcome.
-    pub fn settle(self, how: Settled) {
+    /// Ends the hold with this outcome. Does nothing if it has ended.
+    pub fn settle(&mut self, how: Settled) {
+        if !self.release() {
+            return;
+        }
         match how {
             Settled::Done | Settled::NotTheUpstream => {}
             Settled::ConnectFailed => {
-                self.upstream.requests_total.fetch_add(1, Ordering::Relaxed);
+                self.upstream.count_request();
                 self.upstream.connect_failures_total.fetch_add(1, Ordering::Relaxed);
                 self.upstream.hint();
             }
@@ -64,11 +92,20 @@ impl Lease {
             }
         }
     }
+
+    /// True if it was held.
+    fn release(&mut self) -> bool {
+        let held = std::mem::take(&mut self.held);
+        if held {
+            self.upstream.in_flight.fetch_sub(1, Ordering::Relaxed);
+        }
+        held
+    }
 }
 
 impl Drop for Lease {
     fn drop(&mut self) {
-        self.upstream.in_flight.fetch_sub(1, Ordering::Relaxed);
+        self.release();
     }
 }
 
@@ -85,15 +122,15 @@ mod tests {
         let upstream = Arc::new(Upstream::new(UpstreamId(1), name, "127.0.0.1:80".parse().unwrap(), hints));
         drop(Lease::take(upstream.clone()));
         Lease::take(upstream.clone()).settle(Settled::NotTheUpstream);
-        let lease = Lease::take(upstream.clone());
+        let mut lease = Lease::take(upstream.clone());
         lease.on_sent();
         lease.settle(Settled::Done);
         assert!(receiver.try_recv().is_err());
-        let lease = Lease::take(upstream.clone());
+        lease.retake();
         assert_eq!(upstream.in_flight.load(Ordering::Relaxed), 1);
         lease.settle(Settled::ConnectFailed);
         assert_eq!(upstream.in_flight.load(Ordering::Relaxed), 0);
-        assert_eq!(upstream.requests_total.load(Ordering::Relaxed), 2, "one was sent, one could not connect");
+        assert_eq!(upstream.requests_total(), 2, "one was sent, one could not connect");
         assert_eq!(receiver.try_recv(), Ok(UpstreamId(1)));
     }
 }

@@ -1,35 +1,65 @@
 //! Counters of the data path, held by pools and read by `metrics` at scrape time. Plain atomics: the request path looks
-//! nothing up by name and takes no lock.
+//! nothing up by name and takes no lock. What every request writes is in [`Sharded`] counters.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use super::sharded::Sharded;
 use crate::model::Code;
 
 /// Counters of one pool.
 #[derive(Debug, Default)]
 pub struct PoolStats {
-    /// Requests by the class of the status that the client got.
-    pub requests: [AtomicU64; RequestClass::ALL.len()],
+    traffic: Sharded<Traffic>,
     /// Responses that we generated ourselves, by reason.
     pub answers: ReasonCount,
     /// Attempts after the first.
     pub retries: AtomicU64,
-    /// From the complete request head to the end of the response.
-    pub request_seconds: Histogram,
-    /// From sending the request to the upstream to the upstream's response head.
-    pub upstream_seconds: Histogram,
     /// Probes of its upstreams by outcome, in the order of `Code::ALL`.
     pub probes: [AtomicU64; Code::ALL.len()],
     /// The duration of those probes.
     pub probe_seconds: Histogram,
 }
 
+/// What every request of a pool counts, in the memory of its worker.
+#[derive(Debug, Default)]
+struct Traffic {
+    requests: [AtomicU64; RequestClass::ALL.len()],
+    request_seconds: Histogram,
+    upstream_seconds: Histogram,
+}
+
 impl PoolStats {
     /// Counts one finished request.
     pub fn record_request(&self, class: RequestClass, took: Duration) {
-        self.requests[class as usize].fetch_add(1, Ordering::Relaxed);
-        self.request_seconds.observe(took);
+        let traffic = self.traffic.mine();
+        traffic.requests[class as usize].fetch_add(1, Ordering::Relaxed);
+        traffic.request_seconds.observe(took);
+    }
+
+    /// Counts one request that was dropped in the middle; how long it took is not known.
+    pub fn record_dropped(&self) {
+        self.traffic.mine().requests[RequestClass::Aborted as usize].fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Counts the time from sending a request to the upstream to the upstream's response head.
+    pub fn record_upstream(&self, took: Duration) {
+        self.traffic.mine().upstream_seconds.observe(took);
+    }
+
+    /// Requests by the class of the status that the client got.
+    pub fn requests(&self, class: RequestClass) -> u64 {
+        self.traffic.all().map(|traffic| traffic.requests[class as usize].load(Ordering::Relaxed)).sum()
+    }
+
+    /// From the complete request head to the end of the response.
+    pub fn request_seconds(&self) -> Distribution {
+        Distribution::sum(self.traffic.all().map(|traffic| &traffic.request_seconds))
+    }
+
+    /// From sending the request to the upstream to the upstream's response head.
+    pub fn upstream_seconds(&self) -> Distribution {
+        Distribution::sum(self.traffic.all().map(|traffic| &traffic.upstream_seconds))
     }
 
     /// Counts one finished probe of an upstream of this pool.
@@ -208,14 +238,31 @@ impl Histogram {
         self.sum_us.fetch_add(us, Ordering::Relaxed);
     }
 
-    /// Counts per bucket, not cumulative; the last bucket counts what exceeds every bound.
-    pub fn counts(&self) -> [u64; Histogram::BOUNDS_US.len() + 1] {
-        std::array::from_fn(|i| self.buckets[i].load(Ordering::Relaxed))
+    /// Its values now.
+    pub fn read(&self) -> Distribution {
+        Distribution::sum([self])
     }
+}
 
+/// The values of histograms at one moment.
+#[derive(Debug, Clone, Copy, PartialEq, Default)]
+pub struct Distribution {
+    /// Counts per bucket, not cumulative; the last bucket counts what exceeds every bound.
+    pub counts: [u64; Histogram::BOUNDS_US.len() + 1],
     /// The sum of all durations, in seconds.
-    pub fn sum_seconds(&self) -> f64 {
-        self.sum_us.load(Ordering::Relaxed) as f64 / 1e6
+    pub seconds: f64,
+}
+
+impl Distribution {
+    fn sum<'a>(histograms: impl IntoIterator<Item = &'a Histogram>) -> Distribution {
+        let (mut counts, mut us) = ([0; Histogram::BOUNDS_US.len() + 1], 0);
+        for histogram in histograms {
+            for (count, bucket) in counts.iter_mut().zip(&histogram.buckets) {
+                *count += bucket.load(Ordering::Relaxed);
+            }
+            us += histogram.sum_us.load(Ordering::Relaxed);
+        }
+        Distribution { counts, seconds: us as f64 / 1e6 }
     }
 }
 
@@ -242,8 +289,8 @@ mod tests {
         for us in [500, 501, 70_000_000] {
             h.observe(Duration::from_micros(us));
         }
-        let counts = h.counts();
+        let Distribution { counts, seconds } = h.read();
         assert_eq!((counts[0], counts[1], counts[16]), (1, 1, 1));
-        assert!((h.sum_seconds() - 70.001_001).abs() < 1e-9);
+        assert!((seconds - 70.001_001).abs() < 1e-9);
     }
 }

@@ -12,9 +12,10 @@ use parking_lot::Mutex;
 use tokio::sync::{Notify, mpsc};
 use tokio::time::Instant;
 
-use super::answers::Answers;
+use super::answers::{Answered, Answers};
 use super::faults::Faults;
 use super::instant::SharedInstant;
+use super::sharded::Sharded;
 use crate::http1::Fault;
 use crate::model::{Address, Name};
 
@@ -38,14 +39,12 @@ pub struct Upstream {
     pub address: Address,
     /// Requests in flight, kept by leases.
     pub in_flight: AtomicU32,
-    /// Requests sent to it, including those for which no connection could be made; kept by leases.
-    pub requests_total: AtomicU64,
     /// Connections that could not be made; kept by leases.
     pub connect_failures_total: AtomicU64,
     /// Requests that failed after the connection was made, also in the middle of a response; kept by leases.
     pub broken_total: AtomicU64,
-    /// Its final responses and their response times; kept by leases.
-    pub answers: Answers,
+    /// What every request counts, in the memory of its worker; kept by leases.
+    traffic: Sharded<Traffic>,
     /// Until when it counts as healthy if no further probe passes or fails; never while it is not healthy. Written by
     /// the controller, read by whatever picks.
     pub fresh_until: SharedInstant,
@@ -61,6 +60,13 @@ pub struct Upstream {
     hints: Hints,
 }
 
+/// What every request to an upstream counts.
+#[derive(Debug, Default)]
+struct Traffic {
+    requests: AtomicU64,
+    answers: Answers,
+}
+
 impl Upstream {
     /// A new upstream without load. `hints` is where failures seen by the data path are reported.
     pub fn new(id: UpstreamId, pool: Name, address: Address, hints: Hints) -> Upstream {
@@ -69,10 +75,9 @@ impl Upstream {
             pool,
             address,
             in_flight: AtomicU32::new(0),
-            requests_total: AtomicU64::new(0),
             connect_failures_total: AtomicU64::new(0),
             broken_total: AtomicU64::new(0),
-            answers: Answers::default(),
+            traffic: Sharded::default(),
             fresh_until: SharedInstant::never(),
             unasked: Faults::default(),
             faults: Faults::default(),
@@ -81,6 +86,26 @@ impl Upstream {
             hinted: AtomicBool::new(false),
             hints,
         }
+    }
+
+    /// Counts a request that is sent to it, or for which no connection could be made.
+    pub fn count_request(&self) {
+        self.traffic.mine().requests.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Requests sent to it, including those for which no connection could be made.
+    pub fn requests_total(&self) -> u64 {
+        self.traffic.all().map(|traffic| traffic.requests.load(Ordering::Relaxed)).sum()
+    }
+
+    /// Counts the head of a final response, which arrived `took` after the first byte of its request was sent.
+    pub fn count_answer(&self, status: u16, took: Duration) {
+        self.traffic.mine().answers.record(status, took);
+    }
+
+    /// Its final responses and their response times.
+    pub fn answered(&self) -> Answered {
+        self.traffic.all().map(|traffic| traffic.answers.read()).fold(Answered::default(), Answered::plus)
     }
 
     /// The data path saw a connect failure, a reset or a timeout: requests an early probe. Never changes a verdict. One

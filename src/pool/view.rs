@@ -5,11 +5,13 @@
 //! until which its verdict is valid, a view has the earliest of them, and a reader that comes later counts again
 //! ([`View::read`]).
 
+use std::fmt;
 use std::sync::Arc;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
+use arc_swap::Guard;
 use tokio::time::Instant;
 
 use super::instant::SharedInstant;
@@ -127,6 +129,37 @@ impl Candidate {
     }
 }
 
+/// Where in a view a candidate is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Place {
+    backup: bool,
+    index: usize,
+}
+
+/// A candidate that was picked, in the view it was picked from. Short-lived: it keeps the view from being freed.
+pub struct Pick {
+    view: Guard<Arc<View>>,
+    place: Place,
+}
+
+impl Pick {
+    /// The candidate at this place.
+    pub fn new(view: Guard<Arc<View>>, place: Place) -> Pick {
+        Pick { view, place }
+    }
+
+    /// The upstream, with the epoch under which it is eligible.
+    pub fn candidate(&self) -> &Candidate {
+        self.view.candidate(self.place)
+    }
+}
+
+impl fmt::Debug for Pick {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Pick({})", self.candidate().upstream.address)
+    }
+}
+
 /// Eligible upstreams of one rank, with the picker over their weights.
 #[derive(Debug)]
 pub struct Tier {
@@ -153,7 +186,7 @@ impl Tier {
         rng: &mut fastrand::Rng,
         tried: &[Tried],
         pass_over: Option<Instant>,
-    ) -> Option<&Candidate> {
+    ) -> Option<usize> {
         let load = |i: usize| self.candidates[i].upstream.in_flight.load(Ordering::Relaxed);
         let index = match (tried, pass_over) {
             ([], None) => self.picker.pick(cursor, load, rng, |_| false),
@@ -164,14 +197,14 @@ impl Tier {
             }
         }?;
         if !self.candidates[index].is_lost() {
-            return Some(&self.candidates[index]);
+            return Some(index);
         }
         let skip = |i: usize| {
             let (candidate, out_of_date) =
                 (&self.candidates[i], pass_over.is_some_and(|now| self.is_out_of_date(i, now)));
             candidate.is_lost() || candidate.is_tried(tried) || out_of_date
         };
-        self.picker.pick_other(load, rng, skip).map(|index| &self.candidates[index])
+        self.picker.pick_other(load, rng, skip)
     }
 
     fn has_lost(&self) -> bool {
@@ -236,28 +269,39 @@ impl View {
         cursor: &AtomicUsize,
         rng: &mut fastrand::Rng,
         tried: &[Tried],
-    ) -> Option<&Candidate> {
+    ) -> Option<Place> {
         if reading.primaries {
             let primary = self.primaries.pick(cursor, rng, tried, reading.pass_over);
             if primary.is_some() || self.primaries.has_lost() {
-                return primary;
+                return primary.map(|index| Place { backup: false, index });
             }
         }
-        self.backups.pick(cursor, rng, tried, reading.pass_over)
+        let backup = self.backups.pick(cursor, rng, tried, reading.pass_over);
+        backup.map(|index| Place { backup: true, index })
+    }
+
+    /// The candidate at a place of this view.
+    pub fn candidate(&self, place: Place) -> &Candidate {
+        let tier = if place.backup { &self.backups } else { &self.primaries };
+        &tier.candidates[place.index]
     }
 
     /// The upstream with this id, if it may still be picked and was not lost since the view was made.
-    pub fn find(&self, reading: Reading, id: UpstreamId) -> Option<&Candidate> {
+    pub fn find(&self, reading: Reading, id: UpstreamId) -> Option<Place> {
         let usable = match reading.service {
             Service::Open | Service::FailOpen | Service::NoneEligible(Otherwise::FailOpen) => true,
             Service::Waiting { .. } | Service::NoneEligible(Otherwise::Reject | Otherwise::Pool(_)) => false,
         };
-        let tiers = [reading.primaries.then_some(&self.primaries), Some(&self.backups)];
-        let mut candidates = tiers.into_iter().flatten().flat_map(|tier| &tier.candidates);
-        let found =
-            candidates.find(|candidate| candidate.upstream.id == id && !candidate.is_lost()).filter(|_| usable)?;
-        let out_of_date = reading.pass_over.is_some_and(|now| found.upstream.fresh_until.has_come(now));
-        (!out_of_date).then_some(found)
+        let of_tier = |backup: bool| {
+            let tier = if backup { &self.backups } else { &self.primaries };
+            let index = tier.candidates.iter().position(|c| c.upstream.id == id && !c.is_lost())?;
+            Some(Place { backup, index })
+        };
+        let primary = if reading.primaries { of_tier(false) } else { None };
+        let place = primary.or_else(|| of_tier(true)).filter(|_| usable)?;
+        let fresh_until = &self.candidate(place).upstream.fresh_until;
+        let out_of_date = reading.pass_over.is_some_and(|now| fresh_until.has_come(now));
+        (!out_of_date).then_some(place)
     }
 
     /// Called when a verdict may be out of date: counts the valid ones. `None`: all are valid.

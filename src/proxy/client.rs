@@ -7,7 +7,7 @@
 use std::fmt;
 use std::future::poll_fn;
 use std::io;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
+use std::os::fd::{AsRawFd, RawFd};
 use std::pin::{Pin, pin};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::{Context, Poll, ready};
@@ -100,14 +100,10 @@ struct Pass {
 
 impl Client {
     /// Nothing is read yet.
-    pub fn new(stream: ClientStream) -> Client {
-        let io = match stream {
-            ClientStream::Tcp(stream, _) => ClientIo::Tcp(stream),
-            ClientStream::Unix(stream) => ClientIo::Unix(stream),
-        };
+    pub fn new(io: ClientIo) -> Client {
         Client {
             io,
-            read: BytesMut::with_capacity(READ_ROOM),
+            read: BytesMut::new(),
             head: HeadReader::default(),
             write: BytesMut::new(),
             stalled: None,
@@ -118,6 +114,12 @@ impl Client {
             eof: false,
             fault: None,
         }
+    }
+
+    /// The socket alone, of a client that has nothing under way.
+    pub fn into_io(mut self: Box<Client>) -> ClientIo {
+        debug_assert!(self.read.is_empty() && self.write.is_empty(), "nothing is under way");
+        std::mem::replace(&mut self.io, ClientIo::HandedOn)
     }
 
     /// Waits for the next head from here on.
@@ -178,21 +180,17 @@ impl Client {
 
     /// Reads more into the buffer; 0 at the end of the stream. Cancel-safe.
     pub async fn fill(&mut self) -> io::Result<usize> {
+        poll_fn(|cx| self.poll_fill(cx)).await
+    }
+
+    /// As [`Client::fill`].
+    pub(super) fn poll_fill(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
         if self.read.capacity() - self.read.len() < READ_ROOM / 4 {
             self.read.reserve(READ_ROOM);
         }
-        let n = self.io.read_buf(&mut self.read).await?;
+        let n = ready!(pin!(self.io.read_buf(&mut self.read)).poll(cx))?;
         self.eof |= n == 0;
-        Ok(n)
-    }
-
-    /// As [`Client::fill`], but at once, with what the kernel has by now: the runtime may not have noticed it yet.
-    pub fn fill_now(&mut self) -> io::Result<usize> {
-        let mut chunk = [0; READ_ROOM];
-        let n = recv(self.as_raw_fd(), &mut chunk, MsgFlags::MSG_DONTWAIT)?;
-        self.read.extend_from_slice(&chunk[..n]);
-        self.eof |= n == 0;
-        Ok(n)
+        Poll::Ready(Ok(n))
     }
 
     /// Completes when the client has closed its side or broken off; what it sends meanwhile is kept, within bounds.
@@ -508,6 +506,7 @@ impl Drop for Client {
             let _ = match &self.io {
                 ClientIo::Tcp(stream) => stream.try_write(&self.write),
                 ClientIo::Unix(stream) => stream.try_write(&self.write),
+                ClientIo::HandedOn => Ok(0),
             };
         }
     }
@@ -515,7 +514,11 @@ impl Drop for Client {
 
 impl AsRawFd for Client {
     fn as_raw_fd(&self) -> RawFd {
-        self.io.as_fd().as_raw_fd()
+        match &self.io {
+            ClientIo::Tcp(stream) => stream.as_raw_fd(),
+            ClientIo::Unix(stream) => stream.as_raw_fd(),
+            ClientIo::HandedOn => -1,
+        }
     }
 }
 
@@ -532,13 +535,38 @@ pub enum ClientIo {
     Tcp(TcpStream),
     /// Unix.
     Unix(UnixStream),
+    /// [`Client::into_io`] has taken it.
+    HandedOn,
 }
 
-impl AsFd for ClientIo {
-    fn as_fd(&self) -> BorrowedFd<'_> {
-        match self {
-            ClientIo::Tcp(stream) => stream.as_fd(),
-            ClientIo::Unix(stream) => stream.as_fd(),
+impl ClientIo {
+    /// Completes when bytes, an end or an error may have come. Holds no buffer. Cancel-safe.
+    pub(super) async fn readable(&self) {
+        // An error shows when it is read.
+        let (Ok(()) | Err(_)) = match self {
+            ClientIo::Tcp(stream) => stream.readable().await,
+            ClientIo::Unix(stream) => stream.readable().await,
+            ClientIo::HandedOn => Ok(()),
+        };
+    }
+
+    /// Whether the kernel has bytes by now: the runtime may not have noticed them yet.
+    pub(super) fn has_bytes(&self) -> bool {
+        let peek = |fd: RawFd| recv(fd, &mut [0], MsgFlags::MSG_PEEK | MsgFlags::MSG_DONTWAIT);
+        let peeked = match self {
+            ClientIo::Tcp(stream) => peek(stream.as_raw_fd()),
+            ClientIo::Unix(stream) => peek(stream.as_raw_fd()),
+            ClientIo::HandedOn => Ok(0),
+        };
+        peeked.is_ok_and(|n| n > 0)
+    }
+}
+
+impl From<ClientStream> for ClientIo {
+    fn from(stream: ClientStream) -> ClientIo {
+        match stream {
+            ClientStream::Tcp(stream, _) => ClientIo::Tcp(stream),
+            ClientStream::Unix(stream) => ClientIo::Unix(stream),
         }
     }
 }
@@ -548,6 +576,7 @@ impl Ended for ClientIo {
         match self {
             ClientIo::Tcp(stream) => stream.has_ended(),
             ClientIo::Unix(stream) => stream.has_ended(),
+            ClientIo::HandedOn => true,
         }
     }
 }
@@ -557,6 +586,7 @@ impl AsyncRead for ClientIo {
         match self.get_mut() {
             ClientIo::Tcp(stream) => Pin::new(stream).poll_read(cx, out),
             ClientIo::Unix(stream) => Pin::new(stream).poll_read(cx, out),
+            ClientIo::HandedOn => Poll::Ready(Ok(())),
         }
     }
 }
@@ -566,6 +596,7 @@ impl AsyncWrite for ClientIo {
         match self.get_mut() {
             ClientIo::Tcp(stream) => Pin::new(stream).poll_write(cx, bytes),
             ClientIo::Unix(stream) => Pin::new(stream).poll_write(cx, bytes),
+            ClientIo::HandedOn => Poll::Ready(Err(io::ErrorKind::NotConnected.into())),
         }
     }
 
@@ -577,6 +608,7 @@ impl AsyncWrite for ClientIo {
         match self.get_mut() {
             ClientIo::Tcp(stream) => Pin::new(stream).poll_shutdown(cx),
             ClientIo::Unix(stream) => Pin::new(stream).poll_shutdown(cx),
+            ClientIo::HandedOn => Poll::Ready(Ok(())),
         }
     }
 }

@@ -8,8 +8,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
+use super::listen::Stop;
 use parking_lot::Mutex;
-use tokio::sync::watch;
 use tokio::time::Instant;
 
 use super::client::Client;
@@ -30,14 +30,14 @@ pub struct Desk {
     /// Whether the lane waits for a client that takes nothing.
     pub stall: Arc<Stall>,
     /// True when the connection takes no further request.
-    pub stop: watch::Receiver<bool>,
+    pub(super) stop: Stop,
 }
 
 /// A request in the lane.
 #[derive(Debug)]
 pub struct Work {
     /// Decides.
-    pub exchange: Exchange,
+    pub exchange: Box<Exchange>,
     /// The client's version.
     pub version: Version,
     /// Whether the client wants the connection to go on.
@@ -63,7 +63,7 @@ pub enum Outcome {
 
 impl Desk {
     /// An empty desk.
-    pub fn new(now: Instant, stop: watch::Receiver<bool>) -> Desk {
+    pub(super) fn new(now: Instant, stop: Stop) -> Desk {
         Desk {
             client: Mutex::new(None),
             work: Mutex::new(None),

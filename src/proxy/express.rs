@@ -9,27 +9,25 @@
 
 use std::future::poll_fn;
 use std::pin::Pin;
-use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use bytes::{Buf, BufMut};
-use tokio::sync::watch;
 use tokio::time::{Instant, Sleep};
 
 use super::client::Client;
 use super::connect::Wanted;
 use super::desk::Outcome;
-use super::front::{Back, Front, Request};
-use super::kept::{DataPath, Kept, Link};
+use super::front::{Front, Request, Served};
+use super::kept::{DataPath, Link};
+use super::listen::Stop;
 use crate::exchange::{Attempt, Broken, Exchange, Lent, Next, Refusal, Replay, keeps_connection, limits};
 use crate::http1::body::{LAST_CHUNK, put_chunk};
 use crate::http1::{Body, ResponseFraming, Step as Piece};
-use crate::pool::{Upstream, Waiting};
+use crate::pool::Waiting;
 
 /// How often a request that waits is looked at: what is overdue, and whether its client has left.
-const TICK: Duration = Duration::from_millis(500);
+pub(super) const TICK: Duration = Duration::from_millis(500);
 
 /// Goes off every [`TICK`] while something waits for it. One for a connection, because setting a timer for every wait would
 /// cost more than the look.
@@ -37,7 +35,8 @@ const TICK: Duration = Duration::from_millis(500);
 pub(super) struct Alarm(Option<Pin<Box<Sleep>>>);
 
 impl Alarm {
-    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+    /// Ready now and then, at most a [`TICK`] apart while it is polled.
+    pub(super) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         let sleep = self.0.get_or_insert_with(|| Box::pin(tokio::time::sleep(TICK)));
         ready!(sleep.as_mut().poll(cx));
         sleep.as_mut().reset(Instant::now() + TICK);
@@ -49,14 +48,14 @@ impl Alarm {
 
 /// One request in the lane.
 struct Relay<'a> {
-    client: Box<Client>,
-    exchange: Exchange,
+    client: &'a mut Client,
+    exchange: &'a mut Exchange,
     request: Request,
     front: &'a Front,
     alarm: &'a mut Alarm,
     /// The alarm has gone off for this request: from now on its client's end is waited for.
     slow: bool,
-    stop: &'a watch::Receiver<bool>,
+    stop: &'a Stop,
     /// The client's connection goes on after the response.
     keep: bool,
     /// Only the end of the connection ends the response.
@@ -79,9 +78,7 @@ enum Event {
 
 /// An attempt whose request is on its way.
 struct Sent {
-    link: Link,
-    kept: Arc<Kept>,
-    upstream: Arc<Upstream>,
+    link: Box<Link>,
     lent: Lent,
     upload: Upload,
     /// When something moved last between the upstream and us.
@@ -115,14 +112,14 @@ enum Coding {
 
 /// Sees one request through.
 pub(super) async fn run(
-    client: Box<Client>,
-    exchange: Exchange,
+    client: &mut Client,
+    exchange: &mut Exchange,
     request: Request,
     first: Attempt,
     front: &Front,
     alarm: &mut Alarm,
-    stop: &watch::Receiver<bool>,
-) -> Back {
+    stop: &Stop,
+) -> Served {
     let (slow, keep, until_close) = (false, false, false);
     let mut lane = Relay { client, exchange, request, front, alarm, slow, stop, keep, until_close };
     let mut next = Next::Attempt(first);
@@ -139,9 +136,9 @@ pub(super) async fn run(
             Step::Over(outcome) => break outcome,
         }
     };
-    let Relay { mut client, exchange, keep, until_close, .. } = lane;
+    let Relay { client, keep, until_close, .. } = lane;
     client.settle();
-    Back { client, exchange, outcome, keep, until_close }
+    Served { outcome, keep, until_close }
 }
 
 impl Relay<'_> {
@@ -155,8 +152,9 @@ impl Relay<'_> {
 
     /// One try on one upstream, up to the end of its response.
     async fn attempt(&mut self, attempt: Attempt) -> Step {
-        let Attempt { upstream, epoch, fresh } = attempt;
-        let data_path = DataPath::of(&upstream);
+        let Attempt { epoch, fresh } = attempt;
+        let Some(upstream) = self.exchange.upstream() else { return Step::Over(Outcome::Aborted) };
+        let data_path = DataPath::of(upstream);
         let wanted = match fresh {
             true => Wanted::Fresh,
             false if self.exchange.is_repeatable() => Wanted::Any,
@@ -167,7 +165,7 @@ impl Relay<'_> {
             None => {
                 let dialled = tokio::select! {
                     biased;
-                    dialled = data_path.kept.dial(&upstream, epoch, &self.front.links) => dialled,
+                    dialled = data_path.kept.dial(upstream, epoch, &self.front.links) => dialled,
                     () = self.client.ended() => return Step::Over(Outcome::ClientLeft),
                 };
                 match dialled {
@@ -178,7 +176,7 @@ impl Relay<'_> {
         };
         let now = Instant::now();
         let lent = match link.is_used() {
-            true if data_path.kept.is_dirty(&upstream, &mut link, now) => Lent::Dirty,
+            true if data_path.kept.is_dirty(upstream, &mut link, now) => Lent::Dirty,
             true => Lent::Kept,
             false => Lent::Fresh,
         };
@@ -193,8 +191,7 @@ impl Relay<'_> {
         link.write.clear();
         self.exchange.request_edits().write_to(&head, &mut link.write);
         self.client.rewind();
-        let kept = data_path.kept.clone();
-        let mut sent = Sent { link, kept, upstream, lent, upload: Upload::Going, moved: now };
+        let mut sent = Sent { link, lent, upload: Upload::Going, moved: now };
         loop {
             match poll_fn(|cx| self.poll_head(&mut sent, cx)).await {
                 Event::Head => match self.on_head(&mut sent) {
@@ -212,7 +209,7 @@ impl Relay<'_> {
     fn on_broken(&mut self, sent: &Sent, how: Broken) -> Step {
         let now = Instant::now();
         if how == Broken::Closed && sent.lent == Lent::Kept && !self.exchange.is_answered() {
-            sent.kept.closed_too_early(now);
+            self.exchange.upstream().into_iter().for_each(|upstream| DataPath::of(upstream).kept.closed_too_early(now));
         }
         let replay = if self.client.can_rewind() { Replay::Whole } else { Replay::Gone };
         Step::Next(self.exchange.on_broken(how, replay, now))
@@ -319,7 +316,7 @@ impl Relay<'_> {
         if is_final {
             // What is left of a request that is answered before its end cannot be told from the next one for sure.
             let stays = self.request.keep_alive && self.client.has_body() && !edits.close();
-            self.keep = stays && !self.exchange.must_close() && !*self.stop.borrow();
+            self.keep = stays && !self.exchange.must_close() && !self.stop.is_set();
             self.until_close = edits.close();
         }
         if !edits.hidden() {
@@ -347,10 +344,13 @@ impl Relay<'_> {
             return step;
         }
         let whole = sent.upload == Upload::Done && self.client.has_body();
-        if keeps && whole && body.is_done() {
-            let Sent { link, kept, upstream, .. } = sent;
-            let in_flight = self.front.in_flight.load(Ordering::Relaxed);
-            kept.give_back(&upstream, link, framing == ResponseFraming::None, in_flight, Instant::now());
+        if keeps
+            && whole
+            && body.is_done()
+            && let Some(upstream) = self.exchange.upstream()
+        {
+            let (kept, bodiless) = (&DataPath::of(upstream).kept, framing == ResponseFraming::None);
+            kept.give_back(upstream, sent.link, bodiless, &self.front.in_flight, Instant::now());
         }
         Step::Over(Outcome::Delivered)
     }

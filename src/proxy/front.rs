@@ -1,5 +1,8 @@
-//! A client's connection between requests: reads each head within its deadline and cap, has it judged, writes our own
-//! answers, and hands everything else to the lane that fits that request.
+//! A client's connection: waits for its requests, has each head judged, writes our own answers, and hands everything else
+//! to the lane that fits that request.
+//!
+//! A connection on which nothing is under way is [`Quiet`]: a socket and a timer. What requests need is made when bytes
+//! come, and kept while more requests follow at once ([`Busy`]): then a request allocates nothing and sets no timer.
 //!
 //! Must never relay a body. What a request may do is `exchange`'s business; which bytes are whose is
 //! [`super::client`]'s.
@@ -8,7 +11,8 @@ use std::future::poll_fn;
 use std::net::IpAddr;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicIsize, Ordering};
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use pingora_core::apps::HttpServerApp;
@@ -17,19 +21,20 @@ use pingora_proxy::HttpProxy;
 use tokio::sync::watch;
 use tokio::time::{Instant, Sleep};
 
-use super::client::Client;
+use super::client::{Client, ClientIo};
 use super::desk::{Desk, Outcome, Work};
+use super::express::{self, Alarm, TICK};
 use super::general::{DESK, General};
 use super::guard::Guard;
 use super::kept::Links;
-use super::listen::ClientStream;
-use super::{express, tunnel};
+use super::listen::{ClientStream, Stop};
+use super::tunnel;
 use crate::exchange::{
-    Broken, End, Entry, Exchange, Facts, Framing, Leftover, Method, Next, OwnAnswer, Refusal, Replay, Scheme, judge,
-    limits,
+    Broken, End, Exchange, Facts, Framing, Leftover, Method, Next, OwnAnswer, Refusal, Replay, Scheme, judge, limits,
 };
 use crate::http1::Version;
 use crate::model::policy::Lane;
+use crate::pool::sharded::Sharded;
 use crate::pool::{AnswerReason, FrontStats, ListenerId, Published};
 
 /// For how long a closing connection takes what the client was still sending, so that it reads our answer before it sees
@@ -49,8 +54,7 @@ pub struct Front {
     pub(super) lane: Lane,
     pub(super) links: Arc<Links>,
     pub(super) general: Arc<HttpProxy<General>>,
-    /// Requests under way, tunnels included.
-    pub(super) in_flight: AtomicUsize,
+    pub(super) in_flight: InFlight,
     /// Pingora asks this once a request whether it is shutting down; drains are ours, so it never is.
     pub(super) never: watch::Receiver<bool>,
 }
@@ -82,17 +86,23 @@ impl Request {
 /// What came of listening for a head.
 enum Heard {
     /// A request, judged and begun.
-    Request(Request, Exchange, Next),
+    Request(Request, Next),
     /// Bytes that are none.
     Refused(Refusal),
+    /// No request has followed at once.
+    Quiet,
     /// The connection is to close without a word.
     Nothing,
 }
 
-/// A request that the lane has given back.
-pub(super) struct Back {
+/// A client with what it has read ahead, and its request or the place of its next one.
+pub(super) struct Held {
     pub(super) client: Box<Client>,
-    pub(super) exchange: Exchange,
+    pub(super) exchange: Box<Exchange>,
+}
+
+/// How a lane has seen a request through.
+pub(super) struct Served {
     pub(super) outcome: Outcome,
     /// The client knows that the connection goes on.
     pub(super) keep: bool,
@@ -100,18 +110,72 @@ pub(super) struct Back {
     pub(super) until_close: bool,
 }
 
-/// One client's connection. `None` where the answer of a step is the client: the connection has ended.
-struct Connection {
-    front: Arc<Front>,
+/// A connection on which nothing is under way.
+struct Quiet {
+    io: ClientIo,
+    /// It has had no request yet.
+    first: bool,
+    /// When the last request ended, or when the connection was accepted.
+    since: Instant,
+}
+
+/// What came of a connection on which nothing was under way.
+enum Roused {
+    /// It can be read.
+    Bytes,
+    /// It has sent nothing for too long.
+    Silent,
+    /// Its listener takes no further request.
+    Stopped,
+}
+
+impl Quiet {
+    /// Waits for bytes. A stop shortens the wait. Cancel-safe.
+    async fn wait(&self, stop: &mut Stop) -> Roused {
+        let patience = if self.first { limits::HEADER_TIMEOUT } else { limits::KEEP_ALIVE };
+        let end = tokio::time::sleep_until(self.since + patience);
+        tokio::pin!(end);
+        let mut stopping = false;
+        loop {
+            tokio::select! {
+                biased;
+                () = self.io.readable() => return Roused::Bytes,
+                () = &mut end => return match stopping {
+                    true if self.io.has_bytes() => Roused::Bytes,
+                    true => Roused::Stopped,
+                    false => Roused::Silent,
+                },
+                () = stop.wait(), if !stopping => {
+                    stopping = true;
+                    let grace = Instant::now() + STOP_GRACE;
+                    let sooner = end.deadline().min(grace);
+                    end.as_mut().reset(sooner);
+                }
+            }
+        }
+    }
+}
+
+/// A connection with requests under way, or about to be.
+struct Busy<'a> {
+    front: &'a Front,
     listener: ListenerId,
     address: Option<IpAddr>,
-    stop: watch::Receiver<bool>,
+    stop: Stop,
+    /// It has had no request yet.
+    first: bool,
+    /// When the last request ended, or when the connection was accepted.
+    since: Instant,
+    alarm: Alarm,
+    general: Option<Pingora>,
+}
+
+/// What the general lane needs.
+struct Pingora {
     desk: Arc<Desk>,
     /// Goes off now and then to see whether an upstream owes us a head for too long. One for the connection, because
     /// setting a timer for every request would cost more than the look.
     alarm: Pin<Box<Sleep>>,
-    /// The same in the express lane.
-    ticks: express::Alarm,
 }
 
 /// Serves one connection until it ends. `stop`: finish the request under way, take no further one.
@@ -120,88 +184,112 @@ pub async fn serve(front: Arc<Front>, stream: ClientStream, listener: ListenerId
         ClientStream::Tcp(_, peer) => Some(peer.ip()),
         ClientStream::Unix(_) => None,
     };
-    let now = Instant::now();
-    let desk = Arc::new(Desk::new(now, stop.clone()));
-    let alarm = Box::pin(tokio::time::sleep_until(now + limits::FIRST_BYTE));
-    let mut connection = Connection { front, listener, address, stop, desk, alarm, ticks: express::Alarm::default() };
-    let mut client = Box::new(Client::new(stream));
-    let mut first = true;
+    let mut stop = Stop::new(stop);
+    let mut quiet = Quiet { io: stream.into(), first: true, since: Instant::now() };
     loop {
-        let (request, exchange, next) = match connection.hear(&mut client, first).await {
-            Heard::Request(request, exchange, next) => (request, exchange, next),
-            Heard::Refused(refusal) => return connection.refuse(client, refusal).await,
-            Heard::Nothing => return,
-        };
-        first = false;
-        let _in_flight = InFlight::new(&connection.front);
-        match connection.conduct(client, request, exchange, next).await {
-            Some(same) => client = same,
+        match quiet.wait(&mut stop).await {
+            Roused::Bytes => {}
+            Roused::Silent => {
+                front.stats.silent.fetch_add(u64::from(quiet.first), Ordering::Relaxed);
+                return;
+            }
+            Roused::Stopped => return,
+        }
+        let Quiet { io, first, since } = quiet;
+        let (alarm, general) = (Alarm::default(), None);
+        let busy = Busy { front: &front, listener, address, stop: stop.clone(), first, since, alarm, general };
+        // On the heap: a quiet connection must not carry the size of all lanes.
+        match Box::pin(busy.serve(io)).await {
+            Some(again) => quiet = again,
             None => return,
         }
     }
 }
 
-impl Connection {
-    /// Waits for a head. A stop shortens the wait for its first bytes, and never cuts off who has sent some.
-    async fn hear(&mut self, client: &mut Client, first: bool) -> Heard {
-        client.await_head();
-        let mut started = has_begun(&client.read);
-        let mut stopping = false;
-        let patience = if first || started { limits::HEADER_TIMEOUT } else { limits::KEEP_ALIVE };
-        let deadline = tokio::time::sleep(patience);
-        tokio::pin!(deadline);
+impl<'a> Busy<'a> {
+    /// Serves requests as long as each follows the one before at once. `None`: the connection has ended.
+    async fn serve(mut self, io: ClientIo) -> Option<Quiet> {
+        let Front { published, stats, .. } = self.front;
+        let exchange = Exchange::new(published.clone(), stats.clone(), self.listener, self.address, Scheme::Http);
+        let mut held = Held { client: Box::new(Client::new(io)), exchange: Box::new(exchange) };
         loop {
-            if started {
-                match self.try_begin(client) {
-                    Ok(Some((request, exchange, next))) => return Heard::Request(request, exchange, next),
-                    Ok(None) => {}
-                    Err(refusal) => return Heard::Refused(refusal),
+            let (request, next) = match self.hear(&mut held).await {
+                Heard::Request(request, next) => (request, next),
+                Heard::Refused(refusal) => {
+                    self.refuse(held.client, refusal).await;
+                    return None;
                 }
-            }
-            let read = tokio::select! {
-                biased;
-                read = client.fill() => read,
-                () = &mut deadline => match () {
-                    () if started => {
-                        return Heard::Refused(Refusal::new(AnswerReason::HeaderTimeout, "the head took too long"));
-                    }
-                    () if stopping => client.fill_now(),
-                    () => {
-                        self.front.stats.silent.fetch_add(u64::from(first), Ordering::Relaxed);
-                        return Heard::Nothing;
-                    }
-                },
-                () = stopped(&mut self.stop), if !started && !stopping => {
-                    stopping = true;
-                    let grace = Instant::now() + STOP_GRACE;
-                    let end = deadline.deadline().min(grace);
-                    deadline.as_mut().reset(end);
-                    continue;
-                }
+                Heard::Quiet => return Some(Quiet { io: held.client.into_io(), first: self.first, since: self.since }),
+                Heard::Nothing => return None,
             };
-            if !matches!(read, Ok(n) if n > 0) {
-                return Heard::Nothing;
+            self.first = false;
+            let in_flight = self.front.in_flight.enter();
+            held = self.conduct(held, request, next).await?;
+            drop(in_flight);
+            self.since = Instant::now();
+        }
+    }
+
+    /// Waits for a head, but not for long if nothing of it has come.
+    async fn hear(&mut self, held: &mut Held) -> Heard {
+        held.client.await_head();
+        let mut begun = if has_begun(&held.client.read) { Some(Instant::now()) } else { None };
+        poll_fn(|cx| self.poll_hear(held, &mut begun, cx)).await
+    }
+
+    /// `begun`: when the first bytes of the head came.
+    fn poll_hear(&mut self, held: &mut Held, begun: &mut Option<Instant>, cx: &mut Context<'_>) -> Poll<Heard> {
+        loop {
+            if begun.is_some() {
+                match self.try_begin(held) {
+                    Ok(Some((request, next))) => return Poll::Ready(Heard::Request(request, next)),
+                    Ok(None) => {}
+                    Err(refusal) => return Poll::Ready(Heard::Refused(refusal)),
+                }
             }
-            if !started && has_begun(&client.read) {
-                started = true;
-                if !first || stopping {
-                    deadline.as_mut().reset(Instant::now() + limits::HEADER_TIMEOUT);
+            match held.client.poll_fill(cx) {
+                Poll::Ready(Ok(n)) if n > 0 => {
+                    if begun.is_none() && has_begun(&held.client.read) {
+                        *begun = Some(if self.first { self.since } else { Instant::now() });
+                    }
+                }
+                Poll::Ready(_) => return Poll::Ready(Heard::Nothing),
+                Poll::Pending => {
+                    ready!(self.alarm.poll(cx));
+                    if let Some(heard) = self.overdue(held, *begun) {
+                        return Poll::Ready(heard);
+                    }
                 }
             }
         }
     }
 
+    /// What follows from how long nothing has come.
+    fn overdue(&mut self, held: &Held, begun: Option<Instant>) -> Option<Heard> {
+        let now = Instant::now();
+        match begun {
+            Some(begun) if begun + limits::HEADER_TIMEOUT <= now => {
+                Some(Heard::Refused(Refusal::new(AnswerReason::HeaderTimeout, "the head took too long")))
+            }
+            Some(_) => None,
+            // A lone line end, or part of one.
+            None if !held.client.read.is_empty() => {
+                let patience = if self.first { limits::HEADER_TIMEOUT } else { limits::KEEP_ALIVE };
+                (self.stop.is_set() || self.since + patience <= now).then_some(Heard::Nothing)
+            }
+            None => (self.stop.is_set() || self.since + TICK <= now).then_some(Heard::Quiet),
+        }
+    }
+
     /// Judges the head at the front of the buffer and begins its exchange; `None` while it is not whole.
-    fn try_begin(&self, client: &mut Client) -> Result<Option<(Request, Exchange, Next)>, Refusal> {
+    fn try_begin(&self, held: &mut Held) -> Result<Option<(Request, Next)>, Refusal> {
+        let Held { client, exchange } = held;
         let Some(head) = client.read_head()? else { return Ok(None) };
         let facts = judge(&head)?;
-        let entry =
-            Entry { listener: self.listener, client: self.address, scheme: Scheme::Http, stats: &self.front.stats };
-        let rng = fastrand::Rng::new();
-        let (exchange, next) = Exchange::begin(&self.front.published, entry, &head, &facts, Instant::now(), rng);
+        let next = exchange.begin(&head, &facts, Instant::now());
         let request = Request::new(&facts);
         client.begin(request.framing, request.expects);
-        Ok(Some((request, exchange, next)))
+        Ok(Some((request, next)))
     }
 
     /// Answers bytes that are no request. Nothing more can be read from the connection.
@@ -215,44 +303,43 @@ impl Connection {
     }
 
     /// Sees one request through. The connection comes back if it takes another.
-    async fn conduct(
-        &mut self,
-        mut client: Box<Client>,
-        request: Request,
-        mut exchange: Exchange,
-        mut next: Next,
-    ) -> Option<Box<Client>> {
+    async fn conduct(&mut self, mut held: Held, request: Request, mut next: Next) -> Option<Held> {
         loop {
             next = match next {
                 Next::Attempt(attempt) if request.upgrade => {
-                    return tunnel::run(client, exchange, attempt, request.version).await;
+                    tunnel::run(held, attempt, request.version).await;
+                    return None;
                 }
                 Next::Attempt(attempt) => {
-                    let back = match self.front.lane {
+                    let served = match self.front.lane {
                         Lane::Auto => {
-                            let front = self.front.clone();
-                            express::run(client, exchange, request, attempt, &front, &mut self.ticks, &self.stop).await
+                            let Held { client, exchange } = &mut held;
+                            let (alarm, stop) = (&mut self.alarm, &self.stop);
+                            express::run(client, exchange, request, attempt, self.front, alarm, stop).await
                         }
-                        Lane::General => self.general(client, request, exchange).await?,
+                        Lane::General => {
+                            let (back, served) = self.general(held, request).await?;
+                            held = back;
+                            served
+                        }
                     };
-                    let Outcome::Answer(answer) = back.outcome else { return end(back).await };
-                    (client, exchange) = (back.client, back.exchange);
+                    let Outcome::Answer(answer) = served.outcome else { return end(held, served).await };
                     Next::Answer(answer)
                 }
                 Next::Wait(waiting) => {
                     let changed = tokio::select! {
                         biased;
                         () = waiting.wait() => true,
-                        () = client.left() => false,
+                        () = held.client.left() => false,
                     };
                     if !changed {
-                        exchange.on_end(End::ClientLeft, Instant::now());
+                        held.exchange.on_end(End::ClientLeft, Instant::now());
                         return None;
                     }
-                    exchange.on_wake(waiting, Instant::now())
+                    held.exchange.on_wake(waiting, Instant::now())
                 }
-                Next::Reroute => exchange.on_reroute(client.head(), Instant::now()),
-                Next::Answer(answer) => return self.answer(client, request, exchange, answer).await,
+                Next::Reroute => held.exchange.on_reroute(held.client.head(), Instant::now()),
+                Next::Answer(answer) => return self.answer(held, request, answer).await,
                 // Only after a response head, which is a lane's.
                 Next::Forward(..) | Next::Abort => return None,
             };
@@ -260,20 +347,15 @@ impl Connection {
     }
 
     /// Writes an answer of our own and keeps the connection where the request's framing allows it.
-    async fn answer(
-        &self,
-        mut client: Box<Client>,
-        request: Request,
-        exchange: Exchange,
-        answer: OwnAnswer,
-    ) -> Option<Box<Client>> {
+    async fn answer(&self, mut held: Held, request: Request, answer: OwnAnswer) -> Option<Held> {
+        let Held { client, exchange } = &mut held;
         client.skip_head();
         let leftover = match client.fault() {
             Some(_) => Leftover::Close,
             None if client.is_eof() => Leftover::Close,
             None => request.framing.leftover(request.expects, client.body_read()),
         };
-        let wanted = request.keep_alive && !answer.close && !exchange.must_close() && !*self.stop.borrow();
+        let wanted = request.keep_alive && !answer.close && !exchange.must_close() && !self.stop.is_set();
         let stay = wanted && leftover != Leftover::Close;
         let mut bytes = Vec::with_capacity(256);
         answer.write_to(&mut bytes, request.version, request.head_only, stay);
@@ -287,47 +369,53 @@ impl Connection {
             Leftover::Close => false,
         };
         if drained {
-            return Some(client);
+            return Some(held);
         }
-        client.linger(LINGER).await;
+        held.client.linger(LINGER).await;
         None
     }
 
     /// Gives the request to pingora, and says what it came to.
-    async fn general(&mut self, client: Box<Client>, request: Request, exchange: Exchange) -> Option<Back> {
+    async fn general(&mut self, held: Held, request: Request) -> Option<(Held, Served)> {
         let Request { version, keep_alive, .. } = request;
+        let Held { client, exchange } = held;
+        let Pingora { desk, alarm } = self.general.get_or_insert_with(|| {
+            let now = Instant::now();
+            let alarm = Box::pin(tokio::time::sleep_until(now + limits::FIRST_BYTE));
+            Pingora { desk: Arc::new(Desk::new(now, self.stop.clone())), alarm }
+        });
         let work = Work { exchange, version, keep_alive, until_close: false, outcome: None };
-        self.desk.put_work(Box::new(work));
-        let session = ServerSession::new_http1(Box::new(Guard::lend(client, self.desk.clone())));
+        desk.put_work(Box::new(work));
+        let session = ServerSession::new_http1(Box::new(Guard::lend(client, desk.clone())));
         let lane = self.front.general.process_new_http(session, &self.front.never);
         let (in_time, keep) = {
-            let lane = DESK.scope(self.desk.clone(), lane);
+            let lane = DESK.scope(desk.clone(), lane);
             tokio::pin!(lane);
             loop {
                 tokio::select! {
                     biased;
-                    reused = poll_fn(|cx| self.desk.stall.pace(lane.as_mut(), cx)) => break (true, reused.is_some()),
-                    () = &mut self.alarm => {
+                    reused = poll_fn(|cx| desk.stall.pace(lane.as_mut(), cx)) => break (true, reused.is_some()),
+                    () = &mut *alarm => {
                         let now = Instant::now();
-                        match self.desk.head_due() {
+                        match desk.head_due() {
                             Some(due) if due <= now => break (false, false),
-                            Some(due) => self.alarm.as_mut().reset(due),
-                            None => self.alarm.as_mut().reset(now + limits::FIRST_BYTE),
+                            Some(due) => alarm.as_mut().reset(due),
+                            None => alarm.as_mut().reset(now + limits::FIRST_BYTE),
                         }
                     }
                 }
             }
         };
         // Pingora has dropped both by now, however it ended.
-        let client = self.desk.take_client()?;
-        let Work { mut exchange, until_close, outcome, .. } = *self.desk.take_work()?;
+        let client = desk.take_client()?;
+        let Work { mut exchange, until_close, outcome, .. } = *desk.take_work()?;
         let outcome = match outcome {
             Some(outcome) => outcome,
             None if !in_time => after(exchange.on_broken(Broken::TimedOut, Replay::Gone, Instant::now())),
             // It reads the head in another way than we do.
             None => after(exchange.on_client_fault(Refusal::malformed("refused by the lane"))),
         };
-        Some(Back { client, exchange, outcome, keep, until_close })
+        Some((Held { client, exchange }, Served { outcome, keep, until_close }))
     }
 }
 
@@ -340,18 +428,19 @@ fn after(next: Next) -> Outcome {
 }
 
 /// Ends a request that the lane has seen through, or that broke off.
-async fn end(back: Back) -> Option<Box<Client>> {
-    let Back { mut client, exchange, outcome, keep, until_close } = back;
+async fn end(mut held: Held, served: Served) -> Option<Held> {
+    let Held { client, exchange } = &mut held;
+    let Served { outcome, keep, until_close } = served;
     let now = Instant::now();
     match outcome {
         Outcome::Delivered => {
             exchange.on_end(End::Delivered, now);
             if keep && client.is_whole() && !client.is_eof() {
-                return Some(client);
+                return Some(held);
             }
             let sent = client.send(&[]).await.is_ok();
             if sent && (!client.is_whole() || !client.read.is_empty()) {
-                client.linger(LINGER).await;
+                held.client.linger(LINGER).await;
             }
         }
         Outcome::Aborted => {
@@ -360,7 +449,7 @@ async fn end(back: Back) -> Option<Box<Client>> {
             // where nothing else could show it.
             let sent = client.send(&[]).await;
             if until_close || sent.is_err() {
-                client.reset();
+                held.client.reset();
             }
         }
         Outcome::ClientLeft | Outcome::Answer(_) => {
@@ -375,24 +464,29 @@ fn has_begun(read: &[u8]) -> bool {
     !matches!(read, [] | [b'\r'] | [b'\r', b'\n'])
 }
 
-/// Completes when the connection is to take no further request.
-async fn stopped(stop: &mut watch::Receiver<bool>) {
-    // A sender that is gone means the same.
-    let _ = stop.wait_for(|stop| *stop).await;
-}
+/// Requests under way, tunnels included.
+#[derive(Debug, Default)]
+pub(super) struct InFlight(Sharded<AtomicIsize>);
 
-/// One request under way.
-struct InFlight(Arc<Front>);
+/// One of them.
+pub(super) struct Entered<'a>(&'a InFlight);
 
 impl InFlight {
-    fn new(front: &Arc<Front>) -> InFlight {
-        front.in_flight.fetch_add(1, Ordering::AcqRel);
-        InFlight(front.clone())
+    pub(super) fn enter(&self) -> Entered<'_> {
+        self.0.mine().fetch_add(1, Ordering::Relaxed);
+        Entered(self)
+    }
+
+    /// How many there are. One that another worker ends than has begun it counts in two shards: a sum that is made meanwhile
+    /// may be out by it.
+    pub(super) fn count(&self) -> usize {
+        let sum: isize = self.0.all().map(|shard| shard.load(Ordering::Relaxed)).sum();
+        usize::try_from(sum).unwrap_or(0)
     }
 }
 
-impl Drop for InFlight {
+impl Drop for Entered<'_> {
     fn drop(&mut self) {
-        self.0.in_flight.fetch_sub(1, Ordering::AcqRel);
+        self.0.0.mine().fetch_sub(1, Ordering::Relaxed);
     }
 }

@@ -150,7 +150,7 @@ impl ProxyHttp for General {
             // Pingora would pass a 100 on where the client asked for it; in HTTP/1.0 nobody can have.
             client.req_header_mut().remove_header(&http::header::EXPECT);
         }
-        if !work.keep_alive || work.exchange.must_close() || *desk.stop.borrow() {
+        if !work.keep_alive || work.exchange.must_close() || desk.stop.is_set() {
             client.set_keepalive(None);
         }
         Ok(())
@@ -331,7 +331,7 @@ impl ProxyHttp for General {
             response.remove_header(&http::header::TRANSFER_ENCODING);
         }
         // A stop may have come since the request began.
-        if work.until_close || work.exchange.must_close() || *desk.stop.borrow() {
+        if work.until_close || work.exchange.must_close() || desk.stop.is_set() {
             session.set_keepalive(None);
         }
         Ok(())

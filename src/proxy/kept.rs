@@ -19,6 +19,7 @@ use tokio::time::Instant;
 
 use super::conduct::{Conduct, Heard, listen};
 use super::connect::{UpstreamIo, Wanted, dial};
+use super::front::InFlight;
 use crate::exchange::{ConnectError, limits};
 use crate::http1::ResponseReader;
 use crate::pool::{Connection, Upstream};
@@ -57,7 +58,7 @@ impl DataPath {
 pub(super) struct Kept {
     conduct: Arc<Conduct>,
     /// The one used last is at the end, and is used first. Held for a push or a pop.
-    idle: Mutex<Vec<Link>>,
+    idle: Mutex<Vec<Box<Link>>>,
     /// Open connections, those in use included.
     open: Arc<AtomicUsize>,
     sweeping: AtomicBool,
@@ -118,8 +119,9 @@ impl Links {
     }
 
     /// Whether one more may be kept while so many requests are under way, each of which may use one.
-    fn has_room(&self, in_flight: usize) -> bool {
-        self.open.load(Ordering::Relaxed).saturating_sub(in_flight) < self.idle_max
+    fn has_room(&self, in_flight: &InFlight) -> bool {
+        let open = self.open.load(Ordering::Relaxed);
+        open < self.idle_max || open.saturating_sub(in_flight.count()) < self.idle_max
     }
 }
 
@@ -129,7 +131,7 @@ impl Kept {
     }
 
     /// An idle connection that this request may use, if there is one. It may still be dirty: see [`Kept::is_dirty`].
-    pub(super) fn take(&self, epoch: u64, wanted: Wanted, now: Instant) -> Option<Link> {
+    pub(super) fn take(&self, epoch: u64, wanted: Wanted, now: Instant) -> Option<Box<Link>> {
         match wanted {
             Wanted::Fresh => return None,
             Wanted::Sure if self.conduct.closes_early(now) => return None,
@@ -150,9 +152,14 @@ impl Kept {
     }
 
     /// A new connection. Gives up when the epoch ends. Cancel-safe.
-    pub(super) async fn dial(&self, upstream: &Upstream, epoch: u64, links: &Arc<Links>) -> Result<Link, ConnectError> {
+    pub(super) async fn dial(
+        &self,
+        upstream: &Upstream,
+        epoch: u64,
+        links: &Arc<Links>,
+    ) -> Result<Box<Link>, ConnectError> {
         let io = dial(upstream, epoch, limits::CONNECT).await?;
-        Ok(Link {
+        Ok(Box::new(Link {
             io,
             read: BytesMut::new(),
             write: BytesMut::new(),
@@ -162,7 +169,7 @@ impl Kept {
             used: false,
             idle_since: Instant::now(),
             open: Open::new(&self.open, links),
-        })
+        }))
     }
 
     /// Whether nothing may be sent on this connection, because it has served a request and is closed since, or bytes have
@@ -192,9 +199,9 @@ impl Kept {
     pub(super) fn give_back(
         self: &Arc<Kept>,
         upstream: &Upstream,
-        mut link: Link,
+        mut link: Box<Link>,
         bodiless: bool,
-        in_flight: usize,
+        in_flight: &InFlight,
         now: Instant,
     ) {
         if !link.read.is_empty() {
@@ -233,7 +240,7 @@ impl Kept {
 }
 
 /// Those that are too old.
-fn prune(idle: &mut Vec<Link>, now: Instant) -> Vec<Link> {
+fn prune(idle: &mut Vec<Box<Link>>, now: Instant) -> Vec<Box<Link>> {
     let young = idle.iter().position(|link| !link.is_old(now)).unwrap_or(idle.len());
     idle.drain(..young).collect()
 }

@@ -314,6 +314,34 @@ impl ListenerHandle {
     }
 }
 
+/// Says when a connection is to take no further request.
+#[derive(Debug, Clone)]
+pub(super) struct Stop {
+    watched: watch::Receiver<bool>,
+    set: bool,
+}
+
+impl Stop {
+    /// Follows the handle of a listener.
+    pub(super) fn new(watched: watch::Receiver<bool>) -> Stop {
+        let set = *watched.borrow();
+        Stop { watched, set }
+    }
+
+    /// Whether it is so now. Costs one look at memory that is hardly ever written. A handle that is gone means the same.
+    pub(super) fn is_set(&self) -> bool {
+        self.set || self.watched.has_changed().unwrap_or(true)
+    }
+
+    /// Completes when it is so. Cancel-safe.
+    pub(super) async fn wait(&mut self) {
+        if !self.set {
+            let _ = self.watched.wait_for(|stop| *stop).await;
+            self.set = true;
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -19,6 +19,7 @@ use tokio::time::Instant;
 use super::client::Client;
 use super::connect::{UpstreamIo, dial};
 use super::ended::Ended;
+use super::front::Held;
 use crate::exchange::{Attempt, Broken, End, Exchange, Lent, Next, Replay, ResponseEdits, limits};
 use crate::http1::body::{LAST_CHUNK, put_chunk};
 use crate::http1::{Body, Fault, ResponseFraming, ResponseHead, ResponseReader, Step as Chunk, Version};
@@ -36,7 +37,7 @@ const LINGER: Duration = Duration::from_secs(2);
 /// An upgrade on its way to a 101.
 struct Upgrade {
     client: Box<Client>,
-    exchange: Exchange,
+    exchange: Box<Exchange>,
     /// An answer is on its way that only the end of the connection ends.
     until_close: bool,
 }
@@ -60,17 +61,13 @@ struct Answered {
 }
 
 /// Sees one upgrade through; the client connection ends with it.
-pub(super) async fn run(
-    client: Box<Client>,
-    exchange: Exchange,
-    first: Attempt,
-    version: Version,
-) -> Option<Box<Client>> {
+pub(super) async fn run(held: Held, first: Attempt, version: Version) {
+    let Held { client, exchange } = held;
     let mut upgrade = Upgrade { client, exchange, until_close: false };
     let mut next = Next::Attempt(first);
     let end = loop {
         let step = match next {
-            Next::Attempt(attempt) => upgrade.attempt(&attempt).await,
+            Next::Attempt(attempt) => upgrade.attempt(attempt).await,
             Next::Answer(answer) => {
                 let mut bytes = Vec::with_capacity(256);
                 // Early data may stand where the next head would: the connection cannot go on.
@@ -87,7 +84,7 @@ pub(super) async fn run(
             Step::Ended(end) => break end,
         }
     };
-    let Upgrade { client, exchange, until_close } = upgrade;
+    let Upgrade { client, mut exchange, until_close } = upgrade;
     exchange.on_end(end, Instant::now());
     match end {
         End::Delivered if !client.is_eof() => client.linger(LINGER).await,
@@ -95,15 +92,15 @@ pub(super) async fn run(
         End::Aborted if until_close => client.reset(),
         End::Delivered | End::Aborted | End::ClientLeft => {}
     }
-    None
 }
 
 impl Upgrade {
     /// One try on one upstream, up to the end of its answer or of the tunnel.
-    async fn attempt(&mut self, attempt: &Attempt) -> Step {
+    async fn attempt(&mut self, attempt: Attempt) -> Step {
+        let Some(upstream) = self.exchange.upstream() else { return Step::Ended(End::Aborted) };
         let dialled = tokio::select! {
             biased;
-            dialled = dial(&attempt.upstream, attempt.epoch, limits::CONNECT) => dialled,
+            dialled = dial(upstream, attempt.epoch, limits::CONNECT) => dialled,
             () = self.client.left() => return Step::Ended(End::ClientLeft),
         };
         let upstream = match dialled {

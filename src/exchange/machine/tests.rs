@@ -84,8 +84,10 @@ impl World {
         let head = reader.read(&bytes, &Limits::REQUEST).unwrap().expect("a whole head");
         let facts = judge(&head).unwrap();
         let client = Some("192.0.2.1".parse().unwrap());
-        let entry = Entry { listener: ListenerId(0), client, scheme: Scheme::Http, stats: &self.stats };
-        Exchange::begin(&self.published, entry, &head, &facts, self.now, fastrand::Rng::with_seed(7))
+        let (published, stats) = (self.published.clone(), self.stats.clone());
+        let mut exchange = Exchange::new(published, stats, ListenerId(0), client, Scheme::Http).seeded(7);
+        let next = exchange.begin(&head, &facts, self.now);
+        (exchange, next)
     }
 
     fn hinted(&mut self) -> usize {
@@ -172,14 +174,15 @@ fn play(upstreams: usize, request: &str, events: &[Event]) -> (Vec<String>, usiz
     let (mut exchange, next) = world.begin(request);
     let mut steps = vec![word(&next)];
     let mut last = match next {
-        Next::Attempt(attempt) => Some(attempt.upstream.id),
+        Next::Attempt(_) => exchange.upstream().map(|upstream| upstream.id),
         _ => None,
     };
     for event in events {
         let Some(next) = feed(&mut exchange, *event, world.now) else { continue };
-        if let Next::Attempt(Attempt { upstream, fresh, .. }) = &next {
-            assert_eq!(last == Some(upstream.id), *fresh, "only a retry on a fresh connection is on the same one");
-            last = Some(upstream.id);
+        if let Next::Attempt(Attempt { fresh, .. }) = &next {
+            let tried = exchange.upstream().map(|upstream| upstream.id);
+            assert_eq!(last == tried, *fresh, "only a retry on a fresh connection is on the same one");
+            last = tried;
         }
         steps.push(word(&next));
     }
@@ -426,9 +429,9 @@ async fn a_request_goes_where_its_route_says_and_else_where_its_listener_does() 
         let listeners = vec![Some(ListenerEntry { name: name("web"), pool: listener_pool })];
         let table = Table::build(&routes, |_| Some(0), target);
         world.published.store(Arc::new(Snapshot::new(1, table, listeners, pools.clone())));
-        let (exchange, _) = world.begin(request);
+        let (mut exchange, _) = world.begin(request);
         let record = exchange.on_end(End::ClientLeft, world.now);
-        assert_eq!(record.pool.as_ref().map(Name::as_str), want, "{request:?}");
+        assert_eq!(record.pool.map(Name::as_str), want, "{request:?}");
     }
 }
 
@@ -445,7 +448,7 @@ async fn a_listener_that_is_gone_closes_its_connections() {
 #[tokio::test(start_paused = true)]
 async fn every_end_is_counted_once() {
     let count = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
-    let class = |pool: &Arc<Pool>, class: RequestClass| count(&pool.shared.stats.requests[class as usize]);
+    let class = |pool: &Arc<Pool>, class: RequestClass| pool.shared.stats.requests(class);
     let none: [Field<'_>; 0] = [];
     let world = World::new(&[Given(Service::Open, 2, 0)]);
     let pool = world.nth(0);
@@ -458,10 +461,10 @@ async fn every_end_is_counted_once() {
     let record = exchange.on_end(End::Delivered, later);
     assert_eq!((record.status, record.class, record.attempts), (Some(204), RequestClass::Success, 2));
     assert_eq!((record.took, record.reason), (Duration::from_millis(40), None));
-    assert_eq!(record.pool.as_ref().map(Name::as_str), Some("p0"));
+    assert_eq!(record.pool.map(Name::as_str), Some("p0"));
     assert_eq!(class(&pool, RequestClass::Success), 1);
     assert_eq!(count(&pool.shared.stats.retries), 1);
-    assert!((pool.shared.stats.upstream_seconds.sum_seconds() - 0.04).abs() < 1e-9);
+    assert!((pool.shared.stats.upstream_seconds().seconds - 0.04).abs() < 1e-9);
 
     let (mut exchange, _) = world.begin(GET);
     exchange.on_connect_failed(ConnectError::Resources, world.now);
@@ -475,7 +478,7 @@ async fn every_end_is_counted_once() {
     exchange.on_response(200, none.into_iter(), later);
     exchange.on_broken(Broken::Closed, Replay::Gone, later);
     assert_eq!(exchange.on_end(End::Aborted, later).class, RequestClass::Aborted);
-    let (exchange, _) = world.begin(GET);
+    let (mut exchange, _) = world.begin(GET);
     assert_eq!(exchange.on_end(End::ClientLeft, later).status, None);
     drop(world.begin(GET));
     assert_eq!(class(&pool, RequestClass::Aborted), 3, "broken off, left, cancelled");
@@ -489,12 +492,12 @@ async fn a_tunnel_is_counted_when_it_opens_and_not_again() {
     let fields = [Field::new(b"Connection", b"Upgrade"), Field::new(b"Upgrade", b"websocket")];
     assert_eq!(word(&exchange.on_response(101, fields.into_iter(), world.now)), "forward");
     let pool = world.nth(0);
-    let opened = |pool: &Pool| pool.shared.stats.requests[RequestClass::Informational as usize].load(Ordering::Relaxed);
+    let opened = |pool: &Pool| pool.shared.stats.requests(RequestClass::Informational);
     assert_eq!(opened(&pool), 1);
     assert_eq!(exchange.upstream().map(|upstream| upstream.in_flight.load(Ordering::Relaxed)), Some(1));
     exchange.on_end(End::Delivered, world.now + Duration::from_secs(3_600));
     assert_eq!(opened(&pool), 1);
-    assert!(pool.shared.stats.request_seconds.sum_seconds() < 1.0);
+    assert!(pool.shared.stats.request_seconds().seconds < 1.0);
 }
 
 #[tokio::test(start_paused = true)]

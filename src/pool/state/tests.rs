@@ -72,7 +72,7 @@ impl World {
     fn picks_before_publication(&self, before: &View) {
         let mut rng = fastrand::Rng::with_seed(1);
         let picked = before.pick(before.read(self.now), &AtomicUsize::new(0), &mut rng, &[]);
-        let Some(picked) = picked else { return };
+        let Some(picked) = picked.map(|place| before.candidate(place)) else { return };
         assert_eq!(picked.epoch, picked.upstream.connections.epoch(), "{} is lost", picked.upstream.address);
         let primaries = before.primaries.candidates();
         let hold = primaries.iter().all(|candidate| !candidate.upstream.fresh_until.has_come(self.now));

@@ -75,12 +75,12 @@ impl State {
 
 /// The counters of an upstream. They are read one after the other, so they may differ by what happens meanwhile.
 fn requests(upstream: &Upstream) -> Requests {
-    let sent = upstream.requests_total.load(Ordering::Relaxed);
+    let sent = upstream.requests_total();
     if sent == 0 {
         return Requests::default();
     }
     let in_flight = u64::from(upstream.in_flight.load(Ordering::Relaxed));
-    let [.., server_errors] = upstream.answers.read().by_class;
+    let [.., server_errors] = upstream.answered().by_class;
     Requests {
         ended: sent.saturating_sub(in_flight),
         server_errors,

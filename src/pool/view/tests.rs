@@ -22,8 +22,10 @@ fn tier(first: u64, seconds: &[Option<u64>], now: Instant) -> Tier {
 /// The upstreams picked in 64 tries, by number.
 fn picked(view: &View, reading: Reading, tried: &[Tried]) -> Vec<u64> {
     let (cursor, mut rng) = (AtomicUsize::new(0), fastrand::Rng::with_seed(1));
-    let mut ids: Vec<u64> =
-        (0..64).filter_map(|_| Some(view.pick(reading, &cursor, &mut rng, tried)?.upstream.id.0)).collect();
+    let mut ids: Vec<u64> = (0..64)
+        .filter_map(|_| view.pick(reading, &cursor, &mut rng, tried))
+        .map(|place| view.candidate(place).upstream.id.0)
+        .collect();
     ids.sort_unstable();
     ids.dedup();
     ids

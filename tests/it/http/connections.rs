@@ -31,7 +31,7 @@ async fn one_connection_on_each_side_carries_many_requests() {
         assert_eq!((answer.status, answer.field("connection")), (200, keep_alive()));
     }
     assert_eq!((origin.count("/x"), origin.accepted()), (200, 1));
-    assert_eq!(rig.upstreams[0].requests_total.load(Ordering::Relaxed), 200);
+    assert_eq!(rig.upstreams[0].requests_total(), 200);
     assert_eventually("the request is settled", SOON, || rig.upstreams[0].in_flight.load(Ordering::Relaxed) == 0).await;
 }
 

@@ -9,7 +9,7 @@ impl World {
     fn request(&self, pool: &str, address: &str, status: Option<u16>) {
         let upstream = self.upstream(pool, address).upstream;
         for _ in 0..10 {
-            let lease = Lease::take(upstream.clone());
+            let mut lease = Lease::take(upstream.clone());
             lease.on_sent();
             match status {
                 Some(status) => {
