@@ -1,5 +1,5 @@
 //! The data path: sockets in, sockets out. Listeners accept ([`listen`]), the front owns a connection between requests
-//! ([`front`], over [`client`]), and each request goes to the lane that fits it: [`general`] (pingora-proxy, to which
+//! ([`front`], over [`client`]) on one of the [`workers`], and each request goes to the lane that fits it: [`general`] (pingora-proxy, to which
 //! [`guard`] lends the connection and [`desk`] hands the request), [`express`] (our own, for HTTP/1) or [`tunnel`] (an
 //! upgrade). Connections to upstreams are dialled in [`connect`].
 //!
@@ -20,6 +20,7 @@ pub mod stall;
 pub mod tunnel;
 mod verdict;
 mod wire;
+mod workers;
 
 use std::io;
 use std::panic::AssertUnwindSafe;
@@ -30,7 +31,6 @@ use futures_util::FutureExt;
 use parking_lot::Mutex;
 use pingora_core::server::configuration::ServerConf;
 use pingora_proxy::http_proxy;
-use tokio::runtime::Handle;
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, watch};
 use tokio::time::Instant;
 
@@ -39,6 +39,8 @@ use general::General;
 use kept::Links;
 pub use listen::{BindError, Bound, ListenerHandle};
 use listen::{ClientStream, Listener};
+use workers::Placed;
+pub use workers::Workers;
 
 use crate::exchange::limits;
 use crate::model::Address;
@@ -51,12 +53,10 @@ const IDLE_MAX: usize = 8_192;
 /// The data plane of one process.
 pub struct Plane {
     front: Arc<Front>,
-    runtime: Handle,
+    workers: Workers,
     slots: Arc<Semaphore>,
     open: Arc<Open>,
 }
-
-type Stop = watch::Receiver<bool>;
 
 /// What is open.
 #[derive(Debug, Default)]
@@ -64,7 +64,7 @@ struct Open {
     /// Connections, those whose tunnel goes on included.
     count: AtomicUsize,
     /// Of every task that accepts, what tells it to stop.
-    accepting: Mutex<Vec<Stop>>,
+    accepting: Mutex<Vec<watch::Receiver<bool>>>,
     /// Told when there may be nothing left.
     none: Notify,
 }
@@ -73,7 +73,7 @@ impl Open {
     /// No connection, and nobody who could still accept one after a stop.
     fn is_drained(&self) -> bool {
         // In this order: who stops accepting has counted its last connection before.
-        let stopped = |stop: &Stop| *stop.borrow() || stop.has_changed().is_err();
+        let stopped = |stop: &watch::Receiver<bool>| *stop.borrow() || stop.has_changed().is_err();
         let closing = self.accepting.lock().iter().any(stopped);
         !closing && self.count.load(Ordering::Acquire) == 0
     }
@@ -81,8 +81,7 @@ impl Open {
 
 impl Plane {
     /// Serves nothing yet. At most `connections_max` clients are connected at a time; at the limit we stop accepting.
-    /// Everything runs on `runtime`.
-    pub fn new(published: Published, connections_max: usize, lane: Lane, runtime: Handle) -> Arc<Plane> {
+    pub fn new(published: Published, connections_max: usize, lane: Lane, workers: Workers) -> Arc<Plane> {
         // A client and its upstream take two descriptors; what is kept idle beyond that comes off the clients' share.
         let idle_max = (connections_max / 8).clamp(1, IDLE_MAX);
         let clients_max = connections_max.saturating_sub(idle_max / 2).clamp(1, Semaphore::MAX_PERMITS);
@@ -97,10 +96,10 @@ impl Plane {
         let general = Arc::new(http_proxy(&Arc::new(conf), General));
         let (_, never) = watch::channel(false);
         let stats = Arc::new(FrontStats::default());
-        let links = Arc::new(Links::new(idle_max));
+        let links = Arc::new(Links::new(idle_max, workers.count()));
         let front = Arc::new(Front { published, stats, lane, links, general, in_flight: InFlight::default(), never });
         let slots = Arc::new(Semaphore::new(clients_max));
-        Arc::new(Plane { front, runtime, slots, open: Arc::default() })
+        Arc::new(Plane { front, workers, slots, open: Arc::default() })
     }
 
     /// Binds a socket; see [`Bound::bind`].
@@ -108,9 +107,9 @@ impl Plane {
         Bound::bind(address)
     }
 
-    /// Makes a socket ready to accept on the data plane's runtime: the last step that can fail.
-    pub fn ready(&self, bound: Bound) -> io::Result<Listener> {
-        let _context = self.runtime.enter();
+    /// Makes a socket ready to accept: the last step that can fail. It is to be served under this number.
+    pub fn ready(&self, bound: Bound, id: ListenerId) -> io::Result<Listener> {
+        let _context = self.workers.acceptor(id.0).enter();
         bound.listen()
     }
 
@@ -119,7 +118,7 @@ impl Plane {
         let (mut handle, stop) = ListenerHandle::channel(listener.address().clone(), id);
         let accepting = Accepting::new(self, &stop);
         let plane = self.clone();
-        handle.accepting = Some(self.runtime.spawn(async move {
+        handle.accepting = Some(self.workers.acceptor(id.0).spawn(async move {
             // Ends after the socket, which `accept` owns.
             let _accepting = accepting;
             plane.accept(listener, id, stop).await;
@@ -154,7 +153,7 @@ impl Plane {
         &self.front.stats
     }
 
-    async fn accept(self: Arc<Plane>, mut listener: Listener, id: ListenerId, mut stop: Stop) {
+    async fn accept(self: Arc<Plane>, mut listener: Listener, id: ListenerId, mut stop: watch::Receiver<bool>) {
         loop {
             let next = async {
                 let slot = self.slots.clone().acquire_owned().await.expect("the semaphore is never closed");
@@ -178,26 +177,48 @@ impl Plane {
         }
     }
 
-    fn spawn(self: &Arc<Plane>, slot: OwnedSemaphorePermit, stream: ClientStream, id: ListenerId, stop: &Stop) {
+    /// Gives the connection to a worker.
+    fn spawn(
+        self: &Arc<Plane>,
+        slot: OwnedSemaphorePermit,
+        stream: ClientStream,
+        id: ListenerId,
+        stop: &watch::Receiver<bool>,
+    ) {
         let counted = Counted::new(self);
-        let serving = front::serve(self.front.clone(), stream, id, stop.clone());
-        self.runtime.spawn(async move {
-            // The panic hook has reported it; this connection is gone and no other.
-            let _ = AssertUnwindSafe(serving).catch_unwind().await;
-            drop(counted);
-            drop(slot);
-        });
+        let (placed, elsewhere) = self.workers.place();
+        let (front, stop) = (self.front.clone(), stop.clone());
+        let Some(runtime) = elsewhere else {
+            let serving = front::serve(front, stream, id, stop);
+            tokio::spawn(guarded(serving, (counted, placed, slot)));
+            return;
+        };
+        // Out of the queue of this worker, and into that of the other. What fails is a connection that is gone.
+        let Ok(stream) = stream.detach() else { return };
+        runtime.spawn(guarded(
+            async move {
+                if let Ok(stream) = stream.attach() {
+                    front::serve(front, stream, id, stop).await;
+                }
+            },
+            (counted, placed, slot),
+        ));
     }
+}
+
+/// Serves a connection. The panic hook has reported a panic; this connection is gone then, and no other.
+async fn guarded(serving: impl Future<Output = ()>, _counted: (Counted, Placed, OwnedSemaphorePermit)) {
+    let _ = AssertUnwindSafe(serving).catch_unwind().await;
 }
 
 /// A task that accepts.
 struct Accepting {
     open: Arc<Open>,
-    stop: Stop,
+    stop: watch::Receiver<bool>,
 }
 
 impl Accepting {
-    fn new(plane: &Plane, stop: &Stop) -> Accepting {
+    fn new(plane: &Plane, stop: &watch::Receiver<bool>) -> Accepting {
         plane.open.accepting.lock().push(stop.clone());
         Accepting { open: plane.open.clone(), stop: stop.clone() }
     }

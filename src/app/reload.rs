@@ -362,7 +362,11 @@ impl Reloader {
             let id = *running.ids.entry(listener.address.clone()).or_insert(next);
             names.push((listener.name.clone(), id));
         }
-        let ready: Result<Vec<_>, io::Error> = bound.into_iter().map(|bound| self.plane.ready(bound)).collect();
+        let ready = bound.into_iter().map(|bound| {
+            let id = running.ids[bound.address()];
+            self.plane.ready(bound, id)
+        });
+        let ready: Result<Vec<_>, io::Error> = ready.collect();
         let ready = ready?;
         let now = Instant::now();
         let effective = self.discovery.expand(&config);
@@ -479,6 +483,7 @@ mod tests {
     use super::*;
     use crate::discovery::SystemResolver;
     use crate::model::policy::Lane;
+    use crate::proxy::Workers;
 
     #[test]
     fn a_warning_is_new_once_wherever_its_line_moves() {
@@ -534,7 +539,7 @@ mod tests {
         let bound =
             config.listeners.iter().map(|listener| Plane::bind(&listener.address).expect("it is free")).collect();
         let controller = Arc::new(Controller::new(Instant::now(), 1));
-        let plane = Plane::new(controller.published().clone(), 100, Lane::Auto, Handle::current());
+        let plane = Plane::new(controller.published().clone(), 100, Lane::Auto, Workers::on(Handle::current()));
         let discovery = Arc::new(Discovery::new(Arc::new(SystemResolver::default())));
         let reloader = Reloader::start(source, Arc::new(config), bound, controller, plane, discovery);
         Arc::new(reloader.expect("it accepts"))

@@ -24,7 +24,7 @@ use crate::model::policy::Config;
 use crate::model::units::counted;
 use crate::pool::{Controller, Prober};
 use crate::probe;
-use crate::proxy::{Bound, Plane};
+use crate::proxy::{Bound, Plane, Workers};
 use crate::telemetry;
 
 /// Exit status of a run-time failure, such as a failed bind.
@@ -129,7 +129,6 @@ fn status_command(configured: &Address, bound: &Address) -> Option<String> {
 /// Everything that runs.
 struct Server {
     process: Arc<Process>,
-    data: tokio::runtime::Runtime,
     reload_orders: mpsc::Receiver<ReloadOrder>,
     stop_checker: watch::Sender<bool>,
     checker: std::thread::JoinHandle<()>,
@@ -139,17 +138,11 @@ struct Server {
 impl Server {
     async fn start(source: ConfigSource, config: Config, sockets: Sockets, started: Instant) -> Result<Server, String> {
         let threads = config.runtime.threads.map_or_else(cores, |threads| threads.get());
-        let data = tokio::runtime::Builder::new_multi_thread()
-            .worker_threads(threads)
-            .thread_name("data")
-            .enable_all()
-            .build()
-            .map_err(|error| format!("cannot start the data plane: {error}"))?;
+        let workers = Workers::start(threads).map_err(|error| format!("cannot start the data plane: {error}"))?;
         let check_files = Arc::new(DiskFiles::default());
         let controller = Controller::new(Instant::now(), fastrand::u64(..)).with_check_files(check_files.clone());
         let controller = Arc::new(controller);
-        let plane =
-            Plane::new(controller.published().clone(), connections_max(), config.runtime.lane, data.handle().clone());
+        let plane = Plane::new(controller.published().clone(), connections_max(), config.runtime.lane, workers);
         let addresses: Vec<String> = config.listeners.iter().map(|l| format!("{}={}", l.name, l.address)).collect();
         let configured = config.admin.address.clone();
         let (stop_checker, stopped) = watch::channel(false);
@@ -187,15 +180,15 @@ impl Server {
             status,
             "Started"
         );
-        Ok(Server { process, data, reload_orders, stop_checker, checker, admin })
+        Ok(Server { process, reload_orders, stop_checker, checker, admin })
     }
 
     async fn serve(self, mut signals: Signals, early_hup: bool) -> ExitCode {
-        let Server { process, data, reload_orders, stop_checker, checker, admin } = self;
+        let Server { process, reload_orders, stop_checker, checker, admin } = self;
         let reloader = process.reloader.clone();
-        // Reloads read files and take a while with 10,000 upstreams, so they do not run on the thread that handles
-        // signals.
-        let reloading = data.spawn(async move { reloader.run(reload_orders).await });
+        if let Err(message) = spawn_reloading(reloader, reload_orders) {
+            return fail(&message);
+        }
         if early_hup {
             order_reload(&process);
         }
@@ -222,13 +215,10 @@ impl Server {
         } else {
             tracing::warn!(connections = left, "Stopped at the end of drain_timeout with connections open");
         }
-        reloading.abort();
         let _ = stop_checker.send(true);
         if let Some(admin) = admin {
             admin.stop();
         }
-        // Remaining connections are closed without waiting, because the process ends now.
-        data.shutdown_background();
         // The checker ends because of `stop_checker`; a panic was reported already.
         let _ = checker.join();
         ExitCode::SUCCESS
@@ -313,6 +303,14 @@ fn spawn_checker(
             let _ = runtime.block_on(async { tokio::spawn(run).await });
         })
         .map_err(|error| format!("cannot start the checker: {error}"))
+}
+
+/// Reloads read files and take a while with 10,000 upstreams, so they have a thread of their own.
+fn spawn_reloading(reloader: Arc<Reloader>, orders: mpsc::Receiver<ReloadOrder>) -> Result<(), String> {
+    let cannot = |error: io::Error| format!("cannot start reloading: {error}");
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(cannot)?;
+    let run = move || runtime.block_on(reloader.run(orders));
+    std::thread::Builder::new().name("reload".into()).spawn(run).map(drop).map_err(cannot)
 }
 
 fn cores() -> usize {

@@ -5,7 +5,8 @@ use std::borrow::Cow;
 
 use bytes::BufMut;
 
-use super::edits::{digits, put};
+use super::edits::digits;
+use crate::http1::fields::put;
 use crate::http1::{Fault, Version};
 use crate::pool::AnswerReason;
 

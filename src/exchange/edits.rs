@@ -10,7 +10,7 @@ use bytes::BufMut;
 use smallvec::SmallVec;
 
 use super::judge::{Facts, Framing};
-use crate::http1::fields::list;
+use crate::http1::fields::{list, put};
 use crate::http1::{Field, Head, Known, ResponseFraming, ResponseHead, Version};
 use crate::model::Address;
 
@@ -215,9 +215,7 @@ impl RequestEdits {
         for (name, value) in self.sets() {
             put(out, &[name.as_bytes(), b": ", value, b"\r\n"]);
         }
-        for field in head.fields.iter().filter(|field| !self.drops(field)) {
-            put(out, &[field.name, b": ", field.value, b"\r\n"]);
-        }
+        head.fields.write_kept(out, |field| !self.drops(field));
         out.put_slice(b"\r\n");
     }
 }
@@ -293,9 +291,7 @@ impl ResponseEdits {
     /// on; `version`: the client's, which is told that it does where that is not implied.
     pub fn write_to(&self, head: &ResponseHead<'_>, version: Version, close: bool, out: &mut impl BufMut) {
         put(out, &[b"HTTP/1.1 ", &digits(head.status), b" ", head.reason, b"\r\n"]);
-        for field in head.fields().filter(|field| !self.drops(field)) {
-            put(out, &[field.name, b": ", field.value, b"\r\n"]);
-        }
+        head.write_kept(out, |field| !self.drops(field));
         for (name, value) in self.sets() {
             put(out, &[name.as_bytes(), b": ", value, b"\r\n"]);
         }
@@ -343,13 +339,6 @@ fn put_text(text: &mut Text, value: &[u8]) {
 /// A status as three digits.
 pub(super) fn digits(status: u16) -> [u8; 3] {
     [100, 10, 1].map(|place| b'0' + (status / place % 10) as u8)
-}
-
-/// Appends all parts.
-pub(super) fn put(out: &mut impl BufMut, parts: &[&[u8]]) {
-    for part in parts {
-        out.put_slice(part);
-    }
 }
 
 #[cfg(test)]

@@ -1,5 +1,9 @@
 //! Field lines: positions of names and values, and the known names. Shared by request heads, response heads and trailers.
 
+use std::ops::Range;
+
+use bytes::BufMut;
+
 use super::{Fault, Reading};
 
 /// One field line.
@@ -84,6 +88,11 @@ impl Known {
     }
 }
 
+/// Appends these parts, one after the other.
+pub(crate) fn put(out: &mut impl BufMut, parts: &[&[u8]]) {
+    parts.iter().for_each(|part| out.put_slice(part));
+}
+
 /// Equal except for case and `_` for `-`.
 fn same_folded(name: &[u8], known: &[u8]) -> bool {
     let fold = |b: &u8| if *b == b'_' { b'-' } else { b.to_ascii_lowercase() };
@@ -152,6 +161,14 @@ impl Span {
         self.folded
     }
 
+    /// The line with its end, if it is written as it would be sent on.
+    fn canonical(&self, bytes: &[u8]) -> Option<Range<usize>> {
+        let (start, colon) = (usize::from(self.name), usize::from(self.name) + usize::from(self.name_len));
+        let end = usize::from(self.value) + usize::from(self.value_len);
+        let is_plain = usize::from(self.value) == colon + 2 && bytes[colon + 1] == b' ' && !self.is_folded();
+        (is_plain && bytes.get(end..end + 2) == Some(b"\r\n")).then_some(start..end + 2)
+    }
+
     /// The field itself; `bytes` is the whole head.
     pub(super) fn field<'a>(&self, bytes: &'a [u8]) -> Field<'a> {
         let slice = |at: u16, len: u16| &bytes[usize::from(at)..usize::from(at) + usize::from(len)];
@@ -186,6 +203,32 @@ impl<'a> Fields<'a> {
     pub fn all(&self, known: Known) -> impl Iterator<Item = &'a [u8]> + Clone + use<'a> {
         let Fields { buf, spans } = *self;
         spans.iter().filter(move |span| span.known == known).map(move |span| span.field(buf).value)
+    }
+
+    /// Appends the lines of those that are kept, in canonical form. Neighbours that are in it already are copied together.
+    pub fn write_kept(&self, out: &mut impl BufMut, keep: impl Fn(&Field<'a>) -> bool) {
+        let Fields { buf, spans } = *self;
+        // Lines that are to be copied as they are.
+        let (mut start, mut end) = (0, 0);
+        for span in spans {
+            let field = span.field(buf);
+            if !keep(&field) {
+                continue;
+            }
+            match span.canonical(buf) {
+                Some(line) if line.start == end => end = line.end,
+                Some(line) => {
+                    out.put_slice(&buf[start..end]);
+                    (start, end) = (line.start, line.end);
+                }
+                None => {
+                    out.put_slice(&buf[start..end]);
+                    (start, end) = (0, 0);
+                    put(out, &[field.name, b": ", field.value, b"\r\n"]);
+                }
+            }
+        }
+        out.put_slice(&buf[start..end]);
     }
 
     /// The number of fields.

@@ -3,6 +3,8 @@
 //!
 //! An invalid line is rejected as soon as it has arrived. The result does not depend on the pieces.
 
+use bytes::BufMut;
+
 use super::fields::{Span, is_space, is_value};
 use super::head::{Version, version};
 use super::limits::{RESPONSE_HEAD_BYTES, RESPONSE_HEAD_FIELDS};
@@ -26,6 +28,11 @@ pub struct ResponseHead<'a> {
 }
 
 impl<'a> ResponseHead<'a> {
+    /// Appends the lines of the fields that are kept; see [`Fields::write_kept`].
+    pub fn write_kept(&self, out: &mut impl BufMut, keep: impl Fn(&Field<'a>) -> bool) {
+        self.fields.write_kept(out, keep);
+    }
+
     /// The fields, in order.
     pub fn fields(&self) -> impl Iterator<Item = Field<'a>> + Clone + use<'a> {
         self.fields.iter()
@@ -147,6 +154,10 @@ impl ResponseReader {
             self.flat = buf[..self.next].to_vec();
             let ResponseReader { spans, flat, .. } = self;
             spans.iter_mut().for_each(|span| span.unfold(flat));
+        }
+        if self.next + 2 * self.spans.len() + PREFIX.len() <= RESPONSE_HEAD_BYTES {
+            // In canonical form a line is at most two bytes longer.
+            return Ok(());
         }
         let head = self.head(buf).expect("it is complete");
         check_size(head.reason, head.fields().map(|field| (field.name, field.value)))?;

@@ -60,6 +60,10 @@ struct Relay<'a> {
     keep: bool,
     /// Only the end of the connection ends the response.
     until_close: bool,
+    /// The time when something was last waited for. Asking for it costs as much as reading a field.
+    now: Instant,
+    /// Something has been waited for since.
+    waited: bool,
 }
 
 /// What one step came to.
@@ -119,9 +123,10 @@ pub(super) async fn run(
     front: &Front,
     alarm: &mut Alarm,
     stop: &Stop,
+    now: Instant,
 ) -> Served {
     let (slow, keep, until_close) = (false, false, false);
-    let mut lane = Relay { client, exchange, request, front, alarm, slow, stop, keep, until_close };
+    let mut lane = Relay { client, exchange, request, front, alarm, slow, stop, keep, until_close, now, waited: false };
     let mut next = Next::Attempt(first);
     let outcome = loop {
         let step = match next {
@@ -136,16 +141,26 @@ pub(super) async fn run(
             Step::Over(outcome) => break outcome,
         }
     };
-    let Relay { client, keep, until_close, .. } = lane;
+    let Relay { client, keep, until_close, now, .. } = lane;
     client.settle();
-    Served { outcome, keep, until_close }
+    Served { outcome, keep, until_close, now }
 }
 
 impl Relay<'_> {
+    /// Called whenever the task is woken.
+    fn wake(&mut self) {
+        if std::mem::take(&mut self.waited) {
+            self.now = Instant::now();
+        }
+    }
+
     async fn wait(&mut self, waiting: Waiting) -> Step {
         tokio::select! {
             biased;
-            () = waiting.wait() => Step::Next(self.exchange.on_wake(waiting, Instant::now())),
+            () = waiting.wait() => {
+                self.now = Instant::now();
+                Step::Next(self.exchange.on_wake(waiting, self.now))
+            }
             () = self.client.ended() => Step::Over(Outcome::ClientLeft),
         }
     }
@@ -160,7 +175,7 @@ impl Relay<'_> {
             false if self.exchange.is_repeatable() => Wanted::Any,
             false => Wanted::Sure,
         };
-        let mut link = match data_path.kept.take(epoch, wanted, Instant::now()) {
+        let mut link = match data_path.kept.take(epoch, wanted, self.now) {
             Some(link) => link,
             None => {
                 let dialled = tokio::select! {
@@ -168,13 +183,14 @@ impl Relay<'_> {
                     dialled = data_path.kept.dial(upstream, epoch, &self.front.links) => dialled,
                     () = self.client.ended() => return Step::Over(Outcome::ClientLeft),
                 };
+                self.now = Instant::now();
                 match dialled {
                     Ok(link) => link,
-                    Err(why) => return Step::Next(self.exchange.on_connect_failed(why, Instant::now())),
+                    Err(why) => return Step::Next(self.exchange.on_connect_failed(why, self.now)),
                 }
             }
         };
-        let now = Instant::now();
+        let now = self.now;
         let lent = match link.is_used() {
             true if data_path.kept.is_dirty(upstream, &mut link, now) => Lent::Dirty,
             true => Lent::Kept,
@@ -193,7 +209,11 @@ impl Relay<'_> {
         self.client.rewind();
         let mut sent = Sent { link, lent, upload: Upload::Going, moved: now };
         loop {
-            match poll_fn(|cx| self.poll_head(&mut sent, cx)).await {
+            let event = poll_fn(|cx| {
+                self.wake();
+                self.poll_head(&mut sent, cx)
+            });
+            match event.await {
                 Event::Head => match self.on_head(&mut sent) {
                     Ok(None) => {}
                     Ok(Some(answer)) => return self.deliver(sent, answer).await,
@@ -207,7 +227,7 @@ impl Relay<'_> {
     }
 
     fn on_broken(&mut self, sent: &Sent, how: Broken) -> Step {
-        let now = Instant::now();
+        let now = self.now;
         if how == Broken::Closed && sent.lent == Lent::Kept && !self.exchange.is_answered() {
             self.exchange.upstream().into_iter().for_each(|upstream| DataPath::of(upstream).kept.closed_too_early(now));
         }
@@ -244,7 +264,7 @@ impl Relay<'_> {
         let limit = if sent.upload == Upload::Going { limits::UPSTREAM_IDLE } else { limits::FIRST_BYTE };
         let waits_for_upstream =
             sent.upload != Upload::Going || !sent.link.write.is_empty() || !self.client.unsent().is_empty();
-        if waits_for_upstream && sent.moved + limit <= Instant::now() {
+        if waits_for_upstream && sent.moved + limit <= self.now {
             return Poll::Ready(Event::Broken(Broken::TimedOut));
         }
         if self.client.has_left() {
@@ -270,7 +290,7 @@ impl Relay<'_> {
                     }
                 }
                 match sent.link.poll_flush(cx) {
-                    Poll::Ready(Ok(())) => sent.moved = Instant::now(),
+                    Poll::Ready(Ok(())) => sent.moved = self.now,
                     Poll::Ready(Err(_)) => sent.upload = Upload::Refused,
                     Poll::Pending => return None,
                 }
@@ -281,7 +301,7 @@ impl Relay<'_> {
                 match sent.link.poll_write(cx, unsent) {
                     Poll::Ready(Ok(n)) if n > 0 => {
                         self.client.on_sent(n);
-                        sent.moved = Instant::now();
+                        sent.moved = self.now;
                     }
                     Poll::Ready(_) => sent.upload = Upload::Refused,
                     Poll::Pending => return None,
@@ -309,7 +329,7 @@ impl Relay<'_> {
     /// Asks the exchange about a whole head. `None`: it was an interim one, and another follows.
     fn on_head(&mut self, sent: &mut Sent) -> Result<Option<Answer>, Step> {
         let head = sent.link.reader.head(&sent.link.read).expect("it is whole");
-        let next = self.exchange.on_response(head.status, head.fields(), Instant::now());
+        let next = self.exchange.on_response(head.status, head.fields(), self.now);
         let Next::Forward(edits, framing) = next else { return Err(Step::Next(next)) };
         let (len, is_final) = (head.len, head.status >= 200);
         let version = self.request.version;
@@ -338,9 +358,13 @@ impl Relay<'_> {
     async fn deliver(&mut self, mut sent: Sent, answer: Answer) -> Step {
         let Answer { framing, coding, keeps } = answer;
         let mut body = Body::response(framing);
-        sent.moved = Instant::now();
+        sent.moved = self.now;
         let mut pending = 0;
-        if let Some(step) = poll_fn(|cx| self.poll_body(&mut sent, &mut body, coding, &mut pending, cx)).await {
+        let done = poll_fn(|cx| {
+            self.wake();
+            self.poll_body(&mut sent, &mut body, coding, &mut pending, cx)
+        });
+        if let Some(step) = done.await {
             return step;
         }
         let whole = sent.upload == Upload::Done && self.client.has_body();
@@ -350,7 +374,7 @@ impl Relay<'_> {
             && let Some(upstream) = self.exchange.upstream()
         {
             let (kept, bodiless) = (&DataPath::of(upstream).kept, framing == ResponseFraming::None);
-            kept.give_back(upstream, sent.link, bodiless, &self.front.in_flight, Instant::now());
+            kept.give_back(upstream, sent.link, bodiless, &self.front.in_flight, self.now);
         }
         Step::Over(Outcome::Delivered)
     }
@@ -419,7 +443,7 @@ impl Relay<'_> {
                 continue;
             }
             match sent.link.poll_fill(cx) {
-                Poll::Ready(Ok(n)) if n > 0 => sent.moved = Instant::now(),
+                Poll::Ready(Ok(n)) if n > 0 => sent.moved = self.now,
                 Poll::Ready(Ok(_)) if body.is_whole_at_close() => {
                     self.end_chunks(coding);
                     ended = true;
@@ -433,6 +457,7 @@ impl Relay<'_> {
     /// Ready now and then while a request waits, and when its client leaves. Waiting for that costs more than a look, so it
     /// begins with the first look.
     fn poll_slow(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        self.waited = true;
         let ticked = self.alarm.poll(cx).is_ready();
         self.slow |= ticked;
         if self.slow && self.client.has_body() && self.client.poll_left(cx).is_ready() {
@@ -450,7 +475,7 @@ impl Relay<'_> {
     /// While the body waits. `for_client`: for the client to take it, which has a time limit of its own.
     fn poll_overdue(&mut self, sent: &mut Sent, for_client: bool, cx: &mut Context<'_>) -> Poll<Option<Step>> {
         ready!(self.poll_slow(cx));
-        let now = Instant::now();
+        let now = self.now;
         if for_client {
             sent.moved = now;
         } else if sent.moved + limits::UPSTREAM_IDLE <= now {

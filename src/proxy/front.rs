@@ -108,6 +108,8 @@ pub(super) struct Served {
     pub(super) keep: bool,
     /// Only the end of the connection ends the answer.
     pub(super) until_close: bool,
+    /// The time, as far as the lane knows it.
+    pub(super) now: Instant,
 }
 
 /// A connection on which nothing is under way.
@@ -164,7 +166,7 @@ struct Busy<'a> {
     stop: Stop,
     /// It has had no request yet.
     first: bool,
-    /// When the last request ended, or when the connection was accepted.
+    /// When the last request began or ended, or when the connection was accepted.
     since: Instant,
     alarm: Alarm,
     general: Option<Pingora>,
@@ -226,22 +228,22 @@ impl<'a> Busy<'a> {
             let in_flight = self.front.in_flight.enter();
             held = self.conduct(held, request, next).await?;
             drop(in_flight);
-            self.since = Instant::now();
         }
     }
 
     /// Waits for a head, but not for long if nothing of it has come.
     async fn hear(&mut self, held: &mut Held) -> Heard {
         held.client.await_head();
-        let mut begun = if has_begun(&held.client.read) { Some(Instant::now()) } else { None };
+        let mut begun = has_begun(&held.client.read).then_some(self.since);
         poll_fn(|cx| self.poll_hear(held, &mut begun, cx)).await
     }
 
     /// `begun`: when the first bytes of the head came.
     fn poll_hear(&mut self, held: &mut Held, begun: &mut Option<Instant>, cx: &mut Context<'_>) -> Poll<Heard> {
+        let mut now = None;
         loop {
             if begun.is_some() {
-                match self.try_begin(held) {
+                match self.try_begin(held, &mut now) {
                     Ok(Some((request, next))) => return Poll::Ready(Heard::Request(request, next)),
                     Ok(None) => {}
                     Err(refusal) => return Poll::Ready(Heard::Refused(refusal)),
@@ -250,7 +252,7 @@ impl<'a> Busy<'a> {
             match held.client.poll_fill(cx) {
                 Poll::Ready(Ok(n)) if n > 0 => {
                     if begun.is_none() && has_begun(&held.client.read) {
-                        *begun = Some(if self.first { self.since } else { Instant::now() });
+                        *begun = Some(if self.first { self.since } else { clock(&mut now) });
                     }
                 }
                 Poll::Ready(_) => return Poll::Ready(Heard::Nothing),
@@ -282,11 +284,12 @@ impl<'a> Busy<'a> {
     }
 
     /// Judges the head at the front of the buffer and begins its exchange; `None` while it is not whole.
-    fn try_begin(&self, held: &mut Held) -> Result<Option<(Request, Next)>, Refusal> {
+    fn try_begin(&mut self, held: &mut Held, now: &mut Option<Instant>) -> Result<Option<(Request, Next)>, Refusal> {
         let Held { client, exchange } = held;
         let Some(head) = client.read_head()? else { return Ok(None) };
         let facts = judge(&head)?;
-        let next = exchange.begin(&head, &facts, Instant::now());
+        self.since = clock(now);
+        let next = exchange.begin(&head, &facts, self.since);
         let request = Request::new(&facts);
         client.begin(request.framing, request.expects);
         Ok(Some((request, next)))
@@ -315,7 +318,7 @@ impl<'a> Busy<'a> {
                         Lane::Auto => {
                             let Held { client, exchange } = &mut held;
                             let (alarm, stop) = (&mut self.alarm, &self.stop);
-                            express::run(client, exchange, request, attempt, self.front, alarm, stop).await
+                            express::run(client, exchange, request, attempt, self.front, alarm, stop, self.since).await
                         }
                         Lane::General => {
                             let (back, served) = self.general(held, request).await?;
@@ -323,6 +326,7 @@ impl<'a> Busy<'a> {
                             served
                         }
                     };
+                    self.since = served.now;
                     let Outcome::Answer(answer) = served.outcome else { return end(held, served).await };
                     Next::Answer(answer)
                 }
@@ -339,7 +343,10 @@ impl<'a> Busy<'a> {
                     held.exchange.on_wake(waiting, Instant::now())
                 }
                 Next::Reroute => held.exchange.on_reroute(held.client.head(), Instant::now()),
-                Next::Answer(answer) => return self.answer(held, request, answer).await,
+                Next::Answer(answer) => {
+                    self.since = Instant::now();
+                    return self.answer(held, request, answer).await;
+                }
                 // Only after a response head, which is a lane's.
                 Next::Forward(..) | Next::Abort => return None,
             };
@@ -415,7 +422,7 @@ impl<'a> Busy<'a> {
             // It reads the head in another way than we do.
             None => after(exchange.on_client_fault(Refusal::malformed("refused by the lane"))),
         };
-        Some((Held { client, exchange }, Served { outcome, keep, until_close }))
+        Some((Held { client, exchange }, Served { outcome, keep, until_close, now: Instant::now() }))
     }
 }
 
@@ -430,8 +437,7 @@ fn after(next: Next) -> Outcome {
 /// Ends a request that the lane has seen through, or that broke off.
 async fn end(mut held: Held, served: Served) -> Option<Held> {
     let Held { client, exchange } = &mut held;
-    let Served { outcome, keep, until_close } = served;
-    let now = Instant::now();
+    let Served { outcome, keep, until_close, now } = served;
     match outcome {
         Outcome::Delivered => {
             exchange.on_end(End::Delivered, now);
@@ -457,6 +463,11 @@ async fn end(mut held: Held, served: Served) -> Option<Held> {
         }
     }
     None
+}
+
+/// The time, asked for once.
+fn clock(now: &mut Option<Instant>) -> Instant {
+    *now.get_or_insert_with(Instant::now)
 }
 
 /// Whether a request has begun: a lone line end may stand before one, and begins nothing.

@@ -28,7 +28,9 @@ use super::desk::{Desk, Outcome, Work};
 use super::guard::Guard;
 use super::verdict;
 use super::wire::{self, InUse, NO_RESOURCES, OUTDATED};
-use crate::exchange::{Broken, ConnectError, Exchange, Lent, Next, Refusal, Replay, ResponseEdits, limits};
+use crate::exchange::{
+    Broken, ConnectError, Exchange, Lent, Next, Refusal, Replay, ResponseEdits, check_fields, limits,
+};
 use crate::http1::{Field, HeadReader, Limits, ResponseFraming, Version, response};
 use crate::pool::Waiting;
 
@@ -431,7 +433,8 @@ fn on_response(exchange: &mut Exchange, response: &ResponseHeader, now: Instant)
     let fields = response.headers.iter().map(|(name, value)| Field::new(name.as_str().as_bytes(), value.as_bytes()));
     let fields: SmallVec<[Field<'_>; 32]> = fields.collect();
     let reason = response.get_reason_phrase().unwrap_or_default().as_bytes();
-    if let Err(fault) = response::check_size(reason, fields.iter().map(|field| (field.name, field.value))) {
+    let size = response::check_size(reason, fields.iter().map(|field| (field.name, field.value)));
+    if let Err(fault) = size.and_then(|_| check_fields(fields.iter().copied())) {
         return exchange.on_broken(Broken::BadResponse(fault), Replay::Gone, now);
     }
     exchange.on_response(response.status.as_u16(), fields.iter().copied(), now)

@@ -22,6 +22,7 @@ use super::connect::{UpstreamIo, Wanted, dial};
 use super::front::InFlight;
 use crate::exchange::{ConnectError, limits};
 use crate::http1::ResponseReader;
+use crate::pool::sharded::Sharded;
 use crate::pool::{Connection, Upstream};
 
 /// How often too old connections are looked for while any is idle.
@@ -57,8 +58,9 @@ impl DataPath {
 /// The idle connections of one upstream.
 pub(super) struct Kept {
     conduct: Arc<Conduct>,
-    /// The one used last is at the end, and is used first. Held for a push or a pop.
-    idle: Mutex<Vec<Box<Link>>>,
+    /// Each worker has its own, because a connection is in the readiness queue of the worker that made it. The one used last
+    /// is at the end, and is used first. Held for a push or a pop; another thread takes it only to close what is idle.
+    idle: Sharded<Mutex<Vec<Box<Link>>>>,
     /// Open connections, those in use included.
     open: Arc<AtomicUsize>,
     sweeping: AtomicBool,
@@ -110,12 +112,15 @@ impl Drop for Open {
 pub(super) struct Links {
     open: AtomicUsize,
     idle_max: usize,
+    /// The most idle connections of one worker to one upstream.
+    idle_max_each: usize,
 }
 
 impl Links {
-    /// No connection yet; at most `idle_max` are kept between requests.
-    pub(super) fn new(idle_max: usize) -> Links {
-        Links { open: AtomicUsize::new(0), idle_max }
+    /// No connection yet; at most `idle_max` are kept between requests, by so many workers.
+    pub(super) fn new(idle_max: usize, workers: usize) -> Links {
+        let idle_max_each = limits::UPSTREAM_IDLE_MAX.div_ceil(workers.max(1));
+        Links { open: AtomicUsize::new(0), idle_max, idle_max_each }
     }
 
     /// Whether one more may be kept while so many requests are under way, each of which may use one.
@@ -127,7 +132,7 @@ impl Links {
 
 impl Kept {
     fn new(conduct: Arc<Conduct>) -> Kept {
-        Kept { conduct, idle: Mutex::default(), open: Arc::default(), sweeping: AtomicBool::new(false) }
+        Kept { conduct, idle: Sharded::default(), open: Arc::default(), sweeping: AtomicBool::new(false) }
     }
 
     /// An idle connection that this request may use, if there is one. It may still be dirty: see [`Kept::is_dirty`].
@@ -137,7 +142,7 @@ impl Kept {
             Wanted::Sure if self.conduct.closes_early(now) => return None,
             Wanted::Sure | Wanted::Any => {}
         }
-        let mut idle = self.idle.lock();
+        let mut idle = self.idle.mine().lock();
         match idle.pop() {
             Some(link) if link.epoch == epoch && !link.is_old(now) => Some(link),
             // Those before it are older still.
@@ -215,12 +220,12 @@ impl Kept {
         if link.read.capacity() > ROOM_KEPT {
             link.read = BytesMut::new();
         }
-        let mut idle = self.idle.lock();
+        let mut idle = self.idle.mine().lock();
         // Under the lock that closing them takes: what is pushed under the epoch that ends is closed.
         if link.epoch != upstream.connections.epoch() {
             return;
         }
-        let most = limits::UPSTREAM_IDLE_MAX.saturating_sub(self.conduct.idle.load(Ordering::Relaxed));
+        let most = link.open.links.idle_max_each.saturating_sub(self.conduct.idle.load(Ordering::Relaxed));
         if idle.len() >= most {
             return;
         }
@@ -228,7 +233,7 @@ impl Kept {
         idle.push(link);
         drop(idle);
         drop(old);
-        if !self.sweeping.load(Ordering::Relaxed) && !self.sweeping.swap(true, Ordering::Relaxed) {
+        if !self.sweeping.load(Ordering::SeqCst) && !self.sweeping.swap(true, Ordering::SeqCst) {
             tokio::spawn(sweep(Arc::downgrade(self)));
         }
     }
@@ -250,16 +255,15 @@ async fn sweep(kept: Weak<Kept>) {
     loop {
         tokio::time::sleep(SWEEP).await;
         let Some(kept) = kept.upgrade() else { return };
-        let mut idle = kept.idle.lock();
-        let old = prune(&mut idle, Instant::now());
-        let none = idle.is_empty();
-        if none {
-            // Under the lock: whoever keeps the next one starts anew.
-            kept.sweeping.store(false, Ordering::Relaxed);
+        let now = Instant::now();
+        for idle in kept.idle.all() {
+            let old = prune(&mut idle.lock(), now);
+            drop(old);
         }
-        drop(idle);
-        drop(old);
-        if none {
+        // Before the look: what is kept after it starts another sweep.
+        kept.sweeping.store(false, Ordering::SeqCst);
+        let none = kept.idle.all().all(|idle| idle.lock().is_empty());
+        if none || kept.sweeping.swap(true, Ordering::SeqCst) {
             return;
         }
     }
@@ -267,8 +271,10 @@ async fn sweep(kept: Weak<Kept>) {
 
 impl Connection for Kept {
     fn close_if_idle(&self) {
-        let idle = std::mem::take(&mut *self.idle.lock());
-        drop(idle);
+        for idle in self.idle.all() {
+            let closed = std::mem::take(&mut *idle.lock());
+            drop(closed);
+        }
     }
 
     fn count(&self) -> usize {

@@ -171,6 +171,33 @@ pub enum ClientStream {
     Unix(UnixStream),
 }
 
+/// A client's connection between two workers.
+#[derive(Debug)]
+pub(super) enum Detached {
+    Tcp(std::net::TcpStream, SocketAddr),
+    Unix(std::os::unix::net::UnixStream),
+}
+
+impl ClientStream {
+    /// Takes it out of the readiness queue of this thread.
+    pub(super) fn detach(self) -> io::Result<Detached> {
+        match self {
+            ClientStream::Tcp(stream, peer) => Ok(Detached::Tcp(stream.into_std()?, peer)),
+            ClientStream::Unix(stream) => Ok(Detached::Unix(stream.into_std()?)),
+        }
+    }
+}
+
+impl Detached {
+    /// Puts it into the readiness queue of this thread.
+    pub(super) fn attach(self) -> io::Result<ClientStream> {
+        match self {
+            Detached::Tcp(stream, peer) => Ok(ClientStream::Tcp(TcpStream::from_std(stream)?, peer)),
+            Detached::Unix(stream) => Ok(ClientStream::Unix(UnixStream::from_std(stream)?)),
+        }
+    }
+}
+
 /// A socket that accepts.
 pub struct Listener {
     address: Address,

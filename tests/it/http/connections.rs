@@ -375,7 +375,7 @@ async fn unix_sockets_work_on_both_sides() {
     let rig = Rig::over(&[&origin]);
     let path = dir.path().join("front.sock");
     let bound = Plane::bind(&Address::Unix(Arc::from(path.as_path()))).unwrap();
-    let listener = rig.plane.serve(rig.plane.ready(bound).unwrap(), ListenerId(0));
+    let listener = rig.plane.serve(rig.plane.ready(bound, ListenerId(0)).unwrap(), ListenerId(0));
     let mut client = Client::new(UnixStream::connect(&path).await.unwrap());
     for _ in 0..3 {
         client.send(get("/x")).await;

@@ -12,7 +12,7 @@ use roundsman::pool::{
     AnswerReason, Hints, ListenerEntry, ListenerId, Otherwise, Pool, PoolId, PoolShared, Published, Rules, Service,
     Snapshot, Tier, Upstream, UpstreamId, View,
 };
-use roundsman::proxy::{ListenerHandle, Plane};
+use roundsman::proxy::{ListenerHandle, Plane, Workers};
 use roundsman::route::Table;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::TcpStream;
@@ -84,10 +84,10 @@ impl Rig {
         let entry = ListenerEntry { name, pool: Some(PoolId(0)) };
         let snapshot = Snapshot::new(1, Table::empty(), vec![Some(entry)], vec![Some(pool.clone())]);
         let published: Published = Arc::new(ArcSwap::from_pointee(snapshot));
-        let plane = Plane::new(published.clone(), connections_max, lane(), runtime);
+        let plane = Plane::new(published.clone(), connections_max, lane(), Workers::on(runtime));
         let bound = Plane::bind(&Address::Inet(([127, 0, 0, 1], 0).into())).expect("a free port");
         let address = bound.local_addr().expect("it is TCP");
-        let ready = plane.ready(bound).expect("a runtime that has I/O");
+        let ready = plane.ready(bound, ListenerId(0)).expect("a runtime that has I/O");
         let listener = plane.serve(ready, ListenerId(0));
         Rig { plane, listener, address, pool, upstreams, published }
     }
