@@ -23,4 +23,4 @@ pub use edits::{RequestEdits, ResponseEdits};
 pub use judge::{Facts, Framing, Leftover, Method, judge};
 pub use machine::Exchange;
 pub use response::{check_fields, keeps_connection};
-pub use steps::{Attempt, Broken, ConnectError, End, Lent, Next, Record, Replay, Scheme};
+pub use steps::{Attempt, Broken, ConnectError, End, Entry, Lent, Next, Record, Replay, Scheme};

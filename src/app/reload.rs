@@ -162,8 +162,7 @@ impl Reloader {
             while let Ok(next) = orders.try_recv() {
                 waiting.push(next);
             }
-            // Reads files and compares thousands of upstreams, so other tasks of this worker move to another thread.
-            let answer = tokio::task::block_in_place(|| self.reload(&askers(&waiting)));
+            let answer = self.reload(&askers(&waiting));
             for order in waiting {
                 // The client may have disconnected.
                 let _ = order.answer.send(answer.clone());

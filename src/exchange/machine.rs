@@ -17,7 +17,6 @@
 //!
 //! The lease is settled here, and counters are kept here, also when an exchange is dropped in the middle.
 
-use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
@@ -30,7 +29,7 @@ use super::judge::{Facts, Method, judge};
 use super::limits::{INTERIM_ANSWERS, RETRIES, UNUSED_MAX};
 use super::response::{Asked, judge_response};
 use super::seek::{Ask, Found, find, of_address, route, route_anew, still_eligible};
-use super::steps::{Attempt, Broken, ConnectError, End, Lent, Next, Record, Replay, Scheme};
+use super::steps::{Attempt, Broken, ConnectError, End, Entry, Lent, Next, Record, Replay};
 use crate::http1::{Fault, Field, Head, Version};
 use crate::pool::{
     AnswerReason, Candidate, FrontStats, Lease, ListenerId, Pick, Pool, PoolId, Published, RequestClass, Settled,
@@ -140,19 +139,19 @@ impl KnownUpstreams {
 }
 
 impl Exchange {
-    /// For the requests of one client, on this listener. `client`: its address; `None` on a unix socket. `stats` counts
-    /// what belongs to no pool.
+    /// For the requests of one client. `stats` counts what belongs to no pool.
     pub fn new(
         published: Published,
         stats: Arc<FrontStats>,
-        listener: ListenerId,
-        client: Option<IpAddr>,
-        scheme: Scheme,
+        entry: Entry,
+        now: Instant,
+        rng: fastrand::Rng,
     ) -> Exchange {
+        let Entry { listener, client, scheme } = entry;
         Exchange {
             published,
             stats,
-            rng: fastrand::Rng::new(),
+            rng,
             listener,
             asked: Asked { method: Method::Other, version: Version::Http11, upgrade: false },
             edits: RequestEdits::of_client(client, scheme),
@@ -173,19 +172,12 @@ impl Exchange {
             otherwise: None,
             retry: None,
             interim: 0,
-            began: Instant::now(),
+            began: now,
             status: None,
             reason: None,
             listener_gone: false,
             recorded: true,
         }
-    }
-
-    /// The same decisions each time, in tests.
-    #[cfg(test)]
-    fn seeded(mut self, seed: u64) -> Exchange {
-        self.rng = fastrand::Rng::with_seed(seed);
-        self
     }
 
     /// Decides the first step of a judged request. The one before has ended.

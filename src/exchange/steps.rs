@@ -1,5 +1,6 @@
 //! The words between an exchange and its lane: where a request came in, what the lane does next, what may have happened.
 
+use std::net::IpAddr;
 use std::time::Duration;
 
 use super::answer::OwnAnswer;
@@ -7,7 +8,18 @@ use super::edits::ResponseEdits;
 pub use super::edits::Scheme;
 use crate::http1::{Fault, ResponseFraming};
 use crate::model::{Address, Name};
-use crate::pool::{AnswerReason, RequestClass, Settled, Waiting};
+use crate::pool::{AnswerReason, ListenerId, RequestClass, Settled, Waiting};
+
+/// Where the requests of one client come in.
+#[derive(Debug, Clone, Copy)]
+pub struct Entry {
+    /// The listener.
+    pub listener: ListenerId,
+    /// The client's address; `None` on a unix socket.
+    pub client: Option<IpAddr>,
+    /// The scheme.
+    pub scheme: Scheme,
+}
 
 /// What a lane does next.
 #[derive(Debug)]

@@ -73,6 +73,24 @@ impl Body {
         Ok(bytes.len() - rest.len())
     }
 
+    /// Consumes whole chunks at the front that are written as [`put_chunk`] would write them, so that they can be forwarded
+    /// as they are: how many bytes. The last chunk is not one of them.
+    pub fn whole_chunks(&mut self, input: &[u8]) -> usize {
+        match self {
+            Body::Chunked(chunked) => chunked.whole_chunks(input),
+            Body::Length { .. } | Body::UntilClose { .. } => 0,
+        }
+    }
+
+    /// Whether more is known to come than the next read is likely to bring, or may come.
+    pub fn is_large(&self) -> bool {
+        match self {
+            Body::Length { left, .. } => *left > LARGE,
+            Body::Chunked(chunked) => chunked.data_bytes() > LARGE,
+            Body::UntilClose { read } => *read > LARGE,
+        }
+    }
+
     /// The most bytes that can be read without reading past the end; `None`: that is not known.
     pub fn most(&self) -> Option<u64> {
         match self {
@@ -104,6 +122,9 @@ impl Body {
         self.is_done() || matches!(self, Body::UntilClose { .. })
     }
 }
+
+/// Bytes of data from which on a body is large.
+const LARGE: u64 = 16 * 1024;
 
 /// Writes one chunk in canonical form: lower-case digits, no extension. `data` is not empty.
 pub fn put_chunk(out: &mut impl BufMut, data: &[u8]) {
@@ -176,6 +197,45 @@ mod tests {
         assert_eq!(body.most(), Some(3));
         assert_eq!(Body::response(ResponseFraming::Chunked).most(), None);
         assert_eq!(Body::response(ResponseFraming::UntilClose).most(), None);
+    }
+
+    #[test]
+    fn whole_chunks_in_canonical_form_are_found_and_nothing_else_is() {
+        for (bytes, whole) in [
+            ("3\r\none\r\n2\r\nab\r\n0\r\n\r\n", 15),
+            ("a\r\n0123456789\r\n", 15),
+            ("3\r\none\r\n2\r\nab\r", 8),
+            ("3\r\none", 0),
+            ("3\r\none\r\n02\r\nab\r\n", 8),
+            ("A\r\n0123456789\r\n", 0),
+            ("3;a=b\r\none\r\n", 0),
+            ("3 \r\none\r\n", 0),
+            ("3\r\none!!", 0),
+            ("3\none\r\n", 0),
+            ("0\r\n\r\n", 0),
+            ("\r\n", 0),
+            ("ffffffffffffffff\r\nx\r\n", 0),
+            ("11111111111111111\r\nx\r\n", 0),
+            ("", 0),
+        ] {
+            let mut body = Body::response(ResponseFraming::Chunked);
+            assert_eq!(body.whole_chunks(bytes.as_bytes()), whole, "{bytes:?}");
+            // What they are is what the decoder says, and it goes on after them.
+            let mut by_decoder = Body::response(ResponseFraming::Chunked);
+            let mut rest = &bytes.as_bytes()[..whole];
+            while let Step::Data(_) = by_decoder.next(&mut rest).unwrap() {}
+            assert_eq!(by_decoder.data_bytes(), body.data_bytes(), "{bytes:?}");
+            let ends = |mut body: Body| {
+                let mut rest = &bytes.as_bytes()[whole..];
+                loop {
+                    match body.next(&mut rest) {
+                        Ok(Step::Data(_)) => {}
+                        other => return (other.is_ok(), body.is_done(), rest.len()),
+                    }
+                }
+            };
+            assert_eq!(ends(body), ends(by_decoder), "{bytes:?}");
+        }
     }
 
     #[test]

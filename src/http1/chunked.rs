@@ -74,6 +74,18 @@ enum State {
     Done,
 }
 
+/// The size in a canonical size line at the front, and the length of that line. `None`: it is none, or it is 0.
+fn canonical_size(input: &[u8]) -> Option<(usize, usize)> {
+    // More digits than these would not fit into any buffer.
+    let digits = input.iter().take(7).take_while(|b| b.is_ascii_digit() || matches!(b, b'a'..=b'f')).count();
+    let (line, rest) = input.split_at(digits);
+    if line.first().is_none_or(|first| *first == b'0') || !rest.starts_with(b"\r\n") {
+        return None;
+    }
+    let size = line.iter().fold(0, |size, b| size << 4 | usize::from(if *b > b'9' { b - b'a' + 10 } else { b - b'0' }));
+    Some((size, digits + 2))
+}
+
 const MAX_SIZE_DIGITS: u32 = 16;
 const STRAY: Fault = Fault::Chunk("a line that does not end in CRLF");
 
@@ -113,6 +125,22 @@ impl Chunked {
             }
         }
         Ok(if self.is_done() { Step::End } else { Step::More })
+    }
+
+    /// Consumes the whole chunks at the front that are in canonical form, the last chunk not included: how many bytes. They
+    /// can be forwarded as they are.
+    pub fn whole_chunks(&mut self, input: &[u8]) -> usize {
+        let mut end = 0;
+        if matches!(self.state, State::SizeStart) {
+            while let Some((size, data)) = canonical_size(&input[end..])
+                && let Some(after) = input[end + data..].get(size..size + 2)
+                && after == b"\r\n"
+            {
+                end += data + size + 2;
+                self.data_bytes = self.data_bytes.saturating_add(size as u64);
+            }
+        }
+        end
     }
 
     /// Whether the body has ended.

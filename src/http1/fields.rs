@@ -252,6 +252,11 @@ struct Parts {
 impl Parts {
     /// Splits a line without its line end. White space before the name is an error: the caller handles folds.
     fn of(line: &[u8], reading: Reading) -> Result<Parts, Fault> {
+        // The usual line: a token, a colon.
+        let token = line.iter().position(|b| !is_token(*b)).unwrap_or(line.len());
+        if token > 0 && line.get(token) == Some(&b':') {
+            return Parts::after(line, token, token);
+        }
         let colon = memchr::memchr(b':', line).ok_or(Fault::Head("a field without a colon"))?;
         let name = match reading {
             Reading::Request => &line[..colon],
@@ -264,13 +269,18 @@ impl Parts {
         if !name.iter().all(|b| is_token(*b)) {
             return Err(Fault::Head("a field name with white space or another character that is not allowed"));
         }
+        Parts::after(line, name.len(), colon)
+    }
+
+    /// The rest of the line after a good name.
+    fn after(line: &[u8], name_len: usize, colon: usize) -> Result<Parts, Fault> {
         let rest = &line[colon + 1..];
         if !is_value(rest) {
             return Err(Fault::Head("a control character in a field value"));
         }
         let value = trim(rest);
         let lead = if value.is_empty() { 0 } else { rest.iter().take_while(|b| is_space(**b)).count() };
-        Ok(Parts { name_len: name.len(), value: colon + 1 + lead, value_len: value.len() })
+        Ok(Parts { name_len, value: colon + 1 + lead, value_len: value.len() })
     }
 }
 

@@ -26,7 +26,7 @@ impl<T> Default for Sharded<T> {
 impl<T: Default> Sharded<T> {
     /// The one to write to from this thread.
     pub fn mine(&self) -> &T {
-        let shards = self.0.get_or_init(|| (0..count()).map(|_| Shard::default()).collect());
+        let shards = self.0.get_or_init(|| (0..COUNT.load(Ordering::Relaxed)).map(|_| Shard::default()).collect());
         &shards[number() % shards.len()].0
     }
 
@@ -36,11 +36,12 @@ impl<T: Default> Sharded<T> {
     }
 }
 
-/// As many as threads that may write at a time.
-fn count() -> usize {
-    static COUNT: OnceLock<usize> = OnceLock::new();
-    *COUNT.get_or_init(|| std::thread::available_parallelism().map_or(1, |cores| cores.get()).clamp(2, SHARDS_MAX))
+/// How many threads will write. Counters that have been written to already keep the number of shards that they have.
+pub fn expect_threads(threads: usize) {
+    COUNT.fetch_max(threads.min(SHARDS_MAX), Ordering::Relaxed);
 }
+
+static COUNT: AtomicUsize = AtomicUsize::new(2);
 
 /// The number of this thread among those that have written.
 fn number() -> usize {

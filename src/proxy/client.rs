@@ -6,7 +6,7 @@
 
 use std::fmt;
 use std::future::poll_fn;
-use std::io;
+use std::io::{self, IoSlice};
 use std::os::fd::{AsRawFd, RawFd};
 use std::pin::{Pin, pin};
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -35,6 +35,8 @@ const EXTRA_MAX: usize = 2 * 1024 * 1024;
 const EXTRA_TOTAL: usize = 8 * 1024 * 1024;
 /// By how much the room beyond grows.
 const EXTRA_STEP: usize = 64 * 1024;
+/// Bytes from this number on are not gathered: copying them costs more than a second slice in the call.
+const COPIED_MAX: usize = 4 * 1024;
 /// How often the kernel is asked about a client that is not read any more.
 const LOOK: Duration = Duration::from_millis(500);
 /// Bytes of a request body that are read at once: pingora keeps several such pieces for an upstream that does not take
@@ -459,17 +461,27 @@ impl Client {
         Poll::Ready(Ok(()))
     }
 
-    /// Takes bytes to send. Small ones are gathered.
+    /// Takes bytes to send. Small ones are gathered; large ones are sent from where they are, after what is gathered.
     pub fn poll_write(&mut self, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        if self.write.len() + bytes.len() > WRITE_BUFFER {
-            ready!(self.poll_send(cx))?;
+        if bytes.len() < COPIED_MAX && self.write.len() + bytes.len() <= WRITE_BUFFER {
+            self.write.extend_from_slice(bytes);
+            return Poll::Ready(Ok(bytes.len()));
         }
-        if self.write.is_empty() && bytes.len() >= WRITE_BUFFER {
-            let sent = Pin::new(&mut self.io).poll_write(cx, bytes);
-            return self.patient(cx, sent);
+        loop {
+            let gathered = self.write.len();
+            let sent = match gathered {
+                0 => Pin::new(&mut self.io).poll_write(cx, bytes),
+                _ => {
+                    let both = [IoSlice::new(&self.write), IoSlice::new(bytes)];
+                    Pin::new(&mut self.io).poll_write_vectored(cx, &both)
+                }
+            };
+            let sent = ready!(self.patient(cx, sent))?;
+            self.write.advance(sent.min(gathered));
+            if sent > gathered {
+                return Poll::Ready(Ok(sent - gathered));
+            }
         }
-        self.write.extend_from_slice(bytes);
-        Poll::Ready(Ok(bytes.len()))
     }
 
     /// Sends what is gathered.
@@ -598,6 +610,22 @@ impl AsyncWrite for ClientIo {
             ClientIo::Unix(stream) => Pin::new(stream).poll_write(cx, bytes),
             ClientIo::HandedOn => Poll::Ready(Err(io::ErrorKind::NotConnected.into())),
         }
+    }
+
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bytes: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        match self.get_mut() {
+            ClientIo::Tcp(stream) => Pin::new(stream).poll_write_vectored(cx, bytes),
+            ClientIo::Unix(stream) => Pin::new(stream).poll_write_vectored(cx, bytes),
+            ClientIo::HandedOn => Poll::Ready(Err(io::ErrorKind::NotConnected.into())),
+        }
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        true
     }
 
     fn poll_flush(self: Pin<&mut Self>, _cx: &mut Context<'_>) -> Poll<io::Result<()>> {

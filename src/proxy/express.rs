@@ -248,7 +248,7 @@ impl Relay<'_> {
                     Err(fault) => return Poll::Ready(Event::Broken(Broken::BadResponse(fault))),
                 }
             }
-            match sent.link.poll_fill(cx) {
+            match sent.link.poll_fill(cx, false) {
                 Poll::Ready(Ok(n)) if n > 0 => {}
                 Poll::Ready(_) => return Poll::Ready(Event::Broken(Broken::Closed)),
                 Poll::Pending => break,
@@ -418,6 +418,11 @@ impl Relay<'_> {
                 }
             }
             if !sent.link.read.is_empty() {
+                *pending = if coding == Coding::Chunks { body.whole_chunks(&sent.link.read) } else { 0 };
+                if *pending > 0 {
+                    // They go on as they came.
+                    continue;
+                }
                 let mut rest = &sent.link.read[..];
                 match body.next(&mut rest) {
                     Err(fault) => return Poll::Ready(Some(self.on_broken(sent, Broken::BadResponse(fault)))),
@@ -442,7 +447,7 @@ impl Relay<'_> {
                 }
                 continue;
             }
-            match sent.link.poll_fill(cx) {
+            match sent.link.poll_fill(cx, body.is_large()) {
                 Poll::Ready(Ok(n)) if n > 0 => sent.moved = self.now,
                 Poll::Ready(Ok(_)) if body.is_whole_at_close() => {
                     self.end_chunks(coding);

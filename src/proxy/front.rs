@@ -30,7 +30,8 @@ use super::kept::Links;
 use super::listen::{ClientStream, Stop};
 use super::tunnel;
 use crate::exchange::{
-    Broken, End, Exchange, Facts, Framing, Leftover, Method, Next, OwnAnswer, Refusal, Replay, Scheme, judge, limits,
+    Broken, End, Entry, Exchange, Facts, Framing, Leftover, Method, Next, OwnAnswer, Refusal, Replay, Scheme, judge,
+    limits,
 };
 use crate::http1::Version;
 use crate::model::policy::Lane;
@@ -187,16 +188,9 @@ pub async fn serve(front: Arc<Front>, stream: ClientStream, listener: ListenerId
         ClientStream::Unix(_) => None,
     };
     let mut stop = Stop::new(stop);
+    // Most clients send a request at once.
     let mut quiet = Quiet { io: stream.into(), first: true, since: Instant::now() };
     loop {
-        match quiet.wait(&mut stop).await {
-            Roused::Bytes => {}
-            Roused::Silent => {
-                front.stats.silent.fetch_add(u64::from(quiet.first), Ordering::Relaxed);
-                return;
-            }
-            Roused::Stopped => return,
-        }
         let Quiet { io, first, since } = quiet;
         let (alarm, general) = (Alarm::default(), None);
         let busy = Busy { front: &front, listener, address, stop: stop.clone(), first, since, alarm, general };
@@ -205,6 +199,14 @@ pub async fn serve(front: Arc<Front>, stream: ClientStream, listener: ListenerId
             Some(again) => quiet = again,
             None => return,
         }
+        match quiet.wait(&mut stop).await {
+            Roused::Bytes => {}
+            Roused::Silent => {
+                front.stats.silent.fetch_add(u64::from(quiet.first), Ordering::Relaxed);
+                return;
+            }
+            Roused::Stopped => return,
+        }
     }
 }
 
@@ -212,7 +214,9 @@ impl<'a> Busy<'a> {
     /// Serves requests as long as each follows the one before at once. `None`: the connection has ended.
     async fn serve(mut self, io: ClientIo) -> Option<Quiet> {
         let Front { published, stats, .. } = self.front;
-        let exchange = Exchange::new(published.clone(), stats.clone(), self.listener, self.address, Scheme::Http);
+        let entry = Entry { listener: self.listener, client: self.address, scheme: Scheme::Http };
+        let rng = fastrand::Rng::new();
+        let exchange = Exchange::new(published.clone(), stats.clone(), entry, self.since, rng);
         let mut held = Held { client: Box::new(Client::new(io)), exchange: Box::new(exchange) };
         loop {
             let (request, next) = match self.hear(&mut held).await {
@@ -277,7 +281,9 @@ impl<'a> Busy<'a> {
             // A lone line end, or part of one.
             None if !held.client.read.is_empty() => {
                 let patience = if self.first { limits::HEADER_TIMEOUT } else { limits::KEEP_ALIVE };
-                (self.stop.is_set() || self.since + patience <= now).then_some(Heard::Nothing)
+                let is_silent = self.since + patience <= now;
+                self.front.stats.silent.fetch_add(u64::from(self.first && is_silent), Ordering::Relaxed);
+                (self.stop.is_set() || is_silent).then_some(Heard::Nothing)
             }
             None => (self.stop.is_set() || self.since + TICK <= now).then_some(Heard::Quiet),
         }

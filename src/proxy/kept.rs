@@ -27,8 +27,11 @@ use crate::pool::{Connection, Upstream};
 
 /// How often too old connections are looked for while any is idle.
 const SWEEP: Duration = Duration::from_secs(1);
-/// Room made for a read.
-const READ_ROOM: usize = 8 * 1024;
+/// Room made for a read: most responses come in one.
+const READ_ROOM: usize = 16 * 1024;
+/// Room made for a read in a large body. A client that does not read may hold so much of our memory, and what it has not
+/// been sent of [`super::client`]'s.
+const BODY_ROOM: usize = 32 * 1024;
 /// The most room for reading that an idle connection keeps.
 const ROOM_KEPT: usize = 16 * 1024;
 
@@ -298,9 +301,9 @@ impl Link {
         now.saturating_duration_since(self.idle_since) >= limits::UPSTREAM_KEEP_ALIVE
     }
 
-    /// Reads into the buffer; 0 at the end.
-    pub(super) fn poll_fill(&mut self, cx: &mut Context<'_>) -> Poll<std::io::Result<usize>> {
-        self.read.reserve(READ_ROOM);
+    /// Reads into the buffer; 0 at the end. `large`: much more is to come.
+    pub(super) fn poll_fill(&mut self, cx: &mut Context<'_>, large: bool) -> Poll<std::io::Result<usize>> {
+        self.read.reserve(if large { BODY_ROOM } else { READ_ROOM } - self.read.len().min(READ_ROOM / 2));
         pin!(self.io.read_buf(&mut self.read)).poll(cx)
     }
 

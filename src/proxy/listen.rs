@@ -106,6 +106,8 @@ fn bind_tcp(address: SocketAddr) -> io::Result<std::net::TcpListener> {
     if address.is_ipv6() {
         socket.set_only_v6(true)?;
     }
+    // Accepted sockets inherit it. Small writes must not wait for an acknowledgement.
+    socket.set_tcp_nodelay(true)?;
     socket.set_nonblocking(true)?;
     socket.bind(&address.into())?;
     socket.listen(BACKLOG)?;
@@ -222,11 +224,9 @@ impl Listener {
     pub(super) async fn accept(&mut self, stats: &FrontStats) -> ClientStream {
         loop {
             let accepted = match &self.socket {
-                ListenerSocket::Tcp(socket) => socket.accept().await.map(|(stream, peer)| {
-                    // Small writes must not wait for an acknowledgement; a dead socket shows at the next read.
-                    let _ = stream.set_nodelay(true);
-                    ClientStream::Tcp(stream, peer)
-                }),
+                ListenerSocket::Tcp(socket) => {
+                    socket.accept().await.map(|(stream, peer)| ClientStream::Tcp(stream, peer))
+                }
                 ListenerSocket::Unix(socket) => socket.accept().await.map(|(stream, _)| ClientStream::Unix(stream)),
             };
             match accepted {
@@ -276,10 +276,7 @@ impl Listener {
     fn adopt(&self, socket: Socket, peer: &SockAddr) -> io::Result<ClientStream> {
         socket.set_nonblocking(true)?;
         match (&self.socket, peer.as_socket()) {
-            (ListenerSocket::Tcp(_), Some(peer)) => {
-                let _ = socket.set_tcp_nodelay(true);
-                Ok(ClientStream::Tcp(TcpStream::from_std(socket.into())?, peer))
-            }
+            (ListenerSocket::Tcp(_), Some(peer)) => Ok(ClientStream::Tcp(TcpStream::from_std(socket.into())?, peer)),
             (ListenerSocket::Tcp(_), None) => Err(io::ErrorKind::NotConnected.into()),
             (ListenerSocket::Unix(_), _) => Ok(ClientStream::Unix(UnixStream::from_std(socket.into())?)),
         }

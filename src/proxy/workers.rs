@@ -12,6 +12,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use tokio::runtime::Handle;
 use tokio::sync::oneshot;
 
+use crate::pool::sharded::expect_threads;
+
 /// The workers.
 #[derive(Debug)]
 pub struct Workers(Box<[Worker]>);
@@ -35,6 +37,7 @@ pub(super) struct Placed(Load);
 impl Workers {
     /// Starts so many threads, at least one. They end, with whatever is under way, when this is dropped.
     pub fn start(threads: usize) -> io::Result<Workers> {
+        expect_threads(threads);
         (0..threads.max(1)).map(Worker::start).collect::<io::Result<_>>().map(Workers)
     }
 
@@ -95,7 +98,7 @@ mod tests {
         let mut placed: Vec<_> = (0..7).map(|_| workers.place().0).collect();
         assert_eq!(loads(), [3, 2, 2]);
         placed.remove(1);
-        placed.remove(3);
+        placed.remove(4);
         assert_eq!(loads(), [3, 1, 1]);
         placed.extend((0..4).map(|_| workers.place().0));
         assert_eq!(loads(), [3, 3, 3]);

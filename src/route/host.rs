@@ -26,7 +26,11 @@ pub enum HostError {
 /// The host of `field` (`host`, `host:port`, `[v6]:port`) without port and trailing dot, in its original case. An IPv6
 /// address keeps its brackets. Does not allocate.
 pub fn normalise_host(field: &[u8]) -> Result<&str, HostError> {
+    let plain = plain_host(field);
     let field = std::str::from_utf8(field).map_err(|_| HostError::Malformed)?;
+    if let Some(length) = plain {
+        return Ok(&field[..length]);
+    }
     let (host, port) = match field.find(']') {
         Some(end) => field.split_at(end + 1),
         None if field.starts_with('[') => return Err(HostError::Malformed),
@@ -44,6 +48,24 @@ pub fn normalise_host(field: &[u8]) -> Result<&str, HostError> {
         None => host.split('.').all(|label| !label.is_empty() && label.bytes().all(is_host_byte)),
     };
     if good { Ok(host) } else { Err(HostError::Malformed) }
+}
+
+/// The length of the host in a field that is a plain name or IPv4 address, with or without a port of up to four digits. Most
+/// are; `None` says nothing about the others.
+fn plain_host(field: &[u8]) -> Option<usize> {
+    let mut label_is_empty = true;
+    for (at, byte) in field.iter().enumerate() {
+        match byte {
+            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' => label_is_empty = false,
+            b'.' if !label_is_empty => label_is_empty = true,
+            b':' if !label_is_empty && at <= HOST_BYTES_MAX => {
+                let port = &field[at + 1..];
+                return (matches!(port.len(), 1..=4) && port.iter().all(u8::is_ascii_digit)).then_some(at);
+            }
+            _ => return None,
+        }
+    }
+    (!label_is_empty && field.len() <= HOST_BYTES_MAX).then_some(field.len())
 }
 
 /// Accepts nothing, `:` alone (RFC 3986, section 3.2.3), or `:` and a number that fits.
@@ -68,6 +90,18 @@ fn is_host_byte(byte: u8) -> bool {
 mod tests {
     use super::*;
     use proptest::prelude::*;
+
+    proptest! {
+        #[test]
+        fn a_plain_host_is_what_it_is_in_all_other_respects(field in "[a.:0-9-]{0,12}") {
+            if let Some(length) = plain_host(field.as_bytes()) {
+                // With a character that makes it not plain, and is allowed anywhere in a name.
+                let odd = format!("~{field}");
+                prop_assert_eq!(normalise_host(odd.as_bytes()).map(str::len), Ok(length + 1));
+                prop_assert_eq!(normalise_host(field.as_bytes()), Ok(&field[..length]));
+            }
+        }
+    }
 
     #[test]
     fn port_and_trailing_dot_do_not_belong_to_a_host() {

@@ -84,8 +84,9 @@ impl World {
         let head = reader.read(&bytes, &Limits::REQUEST).unwrap().expect("a whole head");
         let facts = judge(&head).unwrap();
         let client = Some("192.0.2.1".parse().unwrap());
+        let entry = Entry { listener: ListenerId(0), client, scheme: Scheme::Http };
         let (published, stats) = (self.published.clone(), self.stats.clone());
-        let mut exchange = Exchange::new(published, stats, ListenerId(0), client, Scheme::Http).seeded(7);
+        let mut exchange = Exchange::new(published, stats, entry, self.now, fastrand::Rng::with_seed(7));
         let next = exchange.begin(&head, &facts, self.now);
         (exchange, next)
     }
