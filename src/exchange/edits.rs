@@ -81,8 +81,6 @@ pub(super) enum Length {
     Kept,
     /// It was given several times, or in an unusual form: once, in these digits.
     Set(SmallVec<[u8; 20]>),
-    /// It goes, because chunks override it (RFC 9112, 6.3).
-    Dropped,
 }
 
 impl Length {
@@ -276,7 +274,7 @@ impl ResponseEdits {
             if self.status == 101 { &[("Connection", b"Upgrade"), ("Upgrade", b"websocket")] } else { &[] };
         let length = match &self.length {
             Length::Set(digits) if !self.is_bodyless() => Some(("Content-Length", digits.as_slice())),
-            Length::Set(_) | Length::Kept | Length::Dropped => None,
+            Length::Set(_) | Length::Kept => None,
         };
         let coding = self.chunked.then_some(("Transfer-Encoding", &b"chunked"[..]));
         switch.iter().copied().chain(length).chain(coding)

@@ -61,11 +61,10 @@ pub fn keeps_connection<'a>(version: Version, fields: impl Iterator<Item = Field
     !close && (version == Version::Http11 || keep_alive)
 }
 
-/// What becomes of these Content-Lengths, all of which say `length`, unless chunks override them.
+/// What becomes of these Content-Lengths, all of which say `length`.
 fn length<'a>(mut given: impl Iterator<Item = &'a [u8]>, length: Option<u64>) -> Length {
     match (length, given.next(), given.next()) {
-        (_, None, _) => Length::Kept,
-        (None, Some(_), _) => Length::Dropped,
+        (None, _, _) | (_, None, _) => Length::Kept,
         (Some(_), Some(only), None) if is_canonical(only) => Length::Kept,
         (Some(length), Some(_), _) => Length::canonical(length),
     }

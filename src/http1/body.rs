@@ -73,6 +73,14 @@ impl Body {
         Ok(bytes.len() - rest.len())
     }
 
+    /// The trailer fields of a response that can be forwarded: lines in canonical form.
+    pub fn trailers(&self) -> &[u8] {
+        match self {
+            Body::Chunked(chunked) => chunked.trailers(),
+            Body::Length { .. } | Body::UntilClose { .. } => b"",
+        }
+    }
+
     /// Consumes whole chunks at the front that are written as [`put_chunk`] would write them, so that they can be forwarded
     /// as they are: how many bytes. The last chunk is not one of them.
     pub fn whole_chunks(&mut self, input: &[u8]) -> usize {
@@ -141,8 +149,10 @@ pub fn put_chunk(out: &mut impl BufMut, data: &[u8]) {
     }
 }
 
-/// The end of a chunked body without trailers.
-pub const LAST_CHUNK: &[u8] = b"0\r\n\r\n";
+/// Writes the end of a chunked body with these trailer lines.
+pub fn put_last_chunk(out: &mut impl BufMut, trailers: &[u8]) {
+    [b"0\r\n", trailers, b"\r\n"].into_iter().for_each(|part| out.put_slice(part));
+}
 
 #[cfg(test)]
 mod tests {
@@ -244,7 +254,7 @@ mod tests {
             let (data, mut out) = (vec![b'x'; length], Vec::new());
             put_chunk(&mut out, &data);
             assert!(out.starts_with(format!("{length:x}\r\nx").as_bytes()), "{length}");
-            out.extend_from_slice(LAST_CHUNK);
+            put_last_chunk(&mut out, b"");
             let body = Body::Chunked(Chunked::new(Reading::Request));
             let (got, left, body) = read(body, &out, out.len()).unwrap();
             assert_eq!((got.len(), left, body.is_done()), (length, 0, true));

@@ -2,10 +2,11 @@
 //! rejects framing that two parsers could read differently.
 //!
 //! Sizes are 1 to 16 hex digits; every line ends in CRLF; extensions and trailers are bounded. In a request an extension
-//! has no control characters, and a trailer no field for framing, routing or trust (RFC 9110, 6.5.1). In a response both
-//! are skipped, whatever they contain, because they are not forwarded; white space before an extension is skipped too.
+//! has no control characters, and a trailer no field for framing, routing or trust (RFC 9110, 6.5.1). In a response
+//! extensions and such trailers are skipped, whatever they contain, because they are not forwarded; white space before an
+//! extension is skipped too.
 
-use super::fields::{Known, field_line, is_space, is_value};
+use super::fields::{Known, field_line, is_space, is_value, put};
 use super::{Fault, Reading};
 
 /// Limits for the bytes of a body that are not data.
@@ -31,8 +32,10 @@ pub struct Chunked {
     data_bytes: u64,
     extension_bytes: u32,
     trailer_bytes: usize,
-    /// A trailer line of a request, as far as received.
+    /// A trailer line, as far as received.
     line: Vec<u8>,
+    /// Trailer lines of a response that can be forwarded, in canonical form.
+    trailers: Vec<u8>,
 }
 
 /// The next thing in a body.
@@ -153,6 +156,11 @@ impl Chunked {
         self.data_bytes
     }
 
+    /// The trailer fields of a response that can be forwarded: lines in canonical form.
+    pub fn trailers(&self) -> &[u8] {
+        &self.trailers
+    }
+
     fn bounds(&self) -> Bounds {
         match self.reading {
             Reading::Request => REQUEST,
@@ -226,35 +234,47 @@ impl Chunked {
         if byte == b'\n' {
             return Err(STRAY);
         }
-        if self.reading == Reading::Request {
-            self.line.push(byte);
-        }
+        self.line.push(byte);
         Ok(State::Trailer { empty: false })
     }
 
     fn trailer_line(&mut self) -> Result<State, Fault> {
-        if self.reading == Reading::Answer {
-            return Ok(State::Trailer { empty: true });
+        let field = field_line(&self.line, self.reading);
+        let good = match field {
+            Ok(field) => may_be_trailer(field.known),
+            Err(_) => false,
+        };
+        match (self.reading, field) {
+            (Reading::Request, Err(fault)) => return Err(Fault::Chunk(fault.words())),
+            (Reading::Request, Ok(_)) if !good => {
+                return Err(Fault::Chunk("a trailer field that belongs in the head"));
+            }
+            (Reading::Answer, Ok(field)) if good => put(&mut self.trailers, &[field.name, b": ", field.value, b"\r\n"]),
+            (Reading::Request | Reading::Answer, _) => {}
         }
-        let known = field_line(&self.line, self.reading).map_err(|fault| Fault::Chunk(fault.words()))?.known;
         self.line.clear();
-        match known {
-            Known::Other => Ok(State::Trailer { empty: true }),
-            Known::Host
-            | Known::ContentLength
-            | Known::TransferEncoding
-            | Known::Connection
-            | Known::KeepAlive
-            | Known::ProxyConnection
-            | Known::Te
-            | Known::Upgrade
-            | Known::Http2Settings
-            | Known::Expect
-            | Known::ProxyAuth
-            | Known::Authorization
-            | Known::Cookie
-            | Known::Forwarded => Err(Fault::Chunk("a trailer field that belongs in the head")),
-        }
+        Ok(State::Trailer { empty: true })
+    }
+}
+
+/// Whether it may come after the body: it frames nothing, routes nothing, and says nothing about who asks.
+fn may_be_trailer(known: Known) -> bool {
+    match known {
+        Known::Other => true,
+        Known::Host
+        | Known::ContentLength
+        | Known::TransferEncoding
+        | Known::Connection
+        | Known::KeepAlive
+        | Known::ProxyConnection
+        | Known::Te
+        | Known::Upgrade
+        | Known::Http2Settings
+        | Known::Expect
+        | Known::ProxyAuth
+        | Known::Authorization
+        | Known::Cookie
+        | Known::Forwarded => false,
     }
 }
 
@@ -305,6 +325,27 @@ mod tests {
         {
             assert_eq!(scan(&mut chunks, piece), Ok(consumed));
             assert_eq!((chunks.data_bytes(), chunks.is_done()), (data_bytes, done));
+        }
+    }
+
+    #[test]
+    fn trailers_of_a_response_are_kept_but_for_those_that_belong_in_the_head() {
+        for (lines, want) in [
+            ("", ""),
+            ("X-Sum:1\r\nETag: \"a\" \r\n", "X-Sum: 1\r\nETag: \"a\"\r\n"),
+            ("Content-Length: 5\r\nX: y\r\nTransfer-Encoding: chunked\r\nConnection: x\r\n", "X: y\r\n"),
+            ("no colon\r\nX: y\r\nA\0: b\r\n", "X: y\r\n"),
+            ("X : y\r\n", "X: y\r\n"),
+        ] {
+            let text = format!("1\r\na\r\n0\r\n{lines}\r\nnext");
+            for cut in 1..text.len() {
+                let mut chunks = Chunked::new(Reading::Answer);
+                let mut left = 0;
+                for piece in text.as_bytes().chunks(cut) {
+                    left += piece.len() - scan(&mut chunks, piece).unwrap();
+                }
+                assert_eq!((std::str::from_utf8(chunks.trailers()).unwrap(), left), (want, 4), "{lines:?} by {cut}");
+            }
         }
     }
 

@@ -24,7 +24,7 @@ pub enum ResponseFraming {
 pub struct Ending {
     /// What ends it.
     pub framing: ResponseFraming,
-    /// Its Content-Length, also where no body follows; `None` where chunks override it.
+    /// Its Content-Length, also where no body follows.
     pub length: Option<u64>,
 }
 
@@ -54,8 +54,8 @@ pub fn transfer_coding(value: &[u8]) -> Result<(), Fault> {
 
 /// How the response with this status and these fields ends. `to_head`: the request was HEAD.
 ///
-/// Equal lengths count as one (RFC 9110, 8.6). Chunks override a length, which the caller must not forward; pingora does
-/// the same before we see the head.
+/// Equal lengths count as one (RFC 9110, 8.6). A length beside chunks is a fault: the next reader may believe the other one
+/// (RFC 9112, 6.3). Pingora removes the length before we see it.
 pub fn ending<'a>(to_head: bool, status: u16, fields: impl Iterator<Item = Field<'a>>) -> Result<Ending, Fault> {
     if !(100..=599).contains(&status) {
         return Err(Fault::Status(status));
@@ -85,8 +85,10 @@ pub fn ending<'a>(to_head: bool, status: u16, fields: impl Iterator<Item = Field
             | Known::Other => {}
         }
     }
-    // Pingora removes a length next to chunks, however malformed.
-    let length = if is_chunked { None } else { length? };
+    let length = length?;
+    if is_chunked && length.is_some() {
+        return Err(Fault::Length("beside Transfer-Encoding"));
+    }
     let framing = match (length, is_chunked) {
         _ if to_head || status < 200 || status == 204 || status == 304 => ResponseFraming::None,
         (_, true) => ResponseFraming::Chunked,
@@ -154,9 +156,10 @@ mod tests {
             (true, 200, &[("Content-Length", "x")], Err(Fault::Length(NOT_ONE_LENGTH))),
             (false, 200, &[("Content-Length", "18446744073709551615")], Ok(Length(u64::MAX))),
             (false, 200, &[("Content-Length", "18446744073709551616")], Err(Fault::Length(NOT_ONE_LENGTH))),
-            // Codings, which override lengths.
-            (false, 200, &[length, chunked], Ok(Chunked)),
-            (false, 200, &[chunked, ("Content-Length", "x")], Ok(Chunked)),
+            // Codings.
+            (false, 200, &[length, chunked], Err(Fault::Length("beside Transfer-Encoding"))),
+            (false, 200, &[chunked, ("Content-Length", "x")], Err(Fault::Length(NOT_ONE_LENGTH))),
+            (true, 200, &[chunked, length], Err(Fault::Length("beside Transfer-Encoding"))),
             (false, 200, &[("Transfer-Encoding", "CHUNKED")], Ok(Chunked)),
             (false, 200, &[chunked, chunked], Err(Fault::Coding("chunked is given twice"))),
             (false, 200, &[("Transfer-Encoding", "chunked, chunked")], Err(Fault::Coding("chunked is given twice"))),

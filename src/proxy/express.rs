@@ -22,7 +22,7 @@ use super::front::{Front, Request, Served};
 use super::kept::{DataPath, Link};
 use super::listen::Stop;
 use crate::exchange::{Attempt, Broken, Exchange, Lent, Next, Refusal, Replay, keeps_connection, limits};
-use crate::http1::body::{LAST_CHUNK, put_chunk};
+use crate::http1::body::{put_chunk, put_last_chunk};
 use crate::http1::{Body, ResponseFraming, Step as Piece};
 use crate::pool::Waiting;
 
@@ -441,7 +441,7 @@ impl Relay<'_> {
                     Ok(Piece::End) => {
                         let used = sent.link.read.len() - rest.len();
                         sent.link.read.advance(used);
-                        self.end_chunks(coding);
+                        self.end_chunks(coding, body);
                         ended = true;
                     }
                 }
@@ -450,7 +450,7 @@ impl Relay<'_> {
             match sent.link.poll_fill(cx, body.is_large()) {
                 Poll::Ready(Ok(n)) if n > 0 => sent.moved = self.now,
                 Poll::Ready(Ok(_)) if body.is_whole_at_close() => {
-                    self.end_chunks(coding);
+                    self.end_chunks(coding, body);
                     ended = true;
                 }
                 Poll::Ready(_) => return Poll::Ready(Some(self.on_broken(sent, Broken::Closed))),
@@ -471,9 +471,9 @@ impl Relay<'_> {
         if ticked { Poll::Ready(()) } else { Poll::Pending }
     }
 
-    fn end_chunks(&mut self, coding: Coding) {
+    fn end_chunks(&mut self, coding: Coding, body: &Body) {
         if coding == Coding::Chunks {
-            self.client.write_mut().put_slice(LAST_CHUNK);
+            put_last_chunk(self.client.write_mut(), body.trailers());
         }
     }
 

@@ -3,7 +3,7 @@
 //! one in a thousand when the 101 comes early.
 //!
 //! Nothing of the client goes upstream before a 101. Any other answer is passed on in canonical form: its chunks are written
-//! anew, without extensions and trailers. The client connection closes after it. A tunnel is in flight until it ends: a stopped listener lets it go on, and at the end of
+//! anew, without extensions. The client connection closes after it. A tunnel is in flight until it ends: a stopped listener lets it go on, and at the end of
 //! the drain time it ends with the process.
 
 use std::future::poll_fn;
@@ -21,7 +21,7 @@ use super::connect::{UpstreamIo, dial};
 use super::ended::Ended;
 use super::front::Held;
 use crate::exchange::{Attempt, Broken, End, Exchange, Lent, Next, Replay, ResponseEdits, limits};
-use crate::http1::body::{LAST_CHUNK, put_chunk};
+use crate::http1::body::{put_chunk, put_last_chunk};
 use crate::http1::{Body, Fault, ResponseFraming, ResponseHead, ResponseReader, Step as Chunk, Version};
 use crate::pool::Waiting;
 
@@ -231,8 +231,11 @@ impl Upgrade {
             };
             match read {
                 Ok(Ok(0)) if body.is_whole_at_close() => {
-                    let end = if in_chunks { LAST_CHUNK } else { b"" };
-                    return self.send(end).await.map_or_else(|step| step, |()| Step::Ended(End::Delivered));
+                    let mut end = Vec::new();
+                    if in_chunks {
+                        put_last_chunk(&mut end, b"");
+                    }
+                    return self.send(&end).await.map_or_else(|step| step, |()| Step::Ended(End::Delivered));
                 }
                 Ok(Ok(n)) if n > 0 => {}
                 Ok(_) => return self.broken(Broken::Closed),
@@ -260,7 +263,9 @@ fn take(body: &mut Body, chunked: bool, buf: &mut BytesMut) -> Result<BytesMut, 
             Chunk::Data(data) => out.extend_from_slice(data),
             Chunk::More => break,
             Chunk::End => {
-                out.extend_from_slice(if chunked { LAST_CHUNK } else { b"" });
+                if chunked {
+                    put_last_chunk(&mut out, body.trailers());
+                }
                 break;
             }
         }

@@ -3,6 +3,7 @@
 
 mod answers;
 mod bodies;
+mod budget;
 mod connections;
 mod framing;
 mod kept;
