@@ -55,6 +55,7 @@ fn config(upstreams: usize) -> Config {
         }],
         require: Require::All,
         resolve: Duration::from_secs(30),
+        traffic: Arc::default(),
     };
     let second = Duration::from_secs(1);
     Config {

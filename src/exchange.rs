@@ -22,5 +22,5 @@ pub use answer::{OwnAnswer, Refusal};
 pub use edits::{RequestEdits, ResponseEdits};
 pub use judge::{Facts, Framing, Leftover, Method, judge};
 pub use machine::Exchange;
-pub use response::{check_fields, keeps_connection};
+pub use response::check_fields;
 pub use steps::{Attempt, Broken, ConnectError, End, Entry, Lent, Next, Record, Replay, Scheme};

@@ -9,6 +9,7 @@
 
 pub mod body;
 pub mod chunked;
+pub mod date;
 pub mod fault;
 pub mod fields;
 pub mod framing;
@@ -18,7 +19,8 @@ pub mod response;
 
 pub use body::Body;
 pub use chunked::{Chunked, Step};
-pub use fault::Fault;
+pub use date::HttpDate;
+pub use fault::{BadByte, Fault, TargetPart};
 pub use fields::{Field, Fields, Known};
 pub use framing::{NOT_ONE_LENGTH, ResponseFraming};
 pub use head::{Head, HeadReader, Limits, Version};

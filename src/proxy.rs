@@ -8,6 +8,7 @@
 pub mod client;
 mod conduct;
 pub mod connect;
+mod date;
 pub mod desk;
 mod ended;
 mod express;
@@ -42,7 +43,6 @@ use listen::{ClientStream, Listener};
 use workers::Placed;
 pub use workers::Workers;
 
-use crate::exchange::limits;
 use crate::model::Address;
 use crate::model::policy::Lane;
 use crate::pool::{FrontStats, ListenerId, Published};
@@ -89,8 +89,8 @@ impl Plane {
             // The pool of idle connections is one for all upstreams and multiplied by the threads.
             threads: 1,
             upstream_keepalive_pool_size: idle_max,
-            // The exchange counts attempts; this only has to be more than it ever makes.
-            max_retries: (2 + limits::RETRIES + limits::UNUSED_MAX) as usize,
+            // The exchange counts attempts; pingora must not.
+            max_retries: usize::MAX,
             ..ServerConf::default()
         };
         let general = Arc::new(http_proxy(&Arc::new(conf), General));

@@ -121,6 +121,7 @@ pub fn explanation(pool: &PoolStatus) -> Explanation {
         checks: vec![check],
         require: Require::All,
         resolve: std::time::Duration::from_secs(30),
+        traffic: Arc::default(),
     };
     let service = if pool.eligible > 0 { Service::Open } else { Service::NoneEligible(Otherwise::Reject) };
     let checker = status(vec![]).checker;

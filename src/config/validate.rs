@@ -16,7 +16,9 @@ use std::time::Duration;
 use super::raw;
 use super::read::{At, ByName, Field, nearest, quoted, shown_key};
 use super::report::{Found, Report};
-use crate::model::policy::{AdminPolicy, Config, FALLBACK_POOLS_MAX, Lane, ListenerPolicy, PoolPolicy, RuntimePolicy};
+use crate::model::policy::{
+    AdminPolicy, ClientPolicy, Config, FALLBACK_POOLS_MAX, Lane, ListenerPolicy, PoolPolicy, RuntimePolicy,
+};
 use crate::model::{Address, Name};
 
 /// Long enough for ordinary requests, short enough for an operator who waits for the restart.
@@ -148,7 +150,7 @@ fn listeners(file: &raw::File, names: &Names<'_>, report: &mut Report) -> Vec<Op
             report.add(Found::error(span.clone(), &key, "`address` is missing").expected("address = \"ip:port\""));
         }
         let address = raw.address.value()?.0.clone();
-        Some(ListenerPolicy { name: good_name?, address, pool: pool.flatten() })
+        Some(ListenerPolicy { name: good_name?, address, pool: pool.flatten(), client: ClientPolicy::default() })
     };
     all.iter().map(one).collect()
 }

@@ -154,7 +154,12 @@ mod tests {
     async fn an_address_that_is_ourselves_is_left_out() {
         let mut config = config(vec![pool(&["api:8080", "admin:9900"])]);
         let address = "0.0.0.0:8080".parse().unwrap();
-        config.listeners = vec![ListenerPolicy { name: Name::try_new("web").unwrap(), address, pool: None }];
+        config.listeners = vec![ListenerPolicy {
+            name: Name::try_new("web").unwrap(),
+            address,
+            pool: None,
+            client: Default::default(),
+        }];
         let table = table(&[("api", &["127.0.0.1", "10.0.0.1"]), ("admin", &["127.0.0.1"])]);
         let (pools, remarks) = expand(&config, &table);
         assert_eq!(texts(&pools[0]), ["10.0.0.1:8080", "admin:9900"], "a name with no address left stays visible");

@@ -49,6 +49,7 @@ pub(super) fn pool(upstreams: &[&str]) -> PoolPolicy {
         }],
         require: Require::All,
         resolve: 10 * SECOND,
+        traffic: Arc::default(),
     }
 }
 

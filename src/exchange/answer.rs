@@ -7,7 +7,7 @@ use bytes::BufMut;
 
 use super::edits::digits;
 use crate::http1::fields::put;
-use crate::http1::{Fault, Version};
+use crate::http1::{BadByte, Fault, HttpDate, TargetPart, Version};
 use crate::pool::AnswerReason;
 
 /// Why a head, or the framing of a body, is refused. Nothing more can be read from that connection.
@@ -18,12 +18,14 @@ pub struct Refusal {
     pub reason: AnswerReason,
     /// Which rule it broke, for the log.
     pub why: &'static str,
+    /// The byte that is not allowed, for the client.
+    pub byte: Option<BadByte>,
 }
 
 impl Refusal {
     /// A refusal for this reason.
     pub const fn new(reason: AnswerReason, why: &'static str) -> Refusal {
-        Refusal { reason, why }
+        Refusal { reason, why, byte: None }
     }
 
     /// A 400.
@@ -31,9 +33,14 @@ impl Refusal {
         Refusal::new(AnswerReason::Malformed, why)
     }
 
+    /// A 400 because of a byte of the target.
+    pub fn byte(byte: u8, part: TargetPart) -> Refusal {
+        Refusal::from(Fault::TargetByte(BadByte { byte, part }))
+    }
+
     /// The answer that says so and closes.
     pub fn answer(self) -> OwnAnswer {
-        OwnAnswer { close: true, ..OwnAnswer::new(self.reason) }
+        OwnAnswer { close: true, byte: self.byte, ..OwnAnswer::new(self.reason) }
     }
 }
 
@@ -44,13 +51,17 @@ impl From<Fault> for Refusal {
             Fault::TargetTooLong => AnswerReason::TargetTooLong,
             Fault::Version => AnswerReason::Version,
             Fault::OtherCoding => AnswerReason::NotImplemented,
-            Fault::NotHttp | Fault::Head(_) | Fault::Length(_) | Fault::Coding(_) | Fault::Chunk(_) => {
-                AnswerReason::Malformed
-            }
+            Fault::NotHttp
+            | Fault::Head(_)
+            | Fault::TargetByte(_)
+            | Fault::Length(_)
+            | Fault::Coding(_)
+            | Fault::Chunk(_) => AnswerReason::Malformed,
             // Only answers have these.
             Fault::Status(_) | Fault::Interim | Fault::Switch => AnswerReason::Malformed,
         };
-        Refusal::new(reason, fault.words())
+        let byte = if let Fault::TargetByte(byte) = fault { Some(byte) } else { None };
+        Refusal { reason, why: fault.words(), byte }
     }
 }
 
@@ -61,6 +72,8 @@ pub struct OwnAnswer {
     pub kind: OwnKind,
     /// Seconds for `Retry-After`.
     pub retry_after: Option<u64>,
+    /// The byte of the request that is not allowed.
+    pub byte: Option<BadByte>,
     /// The client connection cannot go on after it, whatever the client wishes.
     pub close: bool,
 }
@@ -80,7 +93,7 @@ pub type OwnField = (&'static str, Cow<'static, str>);
 impl OwnAnswer {
     /// An answer for this reason that lets the connection go on where the reason allows it.
     pub fn new(reason: AnswerReason) -> OwnAnswer {
-        OwnAnswer { kind: OwnKind::Error(reason), retry_after: None, close: closes(reason) }
+        OwnAnswer { kind: OwnKind::Error(reason), retry_after: None, byte: None, close: closes(reason) }
     }
 
     /// An answer that says when to come again, in seconds.
@@ -90,7 +103,7 @@ impl OwnAnswer {
 
     /// The answer to `OPTIONS *`.
     pub fn server_options() -> OwnAnswer {
-        OwnAnswer { kind: OwnKind::ServerOptions, retry_after: None, close: false }
+        OwnAnswer { kind: OwnKind::ServerOptions, retry_after: None, byte: None, close: false }
     }
 
     /// Its reason code, unless all is well.
@@ -106,27 +119,42 @@ impl OwnAnswer {
         self.reason().map_or(200, AnswerReason::status)
     }
 
-    /// Its body: one line of plain text, or nothing.
-    pub fn body(&self) -> &'static str {
-        self.reason().map_or("", body)
+    /// Its body, in pieces: one line of plain text, or nothing.
+    pub fn body(&self) -> [&'static str; 6] {
+        match (self.reason(), self.byte) {
+            (None, _) => [""; 6],
+            (Some(reason), None) => [body(reason), "", "", "", "", ""],
+            (Some(_), Some(BadByte { byte, part })) => {
+                let digit = |value: u8| &"0123456789abcdef"[usize::from(value)..=usize::from(value)];
+                [
+                    "malformed request: byte 0x",
+                    digit(byte >> 4),
+                    digit(byte & 15),
+                    " in the ",
+                    part.as_str(),
+                    " (malformed)\n",
+                ]
+            }
+        }
     }
 
-    /// Its fields but `Connection`, in order, `Content-Length` included.
+    /// Its fields but `Date` and `Connection`, in order, `Content-Length` included.
     pub fn fields(&self) -> impl Iterator<Item = OwnField> {
-        let length = Cow::Owned(self.body().len().to_string());
+        let length = Cow::Owned(self.body().iter().map(|piece| piece.len()).sum::<usize>().to_string());
         let kind = self.reason().map(|_| ("Content-Type", Cow::Borrowed("text/plain")));
         let allow = (self.reason() == Some(AnswerReason::Method)).then_some(("Allow", Cow::Borrowed(ALLOW)));
         let retry = self.retry_after.map(|seconds| ("Retry-After", Cow::Owned(seconds.to_string())));
         [Some(("Content-Length", length)), kind, allow, retry].into_iter().flatten()
     }
 
-    /// Appends the whole answer. `head_only`: the request was HEAD. `keep_alive`: the connection goes on after it (never
-    /// true where `close` is set); a client of HTTP/1.0 is told so.
-    pub fn write_to(&self, out: &mut impl BufMut, version: Version, head_only: bool, keep_alive: bool) {
+    /// Appends the whole answer, with `date` as its `Date`. `head_only`: the request was HEAD. `keep_alive`: the connection
+    /// goes on after it (never true where `close` is set); a client of HTTP/1.0 is told so.
+    pub fn write_to(&self, out: &mut impl BufMut, version: Version, head_only: bool, keep_alive: bool, date: HttpDate) {
         put(out, &[b"HTTP/1.1 ", &digits(self.status()), b" ", phrase(self.status()).as_bytes(), b"\r\n"]);
         for (name, value) in self.fields() {
             put(out, &[name.as_bytes(), b": ", value.as_bytes(), b"\r\n"]);
         }
+        put(out, &[b"Date: ", date.as_bytes(), b"\r\n"]);
         match (keep_alive && !self.close, version) {
             (false, _) => out.put_slice(b"Connection: close\r\n"),
             (true, Version::Http10) => out.put_slice(b"Connection: keep-alive\r\n"),
@@ -134,7 +162,7 @@ impl OwnAnswer {
         }
         out.put_slice(b"\r\n");
         if !head_only {
-            out.put_slice(self.body().as_bytes());
+            put(out, &self.body().map(str::as_bytes));
         }
     }
 }
@@ -201,7 +229,7 @@ mod tests {
 
     fn rendered(answer: OwnAnswer, version: Version, head_only: bool, keep_alive: bool) -> String {
         let mut out = Vec::new();
-        answer.write_to(&mut out, version, head_only, keep_alive);
+        answer.write_to(&mut out, version, head_only, keep_alive, HttpDate::of(784_111_777));
         String::from_utf8(out).unwrap()
     }
 
@@ -210,8 +238,8 @@ mod tests {
         let text = rendered(OwnAnswer::retry_after(AnswerReason::NoneEligible, 7), Version::Http11, false, true);
         assert_eq!(
             text,
-            "HTTP/1.1 503 Service Unavailable\r\nContent-Length: 37\r\nContent-Type: text/plain\r\nRetry-After: 7\r\n\r\n\
-             no eligible upstream (none_eligible)\n"
+            "HTTP/1.1 503 Service Unavailable\r\nContent-Length: 37\r\nContent-Type: text/plain\r\nRetry-After: 7\r\n\
+             Date: Sun, 06 Nov 1994 08:49:37 GMT\r\n\r\nno eligible upstream (none_eligible)\n"
         );
     }
 
@@ -238,14 +266,30 @@ mod tests {
         assert!(text.starts_with("HTTP/1.1 405 Method Not Allowed\r\nContent-Length: 28\r\n"), "{text}");
         assert!(text.contains("\r\nAllow: GET, HEAD, ") && text.ends_with("\r\n\r\n"), "{text}");
         let options = rendered(OwnAnswer::server_options(), Version::Http11, false, true);
-        assert_eq!(options, "HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n");
+        assert_eq!(options, "HTTP/1.1 200 OK\r\nContent-Length: 0\r\nDate: Sun, 06 Nov 1994 08:49:37 GMT\r\n\r\n");
+    }
+
+    #[test]
+    fn a_byte_that_is_not_allowed_is_named_by_its_number() {
+        for (byte, part, want) in [
+            (b'\\', TargetPart::Path, "malformed request: byte 0x5c in the path (malformed)\n"),
+            (b'#', TargetPart::Query, "malformed request: byte 0x23 in the query (malformed)\n"),
+            (0xff, TargetPart::Whole, "malformed request: byte 0xff in the target (malformed)\n"),
+            (0x00, TargetPart::Whole, "malformed request: byte 0x00 in the target (malformed)\n"),
+        ] {
+            let text = rendered(Refusal::byte(byte, part).answer(), Version::Http11, false, true);
+            let (head, body) = text.split_once("\r\n\r\n").unwrap();
+            assert_eq!(body, want);
+            assert!(head.starts_with("HTTP/1.1 400 Bad Request\r\n"), "{head}");
+            assert!(head.contains(&format!("\r\nContent-Length: {}\r\n", want.len())), "{head}");
+        }
     }
 
     #[test]
     fn every_body_ends_in_its_reason_code_and_every_status_has_a_phrase() {
         for reason in AnswerReason::ALL {
             let tail = format!(" ({})\n", reason.as_str());
-            assert!(OwnAnswer::new(reason).body().ends_with(&tail), "{reason:?}");
+            assert!(OwnAnswer::new(reason).body().concat().ends_with(&tail), "{reason:?}");
             assert!(!phrase(reason.status()).is_empty(), "{reason:?}");
         }
     }

@@ -4,14 +4,14 @@
 //! Owned, because it outlives the bytes of the head; names and hosts of usual length are kept without allocating.
 
 use std::fmt::{self, Write as _};
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use bytes::BufMut;
 use smallvec::SmallVec;
 
 use super::judge::{Facts, Framing};
 use crate::http1::fields::{list, put};
-use crate::http1::{Field, Head, Known, ResponseFraming, ResponseHead, Version};
+use crate::http1::{Field, Head, HttpDate, Known, ResponseFraming, ResponseHead, Version};
 use crate::model::Address;
 
 /// The scheme in which a request came.
@@ -56,6 +56,8 @@ pub struct ResponseEdits {
     chunked: bool,
     close: bool,
     length: Length,
+    offers: bool,
+    reusable: bool,
 }
 
 /// How an answer reaches the client.
@@ -71,6 +73,10 @@ pub(super) struct Delivery {
     pub close: bool,
     /// What becomes of Content-Length.
     pub length: Length,
+    /// It names the protocols to switch to, which the client must see.
+    pub offers: bool,
+    /// The connection it came on may be used again.
+    pub reusable: bool,
 }
 
 /// What becomes of Content-Length.
@@ -155,6 +161,10 @@ impl RequestEdits {
         if let Host::Upstream(text) = &mut self.host {
             text.clear();
             match upstream {
+                // Without the zone of a link-local address, which means nothing to the upstream (RFC 6874, section 1).
+                Address::Inet(SocketAddr::V6(v6)) => {
+                    write!(Writer(text), "[{}]:{}", v6.ip(), v6.port()).expect("a vector takes every byte");
+                }
                 Address::Inet(_) | Address::Name { .. } => {
                     write!(Writer(text), "{upstream}").expect("a vector takes every byte");
                 }
@@ -184,7 +194,7 @@ impl RequestEdits {
             Known::Host | Known::ContentLength | Known::TransferEncoding | Known::Authorization | Known::Cookie => {
                 false
             }
-            Known::Other => self.named.has(field.name),
+            Known::Underscored | Known::Other => self.named.has(field.name),
         }
     }
 
@@ -225,10 +235,10 @@ impl ResponseEdits {
         connection: impl Iterator<Item = &'a [u8]>,
         delivery: Delivery,
     ) -> ResponseEdits {
-        let Delivery { hidden, unframed, chunked, close, length } = delivery;
+        let Delivery { hidden, unframed, chunked, close, length, offers, reusable } = delivery;
         let mut named = Named::default();
         named.collect(connection);
-        ResponseEdits { named, status, hidden, unframed, chunked, close, length }
+        ResponseEdits { named, status, hidden, unframed, chunked, close, length, offers, reusable }
     }
 
     /// Whether the client must not see this interim answer: it speaks HTTP/1.0 (RFC 9110, 15.2).
@@ -240,6 +250,12 @@ impl ResponseEdits {
     /// not known, and the client speaks HTTP/1.0 and knows no chunks.
     pub fn close(&self) -> bool {
         self.close
+    }
+
+    /// Whether the upstream lets the connection of this answer be used again (RFC 9112, 9.3), once it has ended by its
+    /// framing.
+    pub fn keeps_upstream(&self) -> bool {
+        self.reusable
     }
 
     /// Whether the body reaches the client in chunks. Otherwise it is written as data, up to its length or the end of the
@@ -256,15 +272,19 @@ impl ResponseEdits {
             | Known::KeepAlive
             | Known::ProxyConnection
             | Known::Te
-            | Known::Upgrade
             | Known::Http2Settings
             | Known::ProxyAuth => true,
+            Known::Upgrade => !self.offers,
             // They say where the answer ends, so Connection cannot name them.
             Known::ContentLength => bodyless || !matches!(self.length, Length::Kept),
             Known::TransferEncoding => bodyless || self.unframed,
-            Known::Host | Known::Expect | Known::Authorization | Known::Cookie | Known::Forwarded | Known::Other => {
-                self.named.has(field.name)
-            }
+            Known::Host
+            | Known::Expect
+            | Known::Authorization
+            | Known::Cookie
+            | Known::Forwarded
+            | Known::Underscored
+            | Known::Other => self.named.has(field.name),
         }
     }
 
@@ -286,20 +306,38 @@ impl ResponseEdits {
     }
 
     /// Appends the whole edited head in HTTP/1.1, for lanes that copy bytes. `close`: the client connection does not go
-    /// on; `version`: the client's, which is told that it does where that is not implied.
-    pub fn write_to(&self, head: &ResponseHead<'_>, version: Version, close: bool, out: &mut impl BufMut) {
+    /// on; `version`: the client's, which is told that it does where that is not implied; `date`: for a final answer without a
+    /// `Date` of its own (RFC 9110, 6.6.1).
+    pub fn write_to(
+        &self,
+        head: &ResponseHead<'_>,
+        version: Version,
+        close: bool,
+        date: HttpDate,
+        out: &mut impl BufMut,
+    ) {
         put(out, &[b"HTTP/1.1 ", &digits(head.status), b" ", head.reason, b"\r\n"]);
-        head.write_kept(out, |field| !self.drops(field));
+        let mut dated = self.status < 200;
+        head.write_kept(out, |field| {
+            dated |= field.name.len() == 4 && field.name.eq_ignore_ascii_case(b"date");
+            !self.drops(field)
+        });
+        if !dated {
+            put(out, &[b"Date: ", date.as_bytes(), b"\r\n"]);
+        }
         for (name, value) in self.sets() {
             put(out, &[name.as_bytes(), b": ", value, b"\r\n"]);
         }
-        match (close, version) {
-            _ if self.status < 200 => {}
-            (true, _) => out.put_slice(b"Connection: close\r\n"),
-            (false, Version::Http10) => out.put_slice(b"Connection: keep-alive\r\n"),
-            (false, Version::Http11) => {}
-        }
-        out.put_slice(b"\r\n");
+        let connection: &[u8] = match (self.offers, close, version) {
+            _ if self.status < 200 => b"",
+            (false, true, _) => b"Connection: close\r\n",
+            (false, false, Version::Http10) => b"Connection: keep-alive\r\n",
+            (false, false, Version::Http11) => b"",
+            (true, true, _) => b"Connection: upgrade, close\r\n",
+            (true, false, Version::Http10) => b"Connection: upgrade, keep-alive\r\n",
+            (true, false, Version::Http11) => b"Connection: upgrade\r\n",
+        };
+        put(out, &[connection, b"\r\n"]);
     }
 }
 
@@ -423,18 +461,21 @@ mod tests {
         ] {
             assert_eq!(sent(head), want, "{head:?}");
         }
-        let unix = "unix:/run/a.sock".parse().unwrap();
         let mut reader = HeadReader::default();
         let head = reader.read(b"GET / HTTP/1.0\r\n\r\n", &Limits::REQUEST).unwrap().unwrap();
         let mut edits = RequestEdits::of_client(None, Scheme::Https);
         edits.begin(&head, &judge(&head).unwrap());
-        edits.aim(&unix);
-        let sets: Vec<_> = edits.sets().collect();
-        assert_eq!(
-            sets,
-            [("Host", &b"localhost"[..]), ("X-Forwarded-Proto", b"https")],
-            "a unix client has no address"
-        );
+        for (upstream, host) in [
+            ("unix:/run/a.sock", "localhost"),
+            ("[2001:db8::1]:81", "[2001:db8::1]:81"),
+            ("[fe80::1%3]:81", "[fe80::1]:81"),
+            ("api:7100", "api:7100"),
+        ] {
+            edits.aim(&upstream.parse().unwrap());
+            let sets: Vec<_> = edits.sets().collect();
+            let want = [("Host", host.as_bytes()), ("X-Forwarded-Proto", b"https")];
+            assert_eq!(sets, want, "{upstream}; a unix client has no address");
+        }
     }
 
     #[test]
@@ -449,13 +490,18 @@ mod tests {
 
     /// What the client sees of an answer.
     fn delivered(answer: &str, method: Method, version: Version) -> String {
+        dated(answer, method, version).replace("Date: Sun, 06 Nov 1994 08:49:37 GMT\r\n", "")
+    }
+
+    /// The same with the `Date` that was added.
+    fn dated(answer: &str, method: Method, version: Version) -> String {
         let answer = format!("{answer}\r\n\r\n");
         let mut reader = ResponseReader::default();
         let head = reader.read(answer.as_bytes()).unwrap().unwrap();
         let asked = Asked { method, version, upgrade: true };
-        let (_, edits) = judge_response(asked, head.status, head.fields()).unwrap();
+        let (_, edits) = judge_response(asked, head.version, head.status, head.fields()).unwrap();
         let mut out = Vec::new();
-        edits.write_to(&head, version, edits.close(), &mut out);
+        edits.write_to(&head, version, edits.close(), HttpDate::of(784_111_777), &mut out);
         String::from_utf8(out).unwrap()
     }
 
@@ -476,6 +522,49 @@ mod tests {
             );
             let want = "HTTP/1.1 200 Fine\r\nServer: x\r\nContent-Length: 5\r\nSet-Cookie: a\r\nSet-Cookie: b\r\n\r\n";
             assert_eq!(delivered(&answer, Method::Get, Version::Http11), want, "{dropped}");
+        }
+    }
+
+    #[test]
+    fn a_final_answer_has_one_date_and_the_upstreams_own_comes_first() {
+        let ours = "Date: Sun, 06 Nov 1994 08:49:37 GMT\r\n";
+        for (answer, want) in [
+            ("200 OK\r\nContent-Length: 0", format!("200 OK\r\nContent-Length: 0\r\n{ours}")),
+            ("204 None", format!("204 None\r\n{ours}")),
+            ("304 Same\r\nEtag: x", format!("304 Same\r\nEtag: x\r\n{ours}")),
+            ("502 Bad\r\nContent-Length: 0\r\nX-Date: x", {
+                format!("502 Bad\r\nContent-Length: 0\r\nX-Date: x\r\n{ours}")
+            }),
+            ("200 OK\r\ndate: today\r\nContent-Length: 0", "200 OK\r\ndate: today\r\nContent-Length: 0\r\n".to_owned()),
+            ("204 None\r\nDate:", "204 None\r\nDate: \r\n".to_owned()),
+            // Its own was only for us.
+            ("204 None\r\nConnection: Date\r\nDate: today", format!("204 None\r\n{ours}")),
+            ("103 Early\r\nLink: x", "103 Early\r\nLink: x\r\n".to_owned()),
+            ("100 Continue", "100 Continue\r\n".to_owned()),
+        ] {
+            let got = dated(&format!("HTTP/1.1 {answer}"), Method::Get, Version::Http11);
+            assert_eq!(got, format!("HTTP/1.1 {want}\r\n"), "{answer:?}");
+        }
+    }
+
+    #[test]
+    fn a_426_says_which_protocols_it_wants() {
+        use Version::{Http10, Http11};
+        for (answer, version, want) in [
+            ("426 Up\r\nUpgrade: foo/2, websocket\r\nConnection: Upgrade\r\nContent-Length: 0", Http11, {
+                "426 Up\r\nUpgrade: foo/2, websocket\r\nContent-Length: 0\r\nConnection: upgrade\r\n"
+            }),
+            ("426 Up\r\nUpgrade: a\r\nUpgrade: b\r\nContent-Length: 0", Http10, {
+                "426 Up\r\nUpgrade: a\r\nUpgrade: b\r\nContent-Length: 0\r\nConnection: upgrade, keep-alive\r\n"
+            }),
+            ("426 Up\r\nUpgrade: a", Http10, "426 Up\r\nUpgrade: a\r\nConnection: upgrade, close\r\n"),
+            ("426 Up\r\nContent-Length: 0", Http11, "426 Up\r\nContent-Length: 0\r\n"),
+            ("200 OK\r\nUpgrade: h2c\r\nConnection: upgrade\r\nContent-Length: 0", Http11, {
+                "200 OK\r\nContent-Length: 0\r\n"
+            }),
+        ] {
+            let got = delivered(&format!("HTTP/1.1 {answer}"), Method::Get, version);
+            assert_eq!(got, format!("HTTP/1.1 {want}\r\n"), "{answer:?}");
         }
     }
 

@@ -218,6 +218,8 @@ impl<'a> Seen<'a> {
                 Ok(())
             }
             Known::Expect => Err(Refusal::new(AnswerReason::Expectation, "an expectation other than 100-continue")),
+            // CGI, WSGI and their like turn both into one variable: the server behind us would take it for the real one.
+            Known::Underscored => Err(Refusal::malformed("a field name for framing with _ in place of -")),
             Known::KeepAlive
             | Known::ProxyConnection
             | Known::Te
@@ -253,6 +255,7 @@ impl<'a> Seen<'a> {
                 | Known::Http2Settings
                 | Known::Expect
                 | Known::ProxyAuth
+                | Known::Underscored
                 | Known::Other => {}
             }
         }

@@ -26,11 +26,12 @@ use tokio::time::Instant;
 use super::answer::{OwnAnswer, Refusal};
 use super::edits::RequestEdits;
 use super::judge::{Facts, Method, judge};
-use super::limits::{INTERIM_ANSWERS, RETRIES, UNUSED_MAX};
+use super::limits::{INTERIM_ANSWERS, UNUSED_MAX};
 use super::response::{Asked, judge_response};
 use super::seek::{Ask, Found, find, of_address, route, route_anew, still_eligible};
 use super::steps::{Attempt, Broken, ConnectError, End, Entry, Lent, Next, Record, Replay};
 use crate::http1::{Fault, Field, Head, Version};
+use crate::model::policy::TrafficPolicy;
 use crate::pool::{
     AnswerReason, Candidate, FrontStats, Lease, ListenerId, Pick, Pool, PoolId, Published, RequestClass, Settled,
     Snapshot, Tried, Upstream, Waiting,
@@ -295,7 +296,7 @@ impl Exchange {
         };
         self.settle(settled);
         // What we lack ourselves, another upstream would not give us.
-        if why != ConnectError::Resources && self.attempts <= RETRIES {
+        if why != ConnectError::Resources && self.may_retry() {
             return self.elsewhere(reason, false, now);
         }
         self.answer(OwnAnswer::new(reason))
@@ -371,9 +372,10 @@ impl Exchange {
         None
     }
 
-    /// A response head has come, interim or final, given as status and fields.
+    /// A response head has come, interim or final, given as the upstream's version, status and fields.
     pub fn on_response<'a>(
         &mut self,
+        version: Version,
         status: u16,
         fields: impl Iterator<Item = Field<'a>> + Clone,
         now: Instant,
@@ -385,7 +387,7 @@ impl Exchange {
         let interim = status < 200 && status != 101;
         self.interim += u32::from(interim);
         let judged = match self.interim {
-            ..=INTERIM_ANSWERS => judge_response(self.asked, status, fields),
+            ..=INTERIM_ANSWERS => judge_response(self.asked, version, status, fields),
             _ => Err(Fault::Interim),
         };
         let (framing, edits) = match judged {
@@ -436,7 +438,7 @@ impl Exchange {
         };
         self.settle(if stale { Settled::NotTheUpstream } else { how.settled() });
         let again = silent && self.asked.method.is_idempotent() && replay == Replay::Whole;
-        if how == Broken::Closed && again && self.attempts <= RETRIES {
+        if how == Broken::Closed && again && self.may_retry() {
             return self.elsewhere(reason, stale, now);
         }
         self.answer(OwnAnswer::new(reason))
@@ -558,6 +560,11 @@ impl Exchange {
         self.try_elsewhere(Retry { otherwise, same }, now)
     }
 
+    /// Whether the pool of the last attempt allows another one.
+    fn may_retry(&self) -> bool {
+        self.attempts <= self.pool.as_ref().map_or(0, |pool| pool.traffic.retry.retries)
+    }
+
     fn try_elsewhere(&mut self, retry: Retry, now: Instant) -> Next {
         let snapshot = self.published.load_full();
         if self.is_homeless(&snapshot) {
@@ -602,8 +609,10 @@ impl Exchange {
             }
             None => self.lease = Some(Lease::take(upstream.clone())),
         }
+        let TrafficPolicy { timeouts, connections, retry } = &*pool.traffic;
+        let (timeouts, connections, replay_bytes) = (*timeouts, *connections, retry.replay_bytes);
         self.phase = Phase::Connecting;
-        Next::Attempt(Attempt { epoch, fresh })
+        Next::Attempt(Attempt { epoch, fresh, timeouts, connections, replay_bytes })
     }
 
     fn find<'s>(&mut self, snapshot: &'s Snapshot, now: Instant) -> Found<'s> {

@@ -26,9 +26,10 @@ pub fn check_fields<'a>(mut fields: impl Iterator<Item = Field<'a>>) -> Result<(
     }
 }
 
-/// Judges a response head given as status and fields.
+/// Judges a response head given as the upstream's version, status and fields.
 pub fn judge_response<'a>(
     asked: Asked,
+    version: Version,
     status: u16,
     fields: impl Iterator<Item = Field<'a>> + Clone,
 ) -> Result<(ResponseFraming, ResponseEdits), Fault> {
@@ -44,21 +45,30 @@ pub fn judge_response<'a>(
         chunked: !old && framing == ResponseFraming::UntilClose,
         close: old && matches!(framing, ResponseFraming::Chunked | ResponseFraming::UntilClose),
         length: length(all(Known::ContentLength), length_given),
+        // RFC 9110, 15.5.22. In other answers it is an offer for this connection, which is ours.
+        offers: status == 426 && all(Known::Upgrade).next().is_some(),
+        reusable: keeps_connection(version, fields.clone()),
     };
     Ok((framing, ResponseEdits::new(status, all(Known::Connection), delivery)))
 }
 
-/// Whether the connection of this response may be used again, by what the upstream says (RFC 9112, 9.3). The response must
-/// have ended by its framing.
-pub fn keeps_connection<'a>(version: Version, fields: impl Iterator<Item = Field<'a>>) -> bool {
-    let (mut close, mut keep_alive) = (false, false);
-    for field in fields.filter(|field| field.known == Known::Connection) {
-        for option in list(field.value) {
-            close |= option.eq_ignore_ascii_case(b"close");
-            keep_alive |= option.eq_ignore_ascii_case(b"keep-alive");
+/// Whether the connection of this response may be used again, by what the upstream says (RFC 9112, 9.3). Chunks in HTTP/1.0
+/// are read as chunks, but whether the upstream means them is not certain: it is not used again (RFC 9112, 6.1).
+fn keeps_connection<'a>(version: Version, fields: impl Iterator<Item = Field<'a>>) -> bool {
+    let (mut close, mut keep_alive, mut chunked) = (false, false, false);
+    for field in fields {
+        chunked |= field.known == Known::TransferEncoding;
+        if field.known == Known::Connection {
+            for option in list(field.value) {
+                close |= option.eq_ignore_ascii_case(b"close");
+                keep_alive |= option.eq_ignore_ascii_case(b"keep-alive");
+            }
         }
     }
-    !close && (version == Version::Http11 || keep_alive)
+    match version {
+        Version::Http11 => !close,
+        Version::Http10 => keep_alive && !close && !chunked,
+    }
 }
 
 /// What becomes of these Content-Lengths, all of which say `length`.
@@ -82,7 +92,7 @@ mod tests {
 
     fn framing(asked: Asked, status: u16, fields: &[(&str, &str)]) -> Option<ResponseFraming> {
         let fields = fields.iter().map(|(name, value)| Field::new(name.as_bytes(), value.as_bytes()));
-        judge_response(asked, status, fields).ok().map(|(framing, _)| framing)
+        judge_response(asked, Version::Http11, status, fields).ok().map(|(framing, _)| framing)
     }
 
     #[test]
@@ -124,6 +134,11 @@ mod tests {
             let fields = fields.iter().map(|value| Field::new(b"Connection", value.as_bytes()));
             assert_eq!(keeps_connection(version, fields.clone()), want, "{version:?} {:?}", fields.collect::<Vec<_>>());
         }
+        let chunked = [Field::new(b"Connection", b"keep-alive"), Field::new(b"Transfer-Encoding", b"chunked")];
+        for (version, want) in [(Http11, true), (Http10, false)] {
+            let (framing, edits) = judge_response(GET, version, 200, chunked.into_iter()).unwrap();
+            assert_eq!((framing, edits.keeps_upstream()), (ResponseFraming::Chunked, want), "{version:?}");
+        }
     }
 
     #[test]
@@ -146,7 +161,8 @@ mod tests {
         for (version, status, want) in
             [(Version::Http10, 100, true), (Version::Http10, 200, false), (Version::Http11, 103, false)]
         {
-            let (_, edits) = judge_response(Asked { version, ..GET }, status, none.into_iter()).unwrap();
+            let (_, edits) =
+                judge_response(Asked { version, ..GET }, Version::Http11, status, none.into_iter()).unwrap();
             assert_eq!(edits.hidden(), want, "{version:?} {status}");
         }
     }

@@ -7,6 +7,7 @@ use super::answer::OwnAnswer;
 use super::edits::ResponseEdits;
 pub use super::edits::Scheme;
 use crate::http1::{Fault, ResponseFraming};
+use crate::model::policy::{UpstreamConnections, UpstreamTimeouts};
 use crate::model::{Address, Name};
 use crate::pool::{AnswerReason, ListenerId, RequestClass, Settled, Waiting};
 
@@ -45,6 +46,12 @@ pub struct Attempt {
     pub epoch: u64,
     /// A connection kept from an earlier request must not be used.
     pub fresh: bool,
+    /// How long the upstream may take.
+    pub timeouts: UpstreamTimeouts,
+    /// Which connections are kept.
+    pub connections: UpstreamConnections,
+    /// The most bytes of the request body that are kept so that it can be sent again.
+    pub replay_bytes: usize,
 }
 
 /// Why no connection could be made.
@@ -52,7 +59,7 @@ pub struct Attempt {
 pub enum ConnectError {
     /// Refused, unreachable, reset.
     Refused,
-    /// Not within [`super::limits::CONNECT`].
+    /// Not within [`UpstreamTimeouts::connect`].
     TimedOut,
     /// We lack descriptors, ports or memory.
     Resources,
@@ -76,7 +83,7 @@ pub enum Lent {
 pub enum Broken {
     /// The upstream closed or reset the connection.
     Closed,
-    /// [`super::limits::FIRST_BYTE`] or [`super::limits::UPSTREAM_IDLE`] ran out.
+    /// [`UpstreamTimeouts::first_byte`] or [`UpstreamTimeouts::idle`] ran out.
     TimedOut,
     /// Its answer is malformed or too large.
     BadResponse(Fault),

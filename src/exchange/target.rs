@@ -6,6 +6,7 @@ use std::borrow::Cow;
 use super::answer::Refusal;
 use super::authority::Authority;
 use super::judge::Method;
+use crate::http1::TargetPart;
 use crate::route::{PathError, normalise};
 
 /// A request target taken apart.
@@ -55,28 +56,26 @@ impl<'a> Target<'a> {
     }
 }
 
-/// Splits at the first `?`, and refuses a query with what neither RFC 3986 nor the HTTP library of the general lane takes.
+/// Splits at the first `?`. A query may contain every visible character but `#`, which would begin a fragment.
 fn path_and_query(text: &str) -> Result<(&str, &str), Refusal> {
     let (path, query) = text.split_at(text.find('?').unwrap_or(text.len()));
-    if query.bytes().any(|b| matches!(b, b'#' | b'<' | b'>' | b'"')) {
-        return Err(Refusal::malformed("a character that may not stand in a query"));
+    if query.contains('#') {
+        return Err(Refusal::byte(b'#', TargetPart::Query));
     }
     Ok((path, query))
 }
 
-/// The path in the form in which routes are compared. Refuses beyond that what the HTTP library of the general lane does
-/// not take, and the raw `\` that some upstreams read as `/`.
+/// The path in the form in which routes are compared. Characters that RFC 3986 wants escaped (`"<>^{|}` and the backtick)
+/// are allowed as in other proxies; only a raw `\` is refused, because some upstreams read it as `/`.
 fn normal(path: &str) -> Result<Cow<'_, str>, Refusal> {
-    if path.bytes().any(|b| matches!(b, b'\\' | b'<' | b'>' | b'`')) {
-        return Err(Refusal::malformed("a character that may not stand in a path"));
+    if path.contains('\\') {
+        return Err(Refusal::byte(b'\\', TargetPart::Path));
     }
-    normalise(path.as_bytes()).map_err(|error| {
-        Refusal::malformed(match error {
-            PathError::NotAbsolute => "a path that does not begin with /",
-            PathError::DotSegment => "a dot segment in the path",
-            PathError::Nul => "a NUL in the path",
-            PathError::Escape => "a % in the path without two hex digits",
-            PathError::Byte(_) => "a character that may not stand in a path",
-        })
+    normalise(path.as_bytes()).map_err(|error| match error {
+        PathError::NotAbsolute => Refusal::malformed("a path that does not begin with /"),
+        PathError::DotSegment => Refusal::malformed("a dot segment in the path"),
+        PathError::Nul => Refusal::malformed("a NUL in the path"),
+        PathError::Escape => Refusal::malformed("a % in the path without two hex digits"),
+        PathError::Byte(byte) => Refusal::byte(byte, TargetPart::Path),
     })
 }

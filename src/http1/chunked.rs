@@ -2,11 +2,11 @@
 //! rejects framing that two parsers could read differently.
 //!
 //! Sizes are 1 to 16 hex digits; every line ends in CRLF; extensions and trailers are bounded. In a request an extension
-//! has no control characters, and a trailer no field for framing, routing or trust (RFC 9110, 6.5.1). In a response
-//! extensions and such trailers are skipped, whatever they contain, because they are not forwarded; white space before an
-//! extension is skipped too.
+//! has a name, complete quotes and no control characters, and a trailer no field for framing, routing or trust (RFC 9110,
+//! 6.5.1). In a response extensions and such trailers are skipped, whatever they contain, because they are not forwarded;
+//! white space before an extension is skipped too.
 
-use super::fields::{Known, field_line, is_space, is_value, put};
+use super::fields::{Known, field_line, is_space, is_token, is_value, put};
 use super::{Fault, Reading};
 
 /// Limits for the bytes of a body that are not data.
@@ -60,7 +60,7 @@ enum State {
     /// White space after a size, in a response.
     Space { size: u64, bytes: u32 },
     /// Extensions, up to CR.
-    Extension { size: u64, bytes: u32 },
+    Extension { size: u64, bytes: u32, within: Within },
     /// The LF after a size line.
     SizeEnd { size: u64 },
     /// Data.
@@ -87,6 +87,46 @@ fn canonical_size(input: &[u8]) -> Option<(usize, usize)> {
     }
     let size = line.iter().fold(0, |size, b| size << 4 | usize::from(if *b > b'9' { b - b'a' + 10 } else { b - b'0' }));
     Some((size, digits + 2))
+}
+
+/// Where in the extensions of a request the next byte is (RFC 9112, 7.1.1). In a response always [`Within::Rest`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Within {
+    /// After `;`: a name must follow.
+    Start,
+    /// In or after a name, outside quotes.
+    Rest,
+    /// In a quoted value.
+    Quoted,
+    /// After `\` in a quoted value.
+    Escaped,
+}
+
+impl Within {
+    /// Where it is after this byte of a request.
+    fn after(self, byte: u8) -> Result<Within, Fault> {
+        match (self, byte) {
+            _ if !is_value(&[byte]) => Err(Fault::Chunk("a control character in an extension")),
+            (Within::Start, _) if is_space(byte) => Ok(Within::Start),
+            (Within::Start, _) if is_token(byte) => Ok(Within::Rest),
+            (Within::Start, _) => Err(Fault::Chunk("an extension without a name")),
+            (Within::Rest, b';') => Ok(Within::Start),
+            (Within::Rest, b'"') => Ok(Within::Quoted),
+            (Within::Quoted, b'"') => Ok(Within::Rest),
+            (Within::Quoted, b'\\') => Ok(Within::Escaped),
+            (Within::Escaped, _) => Ok(Within::Quoted),
+            (Within::Rest | Within::Quoted, _) => Ok(self),
+        }
+    }
+
+    /// Whether the line may end here.
+    fn check_end(self) -> Result<(), Fault> {
+        match self {
+            Within::Rest => Ok(()),
+            Within::Start => Err(Fault::Chunk("an extension without a name")),
+            Within::Quoted | Within::Escaped => Err(Fault::Chunk("an extension with an open quote")),
+        }
+    }
 }
 
 const MAX_SIZE_DIGITS: u32 = 16;
@@ -172,11 +212,10 @@ impl Chunked {
     fn step(&mut self, byte: u8) -> Result<State, Fault> {
         match (self.state, byte) {
             (State::SizeStart, _) => Ok(State::Size { digits: 1, size: hex(byte)? }),
-            (State::Size { size, .. } | State::Space { size, .. } | State::Extension { size, .. }, b'\r') => {
-                Ok(State::SizeEnd { size })
-            }
-            (State::Size { size, .. }, b';') => self.extension(size, 1),
-            (State::Space { size, bytes }, b';') => self.extension(size, bytes + 1),
+            (State::Size { size, .. } | State::Space { size, .. }, b'\r') => Ok(State::SizeEnd { size }),
+            (State::Extension { size, within, .. }, b'\r') => within.check_end().map(|()| State::SizeEnd { size }),
+            (State::Size { size, .. }, b';') => self.extension(size, 1, self.within_start()),
+            (State::Space { size, bytes }, b';') => self.extension(size, bytes + 1, self.within_start()),
             (State::Size { size, .. }, _) if self.forgives(byte) => self.space(size, 1),
             (State::Space { size, bytes }, _) if self.forgives(byte) => self.space(size, bytes + 1),
             (State::Size { digits, size }, _) => {
@@ -187,10 +226,10 @@ impl Chunked {
                 Ok(State::Size { digits: digits + 1, size: size << 4 | digit })
             }
             (State::Space { .. }, _) => Err(Fault::Chunk("invalid size")),
-            (State::Extension { .. }, _) if self.reading == Reading::Request && !is_value(&[byte]) => {
-                Err(Fault::Chunk("a control character in an extension"))
+            (State::Extension { size, bytes, within }, _) => {
+                let within = if self.reading == Reading::Request { within.after(byte)? } else { within };
+                self.extension(size, bytes + 1, within)
             }
-            (State::Extension { size, bytes }, _) => self.extension(size, bytes + 1),
             (State::SizeEnd { size: 0 }, b'\n') => Ok(State::Trailer { empty: true }),
             (State::SizeEnd { size }, b'\n') => Ok(State::Data { left: size }),
             (State::DataCr, b'\r') => Ok(State::DataLf),
@@ -214,8 +253,16 @@ impl Chunked {
         self.count_extension(bytes).map(|()| State::Space { size, bytes })
     }
 
-    fn extension(&mut self, size: u64, bytes: u32) -> Result<State, Fault> {
-        self.count_extension(bytes).map(|()| State::Extension { size, bytes })
+    fn extension(&mut self, size: u64, bytes: u32, within: Within) -> Result<State, Fault> {
+        self.count_extension(bytes).map(|()| State::Extension { size, bytes, within })
+    }
+
+    /// Where extensions begin.
+    fn within_start(&self) -> Within {
+        match self.reading {
+            Reading::Request => Within::Start,
+            Reading::Answer => Within::Rest,
+        }
     }
 
     fn count_extension(&mut self, bytes: u32) -> Result<(), Fault> {
@@ -274,7 +321,8 @@ fn may_be_trailer(known: Known) -> bool {
         | Known::ProxyAuth
         | Known::Authorization
         | Known::Cookie
-        | Known::Forwarded => false,
+        | Known::Forwarded
+        | Known::Underscored => false,
     }
 }
 
@@ -312,6 +360,8 @@ mod tests {
             ("5\r\nhello\r\n0\r\n\r\n", "GET / HTTP/1.1\r\n"),
             ("A\r\n0123456789\r\n0\r\n\r\n", "x"),
             ("5;a=b;c=\"d e\"\r\nhello\r\n0;z\r\n\r\n", "0\r\n\r\n"),
+            ("5; a = b ;c=\";\\\";\"\r\nhello\r\n0;z=\"\"\r\n\r\n", "x"),
+            ("5;a=b/c+d==;e\t\r\nhello\r\n0\r\n\r\n", ""),
             ("5\r\nhello\r\n000\r\nX-Sum: 1\r\nEtag:\r\n\r\n", "\r\n"),
             ("0000000000000001\r\na\r\n0\r\n\r\n", ""),
             ("2\r\n\r\n\r\n0\r\n\r\n", ""),
@@ -367,6 +417,17 @@ mod tests {
             "g\r\n",
             "00000000000000005\r\nhello\r\n",
             "fffffffffffffffff\r\n",
+            "5;\r\nhello\r\n",
+            "5; \r\nhello\r\n",
+            "5;\t\r\nhello\r\n",
+            "5;;a\r\nhello\r\n",
+            "5;a;\r\nhello\r\n",
+            "5;a; ;b\r\nhello\r\n",
+            "5;=x\r\nhello\r\n",
+            "5;\"a\"\r\nhello\r\n",
+            "5;a=\"b\r\nhello\r\n",
+            "5;a=\"b\\\"\r\nhello\r\n",
+            "0;\r\n\r\n",
             "5;ext\nhello\r\n",
             "5;e\0xt\r\nhello\r\n",
             "5\nhello\r\n",

@@ -50,6 +50,8 @@ pub enum Known {
     /// Fields about the client: Forwarded, X-Forwarded-anything and X-Real-IP, also with `_` for `-` (many application
     /// servers treat both alike).
     Forwarded,
+    /// A name for framing or of a hop-by-hop field, with `_` for one `-` or more, as in `Transfer_Encoding`.
+    Underscored,
     /// Any other.
     Other,
 }
@@ -83,6 +85,13 @@ impl Known {
             19 if is("proxy-authorization") => Known::ProxyAuth,
             25 if is("proxy-authentication-info") => Known::ProxyAuth,
             12.. if same_folded(&name[..12], b"x-forwarded-") => Known::Forwarded,
+            10 if same_folded(name, b"keep-alive") => Known::Underscored,
+            14 if same_folded(name, b"content-length") || same_folded(name, b"http2-settings") => Known::Underscored,
+            16 if same_folded(name, b"proxy-connection") => Known::Underscored,
+            17 if same_folded(name, b"transfer-encoding") => Known::Underscored,
+            18 if same_folded(name, b"proxy-authenticate") => Known::Underscored,
+            19 if same_folded(name, b"proxy-authorization") => Known::Underscored,
+            25 if same_folded(name, b"proxy-authentication-info") => Known::Underscored,
             _ => Known::Other,
         }
     }
@@ -206,7 +215,7 @@ impl<'a> Fields<'a> {
     }
 
     /// Appends the lines of those that are kept, in canonical form. Neighbours that are in it already are copied together.
-    pub fn write_kept(&self, out: &mut impl BufMut, keep: impl Fn(&Field<'a>) -> bool) {
+    pub fn write_kept(&self, out: &mut impl BufMut, mut keep: impl FnMut(&Field<'a>) -> bool) {
         let Fields { buf, spans } = *self;
         // Lines that are to be copied as they are.
         let (mut start, mut end) = (0, 0);

@@ -57,7 +57,8 @@ pub fn transfer_coding(value: &[u8]) -> Result<(), Fault> {
 /// Equal lengths count as one (RFC 9110, 8.6). A length beside chunks is a fault: the next reader may believe the other one
 /// (RFC 9112, 6.3). Pingora removes the length before we see it.
 pub fn ending<'a>(to_head: bool, status: u16, fields: impl Iterator<Item = Field<'a>>) -> Result<Ending, Fault> {
-    if !(100..=599).contains(&status) {
+    // Beyond 599 there is no class, but a recipient can treat it as 5xx (RFC 9110, 15).
+    if !(100..=999).contains(&status) {
         return Err(Fault::Status(status));
     }
     let mut length = Ok(None);
@@ -82,6 +83,7 @@ pub fn ending<'a>(to_head: bool, status: u16, fields: impl Iterator<Item = Field
             | Known::Authorization
             | Known::Cookie
             | Known::Forwarded
+            | Known::Underscored
             | Known::Other => {}
         }
     }
@@ -174,7 +176,10 @@ mod tests {
             ),
             // Statuses.
             (false, 99, &[], Err(Fault::Status(99))),
-            (false, 600, &[length], Err(Fault::Status(600))),
+            (false, 0, &[length], Err(Fault::Status(0))),
+            (false, 600, &[length], Ok(Length(5))),
+            (false, 999, &[], Ok(UntilClose)),
+            (false, 1_000, &[length], Err(Fault::Status(1_000))),
         ] {
             assert_eq!(framing(to_head, status, fields), want, "{to_head} {status} {fields:?}");
         }

@@ -4,7 +4,8 @@
 //! first invalid line is complete, so that the sender need not wait for a deadline.
 
 use super::fields::{Span, is_token, is_visible, offset};
-use super::{Fault, Fields, Reading, limits};
+use super::{BadByte, Fault, Fields, Reading, TargetPart, limits};
+use crate::model::policy::ClientLimits;
 
 /// Size limits of a head.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -18,9 +19,15 @@ pub struct Limits {
 }
 
 impl Limits {
-    /// The limits for clients.
-    pub const REQUEST: Limits =
-        Limits { head_bytes: limits::HEAD_BYTES, fields: limits::HEAD_FIELDS, target_bytes: limits::TARGET_BYTES };
+    /// Those of a listener without keys.
+    pub const REQUEST: Limits = Limits::of(&ClientLimits::DEFAULT);
+    /// Those of a head that has passed the limits of its listener before.
+    pub const MAX: Limits = Limits::of(&ClientLimits::MAX);
+
+    /// Those of a listener.
+    pub const fn of(limits: &ClientLimits) -> Limits {
+        Limits { head_bytes: limits.header_bytes, fields: limits.headers, target_bytes: limits.target_bytes }
+    }
 
     /// The head exceeds `head_bytes`.
     pub(super) fn too_large(&self) -> Fault {
@@ -170,10 +177,24 @@ fn request_line<'a>(line: &'a [u8], limits: &Limits) -> Result<(&'a [u8], &'a [u
         return Err(Fault::TargetTooLong);
     }
     let Some(space) = space else { return Err(Fault::Head("a request line without a version")) };
-    if target.is_empty() || !is_visible(target) {
-        return Err(Fault::Head("a target that is not visible ASCII"));
+    if target.is_empty() {
+        return Err(Fault::Head("a request line without a target"));
+    }
+    if !is_visible(target) {
+        return Err(Fault::TargetByte(invisible(target)));
     }
     Ok((method, target, version(&rest[space + 1..])?))
+}
+
+/// The first byte of `target` that is not visible ASCII; there is one.
+fn invisible(target: &[u8]) -> BadByte {
+    let at = target.iter().position(|b| !is_visible(&[*b])).unwrap_or_default();
+    let part = match target {
+        [b'/', ..] if target[..at].contains(&b'?') => TargetPart::Query,
+        [b'/', ..] => TargetPart::Path,
+        _ => TargetPart::Whole,
+    };
+    BadByte { byte: target[at], part }
 }
 
 /// Rejects a request line whose end has not arrived, as far as it is known.
@@ -242,7 +263,7 @@ mod tests {
 
     fn refused(fault: Fault) -> Refused {
         match fault {
-            Fault::Head(_) => Malformed,
+            Fault::Head(_) | Fault::TargetByte(_) => Malformed,
             Fault::HeadBytes(32) | Fault::HeadFields(100) => HeadTooLarge,
             Fault::TargetTooLong => TargetTooLong,
             Fault::Version => Version,

@@ -1,11 +1,5 @@
-//! Size limits of the parts of a message. Responses to requests and to checks have the same limits.
+//! Size limits of the parts of a message that no key changes. Responses to requests and to checks have the same limits.
 
-/// A request head: beyond it 431.
-pub const HEAD_BYTES: usize = 32 * 1024;
-/// Fields of a request head: beyond it 431.
-pub const HEAD_FIELDS: usize = 100;
-/// A request target: beyond it 414.
-pub const TARGET_BYTES: usize = 16 * 1024;
 /// A method: beyond it 400. The longest registered one has 16 bytes.
 pub const METHOD_BYTES: usize = 32;
 /// A response head, as received and in canonical form: beyond it 502.

@@ -29,7 +29,7 @@ pub struct ResponseHead<'a> {
 
 impl<'a> ResponseHead<'a> {
     /// Appends the lines of the fields that are kept; see [`Fields::write_kept`].
-    pub fn write_kept(&self, out: &mut impl BufMut, keep: impl Fn(&Field<'a>) -> bool) {
+    pub fn write_kept(&self, out: &mut impl BufMut, keep: impl FnMut(&Field<'a>) -> bool) {
         self.fields.write_kept(out, keep);
     }
 

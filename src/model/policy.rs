@@ -14,12 +14,14 @@ mod describe;
 mod expect;
 mod files;
 mod steps;
+mod traffic;
 
 pub use check::*;
 pub use describe::Hex;
 pub use expect::*;
 pub use files::*;
 pub use steps::*;
+pub use traffic::*;
 
 /// A whole configuration.
 #[derive(Debug, Clone, PartialEq)]
@@ -71,6 +73,8 @@ pub struct ListenerPolicy {
     pub address: Address,
     /// Where requests go that match no route; without it they get 404.
     pub pool: Option<Name>,
+    /// Its limits and timeouts.
+    pub client: ClientPolicy,
 }
 
 /// One of `[[routes]]`.
@@ -128,6 +132,8 @@ pub struct PoolPolicy {
     pub require: Require,
     /// How often the host names among its upstreams are resolved; 1 s to 24 h.
     pub resolve: Duration,
+    /// How its requests travel.
+    pub traffic: Arc<TrafficPolicy>,
 }
 
 /// One upstream of a pool.

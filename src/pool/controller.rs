@@ -371,6 +371,7 @@ mod tests {
             checks: vec![CheckPolicy { name: "tcp".into(), spec, timing, preset: None, tls_files: Arc::default() }],
             require: Require::All,
             resolve: Duration::from_secs(30),
+            traffic: Arc::default(),
         };
         Config {
             runtime: RuntimePolicy {

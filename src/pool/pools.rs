@@ -333,8 +333,13 @@ impl PoolState {
         let empty = || Tier::build(policy.balance, []);
         let rules = Rules { needed: 1, backups_alone: false, otherwise: Otherwise::Reject };
         let view = View::new(otherwise, empty(), empty(), rules);
-        let cell =
-            Arc::new(Pool { id, name: policy.name.clone(), shared: shared.clone(), view: ArcSwap::from_pointee(view) });
+        let cell = Arc::new(Pool {
+            id,
+            name: policy.name.clone(),
+            traffic: policy.traffic.clone(),
+            shared: shared.clone(),
+            view: ArcSwap::from_pointee(view),
+        });
         let healthy = members.iter().filter(|member| member.state == HealthState::Healthy).count();
         PoolState {
             id,

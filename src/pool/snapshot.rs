@@ -14,6 +14,7 @@ use tokio::time::Instant;
 use super::stats::PoolStats;
 use super::view::View;
 use crate::model::Name;
+use crate::model::policy::{ClientPolicy, TrafficPolicy};
 use crate::route::Table;
 
 /// A pool's number; kept with its name for the life of the process.
@@ -127,6 +128,8 @@ pub struct ListenerEntry {
     pub name: Name,
     /// Where requests go that match no route.
     pub pool: Option<PoolId>,
+    /// Its limits and timeouts.
+    pub client: ClientPolicy,
 }
 
 /// One pool of one configuration.
@@ -136,6 +139,8 @@ pub struct Pool {
     pub id: PoolId,
     /// Its name.
     pub name: Name,
+    /// How its requests travel.
+    pub traffic: Arc<TrafficPolicy>,
     /// The part that outlives this configuration.
     pub shared: Arc<PoolShared>,
     /// The eligible upstreams now. Only the pools of the newest snapshot are kept up to date.

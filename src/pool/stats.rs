@@ -95,7 +95,7 @@ pub enum RequestClass {
     Redirection,
     /// 400 to 499.
     ClientError,
-    /// 500 to 599.
+    /// 500 to 599, and 600 to 999, which a client takes for the same (RFC 9110, 15).
     ServerError,
     /// The client left before it got a status, or the response ended early.
     Aborted,
@@ -112,7 +112,7 @@ impl RequestClass {
         RequestClass::Aborted,
     ];
 
-    /// The class of a status; codes outside 100 to 599 never get this far.
+    /// The class of a status; codes outside 100 to 999 never get this far.
     pub fn of(status: u16) -> RequestClass {
         match status {
             0..=199 => RequestClass::Informational,

@@ -21,8 +21,9 @@ use tokio::time::Sleep;
 
 use super::ended::Ended;
 use super::listen::ClientStream;
-use crate::exchange::{Framing, Refusal, limits};
+use crate::exchange::{Framing, Refusal};
 use crate::http1::{Body, Fault, Head, HeadReader, Limits};
+use crate::model::policy::{ClientLimits, ClientTimeouts};
 use crate::pool::AnswerReason;
 
 /// Writes gathered before they are sent.
@@ -60,6 +61,8 @@ pub struct Client {
     look: Option<Pin<Box<Sleep>>>,
     extra: Extra,
     pass: Pass,
+    /// Between two reads of a request body, and between two writes to a client that does not read.
+    body_idle: Duration,
     eof: bool,
     fault: Option<Refusal>,
 }
@@ -98,6 +101,8 @@ struct Pass {
     kept: usize,
     /// How many of them have gone upstream in this attempt.
     sent: usize,
+    /// How many of them are kept so that they can be sent again.
+    replay: usize,
 }
 
 impl Client {
@@ -112,7 +117,8 @@ impl Client {
             idle: None,
             look: None,
             extra: Extra::default(),
-            pass: Pass { head: 0, body: Body::NONE, body_read: 0, expects: false, kept: 0, sent: 0 },
+            pass: Pass { head: 0, body: Body::NONE, body_read: 0, expects: false, kept: 0, sent: 0, replay: 0 },
+            body_idle: ClientTimeouts::DEFAULT.body_idle,
             eof: false,
             fault: None,
         }
@@ -130,16 +136,18 @@ impl Client {
     }
 
     /// The head at the front of what was read; `None` while it is not whole.
-    pub fn read_head(&mut self) -> Result<Option<Head<'_>>, Fault> {
-        self.head.read(&self.read, &Limits::REQUEST)
+    pub fn read_head(&mut self, limits: &ClientLimits) -> Result<Option<Head<'_>>, Fault> {
+        self.head.read(&self.read, &Limits::of(limits))
     }
 
-    /// The request of the head that was read begins. `expects`: its client waits for 100 before it sends the body.
-    pub fn begin(&mut self, framing: Framing, expects: bool) {
+    /// The request of the head that was read begins. `expects`: its client waits for 100 before it sends the body;
+    /// `body_idle`: see [`ClientTimeouts`].
+    pub fn begin(&mut self, framing: Framing, expects: bool, body_idle: Duration) {
+        self.body_idle = body_idle;
         // The empty line that may stand before a request is nobody's.
         self.read.advance(self.head.drop_lead());
         let head = self.head.head(&self.read).map_or(0, |head| head.len);
-        self.pass = Pass { head, body: framing.body(), body_read: 0, expects, kept: 0, sent: 0 };
+        self.pass = Pass { head, body: framing.body(), body_read: 0, expects, kept: 0, sent: 0, replay: 0 };
         self.fault = None;
         self.idle = None;
         self.look = None;
@@ -215,7 +223,7 @@ impl Client {
         }
     }
 
-    /// Writes and sends; fails if the client takes nothing for `BODY_IDLE`. Not cancel-safe.
+    /// Writes and sends; fails if the client takes nothing for `body_idle`. Not cancel-safe.
     pub async fn send(&mut self, bytes: &[u8]) -> io::Result<()> {
         let mut rest = bytes;
         while !rest.is_empty() {
@@ -225,9 +233,11 @@ impl Client {
         poll_fn(|cx| self.poll_send(cx)).await
     }
 
-    /// The request is to be sent from its beginning: its body again after its head.
-    pub(super) fn rewind(&mut self) {
+    /// The request is to be sent from its beginning: its body again after its head. At most `replay` bytes of it are kept
+    /// for yet another attempt.
+    pub(super) fn rewind(&mut self, replay: usize) {
         self.pass.sent = 0;
+        self.pass.replay = replay;
     }
 
     /// Whether every byte of the request that was read is still here.
@@ -243,7 +253,7 @@ impl Client {
     /// So many of them have gone upstream. Keeps them for another attempt, within bounds.
     pub(super) fn on_sent(&mut self, n: usize) {
         self.pass.sent += n;
-        if self.pass.sent > limits::REPLAY_BYTES || (!self.can_rewind() && self.unsent().is_empty()) {
+        if self.pass.sent > self.pass.replay || (!self.can_rewind() && self.unsent().is_empty()) {
             self.forget_sent();
         }
     }
@@ -425,12 +435,12 @@ impl Client {
         Poll::Ready(Ok(()))
     }
 
-    /// Gives a client that has begun to send its body no more than `BODY_IDLE` for the next bytes of it.
+    /// Gives a client that has begun to send its body no more than `body_idle` for the next bytes of it.
     fn poll_idle(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         if self.pass.expects && self.pass.body_read == 0 {
             return Poll::Pending;
         }
-        let idle = self.idle.get_or_insert_with(|| Box::pin(tokio::time::sleep(limits::BODY_IDLE)));
+        let idle = self.idle.get_or_insert_with(|| Box::pin(tokio::time::sleep(self.body_idle)));
         ready!(idle.as_mut().poll(cx));
         Poll::Ready(Err(self.break_rule(Refusal::new(AnswerReason::BodyTimeout, "the body took too long"))))
     }
@@ -494,7 +504,7 @@ impl Client {
         Poll::Ready(Ok(()))
     }
 
-    /// Gives a write that waits for the client no more than `BODY_IDLE`; pingora has no limit on flushing.
+    /// Gives a write that waits for the client no more than `body_idle`; pingora has no limit on flushing.
     fn patient(&mut self, cx: &mut Context<'_>, sent: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
         match sent {
             Poll::Ready(Ok(0)) => Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
@@ -503,7 +513,7 @@ impl Client {
                 Poll::Ready(sent)
             }
             Poll::Pending => {
-                let stalled = self.stalled.get_or_insert_with(|| Box::pin(tokio::time::sleep(limits::BODY_IDLE)));
+                let stalled = self.stalled.get_or_insert_with(|| Box::pin(tokio::time::sleep(self.body_idle)));
                 ready!(stalled.as_mut().poll(cx));
                 Poll::Ready(Err(io::ErrorKind::TimedOut.into()))
             }

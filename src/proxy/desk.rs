@@ -14,7 +14,7 @@ use tokio::time::Instant;
 
 use super::client::Client;
 use super::stall::Stall;
-use crate::exchange::{Exchange, OwnAnswer, limits};
+use crate::exchange::{Attempt, Exchange, OwnAnswer};
 use crate::http1::Version;
 
 /// One connection's desk.
@@ -25,8 +25,8 @@ pub struct Desk {
     may_answer: AtomicBool,
     answer_ended: AtomicBool,
     origin: Instant,
-    /// Milliseconds after `origin` plus one; 0: nobody owes a head.
-    asked_ms: AtomicU64,
+    /// Until when an upstream must have sent its head, in milliseconds after `origin` plus one; 0: none owes one.
+    due_ms: AtomicU64,
     /// Whether the lane waits for a client that takes nothing.
     pub stall: Arc<Stall>,
     /// True when the connection takes no further request.
@@ -38,6 +38,8 @@ pub struct Desk {
 pub struct Work {
     /// Decides.
     pub exchange: Box<Exchange>,
+    /// Its first attempt.
+    pub attempt: Option<Attempt>,
     /// The client's version.
     pub version: Version,
     /// Whether the client wants the connection to go on.
@@ -70,7 +72,7 @@ impl Desk {
             may_answer: AtomicBool::new(false),
             answer_ended: AtomicBool::new(false),
             origin: now,
-            asked_ms: AtomicU64::new(0),
+            due_ms: AtomicU64::new(0),
             stall: Arc::default(),
             stop,
         }
@@ -80,7 +82,7 @@ impl Desk {
     pub fn put_work(&self, work: Box<Work>) {
         self.may_answer.store(false, Ordering::Relaxed);
         self.answer_ended.store(false, Ordering::Relaxed);
-        self.asked_ms.store(0, Ordering::Relaxed);
+        self.due_ms.store(0, Ordering::Relaxed);
         self.stall.end();
         *self.work.lock() = Some(work);
     }
@@ -125,27 +127,27 @@ impl Desk {
         self.answer_ended.load(Ordering::Relaxed)
     }
 
-    /// A part of the request went upstream: from now on the upstream has `FIRST_BYTE` for its whole response head.
-    pub fn asked(&self, now: Instant) {
-        let ms = now.saturating_duration_since(self.origin).as_millis();
-        self.asked_ms.store(u64::try_from(ms).unwrap_or(u64::MAX - 1) + 1, Ordering::Relaxed);
+    /// A part of the request went upstream, which has until then for its whole response head.
+    pub fn asked(&self, due: Instant) {
+        let ms = due.saturating_duration_since(self.origin).as_millis();
+        self.due_ms.store(u64::try_from(ms).unwrap_or(u64::MAX - 1) + 1, Ordering::Relaxed);
     }
 
     /// Whether an upstream owes us a head.
     pub fn is_owed(&self) -> bool {
-        self.asked_ms.load(Ordering::Relaxed) != 0
+        self.due_ms.load(Ordering::Relaxed) != 0
     }
 
     /// The head has come, or the attempt has ended.
     pub fn settled(&self) {
-        self.asked_ms.store(0, Ordering::Relaxed);
+        self.due_ms.store(0, Ordering::Relaxed);
     }
 
     /// Until when the head must be there; `None`: nobody owes one.
     pub fn head_due(&self) -> Option<Instant> {
-        match self.asked_ms.load(Ordering::Relaxed) {
+        match self.due_ms.load(Ordering::Relaxed) {
             0 => None,
-            ms => Some(self.origin + Duration::from_millis(ms - 1) + limits::FIRST_BYTE),
+            ms => Some(self.origin + Duration::from_millis(ms - 1)),
         }
     }
 }

@@ -17,13 +17,15 @@ use tokio::time::{Instant, Sleep};
 
 use super::client::Client;
 use super::connect::Wanted;
+use super::date;
 use super::desk::Outcome;
 use super::front::{Front, Request, Served};
 use super::kept::{DataPath, Link};
 use super::listen::Stop;
-use crate::exchange::{Attempt, Broken, Exchange, Lent, Next, Refusal, Replay, keeps_connection, limits};
+use crate::exchange::{Attempt, Broken, Exchange, Lent, Next, Refusal, Replay};
 use crate::http1::body::{put_chunk, put_last_chunk};
 use crate::http1::{Body, ResponseFraming, Step as Piece};
+use crate::model::policy::{UpstreamConnections, UpstreamTimeouts};
 use crate::pool::Waiting;
 
 /// How often a request that waits is looked at: what is overdue, and whether its client has left.
@@ -83,6 +85,8 @@ enum Event {
 /// An attempt whose request is on its way.
 struct Sent {
     link: Box<Link>,
+    timeouts: UpstreamTimeouts,
+    connections: UpstreamConnections,
     lent: Lent,
     upload: Upload,
     /// When something moved last between the upstream and us.
@@ -167,7 +171,7 @@ impl Relay<'_> {
 
     /// One try on one upstream, up to the end of its response.
     async fn attempt(&mut self, attempt: Attempt) -> Step {
-        let Attempt { epoch, fresh } = attempt;
+        let Attempt { epoch, fresh, timeouts, connections, replay_bytes } = attempt;
         let Some(upstream) = self.exchange.upstream() else { return Step::Over(Outcome::Aborted) };
         let data_path = DataPath::of(upstream);
         let wanted = match fresh {
@@ -180,7 +184,7 @@ impl Relay<'_> {
             None => {
                 let dialled = tokio::select! {
                     biased;
-                    dialled = data_path.kept.dial(upstream, epoch, &self.front.links) => dialled,
+                    dialled = data_path.kept.dial(upstream, &attempt, &self.front.links) => dialled,
                     () = self.client.ended() => return Step::Over(Outcome::ClientLeft),
                 };
                 self.now = Instant::now();
@@ -206,8 +210,8 @@ impl Relay<'_> {
         let Some(head) = self.client.head() else { return Step::Over(Outcome::Aborted) };
         link.write.clear();
         self.exchange.request_edits().write_to(&head, &mut link.write);
-        self.client.rewind();
-        let mut sent = Sent { link, lent, upload: Upload::Going, moved: now };
+        self.client.rewind(replay_bytes);
+        let mut sent = Sent { link, timeouts, connections, lent, upload: Upload::Going, moved: now };
         loop {
             let event = poll_fn(|cx| {
                 self.wake();
@@ -261,7 +265,7 @@ impl Relay<'_> {
             return Poll::Ready(Event::ClientLeft);
         }
         ready!(self.poll_slow(cx));
-        let limit = if sent.upload == Upload::Going { limits::UPSTREAM_IDLE } else { limits::FIRST_BYTE };
+        let limit = if sent.upload == Upload::Going { sent.timeouts.idle } else { sent.timeouts.first_byte };
         let waits_for_upstream =
             sent.upload != Upload::Going || !sent.link.write.is_empty() || !self.client.unsent().is_empty();
         if waits_for_upstream && sent.moved + limit <= self.now {
@@ -329,7 +333,7 @@ impl Relay<'_> {
     /// Asks the exchange about a whole head. `None`: it was an interim one, and another follows.
     fn on_head(&mut self, sent: &mut Sent) -> Result<Option<Answer>, Step> {
         let head = sent.link.reader.head(&sent.link.read).expect("it is whole");
-        let next = self.exchange.on_response(head.status, head.fields(), self.now);
+        let next = self.exchange.on_response(head.version, head.status, head.fields(), self.now);
         let Next::Forward(edits, framing) = next else { return Err(Step::Next(next)) };
         let (len, is_final) = (head.len, head.status >= 200);
         let version = self.request.version;
@@ -340,9 +344,9 @@ impl Relay<'_> {
             self.until_close = edits.close();
         }
         if !edits.hidden() {
-            edits.write_to(&head, version, !self.keep, self.client.write_mut());
+            edits.write_to(&head, version, !self.keep, date::now(), self.client.write_mut());
         }
-        let keeps = keeps_connection(head.version, head.fields());
+        let keeps = edits.keeps_upstream();
         let in_chunks = edits.in_chunks(framing);
         sent.link.read.advance(len);
         sent.link.reader.reset();
@@ -374,7 +378,7 @@ impl Relay<'_> {
             && let Some(upstream) = self.exchange.upstream()
         {
             let (kept, bodiless) = (&DataPath::of(upstream).kept, framing == ResponseFraming::None);
-            kept.give_back(upstream, sent.link, bodiless, &self.front.in_flight, self.now);
+            kept.give_back(upstream, sent.link, bodiless, sent.connections, &self.front.in_flight, self.now);
         }
         Step::Over(Outcome::Delivered)
     }
@@ -483,7 +487,7 @@ impl Relay<'_> {
         let now = self.now;
         if for_client {
             sent.moved = now;
-        } else if sent.moved + limits::UPSTREAM_IDLE <= now {
+        } else if sent.moved + sent.timeouts.idle <= now {
             return Poll::Ready(Some(self.on_broken(sent, Broken::TimedOut)));
         }
         if self.client.has_left() {

@@ -28,13 +28,13 @@ use super::general::{DESK, General};
 use super::guard::Guard;
 use super::kept::Links;
 use super::listen::{ClientStream, Stop};
-use super::tunnel;
+use super::{date, tunnel};
 use crate::exchange::{
-    Broken, End, Entry, Exchange, Facts, Framing, Leftover, Method, Next, OwnAnswer, Refusal, Replay, Scheme, judge,
-    limits,
+    Attempt, Broken, End, Entry, Exchange, Facts, Framing, Leftover, Method, Next, OwnAnswer, Refusal, Replay, Scheme,
+    judge,
 };
 use crate::http1::Version;
-use crate::model::policy::Lane;
+use crate::model::policy::{ClientPolicy, Lane};
 use crate::pool::sharded::Sharded;
 use crate::pool::{AnswerReason, FrontStats, ListenerId, Published};
 
@@ -42,7 +42,10 @@ use crate::pool::{AnswerReason, FrontStats, ListenerId, Published};
 /// a reset.
 const LINGER: Duration = Duration::from_secs(2);
 /// How long a client may take to send the rest of a body that we answered without it.
-const DRAIN: Duration = Duration::from_secs(5);
+pub(super) const DRAIN: Duration = Duration::from_secs(5);
+
+/// How often a request in the general lane is looked at: whether its upstream owes a head for too long.
+const LOOK: Duration = Duration::from_secs(1);
 
 /// For how long a connection still takes a request once it is to take no further one: the client may have sent it before
 /// it could know.
@@ -120,6 +123,8 @@ struct Quiet {
     first: bool,
     /// When the last request ended, or when the connection was accepted.
     since: Instant,
+    /// How long it may be quiet since then.
+    patience: Duration,
 }
 
 /// What came of a connection on which nothing was under way.
@@ -135,8 +140,7 @@ enum Roused {
 impl Quiet {
     /// Waits for bytes. A stop shortens the wait. Cancel-safe.
     async fn wait(&self, stop: &mut Stop) -> Roused {
-        let patience = if self.first { limits::HEADER_TIMEOUT } else { limits::KEEP_ALIVE };
-        let end = tokio::time::sleep_until(self.since + patience);
+        let end = tokio::time::sleep_until(self.since + self.patience);
         tokio::pin!(end);
         let mut stopping = false;
         loop {
@@ -164,6 +168,8 @@ struct Busy<'a> {
     front: &'a Front,
     listener: ListenerId,
     address: Option<IpAddr>,
+    /// The limits of its listener, as of the last request.
+    policy: ClientPolicy,
     stop: Stop,
     /// It has had no request yet.
     first: bool,
@@ -189,11 +195,13 @@ pub async fn serve(front: Arc<Front>, stream: ClientStream, listener: ListenerId
     };
     let mut stop = Stop::new(stop);
     // Most clients send a request at once.
-    let mut quiet = Quiet { io: stream.into(), first: true, since: Instant::now() };
+    let mut quiet = Quiet { io: stream.into(), first: true, since: Instant::now(), patience: Duration::ZERO };
     loop {
-        let Quiet { io, first, since } = quiet;
+        let Quiet { io, first, since, .. } = quiet;
         let (alarm, general) = (Alarm::default(), None);
-        let busy = Busy { front: &front, listener, address, stop: stop.clone(), first, since, alarm, general };
+        let policy = ClientPolicy::default();
+        let stopped = stop.clone();
+        let busy = Busy { front: &front, listener, address, policy, stop: stopped, first, since, alarm, general };
         // On the heap: a quiet connection must not carry the size of all lanes.
         match Box::pin(busy.serve(io)).await {
             Some(again) => quiet = again,
@@ -213,6 +221,7 @@ pub async fn serve(front: Arc<Front>, stream: ClientStream, listener: ListenerId
 impl<'a> Busy<'a> {
     /// Serves requests as long as each follows the one before at once. `None`: the connection has ended.
     async fn serve(mut self, io: ClientIo) -> Option<Quiet> {
+        self.renew_policy();
         let Front { published, stats, .. } = self.front;
         let entry = Entry { listener: self.listener, client: self.address, scheme: Scheme::Http };
         let rng = fastrand::Rng::new();
@@ -225,7 +234,10 @@ impl<'a> Busy<'a> {
                     self.refuse(held.client, refusal).await;
                     return None;
                 }
-                Heard::Quiet => return Some(Quiet { io: held.client.into_io(), first: self.first, since: self.since }),
+                Heard::Quiet => {
+                    let (first, since, patience) = (self.first, self.since, self.patience());
+                    return Some(Quiet { io: held.client.into_io(), first, since, patience });
+                }
                 Heard::Nothing => return None,
             };
             self.first = false;
@@ -256,6 +268,7 @@ impl<'a> Busy<'a> {
             match held.client.poll_fill(cx) {
                 Poll::Ready(Ok(n)) if n > 0 => {
                     if begun.is_none() && has_begun(&held.client.read) {
+                        self.renew_policy();
                         *begun = Some(if self.first { self.since } else { clock(&mut now) });
                     }
                 }
@@ -270,18 +283,30 @@ impl<'a> Busy<'a> {
         }
     }
 
+    /// How long nothing of a request may come.
+    fn patience(&self) -> Duration {
+        let timeouts = &self.policy.timeouts;
+        if self.first { timeouts.header } else { timeouts.keep_alive }
+    }
+
+    /// Takes the limits from the newest configuration. If that has the listener no longer, the last ones hold.
+    fn renew_policy(&mut self) {
+        if let Some(entry) = self.front.published.load().listener(self.listener) {
+            self.policy = entry.client;
+        }
+    }
+
     /// What follows from how long nothing has come.
     fn overdue(&mut self, held: &Held, begun: Option<Instant>) -> Option<Heard> {
         let now = Instant::now();
         match begun {
-            Some(begun) if begun + limits::HEADER_TIMEOUT <= now => {
+            Some(begun) if begun + self.policy.timeouts.header <= now => {
                 Some(Heard::Refused(Refusal::new(AnswerReason::HeaderTimeout, "the head took too long")))
             }
             Some(_) => None,
             // A lone line end, or part of one.
             None if !held.client.read.is_empty() => {
-                let patience = if self.first { limits::HEADER_TIMEOUT } else { limits::KEEP_ALIVE };
-                let is_silent = self.since + patience <= now;
+                let is_silent = self.since + self.patience() <= now;
                 self.front.stats.silent.fetch_add(u64::from(self.first && is_silent), Ordering::Relaxed);
                 (self.stop.is_set() || is_silent).then_some(Heard::Nothing)
             }
@@ -292,12 +317,12 @@ impl<'a> Busy<'a> {
     /// Judges the head at the front of the buffer and begins its exchange; `None` while it is not whole.
     fn try_begin(&mut self, held: &mut Held, now: &mut Option<Instant>) -> Result<Option<(Request, Next)>, Refusal> {
         let Held { client, exchange } = held;
-        let Some(head) = client.read_head()? else { return Ok(None) };
+        let Some(head) = client.read_head(&self.policy.limits)? else { return Ok(None) };
         let facts = judge(&head)?;
         self.since = clock(now);
         let next = exchange.begin(&head, &facts, self.since);
         let request = Request::new(&facts);
-        client.begin(request.framing, request.expects);
+        client.begin(request.framing, request.expects, self.policy.timeouts.body_idle);
         Ok(Some((request, next)))
     }
 
@@ -305,7 +330,7 @@ impl<'a> Busy<'a> {
     async fn refuse(&self, mut client: Box<Client>, refusal: Refusal) {
         self.front.stats.answers.inc(refusal.reason);
         let mut bytes = Vec::with_capacity(256);
-        refusal.answer().write_to(&mut bytes, Version::Http11, false, false);
+        refusal.answer().write_to(&mut bytes, Version::Http11, false, false, date::now());
         if client.send(&bytes).await.is_ok() {
             client.linger(LINGER).await;
         }
@@ -327,7 +352,7 @@ impl<'a> Busy<'a> {
                             express::run(client, exchange, request, attempt, self.front, alarm, stop, self.since).await
                         }
                         Lane::General => {
-                            let (back, served) = self.general(held, request).await?;
+                            let (back, served) = self.general(held, request, attempt).await?;
                             held = back;
                             served
                         }
@@ -371,7 +396,7 @@ impl<'a> Busy<'a> {
         let wanted = request.keep_alive && !answer.close && !exchange.must_close() && !self.stop.is_set();
         let stay = wanted && leftover != Leftover::Close;
         let mut bytes = Vec::with_capacity(256);
-        answer.write_to(&mut bytes, request.version, request.head_only, stay);
+        answer.write_to(&mut bytes, request.version, request.head_only, stay, date::now());
         let written = client.send(&bytes).await;
         exchange.on_end(if written.is_ok() { End::Delivered } else { End::ClientLeft }, Instant::now());
         written.ok()?;
@@ -389,15 +414,15 @@ impl<'a> Busy<'a> {
     }
 
     /// Gives the request to pingora, and says what it came to.
-    async fn general(&mut self, held: Held, request: Request) -> Option<(Held, Served)> {
+    async fn general(&mut self, held: Held, request: Request, attempt: Attempt) -> Option<(Held, Served)> {
         let Request { version, keep_alive, .. } = request;
         let Held { client, exchange } = held;
         let Pingora { desk, alarm } = self.general.get_or_insert_with(|| {
             let now = Instant::now();
-            let alarm = Box::pin(tokio::time::sleep_until(now + limits::FIRST_BYTE));
+            let alarm = Box::pin(tokio::time::sleep_until(now + LOOK));
             Pingora { desk: Arc::new(Desk::new(now, self.stop.clone())), alarm }
         });
-        let work = Work { exchange, version, keep_alive, until_close: false, outcome: None };
+        let work = Work { exchange, attempt: Some(attempt), version, keep_alive, until_close: false, outcome: None };
         desk.put_work(Box::new(work));
         let session = ServerSession::new_http1(Box::new(Guard::lend(client, desk.clone())));
         let lane = self.front.general.process_new_http(session, &self.front.never);
@@ -412,8 +437,8 @@ impl<'a> Busy<'a> {
                         let now = Instant::now();
                         match desk.head_due() {
                             Some(due) if due <= now => break (false, false),
-                            Some(due) => alarm.as_mut().reset(due),
-                            None => alarm.as_mut().reset(now + limits::FIRST_BYTE),
+                            Some(due) => alarm.as_mut().reset(due.min(now + LOOK)),
+                            None => alarm.as_mut().reset(now + LOOK),
                         }
                     }
                 }

@@ -25,11 +25,12 @@ use tokio::time::Instant;
 use super::client::Client;
 use super::connect::Wanted;
 use super::desk::{Desk, Outcome, Work};
+use super::front::DRAIN;
 use super::guard::Guard;
 use super::verdict;
 use super::wire::{self, InUse, NO_RESOURCES, OUTDATED};
 use crate::exchange::{
-    Broken, ConnectError, Exchange, Lent, Next, Refusal, Replay, ResponseEdits, check_fields, limits,
+    Attempt, Broken, ConnectError, Exchange, Lent, Next, Refusal, Replay, ResponseEdits, check_fields,
 };
 use crate::http1::{Field, HeadReader, Limits, ResponseFraming, Version, response};
 use crate::pool::Waiting;
@@ -52,8 +53,8 @@ pub struct Ctx {
     desk: Option<Arc<Desk>>,
     work: Option<Box<Work>>,
     in_use: Option<InUse>,
-    /// The next attempt must not use a kept connection.
-    fresh: bool,
+    /// The attempt to make next, or under way.
+    attempt: Option<Attempt>,
     /// This attempt must not, and its own must not be kept.
     alone: bool,
     /// The request waits for an upstream before the next attempt.
@@ -78,14 +79,14 @@ impl Ctx {
             (Next::Reroute, Some(work)) => {
                 // The client's buffer has given the head to pingora, which keeps its bytes.
                 let (mut reader, bytes) = (HeadReader::default(), head_of(session));
-                let head = reader.read(&bytes, &Limits::REQUEST).ok().flatten();
+                let head = reader.read(&bytes, &Limits::MAX).ok().flatten();
                 work.exchange.on_reroute(head, Instant::now())
             }
             (next, _) => next,
         };
         let outcome = match next {
             Next::Attempt(attempt) => {
-                self.fresh = attempt.fresh;
+                self.attempt = Some(attempt);
                 return true;
             }
             Next::Wait(waiting) => {
@@ -112,6 +113,11 @@ impl Ctx {
         Error::new(DECIDED)
     }
 
+    /// How long the upstream of the attempt may take for its response head.
+    fn first_byte(&self) -> Duration {
+        self.attempt.as_ref().map_or(Duration::ZERO, |attempt| attempt.timeouts.first_byte)
+    }
+
     fn note(&mut self, outcome: Outcome) {
         if let Some(work) = &mut self.work {
             work.outcome = Some(outcome);
@@ -135,8 +141,9 @@ impl ProxyHttp for General {
 
     fn new_ctx(&self) -> Ctx {
         let desk = DESK.try_with(Arc::clone).ok();
-        let work = desk.as_ref().and_then(|desk| desk.take_work());
-        Ctx { desk, work, in_use: None, fresh: false, alone: false, wait: None, lent: Lent::Fresh, keeps: false }
+        let mut work = desk.as_ref().and_then(|desk| desk.take_work());
+        let attempt = work.as_mut().and_then(|work| work.attempt.take());
+        Ctx { desk, work, in_use: None, attempt, alone: false, wait: None, lent: Lent::Fresh, keeps: false }
     }
 
     fn init_downstream_modules(&self, _modules: &mut HttpModules) {}
@@ -146,7 +153,7 @@ impl ProxyHttp for General {
         let client = session.as_downstream_mut();
         // The client's connection keeps its own time.
         client.set_read_timeout(None);
-        client.set_total_drain_timeout(Some(limits::HEADER_TIMEOUT));
+        client.set_total_drain_timeout(Some(DRAIN));
         if work.version == Version::Http10 {
             client.set_ignore_info_resp(true);
             // Pingora would pass a 100 on where the client asked for it; in HTTP/1.0 nobody can have.
@@ -185,15 +192,16 @@ impl ProxyHttp for General {
                 return Err(Error::new(DECIDED));
             }
         }
-        let fresh = std::mem::take(&mut ctx.fresh);
-        let (_, work) = ctx.parts()?;
-        let wanted = match fresh {
+        let is_repeatable = ctx.parts()?.1.exchange.is_repeatable();
+        let attempt = ctx.attempt.as_ref().ok_or_else(|| Error::new_str("no attempt"))?;
+        let wanted = match attempt.fresh {
             true => Wanted::Fresh,
-            false if work.exchange.is_repeatable() => Wanted::Any,
+            false if is_repeatable => Wanted::Any,
             false => Wanted::Sure,
         };
-        let upstream = work.exchange.upstream().ok_or_else(|| Error::new_str("an attempt without an upstream"))?;
-        let (peer, alone) = wire::peer(upstream, work.exchange.epoch(), wanted)?;
+        let upstream = ctx.work.as_ref().and_then(|work| work.exchange.upstream());
+        let upstream = upstream.ok_or_else(|| Error::new_str("an attempt without an upstream"))?;
+        let (peer, alone) = wire::peer(upstream, attempt, wanted)?;
         ctx.alone = alone;
         Ok(Box::new(peer))
     }
@@ -209,7 +217,7 @@ impl ProxyHttp for General {
     ) -> Result<()> {
         ctx.lent = if reused { Lent::Kept } else { Lent::Fresh };
         if let Some(wire) = digest.and_then(wire::wire_of) {
-            ctx.in_use = wire.begin();
+            ctx.in_use = ctx.attempt.as_ref().and_then(|attempt| wire.begin(attempt.connections));
             match &mut ctx.in_use {
                 Some(in_use) if ctx.alone => in_use.last(),
                 Some(_) => {}
@@ -263,11 +271,11 @@ impl ProxyHttp for General {
         if ctx.lent == Lent::Kept && ctx.in_use.as_ref().is_some_and(InUse::is_dirty) {
             ctx.lent = Lent::Dirty;
         }
-        let (lent, now) = (ctx.lent, Instant::now());
+        let (lent, now, first_byte) = (ctx.lent, Instant::now(), ctx.first_byte());
         let (desk, work) = ctx.parts()?;
         match work.exchange.on_connected(lent, now) {
             None => {
-                desk.asked(now);
+                desk.asked(now + first_byte);
                 Ok(())
             }
             Some(next) => {
@@ -286,9 +294,10 @@ impl ProxyHttp for General {
         _end: bool,
         ctx: &mut Ctx,
     ) -> Result<()> {
+        let first_byte = ctx.first_byte();
         let (desk, _) = ctx.parts()?;
         if body.is_some() && desk.is_owed() {
-            desk.asked(Instant::now());
+            desk.asked(Instant::now() + first_byte);
         }
         Ok(())
     }
@@ -319,6 +328,9 @@ impl ProxyHttp for General {
         work.until_close = work.version == Version::Http10 && until_end;
         if let (200.., ResponseFraming::None, Some(in_use)) = (status, framing, &ctx.in_use) {
             in_use.bodiless();
+        }
+        if let (200.., false, Some(in_use)) = (status, edits.keeps_upstream(), &mut ctx.in_use) {
+            in_use.last();
         }
         edit(response, &edits)
     }
@@ -366,7 +378,10 @@ impl ProxyHttp for General {
         }
         let fault = client_fault(session, &error);
         let (lent, in_use) = (ctx.lent, ctx.in_use.take());
-        let replay = if session.as_ref().retry_buffer_truncated() { Replay::Gone } else { Replay::Whole };
+        let replay_bytes = ctx.attempt.as_ref().map_or(0, |attempt| attempt.replay_bytes as u64);
+        let is_long = client_of(session).is_some_and(|client| client.body_read() > replay_bytes);
+        let is_whole = !is_long && !session.as_ref().retry_buffer_truncated();
+        let replay = if is_whole { Replay::Whole } else { Replay::Gone };
         let next = match (error.esource(), ctx.parts()) {
             (_, Err(_)) => Next::Abort,
             (ErrorSource::Downstream, Ok((_, work))) => match fault {
@@ -437,7 +452,8 @@ fn on_response(exchange: &mut Exchange, response: &ResponseHeader, now: Instant)
     if let Err(fault) = size.and_then(|_| check_fields(fields.iter().copied())) {
         return exchange.on_broken(Broken::BadResponse(fault), Replay::Gone, now);
     }
-    exchange.on_response(response.status.as_u16(), fields.iter().copied(), now)
+    let version = if response.version == http::Version::HTTP_10 { Version::Http10 } else { Version::Http11 };
+    exchange.on_response(version, response.status.as_u16(), fields.iter().copied(), now)
 }
 
 /// Whether the connection of this answer may be used again, by what the upstream says (RFC 9112, section 9.3).

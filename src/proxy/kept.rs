@@ -20,8 +20,9 @@ use tokio::time::Instant;
 use super::conduct::{Conduct, Heard, listen};
 use super::connect::{UpstreamIo, Wanted, dial};
 use super::front::InFlight;
-use crate::exchange::{ConnectError, limits};
+use crate::exchange::{Attempt, ConnectError};
 use crate::http1::ResponseReader;
+use crate::model::policy::UpstreamConnections;
 use crate::pool::sharded::Sharded;
 use crate::pool::{Connection, Upstream};
 
@@ -84,7 +85,8 @@ pub(super) struct Link {
     bodiless: bool,
     /// It has served a request.
     used: bool,
-    idle_since: Instant,
+    /// Until when it may be used again.
+    idle_until: Instant,
     open: Open,
 }
 
@@ -115,15 +117,18 @@ impl Drop for Open {
 pub(super) struct Links {
     open: AtomicUsize,
     idle_max: usize,
-    /// The most idle connections of one worker to one upstream.
-    idle_max_each: usize,
+    workers: usize,
 }
 
 impl Links {
     /// No connection yet; at most `idle_max` are kept between requests, by so many workers.
     pub(super) fn new(idle_max: usize, workers: usize) -> Links {
-        let idle_max_each = limits::UPSTREAM_IDLE_MAX.div_ceil(workers.max(1));
-        Links { open: AtomicUsize::new(0), idle_max, idle_max_each }
+        Links { open: AtomicUsize::new(0), idle_max, workers: workers.max(1) }
+    }
+
+    /// What each worker may keep of so many.
+    fn share(&self, all: usize) -> usize {
+        all.div_ceil(self.workers)
     }
 
     /// Whether one more may be kept while so many requests are under way, each of which may use one.
@@ -146,27 +151,29 @@ impl Kept {
             Wanted::Sure | Wanted::Any => {}
         }
         let mut idle = self.idle.mine().lock();
-        match idle.pop() {
-            Some(link) if link.epoch == epoch && !link.is_old(now) => Some(link),
-            // Those before it are older still.
-            Some(link) => {
-                let rest = std::mem::take(&mut *idle);
-                drop(idle);
-                drop((link, rest));
-                None
+        // Closing a socket takes longer than the lock may be held.
+        let mut unusable = Vec::new();
+        let found = loop {
+            match idle.pop() {
+                Some(link) if link.epoch == epoch && !link.is_old(now) => break Some(link),
+                Some(link) => unusable.push(link),
+                None => break None,
             }
-            None => None,
-        }
+        };
+        drop(idle);
+        drop(unusable);
+        found
     }
 
     /// A new connection. Gives up when the epoch ends. Cancel-safe.
     pub(super) async fn dial(
         &self,
         upstream: &Upstream,
-        epoch: u64,
+        attempt: &Attempt,
         links: &Arc<Links>,
     ) -> Result<Box<Link>, ConnectError> {
-        let io = dial(upstream, epoch, limits::CONNECT).await?;
+        let epoch = attempt.epoch;
+        let io = dial(upstream, epoch, attempt.timeouts.connect).await?;
         Ok(Box::new(Link {
             io,
             read: BytesMut::new(),
@@ -175,7 +182,7 @@ impl Kept {
             epoch,
             bodiless: false,
             used: false,
-            idle_since: Instant::now(),
+            idle_until: Instant::now(),
             open: Open::new(&self.open, links),
         }))
     }
@@ -209,13 +216,14 @@ impl Kept {
         upstream: &Upstream,
         mut link: Box<Link>,
         bodiless: bool,
+        limits: UpstreamConnections,
         in_flight: &InFlight,
         now: Instant,
     ) {
         if !link.read.is_empty() {
             return self.on_unasked(upstream, bodiless, now);
         }
-        (link.used, link.bodiless, link.idle_since) = (true, bodiless, now);
+        (link.used, link.bodiless, link.idle_until) = (true, bodiless, now + limits.idle_timeout);
         if self.conduct.is_suspect(bodiless, now) || !link.open.links.has_room(in_flight) {
             return;
         }
@@ -228,7 +236,8 @@ impl Kept {
         if link.epoch != upstream.connections.epoch() {
             return;
         }
-        let most = link.open.links.idle_max_each.saturating_sub(self.conduct.idle.load(Ordering::Relaxed));
+        let most = link.open.links.share(limits.idle_per_upstream);
+        let most = most.saturating_sub(self.conduct.idle.load(Ordering::Relaxed));
         if idle.len() >= most {
             return;
         }
@@ -249,8 +258,8 @@ impl Kept {
 
 /// Those that are too old.
 fn prune(idle: &mut Vec<Box<Link>>, now: Instant) -> Vec<Box<Link>> {
-    let young = idle.iter().position(|link| !link.is_old(now)).unwrap_or(idle.len());
-    idle.drain(..young).collect()
+    // An upstream may say how long it keeps each of them, so that the first is not always the oldest.
+    idle.extract_if(.., |link| link.is_old(now)).collect()
 }
 
 /// Drops connections that are too old, until none is idle.
@@ -298,7 +307,7 @@ impl Link {
     }
 
     fn is_old(&self, now: Instant) -> bool {
-        now.saturating_duration_since(self.idle_since) >= limits::UPSTREAM_KEEP_ALIVE
+        now >= self.idle_until
     }
 
     /// Reads into the buffer; 0 at the end. `large`: much more is to come.

@@ -18,18 +18,17 @@ use tokio::time::Instant;
 
 use super::client::Client;
 use super::connect::{UpstreamIo, dial};
+use super::date;
 use super::ended::Ended;
 use super::front::Held;
-use crate::exchange::{Attempt, Broken, End, Exchange, Lent, Next, Replay, ResponseEdits, limits};
+use crate::exchange::{Attempt, Broken, End, Exchange, Lent, Next, Replay, ResponseEdits};
 use crate::http1::body::{put_chunk, put_last_chunk};
 use crate::http1::{Body, Fault, ResponseFraming, ResponseHead, ResponseReader, Step as Chunk, Version};
+use crate::model::policy::UpstreamTimeouts;
 use crate::pool::Waiting;
 
 /// Bytes under way in one direction of a tunnel.
 const DIRECTION_BYTES: usize = 16 * 1024;
-
-/// What a tunnel may do without a byte: while both sides are there, and once one has ended.
-const TUNNEL_LIMITS: (Duration, Duration) = (limits::TUNNEL_IDLE, limits::TUNNEL_HALF_IDLE);
 
 /// For how long a closing connection takes what the client was still sending.
 const LINGER: Duration = Duration::from_secs(2);
@@ -71,7 +70,7 @@ pub(super) async fn run(held: Held, first: Attempt, version: Version) {
             Next::Answer(answer) => {
                 let mut bytes = Vec::with_capacity(256);
                 // Early data may stand where the next head would: the connection cannot go on.
-                answer.write_to(&mut bytes, version, false, false);
+                answer.write_to(&mut bytes, version, false, false, date::now());
                 let sent = upgrade.send(&bytes).await;
                 sent.map_or_else(|step| step, |()| Step::Ended(End::Delivered))
             }
@@ -100,7 +99,7 @@ impl Upgrade {
         let Some(upstream) = self.exchange.upstream() else { return Step::Ended(End::Aborted) };
         let dialled = tokio::select! {
             biased;
-            dialled = dial(upstream, attempt.epoch, limits::CONNECT) => dialled,
+            dialled = dial(upstream, attempt.epoch, attempt.timeouts.connect) => dialled,
             () = self.client.left() => return Step::Ended(End::ClientLeft),
         };
         let upstream = match dialled {
@@ -110,11 +109,15 @@ impl Upgrade {
         if let Some(next) = self.exchange.on_connected(Lent::Fresh, Instant::now()) {
             return Step::Next(next);
         }
-        let answered = match self.ask(upstream).await {
+        let timeouts = &attempt.timeouts;
+        let answered = match self.ask(upstream, timeouts).await {
             Ok(answered) => answered,
             Err(step) => return step,
         };
-        if answered.switched { self.tunnel(answered).await } else { self.relay_answer(answered).await }
+        match answered.switched {
+            true => self.tunnel(answered, timeouts).await,
+            false => self.relay_answer(answered, timeouts).await,
+        }
     }
 
     /// Waits for an upstream.
@@ -127,21 +130,21 @@ impl Upgrade {
     }
 
     /// Sends the head and reads heads until the final one, which is passed on with the interim ones before it.
-    async fn ask(&mut self, mut upstream: UpstreamIo) -> Result<Answered, Step> {
+    async fn ask(&mut self, mut upstream: UpstreamIo, timeouts: &UpstreamTimeouts) -> Result<Answered, Step> {
         let request = self.request_head();
-        let sent = tokio::time::timeout(limits::UPSTREAM_IDLE, upstream.write_all(&request)).await;
+        let sent = tokio::time::timeout(timeouts.idle, upstream.write_all(&request)).await;
         match sent {
             Ok(Ok(())) => {}
             Ok(Err(_)) => return Err(self.broken(Broken::Closed)),
             Err(_) => return Err(self.broken(Broken::TimedOut)),
         }
-        let deadline = Instant::now() + limits::FIRST_BYTE;
+        let deadline = Instant::now() + timeouts.first_byte;
         let mut buf = BytesMut::with_capacity(4 * 1024);
         let mut reader = ResponseReader::default();
         loop {
             reader.reset();
             let head = self.next_head(&mut upstream, &mut reader, &mut buf, deadline).await?;
-            let next = self.exchange.on_response(head.status, head.fields(), Instant::now());
+            let next = self.exchange.on_response(head.version, head.status, head.fields(), Instant::now());
             let Next::Forward(edits, framing) = next else { return Err(Step::Next(next)) };
             let (status, len) = (head.status, head.len);
             self.forward_head(&edits, &head).await?;
@@ -186,7 +189,7 @@ impl Upgrade {
             return Ok(());
         }
         let mut out = Vec::with_capacity(head.len + 64);
-        edits.write_to(head, Version::Http11, true, &mut out);
+        edits.write_to(head, Version::Http11, true, date::now(), &mut out);
         self.send(&out).await
     }
 
@@ -207,7 +210,7 @@ impl Upgrade {
     }
 
     /// Passes on the body of an answer that is no 101.
-    async fn relay_answer(&mut self, answered: Answered) -> Step {
+    async fn relay_answer(&mut self, answered: Answered, timeouts: &UpstreamTimeouts) -> Step {
         let Answered { mut upstream, rest: mut buf, framing, in_chunks, .. } = answered;
         let mut body = Body::response(framing);
         loop {
@@ -226,7 +229,7 @@ impl Upgrade {
             buf.reserve(DIRECTION_BYTES);
             let read = tokio::select! {
                 biased;
-                read = tokio::time::timeout(limits::UPSTREAM_IDLE, upstream.read_buf(&mut buf)) => read,
+                read = tokio::time::timeout(timeouts.idle, upstream.read_buf(&mut buf)) => read,
                 () = self.client.left() => return Step::Ended(End::ClientLeft),
             };
             match read {
@@ -245,11 +248,12 @@ impl Upgrade {
     }
 
     /// Relays bytes both ways. What both sides sent early goes first.
-    async fn tunnel(&mut self, answered: Answered) -> Step {
+    async fn tunnel(&mut self, answered: Answered, timeouts: &UpstreamTimeouts) -> Step {
         let Answered { upstream, rest, .. } = answered;
         self.client.skip_head();
         let early = std::mem::take(&mut self.client.read);
-        let (Ok(()) | Err(_)) = relay(self.client.io_mut(), upstream, early, rest, TUNNEL_LIMITS).await;
+        let limits = (timeouts.tunnel_idle, timeouts.tunnel_half_idle);
+        let (Ok(()) | Err(_)) = relay(self.client.io_mut(), upstream, early, rest, limits).await;
         Step::Ended(End::Delivered)
     }
 }

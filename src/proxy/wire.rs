@@ -7,6 +7,7 @@
 use std::os::fd::{AsRawFd, RawFd};
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Weak};
+use std::time::Duration;
 
 use async_trait::async_trait;
 use nix::sys::socket::Shutdown;
@@ -24,8 +25,9 @@ use tokio::time::Instant;
 use super::conduct::{Conduct, Heard, listen};
 use super::connect::{UpstreamIo, Wanted, dial};
 use super::kept::DataPath;
-use crate::exchange::{ConnectError, limits};
+use crate::exchange::{Attempt, ConnectError};
 use crate::model::Address;
+use crate::model::policy::UpstreamConnections;
 use crate::pool::{Connection, Upstream};
 
 /// Pingora's error type for our own lack of descriptors, ports or memory.
@@ -35,16 +37,22 @@ pub(super) const OUTDATED: ErrorType = ErrorType::Custom("outdated");
 
 /// The peer for pingora, and whether its connection serves this request alone. Connections of another epoch are never found
 /// under its key.
-pub fn peer(upstream: &Arc<Upstream>, epoch: u64, wanted: Wanted) -> Result<(HttpPeer, bool)> {
+pub fn peer(upstream: &Arc<Upstream>, attempt: &Attempt, wanted: Wanted) -> Result<(HttpPeer, bool)> {
+    let Attempt { epoch, timeouts, connections, .. } = attempt;
     let data_path = DataPath::of(upstream);
     let template = match data_path.peer.get() {
         Some(template) => template,
         None => {
-            let made = template(upstream, data_path.conduct.clone())?;
+            let made = template(upstream)?;
             data_path.peer.get_or_init(|| Box::new(made))
         }
     };
     let mut peer = HttpPeer::clone(template);
+    peer.options.read_timeout = Some(timeouts.idle);
+    peer.options.write_timeout = Some(timeouts.idle);
+    peer.options.idle_timeout = Some(connections.idle_timeout);
+    let (weak, conduct) = (Arc::downgrade(upstream), data_path.conduct.clone());
+    peer.options.custom_l4 = Some(Arc::new(Dialer { upstream: weak, conduct, limit: timeouts.connect }));
     let alone = match wanted {
         Wanted::Any => false,
         Wanted::Sure => data_path.conduct.closes_early(Instant::now()),
@@ -56,8 +64,8 @@ pub fn peer(upstream: &Arc<Upstream>, epoch: u64, wanted: Wanted) -> Result<(Htt
     Ok((peer, alone))
 }
 
-/// What all peers of an upstream have in conduct.
-fn template(upstream: &Arc<Upstream>, conduct: Arc<Conduct>) -> Result<HttpPeer> {
+/// What all peers of an upstream have in common.
+fn template(upstream: &Upstream) -> Result<HttpPeer> {
     let mut peer = match &upstream.address {
         Address::Inet(inet) => HttpPeer::new(*inet, false, String::new()),
         Address::Unix(path) => {
@@ -66,12 +74,7 @@ fn template(upstream: &Arc<Upstream>, conduct: Arc<Conduct>) -> Result<HttpPeer>
         }
         Address::Name { .. } => return Err(Error::new_str("a name that is not resolved")),
     };
-    let mut options = PeerOptions::new();
-    options.read_timeout = Some(limits::UPSTREAM_IDLE);
-    options.write_timeout = Some(limits::UPSTREAM_IDLE);
-    options.idle_timeout = Some(limits::UPSTREAM_KEEP_ALIVE);
-    options.custom_l4 = Some(Arc::new(Dialer { upstream: Arc::downgrade(upstream), conduct }));
-    peer.options = options;
+    peer.options = PeerOptions::new();
     Ok(peer)
 }
 
@@ -80,6 +83,7 @@ fn template(upstream: &Arc<Upstream>, conduct: Arc<Conduct>) -> Result<HttpPeer>
 struct Dialer {
     upstream: Weak<Upstream>,
     conduct: Arc<Conduct>,
+    limit: Duration,
 }
 
 #[async_trait]
@@ -88,7 +92,7 @@ impl Connect for Dialer {
         let upstream = self.upstream.upgrade().ok_or_else(|| Error::new_str("an upstream that is gone"))?;
         // As it was before dialling: what changed meanwhile makes the connection too old to be kept.
         let epoch = upstream.connections.epoch();
-        let io = dial(&upstream, epoch, limits::CONNECT).await.map_err(|why| {
+        let io = dial(&upstream, epoch, self.limit).await.map_err(|why| {
             Error::new(match why {
                 ConnectError::Resources => NO_RESOURCES,
                 ConnectError::TimedOut => ErrorType::ConnectTimedout,
@@ -146,6 +150,8 @@ struct WireState {
     bodiless: bool,
     /// Pingora has closed it while it was in use, and the upstream had not.
     given_up: bool,
+    /// Until when it may be used again; `None` before its first request has ended.
+    idle_until: Option<Instant>,
 }
 
 impl WireState {
@@ -161,15 +167,24 @@ impl WireState {
 impl Wire {
     fn register(upstream: &Arc<Upstream>, fd: RawFd, epoch: u64, conduct: Arc<Conduct>) -> Arc<Wire> {
         conduct.idle.fetch_add(1, Ordering::Relaxed);
-        let state = WireState { fd: Some(fd), key: 0, users: 0, shut: false, bodiless: false, given_up: false };
+        let state = WireState {
+            fd: Some(fd),
+            key: 0,
+            users: 0,
+            shut: false,
+            bodiless: false,
+            given_up: false,
+            idle_until: None,
+        };
         let wire = Arc::new(Wire { upstream: Arc::downgrade(upstream), epoch, conduct, state: Mutex::new(state) });
         let key = upstream.connections.insert(wire.clone());
         wire.state.lock().key = key;
         wire
     }
 
-    /// A request begins to use it; `None`: it was shut down, and nothing has been sent on it.
-    pub fn begin(self: &Arc<Wire>) -> Option<InUse> {
+    /// A request begins to use it; `None`: it was shut down, and nothing has been sent on it. After the request it is kept
+    /// only as these limits say.
+    pub fn begin(self: &Arc<Wire>, limits: UpstreamConnections) -> Option<InUse> {
         let mut state = self.state.lock();
         if state.shut {
             return None;
@@ -179,10 +194,10 @@ impl Wire {
         }
         state.users += 1;
         drop(state);
-        Some(InUse { wire: self.clone(), last: false })
+        Some(InUse { wire: self.clone(), limits, last: false })
     }
 
-    fn end(&self, last: bool) {
+    fn end(&self, last: bool, limits: UpstreamConnections) {
         let mut state = self.state.lock();
         state.users -= 1;
         if state.users > 0 || state.fd.is_none() {
@@ -192,7 +207,9 @@ impl Wire {
         let epoch = self.upstream.upgrade().map(|upstream| upstream.connections.epoch());
         let now = Instant::now();
         let dirty = if state.bodiless { self.is_dirty(&state) } else { self.conduct.is_suspect(false, now) };
-        if last || epoch != Some(self.epoch) || idle > limits::UPSTREAM_IDLE_MAX || dirty {
+        state.idle_until = Some(now + limits.idle_timeout);
+        let kept = idle <= limits.idle_per_upstream && !limits.idle_timeout.is_zero();
+        if last || epoch != Some(self.epoch) || !kept || dirty {
             state.shut();
         }
     }
@@ -213,7 +230,8 @@ impl Wire {
             }
             Heard::End => self.conduct.on_closed(now),
         }
-        heard != Heard::Nothing || self.conduct.is_suspect(state.bodiless, now)
+        let is_old = state.idle_until.is_some_and(|until| until <= now);
+        heard != Heard::Nothing || is_old || self.conduct.is_suspect(state.bodiless, now)
     }
 }
 
@@ -230,6 +248,7 @@ impl Connection for Wire {
 #[derive(Debug)]
 pub struct InUse {
     wire: Arc<Wire>,
+    limits: UpstreamConnections,
     last: bool,
 }
 
@@ -266,7 +285,7 @@ impl InUse {
 
 impl Drop for InUse {
     fn drop(&mut self) {
-        self.wire.end(self.last);
+        self.wire.end(self.last, self.limits);
     }
 }
 
@@ -310,7 +329,23 @@ mod tests {
     use super::super::conduct::UNRULY;
     use super::*;
     use crate::model::Name;
+    use crate::model::policy::TrafficPolicy;
     use crate::pool::{Hints, UpstreamId};
+
+    const LIMITS: UpstreamConnections =
+        UpstreamConnections { idle_per_upstream: 128, idle_timeout: Duration::from_secs(300) };
+
+    fn a_peer(upstream: &Arc<Upstream>, epoch: u64, wanted: Wanted) -> (HttpPeer, bool) {
+        let traffic = TrafficPolicy::default();
+        let attempt = Attempt {
+            epoch,
+            fresh: wanted == Wanted::Fresh,
+            timeouts: traffic.timeouts,
+            connections: traffic.connections,
+            replay_bytes: 0,
+        };
+        peer(upstream, &attempt, wanted).unwrap()
+    }
 
     /// A wire over a real socket, its other end, and its upstream.
     fn wire(conduct: &Arc<Conduct>) -> (Arc<Wire>, [StdUnixStream; 2], Arc<Upstream>) {
@@ -337,20 +372,20 @@ mod tests {
     fn a_new_epoch_closes_what_is_idle_at_once_and_what_is_in_use_at_its_end() {
         let conduct = Arc::default();
         let (wire, [_near, mut far], upstream) = wire(&conduct);
-        let in_use = wire.begin().expect("it is open");
+        let in_use = wire.begin(LIMITS).expect("it is open");
         lose(&upstream);
         assert!(is_open(&mut far), "it is in use");
         drop(in_use);
         assert!(!is_open(&mut far));
-        assert!(wire.begin().is_none(), "nobody may use it again");
+        assert!(wire.begin(LIMITS).is_none(), "nobody may use it again");
     }
 
     #[test]
     fn two_uses_that_overlap_for_a_moment_are_one_idle_connection_less() {
         let conduct = Arc::default();
         let (wire, [_near, mut far], upstream) = wire(&conduct);
-        let first = wire.begin().unwrap();
-        let second = wire.begin().unwrap();
+        let first = wire.begin(LIMITS).unwrap();
+        let second = wire.begin(LIMITS).unwrap();
         assert_eq!(conduct.idle.load(Ordering::Relaxed), 0);
         drop(first);
         lose(&upstream);
@@ -367,7 +402,7 @@ mod tests {
     fn a_descriptor_is_not_touched_after_its_connection_was_forgotten() {
         let conduct = Arc::default();
         let (wire, [_near, mut far], upstream) = wire(&conduct);
-        let in_use = wire.begin().unwrap();
+        let in_use = wire.begin(LIMITS).unwrap();
         Ending(wire.clone()).on_disconnected();
         lose(&upstream);
         wire.close_if_idle();
@@ -379,13 +414,13 @@ mod tests {
     #[test]
     fn only_so_many_idle_connections_are_kept_and_none_of_a_fresh_attempt() {
         let conduct: Arc<Conduct> = Arc::default();
-        conduct.idle.store(limits::UPSTREAM_IDLE_MAX, Ordering::Relaxed);
+        conduct.idle.store(LIMITS.idle_per_upstream, Ordering::Relaxed);
         let (wire, [_near, mut far], _upstream) = wire(&conduct);
-        drop(wire.begin());
+        drop(wire.begin(LIMITS));
         assert!(!is_open(&mut far), "one too many");
         let conduct = Arc::default();
         let (wire, [_near, mut far], _upstream) = self::wire(&conduct);
-        let mut in_use = wire.begin().unwrap();
+        let mut in_use = wire.begin(LIMITS).unwrap();
         in_use.last();
         drop(in_use);
         assert!(!is_open(&mut far));
@@ -396,7 +431,7 @@ mod tests {
         let (_, _, one) = wire(&Arc::default());
         let key = |upstream: &Arc<Upstream>, fresh| {
             let wanted = if fresh { Wanted::Fresh } else { Wanted::Any };
-            peer(upstream, upstream.connections.epoch(), wanted).unwrap().0.group_key
+            a_peer(upstream, upstream.connections.epoch(), wanted).0.group_key
         };
         assert_eq!(key(&one, false), key(&one, false));
         assert_ne!(key(&one, true), key(&one, true));
@@ -416,8 +451,8 @@ mod tests {
         for closed in [false, true] {
             let conduct = Arc::default();
             let (wire, [_near, mut far], _upstream) = wire(&conduct);
-            drop(wire.begin());
-            let in_use = wire.begin().unwrap();
+            drop(wire.begin(LIMITS));
+            let in_use = wire.begin(LIMITS).unwrap();
             assert!(!in_use.is_dirty());
             if closed {
                 far.shutdown(std::net::Shutdown::Write).unwrap();
@@ -427,7 +462,7 @@ mod tests {
             assert!(in_use.is_dirty(), "closed: {closed}");
         }
         let (wire, _ends, _upstream) = wire(&Arc::default());
-        let in_use = wire.begin().unwrap();
+        let in_use = wire.begin(LIMITS).unwrap();
         wire.state.lock().shut();
         assert!(in_use.is_dirty(), "we have closed it ourselves");
     }
@@ -437,22 +472,22 @@ mod tests {
         let conduct = Arc::default();
         for (late, last_word, kept) in [("", false, true), ("408", true, true), ("second", false, false)] {
             let (wire, [_near, mut far], _upstream) = wire(&conduct);
-            drop(wire.begin());
+            drop(wire.begin(LIMITS));
             far.write_all(late.as_bytes()).unwrap();
             if last_word {
                 far.shutdown(std::net::Shutdown::Write).unwrap();
             }
-            let in_use = wire.begin().unwrap();
+            let in_use = wire.begin(LIMITS).unwrap();
             assert_eq!(in_use.is_dirty(), !late.is_empty(), "{late:?}");
             let (other, _ends, _upstream) = self::wire(&conduct);
-            assert_eq!(!other.begin().unwrap().is_dirty(), kept, "{late:?}");
+            assert_eq!(!other.begin(LIMITS).unwrap().is_dirty(), kept, "{late:?}");
         }
         let (other, [_near, mut far], _upstream) = wire(&conduct);
-        drop(other.begin());
+        drop(other.begin(LIMITS));
         assert!(!is_open(&mut far), "none is kept");
         tokio::time::advance(UNRULY).await;
         let (other, [_near, mut far], _upstream) = wire(&conduct);
-        drop(other.begin());
+        drop(other.begin(LIMITS));
         assert!(is_open(&mut far));
         // What pingora finds is noticed too.
         far.write_all(b"second").unwrap();
@@ -463,12 +498,12 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn who_closes_kept_connections_gets_what_cannot_be_sent_twice_on_new_ones_for_a_minute() {
         let (_, _, upstream) = wire(&Arc::default());
-        let alone = |wanted| peer(&upstream, 0, wanted).unwrap().1;
+        let alone = |wanted| a_peer(&upstream, 0, wanted).1;
         assert_eq!([Wanted::Any, Wanted::Sure, Wanted::Fresh].map(alone), [false, false, true]);
         let data_path = DataPath::of(&upstream);
         for found_by_us in [true, false] {
             let (wire, [_near, far], _upstream) = wire(&data_path.conduct);
-            let in_use = wire.begin().unwrap();
+            let in_use = wire.begin(LIMITS).unwrap();
             drop(far);
             if found_by_us {
                 assert!(in_use.is_dirty());
@@ -483,7 +518,7 @@ mod tests {
         // What we have closed ourselves says nothing about it.
         let (wire, _ends, _upstream) = wire(&data_path.conduct);
         wire.state.lock().shut();
-        assert!(wire.begin().is_none());
+        assert!(wire.begin(LIMITS).is_none());
         Ending(wire).on_disconnected();
         assert!(!alone(Wanted::Sure));
     }
@@ -493,7 +528,7 @@ mod tests {
         let conduct = Arc::default();
         let use_for = |bodiless: bool, late: &str| {
             let (wire, [_near, mut far], _upstream) = wire(&conduct);
-            let in_use = wire.begin().unwrap();
+            let in_use = wire.begin(LIMITS).unwrap();
             if bodiless {
                 in_use.bodiless();
             }

@@ -14,6 +14,7 @@ use nix::sys::signal::Signal;
 use roundsman::model::HealthState;
 use tokio::time::Instant;
 
+use crate::lanes::each::in_each_lane;
 use crate::load::{Load, Plan, failures};
 use crate::origin::{Origin, Reply, refusing_address};
 use crate::program::{Program, STEADY, fetch, pool};
@@ -77,7 +78,7 @@ fn arrivals(origins: &[&Origin]) -> HashMap<String, u64> {
     all
 }
 
-#[tokio::test(flavor = "multi_thread")]
+in_each_lane!(a_killed_upstream_fails_no_get_and_gets_no_request_once_unhealthy, flavor = "multi_thread");
 async fn a_killed_upstream_fails_no_get_and_gets_no_request_once_unhealthy() {
     let (a, b, c) = (Origin::plain("a").await, Origin::plain("b").await, Origin::plain("c").await);
     let program = Program::start_ready(&pool("api", &[&a.text(), &b.text(), &c.text()], STEADY)).await;
@@ -103,7 +104,7 @@ async fn a_killed_upstream_fails_no_get_and_gets_no_request_once_unhealthy() {
     program.assert_no_panic();
 }
 
-#[tokio::test(flavor = "multi_thread")]
+in_each_lane!(a_killed_upstream_fails_only_posts_in_flight_and_none_is_sent_twice, flavor = "multi_thread");
 async fn a_killed_upstream_fails_only_posts_in_flight_and_none_is_sent_twice() {
     let origins = [Origin::plain("a").await, Origin::plain("b").await, Origin::plain("c").await];
     let [a, b, c] = &origins;
@@ -139,7 +140,7 @@ async fn a_killed_upstream_fails_only_posts_in_flight_and_none_is_sent_twice() {
     program.assert_no_panic();
 }
 
-#[tokio::test(flavor = "multi_thread")]
+in_each_lane!(a_graceful_stop_of_an_upstream_with_kept_connections_fails_no_get, flavor = "multi_thread");
 async fn a_graceful_stop_of_an_upstream_with_kept_connections_fails_no_get() {
     let (a, b) = (Origin::plain("a").await, Origin::plain("b").await);
     let program = Program::start_ready(&pool("api", &[&a.text(), &b.text()], STEADY)).await;
@@ -161,8 +162,8 @@ async fn a_graceful_stop_of_an_upstream_with_kept_connections_fails_no_get() {
     program.assert_no_panic();
 }
 
+in_each_lane!(a_stopped_process_fails_by_timeout_and_returns_after_its_passes, flavor = "multi_thread");
 /// The frozen process is a second roundsman in front of an origin: a real server that can be stopped with a signal.
-#[tokio::test(flavor = "multi_thread")]
 async fn a_stopped_process_fails_by_timeout_and_returns_after_its_passes() {
     let (backend_origin, other) = (Origin::plain("backend").await, Origin::plain("other").await);
     let backend = Program::start_ready(&pool("api", &[&backend_origin.text()], STEADY)).await;
@@ -193,7 +194,7 @@ async fn a_stopped_process_fails_by_timeout_and_returns_after_its_passes() {
     program.assert_no_panic();
 }
 
-#[tokio::test(flavor = "multi_thread")]
+in_each_lane!(with_all_upstreams_down_requests_get_503_at_once_without_a_connection_attempt, flavor = "multi_thread");
 async fn with_all_upstreams_down_requests_get_503_at_once_without_a_connection_attempt() {
     let twins = [Twin::start("a").await, Twin::start("b").await];
     let program = Program::start_ready(&pool_of("api", &[twins[0].entry(), twins[1].entry()], STEADY)).await;
@@ -251,7 +252,7 @@ fn ask(client: &mut std::net::TcpStream) -> (u16, String) {
     (text[9..12].parse().expect("a status"), text)
 }
 
-#[tokio::test(flavor = "multi_thread")]
+in_each_lane!(a_failed_request_brings_the_next_probe_forward_and_changes_no_verdict, flavor = "multi_thread");
 async fn a_failed_request_brings_the_next_probe_forward_and_changes_no_verdict() {
     let slow = STEADY.replace("interval = \"500ms\"\ntimeout", "interval = \"300s\"\ntimeout");
     assert!(slow.contains("300s"), "{slow}");
@@ -291,7 +292,7 @@ async fn a_failed_request_brings_the_next_probe_forward_and_changes_no_verdict()
     program.assert_no_panic();
 }
 
-#[tokio::test(flavor = "multi_thread")]
+in_each_lane!(an_unhealthy_verdict_closes_idle_connections_and_lets_requests_in_flight_finish, flavor = "multi_thread");
 async fn an_unhealthy_verdict_closes_idle_connections_and_lets_requests_in_flight_finish() {
     let (sick, well) = (Twin::start("sick").await, Twin::start("well").await);
     sick.traffic.set("/slow", Reply::status(200).delay(Duration::from_secs(3)));
@@ -331,8 +332,8 @@ async fn an_unhealthy_verdict_closes_idle_connections_and_lets_requests_in_fligh
     panic!("connections to the sick upstream did not close before those to the healthy one:\n{}", program.log());
 }
 
+in_each_lane!(flapping_verdicts_fail_no_request, flavor = "multi_thread");
 /// A verdict closes idle connections, but never one that a request has just taken: that would fail a POST.
-#[tokio::test(flavor = "multi_thread")]
 async fn flapping_verdicts_fail_no_request() {
     let twins = [Twin::start("a").await, Twin::start("b").await, Twin::start("c").await];
     let nervous = STEADY.replace("_threshold = 2", "_threshold = 1").replace("500ms", "200ms");

@@ -8,6 +8,8 @@ mod connections;
 mod framing;
 mod kept;
 mod leaving;
+mod policies;
 mod retries;
+#[allow(dead_code, reason = "a vocabulary for every test; not every word is in use at every time")]
 pub mod rig;
 pub mod upgrades;

@@ -11,6 +11,7 @@ use tokio::net::TcpStream;
 
 use crate::http::rig::{Client, get, post};
 use crate::http::upgrades::UPGRADE;
+use crate::lanes::each::in_each_lane;
 use crate::origin::{Act, Origin, Reply};
 use crate::program::{Program, fetch};
 use crate::support::{assert_eventually, assert_read};
@@ -148,27 +149,27 @@ async fn lost_while_it_is_dialled(loss: Loss) {
     }
 }
 
-#[tokio::test(flavor = "multi_thread")]
+in_each_lane!(an_upstream_that_becomes_unhealthy_while_it_is_dialled_gets_nothing, flavor = "multi_thread");
 async fn an_upstream_that_becomes_unhealthy_while_it_is_dialled_gets_nothing() {
     lost_while_it_is_dialled(Loss::Unhealthy).await;
 }
 
-#[tokio::test(flavor = "multi_thread")]
+in_each_lane!(an_upstream_that_is_disabled_while_it_is_dialled_gets_nothing, flavor = "multi_thread");
 async fn an_upstream_that_is_disabled_while_it_is_dialled_gets_nothing() {
     lost_while_it_is_dialled(Loss::Disabled).await;
 }
 
-#[tokio::test(flavor = "multi_thread")]
+in_each_lane!(an_upstream_that_is_drained_while_it_is_dialled_gets_nothing, flavor = "multi_thread");
 async fn an_upstream_that_is_drained_while_it_is_dialled_gets_nothing() {
     lost_while_it_is_dialled(Loss::Draining).await;
 }
 
-#[tokio::test(flavor = "multi_thread")]
+in_each_lane!(an_upstream_that_is_removed_while_it_is_dialled_gets_nothing, flavor = "multi_thread");
 async fn an_upstream_that_is_removed_while_it_is_dialled_gets_nothing() {
     lost_while_it_is_dialled(Loss::Removed).await;
 }
 
-#[tokio::test(flavor = "multi_thread")]
+in_each_lane!(a_request_waiting_for_a_renamed_pool_waits_for_its_new_name, flavor = "multi_thread");
 async fn a_request_waiting_for_a_renamed_pool_waits_for_its_new_name() {
     // The first probe is slow, so that requests wait for the pool.
     let slow = Origin::new().on("/healthz").reply(Reply::status(200).delay(Duration::from_millis(1_500))).start().await;
@@ -197,7 +198,7 @@ async fn a_request_waiting_for_a_renamed_pool_waits_for_its_new_name() {
     program.assert_no_panic();
 }
 
-#[tokio::test(flavor = "multi_thread")]
+in_each_lane!(a_failed_request_of_a_renamed_pool_is_retried_in_the_new_one, flavor = "multi_thread");
 async fn a_failed_request_of_a_renamed_pool_is_retried_in_the_new_one() {
     let breaking = Reply::acts(vec![Act::Wait(Duration::from_millis(1_500)), Act::Reset]);
     let dying = Origin::new().on("/x").reply(breaking.clone()).on("/ws").reply(breaking).start().await;
@@ -218,7 +219,7 @@ async fn a_failed_request_of_a_renamed_pool_is_retried_in_the_new_one() {
     }
 }
 
-#[tokio::test(flavor = "multi_thread")]
+in_each_lane!(a_request_connecting_in_a_renamed_pool_is_served_by_the_new_one, flavor = "multi_thread");
 async fn a_request_connecting_in_a_renamed_pool_is_served_by_the_new_one() {
     for request in [get("/x"), post("/echo", "hello")] {
         let (door, probed, good) = (SlowListener::new(), Origin::plain("probed").await, Origin::plain("good").await);
@@ -241,7 +242,7 @@ async fn a_request_connecting_in_a_renamed_pool_is_served_by_the_new_one() {
     }
 }
 
-#[tokio::test(flavor = "multi_thread")]
+in_each_lane!(a_moved_listener_with_a_renamed_pool_serves_its_open_connections, flavor = "multi_thread");
 async fn a_moved_listener_with_a_renamed_pool_serves_its_open_connections() {
     let origin = Origin::plain("a").await;
     let named = |name: &str| pool(name, (&origin.text(), &origin.text()), &[], CHECK);

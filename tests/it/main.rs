@@ -22,7 +22,6 @@ mod faults;
 mod fuzzing;
 mod health;
 mod hostile;
-#[allow(dead_code, reason = "a vocabulary for every test; not every word is in use at every time")]
 mod http;
 mod lanes;
 mod life;

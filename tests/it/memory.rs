@@ -9,6 +9,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::time::Instant;
 
+use crate::lanes::each::in_each_lane;
 use crate::origin::{Act, Origin, Reply};
 use crate::program::{Program, fetch, pool};
 
@@ -105,7 +106,7 @@ async fn connect(address: SocketAddr, request: &str) -> TcpStream {
 
 const GET: &str = "GET /x HTTP/1.1\r\nHost: a\r\n\r\n";
 
-#[tokio::test(flavor = "multi_thread")]
+in_each_lane!(clients_that_do_not_read_use_bounded_memory_and_free_it, flavor = "multi_thread");
 async fn clients_that_do_not_read_use_bounded_memory_and_free_it() {
     let crowd = Crowd::start(Reply::ok("").big(100 << 20), 150, GET).await;
     crowd.until_stalled().await;
@@ -113,7 +114,7 @@ async fn clients_that_do_not_read_use_bounded_memory_and_free_it() {
     crowd.leaves_nothing().await;
 }
 
-#[tokio::test(flavor = "multi_thread")]
+in_each_lane!(uploads_that_are_not_read_use_bounded_memory_and_free_it, flavor = "multi_thread");
 async fn uploads_that_are_not_read_use_bounded_memory_and_free_it() {
     let head = "POST /x HTTP/1.1\r\nHost: a\r\nContent-Length: 104857600\r\n\r\n";
     // The origin neither responds nor reads.
@@ -148,7 +149,7 @@ async fn tunnels_that_are_not_read_use_bounded_memory_and_free_it() {
     crowd.leaves_nothing().await;
 }
 
-#[tokio::test(flavor = "multi_thread")]
+in_each_lane!(many_connections_with_large_heads_free_their_memory, flavor = "multi_thread");
 async fn many_connections_with_large_heads_free_their_memory() {
     let mut request = String::from("GET /x HTTP/1.1\r\nHost: a\r\n");
     for number in 0..90 {

@@ -20,6 +20,8 @@ use tempfile::TempDir;
 use tokio::net::TcpStream;
 use tokio::time::Instant;
 
+use crate::lanes::each::configured;
+
 /// The program under test.
 pub const BINARY: &str = env!("CARGO_BIN_EXE_roundsman");
 
@@ -127,7 +129,7 @@ impl Program {
         let (web, admin) = (free_address(), free_address());
         let dir = tempfile::tempdir().expect("a temporary directory");
         let text = text(web, admin, dir.path());
-        std::fs::write(dir.path().join("roundsman.toml"), text).expect("write the configuration");
+        std::fs::write(dir.path().join("roundsman.toml"), configured(&text)).expect("write the configuration");
         command.args(["run", "--config", "roundsman.toml"]);
         Program::spawn_in(dir, command, web, admin)
     }
@@ -182,7 +184,7 @@ impl Program {
     /// Replaces the configuration file, whole.
     pub fn write_raw(&self, text: &str) {
         let beside = self.dir.path().join("roundsman.toml.new");
-        std::fs::write(&beside, text).expect("write the configuration");
+        std::fs::write(&beside, configured(text)).expect("write the configuration");
         std::fs::rename(beside, self.file()).expect("put it in place");
     }
 

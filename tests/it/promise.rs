@@ -6,6 +6,7 @@ use std::time::Duration;
 use roundsman::admin::json::ReloadResult;
 use tokio::time::Instant;
 
+use crate::lanes::each::in_each_lane;
 use crate::load::{Load, Plan, failures};
 use crate::origin::{Origin, Reply, refusing_address};
 use crate::program::{Program, STEADY, pool};
@@ -14,7 +15,7 @@ use crate::support::assert_eventually;
 /// Ten times what a slow machine needs; nothing that goes well waits this long.
 const PATIENCE: Duration = Duration::from_secs(20);
 
-#[tokio::test(flavor = "multi_thread")]
+in_each_lane!(an_upstream_whose_check_fails_never_gets_a_request, flavor = "multi_thread");
 async fn an_upstream_whose_check_fails_never_gets_a_request() {
     let good = Origin::plain("good").await;
     // Its check is slow, so that the first requests come while it is unknown.
@@ -43,7 +44,7 @@ fn weighted(good: [&Origin; 2], weight: u32, others: &[&str]) -> String {
     format!("[pools.api]\nupstreams = [{}]\n[pools.api.health]\n{STEADY}\n", entries.join(", "))
 }
 
-#[tokio::test(flavor = "multi_thread")]
+in_each_lane!(a_hundred_reloads_under_load_fail_no_request_and_send_none_to_a_dead_upstream, flavor = "multi_thread");
 async fn a_hundred_reloads_under_load_fail_no_request_and_send_none_to_a_dead_upstream() {
     let (a, b) = (Origin::plain("a").await, Origin::plain("b").await);
     let dead = refusing_address().to_string();
@@ -83,7 +84,7 @@ fn assert_served_after_second_check(origin: &Origin, round: u32) {
     assert!(checks.len() > 1 && checks[1] < first, "round {round}: served at {first:?}, checks: {checks:?}");
 }
 
-#[tokio::test(flavor = "multi_thread")]
+in_each_lane!(upstreams_added_by_a_reload_get_no_request_before_they_pass, flavor = "multi_thread");
 async fn upstreams_added_by_a_reload_get_no_request_before_they_pass() {
     let (a, b) = (Origin::plain("a").await, Origin::plain("b").await);
     let program = Program::start_ready(&weighted([&a, &b], 1, &[])).await;
@@ -112,7 +113,7 @@ async fn upstreams_added_by_a_reload_get_no_request_before_they_pass() {
     program.assert_no_panic();
 }
 
-#[tokio::test(flavor = "multi_thread")]
+in_each_lane!(a_changed_check_keeps_the_old_verdict_until_it_has_its_own, flavor = "multi_thread");
 async fn a_changed_check_keeps_the_old_verdict_until_it_has_its_own() {
     let (a, b) = (Origin::plain("a").await, Origin::plain("b").await);
     b.set("/deep", Reply::hang());
@@ -134,7 +135,7 @@ async fn a_changed_check_keeps_the_old_verdict_until_it_has_its_own() {
     program.assert_no_panic();
 }
 
-#[tokio::test(flavor = "multi_thread")]
+in_each_lane!(an_upstream_removed_and_added_back_fails_no_request_and_must_pass_again, flavor = "multi_thread");
 async fn an_upstream_removed_and_added_back_fails_no_request_and_must_pass_again() {
     let (a, b, c) = (Origin::plain("a").await, Origin::plain("b").await, Origin::plain("c").await);
     let without = weighted([&a, &b], 1, &[]);

@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::ops::Range;
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::{Names, check, sockets};
@@ -38,6 +39,7 @@ pub fn pool(
         checks,
         require,
         resolve: raw.resolve.value().map_or(DEFAULT_RESOLVE, |span| span.0),
+        traffic: Arc::default(),
     })
 }
 

@@ -3,7 +3,7 @@
 use proptest::prelude::*;
 
 use super::*;
-use crate::http1::{HeadReader, Limits};
+use crate::http1::{HeadReader, Limits, TargetPart};
 use AnswerReason::{Expectation, Malformed, NotImplemented};
 
 /// Judges a request line and fields in HTTP/1.1 with `Host: a`.
@@ -17,6 +17,17 @@ fn with<T>(head: &str, f: impl FnOnce(Facts<'_>) -> T) -> Result<T, AnswerReason
     let head = reader.read(head.as_bytes(), &Limits::REQUEST).map_err(|fault| Refusal::from(fault).reason)?;
     let head = head.expect("a whole head");
     judge(&head).map(f).map_err(|refusal| refusal.reason)
+}
+
+/// The byte that the refusal of this head names.
+fn bad_byte(head: &str) -> Option<(u8, TargetPart)> {
+    let mut reader = HeadReader::default();
+    let refusal = match reader.read(head.as_bytes(), &Limits::REQUEST) {
+        Ok(head) => judge(&head.expect("a whole head")).err()?,
+        Err(fault) => Refusal::from(fault),
+    };
+    assert_eq!(refusal.reason, Malformed);
+    refusal.byte.map(|bad| (bad.byte, bad.part))
 }
 
 fn raw(head: &str) -> Result<(), AnswerReason> {
@@ -89,6 +100,14 @@ fn there_is_one_host() {
         // Absolute-form: the two must agree, and nobody is sent elsewhere by it.
         ("GET http://a/ HTTP/1.1\r\nHost: a\r\n\r\n", is("a", "a")),
         ("GET HTTP://A:80/ HTTP/1.1\r\nHost: a\r\n\r\n", is("a", "a")),
+        ("GET http://a./ HTTP/1.1\r\nHost: A:80\r\n\r\n", is("A", "A:80")),
+        ("GET http://A:/ HTTP/1.1\r\nHost: a.:80\r\n\r\n", is("a", "a.:80")),
+        ("GET https://a/ HTTP/1.1\r\nHost: a:443\r\n\r\n", is("a", "a:443")),
+        ("GET http://[::1]/ HTTP/1.1\r\nHost: [::1]:80\r\n\r\n", is("[::1]", "[::1]:80")),
+        ("GET http://a../ HTTP/1.1\r\nHost: a\r\n\r\n", Err(Malformed)),
+        ("GET https://a/ HTTP/1.1\r\nHost: a:80\r\n\r\n", Err(Malformed)),
+        ("GET http://[fe80::1%25eth0]/ HTTP/1.1\r\nHost: [fe80::1%25eth0]\r\n\r\n", Err(Malformed)),
+        ("GET / HTTP/1.1\r\nHost: [fe80::1%eth0]\r\n\r\n", Err(Malformed)),
         ("GET https://a:443/ HTTP/1.1\r\nHost: a\r\n\r\n", is("a", "a")),
         ("GET http://other/ HTTP/1.1\r\nHost: a\r\n\r\n", Err(Malformed)),
         ("GET http://a:81/ HTTP/1.1\r\nHost: a\r\n\r\n", Err(Malformed)),
@@ -117,6 +136,9 @@ fn a_target_is_routed_by_its_normal_form_and_sent_as_it_came() {
         ("/%61?x=%zz&y=../..", is("/a", "/%61?x=%zz&y=../..")),
         ("/a%2fb", is("/a%2Fb", "/a%2fb")),
         ("/x?a\\b|{c}", is("/x", "/x?a\\b|{c}")),
+        // Printable characters that RFC 3986 wants escaped: compared as if they were, forwarded as they are.
+        ("/\"<>{}|^`?\"<>{}|^`", is("/%22%3C%3E%7B%7D%7C%5E%60", "/\"<>{}|^`?\"<>{}|^`")),
+        ("http://a/<?<", is("/%3C", "/<?<")),
         ("*", is("*", "*")),
         ("http://a", is("*", "*")),
         ("http://a/", is("/", "/")),
@@ -132,10 +154,8 @@ fn a_target_is_routed_by_its_normal_form_and_sent_as_it_came() {
         ("/%zz", Err(Malformed)),
         ("/%", Err(Malformed)),
         ("/\\", Err(Malformed)),
-        ("/<", Err(Malformed)),
         ("/#frag", Err(Malformed)),
         ("/?q#frag", Err(Malformed)),
-        ("/?\"", Err(Malformed)),
         ("http://a#x", Err(Malformed)),
         ("?q", Err(Malformed)),
         ("a", Err(Malformed)),
@@ -143,6 +163,19 @@ fn a_target_is_routed_by_its_normal_form_and_sent_as_it_came() {
         ("**", Err(Malformed)),
     ] {
         assert_eq!(both(target), want, "{target:?}");
+    }
+    for (target, byte, part) in [
+        ("/a\\b", b'\\', TargetPart::Path),
+        ("http://a/b\\", b'\\', TargetPart::Path),
+        ("/a#", b'#', TargetPart::Path),
+        ("/a?b\\#", b'#', TargetPart::Query),
+        ("/\u{e9}", 0xc3, TargetPart::Path),
+        ("/?\u{e9}", 0xc3, TargetPart::Query),
+        ("/?/\u{7f}\u{e9}", 0x7f, TargetPart::Query),
+        ("/\t", b'\t', TargetPart::Path),
+        ("http://\u{e9}/", 0xc3, TargetPart::Whole),
+    ] {
+        assert_eq!(bad_byte(&format!("GET {target} HTTP/1.1\r\nHost: a\r\n\r\n")), Some((byte, part)), "{target:?}");
     }
     assert_eq!(with("GET http://a HTTP/1.1\r\nHost: a\r\n\r\n", |facts| facts.target.into_owned()), Ok("/".into()));
     assert_eq!(raw("GET * HTTP/1.1\r\nHost: a\r\n\r\n"), Err(Malformed));
@@ -172,6 +205,34 @@ fn connection_cannot_name_what_must_stay() {
     assert_eq!(refusal("Connection: clo se\r\n"), Some(Malformed));
     assert_eq!(refusal("Connection: X-Mine, , keep-alive,\r\n"), None);
     assert_eq!(refusal("Connection:\r\n"), None);
+}
+
+#[test]
+fn a_name_that_only_an_underscore_tells_from_framing_is_refused() {
+    for (name, want) in [
+        ("Transfer_Encoding", Some(Malformed)),
+        ("transfer_encoding", Some(Malformed)),
+        ("Content_Length", Some(Malformed)),
+        ("CONTENT_LENGTH", Some(Malformed)),
+        ("Keep_Alive", Some(Malformed)),
+        ("Proxy_Connection", Some(Malformed)),
+        ("HTTP2_Settings", Some(Malformed)),
+        ("Proxy_Authorization", Some(Malformed)),
+        ("Proxy-Authentication_Info", Some(Malformed)),
+        ("Proxy_Authentication-Info", Some(Malformed)),
+        ("Proxy_Authenticate", Some(Malformed)),
+        // They are dropped, like their usual spellings.
+        ("X_Forwarded_For", None),
+        ("X_Real-IP", None),
+        ("Content_Type", None),
+        ("Content_Lengths", None),
+        ("Transfer__Encoding", None),
+        ("_Keep_Alive", None),
+    ] {
+        for value in ["", "5", "chunked"] {
+            assert_eq!(refusal(&format!("{name}: {value}\r\n")), want, "{name}: {value}");
+        }
+    }
 }
 
 #[test]

@@ -11,7 +11,7 @@ use super::super::judge::judge;
 use super::super::steps::Scheme;
 use super::*;
 use crate::http1::{HeadReader, Limits};
-use crate::model::policy::{Balance, HostPattern, PathPattern, RoutePolicy};
+use crate::model::policy::{Balance, ClientPolicy, HostPattern, PathPattern, RetryPolicy, RoutePolicy};
 use crate::model::{Name, Weight};
 use crate::pool::{Hints, ListenerEntry, ListenerId, Otherwise, PoolShared, Rules, Service, Tier, UpstreamId, View};
 use crate::route::Table;
@@ -26,6 +26,7 @@ struct World {
     stats: Arc<FrontStats>,
     hints: mpsc::Receiver<UpstreamId>,
     sender: Hints,
+    traffic: Arc<TrafficPolicy>,
     now: Instant,
 }
 
@@ -35,6 +36,10 @@ struct Given(Service, usize, usize);
 
 impl World {
     fn new(pools: &[Given]) -> World {
+        World::with(pools, TrafficPolicy::default())
+    }
+
+    fn with(pools: &[Given], traffic: TrafficPolicy) -> World {
         let (sender, hints) = Hints::channel();
         let now = Instant::now();
         let world = World {
@@ -42,6 +47,7 @@ impl World {
             stats: Arc::new(FrontStats::default()),
             hints,
             sender,
+            traffic: Arc::new(traffic),
             now,
         };
         let pools: Vec<_> = pools.iter().enumerate().map(|(i, given)| Some(world.pool(i as u32, given))).collect();
@@ -51,7 +57,11 @@ impl World {
 
     fn publish(&self, pools: Vec<Option<Arc<Pool>>>) {
         let name = Name::try_new("web").unwrap();
-        let listeners = vec![Some(ListenerEntry { name, pool: (!pools.is_empty()).then_some(PoolId(0)) })];
+        let listeners = vec![Some(ListenerEntry {
+            name,
+            pool: (!pools.is_empty()).then_some(PoolId(0)),
+            client: ClientPolicy::default(),
+        })];
         self.published.store(Arc::new(Snapshot::new(1, Table::empty(), listeners, pools)));
     }
 
@@ -59,7 +69,7 @@ impl World {
         let name = Name::try_new(&format!("p{id}")).unwrap();
         let shared = Arc::new(PoolShared::new(self.now));
         let view = ArcSwap::from_pointee(self.view(id, given));
-        Arc::new(Pool { id: PoolId(id), name, shared, view })
+        Arc::new(Pool { id: PoolId(id), name, traffic: self.traffic.clone(), shared, view })
     }
 
     fn view(&self, pool: u32, Given(service, primaries, backups): &Given) -> View {
@@ -149,7 +159,7 @@ fn feed(exchange: &mut Exchange, event: Event, now: Instant) -> Option<Next> {
         Slow(replay) => exchange.on_broken(Broken::TimedOut, replay, now),
         Garbage => exchange.on_broken(Broken::BadResponse(Fault::NotHttp), Replay::Whole, now),
         NoMemory => exchange.on_broken(Broken::Resources, Replay::Whole, now),
-        Head(status) => exchange.on_response(status, none.into_iter(), now),
+        Head(status) => exchange.on_response(Version::Http11, status, none.into_iter(), now),
         BadChunk => exchange.on_client_fault(Refusal::malformed("a chunk")),
     })
 }
@@ -241,7 +251,7 @@ async fn what_fails_is_tried_once_elsewhere_where_that_is_safe_and_answered_wher
         (2, GET, &[Kept, Slow(Whole)], "attempt, 504 upstream_timeout", 1),
         (2, GET, &[Fresh, Garbage], "attempt, 502 bad_response", 1),
         (2, GET, &[Fresh, Head(99)], "attempt, 502 bad_response", 1),
-        (2, GET, &[Fresh, Head(700)], "attempt, 502 bad_response", 1),
+        (2, GET, &[Fresh, Head(0)], "attempt, 502 bad_response", 1),
         (2, GET, &[Fresh, Head(101)], "attempt, 502 bad_response", 1),
         // A byte of an answer has come: no retry, but while it was interim the client can still be told.
         (2, GET, &[Fresh, Head(103), Closed(Whole)], "attempt, forward, 502 upstream_broke", 1),
@@ -263,6 +273,27 @@ async fn what_fails_is_tried_once_elsewhere_where_that_is_safe_and_answered_wher
             (steps.split(", ").map(String::from).collect(), hints),
             "{events:?}"
         );
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_pool_says_how_often_a_request_is_tried_again_and_how_long_an_attempt_may_take() {
+    for (retries, refused, want) in
+        [(0, 1, "502"), (0, 0, "attempt"), (1, 1, "attempt"), (1, 2, "502"), (3, 3, "attempt")]
+    {
+        let mut traffic = TrafficPolicy { retry: RetryPolicy { retries, replay_bytes: 7 }, ..TrafficPolicy::default() };
+        traffic.timeouts.first_byte = Duration::from_secs(9);
+        traffic.connections.idle_per_upstream = 3;
+        let world = World::with(&[Given(Service::Open, 5, 0)], traffic.clone());
+        let (mut exchange, mut next) = world.begin(GET);
+        for _ in 0..refused {
+            next = exchange.on_connect_failed(ConnectError::Refused, world.now);
+        }
+        assert!(word(&next).starts_with(want), "{retries} {refused}: {next:?}");
+        if let Next::Attempt(attempt) = next {
+            let got = (attempt.timeouts, attempt.connections, attempt.replay_bytes);
+            assert_eq!(got, (traffic.timeouts, traffic.connections, 7));
+        }
     }
 }
 
@@ -379,7 +410,7 @@ async fn a_retry_goes_through_the_newest_snapshot() {
     let mut exchange = first(&world);
     let view = ArcSwap::from_pointee(world.view(0, &Given(Service::NoneEligible(Otherwise::Reject), 0, 0)));
     let (id, name, shared) = (old.id, old.name.clone(), old.shared.clone());
-    world.publish(vec![Some(Arc::new(Pool { id, name, shared, view }))]);
+    world.publish(vec![Some(Arc::new(Pool { id, name, traffic: Arc::default(), shared, view }))]);
     assert_eq!(word(&exchange.on_connect_failed(ConnectError::Refused, world.now)), "502 connect_failed");
 }
 
@@ -427,7 +458,8 @@ async fn a_request_goes_where_its_route_says_and_else_where_its_listener_does() 
         (None, "GET /api HTTP/1.0", Some("p1")),
         (None, "GET / HTTP/1.0", None),
     ] {
-        let listeners = vec![Some(ListenerEntry { name: name("web"), pool: listener_pool })];
+        let listeners =
+            vec![Some(ListenerEntry { name: name("web"), pool: listener_pool, client: ClientPolicy::default() })];
         let table = Table::build(&routes, |_| Some(0), target);
         world.published.store(Arc::new(Snapshot::new(1, table, listeners, pools.clone())));
         let (mut exchange, _) = world.begin(request);
@@ -458,7 +490,7 @@ async fn every_end_is_counted_once() {
     let (mut exchange, _) = world.begin(GET);
     exchange.on_connect_failed(ConnectError::Refused, world.now);
     assert!(exchange.on_connected(Lent::Fresh, world.now).is_none());
-    exchange.on_response(204, none.into_iter(), later);
+    exchange.on_response(Version::Http11, 204, none.into_iter(), later);
     let record = exchange.on_end(End::Delivered, later);
     assert_eq!((record.status, record.class, record.attempts), (Some(204), RequestClass::Success, 2));
     assert_eq!((record.took, record.reason), (Duration::from_millis(40), None));
@@ -476,7 +508,7 @@ async fn every_end_is_counted_once() {
 
     let (mut exchange, _) = world.begin(GET);
     assert!(exchange.on_connected(Lent::Fresh, world.now).is_none());
-    exchange.on_response(200, none.into_iter(), later);
+    exchange.on_response(Version::Http11, 200, none.into_iter(), later);
     exchange.on_broken(Broken::Closed, Replay::Gone, later);
     assert_eq!(exchange.on_end(End::Aborted, later).class, RequestClass::Aborted);
     let (mut exchange, _) = world.begin(GET);
@@ -491,7 +523,7 @@ async fn a_tunnel_is_counted_when_it_opens_and_not_again() {
     let (mut exchange, _) = world.begin(SOCKET);
     assert!(exchange.on_connected(Lent::Fresh, world.now).is_none());
     let fields = [Field::new(b"Connection", b"Upgrade"), Field::new(b"Upgrade", b"websocket")];
-    assert_eq!(word(&exchange.on_response(101, fields.into_iter(), world.now)), "forward");
+    assert_eq!(word(&exchange.on_response(Version::Http11, 101, fields.into_iter(), world.now)), "forward");
     let pool = world.nth(0);
     let opened = |pool: &Pool| pool.shared.stats.requests(RequestClass::Informational);
     assert_eq!(opened(&pool), 1);
@@ -507,7 +539,8 @@ async fn an_upstream_that_only_promises_is_cut_short() {
     let (mut exchange, _) = world.begin(GET);
     assert!(exchange.on_connected(Lent::Fresh, world.now).is_none());
     let none: [Field<'_>; 0] = [];
-    let steps: Vec<_> = (0..17).map(|_| word(&exchange.on_response(103, none.into_iter(), world.now))).collect();
+    let steps: Vec<_> =
+        (0..17).map(|_| word(&exchange.on_response(Version::Http11, 103, none.into_iter(), world.now))).collect();
     assert!(steps[..16].iter().all(|step| step == "forward"));
     assert_eq!(steps[16], "502 bad_response");
 }

@@ -337,7 +337,7 @@ impl State {
                 entries.resize(index + 1, None);
             }
             let pool = policy.pool.as_ref().and_then(pool);
-            entries[index] = Some(ListenerEntry { name: policy.name.clone(), pool });
+            entries[index] = Some(ListenerEntry { name: policy.name.clone(), pool, client: policy.client });
         }
         let mut pools = vec![None; self.pool_ids.len()];
         for state in &self.pools {

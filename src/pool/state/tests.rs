@@ -211,6 +211,7 @@ fn pool(text: &str, addresses: &[&str]) -> PoolPolicy {
         checks: vec![check(tcp(PortRule::Same), timing())],
         require: Require::All,
         resolve: Duration::from_secs(30),
+        traffic: Arc::default(),
     }
 }
 
@@ -610,6 +611,7 @@ async fn a_removed_listener_routes_as_before_for_a_while() {
         name: entry.0.clone(),
         address: format!("127.0.0.1:{port}").parse().unwrap(),
         pool: Some(name("api")),
+        client: ClientPolicy::default(),
     };
     let both = Config { listeners: vec![listener(&web, 1), listener(&other, 2)], ..config(vec![pool("api", &[A])]) };
     let one = Config { listeners: vec![listener(&web, 1)], ..config(vec![pool("api", &[A])]) };

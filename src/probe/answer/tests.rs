@@ -96,7 +96,7 @@ fn the_status_decides_without_a_body_rule() {
             Code::L7Sts,
             "status 500, expected 200-299; body: \"abc\"",
         ),
-        ("HTTP/1.1 600 What\r\n\r\n", Code::L7Rsp, "status 600 is outside 100 to 599"),
+        ("HTTP/1.1 600 What\r\n\r\n", Code::L7Sts, "status 600, expected 200-299"),
         (
             "HTTP/1.1 302 Found\r\nLocation: http://elsewhere/\r\nContent-Length: 0\r\n\r\n",
             Code::L7Sts,
@@ -325,7 +325,7 @@ fn a_malformed_answer_is_named() {
             "malformed Transfer-Encoding: the last coding is not chunked",
         ),
         ("HTTP/1.1 2x0 OK\r\n\r\n".to_owned(), Code::L7Rsp, "malformed head: invalid status"),
-        ("HTTP/1.1 099 OK\r\n\r\n".to_owned(), Code::L7Rsp, "status 99 is outside 100 to 599"),
+        ("HTTP/1.1 099 OK\r\n\r\n".to_owned(), Code::L7Rsp, "status 99 is outside 100 to 999"),
         ("HTTP/1.1 200 OK\r\nno colon\r\n\r\n".to_owned(), Code::L7Rsp, "malformed head: a field without a colon"),
         (
             "HTTP/1.1 200 OK\r\na: \0\r\n\r\n".to_owned(),

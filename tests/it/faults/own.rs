@@ -8,12 +8,13 @@ use tokio::net::TcpStream;
 use tokio::time::Instant;
 
 use super::{NONE, PATIENCE, STEADY, answered};
+use crate::lanes::each::in_each_lane;
 use crate::load::{Load, Plan, failures};
 use crate::origin::{Origin, Reply, refusing_address};
 use crate::program::{Program, fetch, pool, try_fetch};
 use crate::support::{assert_eventually, backlog};
 
-#[tokio::test(flavor = "multi_thread")]
+in_each_lane!(more_clients_than_descriptors_change_no_verdict_and_use_little_processor_time, flavor = "multi_thread");
 async fn more_clients_than_descriptors_change_no_verdict_and_use_little_processor_time() {
     let origins = [Origin::plain("a").await, Origin::plain("b").await];
     let text = pool("api", &[&origins[0].text(), &origins[1].text()], STEADY);
@@ -51,9 +52,9 @@ async fn checked(program: &Program) -> Vec<u64> {
     program.pool("api").await.upstreams.iter().map(|upstream| upstream.checks_total).collect()
 }
 
+in_each_lane!(without_descriptors_verdicts_are_kept_and_little_processor_time_is_used, flavor = "multi_thread");
 /// The limit is lowered under the running program, so that every new descriptor is refused: to listeners, probes,
 /// requests and the admin API.
-#[tokio::test(flavor = "multi_thread")]
 async fn without_descriptors_verdicts_are_kept_and_little_processor_time_is_used() {
     let origins = [Origin::plain("a").await, Origin::plain("b").await];
     let text = pool("api", &[&origins[0].text(), &origins[1].text()], STEADY);
@@ -94,8 +95,8 @@ async fn without_descriptors_verdicts_are_kept_and_little_processor_time_is_used
     }
 }
 
+in_each_lane!(connections_to_upstreams_leave_descriptors_for_probes_and_admin, flavor = "multi_thread");
 /// Idle connections to upstreams take descriptors too: connections are opened in pool after pool until none is left.
-#[tokio::test(flavor = "multi_thread")]
 async fn connections_to_upstreams_leave_descriptors_for_probes_and_admin() {
     let mut origins = Vec::new();
     let mut text = String::new();
@@ -143,7 +144,7 @@ async fn served_again(program: &Program) {
     program.assert_no_panic();
 }
 
-#[tokio::test(flavor = "multi_thread")]
+in_each_lane!(after_load_and_faults_descriptors_threads_and_memory_return_to_their_baseline, flavor = "multi_thread");
 async fn after_load_and_faults_descriptors_threads_and_memory_return_to_their_baseline() {
     let (a, b) = (Origin::plain("a").await, Origin::plain("b").await);
     let text = pool("api", &[&a.text(), &b.text()], STEADY);

@@ -1,6 +1,6 @@
 //! What must hold for the readers of responses with any bytes. Shared with the fuzz target `response`.
 
-use roundsman::http1::body::{LAST_CHUNK, put_chunk};
+use roundsman::http1::body::{put_chunk, put_last_chunk};
 use roundsman::http1::{self, Chunked, Reading, Step};
 use roundsman::probe::fuzz::read_response;
 
@@ -67,7 +67,7 @@ fn has_canonical_chunks(bytes: &[u8]) {
             Ok(Step::More) | Err(_) => return,
         }
     }
-    written.extend_from_slice(LAST_CHUNK);
+    put_last_chunk(&mut written, chunks.trailers());
     let mut strict = Chunked::new(Reading::Request);
     let (mut again, mut rest) = (Vec::new(), &written[..]);
     while let Step::Data(piece) = strict.next(&mut rest).expect("the canonical form is good") {

@@ -6,7 +6,9 @@ use roundsman::model::Address;
 use tokio::io::AsyncWriteExt;
 use tokio::time::Instant;
 
-use super::rig::{Rig, SOON, get, keep_alive, post, within};
+use super::rig::{Rig, SOON, get, post, within};
+use crate::lanes::differences::keep_alive;
+use crate::lanes::each::in_each_lane;
 use crate::origin::{Act, Ending, Origin, Reply};
 use crate::support::assert_eventually;
 
@@ -14,7 +16,7 @@ const MIB: usize = 1 << 20;
 /// The most of a body that two pairs of sockets (up to 36 MiB each) and the proxy may hold together.
 const HELD_MAX: usize = 96 * MIB;
 
-#[tokio::test]
+in_each_lane!(bodies_are_passed_on_unchanged_in_every_framing);
 async fn bodies_are_passed_on_unchanged_in_every_framing() {
     let origin = Origin::new().on("/chunks").reply(Reply::ok("").chunked(["one", "two", "three"])).start().await;
     let rig = Rig::over(&[&origin]);
@@ -40,7 +42,7 @@ async fn bodies_are_passed_on_unchanged_in_every_framing() {
     assert_eq!(origin.accepted(), 1, "one connection on each side for all requests");
 }
 
-#[tokio::test]
+in_each_lane!(a_large_response_is_buffered_up_to_a_limit_while_its_client_does_not_read);
 async fn a_large_response_is_buffered_up_to_a_limit_while_its_client_does_not_read() {
     let size = 128 * MIB;
     let origin = Origin::new().on("/big").reply(Reply::status(200).big(size as u64)).start().await;
@@ -61,7 +63,7 @@ async fn a_large_response_is_buffered_up_to_a_limit_while_its_client_does_not_re
     assert!(answer.whole && answer.body.len() == size && answer.body.iter().all(|b| *b == b'x'));
 }
 
-#[tokio::test]
+in_each_lane!(a_large_request_is_buffered_up_to_a_limit_while_its_upstream_does_not_read);
 async fn a_large_request_is_buffered_up_to_a_limit_while_its_upstream_does_not_read() {
     let deaf = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let piece = vec![b'x'; MIB];
@@ -86,7 +88,7 @@ async fn a_large_request_is_buffered_up_to_a_limit_while_its_upstream_does_not_r
     assert_eq!(origin.requests("/sink")[0].body_bytes, size as u64);
 }
 
-#[tokio::test]
+in_each_lane!(a_slow_body_with_a_length_is_passed_on_as_it_arrives);
 async fn a_slow_body_with_a_length_is_passed_on_as_it_arrives() {
     let reply = Reply::ok("0123456789").pace(1, Duration::from_millis(200));
     let origin = Origin::new().on("/slow").reply(reply).start().await;
@@ -107,7 +109,7 @@ async fn a_slow_body_with_a_length_is_passed_on_as_it_arrives() {
     assert!(asked.elapsed() > Duration::from_millis(1_500), "{:?}", asked.elapsed());
 }
 
-#[tokio::test]
+in_each_lane!(a_truncated_response_is_visibly_truncated_and_its_connection_is_not_reused);
 async fn a_truncated_response_is_visibly_truncated_and_its_connection_is_not_reused() {
     let head = "HTTP/1.1 200 OK\r\n";
     for (reply, got) in [
@@ -132,7 +134,7 @@ async fn a_truncated_response_is_visibly_truncated_and_its_connection_is_not_reu
 
 const SHORT: Duration = Duration::from_millis(100);
 
-#[tokio::test]
+in_each_lane!(bytes_after_a_response_reach_no_client);
 async fn bytes_after_a_response_reach_no_client() {
     let answer = "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok";
     let smuggled = "HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nevil";
@@ -157,7 +159,7 @@ async fn bytes_after_a_response_reach_no_client() {
     }
 }
 
-#[tokio::test]
+in_each_lane!(responses_without_a_body_end_with_their_head);
 async fn responses_without_a_body_end_with_their_head() {
     let lying = "HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\n";
     let origin = Origin::new()
@@ -184,7 +186,7 @@ async fn responses_without_a_body_end_with_their_head() {
     assert_eq!(client.answer().await.status, 200);
 }
 
-#[tokio::test]
+in_each_lane!(a_body_ended_by_close_is_chunked_for_http_1_1_and_ended_by_close_for_http_1_0);
 async fn a_body_ended_by_close_is_chunked_for_http_1_1_and_ended_by_close_for_http_1_0() {
     let origin = Origin::new()
         .on("/close")
@@ -216,7 +218,7 @@ async fn a_body_ended_by_close_is_chunked_for_http_1_1_and_ended_by_close_for_ht
     assert!(!answer.whole, "only a reset shows an HTTP/1.0 client that the body is truncated: {answer:?}");
 }
 
-#[tokio::test]
+in_each_lane!(a_response_with_a_length_and_chunks_is_read_as_chunks);
 async fn a_response_with_a_length_and_chunks_is_read_as_chunks() {
     // Pingora drops the length before our code sees it.
     let reply = "HTTP/1.1 200 OK\r\nContent-Length: 3\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\n\r\n";
@@ -225,7 +227,7 @@ async fn a_response_with_a_length_and_chunks_is_read_as_chunks() {
     assert_eq!((answer.text().as_str(), answer.whole), ("hello", true));
 }
 
-#[tokio::test]
+in_each_lane!(an_http_1_0_client_may_keep_its_connection);
 async fn an_http_1_0_client_may_keep_its_connection() {
     let origin = Origin::plain("a").await;
     let rig = Rig::over(&[&origin]);
@@ -240,7 +242,7 @@ async fn an_http_1_0_client_may_keep_its_connection() {
     client.ends().await;
 }
 
-#[tokio::test]
+in_each_lane!(interim_responses_are_passed_on_to_http_1_1_clients_only);
 async fn interim_responses_are_passed_on_to_http_1_1_clients_only() {
     let origin = Origin::new().on("/x").reply(Reply::ok("x").interim(103).interim(102)).start().await;
     let rig = Rig::over(&[&origin]);
@@ -251,7 +253,7 @@ async fn interim_responses_are_passed_on_to_http_1_1_clients_only() {
     assert_eq!(rig.ask("GET /x HTTP/1.0\r\nHost: a\r\n\r\n").await.status, 200);
 }
 
-#[tokio::test]
+in_each_lane!(expect_100_continue_is_answered_by_the_upstream);
 async fn expect_100_continue_is_answered_by_the_upstream() {
     let origin = Origin::new()
         .on("/yes")
@@ -290,7 +292,7 @@ async fn expect_100_continue_is_answered_by_the_upstream() {
 
 const OK: &str = "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok";
 
-#[tokio::test]
+in_each_lane!(a_response_before_the_end_of_the_request_reaches_the_client);
 async fn a_response_before_the_end_of_the_request_reaches_the_client() {
     let reply =
         Reply::raw("HTTP/1.1 413 Payload Too Large\r\nContent-Length: 3\r\nConnection: close\r\n\r\nbig").before_body();
@@ -304,7 +306,7 @@ async fn a_response_before_the_end_of_the_request_reaches_the_client() {
     assert_eq!(answer.field("connection"), Some("close"));
 }
 
-#[tokio::test]
+in_each_lane!(a_client_that_disconnects_cancels_its_upstream_request);
 async fn a_client_that_disconnects_cancels_its_upstream_request() {
     let big = Reply::status(200).big(64 << 20);
     let origin = Origin::new().on("/hang").reply(Reply::hang()).on("/big").reply(big).start().await;

@@ -1,11 +1,12 @@
 //! What a request costs in the steady state of the express lane: no allocation. `benches/compare --syscalls` counts its
 //! system calls.
 
-use std::io::{BufRead, BufReader, Read, Write};
+use std::io::{BufRead, BufReader, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::thread;
 
 use roundsman::model::Address;
+use roundsman::model::policy::Lane;
 use tokio::runtime::{Builder, Handle};
 use tokio::sync::oneshot;
 
@@ -77,17 +78,17 @@ fn ten_thousand_requests_on_a_kept_connection_allocate_nothing() {
     for (request, answer) in [(&get, short), (&get, chunks), (&post, short), (&chunked, chunks)] {
         let runtime = Builder::new_current_thread().enable_all().build().expect("a runtime");
         let upstream = Address::Inet(origin(answer));
-        let rig = runtime.block_on(async { Rig::build(&[upstream], Handle::current(), 100) });
+        let rig = runtime.block_on(async { Rig::build_in(Lane::Auto, &[upstream], Handle::current(), 100) });
         let (warm, is_warm) = oneshot::channel();
         let (done, is_done) = oneshot::channel();
-        let (address, request) = (rig.address, request.clone());
+        let (address, sent) = (rig.address, request.clone());
         let client = thread::spawn(move || {
             let stream = TcpStream::connect(address).expect("it listens");
             let mut reader = BufReader::new(stream.try_clone().expect("a second handle"));
             let mut stream = stream;
             let mut ask = |times: usize| {
                 for _ in 0..times {
-                    stream.write_all(request.as_bytes()).expect("it reads");
+                    stream.write_all(sent.as_bytes()).expect("it reads");
                     assert!(read_message(&mut reader), "it answers");
                 }
             };

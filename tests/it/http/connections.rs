@@ -13,14 +13,16 @@ use tokio::net::{TcpStream, UnixStream};
 use tokio::runtime::Handle;
 use tokio::time::Instant;
 
-use super::rig::{Client, Rig, SOON, get, keep_alive, post, within};
+use super::rig::{Client, Rig, SOON, get, post, within};
+use crate::lanes::differences::keep_alive;
+use crate::lanes::each::in_each_lane;
 use crate::origin::{Origin, Reply};
 use crate::support::{assert_eventually, assert_read, backlog};
 
 /// Less than the 4 s for which an idle upstream connection is kept.
 const IDLE: Duration = Duration::from_millis(3_500);
 
-#[tokio::test]
+in_each_lane!(one_connection_on_each_side_carries_many_requests);
 async fn one_connection_on_each_side_carries_many_requests() {
     let origin = Origin::plain("a").await;
     let rig = Rig::over(&[&origin]);
@@ -35,7 +37,7 @@ async fn one_connection_on_each_side_carries_many_requests() {
     assert_eventually("the request is settled", SOON, || rig.upstreams[0].in_flight.load(Ordering::Relaxed) == 0).await;
 }
 
-#[tokio::test]
+in_each_lane!(pipelined_requests_are_answered_in_order);
 async fn pipelined_requests_are_answered_in_order() {
     let origin = Origin::new().on("/slow").reply(Reply::ok("slow").delay(Duration::from_millis(100))).start().await;
     let rig = Rig::over(&[&origin]);
@@ -49,7 +51,7 @@ async fn pipelined_requests_are_answered_in_order() {
     }
 }
 
-#[tokio::test]
+in_each_lane!(concurrent_clients_each_get_their_own_responses);
 async fn concurrent_clients_each_get_their_own_responses() {
     let origins = [Origin::plain("a").await, Origin::plain("b").await];
     let rig = Arc::new(Rig::over(&[&origins[0], &origins[1]]));
@@ -75,7 +77,7 @@ async fn concurrent_clients_each_get_their_own_responses() {
     .await;
 }
 
-#[tokio::test(start_paused = true)]
+in_each_lane!(a_head_has_ten_seconds_from_its_first_byte, start_paused = true);
 async fn a_head_has_ten_seconds_from_its_first_byte() {
     let rig = Rig::build(&[], Handle::current(), 100);
     let mut client = rig.connect().await;
@@ -93,7 +95,7 @@ async fn a_head_has_ten_seconds_from_its_first_byte() {
     assert_eq!(rig.answered(AnswerReason::HeaderTimeout), 1);
 }
 
-#[tokio::test(start_paused = true)]
+in_each_lane!(a_request_body_stalled_for_a_minute_is_a_408_and_cancels_the_upstream_request, start_paused = true);
 async fn a_request_body_stalled_for_a_minute_is_a_408_and_cancels_the_upstream_request() {
     let origin = Origin::plain("a").await;
     let rig = Rig::build(&[origin.address()], Handle::current(), 100);
@@ -110,7 +112,7 @@ async fn a_request_body_stalled_for_a_minute_is_a_408_and_cancels_the_upstream_r
     assert_eventually("the upstream connection is closed", SOON, || origin.open_connections() == 0).await;
 }
 
-#[tokio::test(start_paused = true)]
+in_each_lane!(a_client_that_does_not_read_is_disconnected_after_a_minute, start_paused = true);
 async fn a_client_that_does_not_read_is_disconnected_after_a_minute() {
     let rig = Rig::build(&[], Handle::current(), 100);
     let mut client = rig.connect().await;
@@ -125,7 +127,7 @@ async fn a_client_that_does_not_read_is_disconnected_after_a_minute() {
     assert!((60..130).contains(&began.elapsed().as_secs()), "{:?}", began.elapsed());
 }
 
-#[tokio::test(start_paused = true)]
+in_each_lane!(a_silent_connection_is_closed_after_ten_seconds_without_a_response, start_paused = true);
 async fn a_silent_connection_is_closed_after_ten_seconds_without_a_response() {
     let rig = Rig::build(&[], Handle::current(), 100);
     for bytes in ["", "\r\n"] {
@@ -139,7 +141,7 @@ async fn a_silent_connection_is_closed_after_ten_seconds_without_a_response() {
     assert_eq!(rig.answered(AnswerReason::HeaderTimeout), 0);
 }
 
-#[tokio::test(start_paused = true)]
+in_each_lane!(an_idle_connection_is_closed_after_75_seconds_and_a_slow_second_head_after_ten, start_paused = true);
 async fn an_idle_connection_is_closed_after_75_seconds_and_a_slow_second_head_after_ten() {
     let rig = Rig::build(&[], Handle::current(), 100);
     let mut client = rig.connect().await;
@@ -159,7 +161,7 @@ async fn an_idle_connection_is_closed_after_75_seconds_and_a_slow_second_head_af
     assert_eq!(began.elapsed().as_secs(), 10);
 }
 
-#[tokio::test]
+in_each_lane!(a_stop_closes_idle_connections_and_finishes_requests);
 async fn a_stop_closes_idle_connections_and_finishes_requests() {
     let origin = Origin::new().on("/slow").reply(Reply::ok("slow").delay(Duration::from_millis(500))).start().await;
     let rig = Rig::over(&[&origin]);
@@ -193,7 +195,7 @@ async fn a_stop_closes_idle_connections_and_finishes_requests() {
     assert!(TcpStream::connect(rig.address).await.is_err(), "the listener is closed");
 }
 
-#[tokio::test]
+in_each_lane!(a_request_sent_during_a_stop_is_answered);
 async fn a_request_sent_during_a_stop_is_answered() {
     let origin = Origin::plain("a").await;
     let rig = Rig::over(&[&origin]);
@@ -219,8 +221,8 @@ async fn a_request_sent_during_a_stop_is_answered() {
     assert!(stopped.elapsed() < Duration::from_secs(5), "a silent client is not waited for: {:?}", stopped.elapsed());
 }
 
+in_each_lane!(a_stop_serves_connections_still_in_the_backlog);
 /// On one thread, so that nothing is accepted between the connects and the stop.
-#[tokio::test]
 async fn a_stop_serves_connections_still_in_the_backlog() {
     for connections_max in [1_000, 3] {
         let origin = Origin::plain("a").await;
@@ -243,7 +245,7 @@ async fn a_stop_serves_connections_still_in_the_backlog() {
     }
 }
 
-#[tokio::test]
+in_each_lane!(drained_waits_for_every_stopped_listener);
 async fn drained_waits_for_every_stopped_listener() {
     let rig = Rig::build(&[], Handle::current(), 100);
     within(rig.plane.drained()).await;
@@ -254,7 +256,7 @@ async fn drained_waits_for_every_stopped_listener() {
     assert!(TcpStream::connect(rig.address).await.is_err(), "the listener is closed");
 }
 
-#[tokio::test]
+in_each_lane!(a_removed_listener_finishes_its_requests);
 async fn a_removed_listener_finishes_its_requests() {
     let origin = Origin::plain("a").await;
     let rig = Rig::over(&[&origin]);
@@ -270,7 +272,7 @@ async fn a_removed_listener_finishes_its_requests() {
     client.ends().await;
 }
 
-#[tokio::test]
+in_each_lane!(at_the_connection_limit_accepting_pauses_until_one_closes);
 async fn at_the_connection_limit_accepting_pauses_until_one_closes() {
     let origin = Origin::plain("a").await;
     let rig = Rig::build(&[origin.address()], Handle::current(), 3);
@@ -290,7 +292,7 @@ async fn at_the_connection_limit_accepting_pauses_until_one_closes() {
     assert_eq!(fourth.answer().await.status, 200);
 }
 
-#[tokio::test]
+in_each_lane!(idle_connections_close_at_once_when_their_upstream_becomes_unhealthy);
 async fn idle_connections_close_at_once_when_their_upstream_becomes_unhealthy() {
     let origin = Origin::new().on("/slow").reply(Reply::ok("slow").delay(Duration::from_millis(400))).start().await;
     let rig = Rig::over(&[&origin]);
@@ -320,7 +322,7 @@ async fn idle_connections_close_at_once_when_their_upstream_becomes_unhealthy() 
     assert_eq!(rig.upstreams[0].connections.len(), 1);
 }
 
-#[tokio::test]
+in_each_lane!(closing_idle_upstream_connections_under_load_fails_no_request);
 async fn closing_idle_upstream_connections_under_load_fails_no_request() {
     let origin = Origin::plain("a").await;
     let rig = Arc::new(Rig::over(&[&origin]));
@@ -356,7 +358,7 @@ async fn closing_idle_upstream_connections_under_load_fails_no_request() {
     assert_eventually("no connection is left", SOON, || rig.upstreams[0].connections.is_empty()).await;
 }
 
-#[tokio::test]
+in_each_lane!(an_idle_upstream_connection_closes_within_four_seconds);
 async fn an_idle_upstream_connection_closes_within_four_seconds() {
     let origin = Origin::plain("a").await;
     let rig = Rig::over(&[&origin]);
@@ -368,7 +370,7 @@ async fn an_idle_upstream_connection_closes_within_four_seconds() {
     assert_eventually("and forgotten", SOON, || rig.upstreams[0].connections.is_empty()).await;
 }
 
-#[tokio::test]
+in_each_lane!(unix_sockets_work_on_both_sides);
 async fn unix_sockets_work_on_both_sides() {
     let dir = tempfile::tempdir().unwrap();
     let origin = Origin::new().named("u").at_unix(&dir.path().join("origin.sock")).start().await;

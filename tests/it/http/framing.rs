@@ -3,9 +3,10 @@
 use roundsman::pool::AnswerReason;
 
 use super::rig::{Rig, get, post};
+use crate::lanes::each::in_each_lane;
 use crate::origin::{Origin, Reply};
 
-#[tokio::test]
+in_each_lane!(an_ambiguous_head_is_refused_and_reaches_no_upstream);
 async fn an_ambiguous_head_is_refused_and_reaches_no_upstream() {
     let origin = Origin::plain("a").await;
     let rig = Rig::over(&[&origin]);
@@ -36,6 +37,11 @@ async fn an_ambiguous_head_is_refused_and_reaches_no_upstream() {
         field("no colon"),
         field("Connection: close, Host"),
         field("Connection: X-Forwarded-For"),
+        field("Content_Length: 5"),
+        post("Transfer_Encoding: chunked\r\nContent-Length: 5\r\n", "0\r\n\r\n"),
+        post("transfer_encoding: chunked\r\n", "0\r\n\r\n"),
+        field("Keep_Alive: 5"),
+        field("Proxy_Authorization: Basic x"),
         hosts(""),
         hosts("Host: a\r\nHost: a\r\n"),
         hosts("Host: u@a\r\n"),
@@ -84,7 +90,7 @@ async fn an_ambiguous_head_is_refused_and_reaches_no_upstream() {
     assert_eq!(origin.total(), 0, "{:?}", origin.all_requests());
 }
 
-#[tokio::test]
+in_each_lane!(an_ambiguous_chunked_body_is_refused_and_never_completed);
 async fn an_ambiguous_chunked_body_is_refused_and_never_completed() {
     for (body, what) in [
         ("0x5\r\nhello\r\n0\r\n\r\n", "prefix"),
@@ -99,6 +105,11 @@ async fn an_ambiguous_chunked_body_is_refused_and_never_completed() {
         ("5\r\nhello\r\n0\r\nHost: b\r\n\r\n", "trailer Host"),
         ("5\r\nhello\r\n0\r\nTransfer-Encoding: chunked\r\n\r\n", "trailer Transfer-Encoding"),
         ("\r\nhello\r\n0\r\n\r\n", "no size"),
+        ("5;\r\nhello\r\n0\r\n\r\n", "an extension without a name"),
+        ("5; \r\nhello\r\n0\r\n\r\n", "white space for the name of an extension"),
+        ("5;=x\r\nhello\r\n0\r\n\r\n", "an extension with nothing but a value"),
+        ("5\r\nhello\r\n0;a=\"\r\n\r\n", "an extension with an open quote"),
+        ("5\r\nhello\r\n0\r\nTransfer_Encoding: chunked\r\n\r\n", "trailer Transfer_Encoding"),
     ] {
         let origin = Origin::new().on("/echo").reply(Reply::echo()).start().await;
         let rig = Rig::over(&[&origin]);
@@ -116,7 +127,7 @@ async fn an_ambiguous_chunked_body_is_refused_and_never_completed() {
     }
 }
 
-#[tokio::test]
+in_each_lane!(an_unambiguous_request_reaches_the_upstream_once_in_canonical_form);
 async fn an_unambiguous_request_reaches_the_upstream_once_in_canonical_form() {
     let origin = Origin::plain("a").await;
     let rig = Rig::over(&[&origin]);
@@ -141,7 +152,7 @@ async fn an_unambiguous_request_reaches_the_upstream_once_in_canonical_form() {
     }
 }
 
-#[tokio::test]
+in_each_lane!(hop_by_hop_fields_are_removed_and_forwarding_fields_are_replaced);
 async fn hop_by_hop_fields_are_removed_and_forwarding_fields_are_replaced() {
     let origin = Origin::new()
         .on("/")
@@ -192,7 +203,7 @@ async fn hop_by_hop_fields_are_removed_and_forwarding_fields_are_replaced() {
     assert_eq!(answer.fields.iter().filter(|(name, _)| name.eq_ignore_ascii_case("set-cookie")).count(), 2);
 }
 
-#[tokio::test]
+in_each_lane!(an_http_1_0_request_without_host_is_sent_with_the_address_of_the_upstream);
 async fn an_http_1_0_request_without_host_is_sent_with_the_address_of_the_upstream() {
     let origin = Origin::plain("a").await;
     let rig = Rig::over(&[&origin]);
@@ -200,7 +211,7 @@ async fn an_http_1_0_request_without_host_is_sent_with_the_address_of_the_upstre
     assert_eq!(origin.requests("/x")[0].values("host"), [origin.text().as_str()]);
 }
 
-#[tokio::test]
+in_each_lane!(trace_and_options_for_the_server_are_answered_by_the_proxy);
 async fn trace_and_options_for_the_server_are_answered_by_the_proxy() {
     let origin = Origin::plain("a").await;
     let rig = Rig::over(&[&origin]);
@@ -217,7 +228,7 @@ async fn trace_and_options_for_the_server_are_answered_by_the_proxy() {
     assert_eq!(origin.count("/x"), 1);
 }
 
-#[tokio::test]
+in_each_lane!(a_body_on_an_unusual_method_does_not_disturb_the_next_request);
 async fn a_body_on_an_unusual_method_does_not_disturb_the_next_request() {
     let origin = Origin::plain("a").await;
     let rig = Rig::over(&[&origin]);

@@ -16,6 +16,7 @@ use tokio::runtime::Handle;
 use tokio::time::Instant;
 
 use super::rig::{Client, Rig, SOON, get, post, within};
+use crate::lanes::each::in_each_lane;
 use crate::support::assert_eventually;
 
 /// What arrives on an idle connection.
@@ -102,7 +103,7 @@ async fn assert_on_another(listener: &TcpListener, old: Option<TcpStream>, line:
     origin
 }
 
-#[tokio::test]
+in_each_lane!(late_bytes_on_a_kept_connection_reach_no_client_and_fail_no_request);
 async fn late_bytes_on_a_kept_connection_reach_no_client_and_fail_no_request() {
     let answers = [
         ("GET /one", "HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\none"),
@@ -135,7 +136,7 @@ async fn late_bytes_on_a_kept_connection_reach_no_client_and_fail_no_request() {
     }
 }
 
-#[tokio::test]
+in_each_lane!(after_closed_kept_connections_a_new_one_is_made);
 async fn after_closed_kept_connections_a_new_one_is_made() {
     for request in [get("/two"), post("/two", "hello")] {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
@@ -170,7 +171,7 @@ async fn after_closed_kept_connections_a_new_one_is_made() {
     }
 }
 
-#[tokio::test]
+in_each_lane!(after_a_body_on_a_bodiless_response_such_connections_are_not_kept);
 async fn after_a_body_on_a_bodiless_response_such_connections_are_not_kept() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let (rig, mut client, origin) = warm(&listener, "HEAD /one", "HTTP/1.1 200 OK\r\n\r\n").await;

@@ -10,6 +10,7 @@ use tokio::time::Instant;
 
 use super::rig::{Client, Rig, SOON, get, post};
 use super::upgrades::{SWITCH, UPGRADE};
+use crate::lanes::each::{in_each_lane, without_a_lane};
 use crate::origin::{Act, Origin, Reply};
 use crate::support::assert_eventually;
 
@@ -42,7 +43,7 @@ fn pipelined(bytes: usize) -> String {
     get("/following").repeat(bytes.div_ceil(get("/following").len()))
 }
 
-#[tokio::test]
+in_each_lane!(a_client_that_disconnects_with_unread_bytes_cancels_its_request);
 async fn a_client_that_disconnects_with_unread_bytes_cancels_its_request() {
     let origin = Origin::new().on("/slow").reply(Reply::hang()).on("/ws").reply(Reply::hang()).start().await;
     for (path, request) in [("/slow", get("/slow")), ("/slow", post("/slow", "hello")), ("/ws", UPGRADE.to_owned())] {
@@ -67,7 +68,7 @@ async fn a_client_that_disconnects_with_unread_bytes_cancels_its_request() {
     assert_eq!(origin.count("/following"), 0, "no pipelined request was sent after the disconnect");
 }
 
-#[tokio::test]
+in_each_lane!(a_waiting_client_that_disconnects_with_unread_bytes_frees_its_place);
 async fn a_waiting_client_that_disconnects_with_unread_bytes_frees_its_place() {
     let rig = Rig::at(&[]);
     let until = Instant::now() + Duration::from_secs(300);
@@ -88,7 +89,7 @@ async fn a_waiting_client_that_disconnects_with_unread_bytes_frees_its_place() {
     }
 }
 
-#[tokio::test]
+in_each_lane!(thousands_of_pipelined_requests_are_answered_in_order);
 async fn thousands_of_pipelined_requests_are_answered_in_order() {
     let origin = Origin::new().on("/slow").reply(Reply::ok("slow").delay(Duration::from_millis(300))).start().await;
     let rig = Rig::over(&[&origin]);
@@ -111,7 +112,7 @@ async fn thousands_of_pipelined_requests_are_answered_in_order() {
     assert!(in_order && targets.len() == MANY + 1, "{} requests", targets.len());
 }
 
-#[tokio::test]
+in_each_lane!(pipelined_bytes_are_read_up_to_a_limit);
 async fn pipelined_bytes_are_read_up_to_a_limit() {
     let origin = Origin::new().on("/slow").reply(Reply::hang()).start().await;
     let rig = Rig::over(&[&origin]);
@@ -133,7 +134,7 @@ async fn pipelined_bytes_are_read_up_to_a_limit() {
     assert_eventually("the upstream request is cancelled", NOTICED, || origin.open_connections() == 0).await;
 }
 
-#[tokio::test]
+without_a_lane!(a_tunnel_ends_a_minute_after_one_side_closes_if_the_other_is_silent);
 async fn a_tunnel_ends_a_minute_after_one_side_closes_if_the_other_is_silent() {
     for upstream_ends in [false, true] {
         let mut acts = vec![Act::Write(SWITCH.as_bytes().to_vec())];

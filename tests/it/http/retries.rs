@@ -4,6 +4,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use super::rig::{Rig, SOON, get, post};
+use crate::lanes::each::in_each_lane;
 use crate::origin::{Act, Origin, Reply, refusing_address};
 use crate::support::assert_eventually;
 
@@ -11,7 +12,7 @@ fn put(path: &str, body: &str) -> String {
     post(path, body).replacen("POST", "PUT", 1)
 }
 
-#[tokio::test]
+in_each_lane!(a_refused_connection_is_retried_elsewhere_for_every_method_and_body);
 async fn a_refused_connection_is_retried_elsewhere_for_every_method_and_body() {
     let origin = Origin::plain("a").await;
     let rig = Rig::at(&[refusing_address(), origin.address()]);
@@ -35,7 +36,7 @@ async fn a_refused_connection_is_retried_elsewhere_for_every_method_and_body() {
     assert_eq!(rig.upstreams[0].connect_failures_total.load(Ordering::Relaxed), 4);
 }
 
-#[tokio::test]
+in_each_lane!(a_reset_before_the_response_is_retried_for_idempotent_requests_with_a_small_body);
 async fn a_reset_before_the_response_is_retried_for_idempotent_requests_with_a_small_body() {
     let big = "x".repeat(70_000);
     for (request, again) in [
@@ -61,7 +62,7 @@ async fn a_reset_before_the_response_is_retried_for_idempotent_requests_with_a_s
     }
 }
 
-#[tokio::test]
+in_each_lane!(nothing_is_retried_once_a_response_has_begun);
 async fn nothing_is_retried_once_a_response_has_begun() {
     for reply in [
         Reply::raw("HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nhello"),
@@ -82,7 +83,7 @@ async fn nothing_is_retried_once_a_response_has_begun() {
     }
 }
 
-#[tokio::test]
+in_each_lane!(a_request_is_retried_at_most_once);
 async fn a_request_is_retried_at_most_once() {
     let origins = [Reply::reset(), Reply::close(), Reply::reset()];
     let mut running = vec![];
@@ -98,7 +99,7 @@ async fn a_request_is_retried_at_most_once() {
     assert_eq!(running.iter().map(|origin| origin.count("/x")).sum::<u64>(), 2);
 }
 
-#[tokio::test]
+in_each_lane!(a_kept_connection_closed_by_the_upstream_fails_no_request);
 async fn a_kept_connection_closed_by_the_upstream_fails_no_request() {
     let origin = Origin::plain("a").await;
     let rig = Rig::over(&[&origin]);
@@ -112,7 +113,7 @@ async fn a_kept_connection_closed_by_the_upstream_fails_no_request() {
     assert_eq!(origin.count("/x"), 20);
 }
 
-#[tokio::test]
+in_each_lane!(a_request_reset_on_a_kept_connection_is_retried_on_a_new_one_to_the_same_upstream);
 async fn a_request_reset_on_a_kept_connection_is_retried_on_a_new_one_to_the_same_upstream() {
     // Answers one request on a connection and resets it at the next.
     let origin = Origin::new().on("/one").reply(200).on("/two").reply(Reply::reset()).times(1).then(200).start().await;
@@ -134,7 +135,7 @@ async fn a_request_reset_on_a_kept_connection_is_retried_on_a_new_one_to_the_sam
     assert_eq!(client.answer().await.status, 200, "the client's connection is kept");
 }
 
-#[tokio::test]
+in_each_lane!(killing_one_of_two_upstreams_under_load_fails_no_get);
 async fn killing_one_of_two_upstreams_under_load_fails_no_get() {
     let (a, b) = (Origin::plain("a").await, Origin::plain("b").await);
     let rig = std::sync::Arc::new(Rig::over(&[&a, &b]));

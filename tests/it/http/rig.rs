@@ -6,7 +6,7 @@ use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
-use roundsman::model::policy::{Balance, Lane};
+use roundsman::model::policy::{Balance, ClientPolicy, Lane, TrafficPolicy};
 use roundsman::model::{Address, Name, Weight};
 use roundsman::pool::{
     AnswerReason, Hints, ListenerEntry, ListenerId, Otherwise, Pool, PoolId, PoolShared, Published, Rules, Service,
@@ -19,6 +19,7 @@ use tokio::net::TcpStream;
 use tokio::runtime::{Handle, Runtime};
 use tokio::time::Instant;
 
+use crate::lanes::each;
 use crate::origin::Origin;
 
 /// The longest wait for what should happen at once.
@@ -37,19 +38,6 @@ pub struct Rig {
     pub pool: Arc<Pool>,
     pub upstreams: Vec<Arc<Upstream>>,
     pub published: Published,
-}
-
-/// The lane under test: with `ROUNDSMAN_TEST_LANE=general` all these tests run through the general lane.
-pub fn lane() -> Lane {
-    match std::env::var("ROUNDSMAN_TEST_LANE").as_deref() {
-        Ok("general") => Lane::General,
-        _ => Lane::Auto,
-    }
-}
-
-/// The `Connection` of a response after which the connection goes on. Pingora says so to clients of HTTP/1.1 too.
-pub fn keep_alive() -> Option<&'static str> {
-    (lane() == Lane::General).then_some("keep-alive")
 }
 
 impl Rig {
@@ -71,6 +59,18 @@ impl Rig {
     }
 
     pub fn build(addresses: &[Address], runtime: Handle, connections_max: usize) -> Rig {
+        // Without an upstream no lane carries anything.
+        let lane = each::current().or(addresses.is_empty().then_some(Lane::Auto)).expect("in_each_lane!(this_test)");
+        Rig::build_in(lane, addresses, runtime, connections_max)
+    }
+
+    /// As [`Rig::over`], in this lane.
+    pub fn in_lane(lane: Lane, origins: &[&Origin]) -> Rig {
+        let addresses: Vec<Address> = origins.iter().map(|origin| origin.address()).collect();
+        Rig::build_in(lane, &addresses, RUNTIME.handle().clone(), 1_000)
+    }
+
+    pub fn build_in(lane: Lane, addresses: &[Address], runtime: Handle, connections_max: usize) -> Rig {
         static IDS: AtomicU64 = AtomicU64::new(1);
         let name = Name::try_new("api").unwrap();
         let upstream = |address: &Address| {
@@ -80,16 +80,27 @@ impl Rig {
         let upstreams: Vec<_> = addresses.iter().map(upstream).collect();
         let view = ArcSwap::from_pointee(view(Service::Open, &upstreams));
         let shared = Arc::new(PoolShared::new(Instant::now()));
-        let pool = Arc::new(Pool { id: PoolId(0), name: name.clone(), shared, view });
-        let entry = ListenerEntry { name, pool: Some(PoolId(0)) };
+        let pool = Arc::new(Pool { id: PoolId(0), name: name.clone(), traffic: Arc::default(), shared, view });
+        let entry = ListenerEntry { name, pool: Some(PoolId(0)), client: ClientPolicy::default() };
         let snapshot = Snapshot::new(1, Table::empty(), vec![Some(entry)], vec![Some(pool.clone())]);
         let published: Published = Arc::new(ArcSwap::from_pointee(snapshot));
-        let plane = Plane::new(published.clone(), connections_max, lane(), Workers::on(runtime));
+        let plane = Plane::new(published.clone(), connections_max, lane, Workers::on(runtime));
         let bound = Plane::bind(&Address::Inet(([127, 0, 0, 1], 0).into())).expect("a free port");
         let address = bound.local_addr().expect("it is TCP");
         let ready = plane.ready(bound, ListenerId(0)).expect("a runtime that has I/O");
         let listener = plane.serve(ready, ListenerId(0));
         Rig { plane, listener, address, pool, upstreams, published }
+    }
+
+    /// As a reload that changes nothing but these.
+    pub fn set_policies(&self, client: ClientPolicy, traffic: TrafficPolicy) {
+        let Pool { id, name, shared, view, .. } = &*self.pool;
+        let (shared, view) = (shared.clone(), ArcSwap::new(view.load_full()));
+        let pool = Arc::new(Pool { id: *id, name: name.clone(), traffic: Arc::new(traffic), shared, view });
+        let entry = ListenerEntry { name: name.clone(), pool: Some(*id), client };
+        let generation = self.published.load().generation + 1;
+        let snapshot = Snapshot::new(generation, Table::empty(), vec![Some(entry)], vec![Some(pool)]);
+        self.published.store(Arc::new(snapshot));
     }
 
     pub fn set_service(&self, service: Service) {

@@ -7,6 +7,7 @@ use tokio::time::Instant;
 
 use super::{PATIENCE, WITHIN_A_SECOND, http_check};
 use crate::client::{Client, get};
+use crate::lanes::each::in_each_lane;
 use crate::load::{Load, Plan, failures};
 use crate::origin::{Origin, Reply};
 use crate::program::{Program, config, pool};
@@ -42,7 +43,7 @@ async fn an_idle_process_stops_at_once() {
     }
 }
 
-#[tokio::test(flavor = "multi_thread")]
+in_each_lane!(a_stop_finishes_requests_in_flight_and_accepts_no_new_ones, flavor = "multi_thread");
 async fn a_stop_finishes_requests_in_flight_and_accepts_no_new_ones() {
     for signal in [Signal::SIGTERM, Signal::SIGINT] {
         let slow = Reply::ok("whole").delay(Duration::from_secs(2));
@@ -64,7 +65,7 @@ async fn a_stop_finishes_requests_in_flight_and_accepts_no_new_ones() {
     }
 }
 
-#[tokio::test(flavor = "multi_thread")]
+in_each_lane!(drain_timeout_ends_requests_still_in_flight, flavor = "multi_thread");
 async fn drain_timeout_ends_requests_still_in_flight() {
     let origin = Origin::new().on("/never").reply(Reply::hang()).start().await;
     let pools = pool("api", &[&origin.text()], &http_check()) + "[runtime]\ndrain_timeout = \"700ms\"\n";
@@ -125,7 +126,7 @@ async fn usr1_and_usr2_do_not_stop_the_process() {
     program.assert_no_panic();
 }
 
-#[tokio::test(flavor = "multi_thread")]
+in_each_lane!(during_drain_delay_readyz_fails_and_requests_are_served, flavor = "multi_thread");
 async fn during_drain_delay_readyz_fails_and_requests_are_served() {
     let origin = Origin::plain("a").await;
     let pools = pool("api", &[&origin.text()], &http_check()) + "[runtime]\ndrain_delay = \"2s\"\n";

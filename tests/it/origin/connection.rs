@@ -178,6 +178,10 @@ impl Connection {
         }
         let next = match &reply.plan {
             Plan::Acts(acts) => return Ok(Next::End(self.perform(acts).await?)),
+            Plan::Raw(bytes) => {
+                self.write(bytes).await?;
+                Next::Request
+            }
             Plan::Proper(proper) => self.respond(proper, &head).await?,
             Plan::Echo => {
                 let Reply { plan: Plan::Proper(proper), .. } = Reply::ok(body) else { unreachable!("`ok` is proper") };

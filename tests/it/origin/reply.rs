@@ -14,6 +14,8 @@ pub struct Reply {
 pub(super) enum Plan {
     Proper(Proper),
     Acts(Vec<Act>),
+    /// These bytes, and the next request may follow.
+    Raw(Vec<u8>),
     /// Gives the request body back.
     Echo,
     /// 101, then every byte back.
@@ -114,6 +116,11 @@ impl Reply {
     /// These bytes unchanged, then a clean close.
     pub fn raw(bytes: impl AsRef<[u8]>) -> Reply {
         Reply::acts(vec![Act::Write(bytes.as_ref().to_vec())])
+    }
+
+    /// These bytes unchanged, then the next request.
+    pub fn raw_kept(bytes: impl AsRef<[u8]>) -> Reply {
+        Reply::plan(Plan::Raw(bytes.as_ref().to_vec()))
     }
 
     /// These acts, then a clean close.

@@ -7,6 +7,7 @@ use tokio::time::Instant;
 
 use super::{PATIENCE, apply, rare, upstream};
 use crate::client::{Client, get};
+use crate::lanes::each::in_each_lane;
 use crate::load::{Load, Plan, failures};
 use crate::origin::{Origin, Reply, refusing_address};
 use crate::program::{Program, fetch, http_check, pool};
@@ -103,7 +104,7 @@ async fn a_late_result_of_the_old_check_is_dropped() {
     }
 }
 
-#[tokio::test(flavor = "multi_thread")]
+in_each_lane!(a_removed_upstream_gets_no_new_request_and_finishes_those_in_flight, flavor = "multi_thread");
 async fn a_removed_upstream_gets_no_new_request_and_finishes_those_in_flight() {
     let a = Origin::new().on("/slow").reply(Reply::ok("whole").delay(Duration::from_secs(2))).start().await;
     let b = Origin::plain("b").await;
@@ -139,7 +140,7 @@ async fn a_removed_upstream_gets_no_new_request_and_finishes_those_in_flight() {
     program.wait_for_state("api", &a.text(), "healthy", PATIENCE).await;
 }
 
-#[tokio::test(flavor = "multi_thread")]
+in_each_lane!(removed_upstreams_serve_until_a_new_one_is_healthy, flavor = "multi_thread");
 async fn removed_upstreams_serve_until_a_new_one_is_healthy() {
     let (old, new) = (Origin::plain("old").await, Origin::plain("new").await);
     new.set("/healthz", 503);
@@ -169,7 +170,7 @@ async fn removed_upstreams_serve_until_a_new_one_is_healthy() {
     assert_eq!(failures(&load.stop().await), Vec::<String>::new());
 }
 
-#[tokio::test(flavor = "multi_thread")]
+in_each_lane!(requests_to_a_new_pool_wait_for_its_first_verdict, flavor = "multi_thread");
 async fn requests_to_a_new_pool_wait_for_its_first_verdict() {
     let a = Origin::plain("a").await;
     let b = Origin::new()

@@ -7,6 +7,7 @@ use roundsman::admin::json::{EventWhat, ReloadResult};
 
 use super::{PATIENCE, apply, rare, upstream};
 use crate::client::{Client, get};
+use crate::lanes::each::in_each_lane;
 use crate::load::{Load, Plan, failures};
 use crate::origin::{Origin, Reply};
 use crate::program::{Program, QUICK, config, fetch, pool, try_fetch};
@@ -220,7 +221,7 @@ async fn after_many_reloads_at_once_the_last_content_runs() {
     program.assert_no_panic();
 }
 
-#[tokio::test(flavor = "multi_thread")]
+in_each_lane!(a_request_in_flight_finishes_over_any_number_of_reloads, flavor = "multi_thread");
 async fn a_request_in_flight_finishes_over_any_number_of_reloads() {
     let body = vec![b'x'; 200_000];
     let long = Reply::ok(&body).pace(10_000, Duration::from_millis(100));

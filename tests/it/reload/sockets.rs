@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use super::{PATIENCE, rare};
 use crate::client::{Client, get};
+use crate::lanes::each::in_each_lane;
 use crate::load::{Load, Plan, failures};
 use crate::origin::{Origin, Reply};
 use crate::program::{Program, fetch, free_address, pool};
@@ -35,7 +36,7 @@ async fn wait_until_refused(address: SocketAddr) {
     }
 }
 
-#[tokio::test(flavor = "multi_thread")]
+in_each_lane!(listeners_are_added_and_removed_while_others_serve, flavor = "multi_thread");
 async fn listeners_are_added_and_removed_while_others_serve() {
     let origin = Origin::new().on("/slow").reply(Reply::ok("slow").delay(Duration::from_secs(1))).start().await;
     let pools = pool("api", &[&origin.text()], &rare("/healthz"));
@@ -110,7 +111,7 @@ async fn a_dry_run_takes_no_socket_from_a_reload() {
     assert_eq!(program.status().await.generation, 201, "a dry run changes nothing");
 }
 
-#[tokio::test(flavor = "multi_thread")]
+in_each_lane!(a_renamed_listener_keeps_its_socket_and_its_connections, flavor = "multi_thread");
 async fn a_renamed_listener_keeps_its_socket_and_its_connections() {
     let (a, b) = (Origin::plain("a").await, Origin::plain("b").await);
     let pools = pool("api", &[&a.text()], &rare("/healthz")) + &pool("other", &[&b.text()], &rare("/healthz"));
@@ -171,7 +172,7 @@ async fn a_busy_port_refuses_the_whole_reload_and_frees_its_other_new_sockets() 
     assert!(socket.exists());
 }
 
-#[tokio::test(flavor = "multi_thread")]
+in_each_lane!(routes_change_atomically, flavor = "multi_thread");
 async fn routes_change_atomically() {
     let (a, b) = (Origin::plain("a").await, Origin::plain("b").await);
     let text = |swap: bool| {

@@ -186,7 +186,11 @@ fn routes(of: &[&str]) -> Table<PoolId> {
 }
 
 fn listener(name: &str, pool: u32) -> Option<ListenerEntry> {
-    Some(ListenerEntry { name: Name::try_new(name).unwrap(), pool: Some(PoolId(pool)) })
+    Some(ListenerEntry {
+        name: Name::try_new(name).unwrap(),
+        pool: Some(PoolId(pool)),
+        client: ClientPolicy::default(),
+    })
 }
 
 #[tokio::test(start_paused = true)]
@@ -228,7 +232,8 @@ async fn who_has_lost_its_pool_goes_where_the_newest_configuration_says() {
         let world = World::new(&[before]);
         let (mut exchange, first) = world.begin(GET);
         let pool = world.pool(1, &after);
-        let gone = Some(ListenerEntry { name: Name::try_new("web").unwrap(), pool: None });
+        let gone =
+            Some(ListenerEntry { name: Name::try_new("web").unwrap(), pool: None, client: ClientPolicy::default() });
         let snapshot = Snapshot::new(2, routes(&[routed]), vec![gone], vec![None, Some(pool.clone())]);
         let old = world.nth(0);
         world.published.store(Arc::new(snapshot));

@@ -1,0 +1,176 @@
+//! Limits and timeouts come from the listener and the pool of the newest configuration: what a reload changes holds from
+//! the next request of a connection that is open already.
+
+use std::time::Duration;
+
+use roundsman::model::policy::{
+    ClientLimits, ClientPolicy, ClientTimeouts, RetryPolicy, TrafficPolicy, UpstreamConnections, UpstreamTimeouts,
+};
+use tokio::time::Instant;
+
+use super::rig::{Client, Rig, get, post, within};
+use super::upgrades::UPGRADE;
+use crate::origin::{Act, BlackHole, Origin, Reply};
+
+/// Shorter than every default that is tested with it.
+const SHORT: Duration = Duration::from_millis(400);
+/// Still shorter than those defaults, for a busy machine.
+const LATE: Duration = Duration::from_secs(9);
+
+fn timeouts(change: impl FnOnce(&mut ClientTimeouts)) -> ClientPolicy {
+    let mut policy = ClientPolicy::default();
+    change(&mut policy.timeouts);
+    policy
+}
+
+fn limits(change: impl FnOnce(&mut ClientLimits)) -> ClientPolicy {
+    let mut policy = ClientPolicy::default();
+    change(&mut policy.limits);
+    policy
+}
+
+fn upstream(change: impl FnOnce(&mut UpstreamTimeouts)) -> TrafficPolicy {
+    let mut policy = TrafficPolicy::default();
+    change(&mut policy.timeouts);
+    policy
+}
+
+/// A connection that has had one response under the defaults, and is open when `client` and `traffic` come.
+async fn reloaded(rig: &Rig, client: ClientPolicy, traffic: TrafficPolicy) -> Client {
+    rig.set_policies(ClientPolicy::default(), TrafficPolicy::default());
+    let mut connection = rig.connect().await;
+    connection.send(get("/")).await;
+    assert_eq!(connection.answer().await.status, 200);
+    rig.set_policies(client, traffic);
+    connection
+}
+
+#[tokio::test]
+async fn a_head_is_measured_by_the_limits_of_the_newest_configuration() {
+    let origin = Origin::plain("a").await;
+    let rig = Rig::over(&[&origin]);
+    let long = format!("GET / HTTP/1.1\r\nHost: a\r\nX: {}\r\n\r\n", "x".repeat(2_000));
+    let many = format!("GET / HTTP/1.1\r\nHost: a\r\n{}\r\n", "X: y\r\n".repeat(4));
+    for (policy, request, status) in [
+        (ClientPolicy::default(), &long, 200),
+        (limits(|l| l.header_bytes = 1_000), &long, 431),
+        (limits(|l| l.header_bytes = 40_000), &long.replace("X: ", &format!("X: {}", "y".repeat(36_000))), 200),
+        (limits(|l| l.headers = 5), &many, 200),
+        (limits(|l| l.headers = 4), &many, 431),
+        (limits(|l| l.target_bytes = 9), &get("/123456789"), 414),
+        (limits(|l| l.target_bytes = 10), &get("/123456789"), 200),
+    ] {
+        let mut client = reloaded(&rig, policy, TrafficPolicy::default()).await;
+        client.send(request).await;
+        assert_eq!(client.answer().await.status, status, "{policy:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_client_has_the_time_that_the_newest_configuration_gives_it() {
+    let origin = Origin::plain("a").await;
+    let rig = Rig::over(&[&origin]);
+    let half = "POST /echo HTTP/1.1\r\nHost: a\r\nContent-Length: 9\r\n\r\nhalf";
+    // What is sent, whether a whole request comes before it under the new limits, and the status; 0: the connection ends.
+    for (policy, request_before, bytes, status) in [
+        (timeouts(|t| t.header = SHORT), false, "GET / HTTP", 408),
+        (timeouts(|t| t.body_idle = SHORT), false, half, 408),
+        (timeouts(|t| t.keep_alive = SHORT), true, "", 0),
+    ] {
+        let mut client = reloaded(&rig, policy, TrafficPolicy::default()).await;
+        if request_before {
+            client.send(get("/")).await;
+            assert_eq!(client.answer().await.status, 200);
+        }
+        let began = Instant::now();
+        client.send(bytes).await;
+        match status {
+            0 => client.ends().await,
+            _ => assert_eq!(client.answer().await.status, status),
+        }
+        assert!((SHORT..LATE).contains(&began.elapsed()), "{policy:?}: {:?}", began.elapsed());
+    }
+    rig.set_policies(timeouts(|t| t.header = SHORT), TrafficPolicy::default());
+    let began = Instant::now();
+    rig.connect().await.ends().await;
+    assert!((SHORT..LATE).contains(&began.elapsed()), "a silent client: {:?}", began.elapsed());
+}
+
+#[tokio::test]
+async fn an_upstream_has_the_time_that_the_newest_configuration_gives_it() {
+    let half = Reply::raw("HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nhalf").then(Act::Hang);
+    let origin = Origin::new().on("/hang").reply(Reply::hang()).on("/half").reply(half).start().await;
+    let hole = BlackHole::start();
+    let rig = Rig::over(&[&origin]);
+    let deaf = Rig::at(&[hole.address()]);
+    for (rig, policy, path, status) in [
+        (&rig, upstream(|t| t.first_byte = SHORT), "/hang", 504),
+        (&rig, upstream(|t| t.idle = SHORT), "/half", 200),
+        // Longer than the default of 2 s.
+        (&deaf, upstream(|t| t.connect = 6 * SHORT), "/", 504),
+    ] {
+        rig.set_policies(ClientPolicy::default(), policy.clone());
+        let mut client = rig.connect().await;
+        let began = Instant::now();
+        client.send(get(path)).await;
+        let answer = client.answer().await;
+        assert_eq!((answer.status, answer.whole), (status, status != 200), "{policy:?}");
+        let least = if path == "/" { 6 * SHORT } else { SHORT };
+        assert!((least..LATE).contains(&began.elapsed()), "{policy:?}: {:?}", began.elapsed());
+    }
+}
+
+#[tokio::test]
+async fn a_tunnel_may_be_quiet_for_as_long_as_its_pool_says() {
+    let origin = Origin::new().on("/ws").reply(Reply::upgrade_echo()).start().await;
+    let rig = Rig::over(&[&origin]);
+    rig.set_policies(ClientPolicy::default(), upstream(|t| t.tunnel_idle = SHORT));
+    let mut client = rig.connect().await;
+    let began = Instant::now();
+    client.send(UPGRADE).await;
+    assert_eq!(client.answer().await.status, 101);
+    within(client.ends()).await;
+    assert!((SHORT..LATE).contains(&began.elapsed()), "{:?}", began.elapsed());
+}
+
+#[tokio::test]
+async fn as_many_retries_are_made_and_as_much_body_is_kept_as_the_pool_says() {
+    let put = |body: &str| post("/x", body).replacen("POST", "PUT", 1);
+    for (retries, replay_bytes, request, requests) in [
+        (0, 65_536, get("/x"), 1),
+        (1, 65_536, get("/x"), 2),
+        (3, 65_536, get("/x"), 4),
+        (3, 65_536, put("hello"), 4),
+        (3, 5, put("hello"), 4),
+        (3, 4, put("hello"), 1),
+    ] {
+        let shown = format!("{retries} {replay_bytes} {:?}", &request[..3]);
+        let dying: Vec<_> = (0..5).map(|_| Origin::new().on("/x").reply(Reply::reset()).start_blocking()).collect();
+        let rig = Rig::over(&dying.iter().collect::<Vec<_>>());
+        let retry = RetryPolicy { retries, replay_bytes };
+        rig.set_policies(ClientPolicy::default(), TrafficPolicy { retry, ..TrafficPolicy::default() });
+        assert_eq!(rig.ask(&request).await.status, 502, "{shown}");
+        let seen: u64 = dying.iter().map(|origin| origin.count("/x")).sum();
+        assert_eq!(seen, requests, "{shown}");
+    }
+}
+
+#[tokio::test]
+async fn no_connection_is_kept_where_the_pool_keeps_none() {
+    let defaults = UpstreamConnections::default();
+    for (connections, kept) in [
+        (defaults, true),
+        (UpstreamConnections { idle_per_upstream: 0, ..defaults }, false),
+        (UpstreamConnections { idle_timeout: Duration::ZERO, ..defaults }, false),
+    ] {
+        let origin = Origin::plain("a").await;
+        let rig = Rig::over(&[&origin]);
+        rig.set_policies(ClientPolicy::default(), TrafficPolicy { connections, ..TrafficPolicy::default() });
+        let mut client = rig.connect().await;
+        for _ in 0..3 {
+            client.send(get("/")).await;
+            assert_eq!(client.answer().await.status, 200);
+        }
+        assert_eq!(origin.accepted(), if kept { 1 } else { 3 }, "{connections:?}");
+    }
+}
