@@ -1,4 +1,4 @@
-//! The express lane: relays one HTTP/1 exchange between two sockets. Everything that could be decided is asked of the
+//! The express lane: relays one HTTP/1 exchange between two sockets, up to a switch of protocols. Everything that could be decided is asked of the
 //! exchange; this reads, writes and waits.
 //!
 //! In the steady state of a kept connection with small bodies it makes five system calls and sets no timer: one alarm per
@@ -66,6 +66,13 @@ struct Relay<'a> {
     now: Instant,
     /// Something has been waited for since.
     waited: bool,
+    tunnel: Option<Tunnel>,
+}
+
+/// An upstream that has switched protocols. The head that says so is still to be sent.
+pub(super) struct Tunnel {
+    pub(super) link: Box<Link>,
+    pub(super) timeouts: UpstreamTimeouts,
 }
 
 /// What one step came to.
@@ -109,6 +116,8 @@ struct Answer {
     coding: Coding,
     /// The upstream keeps the connection open after it.
     keeps: bool,
+    /// The upstream has switched protocols: what follows is a tunnel.
+    switches: bool,
 }
 
 /// How a body is passed on.
@@ -130,7 +139,9 @@ pub(super) async fn run(
     now: Instant,
 ) -> Served {
     let (slow, keep, until_close) = (false, false, false);
-    let mut lane = Relay { client, exchange, request, front, alarm, slow, stop, keep, until_close, now, waited: false };
+    let (waited, tunnel) = (false, None);
+    let mut lane =
+        Relay { client, exchange, request, front, alarm, slow, stop, keep, until_close, now, waited, tunnel };
     let mut next = Next::Attempt(first);
     let outcome = loop {
         let step = match next {
@@ -145,9 +156,9 @@ pub(super) async fn run(
             Step::Over(outcome) => break outcome,
         }
     };
-    let Relay { client, keep, until_close, now, .. } = lane;
+    let Relay { client, keep, until_close, now, tunnel, .. } = lane;
     client.settle();
-    Served { outcome, keep, until_close, now }
+    Served { outcome, keep, until_close, now, tunnel }
 }
 
 impl Relay<'_> {
@@ -220,6 +231,10 @@ impl Relay<'_> {
             match event.await {
                 Event::Head => match self.on_head(&mut sent) {
                     Ok(None) => {}
+                    Ok(Some(Answer { switches: true, .. })) => {
+                        self.tunnel = Some(Tunnel { link: sent.link, timeouts });
+                        return Step::Over(Outcome::Delivered);
+                    }
                     Ok(Some(answer)) => return self.deliver(sent, answer).await,
                     Err(step) => return step,
                 },
@@ -335,7 +350,8 @@ impl Relay<'_> {
         let head = sent.link.reader.head(&sent.link.read).expect("it is whole");
         let next = self.exchange.on_response(head.version, head.status, head.fields(), self.now);
         let Next::Forward(edits, framing) = next else { return Err(Step::Next(next)) };
-        let (len, is_final) = (head.len, head.status >= 200);
+        let (len, switches) = (head.len, head.status == 101);
+        let is_final = switches || head.status >= 200;
         let version = self.request.version;
         if is_final {
             // What is left of a request that is answered before its end cannot be told from the next one for sure.
@@ -355,12 +371,12 @@ impl Relay<'_> {
         }
         self.client.forget_sent();
         let coding = if in_chunks { Coding::Chunks } else { Coding::Data };
-        Ok(Some(Answer { framing, coding, keeps }))
+        Ok(Some(Answer { framing, coding, keeps, switches }))
     }
 
     /// Passes the body on, and keeps the connection if that may be.
     async fn deliver(&mut self, mut sent: Sent, answer: Answer) -> Step {
-        let Answer { framing, coding, keeps } = answer;
+        let Answer { framing, coding, keeps, .. } = answer;
         let mut body = Body::response(framing);
         sent.moved = self.now;
         let mut pending = 0;

@@ -23,7 +23,7 @@ use tokio::time::{Instant, Sleep};
 
 use super::client::{Client, ClientIo};
 use super::desk::{Desk, Outcome, Work};
-use super::express::{self, Alarm, TICK};
+use super::express::{self, Alarm, TICK, Tunnel};
 use super::general::{DESK, General};
 use super::guard::Guard;
 use super::kept::Links;
@@ -34,7 +34,7 @@ use crate::exchange::{
     judge,
 };
 use crate::http1::Version;
-use crate::model::policy::{ClientPolicy, Lane};
+use crate::model::policy::{ClientPolicy, Lane, UpstreamTimeouts};
 use crate::pool::sharded::Sharded;
 use crate::pool::{AnswerReason, FrontStats, ListenerId, Published};
 
@@ -114,6 +114,8 @@ pub(super) struct Served {
     pub(super) until_close: bool,
     /// The time, as far as the lane knows it.
     pub(super) now: Instant,
+    /// What follows is a tunnel.
+    pub(super) tunnel: Option<Tunnel>,
 }
 
 /// A connection on which nothing is under way.
@@ -340,12 +342,9 @@ impl<'a> Busy<'a> {
     async fn conduct(&mut self, mut held: Held, request: Request, mut next: Next) -> Option<Held> {
         loop {
             next = match next {
-                Next::Attempt(attempt) if request.upgrade => {
-                    tunnel::run(held, attempt, request.version).await;
-                    return None;
-                }
                 Next::Attempt(attempt) => {
-                    let served = match self.front.lane {
+                    let lane = if request.upgrade { Lane::Auto } else { self.front.lane };
+                    let served = match lane {
                         Lane::Auto => {
                             let Held { client, exchange } = &mut held;
                             let (alarm, stop) = (&mut self.alarm, &self.stop);
@@ -358,6 +357,10 @@ impl<'a> Busy<'a> {
                         }
                     };
                     self.since = served.now;
+                    if let Some(tunnel) = served.tunnel {
+                        self.relay(held, tunnel).await;
+                        return None;
+                    }
                     let Outcome::Answer(answer) = served.outcome else { return end(held, served).await };
                     Next::Answer(answer)
                 }
@@ -381,6 +384,17 @@ impl<'a> Busy<'a> {
                 // Only after a response head, which is a lane's.
                 Next::Forward(..) | Next::Abort => return None,
             };
+        }
+    }
+
+    /// Carries a tunnel to its end; the client's connection ends with it.
+    async fn relay(&self, held: Held, tunnel: Tunnel) {
+        let Held { mut client, mut exchange } = held;
+        let UpstreamTimeouts { tunnel_idle, tunnel_half_idle, .. } = tunnel.timeouts;
+        tunnel::run(&mut client, tunnel.link, tunnel_idle, tunnel_half_idle).await;
+        exchange.on_end(End::Delivered, Instant::now());
+        if !client.is_eof() {
+            client.linger(LINGER).await;
         }
     }
 
@@ -453,7 +467,7 @@ impl<'a> Busy<'a> {
             // It reads the head in another way than we do.
             None => after(exchange.on_client_fault(Refusal::malformed("refused by the lane"))),
         };
-        Some((Held { client, exchange }, Served { outcome, keep, until_close, now: Instant::now() }))
+        Some((Held { client, exchange }, Served { outcome, keep, until_close, now: Instant::now(), tunnel: None }))
     }
 }
 
@@ -468,7 +482,7 @@ fn after(next: Next) -> Outcome {
 /// Ends a request that the lane has seen through, or that broke off.
 async fn end(mut held: Held, served: Served) -> Option<Held> {
     let Held { client, exchange } = &mut held;
-    let Served { outcome, keep, until_close, now } = served;
+    let Served { outcome, keep, until_close, now, .. } = served;
     match outcome {
         Outcome::Delivered => {
             exchange.on_end(End::Delivered, now);

@@ -14,11 +14,12 @@ use std::time::Duration;
 use bytes::{Buf, BytesMut};
 use parking_lot::Mutex;
 use pingora_core::upstreams::peer::HttpPeer;
-use tokio::io::{AsyncReadExt, AsyncWrite};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf};
 use tokio::time::Instant;
 
 use super::conduct::{Conduct, Heard, listen};
 use super::connect::{UpstreamIo, Wanted, dial};
+use super::ended::Ended;
 use super::front::InFlight;
 use crate::exchange::{Attempt, ConnectError};
 use crate::http1::ResponseReader;
@@ -88,6 +89,38 @@ pub(super) struct Link {
     /// Until when it may be used again.
     idle_until: Instant,
     open: Open,
+}
+
+/// A connection that is no longer one of requests. Counts as open until it closes.
+pub(super) struct Upgraded {
+    io: UpstreamIo,
+    _open: Open,
+}
+
+impl Ended for Upgraded {
+    fn has_ended(&self) -> bool {
+        self.io.has_ended()
+    }
+}
+
+impl AsyncRead for Upgraded {
+    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, out: &mut ReadBuf<'_>) -> Poll<std::io::Result<()>> {
+        Pin::new(&mut self.get_mut().io).poll_read(cx, out)
+    }
+}
+
+impl AsyncWrite for Upgraded {
+    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<std::io::Result<usize>> {
+        Pin::new(&mut self.get_mut().io).poll_write(cx, bytes)
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<std::io::Result<()>> {
+        Pin::new(&mut self.get_mut().io).poll_flush(cx)
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<std::io::Result<()>> {
+        Pin::new(&mut self.get_mut().io).poll_shutdown(cx)
+    }
 }
 
 /// Counts an open connection: for its upstream, and for the whole data plane.
@@ -301,6 +334,12 @@ impl fmt::Debug for Kept {
 }
 
 impl Link {
+    /// The socket, and what was read ahead on it.
+    pub(super) fn into_parts(self: Box<Link>) -> (Upgraded, BytesMut) {
+        let Link { io, read, open, .. } = *self;
+        (Upgraded { io, _open: open }, read)
+    }
+
     /// Whether it has served a request before.
     pub(super) fn is_used(&self) -> bool {
         self.used

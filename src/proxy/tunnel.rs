@@ -1,294 +1,52 @@
-//! Upgraded connections: connects, sends the rewritten head, and after a 101 relays bytes both ways until both sides have
-//! ended, or nothing has moved for an hour (for a minute, once one side has ended). Pingora is not involved: its tunnel loses
-//! one in a thousand when the 101 comes early.
+//! Upgraded connections: once an upstream has switched protocols, relays bytes both ways until both sides have ended, or
+//! nothing has moved for an hour (for a minute, once one side has ended). How it came to the switch is an exchange like any
+//! other, in [`super::express`]. Pingora is not involved: its tunnel loses one in a thousand when the 101 comes early.
 //!
-//! Nothing of the client goes upstream before a 101. Any other answer is passed on in canonical form: its chunks are written
-//! anew, without extensions. The client connection closes after it. A tunnel is in flight until it ends: a stopped listener lets it go on, and at the end of
-//! the drain time it ends with the process.
+//! A tunnel is in flight until it ends: a stopped listener lets it go on, and at the end of the drain time it ends with the
+//! process. It holds no buffer but for bytes that the other side does not take at once.
 
 use std::future::poll_fn;
 use std::io;
+use std::mem::MaybeUninit;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use bytes::{Buf, BytesMut};
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::Instant;
 
 use super::client::Client;
-use super::connect::{UpstreamIo, dial};
-use super::date;
 use super::ended::Ended;
-use super::front::Held;
-use crate::exchange::{Attempt, Broken, End, Exchange, Lent, Next, Replay, ResponseEdits};
-use crate::http1::body::{put_chunk, put_last_chunk};
-use crate::http1::{Body, Fault, ResponseFraming, ResponseHead, ResponseReader, Step as Chunk, Version};
-use crate::model::policy::UpstreamTimeouts;
-use crate::pool::Waiting;
+use super::kept::Link;
 
-/// Bytes under way in one direction of a tunnel.
+/// The most bytes under way in one direction of a tunnel.
 const DIRECTION_BYTES: usize = 16 * 1024;
 
-/// For how long a closing connection takes what the client was still sending.
-const LINGER: Duration = Duration::from_secs(2);
-
-/// An upgrade on its way to a 101.
-struct Upgrade {
-    client: Box<Client>,
-    exchange: Box<Exchange>,
-    /// An answer is on its way that only the end of the connection ends.
-    until_close: bool,
-}
-
-/// What one step came to.
-enum Step {
-    /// Ask the exchange's next step.
-    Next(Next),
-    /// It is over.
-    Ended(End),
-}
-
-/// An upstream that has sent its final head.
-struct Answered {
-    upstream: UpstreamIo,
-    /// What came after the head.
-    rest: BytesMut,
-    switched: bool,
-    framing: ResponseFraming,
-    in_chunks: bool,
-}
-
-/// Sees one upgrade through; the client connection ends with it.
-pub(super) async fn run(held: Held, first: Attempt, version: Version) {
-    let Held { client, exchange } = held;
-    let mut upgrade = Upgrade { client, exchange, until_close: false };
-    let mut next = Next::Attempt(first);
-    let end = loop {
-        let step = match next {
-            Next::Attempt(attempt) => upgrade.attempt(attempt).await,
-            Next::Answer(answer) => {
-                let mut bytes = Vec::with_capacity(256);
-                // Early data may stand where the next head would: the connection cannot go on.
-                answer.write_to(&mut bytes, version, false, false, date::now());
-                let sent = upgrade.send(&bytes).await;
-                sent.map_or_else(|step| step, |()| Step::Ended(End::Delivered))
-            }
-            Next::Wait(waiting) => upgrade.wait(waiting).await,
-            Next::Reroute => Step::Next(upgrade.exchange.on_reroute(upgrade.client.head(), Instant::now())),
-            Next::Abort | Next::Forward(..) => Step::Ended(End::Aborted),
-        };
-        match step {
-            Step::Next(following) => next = following,
-            Step::Ended(end) => break end,
-        }
-    };
-    let Upgrade { client, mut exchange, until_close } = upgrade;
-    exchange.on_end(end, Instant::now());
-    match end {
-        End::Delivered if !client.is_eof() => client.linger(LINGER).await,
-        // A clean end would make it whole.
-        End::Aborted if until_close => client.reset(),
-        End::Delivered | End::Aborted | End::ClientLeft => {}
-    }
-}
-
-impl Upgrade {
-    /// One try on one upstream, up to the end of its answer or of the tunnel.
-    async fn attempt(&mut self, attempt: Attempt) -> Step {
-        let Some(upstream) = self.exchange.upstream() else { return Step::Ended(End::Aborted) };
-        let dialled = tokio::select! {
-            biased;
-            dialled = dial(upstream, attempt.epoch, attempt.timeouts.connect) => dialled,
-            () = self.client.left() => return Step::Ended(End::ClientLeft),
-        };
-        let upstream = match dialled {
-            Ok(upstream) => upstream,
-            Err(why) => return Step::Next(self.exchange.on_connect_failed(why, Instant::now())),
-        };
-        if let Some(next) = self.exchange.on_connected(Lent::Fresh, Instant::now()) {
-            return Step::Next(next);
-        }
-        let timeouts = &attempt.timeouts;
-        let answered = match self.ask(upstream, timeouts).await {
-            Ok(answered) => answered,
-            Err(step) => return step,
-        };
-        match answered.switched {
-            true => self.tunnel(answered, timeouts).await,
-            false => self.relay_answer(answered, timeouts).await,
-        }
-    }
-
-    /// Waits for an upstream.
-    async fn wait(&mut self, waiting: Waiting) -> Step {
-        tokio::select! {
-            biased;
-            () = waiting.wait() => Step::Next(self.exchange.on_wake(waiting, Instant::now())),
-            () = self.client.left() => Step::Ended(End::ClientLeft),
-        }
-    }
-
-    /// Sends the head and reads heads until the final one, which is passed on with the interim ones before it.
-    async fn ask(&mut self, mut upstream: UpstreamIo, timeouts: &UpstreamTimeouts) -> Result<Answered, Step> {
-        let request = self.request_head();
-        let sent = tokio::time::timeout(timeouts.idle, upstream.write_all(&request)).await;
-        match sent {
-            Ok(Ok(())) => {}
-            Ok(Err(_)) => return Err(self.broken(Broken::Closed)),
-            Err(_) => return Err(self.broken(Broken::TimedOut)),
-        }
-        let deadline = Instant::now() + timeouts.first_byte;
-        let mut buf = BytesMut::with_capacity(4 * 1024);
-        let mut reader = ResponseReader::default();
-        loop {
-            reader.reset();
-            let head = self.next_head(&mut upstream, &mut reader, &mut buf, deadline).await?;
-            let next = self.exchange.on_response(head.version, head.status, head.fields(), Instant::now());
-            let Next::Forward(edits, framing) = next else { return Err(Step::Next(next)) };
-            let (status, len) = (head.status, head.len);
-            self.forward_head(&edits, &head).await?;
-            buf.advance(len);
-            if status == 101 || status >= 200 {
-                self.until_close = edits.close();
-                let in_chunks = edits.in_chunks(framing);
-                return Ok(Answered { upstream, rest: buf, switched: status == 101, framing, in_chunks });
-            }
-        }
-    }
-
-    /// Reads until a whole head is at the front of `buf`, or what can never become one.
-    async fn next_head<'b>(
-        &mut self,
-        upstream: &mut UpstreamIo,
-        reader: &'b mut ResponseReader,
-        buf: &'b mut BytesMut,
-        deadline: Instant,
-    ) -> Result<ResponseHead<'b>, Step> {
-        loop {
-            match reader.read(buf) {
-                Ok(None) => {}
-                Ok(Some(_)) => return Ok(reader.head(buf).expect("it is complete")),
-                Err(fault) => return Err(self.broken(Broken::BadResponse(fault))),
-            }
-            let read = tokio::select! {
-                biased;
-                read = tokio::time::timeout_at(deadline, upstream.read_buf(buf)) => read,
-                () = self.client.left() => return Err(Step::Ended(End::ClientLeft)),
-            };
-            match read {
-                Ok(Ok(n)) if n > 0 => {}
-                Ok(_) => return Err(self.broken(Broken::Closed)),
-                Err(_) => return Err(self.broken(Broken::TimedOut)),
-            }
-        }
-    }
-
-    async fn forward_head(&mut self, edits: &ResponseEdits, head: &ResponseHead<'_>) -> Result<(), Step> {
-        if edits.hidden() {
-            return Ok(());
-        }
-        let mut out = Vec::with_capacity(head.len + 64);
-        edits.write_to(head, Version::Http11, true, date::now(), &mut out);
-        self.send(&out).await
-    }
-
-    async fn send(&mut self, bytes: &[u8]) -> Result<(), Step> {
-        self.client.send(bytes).await.map_err(|_| Step::Ended(End::ClientLeft))
-    }
-
-    fn request_head(&self) -> Vec<u8> {
-        let head = self.client.head().expect("the front has read it, and nothing has taken it");
-        let mut out = Vec::with_capacity(head.len + 256);
-        self.exchange.request_edits().write_to(&head, &mut out);
-        out
-    }
-
-    fn broken(&mut self, how: Broken) -> Step {
-        // An upgrade has no body, so it can always be sent again.
-        Step::Next(self.exchange.on_broken(how, Replay::Whole, Instant::now()))
-    }
-
-    /// Passes on the body of an answer that is no 101.
-    async fn relay_answer(&mut self, answered: Answered, timeouts: &UpstreamTimeouts) -> Step {
-        let Answered { mut upstream, rest: mut buf, framing, in_chunks, .. } = answered;
-        let mut body = Body::response(framing);
-        loop {
-            let piece = match take(&mut body, in_chunks, &mut buf) {
-                Ok(piece) => piece,
-                Err(fault) => return self.broken(Broken::BadResponse(fault)),
-            };
-            if !piece.is_empty()
-                && let Err(step) = self.send(&piece).await
-            {
-                return step;
-            }
-            if body.is_done() {
-                return Step::Ended(End::Delivered);
-            }
-            buf.reserve(DIRECTION_BYTES);
-            let read = tokio::select! {
-                biased;
-                read = tokio::time::timeout(timeouts.idle, upstream.read_buf(&mut buf)) => read,
-                () = self.client.left() => return Step::Ended(End::ClientLeft),
-            };
-            match read {
-                Ok(Ok(0)) if body.is_whole_at_close() => {
-                    let mut end = Vec::new();
-                    if in_chunks {
-                        put_last_chunk(&mut end, b"");
-                    }
-                    return self.send(&end).await.map_or_else(|step| step, |()| Step::Ended(End::Delivered));
-                }
-                Ok(Ok(n)) if n > 0 => {}
-                Ok(_) => return self.broken(Broken::Closed),
-                Err(_) => return self.broken(Broken::TimedOut),
-            }
-        }
-    }
-
-    /// Relays bytes both ways. What both sides sent early goes first.
-    async fn tunnel(&mut self, answered: Answered, timeouts: &UpstreamTimeouts) -> Step {
-        let Answered { upstream, rest, .. } = answered;
-        self.client.skip_head();
-        let early = std::mem::take(&mut self.client.read);
-        let limits = (timeouts.tunnel_idle, timeouts.tunnel_half_idle);
-        let (Ok(()) | Err(_)) = relay(self.client.io_mut(), upstream, early, rest, limits).await;
-        Step::Ended(End::Delivered)
-    }
-}
-
-/// Takes what has come of the body off `buf`, as it is passed on.
-fn take(body: &mut Body, chunked: bool, buf: &mut BytesMut) -> Result<BytesMut, Fault> {
-    let (mut out, mut rest) = (BytesMut::new(), &buf[..]);
-    loop {
-        match body.next(&mut rest)? {
-            Chunk::Data(data) if chunked => put_chunk(&mut out, data),
-            Chunk::Data(data) => out.extend_from_slice(data),
-            Chunk::More => break,
-            Chunk::End => {
-                if chunked {
-                    put_last_chunk(&mut out, body.trailers());
-                }
-                break;
-            }
-        }
-    }
-    let left = rest.len();
-    buf.advance(buf.len() - left);
-    Ok(out)
+/// Relays between a client and the upstream that has switched protocols for it, with what both have sent early. `idle`: how
+/// long nothing may move; `half`: the same once a side has ended.
+pub(super) async fn run(client: &mut Client, link: Box<Link>, idle: Duration, half: Duration) {
+    client.skip_head();
+    let to_upstream = std::mem::take(&mut client.read);
+    // The head that says so is the first of it.
+    let mut to_client = std::mem::take(client.write_mut());
+    let (upstream, rest) = link.into_parts();
+    to_client.extend_from_slice(&rest);
+    // However it ends, both sides are closed after it.
+    let (Ok(()) | Err(_)) = relay(client.io_mut(), upstream, to_upstream, to_client, (idle, half)).await;
 }
 
 /// One direction of a tunnel.
 struct Direction {
-    buf: BytesMut,
+    /// What has been read and not been taken.
+    held: BytesMut,
     ended: bool,
     done: bool,
 }
 
 impl Direction {
     fn new(early: BytesMut) -> Direction {
-        Direction { buf: early, ended: false, done: false }
+        Direction { held: early, ended: false, done: false }
     }
 
     /// Moves what can be moved; true if anything was. The end of one side closes that half of the other.
@@ -300,17 +58,18 @@ impl Direction {
     ) -> Poll<io::Result<bool>> {
         let mut moved = false;
         loop {
-            while !self.buf.is_empty() {
-                match Pin::new(&mut to).poll_write(cx, &self.buf)? {
-                    Poll::Ready(0) => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
+            while !self.held.is_empty() {
+                match poll_some(&mut to, cx, &self.held)? {
                     Poll::Ready(n) => {
-                        self.buf.advance(n);
+                        self.held.advance(n);
                         moved = true;
                     }
                     Poll::Pending if moved => return Poll::Ready(Ok(true)),
                     Poll::Pending => return Poll::Pending,
                 }
             }
+            // A buffer is kept no longer than it is needed.
+            self.held = BytesMut::new();
             if self.done {
                 return if moved { Poll::Ready(Ok(true)) } else { Poll::Pending };
             }
@@ -319,18 +78,29 @@ impl Direction {
                 self.done = true;
                 return Poll::Ready(Ok(true));
             }
-            let mut chunk = [0u8; DIRECTION_BYTES];
-            let mut read = ReadBuf::new(&mut chunk);
+            let mut room = [MaybeUninit::<u8>::uninit(); DIRECTION_BYTES];
+            let mut read = ReadBuf::uninit(&mut room);
             match Pin::new(&mut from).poll_read(cx, &mut read)? {
                 Poll::Ready(()) if read.filled().is_empty() => self.ended = true,
                 Poll::Ready(()) => {
-                    self.buf.extend_from_slice(read.filled());
                     moved = true;
+                    let taken = match poll_some(&mut to, cx, read.filled())? {
+                        Poll::Ready(n) => n,
+                        Poll::Pending => 0,
+                    };
+                    self.held.extend_from_slice(&read.filled()[taken..]);
                 }
                 Poll::Pending if moved => return Poll::Ready(Ok(true)),
                 Poll::Pending => return Poll::Pending,
             }
         }
+    }
+}
+
+fn poll_some(to: &mut (impl AsyncWrite + Unpin), cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+    match ready!(Pin::new(to).poll_write(cx, bytes)) {
+        Ok(0) => Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
+        written => Poll::Ready(written),
     }
 }
 
@@ -385,10 +155,9 @@ async fn relay(
 
 #[cfg(test)]
 mod tests {
-    use tokio::io::{DuplexStream, duplex};
+    use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex};
 
     use super::*;
-    use crate::http1::{Chunked, Reading};
 
     /// A pipe tells of its end only to who reads it.
     impl Ended for DuplexStream {
@@ -398,32 +167,6 @@ mod tests {
     }
 
     const HALF: Duration = Duration::from_secs(4);
-
-    #[test]
-    fn chunks_are_passed_on_in_canonical_form_however_they_come() {
-        let body = "4 ;a=b\r\nWiki\r\n05\r\npedia\r\n00\r\nContent-Length: 3\r\n\r\nrest";
-        for cut in 1..=body.len() {
-            let mut chunks = Body::response(ResponseFraming::Chunked);
-            let (mut out, mut buf) = (BytesMut::new(), BytesMut::new());
-            for piece in body.as_bytes().chunks(cut) {
-                buf.extend_from_slice(piece);
-                if !chunks.is_done() {
-                    out.extend_from_slice(&take(&mut chunks, true, &mut buf).unwrap());
-                }
-            }
-            assert!(chunks.is_done() && buf.ends_with(b"rest"), "cut by {cut}: {buf:?}");
-            let mut decoded = Chunked::new(Reading::Request);
-            let (mut data, mut rest) = (Vec::new(), &out[..]);
-            while let Chunk::Data(piece) = decoded.next(&mut rest).expect("the strictest reader takes it") {
-                data.extend_from_slice(piece);
-            }
-            assert_eq!((data.as_slice(), rest, decoded.is_done()), (&b"Wikipedia"[..], &b""[..], true), "cut by {cut}");
-            assert!(out.ends_with(b"0\r\n\r\n"), "the trailer is gone: {out:?}");
-        }
-        assert!(
-            take(&mut Body::response(ResponseFraming::Chunked), true, &mut BytesMut::from("0x2\r\nok\r\n")).is_err()
-        );
-    }
 
     async fn tunnel(idle: Duration, early: (&str, &str)) -> (DuplexStream, DuplexStream) {
         let (client, mut near) = duplex(1_024);
