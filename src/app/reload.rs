@@ -156,8 +156,8 @@ impl Reloader {
     }
 
     /// Does reloads until every sender is dropped. Needs a multi-thread runtime; one worker is enough.
-    pub async fn run(&self, mut orders: mpsc::Receiver<Order>) {
-        while let Some(first) = orders.recv().await {
+    pub fn run(&self, mut orders: mpsc::Receiver<Order>) {
+        while let Some(first) = orders.blocking_recv() {
             let mut waiting = vec![first];
             while let Ok(next) = orders.try_recv() {
                 waiting.push(next);

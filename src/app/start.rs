@@ -186,8 +186,8 @@ impl Server {
     async fn serve(self, mut signals: Signals, early_hup: bool) -> ExitCode {
         let Server { process, reload_orders, stop_checker, checker, admin } = self;
         let reloader = process.reloader.clone();
-        if let Err(message) = spawn_reloading(reloader, reload_orders) {
-            return fail(&message);
+        if let Err(error) = spawn_reloading(reloader, reload_orders) {
+            return fail(&format!("cannot start reloading: {error}"));
         }
         if early_hup {
             order_reload(&process);
@@ -305,12 +305,15 @@ fn spawn_checker(
         .map_err(|error| format!("cannot start the checker: {error}"))
 }
 
-/// Reloads read files and take a while with 10,000 upstreams, so they have a thread of their own.
-fn spawn_reloading(reloader: Arc<Reloader>, orders: mpsc::Receiver<ReloadOrder>) -> Result<(), String> {
-    let cannot = |error: io::Error| format!("cannot start reloading: {error}");
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(cannot)?;
-    let run = move || runtime.block_on(reloader.run(orders));
-    std::thread::Builder::new().name("reload".into()).spawn(run).map(drop).map_err(cannot)
+/// Reloads read files and take a while with 10,000 upstreams, so they have a thread of their own. What they wait for is
+/// driven by this one.
+fn spawn_reloading(reloader: Arc<Reloader>, orders: mpsc::Receiver<ReloadOrder>) -> io::Result<()> {
+    let here = tokio::runtime::Handle::current();
+    let run = move || {
+        let _context = here.enter();
+        reloader.run(orders);
+    };
+    std::thread::Builder::new().name("reload".into()).spawn(run).map(drop)
 }
 
 fn cores() -> usize {

@@ -1,7 +1,7 @@
 //! Connections to one upstream that our own lanes keep between requests.
 //!
 //! They have no task and no timer of their own. One is looked at right before it is used; what is too old is dropped when
-//! another is kept, and once a second while any is idle. All close at once when the upstream may not be picked any more.
+//! another is kept, and once a second while any is open. All close at once when the upstream may not be picked any more.
 
 use std::fmt;
 use std::os::fd::{AsFd, AsRawFd};
@@ -295,7 +295,7 @@ fn prune(idle: &mut Vec<Box<Link>>, now: Instant) -> Vec<Box<Link>> {
     idle.extract_if(.., |link| link.is_old(now)).collect()
 }
 
-/// Drops connections that are too old, until none is idle.
+/// Drops connections that are too old, until none is open.
 async fn sweep(kept: Weak<Kept>) {
     loop {
         tokio::time::sleep(SWEEP).await;
@@ -305,10 +305,9 @@ async fn sweep(kept: Weak<Kept>) {
             let old = prune(&mut idle.lock(), now);
             drop(old);
         }
-        // Before the look: what is kept after it starts another sweep.
+        // Before the look: what is kept after it starts another sweep. One that is in use now may soon be idle.
         kept.sweeping.store(false, Ordering::SeqCst);
-        let none = kept.idle.all().all(|idle| idle.lock().is_empty());
-        if none || kept.sweeping.swap(true, Ordering::SeqCst) {
+        if kept.count() == 0 || kept.sweeping.swap(true, Ordering::SeqCst) {
             return;
         }
     }

@@ -218,15 +218,6 @@ async fn a_body_ended_by_close_is_chunked_for_http_1_1_and_ended_by_close_for_ht
     assert!(!answer.whole, "only a reset shows an HTTP/1.0 client that the body is truncated: {answer:?}");
 }
 
-in_each_lane!(a_response_with_a_length_and_chunks_is_read_as_chunks);
-async fn a_response_with_a_length_and_chunks_is_read_as_chunks() {
-    // Pingora drops the length before our code sees it.
-    let reply = "HTTP/1.1 200 OK\r\nContent-Length: 3\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\n\r\n";
-    let origin = Origin::new().on("/x").reply(Reply::raw(reply)).start().await;
-    let answer = Rig::over(&[&origin]).ask(get("/x")).await;
-    assert_eq!((answer.text().as_str(), answer.whole), ("hello", true));
-}
-
 in_each_lane!(an_http_1_0_client_may_keep_its_connection);
 async fn an_http_1_0_client_may_keep_its_connection() {
     let origin = Origin::plain("a").await;

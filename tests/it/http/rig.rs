@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, LazyLock};
+use std::sync::Arc;
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
@@ -16,7 +16,7 @@ use roundsman::proxy::{ListenerHandle, Plane, Workers};
 use roundsman::route::Table;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::TcpStream;
-use tokio::runtime::{Handle, Runtime};
+use tokio::runtime::Handle;
 use tokio::time::Instant;
 
 use crate::lanes::each;
@@ -24,11 +24,6 @@ use crate::origin::Origin;
 
 /// The longest wait for what should happen at once.
 pub const SOON: Duration = Duration::from_secs(10);
-
-static RUNTIME: LazyLock<Runtime> = LazyLock::new(|| {
-    let mut builder = tokio::runtime::Builder::new_multi_thread();
-    builder.worker_threads(2).thread_name("data").enable_all().build().expect("a runtime for the data plane")
-});
 
 /// A data plane with one listener and one pool.
 pub struct Rig {
@@ -48,7 +43,7 @@ impl Rig {
     }
 
     pub fn at(addresses: &[Address]) -> Rig {
-        Rig::build(addresses, RUNTIME.handle().clone(), 1_000)
+        Rig::build_in(lane_of(addresses), addresses, worker(), 1_000)
     }
 
     /// Nothing is eligible.
@@ -59,18 +54,16 @@ impl Rig {
     }
 
     pub fn build(addresses: &[Address], runtime: Handle, connections_max: usize) -> Rig {
-        // Without an upstream no lane carries anything.
-        let lane = each::current().or(addresses.is_empty().then_some(Lane::Auto)).expect("in_each_lane!(this_test)");
-        Rig::build_in(lane, addresses, runtime, connections_max)
+        Rig::build_in(lane_of(addresses), addresses, Workers::on(runtime), connections_max)
     }
 
     /// As [`Rig::over`], in this lane.
     pub fn in_lane(lane: Lane, origins: &[&Origin]) -> Rig {
         let addresses: Vec<Address> = origins.iter().map(|origin| origin.address()).collect();
-        Rig::build_in(lane, &addresses, RUNTIME.handle().clone(), 1_000)
+        Rig::build_in(lane, &addresses, worker(), 1_000)
     }
 
-    pub fn build_in(lane: Lane, addresses: &[Address], runtime: Handle, connections_max: usize) -> Rig {
+    pub fn build_in(lane: Lane, addresses: &[Address], workers: Workers, connections_max: usize) -> Rig {
         static IDS: AtomicU64 = AtomicU64::new(1);
         let name = Name::try_new("api").unwrap();
         let upstream = |address: &Address| {
@@ -84,7 +77,7 @@ impl Rig {
         let entry = ListenerEntry { name, pool: Some(PoolId(0)), client: ClientPolicy::default() };
         let snapshot = Snapshot::new(1, Table::empty(), vec![Some(entry)], vec![Some(pool.clone())]);
         let published: Published = Arc::new(ArcSwap::from_pointee(snapshot));
-        let plane = Plane::new(published.clone(), connections_max, lane, Workers::on(runtime));
+        let plane = Plane::new(published.clone(), connections_max, lane, workers);
         let bound = Plane::bind(&Address::Inet(([127, 0, 0, 1], 0).into())).expect("a free port");
         let address = bound.local_addr().expect("it is TCP");
         let ready = plane.ready(bound, ListenerId(0)).expect("a runtime that has I/O");
@@ -131,6 +124,16 @@ impl Rig {
     pub fn answered(&self, reason: AnswerReason) -> u64 {
         self.pool.shared.stats.answers.get(reason) + self.plane.stats().answers.get(reason)
     }
+}
+
+/// The lane of the test that runs here. Without an upstream no lane carries anything.
+fn lane_of(addresses: &[Address]) -> Lane {
+    each::current().or(addresses.is_empty().then_some(Lane::Auto)).expect("in_each_lane!(this_test)")
+}
+
+/// A worker of its own for a data plane.
+fn worker() -> Workers {
+    Workers::start(1).expect("a thread")
 }
 
 fn view(service: Service, upstreams: &[Arc<Upstream>]) -> View {
