@@ -157,7 +157,7 @@ impl RequestEdits {
     }
 
     /// The upstream of the next attempt: its address stands for a Host that the client did not send.
-    pub(super) fn aim(&mut self, upstream: &Address) {
+    pub fn aim(&mut self, upstream: &Address) {
         if let Host::Upstream(text) = &mut self.host {
             text.clear();
             match upstream {
@@ -223,7 +223,11 @@ impl RequestEdits {
         for (name, value) in self.sets() {
             put(out, &[name.as_bytes(), b": ", value, b"\r\n"]);
         }
-        head.fields.write_kept(out, |field| !self.drops(field));
+        head.fields.write_kept(out, |field| !self.drops(field) && field.known != Known::TransferEncoding);
+        for field in head.fields.iter().filter(|field| field.known == Known::TransferEncoding) {
+            // In the case that every server knows: one that did not know `Chunked` would take the body for a request.
+            put(out, &[field.name, b": chunked\r\n"]);
+        }
         out.put_slice(b"\r\n");
     }
 }
@@ -319,8 +323,9 @@ impl ResponseEdits {
         put(out, &[b"HTTP/1.1 ", &digits(head.status), b" ", head.reason, b"\r\n"]);
         let mut dated = self.status < 200;
         head.write_kept(out, |field| {
-            dated |= field.name.len() == 4 && field.name.eq_ignore_ascii_case(b"date");
-            !self.drops(field)
+            let kept = !self.drops(field);
+            dated |= kept && field.name.eq_ignore_ascii_case(b"date");
+            kept
         });
         if !dated {
             put(out, &[b"Date: ", date.as_bytes(), b"\r\n"]);
@@ -425,6 +430,14 @@ mod tests {
         ] {
             let want = format!("GET /x HTTP/1.1\r\n{FORWARDED}Host: a\r\nA: b\r\n\r\n");
             assert_eq!(sent(&format!("GET /x HTTP/1.1\r\nHost: a\r\n{dropped}\r\nA: b")), want, "{dropped}");
+        }
+    }
+
+    #[test]
+    fn the_coding_goes_upstream_in_lower_case() {
+        for coding in ["chunked", "Chunked", "CHUNKED", " chunked\t"] {
+            let sent = sent(&format!("POST /x HTTP/1.1\r\nHost: a\r\ntransfer-encoding: {coding}"));
+            assert!(sent.contains("\r\ntransfer-encoding: chunked\r\n"), "{coding:?}: {sent}");
         }
     }
 
@@ -597,7 +610,7 @@ mod tests {
             ("304 Same\r\nContent-Length: 5, 5", Method::Get, Http11, "304 Same\r\nContent-Length: 5\r\n"),
             ("204 None\r\nContent-Length: 5, 5", Method::Get, Http11, "204 None\r\n"),
             (
-                "200 OK\r\nContent-Length: 5\r\nTransfer-Encoding: chunked",
+                "200 OK\r\nTransfer-Encoding: chunked",
                 Method::Get,
                 Http11,
                 "200 OK\r\nTransfer-Encoding: chunked\r\n",

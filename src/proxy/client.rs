@@ -4,6 +4,11 @@
 //! [`super::front`] owns it between requests; [`super::guard`] lends it to pingora for one. Must never hand out a byte
 //! that belongs to the next request, nor let a chunked body pass that two parsers could read differently.
 
+#[doc(hidden)]
+pub mod fuzz;
+#[cfg(test)]
+mod tests;
+
 use std::fmt;
 use std::future::poll_fn;
 use std::io::{self, IoSlice};

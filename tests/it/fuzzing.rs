@@ -1,14 +1,22 @@
-//! The fuzz target of the response reader on a stable compiler: random bytes, and real answers of real systems
-//! changed, cut and joined, in random pieces. `fuzz/` drives the same property with a fuzzer.
+//! The fuzz targets on a stable compiler: random bytes, and seeds (real answers of real systems for the response reader),
+//! changed, cut and joined, in random pieces. `fuzz/` drives the same properties with a fuzzer;
+//! `ROUNDSMAN_FUZZ_SECONDS=600` runs each test here for so long.
 
+mod answer;
+mod chunks;
+mod pipeline;
 mod property;
+mod request;
+pub mod strict;
 
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
+use std::time::Duration;
 
 use proptest::prelude::*;
 use proptest::test_runner::{Config, TestCaseError, TestRunner};
+use tokio::time::Instant;
 
 use crate::systems::real_answers;
 
@@ -74,6 +82,10 @@ fn change() -> impl Strategy<Value = Change> {
         Just(&b"5 ;a=b\r\nready\r\n"[..]),
         Just(&b"0\r\n\r\n"[..]),
         Just(&b"ready"[..]),
+        Just(&b"Connection: X-Forwarded-Proto, close\r\n"[..]),
+        Just(&b"Host: b.example:80\r\n"[..]),
+        Just(&b"GET http://a.example/x?y HTTP/1.1\r\n"[..]),
+        Just(&b"Upgrade: websocket\r\nConnection: upgrade\r\n"[..]),
     ];
     let noise = prop::collection::vec(any::<u8>(), 0..12);
     let text = prop_oneof![3 => token.prop_map(<[u8]>::to_vec), 1 => noise];
@@ -93,9 +105,64 @@ fn run<S: Strategy>(cases: u32, strategy: S, hold: impl Fn(S::Value)) {
         hold(value);
         Ok::<_, TestCaseError>(())
     };
-    if let Err(failure) = TestRunner::new(config).run(&strategy, hold) {
-        panic!("{failure}");
+    let time = std::env::var("ROUNDSMAN_FUZZ_SECONDS").ok().map(|text| text.parse().expect("a number"));
+    let end = Instant::now() + Duration::from_secs(time.unwrap_or(0));
+    loop {
+        if let Err(failure) = TestRunner::new(config.clone()).run(&strategy, &hold) {
+            panic!("{failure}");
+        }
+        if Instant::now() >= end {
+            return;
+        }
     }
+}
+
+/// The seeds of a target, changed.
+fn seeds_changed(target: &str) -> impl Strategy<Value = (Vec<u8>, Vec<usize>)> {
+    let seeds: Vec<Vec<u8>> = read_seeds(target).into_values().collect();
+    let changed =
+        (prop::sample::select(seeds), prop::collection::vec(change(), 0..8)).prop_map(|(mut bytes, changes)| {
+            changes.iter().for_each(|change| change.apply(&mut bytes));
+            bytes
+        });
+    (changed, cuts())
+}
+
+fn read_seeds(target: &str) -> BTreeMap<String, Vec<u8>> {
+    let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz/seeds").join(target);
+    let read = |entry: std::io::Result<fs::DirEntry>| {
+        let entry = entry.expect("an entry");
+        (entry.file_name().into_string().expect("UTF-8"), fs::read(entry.path()).expect("a seed"))
+    };
+    fs::read_dir(&directory).unwrap_or_else(|error| panic!("{}: {error}", directory.display())).map(read).collect()
+}
+
+#[test]
+fn heads_of_requests_go_upstream_in_one_sense_only() {
+    let bytes = prop::collection::vec(any::<u8>(), 0..600);
+    let headed = bytes.prop_map(|bytes| [&b"GET / HTTP/1.1\r\nHost: a\r\n"[..], &bytes, b"\r\n\r\n"].concat());
+    run(500, (headed, cuts()), |(bytes, cuts)| request::holds_in_pieces(&bytes, &cuts));
+    run(1_500, seeds_changed("request"), |(bytes, cuts)| request::holds_in_pieces(&bytes, &cuts));
+    read_seeds("request").values().for_each(|seed| request::holds(seed));
+}
+
+#[test]
+fn chunks_are_read_the_same_however_they_are_cut() {
+    run(1_500, seeds_changed("chunks"), |(bytes, cuts)| chunks::holds_in_pieces(&bytes, &cuts));
+    read_seeds("chunks").values().for_each(|seed| chunks::holds(seed));
+}
+
+#[test]
+fn responses_reach_a_client_in_one_sense_only() {
+    run(1_000, seeds_changed("response"), |(bytes, cuts)| answer::holds_in_pieces(&bytes, &cuts));
+    run(1_000, seeds_changed("answer"), |(bytes, cuts)| answer::holds_in_pieces(&bytes, &cuts));
+    read_seeds("answer").values().for_each(|seed| answer::holds(seed));
+}
+
+#[test]
+fn each_byte_of_a_stream_belongs_to_one_request() {
+    run(300, seeds_changed("pipeline"), |(bytes, cuts)| pipeline::holds_in_pieces(&bytes, &cuts));
+    read_seeds("pipeline").values().for_each(|seed| pipeline::holds(seed));
 }
 
 fn cuts() -> impl Strategy<Value = Vec<usize>> {
@@ -160,11 +227,7 @@ fn the_seeds_of_the_fuzzer_are_the_real_answers() {
             fs::write(directory.join(name), answer).expect("write a seed");
         }
     }
-    let read = |entry: std::io::Result<fs::DirEntry>| {
-        let entry = entry.expect("an entry");
-        (entry.file_name().into_string().expect("UTF-8"), fs::read(entry.path()).expect("a seed"))
-    };
-    let seeds: BTreeMap<String, Vec<u8>> = fs::read_dir(&directory).expect("the seeds").map(read).collect();
+    let seeds = read_seeds("response");
     let (seeds, answers): (Vec<_>, Vec<_>) = (seeds.into_iter().collect(), answers.into_iter().collect());
     assert!(seeds == answers, "fuzz/seeds differs from the answers in tests/it/systems: UPDATE_EXPECT=1 writes it");
     for (_, seed) in seeds {

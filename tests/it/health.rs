@@ -321,7 +321,7 @@ fn every_row_of_the_tables_names_an_existing_test() {
             let lines: Vec<&str> = text.lines().map(str::trim_start).collect();
             let wanted = [format!("fn {name}("), format!("async fn {name}(")];
             let at = lines.iter().position(|line| wanted.iter().any(|start| line.starts_with(start.as_str())));
-            let in_lanes = ["in_each_lane", "without_a_lane"].map(|of| format!("{of}!({name}"));
+            let in_lanes = ["in_each_lane", "once"].map(|of| format!("{of}!({name}"));
             let words: String = text.split_whitespace().collect();
             in_lanes.iter().any(|call| words.contains(call.as_str()))
                 || at.is_some_and(|at| at > 0 && lines[at - 1].starts_with("#[") && lines[at - 1].contains("test"))

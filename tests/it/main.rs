@@ -17,6 +17,7 @@ mod program;
 mod pty;
 
 mod demo;
+mod differential;
 mod discovery;
 mod faults;
 mod fuzzing;

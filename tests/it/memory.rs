@@ -9,9 +9,11 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::time::Instant;
 
-use crate::lanes::each::in_each_lane;
+use crate::lanes::differences;
+use crate::lanes::each::{in_each_lane, once};
 use crate::origin::{Act, Origin, Reply};
 use crate::program::{Program, fetch, pool};
+use crate::support::assert_read;
 
 /// Ten times the 15 s within which all must be freed.
 const PATIENCE: Duration = Duration::from_secs(150);
@@ -22,8 +24,6 @@ const KEPT: u64 = 20 << 20;
 const CALM: &str =
     "type = \"http\"\npath = \"/healthz\"\ninterval = \"30s\"\ntimeout = \"20s\"\nfast_interval = \"50ms\"\n";
 
-/// The memory limit for a client that does not read.
-const EACH_READER: u64 = 600 << 10;
 /// The memory limit for a client whose upload is not read.
 const EACH_WRITER: u64 = 320 << 10;
 
@@ -104,13 +104,97 @@ async fn connect(address: SocketAddr, request: &str) -> TcpStream {
     client
 }
 
+/// The memory limit for a client whose head is not whole.
+const SLOW_HEAD: u64 = 32 << 10;
+
+/// How many slow clients there are in the tests of one kind of slowness.
+const SLOW: usize = 500;
+
+once!(clients_that_are_slow_to_send_heads_use_bounded_memory_and_free_it, flavor = "multi_thread");
+async fn clients_that_are_slow_to_send_heads_use_bounded_memory_and_free_it() {
+    // The smallest, and one that is nearly whole.
+    let large = format!("GET /x HTTP/1.1\r\nHost: a\r\n{}", "X: y\r\n".repeat(90));
+    slow_to_send(&["GET /x HT", &large], SLOW_HEAD).await;
+}
+
+in_each_lane!(clients_that_are_slow_to_send_bodies_use_bounded_memory_and_free_it, flavor = "multi_thread");
+async fn clients_that_are_slow_to_send_bodies_use_bounded_memory_and_free_it() {
+    let sized = "POST /x HTTP/1.1\r\nHost: a\r\nContent-Length: 100000\r\n\r\n".to_owned() + &"x".repeat(1_000);
+    let chunked = "POST /x HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n50\r\nhel";
+    slow_to_send(&[&sized, chunked], differences::slow_body()).await;
+}
+
+/// Many clients that begin with these, in turns, and go on with one byte.
+async fn slow_to_send(starts: &[&str], each: u64) {
+    let mut crowd = Crowd::start(200, 0, "").await;
+    for number in 0..SLOW {
+        crowd.clients.push(connect(crowd.program.web, starts[number % starts.len()]).await);
+    }
+    for client in &mut crowd.clients {
+        client.write_all(b"x").await.expect("it is read");
+    }
+    for client in crowd.clients.iter().rev().take(4) {
+        assert_read(client).await;
+    }
+    // At once: nothing has been freed yet, and none of them has run into its deadline for long.
+    let used = crowd.program.resident().saturating_sub(crowd.before.2) / SLOW as u64;
+    assert!(used <= each, "{} KiB for each client", used >> 10);
+    crowd.leaves_nothing().await;
+}
+
+once!(many_clients_that_do_not_read_use_bounded_memory_and_free_it, flavor = "multi_thread");
+/// Over unix sockets, whose buffers in the kernel are small.
+async fn many_clients_that_do_not_read_use_bounded_memory_and_free_it() {
+    let dir = tempfile::tempdir().expect("a temporary directory");
+    let (front, back) = (dir.path().join("front.sock"), dir.path().join("back.sock"));
+    let reply = Reply::ok("").big(8 << 20);
+    let origin = Origin::new().at_unix(&back).on("/x").reply(reply).start().await;
+    let upstream = format!("unix:{}", back.display());
+    let listener = format!("\n[listeners.front]\naddress = \"unix:{}\"\npool = \"api\"\n", front.display());
+    let pools = pool("api", &[&upstream], CALM) + &listener;
+    let program = Program::start_ready(&pools).await;
+    assert_eq!(fetch(program.web, "GET", "/").await.0, 200);
+    let before = program.resident();
+    let mut clients = Vec::new();
+    for _ in 0..SLOW {
+        let mut client = tokio::net::UnixStream::connect(&front).await.expect("the listener accepts");
+        client.write_all(GET.as_bytes()).await.expect("the request is accepted");
+        clients.push(client);
+    }
+    let end = Instant::now() + PATIENCE;
+    let (mut last, mut since) = (0, Instant::now());
+    while origin.count("/x") < SLOW as u64 || since.elapsed() < Duration::from_secs(1) {
+        assert!(Instant::now() < end, "the clients are still served");
+        if origin.bytes_written() > last {
+            (last, since) = (origin.bytes_written(), Instant::now());
+        }
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    assert!(last < SLOW as u64 * (8 << 20), "nothing waits for the clients");
+    loop {
+        let each = program.resident().saturating_sub(before) / SLOW as u64;
+        if each <= differences::slow_reader() {
+            break;
+        }
+        assert!(Instant::now() < end, "{} KiB for each client", each >> 10);
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    drop(clients);
+    let end = Instant::now() + PATIENCE;
+    while program.resident() > before + KEPT {
+        assert!(Instant::now() < end, "{} KiB stay", (program.resident() - before) >> 10);
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    program.assert_no_panic();
+}
+
 const GET: &str = "GET /x HTTP/1.1\r\nHost: a\r\n\r\n";
 
 in_each_lane!(clients_that_do_not_read_use_bounded_memory_and_free_it, flavor = "multi_thread");
 async fn clients_that_do_not_read_use_bounded_memory_and_free_it() {
     let crowd = Crowd::start(Reply::ok("").big(100 << 20), 150, GET).await;
     crowd.until_stalled().await;
-    crowd.costs_at_most(EACH_READER).await;
+    crowd.costs_at_most(differences::slow_reader()).await;
     crowd.leaves_nothing().await;
 }
 

@@ -10,7 +10,7 @@ use tokio::time::Instant;
 
 use super::rig::{Client, Rig, SOON, get, post};
 use super::upgrades::{SWITCH, UPGRADE};
-use crate::lanes::each::{in_each_lane, without_a_lane};
+use crate::lanes::each::{in_each_lane, once};
 use crate::origin::{Act, Origin, Reply};
 use crate::support::assert_eventually;
 
@@ -134,7 +134,7 @@ async fn pipelined_bytes_are_read_up_to_a_limit() {
     assert_eventually("the upstream request is cancelled", NOTICED, || origin.open_connections() == 0).await;
 }
 
-without_a_lane!(a_tunnel_ends_a_minute_after_one_side_closes_if_the_other_is_silent);
+once!(a_tunnel_ends_a_minute_after_one_side_closes_if_the_other_is_silent);
 async fn a_tunnel_ends_a_minute_after_one_side_closes_if_the_other_is_silent() {
     for upstream_ends in [false, true] {
         let mut acts = vec![Act::Write(SWITCH.as_bytes().to_vec())];

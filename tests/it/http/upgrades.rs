@@ -7,7 +7,7 @@ use tokio::io::AsyncWriteExt;
 use tokio::runtime::Handle;
 
 use super::rig::{Rig, SOON, get, within};
-use crate::lanes::each::without_a_lane;
+use crate::lanes::each::once;
 use crate::origin::{Act, Origin, Reply, refusing_address};
 use crate::support::assert_eventually;
 
@@ -15,7 +15,7 @@ pub const UPGRADE: &str = "GET /ws HTTP/1.1\r\nHost: a\r\nConnection: keep-alive
                        Sec-WebSocket-Key: x\r\nSec-WebSocket-Version: 13\r\nX-Forwarded-For: 6.6.6.6\r\n\r\n";
 pub const SWITCH: &str = "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\r\n";
 
-without_a_lane!(after_a_101_every_byte_of_both_sides_arrives);
+once!(after_a_101_every_byte_of_both_sides_arrives);
 async fn after_a_101_every_byte_of_both_sides_arrives() {
     let origin = Origin::new().on("/ws").reply(Reply::upgrade_echo()).start().await;
     let rig = Rig::over(&[&origin]);
@@ -48,7 +48,7 @@ async fn after_a_101_every_byte_of_both_sides_arrives() {
     assert_eventually("the origin's connection is closed", SOON, || origin.open_connections() == 0).await;
 }
 
-without_a_lane!(bytes_sent_with_a_101_are_not_lost);
+once!(bytes_sent_with_a_101_are_not_lost);
 async fn bytes_sent_with_a_101_are_not_lost() {
     let reply = Reply::raw(format!("{SWITCH}first frame")).then(Act::Echo);
     let origin = Origin::new().on("/ws").reply(reply).start().await;
@@ -63,7 +63,7 @@ async fn bytes_sent_with_a_101_are_not_lost() {
     client.ends().await;
 }
 
-without_a_lane!(all_of_ten_thousand_upgrades_succeed);
+once!(all_of_ten_thousand_upgrades_succeed);
 async fn all_of_ten_thousand_upgrades_succeed() {
     const CLIENTS: usize = 50;
     let early = Origin::new().on("/ws").reply(Reply::raw(format!("{SWITCH}!")).then(Act::Echo)).start().await;
@@ -96,7 +96,7 @@ async fn all_of_ten_thousand_upgrades_succeed() {
     .await;
 }
 
-without_a_lane!(a_response_other_than_101_is_passed_on_and_nothing_is_tunnelled);
+once!(a_response_other_than_101_is_passed_on_and_nothing_is_tunnelled);
 async fn a_response_other_than_101_is_passed_on_and_nothing_is_tunnelled() {
     for (reply, status, body) in [
         (Reply::ok("no sockets here"), 200, "no sockets here"),
@@ -125,7 +125,7 @@ async fn a_response_other_than_101_is_passed_on_and_nothing_is_tunnelled() {
     }
 }
 
-without_a_lane!(a_truncated_response_to_an_upgrade_is_not_ended_cleanly);
+once!(a_truncated_response_to_an_upgrade_is_not_ended_cleanly);
 async fn a_truncated_response_to_an_upgrade_is_not_ended_cleanly() {
     let broken = Reply::raw("HTTP/1.1 200 OK\r\n\r\na part").then(Act::Wait(Duration::from_millis(100))).then_reset();
     let origin = Origin::new().on("/ws").reply(broken).start().await;
@@ -133,7 +133,7 @@ async fn a_truncated_response_to_an_upgrade_is_not_ended_cleanly() {
     assert!(answer.status == 200 && !answer.whole, "{answer:?}");
 }
 
-without_a_lane!(a_stalled_response_to_an_upgrade_is_not_ended_cleanly);
+once!(a_stalled_response_to_an_upgrade_is_not_ended_cleanly);
 async fn a_stalled_response_to_an_upgrade_is_not_ended_cleanly() {
     let standing = Reply::raw("HTTP/1.1 200 OK\r\n\r\na part").then(Act::Hang);
     let origin = Origin::new().on("/ws").reply(standing).start().await;
@@ -146,7 +146,7 @@ async fn a_stalled_response_to_an_upgrade_is_not_ended_cleanly() {
     assert!(answer.status == 200 && !answer.whole, "{answer:?}");
 }
 
-without_a_lane!(a_failed_upgrade_is_retried_and_then_answered_with_502);
+once!(a_failed_upgrade_is_retried_and_then_answered_with_502);
 async fn a_failed_upgrade_is_retried_and_then_answered_with_502() {
     let good = Origin::new().on("/ws").reply(Reply::upgrade_echo()).start().await;
     let dying = Origin::new().on("/ws").reply(Reply::reset()).start().await;
@@ -167,7 +167,7 @@ async fn a_failed_upgrade_is_retried_and_then_answered_with_502() {
     assert_eq!(rig.ask(UPGRADE).await.status, 503);
 }
 
-without_a_lane!(only_websocket_upgrades_are_passed_on_and_the_connection_stays_http);
+once!(only_websocket_upgrades_are_passed_on_and_the_connection_stays_http);
 async fn only_websocket_upgrades_are_passed_on_and_the_connection_stays_http() {
     let origin = Origin::plain("a").await;
     let rig = Rig::over(&[&origin]);
@@ -185,7 +185,7 @@ async fn only_websocket_upgrades_are_passed_on_and_the_connection_stays_http() {
     }
 }
 
-without_a_lane!(a_client_that_disconnects_before_the_101_cancels_the_upgrade);
+once!(a_client_that_disconnects_before_the_101_cancels_the_upgrade);
 async fn a_client_that_disconnects_before_the_101_cancels_the_upgrade() {
     let origin = Origin::new().on("/ws").reply(Reply::hang()).start().await;
     let rig = Rig::over(&[&origin]);
@@ -197,7 +197,7 @@ async fn a_client_that_disconnects_before_the_101_cancels_the_upgrade() {
         .await;
 }
 
-without_a_lane!(a_tunnel_outlives_a_stopped_listener);
+once!(a_tunnel_outlives_a_stopped_listener);
 async fn a_tunnel_outlives_a_stopped_listener() {
     let origin = Origin::new().on("/ws").reply(Reply::upgrade_echo()).start().await;
     let rig = Rig::over(&[&origin]);

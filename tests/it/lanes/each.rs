@@ -29,19 +29,20 @@ macro_rules! in_each_lane {
     };
 }
 
-/// One test of an `async fn` whose requests go through no lane, like an upgrade.
-macro_rules! without_a_lane {
+/// One test of an `async fn`, in the express lane: for what goes through no lane, like an upgrade, and for what would take too
+/// long in both.
+macro_rules! once {
     ($body:ident $(, $($how:tt)*)?) => {
         mod $body {
             #[tokio::test$(($($how)*))?]
-            async fn tunnel() {
+            async fn once() {
                 $crate::lanes::each::run(roundsman::model::policy::Lane::Auto, super::$body()).await;
             }
         }
     };
 }
 
-pub(crate) use {in_each_lane, without_a_lane};
+pub(crate) use {in_each_lane, once};
 
 /// Runs the body of a test in this lane.
 pub async fn run<T>(lane: Lane, body: impl Future<Output = T>) -> T {
