@@ -2,8 +2,8 @@
 //!
 //! Pure. The caller has read the bytes; what a file refers to (environment variables, secret files) comes through
 //! [`Env`]. The stages: `document` (bytes to TOML, bounded), `raw` (what each key may hold; unknown and later keys),
-//! `validate` (rules between keys), [`diff`] (what a reload changes). `syntax` explains text that is not TOML,
-//! `foreign` maps the words of other programs to ours. Imported by `app` and `cli` only.
+//! `validate` (rules between keys), [`diff`] (which listeners a reload binds, and what needs a restart). `syntax` explains
+//! text that is not TOML, `foreign` maps the words of other programs to ours. Imported by `app` and `cli` only.
 
 pub mod diagnostic;
 pub mod diff;

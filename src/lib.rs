@@ -3,11 +3,12 @@
 //!
 //! `ARCHITECTURE.md` describes the modules; each decides one thing. `main → cli → app` wire the rest;
 //! `model http1 config health balance route exchange` are pure, `pool` keeps the state of the upstreams, and
-//! `tls discovery probe proxy admin metrics telemetry` touch the world.
+//! `bind tls discovery probe proxy admin metrics telemetry` touch the world.
 
 pub mod admin;
 pub mod app;
 pub mod balance;
+pub mod bind;
 pub mod cli;
 pub mod config;
 pub mod demo;

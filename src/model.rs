@@ -4,6 +4,7 @@
 //! checks it again. This directory must never do I/O, log, spawn, or read a clock.
 
 pub mod address;
+pub mod date;
 pub mod eligibility;
 pub mod health;
 pub mod lookup;

@@ -38,11 +38,12 @@ use tokio::time::Instant;
 use front::{Front, InFlight};
 use general::General;
 use kept::Links;
-pub use listen::{BindError, Bound, ListenerHandle};
+pub use listen::{Bound, ListenerHandle};
 use listen::{ClientStream, Listener};
 use workers::Placed;
 pub use workers::Workers;
 
+use crate::bind::BindError;
 use crate::model::Address;
 use crate::model::policy::Lane;
 use crate::pool::{FrontStats, ListenerId, Published};
@@ -115,7 +116,7 @@ impl Plane {
 
     /// Begins accepting. Each connection is a task of its own; a panic in one ends that one.
     pub fn serve(self: &Arc<Plane>, listener: Listener, id: ListenerId) -> ListenerHandle {
-        let (mut handle, stop) = ListenerHandle::channel(listener.address().clone(), id);
+        let (mut handle, stop) = ListenerHandle::channel();
         let accepting = Accepting::new(self, &stop);
         let plane = self.clone();
         handle.accepting = Some(self.workers.acceptor(id.0).spawn(async move {

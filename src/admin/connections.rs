@@ -172,7 +172,8 @@ impl Connections {
     }
 
     /// Total bytes of large responses that wait for their readers; each response counts once.
-    pub fn answer_bytes(&self) -> usize {
+    #[cfg(test)]
+    fn answer_bytes(&self) -> usize {
         self.inner.lock().answers().values().sum()
     }
 }

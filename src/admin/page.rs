@@ -5,8 +5,6 @@
 use std::fmt::{self, Write as _};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
-use jiff::Timestamp;
-
 use super::json::glance::{ago, glance, short};
 use super::json::{PoolInfo, PoolWord, ReloadResult, StatusReply, UpstreamInfo};
 use super::routes::ROUTES;
@@ -238,7 +236,7 @@ struct Age<'a>(&'a str, &'a str);
 
 impl fmt::Display for Age<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Some(age) = self.1.parse::<Timestamp>().ok().and_then(|now| ago(self.0, now)) else {
+        let Some(age) = humantime::parse_rfc3339(self.1).ok().and_then(|now| ago(self.0, now)) else {
             return Escaped(self.0).fmt(f);
         };
         let at = Escaped(self.0);

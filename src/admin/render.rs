@@ -8,6 +8,7 @@ use tokio::time::Instant;
 use super::clock::Clock;
 use super::host::{CheckAnswer, LastReload, ProcessInfo, ReloadAnswer};
 use super::json::*;
+use crate::model::date;
 use crate::pool::{
     Answered, CheckStatus, LastCheck, LastFault, OutOfOrder, PoolStatus, PoolSummary, Status, Streak, UpstreamStatus,
     Way,
@@ -163,7 +164,7 @@ fn responses(answered: Answered) -> ResponsesInfo {
 
 /// Seconds since 1970 as RFC 3339; out of range: the beginning of 1970.
 fn date(seconds: i64) -> String {
-    jiff::Timestamp::from_second(seconds).unwrap_or(jiff::Timestamp::UNIX_EPOCH).to_string()
+    date::with_seconds(seconds).unwrap_or_else(|| "1970-01-01T00:00:00Z".to_owned())
 }
 
 /// A run of equal results.

@@ -27,7 +27,8 @@ use super::io::{Bounded, Watched};
 use super::reply::{self, Reply};
 use super::routes;
 use super::shared::Shared;
-use super::socket::{Bound, Listener};
+use super::socket::Bound;
+use crate::bind::{BoundSocket, SocketFile};
 
 /// The largest head of a request, in bytes.
 pub const HEAD_BYTES_MAX: usize = 8 * 1024;
@@ -53,12 +54,10 @@ impl Bound {
             .build()?;
         let (stop, stopped) = watch::channel(false);
         let thread = std::thread::Builder::new().name("admin".into()).spawn(move || {
-            let file = self.file;
             let shared = Arc::new(Shared::new(host, answers.handle().clone(), stopped));
-            runtime.block_on(serve(self.listener, shared));
+            runtime.block_on(serve(self.socket, shared));
             runtime.shutdown_timeout(Duration::from_millis(100));
             answers.shutdown_timeout(Duration::from_millis(100));
-            drop(file);
         })?;
         Ok(Handle { stop, thread: Some(thread) })
     }
@@ -84,8 +83,8 @@ impl Drop for Handle {
     }
 }
 
-async fn serve(listener: Listener, shared: Arc<Shared>) {
-    let acceptor = match Acceptor::new(listener) {
+async fn serve(socket: BoundSocket, shared: Arc<Shared>) {
+    let acceptor = match Acceptor::new(socket) {
         Ok(acceptor) => acceptor,
         Err(error) => return tracing::error!(%error, "Admin socket cannot be served"),
     };
@@ -188,17 +187,19 @@ trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
 
 impl<T: AsyncRead + AsyncWrite + Send + Unpin> Stream for T {}
 
-/// Either kind of listener.
+/// Either kind of listener. The file of a unix socket is dropped before its socket.
 enum Acceptor {
     Tcp(tokio::net::TcpListener),
-    Unix(tokio::net::UnixListener),
+    Unix { _file: SocketFile, listener: tokio::net::UnixListener },
 }
 
 impl Acceptor {
-    fn new(listener: Listener) -> io::Result<Acceptor> {
-        Ok(match listener {
-            Listener::Tcp(listener) => Acceptor::Tcp(tokio::net::TcpListener::from_std(listener)?),
-            Listener::Unix(listener) => Acceptor::Unix(tokio::net::UnixListener::from_std(listener)?),
+    fn new(socket: BoundSocket) -> io::Result<Acceptor> {
+        Ok(match socket {
+            BoundSocket::Tcp(listener) => Acceptor::Tcp(tokio::net::TcpListener::from_std(listener)?),
+            BoundSocket::Unix(_file, listener) => {
+                Acceptor::Unix { _file, listener: tokio::net::UnixListener::from_std(listener)? }
+            }
         })
     }
 
@@ -209,7 +210,7 @@ impl Acceptor {
                 stream.set_nodelay(true)?;
                 (Box::new(stream), Peer(peer.to_string().into()))
             }
-            Acceptor::Unix(listener) => {
+            Acceptor::Unix { listener, .. } => {
                 let (stream, _) = listener.accept().await?;
                 let credentials = stream.peer_cred().map(|credentials| (credentials.uid(), credentials.pid()));
                 let peer = match credentials {

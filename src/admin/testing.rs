@@ -126,7 +126,6 @@ pub fn explanation(pool: &PoolStatus) -> Explanation {
     let service = if pool.eligible > 0 { Service::Open } else { Service::NoneEligible(Otherwise::Reject) };
     let checker = status(vec![]).checker;
     Explanation {
-        generation: 3,
         checker,
         policy: Arc::new(policy),
         pool: pool.clone(),

@@ -335,12 +335,12 @@ impl Reloader {
         if *running.config == config {
             return Ok(Prepared { change: None, diagnostics, hash });
         }
-        let diff = diff::diff(&running.config, &config).map_err(|needs| {
+        let added = diff::new_listeners(&running.config, &config).map_err(|needs| {
             let sentences: Vec<String> = needs.iter().map(ToString::to_string).collect();
             Refused::new(sentences.join("; "))
         })?;
         let mut bound = vec![];
-        for listener in &diff.listeners.added {
+        for listener in added {
             let socket = Plane::bind(&listener.address);
             bound.push(socket.map_err(|error| Refused::new(format!("listeners.{}: {error}", listener.name)))?);
         }

@@ -2,10 +2,9 @@
 //! happen.
 
 use std::process::ExitCode;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use http::StatusCode;
-use jiff::Timestamp;
 use tokio::time::{Instant, sleep};
 
 use super::args::EventsArgs;
@@ -24,7 +23,7 @@ const LOST_MAX: Duration = Duration::from_secs(60);
 /// Prints events; with `--follow` until interrupted.
 pub fn run(args: &EventsArgs) -> Result<ExitCode, Failure> {
     let target = locate::find(&args.process.process())?;
-    let since = args.since.and_then(|since| Timestamp::now().checked_sub(since).ok());
+    let since = args.since.and_then(|since| SystemTime::now().checked_sub(since));
     let choice = Choice { pool: args.pool.as_deref(), since };
     let print = |events: &[EventInfo]| print_events(events, choice, args.json);
     let runtime = client::runtime()?;
@@ -51,12 +50,12 @@ pub fn run(args: &EventsArgs) -> Result<ExitCode, Failure> {
 #[derive(Debug, Clone, Copy)]
 struct Choice<'a> {
     pool: Option<&'a str>,
-    since: Option<Timestamp>,
+    since: Option<SystemTime>,
 }
 
 impl Choice<'_> {
     fn takes(&self, event: &EventInfo) -> bool {
-        let old = |since| event.at.parse::<Timestamp>().is_ok_and(|at| at < since);
+        let old = |since| humantime::parse_rfc3339(&event.at).is_ok_and(|at| at < since);
         self.of_pool(event) && !self.since.is_some_and(old)
     }
 
@@ -238,7 +237,7 @@ mod tests {
         let of_api = |at| event(at, json!({ "kind": "addresses", "pool": "api", "added": [], "removed": [] }));
         let reload = event("2026-11-21T10:00:00.000Z", json!({ "kind": "checker_restart" }));
         let all = Choice { pool: None, since: None };
-        let api = Choice { pool: Some("api"), since: Some("2026-11-21T10:00:00Z".parse().unwrap()) };
+        let api = Choice { pool: Some("api"), since: Some(humantime::parse_rfc3339("2026-11-21T10:00:00Z").unwrap()) };
         let web = Choice { pool: Some("web"), since: None };
         for (choice, event, takes) in [
             (all, &reload, true),

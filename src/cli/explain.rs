@@ -4,9 +4,9 @@
 mod several;
 
 use std::process::ExitCode;
+use std::time::SystemTime;
 
 use http::StatusCode;
-use jiff::Timestamp;
 
 use self::several::Several;
 use super::args::ExplainArgs;
@@ -46,7 +46,7 @@ pub fn run(args: &ExplainArgs) -> Result<ExitCode, Failure> {
 
 fn run_several(target: &Target, status: &StatusReply, json: bool, process: &str) -> Result<ExitCode, Failure> {
     let several = Several::ask(target, status)?;
-    let rendered = || several.render(Timestamp::now(), columns(), Paint::for_stdout());
+    let rendered = || several.render(SystemTime::now(), columns(), Paint::for_stdout());
     text::print(&if json { several.json()? } else { format!("{process}{}", rendered()?) })?;
     Ok(ExitCode::SUCCESS)
 }
@@ -93,7 +93,7 @@ fn columns() -> usize {
 }
 
 fn show(answer: &Answer, one: bool, paint: Paint) -> Result<String, Failure> {
-    let now = Timestamp::now();
+    let now = SystemTime::now();
     Ok(if one {
         render_upstream(&answer.json(&[StatusCode::OK])?, now, paint)
     } else {
@@ -117,7 +117,7 @@ fn render_pool(reply: &PoolExplainReply, columns: usize, paint: Paint) -> String
     out
 }
 
-fn render_upstream(reply: &UpstreamExplainReply, now: Timestamp, paint: Paint) -> String {
+fn render_upstream(reply: &UpstreamExplainReply, now: SystemTime, paint: Paint) -> String {
     let state = reply.state.as_str();
     let name = reply.name.as_deref().map_or(String::new(), |name| format!(" ({})", one_line(name)));
     let title = format!("{} {}{name}", one_line(&reply.pool), one_line(&reply.upstream));
@@ -150,7 +150,7 @@ fn render_upstream(reply: &UpstreamExplainReply, now: Timestamp, paint: Paint) -
     out
 }
 
-fn render_check(check: &CheckExplainInfo, several: bool, now: Timestamp, paint: Paint) -> String {
+fn render_check(check: &CheckExplainInfo, several: bool, now: SystemTime, paint: Paint) -> String {
     let name = paint.text(Some(Colour::Bold), &format!("check {}", one_line(&check.name)));
     let state = check.state.as_str();
     let decides = if several && check.decides { ", decides the state" } else { "" };
@@ -187,7 +187,7 @@ fn render_transitions(transitions: &[TransitionInfo], paint: Paint) -> String {
 }
 
 /// `2026-11-21 10:00:00.123Z (3m 5s ago)`.
-fn when(at: &str, now: Timestamp) -> String {
+fn when(at: &str, now: SystemTime) -> String {
     let ago = text::ago(at, now).map_or_else(String::new, |ago| format!(" ({} ago)", text::glance(ago)));
     format!("{}{ago}", text::date(at))
 }
@@ -198,8 +198,8 @@ mod tests {
 
     use super::*;
 
-    fn now() -> Timestamp {
-        "2026-11-21T10:03:05.000Z".parse().unwrap()
+    fn now() -> SystemTime {
+        humantime::parse_rfc3339("2026-11-21T10:03:05.000Z").unwrap()
     }
 
     #[test]

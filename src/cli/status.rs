@@ -2,10 +2,9 @@
 //! second.
 
 use std::process::ExitCode;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use http::StatusCode;
-use jiff::Timestamp;
 use serde_json::Value;
 
 use super::args::StatusArgs;
@@ -58,7 +57,7 @@ fn for_people(answer: &Answer, choice: Choice<'_>, paint: Paint) -> Result<Strin
         status.pools.0.sort_by_key(|(_, pool)| pool.status.urgency());
     }
     let columns = text::screen().map(|(columns, _)| columns);
-    let mut out = render(&status, Timestamp::now(), columns, paint);
+    let mut out = render(&status, SystemTime::now(), columns, paint);
     if choice.unhealthy && status.pools.0.is_empty() {
         let all = match (choice.pool, total) {
             (Some(pool), _) => format!("pool {} is healthy", text::one_line(pool)),
@@ -119,7 +118,7 @@ fn as_json(answer: &Answer, choice: Choice<'_>) -> Result<String, Failure> {
 }
 
 /// The tables, for a terminal with `columns` columns; `None` if stdout is not a terminal.
-fn render(status: &StatusReply, now: Timestamp, columns: Option<usize>, paint: Paint) -> String {
+fn render(status: &StatusReply, now: SystemTime, columns: Option<usize>, paint: Paint) -> String {
     let mut out = fold(&headline(status, paint), columns, paint, None);
     if let Some(last) = &status.config.last_reload
         && let Some(error) = &last.error
@@ -161,7 +160,7 @@ fn fold(text: &str, columns: Option<usize>, paint: Paint, colour: Option<Colour>
     out
 }
 
-fn last_reload(last: &LastReloadInfo, error: &str, now: Timestamp) -> String {
+fn last_reload(last: &LastReloadInfo, error: &str, now: SystemTime) -> String {
     let when = text::ago(&last.at, now).map_or_else(String::new, |ago| format!(" {} ago", text::glance(ago)));
     format!("last reload {}{when}: {}", last.result, text::several(error, "  "))
 }
@@ -201,7 +200,7 @@ pub fn summary(pools: &[(String, PoolInfo)]) -> Option<String> {
 }
 
 /// One pool on one line.
-pub fn pool_line(name: &str, pool: &PoolInfo, now: Timestamp, paint: Paint) -> String {
+pub fn pool_line(name: &str, pool: &PoolInfo, now: SystemTime, paint: Paint) -> String {
     let word = pool.status.as_str();
     let name = paint.text(Some(Colour::Bold), &text::one_line(name));
     let mut line = format!("{name}  {}  {}/{} healthy", paint.text(colour_of(word), word), pool.healthy, pool.total);
@@ -243,7 +242,7 @@ const COLUMNS: [Column; 7] = [
     Column { head: "LATENCY", right: true, spare: 5 },
 ];
 
-fn upstream_rows(pool: &PoolInfo, now: Timestamp) -> Vec<Row> {
+fn upstream_rows(pool: &PoolInfo, now: SystemTime) -> Vec<Row> {
     let rows = pool
         .upstreams
         .iter()
@@ -263,7 +262,7 @@ fn check_row(check: &CheckInfo) -> Row {
     Row { cells, note: with_progress(reason.as_deref(), check.streak) }
 }
 
-fn upstream_row(upstream: &UpstreamInfo, now: Timestamp) -> Row {
+fn upstream_row(upstream: &UpstreamInfo, now: SystemTime) -> Row {
     let mut state = upstream.state.as_str().to_string();
     for mark in upstream.marks() {
         state.push_str(", ");
@@ -366,8 +365,8 @@ mod tests {
         .expect("the contract's shape")
     }
 
-    fn now() -> Timestamp {
-        "2026-11-21T10:00:00.000Z".parse().unwrap()
+    fn now() -> SystemTime {
+        humantime::parse_rfc3339("2026-11-21T10:00:00.000Z").unwrap()
     }
 
     fn answer(status: &StatusReply) -> Answer {

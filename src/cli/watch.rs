@@ -2,14 +2,14 @@
 //! elsewhere as blocks with their dates.
 
 use std::process::ExitCode;
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use jiff::Timestamp;
 use tokio::time::{Instant, sleep};
 
 use super::client::{self, Answer, Ask};
 use super::locate::Target;
 use super::{Failure, text};
+use crate::model::date;
 
 /// The interval between two requests.
 const EVERY: Duration = Duration::from_secs(1);
@@ -51,15 +51,16 @@ pub fn run(
                 text::print(&"\n".repeat(rows))?;
             }
             first = false;
-            text::print(&frame(&shown, bare, text::screen(), Timestamp::now()))?;
+            text::print(&frame(&shown, bare, text::screen(), SystemTime::now()))?;
             sleep(next.saturating_duration_since(Instant::now())).await;
         }
     })
 }
 
 /// The output for one response. `screen`: columns and rows of the terminal.
-fn frame(shown: &str, bare: bool, screen: Option<(usize, usize)>, now: Timestamp) -> String {
-    let date = now.strftime("%Y-%m-%d %H:%M:%SZ");
+fn frame(shown: &str, bare: bool, screen: Option<(usize, usize)>, now: SystemTime) -> String {
+    let since_1970 = now.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
+    let date = i64::try_from(since_1970).ok().and_then(date::with_seconds).unwrap_or_default().replacen('T', " ", 1);
     let Some((_, rows)) = screen.filter(|_| !bare) else {
         return if bare { shown.to_owned() } else { format!("{date}\n{shown}\n") };
     };
@@ -83,7 +84,7 @@ mod tests {
 
     #[test]
     fn a_terminal_is_overwritten_and_never_scrolls() {
-        let now: Timestamp = "2026-11-21T10:00:00Z".parse().unwrap();
+        let now = humantime::parse_rfc3339("2026-11-21T10:00:00Z").unwrap();
         let shown: String = (0..9).map(|number| format!("line {number}\n")).collect();
         assert_eq!(frame("a\nb\n", false, None, now), "2026-11-21 10:00:00Z\na\nb\n\n");
         assert_eq!(frame("{}\n", true, Some((80, 24)), now), "{}\n");

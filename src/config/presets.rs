@@ -97,7 +97,8 @@ impl Preset {
     }
 
     /// The rest of its comment: what it catches, what it cannot catch, what to write beside it.
-    pub fn notes(&self) -> impl Iterator<Item = &'static str> {
+    #[cfg(test)]
+    fn notes(&self) -> impl Iterator<Item = &'static str> {
         let comment = self.text.lines().skip(1).take_while(|line| line.starts_with('#'));
         comment
             .map(|line| line.trim_start_matches('#').strip_prefix(' ').unwrap_or(""))

@@ -39,30 +39,6 @@ pub fn show_duration(duration: Duration) -> String {
     humantime::format_duration(duration).to_string().replace(' ', "")
 }
 
-/// Reads a size in bytes: `"64KiB"`, `"10MB"`, `"512"`.
-///
-/// # Errors
-/// What is wrong, as a phrase after the value; huge numbers are an error, not an overflow.
-pub fn size(text: &str) -> Result<u64, String> {
-    let problem = || " is not a size".to_owned();
-    let digits = text.len() - text.trim_start_matches(|c: char| c.is_ascii_digit()).len();
-    let (number, unit) = text.split_at(digits);
-    let factor: u64 = match unit.trim_start() {
-        "" | "B" => 1,
-        "kB" | "KB" => 1_000,
-        "MB" => 1_000_000,
-        "GB" => 1_000_000_000,
-        "KiB" => 1 << 10,
-        "MiB" => 1 << 20,
-        "GiB" => 1 << 30,
-        _ => return Err(problem()),
-    };
-    if number.is_empty() {
-        return Err(problem());
-    }
-    number.parse::<u64>().ok().and_then(|n| n.checked_mul(factor)).ok_or_else(|| " is too large".to_owned())
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -106,24 +82,5 @@ mod tests {
     #[test]
     fn a_duration_is_shown_as_it_is_written() {
         assert_eq!(show_duration(Duration::from_millis(90_250)), "1m30s250ms");
-    }
-
-    #[test]
-    fn valid_sizes_are_read_and_others_get_a_reason() {
-        for (text, bytes) in
-            [("0", 0), ("512", 512), ("64KiB", 65_536), ("10MB", 10_000_000), ("1 GiB", 1 << 30), ("7kB", 7_000)]
-        {
-            assert_eq!(size(text), Ok(bytes), "{text}");
-        }
-        for (text, reason) in [
-            ("", " is not a size"),
-            ("KiB", " is not a size"),
-            ("1.5MB", " is not a size"),
-            ("-1", " is not a size"),
-            ("5 parsecs", " is not a size"),
-            ("99999999999GiB", " is too large"),
-        ] {
-            assert_eq!(size(text).unwrap_err(), reason, "{text}");
-        }
     }
 }

@@ -2,7 +2,7 @@
 //! Every change of a backend goes through here, so that the demo knows when a failed request is the proxy's fault.
 
 use std::sync::atomic::Ordering;
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use tokio::time::Instant;
 
@@ -314,19 +314,20 @@ fn has_seen(upstream: &UpstreamInfo, backend: &Backend, changed: Moment) -> bool
 
 /// A moment on the system's clock, which the dates of events use.
 #[derive(Debug, Clone, Copy)]
-pub struct Moment(jiff::Timestamp);
+pub struct Moment(SystemTime);
 
 impl Moment {
     /// Now.
     pub fn now() -> Moment {
-        Moment(jiff::Timestamp::now())
+        Moment(SystemTime::now())
     }
 
     /// The time until this date; `None` if the date is earlier. Compared in milliseconds, the precision of the proxy's
     /// dates.
     fn until(self, date: &str) -> Option<Duration> {
-        let date: jiff::Timestamp = date.parse().ok()?;
-        let ms = date.as_millisecond() - self.0.as_millisecond();
-        u64::try_from(ms).ok().map(Duration::from_millis)
+        let since_1970 = |date: SystemTime| date.duration_since(UNIX_EPOCH).ok();
+        let ms = since_1970(humantime::parse_rfc3339(date).ok()?)?.as_millis();
+        let passed = ms.checked_sub(since_1970(self.0)?.as_millis())?;
+        u64::try_from(passed).ok().map(Duration::from_millis)
     }
 }

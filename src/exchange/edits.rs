@@ -609,12 +609,7 @@ mod tests {
             ("200 OK\r\nContent-Length: 05", Method::Head, Http11, "200 OK\r\nContent-Length: 5\r\n"),
             ("304 Same\r\nContent-Length: 5, 5", Method::Get, Http11, "304 Same\r\nContent-Length: 5\r\n"),
             ("204 None\r\nContent-Length: 5, 5", Method::Get, Http11, "204 None\r\n"),
-            (
-                "200 OK\r\nTransfer-Encoding: chunked",
-                Method::Get,
-                Http11,
-                "200 OK\r\nTransfer-Encoding: chunked\r\n",
-            ),
+            ("200 OK\r\nTransfer-Encoding: chunked", Method::Get, Http11, "200 OK\r\nTransfer-Encoding: chunked\r\n"),
             ("103 Early\r\nLink: x\r\nContent-Length: 5", Method::Get, Http11, "103 Early\r\nLink: x\r\n"),
             (
                 "101 Switch\r\nConnection: x, Upgrade\r\nUpgrade: WebSocket\r\nSec-WebSocket-Accept: y",

@@ -104,13 +104,6 @@ pub enum Leftover {
     Close,
 }
 
-impl Facts<'_> {
-    /// What to do with the request body after an answer of our own, when `read` bytes of it have been read already.
-    pub fn leftover(&self, read: u64) -> Leftover {
-        self.framing.leftover(self.expect_continue, read)
-    }
-}
-
 impl Framing {
     /// The body that is framed so, before its first byte.
     pub fn body(self) -> Body {
@@ -121,7 +114,8 @@ impl Framing {
         }
     }
 
-    /// As [`Facts::leftover`], for who has no head any more. `expects`: the client waits for 100 before it sends its body.
+    /// What to do with the request body after an answer of our own, when `read` bytes of it have been read already.
+    /// `expects`: the client waits for 100 before it sends its body.
     pub fn leftover(self, expects: bool, read: u64) -> Leftover {
         match self {
             Framing::None => Leftover::Nothing,

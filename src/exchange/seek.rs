@@ -9,9 +9,7 @@ use tokio::time::Instant;
 use super::judge::Facts;
 use super::limits::FALLBACK_HOPS;
 use crate::model::Address;
-use crate::pool::{
-    FIRST_VERDICT_WAIT, ListenerId, Otherwise, Pick, Pool, PoolId, Service, Snapshot, Tried, UpstreamId,
-};
+use crate::pool::{FIRST_VERDICT_WAIT, ListenerId, Pick, Pool, PoolId, Service, Snapshot, Tried, UpstreamId};
 use crate::route::Query;
 
 /// What is asked for.
@@ -87,29 +85,22 @@ pub(super) fn find<'s>(snapshot: &'s Snapshot, ask: Ask<'_>, now: Instant, rng: 
         let Some(pool) = next.and_then(|id| snapshot.pool(id)) else { break };
         let view = pool.view.load();
         let reading = view.read(now);
-        let otherwise = match reading.service {
-            // The tiers hold what may be used.
-            Service::Open | Service::FailOpen => Otherwise::FailOpen,
-            Service::Waiting { until, .. } if now < ask.wait_until.unwrap_or(until).min(until) => {
-                return Found::Wait { pool, until };
-            }
-            Service::Waiting { then, .. } => then,
-            Service::NoneEligible(otherwise) => otherwise,
-        };
-        if otherwise == Otherwise::FailOpen
-            && let Some(place) = view.pick(reading, &pool.shared.cursor, rng, ask.tried)
+        if let Service::Waiting { until, .. } = reading.service
+            && now < ask.wait_until.unwrap_or(until).min(until)
         {
-            return Found::Upstream(pool, Pick::new(view, place));
+            return Found::Wait { pool, until };
         }
-        let until = ask.wait_until.unwrap_or(now + FIRST_VERDICT_WAIT);
-        if otherwise == Otherwise::FailOpen && view.is_outdated() && now < until {
-            return Found::Outdated { pool, until };
+        if reading.service.may_pick() {
+            if let Some(place) = view.pick(reading, &pool.shared.cursor, rng, ask.tried) {
+                return Found::Upstream(pool, Pick::new(view, place));
+            }
+            let until = ask.wait_until.unwrap_or(now + FIRST_VERDICT_WAIT);
+            if view.is_outdated() && now < until {
+                return Found::Outdated { pool, until };
+            }
         }
         retry_after = retry_after.min(pool.shared.retry_after(now));
-        match otherwise {
-            Otherwise::Reject | Otherwise::FailOpen => break,
-            Otherwise::Pool(id) => next = Some(id),
-        }
+        next = reading.service.other_pool();
     }
     Found::Nothing { retry_after: if retry_after == u64::MAX { 1 } else { retry_after } }
 }

@@ -239,16 +239,6 @@ impl<'a> Fields<'a> {
         }
         out.put_slice(&buf[start..end]);
     }
-
-    /// The number of fields.
-    pub fn len(&self) -> usize {
-        self.spans.len()
-    }
-
-    /// Whether there are no fields.
-    pub fn is_empty(&self) -> bool {
-        self.spans.is_empty()
-    }
 }
 
 /// The positions of name and value in a field line.

@@ -75,6 +75,7 @@ impl History {
     }
 
     /// Its size on the heap, in bytes.
+    #[cfg(test)]
     pub fn heap_bytes(&self) -> usize {
         let texts: usize = self.0.iter().map(|entry| entry.reason.len()).sum();
         self.0.capacity() * size_of::<Entry>() + texts

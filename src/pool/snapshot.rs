@@ -116,6 +116,7 @@ impl Snapshot {
     }
 
     /// Every pool of this configuration.
+    #[cfg(test)]
     pub fn pools(&self) -> impl Iterator<Item = &Arc<Pool>> {
         self.pools.iter().flatten()
     }
@@ -247,6 +248,7 @@ impl Waiting {
     }
 
     /// When waiting ends.
+    #[cfg(test)]
     pub fn until(&self) -> Instant {
         self.until
     }

@@ -500,7 +500,6 @@ impl State {
             }
         };
         Ok(Explanation {
-            generation: self.generation,
             checker: self.checker(stale, now),
             policy: pool.policy.clone(),
             pool: self.pool_status(pool),

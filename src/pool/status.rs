@@ -266,8 +266,6 @@ pub struct LastCheck {
 /// What `explain` needs to know about one pool, and perhaps about one upstream of it.
 #[derive(Debug, Clone)]
 pub struct Explanation {
-    /// The configuration's number.
-    pub generation: u64,
     /// How the checker itself is.
     pub checker: CheckerStatus,
     /// The pool's configuration.

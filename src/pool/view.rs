@@ -70,6 +70,27 @@ pub enum Service {
     NoneEligible(Otherwise),
 }
 
+impl Service {
+    /// Whether a request that has stopped waiting picks from the tiers: they hold what may be used.
+    pub fn may_pick(self) -> bool {
+        match self {
+            Service::Open | Service::FailOpen => true,
+            Service::Waiting { then: otherwise, .. } | Service::NoneEligible(otherwise) => match otherwise {
+                Otherwise::FailOpen => true,
+                Otherwise::Reject | Otherwise::Pool(_) => false,
+            },
+        }
+    }
+
+    /// The pool that such a request uses instead.
+    pub fn other_pool(self) -> Option<PoolId> {
+        match self {
+            Service::Waiting { then: Otherwise::Pool(id), .. } | Service::NoneEligible(Otherwise::Pool(id)) => Some(id),
+            Service::Open | Service::FailOpen | Service::Waiting { .. } | Service::NoneEligible(_) => None,
+        }
+    }
+}
+
 /// What happens to a request while nothing is eligible.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Otherwise {

@@ -1,11 +1,11 @@
 //! `type = "grpc"`: one `grpc.health.v1.Health/Check` over HTTP/2. Builds the call; `h2` transfers it, `reply` interprets
 //! the answer.
 
+mod message;
 mod reply;
 
 use bytes::{BufMut, Bytes, BytesMut};
 use http::{Method, Request};
-use prost::Message;
 use tokio::time::Instant;
 
 use super::answer::Stop;
@@ -23,20 +23,6 @@ use reply::Reply;
 const PATH: &str = "/grpc.health.v1.Health/Check";
 /// The flag and the length in front of a message.
 const PREFIX_BYTES: usize = 5;
-
-/// `grpc.health.v1.HealthCheckRequest`.
-#[derive(Clone, PartialEq, Message)]
-struct HealthCheckRequest {
-    #[prost(string, tag = "1")]
-    service: String,
-}
-
-/// `grpc.health.v1.HealthCheckResponse`; its status is an open enumeration.
-#[derive(Clone, PartialEq, Message)]
-struct HealthCheckResponse {
-    #[prost(int32, tag = "1")]
-    status: i32,
-}
 
 /// One health check, finished by `deadline`. `authority` is the default for Host.
 pub(super) async fn run<'p>(
@@ -83,12 +69,11 @@ pub(super) fn request(probe: &GrpcProbe, host: &str, over_tls: bool) -> http::Re
 
 /// The message of the call, after its prefix.
 pub(super) fn content(probe: &GrpcProbe) -> Bytes {
-    let message = HealthCheckRequest { service: probe.service.to_string() };
-    let length = message.encoded_len();
-    let mut framed = BytesMut::with_capacity(PREFIX_BYTES + length);
+    let message = message::request(&probe.service);
+    let mut framed = BytesMut::with_capacity(PREFIX_BYTES + message.len());
     framed.put_u8(0);
-    framed.put_u32(u32::try_from(length).expect("a name in a file is no longer than the file"));
-    message.encode(&mut framed).expect("the buffer grows");
+    framed.put_u32(u32::try_from(message.len()).expect("a name in a file is no longer than the file"));
+    framed.put_slice(&message);
     framed.freeze()
 }
 

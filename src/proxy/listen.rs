@@ -2,22 +2,19 @@
 //! descriptors run out.
 
 use std::fmt;
-use std::fs::Permissions;
 use std::io;
 use std::net::SocketAddr;
-use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
-use std::path::Path;
-use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use nix::errno::Errno;
-use socket2::{Domain, Protocol, SockAddr, SockRef, Socket, Type};
+use socket2::{SockAddr, SockRef, Socket};
 use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
 use tokio::sync::watch;
 
+use crate::bind::{BindError, BoundSocket, SocketFile, bind};
 use crate::model::Address;
-use crate::pool::{FrontStats, ListenerId};
+use crate::pool::FrontStats;
 
 /// Connections the kernel keeps for us between two accepts; it caps this at `net.core.somaxconn`.
 const BACKLOG: i32 = 65_535;
@@ -35,46 +32,12 @@ pub struct Bound {
     socket: BoundSocket,
 }
 
-#[derive(Debug)]
-enum BoundSocket {
-    Tcp(std::net::TcpListener),
-    Unix(std::os::unix::net::UnixListener, SocketFile),
-}
-
-/// The file of a unix socket, removed when dropped unless somebody has put another in its place.
-#[derive(Debug)]
-struct SocketFile {
-    path: Arc<Path>,
-    /// Device and inode.
-    identity: (u64, u64),
-}
-
-/// Why a socket could not be bound.
-#[derive(Debug, thiserror::Error)]
-#[error("cannot listen on {address}: {reason}")]
-pub struct BindError {
-    /// The address.
-    pub address: Address,
-    /// The reason, in words where we know better ones than the system's.
-    pub reason: String,
-    /// The system's error.
-    #[source]
-    pub source: io::Error,
-}
-
 impl Bound {
     /// Binds and listens. An IPv6 socket takes IPv6 only. A unix socket file that nobody listens on is replaced; one that
     /// somebody listens on is a failed bind.
     pub fn bind(address: &Address) -> Result<Bound, BindError> {
-        let socket = match address {
-            Address::Inet(inet) => bind_tcp(*inet).map(BoundSocket::Tcp),
-            Address::Unix(path) => bind_unix(path).map(|(socket, file)| BoundSocket::Unix(socket, file)),
-            Address::Name { .. } => Err(io::ErrorKind::AddrNotAvailable.into()),
-        };
-        match socket {
-            Ok(socket) => Ok(Bound { address: address.clone(), socket }),
-            Err(source) => Err(BindError { address: address.clone(), reason: reason(address, &source), source }),
-        }
+        let socket = bind(address, BACKLOG, SOCKET_MODE)?;
+        Ok(Bound { address: address.clone(), socket })
     }
 
     /// Where it listens.
@@ -84,83 +47,16 @@ impl Bound {
 
     /// The port, where the system chose it (port 0, in tests).
     pub fn local_addr(&self) -> Option<SocketAddr> {
-        match &self.socket {
-            BoundSocket::Tcp(socket) => socket.local_addr().ok(),
-            BoundSocket::Unix(..) => None,
-        }
+        self.socket.local_addr()
     }
 
     /// Begins accepting on the runtime this is called in.
     pub fn listen(self) -> io::Result<Listener> {
-        let (socket, file) = match self.socket {
-            BoundSocket::Tcp(socket) => (ListenerSocket::Tcp(TcpListener::from_std(socket)?), None),
-            BoundSocket::Unix(socket, file) => (ListenerSocket::Unix(UnixListener::from_std(socket)?), Some(file)),
+        let (file, socket) = match self.socket {
+            BoundSocket::Tcp(socket) => (None, ListenerSocket::Tcp(TcpListener::from_std(socket)?)),
+            BoundSocket::Unix(file, socket) => (Some(file), ListenerSocket::Unix(UnixListener::from_std(socket)?)),
         };
-        Ok(Listener { address: self.address, socket, resting: false, _file: file })
-    }
-}
-
-fn bind_tcp(address: SocketAddr) -> io::Result<std::net::TcpListener> {
-    let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
-    socket.set_reuse_address(true)?;
-    if address.is_ipv6() {
-        socket.set_only_v6(true)?;
-    }
-    // Accepted sockets inherit it. Small writes must not wait for an acknowledgement.
-    socket.set_tcp_nodelay(true)?;
-    socket.set_nonblocking(true)?;
-    socket.bind(&address.into())?;
-    socket.listen(BACKLOG)?;
-    Ok(socket.into())
-}
-
-fn bind_unix(path: &Arc<Path>) -> io::Result<(std::os::unix::net::UnixListener, SocketFile)> {
-    match std::fs::symlink_metadata(path) {
-        Ok(found) if !found.file_type().is_socket() => return Err(io::ErrorKind::AlreadyExists.into()),
-        Ok(_) if somebody_listens(path)? => return Err(io::ErrorKind::AddrInUse.into()),
-        Ok(_) => std::fs::remove_file(path)?,
-        // Nothing is there; anything else shows when we bind.
-        Err(_) => {}
-    }
-    let socket = Socket::new(Domain::UNIX, Type::STREAM, None)?;
-    socket.set_nonblocking(true)?;
-    socket.bind(&SockAddr::unix(path)?)?;
-    let found = std::fs::symlink_metadata(path)?;
-    let file = SocketFile { path: path.clone(), identity: (found.dev(), found.ino()) };
-    std::fs::set_permissions(path, Permissions::from_mode(SOCKET_MODE))?;
-    socket.listen(BACKLOG)?;
-    Ok((socket.into(), file))
-}
-
-/// Asks without waiting: a full backlog is an answer too.
-fn somebody_listens(path: &Path) -> io::Result<bool> {
-    let socket = Socket::new(Domain::UNIX, Type::STREAM, None)?;
-    socket.set_nonblocking(true)?;
-    match socket.connect(&SockAddr::unix(path)?) {
-        Ok(()) => Ok(true),
-        Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(true),
-        Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => Ok(false),
-        Err(error) => Err(error),
-    }
-}
-
-impl Drop for SocketFile {
-    fn drop(&mut self) {
-        let ours = |found: std::fs::Metadata| (found.dev(), found.ino()) == self.identity;
-        if std::fs::symlink_metadata(&self.path).is_ok_and(ours) {
-            // Somebody may remove it before us.
-            let _ = std::fs::remove_file(&self.path);
-        }
-    }
-}
-
-fn reason(address: &Address, error: &io::Error) -> String {
-    match error.kind() {
-        io::ErrorKind::AddrInUse => address.in_use(),
-        io::ErrorKind::AlreadyExists => "a file that is no socket is in the way".to_owned(),
-        io::ErrorKind::AddrNotAvailable => "this machine has no such address".to_owned(),
-        io::ErrorKind::PermissionDenied => "not permitted (ports below 1024 need CAP_NET_BIND_SERVICE)".to_owned(),
-        _ => error.to_string(),
+        Ok(Listener { address: self.address, _file: file, socket, resting: false })
     }
 }
 
@@ -203,9 +99,10 @@ impl Detached {
 /// A socket that accepts.
 pub struct Listener {
     address: Address,
+    /// Dropped before the socket.
+    _file: Option<SocketFile>,
     socket: ListenerSocket,
     resting: bool,
-    _file: Option<SocketFile>,
 }
 
 enum ListenerSocket {
@@ -298,8 +195,6 @@ pub fn is_scarcity(error: &io::Error) -> bool {
 /// Tells a listener and the connections it accepted to finish. Dropping it does the same.
 #[derive(Debug)]
 pub struct ListenerHandle {
-    address: Address,
-    id: ListenerId,
     stop: watch::Sender<bool>,
     /// The task that owns the socket.
     pub(super) accepting: Option<tokio::task::JoinHandle<()>>,
@@ -307,19 +202,9 @@ pub struct ListenerHandle {
 
 impl ListenerHandle {
     /// A handle and what its listener and connections watch.
-    pub(super) fn channel(address: Address, id: ListenerId) -> (ListenerHandle, watch::Receiver<bool>) {
+    pub(super) fn channel() -> (ListenerHandle, watch::Receiver<bool>) {
         let (stop, watched) = watch::channel(false);
-        (ListenerHandle { address, id, stop, accepting: None }, watched)
-    }
-
-    /// Where it listens.
-    pub fn address(&self) -> &Address {
-        &self.address
-    }
-
-    /// Its number.
-    pub fn id(&self) -> ListenerId {
-        self.id
+        (ListenerHandle { stop, accepting: None }, watched)
     }
 
     /// Closes the socket, once what is connected to it has been accepted. Idle connections close after a moment in which a
@@ -369,50 +254,6 @@ impl Stop {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn unix(path: &Path) -> Address {
-        Address::Unix(Arc::from(path))
-    }
-
-    #[test]
-    fn an_address_in_use_is_a_failed_bind_that_says_so() {
-        let bound = Bound::bind(&Address::Inet(([127, 0, 0, 1], 0).into())).unwrap();
-        let taken = Address::Inet(bound.local_addr().unwrap());
-        let error = Bound::bind(&taken).unwrap_err();
-        let port = taken.port().unwrap();
-        let found = format!("(find the process with: ss -ltnp 'sport = :{port}')");
-        assert_eq!(error.to_string(), format!("cannot listen on {taken}: the address is in use {found}"));
-    }
-
-    #[test]
-    fn a_dead_unix_socket_is_replaced_and_a_living_one_is_not() {
-        let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().join("a.sock");
-        drop(std::os::unix::net::UnixListener::bind(&path).unwrap());
-        let bound = Bound::bind(&unix(&path)).expect("nobody listens on it");
-        let error = Bound::bind(&unix(&path)).unwrap_err();
-        let found = format!("(find the process with: ss -lxp | grep -F '{}')", path.display());
-        assert!(error.to_string().ends_with(&format!("the address is in use {found}")), "{error}");
-        assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o666);
-        drop(bound);
-        assert!(!path.exists(), "the file goes with the socket");
-    }
-
-    #[test]
-    fn only_our_own_socket_file_is_removed() {
-        let dir = tempfile::tempdir().unwrap();
-        let file = dir.path().join("file");
-        std::fs::write(&file, "x").unwrap();
-        let error = Bound::bind(&unix(&file)).unwrap_err();
-        assert!(error.to_string().ends_with("a file that is no socket is in the way"), "{error}");
-        let path = dir.path().join("a.sock");
-        let bound = Bound::bind(&unix(&path)).unwrap();
-        std::fs::remove_file(&path).unwrap();
-        let other = Bound::bind(&unix(&path)).unwrap();
-        drop(bound);
-        assert!(path.exists(), "another has put it there");
-        drop(other);
-    }
 
     #[tokio::test]
     async fn a_listener_on_ipv6_takes_no_ipv4() {

@@ -6,7 +6,6 @@ use std::fmt::{self, Write};
 use std::net::{Ipv4Addr, Ipv6Addr};
 use std::time::Duration;
 
-use jiff::Timestamp;
 use rustls::CertificateError;
 use rustls_pki_types::{CertificateDer, UnixTime};
 use x509_parser::certificate::X509Certificate;
@@ -14,6 +13,7 @@ use x509_parser::extensions::GeneralName;
 use x509_parser::prelude::FromDer;
 
 use super::fault::{self, Shown};
+use crate::model::date;
 
 /// Bytes of each text.
 const BYTES_MAX: usize = 256;
@@ -127,7 +127,7 @@ pub(super) fn date(at: &UnixTime) -> String {
 
 /// `2027-01-31T00:00:00Z`. Certificates may hold dates that are out of any calendar's range.
 pub(super) fn date_of(seconds: i64) -> String {
-    Timestamp::from_second(seconds).map_or_else(|_| "a date out of range".to_owned(), |at| at.to_string())
+    date::with_seconds(seconds).unwrap_or_else(|| "a date out of range".to_owned())
 }
 
 /// `text`, escaped and cut.

@@ -28,7 +28,7 @@ const EXCEPTIONS: &[Exception] = &[Exception {
 }];
 
 /// `ARCHITECTURE.md` must be short enough to be read.
-const ARCHITECTURE_LINES_MAX: usize = 150;
+const ARCHITECTURE_LINES_MAX: usize = 160;
 
 #[test]
 fn the_sources_follow_the_rules_of_the_architecture() {

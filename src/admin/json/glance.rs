@@ -1,8 +1,6 @@
 //! Values for display, derived from the numbers and dates of the API; for the page and for the commands.
 
-use std::time::Duration;
-
-use jiff::Timestamp;
+use std::time::{Duration, SystemTime};
 
 use super::{PoolInfo, PoolWord, UpstreamInfo};
 use crate::model::HealthState;
@@ -83,9 +81,9 @@ pub fn short(duration: Duration) -> String {
 }
 
 /// How long ago an RFC 3339 date was; 0 if it is in the future, because clocks differ; `None` if it is not a date.
-pub fn ago(date: &str, now: Timestamp) -> Option<Duration> {
-    let then: Timestamp = date.parse().ok()?;
-    Some(Duration::try_from(now.duration_since(then)).unwrap_or(Duration::ZERO))
+pub fn ago(date: &str, now: SystemTime) -> Option<Duration> {
+    let then = humantime::parse_rfc3339(date).ok()?;
+    Some(now.duration_since(then).unwrap_or(Duration::ZERO))
 }
 
 #[cfg(test)]
@@ -181,7 +179,7 @@ mod tests {
 
     #[test]
     fn a_date_in_the_future_is_zero_ago() {
-        let now: Timestamp = "2026-11-21T10:00:00.000Z".parse().unwrap();
+        let now = humantime::parse_rfc3339("2026-11-21T10:00:00.000Z").unwrap();
         assert_eq!(ago("2026-11-21T09:59:00.000Z", now), Some(Duration::from_secs(60)));
         assert_eq!(ago("2026-11-21T10:01:00.000Z", now), Some(Duration::ZERO));
         assert_eq!(ago("yesterday", now), None);

@@ -1,8 +1,9 @@
 //! `explain` without a pool where there are several: each pool in trouble, the worst first, up to a few; or, where all
 //! is well, a line for each pool. Both end with how to ask for one.
 
+use std::time::SystemTime;
+
 use http::StatusCode;
-use jiff::Timestamp;
 use serde_json::{Value, json};
 
 use super::super::client::Answer;
@@ -40,7 +41,7 @@ impl<'a> Several<'a> {
     }
 
     /// As text for a terminal with `columns` columns.
-    pub fn render(&self, now: Timestamp, columns: usize, paint: Paint) -> Result<String, Failure> {
+    pub fn render(&self, now: SystemTime, columns: usize, paint: Paint) -> Result<String, Failure> {
         let pools = &self.status.pools.0;
         let mut blocks = vec![];
         match summary(pools) {
@@ -138,7 +139,8 @@ mod tests {
 
     fn shown(status: &StatusReply, columns: usize) -> String {
         let explained = troubled(status).iter().take(EXPLAINED_MAX).map(|(pool, _)| explained(pool)).collect();
-        Several { status, explained }.render("2026-11-21T10:03:05Z".parse().unwrap(), columns, Paint::off()).unwrap()
+        let now = humantime::parse_rfc3339("2026-11-21T10:03:05Z").unwrap();
+        Several { status, explained }.render(now, columns, Paint::off()).unwrap()
     }
 
     #[test]

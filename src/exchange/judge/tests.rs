@@ -305,7 +305,11 @@ fn what_is_left_of_a_body_is_drained_only_where_it_is_short() {
         ("Transfer-Encoding: chunked\r\nExpect: 100-continue\r\n", 0, Leftover::Close),
     ] {
         let head = format!("POST / HTTP/1.1\r\nHost: a\r\n{fields}\r\n");
-        assert_eq!(with(&head, |facts| facts.leftover(read)), Ok(want), "{fields:?} {read}");
+        assert_eq!(
+            with(&head, |facts| facts.framing.leftover(facts.expect_continue, read)),
+            Ok(want),
+            "{fields:?} {read}"
+        );
     }
 }
 

@@ -36,6 +36,25 @@ fn rules(needed: usize, otherwise: Otherwise) -> Rules {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_request_that_waits_no_longer_picks_goes_elsewhere_or_gets_nothing() {
+    use Service::{FailOpen, NoneEligible, Open, Waiting};
+    let other = Otherwise::Pool(PoolId(7));
+    let (until, reject, fail_open) = (Instant::now(), Otherwise::Reject, Otherwise::FailOpen);
+    for (service, may_pick, other_pool) in [
+        (Open, true, None),
+        (FailOpen, true, None),
+        (NoneEligible(fail_open), true, None),
+        (NoneEligible(reject), false, None),
+        (NoneEligible(other), false, Some(PoolId(7))),
+        (Waiting { until, then: fail_open }, true, None),
+        (Waiting { until, then: reject }, false, None),
+        (Waiting { until, then: other }, false, Some(PoolId(7))),
+    ] {
+        assert_eq!((service.may_pick(), service.other_pool()), (may_pick, other_pool), "{service:?}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn readers_pass_over_what_is_out_of_date_and_count_the_rest() {
     use Service::{FailOpen, Open, Waiting};
     let now = Instant::now();

@@ -3,9 +3,8 @@
 
 use http::HeaderMap;
 use http::header::{CONTENT_TYPE, LOCATION};
-use prost::Message;
 
-use super::{HealthCheckResponse, PREFIX_BYTES};
+use super::{PREFIX_BYTES, message};
 use crate::http1::limits::INTERIM_ANSWERS;
 use crate::model::Trace;
 use crate::model::policy::GrpcProbe;
@@ -115,9 +114,9 @@ impl<'p> Reply<'p> {
 
     /// The result of a complete answer whose grpc-status is OK.
     fn read_health(&self) -> GrpcAnswer {
-        match self.message().map(HealthCheckResponse::decode) {
-            Ok(Ok(response)) => GrpcAnswer::Health(response.status),
-            Ok(Err(_)) => GrpcAnswer::Violation(Violation::Undecodable),
+        match self.message().map(message::status) {
+            Ok(Some(status)) => GrpcAnswer::Health(status),
+            Ok(None) => GrpcAnswer::Violation(Violation::Undecodable),
             Err(wrong) => GrpcAnswer::Violation(wrong),
         }
     }

@@ -6,9 +6,9 @@ use std::future::poll_fn;
 use tokio::io::{AsyncWriteExt, ReadBuf};
 use tokio::net::UnixStream;
 
-use super::Client;
+use super::{Client, ClientIo};
 use crate::exchange::judge;
-use crate::proxy::listen::ClientStream;
+use crate::model::policy::{ClientLimits, ClientTimeouts};
 
 /// How a lane takes a request out of the stream.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -45,7 +45,7 @@ pub enum TakenEnd {
 /// piece), and end with the end of the stream. Must run on a runtime with one thread: that makes each piece arrive alone.
 pub async fn requests(bytes: &[u8], cuts: &[usize], way: Way) -> Vec<Taken> {
     let (ours, mut theirs) = UnixStream::pair().expect("a pair of sockets");
-    let mut client = Client::new(ClientStream::Unix(ours));
+    let mut client = Client::new(ClientIo::Unix(ours));
     let writing = async {
         let (mut rest, mut lengths) = (bytes, cuts.iter().cycle());
         while !rest.is_empty() {
@@ -73,7 +73,7 @@ async fn take_all(client: &mut Client, way: Way) -> Vec<Taken> {
     loop {
         client.await_head();
         let framing = loop {
-            let refused = match client.read_head() {
+            let refused = match client.read_head(&ClientLimits::DEFAULT) {
                 Ok(Some(head)) => match judge(&head) {
                     Ok(facts) => break facts.framing,
                     Err(refusal) => refusal.why,
@@ -87,7 +87,7 @@ async fn take_all(client: &mut Client, way: Way) -> Vec<Taken> {
             all.push(Taken { head: vec![], body: vec![], end: TakenEnd::Refused(refused) });
             return all;
         };
-        client.begin(framing, false);
+        client.begin(framing, false, ClientTimeouts::DEFAULT.body_idle);
         let head = client.read[..client.head().map_or(0, |head| head.len)].to_vec();
         let (body, end) = match way {
             Way::InPlace => in_place(client).await,
@@ -101,9 +101,13 @@ async fn take_all(client: &mut Client, way: Way) -> Vec<Taken> {
     }
 }
 
+/// What is kept of a request so that it can be sent again.
+const REPLAY_BYTES: usize = 64 * 1024;
+
 /// Twice where it can be sent again: the second time must be as the first.
 async fn in_place(client: &mut Client) -> (Vec<u8>, TakenEnd) {
     let mut body = Vec::new();
+    client.rewind(REPLAY_BYTES);
     loop {
         let unsent = client.unsent();
         body.extend_from_slice(unsent);
@@ -122,7 +126,7 @@ async fn in_place(client: &mut Client) -> (Vec<u8>, TakenEnd) {
         }
     }
     if client.can_rewind() {
-        client.rewind();
+        client.rewind(REPLAY_BYTES);
         assert_eq!(client.unsent(), body, "what is sent again");
         let head = client.head().map_or(0, |head| head.len);
         assert!(head > 0, "the head is sent again too");

@@ -2,6 +2,9 @@
 
 use super::fuzz::{Taken, TakenEnd, Way, requests};
 use super::*;
+use crate::model::policy::ClientTimeouts;
+
+const REPLAY_BYTES: usize = 64 * 1024;
 
 const GET: &str = "GET /a HTTP/1.1\r\nHost: a\r\n\r\n";
 const SIZED: &str = "POST /b HTTP/1.1\r\nHost: a\r\nContent-Length: 7\r\n\r\n";
@@ -78,11 +81,9 @@ async fn a_fault_ends_the_stream_with_the_same_reason_wherever_it_is_cut() {
 
 #[tokio::test]
 async fn a_body_is_kept_for_another_attempt_up_to_a_limit() {
-    for (length, kept) in
-        [(100, true), (limits::REPLAY_BYTES, true), (limits::REPLAY_BYTES + 1, false), (200_000, false)]
-    {
+    for (length, kept) in [(100, true), (REPLAY_BYTES, true), (REPLAY_BYTES + 1, false), (200_000, false)] {
         let (ours, mut theirs) = UnixStream::pair().unwrap();
-        let mut client = Client::new(ClientStream::Unix(ours));
+        let mut client = Client::new(ClientIo::Unix(ours));
         let head = format!("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: {length}\r\n\r\n");
         let sending = tokio::spawn(async move {
             let bytes = [head.into_bytes(), vec![b'x'; length], GET.into()].concat();
@@ -90,10 +91,11 @@ async fn a_body_is_kept_for_another_attempt_up_to_a_limit() {
             theirs
         });
         client.await_head();
-        while client.read_head().unwrap().is_none() {
+        while client.read_head(&ClientLimits::DEFAULT).unwrap().is_none() {
             client.fill().await.unwrap();
         }
-        client.begin(Framing::Length(length as u64), false);
+        client.begin(Framing::Length(length as u64), false, ClientTimeouts::DEFAULT.body_idle);
+        client.rewind(REPLAY_BYTES);
         let mut sent = 0;
         while sent < length {
             let n = client.unsent().len();
@@ -104,12 +106,12 @@ async fn a_body_is_kept_for_another_attempt_up_to_a_limit() {
         }
         assert_eq!(client.can_rewind(), kept, "{length}");
         if kept {
-            client.rewind();
+            client.rewind(REPLAY_BYTES);
             assert_eq!(client.unsent().len(), length);
         }
         client.settle();
         client.await_head();
-        while client.read_head().unwrap().is_none() {
+        while client.read_head(&ClientLimits::DEFAULT).unwrap().is_none() {
             client.fill().await.unwrap();
         }
         assert_eq!(client.read, GET.as_bytes(), "{length}: the next request is there, whole");

@@ -9,6 +9,7 @@ use serde_json::Value;
 use tracing::Level;
 
 use super::{Line, SENTENCE};
+use crate::model::date;
 use crate::model::quote::Visible;
 
 /// Fields with their own place in the line.
@@ -27,7 +28,7 @@ pub fn write(line: &Line, to: &mut impl fmt::Write, colour: bool) -> fmt::Result
         Level::DEBUG => "\x1b[34m",
         Level::TRACE => "\x1b[35m",
     });
-    write!(to, "{dim}{}{reset} ", line.time.strftime("%Y-%m-%d %H:%M:%S%.3fZ"))?;
+    write!(to, "{dim}{}{reset} ", date::with_millis(line.time).replacen('T', " ", 1))?;
     write!(to, "{level}{:<5}{reset} ", line.level.as_str())?;
     if let Some(sentence) = text(line, SENTENCE) {
         write_sentence(line, sentence, to, colour)?;

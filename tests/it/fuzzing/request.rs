@@ -73,7 +73,8 @@ fn accepted(bytes: &[u8], cuts: &[usize]) -> Result<Option<usize>, Fault> {
 fn rewritten(bytes: &[u8], head: &Head<'_>, facts: &Facts<'_>) {
     let shown = bytes.escape_ascii();
     let client: IpAddr = CLIENT.parse().expect("an address");
-    let mut edits = RequestEdits::new(head, facts, Some(client), Scheme::Http);
+    let mut edits = RequestEdits::of_client(Some(client), Scheme::Http);
+    edits.begin(head, facts);
     edits.aim(&UPSTREAM.parse().expect("an address"));
     let mut out = Vec::new();
     edits.write_to(head, &mut out);

@@ -79,7 +79,8 @@ fn ten_thousand_requests_on_a_kept_connection_allocate_nothing() {
     for (request, answer) in [(&get, short), (&get, chunks), (&post, short), (&chunked, chunks)] {
         let runtime = Builder::new_current_thread().enable_all().build().expect("a runtime");
         let upstream = Address::Inet(origin(answer));
-        let rig = runtime.block_on(async { Rig::build_in(Lane::Auto, &[upstream], Workers::on(Handle::current()), 100) });
+        let rig =
+            runtime.block_on(async { Rig::build_in(Lane::Auto, &[upstream], Workers::on(Handle::current()), 100) });
         let (warm, is_warm) = oneshot::channel();
         let (done, is_done) = oneshot::channel();
         let (address, sent) = (rig.address, request.clone());

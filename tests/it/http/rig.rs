@@ -1,8 +1,8 @@
 //! The data plane over upstreams that are always eligible, and a client that sends and reads raw bytes.
 
 use std::net::SocketAddr;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;

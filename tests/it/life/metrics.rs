@@ -2,6 +2,7 @@
 //! lists every metric.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::UNIX_EPOCH;
 
 use roundsman::admin::json::UpstreamInfo;
 
@@ -87,8 +88,10 @@ async fn the_documented_metrics_are_those_of_a_scrape() {
     let expiry = format!("roundsman_check_certificate_expiry_seconds{{{labels},check=\"http\"}}");
     let seconds = program.metric(&expiry).await.unwrap_or_else(|| panic!("{expiry}: {text}"));
     let upstream = program.upstream("api", &origin.text()).await.expect("status lists it");
-    let date: jiff::Timestamp = upstream.certificate_expires_at.expect("a date").parse().expect("RFC 3339");
-    assert_eq!(date.as_second() as f64, seconds);
+    let date = upstream.certificate_expires_at.expect("a date");
+    let since_1970 =
+        humantime::parse_rfc3339(&date).expect("RFC 3339").duration_since(UNIX_EPOCH).expect("not in 1969");
+    assert_eq!(since_1970.as_secs_f64(), seconds);
     // It is kept while no handshake succeeds.
     drop(tls);
     program.wait_for_state("api", &origin.text(), "unhealthy", PATIENCE).await;

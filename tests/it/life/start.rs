@@ -1,12 +1,14 @@
 //! The start: configuration, sockets, first probes; and what makes it fail.
 
 use std::net::{SocketAddr, TcpListener};
+use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
 
 use nix::sys::signal::Signal;
 use serde_json::Value;
+use socket2::{Domain, SockAddr, Socket, Type};
 use tokio::time::Instant;
 
 use super::{PATIENCE, WITHIN_A_SECOND, http_check};
@@ -199,6 +201,51 @@ async fn an_invalid_configuration_exits_with_78_and_opens_no_socket() {
         assert!(code == Some(1) && said.contains(&reason) && said.lines().count() == 1, "{said}");
         assert_eq!(said.contains("Z ERROR Cannot start: listener "), human, "{said}");
     }
+}
+
+/// A file with the admin at `admin.sock` in the directory of the program.
+fn with_admin_socket(web: SocketAddr, dir: &Path) -> String {
+    let pools = pool("api", &["127.0.0.1:1"], "");
+    format!("[listeners.web]\naddress = \"{web}\"\npool = \"api\"\n{pools}\n")
+        + &format!("[admin]\naddress = \"unix:{}/admin.sock\"\n", dir.display())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_admin_socket_waits_for_no_process_and_removes_nothing_of_another() {
+    // A process that does not accept, with a full backlog: a connection that waits would wait for ever.
+    let mut busy = None;
+    let mut program = Program::spawn_whole(|web, _, dir| {
+        let address = SockAddr::unix(dir.join("admin.sock")).unwrap();
+        let socket = || Socket::new(Domain::UNIX, Type::STREAM, None).unwrap();
+        let listening = socket();
+        listening.bind(&address).unwrap();
+        listening.listen(0).unwrap();
+        let connect = || {
+            let client = socket();
+            client.set_nonblocking(true).unwrap();
+            client.connect(&address).ok().map(|()| client)
+        };
+        busy = Some((std::iter::from_fn(connect).take(64).collect::<Vec<_>>(), listening));
+        with_admin_socket(web, dir)
+    });
+    let (waiting, listening) = busy.expect("it was bound");
+    assert!(waiting.len() < 64, "the backlog is full");
+    assert_eq!(program.wait_for_exit(WITHIN_A_SECOND).await.code(), Some(1), "{}", program.log());
+    let said = program.log();
+    assert!(said.contains("admin.sock: the address is in use (find the process with: ss -lxp"), "{said}");
+    assert!(program.dir().join("admin.sock").exists());
+    drop((waiting, listening));
+
+    // Another process takes the path over while ours runs.
+    let mut program = Program::spawn_whole(|web, _, dir| with_admin_socket(web, dir));
+    let path = program.dir().join("admin.sock");
+    assert_eventually("it listens", PATIENCE, || UnixStream::connect(&path).is_ok()).await;
+    std::fs::remove_file(&path).unwrap();
+    let other = UnixListener::bind(&path).unwrap();
+    program.signal(Signal::SIGTERM);
+    assert_eq!(program.wait_for_exit(WITHIN_A_SECOND).await.code(), Some(0), "{}", program.log());
+    assert!(path.exists(), "it belongs to the other process");
+    drop(other);
 }
 
 #[tokio::test(flavor = "multi_thread")]

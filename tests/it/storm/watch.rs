@@ -39,8 +39,8 @@ impl Clock {
 
     /// Dates before the start count as the start.
     pub fn moment(&self, date: &str) -> At {
-        let date: jiff::Timestamp = date.parse().unwrap_or_else(|error| panic!("{date}: {error}"));
-        SystemTime::from(date).duration_since(self.date).unwrap_or_default()
+        let moment = humantime::parse_rfc3339(date).unwrap_or_else(|error| panic!("{date}: {error}"));
+        moment.duration_since(self.date).unwrap_or_default()
     }
 }
 

@@ -26,7 +26,7 @@ const LAYERS: &[&[&str]] = &[
     &["cli", "demo"],
     &["app"],
     &["admin", "proxy", "probe", "discovery", "metrics", "telemetry"],
-    &["tls"],
+    &["tls", "bind"],
     &["exchange"],
     &["pool"],
     &["route", "balance", "health", "config"],
