@@ -351,7 +351,8 @@ impl<'a> Busy<'a> {
                             express::run(client, exchange, request, attempt, self.front, alarm, stop, self.since).await
                         }
                         Lane::General => {
-                            let (back, served) = self.general(held, request, attempt).await?;
+                            // On the heap: pingora's state is larger than all else here.
+                            let (back, served) = Box::pin(self.general(held, request, attempt)).await?;
                             held = back;
                             served
                         }
@@ -544,5 +545,29 @@ impl InFlight {
 impl Drop for Entered<'_> {
     fn drop(&mut self) {
         self.0.0.mine().fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn size_of_future<A, B, C, D, F: Future>(_: fn(A, B, C, D) -> F) -> usize {
+        size_of::<F>()
+    }
+
+    #[test]
+    fn a_quiet_connection_carries_no_size_of_a_lane() {
+        let size = size_of_future(serve);
+        assert!(size <= 640, "{size} bytes");
+    }
+
+    #[test]
+    fn a_busy_connection_carries_no_size_of_the_general_lane() {
+        fn size_of_future<'a, F: Future>(_: fn(Busy<'a>, ClientIo) -> F) -> usize {
+            size_of::<F>()
+        }
+        let size = size_of_future(Busy::serve);
+        assert!(size <= 4_096, "{size} bytes");
     }
 }
