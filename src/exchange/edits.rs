@@ -10,7 +10,7 @@ use bytes::BufMut;
 use smallvec::SmallVec;
 
 use super::judge::{Facts, Framing};
-use crate::http1::fields::{list, put};
+use crate::http1::fields::{Keep, list, put};
 use crate::http1::{Field, Head, HttpDate, Known, ResponseFraming, ResponseHead, Version};
 use crate::model::Address;
 
@@ -223,11 +223,11 @@ impl RequestEdits {
         for (name, value) in self.sets() {
             put(out, &[name.as_bytes(), b": ", value, b"\r\n"]);
         }
-        head.fields.write_kept(out, |field| !self.drops(field) && field.known != Known::TransferEncoding);
-        for field in head.fields.iter().filter(|field| field.known == Known::TransferEncoding) {
+        head.fields.write_kept(out, |field| match field.known {
             // In the case that every server knows: one that did not know `Chunked` would take the body for a request.
-            put(out, &[field.name, b": chunked\r\n"]);
-        }
+            Known::TransferEncoding if field.value != b"chunked" => Keep::Value(b"chunked"),
+            _ => Keep::unless(self.drops(field)),
+        });
         out.put_slice(b"\r\n");
     }
 }
@@ -325,7 +325,7 @@ impl ResponseEdits {
         head.write_kept(out, |field| {
             let kept = !self.drops(field);
             dated |= kept && field.name.eq_ignore_ascii_case(b"date");
-            kept
+            Keep::unless(!kept)
         });
         if !dated {
             put(out, &[b"Date: ", date.as_bytes(), b"\r\n"]);

@@ -189,6 +189,24 @@ pub(super) fn offset(n: usize) -> Result<u16, Fault> {
     u16::try_from(n).map_err(|_| Fault::HeadBytes(64))
 }
 
+/// What becomes of a field when its head is written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Keep {
+    /// It goes.
+    No,
+    /// It stays.
+    AsItIs,
+    /// It stays with this value.
+    Value(&'static [u8]),
+}
+
+impl Keep {
+    /// Stays, or goes.
+    pub fn unless(drops: bool) -> Keep {
+        if drops { Keep::No } else { Keep::AsItIs }
+    }
+}
+
 /// The fields of a head, in order: positions, and the bytes they point into.
 #[derive(Debug, Clone, Copy)]
 pub struct Fields<'a> {
@@ -215,25 +233,27 @@ impl<'a> Fields<'a> {
     }
 
     /// Appends the lines of those that are kept, in canonical form. Neighbours that are in it already are copied together.
-    pub fn write_kept(&self, out: &mut impl BufMut, mut keep: impl FnMut(&Field<'a>) -> bool) {
+    pub fn write_kept(&self, out: &mut impl BufMut, mut keep: impl FnMut(&Field<'a>) -> Keep) {
         let Fields { buf, spans } = *self;
         // Lines that are to be copied as they are.
         let (mut start, mut end) = (0, 0);
         for span in spans {
             let field = span.field(buf);
-            if !keep(&field) {
-                continue;
-            }
-            match span.canonical(buf) {
-                Some(line) if line.start == end => end = line.end,
-                Some(line) => {
+            let line = match keep(&field) {
+                Keep::No => continue,
+                Keep::AsItIs => span.canonical(buf).ok_or(field.value),
+                Keep::Value(value) => Err(value),
+            };
+            match line {
+                Ok(line) if line.start == end => end = line.end,
+                Ok(line) => {
                     out.put_slice(&buf[start..end]);
                     (start, end) = (line.start, line.end);
                 }
-                None => {
+                Err(value) => {
                     out.put_slice(&buf[start..end]);
                     (start, end) = (0, 0);
-                    put(out, &[field.name, b": ", field.value, b"\r\n"]);
+                    put(out, &[field.name, b": ", value, b"\r\n"]);
                 }
             }
         }

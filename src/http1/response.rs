@@ -5,7 +5,7 @@
 
 use bytes::BufMut;
 
-use super::fields::{Span, is_space, is_value};
+use super::fields::{Keep, Span, is_space, is_value};
 use super::head::{Version, version};
 use super::limits::{RESPONSE_HEAD_BYTES, RESPONSE_HEAD_FIELDS};
 use super::{Fault, Field, Fields, Reading};
@@ -29,7 +29,7 @@ pub struct ResponseHead<'a> {
 
 impl<'a> ResponseHead<'a> {
     /// Appends the lines of the fields that are kept; see [`Fields::write_kept`].
-    pub fn write_kept(&self, out: &mut impl BufMut, keep: impl FnMut(&Field<'a>) -> bool) {
+    pub fn write_kept(&self, out: &mut impl BufMut, keep: impl FnMut(&Field<'a>) -> Keep) {
         self.fields.write_kept(out, keep);
     }
 

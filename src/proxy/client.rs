@@ -275,6 +275,11 @@ impl Client {
         self.pass.sent = 0;
     }
 
+    /// Whether more than the request has been read.
+    pub(super) fn has_more(&self) -> bool {
+        self.read.len() > self.pass.head + self.pass.kept
+    }
+
     /// Whether the body has been read to its end.
     pub(super) fn has_body(&self) -> bool {
         self.pass.body.is_done() && self.fault.is_none()

@@ -355,7 +355,9 @@ impl Relay<'_> {
         let version = self.request.version;
         if is_final {
             // What is left of a request that is answered before its end cannot be told from the next one for sure.
-            let stays = self.request.keep_alive && self.client.has_body() && !edits.close();
+            // Nor can what came behind an upgrade that is not made: it may be of the other protocol.
+            let early = self.request.upgrade && self.client.has_more();
+            let stays = self.request.keep_alive && self.client.has_body() && !edits.close() && !early;
             self.keep = stays && !self.exchange.must_close() && !self.stop.is_set();
             self.until_close = edits.close();
         }

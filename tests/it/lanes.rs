@@ -372,7 +372,7 @@ async fn each_lane_and_the_checker_accept_what_the_table_says() {
         let seen = [
             ask(general.web, row, number, "close").await,
             ask(express.web, row, number, "close").await,
-            ask(express.web, row, number, "upgrade").await,
+            ask(express.web, row, number, "upgrade, close").await,
             checked(&express, number).await,
         ];
         let [general, own, check] = row.verdicts;

@@ -103,7 +103,7 @@ fn a_long_or_incomplete_architecture_is_reported() {
     let directories = ["model".to_owned(), "pool".to_owned()];
     assert!(architecture_problems("`model/` and `pool/`\n", &directories).is_empty());
     assert_eq!(architecture_problems("`model/`\n", &directories), ["ARCHITECTURE.md does not name `pool/`"]);
-    let long = format!("`src/model/`, `pool/state.rs`{}", "\n".repeat(151));
+    let long = format!("`src/model/`, `pool/state.rs`{}", "\n".repeat(ARCHITECTURE_LINES_MAX + 1));
     assert_eq!(architecture_problems(&long, &directories).len(), 1);
 }
 
