@@ -9,7 +9,9 @@
 
 pub mod answer;
 pub mod authority;
+pub mod clock;
 pub mod edits;
+pub mod ending;
 pub mod judge;
 pub mod limits;
 pub mod machine;
@@ -19,8 +21,10 @@ pub mod steps;
 mod target;
 
 pub use answer::{OwnAnswer, Refusal};
+pub use clock::{Turn, UpstreamClock};
 pub use edits::{RequestEdits, ResponseEdits};
+pub use ending::{Course, Ending, Finish, Request, ending};
 pub use judge::{Facts, Framing, Leftover, Method, judge};
 pub use machine::Exchange;
-pub use response::check_fields;
+pub use response::keeps_for;
 pub use steps::{Attempt, Broken, ConnectError, End, Entry, Lent, Next, Record, Replay, Scheme};

@@ -47,7 +47,7 @@ pub use outage::{Progress, Way};
 pub use sentence::sentence;
 pub use snapshot::{Departed, ListenerEntry, ListenerId, Pool, PoolId, PoolShared, Published, Snapshot, Waiting};
 pub use state::{Applied, CheckKey, Kept, ProbeJob, SetAdminError};
-pub use stats::{AnswerReason, Distribution, FrontStats, Histogram, PoolStats, ReasonCount, RequestClass};
+pub use stats::{AnswerReason, Distribution, FrontStats, Histogram, PoolStats, ReasonCount, RequestClass, RequestLane};
 pub use status::{
     CheckStatus, CheckerStatus, ExplainError, Explanation, LastCheck, OutOfOrder, PoolStatus, PoolSummary,
     ServiceState, Status, Streak, UpstreamDetail, UpstreamStatus,

@@ -9,7 +9,7 @@ use tokio::time::Instant;
 
 use super::json::{Diagnostic, ProcessState, ReloadResult};
 use crate::model::{Address, AdminState, Name, Secret};
-use crate::pool::{AdminOrder, Changes, Event, ExplainError, Explanation, Status};
+use crate::pool::{AdminOrder, Changes, Event, ExplainError, Explanation, RequestLane, Status};
 
 /// The process of the admin socket. `access`, `state` and `revision` are called from the thread that serves connections
 /// and must return at once; the others are called from the thread that answers requests.
@@ -87,6 +87,8 @@ pub struct ProcessInfo {
     pub listeners: Vec<(Name, Address)>,
     /// When it started.
     pub started: Instant,
+    /// Requests so far, by what carried them.
+    pub by_lane: Vec<(RequestLane, u64)>,
     /// The running configuration.
     pub config: ConfigFile,
     /// Named conditions of readiness besides the pools' (configuration loaded, listeners bound), in a fixed order.

@@ -1,6 +1,7 @@
 //! The JSON of the admin API, written by `admin` and read by `cli`. Keys are stable; more may be added. Dates are RFC
 //! 3339 in UTC with milliseconds.
 
+use std::collections::BTreeMap;
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
@@ -35,6 +36,9 @@ pub struct StatusReply {
     /// Where it listens for requests, in file order.
     #[serde(default)]
     pub listeners: Vec<ListenerInfo>,
+    /// Requests so far, by what carried them to an upstream: `express`, `general`, `tunnel`.
+    #[serde(default)]
+    pub requests_by_lane: BTreeMap<String, u64>,
     /// The running configuration.
     pub config: ConfigInfo,
     /// The state of the checker itself.

@@ -28,6 +28,7 @@ pub fn status(status: &Status, process: &ProcessInfo, ready: bool, clock: &Clock
         state: process.state,
         ready,
         listeners: listeners(process),
+        requests_by_lane: process.by_lane.iter().map(|(lane, count)| (lane.as_str().to_owned(), *count)).collect(),
         config: ConfigInfo {
             file: process.config.file.clone(),
             loaded_at: clock.date(process.config.loaded_at),
@@ -266,6 +267,7 @@ mod tests {
         has(&value, &["version", "generation", "uptime_seconds", "state", "config", "pools"]);
         assert_eq!(value["uptime_seconds"], json!(12.5));
         assert_eq!((&value["state"], &value["generation"]), (&json!("running"), &json!(3)));
+        assert_eq!(value["requests_by_lane"], json!({ "express": 5, "tunnel": 2 }));
         has(&value["config"], &["file", "loaded_at", "last_reload"]);
         assert_eq!(keys(&value["config"]["last_reload"]), ["result", "at", "error"]);
         assert_eq!(value["config"]["last_reload"]["result"], "refused");

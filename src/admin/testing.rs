@@ -27,6 +27,7 @@ pub fn process() -> ProcessInfo {
         state: ProcessState::Running,
         listeners: vec![(name("web"), "10.0.0.9:8080".parse().expect("a good address"))],
         started: now,
+        by_lane: vec![(RequestLane::Express, 5), (RequestLane::Tunnel, 2)],
         config: ConfigFile { file: Some("roundsman.toml".into()), loaded_at: now, hash: "".into(), last_reload: None },
         conditions: Vec::new(),
     }

@@ -97,6 +97,7 @@ impl Host for Process {
             state,
             listeners: config.listeners.iter().map(|l| (l.name.clone(), l.address.clone())).collect(),
             started: self.started,
+            by_lane: self.plane.stats().by_lane().into(),
             config: self.reloader.config_file(),
             conditions,
         }

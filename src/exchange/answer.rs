@@ -8,7 +8,7 @@ use bytes::BufMut;
 use super::edits::digits;
 use crate::http1::fields::put;
 use crate::http1::{BadByte, Fault, HttpDate, TargetPart, Version};
-use crate::pool::AnswerReason;
+use crate::pool::{AnswerReason, FrontStats};
 
 /// Why a head, or the framing of a body, is refused. Nothing more can be read from that connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -36,6 +36,12 @@ impl Refusal {
     /// A 400 because of a byte of the target.
     pub fn byte(byte: u8, part: TargetPart) -> Refusal {
         Refusal::from(Fault::TargetByte(BadByte { byte, part }))
+    }
+
+    /// The answer to bytes that are no request, which belong to no pool: counted here.
+    pub fn answer_counted(self, stats: &FrontStats) -> OwnAnswer {
+        stats.answers.inc(self.reason);
+        self.answer()
     }
 
     /// The answer that says so and closes.

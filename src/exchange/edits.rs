@@ -5,6 +5,7 @@
 
 use std::fmt::{self, Write as _};
 use std::net::{IpAddr, SocketAddr};
+use std::time::Duration;
 
 use bytes::BufMut;
 use smallvec::SmallVec;
@@ -57,7 +58,7 @@ pub struct ResponseEdits {
     close: bool,
     length: Length,
     offers: bool,
-    reusable: bool,
+    keeps: Option<Duration>,
 }
 
 /// How an answer reaches the client.
@@ -76,7 +77,7 @@ pub(super) struct Delivery {
     /// It names the protocols to switch to, which the client must see.
     pub offers: bool,
     /// The connection it came on may be used again.
-    pub reusable: bool,
+    pub keeps: Option<Duration>,
 }
 
 /// What becomes of Content-Length.
@@ -239,10 +240,10 @@ impl ResponseEdits {
         connection: impl Iterator<Item = &'a [u8]>,
         delivery: Delivery,
     ) -> ResponseEdits {
-        let Delivery { hidden, unframed, chunked, close, length, offers, reusable } = delivery;
+        let Delivery { hidden, unframed, chunked, close, length, offers, keeps } = delivery;
         let mut named = Named::default();
         named.collect(connection);
-        ResponseEdits { named, status, hidden, unframed, chunked, close, length, offers, reusable }
+        ResponseEdits { named, status, hidden, unframed, chunked, close, length, offers, keeps }
     }
 
     /// Whether the client must not see this interim answer: it speaks HTTP/1.0 (RFC 9110, 15.2).
@@ -256,10 +257,10 @@ impl ResponseEdits {
         self.close
     }
 
-    /// Whether the upstream lets the connection of this answer be used again (RFC 9112, 9.3), once it has ended by its
-    /// framing.
-    pub fn keeps_upstream(&self) -> bool {
-        self.reusable
+    /// For how long the connection of this answer may be kept, once it has ended by its framing: `idle_timeout`, or less
+    /// where the upstream says so. `None`: it must not be used again (RFC 9112, 9.3).
+    pub fn keeps_upstream(&self, idle_timeout: Duration) -> Option<Duration> {
+        self.keeps.map(|keeps| keeps.min(idle_timeout)).filter(|keeps| !keeps.is_zero())
     }
 
     /// Whether the body reaches the client in chunks. Otherwise it is written as data, up to its length or the end of the

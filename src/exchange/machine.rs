@@ -27,9 +27,10 @@ use super::answer::{OwnAnswer, Refusal};
 use super::edits::RequestEdits;
 use super::judge::{Facts, Method, judge};
 use super::limits::{INTERIM_ANSWERS, UNUSED_MAX};
-use super::response::{Asked, judge_response};
+use super::response::{Asked, check_fields, judge_response};
 use super::seek::{Ask, Found, find, of_address, route, route_anew, still_eligible};
 use super::steps::{Attempt, Broken, ConnectError, End, Entry, Lent, Next, Record, Replay};
+use crate::http1::response::check_size;
 use crate::http1::{Fault, Field, Head, Version};
 use crate::model::policy::TrafficPolicy;
 use crate::pool::{
@@ -96,8 +97,8 @@ struct Picked {
 struct Retry {
     /// The answer if no upstream is left.
     otherwise: AnswerReason,
-    /// The same upstream may be tried again, on a new connection.
-    same: bool,
+    /// A kept connection had been closed under it: the same upstream may be tried again, and no kept connection is used.
+    stale: bool,
 }
 
 /// How far the current attempt is.
@@ -413,6 +414,22 @@ impl Exchange {
         Next::Forward(edits, framing)
     }
 
+    /// As [`Exchange::on_response`], for a head that a parser with wider bounds than ours has read.
+    pub fn on_foreign_response<'a>(
+        &mut self,
+        version: Version,
+        status: u16,
+        reason: &[u8],
+        fields: impl Iterator<Item = Field<'a>> + Clone,
+        now: Instant,
+    ) -> Next {
+        let size = check_size(reason, fields.clone().map(|field| (field.name, field.value)));
+        match size.and_then(|_| check_fields(fields.clone())) {
+            Ok(()) => self.on_response(version, status, fields, now),
+            Err(fault) => self.on_broken(Broken::BadResponse(fault), Replay::Gone, now),
+        }
+    }
+
     /// The attempt broke after the connection was made. Before a byte of the answer it is tried again, if doing it twice
     /// is as good as once; after the head nothing can be mended.
     pub fn on_broken(&mut self, how: Broken, replay: Replay, now: Instant) -> Next {
@@ -552,12 +569,12 @@ impl Exchange {
         }
     }
 
-    /// Another upstream for a request that has failed on one, or the same on a new connection where that may be (`same`),
-    /// or else this answer. A retry waits only for a view that is about to be published, or if a reload has taken its
+    /// Another upstream for a request that has failed on one, or the same where only a kept connection was `stale`, or else
+    /// this answer. A retry waits only for a view that is about to be published, or if a reload has taken its
     /// pool away.
-    fn elsewhere(&mut self, otherwise: AnswerReason, same: bool, now: Instant) -> Next {
+    fn elsewhere(&mut self, otherwise: AnswerReason, stale: bool, now: Instant) -> Next {
         self.failed.extend(self.last_upstream().cloned());
-        self.try_elsewhere(Retry { otherwise, same }, now)
+        self.try_elsewhere(Retry { otherwise, stale }, now)
     }
 
     /// Whether the pool of the last attempt allows another one.
@@ -571,12 +588,12 @@ impl Exchange {
             return self.reroute(Some(retry.otherwise));
         }
         let next = match self.find(&snapshot, now) {
-            Found::Upstream(pool, pick) => Some(self.attempt(pool, &pick, false, now)),
+            Found::Upstream(pool, pick) => Some(self.attempt(pool, &pick, retry.stale, now)),
             Found::Outdated { pool, until } => {
                 self.retry = Some(retry);
                 return self.wait_for(pool, until, now);
             }
-            Found::Wait { .. } | Found::Nothing { .. } if retry.same => self.same_again(true, now),
+            Found::Wait { .. } | Found::Nothing { .. } if retry.stale => self.same_again(true, now),
             Found::Wait { .. } | Found::Nothing { .. } => None,
         };
         next.unwrap_or_else(|| self.answer(OwnAnswer::new(retry.otherwise)))

@@ -1,9 +1,11 @@
 //! Judges response heads: what ends the answer, and whether it can be passed on at all. Where it ends is for
 //! [`crate::http1::framing`], as with checks; what is wrong with it leads to 502.
 
+use std::time::Duration;
+
 use super::edits::{Delivery, Length, ResponseEdits};
 use super::judge::Method;
-use crate::http1::fields::{is_token, is_value, list};
+use crate::http1::fields::{is_token, is_value, list, trim};
 use crate::http1::framing::{Ending, ending, switches_to_websocket};
 use crate::http1::{Fault, Field, Known, ResponseFraming, Version};
 
@@ -47,28 +49,69 @@ pub fn judge_response<'a>(
         length: length(all(Known::ContentLength), length_given),
         // RFC 9110, 15.5.22. In other answers it is an offer for this connection, which is ours.
         offers: status == 426 && all(Known::Upgrade).next().is_some(),
-        reusable: keeps_connection(version, fields.clone()),
+        keeps: keeps_for(version, fields.clone(), Duration::MAX),
     };
     Ok((framing, ResponseEdits::new(status, all(Known::Connection), delivery)))
 }
 
-/// Whether the connection of this response may be used again, by what the upstream says (RFC 9112, 9.3). Chunks in HTTP/1.0
-/// are read as chunks, but whether the upstream means them is not certain: it is not used again (RFC 9112, 6.1).
-fn keeps_connection<'a>(version: Version, fields: impl Iterator<Item = Field<'a>>) -> bool {
-    let (mut close, mut keep_alive, mut chunked) = (false, false, false);
+/// For how long the connection of this response may be kept for another request: `idle_timeout`, or less where the upstream
+/// says so (`Keep-Alive: timeout=5`). `None`: it must not be used again (RFC 9112, 9.3). The response must have ended by its
+/// framing. Chunks in HTTP/1.0 are read as chunks, but whether the upstream means them is not certain (RFC 9112, 6.1).
+///
+/// A second is taken off what the upstream says: a request that is sent in the last moment meets a connection that is closed
+/// when it arrives.
+pub fn keeps_for<'a>(
+    version: Version,
+    fields: impl Iterator<Item = Field<'a>>,
+    idle_timeout: Duration,
+) -> Option<Duration> {
+    let (mut close, mut keep_alive, mut chunked, mut idle) = (false, false, false, idle_timeout);
     for field in fields {
-        chunked |= field.known == Known::TransferEncoding;
-        if field.known == Known::Connection {
-            for option in list(field.value) {
-                close |= option.eq_ignore_ascii_case(b"close");
-                keep_alive |= option.eq_ignore_ascii_case(b"keep-alive");
+        match field.known {
+            Known::Connection => {
+                for option in list(field.value) {
+                    close |= option.eq_ignore_ascii_case(b"close");
+                    keep_alive |= option.eq_ignore_ascii_case(b"keep-alive");
+                }
             }
+            Known::KeepAlive => {
+                for seconds in list(field.value).filter_map(keep_alive_timeout) {
+                    idle = idle.min(Duration::from_secs(seconds.saturating_sub(1)));
+                }
+            }
+            Known::TransferEncoding => chunked = true,
+            Known::Host
+            | Known::ContentLength
+            | Known::ProxyConnection
+            | Known::Te
+            | Known::Upgrade
+            | Known::Http2Settings
+            | Known::Expect
+            | Known::ProxyAuth
+            | Known::Authorization
+            | Known::Cookie
+            | Known::Forwarded
+            | Known::Underscored
+            | Known::Other => {}
         }
     }
-    match version {
+    let kept = match version {
         Version::Http11 => !close,
         Version::Http10 => keep_alive && !close && !chunked,
+    };
+    (kept && !idle.is_zero()).then_some(idle)
+}
+
+/// The seconds of `timeout=5`. Anything else says nothing; more than 64 bits are for ever.
+fn keep_alive_timeout(parameter: &[u8]) -> Option<u64> {
+    let at = parameter.iter().position(|b| *b == b'=')?;
+    let (name, value) = (trim(&parameter[..at]), trim(&parameter[at + 1..]));
+    let quoted = value.strip_prefix(b"\"").and_then(|rest| rest.strip_suffix(b"\""));
+    let digits = quoted.unwrap_or(value);
+    if !name.eq_ignore_ascii_case(b"timeout") || digits.is_empty() || !digits.iter().all(u8::is_ascii_digit) {
+        return None;
     }
+    Some(digits.iter().fold(0, |n: u64, digit| n.saturating_mul(10).saturating_add(u64::from(digit - b'0'))))
 }
 
 /// What becomes of these Content-Lengths, all of which say `length`.
@@ -132,13 +175,52 @@ mod tests {
             (Http10, &["keep-alive, close"], false),
         ] {
             let fields = fields.iter().map(|value| Field::new(b"Connection", value.as_bytes()));
-            assert_eq!(keeps_connection(version, fields.clone()), want, "{version:?} {:?}", fields.collect::<Vec<_>>());
+            let kept = keeps_for(version, fields.clone(), Duration::from_secs(4)).is_some();
+            assert_eq!(kept, want, "{version:?} {:?}", fields.collect::<Vec<_>>());
         }
         let chunked = [Field::new(b"Connection", b"keep-alive"), Field::new(b"Transfer-Encoding", b"chunked")];
         for (version, want) in [(Http11, true), (Http10, false)] {
             let (framing, edits) = judge_response(GET, version, 200, chunked.into_iter()).unwrap();
-            assert_eq!((framing, edits.keeps_upstream()), (ResponseFraming::Chunked, want), "{version:?}");
+            let keeps = edits.keeps_upstream(Duration::from_secs(4)).is_some();
+            assert_eq!((framing, keeps), (ResponseFraming::Chunked, want), "{version:?}");
         }
+    }
+
+    #[test]
+    fn a_connection_is_kept_a_second_less_than_its_upstream_keeps_it() {
+        for (values, want) in [
+            (&[][..], Some(10)),
+            (&["timeout=5"][..], Some(4)),
+            (&["timeout=5, max=100"], Some(4)),
+            (&["max=100,Timeout = 5"], Some(4)),
+            (&["timeout=\"5\""], Some(4)),
+            (&["timeout=2"], Some(1)),
+            (&["timeout=1"], None),
+            (&["timeout=0"], None),
+            (&["timeout=00"], None),
+            (&["timeout=11"], Some(10)),
+            (&["timeout=12"], Some(10)),
+            (&["timeout=600"], Some(10)),
+            (&["timeout=99999999999999999999999"], Some(10)),
+            (&["timeout=60", "timeout=3"], Some(2)),
+            (&["timeout=3, timeout=60"], Some(2)),
+            // What cannot be read says nothing.
+            (&["timeout"], Some(10)),
+            (&["timeout="], Some(10)),
+            (&["timeout=-1"], Some(10)),
+            (&["timeout=5s"], Some(10)),
+            (&["timeout=5;max=3"], Some(10)),
+            (&["timeout=\"5"], Some(10)),
+            (&["xtimeout=5"], Some(10)),
+            (&["max=0"], Some(10)),
+        ] {
+            let fields = values.iter().map(|value| Field::new(b"Keep-Alive", value.as_bytes()));
+            let got = keeps_for(Version::Http11, fields.clone(), Duration::from_secs(10));
+            assert_eq!(got.map(|idle| idle.as_secs()), want, "{values:?}");
+            let closed = fields.chain([Field::new(b"Connection", b"close")]);
+            assert_eq!(keeps_for(Version::Http11, closed, Duration::from_secs(10)), None, "{values:?}");
+        }
+        assert_eq!(keeps_for(Version::Http11, [].into_iter(), Duration::ZERO), None, "the pool keeps none");
     }
 
     #[test]

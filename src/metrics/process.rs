@@ -22,6 +22,9 @@ pub fn encode_front(to: &mut Families<'_>, front: &FrontStats) -> fmt::Result {
     to.counter("roundsman_connections_silent", help, front.silent.load(Relaxed))?;
     let help = "How often accepting paused because descriptors or memory were short";
     to.counter("roundsman_accept_rests", help, front.accept_rests.load(Relaxed))?;
+    to.counters("roundsman_requests_by_lane", "Requests carried to an upstream, by lane", |series| {
+        front.by_lane().into_iter().try_for_each(|(lane, count)| series.put(&[("lane", lane.as_str())], count))
+    })?;
     to.counters("roundsman_front_answers", "Our own answers to requests that reached no pool, by reason", |series| {
         AnswerReason::ALL.into_iter().try_for_each(|r| series.put(&[("reason", r.as_str())], front.answers.get(r)))
     })

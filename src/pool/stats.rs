@@ -82,6 +82,45 @@ pub struct FrontStats {
     pub accept_rests: AtomicU64,
     /// Our own responses to requests that reached no pool, rejected heads included.
     pub answers: ReasonCount,
+    by_lane: [AtomicU64; RequestLane::ALL.len()],
+}
+
+impl FrontStats {
+    /// Counts a request that enters this lane. One that waits for an upstream is counted when it has one; one that we answer
+    /// ourselves without an upstream is not.
+    pub fn count_lane(&self, lane: RequestLane) {
+        self.by_lane[lane as usize].fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Requests by lane, in the order of the enum.
+    pub fn by_lane(&self) -> [(RequestLane, u64); RequestLane::ALL.len()] {
+        RequestLane::ALL.map(|lane| (lane, self.by_lane[lane as usize].load(Ordering::Relaxed)))
+    }
+}
+
+/// What carries a request to an upstream.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum RequestLane {
+    /// Our own lane for HTTP/1.
+    Express,
+    /// pingora-proxy.
+    General,
+    /// A request for an upgrade.
+    Tunnel,
+}
+
+impl RequestLane {
+    /// Every lane, in the order of the enum.
+    pub const ALL: [RequestLane; 3] = [RequestLane::Express, RequestLane::General, RequestLane::Tunnel];
+
+    /// The word used in metrics and status.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            RequestLane::Express => "express",
+            RequestLane::General => "general",
+            RequestLane::Tunnel => "tunnel",
+        }
+    }
 }
 
 /// The outcome of a request: the class of the status that the client saw.
@@ -277,6 +316,9 @@ mod tests {
         }
         for (i, code) in Code::ALL.into_iter().enumerate() {
             assert_eq!(code as usize, i);
+        }
+        for (i, lane) in RequestLane::ALL.into_iter().enumerate() {
+            assert_eq!(lane as usize, i);
         }
         for (i, reason) in AnswerReason::ALL.into_iter().enumerate() {
             assert_eq!(reason as usize, i);

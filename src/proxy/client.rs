@@ -183,6 +183,16 @@ impl Client {
         self.pass.body_read
     }
 
+    /// Whether the client waits for 100 before it sends its body.
+    pub fn awaits_continue(&self) -> bool {
+        self.pass.expects && self.pass.body_read == 0
+    }
+
+    /// The client is told to send its body: from now on it has no longer than others for it.
+    pub fn on_continue(&mut self) {
+        self.pass.expects = false;
+    }
+
     /// Which rule the body broke.
     pub fn fault(&self) -> Option<Refusal> {
         self.fault
@@ -447,7 +457,7 @@ impl Client {
 
     /// Gives a client that has begun to send its body no more than `body_idle` for the next bytes of it.
     fn poll_idle(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        if self.pass.expects && self.pass.body_read == 0 {
+        if self.awaits_continue() {
             return Poll::Pending;
         }
         let idle = self.idle.get_or_insert_with(|| Box::pin(tokio::time::sleep(self.body_idle)));

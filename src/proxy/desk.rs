@@ -5,8 +5,7 @@
 //! contended.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::time::Duration;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::listen::Stop;
 use parking_lot::Mutex;
@@ -14,8 +13,7 @@ use tokio::time::Instant;
 
 use super::client::Client;
 use super::stall::Stall;
-use crate::exchange::{Attempt, Exchange, OwnAnswer};
-use crate::http1::Version;
+use crate::exchange::{Attempt, End, Exchange, OwnAnswer, Request, Turn, UpstreamClock};
 
 /// One connection's desk.
 #[derive(Debug)]
@@ -24,9 +22,10 @@ pub struct Desk {
     work: Mutex<Option<Box<Work>>>,
     may_answer: AtomicBool,
     answer_ended: AtomicBool,
-    origin: Instant,
-    /// Until when an upstream must have sent its head, in milliseconds after `origin` plus one; 0: none owes one.
-    due_ms: AtomicU64,
+    /// A 100 is on its way to the client.
+    continued: AtomicBool,
+    /// While an upstream owes a head: its clock, and whose turn it is.
+    clock: Mutex<Option<(UpstreamClock, Turn)>>,
     /// Whether the lane waits for a client that takes nothing.
     pub stall: Arc<Stall>,
     /// True when the connection takes no further request.
@@ -40,10 +39,8 @@ pub struct Work {
     pub exchange: Box<Exchange>,
     /// Its first attempt.
     pub attempt: Option<Attempt>,
-    /// The client's version.
-    pub version: Version,
-    /// Whether the client wants the connection to go on.
-    pub keep_alive: bool,
+    /// What outlives its head.
+    pub request: Request,
     /// Whether only the end of the connection will end the answer.
     pub until_close: bool,
     /// What it came to; `None`: pingora gave up before it began.
@@ -65,14 +62,14 @@ pub enum Outcome {
 
 impl Desk {
     /// An empty desk.
-    pub(super) fn new(now: Instant, stop: Stop) -> Desk {
+    pub(super) fn new(stop: Stop) -> Desk {
         Desk {
             client: Mutex::new(None),
             work: Mutex::new(None),
             may_answer: AtomicBool::new(false),
             answer_ended: AtomicBool::new(false),
-            origin: now,
-            due_ms: AtomicU64::new(0),
+            continued: AtomicBool::new(false),
+            clock: Mutex::new(None),
             stall: Arc::default(),
             stop,
         }
@@ -82,7 +79,8 @@ impl Desk {
     pub fn put_work(&self, work: Box<Work>) {
         self.may_answer.store(false, Ordering::Relaxed);
         self.answer_ended.store(false, Ordering::Relaxed);
-        self.due_ms.store(0, Ordering::Relaxed);
+        self.continued.store(false, Ordering::Relaxed);
+        self.settled();
         self.stall.end();
         *self.work.lock() = Some(work);
     }
@@ -127,27 +125,49 @@ impl Desk {
         self.answer_ended.load(Ordering::Relaxed)
     }
 
-    /// A part of the request went upstream, which has until then for its whole response head.
-    pub fn asked(&self, due: Instant) {
-        let ms = due.saturating_duration_since(self.origin).as_millis();
-        self.due_ms.store(u64::try_from(ms).unwrap_or(u64::MAX - 1) + 1, Ordering::Relaxed);
+    /// A request goes upstream, which owes a head from now on.
+    pub fn owes(&self, clock: UpstreamClock, turn: Turn) {
+        *self.clock.lock() = Some((clock, turn));
     }
 
-    /// Whether an upstream owes us a head.
-    pub fn is_owed(&self) -> bool {
-        self.due_ms.load(Ordering::Relaxed) != 0
+    /// A part of the request goes upstream, if a head is owed: the last part, or its client has its turn.
+    pub fn on_progress(&self, last: bool, now: Instant) {
+        if let Some((clock, turn)) = &mut *self.clock.lock() {
+            clock.on_progress(now);
+            *turn = Turn::before_head(false, last, false);
+        }
+    }
+
+    /// The client is told to send its body.
+    pub fn on_continue(&self) {
+        self.continued.store(true, Ordering::Relaxed);
+        if let Some((_, turn)) = &mut *self.clock.lock() {
+            *turn = Turn::Client;
+        }
+    }
+
+    /// Whether the client has been told so since this was asked last.
+    pub fn take_continued(&self) -> bool {
+        self.continued.load(Ordering::Relaxed) && self.continued.swap(false, Ordering::Relaxed)
     }
 
     /// The head has come, or the attempt has ended.
     pub fn settled(&self) {
-        self.due_ms.store(0, Ordering::Relaxed);
+        *self.clock.lock() = None;
     }
 
-    /// Until when the head must be there; `None`: nobody owes one.
-    pub fn head_due(&self) -> Option<Instant> {
-        match self.due_ms.load(Ordering::Relaxed) {
-            0 => None,
-            ms => Some(self.origin + Duration::from_millis(ms - 1)),
+    /// Whether the upstream has taken too long.
+    pub fn is_overdue(&self, now: Instant) -> bool {
+        self.clock.lock().as_mut().is_some_and(|(clock, turn)| clock.overdue(*turn, now))
+    }
+}
+
+impl From<End> for Outcome {
+    fn from(end: End) -> Outcome {
+        match end {
+            End::Delivered => Outcome::Delivered,
+            End::ClientLeft => Outcome::ClientLeft,
+            End::Aborted => Outcome::Aborted,
         }
     }
 }

@@ -19,10 +19,12 @@ use super::client::Client;
 use super::connect::Wanted;
 use super::date;
 use super::desk::Outcome;
-use super::front::{Front, Request, Served};
+use super::front::{Front, Served};
 use super::kept::{DataPath, Link};
 use super::listen::Stop;
-use crate::exchange::{Attempt, Broken, Exchange, Lent, Next, Refusal, Replay};
+use crate::exchange::{
+    Attempt, Broken, Course, Exchange, Leftover, Lent, Next, Refusal, Replay, Request, Turn, UpstreamClock,
+};
 use crate::http1::body::{put_chunk, put_last_chunk};
 use crate::http1::{Body, ResponseFraming, Step as Piece};
 use crate::model::policy::{UpstreamConnections, UpstreamTimeouts};
@@ -92,12 +94,10 @@ enum Event {
 /// An attempt whose request is on its way.
 struct Sent {
     link: Box<Link>,
-    timeouts: UpstreamTimeouts,
     connections: UpstreamConnections,
     lent: Lent,
     upload: Upload,
-    /// When something moved last between the upstream and us.
-    moved: Instant,
+    clock: UpstreamClock,
 }
 
 /// How far the request has gone upstream.
@@ -114,8 +114,8 @@ enum Upload {
 struct Answer {
     framing: ResponseFraming,
     coding: Coding,
-    /// The upstream keeps the connection open after it.
-    keeps: bool,
+    /// For how long the connection may be kept after it.
+    keeps: Option<Duration>,
     /// The upstream has switched protocols: what follows is a tunnel.
     switches: bool,
 }
@@ -222,7 +222,8 @@ impl Relay<'_> {
         link.write.clear();
         self.exchange.request_edits().write_to(&head, &mut link.write);
         self.client.rewind(replay_bytes);
-        let mut sent = Sent { link, timeouts, connections, lent, upload: Upload::Going, moved: now };
+        let clock = UpstreamClock::start(timeouts, now);
+        let mut sent = Sent { link, connections, lent, upload: Upload::Going, clock };
         loop {
             let event = poll_fn(|cx| {
                 self.wake();
@@ -280,10 +281,10 @@ impl Relay<'_> {
             return Poll::Ready(Event::ClientLeft);
         }
         ready!(self.poll_slow(cx));
-        let limit = if sent.upload == Upload::Going { sent.timeouts.idle } else { sent.timeouts.first_byte };
-        let waits_for_upstream =
-            sent.upload != Upload::Going || !sent.link.write.is_empty() || !self.client.unsent().is_empty();
-        if waits_for_upstream && sent.moved + limit <= self.now {
+        let going = sent.upload == Upload::Going;
+        let unsent = going && (!sent.link.write.is_empty() || !self.client.unsent().is_empty());
+        let turn = Turn::before_head(unsent, !going, self.client.awaits_continue());
+        if sent.clock.overdue(turn, self.now) {
             return Poll::Ready(Event::Broken(Broken::TimedOut));
         }
         if self.client.has_left() {
@@ -309,7 +310,7 @@ impl Relay<'_> {
                     }
                 }
                 match sent.link.poll_flush(cx) {
-                    Poll::Ready(Ok(())) => sent.moved = self.now,
+                    Poll::Ready(Ok(())) => sent.clock.on_progress(self.now),
                     Poll::Ready(Err(_)) => sent.upload = Upload::Refused,
                     Poll::Pending => return None,
                 }
@@ -320,7 +321,7 @@ impl Relay<'_> {
                 match sent.link.poll_write(cx, unsent) {
                     Poll::Ready(Ok(n)) if n > 0 => {
                         self.client.on_sent(n);
-                        sent.moved = self.now;
+                        sent.clock.on_progress(self.now);
                     }
                     Poll::Ready(_) => sent.upload = Upload::Refused,
                     Poll::Pending => return None,
@@ -354,17 +355,19 @@ impl Relay<'_> {
         let is_final = switches || head.status >= 200;
         let version = self.request.version;
         if is_final {
-            // What is left of a request that is answered before its end cannot be told from the next one for sure.
-            // Nor can what came behind an upgrade that is not made: it may be of the other protocol.
+            // What came behind an upgrade that is not made may be of the other protocol.
             let early = self.request.upgrade && self.client.has_more();
-            let stays = self.request.keep_alive && self.client.has_body() && !edits.close() && !early;
-            self.keep = stays && !self.exchange.must_close() && !self.stop.is_set();
+            let leftover = Leftover::of_relayed(self.client.has_body() && !early);
+            self.keep = self.exchange.goes_on(&self.request, edits.close(), leftover, self.stop.is_set());
             self.until_close = edits.close();
         }
         if !edits.hidden() {
             edits.write_to(&head, version, !self.keep, date::now(), self.client.write_mut());
         }
-        let keeps = edits.keeps_upstream();
+        let keeps = edits.keeps_upstream(sent.connections.idle_timeout);
+        if head.status == 100 {
+            self.client.on_continue();
+        }
         let in_chunks = edits.in_chunks(framing);
         sent.link.read.advance(len);
         sent.link.reader.reset();
@@ -380,7 +383,7 @@ impl Relay<'_> {
     async fn deliver(&mut self, mut sent: Sent, answer: Answer) -> Step {
         let Answer { framing, coding, keeps, .. } = answer;
         let mut body = Body::response(framing);
-        sent.moved = self.now;
+        sent.clock.on_progress(self.now);
         let mut pending = 0;
         let done = poll_fn(|cx| {
             self.wake();
@@ -389,14 +392,13 @@ impl Relay<'_> {
         if let Some(step) = done.await {
             return step;
         }
-        let whole = sent.upload == Upload::Done && self.client.has_body();
-        if keeps
-            && whole
-            && body.is_done()
+        let course = Course { request_sent: sent.upload == Upload::Done, answer_ended: body.is_done() };
+        if let Some(idle_timeout) = keeps.filter(|_| course.frees_upstream())
             && let Some(upstream) = self.exchange.upstream()
         {
             let (kept, bodiless) = (&DataPath::of(upstream).kept, framing == ResponseFraming::None);
-            kept.give_back(upstream, sent.link, bodiless, sent.connections, &self.front.in_flight, self.now);
+            let limits = UpstreamConnections { idle_timeout, ..sent.connections };
+            kept.give_back(upstream, sent.link, bodiless, limits, &self.front.in_flight, self.now);
         }
         Step::Over(Outcome::Delivered)
     }
@@ -412,12 +414,14 @@ impl Relay<'_> {
     ) -> Poll<Option<Step>> {
         let mut ended = body.is_done() && *pending == 0;
         loop {
-            match self.drive_upload(sent, cx) {
+            let course = Course { request_sent: sent.upload == Upload::Done, answer_ended: ended };
+            let event = if course.drops_rest() { None } else { self.drive_upload(sent, cx) };
+            match event {
                 None => {}
                 Some(Event::ClientFault(refusal)) => {
                     return Poll::Ready(Some(Step::Next(self.exchange.on_client_fault(refusal))));
                 }
-                Some(_) => return Poll::Ready(Some(Step::Over(Outcome::ClientLeft))),
+                Some(_) => return Poll::Ready(Some(Step::Over(course.on_client_end().into()))),
             }
             if *pending > 0 {
                 match self.client.poll_write(cx, &sent.link.read[..*pending]) {
@@ -470,7 +474,7 @@ impl Relay<'_> {
                 continue;
             }
             match sent.link.poll_fill(cx, body.is_large()) {
-                Poll::Ready(Ok(n)) if n > 0 => sent.moved = self.now,
+                Poll::Ready(Ok(n)) if n > 0 => sent.clock.on_progress(self.now),
                 Poll::Ready(Ok(_)) if body.is_whole_at_close() => {
                     self.end_chunks(coding, body);
                     ended = true;
@@ -502,10 +506,8 @@ impl Relay<'_> {
     /// While the body waits. `for_client`: for the client to take it, which has a time limit of its own.
     fn poll_overdue(&mut self, sent: &mut Sent, for_client: bool, cx: &mut Context<'_>) -> Poll<Option<Step>> {
         ready!(self.poll_slow(cx));
-        let now = self.now;
-        if for_client {
-            sent.moved = now;
-        } else if sent.moved + sent.timeouts.idle <= now {
+        let turn = if for_client { Turn::Client } else { Turn::Body };
+        if sent.clock.overdue(turn, self.now) {
             return Poll::Ready(Some(self.on_broken(sent, Broken::TimedOut)));
         }
         if self.client.has_left() {

@@ -30,13 +30,13 @@ use super::kept::Links;
 use super::listen::{ClientStream, Stop};
 use super::{date, tunnel};
 use crate::exchange::{
-    Attempt, Broken, End, Entry, Exchange, Facts, Framing, Leftover, Method, Next, OwnAnswer, Refusal, Replay, Scheme,
-    judge,
+    Attempt, Broken, End, Ending, Entry, Exchange, Finish, Leftover, Next, OwnAnswer, Refusal, Replay, Request, Scheme,
+    ending, judge,
 };
 use crate::http1::Version;
 use crate::model::policy::{ClientPolicy, Lane, UpstreamTimeouts};
 use crate::pool::sharded::Sharded;
-use crate::pool::{AnswerReason, FrontStats, ListenerId, Published};
+use crate::pool::{AnswerReason, FrontStats, ListenerId, Published, RequestLane};
 
 /// For how long a closing connection takes what the client was still sending, so that it reads our answer before it sees
 /// a reset.
@@ -61,30 +61,6 @@ pub struct Front {
     pub(super) in_flight: InFlight,
     /// Pingora asks this once a request whether it is shutting down; drains are ours, so it never is.
     pub(super) never: watch::Receiver<bool>,
-}
-
-/// What of a judged request outlives its head.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Request {
-    pub(super) framing: Framing,
-    pub(super) version: Version,
-    pub(super) head_only: bool,
-    pub(super) keep_alive: bool,
-    pub(super) expects: bool,
-    pub(super) upgrade: bool,
-}
-
-impl Request {
-    fn new(facts: &Facts<'_>) -> Request {
-        Request {
-            framing: facts.framing,
-            version: facts.version,
-            head_only: facts.method == Method::Head,
-            keep_alive: facts.keep_alive,
-            expects: facts.expect_continue,
-            upgrade: facts.upgrade,
-        }
-    }
 }
 
 /// What came of listening for a head.
@@ -330,9 +306,8 @@ impl<'a> Busy<'a> {
 
     /// Answers bytes that are no request. Nothing more can be read from the connection.
     async fn refuse(&self, mut client: Box<Client>, refusal: Refusal) {
-        self.front.stats.answers.inc(refusal.reason);
         let mut bytes = Vec::with_capacity(256);
-        refusal.answer().write_to(&mut bytes, Version::Http11, false, false, date::now());
+        refusal.answer_counted(&self.front.stats).write_to(&mut bytes, Version::Http11, false, false, date::now());
         if client.send(&bytes).await.is_ok() {
             client.linger(LINGER).await;
         }
@@ -348,9 +323,16 @@ impl<'a> Busy<'a> {
                         Lane::Auto => {
                             let Held { client, exchange } = &mut held;
                             let (alarm, stop) = (&mut self.alarm, &self.stop);
-                            express::run(client, exchange, request, attempt, self.front, alarm, stop, self.since).await
+                            let served =
+                                express::run(client, exchange, request, attempt, self.front, alarm, stop, self.since);
+                            let served = served.await;
+                            let switched = served.tunnel.is_some();
+                            let lane = if switched { RequestLane::Tunnel } else { RequestLane::Express };
+                            self.front.stats.count_lane(lane);
+                            served
                         }
                         Lane::General => {
+                            self.front.stats.count_lane(RequestLane::General);
                             // On the heap: pingora's state is larger than all else here.
                             let (back, served) = Box::pin(self.general(held, request, attempt)).await?;
                             held = back;
@@ -403,41 +385,27 @@ impl<'a> Busy<'a> {
     async fn answer(&self, mut held: Held, request: Request, answer: OwnAnswer) -> Option<Held> {
         let Held { client, exchange } = &mut held;
         client.skip_head();
-        let leftover = match client.fault() {
-            Some(_) => Leftover::Close,
-            None if client.is_eof() => Leftover::Close,
-            None => request.framing.leftover(request.expects, client.body_read()),
-        };
-        let wanted = request.keep_alive && !answer.close && !exchange.must_close() && !self.stop.is_set();
-        let stay = wanted && leftover != Leftover::Close;
+        let cut = client.fault().is_some() || client.is_eof();
+        let leftover = request.leftover(client.body_read(), cut);
+        let told = exchange.goes_on(&request, answer.close, leftover, self.stop.is_set());
         let mut bytes = Vec::with_capacity(256);
-        answer.write_to(&mut bytes, request.version, request.head_only, stay, date::now());
-        let written = client.send(&bytes).await;
-        exchange.on_end(if written.is_ok() { End::Delivered } else { End::ClientLeft }, Instant::now());
-        written.ok()?;
-        let drained = match leftover {
-            _ if !stay => false,
-            Leftover::Nothing => true,
-            Leftover::Drain(most) => tokio::time::timeout(DRAIN, client.discard(most)).await.unwrap_or(false),
-            Leftover::Close => false,
-        };
-        if drained {
-            return Some(held);
-        }
-        held.client.linger(LINGER).await;
-        None
+        answer.write_to(&mut bytes, request.version, request.head_only, told, date::now());
+        let sent = client.send(&bytes).await.is_ok();
+        let end = if sent { End::Delivered } else { End::ClientLeft };
+        exchange.on_end(end, Instant::now());
+        let (client_ended, unread) = (client.is_eof(), !client.read.is_empty());
+        let finish = Finish { end, told, until_close: false, leftover, client_ended, unread, sent };
+        close(held, ending(finish)).await
     }
 
     /// Gives the request to pingora, and says what it came to.
     async fn general(&mut self, held: Held, request: Request, attempt: Attempt) -> Option<(Held, Served)> {
-        let Request { version, keep_alive, .. } = request;
         let Held { client, exchange } = held;
         let Pingora { desk, alarm } = self.general.get_or_insert_with(|| {
-            let now = Instant::now();
-            let alarm = Box::pin(tokio::time::sleep_until(now + LOOK));
-            Pingora { desk: Arc::new(Desk::new(now, self.stop.clone())), alarm }
+            let alarm = Box::pin(tokio::time::sleep(LOOK));
+            Pingora { desk: Arc::new(Desk::new(self.stop.clone())), alarm }
         });
-        let work = Work { exchange, attempt: Some(attempt), version, keep_alive, until_close: false, outcome: None };
+        let work = Work { exchange, attempt: Some(attempt), request, until_close: false, outcome: None };
         desk.put_work(Box::new(work));
         let session = ServerSession::new_http1(Box::new(Guard::lend(client, desk.clone())));
         let lane = self.front.general.process_new_http(session, &self.front.never);
@@ -450,11 +418,10 @@ impl<'a> Busy<'a> {
                     reused = poll_fn(|cx| desk.stall.pace(lane.as_mut(), cx)) => break (true, reused.is_some()),
                     () = &mut *alarm => {
                         let now = Instant::now();
-                        match desk.head_due() {
-                            Some(due) if due <= now => break (false, false),
-                            Some(due) => alarm.as_mut().reset(due.min(now + LOOK)),
-                            None => alarm.as_mut().reset(now + LOOK),
+                        if desk.is_overdue(now) {
+                            break (false, false);
                         }
+                        alarm.as_mut().reset(now + LOOK);
                     }
                 }
             }
@@ -484,29 +451,37 @@ fn after(next: Next) -> Outcome {
 async fn end(mut held: Held, served: Served) -> Option<Held> {
     let Held { client, exchange } = &mut held;
     let Served { outcome, keep, until_close, now, .. } = served;
-    match outcome {
-        Outcome::Delivered => {
-            exchange.on_end(End::Delivered, now);
-            if keep && client.is_whole() && !client.is_eof() {
-                return Some(held);
-            }
-            let sent = client.send(&[]).await.is_ok();
-            if sent && (!client.is_whole() || !client.read.is_empty()) {
-                held.client.linger(LINGER).await;
-            }
-        }
-        Outcome::Aborted => {
-            exchange.on_end(End::Aborted, now);
-            // What has come of the answer is the client's. That it is not whole shows in what is missing, or in a reset
-            // where nothing else could show it.
-            let sent = client.send(&[]).await;
-            if until_close || sent.is_err() {
-                held.client.reset();
-            }
-        }
-        Outcome::ClientLeft | Outcome::Answer(_) => {
-            exchange.on_end(End::ClientLeft, now);
-        }
+    let end = match outcome {
+        Outcome::Delivered => End::Delivered,
+        Outcome::Aborted => End::Aborted,
+        Outcome::ClientLeft | Outcome::Answer(_) => End::ClientLeft,
+    };
+    exchange.on_end(end, now);
+    // What has come of the answer is the client's.
+    let sent = end != End::ClientLeft && client.send(&[]).await.is_ok();
+    let finish = Finish {
+        end,
+        told: keep,
+        until_close,
+        leftover: Leftover::of_relayed(client.is_whole()),
+        client_ended: client.is_eof(),
+        unread: !client.read.is_empty(),
+        sent,
+    };
+    close(held, ending(finish)).await
+}
+
+/// Ends a connection in this way. It comes back if it takes another request.
+async fn close(mut held: Held, ending: Ending) -> Option<Held> {
+    match ending {
+        Ending::Keep => return Some(held),
+        Ending::Drain(most) => match tokio::time::timeout(DRAIN, held.client.discard(most)).await {
+            Ok(true) => return Some(held),
+            Ok(false) | Err(_) => held.client.linger(LINGER).await,
+        },
+        Ending::Linger => held.client.linger(LINGER).await,
+        Ending::Close => {}
+        Ending::Reset => held.client.reset(),
     }
     None
 }

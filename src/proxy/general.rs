@@ -30,9 +30,10 @@ use super::guard::Guard;
 use super::verdict;
 use super::wire::{self, InUse, NO_RESOURCES, OUTDATED};
 use crate::exchange::{
-    Attempt, Broken, ConnectError, Exchange, Lent, Next, Refusal, Replay, ResponseEdits, check_fields,
+    Attempt, Broken, ConnectError, Course, Leftover, Lent, Next, Refusal, Replay, ResponseEdits, Turn, UpstreamClock,
+    keeps_for,
 };
-use crate::http1::{Field, HeadReader, Limits, ResponseFraming, Version, response};
+use crate::http1::{Field, HeadReader, Limits, ResponseFraming, Version};
 use crate::pool::Waiting;
 
 /// The exchange has decided already what becomes of the request.
@@ -61,7 +62,7 @@ pub struct Ctx {
     wait: Option<Waiting>,
     /// What pingora has taken for this attempt.
     lent: Lent,
-    /// The upstream's answer lets its connection be used again.
+    /// Pingora uses the connection again, unless bytes follow the answer.
     keeps: bool,
 }
 
@@ -113,9 +114,21 @@ impl Ctx {
         Error::new(DECIDED)
     }
 
-    /// How long the upstream of the attempt may take for its response head.
-    fn first_byte(&self) -> Duration {
-        self.attempt.as_ref().map_or(Duration::ZERO, |attempt| attempt.timeouts.first_byte)
+    /// The clock of the attempt, which begins.
+    fn clock(&self) -> Result<UpstreamClock> {
+        let attempt = self.attempt.as_ref().ok_or_else(|| Error::new_str("no attempt"))?;
+        Ok(UpstreamClock::start(attempt.timeouts, Instant::now()))
+    }
+
+    /// For how long the connection of this answer may be kept, and whether pingora keeps it unless bytes follow.
+    fn keeps(&self, response: &ResponseHeader) -> (Option<Duration>, bool) {
+        let is_1_1 = response.version == http::Version::HTTP_11;
+        let version = if is_1_1 { Version::Http11 } else { Version::Http10 };
+        let idle = self.attempt.as_ref().map_or(Duration::ZERO, |attempt| attempt.connections.idle_timeout);
+        let keeps = keeps_for(version, fields(response).into_iter(), idle);
+        let framing = [http::header::CONTENT_LENGTH, http::header::TRANSFER_ENCODING];
+        let is_delimited = framing.iter().any(|name| response.headers.contains_key(name));
+        (keeps, is_1_1 && is_delimited && keeps.is_some())
     }
 
     fn note(&mut self, outcome: Outcome) {
@@ -149,18 +162,14 @@ impl ProxyHttp for General {
     fn init_downstream_modules(&self, _modules: &mut HttpModules) {}
 
     async fn early_request_filter(&self, session: &mut Session, ctx: &mut Ctx) -> Result<()> {
-        let (desk, work) = ctx.parts()?;
+        let (_, work) = ctx.parts()?;
         let client = session.as_downstream_mut();
         // The client's connection keeps its own time.
         client.set_read_timeout(None);
         client.set_total_drain_timeout(Some(DRAIN));
-        if work.version == Version::Http10 {
-            client.set_ignore_info_resp(true);
-            // Pingora would pass a 100 on where the client asked for it; in HTTP/1.0 nobody can have.
+        if !work.request.expects {
+            // Pingora would pass a 100 on to whoever has the field, HTTP/1.0 or not.
             client.req_header_mut().remove_header(&http::header::EXPECT);
-        }
-        if !work.keep_alive || work.exchange.must_close() || desk.stop.is_set() {
-            client.set_keepalive(None);
         }
         Ok(())
     }
@@ -271,11 +280,13 @@ impl ProxyHttp for General {
         if ctx.lent == Lent::Kept && ctx.in_use.as_ref().is_some_and(InUse::is_dirty) {
             ctx.lent = Lent::Dirty;
         }
-        let (lent, now, first_byte) = (ctx.lent, Instant::now(), ctx.first_byte());
+        let (lent, now, clock) = (ctx.lent, Instant::now(), ctx.clock()?);
+        let (is_whole, awaits_continue) =
+            client_of(session).map_or((true, false), |client| (client.is_whole(), client.awaits_continue()));
         let (desk, work) = ctx.parts()?;
         match work.exchange.on_connected(lent, now) {
             None => {
-                desk.asked(now + first_byte);
+                desk.owes(clock, Turn::before_head(false, is_whole, awaits_continue));
                 Ok(())
             }
             Some(next) => {
@@ -291,13 +302,12 @@ impl ProxyHttp for General {
         &self,
         _session: &mut Session,
         body: &mut Option<Bytes>,
-        _end: bool,
+        end: bool,
         ctx: &mut Ctx,
     ) -> Result<()> {
-        let first_byte = ctx.first_byte();
         let (desk, _) = ctx.parts()?;
-        if body.is_some() && desk.is_owed() {
-            desk.asked(Instant::now() + first_byte);
+        if body.is_some() || end {
+            desk.on_progress(end, Instant::now());
         }
         Ok(())
     }
@@ -309,9 +319,18 @@ impl ProxyHttp for General {
         ctx: &mut Ctx,
     ) -> Result<()> {
         let status = response.status.as_u16();
-        ctx.keeps = keeps(response);
+        let (keeps, pingora_keeps) = ctx.keeps(response);
+        ctx.keeps = pingora_keeps;
         let (desk, work) = ctx.parts()?;
-        let next = on_response(&mut work.exchange, response, Instant::now());
+        let reason = response.get_reason_phrase().unwrap_or_default().as_bytes();
+        let version = if response.version == http::Version::HTTP_10 { Version::Http10 } else { Version::Http11 };
+        let next = work.exchange.on_foreign_response(
+            version,
+            status,
+            reason,
+            fields(response).iter().copied(),
+            Instant::now(),
+        );
         let (edits, framing) = match next {
             Next::Forward(edits, framing) => (edits, framing),
             other => return Err(ctx.turn(session, other)),
@@ -323,15 +342,20 @@ impl ProxyHttp for General {
             }
         }
         desk.let_answer();
-        // A client of HTTP/1.0 cannot read chunks.
-        let until_end = matches!(framing, ResponseFraming::Chunked | ResponseFraming::UntilClose);
-        work.until_close = work.version == Version::Http10 && until_end;
-        if let (200.., ResponseFraming::None, Some(in_use)) = (status, framing, &ctx.in_use) {
-            in_use.bodiless();
+        if status == 100 {
+            desk.on_continue();
         }
-        if let (200.., false, Some(in_use)) = (status, edits.keeps_upstream(), &mut ctx.in_use) {
-            in_use.last();
+        if edits.hidden() {
+            session.as_downstream_mut().set_ignore_info_resp(true);
         }
+        if let (200.., Some(in_use)) = (status, &mut ctx.in_use) {
+            in_use.keep_for(keeps);
+            if framing == ResponseFraming::None {
+                in_use.bodiless();
+            }
+        }
+        let (_, work) = ctx.parts()?;
+        work.until_close = edits.close();
         edit(response, &edits)
     }
 
@@ -340,12 +364,13 @@ impl ProxyHttp for General {
         if response.status.is_informational() {
             return Ok(());
         }
+        let leftover = Leftover::of_relayed(client_of(session).is_some_and(Client::is_whole));
         let (desk, work) = ctx.parts()?;
-        if work.version == Version::Http10 {
+        if work.until_close {
+            // Pingora has added it.
             response.remove_header(&http::header::TRANSFER_ENCODING);
         }
-        // A stop may have come since the request began.
-        if work.until_close || work.exchange.must_close() || desk.stop.is_set() {
+        if !work.exchange.goes_on(&work.request, work.until_close, leftover, desk.stop.is_set()) {
             session.set_keepalive(None);
         }
         Ok(())
@@ -387,8 +412,8 @@ impl ProxyHttp for General {
             (ErrorSource::Downstream, Ok((_, work))) => match fault {
                 Some(refusal) => work.exchange.on_client_fault(refusal),
                 None => {
-                    let whole = ctx.desk.as_ref().is_some_and(|desk| desk.answer_ended());
-                    ctx.note(if whole { Outcome::Delivered } else { Outcome::ClientLeft });
+                    let answer_ended = ctx.desk.as_ref().is_some_and(|desk| desk.answer_ended());
+                    ctx.note(Course { request_sent: false, answer_ended }.on_client_end().into());
                     error.set_retry(false);
                     return error;
                 }
@@ -443,28 +468,10 @@ impl ProxyHttp for General {
     }
 }
 
-/// Shows the exchange a response head. Pingora has read it within bounds of its own, which are wider than ours.
-fn on_response(exchange: &mut Exchange, response: &ResponseHeader, now: Instant) -> Next {
-    let fields = response.headers.iter().map(|(name, value)| Field::new(name.as_str().as_bytes(), value.as_bytes()));
-    let fields: SmallVec<[Field<'_>; 32]> = fields.collect();
-    let reason = response.get_reason_phrase().unwrap_or_default().as_bytes();
-    let size = response::check_size(reason, fields.iter().map(|field| (field.name, field.value)));
-    if let Err(fault) = size.and_then(|_| check_fields(fields.iter().copied())) {
-        return exchange.on_broken(Broken::BadResponse(fault), Replay::Gone, now);
-    }
-    let version = if response.version == http::Version::HTTP_10 { Version::Http10 } else { Version::Http11 };
-    exchange.on_response(version, response.status.as_u16(), fields.iter().copied(), now)
-}
-
-/// Whether the connection of this answer may be used again, by what the upstream says (RFC 9112, section 9.3).
-fn keeps(response: &ResponseHeader) -> bool {
-    let fields = response.headers.get_all(http::header::CONNECTION).iter();
-    let mut options = fields.filter_map(|value| value.to_str().ok()).flat_map(|value| value.split(','));
-    let delimited = response.headers.contains_key(http::header::CONTENT_LENGTH)
-        || response.headers.contains_key(http::header::TRANSFER_ENCODING);
-    response.version == http::Version::HTTP_11
-        && delimited
-        && !options.any(|option| option.trim().eq_ignore_ascii_case("close"))
+/// The fields of a response.
+fn fields(response: &ResponseHeader) -> SmallVec<[Field<'_>; 32]> {
+    let fields = response.headers.iter();
+    fields.map(|(name, value)| Field::new(name.as_str().as_bytes(), value.as_bytes())).collect()
 }
 
 fn edit(response: &mut ResponseHeader, edits: &ResponseEdits) -> Result<()> {

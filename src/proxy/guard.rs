@@ -21,6 +21,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use super::client::Client;
 use super::desk::Desk;
+use crate::exchange::Course;
 
 /// A client's connection, lent to pingora.
 pub struct Guard {
@@ -68,9 +69,10 @@ impl Drop for Guard {
 
 impl AsyncRead for Guard {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, out: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        // Pingora would go on with a request body that the upstream has answered without, for as long as the client
-        // takes. It asks for more only when the answer has been written.
-        if self.desk.answer_ended() && !self.client().is_whole() {
+        // Pingora would go on with such a request for as long as its client takes. It asks for more only when the answer has
+        // been written.
+        let course = Course { request_sent: self.client().is_whole(), answer_ended: self.desk.answer_ended() };
+        if course.drops_rest() {
             return Poll::Ready(Err(io::ErrorKind::ConnectionAborted.into()));
         }
         self.client_mut().poll_request(cx, out)
@@ -81,6 +83,9 @@ impl AsyncWrite for Guard {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         if !self.desk.may_answer() {
             return Poll::Ready(Ok(bytes.len()));
+        }
+        if self.desk.take_continued() {
+            self.client_mut().on_continue();
         }
         self.patient(cx, |client, cx| client.poll_write(cx, bytes))
     }

@@ -258,6 +258,14 @@ impl InUse {
         !self.last && self.wire.state.lock().given_up
     }
 
+    /// For how long it may be kept after this request; `None`: it must not be.
+    pub fn keep_for(&mut self, idle: Option<Duration>) {
+        match idle {
+            Some(idle) => self.limits.idle_timeout = idle,
+            None => self.last(),
+        }
+    }
+
     /// No further request may use it.
     pub fn last(&mut self) {
         self.last = true;

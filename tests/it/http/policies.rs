@@ -10,6 +10,7 @@ use tokio::time::Instant;
 
 use super::rig::{Client, Rig, get, post, within};
 use super::upgrades::UPGRADE;
+use crate::lanes::each::{in_each_lane, once};
 use crate::origin::{Act, BlackHole, Origin, Reply};
 
 /// Shorter than every default that is tested with it.
@@ -45,7 +46,7 @@ async fn reloaded(rig: &Rig, client: ClientPolicy, traffic: TrafficPolicy) -> Cl
     connection
 }
 
-#[tokio::test]
+in_each_lane!(a_head_is_measured_by_the_limits_of_the_newest_configuration);
 async fn a_head_is_measured_by_the_limits_of_the_newest_configuration() {
     let origin = Origin::plain("a").await;
     let rig = Rig::over(&[&origin]);
@@ -66,7 +67,7 @@ async fn a_head_is_measured_by_the_limits_of_the_newest_configuration() {
     }
 }
 
-#[tokio::test]
+in_each_lane!(a_client_has_the_time_that_the_newest_configuration_gives_it);
 async fn a_client_has_the_time_that_the_newest_configuration_gives_it() {
     let origin = Origin::plain("a").await;
     let rig = Rig::over(&[&origin]);
@@ -96,7 +97,7 @@ async fn a_client_has_the_time_that_the_newest_configuration_gives_it() {
     assert!((SHORT..LATE).contains(&began.elapsed()), "a silent client: {:?}", began.elapsed());
 }
 
-#[tokio::test]
+in_each_lane!(an_upstream_has_the_time_that_the_newest_configuration_gives_it);
 async fn an_upstream_has_the_time_that_the_newest_configuration_gives_it() {
     let half = Reply::raw("HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nhalf").then(Act::Hang);
     let origin = Origin::new().on("/hang").reply(Reply::hang()).on("/half").reply(half).start().await;
@@ -120,7 +121,36 @@ async fn an_upstream_has_the_time_that_the_newest_configuration_gives_it() {
     }
 }
 
-#[tokio::test]
+in_each_lane!(only_the_time_that_an_upstream_takes_is_the_upstreams);
+async fn only_the_time_that_an_upstream_takes_is_the_upstreams() {
+    let go_on = Reply::raw("HTTP/1.1 100 Continue\r\n\r\n").before_body().then(Act::Hang);
+    let origin = Origin::new().on("/hang").reply(Reply::hang()).on("/go-on").reply(go_on).start().await;
+    let rig = Rig::over(&[&origin]);
+    let expects =
+        |path: &str| format!("POST {path} HTTP/1.1\r\nHost: a\r\nContent-Length: 4\r\nExpect: 100-continue\r\n\r\n");
+    // A client that waits for 100 waits for the upstream.
+    rig.set_policies(ClientPolicy::default(), upstream(|t| t.first_byte = SHORT));
+    let began = Instant::now();
+    assert_eq!(rig.ask(expects("/hang")).await.status, 504);
+    assert!((SHORT..LATE).contains(&began.elapsed()), "{:?}", began.elapsed());
+    // After the 100 it is the client's turn, which has as long as for every body.
+    rig.set_policies(timeouts(|t| t.body_idle = SHORT), TrafficPolicy::default());
+    let mut client = rig.connect().await;
+    let began = Instant::now();
+    client.send(expects("/go-on")).await;
+    assert_eq!(client.answer().await.status, 100);
+    assert_eq!(client.answer().await.status, 408);
+    assert!((SHORT..LATE).contains(&began.elapsed()), "{:?}", began.elapsed());
+    // A slow client takes nothing of the upstream's time.
+    rig.set_policies(ClientPolicy::default(), upstream(|t| t.first_byte = SHORT));
+    let mut client = rig.connect().await;
+    client.send("POST /echo HTTP/1.1\r\nHost: a\r\nContent-Length: 4\r\n\r\nsl").await;
+    tokio::time::sleep(5 * SHORT).await;
+    client.send("ow").await;
+    assert_eq!(client.answer().await.text(), "slow");
+}
+
+once!(a_tunnel_may_be_quiet_for_as_long_as_its_pool_says);
 async fn a_tunnel_may_be_quiet_for_as_long_as_its_pool_says() {
     let origin = Origin::new().on("/ws").reply(Reply::upgrade_echo()).start().await;
     let rig = Rig::over(&[&origin]);
@@ -133,7 +163,7 @@ async fn a_tunnel_may_be_quiet_for_as_long_as_its_pool_says() {
     assert!((SHORT..LATE).contains(&began.elapsed()), "{:?}", began.elapsed());
 }
 
-#[tokio::test]
+in_each_lane!(as_many_retries_are_made_and_as_much_body_is_kept_as_the_pool_says);
 async fn as_many_retries_are_made_and_as_much_body_is_kept_as_the_pool_says() {
     let put = |body: &str| post("/x", body).replacen("POST", "PUT", 1);
     for (retries, replay_bytes, request, requests) in [
@@ -155,7 +185,7 @@ async fn as_many_retries_are_made_and_as_much_body_is_kept_as_the_pool_says() {
     }
 }
 
-#[tokio::test]
+in_each_lane!(no_connection_is_kept_where_the_pool_keeps_none);
 async fn no_connection_is_kept_where_the_pool_keeps_none() {
     let defaults = UpstreamConnections::default();
     for (connections, kept) in [
@@ -172,5 +202,27 @@ async fn no_connection_is_kept_where_the_pool_keeps_none() {
             assert_eq!(client.answer().await.status, 200);
         }
         assert_eq!(origin.accepted(), if kept { 1 } else { 3 }, "{connections:?}");
+    }
+}
+
+in_each_lane!(a_connection_is_kept_no_longer_than_its_upstream_keeps_it);
+async fn a_connection_is_kept_no_longer_than_its_upstream_keeps_it() {
+    for (keep_alive, pause, connections) in [
+        ("timeout=60, max=9", Duration::ZERO, 1),
+        ("timeout=2", Duration::ZERO, 1),
+        ("timeout=2", Duration::from_millis(1_300), 3),
+        ("timeout=1", Duration::ZERO, 3),
+        ("timeout=0", Duration::ZERO, 3),
+    ] {
+        let reply = Reply::ok("x").header("Connection", "keep-alive").header("Keep-Alive", keep_alive);
+        let origin = Origin::new().on("/").reply(reply).start().await;
+        let rig = Rig::over(&[&origin]);
+        let mut client = rig.connect().await;
+        for _ in 0..3 {
+            client.send(get("/")).await;
+            assert_eq!(client.answer().await.status, 200);
+            tokio::time::sleep(pause).await;
+        }
+        assert_eq!(origin.accepted(), connections, "{keep_alive} {pause:?}");
     }
 }

@@ -3,8 +3,16 @@
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+use roundsman::model::Address;
+use roundsman::model::policy::Lane;
+use roundsman::pool::RequestLane;
+use socket2::SockRef;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
+
 use super::rig::{Rig, SOON, get, post};
-use crate::lanes::each::in_each_lane;
+use super::upgrades::UPGRADE;
+use crate::lanes::each::{self, in_each_lane};
 use crate::origin::{Act, Origin, Reply, refusing_address};
 use crate::support::assert_eventually;
 
@@ -157,4 +165,79 @@ async fn killing_one_of_two_upstreams_under_load_fails_no_get() {
         client.await.expect("no request fails");
     }
     assert!(b.count("/x") > 1_000);
+}
+
+in_each_lane!(a_status_is_passed_on_and_never_retried);
+async fn a_status_is_passed_on_and_never_retried() {
+    let origins = [Origin::plain("a").await, Origin::plain("b").await];
+    let rig = Rig::over(&[&origins[0], &origins[1]]);
+    for status in [429, 500, 502, 503, 504] {
+        origins.iter().for_each(|origin| {
+            origin.forget();
+            origin.set("/x", status);
+        });
+        assert_eq!(rig.ask(get("/x")).await.status, status);
+        assert_eq!(origins[0].count("/x") + origins[1].count("/x"), 1, "{status}");
+    }
+}
+
+/// A server that answers the first request of every connection and resets it at the second.
+async fn serve_one_each(listener: TcpListener) {
+    while let Ok((mut connection, _)) = listener.accept().await {
+        tokio::spawn(async move {
+            read_head(&mut connection).await;
+            let answer = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok";
+            if connection.write_all(answer).await.is_ok() && read_head(&mut connection).await {
+                let _ = SockRef::from(&connection).set_linger(Some(Duration::ZERO));
+            }
+        });
+    }
+}
+
+/// Reads one head; false at the end of the connection.
+async fn read_head(connection: &mut TcpStream) -> bool {
+    let mut head = Vec::new();
+    while !head.ends_with(b"\r\n\r\n") {
+        match connection.read_u8().await {
+            Ok(byte) => head.push(byte),
+            Err(_) => return false,
+        }
+    }
+    true
+}
+
+in_each_lane!(after_a_stale_connection_the_request_is_sent_on_a_new_one_on_the_other_upstream_too);
+async fn after_a_stale_connection_the_request_is_sent_on_a_new_one_on_the_other_upstream_too() {
+    let listeners = [TcpListener::bind("127.0.0.1:0").await.unwrap(), TcpListener::bind("127.0.0.1:0").await.unwrap()];
+    let addresses: Vec<_> = listeners.iter().map(|listener| Address::Inet(listener.local_addr().unwrap())).collect();
+    for listener in listeners {
+        tokio::spawn(serve_one_each(listener));
+    }
+    let rig = Rig::at(&addresses);
+    let mut client = rig.connect().await;
+    for round in 0..10 {
+        // One connection to each upstream is kept, and each is reset at the next request.
+        for _ in 0..2 {
+            client.send(get("/")).await;
+            assert_eq!(client.answer().await.status, 200, "{round}");
+        }
+        let idle = || rig.upstreams.iter().all(|upstream| upstream.in_flight.load(Ordering::Relaxed) == 0);
+        assert_eventually("both connections are kept", SOON, idle).await;
+    }
+    let retries = rig.pool.shared.stats.retries.load(Ordering::Relaxed);
+    assert!(retries > 0, "some requests met a connection that was reset");
+}
+
+in_each_lane!(requests_are_counted_by_what_carries_them);
+async fn requests_are_counted_by_what_carries_them() {
+    let origin = Origin::plain("a").await;
+    let rig = Rig::over(&[&origin]);
+    assert_eq!(rig.ask(get("/")).await.status, 200);
+    assert_eq!(rig.ask(post("/echo", "x")).await.status, 200);
+    assert_eq!(rig.ask(UPGRADE).await.status, 200, "the upstream refuses the upgrade");
+    assert_eq!(rig.ask("TRACE / HTTP/1.1\r\nHost: a\r\n\r\n").await.status, 405);
+    assert_eq!(rig.ask("nonsense\r\n\r\n").await.status, 400);
+    let (express, general) = if each::current() == Some(Lane::General) { (0, 2) } else { (2, 0) };
+    let wanted = [(RequestLane::Express, express), (RequestLane::General, general), (RequestLane::Tunnel, 1)];
+    assert_eq!(rig.plane.stats().by_lane(), wanted);
 }

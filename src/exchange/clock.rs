@@ -1,0 +1,143 @@
+//! How long an upstream may keep a request waiting. The lane reports what moves, and asks now and then whether the upstream
+//! is overdue, saying whose turn it is; setting a timer for every byte would cost more than the look.
+
+use tokio::time::Instant;
+
+use crate::model::policy::UpstreamTimeouts;
+
+/// What a request waits for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Turn {
+    /// Its client: to send more of the request, or to take more of the answer. Its time is not the upstream's.
+    Client,
+    /// The upstream takes what is there of the request: [`UpstreamTimeouts::idle`].
+    Taking,
+    /// The upstream sends its response head: [`UpstreamTimeouts::first_byte`] from the last byte of the request. An interim
+    /// head changes nothing. A client that waits for 100 before it sends its body waits for the upstream.
+    Head,
+    /// The upstream sends more of its response body: [`UpstreamTimeouts::idle`].
+    Body,
+}
+
+impl Turn {
+    /// Before the response head. `unsent`: bytes of the request are there that the upstream has not taken; `whole`: the
+    /// client has sent all of it; `awaits_continue`: its client waits for 100 before it sends the body.
+    pub fn before_head(unsent: bool, whole: bool, awaits_continue: bool) -> Turn {
+        match (unsent, whole || awaits_continue) {
+            (true, _) => Turn::Taking,
+            (false, true) => Turn::Head,
+            (false, false) => Turn::Client,
+        }
+    }
+}
+
+/// The clock of one attempt, from the first byte that is sent.
+#[derive(Debug, Clone, Copy)]
+pub struct UpstreamClock {
+    timeouts: UpstreamTimeouts,
+    moved: Instant,
+}
+
+impl UpstreamClock {
+    /// The attempt begins to be sent.
+    pub fn start(timeouts: UpstreamTimeouts, now: Instant) -> UpstreamClock {
+        UpstreamClock { timeouts, moved: now }
+    }
+
+    /// Bytes have moved between the upstream and us: of the request, or of the response body. Bytes of a response head are
+    /// no progress, or an upstream could send one for ever.
+    pub fn on_progress(&mut self, now: Instant) {
+        self.moved = now;
+    }
+
+    /// Until when the response head must be there, if nothing else moves.
+    pub fn head_due(&self) -> Instant {
+        self.moved + self.timeouts.first_byte
+    }
+
+    /// Until when the upstream has its turn; `None`: it is the client's.
+    pub fn due(&self, turn: Turn) -> Option<Instant> {
+        match turn {
+            Turn::Client => None,
+            Turn::Taking | Turn::Body => Some(self.moved + self.timeouts.idle),
+            Turn::Head => Some(self.head_due()),
+        }
+    }
+
+    /// Whether the upstream has let its turn pass. While it is the client's, the upstream's time does not run.
+    pub fn overdue(&mut self, turn: Turn, now: Instant) -> bool {
+        match self.due(turn) {
+            Some(due) => due <= now,
+            None => {
+                self.moved = now;
+                false
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    const SECOND: Duration = Duration::from_secs(1);
+
+    /// What happens after so many seconds.
+    #[derive(Debug, Clone, Copy)]
+    enum Event {
+        Progress(u64),
+        Look(u64, Turn),
+    }
+
+    use Event::{Look, Progress};
+    use Turn::{Body, Client, Head, Taking};
+
+    #[tokio::test(start_paused = true)]
+    async fn an_upstream_has_its_time_from_its_last_progress_and_the_client_takes_none_of_it() {
+        let timeouts = UpstreamTimeouts { first_byte: 10 * SECOND, idle: 4 * SECOND, ..UpstreamTimeouts::default() };
+        // The events, and whether each look says that the upstream is overdue.
+        for (events, overdue) in [
+            // The request was sent at once.
+            (&[Look(9, Head), Look(10, Head)][..], &[false, true][..]),
+            // Each piece of it starts the time anew.
+            (&[Progress(9), Look(18, Head), Progress(18), Look(27, Head), Look(28, Head)], &[false, false, true]),
+            // It takes no more of the request.
+            (&[Look(3, Taking), Look(4, Taking)], &[false, true]),
+            (&[Progress(3), Look(6, Taking), Look(7, Taking)], &[false, true]),
+            // Its client sends slowly: that time is not the upstream's, and its own begins after it.
+            (&[Look(30, Client), Look(33, Taking), Look(34, Taking)], &[false, false, true]),
+            (&[Look(30, Client), Look(39, Head), Look(40, Head)], &[false, false, true]),
+            // Its client does not read.
+            (&[Progress(1), Look(50, Client), Look(53, Body), Look(54, Body)], &[false, false, true]),
+            (&[Progress(1), Look(4, Body), Progress(4), Look(7, Body), Look(8, Body)], &[false, false, true]),
+        ] {
+            let began = Instant::now();
+            let mut clock = UpstreamClock::start(timeouts, began);
+            let mut got = Vec::new();
+            for event in events {
+                match *event {
+                    Progress(at) => clock.on_progress(began + SECOND * at as u32),
+                    Look(at, turn) => got.push(clock.overdue(turn, began + SECOND * at as u32)),
+                }
+            }
+            assert_eq!(got, overdue, "{events:?}");
+        }
+    }
+
+    #[test]
+    fn the_upstream_owes_a_head_for_a_whole_request_or_to_a_client_that_waits_for_100() {
+        for (unsent, whole, awaits_continue, want) in [
+            (true, false, false, Taking),
+            (true, true, false, Taking),
+            (true, false, true, Taking),
+            (false, true, false, Head),
+            (false, false, true, Head),
+            (false, false, false, Client),
+        ] {
+            let got = Turn::before_head(unsent, whole, awaits_continue);
+            assert_eq!(got, want, "{unsent} {whole} {awaits_continue}");
+        }
+    }
+}
