@@ -19,6 +19,7 @@ pub mod response;
 mod seek;
 pub mod steps;
 mod target;
+pub mod upgrade;
 
 pub use answer::{OwnAnswer, Refusal};
 pub use clock::{Turn, UpstreamClock};

@@ -122,6 +122,8 @@ fn every_key_reaches_the_policy() {
     let api = &config.pools[0];
     assert_eq!(api.balance, Balance::LeastRequest);
     assert_eq!(api.min_healthy.needed(4), 2);
+    let protocols = ["websocket", "TLS/1.0", "tls", "h2c"];
+    assert_eq!(protocols.map(|name| api.traffic.upgrades.allow(name.as_bytes())), [true, true, false, false]);
     assert!(matches!(&api.when_no_healthy, WhenNoHealthy::Pool(name) if name.as_str() == "static"));
     let upstream = &api.upstreams[1];
     assert_eq!((upstream.weight.as_u32(), upstream.backup, upstream.admin.as_str()), (2, true, "draining"));

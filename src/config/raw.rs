@@ -14,11 +14,12 @@ use super::read::{ByName, List, Node, Reader, Value, nearest};
 use super::table::table;
 use super::values::address::{self, Dial, DialAddress, Listen};
 use super::values::http::Method;
+use super::values::protocol::Protocol;
 use super::values::route::RoutePath;
 use super::values::secret::SecretValue;
 use super::values::{Count, DAY, OneOf, Span, Text};
 use crate::model::AdminState;
-use crate::model::policy::{Balance, HostPattern, Lane, MinHealthy};
+use crate::model::policy::{Balance, HostPattern, Lane, MinHealthy, Upgrades};
 
 table! {
     /// The configuration of roundsman.
@@ -103,6 +104,8 @@ table! {
         min_healthy ["min_healthy"]: MinHealthy = 1;
         /// How often host names of upstreams are resolved. Each address of a name is a separate upstream.
         resolve ["resolve"]: Span<1_000, DAY> = "30s";
+        /// The protocols to which requests may switch with Upgrade; HTTP/2 is none of them.
+        upgrades ["upgrades"]: List<Protocol, { Upgrades::MAX }> = ["websocket"];
         /// How the upstreams are checked; without this table, by a TCP connect.
         health ["health"]: Health;
     }

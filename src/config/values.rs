@@ -8,6 +8,7 @@ pub mod expect;
 pub mod header;
 pub mod http;
 mod problem;
+pub mod protocol;
 pub mod require;
 pub mod route;
 pub mod secret;

@@ -11,6 +11,7 @@ use bytes::BufMut;
 use smallvec::SmallVec;
 
 use super::judge::{Facts, Framing};
+use super::upgrade::Protocol;
 use crate::http1::fields::{Keep, list, put};
 use crate::http1::{Field, Head, HttpDate, Known, ResponseFraming, ResponseHead, Version};
 use crate::model::Address;
@@ -43,7 +44,7 @@ pub struct RequestEdits {
     forwarded_for: Text,
     forwarded_host: Text,
     scheme: Scheme,
-    upgrade: bool,
+    upgrade: Option<Protocol>,
     drop_expect: bool,
 }
 
@@ -52,6 +53,7 @@ pub struct RequestEdits {
 pub struct ResponseEdits {
     named: Named,
     status: u16,
+    switch: Option<Protocol>,
     hidden: bool,
     unframed: bool,
     chunked: bool,
@@ -78,6 +80,8 @@ pub(super) struct Delivery {
     pub offers: bool,
     /// The connection it came on may be used again.
     pub keeps: Option<Duration>,
+    /// It switches to this protocol.
+    pub switch: Option<Protocol>,
 }
 
 /// What becomes of Content-Length.
@@ -135,7 +139,7 @@ impl RequestEdits {
             forwarded_for,
             forwarded_host: Text::new(),
             scheme,
-            upgrade: false,
+            upgrade: None,
             drop_expect: false,
         }
     }
@@ -151,7 +155,7 @@ impl RequestEdits {
             (None, Some(authority)) => Host::Target(Text::from_slice(authority.as_bytes())),
             (None, None) => Host::Upstream(Text::new()),
         };
-        self.upgrade = facts.upgrade;
+        self.upgrade = facts.upgrade.map(Protocol::new);
         // Who speaks HTTP/1.0 cannot be sent a 100, and who sends no body waits for none.
         self.drop_expect =
             facts.version == Version::Http10 || matches!(facts.framing, Framing::None | Framing::Length(0));
@@ -172,6 +176,11 @@ impl RequestEdits {
                 Address::Unix(_) => text.extend_from_slice(b"localhost"),
             }
         }
+    }
+
+    /// The request is not to switch protocols.
+    pub(super) fn refuse_upgrade(&mut self) {
+        self.upgrade = None;
     }
 
     /// The target to send instead of the one in the head.
@@ -205,14 +214,14 @@ impl RequestEdits {
             Host::Kept => b"",
             Host::Target(text) | Host::Upstream(text) => text,
         };
-        let upgrade = |value: &'static [u8]| if self.upgrade { value } else { b"" };
+        let connection: &[u8] = if self.upgrade.is_some() { b"Upgrade" } else { b"" };
         [
             ("Host", host),
             ("X-Forwarded-For", self.forwarded_for.as_slice()),
             ("X-Forwarded-Proto", self.scheme.as_str().as_bytes()),
             ("X-Forwarded-Host", self.forwarded_host.as_slice()),
-            ("Connection", upgrade(b"Upgrade")),
-            ("Upgrade", upgrade(b"websocket")),
+            ("Connection", connection),
+            ("Upgrade", self.upgrade.as_ref().map_or(&b""[..], Protocol::as_bytes)),
         ]
         .into_iter()
         .filter(|(_, value)| !value.is_empty())
@@ -240,10 +249,10 @@ impl ResponseEdits {
         connection: impl Iterator<Item = &'a [u8]>,
         delivery: Delivery,
     ) -> ResponseEdits {
-        let Delivery { hidden, unframed, chunked, close, length, offers, keeps } = delivery;
+        let Delivery { hidden, unframed, chunked, close, length, offers, keeps, switch } = delivery;
         let mut named = Named::default();
         named.collect(connection);
-        ResponseEdits { named, status, hidden, unframed, chunked, close, length, offers, keeps }
+        ResponseEdits { named, status, switch, hidden, unframed, chunked, close, length, offers, keeps }
     }
 
     /// Whether the client must not see this interim answer: it speaks HTTP/1.0 (RFC 9110, 15.2).
@@ -295,14 +304,13 @@ impl ResponseEdits {
 
     /// The fields to set after dropping: those of a switch of protocols, or a length in canonical form.
     pub fn sets(&self) -> impl Iterator<Item = (&'static str, &[u8])> {
-        let switch: &[(&'static str, &'static [u8])] =
-            if self.status == 101 { &[("Connection", b"Upgrade"), ("Upgrade", b"websocket")] } else { &[] };
+        let switch = self.switch.as_ref().map(|to| [("Connection", &b"Upgrade"[..]), ("Upgrade", to.as_bytes())]);
         let length = match &self.length {
             Length::Set(digits) if !self.is_bodyless() => Some(("Content-Length", digits.as_slice())),
             Length::Set(_) | Length::Kept => None,
         };
         let coding = self.chunked.then_some(("Transfer-Encoding", &b"chunked"[..]));
-        switch.iter().copied().chain(length).chain(coding)
+        switch.into_iter().flatten().chain(length).chain(coding)
     }
 
     /// Where there is no body, what frames it only confuses (RFC 9110, 8.6; RFC 9112, 6.1).
@@ -500,6 +508,10 @@ mod tests {
             "GET /ws HTTP/1.1\r\n{FORWARDED}Connection: Upgrade\r\nUpgrade: websocket\r\nHost: a\r\nSec-WebSocket-Key: x\r\n\r\n"
         );
         assert_eq!(sent(asked), want);
+        let other = "OPTIONS / HTTP/1.1\r\nHost: a\r\nConnection: upgrade\r\nUpgrade: TLS/1.0";
+        let want =
+            format!("OPTIONS / HTTP/1.1\r\n{FORWARDED}Connection: Upgrade\r\nUpgrade: TLS/1.0\r\nHost: a\r\n\r\n");
+        assert_eq!(sent(other), want, "others as they are written");
     }
 
     /// What the client sees of an answer.
@@ -512,8 +524,8 @@ mod tests {
         let answer = format!("{answer}\r\n\r\n");
         let mut reader = ResponseReader::default();
         let head = reader.read(answer.as_bytes()).unwrap().unwrap();
-        let asked = Asked { method, version, upgrade: true };
-        let (_, edits) = judge_response(asked, head.version, head.status, head.fields()).unwrap();
+        let asked = Asked { method, version, upgrade: Some(Protocol::new(b"websocket")) };
+        let (_, edits) = judge_response(&asked, head.version, head.status, head.fields()).unwrap();
         let mut out = Vec::new();
         edits.write_to(&head, version, edits.close(), HttpDate::of(784_111_777), &mut out);
         String::from_utf8(out).unwrap()

@@ -23,20 +23,20 @@ pub struct Request {
     pub keep_alive: bool,
     /// Its client waits for 100 before it sends the body.
     pub expects: bool,
-    /// It asks for a WebSocket.
+    /// It asks to switch protocols, and may.
     pub upgrade: bool,
 }
 
 impl Request {
-    /// What these facts say.
-    pub fn new(facts: &Facts<'_>) -> Request {
+    /// What these facts say. `upgrade`: it may switch to the protocol that it asks for.
+    pub fn new(facts: &Facts<'_>, upgrade: bool) -> Request {
         Request {
             framing: facts.framing,
             version: facts.version,
             head_only: facts.method == Method::Head,
             keep_alive: facts.keep_alive,
             expects: facts.expect_continue,
-            upgrade: facts.upgrade,
+            upgrade,
         }
     }
 

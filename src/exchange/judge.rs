@@ -9,9 +9,11 @@ use super::answer::Refusal;
 use super::authority::Authority;
 use super::limits::DRAIN_BYTES;
 use super::target::Target;
+use super::upgrade::is_websocket;
 use crate::http1::fields::{is_token, list};
 use crate::http1::framing::{content_length, transfer_coding};
 use crate::http1::{Body, Chunked, Field, Head, Known, Reading, Version};
+use crate::model::policy::is_protocol;
 use crate::pool::AnswerReason;
 
 /// What a good head says.
@@ -39,8 +41,8 @@ pub struct Facts<'a> {
     pub keep_alive: bool,
     /// Whether the client waits for 100 before it sends its body.
     pub expect_continue: bool,
-    /// Whether it asks for a WebSocket. Other upgrades are not offered to upstreams.
-    pub upgrade: bool,
+    /// The one protocol to which it asks to switch, in a form in which it may. Whether the pool allows it is not known yet.
+    pub upgrade: Option<&'a [u8]>,
 }
 
 /// How a request body is framed.
@@ -150,7 +152,8 @@ pub fn judge<'a>(head: &Head<'a>) -> Result<Facts<'a>, Refusal> {
     }
     let authority = host.or(target.authority.map(|(authority, _)| authority));
     let has_body = !matches!(framing, Framing::None | Framing::Length(0));
-    let upgrade = method == Method::Get && head.version == Version::Http11 && !has_body && fields.asks_for_websocket();
+    let may_switch = head.version == Version::Http11 && !has_body;
+    let upgrade = fields.protocol().filter(|name| may_switch && (method == Method::Get || !is_websocket(name)));
     Ok(Facts {
         method,
         method_name: head.method,
@@ -256,9 +259,9 @@ impl<'a> Seen<'a> {
         Ok(())
     }
 
-    fn asks_for_websocket(&self) -> bool {
-        let websocket = self.upgrade.is_some_and(|protocol| protocol.eq_ignore_ascii_case(b"websocket"));
-        self.connection_upgrade && self.upgrades == 1 && websocket
+    /// The protocol that is asked for. A choice of several is not offered to upstreams.
+    fn protocol(&self) -> Option<&'a [u8]> {
+        self.upgrade.filter(|name| self.connection_upgrade && self.upgrades == 1 && is_protocol(name))
     }
 }
 

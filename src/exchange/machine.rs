@@ -30,6 +30,7 @@ use super::limits::{INTERIM_ANSWERS, UNUSED_MAX};
 use super::response::{Asked, check_fields, judge_response};
 use super::seek::{Ask, Found, find, of_address, route, route_anew, still_eligible};
 use super::steps::{Attempt, Broken, ConnectError, End, Entry, Lent, Next, Record, Replay};
+use super::upgrade::Protocol;
 use crate::http1::response::check_size;
 use crate::http1::{Fault, Field, Head, Version};
 use crate::model::policy::TrafficPolicy;
@@ -155,7 +156,7 @@ impl Exchange {
             stats,
             rng,
             listener,
-            asked: Asked { method: Method::Other, version: Version::Http11, upgrade: false },
+            asked: Asked { method: Method::Other, version: Version::Http11, upgrade: None },
             edits: RequestEdits::of_client(client, scheme),
             routed: None,
             serial: 0,
@@ -185,7 +186,7 @@ impl Exchange {
     /// Decides the first step of a judged request. The one before has ended.
     pub fn begin(&mut self, head: &Head<'_>, facts: &Facts<'_>, now: Instant) -> Next {
         self.forget(now);
-        self.asked = Asked { method: facts.method, version: facts.version, upgrade: facts.upgrade };
+        self.asked = Asked { method: facts.method, version: facts.version, upgrade: facts.upgrade.map(Protocol::new) };
         self.edits.begin(head, facts);
         self.recorded = false;
         let snapshot = self.published.load();
@@ -199,6 +200,7 @@ impl Exchange {
         let pool = self.routed.and_then(|id| snapshot.pool(id));
         self.serial = pool.map_or(0, |pool| pool.shared.serial);
         self.count_for(pool);
+        self.check_upgrade();
         self.listener_gone = snapshot.listener(self.listener).is_none();
         self.first_step(&snapshot, facts, now)
     }
@@ -224,6 +226,16 @@ impl Exchange {
                 self.known = KnownUpstreams::default();
                 self.pool = pool.cloned();
             }
+        }
+    }
+
+    /// Makes an ordinary request of one that may not switch protocols in its pool.
+    fn check_upgrade(&mut self) {
+        let upgrades = self.pool.as_ref().map(|pool| &pool.traffic.upgrades);
+        let allowed = |to: &Protocol| upgrades.is_some_and(|upgrades| upgrades.allow(to.as_bytes()));
+        if self.asked.upgrade.as_ref().is_some_and(|to| !allowed(to)) {
+            self.asked.upgrade = None;
+            self.edits.refuse_upgrade();
         }
     }
 
@@ -275,6 +287,7 @@ impl Exchange {
         self.routed = routed;
         self.serial = pool.shared.serial;
         self.count_for(Some(pool));
+        self.check_upgrade();
         for failed in &self.failed {
             self.tried.extend(of_address(pool, &failed.address).map(|id| Tried { id, epoch: None }));
         }
@@ -388,7 +401,7 @@ impl Exchange {
         let interim = status < 200 && status != 101;
         self.interim += u32::from(interim);
         let judged = match self.interim {
-            ..=INTERIM_ANSWERS => judge_response(self.asked, version, status, fields),
+            ..=INTERIM_ANSWERS => judge_response(&self.asked, version, status, fields),
             _ => Err(Fault::Interim),
         };
         let (framing, edits) = match judged {
@@ -487,6 +500,11 @@ impl Exchange {
             attempts: self.attempts,
             took: now.saturating_duration_since(self.began),
         }
+    }
+
+    /// Whether it asks to switch protocols, and its pool allows that.
+    pub fn is_upgrade(&self) -> bool {
+        self.asked.upgrade.is_some()
     }
 
     /// The changes to the request head, for the attempt under way.
@@ -626,7 +644,7 @@ impl Exchange {
             }
             None => self.lease = Some(Lease::take(upstream.clone())),
         }
-        let TrafficPolicy { timeouts, connections, retry } = &*pool.traffic;
+        let TrafficPolicy { timeouts, connections, retry, .. } = &*pool.traffic;
         let (timeouts, connections, replay_bytes) = (*timeouts, *connections, retry.replay_bytes);
         self.phase = Phase::Connecting;
         Next::Attempt(Attempt { epoch, fresh, timeouts, connections, replay_bytes })

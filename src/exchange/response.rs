@@ -5,19 +5,20 @@ use std::time::Duration;
 
 use super::edits::{Delivery, Length, ResponseEdits};
 use super::judge::Method;
+use super::upgrade::Protocol;
 use crate::http1::fields::{is_token, is_value, list, trim};
-use crate::http1::framing::{Ending, ending, switches_to_websocket};
+use crate::http1::framing::{Ending, ending, switches_to};
 use crate::http1::{Fault, Field, Known, ResponseFraming, Version};
 
 /// What of a request decides how its answer is read.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub struct Asked {
     /// Its method.
     pub method: Method,
     /// The client's version.
     pub version: Version,
-    /// Whether it asked for a WebSocket.
-    pub upgrade: bool,
+    /// The protocol to which it asks to switch, and may.
+    pub upgrade: Option<Protocol>,
 }
 
 /// Refuses fields that could split an answer: for heads that another parser than ours has read.
@@ -30,14 +31,15 @@ pub fn check_fields<'a>(mut fields: impl Iterator<Item = Field<'a>>) -> Result<(
 
 /// Judges a response head given as the upstream's version, status and fields.
 pub fn judge_response<'a>(
-    asked: Asked,
+    asked: &Asked,
     version: Version,
     status: u16,
     fields: impl Iterator<Item = Field<'a>> + Clone,
 ) -> Result<(ResponseFraming, ResponseEdits), Fault> {
     let all = |known: Known| fields.clone().filter(move |field| field.known == known).map(|field| field.value);
     let Ending { framing, length: length_given } = ending(asked.method == Method::Head, status, fields.clone())?;
-    if status == 101 && !(asked.upgrade && switches_to_websocket(fields.clone())) {
+    let switch = asked.upgrade.as_ref().filter(|_| status == 101);
+    if status == 101 && !switch.is_some_and(|to| switches_to(to.as_bytes(), fields.clone())) {
         return Err(Fault::Switch);
     }
     let old = asked.version == Version::Http10;
@@ -50,6 +52,7 @@ pub fn judge_response<'a>(
         // RFC 9110, 15.5.22. In other answers it is an offer for this connection, which is ours.
         offers: status == 426 && all(Known::Upgrade).next().is_some(),
         keeps: keeps_for(version, fields.clone(), Duration::MAX),
+        switch: switch.cloned(),
     };
     Ok((framing, ResponseEdits::new(status, all(Known::Connection), delivery)))
 }
@@ -131,11 +134,11 @@ fn is_canonical(digits: &[u8]) -> bool {
 mod tests {
     use super::*;
 
-    const GET: Asked = Asked { method: Method::Get, version: Version::Http11, upgrade: false };
+    const GET: Asked = Asked { method: Method::Get, version: Version::Http11, upgrade: None };
 
     fn framing(asked: Asked, status: u16, fields: &[(&str, &str)]) -> Option<ResponseFraming> {
         let fields = fields.iter().map(|(name, value)| Field::new(name.as_bytes(), value.as_bytes()));
-        judge_response(asked, Version::Http11, status, fields).ok().map(|(framing, _)| framing)
+        judge_response(&asked, Version::Http11, status, fields).ok().map(|(framing, _)| framing)
     }
 
     #[test]
@@ -180,7 +183,7 @@ mod tests {
         }
         let chunked = [Field::new(b"Connection", b"keep-alive"), Field::new(b"Transfer-Encoding", b"chunked")];
         for (version, want) in [(Http11, true), (Http10, false)] {
-            let (framing, edits) = judge_response(GET, version, 200, chunked.into_iter()).unwrap();
+            let (framing, edits) = judge_response(&GET, version, 200, chunked.into_iter()).unwrap();
             let keeps = edits.keeps_upstream(Duration::from_secs(4)).is_some();
             assert_eq!((framing, keeps), (ResponseFraming::Chunked, want), "{version:?}");
         }
@@ -225,14 +228,19 @@ mod tests {
 
     #[test]
     fn protocols_are_switched_only_as_asked() {
-        let asked = Asked { upgrade: true, ..GET };
+        let asked = |protocol: &str| Asked { upgrade: Some(Protocol::new(protocol.as_bytes())), ..GET };
         let websocket = [("Connection", "Upgrade"), ("Upgrade", "WebSocket")];
-        assert_eq!(framing(asked, 101, &websocket), Some(ResponseFraming::None));
+        assert_eq!(framing(asked("websocket"), 101, &websocket), Some(ResponseFraming::None));
         assert_eq!(framing(GET, 101, &websocket), None);
-        assert_eq!(framing(asked, 101, &[]), None);
-        assert_eq!(framing(asked, 101, &[("Upgrade", "h2c")]), None);
-        assert_eq!(framing(asked, 101, &[("Upgrade", "websocket"), ("Upgrade", "websocket")]), None);
-        assert_eq!(framing(asked, 426, &[("Upgrade", "a"), ("Upgrade", "b"), ("Content-Length", "0")]), {
+        assert_eq!(framing(asked("foo"), 101, &websocket), None);
+        assert_eq!(framing(asked("Foo/2"), 101, &[("Upgrade", "foo/2")]), Some(ResponseFraming::None));
+        assert_eq!(framing(asked("foo/2"), 101, &[("Upgrade", "foo")]), None);
+        assert_eq!(framing(asked("foo"), 101, &[("Upgrade", "foo/2")]), None);
+        assert_eq!(framing(asked("foo"), 101, &[("Upgrade", "foo, bar")]), None);
+        assert_eq!(framing(asked("websocket"), 101, &[]), None);
+        assert_eq!(framing(asked("websocket"), 101, &[("Upgrade", "h2c")]), None);
+        assert_eq!(framing(asked("websocket"), 101, &[("Upgrade", "websocket"), ("Upgrade", "websocket")]), None);
+        assert_eq!(framing(asked("websocket"), 426, &[("Upgrade", "a"), ("Upgrade", "b"), ("Content-Length", "0")]), {
             Some(ResponseFraming::Length(0))
         });
     }
@@ -244,7 +252,7 @@ mod tests {
             [(Version::Http10, 100, true), (Version::Http10, 200, false), (Version::Http11, 103, false)]
         {
             let (_, edits) =
-                judge_response(Asked { version, ..GET }, Version::Http11, status, none.into_iter()).unwrap();
+                judge_response(&Asked { version, ..GET }, Version::Http11, status, none.into_iter()).unwrap();
             assert_eq!(edits.hidden(), want, "{version:?} {status}");
         }
     }

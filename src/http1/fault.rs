@@ -34,7 +34,7 @@ pub enum Fault {
     /// More interim responses than are forwarded.
     #[error("more than {INTERIM_ANSWERS} interim answers")]
     Interim,
-    /// A 101 to a request that did not ask for a WebSocket, or asked for another protocol.
+    /// A 101 to a request that did not ask for a switch, or asked for another protocol.
     #[error("answered 101 Switching Protocols, which was not asked for")]
     Switch,
     /// An invalid Content-Length.

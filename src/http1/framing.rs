@@ -100,11 +100,11 @@ pub fn ending<'a>(to_head: bool, status: u16, fields: impl Iterator<Item = Field
     Ok(Ending { framing, length })
 }
 
-/// Whether a 101 with these fields switches to WebSocket and to nothing else. Several Upgrade fields are a list of offers,
-/// which a 101 must not have.
-pub fn switches_to_websocket<'a>(fields: impl Iterator<Item = Field<'a>>) -> bool {
+/// Whether a 101 with these fields switches to this protocol and to nothing else. Several Upgrade fields are a list of
+/// offers, which a 101 must not have.
+pub fn switches_to<'a>(protocol: &[u8], fields: impl Iterator<Item = Field<'a>>) -> bool {
     let mut upgrades = fields.filter(|field| field.known == Known::Upgrade);
-    upgrades.next().is_some_and(|field| field.value.eq_ignore_ascii_case(b"websocket")) && upgrades.next().is_none()
+    upgrades.next().is_some_and(|field| field.value.eq_ignore_ascii_case(protocol)) && upgrades.next().is_none()
 }
 
 /// The single length of a list and of the fields before it.

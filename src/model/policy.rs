@@ -15,6 +15,7 @@ mod expect;
 mod files;
 mod steps;
 mod traffic;
+mod upgrades;
 
 pub use check::*;
 pub use describe::Hex;
@@ -22,6 +23,7 @@ pub use expect::*;
 pub use files::*;
 pub use steps::*;
 pub use traffic::*;
+pub use upgrades::*;
 
 /// A whole configuration.
 #[derive(Debug, Clone, PartialEq)]

@@ -18,7 +18,7 @@ use super::finding::{Answered, Cutoff, Finding, Flaw, Outcome};
 use super::http::{self, send, stop_of};
 use super::tls::close;
 use crate::http1::fields::list;
-use crate::http1::framing::switches_to_websocket;
+use crate::http1::framing::switches_to;
 use crate::http1::limits::INTERIM_ANSWERS;
 use crate::http1::{self, ResponseHead, ResponseReader};
 use crate::model::Trace;
@@ -201,7 +201,7 @@ fn check_fields<'p>(head: &ResponseHead<'_>, probe: &'p WebsocketProbe, key: &st
     if !lists("upgrade", "websocket") {
         return Err(Flaw::Missing("Upgrade: websocket"));
     }
-    if !switches_to_websocket(head.fields()) {
+    if !switches_to(b"websocket", head.fields()) {
         return Err(Flaw::Upgrade);
     }
     if !lists("connection", "upgrade") {

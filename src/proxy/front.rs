@@ -299,7 +299,7 @@ impl<'a> Busy<'a> {
         let facts = judge(&head)?;
         self.since = clock(now);
         let next = exchange.begin(&head, &facts, self.since);
-        let request = Request::new(&facts);
+        let request = Request::new(&facts, exchange.is_upgrade());
         client.begin(request.framing, request.expects, self.policy.timeouts.body_idle);
         Ok(Some((request, next)))
     }

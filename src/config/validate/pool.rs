@@ -9,7 +9,7 @@ use super::{Names, check, sockets};
 use crate::config::raw;
 use crate::config::read::{At, Field};
 use crate::config::report::{Found, Report};
-use crate::model::policy::{Balance, MinHealthy, PoolPolicy, UpstreamPolicy, WhenNoHealthy};
+use crate::model::policy::{Balance, MinHealthy, PoolPolicy, TrafficPolicy, Upgrades, UpstreamPolicy, WhenNoHealthy};
 use crate::model::{Address, AdminState, Name, Weight};
 
 /// A replaced container is found within half a minute, at little load for name servers.
@@ -39,8 +39,14 @@ pub fn pool(
         checks,
         require,
         resolve: raw.resolve.value().map_or(DEFAULT_RESOLVE, |span| span.0),
-        traffic: Arc::default(),
+        traffic: Arc::new(TrafficPolicy { upgrades: upgrades(raw), ..TrafficPolicy::default() }),
     })
+}
+
+/// The protocols to which requests may switch.
+fn upgrades(raw: &raw::Pool) -> Upgrades {
+    let written = raw.upgrades.value().map(|list| Upgrades::new(list.iter().map(|at| at.value.0.clone())));
+    written.unwrap_or_default()
 }
 
 /// The upstreams; `None` if one of them is wrong, so that nothing is concluded from their number.

@@ -17,6 +17,7 @@ use crate::pool::{Hints, ListenerEntry, ListenerId, Otherwise, PoolShared, Rules
 use crate::route::Table;
 
 mod anew;
+mod upgrades;
 
 use Event::*;
 

@@ -1,9 +1,11 @@
 //! How requests travel: the limits and timeouts of a listener's clients, and those of a pool's upstreams. The file has no
-//! keys for them yet, so everything has the defaults given here, and no other place repeats these numbers.
+//! keys for the numbers yet, so they have the defaults given here, and no other place repeats them.
 //!
 //! The parts are plain numbers, so that whatever carries a request copies what it needs and holds nothing.
 
 use std::time::Duration;
+
+use super::Upgrades;
 
 /// Between a listener and its clients. What a reload changes holds from a connection's next request on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -74,6 +76,8 @@ pub struct TrafficPolicy {
     pub connections: UpstreamConnections,
     /// What is sent again.
     pub retry: RetryPolicy,
+    /// The protocols to which requests may switch.
+    pub upgrades: Upgrades,
 }
 
 /// `timeouts` of a pool.

@@ -20,8 +20,8 @@ pub fn holds_in_pieces(bytes: &[u8], cuts: &[usize]) {
     let Ok(Some(head)) = reader.read(bytes) else { return };
     for method in [Method::Get, Method::Head] {
         for version in [Version::Http10, Version::Http11] {
-            let asked = Asked { method, version, upgrade: false };
-            let Ok((framing, edits)) = judge_response(asked, head.version, head.status, head.fields()) else {
+            let asked = Asked { method, version, upgrade: None };
+            let Ok((framing, edits)) = judge_response(&asked, head.version, head.status, head.fields()) else {
                 continue;
             };
             let mut out = Vec::new();

@@ -3,11 +3,12 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use roundsman::model::policy::{ClientPolicy, TrafficPolicy, Upgrades};
 use tokio::io::AsyncWriteExt;
 use tokio::runtime::Handle;
 
 use super::rig::{Rig, SOON, get, within};
-use crate::lanes::each::once;
+use crate::lanes::each::{in_each_lane, once};
 use crate::origin::{Act, Origin, Reply, refusing_address};
 use crate::support::assert_eventually;
 
@@ -208,4 +209,60 @@ async fn a_tunnel_outlives_a_stopped_listener() {
     client.send("still here").await;
     assert_eq!(client.take(10).await, b"still here");
     assert_eq!(rig.plane.in_flight(), 1);
+}
+
+in_each_lane!(a_request_switches_only_to_what_its_pool_allows);
+async fn a_request_switches_only_to_what_its_pool_allows() {
+    let origin = Origin::new().on("/ws").reply(Reply::upgrade_echo()).start().await;
+    for (allowed, method, asked, sent) in [
+        (&["websocket"][..], "GET", "WebSocket", Some("websocket")),
+        (&["websocket"], "GET", "myproto", None),
+        (&["websocket"], "GET", "h2c", None),
+        (&["websocket"], "POST", "websocket", None),
+        (&[], "GET", "websocket", None),
+        (&["myproto"], "GET", "websocket", None),
+        (&["websocket", "myproto"], "POST", "MyProto", Some("MyProto")),
+        (&["tls"], "OPTIONS", "TLS/1.0", Some("TLS/1.0")),
+        (&["tls/1.1"], "GET", "TLS/1.0", None),
+    ] {
+        let rig = Rig::over(&[&origin]);
+        let upgrades = Upgrades::new(allowed.iter().map(|name| Arc::from(*name)));
+        rig.set_policies(ClientPolicy::default(), TrafficPolicy { upgrades, ..TrafficPolicy::default() });
+        let what = format!("{method} {asked} with {allowed:?}");
+        origin.forget();
+        let mut client = rig.connect().await;
+        let path = if sent.is_some() { "/ws" } else { "/plain" };
+        let fields = format!("Connection: upgrade\r\nUpgrade: {asked}\r\nContent-Length: 0\r\n");
+        client.send(format!("{method} {path} HTTP/1.1\r\nHost: a\r\n{fields}\r\n")).await;
+        let answer = client.answer().await;
+        let seen = &origin.requests(path)[0];
+        assert_eq!(seen.field("upgrade"), sent, "{what}");
+        if sent.is_some() {
+            assert_eq!((answer.status, answer.field("upgrade")), (101, sent), "{what}");
+            client.send("ping").await;
+            assert_eq!(client.take(4).await, b"ping", "{what}");
+        } else {
+            assert_eq!(answer.status, 200, "{what}");
+            assert!(!seen.values("connection").iter().any(|value| value.eq_ignore_ascii_case("upgrade")), "{what}");
+            client.send(get("/next")).await;
+            assert_eq!(client.answer().await.status, 200, "{what}: the connection goes on");
+        }
+    }
+}
+
+once!(a_101_to_another_protocol_is_a_502);
+async fn a_101_to_another_protocol_is_a_502() {
+    for upgrade in ["Upgrade: other", "Upgrade: myproto/2", "Upgrade: myproto, websocket", "X: y"] {
+        let head = format!("HTTP/1.1 101 Switching Protocols\r\n{upgrade}\r\nConnection: Upgrade\r\n\r\n");
+        let origin = Origin::new().on("/ws").reply(Reply::raw(head).then_hang()).start().await;
+        let rig = Rig::over(&[&origin]);
+        let upgrades = Upgrades::new([Arc::from("myproto")]);
+        rig.set_policies(ClientPolicy::default(), TrafficPolicy { upgrades, ..TrafficPolicy::default() });
+        let answer = rig.ask("GET /ws HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: myproto\r\n\r\n").await;
+        assert_eq!(
+            (answer.status, answer.text().as_str()),
+            (502, "the upstream's answer is malformed (bad_response)\n"),
+            "{upgrade}"
+        );
+    }
 }

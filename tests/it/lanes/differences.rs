@@ -1,5 +1,6 @@
 //! In what the lanes differ on purpose, and why: once, here. A test that meets a difference asks this table; which responses
-//! each lane accepts is the table of [`super`].
+//! each lane accepts is the table of [`super`], which targets [`super::requests`], and how it changes heads
+//! [`super::responses`].
 
 use roundsman::model::policy::Lane;
 

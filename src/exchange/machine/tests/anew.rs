@@ -448,8 +448,8 @@ async fn a_retry_waits_for_the_view_that_is_about_to_come_and_for_nothing_else()
     let down = Service::NoneEligible(Otherwise::Reject);
     // The view that comes, with a new primary, the backup, or the failed primary under a new epoch.
     for (service, new, backup, again, closed, refused) in [
-        (Service::Open, true, true, false, "attempt", "attempt"),
-        (Service::Open, false, true, false, "attempt", "attempt"),
+        (Service::Open, true, true, false, "attempt fresh", "attempt"),
+        (Service::Open, false, true, false, "attempt fresh", "attempt"),
         (Service::Open, false, false, true, "attempt fresh", "502 connect_failed"),
         (waiting, false, false, false, "502 upstream_broke", "502 connect_failed"),
         (down, false, false, false, "502 upstream_broke", "502 connect_failed"),
