@@ -58,7 +58,7 @@ impl<'a> Target<'a> {
 
 /// Splits at the first `?`. A query may contain every visible character but `#`, which would begin a fragment.
 fn path_and_query(text: &str) -> Result<(&str, &str), Refusal> {
-    let (path, query) = text.split_at(text.find('?').unwrap_or(text.len()));
+    let (path, query) = text.split_at(memchr::memchr(b'?', text.as_bytes()).unwrap_or(text.len()));
     if query.contains('#') {
         return Err(Refusal::byte(b'#', TargetPart::Query));
     }

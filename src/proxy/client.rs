@@ -582,14 +582,15 @@ pub enum ClientIo {
 }
 
 impl ClientIo {
-    /// Completes when bytes, an end or an error may have come. Holds no buffer. Cancel-safe.
-    pub(super) async fn readable(&self) {
+    /// Ready when bytes, an end or an error may have come. Holds no buffer.
+    pub(super) fn poll_readable(&self, cx: &mut Context<'_>) -> Poll<()> {
         // An error shows when it is read.
-        let (Ok(()) | Err(_)) = match self {
-            ClientIo::Tcp(stream) => stream.readable().await,
-            ClientIo::Unix(stream) => stream.readable().await,
-            ClientIo::HandedOn => Ok(()),
-        };
+        let (Ok(()) | Err(_)) = ready!(match self {
+            ClientIo::Tcp(stream) => stream.poll_read_ready(cx),
+            ClientIo::Unix(stream) => stream.poll_read_ready(cx),
+            ClientIo::HandedOn => Poll::Ready(Ok(())),
+        });
+        Poll::Ready(())
     }
 
     /// Whether the kernel has bytes by now: the runtime may not have noticed them yet.

@@ -424,7 +424,10 @@ fn is_whole(method: &str, status: u16, head: &[u8], body: &[u8], ended_well: boo
     match length {
         _ if method == "HEAD" || matches!(status, 204 | 304) => body.is_empty(),
         Some(length) => body.len() == length.parse::<usize>().expect("a number"),
-        None if head.contains("transfer-encoding: chunked") => body.ends_with(b"0\r\n\r\n"),
+        // Trailers may stand before the empty line.
+        None if head.contains("transfer-encoding: chunked") => {
+            body.ends_with(b"\r\n\r\n") && body.windows(5).any(|window| window == b"\r\n0\r\n") || body == b"0\r\n\r\n"
+        }
         None => ended_well && body == b"ok",
     }
 }

@@ -40,7 +40,7 @@ async fn a_malformed_answer_is_named_in_log_status_metrics_and_explain() {
         (format!("{CHUNKED}0\r\nX: a\n\r\n"), "malformed chunk: a line that does not end in CRLF"),
         (format!("{OK}A: b\r\n").to_owned() + &"A: b\r\n".repeat(200) + "\r\n", "the head has more than 200 fields"),
         (format!("{OK}Transfer-Encoding: gzip\r\n\r\n"), "malformed Transfer-Encoding: the last coding is not chunked"),
-        ("HTTP/1.1 600 X\r\n\r\n".into(), "status 600 is outside 100 to 599"),
+        ("HTTP/1.1 099 X\r\n\r\n".into(), "status 99 is outside 100 to 999"),
         ("HTTP/1.1 103 X\r\n\r\n".repeat(17), "more than 16 interim answers"),
         ("HTTP/1.1 101 X\r\nUpgrade: h2c\r\n\r\n".into(), "answered 101 Switching Protocols, which was not asked for"),
     ];

@@ -8,7 +8,7 @@ use nix::sys::signal::Signal;
 use super::PATIENCE;
 use crate::client::get;
 use crate::origin::{Act, Origin, Reply};
-use crate::program::{Program, QUICK, config, http_check, pool};
+use crate::program::{Program, STEADY, config, http_check, pool};
 use crate::support::assert_eventually;
 
 /// No part of it occurs anywhere by chance.
@@ -178,7 +178,7 @@ async fn assert_never_shown(secret: &str, prefix: &str, parts: &[String], replie
         let file = dir.join("secret");
         std::fs::write(&file, format!("{secret}\n")).expect("write the secret");
         let check = format!(
-            "type = \"http\"\npath = \"/healthz\"\nexpect = {{ body = {{ contains = \"never\" }} }}\n{QUICK}\
+            "{STEADY}expect = {{ body = {{ contains = \"never\" }} }}\n\
              headers = {{ Authorization = {{ file = {file:?}, prefix = {prefix:?} }} }}\n"
         );
         let addresses: Vec<String> = origins.iter().map(Origin::text).collect();
@@ -231,8 +231,7 @@ async fn no_redirect_is_followed_whatever_its_status_and_location() {
     }
     let addresses: Vec<String> = origins.iter().map(|(_, origin)| origin.text()).collect();
     let addresses: Vec<&str> = addresses.iter().map(String::as_str).collect();
-    let check = http_check();
-    let program = Program::start(&pool("api", &addresses, &check)).await;
+    let program = Program::start(&pool("api", &addresses, STEADY)).await;
     for (status, origin) in &origins {
         program.wait_for_state("api", &origin.text(), "unhealthy", PATIENCE).await;
         let last = program.upstream("api", &origin.text()).await.expect("status lists it").last_check.expect("probed");
@@ -241,7 +240,7 @@ async fn no_redirect_is_followed_whatever_its_status_and_location() {
         assert_eq!(origin.count("/healthy"), 0);
     }
     assert_eq!(elsewhere.accepted(), 0);
-    let allowed = check.replace("path", "expect = { status = [\"200-399\"] }\npath");
+    let allowed = STEADY.replace("path", "expect = { status = [\"200-399\"] }\npath");
     assert_eq!(program.reload(&pool("api", &addresses, &allowed)).await.0, 200);
     for (_, origin) in &origins {
         program.wait_for_state("api", &origin.text(), "healthy", PATIENCE).await;

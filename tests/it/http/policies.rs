@@ -124,7 +124,7 @@ async fn an_upstream_has_the_time_that_the_newest_configuration_gives_it() {
 in_each_lane!(only_the_time_that_an_upstream_takes_is_the_upstreams);
 async fn only_the_time_that_an_upstream_takes_is_the_upstreams() {
     let go_on = Reply::raw("HTTP/1.1 100 Continue\r\n\r\n").before_body().then(Act::Hang);
-    let origin = Origin::new().on("/hang").reply(Reply::hang()).on("/go-on").reply(go_on).start().await;
+    let origin = Origin::new().on("/hang").reply(Reply::hang().before_body()).on("/go-on").reply(go_on).start().await;
     let rig = Rig::over(&[&origin]);
     let expects =
         |path: &str| format!("POST {path} HTTP/1.1\r\nHost: a\r\nContent-Length: 4\r\nExpect: 100-continue\r\n\r\n");
