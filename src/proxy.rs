@@ -1,6 +1,6 @@
 //! The data path: sockets in, sockets out. Listeners accept ([`listen`]), the front owns a connection between requests
 //! ([`front`], over [`client`]) on one of the [`workers`], and each request goes to the lane that fits it: [`general`] (pingora-proxy, to which
-//! [`guard`] lends the connection and [`desk`] hands the request), [`express`] (our own, for HTTP/1) or [`tunnel`] (an
+//! [`lent_client`] lends the connection and [`handover`] the request), [`express`] (our own, for HTTP/1) or [`tunnel`] (an
 //! upgrade). Connections to upstreams are dialled in [`connect`].
 //!
 //! Must never decide what `exchange` decides.
@@ -9,13 +9,13 @@ pub mod client;
 mod conduct;
 pub mod connect;
 mod date;
-pub mod desk;
 mod ended;
 mod express;
 pub mod front;
 pub mod general;
-pub mod guard;
+pub mod handover;
 mod kept;
+pub mod lent_client;
 pub mod listen;
 pub mod stall;
 pub mod tunnel;

@@ -1,7 +1,7 @@
 //! A client's connection: its socket, what was read ahead, what is not sent yet, and which of the bytes to come belong to
 //! the request under way.
 //!
-//! [`super::front`] owns it between requests; [`super::guard`] lends it to pingora for one. Must never hand out a byte
+//! [`super::front`] owns it between requests; [`super::lent_client`] lends it to pingora for one. Must never hand out a byte
 //! that belongs to the next request, nor let a chunked body pass that two parsers could read differently.
 
 #[doc(hidden)]

@@ -18,8 +18,8 @@ use tokio::time::{Instant, Sleep};
 use super::client::Client;
 use super::connect::Wanted;
 use super::date;
-use super::desk::Outcome;
 use super::front::{Front, Served};
+use super::handover::Outcome;
 use super::kept::{DataPath, Link};
 use super::listen::Stop;
 use crate::exchange::{

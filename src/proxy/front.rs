@@ -22,11 +22,11 @@ use tokio::sync::watch;
 use tokio::time::{Instant, Sleep};
 
 use super::client::{Client, ClientIo};
-use super::desk::{Desk, Outcome, Work};
 use super::express::{self, Alarm, TICK, Tunnel};
-use super::general::{DESK, General};
-use super::guard::Guard;
+use super::general::{General, HANDOVER};
+use super::handover::{HandedRequest, Handover, Outcome};
 use super::kept::Links;
+use super::lent_client::LentClient;
 use super::listen::{ClientStream, Stop};
 use super::{date, tunnel};
 use crate::exchange::{
@@ -159,7 +159,7 @@ struct Busy<'a> {
 
 /// What the general lane needs.
 struct Pingora {
-    desk: Arc<Desk>,
+    handover: Arc<Handover>,
     /// Goes off now and then to see whether an upstream owes us a head for too long. One for the connection, because
     /// setting a timer for every request would cost more than the look.
     alarm: Pin<Box<Sleep>>,
@@ -401,24 +401,24 @@ impl<'a> Busy<'a> {
     /// Gives the request to pingora, and says what it came to.
     async fn general(&mut self, held: Held, request: Request, attempt: Attempt) -> Option<(Held, Served)> {
         let Held { client, exchange } = held;
-        let Pingora { desk, alarm } = self.general.get_or_insert_with(|| {
+        let Pingora { handover, alarm } = self.general.get_or_insert_with(|| {
             let alarm = Box::pin(tokio::time::sleep(LOOK));
-            Pingora { desk: Arc::new(Desk::new(self.stop.clone())), alarm }
+            Pingora { handover: Arc::new(Handover::new(self.stop.clone())), alarm }
         });
-        let work = Work { exchange, attempt: Some(attempt), request, until_close: false, outcome: None };
-        desk.put_work(Box::new(work));
-        let session = ServerSession::new_http1(Box::new(Guard::lend(client, desk.clone())));
+        let handed = HandedRequest { exchange, attempt: Some(attempt), request, until_close: false, outcome: None };
+        handover.put_request(Box::new(handed));
+        let session = ServerSession::new_http1(Box::new(LentClient::lend(client, handover.clone())));
         let lane = self.front.general.process_new_http(session, &self.front.never);
         let (in_time, keep) = {
-            let lane = DESK.scope(desk.clone(), lane);
+            let lane = HANDOVER.scope(handover.clone(), lane);
             tokio::pin!(lane);
             loop {
                 tokio::select! {
                     biased;
-                    reused = poll_fn(|cx| desk.stall.pace(lane.as_mut(), cx)) => break (true, reused.is_some()),
+                    reused = poll_fn(|cx| handover.stall.pace(lane.as_mut(), cx)) => break (true, reused.is_some()),
                     () = &mut *alarm => {
                         let now = Instant::now();
-                        if desk.is_overdue(now) {
+                        if handover.is_overdue(now) {
                             break (false, false);
                         }
                         alarm.as_mut().reset(now + LOOK);
@@ -427,8 +427,8 @@ impl<'a> Busy<'a> {
             }
         };
         // Pingora has dropped both by now, however it ended.
-        let client = desk.take_client()?;
-        let Work { mut exchange, until_close, outcome, .. } = *desk.take_work()?;
+        let client = handover.take_client()?;
+        let HandedRequest { mut exchange, until_close, outcome, .. } = *handover.take_request()?;
         let outcome = match outcome {
             Some(outcome) => outcome,
             None if !in_time => after(exchange.on_broken(Broken::TimedOut, Replay::Gone, Instant::now())),

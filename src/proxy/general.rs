@@ -1,7 +1,7 @@
 //! The general lane: pingora-proxy relays what is not a tunnel. Everything that could be decided is asked of the exchange;
 //! this is translation between the two.
 //!
-//! It never answers on its own account: what a request came to is put on the desk, and the front says it.
+//! It never answers on its own account: the outcome of a request goes into the handover, and the front reports it.
 //!
 //! What pingora does differently from our own lane to come, and gives no way to change: an answer's `Date` is replaced by
 //! ours (as nginx does), and trailers are dropped. What it finds wrong with an answer, `verdict` puts in our words.
@@ -24,9 +24,9 @@ use tokio::time::Instant;
 
 use super::client::Client;
 use super::connect::Wanted;
-use super::desk::{Desk, Outcome, Work};
 use super::front::DRAIN;
-use super::guard::Guard;
+use super::handover::{HandedRequest, Handover, Outcome};
+use super::lent_client::LentClient;
 use super::verdict;
 use super::wire::{self, InUse, NO_RESOURCES, OUTDATED};
 use crate::exchange::{
@@ -42,22 +42,22 @@ const DECIDED: ErrorType = ErrorType::Custom("decided");
 tokio::task_local! {
     /// Where the request lies that the lane is about to take: pingora makes its context without arguments, in the task
     /// that calls it.
-    pub(super) static DESK: Arc<Desk>;
+    pub(super) static HANDOVER: Arc<Handover>;
 }
 
 /// The lane.
 #[derive(Debug)]
 pub struct General;
 
-/// One request in the lane; goes back to the desk when pingora drops it.
+/// One request in the lane; goes back into the handover when pingora drops it.
 pub struct Ctx {
-    desk: Option<Arc<Desk>>,
-    work: Option<Box<Work>>,
+    handover: Option<Arc<Handover>>,
+    handed: Option<Box<HandedRequest>>,
     in_use: Option<InUse>,
     /// The attempt to make next, or under way.
     attempt: Option<Attempt>,
     /// This attempt must not, and its own must not be kept.
-    alone: bool,
+    single_use: bool,
     /// The request waits for an upstream before the next attempt.
     wait: Option<Waiting>,
     /// What pingora has taken for this attempt.
@@ -67,21 +67,21 @@ pub struct Ctx {
 }
 
 impl Ctx {
-    fn parts(&mut self) -> Result<(&Desk, &mut Work)> {
-        match (&self.desk, &mut self.work) {
-            (Some(desk), Some(work)) => Ok((desk, work)),
+    fn parts(&mut self) -> Result<(&Handover, &mut HandedRequest)> {
+        match (&self.handover, &mut self.handed) {
+            (Some(handover), Some(handed)) => Ok((handover, handed)),
             _ => Err(Error::new_str("a request that no front has handed over")),
         }
     }
 
     /// What follows a failure: true to try again, perhaps after a wait. Otherwise the outcome is noted.
     fn follow(&mut self, session: &Session, next: Next) -> bool {
-        let next = match (next, &mut self.work) {
-            (Next::Reroute, Some(work)) => {
+        let next = match (next, &mut self.handed) {
+            (Next::Reroute, Some(handed)) => {
                 // The client's buffer has given the head to pingora, which keeps its bytes.
                 let (mut reader, bytes) = (HeadReader::default(), head_of(session));
                 let head = reader.read(&bytes, &Limits::MAX).ok().flatten();
-                work.exchange.on_reroute(head, Instant::now())
+                handed.exchange.on_reroute(head, Instant::now())
             }
             (next, _) => next,
         };
@@ -132,8 +132,8 @@ impl Ctx {
     }
 
     fn note(&mut self, outcome: Outcome) {
-        if let Some(work) = &mut self.work {
-            work.outcome = Some(outcome);
+        if let Some(handed) = &mut self.handed {
+            handed.outcome = Some(outcome);
         }
     }
 }
@@ -142,8 +142,8 @@ impl Drop for Ctx {
     fn drop(&mut self) {
         // The connection first: when its request is counted as ended, it must not be in use any more.
         self.in_use = None;
-        if let (Some(desk), Some(work)) = (&self.desk, self.work.take()) {
-            desk.return_work(work);
+        if let (Some(handover), Some(handed)) = (&self.handover, self.handed.take()) {
+            handover.return_request(handed);
         }
     }
 }
@@ -153,21 +153,21 @@ impl ProxyHttp for General {
     type CTX = Ctx;
 
     fn new_ctx(&self) -> Ctx {
-        let desk = DESK.try_with(Arc::clone).ok();
-        let mut work = desk.as_ref().and_then(|desk| desk.take_work());
-        let attempt = work.as_mut().and_then(|work| work.attempt.take());
-        Ctx { desk, work, in_use: None, attempt, alone: false, wait: None, lent: Lent::Fresh, keeps: false }
+        let handover = HANDOVER.try_with(Arc::clone).ok();
+        let mut handed = handover.as_ref().and_then(|handover| handover.take_request());
+        let attempt = handed.as_mut().and_then(|handed| handed.attempt.take());
+        Ctx { handover, handed, in_use: None, attempt, single_use: false, wait: None, lent: Lent::Fresh, keeps: false }
     }
 
     fn init_downstream_modules(&self, _modules: &mut HttpModules) {}
 
     async fn early_request_filter(&self, session: &mut Session, ctx: &mut Ctx) -> Result<()> {
-        let (_, work) = ctx.parts()?;
+        let (_, handed) = ctx.parts()?;
         let client = session.as_downstream_mut();
         // The client's connection keeps its own time.
         client.set_read_timeout(None);
         client.set_total_drain_timeout(Some(DRAIN));
-        if !work.request.expects {
+        if !handed.request.expects {
             // Pingora would pass a 100 on to whoever has the field, HTTP/1.0 or not.
             client.req_header_mut().remove_header(&http::header::EXPECT);
         }
@@ -179,7 +179,7 @@ impl ProxyHttp for General {
         ctx.parts()?.0.settled();
         loop {
             let wait = ctx.wait.take();
-            let (_, work) = ctx.parts()?;
+            let (_, handed) = ctx.parts()?;
             let next = match wait {
                 Some(waiting) => {
                     let there = tokio::select! {
@@ -190,10 +190,10 @@ impl ProxyHttp for General {
                     if !there {
                         return Err(ctx.give_up());
                     }
-                    work.exchange.on_wake(waiting, Instant::now())
+                    handed.exchange.on_wake(waiting, Instant::now())
                 }
-                None if work.exchange.is_outdated(Instant::now()) => {
-                    work.exchange.on_connect_failed(ConnectError::Outdated, Instant::now())
+                None if handed.exchange.is_outdated(Instant::now()) => {
+                    handed.exchange.on_connect_failed(ConnectError::Outdated, Instant::now())
                 }
                 None => break,
             };
@@ -208,10 +208,10 @@ impl ProxyHttp for General {
             false if is_repeatable => Wanted::Any,
             false => Wanted::Sure,
         };
-        let upstream = ctx.work.as_ref().and_then(|work| work.exchange.upstream());
+        let upstream = ctx.handed.as_ref().and_then(|handed| handed.exchange.upstream());
         let upstream = upstream.ok_or_else(|| Error::new_str("an attempt without an upstream"))?;
-        let (peer, alone) = wire::peer(upstream, attempt, wanted)?;
-        ctx.alone = alone;
+        let (peer, single_use) = wire::peer(upstream, attempt, wanted)?;
+        ctx.single_use = single_use;
         Ok(Box::new(peer))
     }
 
@@ -228,7 +228,7 @@ impl ProxyHttp for General {
         if let Some(wire) = digest.and_then(wire::wire_of) {
             ctx.in_use = ctx.attempt.as_ref().and_then(|attempt| wire.begin(attempt.connections));
             match &mut ctx.in_use {
-                Some(in_use) if ctx.alone => in_use.last(),
+                Some(in_use) if ctx.single_use => in_use.last(),
                 Some(_) => {}
                 None => ctx.lent = Lent::Dirty,
             }
@@ -249,7 +249,7 @@ impl ProxyHttp for General {
             etype if *etype == OUTDATED => ConnectError::Outdated,
             _ => ConnectError::Refused,
         };
-        let next = ctx.parts().map(|(_, work)| work.exchange.on_connect_failed(why, Instant::now()));
+        let next = ctx.parts().map(|(_, handed)| handed.exchange.on_connect_failed(why, Instant::now()));
         let again = next.is_ok_and(|next| ctx.follow(session, next));
         error.set_retry(again);
         error
@@ -262,8 +262,8 @@ impl ProxyHttp for General {
         upstream: &mut RequestHeader,
         ctx: &mut Ctx,
     ) -> Result<()> {
-        let (_, work) = ctx.parts()?;
-        let edits = work.exchange.request_edits();
+        let (_, handed) = ctx.parts()?;
+        let edits = handed.exchange.request_edits();
         for name in &names(&upstream.headers, |field| edits.drops(field)) {
             upstream.remove_header(name);
         }
@@ -283,10 +283,10 @@ impl ProxyHttp for General {
         let (lent, now, clock) = (ctx.lent, Instant::now(), ctx.clock()?);
         let (is_whole, awaits_continue) =
             client_of(session).map_or((true, false), |client| (client.is_whole(), client.awaits_continue()));
-        let (desk, work) = ctx.parts()?;
-        match work.exchange.on_connected(lent, now) {
+        let (handover, handed) = ctx.parts()?;
+        match handed.exchange.on_connected(lent, now) {
             None => {
-                desk.owes(clock, Turn::before_head(false, is_whole, awaits_continue));
+                handover.owes(clock, Turn::before_head(false, is_whole, awaits_continue));
                 Ok(())
             }
             Some(next) => {
@@ -305,9 +305,9 @@ impl ProxyHttp for General {
         end: bool,
         ctx: &mut Ctx,
     ) -> Result<()> {
-        let (desk, _) = ctx.parts()?;
+        let (handover, _) = ctx.parts()?;
         if body.is_some() || end {
-            desk.on_progress(end, Instant::now());
+            handover.on_progress(end, Instant::now());
         }
         Ok(())
     }
@@ -321,10 +321,10 @@ impl ProxyHttp for General {
         let status = response.status.as_u16();
         let (keeps, pingora_keeps) = ctx.keeps(response);
         ctx.keeps = pingora_keeps;
-        let (desk, work) = ctx.parts()?;
+        let (handover, handed) = ctx.parts()?;
         let reason = response.get_reason_phrase().unwrap_or_default().as_bytes();
         let version = if response.version == http::Version::HTTP_10 { Version::Http10 } else { Version::Http11 };
-        let next = work.exchange.on_foreign_response(
+        let next = handed.exchange.on_foreign_response(
             version,
             status,
             reason,
@@ -336,14 +336,14 @@ impl ProxyHttp for General {
             other => return Err(ctx.turn(session, other)),
         };
         if status >= 200 {
-            desk.settled();
+            handover.settled();
             if matches!(framing, ResponseFraming::None | ResponseFraming::Length(0)) {
-                desk.end_answer();
+                handover.end_answer();
             }
         }
-        desk.let_answer();
+        handover.let_answer();
         if status == 100 {
-            desk.on_continue();
+            handover.on_continue();
         }
         if edits.hidden() {
             session.as_downstream_mut().set_ignore_info_resp(true);
@@ -354,8 +354,8 @@ impl ProxyHttp for General {
                 in_use.bodiless();
             }
         }
-        let (_, work) = ctx.parts()?;
-        work.until_close = edits.close();
+        let (_, handed) = ctx.parts()?;
+        handed.until_close = edits.close();
         edit(response, &edits)
     }
 
@@ -365,12 +365,12 @@ impl ProxyHttp for General {
             return Ok(());
         }
         let leftover = Leftover::of_relayed(client_of(session).is_some_and(Client::is_whole));
-        let (desk, work) = ctx.parts()?;
-        if work.until_close {
+        let (handover, handed) = ctx.parts()?;
+        if handed.until_close {
             // Pingora has added it.
             response.remove_header(&http::header::TRANSFER_ENCODING);
         }
-        if !work.exchange.goes_on(&work.request, work.until_close, leftover, desk.stop.is_set()) {
+        if !handed.exchange.goes_on(&handed.request, handed.until_close, leftover, handover.stop.is_set()) {
             session.set_keepalive(None);
         }
         Ok(())
@@ -409,23 +409,23 @@ impl ProxyHttp for General {
         let replay = if is_whole { Replay::Whole } else { Replay::Gone };
         let next = match (error.esource(), ctx.parts()) {
             (_, Err(_)) => Next::Abort,
-            (ErrorSource::Downstream, Ok((_, work))) => match fault {
-                Some(refusal) => work.exchange.on_client_fault(refusal),
+            (ErrorSource::Downstream, Ok((_, handed))) => match fault {
+                Some(refusal) => handed.exchange.on_client_fault(refusal),
                 None => {
-                    let answer_ended = ctx.desk.as_ref().is_some_and(|desk| desk.answer_ended());
+                    let answer_ended = ctx.handover.as_ref().is_some_and(|handover| handover.answer_ended());
                     ctx.note(Course { request_sent: false, answer_ended }.on_client_end().into());
                     error.set_retry(false);
                     return error;
                 }
             },
-            (ErrorSource::Upstream | ErrorSource::Internal | ErrorSource::Unset, Ok((_, work))) => {
+            (ErrorSource::Upstream | ErrorSource::Internal | ErrorSource::Unset, Ok((_, handed))) => {
                 let how = how_it_broke(&error);
                 if let (Broken::Closed, Lent::Kept, false, Some(in_use)) =
-                    (how, lent, work.exchange.is_answered(), &in_use)
+                    (how, lent, handed.exchange.is_answered(), &in_use)
                 {
                     in_use.closed_too_early();
                 }
-                work.exchange.on_broken(how, replay, Instant::now())
+                handed.exchange.on_broken(how, replay, Instant::now())
             }
         };
         let again = ctx.follow(session, next);
@@ -443,7 +443,7 @@ impl ProxyHttp for General {
         if error.is_none()
             && given_up
             && ctx.keeps
-            && let Some(upstream) = ctx.work.as_ref().and_then(|work| work.exchange.upstream())
+            && let Some(upstream) = ctx.handed.as_ref().and_then(|handed| handed.exchange.upstream())
         {
             upstream.note_unasked(Instant::now());
         }
@@ -504,7 +504,7 @@ fn how_it_broke(error: &Error) -> Broken {
 /// The client's connection, while pingora has it.
 fn client_of(session: &Session) -> Option<&Client> {
     let stream = session.as_downstream().as_http1().map(|http1| http1.stream());
-    stream.and_then(|stream| stream.as_any().downcast_ref::<Guard>()).map(Guard::client)
+    stream.and_then(|stream| stream.as_any().downcast_ref::<LentClient>()).map(LentClient::client)
 }
 
 /// Completes when the client has closed its side or broken off.

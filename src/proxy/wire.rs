@@ -53,15 +53,15 @@ pub fn peer(upstream: &Arc<Upstream>, attempt: &Attempt, wanted: Wanted) -> Resu
     peer.options.idle_timeout = Some(connections.idle_timeout);
     let (weak, conduct) = (Arc::downgrade(upstream), data_path.conduct.clone());
     peer.options.custom_l4 = Some(Arc::new(Dialer { upstream: weak, conduct, limit: timeouts.connect }));
-    let alone = match wanted {
+    let single_use = match wanted {
         Wanted::Any => false,
         Wanted::Sure => data_path.conduct.closes_early(Instant::now()),
         Wanted::Fresh => true,
     };
     // Upstream numbers are never used again, so the key is unique for an upstream and its epoch. Nothing is pooled under
     // a random one.
-    peer.group_key = if alone { fastrand::u64(..) | 1 << 63 } else { upstream.id.0 << 24 ^ epoch };
-    Ok((peer, alone))
+    peer.group_key = if single_use { fastrand::u64(..) | 1 << 63 } else { upstream.id.0 << 24 ^ epoch };
+    Ok((peer, single_use))
 }
 
 /// What all peers of an upstream have in common.
@@ -506,8 +506,8 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn who_closes_kept_connections_gets_what_cannot_be_sent_twice_on_new_ones_for_a_minute() {
         let (_, _, upstream) = wire(&Arc::default());
-        let alone = |wanted| a_peer(&upstream, 0, wanted).1;
-        assert_eq!([Wanted::Any, Wanted::Sure, Wanted::Fresh].map(alone), [false, false, true]);
+        let single_use = |wanted| a_peer(&upstream, 0, wanted).1;
+        assert_eq!([Wanted::Any, Wanted::Sure, Wanted::Fresh].map(single_use), [false, false, true]);
         let data_path = DataPath::of(&upstream);
         for found_by_us in [true, false] {
             let (wire, [_near, far], _upstream) = wire(&data_path.conduct);
@@ -519,16 +519,20 @@ mod tests {
                 drop(in_use);
                 Ending(wire).on_disconnected();
             }
-            assert_eq!([Wanted::Any, Wanted::Sure, Wanted::Fresh].map(alone), [false, true, true], "{found_by_us}");
+            assert_eq!(
+                [Wanted::Any, Wanted::Sure, Wanted::Fresh].map(single_use),
+                [false, true, true],
+                "{found_by_us}"
+            );
             tokio::time::advance(UNRULY).await;
-            assert!(!alone(Wanted::Sure));
+            assert!(!single_use(Wanted::Sure));
         }
         // What we have closed ourselves says nothing about it.
         let (wire, _ends, _upstream) = wire(&data_path.conduct);
         wire.state.lock().shut();
         assert!(wire.begin(LIMITS).is_none());
         Ending(wire).on_disconnected();
-        assert!(!alone(Wanted::Sure));
+        assert!(!single_use(Wanted::Sure));
     }
 
     #[test]

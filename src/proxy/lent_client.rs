@@ -20,20 +20,20 @@ use pingora_core::protocols::{
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use super::client::Client;
-use super::desk::Desk;
+use super::handover::Handover;
 use crate::exchange::Course;
 
 /// A client's connection, lent to pingora.
-pub struct Guard {
+pub struct LentClient {
     /// `None` only while it is dropped.
     client: Option<Box<Client>>,
-    desk: Arc<Desk>,
+    handover: Arc<Handover>,
 }
 
-impl Guard {
-    /// Lends the connection; the desk is where it comes back to.
-    pub fn lend(client: Box<Client>, desk: Arc<Desk>) -> Guard {
-        Guard { client: Some(client), desk }
+impl LentClient {
+    /// Lends the connection, which comes back through `handover`.
+    pub fn lend(client: Box<Client>, handover: Arc<Handover>) -> LentClient {
+        LentClient { client: Some(client), handover }
     }
 
     /// The connection.
@@ -53,25 +53,25 @@ impl Guard {
     ) -> Poll<io::Result<T>> {
         let client = self.client.as_mut().expect("it is here until it is dropped");
         match write(client, cx) {
-            Poll::Pending => self.desk.stall.begin(cx, |cx| write(client, cx)),
+            Poll::Pending => self.handover.stall.begin(cx, |cx| write(client, cx)),
             ready => ready,
         }
     }
 }
 
-impl Drop for Guard {
+impl Drop for LentClient {
     fn drop(&mut self) {
         if let Some(client) = self.client.take() {
-            self.desk.return_client(client);
+            self.handover.return_client(client);
         }
     }
 }
 
-impl AsyncRead for Guard {
+impl AsyncRead for LentClient {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, out: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         // Pingora would go on with such a request for as long as its client takes. It asks for more only when the answer has
         // been written.
-        let course = Course { request_sent: self.client().is_whole(), answer_ended: self.desk.answer_ended() };
+        let course = Course { request_sent: self.client().is_whole(), answer_ended: self.handover.answer_ended() };
         if course.drops_rest() {
             return Poll::Ready(Err(io::ErrorKind::ConnectionAborted.into()));
         }
@@ -79,12 +79,12 @@ impl AsyncRead for Guard {
     }
 }
 
-impl AsyncWrite for Guard {
+impl AsyncWrite for LentClient {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        if !self.desk.may_answer() {
+        if !self.handover.may_answer() {
             return Poll::Ready(Ok(bytes.len()));
         }
-        if self.desk.take_continued() {
+        if self.handover.take_continued() {
             self.client_mut().on_continue();
         }
         self.patient(cx, |client, cx| client.poll_write(cx, bytes))
@@ -100,39 +100,39 @@ impl AsyncWrite for Guard {
     }
 }
 
-impl fmt::Debug for Guard {
+impl fmt::Debug for LentClient {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Guard({:?})", self.client)
+        write!(f, "LentClient({:?})", self.client)
     }
 }
 
 #[async_trait]
-impl Shutdown for Guard {
+impl Shutdown for LentClient {
     async fn shutdown(&mut self) {}
 }
 
-impl UniqueID for Guard {
+impl UniqueID for LentClient {
     fn id(&self) -> UniqueIDType {
         self.client().as_raw_fd()
     }
 }
 
-impl Ssl for Guard {}
-impl Peek for Guard {}
+impl Ssl for LentClient {}
+impl Peek for LentClient {}
 
-impl GetTimingDigest for Guard {
+impl GetTimingDigest for LentClient {
     fn get_timing_digest(&self) -> Vec<Option<TimingDigest>> {
         vec![]
     }
 }
 
-impl GetProxyDigest for Guard {
+impl GetProxyDigest for LentClient {
     fn get_proxy_digest(&self) -> Option<Arc<ProxyDigest>> {
         None
     }
 }
 
-impl GetSocketDigest for Guard {
+impl GetSocketDigest for LentClient {
     fn get_socket_digest(&self) -> Option<Arc<SocketDigest>> {
         None
     }

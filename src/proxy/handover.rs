@@ -15,11 +15,11 @@ use super::client::Client;
 use super::stall::Stall;
 use crate::exchange::{Attempt, End, Exchange, OwnAnswer, Request, Turn, UpstreamClock};
 
-/// One connection's desk.
+/// What front and lane share about one connection.
 #[derive(Debug)]
-pub struct Desk {
+pub struct Handover {
     client: Mutex<Option<Box<Client>>>,
-    work: Mutex<Option<Box<Work>>>,
+    handed: Mutex<Option<Box<HandedRequest>>>,
     may_answer: AtomicBool,
     answer_ended: AtomicBool,
     /// A 100 is on its way to the client.
@@ -34,7 +34,7 @@ pub struct Desk {
 
 /// A request in the lane.
 #[derive(Debug)]
-pub struct Work {
+pub struct HandedRequest {
     /// Decides.
     pub exchange: Box<Exchange>,
     /// Its first attempt.
@@ -60,12 +60,12 @@ pub enum Outcome {
     ClientLeft,
 }
 
-impl Desk {
-    /// An empty desk.
-    pub(super) fn new(stop: Stop) -> Desk {
-        Desk {
+impl Handover {
+    /// An empty handover.
+    pub(super) fn new(stop: Stop) -> Handover {
+        Handover {
             client: Mutex::new(None),
-            work: Mutex::new(None),
+            handed: Mutex::new(None),
             may_answer: AtomicBool::new(false),
             answer_ended: AtomicBool::new(false),
             continued: AtomicBool::new(false),
@@ -76,23 +76,23 @@ impl Desk {
     }
 
     /// Hands a request over.
-    pub fn put_work(&self, work: Box<Work>) {
+    pub fn put_request(&self, handed: Box<HandedRequest>) {
         self.may_answer.store(false, Ordering::Relaxed);
         self.answer_ended.store(false, Ordering::Relaxed);
         self.continued.store(false, Ordering::Relaxed);
         self.settled();
         self.stall.end();
-        *self.work.lock() = Some(work);
+        *self.handed.lock() = Some(handed);
     }
 
     /// Takes the request: the lane to work on it, the front to end it.
-    pub fn take_work(&self) -> Option<Box<Work>> {
-        self.work.lock().take()
+    pub fn take_request(&self) -> Option<Box<HandedRequest>> {
+        self.handed.lock().take()
     }
 
     /// The lane is done with the request.
-    pub fn return_work(&self, work: Box<Work>) {
-        *self.work.lock() = Some(work);
+    pub fn return_request(&self, handed: Box<HandedRequest>) {
+        *self.handed.lock() = Some(handed);
     }
 
     /// Pingora is done with the connection.
