@@ -285,6 +285,11 @@ impl Client {
         self.pass.sent = 0;
     }
 
+    /// Whether more has come than was read of the request, here or in the kernel. Not every lane reads ahead.
+    pub(super) fn has_unread(&self) -> bool {
+        !self.read.is_empty() || self.io.has_bytes()
+    }
+
     /// Whether more than the request has been read.
     pub(super) fn has_more(&self) -> bool {
         self.read.len() > self.pass.head + self.pass.kept

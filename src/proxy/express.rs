@@ -120,6 +120,16 @@ struct Answer {
     switches: bool,
 }
 
+/// What a response head is.
+enum Heading {
+    /// Another follows.
+    Interim,
+    /// It is passed on.
+    Final(Answer),
+    /// It is not passed on.
+    Refused(Step),
+}
+
 /// How a body is passed on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Coding {
@@ -231,13 +241,13 @@ impl Relay<'_> {
             });
             match event.await {
                 Event::Head => match self.on_head(&mut sent) {
-                    Ok(None) => {}
-                    Ok(Some(Answer { switches: true, .. })) => {
+                    Heading::Interim => {}
+                    Heading::Final(Answer { switches: true, .. }) => {
                         self.tunnel = Some(Tunnel { link: sent.link, timeouts });
                         return Step::Over(Outcome::Delivered);
                     }
-                    Ok(Some(answer)) => return self.deliver(sent, answer).await,
-                    Err(step) => return step,
+                    Heading::Final(answer) => return self.deliver(sent, answer).await,
+                    Heading::Refused(step) => return step,
                 },
                 Event::Broken(how) => return self.on_broken(&sent, how),
                 Event::ClientFault(refusal) => return Step::Next(self.exchange.on_client_fault(refusal)),
@@ -346,11 +356,11 @@ impl Relay<'_> {
         self.client.fault().map_or(Event::ClientLeft, Event::ClientFault)
     }
 
-    /// Asks the exchange about a whole head. `None`: it was an interim one, and another follows.
-    fn on_head(&mut self, sent: &mut Sent) -> Result<Option<Answer>, Step> {
+    /// Asks the exchange about a whole head.
+    fn on_head(&mut self, sent: &mut Sent) -> Heading {
         let head = sent.link.reader.head(&sent.link.read).expect("it is whole");
         let next = self.exchange.on_response(head.version, head.status, head.fields(), self.now);
-        let Next::Forward(edits, framing) = next else { return Err(Step::Next(next)) };
+        let Next::Forward(edits, framing) = next else { return Heading::Refused(Step::Next(next)) };
         let (len, switches) = (head.len, head.status == 101);
         let is_final = switches || head.status >= 200;
         let version = self.request.version;
@@ -372,11 +382,11 @@ impl Relay<'_> {
         sent.link.read.advance(len);
         sent.link.reader.reset();
         if !is_final {
-            return Ok(None);
+            return Heading::Interim;
         }
         self.client.forget_sent();
         let coding = if in_chunks { Coding::Chunks } else { Coding::Data };
-        Ok(Some(Answer { framing, coding, keeps, switches }))
+        Heading::Final(Answer { framing, coding, keeps, switches })
     }
 
     /// Passes the body on, and keeps the connection if that may be.

@@ -465,7 +465,8 @@ async fn end(mut held: Held, served: Served) -> Option<Held> {
         until_close,
         leftover: Leftover::of_relayed(client.is_whole()),
         client_ended: client.is_eof(),
-        unread: !client.read.is_empty(),
+        // Closing on bytes that have come would be a reset.
+        unread: !keep && client.has_unread(),
         sent,
     };
     close(held, ending(finish)).await

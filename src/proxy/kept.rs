@@ -60,12 +60,15 @@ impl DataPath {
     }
 }
 
+/// Boxed: each request takes one out and puts it back.
+type Idle = Vec<Box<Link>>;
+
 /// The idle connections of one upstream.
 pub(super) struct Kept {
     conduct: Arc<Conduct>,
     /// Each worker has its own, because a connection is in the readiness queue of the worker that made it. The one used last
     /// is at the end, and is used first. Held for a push or a pop; another thread takes it only to close what is idle.
-    idle: Sharded<Mutex<Vec<Box<Link>>>>,
+    idle: Sharded<Mutex<Idle>>,
     /// Open connections, those in use included.
     open: Arc<AtomicUsize>,
     sweeping: AtomicBool,
@@ -290,7 +293,7 @@ impl Kept {
 }
 
 /// Those that are too old.
-fn prune(idle: &mut Vec<Box<Link>>, now: Instant) -> Vec<Box<Link>> {
+fn prune(idle: &mut Idle, now: Instant) -> Idle {
     // An upstream may say how long it keeps each of them, so that the first is not always the oldest.
     idle.extract_if(.., |link| link.is_old(now)).collect()
 }

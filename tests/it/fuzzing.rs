@@ -108,7 +108,7 @@ fn run<S: Strategy>(cases: u32, strategy: S, hold: impl Fn(S::Value)) {
     let time = std::env::var("ROUNDSMAN_FUZZ_SECONDS").ok().map(|text| text.parse().expect("a number"));
     let end = Instant::now() + Duration::from_secs(time.unwrap_or(0));
     loop {
-        if let Err(failure) = TestRunner::new(config.clone()).run(&strategy, &hold) {
+        if let Err(failure) = TestRunner::new(config.clone()).run(&strategy, hold) {
             panic!("{failure}");
         }
         if Instant::now() >= end {

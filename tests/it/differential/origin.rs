@@ -108,7 +108,10 @@ impl Connection {
                     return;
                 }
                 self.book.log.lock().moved += piece.len();
-                super::run::settle().await;
+                // A connection that closes does so at once, before another request can be on its way.
+                if !rest.is_empty() {
+                    super::run::settle().await;
+                }
             }
             match answer.ending {
                 Ending::Keep => {}

@@ -6,9 +6,10 @@ use std::time::Duration;
 use tokio::io::AsyncReadExt;
 use tokio::runtime::Handle;
 
-use super::rig::{Client, Rig, get, within};
+use super::rig::{Client, Rig, SOON, get, within};
 use crate::lanes::each::in_each_lane;
 use crate::origin::{Act, Origin, Reply};
+use crate::support::assert_eventually;
 
 /// What a client sees after a response.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -129,4 +130,24 @@ async fn requests_mean_the_same_wherever_they_are_cut() {
         (origin.count("/echo"), origin.count("/last")),
         (2 * (stream.len() as u64 - 1), stream.len() as u64 - 1)
     );
+}
+
+in_each_lane!(bytes_after_the_last_request_do_not_reset_its_response);
+async fn bytes_after_the_last_request_do_not_reset_its_response() {
+    let reply =
+        Reply::acts(vec![Act::Wait(Duration::from_millis(50)), Act::Write(format!("{CLOSE}ready").into_bytes())]);
+    let origin = Origin::new().on("/x").reply(reply).start().await;
+    for last in ["GET /x HTTP/1.0\r\n\r\n", "GET /x HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n"] {
+        let rig = Rig::over(&[&origin]);
+        let before = origin.count("/x");
+        let mut client = rig.connect().await;
+        client.send(last).await;
+        assert_eventually("the request is at the upstream", SOON, || origin.count("/x") > before).await;
+        // Nobody needs them any more, and nobody has read them.
+        client.send(get("/more")).await;
+        let mut bytes = Vec::new();
+        let end = within(client.stream.read_to_end(&mut bytes)).await;
+        assert!(end.is_ok(), "{last:?}: {end:?} after {:?}", String::from_utf8_lossy(&bytes));
+        assert!(bytes.windows(5).any(|window| window == b"ready"), "{last:?}");
+    }
 }

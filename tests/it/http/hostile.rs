@@ -189,3 +189,25 @@ async fn the_rest_of_a_body_after_an_early_answer_is_no_request() {
     }
     assert_eq!((origin.count("/evil"), origin.count("/early")), (0, 2));
 }
+
+in_each_lane!(a_client_that_waits_for_a_100_does_not_wait_for_ever);
+async fn a_client_that_waits_for_a_100_does_not_wait_for_ever() {
+    let go_on = "HTTP/1.1 100 Continue\r\n\r\n";
+    // The upstream is silent; and it asks for a body that does not come.
+    for (reply, goes_on, status) in [(Reply::hang(), false, 504), (Reply::raw(go_on).then_hang(), true, 408)] {
+        let origin = Origin::new().on("/x").reply(reply.before_body()).start().await;
+        let rig = Rig::build(&[origin.address()], Handle::current(), 100);
+        let mut client = rig.connect().await;
+        client.send("POST /x HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\nExpect: 100-continue\r\n\r\n").await;
+        assert_eventually("the request is at the upstream", SOON, || origin.count("/x") == 1).await;
+        if goes_on {
+            assert_eq!(client.answer().await.status, 100);
+        }
+        tokio::time::pause();
+        let began = Instant::now();
+        let answer = final_answer(&mut client).await.expect("a response");
+        let took = began.elapsed().as_secs();
+        assert!(answer.status == status && (58..125).contains(&took), "after {took} s: {answer:?}");
+        tokio::time::resume();
+    }
+}

@@ -4,7 +4,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use roundsman::model::Address;
-use roundsman::model::policy::Lane;
+use roundsman::model::policy::{ClientPolicy, Lane, TrafficPolicy, UpstreamConnections};
 use roundsman::pool::RequestLane;
 use socket2::SockRef;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -111,6 +111,10 @@ in_each_lane!(a_kept_connection_closed_by_the_upstream_fails_no_request);
 async fn a_kept_connection_closed_by_the_upstream_fails_no_request() {
     let origin = Origin::plain("a").await;
     let rig = Rig::over(&[&origin]);
+    // In the express lane an idle connection that the upstream has closed goes when its time is up.
+    let connections =
+        UpstreamConnections { idle_timeout: Duration::from_millis(200), ..UpstreamConnections::default() };
+    rig.set_policies(ClientPolicy::default(), TrafficPolicy { connections, ..TrafficPolicy::default() });
     let mut client = rig.connect().await;
     for round in 0..20 {
         client.send(if round % 2 == 0 { get("/x") } else { post("/x", "hello") }).await;
