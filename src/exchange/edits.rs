@@ -334,7 +334,11 @@ impl ResponseEdits {
         head.write_kept(out, |field| {
             let kept = !self.drops(field);
             dated |= kept && field.name.eq_ignore_ascii_case(b"date");
-            Keep::unless(!kept)
+            match field.known {
+                // No other coding is passed on; it is written as every client knows it.
+                Known::TransferEncoding if kept && field.value != b"chunked" => Keep::Value(b"chunked"),
+                _ => Keep::unless(!kept),
+            }
         });
         if !dated {
             put(out, &[b"Date: ", date.as_bytes(), b"\r\n"]);

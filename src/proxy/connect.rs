@@ -3,7 +3,7 @@
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::pin::Pin;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
@@ -66,6 +66,18 @@ pub enum Wanted {
     Sure,
     /// None that has served another request.
     Fresh,
+}
+
+impl UpstreamIo {
+    /// Ready when bytes, an end or an error may have come.
+    pub fn poll_readable(&self, cx: &mut Context<'_>) -> Poll<()> {
+        // An error shows when it is read.
+        let (Ok(()) | Err(_)) = ready!(match self {
+            UpstreamIo::Tcp(stream) => stream.poll_read_ready(cx),
+            UpstreamIo::Unix(stream) => stream.poll_read_ready(cx),
+        });
+        Poll::Ready(())
+    }
 }
 
 impl AsFd for UpstreamIo {

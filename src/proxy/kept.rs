@@ -353,6 +353,10 @@ impl Link {
 
     /// Reads into the buffer; 0 at the end. `large`: much more is to come.
     pub(super) fn poll_fill(&mut self, cx: &mut Context<'_>, large: bool) -> Poll<std::io::Result<usize>> {
+        if self.read.capacity() == 0 {
+            // Thousands may wait for their first byte: they need no buffer yet.
+            ready!(self.io.poll_readable(cx));
+        }
         self.read.reserve(if large { BODY_ROOM } else { READ_ROOM } - self.read.len().min(READ_ROOM / 2));
         pin!(self.io.read_buf(&mut self.read)).poll(cx)
     }

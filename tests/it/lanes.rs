@@ -14,6 +14,7 @@ use std::fmt::Write as _;
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use roundsman::http1::{Chunked, Reading, Step};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::time::Instant;
@@ -424,9 +425,10 @@ fn is_whole(method: &str, status: u16, head: &[u8], body: &[u8], ended_well: boo
     match length {
         _ if method == "HEAD" || matches!(status, 204 | 304) => body.is_empty(),
         Some(length) => body.len() == length.parse::<usize>().expect("a number"),
-        // Trailers may stand before the empty line.
         None if head.contains("transfer-encoding: chunked") => {
-            body.ends_with(b"\r\n\r\n") && body.windows(5).any(|window| window == b"\r\n0\r\n") || body == b"0\r\n\r\n"
+            let (mut chunks, mut rest) = (Chunked::new(Reading::Request), body);
+            while let Ok(Step::Data(_)) = chunks.next(&mut rest) {}
+            chunks.is_done() && rest.is_empty()
         }
         None => ended_well && body == b"ok",
     }
