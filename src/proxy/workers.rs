@@ -2,8 +2,7 @@
 //! thread from accept to close, and so do the idle upstream connections that it uses. Nothing is handed from one to
 //! another but new connections: one thread accepts for a listener, and gives each to the worker that has fewest.
 //!
-//! `docs/performance.md` has the figures that led to it. With one runtime for all, a request woke another thread about
-//! once, and every socket was waited for by all.
+//! `docs/performance.md` says why.
 
 use std::io;
 use std::sync::Arc;
