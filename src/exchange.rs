@@ -27,5 +27,4 @@ pub use edits::{RequestEdits, ResponseEdits};
 pub use ending::{Course, Ending, Finish, Request, ending};
 pub use judge::{Facts, Framing, Leftover, Method, judge};
 pub use machine::Exchange;
-pub use response::keeps_for;
-pub use steps::{Attempt, Broken, ConnectError, End, Entry, Lent, Next, Record, Replay, Scheme};
+pub use steps::{Attempt, Broken, ConnectError, End, Entry, Lent, Next, Record, Replay, Scheme, Wanted};

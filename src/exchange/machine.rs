@@ -29,7 +29,7 @@ use super::judge::{Facts, Method, judge};
 use super::limits::{INTERIM_ANSWERS, UNUSED_MAX};
 use super::response::{Asked, check_fields, judge_response};
 use super::seek::{Ask, Found, find, of_address, route, route_anew, still_eligible};
-use super::steps::{Attempt, Broken, ConnectError, End, Entry, Lent, Next, Record, Replay};
+use super::steps::{Attempt, Broken, ConnectError, End, Entry, Lent, Next, Record, Replay, Wanted};
 use super::upgrade::Protocol;
 use crate::http1::response::check_size;
 use crate::http1::{Fault, Field, Head, Version};
@@ -522,9 +522,13 @@ impl Exchange {
         self.lease.as_ref().map(Lease::upstream)
     }
 
-    /// Whether sending it twice is as good as once.
-    pub fn is_repeatable(&self) -> bool {
-        self.asked.method.is_idempotent()
+    /// Which connections this attempt may use.
+    pub fn wanted(&self, attempt: &Attempt) -> Wanted {
+        match attempt.fresh {
+            true => Wanted::Fresh,
+            false if self.asked.method.is_idempotent() => Wanted::Any,
+            false => Wanted::Sure,
+        }
     }
 
     /// The epoch of that upstream's connections under which it was picked.

@@ -63,7 +63,7 @@ pub fn judge_response<'a>(
 ///
 /// A second is taken off what the upstream says: a request that is sent in the last moment meets a connection that is closed
 /// when it arrives.
-pub fn keeps_for<'a>(
+fn keeps_for<'a>(
     version: Version,
     fields: impl Iterator<Item = Field<'a>>,
     idle_timeout: Duration,

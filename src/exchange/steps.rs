@@ -54,6 +54,18 @@ pub struct Attempt {
     pub replay_bytes: usize,
 }
 
+/// Which connections a request may use.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Wanted {
+    /// Any.
+    Any,
+    /// One on which nothing can be lost: it could not be sent a second time. A kept one will do, unless this upstream closes
+    /// those on its own account.
+    Sure,
+    /// None that has served another request.
+    Fresh,
+}
+
 /// Why no connection could be made.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ConnectError {

@@ -4,6 +4,7 @@
 use bytes::BufMut;
 
 use super::chunked::{Chunked, Step};
+use super::fields::put;
 use super::{Fault, Reading, ResponseFraming};
 
 /// A body, as far as it has been read.
@@ -144,14 +145,12 @@ pub fn put_chunk(out: &mut impl BufMut, data: &[u8]) {
         digits[start] = b"0123456789abcdef"[left % 16];
         left /= 16;
     }
-    for part in [&digits[start..], b"\r\n", data, b"\r\n"] {
-        out.put_slice(part);
-    }
+    put(out, &[&digits[start..], b"\r\n", data, b"\r\n"]);
 }
 
 /// Writes the end of a chunked body with these trailer lines.
 pub fn put_last_chunk(out: &mut impl BufMut, trailers: &[u8]) {
-    [b"0\r\n", trailers, b"\r\n"].into_iter().for_each(|part| out.put_slice(part));
+    put(out, &[b"0\r\n", trailers, b"\r\n"]);
 }
 
 #[cfg(test)]

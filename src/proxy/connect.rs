@@ -56,18 +56,6 @@ fn connect_error(error: &io::Error) -> ConnectError {
     }
 }
 
-/// Which connections a request may use.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Wanted {
-    /// Any.
-    Any,
-    /// One on which nothing can be lost: it could not be sent a second time. A kept one will do, unless this upstream closes
-    /// those on its own account.
-    Sure,
-    /// None that has served another request.
-    Fresh,
-}
-
 impl UpstreamIo {
     /// Ready when bytes, an end or an error may have come.
     pub fn poll_readable(&self, cx: &mut Context<'_>) -> Poll<()> {

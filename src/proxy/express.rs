@@ -1,5 +1,5 @@
-//! The express lane: relays one HTTP/1 exchange between two sockets, up to a switch of protocols. Everything that could be decided is asked of the
-//! exchange; this reads, writes and waits.
+//! The express lane: relays one HTTP/1 exchange between two sockets, up to a switch of protocols. Everything that could be
+//! decided is asked of the exchange; this reads, writes and waits.
 //!
 //! In the steady state of a kept connection with small bodies it makes five system calls and sets no timer: one alarm per
 //! client connection goes off twice a second while a request waits, and finds out what is overdue.
@@ -16,7 +16,6 @@ use bytes::{Buf, BufMut};
 use tokio::time::{Instant, Sleep};
 
 use super::client::Client;
-use super::connect::Wanted;
 use super::date;
 use super::front::{Front, Served};
 use super::handover::Outcome;
@@ -192,15 +191,10 @@ impl Relay<'_> {
 
     /// One try on one upstream, up to the end of its response.
     async fn attempt(&mut self, attempt: Attempt) -> Step {
-        let Attempt { epoch, fresh, timeouts, connections, replay_bytes } = attempt;
+        let Attempt { epoch, timeouts, connections, replay_bytes, .. } = attempt;
         let Some(upstream) = self.exchange.upstream() else { return Step::Over(Outcome::Aborted) };
         let data_path = DataPath::of(upstream);
-        let wanted = match fresh {
-            true => Wanted::Fresh,
-            false if self.exchange.is_repeatable() => Wanted::Any,
-            false => Wanted::Sure,
-        };
-        let mut link = match data_path.kept.take(epoch, wanted, self.now) {
+        let mut link = match data_path.kept.take(epoch, self.exchange.wanted(&attempt), self.now) {
             Some(link) => link,
             None => {
                 let dialled = tokio::select! {
@@ -466,7 +460,6 @@ impl Relay<'_> {
                         put_chunk(self.client.write_mut(), data);
                         let used = sent.link.read.len() - rest.len();
                         sent.link.read.advance(used);
-                        ended = matches!(body, Body::Length { left: 0, .. });
                     }
                     Ok(Piece::Data(data)) => {
                         *pending = data.len();

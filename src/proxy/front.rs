@@ -9,7 +9,6 @@
 
 use std::future::poll_fn;
 use std::net::IpAddr;
-use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicIsize, Ordering};
 use std::task::{Context, Poll, ready};
@@ -19,7 +18,7 @@ use pingora_core::apps::HttpServerApp;
 use pingora_core::protocols::http::ServerSession;
 use pingora_proxy::HttpProxy;
 use tokio::sync::watch;
-use tokio::time::{Instant, Sleep};
+use tokio::time::Instant;
 
 use super::client::{Client, ClientIo};
 use super::express::{self, Alarm, TICK, Tunnel};
@@ -43,9 +42,6 @@ use crate::pool::{AnswerReason, FrontStats, ListenerId, Published, RequestLane};
 const LINGER: Duration = Duration::from_secs(2);
 /// How long a client may take to send the rest of a body that we answered without it.
 pub(super) const DRAIN: Duration = Duration::from_secs(5);
-
-/// How often a request in the general lane is looked at: whether its upstream owes a head for too long.
-const LOOK: Duration = Duration::from_secs(1);
 
 /// For how long a connection still takes a request once it is to take no further one: the client may have sent it before
 /// it could know.
@@ -154,15 +150,8 @@ struct Busy<'a> {
     /// When the last request began or ended, or when the connection was accepted.
     since: Instant,
     alarm: Alarm,
-    general: Option<Pingora>,
-}
-
-/// What the general lane needs.
-struct Pingora {
-    handover: Arc<Handover>,
-    /// Goes off now and then to see whether an upstream owes us a head for too long. One for the connection, because
-    /// setting a timer for every request would cost more than the look.
-    alarm: Pin<Box<Sleep>>,
+    /// What it shares with the general lane, once that has had a request of it.
+    handover: Option<Arc<Handover>>,
 }
 
 /// Serves one connection until it ends. `stop`: finish the request under way, take no further one.
@@ -176,10 +165,10 @@ pub async fn serve(front: Arc<Front>, stream: ClientStream, listener: ListenerId
     let mut quiet = Quiet { io: stream.into(), first: true, since: Instant::now(), patience: Duration::ZERO };
     loop {
         let Quiet { io, first, since, .. } = quiet;
-        let (alarm, general) = (Alarm::default(), None);
+        let (alarm, handover) = (Alarm::default(), None);
         let policy = ClientPolicy::default();
         let stopped = stop.clone();
-        let busy = Busy { front: &front, listener, address, policy, stop: stopped, first, since, alarm, general };
+        let busy = Busy { front: &front, listener, address, policy, stop: stopped, first, since, alarm, handover };
         // On the heap: a quiet connection must not carry the size of all lanes.
         match Box::pin(busy.serve(io)).await {
             Some(again) => quiet = again,
@@ -306,9 +295,9 @@ impl<'a> Busy<'a> {
 
     /// Answers bytes that are no request. Nothing more can be read from the connection.
     async fn refuse(&self, mut client: Box<Client>, refusal: Refusal) {
-        let mut bytes = Vec::with_capacity(256);
-        refusal.answer_counted(&self.front.stats).write_to(&mut bytes, Version::Http11, false, false, date::now());
-        if client.send(&bytes).await.is_ok() {
+        let answer = refusal.answer_counted(&self.front.stats);
+        answer.write_to(client.write_mut(), Version::Http11, false, false, date::now());
+        if client.send(&[]).await.is_ok() {
             client.linger(LINGER).await;
         }
     }
@@ -388,9 +377,8 @@ impl<'a> Busy<'a> {
         let cut = client.fault().is_some() || client.is_eof();
         let leftover = request.leftover(client.body_read(), cut);
         let told = exchange.goes_on(&request, answer.close, leftover, self.stop.is_set());
-        let mut bytes = Vec::with_capacity(256);
-        answer.write_to(&mut bytes, request.version, request.head_only, told, date::now());
-        let sent = client.send(&bytes).await.is_ok();
+        answer.write_to(client.write_mut(), request.version, request.head_only, told, date::now());
+        let sent = client.send(&[]).await.is_ok();
         let end = if sent { End::Delivered } else { End::ClientLeft };
         exchange.on_end(end, Instant::now());
         let (client_ended, unread) = (client.is_eof(), !client.read.is_empty());
@@ -401,10 +389,7 @@ impl<'a> Busy<'a> {
     /// Gives the request to pingora, and says what it came to.
     async fn general(&mut self, held: Held, request: Request, attempt: Attempt) -> Option<(Held, Served)> {
         let Held { client, exchange } = held;
-        let Pingora { handover, alarm } = self.general.get_or_insert_with(|| {
-            let alarm = Box::pin(tokio::time::sleep(LOOK));
-            Pingora { handover: Arc::new(Handover::new(self.stop.clone())), alarm }
-        });
+        let handover = self.handover.get_or_insert_with(|| Arc::new(Handover::new(self.stop.clone())));
         let handed = HandedRequest { exchange, attempt: Some(attempt), request, until_close: false, outcome: None };
         handover.put_request(Box::new(handed));
         let session = ServerSession::new_http1(Box::new(LentClient::lend(client, handover.clone())));
@@ -416,12 +401,10 @@ impl<'a> Busy<'a> {
                 tokio::select! {
                     biased;
                     reused = poll_fn(|cx| handover.stall.pace(lane.as_mut(), cx)) => break (true, reused.is_some()),
-                    () = &mut *alarm => {
-                        let now = Instant::now();
-                        if handover.is_overdue(now) {
+                    () = poll_fn(|cx| self.alarm.poll(cx)) => {
+                        if handover.is_overdue(Instant::now()) {
                             break (false, false);
                         }
-                        alarm.as_mut().reset(now + LOOK);
                     }
                 }
             }

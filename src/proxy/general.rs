@@ -23,7 +23,6 @@ use smallvec::SmallVec;
 use tokio::time::Instant;
 
 use super::client::Client;
-use super::connect::Wanted;
 use super::front::DRAIN;
 use super::handover::{HandedRequest, Handover, Outcome};
 use super::lent_client::LentClient;
@@ -31,7 +30,6 @@ use super::verdict;
 use super::wire::{self, InUse, NO_RESOURCES, OUTDATED};
 use crate::exchange::{
     Attempt, Broken, ConnectError, Course, Leftover, Lent, Next, Refusal, Replay, ResponseEdits, Turn, UpstreamClock,
-    keeps_for,
 };
 use crate::http1::{Field, HeadReader, Limits, ResponseFraming, Version};
 use crate::pool::Waiting;
@@ -120,17 +118,6 @@ impl Ctx {
         Ok(UpstreamClock::start(attempt.timeouts, Instant::now()))
     }
 
-    /// For how long the connection of this answer may be kept, and whether pingora keeps it unless bytes follow.
-    fn keeps(&self, response: &ResponseHeader) -> (Option<Duration>, bool) {
-        let is_1_1 = response.version == http::Version::HTTP_11;
-        let version = if is_1_1 { Version::Http11 } else { Version::Http10 };
-        let idle = self.attempt.as_ref().map_or(Duration::ZERO, |attempt| attempt.connections.idle_timeout);
-        let keeps = keeps_for(version, fields(response).into_iter(), idle);
-        let framing = [http::header::CONTENT_LENGTH, http::header::TRANSFER_ENCODING];
-        let is_delimited = framing.iter().any(|name| response.headers.contains_key(name));
-        (keeps, is_1_1 && is_delimited && keeps.is_some())
-    }
-
     fn note(&mut self, outcome: Outcome) {
         if let Some(handed) = &mut self.handed {
             handed.outcome = Some(outcome);
@@ -201,16 +188,11 @@ impl ProxyHttp for General {
                 return Err(Error::new(DECIDED));
             }
         }
-        let is_repeatable = ctx.parts()?.1.exchange.is_repeatable();
-        let attempt = ctx.attempt.as_ref().ok_or_else(|| Error::new_str("no attempt"))?;
-        let wanted = match attempt.fresh {
-            true => Wanted::Fresh,
-            false if is_repeatable => Wanted::Any,
-            false => Wanted::Sure,
-        };
-        let upstream = ctx.handed.as_ref().and_then(|handed| handed.exchange.upstream());
-        let upstream = upstream.ok_or_else(|| Error::new_str("an attempt without an upstream"))?;
-        let (peer, single_use) = wire::peer(upstream, attempt, wanted)?;
+        let attempt = ctx.attempt;
+        let exchange = &ctx.parts()?.1.exchange;
+        let attempt = attempt.ok_or_else(|| Error::new_str("no attempt"))?;
+        let upstream = exchange.upstream().ok_or_else(|| Error::new_str("an attempt without an upstream"))?;
+        let (peer, single_use) = wire::peer(upstream, &attempt, exchange.wanted(&attempt))?;
         ctx.single_use = single_use;
         Ok(Box::new(peer))
     }
@@ -319,8 +301,6 @@ impl ProxyHttp for General {
         ctx: &mut Ctx,
     ) -> Result<()> {
         let status = response.status.as_u16();
-        let (keeps, pingora_keeps) = ctx.keeps(response);
-        ctx.keeps = pingora_keeps;
         let (handover, handed) = ctx.parts()?;
         let reason = response.get_reason_phrase().unwrap_or_default().as_bytes();
         let version = if response.version == http::Version::HTTP_10 { Version::Http10 } else { Version::Http11 };
@@ -348,6 +328,9 @@ impl ProxyHttp for General {
         if edits.hidden() {
             session.as_downstream_mut().set_ignore_info_resp(true);
         }
+        let idle = ctx.attempt.as_ref().map_or(Duration::ZERO, |attempt| attempt.connections.idle_timeout);
+        let keeps = edits.keeps_upstream(idle);
+        ctx.keeps = keeps.is_some() && pingora_keeps(response);
         if let (200.., Some(in_use)) = (status, &mut ctx.in_use) {
             in_use.keep_for(keeps);
             if framing == ResponseFraming::None {
@@ -466,6 +449,13 @@ impl ProxyHttp for General {
     ) -> bool {
         true
     }
+}
+
+/// Whether pingora keeps the connection of this answer, if its upstream lets it and no bytes follow.
+fn pingora_keeps(response: &ResponseHeader) -> bool {
+    let framing = [http::header::CONTENT_LENGTH, http::header::TRANSFER_ENCODING];
+    let is_delimited = framing.iter().any(|name| response.headers.contains_key(name));
+    response.version == http::Version::HTTP_11 && is_delimited
 }
 
 /// The fields of a response.

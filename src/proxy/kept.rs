@@ -14,14 +14,13 @@ use std::time::Duration;
 use bytes::{Buf, BytesMut};
 use parking_lot::Mutex;
 use pingora_core::upstreams::peer::HttpPeer;
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf};
+use tokio::io::{AsyncReadExt, AsyncWrite};
 use tokio::time::Instant;
 
 use super::conduct::{Conduct, Heard, listen};
-use super::connect::{UpstreamIo, Wanted, dial};
-use super::ended::Ended;
+use super::connect::{UpstreamIo, dial};
 use super::front::InFlight;
-use crate::exchange::{Attempt, ConnectError};
+use crate::exchange::{Attempt, ConnectError, Wanted};
 use crate::http1::ResponseReader;
 use crate::model::policy::UpstreamConnections;
 use crate::pool::sharded::Sharded;
@@ -92,38 +91,6 @@ pub(super) struct Link {
     /// Until when it may be used again.
     idle_until: Instant,
     open: Open,
-}
-
-/// A connection that is no longer one of requests. Counts as open until it closes.
-pub(super) struct Upgraded {
-    io: UpstreamIo,
-    _open: Open,
-}
-
-impl Ended for Upgraded {
-    fn has_ended(&self) -> bool {
-        self.io.has_ended()
-    }
-}
-
-impl AsyncRead for Upgraded {
-    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, out: &mut ReadBuf<'_>) -> Poll<std::io::Result<()>> {
-        Pin::new(&mut self.get_mut().io).poll_read(cx, out)
-    }
-}
-
-impl AsyncWrite for Upgraded {
-    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<std::io::Result<usize>> {
-        Pin::new(&mut self.get_mut().io).poll_write(cx, bytes)
-    }
-
-    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<std::io::Result<()>> {
-        Pin::new(&mut self.get_mut().io).poll_flush(cx)
-    }
-
-    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<std::io::Result<()>> {
-        Pin::new(&mut self.get_mut().io).poll_shutdown(cx)
-    }
 }
 
 /// Counts an open connection: for its upstream, and for the whole data plane.
@@ -336,10 +303,9 @@ impl fmt::Debug for Kept {
 }
 
 impl Link {
-    /// The socket, and what was read ahead on it.
-    pub(super) fn into_parts(self: Box<Link>) -> (Upgraded, BytesMut) {
-        let Link { io, read, open, .. } = *self;
-        (Upgraded { io, _open: open }, read)
+    /// The socket, for bytes that are no requests. The link still counts as open.
+    pub(super) fn io_mut(&mut self) -> &mut UpstreamIo {
+        &mut self.io
     }
 
     /// Whether it has served a request before.

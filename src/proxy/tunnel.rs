@@ -25,15 +25,14 @@ const DIRECTION_BYTES: usize = 16 * 1024;
 
 /// Relays between a client and the upstream that has switched protocols for it, with what both have sent early. `idle`: how
 /// long nothing may move; `half`: the same once a side has ended.
-pub(super) async fn run(client: &mut Client, link: Box<Link>, idle: Duration, half: Duration) {
+pub(super) async fn run(client: &mut Client, mut link: Box<Link>, idle: Duration, half: Duration) {
     client.skip_head();
     let to_upstream = std::mem::take(&mut client.read);
     // The head that says so is the first of it.
     let mut to_client = std::mem::take(client.write_mut());
-    let (upstream, rest) = link.into_parts();
-    to_client.extend_from_slice(&rest);
+    to_client.extend_from_slice(&std::mem::take(&mut link.read));
     // However it ends, both sides are closed after it.
-    let (Ok(()) | Err(_)) = relay(client.io_mut(), upstream, to_upstream, to_client, (idle, half)).await;
+    let (Ok(()) | Err(_)) = relay(client.io_mut(), link.io_mut(), to_upstream, to_client, (idle, half)).await;
 }
 
 /// One direction of a tunnel.
@@ -109,7 +108,7 @@ fn poll_some(to: &mut (impl AsyncWrite + Unpin), cx: &mut Context<'_>, bytes: &[
 /// `to_client` were read before it began.
 async fn relay(
     client: &mut (impl AsyncRead + AsyncWrite + Ended + Unpin),
-    mut upstream: impl AsyncRead + AsyncWrite + Ended + Unpin,
+    upstream: &mut (impl AsyncRead + AsyncWrite + Ended + Unpin),
     to_upstream: BytesMut,
     to_client: BytesMut,
     (idle, half): (Duration, Duration),
@@ -124,8 +123,8 @@ async fn relay(
     loop {
         let moved = poll_fn(|cx| {
             // The two borrow one socket each way in turn, never at once.
-            let rose = up.poll_move(cx, &mut *client, &mut upstream)?;
-            let fell = down.poll_move(cx, &mut upstream, &mut *client)?;
+            let rose = up.poll_move(cx, &mut *client, &mut *upstream)?;
+            let fell = down.poll_move(cx, &mut *upstream, &mut *client)?;
             match (rose, fell) {
                 (Poll::Pending, Poll::Pending) => Poll::Pending,
                 _ => Poll::Ready(io::Result::Ok(())),
@@ -170,9 +169,9 @@ mod tests {
 
     async fn tunnel(idle: Duration, early: (&str, &str)) -> (DuplexStream, DuplexStream) {
         let (client, mut near) = duplex(1_024);
-        let (upstream, far) = duplex(1_024);
+        let (upstream, mut far) = duplex(1_024);
         let (to_upstream, to_client) = (BytesMut::from(early.0), BytesMut::from(early.1));
-        tokio::spawn(async move { relay(&mut near, far, to_upstream, to_client, (idle, HALF)).await });
+        tokio::spawn(async move { relay(&mut near, &mut far, to_upstream, to_client, (idle, HALF)).await });
         (client, upstream)
     }
 
@@ -241,12 +240,12 @@ mod tests {
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let mut client = tokio::net::TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
         let (mut near, _) = listener.accept().await.unwrap();
-        let (_upstream, far) = duplex(1_024);
+        let (_upstream, mut far) = duplex(1_024);
         client.write_all(&[b'x'; 100_000]).await.unwrap();
         drop(client);
         let began = Instant::now();
         let limits = (Duration::from_secs(1_000), HALF);
-        let broken = relay(&mut near, far, BytesMut::new(), BytesMut::new(), limits).await.unwrap_err();
+        let broken = relay(&mut near, &mut far, BytesMut::new(), BytesMut::new(), limits).await.unwrap_err();
         assert_eq!(broken.kind(), io::ErrorKind::TimedOut);
         assert!(began.elapsed() < 4 * HALF, "{:?}", began.elapsed());
     }

@@ -23,9 +23,9 @@ use pingora_http::ResponseHeader;
 use tokio::time::Instant;
 
 use super::conduct::{Conduct, Heard, listen};
-use super::connect::{UpstreamIo, Wanted, dial};
+use super::connect::{UpstreamIo, dial};
 use super::kept::DataPath;
-use crate::exchange::{Attempt, ConnectError};
+use crate::exchange::{Attempt, ConnectError, Wanted};
 use crate::model::Address;
 use crate::model::policy::UpstreamConnections;
 use crate::pool::{Connection, Upstream};
