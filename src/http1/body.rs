@@ -82,8 +82,8 @@ impl Body {
         }
     }
 
-    /// Consumes whole chunks at the front that are written as [`put_chunk`] would write them, so that they can be forwarded
-    /// as they are: how many bytes. The last chunk is not one of them.
+    /// Consumes whole chunks at the front that are written as [`put_chunk`] and [`put_last_chunk`] would write them, so that
+    /// they can be forwarded as they are: how many bytes. A last chunk with trailers is not one of them.
     pub fn whole_chunks(&mut self, input: &[u8]) -> usize {
         match self {
             Body::Chunked(chunked) => chunked.whole_chunks(input),
@@ -211,7 +211,12 @@ mod tests {
     #[test]
     fn whole_chunks_in_canonical_form_are_found_and_nothing_else_is() {
         for (bytes, whole) in [
-            ("3\r\none\r\n2\r\nab\r\n0\r\n\r\n", 15),
+            ("3\r\none\r\n2\r\nab\r\n0\r\n\r\n", 20),
+            ("3\r\none\r\n0\r\n\r\nnext", 13),
+            ("3\r\none\r\n0\r\n\r", 8),
+            ("3\r\none\r\n0\r\nA: b\r\n\r\n", 8),
+            ("3\r\none\r\n00\r\n\r\n", 8),
+            ("3\r\none\r\n0;a\r\n\r\n", 8),
             ("a\r\n0123456789\r\n", 15),
             ("3\r\none\r\n2\r\nab\r", 8),
             ("3\r\none", 0),
@@ -221,7 +226,7 @@ mod tests {
             ("3 \r\none\r\n", 0),
             ("3\r\none!!", 0),
             ("3\none\r\n", 0),
-            ("0\r\n\r\n", 0),
+            ("0\r\n\r\n", 5),
             ("\r\n", 0),
             ("ffffffffffffffff\r\nx\r\n", 0),
             ("11111111111111111\r\nx\r\n", 0),
@@ -234,6 +239,7 @@ mod tests {
             let mut rest = &bytes.as_bytes()[..whole];
             while let Step::Data(_) = by_decoder.next(&mut rest).unwrap() {}
             assert_eq!(by_decoder.data_bytes(), body.data_bytes(), "{bytes:?}");
+            assert_eq!(by_decoder.is_done(), body.is_done(), "{bytes:?}");
             let ends = |mut body: Body| {
                 let mut rest = &bytes.as_bytes()[whole..];
                 loop {

@@ -130,6 +130,8 @@ impl Within {
 }
 
 const MAX_SIZE_DIGITS: u32 = 16;
+/// The end of a body without trailers.
+const LAST_CHUNK: &[u8] = b"0\r\n\r\n";
 const STRAY: Fault = Fault::Chunk("a line that does not end in CRLF");
 
 impl Chunked {
@@ -170,8 +172,8 @@ impl Chunked {
         Ok(if self.is_done() { Step::End } else { Step::More })
     }
 
-    /// Consumes the whole chunks at the front that are in canonical form, the last chunk not included: how many bytes. They
-    /// can be forwarded as they are.
+    /// Consumes the whole chunks at the front that are in canonical form: how many bytes. They can be forwarded as they are.
+    /// The last chunk is one of them if no trailers follow it; then the body has ended.
     pub fn whole_chunks(&mut self, input: &[u8]) -> usize {
         let mut end = 0;
         if matches!(self.state, State::SizeStart) {
@@ -181,6 +183,10 @@ impl Chunked {
             {
                 end += data + size + 2;
                 self.data_bytes = self.data_bytes.saturating_add(size as u64);
+            }
+            if input[end..].starts_with(LAST_CHUNK) {
+                end += LAST_CHUNK.len();
+                self.state = State::Done;
             }
         }
         end

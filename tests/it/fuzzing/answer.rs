@@ -61,6 +61,8 @@ fn relayed(bytes: &[u8], cuts: &[usize], framing: ResponseFraming, in_chunks: bo
     let mut body = Body::response(framing);
     let (mut data, mut written) = (Vec::new(), Vec::new());
     let (mut left, mut lengths) = (bytes, cuts.iter().cycle());
+    // The last chunk has gone on as it came.
+    let mut has_end = false;
     while !left.is_empty() && !body.is_done() {
         let length = lengths.next().map_or(left.len(), |cut| (*cut).max(1)).min(left.len());
         let mut piece = &left[..length];
@@ -68,8 +70,10 @@ fn relayed(bytes: &[u8], cuts: &[usize], framing: ResponseFraming, in_chunks: bo
         loop {
             let whole = if in_chunks { body.whole_chunks(piece) } else { 0 };
             if whole > 0 {
-                let ended = [&piece[..whole], b"0\r\n\r\n"].concat();
+                let end: &[u8] = if body.is_done() { b"" } else { b"0\r\n\r\n" };
+                let ended = [&piece[..whole], end].concat();
                 let read = strict::chunks(&ended).expect("they are canonical").expect("they are whole");
+                has_end |= body.is_done();
                 data.extend_from_slice(&read.0);
                 written.extend_from_slice(&piece[..whole]);
                 piece = &piece[whole..];
@@ -86,7 +90,7 @@ fn relayed(bytes: &[u8], cuts: &[usize], framing: ResponseFraming, in_chunks: bo
         }
     }
     let whole = body.is_whole_at_close();
-    if whole {
+    if whole && !has_end {
         put_last_chunk(&mut written, body.trailers());
     }
     if in_chunks {
