@@ -24,11 +24,9 @@ mod wire;
 mod workers;
 
 use std::io;
-use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use futures_util::FutureExt;
 use parking_lot::Mutex;
 use pingora_core::server::configuration::ServerConf;
 use pingora_proxy::http_proxy;
@@ -39,8 +37,7 @@ use front::{Front, InFlight};
 use general::General;
 use kept::Links;
 pub use listen::{Bound, ListenerHandle};
-use listen::{ClientStream, Listener};
-use workers::Placed;
+use listen::{ClientStream, Listener, Stop};
 pub use workers::Workers;
 
 use crate::bind::BindError;
@@ -65,7 +62,7 @@ struct Open {
     /// Connections, those whose tunnel goes on included.
     count: AtomicUsize,
     /// Of every task that accepts, what tells it to stop.
-    accepting: Mutex<Vec<watch::Receiver<bool>>>,
+    accepting: Mutex<Vec<Stop>>,
     /// Told when there may be nothing left.
     none: Notify,
 }
@@ -74,8 +71,7 @@ impl Open {
     /// No connection, and nobody who could still accept one after a stop.
     fn is_drained(&self) -> bool {
         // In this order: who stops accepting has counted its last connection before.
-        let stopped = |stop: &watch::Receiver<bool>| *stop.borrow() || stop.has_changed().is_err();
-        let closing = self.accepting.lock().iter().any(stopped);
+        let closing = self.accepting.lock().iter().any(Stop::is_set);
         !closing && self.count.load(Ordering::Acquire) == 0
     }
 }
@@ -114,9 +110,9 @@ impl Plane {
         bound.listen()
     }
 
-    /// Begins accepting. Each connection is a task of its own; a panic in one ends that one.
+    /// Begins accepting. Each connection is a task of its own; a panic in one ends that one, as the runtime has it.
     pub fn serve(self: &Arc<Plane>, listener: Listener, id: ListenerId) -> ListenerHandle {
-        let (mut handle, stop) = ListenerHandle::channel();
+        let (mut handle, stop) = ListenerHandle::new();
         let accepting = Accepting::new(self, &stop);
         let plane = self.clone();
         handle.accepting = Some(self.workers.acceptor(id.0).spawn(async move {
@@ -154,7 +150,7 @@ impl Plane {
         &self.front.stats
     }
 
-    async fn accept(self: Arc<Plane>, mut listener: Listener, id: ListenerId, mut stop: watch::Receiver<bool>) {
+    async fn accept(self: Arc<Plane>, mut listener: Listener, id: ListenerId, stop: Stop) {
         loop {
             let next = async {
                 let slot = self.slots.clone().acquire_owned().await.expect("the semaphore is never closed");
@@ -162,7 +158,7 @@ impl Plane {
             };
             let (slot, stream) = tokio::select! {
                 biased;
-                _ = stop.wait_for(|stop| *stop) => break,
+                () = stop.wait() => break,
                 accepted = next => accepted,
             };
             self.spawn(slot, stream, id, &stop);
@@ -179,47 +175,34 @@ impl Plane {
     }
 
     /// Gives the connection to a worker.
-    fn spawn(
-        self: &Arc<Plane>,
-        slot: OwnedSemaphorePermit,
-        stream: ClientStream,
-        id: ListenerId,
-        stop: &watch::Receiver<bool>,
-    ) {
+    fn spawn(self: &Arc<Plane>, slot: OwnedSemaphorePermit, stream: ClientStream, id: ListenerId, stop: &Stop) {
         let counted = Counted::new(self);
         let (placed, elsewhere) = self.workers.place();
+        let held = (counted, placed, slot);
         let (front, stop) = (self.front.clone(), stop.clone());
         let Some(runtime) = elsewhere else {
-            let serving = front::serve(front, stream, id, stop);
-            tokio::spawn(guarded(serving, (counted, placed, slot)));
+            tokio::spawn(front::serve(front, stream, id, stop, held));
             return;
         };
         // Out of the queue of this worker, and into that of the other. What fails is a connection that is gone.
         let Ok(stream) = stream.detach() else { return };
-        runtime.spawn(guarded(
-            async move {
-                if let Ok(stream) = stream.attach() {
-                    front::serve(front, stream, id, stop).await;
-                }
-            },
-            (counted, placed, slot),
-        ));
+        runtime.spawn(async move {
+            if let Ok(stream) = stream.attach() {
+                // A task of its own: this one has to hold the arguments beside what is made of them.
+                tokio::spawn(front::serve(front, stream, id, stop, held));
+            }
+        });
     }
-}
-
-/// Serves a connection. The panic hook has reported a panic; this connection is gone then, and no other.
-async fn guarded(serving: impl Future<Output = ()>, _counted: (Counted, Placed, OwnedSemaphorePermit)) {
-    let _ = AssertUnwindSafe(serving).catch_unwind().await;
 }
 
 /// A task that accepts.
 struct Accepting {
     open: Arc<Open>,
-    stop: watch::Receiver<bool>,
+    stop: Stop,
 }
 
 impl Accepting {
-    fn new(plane: &Plane, stop: &watch::Receiver<bool>) -> Accepting {
+    fn new(plane: &Plane, stop: &Stop) -> Accepting {
         plane.open.accepting.lock().push(stop.clone());
         Accepting { open: plane.open.clone(), stop: stop.clone() }
     }
@@ -227,7 +210,7 @@ impl Accepting {
 
 impl Drop for Accepting {
     fn drop(&mut self) {
-        self.open.accepting.lock().retain(|stop| !stop.same_channel(&self.stop));
+        self.open.accepting.lock().retain(|stop| !stop.is_same(&self.stop));
         self.open.none.notify_waiters();
     }
 }

@@ -224,6 +224,7 @@ impl Relay<'_> {
         }
         let Some(head) = self.client.head() else { return Step::Over(Outcome::Aborted) };
         link.write.clear();
+        link.write.reserve(head.len + ADDED_BYTES);
         self.exchange.request_edits().write_to(&head, &mut link.write);
         self.client.rewind(replay_bytes);
         let clock = UpstreamClock::start(timeouts, now);
@@ -366,6 +367,7 @@ impl Relay<'_> {
             self.until_close = edits.close();
         }
         if !edits.hidden() {
+            self.client.write_mut().reserve(head.len + ADDED_BYTES);
             edits.write_to(&head, version, !self.keep, date::now(), self.client.write_mut());
         }
         let keeps = edits.keeps_upstream(sent.connections.idle_timeout);
@@ -520,5 +522,7 @@ impl Relay<'_> {
     }
 }
 
+/// More than what is usually added to a head: a buffer that grows with each field is moved several times.
+const ADDED_BYTES: usize = 256;
 /// The largest part of a request body that is copied to go with the head.
 const WITH_HEAD: usize = 8 * 1024;

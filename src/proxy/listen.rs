@@ -4,13 +4,15 @@
 use std::fmt;
 use std::io;
 use std::net::SocketAddr;
-use std::sync::atomic::Ordering;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use nix::errno::Errno;
 use socket2::{SockAddr, SockRef, Socket};
 use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
-use tokio::sync::watch;
+use tokio::sync::Notify;
+use tokio::sync::futures::Notified;
 
 use crate::bind::{BindError, BoundSocket, SocketFile, bind};
 use crate::model::Address;
@@ -195,59 +197,79 @@ pub fn is_scarcity(error: &io::Error) -> bool {
 /// Tells a listener and the connections it accepted to finish. Dropping it does the same.
 #[derive(Debug)]
 pub struct ListenerHandle {
-    stop: watch::Sender<bool>,
+    stop: Stop,
     /// The task that owns the socket.
     pub(super) accepting: Option<tokio::task::JoinHandle<()>>,
 }
 
 impl ListenerHandle {
-    /// A handle and what its listener and connections watch.
-    pub(super) fn channel() -> (ListenerHandle, watch::Receiver<bool>) {
-        let (stop, watched) = watch::channel(false);
-        (ListenerHandle { stop, accepting: None }, watched)
+    /// A handle and what its listener and connections look at.
+    pub(super) fn new() -> (ListenerHandle, Stop) {
+        let stop = Stop(Arc::default());
+        (ListenerHandle { stop: stop.clone(), accepting: None }, stop)
     }
 
     /// Closes the socket, once what is connected to it has been accepted. Idle connections close after a moment in which a
     /// request that is on its way may still arrive; others finish their request with `Connection: close`; tunnels go on.
     pub fn stop(&self) {
-        self.stop.send_replace(true);
+        self.stop.set();
     }
 
     /// As [`ListenerHandle::stop`]; completes when the socket is closed and its address can be bound again.
-    pub async fn close(self) {
+    pub async fn close(mut self) {
         self.stop();
-        if let Some(accepting) = self.accepting {
+        if let Some(accepting) = self.accepting.take() {
             // If it panicked, the socket is closed too.
             let _ = accepting.await;
         }
     }
 }
 
-/// Says when a connection is to take no further request.
+impl Drop for ListenerHandle {
+    fn drop(&mut self) {
+        self.stop();
+    }
+}
+
+/// Says when a connection is to take no further request. Each idle connection has one and waits for it: hence no larger
+/// channel.
 #[derive(Debug, Clone)]
-pub(super) struct Stop {
-    watched: watch::Receiver<bool>,
-    set: bool,
+pub(super) struct Stop(Arc<Signal>);
+
+#[derive(Debug, Default)]
+struct Signal {
+    is_set: AtomicBool,
+    changed: Notify,
 }
 
 impl Stop {
-    /// Follows the handle of a listener.
-    pub(super) fn new(watched: watch::Receiver<bool>) -> Stop {
-        let set = *watched.borrow();
-        Stop { watched, set }
+    fn set(&self) {
+        self.0.is_set.store(true, Ordering::Release);
+        self.0.changed.notify_waiters();
     }
 
-    /// Whether it is so now. Costs one look at memory that is hardly ever written. A handle that is gone means the same.
+    /// Whether it is so now. Costs one look at memory that is hardly ever written.
     pub(super) fn is_set(&self) -> bool {
-        self.set || self.watched.has_changed().unwrap_or(true)
+        self.0.is_set.load(Ordering::Acquire)
+    }
+
+    /// Completes when that changes, once it has been polled or not. To be made before the look at [`Stop::is_set`].
+    /// Cancel-safe.
+    pub(super) fn changed(&self) -> Notified<'_> {
+        self.0.changed.notified()
     }
 
     /// Completes when it is so. Cancel-safe.
-    pub(super) async fn wait(&mut self) {
-        if !self.set {
-            let _ = self.watched.wait_for(|stop| *stop).await;
-            self.set = true;
+    pub(super) async fn wait(&self) {
+        let changed = self.changed();
+        if !self.is_set() {
+            changed.await;
         }
+    }
+
+    /// Whether both are of one listener.
+    pub(super) fn is_same(&self, other: &Stop) -> bool {
+        Arc::ptr_eq(&self.0, &other.0)
     }
 }
 
