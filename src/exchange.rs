@@ -27,4 +27,4 @@ pub use edits::{RequestEdits, ResponseEdits};
 pub use ending::{Course, Ending, Finish, Request, ending};
 pub use judge::{Facts, Framing, Leftover, Method, judge};
 pub use machine::Exchange;
-pub use steps::{Attempt, Broken, ConnectError, End, Entry, Lent, Next, Record, Replay, Scheme, Wanted};
+pub use steps::{Attempt, Broken, ConnectError, End, Entry, Lent, Next, Record, Replay, Reuse, Scheme};

@@ -29,7 +29,7 @@ use super::judge::{Facts, Method, judge};
 use super::limits::{INTERIM_ANSWERS, UNUSED_MAX};
 use super::response::{Asked, check_fields, judge_response};
 use super::seek::{Ask, Found, find, of_address, route, route_anew, still_eligible};
-use super::steps::{Attempt, Broken, ConnectError, End, Entry, Lent, Next, Record, Replay, Wanted};
+use super::steps::{Attempt, Broken, ConnectError, End, Entry, Lent, Next, Record, Replay, Reuse};
 use super::upgrade::Protocol;
 use crate::http1::response::check_size;
 use crate::http1::{Fault, Field, Head, Version};
@@ -522,15 +522,6 @@ impl Exchange {
         self.lease.as_ref().map(Lease::upstream)
     }
 
-    /// Which connections this attempt may use.
-    pub fn wanted(&self, attempt: &Attempt) -> Wanted {
-        match attempt.fresh {
-            true => Wanted::Fresh,
-            false if self.asked.method.is_idempotent() => Wanted::Any,
-            false => Wanted::Sure,
-        }
-    }
-
     /// The epoch of that upstream's connections under which it was picked.
     pub fn epoch(&self) -> u64 {
         self.picked.epoch
@@ -629,6 +620,7 @@ impl Exchange {
         Some(self.attempt(pool, &pick, fresh, now))
     }
 
+    /// `fresh`: not on a kept connection.
     fn attempt(&mut self, pool: &Arc<Pool>, pick: &Pick, fresh: bool, now: Instant) -> Next {
         let Candidate { upstream, epoch } = pick.candidate();
         let epoch = *epoch;
@@ -651,7 +643,12 @@ impl Exchange {
         let TrafficPolicy { timeouts, connections, retry, .. } = &*pool.traffic;
         let (timeouts, connections, replay_bytes) = (*timeouts, *connections, retry.replay_bytes);
         self.phase = Phase::Connecting;
-        Next::Attempt(Attempt { epoch, fresh, timeouts, connections, replay_bytes })
+        let reuse = match fresh {
+            true => Reuse::Never,
+            false if self.asked.method.is_idempotent() => Reuse::Any,
+            false => Reuse::Safe,
+        };
+        Next::Attempt(Attempt { epoch, reuse, timeouts, connections, replay_bytes })
     }
 
     fn find<'s>(&mut self, snapshot: &'s Snapshot, now: Instant) -> Found<'s> {

@@ -44,8 +44,8 @@ pub enum Next {
 pub struct Attempt {
     /// The epoch of its connections under which it was picked: under a later one nothing may be sent.
     pub epoch: u64,
-    /// A connection kept from an earlier request must not be used.
-    pub fresh: bool,
+    /// Which connections to the upstream it may use.
+    pub reuse: Reuse,
     /// How long the upstream may take.
     pub timeouts: UpstreamTimeouts,
     /// Which connections are kept.
@@ -54,16 +54,15 @@ pub struct Attempt {
     pub replay_bytes: usize,
 }
 
-/// Which connections a request may use.
+/// Whether an attempt may use a connection that has served another request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Wanted {
-    /// Any.
+pub enum Reuse {
+    /// Yes.
     Any,
-    /// One on which nothing can be lost: it could not be sent a second time. A kept one will do, unless this upstream closes
-    /// those on its own account.
-    Sure,
-    /// None that has served another request.
-    Fresh,
+    /// Not if this upstream closes those on its own account: the request could not be sent a second time.
+    Safe,
+    /// No.
+    Never,
 }
 
 /// Why no connection could be made.

@@ -191,10 +191,10 @@ impl Relay<'_> {
 
     /// One try on one upstream, up to the end of its response.
     async fn attempt(&mut self, attempt: Attempt) -> Step {
-        let Attempt { epoch, timeouts, connections, replay_bytes, .. } = attempt;
+        let Attempt { epoch, reuse, timeouts, connections, replay_bytes, .. } = attempt;
         let Some(upstream) = self.exchange.upstream() else { return Step::Over(Outcome::Aborted) };
         let data_path = DataPath::of(upstream);
-        let mut link = match data_path.kept.take(epoch, self.exchange.wanted(&attempt), self.now) {
+        let mut link = match data_path.kept.take(epoch, reuse, self.now) {
             Some(link) => link,
             None => {
                 let dialled = tokio::select! {

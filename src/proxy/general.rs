@@ -192,7 +192,7 @@ impl ProxyHttp for General {
         let exchange = &ctx.parts()?.1.exchange;
         let attempt = attempt.ok_or_else(|| Error::new_str("no attempt"))?;
         let upstream = exchange.upstream().ok_or_else(|| Error::new_str("an attempt without an upstream"))?;
-        let (peer, single_use) = wire::peer(upstream, &attempt, exchange.wanted(&attempt))?;
+        let (peer, single_use) = wire::peer(upstream, &attempt)?;
         ctx.single_use = single_use;
         Ok(Box::new(peer))
     }

@@ -20,7 +20,7 @@ use tokio::time::Instant;
 use super::conduct::{Conduct, Heard, listen};
 use super::connect::{UpstreamIo, dial};
 use super::front::InFlight;
-use crate::exchange::{Attempt, ConnectError, Wanted};
+use crate::exchange::{Attempt, ConnectError, Reuse};
 use crate::http1::ResponseReader;
 use crate::model::policy::UpstreamConnections;
 use crate::pool::sharded::Sharded;
@@ -147,11 +147,11 @@ impl Kept {
     }
 
     /// An idle connection that this request may use, if there is one. It may still be dirty: see [`Kept::is_dirty`].
-    pub(super) fn take(&self, epoch: u64, wanted: Wanted, now: Instant) -> Option<Box<Link>> {
-        match wanted {
-            Wanted::Fresh => return None,
-            Wanted::Sure if self.conduct.closes_early(now) => return None,
-            Wanted::Sure | Wanted::Any => {}
+    pub(super) fn take(&self, epoch: u64, reuse: Reuse, now: Instant) -> Option<Box<Link>> {
+        match reuse {
+            Reuse::Never => return None,
+            Reuse::Safe if self.conduct.closes_early(now) => return None,
+            Reuse::Safe | Reuse::Any => {}
         }
         let mut idle = self.idle.mine().lock();
         // Closing a socket takes longer than the lock may be held.

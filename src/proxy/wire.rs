@@ -25,7 +25,7 @@ use tokio::time::Instant;
 use super::conduct::{Conduct, Heard, listen};
 use super::connect::{UpstreamIo, dial};
 use super::kept::DataPath;
-use crate::exchange::{Attempt, ConnectError, Wanted};
+use crate::exchange::{Attempt, ConnectError, Reuse};
 use crate::model::Address;
 use crate::model::policy::UpstreamConnections;
 use crate::pool::{Connection, Upstream};
@@ -37,7 +37,7 @@ pub(super) const OUTDATED: ErrorType = ErrorType::Custom("outdated");
 
 /// The peer for pingora, and whether its connection serves this request alone. Connections of another epoch are never found
 /// under its key.
-pub fn peer(upstream: &Arc<Upstream>, attempt: &Attempt, wanted: Wanted) -> Result<(HttpPeer, bool)> {
+pub fn peer(upstream: &Arc<Upstream>, attempt: &Attempt) -> Result<(HttpPeer, bool)> {
     let Attempt { epoch, timeouts, connections, .. } = attempt;
     let data_path = DataPath::of(upstream);
     let template = match data_path.peer.get() {
@@ -53,10 +53,10 @@ pub fn peer(upstream: &Arc<Upstream>, attempt: &Attempt, wanted: Wanted) -> Resu
     peer.options.idle_timeout = Some(connections.idle_timeout);
     let (weak, conduct) = (Arc::downgrade(upstream), data_path.conduct.clone());
     peer.options.custom_l4 = Some(Arc::new(Dialer { upstream: weak, conduct, limit: timeouts.connect }));
-    let single_use = match wanted {
-        Wanted::Any => false,
-        Wanted::Sure => data_path.conduct.closes_early(Instant::now()),
-        Wanted::Fresh => true,
+    let single_use = match attempt.reuse {
+        Reuse::Any => false,
+        Reuse::Safe => data_path.conduct.closes_early(Instant::now()),
+        Reuse::Never => true,
     };
     // Upstream numbers are never used again, so the key is unique for an upstream and its epoch. Nothing is pooled under
     // a random one.
@@ -343,16 +343,11 @@ mod tests {
     const LIMITS: UpstreamConnections =
         UpstreamConnections { idle_per_upstream: 128, idle_timeout: Duration::from_secs(300) };
 
-    fn a_peer(upstream: &Arc<Upstream>, epoch: u64, wanted: Wanted) -> (HttpPeer, bool) {
+    fn a_peer(upstream: &Arc<Upstream>, epoch: u64, reuse: Reuse) -> (HttpPeer, bool) {
         let traffic = TrafficPolicy::default();
-        let attempt = Attempt {
-            epoch,
-            fresh: wanted == Wanted::Fresh,
-            timeouts: traffic.timeouts,
-            connections: traffic.connections,
-            replay_bytes: 0,
-        };
-        peer(upstream, &attempt, wanted).unwrap()
+        let attempt =
+            Attempt { epoch, reuse, timeouts: traffic.timeouts, connections: traffic.connections, replay_bytes: 0 };
+        peer(upstream, &attempt).unwrap()
     }
 
     /// A wire over a real socket, its other end, and its upstream.
@@ -438,8 +433,8 @@ mod tests {
     fn peers_share_connections_within_an_epoch_and_upstream_only() {
         let (_, _, one) = wire(&Arc::default());
         let key = |upstream: &Arc<Upstream>, fresh| {
-            let wanted = if fresh { Wanted::Fresh } else { Wanted::Any };
-            a_peer(upstream, upstream.connections.epoch(), wanted).0.group_key
+            let reuse = if fresh { Reuse::Never } else { Reuse::Any };
+            a_peer(upstream, upstream.connections.epoch(), reuse).0.group_key
         };
         assert_eq!(key(&one, false), key(&one, false));
         assert_ne!(key(&one, true), key(&one, true));
@@ -506,8 +501,8 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn who_closes_kept_connections_gets_what_cannot_be_sent_twice_on_new_ones_for_a_minute() {
         let (_, _, upstream) = wire(&Arc::default());
-        let single_use = |wanted| a_peer(&upstream, 0, wanted).1;
-        assert_eq!([Wanted::Any, Wanted::Sure, Wanted::Fresh].map(single_use), [false, false, true]);
+        let single_use = |reuse| a_peer(&upstream, 0, reuse).1;
+        assert_eq!([Reuse::Any, Reuse::Safe, Reuse::Never].map(single_use), [false, false, true]);
         let data_path = DataPath::of(&upstream);
         for found_by_us in [true, false] {
             let (wire, [_near, far], _upstream) = wire(&data_path.conduct);
@@ -519,20 +514,16 @@ mod tests {
                 drop(in_use);
                 Ending(wire).on_disconnected();
             }
-            assert_eq!(
-                [Wanted::Any, Wanted::Sure, Wanted::Fresh].map(single_use),
-                [false, true, true],
-                "{found_by_us}"
-            );
+            assert_eq!([Reuse::Any, Reuse::Safe, Reuse::Never].map(single_use), [false, true, true], "{found_by_us}");
             tokio::time::advance(UNRULY).await;
-            assert!(!single_use(Wanted::Sure));
+            assert!(!single_use(Reuse::Safe));
         }
         // What we have closed ourselves says nothing about it.
         let (wire, _ends, _upstream) = wire(&data_path.conduct);
         wire.state.lock().shut();
         assert!(wire.begin(LIMITS).is_none());
         Ending(wire).on_disconnected();
-        assert!(!single_use(Wanted::Sure));
+        assert!(!single_use(Reuse::Safe));
     }
 
     #[test]

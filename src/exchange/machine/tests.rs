@@ -167,7 +167,7 @@ fn feed(exchange: &mut Exchange, event: Event, now: Instant) -> Option<Next> {
 
 fn word(next: &Next) -> String {
     match next {
-        Next::Attempt(attempt) => format!("attempt{}", if attempt.fresh { " fresh" } else { "" }),
+        Next::Attempt(attempt) => format!("attempt{}", if attempt.reuse == Reuse::Never { " fresh" } else { "" }),
         Next::Wait(_) => "wait".into(),
         Next::Reroute => "reroute".into(),
         Next::Forward(..) => "forward".into(),
@@ -191,10 +191,10 @@ fn play(upstreams: usize, request: &str, events: &[Event]) -> (Vec<String>, usiz
     };
     for event in events {
         let Some(next) = feed(&mut exchange, *event, world.now) else { continue };
-        if let Next::Attempt(Attempt { fresh, .. }) = &next {
+        if let Next::Attempt(Attempt { reuse, .. }) = &next {
             let tried = exchange.upstream().map(|upstream| upstream.id);
             assert_eq!(last == tried, upstreams == 1, "the same one only where there is no other");
-            assert!(last != tried || *fresh, "the same one only on a fresh connection");
+            assert!(last != tried || *reuse == Reuse::Never, "the same one only on a fresh connection");
             last = tried;
         }
         steps.push(word(&next));
