@@ -1,9 +1,57 @@
-//! How long an upstream may keep a request waiting. The lane reports what moves, and asks now and then whether the upstream
+//! How long a client may be silent before its request, and an upstream during it. The lane reports what moves, and asks now and then whether the upstream
 //! is overdue, saying whose turn it is; setting a timer for every byte would cost more than the look.
+
+use std::time::Duration;
 
 use tokio::time::Instant;
 
-use crate::model::policy::UpstreamTimeouts;
+use crate::model::policy::{ClientTimeouts, UpstreamTimeouts};
+
+/// A client of which no whole request head has come.
+#[derive(Debug, Clone, Copy)]
+pub struct Listening {
+    /// It has had no request yet.
+    pub first: bool,
+    /// When its last response ended, or when it was accepted.
+    pub since: Instant,
+    /// When the first bytes of the head came, if any have. An empty line begins nothing.
+    pub begun: Option<Instant>,
+}
+
+/// What the silence of a client means.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Silence {
+    /// It has more time.
+    Wait,
+    /// It has begun a head and not ended it in time: 408.
+    HeadTimeout,
+    /// It has sent nothing for too long, or may send nothing more: its connection closes without a word.
+    Over {
+        /// It has never sent anything.
+        silent: bool,
+    },
+}
+
+impl Listening {
+    /// How long nothing may come: [`ClientTimeouts::header`] after it was accepted, [`ClientTimeouts::keep_alive`] later.
+    pub fn patience(first: bool, timeouts: &ClientTimeouts) -> Duration {
+        if first { timeouts.header } else { timeouts.keep_alive }
+    }
+
+    /// What follows now. `stopping`: the listener takes no further request; one that has begun is still taken.
+    pub fn judge(&self, timeouts: &ClientTimeouts, stopping: bool, now: Instant) -> Silence {
+        let is_over = |since: Instant, limit: Duration| since + limit <= now;
+        match self.begun {
+            Some(begun) if is_over(begun, timeouts.header) => Silence::HeadTimeout,
+            Some(_) => Silence::Wait,
+            None => match is_over(self.since, Listening::patience(self.first, timeouts)) {
+                true => Silence::Over { silent: self.first },
+                false if stopping => Silence::Over { silent: false },
+                false => Silence::Wait,
+            },
+        }
+    }
+}
 
 /// What a request waits for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -78,8 +126,6 @@ impl UpstreamClock {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use super::*;
 
     const SECOND: Duration = Duration::from_secs(1);
@@ -123,6 +169,30 @@ mod tests {
                 }
             }
             assert_eq!(got, overdue, "{events:?}");
+        }
+    }
+
+    #[test]
+    fn a_client_has_its_time_for_a_head_from_its_first_byte_and_for_that_byte_from_the_last_response() {
+        let timeouts = ClientTimeouts { header: 10 * SECOND, keep_alive: 30 * SECOND, ..ClientTimeouts::DEFAULT };
+        let (wait, late) = (Silence::Wait, Silence::HeadTimeout);
+        let over = |silent| Silence::Over { silent };
+        let now = Instant::now() + 100 * SECOND;
+        // Its first request, seconds since it may send, seconds since the head began; what that means, also in a stop.
+        for (first, since, begun, want, stopping) in [
+            (true, 9, None, wait, over(false)),
+            (true, 10, None, over(true), over(true)),
+            (false, 29, None, wait, over(false)),
+            (false, 30, None, over(false), over(false)),
+            (true, 19, Some(9), wait, wait),
+            (true, 19, Some(10), late, late),
+            (false, 90, Some(9), wait, wait),
+            (false, 90, Some(10), late, late),
+        ] {
+            let ago = |seconds: u32| now - SECOND * seconds;
+            let listening = Listening { first, since: ago(since), begun: begun.map(ago) };
+            let got = [false, true].map(|stop| listening.judge(&timeouts, stop, now));
+            assert_eq!(got, [want, stopping], "{first} {since} {begun:?}");
         }
     }
 

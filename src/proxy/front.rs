@@ -31,8 +31,8 @@ use super::lent_client::LentClient;
 use super::listen::{ClientStream, Stop};
 use super::{date, tunnel};
 use crate::exchange::{
-    Attempt, Broken, End, Ending, Entry, Exchange, Finish, Leftover, Next, OwnAnswer, Refusal, Replay, Request, Scheme,
-    ending, judge,
+    Attempt, Broken, End, Ending, Entry, Exchange, Finish, Leftover, Listening, Next, OwnAnswer, Refusal, Replay,
+    Request, Scheme, Silence, ending, judge,
 };
 use crate::http1::Version;
 use crate::model::policy::{ClientPolicy, Lane, UpstreamTimeouts};
@@ -217,7 +217,7 @@ impl<'a> Busy<'a> {
                 }
                 Heard::Quiet => {
                     let quiet = Quiet { io: held.client.into_io(), first: self.first, since: self.since };
-                    return Some((quiet, self.patience()));
+                    return Some((quiet, Listening::patience(self.first, &self.policy.timeouts)));
                 }
                 Heard::Nothing => return None,
             };
@@ -264,12 +264,6 @@ impl<'a> Busy<'a> {
         }
     }
 
-    /// How long nothing of a request may come.
-    fn patience(&self) -> Duration {
-        let timeouts = &self.policy.timeouts;
-        if self.first { timeouts.header } else { timeouts.keep_alive }
-    }
-
     /// Takes the limits from the newest configuration. If that has the listener no longer, the last ones hold.
     fn renew_policy(&mut self) {
         if let Some(entry) = self.front.published.load().listener(self.listener) {
@@ -279,19 +273,20 @@ impl<'a> Busy<'a> {
 
     /// What follows from how long nothing has come.
     fn overdue(&mut self, held: &Held, begun: Option<Instant>) -> Option<Heard> {
-        let now = Instant::now();
-        match begun {
-            Some(begun) if begun + self.policy.timeouts.header <= now => {
+        let (now, stopping) = (Instant::now(), self.stop.is_set());
+        if begun.is_none() && held.client.read.is_empty() {
+            return (stopping || self.since + TICK <= now).then_some(Heard::Quiet);
+        }
+        let listening = Listening { first: self.first, since: self.since, begun };
+        match listening.judge(&self.policy.timeouts, stopping, now) {
+            Silence::Wait => None,
+            Silence::HeadTimeout => {
                 Some(Heard::Refused(Refusal::new(AnswerReason::HeaderTimeout, "the head took too long")))
             }
-            Some(_) => None,
-            // A lone line end, or part of one.
-            None if !held.client.read.is_empty() => {
-                let is_silent = self.since + self.patience() <= now;
-                self.front.stats.silent.fetch_add(u64::from(self.first && is_silent), Ordering::Relaxed);
-                (self.stop.is_set() || is_silent).then_some(Heard::Nothing)
+            Silence::Over { silent } => {
+                self.front.stats.silent.fetch_add(u64::from(silent), Ordering::Relaxed);
+                Some(Heard::Nothing)
             }
-            None => (self.stop.is_set() || self.since + TICK <= now).then_some(Heard::Quiet),
         }
     }
 
