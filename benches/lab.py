@@ -156,6 +156,16 @@ def build(profile):
     return next(m["executable"] for m in reversed(messages) if m.get("executable"))
 
 
+def build_load(directory):
+    """The load generator has no dependencies: rustc alone builds it, in a few seconds."""
+    if not shutil.which("rustc"):
+        raise Trouble("rustc is missing: install Rust 1.88 or newer, for example from https://rustup.rs")
+    path, source = directory / "load", REPOSITORY / "benches" / "load" / "main.rs"
+    subprocess.run(["rustc", "--edition", "2024", "-O", "-o", str(path), str(source)], cwd=REPOSITORY, check=True,
+                   start_new_session=True, preexec_fn=pin(None))
+    return path
+
+
 def machine(proxy_core, load_core):
     model = next((text.split(":", 1)[1].strip() for text in Path("/proc/cpuinfo").read_text().splitlines()
                   if text.startswith("model name")), platform.machine())
