@@ -39,6 +39,10 @@ const FOUND: &[u64] = &[
     // A connection with unread bytes was closed by a reset, after a response that only its end ended.
     15_104_616_059_699,
     15_104_616_060_664,
+    // The general lane sent a request again in one chunk that had come in two, and without chunks when there was no data.
+    237_914_175_289_949,
+    237_914_175_304_911,
+    237_914_175_306_166,
 ];
 
 #[test]

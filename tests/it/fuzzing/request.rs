@@ -70,6 +70,11 @@ fn accepted(bytes: &[u8], cuts: &[usize]) -> Result<Option<usize>, Fault> {
     }
 }
 
+/// The name of a protocol. Case says nothing in that of WebSocket (RFC 6455, 4.2.1), and it is sent in the usual one.
+fn protocol(name: &[u8]) -> Vec<u8> {
+    if name.eq_ignore_ascii_case(b"websocket") { b"websocket".to_vec() } else { name.to_vec() }
+}
+
 fn rewritten(bytes: &[u8], head: &Head<'_>, facts: &Facts<'_>) {
     let shown = bytes.escape_ascii();
     let client: IpAddr = CLIENT.parse().expect("an address");
@@ -119,7 +124,6 @@ fn rewritten(bytes: &[u8], head: &Head<'_>, facts: &Facts<'_>) {
     let limits = Limits { head_bytes: 1 << 16, fields: 200, ..Limits::REQUEST };
     let again = reader.read(&out, &limits).unwrap_or_else(|why| panic!("{why}: {shown}")).expect("it is whole");
     let again = judge(&again).unwrap_or_else(|refusal| panic!("{}: {shown}", refusal.why));
-    let means =
-        |facts: &Facts<'_>| (facts.method, facts.path.to_string(), facts.framing, facts.upgrade.map(<[u8]>::to_vec));
+    let means = |facts: &Facts<'_>| (facts.method, facts.path.to_string(), facts.framing, facts.upgrade.map(protocol));
     assert_eq!(means(&again), means(facts), "{shown}");
 }

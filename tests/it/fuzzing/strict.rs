@@ -109,15 +109,15 @@ pub fn chunks(bytes: &[u8]) -> Result<Option<(Vec<u8>, usize)>, String> {
         if size == 0 {
             break;
         }
-        let Some(end) = usize::try_from(size).ok().and_then(|size| at.checked_add(size)) else { return Ok(None) };
-        if bytes.len() < end + 2 {
-            return Ok(None);
-        }
-        if &bytes[end..end + 2] != b"\r\n" {
+        // The largest sizes reach beyond what can be counted.
+        let Ok(size) = usize::try_from(size) else { return Ok(None) };
+        let Some((chunk, rest)) = bytes[at..].split_at_checked(size) else { return Ok(None) };
+        let Some((ending, _)) = rest.split_at_checked(2) else { return Ok(None) };
+        if ending != b"\r\n" {
             return Err("a chunk that is longer than its size".to_owned());
         }
-        data.extend_from_slice(&bytes[at..end]);
-        at = end + 2;
+        data.extend_from_slice(chunk);
+        at += size + 2;
     }
     loop {
         match line(at)? {
