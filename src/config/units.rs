@@ -1,5 +1,4 @@
-//! Durations (`"250ms"`, `"1m30s"`) and sizes (`"64KiB"`, `"10MB"`) as people write them. Decides what is valid; each
-//! key has its own range.
+//! Durations (`"250ms"`, `"1m30s"`) as people write them. Decides what is valid; each key has its own range.
 
 use std::time::Duration;
 

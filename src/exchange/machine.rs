@@ -443,23 +443,28 @@ impl Exchange {
         }
     }
 
-    /// The attempt broke after the connection was made. Before a byte of the answer it is tried again, if doing it twice
-    /// is as good as once; after the head nothing can be mended.
+    /// Whether this way of breaking says nothing about the upstream: it may close an idle connection at any time, also when
+    /// a request is on its way. A part of a head is no answer yet: not every lane can tell. Asked before [`Exchange::on_broken`].
+    pub fn is_stale(&self, how: Broken) -> bool {
+        how == Broken::Closed && matches!(self.phase, Phase::Sent { reused: true, .. })
+    }
+
+    /// The attempt broke after the connection was made. Before a whole head, interim or final, it is tried again, if doing
+    /// it twice is as good as once; after one nothing can be mended.
     pub fn on_broken(&mut self, how: Broken, replay: Replay, now: Instant) -> Next {
         if let (Broken::BadResponse(fault), Some(upstream)) = (how, self.upstream()) {
             upstream.note_malformed(fault, now);
         }
-        let (silent, reused) = match self.phase {
+        let stale = self.is_stale(how);
+        let headless = match self.phase {
             Phase::Answered => {
                 // In the middle of its answer. An answer of our own holds no lease, so nothing is settled twice.
                 self.settle_with(how.settled());
                 return Next::Abort;
             }
-            Phase::Sent { reused, .. } => (true, reused),
-            Phase::Seeking | Phase::Connecting | Phase::Interim { .. } => (false, false),
+            Phase::Sent { .. } => true,
+            Phase::Seeking | Phase::Connecting | Phase::Interim { .. } => false,
         };
-        // The upstream may close an idle connection at any time; a request that met that says nothing about its health.
-        let stale = how == Broken::Closed && reused && silent;
         let reason = match how {
             Broken::Closed => AnswerReason::UpstreamBroke,
             Broken::TimedOut => AnswerReason::UpstreamTimeout,
@@ -467,7 +472,7 @@ impl Exchange {
             Broken::Resources => AnswerReason::Resources,
         };
         self.settle(if stale { Settled::NotTheUpstream } else { how.settled() });
-        let again = silent && self.asked.method.is_idempotent() && replay == Replay::Whole;
+        let again = headless && self.asked.method.is_idempotent() && replay == Replay::Whole;
         if how == Broken::Closed && again && self.may_retry() {
             return self.elsewhere(reason, stale, now);
         }
@@ -522,19 +527,9 @@ impl Exchange {
         self.lease.as_ref().map(Lease::upstream)
     }
 
-    /// The epoch of that upstream's connections under which it was picked.
-    pub fn epoch(&self) -> u64 {
-        self.picked.epoch
-    }
-
     /// Whether the client must be told `Connection: close`, because the listener it came in on is gone.
     pub fn must_close(&self) -> bool {
         self.listener_gone
-    }
-
-    /// Whether a final head or an answer of our own has been decided on: nothing else can be answered any more.
-    pub fn is_answered(&self) -> bool {
-        self.phase == Phase::Answered
     }
 
     /// Looks for an upstream, waits for one, or says that there is none.

@@ -82,19 +82,20 @@ pub struct FrontStats {
     pub accept_rests: AtomicU64,
     /// Our own responses to requests that reached no pool, rejected heads included.
     pub answers: ReasonCount,
-    by_lane: [AtomicU64; RequestLane::ALL.len()],
+    by_lane: Sharded<[AtomicU64; RequestLane::ALL.len()]>,
 }
 
 impl FrontStats {
-    /// Counts a request that enters this lane. One that waits for an upstream is counted when it has one; one that we answer
-    /// ourselves without an upstream is not.
+    /// Counts a request that this lane has carried to its end, or to a switch of protocols. One that we answer without an
+    /// upstream is not counted.
     pub fn count_lane(&self, lane: RequestLane) {
-        self.by_lane[lane as usize].fetch_add(1, Ordering::Relaxed);
+        self.by_lane.mine()[lane as usize].fetch_add(1, Ordering::Relaxed);
     }
 
     /// Requests by lane, in the order of the enum.
     pub fn by_lane(&self) -> [(RequestLane, u64); RequestLane::ALL.len()] {
-        RequestLane::ALL.map(|lane| (lane, self.by_lane[lane as usize].load(Ordering::Relaxed)))
+        let sum = |lane: usize| self.by_lane.all().map(|shard| shard[lane].load(Ordering::Relaxed)).sum();
+        RequestLane::ALL.map(|lane| (lane, sum(lane as usize)))
     }
 }
 
@@ -105,7 +106,7 @@ pub enum RequestLane {
     Express,
     /// pingora-proxy.
     General,
-    /// A request for an upgrade.
+    /// Our own lane, up to a switch of protocols; then a tunnel.
     Tunnel,
 }
 

@@ -12,6 +12,7 @@ use nix::errno::Errno;
 use nix::sys::socket::{MsgFlags, recv};
 use tokio::time::Instant;
 
+use crate::exchange::Reuse;
 use crate::pool::instant::SharedInstant;
 
 /// What is known of an upstream's kept connections, by all lanes.
@@ -54,9 +55,13 @@ impl Conduct {
         self.closes_until.set(Some(now + UNRULY));
     }
 
-    /// Whether it has closed kept connections a moment ago.
-    pub(super) fn closes_early(&self, now: Instant) -> bool {
-        self.closes_until.get().is_some_and(|until| now < until)
+    /// Whether an attempt may use a kept connection.
+    pub(super) fn allows(&self, reuse: Reuse, now: Instant) -> bool {
+        match reuse {
+            Reuse::Any => true,
+            Reuse::Safe => self.closes_until.get().is_none_or(|until| until <= now),
+            Reuse::Never => false,
+        }
     }
 
     /// Whether a connection on which nothing has come may not be used either.

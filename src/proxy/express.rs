@@ -94,7 +94,6 @@ enum Event {
 struct Sent {
     link: Box<Link>,
     connections: UpstreamConnections,
-    lent: Lent,
     upload: Upload,
     clock: UpstreamClock,
 }
@@ -228,7 +227,7 @@ impl Relay<'_> {
         self.exchange.request_edits().write_to(&head, &mut link.write);
         self.client.rewind(replay_bytes);
         let clock = UpstreamClock::start(timeouts, now);
-        let mut sent = Sent { link, connections, lent, upload: Upload::Going, clock };
+        let mut sent = Sent { link, connections, upload: Upload::Going, clock };
         loop {
             let event = poll_fn(|cx| {
                 self.wake();
@@ -244,16 +243,16 @@ impl Relay<'_> {
                     Heading::Final(answer) => return self.deliver(sent, answer).await,
                     Heading::Refused(step) => return step,
                 },
-                Event::Broken(how) => return self.on_broken(&sent, how),
+                Event::Broken(how) => return self.on_broken(how),
                 Event::ClientFault(refusal) => return Step::Next(self.exchange.on_client_fault(refusal)),
                 Event::ClientLeft => return Step::Over(Outcome::ClientLeft),
             }
         }
     }
 
-    fn on_broken(&mut self, sent: &Sent, how: Broken) -> Step {
+    fn on_broken(&mut self, how: Broken) -> Step {
         let now = self.now;
-        if how == Broken::Closed && sent.lent == Lent::Kept && !self.exchange.is_answered() {
+        if self.exchange.is_stale(how) {
             self.exchange.upstream().into_iter().for_each(|upstream| DataPath::of(upstream).kept.closed_too_early(now));
         }
         let replay = if self.client.can_rewind() { Replay::Whole } else { Replay::Gone };
@@ -457,7 +456,7 @@ impl Relay<'_> {
                 }
                 let mut rest = &sent.link.read[..];
                 match body.next(&mut rest) {
-                    Err(fault) => return Poll::Ready(Some(self.on_broken(sent, Broken::BadResponse(fault)))),
+                    Err(fault) => return Poll::Ready(Some(self.on_broken(Broken::BadResponse(fault)))),
                     Ok(Piece::Data(data)) if coding == Coding::Chunks => {
                         put_chunk(self.client.write_mut(), data);
                         let used = sent.link.read.len() - rest.len();
@@ -484,7 +483,7 @@ impl Relay<'_> {
                     self.end_chunks(coding, body);
                     ended = true;
                 }
-                Poll::Ready(_) => return Poll::Ready(Some(self.on_broken(sent, Broken::Closed))),
+                Poll::Ready(_) => return Poll::Ready(Some(self.on_broken(Broken::Closed))),
                 Poll::Pending => return self.poll_overdue(sent, false, cx),
             }
         }
@@ -513,7 +512,7 @@ impl Relay<'_> {
         ready!(self.poll_slow(cx));
         let turn = if for_client { Turn::Client } else { Turn::Body };
         if sent.clock.overdue(turn, self.now) {
-            return Poll::Ready(Some(self.on_broken(sent, Broken::TimedOut)));
+            return Poll::Ready(Some(self.on_broken(Broken::TimedOut)));
         }
         if self.client.has_left() {
             return Poll::Ready(Some(Step::Over(Outcome::ClientLeft)));

@@ -330,9 +330,9 @@ impl<'a> Busy<'a> {
                             served
                         }
                         Lane::General => {
-                            self.front.stats.count_lane(RequestLane::General);
                             // On the heap: pingora's state is larger than all else here.
                             let (back, served) = Box::pin(self.general(held, request, attempt)).await?;
+                            self.front.stats.count_lane(RequestLane::General);
                             held = back;
                             served
                         }

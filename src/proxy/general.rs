@@ -3,7 +3,7 @@
 //!
 //! It never answers on its own account: the outcome of a request goes into the handover, and the front reports it.
 //!
-//! What pingora does differently from our own lane to come, and gives no way to change: an answer's `Date` is replaced by
+//! What pingora does differently from our own lane, and gives no way to change: an answer's `Date` is replaced by
 //! ours (as nginx does), and trailers are dropped. What it finds wrong with an answer, `verdict` puts in our words.
 
 use std::os::fd::RawFd;
@@ -385,7 +385,7 @@ impl ProxyHttp for General {
             return error;
         }
         let fault = client_fault(session, &error);
-        let (lent, in_use) = (ctx.lent, ctx.in_use.take());
+        let in_use = ctx.in_use.take();
         let replay_bytes = ctx.attempt.as_ref().map_or(0, |attempt| attempt.replay_bytes as u64);
         let is_long = client_of(session).is_some_and(|client| client.body_read() > replay_bytes);
         let is_whole = !is_long && !session.as_ref().retry_buffer_truncated();
@@ -403,9 +403,7 @@ impl ProxyHttp for General {
             },
             (ErrorSource::Upstream | ErrorSource::Internal | ErrorSource::Unset, Ok((_, handed))) => {
                 let how = how_it_broke(&error);
-                if let (Broken::Closed, Lent::Kept, false, Some(in_use)) =
-                    (how, lent, handed.exchange.is_answered(), &in_use)
-                {
+                if let (true, Some(in_use)) = (handed.exchange.is_stale(how), &in_use) {
                     in_use.closed_too_early();
                 }
                 handed.exchange.on_broken(how, replay, Instant::now())

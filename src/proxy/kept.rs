@@ -148,10 +148,8 @@ impl Kept {
 
     /// An idle connection that this request may use, if there is one. It may still be dirty: see [`Kept::is_dirty`].
     pub(super) fn take(&self, epoch: u64, reuse: Reuse, now: Instant) -> Option<Box<Link>> {
-        match reuse {
-            Reuse::Never => return None,
-            Reuse::Safe if self.conduct.closes_early(now) => return None,
-            Reuse::Safe | Reuse::Any => {}
+        if !self.conduct.allows(reuse, now) {
+            return None;
         }
         let mut idle = self.idle.mine().lock();
         // Closing a socket takes longer than the lock may be held.

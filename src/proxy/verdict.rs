@@ -1,4 +1,4 @@
-//! What pingora found wrong with an answer, in the words that the tunnel and the checker have for it.
+//! What pingora found wrong with an answer, in the words that our own lane and the checker have for it.
 
 use pingora_core::{Error, ErrorType};
 

@@ -25,7 +25,7 @@ use tokio::time::Instant;
 use super::conduct::{Conduct, Heard, listen};
 use super::connect::{UpstreamIo, dial};
 use super::kept::DataPath;
-use crate::exchange::{Attempt, ConnectError, Reuse};
+use crate::exchange::{Attempt, ConnectError};
 use crate::model::Address;
 use crate::model::policy::UpstreamConnections;
 use crate::pool::{Connection, Upstream};
@@ -53,11 +53,7 @@ pub fn peer(upstream: &Arc<Upstream>, attempt: &Attempt) -> Result<(HttpPeer, bo
     peer.options.idle_timeout = Some(connections.idle_timeout);
     let (weak, conduct) = (Arc::downgrade(upstream), data_path.conduct.clone());
     peer.options.custom_l4 = Some(Arc::new(Dialer { upstream: weak, conduct, limit: timeouts.connect }));
-    let single_use = match attempt.reuse {
-        Reuse::Any => false,
-        Reuse::Safe => data_path.conduct.closes_early(Instant::now()),
-        Reuse::Never => true,
-    };
+    let single_use = !data_path.conduct.allows(attempt.reuse, Instant::now());
     // Upstream numbers are never used again, so the key is unique for an upstream and its epoch. Nothing is pooled under
     // a random one.
     peer.group_key = if single_use { fastrand::u64(..) | 1 << 63 } else { upstream.id.0 << 24 ^ epoch };
@@ -336,6 +332,7 @@ mod tests {
 
     use super::super::conduct::UNRULY;
     use super::*;
+    use crate::exchange::Reuse;
     use crate::model::Name;
     use crate::model::policy::TrafficPolicy;
     use crate::pool::{Hints, UpstreamId};

@@ -3,10 +3,12 @@
 use std::time::Duration;
 
 use roundsman::model::Address;
-use tokio::io::AsyncWriteExt;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpListener;
 use tokio::time::Instant;
 
 use super::rig::{Rig, SOON, get, post, within};
+use crate::lanes::differences::Difference::DropsTrailers;
 use crate::lanes::each::in_each_lane;
 use crate::origin::{Act, Ending, Origin, Reply};
 use crate::support::assert_eventually;
@@ -39,6 +41,37 @@ async fn bodies_are_passed_on_unchanged_in_every_framing() {
     let answer = client.answer().await;
     assert_eq!((answer.text().as_str(), answer.whole), ("onetwothree", true));
     assert_eq!(origin.accepted(), 1, "one connection on each side for all requests");
+}
+
+in_each_lane!(trailers_are_passed_on_both_ways);
+async fn trailers_are_passed_on_both_ways() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let rig = Rig::at(&[Address::Inet(listener.local_addr().unwrap())]);
+    let is_whole = |bytes: &[u8]| bytes.ends_with(b"\r\n0\r\n\r\n") || bytes.ends_with(b"\r\n0\r\nX-Sum: 1\r\n\r\n");
+    let origin = tokio::spawn(async move {
+        let (mut stream, _) = listener.accept().await.unwrap();
+        let mut got = Vec::new();
+        while !is_whole(&got) {
+            assert!(stream.read_buf(&mut got).await.unwrap() > 0, "{}", got.escape_ascii());
+        }
+        let response = "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n3\r\none\r\n0\r\nContent-Length: 9\r\nX-Sum: 1\r\n\r\n";
+        stream.write_all(response.as_bytes()).await.unwrap();
+        (got, stream)
+    });
+    let mut client = rig.connect().await;
+    client
+        .send("POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\nX-Sum: 1\r\n\r\n")
+        .await;
+    let mut answer = Vec::new();
+    while !is_whole(&answer) {
+        answer.extend(client.take(1).await);
+    }
+    let (request, _open) = within(origin).await.unwrap();
+    let trailer = if DropsTrailers.is_here() { "" } else { "X-Sum: 1\r\n" };
+    for (what, bytes, data) in [("request", request, "abc"), ("response", answer, "one")] {
+        let text = String::from_utf8(bytes).unwrap();
+        assert!(text.ends_with(&format!("\r\n3\r\n{data}\r\n0\r\n{trailer}\r\n")), "{what}: {text:?}");
+    }
 }
 
 in_each_lane!(a_large_response_is_buffered_up_to_a_limit_while_its_client_does_not_read);

@@ -91,6 +91,19 @@ async fn nothing_is_retried_once_a_response_has_begun() {
     }
 }
 
+in_each_lane!(a_response_head_that_breaks_off_is_no_response_yet);
+async fn a_response_head_that_breaks_off_is_no_response_yet() {
+    for (request, tries) in [(get("/x"), 2), (post("/x", "hello"), 1)] {
+        let dying = [(); 2].map(|()| Origin::new().on("/x").reply(Reply::raw("HTTP/1.1 200 OK\r\nContent-")).start());
+        let dying = futures_util::future::join_all(dying).await;
+        let rig = Rig::over(&dying.iter().collect::<Vec<_>>());
+        let answer = rig.ask(&request).await;
+        let want = (502, "the connection to the upstream broke (upstream_broke)\n");
+        assert_eq!((answer.status, answer.text().as_str()), want, "{request}");
+        assert_eq!(dying.iter().map(|origin| origin.count("/x")).sum::<u64>(), tries, "{request}");
+    }
+}
+
 in_each_lane!(a_request_is_retried_at_most_once);
 async fn a_request_is_retried_at_most_once() {
     let origins = [Reply::reset(), Reply::close(), Reply::reset()];

@@ -13,17 +13,19 @@ pub enum Difference {
     SaysKeepAlive,
     /// A request and a client that does not read take more memory: pingora holds several pieces of a body.
     TakesMoreMemory,
+    /// Trailers go no further, in either direction: pingora passes on no field after a body.
+    DropsTrailers,
     /// A response that stalls in its body ends by a timer of pingora, which does not stop with the clock of a test.
     TimesBodiesItself,
 }
 
-use Difference::{SaysKeepAlive, TakesMoreMemory, TimesBodiesItself};
+use Difference::{DropsTrailers, SaysKeepAlive, TakesMoreMemory, TimesBodiesItself};
 
 impl Difference {
     /// Whether the lane of the test that runs here has it.
     pub fn is_here(self) -> bool {
         match self {
-            SaysKeepAlive | TakesMoreMemory | TimesBodiesItself => current() == Some(Lane::General),
+            SaysKeepAlive | TakesMoreMemory | DropsTrailers | TimesBodiesItself => current() == Some(Lane::General),
         }
     }
 }
