@@ -1,5 +1,6 @@
-//! How long a client may be silent before its request, and an upstream during it. The lane reports what moves, and asks now and then whether the upstream
-//! is overdue, saying whose turn it is; setting a timer for every byte would cost more than the look.
+//! How long a client may be silent before its request, and an upstream during it. The lane reports what moves, and asks now
+//! and then what the silence means or whether the upstream is overdue, saying whose turn it is; setting a timer for every
+//! byte would cost more than the look.
 
 use std::time::Duration;
 

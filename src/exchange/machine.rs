@@ -444,7 +444,8 @@ impl Exchange {
     }
 
     /// Whether this way of breaking says nothing about the upstream: it may close an idle connection at any time, also when
-    /// a request is on its way. A part of a head is no answer yet: not every lane can tell. Asked before [`Exchange::on_broken`].
+    /// a request is on its way. A part of a head is no answer yet: not every lane can tell. Asked before
+    /// [`Exchange::on_broken`].
     pub fn is_stale(&self, how: Broken) -> bool {
         how == Broken::Closed && matches!(self.phase, Phase::Sent { reused: true, .. })
     }

@@ -190,7 +190,7 @@ impl Relay<'_> {
 
     /// One try on one upstream, up to the end of its response.
     async fn attempt(&mut self, attempt: Attempt) -> Step {
-        let Attempt { epoch, reuse, timeouts, connections, replay_bytes, .. } = attempt;
+        let Attempt { epoch, reuse, timeouts, connections, replay_bytes } = attempt;
         let Some(upstream) = self.exchange.upstream() else { return Step::Over(Outcome::Aborted) };
         let data_path = DataPath::of(upstream);
         let mut link = match data_path.kept.take(epoch, reuse, self.now) {

@@ -18,7 +18,6 @@ use std::time::Duration;
 use pingora_core::apps::HttpServerApp;
 use pingora_core::protocols::http::ServerSession;
 use pingora_proxy::HttpProxy;
-use tokio::sync::futures::Notified;
 use tokio::sync::watch;
 use tokio::time::{Instant, Sleep};
 
@@ -112,19 +111,18 @@ enum Roused {
 }
 
 impl Quiet {
-    /// Waits for bytes, until `end`. A stop shortens the wait; `stopped` was made before this is called. Cancel-safe.
-    fn wait<'a, 's>(
-        &'a self,
-        stop: &'s Stop,
-        mut stopped: Pin<&'a mut Notified<'s>>,
-        mut end: Pin<&'a mut Sleep>,
-    ) -> impl Future<Output = Roused> + use<'a, 's> {
+    /// Waits for bytes, until `end`. A stop shortens the wait. Cancel-safe.
+    fn wait<F: Future<Output = ()>>(
+        &self,
+        mut stopped: Pin<&mut F>,
+        mut end: Pin<&mut Sleep>,
+    ) -> impl Future<Output = Roused> {
         let mut stopping = false;
         poll_fn(move |cx| {
             if self.io.poll_readable(cx).is_ready() {
                 return Poll::Ready(Roused::Bytes);
             }
-            if !stopping && (stop.is_set() || stopped.as_mut().poll(cx).is_ready()) {
+            if !stopping && stopped.as_mut().poll(cx).is_ready() {
                 stopping = true;
                 let sooner = end.deadline().min(Instant::now() + STOP_GRACE);
                 end.as_mut().reset(sooner);
@@ -156,7 +154,8 @@ struct Busy<'a> {
     handover: Option<Arc<Handover>>,
 }
 
-/// Serves one connection until it ends, and lets go of `held` then. `stop`: finish the request under way, take no further one.
+/// Serves one connection until it ends, and lets go of `held` then. `stop`: finish the request under way, take no further
+/// one.
 ///
 /// A quiet connection is little more than the size of this future, so it is no `async fn`: that would keep its arguments
 /// beside what is made of them.
@@ -185,8 +184,8 @@ pub(super) fn serve<H: Send>(
             let Some((again, patience)) = Box::pin(busy.serve(io)).await else { return };
             quiet = again;
             let end = pin!(tokio::time::sleep_until(quiet.since + patience));
-            let stopped = pin!(stop.changed());
-            match quiet.wait(&stop, stopped, end).await {
+            let stopped = pin!(stop.wait());
+            match quiet.wait(stopped, end).await {
                 Roused::Bytes => {}
                 Roused::Silent => {
                     front.stats.silent.fetch_add(u64::from(quiet.first), Ordering::Relaxed);
@@ -272,7 +271,7 @@ impl<'a> Busy<'a> {
     }
 
     /// What follows from how long nothing has come.
-    fn overdue(&mut self, held: &Held, begun: Option<Instant>) -> Option<Heard> {
+    fn overdue(&self, held: &Held, begun: Option<Instant>) -> Option<Heard> {
         let (now, stopping) = (Instant::now(), self.stop.is_set());
         if begun.is_none() && held.client.read.is_empty() {
             return (stopping || self.since + TICK <= now).then_some(Heard::Quiet);

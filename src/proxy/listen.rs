@@ -12,7 +12,6 @@ use nix::errno::Errno;
 use socket2::{SockAddr, SockRef, Socket};
 use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
 use tokio::sync::Notify;
-use tokio::sync::futures::Notified;
 
 use crate::bind::{BindError, BoundSocket, SocketFile, bind};
 use crate::model::Address;
@@ -253,15 +252,10 @@ impl Stop {
         self.0.is_set.load(Ordering::Acquire)
     }
 
-    /// Completes when that changes, once it has been polled or not. To be made before the look at [`Stop::is_set`].
-    /// Cancel-safe.
-    pub(super) fn changed(&self) -> Notified<'_> {
-        self.0.changed.notified()
-    }
-
     /// Completes when it is so. Cancel-safe.
     pub(super) async fn wait(&self) {
-        let changed = self.changed();
+        // Before the look at the flag: no change is missed between the two.
+        let changed = self.0.changed.notified();
         if !self.is_set() {
             changed.await;
         }

@@ -1,16 +1,8 @@
 //! What must hold in each lane, whatever the bytes are.
 
 use super::answers::POISON;
-use super::compare::answers;
-use super::origin::Request;
+use super::compare::{answers, leave_out_empty_chunks};
 use super::run::Seen;
-
-/// The framing of a body may be another: by now it is in one piece, and may have turned out to be empty.
-fn means_the_same(one: &Request, other: &Request) -> bool {
-    let is_framing = |name: &str| name.eq_ignore_ascii_case("transfer-encoding");
-    let fields = |of: &Request| of.fields.iter().filter(|(name, _)| !is_framing(name)).cloned().collect::<Vec<_>>();
-    (&one.line, fields(one), &one.body) == (&other.line, fields(other), &other.body)
-}
 
 /// Every request at the origin is canonical and was answered; the client got whole responses, only the last may be cut, and
 /// nothing that was not for it.
@@ -26,9 +18,13 @@ pub fn hold(seen: &Seen) -> Result<(), String> {
         return Err(format!("a response that is not whole, and another after it: {cut:?}"));
     }
     let finals = answers.iter().filter(|answer| answer.status >= 200).count() + usize::from(seen.was_left);
-    // One that failed may have been sent again.
+    // One that failed may have been sent again, in other chunks.
     let mut distinct = seen.requests.clone();
-    distinct.dedup_by(|next, before| means_the_same(next, before) && next.connection != before.connection);
+    distinct.iter_mut().for_each(leave_out_empty_chunks);
+    distinct.dedup_by(|next, before| {
+        let same = (&next.line, &next.fields, &next.body) == (&before.line, &before.fields, &before.body);
+        same && next.connection != before.connection
+    });
     if distinct.len() > finals {
         return Err(format!("the origin has {} requests, the client {finals} responses", distinct.len()));
     }
