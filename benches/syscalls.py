@@ -35,11 +35,25 @@ def tool():
         done = subprocess.run(["perf", "stat", "-x,", "-e", events(), "true"], capture_output=True, text=True)
         if done.returncode == 0 and "not supported" not in done.stderr and EVERY in done.stderr:
             return "perf"
-    if shutil.which("strace"):
+    if shutil.which("strace") and may_attach():
         return "strace"
     say("SKIPPED: system calls. Counting them needs perf (Debian: linux-perf), as root or with kernel.perf_event_paranoid=-1,"
-        " or strace (Debian: strace).")
+        " or strace (Debian: strace), as root or with kernel.yama.ptrace_scope=0.")
     return None
+
+
+def may_attach():
+    """Whether this machine lets strace look at a process that it has not started."""
+    sleeper = subprocess.Popen(["sleep", "60"])
+    try:
+        tracer = subprocess.Popen(["strace", "-p", str(sleeper.pid)], stderr=subprocess.PIPE, text=True)
+        attached = "attached" in tracer.stderr.readline()
+        tracer.kill()
+        tracer.wait(timeout=10)
+        return attached
+    finally:
+        sleeper.kill()
+        sleeper.wait()
 
 
 def count(with_tool, stage, name, case, run, rate):

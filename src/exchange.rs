@@ -22,7 +22,7 @@ mod target;
 pub mod upgrade;
 
 pub use answer::{OwnAnswer, Refusal};
-pub use clock::{Listening, Silence, Turn, UpstreamClock};
+pub use clock::{ClientClock, Listening, Silence, Turn, UpstreamClock};
 pub use edits::{RequestEdits, ResponseEdits};
 pub use ending::{Course, Ending, Finish, Request, ending};
 pub use judge::{Facts, Framing, Leftover, Method, judge};

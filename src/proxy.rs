@@ -41,6 +41,7 @@ use listen::{ClientStream, Listener, Stop};
 pub use workers::Workers;
 
 use crate::bind::BindError;
+use crate::exchange::limits::STOP_GRACE;
 use crate::model::Address;
 use crate::model::policy::Lane;
 use crate::pool::{FrontStats, ListenerId, Published};
@@ -59,7 +60,7 @@ pub struct Plane {
 /// What is open.
 #[derive(Debug, Default)]
 struct Open {
-    /// Connections, those whose tunnel goes on included.
+    /// Connections, those whose tunnel goes on included. All workers share it: two writes for each connection.
     count: AtomicUsize,
     /// Of every task that accepts, what tells it to stop.
     accepting: Mutex<Vec<Stop>>,
@@ -165,7 +166,7 @@ impl Plane {
         }
         // Who is connected already but not accepted would be reset with the socket. At the limit of clients, others end
         // soon because of the same stop.
-        let end = Instant::now() + front::STOP_GRACE;
+        let end = Instant::now() + STOP_GRACE;
         while Instant::now() < end
             && let Ok(Ok(slot)) = tokio::time::timeout_at(end, self.slots.clone().acquire_owned()).await
             && let Some(stream) = listener.accept_now()

@@ -16,6 +16,8 @@ use crate::model::HealthState;
 
 /// How long to wait for a change of state.
 const CHANGE_MAX: Duration = Duration::from_secs(10);
+/// A process that is killed closes its sockets a moment before it has exited.
+const EXIT_MAX: Duration = Duration::from_secs(1);
 
 /// The backends, the proxy and the traffic.
 pub struct Stage {
@@ -138,6 +140,19 @@ impl Stage {
         }
     }
 
+    /// Why the demo cannot go on: the problem, or that the proxy has exited, which every request to it shows in its own way.
+    pub async fn explain(&mut self, problem: String) -> String {
+        let end = Instant::now() + EXIT_MAX;
+        while Instant::now() < end {
+            if let Some(status) = self.proxy.ended() {
+                let words = self.proxy.last_words();
+                return format!("roundsman itself has exited ({status}): {problem}{words}");
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        problem
+    }
+
     /// Forgets the events so far, so that the next wait is for new ones.
     pub fn forget(&mut self) {
         self.events.clear();
@@ -163,12 +178,7 @@ impl Stage {
 
     /// Fetches and prints new events, and every second a line of figures.
     async fn listen(&mut self) -> Result<(), Ended> {
-        let answer = self.proxy.events(self.seen).await;
-        if let (Err(problem), Some(status)) = (&answer, self.proxy.ended()) {
-            let words = self.proxy.last_words();
-            return Err(Ended::Problem(format!("roundsman itself has exited ({status}): {problem}{words}")));
-        }
-        let news = answer?;
+        let news = self.proxy.events(self.seen).await?;
         self.seen = news.last;
         for event in news.events {
             if let Some(words) = self.in_words(&event.what) {

@@ -40,27 +40,30 @@ pub async fn play(options: DemoOptions, interactive: bool) -> Result<bool, Ended
         stage.proxy.admin,
         stage.proxy.pid()
     ))?;
-    let mut keys = if interactive { Keys::take() } else { None };
     let mut figures = Figures::default();
-    let pressed = match &mut keys {
-        None => {
-            run_script(&mut stage, &mut figures).await?;
-            None
-        }
-        Some(keys) => {
-            output::line(&format!("{KEYS}. Until you press one, a script runs.\n"))?;
-            tokio::select! {
-                done = run_script(&mut stage, &mut figures) => { done?; None }
-                key = keys.next() => Some(key),
-            }
-        }
-    };
-    let complete = pressed.is_none();
-    if let (Some(keys), Some(first)) = (&mut keys, pressed) {
-        obey(&mut stage, keys, first).await?;
+    match perform(&mut stage, &mut figures, interactive).await {
+        Ok(complete) => close(stage, &figures, complete).await,
+        Err(Ended::Problem(problem)) => Err(Ended::Problem(stage.explain(problem).await)),
+        Err(closed @ Ended::OutputClosed) => Err(closed),
     }
-    drop(keys);
-    close(stage, &figures, complete).await
+}
+
+/// The script, and what the keys say; true if the script came to its end.
+async fn perform(stage: &mut Stage, figures: &mut Figures, interactive: bool) -> Result<bool, Ended> {
+    let mut keys = if interactive { Keys::take() } else { None };
+    let Some(keys) = &mut keys else {
+        run_script(stage, figures).await?;
+        return Ok(true);
+    };
+    output::line(&format!("{KEYS}. Until you press one, a script runs.\n"))?;
+    let pressed = tokio::select! {
+        done = run_script(stage, figures) => { done?; None }
+        key = keys.next() => Some(key),
+    };
+    if let Some(first) = pressed {
+        obey(stage, keys, first).await?;
+    }
+    Ok(pressed.is_none())
 }
 
 /// The script; takes about half a minute.

@@ -23,18 +23,25 @@ pub struct Refusal {
 }
 
 impl Refusal {
+    /// The head did not end in time: [`super::Silence`].
+    pub const HEAD_TOO_SLOW: Refusal = Refusal::new(AnswerReason::HeaderTimeout, "the head took too long");
+    /// The body did not go on in time: [`super::ClientClock`].
+    pub const BODY_TOO_SLOW: Refusal = Refusal::new(AnswerReason::BodyTimeout, "the body took too long");
+    /// The lane has a parser of its own, which reads a head in another way than ours.
+    pub const BY_LANE: Refusal = Refusal::malformed("refused by the lane");
+
     /// A refusal for this reason.
-    pub const fn new(reason: AnswerReason, why: &'static str) -> Refusal {
+    pub(super) const fn new(reason: AnswerReason, why: &'static str) -> Refusal {
         Refusal { reason, why, byte: None }
     }
 
     /// A 400.
-    pub const fn malformed(why: &'static str) -> Refusal {
+    pub(super) const fn malformed(why: &'static str) -> Refusal {
         Refusal::new(AnswerReason::Malformed, why)
     }
 
     /// A 400 because of a byte of the target.
-    pub fn byte(byte: u8, part: TargetPart) -> Refusal {
+    pub(super) fn byte(byte: u8, part: TargetPart) -> Refusal {
         Refusal::from(Fault::TargetByte(BadByte { byte, part }))
     }
 
@@ -98,17 +105,17 @@ pub type OwnField = (&'static str, Cow<'static, str>);
 
 impl OwnAnswer {
     /// An answer for this reason that lets the connection go on where the reason allows it.
-    pub fn new(reason: AnswerReason) -> OwnAnswer {
+    pub(super) fn new(reason: AnswerReason) -> OwnAnswer {
         OwnAnswer { kind: OwnKind::Error(reason), retry_after: None, byte: None, close: closes(reason) }
     }
 
     /// An answer that says when to come again, in seconds.
-    pub fn retry_after(reason: AnswerReason, seconds: u64) -> OwnAnswer {
+    pub(super) fn retry_after(reason: AnswerReason, seconds: u64) -> OwnAnswer {
         OwnAnswer { retry_after: Some(seconds), ..OwnAnswer::new(reason) }
     }
 
     /// The answer to `OPTIONS *`.
-    pub fn server_options() -> OwnAnswer {
+    pub(super) fn server_options() -> OwnAnswer {
         OwnAnswer { kind: OwnKind::ServerOptions, retry_after: None, byte: None, close: false }
     }
 

@@ -6,6 +6,8 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
+use super::answer::Refusal;
+use super::limits::STOP_GRACE;
 use crate::model::policy::{ClientTimeouts, UpstreamTimeouts};
 
 /// A client of which no whole request head has come.
@@ -24,8 +26,8 @@ pub struct Listening {
 pub enum Silence {
     /// It has more time.
     Wait,
-    /// It has begun a head and not ended it in time: 408.
-    HeadTimeout,
+    /// It has begun a head and not ended it in time.
+    Refused(Refusal),
     /// It has sent nothing for too long, or may send nothing more: its connection closes without a word.
     Over {
         /// It has never sent anything.
@@ -39,11 +41,16 @@ impl Listening {
         if first { timeouts.header } else { timeouts.keep_alive }
     }
 
+    /// Until when a quiet connection stays that would stay until `end`, once its listener takes no further request.
+    pub fn stays_until(end: Instant, now: Instant) -> Instant {
+        end.min(now + STOP_GRACE)
+    }
+
     /// What follows now. `stopping`: the listener takes no further request; one that has begun is still taken.
     pub fn judge(&self, timeouts: &ClientTimeouts, stopping: bool, now: Instant) -> Silence {
         let is_over = |since: Instant, limit: Duration| since + limit <= now;
         match self.begun {
-            Some(begun) if is_over(begun, timeouts.header) => Silence::HeadTimeout,
+            Some(begun) if is_over(begun, timeouts.header) => Silence::Refused(Refusal::HEAD_TOO_SLOW),
             Some(_) => Silence::Wait,
             None => match is_over(self.since, Listening::patience(self.first, timeouts)) {
                 true => Silence::Over { silent: self.first },
@@ -51,6 +58,42 @@ impl Listening {
                 false => Silence::Wait,
             },
         }
+    }
+}
+
+/// How long a client may pause during a request.
+#[derive(Debug, Clone, Copy)]
+pub struct ClientClock {
+    idle: Duration,
+    expects: bool,
+}
+
+impl ClientClock {
+    /// A request begins. `expects`: its client waits for 100 before it sends the body; `idle`:
+    /// [`ClientTimeouts::body_idle`].
+    pub fn start(expects: bool, idle: Duration) -> ClientClock {
+        ClientClock { idle, expects }
+    }
+
+    /// The client is told to send its body.
+    pub fn on_continue(&mut self) {
+        self.expects = false;
+    }
+
+    /// Whether the client waits for 100, after so many bytes of its body.
+    pub fn awaits_continue(&self, body_read: u64) -> bool {
+        self.expects && body_read == 0
+    }
+
+    /// How long nothing of the body may come, after so many bytes of it: then [`Refusal::BODY_TOO_SLOW`]. `None`: as long as
+    /// the upstream takes.
+    pub fn sends_within(&self, body_read: u64) -> Option<Duration> {
+        (!self.awaits_continue(body_read)).then_some(self.idle)
+    }
+
+    /// How long the client may take nothing of what is written: then it counts as gone.
+    pub fn takes_within(&self) -> Duration {
+        self.idle
     }
 }
 
@@ -176,7 +219,7 @@ mod tests {
     #[test]
     fn a_client_has_its_time_for_a_head_from_its_first_byte_and_for_that_byte_from_the_last_response() {
         let timeouts = ClientTimeouts { header: 10 * SECOND, keep_alive: 30 * SECOND, ..ClientTimeouts::DEFAULT };
-        let (wait, late) = (Silence::Wait, Silence::HeadTimeout);
+        let (wait, late) = (Silence::Wait, Silence::Refused(Refusal::HEAD_TOO_SLOW));
         let over = |silent| Silence::Over { silent };
         let now = Instant::now() + 100 * SECOND;
         // Its first request, seconds since it may send, seconds since the head began; what that means, also in a stop.
@@ -194,6 +237,35 @@ mod tests {
             let listening = Listening { first, since: ago(since), begun: begun.map(ago) };
             let got = [false, true].map(|stop| listening.judge(&timeouts, stop, now));
             assert_eq!(got, [want, stopping], "{first} {since} {begun:?}");
+        }
+    }
+
+    #[test]
+    fn a_client_that_waits_for_100_has_no_time_limit_until_it_may_send_or_sends() {
+        let (told, limit) = (true, Some(4 * SECOND));
+        // It expects 100, it has been told to send, bytes of its body that were read; how long it may pause.
+        for (expects, told, body_read, want) in [
+            (false, !told, 0, limit),
+            (false, !told, 1, limit),
+            (true, !told, 0, None),
+            (true, !told, 1, limit),
+            (true, told, 0, limit),
+        ] {
+            let mut clock = ClientClock::start(expects, 4 * SECOND);
+            if told {
+                clock.on_continue();
+            }
+            assert_eq!(clock.sends_within(body_read), want, "{expects} {told} {body_read}");
+            assert_eq!(clock.awaits_continue(body_read), want.is_none(), "{expects} {told} {body_read}");
+            assert_eq!(clock.takes_within(), 4 * SECOND);
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_stop_shortens_the_wait_of_a_quiet_connection_and_never_lengthens_it() {
+        let now = Instant::now();
+        for (end, want) in [(now + 60 * SECOND, now + STOP_GRACE), (now, now), (now + STOP_GRACE, now + STOP_GRACE)] {
+            assert_eq!(Listening::stays_until(end, now), want);
         }
     }
 

@@ -45,10 +45,16 @@ impl Request {
     pub fn leftover(&self, body_read: u64, cut: bool) -> Leftover {
         if cut { Leftover::Close } else { self.framing.leftover(self.expects, body_read) }
     }
+
+    /// What is left of it when the answer of an upstream begins. `read`: all of it has been read; `more`: bytes have come
+    /// after it. Those after a request for another protocol that is not spoken now may be of that protocol.
+    pub fn leftover_of_relayed(&self, read: bool, more: bool) -> Leftover {
+        Leftover::of_relayed(read && !(self.upgrade && more))
+    }
 }
 
 impl Leftover {
-    /// What is left of a request when the answer of an upstream begins, or is over. `read`: all of it has been read.
+    /// What is left of a request when the answer of an upstream is over. `read`: all of it has been read.
     pub fn of_relayed(read: bool) -> Leftover {
         if read { Leftover::Nothing } else { Leftover::Close }
     }
@@ -229,6 +235,18 @@ mod tests {
         ] {
             let got = request(framing, expects).leftover(body_read, cut);
             assert_eq!(got, want, "{framing:?} {expects} {body_read} {cut}");
+        }
+        for (upgrade, read, more, want) in [
+            (false, true, false, Leftover::Nothing),
+            // Another request.
+            (false, true, true, Leftover::Nothing),
+            (false, false, false, Leftover::Close),
+            (true, true, false, Leftover::Nothing),
+            (true, true, true, Leftover::Close),
+            (true, false, true, Leftover::Close),
+        ] {
+            let request = Request { upgrade, ..request(Framing::None, false) };
+            assert_eq!(request.leftover_of_relayed(read, more), want, "{upgrade} {read} {more}");
         }
         assert_eq!(Leftover::of_relayed(true), Leftover::Nothing);
         assert_eq!(Leftover::of_relayed(false), Leftover::Close);

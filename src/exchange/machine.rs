@@ -322,10 +322,9 @@ impl Exchange {
     /// whatever its method, which uses up no retry.
     #[must_use]
     pub fn on_connected(&mut self, lent: Lent, now: Instant) -> Option<Next> {
-        if self.is_outdated(now) {
-            return Some(self.on_outdated(now));
-        }
         let reused = match lent {
+            Lent::TooLate => return Some(Next::Leave),
+            _ if self.is_outdated(now) => return Some(self.on_outdated(now)),
             Lent::Dirty => return Some(self.on_dirty(now)),
             Lent::Kept => true,
             Lent::Fresh => false,

@@ -35,6 +35,8 @@ pub enum Next {
     Forward(ResponseEdits, ResponseFraming),
     /// Answer this, then [`super::Exchange::on_end`].
     Answer(OwnAnswer),
+    /// The client has left: do nothing more for it, then [`super::Exchange::on_end`].
+    Leave,
     /// Break the client connection off, so that it cannot take the answer for whole; then [`super::Exchange::on_end`].
     Abort,
 }
@@ -83,6 +85,8 @@ pub enum ConnectError {
 pub enum Lent {
     /// Made for it.
     Fresh,
+    /// Made for it, and meanwhile its client has left.
+    TooLate,
     /// It has served a request before, and nothing has come on it since.
     Kept,
     /// It has served a request before, and cannot be used: closed by either side, or bytes have come that nobody asked for.

@@ -155,8 +155,10 @@ pub struct PoolShared {
     pub serial: u64,
     /// Its counters.
     pub stats: PoolStats,
-    /// The position of round robin, so that a new view continues where the old one stopped.
+    /// The position of round robin, so that a new view continues where the old one stopped. All workers share it: one
+    /// write for each pick. That is the third write of a request to shared memory; the other two are [`super::Lease`]'s.
     pub cursor: AtomicUsize,
+    /// Requests that wait. All workers share it: two writes for a request that waits, none for others.
     waiting: AtomicU32,
     changed: Notify,
     epoch: Instant,

@@ -1,5 +1,6 @@
 //! Counters of the data path, held by pools and read by `metrics` at scrape time. Plain atomics: the request path looks
-//! nothing up by name and takes no lock. What every request writes is in [`Sharded`] counters.
+//! nothing up by name and takes no lock. What every request writes is in [`Sharded`] counters, which no two workers share;
+//! the others say how often they are written.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -13,7 +14,7 @@ pub struct PoolStats {
     traffic: Sharded<Traffic>,
     /// Responses that we generated ourselves, by reason.
     pub answers: ReasonCount,
-    /// Attempts after the first.
+    /// Attempts after the first. All workers share it: one write for each of them.
     pub retries: AtomicU64,
     /// Probes of its upstreams by outcome, in the order of `Code::ALL`.
     pub probes: [AtomicU64; Code::ALL.len()],
@@ -72,7 +73,7 @@ impl PoolStats {
 /// Counters of the listeners, of what belongs to no pool.
 #[derive(Debug, Default)]
 pub struct FrontStats {
-    /// Client connections accepted.
+    /// Client connections accepted. All workers share this and the counts below: one write, or two, for each connection.
     pub connections: AtomicU64,
     /// Client connections open now.
     pub connections_open: AtomicU64,

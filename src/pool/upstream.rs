@@ -37,7 +37,8 @@ pub struct Upstream {
     pub pool: Name,
     /// Where its requests go.
     pub address: Address,
-    /// Requests in flight, kept by leases.
+    /// Requests in flight, kept by leases. All workers share it, because `least_request` compares the sum: two writes for
+    /// each attempt.
     pub in_flight: AtomicU32,
     /// Connections that could not be made; kept by leases.
     pub connect_failures_total: AtomicU64,

@@ -26,10 +26,9 @@ use tokio::time::Sleep;
 
 use super::ended::Ended;
 use super::listen::ClientStream;
-use crate::exchange::{Framing, Refusal};
+use crate::exchange::{ClientClock, Framing, Refusal};
 use crate::http1::{Body, Fault, Head, HeadReader, Limits};
 use crate::model::policy::{ClientLimits, ClientTimeouts};
-use crate::pool::AnswerReason;
 
 /// Writes gathered before they are sent.
 const WRITE_BUFFER: usize = 16 * 1024;
@@ -66,8 +65,7 @@ pub struct Client {
     look: Option<Pin<Box<Sleep>>>,
     extra: Extra,
     pass: Pass,
-    /// Between two reads of a request body, and between two writes to a client that does not read.
-    body_idle: Duration,
+    clock: ClientClock,
     eof: bool,
     fault: Option<Refusal>,
 }
@@ -76,7 +74,8 @@ pub struct Client {
 #[derive(Debug, Default)]
 struct Extra(usize);
 
-/// Room that all clients have beyond `AHEAD_MAX`, in bytes.
+/// Room that all clients have beyond `AHEAD_MAX`, in bytes. All workers share it: written only by clients that need such
+/// room, twice for each step of it.
 static EXTRA: AtomicUsize = AtomicUsize::new(0);
 
 impl Extra {
@@ -91,7 +90,9 @@ impl Extra {
 
 impl Drop for Extra {
     fn drop(&mut self) {
-        EXTRA.fetch_sub(self.0, Ordering::Relaxed);
+        if self.0 > 0 {
+            EXTRA.fetch_sub(self.0, Ordering::Relaxed);
+        }
     }
 }
 
@@ -100,8 +101,6 @@ struct Pass {
     head: usize,
     body: Body,
     body_read: u64,
-    /// The client waits for 100 before it sends its body, and may wait for long.
-    expects: bool,
     /// Bytes of the body that lie behind the head in the buffer, for the lanes that do not take them out.
     kept: usize,
     /// How many of them have gone upstream in this attempt.
@@ -122,8 +121,8 @@ impl Client {
             idle: None,
             look: None,
             extra: Extra::default(),
-            pass: Pass { head: 0, body: Body::NONE, body_read: 0, expects: false, kept: 0, sent: 0, replay: 0 },
-            body_idle: ClientTimeouts::DEFAULT.body_idle,
+            pass: Pass { head: 0, body: Body::NONE, body_read: 0, kept: 0, sent: 0, replay: 0 },
+            clock: ClientClock::start(false, ClientTimeouts::DEFAULT.body_idle),
             eof: false,
             fault: None,
         }
@@ -145,14 +144,13 @@ impl Client {
         self.head.read(&self.read, &Limits::of(limits))
     }
 
-    /// The request of the head that was read begins. `expects`: its client waits for 100 before it sends the body;
-    /// `body_idle`: see [`ClientTimeouts`].
-    pub fn begin(&mut self, framing: Framing, expects: bool, body_idle: Duration) {
-        self.body_idle = body_idle;
+    /// The request of the head that was read begins.
+    pub fn begin(&mut self, framing: Framing, clock: ClientClock) {
+        self.clock = clock;
         // The empty line that may stand before a request is nobody's.
         self.read.advance(self.head.drop_lead());
         let head = self.head.head(&self.read).map_or(0, |head| head.len);
-        self.pass = Pass { head, body: framing.body(), body_read: 0, expects, kept: 0, sent: 0, replay: 0 };
+        self.pass = Pass { head, body: framing.body(), body_read: 0, kept: 0, sent: 0, replay: 0 };
         self.fault = None;
         self.idle = None;
         self.look = None;
@@ -185,12 +183,12 @@ impl Client {
 
     /// Whether the client waits for 100 before it sends its body.
     pub fn awaits_continue(&self) -> bool {
-        self.pass.expects && self.pass.body_read == 0
+        self.clock.awaits_continue(self.pass.body_read)
     }
 
     /// The client is told to send its body: from now on it has no longer than others for it.
     pub fn on_continue(&mut self) {
-        self.pass.expects = false;
+        self.clock.on_continue();
     }
 
     /// Which rule the body broke.
@@ -238,7 +236,7 @@ impl Client {
         }
     }
 
-    /// Writes and sends; fails if the client takes nothing for `body_idle`. Not cancel-safe.
+    /// Writes and sends; fails if the client takes nothing for too long: [`ClientClock::takes_within`]. Not cancel-safe.
     pub async fn send(&mut self, bytes: &[u8]) -> io::Result<()> {
         let mut rest = bytes;
         while !rest.is_empty() {
@@ -460,14 +458,12 @@ impl Client {
         Poll::Ready(Ok(()))
     }
 
-    /// Gives a client that has begun to send its body no more than `body_idle` for the next bytes of it.
+    /// While nothing of the body comes: fails if that takes too long.
     fn poll_idle(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        if self.awaits_continue() {
-            return Poll::Pending;
-        }
-        let idle = self.idle.get_or_insert_with(|| Box::pin(tokio::time::sleep(self.body_idle)));
+        let Some(limit) = self.clock.sends_within(self.pass.body_read) else { return Poll::Pending };
+        let idle = self.idle.get_or_insert_with(|| Box::pin(tokio::time::sleep(limit)));
         ready!(idle.as_mut().poll(cx));
-        Poll::Ready(Err(self.break_rule(Refusal::new(AnswerReason::BodyTimeout, "the body took too long"))))
+        Poll::Ready(Err(self.break_rule(Refusal::BODY_TOO_SLOW)))
     }
 
     /// Ready when the client has closed its side or broken off. Until then keeps what it sends.
@@ -529,7 +525,7 @@ impl Client {
         Poll::Ready(Ok(()))
     }
 
-    /// Gives a write that waits for the client no more than `body_idle`; pingora has no limit on flushing.
+    /// What a write came to; fails if the client takes nothing for too long. Pingora has no limit on flushing.
     fn patient(&mut self, cx: &mut Context<'_>, sent: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
         match sent {
             Poll::Ready(Ok(0)) => Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
@@ -538,7 +534,8 @@ impl Client {
                 Poll::Ready(sent)
             }
             Poll::Pending => {
-                let stalled = self.stalled.get_or_insert_with(|| Box::pin(tokio::time::sleep(self.body_idle)));
+                let limit = self.clock.takes_within();
+                let stalled = self.stalled.get_or_insert_with(|| Box::pin(tokio::time::sleep(limit)));
                 ready!(stalled.as_mut().poll(cx));
                 Poll::Ready(Err(io::ErrorKind::TimedOut.into()))
             }

@@ -18,7 +18,7 @@ use crate::pool::instant::SharedInstant;
 /// What is known of an upstream's kept connections, by all lanes.
 #[derive(Debug)]
 pub(super) struct Conduct {
-    /// Connections of pingora that no request uses.
+    /// Connections of pingora that no request uses. All workers share it: two writes for each request of the general lane.
     pub(super) idle: AtomicUsize,
     /// It has been seen to send bytes after an answer that has no body. Whoever does that does it again, and often only
     /// when we have looked: none of its connections is kept after such an answer.

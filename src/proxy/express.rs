@@ -21,9 +21,7 @@ use super::front::{Front, Served};
 use super::handover::Outcome;
 use super::kept::{DataPath, Link};
 use super::listen::Stop;
-use crate::exchange::{
-    Attempt, Broken, Course, Exchange, Leftover, Lent, Next, Refusal, Replay, Request, Turn, UpstreamClock,
-};
+use crate::exchange::{Attempt, Broken, Course, Exchange, Lent, Next, Refusal, Replay, Request, Turn, UpstreamClock};
 use crate::http1::body::{put_chunk, put_last_chunk};
 use crate::http1::{Body, ResponseFraming, Step as Piece};
 use crate::model::policy::{UpstreamConnections, UpstreamTimeouts};
@@ -157,6 +155,7 @@ pub(super) async fn run(
             Next::Wait(waiting) => lane.wait(waiting).await,
             Next::Reroute => Step::Next(lane.exchange.on_reroute(lane.client.head(), Instant::now())),
             Next::Answer(answer) => Step::Over(Outcome::Answer(answer)),
+            Next::Leave => Step::Over(Outcome::ClientLeft),
             Next::Forward(..) | Next::Abort => Step::Over(Outcome::Aborted),
         };
         match step {
@@ -212,12 +211,9 @@ impl Relay<'_> {
         let lent = match link.is_used() {
             true if data_path.kept.is_dirty(upstream, &mut link, now) => Lent::Dirty,
             true => Lent::Kept,
+            false if self.client.has_left() => Lent::TooLate,
             false => Lent::Fresh,
         };
-        if lent == Lent::Fresh && self.client.has_left() {
-            // It went while we dialled.
-            return Step::Over(Outcome::ClientLeft);
-        }
         if let Some(next) = self.exchange.on_connected(lent, now) {
             return Step::Next(next);
         }
@@ -359,9 +355,7 @@ impl Relay<'_> {
         let is_final = switches || head.status >= 200;
         let version = self.request.version;
         if is_final {
-            // What came behind an upgrade that is not made may be of the other protocol.
-            let early = self.request.upgrade && self.client.has_more();
-            let leftover = Leftover::of_relayed(self.client.has_body() && !early);
+            let leftover = self.request.leftover_of_relayed(self.client.has_body(), self.client.has_more());
             self.keep = self.exchange.goes_on(&self.request, edits.close(), leftover, self.stop.is_set());
             self.until_close = edits.close();
         }

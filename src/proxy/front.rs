@@ -29,24 +29,15 @@ use super::kept::Links;
 use super::lent_client::LentClient;
 use super::listen::{ClientStream, Stop};
 use super::{date, tunnel};
+use crate::exchange::limits::{DRAIN, LINGER};
 use crate::exchange::{
-    Attempt, Broken, End, Ending, Entry, Exchange, Finish, Leftover, Listening, Next, OwnAnswer, Refusal, Replay,
-    Request, Scheme, Silence, ending, judge,
+    Attempt, Broken, ClientClock, End, Ending, Entry, Exchange, Finish, Leftover, Listening, Next, OwnAnswer, Refusal,
+    Replay, Request, Scheme, Silence, ending, judge,
 };
 use crate::http1::Version;
 use crate::model::policy::{ClientPolicy, Lane, UpstreamTimeouts};
 use crate::pool::sharded::Sharded;
-use crate::pool::{AnswerReason, FrontStats, ListenerId, Published, RequestLane};
-
-/// For how long a closing connection takes what the client was still sending, so that it reads our answer before it sees
-/// a reset.
-const LINGER: Duration = Duration::from_secs(2);
-/// How long a client may take to send the rest of a body that we answered without it.
-pub(super) const DRAIN: Duration = Duration::from_secs(5);
-
-/// For how long a connection still takes a request once it is to take no further one: the client may have sent it before
-/// it could know.
-pub(super) const STOP_GRACE: Duration = Duration::from_millis(300);
+use crate::pool::{FrontStats, ListenerId, Published, RequestLane};
 
 /// What every connection needs.
 pub struct Front {
@@ -124,7 +115,7 @@ impl Quiet {
             }
             if !stopping && stopped.as_mut().poll(cx).is_ready() {
                 stopping = true;
-                let sooner = end.deadline().min(Instant::now() + STOP_GRACE);
+                let sooner = Listening::stays_until(end.deadline(), Instant::now());
                 end.as_mut().reset(sooner);
             }
             ready!(end.as_mut().poll(cx));
@@ -279,9 +270,7 @@ impl<'a> Busy<'a> {
         let listening = Listening { first: self.first, since: self.since, begun };
         match listening.judge(&self.policy.timeouts, stopping, now) {
             Silence::Wait => None,
-            Silence::HeadTimeout => {
-                Some(Heard::Refused(Refusal::new(AnswerReason::HeaderTimeout, "the head took too long")))
-            }
+            Silence::Refused(refusal) => Some(Heard::Refused(refusal)),
             Silence::Over { silent } => {
                 self.front.stats.silent.fetch_add(u64::from(silent), Ordering::Relaxed);
                 Some(Heard::Nothing)
@@ -297,7 +286,7 @@ impl<'a> Busy<'a> {
         self.since = clock(now);
         let next = exchange.begin(&head, &facts, self.since);
         let request = Request::new(&facts, exchange.is_upgrade());
-        client.begin(request.framing, request.expects, self.policy.timeouts.body_idle);
+        client.begin(request.framing, ClientClock::start(request.expects, self.policy.timeouts.body_idle));
         Ok(Some((request, next)))
     }
 
@@ -362,7 +351,7 @@ impl<'a> Busy<'a> {
                     return self.answer(held, request, answer).await;
                 }
                 // Only after a response head, which is a lane's.
-                Next::Forward(..) | Next::Abort => return None,
+                Next::Forward(..) | Next::Leave | Next::Abort => return None,
             };
         }
     }
@@ -424,7 +413,7 @@ impl<'a> Busy<'a> {
             Some(outcome) => outcome,
             None if !in_time => after(exchange.on_broken(Broken::TimedOut, Replay::Gone, Instant::now())),
             // It reads the head in another way than we do.
-            None => after(exchange.on_client_fault(Refusal::malformed("refused by the lane"))),
+            None => after(exchange.on_client_fault(Refusal::BY_LANE)),
         };
         Some((Held { client, exchange }, Served { outcome, keep, until_close, now: Instant::now(), tunnel: None }))
     }
@@ -434,7 +423,9 @@ impl<'a> Busy<'a> {
 fn after(next: Next) -> Outcome {
     match next {
         Next::Answer(answer) => Outcome::Answer(answer),
-        Next::Attempt(_) | Next::Wait(_) | Next::Reroute | Next::Forward(..) | Next::Abort => Outcome::Aborted,
+        Next::Attempt(_) | Next::Wait(_) | Next::Reroute | Next::Forward(..) | Next::Leave | Next::Abort => {
+            Outcome::Aborted
+        }
     }
 }
 
@@ -516,25 +507,4 @@ impl Drop for Entered<'_> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn size_of_future<A, B, C, D, E, F: Future>(_: fn(A, B, C, D, E) -> F) -> usize {
-        size_of::<F>()
-    }
-
-    #[test]
-    fn a_quiet_connection_carries_no_size_of_a_lane() {
-        let size = size_of_future(serve::<[usize; 4]>);
-        assert!(size <= 400, "{size} bytes");
-    }
-
-    #[test]
-    fn a_busy_connection_carries_no_size_of_the_general_lane() {
-        fn size_of_future<'a, F: Future>(_: fn(Busy<'a>, ClientIo) -> F) -> usize {
-            size_of::<F>()
-        }
-        let size = size_of_future(Busy::serve);
-        assert!(size <= 4_096, "{size} bytes");
-    }
-}
+mod tests;

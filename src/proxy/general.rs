@@ -23,13 +23,13 @@ use smallvec::SmallVec;
 use tokio::time::Instant;
 
 use super::client::Client;
-use super::front::DRAIN;
 use super::handover::{HandedRequest, Handover, Outcome};
 use super::lent_client::LentClient;
 use super::verdict;
 use super::wire::{self, InUse, NO_RESOURCES, OUTDATED};
+use crate::exchange::limits::DRAIN;
 use crate::exchange::{
-    Attempt, Broken, ConnectError, Course, Leftover, Lent, Next, Refusal, Replay, ResponseEdits, Turn, UpstreamClock,
+    Attempt, Broken, ConnectError, Course, Lent, Next, Refusal, Replay, ResponseEdits, Turn, UpstreamClock,
 };
 use crate::http1::{Field, HeadReader, Limits, ResponseFraming, Version};
 use crate::pool::Waiting;
@@ -93,6 +93,7 @@ impl Ctx {
                 return true;
             }
             Next::Answer(answer) => Outcome::Answer(answer),
+            Next::Leave => Outcome::ClientLeft,
             Next::Reroute | Next::Forward(..) | Next::Abort => Outcome::Aborted,
         };
         self.note(outcome);
@@ -256,8 +257,7 @@ impl ProxyHttp for General {
             upstream.set_raw_path(target.as_bytes())?;
         }
         if ctx.lent == Lent::Fresh && client_of(session).is_some_and(Client::has_left) {
-            // It went while we dialled.
-            return Err(ctx.give_up());
+            ctx.lent = Lent::TooLate;
         }
         if ctx.lent == Lent::Kept && ctx.in_use.as_ref().is_some_and(InUse::is_dirty) {
             ctx.lent = Lent::Dirty;
@@ -347,8 +347,8 @@ impl ProxyHttp for General {
         if response.status.is_informational() {
             return Ok(());
         }
-        let leftover = Leftover::of_relayed(client_of(session).is_some_and(Client::is_whole));
         let (handover, handed) = ctx.parts()?;
+        let leftover = handed.request.leftover_of_relayed(client_of(session).is_some_and(Client::is_whole), false);
         if handed.until_close {
             // Pingora has added it.
             response.remove_header(&http::header::TRANSFER_ENCODING);
@@ -512,7 +512,7 @@ fn head_of(session: &Session) -> Bytes {
 fn client_fault(session: &Session, error: &Error) -> Option<Refusal> {
     match client_of(session).and_then(Client::fault) {
         Some(refusal) => Some(refusal),
-        None if *error.etype() == ErrorType::InvalidHTTPHeader => Some(Refusal::malformed("refused by the lane")),
+        None if *error.etype() == ErrorType::InvalidHTTPHeader => Some(Refusal::BY_LANE),
         None => None,
     }
 }

@@ -68,7 +68,7 @@ pub(super) struct Kept {
     /// Each worker has its own, because a connection is in the readiness queue of the worker that made it. The one used last
     /// is at the end, and is used first. Held for a push or a pop; another thread takes it only to close what is idle.
     idle: Sharded<Mutex<Idle>>,
-    /// Open connections, those in use included.
+    /// Open connections, those in use included. All workers share it, with the writes of [`Links`].
     open: Arc<AtomicUsize>,
     sweeping: AtomicBool,
 }
@@ -114,8 +114,8 @@ impl Drop for Open {
     }
 }
 
-/// All connections of the data plane to upstreams. Counted when one is opened or closed, so that a request touches nothing
-/// that the workers share.
+/// All connections of the data plane to upstreams. All workers share the count: one write when a connection opens, one when
+/// it closes, none for a request on a kept one.
 #[derive(Debug)]
 pub(super) struct Links {
     open: AtomicUsize,
@@ -341,3 +341,6 @@ impl Link {
         Poll::Ready(Ok(()))
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -297,6 +297,37 @@ mod tests {
         assert_eq!(peer, client.local_addr().unwrap(), "the first client over IPv6 is the first that it gets");
     }
 
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn a_stop_reaches_whoever_waits_for_it_or_will() {
+        for round in 0..200 {
+            let (handle, stop) = ListenerHandle::new();
+            assert!(!stop.is_set());
+            // They begin to wait before, while and after it comes.
+            let wait = |stop: Stop| tokio::spawn(async move { stop.wait().await });
+            let waiting: Vec<_> = (0..4).map(|_| wait(stop.clone())).collect();
+            if round % 2 == 0 {
+                handle.stop()
+            } else {
+                drop(handle)
+            }
+            for task in waiting {
+                tokio::time::timeout(Duration::from_secs(30), task).await.expect("nobody waits for ever").unwrap();
+            }
+            assert!(stop.is_set());
+            stop.wait().await;
+        }
+    }
+
+    #[tokio::test]
+    async fn a_stop_is_the_one_of_its_listener() {
+        let ((one, stop), (_two, other)) = (ListenerHandle::new(), ListenerHandle::new());
+        assert!(stop.is_same(&stop.clone()) && !stop.is_same(&other));
+        one.close().await;
+        assert!(stop.is_set() && !other.is_set());
+        let waits = tokio::time::timeout(Duration::from_millis(1), other.wait()).await;
+        assert!(waits.is_err(), "nobody has stopped it");
+    }
+
     #[test]
     fn only_what_we_lack_ourselves_is_scarcity() {
         for errno in [Errno::EMFILE, Errno::ENFILE, Errno::ENOBUFS, Errno::ENOMEM, Errno::EADDRNOTAVAIL] {

@@ -25,7 +25,7 @@ struct Worker {
     _running: Option<oneshot::Sender<()>>,
 }
 
-/// Connections of one worker.
+/// Connections of one worker. All that accept share it: two writes for each connection.
 #[derive(Debug, Default, Clone)]
 struct Load(Arc<AtomicUsize>);
 

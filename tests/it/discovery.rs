@@ -12,6 +12,7 @@ use roundsman::model::HealthState;
 use tokio::time::Instant;
 
 use crate::client::get;
+use crate::lanes::each::in_each_lane;
 use crate::load::{Load, Plan, failures};
 use crate::origin::{Origin, Reply};
 use crate::program::{BINARY, Program, fetch, free_address, http_check, pool, try_fetch};
@@ -28,7 +29,7 @@ fn named(upstreams: &[&str]) -> String {
     pool("api", upstreams, &http_check()).replace("[pools.api]\n", "[pools.api]\nresolve = \"1s\"\n")
 }
 
-#[tokio::test(flavor = "multi_thread")]
+in_each_lane!(localhost_is_resolved_and_is_the_host_of_its_probes, flavor = "multi_thread");
 async fn localhost_is_resolved_and_is_the_host_of_its_probes() {
     let origin = Origin::new().at(free_address()).start().await;
     let name = format!("localhost:{}", origin.socket_addr().port());
@@ -209,7 +210,7 @@ async fn wait_for_upstreams(program: &Program, wanted: &[&str]) {
     }
 }
 
-#[tokio::test(flavor = "multi_thread")]
+in_each_lane!(each_address_family_of_a_name_has_its_own_verdict, flavor = "multi_thread");
 async fn each_address_family_of_a_name_has_its_own_verdict() {
     let four = Origin::new().at(free_address()).start().await;
     let six = beside(&four, "::1").await;
@@ -224,7 +225,7 @@ async fn each_address_family_of_a_name_has_its_own_verdict() {
     assert_eq!((four.count("/"), six.count("/")), (10, 0));
 }
 
-#[tokio::test(flavor = "multi_thread")]
+in_each_lane!(addresses_of_a_name_change_without_a_reload_and_fail_no_request, flavor = "multi_thread");
 async fn addresses_of_a_name_change_without_a_reload_and_fail_no_request() {
     let a = Origin::plain("a").await;
     let b = beside(&a, "127.0.0.77").await;

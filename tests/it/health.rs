@@ -53,6 +53,7 @@ use roundsman::model::HealthState;
 use tokio::time::Instant;
 
 use crate::client::get;
+use crate::lanes::each::in_each_lane;
 use crate::origin::{Origin, Reply};
 use crate::program::{Program, QUICK, fetch, pool};
 use crate::support::assert_eventually;
@@ -230,7 +231,7 @@ async fn after_a_long_stop_verdicts_are_stale_and_missed_probes_are_not_repeated
     program.assert_no_panic();
 }
 
-#[tokio::test(flavor = "multi_thread")]
+in_each_lane!(disabled_and_draining_upstreams_are_probed_and_get_verdicts, flavor = "multi_thread");
 async fn disabled_and_draining_upstreams_are_probed_and_get_verdicts() {
     let (out, other) = (Origin::plain("out").await, Origin::plain("other").await);
     let program = Program::start_ready(&pool(

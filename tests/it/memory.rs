@@ -142,7 +142,7 @@ async fn slow_to_send(starts: &[&str], each: u64) {
     crowd.leaves_nothing().await;
 }
 
-once!(many_clients_that_do_not_read_use_bounded_memory_and_free_it, flavor = "multi_thread");
+in_each_lane!(many_clients_that_do_not_read_use_bounded_memory_and_free_it, flavor = "multi_thread");
 /// Over unix sockets, whose buffers in the kernel are small.
 async fn many_clients_that_do_not_read_use_bounded_memory_and_free_it() {
     let dir = tempfile::tempdir().expect("a temporary directory");
@@ -189,6 +189,64 @@ async fn many_clients_that_do_not_read_use_bounded_memory_and_free_it() {
 }
 
 const GET: &str = "GET /x HTTP/1.1\r\nHost: a\r\n\r\n";
+
+/// How many requests are under way at hostile upstreams.
+const HOSTILE: usize = 200;
+
+in_each_lane!(hostile_upstreams_use_bounded_memory_and_free_it, flavor = "multi_thread");
+async fn hostile_upstreams_use_bounded_memory_and_free_it() {
+    let crowd = Crowd::start(Reply::hang(), 0, "").await;
+    let head = format!("HTTP/1.1 200 OK\r\nX: {}", "y".repeat(60 << 10));
+    let chunked = "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n";
+    let interim = format!("HTTP/1.1 103 H\r\nX: {}\r\n\r\n", "y".repeat(1 << 10));
+    let drip = Act::EndlessDrip(b"y".to_vec(), Duration::from_millis(20));
+    // What they do, and whether the request ends by that.
+    for (what, reply, ends) in [
+        ("a head, byte by byte", Reply::raw("HTTP/1.1 200 OK\r\nX: ").then(drip), false),
+        ("a head that is nearly too large, and no end of it", Reply::raw(&head).then_hang(), false),
+        ("as many interim responses as may be, and no other", Reply::raw(interim.repeat(16)).then_hang(), false),
+        (
+            "a chunk of 1 TiB",
+            Reply::raw(format!("{chunked}10000000000\r\n{}", "y".repeat(60 << 10))).then_hang(),
+            false,
+        ),
+        ("an endless field", Reply::raw("HTTP/1.1 200 OK\r\nX: ").then_endless("x".repeat(4_096)), true),
+        ("endless fields", Reply::raw("HTTP/1.1 200 OK\r\n").then_endless("X: y\r\n"), true),
+        ("1,000 interim responses", Reply::raw(interim.repeat(1_000)), true),
+        ("a reset in a head", Reply::raw(&head).then_reset(), true),
+        ("a reset in a chunk", Reply::raw(format!("{chunked}ffff\r\n{}", "y".repeat(60 << 10))).then_reset(), true),
+    ] {
+        crowd.origin.forget();
+        crowd.origin.set("/x", reply);
+        let mut clients = Vec::new();
+        for _ in 0..HOSTILE {
+            clients.push(connect(crowd.program.web, "GET /x HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n").await);
+        }
+        let (mut most, end) = (0, Instant::now() + PATIENCE);
+        let mut measure = || most = crowd.program.resident().saturating_sub(crowd.before.2).max(most);
+        if ends {
+            for client in &mut clients {
+                // A reset is an end too.
+                let _ = client.read_to_end(&mut Vec::new()).await;
+                measure();
+            }
+        } else {
+            let under_way = || crowd.origin.count("/x") == HOSTILE as u64;
+            let mut since = Instant::now();
+            while since.elapsed() < Duration::from_secs(1) {
+                assert!(Instant::now() < end, "{what}: not every request is under way");
+                since = if under_way() { since } else { Instant::now() };
+                measure();
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+        }
+        let each = most / HOSTILE as u64;
+        assert!(each <= differences::hostile_upstream(), "{what}: {} KiB for each request", each >> 10);
+        drop(clients);
+        crowd.origin.reset_connections();
+    }
+    crowd.leaves_nothing().await;
+}
 
 in_each_lane!(clients_that_do_not_read_use_bounded_memory_and_free_it, flavor = "multi_thread");
 async fn clients_that_do_not_read_use_bounded_memory_and_free_it() {

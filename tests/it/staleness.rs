@@ -13,6 +13,7 @@ use roundsman::model::HealthState;
 use tokio::sync::oneshot;
 use tokio::time::Instant;
 
+use crate::lanes::each::in_each_lane;
 use crate::load::{Load, Outcome, Plan, failures};
 use crate::origin::{Origin, Reply};
 use crate::program::{Program, fetch, pool};
@@ -40,7 +41,7 @@ fn answers(outcomes: &[Outcome], from: Instant) -> Vec<&Outcome> {
     outcomes.iter().filter(|outcome| outcome.at > from).collect()
 }
 
-#[tokio::test(flavor = "multi_thread")]
+in_each_lane!(after_a_stop_requests_wait_for_new_verdicts_and_none_reaches_a_failing_upstream, flavor = "multi_thread");
 async fn after_a_stop_requests_wait_for_new_verdicts_and_none_reaches_a_failing_upstream() {
     let slowly = |status| Reply::status(status).delay(Duration::from_millis(400));
     let origin = |name| Origin::new().named(name).on("/healthz").reply(slowly(200)).start();
@@ -73,8 +74,8 @@ async fn after_a_stop_requests_wait_for_new_verdicts_and_none_reaches_a_failing_
     program.assert_no_panic();
 }
 
+in_each_lane!(without_probes_nothing_is_sent_after_the_verdicts_expire, flavor = "multi_thread");
 /// The checker gets no descriptor; requests have theirs.
-#[tokio::test(flavor = "multi_thread")]
 async fn without_probes_nothing_is_sent_after_the_verdicts_expire() {
     let origin = Origin::plain("a").await;
     let program = Program::start_ready(&pool("api", &[&origin.text()], CHECK)).await;
@@ -103,7 +104,7 @@ async fn without_probes_nothing_is_sent_after_the_verdicts_expire() {
     assert!(first >= Duration::from_secs(2), "the first of them waited for a verdict: {first:?}");
 }
 
-#[tokio::test(flavor = "multi_thread")]
+in_each_lane!(a_stopped_checker_is_reported_and_its_verdicts_expire, flavor = "multi_thread");
 async fn a_stopped_checker_is_reported_and_its_verdicts_expire() {
     let origin = Origin::plain("a").await;
     let program = Program::start_ready(&pool("api", &[&origin.text()], CHECK)).await;

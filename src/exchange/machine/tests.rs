@@ -176,6 +176,7 @@ fn word(next: &Next) -> String {
             let retry = answer.retry_after.map(|seconds| format!(" after {seconds}")).unwrap_or_default();
             format!("{} {reason}{retry}{}", answer.status(), if answer.close { " close" } else { "" })
         }
+        Next::Leave => "leave".into(),
         Next::Abort => "abort".into(),
     }
 }

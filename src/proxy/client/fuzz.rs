@@ -7,7 +7,7 @@ use tokio::io::{AsyncWriteExt, ReadBuf};
 use tokio::net::UnixStream;
 
 use super::{Client, ClientIo};
-use crate::exchange::judge;
+use crate::exchange::{ClientClock, judge};
 use crate::model::policy::{ClientLimits, ClientTimeouts};
 
 /// How a lane takes a request out of the stream.
@@ -87,7 +87,7 @@ async fn take_all(client: &mut Client, way: Way) -> Vec<Taken> {
             all.push(Taken { head: vec![], body: vec![], end: TakenEnd::Refused(refused) });
             return all;
         };
-        client.begin(framing, false, ClientTimeouts::DEFAULT.body_idle);
+        client.begin(framing, ClientClock::start(false, ClientTimeouts::DEFAULT.body_idle));
         let head = client.read[..client.head().map_or(0, |head| head.len)].to_vec();
         let (body, end) = match way {
             Way::InPlace => in_place(client).await,

@@ -1,38 +1,32 @@
 //! Compares what the two lanes have done. What they may do differently is [`ALLOWED`], with the reason.
 
+use roundsman::model::policy::Lane;
+
 use super::origin::Request;
 use super::run::Seen;
+use crate::lanes::differences::Difference;
 
 /// Makes what the lanes may do differently the same, on both sides.
 pub struct Allowed {
-    /// What differs.
-    pub what: &'static str,
-    /// Why that may be.
-    pub why: &'static str,
+    /// What it is, and why.
+    pub difference: Difference,
     apply: fn(&mut Outcome),
 }
 
-/// What the lanes may do differently.
+/// What the lanes may do differently here. Where [`Difference::ClosesHttp10`] ends one of them, nothing after it is compared.
 pub const ALLOWED: &[Allowed] = &[
+    Allowed { difference: Difference::ReplacesDate, apply: |outcome| outcome.without("date") },
+    Allowed { difference: Difference::DropsTrailers, apply: |outcome| outcome.without("trailer") },
     Allowed {
-        what: "Date of a response",
-        why: "pingora replaces it; express passes it on and adds one where it is missing",
-        apply: |outcome| outcome.without("date"),
-    },
-    Allowed { what: "trailers, and Trailer", why: "pingora drops them", apply: |outcome| outcome.without("trailer") },
-    Allowed {
-        what: "chunks without data in a request",
-        why: "pingora leaves them out where a method has no body as a rule",
+        difference: Difference::DropsEmptyChunks,
         apply: |outcome| outcome.requests.iter_mut().for_each(leave_out_empty_chunks),
     },
     Allowed {
-        what: "a request at the origin whose body is not whole, because the client broke a rule or left",
-        why: "express may find that out before it sends the head",
+        difference: Difference::SendsHeadsFirst,
         apply: |outcome| outcome.requests.retain(|request| request.whole),
     },
     Allowed {
-        what: "Connection: keep-alive in a response",
-        why: "pingora says it to clients of HTTP/1.1 too",
+        difference: Difference::SaysKeepAlive,
         apply: |outcome| {
             for answer in &mut outcome.answers {
                 answer.fields.retain(|(name, value)| (&name[..], &value[..]) != ("connection", "keep-alive"));
@@ -93,14 +87,16 @@ impl Outcome {
     }
 }
 
-/// Says what differs. Where the general lane closes the client's connection and express keeps it, what follows is not compared:
-/// pingora closes connections of HTTP/1.0 that could go on.
+/// Says what differs. Where the general lane closes the client's connection and express keeps it, what follows is not
+/// compared: [`Difference::ClosesHttp10`].
 pub fn compare(express: &Seen, general: &Seen) -> Result<(), String> {
     let (mut express, mut general) = (Outcome::new(express)?, Outcome::new(general)?);
     let closes =
         |answer: &Answer| answer.fields.iter().any(|(name, value)| (&name[..], &value[..]) == ("connection", "close"));
     let mut both = express.answers.iter().zip(&general.answers);
-    if let Some(at) = both.position(|(ours, theirs)| closes(theirs) && !closes(ours)) {
+    if Difference::ClosesHttp10.is_in(Lane::General)
+        && let Some(at) = both.position(|(ours, theirs)| closes(theirs) && !closes(ours))
+    {
         let last = general.requests.len();
         general.answers[at].fields.retain(|(name, value)| (&name[..], &value[..]) != ("connection", "close"));
         general.answers[at].whole = express.answers[at].whole;

@@ -178,8 +178,8 @@ async fn after_load_and_faults_descriptors_threads_and_memory_return_to_their_ba
     program.assert_no_panic();
 }
 
+in_each_lane!(hundreds_of_reloads_do_not_grow_memory_or_descriptors, flavor = "multi_thread");
 /// Every reload removes upstreams and adds others under load.
-#[tokio::test(flavor = "multi_thread")]
 async fn hundreds_of_reloads_do_not_grow_memory_or_descriptors() {
     let (a, b, c) = (Origin::plain("a").await, Origin::plain("b").await, Origin::plain("c").await);
     let dead: Vec<String> = (0..20).map(|_| refusing_address().to_string()).collect();

@@ -5,6 +5,7 @@ use std::net::TcpStream;
 use std::time::Duration;
 
 use crate::client::get;
+use crate::lanes::each::in_each_lane;
 use crate::origin::{Act, Origin, Reply};
 use crate::program::{Program, fetch, pool, try_fetch};
 use crate::support::assert_eventually;
@@ -17,7 +18,7 @@ const REQUESTS: usize = 2_000;
 /// Log lines allowed for them.
 const LINES: usize = 4;
 
-#[tokio::test(flavor = "multi_thread")]
+in_each_lane!(unrequested_bytes_are_counted_and_logged_once_a_minute, flavor = "multi_thread");
 async fn unrequested_bytes_are_counted_and_logged_once_a_minute() {
     let more = "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok and more than that";
     let origin = Origin::new().named("a").on("/x").reply(Reply::raw(more).then(Act::Hang)).start().await;
@@ -44,7 +45,7 @@ async fn unrequested_bytes_are_counted_and_logged_once_a_minute() {
     program.assert_no_panic();
 }
 
-#[tokio::test(flavor = "multi_thread")]
+in_each_lane!(an_upstream_that_only_closes_or_is_silent_is_not_counted_for_unrequested_bytes, flavor = "multi_thread");
 async fn an_upstream_that_only_closes_or_is_silent_is_not_counted_for_unrequested_bytes() {
     let origin = Origin::plain("a").await;
     let check = format!("type = \"http\"\npath = \"/healthz\"\n{CALM}");
@@ -55,7 +56,7 @@ async fn an_upstream_that_only_closes_or_is_silent_is_not_counted_for_unrequeste
     assert_eq!(program.upstream("api", &origin.text()).await.map(|upstream| upstream.unasked_total), Some(0));
 }
 
-#[tokio::test(flavor = "multi_thread")]
+in_each_lane!(garbage_from_clients_and_upstreams_does_not_fill_the_log, flavor = "multi_thread");
 async fn garbage_from_clients_and_upstreams_does_not_fill_the_log() {
     let origins = [
         Origin::new().named("a").on("/x").reply(Reply::raw("HTTP/1.1 nonsense\r\n\r\n")).start().await,

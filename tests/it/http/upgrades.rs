@@ -168,7 +168,7 @@ async fn a_failed_upgrade_is_retried_and_then_answered_with_502() {
     assert_eq!(rig.ask(UPGRADE).await.status, 503);
 }
 
-once!(only_websocket_upgrades_are_passed_on_and_the_connection_stays_http);
+in_each_lane!(only_websocket_upgrades_are_passed_on_and_the_connection_stays_http);
 async fn only_websocket_upgrades_are_passed_on_and_the_connection_stays_http() {
     let origin = Origin::plain("a").await;
     let rig = Rig::over(&[&origin]);

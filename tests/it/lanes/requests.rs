@@ -1,8 +1,9 @@
 //! Which request targets the lanes forward: each row is sent through the general lane, the express lane and the tunnel (as
-//! an upgrade). What the general lane refuses in addition is in [`GENERAL`], and nowhere else.
+//! an upgrade). What the general lane refuses in addition is in [`GENERAL`], which names the [`Difference`].
 
 use roundsman::model::policy::Lane;
 
+use super::differences::Difference::{self, ComparesAuthorities, RefusesCharacters};
 use crate::http::rig::Rig;
 use crate::origin::Origin;
 
@@ -17,15 +18,15 @@ enum Seen {
 
 use Seen::{Refused, Sent};
 
-/// What the general lane refuses with 400 because pingora and its `http` crate do: each with a test for target and Host.
-const GENERAL: &[(&str, fn(&str, &str) -> bool)] = &[
-    ("a query with `\"`, `<` or `>`", |target, _| {
+/// What the general lane refuses with 400: each with a test for target and Host.
+const GENERAL: &[(Difference, &str, fn(&str, &str) -> bool)] = &[
+    (RefusesCharacters, "a query with `\"`, `<` or `>`", |target, _| {
         target.split_once('?').is_some_and(|(_, query)| query.contains(['"', '<', '>']))
     }),
-    ("a path with `<`, `>` or a backtick", |target, _| {
+    (RefusesCharacters, "a path with `<`, `>` or a backtick", |target, _| {
         target.split('?').next().unwrap_or_default().contains(['<', '>', '`'])
     }),
-    ("an absolute-form target whose authority is not spelled as in Host", |target, host| {
+    (ComparesAuthorities, "an absolute-form target whose authority is not spelled as in Host", |target, host| {
         let authority = target.split_once("://").map(|(_, rest)| rest.split(['/', '?']).next().unwrap_or_default());
         authority.is_some_and(|authority| authority != host)
     }),
@@ -104,7 +105,7 @@ async fn each_lane_forwards_the_targets_that_the_table_says() {
     let mut wrong = Vec::new();
     for (target, host, own) in &rows {
         let narrower = match own {
-            Sent(..) if GENERAL.iter().any(|(_, refuses)| refuses(target, host)) => &Refused(REFUSED.to_owned()),
+            Sent(..) if GENERAL.iter().any(|(_, _, refuses)| refuses(target, host)) => &Refused(REFUSED.to_owned()),
             Sent(..) | Refused(_) => own,
         };
         for (lane, rig, fields, want) in
@@ -118,8 +119,8 @@ async fn each_lane_forwards_the_targets_that_the_table_says() {
     }
     assert!(wrong.is_empty(), "\n{}\n", wrong.join("\n"));
     let readme = include_str!("../../../README.md");
-    for (what, refuses) in GENERAL {
-        assert!(readme.contains(what), "the README does not mention {what}");
+    for (difference, what, refuses) in GENERAL {
+        assert!(readme.contains(what), "the README does not mention {what}, although {}", difference.why());
         let met = |(target, host, own): &(String, &str, Seen)| refuses(target, host) && matches!(own, Sent(..));
         assert!(rows.iter().any(met), "no row has {what}");
     }

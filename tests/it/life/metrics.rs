@@ -8,6 +8,7 @@ use roundsman::admin::json::UpstreamInfo;
 
 use super::{PATIENCE, http_check};
 use crate::client::{Client, get};
+use crate::lanes::each::in_each_lane;
 use crate::origin::tls::{CERTIFICATES, TlsOrigin};
 use crate::origin::{Origin, Reply};
 use crate::program::{Program, fetch, pool};
@@ -138,7 +139,7 @@ fn answered(upstream: &UpstreamInfo) -> [u64; 5] {
     [r.informational, r.success, r.redirection, r.client_error, r.server_error]
 }
 
-#[tokio::test(flavor = "multi_thread")]
+in_each_lane!(failed_requests_are_counted_for_their_upstream, flavor = "multi_thread");
 async fn failed_requests_are_counted_for_their_upstream() {
     let late = Reply::status(200).delay(std::time::Duration::from_millis(120));
     let origin = Origin::new()
@@ -186,7 +187,7 @@ async fn failed_requests_are_counted_for_their_upstream() {
     assert!(program.metric(&format!("roundsman_upstream_broken_total{{{labels}}}")).await >= Some(2.0));
 }
 
-#[tokio::test(flavor = "multi_thread")]
+in_each_lane!(connect_failures_are_counted_for_their_upstream, flavor = "multi_thread");
 async fn connect_failures_are_counted_for_their_upstream() {
     let origin = Origin::plain("a").await;
     // Its checks go to another port, and pass.

@@ -6,6 +6,7 @@ use serde_json::Value;
 
 use super::{PATIENCE, http_check};
 use crate::client::get;
+use crate::lanes::each::in_each_lane;
 use crate::origin::Origin;
 use crate::origin::tls::{CERTIFICATES, TlsOrigin};
 use crate::program::QUICK;
@@ -303,7 +304,7 @@ async fn a_secret_that_has_changed_on_disk_is_named_when_its_check_fails() {
     assert!(!program.log().contains("hunter"), "{}", program.log());
 }
 
-#[tokio::test(flavor = "multi_thread")]
+in_each_lane!(an_upstream_that_passes_its_checks_and_fails_requests_is_a_warning, flavor = "multi_thread");
 async fn an_upstream_that_passes_its_checks_and_fails_requests_is_a_warning() {
     let (a, b) = (Origin::plain("a").await, Origin::plain("b").await);
     let program = Program::start_ready(&pool("api", &[&a.text(), &b.text()], &http_check())).await;

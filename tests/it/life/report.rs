@@ -9,6 +9,7 @@ use serde_json::Value;
 
 use super::{PATIENCE, WITHIN_A_SECOND, http_check};
 use crate::client::{Client, get};
+use crate::lanes::each::in_each_lane;
 use crate::origin::{Origin, Reply};
 use crate::program::{Program, QUICK, pool};
 use crate::support::assert_eventually;
@@ -71,7 +72,7 @@ async fn the_log_is_json_and_has_every_transition() {
     assert_eq!((of("Started").len(), of("Stopping").len(), of("Stopped").len()), (1, 1, 1));
 }
 
-#[tokio::test(flavor = "multi_thread")]
+in_each_lane!(no_secret_is_ever_shown, flavor = "multi_thread");
 async fn no_secret_is_ever_shown() {
     const SECRETS: [&str; 4] = ["hunter2-header", "hunter2-query", "hunter2-client", "hunter2-cookie"];
     // An upstream that quotes the request, as many error pages do.
@@ -148,7 +149,7 @@ fn parse_metrics(text: &str) -> (HashMap<String, String>, HashMap<String, f64>) 
     (families, series)
 }
 
-#[tokio::test(flavor = "multi_thread")]
+in_each_lane!(metrics_have_the_documented_families_and_drop_series_of_removed_upstreams, flavor = "multi_thread");
 async fn metrics_have_the_documented_families_and_drop_series_of_removed_upstreams() {
     let (a, b) = (Origin::plain("a").await, Origin::plain("b").await);
     let both = pool("api", &[&a.text(), &b.text()], &http_check());

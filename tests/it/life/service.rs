@@ -7,6 +7,7 @@ use tokio::time::Instant;
 
 use super::{PATIENCE, http_check};
 use crate::client::{Client, get};
+use crate::lanes::each::in_each_lane;
 use crate::origin::Origin;
 use crate::program::{Program, free_address, pool};
 use crate::support::assert_eventually;
@@ -37,7 +38,7 @@ async fn recover(program: &Program, name: &str, origin: &Origin) {
     program.wait_for_state(name, &origin.text(), "healthy", PATIENCE).await;
 }
 
-#[tokio::test(flavor = "multi_thread")]
+in_each_lane!(with_all_upstreams_unhealthy_requests_get_503_at_once_until_one_recovers, flavor = "multi_thread");
 async fn with_all_upstreams_unhealthy_requests_get_503_at_once_until_one_recovers() {
     let (a, b) = (Origin::plain("a").await, Origin::plain("b").await);
     let program = Program::start_ready(&pool("api", &[&a.text(), &b.text()], &http_check())).await;
@@ -64,7 +65,7 @@ async fn with_all_upstreams_unhealthy_requests_get_503_at_once_until_one_recover
     service_state(&program, "api", "normal").await;
 }
 
-#[tokio::test(flavor = "multi_thread")]
+in_each_lane!(fail_open_uses_all_enabled_upstreams_and_is_logged_once, flavor = "multi_thread");
 async fn fail_open_uses_all_enabled_upstreams_and_is_logged_once() {
     let (a, b) = (Origin::plain("a").await, Origin::plain("b").await);
     let pools = pool_with("api", &[&a.text(), &b.text()], "when_no_healthy = \"fail_open\"");
@@ -98,7 +99,7 @@ async fn fail_open_uses_all_enabled_upstreams_and_is_logged_once() {
     assert_eq!((log.matches("Pool fails open").count(), log.matches("Pool serves again").count()), (1, 1), "{log}");
 }
 
-#[tokio::test(flavor = "multi_thread")]
+in_each_lane!(another_pool_takes_over_until_this_one_recovers, flavor = "multi_thread");
 async fn another_pool_takes_over_until_this_one_recovers() {
     let (a, spare) = (Origin::plain("a").await, Origin::plain("spare").await);
     let pools = pool_with("api", &[&a.text()], "when_no_healthy = { pool = \"spare\" }")
@@ -118,7 +119,7 @@ async fn another_pool_takes_over_until_this_one_recovers() {
     assert_eq!(client.get("/").await.text(), "hello from a");
 }
 
-#[tokio::test(flavor = "multi_thread")]
+in_each_lane!(the_longest_chain_of_pools_is_followed_to_its_end, flavor = "multi_thread");
 async fn the_longest_chain_of_pools_is_followed_to_its_end() {
     let last = Origin::plain("last").await;
     let names: Vec<String> = std::iter::once("api".to_owned()).chain((2..=8).map(|n| format!("p{n}"))).collect();
@@ -133,7 +134,7 @@ async fn the_longest_chain_of_pools_is_followed_to_its_end() {
     program.assert_no_panic();
 }
 
-#[tokio::test(flavor = "multi_thread")]
+in_each_lane!(a_pool_below_min_healthy_does_not_serve, flavor = "multi_thread");
 async fn a_pool_below_min_healthy_does_not_serve() {
     let origins = [Origin::plain("a").await, Origin::plain("b").await, Origin::plain("c").await];
     let texts = origins.each_ref().map(Origin::text);
@@ -156,7 +157,7 @@ async fn a_pool_below_min_healthy_does_not_serve() {
     }
 }
 
-#[tokio::test(flavor = "multi_thread")]
+in_each_lane!(backups_serve_only_while_no_primary_is_eligible, flavor = "multi_thread");
 async fn backups_serve_only_while_no_primary_is_eligible() {
     let (a, spare) = (Origin::plain("a").await, Origin::plain("spare").await);
     let both = pool("api", &[&a.text(), &spare.text()], &http_check());

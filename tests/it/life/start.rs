@@ -13,6 +13,7 @@ use tokio::time::Instant;
 
 use super::{PATIENCE, WITHIN_A_SECOND, http_check};
 use crate::client::{Client, get};
+use crate::lanes::each::in_each_lane;
 use crate::origin::{Origin, Reply};
 use crate::program::{BINARY, Program, config, fetch, free_address, pool};
 use crate::pty::Terminal;
@@ -282,7 +283,7 @@ async fn sighups_during_the_start_do_not_end_the_process() {
     assert_eq!(get(program.web, "/").await.status, 200);
 }
 
-#[tokio::test(flavor = "multi_thread")]
+in_each_lane!(the_first_request_waits_for_the_first_verdict, flavor = "multi_thread");
 async fn the_first_request_waits_for_the_first_verdict() {
     let late = Duration::from_millis(300);
     let origin = Origin::new().on("/healthz").reply(Reply::status(200).delay(late)).start().await;
@@ -302,7 +303,7 @@ async fn the_first_request_waits_for_the_first_verdict() {
     assert!(request >= probe + late, "it was sent {:?} after the probe began", request - probe);
 }
 
-#[tokio::test(flavor = "multi_thread")]
+in_each_lane!(no_request_waits_longer_than_three_seconds_for_a_first_verdict, flavor = "multi_thread");
 async fn no_request_waits_longer_than_three_seconds_for_a_first_verdict() {
     let origin = Origin::new().on("/healthz").reply(Reply::hang()).start().await;
     let check = "type = \"http\"\npath = \"/healthz\"\ninterval = \"60s\"\ntimeout = \"60s\"\n";

@@ -25,7 +25,7 @@ async fn wait_until_refused(program: &Program) {
     }
 }
 
-#[tokio::test(flavor = "multi_thread")]
+in_each_lane!(an_idle_process_stops_at_once, flavor = "multi_thread");
 async fn an_idle_process_stops_at_once() {
     let origin = Origin::plain("a").await;
     for signal in [Signal::SIGTERM, Signal::SIGINT, Signal::SIGQUIT] {
@@ -81,7 +81,7 @@ async fn drain_timeout_ends_requests_still_in_flight() {
     assert!(asked.await.unwrap().is_err(), "its connection is closed");
 }
 
-#[tokio::test(flavor = "multi_thread")]
+in_each_lane!(a_second_signal_stops_the_process_at_once, flavor = "multi_thread");
 async fn a_second_signal_stops_the_process_at_once() {
     for second in [Signal::SIGTERM, Signal::SIGINT, Signal::SIGQUIT] {
         let origin = Origin::new().on("/never").reply(Reply::hang()).start().await;
@@ -156,7 +156,7 @@ async fn during_drain_delay_readyz_fails_and_requests_are_served() {
     assert!(began.elapsed() >= Duration::from_secs(2), "{:?}", began.elapsed());
 }
 
-#[tokio::test(flavor = "multi_thread")]
+in_each_lane!(a_unix_socket_is_served_replaced_when_stale_and_removed_at_the_end, flavor = "multi_thread");
 async fn a_unix_socket_is_served_replaced_when_stale_and_removed_at_the_end() {
     let home = tempfile::tempdir().unwrap();
     let (front, back) = (home.path().join("front.sock"), home.path().join("back.sock"));

@@ -7,11 +7,12 @@ use roundsman::model::{AdminState, HealthState};
 
 use super::{PATIENCE, apply, rare, upstream};
 use crate::client::{Client, get};
+use crate::lanes::each::in_each_lane;
 use crate::origin::{Origin, Reply};
 use crate::program::{Program, QUICK, fetch, http_check, pool};
 use crate::support::assert_eventually;
 
-#[tokio::test(flavor = "multi_thread")]
+in_each_lane!(the_same_upstream_keeps_state_streak_counters_load_and_orders, flavor = "multi_thread");
 async fn the_same_upstream_keeps_state_streak_counters_load_and_orders() {
     let good = Origin::new().on("/slow").reply(Reply::ok("slow").delay(Duration::from_secs(3))).start().await;
     let sick = Origin::new().on("/healthz").reply(503).start().await;
@@ -76,7 +77,7 @@ async fn reloads_neither_advance_nor_delay_probes() {
     assert!((2..=seconds + 1).contains(&probes), "{probes} probes in {seconds} s over {reloads} reloads");
 }
 
-#[tokio::test(flavor = "multi_thread")]
+in_each_lane!(changes_of_weight_backup_and_balance_do_not_change_health, flavor = "multi_thread");
 async fn changes_of_weight_backup_and_balance_do_not_change_health() {
     let (a, b, spare) = (Origin::plain("a").await, Origin::plain("b").await, Origin::plain("spare").await);
     let program = Program::start_ready(&pool("api", &[&a.text(), &b.text(), &spare.text()], &rare("/healthz"))).await;
@@ -107,7 +108,7 @@ async fn changes_of_weight_backup_and_balance_do_not_change_health() {
     assert_eq!([&a, &b, &spare].map(|origin| origin.count("/healthz")), [1, 1, 1], "the reload caused no probe");
 }
 
-#[tokio::test(flavor = "multi_thread")]
+in_each_lane!(renamed_and_split_pools_keep_the_verdict, flavor = "multi_thread");
 async fn renamed_and_split_pools_keep_the_verdict() {
     let (a, b) = (Origin::plain("a").await, Origin::plain("b").await);
     b.set("/healthz", 503);

@@ -25,7 +25,7 @@ async fn wait_for_reload(program: &Program, result: ReloadResult) {
     }
 }
 
-#[tokio::test(flavor = "multi_thread")]
+in_each_lane!(sighup_and_the_api_reload_alike, flavor = "multi_thread");
 async fn sighup_and_the_api_reload_alike() {
     let (a, b) = (Origin::plain("a").await, Origin::plain("b").await);
     let program = Program::start_ready(&pool("api", &[&a.text()], &rare("/healthz"))).await;
@@ -66,7 +66,7 @@ async fn unused_pools_are_warned_of_at_start_and_after_a_reload() {
     assert_eventually("the second pool is warned of", PATIENCE, || warned("second")).await;
 }
 
-#[tokio::test(flavor = "multi_thread")]
+in_each_lane!(an_invalid_file_changes_nothing_and_is_reported_everywhere, flavor = "multi_thread");
 async fn an_invalid_file_changes_nothing_and_is_reported_everywhere() {
     let origin = Origin::plain("a").await;
     let pools = pool("api", &[&origin.text()], &rare("/healthz"));
@@ -165,7 +165,7 @@ async fn a_change_that_needs_a_restart_refuses_the_whole_file() {
     assert_eq!(b.total(), 0);
 }
 
-#[tokio::test(flavor = "multi_thread")]
+in_each_lane!(a_slow_reload_delays_no_request, flavor = "multi_thread");
 async fn a_slow_reload_delays_no_request() {
     let origin = Origin::plain("a").await;
     let pools = |n: u32| {
@@ -187,7 +187,7 @@ async fn a_slow_reload_delays_no_request() {
     assert!(slowest < took * 4 / 5, "a request took {slowest:?} beside a reload of {took:?}");
 }
 
-#[tokio::test(flavor = "multi_thread")]
+in_each_lane!(after_many_reloads_at_once_the_last_content_runs, flavor = "multi_thread");
 async fn after_many_reloads_at_once_the_last_content_runs() {
     let origins = [Origin::plain("a").await, Origin::plain("b").await];
     let text = |n: usize| pool("api", &[&origins[n % 2].text()], QUICK) + &pool(&format!("p{n}"), &["127.0.0.1:1"], "");
@@ -248,7 +248,7 @@ async fn a_request_in_flight_finishes_over_any_number_of_reloads() {
     assert_eq!(client.get("/").await.text(), "hello from b", "its connection continues under the new configuration");
 }
 
-#[tokio::test(flavor = "multi_thread")]
+in_each_lane!(three_hundred_reloads_under_load_fail_no_request_and_leak_nothing, flavor = "multi_thread");
 async fn three_hundred_reloads_under_load_fail_no_request_and_leak_nothing() {
     let (a, b) = (Origin::plain("a").await, Origin::plain("b").await);
     let extra = crate::program::free_address();

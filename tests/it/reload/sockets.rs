@@ -62,7 +62,7 @@ async fn listeners_are_added_and_removed_while_others_serve() {
     assert_eq!(failures(&load.stop().await), Vec::<String>::new());
 }
 
-#[tokio::test(flavor = "multi_thread")]
+in_each_lane!(a_removed_listener_can_be_added_again_at_once, flavor = "multi_thread");
 async fn a_removed_listener_can_be_added_again_at_once() {
     let origin = Origin::plain("a").await;
     let pools = pool("api", &[&origin.text()], &rare("/healthz"));
@@ -128,7 +128,7 @@ async fn a_renamed_listener_keeps_its_socket_and_its_connections() {
     assert_eq!(failures(&load.stop().await), Vec::<String>::new());
 }
 
-#[tokio::test(flavor = "multi_thread")]
+in_each_lane!(a_listener_can_change_its_address, flavor = "multi_thread");
 async fn a_listener_can_change_its_address() {
     let origin = Origin::plain("a").await;
     let pools = pool("api", &[&origin.text()], &rare("/healthz"));
@@ -144,7 +144,7 @@ async fn a_listener_can_change_its_address() {
     assert_eq!(get(to, "/").await.status, 200);
 }
 
-#[tokio::test(flavor = "multi_thread")]
+in_each_lane!(a_busy_port_refuses_the_whole_reload_and_frees_its_other_new_sockets, flavor = "multi_thread");
 async fn a_busy_port_refuses_the_whole_reload_and_frees_its_other_new_sockets() {
     let (a, b) = (Origin::plain("a").await, Origin::plain("b").await);
     let program = Program::start_ready(&pool("api", &[&a.text()], &rare("/healthz"))).await;

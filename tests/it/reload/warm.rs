@@ -7,6 +7,7 @@ use roundsman::model::{AdminState, HealthState};
 use tokio::time::Instant;
 
 use super::{PATIENCE, apply, upstream};
+use crate::lanes::each::in_each_lane;
 use crate::load::{Load, Plan, failures};
 use crate::origin::{Origin, Reply};
 use crate::program::{Program, fetch, pool};
@@ -24,8 +25,8 @@ fn two(require: &str) -> String {
     format!("require = \"{require}\"\nunhealthy_threshold = 2\nchecks = {checks}\n{TIMING}")
 }
 
+in_each_lane!(a_reload_that_judges_the_kept_ones_unhealthy_lets_the_removed_serve_on, flavor = "multi_thread");
 /// One upstream is removed, and the other becomes unhealthy by the very reload.
-#[tokio::test(flavor = "multi_thread")]
 async fn a_reload_that_judges_the_kept_ones_unhealthy_lets_the_removed_serve_on() {
     for case in ["require", "moved", "thresholds", "already unhealthy"] {
         let (kept, removed) = (Origin::plain("kept").await, Origin::plain("removed").await);
@@ -70,8 +71,11 @@ async fn a_reload_that_judges_the_kept_ones_unhealthy_lets_the_removed_serve_on(
     }
 }
 
+in_each_lane!(
+    the_removed_serve_until_the_new_can_alone_whatever_backup_is_kept_and_however_many_are_needed,
+    flavor = "multi_thread"
+);
 /// Blue and green: all primaries are replaced, while a backup is kept, or while two must be healthy.
-#[tokio::test(flavor = "multi_thread")]
 async fn the_removed_serve_until_the_new_can_alone_whatever_backup_is_kept_and_however_many_are_needed() {
     // No upstream becomes unhealthy because the machine is slow: then a backup would serve, rightly.
     let check = format!("type = \"http\"\npath = \"/healthz\"\nunhealthy_threshold = 1_000\n{TIMING}");
@@ -114,7 +118,7 @@ async fn the_removed_serve_until_the_new_can_alone_whatever_backup_is_kept_and_h
     }
 }
 
-#[tokio::test(flavor = "multi_thread")]
+in_each_lane!(who_retires_takes_orders_and_comes_back_without_them, flavor = "multi_thread");
 async fn who_retires_takes_orders_and_comes_back_without_them() {
     let (old, new) = (Origin::plain("old").await, Origin::plain("new").await);
     new.set("/healthz", 503);
@@ -162,8 +166,8 @@ async fn an_order_ends_with_the_upstream_in_the_file() {
     assert_eq!((back.admin, back.eligible), (AdminState::Draining, false));
 }
 
+in_each_lane!(what_is_carried_is_found_out_however_often_the_check_changes, flavor = "multi_thread");
 /// A credential that is rotated again and again makes the check a new one each time.
-#[tokio::test(flavor = "multi_thread")]
 async fn what_is_carried_is_found_out_however_often_the_check_changes() {
     for (health, within) in [(Reply::status(503), 5), (Reply::hang(), 30)] {
         let (good, bad) = (Origin::plain("good").await, Origin::plain("bad").await);

@@ -49,6 +49,10 @@ const NEVER_WAITS: &[&str] = &["exchange"];
 /// The words with which code waits.
 const WAITING_WORDS: &[&str] = &["async", "await"];
 
+/// Names that a module must not use, each with the reason.
+const FORBIDDEN: &[(&str, &str, &str)] =
+    &[("proxy", "AnswerReason", "what a client is answered is decided in `exchange`; a lane passes it on")];
+
 /// Modules that must do no I/O.
 const PURE: &[&str] = &["model", "http1", "config", "health", "balance", "route", "exchange", "pool"];
 
@@ -172,6 +176,11 @@ fn check(path: &str, text: &str, pure: bool) -> Vec<Finding> {
             }
             if !seen.test && NEVER_WAITS.contains(&from) && WAITING_WORDS.contains(&last_of(seen)) {
                 report(seen.line, format!("`{from}` waits: `{}`; it gives its lane a step to wait for", last_of(seen)));
+            }
+            let forbidden =
+                FORBIDDEN.iter().find(|(module, word, _)| *module == from && seen.path.iter().any(|part| part == word));
+            if let (false, Some((_, word, reason))) = (seen.test, forbidden) {
+                report(seen.line, format!("`{from}` uses `{word}`: {reason}"));
             }
             if pure
                 && !seen.test

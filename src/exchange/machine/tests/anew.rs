@@ -150,6 +150,22 @@ async fn nothing_is_sent_under_a_verdict_that_went_out_of_date_meanwhile() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn nothing_is_sent_for_a_client_that_left_while_we_dialled() {
+    for (lost, request) in [(false, GET), (false, POST), (true, GET), (true, POST)] {
+        let world = World::new(&[Given(Service::Open, 2, 0)]);
+        let upstreams = eligible(&world);
+        let (mut exchange, _) = world.begin(request);
+        if lost {
+            upstreams.iter().for_each(|upstream| upstream.connections.begin_epoch());
+        }
+        assert_eq!(find(&mut exchange, Finds::Connected(Lent::TooLate), world.now), "leave", "{lost} {request}");
+        let record = exchange.on_end(End::ClientLeft, world.now);
+        assert_eq!((record.status, record.class), (None, RequestClass::Aborted), "{lost} {request}");
+        assert_eq!((load(&upstreams), world.retries()), (0, 0), "{lost} {request}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_dirty_connection_is_replaced_to_the_same_upstream_and_the_second_time_by_a_new_one() {
     for request in [GET, POST, PUT] {
         let world = World::new(&[Given(Service::Open, 2, 0)]);

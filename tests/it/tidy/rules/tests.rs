@@ -120,6 +120,15 @@ fn an_exchange_that_waits_is_found() {
 }
 
 #[test]
+fn a_lane_that_decides_what_is_answered_is_found() {
+    for code in ["use crate::pool::AnswerReason;", "fn f() -> crate::pool::AnswerReason { AnswerReason::Malformed }"] {
+        refused("src/proxy/client.rs", code, "decided in `exchange`");
+        allowed("src/exchange/answer.rs", code);
+    }
+    allowed("src/proxy/client.rs", "#[cfg(test)] mod tests { use crate::pool::AnswerReason; }");
+}
+
+#[test]
 fn pure_code_that_takes_time_and_chance_as_arguments_passes() {
     for code in [
         "use tokio::time::Instant; use std::time::Duration; use std::net::{IpAddr, SocketAddr};",
