@@ -26,6 +26,7 @@ mod workers;
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
 
 use parking_lot::Mutex;
 use pingora_core::server::configuration::ServerConf;
@@ -36,8 +37,8 @@ use tokio::time::Instant;
 use front::{Front, InFlight};
 use general::General;
 use kept::Links;
+use listen::{AcceptedNow, ClientStream, Listener, REST, Stop};
 pub use listen::{Bound, ListenerHandle};
-use listen::{ClientStream, Listener, Stop};
 pub use workers::Workers;
 
 use crate::bind::BindError;
@@ -45,6 +46,10 @@ use crate::exchange::limits::STOP_GRACE;
 use crate::model::Address;
 use crate::model::policy::Lane;
 use crate::pool::{FrontStats, ListenerId, Published};
+
+/// For how long a listener that stops tries to accept who is connected already, while we lack descriptors or are at the
+/// limit of clients.
+const BACKLOG_MAX: Duration = Duration::from_secs(5);
 
 /// Idle connections kept to all upstreams together, where descriptors allow it.
 const IDLE_MAX: usize = 8_192;
@@ -164,14 +169,30 @@ impl Plane {
             };
             self.spawn(slot, stream, id, &stop);
         }
-        // Who is connected already but not accepted would be reset with the socket. At the limit of clients, others end
-        // soon because of the same stop.
-        let end = Instant::now() + STOP_GRACE;
-        while Instant::now() < end
-            && let Ok(Ok(slot)) = tokio::time::timeout_at(end, self.slots.clone().acquire_owned()).await
-            && let Some(stream) = listener.accept_now()
-        {
-            self.spawn(slot, stream, id, &stop);
+        // Who is connected already but not accepted would be reset with the socket.
+        let stopped = Instant::now();
+        let mut end = stopped + STOP_GRACE;
+        while Instant::now() < end {
+            let slot = match self.slots.clone().try_acquire_owned() {
+                Ok(slot) => slot,
+                Err(_) => {
+                    // At the limit of clients. Others end soon because of the same stop.
+                    end = stopped + BACKLOG_MAX;
+                    let free = tokio::time::timeout_at(end, self.slots.clone().acquire_owned()).await;
+                    let Ok(Ok(slot)) = free else { break };
+                    slot
+                }
+            };
+            match listener.accept_now() {
+                AcceptedNow::Client(stream) => self.spawn(slot, stream, id, &stop),
+                AcceptedNow::Scarcity => {
+                    end = stopped + BACKLOG_MAX;
+                    drop(slot);
+                    tokio::time::sleep(REST).await;
+                }
+                AcceptedNow::Broken => {}
+                AcceptedNow::Nobody => break,
+            }
         }
     }
 

@@ -41,15 +41,22 @@ impl Request {
     }
 
     /// What is left of its body when an answer of our own begins. `body_read`: bytes of it that have been read; `cut`: no
-    /// more of it comes, or it broke a rule.
-    pub fn leftover(&self, body_read: u64, cut: bool) -> Leftover {
+    /// more of it comes, or it broke a rule; `more`: whether bytes have come that are not read as its body, asked where it
+    /// matters.
+    pub fn leftover(&self, body_read: u64, cut: bool, more: impl FnOnce() -> bool) -> Leftover {
+        let cut = cut || self.is_followed(more);
         if cut { Leftover::Close } else { self.framing.leftover(self.expects, body_read) }
     }
 
-    /// What is left of it when the answer of an upstream begins. `read`: all of it has been read; `more`: bytes have come
-    /// after it. Those after a request for another protocol that is not spoken now may be of that protocol.
-    pub fn leftover_of_relayed(&self, read: bool, more: bool) -> Leftover {
-        Leftover::of_relayed(read && !(self.upgrade && more))
+    /// What is left of it when the answer of an upstream begins. `read`: all of it has been read; `more` as above.
+    pub fn leftover_of_relayed(&self, read: bool, more: impl FnOnce() -> bool) -> Leftover {
+        Leftover::of_relayed(read && !self.is_followed(more))
+    }
+
+    /// Whether bytes follow that may be of the protocol for which it asks: its client has not waited for the answer, which is
+    /// not a switch. Where the pool does not allow that protocol, the request never asked for it.
+    fn is_followed(&self, more: impl FnOnce() -> bool) -> bool {
+        self.upgrade && more()
     }
 }
 
@@ -233,7 +240,7 @@ mod tests {
             (Framing::Length(9), true, 0, false, Leftover::Close),
             (Framing::Length(9), true, 9, false, Leftover::Nothing),
         ] {
-            let got = request(framing, expects).leftover(body_read, cut);
+            let got = request(framing, expects).leftover(body_read, cut, || false);
             assert_eq!(got, want, "{framing:?} {expects} {body_read} {cut}");
         }
         for (upgrade, read, more, want) in [
@@ -246,7 +253,8 @@ mod tests {
             (true, false, true, Leftover::Close),
         ] {
             let request = Request { upgrade, ..request(Framing::None, false) };
-            assert_eq!(request.leftover_of_relayed(read, more), want, "{upgrade} {read} {more}");
+            assert_eq!(request.leftover_of_relayed(read, || more), want, "{upgrade} {read} {more}");
+            assert_eq!(request.leftover(0, !read, || more), want, "{upgrade} {read} {more}");
         }
         assert_eq!(Leftover::of_relayed(true), Leftover::Nothing);
         assert_eq!(Leftover::of_relayed(false), Leftover::Close);

@@ -74,10 +74,11 @@ pub struct Exchange {
     unused: u32,
     /// Those of them that met a kept connection which could not be used.
     dirty: u32,
-    /// What is answered if there is nowhere else to go, once it is routed anew; `None`: that nothing is eligible.
-    otherwise: Option<AnswerReason>,
-    /// A retry waits for a newer view.
-    retry: Option<Retry>,
+    /// It has failed, and is tried again once it is routed anew or a newer view has come: the answer if no upstream is left.
+    retry: Option<AnswerReason>,
+    /// When it failed last, a kept connection was closed under it: the same upstream may be tried again, and no other kept
+    /// connection is used.
+    stale: bool,
     interim: u32,
     began: Instant,
     status: Option<u16>,
@@ -91,15 +92,6 @@ pub struct Exchange {
 struct Picked {
     epoch: u64,
     verdict_held: bool,
-}
-
-/// How a request that has failed on an upstream continues.
-#[derive(Debug, Clone, Copy)]
-struct Retry {
-    /// The answer if no upstream is left.
-    otherwise: AnswerReason,
-    /// A kept connection had been closed under it: the same upstream may be tried again, and no kept connection is used.
-    stale: bool,
 }
 
 /// How far the current attempt is.
@@ -172,8 +164,8 @@ impl Exchange {
             attempts: 0,
             unused: 0,
             dirty: 0,
-            otherwise: None,
             retry: None,
+            stale: false,
             interim: 0,
             began: now,
             status: None,
@@ -210,7 +202,7 @@ impl Exchange {
         debug_assert!(self.recorded && self.upstream().is_none(), "the last request has ended");
         self.tried.clear();
         self.failed.clear();
-        (self.waiting, self.wait_until, self.retry, self.otherwise) = (None, None, None, None);
+        (self.waiting, self.wait_until, self.retry, self.stale) = (None, None, None, false);
         self.phase = Phase::Seeking;
         (self.attempts, self.unused, self.dirty, self.interim) = (0, 0, 0, 0);
         (self.status, self.reason) = (None, None);
@@ -261,7 +253,7 @@ impl Exchange {
     pub fn on_wake(&mut self, waiting: Waiting, now: Instant) -> Next {
         self.waiting = Some(waiting);
         let next = match self.retry.take() {
-            Some(retry) => self.try_elsewhere(retry, now),
+            Some(otherwise) => self.try_elsewhere(otherwise, now),
             None => self.pick_anew(now),
         };
         self.waiting = None;
@@ -271,12 +263,12 @@ impl Exchange {
     /// The pool is gone from the newest configuration, which says where the request belongs now: `head` is its head, as it
     /// was given to [`Exchange::begin`].
     pub fn on_reroute(&mut self, head: Option<Head<'_>>, now: Instant) -> Next {
-        let snapshot = self.published.load_full();
+        let (snapshot, retry) = (self.published.load_full(), self.retry.take());
         let facts = head.as_ref().and_then(|head| judge(head).ok());
         let routed = facts.and_then(|facts| route_anew(&snapshot, self.listener, &facts));
         let Some(pool) = routed.and_then(|id| snapshot.pool(id)) else {
-            return match self.otherwise {
-                Some(reason) => self.answer(OwnAnswer::new(reason)),
+            return match retry {
+                Some(otherwise) => self.answer(OwnAnswer::new(otherwise)),
                 // Its connection is the last of a listener that is gone.
                 None if snapshot.listener(self.listener).is_none() => {
                     self.answer(OwnAnswer::retry_after(AnswerReason::NoneEligible, 1))
@@ -292,8 +284,8 @@ impl Exchange {
             self.tried.extend(of_address(pool, &failed.address).map(|id| Tried { id, epoch: None }));
         }
         match self.find(&snapshot, now) {
-            Found::Nothing { retry_after } => match self.otherwise {
-                Some(reason) => self.answer(OwnAnswer::new(reason)),
+            Found::Nothing { retry_after } => match retry {
+                Some(otherwise) => self.answer(OwnAnswer::new(otherwise)),
                 None => self.answer(OwnAnswer::retry_after(AnswerReason::NoneEligible, retry_after)),
             },
             found => self.take(found, now),
@@ -364,7 +356,8 @@ impl Exchange {
         }
         self.tried.pop();
         self.dirty += 1;
-        match self.same_again(self.dirty > 1, now) {
+        let reuse = if self.dirty > 1 { Reuse::Never } else { self.reuse() };
+        match self.same_again(reuse, now) {
             Some(next) => next,
             None => self.pick_anew(now),
         }
@@ -541,7 +534,7 @@ impl Exchange {
     /// As [`Exchange::seek`], by the newest configuration, whatever has become of the pool.
     fn pick_anew(&mut self, now: Instant) -> Next {
         let snapshot = self.published.load_full();
-        if self.is_homeless(&snapshot) { self.reroute(None) } else { self.seek(&snapshot, now) }
+        if self.is_homeless(&snapshot) { Next::Reroute } else { self.seek(&snapshot, now) }
     }
 
     /// Whether its pool is gone from this configuration.
@@ -549,14 +542,9 @@ impl Exchange {
         self.routed.is_some_and(|id| !snapshot.has(id, self.serial))
     }
 
-    fn reroute(&mut self, otherwise: Option<AnswerReason>) -> Next {
-        self.otherwise = otherwise;
-        Next::Reroute
-    }
-
     fn take(&mut self, found: Found<'_>, now: Instant) -> Next {
         match found {
-            Found::Upstream(pool, pick) => self.attempt(pool, &pick, false, now),
+            Found::Upstream(pool, pick) => self.attempt(pool, &pick, self.reuse(), now),
             Found::Wait { pool, until } | Found::Outdated { pool, until } => self.wait_for(pool, until, now),
             Found::Nothing { retry_after } => {
                 self.answer(OwnAnswer::retry_after(AnswerReason::NoneEligible, retry_after))
@@ -581,8 +569,9 @@ impl Exchange {
     /// this answer. A retry waits only for a view that is about to be published, or if a reload has taken its
     /// pool away.
     fn elsewhere(&mut self, otherwise: AnswerReason, stale: bool, now: Instant) -> Next {
+        self.stale = stale;
         self.failed.extend(self.last_upstream().cloned());
-        self.try_elsewhere(Retry { otherwise, stale }, now)
+        self.try_elsewhere(otherwise, now)
     }
 
     /// Whether the pool of the last attempt allows another one.
@@ -590,33 +579,42 @@ impl Exchange {
         self.attempts <= self.pool.as_ref().map_or(0, |pool| pool.traffic.retry.retries)
     }
 
-    fn try_elsewhere(&mut self, retry: Retry, now: Instant) -> Next {
+    fn try_elsewhere(&mut self, otherwise: AnswerReason, now: Instant) -> Next {
         let snapshot = self.published.load_full();
         if self.is_homeless(&snapshot) {
-            return self.reroute(Some(retry.otherwise));
+            self.retry = Some(otherwise);
+            return Next::Reroute;
         }
         let next = match self.find(&snapshot, now) {
-            Found::Upstream(pool, pick) => Some(self.attempt(pool, &pick, retry.stale, now)),
+            Found::Upstream(pool, pick) => Some(self.attempt(pool, &pick, self.reuse(), now)),
             Found::Outdated { pool, until } => {
-                self.retry = Some(retry);
+                self.retry = Some(otherwise);
                 return self.wait_for(pool, until, now);
             }
-            Found::Wait { .. } | Found::Nothing { .. } if retry.stale => self.same_again(true, now),
+            Found::Wait { .. } | Found::Nothing { .. } if self.stale => self.same_again(Reuse::Never, now),
             Found::Wait { .. } | Found::Nothing { .. } => None,
         };
-        next.unwrap_or_else(|| self.answer(OwnAnswer::new(retry.otherwise)))
+        next.unwrap_or_else(|| self.answer(OwnAnswer::new(otherwise)))
     }
 
     /// The upstream of the last attempt, if it may still be picked.
-    fn same_again(&mut self, fresh: bool, now: Instant) -> Option<Next> {
+    fn same_again(&mut self, reuse: Reuse, now: Instant) -> Option<Next> {
         let snapshot = self.published.load_full();
         let pool = snapshot.pool(self.pool.as_ref()?.id)?;
         let pick = still_eligible(pool, self.last_upstream()?.id, now)?;
-        Some(self.attempt(pool, &pick, fresh, now))
+        Some(self.attempt(pool, &pick, reuse, now))
     }
 
-    /// `fresh`: not on a kept connection.
-    fn attempt(&mut self, pool: &Arc<Pool>, pick: &Pick, fresh: bool, now: Instant) -> Next {
+    /// Which connections the next attempt may use.
+    fn reuse(&self) -> Reuse {
+        match self.stale {
+            true => Reuse::Never,
+            false if self.asked.method.is_idempotent() => Reuse::Any,
+            false => Reuse::Safe,
+        }
+    }
+
+    fn attempt(&mut self, pool: &Arc<Pool>, pick: &Pick, reuse: Reuse, now: Instant) -> Next {
         let Candidate { upstream, epoch } = pick.candidate();
         let epoch = *epoch;
         self.attempts += 1;
@@ -638,11 +636,6 @@ impl Exchange {
         let TrafficPolicy { timeouts, connections, retry, .. } = &*pool.traffic;
         let (timeouts, connections, replay_bytes) = (*timeouts, *connections, retry.replay_bytes);
         self.phase = Phase::Connecting;
-        let reuse = match fresh {
-            true => Reuse::Never,
-            false if self.asked.method.is_idempotent() => Reuse::Any,
-            false => Reuse::Safe,
-        };
         Next::Attempt(Attempt { epoch, reuse, timeouts, connections, replay_bytes })
     }
 

@@ -137,15 +137,21 @@ const LARGE: u64 = 16 * 1024;
 
 /// Writes one chunk in canonical form: lower-case digits, no extension. `data` is not empty.
 pub fn put_chunk(out: &mut impl BufMut, data: &[u8]) {
+    put_chunk_size(out, data.len());
+    put(out, &[data, b"\r\n"]);
+}
+
+/// Writes the line before a chunk of so many bytes, at least one. Its data and a CRLF follow.
+pub fn put_chunk_size(out: &mut impl BufMut, size: usize) {
     let mut digits = [0; 16];
     let mut start = digits.len();
-    let mut left = data.len();
+    let mut left = size;
     while left > 0 {
         start -= 1;
         digits[start] = b"0123456789abcdef"[left % 16];
         left /= 16;
     }
-    put(out, &[&digits[start..], b"\r\n", data, b"\r\n"]);
+    put(out, &[&digits[start..], b"\r\n"]);
 }
 
 /// Writes the end of a chunked body with these trailer lines.

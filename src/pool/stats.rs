@@ -87,8 +87,7 @@ pub struct FrontStats {
 }
 
 impl FrontStats {
-    /// Counts a request that this lane has carried to its end, or to a switch of protocols. One that we answer without an
-    /// upstream is not counted.
+    /// Counts a request for which an upstream was picked, and which this lane has had to its end, or to a switch of protocols.
     pub fn count_lane(&self, lane: RequestLane) {
         self.by_lane.mine()[lane as usize].fetch_add(1, Ordering::Relaxed);
     }

@@ -288,9 +288,9 @@ impl Client {
         !self.read.is_empty() || self.io.has_bytes()
     }
 
-    /// Whether more than the request has been read.
+    /// Whether more has come than is read as the request, here or in the kernel. One system call.
     pub(super) fn has_more(&self) -> bool {
-        self.read.len() > self.pass.head + self.pass.kept
+        self.read.len() > self.pass.head + self.pass.kept || self.io.has_bytes()
     }
 
     /// Whether the body has been read to its end.

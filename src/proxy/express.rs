@@ -22,7 +22,7 @@ use super::handover::Outcome;
 use super::kept::{DataPath, Link};
 use super::listen::Stop;
 use crate::exchange::{Attempt, Broken, Course, Exchange, Lent, Next, Refusal, Replay, Request, Turn, UpstreamClock};
-use crate::http1::body::{put_chunk, put_last_chunk};
+use crate::http1::body::{put_chunk_size, put_last_chunk};
 use crate::http1::{Body, ResponseFraming, Step as Piece};
 use crate::model::policy::{UpstreamConnections, UpstreamTimeouts};
 use crate::pool::Waiting;
@@ -124,6 +124,14 @@ enum Heading {
     Final(Answer),
     /// It is not passed on.
     Refused(Step),
+}
+
+/// What is to be passed on from the front of the upstream's buffer.
+#[derive(Debug, Default)]
+struct Pending {
+    bytes: usize,
+    /// A CRLF follows them.
+    in_chunk: bool,
 }
 
 /// How a body is passed on.
@@ -261,6 +269,18 @@ impl Relay<'_> {
             return Poll::Ready(event);
         }
         loop {
+            if self.client.is_full() {
+                // Interim responses: the next one waits until the client has taken these.
+                match self.client.poll_send(cx) {
+                    Poll::Ready(Ok(())) => {}
+                    Poll::Ready(Err(_)) => return Poll::Ready(Event::ClientLeft),
+                    Poll::Pending => {
+                        ready!(self.poll_slow(cx));
+                        sent.clock.overdue(Turn::Client, self.now);
+                        return if self.client.has_left() { Poll::Ready(Event::ClientLeft) } else { Poll::Pending };
+                    }
+                }
+            }
             if !sent.link.read.is_empty() {
                 match sent.link.reader.read(&sent.link.read) {
                     Ok(Some(_)) => return Poll::Ready(Event::Head),
@@ -355,7 +375,7 @@ impl Relay<'_> {
         let is_final = switches || head.status >= 200;
         let version = self.request.version;
         if is_final {
-            let leftover = self.request.leftover_of_relayed(self.client.has_body(), self.client.has_more());
+            let leftover = self.request.leftover_of_relayed(self.client.has_body(), || self.client.has_more());
             self.keep = self.exchange.goes_on(&self.request, edits.close(), leftover, self.stop.is_set());
             self.until_close = edits.close();
         }
@@ -383,7 +403,7 @@ impl Relay<'_> {
         let Answer { framing, coding, keeps, .. } = answer;
         let mut body = Body::response(framing);
         sent.clock.on_progress(self.now);
-        let mut pending = 0;
+        let mut pending = Pending::default();
         let done = poll_fn(|cx| {
             self.wake();
             self.poll_body(&mut sent, &mut body, coding, &mut pending, cx)
@@ -408,10 +428,10 @@ impl Relay<'_> {
         sent: &mut Sent,
         body: &mut Body,
         coding: Coding,
-        pending: &mut usize,
+        pending: &mut Pending,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Step>> {
-        let mut ended = body.is_done() && *pending == 0;
+        let mut ended = body.is_done() && pending.bytes == 0;
         loop {
             let course = Course { request_sent: sent.upload == Upload::Done, answer_ended: ended };
             let event = if course.drops_rest() { None } else { self.drive_upload(sent, cx) };
@@ -422,12 +442,15 @@ impl Relay<'_> {
                 }
                 Some(_) => return Poll::Ready(Some(Step::Over(course.on_client_end().into()))),
             }
-            if *pending > 0 {
-                match self.client.poll_write(cx, &sent.link.read[..*pending]) {
+            if pending.bytes > 0 {
+                match self.client.poll_write(cx, &sent.link.read[..pending.bytes]) {
                     Poll::Ready(Ok(n)) => {
                         sent.link.read.advance(n);
-                        *pending -= n;
-                        ended = *pending == 0 && body.is_done();
+                        pending.bytes -= n;
+                        if pending.bytes == 0 && std::mem::take(&mut pending.in_chunk) {
+                            self.client.write_mut().put_slice(b"\r\n");
+                        }
+                        ended = pending.bytes == 0 && body.is_done();
                         continue;
                     }
                     Poll::Ready(Err(_)) => return Poll::Ready(Some(Step::Over(Outcome::ClientLeft))),
@@ -443,21 +466,20 @@ impl Relay<'_> {
                 }
             }
             if !sent.link.read.is_empty() {
-                *pending = if coding == Coding::Chunks { body.whole_chunks(&sent.link.read) } else { 0 };
-                if *pending > 0 {
+                pending.bytes = if coding == Coding::Chunks { body.whole_chunks(&sent.link.read) } else { 0 };
+                if pending.bytes > 0 {
                     // They go on as they came.
                     continue;
                 }
                 let mut rest = &sent.link.read[..];
                 match body.next(&mut rest) {
                     Err(fault) => return Poll::Ready(Some(self.on_broken(Broken::BadResponse(fault)))),
-                    Ok(Piece::Data(data)) if coding == Coding::Chunks => {
-                        put_chunk(self.client.write_mut(), data);
-                        let used = sent.link.read.len() - rest.len();
-                        sent.link.read.advance(used);
-                    }
                     Ok(Piece::Data(data)) => {
-                        *pending = data.len();
+                        pending.bytes = data.len();
+                        pending.in_chunk = coding == Coding::Chunks;
+                        if pending.in_chunk {
+                            put_chunk_size(self.client.write_mut(), data.len());
+                        }
                         let framed = sent.link.read.len() - rest.len() - data.len();
                         sent.link.read.advance(framed);
                     }

@@ -202,7 +202,7 @@ impl<'a> Busy<'a> {
             let (request, next) = match self.hear(&mut held).await {
                 Heard::Request(request, next) => (request, next),
                 Heard::Refused(refusal) => {
-                    self.refuse(held.client, refusal).await;
+                    self.refuse(held, refusal).await;
                     return None;
                 }
                 Heard::Quiet => {
@@ -291,12 +291,14 @@ impl<'a> Busy<'a> {
     }
 
     /// Answers bytes that are no request. Nothing more can be read from the connection.
-    async fn refuse(&self, mut client: Box<Client>, refusal: Refusal) {
+    async fn refuse(&self, mut held: Held, refusal: Refusal) {
+        let client = &mut held.client;
         let answer = refusal.answer_counted(&self.front.stats);
         answer.write_to(client.write_mut(), Version::Http11, false, false, date::now());
-        if client.send(&[]).await.is_ok() {
-            client.linger(LINGER).await;
-        }
+        let sent = client.send(&[]).await.is_ok();
+        let (end, leftover, client_ended) = (End::Delivered, Leftover::Close, client.is_eof());
+        let finish = Finish { end, told: false, until_close: false, leftover, client_ended, unread: true, sent };
+        close(held, ending(finish)).await;
     }
 
     /// Sees one request through. The connection comes back if it takes another.
@@ -343,7 +345,8 @@ impl<'a> Busy<'a> {
                         held.exchange.on_end(End::ClientLeft, Instant::now());
                         return None;
                     }
-                    held.exchange.on_wake(waiting, Instant::now())
+                    self.since = Instant::now();
+                    held.exchange.on_wake(waiting, self.since)
                 }
                 Next::Reroute => held.exchange.on_reroute(held.client.head(), Instant::now()),
                 Next::Answer(answer) => {
@@ -372,7 +375,7 @@ impl<'a> Busy<'a> {
         let Held { client, exchange } = &mut held;
         client.skip_head();
         let cut = client.fault().is_some() || client.is_eof();
-        let leftover = request.leftover(client.body_read(), cut);
+        let leftover = request.leftover(client.body_read(), cut, || client.has_more());
         let told = exchange.goes_on(&request, answer.close, leftover, self.stop.is_set());
         answer.write_to(client.write_mut(), request.version, request.head_only, told, date::now());
         let sent = client.send(&[]).await.is_ok();

@@ -348,7 +348,9 @@ impl ProxyHttp for General {
             return Ok(());
         }
         let (handover, handed) = ctx.parts()?;
-        let leftover = handed.request.leftover_of_relayed(client_of(session).is_some_and(Client::is_whole), false);
+        let client = client_of(session);
+        let more = || client.is_some_and(Client::has_more);
+        let leftover = handed.request.leftover_of_relayed(client.is_some_and(Client::is_whole), more);
         if handed.until_close {
             // Pingora has added it.
             response.remove_header(&http::header::TRANSFER_ENCODING);
@@ -420,13 +422,12 @@ impl ProxyHttp for General {
     }
 
     async fn logging(&self, _session: &mut Session, error: Option<&Error>, ctx: &mut Ctx) {
-        let given_up = ctx.in_use.as_ref().is_some_and(InUse::was_given_up);
         if error.is_none()
-            && given_up
             && ctx.keeps
+            && let Some(in_use) = ctx.in_use.as_ref().filter(|in_use| in_use.was_given_up())
             && let Some(upstream) = ctx.handed.as_ref().and_then(|handed| handed.exchange.upstream())
         {
-            upstream.note_unasked(Instant::now());
+            in_use.on_unasked(upstream, Instant::now());
         }
         ctx.in_use = None;
         if error.is_none() {

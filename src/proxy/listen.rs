@@ -24,7 +24,7 @@ const BACKLOG: i32 = 65_535;
 const SOCKET_MODE: u32 = 0o666;
 
 /// How long accepting rests after our own lack of descriptors or memory.
-const REST: Duration = Duration::from_millis(50);
+pub(super) const REST: Duration = Duration::from_millis(50);
 
 /// A socket that is bound and listens, not yet accepting.
 #[derive(Debug)]
@@ -68,6 +68,17 @@ pub enum ClientStream {
     Tcp(TcpStream, SocketAddr),
     /// Over a unix socket.
     Unix(UnixStream),
+}
+
+/// What accepting at once came to.
+#[derive(Debug)]
+pub(super) enum AcceptedNow {
+    Client(ClientStream),
+    /// We lack descriptors or memory: somebody may be there.
+    Scarcity,
+    /// A connection broke: there may be others.
+    Broken,
+    Nobody,
 }
 
 /// A client's connection between two workers.
@@ -149,24 +160,19 @@ impl Listener {
 }
 
 impl Listener {
-    /// The next connection that the kernel has by now; `None`: none, or it cannot be taken. The runtime may not have
-    /// noticed it yet.
-    pub(super) fn accept_now(&self) -> Option<ClientStream> {
-        loop {
-            let accepted = match &self.socket {
-                ListenerSocket::Tcp(socket) => SockRef::from(socket).accept(),
-                ListenerSocket::Unix(socket) => SockRef::from(socket).accept(),
-            };
-            let adopted = match accepted {
-                Ok((socket, peer)) => self.adopt(socket, &peer),
-                Err(error) if error.kind() == io::ErrorKind::ConnectionAborted => Err(error),
-                Err(_) => return None,
-            };
-            match adopted {
-                Ok(stream) => return Some(stream),
-                Err(error) => {
-                    tracing::debug!(listener = %self.address, %error, "A connection broke before it was accepted");
-                }
+    /// The next connection that the kernel has by now. The runtime may not have noticed it yet.
+    pub(super) fn accept_now(&self) -> AcceptedNow {
+        let accepted = match &self.socket {
+            ListenerSocket::Tcp(socket) => SockRef::from(socket).accept(),
+            ListenerSocket::Unix(socket) => SockRef::from(socket).accept(),
+        };
+        match accepted.and_then(|(socket, peer)| self.adopt(socket, &peer)) {
+            Ok(stream) => AcceptedNow::Client(stream),
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => AcceptedNow::Nobody,
+            Err(error) if is_scarcity(&error) => AcceptedNow::Scarcity,
+            Err(error) => {
+                tracing::debug!(listener = %self.address, %error, "A connection broke before it was accepted");
+                AcceptedNow::Broken
             }
         }
     }

@@ -254,6 +254,12 @@ impl InUse {
         !self.last && self.wire.state.lock().given_up
     }
 
+    /// Bytes have come after its answer, which pingora has read.
+    pub fn on_unasked(&self, upstream: &Upstream, now: Instant) {
+        self.wire.conduct.on_unasked(self.wire.state.lock().bodiless, now);
+        upstream.note_unasked(now);
+    }
+
     /// For how long it may be kept after this request; `None`: it must not be.
     pub fn keep_for(&mut self, idle: Option<Duration>) {
         match idle {

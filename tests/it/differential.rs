@@ -43,6 +43,11 @@ const FOUND: &[u64] = &[
     237_914_175_289_949,
     237_914_175_304_911,
     237_914_175_306_166,
+    // The general lane kept connections to an upstream that had sent bytes after a response.
+    174_074_465_937_631,
+    174_074_465_968_702,
+    // The client was reset while it wrote, and then read an end.
+    174_074_465_937_657,
 ];
 
 #[test]

@@ -104,17 +104,20 @@ async fn connect(address: SocketAddr, request: &str) -> TcpStream {
     client
 }
 
-/// The memory limit for a client whose head is not whole.
-const SLOW_HEAD: u64 = 32 << 10;
+/// The memory limit for a client of whose head a few bytes have come.
+const SLOW_START: u64 = 16 << 10;
+/// The memory limit for a client whose head is not whole; it may have 32 KiB.
+const SLOW_HEAD: u64 = 64 << 10;
 
 /// How many slow clients there are in the tests of one kind of slowness.
 const SLOW: usize = 500;
 
 once!(clients_that_are_slow_to_send_heads_use_bounded_memory_and_free_it, flavor = "multi_thread");
 async fn clients_that_are_slow_to_send_heads_use_bounded_memory_and_free_it() {
-    // The smallest, and one that is nearly whole.
-    let large = format!("GET /x HTTP/1.1\r\nHost: a\r\n{}", "X: y\r\n".repeat(90));
-    slow_to_send(&["GET /x HT", &large], SLOW_HEAD).await;
+    // The smallest, and those that are nearly too large.
+    let large = format!("GET /x HTTP/1.1\r\nHost: a\r\nX: {}", "y".repeat(31 << 10));
+    slow_to_send(&["GET /x HT"], SLOW_START).await;
+    slow_to_send(&[&large], SLOW_HEAD).await;
 }
 
 in_each_lane!(clients_that_are_slow_to_send_bodies_use_bounded_memory_and_free_it, flavor = "multi_thread");
@@ -143,11 +146,29 @@ async fn slow_to_send(starts: &[&str], each: u64) {
 }
 
 in_each_lane!(many_clients_that_do_not_read_use_bounded_memory_and_free_it, flavor = "multi_thread");
-/// Over unix sockets, whose buffers in the kernel are small.
 async fn many_clients_that_do_not_read_use_bounded_memory_and_free_it() {
+    let piece = "x".repeat(256 << 10);
+    let chunk = format!("40000\r\n{piece}\r\n");
+    let interim = format!("HTTP/1.1 103 H\r\nX: {}\r\n\r\n", "y".repeat(60 << 10));
+    let head = "HTTP/1.1 200 OK\r\n";
+    for (what, reply, each) in [
+        ("a body with a length", Reply::ok("").big(8 << 20), differences::slow_reader()),
+        (
+            "large chunks",
+            Reply::raw(format!("{head}Transfer-Encoding: chunked\r\n\r\n")).then_endless(chunk),
+            differences::slow_reader(),
+        ),
+        ("a body without a length", Reply::raw(format!("{head}\r\n")).then_endless(piece), differences::slow_reader()),
+        ("large interim responses", Reply::raw(interim.repeat(16)).then_hang(), differences::hostile_upstream()),
+    ] {
+        many_do_not_read(what, reply, each).await;
+    }
+}
+
+/// Over unix sockets, whose buffers in the kernel are small. `each`: the memory limit for a client.
+async fn many_do_not_read(what: &str, reply: Reply, each: u64) {
     let dir = tempfile::tempdir().expect("a temporary directory");
     let (front, back) = (dir.path().join("front.sock"), dir.path().join("back.sock"));
-    let reply = Reply::ok("").big(8 << 20);
     let origin = Origin::new().at_unix(&back).on("/x").reply(reply).start().await;
     let upstream = format!("unix:{}", back.display());
     let listener = format!("\n[listeners.front]\naddress = \"unix:{}\"\npool = \"api\"\n", front.display());
@@ -164,25 +185,25 @@ async fn many_clients_that_do_not_read_use_bounded_memory_and_free_it() {
     let end = Instant::now() + PATIENCE;
     let (mut last, mut since) = (0, Instant::now());
     while origin.count("/x") < SLOW as u64 || since.elapsed() < Duration::from_secs(1) {
-        assert!(Instant::now() < end, "the clients are still served");
+        assert!(Instant::now() < end, "{what}: the clients are still served");
         if origin.bytes_written() > last {
             (last, since) = (origin.bytes_written(), Instant::now());
         }
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
-    assert!(last < SLOW as u64 * (8 << 20), "nothing waits for the clients");
+    assert!(last < SLOW as u64 * (8 << 20), "{what}: nothing waits for the clients");
     loop {
-        let each = program.resident().saturating_sub(before) / SLOW as u64;
-        if each <= differences::slow_reader() {
+        let used = program.resident().saturating_sub(before) / SLOW as u64;
+        if used <= each {
             break;
         }
-        assert!(Instant::now() < end, "{} KiB for each client", each >> 10);
+        assert!(Instant::now() < end, "{what}: {} KiB for each client", used >> 10);
         tokio::time::sleep(Duration::from_millis(100)).await;
     }
     drop(clients);
     let end = Instant::now() + PATIENCE;
     while program.resident() > before + KEPT {
-        assert!(Instant::now() < end, "{} KiB stay", (program.resident() - before) >> 10);
+        assert!(Instant::now() < end, "{what}: {} KiB stay", (program.resident() - before) >> 10);
         tokio::time::sleep(Duration::from_millis(100)).await;
     }
     program.assert_no_panic();

@@ -8,7 +8,7 @@ use tokio::net::UnixStream;
 
 use super::{Client, ClientIo};
 use crate::exchange::{ClientClock, judge};
-use crate::model::policy::{ClientLimits, ClientTimeouts};
+use crate::model::policy::{ClientLimits, ClientTimeouts, RetryPolicy};
 
 /// How a lane takes a request out of the stream.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -101,13 +101,10 @@ async fn take_all(client: &mut Client, way: Way) -> Vec<Taken> {
     }
 }
 
-/// What is kept of a request so that it can be sent again.
-const REPLAY_BYTES: usize = 64 * 1024;
-
 /// Twice where it can be sent again: the second time must be as the first.
 async fn in_place(client: &mut Client) -> (Vec<u8>, TakenEnd) {
     let mut body = Vec::new();
-    client.rewind(REPLAY_BYTES);
+    client.rewind(RetryPolicy::default().replay_bytes);
     loop {
         let unsent = client.unsent();
         body.extend_from_slice(unsent);
@@ -126,7 +123,7 @@ async fn in_place(client: &mut Client) -> (Vec<u8>, TakenEnd) {
         }
     }
     if client.can_rewind() {
-        client.rewind(REPLAY_BYTES);
+        client.rewind(RetryPolicy::default().replay_bytes);
         assert_eq!(client.unsent(), body, "what is sent again");
         let head = client.head().map_or(0, |head| head.len);
         assert!(head > 0, "the head is sent again too");

@@ -2,9 +2,7 @@
 
 use super::fuzz::{Taken, TakenEnd, Way, requests};
 use super::*;
-use crate::model::policy::ClientTimeouts;
-
-const REPLAY_BYTES: usize = 64 * 1024;
+use crate::model::policy::{ClientTimeouts, RetryPolicy};
 
 const GET: &str = "GET /a HTTP/1.1\r\nHost: a\r\n\r\n";
 const SIZED: &str = "POST /b HTTP/1.1\r\nHost: a\r\nContent-Length: 7\r\n\r\n";
@@ -81,7 +79,8 @@ async fn a_fault_ends_the_stream_with_the_same_reason_wherever_it_is_cut() {
 
 #[tokio::test]
 async fn a_body_is_kept_for_another_attempt_up_to_a_limit() {
-    for (length, kept) in [(100, true), (REPLAY_BYTES, true), (REPLAY_BYTES + 1, false), (200_000, false)] {
+    let most = RetryPolicy::default().replay_bytes;
+    for (length, kept) in [(100, true), (most, true), (most + 1, false), (200_000, false)] {
         let (ours, mut theirs) = UnixStream::pair().unwrap();
         let mut client = Client::new(ClientIo::Unix(ours));
         let head = format!("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: {length}\r\n\r\n");
@@ -95,7 +94,7 @@ async fn a_body_is_kept_for_another_attempt_up_to_a_limit() {
             client.fill().await.unwrap();
         }
         client.begin(Framing::Length(length as u64), ClientClock::start(false, ClientTimeouts::DEFAULT.body_idle));
-        client.rewind(REPLAY_BYTES);
+        client.rewind(most);
         let mut sent = 0;
         while sent < length {
             let n = client.unsent().len();
@@ -106,7 +105,7 @@ async fn a_body_is_kept_for_another_attempt_up_to_a_limit() {
         }
         assert_eq!(client.can_rewind(), kept, "{length}");
         if kept {
-            client.rewind(REPLAY_BYTES);
+            client.rewind(most);
             assert_eq!(client.unsent().len(), length);
         }
         client.settle();

@@ -1,6 +1,7 @@
 //! Runs one case in one lane, and records what client and origin have seen.
 
 use std::fmt;
+use std::io::ErrorKind;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -135,7 +136,10 @@ impl Client {
 
     /// False: the connection has ended.
     pub async fn write_all(&mut self, bytes: &[u8]) -> bool {
-        timeout(SOON, self.write.write_all(bytes)).await.expect("the proxy reads").is_ok()
+        let written = timeout(SOON, self.write.write_all(bytes)).await.expect("the proxy reads");
+        // The kernel reports a reset once, to whoever asks first.
+        self.reset |= written.as_ref().is_err_and(|error| error.kind() == ErrorKind::ConnectionReset);
+        written.is_ok()
     }
 
     /// Final responses that have begun.
@@ -154,7 +158,7 @@ impl Client {
         loop {
             match timeout(patience.0, &mut self.reading).await {
                 Ok(reset) => {
-                    self.reset = reset.expect("no panic");
+                    self.reset |= reset.expect("no panic");
                     return left;
                 }
                 Err(_) => {

@@ -225,7 +225,9 @@ in_each_lane!(a_stop_serves_connections_still_in_the_backlog);
 /// On one thread, so that nothing is accepted between the connects and the stop.
 async fn a_stop_serves_connections_still_in_the_backlog() {
     for connections_max in [1_000, 3] {
-        let origin = Origin::plain("a").await;
+        // At the limit of clients this takes longer than a stop waits otherwise.
+        let slow = Reply::ok("").delay(Duration::from_millis(100));
+        let origin = Origin::new().on("/waiting").reply(slow).start().await;
         let rig = Rig::build(&[origin.address()], Handle::current(), connections_max);
         assert_eq!(rig.ask(get("/first")).await.status, 200);
         let mut clients: Vec<_> = (0..20)

@@ -186,6 +186,28 @@ async fn only_websocket_upgrades_are_passed_on_and_the_connection_stays_http() {
     }
 }
 
+once!(bytes_behind_an_upgrade_that_is_not_made_are_no_request);
+async fn bytes_behind_an_upgrade_that_is_not_made_are_no_request() {
+    let origin = Origin::new().on("/ws").reply(Reply::status(403).delay(Duration::from_millis(100))).start().await;
+    let refusing = Rig::over(&[&origin]);
+    for (rig, status) in [(&refusing, 403), (&Rig::with_nothing(), 503), (&Rig::at(&[refusing_address()]), 502)] {
+        let mut client = rig.connect().await;
+        client.send(UPGRADE.to_owned() + &get("/evil")).await;
+        let answer = client.answer().await;
+        assert_eq!((answer.status, answer.field("connection")), (status, Some("close")));
+        client.ends().await;
+    }
+    // They come after the head, and before the response.
+    let mut client = refusing.connect().await;
+    client.send(UPGRADE).await;
+    assert_eventually("the request has arrived", SOON, || origin.count("/ws") == 2).await;
+    client.send(get("/evil")).await;
+    let answer = client.answer().await;
+    assert_eq!((answer.status, answer.field("connection")), (403, Some("close")));
+    client.ends().await;
+    assert_eq!(origin.count("/evil"), 0);
+}
+
 once!(a_client_that_disconnects_before_the_101_cancels_the_upgrade);
 async fn a_client_that_disconnects_before_the_101_cancels_the_upgrade() {
     let origin = Origin::new().on("/ws").reply(Reply::hang()).start().await;

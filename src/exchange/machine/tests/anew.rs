@@ -228,6 +228,10 @@ async fn who_has_lost_its_pool_goes_where_the_newest_configuration_says() {
         assert!(exchange.on_connected(Lent::Fresh, now).is_none());
         exchange.on_broken(Broken::Closed, Replay::Whole, now)
     };
+    let stale: Lose = |exchange, _, now| {
+        assert!(exchange.on_connected(Lent::Kept, now).is_none());
+        exchange.on_broken(Broken::Closed, Replay::Whole, now)
+    };
     for (before, lose, after, routed, want) in [
         (waiting(), woken, open(), "any", "attempt"),
         (waiting(), woken, waiting(), "any", "wait"),
@@ -244,6 +248,8 @@ async fn who_has_lost_its_pool_goes_where_the_newest_configuration_says() {
         (open(), dirty, open(), "any", "attempt"),
         (open(), broken, open(), "any", "attempt"),
         (open(), broken, down(), "any", "502 upstream_broke"),
+        (open(), stale, open(), "any", "attempt fresh"),
+        (open(), stale, down(), "any", "502 upstream_broke"),
     ] {
         let world = World::new(&[before]);
         let (mut exchange, first) = world.begin(GET);
