@@ -8,6 +8,7 @@
 //! verdicts that are out of date.
 
 pub mod answers;
+pub mod budget;
 pub mod changes;
 pub mod controller;
 pub mod events;

@@ -292,6 +292,23 @@ fn the_reference_explains_every_key() {
     }
 }
 
+#[test]
+fn every_key_that_other_programs_words_are_mapped_to_exists() {
+    let text = fs::read_to_string("docs/coming-from.md").unwrap();
+    let keys = keys_of_schema();
+    let mut found = 0;
+    for line in text.lines().filter(|line| line.starts_with("| ")) {
+        let ours = line.trim_end_matches(" |").rsplit(" | ").next().unwrap();
+        for word in ours.split('`').skip(1).step_by(2).filter(|word| !word.contains([' ', '/'])) {
+            let list = word.replacen("routes.", "routes.*.", 1).replacen(".upstreams.", ".upstreams.*.", 1);
+            let key = list.replacen(".NAME.", ".*.", 1);
+            assert!(keys.contains(&key), "{word} is not a key of the file: {line}");
+            found += 1;
+        }
+    }
+    assert!(found > 40, "{found} keys");
+}
+
 /// The keys that `conf/reference.toml` sets and does not only mention.
 fn keys_written(table: &toml::Table, path: &str, out: &mut BTreeSet<String>) {
     for (key, value) in table {

@@ -56,6 +56,12 @@ pub fn key_with(table: &str, name: &str, written: Option<&str>) -> Option<Meant>
 pub fn example(table: &str) -> Option<&'static str> {
     match table {
         "TextStep" => Some("{ send = \"PING\\r\\n\" } or { expect = \"PONG\" }"),
+        "ClientTimeouts" => Some("{ header = \"10s\" }"),
+        "ClientLimits" => Some("{ header_bytes = \"32KiB\" }"),
+        "UpstreamTimeouts" => Some("{ connect = \"2s\" }"),
+        "Connections" => Some("{ idle_per_upstream = 128 }"),
+        "Retry" => Some("{ retries = 2 }"),
+        "Budget" => Some("{ share = 0.2 }"),
         "BasicAuth" => Some("{ user = \"…\", password = { file = \"…\" } }"),
         _ => None,
     }
@@ -207,6 +213,18 @@ const INSTEAD: &[(&str, &str, &str)] = &[
         "no such key: TLS towards clients is not supported yet",
     ),
     ("Listener", "mode protocol", "no such key: a listener speaks HTTP/1.1"),
+    (
+        "Listener",
+        "clientheadertimeout headertimeout keepalivetimeout clientbodytimeout sendtimeout timeout",
+        "`timeouts = { header = \"10s\", keep_alive = \"75s\", body_idle = \"60s\" }`",
+    ),
+    (
+        "UpstreamTimeouts",
+        "read response server proxyread responseheader ttfb",
+        "`first_byte` for the response head, `idle` for the rest",
+    ),
+    ("UpstreamTimeouts", "send write", "`idle`"),
+    ("UpstreamTimeouts", "dial connecttimeout", "`connect`"),
     ("Route", "rule", "`host = \"a\"` for Host(`a`), `path = \"/x\"` for PathPrefix(`/x`)"),
     ("Route", "priority order", "no order: the most specific route wins"),
     ("Route", "name", "no name: the place in the file identifies a [[routes]] entry"),
@@ -216,16 +234,13 @@ const INSTEAD: &[(&str, &str, &str)] = &[
         "maxfails failtimeout passivehealthcheck outlierdetection",
         "[pools.NAME.health] with `unhealthy_threshold`",
     ),
-    (
-        "Pool",
-        "maxconn keepalive maxconnections connectionlimit",
-        "no such key: this version does not limit connections",
-    ),
-    ("Pool", "retries maxretries proxynextupstream", "no such key: retries of requests cannot be configured yet"),
+    ("Pool", "maxconn maxconnections connectionlimit", "no such key: this version does not limit connections"),
+    ("Pool", "keepalive", "`connections = { idle_per_upstream = 128 }`"),
+    ("Pool", "retries maxretries proxynextupstream proxynextupstreamtries", "`retry = { retries = 2 }`"),
     (
         "Pool",
         "timeout proxyreadtimeout proxyconnecttimeout connecttimeout readtimeout",
-        "`timeout` in [pools.NAME.health] for the checks; the timeout of requests cannot be set yet",
+        "`timeouts = { connect = \"2s\", first_byte = \"60s\" }`; for the checks `timeout` in [pools.NAME.health]",
     ),
     (
         "Pool",
@@ -289,6 +304,19 @@ pub fn balance(text: &str) -> Option<&'static str> {
             Some("least_request")
         }
         "rand" | "random2" | "randomchoice" => Some("random"),
+        _ => None,
+    }
+}
+
+/// Our name for a condition of another program to send a request again.
+pub fn retry_cause(text: &str) -> Option<&'static str> {
+    match plain(text).as_str() {
+        "connfailure" | "connectfailure" | "connectionfailure" => Some("connect"),
+        "error" | "emptyresponse" | "disconnect" | "disconnectbeforerequest" => Some("reset"),
+        "responsetimeout" | "timedout" => Some("timeout"),
+        "badgateway" | "http502" => Some("502"),
+        "unavailable" | "serviceunavailable" | "http503" => Some("503"),
+        "gatewaytimeout" | "http504" => Some("504"),
         _ => None,
     }
 }

@@ -3,11 +3,13 @@
 //! contract and do not work yet are listed under `later` and refused by name.
 
 mod health;
+mod traffic;
 
 use schemars::{Schema, SchemaGenerator, json_schema};
 use toml::de::{DeTable, DeValue};
 
 pub use health::{Check, Expect, ExpectBody, Health, JsonRule, Probe, TextStep, TextSteps, Timing, Tls};
+pub use traffic::{ClientLimits, ClientTimeouts, Connections, Retry, UpstreamTimeouts};
 
 use super::foreign;
 use super::read::{ByName, List, Node, Reader, Value, nearest};
@@ -61,11 +63,13 @@ table! {
         address ["address"]: Listen;
         /// The pool for requests that match no route; without it they get 404.
         pool ["pool"]: PoolRef;
+        /// How long its clients may take.
+        timeouts ["timeouts"]: ClientTimeouts;
+        /// How large its requests may be.
+        limits ["limits"]: ClientLimits;
     }
     required ["address"]
-    later [
-        "h2c", "redirect_https", "proxy_protocol", "ready_path", "tls", "mode", "timeouts", "limits", "request_id",
-    ]
+    later ["h2c", "redirect_https", "proxy_protocol", "ready_path", "tls", "mode", "request_id"]
 }
 
 table! {
@@ -106,13 +110,18 @@ table! {
         resolve ["resolve"]: Span<1_000, DAY> = "30s";
         /// The protocols to which requests may switch with Upgrade; HTTP/2 is none of them.
         upgrades ["upgrades"]: List<Protocol, { Upgrades::MAX }> = ["websocket"];
+        /// How long upstreams may take.
+        timeouts ["timeouts"]: UpstreamTimeouts;
+        /// The connections to each upstream.
+        connections ["connections"]: Connections;
+        /// Which requests are sent again after a failure.
+        retry ["retry"]: Retry;
         /// How the upstreams are checked; without this table, by a TCP connect.
         health ["health"]: Health;
     }
     required ["upstreams"]
     later [
-        "protocol", "tls", "send_proxy", "timeouts", "connections", "retry", "passive", "slow_start",
-        "drain_timeout", "tunnel_drain", "on_unhealthy", "sticky",
+        "protocol", "tls", "send_proxy", "passive", "slow_start", "drain_timeout", "tunnel_drain", "on_unhealthy", "sticky",
     ]
 }
 

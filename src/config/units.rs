@@ -1,4 +1,4 @@
-//! Durations (`"250ms"`, `"1m30s"`) as people write them. Decides what is valid; each key has its own range.
+//! Durations (`"250ms"`, `"1m30s"`) and sizes (`"32KiB"`) as people write them. Decides what is valid; each key has its own range.
 
 use std::time::Duration;
 
@@ -38,6 +38,44 @@ pub fn show_duration(duration: Duration) -> String {
     humantime::format_duration(duration).to_string().replace(' ', "")
 }
 
+/// Units of sizes.
+const SIZES: [(&str, u64); 7] = [
+    ("KiB", 1 << 10),
+    ("MiB", 1 << 20),
+    ("GiB", 1 << 30),
+    ("KB", 1_000),
+    ("MB", 1_000_000),
+    ("GB", 1_000_000_000),
+    ("B", 1),
+];
+
+/// Reads a size in bytes: a whole number with a unit, of which `KiB`, `MiB` and `GiB` are powers of 1,024, and `KB`, `MB` and
+/// `GB` of 1,000.
+///
+/// # Errors
+/// What is wrong, as a phrase after the value.
+pub fn size(text: &str) -> Result<u64, String> {
+    let digits = text.bytes().take_while(u8::is_ascii_digit).count();
+    let (number, unit) = text.split_at(digits);
+    if number.is_empty() {
+        return Err(" is not a size".to_owned());
+    }
+    if unit.is_empty() {
+        return Err(" has no unit".to_owned());
+    }
+    let factor = SIZES.iter().find(|(name, _)| *name == unit).map(|(_, factor)| *factor);
+    let factor = factor.ok_or_else(|| format!(" has the unknown unit {}", super::read::quoted(unit)))?;
+    number.parse().ok().and_then(|number: u64| number.checked_mul(factor)).ok_or_else(|| " is too large".to_owned())
+}
+
+/// A size in the notation of the file, in the largest unit that divides it: `64KiB`, `100B`.
+pub fn show_size(bytes: u64) -> String {
+    let units = SIZES.iter().take(3).rev();
+    let (name, factor) =
+        units.into_iter().find(|(_, factor)| bytes >= *factor && bytes.is_multiple_of(*factor)).unwrap_or(&("B", 1));
+    format!("{}{name}", bytes / factor)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -75,6 +113,41 @@ mod tests {
             ("", "it is not a duration; expected"),
         ] {
             assert!(duration_argument(text).unwrap_err().starts_with(problem), "{text}");
+        }
+    }
+
+    #[test]
+    fn sizes_are_read_and_shown_and_others_get_a_reason() {
+        for (text, bytes) in [
+            ("0B", 0),
+            ("100B", 100),
+            ("32KiB", 32_768),
+            ("1MiB", 1 << 20),
+            ("2GiB", 2 << 30),
+            ("1KB", 1_000),
+            ("3MB", 3_000_000),
+            ("1GB", 1_000_000_000),
+        ] {
+            assert_eq!(size(text), Ok(bytes), "{text}");
+        }
+        for (text, reason) in [
+            ("", " is not a size"),
+            ("KiB", " is not a size"),
+            ("-1B", " is not a size"),
+            ("32", " has no unit"),
+            ("32k", " has the unknown unit \"k\""),
+            ("32 KiB", " has the unknown unit \" KiB\""),
+            ("1.5KiB", " has the unknown unit \".5KiB\""),
+            ("99999999999999999999B", " is too large"),
+            ("18446744073709551615KiB", " is too large"),
+        ] {
+            assert_eq!(size(text).unwrap_err(), reason, "{text}");
+        }
+        for (bytes, shown) in
+            [(0, "0B"), (64, "64B"), (1_024, "1KiB"), (1_500, "1500B"), (65_536, "64KiB"), (1 << 30, "1GiB")]
+        {
+            assert_eq!(show_size(bytes), shown);
+            assert_eq!(size(shown), Ok(bytes));
         }
     }
 

@@ -6,6 +6,7 @@ mod nowhere;
 mod pool;
 mod route;
 mod sockets;
+mod traffic;
 
 use std::collections::{HashMap, HashSet};
 use std::num::NonZeroUsize;
@@ -16,9 +17,7 @@ use std::time::Duration;
 use super::raw;
 use super::read::{At, ByName, Field, nearest, quoted, shown_key};
 use super::report::{Found, Report};
-use crate::model::policy::{
-    AdminPolicy, ClientPolicy, Config, FALLBACK_POOLS_MAX, Lane, ListenerPolicy, PoolPolicy, RuntimePolicy,
-};
+use crate::model::policy::{AdminPolicy, Config, FALLBACK_POOLS_MAX, Lane, ListenerPolicy, PoolPolicy, RuntimePolicy};
 use crate::model::{Address, Name};
 
 /// Long enough for ordinary requests, short enough for an operator who waits for the restart.
@@ -150,7 +149,8 @@ fn listeners(file: &raw::File, names: &Names<'_>, report: &mut Report) -> Vec<Op
             report.add(Found::error(span.clone(), &key, "`address` is missing").expected("address = \"ip:port\""));
         }
         let address = raw.address.value()?.0.clone();
-        Some(ListenerPolicy { name: good_name?, address, pool: pool.flatten(), client: ClientPolicy::default() })
+        let client = traffic::client(raw, &key, report);
+        Some(ListenerPolicy { name: good_name?, address, pool: pool.flatten(), client })
     };
     all.iter().map(one).collect()
 }

@@ -24,7 +24,7 @@ use toml::de::DeValue;
 
 use super::read::{Node, Reader, Value, nearest};
 use super::{foreign, units};
-use crate::model::policy::{Balance, HttpVersion, Lane, MinHealthy};
+use crate::model::policy::{Balance, HttpVersion, Lane, MinHealthy, RetryCause};
 use crate::model::{AdminState, Ratio};
 
 /// A string type with its own rules.
@@ -164,6 +164,40 @@ impl<const MIN: u64, const MAX: u64> Text for Span<MIN, MAX> {
 fn bare_number(text: &str) -> Option<f64> {
     let plain = text.len() < 9 && text.bytes().all(|b| b.is_ascii_digit() || b == b'.');
     text.parse().ok().filter(|_| plain)
+}
+
+/// A number of bytes from `MIN` to `MAX`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Size<const MIN: u64, const MAX: u64>(pub u64);
+
+impl<const MIN: u64, const MAX: u64> Text for Size<MIN, MAX> {
+    fn what() -> String {
+        format!("a size from {} to {}, such as \"16KiB\"", units::show_size(MIN), units::show_size(MAX))
+    }
+
+    fn parse(text: &str) -> Result<Self, String> {
+        match units::size(text)? {
+            size if size < MIN => Err(" is too small".to_owned()),
+            size if size > MAX => Err(" is too large".to_owned()),
+            size => Ok(Size(size)),
+        }
+    }
+
+    fn pattern() -> Option<&'static str> {
+        Some(r"^[0-9]+([KMG]i?)?B$")
+    }
+
+    fn suggest(text: &str) -> Option<String> {
+        let digits = text.trim_end_matches(|c: char| !c.is_ascii_digit());
+        // What other programs write as `8k` is 8,192 bytes.
+        let unit = match text[digits.len()..].trim().to_ascii_lowercase().as_str() {
+            "" | "b" | "byte" | "bytes" => "B",
+            "k" | "kb" | "kib" => "KiB",
+            "m" | "mb" | "mib" => "MiB",
+            _ => return None,
+        };
+        (!digits.is_empty()).then(|| format!("\"{digits}{unit}\""))
+    }
 }
 
 /// A whole number from `MIN` to `MAX`.
@@ -387,6 +421,22 @@ impl Word for Balance {
 
     fn is_later(text: &str) -> bool {
         foreign::balance_is_later(text)
+    }
+}
+
+impl Word for RetryCause {
+    const WORDS: &'static [(&'static str, RetryCause)] = &[
+        ("connect", RetryCause::Connect),
+        ("reset", RetryCause::Reset),
+        ("timeout", RetryCause::Timeout),
+        ("502", RetryCause::BadGateway),
+        ("503", RetryCause::Unavailable),
+        ("504", RetryCause::GatewayTimeout),
+    ];
+    const LATER: &'static [&'static str] = &[];
+
+    fn meant(text: &str) -> Option<&'static str> {
+        foreign::retry_cause(text)
     }
 }
 

@@ -33,7 +33,7 @@ use super::steps::{Attempt, Broken, ConnectError, End, Entry, Lent, Next, Record
 use super::upgrade::Protocol;
 use crate::http1::response::check_size;
 use crate::http1::{Fault, Field, Head, Version};
-use crate::model::policy::TrafficPolicy;
+use crate::model::policy::{RetryCause, TrafficPolicy};
 use crate::pool::{
     AnswerReason, Candidate, FrontStats, Lease, ListenerId, Pick, Pool, PoolId, Published, RequestClass, Settled,
     Snapshot, Tried, Upstream, Waiting,
@@ -192,6 +192,9 @@ impl Exchange {
         let pool = self.routed.and_then(|id| snapshot.pool(id));
         self.serial = pool.map_or(0, |pool| pool.shared.serial);
         self.count_for(pool);
+        if let Some(pool) = pool {
+            pool.shared.on_request(now);
+        }
         self.check_upgrade();
         self.listener_gone = snapshot.listener(self.listener).is_none();
         self.first_step(&snapshot, facts, now)
@@ -302,7 +305,7 @@ impl Exchange {
         };
         self.settle(settled);
         // What we lack ourselves, another upstream would not give us.
-        if why != ConnectError::Resources && self.may_retry() {
+        if why != ConnectError::Resources && self.may_retry(RetryCause::Connect, now) {
             return self.elsewhere(reason, false, now);
         }
         self.answer(OwnAnswer::new(reason))
@@ -378,12 +381,14 @@ impl Exchange {
         None
     }
 
-    /// A response head has come, interim or final, given as the upstream's version, status and fields.
+    /// A response head has come, interim or final, given as the upstream's version, status and fields. `replay`: what holds if
+    /// it is thrown away.
     pub fn on_response<'a>(
         &mut self,
         version: Version,
         status: u16,
         fields: impl Iterator<Item = Field<'a>> + Clone,
+        replay: Replay,
         now: Instant,
     ) -> Next {
         let since = match self.phase {
@@ -404,19 +409,43 @@ impl Exchange {
             self.phase = Phase::Interim { since };
             return Next::Forward(edits, framing);
         }
-        self.phase = Phase::Answered;
-        self.status = Some(status);
         if let Some(pool) = &self.pool {
             pool.shared.stats.record_upstream(now.saturating_duration_since(since));
         }
         if let Some(lease) = self.lease.as_ref().filter(|lease| lease.is_held()) {
             lease.on_answer(status, now.saturating_duration_since(since));
         }
+        if let Some(next) = self.instead_of(status, replay, now) {
+            return next;
+        }
+        self.phase = Phase::Answered;
+        self.status = Some(status);
         if status == 101 {
             // A tunnel may live for days: its request ends here, for the counters.
             self.record(RequestClass::Informational, now);
         }
         Next::Forward(edits, framing)
+    }
+
+    /// Another attempt instead of a response with this status, if the pool wants that and has another upstream for it. Then
+    /// nothing of the response may have gone to the client.
+    fn instead_of(&mut self, status: u16, replay: Replay, now: Instant) -> Option<Next> {
+        let cause = RetryCause::of_status(status)?;
+        if !matches!(self.phase, Phase::Sent { .. }) || !self.may_repeat(replay) || !self.may_retry_after(cause) {
+            return None;
+        }
+        let snapshot = self.published.load_full();
+        if self.is_homeless(&snapshot) {
+            return None;
+        }
+        let Found::Upstream(pool, pick) = self.find(&snapshot, now) else { return None };
+        if !self.draws(cause, now) {
+            return None;
+        }
+        self.settle(Settled::Done);
+        self.failed.extend(self.last_upstream().cloned());
+        self.stale = false;
+        Some(self.attempt(pool, &pick, self.reuse(), now))
     }
 
     /// As [`Exchange::on_response`], for a head that a parser with wider bounds than ours has read.
@@ -426,11 +455,12 @@ impl Exchange {
         status: u16,
         reason: &[u8],
         fields: impl Iterator<Item = Field<'a>> + Clone,
+        replay: Replay,
         now: Instant,
     ) -> Next {
         let size = check_size(reason, fields.clone().map(|field| (field.name, field.value)));
         match size.and_then(|_| check_fields(fields.clone())) {
-            Ok(()) => self.on_response(version, status, fields, now),
+            Ok(()) => self.on_response(version, status, fields, replay, now),
             Err(fault) => self.on_broken(Broken::BadResponse(fault), Replay::Gone, now),
         }
     }
@@ -465,8 +495,12 @@ impl Exchange {
             Broken::Resources => AnswerReason::Resources,
         };
         self.settle(if stale { Settled::NotTheUpstream } else { how.settled() });
-        let again = headless && self.asked.method.is_idempotent() && replay == Replay::Whole;
-        if how == Broken::Closed && again && self.may_retry() {
+        let cause = match how {
+            Broken::Closed => Some(RetryCause::Reset),
+            Broken::TimedOut => Some(RetryCause::Timeout),
+            Broken::BadResponse(_) | Broken::Resources => None,
+        };
+        if headless && self.may_repeat(replay) && cause.is_some_and(|cause| self.may_retry(cause, now)) {
             return self.elsewhere(reason, stale, now);
         }
         self.answer(OwnAnswer::new(reason))
@@ -574,9 +608,33 @@ impl Exchange {
         self.try_elsewhere(otherwise, now)
     }
 
-    /// Whether the pool of the last attempt allows another one.
-    fn may_retry(&self) -> bool {
-        self.attempts <= self.pool.as_ref().map_or(0, |pool| pool.traffic.retry.retries)
+    /// Whether the request may be sent again although an upstream may have carried it out.
+    fn may_repeat(&self, replay: Replay) -> bool {
+        let any_method = self.pool.as_ref().is_some_and(|pool| pool.traffic.retry.non_idempotent);
+        replay == Replay::Whole && (any_method || self.asked.method.is_idempotent())
+    }
+
+    /// Whether the pool of the last attempt allows another one after this failure. Draws on its budget.
+    fn may_retry(&self, cause: RetryCause, now: Instant) -> bool {
+        self.may_retry_after(cause) && self.draws(cause, now)
+    }
+
+    /// The same, whatever is left of its budget.
+    fn may_retry_after(&self, cause: RetryCause) -> bool {
+        let allows = |pool: &Arc<Pool>| self.attempts <= pool.traffic.retry.retries && pool.traffic.retry.on.has(cause);
+        self.pool.as_ref().is_some_and(allows)
+    }
+
+    /// Takes a retry out of the budget, if it costs one.
+    fn draws(&self, cause: RetryCause, now: Instant) -> bool {
+        let draw = |pool: &Arc<Pool>| {
+            let left = pool.shared.try_retry(&pool.traffic.retry.budget, now);
+            if !left {
+                pool.shared.stats.retries_refused.fetch_add(1, Ordering::Relaxed);
+            }
+            left
+        };
+        cause == RetryCause::Connect || self.pool.as_ref().is_some_and(draw)
     }
 
     fn try_elsewhere(&mut self, otherwise: AnswerReason, now: Instant) -> Next {

@@ -63,6 +63,10 @@ fn encode_requests(to: &mut Families<'_>, pools: &[PoolStatus]) -> fmt::Result {
         let count = |pool: &PoolStatus| pool.shared.stats.retries.load(Relaxed);
         pools.iter().try_for_each(|pool| series.put(&[("pool", pool.name.as_str())], count(pool)))
     })?;
+    to.counters("roundsman_retries_refused", "Attempts that the retry budget did not allow", |series| {
+        let count = |pool: &PoolStatus| pool.shared.stats.retries_refused.load(Relaxed);
+        pools.iter().try_for_each(|pool| series.put(&[("pool", pool.name.as_str())], count(pool)))
+    })?;
     let help = "From the complete request head to the end of the response";
     to.histograms("roundsman_request_duration_seconds", help, |series| {
         let each = |pool: &PoolStatus| series.put(&[("pool", pool.name.as_str())], pool.shared.stats.request_seconds());

@@ -45,6 +45,11 @@ impl Ratio {
         (value.is_finite() && (0.0..=1.0).contains(&value)).then(|| Ratio((value * 1e6).round() as u32))
     }
 
+    /// So many hundredths, at most 100.
+    pub const fn percent(percent: u32) -> Ratio {
+        Ratio(if percent < 100 { percent * 10_000 } else { 1_000_000 })
+    }
+
     /// The share as a number from 0 to 1.
     pub fn as_f64(self) -> f64 {
         f64::from(self.0) / 1e6

@@ -11,10 +11,11 @@ use arc_swap::ArcSwap;
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
+use super::budget::Budget;
 use super::stats::PoolStats;
 use super::view::View;
 use crate::model::Name;
-use crate::model::policy::{ClientPolicy, TrafficPolicy};
+use crate::model::policy::{ClientPolicy, RetryBudget, TrafficPolicy};
 use crate::route::Table;
 
 /// A pool's number; kept with its name for the life of the process.
@@ -155,6 +156,7 @@ pub struct PoolShared {
     pub serial: u64,
     /// Its counters.
     pub stats: PoolStats,
+    budget: Budget,
     /// The position of round robin, so that a new view continues where the old one stopped. All workers share it: one
     /// write for each pick. That is the third write of a request to shared memory; the other two are [`super::Lease`]'s.
     pub cursor: AtomicUsize,
@@ -179,6 +181,7 @@ impl PoolShared {
         PoolShared {
             serial: SERIALS.fetch_add(1, Ordering::Relaxed),
             stats: PoolStats::default(),
+            budget: Budget::default(),
             cursor: AtomicUsize::new(0),
             waiting: AtomicU32::new(0),
             changed: Notify::new(),
@@ -190,6 +193,20 @@ impl PoolShared {
     /// Wakes every waiting request, after a new view or snapshot was published.
     pub fn announce(&self) {
         self.changed.notify_waiters();
+    }
+
+    /// Counts a request, of which its retries may be a share.
+    pub fn on_request(&self, now: Instant) {
+        self.budget.on_request(self.second(now));
+    }
+
+    /// Takes a retry out of its budget; false if there is none left.
+    pub fn try_retry(&self, policy: &RetryBudget, now: Instant) -> bool {
+        self.budget.try_draw(policy, self.second(now))
+    }
+
+    fn second(&self, now: Instant) -> u64 {
+        now.saturating_duration_since(self.epoch).as_secs()
     }
 
     /// A place among the waiting requests, or `None` if [`PoolShared::WAITING_MAX`] wait. Dropping it frees the place.

@@ -16,6 +16,8 @@ pub struct PoolStats {
     pub answers: ReasonCount,
     /// Attempts after the first. All workers share it: one write for each of them.
     pub retries: AtomicU64,
+    /// Those that the budget did not allow. All workers share it: one write for each of them.
+    pub retries_refused: AtomicU64,
     /// Probes of its upstreams by outcome, in the order of `Code::ALL`.
     pub probes: [AtomicU64; Code::ALL.len()],
     /// The duration of those probes.

@@ -259,8 +259,11 @@ impl Relay<'_> {
         if self.exchange.is_stale(how) {
             self.exchange.upstream().into_iter().for_each(|upstream| DataPath::of(upstream).kept.closed_too_early(now));
         }
-        let replay = if self.client.can_rewind() { Replay::Whole } else { Replay::Gone };
-        Step::Next(self.exchange.on_broken(how, replay, now))
+        Step::Next(self.exchange.on_broken(how, self.replay(), now))
+    }
+
+    fn replay(&self) -> Replay {
+        if self.client.can_rewind() { Replay::Whole } else { Replay::Gone }
     }
 
     /// Sends the request and waits for a whole head.
@@ -369,7 +372,8 @@ impl Relay<'_> {
     /// Asks the exchange about a whole head.
     fn on_head(&mut self, sent: &mut Sent) -> Heading {
         let head = sent.link.reader.head(&sent.link.read).expect("it is whole");
-        let next = self.exchange.on_response(head.version, head.status, head.fields(), self.now);
+        let replay = self.replay();
+        let next = self.exchange.on_response(head.version, head.status, head.fields(), replay, self.now);
         let Next::Forward(edits, framing) = next else { return Heading::Refused(Step::Next(next)) };
         let (len, switches) = (head.len, head.status == 101);
         let is_final = switches || head.status >= 200;

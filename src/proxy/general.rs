@@ -301,6 +301,7 @@ impl ProxyHttp for General {
         ctx: &mut Ctx,
     ) -> Result<()> {
         let status = response.status.as_u16();
+        let replay = replay(session, ctx);
         let (handover, handed) = ctx.parts()?;
         let reason = response.get_reason_phrase().unwrap_or_default().as_bytes();
         let version = if response.version == http::Version::HTTP_10 { Version::Http10 } else { Version::Http11 };
@@ -309,6 +310,7 @@ impl ProxyHttp for General {
             status,
             reason,
             fields(response).iter().copied(),
+            replay,
             Instant::now(),
         );
         let (edits, framing) = match next {
@@ -387,11 +389,7 @@ impl ProxyHttp for General {
             return error;
         }
         let fault = client_fault(session, &error);
-        let in_use = ctx.in_use.take();
-        let replay_bytes = ctx.attempt.as_ref().map_or(0, |attempt| attempt.replay_bytes as u64);
-        let is_long = client_of(session).is_some_and(|client| client.body_read() > replay_bytes);
-        let is_whole = !is_long && !session.as_ref().retry_buffer_truncated();
-        let replay = if is_whole { Replay::Whole } else { Replay::Gone };
+        let (in_use, replay) = (ctx.in_use.take(), replay(session, ctx));
         let next = match (error.esource(), ctx.parts()) {
             (_, Err(_)) => Next::Abort,
             (ErrorSource::Downstream, Ok((_, handed))) => match fault {
@@ -488,6 +486,14 @@ fn how_it_broke(error: &Error) -> Broken {
         // Pingora's error types are an open set; all that is left are ways for a connection to end.
         _ => Broken::Closed,
     }
+}
+
+/// Whether pingora can send the request again.
+fn replay(session: &Session, ctx: &Ctx) -> Replay {
+    let replay_bytes = ctx.attempt.as_ref().map_or(0, |attempt| attempt.replay_bytes as u64);
+    let is_long = client_of(session).is_some_and(|client| client.body_read() > replay_bytes);
+    let is_whole = !is_long && !session.as_ref().retry_buffer_truncated();
+    if is_whole { Replay::Whole } else { Replay::Gone }
 }
 
 /// The client's connection, while pingora has it.

@@ -1,10 +1,11 @@
 //! What a reload keeps, changes and refuses, on the real program: the table of health.md row by row ([`carry`],
-//! [`change`], [`warm`]), sockets and routes ([`sockets`]), and reloads that are refused, many, or under load
-//! ([`order`]).
+//! [`change`], [`warm`]), sockets and routes ([`sockets`]), the keys of requests ([`policies`]), and reloads that are
+//! refused, many, or under load ([`order`]).
 
 mod carry;
 mod change;
 mod order;
+mod policies;
 mod sockets;
 mod warm;
 

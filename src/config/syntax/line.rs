@@ -7,6 +7,7 @@ use toml_parser::lexer::TokenKind;
 
 use super::{CURLY, WORD_BYTES_MAX, tokens};
 use crate::config::report::Found;
+use crate::config::units::duration;
 use crate::config::values::address::{entries, listen_argument};
 use crate::config::{foreign, raw};
 use crate::model::Address;
@@ -294,6 +295,14 @@ fn directive(code: &str, found: &dyn Fn(&str) -> Found) -> Option<Found> {
         None => "`balance` in [pools.NAME], with \"round_robin\", \"random\" or \"least_request\"".to_owned(),
     };
     let check = |key: &str, value: &str| format!("`{key} = {value}` in [pools.NAME.health]");
+    let second = rest.split_whitespace().nth(1).unwrap_or("");
+    // As they write it, if that is a duration of ours: `5s`, `300ms`.
+    let time = |text: &str| match duration(text) {
+        Ok(_) => format!("\"{text}\""),
+        Err(_) => "\"…\"".to_owned(),
+    };
+    let client_time = |key: &str, text: &str| format!("`timeouts = {{ {key} = {} }}` in [listeners.NAME]", time(text));
+    let upstream_time = |key: &str, text: &str| format!("`timeouts = {{ {key} = {} }}` in [pools.NAME]", time(text));
     let expected = match name {
         "server" | "reverse_proxy" | "server-template" => match entries(code) {
             Some(entries) => format!("`upstreams = [{entries}]` in [pools.NAME]"),
@@ -337,8 +346,30 @@ fn directive(code: &str, found: &dyn Fn(&str) -> Found) -> Option<Found> {
             "[runtime], [listeners.NAME], [[routes]] and [pools.NAME]".to_owned()
         }
         "worker_processes" | "nbthread" => "`threads` in [runtime]".to_owned(),
-        "maxconn" | "keepalive" | "zone" | "proxy_set_header" | "worker_connections" | "option" | "stats"
-        | "errorfile" => "no such line: this version has no such setting".to_owned(),
+        "client_header_timeout" => client_time("header", word),
+        "keepalive_timeout" => client_time("keep_alive", word),
+        "client_body_timeout" | "send_timeout" => client_time("body_idle", word),
+        "proxy_connect_timeout" => upstream_time("connect", word),
+        "proxy_read_timeout" => upstream_time("first_byte", word),
+        "proxy_send_timeout" => upstream_time("idle", word),
+        "timeout" => match word {
+            "connect" => upstream_time("connect", second),
+            "server" => upstream_time("first_byte", second),
+            "tunnel" => upstream_time("tunnel_idle", second),
+            "http-request" => client_time("header", second),
+            "http-keep-alive" => client_time("keep_alive", second),
+            "client" => client_time("body_idle", second),
+            "check" => check("timeout", &time(second)),
+            _ => return None,
+        },
+        "retries" | "proxy_next_upstream_tries" => "`retry = { retries = 1 }` in [pools.NAME]".to_owned(),
+        "large_client_header_buffers" | "client_header_buffer_size" => {
+            "`limits = { header_bytes = \"32KiB\" }` in [listeners.NAME]".to_owned()
+        }
+        "keepalive" => "`connections = { idle_per_upstream = 128 }` in [pools.NAME]".to_owned(),
+        "maxconn" | "zone" | "proxy_set_header" | "worker_connections" | "option" | "stats" | "errorfile" => {
+            "no such line: this version has no such setting".to_owned()
+        }
         "log" | "access_log" | "error_log" => "`--log-format` and `--log-level` on the command line".to_owned(),
         _ => return None,
     };

@@ -5,11 +5,11 @@ use std::ops::Range;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::{Names, check, sockets};
+use super::{Names, check, sockets, traffic};
 use crate::config::raw;
 use crate::config::read::{At, Field};
 use crate::config::report::{Found, Report};
-use crate::model::policy::{Balance, MinHealthy, PoolPolicy, TrafficPolicy, Upgrades, UpstreamPolicy, WhenNoHealthy};
+use crate::model::policy::{Balance, MinHealthy, PoolPolicy, UpstreamPolicy, WhenNoHealthy};
 use crate::model::{Address, AdminState, Name, Weight};
 
 /// A replaced container is found within half a minute, at little load for name servers.
@@ -39,14 +39,8 @@ pub fn pool(
         checks,
         require,
         resolve: raw.resolve.value().map_or(DEFAULT_RESOLVE, |span| span.0),
-        traffic: Arc::new(TrafficPolicy { upgrades: upgrades(raw), ..TrafficPolicy::default() }),
+        traffic: Arc::new(traffic::traffic(raw)),
     })
-}
-
-/// The protocols to which requests may switch.
-fn upgrades(raw: &raw::Pool) -> Upgrades {
-    let written = raw.upgrades.value().map(|list| Upgrades::new(list.iter().map(|at| at.value.0.clone())));
-    written.unwrap_or_default()
 }
 
 /// The upstreams; `None` if one of them is wrong, so that nothing is concluded from their number.

@@ -11,7 +11,9 @@ use super::super::judge::judge;
 use super::super::steps::Scheme;
 use super::*;
 use crate::http1::{HeadReader, Limits};
-use crate::model::policy::{Balance, ClientPolicy, HostPattern, PathPattern, RetryPolicy, RoutePolicy};
+use crate::model::policy::{
+    Balance, ClientPolicy, HostPattern, PathPattern, RetryBudget, RetryOn, RetryPolicy, RoutePolicy,
+};
 use crate::model::{Name, Weight};
 use crate::pool::{Hints, ListenerEntry, ListenerId, Otherwise, PoolShared, Rules, Service, Tier, UpstreamId, View};
 use crate::route::Table;
@@ -160,7 +162,7 @@ fn feed(exchange: &mut Exchange, event: Event, now: Instant) -> Option<Next> {
         Slow(replay) => exchange.on_broken(Broken::TimedOut, replay, now),
         Garbage => exchange.on_broken(Broken::BadResponse(Fault::NotHttp), Replay::Whole, now),
         NoMemory => exchange.on_broken(Broken::Resources, Replay::Whole, now),
-        Head(status) => exchange.on_response(Version::Http11, status, none.into_iter(), now),
+        Head(status) => exchange.on_response(Version::Http11, status, none.into_iter(), Replay::Whole, now),
         BadChunk => exchange.on_client_fault(Refusal::malformed("a chunk")),
     })
 }
@@ -287,7 +289,10 @@ async fn the_pool_says_how_often_a_request_is_tried_again_and_how_long_an_attemp
     for (retries, refused, want) in
         [(0, 1, "502"), (0, 0, "attempt"), (1, 1, "attempt"), (1, 2, "502"), (3, 3, "attempt")]
     {
-        let mut traffic = TrafficPolicy { retry: RetryPolicy { retries, replay_bytes: 7 }, ..TrafficPolicy::default() };
+        let mut traffic = TrafficPolicy {
+            retry: RetryPolicy { retries, replay_bytes: 7, ..RetryPolicy::default() },
+            ..TrafficPolicy::default()
+        };
         traffic.timeouts.first_byte = Duration::from_secs(9);
         traffic.connections.idle_per_upstream = 3;
         let world = World::with(&[Given(Service::Open, 5, 0)], traffic.clone());
@@ -496,7 +501,7 @@ async fn every_end_is_counted_once() {
     let (mut exchange, _) = world.begin(GET);
     exchange.on_connect_failed(ConnectError::Refused, world.now);
     assert!(exchange.on_connected(Lent::Fresh, world.now).is_none());
-    exchange.on_response(Version::Http11, 204, none.into_iter(), later);
+    exchange.on_response(Version::Http11, 204, none.into_iter(), Replay::Whole, later);
     let record = exchange.on_end(End::Delivered, later);
     assert_eq!((record.status, record.class, record.attempts), (Some(204), RequestClass::Success, 2));
     assert_eq!((record.took, record.reason), (Duration::from_millis(40), None));
@@ -514,7 +519,7 @@ async fn every_end_is_counted_once() {
 
     let (mut exchange, _) = world.begin(GET);
     assert!(exchange.on_connected(Lent::Fresh, world.now).is_none());
-    exchange.on_response(Version::Http11, 200, none.into_iter(), later);
+    exchange.on_response(Version::Http11, 200, none.into_iter(), Replay::Whole, later);
     exchange.on_broken(Broken::Closed, Replay::Gone, later);
     assert_eq!(exchange.on_end(End::Aborted, later).class, RequestClass::Aborted);
     let (mut exchange, _) = world.begin(GET);
@@ -529,7 +534,10 @@ async fn a_tunnel_is_counted_when_it_opens_and_not_again() {
     let (mut exchange, _) = world.begin(SOCKET);
     assert!(exchange.on_connected(Lent::Fresh, world.now).is_none());
     let fields = [Field::new(b"Connection", b"Upgrade"), Field::new(b"Upgrade", b"websocket")];
-    assert_eq!(word(&exchange.on_response(Version::Http11, 101, fields.into_iter(), world.now)), "forward");
+    assert_eq!(
+        word(&exchange.on_response(Version::Http11, 101, fields.into_iter(), Replay::Whole, world.now)),
+        "forward"
+    );
     let pool = world.nth(0);
     let opened = |pool: &Pool| pool.shared.stats.requests(RequestClass::Informational);
     assert_eq!(opened(&pool), 1);
@@ -545,8 +553,80 @@ async fn an_upstream_that_only_promises_is_cut_short() {
     let (mut exchange, _) = world.begin(GET);
     assert!(exchange.on_connected(Lent::Fresh, world.now).is_none());
     let none: [Field<'_>; 0] = [];
-    let steps: Vec<_> =
-        (0..17).map(|_| word(&exchange.on_response(Version::Http11, 103, none.into_iter(), world.now))).collect();
+    let steps: Vec<_> = (0..17)
+        .map(|_| word(&exchange.on_response(Version::Http11, 103, none.into_iter(), Replay::Whole, world.now)))
+        .collect();
     assert!(steps[..16].iter().all(|step| step == "forward"));
     assert_eq!(steps[16], "502 bad_response");
+}
+
+/// The step after these events, which are the same request's.
+fn last_step(world: &World, request: &str, events: &[Event]) -> String {
+    let (mut exchange, _) = world.begin(request);
+    let steps: Vec<_> = events.iter().map(|event| feed(&mut exchange, *event, world.now)).collect();
+    steps.last().and_then(Option::as_ref).map_or("send".into(), word)
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_pool_says_after_what_a_request_is_sent_again() {
+    use RetryCause::{BadGateway, Connect, GatewayTimeout, Reset, Timeout, Unavailable};
+    let (whole, gone) = (Replay::Whole, Replay::Gone);
+    let all = &[Connect, Reset, Timeout, BadGateway, Unavailable, GatewayTimeout][..];
+    // The upstreams, the causes, whether methods that are not idempotent count, the request, what happens, and the last step.
+    for (upstreams, on, any_method, request, events, want) in [
+        (3, &[][..], false, GET, &[Refused][..], "502 connect_failed"),
+        (3, &[Reset], false, GET, &[ConnectTimeout], "504 connect_timeout"),
+        (3, &[Connect], false, POST, &[ConnectTimeout], "attempt"),
+        (3, &[Connect], false, GET, &[Fresh, Closed(whole)], "502 upstream_broke"),
+        (3, &[Reset], false, GET, &[Fresh, Closed(whole)], "attempt"),
+        (3, &[Reset], false, GET, &[Fresh, Closed(gone)], "502 upstream_broke"),
+        (3, &[Reset], false, POST, &[Fresh, Closed(whole)], "502 upstream_broke"),
+        (3, &[Reset], true, POST, &[Fresh, Closed(whole)], "attempt"),
+        (3, &[Reset], true, POST, &[Fresh, Closed(gone)], "502 upstream_broke"),
+        (3, &[Connect, Reset], false, GET, &[Fresh, Slow(whole)], "504 upstream_timeout"),
+        (3, &[Timeout], false, GET, &[Fresh, Slow(whole)], "attempt"),
+        (3, &[Timeout], false, POST, &[Fresh, Slow(whole)], "504 upstream_timeout"),
+        // Part of a response has gone to the client.
+        (3, &[Timeout], false, GET, &[Fresh, Head(200), Slow(whole)], "abort"),
+        (3, &[Timeout], false, GET, &[Fresh, Head(103), Slow(whole)], "504 upstream_timeout"),
+        (3, &[BadGateway], false, GET, &[Fresh, Head(502)], "attempt"),
+        (3, &[BadGateway], false, GET, &[Fresh, Head(503)], "forward"),
+        (3, &[Unavailable], false, GET, &[Fresh, Head(503)], "attempt"),
+        (3, &[GatewayTimeout], false, GET, &[Fresh, Head(504)], "attempt"),
+        (3, all, false, GET, &[Fresh, Head(500)], "forward"),
+        (3, all, false, POST, &[Fresh, Head(502)], "forward"),
+        (3, all, true, POST, &[Fresh, Head(502)], "attempt"),
+        (3, all, false, GET, &[Fresh, Head(103), Head(502)], "forward"),
+        // Once: then the response of the second is passed on.
+        (3, all, false, GET, &[Fresh, Head(502), Fresh, Head(502)], "forward"),
+        // There is no other: its response is better than none.
+        (1, all, false, GET, &[Fresh, Head(502)], "forward"),
+        // A malformed response is no failure of the network.
+        (3, all, false, GET, &[Fresh, Garbage], "502 bad_response"),
+    ] {
+        let retry =
+            RetryPolicy { on: RetryOn::new(on.iter().copied()), non_idempotent: any_method, ..RetryPolicy::default() };
+        let world =
+            World::with(&[Given(Service::Open, upstreams, 0)], TrafficPolicy { retry, ..TrafficPolicy::default() });
+        assert_eq!(last_step(&world, request, events), want, "{on:?} {any_method} {request} {events:?}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn retries_stop_where_their_budget_ends_and_begin_again_later() {
+    let budget = RetryBudget { share: crate::model::Ratio::percent(50), min_per_second: 0 };
+    let retry =
+        RetryPolicy { budget, on: RetryOn::new([RetryCause::Connect, RetryCause::Reset]), ..RetryPolicy::default() };
+    let traffic = TrafficPolicy { retry, ..TrafficPolicy::default() };
+    let mut world = World::with(&[Given(Service::Open, 3, 0)], traffic);
+    let broken = &[Fresh, Closed(Replay::Whole)];
+    let steps: Vec<_> = (0..8).map(|_| last_step(&world, GET, broken)).collect();
+    let (again, not) = ("attempt".to_owned(), "502 upstream_broke".to_owned());
+    assert_eq!(steps, [&again, &not, &again, &not, &again, &not, &again, &not].map(Clone::clone), "one of two");
+    assert_eq!(world.nth(0).shared.stats.retries_refused.load(Ordering::Relaxed), 4);
+    // Nothing was sent: that costs nothing.
+    assert_eq!(last_step(&world, GET, &[Refused]), again);
+    assert_eq!(last_step(&world, POST, &[Refused]), again);
+    world.now += Duration::from_secs(11);
+    assert_eq!(last_step(&world, GET, broken), again, "those of eleven seconds ago do not count");
 }

@@ -1,11 +1,12 @@
-//! How requests travel: the limits and timeouts of a listener's clients, and those of a pool's upstreams. The file has no
-//! keys for the numbers yet, so they have the defaults given here, and no other place repeats them.
+//! How requests travel: the limits and timeouts of a listener's clients, and those of a pool's upstreams. The defaults of
+//! their keys are given here.
 //!
 //! The parts are plain numbers, so that whatever carries a request copies what it needs and holds nothing.
 
 use std::time::Duration;
 
 use super::Upgrades;
+use crate::model::Ratio;
 
 /// Between a listener and its clients. What a reload changes holds from a connection's next request on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -127,12 +128,85 @@ impl Default for UpstreamConnections {
 pub struct RetryPolicy {
     /// Attempts after the first.
     pub retries: u32,
+    /// After which failures.
+    pub on: RetryOn,
+    /// A method that is not idempotent may be carried out twice.
+    pub non_idempotent: bool,
+    /// How many retries there may be.
+    pub budget: RetryBudget,
     /// The most bytes of a request body that are kept so that it can be sent again. The general lane keeps at most 64 KiB.
     pub replay_bytes: usize,
 }
 
 impl Default for RetryPolicy {
     fn default() -> RetryPolicy {
-        RetryPolicy { retries: 1, replay_bytes: 64 * 1024 }
+        let (on, budget) = (RetryOn::default(), RetryBudget::default());
+        RetryPolicy { retries: 1, on, non_idempotent: false, budget, replay_bytes: 64 * 1024 }
+    }
+}
+
+/// A failure after which a request may be sent again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum RetryCause {
+    /// No connection could be made: nothing was sent.
+    Connect,
+    /// The connection broke before a whole response head.
+    Reset,
+    /// No response head in time.
+    Timeout,
+    /// The response has status 502.
+    BadGateway,
+    /// The response has status 503.
+    Unavailable,
+    /// The response has status 504.
+    GatewayTimeout,
+}
+
+impl RetryCause {
+    /// The cause that a response with this status is.
+    pub fn of_status(status: u16) -> Option<RetryCause> {
+        match status {
+            502 => Some(RetryCause::BadGateway),
+            503 => Some(RetryCause::Unavailable),
+            504 => Some(RetryCause::GatewayTimeout),
+            _ => None,
+        }
+    }
+}
+
+/// The failures after which requests are sent again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct RetryOn(u8);
+
+impl RetryOn {
+    /// These.
+    pub fn new(causes: impl IntoIterator<Item = RetryCause>) -> RetryOn {
+        RetryOn(causes.into_iter().fold(0, |bits, cause| bits | 1 << cause as u8))
+    }
+
+    /// Whether this is one of them.
+    pub fn has(self, cause: RetryCause) -> bool {
+        self.0 & 1 << cause as u8 != 0
+    }
+}
+
+impl Default for RetryOn {
+    fn default() -> RetryOn {
+        RetryOn::new([RetryCause::Connect, RetryCause::Reset])
+    }
+}
+
+/// `budget` of `retry`: how many retries a pool may make in ten seconds. Those after a failed connect are free.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct RetryBudget {
+    /// Of the requests of these ten seconds.
+    pub share: Ratio,
+    /// So many more for each second.
+    pub min_per_second: u32,
+}
+
+impl Default for RetryBudget {
+    fn default() -> RetryBudget {
+        RetryBudget { share: Ratio::percent(20), min_per_second: 10 }
     }
 }

@@ -177,7 +177,7 @@ async fn as_many_retries_are_made_and_as_much_body_is_kept_as_the_pool_says() {
         let shown = format!("{retries} {replay_bytes} {:?}", &request[..3]);
         let dying: Vec<_> = (0..5).map(|_| Origin::new().on("/x").reply(Reply::reset()).start_blocking()).collect();
         let rig = Rig::over(&dying.iter().collect::<Vec<_>>());
-        let retry = RetryPolicy { retries, replay_bytes };
+        let retry = RetryPolicy { retries, replay_bytes, ..RetryPolicy::default() };
         rig.set_policies(ClientPolicy::default(), TrafficPolicy { retry, ..TrafficPolicy::default() });
         assert_eq!(rig.ask(&request).await.status, 502, "{shown}");
         let seen: u64 = dying.iter().map(|origin| origin.count("/x")).sum();

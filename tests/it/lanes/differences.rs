@@ -33,6 +33,8 @@ pub enum Difference {
     TakesEmptyLastChunks,
     /// Of what is wrong with a response, less is reported.
     SaysLess,
+    /// A request that got no response head in time is not sent again, whatever `retry.on` says.
+    NeverRepeatsTimeouts,
     /// A request and a client that does not read take more memory.
     TakesMoreMemory,
     /// A response that stalls in its body ends by a timer that does not stop with the clock of a test.
@@ -57,6 +59,9 @@ impl Difference {
             DropsLengthsBesideChunks => "pingora removes the field before we see it",
             TakesEmptyLastChunks => "pingora's parser of chunks is laxer",
             SaysLess => "pingora's errors name the part of a head that is wrong, and not how",
+            NeverRepeatsTimeouts => {
+                "pingora has to be cancelled then, and with it goes what it has kept of the request"
+            }
             TakesMoreMemory => "pingora holds several pieces of a body",
             TimesBodiesItself => "pingora times each read of a body, with a clock of its own",
         }

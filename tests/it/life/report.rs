@@ -181,6 +181,7 @@ async fn metrics_have_the_documented_families_and_drop_series_of_removed_upstrea
         ("roundsman_request_duration_seconds", "histogram"),
         ("roundsman_upstream_response_seconds", "histogram"),
         ("roundsman_retries_total", "counter"),
+        ("roundsman_retries_refused_total", "counter"),
         ("roundsman_connections_total", "counter"),
         ("roundsman_answers_total", "counter"),
     ] {

@@ -1,0 +1,84 @@
+//! The keys of how requests travel: what clients of a listener may do, and what is expected of a pool's upstreams.
+
+use crate::config::read::List;
+use crate::config::table::table;
+use crate::config::values::{Count, DAY, OneOf, Share, Size, Span};
+use crate::model::policy::RetryCause;
+
+table! {
+    /// How long clients may take; a change holds from a connection's next request on.
+    struct ClientTimeouts {
+        /// For a whole request head, from its first byte (from accept for the first): then 408 and close.
+        header ["header"]: Span<1_000, DAY> = "10s";
+        /// Between the end of a response and the next request: then the connection closes.
+        keep_alive ["keep_alive"]: Span<1_000, DAY> = "75s";
+        /// Between two reads of a request body (408), and between two writes to a client that does not read.
+        body_idle ["body_idle"]: Span<1_000, DAY> = "60s";
+    }
+    later []
+}
+
+table! {
+    /// How large requests may be; a change holds from a connection's next request on.
+    struct ClientLimits {
+        /// A request head, with its empty line: beyond it 431.
+        header_bytes ["header_bytes"]: Size<1_024, 65_536> = "32KiB";
+        /// The fields of a request head: beyond it 431.
+        headers ["headers"]: Count<1, 1_000> = 100;
+        /// A request target: beyond it 414.
+        target_bytes ["target_bytes"]: Size<64, 65_536> = "16KiB";
+    }
+    later ["body_bytes", "connections", "connections_per_client", "requests_per_connection"]
+}
+
+table! {
+    /// How long upstreams may take.
+    struct UpstreamTimeouts {
+        /// To connect: then the request is sent to another upstream, or 502.
+        connect ["connect"]: Span<10, DAY> = "2s";
+        /// From the last byte of a request until the whole response head is there: then 504.
+        first_byte ["first_byte"]: Span<1_000, DAY> = "60s";
+        /// Between two reads of a response body, and between two writes of a request body (504).
+        idle ["idle"]: Span<1_000, DAY> = "60s";
+        /// For a tunnel without a byte in either direction.
+        tunnel_idle ["tunnel_idle"]: Span<1_000, DAY> = "1h";
+    }
+    later ["request"]
+}
+
+table! {
+    /// The connections to each upstream.
+    struct Connections {
+        /// Idle ones that are kept; 0 keeps none.
+        idle_per_upstream ["idle_per_upstream"]: Count<0, 65_535> = 128;
+        /// How long an idle one is kept; shorter than what the upstream keeps, which is 5 s for many.
+        idle_timeout ["idle_timeout"]: Span<0, DAY> = "4s";
+    }
+    later ["max_per_upstream", "queue"]
+}
+
+table! {
+    /// Which requests are sent again after a failure.
+    struct Retry {
+        /// How often at most; each time to an upstream that the request has not tried, while one is eligible.
+        retries ["retries"]: Count<0, 10> = 1;
+        /// After which failures: "connect", "reset" (before a whole response head), "timeout", or a status: "502", "503", "504".
+        on ["on"]: List<OneOf<RetryCause>, 6> = ["connect", "reset"];
+        /// Whether methods that are not idempotent, such as POST, are sent again too, although they may be carried out twice.
+        non_idempotent ["non_idempotent"]: bool = false;
+        /// How many retries there may be in ten seconds; those after a failed connect are free.
+        budget ["budget"]: Budget;
+    }
+    later []
+}
+
+table! {
+    /// How many retries a pool may make.
+    struct Budget {
+        /// A share of the requests of the last ten seconds.
+        share ["share"]: Share<100> = 0.2;
+        /// And so many more each second.
+        min_per_second ["min_per_second"]: Count<0, 100_000> = 10;
+    }
+    later []
+}

@@ -1,0 +1,175 @@
+//! How requests travel: the policies of a listener and of a pool, from their keys and the defaults.
+
+use std::time::Duration;
+
+use crate::config::raw;
+use crate::config::read::{At, Field};
+use crate::config::report::{Found, Report};
+use crate::config::values::{Count, Size, Span};
+use crate::model::policy::{
+    ClientLimits, ClientPolicy, ClientTimeouts, RetryOn, RetryPolicy, TrafficPolicy, Upgrades, UpstreamConnections,
+    UpstreamTimeouts,
+};
+
+fn time<const MIN: u64, const MAX: u64>(field: &Field<Span<MIN, MAX>>, default: Duration) -> Duration {
+    field.value().map_or(default, |span| span.0)
+}
+
+fn bytes<const MIN: u64, const MAX: u64>(field: &Field<Size<MIN, MAX>>, default: usize) -> usize {
+    field.value().and_then(|size| usize::try_from(size.0).ok()).unwrap_or(default)
+}
+
+fn count<const MIN: i64, const MAX: i64>(field: &Field<Count<MIN, MAX>>, default: usize) -> usize {
+    field.value().and_then(|count| usize::try_from(count.0).ok()).unwrap_or(default)
+}
+
+/// What the clients of a listener may do.
+pub fn client(raw: &raw::Listener, key: &str, report: &mut Report) -> ClientPolicy {
+    let (mut timeouts, mut limits) = (ClientTimeouts::DEFAULT, ClientLimits::DEFAULT);
+    if let Some(At { value: table, .. }) = raw.timeouts.get() {
+        timeouts = ClientTimeouts {
+            header: time(&table.header, timeouts.header),
+            keep_alive: time(&table.keep_alive, timeouts.keep_alive),
+            body_idle: time(&table.body_idle, timeouts.body_idle),
+        };
+    }
+    if let Some(At { value: table, .. }) = raw.limits.get() {
+        limits = ClientLimits {
+            header_bytes: bytes(&table.header_bytes, limits.header_bytes),
+            headers: count(&table.headers, limits.headers),
+            target_bytes: bytes(&table.target_bytes, limits.target_bytes),
+        };
+        if let Some(at) = table.target_bytes.get()
+            && limits.target_bytes >= limits.header_bytes
+        {
+            let message = "no target is so long: the whole head may not be larger than `header_bytes`";
+            report.add(Found::warning(at.span.clone(), format!("{key}.limits.target_bytes"), message));
+        }
+    }
+    ClientPolicy { timeouts, limits }
+}
+
+/// What is expected of the upstreams of a pool.
+pub fn traffic(raw: &raw::Pool) -> TrafficPolicy {
+    let TrafficPolicy { mut timeouts, mut connections, mut retry, upgrades } = TrafficPolicy::default();
+    if let Some(At { value: table, .. }) = raw.timeouts.get() {
+        let tunnel_idle = time(&table.tunnel_idle, timeouts.tunnel_idle);
+        timeouts = UpstreamTimeouts {
+            connect: time(&table.connect, timeouts.connect),
+            first_byte: time(&table.first_byte, timeouts.first_byte),
+            idle: time(&table.idle, timeouts.idle),
+            tunnel_idle,
+            tunnel_half_idle: timeouts.tunnel_half_idle.min(tunnel_idle),
+        };
+    }
+    if let Some(At { value: table, .. }) = raw.connections.get() {
+        connections = UpstreamConnections {
+            idle_per_upstream: count(&table.idle_per_upstream, connections.idle_per_upstream),
+            idle_timeout: time(&table.idle_timeout, connections.idle_timeout),
+        };
+    }
+    if let Some(At { value: table, .. }) = raw.retry.get() {
+        let number = |count: i64| u32::try_from(count).ok();
+        if let Some(At { value: budget, .. }) = table.budget.get() {
+            retry.budget.share = budget.share.value().map_or(retry.budget.share, |share| share.0);
+            let floor = budget.min_per_second.value().and_then(|count| number(count.0));
+            retry.budget.min_per_second = floor.unwrap_or(retry.budget.min_per_second);
+        }
+        let on = table.on.value().map(|list| RetryOn::new(list.iter().map(|at| at.value.0)));
+        retry = RetryPolicy {
+            retries: table.retries.value().and_then(|count| number(count.0)).unwrap_or(retry.retries),
+            on: on.unwrap_or(retry.on),
+            non_idempotent: table.non_idempotent.value().copied().unwrap_or(retry.non_idempotent),
+            ..retry
+        };
+    }
+    let written = raw.upgrades.value().map(|list| Upgrades::new(list.iter().map(|at| at.value.0.clone())));
+    TrafficPolicy { timeouts, connections, retry, upgrades: written.unwrap_or(upgrades) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::presets::EmptyEnv;
+    use crate::config::{Source, parse};
+    use crate::model::Ratio;
+    use crate::model::policy::{Config, RetryCause};
+
+    fn config(keys: &str) -> (Config, String) {
+        let text = format!(
+            "listeners.web = {{ address = \"127.0.0.1:80\", pool = \"a\" }}\n\
+             pools.a.upstreams = [\"10.0.0.1:1\", \"10.0.0.2:1\"]\n{keys}"
+        );
+        match parse(&Source { file: "x", text: text.as_bytes() }, &EmptyEnv) {
+            Ok(parsed) => (parsed.config, crate::config::diagnostic::render_all(&parsed.warnings, false)),
+            Err(all) => panic!("{}", crate::config::diagnostic::render_all(&all, false)),
+        }
+    }
+
+    #[test]
+    fn each_key_changes_its_value_and_no_other() {
+        let ms = Duration::from_millis;
+        let client = ClientPolicy::default();
+        type Client = fn(&mut ClientPolicy);
+        let cases: [(&str, Client); 6] = [
+            ("timeouts.header = \"4s\"", |client| client.timeouts.header = Duration::from_secs(4)),
+            ("timeouts.keep_alive = \"1m\"", |client| client.timeouts.keep_alive = Duration::from_secs(60)),
+            ("timeouts.body_idle = \"90s\"", |client| client.timeouts.body_idle = Duration::from_secs(90)),
+            ("limits.header_bytes = \"64KiB\"", |client| client.limits.header_bytes = 65_536),
+            ("limits.headers = 7", |client| client.limits.headers = 7),
+            ("limits.target_bytes = \"1KB\"", |client| client.limits.target_bytes = 1_000),
+        ];
+        for (key, change) in cases {
+            let mut want = client;
+            change(&mut want);
+            let (config, warnings) = config(
+                &format!("listeners.web.{key}\n")
+                    .replace("listeners.web", "listeners.two.address = \"127.0.0.1:81\"\nlisteners.two"),
+            );
+            let two = config.listeners.iter().find(|listener| listener.name.as_str() == "two").unwrap();
+            assert_eq!(two.client, want, "{key}");
+            assert_eq!(config.listeners.iter().filter(|listener| listener.client == client).count(), 1, "{key}");
+            assert!(!warnings.contains("target_bytes"), "{key}: {warnings}");
+        }
+        type Traffic = fn(&mut TrafficPolicy);
+        let cases: [(&str, Traffic); 14] = [
+            ("timeouts.connect = \"250ms\"", |traffic| traffic.timeouts.connect = Duration::from_millis(250)),
+            ("timeouts.first_byte = \"5s\"", |traffic| traffic.timeouts.first_byte = Duration::from_secs(5)),
+            ("timeouts.idle = \"5s\"", |traffic| traffic.timeouts.idle = Duration::from_secs(5)),
+            ("timeouts.tunnel_idle = \"2h\"", |traffic| traffic.timeouts.tunnel_idle = Duration::from_secs(7_200)),
+            // A tunnel with one side must not outlive one with both.
+            ("timeouts.tunnel_idle = \"5s\"", |traffic| {
+                traffic.timeouts.tunnel_idle = Duration::from_secs(5);
+                traffic.timeouts.tunnel_half_idle = Duration::from_secs(5);
+            }),
+            ("connections.idle_per_upstream = 0", |traffic| traffic.connections.idle_per_upstream = 0),
+            ("connections.idle_timeout = \"0s\"", |traffic| traffic.connections.idle_timeout = Duration::ZERO),
+            ("retry.retries = 2", |traffic| traffic.retry.retries = 2),
+            ("retry.on = []", |traffic| traffic.retry.on = RetryOn::new([])),
+            ("retry.on = [\"timeout\"]", |traffic| traffic.retry.on = RetryOn::new([RetryCause::Timeout])),
+            ("retry.on = [\"502\", \"503\", \"504\"]", |traffic| {
+                traffic.retry.on = RetryOn::new([502, 503, 504].map(|status| RetryCause::of_status(status).unwrap()));
+            }),
+            ("retry.non_idempotent = true", |traffic| traffic.retry.non_idempotent = true),
+            ("retry.budget.share = 0.5", |traffic| traffic.retry.budget.share = Ratio::percent(50)),
+            ("retry.budget.min_per_second = 0", |traffic| traffic.retry.budget.min_per_second = 0),
+        ];
+        for (key, change) in cases {
+            let mut want = TrafficPolicy::default();
+            change(&mut want);
+            assert_eq!(*config(&format!("pools.a.{key}\n")).0.pools[0].traffic, want, "{key}");
+        }
+        assert_eq!(*config("").0.pools[0].traffic, TrafficPolicy::default());
+        assert_eq!(ms(10_000), client.timeouts.header, "the documented default");
+    }
+
+    #[test]
+    fn a_target_that_no_head_can_hold_is_a_warning() {
+        for (header, target, warned) in [("2KiB", "1KiB", false), ("2KiB", "2KiB", true), ("2KiB", "4KiB", true)] {
+            let keys = format!("header_bytes = \"{header}\", target_bytes = \"{target}\"");
+            let text = format!("[listeners.two]\naddress = \"127.0.0.1:81\"\npool = \"a\"\nlimits = {{ {keys} }}\n");
+            let (_, warnings) = config(&text);
+            assert_eq!(warnings.contains("no target is so long"), warned, "{keys}");
+        }
+    }
+}
