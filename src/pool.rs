@@ -23,7 +23,10 @@ mod lines;
 mod log;
 pub mod orders;
 pub mod outage;
+pub mod outcomes;
+pub mod passive;
 mod pools;
+mod recent;
 pub mod sentence;
 pub mod sharded;
 pub mod snapshot;
@@ -45,6 +48,8 @@ pub use faults::{Faults, LastFault};
 pub use lease::{Lease, Settled};
 pub use orders::{AdminOrder, NeedsForce};
 pub use outage::{Progress, Way};
+pub use outcomes::Row;
+pub use passive::{Ejected, EjectionEnd};
 pub use sentence::sentence;
 pub use snapshot::{Departed, ListenerEntry, ListenerId, Pool, PoolId, PoolShared, Published, Snapshot, Waiting};
 pub use state::{Applied, CheckKey, Kept, ProbeJob, SetAdminError};
@@ -54,5 +59,5 @@ pub use status::{
     ServiceState, Status, Streak, UpstreamDetail, UpstreamStatus,
 };
 pub use traffic::{Over, Requests};
-pub use upstream::{Connection, Connections, Hints, Upstream, UpstreamId};
+pub use upstream::{Connection, Connections, Hint, Hints, Upstream, UpstreamId};
 pub use view::{Candidate, FIRST_VERDICT_WAIT, Otherwise, Pick, Reading, Rules, Service, Tier, Tried, View};

@@ -210,6 +210,12 @@ pub struct UpstreamInfo {
     pub admin: AdminState,
     /// Whether live traffic ejected it.
     pub ejected: bool,
+    /// That ejection; absent while none holds.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ejection: Option<EjectionInfo>,
+    /// Ejections since it was added.
+    #[serde(default)]
+    pub ejections_total: u64,
     /// Whether its verdict was reached under an earlier check definition.
     pub carried: bool,
     /// Whether it was removed from the configuration and serves until a new upstream is healthy.
@@ -259,6 +265,21 @@ pub struct UpstreamInfo {
     /// Its checks in file order; absent if there is only one.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub checks: Vec<CheckInfo>,
+}
+
+/// An ejection by live traffic.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct EjectionInfo {
+    /// When it began.
+    pub since: String,
+    /// When it ends at the latest.
+    pub until: String,
+    /// Seconds until then.
+    pub seconds_left: f64,
+    /// Why, in one sentence.
+    pub reason: String,
+    /// Its length is that of so many first ones: it grows with each that follows soon.
+    pub count: u32,
 }
 
 /// A malformed response to a request.

@@ -98,11 +98,11 @@ fn pool_info(pool: &PoolStatus, clock: &Clock, now: Instant) -> PoolInfo {
             Some(Way::Refuse | Way::FailOpen) | None => None,
         }),
         waiting: pool.shared.waiting(),
-        upstreams: pool.upstreams.iter().map(|upstream| upstream_info(upstream, clock)).collect(),
+        upstreams: pool.upstreams.iter().map(|upstream| upstream_info(upstream, clock, now)).collect(),
     }
 }
 
-fn upstream_info(status: &UpstreamStatus, clock: &Clock) -> UpstreamInfo {
+fn upstream_info(status: &UpstreamStatus, clock: &Clock, now: Instant) -> UpstreamInfo {
     let upstream = &status.upstream;
     let answered = upstream.answered();
     UpstreamInfo {
@@ -115,7 +115,15 @@ fn upstream_info(status: &UpstreamStatus, clock: &Clock) -> UpstreamInfo {
         weight: status.weight.as_u32(),
         backup: status.backup,
         admin: status.admin,
-        ejected: status.ejected,
+        ejected: status.ejection.is_some(),
+        ejection: status.ejection.as_ref().map(|ejected| EjectionInfo {
+            since: clock.date(ejected.since),
+            until: clock.date(ejected.until),
+            seconds_left: seconds(ejected.until.saturating_duration_since(now)),
+            reason: ejected.reason(),
+            count: ejected.count,
+        }),
+        ejections_total: status.ejections_total,
         carried: status.carried,
         retiring: status.retiring,
         in_flight: upstream.in_flight.load(Ordering::Relaxed),
@@ -307,7 +315,7 @@ mod tests {
         );
         assert!(down["why"].as_str().unwrap().starts_with("status 503"));
 
-        for absent in ["checks", "unverified", "name"] {
+        for absent in ["checks", "unverified", "name", "ejection"] {
             assert!(!keys(up).contains(&absent), "{absent} is absent if it has nothing to report");
         }
 

@@ -197,6 +197,22 @@ expect = { status = [200, "300-302"], body = { contains = "\"up\"" } }
     }
 
     #[test]
+    fn what_is_not_the_default_of_traffic_is_shown() {
+        let text = format!(
+            "{GOOD}[pools.api.timeouts]\nrequest = \"30s\"\nconnect = \"2s\"\n[pools.api.retry]\nretries = 2\non = [\"connect\"]\n\
+             budget = {{ share = 0.5 }}\n[pools.api.passive]\nconsecutive_failures = 3\nejection = {{ base = \"5s\" }}\n"
+        );
+        let text = text.replace("[pools.api]\n", "[pools.api]\nupgrades = [\"tls\"]\n");
+        let client = "pool = \"api\", timeouts = { header = \"4s\" }, limits = { headers = 50 } }";
+        let (_dir, path) = write(&text.replacen("pool = \"api\" }", client, 1));
+        let (out, err) = human(&path, &load_file(&path), false);
+        assert!(out.contains("\n  clients    header = 4s, headers = 50\n"), "{out}{err}");
+        let changed = "  requests   request = 30s, retries = 2, retry.on = [connect], budget = { share = 0.5, min_per_second = 10 }, \
+                       consecutive_failures = 3, ejection = { base = 5s, max = 5m, max_share = 0.5 }, upgrades = [tls]\n";
+        assert!(out.contains(changed), "{out}");
+    }
+
+    #[test]
     fn names_are_shown_and_not_resolved() {
         let text = "listeners.web = { address = \"0.0.0.0:8080\", pool = \"api\" }\n[pools.api]\n\
             upstreams = [\"API.invalid.:7100\", { address = \"10.0.0.2:80\", weight = 3 }]\nresolve = \"5s\"\n\

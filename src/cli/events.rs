@@ -168,6 +168,7 @@ fn emphasis(what: &EventWhat) -> Option<(&'static str, &str, &str)> {
         EventWhat::Warming { phase: WarmingWord::Failed, .. } => {
             Some(("  ", "removed upstreams are gone", "unhealthy"))
         }
+        EventWhat::Ejected { on: true, .. } => Some(("  ", "ejected", "degraded")),
         EventWhat::RequestsFail { on: true, .. } => Some((", and ", "passes its checks", "degraded")),
         EventWhat::Reload { result, .. } => Some(("Reload ", result, result)),
         EventWhat::RequestsFail { .. }
@@ -178,6 +179,7 @@ fn emphasis(what: &EventWhat) -> Option<(&'static str, &str, &str)> {
         | EventWhat::UpstreamRemoved { .. }
         | EventWhat::UpstreamsChanged { .. }
         | EventWhat::Addresses { .. }
+        | EventWhat::Ejected { .. }
         | EventWhat::ProbePanic { .. }
         | EventWhat::CheckerRestart => None,
     }

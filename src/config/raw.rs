@@ -9,7 +9,7 @@ use schemars::{Schema, SchemaGenerator, json_schema};
 use toml::de::{DeTable, DeValue};
 
 pub use health::{Check, Expect, ExpectBody, Health, JsonRule, Probe, TextStep, TextSteps, Timing, Tls};
-pub use traffic::{ClientLimits, ClientTimeouts, Connections, Retry, UpstreamTimeouts};
+pub use traffic::{ClientLimits, ClientTimeouts, Connections, Passive, Retry, UpstreamTimeouts};
 
 use super::foreign;
 use super::read::{ByName, List, Node, Reader, Value, nearest};
@@ -116,12 +116,14 @@ table! {
         connections ["connections"]: Connections;
         /// Which requests are sent again after a failure.
         retry ["retry"]: Retry;
+        /// Ejection by live traffic.
+        passive ["passive"]: Passive;
         /// How the upstreams are checked; without this table, by a TCP connect.
         health ["health"]: Health;
     }
     required ["upstreams"]
     later [
-        "protocol", "tls", "send_proxy", "passive", "slow_start", "drain_timeout", "tunnel_drain", "on_unhealthy", "sticky",
+        "protocol", "tls", "send_proxy", "slow_start", "drain_timeout", "tunnel_drain", "on_unhealthy", "sticky",
     ]
 }
 

@@ -24,7 +24,7 @@ use toml::de::DeValue;
 
 use super::read::{Node, Reader, Value, nearest};
 use super::{foreign, units};
-use crate::model::policy::{Balance, HttpVersion, Lane, MinHealthy, RetryCause};
+use crate::model::policy::{Balance, Failure, HttpVersion, Lane, MinHealthy};
 use crate::model::{AdminState, Ratio};
 
 /// A string type with its own rules.
@@ -424,14 +424,14 @@ impl Word for Balance {
     }
 }
 
-impl Word for RetryCause {
-    const WORDS: &'static [(&'static str, RetryCause)] = &[
-        ("connect", RetryCause::Connect),
-        ("reset", RetryCause::Reset),
-        ("timeout", RetryCause::Timeout),
-        ("502", RetryCause::BadGateway),
-        ("503", RetryCause::Unavailable),
-        ("504", RetryCause::GatewayTimeout),
+impl Word for Failure {
+    const WORDS: &'static [(&'static str, Failure)] = &[
+        ("connect", Failure::Connect),
+        ("reset", Failure::Reset),
+        ("timeout", Failure::Timeout),
+        ("502", Failure::BadGateway),
+        ("503", Failure::Unavailable),
+        ("504", Failure::GatewayTimeout),
     ];
     const LATER: &'static [&'static str] = &[];
 

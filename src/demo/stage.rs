@@ -228,6 +228,18 @@ impl Stage {
                 };
                 Some(format!("  {}  {able} of {total}", self.painted(state, &format!("roundsman: pool {pool} {what}"))))
             }
+            EventWhat::Ejected { upstream, on, reason, seconds, .. } => {
+                let name = self.backends.iter().position(|backend| backend.address.to_string() == *upstream)? + 1;
+                let (state, what) = match on {
+                    true => {
+                        let seconds = seconds.map_or_else(String::new, |seconds| format!(" for {seconds:.0} s"));
+                        (HealthState::Unhealthy, format!("ejected{seconds}"))
+                    }
+                    false => (HealthState::Healthy, "no longer ejected".to_owned()),
+                };
+                let painted = self.painted(state, &format!("roundsman: backend {name} {what}"));
+                Some(format!("  {painted}  {}", reason.as_deref().unwrap_or_default()).trim_end().to_owned())
+            }
             EventWhat::Reload { result, generation, .. } if *generation > 1 => {
                 Some(format!("  roundsman: reload {result}, generation {generation}"))
             }

@@ -204,7 +204,8 @@ fn closes(reason: AnswerReason) -> bool {
         | AnswerReason::QueueFull
         | AnswerReason::Resources
         | AnswerReason::ConnectTimeout
-        | AnswerReason::UpstreamTimeout => false,
+        | AnswerReason::UpstreamTimeout
+        | AnswerReason::RequestTimeout => false,
     }
 }
 
@@ -228,6 +229,7 @@ fn body(reason: AnswerReason) -> &'static str {
         AnswerReason::Resources => "out of resources (resources)\n",
         AnswerReason::ConnectTimeout => "connecting to the upstream took too long (connect_timeout)\n",
         AnswerReason::UpstreamTimeout => "the upstream took too long (upstream_timeout)\n",
+        AnswerReason::RequestTimeout => "the request took too long (request_timeout)\n",
         AnswerReason::Version => "only HTTP/1.0 and HTTP/1.1 are supported (version)\n",
     }
 }

@@ -100,7 +100,8 @@ impl ClientClock {
 /// What a request waits for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Turn {
-    /// Its client: to send more of the request, or to take more of the answer. Its time is not the upstream's.
+    /// Its client: to send more of the request, or to take more of the answer. Its time is not the upstream's, but that of the
+    /// whole request ([`UpstreamTimeouts::request`]).
     Client,
     /// The upstream takes what is there of the request: [`UpstreamTimeouts::idle`].
     Taking,
@@ -127,13 +128,19 @@ impl Turn {
 #[derive(Debug, Clone, Copy)]
 pub struct UpstreamClock {
     timeouts: UpstreamTimeouts,
+    deadline: Option<Instant>,
     moved: Instant,
 }
 
 impl UpstreamClock {
-    /// The attempt begins to be sent.
-    pub fn start(timeouts: UpstreamTimeouts, now: Instant) -> UpstreamClock {
-        UpstreamClock { timeouts, moved: now }
+    /// The attempt begins to be sent. `deadline`: when the request must have ended.
+    pub fn start(timeouts: UpstreamTimeouts, deadline: Option<Instant>, now: Instant) -> UpstreamClock {
+        UpstreamClock { timeouts, deadline, moved: now }
+    }
+
+    /// When the request must have ended, whatever moves.
+    pub fn deadline(&self) -> Option<Instant> {
+        self.deadline
     }
 
     /// Bytes have moved between the upstream and us: of the request, or of the response body. Bytes of a response head are
@@ -156,15 +163,15 @@ impl UpstreamClock {
         }
     }
 
-    /// Whether the upstream has let its turn pass. While it is the client's, the upstream's time does not run.
+    /// Whether the upstream has let its turn pass, or the time of the whole request is over. While the turn is the client's,
+    /// the upstream's time does not run.
     pub fn overdue(&mut self, turn: Turn, now: Instant) -> bool {
-        match self.due(turn) {
-            Some(due) => due <= now,
-            None => {
-                self.moved = now;
-                false
-            }
+        let is_over = |at: Option<Instant>| at.is_some_and(|at| at <= now);
+        let due = self.due(turn);
+        if due.is_none() {
+            self.moved = now;
         }
+        is_over(due) || is_over(self.deadline)
     }
 }
 
@@ -183,6 +190,21 @@ mod tests {
 
     use Event::{Look, Progress};
     use Turn::{Body, Client, Head, Taking};
+
+    #[tokio::test(start_paused = true)]
+    async fn the_time_of_a_whole_request_ends_whoever_has_the_turn_and_whatever_moves() {
+        let timeouts = UpstreamTimeouts { first_byte: 10 * SECOND, idle: 4 * SECOND, ..UpstreamTimeouts::default() };
+        let began = Instant::now();
+        let mut clock = UpstreamClock::start(timeouts, Some(began + 6 * SECOND), began);
+        assert_eq!(clock.deadline(), Some(began + 6 * SECOND));
+        for (turn, after, want) in
+            [(Client, 3, false), (Body, 5, false), (Client, 6, true), (Body, 6, true), (Head, 6, true)]
+        {
+            let now = began + after * SECOND;
+            assert_eq!(clock.overdue(turn, now), want, "{turn:?} after {after} s");
+            clock.on_progress(now);
+        }
+    }
 
     #[tokio::test(start_paused = true)]
     async fn an_upstream_has_its_time_from_its_last_progress_and_the_client_takes_none_of_it() {
@@ -204,7 +226,7 @@ mod tests {
             (&[Progress(1), Look(4, Body), Progress(4), Look(7, Body), Look(8, Body)], &[false, false, true]),
         ] {
             let began = Instant::now();
-            let mut clock = UpstreamClock::start(timeouts, began);
+            let mut clock = UpstreamClock::start(timeouts, None, began);
             let mut got = Vec::new();
             for event in events {
                 match *event {

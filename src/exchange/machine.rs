@@ -33,7 +33,7 @@ use super::steps::{Attempt, Broken, ConnectError, End, Entry, Lent, Next, Record
 use super::upgrade::Protocol;
 use crate::http1::response::check_size;
 use crate::http1::{Fault, Field, Head, Version};
-use crate::model::policy::{RetryCause, TrafficPolicy};
+use crate::model::policy::{Failure, TrafficPolicy};
 use crate::pool::{
     AnswerReason, Candidate, FrontStats, Lease, ListenerId, Pick, Pool, PoolId, Published, RequestClass, Settled,
     Snapshot, Tried, Upstream, Waiting,
@@ -68,6 +68,8 @@ pub struct Exchange {
     /// Its place among those that wait, between waking and the next step.
     waiting: Option<Waiting>,
     wait_until: Option<Instant>,
+    /// When it must have ended.
+    deadline: Option<Instant>,
     phase: Phase,
     attempts: u32,
     /// Picks that came to nothing before a byte was sent.
@@ -92,6 +94,14 @@ pub struct Exchange {
 struct Picked {
     epoch: u64,
     verdict_held: bool,
+}
+
+/// What a failed request is tried again for.
+#[derive(Debug, Clone, Copy)]
+struct Retry {
+    cause: Failure,
+    /// The answer if no upstream is left.
+    otherwise: AnswerReason,
 }
 
 /// How far the current attempt is.
@@ -160,6 +170,7 @@ impl Exchange {
             failed: SmallVec::new(),
             waiting: None,
             wait_until: None,
+            deadline: None,
             phase: Phase::Seeking,
             attempts: 0,
             unused: 0,
@@ -191,6 +202,7 @@ impl Exchange {
         }
         let pool = self.routed.and_then(|id| snapshot.pool(id));
         self.serial = pool.map_or(0, |pool| pool.shared.serial);
+        self.deadline = pool.and_then(|pool| Some(now + pool.traffic.timeouts.request?));
         self.count_for(pool);
         if let Some(pool) = pool {
             pool.shared.on_request(now);
@@ -254,9 +266,12 @@ impl Exchange {
 
     /// The pool has changed, or waiting has ended.
     pub fn on_wake(&mut self, waiting: Waiting, now: Instant) -> Next {
+        if self.is_late(now) {
+            return self.answer(OwnAnswer::new(AnswerReason::RequestTimeout));
+        }
         self.waiting = Some(waiting);
         let next = match self.retry.take() {
-            Some(otherwise) => self.try_elsewhere(otherwise, now),
+            Some(otherwise) => self.try_elsewhere(otherwise, None, now),
             None => self.pick_anew(now),
         };
         self.waiting = None;
@@ -281,6 +296,7 @@ impl Exchange {
         };
         self.routed = routed;
         self.serial = pool.shared.serial;
+        self.deadline = pool.traffic.timeouts.request.map(|limit| self.began + limit);
         self.count_for(Some(pool));
         self.check_upgrade();
         for failed in &self.failed {
@@ -298,15 +314,16 @@ impl Exchange {
     /// No connection could be made: nothing was sent, so every method may be tried elsewhere.
     pub fn on_connect_failed(&mut self, why: ConnectError, now: Instant) -> Next {
         let (settled, reason) = match why {
-            ConnectError::Refused => (Settled::ConnectFailed, AnswerReason::ConnectFailed),
-            ConnectError::TimedOut => (Settled::ConnectFailed, AnswerReason::ConnectTimeout),
+            ConnectError::TimedOut if self.is_late(now) => (Settled::NotTheUpstream, AnswerReason::RequestTimeout),
+            ConnectError::Refused => (Settled::Failed(Failure::Connect), AnswerReason::ConnectFailed),
+            ConnectError::TimedOut => (Settled::Failed(Failure::Connect), AnswerReason::ConnectTimeout),
             ConnectError::Resources => (Settled::NotTheUpstream, AnswerReason::Resources),
             ConnectError::Outdated => return self.on_outdated(now),
         };
-        self.settle(settled);
+        self.fail(settled, now);
         // What we lack ourselves, another upstream would not give us.
-        if why != ConnectError::Resources && self.may_retry(RetryCause::Connect, now) {
-            return self.elsewhere(reason, false, now);
+        if why != ConnectError::Resources && self.may_retry_after(Failure::Connect, now) {
+            return self.elsewhere(Retry { cause: Failure::Connect, otherwise: reason }, false, now);
         }
         self.answer(OwnAnswer::new(reason))
     }
@@ -360,7 +377,7 @@ impl Exchange {
         self.tried.pop();
         self.dirty += 1;
         let reuse = if self.dirty > 1 { Reuse::Never } else { self.reuse() };
-        match self.same_again(reuse, now) {
+        match self.same_again(reuse, None, now) {
             Some(next) => next,
             None => self.pick_anew(now),
         }
@@ -414,6 +431,9 @@ impl Exchange {
         }
         if let Some(lease) = self.lease.as_ref().filter(|lease| lease.is_held()) {
             lease.on_answer(status, now.saturating_duration_since(since));
+            if let Some(pool) = &self.pool {
+                pool.on_outcome(lease.upstream(), Failure::of_status(status), now);
+            }
         }
         if let Some(next) = self.instead_of(status, replay, now) {
             return next;
@@ -430,15 +450,12 @@ impl Exchange {
     /// Another attempt instead of a response with this status, if the pool wants that and has another upstream for it. Then
     /// nothing of the response may have gone to the client.
     fn instead_of(&mut self, status: u16, replay: Replay, now: Instant) -> Option<Next> {
-        let cause = RetryCause::of_status(status)?;
-        if !matches!(self.phase, Phase::Sent { .. }) || !self.may_repeat(replay) || !self.may_retry_after(cause) {
+        let cause = Failure::of_status(status)?;
+        if !matches!(self.phase, Phase::Sent { .. }) || !self.may_repeat(replay) || !self.may_retry_after(cause, now) {
             return None;
         }
         let snapshot = self.published.load_full();
-        if self.is_homeless(&snapshot) {
-            return None;
-        }
-        let Found::Upstream(pool, pick) = self.find(&snapshot, now) else { return None };
+        let Some(Found::Upstream(pool, pick)) = self.find_at_home(&snapshot, now) else { return None };
         if !self.draws(cause, now) {
             return None;
         }
@@ -479,10 +496,11 @@ impl Exchange {
             upstream.note_malformed(fault, now);
         }
         let stale = self.is_stale(how);
+        let late = how == Broken::TimedOut && self.is_late(now);
         let headless = match self.phase {
             Phase::Answered => {
                 // In the middle of its answer. An answer of our own holds no lease, so nothing is settled twice.
-                self.settle_with(how.settled());
+                self.settle_with(if late { Settled::NotTheUpstream } else { how.settled_late() });
                 return Next::Abort;
             }
             Phase::Sent { .. } => true,
@@ -490,18 +508,21 @@ impl Exchange {
         };
         let reason = match how {
             Broken::Closed => AnswerReason::UpstreamBroke,
+            Broken::TimedOut if late => AnswerReason::RequestTimeout,
             Broken::TimedOut => AnswerReason::UpstreamTimeout,
             Broken::BadResponse(_) => AnswerReason::BadResponse,
             Broken::Resources => AnswerReason::Resources,
         };
-        self.settle(if stale { Settled::NotTheUpstream } else { how.settled() });
+        self.fail(if stale || late { Settled::NotTheUpstream } else { how.settled() }, now);
         let cause = match how {
-            Broken::Closed => Some(RetryCause::Reset),
-            Broken::TimedOut => Some(RetryCause::Timeout),
+            Broken::Closed => Some(Failure::Reset),
+            Broken::TimedOut => Some(Failure::Timeout),
             Broken::BadResponse(_) | Broken::Resources => None,
         };
-        if headless && self.may_repeat(replay) && cause.is_some_and(|cause| self.may_retry(cause, now)) {
-            return self.elsewhere(reason, stale, now);
+        if let Some(cause) = cause.filter(|cause| headless && self.may_retry_after(*cause, now))
+            && self.may_repeat(replay)
+        {
+            return self.elsewhere(Retry { cause, otherwise: reason }, stale, now);
         }
         self.answer(OwnAnswer::new(reason))
     }
@@ -589,6 +610,7 @@ impl Exchange {
     fn wait_for(&mut self, pool: &Arc<Pool>, until: Instant, now: Instant) -> Next {
         // A later view may name a later end; who waits already is not kept longer than was said first.
         let until = *self.wait_until.get_or_insert(until);
+        let until = self.deadline.map_or(until, |deadline| until.min(deadline));
         let kept = self.waiting.take().filter(|waiting| waiting.pool() == pool.id);
         match kept.or_else(|| Waiting::try_new(&self.published, pool, until)) {
             Some(waiting) => Next::Wait(waiting),
@@ -600,12 +622,12 @@ impl Exchange {
     }
 
     /// Another upstream for a request that has failed on one, or the same where only a kept connection was `stale`, or else
-    /// this answer. A retry waits only for a view that is about to be published, or if a reload has taken its
-    /// pool away.
-    fn elsewhere(&mut self, otherwise: AnswerReason, stale: bool, now: Instant) -> Next {
+    /// the answer. A retry waits only for a view that is about to be published, or if a reload has taken its
+    /// pool away. It draws on the budget once it is known that there is an upstream, or that it waits.
+    fn elsewhere(&mut self, retry: Retry, stale: bool, now: Instant) -> Next {
         self.stale = stale;
         self.failed.extend(self.last_upstream().cloned());
-        self.try_elsewhere(otherwise, now)
+        self.try_elsewhere(retry.otherwise, Some(retry.cause), now)
     }
 
     /// Whether the request may be sent again although an upstream may have carried it out.
@@ -614,19 +636,19 @@ impl Exchange {
         replay == Replay::Whole && (any_method || self.asked.method.is_idempotent())
     }
 
-    /// Whether the pool of the last attempt allows another one after this failure. Draws on its budget.
-    fn may_retry(&self, cause: RetryCause, now: Instant) -> bool {
-        self.may_retry_after(cause) && self.draws(cause, now)
+    /// Whether the pool of the last attempt allows another one after this failure, whatever is left of its budget.
+    fn may_retry_after(&self, cause: Failure, now: Instant) -> bool {
+        let allows = |pool: &Arc<Pool>| self.attempts <= pool.traffic.retry.retries && pool.traffic.retry.on.has(cause);
+        !self.is_late(now) && self.pool.as_ref().is_some_and(allows)
     }
 
-    /// The same, whatever is left of its budget.
-    fn may_retry_after(&self, cause: RetryCause) -> bool {
-        let allows = |pool: &Arc<Pool>| self.attempts <= pool.traffic.retry.retries && pool.traffic.retry.on.has(cause);
-        self.pool.as_ref().is_some_and(allows)
+    /// Whether the time of the whole request is over.
+    fn is_late(&self, now: Instant) -> bool {
+        self.deadline.is_some_and(|deadline| deadline <= now)
     }
 
     /// Takes a retry out of the budget, if it costs one.
-    fn draws(&self, cause: RetryCause, now: Instant) -> bool {
+    fn draws(&self, cause: Failure, now: Instant) -> bool {
         let draw = |pool: &Arc<Pool>| {
             let left = pool.shared.try_retry(&pool.traffic.retry.budget, now);
             if !left {
@@ -634,32 +656,37 @@ impl Exchange {
             }
             left
         };
-        cause == RetryCause::Connect || self.pool.as_ref().is_some_and(draw)
+        cause == Failure::Connect || self.pool.as_ref().is_some_and(draw)
     }
 
-    fn try_elsewhere(&mut self, otherwise: AnswerReason, now: Instant) -> Next {
+    /// `cause`: what the retry is for, unless it has drawn on the budget already.
+    fn try_elsewhere(&mut self, otherwise: AnswerReason, cause: Option<Failure>, now: Instant) -> Next {
         let snapshot = self.published.load_full();
-        if self.is_homeless(&snapshot) {
-            self.retry = Some(otherwise);
-            return Next::Reroute;
-        }
-        let next = match self.find(&snapshot, now) {
-            Found::Upstream(pool, pick) => Some(self.attempt(pool, &pick, self.reuse(), now)),
-            Found::Outdated { pool, until } => {
+        let draws = |exchange: &Exchange| cause.is_none_or(|cause| exchange.draws(cause, now));
+        let next = match self.find_at_home(&snapshot, now) {
+            None if draws(self) => {
                 self.retry = Some(otherwise);
-                return self.wait_for(pool, until, now);
+                Some(Next::Reroute)
             }
-            Found::Wait { .. } | Found::Nothing { .. } if self.stale => self.same_again(Reuse::Never, now),
-            Found::Wait { .. } | Found::Nothing { .. } => None,
+            Some(Found::Upstream(pool, pick)) if draws(self) => Some(self.attempt(pool, &pick, self.reuse(), now)),
+            Some(Found::Outdated { pool, until }) if draws(self) => {
+                self.retry = Some(otherwise);
+                Some(self.wait_for(pool, until, now))
+            }
+            Some(Found::Wait { .. } | Found::Nothing { .. }) if self.stale => self.same_again(Reuse::Never, cause, now),
+            _ => None,
         };
         next.unwrap_or_else(|| self.answer(OwnAnswer::new(otherwise)))
     }
 
-    /// The upstream of the last attempt, if it may still be picked.
-    fn same_again(&mut self, reuse: Reuse, now: Instant) -> Option<Next> {
+    /// The upstream of the last attempt, if it may still be picked. `cause` as in [`Exchange::try_elsewhere`].
+    fn same_again(&mut self, reuse: Reuse, cause: Option<Failure>, now: Instant) -> Option<Next> {
         let snapshot = self.published.load_full();
         let pool = snapshot.pool(self.pool.as_ref()?.id)?;
         let pick = still_eligible(pool, self.last_upstream()?.id, now)?;
+        if cause.is_some_and(|cause| !self.draws(cause, now)) {
+            return None;
+        }
         Some(self.attempt(pool, &pick, reuse, now))
     }
 
@@ -692,9 +719,17 @@ impl Exchange {
             None => self.lease = Some(Lease::take(upstream.clone())),
         }
         let TrafficPolicy { timeouts, connections, retry, .. } = &*pool.traffic;
-        let (timeouts, connections, replay_bytes) = (*timeouts, *connections, retry.replay_bytes);
+        let (mut timeouts, connections, replay_bytes) = (*timeouts, *connections, retry.replay_bytes);
+        if let Some(deadline) = self.deadline {
+            timeouts.connect = timeouts.connect.min(deadline.saturating_duration_since(now));
+        }
         self.phase = Phase::Connecting;
-        Next::Attempt(Attempt { epoch, reuse, timeouts, connections, replay_bytes })
+        Next::Attempt(Attempt { epoch, reuse, timeouts, deadline: self.deadline, connections, replay_bytes })
+    }
+
+    /// `None`: its pool is gone from this configuration.
+    fn find_at_home<'s>(&mut self, snapshot: &'s Snapshot, now: Instant) -> Option<Found<'s>> {
+        (!self.is_homeless(snapshot)).then(|| self.find(snapshot, now))
     }
 
     fn find<'s>(&mut self, snapshot: &'s Snapshot, now: Instant) -> Found<'s> {
@@ -715,6 +750,14 @@ impl Exchange {
             self.pool.as_ref().map_or(&self.stats.answers, |pool| &pool.shared.stats.answers).inc(reason);
         }
         Next::Answer(OwnAnswer { close: answer.close || self.listener_gone, ..answer })
+    }
+
+    /// Ends an attempt that may have failed.
+    fn fail(&mut self, how: Settled, now: Instant) {
+        if let (Settled::Failed(failure), Some(pool), Some(upstream)) = (how, &self.pool, self.upstream()) {
+            pool.on_outcome(upstream, Some(failure), now);
+        }
+        self.settle(how);
     }
 
     fn settle(&mut self, how: Settled) {

@@ -3,11 +3,13 @@
 use std::net::IpAddr;
 use std::time::Duration;
 
+use tokio::time::Instant;
+
 use super::answer::OwnAnswer;
 use super::edits::ResponseEdits;
 pub use super::edits::Scheme;
 use crate::http1::{Fault, ResponseFraming};
-use crate::model::policy::{UpstreamConnections, UpstreamTimeouts};
+use crate::model::policy::{Failure, UpstreamConnections, UpstreamTimeouts};
 use crate::model::{Address, Name};
 use crate::pool::{AnswerReason, ListenerId, RequestClass, Settled, Waiting};
 
@@ -50,6 +52,8 @@ pub struct Attempt {
     pub reuse: Reuse,
     /// How long the upstream may take.
     pub timeouts: UpstreamTimeouts,
+    /// When the whole request must have ended.
+    pub deadline: Option<Instant>,
     /// Which connections are kept.
     pub connections: UpstreamConnections,
     /// The most bytes of the request body that are kept so that it can be sent again.
@@ -98,7 +102,7 @@ pub enum Lent {
 pub enum Broken {
     /// The upstream closed or reset the connection.
     Closed,
-    /// [`UpstreamTimeouts::first_byte`] or [`UpstreamTimeouts::idle`] ran out.
+    /// [`UpstreamTimeouts::first_byte`], [`UpstreamTimeouts::idle`] or [`UpstreamTimeouts::request`] ran out.
     TimedOut,
     /// Its answer is malformed or too large.
     BadResponse(Fault),
@@ -107,10 +111,19 @@ pub enum Broken {
 }
 
 impl Broken {
-    /// How it ends the upstream's lease.
+    /// How it ends the upstream's lease before a response head has come. A malformed head counts as a reset.
     pub(super) fn settled(self) -> Settled {
         match self {
-            Broken::Closed | Broken::TimedOut | Broken::BadResponse(_) => Settled::Broke,
+            Broken::Closed | Broken::BadResponse(_) => Settled::Failed(Failure::Reset),
+            Broken::TimedOut => Settled::Failed(Failure::Timeout),
+            Broken::Resources => Settled::NotTheUpstream,
+        }
+    }
+
+    /// The same after the head: whatever breaks then says nothing about the upstream's health.
+    pub(super) fn settled_late(self) -> Settled {
+        match self {
+            Broken::Closed | Broken::TimedOut | Broken::BadResponse(_) => Settled::BrokeOff,
             Broken::Resources => Settled::NotTheUpstream,
         }
     }

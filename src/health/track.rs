@@ -331,6 +331,19 @@ impl Track {
         }
     }
 
+    /// Live traffic ejects its upstream: the next probe is due now.
+    pub fn on_ejection(&mut self, now: Instant) {
+        if now < self.next_due {
+            (self.next_due, self.due) = (now, Due::Hint);
+        }
+        self.hinted_in_flight = self.in_flight;
+    }
+
+    /// When the last probe began.
+    pub fn last_start(&self) -> Option<Instant> {
+        self.last_start
+    }
+
     /// The data path saw a failure: the next probe is due as soon as the fast interval allows.
     pub fn on_hint(&mut self, now: Instant) {
         let soon = self.last_start.map_or(now, |start| now.max(start + self.timing.fast_interval));

@@ -33,6 +33,11 @@ fn encode_upstream_health(to: &mut Families<'_>, pools: &[PoolStatus]) -> fmt::R
     to.gauges("roundsman_upstream_healthy", "Whether its checks found it healthy", |s| gauge_each(s, pools, healthy))?;
     let eligible = |u: &UpstreamStatus| u64::from(u.eligibility.is_eligible());
     to.gauges("roundsman_upstream_eligible", "Whether it may be picked", |s| gauge_each(s, pools, eligible))?;
+    let ejected = |u: &UpstreamStatus| u64::from(u.ejection.is_some());
+    to.gauges("roundsman_upstream_ejected", "Whether live traffic ejected it", |s| gauge_each(s, pools, ejected))?;
+    let ejections = |u: &UpstreamStatus| u.ejections_total;
+    let help = "Ejections by live traffic";
+    to.counters("roundsman_upstream_ejections", help, |s| count_each(s, pools, ejections))?;
     let transitions = |u: &UpstreamStatus| u.transitions_total;
     to.counters("roundsman_upstream_transitions", "Changes of its state", |s| count_each(s, pools, transitions))?;
     let checks = |u: &UpstreamStatus| u.checks_total;

@@ -60,6 +60,12 @@ impl Ratio {
         let parts = total as u128 * u128::from(self.0);
         usize::try_from(parts.div_ceil(1_000_000)).unwrap_or(usize::MAX)
     }
+
+    /// `self` of `total`, rounded down.
+    pub fn of_rounded_down(self, total: usize) -> usize {
+        let parts = total as u128 * u128::from(self.0);
+        usize::try_from(parts / 1_000_000).unwrap_or(usize::MAX)
+    }
 }
 
 impl fmt::Debug for Ratio {

@@ -4,15 +4,9 @@
 //!
 //! Requests are counted by each worker for itself. All workers share the count of retries: one write for each of them.
 
-use std::sync::atomic::{AtomicU64, Ordering};
-
+use super::recent::{Recent, SECONDS};
 use super::sharded::Sharded;
 use crate::model::policy::RetryBudget;
-
-/// Over how many seconds requests and retries are counted.
-pub const SECONDS: u64 = 10;
-/// More than that, so that the second which begins does not lie where the oldest is.
-const SLOTS: usize = 16;
 
 /// Requests and retries of the last seconds.
 #[derive(Debug, Default)]
@@ -37,29 +31,6 @@ impl Budget {
         }
         self.retries.add(second);
         true
-    }
-}
-
-/// Counts of seconds: in each slot the number of its second, and below it the count.
-#[derive(Debug, Default)]
-struct Recent([AtomicU64; SLOTS]);
-
-impl Recent {
-    /// Two threads that begin a second at once may lose a count.
-    fn add(&self, second: u64) {
-        let slot = &self.0[second as usize % SLOTS];
-        if slot.load(Ordering::Relaxed) >> 32 == second + 1 {
-            slot.fetch_add(1, Ordering::Relaxed);
-        } else {
-            slot.store((second + 1) << 32 | 1, Ordering::Relaxed);
-        }
-    }
-
-    /// The counts of this second and of those before it, [`SECONDS`] in all.
-    fn sum(&self, second: u64) -> u64 {
-        let counts = self.0.iter().map(|slot| slot.load(Ordering::Relaxed));
-        let recent = counts.filter(|slot| (second + 1).checked_sub(slot >> 32).is_some_and(|age| age < SECONDS));
-        recent.map(|slot| slot & 0xffff_ffff).sum()
     }
 }
 

@@ -26,7 +26,7 @@ use super::orders::AdminOrder;
 use super::snapshot::{ListenerId, Published, Snapshot};
 use super::state::{Applied, Effects, Ended, ProbeJob, SetAdminError, State, Suspects};
 use super::status::{ExplainError, Explanation, Status};
-use super::upstream::{Hints, UNASKED_LINE_EVERY, UpstreamId};
+use super::upstream::{Hint, Hints, UNASKED_LINE_EVERY};
 use crate::model::policy::{CheckFile, Config};
 use crate::model::{Address, AdminState, Name, ProbeReport};
 
@@ -61,7 +61,7 @@ pub struct Controller {
     state: Mutex<State>,
     published: Published,
     changed: Notify,
-    hints: Mutex<Option<mpsc::Receiver<UpstreamId>>>,
+    hints: Mutex<Option<mpsc::Receiver<Hint>>>,
     running: AtomicBool,
     /// When the scheduler last showed that it runs.
     beat: SharedInstant,
@@ -198,7 +198,7 @@ impl Controller {
     async fn schedule(
         &self,
         prober: &Arc<dyn Prober>,
-        hints: &mut mpsc::Receiver<UpstreamId>,
+        hints: &mut mpsc::Receiver<Hint>,
         stop: &mut watch::Receiver<bool>,
     ) {
         let mut flights = Flights::default();
@@ -238,7 +238,7 @@ impl Controller {
                 biased;
                 _ = stop.wait_for(|stop| *stop) => return,
                 () = &mut alarm => {}
-                Some(hinted) = hints.recv() => self.state.lock().on_hint(hinted, Instant::now()),
+                Some(hint) = hints.recv() => self.with_state(|state| ((), state.on_hint(hint, Instant::now()))),
                 () = self.changed.notified() => next_tick = Instant::now(),
                 () = &mut first_timer => {
                     let timeout = self.state.lock().shortest_timeout();

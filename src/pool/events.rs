@@ -8,6 +8,7 @@ use tokio::time::Instant;
 
 use super::changes::Changes;
 use super::outage::{Progress, Way};
+use super::passive::{Ejected, EjectionEnd};
 use super::traffic::{Over, Requests};
 use crate::model::{Address, Code, HealthState, Name};
 
@@ -152,6 +153,26 @@ pub enum EventKind {
         began: usize,
         /// Ceased.
         ended: usize,
+    },
+    /// Live traffic ejected an upstream.
+    Ejected {
+        /// The pool.
+        pool: Name,
+        /// The upstream.
+        upstream: Address,
+        /// Why, and for how long.
+        ejected: Ejected,
+    },
+    /// An ejection has ended.
+    EjectionEnded {
+        /// The pool.
+        pool: Name,
+        /// The upstream.
+        upstream: Address,
+        /// What has ended it.
+        why: EjectionEnd,
+        /// How long it lasted.
+        lasted: Duration,
     },
     /// A probe panicked; its upstream is now unknown.
     ProbePanic {

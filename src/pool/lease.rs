@@ -6,6 +6,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use super::upstream::Upstream;
+use crate::model::policy::Failure;
 
 /// One attempt's hold on an upstream: counts as in flight until it is settled. Afterwards it still knows the upstream, and can
 /// be taken again.
@@ -22,10 +23,10 @@ pub struct Lease {
 pub enum Settled {
     /// A complete response with any status, or the client left.
     Done,
-    /// No connection could be made: refused, unreachable or timed out. A hint for the checker.
-    ConnectFailed,
-    /// The connection was reset, or too slow, before the response was complete. A hint for the checker.
-    Broke,
+    /// It failed before a response head had come. A hint for the checker.
+    Failed(Failure),
+    /// The response broke off after its head.
+    BrokeOff,
     /// It failed in a way that says nothing about the upstream's health: a stale pooled connection, or our own
     /// descriptors or ports ran out.
     NotTheUpstream,
@@ -81,14 +82,17 @@ impl Lease {
         }
         match how {
             Settled::Done | Settled::NotTheUpstream => {}
-            Settled::ConnectFailed => {
+            Settled::Failed(Failure::Connect) => {
                 self.upstream.count_request();
                 self.upstream.connect_failures_total.fetch_add(1, Ordering::Relaxed);
                 self.upstream.hint();
             }
-            Settled::Broke => {
+            Settled::Failed(_) => {
                 self.upstream.broken_total.fetch_add(1, Ordering::Relaxed);
                 self.upstream.hint();
+            }
+            Settled::BrokeOff => {
+                self.upstream.broken_total.fetch_add(1, Ordering::Relaxed);
             }
         }
     }
@@ -113,7 +117,7 @@ impl Drop for Lease {
 mod tests {
     use super::*;
     use crate::model::Name;
-    use crate::pool::upstream::{Hints, UpstreamId};
+    use crate::pool::upstream::{Hint, Hints, UpstreamId};
 
     #[test]
     fn a_dropped_lease_releases_its_place_and_only_failures_hint() {
@@ -125,12 +129,15 @@ mod tests {
         let mut lease = Lease::take(upstream.clone());
         lease.on_sent();
         lease.settle(Settled::Done);
+        lease.retake();
+        lease.settle(Settled::BrokeOff);
+        assert_eq!(upstream.broken_total.load(Ordering::Relaxed), 1);
         assert!(receiver.try_recv().is_err());
         lease.retake();
         assert_eq!(upstream.in_flight.load(Ordering::Relaxed), 1);
-        lease.settle(Settled::ConnectFailed);
+        lease.settle(Settled::Failed(Failure::Connect));
         assert_eq!(upstream.in_flight.load(Ordering::Relaxed), 0);
         assert_eq!(upstream.requests_total(), 2, "one was sent, one could not connect");
-        assert_eq!(receiver.try_recv(), Ok(UpstreamId(1)));
+        assert_eq!(receiver.try_recv(), Ok(Hint::Failed(UpstreamId(1))));
     }
 }

@@ -108,6 +108,14 @@ pub(super) fn event(kind: &EventKind, hint: Option<&str>) {
         EventKind::RequestsFailMore { began, ended } => {
             tracing::warn!(began, ended, sentence, "More upstreams fail requests and pass their checks");
         }
+        EventKind::Ejected { pool, upstream, ejected } => {
+            let (seconds, reason, count) = (ejected.lasts().as_secs_f64(), ejected.reason(), ejected.count);
+            tracing::warn!(%pool, %upstream, seconds, reason, count, sentence, "Upstream ejected");
+        }
+        EventKind::EjectionEnded { pool, upstream, why, lasted } => {
+            let (lasted_seconds, why) = (lasted.as_secs_f64(), why.as_str());
+            tracing::info!(%pool, %upstream, why, lasted_seconds, sentence, "Ejection ended");
+        }
         EventKind::ProbePanic { pool, upstream } => {
             tracing::error!(%pool, %upstream, sentence, "A probe panicked; this upstream is now unknown");
         }

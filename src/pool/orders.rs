@@ -31,6 +31,21 @@ pub struct Able {
     pub backups: usize,
 }
 
+impl Able {
+    /// One fewer of the backups, or of the primaries.
+    pub fn without_one(self, backup: bool) -> Able {
+        match backup {
+            true => Able { backups: self.backups.saturating_sub(1), ..self },
+            false => Able { primaries: self.primaries.saturating_sub(1), ..self },
+        }
+    }
+
+    /// Whether there is one.
+    pub fn any(self) -> bool {
+        self.primaries + self.backups > 0
+    }
+}
+
 /// The rule by which a pool serves.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Rule {
@@ -76,6 +91,11 @@ impl Rule {
             Rule::AtLeast(needed) | Rule::BackupsAlone(needed) => needed.max(1),
             Rule::FailOpen => 1,
         }
+    }
+
+    /// Whether so many are enough.
+    pub fn is_enough(self, able: Able) -> bool {
+        self.serving(able) >= self.needed()
     }
 
     /// How many would serve after an order that leaves `after` of `before`, if the order needs force.

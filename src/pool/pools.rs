@@ -14,6 +14,7 @@ use super::history::History;
 use super::ids::IdMap;
 use super::orders::{Able, NeedsForce, Rule};
 use super::outage::{Causes, Progress, REASON_CHARS_MAX, Seen, Serving, Watch, Way};
+use super::passive::{EjectionEnd, Ejections};
 use super::snapshot::{Pool, PoolId, PoolShared};
 use super::state::{Check, CheckId};
 use super::status::{
@@ -24,6 +25,7 @@ use super::view::{FIRST_VERDICT_WAIT, Otherwise, Rules, Service, Tier, View};
 use crate::health::{Cause, Run, Track, Vote, combine, decides};
 use crate::model::eligibility::eligibility;
 use crate::model::policy::{CheckPolicy, PoolPolicy, UpstreamPolicy, WhenNoHealthy};
+use crate::model::units::Measured;
 use crate::model::{Address, AdminState, Eligibility, HealthState, Ineligible, Judgement, ProbeReport};
 
 /// Removed healthy upstreams serve at most this long after the reload that removed them.
@@ -169,6 +171,7 @@ pub(super) struct Member {
     pub(super) since: Instant,
     pub(super) carried: Option<Carried>,
     pub(super) admin_override: Option<AdminState>,
+    pub(super) ejections: Ejections,
     pub(super) retiring: bool,
     /// Its line left the file; otherwise only its host name's answer changed.
     pub(super) left_file: bool,
@@ -195,6 +198,7 @@ impl Member {
             since,
             carried: None,
             admin_override: None,
+            ejections: Ejections::default(),
             retiring: false,
             left_file: false,
             checks_total: 0,
@@ -297,7 +301,13 @@ impl Member {
 
     fn eligibility(&self, fail_open: bool) -> Eligibility {
         // An upstream without an address takes no requests, not even under `fail_open`.
-        eligibility(self.state, self.admin(), false, fail_open && self.has_address())
+        let ejected = self.ejections.current().is_some();
+        eligibility(self.state, self.admin(), ejected, fail_open && self.has_address())
+    }
+
+    /// Whether it could serve, were it not ejected.
+    pub(super) fn is_able(&self) -> bool {
+        eligibility(self.state, self.admin(), false, false).is_eligible()
     }
 
     /// False for a host name that has not resolved to an address yet.
@@ -305,7 +315,7 @@ impl Member {
         self.upstream.address.host_name().is_none()
     }
 
-    fn is_eligible(&self) -> bool {
+    pub(super) fn is_eligible(&self) -> bool {
         self.eligibility(false).is_eligible()
     }
 
@@ -477,9 +487,10 @@ impl PoolState {
             Service::Open | Service::FailOpen | Service::NoneEligible(_) => None,
         };
         let carried = self.members.iter().filter_map(|member| member.carried_until(checks)).min();
+        let ejected = self.members.iter().filter_map(|member| member.ejections.current()).map(|ejected| ejected.until);
         self.backups_meanwhile &= service == Service::Open && !enough && primary_awaited.is_some();
-        let again =
-            [waiting, self.warming.map(|warming| warming.until), carried, primary_awaited.filter(|_| meanwhile)];
+        let warming = self.warming.map(|warming| warming.until);
+        let again = [waiting, warming, carried, ejected.min(), primary_awaited.filter(|_| meanwhile)];
         (view, used, again.into_iter().flatten().min())
     }
 
@@ -590,13 +601,9 @@ impl PoolState {
 
     /// Why an order that takes this upstream out needs force; `None`: it does not.
     pub(super) fn needs_force(&self, address: &Address, checks: &Checks, now: Instant) -> Option<NeedsForce> {
-        let rule = match (self.used.all, self.backups_alone()) {
-            (true, _) => Rule::FailOpen,
-            (false, true) => Rule::BackupsAlone(self.needed_now()),
-            (false, false) => Rule::AtLeast(self.needed_now()),
-        };
-        let (before, after) = (self.able(None, checks, now), self.able(Some(address), checks, now));
-        let left = rule.left_too_few(before, after)?;
+        let rule = if self.used.all { Rule::FailOpen } else { self.rule() };
+        let able = |without| self.able(without, self.used.all, checks, now);
+        let left = rule.left_too_few(able(None), able(Some(address)))?;
         Some(NeedsForce {
             pool: self.policy.name.clone(),
             upstream: address.clone(),
@@ -606,15 +613,30 @@ impl PoolState {
         })
     }
 
+    /// The rule by which it serves normally.
+    pub(super) fn rule(&self) -> Rule {
+        if self.backups_alone() { Rule::BackupsAlone(self.needed_now()) } else { Rule::AtLeast(self.needed_now()) }
+    }
+
+    /// Why those that are ejected must be let back, if they must.
+    pub(super) fn lacks(&self, checks: &Checks, now: Instant) -> Option<EjectionEnd> {
+        let able = self.able(None, false, checks, now);
+        match self.rule().is_enough(able) {
+            _ if !able.any() => Some(EjectionEnd::Last),
+            true => None,
+            false => Some(EjectionEnd::MinHealthy),
+        }
+    }
+
     /// How many may serve without the upstream of this address.
-    fn able(&self, without: Option<&Address>, checks: &Checks, now: Instant) -> Able {
+    pub(super) fn able(&self, without: Option<&Address>, fail_open: bool, checks: &Checks, now: Instant) -> Able {
         let others = || self.members.iter().filter(|member| Some(&member.upstream.address) != without);
         let count = |backup| {
             let ranked = others().filter(|member| member.policy().backup == backup);
-            ranked.filter(|member| member.eligibility(self.used.all).is_eligible()).count()
+            ranked.filter(|member| member.eligibility(fail_open).is_eligible()).count()
         };
         let awaited = others().any(|m| !m.policy().backup && m.first_verdict_until(checks, now).is_some());
-        let backups_wait = awaited && !self.backups_meanwhile && !self.used.all;
+        let backups_wait = awaited && !self.backups_meanwhile && !fail_open;
         Able { primaries: count(false), backups: if backups_wait { 0 } else { count(true) } }
     }
 
@@ -660,8 +682,8 @@ impl PoolState {
         self.shared.set_usable_at(enabled.filter_map(|member| member.usable_at(checks)).min());
     }
 
-    pub(super) fn status(&self, checks: &Checks) -> PoolStatus {
-        let upstreams: Vec<_> = self.members.iter().map(|member| self.upstream_status(member, checks)).collect();
+    pub(super) fn status(&self, checks: &Checks, now: Instant) -> PoolStatus {
+        let upstreams: Vec<_> = self.members.iter().map(|member| self.upstream_status(member, checks, now)).collect();
         let enabled = || self.members.iter().filter(|m| !m.retiring && m.admin() == AdminState::Enabled);
         let eligible = upstreams.iter().filter(|upstream| upstream.eligibility.is_eligible()).count();
         let judged = self.healthy > 0 || enabled().all(|member| member.state != HealthState::Unknown);
@@ -670,7 +692,7 @@ impl PoolState {
             Service::Open => true,
             Service::FailOpen | Service::Waiting { .. } | Service::NoneEligible(_) => false,
         };
-        let summary = if serves && enabled().all(|member| member.state == HealthState::Healthy) {
+        let summary = if serves && enabled().all(Member::is_eligible) {
             PoolSummary::Healthy
         } else if serves || self.fail_open {
             PoolSummary::Degraded
@@ -703,23 +725,23 @@ impl PoolState {
     }
 
     /// One upstream with its history.
-    pub(super) fn detail(&self, address: &Address, checks: &Checks) -> Option<UpstreamDetail> {
+    pub(super) fn detail(&self, address: &Address, checks: &Checks, now: Instant) -> Option<UpstreamDetail> {
         let member = self.members.iter().find(|member| member.upstream.address == *address)?;
         Some(UpstreamDetail {
-            status: self.upstream_status(member, checks),
+            status: self.upstream_status(member, checks, now),
             policy: member.rules.clone(),
             history: member.history.transitions(&self.policy.name, address),
         })
     }
 
-    fn upstream_status(&self, member: &Member, checks: &Checks) -> UpstreamStatus {
+    fn upstream_status(&self, member: &Member, checks: &Checks, now: Instant) -> UpstreamStatus {
         let eligibility = self.eligibility(member);
         let policies = member.rules.checks.iter();
         let all: Vec<_> = policies.zip(&member.checks).map(|(policy, id)| check_status(policy, &checks[id])).collect();
         let decides = member.decides(checks);
         let check = &all[decides];
         let unknown_because = checks[&member.checks[decides]].unknown_because;
-        let why = why(eligibility, member, check, unknown_because);
+        let why = why(eligibility, member, check, unknown_because, now);
         UpstreamStatus {
             upstream: member.upstream.clone(),
             name: member.policy().name.clone(),
@@ -730,7 +752,8 @@ impl PoolState {
             weight: member.policy().weight,
             backup: member.policy().backup,
             admin: member.admin(),
-            ejected: false,
+            ejection: member.ejections.current().cloned(),
+            ejections_total: member.ejections.total(),
             carried: member.carried.is_some(),
             retiring: member.retiring,
             unverified: all.iter().any(|check| check.spec.tls.as_ref().is_some_and(|tls| !tls.verify)),
@@ -775,7 +798,13 @@ fn check_status(policy: &CheckPolicy, check: &Check) -> CheckStatus {
 
 /// Why an upstream takes no requests, in one sentence; `None` if it may. `because` is why the deciding check is
 /// unknown.
-fn why(eligibility: Eligibility, member: &Member, check: &CheckStatus, because: Option<Cause>) -> Option<String> {
+fn why(
+    eligibility: Eligibility,
+    member: &Member,
+    check: &CheckStatus,
+    because: Option<Cause>,
+    now: Instant,
+) -> Option<String> {
     // An upstream in use under fail_open is eligible, but what is wrong with it is still shown.
     let shown = match (eligibility, member.eligibility(false)) {
         (Eligibility::Eligible, own) => own,
@@ -787,7 +816,11 @@ fn why(eligibility: Eligibility, member: &Member, check: &CheckStatus, because: 
         Ineligible::PrimaryAwaited => "it waits for a primary's first verdict".to_owned(),
         Ineligible::Unhealthy => failed(member, check),
         Ineligible::Unknown => format!("{}{}", member.prefix(&check.name), unknown(check, because)),
-        Ineligible::Draining | Ineligible::Disabled | Ineligible::Ejected => match member.state {
+        Ineligible::Ejected => member.ejections.current().map_or_else(String::new, |ejected| {
+            let left = Measured(ejected.until.saturating_duration_since(now));
+            format!("ejected for {left} more: {}", ejected.reason())
+        }),
+        Ineligible::Draining | Ineligible::Disabled => match member.state {
             HealthState::Unhealthy => format!("{reason}; {}", failed(member, check)),
             HealthState::Healthy | HealthState::Unknown => reason.to_string(),
         },

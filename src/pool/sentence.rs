@@ -9,6 +9,7 @@ use std::time::Duration;
 use super::changes::Changes;
 use super::events::{EventKind, Transition, WarmingPhase};
 use super::outage::Way;
+use super::passive::EjectionEnd;
 use super::traffic::{Over, Requests};
 use crate::model::quote::Visible;
 use crate::model::units::{Measured, glance};
@@ -78,6 +79,22 @@ pub fn sentence(kind: &EventKind) -> String {
         }
         EventKind::RequestsFailMore { began, ended } => {
             format!("More upstreams fail nearly all requests and pass their checks: {began} began, {ended} ended")
+        }
+        EventKind::Ejected { pool, upstream, ejected } => {
+            let (lasts, reason) = (time(ejected.lasts()), ejected.reason());
+            of_upstream(pool, upstream, format!("ejected for {lasts}: {reason}"))
+        }
+        EventKind::EjectionEnded { pool, upstream, why, lasted } => {
+            let after = time(*lasted);
+            let what = match why {
+                EjectionEnd::Over => format!("no longer ejected after {after}"),
+                EjectionEnd::Last => format!("ejection lifted: last: no other upstream can serve, after {after}"),
+                EjectionEnd::MinHealthy => format!("ejection lifted: min_healthy requires it, after {after}"),
+                EjectionEnd::Passes => format!("ejection lifted: its checks connect to it again, after {after}"),
+                EjectionEnd::Recovered => format!("ejection lifted: its checks pass again, after {after}"),
+                EjectionEnd::Off => format!("ejection lifted: passive is off now, after {after}"),
+            };
+            of_upstream(pool, upstream, what)
         }
         EventKind::ProbePanic { pool, upstream } => {
             of_upstream(pool, upstream, "its probe panicked; its state is unknown now")

@@ -13,9 +13,10 @@ use tokio::time::Instant;
 
 use super::budget::Budget;
 use super::stats::PoolStats;
+use super::upstream::Upstream;
 use super::view::View;
 use crate::model::Name;
-use crate::model::policy::{ClientPolicy, RetryBudget, TrafficPolicy};
+use crate::model::policy::{ClientPolicy, Failure, RetryBudget, TrafficPolicy};
 use crate::route::Table;
 
 /// A pool's number; kept with its name for the life of the process.
@@ -149,6 +150,13 @@ pub struct Pool {
     pub view: ArcSwap<View>,
 }
 
+impl Pool {
+    /// Counts what came of a request to one of its upstreams: [`Upstream::on_outcome`].
+    pub fn on_outcome(&self, upstream: &Upstream, failure: Option<Failure>, now: Instant) {
+        upstream.on_outcome(failure, &self.traffic.passive, self.shared.second(now));
+    }
+}
+
 /// What a pool keeps over reloads. A pool that leaves the configuration and returns under its name is a new one.
 #[derive(Debug)]
 pub struct PoolShared {
@@ -205,7 +213,8 @@ impl PoolShared {
         self.budget.try_draw(policy, self.second(now))
     }
 
-    fn second(&self, now: Instant) -> u64 {
+    /// The number of this second, for what is counted by seconds.
+    pub fn second(&self, now: Instant) -> u64 {
         now.saturating_duration_since(self.epoch).as_secs()
     }
 

@@ -5,6 +5,7 @@
 //! checks are one probe. Admin state, counters and load belong to pool and address and live in a member.
 
 mod carry;
+mod eject;
 mod lag;
 mod pace;
 mod report;
@@ -24,7 +25,8 @@ use super::changes::Changes;
 use super::events::{Event, EventKind, EventRing, Transition};
 use super::ids::IdMap;
 use super::orders::{AdminOrder, NeedsForce};
-use super::pools::PoolState;
+use super::passive::EjectionEnd;
+use super::pools::{Checks, PoolState};
 use super::snapshot::{Pool, PoolId, PoolShared, Snapshot};
 use super::status::{CheckerStatus, ExplainError, Explanation, PoolStatus, Status};
 use super::traffic::Traffic;
@@ -188,6 +190,14 @@ impl CheckKey {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(super) struct CheckId(u64);
 
+impl CheckId {
+    /// For tests.
+    #[cfg(test)]
+    pub(super) fn numbered(number: u64) -> CheckId {
+        CheckId(number)
+    }
+}
+
 /// One probe with its verdict and its readers.
 #[derive(Debug)]
 pub(super) struct Check {
@@ -234,6 +244,9 @@ pub struct State {
     users: HashMap<PoolId, Vec<usize>>,
     places: IdMap<UpstreamId, (usize, usize)>,
     events: EventRing,
+    /// Upstreams that may be ejected, and when they are looked at.
+    suspects: Vec<UpstreamId>,
+    next_judged: Instant,
     /// Of the upstreams that have had requests.
     traffic: HashMap<UpstreamId, Traffic>,
     next_look: Instant,
@@ -269,6 +282,8 @@ impl State {
             users: HashMap::new(),
             places: IdMap::default(),
             events: EventRing::default(),
+            suspects: Vec::new(),
+            next_judged: now,
             traffic: HashMap::new(),
             next_look: now,
             next_id: 0,
@@ -303,6 +318,7 @@ impl State {
             }
         }
         self.last_started = start.len();
+        self.judge_suspects(now, &mut effects);
         self.settle(now, &mut effects);
         self.look_at_traffic(now, &mut effects);
         (Work { start, cancel: std::mem::take(&mut self.cancelled) }, effects)
@@ -321,7 +337,8 @@ impl State {
 
     /// When [`State::on_tick`] must be called next; `None`: not before another event.
     pub fn next_deadline(&self) -> Option<Instant> {
-        self.timers.first().map(|(at, _)| *at)
+        let suspects = (!self.suspects.is_empty()).then_some(self.next_judged);
+        self.timers.first().map(|(at, _)| *at).into_iter().chain(suspects).min()
     }
 
     /// Handles probes that ended, several at once so that many changes make one view. Drops reports that are no longer
@@ -371,18 +388,12 @@ impl State {
             Some(change) => self.on_change(id, change, now, effects),
             None => self.refresh(&readers, now),
         }
-        self.set_check_timer(id);
-    }
-
-    /// The data path saw a failure of this upstream.
-    pub fn on_hint(&mut self, id: UpstreamId, now: Instant) {
-        let Some((pool, member)) = self.places.get(&id).copied() else { return };
-        let member = &self.pools[pool].members[member];
-        member.upstream.hint_taken();
-        for check in member.checks.clone() {
-            self.checks.get_mut(&check).expect("members have checks").track.on_hint(now);
-            self.set_check_timer(check);
+        match judgement {
+            Judgement::Pass => self.probed_while_ejected(id, &readers, true, now, effects),
+            Judgement::Fail => self.probed_while_ejected(id, &readers, false, now, effects),
+            Judgement::NoVerdict | Judgement::Broken => {}
         }
+        self.set_check_timer(id);
     }
 
     /// The scheduler died: its probes in flight are lost and due again.
@@ -494,7 +505,7 @@ impl State {
             None => None,
             Some(address) => {
                 let none = || ExplainError::NoUpstream(pool.policy.name.clone(), address.clone());
-                let mut detail = pool.detail(address, &self.checks).ok_or_else(none)?;
+                let mut detail = pool.detail(address, &self.checks, now).ok_or_else(none)?;
                 self.add_traffic(&mut detail.status);
                 Some(detail)
             }
@@ -502,7 +513,7 @@ impl State {
         Ok(Explanation {
             checker: self.checker(stale, now),
             policy: pool.policy.clone(),
-            pool: self.pool_status(pool),
+            pool: self.pool_status(pool, now),
             service: pool.service,
             needed: pool.needed(),
             upstream,
@@ -510,8 +521,8 @@ impl State {
         })
     }
 
-    fn pool_status(&self, pool: &PoolState) -> PoolStatus {
-        let mut status = pool.status(&self.checks);
+    fn pool_status(&self, pool: &PoolState, now: Instant) -> PoolStatus {
+        let mut status = pool.status(&self.checks, now);
         status.upstreams.iter_mut().for_each(|upstream| self.add_traffic(upstream));
         status
     }
@@ -542,7 +553,7 @@ impl State {
     /// One consistent picture. `stale`: the scheduler is not running.
     pub fn status(&self, stale: bool, now: Instant) -> Status {
         let checker = self.checker(stale, now);
-        let pools = self.pools.iter().map(|pool| self.pool_status(pool)).collect();
+        let pools = self.pools.iter().map(|pool| self.pool_status(pool, now)).collect();
         Status { generation: self.generation, pools, checker }
     }
 
@@ -584,6 +595,7 @@ impl State {
         let mut gone = vec![];
         for pool_index in &changed {
             self.end_carried(*pool_index, now, effects);
+            self.end_ejections(*pool_index, now, effects);
             let pool = &mut self.pools[*pool_index];
             if pool.warming.is_some_and(|warming| now >= warming.until || pool.is_warm()) {
                 gone.extend(pool.end_warming());
@@ -592,6 +604,11 @@ impl State {
         if !gone.is_empty() {
             gone.iter().for_each(|member| effects.lose(&member.upstream));
             self.rebuild_readers(now, effects);
+        }
+        changed.append(&mut self.dirty);
+        // Members that left may have been all that could serve beside those that are ejected.
+        for pool_index in changed.iter().filter(|_| !gone.is_empty()) {
+            self.end_ejections(*pool_index, now, effects);
         }
         changed.append(&mut self.dirty);
         effects.begin_epochs();
@@ -636,6 +653,7 @@ impl State {
         if from == to {
             return;
         }
+        let recovered = from == HealthState::Unhealthy && to == HealthState::Healthy;
         if let (HealthState::Unknown, Some((_, Cause::Stale))) = (to, cause) {
             // Readers may have noticed it earlier, and waited since then.
             let since = pool.cell.view.load().missed_at().unwrap_or(now);
@@ -679,6 +697,9 @@ impl State {
         self.log(EventKind::Transition(transition), now, effects);
         if let (false, Some(event)) = (files.is_empty(), effects.events.last()) {
             effects.files.insert(event.seq, Suspects { files, guess });
+        }
+        if recovered {
+            self.end_ejection(pool_index, member_index, EjectionEnd::Recovered, now, effects);
         }
     }
 

@@ -238,6 +238,8 @@ answer_reasons! {
     ConnectTimeout = (504, "connect_timeout"),
     /// The response took too long.
     UpstreamTimeout = (504, "upstream_timeout"),
+    /// The time of the whole request was over.
+    RequestTimeout = (504, "request_timeout"),
     /// An HTTP version that we do not support.
     Version = (505, "version"),
 }

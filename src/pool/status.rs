@@ -8,6 +8,7 @@ use tokio::time::Instant;
 
 use super::events::Transition;
 use super::outage::{Progress, Serving, Way};
+use super::passive::Ejected;
 use super::snapshot::PoolShared;
 use super::upstream::Upstream;
 use super::view::Service;
@@ -188,8 +189,10 @@ pub struct UpstreamStatus {
     pub backup: bool,
     /// The operator's setting.
     pub admin: AdminState,
-    /// Whether live traffic ejected it.
-    pub ejected: bool,
+    /// The ejection by live traffic that holds.
+    pub ejection: Option<Ejected>,
+    /// Ejections so far.
+    pub ejections_total: u64,
     /// Whether its state comes from an earlier check definition.
     pub carried: bool,
     /// Whether it was removed from the configuration and serves until a new one is healthy.

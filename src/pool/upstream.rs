@@ -15,8 +15,10 @@ use tokio::time::Instant;
 use super::answers::{Answered, Answers};
 use super::faults::Faults;
 use super::instant::SharedInstant;
+use super::outcomes::Outcomes;
 use super::sharded::Sharded;
 use crate::http1::Fault;
+use crate::model::policy::{Failure, PassivePolicy};
 use crate::model::{Address, Name};
 
 /// The shortest time between two log lines about malformed responses of one upstream.
@@ -57,7 +59,10 @@ pub struct Upstream {
     pub connections: Connections,
     /// Data that the data path keeps with it from its first request on; opaque to everything else.
     pub data_path: OnceLock<Box<dyn Any + Send + Sync>>,
+    /// What came of its latest requests.
+    pub outcomes: Outcomes,
     hinted: AtomicBool,
+    reported: AtomicBool,
     hints: Hints,
 }
 
@@ -84,7 +89,9 @@ impl Upstream {
             faults: Faults::default(),
             connections: Connections::default(),
             data_path: OnceLock::new(),
+            outcomes: Outcomes::default(),
             hinted: AtomicBool::new(false),
+            reported: AtomicBool::new(false),
             hints,
         }
     }
@@ -112,8 +119,33 @@ impl Upstream {
     /// The data path saw a connect failure, a reset or a timeout: requests an early probe. Never changes a verdict. One
     /// hint is enough until the checker has taken it, so a storm of failures costs one message.
     pub fn hint(&self) {
-        if !self.hinted.swap(true, Ordering::Relaxed) && !self.hints.send(self.id) {
-            self.hinted.store(false, Ordering::Relaxed);
+        self.send_once(&self.hinted, Hint::Failed(self.id));
+    }
+
+    /// Counts what came of a request: it failed in this way, or a response has come that is no failure. A row of failures that
+    /// may eject it is reported, once until the checker has taken that. `second`: the number of this second.
+    pub fn on_outcome(&self, failure: Option<Failure>, policy: &PassivePolicy, second: u64) {
+        if !policy.is_on() {
+            return;
+        }
+        match failure {
+            Some(failure) if policy.failures.has(failure) => {
+                if self.outcomes.on_failure(failure, second) >= policy.consecutive_failures {
+                    self.send_once(&self.reported, Hint::FailedInARow(self.id));
+                }
+            }
+            // It did not answer, and that does not count.
+            Some(Failure::Connect | Failure::Reset | Failure::Timeout) => {}
+            Some(Failure::BadGateway | Failure::Unavailable | Failure::GatewayTimeout) | None => {
+                self.outcomes.on_success(second);
+            }
+        }
+    }
+
+    /// Sends a hint unless one of its kind has not been taken yet.
+    fn send_once(&self, sent: &AtomicBool, hint: Hint) {
+        if !sent.swap(true, Ordering::Relaxed) && !self.hints.send(hint) {
+            sent.store(false, Ordering::Relaxed);
         }
     }
 
@@ -167,9 +199,13 @@ impl Upstream {
         }
     }
 
-    /// The checker has taken the hint; the next failure may send another.
-    pub fn hint_taken(&self) {
-        self.hinted.store(false, Ordering::Relaxed);
+    /// The checker has taken this hint; the next failure may send another.
+    pub fn hint_taken(&self, hint: Hint) {
+        let sent = match hint {
+            Hint::Failed(_) => &self.hinted,
+            Hint::FailedInARow(_) => &self.reported,
+        };
+        sent.store(false, Ordering::Relaxed);
     }
 }
 
@@ -182,16 +218,26 @@ impl Drop for Upstream {
     }
 }
 
-/// Where hints go: a bounded channel to the checker. A full channel drops the hint, because the regular probe follows.
+/// What the data path tells the checker.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Hint {
+    /// A request to this upstream failed: its next probe should come early.
+    Failed(UpstreamId),
+    /// So many of its requests have failed in a row that it may be ejected.
+    FailedInARow(UpstreamId),
+}
+
+/// Where hints go: a bounded channel to the checker. A full channel drops the hint, because the regular probe and further
+/// failures follow.
 #[derive(Clone)]
-pub struct Hints(Option<mpsc::Sender<UpstreamId>>);
+pub struct Hints(Option<mpsc::Sender<Hint>>);
 
 impl Hints {
     /// Hints kept before one is dropped.
     pub const CAPACITY: usize = 1_024;
 
     /// The two ends of a hint channel.
-    pub fn channel() -> (Hints, mpsc::Receiver<UpstreamId>) {
+    pub fn channel() -> (Hints, mpsc::Receiver<Hint>) {
         let (sender, receiver) = mpsc::channel(Hints::CAPACITY);
         (Hints(Some(sender)), receiver)
     }
@@ -201,8 +247,8 @@ impl Hints {
         Hints(None)
     }
 
-    fn send(&self, id: UpstreamId) -> bool {
-        self.0.as_ref().is_none_or(|sender| sender.try_send(id).is_ok())
+    fn send(&self, hint: Hint) -> bool {
+        self.0.as_ref().is_none_or(|sender| sender.try_send(hint).is_ok())
     }
 }
 
@@ -295,6 +341,7 @@ impl Connections {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::model::policy::Failures;
 
     #[test]
     fn a_storm_of_failures_sends_one_hint_until_it_is_taken() {
@@ -303,10 +350,37 @@ mod tests {
         let upstream = Upstream::new(UpstreamId(7), name, "127.0.0.1:80".parse().unwrap(), hints);
         upstream.hint();
         upstream.hint();
-        assert_eq!(receiver.try_recv(), Ok(UpstreamId(7)));
+        assert_eq!(receiver.try_recv(), Ok(Hint::Failed(UpstreamId(7))));
         assert!(receiver.try_recv().is_err());
-        upstream.hint_taken();
+        upstream.hint_taken(Hint::Failed(UpstreamId(7)));
         upstream.hint();
-        assert_eq!(receiver.try_recv(), Ok(UpstreamId(7)));
+        assert_eq!(receiver.try_recv(), Ok(Hint::Failed(UpstreamId(7))));
+    }
+
+    #[test]
+    fn only_a_row_of_what_counts_is_reported_and_a_response_ends_it() {
+        let (hints, mut receiver) = Hints::channel();
+        let name = Name::try_new("api").unwrap();
+        let upstream = Upstream::new(UpstreamId(7), name, "127.0.0.1:80".parse().unwrap(), hints);
+        let failures = Failures::new([Failure::Connect, Failure::Unavailable]);
+        let policy = PassivePolicy { consecutive_failures: 3, failures, ..PassivePolicy::default() };
+        let mut reported = |outcomes: &[Option<Failure>]| {
+            outcomes.iter().for_each(|outcome| upstream.on_outcome(*outcome, &policy, 1));
+            receiver.try_recv().ok()
+        };
+        let (connect, unavailable) = (Some(Failure::Connect), Some(Failure::Unavailable));
+        let row = Some(Hint::FailedInARow(UpstreamId(7)));
+        assert_eq!(reported(&[connect, unavailable, None]), None);
+        assert_eq!(reported(&[connect, connect, Some(Failure::BadGateway)]), None, "a response that does not count");
+        assert_eq!(reported(&[connect, Some(Failure::Reset), Some(Failure::Timeout), connect]), None);
+        assert_eq!(reported(&[unavailable]), row, "what does not count says nothing");
+        assert_eq!(reported(&[connect]), None, "the first has not been taken");
+        upstream.hint_taken(Hint::FailedInARow(UpstreamId(7)));
+        assert_eq!(reported(&[connect]), row, "it goes on");
+        let off = PassivePolicy { consecutive_failures: 0, ..policy };
+        upstream.outcomes.end_row();
+        upstream.hint_taken(Hint::FailedInARow(UpstreamId(7)));
+        (0..9).for_each(|_| upstream.on_outcome(connect, &off, 1));
+        assert_eq!((reported(&[]), upstream.outcomes.row().count), (None, 0));
     }
 }

@@ -197,7 +197,7 @@ impl Relay<'_> {
 
     /// One try on one upstream, up to the end of its response.
     async fn attempt(&mut self, attempt: Attempt) -> Step {
-        let Attempt { epoch, reuse, timeouts, connections, replay_bytes } = attempt;
+        let Attempt { epoch, reuse, timeouts, deadline, connections, replay_bytes } = attempt;
         let Some(upstream) = self.exchange.upstream() else { return Step::Over(Outcome::Aborted) };
         let data_path = DataPath::of(upstream);
         let mut link = match data_path.kept.take(epoch, reuse, self.now) {
@@ -230,7 +230,7 @@ impl Relay<'_> {
         link.write.reserve(head.len + ADDED_BYTES);
         self.exchange.request_edits().write_to(&head, &mut link.write);
         self.client.rewind(replay_bytes);
-        let clock = UpstreamClock::start(timeouts, now);
+        let clock = UpstreamClock::start(timeouts, deadline, now);
         let mut sent = Sent { link, connections, upload: Upload::Going, clock };
         loop {
             let event = poll_fn(|cx| {
@@ -279,7 +279,9 @@ impl Relay<'_> {
                     Poll::Ready(Err(_)) => return Poll::Ready(Event::ClientLeft),
                     Poll::Pending => {
                         ready!(self.poll_slow(cx));
-                        sent.clock.overdue(Turn::Client, self.now);
+                        if sent.clock.overdue(Turn::Client, self.now) {
+                            return Poll::Ready(Event::Broken(Broken::TimedOut));
+                        }
                         return if self.client.has_left() { Poll::Ready(Event::ClientLeft) } else { Poll::Pending };
                     }
                 }

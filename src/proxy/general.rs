@@ -116,7 +116,7 @@ impl Ctx {
     /// The clock of the attempt, which begins.
     fn clock(&self) -> Result<UpstreamClock> {
         let attempt = self.attempt.as_ref().ok_or_else(|| Error::new_str("no attempt"))?;
-        Ok(UpstreamClock::start(attempt.timeouts, Instant::now()))
+        Ok(UpstreamClock::start(attempt.timeouts, attempt.deadline, Instant::now()))
     }
 
     fn note(&mut self, outcome: Outcome) {

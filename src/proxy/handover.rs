@@ -26,6 +26,8 @@ pub struct Handover {
     continued: AtomicBool,
     /// While an upstream owes a head: its clock, and whose turn it is.
     clock: Mutex<Option<(UpstreamClock, Turn)>>,
+    /// When the request must have ended.
+    deadline: Mutex<Option<Instant>>,
     /// Whether the lane waits for a client that takes nothing.
     pub stall: Arc<Stall>,
     /// True when the connection takes no further request.
@@ -70,6 +72,7 @@ impl Handover {
             answer_ended: AtomicBool::new(false),
             continued: AtomicBool::new(false),
             clock: Mutex::new(None),
+            deadline: Mutex::new(None),
             stall: Arc::default(),
             stop,
         }
@@ -81,6 +84,7 @@ impl Handover {
         self.answer_ended.store(false, Ordering::Relaxed);
         self.continued.store(false, Ordering::Relaxed);
         self.settled();
+        *self.deadline.lock() = None;
         self.stall.end();
         *self.handed.lock() = Some(handed);
     }
@@ -127,6 +131,7 @@ impl Handover {
 
     /// A request goes upstream, which owes a head from now on.
     pub fn owes(&self, clock: UpstreamClock, turn: Turn) {
+        *self.deadline.lock() = clock.deadline();
         *self.clock.lock() = Some((clock, turn));
     }
 
@@ -156,9 +161,10 @@ impl Handover {
         *self.clock.lock() = None;
     }
 
-    /// Whether the upstream has taken too long.
+    /// Whether the upstream, or the whole request, has taken too long.
     pub fn is_overdue(&self, now: Instant) -> bool {
-        self.clock.lock().as_mut().is_some_and(|(clock, turn)| clock.overdue(*turn, now))
+        let is_late = self.deadline.lock().is_some_and(|deadline| deadline <= now);
+        is_late || self.clock.lock().as_mut().is_some_and(|(clock, turn)| clock.overdue(*turn, now))
     }
 }
 

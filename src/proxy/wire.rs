@@ -348,8 +348,14 @@ mod tests {
 
     fn a_peer(upstream: &Arc<Upstream>, epoch: u64, reuse: Reuse) -> (HttpPeer, bool) {
         let traffic = TrafficPolicy::default();
-        let attempt =
-            Attempt { epoch, reuse, timeouts: traffic.timeouts, connections: traffic.connections, replay_bytes: 0 };
+        let attempt = Attempt {
+            epoch,
+            reuse,
+            timeouts: traffic.timeouts,
+            deadline: None,
+            connections: traffic.connections,
+            replay_bytes: 0,
+        };
         peer(upstream, &attempt).unwrap()
     }
 

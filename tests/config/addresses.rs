@@ -80,7 +80,7 @@ fn several_addresses_in_one_text_become_a_list() {
             "5:14",
             &["more than an address", "| { address = \"10.0.0.1:80\", weight = 5 }"],
         ),
-        (first("a:1 max_fails=3"), "5:14", &["for `max_fails`: [pools.NAME.health]", "| \"a:1\""]),
+        (first("a:1 max_fails=3"), "5:14", &["for `max_fails`: [pools.NAME.passive]", "| \"a:1\""]),
         (first("10.0.0.1:80, 10.0.0.3:80"), "5:14", &["| \"10.0.0.1:80\", \"10.0.0.3:80\""]),
         (first("a:1 b:2"), "5:14", &["| \"a:1\", \"b:2\""]),
         (upstreams("\"10.0.0.1:80,10.0.0.2:80\""), "5:13", &["list in [ ]", "| [\"10.0.0.1:80\", \"10.0.0.2:80\"]"]),

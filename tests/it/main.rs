@@ -19,6 +19,7 @@ mod pty;
 mod demo;
 mod differential;
 mod discovery;
+mod ejection;
 mod faults;
 mod fuzzing;
 mod health;

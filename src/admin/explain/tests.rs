@@ -8,7 +8,7 @@ use crate::admin::testing;
 use crate::model::eligibility::eligibility;
 use crate::model::policy::{MinHealthy, PoolPolicy, Require};
 use crate::model::{Code, Trace};
-use crate::pool::{Due, LastCheck, PoolStatus, Run, Streak, Transition, UpstreamDetail};
+use crate::pool::{Due, Ejected, LastCheck, PoolStatus, Run, Streak, Transition, UpstreamDetail};
 
 const UP: HealthState = HealthState::Healthy;
 const DOWN: HealthState = HealthState::Unhealthy;
@@ -509,12 +509,17 @@ async fn eligibility_is_one_sentence() {
         "{nameless}"
     );
     for (why, part) in [
-        (Ineligible::Ejected, "live traffic ejected it"),
+        (
+            Ineligible::Ejected,
+            "live traffic ejected it, because its last 5 requests failed (connect); it is let back in 10 s, or sooner if \
+             its checks connect to it or no other upstream can serve",
+        ),
         (Ineligible::TooFewHealthy, "min_healthy requires 1"),
         (Ineligible::PrimaryAwaited, "waits for the first verdict on a primary"),
     ] {
         let mut status = testing::upstream("api", 1, UP);
         status.eligibility = Eligibility::Not(why);
+        status.ejection = (why == Ineligible::Ejected).then(Ejected::example);
         let reply = explained(status);
         assert!(!reply.eligible && reply.eligibility.contains(part), "{}", reply.eligibility);
     }

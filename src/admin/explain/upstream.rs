@@ -120,7 +120,7 @@ fn eligibility(explanation: &Explanation, status: &UpstreamStatus, now: Instant)
         Ineligible::Unhealthy => format!("its checks failed{carried}"),
         Ineligible::Draining => ordered(status, "draining", "undrain"),
         Ineligible::Disabled => ordered(status, "disabled", "enable"),
-        Ineligible::Ejected => "live traffic ejected it".to_owned(),
+        Ineligible::Ejected => ejected(status, now),
         Ineligible::TooFewHealthy => {
             format!("it is healthy, but too few upstreams are (min_healthy requires {})", explanation.needed)
         }
@@ -129,6 +129,17 @@ fn eligibility(explanation: &Explanation, status: &UpstreamStatus, now: Instant)
         }
     };
     format!("It takes no requests: {reason}.")
+}
+
+/// Its requests failed; and what lets it back.
+fn ejected(status: &UpstreamStatus, now: Instant) -> String {
+    let Some(ejected) = &status.ejection else { return "live traffic ejected it".to_owned() };
+    let left = rounded(ejected.until.saturating_duration_since(now));
+    let sooner = match ejected.ends_by_passes() {
+        true => ", or sooner if its checks connect to it or no other upstream can serve",
+        false => ", or sooner if no other upstream can serve",
+    };
+    format!("live traffic ejected it, because {}; it is let back in {left}{sooner}", ejected.reason())
 }
 
 /// An order keeps it out; and perhaps its checks do as well, so that the end of the order is not enough.

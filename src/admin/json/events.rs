@@ -184,6 +184,27 @@ pub enum EventWhat {
         /// Ceased.
         ended: usize,
     },
+    /// Live traffic ejected an upstream, or an ejection has ended.
+    Ejected {
+        /// The pool.
+        pool: String,
+        /// The upstream.
+        upstream: String,
+        /// True at the beginning, false at the end.
+        on: bool,
+        /// At the beginning: why, in one sentence.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        reason: Option<String>,
+        /// At the beginning: how long it lasts if nothing ends it before.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        seconds: Option<f64>,
+        /// At the end: `over`, `last`, `min_healthy`, `passes`, `recovered` or `off`.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        why: Option<String>,
+        /// At the end: how long it lasted.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        lasted_seconds: Option<f64>,
+    },
     /// A probe panicked.
     ProbePanic {
         /// The pool.

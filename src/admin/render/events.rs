@@ -55,6 +55,24 @@ pub fn event(event: Event, clock: &Clock) -> EventInfo {
             requests_fail(&pool, &upstream, window, Some(over.as_str()))
         }
         EventKind::RequestsFailMore { began, ended } => EventWhat::RequestsFailMore { began, ended },
+        EventKind::Ejected { pool, upstream, ejected } => EventWhat::Ejected {
+            pool: pool.to_string(),
+            upstream: upstream.to_string(),
+            on: true,
+            reason: Some(ejected.reason()),
+            seconds: Some(seconds(ejected.lasts())),
+            why: None,
+            lasted_seconds: None,
+        },
+        EventKind::EjectionEnded { pool, upstream, why, lasted } => EventWhat::Ejected {
+            pool: pool.to_string(),
+            upstream: upstream.to_string(),
+            on: false,
+            reason: None,
+            seconds: None,
+            why: Some(why.as_str().to_owned()),
+            lasted_seconds: Some(seconds(lasted)),
+        },
         EventKind::ProbePanic { pool, upstream } => {
             EventWhat::ProbePanic { pool: pool.to_string(), upstream: upstream.to_string() }
         }
@@ -117,7 +135,7 @@ mod tests {
     use super::*;
     use crate::admin::testing;
     use crate::model::{Code, HealthState};
-    use crate::pool::{Changes, Listed, Over, Progress, Transition};
+    use crate::pool::{Changes, Ejected, EjectionEnd, Listed, Over, Progress, Transition};
 
     #[tokio::test(start_paused = true)]
     async fn events_are_flat_objects_tagged_by_kind() {
@@ -184,6 +202,11 @@ mod tests {
                 "requests_fail",
             ),
             (EventKind::RequestsFailMore { began: 1, ended: 0 }, "requests_fail_more"),
+            (EventKind::Ejected { pool: api(), upstream: upstream(), ejected: Ejected::example() }, "ejected"),
+            (
+                EventKind::EjectionEnded { pool: api(), upstream: upstream(), why: EjectionEnd::Last, lasted: second },
+                "ejected",
+            ),
             (order("kernel"), "admin"),
             (order(""), "admin"),
             (EventKind::CheckerRestart, "checker_restart"),

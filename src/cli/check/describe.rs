@@ -6,10 +6,11 @@ use std::time::Duration;
 
 use crate::config::units::show_duration;
 use crate::model::policy::{
-    Balance, CheckPolicy, Config, MinHealthy, PoolPolicy, Require, UpstreamPolicy, WhenNoHealthy,
+    Balance, CheckPolicy, ClientPolicy, Config, Failures, MinHealthy, PoolPolicy, Require, RetryBudget, TrafficPolicy,
+    UpstreamPolicy, WhenNoHealthy,
 };
 use crate::model::units::counted;
-use crate::model::{AdminState, Weight};
+use crate::model::{AdminState, Ratio, Weight};
 
 /// Upstreams listed per pool at most.
 const UPSTREAMS_LISTED_MAX: usize = 20;
@@ -21,6 +22,10 @@ pub fn describe(config: &Config) -> String {
         let pool =
             listener.pool.as_ref().map_or("404 unless a route matches".to_owned(), |pool| format!("pool {pool}"));
         let _ = writeln!(out, "listener {} on {}: {pool}", listener.name, listener.address);
+        let changed = changed_of_clients(&listener.client);
+        if !changed.is_empty() {
+            let _ = writeln!(out, "  clients    {}", changed.join(", "));
+        }
     }
     let routes = config.routes.len();
     let _ = writeln!(out, "{routes} {}", if routes == 1 { "route" } else { "routes" });
@@ -56,6 +61,10 @@ fn describe_pool(pool: &PoolPolicy, out: &mut String) {
         writeln!(out, "  detection  a dead upstream gets no requests after {} at worst", show(worst_detection(pool)));
     let recovery = show(worst_return(pool));
     let _ = writeln!(out, "  recovery   an upstream that recovers gets requests after {recovery} at worst");
+    let changed = changed_of_traffic(&pool.traffic);
+    if !changed.is_empty() {
+        let _ = writeln!(out, "  requests   {}", changed.join(", "));
+    }
     for upstream in pool.upstreams.iter().take(UPSTREAMS_LISTED_MAX) {
         let _ = writeln!(out, "  upstream   {}{}", upstream.address, notes(upstream, pool));
     }
@@ -138,6 +147,66 @@ fn how_often(check: &CheckPolicy) -> String {
         let _ = write!(out, "; failures count after {}", show(timing.start_period));
     }
     out
+}
+
+/// `key = value`, unless it is the default.
+fn changed<T: PartialEq>(key: &str, value: T, default: T, show: impl FnOnce(T) -> String) -> Option<String> {
+    (value != default).then(|| format!("{key} = {}", show(value)))
+}
+
+/// What a listener has of its own in `timeouts` and `limits`.
+fn changed_of_clients(client: &ClientPolicy) -> Vec<String> {
+    let (ClientPolicy { timeouts, limits }, default) = (client, ClientPolicy::default());
+    let number = |key, value: usize, default: usize| changed(key, value, default, |value| value.to_string());
+    let all = [
+        changed("header", timeouts.header, default.timeouts.header, show),
+        changed("keep_alive", timeouts.keep_alive, default.timeouts.keep_alive, show),
+        changed("body_idle", timeouts.body_idle, default.timeouts.body_idle, show),
+        number("header_bytes", limits.header_bytes, default.limits.header_bytes),
+        number("headers", limits.headers, default.limits.headers),
+        number("target_bytes", limits.target_bytes, default.limits.target_bytes),
+    ];
+    all.into_iter().flatten().collect()
+}
+
+/// What a pool has of its own in `timeouts`, `connections`, `retry`, `passive` and `upgrades`.
+fn changed_of_traffic(traffic: &TrafficPolicy) -> Vec<String> {
+    let TrafficPolicy { timeouts, connections, retry, passive, upgrades } = traffic;
+    let default = TrafficPolicy::default();
+    let request = |request: Option<Duration>| request.map_or("0s".to_owned(), show);
+    let ejection = |(base, max, share): (Duration, Duration, Ratio)| {
+        format!("{{ base = {}, max = {}, max_share = {} }}", show(base), show(max), share.as_f64())
+    };
+    let budget = |budget: RetryBudget| {
+        format!("{{ share = {}, min_per_second = {} }}", budget.share.as_f64(), budget.min_per_second)
+    };
+    let (idle, kept) = (connections.idle_timeout, connections.idle_per_upstream);
+    let list = |failures: Failures| format!("[{failures}]");
+    let all = [
+        changed("connect", timeouts.connect, default.timeouts.connect, show),
+        changed("first_byte", timeouts.first_byte, default.timeouts.first_byte, show),
+        changed("idle", timeouts.idle, default.timeouts.idle, show),
+        changed("request", timeouts.request, default.timeouts.request, request),
+        changed("tunnel_idle", timeouts.tunnel_idle, default.timeouts.tunnel_idle, show),
+        changed("idle_per_upstream", kept, default.connections.idle_per_upstream, |kept| kept.to_string()),
+        changed("idle_timeout", idle, default.connections.idle_timeout, show),
+        changed("retries", retry.retries, default.retry.retries, |retries| retries.to_string()),
+        changed("retry.on", retry.on, default.retry.on, list),
+        changed("non_idempotent", retry.non_idempotent, default.retry.non_idempotent, |on| on.to_string()),
+        changed("budget", retry.budget, default.retry.budget, budget),
+        changed("consecutive_failures", passive.consecutive_failures, default.passive.consecutive_failures, |count| {
+            count.to_string()
+        }),
+        changed("failure", passive.failures, default.passive.failures, list),
+        changed(
+            "ejection",
+            (passive.base, passive.max, passive.max_share),
+            (default.passive.base, default.passive.max, default.passive.max_share),
+            ejection,
+        ),
+        changed("upgrades", upgrades, &default.upgrades, |upgrades| upgrades.to_string()),
+    ];
+    all.into_iter().flatten().collect()
 }
 
 fn notes(upstream: &UpstreamPolicy, pool: &PoolPolicy) -> String {

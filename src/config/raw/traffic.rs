@@ -3,7 +3,7 @@
 use crate::config::read::List;
 use crate::config::table::table;
 use crate::config::values::{Count, DAY, OneOf, Share, Size, Span};
-use crate::model::policy::RetryCause;
+use crate::model::policy::Failure;
 
 table! {
     /// How long clients may take; a change holds from a connection's next request on.
@@ -40,10 +40,12 @@ table! {
         first_byte ["first_byte"]: Span<1_000, DAY> = "60s";
         /// Between two reads of a response body, and between two writes of a request body (504).
         idle ["idle"]: Span<1_000, DAY> = "60s";
+        /// Over a whole request, retries and waits included: then 504; "0s": no limit.
+        request ["request"]: Span<0, DAY> = "0s";
         /// For a tunnel without a byte in either direction.
         tunnel_idle ["tunnel_idle"]: Span<1_000, DAY> = "1h";
     }
-    later ["request"]
+    later []
 }
 
 table! {
@@ -63,11 +65,37 @@ table! {
         /// How often at most; each time to an upstream that the request has not tried, while one is eligible.
         retries ["retries"]: Count<0, 10> = 1;
         /// After which failures: "connect", "reset" (before a whole response head), "timeout", or a status: "502", "503", "504".
-        on ["on"]: List<OneOf<RetryCause>, 6> = ["connect", "reset"];
+        on ["on"]: List<OneOf<Failure>, 6> = ["connect", "reset"];
         /// Whether methods that are not idempotent, such as POST, are sent again too, although they may be carried out twice.
         non_idempotent ["non_idempotent"]: bool = false;
         /// How many retries there may be in ten seconds; those after a failed connect are free.
         budget ["budget"]: Budget;
+    }
+    later []
+}
+
+table! {
+    /// Ejection by live traffic: an upstream whose requests fail gets none for a while, if enough others can serve.
+    struct Passive {
+        /// So many failures in a row eject; 0 turns it off.
+        consecutive_failures ["consecutive_failures"]: Count<0, 1_000> = 5;
+        /// What counts: "connect", "reset" (before a whole response head), "timeout", or a status: "502", "503", "504".
+        failure ["failure"]: List<OneOf<Failure>, 6> = ["connect", "reset", "timeout", "502", "503", "504"];
+        /// For how long, and how many upstreams at once.
+        ejection ["ejection"]: Ejection;
+    }
+    later []
+}
+
+table! {
+    /// The length of ejections, and how many there may be at once.
+    struct Ejection {
+        /// How long the first lasts; the second takes twice as long, and so on.
+        base ["base"]: Span<1_000, DAY> = "10s";
+        /// The longest; and each such time without an ejection makes the next shorter by `base`.
+        max ["max"]: Span<1_000, DAY> = "5m";
+        /// The largest share of the primaries that may be ejected, rounded down; of two or more one always may.
+        max_share ["max_share"]: Share<100> = 0.5;
     }
     later []
 }

@@ -39,7 +39,7 @@ pub fn pool(
         checks,
         require,
         resolve: raw.resolve.value().map_or(DEFAULT_RESOLVE, |span| span.0),
-        traffic: Arc::new(traffic::traffic(raw)),
+        traffic: Arc::new(traffic::traffic(raw, key, report)),
     })
 }
 

@@ -7,9 +7,10 @@ use crate::config::read::{At, Field};
 use crate::config::report::{Found, Report};
 use crate::config::values::{Count, Size, Span};
 use crate::model::policy::{
-    ClientLimits, ClientPolicy, ClientTimeouts, RetryOn, RetryPolicy, TrafficPolicy, Upgrades, UpstreamConnections,
-    UpstreamTimeouts,
+    ClientLimits, ClientPolicy, ClientTimeouts, Failures, PassivePolicy, RetryPolicy, TrafficPolicy, Upgrades,
+    UpstreamConnections, UpstreamTimeouts,
 };
+use crate::model::units::Exact;
 
 fn time<const MIN: u64, const MAX: u64>(field: &Field<Span<MIN, MAX>>, default: Duration) -> Duration {
     field.value().map_or(default, |span| span.0)
@@ -50,14 +51,15 @@ pub fn client(raw: &raw::Listener, key: &str, report: &mut Report) -> ClientPoli
 }
 
 /// What is expected of the upstreams of a pool.
-pub fn traffic(raw: &raw::Pool) -> TrafficPolicy {
-    let TrafficPolicy { mut timeouts, mut connections, mut retry, upgrades } = TrafficPolicy::default();
+pub fn traffic(raw: &raw::Pool, key: &str, report: &mut Report) -> TrafficPolicy {
+    let TrafficPolicy { mut timeouts, mut connections, mut retry, passive: _, upgrades } = TrafficPolicy::default();
     if let Some(At { value: table, .. }) = raw.timeouts.get() {
         let tunnel_idle = time(&table.tunnel_idle, timeouts.tunnel_idle);
         timeouts = UpstreamTimeouts {
             connect: time(&table.connect, timeouts.connect),
             first_byte: time(&table.first_byte, timeouts.first_byte),
             idle: time(&table.idle, timeouts.idle),
+            request: Some(time(&table.request, Duration::ZERO)).filter(|request| !request.is_zero()),
             tunnel_idle,
             tunnel_half_idle: timeouts.tunnel_half_idle.min(tunnel_idle),
         };
@@ -75,7 +77,7 @@ pub fn traffic(raw: &raw::Pool) -> TrafficPolicy {
             let floor = budget.min_per_second.value().and_then(|count| number(count.0));
             retry.budget.min_per_second = floor.unwrap_or(retry.budget.min_per_second);
         }
-        let on = table.on.value().map(|list| RetryOn::new(list.iter().map(|at| at.value.0)));
+        let on = table.on.value().map(|list| Failures::new(list.iter().map(|at| at.value.0)));
         retry = RetryPolicy {
             retries: table.retries.value().and_then(|count| number(count.0)).unwrap_or(retry.retries),
             on: on.unwrap_or(retry.on),
@@ -84,7 +86,40 @@ pub fn traffic(raw: &raw::Pool) -> TrafficPolicy {
         };
     }
     let written = raw.upgrades.value().map(|list| Upgrades::new(list.iter().map(|at| at.value.0.clone())));
-    TrafficPolicy { timeouts, connections, retry, upgrades: written.unwrap_or(upgrades) }
+    let passive = passive(raw, &format!("{key}.passive"), report);
+    TrafficPolicy { timeouts, connections, retry, passive, upgrades: written.unwrap_or(upgrades) }
+}
+
+/// When live traffic ejects an upstream.
+fn passive(raw: &raw::Pool, key: &str, report: &mut Report) -> PassivePolicy {
+    let default = PassivePolicy::default();
+    let Some(At { value: table, .. }) = raw.passive.get() else { return default };
+    let failures = table.failure.value().map(|list| Failures::new(list.iter().map(|at| at.value.0)));
+    let count = table.consecutive_failures.value().and_then(|count| u32::try_from(count.0).ok());
+    let (mut base, mut max, mut max_share) = (default.base, default.max, default.max_share);
+    if let Some(At { value: ejection, .. }) = table.ejection.get() {
+        max = time(&ejection.max, max);
+        // Whichever of the two is written decides where the other is not.
+        base = time(&ejection.base, base.min(max));
+        max = if ejection.max.is_absent() { max.max(base) } else { max };
+        max_share = ejection.max_share.value().map_or(max_share, |share| share.0);
+        if let Some(at) = ejection.base.get()
+            && base > max
+        {
+            let found = Found::error(at.span.clone(), format!("{key}.ejection.base"), "longer than `max`");
+            report.add(found.expected(format!("at most {}", Exact(max))));
+        }
+    }
+    let (consecutive_failures, failures) =
+        (count.unwrap_or(default.consecutive_failures), failures.unwrap_or(default.failures));
+    if let Some(at) = table.failure.get()
+        && at.value.0.is_empty()
+        && consecutive_failures > 0
+    {
+        let found = Found::error(at.span.clone(), format!("{key}.failure"), "nothing would count as a failure");
+        report.add(found.expected("at least one, or `consecutive_failures = 0` to turn ejection off"));
+    }
+    PassivePolicy { consecutive_failures, failures, base, max, max_share }
 }
 
 #[cfg(test)]
@@ -93,7 +128,7 @@ mod tests {
     use crate::config::presets::EmptyEnv;
     use crate::config::{Source, parse};
     use crate::model::Ratio;
-    use crate::model::policy::{Config, RetryCause};
+    use crate::model::policy::{Config, Failure};
 
     fn config(keys: &str) -> (Config, String) {
         let text = format!(
@@ -132,10 +167,12 @@ mod tests {
             assert!(!warnings.contains("target_bytes"), "{key}: {warnings}");
         }
         type Traffic = fn(&mut TrafficPolicy);
-        let cases: [(&str, Traffic); 14] = [
+        let cases: [(&str, Traffic); 25] = [
             ("timeouts.connect = \"250ms\"", |traffic| traffic.timeouts.connect = Duration::from_millis(250)),
             ("timeouts.first_byte = \"5s\"", |traffic| traffic.timeouts.first_byte = Duration::from_secs(5)),
             ("timeouts.idle = \"5s\"", |traffic| traffic.timeouts.idle = Duration::from_secs(5)),
+            ("timeouts.request = \"90s\"", |traffic| traffic.timeouts.request = Some(Duration::from_secs(90))),
+            ("timeouts.request = \"0s\"", |traffic| traffic.timeouts.request = None),
             ("timeouts.tunnel_idle = \"2h\"", |traffic| traffic.timeouts.tunnel_idle = Duration::from_secs(7_200)),
             // A tunnel with one side must not outlive one with both.
             ("timeouts.tunnel_idle = \"5s\"", |traffic| {
@@ -145,14 +182,34 @@ mod tests {
             ("connections.idle_per_upstream = 0", |traffic| traffic.connections.idle_per_upstream = 0),
             ("connections.idle_timeout = \"0s\"", |traffic| traffic.connections.idle_timeout = Duration::ZERO),
             ("retry.retries = 2", |traffic| traffic.retry.retries = 2),
-            ("retry.on = []", |traffic| traffic.retry.on = RetryOn::new([])),
-            ("retry.on = [\"timeout\"]", |traffic| traffic.retry.on = RetryOn::new([RetryCause::Timeout])),
+            ("retry.on = []", |traffic| traffic.retry.on = Failures::new([])),
+            ("retry.on = [\"timeout\"]", |traffic| traffic.retry.on = Failures::new([Failure::Timeout])),
             ("retry.on = [\"502\", \"503\", \"504\"]", |traffic| {
-                traffic.retry.on = RetryOn::new([502, 503, 504].map(|status| RetryCause::of_status(status).unwrap()));
+                traffic.retry.on = Failures::new([502, 503, 504].map(|status| Failure::of_status(status).unwrap()));
             }),
             ("retry.non_idempotent = true", |traffic| traffic.retry.non_idempotent = true),
             ("retry.budget.share = 0.5", |traffic| traffic.retry.budget.share = Ratio::percent(50)),
             ("retry.budget.min_per_second = 0", |traffic| traffic.retry.budget.min_per_second = 0),
+            ("passive.consecutive_failures = 0", |traffic| traffic.passive.consecutive_failures = 0),
+            ("passive.failure = [\"connect\", \"503\"]", |traffic| {
+                traffic.passive.failures = Failures::new([Failure::Connect, Failure::Unavailable]);
+            }),
+            ("passive = { consecutive_failures = 0, failure = [] }", |traffic| {
+                traffic.passive.consecutive_failures = 0;
+                traffic.passive.failures = Failures::new([]);
+            }),
+            ("passive.ejection.base = \"20s\"", |traffic| traffic.passive.base = Duration::from_secs(20)),
+            ("passive.ejection.base = \"10m\"", |traffic| {
+                (traffic.passive.base, traffic.passive.max) = (Duration::from_secs(600), Duration::from_secs(600));
+            }),
+            ("passive.ejection.max = \"1m\"", |traffic| traffic.passive.max = Duration::from_secs(60)),
+            ("passive.ejection.max = \"5s\"", |traffic| {
+                (traffic.passive.base, traffic.passive.max) = (Duration::from_secs(5), Duration::from_secs(5));
+            }),
+            ("passive.ejection = { base = \"1s\", max = \"1s\" }", |traffic| {
+                (traffic.passive.base, traffic.passive.max) = (Duration::from_secs(1), Duration::from_secs(1));
+            }),
+            ("passive.ejection.max_share = 0.1", |traffic| traffic.passive.max_share = Ratio::percent(10)),
         ];
         for (key, change) in cases {
             let mut want = TrafficPolicy::default();

@@ -12,13 +12,16 @@ use super::super::steps::Scheme;
 use super::*;
 use crate::http1::{HeadReader, Limits};
 use crate::model::policy::{
-    Balance, ClientPolicy, HostPattern, PathPattern, RetryBudget, RetryOn, RetryPolicy, RoutePolicy,
+    Balance, ClientPolicy, Failures, HostPattern, PathPattern, RetryBudget, RetryPolicy, RoutePolicy,
 };
 use crate::model::{Name, Weight};
-use crate::pool::{Hints, ListenerEntry, ListenerId, Otherwise, PoolShared, Rules, Service, Tier, UpstreamId, View};
+use crate::pool::{
+    Hint, Hints, ListenerEntry, ListenerId, Otherwise, PoolShared, Rules, Service, Tier, UpstreamId, View,
+};
 use crate::route::Table;
 
 mod anew;
+mod deadline;
 mod upgrades;
 
 use Event::*;
@@ -27,7 +30,7 @@ use Event::*;
 struct World {
     published: Published,
     stats: Arc<FrontStats>,
-    hints: mpsc::Receiver<UpstreamId>,
+    hints: mpsc::Receiver<Hint>,
     sender: Hints,
     traffic: Arc<TrafficPolicy>,
     now: Instant,
@@ -264,9 +267,10 @@ async fn what_fails_is_tried_once_elsewhere_where_that_is_safe_and_answered_wher
         // A byte of an answer has come: no retry, but while it was interim the client can still be told.
         (2, GET, &[Fresh, Head(103), Closed(Whole)], "attempt, forward, 502 upstream_broke", 1),
         (2, GET, &[Kept, Head(100), Closed(Whole)], "attempt, forward, 502 upstream_broke", 1),
-        (2, GET, &[Fresh, Head(200), Closed(Whole)], "attempt, forward, abort", 1),
-        (2, GET, &[Kept, Head(200), Closed(Whole)], "attempt, forward, abort", 1),
-        (2, GET, &[Fresh, Head(200), Slow(Whole)], "attempt, forward, abort", 1),
+        // What happens after the head says nothing about the upstream's health.
+        (2, GET, &[Fresh, Head(200), Closed(Whole)], "attempt, forward, abort", 0),
+        (2, GET, &[Kept, Head(200), Closed(Whole)], "attempt, forward, abort", 0),
+        (2, GET, &[Fresh, Head(200), Slow(Whole)], "attempt, forward, abort", 0),
         (2, GET, &[Fresh, Head(200), NoMemory], "attempt, forward, abort", 0),
         (2, GET, &[Fresh, Head(200), Head(200)], "attempt, forward, abort", 0),
         // The client's own fault.
@@ -569,7 +573,7 @@ fn last_step(world: &World, request: &str, events: &[Event]) -> String {
 
 #[tokio::test(start_paused = true)]
 async fn a_pool_says_after_what_a_request_is_sent_again() {
-    use RetryCause::{BadGateway, Connect, GatewayTimeout, Reset, Timeout, Unavailable};
+    use Failure::{BadGateway, Connect, GatewayTimeout, Reset, Timeout, Unavailable};
     let (whole, gone) = (Replay::Whole, Replay::Gone);
     let all = &[Connect, Reset, Timeout, BadGateway, Unavailable, GatewayTimeout][..];
     // The upstreams, the causes, whether methods that are not idempotent count, the request, what happens, and the last step.
@@ -605,7 +609,7 @@ async fn a_pool_says_after_what_a_request_is_sent_again() {
         (3, all, false, GET, &[Fresh, Garbage], "502 bad_response"),
     ] {
         let retry =
-            RetryPolicy { on: RetryOn::new(on.iter().copied()), non_idempotent: any_method, ..RetryPolicy::default() };
+            RetryPolicy { on: Failures::new(on.iter().copied()), non_idempotent: any_method, ..RetryPolicy::default() };
         let world =
             World::with(&[Given(Service::Open, upstreams, 0)], TrafficPolicy { retry, ..TrafficPolicy::default() });
         assert_eq!(last_step(&world, request, events), want, "{on:?} {any_method} {request} {events:?}");
@@ -615,8 +619,7 @@ async fn a_pool_says_after_what_a_request_is_sent_again() {
 #[tokio::test(start_paused = true)]
 async fn retries_stop_where_their_budget_ends_and_begin_again_later() {
     let budget = RetryBudget { share: crate::model::Ratio::percent(50), min_per_second: 0 };
-    let retry =
-        RetryPolicy { budget, on: RetryOn::new([RetryCause::Connect, RetryCause::Reset]), ..RetryPolicy::default() };
+    let retry = RetryPolicy { budget, on: Failures::new([Failure::Connect, Failure::Reset]), ..RetryPolicy::default() };
     let traffic = TrafficPolicy { retry, ..TrafficPolicy::default() };
     let mut world = World::with(&[Given(Service::Open, 3, 0)], traffic);
     let broken = &[Fresh, Closed(Replay::Whole)];
@@ -629,4 +632,17 @@ async fn retries_stop_where_their_budget_ends_and_begin_again_later() {
     assert_eq!(last_step(&world, POST, &[Refused]), again);
     world.now += Duration::from_secs(11);
     assert_eq!(last_step(&world, GET, broken), again, "those of eleven seconds ago do not count");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_failure_without_another_upstream_costs_no_retry() {
+    let budget = RetryBudget { share: crate::model::Ratio::percent(50), min_per_second: 0 };
+    let retry = RetryPolicy { budget, ..RetryPolicy::default() };
+    let world = World::with(&[Given(Service::Open, 1, 0)], TrafficPolicy { retry, ..TrafficPolicy::default() });
+    for _ in 0..10 {
+        assert_eq!(last_step(&world, GET, &[Fresh, Closed(Replay::Whole)]), "502 upstream_broke");
+    }
+    let shared = &world.nth(0).shared;
+    assert_eq!(shared.stats.retries_refused.load(Ordering::Relaxed), 0);
+    assert_eq!((0..10).filter(|_| shared.try_retry(&budget, world.now)).count(), 5, "nothing has been drawn");
 }

@@ -3,6 +3,7 @@
 //!
 //! The parts are plain numbers, so that whatever carries a request copies what it needs and holds nothing.
 
+use std::fmt;
 use std::time::Duration;
 
 use super::Upgrades;
@@ -77,6 +78,8 @@ pub struct TrafficPolicy {
     pub connections: UpstreamConnections,
     /// What is sent again.
     pub retry: RetryPolicy,
+    /// When live traffic ejects an upstream.
+    pub passive: PassivePolicy,
     /// The protocols to which requests may switch.
     pub upgrades: Upgrades,
 }
@@ -90,6 +93,8 @@ pub struct UpstreamTimeouts {
     pub first_byte: Duration,
     /// Between two reads of a response body, and between two writes of a request body (504).
     pub idle: Duration,
+    /// Over a whole request, from its head to the end of its response, retries and waits included: then 504. `None`: no limit.
+    pub request: Option<Duration>,
     /// An upgraded connection without a byte in either direction.
     pub tunnel_idle: Duration,
     /// The same once one of its sides has ended: what still flows the other way keeps the connection, silence does not.
@@ -102,6 +107,7 @@ impl Default for UpstreamTimeouts {
             connect: Duration::from_secs(2),
             first_byte: Duration::from_secs(60),
             idle: Duration::from_secs(60),
+            request: None,
             tunnel_idle: Duration::from_secs(3_600),
             tunnel_half_idle: Duration::from_secs(60),
         }
@@ -129,7 +135,7 @@ pub struct RetryPolicy {
     /// Attempts after the first.
     pub retries: u32,
     /// After which failures.
-    pub on: RetryOn,
+    pub on: Failures,
     /// A method that is not idempotent may be carried out twice.
     pub non_idempotent: bool,
     /// How many retries there may be.
@@ -140,17 +146,18 @@ pub struct RetryPolicy {
 
 impl Default for RetryPolicy {
     fn default() -> RetryPolicy {
-        let (on, budget) = (RetryOn::default(), RetryBudget::default());
+        let (on, budget) = (Failures::new([Failure::Connect, Failure::Reset]), RetryBudget::default());
         RetryPolicy { retries: 1, on, non_idempotent: false, budget, replay_bytes: 64 * 1024 }
     }
 }
 
-/// A failure after which a request may be sent again.
+/// How a request fails on an upstream: it may be sent again (`retry`), and an upstream where it happens several times in a
+/// row may be ejected (`passive`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub enum RetryCause {
+pub enum Failure {
     /// No connection could be made: nothing was sent.
     Connect,
-    /// The connection broke before a whole response head.
+    /// The connection broke before a whole response head. For `passive`, a malformed head counts too.
     Reset,
     /// No response head in time.
     Timeout,
@@ -162,37 +169,84 @@ pub enum RetryCause {
     GatewayTimeout,
 }
 
-impl RetryCause {
-    /// The cause that a response with this status is.
-    pub fn of_status(status: u16) -> Option<RetryCause> {
+impl Failure {
+    /// Every one.
+    pub const ALL: [Failure; 6] = [
+        Failure::Connect,
+        Failure::Reset,
+        Failure::Timeout,
+        Failure::BadGateway,
+        Failure::Unavailable,
+        Failure::GatewayTimeout,
+    ];
+
+    /// The word used in the file, JSON and logs.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Failure::Connect => "connect",
+            Failure::Reset => "reset",
+            Failure::Timeout => "timeout",
+            Failure::BadGateway => "502",
+            Failure::Unavailable => "503",
+            Failure::GatewayTimeout => "504",
+        }
+    }
+
+    /// The failure that a response with this status is.
+    pub fn of_status(status: u16) -> Option<Failure> {
         match status {
-            502 => Some(RetryCause::BadGateway),
-            503 => Some(RetryCause::Unavailable),
-            504 => Some(RetryCause::GatewayTimeout),
+            502 => Some(Failure::BadGateway),
+            503 => Some(Failure::Unavailable),
+            504 => Some(Failure::GatewayTimeout),
             _ => None,
         }
     }
 }
 
-/// The failures after which requests are sent again.
+/// A set of failures.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct RetryOn(u8);
+pub struct Failures(u8);
 
-impl RetryOn {
+impl Failures {
     /// These.
-    pub fn new(causes: impl IntoIterator<Item = RetryCause>) -> RetryOn {
-        RetryOn(causes.into_iter().fold(0, |bits, cause| bits | 1 << cause as u8))
+    pub fn new(failures: impl IntoIterator<Item = Failure>) -> Failures {
+        Failures(failures.into_iter().fold(0, |bits, failure| bits | 1 << failure as u8))
+    }
+
+    /// Those of this number, which [`Failures::bits`] gave.
+    pub fn from_bits(bits: u8) -> Failures {
+        Failures(bits)
+    }
+
+    /// A number for this set.
+    pub fn bits(self) -> u8 {
+        self.0
     }
 
     /// Whether this is one of them.
-    pub fn has(self, cause: RetryCause) -> bool {
-        self.0 & 1 << cause as u8 != 0
+    pub fn has(self, failure: Failure) -> bool {
+        self.0 & 1 << failure as u8 != 0
+    }
+
+    /// Whether there are no others than this one.
+    pub fn is_only(self, failure: Failure) -> bool {
+        self == Failures::new([failure])
+    }
+
+    /// Whether one of them is a response.
+    pub fn has_status(self) -> bool {
+        [Failure::BadGateway, Failure::Unavailable, Failure::GatewayTimeout].into_iter().any(|status| self.has(status))
     }
 }
 
-impl Default for RetryOn {
-    fn default() -> RetryOn {
-        RetryOn::new([RetryCause::Connect, RetryCause::Reset])
+/// `connect, 503`.
+impl fmt::Display for Failures {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let all = Failure::ALL.into_iter().filter(|failure| self.has(*failure));
+        for (index, failure) in all.enumerate() {
+            write!(f, "{}{}", if index == 0 { "" } else { ", " }, failure.as_str())?;
+        }
+        Ok(())
     }
 }
 
@@ -208,5 +262,39 @@ pub struct RetryBudget {
 impl Default for RetryBudget {
     fn default() -> RetryBudget {
         RetryBudget { share: Ratio::percent(20), min_per_second: 10 }
+    }
+}
+
+/// `passive` of a pool: an upstream whose requests fail is ejected, that is, gets none for a while.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct PassivePolicy {
+    /// So many failures in a row eject; 0: none do.
+    pub consecutive_failures: u32,
+    /// What counts as a failure.
+    pub failures: Failures,
+    /// How long the first ejection lasts; the second takes twice as long, and so on.
+    pub base: Duration,
+    /// The longest ejection; and with each such time without one, the next is shorter by `base`.
+    pub max: Duration,
+    /// The largest share of the primaries, or of the backups, that may be ejected; of two or more one always may.
+    pub max_share: Ratio,
+}
+
+impl PassivePolicy {
+    /// Whether upstreams are ejected at all.
+    pub fn is_on(&self) -> bool {
+        self.consecutive_failures > 0
+    }
+}
+
+impl Default for PassivePolicy {
+    fn default() -> PassivePolicy {
+        PassivePolicy {
+            consecutive_failures: 5,
+            failures: Failures::new(Failure::ALL),
+            base: Duration::from_secs(10),
+            max: Duration::from_secs(300),
+            max_share: Ratio::percent(50),
+        }
     }
 }

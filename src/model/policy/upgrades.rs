@@ -1,5 +1,6 @@
 //! The protocols to which requests may switch (RFC 9110, section 7.8): what a name looks like, and which are allowed.
 
+use std::fmt;
 use std::sync::Arc;
 
 /// The longest name, in bytes, with its version.
@@ -24,6 +25,13 @@ impl Upgrades {
             (false, Some(name)) => name.eq_ignore_ascii_case(allowed.as_bytes()),
             (true, _) | (false, None) => protocol.eq_ignore_ascii_case(allowed.as_bytes()),
         })
+    }
+}
+
+/// `[websocket, tls]`.
+impl fmt::Display for Upgrades {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "[{}]", self.0.join(", "))
     }
 }
 

@@ -3,6 +3,7 @@
 mod checks;
 mod names;
 mod outages;
+mod passive;
 mod reloads;
 mod scale;
 mod traffic;
@@ -10,9 +11,12 @@ mod warming;
 
 use std::sync::atomic::AtomicUsize;
 
+use tokio::sync::mpsc;
+
 use super::super::outage::Way;
 use super::super::snapshot::ListenerId;
 use super::super::status::{PoolSummary, UpstreamStatus};
+use super::super::upstream::Hint;
 use super::super::view::{Otherwise, Service};
 use super::*;
 use crate::model::policy::*;
@@ -33,13 +37,14 @@ struct World {
     closed: Vec<String>,
     start: Instant,
     flying: Vec<(Instant, ProbeToken, char)>,
+    hints: mpsc::Receiver<Hint>,
 }
 
 impl World {
     fn new() -> World {
-        let now = Instant::now();
+        let (now, (sender, hints)) = (Instant::now(), Hints::channel());
         World {
-            state: State::new(now, 7, Hints::none()),
+            state: State::new(now, 7, sender),
             now,
             origins: HashMap::new(),
             probes: vec![],
@@ -48,6 +53,7 @@ impl World {
             closed: vec![],
             start: now,
             flying: vec![],
+            hints,
         }
     }
 
@@ -78,6 +84,14 @@ impl World {
         let hold = primaries.iter().all(|candidate| !candidate.upstream.fresh_until.has_come(self.now));
         let is_primary = primaries.iter().any(|candidate| candidate.upstream.id == picked.upstream.id);
         assert!(primaries.is_empty() || !hold || is_primary, "{} instead of a primary", picked.upstream.address);
+    }
+
+    /// The state takes the hints of the data path.
+    fn take_hints(&mut self) {
+        while let Ok(hint) = self.hints.try_recv() {
+            let effects = self.state.on_hint(hint, self.now);
+            self.take(effects);
+        }
     }
 
     fn configure(&mut self, pools: Vec<PoolPolicy>) -> Applied {
@@ -667,7 +681,7 @@ async fn a_hint_brings_the_next_probe_forward_and_changes_no_verdict() {
     let before = world.probed(A);
     world.run(status.next_due - world.now + 150 * MS);
     assert_eq!(world.probed(A), before + 1);
-    world.state.on_hint(status.upstream.id, world.now);
+    world.state.on_hint(Hint::Failed(status.upstream.id), world.now);
     assert_eq!(world.health("api", A), HealthState::Healthy);
     world.run(MS);
     assert_eq!(world.probed(A), before + 2);

@@ -40,7 +40,8 @@ impl Far {
     /// A new connection, and its other end.
     async fn connect(&self) -> (Box<Link>, TcpStream) {
         let TrafficPolicy { timeouts, connections, .. } = TrafficPolicy::default();
-        let attempt = Attempt { epoch: self.epoch(), reuse: Reuse::Any, timeouts, connections, replay_bytes: 0 };
+        let attempt =
+            Attempt { epoch: self.epoch(), reuse: Reuse::Any, timeouts, deadline: None, connections, replay_bytes: 0 };
         let link = self.kept().dial(&self.upstream, &attempt, &self.links).await.expect("it accepts");
         let (far, _) = self.listener.accept().unwrap();
         far.set_nonblocking(true).unwrap();

@@ -76,7 +76,9 @@ async fn garbage_from_clients_and_upstreams_does_not_fill_the_log() {
     let addresses: Vec<String> = origins.iter().map(Origin::text).collect();
     let addresses: Vec<&str> = addresses.iter().map(String::as_str).collect();
     let check = format!("type = \"http\"\npath = \"/healthz\"\n{CALM}");
-    let program = Program::start_ready(&pool("api", &addresses, &check)).await;
+    // None is spared the requests.
+    let keys = "[pools.api.passive]\nconsecutive_failures = 0\n";
+    let program = Program::start_ready(&(pool("api", &addresses, &check) + keys)).await;
     for address in &addresses {
         program.wait_for_state("api", address, "healthy", Duration::from_secs(20)).await;
     }

@@ -16,6 +16,9 @@ use crate::program::{Program, pool};
 /// What a limit of one second may come to: it is looked at twice a second, and a machine may be slow.
 const ABOUT_A_SECOND: std::ops::Range<Duration> = Duration::from_millis(900)..Duration::from_secs(20);
 
+/// Failures count, and upstreams stay.
+const NOTHING_IS_EJECTED: &str = "[pools.api.passive]\nconsecutive_failures = 0\n";
+
 in_each_lane!(limits_of_clients_hold_from_the_next_request_on, flavor = "multi_thread");
 async fn limits_of_clients_hold_from_the_next_request_on() {
     let origin = Origin::plain("a").await;
@@ -88,13 +91,50 @@ async fn an_upstream_has_as_much_time_as_its_pool_says() {
     program.assert_no_panic();
 }
 
+in_each_lane!(a_request_ends_when_its_time_is_over, flavor = "multi_thread");
+async fn a_request_ends_when_its_time_is_over() {
+    let slowly = Reply::ok("x".repeat(10_000)).pace(1, Duration::from_millis(100));
+    let origin = Origin::new().on("/silent").reply(Reply::hang()).on("/slow").reply(slowly).start().await;
+    let keys = "[pools.api.timeouts]\nrequest = \"1s\"\n[pools.api.retry]\non = [\"timeout\"]\nretries = 3\n";
+    let other = Origin::new().on("/silent").reply(Reply::hang()).start().await;
+    let program =
+        Program::start_ready(&(pool("api", &[&origin.text(), &other.text()], &rare("/healthz")) + keys)).await;
+    for address in [origin.text(), other.text()] {
+        program.wait_for_state("api", &address, "healthy", PATIENCE).await;
+    }
+    let began = Instant::now();
+    let answer = get(program.web, "/silent").await;
+    assert_eq!((answer.status, answer.text().as_str()), (504, "the request took too long (request_timeout)"));
+    assert!(ABOUT_A_SECOND.contains(&began.elapsed()), "after {:?}", began.elapsed());
+    assert_eq!(origin.count("/silent") + other.count("/silent"), 1, "there is no time left for another upstream");
+    // Its client is slow itself.
+    let mut client = TcpStream::connect(program.web).await.expect("it accepts");
+    client.write_all(b"POST /x HTTP/1.1\r\nHost: a\r\nContent-Length: 9\r\n\r\nhalf").await.expect("it is taken");
+    let (began, mut answer) = (Instant::now(), String::new());
+    let read = tokio::time::timeout(PATIENCE, client.read_to_string(&mut answer)).await;
+    read.expect("the connection ends").expect("it is not reset");
+    assert!(answer.starts_with("HTTP/1.1 504 ") && answer.contains("request_timeout"), "{answer}");
+    assert!(ABOUT_A_SECOND.contains(&began.elapsed()), "after {:?}", began.elapsed());
+    // A response that has begun breaks off.
+    let (status, _) = program.reload(&(pool("api", &[&origin.text()], &rare("/healthz")) + keys)).await;
+    assert_eq!(status, 200);
+    let mut client = TcpStream::connect(program.web).await.expect("it accepts");
+    client.write_all(b"GET /slow HTTP/1.1\r\nHost: a\r\n\r\n").await.expect("it is taken");
+    let (began, mut answer) = (Instant::now(), Vec::new());
+    // Whether it is a reset or not, it is not whole.
+    let read = tokio::time::timeout(PATIENCE, client.read_to_end(&mut answer)).await.expect("the connection ends");
+    assert!(answer.starts_with(b"HTTP/1.1 200 ") && answer.len() < 10_000, "{read:?}: {} bytes", answer.len());
+    assert!(ABOUT_A_SECOND.contains(&began.elapsed()), "after {:?}", began.elapsed());
+    program.assert_no_panic();
+}
+
 in_each_lane!(a_request_is_tried_again_as_often_as_its_pool_says, flavor = "multi_thread");
 async fn a_request_is_tried_again_as_often_as_its_pool_says() {
     let dying = || Origin::new().on("/x").reply(Reply::reset()).start();
     let (one, two, good) = (dying().await, dying().await, Origin::plain("good").await);
     let upstreams = [one.text(), two.text(), good.text()];
     let upstreams: Vec<&str> = upstreams.iter().map(String::as_str).collect();
-    let text = |keys: &str| pool("api", &upstreams, &rare("/healthz")) + keys;
+    let text = |keys: &str| pool("api", &upstreams, &rare("/healthz")) + NOTHING_IS_EJECTED + keys;
     let program = Program::start_ready(&text("[pools.api.retry]\nretries = 2\n")).await;
     for address in &upstreams {
         program.wait_for_state("api", address, "healthy", PATIENCE).await;
@@ -128,7 +168,7 @@ async fn a_request_is_tried_again_after_what_its_pool_says() {
     let upstreams: Vec<&str> = upstreams.iter().map(String::as_str).collect();
     let text = |retry: &str| {
         let keys = format!("[pools.api.timeouts]\nfirst_byte = \"1s\"\n[pools.api.retry]\n{retry}\n");
-        pool("api", &upstreams, &rare("/healthz")) + &keys
+        pool("api", &upstreams, &rare("/healthz")) + NOTHING_IS_EJECTED + &keys
     };
     let program = Program::start_ready(&text("")).await;
     for address in &upstreams {

@@ -290,7 +290,7 @@ async fn a_hint_brings_every_check_forward() {
     let due = a.checks.iter().map(|check| check.next_due).min().unwrap();
     world.run(due - world.now + 300 * MS);
     let (http, tcp) = (world.probed_as(A, "http"), world.probed_as(A, "tcp"));
-    world.state.on_hint(a.upstream.id, world.now);
+    world.state.on_hint(Hint::Failed(a.upstream.id), world.now);
     world.run(MS);
     assert_eq!((world.probed_as(A, "http"), world.probed_as(A, "tcp")), (http + 1, tcp + 1));
     assert_eq!(world.health("api", A), HealthState::Healthy);

@@ -99,7 +99,7 @@ async fn a_storm_of_hints_leaves_the_probes_spread() {
     let mut world = passing(MANY);
     world.run(4 * SECOND);
     for status in world.statuses() {
-        world.state.on_hint(status.upstream.id, world.now);
+        world.state.on_hint(Hint::Failed(status.upstream.id), world.now);
     }
     world.run(SECOND);
     let from = world.now;

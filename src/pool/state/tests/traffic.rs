@@ -16,7 +16,7 @@ impl World {
                     lease.on_answer(status, MS);
                     lease.settle(Settled::Done);
                 }
-                None => lease.settle(Settled::Broke),
+                None => lease.settle(Settled::Failed(Failure::Reset)),
             }
         }
     }
