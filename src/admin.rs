@@ -35,7 +35,7 @@ mod tests;
 
 pub use clock::Clock;
 pub use host::{
-    Access, CheckAnswer, Condition, ConfigFile, Host, LastReload, MetricsFormat, ProcessInfo, ReloadAnswer, SetAdmin,
+    Access, CheckAnswer, Condition, ConfigFile, Host, LastReload, MetricsFormat, ProcessInfo, ReloadAnswer,
 };
 pub use server::Handle;
 pub use socket::{BindError, Bound, bind};

@@ -49,7 +49,8 @@ pub fn main(hangup: &Hangup) -> ExitCode {
         | Command::Drain(_)
         | Command::Undrain(_)
         | Command::Disable(_)
-        | Command::Enable(_) => hangup.ends_the_process(),
+        | Command::Enable(_)
+        | Command::Weight(_) => hangup.ends_the_process(),
     }
     match command {
         Command::Run(args) => run(&args, hangup),
@@ -61,10 +62,11 @@ pub fn main(hangup: &Hangup) -> ExitCode {
         Command::Events(args) => answer(events::run(&args)),
         Command::Explain(args) => answer(explain::run(&args)),
         Command::Probe(args) => answer(probe::run(&args)),
-        Command::Drain(args) => answer(orders::run("drain", &args)),
+        Command::Drain(args) => answer(orders::drain(&args)),
         Command::Undrain(args) => answer(orders::run("undrain", &args)),
         Command::Disable(args) => answer(orders::run("disable", &args)),
         Command::Enable(args) => answer(orders::run("enable", &args)),
+        Command::Weight(args) => answer(orders::weight(&args)),
     }
 }
 

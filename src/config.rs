@@ -20,7 +20,6 @@ mod store;
 mod syntax;
 mod table;
 mod trial;
-pub mod units;
 mod validate;
 mod values;
 

@@ -13,6 +13,7 @@ pub mod clock;
 pub mod edits;
 pub mod ending;
 pub mod judge;
+mod key;
 pub mod limits;
 pub mod machine;
 pub mod response;

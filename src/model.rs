@@ -16,6 +16,7 @@ pub mod quote;
 pub mod secret;
 pub mod trace;
 pub mod units;
+pub mod written;
 
 pub use address::Address;
 pub use eligibility::{Eligibility, Ineligible};
@@ -23,4 +24,4 @@ pub use health::{AdminState, HealthState};
 pub use name::Name;
 pub use probe::{Code, Judgement, ProbeReport, StepTrace, TlsTrace, Trace};
 pub use secret::Secret;
-pub use units::{Ratio, Weight};
+pub use units::{FineWeight, Ratio, Weight};

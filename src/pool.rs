@@ -18,6 +18,7 @@ mod hinted;
 pub mod history;
 mod ids;
 pub mod instant;
+pub mod latency;
 pub mod lease;
 mod lines;
 mod log;
@@ -26,6 +27,8 @@ pub mod outage;
 pub mod outcomes;
 pub mod passive;
 mod pools;
+pub mod queue;
+mod ramp;
 mod recent;
 pub mod sentence;
 pub mod sharded;
@@ -46,18 +49,19 @@ pub use controller::{CheckFiles, Controller, ProbeFuture, Prober};
 pub use events::{Event, EventKind, EventRing, Transition, WarmingPhase};
 pub use faults::{Faults, LastFault};
 pub use lease::{Lease, Settled};
-pub use orders::{AdminOrder, NeedsForce};
+pub use orders::{Command, Done, NeedsForce, Order, OrderError, Override, Overrides, Setting};
 pub use outage::{Progress, Way};
 pub use outcomes::Row;
 pub use passive::{Ejected, EjectionEnd};
+pub use queue::{Awaits, WAITING_MAX};
 pub use sentence::sentence;
 pub use snapshot::{Departed, ListenerEntry, ListenerId, Pool, PoolId, PoolShared, Published, Snapshot, Waiting};
-pub use state::{Applied, CheckKey, Kept, ProbeJob, SetAdminError};
+pub use state::{Applied, CheckKey, Kept, ProbeJob};
 pub use stats::{AnswerReason, Distribution, FrontStats, Histogram, PoolStats, ReasonCount, RequestClass, RequestLane};
 pub use status::{
     CheckStatus, CheckerStatus, ExplainError, Explanation, LastCheck, OutOfOrder, PoolStatus, PoolSummary,
-    ServiceState, Status, Streak, UpstreamDetail, UpstreamStatus,
+    ServiceState, SlowStart, Status, Streak, UpstreamDetail, UpstreamStatus,
 };
 pub use traffic::{Over, Requests};
-pub use upstream::{Connection, Connections, Hint, Hints, Upstream, UpstreamId};
-pub use view::{Candidate, FIRST_VERDICT_WAIT, Otherwise, Pick, Reading, Rules, Service, Tier, Tried, View};
+pub use upstream::{Connection, Connections, CutOff, Hint, Hints, InFlight, Upstream, UpstreamId};
+pub use view::{Candidate, Choice, FIRST_VERDICT_WAIT, Otherwise, Pick, Reading, Rules, Service, Tier, Tried, View};

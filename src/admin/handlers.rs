@@ -8,17 +8,22 @@ use serde::Deserialize;
 use tokio::time::{Instant, sleep_until};
 
 use super::asker::asker;
-use super::host::{MetricsFormat, SetAdmin};
-use super::json::{EventsReply, PoolWord, ProbeReply, ReloadResult, SetAdminReply};
+use super::host::MetricsFormat;
+use super::json::{EventsReply, OrderReply, OrdersReply, PoolWord, ProbeReply, ReloadResult};
 use super::reply::{self, Reply};
 use super::routes::{Question, WAIT_MAX};
 use super::shared::Text;
 use super::{explain, health, negotiate, page, render};
-use crate::model::{Address, AdminState, lookup};
-use crate::pool::{AdminOrder, ExplainError, Status};
+use crate::model::units::glance;
+use crate::model::written::duration_argument;
+use crate::model::{Address, AdminState, Weight, lookup};
+use crate::pool::{Command, Done, ExplainError, Order, OrderError, PoolStatus, Setting, Status, UpstreamStatus};
 
 /// The longest reason an operator may give, in characters.
 pub const REASON_CHARS_MAX: usize = 200;
+/// The shortest and the longest time for which an order can hold.
+const ORDER_MIN: Duration = Duration::from_secs(1);
+const ORDER_MAX: Duration = Duration::from_secs(365 * 24 * 3_600);
 /// How often a waiting request looks for new events.
 const EVENTS_POLL: Duration = Duration::from_millis(100);
 
@@ -206,23 +211,30 @@ pub async fn reload(question: Question) -> Reply {
 
 /// `POST …/drain`.
 pub async fn drain(question: Question) -> Reply {
-    order(&question, AdminState::Draining, |_| None)
+    order(&question, |_| Ok(Command::Drain))
 }
 
 /// `POST …/undrain`: ends a drain, and does not enable what is disabled.
 pub async fn undrain(question: Question) -> Reply {
-    let disabled = Some("the upstream is disabled, not draining; enable it");
-    order(&question, AdminState::Enabled, |was| disabled.filter(|_| was == AdminState::Disabled))
+    order(&question, |_| Ok(Command::Undrain))
 }
 
 /// `POST …/disable`.
 pub async fn disable(question: Question) -> Reply {
-    order(&question, AdminState::Disabled, |_| None)
+    order(&question, |_| Ok(Command::Disable))
 }
 
 /// `POST …/enable`.
 pub async fn enable(question: Question) -> Reply {
-    order(&question, AdminState::Enabled, |_| None)
+    order(&question, |_| Ok(Command::Enable))
+}
+
+/// `POST …/weight`.
+pub async fn weight(question: Question) -> Reply {
+    order(&question, |weight| {
+        let weight = weight.and_then(Weight::try_new);
+        weight.map(Command::Weight).ok_or("`weight` must be a number from 1 to 1000")
+    })
 }
 
 /// The body of an order; may be absent.
@@ -234,19 +246,32 @@ struct OrderBody {
     /// Carry the order out even if too few upstreams are left to serve.
     #[serde(default)]
     force: bool,
+    /// It ends by itself after this time.
+    #[serde(default, rename = "for")]
+    lasts: Option<String>,
+    /// The weight that is ordered.
+    #[serde(default)]
+    weight: Option<i64>,
 }
 
 /// How long an order lasts, if the file says something else; otherwise empty, because it changes nothing that lasts.
-fn order_lasts(to: AdminState, in_file: AdminState) -> String {
+fn order_lasts(to: Setting, in_file: Setting, lasts: Option<Duration>) -> String {
+    if let Some(lasts) = lasts {
+        return format!("it ends by itself after {}, or with the process", glance(lasts));
+    }
     if to == in_file {
         return String::new();
     }
+    let key = |setting: Setting| match setting {
+        Setting::Admin(state) => format!("`admin = \"{state}\"`"),
+        Setting::Weight(weight) => format!("`weight = {}`", weight.as_u32()),
+    };
     let (file, permanent) = match to {
-        AdminState::Enabled => {
-            (format!("the file has `admin = \"{in_file}\"`; "), "remove that from the upstream in the file".to_owned())
+        Setting::Admin(AdminState::Enabled) => {
+            (format!("the file has {}; ", key(in_file)), "remove that from the upstream in the file".to_owned())
         }
-        AdminState::Draining | AdminState::Disabled => {
-            (String::new(), format!("set `admin = \"{to}\"` of the upstream in the file"))
+        Setting::Admin(AdminState::Draining | AdminState::Disabled) | Setting::Weight(_) => {
+            (String::new(), format!("set {} of the upstream in the file", key(to)))
         }
     };
     format!(
@@ -255,55 +280,115 @@ fn order_lasts(to: AdminState, in_file: AdminState) -> String {
     )
 }
 
-fn order(question: &Question, to: AdminState, conflict: impl Fn(AdminState) -> Option<&'static str>) -> Reply {
+/// In the place of a pool's name: every pool that has the upstream.
+const EVERY_POOL: &str = "*";
+
+/// Carries out the order that `command` makes of the weight in the body.
+fn order(question: &Question, command: impl Fn(Option<i64>) -> Result<Command, &'static str>) -> Reply {
     let (pool, text) = (&question.params[0], &question.params[1]);
+    let bad = |why: &str| reply::error(StatusCode::BAD_REQUEST, why);
     let Ok(body) = read_order(&question.body) else {
-        return reply::error(
-            StatusCode::BAD_REQUEST,
-            "the body must be empty or {\"reason\": \"…\", \"force\": true}; both keys are optional",
+        return bad(
+            "the body must be empty or {\"reason\": \"…\", \"force\": true, \"for\": \"30m\"}; every key is optional, and \
+             `weight` has the key \"weight\"",
         );
+    };
+    let command = match command(body.weight) {
+        Ok(Command::Weight(_)) | Err(_) if body.weight.is_none() => return bad("`weight` is missing"),
+        Ok(command @ Command::Weight(_)) => command,
+        Ok(_) if body.weight.is_some() => return bad("`weight` is a key of the order `weight` alone"),
+        Ok(command) => command,
+        Err(why) => return bad(why),
+    };
+    let lasts = match body.lasts.as_deref().map(order_time).transpose() {
+        Ok(lasts) => lasts,
+        Err(why) => return bad(&why),
     };
     let reason = one_line(&body.reason);
     let status = question.server.status(question.asked);
-    let Some(found) = status.pools.iter().find(|p| p.name.as_str() == pool) else { return unknown_pool(pool, &status) };
+    let named = (pool != EVERY_POOL).then_some(pool.as_str());
+    let chosen: Vec<&PoolStatus> =
+        status.pools.iter().filter(|p| named.is_none_or(|named| p.name.as_str() == named)).collect();
+    if chosen.is_empty() {
+        return unknown_pool(pool, &status);
+    }
     let address = text.parse::<Address>();
-    let known = |address: &Address| found.upstreams.iter().find(|u| u.upstream.address == *address);
-    let Some(upstream) = address.as_ref().ok().and_then(known) else {
-        let all = found.upstreams.iter().map(|u| (&u.upstream.address, u.name.as_deref()));
-        let near = lookup::upstream(text, all).map_or_else(
+    let all = || chosen.iter().flat_map(|pool| &pool.upstreams);
+    if !address.as_ref().is_ok_and(|address| all().any(|u| u.upstream.address == *address)) {
+        let mut seen: Vec<(&Address, Option<&str>)> = all().map(|u| (&u.upstream.address, u.name.as_deref())).collect();
+        seen.sort();
+        seen.dedup();
+        let near = lookup::upstream(text, seen.iter().copied()).map_or_else(
             |missing| missing,
-            |index| lookup::Missing { several: false, near: vec![found.upstreams[index].upstream.address.to_string()] },
+            |index| lookup::Missing { several: false, near: vec![seen[index].0.to_string()] },
         );
         return match address {
-            Err(error) if near.near.is_empty() => {
-                reply::error(StatusCode::BAD_REQUEST, format!("upstream address: {error}"))
-            }
+            Err(error) if near.near.is_empty() => bad(&format!("upstream address: {error}")),
             Ok(_) | Err(_) => {
-                let suggestion = near.suggestion();
-                reply::error(StatusCode::NOT_FOUND, format!("pool {pool:?} has no upstream {text:?}{suggestion}"))
+                let (suggestion, subject) =
+                    (near.suggestion(), named.map_or("no pool".to_owned(), |p| format!("pool {p:?}")));
+                let no = if named.is_some() { "no " } else { "" };
+                reply::error(StatusCode::NOT_FOUND, format!("{subject} has {no}upstream {text:?}{suggestion}"))
             }
         };
-    };
-    let address = upstream.upstream.address.clone();
-    if let Some(why) = conflict(upstream.admin) {
-        return reply::error(StatusCode::CONFLICT, why);
     }
+    let Ok(address) = address else { return bad("upstream address") };
     let by = asker(&question.head.headers, question.head.extensions.get());
-    let order = AdminOrder { to, reason: &reason, by: &by, force: body.force };
-    match question.server.host.set_admin(pool, &address, order) {
-        SetAdmin::NoPool => no_pool(pool),
-        SetAdmin::NoUpstream => no_upstream(pool, &address),
-        SetAdmin::NeedsForce(why) => {
+    let order = Order { command, reason: &reason, by: &by, force: body.force, lasts };
+    let done = match question.server.host.order(named, &address, &order) {
+        Ok(done) => done,
+        Err(OrderError::NoPool(_)) => return no_pool(pool),
+        Err(OrderError::NoUpstream { .. }) => return no_upstream(pool, &address),
+        Err(OrderError::Conflict(why)) => return reply::error(StatusCode::CONFLICT, why),
+        Err(OrderError::NeedsForce(why)) => {
             let how = "nothing was changed; to do it anyway, use --force, or {\"force\": true} in the API";
-            reply::error(StatusCode::CONFLICT, format!("{why}; {how}"))
+            return reply::error(StatusCode::CONFLICT, format!("{why}; {how}"));
         }
-        SetAdmin::Done { in_file } => {
-            let in_flight = upstream.upstream.in_flight.load(std::sync::atomic::Ordering::Relaxed);
-            let (pool, upstream, was) = (pool.clone(), address.to_string(), upstream.admin);
-            let note = order_lasts(to, in_file);
-            reply::json(StatusCode::OK, &SetAdminReply { pool, upstream, admin: to, was, in_flight, note })
+    };
+    let mut orders: Vec<OrderReply> = done
+        .iter()
+        .filter_map(|done| {
+            let pool = chosen.iter().find(|pool| pool.name == done.pool)?;
+            let known = pool.upstreams.iter().find(|u| u.upstream.address == address)?;
+            Some(order_reply(done, command, known, lasts))
+        })
+        .collect();
+    match (named, orders.pop()) {
+        (Some(_), Some(only)) => reply::json(StatusCode::OK, &only),
+        (_, last) => {
+            orders.extend(last);
+            reply::json(StatusCode::OK, &OrdersReply { orders })
         }
     }
+}
+
+/// What an order has done in one pool.
+fn order_reply(done: &Done, command: Command, known: &UpstreamStatus, lasts: Option<Duration>) -> OrderReply {
+    let (admin, was, weight, was_weight) = match (command.setting(), done.was) {
+        (Setting::Admin(to), Setting::Admin(was)) => (to, was, None, None),
+        (Setting::Weight(to), Setting::Weight(was)) => {
+            (known.admin, known.admin, Some(to.as_u32()), Some(was.as_u32()))
+        }
+        // What was is of the kind of what is.
+        (Setting::Admin(_) | Setting::Weight(_), _) => (known.admin, known.admin, None, None),
+    };
+    OrderReply {
+        pool: done.pool.to_string(),
+        upstream: known.upstream.address.to_string(),
+        admin,
+        was,
+        weight,
+        was_weight,
+        in_flight: known.upstream.in_flight.load(std::sync::atomic::Ordering::Relaxed),
+        note: order_lasts(command.setting(), done.in_file, lasts),
+    }
+}
+
+/// How long an order holds.
+fn order_time(text: &str) -> Result<Duration, String> {
+    let time = duration_argument(text).map_err(|why| format!("`for`: {why}"))?;
+    let allowed = ORDER_MIN..=ORDER_MAX;
+    if allowed.contains(&time) { Ok(time) } else { Err("`for` must be from 1s to 365d".to_owned()) }
 }
 
 fn read_order(body: &[u8]) -> serde_json::Result<OrderBody> {

@@ -8,8 +8,8 @@ use async_trait::async_trait;
 use tokio::time::Instant;
 
 use super::json::{Diagnostic, ProcessState, ReloadResult};
-use crate::model::{Address, AdminState, Name, Secret};
-use crate::pool::{AdminOrder, Changes, Event, ExplainError, Explanation, RequestLane, Status};
+use crate::model::{Address, Name, Secret};
+use crate::pool::{Changes, Done, Event, ExplainError, Explanation, Order, OrderError, RequestLane, Status};
 
 /// The process of the admin socket. `access`, `state` and `revision` are called from the thread that serves connections
 /// and must return at once; the others are called from the thread that answers requests.
@@ -47,8 +47,11 @@ pub trait Host: Send + Sync + 'static {
     /// The text of `/metrics`.
     fn metrics(&self, format: MetricsFormat) -> String;
 
-    /// Carries out an operator's order.
-    fn set_admin(&self, pool: &str, upstream: &Address, order: AdminOrder<'_>) -> SetAdmin;
+    /// Carries out an operator's order in a pool, or in every pool that has the upstream.
+    ///
+    /// # Errors
+    /// Why nothing was done.
+    fn order(&self, pool: Option<&str>, upstream: &Address, order: &Order<'_>) -> Result<Vec<Done>, OrderError>;
 
     /// Reloads the configuration, as SIGHUP does, and returns when it is done. The reload continues if this future is
     /// dropped, because the client may disconnect. `by` is the origin of the order, as text.
@@ -154,20 +157,4 @@ pub struct CheckAnswer {
     pub changes: Changes,
     /// Every error, and warnings.
     pub diagnostics: Vec<Diagnostic>,
-}
-
-/// The result of an operator's order.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum SetAdmin {
-    /// Carried out, or the state was the same already.
-    Done {
-        /// The admin state in the file.
-        in_file: AdminState,
-    },
-    /// Refused: too few upstreams would be left to serve. The reason, in a sentence.
-    NeedsForce(String),
-    /// There is no pool of this name.
-    NoPool,
-    /// The pool has no upstream with this address.
-    NoUpstream,
 }

@@ -204,10 +204,19 @@ pub struct UpstreamInfo {
     pub since: String,
     /// Its weight.
     pub weight: u32,
+    /// Its growing weight; absent while it has all of it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub slow_start: Option<SlowStartInfo>,
     /// Whether it is a backup.
     pub backup: bool,
     /// Its admin state.
     pub admin: AdminState,
+    /// The order that set it; absent if the file did.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub admin_order: Option<OrderInfo>,
+    /// The order that set its weight; absent if the file did.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub weight_order: Option<OrderInfo>,
     /// Whether live traffic ejected it.
     pub ejected: bool,
     /// That ejection; absent while none holds.
@@ -265,6 +274,30 @@ pub struct UpstreamInfo {
     /// Its checks in file order; absent if there is only one.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub checks: Vec<CheckInfo>,
+}
+
+/// The growing weight of an upstream that has just begun to take requests.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct SlowStartInfo {
+    /// Which part of its weight it has, 0 to 1.
+    pub part: f64,
+    /// Seconds until it has all of it.
+    pub seconds_left: f64,
+}
+
+/// An operator's order that holds.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct OrderInfo {
+    /// When it was given.
+    pub at: String,
+    /// When it ends by itself; absent if it does not.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub until: Option<String>,
+    /// Its origin: a command or the API, with the address of the client.
+    pub by: String,
+    /// Why; absent if the operator gave no reason.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub reason: String,
 }
 
 /// An ejection by live traffic.
@@ -538,9 +571,16 @@ pub struct Diagnostic {
     pub severity: String,
 }
 
-/// The response to `drain`, `undrain`, `disable` and `enable`.
+/// The response to an order in every pool that has the upstream.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct SetAdminReply {
+pub struct OrdersReply {
+    /// One for each pool, in file order.
+    pub orders: Vec<OrderReply>,
+}
+
+/// The response to `drain`, `undrain`, `disable`, `enable` and `weight`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct OrderReply {
     /// The pool.
     pub pool: String,
     /// The upstream.
@@ -549,6 +589,12 @@ pub struct SetAdminReply {
     pub admin: AdminState,
     /// The admin state before.
     pub was: AdminState,
+    /// The weight now, after `weight`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub weight: Option<u32>,
+    /// The weight before, after `weight`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub was_weight: Option<u32>,
     /// Requests still in flight there.
     pub in_flight: u32,
     /// How long the order lasts, in a sentence; empty if the file says the same.

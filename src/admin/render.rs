@@ -10,8 +10,8 @@ use super::host::{CheckAnswer, LastReload, ProcessInfo, ReloadAnswer};
 use super::json::*;
 use crate::model::date;
 use crate::pool::{
-    Answered, CheckStatus, LastCheck, LastFault, OutOfOrder, PoolStatus, PoolSummary, Status, Streak, UpstreamStatus,
-    Way,
+    Answered, CheckStatus, LastCheck, LastFault, OutOfOrder, Override, PoolStatus, PoolSummary, Status, Streak,
+    UpstreamStatus, Way,
 };
 
 mod events;
@@ -113,8 +113,14 @@ fn upstream_info(status: &UpstreamStatus, clock: &Clock, now: Instant) -> Upstre
         why: status.why.clone(),
         since: clock.date(status.since),
         weight: status.weight.as_u32(),
+        slow_start: status.slow_start.map(|slow| SlowStartInfo {
+            part: slow.part.as_f64(),
+            seconds_left: seconds(slow.until.saturating_duration_since(now)),
+        }),
         backup: status.backup,
         admin: status.admin,
+        admin_order: status.overrides.admin().map(|order| order_info(order, clock)),
+        weight_order: status.overrides.weight().map(|order| order_info(order, clock)),
         ejected: status.ejection.is_some(),
         ejection: status.ejection.as_ref().map(|ejected| EjectionInfo {
             since: clock.date(ejected.since),
@@ -148,6 +154,11 @@ fn upstream_info(status: &UpstreamStatus, clock: &Clock, now: Instant) -> Upstre
             several => several.iter().map(|check| check_info(check, clock)).collect(),
         },
     }
+}
+
+fn order_info<T>(order: &Override<T>, clock: &Clock) -> OrderInfo {
+    let until = order.until.map(|until| clock.date(until));
+    OrderInfo { at: clock.date(order.at), until, by: order.by.clone(), reason: order.reason.clone() }
 }
 
 /// The last malformed answer of an upstream.

@@ -100,7 +100,7 @@ impl Route {
 }
 
 /// Every endpoint.
-pub static ROUTES: [Route; 16] = [
+pub static ROUTES: [Route; 17] = [
     get("/", "This page", |q| Box::pin(handlers::index(q))),
     get("/livez", "200 while the process serves", |q| Box::pin(handlers::livez(q))).open(),
     get("/readyz", "200 once every pool has a first verdict; 503 before that and while draining", |q| {
@@ -143,6 +143,9 @@ pub static ROUTES: [Route; 16] = [
     }),
     post("/api/v1/pools/{pool}/upstreams/{address}/enable", "Ends a drain or a disable", |q| {
         Box::pin(handlers::enable(q))
+    }),
+    post("/api/v1/pools/{pool}/upstreams/{address}/weight", "Another weight: {\"weight\": N}", |q| {
+        Box::pin(handlers::weight(q))
     }),
 ];
 

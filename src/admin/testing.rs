@@ -11,7 +11,7 @@ use tokio::time::Instant;
 use super::host::*;
 use super::json::{Diagnostic, ProcessState, ReloadResult};
 use crate::model::policy::*;
-use crate::model::{Address, AdminState, Code, HealthState, Name, ProbeReport, Secret, Trace};
+use crate::model::{Address, AdminState, Code, HealthState, Name, ProbeReport, Secret, Trace, Weight};
 use crate::pool::*;
 
 /// A valid name.
@@ -158,6 +158,17 @@ pub struct FakeHost {
     pub pictures: AtomicU64,
 }
 
+/// An order that a fake host has carried out.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Ordered {
+    pub pool: String,
+    pub upstream: String,
+    pub to: Setting,
+    pub reason: String,
+    pub by: String,
+    pub lasts: Option<Duration>,
+}
+
 /// What a fake host returns.
 pub struct Replies {
     /// Its pools.
@@ -170,8 +181,8 @@ pub struct Replies {
     pub events: EventRing,
     /// The mistakes in its file.
     pub diagnostics: Vec<Diagnostic>,
-    /// The orders it was given: pool, upstream, wanted, reason, origin.
-    pub orders: Vec<(String, String, AdminState, String, String)>,
+    /// The orders that it was given.
+    pub orders: Vec<Ordered>,
     /// The admin state in the file.
     pub in_file: AdminState,
     /// It refuses to drain or disable without force.
@@ -271,25 +282,42 @@ impl Host for FakeHost {
         format!("# metrics open={} upstreams={}\n", format.open_metrics, format.upstreams)
     }
 
-    fn set_admin(&self, pool: &str, upstream: &Address, order: AdminOrder<'_>) -> SetAdmin {
-        let AdminOrder { to, reason, by, force } = order;
+    fn order(&self, pool: Option<&str>, upstream: &Address, order: &Order<'_>) -> Result<Vec<Done>, OrderError> {
+        let Order { command, reason, by, force, lasts } = *order;
         let mut replies = self.replies.lock();
-        if !replies.status.pools.iter().any(|p| p.name.as_str() == pool) {
-            return SetAdmin::NoPool;
+        let takes_out = matches!(command, Command::Drain | Command::Disable);
+        if replies.needs_force && !force && takes_out {
+            let (pool, upstream) = (name(pool.unwrap_or("api")), upstream.clone());
+            let otherwise = WhenNoHealthy::Reject;
+            return Err(OrderError::NeedsForce(Box::new(NeedsForce { pool, upstream, left: 0, needed: 1, otherwise })));
         }
-        if replies.needs_force && !force && to != AdminState::Enabled {
-            return SetAdmin::NeedsForce("too few would serve".into());
-        }
-        let Some(u) =
-            replies.status.pools.iter_mut().find_map(|p| {
-                p.upstreams.iter_mut().find(|u| p.name.as_str() == pool && u.upstream.address == *upstream)
-            })
-        else {
-            return SetAdmin::NoUpstream;
+        let in_file = match command.setting() {
+            Setting::Admin(_) => Setting::Admin(replies.in_file),
+            Setting::Weight(_) => Setting::Weight(Weight::ONE),
         };
-        u.admin = to;
-        replies.orders.push((pool.into(), upstream.to_string(), to, reason.into(), by.into()));
-        SetAdmin::Done { in_file: replies.in_file }
+        let mut done = vec![];
+        let Replies { status, orders, .. } = &mut *replies;
+        for known in status.pools.iter_mut().filter(|known| pool.is_none_or(|pool| known.name.as_str() == pool)) {
+            let Some(u) = known.upstreams.iter_mut().find(|u| u.upstream.address == *upstream) else { continue };
+            let was = match command.setting() {
+                Setting::Admin(to) => Setting::Admin(std::mem::replace(&mut u.admin, to)),
+                Setting::Weight(to) => Setting::Weight(std::mem::replace(&mut u.weight, to)),
+            };
+            if command == Command::Undrain && was == Setting::Admin(AdminState::Disabled) {
+                u.admin = AdminState::Disabled;
+                return Err(OrderError::Conflict("the upstream is disabled, not draining; enable it"));
+            }
+            orders.push(Ordered {
+                pool: known.name.to_string(),
+                upstream: upstream.to_string(),
+                to: command.setting(),
+                reason: reason.into(),
+                by: by.into(),
+                lasts,
+            });
+            done.push(Done { pool: known.name.clone(), was, in_file });
+        }
+        Ok(done)
     }
 
     async fn reload(&self, by: String) -> ReloadAnswer {

@@ -13,12 +13,12 @@ use tokio::time::Instant;
 use super::connections::HEADS_MAX;
 use super::json::{ProcessState, StatusReply};
 use super::routes::ROUTES;
-use super::testing::{FakeHost, mistake, name, pool};
+use super::testing::{FakeHost, Ordered, mistake, name, pool};
 use super::{Handle, bind};
 use crate::model::HealthState::{Healthy, Unhealthy, Unknown};
 use crate::model::policy::AdminPolicy;
 use crate::model::{Address, AdminState, Secret};
-use crate::pool::EventKind;
+use crate::pool::{EventKind, Setting};
 
 /// The limit of every wait in these tests.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -87,7 +87,12 @@ impl Server {
         for (name, value) in fields {
             request.push_str(&format!("{name}: {value}\r\n"));
         }
-        self.raw(format!("{request}\r\n").as_bytes())
+        // The only one that needs a body.
+        let body = if path.ends_with("/weight") { r#"{"weight":2}"# } else { "" };
+        if !body.is_empty() {
+            request.push_str(&format!("Content-Length: {}\r\n", body.len()));
+        }
+        self.raw(format!("{request}\r\n{body}").as_bytes())
     }
 
     fn get(&self, path: &str) -> Answer {
@@ -404,8 +409,9 @@ fn an_order_reaches_the_upstream_it_names() {
     assert_eq!(order(&format!("{upstream}/undrain"), "").status, 409, "undrain does not enable what is disabled");
     assert_eq!(order(&format!("{upstream}/enable"), "").json()["was"], "disabled");
     let orders = server.host.replies.lock().orders.clone();
-    let (pool, address, to, reason, by) = &orders[0];
-    assert_eq!((&**pool, &**address, *to, &**reason), ("api", "10.0.0.1:80", AdminState::Draining, "kernel upgrade"));
+    let Ordered { pool, upstream: address, to, reason, by, lasts: time } = &orders[0];
+    let drained = (&**pool, &**address, *to, &**reason, *time);
+    assert_eq!(drained, ("api", "10.0.0.1:80", Setting::Admin(AdminState::Draining), "kernel upgrade", None));
     assert!(by.starts_with("admin API, client 127.0.0.1:"), "{by}");
     assert_eq!(orders.len(), 4);
     server.host.replies.lock().in_file = AdminState::Disabled;
@@ -419,7 +425,17 @@ fn an_order_reaches_the_upstream_it_names() {
     assert_eq!(order("/api/v1/pools/api/upstreams/unix:%2Frun%2Fa.sock/drain", "").status, 404);
     assert_eq!(order("/api/v1/pools/api/upstreams/nonsense/drain", "").status, 400);
     assert_eq!(order(&format!("{upstream}/drain"), "{").status, 400);
-    for body in [r#"{"until":1}"#, r#"{"force":1}"#, r#"{"force":"true"}"#, "[]", "true"] {
+    for body in [
+        r#"{"until":1}"#,
+        r#"{"force":1}"#,
+        r#"{"force":"true"}"#,
+        "[]",
+        "true",
+        r#"{"for":"5"}"#,
+        r#"{"for":"1ms"}"#,
+        r#"{"for":5}"#,
+        r#"{"weight":5}"#,
+    ] {
         assert_eq!(order(&format!("{upstream}/drain"), body).status, 400, "{body}");
     }
 
@@ -428,11 +444,41 @@ fn an_order_reaches_the_upstream_it_names() {
         let refused = order(&format!("{upstream}/drain"), body);
         assert_eq!(refused.status, 409, "{body}");
         let message = refused.json()["error"].as_str().unwrap().to_owned();
-        assert!(message.starts_with("too few would serve; ") && message.contains("--force"), "{message}");
+        assert!(message.starts_with("without 10.0.0.1:80, no upstream") && message.contains("--force"), "{message}");
     }
     assert_eq!(server.host.replies.lock().orders.len(), 4, "nothing was changed");
     assert_eq!(order(&format!("{upstream}/drain"), r#"{"force":true}"#).json()["admin"], "draining");
     assert_eq!(order(&format!("{upstream}/undrain"), "").status, 200, "letting it serve again needs no force");
+}
+
+#[test]
+fn an_order_may_end_by_itself_set_a_weight_or_hold_in_every_pool() {
+    let server = usual();
+    let order = |path: &str, body: &str| {
+        let length = body.len();
+        let head = format!("POST /api/v1/pools/{path} HTTP/1.1\r\nHost: localhost\r\nContent-Length: {length}\r\n\r\n");
+        server.raw(format!("{head}{body}").as_bytes())
+    };
+    let drained = order("api/upstreams/10.0.0.1:80/drain", r#"{"for":"1h30m"}"#).json();
+    assert_eq!(drained["note"], "it ends by itself after 1h 30m, or with the process");
+    assert_eq!(server.host.replies.lock().orders[0].lasts, Some(Duration::from_secs(5_400)));
+    let weighed = order("api/upstreams/10.0.0.1:80/weight", r#"{"weight":7}"#).json();
+    assert_eq!(
+        (&weighed["weight"], &weighed["was_weight"], &weighed["admin"]),
+        (&json!(7), &json!(1), &json!("draining"))
+    );
+    let note = weighed["note"].as_str().expect("how long it lasts");
+    assert!(note.ends_with("to make it permanent, set `weight = 7` of the upstream in the file"), "{note}");
+    for body in ["", "{}", r#"{"weight":0}"#, r#"{"weight":1001}"#, r#"{"weight":"5"}"#, r#"{"weight":1.5}"#] {
+        assert_eq!(order("api/upstreams/10.0.0.1:80/weight", body).status, 400, "{body}");
+    }
+    let everywhere = order("*/upstreams/10.0.0.1:80/undrain", "").json();
+    let orders = everywhere["orders"].as_array().expect("a list");
+    assert_eq!((&orders[0]["pool"], &orders[0]["was"]), (&json!("api"), &json!("draining")));
+    assert_eq!((orders.len(), &orders[1]["was"]), (2, &json!("enabled")), "the other pool has it too");
+    let nowhere = order("*/upstreams/10.0.0.9:80/drain", "");
+    let message = nowhere.json()["error"].as_str().expect("a sentence").to_owned();
+    assert!(nowhere.status == 404 && message.starts_with("no pool has upstream \"10.0.0.9:80\""), "{message}");
 }
 
 #[test]

@@ -11,10 +11,10 @@ use super::files::DiskFiles;
 use super::reload::{Reloader, Reloads};
 use crate::admin::json::{ProcessState, ReloadResult};
 use crate::admin::{Access, CheckAnswer, Condition, Host, LastReload, MetricsFormat};
-use crate::admin::{ProcessInfo, ReloadAnswer, SetAdmin};
+use crate::admin::{ProcessInfo, ReloadAnswer};
 use crate::metrics::{self, Format, Scrape};
 use crate::model::Address;
-use crate::pool::{AdminOrder, Changes, Controller, Event, ExplainError, Explanation, SetAdminError, Status};
+use crate::pool::{Changes, Controller, Done, Event, ExplainError, Explanation, Order, OrderError, Status};
 use crate::proxy::Plane;
 use crate::telemetry;
 
@@ -136,15 +136,10 @@ impl Host for Process {
         metrics::render(scrape, Format { open_metrics, upstreams })
     }
 
-    fn set_admin(&self, pool: &str, upstream: &Address, order: AdminOrder<'_>) -> SetAdmin {
-        let done = self.controller.set_admin(pool, upstream, order, Instant::now());
+    fn order(&self, pool: Option<&str>, upstream: &Address, order: &Order<'_>) -> Result<Vec<Done>, OrderError> {
+        let done = self.controller.order(pool, upstream, order, Instant::now());
         self.reloader.note_change();
-        match done {
-            Ok(in_file) => SetAdmin::Done { in_file },
-            Err(SetAdminError::NoPool(_)) => SetAdmin::NoPool,
-            Err(SetAdminError::NoUpstream(..)) => SetAdmin::NoUpstream,
-            Err(SetAdminError::NeedsForce(why)) => SetAdmin::NeedsForce(why.to_string()),
-        }
+        done
     }
 
     async fn reload(&self, by: String) -> ReloadAnswer {

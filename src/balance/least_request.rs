@@ -10,7 +10,7 @@ use std::sync::atomic::AtomicUsize;
 
 use super::round_robin::RoundRobin;
 use super::shares::Shares;
-use crate::model::Weight;
+use crate::model::FineWeight;
 
 /// Above this many slots, two are drawn instead of comparing all.
 const SCAN_SLOTS_MAX: usize = 16;
@@ -25,7 +25,7 @@ pub(super) struct LeastRequest {
 }
 
 impl LeastRequest {
-    pub(super) fn build(weights: &[Weight]) -> LeastRequest {
+    pub(super) fn build(weights: &[FineWeight]) -> LeastRequest {
         LeastRequest { rotation: RoundRobin::build(weights) }
     }
 
@@ -106,7 +106,7 @@ impl LeastRequest {
         Cost { load: u64::from(load(index)), share: self.shares().of(index) }
     }
 
-    fn shares(&self) -> &Shares {
+    pub(super) fn shares(&self) -> &Shares {
         self.rotation.shares()
     }
 }
@@ -120,7 +120,7 @@ struct Cost {
 
 impl Ord for Cost {
     fn cmp(&self, other: &Cost) -> Ordering {
-        // A load is 32 bits and a share at most 1,000: the products fit.
+        // A load has 32 bits and a share 20: the products fit.
         (self.load * other.share).cmp(&(other.load * self.share))
     }
 }

@@ -2,14 +2,14 @@
 //! balancers in front of the same upstreams do not fall into step.
 
 use super::shares::Shares;
-use crate::model::Weight;
+use crate::model::FineWeight;
 
 /// See the head of this file.
 #[derive(Debug)]
 pub(super) struct Random(Shares);
 
 impl Random {
-    pub(super) fn build(weights: &[Weight]) -> Random {
+    pub(super) fn build(weights: &[FineWeight]) -> Random {
         Random(Shares::new(weights))
     }
 

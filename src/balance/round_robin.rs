@@ -9,7 +9,7 @@
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use super::shares::{Shares, gcd};
-use crate::model::Weight;
+use crate::model::FineWeight;
 
 /// The longest cycle that is stored: 64 KiB per view.
 const TABLE_SLOTS_MAX: u64 = 16_384;
@@ -35,7 +35,7 @@ enum Order {
 }
 
 impl RoundRobin {
-    pub(super) fn build(weights: &[Weight]) -> RoundRobin {
+    pub(super) fn build(weights: &[FineWeight]) -> RoundRobin {
         let shares = Shares::new(weights);
         let (n, total) = (shares.len() as u64, shares.total());
         let order = if shares.is_even() {

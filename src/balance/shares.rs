@@ -1,7 +1,7 @@
 //! Weights in lowest terms, laid end to end on a line, for all algorithms. A position on the line is a slot, so a
 //! uniform draw of a position is a weighted draw of a slot.
 
-use crate::model::Weight;
+use crate::model::FineWeight;
 
 /// Draws that may hit a skipped slot before the exact scan. With one skipped slot of three equal ones, eight draws in a
 /// row hit it once in 6,561 picks.
@@ -17,7 +17,7 @@ pub(super) struct Shares {
 }
 
 impl Shares {
-    pub(super) fn new(weights: &[Weight]) -> Shares {
+    pub(super) fn new(weights: &[FineWeight]) -> Shares {
         let divisor = weights.iter().fold(0, |d, w| gcd(d, u64::from(w.as_u32()))).max(1);
         let mut end = 0;
         let ends: Box<[u64]> = weights
@@ -46,7 +46,7 @@ impl Shares {
         self.even
     }
 
-    /// The share of slot `index`, 1 to 1,000.
+    /// The share of slot `index`, 1 to 1,000,000.
     pub(super) fn of(&self, index: usize) -> u64 {
         let begin = if index == 0 { 0 } else { self.ends[index - 1] };
         self.ends[index] - begin
@@ -99,10 +99,15 @@ pub(super) fn gcd(mut a: u64, mut b: u64) -> u64 {
 /// For the tests of all algorithms.
 #[cfg(test)]
 pub(super) mod testing {
-    use crate::model::Weight;
+    use crate::model::{FineWeight, Weight};
 
-    pub fn weights(numbers: &[u32]) -> Vec<Weight> {
-        numbers.iter().map(|w| Weight::try_new(i64::from(*w)).expect("1 to 1,000")).collect()
+    pub fn weights(numbers: &[u32]) -> Vec<FineWeight> {
+        numbers.iter().map(|w| Weight::try_new(i64::from(*w)).expect("1 to 1,000").into()).collect()
+    }
+
+    /// Names of so many slots.
+    pub fn names(slots: usize) -> Vec<u64> {
+        (0..slots).map(|slot| crate::balance::hashing::hash(format!("10.0.0.{slot}:80").as_bytes())).collect()
     }
 
     /// Asserts that counts follow shares within five standard deviations, which a correct picker fails once in a

@@ -100,19 +100,16 @@ fn drop_trailing_tip(error: &mut clap::Error) {
 /// The option that is meant by one that `command` does not have.
 fn unknown(command: &str, option: &str) -> Option<String> {
     let asks_a_process = !matches!(command, "run" | "check" | "schema" | "demo" | "probe") && !command.starts_with('-');
-    let back = if command == "disable" { "enable" } else { "undrain" };
     let known = match (command, option) {
-        ("drain" | "disable", "--for" | "--duration" | "--until" | "--expires" | "--ttl") => {
-            return Some(format!("'{option}' is not supported yet: the order holds until 'roundsman {back}'"));
+        ("drain" | "disable" | "undrain" | "enable" | "weight", "--duration" | "--until" | "--expires" | "--ttl") => {
+            "'--for 30m' ends the order by itself"
         }
-        ("drain" | "disable", "--timeout" | "--wait" | "--deadline") => {
-            return Some(format!(
-                "'{option}' is not supported yet: the order returns at once, and 'roundsman explain POOL UPSTREAM' shows \
-                 the requests in flight"
-            ));
+        ("drain", "--deadline") => "'--wait --timeout 2m' waits until nothing is in flight",
+        ("disable" | "undrain" | "enable", "--timeout" | "--wait" | "--deadline") => {
+            "'roundsman drain POOL UPSTREAM --wait' waits until nothing is in flight"
         }
-        ("drain" | "disable" | "undrain" | "enable", "--all-pools" | "--all" | "--pools" | "--pool") => {
-            return Some(format!("'{option}' is not supported yet: 'roundsman {command} POOL UPSTREAM' for each pool"));
+        ("drain" | "disable" | "undrain" | "enable", "--all" | "--pools" | "--pool") => {
+            "'--all-pools UPSTREAM', without a pool, orders it in every pool"
         }
         ("run", word) if !word.starts_with('-') => {
             "one file is run; without a file: '--listen 127.0.0.1:8080 --to ADDRESS,ADDRESS'"
@@ -145,9 +142,7 @@ fn subcommand(word: &str) -> Option<String> {
         "restart" => "'roundsman reload' applies a changed file without a restart",
         "validate" | "test" | "configtest" | "lint" | "verify" => "'roundsman check FILE' looks for mistakes",
         "stats" | "top" | "ps" | "list" | "show" | "health" => "'roundsman status' shows pools and upstreams",
-        "weight" | "set-weight" => {
-            "a weight cannot be ordered yet: 'weight' of the upstream in the file, then 'roundsman reload'"
-        }
+        "set-weight" | "setweight" => "'roundsman weight POOL UPSTREAM N' gives an upstream another weight",
         "log" | "logs" | "history" => "'roundsman events' shows what has happened",
         file if file.ends_with(".toml") || file.contains('/') => {
             return Some(format!("'roundsman run {file}' runs a configuration file"));
@@ -212,7 +207,6 @@ mod tests {
         for (line, tip) in [
             ("start a.toml", "tip: 'roundsman run' starts the proxy"),
             ("stop", "tip: a signal stops it: 'kill -TERM PID'"),
-            ("weight web a:1 5", "tip: a weight cannot be ordered yet"),
             ("restart", "tip: 'roundsman reload' applies"),
             ("validate a.toml", "tip: 'roundsman check FILE'"),
             ("./a.toml", "tip: 'roundsman run ./a.toml' runs"),
@@ -231,11 +225,11 @@ mod tests {
             ("run --port 8080", "tip: without a file: '--listen 127.0.0.1:8080 --to ADDRESS,ADDRESS'"),
             ("run --upstream 10.0.0.1:80", "tip: '--to ADDRESS,ADDRESS' names the upstreams"),
             ("status --port 9900", "tip: '--admin 127.0.0.1:9900' is the admin address"),
-            ("drain api a:1 --for 3s", "tip: '--for' is not supported yet: the order holds until 'roundsman undrain'"),
-            ("disable api a:1 --for=3s", "tip: '--for' is not supported yet: the order holds until 'roundsman enable'"),
-            ("drain api a:1 --timeout 1m --wait", "tip: '--timeout' is not supported yet"),
-            ("drain api a:1 --wait", "tip: '--wait' is not supported yet"),
-            ("drain --all-pools a:1", "tip: '--all-pools' is not supported yet: 'roundsman drain POOL UPSTREAM'"),
+            ("drain api a:1 --until 3s", "tip: '--for 30m' ends the order by itself"),
+            ("disable api a:1 --ttl=3s", "tip: '--for 30m' ends the order by itself"),
+            ("drain api a:1 --deadline 1m", "tip: '--wait --timeout 2m' waits"),
+            ("disable api a:1 --wait", "tip: 'roundsman drain POOL UPSTREAM --wait' waits"),
+            ("drain --all a:1", "tip: '--all-pools UPSTREAM', without a pool, orders it in every pool"),
             ("drain api a:1 --forc", "tip: a similar argument exists: '--force'"),
             ("probe --preset redis 127.0.0.1:6379", "'--url tcp://127.0.0.1:6379 --preset redis'"),
             ("probe 127.0.0.1:6443 --preset kubernetes", "'--url https://127.0.0.1:6443 --preset kubernetes'"),
@@ -256,8 +250,8 @@ mod tests {
             "explain -x",
             "check -v",
             "drain api a:1 -q",
-            "drain api a:1 --format",
-            "undrain api a:1 --forever",
+            "drain api a:1 --json-lines",
+            "undrain api a:1 --nonsense",
         ] {
             assert!(!refused(line).contains("tip:"), "{line}: {}", refused(line));
         }

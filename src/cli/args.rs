@@ -101,11 +101,14 @@ A refused configuration changes nothing: every mistake is printed, and the exit 
     /// Send an upstream no new requests; those in flight finish
     #[command(after_help = "Examples:
   roundsman drain api 10.0.0.1:8080 --reason 'kernel upgrade'
+  roundsman drain --all-pools 10.0.0.1:8080 --for 30m
+  roundsman drain api 10.0.0.1:8080 --wait --timeout 2m && systemctl restart app
 
 An order survives reloads and ends with the process. To make it permanent, set admin = \"draining\" in the file.
-An order that would leave the pool without a serving upstream is refused, unless you give --force.
-Exit status: 0 ok, 1 if it is refused or the process cannot be reached, 2 if there is no such pool or upstream.")]
-    Drain(OrderArgs),
+An order that would leave a pool without a serving upstream is refused, unless you give --force.
+Exit status: 0 ok, 1 if it is refused, the process cannot be reached, or requests are in flight after --timeout, 2 if there is
+no such pool or upstream.")]
+    Drain(DrainArgs),
     /// End a drain
     #[command(after_help = "Examples:
   roundsman undrain api 10.0.0.1:8080
@@ -126,6 +129,14 @@ Exit status: 0 ok, 1 if it is refused or the process cannot be reached, 2 if the
 
 Exit status: 0 ok, 1 if it is refused or the process cannot be reached, 2 if there is no such pool or upstream.")]
     Enable(OrderArgs),
+    /// Give an upstream another weight than the file does
+    #[command(after_help = "Examples:
+  roundsman weight api 10.0.0.1:8080 10
+  roundsman weight api 10.0.0.1:8080 1 --for 1h --reason 'new version'
+
+An order survives reloads and ends with the process. To make it permanent, set the weight in the file.
+Exit status: 0 ok, 1 if the process cannot be reached, 2 if there is no such pool or upstream.")]
+    Weight(WeightArgs),
     /// Print the JSON Schema of the configuration, for editors
     #[command(after_help = "Examples:
   roundsman schema > roundsman.schema.json")]
@@ -284,7 +295,7 @@ pub struct EventsArgs {
     #[arg(long, short, value_name = "POOL")]
     pub pool: Option<String>,
     /// Only events newer than this: 90s, 10m or 2h
-    #[arg(long, short, value_name = "DURATION", value_parser = crate::config::units::duration_argument)]
+    #[arg(long, short, value_name = "DURATION", value_parser = crate::model::written::duration_argument)]
     pub since: Option<Duration>,
     /// Only events with a number greater than this
     #[arg(long, value_name = "N", default_value_t = 0)]
@@ -326,19 +337,85 @@ pub struct ReloadArgs {
 /// `drain`, `undrain`, `disable`, `enable`.
 #[derive(Debug, Args)]
 pub struct OrderArgs {
+    /// The pool; with --all-pools leave it out
+    pub pool: String,
+    /// The upstream's address, as status shows it
+    #[arg(required_unless_present = "all_pools")]
+    pub upstream: Option<String>,
+    /// In every pool that has the upstream: in all of them or in none
+    #[arg(long)]
+    pub all_pools: bool,
+    /// Do it even if fewer than min_healthy upstreams, or none, would be left to serve
+    #[arg(long)]
+    pub force: bool,
+    /// How long, and why.
+    #[command(flatten)]
+    pub terms: OrderTerms,
+}
+
+/// What every order may have.
+#[derive(Debug, Args)]
+pub struct OrderTerms {
+    /// End the order by itself after this time
+    #[arg(long = "for", value_name = "DURATION", value_parser = crate::model::written::duration_argument)]
+    pub lasts: Option<Duration>,
+    /// The reason, for the log and events
+    #[arg(long, value_name = "TEXT", default_value = "", hide_default_value = true)]
+    pub reason: String,
+    /// Which process.
+    #[command(flatten)]
+    pub process: ProcessArgs,
+}
+
+impl OrderArgs {
+    /// The pool, unless every pool is meant, and the upstream.
+    ///
+    /// # Errors
+    /// There are too many arguments.
+    pub fn place(&self) -> Result<(Option<&str>, &str), String> {
+        match (self.all_pools, &self.upstream) {
+            (false, Some(upstream)) => Ok((Some(&self.pool), upstream)),
+            // The only argument.
+            (true, None) => Ok((None, &self.pool)),
+            (true, Some(_)) => Err("with --all-pools give the upstream alone, without a pool".to_owned()),
+            (false, None) => Err("the upstream is missing".to_owned()),
+        }
+    }
+}
+
+/// `drain`.
+#[derive(Debug, Args)]
+pub struct DrainArgs {
+    /// The order.
+    #[command(flatten)]
+    pub order: OrderArgs,
+    /// Wait until nothing is in flight there, and print what is
+    #[arg(long)]
+    pub wait: bool,
+    /// How long to wait at most
+    #[arg(
+        long,
+        value_name = "DURATION",
+        default_value = "5m",
+        requires = "wait",
+        value_parser = crate::model::written::duration_argument
+    )]
+    pub timeout: Duration,
+}
+
+/// `weight`.
+#[derive(Debug, Args)]
+pub struct WeightArgs {
     /// The pool
     pub pool: String,
     /// The upstream's address, as status shows it
     pub upstream: String,
-    /// The reason, for the log and events
-    #[arg(long, value_name = "TEXT", default_value = "", hide_default_value = true)]
-    pub reason: String,
-    /// Do it even if fewer than min_healthy upstreams, or none, would be left to serve
-    #[arg(long)]
-    pub force: bool,
-    /// Which process.
+    /// The weight, 1 to 1000
+    #[arg(value_parser = clap::value_parser!(u32).range(1..=1000))]
+    pub weight: u32,
+    /// How long, and why.
     #[command(flatten)]
-    pub process: ProcessArgs,
+    pub terms: OrderTerms,
 }
 
 /// `demo`.
@@ -406,7 +483,7 @@ mod tests {
                 Command::Events(args) => args.process.process().config,
                 Command::Status(args) => args.process.config,
                 Command::Explain(args) => args.process.config,
-                Command::Drain(args) => args.process.config,
+                Command::Drain(args) => args.order.terms.process.config,
                 Command::Probe(args) => args.config,
                 other => panic!("{other:?}"),
             }
@@ -432,12 +509,37 @@ mod tests {
     }
 
     #[test]
+    fn an_order_is_for_one_pool_or_for_all_for_a_time_or_for_good() {
+        let drain = |line: &str| match parse(line) {
+            Ok(Command::Drain(drain)) => Ok(drain),
+            Ok(other) => panic!("{other:?}"),
+            Err(error) => Err(error),
+        };
+        let all = drain("drain --all-pools a:1 --for 30m --wait --timeout 2m").expect("it is good");
+        assert_eq!((all.order.place(), all.order.terms.lasts), (Ok((None, "a:1")), Some(Duration::from_secs(1_800))));
+        assert_eq!((all.wait, all.timeout), (true, Duration::from_secs(120)));
+        let one = drain("drain api a:1 --wait").expect("it is good");
+        assert_eq!((one.order.terms.lasts, one.timeout), (None, Duration::from_secs(300)));
+        assert!(drain("drain api a:1 --all-pools").is_ok_and(|drain| drain.order.place().is_err()));
+        assert_eq!(drain("drain api").err(), Some(ErrorKind::MissingRequiredArgument));
+        assert_eq!(drain("drain api a:1 --timeout 5m").err(), Some(ErrorKind::MissingRequiredArgument));
+        assert_eq!(drain("drain api a:1 --for 5").err(), Some(ErrorKind::ValueValidation));
+        assert!(matches!(parse("weight api a:1 5"), Ok(Command::Weight(weight)) if weight.weight == 5));
+        for number in ["0", "1001", "x", "1.5"] {
+            assert_eq!(parse(&format!("weight api a:1 {number}")).err(), Some(ErrorKind::ValueValidation), "{number}");
+        }
+    }
+
+    #[test]
     fn commands_find_the_process_by_address_or_file() {
         let Ok(Command::Drain(drain)) = parse("drain api [::1]:80 --reason upgrade --admin unix:/run/a.sock") else {
             panic!("it is good");
         };
-        assert_eq!((drain.upstream.as_str(), drain.reason.as_str()), ("[::1]:80", "upgrade"));
-        assert_eq!(drain.process.admin.map(|a| a.to_string()).as_deref(), Some("unix:/run/a.sock"));
+        assert_eq!(
+            (drain.order.place(), drain.order.terms.reason.as_str()),
+            (Ok((Some("api"), "[::1]:80")), "upgrade")
+        );
+        assert_eq!(drain.order.terms.process.admin.map(|a| a.to_string()).as_deref(), Some("unix:/run/a.sock"));
         assert_eq!(parse("status --admin nonsense").err(), Some(ErrorKind::ValueValidation));
         assert_eq!(parse("drain api").err(), Some(ErrorKind::MissingRequiredArgument));
         assert_eq!(parse("status --admin 127.0.0.1:1 --config b").err(), Some(ErrorKind::ArgumentConflict));

@@ -172,6 +172,7 @@ fn emphasis(what: &EventWhat) -> Option<(&'static str, &str, &str)> {
         EventWhat::RequestsFail { on: true, .. } => Some((", and ", "passes its checks", "degraded")),
         EventWhat::Reload { result, .. } => Some(("Reload ", result, result)),
         EventWhat::RequestsFail { .. }
+        | EventWhat::Weight { .. }
         | EventWhat::RequestsFailMore { .. }
         | EventWhat::BelowHalf { .. }
         | EventWhat::Warming { .. }

@@ -1,39 +1,130 @@
-//! `roundsman drain | undrain | disable | enable POOL UPSTREAM`: the operator's orders.
+//! `roundsman drain | undrain | disable | enable | weight POOL UPSTREAM`: the operator's orders.
 
 use std::process::ExitCode;
+use std::time::Duration;
 
 use http::StatusCode;
-use serde_json::json;
+use serde_json::{Value, json};
+use tokio::time::{Instant, sleep};
 
-use super::args::OrderArgs;
+use super::args::{DrainArgs, OrderArgs, OrderTerms, WeightArgs};
 use super::client::{self, Ask};
+use super::locate::Target;
 use super::text::one_line;
 use super::{Failure, identity, locate, text};
-use crate::admin::json::SetAdminReply;
+use crate::admin::json::{OrderReply, OrdersReply, StatusReply};
 use crate::admin::target::encode_segment;
+use crate::model::units::{counted, glance};
 
-/// Sends the order and prints the old and the new admin state.
+/// In the place of a pool's name: every pool that has the upstream.
+const EVERY_POOL: &str = "*";
+/// How often what is still in flight is looked at.
+const LOOK_EVERY: Duration = Duration::from_millis(200);
+/// How often a number that does not change is printed again.
+const PRINT_EVERY: Duration = Duration::from_secs(10);
+
+/// `undrain`, `disable`, `enable`.
 pub fn run(action: &str, args: &OrderArgs) -> Result<ExitCode, Failure> {
-    let target = locate::find(&args.process)?;
-    let process = identity::line_now(&target)?;
-    let (pool, upstream) = (encode_segment(&args.pool), encode_segment(&args.upstream));
-    let path = format!("/api/v1/pools/{pool}/upstreams/{upstream}/{action}");
-    let body = json!({ "reason": args.reason, "force": args.force }).to_string().into();
-    let answer = client::ask_now(&target, Ask { body, ..Ask::post(&path) })?;
-    let reply: SetAdminReply = answer.json(&[StatusCode::OK])?;
-    text::print(&format!("{process}{}", render(&reply)))?;
+    let target = locate::find(&args.terms.process)?;
+    send(&target, action, args)?;
     Ok(ExitCode::SUCCESS)
 }
 
-fn render(reply: &SetAdminReply) -> String {
-    let mut line = format!("{} {}: {}", one_line(&reply.pool), one_line(&reply.upstream), reply.admin);
-    if reply.was == reply.admin {
-        line.push_str(" (unchanged)");
-    } else {
-        line.push_str(&format!(", was {}", reply.was));
+/// `drain`: with `--wait` until nothing is in flight there.
+pub fn drain(args: &DrainArgs) -> Result<ExitCode, Failure> {
+    let target = locate::find(&args.order.terms.process)?;
+    let orders = send(&target, "drain", &args.order)?;
+    if !args.wait {
+        return Ok(ExitCode::SUCCESS);
     }
-    if reply.in_flight > 0 {
-        line.push_str(&format!("; {} requests in flight", reply.in_flight));
+    client::runtime()?.block_on(drained(&target, &orders, args.timeout))
+}
+
+/// `weight`.
+pub fn weight(args: &WeightArgs) -> Result<ExitCode, Failure> {
+    let target = locate::find(&args.terms.process)?;
+    let WeightArgs { pool, upstream, weight, terms } = args;
+    order(&target, "weight", (Some(pool), upstream), terms, json!({ "weight": weight }))?;
+    Ok(ExitCode::SUCCESS)
+}
+
+fn send(target: &Target, action: &str, args: &OrderArgs) -> Result<Vec<OrderReply>, Failure> {
+    let place = args.place().map_err(Failure::Usage)?;
+    order(target, action, place, &args.terms, json!({ "force": args.force }))
+}
+
+/// Sends the order and prints what held before and what holds now.
+fn order(
+    target: &Target,
+    action: &str,
+    (pool, upstream): (Option<&str>, &str),
+    terms: &OrderTerms,
+    mut body: Value,
+) -> Result<Vec<OrderReply>, Failure> {
+    let process = identity::line_now(target)?;
+    let (pool, upstream) = (pool.map_or(EVERY_POOL.to_owned(), encode_segment), encode_segment(upstream));
+    let path = format!("/api/v1/pools/{pool}/upstreams/{upstream}/{action}");
+    body["reason"] = terms.reason.clone().into();
+    if let Some(lasts) = terms.lasts {
+        body["for"] = format!("{}ms", lasts.as_millis()).into();
+    }
+    let answer = client::ask_now(target, Ask { body: body.to_string().into(), ..Ask::post(&path) })?;
+    let orders = match pool.as_str() {
+        EVERY_POOL => answer.json::<OrdersReply>(&[StatusCode::OK])?.orders,
+        _ => vec![answer.json(&[StatusCode::OK])?],
+    };
+    let lines: String = orders.iter().map(render).collect();
+    text::print(&format!("{process}{lines}"))?;
+    Ok(orders)
+}
+
+/// Waits until nothing is in flight at the upstreams of these orders: status 0. After `timeout`, 1.
+async fn drained(target: &Target, orders: &[OrderReply], timeout: Duration) -> Result<ExitCode, Failure> {
+    let began = Instant::now();
+    let mut printed: Option<(u64, Instant)> = None;
+    loop {
+        let answer = client::ask(target, Ask::get("/api/v1/status")).await;
+        let answer = answer.map_err(|error| Failure::Runtime(error.to_string()))?;
+        let left = in_flight(&answer.json(&[StatusCode::OK])?, orders);
+        let now = Instant::now();
+        if left == 0 {
+            text::print(&format!("nothing is in flight, after {}\n", glance(now - began)))?;
+            return Ok(ExitCode::SUCCESS);
+        }
+        if now - began >= timeout {
+            let still = counted(left, "request", "requests");
+            return Err(Failure::Runtime(format!("{still} still in flight after {}", glance(timeout))));
+        }
+        if printed.is_none_or(|(count, at)| count != left || now - at >= PRINT_EVERY) {
+            text::print(&format!("{} in flight\n", counted(left, "request", "requests")))?;
+            printed = Some((left, now));
+        }
+        sleep(LOOK_EVERY.min(timeout - (now - began))).await;
+    }
+}
+
+/// Requests in flight at the upstreams of these orders; what is no longer there has none.
+fn in_flight(status: &StatusReply, orders: &[OrderReply]) -> u64 {
+    let of = |order: &OrderReply| {
+        let upstreams = status.pools.get(&order.pool).map_or(&[][..], |pool| &pool.upstreams);
+        upstreams.iter().find(|upstream| upstream.address == order.upstream).map_or(0, |u| u64::from(u.in_flight))
+    };
+    orders.iter().map(of).sum()
+}
+
+fn render(reply: &OrderReply) -> String {
+    let (pool, upstream) = (one_line(&reply.pool), one_line(&reply.upstream));
+    let (now, was, changed) = match (reply.weight, reply.was_weight) {
+        (Some(now), was) => {
+            let was = was.unwrap_or(now);
+            (format!("weight {now}"), was.to_string(), now != was)
+        }
+        (None, _) => (reply.admin.to_string(), reply.was.to_string(), reply.admin != reply.was),
+    };
+    let was = if changed { format!(", was {was}") } else { " (unchanged)".to_owned() };
+    let mut line = format!("{pool} {upstream}: {now}{was}");
+    if reply.in_flight > 0 && reply.weight.is_none() {
+        line.push_str(&format!("; {} in flight", counted(reply.in_flight, "request", "requests")));
     }
     line.push('\n');
     if !reply.note.is_empty() {
@@ -49,18 +140,24 @@ mod tests {
 
     #[test]
     fn an_order_shows_the_old_and_the_new_state() {
-        let reply = SetAdminReply {
+        let reply = OrderReply {
             pool: "api".into(),
             upstream: "10.0.0.1:80".into(),
             admin: Draining,
             was: Enabled,
+            weight: None,
+            was_weight: None,
             in_flight: 3,
             note: String::new(),
         };
         assert_eq!(render(&reply), "api 10.0.0.1:80: draining, was enabled; 3 requests in flight\n");
-        let again = SetAdminReply { was: Draining, in_flight: 0, ..reply };
-        assert_eq!(render(&again), "api 10.0.0.1:80: draining (unchanged)\n");
-        let noted = SetAdminReply { note: "it ends with the process".into(), ..again };
+        let again = OrderReply { was: Draining, in_flight: 1, ..reply.clone() };
+        assert_eq!(render(&again), "api 10.0.0.1:80: draining (unchanged); 1 request in flight\n");
+        let noted = OrderReply { note: "it ends with the process".into(), in_flight: 0, ..again };
         assert_eq!(render(&noted), "api 10.0.0.1:80: draining (unchanged)\n(it ends with the process)\n");
+        let weight = OrderReply { weight: Some(5), was_weight: Some(1), ..reply.clone() };
+        assert_eq!(render(&weight), "api 10.0.0.1:80: weight 5, was 1\n");
+        let same = OrderReply { was_weight: Some(5), ..weight };
+        assert_eq!(render(&same), "api 10.0.0.1:80: weight 5 (unchanged)\n");
     }
 }

@@ -10,7 +10,7 @@ use http::StatusCode;
 use super::Failure;
 use super::client::{self, Ask};
 use super::locate::Target;
-use crate::admin::json::{EventsReply, ReloadReply, SetAdminReply, StatusReply};
+use crate::admin::json::{EventsReply, OrderReply, ReloadReply, StatusReply};
 use crate::admin::testing::{FakeHost, mistake, pool};
 use crate::admin::{Handle, bind};
 use crate::model::HealthState::{Healthy, Unhealthy};
@@ -48,9 +48,9 @@ fn answers_are_read_over_tcp_and_over_a_unix_socket() {
 
         let path = "/api/v1/pools/api/upstreams/10.0.0.1:80/drain";
         let ask = Ask { body: r#"{"reason":"upgrade"}"#.into(), ..Ask::post(path) };
-        let reply: SetAdminReply = client::ask_now(&target, ask).unwrap().json(&[StatusCode::OK]).unwrap();
+        let reply: OrderReply = client::ask_now(&target, ask).unwrap().json(&[StatusCode::OK]).unwrap();
         assert_eq!(reply.admin, AdminState::Draining);
-        assert_eq!(host.replies.lock().orders[0].3, "upgrade");
+        assert_eq!(host.replies.lock().orders[0].reason, "upgrade");
 
         host.replies.lock().diagnostics = vec![mistake()];
         let refused = client::ask_now(&target, Ask::post("/api/v1/reload")).unwrap();
@@ -91,7 +91,7 @@ fn a_token_is_sent_and_a_missing_one_is_explained() {
 fn the_error_message_of_the_process_is_shown() {
     let (target, _host, _handle) = serve(loopback());
     let answer = client::ask_now(&target, Ask::post("/api/v1/pools/none/upstreams/10.0.0.1:80/drain")).unwrap();
-    let error = answer.json::<SetAdminReply>(&[StatusCode::OK]).unwrap_err().to_string();
+    let error = answer.json::<OrderReply>(&[StatusCode::OK]).unwrap_err().to_string();
     assert_eq!(error, "there is no pool \"none\"; the only pool is api");
 }
 

@@ -62,6 +62,8 @@ pub fn example(table: &str) -> Option<&'static str> {
         "Connections" => Some("{ idle_per_upstream = 128 }"),
         "Retry" => Some("{ retries = 2 }"),
         "Passive" => Some("{ consecutive_failures = 5 }"),
+        "Queue" => Some("{ length = 50, timeout = \"1s\" }"),
+        "BalanceTable" => Some("{ type = \"hash\", key = \"client_ip\" }"),
         "Budget" => Some("{ share = 0.2 }"),
         "BasicAuth" => Some("{ user = \"…\", password = { file = \"…\" } }"),
         _ => None,
@@ -239,7 +241,11 @@ const INSTEAD: &[(&str, &str, &str)] = &[
     ("Passive", "failtimeout baseejectiontime basetime base", "`ejection = { base = \"10s\" }`"),
     ("Passive", "maxejectiontime max", "`ejection = { max = \"5m\" }`"),
     ("Passive", "maxejectionpercent maxshare", "`ejection = { max_share = 0.5 }`"),
-    ("Pool", "maxconn maxconnections connectionlimit", "no such key: this version does not limit connections"),
+    (
+        "Pool",
+        "maxconn maxconnections connectionlimit",
+        "`connections = { max_per_upstream = 100, queue = { length = 50 } }`",
+    ),
     ("Pool", "keepalive", "`connections = { idle_per_upstream = 128 }`"),
     ("Pool", "retries maxretries proxynextupstream proxynextupstreamtries", "`retry = { retries = 2 }`"),
     (
@@ -247,11 +253,9 @@ const INSTEAD: &[(&str, &str, &str)] = &[
         "timeout proxyreadtimeout proxyconnecttimeout connecttimeout readtimeout",
         "`timeouts = { connect = \"2s\", first_byte = \"60s\" }`; for the checks `timeout` in [pools.NAME.health]",
     ),
-    (
-        "Pool",
-        "stickysession stickysessions stickycookie cookie iphash",
-        "no such key: sticky sessions are not supported yet",
-    ),
+    ("Pool", "stickysession stickysessions stickycookie cookie", "no such key: sticky sessions are not supported yet"),
+    ("Pool", "iphash", "`balance = \"hash\"`"),
+    ("Pool", "hashon hashkey hash", "`balance = { type = \"hash\", key = \"header:NAME\" }`"),
     ("Pool", "loadbalancer", "`upstreams` and `balance` in [pools.NAME] itself"),
     ("Pool", "name", "the name in the header: [pools.NAME]"),
     ("Pool", "scheme ssl https", "no such key: TLS to the upstreams is not supported yet"),
@@ -259,7 +263,8 @@ const INSTEAD: &[(&str, &str, &str)] = &[
     ("UpstreamTable", "down disabled disable", "`admin = \"disabled\"`"),
     ("UpstreamTable", "drain draining", "`admin = \"draining\"`"),
     ("UpstreamTable", "enabled enable", "`admin = \"enabled\"` or `\"disabled\"`"),
-    ("UpstreamTable", "maxconn maxconns slowstart", "no such key: this version does not limit connections"),
+    ("UpstreamTable", "maxconn maxconns", "`connections = { max_per_upstream = 100 }` in [pools.NAME]"),
+    ("UpstreamTable", "slowstart", "`slow_start = \"30s\"` in [pools.NAME]"),
     ("UpstreamTable", "check inter healthcheck health", "[pools.NAME.health], which checks every upstream of the pool"),
     ("UpstreamTable", "maxfails failtimeout", "[pools.NAME.passive], for every upstream of the pool"),
     ("UpstreamTable", "name id", "the address alone; it names the upstream"),
@@ -306,6 +311,10 @@ pub fn balance(text: &str) -> Option<&'static str> {
             Some("least_request")
         }
         "rand" | "random2" | "randomchoice" => Some("random"),
+        "iphash" | "source" | "sourceip" | "sourceiphash" | "clientip" | "clientiphash" | "consistenthash"
+        | "consistent" | "ringhash" | "ring" | "ketama" | "chash" => Some("hash"),
+        "leasttime" | "ewma" | "latency" | "leastlatency" | "fastest" => Some("peak_ewma"),
+        "maglevhash" => Some("maglev"),
         _ => None,
     }
 }
@@ -323,29 +332,14 @@ pub fn retry_cause(text: &str) -> Option<&'static str> {
     }
 }
 
-/// Whether an algorithm of another program corresponds to one that is not supported yet.
-pub fn balance_is_later(text: &str) -> bool {
-    let hashes = [
-        "iphash",
-        "source",
-        "sourceiphash",
-        "clientiphash",
-        "uri",
-        "urihash",
-        "urlhash",
-        "urlparam",
-        "hdr",
-        "header",
-        "consistenthash",
-        "consistent",
-        "ringhash",
-        "ring",
-        "cookie",
-        "sticky",
-        "leasttime",
-        "ewma",
-    ];
-    hashes.contains(&plain(text).as_str())
+/// What an algorithm of another program hashes by, as our key.
+pub fn hashed_by(text: &str) -> Option<&'static str> {
+    match plain(text).as_str() {
+        "uri" | "urihash" | "urlhash" | "url" | "requesturi" => Some("path"),
+        "hdr" | "header" | "headerhash" => Some("header:NAME"),
+        "cookie" | "cookiehash" | "sticky" => Some("cookie:NAME"),
+        _ => None,
+    }
 }
 
 /// What to write for a type of check that is not ours: the type itself, or a phrase.

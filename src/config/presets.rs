@@ -34,7 +34,6 @@ macro_rules! presets {
                     text: include_str!(concat!("../../conf/presets/", $name, ".toml")),
                 },
             ),)*)*];
-            const LATER: &'static [&'static str] = &[];
         }
     };
 }

@@ -15,13 +15,14 @@ use super::foreign;
 use super::read::{ByName, List, Node, Reader, Value, nearest};
 use super::table::table;
 use super::values::address::{self, Dial, DialAddress, Listen};
+use super::values::balance::{Balancing, HashBy, Times};
 use super::values::http::Method;
 use super::values::protocol::Protocol;
 use super::values::route::RoutePath;
 use super::values::secret::SecretValue;
 use super::values::{Count, DAY, OneOf, Span, Text};
 use crate::model::AdminState;
-use crate::model::policy::{Balance, HostPattern, Lane, MinHealthy, Upgrades};
+use crate::model::policy::{Balance, HostPattern, Lane, MinHealthy, OnUnhealthy, Upgrades};
 
 table! {
     /// The configuration of roundsman.
@@ -101,7 +102,7 @@ table! {
         /// The upstreams: plain addresses, or tables.
         upstreams ["upstreams"]: List<Upstream, 65_535>;
         /// How an eligible upstream is chosen.
-        balance ["balance"]: OneOf<Balance> = "round_robin";
+        balance ["balance"]: Balancing = "round_robin";
         /// While too few are healthy: "reject" (503 with Retry-After), "fail_open" (use all that are not disabled or draining), or { pool = "other" }.
         when_no_healthy ["when_no_healthy"]: NoHealthy = "reject";
         /// Fewer healthy upstreams than this (a number, or a share such as 0.3) count as none.
@@ -118,13 +119,19 @@ table! {
         retry ["retry"]: Retry;
         /// Ejection by live traffic.
         passive ["passive"]: Passive;
+        /// How long the weight grows, from a tenth, of an upstream that recovers, is let back or enabled, or is added to a running pool.
+        slow_start ["slow_start"]: Span<0, DAY> = "0s";
+        /// How long requests in flight at a removed or draining upstream may last; "0s": until their own time is over.
+        drain_timeout ["drain_timeout"]: Span<0, DAY> = "0s";
+        /// How long tunnels at a removed or draining upstream may last; "0s" ends them at once.
+        tunnel_drain ["tunnel_drain"]: Span<0, DAY> = "1h";
+        /// What is in flight at an upstream that becomes unhealthy: "keep" lets it go on, "close" ends it at once.
+        on_unhealthy ["on_unhealthy"]: OneOf<OnUnhealthy> = "keep";
         /// How the upstreams are checked; without this table, by a TCP connect.
         health ["health"]: Health;
     }
     required ["upstreams"]
-    later [
-        "protocol", "tls", "send_proxy", "slow_start", "drain_timeout", "tunnel_drain", "on_unhealthy", "sticky",
-    ]
+    later ["protocol", "tls", "send_proxy", "sticky"]
 }
 
 table! {
@@ -142,6 +149,20 @@ table! {
         admin ["admin"]: OneOf<AdminState> = "enabled";
     }
     required ["address"]
+    later []
+}
+
+table! {
+    /// An algorithm with what it needs.
+    struct BalanceTable {
+        /// Its name.
+        kind ["type"]: OneOf<Balance>;
+        /// Of "hash" and "maglev": what requests are hashed by: "client_ip" (the default), "path", "header:NAME" or "cookie:NAME".
+        key ["key"]: HashBy;
+        /// Of "hash" and "maglev": how many times its share of the requests in flight an upstream may have, 1.25 by default; 0: no bound.
+        bounded_load ["bounded_load"]: Times;
+    }
+    required ["type"]
     later []
 }
 

@@ -14,6 +14,7 @@ use toml::de::{DeTable, DeValue};
 use super::report::{Found, Report};
 use super::store::Store;
 use super::{Env, expand};
+pub use crate::model::quote::{cut, quoted};
 use help::{Dialogue, Unknown};
 
 /// A value of the document with its place.
@@ -361,19 +362,6 @@ pub fn nearest<'n>(text: &str, names: impl Iterator<Item = &'n str>) -> Option<S
     let (near, name) = names.take(2_000).map(|name| (distance(name), name)).min_by_key(|(d, _)| *d)?;
     let close = near <= (text.chars().count() / 3).clamp(1, 3);
     (close && name != text).then(|| name.to_owned())
-}
-
-/// `text` as a string literal, cut to a length for messages.
-pub fn quoted(text: &str) -> String {
-    format!("{:?}", cut(text, 80))
-}
-
-/// At most `max` characters of `text`.
-pub fn cut(text: &str, max: usize) -> String {
-    match text.char_indices().nth(max) {
-        None => text.to_owned(),
-        Some((end, _)) => format!("{}…", &text[..end]),
-    }
 }
 
 fn quote_cut(written: &str) -> String {

@@ -3,6 +3,7 @@
 //! written.
 
 pub mod address;
+pub mod balance;
 pub mod basic_auth;
 pub mod expect;
 pub mod header;
@@ -22,10 +23,12 @@ use std::time::Duration;
 use schemars::{Schema, SchemaGenerator, json_schema};
 use toml::de::DeValue;
 
+use super::foreign;
 use super::read::{Node, Reader, Value, nearest};
-use super::{foreign, units};
-use crate::model::policy::{Balance, Failure, HttpVersion, Lane, MinHealthy};
+use crate::model::policy::{Balance, Failure, HttpVersion, Lane, LoadBound, MinHealthy, OnUnhealthy};
+use crate::model::written;
 use crate::model::{AdminState, Ratio};
+pub use balance::Balancing;
 
 /// A string type with its own rules.
 pub trait Text: Sized {
@@ -123,13 +126,13 @@ impl<const MIN: u64, const MAX: u64> Text for Span<MIN, MAX> {
     fn what() -> String {
         let show = |ms| match ms {
             DAY => "24h".to_owned(),
-            ms => units::show_duration(Duration::from_millis(ms)),
+            ms => written::show_duration(Duration::from_millis(ms)),
         };
         format!("a duration from {} to {}, such as \"5s\"", show(MIN), show(MAX))
     }
 
     fn parse(text: &str) -> Result<Self, String> {
-        let duration = units::duration(text)?;
+        let duration = written::duration(text)?;
         if duration < Duration::from_millis(MIN) {
             return Err(" is too short".to_owned());
         }
@@ -172,11 +175,11 @@ pub struct Size<const MIN: u64, const MAX: u64>(pub u64);
 
 impl<const MIN: u64, const MAX: u64> Text for Size<MIN, MAX> {
     fn what() -> String {
-        format!("a size from {} to {}, such as \"16KiB\"", units::show_size(MIN), units::show_size(MAX))
+        format!("a size from {} to {}, such as \"16KiB\"", written::show_size(MIN), written::show_size(MAX))
     }
 
     fn parse(text: &str) -> Result<Self, String> {
-        match units::size(text)? {
+        match written::size(text)? {
             size if size < MIN => Err(" is too small".to_owned()),
             size if size > MAX => Err(" is too large".to_owned()),
             size => Ok(Size(size)),
@@ -348,8 +351,6 @@ impl Value for MinHealthy {
 pub trait Word: Sized + Copy + 'static {
     /// The words and what they mean.
     const WORDS: &'static [(&'static str, Self)];
-    /// Words that are reserved for later versions.
-    const LATER: &'static [&'static str];
 
     /// Our word for one of another program.
     fn meant(_text: &str) -> Option<&'static str> {
@@ -359,11 +360,6 @@ pub trait Word: Sized + Copy + 'static {
     /// What to write for one that no single word replaces.
     fn instead(_text: &str) -> Option<String> {
         None
-    }
-
-    /// Whether one of another program corresponds to one of [`Word::LATER`].
-    fn is_later(_text: &str) -> bool {
-        false
     }
 }
 
@@ -375,18 +371,9 @@ impl<W: Word> Value for OneOf<W> {
     fn read(node: &Node<'_>, reader: &mut Reader<'_>) -> Option<OneOf<W>> {
         let names: Vec<_> = W::WORDS.iter().map(|(name, _)| *name).collect();
         let what = format!("one of \"{}\"", names.join("\", \""));
-        if matches!(node.get_ref(), DeValue::Table(table) if !W::LATER.is_empty() && table.contains_key("type")) {
-            reader.mistake(node.span(), "a table is not supported here yet").expected(what).done();
-            return None;
-        }
         let text = reader.string(node, &what)?;
         if let Some((_, word)) = W::WORDS.iter().find(|(name, _)| *name == text) {
             return Some(OneOf(*word));
-        }
-        if W::LATER.contains(&text.as_str()) || W::is_later(&text) {
-            let message = format!("{} is not supported yet", reader.written(node));
-            reader.mistake(node.span(), message).expected(what).done();
-            return None;
         }
         let instead = W::instead(&text);
         let near = match &instead {
@@ -407,21 +394,30 @@ impl<W: Word> Value for OneOf<W> {
 
 impl Word for Lane {
     const WORDS: &'static [(&'static str, Lane)] = &[("auto", Lane::Auto), ("general", Lane::General)];
-    const LATER: &'static [&'static str] = &[];
 }
 
 impl Word for Balance {
-    const WORDS: &'static [(&'static str, Balance)] =
-        &[("round_robin", Balance::RoundRobin), ("random", Balance::Random), ("least_request", Balance::LeastRequest)];
-    const LATER: &'static [&'static str] = &["peak_ewma", "hash", "maglev", "first"];
+    const WORDS: &'static [(&'static str, Balance)] = &[
+        ("round_robin", Balance::RoundRobin),
+        ("least_request", Balance::LeastRequest),
+        ("peak_ewma", Balance::PeakEwma),
+        ("random", Balance::Random),
+        ("hash", Balance::Hash(LoadBound::DEFAULT)),
+        ("maglev", Balance::Maglev(LoadBound::DEFAULT)),
+        ("first", Balance::First),
+    ];
 
     fn meant(text: &str) -> Option<&'static str> {
         foreign::balance(text)
     }
 
-    fn is_later(text: &str) -> bool {
-        foreign::balance_is_later(text)
+    fn instead(text: &str) -> Option<String> {
+        foreign::hashed_by(text).map(|key| format!("{{ type = \"hash\", key = \"{key}\" }}"))
     }
+}
+
+impl Word for OnUnhealthy {
+    const WORDS: &'static [(&'static str, OnUnhealthy)] = &[("keep", OnUnhealthy::Keep), ("close", OnUnhealthy::Close)];
 }
 
 impl Word for Failure {
@@ -433,7 +429,6 @@ impl Word for Failure {
         ("503", Failure::Unavailable),
         ("504", Failure::GatewayTimeout),
     ];
-    const LATER: &'static [&'static str] = &[];
 
     fn meant(text: &str) -> Option<&'static str> {
         foreign::retry_cause(text)
@@ -443,7 +438,6 @@ impl Word for Failure {
 impl Word for AdminState {
     const WORDS: &'static [(&'static str, AdminState)] =
         &[("enabled", AdminState::Enabled), ("draining", AdminState::Draining), ("disabled", AdminState::Disabled)];
-    const LATER: &'static [&'static str] = &[];
 }
 
 /// `type` of a check.
@@ -476,7 +470,6 @@ impl Word for Kind {
         ("grpc", Kind::Grpc),
         ("websocket", Kind::Websocket),
     ];
-    const LATER: &'static [&'static str] = &[];
 
     fn meant(text: &str) -> Option<&'static str> {
         foreign::check_type(text).and_then(Result::ok)
@@ -498,12 +491,10 @@ pub enum Scheme {
 
 impl Word for Scheme {
     const WORDS: &'static [(&'static str, Scheme)] = &[("http", Scheme::Http), ("https", Scheme::Https)];
-    const LATER: &'static [&'static str] = &[];
 }
 
 impl Word for HttpVersion {
     const WORDS: &'static [(&'static str, HttpVersion)] = &[("http1", HttpVersion::Http1), ("h2", HttpVersion::H2)];
-    const LATER: &'static [&'static str] = &[];
 
     fn meant(text: &str) -> Option<&'static str> {
         match text.to_ascii_lowercase().as_str() {
@@ -525,5 +516,4 @@ pub enum Missing {
 
 impl Word for Missing {
     const WORDS: &'static [(&'static str, Missing)] = &[("fail", Missing::Fail), ("pass", Missing::Pass)];
-    const LATER: &'static [&'static str] = &[];
 }

@@ -246,6 +246,7 @@ impl Stage {
             EventWhat::Reload { .. }
             | EventWhat::Addresses { .. }
             | EventWhat::Admin { .. }
+            | EventWhat::Weight { .. }
             | EventWhat::Warming { .. }
             | EventWhat::UpstreamAdded { .. }
             | EventWhat::UpstreamRemoved { .. }

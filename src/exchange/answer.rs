@@ -202,6 +202,7 @@ fn closes(reason: AnswerReason) -> bool {
         | AnswerReason::BadResponse
         | AnswerReason::NoneEligible
         | AnswerReason::QueueFull
+        | AnswerReason::QueueTimeout
         | AnswerReason::Resources
         | AnswerReason::ConnectTimeout
         | AnswerReason::UpstreamTimeout
@@ -226,6 +227,7 @@ fn body(reason: AnswerReason) -> &'static str {
         AnswerReason::BadResponse => "the upstream's answer is malformed (bad_response)\n",
         AnswerReason::NoneEligible => "no eligible upstream (none_eligible)\n",
         AnswerReason::QueueFull => "too many requests are waiting for an upstream (queue_full)\n",
+        AnswerReason::QueueTimeout => "no upstream had a free place in time (queue_timeout)\n",
         AnswerReason::Resources => "out of resources (resources)\n",
         AnswerReason::ConnectTimeout => "connecting to the upstream took too long (connect_timeout)\n",
         AnswerReason::UpstreamTimeout => "the upstream took too long (upstream_timeout)\n",

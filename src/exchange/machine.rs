@@ -17,6 +17,7 @@
 //!
 //! The lease is settled here, and counters are kept here, also when an exchange is dropped in the middle.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
@@ -26,17 +27,18 @@ use tokio::time::Instant;
 use super::answer::{OwnAnswer, Refusal};
 use super::edits::RequestEdits;
 use super::judge::{Facts, Method, judge};
+use super::key::hash_of;
 use super::limits::{INTERIM_ANSWERS, UNUSED_MAX};
 use super::response::{Asked, check_fields, judge_response};
-use super::seek::{Ask, Found, find, of_address, route, route_anew, still_eligible};
+use super::seek::{Ask, Found, PoolKey, find, keys_of, of_address, route, route_anew, still_eligible};
 use super::steps::{Attempt, Broken, ConnectError, End, Entry, Lent, Next, Record, Replay, Reuse};
 use super::upgrade::Protocol;
 use crate::http1::response::check_size;
 use crate::http1::{Fault, Field, Head, Version};
 use crate::model::policy::{Failure, TrafficPolicy};
 use crate::pool::{
-    AnswerReason, Candidate, FrontStats, Lease, ListenerId, Pick, Pool, PoolId, Published, RequestClass, Settled,
-    Snapshot, Tried, Upstream, Waiting,
+    AnswerReason, Awaits, Candidate, FrontStats, Lease, ListenerId, Pick, Pool, PoolId, Published, RequestClass,
+    Settled, Snapshot, Tried, Upstream, WAITING_MAX, Waiting,
 };
 
 /// One request from its head to its end; then the next one of the same client. What a request has in common with the one
@@ -48,12 +50,16 @@ pub struct Exchange {
     rng: fastrand::Rng,
     /// Where its requests come in.
     listener: ListenerId,
+    /// The client's address.
+    client: Option<IpAddr>,
     asked: Asked,
     edits: RequestEdits,
     /// Where picking begins.
     routed: Option<PoolId>,
     /// The serial of that pool: under its name there may be another one by now.
     serial: u64,
+    /// What it is hashed by, in pools that hash.
+    keys: SmallVec<[PoolKey; 1]>,
     /// Which pool it is counted for: the routed one, or the one that stands in for it.
     pool: Option<Arc<Pool>>,
     /// The hold on the upstream of the attempt, or on the last one.
@@ -68,6 +74,8 @@ pub struct Exchange {
     /// Its place among those that wait, between waking and the next step.
     waiting: Option<Waiting>,
     wait_until: Option<Instant>,
+    /// When it stops waiting for a place, if it has begun to.
+    queue_until: Option<Instant>,
     /// When it must have ended.
     deadline: Option<Instant>,
     phase: Phase,
@@ -124,6 +132,9 @@ enum Phase {
 #[derive(Debug, Default)]
 struct KnownUpstreams(SmallVec<[Arc<Upstream>; KNOWN_MAX]>);
 
+/// How often an upstream is picked anew whose last place another worker took in the same moment.
+const HOLD_TRIES: usize = 4;
+
 /// With more upstreams than this in a pool, an attempt counts a reference to its upstream up, and down later: in the cache
 /// line of the upstream that its load is in.
 const KNOWN_MAX: usize = 4;
@@ -158,10 +169,12 @@ impl Exchange {
             stats,
             rng,
             listener,
+            client,
             asked: Asked { method: Method::Other, version: Version::Http11, upgrade: None },
             edits: RequestEdits::of_client(client, scheme),
             routed: None,
             serial: 0,
+            keys: SmallVec::new(),
             pool: None,
             lease: None,
             known: KnownUpstreams::default(),
@@ -170,6 +183,7 @@ impl Exchange {
             failed: SmallVec::new(),
             waiting: None,
             wait_until: None,
+            queue_until: None,
             deadline: None,
             phase: Phase::Seeking,
             attempts: 0,
@@ -209,6 +223,7 @@ impl Exchange {
         }
         self.check_upgrade();
         self.listener_gone = snapshot.listener(self.listener).is_none();
+        self.take_keys(&snapshot, head, facts);
         self.first_step(&snapshot, facts, now)
     }
 
@@ -217,7 +232,8 @@ impl Exchange {
         debug_assert!(self.recorded && self.upstream().is_none(), "the last request has ended");
         self.tried.clear();
         self.failed.clear();
-        (self.waiting, self.wait_until, self.retry, self.stale) = (None, None, None, false);
+        (self.waiting, self.wait_until, self.queue_until) = (None, None, None);
+        (self.retry, self.stale) = (None, false);
         self.phase = Phase::Seeking;
         (self.attempts, self.unused, self.dirty, self.interim) = (0, 0, 0, 0);
         (self.status, self.reason) = (None, None);
@@ -233,6 +249,15 @@ impl Exchange {
                 self.known = KnownUpstreams::default();
                 self.pool = pool.cloned();
             }
+        }
+    }
+
+    /// Keeps what the request is hashed by, for later attempts as well.
+    fn take_keys(&mut self, snapshot: &Snapshot, head: &Head<'_>, facts: &Facts<'_>) {
+        self.keys.clear();
+        if snapshot.hashes {
+            let client = self.client;
+            keys_of(snapshot, self.routed, &mut self.keys, |key| hash_of(key, head, facts, client));
         }
     }
 
@@ -283,7 +308,7 @@ impl Exchange {
     pub fn on_reroute(&mut self, head: Option<Head<'_>>, now: Instant) -> Next {
         let (snapshot, retry) = (self.published.load_full(), self.retry.take());
         let facts = head.as_ref().and_then(|head| judge(head).ok());
-        let routed = facts.and_then(|facts| route_anew(&snapshot, self.listener, &facts));
+        let routed = facts.as_ref().and_then(|facts| route_anew(&snapshot, self.listener, facts));
         let Some(pool) = routed.and_then(|id| snapshot.pool(id)) else {
             return match retry {
                 Some(otherwise) => self.answer(OwnAnswer::new(otherwise)),
@@ -297,12 +322,15 @@ impl Exchange {
         self.routed = routed;
         self.serial = pool.shared.serial;
         self.deadline = pool.traffic.timeouts.request.map(|limit| self.began + limit);
+        if let (Some(head), Some(facts)) = (&head, &facts) {
+            self.take_keys(&snapshot, head, facts);
+        }
         self.count_for(Some(pool));
         self.check_upgrade();
         for failed in &self.failed {
             self.tried.extend(of_address(pool, &failed.address).map(|id| Tried { id, epoch: None }));
         }
-        match self.find(&snapshot, now) {
+        match self.find_and_hold(&snapshot, now) {
             Found::Nothing { retry_after } => match retry {
                 Some(otherwise) => self.answer(OwnAnswer::new(otherwise)),
                 None => self.answer(OwnAnswer::retry_after(AnswerReason::NoneEligible, retry_after)),
@@ -432,7 +460,7 @@ impl Exchange {
         if let Some(lease) = self.lease.as_ref().filter(|lease| lease.is_held()) {
             lease.on_answer(status, now.saturating_duration_since(since));
             if let Some(pool) = &self.pool {
-                pool.on_outcome(lease.upstream(), Failure::of_status(status), now);
+                pool.on_response(lease.upstream(), status, now.saturating_duration_since(since), now);
             }
         }
         if let Some(next) = self.instead_of(status, replay, now) {
@@ -455,7 +483,11 @@ impl Exchange {
             return None;
         }
         let snapshot = self.published.load_full();
-        let Some(Found::Upstream(pool, pick)) = self.find_at_home(&snapshot, now) else { return None };
+        if self.is_homeless(&snapshot) {
+            return None;
+        }
+        // Held until the response is thrown away: so the other one is not held yet.
+        let Found::Upstream(pool, pick) = self.find(&snapshot, now) else { return None };
         if !self.draws(cause, now) {
             return None;
         }
@@ -507,7 +539,7 @@ impl Exchange {
             Phase::Seeking | Phase::Connecting | Phase::Interim { .. } => false,
         };
         let reason = match how {
-            Broken::Closed => AnswerReason::UpstreamBroke,
+            Broken::Closed | Broken::Cut => AnswerReason::UpstreamBroke,
             Broken::TimedOut if late => AnswerReason::RequestTimeout,
             Broken::TimedOut => AnswerReason::UpstreamTimeout,
             Broken::BadResponse(_) => AnswerReason::BadResponse,
@@ -515,7 +547,7 @@ impl Exchange {
         };
         self.fail(if stale || late { Settled::NotTheUpstream } else { how.settled() }, now);
         let cause = match how {
-            Broken::Closed => Some(Failure::Reset),
+            Broken::Closed | Broken::Cut => Some(Failure::Reset),
             Broken::TimedOut => Some(Failure::Timeout),
             Broken::BadResponse(_) | Broken::Resources => None,
         };
@@ -570,6 +602,11 @@ impl Exchange {
         self.lease.as_ref().filter(|lease| lease.is_held()).map(Lease::upstream)
     }
 
+    /// The epoch under which it was picked.
+    pub fn epoch(&self) -> u64 {
+        self.picked.epoch
+    }
+
     /// The upstream of the last attempt. Only after one: the lease may be that of an earlier request.
     fn last_upstream(&self) -> Option<&Arc<Upstream>> {
         self.lease.as_ref().map(Lease::upstream)
@@ -582,7 +619,7 @@ impl Exchange {
 
     /// Looks for an upstream, waits for one, or says that there is none.
     fn seek(&mut self, snapshot: &Snapshot, now: Instant) -> Next {
-        let found = self.find(snapshot, now);
+        let found = self.find_and_hold(snapshot, now);
         self.take(found, now)
     }
 
@@ -601,6 +638,10 @@ impl Exchange {
         match found {
             Found::Upstream(pool, pick) => self.attempt(pool, &pick, self.reuse(), now),
             Found::Wait { pool, until } | Found::Outdated { pool, until } => self.wait_for(pool, until, now),
+            Found::Full { pool } => match self.queue_for(pool, now) {
+                Ok(next) => next,
+                Err(reason) => self.answer(OwnAnswer::retry_after(reason, 1)),
+            },
             Found::Nothing { retry_after } => {
                 self.answer(OwnAnswer::retry_after(AnswerReason::NoneEligible, retry_after))
             }
@@ -611,13 +652,36 @@ impl Exchange {
         // A later view may name a later end; who waits already is not kept longer than was said first.
         let until = *self.wait_until.get_or_insert(until);
         let until = self.deadline.map_or(until, |deadline| until.min(deadline));
-        let kept = self.waiting.take().filter(|waiting| waiting.pool() == pool.id);
-        match kept.or_else(|| Waiting::try_new(&self.published, pool, until)) {
+        match self.place_in(pool, Awaits::Verdict, WAITING_MAX, until) {
             Some(waiting) => Next::Wait(waiting),
             None => {
                 let retry_after = pool.shared.retry_after(now);
                 self.answer(OwnAnswer::retry_after(AnswerReason::QueueFull, retry_after))
             }
+        }
+    }
+
+    /// Waits for a free place; or why it does not.
+    fn queue_for(&mut self, pool: &Arc<Pool>, now: Instant) -> Result<Next, AnswerReason> {
+        let connections = &pool.traffic.connections;
+        let until = *self.queue_until.get_or_insert(now + connections.queue_timeout);
+        if until <= now {
+            return Err(AnswerReason::QueueTimeout);
+        }
+        let until = self.deadline.map_or(until, |deadline| until.min(deadline));
+        let place = self.place_in(pool, Awaits::Place, connections.queue_length, until);
+        place.map(Next::Wait).ok_or(AnswerReason::QueueFull)
+    }
+
+    /// Its place among those that wait for this pool, or a new one if there is room.
+    fn place_in(&mut self, pool: &Arc<Pool>, awaits: Awaits, most: u32, until: Instant) -> Option<Waiting> {
+        let same = |waiting: &Waiting| waiting.pool() == pool.id && waiting.awaits() == awaits;
+        match self.waiting.take().filter(same) {
+            Some(waiting) => {
+                waiting.pass_on();
+                Some(waiting)
+            }
+            None => Waiting::try_new(&self.published, pool, awaits, most, until),
         }
     }
 
@@ -673,6 +737,10 @@ impl Exchange {
                 self.retry = Some(otherwise);
                 Some(self.wait_for(pool, until, now))
             }
+            Some(Found::Full { pool }) if draws(self) => {
+                self.retry = Some(otherwise);
+                self.queue_for(pool, now).ok()
+            }
             Some(Found::Wait { .. } | Found::Nothing { .. }) if self.stale => self.same_again(Reuse::Never, cause, now),
             _ => None,
         };
@@ -700,7 +768,7 @@ impl Exchange {
     }
 
     fn attempt(&mut self, pool: &Arc<Pool>, pick: &Pick, reuse: Reuse, now: Instant) -> Next {
-        let Candidate { upstream, epoch } = pick.candidate();
+        let Candidate { upstream, epoch, .. } = pick.candidate();
         let epoch = *epoch;
         self.attempts += 1;
         if self.attempts > 1 {
@@ -709,31 +777,77 @@ impl Exchange {
         self.picked = Picked { epoch, verdict_held: !upstream.fresh_until.has_come(now) };
         self.tried.push(Tried { id: upstream.id, epoch: None });
         self.edits.aim(&upstream.address);
+        self.hold(pool, upstream);
+        let TrafficPolicy { timeouts, connections, retry, leaving, .. } = &*pool.traffic;
+        let may_be_cut = leaving.ends_requests();
+        let (mut timeouts, connections, replay_bytes) = (*timeouts, *connections, retry.replay_bytes);
+        if let Some(deadline) = self.deadline {
+            timeouts.connect = timeouts.connect.min(deadline.saturating_duration_since(now));
+        }
+        self.phase = Phase::Connecting;
+        Next::Attempt(Attempt {
+            epoch,
+            reuse,
+            timeouts,
+            deadline: self.deadline,
+            connections,
+            may_be_cut,
+            replay_bytes,
+        })
+    }
+
+    /// `None`: its pool is gone from this configuration.
+    fn find_at_home<'s>(&mut self, snapshot: &'s Snapshot, now: Instant) -> Option<Found<'s>> {
+        (!self.is_homeless(snapshot)).then(|| self.find_and_hold(snapshot, now))
+    }
+
+    /// The same, with a hold on the upstream where it may have only so many requests in flight: another worker may have taken
+    /// the last place since it was picked.
+    fn find_and_hold<'s>(&mut self, snapshot: &'s Snapshot, now: Instant) -> Found<'s> {
+        for _ in 0..HOLD_TRIES {
+            let found = self.find(snapshot, now);
+            let Found::Upstream(pool, pick) = &found else { return found };
+            if pool.traffic.connections.max_per_upstream.is_none() {
+                return found;
+            }
+            let Candidate { upstream, places, .. } = pick.candidate();
+            self.hold(pool, upstream);
+            match self.lease.as_mut() {
+                Some(lease) if !lease.fits(*places) => lease.settle(Settled::NotTheUpstream),
+                _ => return found,
+            }
+        }
+        match self.find(snapshot, now) {
+            Found::Upstream(pool, _) => Found::Full { pool },
+            found => found,
+        }
+    }
+
+    /// Takes hold of this upstream, unless it is held.
+    fn hold(&mut self, pool: &Arc<Pool>, upstream: &Arc<Upstream>) {
         self.count_for(Some(pool));
         match &mut self.lease {
-            Some(lease) if Arc::ptr_eq(lease.upstream(), upstream) => lease.retake(),
+            Some(lease) if Arc::ptr_eq(lease.upstream(), upstream) => {
+                if !lease.is_held() {
+                    lease.retake();
+                }
+            }
             Some(lease) => {
                 let before = lease.take_other(self.known.take(upstream));
                 self.known.put(before);
             }
             None => self.lease = Some(Lease::take(upstream.clone())),
         }
-        let TrafficPolicy { timeouts, connections, retry, .. } = &*pool.traffic;
-        let (mut timeouts, connections, replay_bytes) = (*timeouts, *connections, retry.replay_bytes);
-        if let Some(deadline) = self.deadline {
-            timeouts.connect = timeouts.connect.min(deadline.saturating_duration_since(now));
+        let counts = pool.traffic.choosing.load || pool.traffic.connections.max_per_upstream.is_some();
+        if let Some(lease) = self.lease.as_mut().filter(|_| counts) {
+            lease.count_in(&pool.shared);
         }
-        self.phase = Phase::Connecting;
-        Next::Attempt(Attempt { epoch, reuse, timeouts, deadline: self.deadline, connections, replay_bytes })
-    }
-
-    /// `None`: its pool is gone from this configuration.
-    fn find_at_home<'s>(&mut self, snapshot: &'s Snapshot, now: Instant) -> Option<Found<'s>> {
-        (!self.is_homeless(snapshot)).then(|| self.find(snapshot, now))
     }
 
     fn find<'s>(&mut self, snapshot: &'s Snapshot, now: Instant) -> Found<'s> {
-        let ask = Ask { from: self.routed, tried: &self.tried, wait_until: self.wait_until };
+        let called = self.waiting.as_ref().is_some_and(|waiting| waiting.awaits() == Awaits::Place);
+        let (from, tried, keys) = (self.routed, &self.tried, &self.keys);
+        let ask = Ask { from, tried, wait_until: self.wait_until, keys, called };
         find(snapshot, ask, now, &mut self.rng)
     }
 
@@ -755,7 +869,7 @@ impl Exchange {
     /// Ends an attempt that may have failed.
     fn fail(&mut self, how: Settled, now: Instant) {
         if let (Settled::Failed(failure), Some(pool), Some(upstream)) = (how, &self.pool, self.upstream()) {
-            pool.on_outcome(upstream, Some(failure), now);
+            pool.on_failure(upstream, failure, now);
         }
         self.settle(how);
     }

@@ -9,7 +9,10 @@ use tokio::time::Instant;
 use super::judge::Facts;
 use super::limits::FALLBACK_HOPS;
 use crate::model::Address;
-use crate::pool::{FIRST_VERDICT_WAIT, ListenerId, Pick, Pool, PoolId, Service, Snapshot, Tried, UpstreamId};
+use crate::model::policy::HashKey;
+use crate::pool::{
+    Choice, FIRST_VERDICT_WAIT, ListenerId, Otherwise, Pick, Pool, PoolId, Service, Snapshot, Tried, UpstreamId,
+};
 use crate::route::Query;
 
 /// What is asked for.
@@ -21,6 +24,41 @@ pub(super) struct Ask<'a> {
     pub tried: &'a [Tried],
     /// When this request stops waiting, if it has begun to.
     pub wait_until: Option<Instant>,
+    /// What it is hashed by, in pools that hash.
+    pub keys: &'a [PoolKey],
+    /// It has waited for a place, and has been called.
+    pub called: bool,
+}
+
+/// The hash of a request for a pool.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct PoolKey {
+    /// The pool.
+    pub pool: PoolId,
+    /// Its serial.
+    pub serial: u64,
+    /// The hash; `None`: the request has nothing by which it could be hashed.
+    pub key: Option<u64>,
+}
+
+/// The keys of a request for the pool where picking begins and for those that may stand in for it.
+pub(super) fn keys_of(
+    snapshot: &Snapshot,
+    from: Option<PoolId>,
+    keys: &mut SmallVec<[PoolKey; 1]>,
+    key_of: impl Fn(&HashKey) -> Option<u64>,
+) {
+    let mut next = from;
+    for _ in 0..FALLBACK_HOPS {
+        let Some(pool) = next.and_then(|id| snapshot.pool(id)) else { return };
+        if let Some(key) = &pool.traffic.choosing.key {
+            keys.push(PoolKey { pool: pool.id, serial: pool.shared.serial, key: key_of(key) });
+        }
+        next = match pool.view.load().otherwise() {
+            Otherwise::Pool(other) => Some(other),
+            Otherwise::Reject | Otherwise::FailOpen => None,
+        };
+    }
 }
 
 /// What looking for an upstream gave. Borrows the pool: a reference count is a write that all workers share.
@@ -34,6 +72,11 @@ pub(super) enum Found<'s> {
         pool: &'s Arc<Pool>,
         /// When to stop.
         until: Instant,
+    },
+    /// None has a free place, or others have waited for one longer.
+    Full {
+        /// The pool.
+        pool: &'s Arc<Pool>,
     },
     /// None in this view, which is outdated: the newer one is about to be published. Even a retry waits for it.
     Outdated {
@@ -91,8 +134,18 @@ pub(super) fn find<'s>(snapshot: &'s Snapshot, ask: Ask<'_>, now: Instant, rng: 
             return Found::Wait { pool, until };
         }
         if reading.service.may_pick() {
-            if let Some(place) = view.pick(reading, &pool.shared.cursor, rng, ask.tried) {
+            let known = |known: &&PoolKey| known.pool == pool.id && known.serial == pool.shared.serial;
+            let key = ask.keys.iter().find(known).and_then(|known| known.key);
+            let bounded = pool.traffic.connections.max_per_upstream.is_some();
+            if bounded && !ask.called && pool.shared.queue.for_place() > 0 {
+                return Found::Full { pool };
+            }
+            let choice = Choice { pool: &pool.shared, tried: ask.tried, key, bounded, now };
+            if let Some(place) = view.pick(reading, &choice, rng) {
                 return Found::Upstream(pool, Pick::new(view, place));
+            }
+            if bounded && view.has_full(reading, ask.tried) {
+                return Found::Full { pool };
             }
             let until = ask.wait_until.unwrap_or(now + FIRST_VERDICT_WAIT);
             if view.is_outdated() && now < until {

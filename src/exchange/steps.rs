@@ -56,6 +56,8 @@ pub struct Attempt {
     pub deadline: Option<Instant>,
     /// Which connections are kept.
     pub connections: UpstreamConnections,
+    /// The request may have to end because its upstream is lost: [`crate::pool::Connections::cut_reached`].
+    pub may_be_cut: bool,
     /// The most bytes of the request body that are kept so that it can be sent again.
     pub replay_bytes: usize,
 }
@@ -108,6 +110,8 @@ pub enum Broken {
     BadResponse(Fault),
     /// We lack descriptors or memory.
     Resources,
+    /// The upstream is lost, and what is in flight there must end.
+    Cut,
 }
 
 impl Broken {
@@ -116,7 +120,7 @@ impl Broken {
         match self {
             Broken::Closed | Broken::BadResponse(_) => Settled::Failed(Failure::Reset),
             Broken::TimedOut => Settled::Failed(Failure::Timeout),
-            Broken::Resources => Settled::NotTheUpstream,
+            Broken::Resources | Broken::Cut => Settled::NotTheUpstream,
         }
     }
 
@@ -124,7 +128,7 @@ impl Broken {
     pub(super) fn settled_late(self) -> Settled {
         match self {
             Broken::Closed | Broken::TimedOut | Broken::BadResponse(_) => Settled::BrokeOff,
-            Broken::Resources => Settled::NotTheUpstream,
+            Broken::Resources | Broken::Cut => Settled::NotTheUpstream,
         }
     }
 }

@@ -156,7 +156,7 @@ pub struct UpstreamPolicy {
     pub admin: AdminState,
 }
 
-/// `balance`.
+/// `balance`. What requests are hashed by is in [`TrafficPolicy::choosing`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Balance {
     /// Smooth weighted round robin, exact over a cycle.
@@ -165,6 +165,63 @@ pub enum Balance {
     Random,
     /// Fewest requests in flight for its weight.
     LeastRequest,
+    /// Likely to answer first: latency and requests in flight.
+    PeakEwma,
+    /// Consistent hashing on a ring.
+    Hash(LoadBound),
+    /// Maglev hashing.
+    Maglev(LoadBound),
+    /// The first that can be taken, in file order.
+    First,
+}
+
+impl Balance {
+    /// Whether it chooses by a key of the request.
+    pub fn hashes(self) -> bool {
+        matches!(self, Balance::Hash(_) | Balance::Maglev(_))
+    }
+
+    /// Whether it needs to know how many requests of the pool are in flight.
+    pub fn is_bounded(self) -> bool {
+        matches!(self, Balance::Hash(bound) | Balance::Maglev(bound) if bound.hundredths().is_some())
+    }
+
+    /// The word in the file.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Balance::RoundRobin => "round_robin",
+            Balance::Random => "random",
+            Balance::LeastRequest => "least_request",
+            Balance::PeakEwma => "peak_ewma",
+            Balance::Hash(_) => "hash",
+            Balance::Maglev(_) => "maglev",
+            Balance::First => "first",
+        }
+    }
+}
+
+/// `bounded_load`: how many times its share of the requests in flight an upstream may have before a key goes elsewhere.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct LoadBound(u32);
+
+impl LoadBound {
+    /// What holds without a key.
+    pub const DEFAULT: LoadBound = LoadBound(125);
+    /// None.
+    pub const NONE: LoadBound = LoadBound(0);
+
+    /// `None` unless it is a number from 1 to 100, or 0 for none; two digits of its fraction count.
+    pub fn try_new(times: f64) -> Option<LoadBound> {
+        if times == 0.0 {
+            return Some(LoadBound::NONE);
+        }
+        (times.is_finite() && (1.0..=100.0).contains(&times)).then(|| LoadBound((times * 100.0).round() as u32))
+    }
+
+    /// In hundredths; `None`: there is no bound.
+    pub fn hundredths(self) -> Option<u32> {
+        (self.0 > 0).then_some(self.0)
+    }
 }
 
 /// `when_no_healthy`.

@@ -105,6 +105,19 @@ impl Excerpt {
     }
 }
 
+/// `text` as a string literal, cut to a length for messages.
+pub fn quoted(text: &str) -> String {
+    format!("{:?}", cut(text, 80))
+}
+
+/// At most `max` characters of `text`.
+pub fn cut(text: &str, max: usize) -> String {
+    match text.char_indices().nth(max) {
+        None => text.to_owned(),
+        Some((end, _)) => format!("{}…", &text[..end]),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -1,7 +1,7 @@
 //! Numbers with a range: weights and shares. Decides their bounds; `config` reports values outside.
 
 use std::fmt;
-use std::num::NonZeroU16;
+use std::num::{NonZeroU16, NonZeroU32};
 use std::time::Duration;
 
 /// An upstream's share of its pool's traffic, 1 to 1,000.
@@ -32,6 +32,32 @@ impl fmt::Debug for Weight {
     }
 }
 
+/// A weight as it holds now, in thousandths: that of an upstream which has just recovered is a part of its own.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct FineWeight(NonZeroU32);
+
+impl FineWeight {
+    /// The default weight.
+    pub const ONE: FineWeight = FineWeight(NonZeroU32::new(1_000).unwrap());
+
+    /// This part of a weight, at least a thousandth.
+    pub fn new(weight: Weight, part: Ratio) -> FineWeight {
+        let thousandths = u64::from(weight.as_u32()) * u64::from(part.0) / 1_000;
+        FineWeight(u32::try_from(thousandths).ok().and_then(NonZeroU32::new).unwrap_or(NonZeroU32::MIN))
+    }
+
+    /// In thousandths, 1 to 1,000,000.
+    pub fn as_u32(self) -> u32 {
+        self.0.get()
+    }
+}
+
+impl From<Weight> for FineWeight {
+    fn from(weight: Weight) -> FineWeight {
+        FineWeight::new(weight, Ratio::ONE)
+    }
+}
+
 /// A share from 0 to 1, kept in parts per million so that it compares and hashes.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Ratio(u32);
@@ -39,6 +65,8 @@ pub struct Ratio(u32);
 impl Ratio {
     /// Nothing.
     pub const ZERO: Ratio = Ratio(0);
+    /// All.
+    pub const ONE: Ratio = Ratio(1_000_000);
 
     /// `None` unless `value` is a finite number from 0 to 1.
     pub fn try_new(value: f64) -> Option<Ratio> {
@@ -171,5 +199,12 @@ mod tests {
         assert_eq!(Weight::try_new(1_001), None);
         assert_eq!(Weight::try_new(-1), None);
         assert_eq!(Weight::try_new(1_000).unwrap().as_u32(), 1_000);
+        for (weight, percent, want) in
+            [(1, 100, 1_000), (1, 10, 100), (3, 35, 1_050), (1_000, 100, 1_000_000), (1, 0, 1)]
+        {
+            let weight = Weight::try_new(weight).unwrap();
+            assert_eq!(FineWeight::new(weight, Ratio::percent(percent)).as_u32(), want, "{percent} % of {weight:?}");
+        }
+        assert_eq!(FineWeight::from(Weight::ONE), FineWeight::ONE);
     }
 }

@@ -22,13 +22,13 @@ use super::events::Event;
 use super::flights::Flights;
 use super::instant::SharedInstant;
 use super::lines::Lines;
-use super::orders::AdminOrder;
+use super::orders::{Done, Order, OrderError};
 use super::snapshot::{ListenerId, Published, Snapshot};
-use super::state::{Applied, Effects, Ended, ProbeJob, SetAdminError, State, Suspects};
+use super::state::{Applied, Effects, Ended, ProbeJob, State, Suspects};
 use super::status::{ExplainError, Explanation, Status};
 use super::upstream::{Hint, Hints, UNASKED_LINE_EVERY};
 use crate::model::policy::{CheckFile, Config};
-use crate::model::{Address, AdminState, Name, ProbeReport};
+use crate::model::{Address, Name, ProbeReport};
 
 /// The scheduler updates its heartbeat at least this often.
 const BEAT: Duration = Duration::from_secs(1);
@@ -115,16 +115,19 @@ impl Controller {
         self.changed.notify_one();
     }
 
-    /// Carries out an operator's order. Returns the admin state in the file.
-    pub fn set_admin(
+    /// Carries out an operator's order: see [`State::order`].
+    ///
+    /// # Errors
+    /// Why nothing was done.
+    pub fn order(
         &self,
-        pool: &str,
+        pool: Option<&str>,
         address: &Address,
-        order: AdminOrder<'_>,
+        order: &Order<'_>,
         now: Instant,
-    ) -> Result<AdminState, SetAdminError> {
-        let answer = self.with_state(|state| match state.set_admin(pool, address, order, now) {
-            Ok((in_file, effects)) => (Ok(in_file), effects),
+    ) -> Result<Vec<Done>, OrderError> {
+        let answer = self.with_state(|state| match state.order(pool, address, order, now) {
+            Ok((done, effects)) => (Ok(done), effects),
             Err(error) => (Err(error), Effects::default()),
         });
         self.changed.notify_one();
@@ -308,7 +311,7 @@ impl Controller {
 mod tests {
     use super::*;
     use crate::model::policy::*;
-    use crate::model::{Code, HealthState, Ratio, Trace, Weight};
+    use crate::model::{AdminState, Code, HealthState, Ratio, Trace, Weight};
 
     /// Passes, except that it panics for port 2 while `panics` is set, hangs for port 3, and never stops reading for port 4.
     #[derive(Default)]

@@ -7,6 +7,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::changes::Changes;
+use super::orders::Setting;
 use super::outage::{Progress, Way};
 use super::passive::{Ejected, EjectionEnd};
 use super::traffic::{Over, Requests};
@@ -31,14 +32,16 @@ pub struct Event {
 pub enum EventKind {
     /// An upstream's state changed.
     Transition(Transition),
-    /// An operator changed the admin state of an upstream.
-    Admin {
+    /// An operator changed a setting of an upstream, or the time of an order is over.
+    Ordered {
         /// The pool.
         pool: Name,
         /// The upstream.
         upstream: Address,
-        /// The new admin state.
-        to: crate::model::AdminState,
+        /// The new setting.
+        to: Setting,
+        /// How long it holds; `None`: no end is set.
+        lasts: Option<Duration>,
         /// The operator's reason; may be empty.
         reason: String,
         /// The origin of the order, in words.

@@ -2,9 +2,10 @@
 //! `Drop` at the latest, so that a cancelled request is counted too.
 
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{Ordering, fence};
 use std::time::Duration;
 
+use super::snapshot::PoolShared;
 use super::upstream::Upstream;
 use crate::model::policy::Failure;
 
@@ -16,6 +17,8 @@ use crate::model::policy::Failure;
 pub struct Lease {
     upstream: Arc<Upstream>,
     held: bool,
+    /// The pool in whose load it counts as well, while it is held.
+    counted_in: Option<Arc<PoolShared>>,
 }
 
 /// How an attempt on an upstream ended.
@@ -36,7 +39,7 @@ impl Lease {
     /// Takes hold of an upstream that was just picked.
     pub fn take(upstream: Arc<Upstream>) -> Lease {
         upstream.in_flight.fetch_add(1, Ordering::Relaxed);
-        Lease { upstream, held: true }
+        Lease { upstream, held: true, counted_in: None }
     }
 
     /// Takes hold of the same upstream again. The lease has been settled.
@@ -53,6 +56,20 @@ impl Lease {
         let before = std::mem::replace(&mut self.upstream, upstream);
         self.retake();
         before
+    }
+
+    /// Counts in the load of this pool too, until it is settled: then a request that waits for a place may have it.
+    pub fn count_in(&mut self, pool: &Arc<PoolShared>) {
+        if self.held && self.counted_in.is_none() {
+            pool.in_flight.fetch_add(1, Ordering::Relaxed);
+            self.counted_in = Some(pool.clone());
+        }
+    }
+
+    /// Whether its upstream has no more requests in flight than it may, this one included. Several that picked it at once
+    /// may have been one too many.
+    pub fn fits(&self, places: u32) -> bool {
+        self.upstream.in_flight.load(Ordering::Relaxed) <= places
     }
 
     /// Whether the attempt goes on.
@@ -103,6 +120,12 @@ impl Lease {
         if held {
             self.upstream.in_flight.fetch_sub(1, Ordering::Relaxed);
         }
+        if let Some(pool) = self.counted_in.take() {
+            pool.in_flight.fetch_sub(1, Ordering::Relaxed);
+            // Whoever joins the queue after this sees the free place.
+            fence(Ordering::SeqCst);
+            pool.queue.call();
+        }
         held
     }
 }
@@ -135,8 +158,12 @@ mod tests {
         assert!(receiver.try_recv().is_err());
         lease.retake();
         assert_eq!(upstream.in_flight.load(Ordering::Relaxed), 1);
+        let pool = Arc::new(PoolShared::new(tokio::time::Instant::now()));
+        lease.count_in(&pool);
+        lease.count_in(&pool);
+        assert_eq!(pool.in_flight.load(Ordering::Relaxed), 1, "once");
         lease.settle(Settled::Failed(Failure::Connect));
-        assert_eq!(upstream.in_flight.load(Ordering::Relaxed), 0);
+        assert_eq!((upstream.in_flight.load(Ordering::Relaxed), pool.in_flight.load(Ordering::Relaxed)), (0, 0));
         assert_eq!(upstream.requests_total(), 2, "one was sent, one could not connect");
         assert_eq!(receiver.try_recv(), Ok(Hint::Failed(UpstreamId(1))));
     }

@@ -5,6 +5,7 @@
 
 use super::changes::{Changes, Listed};
 use super::events::{EventKind, Transition, WarmingPhase};
+use super::orders::Setting;
 use super::outage::Way;
 use super::sentence::sentence;
 use super::traffic::Requests;
@@ -19,14 +20,19 @@ pub(super) fn event(kind: &EventKind, hint: Option<&str>) {
     let sentence = sentence.as_str();
     match kind {
         EventKind::Transition(change) => transition(change, hint, sentence),
-        EventKind::Admin { pool, upstream, to, reason, by } => {
+        EventKind::Ordered { pool, upstream, to, lasts, reason, by } => {
             let reason = (!reason.is_empty()).then_some(reason.as_str());
+            let seconds = lasts.map(|lasts| lasts.as_secs_f64());
             match to {
-                AdminState::Draining | AdminState::Disabled => {
-                    tracing::warn!(%pool, %upstream, %to, %by, reason, sentence, "Admin state changed");
+                Setting::Admin(to @ (AdminState::Draining | AdminState::Disabled)) => {
+                    tracing::warn!(%pool, %upstream, %to, seconds, %by, reason, sentence, "Admin state changed");
                 }
-                AdminState::Enabled => {
-                    tracing::info!(%pool, %upstream, %to, %by, reason, sentence, "Admin state changed");
+                Setting::Admin(to @ AdminState::Enabled) => {
+                    tracing::info!(%pool, %upstream, %to, seconds, %by, reason, sentence, "Admin state changed");
+                }
+                Setting::Weight(to) => {
+                    let to = to.as_u32();
+                    tracing::info!(%pool, %upstream, to, seconds, %by, reason, sentence, "Weight changed");
                 }
             }
         }
@@ -232,6 +238,7 @@ mod tests {
 
     use super::*;
     use crate::pool::outage::Progress;
+    use crate::pool::passive::{Ejected, EjectionEnd};
     use crate::pool::traffic::Over;
 
     /// Records the levels of lines.
@@ -277,8 +284,14 @@ mod tests {
             let (pool, upstream) = (pool(), upstream());
             EventKind::Transition(Transition { pool, upstream, from, to, code, reason, duration, healthy_left })
         };
-        let order =
-            |to| EventKind::Admin { pool: pool(), upstream: upstream(), to, reason: String::new(), by: String::new() };
+        let order = |to| EventKind::Ordered {
+            pool: pool(),
+            upstream: upstream(),
+            to,
+            lasts: None,
+            reason: String::new(),
+            by: String::new(),
+        };
         let progress = Progress { able: 0, needed: 1, backups: 0 };
         let window = Requests::default();
         let began = |way| EventKind::OutageBegan { pool: pool(), way, reason: String::new(), remedy: String::new() };
@@ -298,9 +311,20 @@ mod tests {
             (change(Healthy, Unhealthy), Level::WARN),
             (change(Healthy, Unknown), Level::WARN),
             (change(Unknown, Unhealthy), Level::WARN),
-            (order(AdminState::Draining), Level::WARN),
-            (order(AdminState::Disabled), Level::WARN),
-            (order(AdminState::Enabled), Level::INFO),
+            (order(Setting::Admin(AdminState::Draining)), Level::WARN),
+            (order(Setting::Admin(AdminState::Disabled)), Level::WARN),
+            (order(Setting::Admin(AdminState::Enabled)), Level::INFO),
+            (order(Setting::Weight(crate::model::Weight::ONE)), Level::INFO),
+            (EventKind::Ejected { pool: pool(), upstream: upstream(), ejected: Ejected::example() }, Level::WARN),
+            (
+                EventKind::EjectionEnded {
+                    pool: pool(),
+                    upstream: upstream(),
+                    why: EjectionEnd::Over,
+                    lasted: Duration::ZERO,
+                },
+                Level::INFO,
+            ),
             (began(Way::Refuse), Level::ERROR),
             (began(Way::FailOpen), Level::ERROR),
             (began(other()), Level::ERROR),

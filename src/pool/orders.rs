@@ -1,25 +1,255 @@
-//! An operator's order, and whether it needs force. Pure counting: how many may serve before the order, and how many after
-//! it.
+//! An operator's order, what of it holds, and whether it needs force: pure counting, how many may serve before the order, and
+//! how many after it. A new order is a [`Command`]; the compiler lists the places.
 //!
 //! An order is refused if it would leave a pool without an upstream that serves, or with fewer than `min_healthy`. An
 //! order that takes no serving upstream out (a dead upstream is drained for repair) is never refused.
 
 use std::fmt;
+use std::time::Duration;
+
+use tokio::time::Instant;
 
 use crate::model::policy::WhenNoHealthy;
-use crate::model::{Address, AdminState, Name};
+use crate::model::units::glance;
+use crate::model::{Address, AdminState, Name, Weight};
 
-/// An operator's order to change the admin state of an upstream.
+/// What an operator can order about an upstream.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Command {
+    /// It takes no new requests; those in flight finish.
+    Drain,
+    /// A drain ends; what is disabled stays so.
+    Undrain,
+    /// It takes no requests.
+    Disable,
+    /// It takes requests when healthy.
+    Enable,
+    /// It has this weight.
+    Weight(Weight),
+}
+
+impl Command {
+    /// What it sets.
+    pub fn setting(self) -> Setting {
+        match self {
+            Command::Drain => Setting::Admin(AdminState::Draining),
+            Command::Disable => Setting::Admin(AdminState::Disabled),
+            Command::Undrain | Command::Enable => Setting::Admin(AdminState::Enabled),
+            Command::Weight(weight) => Setting::Weight(weight),
+        }
+    }
+
+    /// Why it cannot be carried out in this admin state.
+    fn conflict(self, was: AdminState) -> Option<&'static str> {
+        match (self, was) {
+            (Command::Undrain, AdminState::Disabled) => Some("the upstream is disabled, not draining; enable it"),
+            _ => None,
+        }
+    }
+
+    /// Whether it takes an upstream out.
+    fn takes_out(self) -> bool {
+        match self {
+            Command::Drain | Command::Disable => true,
+            Command::Undrain | Command::Enable | Command::Weight(_) => false,
+        }
+    }
+}
+
+/// A value that the file sets for an upstream, and an order can set instead.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Setting {
+    /// The admin state.
+    Admin(AdminState),
+    /// The weight.
+    Weight(Weight),
+}
+
+/// `draining`, `weight 5`.
+impl fmt::Display for Setting {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Setting::Admin(state) => state.fmt(f),
+            Setting::Weight(weight) => write!(f, "weight {}", weight.as_u32()),
+        }
+    }
+}
+
+/// An operator's order.
 #[derive(Debug, Clone, Copy)]
-pub struct AdminOrder<'a> {
-    /// The new state.
-    pub to: AdminState,
+pub struct Order<'a> {
+    /// What is ordered.
+    pub command: Command,
     /// The operator's reason; may be empty.
     pub reason: &'a str,
     /// The origin of the order, in words.
     pub by: &'a str,
     /// Carry it out even if too few upstreams are left to serve.
     pub force: bool,
+    /// It ends by itself after this time.
+    pub lasts: Option<Duration>,
+}
+
+/// What an order has done in one pool.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Done {
+    /// The pool.
+    pub pool: Name,
+    /// What held before.
+    pub was: Setting,
+    /// What the file says.
+    pub in_file: Setting,
+}
+
+/// Why an order was not carried out, in no pool.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum OrderError {
+    /// No pool of that name.
+    #[error("no such pool: {0}")]
+    NoPool(String),
+    /// The pool, or any pool if none was named, has no such upstream.
+    #[error("{} has no upstream {upstream}", pool.as_ref().map_or("no pool".to_owned(), |pool| format!("pool {pool}")))]
+    NoUpstream {
+        /// The pool that was named.
+        pool: Option<Name>,
+        /// The upstream.
+        upstream: Address,
+    },
+    /// The upstream is in a state that the order is not meant for.
+    #[error("{0}")]
+    Conflict(&'static str),
+    /// Too few upstreams would serve.
+    #[error("{0}")]
+    NeedsForce(Box<NeedsForce>),
+}
+
+/// A setting that an order has put in place of the file's.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Override<T> {
+    /// The value.
+    pub to: T,
+    /// When it was ordered.
+    pub at: Instant,
+    /// When it ends by itself.
+    pub until: Option<Instant>,
+    /// The origin of the order, in words.
+    pub by: String,
+    /// The operator's reason; may be empty.
+    pub reason: String,
+}
+
+impl<T> Override<T> {
+    fn new(to: T, order: &Order<'_>, now: Instant) -> Override<T> {
+        let until = order.lasts.map(|lasts| now + lasts);
+        Override { to, at: now, until, by: order.by.to_owned(), reason: order.reason.to_owned() }
+    }
+
+    /// `ordered 12m ago (command from 127.0.0.1:4711): kernel upgrade; ends in 18m`.
+    pub fn sentence(&self, now: Instant) -> String {
+        let by = if self.by.is_empty() { String::new() } else { format!(" ({})", self.by) };
+        let reason = if self.reason.is_empty() { String::new() } else { format!(": {}", self.reason) };
+        let left = |until: Instant| format!("; ends in {}", glance(until.saturating_duration_since(now)));
+        let ends = self.until.map_or_else(String::new, left);
+        format!("ordered {} ago{by}{reason}{ends}", glance(now.saturating_duration_since(self.at)))
+    }
+
+    fn is_over(&self, now: Instant) -> bool {
+        self.until.is_some_and(|until| until <= now)
+    }
+}
+
+/// The orders that hold for one upstream.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Overrides(
+    /// Most upstreams have none.
+    Option<Box<Held>>,
+);
+
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+struct Held {
+    admin: Option<Override<AdminState>>,
+    weight: Option<Override<Weight>>,
+}
+
+impl Overrides {
+    /// That of the admin state.
+    pub fn admin(&self) -> Option<&Override<AdminState>> {
+        self.0.as_ref()?.admin.as_ref()
+    }
+
+    /// That of the weight.
+    pub fn weight(&self) -> Option<&Override<Weight>> {
+        self.0.as_ref()?.weight.as_ref()
+    }
+
+    /// An order for this admin state, for tests.
+    #[cfg(test)]
+    pub fn example(to: AdminState, lasts: Option<Duration>) -> Overrides {
+        let command = match to {
+            AdminState::Enabled => Command::Enable,
+            AdminState::Draining => Command::Drain,
+            AdminState::Disabled => Command::Disable,
+        };
+        let order = Order { command, reason: "kernel", by: "command from 127.0.0.1:4711", force: false, lasts };
+        let mut overrides = Overrides::default();
+        overrides.set(&order, Instant::now());
+        overrides
+    }
+
+    /// Whether there is none.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_none()
+    }
+
+    /// Puts an order in place.
+    pub(super) fn set(&mut self, order: &Order<'_>, now: Instant) {
+        let held = self.0.get_or_insert_default();
+        match order.command.setting() {
+            Setting::Admin(to) => held.admin = Some(Override::new(to, order, now)),
+            Setting::Weight(to) => held.weight = Some(Override::new(to, order, now)),
+        }
+    }
+
+    /// Those of `other`, where there is none.
+    pub(super) fn or(self, other: Overrides) -> Overrides {
+        let (Some(mut held), Some(other)) = (self.0.clone(), other.0.clone()) else {
+            return if self.is_empty() { other } else { self };
+        };
+        held.admin = held.admin.or(other.admin);
+        held.weight = held.weight.or(other.weight);
+        Overrides(Some(held))
+    }
+
+    /// When the first ends by itself.
+    pub(super) fn until(&self) -> Option<Instant> {
+        let (admin, weight) = (self.admin().and_then(|order| order.until), self.weight().and_then(|order| order.until));
+        admin.into_iter().chain(weight).min()
+    }
+
+    /// Takes out those whose time is over.
+    pub(super) fn end(&mut self, now: Instant) {
+        let Some(held) = &mut self.0 else { return };
+        held.admin.take_if(|order| order.is_over(now));
+        held.weight.take_if(|order| order.is_over(now));
+        if held.admin.is_none() && held.weight.is_none() {
+            self.0 = None;
+        }
+    }
+}
+
+impl Order<'_> {
+    /// Why it cannot be carried out for an upstream in this admin state; `force`: why it needs force, asked where it matters.
+    pub(super) fn refused(
+        &self,
+        was: AdminState,
+        needs_force: impl FnOnce() -> Option<NeedsForce>,
+    ) -> Option<OrderError> {
+        if let Some(why) = self.command.conflict(was) {
+            return Some(OrderError::Conflict(why));
+        }
+        let asks = self.command.takes_out() && !self.force;
+        asks.then(needs_force).flatten().map(|why| OrderError::NeedsForce(Box::new(why)))
+    }
 }
 
 /// Upstreams of a pool that may serve, by rank.

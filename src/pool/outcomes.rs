@@ -4,23 +4,25 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::recent::Recent;
-use super::sharded::Sharded;
 use crate::model::policy::{Failure, Failures};
 
-/// See the head of this file.
+/// The failures in a row, as all workers see them: in its lower half their number, above it which they are. A request that
+/// succeeds only reads it, unless one before it has failed.
 #[derive(Debug, Default)]
-pub struct Outcomes {
-    /// In its lower half the number of failures in a row, above it which failures they are. All workers share it: a request
-    /// that succeeds only reads it, unless one before it has failed.
-    row: AtomicU64,
-    recent: Sharded<Counted>,
-}
+pub struct Outcomes(AtomicU64);
 
-/// What a worker has counted.
+/// What one worker has counted lately.
 #[derive(Debug, Default)]
-struct Counted {
+pub struct Counted {
     requests: Recent,
     failures: Recent,
+}
+
+impl Counted {
+    /// Of the last ten seconds.
+    pub fn share(&self, second: u64) -> Share {
+        Share { failed: self.failures.sum(second), requests: self.requests.sum(second) }
+    }
 }
 
 /// Failures in a row.
@@ -62,42 +64,34 @@ impl Share {
 
 impl Outcomes {
     /// A request has succeeded: a response has come that is no failure.
-    pub fn on_success(&self, second: u64) {
-        self.recent.mine().requests.add(second);
-        if self.row.load(Ordering::Relaxed) != 0 {
+    pub fn on_success(&self, mine: &Counted, second: u64) {
+        mine.requests.add(second);
+        if self.0.load(Ordering::Relaxed) != 0 {
             self.end_row();
         }
     }
 
     /// A request has failed. Returns how many have in a row.
-    pub fn on_failure(&self, failure: Failure, second: u64) -> u32 {
-        let counted = self.recent.mine();
-        counted.requests.add(second);
-        counted.failures.add(second);
+    pub fn on_failure(&self, mine: &Counted, failure: Failure, second: u64) -> u32 {
+        mine.requests.add(second);
+        mine.failures.add(second);
         let one_more = |row: u64| {
             let kind = u64::from(Failures::new([failure]).bits()) << 32;
             Some(((row & COUNT) + 1).min(COUNT) | row & !COUNT | kind)
         };
-        let before = self.row.fetch_update(Ordering::Relaxed, Ordering::Relaxed, one_more).unwrap_or_else(|row| row);
+        let before = self.0.fetch_update(Ordering::Relaxed, Ordering::Relaxed, one_more).unwrap_or_else(|row| row);
         ((before & COUNT) as u32).saturating_add(1)
     }
 
     /// The failures since the last success.
     pub fn row(&self) -> Row {
-        let row = self.row.load(Ordering::Relaxed);
+        let row = self.0.load(Ordering::Relaxed);
         Row { count: (row & COUNT) as u32, failures: Failures::from_bits((row >> 32) as u8) }
     }
 
     /// What has failed so far counts no longer for a row.
     pub fn end_row(&self) {
-        self.row.store(0, Ordering::Relaxed);
-    }
-
-    /// Of the last ten seconds.
-    pub fn share(&self, second: u64) -> Share {
-        let of =
-            |counted: &Counted| Share { failed: counted.failures.sum(second), requests: counted.requests.sum(second) };
-        self.recent.all().map(of).fold(Share::default(), Share::plus)
+        self.0.store(0, Ordering::Relaxed);
     }
 }
 
@@ -110,21 +104,21 @@ mod tests {
 
     #[test]
     fn failures_count_in_a_row_until_a_success_and_for_ten_seconds() {
-        let outcomes = Outcomes::default();
+        let (outcomes, mine) = (Outcomes::default(), Counted::default());
         assert_eq!(outcomes.row().count, 0);
-        assert_eq!(outcomes.on_failure(Failure::Connect, 5), 1);
+        assert_eq!(outcomes.on_failure(&mine, Failure::Connect, 5), 1);
         assert!(outcomes.row().failures.is_only(Failure::Connect));
-        assert_eq!(outcomes.on_failure(Failure::Unavailable, 6), 2);
+        assert_eq!(outcomes.on_failure(&mine, Failure::Unavailable, 6), 2);
         let row = outcomes.row();
         assert_eq!((row.count, row.failures.to_string()), (2, "connect, 503".to_owned()));
         assert!(row.failures.has_status() && !row.failures.is_only(Failure::Connect));
-        outcomes.on_success(6);
+        outcomes.on_success(&mine, 6);
         assert_eq!((outcomes.row().count, outcomes.row().failures.to_string()), (0, String::new()));
-        assert_eq!(outcomes.on_failure(Failure::Timeout, 7), 1, "a new row");
+        assert_eq!(outcomes.on_failure(&mine, Failure::Timeout, 7), 1, "a new row");
         assert_eq!(outcomes.row().failures.to_string(), "timeout");
-        assert_eq!(outcomes.share(7), Share { failed: 3, requests: 4 });
-        assert_eq!(outcomes.share(15), Share { failed: 2, requests: 3 }, "second 5 is too old");
-        assert_eq!(outcomes.share(99), Share::default());
+        assert_eq!(mine.share(7), Share { failed: 3, requests: 4 });
+        assert_eq!(mine.share(15), Share { failed: 2, requests: 3 }, "second 5 is too old");
+        assert_eq!(mine.share(99), Share::default());
     }
 
     #[test]

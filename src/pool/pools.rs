@@ -12,13 +12,14 @@ use tokio::time::Instant;
 
 use super::history::History;
 use super::ids::IdMap;
-use super::orders::{Able, NeedsForce, Rule};
+use super::orders::{Able, NeedsForce, Overrides, Rule};
 use super::outage::{Causes, Progress, REASON_CHARS_MAX, Seen, Serving, Watch, Way};
 use super::passive::{EjectionEnd, Ejections};
+use super::ramp::Ramp;
 use super::snapshot::{Pool, PoolId, PoolShared};
 use super::state::{Check, CheckId};
 use super::status::{
-    CheckStatus, LastCheck, OutOfOrder, PoolStatus, PoolSummary, Streak, UpstreamDetail, UpstreamStatus,
+    CheckStatus, LastCheck, OutOfOrder, PoolStatus, PoolSummary, SlowStart, Streak, UpstreamDetail, UpstreamStatus,
 };
 use super::upstream::Upstream;
 use super::view::{FIRST_VERDICT_WAIT, Otherwise, Rules, Service, Tier, View};
@@ -26,7 +27,9 @@ use crate::health::{Cause, Run, Track, Vote, combine, decides};
 use crate::model::eligibility::eligibility;
 use crate::model::policy::{CheckPolicy, PoolPolicy, UpstreamPolicy, WhenNoHealthy};
 use crate::model::units::Measured;
-use crate::model::{Address, AdminState, Eligibility, HealthState, Ineligible, Judgement, ProbeReport};
+use crate::model::{
+    Address, AdminState, Eligibility, FineWeight, HealthState, Ineligible, Judgement, ProbeReport, Ratio, Weight,
+};
 
 /// Removed healthy upstreams serve at most this long after the reload that removed them.
 pub const RETIRING_MAX: Duration = Duration::from_secs(30);
@@ -105,24 +108,24 @@ const ORDERS_MAX: usize = 1_024;
 
 /// Orders that outlive their upstream, as long as its host name is in the pool.
 #[derive(Debug, Clone, Default)]
-pub(super) struct Orders(HashMap<Address, (Arc<str>, AdminState)>);
+pub(super) struct Orders(HashMap<Address, (Arc<str>, Overrides)>);
 
 impl Orders {
-    /// The order for a new address of a name: the order for this address, or for the name while it had no addresses.
-    pub(super) fn take(&mut self, upstream: &UpstreamPolicy) -> Option<AdminState> {
-        let host = upstream.name.clone()?;
+    /// The orders for a new address of a name: those for this address, or for the name while it had no addresses.
+    pub(super) fn take(&mut self, upstream: &UpstreamPolicy) -> Overrides {
+        let Some(host) = upstream.name.clone() else { return Overrides::default() };
         let own = self.0.remove(&upstream.address);
         let names = || self.0.get(&Address::Name { host, port: upstream.address.port()? }).cloned();
-        own.or_else(names).map(|(_, order)| order)
+        own.or_else(names).map(|(_, orders)| orders).unwrap_or_default()
     }
 
     /// Keeps the orders of members that are gone.
     pub(super) fn keep<'m>(&mut self, gone: impl Iterator<Item = &'m Member>) {
         for member in gone {
-            if let (Some(host), Some(order)) = (&member.policy().name, member.admin_override)
+            if let Some(host) = member.policy().name.as_ref().filter(|_| !member.overrides.is_empty())
                 && self.0.len() < ORDERS_MAX
             {
-                self.0.insert(member.upstream.address.clone(), (host.clone(), order));
+                self.0.insert(member.upstream.address.clone(), (host.clone(), member.overrides.clone()));
             }
         }
     }
@@ -170,8 +173,12 @@ pub(super) struct Member {
     pub(super) state: HealthState,
     pub(super) since: Instant,
     pub(super) carried: Option<Carried>,
-    pub(super) admin_override: Option<AdminState>,
+    pub(super) overrides: Overrides,
     pub(super) ejections: Ejections,
+    /// Its weight grows.
+    pub(super) ramp: Option<Box<Ramp>>,
+    /// It was added to a running pool, and has not been healthy yet.
+    pub(super) newcomer: bool,
     pub(super) retiring: bool,
     /// Its line left the file; otherwise only its host name's answer changed.
     pub(super) left_file: bool,
@@ -197,8 +204,10 @@ impl Member {
             state,
             since,
             carried: None,
-            admin_override: None,
+            overrides: Overrides::default(),
             ejections: Ejections::default(),
+            ramp: None,
+            newcomer: false,
             retiring: false,
             left_file: false,
             checks_total: 0,
@@ -254,7 +263,78 @@ impl Member {
     }
 
     pub(super) fn admin(&self) -> AdminState {
-        self.admin_override.unwrap_or(self.policy().admin)
+        self.overrides.admin().map_or(self.policy().admin, |order| order.to)
+    }
+
+    pub(super) fn weight(&self) -> Weight {
+        self.overrides.weight().map_or(self.policy().weight, |order| order.to)
+    }
+
+    /// Its weight as it holds now.
+    fn weight_now(&self, now: Instant) -> FineWeight {
+        let part = self.ramp_now(now).map_or(Ratio::ONE, |(part, _)| part);
+        FineWeight::new(self.weight(), part)
+    }
+
+    /// The most requests that it may have in flight now: while its weight grows, this does as well.
+    fn places_now(&self, now: Instant) -> u32 {
+        let Some(most) = self.rules.traffic.connections.max_per_upstream else { return u32::MAX };
+        let part = self.ramp_now(now).map_or(Ratio::ONE, |(part, _)| part);
+        u32::try_from(part.of_rounded_up(most as usize)).unwrap_or(u32::MAX)
+    }
+
+    /// Which part of its weight it has, and when that is more; `None`: all of it.
+    fn ramp_now(&self, now: Instant) -> Option<(Ratio, Instant)> {
+        self.ramp.as_ref()?.part(self.rules.traffic.slow_start, now)
+    }
+
+    /// It begins to take requests after it took none: its weight grows.
+    pub(super) fn begin_ramp(&mut self, now: Instant) {
+        self.ramp = Some(Box::new(Ramp::start(now)));
+    }
+
+    /// It is removed: what is in flight may last for some time. One that was taken out before has its time from then.
+    pub(super) fn leave(&self, now: Instant) {
+        if self.admin() == AdminState::Enabled {
+            self.cut_off(now);
+        }
+    }
+
+    /// An operator takes it out, or it is removed: what is in flight may last for some time.
+    fn cut_off(&self, now: Instant) {
+        let leaving = &self.rules.traffic.leaving;
+        self.upstream.connections.cut(leaving.requests.map(|most| now + most), Some(now + leaving.tunnels));
+    }
+
+    /// It has become unhealthy: what is in flight ends, if the pool wants that.
+    pub(super) fn cut_unhealthy(&self, now: Instant) {
+        if self.rules.traffic.leaving.close_unhealthy {
+            self.upstream.connections.cut(Some(now), Some(now));
+        }
+    }
+
+    /// It is added to a running pool: its weight grows from when it is healthy.
+    pub(super) fn on_joining(&mut self, now: Instant) {
+        if self.state == HealthState::Healthy {
+            self.begin_ramp(now);
+        } else {
+            self.newcomer = true;
+        }
+    }
+
+    /// Its admin state may have changed from this one: what was disabled begins anew, what was drained goes on.
+    pub(super) fn on_admin_change(&mut self, before: AdminState, now: Instant) {
+        match (before, self.admin()) {
+            (AdminState::Enabled, AdminState::Draining | AdminState::Disabled) => self.cut_off(now),
+            (AdminState::Draining | AdminState::Disabled, AdminState::Enabled) => {
+                self.upstream.connections.cut(None, None);
+            }
+            (AdminState::Enabled, AdminState::Enabled)
+            | (AdminState::Draining | AdminState::Disabled, AdminState::Draining | AdminState::Disabled) => {}
+        }
+        if before == AdminState::Disabled && self.admin() == AdminState::Enabled {
+            self.begin_ramp(now);
+        }
     }
 
     /// The verdict of its checks now, without a carried one.
@@ -478,7 +558,10 @@ impl PoolState {
         let used = Used { primaries: with_primaries, backups: with_backups, all };
         let tier = |backup: bool, wanted: bool| {
             let members = self.members.iter().filter(|_| wanted).filter(fits(backup, all));
-            Tier::build(self.policy.balance, members.map(|m| (m.upstream.clone(), m.policy().weight)))
+            Tier::with_places(
+                self.policy.balance,
+                members.map(|m| (m.upstream.clone(), m.weight_now(now), m.places_now(now))),
+            )
         };
         let rules = Rules { needed, backups_alone, otherwise };
         let view = View::new(service, tier(false, with_primaries), tier(true, with_backups), rules);
@@ -490,7 +573,9 @@ impl PoolState {
         let ejected = self.members.iter().filter_map(|member| member.ejections.current()).map(|ejected| ejected.until);
         self.backups_meanwhile &= service == Service::Open && !enough && primary_awaited.is_some();
         let warming = self.warming.map(|warming| warming.until);
-        let again = [waiting, warming, carried, ejected.min(), primary_awaited.filter(|_| meanwhile)];
+        let ordered = self.members.iter().filter_map(|member| member.overrides.until()).min();
+        let growing = self.members.iter().filter_map(|member| member.ramp_now(now)).map(|(_, next)| next).min();
+        let again = [waiting, warming, carried, ejected.min(), ordered, growing, primary_awaited.filter(|_| meanwhile)];
         (view, used, again.into_iter().flatten().min())
     }
 
@@ -749,9 +834,14 @@ impl PoolState {
             eligibility,
             why,
             since: member.since,
-            weight: member.policy().weight,
+            weight: member.weight(),
+            slow_start: member
+                .ramp_now(now)
+                .zip(member.ramp.as_deref().copied())
+                .map(|((part, _), ramp)| SlowStart { part, until: ramp.until(member.rules.traffic.slow_start) }),
             backup: member.policy().backup,
             admin: member.admin(),
+            overrides: member.overrides.clone(),
             ejection: member.ejections.current().cloned(),
             ejections_total: member.ejections.total(),
             carried: member.carried.is_some(),
@@ -820,10 +910,16 @@ fn why(
             let left = Measured(ejected.until.saturating_duration_since(now));
             format!("ejected for {left} more: {}", ejected.reason())
         }),
-        Ineligible::Draining | Ineligible::Disabled => match member.state {
-            HealthState::Unhealthy => format!("{reason}; {}", failed(member, check)),
-            HealthState::Healthy | HealthState::Unknown => reason.to_string(),
-        },
+        Ineligible::Draining | Ineligible::Disabled => {
+            let ordered = match member.overrides.admin() {
+                Some(order) => format!("{reason}, {}", order.sentence(now)),
+                None => format!("{reason}, as the file says"),
+            };
+            match member.state {
+                HealthState::Unhealthy => format!("{ordered}; {}", failed(member, check)),
+                HealthState::Healthy | HealthState::Unknown => ordered,
+            }
+        }
     })
 }
 

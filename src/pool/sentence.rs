@@ -24,9 +24,10 @@ const ADDRESSES_MAX: usize = 16;
 pub fn sentence(kind: &EventKind) -> String {
     match kind {
         EventKind::Transition(change) => transition(change),
-        EventKind::Admin { pool, upstream, to, reason, by } => {
+        EventKind::Ordered { pool, upstream, to, lasts, reason, by } => {
             let reason = if reason.is_empty() { String::new() } else { format!(": {}", Visible(reason)) };
-            of_upstream(pool, upstream, format!("now {to}{}{reason}", asked_by(by)))
+            let lasts = lasts.map_or_else(String::new, |lasts| format!(" for {}", time(lasts)));
+            of_upstream(pool, upstream, format!("now {to}{lasts}{}{reason}", asked_by(by)))
         }
         EventKind::OutageBegan { pool, way, reason, remedy } => {
             let what = match way {

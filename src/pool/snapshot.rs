@@ -4,14 +4,14 @@
 //! that must pick again (a retry, the end of a wait) finds its pool in the newest snapshot without a string look-up.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
-use tokio::sync::Notify;
 use tokio::time::Instant;
 
 use super::budget::Budget;
+use super::queue::{Awaits, Queue, Ticket};
 use super::stats::PoolStats;
 use super::upstream::Upstream;
 use super::view::View;
@@ -39,6 +39,8 @@ pub struct Snapshot {
     pub routes: Table<PoolId>,
     listeners: Vec<Option<ListenerEntry>>,
     pools: Vec<Option<Arc<Pool>>>,
+    /// Some pool chooses by a key of the request.
+    pub hashes: bool,
     departed: Vec<Departed>,
 }
 
@@ -62,7 +64,8 @@ impl Snapshot {
         listeners: Vec<Option<ListenerEntry>>,
         pools: Vec<Option<Arc<Pool>>>,
     ) -> Snapshot {
-        Snapshot { generation, routes, listeners, pools, departed: Vec::new() }
+        let hashes = pools.iter().flatten().any(|pool| pool.traffic.choosing.key.is_some());
+        Snapshot { generation, routes, listeners, pools, hashes, departed: Vec::new() }
     }
 
     /// The same snapshot with these removed listeners, for the requests that they have begun.
@@ -72,9 +75,9 @@ impl Snapshot {
 
     /// The same snapshot without removed listeners.
     pub fn without_departed(&self) -> Snapshot {
-        let Snapshot { generation, routes, listeners, pools, departed: _ } = self;
+        let Snapshot { generation, routes, listeners, pools, hashes, departed: _ } = self;
         let (routes, listeners, pools) = (routes.clone(), listeners.clone(), pools.clone());
-        Snapshot { generation: *generation, routes, listeners, pools, departed: Vec::new() }
+        Snapshot { generation: *generation, routes, listeners, pools, hashes: *hashes, departed: Vec::new() }
     }
 
     /// The snapshot before the first configuration: no listener, no pool.
@@ -151,9 +154,25 @@ pub struct Pool {
 }
 
 impl Pool {
-    /// Counts what came of a request to one of its upstreams: [`Upstream::on_outcome`].
-    pub fn on_outcome(&self, upstream: &Upstream, failure: Option<Failure>, now: Instant) {
+    /// Counts that a request to one of its upstreams has failed: [`Upstream::on_outcome`].
+    pub fn on_failure(&self, upstream: &Upstream, failure: Failure, now: Instant) {
+        upstream.on_outcome(Some(failure), &self.traffic.passive, self.shared.second(now));
+        if self.traffic.choosing.latency {
+            upstream.latency.on_failure(self.shared.millis(now));
+        }
+    }
+
+    /// Counts a response of one of its upstreams, of which the head came after this time.
+    pub fn on_response(&self, upstream: &Upstream, status: u16, took: Duration, now: Instant) {
+        let failure = Failure::of_status(status).filter(|failure| self.traffic.passive.failures.has(*failure));
         upstream.on_outcome(failure, &self.traffic.passive, self.shared.second(now));
+        if self.traffic.choosing.latency {
+            let millis = self.shared.millis(now);
+            match failure {
+                Some(_) => upstream.latency.on_failure(millis),
+                None => upstream.latency.on_answer(took, millis),
+            }
+        }
     }
 }
 
@@ -168,15 +187,14 @@ pub struct PoolShared {
     /// The position of round robin, so that a new view continues where the old one stopped. All workers share it: one
     /// write for each pick. That is the third write of a request to shared memory; the other two are [`super::Lease`]'s.
     pub cursor: AtomicUsize,
-    /// Requests that wait. All workers share it: two writes for a request that waits, none for others.
-    waiting: AtomicU32,
-    changed: Notify,
+    /// Requests in flight, in pools that balance by them: kept by leases. All workers share it: two writes for each attempt.
+    pub in_flight: AtomicU64,
+    /// Requests that wait. All workers share it: a few writes for a request that waits, none for others.
+    pub queue: Arc<Queue>,
     epoch: Instant,
     usable_at_ms: AtomicU64,
 }
 
-/// The most requests that wait for one pool.
-pub const WAITING_MAX: u32 = 1_000;
 /// The largest `Retry-After`, in seconds.
 pub const RETRY_AFTER_MAX: u64 = 300;
 /// `Retry-After` while no upstream is enabled, in seconds.
@@ -191,16 +209,16 @@ impl PoolShared {
             stats: PoolStats::default(),
             budget: Budget::default(),
             cursor: AtomicUsize::new(0),
-            waiting: AtomicU32::new(0),
-            changed: Notify::new(),
+            in_flight: AtomicU64::new(0),
+            queue: Arc::default(),
             epoch: now,
             usable_at_ms: AtomicU64::new(u64::MAX),
         }
     }
 
-    /// Wakes every waiting request, after a new view or snapshot was published.
+    /// Has waiting requests look again, after a new view or snapshot was published.
     pub fn announce(&self) {
-        self.changed.notify_waiters();
+        self.queue.call();
     }
 
     /// Counts a request, of which its retries may be a share.
@@ -213,21 +231,19 @@ impl PoolShared {
         self.budget.try_draw(policy, self.second(now))
     }
 
+    /// The milliseconds of this instant; they begin anew every seven weeks.
+    pub fn millis(&self, now: Instant) -> u32 {
+        now.saturating_duration_since(self.epoch).as_millis() as u32
+    }
+
     /// The number of this second, for what is counted by seconds.
     pub fn second(&self, now: Instant) -> u64 {
         now.saturating_duration_since(self.epoch).as_secs()
     }
 
-    /// A place among the waiting requests, or `None` if [`PoolShared::WAITING_MAX`] wait. Dropping it frees the place.
-    pub fn try_wait(self: &Arc<Self>) -> Option<WaitTicket> {
-        let more = |n: u32| (n < WAITING_MAX).then_some(n + 1);
-        self.waiting.fetch_update(Ordering::Relaxed, Ordering::Relaxed, more).ok()?;
-        Some(WaitTicket { pool: self.clone() })
-    }
-
     /// Requests waiting now.
     pub fn waiting(&self) -> u32 {
-        self.waiting.load(Ordering::Relaxed)
+        self.queue.len()
     }
 
     /// Sets the estimate of when the first upstream could be healthy; `None`: none is enabled.
@@ -248,26 +264,30 @@ impl PoolShared {
     }
 }
 
-/// A place among the requests that wait for a pool. Dropping it frees the place.
-#[derive(Debug)]
-pub struct WaitTicket {
-    pool: Arc<PoolShared>,
-}
-
-/// A request that waits for its pool to change: its place, and when it stops. Dropping it frees the place.
+/// A request that waits for its pool: its place, and when it stops. Dropping it frees the place.
 #[derive(Debug)]
 pub struct Waiting {
-    ticket: WaitTicket,
+    ticket: Ticket,
     published: Published,
     pool: PoolId,
     until: Instant,
 }
 
 impl Waiting {
-    /// A place among those that wait for this pool, or `None` if [`WAITING_MAX`] wait.
-    pub fn try_new(published: &Published, pool: &Pool, until: Instant) -> Option<Waiting> {
-        let ticket = pool.shared.try_wait()?;
+    /// A place among those that wait for this pool, or `None` if `most` wait for the same.
+    pub fn try_new(published: &Published, pool: &Pool, awaits: Awaits, most: u32, until: Instant) -> Option<Waiting> {
+        let ticket = pool.shared.queue.join(awaits, most)?;
         Some(Waiting { ticket, published: published.clone(), pool: pool.id, until })
+    }
+
+    /// What it waits for.
+    pub fn awaits(&self) -> Awaits {
+        self.ticket.awaits()
+    }
+
+    /// It goes on waiting, so that others may look.
+    pub fn pass_on(&self) {
+        self.ticket.pass_on();
     }
 
     /// The pool.
@@ -281,23 +301,20 @@ impl Waiting {
         self.until
     }
 
-    /// Waits until the pool changes or is gone from the newest configuration, or until the end of the wait. Returns at once
-    /// if that has happened since the view that made the request wait. Cancel-safe.
+    /// Waits until it is this request's turn to look again, because something has changed in the pool, or until the end of
+    /// the wait. Cancel-safe.
     pub async fn wait(&self) {
-        let notified = self.ticket.pool.changed.notified();
-        tokio::pin!(notified);
-        // Armed before the look, so that no change between the two is missed.
-        notified.as_mut().enable();
-        let awaits = |pool: &Arc<Pool>| pool.view.load().is_awaited();
-        if self.published.load().pool(self.pool).is_some_and(awaits) {
-            let _ = tokio::time::timeout_at(self.until, notified).await;
+        loop {
+            if tokio::time::timeout_at(self.until, self.ticket.called()).await.is_err() {
+                return;
+            }
+            let awaited = |pool: &Arc<Pool>| pool.view.load().is_awaited();
+            match self.awaits() {
+                // Called for another's sake: nothing has changed for this one.
+                Awaits::Verdict if self.published.load().pool(self.pool).is_some_and(awaited) => self.pass_on(),
+                Awaits::Verdict | Awaits::Place => return,
+            }
         }
-    }
-}
-
-impl Drop for WaitTicket {
-    fn drop(&mut self) {
-        self.pool.waiting.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
@@ -314,14 +331,5 @@ mod tests {
             shared.set_usable_at(Some(now + Duration::from_millis(in_ms)));
             assert_eq!(shared.retry_after(now), want, "{in_ms} ms");
         }
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn a_thousand_may_wait_and_one_more_may_not() {
-        let shared = Arc::new(PoolShared::new(Instant::now()));
-        let tickets: Vec<_> = (0..WAITING_MAX).map(|_| shared.try_wait().expect("room")).collect();
-        assert!(shared.try_wait().is_none());
-        drop(tickets);
-        assert_eq!(shared.waiting(), 0);
     }
 }

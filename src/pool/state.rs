@@ -7,6 +7,7 @@
 mod carry;
 mod eject;
 mod lag;
+mod order;
 mod pace;
 mod report;
 mod traffic;
@@ -24,7 +25,6 @@ use self::lag::Lag;
 use super::changes::Changes;
 use super::events::{Event, EventKind, EventRing, Transition};
 use super::ids::IdMap;
-use super::orders::{AdminOrder, NeedsForce};
 use super::passive::EjectionEnd;
 use super::pools::{Checks, PoolState};
 use super::snapshot::{Pool, PoolId, PoolShared, Snapshot};
@@ -34,7 +34,7 @@ use super::upstream::{Hints, Upstream, UpstreamId};
 use super::view::View;
 use crate::health::{Cause, Change, Track};
 use crate::model::policy::{CheckFile, ProbeSpec, Timing};
-use crate::model::{Address, AdminState, HealthState, Judgement, Name, ProbeReport};
+use crate::model::{Address, HealthState, Judgement, Name, ProbeReport};
 
 /// Identifies one started probe.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -137,20 +137,6 @@ pub struct Applied {
     pub warming: Vec<(Name, Instant)>,
     /// What it changed in pools and upstreams.
     pub changes: Changes,
-}
-
-/// Why an upstream's admin state was not changed.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum SetAdminError {
-    /// No pool of that name.
-    #[error("no such pool: {0}")]
-    NoPool(String),
-    /// The pool has no such upstream.
-    #[error("pool {0} has no upstream {1}")]
-    NoUpstream(Name, Address),
-    /// Too few upstreams would serve.
-    #[error("{0}")]
-    NeedsForce(Box<NeedsForce>),
 }
 
 /// Checks with equal keys are one check.
@@ -413,45 +399,6 @@ impl State {
         effects
     }
 
-    /// Carries out an operator's order; it holds until the upstream leaves the file or the process ends. It also applies
-    /// to an upstream that has left the file and still serves for others. Returns the admin state in the file.
-    pub fn set_admin(
-        &mut self,
-        pool: &str,
-        address: &Address,
-        order: AdminOrder<'_>,
-        now: Instant,
-    ) -> Result<(AdminState, Effects), SetAdminError> {
-        let index = self.pools.iter().position(|p| p.policy.name.as_str() == pool);
-        let index = index.ok_or_else(|| SetAdminError::NoPool(pool.to_owned()))?;
-        let pool = &mut self.pools[index];
-        let name = pool.policy.name.clone();
-        let Some(place) = pool.members.iter().position(|m| m.upstream.address == *address) else {
-            return Err(SetAdminError::NoUpstream(name, address.clone()));
-        };
-        let to = order.to;
-        if to != AdminState::Enabled
-            && !order.force
-            && let Some(why) = pool.needs_force(address, &self.checks, now)
-        {
-            return Err(SetAdminError::NeedsForce(Box::new(why)));
-        }
-        let member = &mut pool.members[place];
-        let mut effects = Effects::default();
-        let (before, in_file) = (member.admin(), member.policy().admin);
-        member.admin_override = Some(to);
-        if before != to {
-            if to != AdminState::Enabled {
-                effects.lose(&member.upstream);
-            }
-            let (reason, by) = (order.reason.to_owned(), order.by.to_owned());
-            self.log(EventKind::Admin { pool: name, upstream: address.clone(), to, reason, by }, now, &mut effects);
-            self.dirty.insert(index);
-            self.settle(now, &mut effects);
-        }
-        Ok((in_file, effects))
-    }
-
     /// Records a reload that `by` requested and that changed nothing or was refused.
     pub fn on_reload_without_effect(
         &mut self,
@@ -595,6 +542,7 @@ impl State {
         let mut gone = vec![];
         for pool_index in &changed {
             self.end_carried(*pool_index, now, effects);
+            self.end_orders(*pool_index, now, effects);
             self.end_ejections(*pool_index, now, effects);
             let pool = &mut self.pools[*pool_index];
             if pool.warming.is_some_and(|warming| now >= warming.until || pool.is_warm()) {
@@ -602,7 +550,10 @@ impl State {
             }
         }
         if !gone.is_empty() {
-            gone.iter().for_each(|member| effects.lose(&member.upstream));
+            for member in &gone {
+                member.leave(now);
+                effects.lose(&member.upstream);
+            }
             self.rebuild_readers(now, effects);
         }
         changed.append(&mut self.dirty);
@@ -654,6 +605,11 @@ impl State {
             return;
         }
         let recovered = from == HealthState::Unhealthy && to == HealthState::Healthy;
+        match to {
+            HealthState::Healthy if recovered || std::mem::take(&mut member.newcomer) => member.begin_ramp(now),
+            HealthState::Unhealthy => member.cut_unhealthy(now),
+            HealthState::Healthy | HealthState::Unknown => {}
+        }
         if let (HealthState::Unknown, Some((_, Cause::Stale))) = (to, cause) {
             // Readers may have noticed it earlier, and waited since then.
             let since = pool.cell.view.load().missed_at().unwrap_or(now);

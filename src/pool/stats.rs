@@ -232,6 +232,8 @@ answer_reasons! {
     NoneEligible = (503, "none_eligible"),
     /// Too many requests wait already.
     QueueFull = (503, "queue_full"),
+    /// No upstream had a free place in time.
+    QueueTimeout = (503, "queue_timeout"),
     /// We have no descriptors or ports left.
     Resources = (503, "resources"),
     /// Connecting to the upstream took too long.

@@ -7,6 +7,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::events::Transition;
+use super::orders::Overrides;
 use super::outage::{Progress, Serving, Way};
 use super::passive::Ejected;
 use super::snapshot::PoolShared;
@@ -14,7 +15,7 @@ use super::upstream::Upstream;
 use super::view::Service;
 use crate::health::Due;
 use crate::model::policy::{CheckFile, PoolPolicy, ProbeSpec, Timing};
-use crate::model::{Address, AdminState, Eligibility, HealthState, Name, ProbeReport, Weight};
+use crate::model::{Address, AdminState, Eligibility, HealthState, Name, ProbeReport, Ratio, Weight};
 
 /// Every pool of the running configuration.
 #[derive(Debug, Clone)]
@@ -185,10 +186,14 @@ pub struct UpstreamStatus {
     pub since: Instant,
     /// Its weight.
     pub weight: Weight,
+    /// Its weight grows; `None`: it has all of it.
+    pub slow_start: Option<SlowStart>,
     /// Whether it is a backup.
     pub backup: bool,
     /// The operator's setting.
     pub admin: AdminState,
+    /// The orders that hold.
+    pub overrides: Overrides,
     /// The ejection by live traffic that holds.
     pub ejection: Option<Ejected>,
     /// Ejections so far.
@@ -213,6 +218,15 @@ pub struct UpstreamStatus {
     pub decides: usize,
     /// Its checks in file order; at least one.
     pub checks: Vec<CheckStatus>,
+}
+
+/// The growing weight of an upstream that has just begun to take requests.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct SlowStart {
+    /// Which part of its weight it has.
+    pub part: Ratio,
+    /// When it has all of it.
+    pub until: Instant,
 }
 
 /// One check of an upstream.

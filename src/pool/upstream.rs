@@ -4,8 +4,10 @@
 use std::any::Any;
 use std::collections::HashMap;
 use std::fmt;
+use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use parking_lot::Mutex;
@@ -15,7 +17,8 @@ use tokio::time::Instant;
 use super::answers::{Answered, Answers};
 use super::faults::Faults;
 use super::instant::SharedInstant;
-use super::outcomes::Outcomes;
+use super::latency::Latency;
+use super::outcomes::{Counted, Outcomes, Share};
 use super::sharded::Sharded;
 use crate::http1::Fault;
 use crate::model::policy::{Failure, PassivePolicy};
@@ -61,9 +64,27 @@ pub struct Upstream {
     pub data_path: OnceLock<Box<dyn Any + Send + Sync>>,
     /// What came of its latest requests.
     pub outcomes: Outcomes,
+    /// How long it takes to answer, in pools that balance by it.
+    pub latency: Latency,
     hinted: AtomicBool,
     reported: AtomicBool,
     hints: Hints,
+}
+
+/// The wait for the time when what is in flight must have ended.
+pub struct CutOff(Pin<Box<dyn Future<Output = ()> + Send>>);
+
+impl CutOff {
+    /// Ready from then on.
+    pub fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        self.0.as_mut().poll(cx)
+    }
+}
+
+impl fmt::Debug for CutOff {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("CutOff")
+    }
 }
 
 /// What every request to an upstream counts.
@@ -71,9 +92,15 @@ pub struct Upstream {
 struct Traffic {
     requests: AtomicU64,
     answers: Answers,
+    recent: Counted,
 }
 
 impl Upstream {
+    /// See [`Connections::cut_reached`].
+    pub fn cut_off(self: Arc<Self>, epoch: u64, what: InFlight) -> CutOff {
+        CutOff(Box::pin(async move { self.connections.cut_reached(epoch, what).await }))
+    }
+
     /// A new upstream without load. `hints` is where failures seen by the data path are reported.
     pub fn new(id: UpstreamId, pool: Name, address: Address, hints: Hints) -> Upstream {
         Upstream {
@@ -90,6 +117,7 @@ impl Upstream {
             connections: Connections::default(),
             data_path: OnceLock::new(),
             outcomes: Outcomes::default(),
+            latency: Latency::default(),
             hinted: AtomicBool::new(false),
             reported: AtomicBool::new(false),
             hints,
@@ -130,16 +158,22 @@ impl Upstream {
         }
         match failure {
             Some(failure) if policy.failures.has(failure) => {
-                if self.outcomes.on_failure(failure, second) >= policy.consecutive_failures {
+                if self.outcomes.on_failure(&self.traffic.mine().recent, failure, second) >= policy.consecutive_failures
+                {
                     self.send_once(&self.reported, Hint::FailedInARow(self.id));
                 }
             }
             // It did not answer, and that does not count.
             Some(Failure::Connect | Failure::Reset | Failure::Timeout) => {}
             Some(Failure::BadGateway | Failure::Unavailable | Failure::GatewayTimeout) | None => {
-                self.outcomes.on_success(second);
+                self.outcomes.on_success(&self.traffic.mine().recent, second);
             }
         }
+    }
+
+    /// How many of its requests of the last ten seconds have failed.
+    pub fn share(&self, second: u64) -> Share {
+        self.traffic.all().map(|traffic| traffic.recent.share(second)).fold(Share::default(), Share::plus)
     }
 
     /// Sends a hint unless one of its kind has not been taken yet.
@@ -269,13 +303,39 @@ pub trait Connection: Send + Sync + fmt::Debug {
     }
 }
 
+/// What ends requests before they are sent, and while they are.
+#[derive(Debug, Default)]
+struct Ends {
+    epoch_ended: Notify,
+    cut: Mutex<Option<Cut>>,
+    cut_changed: Notify,
+}
+
+/// When what is in flight must end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Cut {
+    /// What was picked under this epoch, or an older one.
+    epoch: u64,
+    requests: Option<Instant>,
+    tunnels: Option<Instant>,
+}
+
+/// What is in flight.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum InFlight {
+    /// A request with its response.
+    Request,
+    /// A tunnel, after a switch of protocols.
+    Tunnel,
+}
+
 /// The open connections of one upstream.
 #[derive(Debug, Default)]
 pub struct Connections {
     open: Mutex<HashMap<u64, Arc<dyn Connection>>>,
     epoch: AtomicU64,
     /// Created by the first request that dials: most upstreams of a large pool are never dialled.
-    epoch_ended: OnceLock<Box<Notify>>,
+    ends: OnceLock<Box<Ends>>,
     next: AtomicU64,
 }
 
@@ -290,16 +350,53 @@ impl Connections {
     /// request that picked it from the older view sees the epoch changed.
     pub fn begin_epoch(&self) {
         self.epoch.fetch_add(1, Ordering::AcqRel);
-        if let Some(dialling) = self.epoch_ended.get() {
-            dialling.notify_waiters();
+        if let Some(ends) = self.ends.get() {
+            ends.epoch_ended.notify_waiters();
+        }
+    }
+
+    /// What is in flight now must have ended then; `None`: it ends by itself. What is picked under a later epoch is not meant.
+    pub fn cut(&self, requests: Option<Instant>, tunnels: Option<Instant>) {
+        let cut = Cut { epoch: self.epoch(), requests, tunnels };
+        // Before the first dial nothing is in flight.
+        if let Some(ends) = self.ends.get() {
+            *ends.cut.lock() = Some(cut).filter(|_| requests.is_some() || tunnels.is_some());
+            ends.cut_changed.notify_waiters();
+        }
+    }
+
+    /// When this, which was picked under this epoch, must have ended.
+    pub fn cut_at(&self, epoch: u64, what: InFlight) -> Option<Instant> {
+        let cut = (*self.ends.get()?.cut.lock()).filter(|cut| epoch <= cut.epoch)?;
+        match what {
+            InFlight::Request => cut.requests,
+            InFlight::Tunnel => cut.tunnels,
+        }
+    }
+
+    /// Completes when this, which was picked under this epoch, must have ended. Cancel-safe.
+    pub async fn cut_reached(&self, epoch: u64, what: InFlight) {
+        let ends = self.ends.get_or_init(Box::default);
+        loop {
+            let mut changed = std::pin::pin!(ends.cut_changed.notified());
+            // Before the look, so that no change after it is missed.
+            changed.as_mut().enable();
+            match self.cut_at(epoch, what) {
+                None => changed.await,
+                Some(at) => {
+                    if tokio::time::timeout_at(at, changed).await.is_err() {
+                        return;
+                    }
+                }
+            }
         }
     }
 
     /// Completes when this epoch has ended, so that dialling for it can stop. Cancel-safe.
     pub async fn epoch_ended(&self, epoch: u64) {
-        let notify = self.epoch_ended.get_or_init(Box::default);
+        let ends = self.ends.get_or_init(Box::default);
         loop {
-            let ended = notify.notified();
+            let ended = ends.epoch_ended.notified();
             if self.epoch() != epoch {
                 return;
             }
@@ -355,6 +452,36 @@ mod tests {
         upstream.hint_taken(Hint::Failed(UpstreamId(7)));
         upstream.hint();
         assert_eq!(receiver.try_recv(), Ok(Hint::Failed(UpstreamId(7))));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_is_in_flight_ends_when_it_must_and_what_is_picked_later_is_not_meant() {
+        let connections = Connections::default();
+        let (began, second) = (Instant::now(), Duration::from_secs(1));
+        connections.cut(Some(began), Some(began));
+        assert_eq!(connections.cut_at(0, InFlight::Request), None, "nothing has been dialled");
+        let ended = async |epoch, what| {
+            let reached = connections.cut_reached(epoch, what);
+            let ended = tokio::time::timeout(60 * second, reached).await.is_ok();
+            ended.then(|| began.elapsed())
+        };
+        let drain = async {
+            tokio::time::sleep(second).await;
+            connections.cut(Some(began + 3 * second), Some(began + 5 * second));
+            connections.begin_epoch();
+        };
+        let (request, tunnel, later, ()) =
+            tokio::join!(ended(0, InFlight::Request), ended(0, InFlight::Tunnel), ended(1, InFlight::Request), drain);
+        assert_eq!((request, tunnel, later), (Some(3 * second), Some(5 * second), None));
+        // An order that ends before that lets them go on.
+        let began = Instant::now();
+        connections.cut(Some(began + 3 * second), Some(began + 3 * second));
+        let undrain = async {
+            tokio::time::sleep(second).await;
+            connections.cut(None, None);
+        };
+        let (request, ()) = tokio::join!(ended(1, InFlight::Request), undrain);
+        assert_eq!(request, None);
     }
 
     #[test]

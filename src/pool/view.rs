@@ -8,17 +8,17 @@
 use std::fmt;
 use std::sync::Arc;
 use std::sync::OnceLock;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use arc_swap::Guard;
 use tokio::time::Instant;
 
 use super::instant::SharedInstant;
-use super::snapshot::PoolId;
+use super::snapshot::{PoolId, PoolShared};
 use super::upstream::{Upstream, UpstreamId};
-use crate::balance::Picker;
-use crate::model::Weight;
+use crate::balance::{Picker, Slots, hashing};
+use crate::model::FineWeight;
 use crate::model::policy::Balance;
 
 /// How long requests wait for an unknown upstream, from the start of its first probe or from when its verdict went out
@@ -123,6 +123,21 @@ pub struct Tried {
     pub epoch: Option<u64>,
 }
 
+/// What an upstream is chosen by.
+#[derive(Debug, Clone, Copy)]
+pub struct Choice<'a> {
+    /// The pool.
+    pub pool: &'a PoolShared,
+    /// Upstreams that the request does not pick again.
+    pub tried: &'a [Tried],
+    /// The hash of what the request is chosen by, in pools that hash.
+    pub key: Option<u64>,
+    /// Upstreams may have so many requests in flight, and no more.
+    pub bounded: bool,
+    /// The time.
+    pub now: Instant,
+}
+
 /// An eligible upstream.
 #[derive(Debug, Clone)]
 pub struct Candidate {
@@ -130,13 +145,20 @@ pub struct Candidate {
     pub upstream: Arc<Upstream>,
     /// The epoch of its connections under which it is eligible: a request that picked it is not sent under a later one.
     pub epoch: u64,
+    /// The most requests that it may have in flight.
+    pub places: u32,
 }
 
 impl Candidate {
     /// An upstream that is eligible from now on.
-    pub fn new(upstream: Arc<Upstream>) -> Candidate {
+    pub fn new(upstream: Arc<Upstream>, places: u32) -> Candidate {
         let epoch = upstream.connections.epoch();
-        Candidate { upstream, epoch }
+        Candidate { upstream, epoch, places }
+    }
+
+    /// Whether it has as many requests in flight as it may.
+    fn is_full(&self) -> bool {
+        self.upstream.in_flight.load(Ordering::Relaxed) >= self.places
     }
 
     fn is_tried(&self, tried: &[Tried]) -> bool {
@@ -190,10 +212,18 @@ pub struct Tier {
 
 impl Tier {
     /// A tier over these upstreams; may be empty.
-    pub fn build(balance: Balance, members: impl IntoIterator<Item = (Arc<Upstream>, Weight)>) -> Tier {
-        let candidates = members.into_iter().map(|(upstream, weight)| (Candidate::new(upstream), weight));
-        let (candidates, weights): (Vec<_>, Vec<_>) = candidates.unzip();
-        Tier { candidates: candidates.into_boxed_slice(), picker: Picker::build(balance, &weights) }
+    pub fn build(balance: Balance, members: impl IntoIterator<Item = (Arc<Upstream>, FineWeight)>) -> Tier {
+        Tier::with_places(balance, members.into_iter().map(|(upstream, weight)| (upstream, weight, u32::MAX)))
+    }
+
+    /// The same, where each may have so many requests in flight.
+    pub fn with_places(balance: Balance, members: impl IntoIterator<Item = (Arc<Upstream>, FineWeight, u32)>) -> Tier {
+        let candidates =
+            members.into_iter().map(|(upstream, weight, places)| (Candidate::new(upstream, places), weight));
+        let (candidates, weights): (Vec<Candidate>, Vec<_>) = candidates.unzip();
+        let name = |candidate: &Candidate| hashing::hash(candidate.upstream.address.to_string().as_bytes());
+        let names: Vec<u64> = if balance.hashes() { candidates.iter().map(name).collect() } else { Vec::new() };
+        Tier { candidates: candidates.into_boxed_slice(), picker: Picker::build(balance, &weights, &names) }
     }
 
     /// The upstreams, in the order of the pool.
@@ -201,31 +231,33 @@ impl Tier {
         &self.candidates
     }
 
-    fn pick(
-        &self,
-        cursor: &AtomicUsize,
-        rng: &mut fastrand::Rng,
-        tried: &[Tried],
-        pass_over: Option<Instant>,
-    ) -> Option<usize> {
-        let load = |i: usize| self.candidates[i].upstream.in_flight.load(Ordering::Relaxed);
-        let index = match (tried, pass_over) {
-            ([], None) => self.picker.pick(cursor, load, rng, |_| false),
-            ([], Some(now)) => self.picker.pick(cursor, load, rng, |i| self.is_out_of_date(i, now)),
-            (tried, pass_over) => {
-                let out_of_date = |i| pass_over.is_some_and(|now| self.is_out_of_date(i, now));
-                self.picker.pick_other(load, rng, |i| self.candidates[i].is_tried(tried) || out_of_date(i))
+    fn pick(&self, choice: &Choice<'_>, rng: &mut fastrand::Rng, pass_over: Option<Instant>) -> Option<usize> {
+        let (cursor, key) = (&choice.pool.cursor, choice.key);
+        let out_of_date = |index: usize| pass_over.is_some_and(|now| self.is_out_of_date(index, now));
+        let is_full = |index: usize| choice.bounded && self.candidates[index].is_full();
+        let index = match (choice.tried, pass_over) {
+            ([], None) if choice.bounded => {
+                self.picker.pick(cursor, &TierSlots { tier: self, choice, skip: is_full }, key, rng)
+            }
+            ([], None) => self.picker.pick(cursor, &TierSlots { tier: self, choice, skip: |_| false }, key, rng),
+            ([], Some(_)) => {
+                let skip = |index: usize| out_of_date(index) || is_full(index);
+                self.picker.pick(cursor, &TierSlots { tier: self, choice, skip }, key, rng)
+            }
+            (tried, _) => {
+                let skip =
+                    |index: usize| self.candidates[index].is_tried(tried) || out_of_date(index) || is_full(index);
+                self.picker.pick_other(&TierSlots { tier: self, choice, skip }, key, rng)
             }
         }?;
         if !self.candidates[index].is_lost() {
             return Some(index);
         }
-        let skip = |i: usize| {
-            let (candidate, out_of_date) =
-                (&self.candidates[i], pass_over.is_some_and(|now| self.is_out_of_date(i, now)));
-            candidate.is_lost() || candidate.is_tried(tried) || out_of_date
+        let skip = |index: usize| {
+            let candidate = &self.candidates[index];
+            candidate.is_lost() || candidate.is_tried(choice.tried) || out_of_date(index) || is_full(index)
         };
-        self.picker.pick_other(load, rng, skip)
+        self.picker.pick_other(&TierSlots { tier: self, choice, skip }, key, rng)
     }
 
     fn has_lost(&self) -> bool {
@@ -246,6 +278,32 @@ impl Tier {
     }
 }
 
+/// The upstreams of a tier as a picker sees them.
+struct TierSlots<'a, F> {
+    tier: &'a Tier,
+    choice: &'a Choice<'a>,
+    skip: F,
+}
+
+impl<F: Fn(usize) -> bool> Slots for TierSlots<'_, F> {
+    fn load(&self, index: usize) -> u32 {
+        self.tier.candidates[index].upstream.in_flight.load(Ordering::Relaxed)
+    }
+
+    fn load_of_all(&self) -> u64 {
+        self.choice.pool.in_flight.load(Ordering::Relaxed)
+    }
+
+    fn latency(&self, index: usize) -> f32 {
+        let millis = self.choice.pool.millis(self.choice.now);
+        self.tier.candidates[index].upstream.latency.seconds(millis)
+    }
+
+    fn skips(&self, index: usize) -> bool {
+        (self.skip)(index)
+    }
+}
+
 impl View {
     /// A view of these tiers.
     pub fn new(service: Service, primaries: Tier, backups: Tier, rules: Rules) -> View {
@@ -262,6 +320,22 @@ impl View {
             return as_published;
         }
         self.recount(now).unwrap_or(as_published)
+    }
+
+    /// What happens to requests while nothing is eligible.
+    pub fn otherwise(&self) -> Otherwise {
+        self.rules.otherwise
+    }
+
+    /// Whether an upstream that is not in `tried` could be picked, had it a free place.
+    pub fn has_full(&self, reading: Reading, tried: &[Tried]) -> bool {
+        let full = |tier: &Tier| {
+            let untried = tier.candidates.iter().filter(|candidate| !candidate.is_tried(tried) && !candidate.is_lost());
+            untried
+                .filter(|candidate| candidate.is_full())
+                .any(|candidate| reading.pass_over.is_none_or(|now| !candidate.upstream.fresh_until.has_come(now)))
+        };
+        (reading.primaries && full(&self.primaries)) || full(&self.backups)
     }
 
     /// Whether requests may wait for a newer view.
@@ -284,20 +358,14 @@ impl View {
     ///
     /// Epochs end shortly before the view that says so is published. Until then a lost primary is no reason to use a
     /// backup: the new view may have other primaries, such as those of a new configuration for which the old ones left.
-    pub fn pick(
-        &self,
-        reading: Reading,
-        cursor: &AtomicUsize,
-        rng: &mut fastrand::Rng,
-        tried: &[Tried],
-    ) -> Option<Place> {
+    pub fn pick(&self, reading: Reading, choice: &Choice<'_>, rng: &mut fastrand::Rng) -> Option<Place> {
         if reading.primaries {
-            let primary = self.primaries.pick(cursor, rng, tried, reading.pass_over);
+            let primary = self.primaries.pick(choice, rng, reading.pass_over);
             if primary.is_some() || self.primaries.has_lost() {
                 return primary.map(|index| Place { backup: false, index });
             }
         }
-        let backup = self.backups.pick(cursor, rng, tried, reading.pass_over);
+        let backup = self.backups.pick(choice, rng, reading.pass_over);
         backup.map(|index| Place { backup: true, index })
     }
 

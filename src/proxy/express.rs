@@ -25,7 +25,7 @@ use crate::exchange::{Attempt, Broken, Course, Exchange, Lent, Next, Refusal, Re
 use crate::http1::body::{put_chunk_size, put_last_chunk};
 use crate::http1::{Body, ResponseFraming, Step as Piece};
 use crate::model::policy::{UpstreamConnections, UpstreamTimeouts};
-use crate::pool::Waiting;
+use crate::pool::{CutOff, InFlight, Waiting};
 
 /// How often a request that waits is looked at: what is overdue, and whether its client has left.
 pub(super) const TICK: Duration = Duration::from_millis(500);
@@ -66,12 +66,17 @@ struct Relay<'a> {
     /// Something has been waited for since.
     waited: bool,
     tunnel: Option<Tunnel>,
+    /// Completes when the upstream is lost and the request must end, in pools where that may be.
+    cut: Option<CutOff>,
+    is_cut: bool,
 }
 
 /// An upstream that has switched protocols. The head that says so is still to be sent.
 pub(super) struct Tunnel {
     pub(super) link: Box<Link>,
     pub(super) timeouts: UpstreamTimeouts,
+    /// The epoch of the upstream's connections under which it was made.
+    pub(super) epoch: u64,
 }
 
 /// What one step came to.
@@ -153,9 +158,23 @@ pub(super) async fn run(
     now: Instant,
 ) -> Served {
     let (slow, keep, until_close) = (false, false, false);
-    let (waited, tunnel) = (false, None);
-    let mut lane =
-        Relay { client, exchange, request, front, alarm, slow, stop, keep, until_close, now, waited, tunnel };
+    let (waited, tunnel, cut, is_cut) = (false, None, None, false);
+    let mut lane = Relay {
+        client,
+        exchange,
+        request,
+        front,
+        alarm,
+        slow,
+        stop,
+        keep,
+        until_close,
+        now,
+        waited,
+        tunnel,
+        cut,
+        is_cut,
+    };
     let mut next = Next::Attempt(first);
     let outcome = loop {
         let step = match next {
@@ -197,8 +216,10 @@ impl Relay<'_> {
 
     /// One try on one upstream, up to the end of its response.
     async fn attempt(&mut self, attempt: Attempt) -> Step {
-        let Attempt { epoch, reuse, timeouts, deadline, connections, replay_bytes } = attempt;
+        let Attempt { epoch, reuse, timeouts, deadline, connections, may_be_cut, replay_bytes } = attempt;
         let Some(upstream) = self.exchange.upstream() else { return Step::Over(Outcome::Aborted) };
+        self.cut = may_be_cut.then(|| upstream.clone().cut_off(epoch, InFlight::Request));
+        self.is_cut = false;
         let data_path = DataPath::of(upstream);
         let mut link = match data_path.kept.take(epoch, reuse, self.now) {
             Some(link) => link,
@@ -241,7 +262,7 @@ impl Relay<'_> {
                 Event::Head => match self.on_head(&mut sent) {
                     Heading::Interim => {}
                     Heading::Final(Answer { switches: true, .. }) => {
-                        self.tunnel = Some(Tunnel { link: sent.link, timeouts });
+                        self.tunnel = Some(Tunnel { link: sent.link, timeouts, epoch });
                         return Step::Over(Outcome::Delivered);
                     }
                     Heading::Final(answer) => return self.deliver(sent, answer).await,
@@ -279,6 +300,9 @@ impl Relay<'_> {
                     Poll::Ready(Err(_)) => return Poll::Ready(Event::ClientLeft),
                     Poll::Pending => {
                         ready!(self.poll_slow(cx));
+                        if self.is_cut {
+                            return Poll::Ready(Event::Broken(Broken::Cut));
+                        }
                         if sent.clock.overdue(Turn::Client, self.now) {
                             return Poll::Ready(Event::Broken(Broken::TimedOut));
                         }
@@ -306,6 +330,9 @@ impl Relay<'_> {
             return Poll::Ready(Event::ClientLeft);
         }
         ready!(self.poll_slow(cx));
+        if self.is_cut {
+            return Poll::Ready(Event::Broken(Broken::Cut));
+        }
         let going = sent.upload == Upload::Going;
         let unsent = going && (!sent.link.write.is_empty() || !self.client.unsent().is_empty());
         let turn = Turn::before_head(unsent, !going, self.client.awaits_continue());
@@ -515,6 +542,12 @@ impl Relay<'_> {
     /// begins with the first look.
     fn poll_slow(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         self.waited = true;
+        if let Some(cut) = &mut self.cut
+            && cut.poll(cx).is_ready()
+        {
+            (self.cut, self.is_cut) = (None, true);
+            return Poll::Ready(());
+        }
         let ticked = self.alarm.poll(cx).is_ready();
         self.slow |= ticked;
         if self.slow && self.client.has_body() && self.client.poll_left(cx).is_ready() {
@@ -532,6 +565,9 @@ impl Relay<'_> {
     /// While the body waits. `for_client`: for the client to take it, which has a time limit of its own.
     fn poll_overdue(&mut self, sent: &mut Sent, for_client: bool, cx: &mut Context<'_>) -> Poll<Option<Step>> {
         ready!(self.poll_slow(cx));
+        if self.is_cut {
+            return Poll::Ready(Some(self.on_broken(Broken::Cut)));
+        }
         let turn = if for_client { Turn::Client } else { Turn::Body };
         if sent.clock.overdue(turn, self.now) {
             return Poll::Ready(Some(self.on_broken(Broken::TimedOut)));

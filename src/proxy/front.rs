@@ -37,7 +37,7 @@ use crate::exchange::{
 use crate::http1::Version;
 use crate::model::policy::{ClientPolicy, Lane, UpstreamTimeouts};
 use crate::pool::sharded::Sharded;
-use crate::pool::{FrontStats, ListenerId, Published, RequestLane};
+use crate::pool::{FrontStats, InFlight as Kind, ListenerId, Published, RequestLane};
 
 /// What every connection needs.
 pub struct Front {
@@ -363,7 +363,14 @@ impl<'a> Busy<'a> {
     async fn relay(&self, held: Held, tunnel: Tunnel) {
         let Held { mut client, mut exchange } = held;
         let UpstreamTimeouts { tunnel_idle, tunnel_half_idle, .. } = tunnel.timeouts;
-        tunnel::run(&mut client, tunnel.link, tunnel_idle, tunnel_half_idle).await;
+        let upstream = exchange.upstream().cloned();
+        let cut = async {
+            match &upstream {
+                Some(upstream) => upstream.connections.cut_reached(tunnel.epoch, Kind::Tunnel).await,
+                None => std::future::pending().await,
+            }
+        };
+        tunnel::run(&mut client, tunnel.link, tunnel_idle, tunnel_half_idle, cut).await;
         exchange.on_end(End::Delivered, Instant::now());
         if !client.is_eof() {
             client.linger(LINGER).await;
@@ -394,29 +401,30 @@ impl<'a> Busy<'a> {
         handover.put_request(Box::new(handed));
         let session = ServerSession::new_http1(Box::new(LentClient::lend(client, handover.clone())));
         let lane = self.front.general.process_new_http(session, &self.front.never);
-        let (in_time, keep) = {
+        let (broken, keep) = {
             let lane = HANDOVER.scope(handover.clone(), lane);
             tokio::pin!(lane);
             loop {
                 tokio::select! {
                     biased;
-                    reused = poll_fn(|cx| handover.stall.pace(lane.as_mut(), cx)) => break (true, reused.is_some()),
+                    reused = poll_fn(|cx| handover.stall.pace(lane.as_mut(), cx)) => break (None, reused.is_some()),
                     () = poll_fn(|cx| self.alarm.poll(cx)) => {
                         if handover.is_overdue(Instant::now()) {
-                            break (false, false);
+                            break (Some(Broken::TimedOut), false);
                         }
                     }
+                    () = poll_fn(|cx| handover.poll_cut(cx)) => break (Some(Broken::Cut), false),
                 }
             }
         };
         // Pingora has dropped both by now, however it ended.
         let client = handover.take_client()?;
         let HandedRequest { mut exchange, until_close, outcome, .. } = *handover.take_request()?;
-        let outcome = match outcome {
-            Some(outcome) => outcome,
-            None if !in_time => after(exchange.on_broken(Broken::TimedOut, Replay::Gone, Instant::now())),
+        let outcome = match (outcome, broken) {
+            (Some(outcome), _) => outcome,
+            (None, Some(how)) => after(exchange.on_broken(how, Replay::Gone, Instant::now())),
             // It reads the head in another way than we do.
-            None => after(exchange.on_client_fault(Refusal::BY_LANE)),
+            (None, None) => after(exchange.on_client_fault(Refusal::BY_LANE)),
         };
         Some((Held { client, exchange }, Served { outcome, keep, until_close, now: Instant::now(), tunnel: None }))
     }

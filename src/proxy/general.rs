@@ -32,7 +32,7 @@ use crate::exchange::{
     Attempt, Broken, ConnectError, Course, Lent, Next, Refusal, Replay, ResponseEdits, Turn, UpstreamClock,
 };
 use crate::http1::{Field, HeadReader, Limits, ResponseFraming, Version};
-use crate::pool::Waiting;
+use crate::pool::{InFlight, Waiting};
 
 /// The exchange has decided already what becomes of the request.
 const DECIDED: ErrorType = ErrorType::Custom("decided");
@@ -263,12 +263,16 @@ impl ProxyHttp for General {
             ctx.lent = Lent::Dirty;
         }
         let (lent, now, clock) = (ctx.lent, Instant::now(), ctx.clock()?);
+        let may_be_cut = ctx.attempt.as_ref().is_some_and(|attempt| attempt.may_be_cut);
         let (is_whole, awaits_continue) =
             client_of(session).map_or((true, false), |client| (client.is_whole(), client.awaits_continue()));
         let (handover, handed) = ctx.parts()?;
         match handed.exchange.on_connected(lent, now) {
             None => {
                 handover.owes(clock, Turn::before_head(false, is_whole, awaits_continue));
+                if let (true, Some(upstream)) = (may_be_cut, handed.exchange.upstream()) {
+                    handover.may_be_cut(upstream.clone().cut_off(handed.exchange.epoch(), InFlight::Request));
+                }
                 Ok(())
             }
             Some(next) => {

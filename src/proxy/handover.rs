@@ -6,6 +6,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::task::{Context, Poll};
 
 use super::listen::Stop;
 use parking_lot::Mutex;
@@ -14,6 +15,7 @@ use tokio::time::Instant;
 use super::client::Client;
 use super::stall::Stall;
 use crate::exchange::{Attempt, End, Exchange, OwnAnswer, Request, Turn, UpstreamClock};
+use crate::pool::CutOff;
 
 /// What front and lane share about one connection.
 #[derive(Debug)]
@@ -28,6 +30,8 @@ pub struct Handover {
     clock: Mutex<Option<(UpstreamClock, Turn)>>,
     /// When the request must have ended.
     deadline: Mutex<Option<Instant>>,
+    /// When its upstream is lost and it must end, in pools where that may be.
+    cut: Mutex<Option<CutOff>>,
     /// Whether the lane waits for a client that takes nothing.
     pub stall: Arc<Stall>,
     /// True when the connection takes no further request.
@@ -73,6 +77,7 @@ impl Handover {
             continued: AtomicBool::new(false),
             clock: Mutex::new(None),
             deadline: Mutex::new(None),
+            cut: Mutex::new(None),
             stall: Arc::default(),
             stop,
         }
@@ -85,6 +90,7 @@ impl Handover {
         self.continued.store(false, Ordering::Relaxed);
         self.settled();
         *self.deadline.lock() = None;
+        *self.cut.lock() = None;
         self.stall.end();
         *self.handed.lock() = Some(handed);
     }
@@ -133,6 +139,19 @@ impl Handover {
     pub fn owes(&self, clock: UpstreamClock, turn: Turn) {
         *self.deadline.lock() = clock.deadline();
         *self.clock.lock() = Some((clock, turn));
+    }
+
+    /// The request may have to end because its upstream is lost.
+    pub fn may_be_cut(&self, cut: CutOff) {
+        *self.cut.lock() = Some(cut);
+    }
+
+    /// Completes when the request must end because its upstream is lost.
+    pub fn poll_cut(&self, cx: &mut Context<'_>) -> Poll<()> {
+        match &mut *self.cut.lock() {
+            Some(cut) => cut.poll(cx),
+            None => Poll::Pending,
+        }
     }
 
     /// A part of the request goes upstream, if a head is owed: the last part, or its client has its turn.

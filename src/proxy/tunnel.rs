@@ -24,15 +24,26 @@ use super::kept::Link;
 const DIRECTION_BYTES: usize = 16 * 1024;
 
 /// Relays between a client and the upstream that has switched protocols for it, with what both have sent early. `idle`: how
-/// long nothing may move; `half`: the same once a side has ended.
-pub(super) async fn run(client: &mut Client, mut link: Box<Link>, idle: Duration, half: Duration) {
+/// long nothing may move; `half`: the same once a side has ended; `cut`: completes when it must end.
+pub(super) async fn run(
+    client: &mut Client,
+    mut link: Box<Link>,
+    idle: Duration,
+    half: Duration,
+    cut: impl Future<Output = ()>,
+) {
     client.skip_head();
     let to_upstream = std::mem::take(&mut client.read);
     // The head that says so is the first of it.
     let mut to_client = std::mem::take(client.write_mut());
     to_client.extend_from_slice(&std::mem::take(&mut link.read));
     // However it ends, both sides are closed after it.
-    let (Ok(()) | Err(_)) = relay(client.io_mut(), link.io_mut(), to_upstream, to_client, (idle, half)).await;
+    let relay = relay(client.io_mut(), link.io_mut(), to_upstream, to_client, (idle, half));
+    tokio::select! {
+        biased;
+        Ok(()) | Err(_) = relay => {}
+        () = cut => {}
+    }
 }
 
 /// One direction of a tunnel.

@@ -343,8 +343,11 @@ mod tests {
     use crate::model::policy::TrafficPolicy;
     use crate::pool::{Hints, UpstreamId};
 
-    const LIMITS: UpstreamConnections =
-        UpstreamConnections { idle_per_upstream: 128, idle_timeout: Duration::from_secs(300) };
+    const LIMITS: UpstreamConnections = UpstreamConnections {
+        idle_per_upstream: 128,
+        idle_timeout: Duration::from_secs(300),
+        ..UpstreamConnections::DEFAULT
+    };
 
     fn a_peer(upstream: &Arc<Upstream>, epoch: u64, reuse: Reuse) -> (HttpPeer, bool) {
         let traffic = TrafficPolicy::default();
@@ -354,6 +357,7 @@ mod tests {
             timeouts: traffic.timeouts,
             deadline: None,
             connections: traffic.connections,
+            may_be_cut: false,
             replay_bytes: 0,
         };
         peer(upstream, &attempt).unwrap()

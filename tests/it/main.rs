@@ -1,5 +1,6 @@
 //! Tests with real sockets, one binary: scripted origins, the prober, and the real program.
 
+mod choosing;
 mod commands;
 #[allow(dead_code, unused_imports, reason = "a vocabulary for every test; not every word is in use at every time")]
 mod origin;
@@ -26,10 +27,13 @@ mod health;
 mod hostile;
 mod http;
 mod lanes;
+mod leaving;
 mod life;
 mod lost;
 mod memory;
+mod orders;
 mod promise;
+mod queue;
 mod reload;
 mod servers;
 mod staleness;

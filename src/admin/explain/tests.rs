@@ -8,7 +8,7 @@ use crate::admin::testing;
 use crate::model::eligibility::eligibility;
 use crate::model::policy::{MinHealthy, PoolPolicy, Require};
 use crate::model::{Code, Trace};
-use crate::pool::{Due, Ejected, LastCheck, PoolStatus, Run, Streak, Transition, UpstreamDetail};
+use crate::pool::{Due, Ejected, LastCheck, Overrides, PoolStatus, Run, Streak, Transition, UpstreamDetail};
 
 const UP: HealthState = HealthState::Healthy;
 const DOWN: HealthState = HealthState::Unhealthy;
@@ -29,6 +29,7 @@ fn changed(states: &[HealthState], change: impl FnOnce(&mut [UpstreamStatus])) -
 
 fn order(status: &mut UpstreamStatus, admin: AdminState) {
     status.admin = admin;
+    status.overrides = Overrides::example(admin, None);
     status.eligibility = eligibility(status.state, admin, false, false);
 }
 
@@ -69,7 +70,7 @@ async fn a_degraded_pool_groups_its_upstreams_by_reason_and_says_what_comes_next
         "Pool api is degraded: 2 of 6 upstreams are healthy. \
          10.0.0.2:80 and 10.0.0.3:80 are unhealthy (L4CON: connection refused). \
          10.0.0.4:80 is unhealthy (L7STS: status 503, expected 200-299). \
-         10.0.0.5:80 is draining (ordered by an operator). \
+         10.0.0.5:80 is draining. \
          10.0.0.6:80 is not judged yet (its first probe has not ended). \
          Requests go to 10.0.0.1:80. \
          The first that can become healthy is 10.0.0.4:80: it needs 1 more pass, and its next probe is due in 0.3 s."
@@ -466,30 +467,30 @@ async fn eligibility_is_one_sentence() {
     assert_eq!(sentence(NEW, |_| {}), "It takes no requests: its checks have not reached a verdict.");
     assert_eq!(
         sentence(UP, |s| order(s, AdminState::Draining)),
-        "It takes no requests: it is draining (ordered by an operator); `roundsman undrain` ends that."
+        "It takes no requests: it is draining, ordered 0s ago (command from 127.0.0.1:4711): kernel; `roundsman undrain` ends that."
     );
     assert_eq!(
         sentence(UP, |s| order(s, AdminState::Disabled)),
-        "It takes no requests: it is disabled (ordered by an operator); `roundsman enable` ends that."
+        "It takes no requests: it is disabled, ordered 0s ago (command from 127.0.0.1:4711): kernel; `roundsman enable` ends that."
     );
     for (state, passed, admin, want) in [
         (
             DOWN,
             0,
             AdminState::Draining,
-            "draining (ordered by an operator), and its checks fail: it needs `roundsman undrain` and 2 passes in a row",
+            "draining, ordered 0s ago (command from 127.0.0.1:4711): kernel, and its checks fail: it needs `roundsman undrain` and 2 passes in a row",
         ),
         (
             DOWN,
             1,
             AdminState::Disabled,
-            "disabled (ordered by an operator), and its checks fail: it needs `roundsman enable` and 1 more pass",
+            "disabled, ordered 0s ago (command from 127.0.0.1:4711): kernel, and its checks fail: it needs `roundsman enable` and 1 more pass",
         ),
         (
             NEW,
             0,
             AdminState::Disabled,
-            "disabled (ordered by an operator), and its checks have not reached a verdict: it needs `roundsman enable` and 2 passes in a row",
+            "disabled, ordered 0s ago (command from 127.0.0.1:4711): kernel, and its checks have not reached a verdict: it needs `roundsman enable` and 2 passes in a row",
         ),
     ] {
         let said = sentence(state, |s| {

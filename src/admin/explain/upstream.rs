@@ -89,6 +89,13 @@ fn check_info(
 /// The verdict of `model::eligibility`, as the controller published it, in a sentence.
 fn eligibility(explanation: &Explanation, status: &UpstreamStatus, now: Instant) -> String {
     let carried = if status.carried { " (verdict carried over from an earlier check definition)" } else { "" };
+    let growing = status.slow_start.map_or_else(String::new, |slow| {
+        let left = rounded(slow.until.saturating_duration_since(now));
+        format!(
+            ", with {:.0} % of its weight for now: it has all of it in {left} (slow_start)",
+            slow.part.as_f64() * 100.0
+        )
+    });
     let why_not = match (status.eligibility, status.state) {
         (Eligibility::Eligible, _) if status.retiring => {
             let left = explanation.pool.warming_until.map(|until| rounded(until.saturating_duration_since(now)));
@@ -99,10 +106,10 @@ fn eligibility(explanation: &Explanation, status: &UpstreamStatus, now: Instant)
             );
         }
         (Eligibility::Eligible, HealthState::Healthy) if status.backup => {
-            return format!("It takes requests as a backup, if no primary can serve: it is healthy{carried}.");
+            return format!("It takes requests as a backup, if no primary can serve: it is healthy{carried}{growing}.");
         }
         (Eligibility::Eligible, HealthState::Healthy) => {
-            return format!("It takes requests: it is healthy and enabled{carried}.");
+            return format!("It takes requests: it is healthy and enabled{carried}{growing}.");
         }
         (Eligibility::Eligible, state @ (HealthState::Unknown | HealthState::Unhealthy)) => {
             return format!(
@@ -118,8 +125,8 @@ fn eligibility(explanation: &Explanation, status: &UpstreamStatus, now: Instant)
         }
         Ineligible::Unknown => "its checks have not reached a verdict".to_owned(),
         Ineligible::Unhealthy => format!("its checks failed{carried}"),
-        Ineligible::Draining => ordered(status, "draining", "undrain"),
-        Ineligible::Disabled => ordered(status, "disabled", "enable"),
+        Ineligible::Draining => ordered(status, "draining", "undrain", now),
+        Ineligible::Disabled => ordered(status, "disabled", "enable", now),
         Ineligible::Ejected => ejected(status, now),
         Ineligible::TooFewHealthy => {
             format!("it is healthy, but too few upstreams are (min_healthy requires {})", explanation.needed)
@@ -143,8 +150,9 @@ fn ejected(status: &UpstreamStatus, now: Instant) -> String {
 }
 
 /// An order keeps it out; and perhaps its checks do as well, so that the end of the order is not enough.
-fn ordered(status: &UpstreamStatus, state: &str, command: &str) -> String {
-    let order = format!("it is {state} (ordered by an operator)");
+fn ordered(status: &UpstreamStatus, state: &str, command: &str, now: Instant) -> String {
+    let origin = status.overrides.admin().map_or_else(|| "as the file says".to_owned(), |order| order.sentence(now));
+    let order = format!("it is {state}, {origin}");
     let also = match status.state {
         HealthState::Healthy => return format!("{order}; `roundsman {command}` ends that"),
         _ if status.upstream.address.host_name().is_some() => "its name has no address yet",

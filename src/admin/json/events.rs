@@ -60,6 +60,27 @@ pub enum EventWhat {
         upstream: String,
         /// The new admin state.
         to: AdminState,
+        /// How long it holds; absent if no end is set.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        seconds: Option<f64>,
+        /// Why; absent if the operator gave no reason.
+        #[serde(default, skip_serializing_if = "String::is_empty")]
+        reason: String,
+        /// The origin of the order: a command or the API, with the address of the client.
+        #[serde(default)]
+        by: String,
+    },
+    /// An operator changed the weight of an upstream, or the time of such an order is over.
+    Weight {
+        /// The pool.
+        pool: String,
+        /// The upstream.
+        upstream: String,
+        /// The new weight.
+        to: u32,
+        /// How long it holds; absent if no end is set.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        seconds: Option<f64>,
         /// Why; absent if the operator gave no reason.
         #[serde(default, skip_serializing_if = "String::is_empty")]
         reason: String,

@@ -4,7 +4,7 @@ use super::super::clock::Clock;
 use super::super::json::*;
 use super::{millis, seconds};
 use crate::model::{Address, Name};
-use crate::pool::{Event, EventKind, Requests, WarmingPhase, Way, sentence};
+use crate::pool::{Event, EventKind, Requests, Setting, WarmingPhase, Way, sentence};
 
 /// One event.
 pub fn event(event: Event, clock: &Clock) -> EventInfo {
@@ -20,8 +20,12 @@ pub fn event(event: Event, clock: &Clock) -> EventInfo {
             duration_ms: t.duration.map(millis),
             healthy_left: t.healthy_left,
         },
-        EventKind::Admin { pool, upstream, to, reason, by } => {
-            EventWhat::Admin { pool: pool.to_string(), upstream: upstream.to_string(), to, reason, by }
+        EventKind::Ordered { pool, upstream, to, lasts, reason, by } => {
+            let (pool, upstream, seconds) = (pool.to_string(), upstream.to_string(), lasts.map(seconds));
+            match to {
+                Setting::Admin(to) => EventWhat::Admin { pool, upstream, to, seconds, reason, by },
+                Setting::Weight(to) => EventWhat::Weight { pool, upstream, to: to.as_u32(), seconds, reason, by },
+            }
         }
         EventKind::OutageBegan { pool, way, reason, remedy } => {
             let began = OutageInfo { reason: Some(reason), next: Some(remedy), ..outage(&pool, &way, true) };
@@ -134,7 +138,7 @@ mod tests {
 
     use super::*;
     use crate::admin::testing;
-    use crate::model::{Code, HealthState};
+    use crate::model::{AdminState, Code, HealthState, Weight};
     use crate::pool::{Changes, Ejected, EjectionEnd, Listed, Over, Progress, Transition};
 
     #[tokio::test(start_paused = true)]
@@ -155,10 +159,11 @@ mod tests {
         let began = |way| EventKind::OutageBegan { pool: api(), way, reason: "r".into(), remedy: "n".into() };
         let warm = |phase| EventKind::Warming { pool: api(), phase };
         let window = Requests { ended: 10, server_errors: 10, broken: 0, connect_failures: 0 };
-        let order = |reason: &str| EventKind::Admin {
+        let order = |to: Setting, reason: &str| EventKind::Ordered {
             pool: api(),
             upstream: upstream(),
-            to: crate::model::AdminState::Draining,
+            to,
+            lasts: Some(second),
             reason: reason.to_owned(),
             by: "command from 127.0.0.1:4711".to_owned(),
         };
@@ -207,8 +212,9 @@ mod tests {
                 EventKind::EjectionEnded { pool: api(), upstream: upstream(), why: EjectionEnd::Last, lasted: second },
                 "ejected",
             ),
-            (order("kernel"), "admin"),
-            (order(""), "admin"),
+            (order(Setting::Admin(AdminState::Draining), "kernel"), "admin"),
+            (order(Setting::Admin(AdminState::Enabled), ""), "admin"),
+            (order(Setting::Weight(Weight::ONE), ""), "weight"),
             (EventKind::CheckerRestart, "checker_restart"),
         ];
         for (kind, word) in kinds {

@@ -4,12 +4,12 @@
 use std::fmt::Write as _;
 use std::time::Duration;
 
-use crate::config::units::show_duration;
 use crate::model::policy::{
-    Balance, CheckPolicy, ClientPolicy, Config, Failures, MinHealthy, PoolPolicy, Require, RetryBudget, TrafficPolicy,
+    CheckPolicy, ClientPolicy, Config, Failures, MinHealthy, PoolPolicy, Require, RetryBudget, TrafficPolicy,
     UpstreamPolicy, WhenNoHealthy,
 };
 use crate::model::units::counted;
+use crate::model::written::show_duration;
 use crate::model::{AdminState, Ratio, Weight};
 
 /// Upstreams listed per pool at most.
@@ -39,10 +39,9 @@ pub fn describe(config: &Config) -> String {
 }
 
 fn describe_pool(pool: &PoolPolicy, out: &mut String) {
-    let balance = match pool.balance {
-        Balance::RoundRobin => "round_robin",
-        Balance::Random => "random",
-        Balance::LeastRequest => "least_request",
+    let balance = match &pool.traffic.choosing.key {
+        Some(key) => format!("{} by {key}", pool.balance.as_str()),
+        None => pool.balance.as_str().to_owned(),
     };
     let total = pool.upstreams.len();
     let upstreams = counted(total, "upstream", "upstreams");
@@ -171,7 +170,7 @@ fn changed_of_clients(client: &ClientPolicy) -> Vec<String> {
 
 /// What a pool has of its own in `timeouts`, `connections`, `retry`, `passive` and `upgrades`.
 fn changed_of_traffic(traffic: &TrafficPolicy) -> Vec<String> {
-    let TrafficPolicy { timeouts, connections, retry, passive, upgrades } = traffic;
+    let TrafficPolicy { timeouts, connections, retry, passive, leaving, choosing: _, slow_start, upgrades } = traffic;
     let default = TrafficPolicy::default();
     let request = |request: Option<Duration>| request.map_or("0s".to_owned(), show);
     let ejection = |(base, max, share): (Duration, Duration, Ratio)| {
@@ -188,6 +187,9 @@ fn changed_of_traffic(traffic: &TrafficPolicy) -> Vec<String> {
         changed("idle", timeouts.idle, default.timeouts.idle, show),
         changed("request", timeouts.request, default.timeouts.request, request),
         changed("tunnel_idle", timeouts.tunnel_idle, default.timeouts.tunnel_idle, show),
+        changed("max_per_upstream", connections.max_per_upstream, None, |most| most.unwrap_or(0).to_string()),
+        changed("queue.length", connections.queue_length, default.connections.queue_length, |most| most.to_string()),
+        changed("queue.timeout", connections.queue_timeout, default.connections.queue_timeout, show),
         changed("idle_per_upstream", kept, default.connections.idle_per_upstream, |kept| kept.to_string()),
         changed("idle_timeout", idle, default.connections.idle_timeout, show),
         changed("retries", retry.retries, default.retry.retries, |retries| retries.to_string()),
@@ -204,6 +206,10 @@ fn changed_of_traffic(traffic: &TrafficPolicy) -> Vec<String> {
             (default.passive.base, default.passive.max, default.passive.max_share),
             ejection,
         ),
+        changed("drain_timeout", leaving.requests, None, request),
+        changed("tunnel_drain", leaving.tunnels, default.leaving.tunnels, show),
+        changed("on_unhealthy", leaving.close_unhealthy, false, |_| "close".to_owned()),
+        changed("slow_start", *slow_start, default.slow_start, show),
         changed("upgrades", upgrades, &default.upgrades, |upgrades| upgrades.to_string()),
     ];
     all.into_iter().flatten().collect()

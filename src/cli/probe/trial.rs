@@ -15,10 +15,11 @@ use http::uri::Authority;
 use toml::Value;
 
 use crate::app::load::{LoadError, load_trial};
+use crate::config::Severity;
 use crate::config::presets::Preset;
-use crate::config::{Severity, units};
 use crate::model::Secret;
 use crate::model::policy::Config;
+use crate::model::written;
 use fields::{HeaderFile, header, write_field};
 use rules::Rules;
 use steps::Steps;
@@ -251,7 +252,7 @@ impl Plan {
 
     fn write_timeout(&self, key: &mut impl FnMut(&str, String)) {
         let Some(timeout) = &self.args.timeout else { return };
-        if units::duration(timeout).is_ok_and(|timeout| timeout > DEFAULT_INTERVAL) {
+        if written::duration(timeout).is_ok_and(|timeout| timeout > DEFAULT_INTERVAL) {
             key("interval", string(timeout));
         }
         key("timeout", string(timeout));

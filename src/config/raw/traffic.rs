@@ -51,12 +51,27 @@ table! {
 table! {
     /// The connections to each upstream.
     struct Connections {
+        /// Requests in flight at each upstream: beyond it another upstream, else the queue; 0: no limit.
+        max_per_upstream ["max_per_upstream"]: Count<0, 1_000_000> = 0;
+        /// The requests that wait for a free place.
+        queue ["queue"]: Queue;
         /// Idle ones that are kept; 0 keeps none.
         idle_per_upstream ["idle_per_upstream"]: Count<0, 65_535> = 128;
         /// How long an idle one is kept; shorter than what the upstream keeps, which is 5 s for many.
         idle_timeout ["idle_timeout"]: Span<0, DAY> = "4s";
     }
-    later ["max_per_upstream", "queue"]
+    later []
+}
+
+table! {
+    /// Requests that wait for an upstream with a free place, first in, first out.
+    struct Queue {
+        /// How many wait at most: beyond it 503.
+        length ["length"]: Count<0, 1_000_000> = 0;
+        /// How long each waits: then 503.
+        timeout ["timeout"]: Span<1, DAY> = "1s";
+    }
+    later []
 }
 
 table! {

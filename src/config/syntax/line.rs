@@ -7,10 +7,10 @@ use toml_parser::lexer::TokenKind;
 
 use super::{CURLY, WORD_BYTES_MAX, tokens};
 use crate::config::report::Found;
-use crate::config::units::duration;
 use crate::config::values::address::{entries, listen_argument};
 use crate::config::{foreign, raw};
 use crate::model::Address;
+use crate::model::written::duration;
 
 /// Explains the line around `at`, if it is recognised.
 pub fn explain(text: &str, at: usize, message: &str) -> Option<Found> {
@@ -326,7 +326,7 @@ fn directive(code: &str, found: &dyn Fn(&str) -> Found) -> Option<Found> {
         "server_name" | "acl" => "`host` or `path` in [[routes]]".to_owned(),
         "balance" | "lb_policy" => balance(word),
         "least_conn" => balance(name),
-        "ip_hash" => "`balance` in [pools.NAME]; hashes of the client are not supported yet".to_owned(),
+        "ip_hash" => "`balance = \"hash\"` in [pools.NAME]".to_owned(),
         "option" if word.starts_with("httpchk") => {
             let path = rest.split_whitespace().find(|word| word.starts_with('/')).unwrap_or("/");
             format!("`type = \"http\"` and `path = {path:?}` in [pools.NAME.health]")

@@ -33,7 +33,7 @@ pub fn pool(
     Some(PoolPolicy {
         name: name?,
         upstreams: upstreams?,
-        balance: raw.balance.value().map_or(Balance::RoundRobin, |balance| balance.0),
+        balance: raw.balance.value().map_or(Balance::RoundRobin, |balancing| balancing.balance),
         when_no_healthy: when_no_healthy?,
         min_healthy,
         checks,

@@ -5,10 +5,10 @@ use std::time::Duration;
 use crate::config::raw;
 use crate::config::read::{At, Field};
 use crate::config::report::{Found, Report};
-use crate::config::values::{Count, Size, Span};
+use crate::config::values::{Balancing, Count, Size, Span};
 use crate::model::policy::{
-    ClientLimits, ClientPolicy, ClientTimeouts, Failures, PassivePolicy, RetryPolicy, TrafficPolicy, Upgrades,
-    UpstreamConnections, UpstreamTimeouts,
+    Balance, Choosing, ClientLimits, ClientPolicy, ClientTimeouts, Failures, LeavingPolicy, OnUnhealthy, PassivePolicy,
+    RetryPolicy, TrafficPolicy, Upgrades, UpstreamConnections, UpstreamTimeouts,
 };
 use crate::model::units::Exact;
 
@@ -52,7 +52,16 @@ pub fn client(raw: &raw::Listener, key: &str, report: &mut Report) -> ClientPoli
 
 /// What is expected of the upstreams of a pool.
 pub fn traffic(raw: &raw::Pool, key: &str, report: &mut Report) -> TrafficPolicy {
-    let TrafficPolicy { mut timeouts, mut connections, mut retry, passive: _, upgrades } = TrafficPolicy::default();
+    let TrafficPolicy {
+        mut timeouts,
+        mut connections,
+        mut retry,
+        passive: _,
+        leaving,
+        choosing: _,
+        slow_start,
+        upgrades,
+    } = TrafficPolicy::default();
     if let Some(At { value: table, .. }) = raw.timeouts.get() {
         let tunnel_idle = time(&table.tunnel_idle, timeouts.tunnel_idle);
         timeouts = UpstreamTimeouts {
@@ -65,7 +74,20 @@ pub fn traffic(raw: &raw::Pool, key: &str, report: &mut Report) -> TrafficPolicy
         };
     }
     if let Some(At { value: table, .. }) = raw.connections.get() {
+        let most = table.max_per_upstream.value().and_then(|count| u32::try_from(count.0).ok());
+        if let Some(At { value: queue, span }) = table.queue.get() {
+            let length = queue.length.value().and_then(|count| u32::try_from(count.0).ok());
+            connections.queue_length = length.unwrap_or(connections.queue_length);
+            connections.queue_timeout = time(&queue.timeout, connections.queue_timeout);
+            if connections.queue_length > 0 && most.is_none_or(|most| most == 0) {
+                let message = "no request ever waits in it: `max_per_upstream` sets no limit";
+                report.add(Found::warning(span.clone(), format!("{key}.connections.queue"), message));
+            }
+        }
         connections = UpstreamConnections {
+            max_per_upstream: most.filter(|most| *most > 0),
+            queue_length: connections.queue_length,
+            queue_timeout: connections.queue_timeout,
             idle_per_upstream: count(&table.idle_per_upstream, connections.idle_per_upstream),
             idle_timeout: time(&table.idle_timeout, connections.idle_timeout),
         };
@@ -87,7 +109,27 @@ pub fn traffic(raw: &raw::Pool, key: &str, report: &mut Report) -> TrafficPolicy
     }
     let written = raw.upgrades.value().map(|list| Upgrades::new(list.iter().map(|at| at.value.0.clone())));
     let passive = passive(raw, &format!("{key}.passive"), report);
-    TrafficPolicy { timeouts, connections, retry, passive, upgrades: written.unwrap_or(upgrades) }
+    let slow_start = time(&raw.slow_start, slow_start);
+    let leaving = LeavingPolicy {
+        requests: Some(time(&raw.drain_timeout, Duration::ZERO)).filter(|most| !most.is_zero()),
+        tunnels: time(&raw.tunnel_drain, leaving.tunnels),
+        close_unhealthy: raw.on_unhealthy.value().is_some_and(|word| word.0 == OnUnhealthy::Close),
+    };
+    let choosing = raw.balance.value().map_or_else(Choosing::default, |Balancing { balance, key }| Choosing {
+        key: key.clone(),
+        latency: *balance == Balance::PeakEwma,
+        load: balance.is_bounded(),
+    });
+    TrafficPolicy {
+        timeouts,
+        connections,
+        retry,
+        passive,
+        leaving,
+        choosing,
+        slow_start,
+        upgrades: written.unwrap_or(upgrades),
+    }
 }
 
 /// When live traffic ejects an upstream.
@@ -128,7 +170,7 @@ mod tests {
     use crate::config::presets::EmptyEnv;
     use crate::config::{Source, parse};
     use crate::model::Ratio;
-    use crate::model::policy::{Config, Failure};
+    use crate::model::policy::{Config, Failure, HashKey};
 
     fn config(keys: &str) -> (Config, String) {
         let text = format!(
@@ -167,7 +209,7 @@ mod tests {
             assert!(!warnings.contains("target_bytes"), "{key}: {warnings}");
         }
         type Traffic = fn(&mut TrafficPolicy);
-        let cases: [(&str, Traffic); 25] = [
+        let cases: [(&str, Traffic); 36] = [
             ("timeouts.connect = \"250ms\"", |traffic| traffic.timeouts.connect = Duration::from_millis(250)),
             ("timeouts.first_byte = \"5s\"", |traffic| traffic.timeouts.first_byte = Duration::from_secs(5)),
             ("timeouts.idle = \"5s\"", |traffic| traffic.timeouts.idle = Duration::from_secs(5)),
@@ -178,6 +220,11 @@ mod tests {
             ("timeouts.tunnel_idle = \"5s\"", |traffic| {
                 traffic.timeouts.tunnel_idle = Duration::from_secs(5);
                 traffic.timeouts.tunnel_half_idle = Duration::from_secs(5);
+            }),
+            ("connections.max_per_upstream = 5", |traffic| traffic.connections.max_per_upstream = Some(5)),
+            ("connections.queue.length = 7", |traffic| traffic.connections.queue_length = 7),
+            ("connections.queue.timeout = \"250ms\"", |traffic| {
+                traffic.connections.queue_timeout = Duration::from_millis(250);
             }),
             ("connections.idle_per_upstream = 0", |traffic| traffic.connections.idle_per_upstream = 0),
             ("connections.idle_timeout = \"0s\"", |traffic| traffic.connections.idle_timeout = Duration::ZERO),
@@ -209,6 +256,18 @@ mod tests {
             ("passive.ejection = { base = \"1s\", max = \"1s\" }", |traffic| {
                 (traffic.passive.base, traffic.passive.max) = (Duration::from_secs(1), Duration::from_secs(1));
             }),
+            ("balance = \"peak_ewma\"", |traffic| traffic.choosing.latency = true),
+            ("balance = \"hash\"", |traffic| {
+                (traffic.choosing.key, traffic.choosing.load) = (Some(HashKey::ClientIp), true);
+            }),
+            ("balance = { type = \"maglev\", key = \"path\", bounded_load = 0 }", |traffic| {
+                traffic.choosing.key = Some(HashKey::Path);
+            }),
+            ("balance = { type = \"least_request\" }", |_| {}),
+            ("drain_timeout = \"5s\"", |traffic| traffic.leaving.requests = Some(Duration::from_secs(5))),
+            ("tunnel_drain = \"0s\"", |traffic| traffic.leaving.tunnels = Duration::ZERO),
+            ("on_unhealthy = \"close\"", |traffic| traffic.leaving.close_unhealthy = true),
+            ("slow_start = \"30s\"", |traffic| traffic.slow_start = Duration::from_secs(30)),
             ("passive.ejection.max_share = 0.1", |traffic| traffic.passive.max_share = Ratio::percent(10)),
         ];
         for (key, change) in cases {

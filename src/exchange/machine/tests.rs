@@ -14,7 +14,7 @@ use crate::http1::{HeadReader, Limits};
 use crate::model::policy::{
     Balance, ClientPolicy, Failures, HostPattern, PathPattern, RetryBudget, RetryPolicy, RoutePolicy,
 };
-use crate::model::{Name, Weight};
+use crate::model::{FineWeight, Name};
 use crate::pool::{
     Hint, Hints, ListenerEntry, ListenerId, Otherwise, PoolShared, Rules, Service, Tier, UpstreamId, View,
 };
@@ -22,6 +22,7 @@ use crate::route::Table;
 
 mod anew;
 mod deadline;
+mod queue;
 mod upgrades;
 
 use Event::*;
@@ -83,10 +84,14 @@ impl World {
         let member = |i: usize| {
             let address = format!("127.0.0.{}:{}", pool + 1, 7_001 + i).parse().unwrap();
             let id = UpstreamId(u64::from(pool) * 100 + i as u64);
-            (Arc::new(Upstream::new(id, name.clone(), address, self.sender.clone())), Weight::ONE)
+            (Arc::new(Upstream::new(id, name.clone(), address, self.sender.clone())), FineWeight::ONE)
         };
         let rules = Rules { needed: 1, backups_alone: false, otherwise: Otherwise::Reject };
-        let tier = |range: std::ops::Range<usize>| Tier::build(Balance::RoundRobin, range.map(member));
+        let places = self.traffic.connections.max_per_upstream.unwrap_or(u32::MAX);
+        let tier = |range: std::ops::Range<usize>| {
+            let members = range.map(member).map(|(upstream, weight)| (upstream, weight, places));
+            Tier::with_places(Balance::RoundRobin, members)
+        };
         View::new(*service, tier(0..*primaries), tier(50..50 + *backups), rules)
     }
 
@@ -397,7 +402,7 @@ async fn a_change_wakes_who_waits_at_once() {
 async fn one_more_than_may_wait_is_turned_away() {
     let until = Instant::now() + Duration::from_secs(3);
     let world = World::new(&[Given(Service::Waiting { until, then: Otherwise::Reject }, 0, 0)]);
-    let tickets: Vec<_> = std::iter::from_fn(|| world.nth(0).shared.try_wait()).collect();
+    let tickets: Vec<_> = std::iter::from_fn(|| world.nth(0).shared.queue.join(Awaits::Verdict, WAITING_MAX)).collect();
     assert!(tickets.len() >= 100, "only {} may wait", tickets.len());
     let (_exchange, next) = world.begin(GET);
     assert_eq!(word(&next), "503 queue_full after 30");

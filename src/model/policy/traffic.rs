@@ -4,6 +4,7 @@
 //! The parts are plain numbers, so that whatever carries a request copies what it needs and holds nothing.
 
 use std::fmt;
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::Upgrades;
@@ -80,6 +81,12 @@ pub struct TrafficPolicy {
     pub retry: RetryPolicy,
     /// When live traffic ejects an upstream.
     pub passive: PassivePolicy,
+    /// What becomes of requests in flight at an upstream that is lost.
+    pub leaving: LeavingPolicy,
+    /// What of requests and upstreams `balance` needs to know.
+    pub choosing: Choosing,
+    /// How long the weight of an upstream grows that recovers, is let back or is added; zero: it has all of it at once.
+    pub slow_start: Duration,
     /// The protocols to which requests may switch.
     pub upgrades: Upgrades,
 }
@@ -117,15 +124,32 @@ impl Default for UpstreamTimeouts {
 /// `connections` of a pool.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct UpstreamConnections {
+    /// The most requests in flight at each upstream; `None`: no limit.
+    pub max_per_upstream: Option<u32>,
+    /// The most requests that wait for a free place.
+    pub queue_length: u32,
+    /// How long they wait: then 503.
+    pub queue_timeout: Duration,
     /// Idle connections kept per upstream; 0: none.
     pub idle_per_upstream: usize,
     /// How long an idle connection is kept: shorter than what common servers keep (Node and uvicorn: 5 s).
     pub idle_timeout: Duration,
 }
 
+impl UpstreamConnections {
+    /// What holds without keys.
+    pub const DEFAULT: UpstreamConnections = UpstreamConnections {
+        max_per_upstream: None,
+        queue_length: 0,
+        queue_timeout: Duration::from_secs(1),
+        idle_per_upstream: 128,
+        idle_timeout: Duration::from_secs(4),
+    };
+}
+
 impl Default for UpstreamConnections {
     fn default() -> UpstreamConnections {
-        UpstreamConnections { idle_per_upstream: 128, idle_timeout: Duration::from_secs(4) }
+        UpstreamConnections::DEFAULT
     }
 }
 
@@ -297,4 +321,74 @@ impl Default for PassivePolicy {
             max_share: Ratio::percent(50),
         }
     }
+}
+
+/// What an algorithm needs to know that is not known without it.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Choosing {
+    /// What requests are hashed by.
+    pub key: Option<HashKey>,
+    /// How long upstreams take to answer.
+    pub latency: bool,
+    /// How many requests of the pool are in flight.
+    pub load: bool,
+}
+
+/// What a request is hashed by.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub enum HashKey {
+    /// The address of its client.
+    #[default]
+    ClientIp,
+    /// Its path, in normal form and without the query.
+    Path,
+    /// The value of this field, a name in lower case; the first of several.
+    Header(Arc<str>),
+    /// The value of this cookie.
+    Cookie(Arc<str>),
+}
+
+/// `client_ip`, `header:x-user`.
+impl fmt::Display for HashKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            HashKey::ClientIp => f.write_str("client_ip"),
+            HashKey::Path => f.write_str("path"),
+            HashKey::Header(name) => write!(f, "header:{name}"),
+            HashKey::Cookie(name) => write!(f, "cookie:{name}"),
+        }
+    }
+}
+
+/// `drain_timeout`, `tunnel_drain` and `on_unhealthy` of a pool.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct LeavingPolicy {
+    /// How long requests in flight at a removed or draining upstream may last; `None`: until their own time is over.
+    pub requests: Option<Duration>,
+    /// The same for tunnels.
+    pub tunnels: Duration,
+    /// What is in flight at an upstream that becomes unhealthy ends at once.
+    pub close_unhealthy: bool,
+}
+
+impl LeavingPolicy {
+    /// Whether a request in flight may have to end.
+    pub fn ends_requests(&self) -> bool {
+        self.requests.is_some() || self.close_unhealthy
+    }
+}
+
+impl Default for LeavingPolicy {
+    fn default() -> LeavingPolicy {
+        LeavingPolicy { requests: None, tunnels: Duration::from_secs(3_600), close_unhealthy: false }
+    }
+}
+
+/// `on_unhealthy`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum OnUnhealthy {
+    /// What is in flight goes on.
+    Keep,
+    /// It ends at once.
+    Close,
 }

@@ -1,9 +1,11 @@
 //! A row for each event.
 
 use super::super::changes::Listed;
+use super::super::orders::Setting;
 use super::super::outage::Progress;
+use super::super::passive::Ejected;
 use super::*;
-use crate::model::{AdminState, Code, HealthState};
+use crate::model::{AdminState, Code, HealthState, Weight};
 
 fn name(text: &str) -> Name {
     Name::try_new(text).expect("a name")
@@ -15,7 +17,14 @@ fn address(text: &str) -> Address {
 
 fn order(reason: &str, by: &str) -> EventKind {
     let (reason, by) = (reason.to_owned(), by.to_owned());
-    EventKind::Admin { pool: name("api"), upstream: address("10.0.0.1:80"), to: AdminState::Draining, reason, by }
+    EventKind::Ordered {
+        pool: name("api"),
+        upstream: address("10.0.0.1:80"),
+        to: Setting::Admin(AdminState::Draining),
+        lasts: None,
+        reason,
+        by,
+    }
 }
 
 fn reloaded(result: &'static str, generation: u64, error: Option<&str>, changes: Changes) -> EventKind {
@@ -53,6 +62,7 @@ fn every_event_is_a_sentence() {
         upstreams_added: Listed { count: 3, names: vec!["b 10.0.0.1:80".into(), "b 10.0.0.2:80".into()] },
         ..Changes::default()
     };
+    let let_back = |why| EventKind::EjectionEnded { pool: pool(), upstream: upstream(), why, lasted: 2 * second };
     let fails = |window| EventKind::RequestsFail { pool: pool(), upstream: upstream(), window };
     let over = |over, window| EventKind::RequestsFailOver { pool: pool(), upstream: upstream(), over, window };
     let table = [
@@ -65,6 +75,33 @@ fn every_event_is_a_sentence() {
             order("kernel", "command from 127.0.0.1:4711"),
             "api 10.0.0.1:80  now draining (command from 127.0.0.1:4711): kernel",
         ),
+        (
+            EventKind::Ordered {
+                pool: pool(),
+                upstream: upstream(),
+                to: Setting::Weight(Weight::ONE),
+                lasts: Some(1_800 * second),
+                reason: String::new(),
+                by: "admin API".into(),
+            },
+            "api 10.0.0.1:80  now weight 1 for 30m (admin API)",
+        ),
+        (
+            EventKind::Ejected { pool: pool(), upstream: upstream(), ejected: Ejected::example() },
+            "api 10.0.0.1:80  ejected for 10.0 s: its last 5 requests failed (connect)",
+        ),
+        (let_back(EjectionEnd::Over), "api 10.0.0.1:80  no longer ejected after 2.0 s"),
+        (
+            let_back(EjectionEnd::Last),
+            "api 10.0.0.1:80  ejection lifted: last: no other upstream can serve, after 2.0 s",
+        ),
+        (let_back(EjectionEnd::MinHealthy), "api 10.0.0.1:80  ejection lifted: min_healthy requires it, after 2.0 s"),
+        (
+            let_back(EjectionEnd::Passes),
+            "api 10.0.0.1:80  ejection lifted: its checks connect to it again, after 2.0 s",
+        ),
+        (let_back(EjectionEnd::Recovered), "api 10.0.0.1:80  ejection lifted: its checks pass again, after 2.0 s"),
+        (let_back(EjectionEnd::Off), "api 10.0.0.1:80  ejection lifted: passive is off now, after 2.0 s"),
         (began(Way::Refuse), "api  refuses requests: none can serve; this ends"),
         (
             began(Way::FailOpen),

@@ -12,6 +12,7 @@ use tokio::time::Instant;
 
 use super::super::changes::changes;
 use super::super::events::EventKind;
+use super::super::orders::Overrides;
 use super::super::pools::{CheckIds, Member, PoolState};
 use super::super::snapshot::{Departed, ListenerEntry, ListenerId, PoolId, PoolShared, Snapshot};
 use super::super::upstream::{Upstream, UpstreamId};
@@ -112,7 +113,7 @@ impl State {
             let mut members = Vec::with_capacity(policy.upstreams.len());
             for (index, upstream) in policy.upstreams.iter().enumerate() {
                 let earlier = earlier.remove(&upstream.address);
-                let order = orders.take(upstream);
+                let ordered = orders.take(upstream);
                 let keys: Vec<CheckKey> = policy.checks.iter().map(|check| check_key(upstream, check)).collect();
                 let is_replaced = |old: &CheckKey| !keys.contains(old);
                 let mut checks = CheckIds::new();
@@ -124,9 +125,15 @@ impl State {
                 }
                 let admin = earlier.as_ref().map(Member::admin);
                 let mut member = self.enrol(policy, index, checks, earlier, now);
-                member.admin_override = member.admin_override.or(order);
+                member.overrides = std::mem::take(&mut member.overrides).or(ordered);
+                if let Some(before) = admin {
+                    member.on_admin_change(before, now);
+                }
                 if admin == Some(AdminState::Enabled) && member.admin() != AdminState::Enabled {
                     effects.lose(&member.upstream);
+                }
+                if admin.is_none() && served.is_some() {
+                    member.on_joining(now);
                 }
                 members.push(member);
             }
@@ -140,13 +147,19 @@ impl State {
             if let Some(served) = served {
                 pool.retire(&mut removed, &served, now);
             }
-            removed.iter().for_each(|member| effects.lose(&member.upstream));
+            for member in &removed {
+                member.leave(now);
+                effects.lose(&member.upstream);
+            }
             self.pools.push(pool);
         }
         for gone in old.into_values() {
             gone.shared.set_usable_at(None);
             effects.announce.push(gone.shared);
-            gone.members.iter().for_each(|member| effects.lose(&member.upstream));
+            for member in &gone.members {
+                member.leave(now);
+                effects.lose(&member.upstream);
+            }
         }
         self.index_pools();
         // Every member gets its state first. Only then can `settle` see which pools still need removed members.
@@ -251,7 +264,7 @@ impl State {
                 // An upstream that left the file lost its orders; an address that only left its host name's answer did
                 // not.
                 if member.retiring && member.left_file {
-                    member.admin_override = None;
+                    member.overrides = Overrides::default();
                 }
                 member.left_file = false;
                 // The old verdict is carried until the new checks have theirs.

@@ -102,6 +102,7 @@ impl State {
         let pool = &mut self.pools[pool_index];
         let member = &mut pool.members[member_index];
         let Some(ejected) = member.ejections.end(now) else { return };
+        member.begin_ramp(now);
         // Requests that were under way meanwhile say nothing about what follows.
         member.upstream.outcomes.end_row();
         let (name, upstream) = (pool.policy.name.clone(), member.upstream.address.clone());
@@ -176,7 +177,7 @@ impl Room {
         {
             return false;
         }
-        let own = member.upstream.outcomes.share(pool.shared.second(now));
+        let own = member.upstream.share(pool.shared.second(now));
         if row.failures.has_status() {
             // What all answer alike is not this upstream's fault.
             let share = self.share.get_or_insert_with(|| pool.share(now));
@@ -197,7 +198,7 @@ impl PoolState {
     fn share(&self, now: Instant) -> Share {
         let second = self.shared.second(now);
         let eligible = self.members.iter().filter(|member| member.is_eligible());
-        eligible.map(|member| member.upstream.outcomes.share(second)).fold(Share::default(), Share::plus)
+        eligible.map(|member| member.upstream.share(second)).fold(Share::default(), Share::plus)
     }
 
     /// The next ejection that holds no longer, and why.

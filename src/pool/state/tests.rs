@@ -1,26 +1,28 @@
 //! The rows of health.md, each on the pure state with a scripted clock and scripted probes.
 
 mod checks;
+mod leaving;
 mod names;
+mod orders;
 mod outages;
 mod passive;
+mod ramp;
 mod reloads;
 mod scale;
 mod traffic;
 mod warming;
 
-use std::sync::atomic::AtomicUsize;
-
 use tokio::sync::mpsc;
 
+use super::super::orders::{Command, Order, OrderError};
 use super::super::outage::Way;
 use super::super::snapshot::ListenerId;
 use super::super::status::{PoolSummary, UpstreamStatus};
 use super::super::upstream::Hint;
-use super::super::view::{Otherwise, Service};
+use super::super::view::{Choice, Otherwise, Service};
 use super::*;
 use crate::model::policy::*;
-use crate::model::{Code, Ratio, Trace, Weight};
+use crate::model::{AdminState, Code, Ratio, Trace, Weight};
 
 const MS: Duration = Duration::from_millis(1);
 const SECOND: Duration = Duration::from_secs(1);
@@ -77,7 +79,9 @@ impl World {
     /// a backup in its place.
     fn picks_before_publication(&self, before: &View) {
         let mut rng = fastrand::Rng::with_seed(1);
-        let picked = before.pick(before.read(self.now), &AtomicUsize::new(0), &mut rng, &[]);
+        let shared = PoolShared::new(self.now);
+        let choice = Choice { pool: &shared, tried: &[], key: None, bounded: false, now: self.now };
+        let picked = before.pick(before.read(self.now), &choice, &mut rng);
         let Some(picked) = picked.map(|place| before.candidate(place)) else { return };
         assert_eq!(picked.epoch, picked.upstream.connections.epoch(), "{} is lost", picked.upstream.address);
         let primaries = before.primaries.candidates();
@@ -166,8 +170,13 @@ impl World {
 }
 
 /// An order, with force or without.
-fn ordered(to: AdminState, force: bool) -> AdminOrder<'static> {
-    AdminOrder { to, reason: "", by: "test", force }
+fn ordered(to: AdminState, force: bool) -> Order<'static> {
+    let command = match to {
+        AdminState::Enabled => Command::Enable,
+        AdminState::Draining => Command::Drain,
+        AdminState::Disabled => Command::Disable,
+    };
+    Order { command, reason: "", by: "test", force, lasts: None }
 }
 
 const A: &str = "127.0.0.1:9001";
@@ -566,7 +575,7 @@ async fn draining_and_disabled_upstreams_are_probed_and_take_nothing() {
     let mut world = healthy(&[A, B]);
     let address: Address = A.parse().unwrap();
     for state in [AdminState::Draining, AdminState::Disabled] {
-        let (_, effects) = world.state.set_admin("api", &address, ordered(state, true), world.now).unwrap();
+        let (_, effects) = world.state.order(Some("api"), &address, &ordered(state, true), world.now).unwrap();
         world.take(effects);
         assert_eq!(world.eligible("api"), [B]);
         let probed = world.probed(A);
@@ -581,8 +590,8 @@ async fn draining_and_disabled_upstreams_are_probed_and_take_nothing() {
     world.run(SECOND);
     assert_eq!(world.eligible("api"), [A, B], "and ends when the upstream leaves the file");
     let none =
-        world.state.set_admin("api", &"127.0.0.1:1".parse().unwrap(), ordered(AdminState::Enabled, true), world.now);
-    assert!(matches!(none, Err(SetAdminError::NoUpstream(..))));
+        world.state.order(Some("api"), &"127.0.0.1:1".parse().unwrap(), &ordered(AdminState::Enabled, true), world.now);
+    assert!(matches!(none, Err(OrderError::NoUpstream { .. })));
 }
 
 #[tokio::test(start_paused = true)]

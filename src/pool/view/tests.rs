@@ -14,16 +14,17 @@ fn tier(first: u64, seconds: &[Option<u64>], now: Instant) -> Tier {
         let (name, address) = (Name::try_new("api").unwrap(), format!("127.0.0.1:{}", 80 + i).parse().unwrap());
         let upstream = Arc::new(Upstream::new(UpstreamId(i), name, address, Hints::none()));
         upstream.fresh_until.set(holds.map(|seconds| now + SECOND * seconds as u32));
-        (upstream, Weight::ONE)
+        (upstream, FineWeight::ONE)
     };
     Tier::build(Balance::RoundRobin, (first..).zip(seconds).map(member))
 }
 
 /// The upstreams picked in 64 tries, by number.
 fn picked(view: &View, reading: Reading, tried: &[Tried]) -> Vec<u64> {
-    let (cursor, mut rng) = (AtomicUsize::new(0), fastrand::Rng::with_seed(1));
+    let (pool, mut rng) = (PoolShared::new(Instant::now()), fastrand::Rng::with_seed(1));
+    let choice = Choice { pool: &pool, tried, key: None, bounded: false, now: Instant::now() };
     let mut ids: Vec<u64> = (0..64)
-        .filter_map(|_| view.pick(reading, &cursor, &mut rng, tried))
+        .filter_map(|_| view.pick(reading, &choice, &mut rng))
         .map(|place| view.candidate(place).upstream.id.0)
         .collect();
     ids.sort_unstable();
@@ -160,7 +161,7 @@ async fn an_upstream_lost_in_one_epoch_may_be_picked_in_a_later_one_and_a_failed
     let failed = [Tried { id: upstream.id, epoch: None }];
     assert!(picked(&before, before.read(now), &lost).is_empty());
     upstream.connections.begin_epoch();
-    let after = view(Tier::build(Balance::RoundRobin, [(upstream, Weight::ONE)]));
+    let after = view(Tier::build(Balance::RoundRobin, [(upstream, FineWeight::ONE)]));
     assert_eq!(picked(&after, after.read(now), &lost), [0]);
     assert!(picked(&after, after.read(now), &failed).is_empty());
 }
@@ -171,7 +172,7 @@ async fn a_lost_upstream_is_not_picked_and_no_backup_replaces_it_before_a_newer_
     for balance in [Balance::RoundRobin, Balance::Random, Balance::LeastRequest] {
         let members = |first, seconds: &[Option<u64>]| {
             let candidates = tier(first, seconds, now).candidates.into_vec();
-            Tier::build(balance, candidates.into_iter().map(|candidate| (candidate.upstream, Weight::ONE)))
+            Tier::build(balance, candidates.into_iter().map(|candidate| (candidate.upstream, FineWeight::ONE)))
         };
         let view = View::new(Service::Open, members(0, &[None; 3]), members(100, &[None]), rules(1, Otherwise::Reject));
         let lose = |i: usize| view.primaries.candidates()[i].upstream.connections.begin_epoch();

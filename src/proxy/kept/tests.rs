@@ -24,7 +24,11 @@ impl Far {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap().to_string().parse().unwrap();
         let upstream = Upstream::new(UpstreamId(1), Name::try_new("api").unwrap(), address, Hints::none());
-        let limits = UpstreamConnections { idle_per_upstream: 16, idle_timeout: Duration::from_secs(30) };
+        let limits = UpstreamConnections {
+            idle_per_upstream: 16,
+            idle_timeout: Duration::from_secs(30),
+            ..UpstreamConnections::default()
+        };
         let links = Arc::new(Links::new(idle_max, 1));
         Far { listener, upstream: Arc::new(upstream), links, in_flight: InFlight::default(), limits }
     }
@@ -40,8 +44,15 @@ impl Far {
     /// A new connection, and its other end.
     async fn connect(&self) -> (Box<Link>, TcpStream) {
         let TrafficPolicy { timeouts, connections, .. } = TrafficPolicy::default();
-        let attempt =
-            Attempt { epoch: self.epoch(), reuse: Reuse::Any, timeouts, deadline: None, connections, replay_bytes: 0 };
+        let attempt = Attempt {
+            epoch: self.epoch(),
+            reuse: Reuse::Any,
+            timeouts,
+            deadline: None,
+            connections,
+            may_be_cut: false,
+            replay_bytes: 0,
+        };
         let link = self.kept().dial(&self.upstream, &attempt, &self.links).await.expect("it accepts");
         let (far, _) = self.listener.accept().unwrap();
         far.set_nonblocking(true).unwrap();

@@ -100,7 +100,7 @@ fn explain_never_contradicts_status() {
         }
     }
     let paragraph = process.explain(&["api"]).replace('\n', " ");
-    assert!(paragraph.contains(&format!("{} is draining (ordered by an operator).", good.text())), "{paragraph}");
+    assert!(paragraph.contains(&format!("{} is draining.", good.text())), "{paragraph}");
     assert!(paragraph.contains("Requests get 503 with Retry-After: "), "{paragraph}");
 }
 

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use roundsman::model::policy::{Balance, ClientPolicy, Lane, TrafficPolicy};
-use roundsman::model::{Address, Name, Weight};
+use roundsman::model::{Address, FineWeight, Name};
 use roundsman::pool::{
     AnswerReason, Hints, ListenerEntry, ListenerId, Otherwise, Pool, PoolId, PoolShared, Published, Rules, Service,
     Snapshot, Tier, Upstream, UpstreamId, View,
@@ -137,7 +137,7 @@ fn worker() -> Workers {
 }
 
 fn view(service: Service, upstreams: &[Arc<Upstream>]) -> View {
-    let members = || upstreams.iter().map(|upstream| (upstream.clone(), Weight::ONE));
+    let members = || upstreams.iter().map(|upstream| (upstream.clone(), FineWeight::ONE));
     let tier = |members: Vec<_>| Tier::build(Balance::RoundRobin, members);
     let rules = Rules { needed: 1, backups_alone: false, otherwise: Otherwise::Reject };
     View::new(service, tier(members().collect()), tier(vec![]), rules)

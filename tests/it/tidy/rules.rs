@@ -62,6 +62,7 @@ pub const SHELL: &[(&str, &str)] = &[
     ("src/pool/flights.rs", "the probes in flight, which the controller polls"),
     ("src/pool/lines.rs", "it hands the lines of events to the log, in order"),
     ("src/pool/log.rs", "the log lines of events, which the controller writes"),
+    ("src/pool/queue.rs", "requests wait on it for their turn"),
     ("src/pool/snapshot.rs", "requests wait on it for a change of their pool"),
     ("src/pool/upstream.rs", "its hints go to the controller through a channel"),
 ];

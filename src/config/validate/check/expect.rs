@@ -9,9 +9,9 @@ use std::time::Duration;
 use crate::config::raw;
 use crate::config::read::{At, Field};
 use crate::config::report::{Found, Report};
-use crate::config::units::show_duration;
 use crate::config::values::Kind;
 use crate::model::policy::{BodyRule, Expect, HeaderMatch, Pattern, StatusRule};
+use crate::model::written::show_duration;
 
 /// What a check of type tcp expects; `by_default`: the type is not written.
 pub fn text(field: &Field<raw::Expect>, by_default: bool, key: &str, report: &mut Report) -> Option<Arc<str>> {

@@ -6,10 +6,10 @@ use std::time::Duration;
 use crate::config::raw;
 use crate::config::read::Field;
 use crate::config::report::{Found, Report};
-use crate::config::units::show_duration;
 use crate::config::values::{Count, Span};
 use crate::model::Ratio;
 use crate::model::policy::Timing;
+use crate::model::written::show_duration;
 
 /// One small request in ten seconds costs little, and a dead upstream is found within half a minute.
 const DEFAULT_INTERVAL: Duration = Duration::from_secs(10);

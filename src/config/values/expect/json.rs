@@ -119,7 +119,6 @@ impl Word for JsonType {
         ("array", JsonType::Array),
         ("object", JsonType::Object),
     ];
-    const LATER: &'static [&'static str] = &[];
 
     fn meant(text: &str) -> Option<&'static str> {
         match text {

@@ -39,7 +39,7 @@ impl World {
 
     fn show_ranks(&self, service: Service, primaries: &[Arc<Upstream>], backups: &[Arc<Upstream>]) {
         let tier = |upstreams: &[Arc<Upstream>]| {
-            Tier::build(Balance::RoundRobin, upstreams.iter().map(|upstream| (upstream.clone(), Weight::ONE)))
+            Tier::build(Balance::RoundRobin, upstreams.iter().map(|upstream| (upstream.clone(), FineWeight::ONE)))
         };
         let rules = Rules { needed: 1, backups_alone: false, otherwise: Otherwise::Reject };
         self.nth(0).view.store(Arc::new(View::new(service, tier(primaries), tier(backups), rules)));
@@ -312,7 +312,7 @@ async fn an_upstream_that_has_failed_is_known_by_its_address_in_the_pool_that_ta
         let upstreams: Vec<_> = (500..).zip(eligible(&world)).map(renamed).collect();
         let pool = world.pool(1, &Given(Service::Open, 0, 0));
         let rules = Rules { needed: 1, backups_alone: false, otherwise: Otherwise::Reject };
-        let members = upstreams.iter().map(|upstream| (upstream.clone(), Weight::ONE));
+        let members = upstreams.iter().map(|upstream| (upstream.clone(), FineWeight::ONE));
         let tiers = (Tier::build(Balance::RoundRobin, members), Tier::build(Balance::RoundRobin, []));
         pool.view.store(Arc::new(View::new(Service::Open, tiers.0, tiers.1, rules)));
         let pools = vec![None, Some(pool)];

@@ -598,7 +598,7 @@ proptest! {
                 Op::Drain(on) => {
                     drained = *on;
                     let to = if drained { AdminState::Draining } else { AdminState::Enabled };
-                    let (_, effects) = world.state.set_admin("api", &A.parse().unwrap(), ordered(to, true), world.now).unwrap();
+                    let (_, effects) = world.state.order(Some("api"), &A.parse().unwrap(), &ordered(to, true), world.now).unwrap();
                     world.take(effects);
                 }
                 Op::Later(seconds) => {

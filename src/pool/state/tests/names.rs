@@ -25,7 +25,8 @@ impl World {
     }
 
     fn order(&mut self, address: &str, to: AdminState) {
-        let (_, effects) = self.state.set_admin("api", &address.parse().unwrap(), ordered(to, true), self.now).unwrap();
+        let (_, effects) =
+            self.state.order(Some("api"), &address.parse().unwrap(), &ordered(to, true), self.now).unwrap();
         self.take(effects);
     }
 }

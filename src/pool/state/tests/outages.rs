@@ -24,7 +24,8 @@ impl World {
     }
 
     fn admin(&mut self, pool: &str, address: &str, to: AdminState) {
-        let (_, effects) = self.state.set_admin(pool, &address.parse().unwrap(), ordered(to, true), self.now).unwrap();
+        let (_, effects) =
+            self.state.order(Some(pool), &address.parse().unwrap(), &ordered(to, true), self.now).unwrap();
         self.take(effects);
     }
 }
@@ -376,7 +377,7 @@ proptest! {
                 Step::Run(ms) => world.run(Duration::from_millis(*ms)),
                 Step::Admin(i, to) => {
                     let (pool, address) = MEMBERS[*i];
-                    if let Ok((_, effects)) = world.state.set_admin(pool, &address.parse().unwrap(), ordered(*to, true), world.now) {
+                    if let Ok((_, effects)) = world.state.order(Some(pool), &address.parse().unwrap(), &ordered(*to, true), world.now) {
                         world.take(effects);
                     }
                 }

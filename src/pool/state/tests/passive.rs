@@ -14,7 +14,12 @@ impl World {
         let upstream = self.upstream("api", address).upstream;
         let snapshot = self.snapshot.clone().expect("it is configured");
         let pool = snapshot.pools().find(|pool| pool.name.as_str() == "api").expect("such a pool");
-        (0..times).for_each(|_| pool.on_outcome(&upstream, outcome, self.now));
+        for _ in 0..times {
+            match outcome {
+                Some(failure) => pool.on_failure(&upstream, failure, self.now),
+                None => pool.on_response(&upstream, 200, MS, self.now),
+            }
+        }
         self.take_hints();
     }
 
@@ -98,7 +103,7 @@ async fn the_last_that_can_serve_is_never_ejected_and_when_the_others_are_lost_t
     let mut world = healthy(&[A, B]);
     world.outcomes(A, Some(Reset), 5);
     let order = ordered(AdminState::Draining, true);
-    let (_, effects) = world.state.set_admin("api", &B.parse().unwrap(), order, world.now).unwrap();
+    let (_, effects) = world.state.order(Some("api"), &B.parse().unwrap(), &order, world.now).unwrap();
     world.take(effects);
     assert_eq!(world.eligible("api"), [A]);
     // And so does a reload.
@@ -326,7 +331,7 @@ proptest! {
                     Act::Succeed(i) => world.outcomes(ALL[i], None, 1),
                     Act::Order(i, to) => {
                         let order = ordered(to, true);
-                        let (_, effects) = world.state.set_admin("api", &ALL[i].parse().unwrap(), order, world.now).unwrap();
+                        let (_, effects) = world.state.order(Some("api"), &ALL[i].parse().unwrap(), &order, world.now).unwrap();
                         world.take(effects);
                     }
                     Act::Wait(ms) => world.run(Duration::from_millis(ms)),

@@ -153,23 +153,23 @@ proptest! {
                 }
                 Step::Admin(i, to) => {
                     let (address, open) = (ALL[*i].parse().unwrap(), world.service("api") == Service::Open);
-                    match world.state.set_admin("api", &address, ordered(*to, false), world.now) {
+                    match world.state.order(Some("api"), &address, &ordered(*to, false), world.now) {
                         Ok((_, effects)) => {
                             world.take(effects);
                             // Enabling may close it: requests then wait for the first verdict of a primary.
                             let closing = open && *to != AdminState::Enabled && world.service("api") != Service::Open;
                             prop_assert!(!closing, "{:?} without force closed the pool: {:?}", step, steps);
                         }
-                        Err(SetAdminError::NeedsForce(why)) => {
+                        Err(OrderError::NeedsForce(why)) => {
                             let served = world.eligible("api").contains(&ALL[*i].to_owned());
                             prop_assert!(served && *to != AdminState::Enabled, "{} at {:?}: {:?}", why, step, steps);
-                            let forced = world.state.set_admin("api", &address, ordered(*to, true), world.now);
+                            let forced = world.state.order(Some("api"), &address, &ordered(*to, true), world.now);
                             world.take(forced.expect("force does it").1);
                             let left = world.eligible("api").len();
                             let few = world.service("api") != Service::Open || left < why.needed;
                             prop_assert!(few, "{} is not a reason at {:?}: {:?}", why, step, steps);
                         }
-                        Err(SetAdminError::NoPool(_) | SetAdminError::NoUpstream(..)) => {}
+                        Err(OrderError::NoPool(_) | OrderError::NoUpstream { .. } | OrderError::Conflict(_)) => {}
                     }
                 }
             }

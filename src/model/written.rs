@@ -15,7 +15,7 @@ pub fn duration(text: &str) -> Result<Duration, String> {
     }
     humantime::parse_duration(text).map_err(|error| match error {
         DurationError::UnknownUnit { unit, .. } if unit.is_empty() => " has no unit".to_owned(),
-        DurationError::UnknownUnit { unit, .. } => format!(" has the unknown unit {}", super::read::quoted(&unit)),
+        DurationError::UnknownUnit { unit, .. } => format!(" has the unknown unit {}", super::quote::quoted(&unit)),
         DurationError::NumberOverflow => " is too large".to_owned(),
         DurationError::Empty | DurationError::InvalidCharacter(_) | DurationError::NumberExpected(_) => {
             " is not a duration".to_owned()
@@ -64,7 +64,7 @@ pub fn size(text: &str) -> Result<u64, String> {
         return Err(" has no unit".to_owned());
     }
     let factor = SIZES.iter().find(|(name, _)| *name == unit).map(|(_, factor)| *factor);
-    let factor = factor.ok_or_else(|| format!(" has the unknown unit {}", super::read::quoted(unit)))?;
+    let factor = factor.ok_or_else(|| format!(" has the unknown unit {}", super::quote::quoted(unit)))?;
     number.parse().ok().and_then(|number: u64| number.checked_mul(factor)).ok_or_else(|| " is too large".to_owned())
 }
 

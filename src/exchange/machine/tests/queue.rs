@@ -1,0 +1,116 @@
+//! `connections.max_per_upstream` and its queue.
+
+use futures_util::FutureExt;
+
+use super::*;
+use crate::model::policy::UpstreamConnections;
+
+const SECOND: Duration = Duration::from_secs(1);
+
+/// So many upstreams with one place each, and a queue of two for a second.
+fn world(upstreams: usize) -> World {
+    let connections =
+        UpstreamConnections { max_per_upstream: Some(1), queue_length: 2, ..UpstreamConnections::default() };
+    World::with(&[Given(Service::Open, upstreams, 0)], TrafficPolicy { connections, ..TrafficPolicy::default() })
+}
+
+/// A request that gets a place.
+fn served(world: &World) -> Exchange {
+    let (exchange, next) = world.begin(GET);
+    assert_eq!(word(&next), "attempt");
+    exchange
+}
+
+/// A request that waits for one.
+fn queued(world: &World) -> (Exchange, Waiting) {
+    let (exchange, next) = world.begin(GET);
+    let waiting = waiting_until(next, world.now + SECOND);
+    // It looks once more, because a place may have become free meanwhile.
+    assert!(waiting.wait().now_or_never().is_some());
+    (exchange, waiting)
+}
+
+/// What a request does that is called; `None`: it is not.
+fn turn((exchange, waiting): &mut (Exchange, Option<Waiting>), now: Instant) -> Option<String> {
+    waiting.as_ref()?.wait().now_or_never()?;
+    let next = exchange.on_wake(waiting.take()?, now);
+    let step = word(&next);
+    if let Next::Wait(again) = next {
+        *waiting = Some(again);
+    }
+    Some(step)
+}
+
+#[tokio::test(start_paused = true)]
+async fn beyond_the_limit_requests_wait_in_order_and_none_overtakes() {
+    let world = world(2);
+    let (mut first, mut second) = (served(&world), served(&world));
+    assert_ne!(first.upstream().map(|u| u.id), second.upstream().map(|u| u.id), "another upstream has a free place");
+    let mut waiting: Vec<_> = (0..2).map(|_| queued(&world)).map(|(exchange, place)| (exchange, Some(place))).collect();
+    let (_refused, next) = world.begin(GET);
+    assert_eq!(word(&next), "503 queue_full after 1");
+    assert_eq!(world.nth(0).shared.waiting(), 2);
+    first.on_end(End::Delivered, world.now);
+    // Nobody who comes now may have the place.
+    let (_late, next) = world.begin(GET);
+    assert_eq!(word(&next), "503 queue_full after 1");
+    assert_eq!(turn(&mut waiting[1], world.now), None, "it is the other's turn");
+    assert_eq!(turn(&mut waiting[0], world.now).as_deref(), Some("attempt"));
+    // The next one looks, because there might be two places.
+    assert_eq!(turn(&mut waiting[1], world.now).as_deref(), Some("wait"));
+    assert_eq!(turn(&mut waiting[1], world.now), None);
+    second.on_end(End::Delivered, world.now);
+    assert_eq!(turn(&mut waiting[1], world.now).as_deref(), Some("attempt"));
+    assert_eq!((world.nth(0).shared.waiting(), world.nth(0).shared.in_flight.load(Ordering::Relaxed)), (0, 2));
+    drop(waiting);
+    assert_eq!(world.nth(0).shared.in_flight.load(Ordering::Relaxed), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_client_that_leaves_frees_its_place_in_the_queue_and_the_one_it_was_called_for() {
+    let world = world(1);
+    let mut first = served(&world);
+    let (gone, place) = queued(&world);
+    let (exchange, last) = queued(&world);
+    first.on_end(End::Delivered, world.now);
+    drop((gone, place));
+    assert_eq!(turn(&mut (exchange, Some(last)), world.now).as_deref(), Some("attempt"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn nobody_waits_longer_than_the_queue_says() {
+    let world = world(1);
+    let _first = served(&world);
+    let (mut exchange, place) = queued(&world);
+    let next = exchange.on_wake(place, world.now + SECOND / 2);
+    let place = waiting_until(next, world.now + SECOND);
+    assert_eq!(word(&exchange.on_wake(place, world.now + SECOND)), "503 queue_timeout after 1");
+    assert_eq!(world.nth(0).shared.waiting(), 0);
+    assert_eq!(world.nth(0).shared.stats.answers.get(AnswerReason::QueueTimeout), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_retry_may_wait_and_if_there_is_no_room_its_failure_is_answered() {
+    for (others, want) in [(0, "wait"), (1, "wait"), (2, "502 connect_failed")] {
+        let world = world(2);
+        let (mut fails, mut busy) = (served(&world), served(&world));
+        let _waiting: Vec<_> = (0..others).map(|_| queued(&world)).collect();
+        // Its own upstream has a free place now, but it has failed the request.
+        let next = feed(&mut fails, Refused, world.now).expect("it is decided");
+        assert_eq!(word(&next), want, "{others} wait");
+        let Next::Wait(place) = next else { continue };
+        assert!(place.wait().now_or_never().is_some());
+        drop(_waiting);
+        busy.on_end(End::Delivered, world.now);
+        assert_eq!(word(&fails.on_wake(place, world.now)), "attempt");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn without_an_upstream_there_is_nothing_to_wait_for() {
+    let world = world(1);
+    let _first = served(&world);
+    world.nth(0).view.store(Arc::new(world.view(0, &Given(Service::NoneEligible(Otherwise::Reject), 0, 0))));
+    let (_exchange, next) = world.begin(GET);
+    assert_eq!(word(&next), "503 none_eligible after 30");
+}

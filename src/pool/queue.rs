@@ -1,0 +1,167 @@
+//! The requests that wait for a pool: for the first verdict of an upstream, or for one that has a free place.
+//!
+//! They are woken one by one, in the order in which they came: whatever happens in the pool calls the first, and whoever is
+//! called calls the next when it leaves the queue, or when it must go on waiting. So no place that becomes free is missed, and
+//! a change does not wake a thousand tasks at once.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use parking_lot::Mutex;
+use tokio::sync::Notify;
+
+/// The most requests that wait for one pool's verdicts.
+pub const WAITING_MAX: u32 = 1_000;
+
+/// What a request waits for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Awaits {
+    /// An upstream that may be picked.
+    Verdict,
+    /// A free place on one; no later request may take it before.
+    Place,
+}
+
+/// See the head of this file. A request that does not wait touches two counters of it.
+#[derive(Debug, Default)]
+pub struct Queue {
+    waiters: Mutex<VecDeque<Arc<Waiter>>>,
+    waiting: AtomicU32,
+    /// Those of them that wait for a place.
+    for_place: AtomicU32,
+}
+
+#[derive(Debug)]
+struct Waiter {
+    awaits: Awaits,
+    called: Notify,
+}
+
+/// A place in the queue. Dropping it frees the place and calls the next.
+#[derive(Debug)]
+pub struct Ticket {
+    queue: Arc<Queue>,
+    waiter: Arc<Waiter>,
+}
+
+impl Queue {
+    /// The last place in the queue, or `None` if `most` wait for the same. It is called once at first: what it waits for may
+    /// have come while it was on its way.
+    pub fn join(self: &Arc<Self>, awaits: Awaits, most: u32) -> Option<Ticket> {
+        let counter = self.counter(awaits);
+        let more = |waiting: u32| (waiting < most).then_some(waiting + 1);
+        counter.fetch_update(Ordering::SeqCst, Ordering::Relaxed, more).ok()?;
+        let waiter = Arc::new(Waiter { awaits, called: Notify::new() });
+        waiter.called.notify_one();
+        self.waiters.lock().push_back(waiter.clone());
+        Some(Ticket { queue: self.clone(), waiter })
+    }
+
+    /// Calls the first that waits.
+    pub fn call(&self) {
+        if !self.is_empty()
+            && let Some(first) = self.waiters.lock().front()
+        {
+            first.called.notify_one();
+        }
+    }
+
+    /// How many wait.
+    pub fn len(&self) -> u32 {
+        self.waiting.load(Ordering::SeqCst) + self.for_place()
+    }
+
+    /// Whether none waits.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// How many wait for a place.
+    pub fn for_place(&self) -> u32 {
+        self.for_place.load(Ordering::SeqCst)
+    }
+
+    fn counter(&self, awaits: Awaits) -> &AtomicU32 {
+        match awaits {
+            Awaits::Verdict => &self.waiting,
+            Awaits::Place => &self.for_place,
+        }
+    }
+}
+
+impl Ticket {
+    /// Completes when it is this one's turn to look again. Cancel-safe.
+    pub async fn called(&self) {
+        self.waiter.called.notified().await;
+    }
+
+    /// What it waits for.
+    pub fn awaits(&self) -> Awaits {
+        self.waiter.awaits
+    }
+
+    /// It was called in vain and goes on waiting: the next one may have more luck.
+    pub fn pass_on(&self) {
+        let waiters = self.queue.waiters.lock();
+        let own = waiters.iter().position(|waiter| Arc::ptr_eq(waiter, &self.waiter));
+        if let Some(next) = own.and_then(|own| waiters.get(own + 1)) {
+            next.called.notify_one();
+        }
+    }
+}
+
+impl Drop for Ticket {
+    fn drop(&mut self) {
+        let mut waiters = self.queue.waiters.lock();
+        if let Some(own) = waiters.iter().position(|waiter| Arc::ptr_eq(waiter, &self.waiter)) {
+            waiters.remove(own);
+            self.queue.counter(self.waiter.awaits).fetch_sub(1, Ordering::SeqCst);
+            // The one after it: those before it have been called in vain, or are about to look.
+            if let Some(next) = waiters.get(own) {
+                next.called.notify_one();
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use futures_util::FutureExt;
+
+    use super::*;
+
+    /// Which of these are called now; each is called once.
+    fn called(tickets: &[Ticket]) -> Vec<usize> {
+        (0..tickets.len()).filter(|index| tickets[*index].called().now_or_never().is_some()).collect()
+    }
+
+    #[test]
+    fn they_are_called_one_by_one_in_the_order_in_which_they_came() {
+        let queue = Arc::new(Queue::default());
+        let mut tickets: Vec<Ticket> = (0..4).map(|_| queue.join(Awaits::Place, 4).expect("room")).collect();
+        assert!(queue.join(Awaits::Place, 4).is_none(), "it is full");
+        assert!(queue.join(Awaits::Verdict, 1).is_some(), "those who wait for something else do not count");
+        assert_eq!(called(&tickets), [0, 1, 2, 3], "each looks once when it has joined");
+        assert_eq!(called(&tickets), [] as [usize; 0]);
+        queue.call();
+        queue.call();
+        assert_eq!(called(&tickets), [0]);
+        // It goes on waiting.
+        tickets[0].pass_on();
+        assert_eq!(called(&tickets), [1]);
+        // It has what it waited for.
+        drop(tickets.remove(1));
+        assert_eq!(called(&tickets), [1], "the third");
+        drop(tickets.remove(0));
+        assert_eq!(called(&tickets), [0]);
+        // A client that leaves while it is called must not keep the call.
+        queue.call();
+        drop(tickets.remove(0));
+        assert_eq!((called(&tickets), queue.for_place()), (vec![0], 1));
+        tickets[0].pass_on();
+        drop(tickets);
+        queue.call();
+        assert!(queue.is_empty());
+    }
+}
