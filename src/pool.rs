@@ -57,7 +57,9 @@ pub use queue::{Awaits, WAITING_MAX};
 pub use sentence::sentence;
 pub use snapshot::{Departed, ListenerEntry, ListenerId, Pool, PoolId, PoolShared, Published, Snapshot, Waiting};
 pub use state::{Applied, CheckKey, Kept, ProbeJob};
-pub use stats::{AnswerReason, Distribution, FrontStats, Histogram, PoolStats, ReasonCount, RequestClass, RequestLane};
+pub use stats::{
+    AnswerReason, Distribution, FrontStats, Histogram, PoolStats, ReasonCount, RequestClass, RequestLane, Retries,
+};
 pub use status::{
     CheckStatus, CheckerStatus, ExplainError, Explanation, LastCheck, OutOfOrder, PoolStatus, PoolSummary,
     ServiceState, SlowStart, Status, Streak, UpstreamDetail, UpstreamStatus,

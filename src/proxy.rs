@@ -12,6 +12,7 @@ mod date;
 mod ended;
 mod express;
 pub mod front;
+mod gate;
 pub mod general;
 pub mod handover;
 mod kept;
@@ -24,10 +25,12 @@ mod wire;
 mod workers;
 
 use std::io;
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
+use futures_util::FutureExt;
 use parking_lot::Mutex;
 use pingora_core::server::configuration::ServerConf;
 use pingora_proxy::http_proxy;
@@ -35,6 +38,7 @@ use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, watch};
 use tokio::time::Instant;
 
 use front::{Front, InFlight};
+use gate::{Admitted, Gate};
 use general::General;
 use kept::Links;
 use listen::{AcceptedNow, ClientStream, Listener, REST, Stop};
@@ -44,7 +48,7 @@ pub use workers::Workers;
 use crate::bind::BindError;
 use crate::exchange::limits::STOP_GRACE;
 use crate::model::Address;
-use crate::model::policy::Lane;
+use crate::model::policy::{ClientLimits, Lane};
 use crate::pool::{FrontStats, ListenerId, Published};
 
 /// For how long a listener that stops tries to accept who is connected already, while we lack descriptors or are at the
@@ -157,8 +161,12 @@ impl Plane {
     }
 
     async fn accept(self: Arc<Plane>, mut listener: Listener, id: ListenerId, stop: Stop) {
+        let gate = Arc::new(Gate::default());
+        let limits =
+            || self.front.published.load().listener(id).map_or(ClientLimits::DEFAULT, |entry| entry.client.limits);
         loop {
             let next = async {
+                gate.room(limits).await;
                 let slot = self.slots.clone().acquire_owned().await.expect("the semaphore is never closed");
                 (slot, listener.accept(&self.front.stats).await)
             };
@@ -167,12 +175,16 @@ impl Plane {
                 () = stop.wait() => break,
                 accepted = next => accepted,
             };
-            self.spawn(slot, stream, id, &stop);
+            self.spawn(&gate, slot, stream, id, &stop);
         }
         // Who is connected already but not accepted would be reset with the socket.
         let stopped = Instant::now();
         let mut end = stopped + STOP_GRACE;
         while Instant::now() < end {
+            if gate.room(limits).now_or_never().is_none() {
+                end = stopped + BACKLOG_MAX;
+                let Ok(()) = tokio::time::timeout_at(end, gate.room(limits)).await else { break };
+            }
             let slot = match self.slots.clone().try_acquire_owned() {
                 Ok(slot) => slot,
                 Err(_) => {
@@ -184,7 +196,7 @@ impl Plane {
                 }
             };
             match listener.accept_now() {
-                AcceptedNow::Client(stream) => self.spawn(slot, stream, id, &stop),
+                AcceptedNow::Client(stream) => self.spawn(&gate, slot, stream, id, &stop),
                 AcceptedNow::Scarcity => {
                     end = stopped + BACKLOG_MAX;
                     drop(slot);
@@ -196,11 +208,23 @@ impl Plane {
         }
     }
 
-    /// Gives the connection to a worker.
-    fn spawn(self: &Arc<Plane>, slot: OwnedSemaphorePermit, stream: ClientStream, id: ListenerId, stop: &Stop) {
+    /// Gives the connection to a worker, unless its client has too many.
+    fn spawn(
+        self: &Arc<Plane>,
+        gate: &Arc<Gate>,
+        slot: OwnedSemaphorePermit,
+        stream: ClientStream,
+        id: ListenerId,
+        stop: &Stop,
+    ) {
+        let client = match &stream {
+            ClientStream::Tcp(_, peer) => Some(peer.ip()),
+            ClientStream::Unix(_) => None,
+        };
+        let Some(admitted) = self.admit(gate, client, id) else { return };
         let counted = Counted::new(self);
         let (placed, elsewhere) = self.workers.place();
-        let held = (counted, placed, slot);
+        let held = (counted, admitted, placed, slot);
         let (front, stop) = (self.front.clone(), stop.clone());
         let Some(runtime) = elsewhere else {
             tokio::spawn(front::serve(front, stream, id, stop, held));
@@ -214,6 +238,23 @@ impl Plane {
                 tokio::spawn(front::serve(front, stream, id, stop, held));
             }
         });
+    }
+}
+
+impl Plane {
+    fn admit(&self, gate: &Arc<Gate>, client: Option<IpAddr>, id: ListenerId) -> Option<Admitted> {
+        let snapshot = self.front.published.load();
+        // If a reload has removed the listener, these are the last of its clients.
+        let Some(entry) = snapshot.listener(id) else { return gate.admit(client, &ClientLimits::DEFAULT) };
+        let admitted = gate.admit(client, &entry.client.limits);
+        if let (None, Some(client)) = (&admitted, client) {
+            self.front.stats.refused.fetch_add(1, Ordering::Relaxed);
+            if let Some(unlogged) = gate.on_refused(client, Instant::now()) {
+                let listener = &entry.name;
+                tracing::warn!(%listener, %client, unlogged, "Closed a connection: its client has connections_per_client open");
+            }
+        }
+        admitted
     }
 }
 

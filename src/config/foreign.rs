@@ -222,6 +222,16 @@ const INSTEAD: &[(&str, &str, &str)] = &[
         "`timeouts = { header = \"10s\", keep_alive = \"75s\", body_idle = \"60s\" }`",
     ),
     (
+        "Listener",
+        "clientmaxbodysize maxbodysize maxrequestbodysize maxrequestbytes bodylimit",
+        "`limits = { body_bytes = \"10MiB\" }`",
+    ),
+    ("Listener", "maxconn maxconnections connectionlimit", "`limits = { connections = 10000 }`"),
+    ("Listener", "limitconn maxconnperip perip", "`limits = { connections_per_client = 100 }`"),
+    ("Listener", "keepaliverequests maxrequestsperconnection", "`limits = { requests_per_connection = 1000 }`"),
+    ("ClientLimits", "clientmaxbodysize maxbodysize body", "`body_bytes = \"10MiB\"`"),
+    ("ClientLimits", "maxconn maxconnections", "`connections = 10000`"),
+    (
         "UpstreamTimeouts",
         "read response server proxyread responseheader ttfb",
         "`first_byte` for the response head, `idle` for the rest",

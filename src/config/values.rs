@@ -203,6 +203,46 @@ impl<const MIN: u64, const MAX: u64> Text for Size<MIN, MAX> {
     }
 }
 
+/// A number of bytes that must not be exceeded; `None`: "unlimited".
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct SizeLimit(pub Option<u64>);
+
+impl Text for SizeLimit {
+    fn what() -> String {
+        "a size, such as \"10MiB\", or \"unlimited\"".to_owned()
+    }
+
+    fn parse(text: &str) -> Result<Self, String> {
+        if text == "unlimited" {
+            return Ok(SizeLimit(None));
+        }
+        match written::size(text)? {
+            // Elsewhere it means no limit.
+            0 => Err(" allows no body at all".to_owned()),
+            size => Ok(SizeLimit(Some(size))),
+        }
+    }
+
+    fn pattern() -> Option<&'static str> {
+        Some(r"^([0-9]+([KMG]i?)?B|unlimited)$")
+    }
+
+    fn suggest(text: &str) -> Option<String> {
+        let number = text.trim_end_matches(|c: char| !c.is_ascii_digit());
+        let is_none = number.bytes().all(|digit| digit == b'0');
+        if is_none
+            && matches!(text.to_ascii_lowercase().as_str(), "" | "none" | "off" | "no" | "unlimited" | "infinite")
+        {
+            return Some("\"unlimited\"".to_owned());
+        }
+        if is_none && !number.is_empty() {
+            Some("\"unlimited\"".to_owned())
+        } else {
+            Size::<1, { u64::MAX }>::suggest(text)
+        }
+    }
+}
+
 /// A whole number from `MIN` to `MAX`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Count<const MIN: i64, const MAX: i64>(pub i64);

@@ -62,6 +62,7 @@ impl From<Fault> for Refusal {
         let reason = match fault {
             Fault::HeadBytes(_) | Fault::HeadFields(_) => AnswerReason::HeadTooLarge,
             Fault::TargetTooLong => AnswerReason::TargetTooLong,
+            Fault::BodyTooLarge => AnswerReason::BodyTooLarge,
             Fault::Version => AnswerReason::Version,
             Fault::OtherCoding => AnswerReason::NotImplemented,
             Fault::NotHttp

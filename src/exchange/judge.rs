@@ -107,12 +107,12 @@ pub enum Leftover {
 }
 
 impl Framing {
-    /// The body that is framed so, before its first byte.
-    pub fn body(self) -> Body {
+    /// The body that is framed so, before its first byte; in chunks it has at most so many bytes of data.
+    pub fn body(self, most: Option<u64>) -> Body {
         match self {
             Framing::None => Body::NONE,
             Framing::Length(length) => Body::length(length),
-            Framing::Chunked => Body::Chunked(Chunked::new(Reading::Request)),
+            Framing::Chunked => Body::Chunked(Chunked::new(Reading::Request).within(most)),
         }
     }
 

@@ -26,7 +26,7 @@ use tokio::time::Instant;
 
 use super::answer::{OwnAnswer, Refusal};
 use super::edits::RequestEdits;
-use super::judge::{Facts, Method, judge};
+use super::judge::{Facts, Framing, Method, judge};
 use super::key::hash_of;
 use super::limits::{INTERIM_ANSWERS, UNUSED_MAX};
 use super::response::{Asked, check_fields, judge_response};
@@ -76,6 +76,8 @@ pub struct Exchange {
     wait_until: Option<Instant>,
     /// When it stops waiting for a place, if it has begun to.
     queue_until: Option<Instant>,
+    /// Since when it waits for a place now.
+    queued_since: Option<Instant>,
     /// When it must have ended.
     deadline: Option<Instant>,
     phase: Phase,
@@ -86,6 +88,8 @@ pub struct Exchange {
     dirty: u32,
     /// It has failed, and is tried again once it is routed anew or a newer view has come: the answer if no upstream is left.
     retry: Option<AnswerReason>,
+    /// What it was tried again for last.
+    cause: Option<Failure>,
     /// When it failed last, a kept connection was closed under it: the same upstream may be tried again, and no other kept
     /// connection is used.
     stale: bool,
@@ -94,6 +98,8 @@ pub struct Exchange {
     status: Option<u16>,
     reason: Option<AnswerReason>,
     listener_gone: bool,
+    /// The most bytes that a request body may have, as of the last request.
+    body_bytes: Option<u64>,
     recorded: bool,
 }
 
@@ -184,18 +190,21 @@ impl Exchange {
             waiting: None,
             wait_until: None,
             queue_until: None,
+            queued_since: None,
             deadline: None,
             phase: Phase::Seeking,
             attempts: 0,
             unused: 0,
             dirty: 0,
             retry: None,
+            cause: None,
             stale: false,
             interim: 0,
             began: now,
             status: None,
             reason: None,
             listener_gone: false,
+            body_bytes: None,
             recorded: true,
         }
     }
@@ -222,7 +231,10 @@ impl Exchange {
             pool.shared.on_request(now);
         }
         self.check_upgrade();
-        self.listener_gone = snapshot.listener(self.listener).is_none();
+        let listener = snapshot.listener(self.listener);
+        self.listener_gone = listener.is_none();
+        // The limit of a listener that is gone still holds.
+        self.body_bytes = listener.map_or(self.body_bytes, |entry| entry.client.limits.body_bytes);
         self.take_keys(&snapshot, head, facts);
         self.first_step(&snapshot, facts, now)
     }
@@ -232,8 +244,8 @@ impl Exchange {
         debug_assert!(self.recorded && self.upstream().is_none(), "the last request has ended");
         self.tried.clear();
         self.failed.clear();
-        (self.waiting, self.wait_until, self.queue_until) = (None, None, None);
-        (self.retry, self.stale) = (None, false);
+        (self.waiting, self.wait_until, self.queue_until, self.queued_since) = (None, None, None, None);
+        (self.retry, self.cause, self.stale) = (None, None, false);
         self.phase = Phase::Seeking;
         (self.attempts, self.unused, self.dirty, self.interim) = (0, 0, 0, 0);
         (self.status, self.reason) = (None, None);
@@ -285,6 +297,9 @@ impl Exchange {
         }
         if self.pool.is_none() {
             return self.answer(OwnAnswer::new(AnswerReason::NoRoute));
+        }
+        if matches!((facts.framing, self.body_bytes), (Framing::Length(length), Some(most)) if length > most) {
+            return self.answer(OwnAnswer::new(AnswerReason::BodyTooLarge));
         }
         self.seek(snapshot, now)
     }
@@ -414,8 +429,8 @@ impl Exchange {
     /// Takes a pick back. Some: it was the last.
     fn unpick(&mut self, now: Instant) -> Option<Next> {
         self.settle(Settled::NotTheUpstream);
-        if let (true, Some(pool)) = (self.attempts > 1, &self.pool) {
-            pool.shared.stats.retries.fetch_sub(1, Ordering::Relaxed);
+        if let (true, Some(cause), Some(pool)) = (self.attempts > 1, self.cause, &self.pool) {
+            pool.shared.stats.retries.take_back(cause);
         }
         self.unused += 1;
         if self.unused > UNUSED_MAX {
@@ -669,8 +684,10 @@ impl Exchange {
             return Err(AnswerReason::QueueTimeout);
         }
         let until = self.deadline.map_or(until, |deadline| until.min(deadline));
-        let place = self.place_in(pool, Awaits::Place, connections.queue_length, until);
-        place.map(Next::Wait).ok_or(AnswerReason::QueueFull)
+        let place =
+            self.place_in(pool, Awaits::Place, connections.queue_length, until).ok_or(AnswerReason::QueueFull)?;
+        self.queued_since.get_or_insert(now);
+        Ok(Next::Wait(place))
     }
 
     /// Its place among those that wait for this pool, or a new one if there is room.
@@ -690,6 +707,7 @@ impl Exchange {
     /// pool away. It draws on the budget once it is known that there is an upstream, or that it waits.
     fn elsewhere(&mut self, retry: Retry, stale: bool, now: Instant) -> Next {
         self.stale = stale;
+        self.cause = Some(retry.cause);
         self.failed.extend(self.last_upstream().cloned());
         self.try_elsewhere(retry.otherwise, Some(retry.cause), now)
     }
@@ -771,9 +789,10 @@ impl Exchange {
         let Candidate { upstream, epoch, .. } = pick.candidate();
         let epoch = *epoch;
         self.attempts += 1;
-        if self.attempts > 1 {
-            pool.shared.stats.retries.fetch_add(1, Ordering::Relaxed);
+        if let (true, Some(cause)) = (self.attempts > 1, self.cause) {
+            pool.shared.stats.retries.inc(cause);
         }
+        pool.shared.stats.record_queued(self.queued_since.take(), now);
         self.picked = Picked { epoch, verdict_held: !upstream.fresh_until.has_come(now) };
         self.tried.push(Tried { id: upstream.id, epoch: None });
         self.edits.aim(&upstream.address);
@@ -886,8 +905,10 @@ impl Exchange {
     }
 
     fn record(&mut self, class: RequestClass, now: Instant) {
+        let queued_since = self.queued_since.take();
         if let (false, Some(pool)) = (self.recorded, &self.pool) {
             pool.shared.stats.record_request(class, now.saturating_duration_since(self.began));
+            pool.shared.stats.record_queued(queued_since, now);
         }
         self.recorded = true;
     }

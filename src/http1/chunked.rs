@@ -30,6 +30,8 @@ pub struct Chunked {
     reading: Reading,
     state: State,
     data_bytes: u64,
+    /// The most of them.
+    most: Option<u64>,
     extension_bytes: u32,
     trailer_bytes: usize,
     /// A trailer line, as far as received.
@@ -140,6 +142,11 @@ impl Chunked {
         Chunked { reading, ..Chunked::default() }
     }
 
+    /// It may have at most so many bytes of data: refused before the first byte of the chunk that goes beyond.
+    pub fn within(self, most: Option<u64>) -> Chunked {
+        Chunked { most, ..self }
+    }
+
     /// Consumes `input` from the front, up to the next step to report. The data does not depend on how a body is split into
     /// calls. After a fault, and after the end, it consumes nothing.
     pub fn next<'i>(&mut self, input: &mut &'i [u8]) -> Result<Step<'i>, Fault> {
@@ -173,10 +180,10 @@ impl Chunked {
     }
 
     /// Consumes the whole chunks at the front that are in canonical form: how many bytes. They can be forwarded as they are.
-    /// The last chunk is one of them if no trailers follow it; then the body has ended.
+    /// The last chunk is one of them if no trailers follow it; then the body has ended. For bodies without a limit.
     pub fn whole_chunks(&mut self, input: &[u8]) -> usize {
         let mut end = 0;
-        if matches!(self.state, State::SizeStart) {
+        if matches!(self.state, State::SizeStart) && self.most.is_none() {
             while let Some((size, data)) = canonical_size(&input[end..])
                 && let Some(after) = input[end + data..].get(size..size + 2)
                 && after == b"\r\n"
@@ -237,7 +244,10 @@ impl Chunked {
                 self.extension(size, bytes + 1, within)
             }
             (State::SizeEnd { size: 0 }, b'\n') => Ok(State::Trailer { empty: true }),
-            (State::SizeEnd { size }, b'\n') => Ok(State::Data { left: size }),
+            (State::SizeEnd { size }, b'\n') => match self.most {
+                Some(most) if size > most.saturating_sub(self.data_bytes) => Err(Fault::BodyTooLarge),
+                Some(_) | None => Ok(State::Data { left: size }),
+            },
             (State::DataCr, b'\r') => Ok(State::DataLf),
             (State::DataLf, b'\n') => Ok(State::SizeStart),
             (State::DataCr | State::DataLf, _) => Err(Fault::Chunk("longer than its size")),
@@ -401,6 +411,35 @@ mod tests {
                     left += piece.len() - scan(&mut chunks, piece).unwrap();
                 }
                 assert_eq!((std::str::from_utf8(chunks.trailers()).unwrap(), left), (want, 4), "{lines:?} by {cut}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_chunk_that_goes_beyond_the_limit_is_refused_before_its_first_byte() {
+        for (body, most, data) in [
+            ("5\r\nhello\r\n0\r\n\r\n", 5, Ok(5)),
+            ("5\r\nhello\r\n0\r\n\r\n", 4, Err(0)),
+            ("2\r\nhe\r\n3\r\nllo\r\n0\r\nA: b\r\n\r\n", 5, Ok(5)),
+            ("2\r\nhe\r\n3\r\nllo\r\n0\r\n\r\n", 4, Err(2)),
+            ("5\r\nhello\r\n1\r\n!\r\n0\r\n\r\n", 5, Err(5)),
+            ("ffffffffffffffff;a=b\r\n", u64::MAX - 1, Err(0)),
+            ("1\r\na\r\nffffffffffffffff\r\n", u64::MAX, Err(1)),
+            ("0\r\n\r\n", 0, Ok(0)),
+        ] {
+            for cut in 1..=body.len() {
+                let mut chunks = Chunked::new(Reading::Request).within(Some(most));
+                let mut pieces = body.as_bytes().chunks(cut);
+                let fault = pieces.find_map(|piece| scan(&mut chunks, piece).err());
+                let got = match fault {
+                    None if chunks.is_done() => Ok(chunks.data_bytes()),
+                    None => panic!("{body:?} has not ended"),
+                    Some(fault) => {
+                        assert_eq!(fault, Fault::BodyTooLarge, "{body:?} by {cut}");
+                        Err(chunks.data_bytes())
+                    }
+                };
+                assert_eq!(got, data, "{body:?} within {most} by {cut}");
             }
         }
     }

@@ -46,6 +46,9 @@ pub enum Fault {
     /// A coding before `chunked`.
     #[error("unsupported Transfer-Encoding: a coding other than chunked")]
     OtherCoding,
+    /// More bytes of data than the listener allows, in chunks.
+    #[error("the body is too large")]
+    BodyTooLarge,
     /// Chunk framing or trailers.
     #[error("malformed chunk: {0}")]
     Chunk(&'static str),
@@ -98,6 +101,7 @@ impl Fault {
             Fault::HeadBytes(_) => "the head is too large",
             Fault::HeadFields(_) => "the head has too many fields",
             Fault::TargetTooLong => "the target is too long",
+            Fault::BodyTooLarge => "the body is too large",
             Fault::TargetByte(_) => "a byte that is not allowed in the target",
             Fault::Version => "a version other than HTTP/1.0 and HTTP/1.1",
             Fault::Status(_) => "a status outside 100 to 999",

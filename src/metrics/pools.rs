@@ -5,6 +5,7 @@ use std::sync::atomic::Ordering::Relaxed;
 
 use super::families::{Families, Gauges};
 use crate::model::Code;
+use crate::model::policy::Failure;
 use crate::pool::{AnswerReason, PoolStatus, RequestClass, ServiceState};
 
 /// Writes them all.
@@ -36,8 +37,10 @@ fn encode_pools(to: &mut Families<'_>, pools: &[PoolStatus]) -> fmt::Result {
     to.gauges("roundsman_pool_fail_open", help, each(|p| u64::from(p.fail_open)))?;
     let help = "Whether removed upstreams serve until those of the configuration can";
     to.gauges("roundsman_pool_warming", help, each(|p| u64::from(p.warming)))?;
-    let help = "Requests that wait for an upstream to become healthy";
-    to.gauges("roundsman_requests_waiting", help, each(|p| u64::from(p.shared.waiting())))
+    let help = "Requests that wait for an upstream: to become healthy, or for a place on one";
+    to.gauges("roundsman_requests_waiting", help, each(|p| u64::from(p.shared.waiting())))?;
+    let help = "Requests that wait for a place on an upstream";
+    to.gauges("roundsman_queue_length", help, each(|p| u64::from(p.shared.queued())))
 }
 
 fn encode_requests(to: &mut Families<'_>, pools: &[PoolStatus]) -> fmt::Result {
@@ -59,13 +62,23 @@ fn encode_requests(to: &mut Families<'_>, pools: &[PoolStatus]) -> fmt::Result {
         }
         Ok(())
     })?;
-    to.counters("roundsman_retries", "Attempts after the first", |series| {
-        let count = |pool: &PoolStatus| pool.shared.stats.retries.load(Relaxed);
-        pools.iter().try_for_each(|pool| series.put(&[("pool", pool.name.as_str())], count(pool)))
+    to.counters("roundsman_retries", "Attempts after the first, by what the one before failed with", |series| {
+        for pool in pools {
+            for cause in Failure::ALL {
+                let count = pool.shared.stats.retries.of(cause);
+                series.put(&[("pool", pool.name.as_str()), ("reason", cause.as_str())], count)?;
+            }
+        }
+        Ok(())
     })?;
     to.counters("roundsman_retries_refused", "Attempts that the retry budget did not allow", |series| {
         let count = |pool: &PoolStatus| pool.shared.stats.retries_refused.load(Relaxed);
         pools.iter().try_for_each(|pool| series.put(&[("pool", pool.name.as_str())], count(pool)))
+    })?;
+    let help = "How long requests waited for a place on an upstream";
+    to.histograms("roundsman_queue_wait_seconds", help, |series| {
+        let each = |pool: &PoolStatus| series.put(&[("pool", pool.name.as_str())], pool.shared.stats.queue_seconds());
+        pools.iter().try_for_each(each)
     })?;
     let help = "From the complete request head to the end of the response";
     to.histograms("roundsman_request_duration_seconds", help, |series| {

@@ -20,6 +20,8 @@ pub fn encode_front(to: &mut Families<'_>, front: &FrontStats) -> fmt::Result {
     to.counter("roundsman_connections", "Client connections accepted", front.connections.load(Relaxed))?;
     let help = "Client connections closed because nothing came in time";
     to.counter("roundsman_connections_silent", help, front.silent.load(Relaxed))?;
+    let help = "Client connections closed because their client had as many as it may";
+    to.counter("roundsman_connections_refused", help, front.refused.load(Relaxed))?;
     let help = "How often accepting paused because descriptors or memory were short";
     to.counter("roundsman_accept_rests", help, front.accept_rests.load(Relaxed))?;
     to.counters("roundsman_requests_by_lane", "Requests carried to an upstream, by lane", |series| {

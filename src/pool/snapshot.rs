@@ -246,6 +246,11 @@ impl PoolShared {
         self.queue.len()
     }
 
+    /// Those of them that wait for a place on an upstream.
+    pub fn queued(&self) -> u32 {
+        self.queue.for_place()
+    }
+
     /// Sets the estimate of when the first upstream could be healthy; `None`: none is enabled.
     pub fn set_usable_at(&self, at: Option<Instant>) {
         let ms = at.map_or(u64::MAX, |at| at.saturating_duration_since(self.epoch).as_millis() as u64);

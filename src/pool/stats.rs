@@ -5,8 +5,11 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use tokio::time::Instant;
+
 use super::sharded::Sharded;
 use crate::model::Code;
+use crate::model::policy::Failure;
 
 /// Counters of one pool.
 #[derive(Debug, Default)]
@@ -15,13 +18,41 @@ pub struct PoolStats {
     /// Responses that we generated ourselves, by reason.
     pub answers: ReasonCount,
     /// Attempts after the first. All workers share it: one write for each of them.
-    pub retries: AtomicU64,
+    pub retries: Retries,
     /// Those that the budget did not allow. All workers share it: one write for each of them.
     pub retries_refused: AtomicU64,
+    /// All workers share it: one write for each request that has waited.
+    queue_seconds: Histogram,
     /// Probes of its upstreams by outcome, in the order of `Code::ALL`.
     pub probes: [AtomicU64; Code::ALL.len()],
     /// The duration of those probes.
     pub probe_seconds: Histogram,
+}
+
+/// Attempts after the first, by what the one before failed with.
+#[derive(Debug, Default)]
+pub struct Retries([AtomicU64; Failure::ALL.len()]);
+
+impl Retries {
+    /// Counts one.
+    pub fn inc(&self, cause: Failure) {
+        self.0[cause as usize].fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// One that was counted has come to nothing before a byte was sent.
+    pub fn take_back(&self, cause: Failure) {
+        self.0[cause as usize].fetch_sub(1, Ordering::Relaxed);
+    }
+
+    /// Those for this reason.
+    pub fn of(&self, cause: Failure) -> u64 {
+        self.0[cause as usize].load(Ordering::Relaxed)
+    }
+
+    /// All.
+    pub fn total(&self) -> u64 {
+        Failure::ALL.into_iter().map(|cause| self.of(cause)).sum()
+    }
 }
 
 /// What every request of a pool counts, in the memory of its worker.
@@ -50,9 +81,21 @@ impl PoolStats {
         self.traffic.mine().upstream_seconds.observe(took);
     }
 
+    /// Counts a request that has waited for a place since then.
+    pub fn record_queued(&self, since: Option<Instant>, now: Instant) {
+        if let Some(since) = since {
+            self.queue_seconds.observe(now.saturating_duration_since(since));
+        }
+    }
+
     /// Requests by the class of the status that the client got.
     pub fn requests(&self, class: RequestClass) -> u64 {
         self.traffic.all().map(|traffic| traffic.requests[class as usize].load(Ordering::Relaxed)).sum()
+    }
+
+    /// How long requests waited for a place on an upstream, whatever came of it.
+    pub fn queue_seconds(&self) -> Distribution {
+        self.queue_seconds.read()
     }
 
     /// From the complete request head to the end of the response.
@@ -81,6 +124,8 @@ pub struct FrontStats {
     pub connections_open: AtomicU64,
     /// Connections closed because their client sent nothing in time.
     pub silent: AtomicU64,
+    /// Connections closed because their client had as many as it may.
+    pub refused: AtomicU64,
     /// How often accepting paused because descriptors or memory ran out.
     pub accept_rests: AtomicU64,
     /// Our own responses to requests that reached no pool, rejected heads included.

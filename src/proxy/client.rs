@@ -144,13 +144,13 @@ impl Client {
         self.head.read(&self.read, &Limits::of(limits))
     }
 
-    /// The request of the head that was read begins.
-    pub fn begin(&mut self, framing: Framing, clock: ClientClock) {
+    /// The request of the head that was read begins. `body_bytes`: the most that its body may have.
+    pub fn begin(&mut self, framing: Framing, body_bytes: Option<u64>, clock: ClientClock) {
         self.clock = clock;
         // The empty line that may stand before a request is nobody's.
         self.read.advance(self.head.drop_lead());
         let head = self.head.head(&self.read).map_or(0, |head| head.len);
-        self.pass = Pass { head, body: framing.body(), body_read: 0, kept: 0, sent: 0, replay: 0 };
+        self.pass = Pass { head, body: framing.body(body_bytes), body_read: 0, kept: 0, sent: 0, replay: 0 };
         self.fault = None;
         self.idle = None;
         self.look = None;

@@ -85,8 +85,8 @@ pub(super) struct Served {
 /// A connection on which nothing is under way.
 struct Quiet {
     io: ClientIo,
-    /// It has had no request yet.
-    first: bool,
+    /// How many requests it has had.
+    requests: u32,
     /// When the last request ended, or when the connection was accepted.
     since: Instant,
 }
@@ -136,8 +136,8 @@ struct Busy<'a> {
     /// The limits of its listener, as of the last request.
     policy: ClientPolicy,
     stop: &'a Stop,
-    /// It has had no request yet.
-    first: bool,
+    /// How many requests it has had.
+    requests: u32,
     /// When the last request began or ended, or when the connection was accepted.
     since: Instant,
     alarm: Alarm,
@@ -162,14 +162,14 @@ pub(super) fn serve<H: Send>(
         ClientStream::Unix(_) => None,
     };
     // Most clients send a request at once.
-    let mut quiet = Quiet { io: stream.into(), first: true, since: Instant::now() };
+    let mut quiet = Quiet { io: stream.into(), requests: 0, since: Instant::now() };
     async move {
         let _held = &held;
         loop {
-            let (first, since) = (quiet.first, quiet.since);
+            let (requests, since) = (quiet.requests, quiet.since);
             let (alarm, handover) = (Alarm::default(), None);
             let policy = ClientPolicy::default();
-            let busy = Busy { front: &front, listener, address, policy, stop: &stop, first, since, alarm, handover };
+            let busy = Busy { front: &front, listener, address, policy, stop: &stop, requests, since, alarm, handover };
             let io = std::mem::replace(&mut quiet.io, ClientIo::HandedOn);
             // On the heap: a quiet connection must not carry the size of all lanes.
             let Some((again, patience)) = Box::pin(busy.serve(io)).await else { return };
@@ -179,7 +179,7 @@ pub(super) fn serve<H: Send>(
             match quiet.wait(stopped, end).await {
                 Roused::Bytes => {}
                 Roused::Silent => {
-                    front.stats.silent.fetch_add(u64::from(quiet.first), Ordering::Relaxed);
+                    front.stats.silent.fetch_add(u64::from(quiet.requests == 0), Ordering::Relaxed);
                     return;
                 }
                 Roused::Stopped => return,
@@ -206,12 +206,11 @@ impl<'a> Busy<'a> {
                     return None;
                 }
                 Heard::Quiet => {
-                    let quiet = Quiet { io: held.client.into_io(), first: self.first, since: self.since };
-                    return Some((quiet, Listening::patience(self.first, &self.policy.timeouts)));
+                    let quiet = Quiet { io: held.client.into_io(), requests: self.requests, since: self.since };
+                    return Some((quiet, Listening::patience(self.is_first(), &self.policy.timeouts)));
                 }
                 Heard::Nothing => return None,
             };
-            self.first = false;
             let in_flight = self.front.in_flight.enter();
             held = self.conduct(held, request, next).await?;
             drop(in_flight);
@@ -240,7 +239,7 @@ impl<'a> Busy<'a> {
                 Poll::Ready(Ok(n)) if n > 0 => {
                     if begun.is_none() && has_begun(&held.client.read) {
                         self.renew_policy();
-                        *begun = Some(if self.first { self.since } else { clock(&mut now) });
+                        *begun = Some(if self.is_first() { self.since } else { clock(&mut now) });
                     }
                 }
                 Poll::Ready(_) => return Poll::Ready(Heard::Nothing),
@@ -252,6 +251,11 @@ impl<'a> Busy<'a> {
                 }
             }
         }
+    }
+
+    /// Whether it has had no request yet.
+    fn is_first(&self) -> bool {
+        self.requests == 0
     }
 
     /// Takes the limits from the newest configuration. If that has the listener no longer, the last ones hold.
@@ -267,7 +271,7 @@ impl<'a> Busy<'a> {
         if begun.is_none() && held.client.read.is_empty() {
             return (stopping || self.since + TICK <= now).then_some(Heard::Quiet);
         }
-        let listening = Listening { first: self.first, since: self.since, begun };
+        let listening = Listening { first: self.is_first(), since: self.since, begun };
         match listening.judge(&self.policy.timeouts, stopping, now) {
             Silence::Wait => None,
             Silence::Refused(refusal) => Some(Heard::Refused(refusal)),
@@ -285,8 +289,11 @@ impl<'a> Busy<'a> {
         let facts = judge(&head)?;
         self.since = clock(now);
         let next = exchange.begin(&head, &facts, self.since);
-        let request = Request::new(&facts, exchange.is_upgrade());
-        client.begin(request.framing, ClientClock::start(request.expects, self.policy.timeouts.body_idle));
+        let mut request = Request::new(&facts, exchange.is_upgrade());
+        let ClientPolicy { timeouts, limits } = &self.policy;
+        self.requests = self.requests.saturating_add(1);
+        request.keep_alive &= limits.requests_per_connection.is_none_or(|most| self.requests < most.get());
+        client.begin(request.framing, limits.body_bytes, ClientClock::start(request.expects, timeouts.body_idle));
         Ok(Some((request, next)))
     }
 

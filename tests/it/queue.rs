@@ -67,6 +67,8 @@ async fn requests_beyond_the_limit_wait_in_order_and_beyond_the_queue_get_503() 
     let seen: Vec<&str> = seen.iter().map(String::as_str).filter(|target| *target != "/healthz").collect();
     assert_eq!(seen, ["/one", "/two", "/three"], "one after the other, first in, first out");
     wait_for_waiting(&program, 0).await;
+    let (count, length) = ("roundsman_queue_wait_seconds_count{pool=\"api\"}", "roundsman_queue_length{pool=\"api\"}");
+    assert_eq!((program.metric(count).await, program.metric(length).await), (Some(2.0), Some(0.0)));
     program.assert_no_panic();
 }
 

@@ -2,6 +2,7 @@
 //! upstream can go unnoticed.
 
 use std::fmt::Write as _;
+use std::num::NonZeroU32;
 use std::time::Duration;
 
 use crate::model::policy::{
@@ -9,7 +10,7 @@ use crate::model::policy::{
     UpstreamPolicy, WhenNoHealthy,
 };
 use crate::model::units::counted;
-use crate::model::written::show_duration;
+use crate::model::written::{show_duration, show_size};
 use crate::model::{AdminState, Ratio, Weight};
 
 /// Upstreams listed per pool at most.
@@ -157,6 +158,7 @@ fn changed<T: PartialEq>(key: &str, value: T, default: T, show: impl FnOnce(T) -
 fn changed_of_clients(client: &ClientPolicy) -> Vec<String> {
     let (ClientPolicy { timeouts, limits }, default) = (client, ClientPolicy::default());
     let number = |key, value: usize, default: usize| changed(key, value, default, |value| value.to_string());
+    let limit = |key, most: Option<NonZeroU32>| most.map(|most| format!("{key} = {most}"));
     let all = [
         changed("header", timeouts.header, default.timeouts.header, show),
         changed("keep_alive", timeouts.keep_alive, default.timeouts.keep_alive, show),
@@ -164,6 +166,12 @@ fn changed_of_clients(client: &ClientPolicy) -> Vec<String> {
         number("header_bytes", limits.header_bytes, default.limits.header_bytes),
         number("headers", limits.headers, default.limits.headers),
         number("target_bytes", limits.target_bytes, default.limits.target_bytes),
+        changed("body_bytes", limits.body_bytes, default.limits.body_bytes, |limit| {
+            limit.map_or("unlimited".to_owned(), show_size)
+        }),
+        limit("connections", limits.connections),
+        limit("connections_per_client", limits.connections_per_client),
+        limit("requests_per_connection", limits.requests_per_connection),
     ];
     all.into_iter().flatten().collect()
 }

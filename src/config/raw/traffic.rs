@@ -2,7 +2,7 @@
 
 use crate::config::read::List;
 use crate::config::table::table;
-use crate::config::values::{Count, DAY, OneOf, Share, Size, Span};
+use crate::config::values::{Count, DAY, OneOf, Share, Size, SizeLimit, Span};
 use crate::model::policy::Failure;
 
 table! {
@@ -27,8 +27,16 @@ table! {
         headers ["headers"]: Count<1, 1_000> = 100;
         /// A request target: beyond it 414.
         target_bytes ["target_bytes"]: Size<64, 65_536> = "16KiB";
+        /// A request body, without its framing: beyond it 413.
+        body_bytes ["body_bytes"]: SizeLimit = "unlimited";
+        /// The open connections of this listener: at the limit no other is accepted; 0: as many as there are descriptors.
+        connections ["connections"]: Count<0, { u32::MAX as i64 }> = 0;
+        /// The open connections of one client address: another one is closed at once; 0: any number.
+        connections_per_client ["connections_per_client"]: Count<0, { u32::MAX as i64 }> = 0;
+        /// The requests of one connection: the answer to the last one closes it; 0: any number.
+        requests_per_connection ["requests_per_connection"]: Count<0, { u32::MAX as i64 }> = 0;
     }
-    later ["body_bytes", "connections", "connections_per_client", "requests_per_connection"]
+    later []
 }
 
 table! {

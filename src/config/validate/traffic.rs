@@ -1,5 +1,6 @@
 //! How requests travel: the policies of a listener and of a pool, from their keys and the defaults.
 
+use std::num::NonZeroU32;
 use std::time::Duration;
 
 use crate::config::raw;
@@ -24,6 +25,11 @@ fn count<const MIN: i64, const MAX: i64>(field: &Field<Count<MIN, MAX>>, default
     field.value().and_then(|count| usize::try_from(count.0).ok()).unwrap_or(default)
 }
 
+/// A limit that 0 takes away.
+fn limit<const MIN: i64, const MAX: i64>(field: &Field<Count<MIN, MAX>>) -> Option<NonZeroU32> {
+    field.value().and_then(|count| NonZeroU32::new(u32::try_from(count.0).ok()?))
+}
+
 /// What the clients of a listener may do.
 pub fn client(raw: &raw::Listener, key: &str, report: &mut Report) -> ClientPolicy {
     let (mut timeouts, mut limits) = (ClientTimeouts::DEFAULT, ClientLimits::DEFAULT);
@@ -39,6 +45,10 @@ pub fn client(raw: &raw::Listener, key: &str, report: &mut Report) -> ClientPoli
             header_bytes: bytes(&table.header_bytes, limits.header_bytes),
             headers: count(&table.headers, limits.headers),
             target_bytes: bytes(&table.target_bytes, limits.target_bytes),
+            body_bytes: table.body_bytes.value().map_or(limits.body_bytes, |limit| limit.0),
+            connections: limit(&table.connections),
+            connections_per_client: limit(&table.connections_per_client),
+            requests_per_connection: limit(&table.requests_per_connection),
         };
         if let Some(at) = table.target_bytes.get()
             && limits.target_bytes >= limits.header_bytes
@@ -188,12 +198,18 @@ mod tests {
         let ms = Duration::from_millis;
         let client = ClientPolicy::default();
         type Client = fn(&mut ClientPolicy);
-        let cases: [(&str, Client); 6] = [
+        let cases: [(&str, Client); 12] = [
             ("timeouts.header = \"4s\"", |client| client.timeouts.header = Duration::from_secs(4)),
             ("timeouts.keep_alive = \"1m\"", |client| client.timeouts.keep_alive = Duration::from_secs(60)),
             ("timeouts.body_idle = \"90s\"", |client| client.timeouts.body_idle = Duration::from_secs(90)),
             ("limits.header_bytes = \"64KiB\"", |client| client.limits.header_bytes = 65_536),
             ("limits.headers = 7", |client| client.limits.headers = 7),
+            ("limits.body_bytes = \"10MiB\"", |client| client.limits.body_bytes = Some(10 << 20)),
+            ("limits.body_bytes = \"unlimited\"", |_| {}),
+            ("limits.connections = 7", |client| client.limits.connections = NonZeroU32::new(7)),
+            ("limits.connections_per_client = 8", |client| client.limits.connections_per_client = NonZeroU32::new(8)),
+            ("limits.connections = 0", |_| {}),
+            ("limits.requests_per_connection = 9", |client| client.limits.requests_per_connection = NonZeroU32::new(9)),
             ("limits.target_bytes = \"1KB\"", |client| client.limits.target_bytes = 1_000),
         ];
         for (key, change) in cases {
@@ -205,7 +221,8 @@ mod tests {
             );
             let two = config.listeners.iter().find(|listener| listener.name.as_str() == "two").unwrap();
             assert_eq!(two.client, want, "{key}");
-            assert_eq!(config.listeners.iter().filter(|listener| listener.client == client).count(), 1, "{key}");
+            let as_before = config.listeners.iter().filter(|listener| listener.client == client).count();
+            assert_eq!(as_before, 1 + usize::from(want == client), "{key}");
             assert!(!warnings.contains("target_bytes"), "{key}: {warnings}");
         }
         type Traffic = fn(&mut TrafficPolicy);

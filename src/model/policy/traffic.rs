@@ -4,6 +4,7 @@
 //! The parts are plain numbers, so that whatever carries a request copies what it needs and holds nothing.
 
 use std::fmt;
+use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -54,14 +55,31 @@ pub struct ClientLimits {
     pub headers: usize,
     /// Bytes of a request target: then 414.
     pub target_bytes: usize,
+    /// Bytes of a request body, without its framing: then 413; `None`: any number.
+    pub body_bytes: Option<u64>,
+    /// Open connections of the listener: at the limit no other is accepted; `None`: as many as there are descriptors.
+    pub connections: Option<NonZeroU32>,
+    /// Open connections of one client address: another one is closed at once; `None`: any number.
+    pub connections_per_client: Option<NonZeroU32>,
+    /// Requests of one connection: the answer to the last of them closes it; `None`: any number.
+    pub requests_per_connection: Option<NonZeroU32>,
 }
 
 impl ClientLimits {
     /// What holds without keys.
-    pub const DEFAULT: ClientLimits = ClientLimits { header_bytes: 32 * 1024, headers: 100, target_bytes: 16 * 1024 };
+    pub const DEFAULT: ClientLimits = ClientLimits {
+        header_bytes: 32 * 1024,
+        headers: 100,
+        target_bytes: 16 * 1024,
+        body_bytes: None,
+        connections: None,
+        connections_per_client: None,
+        requests_per_connection: None,
+    };
 
     /// No configuration allows more: for a head that has passed its own limits before.
-    pub const MAX: ClientLimits = ClientLimits { header_bytes: 1 << 16, headers: 1 << 16, target_bytes: 1 << 16 };
+    pub const MAX: ClientLimits =
+        ClientLimits { header_bytes: 1 << 16, headers: 1 << 16, target_bytes: 1 << 16, ..ClientLimits::DEFAULT };
 }
 
 impl Default for ClientLimits {

@@ -87,7 +87,7 @@ async fn take_all(client: &mut Client, way: Way) -> Vec<Taken> {
             all.push(Taken { head: vec![], body: vec![], end: TakenEnd::Refused(refused) });
             return all;
         };
-        client.begin(framing, ClientClock::start(false, ClientTimeouts::DEFAULT.body_idle));
+        client.begin(framing, None, ClientClock::start(false, ClientTimeouts::DEFAULT.body_idle));
         let head = client.read[..client.head().map_or(0, |head| head.len)].to_vec();
         let (body, end) = match way {
             Way::InPlace => in_place(client).await,

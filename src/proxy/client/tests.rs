@@ -93,7 +93,11 @@ async fn a_body_is_kept_for_another_attempt_up_to_a_limit() {
         while client.read_head(&ClientLimits::DEFAULT).unwrap().is_none() {
             client.fill().await.unwrap();
         }
-        client.begin(Framing::Length(length as u64), ClientClock::start(false, ClientTimeouts::DEFAULT.body_idle));
+        client.begin(
+            Framing::Length(length as u64),
+            None,
+            ClientClock::start(false, ClientTimeouts::DEFAULT.body_idle),
+        );
         client.rewind(most);
         let mut sent = 0;
         while sent < length {

@@ -81,7 +81,7 @@ async fn heard(first: bool, does: &'static [Does]) -> (String, u64, u64) {
         address: None,
         policy: ClientPolicy::default(),
         stop: &stop,
-        first,
+        requests: u32::from(!first),
         since: now,
         alarm: Alarm::default(),
         handover: None,

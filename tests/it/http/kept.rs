@@ -167,7 +167,7 @@ async fn after_closed_kept_connections_a_new_one_is_made() {
         let first = &request[..request.find(" HTTP").unwrap()];
         serve(&mut new, first, "HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\ntwo").await;
         assert_eq!(clients[0].answer().await.text(), "two");
-        assert_eq!(rig.pool.shared.stats.retries.load(std::sync::atomic::Ordering::Relaxed), 0);
+        assert_eq!(rig.pool.shared.stats.retries.total(), 0);
     }
 }
 

@@ -1,6 +1,7 @@
 //! Limits and timeouts come from the listener and the pool of the newest configuration: what a reload changes holds from
 //! the next request of a connection that is open already.
 
+use std::num::NonZeroU32;
 use std::time::Duration;
 
 use roundsman::model::policy::{
@@ -8,10 +9,11 @@ use roundsman::model::policy::{
 };
 use tokio::time::Instant;
 
-use super::rig::{Client, Rig, get, post, within};
+use super::rig::{Client, Rig, SOON, get, post, within};
 use super::upgrades::UPGRADE;
 use crate::lanes::each::{in_each_lane, once};
 use crate::origin::{Act, BlackHole, Origin, Reply};
+use crate::support::assert_eventually;
 
 /// Shorter than every default that is tested with it.
 const SHORT: Duration = Duration::from_millis(400);
@@ -65,6 +67,150 @@ async fn a_head_is_measured_by_the_limits_of_the_newest_configuration() {
         client.send(request).await;
         assert_eq!(client.answer().await.status, status, "{policy:?}");
     }
+}
+
+in_each_lane!(a_body_has_as_many_bytes_as_the_newest_configuration_allows);
+async fn a_body_has_as_many_bytes_as_the_newest_configuration_allows() {
+    let origin = Origin::plain("a").await;
+    let rig = Rig::over(&[&origin]);
+    let head = "POST /echo HTTP/1.1\r\nHost: a\r\n";
+    let length = format!("{head}Content-Length: 5\r\n\r\nhello");
+    let chunks = format!("{head}Transfer-Encoding: chunked\r\n\r\n2;long=extension\r\nhe\r\n3\r\nllo\r\n0\r\n\r\n");
+    let expects = format!("{head}Content-Length: 5\r\nExpect: 100-continue\r\n\r\n");
+    for (most, request, status, sent) in [
+        (None, &length, 200, 1),
+        (Some(5), &length, 200, 1),
+        (Some(4), &length, 413, 0),
+        (None, &chunks, 200, 1),
+        (Some(5), &chunks, 200, 1),
+        (Some(4), &chunks, 413, 0),
+        (Some(5), &expects, 100, 0),
+        (Some(4), &expects, 413, 0),
+        (Some(1), &get("/"), 200, 0),
+    ] {
+        origin.forget();
+        let mut client = reloaded(&rig, limits(|l| l.body_bytes = most), TrafficPolicy::default()).await;
+        client.send(request).await;
+        let answer = client.answer().await;
+        assert_eq!(answer.status, status, "{most:?} {request}: {}", answer.text());
+        let whole = origin.requests("/echo").iter().filter(|seen| seen.body == b"hello").count();
+        assert_eq!(whole, sent, "{most:?} {request}");
+        if status == 413 {
+            assert!(answer.text().contains("(body_too_large)"), "{}", answer.text());
+            within(client.ends()).await;
+        }
+    }
+    // Nothing goes upstream where the length is known to be too large.
+    origin.forget();
+    rig.set_policies(limits(|l| l.body_bytes = Some(4)), TrafficPolicy::default());
+    assert_eq!(rig.ask(&length).await.status, 413);
+    assert_eq!(origin.total(), 0);
+    // A long upload is refused where it goes beyond, while the upstream waits for the rest of it.
+    rig.set_policies(limits(|l| l.body_bytes = Some(100_000)), TrafficPolicy::default());
+    let mut client = rig.connect().await;
+    let chunk = format!("2710\r\n{}\r\n", "x".repeat(10_000));
+    client.send(format!("{head}Transfer-Encoding: chunked\r\n\r\n{}", chunk.repeat(10))).await;
+    assert_eventually("it goes upstream", Duration::from_secs(20), || origin.bytes_read() > 100_000).await;
+    client.send(chunk).await;
+    assert_eq!(client.answer().await.status, 413);
+    assert!(origin.requests("/echo").iter().all(|seen| seen.body_bytes <= 100_000));
+    assert_eventually("it has ended", SOON, || rig.plane.in_flight() == 0).await;
+}
+
+in_each_lane!(a_connection_has_as_many_requests_as_the_newest_configuration_allows);
+async fn a_connection_has_as_many_requests_as_the_newest_configuration_allows() {
+    let origin = Origin::plain("a").await;
+    let rig = Rig::over(&[&origin]);
+    let most = |most| limits(|l| l.requests_per_connection = NonZeroU32::new(most));
+    rig.set_policies(most(3), TrafficPolicy::default());
+    let mut client = rig.connect().await;
+    for request in 1..=3 {
+        client.send(get("/")).await;
+        let answer = client.answer().await;
+        let closes = answer.field("connection") == Some("close");
+        assert_eq!((answer.status, closes), (200, request == 3), "{request}");
+        // Also after it has been quiet for a while.
+        tokio::time::sleep(Duration::from_millis(600)).await;
+    }
+    within(client.ends()).await;
+    // Requests before a reload count, and so do those in one packet.
+    let mut client = reloaded(&rig, most(2), TrafficPolicy::default()).await;
+    client.send(get("/").repeat(3)).await;
+    let answer = client.answer().await;
+    assert_eq!((answer.status, answer.field("connection")), (200, Some("close")));
+    within(client.ends()).await;
+    // Our own answers close it, too.
+    rig.set_policies(most(1), TrafficPolicy::default());
+    let mut client = rig.connect().await;
+    client.send("TRACE / HTTP/1.1\r\nHost: a\r\n\r\n").await;
+    let answer = client.answer().await;
+    assert_eq!((answer.status, answer.field("connection")), (405, Some("close")));
+    within(client.ends()).await;
+}
+
+once!(a_listener_accepts_as_many_connections_as_the_newest_configuration_allows);
+async fn a_listener_accepts_as_many_connections_as_the_newest_configuration_allows() {
+    let origin = Origin::plain("a").await;
+    let rig = Rig::over(&[&origin]);
+    let most = |most| limits(|l| l.connections = NonZeroU32::new(most));
+    rig.set_policies(most(2), TrafficPolicy::default());
+    let mut open = Vec::new();
+    for _ in 0..2 {
+        let mut client = rig.connect().await;
+        client.send(get("/")).await;
+        assert_eq!(client.answer().await.status, 200);
+        open.push(client);
+    }
+    // The next ones wait in the kernel, until somebody leaves or a reload makes room.
+    let mut waiting = Vec::new();
+    for _ in 0..2 {
+        let mut client = rig.connect().await;
+        client.send(get("/")).await;
+        waiting.push(client);
+    }
+    let early = tokio::time::timeout(SHORT, waiting[0].answer()).await;
+    assert!(early.is_err() && rig.plane.connections() == 2, "{}", rig.plane.connections());
+    open.remove(0);
+    assert_eq!(waiting[0].answer().await.status, 200);
+    assert_eventually("two are open", SOON, || rig.plane.connections() == 2).await;
+    let early = tokio::time::timeout(SHORT, waiting[1].answer()).await;
+    assert!(early.is_err(), "the limit still holds");
+    rig.set_policies(most(3), TrafficPolicy::default());
+    assert_eq!(waiting[1].answer().await.status, 200);
+    assert_eq!(rig.plane.connections(), 3);
+}
+
+once!(a_client_has_as_many_connections_as_the_newest_configuration_allows);
+async fn a_client_has_as_many_connections_as_the_newest_configuration_allows() {
+    let origin = Origin::plain("a").await;
+    let rig = Rig::over(&[&origin]);
+    let most = |most| limits(|l| l.connections_per_client = NonZeroU32::new(most));
+    rig.set_policies(most(2), TrafficPolicy::default());
+    let mut open = vec![reached(&rig).await.unwrap(), reached(&rig).await.unwrap()];
+    let refused = || rig.plane.stats().refused.load(std::sync::atomic::Ordering::Relaxed);
+    assert_eq!(refused(), 0);
+    for _ in 0..3 {
+        assert!(reached(&rig).await.is_none(), "it is closed at once");
+    }
+    assert_eq!((refused(), rig.plane.connections()), (3, 2));
+    open.remove(0);
+    assert_eventually("one is open", SOON, || rig.plane.connections() == 1).await;
+    open.push(reached(&rig).await.expect("one has left"));
+    assert!(reached(&rig).await.is_none());
+    rig.set_policies(most(3), TrafficPolicy::default());
+    open.push(reached(&rig).await.expect("a reload has raised it"));
+    assert!(reached(&rig).await.is_none());
+    rig.set_policies(ClientPolicy::default(), TrafficPolicy::default());
+    open.push(reached(&rig).await.expect("a reload has taken it away"));
+}
+
+/// A connection that has had a response; `None`: it was closed before.
+async fn reached(rig: &Rig) -> Option<Client> {
+    let mut client = rig.connect().await;
+    client.send(get("/")).await;
+    let answer = client.try_answer().await?;
+    assert_eq!(answer.status, 200);
+    Some(client)
 }
 
 in_each_lane!(a_client_has_the_time_that_the_newest_configuration_gives_it);

@@ -182,6 +182,8 @@ async fn metrics_have_the_documented_families_and_drop_series_of_removed_upstrea
         ("roundsman_upstream_response_seconds", "histogram"),
         ("roundsman_retries_total", "counter"),
         ("roundsman_retries_refused_total", "counter"),
+        ("roundsman_queue_length", "gauge"),
+        ("roundsman_queue_wait_seconds", "histogram"),
         ("roundsman_connections_total", "counter"),
         ("roundsman_answers_total", "counter"),
     ] {

@@ -50,7 +50,7 @@ impl World {
     }
 
     fn retries(&self) -> u64 {
-        self.nth(0).shared.stats.retries.load(Ordering::Relaxed)
+        self.nth(0).shared.stats.retries.total()
     }
 }
 

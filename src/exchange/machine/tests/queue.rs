@@ -41,6 +41,12 @@ fn turn((exchange, waiting): &mut (Exchange, Option<Waiting>), now: Instant) -> 
     Some(step)
 }
 
+/// How many requests have waited for a place, and for how many seconds.
+fn waited(world: &World) -> (u64, f64) {
+    let waited = world.nth(0).shared.stats.queue_seconds();
+    (waited.counts.iter().sum(), waited.seconds)
+}
+
 #[tokio::test(start_paused = true)]
 async fn beyond_the_limit_requests_wait_in_order_and_none_overtakes() {
     let world = world(2);
@@ -59,8 +65,10 @@ async fn beyond_the_limit_requests_wait_in_order_and_none_overtakes() {
     // The next one looks, because there might be two places.
     assert_eq!(turn(&mut waiting[1], world.now).as_deref(), Some("wait"));
     assert_eq!(turn(&mut waiting[1], world.now), None);
-    second.on_end(End::Delivered, world.now);
-    assert_eq!(turn(&mut waiting[1], world.now).as_deref(), Some("attempt"));
+    let later = world.now + SECOND / 4;
+    second.on_end(End::Delivered, later);
+    assert_eq!(turn(&mut waiting[1], later).as_deref(), Some("attempt"));
+    assert_eq!(waited(&world), (2, 0.25));
     assert_eq!((world.nth(0).shared.waiting(), world.nth(0).shared.in_flight.load(Ordering::Relaxed)), (0, 2));
     drop(waiting);
     assert_eq!(world.nth(0).shared.in_flight.load(Ordering::Relaxed), 0);
@@ -86,6 +94,9 @@ async fn nobody_waits_longer_than_the_queue_says() {
     let place = waiting_until(next, world.now + SECOND);
     assert_eq!(word(&exchange.on_wake(place, world.now + SECOND)), "503 queue_timeout after 1");
     assert_eq!(world.nth(0).shared.waiting(), 0);
+    assert_eq!(waited(&world), (0, 0.0), "it has not ended");
+    exchange.on_end(End::Delivered, world.now + SECOND);
+    assert_eq!(waited(&world), (1, 1.0));
     assert_eq!(world.nth(0).shared.stats.answers.get(AnswerReason::QueueTimeout), 1);
 }
 
