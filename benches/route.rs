@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use criterion::{Criterion, criterion_group, criterion_main};
 use roundsman::model::Name;
-use roundsman::model::policy::{HostPattern, PathPattern, RoutePolicy};
+use roundsman::model::policy::{HostPattern, PathPattern, PoolShare, RoutePolicy};
 use roundsman::route::{Query, Table, normalise, normalise_host};
 
 fn routes() -> Vec<RoutePolicy> {
@@ -22,7 +22,14 @@ fn routes() -> Vec<RoutePolicy> {
                 _ => (HostPattern::Any, format!("/service/{i}")),
             };
             let path = PathPattern::Prefix(path.into());
-            RoutePolicy { host, path, methods: vec![], listener: None, pool: pool.clone() }
+            RoutePolicy {
+                host,
+                path,
+                methods: vec![],
+                listener: None,
+                conditions: vec![],
+                pools: PoolShare::all(pool.clone()),
+            }
         })
         .collect()
 }
@@ -62,7 +69,7 @@ fn benches(c: &mut Criterion) {
         ("any_host", "elsewhere.example.org", "/service/999/users/42"),
         ("no_route", "elsewhere.example.org", "/nothing/here"),
     ] {
-        let query = Query { listener: 0, host: Some(host), path, method: "GET" };
+        let query = Query { listener: 0, host: Some(host), path, method: "GET", holds: &|_| false };
         assert_eq!(table.find(&query).is_some(), scan(&routes, &query).is_some(), "both find the same");
         assert_eq!(table.find(&query).is_some(), what != "no_route");
         c.bench_function(&format!("find/{what}"), |b| b.iter(|| table.find(black_box(&query))));

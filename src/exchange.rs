@@ -10,6 +10,7 @@
 pub mod answer;
 pub mod authority;
 pub mod clock;
+mod conditions;
 pub mod edits;
 pub mod ending;
 pub mod judge;

@@ -55,7 +55,9 @@ pub use outcomes::Row;
 pub use passive::{Ejected, EjectionEnd};
 pub use queue::{Awaits, WAITING_MAX};
 pub use sentence::sentence;
-pub use snapshot::{Departed, ListenerEntry, ListenerId, Pool, PoolId, PoolShared, Published, Snapshot, Waiting};
+pub use snapshot::{
+    Departed, Goal, ListenerEntry, ListenerId, Pool, PoolId, PoolShared, Published, Snapshot, Split, Waiting,
+};
 pub use state::{Applied, CheckKey, Kept, ProbeJob};
 pub use stats::{
     AnswerReason, Distribution, FrontStats, Histogram, PoolStats, ReasonCount, RequestClass, RequestLane, Retries,

@@ -251,7 +251,7 @@ impl Plane {
             self.front.stats.refused.fetch_add(1, Ordering::Relaxed);
             if let Some(unlogged) = gate.on_refused(client, Instant::now()) {
                 let listener = &entry.name;
-                tracing::warn!(%listener, %client, unlogged, "Closed a connection: its client has connections_per_client open");
+                tracing::warn!(%listener, %client, unlogged, "Closed a connection: its client has as many open as limits.connections_per_client allows");
             }
         }
         admitted

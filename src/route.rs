@@ -1,7 +1,7 @@
 //! Maps a request (listener, host, path, method) to a target. Pure; the most specific route wins.
 //!
 //! Order: exact host, longest wildcard suffix, any host; then equal path, longest prefix; then more conditions (method,
-//! listener); then file order. It is an order over all routes that match the request: if no route of the exact host
+//! listener, header, query, cookie); then file order. It is an order over all routes that match the request: if no route of the exact host
 //! matches, those of the wildcards are tried, and so on. [`normalise`] and [`normalise_host`] make the compared forms.
 
 mod host;
@@ -9,6 +9,7 @@ mod reach;
 mod site;
 
 use std::collections::HashMap;
+use std::fmt;
 
 pub use crate::model::path::{PathError, normalise};
 pub use host::{HOST_BYTES_MAX, HostError, normalise_host};
@@ -16,7 +17,7 @@ pub use reach::{Hidden, hidden};
 
 use self::site::{Lengths, Rule, Site};
 use crate::model::Name;
-use crate::model::policy::{HostPattern, RoutePolicy};
+use crate::model::policy::{Condition, HostPattern, RoutePolicy};
 
 /// All routes of one configuration. The cost of a look-up grows with the number of different prefix lengths, not with
 /// the number of routes.
@@ -30,7 +31,7 @@ pub struct Table<T> {
 }
 
 /// The parts of a request that routing uses.
-#[derive(Debug, Clone, Copy)]
+#[derive(Clone, Copy)]
 pub struct Query<'a> {
     /// The number of its listener.
     pub listener: u32,
@@ -40,6 +41,15 @@ pub struct Query<'a> {
     pub path: &'a str,
     /// Its method.
     pub method: &'a str,
+    /// Whether it meets a condition.
+    pub holds: &'a dyn Fn(&Condition) -> bool,
+}
+
+impl fmt::Debug for Query<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Query { listener, host, path, method, holds: _ } = self;
+        write!(f, "{method} {host:?} {path} on {listener}")
+    }
 }
 
 impl<T: Copy> Table<T> {
@@ -54,15 +64,15 @@ impl<T: Copy> Table<T> {
     }
 
     /// Sorts the routes so that the most specific comes first. `listener` and `target` translate names; a route with a
-    /// name that they do not know is left out (validation has refused such files).
+    /// name that they do not know is left out (validation has refused such files). `target` is asked in file order.
     pub fn build(
         routes: &[RoutePolicy],
         listener: impl Fn(&Name) -> Option<u32>,
-        target: impl Fn(&Name) -> Option<T>,
+        mut target: impl FnMut(&RoutePolicy) -> Option<T>,
     ) -> Table<T> {
         let mut table = Table::empty();
         for route in routes {
-            let Some(target) = target(&route.pool) else { continue };
+            let Some(target) = target(route) else { continue };
             let on = match &route.listener {
                 None => None,
                 Some(name) => match listener(name) {
@@ -76,7 +86,8 @@ impl<T: Copy> Table<T> {
     }
 
     fn add(&mut self, route: &RoutePolicy, listener: Option<u32>, target: T) {
-        let rule = Rule { methods: route.methods.clone().into(), listener, target };
+        let (methods, also) = (route.methods.clone().into(), route.conditions.clone().into());
+        let rule = Rule { methods, listener, also, target };
         self.site_of(&route.host).add(&route.path, rule);
     }
 

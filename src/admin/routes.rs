@@ -134,9 +134,11 @@ pub static ROUTES: [Route; 17] = [
         Box::pin(handlers::reload(q))
     })
     .within(RELOAD_TIMEOUT),
-    post("/api/v1/pools/{pool}/upstreams/{address}/drain", "No new requests; those in flight finish", |q| {
-        Box::pin(handlers::drain(q))
-    }),
+    post(
+        "/api/v1/pools/{pool}/upstreams/{address}/drain",
+        "No new requests; those in flight finish. As {pool}, * is every pool that has it",
+        |q| Box::pin(handlers::drain(q)),
+    ),
     post("/api/v1/pools/{pool}/upstreams/{address}/undrain", "Ends a drain", |q| Box::pin(handlers::undrain(q))),
     post("/api/v1/pools/{pool}/upstreams/{address}/disable", "No requests until it is enabled", |q| {
         Box::pin(handlers::disable(q))

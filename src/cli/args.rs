@@ -102,10 +102,11 @@ A refused configuration changes nothing: every mistake is printed, and the exit 
     #[command(after_help = "Examples:
   roundsman drain api 10.0.0.1:8080 --reason 'kernel upgrade'
   roundsman drain --all-pools 10.0.0.1:8080 --for 30m
-  roundsman drain api 10.0.0.1:8080 --wait --timeout 2m && systemctl restart app
+  roundsman drain --all-pools 10.0.0.1:8080 --wait --timeout 2m && systemctl restart app
 
 An order survives reloads and ends with the process. To make it permanent, set admin = \"draining\" in the file.
 An order that would leave a pool without a serving upstream is refused, unless you give --force.
+--wait waits for the requests of the pools that are ordered, tunnels (WebSocket) included.
 Exit status: 0 ok, 1 if it is refused, the process cannot be reached, or requests are in flight after --timeout, 2 if there is
 no such pool or upstream.")]
     Drain(DrainArgs),

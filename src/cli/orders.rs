@@ -15,6 +15,7 @@ use super::{Failure, identity, locate, text};
 use crate::admin::json::{OrderReply, OrdersReply, StatusReply};
 use crate::admin::target::encode_segment;
 use crate::model::units::{counted, glance};
+use crate::model::written::show_duration;
 
 /// In the place of a pool's name: every pool that has the upstream.
 const EVERY_POOL: &str = "*";
@@ -85,7 +86,7 @@ async fn drained(target: &Target, orders: &[OrderReply], timeout: Duration) -> R
     loop {
         let answer = client::ask(target, Ask::get("/api/v1/status")).await;
         let answer = answer.map_err(|error| Failure::Runtime(error.to_string()))?;
-        let left = in_flight(&answer.json(&[StatusCode::OK])?, orders);
+        let left = in_flight(&answer.json(&[StatusCode::OK])?, orders)?;
         let now = Instant::now();
         if left == 0 {
             text::print(&format!("nothing is in flight, after {}\n", glance(now - began)))?;
@@ -93,7 +94,10 @@ async fn drained(target: &Target, orders: &[OrderReply], timeout: Duration) -> R
         }
         if now - began >= timeout {
             let still = counted(left, "request", "requests");
-            return Err(Failure::Runtime(format!("{still} still in flight after {}", glance(timeout))));
+            let after = show_duration(timeout);
+            return Err(Failure::Runtime(format!(
+                "{still} still in flight after {after}; the drain goes on: `roundsman undrain` ends it"
+            )));
         }
         if printed.is_none_or(|(count, at)| count != left || now - at >= PRINT_EVERY) {
             text::print(&format!("{} in flight\n", counted(left, "request", "requests")))?;
@@ -103,11 +107,15 @@ async fn drained(target: &Target, orders: &[OrderReply], timeout: Duration) -> R
     }
 }
 
-/// Requests in flight at the upstreams of these orders; what is no longer there has none.
-fn in_flight(status: &StatusReply, orders: &[OrderReply]) -> u64 {
+/// Requests in flight at the upstreams of these orders.
+fn in_flight(status: &StatusReply, orders: &[OrderReply]) -> Result<u64, Failure> {
     let of = |order: &OrderReply| {
         let upstreams = status.pools.get(&order.pool).map_or(&[][..], |pool| &pool.upstreams);
-        upstreams.iter().find(|upstream| upstream.address == order.upstream).map_or(0, |u| u64::from(u.in_flight))
+        let upstream = upstreams.iter().find(|upstream| upstream.address == order.upstream);
+        upstream.map(|upstream| u64::from(upstream.in_flight)).ok_or_else(|| {
+            let (pool, upstream) = (one_line(&order.pool), one_line(&order.upstream));
+            Failure::Runtime(format!("{upstream} has left pool {pool}: what it still has in flight cannot be counted"))
+        })
     };
     orders.iter().map(of).sum()
 }

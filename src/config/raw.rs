@@ -16,6 +16,7 @@ use super::read::{ByName, List, Node, Reader, Value, nearest};
 use super::table::table;
 use super::values::address::{self, Dial, DialAddress, Listen};
 use super::values::balance::{Balancing, HashBy, Times};
+use super::values::conditions::{CookieConditions, HeaderConditions, QueryConditions};
 use super::values::http::Method;
 use super::values::protocol::Protocol;
 use super::values::route::RoutePath;
@@ -66,7 +67,7 @@ table! {
         pool ["pool"]: PoolRef;
         /// How long its clients may take.
         timeouts ["timeouts"]: ClientTimeouts;
-        /// How large its requests may be.
+        /// How large its requests and how many its connections may be.
         limits ["limits"]: ClientLimits;
     }
     required ["address"]
@@ -86,12 +87,18 @@ table! {
         method ["method"]: List<Method, 64>;
         /// The name of a listener; default: all.
         listener ["listener"]: Name;
-        /// The pool of these requests.
-        pool ["pool"]: PoolRef;
+        /// Fields that its requests have: name = "value", or name = { present = true } for any value.
+        header ["header"]: HeaderConditions;
+        /// The same of the query, such as { v = "2" } for ?v=2.
+        query ["query"]: QueryConditions;
+        /// The same of cookies.
+        cookie ["cookie"]: CookieConditions;
+        /// The pool of these requests, or several with weights: [{ name = "stable", weight = 95 }, { name = "canary", weight = 5 }].
+        pool ["pool"]: PoolShares;
     }
     required ["pool"]
     later [
-        "header", "query", "cookie", "strip_prefix", "rewrite", "redirect", "set_request_headers", "remove_request_headers", "set_response_headers",
+        "strip_prefix", "rewrite", "redirect", "set_request_headers", "remove_request_headers", "set_response_headers",
         "remove_response_headers", "timeout", "respond",
     ]
 }
@@ -101,7 +108,7 @@ table! {
     struct Pool {
         /// The upstreams: plain addresses, or tables.
         upstreams ["upstreams"]: List<Upstream, 65_535>;
-        /// How an eligible upstream is chosen.
+        /// How an eligible upstream is chosen: in turn, by requests in flight, by latency, at random, by a hash of the request, or the first.
         balance ["balance"]: Balancing = "round_robin";
         /// While too few are healthy: "reject" (503 with Retry-After), "fail_open" (use all that are not disabled or draining), or { pool = "other" }.
         when_no_healthy ["when_no_healthy"]: NoHealthy = "reject";
@@ -113,7 +120,7 @@ table! {
         upgrades ["upgrades"]: List<Protocol, { Upgrades::MAX }> = ["websocket"];
         /// How long upstreams may take.
         timeouts ["timeouts"]: UpstreamTimeouts;
-        /// The connections to each upstream.
+        /// The connections to each upstream, and how many requests it may have at once.
         connections ["connections"]: Connections;
         /// Which requests are sent again after a failure.
         retry ["retry"]: Retry;
@@ -121,9 +128,9 @@ table! {
         passive ["passive"]: Passive;
         /// How long the weight grows, from a tenth, of an upstream that recovers, is let back or enabled, or is added to a running pool.
         slow_start ["slow_start"]: Span<0, DAY> = "0s";
-        /// How long requests in flight at a removed or draining upstream may last; "0s": until their own time is over.
+        /// How long requests in flight at a removed, draining or disabled upstream may go on; "0s": until their own time is over.
         drain_timeout ["drain_timeout"]: Span<0, DAY> = "0s";
-        /// How long tunnels at a removed or draining upstream may last; "0s" ends them at once.
+        /// How long tunnels at a removed, draining or disabled upstream may go on; "0s" ends them at once.
         tunnel_drain ["tunnel_drain"]: Span<0, DAY> = "1h";
         /// What is in flight at an upstream that becomes unhealthy: "keep" lets it go on, "close" ends it at once.
         on_unhealthy ["on_unhealthy"]: OneOf<OnUnhealthy> = "keep";
@@ -287,6 +294,42 @@ impl Value for Name {
     }
 }
 
+table! {
+    /// One of several pools that share the requests of a route.
+    struct PoolShare {
+        /// Its name.
+        name ["name"]: PoolRef;
+        /// Its part of the requests, in relation to the weights of the others; 0: none.
+        weight ["weight"]: Count<0, 1_000_000>;
+    }
+    required ["name", "weight"]
+    later []
+}
+
+/// The pool of a route, or several with weights.
+#[derive(Debug, Clone)]
+pub enum PoolShares {
+    /// One.
+    Whole(String),
+    /// Several.
+    Shared(List<PoolShare, 64>),
+}
+
+impl Value for PoolShares {
+    fn read(node: &Node<'_>, reader: &mut Reader<'_>) -> Option<PoolShares> {
+        if matches!(node.get_ref(), DeValue::Array(_)) {
+            return List::read(node, reader).map(PoolShares::Shared);
+        }
+        let what = "the name of a pool, in quotes, or [{ name = \"…\", weight = 1 }, …]";
+        reader.string(node, what).map(PoolShares::Whole)
+    }
+
+    fn schema(generator: &mut SchemaGenerator) -> Schema {
+        let several = List::<PoolShare, 64>::schema(generator);
+        json_schema!({ "anyOf": [{ "type": "string" }, several] })
+    }
+}
+
 /// The pool that requests go to.
 #[derive(Debug, Clone)]
 pub struct PoolRef(pub String);
@@ -294,7 +337,8 @@ pub struct PoolRef(pub String);
 impl Value for PoolRef {
     fn read(node: &Node<'_>, reader: &mut Reader<'_>) -> Option<PoolRef> {
         if matches!(node.get_ref(), DeValue::Array(_)) {
-            reader.mistake(node.span(), "several pools with weights are not supported yet").expected("one name").done();
+            let message = "a listener has one pool for requests that match no route";
+            reader.mistake(node.span(), message).expected("one name, or [[routes]] with several pools").done();
             return None;
         }
         reader.string(node, "the name of a pool, in quotes").map(PoolRef)

@@ -5,6 +5,7 @@
 pub mod address;
 pub mod balance;
 pub mod basic_auth;
+pub mod conditions;
 pub mod expect;
 pub mod header;
 pub mod http;

@@ -227,7 +227,9 @@ fn body(reason: AnswerReason) -> &'static str {
         AnswerReason::UpstreamBroke => "the connection to the upstream broke (upstream_broke)\n",
         AnswerReason::BadResponse => "the upstream's answer is malformed (bad_response)\n",
         AnswerReason::NoneEligible => "no eligible upstream (none_eligible)\n",
-        AnswerReason::QueueFull => "too many requests are waiting for an upstream (queue_full)\n",
+        AnswerReason::QueueFull => {
+            "the upstreams have as many requests as they may, and no more may wait (queue_full)\n"
+        }
         AnswerReason::QueueTimeout => "no upstream had a free place in time (queue_timeout)\n",
         AnswerReason::Resources => "out of resources (resources)\n",
         AnswerReason::ConnectTimeout => "connecting to the upstream took too long (connect_timeout)\n",

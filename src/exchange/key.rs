@@ -21,17 +21,16 @@ pub(super) fn hash_of(key: &HashKey, head: &Head<'_>, facts: &Facts<'_>, client:
             let mut fields = head.fields.iter().filter(|field| field.name.eq_ignore_ascii_case(name.as_bytes()));
             fields.next()?.value
         }
-        HashKey::Cookie(name) => cookie(head, name.as_bytes())?,
+        HashKey::Cookie(name) => cookies(head, name.as_bytes()).next()?,
     };
     (!value.is_empty()).then(|| hash(value))
 }
 
-/// The value of the first cookie of this name (RFC 6265, 4.2.1). Names are case-sensitive.
-fn cookie<'a>(head: &Head<'a>, name: &[u8]) -> Option<&'a [u8]> {
+/// The values of the cookies of this name (RFC 6265, 4.2.1). Names are case-sensitive.
+pub(super) fn cookies<'a>(head: &Head<'a>, name: &[u8]) -> impl Iterator<Item = &'a [u8]> {
     let fields = head.fields.iter().filter(|field| field.name.eq_ignore_ascii_case(b"cookie"));
     let pairs = fields.flat_map(|field| field.value.split(|byte| *byte == b';')).map(<[u8]>::trim_ascii);
-    let mut values = pairs.filter_map(|pair| pair.strip_prefix(name)?.strip_prefix(b"="));
-    values.next()
+    pairs.filter_map(move |pair| pair.strip_prefix(name)?.strip_prefix(b"="))
 }
 
 #[cfg(test)]

@@ -217,11 +217,11 @@ impl Exchange {
         self.recorded = false;
         let snapshot = self.published.load();
         let routing = snapshot.routing(self.listener);
-        self.routed = route(routing, self.listener, facts);
+        self.routed = route(routing, self.listener, (head, facts), &mut self.rng);
         let is_there = |id| routing.pool(id).is_some_and(|pool| snapshot.has(id, pool.shared.serial));
         if self.routed.is_some_and(|id| !is_there(id)) {
             // Routed as before a reload that removed its listener; but that removed the pool as well.
-            self.routed = route_anew(&snapshot, self.listener, facts).or(self.routed);
+            self.routed = route_anew(&snapshot, self.listener, (head, facts), &mut self.rng).or(self.routed);
         }
         let pool = self.routed.and_then(|id| snapshot.pool(id));
         self.serial = pool.map_or(0, |pool| pool.shared.serial);
@@ -323,7 +323,8 @@ impl Exchange {
     pub fn on_reroute(&mut self, head: Option<Head<'_>>, now: Instant) -> Next {
         let (snapshot, retry) = (self.published.load_full(), self.retry.take());
         let facts = head.as_ref().and_then(|head| judge(head).ok());
-        let routed = facts.as_ref().and_then(|facts| route_anew(&snapshot, self.listener, facts));
+        let request = head.as_ref().zip(facts.as_ref());
+        let routed = request.and_then(|request| route_anew(&snapshot, self.listener, request, &mut self.rng));
         let Some(pool) = routed.and_then(|id| snapshot.pool(id)) else {
             return match retry {
                 Some(otherwise) => self.answer(OwnAnswer::new(otherwise)),
@@ -420,7 +421,13 @@ impl Exchange {
         self.tried.pop();
         self.dirty += 1;
         let reuse = if self.dirty > 1 { Reuse::Never } else { self.reuse() };
-        match self.same_again(reuse, None, now) {
+        // Its place may be another's by now.
+        let most = self.pool.as_ref().and_then(|pool| pool.traffic.connections.max_per_upstream);
+        let is_full =
+            |upstream: &Arc<Upstream>| most.is_some_and(|most| upstream.in_flight.load(Ordering::Relaxed) >= most);
+        let is_taken = self.last_upstream().is_some_and(is_full);
+        let again = if is_taken { None } else { self.same_again(reuse, None, now) };
+        match again {
             Some(next) => next,
             None => self.pick_anew(now),
         }
@@ -695,7 +702,10 @@ impl Exchange {
         let same = |waiting: &Waiting| waiting.pool() == pool.id && waiting.awaits() == awaits;
         match self.waiting.take().filter(same) {
             Some(waiting) => {
-                waiting.pass_on();
+                // Where one finds no free place that may have any, nobody else does.
+                if awaits == Awaits::Verdict || !self.tried.is_empty() {
+                    waiting.pass_on();
+                }
                 Some(waiting)
             }
             None => Waiting::try_new(&self.published, pool, awaits, most, until),
@@ -762,7 +772,11 @@ impl Exchange {
             Some(Found::Wait { .. } | Found::Nothing { .. }) if self.stale => self.same_again(Reuse::Never, cause, now),
             _ => None,
         };
-        next.unwrap_or_else(|| self.answer(OwnAnswer::new(otherwise)))
+        next.unwrap_or_else(|| {
+            // It may hold a place that it does not use.
+            self.settle(Settled::NotTheUpstream);
+            self.answer(OwnAnswer::new(otherwise))
+        })
     }
 
     /// The upstream of the last attempt, if it may still be picked. `cause` as in [`Exchange::try_elsewhere`].
@@ -864,7 +878,7 @@ impl Exchange {
     }
 
     fn find<'s>(&mut self, snapshot: &'s Snapshot, now: Instant) -> Found<'s> {
-        let called = self.waiting.as_ref().is_some_and(|waiting| waiting.awaits() == Awaits::Place);
+        let called = self.waiting.as_ref().filter(|waiting| waiting.awaits() == Awaits::Place).map(Waiting::pool);
         let (from, tried, keys) = (self.routed, &self.tried, &self.keys);
         let ask = Ask { from, tried, wait_until: self.wait_until, keys, called };
         find(snapshot, ask, now, &mut self.rng)

@@ -6,10 +6,12 @@ use std::sync::Arc;
 use smallvec::SmallVec;
 use tokio::time::Instant;
 
+use super::conditions::holds;
 use super::judge::Facts;
 use super::limits::FALLBACK_HOPS;
+use crate::http1::Head;
 use crate::model::Address;
-use crate::model::policy::HashKey;
+use crate::model::policy::{Condition, HashKey};
 use crate::pool::{
     Choice, FIRST_VERDICT_WAIT, ListenerId, Otherwise, Pick, Pool, PoolId, Service, Snapshot, Tried, UpstreamId,
 };
@@ -26,8 +28,8 @@ pub(super) struct Ask<'a> {
     pub wait_until: Option<Instant>,
     /// What it is hashed by, in pools that hash.
     pub keys: &'a [PoolKey],
-    /// It has waited for a place, and has been called.
-    pub called: bool,
+    /// The pool in whose queue it waits for a place, if it has been called.
+    pub called: Option<PoolId>,
 }
 
 /// The hash of a request for a pool.
@@ -93,16 +95,30 @@ pub(super) enum Found<'s> {
 }
 
 /// The pool of the most specific route, else the listener's.
-pub(super) fn route(snapshot: &Snapshot, listener: ListenerId, facts: &Facts<'_>) -> Option<PoolId> {
-    let query = Query { listener: listener.0, host: facts.host, path: &facts.path, method: facts.method_name };
-    snapshot.routes.find(&query).or_else(|| snapshot.listener(listener)?.pool)
+pub(super) fn route(
+    snapshot: &Snapshot,
+    listener: ListenerId,
+    (head, facts): (&Head<'_>, &Facts<'_>),
+    rng: &mut fastrand::Rng,
+) -> Option<PoolId> {
+    let holds = &|condition: &Condition| holds(condition, head, facts);
+    let query = Query { listener: listener.0, host: facts.host, path: &facts.path, method: facts.method_name, holds };
+    match snapshot.routes.find(&query) {
+        Some(goal) => snapshot.pool_of(goal, rng),
+        None => snapshot.listener(listener)?.pool,
+    }
 }
 
 /// The same by this configuration alone, for a request whose pool it does not have any more. Where it has not the listener
 /// either, the one of the same name has taken its place (it has moved), and else only the routes of every listener apply.
-pub(super) fn route_anew(snapshot: &Snapshot, listener: ListenerId, facts: &Facts<'_>) -> Option<PoolId> {
+pub(super) fn route_anew(
+    snapshot: &Snapshot,
+    listener: ListenerId,
+    request: (&Head<'_>, &Facts<'_>),
+    rng: &mut fastrand::Rng,
+) -> Option<PoolId> {
     let here = if snapshot.listener(listener).is_some() { Some(listener) } else { successor(snapshot, listener) };
-    route(snapshot, here.unwrap_or(listener), facts)
+    route(snapshot, here.unwrap_or(listener), request, rng)
 }
 
 /// The listener of this configuration that has the name of one that left a moment ago.
@@ -137,14 +153,15 @@ pub(super) fn find<'s>(snapshot: &'s Snapshot, ask: Ask<'_>, now: Instant, rng: 
             let known = |known: &&PoolKey| known.pool == pool.id && known.serial == pool.shared.serial;
             let key = ask.keys.iter().find(known).and_then(|known| known.key);
             let bounded = pool.traffic.connections.max_per_upstream.is_some();
-            if bounded && !ask.called && pool.shared.queue.for_place() > 0 {
+            if bounded && ask.called != Some(pool.id) && pool.shared.queue.for_place() > 0 {
                 return Found::Full { pool };
             }
             let choice = Choice { pool: &pool.shared, tried: ask.tried, key, bounded, now };
             if let Some(place) = view.pick(reading, &choice, rng) {
                 return Found::Upstream(pool, Pick::new(view, place));
             }
-            if bounded && view.has_full(reading, ask.tried) {
+            // It may have a free place by now; then whoever joins the queue is called at once.
+            if bounded && view.has_usable(reading, ask.tried) {
                 return Found::Full { pool };
             }
             let until = ask.wait_until.unwrap_or(now + FIRST_VERDICT_WAIT);

@@ -90,8 +90,56 @@ pub struct RoutePolicy {
     pub methods: Vec<Arc<str>>,
     /// On which listener; `None`: on all.
     pub listener: Option<Name>,
-    /// Where its requests go.
+    /// What else its requests have: all of it. At most one of each part and name.
+    pub conditions: Vec<Condition>,
+    /// Where its requests go: at least one pool with a weight above 0.
+    pub pools: Vec<PoolShare>,
+}
+
+/// A pool of a route.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PoolShare {
+    /// The pool.
     pub pool: Name,
+    /// Its share of the requests, as a part of the sum of all weights of the route.
+    pub weight: u32,
+}
+
+impl PoolShare {
+    /// All requests go to this pool.
+    pub fn all(pool: Name) -> Vec<PoolShare> {
+        vec![PoolShare { pool, weight: 1 }]
+    }
+}
+
+/// `header`, `query` and `cookie` of a route: something that its requests have.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Condition {
+    /// Where it is.
+    pub part: RequestPart,
+    /// Its name; of a field in lower case.
+    pub name: Arc<str>,
+    /// Its whole value; `None`: any.
+    pub value: Option<Arc<str>>,
+}
+
+impl Condition {
+    /// Whether every request that meets this meets the other.
+    pub fn implies(&self, other: &Condition) -> bool {
+        let same = (self.part, &self.name) == (other.part, &other.name);
+        same && (other.value.is_none() || self.value == other.value)
+    }
+}
+
+/// A part of a request head with names and values.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum RequestPart {
+    /// The fields of the head.
+    Header,
+    /// The query of the target.
+    Query,
+    /// The cookies.
+    Cookie,
 }
 
 /// Which hosts a route matches. Texts are lower case, without port and trailing dot.

@@ -17,6 +17,8 @@ use crate::model::policy::Failure;
 pub struct Lease {
     upstream: Arc<Upstream>,
     held: bool,
+    /// How many its upstream had in flight when this hold began, it included.
+    number: u32,
     /// The pool in whose load it counts as well, while it is held.
     counted_in: Option<Arc<PoolShared>>,
 }
@@ -38,15 +40,15 @@ pub enum Settled {
 impl Lease {
     /// Takes hold of an upstream that was just picked.
     pub fn take(upstream: Arc<Upstream>) -> Lease {
-        upstream.in_flight.fetch_add(1, Ordering::Relaxed);
-        Lease { upstream, held: true, counted_in: None }
+        let number = upstream.in_flight.fetch_add(1, Ordering::Relaxed) + 1;
+        Lease { upstream, held: true, number, counted_in: None }
     }
 
     /// Takes hold of the same upstream again. The lease has been settled.
     pub fn retake(&mut self) {
         debug_assert!(!self.held, "an attempt ends before the next begins");
         if !std::mem::replace(&mut self.held, true) {
-            self.upstream.in_flight.fetch_add(1, Ordering::Relaxed);
+            self.number = self.upstream.in_flight.fetch_add(1, Ordering::Relaxed) + 1;
         }
     }
 
@@ -66,10 +68,10 @@ impl Lease {
         }
     }
 
-    /// Whether its upstream has no more requests in flight than it may, this one included. Several that picked it at once
-    /// may have been one too many.
+    /// Whether its upstream had no more requests in flight than it may when this hold began, it included. Of several that
+    /// took the last place at once, one has it.
     pub fn fits(&self, places: u32) -> bool {
-        self.upstream.in_flight.load(Ordering::Relaxed) <= places
+        self.number <= places
     }
 
     /// Whether the attempt goes on.

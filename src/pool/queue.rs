@@ -1,8 +1,8 @@
 //! The requests that wait for a pool: for the first verdict of an upstream, or for one that has a free place.
 //!
 //! They are woken one by one, in the order in which they came: whatever happens in the pool calls the first, and whoever is
-//! called calls the next when it leaves the queue, or when it must go on waiting. So no place that becomes free is missed, and
-//! a change does not wake a thousand tasks at once.
+//! called calls the next when it leaves the queue, or when it must go on waiting although the next may have more luck. So no
+//! place that becomes free is missed, nobody overtakes, and a change does not wake a thousand tasks at once.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -26,15 +26,19 @@ pub enum Awaits {
 /// See the head of this file. A request that does not wait touches two counters of it.
 #[derive(Debug, Default)]
 pub struct Queue {
-    waiters: Mutex<VecDeque<Arc<Waiter>>>,
-    waiting: AtomicU32,
-    /// Those of them that wait for a place.
-    for_place: AtomicU32,
+    for_verdict: Line,
+    for_place: Line,
 }
 
-#[derive(Debug)]
+/// Those that wait for the same.
+#[derive(Debug, Default)]
+struct Line {
+    waiters: Mutex<VecDeque<Arc<Waiter>>>,
+    count: AtomicU32,
+}
+
+#[derive(Debug, Default)]
 struct Waiter {
-    awaits: Awaits,
     called: Notify,
 }
 
@@ -42,34 +46,43 @@ struct Waiter {
 #[derive(Debug)]
 pub struct Ticket {
     queue: Arc<Queue>,
+    awaits: Awaits,
     waiter: Arc<Waiter>,
 }
 
 impl Queue {
-    /// The last place in the queue, or `None` if `most` wait for the same. It is called once at first: what it waits for may
-    /// have come while it was on its way.
+    /// The last place in the queue, or `None` if `most` wait for the same. What it waits for may have come while it was on its
+    /// way: so it is called once, and for a place the first of all is.
     pub fn join(self: &Arc<Self>, awaits: Awaits, most: u32) -> Option<Ticket> {
-        let counter = self.counter(awaits);
+        let line = self.line(awaits);
         let more = |waiting: u32| (waiting < most).then_some(waiting + 1);
-        counter.fetch_update(Ordering::SeqCst, Ordering::Relaxed, more).ok()?;
-        let waiter = Arc::new(Waiter { awaits, called: Notify::new() });
-        waiter.called.notify_one();
-        self.waiters.lock().push_back(waiter.clone());
-        Some(Ticket { queue: self.clone(), waiter })
+        line.count.fetch_update(Ordering::SeqCst, Ordering::Relaxed, more).ok()?;
+        let waiter = Arc::new(Waiter::default());
+        let mut waiters = line.waiters.lock();
+        waiters.push_back(waiter.clone());
+        match awaits {
+            Awaits::Verdict => waiter.called.notify_one(),
+            // Otherwise it would overtake one that has been called and has not looked yet.
+            Awaits::Place => waiters[0].called.notify_one(),
+        }
+        drop(waiters);
+        Some(Ticket { queue: self.clone(), awaits, waiter })
     }
 
-    /// Calls the first that waits.
+    /// Calls the first that waits, of each kind.
     pub fn call(&self) {
-        if !self.is_empty()
-            && let Some(first) = self.waiters.lock().front()
-        {
-            first.called.notify_one();
+        for line in [&self.for_verdict, &self.for_place] {
+            if line.len() > 0
+                && let Some(first) = line.waiters.lock().front()
+            {
+                first.called.notify_one();
+            }
         }
     }
 
     /// How many wait.
     pub fn len(&self) -> u32 {
-        self.waiting.load(Ordering::SeqCst) + self.for_place()
+        self.for_verdict.len() + self.for_place()
     }
 
     /// Whether none waits.
@@ -79,14 +92,20 @@ impl Queue {
 
     /// How many wait for a place.
     pub fn for_place(&self) -> u32 {
-        self.for_place.load(Ordering::SeqCst)
+        self.for_place.len()
     }
 
-    fn counter(&self, awaits: Awaits) -> &AtomicU32 {
+    fn line(&self, awaits: Awaits) -> &Line {
         match awaits {
-            Awaits::Verdict => &self.waiting,
+            Awaits::Verdict => &self.for_verdict,
             Awaits::Place => &self.for_place,
         }
+    }
+}
+
+impl Line {
+    fn len(&self) -> u32 {
+        self.count.load(Ordering::SeqCst)
     }
 }
 
@@ -98,12 +117,12 @@ impl Ticket {
 
     /// What it waits for.
     pub fn awaits(&self) -> Awaits {
-        self.waiter.awaits
+        self.awaits
     }
 
     /// It was called in vain and goes on waiting: the next one may have more luck.
     pub fn pass_on(&self) {
-        let waiters = self.queue.waiters.lock();
+        let waiters = self.queue.line(self.awaits).waiters.lock();
         let own = waiters.iter().position(|waiter| Arc::ptr_eq(waiter, &self.waiter));
         if let Some(next) = own.and_then(|own| waiters.get(own + 1)) {
             next.called.notify_one();
@@ -113,10 +132,11 @@ impl Ticket {
 
 impl Drop for Ticket {
     fn drop(&mut self) {
-        let mut waiters = self.queue.waiters.lock();
+        let line = self.queue.line(self.awaits);
+        let mut waiters = line.waiters.lock();
         if let Some(own) = waiters.iter().position(|waiter| Arc::ptr_eq(waiter, &self.waiter)) {
             waiters.remove(own);
-            self.queue.counter(self.waiter.awaits).fetch_sub(1, Ordering::SeqCst);
+            line.count.fetch_sub(1, Ordering::SeqCst);
             // The one after it: those before it have been called in vain, or are about to look.
             if let Some(next) = waiters.get(own) {
                 next.called.notify_one();
@@ -142,7 +162,7 @@ mod tests {
         let mut tickets: Vec<Ticket> = (0..4).map(|_| queue.join(Awaits::Place, 4).expect("room")).collect();
         assert!(queue.join(Awaits::Place, 4).is_none(), "it is full");
         assert!(queue.join(Awaits::Verdict, 1).is_some(), "those who wait for something else do not count");
-        assert_eq!(called(&tickets), [0, 1, 2, 3], "each looks once when it has joined");
+        assert_eq!(called(&tickets), [0], "the first looks when another has joined");
         assert_eq!(called(&tickets), [] as [usize; 0]);
         queue.call();
         queue.call();

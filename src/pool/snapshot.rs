@@ -30,13 +30,52 @@ pub struct ListenerId(pub u32);
 /// The newest snapshot. Load it for every pick; keep the loaded one until the request ends.
 pub type Published = Arc<ArcSwap<Snapshot>>;
 
+/// Where a route leads.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Goal {
+    /// To this pool.
+    Pool(PoolId),
+    /// To one of several: the number of a split.
+    Split(u32),
+}
+
+/// How the requests of a route are shared among pools.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Split {
+    /// Each pool, with the sum of its weight and those before it; increasing.
+    until: Vec<(u64, PoolId)>,
+}
+
+impl Split {
+    /// `None`: no pool has a weight above 0.
+    pub fn new(pools: impl IntoIterator<Item = (PoolId, u32)>) -> Option<Split> {
+        let mut sum = 0;
+        let weighty = pools.into_iter().filter(|(_, weight)| *weight > 0);
+        let until: Vec<_> = weighty
+            .map(|(pool, weight)| {
+                sum += u64::from(weight);
+                (sum, pool)
+            })
+            .collect();
+        (!until.is_empty()).then_some(Split { until })
+    }
+
+    /// The pool of one request.
+    pub fn draw(&self, rng: &mut fastrand::Rng) -> Option<PoolId> {
+        let (sum, _) = self.until.last()?;
+        let at = rng.u64(..*sum);
+        self.until.get(self.until.partition_point(|(until, _)| *until <= at)).map(|(_, pool)| *pool)
+    }
+}
+
 /// One configuration as the data path sees it.
 #[derive(Debug)]
 pub struct Snapshot {
     /// Counts applied configurations; the first is 1. 0 is the empty snapshot before the first.
     pub generation: u64,
     /// The routing table.
-    pub routes: Table<PoolId>,
+    pub routes: Table<Goal>,
+    splits: Arc<[Split]>,
     listeners: Vec<Option<ListenerEntry>>,
     pools: Vec<Option<Arc<Pool>>>,
     /// Some pool chooses by a key of the request.
@@ -60,12 +99,18 @@ impl Snapshot {
     /// `listeners` and `pools` are indexed by their numbers.
     pub fn new(
         generation: u64,
-        routes: Table<PoolId>,
+        routes: Table<Goal>,
         listeners: Vec<Option<ListenerEntry>>,
         pools: Vec<Option<Arc<Pool>>>,
     ) -> Snapshot {
         let hashes = pools.iter().flatten().any(|pool| pool.traffic.choosing.key.is_some());
-        Snapshot { generation, routes, listeners, pools, hashes, departed: Vec::new() }
+        let (splits, departed) = (Arc::default(), Vec::new());
+        Snapshot { generation, routes, splits, listeners, pools, hashes, departed }
+    }
+
+    /// The same snapshot with these splits, which its routes name by their numbers.
+    pub fn with_splits(self, splits: Vec<Split>) -> Snapshot {
+        Snapshot { splits: splits.into(), ..self }
     }
 
     /// The same snapshot with these removed listeners, for the requests that they have begun.
@@ -75,9 +120,9 @@ impl Snapshot {
 
     /// The same snapshot without removed listeners.
     pub fn without_departed(&self) -> Snapshot {
-        let Snapshot { generation, routes, listeners, pools, hashes, departed: _ } = self;
-        let (routes, listeners, pools) = (routes.clone(), listeners.clone(), pools.clone());
-        Snapshot { generation: *generation, routes, listeners, pools, hashes: *hashes, departed: Vec::new() }
+        let Snapshot { generation, routes, splits, listeners, pools, hashes, departed: _ } = self;
+        let (routes, splits, listeners, pools) = (routes.clone(), splits.clone(), listeners.clone(), pools.clone());
+        Snapshot { generation: *generation, routes, splits, listeners, pools, hashes: *hashes, departed: Vec::new() }
     }
 
     /// The snapshot before the first configuration: no listener, no pool.
@@ -88,6 +133,14 @@ impl Snapshot {
     /// Whether this configuration has the pool with this number, and it is still the one with this serial.
     pub fn has(&self, id: PoolId, serial: u64) -> bool {
         self.pool(id).is_some_and(|pool| pool.shared.serial == serial)
+    }
+
+    /// The pool to which this leads, for one request.
+    pub fn pool_of(&self, goal: Goal, rng: &mut fastrand::Rng) -> Option<PoolId> {
+        match goal {
+            Goal::Pool(id) => Some(id),
+            Goal::Split(number) => self.splits.get(number as usize)?.draw(rng),
+        }
     }
 
     /// The pool with this number, if this configuration has it.
@@ -326,6 +379,26 @@ impl Waiting {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_split_shares_requests_by_weight() {
+        let (mut rng, id) = (fastrand::Rng::with_seed(1), |number| PoolId(number));
+        for (weights, want) in [
+            (&[1][..], &[30_000][..]),
+            (&[1, 1], &[15_000, 15_000]),
+            (&[95, 5], &[28_500, 1_500]),
+            (&[0, 3, 0, 1, 0], &[0, 22_500, 0, 7_500, 0]),
+            (&[1_000_000, 1_000_000, 1_000_000], &[10_000, 10_000, 10_000]),
+        ] {
+            let split = Split::new((0..).map(id).zip(weights.iter().copied())).expect("a weight");
+            let mut counts = vec![0u32; weights.len()];
+            (0..30_000).for_each(|_| counts[split.draw(&mut rng).expect("a pool").0 as usize] += 1);
+            let close =
+                |(count, want): (&u32, &u32)| count.abs_diff(*want) <= want / 50 + 60 && (*count == 0) == (*want == 0);
+            assert!(counts.iter().zip(want).all(close), "{weights:?}: {counts:?}");
+        }
+        assert_eq!(Split::new([(PoolId(1), 0)]), None);
+    }
 
     #[tokio::test(start_paused = true)]
     async fn retry_after_is_one_to_three_hundred_and_thirty_when_none_is_enabled() {

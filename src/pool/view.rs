@@ -260,6 +260,14 @@ impl Tier {
         self.picker.pick_other(&TierSlots { tier: self, choice, skip }, key, rng)
     }
 
+    /// Whether one may be picked once it has a free place.
+    fn has_usable(&self, tried: &[Tried], pass_over: Option<Instant>) -> bool {
+        self.candidates.iter().any(|candidate| {
+            let holds = pass_over.is_none_or(|now| !candidate.upstream.fresh_until.has_come(now));
+            !candidate.is_tried(tried) && !candidate.is_lost() && holds
+        })
+    }
+
     fn has_lost(&self) -> bool {
         self.candidates.iter().any(Candidate::is_lost)
     }
@@ -328,14 +336,9 @@ impl View {
     }
 
     /// Whether an upstream that is not in `tried` could be picked, had it a free place.
-    pub fn has_full(&self, reading: Reading, tried: &[Tried]) -> bool {
-        let full = |tier: &Tier| {
-            let untried = tier.candidates.iter().filter(|candidate| !candidate.is_tried(tried) && !candidate.is_lost());
-            untried
-                .filter(|candidate| candidate.is_full())
-                .any(|candidate| reading.pass_over.is_none_or(|now| !candidate.upstream.fresh_until.has_come(now)))
-        };
-        (reading.primaries && full(&self.primaries)) || full(&self.backups)
+    pub fn has_usable(&self, reading: Reading, tried: &[Tried]) -> bool {
+        let usable = |tier: &Tier| tier.has_usable(tried, reading.pass_over);
+        (reading.primaries && usable(&self.primaries)) || usable(&self.backups)
     }
 
     /// Whether requests may wait for a newer view.
@@ -361,7 +364,9 @@ impl View {
     pub fn pick(&self, reading: Reading, choice: &Choice<'_>, rng: &mut fastrand::Rng) -> Option<Place> {
         if reading.primaries {
             let primary = self.primaries.pick(choice, rng, reading.pass_over);
-            if primary.is_some() || self.primaries.has_lost() {
+            // Nor is one that has no free place: backups are for when no primary is eligible.
+            let has_full = || choice.bounded && self.primaries.has_usable(choice.tried, reading.pass_over);
+            if primary.is_some() || self.primaries.has_lost() || has_full() {
                 return primary.map(|index| Place { backup: false, index });
             }
         }

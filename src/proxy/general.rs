@@ -164,7 +164,7 @@ impl ProxyHttp for General {
 
     async fn upstream_peer(&self, session: &mut Session, ctx: &mut Ctx) -> Result<Box<HttpPeer>> {
         ctx.in_use = None;
-        ctx.parts()?.0.settled();
+        ctx.parts()?.0.begin_attempt();
         loop {
             let wait = ctx.wait.take();
             let (_, handed) = ctx.parts()?;

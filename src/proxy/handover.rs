@@ -141,6 +141,12 @@ impl Handover {
         *self.clock.lock() = Some((clock, turn));
     }
 
+    /// Another attempt begins: what was owed by the last one is not any more.
+    pub fn begin_attempt(&self) {
+        self.settled();
+        *self.cut.lock() = None;
+    }
+
     /// The request may have to end because its upstream is lost.
     pub fn may_be_cut(&self, cut: CutOff) {
         *self.cut.lock() = Some(cut);

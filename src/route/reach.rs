@@ -6,7 +6,7 @@ use std::collections::{HashMap, HashSet};
 
 use super::{Query, Table};
 use crate::model::Name;
-use crate::model::policy::{HostPattern, PathPattern, RoutePolicy};
+use crate::model::policy::{Condition, HostPattern, PathPattern, RoutePolicy};
 
 /// What all look-ups together may cost, in about 50 ns each. Beyond that nothing is reported: a file may have 10,000
 /// routes on 1,000 listeners.
@@ -44,7 +44,8 @@ pub fn hidden(listeners: &[&Name], routes: &[RoutePolicy]) -> Hidden {
         let mut takers = Vec::new();
         let is_reached = queries.any(|(listener, method)| {
             left = left.saturating_sub(cost);
-            let winner = table.find(&Query { listener, host: host.as_deref(), path: &path, method });
+            let holds = |asked: &Condition| route.conditions.iter().any(|own| own.implies(asked));
+            let winner = table.find(&Query { listener, host: host.as_deref(), path: &path, method, holds: &holds });
             takers.extend(winner.filter(|winner| *winner != index && !takers.contains(winner)));
             left == 0 || winner == Some(index)
         });
@@ -56,7 +57,8 @@ pub fn hidden(listeners: &[&Name], routes: &[RoutePolicy]) -> Hidden {
     }
     let path = unused.path(&PathPattern::Prefix("/".into()));
     for listener in 0..listeners.len() as u32 {
-        let winner = table.find(&Query { listener, host: None, path: &path, method: OTHER_METHOD });
+        let holds = &|_: &Condition| false;
+        let winner = table.find(&Query { listener, host: None, path: &path, method: OTHER_METHOD, holds });
         found.defaults.extend(winner.map(|winner| (listener as usize, winner)));
     }
     found

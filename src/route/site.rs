@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use super::Query;
-use crate::model::policy::PathPattern;
+use crate::model::policy::{Condition, PathPattern};
 
 /// See the head of this file.
 #[derive(Debug, Clone)]
@@ -23,6 +23,8 @@ pub(super) struct Rule<T> {
     pub methods: Box<[Arc<str>]>,
     /// `None`: all listeners.
     pub listener: Option<u32>,
+    /// What else a request must have.
+    pub also: Box<[Condition]>,
     pub target: T,
 }
 
@@ -62,12 +64,13 @@ impl<T: Copy> Site<T> {
 
 impl<T> Rule<T> {
     fn conditions(&self) -> usize {
-        usize::from(!self.methods.is_empty()) + usize::from(self.listener.is_some())
+        usize::from(!self.methods.is_empty()) + usize::from(self.listener.is_some()) + self.also.len()
     }
 
     fn matches(&self, query: &Query<'_>) -> bool {
         self.listener.is_none_or(|listener| listener == query.listener)
             && (self.methods.is_empty() || self.methods.iter().any(|method| **method == *query.method))
+            && self.also.iter().all(query.holds)
     }
 }
 

@@ -6,9 +6,9 @@ use proptest::prelude::*;
 use proptest::sample::select;
 
 use super::*;
-use crate::model::policy::PathPattern;
+use crate::model::policy::{PathPattern, PoolShare, RequestPart};
 
-/// `HOST PATH [METHOD,METHOD] [@LISTENER] -> POOL`; a path with `=` before it is exact, a host `*` is any.
+/// `HOST PATH [METHOD,METHOD] [@LISTENER] [NAME=VALUE] [NAME=?] -> POOL`; a path with `=` before it is exact, a host `*` is any.
 fn route(text: &str) -> RoutePolicy {
     let (conditions, pool) = text.split_once(" -> ").expect("a route has an arrow");
     let mut words = conditions.split(' ');
@@ -23,14 +23,31 @@ fn route(text: &str) -> RoutePolicy {
         path if path.starts_with('=') => PathPattern::Exact(path[1..].into()),
         path => PathPattern::Prefix(path.into()),
     };
-    let (mut methods, mut listener) = (Vec::new(), None);
+    let (mut methods, mut listener, mut conditions_of) = (Vec::new(), None, Vec::new());
     for word in words {
         match word.strip_prefix('@') {
             Some(name) => listener = Some(Name::try_new(name).expect("a name")),
-            None => methods = word.split(',').map(Arc::from).collect(),
+            None => match word.split_once('=') {
+                Some((name, value)) => conditions_of.push(condition(name, (value != "?").then_some(value))),
+                None => methods = word.split(',').map(Arc::from).collect(),
+            },
         }
     }
-    RoutePolicy { host, path, methods, listener, pool: Name::try_new(pool).expect("a name") }
+    let pools = PoolShare::all(Name::try_new(pool).expect("a name"));
+    RoutePolicy { host, path, methods, listener, conditions: conditions_of, pools }
+}
+
+/// A field of this name.
+fn condition(name: &str, value: Option<&str>) -> Condition {
+    Condition { part: RequestPart::Header, name: name.into(), value: value.map(Arc::from) }
+}
+
+/// Whether a request with these fields meets a condition.
+fn met<'a>(fields: &'a [(&'a str, &'a str)]) -> impl Fn(&Condition) -> bool + 'a {
+    |condition| {
+        let wanted = |value: &str| condition.value.as_ref().is_none_or(|want| **want == *value);
+        fields.iter().any(|(name, value)| *condition.name == **name && wanted(value))
+    }
 }
 
 /// Listener `l3` is number 3.
@@ -40,12 +57,8 @@ fn listener_number(name: &Name) -> Option<u32> {
 
 /// A table whose targets are places in the file.
 fn numbered(routes: &[RoutePolicy]) -> Table<usize> {
-    let named: Vec<RoutePolicy> = routes
-        .iter()
-        .enumerate()
-        .map(|(i, route)| RoutePolicy { pool: Name::try_new(&i.to_string()).expect("a name"), ..route.clone() })
-        .collect();
-    Table::build(&named, listener_number, |pool| pool.as_str().parse().ok())
+    let mut numbers = 0..;
+    Table::build(routes, listener_number, |_| numbers.next())
 }
 
 #[track_caller]
@@ -57,8 +70,10 @@ fn check(routes: &[&str], cases: &[(&str, Option<&str>)]) {
         let mut word = |default| words.next().filter(|w| *w != "-").unwrap_or(default);
         let (host, path, method, listener) = (word(""), word("/"), word("GET"), word("0"));
         let host = (!host.is_empty()).then_some(host);
-        let query = Query { listener: listener.parse().expect("a number"), host, path, method };
-        let found = table.find(&query).map(|i| routes[i].pool.as_str());
+        let fields: Vec<_> = request.split(' ').skip(4).filter_map(|word| word.split_once('=')).collect();
+        let (listener, holds) = (listener.parse().expect("a number"), met(&fields));
+        let query = Query { listener, host, path, method, holds: &holds };
+        let found = table.find(&query).map(|i| routes[i].pools[0].pool.as_str());
         assert_eq!(found, *want, "{request}");
     }
 }
@@ -79,6 +94,30 @@ fn an_exact_host_wins_over_the_longest_wildcard_and_that_over_any() {
             ("badexample.com", Some("any")),
             ("other.org", Some("any")),
             ("-", Some("any")),
+        ],
+    );
+}
+
+#[test]
+fn a_route_with_more_conditions_wins_over_others_of_its_path() {
+    check(
+        &[
+            "* / -> plain",
+            "* / x=1 -> one",
+            "* / x=? -> some",
+            "* / x=1 y=2 -> both",
+            "* / GET x=? -> get",
+            "* /a -> a",
+        ],
+        &[
+            ("- / POST", Some("plain")),
+            ("- / POST 0 x=1", Some("one")),
+            ("- / POST 0 x=2", Some("some")),
+            ("- / POST 0 x=1 y=2", Some("both")),
+            ("- / GET 0 x=1 y=1", Some("get")),
+            ("- / GET 0 y=2", Some("plain")),
+            ("- / POST 0 X=1", Some("plain")),
+            ("- /a GET 0 x=1 y=2", Some("a")),
         ],
     );
 }
@@ -173,15 +212,15 @@ fn a_prefix_whose_conditions_fail_leaves_the_request_to_a_shorter_one() {
 
 #[test]
 fn an_empty_table_matches_nothing() {
-    let query = Query { listener: 0, host: Some("a"), path: "/", method: "GET" };
+    let query = Query { listener: 0, host: Some("a"), path: "/", method: "GET", holds: &met(&[]) };
     assert_eq!(Table::<u32>::empty().find(&query), None);
 }
 
 #[test]
 fn a_route_with_an_unknown_name_is_left_out() {
     let routes = [route("* / @nowhere -> 1"), route("* / -> nothing"), route("* /x -> 2")];
-    let table = Table::build(&routes, listener_number, |pool| pool.as_str().parse::<u32>().ok());
-    let query = Query { listener: 0, host: None, path: "/x", method: "GET" };
+    let table = Table::build(&routes, listener_number, |route| route.pools[0].pool.as_str().parse::<u32>().ok());
+    let query = Query { listener: 0, host: None, path: "/x", method: "GET", holds: &met(&[]) };
     assert_eq!(table.find(&query), Some(2));
     assert_eq!(table.find(&Query { path: "/", ..query }), None);
 }
@@ -207,13 +246,25 @@ fn reference(routes: &[RoutePolicy], query: &Query<'_>) -> Option<usize> {
         let key = (takes_host(&route.host)?, takes_path(&route.path)?);
         let by_method = route.methods.is_empty() || route.methods.iter().any(|m| **m == *query.method);
         let by_listener = route.listener.as_ref().is_none_or(|l| listener_number(l) == Some(query.listener));
-        let conditions = usize::from(!route.methods.is_empty()) + usize::from(route.listener.is_some());
-        (by_method && by_listener).then_some((key, conditions, std::cmp::Reverse(i)))
+        let by_rest = route.conditions.iter().all(query.holds);
+        let conditions =
+            usize::from(!route.methods.is_empty()) + usize::from(route.listener.is_some()) + route.conditions.len();
+        (by_method && by_listener && by_rest).then_some((key, conditions, std::cmp::Reverse(i)))
     });
     keys.max().map(|(_, _, std::cmp::Reverse(i))| i)
 }
 
 const HOSTS: [&str; 6] = ["a", "b.a", "c.b.a", "x.c.b.a", "b", "ab.a"];
+/// What requests have beside that: 1 is the value that routes name.
+const FIELDS: [&[(&str, &str)]; 7] = [
+    &[],
+    &[("x", "1")],
+    &[("x", "2")],
+    &[("y", "1")],
+    &[("x", "1"), ("y", "1")],
+    &[("x", "2"), ("y", "1")],
+    &[("x", "2"), ("y", "2"), ("x", "1")],
+];
 const PATHS: [&str; 9] = ["/", "/a", "/a/b", "/a/b/c", "/ab", "/a/", "//", "/a//b", "/b"];
 
 fn routes() -> impl Strategy<Value = Vec<RoutePolicy>> {
@@ -228,12 +279,17 @@ fn routes() -> impl Strategy<Value = Vec<RoutePolicy>> {
     ];
     let methods = proptest::sample::subsequence(vec!["GET", "POST"], 0..=2);
     let listener = proptest::option::of(select(&["l0", "l1"][..]));
-    let route = (host, path, methods, listener).prop_map(|(host, path, methods, listener)| RoutePolicy {
-        host,
-        path,
-        methods: methods.into_iter().map(Arc::from).collect(),
-        listener: listener.map(|l| Name::try_new(l).expect("a name")),
-        pool: Name::try_new("p").expect("a name"),
+    let of = |name| proptest::option::of(proptest::option::of(Just("1")).prop_map(move |value| condition(name, value)));
+    let conditions = (of("x"), of("y")).prop_map(|(x, y)| x.into_iter().chain(y).collect());
+    let route = (host, path, methods, listener, conditions).prop_map(|(host, path, methods, listener, conditions)| {
+        RoutePolicy {
+            host,
+            path,
+            methods: methods.into_iter().map(Arc::from).collect(),
+            listener: listener.map(|l| Name::try_new(l).expect("a name")),
+            conditions,
+            pools: PoolShare::all(Name::try_new("p").expect("a name")),
+        }
     });
     proptest::collection::vec(route, 0..30)
 }
@@ -246,9 +302,10 @@ proptest! {
         for host in hosts {
             for path in PATHS.into_iter().chain(["/a/b/d", "/abc", "*", ""]) {
                 for method in ["GET", "POST", "PUT"] {
-                    for listener in [0, 1, 2] {
-                        let query = Query { listener, host, path, method };
-                        prop_assert_eq!(table.find(&query), reference(&routes, &query), "{:?}", query);
+                    for (listener, fields) in (0..9).zip(FIELDS.into_iter().cycle()) {
+                        let (listener, holds) = (listener % 3, met(fields));
+                        let query = Query { listener, host, path, method, holds: &holds };
+                        prop_assert_eq!(table.find(&query), reference(&routes, &query), "{:?} {:?}", query, fields);
                     }
                 }
             }
@@ -283,6 +340,10 @@ fn a_route_or_default_pool_whose_every_request_others_take_is_hidden() {
         (&["* /x @l0 -> a", "* /x GET -> b", "* /x -> c"], "", ""),
         (&["* /x @l0 GET -> a", "* /x @l1 GET -> a", "* /x GET -> b", "* /x -> c"], "2<-0,1", ""),
         (&["a.de /x/y -> a", "* /x -> b"], "", ""),
+        (&["* / x=1 -> a", "* / -> b"], "", "0<-1 1<-1"),
+        (&["* / x=? -> a", "* / x=1 -> b", "* / x=2 -> c"], "1<-0 2<-0", ""),
+        (&["* / x=1 -> a", "* / x=2 -> b", "* / x=? -> c"], "", ""),
+        (&["* / x=1 -> a", "* / x=1 y=? -> b"], "", ""),
         (&["* / @l9 -> a"], "", ""),
     ] {
         let routes: Vec<_> = rows.iter().map(|row| route(row)).collect();
@@ -311,8 +372,8 @@ proptest! {
         for host in hosts {
             for path in PATHS.into_iter().chain(["/q", "/a/q", "/a/b/q", "/a/b/c/q", "/ab/q", "/b/q"]) {
                 for method in ["GET", "POST", "PUT"] {
-                    for listener in 0..2 {
-                        match reference(&routes, &Query { listener, host, path, method }) {
+                    for (listener, fields) in (0..2).flat_map(|listener| FIELDS.map(|fields| (listener, fields))) {
+                        match reference(&routes, &Query { listener, host, path, method, holds: &met(fields) }) {
                             Some(route) => of_routes[route] = true,
                             None => of_listeners[listener as usize] = true,
                         }

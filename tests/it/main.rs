@@ -35,6 +35,7 @@ mod orders;
 mod promise;
 mod queue;
 mod reload;
+mod routes;
 mod servers;
 mod staleness;
 mod storm;

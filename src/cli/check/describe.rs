@@ -176,7 +176,7 @@ fn changed_of_clients(client: &ClientPolicy) -> Vec<String> {
     all.into_iter().flatten().collect()
 }
 
-/// What a pool has of its own in `timeouts`, `connections`, `retry`, `passive` and `upgrades`.
+/// What a pool has of its own that says how requests travel.
 fn changed_of_traffic(traffic: &TrafficPolicy) -> Vec<String> {
     let TrafficPolicy { timeouts, connections, retry, passive, leaving, choosing: _, slow_start, upgrades } = traffic;
     let default = TrafficPolicy::default();

@@ -19,7 +19,7 @@ table! {
 }
 
 table! {
-    /// How large requests may be; a change holds from a connection's next request on.
+    /// How large requests and how many connections may be. A change holds from a connection's next request on; that of `connections` and `connections_per_client` for new connections.
     struct ClientLimits {
         /// A request head, with its empty line: beyond it 431.
         header_bytes ["header_bytes"]: Size<1_024, 65_536> = "32KiB";
@@ -29,7 +29,7 @@ table! {
         target_bytes ["target_bytes"]: Size<64, 65_536> = "16KiB";
         /// A request body, without its framing: beyond it 413.
         body_bytes ["body_bytes"]: SizeLimit = "unlimited";
-        /// The open connections of this listener: at the limit no other is accepted; 0: as many as there are descriptors.
+        /// The open connections of this listener: at the limit no other is accepted; 0: as many as file descriptors allow, less a reserve for checks and the admin API.
         connections ["connections"]: Count<0, { u32::MAX as i64 }> = 0;
         /// The open connections of one client address: another one is closed at once; 0: any number.
         connections_per_client ["connections_per_client"]: Count<0, { u32::MAX as i64 }> = 0;
@@ -57,7 +57,7 @@ table! {
 }
 
 table! {
-    /// The connections to each upstream.
+    /// The connections to each upstream, and how many requests it may have at once.
     struct Connections {
         /// Requests in flight at each upstream: beyond it another upstream, else the queue; 0: no limit.
         max_per_upstream ["max_per_upstream"]: Count<0, 1_000_000> = 0;

@@ -9,7 +9,7 @@ use crate::config::raw;
 use crate::config::read::{At, shown_key};
 use crate::config::report::{Found, Report};
 use crate::model::Name;
-use crate::model::policy::{ListenerPolicy, PoolPolicy, RoutePolicy, WhenNoHealthy};
+use crate::model::policy::{ListenerPolicy, PoolPolicy, PoolShare, RoutePolicy, WhenNoHealthy};
 use crate::route::{self, Hidden};
 
 /// Warns about listeners that lead to no pool, and routes and pools that get no requests. With mistakes in the file there is no
@@ -82,8 +82,9 @@ fn leads<'a>(
 ) -> Vec<Lead<'a>> {
     let of_listeners = file.listeners.value().map_or(&[][..], |by_name| &by_name.0).iter();
     let of_routes = file.routes.value().map_or(&[][..], |list| &list.0).iter();
+    let leads_to = |route: &RoutePolicy, pool: &Name| route.pools.iter().any(|share| share.pool == *pool);
     let taken_by = |by: Option<&[usize]>, pool: &Name| {
-        by.filter(|by| by.iter().any(|taker| routes[*taker].pool != *pool)).map_or(String::new(), named)
+        by.filter(|by| by.iter().any(|taker| !leads_to(&routes[*taker], pool))).map_or(String::new(), named)
     };
     let defaults = listeners.iter().zip(of_listeners).enumerate().filter_map(|(index, (listener, (_, raw)))| {
         let key = format!("listeners.{}", shown_key(listener.name.as_str()));
@@ -95,13 +96,16 @@ fn leads<'a>(
             taken_by: taken_by(hidden.defaults.get(&index).map(std::slice::from_ref), listener.pool.as_ref()?),
         })
     });
-    let routed = routes.iter().zip(of_routes).enumerate().filter_map(|(index, (route, raw))| {
-        Some(Lead {
-            pool: route.pool.as_str(),
-            span: raw.as_ref()?.span.clone(),
-            of: format!("routes[{index}]"),
-            key: format!("routes[{index}]"),
-            taken_by: taken_by(hidden.routes.get(&index).map(Vec::as_slice), &route.pool),
+    let routed = routes.iter().zip(of_routes).enumerate().flat_map(|(index, (route, raw))| {
+        let weighty = route.pools.iter().filter(|share| share.weight > 0);
+        weighty.filter_map(move |PoolShare { pool, .. }| {
+            Some(Lead {
+                pool: pool.as_str(),
+                span: raw.as_ref()?.span.clone(),
+                of: format!("routes[{index}]"),
+                key: format!("routes[{index}]"),
+                taken_by: taken_by(hidden.routes.get(&index).map(Vec::as_slice), pool),
+            })
         })
     });
     defaults.chain(routed).collect()

@@ -8,7 +8,7 @@ use crate::config::raw;
 use crate::config::read::{At, Field};
 use crate::config::report::{Found, Report};
 use crate::model::Name;
-use crate::model::policy::{HostPattern, PathPattern, RoutePolicy};
+use crate::model::policy::{Condition, HostPattern, PathPattern, PoolShare, RoutePolicy};
 
 /// The routes without mistakes, in file order.
 pub fn routes(file: &raw::File, names: &Names<'_>, report: &mut Report) -> Vec<RoutePolicy> {
@@ -30,12 +30,14 @@ pub fn routes(file: &raw::File, names: &Names<'_>, report: &mut Report) -> Vec<R
 }
 
 /// The conditions of a route; of two routes with equal ones the second would never be used.
-type Conditions = (HostPattern, PathPattern, Vec<Arc<str>>, Option<Name>);
+type Conditions = (HostPattern, PathPattern, Vec<Arc<str>>, Option<Name>, Vec<Condition>);
 
 fn conditions(route: &RoutePolicy) -> Conditions {
     let mut methods = route.methods.clone();
     methods.sort();
-    (route.host.clone(), route.path.clone(), methods, route.listener.clone())
+    let mut others = route.conditions.clone();
+    others.sort();
+    (route.host.clone(), route.path.clone(), methods, route.listener.clone(), others)
 }
 
 fn route(entry: &At<raw::Route>, key: &str, names: &Names<'_>, report: &mut Report) -> Option<RoutePolicy> {
@@ -51,13 +53,63 @@ fn route(entry: &At<raw::Route>, key: &str, names: &Names<'_>, report: &mut Repo
         report
             .add(Found::error(entry.span.clone(), key, "`pool` is missing").expected("pool = \"the name of a pool\""));
     }
-    let pool = raw.pool.get().and_then(|at| names.pool(&at.value.0, &at.span, &format!("{key}.pool"), report));
+    let pools = raw.pool.get().and_then(|at| pools(at, &format!("{key}.pool"), names, report));
+    let conditions = conditions_of(raw);
     let host = match &raw.host {
         Field::Absent => HostPattern::Any,
         Field::Good(at) => at.value.clone(),
         Field::Bad => return None,
     };
-    Some(RoutePolicy { host, path: path?, methods: methods?, listener: listener?, pool: pool? })
+    let (path, methods, listener, pools) = (path?, methods?, listener?, pools?);
+    Some(RoutePolicy { host, path, methods, listener, conditions: conditions?, pools })
+}
+
+/// What its requests must have beside that; `None`: there is a mistake in it.
+fn conditions_of(raw: &raw::Route) -> Option<Vec<Condition>> {
+    let raw::Route { header, query, cookie, .. } = raw;
+    if matches!((header, query, cookie), (Field::Bad, ..) | (_, Field::Bad, _) | (.., Field::Bad)) {
+        return None;
+    }
+    let header = header.value().map_or(&[][..], |all| &all.0).iter();
+    let query = query.value().map_or(&[][..], |all| &all.0);
+    Some(header.chain(query).chain(cookie.value().map_or(&[][..], |all| &all.0)).cloned().collect())
+}
+
+/// The pools that share its requests.
+fn pools(at: &At<raw::PoolShares>, key: &str, names: &Names<'_>, report: &mut Report) -> Option<Vec<PoolShare>> {
+    let shares = match &at.value {
+        raw::PoolShares::Whole(name) => return names.pool(name, &at.span, key, report).map(PoolShare::all),
+        raw::PoolShares::Shared(shares) => shares,
+    };
+    let mut out: Vec<PoolShare> = Vec::with_capacity(shares.0.len());
+    let mut whole = true;
+    for (index, share) in shares.0.iter().enumerate() {
+        let Some(At { value: raw::PoolShare { name, weight, others }, span }) = share else {
+            whole = false;
+            continue;
+        };
+        for (word, is_absent) in [("name", name.is_absent()), ("weight", weight.is_absent())] {
+            if is_absent && !others {
+                let found = Found::error(span.clone(), format!("{key}[{index}]"), format!("`{word}` is missing"));
+                report.add(found.expected("{ name = \"the name of a pool\", weight = 1 }"));
+            }
+        }
+        let pool = name.get().and_then(|at| names.pool(&at.value.0, &at.span, &format!("{key}[{index}].name"), report));
+        let weight = weight.value().and_then(|weight| u32::try_from(weight.0).ok());
+        match pool.zip(weight) {
+            Some((pool, _)) if out.iter().any(|known| known.pool == pool) => {
+                report.add(Found::error(span.clone(), key, format!("\"{pool}\" is listed twice")));
+            }
+            Some((pool, weight)) => out.push(PoolShare { pool, weight }),
+            None => whole = false,
+        }
+    }
+    if whole && out.iter().all(|share| share.weight == 0) {
+        let found = Found::error(at.span.clone(), key, "no pool has a weight above 0");
+        report.add(found.expected("at least one pool that gets requests"));
+        return None;
+    }
+    whole.then_some(out)
 }
 
 fn path(raw: &raw::Route, key: &str, report: &mut Report) -> Option<PathPattern> {

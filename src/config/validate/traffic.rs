@@ -89,9 +89,11 @@ pub fn traffic(raw: &raw::Pool, key: &str, report: &mut Report) -> TrafficPolicy
             let length = queue.length.value().and_then(|count| u32::try_from(count.0).ok());
             connections.queue_length = length.unwrap_or(connections.queue_length);
             connections.queue_timeout = time(&queue.timeout, connections.queue_timeout);
-            if connections.queue_length > 0 && most.is_none_or(|most| most == 0) {
+            let is_unlimited = most.is_none_or(|most| most == 0) && !matches!(table.max_per_upstream, Field::Bad);
+            if connections.queue_length > 0 && is_unlimited {
                 let message = "no request ever waits in it: `max_per_upstream` sets no limit";
-                report.add(Found::warning(span.clone(), format!("{key}.connections.queue"), message));
+                let found = Found::warning(span.clone(), format!("{key}.connections.queue"), message);
+                report.add(found.expected("`max_per_upstream = 100` beside it"));
             }
         }
         connections = UpstreamConnections {

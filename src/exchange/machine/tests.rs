@@ -11,11 +11,11 @@ use super::super::steps::Scheme;
 use super::*;
 use crate::http1::{HeadReader, Limits};
 use crate::model::policy::{
-    Balance, ClientPolicy, Failures, HostPattern, PathPattern, RetryBudget, RetryPolicy, RoutePolicy,
+    Balance, ClientPolicy, Failures, HostPattern, PathPattern, PoolShare, RetryBudget, RetryPolicy, RoutePolicy,
 };
 use crate::model::{FineWeight, Name};
 use crate::pool::{
-    Hint, Hints, ListenerEntry, ListenerId, Otherwise, PoolShared, Rules, Service, Tier, UpstreamId, View,
+    Goal, Hint, Hints, ListenerEntry, ListenerId, Otherwise, PoolShared, Rules, Service, Tier, UpstreamId, View,
 };
 use crate::route::Table;
 
@@ -25,6 +25,11 @@ mod queue;
 mod upgrades;
 
 use Event::*;
+
+/// A route to this pool alone.
+fn to_pool(id: u32) -> Goal {
+    Goal::Pool(PoolId(id))
+}
 
 /// A process with one listener (number 0) that sends everything to pool 0.
 struct World {
@@ -461,10 +466,11 @@ async fn a_request_goes_where_its_route_says_and_else_where_its_listener_does() 
         path: PathPattern::Prefix(path.into()),
         methods: Vec::new(),
         listener: None,
-        pool: name(pool),
+        conditions: Vec::new(),
+        pools: PoolShare::all(name(pool)),
     };
     let routes = [route(HostPattern::Any, "/api", "p1"), route(HostPattern::Exact("b.example".into()), "/", "p2")];
-    let target = |pool: &Name| pool.as_str().strip_prefix('p')?.parse().ok().map(PoolId);
+    let target = |route: &RoutePolicy| route.pools[0].pool.as_str().strip_prefix('p')?.parse().ok().map(to_pool);
     let pools: Vec<_> = (0..3).map(|id| Some(world.nth(id))).collect();
     for (listener_pool, request, want) in [
         (Some(PoolId(0)), "GET / HTTP/1.1\r\nHost: a", Some("p0")),

@@ -14,12 +14,12 @@ use super::super::changes::changes;
 use super::super::events::EventKind;
 use super::super::orders::Overrides;
 use super::super::pools::{CheckIds, Member, PoolState};
-use super::super::snapshot::{Departed, ListenerEntry, ListenerId, PoolId, PoolShared, Snapshot};
+use super::super::snapshot::{Departed, Goal, ListenerEntry, ListenerId, PoolId, PoolShared, Snapshot, Split};
 use super::super::upstream::{Upstream, UpstreamId};
 use super::{Applied, Check, CheckId, CheckKey, Effects, Kept, State, Timer};
 use crate::health::track::Slot;
 use crate::health::{Change, Track};
-use crate::model::policy::{CheckPolicy, Config, PoolPolicy, Timing, UpstreamPolicy, WhenNoHealthy};
+use crate::model::policy::{CheckPolicy, Config, PoolPolicy, RoutePolicy, Timing, UpstreamPolicy, WhenNoHealthy};
 use crate::model::{Address, AdminState, HealthState, Name};
 use crate::route;
 
@@ -341,7 +341,16 @@ impl State {
     fn snapshot(&self, config: &Config, listeners: &[(Name, ListenerId)], now: Instant) -> Snapshot {
         let listener = |name: &Name| listeners.iter().find(|(n, _)| n == name).map(|(_, id)| *id);
         let pool = |name: &Name| self.pool_ids.get(name).copied();
-        let routes = route::Table::build(&config.routes, |name| listener(name).map(|id| id.0), pool);
+        let mut splits = Vec::new();
+        let goal = |route: &RoutePolicy| match &*route.pools {
+            [only] => pool(&only.pool).map(Goal::Pool),
+            several => {
+                let shares = several.iter().filter_map(|share| Some((pool(&share.pool)?, share.weight)));
+                splits.push(Split::new(shares)?);
+                u32::try_from(splits.len() - 1).ok().map(Goal::Split)
+            }
+        };
+        let routes = route::Table::build(&config.routes, |name| listener(name).map(|id| id.0), goal);
         let mut entries: Vec<Option<ListenerEntry>> = vec![];
         for policy in &config.listeners {
             let Some(id) = listener(&policy.name) else { continue };
@@ -356,7 +365,7 @@ impl State {
         for state in &self.pools {
             pools[state.id.0 as usize] = Some(state.cell.clone());
         }
-        let snapshot = Snapshot::new(self.generation, routes, entries, pools);
+        let snapshot = Snapshot::new(self.generation, routes, entries, pools).with_splits(splits);
         let departed = self.departed(&snapshot, now);
         snapshot.with_departed(departed)
     }

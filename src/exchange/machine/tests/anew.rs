@@ -184,7 +184,7 @@ async fn a_dirty_connection_is_replaced_to_the_same_upstream_and_the_second_time
 }
 
 /// Routes: `old` to pool 0, `any` to pool 1, and to pool 2 what comes in on listener 7.
-fn routes(of: &[&str]) -> Table<PoolId> {
+fn routes(of: &[&str]) -> Table<Goal> {
     let name = |text: &str| Name::try_new(text).unwrap();
     let policy = |route: &&str| {
         let (path, pool, listener) = match *route {
@@ -194,10 +194,11 @@ fn routes(of: &[&str]) -> Table<PoolId> {
             other => panic!("no route {other}"),
         };
         let path = PathPattern::Prefix(path.into());
-        RoutePolicy { host: HostPattern::Any, path, methods: Vec::new(), listener, pool: name(pool) }
+        let (conditions, pools) = (Vec::new(), PoolShare::all(name(pool)));
+        RoutePolicy { host: HostPattern::Any, path, methods: Vec::new(), listener, conditions, pools }
     };
     let policies: Vec<_> = of.iter().map(policy).collect();
-    let target = |pool: &Name| pool.as_str().strip_prefix('p')?.parse().ok().map(PoolId);
+    let target = |route: &RoutePolicy| route.pools[0].pool.as_str().strip_prefix('p')?.parse().ok().map(to_pool);
     Table::build(&policies, |_| Some(7), target)
 }
 
