@@ -217,11 +217,7 @@ impl Plane {
         id: ListenerId,
         stop: &Stop,
     ) {
-        let client = match &stream {
-            ClientStream::Tcp(_, peer) => Some(peer.ip()),
-            ClientStream::Unix(_) => None,
-        };
-        let Some(admitted) = self.admit(gate, client, id) else { return };
+        let Some(admitted) = self.admit(gate, stream.client(), id) else { return };
         let counted = Counted::new(self);
         let (placed, elsewhere) = self.workers.place();
         let held = (counted, admitted, placed, slot);

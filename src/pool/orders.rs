@@ -212,12 +212,14 @@ impl Overrides {
 
     /// Those of `other`, where there is none.
     pub(super) fn or(self, other: Overrides) -> Overrides {
-        let (Some(mut held), Some(other)) = (self.0.clone(), other.0.clone()) else {
-            return if self.is_empty() { other } else { self };
-        };
-        held.admin = held.admin.or(other.admin);
-        held.weight = held.weight.or(other.weight);
-        Overrides(Some(held))
+        Overrides(match (self.0, other.0) {
+            (Some(mut held), Some(other)) => {
+                held.admin = held.admin.or(other.admin);
+                held.weight = held.weight.or(other.weight);
+                Some(held)
+            }
+            (held, other) => held.or(other),
+        })
     }
 
     /// When the first ends by itself.

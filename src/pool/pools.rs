@@ -272,15 +272,18 @@ impl Member {
 
     /// Its weight as it holds now.
     fn weight_now(&self, now: Instant) -> FineWeight {
-        let part = self.ramp_now(now).map_or(Ratio::ONE, |(part, _)| part);
-        FineWeight::new(self.weight(), part)
+        FineWeight::new(self.weight(), self.part_now(now))
     }
 
     /// The most requests that it may have in flight now: while its weight grows, this does as well.
     fn places_now(&self, now: Instant) -> u32 {
         let Some(most) = self.rules.traffic.connections.max_per_upstream else { return u32::MAX };
-        let part = self.ramp_now(now).map_or(Ratio::ONE, |(part, _)| part);
-        u32::try_from(part.of_rounded_up(most as usize)).unwrap_or(u32::MAX)
+        u32::try_from(self.part_now(now).of_rounded_up(most as usize)).unwrap_or(u32::MAX)
+    }
+
+    /// Which part of its weight it has.
+    fn part_now(&self, now: Instant) -> Ratio {
+        self.ramp_now(now).map_or(Ratio::ONE, |(part, _)| part)
     }
 
     /// Which part of its weight it has, and when that is more; `None`: all of it.

@@ -26,7 +26,7 @@ use super::changes::Changes;
 use super::events::{Event, EventKind, EventRing, Transition};
 use super::ids::IdMap;
 use super::passive::EjectionEnd;
-use super::pools::{Checks, PoolState};
+use super::pools::{Checks, Member, PoolState};
 use super::snapshot::{Pool, PoolId, PoolShared, Snapshot};
 use super::status::{CheckerStatus, ExplainError, Explanation, PoolStatus, Status};
 use super::traffic::Traffic;
@@ -104,6 +104,14 @@ pub struct Suspects {
 }
 
 impl Effects {
+    /// These have left their pool.
+    fn let_go<'m>(&mut self, gone: impl IntoIterator<Item = &'m Member>, now: Instant) {
+        for member in gone {
+            member.leave(now);
+            self.lose(&member.upstream);
+        }
+    }
+
     /// This upstream may not be picked any more.
     fn lose(&mut self, upstream: &Arc<Upstream>) {
         self.close_idle.push(upstream.clone());
@@ -550,10 +558,7 @@ impl State {
             }
         }
         if !gone.is_empty() {
-            for member in &gone {
-                member.leave(now);
-                effects.lose(&member.upstream);
-            }
+            effects.let_go(&gone, now);
             self.rebuild_readers(now, effects);
         }
         changed.append(&mut self.dirty);

@@ -157,10 +157,7 @@ pub(super) fn serve<H: Send>(
     stop: Stop,
     held: H,
 ) -> impl Future<Output = ()> + Send {
-    let address = match &stream {
-        ClientStream::Tcp(_, peer) => Some(peer.ip()),
-        ClientStream::Unix(_) => None,
-    };
+    let address = stream.client();
     // Most clients send a request at once.
     let mut quiet = Quiet { io: stream.into(), requests: 0, since: Instant::now() };
     async move {

@@ -3,7 +3,7 @@
 
 use std::fmt;
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -89,6 +89,14 @@ pub(super) enum Detached {
 }
 
 impl ClientStream {
+    /// The client's address; `None` over a unix socket.
+    pub(super) fn client(&self) -> Option<IpAddr> {
+        match self {
+            ClientStream::Tcp(_, peer) => Some(peer.ip()),
+            ClientStream::Unix(_) => None,
+        }
+    }
+
     /// Takes it out of the readiness queue of this thread.
     pub(super) fn detach(self) -> io::Result<Detached> {
         match self {

@@ -147,19 +147,13 @@ impl State {
             if let Some(served) = served {
                 pool.retire(&mut removed, &served, now);
             }
-            for member in &removed {
-                member.leave(now);
-                effects.lose(&member.upstream);
-            }
+            effects.let_go(&removed, now);
             self.pools.push(pool);
         }
         for gone in old.into_values() {
             gone.shared.set_usable_at(None);
             effects.announce.push(gone.shared);
-            for member in &gone.members {
-                member.leave(now);
-                effects.lose(&member.upstream);
-            }
+            effects.let_go(&gone.members, now);
         }
         self.index_pools();
         // Every member gets its state first. Only then can `settle` see which pools still need removed members.
