@@ -29,6 +29,7 @@ fn routes() -> Vec<RoutePolicy> {
                 listener: None,
                 conditions: vec![],
                 pools: PoolShare::all(pool.clone()),
+                rules: None,
             }
         })
         .collect()

@@ -17,13 +17,15 @@ pub mod judge;
 mod key;
 pub mod limits;
 pub mod machine;
+mod origin;
 pub mod response;
+mod rules;
 mod seek;
 pub mod steps;
 mod target;
 pub mod upgrade;
 
-pub use answer::{OwnAnswer, Refusal};
+pub use answer::{Added, OwnAnswer, Refusal};
 pub use clock::{ClientClock, Listening, Silence, Turn, UpstreamClock};
 pub use edits::{RequestEdits, ResponseEdits};
 pub use ending::{Course, Ending, Finish, Request, ending};

@@ -14,6 +14,7 @@ pub mod policy;
 pub mod probe;
 pub mod quote;
 pub mod secret;
+pub mod template;
 pub mod trace;
 pub mod units;
 pub mod written;

@@ -20,6 +20,7 @@ mod ids;
 pub mod instant;
 pub mod latency;
 pub mod lease;
+pub mod limit;
 mod lines;
 mod log;
 pub mod orders;
@@ -49,6 +50,7 @@ pub use controller::{CheckFiles, Controller, ProbeFuture, Prober};
 pub use events::{Event, EventKind, EventRing, Transition, WarmingPhase};
 pub use faults::{Faults, LastFault};
 pub use lease::{Lease, Settled};
+pub use limit::Limit;
 pub use orders::{Command, Done, NeedsForce, Order, OrderError, Override, Overrides, Setting};
 pub use outage::{Progress, Way};
 pub use outcomes::Row;
@@ -56,7 +58,8 @@ pub use passive::{Ejected, EjectionEnd};
 pub use queue::{Awaits, WAITING_MAX};
 pub use sentence::sentence;
 pub use snapshot::{
-    Departed, Goal, ListenerEntry, ListenerId, Pool, PoolId, PoolShared, Published, Snapshot, Split, Waiting,
+    Departed, Goal, ListenerEntry, ListenerId, Pool, PoolId, PoolShared, Published, Route, Routes, Snapshot, Split,
+    Waiting,
 };
 pub use state::{Applied, CheckKey, Kept, ProbeJob};
 pub use stats::{

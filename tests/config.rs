@@ -366,6 +366,9 @@ fn the_reference_is_equal_to_leaving_the_keys_out() {
             { type = \"grpc\", scheme = \"https\" }, { type = \"websocket\" }]\n\
         [[routes]]\npool = \"app\"\n\
         [[routes]]\npath = \"/static\"\npool = \"static\"\n\
+        [[routes]]\npath = \"/old\"\nstrip_prefix = \"/old\"\nredirect.to = \"/new{path}\"\n\
+            rate_limit.requests = 100\n\
+        [[routes]]\npath = \"/closed\"\nrespond = {}\n\
         [[routes]]\npath = \"/several\"\npool = \"several\"\n[admin]\n";
     fs::write(&bare, text).unwrap();
     assert_eq!(reference, good(&bare));

@@ -3,12 +3,14 @@
 //! contract and do not work yet are listed under `later` and refused by name.
 
 mod health;
+mod route;
 mod traffic;
 
 use schemars::{Schema, SchemaGenerator, json_schema};
 use toml::de::{DeTable, DeValue};
 
 pub use health::{Check, Expect, ExpectBody, Health, JsonRule, Probe, TextStep, TextSteps, Timing, Tls};
+pub use route::{PoolShare, PoolShares, RateLimit, Redirect, Respond, Route};
 pub use traffic::{ClientLimits, ClientTimeouts, Connections, Passive, Retry, UpstreamTimeouts};
 
 use super::foreign;
@@ -16,14 +18,13 @@ use super::read::{ByName, List, Node, Reader, Value, nearest};
 use super::table::table;
 use super::values::address::{self, Dial, DialAddress, Listen};
 use super::values::balance::{Balancing, HashBy, Times};
-use super::values::conditions::{CookieConditions, HeaderConditions, QueryConditions};
-use super::values::http::Method;
+use super::values::fields::RequestFieldName;
+use super::values::network::Peers;
 use super::values::protocol::Protocol;
-use super::values::route::RoutePath;
 use super::values::secret::SecretValue;
 use super::values::{Count, DAY, OneOf, Span, Text};
 use crate::model::AdminState;
-use crate::model::policy::{Balance, HostPattern, Lane, MinHealthy, OnUnhealthy, Upgrades};
+use crate::model::policy::{Balance, Lane, MinHealthy, OnUnhealthy, Upgrades};
 
 table! {
     /// The configuration of roundsman.
@@ -38,9 +39,11 @@ table! {
         pools ["pools"]: ByName<Pool, 1_000>;
         /// The admin socket: health, status, metrics, reload.
         admin ["admin"]: Admin;
+        /// What is believed of who a request is from.
+        forwarded ["forwarded"]: Forwarded;
     }
     required ["listeners", "pools"]
-    later ["forwarded", "access_log"]
+    later ["access_log"]
 }
 
 table! {
@@ -69,38 +72,15 @@ table! {
         timeouts ["timeouts"]: ClientTimeouts;
         /// How large its requests and how many its connections may be.
         limits ["limits"]: ClientLimits;
+        /// How many requests it lets through: beyond it 429. Routes may have limits of their own.
+        rate_limit ["rate_limit"]: RateLimit;
+        /// The field in which upstreams get a number that no other request has, such as "x-request-id"; default: none.
+        request_id ["request_id"]: RequestFieldName;
+        /// Whether requests without a `traceparent` (W3C Trace Context) get one; others keep theirs.
+        traceparent ["traceparent"]: bool = false;
     }
     required ["address"]
-    later ["h2c", "redirect_https", "proxy_protocol", "ready_path", "tls", "mode", "request_id"]
-}
-
-table! {
-    /// One route: requests that meet every condition go to its pool.
-    struct Route {
-        /// The host, such as "api.example.com" or "*.example.com"; default: every host.
-        host ["host"]: HostPattern;
-        /// A path and everything below it, on segment boundaries: "/v1" matches /v1 and /v1/x, not /v10.
-        path ["path"]: RoutePath = "/";
-        /// Exactly this path, instead of `path`.
-        path_exact ["path_exact"]: RoutePath;
-        /// The methods; default: all.
-        method ["method"]: List<Method, 64>;
-        /// The name of a listener; default: all.
-        listener ["listener"]: Name;
-        /// Fields that its requests have: name = "value", or name = { present = true } for any value.
-        header ["header"]: HeaderConditions;
-        /// The same of the query, such as { v = "2" } for ?v=2.
-        query ["query"]: QueryConditions;
-        /// The same of cookies.
-        cookie ["cookie"]: CookieConditions;
-        /// The pool of these requests, or several with weights: [{ name = "stable", weight = 95 }, { name = "canary", weight = 5 }].
-        pool ["pool"]: PoolShares;
-    }
-    required ["pool"]
-    later [
-        "strip_prefix", "rewrite", "redirect", "set_request_headers", "remove_request_headers", "set_response_headers",
-        "remove_response_headers", "timeout", "respond",
-    ]
+    later ["h2c", "redirect_https", "proxy_protocol", "ready_path", "tls", "mode"]
 }
 
 table! {
@@ -180,6 +160,17 @@ table! {
         pool ["pool"]: Name;
     }
     required ["pool"]
+    later []
+}
+
+table! {
+    /// What is believed of who a request is from.
+    struct Forwarded {
+        /// Networks, such as "10.0.0.0/8", whose X-Forwarded-* and Forwarded are believed and extended; "unix": whoever connects to a unix socket. From others they are replaced.
+        trusted ["trusted"]: List<Peers, 1_000> = [];
+        /// Whether upstreams get `Forwarded` (RFC 7239) as well.
+        rfc7239 ["rfc7239"]: bool = false;
+    }
     later []
 }
 
@@ -291,42 +282,6 @@ impl Value for Name {
 
     fn schema(_: &mut SchemaGenerator) -> Schema {
         json_schema!({ "type": "string" })
-    }
-}
-
-table! {
-    /// One of several pools that share the requests of a route.
-    struct PoolShare {
-        /// Its name.
-        name ["name"]: PoolRef;
-        /// Its part of the requests, in relation to the weights of the others; 0: none.
-        weight ["weight"]: Count<0, 1_000_000>;
-    }
-    required ["name", "weight"]
-    later []
-}
-
-/// The pool of a route, or several with weights.
-#[derive(Debug, Clone)]
-pub enum PoolShares {
-    /// One.
-    Whole(String),
-    /// Several.
-    Shared(List<PoolShare, 64>),
-}
-
-impl Value for PoolShares {
-    fn read(node: &Node<'_>, reader: &mut Reader<'_>) -> Option<PoolShares> {
-        if matches!(node.get_ref(), DeValue::Array(_)) {
-            return List::read(node, reader).map(PoolShares::Shared);
-        }
-        let what = "the name of a pool, in quotes, or [{ name = \"…\", weight = 1 }, …]";
-        reader.string(node, what).map(PoolShares::Whole)
-    }
-
-    fn schema(generator: &mut SchemaGenerator) -> Schema {
-        let several = List::<PoolShare, 64>::schema(generator);
-        json_schema!({ "anyOf": [{ "type": "string" }, several] })
     }
 }
 

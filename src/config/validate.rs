@@ -5,6 +5,7 @@ mod check;
 mod nowhere;
 mod pool;
 mod route;
+mod rules;
 mod sockets;
 mod traffic;
 
@@ -17,7 +18,9 @@ use std::time::Duration;
 use super::raw;
 use super::read::{At, ByName, Field, nearest, quoted, shown_key};
 use super::report::{Found, Report};
-use crate::model::policy::{AdminPolicy, Config, FALLBACK_POOLS_MAX, Lane, ListenerPolicy, PoolPolicy, RuntimePolicy};
+use crate::model::policy::{
+    AdminPolicy, Config, FALLBACK_POOLS_MAX, Lane, ListenerPolicy, Marks, PoolPolicy, RuntimePolicy,
+};
 use crate::model::{Address, Name};
 
 /// Long enough for ordinary requests, short enough for an operator who waits for the restart.
@@ -42,7 +45,9 @@ pub fn validate(file: &raw::File, report: &mut Report) -> Option<Config> {
     if report.has_errors() {
         return None;
     }
-    Some(Config { runtime, listeners: listeners.into_iter().flatten().collect(), routes, pools, admin: admin? })
+    let forwarded = Arc::new(traffic::forwarded(file));
+    let listeners = listeners.into_iter().flatten().collect();
+    Some(Config { runtime, listeners, routes, pools, admin: admin?, forwarded })
 }
 
 /// The names of pools and listeners, including those with mistakes: a reference to one of these is not another mistake.
@@ -150,7 +155,12 @@ fn listeners(file: &raw::File, names: &Names<'_>, report: &mut Report) -> Vec<Op
         }
         let address = raw.address.value()?.0.clone();
         let client = traffic::client(raw, &key, report);
-        Some(ListenerPolicy { name: good_name?, address, pool: pool.flatten(), client })
+        let rate_limit = rules::rate_limit(&raw.rate_limit, &format!("{key}.rate_limit"), report);
+        let marks = Arc::new(Marks {
+            request_id: raw.request_id.value().map(|name| name.0.clone()),
+            traceparent: raw.traceparent.value().copied().unwrap_or_default(),
+        });
+        Some(ListenerPolicy { name: good_name?, address, pool: pool.flatten(), client, rate_limit, marks })
     };
     all.iter().map(one).collect()
 }

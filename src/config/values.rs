@@ -7,8 +7,10 @@ pub mod balance;
 pub mod basic_auth;
 pub mod conditions;
 pub mod expect;
+pub mod fields;
 pub mod header;
 pub mod http;
+pub mod network;
 mod problem;
 pub mod protocol;
 pub mod require;
@@ -17,6 +19,7 @@ pub mod secret;
 pub mod several;
 pub mod status;
 pub mod steps;
+pub mod template;
 pub mod tls;
 
 use std::time::Duration;

@@ -159,6 +159,8 @@ mod tests {
             address,
             pool: None,
             client: Default::default(),
+            rate_limit: None,
+            marks: Default::default(),
         }];
         let table = table(&[("api", &["127.0.0.1", "10.0.0.1"]), ("admin", &["127.0.0.1"])]);
         let (pools, remarks) = expand(&config, &table);

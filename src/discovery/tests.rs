@@ -65,6 +65,7 @@ pub(super) fn config(pools: Vec<PoolPolicy>) -> Config {
         routes: vec![],
         pools: pools.into_iter().map(Arc::new).collect(),
         admin: AdminPolicy { address: "127.0.0.1:9900".parse().unwrap(), written: false, token: None },
+        forwarded: Arc::default(),
     }
 }
 

@@ -6,6 +6,7 @@ use std::borrow::Cow;
 use bytes::BufMut;
 
 use super::edits::digits;
+use super::rules::lines;
 use crate::http1::fields::put;
 use crate::http1::{BadByte, Fault, HttpDate, TargetPart, Version};
 use crate::pool::{AnswerReason, FrontStats};
@@ -99,6 +100,19 @@ pub enum OwnKind {
     Error(AnswerReason),
     /// The answer to `OPTIONS *`, which asks about this server and not about an upstream: 200, empty.
     ServerOptions,
+    /// The answer of the route, with this status: what is in it is [`Added`].
+    OfRoute(u16),
+}
+
+/// What the rules of a route add to an answer.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Added<'a> {
+    /// Field lines, each with its line end.
+    pub lines: &'a [u8],
+    /// Further lines of an answer that is the route's own.
+    pub answer: &'a [u8],
+    /// The body of that answer.
+    pub body: &'a [u8],
 }
 
 /// One field of an answer of our own.
@@ -115,6 +129,11 @@ impl OwnAnswer {
         OwnAnswer { retry_after: Some(seconds), ..OwnAnswer::new(reason) }
     }
 
+    /// The answer of a route, with this status.
+    pub(super) fn of_route(status: u16) -> OwnAnswer {
+        OwnAnswer { kind: OwnKind::OfRoute(status), retry_after: None, byte: None, close: false }
+    }
+
     /// The answer to `OPTIONS *`.
     pub(super) fn server_options() -> OwnAnswer {
         OwnAnswer { kind: OwnKind::ServerOptions, retry_after: None, byte: None, close: false }
@@ -124,16 +143,20 @@ impl OwnAnswer {
     pub fn reason(&self) -> Option<AnswerReason> {
         match self.kind {
             OwnKind::Error(reason) => Some(reason),
-            OwnKind::ServerOptions => None,
+            OwnKind::ServerOptions | OwnKind::OfRoute(_) => None,
         }
     }
 
     /// Its status.
     pub fn status(&self) -> u16 {
-        self.reason().map_or(200, AnswerReason::status)
+        match self.kind {
+            OwnKind::Error(reason) => reason.status(),
+            OwnKind::ServerOptions => 200,
+            OwnKind::OfRoute(status) => status,
+        }
     }
 
-    /// Its body, in pieces: one line of plain text, or nothing.
+    /// Its body, in pieces: one line of plain text, or nothing; without what a route adds.
     pub fn body(&self) -> [&'static str; 6] {
         match (self.reason(), self.byte) {
             (None, _) => [""; 6],
@@ -152,22 +175,36 @@ impl OwnAnswer {
         }
     }
 
-    /// Its fields but `Date` and `Connection`, in order, `Content-Length` included.
-    pub fn fields(&self) -> impl Iterator<Item = OwnField> {
-        let length = Cow::Owned(self.body().iter().map(|piece| piece.len()).sum::<usize>().to_string());
+    /// Its fields but `Date` and `Connection`, in order, without what a route adds. `body_bytes`: the length of its body.
+    fn fields(&self, body_bytes: usize) -> impl Iterator<Item = OwnField> {
+        // No body and no length belong to these (RFC 9110, 8.6 and 15.4.5).
+        let length = (!matches!(self.status(), 204 | 304)).then(|| Cow::Owned(body_bytes.to_string()));
         let kind = self.reason().map(|_| ("Content-Type", Cow::Borrowed("text/plain")));
         let allow = (self.reason() == Some(AnswerReason::Method)).then_some(("Allow", Cow::Borrowed(ALLOW)));
         let retry = self.retry_after.map(|seconds| ("Retry-After", Cow::Owned(seconds.to_string())));
-        [Some(("Content-Length", length)), kind, allow, retry].into_iter().flatten()
+        [length.map(|length| ("Content-Length", length)), kind, allow, retry].into_iter().flatten()
     }
 
-    /// Appends the whole answer, with `date` as its `Date`. `head_only`: the request was HEAD. `keep_alive`: the connection
+    /// Appends the whole answer with what its route adds, and `date` as its `Date`. `head_only`: the request was HEAD. `keep_alive`: the connection
     /// goes on after it (never true where `close` is set); a client of HTTP/1.0 is told so.
-    pub fn write_to(&self, out: &mut impl BufMut, version: Version, head_only: bool, keep_alive: bool, date: HttpDate) {
+    pub fn write_to(
+        &self,
+        out: &mut impl BufMut,
+        added: Added<'_>,
+        version: Version,
+        head_only: bool,
+        keep_alive: bool,
+        date: HttpDate,
+    ) {
         put(out, &[b"HTTP/1.1 ", &digits(self.status()), b" ", phrase(self.status()).as_bytes(), b"\r\n"]);
-        for (name, value) in self.fields() {
-            put(out, &[name.as_bytes(), b": ", value.as_bytes(), b"\r\n"]);
+        let body_bytes = self.body().iter().map(|piece| piece.len()).sum::<usize>() + added.body.len();
+        for (name, value) in self.fields(body_bytes) {
+            // The route's wins.
+            if !lines(added.lines).any(|(set, _)| set.eq_ignore_ascii_case(name)) {
+                put(out, &[name.as_bytes(), b": ", value.as_bytes(), b"\r\n"]);
+            }
         }
+        put(out, &[added.lines, added.answer]);
         put(out, &[b"Date: ", date.as_bytes(), b"\r\n"]);
         match (keep_alive && !self.close, version) {
             (false, _) => out.put_slice(b"Connection: close\r\n"),
@@ -177,6 +214,7 @@ impl OwnAnswer {
         out.put_slice(b"\r\n");
         if !head_only {
             put(out, &self.body().map(str::as_bytes));
+            out.put_slice(added.body);
         }
     }
 }
@@ -201,6 +239,7 @@ fn closes(reason: AnswerReason) -> bool {
         | AnswerReason::ConnectFailed
         | AnswerReason::UpstreamBroke
         | AnswerReason::BadResponse
+        | AnswerReason::RateLimited
         | AnswerReason::NoneEligible
         | AnswerReason::QueueFull
         | AnswerReason::QueueTimeout
@@ -221,6 +260,7 @@ fn body(reason: AnswerReason) -> &'static str {
         AnswerReason::BodyTooLarge => "the request body is too large (body_too_large)\n",
         AnswerReason::TargetTooLong => "the request target is too long (target_too_long)\n",
         AnswerReason::Expectation => "only 100-continue can be expected (expectation)\n",
+        AnswerReason::RateLimited => "too many requests (rate_limited)\n",
         AnswerReason::HeadTooLarge => "the request head is too large (head_too_large)\n",
         AnswerReason::NotImplemented => "unknown transfer coding (not_implemented)\n",
         AnswerReason::ConnectFailed => "no connection to the upstream (connect_failed)\n",
@@ -249,7 +289,7 @@ mod tests {
 
     fn rendered(answer: OwnAnswer, version: Version, head_only: bool, keep_alive: bool) -> String {
         let mut out = Vec::new();
-        answer.write_to(&mut out, version, head_only, keep_alive, HttpDate::of(784_111_777));
+        answer.write_to(&mut out, Added::default(), version, head_only, keep_alive, HttpDate::of(784_111_777));
         String::from_utf8(out).unwrap()
     }
 

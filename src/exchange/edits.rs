@@ -11,10 +11,14 @@ use bytes::BufMut;
 use smallvec::SmallVec;
 
 use super::judge::{Facts, Framing};
+use super::origin;
+use super::rules::{Made, Parts, TooLong, client_text, lines};
 use super::upgrade::Protocol;
 use crate::http1::fields::{Keep, list, put};
 use crate::http1::{Field, Head, HttpDate, Known, ResponseFraming, ResponseHead, Version};
 use crate::model::Address;
+use crate::model::policy::{FieldEdits, ForwardedPolicy, Marks, RouteRules};
+use crate::model::template::Placeholder;
 
 /// The scheme in which a request came.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -41,17 +45,37 @@ pub struct RequestEdits {
     named: Named,
     target: Option<Box<str>>,
     host: Host,
+    /// The peer: its address, `None` on a unix socket.
+    peer: Option<IpAddr>,
+    /// In which scheme it asks.
+    scheme: Scheme,
+    /// The client, which the peer may only speak for; as text.
+    client: Text,
     forwarded_for: Text,
     forwarded_host: Text,
-    scheme: Scheme,
+    forwarded_proto: Scheme,
+    /// The peer is believed: what else it says in X-Forwarded-* goes on.
+    believed: bool,
+    /// Field lines that say what only roundsman knows: `Forwarded`, the number of the request, its trace.
+    own: Vec<u8>,
+    /// The names that they replace.
+    owned: Named,
+    /// The number of the request, if it has one.
+    id: Text,
     upgrade: Option<Protocol>,
     drop_expect: bool,
+    /// What the rules of its route make of it.
+    made: Made,
+    /// The fields of the head that these rules set or take out.
+    ruled: Named,
 }
 
 /// The changes to a response head.
 #[derive(Debug, Clone)]
 pub struct ResponseEdits {
     named: Named,
+    /// Field lines that the rules of its route set.
+    set: Vec<u8>,
     status: u16,
     switch: Option<Protocol>,
     hidden: bool,
@@ -123,24 +147,32 @@ enum Host {
     Target(Text),
     /// The head has none: the upstream's address.
     Upstream(Text),
+    /// The route has one.
+    Route,
 }
 
 impl RequestEdits {
     /// Those that the requests of one client have in common. `client`: its address; `None` on a unix socket.
     pub fn of_client(client: Option<IpAddr>, scheme: Scheme) -> RequestEdits {
-        let mut forwarded_for = Text::new();
-        if let Some(client) = client {
-            write!(Writer(&mut forwarded_for), "{}", client.to_canonical()).expect("a vector takes every byte");
-        }
+        let forwarded_for = Text::from_slice(client_text(client).as_bytes());
         RequestEdits {
             named: Named::default(),
             target: None,
             host: Host::Kept,
+            peer: client,
+            scheme,
+            client: forwarded_for.clone(),
             forwarded_for,
             forwarded_host: Text::new(),
-            scheme,
+            forwarded_proto: scheme,
+            believed: false,
+            own: Vec::new(),
+            owned: Named::default(),
+            id: Text::new(),
             upgrade: None,
             drop_expect: false,
+            made: Made::default(),
+            ruled: Named::default(),
         }
     }
 
@@ -159,6 +191,112 @@ impl RequestEdits {
         // Who speaks HTTP/1.0 cannot be sent a 100, and who sends no body waits for none.
         self.drop_expect =
             facts.version == Version::Http10 || matches!(facts.framing, Framing::None | Framing::Length(0));
+    }
+
+    /// Says who the request is from, which is returned, and marks it.
+    pub(super) fn introduce(
+        &mut self,
+        head: &Head<'_>,
+        policy: &ForwardedPolicy,
+        marks: &Marks,
+        rng: &mut fastrand::Rng,
+    ) -> Option<IpAddr> {
+        if self.believed {
+            self.believed = false;
+            self.client = Text::from_slice(client_text(self.peer).as_bytes());
+            self.forwarded_for = self.client.clone();
+            self.forwarded_proto = self.scheme;
+        }
+        self.own.clear();
+        self.owned.clear();
+        self.id.clear();
+        let ForwardedPolicy { trusted, rfc7239 } = policy;
+        let mut client = self.peer;
+        let mut elements = Vec::new();
+        if trusted.has(self.peer) {
+            let claims = origin::claims(head, self.peer, trusted);
+            client = claims.client;
+            self.believed = true;
+            self.client = Text::from_slice(client_text(client).as_bytes());
+            let peer = std::mem::replace(&mut self.forwarded_for, Text::from_vec(claims.chain));
+            if !self.forwarded_for.is_empty() && !peer.is_empty() {
+                self.forwarded_for.extend_from_slice(b", ");
+            }
+            self.forwarded_for.extend_from_slice(&peer);
+            self.forwarded_proto = claims.scheme.unwrap_or(self.scheme);
+            if let Some(host) = claims.host {
+                self.forwarded_host = Text::from_slice(host);
+            }
+            elements = claims.forwarded;
+        }
+        if *rfc7239 || !elements.is_empty() {
+            if !elements.is_empty() {
+                elements.extend_from_slice(b", ");
+            }
+            origin::put_element(&mut elements, self.peer, self.forwarded_proto, &self.forwarded_host);
+            put(&mut self.own, &[b"Forwarded: ", &elements, b"\r\n"]);
+        }
+        self.mark(head, marks, rng);
+        client
+    }
+
+    /// Gives the request a number and a trace, where they are asked for and it has none that is believed.
+    fn mark(&mut self, head: &Head<'_>, marks: &Marks, rng: &mut fastrand::Rng) {
+        let field = |name: &str| {
+            let mut named = head.fields.iter().filter(|field| field.name.eq_ignore_ascii_case(name.as_bytes()));
+            named.next().map(|field| field.value)
+        };
+        if let Some(name) = &marks.request_id {
+            match field(name).filter(|id| self.believed && origin::is_request_id(id)) {
+                Some(id) => self.id.extend_from_slice(id),
+                None => self.number(rng),
+            }
+            self.owned.add(name);
+            put(&mut self.own, &[name.as_bytes(), b": ", &self.id, b"\r\n"]);
+        }
+        if marks.traceparent && !field("traceparent").is_some_and(origin::is_traceparent) {
+            let (trace, parent) = (rng.u128(1..), rng.u64(1..));
+            // What another has said about a trace that is not this one goes with it.
+            self.owned.add("traceparent");
+            self.owned.add("tracestate");
+            put(&mut self.own, &[format!("traceparent: 00-{trace:032x}-{parent:016x}-01\r\n").as_bytes()]);
+        }
+    }
+
+    /// Gives the request a number that no other has.
+    fn number(&mut self, rng: &mut fastrand::Rng) {
+        write!(Writer(&mut self.id), "{:032x}", rng.u128(..)).expect("a vector takes every byte");
+    }
+
+    /// Makes what the rules of its route make of the request, instead of those of a route before.
+    pub(super) fn follow(
+        &mut self,
+        rules: Option<&RouteRules>,
+        facts: &Facts<'_>,
+        rng: &mut fastrand::Rng,
+    ) -> Result<(), TooLong> {
+        if self.made.is_empty() && self.ruled.is_empty() && rules.is_none() {
+            return Ok(());
+        }
+        self.ruled.clear();
+        self.made.clear();
+        if matches!(self.host, Host::Route) {
+            self.host = Host::Kept;
+        }
+        let Some(rules) = rules else { return Ok(()) };
+        self.ruled.add_all(&rules.request);
+        if self.ruled.has(b"host") {
+            self.host = Host::Route;
+        }
+        if self.id.is_empty() && rules.names(Placeholder::RequestId) {
+            self.number(rng);
+        }
+        self.made.make(rules, &Parts::new(facts, &self.client, self.forwarded_proto, &self.id))
+    }
+
+    /// What the rules of its route make of the request.
+    pub(super) fn made(&self) -> &Made {
+        &self.made
     }
 
     /// The upstream of the next attempt: its address stands for a Host that the client did not send.
@@ -185,7 +323,7 @@ impl RequestEdits {
 
     /// The target to send instead of the one in the head.
     pub fn target(&self) -> Option<&str> {
-        self.target.as_deref()
+        self.made.target.as_deref().or(self.target.as_deref())
     }
 
     /// Whether every field of this name is left out. Ask before setting [`RequestEdits::sets`].
@@ -197,34 +335,38 @@ impl RequestEdits {
             | Known::Te
             | Known::Upgrade
             | Known::Http2Settings
-            | Known::ProxyAuth
-            | Known::Forwarded => true,
+            | Known::ProxyAuth => true,
+            Known::Forwarded => !self.believed || is_replaced(field.name) || self.ruled.has(field.name),
             Known::Expect => self.drop_expect,
             // They frame the body and name the host; `judge` has made sure that Connection names none of these.
-            Known::Host | Known::ContentLength | Known::TransferEncoding | Known::Authorization | Known::Cookie => {
-                false
+            Known::ContentLength | Known::TransferEncoding => false,
+            Known::Host | Known::Authorization | Known::Cookie => self.ruled.has(field.name),
+            Known::Underscored | Known::Other => {
+                self.named.has(field.name) || self.ruled.has(field.name) || self.owned.has(field.name)
             }
-            Known::Underscored | Known::Other => self.named.has(field.name),
         }
     }
 
     /// The fields to set: none of them is left in the head after [`RequestEdits::drops`].
-    pub fn sets(&self) -> impl Iterator<Item = (&'static str, &[u8])> {
+    pub fn sets(&self) -> impl Iterator<Item = (&str, &[u8])> {
         let host: &[u8] = match &self.host {
-            Host::Kept => b"",
+            Host::Kept | Host::Route => b"",
             Host::Target(text) | Host::Upstream(text) => text,
         };
         let connection: &[u8] = if self.upgrade.is_some() { b"Upgrade" } else { b"" };
         [
             ("Host", host),
             ("X-Forwarded-For", self.forwarded_for.as_slice()),
-            ("X-Forwarded-Proto", self.scheme.as_str().as_bytes()),
+            ("X-Forwarded-Proto", self.forwarded_proto.as_str().as_bytes()),
             ("X-Forwarded-Host", self.forwarded_host.as_slice()),
             ("Connection", connection),
             ("Upgrade", self.upgrade.as_ref().map_or(&b""[..], Protocol::as_bytes)),
         ]
         .into_iter()
         .filter(|(_, value)| !value.is_empty())
+        .chain(lines(&self.own))
+        .filter(|(name, _)| !self.ruled.has(name.as_bytes()))
+        .chain(lines(&self.made.request))
     }
 
     /// Appends the whole edited head in HTTP/1.1, for lanes that copy bytes.
@@ -252,7 +394,14 @@ impl ResponseEdits {
         let Delivery { hidden, unframed, chunked, close, length, offers, keeps, switch } = delivery;
         let mut named = Named::default();
         named.collect(connection);
-        ResponseEdits { named, status, switch, hidden, unframed, chunked, close, length, offers, keeps }
+        let set = Vec::new();
+        ResponseEdits { named, set, status, switch, hidden, unframed, chunked, close, length, offers, keeps }
+    }
+
+    /// Adds those of the rules of a route, with the lines to set as they were made for the request.
+    pub(super) fn follow(&mut self, edits: &FieldEdits, set: &[u8]) {
+        self.named.add_all(edits);
+        self.set.extend_from_slice(set);
     }
 
     /// Whether the client must not see this interim answer: it speaks HTTP/1.0 (RFC 9110, 15.2).
@@ -302,15 +451,15 @@ impl ResponseEdits {
         }
     }
 
-    /// The fields to set after dropping: those of a switch of protocols, or a length in canonical form.
-    pub fn sets(&self) -> impl Iterator<Item = (&'static str, &[u8])> {
+    /// The fields to set after dropping: those of a switch of protocols, a length in canonical form, those of the route.
+    pub fn sets(&self) -> impl Iterator<Item = (&str, &[u8])> {
         let switch = self.switch.as_ref().map(|to| [("Connection", &b"Upgrade"[..]), ("Upgrade", to.as_bytes())]);
         let length = match &self.length {
             Length::Set(digits) if !self.is_bodyless() => Some(("Content-Length", digits.as_slice())),
             Length::Set(_) | Length::Kept => None,
         };
         let coding = self.chunked.then_some(("Transfer-Encoding", &b"chunked"[..]));
-        switch.into_iter().flatten().chain(length).chain(coding)
+        switch.into_iter().flatten().chain(length).chain(coding).chain(lines(&self.set))
     }
 
     /// Where there is no body, what frames it only confuses (RFC 9110, 8.6; RFC 9112, 6.1).
@@ -359,7 +508,13 @@ impl ResponseEdits {
     }
 }
 
-/// The names that Connection lists, joined by commas.
+/// Whether what we say replaces or extends this field of a trusted peer. One with `_` is what others may take for it.
+fn is_replaced(name: &[u8]) -> bool {
+    let ours = ["x-forwarded-for", "x-forwarded-proto", "x-forwarded-host", "forwarded"];
+    name.contains(&b'_') || ours.iter().any(|our| name.eq_ignore_ascii_case(our.as_bytes()))
+}
+
+/// Names of fields, joined by commas: those that Connection lists, or those that a route changes.
 #[derive(Debug, Clone, Default)]
 struct Named(Text);
 
@@ -372,12 +527,33 @@ impl Named {
         }
     }
 
+    /// Adds the names of fields that are set or taken out.
+    fn add_all(&mut self, edits: &FieldEdits) {
+        let FieldEdits { set, remove } = edits;
+        set.iter().map(|(name, _)| name).chain(remove).for_each(|name| self.add(name));
+    }
+
+    fn add(&mut self, name: &str) {
+        if !self.0.is_empty() {
+            self.0.push(b',');
+        }
+        self.0.extend_from_slice(name.as_bytes());
+    }
+
+    fn clear(&mut self) {
+        self.0.clear();
+    }
+
+    fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
     fn has(&self, name: &[u8]) -> bool {
         !self.0.is_empty() && list(&self.0).any(|named| named.eq_ignore_ascii_case(name))
     }
 }
 
-/// Adds what Connection lists but the two options that name no field and stand in nearly every one.
+/// Adds what Connection lists, but the two options that name no field and stand in nearly every one.
 fn put_text(text: &mut Text, value: &[u8]) {
     for option in list(value) {
         if option.eq_ignore_ascii_case(b"keep-alive") || option.eq_ignore_ascii_case(b"close") {

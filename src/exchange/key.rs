@@ -1,4 +1,5 @@
-//! What a request is hashed by, where its pool chooses by a hash: the same for equal requests, in every process and at any time.
+//! What a request is hashed by, where its pool chooses by a hash (the same for equal requests, in every process and at any
+//! time), or counted by, where there is a limit.
 
 use std::net::IpAddr;
 
@@ -9,11 +10,22 @@ use crate::model::policy::HashKey;
 
 /// The hash of the part of a request that this key names; `None`: the request has none.
 pub(super) fn hash_of(key: &HashKey, head: &Head<'_>, facts: &Facts<'_>, client: Option<IpAddr>) -> Option<u64> {
+    with_key(key, head, facts, client, hash)
+}
+
+/// Gives this the part of a request that the key names; `None`: the request has none.
+pub(super) fn with_key<T>(
+    key: &HashKey,
+    head: &Head<'_>,
+    facts: &Facts<'_>,
+    client: Option<IpAddr>,
+    take: impl FnOnce(&[u8]) -> T,
+) -> Option<T> {
     let value = match key {
         HashKey::ClientIp => {
             return client.map(|client| match client.to_canonical() {
-                IpAddr::V4(v4) => hash(&v4.octets()),
-                IpAddr::V6(v6) => hash(&v6.octets()),
+                IpAddr::V4(v4) => take(&v4.octets()),
+                IpAddr::V6(v6) => take(&v6.octets()),
             });
         }
         HashKey::Path => facts.path.as_bytes(),
@@ -23,7 +35,7 @@ pub(super) fn hash_of(key: &HashKey, head: &Head<'_>, facts: &Facts<'_>, client:
         }
         HashKey::Cookie(name) => cookies(head, name.as_bytes()).next()?,
     };
-    (!value.is_empty()).then(|| hash(value))
+    (!value.is_empty()).then(|| take(value))
 }
 
 /// The values of the cookies of this name (RFC 6265, 4.2.1). Names are case-sensitive.

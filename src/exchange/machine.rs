@@ -24,21 +24,22 @@ use std::sync::atomic::Ordering;
 use smallvec::SmallVec;
 use tokio::time::Instant;
 
-use super::answer::{OwnAnswer, Refusal};
+use super::answer::{Added, OwnAnswer, OwnKind, Refusal};
 use super::edits::RequestEdits;
 use super::judge::{Facts, Framing, Method, judge};
-use super::key::hash_of;
+use super::key::{hash_of, with_key};
 use super::limits::{INTERIM_ANSWERS, UNUSED_MAX};
 use super::response::{Asked, check_fields, judge_response};
+use super::rules::TooLong;
 use super::seek::{Ask, Found, PoolKey, find, keys_of, of_address, route, route_anew, still_eligible};
 use super::steps::{Attempt, Broken, ConnectError, End, Entry, Lent, Next, Record, Replay, Reuse};
 use super::upgrade::Protocol;
 use crate::http1::response::check_size;
 use crate::http1::{Fault, Field, Head, Version};
-use crate::model::policy::{Failure, TrafficPolicy};
+use crate::model::policy::{Failure, FixedAnswer, Marks, TrafficPolicy};
 use crate::pool::{
-    AnswerReason, Awaits, Candidate, FrontStats, Lease, ListenerId, Pick, Pool, PoolId, Published, RequestClass,
-    Settled, Snapshot, Tried, Upstream, WAITING_MAX, Waiting,
+    AnswerReason, Awaits, Candidate, FrontStats, Lease, Limit, ListenerEntry, ListenerId, Pick, Pool, PoolId,
+    Published, RequestClass, Route, Settled, Snapshot, Tried, Upstream, WAITING_MAX, Waiting,
 };
 
 /// One request from its head to its end; then the next one of the same client. What a request has in common with the one
@@ -50,10 +51,12 @@ pub struct Exchange {
     rng: fastrand::Rng,
     /// Where its requests come in.
     listener: ListenerId,
-    /// The client's address.
+    /// The client's address, as it is believed.
     client: Option<IpAddr>,
     asked: Asked,
     edits: RequestEdits,
+    /// The route that it follows.
+    route: Option<Arc<Route>>,
     /// Where picking begins.
     routed: Option<PoolId>,
     /// The serial of that pool: under its name there may be another one by now.
@@ -178,6 +181,7 @@ impl Exchange {
             client,
             asked: Asked { method: Method::Other, version: Version::Http11, upgrade: None },
             edits: RequestEdits::of_client(client, scheme),
+            route: None,
             routed: None,
             serial: 0,
             keys: SmallVec::new(),
@@ -217,15 +221,23 @@ impl Exchange {
         self.recorded = false;
         let snapshot = self.published.load();
         let routing = snapshot.routing(self.listener);
-        self.routed = route(routing, self.listener, (head, facts), &mut self.rng);
+        let listener = routing.listener(self.listener);
+        self.client = match listener {
+            Some(ListenerEntry { marks, .. }) => self.edits.introduce(head, &snapshot.forwarded, marks, &mut self.rng),
+            None => self.edits.introduce(head, &snapshot.forwarded, &Marks::default(), &mut self.rng),
+        };
+        let mut routed = route(routing, self.listener, (head, facts), &mut self.rng);
         let is_there = |id| routing.pool(id).is_some_and(|pool| snapshot.has(id, pool.shared.serial));
-        if self.routed.is_some_and(|id| !is_there(id)) {
+        if routed.pool.is_some_and(|id| !is_there(id)) {
             // Routed as before a reload that removed its listener; but that removed the pool as well.
-            self.routed = route_anew(&snapshot, self.listener, (head, facts), &mut self.rng).or(self.routed);
+            let anew = route_anew(&snapshot, self.listener, (head, facts), &mut self.rng);
+            routed = if anew.is_nowhere() { routed } else { anew };
         }
+        self.routed = routed.pool;
+        let made = self.follow(routed.route, facts);
         let pool = self.routed.and_then(|id| snapshot.pool(id));
         self.serial = pool.map_or(0, |pool| pool.shared.serial);
-        self.deadline = pool.and_then(|pool| Some(now + pool.traffic.timeouts.request?));
+        self.deadline = self.deadline_in(pool);
         self.count_for(pool);
         if let Some(pool) = pool {
             pool.shared.on_request(now);
@@ -236,7 +248,47 @@ impl Exchange {
         // The limit of a listener that is gone still holds.
         self.body_bytes = listener.map_or(self.body_bytes, |entry| entry.client.limits.body_bytes);
         self.take_keys(&snapshot, head, facts);
+        if made == Err(TooLong) {
+            return self.answer(OwnAnswer::new(AnswerReason::TargetTooLong));
+        }
+        let limits =
+            [listener.and_then(|entry| entry.limit.as_ref()), routed.route.and_then(|route| route.limit.as_ref())];
+        if let Err(seconds) = self.count_in(limits, head, facts, now) {
+            return self.answer(OwnAnswer::retry_after(AnswerReason::RateLimited, seconds));
+        }
         self.first_step(&snapshot, facts, now)
+    }
+
+    /// Keeps this route, and what its rules make of the request.
+    fn follow(&mut self, route: Option<&Arc<Route>>, facts: &Facts<'_>) -> Result<(), TooLong> {
+        match (&self.route, route) {
+            (Some(same), Some(route)) if Arc::ptr_eq(same, route) => {}
+            (None, None) => {}
+            (_, route) => self.route = route.cloned(),
+        }
+        let rules = self.route.as_ref().and_then(|route| route.rules.as_deref());
+        self.edits.follow(rules, facts, &mut self.rng)
+    }
+
+    /// When the request must have ended in this pool.
+    fn deadline_in(&self, pool: Option<&Arc<Pool>>) -> Option<Instant> {
+        let of_pool = || pool.and_then(|pool| pool.traffic.timeouts.request);
+        let of_route = self.route.as_ref().and_then(|route| route.rules.as_ref()?.timeout);
+        Some(self.began + of_route.unwrap_or_else(of_pool)?)
+    }
+
+    /// Counts the request in these limits; or the seconds until there is room for one.
+    fn count_in(
+        &self,
+        limits: [Option<&Limit>; 2],
+        head: &Head<'_>,
+        facts: &Facts<'_>,
+        now: Instant,
+    ) -> Result<(), u64> {
+        limits.into_iter().flatten().try_for_each(|limit| {
+            let counted = with_key(&limit.policy.key, head, facts, self.client, |key| limit.take(key, now));
+            counted.unwrap_or(Ok(()))
+        })
     }
 
     /// Forgets what belongs to the last request alone.
@@ -291,6 +343,9 @@ impl Exchange {
         if facts.target == "*" {
             return self.answer_without_pool(OwnAnswer::server_options());
         }
+        if let Some(answer) = self.fixed_answer() {
+            return self.answer(answer);
+        }
         if self.pool.is_none() && self.routed.is_some() {
             // A reload removed both its listener and its pool, and nothing has taken their place.
             return self.answer(OwnAnswer::retry_after(AnswerReason::NoneEligible, 1));
@@ -302,6 +357,26 @@ impl Exchange {
             return self.answer(OwnAnswer::new(AnswerReason::BodyTooLarge));
         }
         self.seek(snapshot, now)
+    }
+
+    /// The answer of its route, if that has one instead of a pool.
+    fn fixed_answer(&self) -> Option<OwnAnswer> {
+        match self.route.as_ref()?.rules.as_ref()?.answer.as_ref()? {
+            FixedAnswer::Redirect { status, .. } | FixedAnswer::Respond { status, .. } => {
+                Some(OwnAnswer::of_route(*status))
+            }
+        }
+    }
+
+    /// What its route adds to this answer of ours.
+    pub fn added(&self, answer: &OwnAnswer) -> Added<'_> {
+        let made = self.edits.made();
+        let all = Added { lines: &made.response, answer: &made.answer, body: &made.body };
+        match answer.kind {
+            OwnKind::OfRoute(_) => all,
+            OwnKind::Error(_) => Added { lines: all.lines, ..Added::default() },
+            OwnKind::ServerOptions => Added::default(),
+        }
     }
 
     /// The pool has changed, or waiting has ended.
@@ -324,7 +399,16 @@ impl Exchange {
         let (snapshot, retry) = (self.published.load_full(), self.retry.take());
         let facts = head.as_ref().and_then(|head| judge(head).ok());
         let request = head.as_ref().zip(facts.as_ref());
-        let routed = request.and_then(|request| route_anew(&snapshot, self.listener, request, &mut self.rng));
+        let routed = request.map(|request| route_anew(&snapshot, self.listener, request, &mut self.rng));
+        if let (Some(routed), Some(facts)) = (routed, &facts) {
+            if self.follow(routed.route, facts) == Err(TooLong) {
+                return self.answer(OwnAnswer::new(AnswerReason::TargetTooLong));
+            }
+            if let Some(answer) = self.fixed_answer() {
+                return self.answer(answer);
+            }
+        }
+        let routed = routed.and_then(|routed| routed.pool);
         let Some(pool) = routed.and_then(|id| snapshot.pool(id)) else {
             return match retry {
                 Some(otherwise) => self.answer(OwnAnswer::new(otherwise)),
@@ -337,7 +421,7 @@ impl Exchange {
         };
         self.routed = routed;
         self.serial = pool.shared.serial;
-        self.deadline = pool.traffic.timeouts.request.map(|limit| self.began + limit);
+        self.deadline = self.deadline_in(Some(pool));
         if let (Some(head), Some(facts)) = (&head, &facts) {
             self.take_keys(&snapshot, head, facts);
         }
@@ -468,7 +552,7 @@ impl Exchange {
             ..=INTERIM_ANSWERS => judge_response(&self.asked, version, status, fields),
             _ => Err(Fault::Interim),
         };
-        let (framing, edits) = match judged {
+        let (framing, mut edits) = match judged {
             Ok(judged) => judged,
             Err(fault) => return self.on_broken(Broken::BadResponse(fault), Replay::Gone, now),
         };
@@ -490,6 +574,9 @@ impl Exchange {
         }
         self.phase = Phase::Answered;
         self.status = Some(status);
+        if let (200.., Some(rules)) = (status, self.route.as_ref().and_then(|route| route.rules.as_ref())) {
+            edits.follow(&rules.response, &self.edits.made().response);
+        }
         if status == 101 {
             // A tunnel may live for days: its request ends here, for the counters.
             self.record(RequestClass::Informational, now);

@@ -13,7 +13,7 @@ use crate::http1::Head;
 use crate::model::Address;
 use crate::model::policy::{Condition, HashKey};
 use crate::pool::{
-    Choice, FIRST_VERDICT_WAIT, ListenerId, Otherwise, Pick, Pool, PoolId, Service, Snapshot, Tried, UpstreamId,
+    Choice, FIRST_VERDICT_WAIT, ListenerId, Otherwise, Pick, Pool, PoolId, Route, Service, Snapshot, Tried, UpstreamId,
 };
 use crate::route::Query;
 
@@ -94,29 +94,47 @@ pub(super) enum Found<'s> {
     },
 }
 
-/// The pool of the most specific route, else the listener's.
-pub(super) fn route(
-    snapshot: &Snapshot,
+/// Where a request belongs.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Routed<'s> {
+    /// The most specific route that matches it.
+    pub route: Option<&'s Arc<Route>>,
+    /// The pool of that route, else the listener's.
+    pub pool: Option<PoolId>,
+}
+
+impl Routed<'_> {
+    /// Whether it belongs to no route and no pool.
+    pub fn is_nowhere(&self) -> bool {
+        self.route.is_none() && self.pool.is_none()
+    }
+}
+
+/// Where it belongs by this configuration.
+pub(super) fn route<'s>(
+    snapshot: &'s Snapshot,
     listener: ListenerId,
     (head, facts): (&Head<'_>, &Facts<'_>),
     rng: &mut fastrand::Rng,
-) -> Option<PoolId> {
+) -> Routed<'s> {
     let holds = &|condition: &Condition| holds(condition, head, facts);
     let query = Query { listener: listener.0, host: facts.host, path: &facts.path, method: facts.method_name, holds };
-    match snapshot.routes.find(&query) {
-        Some(goal) => snapshot.pool_of(goal, rng),
-        None => snapshot.listener(listener)?.pool,
-    }
+    let route = snapshot.routes.find(&query);
+    let pool = match route {
+        Some(route) => route.goal.draw(rng),
+        None => snapshot.listener(listener).and_then(|listener| listener.pool),
+    };
+    Routed { route, pool }
 }
 
 /// The same by this configuration alone, for a request whose pool it does not have any more. Where it has not the listener
 /// either, the one of the same name has taken its place (it has moved), and else only the routes of every listener apply.
-pub(super) fn route_anew(
-    snapshot: &Snapshot,
+pub(super) fn route_anew<'s>(
+    snapshot: &'s Snapshot,
     listener: ListenerId,
     request: (&Head<'_>, &Facts<'_>),
     rng: &mut fastrand::Rng,
-) -> Option<PoolId> {
+) -> Routed<'s> {
     let here = if snapshot.listener(listener).is_some() { Some(listener) } else { successor(snapshot, listener) };
     route(snapshot, here.unwrap_or(listener), request, rng)
 }

@@ -13,6 +13,8 @@ mod check;
 mod describe;
 mod expect;
 mod files;
+mod forwarded;
+mod rules;
 mod steps;
 mod traffic;
 mod upgrades;
@@ -21,6 +23,8 @@ pub use check::*;
 pub use describe::Hex;
 pub use expect::*;
 pub use files::*;
+pub use forwarded::*;
+pub use rules::*;
 pub use steps::*;
 pub use traffic::*;
 pub use upgrades::*;
@@ -38,6 +42,8 @@ pub struct Config {
     pub pools: Vec<Arc<PoolPolicy>>,
     /// The admin socket.
     pub admin: AdminPolicy,
+    /// What is believed of who a request is from.
+    pub forwarded: Arc<ForwardedPolicy>,
 }
 
 /// The most pools that one request may try: its own, and the fallbacks by `when_no_healthy = { pool = … }`.
@@ -77,6 +83,10 @@ pub struct ListenerPolicy {
     pub pool: Option<Name>,
     /// Its limits and timeouts.
     pub client: ClientPolicy,
+    /// How many requests it lets through.
+    pub rate_limit: Option<RateLimit>,
+    /// What it adds to requests.
+    pub marks: Arc<Marks>,
 }
 
 /// One of `[[routes]]`.
@@ -92,8 +102,31 @@ pub struct RoutePolicy {
     pub listener: Option<Name>,
     /// What else its requests have: all of it. At most one of each part and name.
     pub conditions: Vec<Condition>,
-    /// Where its requests go: at least one pool with a weight above 0.
+    /// Where its requests go: at least one pool with a weight above 0, or none if its rules have an answer.
     pub pools: Vec<PoolShare>,
+    /// What else is done with its requests.
+    pub rules: Option<Arc<RouteRules>>,
+}
+
+/// What requests a route is for, in a form in which equal ones are equal. No two routes of a configuration have the same.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct Matching {
+    host: HostPattern,
+    path: PathPattern,
+    methods: Vec<Arc<str>>,
+    listener: Option<Name>,
+    conditions: Vec<Condition>,
+}
+
+impl RoutePolicy {
+    /// What requests it is for.
+    pub fn matching(&self) -> Matching {
+        let RoutePolicy { host, path, methods, listener, conditions, pools: _, rules: _ } = self.clone();
+        let mut matching = Matching { host, path, methods, listener, conditions };
+        matching.methods.sort();
+        matching.conditions.sort();
+        matching
+    }
 }
 
 /// A pool of a route.

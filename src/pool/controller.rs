@@ -387,6 +387,7 @@ mod tests {
             routes: vec![],
             pools: vec![Arc::new(pool)],
             admin: AdminPolicy { address: "127.0.0.1:9900".parse().unwrap(), written: false, token: None },
+            forwarded: Arc::default(),
         }
     }
 

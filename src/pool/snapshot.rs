@@ -11,13 +11,16 @@ use arc_swap::ArcSwap;
 use tokio::time::Instant;
 
 use super::budget::Budget;
+use super::limit::Limit;
 use super::queue::{Awaits, Queue, Ticket};
 use super::stats::PoolStats;
 use super::upstream::Upstream;
 use super::view::View;
 use crate::model::Name;
-use crate::model::policy::{ClientPolicy, Failure, RetryBudget, TrafficPolicy};
-use crate::route::Table;
+use crate::model::policy::{
+    ClientPolicy, Failure, ForwardedPolicy, Marks, Matching, RetryBudget, RoutePolicy, RouteRules, TrafficPolicy,
+};
+use crate::route::{Query, Table};
 
 /// A pool's number; kept with its name for the life of the process.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -30,13 +33,78 @@ pub struct ListenerId(pub u32);
 /// The newest snapshot. Load it for every pick; keep the loaded one until the request ends.
 pub type Published = Arc<ArcSwap<Snapshot>>;
 
+/// One route of a configuration.
+#[derive(Debug)]
+pub struct Route {
+    /// What requests it is for.
+    pub matching: Matching,
+    /// Where they go.
+    pub goal: Goal,
+    /// What else is done with them.
+    pub rules: Option<Arc<RouteRules>>,
+    /// How many of them it lets through.
+    pub limit: Option<Limit>,
+}
+
 /// Where a route leads.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Goal {
+    /// To no pool: its rules have an answer.
+    None,
     /// To this pool.
     Pool(PoolId),
-    /// To one of several: the number of a split.
-    Split(u32),
+    /// To one of several.
+    Split(Split),
+}
+
+impl Goal {
+    /// The pool of one request.
+    pub fn draw(&self, rng: &mut fastrand::Rng) -> Option<PoolId> {
+        match self {
+            Goal::None => None,
+            Goal::Pool(id) => Some(*id),
+            Goal::Split(split) => split.draw(rng),
+        }
+    }
+}
+
+/// The routes of a configuration.
+#[derive(Debug, Clone)]
+pub struct Routes {
+    table: Table<u32>,
+    all: Arc<[Arc<Route>]>,
+}
+
+impl Default for Routes {
+    fn default() -> Routes {
+        Routes { table: Table::empty(), all: Arc::default() }
+    }
+}
+
+impl Routes {
+    /// Sorts them; see [`Table::build`]. `route` is asked in file order.
+    pub fn build(
+        policies: &[RoutePolicy],
+        listener: impl Fn(&Name) -> Option<u32>,
+        mut route: impl FnMut(&RoutePolicy) -> Option<Route>,
+    ) -> Routes {
+        let mut all = Vec::with_capacity(policies.len());
+        let table = Table::build(policies, listener, |policy| {
+            all.push(Arc::new(route(policy)?));
+            u32::try_from(all.len() - 1).ok()
+        });
+        Routes { table, all: all.into() }
+    }
+
+    /// The most specific route that matches the request. Does not allocate.
+    pub fn find(&self, query: &Query<'_>) -> Option<&Arc<Route>> {
+        self.all.get(self.table.find(query)? as usize)
+    }
+
+    /// Every one.
+    pub fn all(&self) -> &[Arc<Route>] {
+        &self.all
+    }
 }
 
 /// How the requests of a route are shared among pools.
@@ -73,13 +141,14 @@ impl Split {
 pub struct Snapshot {
     /// Counts applied configurations; the first is 1. 0 is the empty snapshot before the first.
     pub generation: u64,
-    /// The routing table.
-    pub routes: Table<Goal>,
-    splits: Arc<[Split]>,
+    /// The routes.
+    pub routes: Routes,
     listeners: Vec<Option<ListenerEntry>>,
     pools: Vec<Option<Arc<Pool>>>,
     /// Some pool chooses by a key of the request.
     pub hashes: bool,
+    /// What is believed of who a request is from.
+    pub forwarded: Arc<ForwardedPolicy>,
     departed: Vec<Departed>,
 }
 
@@ -99,18 +168,18 @@ impl Snapshot {
     /// `listeners` and `pools` are indexed by their numbers.
     pub fn new(
         generation: u64,
-        routes: Table<Goal>,
+        routes: Routes,
         listeners: Vec<Option<ListenerEntry>>,
         pools: Vec<Option<Arc<Pool>>>,
     ) -> Snapshot {
         let hashes = pools.iter().flatten().any(|pool| pool.traffic.choosing.key.is_some());
-        let (splits, departed) = (Arc::default(), Vec::new());
-        Snapshot { generation, routes, splits, listeners, pools, hashes, departed }
+        let (forwarded, departed) = (Arc::default(), Vec::new());
+        Snapshot { generation, routes, listeners, pools, hashes, forwarded, departed }
     }
 
-    /// The same snapshot with these splits, which its routes name by their numbers.
-    pub fn with_splits(self, splits: Vec<Split>) -> Snapshot {
-        Snapshot { splits: splits.into(), ..self }
+    /// The same snapshot with these peers believed.
+    pub fn with_forwarded(self, forwarded: Arc<ForwardedPolicy>) -> Snapshot {
+        Snapshot { forwarded, ..self }
     }
 
     /// The same snapshot with these removed listeners, for the requests that they have begun.
@@ -120,27 +189,19 @@ impl Snapshot {
 
     /// The same snapshot without removed listeners.
     pub fn without_departed(&self) -> Snapshot {
-        let Snapshot { generation, routes, splits, listeners, pools, hashes, departed: _ } = self;
-        let (routes, splits, listeners, pools) = (routes.clone(), splits.clone(), listeners.clone(), pools.clone());
-        Snapshot { generation: *generation, routes, splits, listeners, pools, hashes: *hashes, departed: Vec::new() }
+        let Snapshot { generation, routes, listeners, pools, hashes: _, forwarded, departed: _ } = self;
+        let same = Snapshot::new(*generation, routes.clone(), listeners.clone(), pools.clone());
+        same.with_forwarded(forwarded.clone())
     }
 
     /// The snapshot before the first configuration: no listener, no pool.
     pub fn empty() -> Snapshot {
-        Snapshot::new(0, Table::empty(), Vec::new(), Vec::new())
+        Snapshot::new(0, Routes::default(), Vec::new(), Vec::new())
     }
 
     /// Whether this configuration has the pool with this number, and it is still the one with this serial.
     pub fn has(&self, id: PoolId, serial: u64) -> bool {
         self.pool(id).is_some_and(|pool| pool.shared.serial == serial)
-    }
-
-    /// The pool to which this leads, for one request.
-    pub fn pool_of(&self, goal: Goal, rng: &mut fastrand::Rng) -> Option<PoolId> {
-        match goal {
-            Goal::Pool(id) => Some(id),
-            Goal::Split(number) => self.splits.get(number as usize)?.draw(rng),
-        }
     }
 
     /// The pool with this number, if this configuration has it.
@@ -189,6 +250,10 @@ pub struct ListenerEntry {
     pub pool: Option<PoolId>,
     /// Its limits and timeouts.
     pub client: ClientPolicy,
+    /// How many requests it lets through.
+    pub limit: Option<Limit>,
+    /// What it adds to requests.
+    pub marks: Arc<Marks>,
 }
 
 /// One pool of one configuration.

@@ -263,6 +263,8 @@ answer_reasons! {
     TargetTooLong = (414, "target_too_long"),
     /// An expectation other than 100-continue.
     Expectation = (417, "expectation"),
+    /// A `rate_limit` is used up.
+    RateLimited = (429, "rate_limited"),
     /// The head is too large or has too many fields.
     HeadTooLarge = (431, "head_too_large"),
     /// A transfer coding that we do not support.

@@ -31,8 +31,8 @@ use super::listen::{ClientStream, Stop};
 use super::{date, tunnel};
 use crate::exchange::limits::{DRAIN, LINGER};
 use crate::exchange::{
-    Attempt, Broken, ClientClock, End, Ending, Entry, Exchange, Finish, Leftover, Listening, Next, OwnAnswer, Refusal,
-    Replay, Request, Scheme, Silence, ending, judge,
+    Added, Attempt, Broken, ClientClock, End, Ending, Entry, Exchange, Finish, Leftover, Listening, Next, OwnAnswer,
+    Refusal, Replay, Request, Scheme, Silence, ending, judge,
 };
 use crate::http1::Version;
 use crate::model::policy::{ClientPolicy, Lane, UpstreamTimeouts};
@@ -298,7 +298,7 @@ impl<'a> Busy<'a> {
     async fn refuse(&self, mut held: Held, refusal: Refusal) {
         let client = &mut held.client;
         let answer = refusal.answer_counted(&self.front.stats);
-        answer.write_to(client.write_mut(), Version::Http11, false, false, date::now());
+        answer.write_to(client.write_mut(), Added::default(), Version::Http11, false, false, date::now());
         let sent = client.send(&[]).await.is_ok();
         let (end, leftover, client_ended) = (End::Delivered, Leftover::Close, client.is_eof());
         let finish = Finish { end, told: false, until_close: false, leftover, client_ended, unread: true, sent };
@@ -388,7 +388,8 @@ impl<'a> Busy<'a> {
         let cut = client.fault().is_some() || client.is_eof();
         let leftover = request.leftover(client.body_read(), cut, || client.has_more());
         let told = exchange.goes_on(&request, answer.close, leftover, self.stop.is_set());
-        answer.write_to(client.write_mut(), request.version, request.head_only, told, date::now());
+        let added = exchange.added(&answer);
+        answer.write_to(client.write_mut(), added, request.version, request.head_only, told, date::now());
         let sent = client.send(&[]).await.is_ok();
         let end = if sent { End::Delivered } else { End::ClientLeft };
         exchange.on_end(end, Instant::now());

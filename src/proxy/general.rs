@@ -251,7 +251,7 @@ impl ProxyHttp for General {
             upstream.remove_header(name);
         }
         for (name, value) in edits.sets() {
-            upstream.insert_header(name, value)?;
+            upstream.insert_header(name.to_owned(), value)?;
         }
         if let Some(target) = edits.target() {
             upstream.set_raw_path(target.as_bytes())?;
@@ -470,7 +470,7 @@ fn edit(response: &mut ResponseHeader, edits: &ResponseEdits) -> Result<()> {
         response.remove_header(name);
     }
     for (name, value) in edits.sets() {
-        response.insert_header(name, value)?;
+        response.insert_header(name.to_owned(), value)?;
     }
     Ok(())
 }

@@ -34,7 +34,7 @@ fn route(text: &str) -> RoutePolicy {
         }
     }
     let pools = PoolShare::all(Name::try_new(pool).expect("a name"));
-    RoutePolicy { host, path, methods, listener, conditions: conditions_of, pools }
+    RoutePolicy { host, path, methods, listener, conditions: conditions_of, pools, rules: None }
 }
 
 /// A field of this name.
@@ -289,6 +289,7 @@ fn routes() -> impl Strategy<Value = Vec<RoutePolicy>> {
             listener: listener.map(|l| Name::try_new(l).expect("a name")),
             conditions,
             pools: PoolShare::all(Name::try_new("p").expect("a name")),
+            rules: None,
         }
     });
     proptest::collection::vec(route, 0..30)

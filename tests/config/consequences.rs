@@ -10,7 +10,18 @@ use super::messages::diagnostics;
 
 const FILES: [&str; 3] = ["tests/config/valid/everything.toml", "tests/config/valid/steps.toml", "conf/reference.toml"];
 /// Tables whose keys are names that a user chooses.
-const NAMED: [&str; 8] = ["pools", "listeners", "headers", "header", "query", "cookie", "equals", "not_equals"];
+const NAMED: [&str; 10] = [
+    "pools",
+    "listeners",
+    "headers",
+    "header",
+    "query",
+    "cookie",
+    "equals",
+    "not_equals",
+    "set_request_headers",
+    "set_response_headers",
+];
 
 /// The places of all values and of all keys that are ours.
 #[derive(Default)]

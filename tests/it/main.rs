@@ -36,6 +36,7 @@ mod promise;
 mod queue;
 mod reload;
 mod routes;
+mod rules;
 mod servers;
 mod staleness;
 mod storm;

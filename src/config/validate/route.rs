@@ -1,43 +1,32 @@
-//! `[[routes]]`: each has a pool and conditions that can be met, and no two have the same conditions.
+//! `[[routes]]`: each has a pool or an answer, and conditions that can be met; no two have the same conditions.
 
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use super::Names;
+use super::{Names, rules};
 use crate::config::raw;
 use crate::config::read::{At, Field};
 use crate::config::report::{Found, Report};
-use crate::model::Name;
-use crate::model::policy::{Condition, HostPattern, PathPattern, PoolShare, RoutePolicy};
+use crate::model::policy::{Condition, HostPattern, Matching, PathPattern, PoolShare, RoutePolicy};
 
 /// The routes without mistakes, in file order.
 pub fn routes(file: &raw::File, names: &Names<'_>, report: &mut Report) -> Vec<RoutePolicy> {
     let all = file.routes.value().map_or(&[][..], |list| &list.0);
     let mut out = Vec::with_capacity(all.len());
-    let mut seen: HashMap<Conditions, usize> = HashMap::with_capacity(all.len());
+    let mut seen: HashMap<Matching, usize> = HashMap::with_capacity(all.len());
     for (index, entry) in all.iter().enumerate() {
         let Some(entry) = entry else { continue };
         let key = format!("routes[{index}]");
         let Some(route) = route(entry, &key, names, report) else { continue };
-        if let Some(first) = seen.get(&conditions(&route)).filter(|_| !entry.value.others) {
+        let matching = route.matching();
+        if let Some(first) = seen.get(&matching).filter(|_| !entry.value.others) {
             let message = format!("the same conditions as routes[{first}]; it would never be used");
             report.add(Found::error(entry.span.clone(), &key, message));
         }
-        seen.entry(conditions(&route)).or_insert(index);
+        seen.entry(matching).or_insert(index);
         out.push(route);
     }
     out
-}
-
-/// The conditions of a route; of two routes with equal ones the second would never be used.
-type Conditions = (HostPattern, PathPattern, Vec<Arc<str>>, Option<Name>, Vec<Condition>);
-
-fn conditions(route: &RoutePolicy) -> Conditions {
-    let mut methods = route.methods.clone();
-    methods.sort();
-    let mut others = route.conditions.clone();
-    others.sort();
-    (route.host.clone(), route.path.clone(), methods, route.listener.clone(), others)
 }
 
 fn route(entry: &At<raw::Route>, key: &str, names: &Names<'_>, report: &mut Report) -> Option<RoutePolicy> {
@@ -49,11 +38,16 @@ fn route(entry: &At<raw::Route>, key: &str, names: &Names<'_>, report: &mut Repo
         Field::Bad => None,
         Field::Good(at) => names.listener(&at.value.0, &at.span, &format!("{key}.listener"), report).map(Some),
     };
-    if raw.pool.is_absent() && !raw.others {
-        report
-            .add(Found::error(entry.span.clone(), key, "`pool` is missing").expected("pool = \"the name of a pool\""));
+    let pools = match &raw.pool {
+        Field::Absent => rules::answers(raw).then(Vec::new),
+        Field::Bad => None,
+        Field::Good(at) => pools(at, &format!("{key}.pool"), names, report),
+    };
+    if raw.pool.is_absent() && !rules::answers(raw) && !raw.others {
+        let found = Found::error(entry.span.clone(), key, "`pool` is missing");
+        report.add(found.expected("pool = \"the name of a pool\", or `redirect`, or `respond`"));
     }
-    let pools = raw.pool.get().and_then(|at| pools(at, &format!("{key}.pool"), names, report));
+    let rules = rules::rules(raw, path.as_ref(), key, report);
     let conditions = conditions_of(raw);
     let host = match &raw.host {
         Field::Absent => HostPattern::Any,
@@ -61,7 +55,8 @@ fn route(entry: &At<raw::Route>, key: &str, names: &Names<'_>, report: &mut Repo
         Field::Bad => return None,
     };
     let (path, methods, listener, pools) = (path?, methods?, listener?, pools?);
-    Some(RoutePolicy { host, path, methods, listener, conditions: conditions?, pools })
+    let rules = Some(rules?).filter(|rules| !rules.is_empty()).map(Arc::new);
+    Some(RoutePolicy { host, path, methods, listener, conditions: conditions?, pools, rules })
 }
 
 /// What its requests must have beside that; `None`: there is a mistake in it.

@@ -6,10 +6,11 @@ use std::time::Duration;
 use crate::config::raw;
 use crate::config::read::{At, Field};
 use crate::config::report::{Found, Report};
+use crate::config::values::network::Peers;
 use crate::config::values::{Balancing, Count, Size, Span};
 use crate::model::policy::{
-    Balance, Choosing, ClientLimits, ClientPolicy, ClientTimeouts, Failures, LeavingPolicy, OnUnhealthy, PassivePolicy,
-    RetryPolicy, TrafficPolicy, Upgrades, UpstreamConnections, UpstreamTimeouts,
+    Balance, Choosing, ClientLimits, ClientPolicy, ClientTimeouts, Failures, ForwardedPolicy, LeavingPolicy,
+    OnUnhealthy, PassivePolicy, RetryPolicy, TrafficPolicy, Trusted, Upgrades, UpstreamConnections, UpstreamTimeouts,
 };
 use crate::model::units::Exact;
 
@@ -28,6 +29,16 @@ fn count<const MIN: i64, const MAX: i64>(field: &Field<Count<MIN, MAX>>, default
 /// A limit that 0 takes away.
 fn limit<const MIN: i64, const MAX: i64>(field: &Field<Count<MIN, MAX>>) -> Option<NonZeroU32> {
     field.value().and_then(|count| NonZeroU32::new(u32::try_from(count.0).ok()?))
+}
+
+/// A time that 0 takes away.
+fn time_limit<const MIN: u64, const MAX: u64>(field: &Field<Span<MIN, MAX>>) -> Option<Duration> {
+    field.value().and_then(|span| limit_of(span.0))
+}
+
+/// `None` for zero, which means no limit.
+pub fn limit_of(time: Duration) -> Option<Duration> {
+    Some(time).filter(|time| !time.is_zero())
 }
 
 /// What the clients of a listener may do.
@@ -60,6 +71,19 @@ pub fn client(raw: &raw::Listener, key: &str, report: &mut Report) -> ClientPoli
     ClientPolicy { timeouts, limits }
 }
 
+/// What is believed of who a request is from.
+pub fn forwarded(file: &raw::File) -> ForwardedPolicy {
+    let Some(table) = file.forwarded.value() else { return ForwardedPolicy::default() };
+    let mut trusted = Trusted::default();
+    for peer in table.trusted.value().into_iter().flat_map(|list| list.iter()) {
+        match peer.value {
+            Peers::Network(network) => trusted.networks.push(network),
+            Peers::Unix => trusted.unix = true,
+        }
+    }
+    ForwardedPolicy { trusted, rfc7239: table.rfc7239.value().copied().unwrap_or_default() }
+}
+
 /// What is expected of the upstreams of a pool.
 pub fn traffic(raw: &raw::Pool, key: &str, report: &mut Report) -> TrafficPolicy {
     let TrafficPolicy {
@@ -78,18 +102,18 @@ pub fn traffic(raw: &raw::Pool, key: &str, report: &mut Report) -> TrafficPolicy
             connect: time(&table.connect, timeouts.connect),
             first_byte: time(&table.first_byte, timeouts.first_byte),
             idle: time(&table.idle, timeouts.idle),
-            request: Some(time(&table.request, Duration::ZERO)).filter(|request| !request.is_zero()),
+            request: time_limit(&table.request),
             tunnel_idle,
             tunnel_half_idle: timeouts.tunnel_half_idle.min(tunnel_idle),
         };
     }
     if let Some(At { value: table, .. }) = raw.connections.get() {
-        let most = table.max_per_upstream.value().and_then(|count| u32::try_from(count.0).ok());
+        let most = limit(&table.max_per_upstream);
         if let Some(At { value: queue, span }) = table.queue.get() {
             let length = queue.length.value().and_then(|count| u32::try_from(count.0).ok());
             connections.queue_length = length.unwrap_or(connections.queue_length);
             connections.queue_timeout = time(&queue.timeout, connections.queue_timeout);
-            let is_unlimited = most.is_none_or(|most| most == 0) && !matches!(table.max_per_upstream, Field::Bad);
+            let is_unlimited = most.is_none() && !matches!(table.max_per_upstream, Field::Bad);
             if connections.queue_length > 0 && is_unlimited {
                 let message = "no request ever waits in it: `max_per_upstream` sets no limit";
                 let found = Found::warning(span.clone(), format!("{key}.connections.queue"), message);
@@ -97,7 +121,7 @@ pub fn traffic(raw: &raw::Pool, key: &str, report: &mut Report) -> TrafficPolicy
             }
         }
         connections = UpstreamConnections {
-            max_per_upstream: most.filter(|most| *most > 0),
+            max_per_upstream: most.map(NonZeroU32::get),
             queue_length: connections.queue_length,
             queue_timeout: connections.queue_timeout,
             idle_per_upstream: count(&table.idle_per_upstream, connections.idle_per_upstream),
@@ -123,7 +147,7 @@ pub fn traffic(raw: &raw::Pool, key: &str, report: &mut Report) -> TrafficPolicy
     let passive = passive(raw, &format!("{key}.passive"), report);
     let slow_start = time(&raw.slow_start, slow_start);
     let leaving = LeavingPolicy {
-        requests: Some(time(&raw.drain_timeout, Duration::ZERO)).filter(|most| !most.is_zero()),
+        requests: time_limit(&raw.drain_timeout),
         tunnels: time(&raw.tunnel_drain, leaving.tunnels),
         close_unhealthy: raw.on_unhealthy.value().is_some_and(|word| word.0 == OnUnhealthy::Close),
     };

@@ -15,20 +15,27 @@ use crate::model::policy::{
 };
 use crate::model::{FineWeight, Name};
 use crate::pool::{
-    Goal, Hint, Hints, ListenerEntry, ListenerId, Otherwise, PoolShared, Rules, Service, Tier, UpstreamId, View,
+    Goal, Hint, Hints, ListenerEntry, ListenerId, Otherwise, PoolShared, Routes, Rules, Service, Tier, UpstreamId, View,
 };
-use crate::route::Table;
 
 mod anew;
 mod deadline;
 mod queue;
+mod rules;
 mod upgrades;
 
 use Event::*;
 
-/// A route to this pool alone.
-fn to_pool(id: u32) -> Goal {
-    Goal::Pool(PoolId(id))
+/// Routes to pools that are called `p` and their number, on listener `listener`.
+fn routes_of(policies: &[RoutePolicy], listener: u32) -> Routes {
+    let route = |policy: &RoutePolicy| {
+        let number = |share: &PoolShare| share.pool.as_str().strip_prefix('p')?.parse().ok();
+        let goal = policy.pools.first().and_then(number).map_or(Goal::None, |id| Goal::Pool(PoolId(id)));
+        let rules = policy.rules.clone();
+        let limit = rules.as_ref().and_then(|rules| Some(Limit::new(rules.rate_limit.clone()?, Instant::now())));
+        Some(Route { matching: policy.matching(), goal, rules, limit })
+    };
+    Routes::build(policies, |_| Some(listener), route)
 }
 
 /// A process with one listener (number 0) that sends everything to pool 0.
@@ -72,8 +79,10 @@ impl World {
             name,
             pool: (!pools.is_empty()).then_some(PoolId(0)),
             client: ClientPolicy::default(),
+            limit: None,
+            marks: Arc::default(),
         })];
-        self.published.store(Arc::new(Snapshot::new(1, Table::empty(), listeners, pools)));
+        self.published.store(Arc::new(Snapshot::new(1, Routes::default(), listeners, pools)));
     }
 
     fn pool(&self, id: u32, given: &Given) -> Arc<Pool> {
@@ -468,9 +477,9 @@ async fn a_request_goes_where_its_route_says_and_else_where_its_listener_does() 
         listener: None,
         conditions: Vec::new(),
         pools: PoolShare::all(name(pool)),
+        rules: None,
     };
     let routes = [route(HostPattern::Any, "/api", "p1"), route(HostPattern::Exact("b.example".into()), "/", "p2")];
-    let target = |route: &RoutePolicy| route.pools[0].pool.as_str().strip_prefix('p')?.parse().ok().map(to_pool);
     let pools: Vec<_> = (0..3).map(|id| Some(world.nth(id))).collect();
     for (listener_pool, request, want) in [
         (Some(PoolId(0)), "GET / HTTP/1.1\r\nHost: a", Some("p0")),
@@ -483,9 +492,14 @@ async fn a_request_goes_where_its_route_says_and_else_where_its_listener_does() 
         (None, "GET /api HTTP/1.0", Some("p1")),
         (None, "GET / HTTP/1.0", None),
     ] {
-        let listeners =
-            vec![Some(ListenerEntry { name: name("web"), pool: listener_pool, client: ClientPolicy::default() })];
-        let table = Table::build(&routes, |_| Some(0), target);
+        let listeners = vec![Some(ListenerEntry {
+            name: name("web"),
+            pool: listener_pool,
+            client: ClientPolicy::default(),
+            limit: None,
+            marks: Arc::default(),
+        })];
+        let table = routes_of(&routes, 0);
         world.published.store(Arc::new(Snapshot::new(1, table, listeners, pools.clone())));
         let (mut exchange, _) = world.begin(request);
         let record = exchange.on_end(End::ClientLeft, world.now);
@@ -497,7 +511,7 @@ async fn a_request_goes_where_its_route_says_and_else_where_its_listener_does() 
 async fn a_listener_that_is_gone_closes_its_connections() {
     let world = World::new(&[Given(Service::NoneEligible(Otherwise::Reject), 0, 0)]);
     let pools = vec![Some(world.nth(0))];
-    world.published.store(Arc::new(Snapshot::new(2, Table::empty(), vec![None], pools)));
+    world.published.store(Arc::new(Snapshot::new(2, Routes::default(), vec![None], pools)));
     let (exchange, next) = world.begin(GET);
     assert!(exchange.must_close());
     assert_eq!(word(&next), "404 no_route close");

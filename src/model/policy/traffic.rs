@@ -352,7 +352,7 @@ pub struct Choosing {
     pub load: bool,
 }
 
-/// What a request is hashed by.
+/// What a request is hashed or counted by.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub enum HashKey {
     /// The address of its client.

@@ -12,16 +12,20 @@ use tokio::time::Instant;
 
 use super::super::changes::changes;
 use super::super::events::EventKind;
+use super::super::limit::Limit;
 use super::super::orders::Overrides;
 use super::super::pools::{CheckIds, Member, PoolState};
-use super::super::snapshot::{Departed, Goal, ListenerEntry, ListenerId, PoolId, PoolShared, Snapshot, Split};
+use super::super::snapshot::{
+    Departed, Goal, ListenerEntry, ListenerId, PoolId, PoolShared, Route, Routes, Snapshot, Split,
+};
 use super::super::upstream::{Upstream, UpstreamId};
 use super::{Applied, Check, CheckId, CheckKey, Effects, Kept, State, Timer};
 use crate::health::track::Slot;
 use crate::health::{Change, Track};
-use crate::model::policy::{CheckPolicy, Config, PoolPolicy, RoutePolicy, Timing, UpstreamPolicy, WhenNoHealthy};
+use crate::model::policy::{
+    CheckPolicy, Config, Matching, PoolPolicy, RoutePolicy, Timing, UpstreamPolicy, WhenNoHealthy,
+};
 use crate::model::{Address, AdminState, HealthState, Name};
-use crate::route;
 
 /// How long requests of a removed listener are routed as before: longer than a head may take to arrive.
 const DEPARTED_MAX: Duration = Duration::from_secs(15);
@@ -335,16 +339,25 @@ impl State {
     fn snapshot(&self, config: &Config, listeners: &[(Name, ListenerId)], now: Instant) -> Snapshot {
         let listener = |name: &Name| listeners.iter().find(|(n, _)| n == name).map(|(_, id)| *id);
         let pool = |name: &Name| self.pool_ids.get(name).copied();
-        let mut splits = Vec::new();
         let goal = |route: &RoutePolicy| match &*route.pools {
+            [] => Some(Goal::None),
             [only] => pool(&only.pool).map(Goal::Pool),
             several => {
                 let shares = several.iter().filter_map(|share| Some((pool(&share.pool)?, share.weight)));
-                splits.push(Split::new(shares)?);
-                u32::try_from(splits.len() - 1).ok().map(Goal::Split)
+                Split::new(shares).map(Goal::Split)
             }
         };
-        let routes = route::Table::build(&config.routes, |name| listener(name).map(|id| id.0), goal);
+        let earlier: HashMap<&Matching, &Arc<Route>> =
+            self.current.routes.all().iter().map(|route| (&route.matching, route)).collect();
+        let route = |policy: &RoutePolicy| {
+            let (matching, rules) = (policy.matching(), policy.rules.clone());
+            let limit = rules.as_ref().and_then(|rules| rules.rate_limit.clone()).map(|limit| {
+                let earlier = earlier.get(&matching).and_then(|earlier| earlier.limit.as_ref());
+                Limit::carried(limit, earlier, now)
+            });
+            Some(Route { goal: goal(policy)?, matching, rules, limit })
+        };
+        let routes = Routes::build(&config.routes, |name| listener(name).map(|id| id.0), route);
         let mut entries: Vec<Option<ListenerEntry>> = vec![];
         for policy in &config.listeners {
             let Some(id) = listener(&policy.name) else { continue };
@@ -353,13 +366,18 @@ impl State {
                 entries.resize(index + 1, None);
             }
             let pool = policy.pool.as_ref().and_then(pool);
-            entries[index] = Some(ListenerEntry { name: policy.name.clone(), pool, client: policy.client });
+            let limit = policy.rate_limit.clone().map(|limit| {
+                let earlier = self.current.listener(id).and_then(|earlier| earlier.limit.as_ref());
+                Limit::carried(limit, earlier, now)
+            });
+            let (name, client, marks) = (policy.name.clone(), policy.client, policy.marks.clone());
+            entries[index] = Some(ListenerEntry { name, pool, client, limit, marks });
         }
         let mut pools = vec![None; self.pool_ids.len()];
         for state in &self.pools {
             pools[state.id.0 as usize] = Some(state.cell.clone());
         }
-        let snapshot = Snapshot::new(self.generation, routes, entries, pools).with_splits(splits);
+        let snapshot = Snapshot::new(self.generation, routes, entries, pools).with_forwarded(config.forwarded.clone());
         let departed = self.departed(&snapshot, now);
         snapshot.with_departed(departed)
     }

@@ -250,6 +250,7 @@ fn config(pools: Vec<PoolPolicy>) -> Config {
         routes: vec![],
         pools: pools.into_iter().map(Arc::new).collect(),
         admin: AdminPolicy { address: "127.0.0.1:9900".parse().unwrap(), written: false, token: None },
+        forwarded: Arc::default(),
     }
 }
 
@@ -635,6 +636,8 @@ async fn a_removed_listener_routes_as_before_for_a_while() {
         address: format!("127.0.0.1:{port}").parse().unwrap(),
         pool: Some(name("api")),
         client: ClientPolicy::default(),
+        rate_limit: None,
+        marks: Arc::default(),
     };
     let both = Config { listeners: vec![listener(&web, 1), listener(&other, 2)], ..config(vec![pool("api", &[A])]) };
     let one = Config { listeners: vec![listener(&web, 1)], ..config(vec![pool("api", &[A])]) };

@@ -266,7 +266,7 @@ async fn a_removed_listener_finishes_its_requests() {
     client.send(get("/")).await;
     assert_eq!(client.answer().await.status, 200);
     let kept =
-        roundsman::pool::Snapshot::new(2, roundsman::route::Table::empty(), vec![], vec![Some(rig.pool.clone())]);
+        roundsman::pool::Snapshot::new(2, roundsman::pool::Routes::default(), vec![], vec![Some(rig.pool.clone())]);
     rig.published.store(Arc::new(kept));
     client.send(get("/")).await;
     let answer = client.answer().await;

@@ -9,11 +9,10 @@ use arc_swap::ArcSwap;
 use roundsman::model::policy::{Balance, ClientPolicy, Lane, TrafficPolicy};
 use roundsman::model::{Address, FineWeight, Name};
 use roundsman::pool::{
-    AnswerReason, Hints, ListenerEntry, ListenerId, Otherwise, Pool, PoolId, PoolShared, Published, Rules, Service,
-    Snapshot, Tier, Upstream, UpstreamId, View,
+    AnswerReason, Hints, ListenerEntry, ListenerId, Otherwise, Pool, PoolId, PoolShared, Published, Routes, Rules,
+    Service, Snapshot, Tier, Upstream, UpstreamId, View,
 };
 use roundsman::proxy::{ListenerHandle, Plane, Workers};
-use roundsman::route::Table;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::runtime::Handle;
@@ -74,8 +73,14 @@ impl Rig {
         let view = ArcSwap::from_pointee(view(Service::Open, &upstreams));
         let shared = Arc::new(PoolShared::new(Instant::now()));
         let pool = Arc::new(Pool { id: PoolId(0), name: name.clone(), traffic: Arc::default(), shared, view });
-        let entry = ListenerEntry { name, pool: Some(PoolId(0)), client: ClientPolicy::default() };
-        let snapshot = Snapshot::new(1, Table::empty(), vec![Some(entry)], vec![Some(pool.clone())]);
+        let entry = ListenerEntry {
+            name,
+            pool: Some(PoolId(0)),
+            client: ClientPolicy::default(),
+            limit: None,
+            marks: Arc::default(),
+        };
+        let snapshot = Snapshot::new(1, Routes::default(), vec![Some(entry)], vec![Some(pool.clone())]);
         let published: Published = Arc::new(ArcSwap::from_pointee(snapshot));
         let plane = Plane::new(published.clone(), connections_max, lane, workers);
         let bound = Plane::bind(&Address::Inet(([127, 0, 0, 1], 0).into())).expect("a free port");
@@ -90,9 +95,9 @@ impl Rig {
         let Pool { id, name, shared, view, .. } = &*self.pool;
         let (shared, view) = (shared.clone(), ArcSwap::new(view.load_full()));
         let pool = Arc::new(Pool { id: *id, name: name.clone(), traffic: Arc::new(traffic), shared, view });
-        let entry = ListenerEntry { name: name.clone(), pool: Some(*id), client };
+        let entry = ListenerEntry { name: name.clone(), pool: Some(*id), client, limit: None, marks: Arc::default() };
         let generation = self.published.load().generation + 1;
-        let snapshot = Snapshot::new(generation, Table::empty(), vec![Some(entry)], vec![Some(pool)]);
+        let snapshot = Snapshot::new(generation, Routes::default(), vec![Some(entry)], vec![Some(pool)]);
         self.published.store(Arc::new(snapshot));
     }
 

@@ -184,7 +184,7 @@ async fn a_dirty_connection_is_replaced_to_the_same_upstream_and_the_second_time
 }
 
 /// Routes: `old` to pool 0, `any` to pool 1, and to pool 2 what comes in on listener 7.
-fn routes(of: &[&str]) -> Table<Goal> {
+fn routes(of: &[&str]) -> Routes {
     let name = |text: &str| Name::try_new(text).unwrap();
     let policy = |route: &&str| {
         let (path, pool, listener) = match *route {
@@ -195,11 +195,10 @@ fn routes(of: &[&str]) -> Table<Goal> {
         };
         let path = PathPattern::Prefix(path.into());
         let (conditions, pools) = (Vec::new(), PoolShare::all(name(pool)));
-        RoutePolicy { host: HostPattern::Any, path, methods: Vec::new(), listener, conditions, pools }
+        RoutePolicy { host: HostPattern::Any, path, methods: Vec::new(), listener, conditions, pools, rules: None }
     };
     let policies: Vec<_> = of.iter().map(policy).collect();
-    let target = |route: &RoutePolicy| route.pools[0].pool.as_str().strip_prefix('p')?.parse().ok().map(to_pool);
-    Table::build(&policies, |_| Some(7), target)
+    routes_of(&policies, 7)
 }
 
 fn listener(name: &str, pool: u32) -> Option<ListenerEntry> {
@@ -207,6 +206,8 @@ fn listener(name: &str, pool: u32) -> Option<ListenerEntry> {
         name: Name::try_new(name).unwrap(),
         pool: Some(PoolId(pool)),
         client: ClientPolicy::default(),
+        limit: None,
+        marks: Arc::default(),
     })
 }
 
@@ -255,8 +256,13 @@ async fn who_has_lost_its_pool_goes_where_the_newest_configuration_says() {
         let world = World::new(&[before]);
         let (mut exchange, first) = world.begin(GET);
         let pool = world.pool(1, &after);
-        let gone =
-            Some(ListenerEntry { name: Name::try_new("web").unwrap(), pool: None, client: ClientPolicy::default() });
+        let gone = Some(ListenerEntry {
+            name: Name::try_new("web").unwrap(),
+            pool: None,
+            client: ClientPolicy::default(),
+            limit: None,
+            marks: Arc::default(),
+        });
         let snapshot = Snapshot::new(2, routes(&[routed]), vec![gone], vec![None, Some(pool.clone())]);
         let old = world.nth(0);
         world.published.store(Arc::new(snapshot));
@@ -288,7 +294,7 @@ async fn who_waits_is_woken_when_its_pool_goes_and_waits_no_longer_than_was_said
     let reload = async {
         tokio::time::sleep(Duration::from_secs(1)).await;
         let pools = vec![None, Some(later.clone())];
-        world.published.store(Arc::new(Snapshot::new(2, Table::empty(), vec![listener("web", 1)], pools)));
+        world.published.store(Arc::new(Snapshot::new(2, Routes::default(), vec![listener("web", 1)], pools)));
         old.shared.announce();
     };
     tokio::join!(place.wait(), reload);
@@ -317,7 +323,7 @@ async fn an_upstream_that_has_failed_is_known_by_its_address_in_the_pool_that_ta
         let tiers = (Tier::build(Balance::RoundRobin, members), Tier::build(Balance::RoundRobin, []));
         pool.view.store(Arc::new(View::new(Service::Open, tiers.0, tiers.1, rules)));
         let pools = vec![None, Some(pool)];
-        world.published.store(Arc::new(Snapshot::new(2, Table::empty(), vec![listener("web", 1)], pools)));
+        world.published.store(Arc::new(Snapshot::new(2, Routes::default(), vec![listener("web", 1)], pools)));
         if again {
             // Only lost, and not failed: under its new number it may be picked, and so may the other.
             exchange.upstream().expect("under way").connections.begin_epoch();
@@ -513,7 +519,7 @@ async fn a_pool_that_went_and_came_back_under_its_name_is_another_one() {
         // Its name is another service's by now, and its own requests go to pool 1.
         let (other, own) = (world.pool(0, &Given(Service::Open, 2, 0)), world.nth(1));
         let pools = vec![Some(other), Some(own)];
-        world.published.store(Arc::new(Snapshot::new(3, Table::empty(), vec![listener("web", 1)], pools)));
+        world.published.store(Arc::new(Snapshot::new(3, Routes::default(), vec![listener("web", 1)], pools)));
         let next = match first {
             Next::Wait(waiting) => exchange.on_wake(waiting, world.now),
             _ => exchange.on_connect_failed(ConnectError::Refused, world.now),
