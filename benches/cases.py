@@ -51,6 +51,8 @@ class Case:
     rounds: int = 5
     # The system calls that roundsman may make per request, without those that wait.
     calls_max: float = 0
+    # Every proxy writes a line for each request: nginx and HAProxy as they do by default, roundsman in this format.
+    log: str = ""
 
 
 # Two reads, two writes, a look at the kept connection. A connection that is opened now and then has a share of its calls.
@@ -81,6 +83,8 @@ CASES = (
          tool="rate", rounds=10),
     Case("idle", "5,000 idle client connections", {"kib": {"haproxy": 1.0}}, tool="idle", connections=5_000, rounds=3),
     Case("workers", "small keep-alive GET, two workers", cpu(0.90, 0.90), connections=256, workers=2),
+    Case("log", "small keep-alive GET, access log in Apache's combined format", cpu(0.95, 0.95), log="combined", calls_max=CALLS),
+    Case("log-json", "the same, the log of roundsman in JSON", cpu(0.95, 0.95), log="json", calls_max=CALLS),
 )
 
 # name: (unit, how to print it)

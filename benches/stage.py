@@ -52,6 +52,7 @@ NGINX_UPSTREAMS = """
 NGINX_LISTENER = """
   server {{
     listen 127.0.0.1:{port} backlog=8192;
+    {log}
     location / {{
       proxy_pass http://{upstream};
       proxy_http_version 1.1;
@@ -104,6 +105,11 @@ threads = {workers}
 [admin]
 address = "127.0.0.1:{admin}"
 """
+ROUNDSMAN_LOG = """
+[access_log]
+to = "{path}"
+format = "{format}"
+"""
 ROUNDSMAN_LISTENER = """
 [listeners.{name}]
 address = "127.0.0.1:{port}"
@@ -119,8 +125,9 @@ health = {{ type = "tcp", interval = "2s", fast_interval = "50ms" }}
 class Stage:
     """The servers of one case. Use it in a `with` statement: they end with it."""
 
-    def __init__(self, options, binaries, directory, workers=1):
+    def __init__(self, options, binaries, directory, workers=1, log=""):
         self.options, self.binaries, self.directory, self.workers = options, binaries, directory, workers
+        self.log = log
         self.started = []
         self.proxy_cores, self.load_cores = places(workers)
         self.processes, self.ports = {}, {}
@@ -179,9 +186,11 @@ class Stage:
     def nginx(self, ports):
         addresses = lambda listening: " ".join(f"server 127.0.0.1:{port};" for port in listening)
         text = NGINX_UPSTREAMS.format(web=addresses(self.web), app=addresses([self.app]))
+        # Over the `off` of all servers.
+        log = f"access_log {self.directory}/nginx-access.log combined;" if self.log else ""
         for name, port in ports.items():
             more = NGINX_MORE.get(name, 'proxy_set_header Connection "";')
-            text += NGINX_LISTENER.format(port=port, upstream="web" if name == "web" else "app", more=more)
+            text += NGINX_LISTENER.format(port=port, upstream="web" if name == "web" else "app", more=more, log=log)
         path = nginx_file(self.directory, "nginx", text, workers=self.workers, connections=16_384)
         return ["nginx", "-p", str(self.directory), "-c", str(path)]
 
@@ -189,6 +198,9 @@ class Stage:
         # HAProxy does not start where it may not open two files per connection.
         maxconn = min(7_000, resource.getrlimit(resource.RLIMIT_NOFILE)[0] // 2 - 100)
         text = HAPROXY.format(workers=self.workers, maxconn=maxconn)
+        if self.log:
+            # Its output is a file.
+            text += "  log stdout format raw local0\n  option httplog\n"
         for name, port in ports.items():
             text += HAPROXY_LISTENER.format(name=name, port=port, backend="to_web" if name == "web" else "to_app")
         for name, addresses in (("to_web", self.web), ("to_app", [self.app])):
@@ -201,6 +213,8 @@ class Stage:
     def roundsman(self, ports):
         lane = f'lane = "{self.options.lane}"' if self.options.lane else ""
         text = ROUNDSMAN.format(workers=self.workers, lane=lane, admin=free_port())
+        if self.log:
+            text += ROUNDSMAN_LOG.format(path=self.directory / "roundsman-access.log", format=self.log)
         for name, port in ports.items():
             text += ROUNDSMAN_LISTENER.format(name=name, port=port, pool="web" if name == "web" else "app")
         for name, addresses in (("web", self.web), ("app", [self.app])):

@@ -65,6 +65,7 @@ fn config(upstreams: usize) -> Config {
         pools: vec![Arc::new(pool)],
         admin: AdminPolicy { address: "127.0.0.1:9900".parse().expect("an address"), written: false, token: None },
         forwarded: Arc::default(),
+        access_log: None,
     }
 }
 

@@ -13,6 +13,7 @@ pub mod clock;
 mod conditions;
 pub mod edits;
 pub mod ending;
+pub mod journal;
 pub mod judge;
 mod key;
 pub mod limits;
@@ -29,6 +30,10 @@ pub use answer::{Added, OwnAnswer, Refusal};
 pub use clock::{ClientClock, Listening, Silence, Turn, UpstreamClock};
 pub use edits::{RequestEdits, ResponseEdits};
 pub use ending::{Course, Ending, Finish, Request, ending};
+pub use journal::{Carried, Noted, Outcome, Try};
 pub use judge::{Facts, Framing, Leftover, Method, judge};
 pub use machine::Exchange;
-pub use steps::{Attempt, Broken, ConnectError, End, Entry, Lent, Next, Record, Replay, Reuse, Scheme};
+pub use steps::{
+    Attempt, Broken, ConnectError, Desk, End, EndWord, Entry, Lent, Next, NoDesk, ReadyAnswer, Record, Replay, Reuse,
+    Scheme,
+};

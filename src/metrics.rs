@@ -53,6 +53,8 @@ pub struct Scrape {
     pub panics: u64,
     /// Log lines lost.
     pub log_lines_dropped: u64,
+    /// Lines of the access log lost.
+    pub access_lines_dropped: u64,
 }
 
 /// The text of `/metrics`.
@@ -137,6 +139,7 @@ mod tests {
             last_reload: SystemTime::UNIX_EPOCH + Duration::from_millis(1_500),
             panics: 0,
             log_lines_dropped: 0,
+            access_lines_dropped: 0,
         }
     }
 

@@ -51,7 +51,7 @@ pub use events::{Event, EventKind, EventRing, Transition, WarmingPhase};
 pub use faults::{Faults, LastFault};
 pub use lease::{Lease, Settled};
 pub use limit::Limit;
-pub use orders::{Command, Done, NeedsForce, Order, OrderError, Override, Overrides, Setting};
+pub use orders::{Command, DRAIN_RESUME, Done, NeedsForce, Order, OrderError, Override, Overrides, Setting};
 pub use outage::{Progress, Way};
 pub use outcomes::Row;
 pub use passive::{Ejected, EjectionEnd};
@@ -71,4 +71,6 @@ pub use status::{
 };
 pub use traffic::{Over, Requests};
 pub use upstream::{Connection, Connections, CutOff, Hint, Hints, InFlight, Upstream, UpstreamId};
-pub use view::{Candidate, Choice, FIRST_VERDICT_WAIT, Otherwise, Pick, Reading, Rules, Service, Tier, Tried, View};
+pub use view::{
+    Candidate, Choice, FIRST_VERDICT_WAIT, Otherwise, Pick, Reading, Rules, Service, Tier, Tried, View, session_number,
+};

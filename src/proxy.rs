@@ -46,6 +46,7 @@ pub use listen::{Bound, ListenerHandle};
 pub use workers::Workers;
 
 use crate::bind::BindError;
+use crate::exchange::Desk;
 use crate::exchange::limits::STOP_GRACE;
 use crate::model::Address;
 use crate::model::policy::{ClientLimits, Lane};
@@ -87,8 +88,14 @@ impl Open {
 }
 
 impl Plane {
-    /// Serves nothing yet. At most `connections_max` clients are connected at a time; at the limit we stop accepting.
-    pub fn new(published: Published, connections_max: usize, lane: Lane, workers: Workers) -> Arc<Plane> {
+    /// Serves nothing yet. `desk` gets what is recorded of requests. At most `connections_max` clients are connected at a time; at the limit we stop accepting.
+    pub fn new(
+        published: Published,
+        connections_max: usize,
+        lane: Lane,
+        workers: Workers,
+        desk: Arc<dyn Desk>,
+    ) -> Arc<Plane> {
         // A client and its upstream take two descriptors; what is kept idle beyond that comes off the clients' share.
         let idle_max = (connections_max / 8).clamp(1, IDLE_MAX);
         let clients_max = connections_max.saturating_sub(idle_max / 2).clamp(1, Semaphore::MAX_PERMITS);
@@ -104,7 +111,8 @@ impl Plane {
         let (_, never) = watch::channel(false);
         let stats = Arc::new(FrontStats::default());
         let links = Arc::new(Links::new(idle_max, workers.count()));
-        let front = Arc::new(Front { published, stats, lane, links, general, in_flight: InFlight::default(), never });
+        let in_flight = InFlight::default();
+        let front = Arc::new(Front { published, stats, desk, lane, links, general, in_flight, never });
         let slots = Arc::new(Semaphore::new(clients_max));
         Arc::new(Plane { front, workers, slots, open: Arc::default() })
     }

@@ -6,12 +6,14 @@
 
 use std::io::IsTerminal;
 
+mod access;
 mod filter;
 mod format;
 mod panics;
 mod start;
 mod writer;
 
+pub use access::{AccessLog, OpenError, Output, open as open_access_log};
 pub use panics::panics_total;
 pub use start::{is_json, not_started};
 pub use writer::{dropped_total, flush};

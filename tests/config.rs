@@ -361,6 +361,7 @@ fn the_reference_is_equal_to_leaving_the_keys_out() {
         pools.static.upstreams = [\"10.0.0.3:3000\", \"10.0.0.4:3000\"]\n\
         pools.static.health.type = \"http\"\n\
         pools.several.upstreams = [\"10.0.0.5:3000\", \"10.0.0.6:3000\"]\n\
+        pools.several.sticky = {}\n\
         pools.several.health.checks = [{ type = \"http\", port = 9201, \
             expect.json = [{ path = \"$.status\", equals = \"healthy\" }] }, \
             { type = \"grpc\", scheme = \"https\" }, { type = \"websocket\" }]\n\

@@ -13,11 +13,13 @@ use super::json::{EventsReply, OrderReply, OrdersReply, PoolWord, ProbeReply, Re
 use super::reply::{self, Reply};
 use super::routes::{Question, WAIT_MAX};
 use super::shared::Text;
-use super::{explain, health, negotiate, page, render};
+use super::{explain, health, negotiate, page, readiness, render};
 use crate::model::units::glance;
-use crate::model::written::duration_argument;
+use crate::model::written::{duration_argument, show_duration};
 use crate::model::{Address, AdminState, Weight, lookup};
-use crate::pool::{Command, Done, ExplainError, Order, OrderError, PoolStatus, Setting, Status, UpstreamStatus};
+use crate::pool::{
+    Command, DRAIN_RESUME, Done, ExplainError, Order, OrderError, PoolStatus, Setting, Status, UpstreamStatus,
+};
 
 /// The longest reason an operator may give, in characters.
 pub const REASON_CHARS_MAX: usize = 200;
@@ -41,12 +43,11 @@ pub async fn livez(_: Question) -> Reply {
 
 /// `GET /readyz`.
 pub async fn readyz(question: Question) -> Reply {
-    match question.server.ready() {
-        Ok(()) => reply::json(StatusCode::OK, &ProbeReply { status: "ready".into(), reason: None }),
-        Err(why) => {
-            let answer = ProbeReply { status: "not_ready".into(), reason: Some(why.to_string()) };
-            reply::with(reply::json(StatusCode::SERVICE_UNAVAILABLE, &answer), header::RETRY_AFTER, "1")
-        }
+    let ready = question.server.ready();
+    let body = readiness::to_json(&ready).into();
+    match ready {
+        Ok(()) => reply::json_bytes(StatusCode::OK, body),
+        Err(_) => reply::with(reply::json_bytes(StatusCode::SERVICE_UNAVAILABLE, body), header::RETRY_AFTER, "1"),
     }
 }
 
@@ -211,7 +212,10 @@ pub async fn reload(question: Question) -> Reply {
 
 /// `POST …/drain`.
 pub async fn drain(question: Question) -> Reply {
-    order(&question, |_| Ok(Command::Drain))
+    order(&question, |body| {
+        let resume = body.timeout.as_deref().map(|text| order_time("timeout", Duration::ZERO, text)).transpose()?;
+        Ok(Command::Drain { resume: resume.unwrap_or(DRAIN_RESUME) })
+    })
 }
 
 /// `POST …/undrain`: ends a drain, and does not enable what is disabled.
@@ -231,9 +235,9 @@ pub async fn enable(question: Question) -> Reply {
 
 /// `POST …/weight`.
 pub async fn weight(question: Question) -> Reply {
-    order(&question, |weight| {
-        let weight = weight.and_then(Weight::try_new);
-        weight.map(Command::Weight).ok_or("`weight` must be a number from 1 to 1000")
+    order(&question, |body| {
+        let weight = body.weight.and_then(Weight::try_new);
+        weight.map(Command::Weight).ok_or_else(|| "`weight` must be a number from 1 to 1000".to_owned())
     })
 }
 
@@ -252,6 +256,9 @@ struct OrderBody {
     /// The weight that is ordered.
     #[serde(default)]
     weight: Option<i64>,
+    /// Of a drain: how long sessions may go on there.
+    #[serde(default)]
+    timeout: Option<String>,
 }
 
 /// How long an order lasts, if the file says something else; otherwise empty, because it changes nothing that lasts.
@@ -283,24 +290,30 @@ fn order_lasts(to: Setting, in_file: Setting, lasts: Option<Duration>) -> String
 /// In the place of a pool's name: every pool that has the upstream.
 const EVERY_POOL: &str = "*";
 
-/// Carries out the order that `command` makes of the weight in the body.
-fn order(question: &Question, command: impl Fn(Option<i64>) -> Result<Command, &'static str>) -> Reply {
+/// Carries out the order that `command` makes of the body.
+fn order(question: &Question, command: impl Fn(&OrderBody) -> Result<Command, String>) -> Reply {
     let (pool, text) = (&question.params[0], &question.params[1]);
     let bad = |why: &str| reply::error(StatusCode::BAD_REQUEST, why);
     let Ok(body) = read_order(&question.body) else {
         return bad(
-            "the body must be empty or {\"reason\": \"…\", \"force\": true, \"for\": \"30m\"}; every key is optional, and \
-             `weight` has the key \"weight\"",
+            "the body must be empty or {\"reason\": \"…\", \"force\": true, \"for\": \"30m\"}; every key is optional; \
+             `drain` has the key \"timeout\" as well, and `weight` the key \"weight\"",
         );
     };
-    let command = match command(body.weight) {
+    let command = match command(&body) {
         Ok(Command::Weight(_)) | Err(_) if body.weight.is_none() => return bad("`weight` is missing"),
+        Ok(Command::Weight(_)) if body.timeout.is_some() => {
+            return bad("`timeout` is a key of the order `drain` alone");
+        }
         Ok(command @ Command::Weight(_)) => command,
         Ok(_) if body.weight.is_some() => return bad("`weight` is a key of the order `weight` alone"),
+        Ok(Command::Undrain | Command::Disable | Command::Enable) if body.timeout.is_some() => {
+            return bad("`timeout` is a key of the order `drain` alone");
+        }
         Ok(command) => command,
-        Err(why) => return bad(why),
+        Err(why) => return bad(&why),
     };
-    let lasts = match body.lasts.as_deref().map(order_time).transpose() {
+    let lasts = match body.lasts.as_deref().map(|text| order_time("for", ORDER_MIN, text)).transpose() {
         Ok(lasts) => lasts,
         Err(why) => return bad(&why),
     };
@@ -385,10 +398,11 @@ fn order_reply(done: &Done, command: Command, known: &UpstreamStatus, lasts: Opt
 }
 
 /// How long an order holds.
-fn order_time(text: &str) -> Result<Duration, String> {
-    let time = duration_argument(text).map_err(|why| format!("`for`: {why}"))?;
-    let allowed = ORDER_MIN..=ORDER_MAX;
-    if allowed.contains(&time) { Ok(time) } else { Err("`for` must be from 1s to 365d".to_owned()) }
+fn order_time(key: &str, least: Duration, text: &str) -> Result<Duration, String> {
+    let time = duration_argument(text).map_err(|why| format!("`{key}`: {why}"))?;
+    let allowed = least..=ORDER_MAX;
+    let range = || format!("`{key}` must be from {} to 365d", show_duration(least));
+    if allowed.contains(&time) { Ok(time) } else { Err(range()) }
 }
 
 fn read_order(body: &[u8]) -> serde_json::Result<OrderBody> {

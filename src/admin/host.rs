@@ -8,6 +8,7 @@ use async_trait::async_trait;
 use tokio::time::Instant;
 
 use super::json::{Diagnostic, ProcessState, ReloadResult};
+use super::readiness::Readiness;
 use crate::model::{Address, Name, Secret};
 use crate::pool::{Changes, Done, Event, ExplainError, Explanation, Order, OrderError, RequestLane, Status};
 
@@ -15,6 +16,9 @@ use crate::pool::{Changes, Done, Event, ExplainError, Explanation, Order, OrderE
 /// and must return at once; the others are called from the thread that answers requests.
 #[async_trait]
 pub trait Host: Send + Sync + 'static {
+    /// Whether it is ready, as evaluated last.
+    fn readiness(&self) -> &Readiness;
+
     /// A consistent snapshot of every pool.
     fn status(&self, now: Instant) -> Status;
 

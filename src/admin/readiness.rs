@@ -5,10 +5,12 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use parking_lot::Mutex;
 use tokio::time::Instant;
 
-use super::host::ProcessInfo;
-use super::json::ProcessState;
+use super::host::{Host, ProcessInfo};
+use super::json::{ProbeReply, ProcessState};
+use super::reply;
 use crate::model::{AdminState, HealthState};
 use crate::pool::{PoolStatus, Status};
 
@@ -123,12 +125,67 @@ fn is_judged(pool: &PoolStatus, now: Instant) -> bool {
 #[derive(Debug, Default)]
 pub struct Readiness {
     was_ready: AtomicBool,
+    /// Why it was not, at the last evaluation.
+    not_ready: Mutex<Option<NotReady>>,
+}
+
+/// How often readiness is evaluated until the process is ready.
+const POLL: Duration = Duration::from_millis(50);
+/// Pause between two evaluations, as a multiple of the time one takes: they use at most a quarter of the thread.
+const SHARE: u32 = 3;
+
+/// Evaluates readiness until the process is ready, so that it latches even without requests.
+pub async fn watch(host: Arc<dyn Host>) {
+    loop {
+        let begin = Instant::now();
+        if host.readiness().was_ready() || host.readiness().evaluate(&*host, begin) {
+            return;
+        }
+        tokio::time::sleep(POLL.max(SHARE * begin.elapsed())).await;
+    }
+}
+
+/// The JSON of an answer, with its line end.
+pub fn to_json(ready: &Result<(), NotReady>) -> String {
+    let answer = match ready {
+        Ok(()) => ProbeReply { status: "ready".into(), reason: None },
+        Err(why) => ProbeReply { status: "not_ready".into(), reason: Some(why.to_string()) },
+    };
+    String::from_utf8_lossy(&reply::to_json(&answer)).into_owned()
 }
 
 impl Readiness {
     /// Whether it was ready once.
     pub fn was_ready(&self) -> bool {
         self.was_ready.load(Ordering::Relaxed)
+    }
+
+    /// Whether a process in this state is ready, or why not, as of the last evaluation. Returns at once.
+    pub fn now(&self, state: ProcessState) -> Result<(), NotReady> {
+        match (state, self.was_ready()) {
+            (ProcessState::Draining, _) => Err(NotReady::Draining),
+            (ProcessState::Starting | ProcessState::Running, true) => Ok(()),
+            (ProcessState::Starting | ProcessState::Running, false) => {
+                Err(self.not_ready.lock().clone().unwrap_or(NotReady::NoConfiguration))
+            }
+        }
+    }
+
+    /// Evaluates it anew; true if the process is ready.
+    pub fn evaluate(&self, host: &dyn Host, now: Instant) -> bool {
+        let before = self.was_ready();
+        match self.check(&host.process(), &host.status(now), now) {
+            Ok(()) => {
+                if !before {
+                    tracing::info!("Ready");
+                }
+                true
+            }
+            Err(why) => {
+                *self.not_ready.lock() = Some(why);
+                false
+            }
+        }
     }
 
     /// Whether the process is ready now.

@@ -28,7 +28,12 @@ pub fn json<T: Serialize>(status: StatusCode, value: &T) -> Reply {
 
 /// A JSON response from rendered text.
 pub fn json_text(body: Bytes) -> Reply {
-    build(StatusCode::OK, "application/json", body)
+    json_bytes(StatusCode::OK, body)
+}
+
+/// The same with this status.
+pub fn json_bytes(status: StatusCode, body: Bytes) -> Reply {
+    build(status, "application/json", body)
 }
 
 /// The value as the text of a JSON response; `null` and an error in the log if it cannot be serialised.

@@ -25,9 +25,9 @@ use super::connections::Open;
 use super::host::Host;
 use super::io::{Bounded, Watched};
 use super::reply::{self, Reply};
-use super::routes;
 use super::shared::Shared;
 use super::socket::Bound;
+use super::{readiness, routes};
 use crate::bind::{BoundSocket, SocketFile};
 
 /// The largest head of a request, in bytes.
@@ -90,8 +90,9 @@ async fn serve(socket: BoundSocket, shared: Arc<Shared>) {
     };
     // Evaluated once before the first request, so that `/readyz` has a reason to report.
     let first = shared.clone();
-    let _ = shared.answers.spawn(async move { first.evaluate_readiness(Instant::now()) }).await;
-    shared.answers.spawn(shared.clone().watch_readiness());
+    let evaluate = async move { first.host.readiness().evaluate(&*first.host, Instant::now()) };
+    let _ = shared.answers.spawn(evaluate).await;
+    shared.answers.spawn(readiness::watch(shared.host.clone()));
     shared.answers.spawn(shared.clone().keep_small());
     let mut stop = shared.stopped.clone();
     tokio::select! {

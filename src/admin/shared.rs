@@ -7,7 +7,6 @@
 //! connections, without rendering.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -18,8 +17,8 @@ use tokio::time::{Instant, sleep};
 use super::clock::Clock;
 use super::connections::Connections;
 use super::host::{Host, MetricsFormat};
-use super::json::{ProcessState, StatusReply};
-use super::readiness::{NotReady, Readiness};
+use super::json::StatusReply;
+use super::readiness::NotReady;
 use super::render;
 use crate::pool::Status;
 
@@ -29,10 +28,6 @@ pub const SHARED_FOR: Duration = Duration::from_millis(100);
 pub const PLACES_MAX: usize = 64;
 /// Requests that may wait for events at the same time, so that there is room for others.
 pub const WAITERS_MAX: usize = 32;
-/// How often readiness is evaluated until the process is ready.
-const READY_POLL: Duration = Duration::from_millis(50);
-/// Pause between two evaluations, as a multiple of the time one takes: they use at most a quarter of the thread.
-const READY_SHARE: u32 = 3;
 
 /// The state that handlers share.
 pub struct Shared {
@@ -50,10 +45,6 @@ pub struct Shared {
     pub answers: tokio::runtime::Handle,
     /// Becomes true when the server stops: requests that wait for events are then answered at once.
     pub stopped: watch::Receiver<bool>,
-    readiness: Readiness,
-    ready_before: AtomicBool,
-    /// Why the process was not ready at the last evaluation.
-    not_ready: Mutex<NotReady>,
     status: Mutex<Option<Made<Arc<Status>>>>,
     texts: Mutex<[Option<Made<Bytes>>; TEXTS]>,
 }
@@ -118,9 +109,6 @@ impl Shared {
             waiters: Semaphore::new(WAITERS_MAX),
             answers,
             stopped,
-            readiness: Readiness::default(),
-            ready_before: AtomicBool::new(false),
-            not_ready: Mutex::new(NotReady::NoConfiguration),
             status: Mutex::new(None),
             texts: Mutex::new([const { None }; TEXTS]),
         }
@@ -129,27 +117,7 @@ impl Shared {
     /// Whether the process is ready, or why not, as of the last evaluation. Returns at once, without a snapshot of the
     /// pools.
     pub fn ready(&self) -> Result<(), NotReady> {
-        match (self.host.state(), self.readiness.was_ready()) {
-            (ProcessState::Draining, _) => Err(NotReady::Draining),
-            (ProcessState::Starting | ProcessState::Running, true) => Ok(()),
-            (ProcessState::Starting | ProcessState::Running, false) => Err(self.not_ready.lock().clone()),
-        }
-    }
-
-    /// Evaluates readiness; true if the process is ready.
-    pub fn evaluate_readiness(&self, now: Instant) -> bool {
-        match self.readiness.check(&self.host.process(), &self.host.status(now), now) {
-            Ok(()) => {
-                if !self.ready_before.swap(true, Ordering::Relaxed) {
-                    tracing::info!("Ready");
-                }
-                true
-            }
-            Err(why) => {
-                *self.not_ready.lock() = why;
-                false
-            }
-        }
+        self.host.readiness().now(self.host.state())
     }
 
     /// A snapshot of the pools for a request that came at `asked`: at most [`SHARED_FOR`] older, and of the newest
@@ -172,7 +140,7 @@ impl Shared {
     /// The same as the JSON of the API.
     pub fn status_reply(&self, asked: Instant) -> StatusReply {
         let (status, process, now) = (self.status(asked), self.host.process(), Instant::now());
-        let ready = self.readiness.check(&process, &status, now).is_ok();
+        let ready = self.host.readiness().check(&process, &status, now).is_ok();
         render::status(&status, &process, ready, &self.clock, now)
     }
 
@@ -197,17 +165,6 @@ impl Shared {
         self.status.lock().take_if(|made| old(made.at));
         for slot in self.texts.lock().iter_mut() {
             slot.take_if(|made| old(made.at));
-        }
-    }
-
-    /// Evaluates readiness until the process is ready, so that it latches even without requests.
-    pub async fn watch_readiness(self: Arc<Shared>) {
-        loop {
-            let begin = Instant::now();
-            if self.readiness.was_ready() || self.evaluate_readiness(begin) {
-                return;
-            }
-            sleep(READY_POLL.max(READY_SHARE * begin.elapsed())).await;
         }
     }
 

@@ -10,6 +10,7 @@ use tokio::time::Instant;
 
 use super::host::*;
 use super::json::{Diagnostic, ProcessState, ReloadResult};
+use super::readiness::Readiness;
 use crate::model::policy::*;
 use crate::model::{Address, AdminState, Code, HealthState, Name, ProbeReport, Secret, Trace, Weight};
 use crate::pool::*;
@@ -153,6 +154,7 @@ pub struct FakeHost {
     pub replies: Mutex<Replies>,
     /// Its revision; `None`: a new one for every request, so that tests may change what it returns.
     pub revision: Mutex<Option<u64>>,
+    readiness: Readiness,
     asked: AtomicU64,
     /// How often its status was read.
     pub pictures: AtomicU64,
@@ -214,6 +216,7 @@ impl FakeHost {
         Arc::new(FakeHost {
             replies: Mutex::new(replies),
             revision: Mutex::new(None),
+            readiness: Readiness::default(),
             asked: AtomicU64::new(0),
             pictures: AtomicU64::new(0),
         })
@@ -236,6 +239,10 @@ pub fn mistake() -> Diagnostic {
 
 #[async_trait]
 impl Host for FakeHost {
+    fn readiness(&self) -> &Readiness {
+        &self.readiness
+    }
+
     fn status(&self, _now: Instant) -> Status {
         self.pictures.fetch_add(1, Ordering::Relaxed);
         let replies = self.replies.lock();
@@ -285,7 +292,7 @@ impl Host for FakeHost {
     fn order(&self, pool: Option<&str>, upstream: &Address, order: &Order<'_>) -> Result<Vec<Done>, OrderError> {
         let Order { command, reason, by, force, lasts } = *order;
         let mut replies = self.replies.lock();
-        let takes_out = matches!(command, Command::Drain | Command::Disable);
+        let takes_out = matches!(command, Command::Drain { .. } | Command::Disable);
         if replies.needs_force && !force && takes_out {
             let (pool, upstream) = (name(pool.unwrap_or("api")), upstream.clone());
             let otherwise = WhenNoHealthy::Reject;

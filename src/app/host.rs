@@ -10,13 +10,15 @@ use tokio::time::Instant;
 use super::files::DiskFiles;
 use super::reload::{Reloader, Reloads};
 use crate::admin::json::{ProcessState, ReloadResult};
+use crate::admin::readiness::{self, Readiness};
 use crate::admin::{Access, CheckAnswer, Condition, Host, LastReload, MetricsFormat};
 use crate::admin::{ProcessInfo, ReloadAnswer};
+use crate::exchange::{Desk, ReadyAnswer, Record};
 use crate::metrics::{self, Format, Scrape};
 use crate::model::Address;
 use crate::pool::{Changes, Controller, Done, Event, ExplainError, Explanation, Order, OrderError, Status};
 use crate::proxy::Plane;
-use crate::telemetry;
+use crate::telemetry::{self, AccessLog};
 
 /// The process, as the admin plane sees it.
 pub struct Process {
@@ -34,8 +36,34 @@ pub struct Process {
     pub started_at: SystemTime,
     /// Its phase.
     pub life: Arc<Life>,
+    /// Whether it is ready.
+    pub readiness: Arc<Readiness>,
+    /// Its access log.
+    pub access: Arc<AccessLog>,
     /// Compares the files of checks with those on disk.
     pub check_files: Arc<DiskFiles>,
+}
+
+/// What the data plane asks of the process.
+#[derive(Debug)]
+pub struct Front {
+    /// Its phase.
+    pub life: Arc<Life>,
+    /// Whether it is ready.
+    pub readiness: Arc<Readiness>,
+    /// Its access log.
+    pub access: Arc<AccessLog>,
+}
+
+impl Desk for Front {
+    fn ready(&self) -> ReadyAnswer {
+        let ready = self.readiness.now(self.life.state());
+        ReadyAnswer { ready: ready.is_ok(), body: readiness::to_json(&ready) }
+    }
+
+    fn record(&self, record: &Record<'_>) {
+        self.access.record(record);
+    }
 }
 
 /// The phase of the process. Only goes forward.
@@ -65,6 +93,10 @@ impl Life {
 
 #[async_trait]
 impl Host for Process {
+    fn readiness(&self) -> &Readiness {
+        &self.readiness
+    }
+
     fn status(&self, _now: Instant) -> Status {
         self.controller.status()
     }
@@ -132,6 +164,7 @@ impl Host for Process {
             last_reload,
             panics: telemetry::panics_total(),
             log_lines_dropped: telemetry::dropped_total(),
+            access_lines_dropped: self.access.dropped_total(),
         };
         metrics::render(scrape, Format { open_metrics, upstreams })
     }

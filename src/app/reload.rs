@@ -29,6 +29,7 @@ use crate::model::policy::{AdminPolicy, Config, ListenerPolicy};
 use crate::model::{Address, Name};
 use crate::pool::{Applied, Changes, Controller, ListenerId};
 use crate::proxy::{Bound, ListenerHandle, Plane};
+use crate::telemetry::{self, AccessLog, Output};
 
 /// Orders to reload that may wait; more are refused.
 const ORDERS_MAX: usize = 256;
@@ -90,6 +91,7 @@ pub struct Reloader {
     controller: Arc<Controller>,
     plane: Arc<Plane>,
     discovery: Arc<Discovery>,
+    access: Arc<AccessLog>,
     /// Held while new sockets are bound: a dry run binds them too, and must not take them from a reload.
     turn: Mutex<()>,
     running: Mutex<Running>,
@@ -133,6 +135,7 @@ impl Reloader {
         controller: Arc<Controller>,
         plane: Arc<Plane>,
         discovery: Arc<Discovery>,
+        access: Arc<AccessLog>,
     ) -> io::Result<Reloader> {
         let now = Instant::now();
         let published = ArcSwap::from_pointee(Published { config: config.clone(), loaded_at: now, last_reload: None });
@@ -150,8 +153,8 @@ impl Reloader {
         let hash = Mutex::new(Arc::from(""));
         let warned = Mutex::default();
         let reloader =
-            Reloader { source, controller, plane, discovery, turn, running, published, hash, warned, changes };
-        reloader.apply(config, bound, START)?;
+            Reloader { source, controller, plane, discovery, access, turn, running, published, hash, warned, changes };
+        reloader.apply(Change { config, bound, output: None }, START)?;
         Ok(reloader)
     }
 
@@ -283,8 +286,7 @@ impl Reloader {
                 return Ok((ReloadResult::Unchanged, None, prepared.diagnostics));
             };
             self.look_up(&change.config);
-            let applied =
-                self.apply(change.config, change.bound, by).map_err(|error| Refused::new(error.to_string()))?;
+            let applied = self.apply(change, by).map_err(|error| Refused::new(error.to_string()))?;
             self.set_hash(prepared.hash);
             self.log_new_warnings(&prepared.diagnostics);
             Ok((ReloadResult::Applied, Some(applied), prepared.diagnostics))
@@ -344,13 +346,20 @@ impl Reloader {
             let socket = Plane::bind(&listener.address);
             bound.push(socket.map_err(|error| Refused::new(format!("listeners.{}: {error}", listener.name)))?);
         }
-        Ok(Prepared { change: Some(Change { config: Arc::new(config), bound }), diagnostics, hash })
+        let target = |config: &Config| config.access_log.as_ref().map(|policy| policy.to.clone());
+        let (before, after) = (target(&running.config), target(&config));
+        let output = match before == after {
+            true => None,
+            false => Some(telemetry::open_access_log(after.as_ref()).map_err(|error| Refused::new(error.to_string()))?),
+        };
+        Ok(Prepared { change: Some(Change { config: Arc::new(config), bound, output }), diagnostics, hash })
     }
 
     /// Applies the configuration: the steps that may still fail come first, then it is published once, then old
     /// listeners stop. If the process has begun to stop since `prepare`, the reload is refused and the new sockets
     /// close unused.
-    fn apply(&self, config: Arc<Config>, bound: Vec<Bound>, by: &str) -> io::Result<Applied> {
+    fn apply(&self, change: Change, by: &str) -> io::Result<Applied> {
+        let Change { config, bound, output } = change;
         let mut running = self.running.lock();
         if running.stopping {
             return Err(io::Error::other(STOPPING));
@@ -369,7 +378,20 @@ impl Reloader {
         let ready = ready?;
         let now = Instant::now();
         let effective = self.discovery.expand(&config);
+        // Lines of requests under the new configuration go to the new place, those before it to the old one.
+        let (output, is_off) = match output {
+            Some(None) => (None, true),
+            Some(output) => (output, false),
+            None => (None, false),
+        };
+        if let Some(output) = output {
+            self.access.write_to(Some(output));
+            self.access.flush();
+        }
         let applied = self.controller.configure(&effective, &names, by, now);
+        if is_off {
+            self.access.write_to(None);
+        }
         for listener in ready {
             let address = listener.address().clone();
             let id = running.ids[&address];
@@ -411,6 +433,8 @@ struct Prepared {
 struct Change {
     config: Arc<Config>,
     bound: Vec<Bound>,
+    /// Another place for the access log, or none.
+    output: Option<Option<Output>>,
 }
 
 /// Why a reload was refused.
@@ -538,9 +562,12 @@ mod tests {
         let bound =
             config.listeners.iter().map(|listener| Plane::bind(&listener.address).expect("it is free")).collect();
         let controller = Arc::new(Controller::new(Instant::now(), 1));
-        let plane = Plane::new(controller.published().clone(), 100, Lane::Auto, Workers::on(Handle::current()));
+        let workers = Workers::on(Handle::current());
+        let plane =
+            Plane::new(controller.published().clone(), 100, Lane::Auto, workers, Arc::new(crate::exchange::NoDesk));
+        let access = Arc::new(AccessLog::default());
         let discovery = Arc::new(Discovery::new(Arc::new(SystemResolver::default())));
-        let reloader = Reloader::start(source, Arc::new(config), bound, controller, plane, discovery);
+        let reloader = Reloader::start(source, Arc::new(config), bound, controller, plane, discovery, access);
         Arc::new(reloader.expect("it accepts"))
     }
 
@@ -565,7 +592,7 @@ mod tests {
         let change = prepared.change.expect("it differs");
         reloader.refuse_reloads();
         let generation = reloader.controller.status().generation;
-        let refused = reloader.apply(change.config, change.bound, "test").expect_err("it is stopping");
+        let refused = reloader.apply(change, "test").expect_err("it is stopping");
         assert_eq!(refused.to_string(), STOPPING);
         assert_eq!(reloader.controller.status().generation, generation, "nothing was published");
         assert_eq!(reloader.config().listeners.len(), 1);

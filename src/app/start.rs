@@ -11,11 +11,12 @@ use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 
 use super::files::DiskFiles;
-use super::host::{Life, Process};
+use super::host::{Front, Life, Process};
 use super::load::{self, EXIT_BAD_CONFIG, LoadError, Loaded};
 use super::reload::{Order as ReloadOrder, Reloader, Reloads};
 use super::signals::{Order, Signals, stops_at_once};
 use super::{ConfigSource, RunOptions};
+use crate::admin::readiness::{self, Readiness};
 use crate::admin::{Host, server, socket};
 use crate::config::{Diagnostic, Severity};
 use crate::discovery::{Discovery, FIRST_ANSWER_WAIT, NamingProber, SystemResolver};
@@ -25,7 +26,7 @@ use crate::model::units::counted;
 use crate::pool::{Controller, Prober};
 use crate::probe;
 use crate::proxy::{Bound, Plane, Workers};
-use crate::telemetry;
+use crate::telemetry::{self, AccessLog};
 
 /// Exit status of a run-time failure, such as a failed bind.
 pub const EXIT_FAILURE: u8 = 1;
@@ -142,7 +143,16 @@ impl Server {
         let check_files = Arc::new(DiskFiles::default());
         let controller = Controller::new(Instant::now(), fastrand::u64(..)).with_check_files(check_files.clone());
         let controller = Arc::new(controller);
-        let plane = Plane::new(controller.published().clone(), connections_max(), config.runtime.lane, workers);
+        let (life, readiness) = (Arc::new(Life::default()), Arc::new(Readiness::default()));
+        let access = AccessLog::start().map_err(|error| format!("cannot start the access log: {error}"))?;
+        let target = config.access_log.as_ref().map(|policy| &policy.to);
+        if let Some(output) = telemetry::open_access_log(target).map_err(|error| error.to_string())? {
+            access.write_to(Some(output));
+            access.flush();
+        }
+        let desk = Front { life: life.clone(), readiness: readiness.clone(), access: access.clone() };
+        let published = controller.published().clone();
+        let plane = Plane::new(published, connections_max(), config.runtime.lane, workers, Arc::new(desk));
         let addresses: Vec<String> = config.listeners.iter().map(|l| format!("{}={}", l.name, l.address)).collect();
         let configured = config.admin.address.clone();
         let (stop_checker, stopped) = watch::channel(false);
@@ -150,22 +160,35 @@ impl Server {
         let discovery = discover(&config).await;
         let names = discovery.changes();
         let (pools, proxy, resolver) = (controller.clone(), plane.clone(), discovery.clone());
-        let reloader = Reloader::start(source, config, sockets.listeners, pools, proxy, resolver);
+        let reloader = Reloader::start(source, config, sockets.listeners, pools, proxy, resolver, access.clone());
         let reloader = Arc::new(reloader.map_err(|error| format!("cannot accept: {error}"))?);
         tokio::spawn(follow_names(reloader.clone(), names));
         let prober = NamingProber { inner: Arc::new(probe::SocketProber), discovery };
         let checker = spawn_checker(controller.clone(), Arc::new(prober), stopped)?;
         let (reloads, reload_orders) = Reloads::channel();
-        let life = Arc::new(Life::default());
         life.running();
         let started_at = SystemTime::now();
-        let process =
-            Arc::new(Process { controller, plane, reloader, reloads, started, started_at, life, check_files });
+        let process = Arc::new(Process {
+            controller,
+            plane,
+            reloader,
+            reloads,
+            started,
+            started_at,
+            life,
+            readiness,
+            access,
+            check_files,
+        });
         let host: Arc<dyn Host> = process.clone();
         let admin_address = sockets.admin.as_ref().map(|bound| bound.address().clone());
         let admin = match sockets.admin {
             Some(bound) => Some(bound.spawn(host).map_err(|error| format!("admin: {error}"))?),
-            None => None,
+            None => {
+                // `ready_path` of a listener needs no admin.
+                tokio::spawn(readiness::watch(process.clone()));
+                None
+            }
         };
         let page = admin_address.as_ref().and_then(crate::admin::page::url);
         let status = admin_address.as_ref().and_then(|bound| status_command(&configured, bound));
@@ -195,7 +218,7 @@ impl Server {
         loop {
             match signals.next().await {
                 Order::Reload => order_reload(&process),
-                Order::ReopenLogs => tracing::debug!("SIGUSR1: there are no log files to reopen"),
+                Order::ReopenLogs => process.access.reopen(),
                 Order::Ignore => ignore_usr2(),
                 Order::Stop => break,
             }
@@ -205,6 +228,7 @@ impl Server {
             in_time = drain(&process) => in_time,
             () = second_stop(&mut signals, stopping_since) => {
                 tracing::warn!("Second signal: stopping at once");
+                process.access.flush();
                 telemetry::flush();
                 std::process::exit(i32::from(EXIT_INTERRUPTED));
             }
@@ -215,6 +239,7 @@ impl Server {
         } else {
             tracing::warn!(connections = left, "Stopped at the end of drain_timeout with connections open");
         }
+        process.access.flush();
         let _ = stop_checker.send(true);
         if let Some(admin) = admin {
             admin.stop();

@@ -393,12 +393,11 @@ pub struct DrainArgs {
     /// Wait until nothing is in flight there, and print what is
     #[arg(long)]
     pub wait: bool,
-    /// How long to wait at most
+    /// How long sessions (`sticky`) may go on there, and how long to wait at most
     #[arg(
         long,
         value_name = "DURATION",
         default_value = "5m",
-        requires = "wait",
         value_parser = crate::model::written::duration_argument
     )]
     pub timeout: Duration,
@@ -523,7 +522,8 @@ mod tests {
         assert_eq!((one.order.terms.lasts, one.timeout), (None, Duration::from_secs(300)));
         assert!(drain("drain api a:1 --all-pools").is_ok_and(|drain| drain.order.place().is_err()));
         assert_eq!(drain("drain api").err(), Some(ErrorKind::MissingRequiredArgument));
-        assert_eq!(drain("drain api a:1 --timeout 5m").err(), Some(ErrorKind::MissingRequiredArgument));
+        let sessions = drain("drain api a:1 --timeout 0s").expect("it needs no --wait");
+        assert_eq!((sessions.wait, sessions.timeout), (false, Duration::ZERO));
         assert_eq!(drain("drain api a:1 --for 5").err(), Some(ErrorKind::ValueValidation));
         assert!(matches!(parse("weight api a:1 5"), Ok(Command::Weight(weight)) if weight.weight == 5));
         for number in ["0", "1001", "x", "1.5"] {

@@ -27,14 +27,15 @@ const PRINT_EVERY: Duration = Duration::from_secs(10);
 /// `undrain`, `disable`, `enable`.
 pub fn run(action: &str, args: &OrderArgs) -> Result<ExitCode, Failure> {
     let target = locate::find(&args.terms.process)?;
-    send(&target, action, args)?;
+    send(&target, action, args, json!({}))?;
     Ok(ExitCode::SUCCESS)
 }
 
 /// `drain`: with `--wait` until nothing is in flight there.
 pub fn drain(args: &DrainArgs) -> Result<ExitCode, Failure> {
     let target = locate::find(&args.order.terms.process)?;
-    let orders = send(&target, "drain", &args.order)?;
+    let resume = json!({ "timeout": format!("{}ms", args.timeout.as_millis()) });
+    let orders = send(&target, "drain", &args.order, resume)?;
     if !args.wait {
         return Ok(ExitCode::SUCCESS);
     }
@@ -49,9 +50,10 @@ pub fn weight(args: &WeightArgs) -> Result<ExitCode, Failure> {
     Ok(ExitCode::SUCCESS)
 }
 
-fn send(target: &Target, action: &str, args: &OrderArgs) -> Result<Vec<OrderReply>, Failure> {
+fn send(target: &Target, action: &str, args: &OrderArgs, mut body: Value) -> Result<Vec<OrderReply>, Failure> {
     let place = args.place().map_err(Failure::Usage)?;
-    order(target, action, place, &args.terms, json!({ "force": args.force }))
+    body["force"] = args.force.into();
+    order(target, action, place, &args.terms, body)
 }
 
 /// Sends the order and prints what held before and what holds now.

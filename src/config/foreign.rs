@@ -272,7 +272,7 @@ const INSTEAD: &[(&str, &str, &str)] = &[
         "timeout proxyreadtimeout proxyconnecttimeout connecttimeout readtimeout",
         "`timeouts = { connect = \"2s\", first_byte = \"60s\" }`; for the checks `timeout` in [pools.NAME.health]",
     ),
-    ("Pool", "stickysession stickysessions stickycookie cookie", "no such key: sticky sessions are not supported yet"),
+    ("Pool", "stickysession stickysessions stickycookie cookie", "`sticky = { cookie = \"rm_affinity\" }`"),
     ("Pool", "iphash", "`balance = \"hash\"`"),
     ("Pool", "hashon hashkey hash", "`balance = { type = \"hash\", key = \"header:NAME\" }`"),
     ("Pool", "loadbalancer", "`upstreams` and `balance` in [pools.NAME] itself"),

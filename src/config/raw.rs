@@ -16,15 +16,19 @@ pub use traffic::{ClientLimits, ClientTimeouts, Connections, Passive, Retry, Ups
 use super::foreign;
 use super::read::{ByName, List, Node, Reader, Value, nearest};
 use super::table::table;
+pub use super::values::access::ShownHeader;
+use super::values::access::{Dropped, Only, Query, To};
 use super::values::address::{self, Dial, DialAddress, Listen};
 use super::values::balance::{Balancing, HashBy, Times};
+use super::values::cookie::CookieName;
 use super::values::fields::RequestFieldName;
 use super::values::network::Peers;
 use super::values::protocol::Protocol;
+use super::values::route::RoutePath;
 use super::values::secret::SecretValue;
-use super::values::{Count, DAY, OneOf, Span, Text};
+use super::values::{Count, DAY, OneOf, Share, Span, Text};
 use crate::model::AdminState;
-use crate::model::policy::{Balance, Lane, MinHealthy, OnUnhealthy, Upgrades};
+use crate::model::policy::{AccessFormat, Balance, Lane, MinHealthy, OnUnhealthy, Upgrades};
 
 table! {
     /// The configuration of roundsman.
@@ -41,9 +45,11 @@ table! {
         admin ["admin"]: Admin;
         /// What is believed of who a request is from.
         forwarded ["forwarded"]: Forwarded;
+        /// A line for each request.
+        access_log ["access_log"]: AccessLog;
     }
     required ["listeners", "pools"]
-    later ["access_log"]
+    later []
 }
 
 table! {
@@ -78,9 +84,11 @@ table! {
         request_id ["request_id"]: RequestFieldName;
         /// Whether requests without a `traceparent` (W3C Trace Context) get one; others keep theirs.
         traceparent ["traceparent"]: bool = false;
+        /// This exact path is answered as /readyz of the admin is, before routing, and not logged.
+        ready_path ["ready_path"]: RoutePath;
     }
     required ["address"]
-    later ["h2c", "redirect_https", "proxy_protocol", "ready_path", "tls", "mode"]
+    later ["h2c", "redirect_https", "proxy_protocol", "tls", "mode"]
 }
 
 table! {
@@ -114,11 +122,22 @@ table! {
         tunnel_drain ["tunnel_drain"]: Span<0, DAY> = "1h";
         /// What is in flight at an upstream that becomes unhealthy: "keep" lets it go on, "close" ends it at once.
         on_unhealthy ["on_unhealthy"]: OneOf<OnUnhealthy> = "keep";
+        /// Requests of one client stay with one upstream, by a cookie.
+        sticky ["sticky"]: Sticky;
         /// How the upstreams are checked; without this table, by a TCP connect.
         health ["health"]: Health;
     }
     required ["upstreams"]
-    later ["protocol", "tls", "send_proxy", "sticky"]
+    later ["protocol", "tls", "send_proxy"]
+}
+
+table! {
+    /// Requests of one client stay with one upstream.
+    struct Sticky {
+        /// The name of the cookie.
+        cookie ["cookie"]: CookieName = "rm_affinity";
+    }
+    later []
 }
 
 table! {
@@ -170,6 +189,38 @@ table! {
         trusted ["trusted"]: List<Peers, 1_000> = [];
         /// Whether upstreams get `Forwarded` (RFC 7239) as well.
         rfc7239 ["rfc7239"]: bool = false;
+    }
+    later []
+}
+
+table! {
+    /// A line for each request.
+    struct AccessLog {
+        /// Where lines go: "off", "stdout", a path (reopened on USR1), or "syslog:unix:/dev/log".
+        to ["to"]: To = "off";
+        /// "json", or "combined" as Apache writes it.
+        format ["format"]: OneOf<AccessFormat> = "json";
+        /// Which requests are logged, where not all are: "errors", "slow>500ms", "retried".
+        only ["only"]: List<Only, 8> = [];
+        /// The share of the plain successes that is logged; errors, retries and slow ones always are.
+        sample ["sample"]: Share<100> = 1.0;
+        /// Paths that are left out.
+        except_paths ["except_paths"]: List<RoutePath, 1_000> = [];
+        /// Whether the query is shown: true, false, or "keys" for its names alone.
+        query ["query"]: Query = true;
+        /// What a line has more or less.
+        fields ["fields"]: AccessFields;
+    }
+    later []
+}
+
+table! {
+    /// What a line of the access log has more or less.
+    struct AccessFields {
+        /// Keys of the line that are left out.
+        drop ["drop"]: List<Dropped, 64> = [];
+        /// Fields of requests that are added; none that is a secret by its name.
+        headers ["headers"]: List<ShownHeader, 16> = [];
     }
     later []
 }

@@ -1,6 +1,7 @@
 //! From the keys as written to a [`Config`] that cannot be wrong: defaults, references, duplicates, and rules between
 //! keys. Its type has already checked each single value. All mistakes are reported, each at its place.
 
+mod access;
 mod check;
 mod nowhere;
 mod pool;
@@ -47,7 +48,8 @@ pub fn validate(file: &raw::File, report: &mut Report) -> Option<Config> {
     }
     let forwarded = Arc::new(traffic::forwarded(file));
     let listeners = listeners.into_iter().flatten().collect();
-    Some(Config { runtime, listeners, routes, pools, admin: admin?, forwarded })
+    let access_log = access::access_log(file, report).map(Arc::new);
+    Some(Config { runtime, listeners, routes, pools, admin: admin?, forwarded, access_log })
 }
 
 /// The names of pools and listeners, including those with mistakes: a reference to one of these is not another mistake.
@@ -160,7 +162,8 @@ fn listeners(file: &raw::File, names: &Names<'_>, report: &mut Report) -> Vec<Op
             request_id: raw.request_id.value().map(|name| name.0.clone()),
             traceparent: raw.traceparent.value().copied().unwrap_or_default(),
         });
-        Some(ListenerPolicy { name: good_name?, address, pool: pool.flatten(), client, rate_limit, marks })
+        let ready_path = raw.ready_path.value().map(|path| path.0.clone());
+        Some(ListenerPolicy { name: good_name?, address, pool: pool.flatten(), client, rate_limit, marks, ready_path })
     };
     all.iter().map(one).collect()
 }

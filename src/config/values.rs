@@ -2,10 +2,12 @@
 //! below. Each is read straight into a type of `model` that cannot be wrong; messages show the value as it is
 //! written.
 
+pub mod access;
 pub mod address;
 pub mod balance;
 pub mod basic_auth;
 pub mod conditions;
+pub mod cookie;
 pub mod expect;
 pub mod fields;
 pub mod header;

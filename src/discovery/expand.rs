@@ -161,6 +161,7 @@ mod tests {
             client: Default::default(),
             rate_limit: None,
             marks: Default::default(),
+            ready_path: None,
         }];
         let table = table(&[("api", &["127.0.0.1", "10.0.0.1"]), ("admin", &["127.0.0.1"])]);
         let (pools, remarks) = expand(&config, &table);

@@ -66,6 +66,7 @@ pub(super) fn config(pools: Vec<PoolPolicy>) -> Config {
         pools: pools.into_iter().map(Arc::new).collect(),
         admin: AdminPolicy { address: "127.0.0.1:9900".parse().unwrap(), written: false, token: None },
         forwarded: Arc::default(),
+        access_log: None,
     }
 }
 

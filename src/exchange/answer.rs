@@ -9,7 +9,7 @@ use super::edits::digits;
 use super::rules::lines;
 use crate::http1::fields::put;
 use crate::http1::{BadByte, Fault, HttpDate, TargetPart, Version};
-use crate::pool::{AnswerReason, FrontStats};
+use crate::pool::AnswerReason;
 
 /// Why a head, or the framing of a body, is refused. Nothing more can be read from that connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -44,12 +44,6 @@ impl Refusal {
     /// A 400 because of a byte of the target.
     pub(super) fn byte(byte: u8, part: TargetPart) -> Refusal {
         Refusal::from(Fault::TargetByte(BadByte { byte, part }))
-    }
-
-    /// The answer to bytes that are no request, which belong to no pool: counted here.
-    pub fn answer_counted(self, stats: &FrontStats) -> OwnAnswer {
-        stats.answers.inc(self.reason);
-        self.answer()
     }
 
     /// The answer that says so and closes.
@@ -185,6 +179,11 @@ impl OwnAnswer {
         [length.map(|length| ("Content-Length", length)), kind, allow, retry].into_iter().flatten()
     }
 
+    /// The length of its body.
+    pub fn body_bytes(&self, added: Added<'_>) -> usize {
+        self.body().iter().map(|piece| piece.len()).sum::<usize>() + added.body.len()
+    }
+
     /// Appends the whole answer with what its route adds, and `date` as its `Date`. `head_only`: the request was HEAD. `keep_alive`: the connection
     /// goes on after it (never true where `close` is set); a client of HTTP/1.0 is told so.
     pub fn write_to(
@@ -197,8 +196,7 @@ impl OwnAnswer {
         date: HttpDate,
     ) {
         put(out, &[b"HTTP/1.1 ", &digits(self.status()), b" ", phrase(self.status()).as_bytes(), b"\r\n"]);
-        let body_bytes = self.body().iter().map(|piece| piece.len()).sum::<usize>() + added.body.len();
-        for (name, value) in self.fields(body_bytes) {
+        for (name, value) in self.fields(self.body_bytes(added)) {
             // The route's wins.
             if !lines(added.lines).any(|(set, _)| set.eq_ignore_ascii_case(name)) {
                 put(out, &[name.as_bytes(), b": ", value.as_bytes(), b"\r\n"]);

@@ -62,6 +62,8 @@ pub struct RequestEdits {
     owned: Named,
     /// The number of the request, if it has one.
     id: Text,
+    /// The trace that was made for it.
+    trace: Text,
     upgrade: Option<Protocol>,
     drop_expect: bool,
     /// What the rules of its route make of it.
@@ -169,6 +171,7 @@ impl RequestEdits {
             own: Vec::new(),
             owned: Named::default(),
             id: Text::new(),
+            trace: Text::new(),
             upgrade: None,
             drop_expect: false,
             made: Made::default(),
@@ -210,6 +213,7 @@ impl RequestEdits {
         self.own.clear();
         self.owned.clear();
         self.id.clear();
+        self.trace.clear();
         let ForwardedPolicy { trusted, rfc7239 } = policy;
         let mut client = self.peer;
         let mut elements = Vec::new();
@@ -240,6 +244,13 @@ impl RequestEdits {
         client
     }
 
+    /// What cannot be read says nothing about who it is from: the peer, which is returned.
+    pub(super) fn unmark(&mut self) -> Option<IpAddr> {
+        self.id.clear();
+        self.trace.clear();
+        self.peer
+    }
+
     /// Gives the request a number and a trace, where they are asked for and it has none that is believed.
     fn mark(&mut self, head: &Head<'_>, marks: &Marks, rng: &mut fastrand::Rng) {
         let field = |name: &str| {
@@ -259,6 +270,7 @@ impl RequestEdits {
             // What another has said about a trace that is not this one goes with it.
             self.owned.add("traceparent");
             self.owned.add("tracestate");
+            write!(Writer(&mut self.trace), "{trace:032x}").expect("a vector takes every byte");
             put(&mut self.own, &[format!("traceparent: 00-{trace:032x}-{parent:016x}-01\r\n").as_bytes()]);
         }
     }
@@ -292,6 +304,28 @@ impl RequestEdits {
             self.number(rng);
         }
         self.made.make(rules, &Parts::new(facts, &self.client, self.forwarded_proto, &self.id))
+    }
+
+    /// The number of the request; empty if it has none.
+    pub(super) fn id(&self) -> &[u8] {
+        &self.id
+    }
+
+    /// The trace that was made for it; empty if none was.
+    pub(super) fn trace(&self) -> &[u8] {
+        &self.trace
+    }
+
+    /// Makes an answer without an upstream.
+    pub(super) fn answer_with(&mut self, lines: &[u8], body: &[u8]) {
+        self.made.clear();
+        self.made.answer.extend_from_slice(lines);
+        self.made.body.extend_from_slice(body);
+    }
+
+    /// The scheme in which the client has asked, as it is believed.
+    pub(super) fn scheme(&self) -> Scheme {
+        self.forwarded_proto
     }
 
     /// What the rules of its route make of the request.
@@ -348,7 +382,7 @@ impl RequestEdits {
     }
 
     /// The fields to set: none of them is left in the head after [`RequestEdits::drops`].
-    pub fn sets(&self) -> impl Iterator<Item = (&str, &[u8])> {
+    pub fn sets(&self) -> impl Iterator<Item = (&'static str, &[u8])> {
         let host: &[u8] = match &self.host {
             Host::Kept | Host::Route => b"",
             Host::Target(text) | Host::Upstream(text) => text,
@@ -363,10 +397,16 @@ impl RequestEdits {
             ("Upgrade", self.upgrade.as_ref().map_or(&b""[..], Protocol::as_bytes)),
         ]
         .into_iter()
-        .filter(|(_, value)| !value.is_empty())
-        .chain(lines(&self.own))
-        .filter(|(name, _)| !self.ruled.has(name.as_bytes()))
-        .chain(lines(&self.made.request))
+        .filter(|(name, value)| !value.is_empty() && !self.ruled.has(name.as_bytes()))
+    }
+
+    /// Further fields to set, which most requests do not have.
+    pub fn more_sets(&self) -> impl Iterator<Item = (&str, &[u8])> {
+        lines(&self.own).filter(|(name, _)| !self.ruled.has(name.as_bytes())).chain(lines(&self.made.request))
+    }
+
+    fn has_more(&self) -> bool {
+        !self.own.is_empty() || !self.made.request.is_empty()
     }
 
     /// Appends the whole edited head in HTTP/1.1, for lanes that copy bytes.
@@ -374,6 +414,11 @@ impl RequestEdits {
         put(out, &[head.method.as_bytes(), b" ", self.target().unwrap_or(head.target).as_bytes(), b" HTTP/1.1\r\n"]);
         for (name, value) in self.sets() {
             put(out, &[name.as_bytes(), b": ", value, b"\r\n"]);
+        }
+        if self.has_more() {
+            for (name, value) in self.more_sets() {
+                put(out, &[name.as_bytes(), b": ", value, b"\r\n"]);
+            }
         }
         head.fields.write_kept(out, |field| match field.known {
             // In the case that every server knows: one that did not know `Chunked` would take the body for a request.
@@ -402,6 +447,11 @@ impl ResponseEdits {
     pub(super) fn follow(&mut self, edits: &FieldEdits, set: &[u8]) {
         self.named.add_all(edits);
         self.set.extend_from_slice(set);
+    }
+
+    /// Adds this field line.
+    pub(super) fn add(&mut self, line: &str) {
+        self.set.extend_from_slice(line.as_bytes());
     }
 
     /// Whether the client must not see this interim answer: it speaks HTTP/1.0 (RFC 9110, 15.2).
@@ -451,15 +501,20 @@ impl ResponseEdits {
         }
     }
 
-    /// The fields to set after dropping: those of a switch of protocols, a length in canonical form, those of the route.
-    pub fn sets(&self) -> impl Iterator<Item = (&str, &[u8])> {
+    /// The fields to set after dropping: those of a switch of protocols, or a length in canonical form.
+    pub fn sets(&self) -> impl Iterator<Item = (&'static str, &[u8])> {
         let switch = self.switch.as_ref().map(|to| [("Connection", &b"Upgrade"[..]), ("Upgrade", to.as_bytes())]);
         let length = match &self.length {
             Length::Set(digits) if !self.is_bodyless() => Some(("Content-Length", digits.as_slice())),
             Length::Set(_) | Length::Kept => None,
         };
         let coding = self.chunked.then_some(("Transfer-Encoding", &b"chunked"[..]));
-        switch.into_iter().flatten().chain(length).chain(coding).chain(lines(&self.set))
+        switch.into_iter().flatten().chain(length).chain(coding)
+    }
+
+    /// Further fields to set, which most responses do not have.
+    pub fn more_sets(&self) -> impl Iterator<Item = (&str, &[u8])> {
+        lines(&self.set)
     }
 
     /// Where there is no body, what frames it only confuses (RFC 9110, 8.6; RFC 9112, 6.1).
@@ -495,6 +550,7 @@ impl ResponseEdits {
         for (name, value) in self.sets() {
             put(out, &[name.as_bytes(), b": ", value, b"\r\n"]);
         }
+        out.put_slice(&self.set);
         let connection: &[u8] = match (self.offers, close, version) {
             _ if self.status < 200 => b"",
             (false, true, _) => b"Connection: close\r\n",
@@ -548,8 +604,15 @@ impl Named {
         self.0.is_empty()
     }
 
+    #[inline]
     fn has(&self, name: &[u8]) -> bool {
-        !self.0.is_empty() && list(&self.0).any(|named| named.eq_ignore_ascii_case(name))
+        !self.0.is_empty() && self.lists(name)
+    }
+
+    /// Most heads name nothing.
+    #[cold]
+    fn lists(&self, name: &[u8]) -> bool {
+        list(&self.0).any(|named| named.eq_ignore_ascii_case(name))
     }
 }
 

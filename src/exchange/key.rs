@@ -3,6 +3,7 @@
 
 use std::net::IpAddr;
 
+use super::edits::Scheme;
 use super::judge::Facts;
 use crate::balance::hashing::hash;
 use crate::http1::Head;
@@ -36,6 +37,20 @@ pub(super) fn with_key<T>(
         HashKey::Cookie(name) => cookies(head, name.as_bytes()).next()?,
     };
     (!value.is_empty()).then(|| take(value))
+}
+
+/// The number in the cookie of a session, if it has one.
+pub(super) fn session_of(cookie: &str, head: &Head<'_>) -> Option<u64> {
+    cookies(head, cookie.as_bytes()).find_map(|value| {
+        let is_number = value.len() == 16 && value.iter().all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(b));
+        is_number.then(|| u64::from_str_radix(std::str::from_utf8(value).ok()?, 16).ok()).flatten()
+    })
+}
+
+/// The field that sets it.
+pub(super) fn set_session(cookie: &str, number: u64, scheme: Scheme) -> String {
+    let secure = if scheme == Scheme::Https { "; Secure" } else { "" };
+    format!("Set-Cookie: {cookie}={number:016x}; Path=/; HttpOnly; SameSite=Lax{secure}\r\n")
 }
 
 /// The values of the cookies of this name (RFC 6265, 4.2.1). Names are case-sensitive.

@@ -20,26 +20,31 @@
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 use smallvec::SmallVec;
 use tokio::time::Instant;
 
 use super::answer::{Added, OwnAnswer, OwnKind, Refusal};
 use super::edits::RequestEdits;
+use super::journal::{Carried, Journal, Outcome};
 use super::judge::{Facts, Framing, Method, judge};
-use super::key::{hash_of, with_key};
+use super::key::{hash_of, session_of, set_session, with_key};
 use super::limits::{INTERIM_ANSWERS, UNUSED_MAX};
 use super::response::{Asked, check_fields, judge_response};
 use super::rules::TooLong;
 use super::seek::{Ask, Found, PoolKey, find, keys_of, of_address, route, route_anew, still_eligible};
-use super::steps::{Attempt, Broken, ConnectError, End, Entry, Lent, Next, Record, Replay, Reuse};
+use super::steps::{
+    Attempt, Broken, ConnectError, Desk, End, EndWord, Entry, Lent, Next, ReadyAnswer, Record, Replay, Reuse,
+};
 use super::upgrade::Protocol;
 use crate::http1::response::check_size;
 use crate::http1::{Fault, Field, Head, Version};
-use crate::model::policy::{Failure, FixedAnswer, Marks, TrafficPolicy};
+use crate::model::Name;
+use crate::model::policy::{Failure, FixedAnswer, HashKey, Marks, TrafficPolicy};
 use crate::pool::{
     AnswerReason, Awaits, Candidate, FrontStats, Lease, Limit, ListenerEntry, ListenerId, Pick, Pool, PoolId,
-    Published, RequestClass, Route, Settled, Snapshot, Tried, Upstream, WAITING_MAX, Waiting,
+    Published, RequestClass, Route, Settled, Snapshot, Tried, Upstream, WAITING_MAX, Waiting, session_number,
 };
 
 /// One request from its head to its end; then the next one of the same client. What a request has in common with the one
@@ -51,6 +56,8 @@ pub struct Exchange {
     rng: fastrand::Rng,
     /// Where its requests come in.
     listener: ListenerId,
+    /// The name of that, where a log may want it.
+    entry_name: Option<Name>,
     /// The client's address, as it is believed.
     client: Option<IpAddr>,
     asked: Asked,
@@ -104,6 +111,15 @@ pub struct Exchange {
     /// The most bytes that a request body may have, as of the last request.
     body_bytes: Option<u64>,
     recorded: bool,
+    /// For the access log.
+    journal: Journal,
+    /// Its line is still to be written.
+    unlogged: bool,
+    /// What broke its answer off.
+    broke: Option<EndWord>,
+    desk: Arc<dyn Desk>,
+    #[cfg(test)]
+    ended: Option<(EndWord, RequestClass, Duration)>,
 }
 
 /// What was known when an upstream was picked.
@@ -168,6 +184,7 @@ impl Exchange {
     pub fn new(
         published: Published,
         stats: Arc<FrontStats>,
+        desk: Arc<dyn Desk>,
         entry: Entry,
         now: Instant,
         rng: fastrand::Rng,
@@ -178,6 +195,7 @@ impl Exchange {
             stats,
             rng,
             listener,
+            entry_name: None,
             client,
             asked: Asked { method: Method::Other, version: Version::Http11, upgrade: None },
             edits: RequestEdits::of_client(client, scheme),
@@ -210,6 +228,12 @@ impl Exchange {
             listener_gone: false,
             body_bytes: None,
             recorded: true,
+            journal: Journal::default(),
+            unlogged: false,
+            broke: None,
+            desk,
+            #[cfg(test)]
+            ended: None,
         }
     }
 
@@ -226,6 +250,13 @@ impl Exchange {
             Some(ListenerEntry { marks, .. }) => self.edits.introduce(head, &snapshot.forwarded, marks, &mut self.rng),
             None => self.edits.introduce(head, &snapshot.forwarded, &Marks::default(), &mut self.rng),
         };
+        self.journal.begin(snapshot.access_log.as_ref(), head, facts);
+        self.journal.trace(self.edits.trace());
+        self.unlogged = self.journal.is_on();
+        self.name_entry(listener);
+        if let Some(next) = listener.and_then(|entry| self.answer_ready(entry, facts)) {
+            return next;
+        }
         let mut routed = route(routing, self.listener, (head, facts), &mut self.rng);
         let is_there = |id| routing.pool(id).is_some_and(|pool| snapshot.has(id, pool.shared.serial));
         if routed.pool.is_some_and(|id| !is_there(id)) {
@@ -259,6 +290,21 @@ impl Exchange {
         self.first_step(&snapshot, facts, now)
     }
 
+    /// What `/readyz` answers, if this request asks for it.
+    fn answer_ready(&mut self, entry: &ListenerEntry, facts: &Facts<'_>) -> Option<Next> {
+        let path = entry.ready_path.as_ref()?;
+        if **path != *facts.path || !matches!(facts.method, Method::Get | Method::Head) {
+            return None;
+        }
+        self.journal.turn_off();
+        self.unlogged = false;
+        (self.route, self.routed) = (None, None);
+        let ReadyAnswer { ready, body } = self.desk.ready();
+        let again: &[u8] = if ready { b"" } else { b"Retry-After: 1\r\n" };
+        self.edits.answer_with(&[b"Content-Type: application/json\r\n", again].concat(), body.as_bytes());
+        Some(self.answer_without_pool(OwnAnswer::of_route(if ready { 200 } else { 503 })))
+    }
+
     /// Keeps this route, and what its rules make of the request.
     fn follow(&mut self, route: Option<&Arc<Route>>, facts: &Facts<'_>) -> Result<(), TooLong> {
         match (&self.route, route) {
@@ -285,10 +331,36 @@ impl Exchange {
         facts: &Facts<'_>,
         now: Instant,
     ) -> Result<(), u64> {
+        if let [None, None] = limits {
+            return Ok(());
+        }
         limits.into_iter().flatten().try_for_each(|limit| {
             let counted = with_key(&limit.policy.key, head, facts, self.client, |key| limit.take(key, now));
             counted.unwrap_or(Ok(()))
         })
+    }
+
+    /// Bytes that are no request are refused; they belong to no pool. Then [`Exchange::on_end`], with the answer sent.
+    pub fn on_refused(&mut self, refusal: Refusal, now: Instant) -> OwnAnswer {
+        self.forget(now);
+        self.count_for(None);
+        let snapshot = self.published.load();
+        let listener = snapshot.routing(self.listener).listener(self.listener);
+        self.client = self.edits.unmark();
+        self.journal.begin_unread(snapshot.access_log.as_ref());
+        self.unlogged = self.journal.is_on();
+        self.name_entry(listener);
+        let answer = refusal.answer();
+        (self.phase, self.status, self.reason) = (Phase::Answered, Some(answer.status()), Some(refusal.reason));
+        self.stats.answers.inc(refusal.reason);
+        answer
+    }
+
+    /// Keeps the name of its listener, where the log wants it.
+    fn name_entry(&mut self, listener: Option<&ListenerEntry>) {
+        if self.unlogged && self.entry_name.as_ref() != listener.map(|entry| &entry.name) {
+            self.entry_name = listener.map(|entry| entry.name.clone());
+        }
     }
 
     /// Forgets what belongs to the last request alone.
@@ -300,7 +372,7 @@ impl Exchange {
         (self.retry, self.cause, self.stale) = (None, None, false);
         self.phase = Phase::Seeking;
         (self.attempts, self.unused, self.dirty, self.interim) = (0, 0, 0, 0);
-        (self.status, self.reason) = (None, None);
+        (self.status, self.reason, self.broke) = (None, None, None);
         self.began = now;
     }
 
@@ -319,9 +391,10 @@ impl Exchange {
     /// Keeps what the request is hashed by, for later attempts as well.
     fn take_keys(&mut self, snapshot: &Snapshot, head: &Head<'_>, facts: &Facts<'_>) {
         self.keys.clear();
-        if snapshot.hashes {
+        if snapshot.keyed {
             let client = self.client;
-            keys_of(snapshot, self.routed, &mut self.keys, |key| hash_of(key, head, facts, client));
+            let key_of = |key: &HashKey| hash_of(key, head, facts, client);
+            keys_of(snapshot, self.routed, &mut self.keys, key_of, |cookie| session_of(cookie, head));
         }
     }
 
@@ -448,6 +521,7 @@ impl Exchange {
             ConnectError::Resources => (Settled::NotTheUpstream, AnswerReason::Resources),
             ConnectError::Outdated => return self.on_outdated(now),
         };
+        self.journal.ended(Outcome::of_connect(why));
         self.fail(settled, now);
         // What we lack ourselves, another upstream would not give us.
         if why != ConnectError::Resources && self.may_retry_after(Failure::Connect, now) {
@@ -472,6 +546,7 @@ impl Exchange {
         if let Some(lease) = self.lease.as_ref().filter(|lease| lease.is_held()) {
             lease.on_sent();
         }
+        self.journal.connected(reused, now);
         self.phase = Phase::Sent { reused, since: now };
         None
     }
@@ -529,6 +604,7 @@ impl Exchange {
             return Some(self.answer(OwnAnswer::retry_after(AnswerReason::NoneEligible, retry_after)));
         }
         self.attempts -= 1;
+        self.journal.unpick();
         None
     }
 
@@ -560,13 +636,15 @@ impl Exchange {
             self.phase = Phase::Interim { since };
             return Next::Forward(edits, framing);
         }
+        let took = now.saturating_duration_since(since);
+        self.journal.answered(status, took);
         if let Some(pool) = &self.pool {
-            pool.shared.stats.record_upstream(now.saturating_duration_since(since));
+            pool.shared.stats.record_upstream(took);
         }
         if let Some(lease) = self.lease.as_ref().filter(|lease| lease.is_held()) {
-            lease.on_answer(status, now.saturating_duration_since(since));
+            lease.on_answer(status, took);
             if let Some(pool) = &self.pool {
-                pool.on_response(lease.upstream(), status, now.saturating_duration_since(since), now);
+                pool.on_response(lease.upstream(), status, took, now);
             }
         }
         if let Some(next) = self.instead_of(status, replay, now) {
@@ -577,11 +655,28 @@ impl Exchange {
         if let (200.., Some(rules)) = (status, self.route.as_ref().and_then(|route| route.rules.as_ref())) {
             edits.follow(&rules.response, &self.edits.made().response);
         }
+        if let (200.., Some(line)) = (status, self.new_session(now)) {
+            edits.add(&line);
+        }
         if status == 101 {
             // A tunnel may live for days: its request ends here, for the counters.
-            self.record(RequestClass::Informational, now);
+            self.record(RequestClass::Informational, now.saturating_duration_since(self.began), now);
         }
         Next::Forward(edits, framing)
+    }
+
+    /// The field that keeps the client at the upstream of the attempt, where its pool wants that and it does not say so yet.
+    fn new_session(&self, now: Instant) -> Option<String> {
+        let (pool, upstream) = (self.pool.as_ref()?, self.upstream()?);
+        let cookie = pool.traffic.sticky.as_deref()?;
+        let number = session_number(&pool.name, &upstream.address);
+        let known = self.keys.iter().find(|known| known.pool == pool.id && known.serial == pool.shared.serial);
+        let before = known.and_then(|known| known.session);
+        // One whose upstream only has no free place goes back to it.
+        let view = pool.view.load();
+        let stays = |before| self.attempts == 1 && view.pinned(view.read(now), before, now).is_some();
+        let is_new = before != Some(number) && !before.is_some_and(stays);
+        is_new.then(|| set_session(cookie, number, self.edits.scheme()))
     }
 
     /// Another attempt instead of a response with this status, if the pool wants that and has another upstream for it. Then
@@ -600,6 +695,7 @@ impl Exchange {
         if !self.draws(cause, now) {
             return None;
         }
+        self.journal.ended(Outcome::Status);
         self.settle(Settled::Done);
         self.failed.extend(self.last_upstream().cloned());
         self.stale = false;
@@ -636,12 +732,14 @@ impl Exchange {
         if let (Broken::BadResponse(fault), Some(upstream)) = (how, self.upstream()) {
             upstream.note_malformed(fault, now);
         }
+        self.journal.ended(Outcome::of_broken(how));
         let stale = self.is_stale(how);
         let late = how == Broken::TimedOut && self.is_late(now);
         let headless = match self.phase {
             Phase::Answered => {
                 // In the middle of its answer. An answer of our own holds no lease, so nothing is settled twice.
                 self.settle_with(if late { Settled::NotTheUpstream } else { how.settled_late() });
+                self.broke = Some(if how == Broken::TimedOut { EndWord::Timeout } else { EndWord::UpstreamReset });
                 return Next::Abort;
             }
             Phase::Sent { .. } => true,
@@ -674,8 +772,8 @@ impl Exchange {
         if self.phase == Phase::Answered { Next::Abort } else { self.answer(refusal.answer()) }
     }
 
-    /// The end, which is counted. Give up the upstream connection before, unless it can be used again.
-    pub fn on_end(&mut self, end: End, now: Instant) -> Record<'_> {
+    /// The end, which is counted, and logged. Give up the upstream connection before, unless it can be used again.
+    pub fn on_end(&mut self, end: End, now: Instant) {
         let class = match (end, self.status) {
             (End::Delivered, Some(status)) => RequestClass::of(status),
             (End::Delivered, None) | (End::ClientLeft | End::Aborted, _) => RequestClass::Aborted,
@@ -684,16 +782,60 @@ impl Exchange {
             End::Delivered | End::ClientLeft => Settled::Done,
             End::Aborted => Settled::NotTheUpstream,
         });
-        self.record(class, now);
+        let took = now.saturating_duration_since(self.began);
+        self.record(class, took, now);
+        if cfg!(not(test)) && !self.unlogged {
+            return;
+        }
+        if end == End::Delivered {
+            self.journal.ended(Outcome::Ok);
+        }
+        let word = match (end, self.reason) {
+            (End::ClientLeft, _) => EndWord::ClientLeft,
+            (End::Aborted, _) => self.broke.unwrap_or(EndWord::UpstreamReset),
+            (End::Delivered, Some(reason)) => EndWord::of_reason(reason),
+            (End::Delivered, None) => EndWord::Ok,
+        };
+        #[cfg(test)]
+        {
+            self.ended = Some((word, class, took));
+        }
+        if std::mem::take(&mut self.unlogged) {
+            self.desk.record(&self.make_record(word, class, Some(took)));
+        }
+    }
+
+    /// How the last request has ended.
+    #[cfg(test)]
+    pub fn ended(&self) -> Record<'_> {
+        let (word, class, took) = self.ended.expect("one has");
+        self.make_record(word, class, Some(took))
+    }
+
+    fn make_record(&self, end: EndWord, class: RequestClass, took: Option<Duration>) -> Record<'_> {
         Record {
+            listener: self.entry_name.as_ref(),
+            client: self.client,
+            id: self.edits.id(),
+            noted: self.journal.noted(),
+            tries: if self.journal.is_on() { &self.journal.tries } else { &[] },
+            began: self.began,
+            queued: self.journal.queued,
+            carried: self.journal.carried,
+            end,
             pool: self.pool.as_ref().map(|pool| &pool.name),
             upstream: self.last_upstream().filter(|_| self.attempts > 0).map(|upstream| &upstream.address),
             status: self.status,
             reason: self.reason,
             class,
             attempts: self.attempts,
-            took: now.saturating_duration_since(self.began),
+            took,
         }
+    }
+
+    /// So many bytes of bodies have gone through, told before [`Exchange::on_end`].
+    pub fn carry(&mut self, carried: Carried) {
+        self.journal.carried = carried;
     }
 
     /// Whether it asks to switch protocols, and its pool allows that.
@@ -893,7 +1035,9 @@ impl Exchange {
         if let (true, Some(cause)) = (self.attempts > 1, self.cause) {
             pool.shared.stats.retries.inc(cause);
         }
+        self.journal.waited(self.queued_since, now);
         pool.shared.stats.record_queued(self.queued_since.take(), now);
+        self.journal.attempt(&upstream.address, now);
         self.picked = Picked { epoch, verdict_held: !upstream.fresh_until.has_come(now) };
         self.tried.push(Tried { id: upstream.id, epoch: None });
         self.edits.aim(&upstream.address);
@@ -1005,10 +1149,11 @@ impl Exchange {
         }
     }
 
-    fn record(&mut self, class: RequestClass, now: Instant) {
+    fn record(&mut self, class: RequestClass, took: Duration, now: Instant) {
         let queued_since = self.queued_since.take();
+        self.journal.waited(queued_since, now);
         if let (false, Some(pool)) = (self.recorded, &self.pool) {
-            pool.shared.stats.record_request(class, now.saturating_duration_since(self.began));
+            pool.shared.stats.record_request(class, took);
             pool.shared.stats.record_queued(queued_since, now);
         }
         self.recorded = true;
@@ -1020,6 +1165,10 @@ impl Drop for Exchange {
     fn drop(&mut self) {
         if let (false, Some(pool)) = (self.recorded, &self.pool) {
             pool.shared.stats.record_dropped();
+        }
+        if self.unlogged {
+            // Its connection was given up: the time for it at the end of the process is over.
+            self.desk.record(&self.make_record(EndWord::Timeout, RequestClass::Aborted, None));
         }
     }
 }

@@ -41,6 +41,8 @@ pub(super) struct PoolKey {
     pub serial: u64,
     /// The hash; `None`: the request has nothing by which it could be hashed.
     pub key: Option<u64>,
+    /// The number of the upstream at which its session is, by its cookie.
+    pub session: Option<u64>,
 }
 
 /// The keys of a request for the pool where picking begins and for those that may stand in for it.
@@ -49,12 +51,15 @@ pub(super) fn keys_of(
     from: Option<PoolId>,
     keys: &mut SmallVec<[PoolKey; 1]>,
     key_of: impl Fn(&HashKey) -> Option<u64>,
+    session_of: impl Fn(&str) -> Option<u64>,
 ) {
     let mut next = from;
     for _ in 0..FALLBACK_HOPS {
         let Some(pool) = next.and_then(|id| snapshot.pool(id)) else { return };
-        if let Some(key) = &pool.traffic.choosing.key {
-            keys.push(PoolKey { pool: pool.id, serial: pool.shared.serial, key: key_of(key) });
+        let (key, sticky) = (&pool.traffic.choosing.key, &pool.traffic.sticky);
+        if key.is_some() || sticky.is_some() {
+            let (key, session) = (key.as_ref().and_then(&key_of), sticky.as_deref().and_then(&session_of));
+            keys.push(PoolKey { pool: pool.id, serial: pool.shared.serial, key, session });
         }
         next = match pool.view.load().otherwise() {
             Otherwise::Pool(other) => Some(other),
@@ -162,14 +167,22 @@ pub(super) fn find<'s>(snapshot: &'s Snapshot, ask: Ask<'_>, now: Instant, rng: 
         let Some(pool) = next.and_then(|id| snapshot.pool(id)) else { break };
         let view = pool.view.load();
         let reading = view.read(now);
+        let known = |known: &&PoolKey| known.pool == pool.id && known.serial == pool.shared.serial;
+        let known = ask.keys.iter().find(known);
+        // Before anything else: it goes on where others do not begin.
+        if let Some(number) = known.and_then(|known| known.session).filter(|_| ask.tried.is_empty())
+            && let Some(place) = view.pinned(reading, number, now)
+            && !(pool.traffic.connections.max_per_upstream.is_some() && view.candidate(place).is_full())
+        {
+            return Found::Upstream(pool, Pick::new(view, place));
+        }
         if let Service::Waiting { until, .. } = reading.service
             && now < ask.wait_until.unwrap_or(until).min(until)
         {
             return Found::Wait { pool, until };
         }
         if reading.service.may_pick() {
-            let known = |known: &&PoolKey| known.pool == pool.id && known.serial == pool.shared.serial;
-            let key = ask.keys.iter().find(known).and_then(|known| known.key);
+            let key = known.and_then(|known| known.key);
             let bounded = pool.traffic.connections.max_per_upstream.is_some();
             if bounded && ask.called != Some(pool.id) && pool.shared.queue.for_place() > 0 {
                 return Found::Full { pool };

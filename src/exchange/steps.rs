@@ -8,6 +8,7 @@ use tokio::time::Instant;
 use super::answer::OwnAnswer;
 use super::edits::ResponseEdits;
 pub use super::edits::Scheme;
+use super::journal::{Carried, Noted, Try};
 use crate::http1::{Fault, ResponseFraming};
 use crate::model::policy::{Failure, UpstreamConnections, UpstreamTimeouts};
 use crate::model::{Address, Name};
@@ -153,9 +154,115 @@ pub enum End {
     Aborted,
 }
 
-/// What the access log wants to know.
+/// How a request ended, for the access log.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum EndWord {
+    /// The client has the whole answer.
+    Ok,
+    /// The client left first.
+    ClientLeft,
+    /// An upstream broke the connection, or its answer was malformed.
+    UpstreamReset,
+    /// Something took too long.
+    Timeout,
+    /// No upstream could take it.
+    NoUpstream,
+    /// It broke a rule, or a limit.
+    Refused,
+}
+
+impl EndWord {
+    /// Its word.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            EndWord::Ok => "ok",
+            EndWord::ClientLeft => "client_left",
+            EndWord::UpstreamReset => "upstream_reset",
+            EndWord::Timeout => "timeout",
+            EndWord::NoUpstream => "no_upstream",
+            EndWord::Refused => "refused",
+        }
+    }
+
+    /// That of an answer of ours for this reason.
+    pub(super) fn of_reason(reason: AnswerReason) -> EndWord {
+        match reason {
+            AnswerReason::Malformed
+            | AnswerReason::NoRoute
+            | AnswerReason::Method
+            | AnswerReason::BodyTooLarge
+            | AnswerReason::TargetTooLong
+            | AnswerReason::Expectation
+            | AnswerReason::RateLimited
+            | AnswerReason::HeadTooLarge
+            | AnswerReason::NotImplemented
+            | AnswerReason::Version => EndWord::Refused,
+            AnswerReason::ConnectFailed
+            | AnswerReason::NoneEligible
+            | AnswerReason::QueueFull
+            | AnswerReason::QueueTimeout
+            | AnswerReason::Resources => EndWord::NoUpstream,
+            AnswerReason::UpstreamBroke | AnswerReason::BadResponse => EndWord::UpstreamReset,
+            AnswerReason::HeaderTimeout
+            | AnswerReason::BodyTimeout
+            | AnswerReason::ConnectTimeout
+            | AnswerReason::UpstreamTimeout
+            | AnswerReason::RequestTimeout => EndWord::Timeout,
+        }
+    }
+}
+
+/// What an exchange asks of the process, and reports to it.
+pub trait Desk: std::fmt::Debug + Send + Sync {
+    /// What `/readyz` answers now.
+    fn ready(&self) -> ReadyAnswer;
+
+    /// A request has ended. Must not block.
+    fn record(&self, record: &Record<'_>);
+}
+
+/// A desk where nothing is kept, of a process that is always ready.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct NoDesk;
+
+impl Desk for NoDesk {
+    fn ready(&self) -> ReadyAnswer {
+        ReadyAnswer { ready: true, body: String::new() }
+    }
+
+    fn record(&self, _record: &Record<'_>) {}
+}
+
+/// What `/readyz` answers.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ReadyAnswer {
+    /// The process is ready: 200, else 503.
+    pub ready: bool,
+    /// A JSON object that says so.
+    pub body: String,
+}
+
+/// How a request ended, for those that count or log it.
 #[derive(Debug, Clone)]
 pub struct Record<'a> {
+    /// Where it came in, unless that is gone.
+    pub listener: Option<&'a Name>,
+    /// The client, as it is believed.
+    pub client: Option<IpAddr>,
+    /// Its number; empty if it has none.
+    pub id: &'a [u8],
+    /// Its head, if the access log may want it.
+    pub noted: Option<Noted<'a>>,
+    /// Its attempts, if the access log may want them.
+    pub tries: &'a [Try],
+    /// When it began.
+    pub began: Instant,
+    /// How long it waited for a place on an upstream; `None`: not at all.
+    pub queued: Option<Duration>,
+    /// Bytes of bodies.
+    pub carried: Carried,
+    /// How it ended.
+    pub end: EndWord,
     /// The pool that took it.
     pub pool: Option<&'a Name>,
     /// The last upstream tried.
@@ -168,6 +275,6 @@ pub struct Record<'a> {
     pub class: RequestClass,
     /// Upstreams tried, the first included.
     pub attempts: u32,
-    /// From the request head to the end.
-    pub took: Duration,
+    /// From the request head to the end; `None` if it was dropped in the middle.
+    pub took: Option<Duration>,
 }

@@ -48,6 +48,8 @@ pub fn encode(to: &mut Families<'_>, scrape: &Scrape) -> fmt::Result {
     to.counter("roundsman_panics", "Threads and tasks that panicked", scrape.panics)?;
     let help = "Log lines lost because the output was blocked or could not be written";
     to.counter("roundsman_log_lines_dropped", help, scrape.log_lines_dropped)?;
+    let help = "Lines of the access log lost because the output was blocked or could not be written";
+    to.counter("roundsman_access_log_lines_dropped", help, scrape.access_lines_dropped)?;
     let started = unix_seconds(scrape.started);
     to.gauge("process_start_time_seconds", "When the process started, in seconds since 1970", started)?;
     if let Some(seconds) = fs::read_to_string("/proc/self/stat").ok().as_deref().and_then(cpu_seconds) {

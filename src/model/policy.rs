@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use super::{Address, AdminState, Name, Ratio, Secret, Weight};
 
+mod access;
 mod check;
 mod describe;
 mod expect;
@@ -19,6 +20,7 @@ mod steps;
 mod traffic;
 mod upgrades;
 
+pub use access::*;
 pub use check::*;
 pub use describe::Hex;
 pub use expect::*;
@@ -44,6 +46,8 @@ pub struct Config {
     pub admin: AdminPolicy,
     /// What is believed of who a request is from.
     pub forwarded: Arc<ForwardedPolicy>,
+    /// Which requests are logged; `None`: none.
+    pub access_log: Option<Arc<AccessPolicy>>,
 }
 
 /// The most pools that one request may try: its own, and the fallbacks by `when_no_healthy = { pool = … }`.
@@ -87,6 +91,8 @@ pub struct ListenerPolicy {
     pub rate_limit: Option<RateLimit>,
     /// What it adds to requests.
     pub marks: Arc<Marks>,
+    /// The path, in normal form, that is answered as `/readyz` of the admin is, before routing.
+    pub ready_path: Option<Arc<str>>,
 }
 
 /// One of `[[routes]]`.

@@ -388,6 +388,7 @@ mod tests {
             pools: vec![Arc::new(pool)],
             admin: AdminPolicy { address: "127.0.0.1:9900".parse().unwrap(), written: false, token: None },
             forwarded: Arc::default(),
+            access_log: None,
         }
     }
 

@@ -13,11 +13,17 @@ use crate::model::policy::WhenNoHealthy;
 use crate::model::units::glance;
 use crate::model::{Address, AdminState, Name, Weight};
 
+/// How long sessions may go on at an upstream that drains, unless an order says otherwise.
+pub const DRAIN_RESUME: Duration = Duration::from_secs(300);
+
 /// What an operator can order about an upstream.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Command {
-    /// It takes no new requests; those in flight finish.
-    Drain,
+    /// It takes no new requests; those in flight finish. Sessions that are there may go on there for this time.
+    Drain {
+        /// How long.
+        resume: Duration,
+    },
     /// A drain ends; what is disabled stays so.
     Undrain,
     /// It takes no requests.
@@ -32,7 +38,7 @@ impl Command {
     /// What it sets.
     pub fn setting(self) -> Setting {
         match self {
-            Command::Drain => Setting::Admin(AdminState::Draining),
+            Command::Drain { .. } => Setting::Admin(AdminState::Draining),
             Command::Disable => Setting::Admin(AdminState::Disabled),
             Command::Undrain | Command::Enable => Setting::Admin(AdminState::Enabled),
             Command::Weight(weight) => Setting::Weight(weight),
@@ -50,7 +56,7 @@ impl Command {
     /// Whether it takes an upstream out.
     fn takes_out(self) -> bool {
         match self {
-            Command::Drain | Command::Disable => true,
+            Command::Drain { .. } | Command::Disable => true,
             Command::Undrain | Command::Enable | Command::Weight(_) => false,
         }
     }
@@ -169,6 +175,8 @@ pub struct Overrides(
 struct Held {
     admin: Option<Override<AdminState>>,
     weight: Option<Override<Weight>>,
+    /// Of the order of the admin state, if that drains.
+    resume: Option<Duration>,
 }
 
 impl Overrides {
@@ -182,12 +190,17 @@ impl Overrides {
         self.0.as_ref()?.weight.as_ref()
     }
 
+    /// How long sessions may go on, if it was ordered to drain.
+    pub(super) fn resume(&self) -> Option<Duration> {
+        self.0.as_ref()?.resume
+    }
+
     /// An order for this admin state, for tests.
     #[cfg(test)]
     pub fn example(to: AdminState, lasts: Option<Duration>) -> Overrides {
         let command = match to {
             AdminState::Enabled => Command::Enable,
-            AdminState::Draining => Command::Drain,
+            AdminState::Draining => Command::Drain { resume: DRAIN_RESUME },
             AdminState::Disabled => Command::Disable,
         };
         let order = Order { command, reason: "kernel", by: "command from 127.0.0.1:4711", force: false, lasts };
@@ -205,7 +218,13 @@ impl Overrides {
     pub(super) fn set(&mut self, order: &Order<'_>, now: Instant) {
         let held = self.0.get_or_insert_default();
         match order.command.setting() {
-            Setting::Admin(to) => held.admin = Some(Override::new(to, order, now)),
+            Setting::Admin(to) => {
+                held.admin = Some(Override::new(to, order, now));
+                held.resume = match order.command {
+                    Command::Drain { resume } => Some(resume),
+                    Command::Undrain | Command::Disable | Command::Enable | Command::Weight(_) => None,
+                };
+            }
             Setting::Weight(to) => held.weight = Some(Override::new(to, order, now)),
         }
     }
@@ -214,7 +233,9 @@ impl Overrides {
     pub(super) fn or(self, other: Overrides) -> Overrides {
         Overrides(match (self.0, other.0) {
             (Some(mut held), Some(other)) => {
-                held.admin = held.admin.or(other.admin);
+                if held.admin.is_none() {
+                    (held.admin, held.resume) = (other.admin, other.resume);
+                }
                 held.weight = held.weight.or(other.weight);
                 Some(held)
             }

@@ -12,7 +12,7 @@ use tokio::time::Instant;
 
 use super::history::History;
 use super::ids::IdMap;
-use super::orders::{Able, NeedsForce, Overrides, Rule};
+use super::orders::{Able, DRAIN_RESUME, NeedsForce, Overrides, Rule};
 use super::outage::{Causes, Progress, REASON_CHARS_MAX, Seen, Serving, Watch, Way};
 use super::passive::{EjectionEnd, Ejections};
 use super::ramp::Ramp;
@@ -22,7 +22,7 @@ use super::status::{
     CheckStatus, LastCheck, OutOfOrder, PoolStatus, PoolSummary, SlowStart, Streak, UpstreamDetail, UpstreamStatus,
 };
 use super::upstream::Upstream;
-use super::view::{FIRST_VERDICT_WAIT, Otherwise, Rules, Service, Tier, View};
+use super::view::{Candidate, FIRST_VERDICT_WAIT, Otherwise, Rules, Service, Tier, View};
 use crate::health::{Cause, Run, Track, Vote, combine, decides};
 use crate::model::eligibility::eligibility;
 use crate::model::policy::{CheckPolicy, PoolPolicy, UpstreamPolicy, WhenNoHealthy};
@@ -179,6 +179,8 @@ pub(super) struct Member {
     pub(super) ramp: Option<Box<Ramp>>,
     /// It was added to a running pool, and has not been healthy yet.
     pub(super) newcomer: bool,
+    /// Since when it drains.
+    draining_since: Option<Instant>,
     pub(super) retiring: bool,
     /// Its line left the file; otherwise only its host name's answer changed.
     pub(super) left_file: bool,
@@ -208,6 +210,7 @@ impl Member {
             ejections: Ejections::default(),
             ramp: None,
             newcomer: false,
+            draining_since: None,
             retiring: false,
             left_file: false,
             checks_total: 0,
@@ -306,13 +309,16 @@ impl Member {
     /// An operator takes it out, or it is removed: what is in flight may last for some time.
     fn cut_off(&self, now: Instant) {
         let leaving = &self.rules.traffic.leaving;
-        self.upstream.connections.cut(leaving.requests.map(|most| now + most), Some(now + leaving.tunnels));
+        let (requests, tunnels) = (leaving.requests.map(|most| now + most), Some(now + leaving.tunnels));
+        // Requests of sessions may still come to one that drains, and end with the others.
+        let is_resumable = self.rules.traffic.sticky.is_some() && self.admin() == AdminState::Draining;
+        self.upstream.connections.cut(requests, tunnels, is_resumable);
     }
 
     /// It has become unhealthy: what is in flight ends, if the pool wants that.
     pub(super) fn cut_unhealthy(&self, now: Instant) {
         if self.rules.traffic.leaving.close_unhealthy {
-            self.upstream.connections.cut(Some(now), Some(now));
+            self.upstream.connections.cut(Some(now), Some(now), false);
         }
     }
 
@@ -330,7 +336,7 @@ impl Member {
         match (before, self.admin()) {
             (AdminState::Enabled, AdminState::Draining | AdminState::Disabled) => self.cut_off(now),
             (AdminState::Draining | AdminState::Disabled, AdminState::Enabled) => {
-                self.upstream.connections.cut(None, None);
+                self.upstream.connections.cut(None, None, false);
             }
             (AdminState::Enabled, AdminState::Enabled)
             | (AdminState::Draining | AdminState::Disabled, AdminState::Draining | AdminState::Disabled) => {}
@@ -338,6 +344,19 @@ impl Member {
         if before == AdminState::Disabled && self.admin() == AdminState::Enabled {
             self.begin_ramp(now);
         }
+        self.draining_since = self.draining_since.filter(|_| before == AdminState::Draining);
+    }
+
+    /// Until when requests of sessions that are at it may still go to it, if they may now.
+    fn resumable_until(&mut self, now: Instant) -> Option<Instant> {
+        if self.admin() != AdminState::Draining {
+            self.draining_since = None;
+            return None;
+        }
+        let since = self.overrides.admin().map_or_else(|| *self.draining_since.get_or_insert(now), |order| order.at);
+        let until = since + self.overrides.resume().unwrap_or(DRAIN_RESUME);
+        let may = self.state == HealthState::Healthy && self.ejections.current().is_none() && now < until;
+        may.then_some(until)
     }
 
     /// The verdict of its checks now, without a carried one.
@@ -567,7 +586,13 @@ impl PoolState {
             )
         };
         let rules = Rules { needed, backups_alone, otherwise };
-        let view = View::new(service, tier(false, with_primaries), tier(true, with_backups), rules);
+        let (primaries, backups) = (tier(false, with_primaries), tier(true, with_backups));
+        let resumable = self.resumable(now);
+        let until = resumable.iter().map(|(_, until)| *until).min();
+        let mut view = View::new(service, primaries, backups, rules);
+        if self.policy.traffic.sticky.is_some() {
+            view.pin(&self.policy.name, resumable);
+        }
         let waiting = match service {
             Service::Waiting { until, .. } => Some(until),
             Service::Open | Service::FailOpen | Service::NoneEligible(_) => None,
@@ -578,8 +603,21 @@ impl PoolState {
         let warming = self.warming.map(|warming| warming.until);
         let ordered = self.members.iter().filter_map(|member| member.overrides.until()).min();
         let growing = self.members.iter().filter_map(|member| member.ramp_now(now)).map(|(_, next)| next).min();
-        let again = [waiting, warming, carried, ejected.min(), ordered, growing, primary_awaited.filter(|_| meanwhile)];
-        (view, used, again.into_iter().flatten().min())
+        let ending = [ejected.min(), ordered, growing, until, primary_awaited.filter(|_| meanwhile)];
+        let again = [waiting, warming, carried].into_iter().chain(ending);
+        (view, used, again.flatten().min())
+    }
+
+    /// Those that drain and still take requests of the sessions that are at them, and until when.
+    fn resumable(&mut self, now: Instant) -> Vec<(Candidate, Instant)> {
+        if self.policy.traffic.sticky.is_none() {
+            return Vec::new();
+        }
+        let one = |member: &mut Member| {
+            let until = member.resumable_until(now)?;
+            Some((Candidate::new(member.upstream.clone(), member.places_now(now)), until))
+        };
+        self.members.iter_mut().filter(|member| !member.retiring).filter_map(one).collect()
     }
 
     /// Counts its upstreams under the newest view's service.

@@ -18,7 +18,8 @@ use super::upstream::Upstream;
 use super::view::View;
 use crate::model::Name;
 use crate::model::policy::{
-    ClientPolicy, Failure, ForwardedPolicy, Marks, Matching, RetryBudget, RoutePolicy, RouteRules, TrafficPolicy,
+    AccessPolicy, ClientPolicy, Failure, ForwardedPolicy, Marks, Matching, RetryBudget, RoutePolicy, RouteRules,
+    TrafficPolicy,
 };
 use crate::route::{Query, Table};
 
@@ -145,10 +146,12 @@ pub struct Snapshot {
     pub routes: Routes,
     listeners: Vec<Option<ListenerEntry>>,
     pools: Vec<Option<Arc<Pool>>>,
-    /// Some pool chooses by a key of the request.
-    pub hashes: bool,
+    /// Some pool chooses by a part of the request, or by the cookie of a session.
+    pub keyed: bool,
     /// What is believed of who a request is from.
     pub forwarded: Arc<ForwardedPolicy>,
+    /// Which requests are logged.
+    pub access_log: Option<Arc<AccessPolicy>>,
     departed: Vec<Departed>,
 }
 
@@ -172,14 +175,20 @@ impl Snapshot {
         listeners: Vec<Option<ListenerEntry>>,
         pools: Vec<Option<Arc<Pool>>>,
     ) -> Snapshot {
-        let hashes = pools.iter().flatten().any(|pool| pool.traffic.choosing.key.is_some());
-        let (forwarded, departed) = (Arc::default(), Vec::new());
-        Snapshot { generation, routes, listeners, pools, hashes, forwarded, departed }
+        let by_part = |pool: &Arc<Pool>| pool.traffic.choosing.key.is_some() || pool.traffic.sticky.is_some();
+        let keyed = pools.iter().flatten().any(by_part);
+        let (forwarded, access_log, departed) = (Arc::default(), None, Vec::new());
+        Snapshot { generation, routes, listeners, pools, keyed, forwarded, access_log, departed }
     }
 
     /// The same snapshot with these peers believed.
     pub fn with_forwarded(self, forwarded: Arc<ForwardedPolicy>) -> Snapshot {
         Snapshot { forwarded, ..self }
+    }
+
+    /// The same snapshot with these requests logged.
+    pub fn with_access_log(self, access_log: Option<Arc<AccessPolicy>>) -> Snapshot {
+        Snapshot { access_log, ..self }
     }
 
     /// The same snapshot with these removed listeners, for the requests that they have begun.
@@ -189,9 +198,9 @@ impl Snapshot {
 
     /// The same snapshot without removed listeners.
     pub fn without_departed(&self) -> Snapshot {
-        let Snapshot { generation, routes, listeners, pools, hashes: _, forwarded, departed: _ } = self;
+        let Snapshot { generation, routes, listeners, pools, keyed: _, forwarded, access_log, departed: _ } = self;
         let same = Snapshot::new(*generation, routes.clone(), listeners.clone(), pools.clone());
-        same.with_forwarded(forwarded.clone())
+        same.with_forwarded(forwarded.clone()).with_access_log(access_log.clone())
     }
 
     /// The snapshot before the first configuration: no listener, no pool.
@@ -254,6 +263,8 @@ pub struct ListenerEntry {
     pub limit: Option<Limit>,
     /// What it adds to requests.
     pub marks: Arc<Marks>,
+    /// The path that is answered as `/readyz` is.
+    pub ready_path: Option<Arc<str>>,
 }
 
 /// One pool of one configuration.

@@ -355,11 +355,13 @@ impl Connections {
         }
     }
 
-    /// What is in flight now must have ended then; `None`: it ends by itself. What is picked under a later epoch is not meant.
-    pub fn cut(&self, requests: Option<Instant>, tunnels: Option<Instant>) {
-        let cut = Cut { epoch: self.epoch(), requests, tunnels };
+    /// What is in flight now must have ended then; `None`: it ends by itself. What is picked under a later epoch is meant only
+    /// with `later`.
+    pub fn cut(&self, requests: Option<Instant>, tunnels: Option<Instant>, later: bool) {
+        let cut = Cut { epoch: if later { u64::MAX } else { self.epoch() }, requests, tunnels };
         // Before the first dial nothing is in flight.
-        if let Some(ends) = self.ends.get() {
+        let ends = if later { Some(self.ends.get_or_init(Box::default)) } else { self.ends.get() };
+        if let Some(ends) = ends {
             *ends.cut.lock() = Some(cut).filter(|_| requests.is_some() || tunnels.is_some());
             ends.cut_changed.notify_waiters();
         }
@@ -458,7 +460,7 @@ mod tests {
     async fn what_is_in_flight_ends_when_it_must_and_what_is_picked_later_is_not_meant() {
         let connections = Connections::default();
         let (began, second) = (Instant::now(), Duration::from_secs(1));
-        connections.cut(Some(began), Some(began));
+        connections.cut(Some(began), Some(began), false);
         assert_eq!(connections.cut_at(0, InFlight::Request), None, "nothing has been dialled");
         let ended = async |epoch, what| {
             let reached = connections.cut_reached(epoch, what);
@@ -467,7 +469,7 @@ mod tests {
         };
         let drain = async {
             tokio::time::sleep(second).await;
-            connections.cut(Some(began + 3 * second), Some(began + 5 * second));
+            connections.cut(Some(began + 3 * second), Some(began + 5 * second), false);
             connections.begin_epoch();
         };
         let (request, tunnel, later, ()) =
@@ -475,10 +477,10 @@ mod tests {
         assert_eq!((request, tunnel, later), (Some(3 * second), Some(5 * second), None));
         // An order that ends before that lets them go on.
         let began = Instant::now();
-        connections.cut(Some(began + 3 * second), Some(began + 3 * second));
+        connections.cut(Some(began + 3 * second), Some(began + 3 * second), false);
         let undrain = async {
             tokio::time::sleep(second).await;
-            connections.cut(None, None);
+            connections.cut(None, None, false);
         };
         let (request, ()) = tokio::join!(ended(1, InFlight::Request), undrain);
         assert_eq!(request, None);

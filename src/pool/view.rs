@@ -5,6 +5,7 @@
 //! until which its verdict is valid, a view has the earliest of them, and a reader that comes later counts again
 //! ([`View::read`]).
 
+use std::collections::HashMap;
 use std::fmt;
 use std::sync::Arc;
 use std::sync::OnceLock;
@@ -18,8 +19,8 @@ use super::instant::SharedInstant;
 use super::snapshot::{PoolId, PoolShared};
 use super::upstream::{Upstream, UpstreamId};
 use crate::balance::{Picker, Slots, hashing};
-use crate::model::FineWeight;
 use crate::model::policy::Balance;
+use crate::model::{Address, FineWeight, Name};
 
 /// How long requests wait for an unknown upstream, from the start of its first probe or from when its verdict went out
 /// of date.
@@ -34,11 +35,27 @@ pub struct View {
     pub primaries: Tier,
     /// The eligible backups. Used while no primary is eligible, or after a request has tried every primary.
     pub backups: Tier,
+    /// In pools with sessions: where each may go on.
+    pins: Option<Box<Pins>>,
     rules: Rules,
     /// The earliest instant at which a verdict of this view may be out of date.
     fresh_until: SharedInstant,
     /// When a reader first found too few valid verdicts.
     missed_at: OnceLock<Instant>,
+}
+
+/// Where sessions may go on.
+#[derive(Debug, Default)]
+struct Pins {
+    /// By the number in the cookie.
+    by_number: HashMap<u64, Place>,
+    /// Upstreams that drain, and until when each takes requests of the sessions that are at it.
+    resumable: Box<[(Candidate, Instant)]>,
+}
+
+/// The number of an upstream in the cookies of its pool: the same in every process, and no address.
+pub fn session_number(pool: &Name, upstream: &Address) -> u64 {
+    hashing::hash(format!("{pool}\0{upstream}").as_bytes())
 }
 
 /// The other rules of a pool that a reader needs when verdicts are out of date.
@@ -157,7 +174,7 @@ impl Candidate {
     }
 
     /// Whether it has as many requests in flight as it may.
-    fn is_full(&self) -> bool {
+    pub fn is_full(&self) -> bool {
         self.upstream.in_flight.load(Ordering::Relaxed) >= self.places
     }
 
@@ -175,8 +192,15 @@ impl Candidate {
 /// Where in a view a candidate is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Place {
-    backup: bool,
+    rank: Rank,
     index: usize,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Rank {
+    Primary,
+    Backup,
+    Resumable,
 }
 
 /// A candidate that was picked, in the view it was picked from. Short-lived: it keeps the view from being freed.
@@ -316,9 +340,45 @@ impl View {
     /// A view of these tiers.
     pub fn new(service: Service, primaries: Tier, backups: Tier, rules: Rules) -> View {
         let (fresh_until, missed_at) = (SharedInstant::never(), OnceLock::new());
-        let view = View { service, primaries, backups, rules, fresh_until, missed_at };
+        let view = View { service, primaries, backups, pins: None, rules, fresh_until, missed_at };
         view.look_ahead();
         view
+    }
+
+    /// Lets requests of a session go on where it is: at these upstreams of the pool of this name, and at those that drain until
+    /// their time is over.
+    pub fn pin(&mut self, pool: &Name, resumable: Vec<(Candidate, Instant)>) {
+        let ranked = |rank: Rank, candidates: &[Candidate]| -> Vec<(u64, Place)> {
+            let number = |candidate: &Candidate| session_number(pool, &candidate.upstream.address);
+            let places = candidates.iter().enumerate();
+            places.map(|(index, candidate)| (number(candidate), Place { rank, index })).collect()
+        };
+        let draining: Vec<Candidate> = resumable.iter().map(|(candidate, _)| candidate.clone()).collect();
+        let mut by_number: HashMap<u64, Place> = ranked(Rank::Resumable, &draining).into_iter().collect();
+        by_number.extend(ranked(Rank::Backup, &self.backups.candidates));
+        by_number.extend(ranked(Rank::Primary, &self.primaries.candidates));
+        self.pins = Some(Box::new(Pins { by_number, resumable: resumable.into() }));
+    }
+
+    /// Where a session with this number in its cookie goes on, if it may.
+    pub fn pinned(&self, reading: Reading, number: u64, now: Instant) -> Option<Place> {
+        let pins = self.pins.as_ref()?;
+        let place = *pins.by_number.get(&number)?;
+        let candidate = self.candidate(place);
+        let may = match place.rank {
+            Rank::Primary => reading.primaries && reading.service.may_pick(),
+            // Those are for when no primary is eligible.
+            Rank::Backup => {
+                let has_primaries = reading.primaries && !self.primaries.candidates.is_empty();
+                !has_primaries && reading.service.may_pick()
+            }
+            Rank::Resumable => {
+                let (_, until) = &pins.resumable[place.index];
+                now < *until && !candidate.upstream.fresh_until.has_come(now)
+            }
+        };
+        let out_of_date = reading.pass_over.is_some_and(|now| candidate.upstream.fresh_until.has_come(now));
+        (may && !out_of_date && !candidate.is_lost()).then_some(place)
     }
 
     /// What a request may do with the pool now, without out-of-date verdicts. Cheap while all are valid.
@@ -367,17 +427,20 @@ impl View {
             // Nor is one that has no free place: backups are for when no primary is eligible.
             let has_full = || choice.bounded && self.primaries.has_usable(choice.tried, reading.pass_over);
             if primary.is_some() || self.primaries.has_lost() || has_full() {
-                return primary.map(|index| Place { backup: false, index });
+                return primary.map(|index| Place { rank: Rank::Primary, index });
             }
         }
         let backup = self.backups.pick(choice, rng, reading.pass_over);
-        backup.map(|index| Place { backup: true, index })
+        backup.map(|index| Place { rank: Rank::Backup, index })
     }
 
     /// The candidate at a place of this view.
     pub fn candidate(&self, place: Place) -> &Candidate {
-        let tier = if place.backup { &self.backups } else { &self.primaries };
-        &tier.candidates[place.index]
+        match (place.rank, &self.pins) {
+            (Rank::Primary, _) => &self.primaries.candidates[place.index],
+            (Rank::Resumable, Some(pins)) => &pins.resumable[place.index].0,
+            (Rank::Backup | Rank::Resumable, _) => &self.backups.candidates[place.index],
+        }
     }
 
     /// The upstream with this id, if it may still be picked and was not lost since the view was made.
@@ -387,9 +450,9 @@ impl View {
             Service::Waiting { .. } | Service::NoneEligible(Otherwise::Reject | Otherwise::Pool(_)) => false,
         };
         let of_tier = |backup: bool| {
-            let tier = if backup { &self.backups } else { &self.primaries };
+            let (tier, rank) = if backup { (&self.backups, Rank::Backup) } else { (&self.primaries, Rank::Primary) };
             let index = tier.candidates.iter().position(|c| c.upstream.id == id && !c.is_lost())?;
-            Some(Place { backup, index })
+            Some(Place { rank, index })
         };
         let primary = if reading.primaries { of_tier(false) } else { None };
         let place = primary.or_else(|| of_tier(true)).filter(|_| usable)?;

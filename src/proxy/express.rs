@@ -69,6 +69,8 @@ struct Relay<'a> {
     /// Completes when the upstream is lost and the request must end, in pools where that may be.
     cut: Option<CutOff>,
     is_cut: bool,
+    /// Bytes of the response's body that the client has been sent.
+    sent: u64,
 }
 
 /// An upstream that has switched protocols. The head that says so is still to be sent.
@@ -158,7 +160,7 @@ pub(super) async fn run(
     now: Instant,
 ) -> Served {
     let (slow, keep, until_close) = (false, false, false);
-    let (waited, tunnel, cut, is_cut) = (false, None, None, false);
+    let (waited, tunnel, cut, is_cut, sent) = (false, None, None, false, 0);
     let mut lane = Relay {
         client,
         exchange,
@@ -174,6 +176,7 @@ pub(super) async fn run(
         tunnel,
         cut,
         is_cut,
+        sent,
     };
     let mut next = Next::Attempt(first);
     let outcome = loop {
@@ -190,9 +193,9 @@ pub(super) async fn run(
             Step::Over(outcome) => break outcome,
         }
     };
-    let Relay { client, keep, until_close, now, tunnel, .. } = lane;
+    let Relay { client, keep, until_close, now, tunnel, sent, .. } = lane;
     client.settle();
-    Served { outcome, keep, until_close, now, tunnel }
+    Served { outcome, keep, until_close, now, tunnel, sent }
 }
 
 impl Relay<'_> {
@@ -480,6 +483,7 @@ impl Relay<'_> {
                     Poll::Ready(Ok(n)) => {
                         sent.link.read.advance(n);
                         pending.bytes -= n;
+                        self.sent += n as u64;
                         if pending.bytes == 0 && std::mem::take(&mut pending.in_chunk) {
                             self.client.write_mut().put_slice(b"\r\n");
                         }

@@ -31,8 +31,8 @@ use super::listen::{ClientStream, Stop};
 use super::{date, tunnel};
 use crate::exchange::limits::{DRAIN, LINGER};
 use crate::exchange::{
-    Added, Attempt, Broken, ClientClock, End, Ending, Entry, Exchange, Finish, Leftover, Listening, Next, OwnAnswer,
-    Refusal, Replay, Request, Scheme, Silence, ending, judge,
+    Added, Attempt, Broken, Carried, ClientClock, Desk, End, Ending, Entry, Exchange, Finish, Leftover, Listening,
+    Next, OwnAnswer, Refusal, Replay, Request, Scheme, Silence, ending, judge,
 };
 use crate::http1::Version;
 use crate::model::policy::{ClientPolicy, Lane, UpstreamTimeouts};
@@ -43,6 +43,7 @@ use crate::pool::{FrontStats, InFlight as Kind, ListenerId, Published, RequestLa
 pub struct Front {
     pub(super) published: Published,
     pub(super) stats: Arc<FrontStats>,
+    pub(super) desk: Arc<dyn Desk>,
     pub(super) lane: Lane,
     pub(super) links: Arc<Links>,
     pub(super) general: Arc<HttpProxy<General>>,
@@ -80,6 +81,8 @@ pub(super) struct Served {
     pub(super) now: Instant,
     /// What follows is a tunnel.
     pub(super) tunnel: Option<Tunnel>,
+    /// Bytes of the answer's body that the client has been sent.
+    pub(super) sent: u64,
 }
 
 /// A connection on which nothing is under way.
@@ -190,10 +193,10 @@ impl<'a> Busy<'a> {
     /// it has ended.
     async fn serve(mut self, io: ClientIo) -> Option<(Quiet, Duration)> {
         self.renew_policy();
-        let Front { published, stats, .. } = self.front;
+        let Front { published, stats, desk, .. } = self.front;
         let entry = Entry { listener: self.listener, client: self.address, scheme: Scheme::Http };
         let rng = fastrand::Rng::new();
-        let exchange = Exchange::new(published.clone(), stats.clone(), entry, self.since, rng);
+        let exchange = Exchange::new(published.clone(), stats.clone(), desk.clone(), entry, self.since, rng);
         let mut held = Held { client: Box::new(Client::new(io)), exchange: Box::new(exchange) };
         loop {
             let (request, next) = match self.hear(&mut held).await {
@@ -296,10 +299,13 @@ impl<'a> Busy<'a> {
 
     /// Answers bytes that are no request. Nothing more can be read from the connection.
     async fn refuse(&self, mut held: Held, refusal: Refusal) {
-        let client = &mut held.client;
-        let answer = refusal.answer_counted(&self.front.stats);
+        let Held { client, exchange } = &mut held;
+        let answer = exchange.on_refused(refusal, Instant::now());
         answer.write_to(client.write_mut(), Added::default(), Version::Http11, false, false, date::now());
         let sent = client.send(&[]).await.is_ok();
+        let body_bytes = if sent { answer.body_bytes(Added::default()) as u64 } else { 0 };
+        exchange.carry(Carried { received: 0, sent: body_bytes });
+        exchange.on_end(if sent { End::Delivered } else { End::ClientLeft }, Instant::now());
         let (end, leftover, client_ended) = (End::Delivered, Leftover::Close, client.is_eof());
         let finish = Finish { end, told: false, until_close: false, leftover, client_ended, unread: true, sent };
         close(held, ending(finish)).await;
@@ -374,7 +380,8 @@ impl<'a> Busy<'a> {
                 None => std::future::pending().await,
             }
         };
-        tunnel::run(&mut client, tunnel.link, tunnel_idle, tunnel_half_idle, cut).await;
+        let carried = tunnel::run(&mut client, tunnel.link, tunnel_idle, tunnel_half_idle, cut).await;
+        exchange.carry(carried);
         exchange.on_end(End::Delivered, Instant::now());
         if !client.is_eof() {
             client.linger(LINGER).await;
@@ -392,6 +399,9 @@ impl<'a> Busy<'a> {
         answer.write_to(client.write_mut(), added, request.version, request.head_only, told, date::now());
         let sent = client.send(&[]).await.is_ok();
         let end = if sent { End::Delivered } else { End::ClientLeft };
+        let has_body = sent && !request.head_only;
+        let body_bytes = if has_body { answer.body_bytes(exchange.added(&answer)) as u64 } else { 0 };
+        exchange.carry(Carried { received: client.body_read(), sent: body_bytes });
         exchange.on_end(end, Instant::now());
         let (client_ended, unread) = (client.is_eof(), !client.read.is_empty());
         let finish = Finish { end, told, until_close: false, leftover, client_ended, unread, sent };
@@ -402,7 +412,8 @@ impl<'a> Busy<'a> {
     async fn general(&mut self, held: Held, request: Request, attempt: Attempt) -> Option<(Held, Served)> {
         let Held { client, exchange } = held;
         let handover = self.handover.get_or_insert_with(|| Arc::new(Handover::new(self.stop.clone())));
-        let handed = HandedRequest { exchange, attempt: Some(attempt), request, until_close: false, outcome: None };
+        let handed =
+            HandedRequest { exchange, attempt: Some(attempt), request, until_close: false, outcome: None, sent: 0 };
         handover.put_request(Box::new(handed));
         let session = ServerSession::new_http1(Box::new(LentClient::lend(client, handover.clone())));
         let lane = self.front.general.process_new_http(session, &self.front.never);
@@ -424,14 +435,15 @@ impl<'a> Busy<'a> {
         };
         // Pingora has dropped both by now, however it ended.
         let client = handover.take_client()?;
-        let HandedRequest { mut exchange, until_close, outcome, .. } = *handover.take_request()?;
+        let HandedRequest { mut exchange, until_close, outcome, sent, .. } = *handover.take_request()?;
         let outcome = match (outcome, broken) {
             (Some(outcome), _) => outcome,
             (None, Some(how)) => after(exchange.on_broken(how, Replay::Gone, Instant::now())),
             // It reads the head in another way than we do.
             (None, None) => after(exchange.on_client_fault(Refusal::BY_LANE)),
         };
-        Some((Held { client, exchange }, Served { outcome, keep, until_close, now: Instant::now(), tunnel: None }))
+        let served = Served { outcome, keep, until_close, now: Instant::now(), tunnel: None, sent };
+        Some((Held { client, exchange }, served))
     }
 }
 
@@ -448,12 +460,13 @@ fn after(next: Next) -> Outcome {
 /// Ends a request that the lane has seen through, or that broke off.
 async fn end(mut held: Held, served: Served) -> Option<Held> {
     let Held { client, exchange } = &mut held;
-    let Served { outcome, keep, until_close, now, .. } = served;
+    let Served { outcome, keep, until_close, now, sent: body_bytes, tunnel: _ } = served;
     let end = match outcome {
         Outcome::Delivered => End::Delivered,
         Outcome::Aborted => End::Aborted,
         Outcome::ClientLeft | Outcome::Answer(_) => End::ClientLeft,
     };
+    exchange.carry(Carried { received: client.body_read(), sent: body_bytes });
     exchange.on_end(end, now);
     // What has come of the answer is the client's.
     let sent = end != End::ClientLeft && client.send(&[]).await.is_ok();

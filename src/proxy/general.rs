@@ -251,6 +251,9 @@ impl ProxyHttp for General {
             upstream.remove_header(name);
         }
         for (name, value) in edits.sets() {
+            upstream.insert_header(name, value)?;
+        }
+        for (name, value) in edits.more_sets() {
             upstream.insert_header(name.to_owned(), value)?;
         }
         if let Some(target) = edits.target() {
@@ -370,10 +373,13 @@ impl ProxyHttp for General {
     fn response_body_filter(
         &self,
         _session: &mut Session,
-        _body: &mut Option<Bytes>,
+        body: &mut Option<Bytes>,
         end: bool,
         ctx: &mut Ctx,
     ) -> Result<Option<Duration>> {
+        if let (Some(body), Some(handed)) = (body, &mut ctx.handed) {
+            handed.sent += body.len() as u64;
+        }
         if end {
             ctx.parts()?.0.end_answer();
         }
@@ -470,7 +476,11 @@ fn edit(response: &mut ResponseHeader, edits: &ResponseEdits) -> Result<()> {
         response.remove_header(name);
     }
     for (name, value) in edits.sets() {
-        response.insert_header(name.to_owned(), value)?;
+        response.insert_header(name, value)?;
+    }
+    for (name, value) in edits.more_sets() {
+        // The upstream may have set other cookies.
+        response.append_header(name.to_owned(), value)?;
     }
     Ok(())
 }

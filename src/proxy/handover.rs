@@ -51,6 +51,8 @@ pub struct HandedRequest {
     pub until_close: bool,
     /// What it came to; `None`: pingora gave up before it began.
     pub outcome: Option<Outcome>,
+    /// Bytes of the answer's body that have been passed on.
+    pub sent: u64,
 }
 
 /// What a request in the lane came to.

@@ -19,6 +19,7 @@ use tokio::time::Instant;
 use super::client::Client;
 use super::ended::Ended;
 use super::kept::Link;
+use crate::exchange::Carried;
 
 /// The most bytes under way in one direction of a tunnel.
 const DIRECTION_BYTES: usize = 16 * 1024;
@@ -31,32 +32,37 @@ pub(super) async fn run(
     idle: Duration,
     half: Duration,
     cut: impl Future<Output = ()>,
-) {
+) -> Carried {
     client.skip_head();
     let to_upstream = std::mem::take(&mut client.read);
     // The head that says so is the first of it.
     let mut to_client = std::mem::take(client.write_mut());
+    let head = to_client.len() as u64;
     to_client.extend_from_slice(&std::mem::take(&mut link.read));
     // However it ends, both sides are closed after it.
-    let relay = relay(client.io_mut(), link.io_mut(), to_upstream, to_client, (idle, half));
+    let mut carried = Carried::default();
+    let relay = relay(client.io_mut(), link.io_mut(), to_upstream, to_client, (idle, half), &mut carried);
     tokio::select! {
         biased;
         Ok(()) | Err(_) = relay => {}
         () = cut => {}
     }
+    Carried { sent: carried.sent.saturating_sub(head), ..carried }
 }
 
 /// One direction of a tunnel.
-struct Direction {
+struct Direction<'a> {
     /// What has been read and not been taken.
     held: BytesMut,
     ended: bool,
     done: bool,
+    /// Bytes that the other side has taken.
+    bytes: &'a mut u64,
 }
 
-impl Direction {
-    fn new(early: BytesMut) -> Direction {
-        Direction { held: early, ended: false, done: false }
+impl<'a> Direction<'a> {
+    fn new(early: BytesMut, bytes: &'a mut u64) -> Direction<'a> {
+        Direction { held: early, ended: false, done: false, bytes }
     }
 
     /// Moves what can be moved; true if anything was. The end of one side closes that half of the other.
@@ -72,6 +78,7 @@ impl Direction {
                 match poll_some(&mut to, cx, &self.held)? {
                     Poll::Ready(n) => {
                         self.held.advance(n);
+                        *self.bytes += n as u64;
                         moved = true;
                     }
                     Poll::Pending if moved => return Poll::Ready(Ok(true)),
@@ -98,6 +105,7 @@ impl Direction {
                         Poll::Ready(n) => n,
                         Poll::Pending => 0,
                     };
+                    *self.bytes += taken as u64;
                     self.held.extend_from_slice(&read.filled()[taken..]);
                 }
                 Poll::Pending if moved => return Poll::Ready(Ok(true)),
@@ -123,9 +131,10 @@ async fn relay(
     to_upstream: BytesMut,
     to_client: BytesMut,
     (idle, half): (Duration, Duration),
+    carried: &mut Carried,
 ) -> io::Result<()> {
-    let mut up = Direction::new(to_upstream);
-    let mut down = Direction::new(to_client);
+    let mut up = Direction::new(to_upstream, &mut carried.received);
+    let mut down = Direction::new(to_client, &mut carried.sent);
     let half = half.min(idle);
     let mut moved_at = Instant::now();
     // Goes off now and then, whether something moves or not: setting it for every move would cost more than the look.
@@ -182,7 +191,10 @@ mod tests {
         let (client, mut near) = duplex(1_024);
         let (upstream, mut far) = duplex(1_024);
         let (to_upstream, to_client) = (BytesMut::from(early.0), BytesMut::from(early.1));
-        tokio::spawn(async move { relay(&mut near, &mut far, to_upstream, to_client, (idle, HALF)).await });
+        tokio::spawn(async move {
+            let mut carried = Carried::default();
+            relay(&mut near, &mut far, to_upstream, to_client, (idle, HALF), &mut carried).await
+        });
         (client, upstream)
     }
 
@@ -256,7 +268,9 @@ mod tests {
         drop(client);
         let began = Instant::now();
         let limits = (Duration::from_secs(1_000), HALF);
-        let broken = relay(&mut near, &mut far, BytesMut::new(), BytesMut::new(), limits).await.unwrap_err();
+        let mut carried = Carried::default();
+        let broken =
+            relay(&mut near, &mut far, BytesMut::new(), BytesMut::new(), limits, &mut carried).await.unwrap_err();
         assert_eq!(broken.kind(), io::ErrorKind::TimedOut);
         assert!(began.elapsed() < 4 * HALF, "{:?}", began.elapsed());
     }

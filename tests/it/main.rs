@@ -1,5 +1,6 @@
 //! Tests with real sockets, one binary: scripted origins, the prober, and the real program.
 
+mod access_log;
 mod choosing;
 mod commands;
 #[allow(dead_code, unused_imports, reason = "a vocabulary for every test; not every word is in use at every time")]
@@ -39,6 +40,7 @@ mod routes;
 mod rules;
 mod servers;
 mod staleness;
+mod sticky;
 mod storm;
 mod systems;
 mod tidy;

@@ -35,7 +35,7 @@ const PATIENCE: Duration = Duration::from_secs(90);
 const TIMEOUT: Duration = Duration::from_secs(10);
 
 /// The path of the server's program; `None`, with a line on the terminal: the test cannot run.
-fn installed(program: &str, package: &str) -> Option<PathBuf> {
+pub fn installed(program: &str, package: &str) -> Option<PathBuf> {
     if Path::new(program).exists() {
         return Some(PathBuf::from(program));
     }

@@ -178,7 +178,8 @@ fn changed_of_clients(client: &ClientPolicy) -> Vec<String> {
 
 /// What a pool has of its own that says how requests travel.
 fn changed_of_traffic(traffic: &TrafficPolicy) -> Vec<String> {
-    let TrafficPolicy { timeouts, connections, retry, passive, leaving, choosing: _, slow_start, upgrades } = traffic;
+    let TrafficPolicy { timeouts, connections, retry, passive, leaving, choosing: _, slow_start, upgrades, sticky } =
+        traffic;
     let default = TrafficPolicy::default();
     let request = |request: Option<Duration>| request.map_or("0s".to_owned(), show);
     let ejection = |(base, max, share): (Duration, Duration, Ratio)| {
@@ -200,6 +201,7 @@ fn changed_of_traffic(traffic: &TrafficPolicy) -> Vec<String> {
         changed("queue.timeout", connections.queue_timeout, default.connections.queue_timeout, show),
         changed("idle_per_upstream", kept, default.connections.idle_per_upstream, |kept| kept.to_string()),
         changed("idle_timeout", idle, default.connections.idle_timeout, show),
+        changed("sticky", sticky.clone(), None, |cookie| cookie.map_or_else(String::new, |cookie| cookie.to_string())),
         changed("retries", retry.retries, default.retry.retries, |retries| retries.to_string()),
         changed("retry.on", retry.on, default.retry.on, list),
         changed("non_idempotent", retry.non_idempotent, default.retry.non_idempotent, |on| on.to_string()),

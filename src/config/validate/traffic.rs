@@ -1,6 +1,7 @@
 //! How requests travel: the policies of a listener and of a pool, from their keys and the defaults.
 
 use std::num::NonZeroU32;
+use std::sync::Arc;
 use std::time::Duration;
 
 use crate::config::raw;
@@ -13,6 +14,9 @@ use crate::model::policy::{
     OnUnhealthy, PassivePolicy, RetryPolicy, TrafficPolicy, Trusted, Upgrades, UpstreamConnections, UpstreamTimeouts,
 };
 use crate::model::units::Exact;
+
+/// The cookie of `sticky`, unless another is named.
+const STICKY_COOKIE: &str = "rm_affinity";
 
 fn time<const MIN: u64, const MAX: u64>(field: &Field<Span<MIN, MAX>>, default: Duration) -> Duration {
     field.value().map_or(default, |span| span.0)
@@ -95,6 +99,7 @@ pub fn traffic(raw: &raw::Pool, key: &str, report: &mut Report) -> TrafficPolicy
         choosing: _,
         slow_start,
         upgrades,
+        sticky: _,
     } = TrafficPolicy::default();
     if let Some(At { value: table, .. }) = raw.timeouts.get() {
         let tunnel_idle = time(&table.tunnel_idle, timeouts.tunnel_idle);
@@ -165,6 +170,10 @@ pub fn traffic(raw: &raw::Pool, key: &str, report: &mut Report) -> TrafficPolicy
         choosing,
         slow_start,
         upgrades: written.unwrap_or(upgrades),
+        sticky: raw
+            .sticky
+            .value()
+            .map(|table| table.cookie.value().map_or_else(|| Arc::from(STICKY_COOKIE), |name| name.0.clone())),
     }
 }
 
@@ -252,7 +261,7 @@ mod tests {
             assert!(!warnings.contains("target_bytes"), "{key}: {warnings}");
         }
         type Traffic = fn(&mut TrafficPolicy);
-        let cases: [(&str, Traffic); 36] = [
+        let cases: [(&str, Traffic); 38] = [
             ("timeouts.connect = \"250ms\"", |traffic| traffic.timeouts.connect = Duration::from_millis(250)),
             ("timeouts.first_byte = \"5s\"", |traffic| traffic.timeouts.first_byte = Duration::from_secs(5)),
             ("timeouts.idle = \"5s\"", |traffic| traffic.timeouts.idle = Duration::from_secs(5)),
@@ -310,6 +319,8 @@ mod tests {
             ("drain_timeout = \"5s\"", |traffic| traffic.leaving.requests = Some(Duration::from_secs(5))),
             ("tunnel_drain = \"0s\"", |traffic| traffic.leaving.tunnels = Duration::ZERO),
             ("on_unhealthy = \"close\"", |traffic| traffic.leaving.close_unhealthy = true),
+            ("sticky = {}", |traffic| traffic.sticky = Some("rm_affinity".into())),
+            ("sticky.cookie = \"SID\"", |traffic| traffic.sticky = Some("SID".into())),
             ("slow_start = \"30s\"", |traffic| traffic.slow_start = Duration::from_secs(30)),
             ("passive.ejection.max_share = 0.1", |traffic| traffic.passive.max_share = Ratio::percent(10)),
         ];

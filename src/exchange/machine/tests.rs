@@ -7,7 +7,7 @@ use arc_swap::ArcSwap;
 use tokio::sync::mpsc;
 
 use super::super::judge::judge;
-use super::super::steps::Scheme;
+use super::super::steps::{NoDesk, Scheme};
 use super::*;
 use crate::http1::{HeadReader, Limits};
 use crate::model::policy::{
@@ -20,6 +20,7 @@ use crate::pool::{
 
 mod anew;
 mod deadline;
+mod log;
 mod queue;
 mod rules;
 mod upgrades;
@@ -45,6 +46,7 @@ struct World {
     hints: mpsc::Receiver<Hint>,
     sender: Hints,
     traffic: Arc<TrafficPolicy>,
+    desk: Arc<dyn Desk>,
     now: Instant,
 }
 
@@ -66,6 +68,7 @@ impl World {
             hints,
             sender,
             traffic: Arc::new(traffic),
+            desk: Arc::new(NoDesk),
             now,
         };
         let pools: Vec<_> = pools.iter().enumerate().map(|(i, given)| Some(world.pool(i as u32, given))).collect();
@@ -81,6 +84,7 @@ impl World {
             client: ClientPolicy::default(),
             limit: None,
             marks: Arc::default(),
+            ready_path: None,
         })];
         self.published.store(Arc::new(Snapshot::new(1, Routes::default(), listeners, pools)));
     }
@@ -120,7 +124,8 @@ impl World {
         let client = Some("192.0.2.1".parse().unwrap());
         let entry = Entry { listener: ListenerId(0), client, scheme: Scheme::Http };
         let (published, stats) = (self.published.clone(), self.stats.clone());
-        let mut exchange = Exchange::new(published, stats, entry, self.now, fastrand::Rng::with_seed(7));
+        let mut exchange =
+            Exchange::new(published, stats, self.desk.clone(), entry, self.now, fastrand::Rng::with_seed(7));
         let next = exchange.begin(&head, &facts, self.now);
         (exchange, next)
     }
@@ -498,11 +503,13 @@ async fn a_request_goes_where_its_route_says_and_else_where_its_listener_does() 
             client: ClientPolicy::default(),
             limit: None,
             marks: Arc::default(),
+            ready_path: None,
         })];
         let table = routes_of(&routes, 0);
         world.published.store(Arc::new(Snapshot::new(1, table, listeners, pools.clone())));
         let (mut exchange, _) = world.begin(request);
-        let record = exchange.on_end(End::ClientLeft, world.now);
+        exchange.on_end(End::ClientLeft, world.now);
+        let record = exchange.ended();
         assert_eq!(record.pool.map(Name::as_str), want, "{request:?}");
     }
 }
@@ -529,9 +536,10 @@ async fn every_end_is_counted_once() {
     exchange.on_connect_failed(ConnectError::Refused, world.now);
     assert!(exchange.on_connected(Lent::Fresh, world.now).is_none());
     exchange.on_response(Version::Http11, 204, none.into_iter(), Replay::Whole, later);
-    let record = exchange.on_end(End::Delivered, later);
+    exchange.on_end(End::Delivered, later);
+    let record = exchange.ended();
     assert_eq!((record.status, record.class, record.attempts), (Some(204), RequestClass::Success, 2));
-    assert_eq!((record.took, record.reason), (Duration::from_millis(40), None));
+    assert_eq!((record.took, record.reason), (Some(Duration::from_millis(40)), None));
     assert_eq!(record.pool.map(Name::as_str), Some("p0"));
     assert_eq!(class(&pool, RequestClass::Success), 1);
     assert_eq!((pool.shared.stats.retries.of(Failure::Connect), pool.shared.stats.retries.total()), (1, 1));
@@ -539,7 +547,8 @@ async fn every_end_is_counted_once() {
 
     let (mut exchange, _) = world.begin(GET);
     exchange.on_connect_failed(ConnectError::Resources, world.now);
-    let record = exchange.on_end(End::Delivered, later);
+    exchange.on_end(End::Delivered, later);
+    let record = exchange.ended();
     assert_eq!((record.status, record.reason), (Some(503), Some(AnswerReason::Resources)));
     assert_eq!(class(&pool, RequestClass::ServerError), 1);
     assert_eq!(pool.shared.stats.answers.get(AnswerReason::Resources), 1);
@@ -548,9 +557,11 @@ async fn every_end_is_counted_once() {
     assert!(exchange.on_connected(Lent::Fresh, world.now).is_none());
     exchange.on_response(Version::Http11, 200, none.into_iter(), Replay::Whole, later);
     exchange.on_broken(Broken::Closed, Replay::Gone, later);
-    assert_eq!(exchange.on_end(End::Aborted, later).class, RequestClass::Aborted);
+    exchange.on_end(End::Aborted, later);
+    assert_eq!(exchange.ended().class, RequestClass::Aborted);
     let (mut exchange, _) = world.begin(GET);
-    assert_eq!(exchange.on_end(End::ClientLeft, later).status, None);
+    exchange.on_end(End::ClientLeft, later);
+    assert_eq!(exchange.ended().status, None);
     drop(world.begin(GET));
     assert_eq!(class(&pool, RequestClass::Aborted), 3, "broken off, left, cancelled");
 }

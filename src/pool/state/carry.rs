@@ -371,13 +371,15 @@ impl State {
                 Limit::carried(limit, earlier, now)
             });
             let (name, client, marks) = (policy.name.clone(), policy.client, policy.marks.clone());
-            entries[index] = Some(ListenerEntry { name, pool, client, limit, marks });
+            let ready_path = policy.ready_path.clone();
+            entries[index] = Some(ListenerEntry { name, pool, client, limit, marks, ready_path });
         }
         let mut pools = vec![None; self.pool_ids.len()];
         for state in &self.pools {
             pools[state.id.0 as usize] = Some(state.cell.clone());
         }
         let snapshot = Snapshot::new(self.generation, routes, entries, pools).with_forwarded(config.forwarded.clone());
+        let snapshot = snapshot.with_access_log(config.access_log.clone());
         let departed = self.departed(&snapshot, now);
         snapshot.with_departed(departed)
     }

@@ -91,7 +91,8 @@ impl State {
             member.overrides.end(now);
             member.on_admin_change(before.0, now);
             let after = (member.admin(), member.weight());
-            if before.0 == AdminState::Enabled && after.0 != AdminState::Enabled {
+            // Sessions may have been at one that drained.
+            if before.0 != after.0 && after.0 != AdminState::Enabled {
                 effects.lose(&member.upstream);
             }
             let changed = [

@@ -9,6 +9,7 @@ mod passive;
 mod ramp;
 mod reloads;
 mod scale;
+mod sessions;
 mod traffic;
 mod warming;
 
@@ -173,7 +174,7 @@ impl World {
 fn ordered(to: AdminState, force: bool) -> Order<'static> {
     let command = match to {
         AdminState::Enabled => Command::Enable,
-        AdminState::Draining => Command::Drain,
+        AdminState::Draining => Command::Drain { resume: crate::pool::DRAIN_RESUME },
         AdminState::Disabled => Command::Disable,
     };
     Order { command, reason: "", by: "test", force, lasts: None }
@@ -251,6 +252,7 @@ fn config(pools: Vec<PoolPolicy>) -> Config {
         pools: pools.into_iter().map(Arc::new).collect(),
         admin: AdminPolicy { address: "127.0.0.1:9900".parse().unwrap(), written: false, token: None },
         forwarded: Arc::default(),
+        access_log: None,
     }
 }
 
@@ -638,6 +640,7 @@ async fn a_removed_listener_routes_as_before_for_a_while() {
         client: ClientPolicy::default(),
         rate_limit: None,
         marks: Arc::default(),
+        ready_path: None,
     };
     let both = Config { listeners: vec![listener(&web, 1), listener(&other, 2)], ..config(vec![pool("api", &[A])]) };
     let one = Config { listeners: vec![listener(&web, 1)], ..config(vec![pool("api", &[A])]) };

@@ -8,6 +8,7 @@ use tokio::net::UnixStream;
 
 use super::super::listen::ListenerHandle;
 use super::*;
+use crate::exchange::NoDesk;
 use crate::model::policy::ClientTimeouts;
 use crate::pool::Snapshot;
 
@@ -37,6 +38,7 @@ fn front() -> Front {
     Front {
         published: Arc::new(ArcSwap::from_pointee(Snapshot::empty())),
         stats: Arc::default(),
+        desk: Arc::new(NoDesk),
         lane: Lane::Auto,
         links: Arc::new(Links::new(1, 1)),
         general,
@@ -88,7 +90,8 @@ async fn heard(first: bool, does: &'static [Does]) -> (String, u64, u64) {
     };
     let entry = Entry { listener: ListenerId(0), client: None, scheme: Scheme::Http };
     let rng = fastrand::Rng::with_seed(1);
-    let exchange = Box::new(Exchange::new(front.published.clone(), front.stats.clone(), entry, now, rng));
+    let exchange =
+        Box::new(Exchange::new(front.published.clone(), front.stats.clone(), front.desk.clone(), entry, now, rng));
     let mut held = Held { client: Box::new(Client::new(ClientIo::Unix(ours))), exchange };
     let word = match busy.hear(&mut held).await {
         Heard::Request(_, next) => {

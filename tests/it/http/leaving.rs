@@ -144,6 +144,10 @@ async fn a_tunnel_ends_a_minute_after_one_side_closes_if_the_other_is_silent() {
         let mut client = rig.connect().await;
         client.send(UPGRADE).await;
         assert_eq!(client.answer().await.status, 101);
+        if upstream_ends {
+            // Otherwise the paused clock runs ahead of the origin, which has a thread of its own.
+            assert_eventually("the origin has closed", NOTICED, || origin.open_connections() == 0).await;
+        }
         tokio::time::pause();
         let ended = Instant::now();
         let kept = if upstream_ends {

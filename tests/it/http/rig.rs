@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
+use roundsman::exchange::NoDesk;
 use roundsman::model::policy::{Balance, ClientPolicy, Lane, TrafficPolicy};
 use roundsman::model::{Address, FineWeight, Name};
 use roundsman::pool::{
@@ -79,10 +80,11 @@ impl Rig {
             client: ClientPolicy::default(),
             limit: None,
             marks: Arc::default(),
+            ready_path: None,
         };
         let snapshot = Snapshot::new(1, Routes::default(), vec![Some(entry)], vec![Some(pool.clone())]);
         let published: Published = Arc::new(ArcSwap::from_pointee(snapshot));
-        let plane = Plane::new(published.clone(), connections_max, lane, workers);
+        let plane = Plane::new(published.clone(), connections_max, lane, workers, Arc::new(NoDesk));
         let bound = Plane::bind(&Address::Inet(([127, 0, 0, 1], 0).into())).expect("a free port");
         let address = bound.local_addr().expect("it is TCP");
         let ready = plane.ready(bound, ListenerId(0)).expect("a runtime that has I/O");
@@ -95,7 +97,14 @@ impl Rig {
         let Pool { id, name, shared, view, .. } = &*self.pool;
         let (shared, view) = (shared.clone(), ArcSwap::new(view.load_full()));
         let pool = Arc::new(Pool { id: *id, name: name.clone(), traffic: Arc::new(traffic), shared, view });
-        let entry = ListenerEntry { name: name.clone(), pool: Some(*id), client, limit: None, marks: Arc::default() };
+        let entry = ListenerEntry {
+            name: name.clone(),
+            pool: Some(*id),
+            client,
+            limit: None,
+            marks: Arc::default(),
+            ready_path: None,
+        };
         let generation = self.published.load().generation + 1;
         let snapshot = Snapshot::new(generation, Routes::default(), vec![Some(entry)], vec![Some(pool)]);
         self.published.store(Arc::new(snapshot));

@@ -159,7 +159,8 @@ async fn nothing_is_sent_for_a_client_that_left_while_we_dialled() {
             upstreams.iter().for_each(|upstream| upstream.connections.begin_epoch());
         }
         assert_eq!(find(&mut exchange, Finds::Connected(Lent::TooLate), world.now), "leave", "{lost} {request}");
-        let record = exchange.on_end(End::ClientLeft, world.now);
+        exchange.on_end(End::ClientLeft, world.now);
+        let record = exchange.ended();
         assert_eq!((record.status, record.class), (None, RequestClass::Aborted), "{lost} {request}");
         assert_eq!((load(&upstreams), world.retries()), (0, 0), "{lost} {request}");
     }
@@ -208,6 +209,7 @@ fn listener(name: &str, pool: u32) -> Option<ListenerEntry> {
         client: ClientPolicy::default(),
         limit: None,
         marks: Arc::default(),
+        ready_path: None,
     })
 }
 
@@ -262,6 +264,7 @@ async fn who_has_lost_its_pool_goes_where_the_newest_configuration_says() {
             client: ClientPolicy::default(),
             limit: None,
             marks: Arc::default(),
+            ready_path: None,
         });
         let snapshot = Snapshot::new(2, routes(&[routed]), vec![gone], vec![None, Some(pool.clone())]);
         let old = world.nth(0);

@@ -41,6 +41,7 @@ fn world(path: &str, rules: RouteRules) -> World {
         client: ClientPolicy::default(),
         limit: None,
         marks: Arc::default(),
+        ready_path: None,
     };
     world.published.store(Arc::new(Snapshot::new(2, routes_of(&[policy], 0), vec![Some(entry)], pools)));
     world
@@ -271,6 +272,7 @@ fn marked(forwarded: ForwardedPolicy, marks: Marks, requests: &[&str]) -> Vec<St
         client: ClientPolicy::default(),
         limit: None,
         marks: Arc::new(marks),
+        ready_path: None,
     };
     let snapshot = Snapshot::new(2, Routes::default(), vec![Some(entry)], vec![Some(world.nth(0))]);
     world.published.store(Arc::new(snapshot.with_forwarded(Arc::new(forwarded))));
