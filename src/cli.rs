@@ -64,7 +64,7 @@ pub fn main(hangup: &Hangup) -> ExitCode {
         Command::Probe(args) => answer(probe::run(&args)),
         Command::Drain(args) => answer(orders::drain(&args)),
         Command::Undrain(args) => answer(orders::run("undrain", &args)),
-        Command::Disable(args) => answer(orders::run("disable", &args)),
+        Command::Disable(args) => answer(orders::disable(&args)),
         Command::Enable(args) => answer(orders::run("enable", &args)),
         Command::Weight(args) => answer(orders::weight(&args)),
     }

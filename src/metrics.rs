@@ -13,7 +13,7 @@ use prometheus_client::encoding::DescriptorEncoder;
 use prometheus_client::encoding::text::encode;
 use prometheus_client::registry::Registry;
 
-use crate::pool::{FrontStats, Status};
+use crate::pool::{FrontStats, RouteStats, Status};
 
 mod families;
 mod legacy;
@@ -39,6 +39,8 @@ pub struct Format {
 pub struct Scrape {
     /// Every pool.
     pub status: Status,
+    /// Every route, by what it is for.
+    pub routes: Vec<(String, Arc<RouteStats>)>,
     /// The SHA-256 of the configuration file, in hexadecimal; empty without a file.
     pub config_hash: Arc<str>,
     /// What the listeners count outside of any pool.
@@ -90,6 +92,7 @@ impl Scrape {
         let at = process::unix_seconds(self.last_reload);
         families.gauge("roundsman_config_last_reload_timestamp_seconds", "When the last reload was done", at)?;
         pools::encode(&mut families, &self.status.pools)?;
+        pools::encode_routes(&mut families, &self.routes)?;
         if upstreams {
             upstreams::encode(&mut families, &self.status.pools)?;
         }
@@ -132,6 +135,11 @@ mod tests {
         let checker = CheckerStatus { restarts_total: 1, probes_in_flight: 2, lag, ..testing::checker() };
         Scrape {
             status: Status { generation: 3, pools, checker },
+            routes: vec![
+                ("/v1".into(), Arc::default()),
+                ("/v1".into(), Arc::default()),
+                ("a.example/".into(), Arc::default()),
+            ],
             config_hash: "c0ffee".into(),
             front: Arc::default(),
             started: SystemTime::UNIX_EPOCH + Duration::from_secs(1_000),

@@ -64,6 +64,7 @@ pub use snapshot::{
 pub use state::{Applied, CheckKey, Kept, ProbeJob};
 pub use stats::{
     AnswerReason, Distribution, FrontStats, Histogram, PoolStats, ReasonCount, RequestClass, RequestLane, Retries,
+    RouteStats,
 };
 pub use status::{
     CheckStatus, CheckerStatus, ExplainError, Explanation, LastCheck, OutOfOrder, PoolStatus, PoolSummary,

@@ -90,7 +90,7 @@ fn no_secret_of_a_bad_file_is_shown() {
 
 #[test]
 fn every_good_file_is_accepted() {
-    for path in files("tests/config/valid").into_iter().chain(files("conf")) {
+    for path in [files("tests/config/valid"), files("conf"), files("conf/examples")].concat() {
         good(&path);
     }
 }
@@ -101,7 +101,7 @@ fn what_looks_like_a_mistake_draws_a_warning() {
     let warnings = load_file(path).unwrap().warnings;
     assert!(warnings.iter().all(|w| w.severity == Severity::Warning));
     expect(&path.with_extension("expected"), &render_all(&warnings, false)).unwrap();
-    for path in files("conf") {
+    for path in [files("conf"), files("conf/examples")].concat() {
         assert_eq!(load_file(&path).unwrap().warnings, [], "{}", path.display());
     }
 }
@@ -363,7 +363,8 @@ fn the_reference_is_equal_to_leaving_the_keys_out() {
         pools.several.upstreams = [\"10.0.0.5:3000\", \"10.0.0.6:3000\"]\n\
         pools.several.sticky = {}\n\
         pools.several.health.checks = [{ type = \"http\", port = 9201, \
-            expect.json = [{ path = \"$.status\", equals = \"healthy\" }] }, \
+            expect.json = [{ path = \"$.status\", equals = \"healthy\" }], \
+            degraded.expect.json = [{ path = \"$.load\", min = 0.8 }] }, \
             { type = \"grpc\", scheme = \"https\" }, { type = \"websocket\" }]\n\
         [[routes]]\npool = \"app\"\n\
         [[routes]]\npath = \"/static\"\npool = \"static\"\n\

@@ -207,6 +207,9 @@ pub struct UpstreamInfo {
     /// Its growing weight; absent while it has all of it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub slow_start: Option<SlowStartInfo>,
+    /// Its checks say that it is worse than others: the share of its weight that it takes; absent while they do not.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub degraded: Option<f64>,
     /// Whether it is a backup.
     pub backup: bool,
     /// Its admin state.
@@ -395,6 +398,7 @@ impl UpstreamInfo {
         let flags = [
             admin,
             flag(self.ejected, "ejected"),
+            flag(self.degraded.is_some(), "degraded"),
             flag(fail_open, "in use"),
             flag(self.backup, "backup"),
             flag(self.carried, "carried"),
@@ -402,6 +406,12 @@ impl UpstreamInfo {
             flag(self.unverified, "unverified"),
         ];
         flags.into_iter().flatten().collect()
+    }
+
+    /// The weight that it takes now: all of its weight, or the part of it that `slow_start` and `degraded` leave.
+    pub fn weight_now(&self) -> f64 {
+        let part = self.slow_start.as_ref().map_or(1.0, |slow| slow.part);
+        f64::from(self.weight) * part * self.degraded.unwrap_or(1.0)
     }
 }
 

@@ -117,6 +117,7 @@ fn upstream_info(status: &UpstreamStatus, clock: &Clock, now: Instant) -> Upstre
             part: slow.part.as_f64(),
             seconds_left: seconds(slow.until.saturating_duration_since(now)),
         }),
+        degraded: status.degraded.map(crate::model::Ratio::as_f64),
         backup: status.backup,
         admin: status.admin,
         admin_order: status.overrides.admin().map(|order| order_info(order, clock)),

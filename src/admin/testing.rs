@@ -79,6 +79,7 @@ pub fn upstream(pool_name: &str, number: usize, state: HealthState) -> UpstreamS
         duration: Duration::from_micros(1_900),
         reason: reason.into(),
         hint: None,
+        degraded: None,
         trace: Trace::default(),
     };
     let mut found = UpstreamStatus {

@@ -16,7 +16,7 @@ use crate::admin::{ProcessInfo, ReloadAnswer};
 use crate::exchange::{Desk, ReadyAnswer, Record};
 use crate::metrics::{self, Format, Scrape};
 use crate::model::Address;
-use crate::pool::{Changes, Controller, Done, Event, ExplainError, Explanation, Order, OrderError, Status};
+use crate::pool::{Changes, Controller, Done, Event, ExplainError, Explanation, Order, OrderError, RouteStats, Status};
 use crate::proxy::Plane;
 use crate::telemetry::{self, AccessLog};
 
@@ -91,6 +91,14 @@ impl Life {
     }
 }
 
+impl Process {
+    /// The routes and their counters.
+    fn routes(&self) -> Vec<(String, Arc<RouteStats>)> {
+        let snapshot = self.controller.published().load();
+        snapshot.routes.all().iter().map(|route| (route.matching.to_string(), route.stats.clone())).collect()
+    }
+}
+
 #[async_trait]
 impl Host for Process {
     fn readiness(&self) -> &Readiness {
@@ -157,6 +165,7 @@ impl Host for Process {
         };
         let scrape = Scrape {
             status: self.controller.status(),
+            routes: self.routes(),
             config_hash: file.hash,
             front: self.plane.stats().clone(),
             started: self.started_at,

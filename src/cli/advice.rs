@@ -104,8 +104,8 @@ fn unknown(command: &str, option: &str) -> Option<String> {
         ("drain" | "disable" | "undrain" | "enable" | "weight", "--duration" | "--until" | "--expires" | "--ttl") => {
             "'--for 30m' ends the order by itself"
         }
-        ("drain", "--deadline") => "'--wait --timeout 2m' waits until nothing is in flight",
-        ("disable" | "undrain" | "enable", "--timeout" | "--wait" | "--deadline") => {
+        ("drain" | "disable", "--deadline") => "'--wait --timeout 2m' waits until nothing is in flight",
+        ("undrain" | "enable", "--timeout" | "--wait" | "--deadline") => {
             "'roundsman drain POOL UPSTREAM --wait' waits until nothing is in flight"
         }
         ("drain" | "disable" | "undrain" | "enable", "--all" | "--pools" | "--pool") => {
@@ -228,7 +228,8 @@ mod tests {
             ("drain api a:1 --until 3s", "tip: '--for 30m' ends the order by itself"),
             ("disable api a:1 --ttl=3s", "tip: '--for 30m' ends the order by itself"),
             ("drain api a:1 --deadline 1m", "tip: '--wait --timeout 2m' waits"),
-            ("disable api a:1 --wait", "tip: 'roundsman drain POOL UPSTREAM --wait' waits"),
+            ("disable api a:1 --deadline 1m", "tip: '--wait --timeout 2m' waits"),
+            ("enable api a:1 --wait", "tip: 'roundsman drain POOL UPSTREAM --wait' waits"),
             ("drain --all a:1", "tip: '--all-pools UPSTREAM', without a pool, orders it in every pool"),
             ("drain api a:1 --forc", "tip: a similar argument exists: '--force'"),
             ("probe --preset redis 127.0.0.1:6379", "'--url tcp://127.0.0.1:6379 --preset redis'"),

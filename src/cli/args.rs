@@ -119,11 +119,14 @@ Exit status: 0 ok, 1 if it is refused or the process cannot be reached, 2 if the
     /// Send an upstream no requests until it is enabled
     #[command(after_help = "Examples:
   roundsman disable api unix:/run/app.sock
+  roundsman disable --all-pools 10.0.0.1:8080 --wait --timeout 2m && systemctl stop app
 
 An order survives reloads and ends with the process. To make it permanent, set admin = \"disabled\" in the file.
 An order that would leave the pool without a serving upstream is refused, unless you give --force.
-Exit status: 0 ok, 1 if it is refused or the process cannot be reached, 2 if there is no such pool or upstream.")]
-    Disable(OrderArgs),
+--wait waits for the requests of the pools that are ordered, tunnels (WebSocket) included.
+Exit status: 0 ok, 1 if it is refused, the process cannot be reached, or requests are in flight after --timeout, 2 if there is
+no such pool or upstream.")]
+    Disable(DisableArgs),
     /// Let an upstream take requests again, if its checks pass
     #[command(after_help = "Examples:
   roundsman enable api 10.0.0.1:8080
@@ -354,11 +357,18 @@ pub struct OrderArgs {
     pub terms: OrderTerms,
 }
 
+/// How long an order may last: 1s to 365d, as the API has it.
+fn order_time(text: &str) -> Result<Duration, String> {
+    let time = crate::model::written::duration_argument(text)?;
+    let allowed = Duration::from_secs(1)..=Duration::from_secs(365 * 24 * 3_600);
+    if allowed.contains(&time) { Ok(time) } else { Err("it must be from 1s to 365d".to_owned()) }
+}
+
 /// What every order may have.
 #[derive(Debug, Args)]
 pub struct OrderTerms {
     /// End the order by itself after this time
-    #[arg(long = "for", value_name = "DURATION", value_parser = crate::model::written::duration_argument)]
+    #[arg(long = "for", value_name = "DURATION", value_parser = order_time)]
     pub lasts: Option<Duration>,
     /// The reason, for the log and events
     #[arg(long, value_name = "TEXT", default_value = "", hide_default_value = true)]
@@ -398,6 +408,26 @@ pub struct DrainArgs {
         long,
         value_name = "DURATION",
         default_value = "5m",
+        value_parser = crate::model::written::duration_argument
+    )]
+    pub timeout: Duration,
+}
+
+/// `disable`.
+#[derive(Debug, Args)]
+pub struct DisableArgs {
+    /// The order.
+    #[command(flatten)]
+    pub order: OrderArgs,
+    /// Wait until nothing is in flight there, and print what is
+    #[arg(long)]
+    pub wait: bool,
+    /// How long to wait at most
+    #[arg(
+        long,
+        value_name = "DURATION",
+        default_value = "5m",
+        requires = "wait",
         value_parser = crate::model::written::duration_argument
     )]
     pub timeout: Duration,
@@ -518,10 +548,17 @@ mod tests {
         let all = drain("drain --all-pools a:1 --for 30m --wait --timeout 2m").expect("it is good");
         assert_eq!((all.order.place(), all.order.terms.lasts), (Ok((None, "a:1")), Some(Duration::from_secs(1_800))));
         assert_eq!((all.wait, all.timeout), (true, Duration::from_secs(120)));
+        assert_eq!(drain("drain api a:1 --for 0s").err(), Some(ErrorKind::ValueValidation));
         let one = drain("drain api a:1 --wait").expect("it is good");
         assert_eq!((one.order.terms.lasts, one.timeout), (None, Duration::from_secs(300)));
         assert!(drain("drain api a:1 --all-pools").is_ok_and(|drain| drain.order.place().is_err()));
         assert_eq!(drain("drain api").err(), Some(ErrorKind::MissingRequiredArgument));
+        let Ok(Command::Disable(disable)) = parse("disable api a:1 --wait --timeout 2s") else {
+            panic!("it is good");
+        };
+        assert_eq!((disable.wait, disable.timeout), (true, Duration::from_secs(2)));
+        assert_eq!(parse("disable api a:1 --timeout 2s").err(), Some(ErrorKind::MissingRequiredArgument));
+        assert!(parse("disable api a:1").is_ok());
         let sessions = drain("drain api a:1 --timeout 0s").expect("it needs no --wait");
         assert_eq!((sessions.wait, sessions.timeout), (false, Duration::ZERO));
         assert_eq!(drain("drain api a:1 --for 5").err(), Some(ErrorKind::ValueValidation));

@@ -169,6 +169,7 @@ fn emphasis(what: &EventWhat) -> Option<(&'static str, &str, &str)> {
             Some(("  ", "removed upstreams are gone", "unhealthy"))
         }
         EventWhat::Ejected { on: true, .. } => Some(("  ", "ejected", "degraded")),
+        EventWhat::Degraded { on: true, .. } => Some(("  ", "degraded", "degraded")),
         EventWhat::RequestsFail { on: true, .. } => Some((", and ", "passes its checks", "degraded")),
         EventWhat::Reload { result, .. } => Some(("Reload ", result, result)),
         EventWhat::RequestsFail { .. }
@@ -181,6 +182,7 @@ fn emphasis(what: &EventWhat) -> Option<(&'static str, &str, &str)> {
         | EventWhat::UpstreamsChanged { .. }
         | EventWhat::Addresses { .. }
         | EventWhat::Ejected { .. }
+        | EventWhat::Degraded { .. }
         | EventWhat::ProbePanic { .. }
         | EventWhat::CheckerRestart => None,
     }

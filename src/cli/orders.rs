@@ -7,7 +7,7 @@ use http::StatusCode;
 use serde_json::{Value, json};
 use tokio::time::{Instant, sleep};
 
-use super::args::{DrainArgs, OrderArgs, OrderTerms, WeightArgs};
+use super::args::{DisableArgs, DrainArgs, OrderArgs, OrderTerms, WeightArgs};
 use super::client::{self, Ask};
 use super::locate::Target;
 use super::text::one_line;
@@ -24,7 +24,7 @@ const LOOK_EVERY: Duration = Duration::from_millis(200);
 /// How often a number that does not change is printed again.
 const PRINT_EVERY: Duration = Duration::from_secs(10);
 
-/// `undrain`, `disable`, `enable`.
+/// `undrain`, `enable`.
 pub fn run(action: &str, args: &OrderArgs) -> Result<ExitCode, Failure> {
     let target = locate::find(&args.terms.process)?;
     send(&target, action, args, json!({}))?;
@@ -36,10 +36,16 @@ pub fn drain(args: &DrainArgs) -> Result<ExitCode, Failure> {
     let target = locate::find(&args.order.terms.process)?;
     let resume = json!({ "timeout": format!("{}ms", args.timeout.as_millis()) });
     let orders = send(&target, "drain", &args.order, resume)?;
-    if !args.wait {
-        return Ok(ExitCode::SUCCESS);
-    }
-    client::runtime()?.block_on(drained(&target, &orders, args.timeout))
+    let timeout = args.wait.then_some(args.timeout);
+    wait(&target, &orders, timeout, "the drain goes on: `roundsman undrain` ends it")
+}
+
+/// `disable`: with `--wait` until nothing is in flight there.
+pub fn disable(args: &DisableArgs) -> Result<ExitCode, Failure> {
+    let target = locate::find(&args.order.terms.process)?;
+    let orders = send(&target, "disable", &args.order, json!({}))?;
+    let timeout = args.wait.then_some(args.timeout);
+    wait(&target, &orders, timeout, "it stays disabled: `roundsman enable` ends that")
 }
 
 /// `weight`.
@@ -81,8 +87,27 @@ fn order(
     Ok(orders)
 }
 
-/// Waits until nothing is in flight at the upstreams of these orders: status 0. After `timeout`, 1.
-async fn drained(target: &Target, orders: &[OrderReply], timeout: Duration) -> Result<ExitCode, Failure> {
+/// Waits, if it is asked to, until nothing is in flight at the upstreams of these orders.
+fn wait(
+    target: &Target,
+    orders: &[OrderReply],
+    timeout: Option<Duration>,
+    otherwise: &str,
+) -> Result<ExitCode, Failure> {
+    match timeout {
+        Some(timeout) => client::runtime()?.block_on(drained(target, orders, timeout, otherwise)),
+        None => Ok(ExitCode::SUCCESS),
+    }
+}
+
+/// Waits until nothing is in flight at the upstreams of these orders: status 0. After `timeout`, 1, and `otherwise` says what to
+/// do.
+async fn drained(
+    target: &Target,
+    orders: &[OrderReply],
+    timeout: Duration,
+    otherwise: &str,
+) -> Result<ExitCode, Failure> {
     let began = Instant::now();
     let mut printed: Option<(u64, Instant)> = None;
     loop {
@@ -97,9 +122,7 @@ async fn drained(target: &Target, orders: &[OrderReply], timeout: Duration) -> R
         if now - began >= timeout {
             let still = counted(left, "request", "requests");
             let after = show_duration(timeout);
-            return Err(Failure::Runtime(format!(
-                "{still} still in flight after {after}; the drain goes on: `roundsman undrain` ends it"
-            )));
+            return Err(Failure::Runtime(format!("{still} still in flight after {after}; {otherwise}")));
         }
         if printed.is_none_or(|(count, at)| count != left || now - at >= PRINT_EVERY) {
             text::print(&format!("{} in flight\n", counted(left, "request", "requests")))?;

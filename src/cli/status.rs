@@ -136,7 +136,7 @@ fn render(status: &StatusReply, now: SystemTime, columns: Option<usize>, paint: 
         out.push('\n');
         out.push_str(&fold(&pool_line(name, pool, now, paint), columns, paint, None));
         if !pool.upstreams.is_empty() {
-            out.push_str(&table(&COLUMNS, "WHY", &upstream_rows(pool, now), "  ", columns, paint));
+            out.push_str(&table(columns_of(pool), "WHY", &upstream_rows(pool, now), "  ", columns, paint));
         }
     }
     out
@@ -232,7 +232,7 @@ pub fn pool_line(name: &str, pool: &PoolInfo, now: SystemTime, paint: Paint) -> 
 }
 
 /// Columns that do not fit the terminal are left out, those with the greatest `spare` first; the state always stays.
-const COLUMNS: [Column; 7] = [
+const COLUMNS: [Column; 8] = [
     Column { head: "UPSTREAM", right: false, spare: 0 },
     Column { head: "STATE", right: false, spare: 0 },
     Column { head: "SINCE", right: true, spare: 1 },
@@ -240,25 +240,38 @@ const COLUMNS: [Column; 7] = [
     Column { head: "REQUESTS", right: true, spare: 3 },
     Column { head: "ERRORS", right: true, spare: 2 },
     Column { head: "LATENCY", right: true, spare: 5 },
+    WEIGHT,
 ];
 
+/// The weight that each takes now; only where one takes more or less than 1.
+const WEIGHT: Column = Column { head: "WEIGHT", right: true, spare: 6 };
+
+fn columns_of(pool: &PoolInfo) -> &'static [Column] {
+    let weighs = pool.upstreams.iter().any(|upstream| upstream.weight_now() != 1.0);
+    &COLUMNS[..COLUMNS.len() - usize::from(!weighs)]
+}
+
 fn upstream_rows(pool: &PoolInfo, now: SystemTime) -> Vec<Row> {
+    let columns = columns_of(pool).len();
     let rows = pool
         .upstreams
         .iter()
         .flat_map(|upstream| std::iter::once(upstream_row(upstream, now)).chain(upstream.checks.iter().map(check_row)));
-    rows.collect()
+    rows.map(|mut row| {
+        row.cells.resize(columns, Cell::default());
+        row
+    })
+    .collect()
 }
 
 /// One of several checks, below its upstream.
 fn check_row(check: &CheckInfo) -> Row {
     let failed = |last: &&LastCheckInfo| last.result != Some(Verdict::Pass);
     let reason = check.last_check.as_ref().filter(failed).map(|last| format!("{}: {}", last.code, last.reason));
-    let mut cells = vec![
+    let cells = vec![
         Cell::new(format!("  check {}", check.name)),
         Cell::new(check.state.as_str()).colour(colour_of(check.state.as_str())),
     ];
-    cells.resize(COLUMNS.len(), Cell::default());
     Row { cells, note: with_progress(reason.as_deref(), check.streak) }
 }
 
@@ -285,8 +298,15 @@ fn upstream_row(upstream: &UpstreamInfo, now: SystemTime) -> Row {
         Cell::new(upstream.requests_total.to_string()),
         Cell::new(errors.to_string()).colour((errors > 0).then_some(Colour::Yellow)),
         Cell::new(upstream.latency().map_or_else(|| "-".to_owned(), text::short)),
+        Cell::new(weight(upstream)),
     ];
     Row { cells, note: why(upstream) }
+}
+
+/// With at most two digits after the point, and without those that are 0.
+fn weight(upstream: &UpstreamInfo) -> String {
+    let text = format!("{:.2}", upstream.weight_now());
+    text.trim_end_matches('0').trim_end_matches('.').to_owned()
 }
 
 /// Why it is not healthy or not eligible, and the progress of a streak below its threshold.
@@ -395,6 +415,22 @@ api  degraded  2/3 healthy, 1 takes requests
         let lines: Vec<_> = shown.lines().collect();
         assert_eq!(column(lines[6], "STATE"), column(lines[7], "healthy"), "{shown}");
         assert_eq!(column(lines[6], "WHY"), lines[9].rfind("draining").expect("the word"), "{shown}");
+    }
+
+    #[test]
+    fn weights_are_a_column_where_one_is_not_1() {
+        let mut status = status();
+        let upstreams = &mut status.pools.0[0].1.upstreams;
+        upstreams[0].weight = 3;
+        upstreams[0].degraded = Some(0.25);
+        upstreams[2].weight = 100;
+        let shown = render(&status, now(), None, Paint::off());
+        let rows: Vec<Vec<&str>> = shown.lines().skip(6).map(|line| line.split_whitespace().collect()).collect();
+        assert_eq!(rows[0][6..9], ["LATENCY", "WEIGHT", "WHY"], "{shown}");
+        assert_eq!(rows[1][1..4], ["healthy,", "degraded", "2m"], "{shown}");
+        assert_eq!(rows[1].last(), Some(&"0.75"), "{shown}");
+        assert_eq!(rows[2][7], "1", "{shown}");
+        assert!(rows[3].contains(&"100"), "{shown}");
     }
 
     #[test]

@@ -9,7 +9,7 @@ mod traffic;
 use schemars::{Schema, SchemaGenerator, json_schema};
 use toml::de::{DeTable, DeValue};
 
-pub use health::{Check, Expect, ExpectBody, Health, JsonRule, Probe, TextStep, TextSteps, Timing, Tls};
+pub use health::{Check, Degraded, Expect, ExpectBody, Health, JsonRule, Probe, TextStep, TextSteps, Timing, Tls};
 pub use route::{PoolShare, PoolShares, RateLimit, Redirect, Respond, Route};
 pub use traffic::{ClientLimits, ClientTimeouts, Connections, Passive, Retry, UpstreamTimeouts};
 
@@ -232,8 +232,10 @@ table! {
         address ["address"]: Listen = "127.0.0.1:9900";
         /// The bearer token, of at least 16 bytes: { file = "…" } or { env = "…" }.
         token ["token"]: SecretValue;
+        /// Whether /metrics has a histogram of response times for each upstream: 18 series more each.
+        upstream_histograms ["upstream_histograms"]: bool = false;
     }
-    later ["upstream_histograms"]
+    later []
 }
 
 impl File {

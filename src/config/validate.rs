@@ -173,10 +173,15 @@ fn pools(file: &raw::File, names: &Names<'_>, own: &sockets::OwnSockets, report:
     if all.is_empty() && !matches!(file.pools, Field::Bad) && !file.others {
         report.add(Found::missing("there is no pool; write [pools.NAME] with its upstreams"));
     }
+    let histograms = file.admin.value().and_then(|admin| admin.upstream_histograms.value()) == Some(&true);
     let one = |(name, raw): &(At<String>, Option<At<raw::Pool>>)| {
         let key = format!("pools.{}", shown_key(&name.value));
         let good_name = table_name(name, &key, report);
-        pool::pool(good_name, raw.as_ref()?, &key, names, own, report).map(Arc::new)
+        let mut pool = pool::pool(good_name, raw.as_ref()?, &key, names, own, report)?;
+        if histograms {
+            Arc::make_mut(&mut pool.traffic).histograms = true;
+        }
+        Some(Arc::new(pool))
     };
     let pools = all.iter().filter_map(one).collect();
     refuse_cycles(all, report);

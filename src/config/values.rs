@@ -62,6 +62,16 @@ pub trait Text: Sized {
         None
     }
 
+    /// What a number means in its place, if it means something.
+    fn of_number(_number: &str) -> Option<Self> {
+        None
+    }
+
+    /// The schema of such a number.
+    fn number_schema() -> Option<Schema> {
+        None
+    }
+
     /// A pattern (ECMA 262) that every valid text matches, before and after `${NAME}` is replaced.
     fn pattern() -> Option<&'static str> {
         None
@@ -75,6 +85,9 @@ impl<T: Text> Value for T {
             DeValue::Float(number) => Some(number.as_str()),
             _ => None,
         };
+        if let Some(value) = number.and_then(T::of_number) {
+            return Some(value);
+        }
         if let Some(number) = number {
             let message = format!("{} is a number", reader.written(node));
             let pending = reader.mistake(node.span(), message).expected(T::what());
@@ -114,7 +127,12 @@ impl<T: Text> Value for T {
         match T::pattern() {
             // A variable may have any value, so a text with one always fits.
             Some(pattern) => {
-                json_schema!({ "type": "string", "anyOf": [{ "pattern": pattern }, { "pattern": r"\$\{" }] })
+                let text =
+                    json_schema!({ "type": "string", "anyOf": [{ "pattern": pattern }, { "pattern": r"\$\{" }] });
+                match T::number_schema() {
+                    Some(number) => json_schema!({ "anyOf": [number, text] }),
+                    None => text,
+                }
             }
             None => json_schema!({ "type": "string" }),
         }
@@ -192,6 +210,14 @@ impl<const MIN: u64, const MAX: u64> Text for Size<MIN, MAX> {
         }
     }
 
+    fn of_number(number: &str) -> Option<Self> {
+        number.parse().ok().filter(|size| (MIN..=MAX).contains(size)).map(Size)
+    }
+
+    fn number_schema() -> Option<Schema> {
+        Some(json_schema!({ "type": "integer", "minimum": MIN, "maximum": MAX }))
+    }
+
     fn pattern() -> Option<&'static str> {
         Some(r"^[0-9]+([KMG]i?)?B$")
     }
@@ -227,6 +253,14 @@ impl Text for SizeLimit {
             0 => Err(" allows no body at all".to_owned()),
             size => Ok(SizeLimit(Some(size))),
         }
+    }
+
+    fn of_number(number: &str) -> Option<Self> {
+        number.parse().ok().filter(|size| *size > 0).map(|size| SizeLimit(Some(size)))
+    }
+
+    fn number_schema() -> Option<Schema> {
+        Some(json_schema!({ "type": "integer", "minimum": 1 }))
     }
 
     fn pattern() -> Option<&'static str> {

@@ -253,6 +253,7 @@ impl Stage {
             | EventWhat::UpstreamsChanged { .. }
             | EventWhat::RequestsFail { .. }
             | EventWhat::RequestsFailMore { .. }
+            | EventWhat::Degraded { .. }
             | EventWhat::ProbePanic { .. }
             | EventWhat::CheckerRestart => None,
         }

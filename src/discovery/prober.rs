@@ -21,8 +21,15 @@ impl Prober for NamingProber {
         let Some(host) = job.check.upstream.host_name() else { return self.inner.probe(job) };
         let reason = self.discovery.problem(host).into();
         let trace = Trace::default();
-        let report =
-            ProbeReport { code: Code::NoRes, status: None, duration: Duration::ZERO, reason, hint: None, trace };
+        let report = ProbeReport {
+            code: Code::NoRes,
+            status: None,
+            duration: Duration::ZERO,
+            reason,
+            hint: None,
+            degraded: None,
+            trace,
+        };
         Box::pin(std::future::ready(Arc::new(report)))
     }
 }

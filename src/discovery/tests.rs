@@ -278,7 +278,7 @@ async fn a_name_without_addresses_reports_why_and_is_not_probed() {
             Box::pin(async {
                 tokio::time::sleep(Duration::from_millis(1)).await;
                 let (code, duration, reason, trace) = (Code::L4Ok, Duration::ZERO, "ok".into(), Trace::default());
-                Arc::new(ProbeReport { code, status: None, duration, reason, hint: None, trace })
+                Arc::new(ProbeReport { code, status: None, duration, reason, hint: None, degraded: None, trace })
             })
         }
     }

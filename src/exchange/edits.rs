@@ -56,6 +56,8 @@ pub struct RequestEdits {
     forwarded_proto: Scheme,
     /// The peer is believed: what else it says in X-Forwarded-* goes on.
     believed: bool,
+    /// More may have been said of a request than of every one of this peer.
+    introduced: bool,
     /// Field lines that say what only roundsman knows: `Forwarded`, the number of the request, its trace.
     own: Vec<u8>,
     /// The names that they replace.
@@ -168,6 +170,7 @@ impl RequestEdits {
             forwarded_host: Text::new(),
             forwarded_proto: scheme,
             believed: false,
+            introduced: false,
             own: Vec::new(),
             owned: Named::default(),
             id: Text::new(),
@@ -204,6 +207,12 @@ impl RequestEdits {
         marks: &Marks,
         rng: &mut fastrand::Rng,
     ) -> Option<IpAddr> {
+        let ForwardedPolicy { trusted, rfc7239 } = policy;
+        let has_nothing = trusted.networks.is_empty() && !trusted.unix && !rfc7239;
+        if has_nothing && marks.request_id.is_none() && !marks.traceparent && !self.introduced {
+            return self.peer;
+        }
+        self.introduced = true;
         if self.believed {
             self.believed = false;
             self.client = Text::from_slice(client_text(self.peer).as_bytes());
@@ -214,7 +223,6 @@ impl RequestEdits {
         self.owned.clear();
         self.id.clear();
         self.trace.clear();
-        let ForwardedPolicy { trusted, rfc7239 } = policy;
         let mut client = self.peer;
         let mut elements = Vec::new();
         if trusted.has(self.peer) {
@@ -301,6 +309,7 @@ impl RequestEdits {
             self.host = Host::Route;
         }
         if self.id.is_empty() && rules.names(Placeholder::RequestId) {
+            self.introduced = true;
             self.number(rng);
         }
         self.made.make(rules, &Parts::new(facts, &self.client, self.forwarded_proto, &self.id))
@@ -324,7 +333,7 @@ impl RequestEdits {
     }
 
     /// The scheme in which the client has asked, as it is believed.
-    pub(super) fn scheme(&self) -> Scheme {
+    pub(super) fn forwarded_proto(&self) -> Scheme {
         self.forwarded_proto
     }
 

@@ -274,8 +274,7 @@ impl Exchange {
             pool.shared.on_request(now);
         }
         self.check_upgrade();
-        let listener = snapshot.listener(self.listener);
-        self.listener_gone = listener.is_none();
+        self.listener_gone = snapshot.listener(self.listener).is_none();
         // The limit of a listener that is gone still holds.
         self.body_bytes = listener.map_or(self.body_bytes, |entry| entry.client.limits.body_bytes);
         self.take_keys(&snapshot, head, facts);
@@ -676,7 +675,7 @@ impl Exchange {
         let view = pool.view.load();
         let stays = |before| self.attempts == 1 && view.pinned(view.read(now), before, now).is_some();
         let is_new = before != Some(number) && !before.is_some_and(stays);
-        is_new.then(|| set_session(cookie, number, self.edits.scheme()))
+        is_new.then(|| set_session(cookie, number, self.edits.forwarded_proto()))
     }
 
     /// Another attempt instead of a response with this status, if the pool wants that and has another upstream for it. Then
@@ -1152,17 +1151,26 @@ impl Exchange {
     fn record(&mut self, class: RequestClass, took: Duration, now: Instant) {
         let queued_since = self.queued_since.take();
         self.journal.waited(queued_since, now);
-        if let (false, Some(pool)) = (self.recorded, &self.pool) {
+        if self.recorded {
+            return;
+        }
+        self.recorded = true;
+        if let Some(route) = &self.route {
+            route.stats.inc(class);
+        }
+        if let Some(pool) = &self.pool {
             pool.shared.stats.record_request(class, took);
             pool.shared.stats.record_queued(queued_since, now);
         }
-        self.recorded = true;
     }
 }
 
 impl Drop for Exchange {
     /// A request whose task was cancelled is counted too; how long it took is not known here.
     fn drop(&mut self) {
+        if let (false, Some(route)) = (self.recorded, &self.route) {
+            route.stats.inc(RequestClass::Aborted);
+        }
         if let (false, Some(pool)) = (self.recorded, &self.pool) {
             pool.shared.stats.record_dropped();
         }

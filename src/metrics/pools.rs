@@ -1,12 +1,14 @@
 //! The families with one series or a few per pool.
 
+use std::collections::BTreeMap;
 use std::fmt;
+use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 
 use super::families::{Families, Gauges};
 use crate::model::Code;
 use crate::model::policy::Failure;
-use crate::pool::{AnswerReason, PoolStatus, RequestClass, ServiceState};
+use crate::pool::{AnswerReason, PoolStatus, RequestClass, RouteStats, ServiceState};
 
 /// Writes them all.
 pub fn encode(to: &mut Families<'_>, pools: &[PoolStatus]) -> fmt::Result {
@@ -90,6 +92,22 @@ fn encode_requests(to: &mut Families<'_>, pools: &[PoolStatus]) -> fmt::Result {
         let each =
             |pool: &PoolStatus| series.put(&[("pool", pool.name.as_str())], pool.shared.stats.upstream_seconds());
         pools.iter().try_for_each(each)
+    })
+}
+
+/// Writes those of the routes. Routes that are told apart only by what is not shown count together.
+pub fn encode_routes(to: &mut Families<'_>, routes: &[(String, Arc<RouteStats>)]) -> fmt::Result {
+    let mut all: BTreeMap<&str, Vec<&RouteStats>> = BTreeMap::new();
+    routes.iter().for_each(|(route, stats)| all.entry(route).or_default().push(stats));
+    let help = "Requests that have followed a route, by the class of the status the client saw";
+    to.counters("roundsman_route_requests", help, |series| {
+        for (route, stats) in &all {
+            for class in RequestClass::ALL {
+                let count: u64 = stats.iter().map(|stats| stats.get(class)).sum();
+                series.put(&[("route", route), ("class", class.as_str())], count)?;
+            }
+        }
+        Ok(())
     })
 }
 

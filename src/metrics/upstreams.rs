@@ -16,6 +16,7 @@ pub fn encode(to: &mut Families<'_>, pools: &[PoolStatus]) -> fmt::Result {
     encode_admin(to, pools)?;
     encode_certificates(to, pools)?;
     encode_upstream_load(to, pools)?;
+    encode_histograms(to, pools)?;
     encode_answers(to, pools)
 }
 
@@ -65,6 +66,17 @@ fn encode_certificates(to: &mut Families<'_>, pools: &[PoolStatus]) -> fmt::Resu
                 let Some(expiry) = check.certificate_expiry else { continue };
                 series.put(&[("pool", pool), ("upstream", &address), ("check", &check.name)], expiry)?;
             }
+        }
+        Ok(())
+    })
+}
+
+fn encode_histograms(to: &mut Families<'_>, pools: &[PoolStatus]) -> fmt::Result {
+    let help = "From the first byte of a request sent to it to the head of its response, with upstream_histograms";
+    to.histograms("roundsman_upstream_seconds", help, |series| {
+        for (pool, upstream, address) in upstreams(pools) {
+            let Some(histogram) = upstream.upstream.histogram.get() else { continue };
+            series.put(&[("pool", pool), ("upstream", &address)], histogram.read())?;
         }
         Ok(())
     })

@@ -3,10 +3,12 @@
 //! Every value here has been validated. Equality of two values means that no difference is visible to a user, so a
 //! reload that yields an equal [`Config`] changes nothing.
 
+use std::fmt;
 use std::num::NonZeroUsize;
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::secret::may_name_a_secret;
 use super::{Address, AdminState, Name, Ratio, Secret, Weight};
 
 mod access;
@@ -122,6 +124,41 @@ pub struct Matching {
     methods: Vec<Arc<str>>,
     listener: Option<Name>,
     conditions: Vec<Condition>,
+}
+
+/// `GET,HEAD api.example.com/v1 on web header:x-beta=1`, for people and metrics. What has the name of a secret is not shown.
+impl fmt::Display for Matching {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Matching { host, path, methods, listener, conditions } = self;
+        if !methods.is_empty() {
+            write!(f, "{} ", methods.join(","))?;
+        }
+        match host {
+            HostPattern::Any => {}
+            HostPattern::Exact(host) => f.write_str(host)?,
+            HostPattern::Suffix(suffix) => write!(f, "*{suffix}")?,
+        }
+        match path {
+            PathPattern::Prefix(path) => f.write_str(path)?,
+            PathPattern::Exact(path) => write!(f, "={path}")?,
+        }
+        if let Some(listener) = listener {
+            write!(f, " on {listener}")?;
+        }
+        conditions.iter().try_for_each(|Condition { part, name, value }| {
+            let part = match part {
+                RequestPart::Header => "header",
+                RequestPart::Query => "query",
+                RequestPart::Cookie => "cookie",
+            };
+            write!(f, " {part}:{name}")?;
+            match value {
+                None => Ok(()),
+                Some(_) if may_name_a_secret(name) => f.write_str("=*"),
+                Some(value) => write!(f, "={value}"),
+            }
+        })
+    }
 }
 
 impl RoutePolicy {

@@ -7,6 +7,8 @@ use std::fmt;
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use super::units::Ratio;
+
 /// The outcome codes. `L4`: connecting; `L6`: TLS; `L7`: the protocol above.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Code {
@@ -117,6 +119,8 @@ pub struct ProbeReport {
     pub reason: Box<str>,
     /// What the operator can try, if a hint is known.
     pub hint: Option<&'static str>,
+    /// It passed, but is worse than others: the share of its weight that it takes.
+    pub degraded: Option<Ratio>,
     /// What the probe saw on its way, for `explain`.
     pub trace: Trace,
 }

@@ -102,7 +102,7 @@ impl Template {
 
     /// Whether it names this part.
     pub fn names(&self, part: Placeholder) -> bool {
-        self.0.iter().any(|piece| *piece == Piece::Part(part))
+        self.0.contains(&Piece::Part(part))
     }
 
     /// The text, if it names no part.

@@ -42,7 +42,7 @@ impl FineWeight {
 
     /// This part of a weight, at least a thousandth.
     pub fn new(weight: Weight, part: Ratio) -> FineWeight {
-        let thousandths = u64::from(weight.as_u32()) * u64::from(part.0) / 1_000;
+        let thousandths = u64::from(weight.as_u32()) * u64::from(part.millionths()) / 1_000;
         FineWeight(u32::try_from(thousandths).ok().and_then(NonZeroU32::new).unwrap_or(NonZeroU32::MIN))
     }
 
@@ -60,38 +60,54 @@ impl From<Weight> for FineWeight {
 
 /// A share from 0 to 1, kept in parts per million so that it compares and hashes.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct Ratio(u32);
+pub struct Ratio(
+    /// The millionths and one, so that an optional one takes no more room.
+    NonZeroU32,
+);
 
 impl Ratio {
     /// Nothing.
-    pub const ZERO: Ratio = Ratio(0);
+    pub const ZERO: Ratio = Ratio::of_millionths(0);
     /// All.
-    pub const ONE: Ratio = Ratio(1_000_000);
+    pub const ONE: Ratio = Ratio::of_millionths(1_000_000);
+
+    const fn of_millionths(millionths: u32) -> Ratio {
+        Ratio(NonZeroU32::MIN.saturating_add(millionths))
+    }
+
+    fn millionths(self) -> u32 {
+        self.0.get() - 1
+    }
 
     /// `None` unless `value` is a finite number from 0 to 1.
     pub fn try_new(value: f64) -> Option<Ratio> {
-        (value.is_finite() && (0.0..=1.0).contains(&value)).then(|| Ratio((value * 1e6).round() as u32))
+        (value.is_finite() && (0.0..=1.0).contains(&value)).then(|| Ratio::of_millionths((value * 1e6).round() as u32))
     }
 
     /// So many hundredths, at most 100.
     pub const fn percent(percent: u32) -> Ratio {
-        Ratio(if percent < 100 { percent * 10_000 } else { 1_000_000 })
+        Ratio::of_millionths(if percent < 100 { percent * 10_000 } else { 1_000_000 })
+    }
+
+    /// This share of another one.
+    pub fn times(self, other: Ratio) -> Ratio {
+        Ratio::of_millionths((u64::from(self.millionths()) * u64::from(other.millionths()) / 1_000_000) as u32)
     }
 
     /// The share as a number from 0 to 1.
     pub fn as_f64(self) -> f64 {
-        f64::from(self.0) / 1e6
+        f64::from(self.millionths()) / 1e6
     }
 
     /// `self` of `total`, rounded up.
     pub fn of_rounded_up(self, total: usize) -> usize {
-        let parts = total as u128 * u128::from(self.0);
+        let parts = total as u128 * u128::from(self.millionths());
         usize::try_from(parts.div_ceil(1_000_000)).unwrap_or(usize::MAX)
     }
 
     /// `self` of `total`, rounded down.
     pub fn of_rounded_down(self, total: usize) -> usize {
-        let parts = total as u128 * u128::from(self.0);
+        let parts = total as u128 * u128::from(self.millionths());
         usize::try_from(parts / 1_000_000).unwrap_or(usize::MAX)
     }
 }

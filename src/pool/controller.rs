@@ -340,7 +340,15 @@ mod tests {
                 let duration = Duration::from_millis(1);
                 let reason = "connected".into();
                 let trace = Trace::default();
-                Arc::new(ProbeReport { code: Code::L4Ok, status: None, duration, reason, hint: None, trace })
+                Arc::new(ProbeReport {
+                    code: Code::L4Ok,
+                    status: None,
+                    duration,
+                    reason,
+                    hint: None,
+                    degraded: None,
+                    trace,
+                })
             })
         }
     }

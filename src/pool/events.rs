@@ -11,7 +11,7 @@ use super::orders::Setting;
 use super::outage::{Progress, Way};
 use super::passive::{Ejected, EjectionEnd};
 use super::traffic::{Over, Requests};
-use crate::model::{Address, Code, HealthState, Name};
+use crate::model::{Address, Code, HealthState, Name, Ratio};
 
 /// The most events kept.
 pub const EVENTS_MAX: usize = 1_000;
@@ -176,6 +176,15 @@ pub enum EventKind {
         why: EjectionEnd,
         /// How long it lasted.
         lasted: Duration,
+    },
+    /// The checks of an upstream pass and say that it is worse than others, or no longer so.
+    Degraded {
+        /// The pool.
+        pool: Name,
+        /// The upstream.
+        upstream: Address,
+        /// The share of its weight that it takes from now on; `None`: all of it.
+        weight: Option<Ratio>,
     },
     /// A probe panicked; its upstream is now unknown.
     ProbePanic {

@@ -120,6 +120,7 @@ fn panic_report() -> Arc<ProbeReport> {
         duration: Duration::ZERO,
         reason: "the probe panicked".into(),
         hint: None,
+        degraded: None,
         trace: Trace::default(),
     })
 }
@@ -169,7 +170,15 @@ mod tests {
                     future::pending::<()>().await;
                 }
                 let (duration, reason, trace) = (Duration::ZERO, "connected".into(), Trace::default());
-                Arc::new(ProbeReport { code: Code::L4Ok, status: None, duration, reason, hint: None, trace })
+                Arc::new(ProbeReport {
+                    code: Code::L4Ok,
+                    status: None,
+                    duration,
+                    reason,
+                    hint: None,
+                    degraded: None,
+                    trace,
+                })
             })
         }
     }

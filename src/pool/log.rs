@@ -122,6 +122,12 @@ pub(super) fn event(kind: &EventKind, hint: Option<&str>) {
             let (lasted_seconds, why) = (lasted.as_secs_f64(), why.as_str());
             tracing::info!(%pool, %upstream, why, lasted_seconds, sentence, "Ejection ended");
         }
+        EventKind::Degraded { pool, upstream, weight: Some(weight) } => {
+            tracing::warn!(%pool, %upstream, weight = weight.as_f64(), sentence, "Upstream is degraded");
+        }
+        EventKind::Degraded { pool, upstream, weight: None } => {
+            tracing::info!(%pool, %upstream, sentence, "Upstream is no longer degraded");
+        }
         EventKind::ProbePanic { pool, upstream } => {
             tracing::error!(%pool, %upstream, sentence, "A probe panicked; this upstream is now unknown");
         }
@@ -316,6 +322,15 @@ mod tests {
             (order(Setting::Admin(AdminState::Enabled)), Level::INFO),
             (order(Setting::Weight(crate::model::Weight::ONE)), Level::INFO),
             (EventKind::Ejected { pool: pool(), upstream: upstream(), ejected: Ejected::example() }, Level::WARN),
+            (
+                EventKind::Degraded {
+                    pool: pool(),
+                    upstream: upstream(),
+                    weight: Some(crate::model::Ratio::percent(25)),
+                },
+                Level::WARN,
+            ),
+            (EventKind::Degraded { pool: pool(), upstream: upstream(), weight: None }, Level::INFO),
             (
                 EventKind::EjectionEnded {
                     pool: pool(),

@@ -203,6 +203,12 @@ impl Overrides {
             AdminState::Draining => Command::Drain { resume: DRAIN_RESUME },
             AdminState::Disabled => Command::Disable,
         };
+        Overrides::example_of(command, lasts)
+    }
+
+    /// One order, for tests.
+    #[cfg(test)]
+    pub fn example_of(command: Command, lasts: Option<Duration>) -> Overrides {
         let order = Order { command, reason: "kernel", by: "command from 127.0.0.1:4711", force: false, lasts };
         let mut overrides = Overrides::default();
         overrides.set(&order, Instant::now());
@@ -247,6 +253,14 @@ impl Overrides {
     pub(super) fn until(&self) -> Option<Instant> {
         let (admin, weight) = (self.admin().and_then(|order| order.until), self.weight().and_then(|order| order.until));
         admin.into_iter().chain(weight).min()
+    }
+
+    /// When the order of this kind ends by itself.
+    pub(super) fn until_of(&self, setting: Setting) -> Option<Instant> {
+        match setting {
+            Setting::Admin(_) => self.admin()?.until,
+            Setting::Weight(_) => self.weight()?.until,
+        }
     }
 
     /// Takes out those whose time is over.

@@ -172,7 +172,8 @@ pub(super) struct Member {
     pub(super) checks: CheckIds,
     pub(super) state: HealthState,
     pub(super) since: Instant,
-    pub(super) carried: Option<Carried>,
+    /// Few have it.
+    pub(super) carried: Option<Box<Carried>>,
     pub(super) overrides: Overrides,
     pub(super) ejections: Ejections,
     /// Its weight grows.
@@ -180,7 +181,7 @@ pub(super) struct Member {
     /// It was added to a running pool, and has not been healthy yet.
     pub(super) newcomer: bool,
     /// Since when it drains.
-    draining_since: Option<Instant>,
+    draining_since: Option<Box<Instant>>,
     pub(super) retiring: bool,
     /// Its line left the file; otherwise only its host name's answer changed.
     pub(super) left_file: bool,
@@ -223,8 +224,8 @@ impl Member {
     pub(super) fn carry(&mut self, checks: &Checks, now: Instant) {
         self.carried = match self.verdict(checks) {
             HealthState::Unknown => {
-                let since = self.carried.map_or(now, |carried| carried.since);
-                Some(Carried { state: self.state, since })
+                let since = self.carried.as_ref().map_or(now, |carried| carried.since);
+                Some(Box::new(Carried { state: self.state, since }))
             }
             HealthState::Healthy | HealthState::Unhealthy => None,
         };
@@ -232,7 +233,7 @@ impl Member {
 
     /// When its carried state ends, if it is carried.
     pub(super) fn carried_until(&self, checks: &Checks) -> Option<Instant> {
-        let since = self.carried?.since;
+        let since = self.carried.as_ref()?.since;
         let longest = self.tracks(checks).map(|track| track.timing().carried_at_most()).max()?;
         Some(since + longest)
     }
@@ -274,8 +275,9 @@ impl Member {
     }
 
     /// Its weight as it holds now.
-    fn weight_now(&self, now: Instant) -> FineWeight {
-        FineWeight::new(self.weight(), self.part_now(now))
+    pub(super) fn weight_now(&self, checks: &Checks, now: Instant) -> FineWeight {
+        let part = self.part_now(now);
+        FineWeight::new(self.weight(), self.degraded(checks).map_or(part, |share| part.times(share)))
     }
 
     /// The most requests that it may have in flight now: while its weight grows, this does as well.
@@ -284,9 +286,15 @@ impl Member {
         u32::try_from(self.part_now(now).of_rounded_up(most as usize)).unwrap_or(u32::MAX)
     }
 
-    /// Which part of its weight it has.
+    /// Which part of its weight it has while that grows.
     fn part_now(&self, now: Instant) -> Ratio {
         self.ramp_now(now).map_or(Ratio::ONE, |(part, _)| part)
+    }
+
+    /// The share of its weight that it takes because its checks say that it is worse than others; of several the least.
+    pub(super) fn degraded(&self, checks: &Checks) -> Option<Ratio> {
+        let worst = || self.checks.iter().filter_map(|id| checks[id].degraded).min();
+        if self.state == HealthState::Healthy { worst() } else { None }
     }
 
     /// Which part of its weight it has, and when that is more; `None`: all of it.
@@ -344,7 +352,9 @@ impl Member {
         if before == AdminState::Disabled && self.admin() == AdminState::Enabled {
             self.begin_ramp(now);
         }
-        self.draining_since = self.draining_since.filter(|_| before == AdminState::Draining);
+        if before != AdminState::Draining {
+            self.draining_since = None;
+        }
     }
 
     /// Until when requests of sessions that are at it may still go to it, if they may now.
@@ -353,7 +363,10 @@ impl Member {
             self.draining_since = None;
             return None;
         }
-        let since = self.overrides.admin().map_or_else(|| *self.draining_since.get_or_insert(now), |order| order.at);
+        let since = match self.overrides.admin() {
+            Some(order) => order.at,
+            None => **self.draining_since.get_or_insert_with(|| Box::new(now)),
+        };
         let until = since + self.overrides.resume().unwrap_or(DRAIN_RESUME);
         let may = self.state == HealthState::Healthy && self.ejections.current().is_none() && now < until;
         may.then_some(until)
@@ -582,7 +595,7 @@ impl PoolState {
             let members = self.members.iter().filter(|_| wanted).filter(fits(backup, all));
             Tier::with_places(
                 self.policy.balance,
-                members.map(|m| (m.upstream.clone(), m.weight_now(now), m.places_now(now))),
+                members.map(|m| (m.upstream.clone(), m.weight_now(checks, now), m.places_now(now))),
             )
         };
         let rules = Rules { needed, backups_alone, otherwise };
@@ -880,6 +893,7 @@ impl PoolState {
                 .ramp_now(now)
                 .zip(member.ramp.as_deref().copied())
                 .map(|((part, _), ramp)| SlowStart { part, until: ramp.until(member.rules.traffic.slow_start) }),
+            degraded: member.degraded(checks),
             backup: member.policy().backup,
             admin: member.admin(),
             overrides: member.overrides.clone(),

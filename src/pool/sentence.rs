@@ -97,6 +97,11 @@ pub fn sentence(kind: &EventKind) -> String {
             };
             of_upstream(pool, upstream, what)
         }
+        EventKind::Degraded { pool, upstream, weight: Some(weight) } => {
+            let percent = weight.as_f64() * 100.0;
+            of_upstream(pool, upstream, format!("degraded: healthy, with {percent:.0} % of its weight"))
+        }
+        EventKind::Degraded { pool, upstream, weight: None } => of_upstream(pool, upstream, "no longer degraded"),
         EventKind::ProbePanic { pool, upstream } => {
             of_upstream(pool, upstream, "its probe panicked; its state is unknown now")
         }

@@ -13,7 +13,7 @@ use tokio::time::Instant;
 use super::budget::Budget;
 use super::limit::Limit;
 use super::queue::{Awaits, Queue, Ticket};
-use super::stats::PoolStats;
+use super::stats::{PoolStats, RouteStats};
 use super::upstream::Upstream;
 use super::view::View;
 use crate::model::Name;
@@ -45,6 +45,8 @@ pub struct Route {
     pub rules: Option<Arc<RouteRules>>,
     /// How many of them it lets through.
     pub limit: Option<Limit>,
+    /// Its counters, kept over reloads.
+    pub stats: Arc<RouteStats>,
 }
 
 /// Where a route leads.
@@ -301,6 +303,9 @@ impl Pool {
                 Some(_) => upstream.latency.on_failure(millis),
                 None => upstream.latency.on_answer(took, millis),
             }
+        }
+        if self.traffic.histograms {
+            upstream.histogram.get_or_init(Box::default).observe(took);
         }
     }
 }

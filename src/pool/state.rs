@@ -34,7 +34,7 @@ use super::upstream::{Hints, Upstream, UpstreamId};
 use super::view::View;
 use crate::health::{Cause, Change, Track};
 use crate::model::policy::{CheckFile, ProbeSpec, Timing};
-use crate::model::{Address, HealthState, Judgement, Name, ProbeReport};
+use crate::model::{Address, HealthState, Judgement, Name, ProbeReport, Ratio};
 
 /// Identifies one started probe.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -206,6 +206,8 @@ pub(super) struct Check {
     pub(super) certificate_expiry: Option<i64>,
     pub(super) unknown_because: Option<Cause>,
     kept: Kept,
+    /// Its last pass says that the upstream is worse than others: the share of its weight that it takes.
+    pub(super) degraded: Option<Ratio>,
 }
 
 /// What a timer is for.
@@ -357,11 +359,16 @@ impl State {
         let change = check.track.on_end(judgement, now, chance);
         let (code, took) = (report.code, report.duration);
         check.certificate_expiry = report.trace.tls.as_ref().and_then(|tls| tls.expires).or(check.certificate_expiry);
+        // What fails says neither.
+        let degraded = if judgement == Judgement::Pass { report.degraded } else { check.degraded };
+        let asks = degraded.is_some() || check.degraded.is_some();
         check.last = Some((now, report));
         if check.track.state() != HealthState::Unknown {
             check.unknown_because = None;
         }
         let readers = check.readers.clone();
+        let before = if asks { self.degraded(&readers) } else { SmallVec::new() };
+        self.checks.get_mut(&id).expect("just used").degraded = degraded;
         for reader in &readers {
             let (pool, member) = self.places[reader];
             let pool = &mut self.pools[pool];
@@ -381,6 +388,9 @@ impl State {
         match change {
             Some(change) => self.on_change(id, change, now, effects),
             None => self.refresh(&readers, now),
+        }
+        if asks {
+            self.note_degraded(&readers, &before, now, effects);
         }
         match judgement {
             Judgement::Pass => self.probed_while_ejected(id, &readers, true, now, effects),
@@ -604,7 +614,7 @@ impl State {
         if verdict != HealthState::Unknown || broke {
             member.carried = None;
         }
-        let to = member.carried.map_or(verdict, |carried| carried.state);
+        let to = member.carried.as_ref().map_or(verdict, |carried| carried.state);
         let from = std::mem::replace(&mut member.state, to);
         if from == to {
             return;
@@ -691,6 +701,32 @@ impl State {
     }
 
     /// A probe ended without a change of state: updates what readers see.
+    /// How far each of these is worse than others.
+    fn degraded(&self, readers: &[UpstreamId]) -> SmallVec<[Option<Ratio>; 4]> {
+        let of = |reader: &UpstreamId| {
+            let (pool, member) = self.places[reader];
+            self.pools[pool].members[member].degraded(&self.checks)
+        };
+        readers.iter().map(of).collect()
+    }
+
+    /// Those of them that have become worse, or are as good as others again, weigh less or more from now on.
+    fn note_degraded(&mut self, readers: &[UpstreamId], before: &[Option<Ratio>], now: Instant, effects: &mut Effects) {
+        let after = self.degraded(readers);
+        for (reader, (was, weight)) in readers.iter().zip(before.iter().zip(after)) {
+            let (pool_index, member_index) = self.places[reader];
+            let pool = &self.pools[pool_index];
+            let member = &pool.members[member_index];
+            // One that has become unhealthy has its own event.
+            if *was == weight || member.state != HealthState::Healthy {
+                continue;
+            }
+            let (pool, upstream) = (pool.policy.name.clone(), member.upstream.address.clone());
+            self.dirty.insert(pool_index);
+            self.log(EventKind::Degraded { pool, upstream, weight }, now, effects);
+        }
+    }
+
     fn refresh(&mut self, readers: &[UpstreamId], now: Instant) {
         for reader in readers {
             let (pool_index, member_index) = self.places[reader];

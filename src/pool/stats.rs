@@ -55,6 +55,22 @@ impl Retries {
     }
 }
 
+/// Requests of one route, by the class of the status that the client got.
+#[derive(Debug, Default)]
+pub struct RouteStats(Sharded<[AtomicU64; RequestClass::ALL.len()]>);
+
+impl RouteStats {
+    /// Counts one that has ended.
+    pub fn inc(&self, class: RequestClass) {
+        self.0.mine()[class as usize].fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Those of this class.
+    pub fn get(&self, class: RequestClass) -> u64 {
+        self.0.all().map(|counts| counts[class as usize].load(Ordering::Relaxed)).sum()
+    }
+}
+
 /// What every request of a pool counts, in the memory of its worker.
 #[derive(Debug, Default)]
 struct Traffic {

@@ -188,6 +188,8 @@ pub struct UpstreamStatus {
     pub weight: Weight,
     /// Its weight grows; `None`: it has all of it.
     pub slow_start: Option<SlowStart>,
+    /// Its checks say that it is worse than others: the share of its weight that it takes.
+    pub degraded: Option<Ratio>,
     /// Whether it is a backup.
     pub backup: bool,
     /// The operator's setting.

@@ -22,6 +22,7 @@ pub fn upstream(id: u64, pool: &str, address: Address, state: HealthState, now: 
         since: now,
         weight: Weight::ONE,
         slow_start: None,
+        degraded: None,
         backup: false,
         admin: AdminState::Enabled,
         overrides: crate::pool::Overrides::default(),

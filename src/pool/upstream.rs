@@ -20,6 +20,7 @@ use super::instant::SharedInstant;
 use super::latency::Latency;
 use super::outcomes::{Counted, Outcomes, Share};
 use super::sharded::Sharded;
+use super::stats::Histogram;
 use crate::http1::Fault;
 use crate::model::policy::{Failure, PassivePolicy};
 use crate::model::{Address, Name};
@@ -66,6 +67,8 @@ pub struct Upstream {
     pub outcomes: Outcomes,
     /// How long it takes to answer, in pools that balance by it.
     pub latency: Latency,
+    /// The same as a histogram, if that is asked for. All workers share it: two writes for each response.
+    pub histogram: OnceLock<Box<Histogram>>,
     hinted: AtomicBool,
     reported: AtomicBool,
     hints: Hints,
@@ -118,6 +121,7 @@ impl Upstream {
             data_path: OnceLock::new(),
             outcomes: Outcomes::default(),
             latency: Latency::default(),
+            histogram: OnceLock::new(),
             hinted: AtomicBool::new(false),
             reported: AtomicBool::new(false),
             hints,

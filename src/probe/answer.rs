@@ -96,7 +96,7 @@ impl<'p> Answer<'p> {
     fn progress(&mut self, flow: Result<Flow, http1::Fault>, rest: &[u8]) -> Progress {
         let open = self.judge.is_open();
         match flow {
-            Ok(Flow::Continue) if open => Progress::More,
+            Ok(Flow::Continue) if open || self.judge.reads_on() => Progress::More,
             Ok(Flow::Continue) => Progress::Settled,
             Ok(Flow::Stop) => Progress::Done,
             // The answer has failed already; its quotation ends here.

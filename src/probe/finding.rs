@@ -130,6 +130,10 @@ impl Finding<'_> {
         let mut reason = String::with_capacity(64);
         self.write_sentence(&mut reason, circumstances).expect("writing to a string cannot fail");
         let (code, status, hint) = (self.code(), self.status(), self.hint(circumstances));
+        let degraded = match &self {
+            Finding::Answer(Answered { outcome: Outcome::AsExpected { degraded, .. }, .. }) => *degraded,
+            _ => None,
+        };
         let trace = match self {
             Finding::Answer(Answered { head, body, .. }) => Trace { head, body, ..Trace::default() },
             Finding::Connected | Finding::NotConnected(_) | Finding::ConnectTimeout | Finding::NoResources(_) => {
@@ -143,7 +147,7 @@ impl Finding<'_> {
         };
         // A new one of the right size is cheaper than shrinking this one.
         let reason = reason.as_str().into();
-        ProbeReport { code, status, duration: circumstances.took, reason, hint, trace }
+        ProbeReport { code, status, duration: circumstances.took, reason, hint, degraded, trace }
     }
 
     /// Whether the probe waits for the peer to close after it, which does not count as time that the peer took.

@@ -491,7 +491,7 @@ impl Relay<'_> {
                         continue;
                     }
                     Poll::Ready(Err(_)) => return Poll::Ready(Some(Step::Over(Outcome::ClientLeft))),
-                    Poll::Pending => return self.poll_overdue(sent, true, cx),
+                    Poll::Pending => return self.poll_overdue(sent, Some(body.is_done()), cx),
                 }
             }
             if ended || sent.link.read.is_empty() || self.client.is_full() {
@@ -499,7 +499,7 @@ impl Relay<'_> {
                     Poll::Ready(Ok(())) if ended => return Poll::Ready(None),
                     Poll::Ready(Ok(())) => {}
                     Poll::Ready(Err(_)) => return Poll::Ready(Some(Step::Over(Outcome::ClientLeft))),
-                    Poll::Pending => return self.poll_overdue(sent, true, cx),
+                    Poll::Pending => return self.poll_overdue(sent, Some(ended), cx),
                 }
             }
             if !sent.link.read.is_empty() {
@@ -537,7 +537,7 @@ impl Relay<'_> {
                     ended = true;
                 }
                 Poll::Ready(_) => return Poll::Ready(Some(self.on_broken(Broken::Closed))),
-                Poll::Pending => return self.poll_overdue(sent, false, cx),
+                Poll::Pending => return self.poll_overdue(sent, None, cx),
             }
         }
     }
@@ -566,13 +566,14 @@ impl Relay<'_> {
         }
     }
 
-    /// While the body waits. `for_client`: for the client to take it, which has a time limit of its own.
-    fn poll_overdue(&mut self, sent: &mut Sent, for_client: bool, cx: &mut Context<'_>) -> Poll<Option<Step>> {
+    /// While the body waits. `for_client`: for the client to take it, which has a time limit of its own; true if all of it has
+    /// come from the upstream, which then may be lost.
+    fn poll_overdue(&mut self, sent: &mut Sent, for_client: Option<bool>, cx: &mut Context<'_>) -> Poll<Option<Step>> {
         ready!(self.poll_slow(cx));
-        if self.is_cut {
+        if self.is_cut && for_client != Some(true) {
             return Poll::Ready(Some(self.on_broken(Broken::Cut)));
         }
-        let turn = if for_client { Turn::Client } else { Turn::Body };
+        let turn = if for_client.is_some() { Turn::Client } else { Turn::Body };
         if sent.clock.overdue(turn, self.now) {
             return Poll::Ready(Some(self.on_broken(Broken::TimedOut)));
         }

@@ -260,7 +260,9 @@ impl<'a> Busy<'a> {
 
     /// Takes the limits from the newest configuration. If that has the listener no longer, the last ones hold.
     fn renew_policy(&mut self) {
-        if let Some(entry) = self.front.published.load().listener(self.listener) {
+        let snapshot = self.front.published.load();
+        // Of one that is gone, as long as it may have requests, what it had.
+        if let Some(entry) = snapshot.routing(self.listener).listener(self.listener) {
             self.policy = entry.client;
         }
     }

@@ -99,12 +99,7 @@ impl AccessLog {
         let number = work.asked;
         self.woken.store(true, Ordering::Release);
         self.wake.notify_one();
-        let until = std::time::Instant::now() + FLUSH_MAX;
-        while work.answered < number {
-            if self.done.wait_until(&mut work, until).timed_out() {
-                return;
-            }
-        }
+        self.done.wait_while_for(&mut work, |work| work.answered < number, FLUSH_MAX);
     }
 
     /// Lines lost so far: the output was blocked, or they could not be written.

@@ -233,7 +233,7 @@ fn keys_of_other_programs() {
         ),
         (pool("passive = { ejection = { max_share = 1.5 } }"), "6:38", vec!["from 0 to 1"]),
         (pool("slow_start = 10"), "6:14", vec!["| \"10s\""]),
-        (pool("sticky = { name = \"a\" }"), "6:12", vec!["expected", "cookie"]),
+        (pool("sticky = { name = \"a\" }"), "6:12", vec!["unknown key `name`", "cookie"]),
         (pool("sticky_cookie = \"a\""), "6:1", vec!["sticky = { cookie = \"rm_affinity\" }"]),
         (pool("on_unhealthy = \"kill\""), "6:16", vec!["\"keep\", \"close\""]),
         (pool("retries = 2"), "6:1", vec!["retry = { retries = 2 }"]),
@@ -389,7 +389,7 @@ fn rules_of_text_protocols_are_written_in_steps() {
             "5:14",
             &["a weight out of range", "from 1 to 1000: `{ address = \"10.0.0.1:80\", weight = 1 }`", "\"disabled\""],
         ),
-        (format!("{POOL}[admin]\nupstream_histograms = true\n"), "7:1", &["not supported yet"]),
+        (format!("{POOL}[admin]\nupstream_histograms = 1\n"), "7:23", &["true or false"]),
     ]);
 }
 

@@ -3,6 +3,10 @@
 use std::collections::HashMap;
 use std::time::Duration;
 
+use roundsman::admin::json::EventWhat;
+use roundsman::model::HealthState;
+use tokio::time::Instant;
+
 use crate::client::Client;
 use crate::lanes::each::in_each_lane;
 use crate::origin::{Origin, Reply};
@@ -139,5 +143,73 @@ async fn peak_ewma_avoids_the_slow_one_and_first_takes_the_first() {
     assert_eq!(slow.count("/x"), before);
     fast.kill();
     assert_eq!(origin_of(&mut client, "/x", &[]).await, "slow", "the next one, when the first cannot");
+    program.assert_no_panic();
+}
+
+in_each_lane!(
+    one_that_says_that_it_is_degraded_takes_a_share_of_its_weight_until_it_says_otherwise,
+    flavor = "multi_thread"
+);
+async fn one_that_says_that_it_is_degraded_takes_a_share_of_its_weight_until_it_says_otherwise() {
+    let (well, worse) = (Origin::plain("well").await, Origin::plain("worse").await);
+    for origin in [&well, &worse] {
+        origin.set("/healthz", Reply::ok(r#"{"status": "UP"}"#));
+    }
+    let check = "type = \"http\"\npath = \"/healthz\"\ninterval = \"300ms\"\ntimeout = \"300ms\"\n\
+                 unhealthy_threshold = 100\nexpect = { json = [{ path = \"$.status\", in = [\"UP\", \"BUSY\"] }] }\n\
+                 degraded = { weight = 0.25, expect = { json = [{ path = \"$.status\", equals = \"BUSY\" }] } }\n";
+    let program = Program::start_ready(&pool("api", &[&well.text(), &worse.text()], check)).await;
+    for origin in [&well, &worse] {
+        program.wait_for_state("api", &origin.text(), "healthy", PATIENCE).await;
+    }
+    let until = async |degraded| {
+        let end = Instant::now() + PATIENCE;
+        loop {
+            let info = program.upstream("api", &worse.text()).await.expect("it is there");
+            assert_eq!((info.state, info.eligible), (HealthState::Healthy, true));
+            if info.degraded == degraded {
+                return info.transitions_total;
+            }
+            assert!(Instant::now() < end, "{info:?}");
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    let mut client = Client::connect(program.web).await;
+    let share = async |client: &mut Client| {
+        let mut taken = 0;
+        for _ in 0..100 {
+            taken += u32::from(origin_of(client, "/x", &[]).await == "worse");
+        }
+        taken
+    };
+    let transitions = until(None).await;
+    let taken = share(&mut client).await;
+    assert!((49..=51).contains(&taken), "{taken} of 100, where half is its share");
+    worse.set("/healthz", Reply::ok(r#"{"status": "BUSY"}"#));
+    until(Some(0.25)).await;
+    let taken = share(&mut client).await;
+    assert!((19..=21).contains(&taken), "{taken} of 100, where one in five is its share");
+    let (_, table, _) = program.command(&["status"]).await;
+    let row = table.lines().find(|line| line.contains(&worse.text())).expect("a row");
+    assert!(row.contains("healthy, degraded") && row.trim_end().ends_with("0.25"), "{table}");
+    let (_, said, _) = program.command(&["explain", "api", &worse.text()]).await;
+    assert!(said.contains("and degraded: it takes 25 % of its weight"), "{said}");
+    // A reload keeps it.
+    let (status, _) = program.reload(&pool("api", &[&well.text(), &worse.text()], &format!("{check}# again\n"))).await;
+    assert_eq!(status, 200);
+    until(Some(0.25)).await;
+    worse.set("/healthz", Reply::ok(r#"{"status": "UP"}"#));
+    assert_eq!(until(None).await, transitions, "no transition");
+    let taken = share(&mut client).await;
+    assert!((49..=51).contains(&taken), "{taken} of 100, where half is its share");
+    let events = program.events(0).await.events;
+    let seen: Vec<bool> = events
+        .iter()
+        .filter_map(|event| match &event.what {
+            EventWhat::Degraded { upstream, on, .. } if *upstream == worse.text() => Some(*on),
+            _ => None,
+        })
+        .collect();
+    assert_eq!(seen, [true, false]);
     program.assert_no_panic();
 }

@@ -313,20 +313,36 @@ fn every_row_of_the_tables_names_an_existing_test() {
     let rows = rows();
     assert!(rows.len() >= 25, "{rows:?}");
     for (row, test) in &rows {
-        let (module, name) = test.rsplit_once("::").expect("a path");
-        let place = module.replace("::", "/");
-        let files = [format!("tests/it/{place}.rs"), format!("src/{place}.rs"), format!("src/{place}/tests.rs")];
-        let texts = files.iter().filter_map(|file| std::fs::read_to_string(file).ok()).collect::<Vec<_>>();
-        assert!(!texts.is_empty(), "{row}: no module {module}");
-        let declared = |text: &String| {
-            let lines: Vec<&str> = text.lines().map(str::trim_start).collect();
-            let wanted = [format!("fn {name}("), format!("async fn {name}(")];
-            let at = lines.iter().position(|line| wanted.iter().any(|start| line.starts_with(start.as_str())));
-            let in_lanes = ["in_each_lane", "once"].map(|of| format!("{of}!({name}"));
-            let words: String = text.split_whitespace().collect();
-            in_lanes.iter().any(|call| words.contains(call.as_str()))
-                || at.is_some_and(|at| at > 0 && lines[at - 1].starts_with("#[") && lines[at - 1].contains("test"))
-        };
-        assert!(texts.iter().any(declared), "{row}: no test {name} in {module}");
+        assert_exists(row, test);
     }
+}
+
+#[test]
+fn every_row_of_what_happens_when_names_an_existing_test() {
+    let text = std::fs::read_to_string("docs/what-happens-when.md").expect("the document");
+    let rows: Vec<&str> = text.lines().filter(|line| line.starts_with("| ") && !line.starts_with("| when …")).collect();
+    assert!(rows.len() >= 30, "{}", rows.len());
+    for row in rows {
+        let test = row.trim_end_matches(" |").rsplit(" | ").next().expect("a cell").trim_matches('`');
+        assert_exists(row, test);
+    }
+}
+
+/// A test of this path is declared.
+fn assert_exists(row: &str, test: &str) {
+    let (module, name) = test.rsplit_once("::").unwrap_or_else(|| panic!("{row}: {test} is no path of a test"));
+    let place = module.replace("::", "/");
+    let files = [format!("tests/it/{place}.rs"), format!("src/{place}.rs"), format!("src/{place}/tests.rs")];
+    let texts = files.iter().filter_map(|file| std::fs::read_to_string(file).ok()).collect::<Vec<_>>();
+    assert!(!texts.is_empty(), "{row}: no module {module}");
+    let declared = |text: &String| {
+        let lines: Vec<&str> = text.lines().map(str::trim_start).collect();
+        let wanted = [format!("fn {name}("), format!("async fn {name}(")];
+        let at = lines.iter().position(|line| wanted.iter().any(|start| line.starts_with(start.as_str())));
+        let in_lanes = ["in_each_lane", "once"].map(|of| format!("{of}!({name}"));
+        let words: String = text.split_whitespace().collect();
+        in_lanes.iter().any(|call| words.contains(call.as_str()))
+            || at.is_some_and(|at| at > 0 && lines[at - 1].starts_with("#[") && lines[at - 1].contains("test"))
+    };
+    assert!(texts.iter().any(declared), "{row}: no test {name} in {module}");
 }

@@ -22,6 +22,7 @@ mod demo;
 mod differential;
 mod discovery;
 mod ejection;
+mod examples;
 mod faults;
 mod fuzzing;
 mod health;

@@ -78,7 +78,7 @@ async fn an_order_ends_by_itself_and_status_says_whose_it_is_and_until_when() {
 
 in_each_lane!(a_drain_waits_until_nothing_is_in_flight, flavor = "multi_thread");
 async fn a_drain_waits_until_nothing_is_in_flight() {
-    let slow = Origin::new().on("/slow").reply(Reply::ok("slow").delay(Duration::from_secs(3))).start().await;
+    let slow = Origin::new().on("/slow").reply(Reply::ok("slow").delay(Duration::from_secs(4))).start().await;
     let other = Origin::plain("other").await;
     let program = with(&[("api", &[&slow, &other])]).await;
     let web = program.web;
@@ -92,6 +92,10 @@ async fn a_drain_waits_until_nothing_is_in_flight() {
     let (code, out, err) = program.command(&impatient).await;
     assert_eq!(code, Some(1), "{out}{err}");
     assert!(err.contains("2 requests still in flight after 300ms") && err.contains("`roundsman undrain`"), "{err}");
+    let disable = ["disable", "api", &slow.text(), "--wait", "--timeout", "100ms"];
+    let (code, out, err) = program.command(&disable).await;
+    assert_eq!(code, Some(1), "{out}{err}");
+    assert!(err.contains("2 requests still in flight after 100ms") && err.contains("`roundsman enable`"), "{err}");
     let (code, out, err) = program.command(&["drain", "api", &slow.text(), "--wait", "--timeout", "1m"]).await;
     assert_eq!(code, Some(0), "{out}{err}");
     assert!(out.contains("requests in flight\n") && out.contains("nothing is in flight, after "), "{out}");
@@ -118,6 +122,11 @@ async fn a_weight_is_ordered_at_run_time_and_an_order_in_every_pool_is_all_or_no
     assert_eq!((one.count("/x") - before.0, two.count("/x") - before.1), (30, 10));
     let info = shown(&program, "api", &one).await;
     assert!(info["weight"] == 3 && info["weight_order"]["until"].is_string(), "{info}");
+    let (_, said, _) = program.command(&["explain", "api", &one.text()]).await;
+    assert!(said.contains("Its weight is 3, ordered ") && said.contains("; ends in 59m"), "{said}");
+    let (_, table, _) = program.command(&["status", "api"]).await;
+    let row = table.lines().find(|line| line.contains(&one.text())).expect("a row");
+    assert!(table.contains("WEIGHT") && row.trim_end().ends_with(" 3"), "{table}");
     let (code, _, err) = program.command(&["weight", "api", &one.text(), "0"]).await;
     assert!(code == Some(2) && err.contains("1..=1000"), "{err}");
     // In the second pool it is the only one.

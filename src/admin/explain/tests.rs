@@ -7,8 +7,8 @@ use crate::admin::json::UpstreamExplainReply;
 use crate::admin::testing;
 use crate::model::eligibility::eligibility;
 use crate::model::policy::{MinHealthy, PoolPolicy, Require};
-use crate::model::{Code, Trace};
-use crate::pool::{Due, Ejected, LastCheck, Overrides, PoolStatus, Run, Streak, Transition, UpstreamDetail};
+use crate::model::{Code, Ratio, Trace, Weight};
+use crate::pool::{Command, Due, Ejected, LastCheck, Overrides, PoolStatus, Run, Streak, Transition, UpstreamDetail};
 
 const UP: HealthState = HealthState::Healthy;
 const DOWN: HealthState = HealthState::Unhealthy;
@@ -450,6 +450,16 @@ async fn eligibility_is_one_sentence() {
     assert_eq!(
         sentence(UP, |s| s.backup = true),
         "It takes requests as a backup, if no primary can serve: it is healthy."
+    );
+    let three = Command::Weight(Weight::try_new(3).expect("it is allowed"));
+    assert_eq!(
+        sentence(UP, |s| s.overrides = Overrides::example_of(three, Some(Duration::from_secs(90)))),
+        "It takes requests: it is healthy and enabled. \
+         Its weight is 3, ordered 0s ago (command from 127.0.0.1:4711): kernel; ends in 1m 30s."
+    );
+    assert_eq!(
+        sentence(UP, |s| s.degraded = Some(Ratio::percent(25))),
+        "It takes requests: it is healthy and enabled, and degraded: it takes 25 % of its weight."
     );
     assert_eq!(
         sentence(UP, |s| s.carried = true),

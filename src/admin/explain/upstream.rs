@@ -12,8 +12,8 @@ use super::{due_in, missing, rounded};
 use crate::model::policy::{Require, Timing};
 use crate::model::trace::{Probed, steps};
 use crate::model::units::counted;
-use crate::model::{Eligibility, HealthState, Ineligible};
-use crate::pool::{CheckStatus, Due, Explanation, Streak, UpstreamDetail, UpstreamStatus};
+use crate::model::{Eligibility, HealthState, Ineligible, Weight};
+use crate::pool::{CheckStatus, Due, Explanation, Override, Streak, UpstreamDetail, UpstreamStatus};
 
 /// `GET /api/v1/pools/POOL/upstreams/ADDRESS/explain`.
 pub fn upstream(
@@ -40,7 +40,7 @@ pub fn upstream(
         state: status.state,
         since: clock.date(status.since),
         eligible: status.eligibility.is_eligible(),
-        eligibility: eligibility(explanation, status, now),
+        eligibility: eligibility(explanation, status, now) + &weight(status, now),
         why: status.why.clone(),
         hint: explanation.hint.clone(),
         admin: status.admin,
@@ -96,6 +96,9 @@ fn eligibility(explanation: &Explanation, status: &UpstreamStatus, now: Instant)
             slow.part.as_f64() * 100.0
         )
     });
+    let worse = status.degraded.map_or_else(String::new, |share| {
+        format!(", and degraded: it takes {:.0} % of its weight", share.as_f64() * 100.0)
+    });
     let why_not = match (status.eligibility, status.state) {
         (Eligibility::Eligible, _) if status.retiring => {
             let left = explanation.pool.warming_until.map(|until| rounded(until.saturating_duration_since(now)));
@@ -106,10 +109,12 @@ fn eligibility(explanation: &Explanation, status: &UpstreamStatus, now: Instant)
             );
         }
         (Eligibility::Eligible, HealthState::Healthy) if status.backup => {
-            return format!("It takes requests as a backup, if no primary can serve: it is healthy{carried}{growing}.");
+            return format!(
+                "It takes requests as a backup, if no primary can serve: it is healthy{carried}{growing}{worse}."
+            );
         }
         (Eligibility::Eligible, HealthState::Healthy) => {
-            return format!("It takes requests: it is healthy and enabled{carried}{growing}.");
+            return format!("It takes requests: it is healthy and enabled{carried}{growing}{worse}.");
         }
         (Eligibility::Eligible, state @ (HealthState::Unknown | HealthState::Unhealthy)) => {
             return format!(
@@ -136,6 +141,12 @@ fn eligibility(explanation: &Explanation, status: &UpstreamStatus, now: Instant)
         }
     };
     format!("It takes no requests: {reason}.")
+}
+
+/// A further sentence where its weight is not that of the file.
+fn weight(status: &UpstreamStatus, now: Instant) -> String {
+    let sentence = |order: &Override<Weight>| format!(" Its weight is {}, {}.", order.to.as_u32(), order.sentence(now));
+    status.overrides.weight().map_or_else(String::new, sentence)
 }
 
 /// Its requests failed; and what lets it back.

@@ -226,6 +226,18 @@ pub enum EventWhat {
         #[serde(default, skip_serializing_if = "Option::is_none")]
         lasted_seconds: Option<f64>,
     },
+    /// The checks of an upstream pass and say that it is worse than others, or no longer so.
+    Degraded {
+        /// The pool.
+        pool: String,
+        /// The upstream.
+        upstream: String,
+        /// Whether it is from now on.
+        on: bool,
+        /// Then: the share of its weight that it takes.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        weight: Option<f64>,
+    },
     /// A probe panicked.
     ProbePanic {
         /// The pool.

@@ -3,6 +3,7 @@
 use super::super::clock::Clock;
 use super::super::json::*;
 use super::{millis, seconds};
+use crate::model::Ratio;
 use crate::model::{Address, Name};
 use crate::pool::{Event, EventKind, Requests, Setting, WarmingPhase, Way, sentence};
 
@@ -76,6 +77,12 @@ pub fn event(event: Event, clock: &Clock) -> EventInfo {
             seconds: None,
             why: Some(why.as_str().to_owned()),
             lasted_seconds: Some(seconds(lasted)),
+        },
+        EventKind::Degraded { pool, upstream, weight } => EventWhat::Degraded {
+            pool: pool.to_string(),
+            upstream: upstream.to_string(),
+            on: weight.is_some(),
+            weight: weight.map(Ratio::as_f64),
         },
         EventKind::ProbePanic { pool, upstream } => {
             EventWhat::ProbePanic { pool: pool.to_string(), upstream: upstream.to_string() }
@@ -208,6 +215,7 @@ mod tests {
             ),
             (EventKind::RequestsFailMore { began: 1, ended: 0 }, "requests_fail_more"),
             (EventKind::Ejected { pool: api(), upstream: upstream(), ejected: Ejected::example() }, "ejected"),
+            (EventKind::Degraded { pool: api(), upstream: upstream(), weight: None }, "degraded"),
             (
                 EventKind::EjectionEnded { pool: api(), upstream: upstream(), why: EjectionEnd::Last, lasted: second },
                 "ejected",

@@ -178,8 +178,18 @@ fn changed_of_clients(client: &ClientPolicy) -> Vec<String> {
 
 /// What a pool has of its own that says how requests travel.
 fn changed_of_traffic(traffic: &TrafficPolicy) -> Vec<String> {
-    let TrafficPolicy { timeouts, connections, retry, passive, leaving, choosing: _, slow_start, upgrades, sticky } =
-        traffic;
+    let TrafficPolicy {
+        timeouts,
+        connections,
+        retry,
+        passive,
+        leaving,
+        choosing: _,
+        slow_start,
+        upgrades,
+        sticky,
+        histograms: _,
+    } = traffic;
     let default = TrafficPolicy::default();
     let request = |request: Option<Duration>| request.map_or("0s".to_owned(), show);
     let ejection = |(base, max, share): (Duration, Duration, Ratio)| {

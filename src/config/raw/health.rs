@@ -102,7 +102,21 @@ table! {
         subprotocol ["subprotocol"]: Token;
         /// What the answer must look like (http and tcp), and how long it may take (every type).
         expect ["expect"]: Expect;
+        /// http: an answer that passes and also meets these rules means that the upstream is worse than others.
+        degraded ["degraded"]: Degraded;
     }
+    later []
+}
+
+table! {
+    /// A healthy upstream that is worse than others, and takes less.
+    struct Degraded {
+        /// The rules, as those of `expect` beside it; at least one.
+        expect ["expect"]: Expect;
+        /// The share of its weight that it takes.
+        weight ["weight"]: Share<100> = 0.25;
+    }
+    required ["expect"]
     later []
 }
 

@@ -68,7 +68,10 @@ fn upstreams(
         report.add(Found::error(span.clone(), &key, "a pool without upstreams").expected("at least one address"));
         return None;
     }
-    if list.len() == 1 && list[0].as_ref().and_then(written).is_none_or(|address| address.host_name().is_none()) {
+    let is_alone =
+        list.len() == 1 && list[0].as_ref().and_then(written).is_none_or(|address| address.host_name().is_none());
+    let has_other = matches!(table.value.when_no_healthy.value(), Some(raw::NoHealthy::Elsewhere(_)));
+    if is_alone && !has_other {
         report.add(Found::warning(span.clone(), &key, "a pool with one upstream has none left if it fails"));
     }
     let mut seen: HashMap<Address, usize> = HashMap::with_capacity(list.len());

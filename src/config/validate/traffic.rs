@@ -100,6 +100,7 @@ pub fn traffic(raw: &raw::Pool, key: &str, report: &mut Report) -> TrafficPolicy
         slow_start,
         upgrades,
         sticky: _,
+        histograms,
     } = TrafficPolicy::default();
     if let Some(At { value: table, .. }) = raw.timeouts.get() {
         let tunnel_idle = time(&table.tunnel_idle, timeouts.tunnel_idle);
@@ -169,6 +170,7 @@ pub fn traffic(raw: &raw::Pool, key: &str, report: &mut Report) -> TrafficPolicy
         leaving,
         choosing,
         slow_start,
+        histograms,
         upgrades: written.unwrap_or(upgrades),
         sticky: raw
             .sticky
@@ -233,13 +235,15 @@ mod tests {
         let ms = Duration::from_millis;
         let client = ClientPolicy::default();
         type Client = fn(&mut ClientPolicy);
-        let cases: [(&str, Client); 12] = [
+        let cases: [(&str, Client); 14] = [
             ("timeouts.header = \"4s\"", |client| client.timeouts.header = Duration::from_secs(4)),
             ("timeouts.keep_alive = \"1m\"", |client| client.timeouts.keep_alive = Duration::from_secs(60)),
             ("timeouts.body_idle = \"90s\"", |client| client.timeouts.body_idle = Duration::from_secs(90)),
             ("limits.header_bytes = \"64KiB\"", |client| client.limits.header_bytes = 65_536),
             ("limits.headers = 7", |client| client.limits.headers = 7),
             ("limits.body_bytes = \"10MiB\"", |client| client.limits.body_bytes = Some(10 << 20)),
+            ("limits.body_bytes = 1048576", |client| client.limits.body_bytes = Some(1 << 20)),
+            ("limits.header_bytes = 65536", |client| client.limits.header_bytes = 65_536),
             ("limits.body_bytes = \"unlimited\"", |_| {}),
             ("limits.connections = 7", |client| client.limits.connections = NonZeroU32::new(7)),
             ("limits.connections_per_client = 8", |client| client.limits.connections_per_client = NonZeroU32::new(8)),

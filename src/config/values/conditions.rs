@@ -121,16 +121,26 @@ fn name_problem(part: RequestPart, name: &str) -> Option<&'static str> {
 fn read_value(part: RequestPart, node: &Node<'_>, reader: &mut Reader<'_>) -> Option<Option<Arc<str>>> {
     const WHAT: &str = "the whole value in quotes, or { present = true } for any";
     if let DeValue::Table(table) = node.get_ref() {
-        let mut keys = table.iter();
         let is_present = |value: &Node<'_>| matches!(value.get_ref(), DeValue::Boolean(true));
-        return match (keys.next(), keys.next()) {
-            (Some((key, value)), None) if key.get_ref() == "present" && is_present(value) => Some(None),
-            _ => {
-                let message = format!("{} is no condition", reader.written(node));
-                reader.mistake(node.span(), message).expected(WHAT).done();
-                None
-            }
-        };
+        let mut present = false;
+        let mut whole = true;
+        for (key, value) in table.iter() {
+            let known = key.get_ref() == "present";
+            let wrong = match (known, is_present(value)) {
+                (true, true) => {
+                    present = true;
+                    continue;
+                }
+                (true, false) => (value.span(), format!("{} is no condition", reader.written(value))),
+                (false, _) => (key.span(), format!("unknown key {}", quoted(key.get_ref()))),
+            };
+            reader.within(key.get_ref(), |reader| reader.mistake(wrong.0, wrong.1).expected(WHAT).done());
+            whole = false;
+        }
+        if whole && !present {
+            reader.mistake(node.span(), "an empty table is no condition").expected(WHAT).done();
+        }
+        return (whole && present).then_some(None);
     }
     let text = reader.string(node, WHAT)?;
     let problem = match part {

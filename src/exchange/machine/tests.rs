@@ -34,7 +34,7 @@ fn routes_of(policies: &[RoutePolicy], listener: u32) -> Routes {
         let goal = policy.pools.first().and_then(number).map_or(Goal::None, |id| Goal::Pool(PoolId(id)));
         let rules = policy.rules.clone();
         let limit = rules.as_ref().and_then(|rules| Some(Limit::new(rules.rate_limit.clone()?, Instant::now())));
-        Some(Route { matching: policy.matching(), goal, rules, limit })
+        Some(Route { matching: policy.matching(), goal, rules, limit, stats: Arc::default() })
     };
     Routes::build(policies, |_| Some(listener), route)
 }

@@ -225,6 +225,17 @@ pub struct HttpProbe {
     pub body: Option<Arc<str>>,
     /// What the answer must look like.
     pub expect: Expect,
+    /// What an answer that passes looks like where the upstream is worse than others.
+    pub degraded: Option<Arc<Degraded>>,
+}
+
+/// A healthy upstream that is worse than others.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct Degraded {
+    /// What its answers look like, beside what every answer must look like. At least one rule.
+    pub expect: Expect,
+    /// The share of its weight that it takes; above 0.
+    pub weight: Ratio,
 }
 
 impl HttpProbe {
@@ -238,6 +249,7 @@ impl HttpProbe {
             headers: Vec::new(),
             body: None,
             expect,
+            degraded: None,
         }
     }
 }

@@ -9,8 +9,8 @@ use std::fmt;
 use std::sync::Arc;
 
 use super::{
-    BodyRule, Expect, GrpcProbe, HeaderMatch, HeaderRule, HeaderText, HttpProbe, HttpVersion, JsonMatch, JsonRule,
-    PortRule, ProbeKind, ProbeSpec, StatusRule, TlsPolicy, WebsocketProbe,
+    BodyRule, Degraded, Expect, GrpcProbe, HeaderMatch, HeaderRule, HeaderText, HttpProbe, HttpVersion, JsonMatch,
+    JsonRule, PortRule, ProbeKind, ProbeSpec, StatusRule, TlsPolicy, WebsocketProbe,
 };
 use crate::model::units::Exact;
 pub use steps::Hex;
@@ -37,6 +37,10 @@ impl fmt::Display for ProbeSpec {
         }
         if let Some(expected) = self.kind.expected() {
             write!(f, "; expects {expected}")?;
+        }
+        if let ProbeKind::Http(HttpProbe { degraded: Some(degraded), .. }) = &self.kind {
+            let Degraded { expect, weight } = &**degraded;
+            write!(f, "; degraded, with {:.0} % of its weight, if {expect}", weight.as_f64() * 100.0)?;
         }
         self.max_duration.map_or(Ok(()), |max| write!(f, "; within {}", Exact(max)))
     }
@@ -234,6 +238,7 @@ mod tests {
             headers: vec![("Authorization".into(), HeaderText::Secret(Secret::new("hunter2")))],
             body: None,
             expect: Expect::default(),
+            degraded: None,
         }
     }
 

@@ -91,6 +91,8 @@ impl Default for ClientLimits {
 /// Between a pool and its upstreams.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct TrafficPolicy {
+    /// Each upstream has a histogram of how long it takes.
+    pub histograms: bool,
     /// The cookie by which requests stay with an upstream.
     pub sticky: Option<Arc<str>>,
     /// How long an upstream may take.

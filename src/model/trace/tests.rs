@@ -15,6 +15,7 @@ fn http() -> HttpProbe {
         headers: Vec::new(),
         body: None,
         expect: Expect::default(),
+        degraded: None,
     }
 }
 
@@ -28,7 +29,15 @@ fn over_tls(kind: ProbeKind, verify: bool) -> ProbeSpec {
 }
 
 fn report(code: Code, status: Option<u16>, reason: &str, trace: Trace) -> ProbeReport {
-    ProbeReport { code, status, duration: Duration::from_millis(12), reason: reason.into(), hint: None, trace }
+    ProbeReport {
+        code,
+        status,
+        duration: Duration::from_millis(12),
+        reason: reason.into(),
+        hint: None,
+        degraded: None,
+        trace,
+    }
 }
 
 /// Connected, at least.

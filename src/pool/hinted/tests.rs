@@ -27,8 +27,15 @@ fn upstream(spec: &Arc<ProbeSpec>, number: u64, codes: &[Code], decides: usize) 
         .iter()
         .map(|code| {
             let (duration, reason) = (Duration::ZERO, "self-signed".into());
-            let report =
-                ProbeReport { code: *code, status: None, duration, reason, hint: Some(GUESS), trace: Trace::default() };
+            let report = ProbeReport {
+                code: *code,
+                status: None,
+                duration,
+                reason,
+                hint: Some(GUESS),
+                degraded: None,
+                trace: Trace::default(),
+            };
             let passes = code.judgement() == crate::model::Judgement::Pass;
             CheckStatus {
                 spec: spec.clone(),

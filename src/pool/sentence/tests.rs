@@ -92,6 +92,14 @@ fn every_event_is_a_sentence() {
         ),
         (let_back(EjectionEnd::Over), "api 10.0.0.1:80  no longer ejected after 2.0 s"),
         (
+            EventKind::Degraded { pool: pool(), upstream: upstream(), weight: Some(crate::model::Ratio::percent(25)) },
+            "api 10.0.0.1:80  degraded: healthy, with 25 % of its weight",
+        ),
+        (
+            EventKind::Degraded { pool: pool(), upstream: upstream(), weight: None },
+            "api 10.0.0.1:80  no longer degraded",
+        ),
+        (
             let_back(EjectionEnd::Last),
             "api 10.0.0.1:80  ejection lifted: last: no other upstream can serve, after 2.0 s",
         ),

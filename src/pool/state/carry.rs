@@ -223,6 +223,7 @@ impl State {
         let certificate_expiry = same.and_then(|check| check.certificate_expiry);
         let id = CheckId(self.take_id());
         let check = Check {
+            degraded: None,
             key: key.clone(),
             track,
             readers: SmallVec::new(),
@@ -351,11 +352,12 @@ impl State {
             self.current.routes.all().iter().map(|route| (&route.matching, route)).collect();
         let route = |policy: &RoutePolicy| {
             let (matching, rules) = (policy.matching(), policy.rules.clone());
-            let limit = rules.as_ref().and_then(|rules| rules.rate_limit.clone()).map(|limit| {
-                let earlier = earlier.get(&matching).and_then(|earlier| earlier.limit.as_ref());
-                Limit::carried(limit, earlier, now)
-            });
-            Some(Route { goal: goal(policy)?, matching, rules, limit })
+            let earlier = earlier.get(&matching);
+            let limit = rules.as_ref().and_then(|rules| rules.rate_limit.clone());
+            let counted = earlier.and_then(|earlier| earlier.limit.as_ref());
+            let limit = limit.map(|limit| Limit::carried(limit, counted, now));
+            let stats = earlier.map_or_else(Arc::default, |earlier| earlier.stats.clone());
+            Some(Route { goal: goal(policy)?, matching, rules, limit, stats })
         };
         let routes = Routes::build(&config.routes, |name| listener(name).map(|id| id.0), route);
         let mut entries: Vec<Option<ListenerEntry>> = vec![];

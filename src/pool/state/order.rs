@@ -41,11 +41,12 @@ impl State {
             let member = &mut pool.members[member_index];
             let setting = order.command.setting();
             let ((was, in_file), before) = (member.settings_like(setting), member.admin());
+            let had_end = member.overrides.until_of(setting).is_some();
             member.overrides.set(order, now);
             member.on_admin_change(before, now);
             done.push(Done { pool: name.clone(), was, in_file });
             self.dirty.insert(pool_index);
-            if was == setting && order.lasts.is_none() {
+            if was == setting && order.lasts.is_none() && !had_end {
                 continue;
             }
             if was != setting && matches!(setting, Setting::Admin(AdminState::Draining | AdminState::Disabled)) {

@@ -1,6 +1,7 @@
 //! The rows of health.md, each on the pure state with a scripted clock and scripted probes.
 
 mod checks;
+mod degraded;
 mod leaving;
 mod names;
 mod orders;
@@ -60,7 +61,7 @@ impl World {
         }
     }
 
-    /// Sets the answers of an origin: `P` passes, `F` fails, `-` gives no verdict, `!` panics, `.` never ends. `ADDRESS
+    /// Sets the answers of an origin: `P` passes, `d` passes and is degraded, `F` fails, `-` gives no verdict, `!` panics, `.` never ends. `ADDRESS
     /// KIND` sets them for probes of that kind only.
     fn set(&mut self, address: &str, answer: char) {
         self.origins.insert(address.to_owned(), answer);
@@ -258,14 +259,15 @@ fn config(pools: Vec<PoolPolicy>) -> Config {
 
 fn report(answer: char) -> Arc<ProbeReport> {
     let code = match answer {
-        'P' => Code::L4Ok,
+        'P' | 'd' => Code::L4Ok,
         'F' => Code::L4Con,
         '-' => Code::NoRes,
         '!' => Code::Panic,
         other => panic!("no such answer: {other}"),
     };
     let (duration, reason, trace) = (2 * MS, "scripted".into(), Trace::default());
-    Arc::new(ProbeReport { code, status: None, duration, reason, hint: None, trace })
+    let degraded = (answer == 'd').then(|| crate::model::Ratio::percent(25));
+    Arc::new(ProbeReport { code, status: None, duration, reason, hint: None, degraded, trace })
 }
 
 /// A world in which these upstreams of pool `api` are healthy.

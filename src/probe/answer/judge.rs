@@ -6,9 +6,10 @@
 use serde_json::Value;
 
 use crate::http1::{Fault, Field};
+use crate::model::Ratio;
 use crate::model::Trace;
 use crate::model::policy::secrets;
-use crate::model::policy::{BodyRule, HttpProbe};
+use crate::model::policy::{BodyRule, Degraded, HttpProbe, JsonRule};
 use crate::model::quote::{BYTES_MAX, Excerpt, mask_all};
 use crate::probe::expect::{
     BodyRules, HeaderMiss, JsonMiss, NotJson, enclosing, header_miss, json_miss, parse, path_to,
@@ -50,6 +51,8 @@ pub(super) struct Judge<'p> {
     probe: &'p HttpProbe,
     /// The rules over the body that are not met yet.
     rules: BodyRules<'p>,
+    /// The answer may still say that the upstream is worse than others.
+    degraded: Option<&'p Degraded>,
     verdict: Verdict<'p>,
     status: Option<u16>,
     /// Where an unexpected redirect points.
@@ -73,6 +76,7 @@ impl<'p> Judge<'p> {
         Judge {
             probe,
             rules: BodyRules::new(&probe.expect.body),
+            degraded: None,
             verdict: Verdict::Open,
             status: None,
             location: None,
@@ -91,6 +95,38 @@ impl<'p> Judge<'p> {
 
     pub(super) fn is_open(&self) -> bool {
         matches!(self.verdict, Verdict::Open)
+    }
+
+    /// It has passed, and more of it is read to know whether the upstream is worse than others.
+    pub(super) fn reads_on(&self) -> bool {
+        matches!(self.verdict, Verdict::Passed)
+            && self.compares_body()
+            && !self.whole
+            && self.kept.len() <= BODY_BYTES_MAX
+    }
+
+    /// Whether that depends on the body.
+    fn compares_body(&self) -> bool {
+        self.degraded.is_some_and(|worse| !worse.expect.body.is_empty() || !worse.expect.json.is_empty())
+    }
+
+    /// The share of its weight that the upstream takes, if what was read says that it is worse than others.
+    fn degraded(&self) -> Option<Ratio> {
+        let Degraded { expect, weight } = self.degraded?;
+        let mut rules = BodyRules::new(&expect.body);
+        let fed = rules.feed(&self.kept[..self.kept.len().min(BODY_BYTES_MAX)]).is_ok();
+        let holds = match (self.whole, self.kept.len() > BODY_BYTES_MAX) {
+            _ if !self.compares_body() => true,
+            (true, _) => rules.miss(&self.kept).is_none() && self.is_json_of(&expect.json),
+            (false, true) => rules.miss_within(&self.kept, BODY_BYTES_MAX).is_none() && expect.json.is_empty(),
+            // It broke off.
+            (false, false) => false,
+        };
+        (fed && holds).then_some(*weight)
+    }
+
+    fn is_json_of(&self, rules: &[JsonRule]) -> bool {
+        rules.is_empty() || parse(&self.kept).is_ok_and(|document| json_miss(rules, &document).is_none())
     }
 
     pub(super) fn on_malformed(&mut self, error: Fault) {
@@ -114,16 +150,17 @@ impl<'p> Judge<'p> {
                 std::mem::take(&mut self.head)
             }
         };
+        let degraded = if matches!(self.verdict, Verdict::Passed) { self.degraded() } else { None };
         // More may have been kept, depending on the pieces.
         if !self.whole {
             self.kept.truncate(self.quote_bytes());
         }
         let start = &self.kept[..self.kept.len().min(BYTES_MAX)];
         let body = kept_for_trace(self.probe, start, Trace::BODY_BYTES_MAX);
-        Answered { outcome: self.outcome(end), head, body }
+        Answered { outcome: self.outcome(end, degraded), head, body }
     }
 
-    fn outcome(self, end: Interruption) -> Outcome<'p> {
+    fn outcome(self, end: Interruption, degraded: Option<Ratio>) -> Outcome<'p> {
         let Judge { probe, status, location, kept, .. } = self;
         let excerpt = || Excerpt::of(&kept).without(secrets(&probe.headers));
         let wanted = self.rules.wanted();
@@ -133,7 +170,7 @@ impl<'p> Judge<'p> {
                 return Outcome::CutShort { probe, wanted, end, status, body: excerpt() };
             }
             (Verdict::Passed | Verdict::Failed(_), None) => unreachable!("these verdicts are reached after the head"),
-            (Verdict::Passed, Some(status)) => return Outcome::AsExpected { status },
+            (Verdict::Passed, Some(status)) => return Outcome::AsExpected { status, degraded },
             (Verdict::Failed(failure), Some(status)) => (failure, status),
         };
         let (failure, status) = status;
@@ -186,6 +223,7 @@ impl<'p> Judge<'p> {
         self.received_bytes += piece.len() as u64;
         let limit = match self.verdict {
             Verdict::Open if self.needs_whole() => BODY_BYTES_MAX + 1,
+            Verdict::Open | Verdict::Passed if self.compares_body() => BODY_BYTES_MAX + 1,
             Verdict::Failed(Failure::Status) if !self.probe.expect.json.is_empty() => BODY_BYTES_MAX + 1,
             Verdict::Open | Verdict::Passed | Verdict::Failed(_) | Verdict::Malformed(_) => REPORT_BYTES_MAX,
         };
@@ -258,6 +296,10 @@ impl Sink for Judge<'_> {
     fn on_head(&mut self, status: u16, fields: &[Field<'_>]) -> Flow {
         let expect = &self.probe.expect;
         self.status = Some(status);
+        let says = |worse: &&Degraded| {
+            worse.expect.status.takes(status) && header_miss(&worse.expect.headers, fields).is_none()
+        };
+        self.degraded = self.probe.degraded.as_deref().filter(says);
         if !expect.status.takes(status) {
             self.verdict = Verdict::Failed(Failure::Status);
             let location =
@@ -278,7 +320,7 @@ impl Sink for Judge<'_> {
             return Flow::Continue;
         }
         self.verdict = Verdict::Passed;
-        Flow::Stop
+        if self.compares_body() { Flow::Continue } else { Flow::Stop }
     }
 
     fn on_body(&mut self, piece: &[u8]) -> Flow {
@@ -288,6 +330,7 @@ impl Sink for Judge<'_> {
         }
         match self.verdict {
             Verdict::Open => Flow::Continue,
+            Verdict::Passed if self.reads_on() => Flow::Continue,
             Verdict::Passed => Flow::Stop,
             Verdict::Failed(_) | Verdict::Malformed(_) if self.kept.len() >= self.quote_bytes() => Flow::Stop,
             Verdict::Failed(_) | Verdict::Malformed(_) => Flow::Continue,

@@ -5,6 +5,7 @@ use std::time::Duration;
 use nix::errno::Errno;
 use proptest::prelude::*;
 
+mod degraded;
 mod limits;
 mod rules;
 

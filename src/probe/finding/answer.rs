@@ -9,10 +9,10 @@ use super::Circumstances;
 use super::hints::{Asked, UNENDED_HINT, closed_hint, no_answer_hint, protocol_hint, status_hint};
 use super::words::Bytes;
 use crate::http1::Fault;
-use crate::model::Code;
 use crate::model::policy::{BodyRule, HeaderMatch, HttpProbe, HttpVersion, JsonMatch, JsonRule, have_credentials};
 use crate::model::quote::{Escaped, Excerpt, Quoted};
 use crate::model::units::Measured;
+use crate::model::{Code, Ratio};
 use crate::probe::expect::{HeaderMiss, NotJson};
 use crate::probe::response::Stage;
 use crate::probe::self_report::SelfReport;
@@ -30,8 +30,9 @@ pub(in crate::probe) struct Answered<'p> {
 /// The outcome of an answer.
 #[derive(Debug, PartialEq, Eq)]
 pub(in crate::probe) enum Outcome<'p> {
-    /// The answer is as expected.
-    AsExpected { status: u16 },
+    /// The answer is as expected. `degraded`: and says that the upstream is worse than others, which then takes this share of
+    /// its weight.
+    AsExpected { status: u16, degraded: Option<Ratio> },
     /// Another status than expected. `miss`: the first rule over JSON that also fails, which names the component at fault.
     /// `is_verdict`: the body is a health report of the system.
     Status {
@@ -134,7 +135,7 @@ impl Outcome<'_> {
 
     pub(super) fn status(&self) -> Option<u16> {
         match self {
-            Outcome::AsExpected { status } | Outcome::Status { status, .. } | Outcome::Missed { status, .. } => {
+            Outcome::AsExpected { status, .. } | Outcome::Status { status, .. } | Outcome::Missed { status, .. } => {
                 Some(*status)
             }
             Outcome::Malformed { error: Fault::Switch, .. } => Some(101),
@@ -144,7 +145,10 @@ impl Outcome<'_> {
 
     pub(super) fn write_sentence(&self, out: &mut String, context: &Circumstances<'_>) -> std::fmt::Result {
         match self {
-            Outcome::AsExpected { status } => write!(out, "{status} in {}", Measured(context.took)),
+            Outcome::AsExpected { status, degraded } => {
+                let worse = if degraded.is_some() { ", degraded" } else { "" };
+                write!(out, "{status} in {}{worse}", Measured(context.took))
+            }
             Outcome::Status { probe, status, location, miss, details, .. } => {
                 write!(out, "status {status}, expected {}", probe.expect.status)?;
                 if let Some(location) = location {

@@ -46,6 +46,7 @@ mod tests {
             duration: Duration::from_secs(2),
             reason: "as it was".into(),
             hint: None,
+            degraded: None,
             trace: Trace::default(),
         };
         let ms = Duration::from_millis;

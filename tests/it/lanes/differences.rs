@@ -88,9 +88,10 @@ pub fn slow_reader() -> u64 {
     if TakesMoreMemory.is_here() { 600 << 10 } else { 64 << 10 }
 }
 
-/// The most memory, in bytes, for a request whose upstream is hostile: a head may have 64 KiB.
+/// The most memory, in bytes, for a request whose upstream is hostile: a head may have 64 KiB. Pingora reads up to 1 MiB before
+/// it refuses one that does not end.
 pub fn hostile_upstream() -> u64 {
-    if TakesMoreMemory.is_here() { 768 << 10 } else { 192 << 10 }
+    if TakesMoreMemory.is_here() { 1_280 << 10 } else { 192 << 10 }
 }
 
 /// The most memory, in bytes, for a client whose small body is not whole.

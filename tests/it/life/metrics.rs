@@ -57,9 +57,13 @@ async fn the_documented_metrics_are_those_of_a_scrape() {
     let tls = TlsOrigin::with(&CERTIFICATES.good).at((origin.socket_addr().ip(), 0).into()).before(&origin).start();
     let port = tls.address().port().expect("a port");
     let secure = format!("port = {port}\nscheme = \"https\"\ntls = {{ verify = false }}\n");
-    let pools = pool("api", &[&origin.text()], &(http_check() + &secure));
+    // The first line belongs to `[admin]`.
+    let api = pool("api", &[&origin.text()], &(http_check() + &secure));
+    let pools = format!("upstream_histograms = true\n{api}[[routes]]\npath = \"/\"\npool = \"api\"\n");
     let program = Program::start_ready(&pools).await;
     program.wait_for_state("api", &origin.text(), "healthy", PATIENCE).await;
+    // Some have no series before the first request.
+    assert_eq!(fetch(program.web, "GET", "/").await.0, 200);
     let (documented, text) = (documented(), program.metrics().await);
     let scraped = scraped(&text);
     let names = |families: &Families| families.keys().cloned().collect::<BTreeSet<_>>();

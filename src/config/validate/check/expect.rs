@@ -10,7 +10,8 @@ use crate::config::raw;
 use crate::config::read::{At, Field};
 use crate::config::report::{Found, Report};
 use crate::config::values::Kind;
-use crate::model::policy::{BodyRule, Expect, HeaderMatch, Pattern, StatusRule};
+use crate::model::Ratio;
+use crate::model::policy::{BodyRule, Degraded, Expect, HeaderMatch, Pattern, StatusRule};
 use crate::model::written::show_duration;
 
 /// What a check of type tcp expects; `by_default`: the type is not written.
@@ -99,6 +100,40 @@ pub fn expect(field: &Field<raw::Expect>, method: &str, key: &str, report: &mut 
         body: body_rules(raw, &format!("{key}.body"), report),
         json: json::rules(raw, &format!("{key}.json"), report),
     }
+}
+
+/// What answers look like where the upstream is worse than others.
+pub fn degraded(field: &Field<raw::Degraded>, method: &str, key: &str, report: &mut Report) -> Option<Degraded> {
+    let At { value: raw::Degraded { expect: rules, weight, others }, span } = field.get()?;
+    let inner = format!("{key}.expect");
+    match rules {
+        Field::Absent if !others => {
+            let found = Found::error(span.clone(), key, "`expect` is missing");
+            report.add(found.expected("expect = { json = [{ path = \"$.status\", equals = \"Degraded\" }] }"));
+        }
+        Field::Good(at) if at.value.written().is_empty() && at.value.is_whole() => {
+            let found = Found::error(at.span.clone(), &inner, "no rule: every answer would be degraded");
+            report.add(found.expected("a rule of `status`, `header`, `body` or `json`"));
+        }
+        Field::Absent | Field::Good(_) | Field::Bad => {}
+    }
+    if let Some(at) = rules.value().and_then(|rules| rules.max_duration.get()) {
+        let found =
+            Found::error(at.span.clone(), format!("{inner}.max_duration"), "does not say that an answer is worse");
+        report.add(found.expected("`max_duration` in the `expect` of the check: then a slow answer fails"));
+    }
+    if let Some(at) = weight.get()
+        && at.value.0 == Ratio::ZERO
+    {
+        let found = Found::error(at.span.clone(), format!("{key}.weight"), "leaves it nothing");
+        report.add(found.expected("more than 0, up to 1; what must get nothing must fail its check"));
+    }
+    let mut expect = expect(rules, method, &inner, report);
+    // The check itself has tested it already.
+    if rules.value().is_none_or(|rules| rules.status.is_absent()) {
+        expect.status = StatusRule::Any;
+    }
+    Some(Degraded { expect, weight: weight.value().map_or(Ratio::percent(25), |share| share.0) })
 }
 
 /// `status = "any"` alone accepts every answer.

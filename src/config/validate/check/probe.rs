@@ -25,6 +25,7 @@ const KEYS: &[(&str, &[Kind])] = &[
     ("body", &[Kind::Http]),
     ("service", &[Kind::Grpc]),
     ("subprotocol", &[Kind::Websocket]),
+    ("degraded", &[Kind::Http]),
 ];
 
 /// What the check does on the connection, and its TLS.
@@ -83,6 +84,7 @@ fn http(raw: &raw::Probe, key: &str, report: &mut Report) -> HttpProbe {
         headers: headers(raw, key, report),
         body: raw.body.value().map(|body| body.0.clone()),
         expect: expect::expect(&raw.expect, &method, &format!("{key}.expect"), report),
+        degraded: expect::degraded(&raw.degraded, &method, &format!("{key}.degraded"), report).map(Arc::new),
         method,
     }
 }

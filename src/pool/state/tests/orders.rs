@@ -55,6 +55,18 @@ async fn an_order_ends_by_itself_and_then_the_file_holds_again() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn an_order_that_takes_the_end_of_another_away_is_an_event() {
+    let mut world = healthy(&[A, B]);
+    let drain = ordered(AdminState::Draining, false);
+    world.give(Some("api"), A, &Order { lasts: Some(5 * SECOND), ..drain }).unwrap();
+    world.give(Some("api"), A, &drain).unwrap();
+    world.give(Some("api"), A, &drain).unwrap();
+    assert_eq!(world.ordered().len(), 2, "the third changes nothing");
+    world.run(60 * SECOND);
+    assert_eq!(world.eligible("api"), [B], "it does not end");
+}
+
+#[tokio::test(start_paused = true)]
 async fn an_order_may_end_in_what_the_file_says_and_a_new_one_replaces_it() {
     let mut world = healthy(&[A, B]);
     let disabled = UpstreamPolicy { admin: AdminState::Disabled, ..upstream(A) };

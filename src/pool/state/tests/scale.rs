@@ -251,7 +251,7 @@ async fn an_upstream_that_never_changed_takes_less_than_four_kib() {
     let member = &world.state.pools[0].members[0];
     assert_eq!(member.transitions_total, 1, "it became healthy and has not changed since");
     let bytes = bytes_of_one(&member.history);
-    assert!(bytes <= 3_960, "{bytes} bytes, and what the prober keeps comes to it");
+    assert!(bytes <= 3_968, "{bytes} bytes, and what the prober keeps comes to it");
     let detail = world.state.explain("api0", Some(&member.upstream.address), false, world.now).unwrap();
     assert_eq!(detail.upstream.unwrap().history.len(), 1);
 }

@@ -93,6 +93,7 @@ const EXCEPTIONS: &[(&str, &str)] = &[
     ("start_period", "one probe makes no verdict"),
     ("jitter", "one probe has no interval"),
     ("checks", "the arguments are one check"),
+    ("degraded", "one probe passes or fails; it is written by hand"),
     ("require", "the arguments are one check"),
     ("send.file", "--send-file is a step"),
     ("send.env", "a file holds it: --send-file"),
