@@ -3,6 +3,7 @@
 //! stdout. `--presets` lists the presets instead.
 
 mod describe;
+mod routes;
 
 use std::fmt::Write as _;
 use std::io::{self, IsTerminal, Write};

@@ -5,9 +5,10 @@ use std::fmt::Write as _;
 use std::num::NonZeroU32;
 use std::time::Duration;
 
+use super::routes::{describe_records, describe_routes};
 use crate::model::policy::{
-    CheckPolicy, ClientPolicy, Config, Failures, MinHealthy, PoolPolicy, Require, RetryBudget, TrafficPolicy,
-    UpstreamPolicy, WhenNoHealthy,
+    Balance, CheckPolicy, ClientPolicy, Config, Failures, ListenerPolicy, LoadBound, MinHealthy, PoolPolicy, Require,
+    RetryBudget, TrafficPolicy, UpstreamPolicy, WhenNoHealthy,
 };
 use crate::model::units::counted;
 use crate::model::written::{show_duration, show_size};
@@ -23,13 +24,13 @@ pub fn describe(config: &Config) -> String {
         let pool =
             listener.pool.as_ref().map_or("404 unless a route matches".to_owned(), |pool| format!("pool {pool}"));
         let _ = writeln!(out, "listener {} on {}: {pool}", listener.name, listener.address);
-        let changed = changed_of_clients(&listener.client);
+        let changed = changed_of_clients(listener);
         if !changed.is_empty() {
             let _ = writeln!(out, "  clients    {}", changed.join(", "));
         }
     }
-    let routes = config.routes.len();
-    let _ = writeln!(out, "{routes} {}", if routes == 1 { "route" } else { "routes" });
+    describe_routes(config, &mut out);
+    describe_records(config, &mut out);
     let token = if config.admin.token.is_some() { ", with a token" } else { "" };
     let _ = writeln!(out, "admin on {}{token}", config.admin.address);
     for pool in &config.pools {
@@ -41,7 +42,7 @@ pub fn describe(config: &Config) -> String {
 
 fn describe_pool(pool: &PoolPolicy, out: &mut String) {
     let balance = match &pool.traffic.choosing.key {
-        Some(key) => format!("{} by {key}", pool.balance.as_str()),
+        Some(key) => format!("{} by {key}{}", pool.balance.as_str(), bound(pool.balance)),
         None => pool.balance.as_str().to_owned(),
     };
     let total = pool.upstreams.len();
@@ -70,6 +71,16 @@ fn describe_pool(pool: &PoolPolicy, out: &mut String) {
     }
     if total > UPSTREAMS_LISTED_MAX {
         let _ = writeln!(out, "  and {} more", total - UPSTREAMS_LISTED_MAX);
+    }
+}
+
+/// `bounded_load`, unless it is the default.
+fn bound(balance: Balance) -> String {
+    match balance {
+        Balance::Hash(bound) | Balance::Maglev(bound) if bound != LoadBound::DEFAULT => {
+            format!(", bounded_load = {}", f64::from(bound.hundredths().unwrap_or(0)) / 100.0)
+        }
+        _ => String::new(),
     }
 }
 
@@ -154,8 +165,9 @@ fn changed<T: PartialEq>(key: &str, value: T, default: T, show: impl FnOnce(T) -
     (value != default).then(|| format!("{key} = {}", show(value)))
 }
 
-/// What a listener has of its own in `timeouts` and `limits`.
-fn changed_of_clients(client: &ClientPolicy) -> Vec<String> {
+/// What a listener has of its own for its clients.
+fn changed_of_clients(listener: &ListenerPolicy) -> Vec<String> {
+    let ListenerPolicy { name: _, address: _, pool: _, client, rate_limit, marks, ready_path } = listener;
     let (ClientPolicy { timeouts, limits }, default) = (client, ClientPolicy::default());
     let number = |key, value: usize, default: usize| changed(key, value, default, |value| value.to_string());
     let limit = |key, most: Option<NonZeroU32>| most.map(|most| format!("{key} = {most}"));
@@ -172,6 +184,10 @@ fn changed_of_clients(client: &ClientPolicy) -> Vec<String> {
         limit("connections", limits.connections),
         limit("connections_per_client", limits.connections_per_client),
         limit("requests_per_connection", limits.requests_per_connection),
+        rate_limit.as_ref().map(|limit| format!("rate_limit = {limit}")),
+        marks.request_id.as_ref().map(|field| format!("request_id = {field}")),
+        marks.traceparent.then(|| "traceparent = true".to_owned()),
+        ready_path.as_ref().map(|path| format!("ready_path = {path}")),
     ];
     all.into_iter().flatten().collect()
 }
