@@ -119,7 +119,11 @@ fn a_closed_port_a_silent_server_and_a_foreign_server_are_errors_within_the_time
     let want = format!("{address} is not the admin address of a roundsman (its answer is not HTTP)\n");
     assert!(foreign.starts_with(&want) && foreign.contains("--admin ADDRESS"), "{foreign}");
 
-    drop(free);
+    // Bound, so that nobody else gets the port, and without a listener.
+    let closed = tokio::net::TcpSocket::new_v4().unwrap();
+    closed.bind("127.0.0.1:0".parse().unwrap()).unwrap();
+    let address = closed.local_addr().unwrap();
+    let target = Target { address: Address::Inet(address), ..target };
     let refused = message(client::ask_now(&target, Ask::get("/")));
     let want = format!("cannot connect to roundsman at {address} (--admin): Connection refused (os error 111)\n");
     assert!(refused.starts_with(&want) && refused.contains("`roundsman run FILE`"), "{refused}");

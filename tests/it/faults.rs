@@ -104,6 +104,31 @@ async fn a_killed_upstream_fails_no_get_and_gets_no_request_once_unhealthy() {
     program.assert_no_panic();
 }
 
+in_each_lane!(two_of_three_killed_at_once_fail_no_get_with_two_retries, flavor = "multi_thread");
+async fn two_of_three_killed_at_once_fail_no_get_with_two_retries() {
+    let origins = [Origin::plain("a").await, Origin::plain("b").await, Origin::plain("c").await];
+    let [a, b, c] = &origins;
+    let text = pool("api", &[&a.text(), &b.text(), &c.text()], STEADY);
+    let retries = "[pools.api]\nretry = { retries = 2 }\n";
+    let program = Program::start_ready(&text.replace("[pools.api]\n", retries)).await;
+    for origin in &origins {
+        program.wait_for_state("api", &origin.text(), "healthy", PATIENCE).await;
+    }
+    let load = Load::start(program.web, &Plan::get(32, 1_000));
+    assert_eventually("all serve", PATIENCE, || origins.iter().all(|origin| origin.count("/") > 100)).await;
+    a.kill();
+    b.kill();
+    for origin in [a, b] {
+        program.wait_for_state("api", &origin.text(), "unhealthy", PATIENCE).await;
+    }
+    let before = c.count("/");
+    answered(&load, 500).await;
+    assert!(c.count("/") >= before + 400, "the third serves alone");
+    let outcomes = load.stop().await;
+    assert_eq!(failures(&outcomes), NONE, "of {}", outcomes.len());
+    program.assert_no_panic();
+}
+
 in_each_lane!(a_killed_upstream_fails_only_posts_in_flight_and_none_is_sent_twice, flavor = "multi_thread");
 async fn a_killed_upstream_fails_only_posts_in_flight_and_none_is_sent_twice() {
     let origins = [Origin::plain("a").await, Origin::plain("b").await, Origin::plain("c").await];
