@@ -1,5 +1,5 @@
-//! Fields that a route sets or takes out. Decides which names would change the framing or the connection, and what a value
-//! may hold.
+//! Fields that a route sets or takes out, and how every table of fields is read. Decides which names would change the framing or
+//! the connection, and what a value may hold.
 
 use std::sync::Arc;
 
@@ -8,15 +8,14 @@ use toml::de::DeValue;
 
 use super::Text;
 use super::http::{HostField, is_token};
-use super::secret::{SecretSource, SecretValue, refuse_literal};
+use super::secret::{SecretSource, secret_or};
 use super::template::{self, parts};
 use crate::config::read::{Node, Reader, Value, quoted};
 use crate::http1::Known;
 use crate::model::policy::FieldText;
-use crate::model::secret::names_a_secret;
 use crate::model::template::Template;
 
-/// How many fields may be set.
+/// How many fields a table may have.
 const FIELDS_MAX: usize = 64;
 /// The longest name, in bytes.
 const NAME_BYTES_MAX: usize = 256;
@@ -39,22 +38,23 @@ pub struct ResponseFieldName(pub Arc<str>);
 
 impl Value for RequestFields {
     fn read(node: &Node<'_>, reader: &mut Reader<'_>) -> Option<RequestFields> {
-        read(node, reader, set_in_request, read_request_value).map(RequestFields)
+        read_fields(node, reader, EXAMPLE, set_in_request, read_request_value).map(RequestFields)
     }
 
     fn schema(generator: &mut SchemaGenerator) -> Schema {
         let secret = SecretSource::schema(generator);
-        schema(&json_schema!({ "anyOf": [{ "type": "string" }, secret] }))
+        fields_schema(&json_schema!({ "anyOf": [{ "type": "string" }, secret] }))
     }
 }
 
 impl Value for ResponseFields {
     fn read(node: &Node<'_>, reader: &mut Reader<'_>) -> Option<ResponseFields> {
-        read(node, reader, set_in_response, |_, node, reader| read_template(node, reader)).map(ResponseFields)
+        let value = |_: &str, node: &Node<'_>, reader: &mut Reader<'_>| read_template(node, reader);
+        read_fields(node, reader, EXAMPLE, set_in_response, value).map(ResponseFields)
     }
 
     fn schema(_: &mut SchemaGenerator) -> Schema {
-        schema(&json_schema!({ "type": "string" }))
+        fields_schema(&json_schema!({ "type": "string" }))
     }
 }
 
@@ -94,20 +94,26 @@ impl Text for ResponseFieldName {
 
 const NAME: &str = r"^[A-Za-z0-9!#$%&'*+.^_`|~-]+$";
 
-fn schema(value: &Schema) -> Schema {
+const EXAMPLE: &str = "{ X-App = \"shop\" }";
+
+/// The schema of a table of fields with such values.
+pub(super) fn fields_schema(value: &Schema) -> Schema {
     json_schema!({
         "type": "object", "maxProperties": FIELDS_MAX, "propertyNames": { "pattern": NAME }, "additionalProperties": value,
     })
 }
 
-fn read<T>(
+/// Reads a table of fields in file order: at most 64, each name once in any case. `problem_of`: why a name is refused, as a phrase
+/// after it, which begins with a space.
+pub(super) fn read_fields<T>(
     node: &Node<'_>,
     reader: &mut Reader<'_>,
+    example: &str,
     problem_of: fn(&str) -> Option<String>,
     value_of: fn(&str, &Node<'_>, &mut Reader<'_>) -> Option<T>,
 ) -> Option<Vec<(Arc<str>, T)>> {
     let DeValue::Table(table) = node.get_ref() else {
-        reader.wrong_type(node, "a table of names and values, such as { X-App = \"shop\" }");
+        reader.wrong_type(node, &format!("a table of names and values, such as {example}"));
         return None;
     };
     if table.len() > FIELDS_MAX {
@@ -171,13 +177,10 @@ fn own_name(name: &str) -> Result<Arc<str>, String> {
 const FRAMING: &str = " frames the message or belongs to the connection, which only roundsman decides";
 
 fn read_request_value(name: &str, node: &Node<'_>, reader: &mut Reader<'_>) -> Option<FieldText> {
-    if matches!(node.get_ref(), DeValue::Table(_)) {
-        return SecretValue::read(node, reader).map(|secret| FieldText::Secret(secret.0));
-    }
-    if names_a_secret(name) {
-        refuse_literal(node, reader);
-        return None;
-    }
+    secret_or(name, node, reader, FieldText::Secret, |node, reader| read_request_template(name, node, reader))
+}
+
+fn read_request_template(name: &str, node: &Node<'_>, reader: &mut Reader<'_>) -> Option<FieldText> {
     let template = read_template(node, reader)?;
     let host = || template.literal().is_some_and(|host| HostField::parse(host).is_ok());
     if name.eq_ignore_ascii_case("host") && !host() {

@@ -11,7 +11,7 @@ use crate::config::expand::is_variable_name;
 use crate::config::read::{Field, Node, Reader, Value};
 use crate::config::table::table;
 use crate::model::Secret;
-use crate::model::secret::cut_line_end;
+use crate::model::secret::{cut_line_end, names_a_secret};
 
 /// The longest secret, in bytes.
 const SECRET_BYTES_MAX: usize = 8 << 10;
@@ -50,6 +50,25 @@ impl Value for SecretValue {
     fn schema(generator: &mut SchemaGenerator) -> Schema {
         SecretSource::schema(generator)
     }
+}
+
+/// Reads the value of a field: a table says where a secret is, what has the name of a secret must be such a table, and `other`
+/// reads what is left.
+pub fn secret_or<T>(
+    name: &str,
+    node: &Node<'_>,
+    reader: &mut Reader<'_>,
+    secret: fn(Secret) -> T,
+    other: impl FnOnce(&Node<'_>, &mut Reader<'_>) -> Option<T>,
+) -> Option<T> {
+    if matches!(node.get_ref(), DeValue::Table(_)) {
+        return SecretValue::read(node, reader).map(|value| secret(value.0));
+    }
+    if names_a_secret(name) {
+        refuse_literal(node, reader);
+        return None;
+    }
+    other(node, reader)
 }
 
 /// Reports a secret that is written into the file, without showing it.
