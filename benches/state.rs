@@ -70,10 +70,9 @@ fn config(upstreams: usize) -> Config {
 }
 
 fn report(code: Code) -> Arc<ProbeReport> {
-    let (duration, reason) = (Duration::from_millis(1), "connected".into());
     let (head, body) = (Box::from([b'h'; 200]), Box::from([b'b'; 64]));
     let trace = Trace { head, body, ..Trace::default() };
-    Arc::new(ProbeReport { code, status: None, duration, reason, hint: None, degraded: None, trace })
+    Arc::new(ProbeReport { trace, ..ProbeReport::new(code, Duration::from_millis(1), "connected") })
 }
 
 /// A pool whose probes end one by one, in the order in which they are due.

@@ -10,6 +10,7 @@
 //! and `expect` (rules) and `finding` (codes, sentences, hints) are pure. Thresholds are not applied here: `pool`, whose
 //! scheduler calls [`SocketProber`], decides what a report means for an upstream.
 
+mod agent;
 mod answer;
 mod connect;
 mod expect;
@@ -74,13 +75,14 @@ impl Prepared {
                 (http::request(probe, &authority()), Box::default())
             }
             ProbeKind::Http(_) | ProbeKind::Grpc(_) => (Box::default(), authority().into_boxed_str()),
-            ProbeKind::Tcp(_) | ProbeKind::Tls | ProbeKind::Websocket(_) => Default::default(),
+            ProbeKind::Tcp(_) | ProbeKind::Tls | ProbeKind::Websocket(_) | ProbeKind::Agent(_) => Default::default(),
         };
         let upgrade = match &spec.kind {
             ProbeKind::Websocket(probe) => {
                 Some(Box::new(Upgrade::new(probe, &http::authority(name, target, tls.is_some()))))
             }
-            ProbeKind::Http(_) | ProbeKind::Tcp(_) | ProbeKind::Tls | ProbeKind::Grpc(_) => None,
+            ProbeKind::Http(_) | ProbeKind::Grpc(_) => None,
+            ProbeKind::Tcp(_) | ProbeKind::Tls | ProbeKind::Agent(_) => None,
         };
         let connect_only = tls.is_none() && matches!(&spec.kind, ProbeKind::Tcp(probe) if probe.is_plain());
         let begins_plain = matches!(&spec.kind, ProbeKind::Tcp(probe) if probe.starts_tls());
@@ -127,7 +129,7 @@ impl Prepared {
     async fn talk(&self, steps: &mut Steps) -> Finding<'_> {
         let deadline = steps.started + self.timeout;
         match &self.spec.kind {
-            ProbeKind::Tcp(probe) => tcp::run(&self.peer, probe, deadline, steps).await,
+            ProbeKind::Tcp(probe) | ProbeKind::Agent(probe) => tcp::run(&self.peer, probe, deadline, steps).await,
             // Boxed, so that the many probes of the other kinds are small.
             ProbeKind::Tls => Box::pin(tls::run(&self.peer, deadline, steps)).await,
             ProbeKind::Http(probe) if probe.version == HttpVersion::H2 => {
@@ -158,7 +160,7 @@ fn alpn(kind: &ProbeKind) -> &'static [&'static str] {
         ProbeKind::Http(probe) if probe.version == HttpVersion::H2 => &["h2"],
         ProbeKind::Grpc(_) => &["h2"],
         ProbeKind::Http(_) | ProbeKind::Websocket(_) => &["http/1.1"],
-        ProbeKind::Tcp(_) | ProbeKind::Tls => &[],
+        ProbeKind::Tcp(_) | ProbeKind::Tls | ProbeKind::Agent(_) => &[],
     }
 }
 

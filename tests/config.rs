@@ -365,7 +365,8 @@ fn the_reference_is_equal_to_leaving_the_keys_out() {
         pools.several.health.checks = [{ type = \"http\", port = 9201, \
             expect.json = [{ path = \"$.status\", equals = \"healthy\" }], \
             degraded.expect.json = [{ path = \"$.load\", min = 0.8 }] }, \
-            { type = \"grpc\", scheme = \"https\" }, { type = \"websocket\" }]\n\
+            { type = \"grpc\", scheme = \"https\" }, { type = \"websocket\" }, \
+            { type = \"agent\", port = 9707 }]\n\
         [[routes]]\npool = \"app\"\n\
         [[routes]]\npath = \"/static\"\npool = \"static\"\n\
         [[routes]]\npath = \"/old\"\nstrip_prefix = \"/old\"\nredirect.to = \"/new{path}\"\n\

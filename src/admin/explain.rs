@@ -366,6 +366,11 @@ fn next(explanation: &Explanation, now: Instant) -> Option<Next> {
         );
         return Some(Next { text, is_probe: true });
     };
+    if let Some(report) = &ordered.asked {
+        let (subject, says) = (named(ordered), &report.reason);
+        let text = format!("What can change is what its agent says about {subject}: {says}.");
+        return Some(Next { text, is_probe: true });
+    }
     let order = match ordered.admin {
         AdminState::Draining => "undrain",
         AdminState::Disabled => "enable",

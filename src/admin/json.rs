@@ -217,6 +217,9 @@ pub struct UpstreamInfo {
     /// The order that set it; absent if the file did.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub admin_order: Option<OrderInfo>,
+    /// What its agent says, if that takes it out and no order or file does; otherwise absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub agent: Option<String>,
     /// The order that set its weight; absent if the file did.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub weight_order: Option<OrderInfo>,

@@ -121,6 +121,7 @@ fn upstream_info(status: &UpstreamStatus, clock: &Clock, now: Instant) -> Upstre
         backup: status.backup,
         admin: status.admin,
         admin_order: status.overrides.admin().map(|order| order_info(order, clock)),
+        agent: status.asked.as_ref().map(|report| report.reason.to_string()),
         weight_order: status.overrides.weight().map(|order| order_info(order, clock)),
         ejected: status.ejection.is_some(),
         ejection: status.ejection.as_ref().map(|ejected| EjectionInfo {

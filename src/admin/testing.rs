@@ -12,7 +12,7 @@ use super::host::*;
 use super::json::{Diagnostic, ProcessState, ReloadResult};
 use super::readiness::Readiness;
 use crate::model::policy::*;
-use crate::model::{Address, AdminState, Code, HealthState, Name, ProbeReport, Secret, Trace, Weight};
+use crate::model::{Address, AdminState, Code, HealthState, Name, ProbeReport, Secret, Weight};
 use crate::pool::*;
 
 /// A valid name.
@@ -73,15 +73,7 @@ pub fn upstream(pool_name: &str, number: usize, state: HealthState) -> UpstreamS
         HealthState::Unhealthy => (false, Code::L7Sts, 503, "status 503, expected 200-299; body: \"<b>\\u{1b}[31m\""),
         HealthState::Healthy | HealthState::Unknown => (true, Code::L7Ok, 200, "200 in 1.9 ms"),
     };
-    let report = ProbeReport {
-        code,
-        status: Some(http),
-        duration: Duration::from_micros(1_900),
-        reason: reason.into(),
-        hint: None,
-        degraded: None,
-        trace: Trace::default(),
-    };
+    let report = ProbeReport { status: Some(http), ..ProbeReport::new(code, Duration::from_micros(1_900), reason) };
     let mut found = UpstreamStatus {
         why: (state != HealthState::Healthy).then(|| reason.to_string()),
         streak: (state != HealthState::Unknown).then_some(Streak { pass, count: 3, needed: 2 }),

@@ -1,6 +1,7 @@
 //! Client of the admin API of a running process: one request on one connection, bounded in time and size, over TCP or a
 //! unix socket. A host name is resolved, and each of its addresses tried.
 
+use std::error::Error as _;
 use std::io::{self, ErrorKind};
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -257,12 +258,21 @@ where
     };
     let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await.map_err(failed)?;
     // Ends with the exchange, or when the whole future is dropped at the deadline.
-    let driver = tokio::spawn(connection);
+    let mut driver = tokio::spawn(connection);
     // Without the query, which says nothing to people.
     let asked = format!("{} {}", ask.method, ask.path.split('?').next().unwrap_or_default());
     let request = request(target, dialled, ask).map_err(|error| broken(error.to_string()))?;
     let answered = async {
-        let response = sender.send_request(request).await.map_err(failed)?;
+        let response = match sender.send_request(request).await {
+            Ok(response) => response,
+            // The connection ended before the request was sent: a mail server, for example, speaks first.
+            Err(error) if error.is_canceled() => match (&mut driver).await {
+                Ok(Err(ended)) if ended.source().is_none() => return Err(ClientError::NotHttp { address: address() }),
+                Ok(Err(ended)) => return Err(failed(ended)),
+                Ok(Ok(())) | Err(_) => return Err(failed(error)),
+            },
+            Err(error) => return Err(failed(error)),
+        };
         let (head, body) = response.into_parts();
         let body = Limited::new(body, ANSWER_BYTES_MAX).collect().await.map_err(|error| broken(error.to_string()))?;
         Ok(Answer { address: address(), request: asked, status: head.status, body: body.to_bytes() })

@@ -369,13 +369,12 @@ pub fn check_type(text: &str) -> Option<Result<&'static str, &'static str>> {
         "wss" => Err("`type = \"websocket\"`, and `scheme = \"https\"` beside it"),
         "grpcs" => Err("`type = \"grpc\"`, and `scheme = \"https\"` beside it"),
         "ws" | "websockets" => Ok("websocket"),
+        "agentcheck" => Ok("agent"),
         "httpchk" | "http1" | "http1.1" | "web" | "url" => Ok("http"),
         "ssl" | "sslhello" | "sslhellochk" => Ok("tls"),
         "connect" | "socket" | "port" | "l4" | "tcpcheck" | "layer4" => Ok("tcp"),
         "ping" | "icmp" | "udp" => Err("a check over TCP: `type = \"tcp\"` connects"),
-        "exec" | "script" | "cmd" | "command" | "external" | "agent" => {
-            Err("a check over the network: commands are not run")
-        }
+        "exec" | "script" | "cmd" | "command" | "external" => Err("a check over the network: commands are not run"),
         "redis" | "mysql" | "mariadb" | "pgsql" | "postgres" | "postgresql" | "smtp" | "ldap" | "memcached"
         | "amqp" | "mqtt" => {
             Err("a preset, if `roundsman check --presets` lists one, or `type = \"tcp\"` with `send` and `expect`")
@@ -398,7 +397,9 @@ pub fn table_for(table: &str, written: &str) -> Option<String> {
         ("Expect", Some(_), _) => Some(format!("{{ body = {{ contains = {written} }} }}")),
         ("Health", Some(text), _) if text.starts_with('/') => Some(format!("{{ type = \"http\", path = {written} }}")),
         ("Health", ..) if written == "true" => Some("{ type = \"http\", path = \"/\" }".to_owned()),
-        ("Health", Some("tcp" | "tls" | "http" | "grpc" | "websocket"), _) => Some(format!("{{ type = {written} }}")),
+        ("Health", Some("tcp" | "tls" | "http" | "grpc" | "websocket" | "agent"), _) => {
+            Some(format!("{{ type = {written} }}"))
+        }
         ("Admin", Some(_), _) => Some(format!("{{ address = {written} }}")),
         ("Tls", ..) if written == "true" => Some("{}".to_owned()),
         ("Tls", ..) if written == "false" => Some("{ verify = false }".to_owned()),

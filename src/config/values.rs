@@ -533,6 +533,8 @@ pub enum Kind {
     Grpc,
     /// A WebSocket handshake and a ping.
     Websocket,
+    /// A line of HAProxy's agent protocol.
+    Agent,
 }
 
 impl Kind {
@@ -549,6 +551,7 @@ impl Word for Kind {
         ("http", Kind::Http),
         ("grpc", Kind::Grpc),
         ("websocket", Kind::Websocket),
+        ("agent", Kind::Agent),
     ];
 
     fn meant(text: &str) -> Option<&'static str> {

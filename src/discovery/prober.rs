@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::Discovery;
-use crate::model::{Code, ProbeReport, Trace};
+use crate::model::{Code, ProbeReport};
 use crate::pool::{ProbeFuture, ProbeJob, Prober};
 
 /// Probes upstreams with an address, and reports of the others why they have none.
@@ -19,17 +19,7 @@ pub struct NamingProber {
 impl Prober for NamingProber {
     fn probe(&self, job: ProbeJob) -> ProbeFuture {
         let Some(host) = job.check.upstream.host_name() else { return self.inner.probe(job) };
-        let reason = self.discovery.problem(host).into();
-        let trace = Trace::default();
-        let report = ProbeReport {
-            code: Code::NoRes,
-            status: None,
-            duration: Duration::ZERO,
-            reason,
-            hint: None,
-            degraded: None,
-            trace,
-        };
+        let report = ProbeReport::new(Code::NoRes, Duration::ZERO, &self.discovery.problem(host));
         Box::pin(std::future::ready(Arc::new(report)))
     }
 }

@@ -689,15 +689,19 @@ impl Exchange {
         if self.is_homeless(&snapshot) {
             return None;
         }
-        // Held until the response is thrown away: so the other one is not held yet.
         let Found::Upstream(pool, pick) = self.find(&snapshot, now) else { return None };
-        if !self.draws(cause, now) {
+        let Candidate { upstream, places, .. } = pick.candidate();
+        // The first one is held until its response is thrown away, and the other one as well from now on: another worker may
+        // have taken its last place since it was picked.
+        let held = pool.traffic.connections.max_per_upstream.map(|_| Lease::take(upstream.clone()));
+        if held.as_ref().is_some_and(|lease| !lease.fits(*places)) || !self.draws(cause, now) {
             return None;
         }
         self.journal.ended(Outcome::Status);
         self.settle(Settled::Done);
         self.failed.extend(self.last_upstream().cloned());
         self.stale = false;
+        self.lease = held.or(self.lease.take());
         Some(self.attempt(pool, &pick, self.reuse(), now))
     }
 
@@ -936,7 +940,7 @@ impl Exchange {
                 }
                 Some(waiting)
             }
-            None => Waiting::try_new(&self.published, pool, awaits, most, until),
+            None => Waiting::try_new(&self.published, pool, (awaits, !self.tried.is_empty()), most, until),
         }
     }
 

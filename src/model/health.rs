@@ -34,8 +34,8 @@ impl fmt::Display for HealthState {
     }
 }
 
-/// The operator's setting for an upstream.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
+/// Whether an upstream is meant to take requests, as its operator or its agent says. The later, the stricter.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Default, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum AdminState {
     /// Takes requests when healthy.

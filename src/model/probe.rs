@@ -7,6 +7,7 @@ use std::fmt;
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use super::health::AdminState;
 use super::units::Ratio;
 
 /// The outcome codes. `L4`: connecting; `L6`: TLS; `L7`: the protocol above.
@@ -121,11 +122,24 @@ pub struct ProbeReport {
     pub hint: Option<&'static str>,
     /// It passed, but is worse than others: the share of its weight that it takes.
     pub degraded: Option<Ratio>,
+    /// It passed, and is an agent's answer: whether the upstream wants requests.
+    pub asks: Option<AdminState>,
     /// What the probe saw on its way, for `explain`.
     pub trace: Trace,
 }
 
 impl ProbeReport {
+    /// An outcome with its reason, and nothing else.
+    pub fn new(code: Code, duration: Duration, reason: &str) -> ProbeReport {
+        let (status, hint, degraded, asks, trace) = (None, None, None, None, Trace::default());
+        ProbeReport { code, status, duration, reason: reason.into(), hint, degraded, asks, trace }
+    }
+
+    /// Whether it says more about the upstream than that it passes.
+    pub fn says_more(&self) -> bool {
+        self.degraded.is_some() || self.asks.is_some()
+    }
+
     /// The reason, followed by the hint if there is one.
     pub fn sentence(&self) -> String {
         match self.hint {

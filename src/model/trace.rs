@@ -133,11 +133,8 @@ pub fn steps(probed: &Probed<'_>) -> Vec<Step> {
     }
     match &spec.kind {
         ProbeKind::Tcp(tcp) if tcp.numbered => dialogue::add_steps(tcp, spec, report, &mut steps),
-        ProbeKind::Tcp(_) | ProbeKind::Tls | ProbeKind::Http(_) | ProbeKind::Grpc(_) | ProbeKind::Websocket(_) => {
-            if shaken {
-                answer(spec, report, &mut steps);
-            }
-        }
+        _ if shaken => answer(spec, report, &mut steps),
+        _ => {}
     }
     let passed = report.code.judgement() == Judgement::Pass;
     steps.add(Phase::Verdict, passed, format!("{}, {}: {}", word(report.code), report.code, report.reason));
@@ -260,7 +257,7 @@ fn request(spec: &ProbeSpec, probed: &Probed<'_>) -> Option<String> {
         (None, None) => String::new(),
     };
     match &spec.kind {
-        ProbeKind::Tcp(tcp) => {
+        ProbeKind::Tcp(tcp) | ProbeKind::Agent(tcp) => {
             let sent = tcp.steps.first().filter(|_| !tcp.numbered);
             match &sent?.act {
                 Act::Send(payload) => Some(format!("{} bytes (not shown)", payload.expose().len())),
@@ -305,11 +302,9 @@ fn field_names(headers: &[(Arc<str>, HeaderText)]) -> String {
 fn answer(spec: &ProbeSpec, report: &ProbeReport, steps: &mut Steps) {
     let Trace { head, body, answered_in, .. } = &report.trace;
     let secrets: Vec<&str> = secrets(spec.kind.headers()).collect();
-    let masked = |bytes: &[u8]| match &spec.kind {
-        ProbeKind::Tcp(tcp) => tcp.masked(bytes),
-        ProbeKind::Tls | ProbeKind::Http(_) | ProbeKind::Grpc(_) | ProbeKind::Websocket(_) => {
-            Excerpt::of(bytes).without(secrets.iter().copied())
-        }
+    let masked = |bytes: &[u8]| match spec.kind.dialogue() {
+        Some(dialogue) => dialogue.masked(bytes),
+        None => Excerpt::of(bytes).without(secrets.iter().copied()),
     };
     let after = answered_in.map_or(String::new(), |at| format!(", {} after the start", Measured(at)));
     // An unexpected status is wrong itself; everything else is wrong in what follows.
@@ -321,11 +316,9 @@ fn answer(spec: &ProbeSpec, report: &ProbeReport, steps: &mut Steps) {
         (None, Some(status)) => steps.add(Phase::Answer, status_ok, format!("status {status}{after}")),
         (None, None) if layer(report.code) != Layer::Protocol || report.code == Code::L7Ok => {}
         (None, None) if body.is_empty() => steps.add(Phase::Answer, false, "none received".to_owned()),
-        (None, None) => match &spec.kind {
-            ProbeKind::Tcp(_) => steps.good(Phase::Answer, format!("data received{after}")),
-            ProbeKind::Tls | ProbeKind::Http(_) | ProbeKind::Grpc(_) | ProbeKind::Websocket(_) => {
-                steps.add(Phase::Answer, false, format!("not in this protocol{after}"));
-            }
+        (None, None) => match spec.kind.dialogue() {
+            Some(_) => steps.good(Phase::Answer, format!("data received{after}")),
+            None => steps.add(Phase::Answer, false, format!("not in this protocol{after}")),
         },
     }
     for line in lines.take_while(|line| !line.is_empty()).take(FIELDS_MAX) {

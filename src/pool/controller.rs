@@ -311,7 +311,7 @@ impl Controller {
 mod tests {
     use super::*;
     use crate::model::policy::*;
-    use crate::model::{AdminState, Code, HealthState, Ratio, Trace, Weight};
+    use crate::model::{AdminState, Code, HealthState, Ratio, Weight};
 
     /// Passes, except that it panics for port 2 while `panics` is set, hangs for port 3, and never stops reading for port 4.
     #[derive(Default)]
@@ -337,18 +337,7 @@ mod tests {
                     }
                 }
                 tokio::time::sleep(Duration::from_millis(1)).await;
-                let duration = Duration::from_millis(1);
-                let reason = "connected".into();
-                let trace = Trace::default();
-                Arc::new(ProbeReport {
-                    code: Code::L4Ok,
-                    status: None,
-                    duration,
-                    reason,
-                    hint: None,
-                    degraded: None,
-                    trace,
-                })
+                Arc::new(ProbeReport::new(Code::L4Ok, Duration::from_millis(1), "connected"))
             })
         }
     }

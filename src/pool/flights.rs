@@ -22,7 +22,7 @@ use tokio::time::Instant;
 
 use super::controller::{ProbeFuture, Prober};
 use super::state::{Ended, ProbeJob, ProbeToken};
-use crate::model::{Code, ProbeReport, Trace};
+use crate::model::{Code, ProbeReport};
 
 /// Polls whose reports are collected, if each used up what the task may do in one: a few hundred probes end together, and
 /// their changes make one view. A probe that can always go on delays the reports of the others by so many polls.
@@ -114,15 +114,7 @@ impl Future for Flight {
 }
 
 fn panic_report() -> Arc<ProbeReport> {
-    Arc::new(ProbeReport {
-        code: Code::Panic,
-        status: None,
-        duration: Duration::ZERO,
-        reason: "the probe panicked".into(),
-        hint: None,
-        degraded: None,
-        trace: Trace::default(),
-    })
+    Arc::new(ProbeReport::new(Code::Panic, Duration::ZERO, "the probe panicked"))
 }
 
 #[cfg(test)]
@@ -169,16 +161,7 @@ mod tests {
                 if open.0 >= 1_000 {
                     future::pending::<()>().await;
                 }
-                let (duration, reason, trace) = (Duration::ZERO, "connected".into(), Trace::default());
-                Arc::new(ProbeReport {
-                    code: Code::L4Ok,
-                    status: None,
-                    duration,
-                    reason,
-                    hint: None,
-                    degraded: None,
-                    trace,
-                })
+                Arc::new(ProbeReport::new(Code::L4Ok, Duration::ZERO, "connected"))
             })
         }
     }

@@ -2,7 +2,7 @@
 //! `Drop` at the latest, so that a cancelled request is counted too.
 
 use std::sync::Arc;
-use std::sync::atomic::{Ordering, fence};
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use super::snapshot::PoolShared;
@@ -60,7 +60,7 @@ impl Lease {
         before
     }
 
-    /// Counts in the load of this pool too, until it is settled: then a request that waits for a place may have it.
+    /// Counts in the load of this pool too, until it is settled.
     pub fn count_in(&mut self, pool: &Arc<PoolShared>) {
         if self.held && self.counted_in.is_none() {
             pool.in_flight.fetch_add(1, Ordering::Relaxed);
@@ -119,14 +119,14 @@ impl Lease {
     /// True if it was held.
     fn release(&mut self) -> bool {
         let held = std::mem::take(&mut self.held);
-        if held {
-            self.upstream.in_flight.fetch_sub(1, Ordering::Relaxed);
-        }
         if let Some(pool) = self.counted_in.take() {
             pool.in_flight.fetch_sub(1, Ordering::Relaxed);
-            // Whoever joins the queue after this sees the free place.
-            fence(Ordering::SeqCst);
-            pool.queue.call();
+        }
+        if held {
+            // Whoever joins the queue after this sees the free place, and who is in it is called: also in a pool that had no
+            // limit when this hold began.
+            self.upstream.in_flight.fetch_sub(1, Ordering::SeqCst);
+            self.upstream.queue.call();
         }
         held
     }

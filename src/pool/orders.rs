@@ -45,9 +45,12 @@ impl Command {
         }
     }
 
-    /// Why it cannot be carried out in this admin state.
-    fn conflict(self, was: AdminState) -> Option<&'static str> {
+    /// Why it cannot be carried out in this admin state; `asked`: which the upstream's agent has asked for.
+    fn conflict(self, was: AdminState, asked: bool) -> Option<&'static str> {
         match (self, was) {
+            (Command::Undrain | Command::Enable, AdminState::Enabled) if asked => {
+                Some("the agent of the upstream takes it out, not an order; it takes requests when its agent says so")
+            }
             (Command::Undrain, AdminState::Disabled) => Some("the upstream is disabled, not draining; enable it"),
             _ => None,
         }
@@ -279,9 +282,10 @@ impl Order<'_> {
     pub(super) fn refused(
         &self,
         was: AdminState,
+        asked: bool,
         needs_force: impl FnOnce() -> Option<NeedsForce>,
     ) -> Option<OrderError> {
-        if let Some(why) = self.command.conflict(was) {
+        if let Some(why) = self.command.conflict(was, asked) {
             return Some(OrderError::Conflict(why));
         }
         let asks = self.command.takes_out() && !self.force;

@@ -160,6 +160,15 @@ pub(super) struct Used {
     pub(super) all: bool,
 }
 
+/// Since when an upstream does what only few do.
+#[derive(Debug, Default)]
+struct Began {
+    /// Its weight grows.
+    ramp: Option<Ramp>,
+    /// It drains, if no order says so.
+    draining: Option<Instant>,
+}
+
 /// One upstream of one pool.
 #[derive(Debug)]
 pub(super) struct Member {
@@ -176,12 +185,12 @@ pub(super) struct Member {
     pub(super) carried: Option<Box<Carried>>,
     pub(super) overrides: Overrides,
     pub(super) ejections: Ejections,
-    /// Its weight grows.
-    pub(super) ramp: Option<Box<Ramp>>,
+    /// Few have it.
+    began: Option<Box<Began>>,
     /// It was added to a running pool, and has not been healthy yet.
     pub(super) newcomer: bool,
-    /// Since when it drains.
-    draining_since: Option<Box<Instant>>,
+    /// What its agents ask for.
+    asks: AdminState,
     pub(super) retiring: bool,
     /// Its line left the file; otherwise only its host name's answer changed.
     pub(super) left_file: bool,
@@ -209,9 +218,9 @@ impl Member {
             carried: None,
             overrides: Overrides::default(),
             ejections: Ejections::default(),
-            ramp: None,
+            began: None,
             newcomer: false,
-            draining_since: None,
+            asks: AdminState::Enabled,
             retiring: false,
             left_file: false,
             checks_total: 0,
@@ -266,8 +275,33 @@ impl Member {
         &self.rules.upstreams[self.index]
     }
 
+    /// Whether it is meant to take requests: as its operator or its agent says, whichever is stricter.
     pub(super) fn admin(&self) -> AdminState {
+        self.ordered().max(self.asks)
+    }
+
+    /// The same as its operator says.
+    pub(super) fn ordered(&self) -> AdminState {
         self.overrides.admin().map_or(self.policy().admin, |order| order.to)
+    }
+
+    /// Whether an agent takes it out, where its operator does not.
+    pub(super) fn is_asked_out(&self) -> bool {
+        self.ordered() < self.asks
+    }
+
+    /// The answer of that agent.
+    fn asked<'a>(&self, checks: &'a Checks) -> Option<&'a Arc<ProbeReport>> {
+        self.strictest(checks).filter(|_| self.is_asked_out())
+    }
+
+    /// Does what its agents say; of several the strictest holds.
+    pub(super) fn heed(&mut self, checks: &Checks) {
+        self.asks = self.strictest(checks).and_then(|report| report.asks).unwrap_or_default();
+    }
+
+    fn strictest<'a>(&self, checks: &'a Checks) -> Option<&'a Arc<ProbeReport>> {
+        self.checks.iter().filter_map(|id| checks[id].said.as_ref()).max_by_key(|report| report.asks)
     }
 
     pub(super) fn weight(&self) -> Weight {
@@ -293,18 +327,18 @@ impl Member {
 
     /// The share of its weight that it takes because its checks say that it is worse than others; of several the least.
     pub(super) fn degraded(&self, checks: &Checks) -> Option<Ratio> {
-        let worst = || self.checks.iter().filter_map(|id| checks[id].degraded).min();
+        let worst = || self.checks.iter().filter_map(|id| checks[id].said.as_ref()?.degraded).min();
         if self.state == HealthState::Healthy { worst() } else { None }
     }
 
     /// Which part of its weight it has, and when that is more; `None`: all of it.
     fn ramp_now(&self, now: Instant) -> Option<(Ratio, Instant)> {
-        self.ramp.as_ref()?.part(self.rules.traffic.slow_start, now)
+        self.began.as_ref()?.ramp?.part(self.rules.traffic.slow_start, now)
     }
 
     /// It begins to take requests after it took none: its weight grows.
     pub(super) fn begin_ramp(&mut self, now: Instant) {
-        self.ramp = Some(Box::new(Ramp::start(now)));
+        self.began.get_or_insert_default().ramp = Some(Ramp::start(now));
     }
 
     /// It is removed: what is in flight may last for some time. One that was taken out before has its time from then.
@@ -353,19 +387,25 @@ impl Member {
             self.begin_ramp(now);
         }
         if before != AdminState::Draining {
-            self.draining_since = None;
+            self.end_draining();
+        }
+    }
+
+    fn end_draining(&mut self) {
+        if let Some(began) = &mut self.began {
+            began.draining = None;
         }
     }
 
     /// Until when requests of sessions that are at it may still go to it, if they may now.
     fn resumable_until(&mut self, now: Instant) -> Option<Instant> {
         if self.admin() != AdminState::Draining {
-            self.draining_since = None;
+            self.end_draining();
             return None;
         }
-        let since = match self.overrides.admin() {
+        let since = match self.overrides.admin().filter(|order| order.to == AdminState::Draining) {
             Some(order) => order.at,
-            None => **self.draining_since.get_or_insert_with(|| Box::new(now)),
+            None => *self.began.get_or_insert_default().draining.get_or_insert(now),
         };
         let until = since + self.overrides.resume().unwrap_or(DRAIN_RESUME);
         let may = self.state == HealthState::Healthy && self.ejections.current().is_none() && now < until;
@@ -679,6 +719,13 @@ impl PoolState {
         };
         for member in self.members.iter().filter(|member| !member.retiring) {
             match (member.admin(), member.state) {
+                (AdminState::Draining | AdminState::Disabled, _) if member.is_asked_out() => {
+                    causes.asked = causes.asked.or_else(|| Some(member.upstream.address.clone()));
+                    match member.admin() {
+                        AdminState::Draining => causes.draining += 1,
+                        AdminState::Disabled | AdminState::Enabled => causes.disabled += 1,
+                    }
+                }
                 _ if !member.has_address() => {
                     causes.unresolved += 1;
                     causes.host = causes.host.or_else(|| member.upstream.address.host_name().cloned());
@@ -880,7 +927,7 @@ impl PoolState {
         let decides = member.decides(checks);
         let check = &all[decides];
         let unknown_because = checks[&member.checks[decides]].unknown_because;
-        let why = why(eligibility, member, check, unknown_because, now);
+        let why = why(eligibility, member, (check, unknown_because), member.asked(checks), now);
         UpstreamStatus {
             upstream: member.upstream.clone(),
             name: member.policy().name.clone(),
@@ -891,11 +938,12 @@ impl PoolState {
             weight: member.weight(),
             slow_start: member
                 .ramp_now(now)
-                .zip(member.ramp.as_deref().copied())
+                .zip(member.began.as_ref().and_then(|began| began.ramp))
                 .map(|((part, _), ramp)| SlowStart { part, until: ramp.until(member.rules.traffic.slow_start) }),
             degraded: member.degraded(checks),
             backup: member.policy().backup,
             admin: member.admin(),
+            asked: member.asked(checks).cloned(),
             overrides: member.overrides.clone(),
             ejection: member.ejections.current().cloned(),
             ejections_total: member.ejections.total(),
@@ -934,20 +982,20 @@ fn check_status(policy: &CheckPolicy, check: &Check) -> CheckStatus {
         state: check.track.state(),
         streak: check.track.run().map(streak),
         last_check: check.last.as_ref().map(|(at, report)| LastCheck { at: *at, report: report.clone() }),
-        certificate_expiry: check.certificate_expiry,
+        certificate_expiry: check.certificate_expiry.as_deref().copied(),
         next_due: check.track.next_due(),
         in_flight: check.track.in_flight(),
         due: check.track.due(),
     }
 }
 
-/// Why an upstream takes no requests, in one sentence; `None` if it may. `because` is why the deciding check is
-/// unknown.
+/// Why an upstream takes no requests, in one sentence; `None` if it may. With the deciding check comes why it is unknown;
+/// `asked` is the answer of the agent that takes it out.
 fn why(
     eligibility: Eligibility,
     member: &Member,
-    check: &CheckStatus,
-    because: Option<Cause>,
+    (check, because): (&CheckStatus, Option<Cause>),
+    asked: Option<&Arc<ProbeReport>>,
     now: Instant,
 ) -> Option<String> {
     // An upstream in use under fail_open is eligible, but what is wrong with it is still shown.
@@ -966,9 +1014,10 @@ fn why(
             format!("ejected for {left} more: {}", ejected.reason())
         }),
         Ineligible::Draining | Ineligible::Disabled => {
-            let ordered = match member.overrides.admin() {
-                Some(order) => format!("{reason}, {}", order.sentence(now)),
-                None => format!("{reason}, as the file says"),
+            let ordered = match (asked, member.overrides.admin()) {
+                (Some(report), _) => format!("{reason}: {}", report.reason),
+                (None, Some(order)) => format!("{reason}, {}", order.sentence(now)),
+                (None, None) => format!("{reason}, as the file says"),
             };
             match member.state {
                 HealthState::Unhealthy => format!("{ordered}; {}", failed(member, check)),

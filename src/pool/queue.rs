@@ -3,10 +3,13 @@
 //! They are woken one by one, in the order in which they came: whatever happens in the pool calls the first, and whoever is
 //! called calls the next when it leaves the queue, or when it must go on waiting although the next may have more luck. So no
 //! place that becomes free is missed, nobody overtakes, and a change does not wake a thousand tasks at once.
+//!
+//! Requests that an upstream has failed wait in the same line and are counted apart: they do not want every place, so they
+//! may not use up the room of those that do.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicU32, Ordering, fence};
 
 use parking_lot::Mutex;
 use tokio::sync::Notify;
@@ -34,7 +37,10 @@ pub struct Queue {
 #[derive(Debug, Default)]
 struct Line {
     waiters: Mutex<VecDeque<Arc<Waiter>>>,
-    count: AtomicU32,
+    /// Those that no upstream has failed yet.
+    fresh: AtomicU32,
+    /// The others.
+    again: AtomicU32,
 }
 
 #[derive(Debug, Default)]
@@ -47,16 +53,20 @@ struct Waiter {
 pub struct Ticket {
     queue: Arc<Queue>,
     awaits: Awaits,
+    /// An upstream has failed it.
+    again: bool,
     waiter: Arc<Waiter>,
 }
 
 impl Queue {
     /// The last place in the queue, or `None` if `most` wait for the same. What it waits for may have come while it was on its
-    /// way: so it is called once, and for a place the first of all is.
-    pub fn join(self: &Arc<Self>, awaits: Awaits, most: u32) -> Option<Ticket> {
+    /// way: so it is called once, and for a place the first of all is. `again`: an upstream has failed it.
+    pub fn join(self: &Arc<Self>, awaits: Awaits, most: u32, again: bool) -> Option<Ticket> {
         let line = self.line(awaits);
         let more = |waiting: u32| (waiting < most).then_some(waiting + 1);
-        line.count.fetch_update(Ordering::SeqCst, Ordering::Relaxed, more).ok()?;
+        line.count(again).fetch_update(Ordering::SeqCst, Ordering::Relaxed, more).ok()?;
+        // Whoever frees a place before this is seen to have done so, and whoever does after it sees this one waiting.
+        fence(Ordering::SeqCst);
         let waiter = Arc::new(Waiter::default());
         let mut waiters = line.waiters.lock();
         waiters.push_back(waiter.clone());
@@ -66,7 +76,7 @@ impl Queue {
             Awaits::Place => waiters[0].called.notify_one(),
         }
         drop(waiters);
-        Some(Ticket { queue: self.clone(), awaits, waiter })
+        Some(Ticket { queue: self.clone(), awaits, again, waiter })
     }
 
     /// Calls the first that waits, of each kind.
@@ -105,7 +115,11 @@ impl Queue {
 
 impl Line {
     fn len(&self) -> u32 {
-        self.count.load(Ordering::SeqCst)
+        self.fresh.load(Ordering::SeqCst) + self.again.load(Ordering::SeqCst)
+    }
+
+    fn count(&self, again: bool) -> &AtomicU32 {
+        if again { &self.again } else { &self.fresh }
     }
 }
 
@@ -136,7 +150,7 @@ impl Drop for Ticket {
         let mut waiters = line.waiters.lock();
         if let Some(own) = waiters.iter().position(|waiter| Arc::ptr_eq(waiter, &self.waiter)) {
             waiters.remove(own);
-            line.count.fetch_sub(1, Ordering::SeqCst);
+            line.count(self.again).fetch_sub(1, Ordering::SeqCst);
             // The one after it: those before it have been called in vain, or are about to look.
             if let Some(next) = waiters.get(own) {
                 next.called.notify_one();
@@ -159,9 +173,10 @@ mod tests {
     #[test]
     fn they_are_called_one_by_one_in_the_order_in_which_they_came() {
         let queue = Arc::new(Queue::default());
-        let mut tickets: Vec<Ticket> = (0..4).map(|_| queue.join(Awaits::Place, 4).expect("room")).collect();
-        assert!(queue.join(Awaits::Place, 4).is_none(), "it is full");
-        assert!(queue.join(Awaits::Verdict, 1).is_some(), "those who wait for something else do not count");
+        let mut tickets: Vec<Ticket> = (0..4).map(|_| queue.join(Awaits::Place, 4, false).expect("room")).collect();
+        assert!(queue.join(Awaits::Place, 4, false).is_none(), "it is full");
+        assert!(queue.join(Awaits::Place, 1, true).is_some(), "those that have failed elsewhere do not count");
+        assert!(queue.join(Awaits::Verdict, 1, false).is_some(), "nor do those that wait for something else");
         assert_eq!(called(&tickets), [0], "the first looks when another has joined");
         assert_eq!(called(&tickets), [] as [usize; 0]);
         queue.call();

@@ -414,8 +414,15 @@ pub struct Waiting {
 
 impl Waiting {
     /// A place among those that wait for this pool, or `None` if `most` wait for the same.
-    pub fn try_new(published: &Published, pool: &Pool, awaits: Awaits, most: u32, until: Instant) -> Option<Waiting> {
-        let ticket = pool.shared.queue.join(awaits, most)?;
+    /// `again`: an upstream has failed it.
+    pub fn try_new(
+        published: &Published,
+        pool: &Pool,
+        (awaits, again): (Awaits, bool),
+        most: u32,
+        until: Instant,
+    ) -> Option<Waiting> {
+        let ticket = pool.shared.queue.join(awaits, most, again)?;
         Some(Waiting { ticket, published: published.clone(), pool: pool.id, until })
     }
 

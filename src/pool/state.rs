@@ -1,6 +1,15 @@
 //! The controller's whole state, and what each event changes in it (a new configuration: [`carry`]). Pure: events in,
 //! [`Effects`] out, time and chance as arguments. [`super::controller`] carries the effects out and is the only caller.
 //!
+//! What holds after every event, whatever came before (the properties in `tests/passive.rs`, `tests/checks.rs` and
+//! `tests/outages.rs` interleave them all):
+//! - an upstream is picked only if it is healthy, enabled by its operator and its agent, and not ejected; `fail_open` alone
+//!   passes over health and ejection, never over what an operator or an agent says;
+//! - what is shown is what is picked: the view and the status come from the same [`crate::model::eligibility`];
+//! - every loss of eligibility begins a new epoch of the upstream's connections before a view shows it;
+//! - ejections never leave a pool without an upstream, nor with fewer than `min_healthy`;
+//! - weights only shrink: by `slow_start` to a tenth at least, by what its checks say (`degraded`) to their share, both multiplied.
+//!
 //! A verdict belongs to (address, check definition, timing) and lives in a check. Pools are its readers, so equal
 //! checks are one probe. Admin state, counters and load belong to pool and address and live in a member.
 
@@ -203,11 +212,11 @@ pub(super) struct Check {
     deadline: Option<Instant>,
     pub(super) last: Option<(Instant, Arc<ProbeReport>)>,
     /// The expiry of the last certificate seen, in seconds since 1970. Kept when later probes see none.
-    pub(super) certificate_expiry: Option<i64>,
+    pub(super) certificate_expiry: Option<Box<i64>>,
     pub(super) unknown_because: Option<Cause>,
     kept: Kept,
-    /// Its last pass says that the upstream is worse than others: the share of its weight that it takes.
-    pub(super) degraded: Option<Ratio>,
+    /// Its last pass, if that says more about the upstream: that it is worse than others, or whether it wants requests.
+    pub(super) said: Option<Arc<ProbeReport>>,
 }
 
 /// What a timer is for.
@@ -358,17 +367,22 @@ impl State {
         let judgement = report.code.judgement();
         let change = check.track.on_end(judgement, now, chance);
         let (code, took) = (report.code, report.duration);
-        check.certificate_expiry = report.trace.tls.as_ref().and_then(|tls| tls.expires).or(check.certificate_expiry);
-        // What fails says neither.
-        let degraded = if judgement == Judgement::Pass { report.degraded } else { check.degraded };
-        let asks = degraded.is_some() || check.degraded.is_some();
+        if let Some(expires) = report.trace.tls.as_ref().and_then(|tls| tls.expires) {
+            check.certificate_expiry = Some(Box::new(expires));
+        }
+        // What fails says no more than that.
+        let said = match judgement {
+            Judgement::Pass => report.says_more().then(|| report.clone()),
+            Judgement::Fail | Judgement::NoVerdict | Judgement::Broken => check.said.clone(),
+        };
+        let speaks = said.is_some() || check.said.is_some();
         check.last = Some((now, report));
         if check.track.state() != HealthState::Unknown {
             check.unknown_because = None;
         }
         let readers = check.readers.clone();
-        let before = if asks { self.degraded(&readers) } else { SmallVec::new() };
-        self.checks.get_mut(&id).expect("just used").degraded = degraded;
+        let before = if speaks { self.degraded(&readers) } else { SmallVec::new() };
+        self.checks.get_mut(&id).expect("just used").said = said;
         for reader in &readers {
             let (pool, member) = self.places[reader];
             let pool = &mut self.pools[pool];
@@ -389,8 +403,9 @@ impl State {
             Some(change) => self.on_change(id, change, now, effects),
             None => self.refresh(&readers, now),
         }
-        if asks {
+        if speaks {
             self.note_degraded(&readers, &before, now, effects);
+            self.heed(id, &readers, now, effects);
         }
         match judgement {
             Judgement::Pass => self.probed_while_ejected(id, &readers, true, now, effects),
@@ -700,7 +715,6 @@ impl State {
         pool.fail_open = fail_open;
     }
 
-    /// A probe ended without a change of state: updates what readers see.
     /// How far each of these is worse than others.
     fn degraded(&self, readers: &[UpstreamId]) -> SmallVec<[Option<Ratio>; 4]> {
         let of = |reader: &UpstreamId| {
@@ -727,6 +741,7 @@ impl State {
         }
     }
 
+    /// A probe ended without a change of state: updates what readers see.
     fn refresh(&mut self, readers: &[UpstreamId], now: Instant) {
         for reader in readers {
             let (pool_index, member_index) = self.places[reader];

@@ -190,6 +190,8 @@ pub struct UpstreamStatus {
     pub slow_start: Option<SlowStart>,
     /// Its checks say that it is worse than others: the share of its weight that it takes.
     pub degraded: Option<Ratio>,
+    /// The answer of the agent that takes it out, where its operator does not.
+    pub asked: Option<Arc<ProbeReport>>,
     /// Whether it is a backup.
     pub backup: bool,
     /// The operator's setting.

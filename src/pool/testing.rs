@@ -23,6 +23,7 @@ pub fn upstream(id: u64, pool: &str, address: Address, state: HealthState, now: 
         weight: Weight::ONE,
         slow_start: None,
         degraded: None,
+        asked: None,
         backup: false,
         admin: AdminState::Enabled,
         overrides: crate::pool::Overrides::default(),

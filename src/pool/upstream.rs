@@ -19,6 +19,7 @@ use super::faults::Faults;
 use super::instant::SharedInstant;
 use super::latency::Latency;
 use super::outcomes::{Counted, Outcomes, Share};
+use super::queue::Queue;
 use super::sharded::Sharded;
 use super::stats::Histogram;
 use crate::http1::Fault;
@@ -69,6 +70,8 @@ pub struct Upstream {
     pub latency: Latency,
     /// The same as a histogram, if that is asked for. All workers share it: two writes for each response.
     pub histogram: OnceLock<Box<Histogram>>,
+    /// Where requests wait for a place on it: that of its pool.
+    pub(super) queue: Arc<Queue>,
     hinted: AtomicBool,
     reported: AtomicBool,
     hints: Hints,
@@ -122,10 +125,17 @@ impl Upstream {
             outcomes: Outcomes::default(),
             latency: Latency::default(),
             histogram: OnceLock::new(),
+            queue: Arc::default(),
             hinted: AtomicBool::new(false),
             reported: AtomicBool::new(false),
             hints,
         }
+    }
+
+    /// The same, with this queue for its places.
+    pub fn with_queue(mut self, queue: &Arc<Queue>) -> Upstream {
+        self.queue = queue.clone();
+        self
     }
 
     /// Counts a request that is sent to it, or for which no connection could be made.

@@ -95,7 +95,8 @@ fn policy_of(spec: &ProbeSpec) -> Option<&TlsPolicy> {
     match (&spec.tls, &spec.kind) {
         (Some(policy), _) => Some(policy),
         (None, ProbeKind::Tls) => Some(&STRICT),
-        (None, ProbeKind::Tcp(_) | ProbeKind::Http(_) | ProbeKind::Grpc(_) | ProbeKind::Websocket(_)) => None,
+        (None, ProbeKind::Http(_) | ProbeKind::Grpc(_) | ProbeKind::Websocket(_)) => None,
+        (None, ProbeKind::Tcp(_) | ProbeKind::Agent(_)) => None,
     }
 }
 

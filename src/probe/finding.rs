@@ -2,6 +2,7 @@
 //! metrics all show these texts. `answer` has the sentences for HTTP answers, `grpc` those for gRPC health checks, `h2`
 //! those for errors of HTTP/2 itself, `websocket` those for WebSockets.
 
+mod agent;
 mod answer;
 mod grpc;
 mod h2;
@@ -19,6 +20,7 @@ use nix::errno::Errno;
 
 use rustls::AlertDescription;
 
+pub(super) use agent::AgentAnswer;
 pub(super) use answer::{Answered, Cutoff, Details, Interruption, Miss, Node, Outcome};
 pub(super) use grpc::{GrpcAnswer, GrpcCall, Received, Violation};
 pub(super) use h2::{Http2, Trouble};
@@ -59,6 +61,8 @@ pub(super) enum Finding<'p> {
     TextMatched,
     /// An expected text was not received, or ours could not be sent.
     TextFailed(Box<TextFailure<'p>>),
+    /// An agent has answered with a line.
+    Agent(AgentAnswer),
     /// The WebSocket answered our ping.
     Pong,
     /// Not a WebSocket, or it does not answer.
@@ -130,9 +134,10 @@ impl Finding<'_> {
         let mut reason = String::with_capacity(64);
         self.write_sentence(&mut reason, circumstances).expect("writing to a string cannot fail");
         let (code, status, hint) = (self.code(), self.status(), self.hint(circumstances));
-        let degraded = match &self {
-            Finding::Answer(Answered { outcome: Outcome::AsExpected { degraded, .. }, .. }) => *degraded,
-            _ => None,
+        let (degraded, asks) = match &self {
+            Finding::Answer(Answered { outcome: Outcome::AsExpected { degraded, .. }, .. }) => (*degraded, None),
+            Finding::Agent(answer) => answer.asks(),
+            _ => (None, None),
         };
         let trace = match self {
             Finding::Answer(Answered { head, body, .. }) => Trace { head, body, ..Trace::default() },
@@ -142,17 +147,18 @@ impl Finding<'_> {
             Finding::HandshakeDone | Finding::Tls(_) | Finding::Refused(_) | Finding::NoHandshake { .. } => {
                 Trace::default()
             }
-            Finding::TextMatched | Finding::TextFailed(_) | Finding::Stopped => Trace::default(),
+            Finding::TextMatched | Finding::TextFailed(_) | Finding::Agent(_) | Finding::Stopped => Trace::default(),
             Finding::Grpc(_) | Finding::Http2(_) | Finding::Pong | Finding::Websocket(_) => Trace::default(),
         };
         // A new one of the right size is cheaper than shrinking this one.
         let reason = reason.as_str().into();
-        ProbeReport { code, status, duration: circumstances.took, reason, hint, degraded, trace }
+        ProbeReport { code, status, duration: circumstances.took, reason, hint, degraded, asks, trace }
     }
 
     /// Whether the probe waits for the peer to close after it, which does not count as time that the peer took.
     pub(super) fn waits_for_close(&self) -> bool {
         matches!(self, Finding::Connected | Finding::HandshakeDone | Finding::TextMatched | Finding::Pong)
+            || matches!(self, Finding::Agent(_))
     }
 
     fn code(&self) -> Code {
@@ -165,6 +171,7 @@ impl Finding<'_> {
             Finding::TextMatched | Finding::Pong => Code::L7Ok,
             Finding::Websocket(flaw) => flaw.code(),
             Finding::TextFailed(failure) => failure.code(),
+            Finding::Agent(answer) => answer.code(),
             Finding::NotConnected(Fault::Theirs(Errno::ETIMEDOUT)) | Finding::ConnectTimeout => Code::L4Tout,
             Finding::NotConnected(Fault::Theirs(_)) => Code::L4Con,
             Finding::NotConnected(Fault::Ours(_)) | Finding::NoResources(_) | Finding::Stopped => Code::NoRes,
@@ -178,7 +185,7 @@ impl Finding<'_> {
         match self {
             Finding::Connected | Finding::NotConnected(_) | Finding::ConnectTimeout | Finding::NoResources(_) => None,
             Finding::HandshakeDone | Finding::Tls(_) | Finding::Refused(_) | Finding::NoHandshake { .. } => None,
-            Finding::TextMatched | Finding::TextFailed(_) | Finding::Stopped => None,
+            Finding::TextMatched | Finding::TextFailed(_) | Finding::Agent(_) | Finding::Stopped => None,
             Finding::Pong => Some(101),
             Finding::Websocket(flaw) => flaw.status(),
             Finding::Answer(answered) => answered.outcome.status(),
@@ -222,6 +229,7 @@ impl Finding<'_> {
             Finding::Pong => write!(out, "pong in {}", Measured(context.took)),
             Finding::Websocket(flaw) => flaw.write_sentence(out, context),
             Finding::TextFailed(failure) => failure.write_sentence(out, context),
+            Finding::Agent(answer) => answer.write_sentence(out),
             Finding::Stopped => {
                 let (took, timeout) = (Measured(context.took), context.timeout);
                 write!(out, "not probed: this process was stopped; the probe took {took}, its timeout is {timeout:?}")
@@ -244,6 +252,7 @@ impl Finding<'_> {
             Finding::Tls(failure) => failure.hint(),
             Finding::NoHandshake { cut, speaks_tls } => Some(handshake_hint(*cut, *speaks_tls)),
             Finding::TextFailed(failure) => failure.hint(context.is_tls()),
+            Finding::Agent(answer) => answer.hint(),
             Finding::Stopped => Some("it was suspended, or this machine is overloaded"),
             Finding::NotConnected(Fault::Theirs(errno)) => connect_hint(*errno),
             Finding::NotConnected(Fault::Ours(errno)) | Finding::NoResources(errno) => resource_hint(*errno),

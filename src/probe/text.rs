@@ -8,10 +8,11 @@ use std::time::Duration;
 
 use memchr::memmem;
 
+use super::agent;
 use super::answer::Stop;
 use super::connect::Fault;
-use super::finding::{Cutoff, Finding, TextFailure, Why};
-use crate::model::policy::{Act, TcpProbe, Wanted};
+use super::finding::{AgentAnswer, Cutoff, Finding, TextFailure, Why};
+use crate::model::policy::{Act, TcpProbe, TextStep, Wanted};
 use crate::model::{StepTrace, Trace};
 
 /// Bytes that are read from a peer.
@@ -194,6 +195,10 @@ impl<'p> Dialogue<'p> {
 
     /// The finding when every step succeeded.
     fn found(&self, over_tls: bool) -> Finding<'p> {
+        if matches!(self.probe.steps.last(), Some(TextStep { act: Act::Wait(Wanted::Line), .. })) {
+            let line = self.received[self.fence..self.taken].trim_ascii_end();
+            return Finding::Agent(AgentAnswer::new(agent::read(line), self.probe.masked(line)));
+        }
         let waits = self.probe.steps.iter().any(|step| matches!(step.act, Act::Wait(_)));
         match (waits, over_tls) {
             (true, _) => Finding::TextMatched,
@@ -223,7 +228,7 @@ impl<'p> Dialogue<'p> {
     fn take(&mut self, wanted: &Wanted, end: usize, now: Duration) {
         self.taken = end;
         self.answered = Some(match wanted {
-            Wanted::Text(_) | Wanted::Match(_) => Answered::Text,
+            Wanted::Text(_) | Wanted::Match(_) | Wanted::Line => Answered::Text,
             Wanted::Bytes(_) => Answered::Bytes,
         });
         self.watched.clear();
@@ -253,6 +258,7 @@ impl<'p> Dialogue<'p> {
         let found = match wanted {
             Wanted::Text(text) => self.find(text.as_bytes()),
             Wanted::Bytes(bytes) => self.find(bytes),
+            Wanted::Line => self.end_of_line(),
             Wanted::Match(_) if self.taken == self.received.len() && !self.closed => None,
             Wanted::Match(_) if self.searched_bytes > SEARCHED_BYTES_MAX && !self.is_over() => None,
             Wanted::Match(pattern) => {
@@ -269,7 +275,7 @@ impl<'p> Dialogue<'p> {
         let length = match wanted {
             Wanted::Text(text) => text.len(),
             Wanted::Bytes(bytes) => bytes.len(),
-            Wanted::Match(_) => 1,
+            Wanted::Match(_) | Wanted::Line => 1,
         };
         // A match may have begun in the data searched so far.
         let longest = self.watched.iter().map(|text| text.len()).chain([length]).max().unwrap_or(1);
@@ -286,6 +292,14 @@ impl<'p> Dialogue<'p> {
     fn find(&self, text: &[u8]) -> Option<usize> {
         let from = self.searched.max(self.taken);
         memmem::find(&self.received[from..], text).map(|at| from + at + text.len())
+    }
+
+    /// The end of the line, with the byte that ends it.
+    fn end_of_line(&self) -> Option<usize> {
+        let from = self.searched.max(self.taken);
+        let ends = memchr::memchr2(b'\r', b'\n', &self.received[from..]).map(|at| from + at + 1);
+        let all = self.received.len();
+        ends.or((self.closed && all > self.taken).then_some(all))
     }
 
     /// What was received after the answer before TLS. The rest of its line belongs to the answer, and may not have arrived

@@ -17,7 +17,7 @@ use tokio::time::Instant;
 use crate::lanes::each::in_each_lane;
 use crate::load::{Load, Plan, failures};
 use crate::origin::{Origin, Reply, refusing_address};
-use crate::program::{Program, STEADY, fetch, pool};
+use crate::program::{Program, STEADY, fetch, pool, pool_of};
 use crate::support::assert_eventually;
 
 /// Ten times what a slow machine needs; nothing that goes well waits this long.
@@ -39,11 +39,6 @@ impl Twin {
     fn entry(&self) -> String {
         format!("{{ address = \"{}\", health_address = \"{}\" }}", self.traffic.text(), self.health.text())
     }
-}
-
-/// A pool over upstreams written as TOML values.
-fn pool_of(name: &str, entries: &[String], check: &str) -> String {
-    format!("[pools.{name}]\nupstreams = [{}]\n[pools.{name}.health]\n{check}\n", entries.join(", "))
 }
 
 /// Waits until the load has `more` further responses.

@@ -1,6 +1,7 @@
 //! Tests with real sockets, one binary: scripted origins, the prober, and the real program.
 
 mod access_log;
+mod agent;
 mod choosing;
 mod commands;
 #[allow(dead_code, unused_imports, reason = "a vocabulary for every test; not every word is in use at every time")]

@@ -382,6 +382,11 @@ pub fn pool(name: &str, upstreams: &[&str], check: &str) -> String {
     format!("[pools.{name}]\nupstreams = [{}]\n{health}\n", list.join(", "))
 }
 
+/// The same over upstreams written as TOML values.
+pub fn pool_of(name: &str, entries: &[String], check: &str) -> String {
+    format!("[pools.{name}]\nupstreams = [{}]\n[pools.{name}.health]\n{check}\n", entries.join(", "))
+}
+
 /// One request on a new connection: the status and the body. Panics when there is no answer.
 pub async fn fetch(address: SocketAddr, method: &str, path: &str) -> (u16, Bytes) {
     try_fetch(address, method, path).await.unwrap_or_else(|error| panic!("{method} {path}: {error}"))

@@ -163,9 +163,16 @@ fn ejected(status: &UpstreamStatus, now: Instant) -> String {
 /// An order keeps it out; and perhaps its checks do as well, so that the end of the order is not enough.
 fn ordered(status: &UpstreamStatus, state: &str, command: &str, now: Instant) -> String {
     let origin = status.overrides.admin().map_or_else(|| "as the file says".to_owned(), |order| order.sentence(now));
-    let order = format!("it is {state}, {origin}");
+    let order = match &status.asked {
+        Some(report) => format!("it is {state}, because {}", report.reason),
+        None => format!("it is {state}, {origin}"),
+    };
+    let ends = match status.asked {
+        Some(_) => "another answer of its agent".to_owned(),
+        None => format!("`roundsman {command}`"),
+    };
     let also = match status.state {
-        HealthState::Healthy => return format!("{order}; `roundsman {command}` ends that"),
+        HealthState::Healthy => return format!("{order}; {ends} ends that"),
         _ if status.upstream.address.host_name().is_some() => "its name has no address yet",
         HealthState::Unhealthy => "its checks fail",
         HealthState::Unknown => "its checks have not reached a verdict",
@@ -176,7 +183,7 @@ fn ordered(status: &UpstreamStatus, state: &str, command: &str, now: Instant) ->
         Some((_, passes)) if status.checks.len() == 1 => format!("{passes} passes in a row"),
         Some(_) | None => "checks that pass".to_owned(),
     };
-    format!("{order}, and {also}: it needs `roundsman {command}` and {needs}")
+    format!("{order}, and {also}: it needs {ends} and {needs}")
 }
 
 fn require(require: Require, checks: usize) -> Option<String> {

@@ -116,7 +116,7 @@ impl Plan {
         };
         let preset_over_tls = preset.is_some_and(|preset| preset.first_check().https);
         let scheme = match kind {
-            KindArg::Tcp | KindArg::Tls => None,
+            KindArg::Tcp | KindArg::Tls | KindArg::Agent => None,
             // It is only an address.
             _ if preset.is_some() && of_scheme == KindArg::Tcp => None,
             _ if over_tls == preset_over_tls => None,
@@ -134,7 +134,7 @@ impl Plan {
         let plan = Plan {
             kind,
             scheme,
-            tls: kind == KindArg::Tcp && (of_scheme == KindArg::Tls || steps.starttls),
+            tls: matches!(kind, KindArg::Tcp | KindArg::Agent) && (of_scheme == KindArg::Tls || steps.starttls),
             upstream,
             path,
             host: args.host.clone().or_else(|| host_field.map(|(_, value)| value.expose().to_owned())),
@@ -188,7 +188,8 @@ impl Plan {
         }
         self.write_target(&mut key);
         if let Some(body) = &self.args.body {
-            key(if self.kind == KindArg::Tcp { "send" } else { "body" }, string(body));
+            let sends = matches!(self.kind, KindArg::Tcp | KindArg::Agent);
+            key(if sends { "send" } else { "body" }, string(body));
         }
         if !self.steps.is_empty() {
             key("steps", self.steps.write());
@@ -225,9 +226,9 @@ impl Plan {
         let path = self.path.as_str();
         let no_path = matches!(path, "" | "/");
         match self.kind {
-            // Neither type has a path; the configuration parser reports that.
-            KindArg::Tcp | KindArg::Tls if !no_path => key("path", string(path)),
-            KindArg::Tcp | KindArg::Tls => {}
+            // They have no path; the configuration parser reports that.
+            KindArg::Tcp | KindArg::Tls | KindArg::Agent if !no_path => key("path", string(path)),
+            KindArg::Tcp | KindArg::Tls | KindArg::Agent => {}
             KindArg::Http | KindArg::Websocket if no_path && self.args.preset.is_some() => {}
             KindArg::Http | KindArg::Websocket => key("path", string(path)),
             KindArg::Grpc if no_path => {}
@@ -311,7 +312,7 @@ fn kind_of_preset(preset: &Preset, of_scheme: KindArg, upstream: &str) -> Result
         _ if of_scheme == kind => Ok(kind),
         KindArg::Tcp => Ok(kind),
         KindArg::Tls if kind == KindArg::Tcp => Ok(kind),
-        KindArg::Tls | KindArg::Http | KindArg::Grpc | KindArg::Websocket => {
+        KindArg::Tls | KindArg::Http | KindArg::Grpc | KindArg::Websocket | KindArg::Agent => {
             let name = preset.name;
             Err(format!("the preset {name:?} makes a check of type {word}: write --url {word}://{upstream}"))
         }

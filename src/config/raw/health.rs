@@ -68,7 +68,7 @@ table! {
 table! {
     /// What a check does and expects.
     struct Probe {
-        /// What a check does: "tcp" connects and closes, "tls" makes a handshake, "http" a request, "grpc" calls the health service, "websocket" upgrades and pings.
+        /// What a check does: "tcp" connects and closes, "tls" makes a handshake, "http" a request, "grpc" calls the health service, "websocket" upgrades and pings, "agent" reads a line of HAProxy's agent protocol: "up", "50%", "drain", "maint", "down".
         kind ["type"]: OneOf<Kind> = "tcp";
         /// The port of the check, if it differs from the traffic's.
         port ["port"]: Count<1, 65535>;
@@ -76,9 +76,9 @@ table! {
         port_offset ["port_offset"]: Count<-65535, 65535>;
         /// http, grpc, websocket: "https" uses TLS. Default: "http", or "https" if `tls` is written. Independent of the traffic's scheme.
         scheme ["scheme"]: OneOf<Scheme> = "http";
-        /// tls, http, grpc, websocket: the TLS settings. tcp: with `send`, `expect` or `steps`.
+        /// tls, http, grpc, websocket, agent: the TLS settings. tcp: with `send`, `expect` or `steps`.
         tls ["tls"]: Tls;
-        /// tcp: the text to send after connecting, or a secret as { file = "…" } or { env = "…" } with optional `prefix` and `suffix`.
+        /// tcp, agent: the text to send after connecting, or a secret as { file = "…" } or { env = "…" } with optional `prefix` and `suffix`.
         send ["send"]: SentText;
         /// tcp: a dialogue step by step, instead of `send` and `expect`.
         steps ["steps"]: TextSteps;

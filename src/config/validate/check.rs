@@ -263,7 +263,7 @@ fn short_name(spec: &ProbeSpec) -> String {
     const CHARS_MAX: usize = 48;
     let kind = spec.kind.as_str();
     let asked = match &spec.kind {
-        ProbeKind::Tcp(_) | ProbeKind::Tls => return with_port(kind.to_owned(), spec),
+        ProbeKind::Tcp(_) | ProbeKind::Tls | ProbeKind::Agent(_) => return with_port(kind.to_owned(), spec),
         ProbeKind::Http(http) => http.path.split('?').next().unwrap_or(""),
         ProbeKind::Websocket(websocket) => websocket.path.split('?').next().unwrap_or(""),
         ProbeKind::Grpc(grpc) => &grpc.service,

@@ -92,16 +92,21 @@ impl World {
     fn pool(&self, id: u32, given: &Given) -> Arc<Pool> {
         let name = Name::try_new(&format!("p{id}")).unwrap();
         let shared = Arc::new(PoolShared::new(self.now));
-        let view = ArcSwap::from_pointee(self.view(id, given));
+        let view = ArcSwap::from_pointee(self.view_of(&shared, id, given));
         Arc::new(Pool { id: PoolId(id), name, traffic: self.traffic.clone(), shared, view })
     }
 
-    fn view(&self, pool: u32, Given(service, primaries, backups): &Given) -> View {
+    fn view(&self, pool: u32, given: &Given) -> View {
+        self.view_of(&self.nth(pool).shared, pool, given)
+    }
+
+    fn view_of(&self, shared: &PoolShared, pool: u32, Given(service, primaries, backups): &Given) -> View {
         let name = Name::try_new(&format!("p{pool}")).unwrap();
         let member = |i: usize| {
             let address = format!("127.0.0.{}:{}", pool + 1, 7_001 + i).parse().unwrap();
             let id = UpstreamId(u64::from(pool) * 100 + i as u64);
-            (Arc::new(Upstream::new(id, name.clone(), address, self.sender.clone())), FineWeight::ONE)
+            let upstream = Upstream::new(id, name.clone(), address, self.sender.clone()).with_queue(&shared.queue);
+            (Arc::new(upstream), FineWeight::ONE)
         };
         let rules = Rules { needed: 1, backups_alone: false, otherwise: Otherwise::Reject };
         let places = self.traffic.connections.max_per_upstream.unwrap_or(u32::MAX);
@@ -420,7 +425,8 @@ async fn a_change_wakes_who_waits_at_once() {
 async fn one_more_than_may_wait_is_turned_away() {
     let until = Instant::now() + Duration::from_secs(3);
     let world = World::new(&[Given(Service::Waiting { until, then: Otherwise::Reject }, 0, 0)]);
-    let tickets: Vec<_> = std::iter::from_fn(|| world.nth(0).shared.queue.join(Awaits::Verdict, WAITING_MAX)).collect();
+    let tickets: Vec<_> =
+        std::iter::from_fn(|| world.nth(0).shared.queue.join(Awaits::Verdict, WAITING_MAX, false)).collect();
     assert!(tickets.len() >= 100, "only {} may wait", tickets.len());
     let (_exchange, next) = world.begin(GET);
     assert_eq!(word(&next), "503 queue_full after 30");

@@ -171,6 +171,8 @@ pub enum ProbeKind {
     Grpc(GrpcProbe),
     /// A WebSocket handshake, a ping and its pong.
     Websocket(WebsocketProbe),
+    /// A line of HAProxy's agent protocol; perhaps a text is sent for it. See [`TcpProbe::agent`].
+    Agent(TcpProbe),
 }
 
 impl ProbeKind {
@@ -182,6 +184,25 @@ impl ProbeKind {
             ProbeKind::Http(_) => "http",
             ProbeKind::Grpc(_) => "grpc",
             ProbeKind::Websocket(_) => "websocket",
+            ProbeKind::Agent(_) => "agent",
+        }
+    }
+
+    /// Whether its answers can say as much as those of `other` beside passing: that the upstream is worse than others, or
+    /// that it wants no requests.
+    pub fn says_as_much_as(&self, other: &ProbeKind) -> bool {
+        match (self, other) {
+            (ProbeKind::Agent(_), ProbeKind::Agent(_)) => true,
+            (ProbeKind::Http(own), ProbeKind::Http(_)) => own.degraded.is_some(),
+            _ => false,
+        }
+    }
+
+    /// Its steps, if it is a dialogue in texts.
+    pub fn dialogue(&self) -> Option<&TcpProbe> {
+        match self {
+            ProbeKind::Tcp(probe) | ProbeKind::Agent(probe) => Some(probe),
+            ProbeKind::Tls | ProbeKind::Http(_) | ProbeKind::Grpc(_) | ProbeKind::Websocket(_) => None,
         }
     }
 }
@@ -193,7 +214,7 @@ impl ProbeKind {
             ProbeKind::Http(probe) => probe.host.as_deref(),
             ProbeKind::Grpc(probe) => probe.host.as_deref(),
             ProbeKind::Websocket(probe) => probe.host.as_deref(),
-            ProbeKind::Tcp(_) | ProbeKind::Tls => None,
+            ProbeKind::Tcp(_) | ProbeKind::Tls | ProbeKind::Agent(_) => None,
         }
     }
 
@@ -203,7 +224,7 @@ impl ProbeKind {
             ProbeKind::Http(probe) => &probe.headers,
             ProbeKind::Grpc(probe) => &probe.headers,
             ProbeKind::Websocket(probe) => &probe.headers,
-            ProbeKind::Tcp(_) | ProbeKind::Tls => &[],
+            ProbeKind::Tcp(_) | ProbeKind::Tls | ProbeKind::Agent(_) => &[],
         }
     }
 }

@@ -31,7 +31,8 @@ impl fmt::Display for ProbeSpec {
             let over = match &self.kind {
                 ProbeKind::Tls => " ",
                 ProbeKind::Tcp(tcp) if tcp.starts_tls() => ", with TLS ",
-                ProbeKind::Tcp(_) | ProbeKind::Http(_) | ProbeKind::Grpc(_) | ProbeKind::Websocket(_) => ", over TLS ",
+                ProbeKind::Tcp(_) | ProbeKind::Agent(_) => ", over TLS ",
+                ProbeKind::Http(_) | ProbeKind::Grpc(_) | ProbeKind::Websocket(_) => ", over TLS ",
             };
             write!(f, "{over}{tls}")?;
         }
@@ -50,7 +51,7 @@ impl fmt::Display for ProbeSpec {
 impl fmt::Display for ProbeKind {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            ProbeKind::Tcp(tcp) => write!(f, "{tcp}"),
+            ProbeKind::Tcp(dialogue) | ProbeKind::Agent(dialogue) => write!(f, "{dialogue}"),
             ProbeKind::Tls => f.write_str("handshake"),
             ProbeKind::Http(http) => write_http(http, f),
             ProbeKind::Grpc(GrpcProbe { service, host, headers }) => {
@@ -77,7 +78,7 @@ impl ProbeKind {
     /// What must come back, in words; `None` if the protocol alone decides.
     pub fn expected(&self) -> Option<String> {
         match self {
-            ProbeKind::Tcp(tcp) => tcp.expected(),
+            ProbeKind::Tcp(dialogue) | ProbeKind::Agent(dialogue) => dialogue.expected(),
             ProbeKind::Tls | ProbeKind::Websocket(_) => None,
             ProbeKind::Http(http) => Some(http.expect.to_string()),
             ProbeKind::Grpc(_) => Some("SERVING".to_owned()),

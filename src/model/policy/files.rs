@@ -4,7 +4,7 @@
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::Arc;
 
-use super::{CheckPolicy, HeaderText, ProbeKind, ProbeSpec};
+use super::{CheckPolicy, HeaderText, ProbeSpec};
 use crate::model::{Code, Secret};
 
 /// A file that a check was made from.
@@ -84,10 +84,7 @@ impl ProbeSpec {
             HeaderText::Secret(secret) => Some((&**name, secret)),
             HeaderText::Plain(_) => None,
         });
-        let sent = match &self.kind {
-            ProbeKind::Tcp(tcp) => Some(tcp.secrets().map(|secret| ("the text that is sent", secret))),
-            ProbeKind::Tls | ProbeKind::Http(_) | ProbeKind::Grpc(_) | ProbeKind::Websocket(_) => None,
-        };
+        let sent = self.kind.dialogue().map(|tcp| tcp.secrets().map(|secret| ("the text that is sent", secret)));
         let read = headers.chain(sent.into_iter().flatten()).filter(|(_, secret)| secret.file().is_some());
         read.map(|(what, secret)| CheckFile { what: what.to_owned(), read: ReadFile::Secret(secret.clone()) })
     }
@@ -96,7 +93,7 @@ impl ProbeSpec {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::policy::{Expect, HttpProbe, PortRule};
+    use crate::model::policy::{Expect, HttpProbe, PortRule, ProbeKind};
 
     #[test]
     fn a_file_is_compared_by_its_content() {

@@ -25,6 +25,12 @@ impl TcpProbe {
         TcpProbe { steps: send.into_iter().chain(expect).collect(), numbered: false }
     }
 
+    /// The steps of an agent check: a text that is sent, perhaps, and a line that must be received.
+    pub fn agent(send: Option<Payload>) -> TcpProbe {
+        let send = send.map(|payload| TextStep::new(Act::Send(payload)));
+        TcpProbe { steps: send.into_iter().chain([TextStep::new(Act::Wait(Wanted::Line))]).collect(), numbered: false }
+    }
+
     /// Whether it only connects: nothing is sent and nothing is expected.
     pub fn is_plain(&self) -> bool {
         self.steps.is_empty()
@@ -92,6 +98,8 @@ pub enum Wanted {
     Bytes(Arc<[u8]>),
     /// Data in which this pattern matches.
     Match(LinePattern),
+    /// A line; it ends with CR, LF or the close of the peer.
+    Line,
 }
 
 /// What a step sends: 1 byte to 64 KiB, with or without a secret in it. `Debug` shows only its length.

@@ -94,15 +94,7 @@ mod tests {
             ..Trace::default()
         };
         let duration = Duration::from_millis(12);
-        let report = ProbeReport {
-            code: Code::L7Rsp,
-            status: None,
-            duration,
-            reason: "why".into(),
-            hint: None,
-            degraded: None,
-            trace,
-        };
+        let report = ProbeReport { trace, ..ProbeReport::new(Code::L7Rsp, duration, "why") };
         let target: Address = "10.0.0.1:25".parse().unwrap();
         let probed = Probed { upstream: &target, name: None, target: &target, spec: &spec, report: &report };
         let line =

@@ -29,15 +29,7 @@ fn over_tls(kind: ProbeKind, verify: bool) -> ProbeSpec {
 }
 
 fn report(code: Code, status: Option<u16>, reason: &str, trace: Trace) -> ProbeReport {
-    ProbeReport {
-        code,
-        status,
-        duration: Duration::from_millis(12),
-        reason: reason.into(),
-        hint: None,
-        degraded: None,
-        trace,
-    }
+    ProbeReport { status, trace, ..ProbeReport::new(code, Duration::from_millis(12), reason) }
 }
 
 /// Connected, at least.

@@ -6,7 +6,7 @@ use tokio::time::Instant;
 
 use super::*;
 use crate::model::policy::{FileMark, ReadFile};
-use crate::model::{HealthState, Name, Trace};
+use crate::model::{HealthState, Name};
 use crate::pool::outage::Way;
 use crate::pool::status::{CheckStatus, OutOfOrder, PoolSummary, Streak};
 use crate::pool::testing;
@@ -26,16 +26,7 @@ fn upstream(spec: &Arc<ProbeSpec>, number: u64, codes: &[Code], decides: usize) 
     made.checks = codes
         .iter()
         .map(|code| {
-            let (duration, reason) = (Duration::ZERO, "self-signed".into());
-            let report = ProbeReport {
-                code: *code,
-                status: None,
-                duration,
-                reason,
-                hint: Some(GUESS),
-                degraded: None,
-                trace: Trace::default(),
-            };
+            let report = ProbeReport { hint: Some(GUESS), ..ProbeReport::new(*code, Duration::ZERO, "self-signed") };
             let passes = code.judgement() == crate::model::Judgement::Pass;
             CheckStatus {
                 spec: spec.clone(),

@@ -31,6 +31,8 @@ pub(in crate::pool) struct Causes {
     pub(in crate::pool) only: Option<Address>,
     /// A healthy upstream that an operator's order keeps out, and the order.
     pub(in crate::pool) ordered: Option<(Address, AdminState)>,
+    /// An upstream that only its agent keeps out.
+    pub(in crate::pool) asked: Option<Address>,
     /// The configured fallback pool, if it cannot serve either.
     pub(in crate::pool) other: Option<Name>,
 }
@@ -86,6 +88,9 @@ impl Causes {
                 AdminState::Disabled | AdminState::Enabled => "enable",
             };
             ways.push(format!("after `roundsman {command} {pool} {address}`"));
+        }
+        if let Some(address) = &self.asked {
+            ways.push(format!("when the agent of {address} takes it back"));
         }
         if ways.is_empty() && self.draining + self.disabled > 0 {
             let ordered = match (self.draining, self.disabled) {

@@ -128,8 +128,9 @@ impl State {
                     checks.push(id);
                 }
                 let admin = earlier.as_ref().map(Member::admin);
-                let mut member = self.enrol(policy, index, checks, earlier, now);
+                let mut member = self.enrol((policy, &shared), index, checks, earlier, now);
                 member.overrides = std::mem::take(&mut member.overrides).or(ordered);
+                member.heed(&self.checks);
                 if let Some(before) = admin {
                     member.on_admin_change(before, now);
                 }
@@ -220,10 +221,13 @@ impl State {
         };
         let same = old.filter(|(_, check)| check.key.same_definition(&key)).map(|(_, check)| check);
         let last = same.and_then(|check| check.last.clone());
-        let certificate_expiry = same.and_then(|check| check.certificate_expiry);
+        let certificate_expiry = same.and_then(|check| check.certificate_expiry.clone());
+        // What the check that it follows has said holds until it says something itself.
+        let said = old.filter(|(_, check)| key.spec.kind.says_as_much_as(&check.key.spec.kind));
+        let said = said.and_then(|(_, check)| check.said.clone());
         let id = CheckId(self.take_id());
         let check = Check {
-            degraded: None,
+            said,
             key: key.clone(),
             track,
             readers: SmallVec::new(),
@@ -252,7 +256,7 @@ impl State {
 
     fn enrol(
         &mut self,
-        rules: &Arc<PoolPolicy>,
+        (rules, shared): (&Arc<PoolPolicy>, &PoolShared),
         index: usize,
         checks: CheckIds,
         earlier: Option<Member>,
@@ -284,7 +288,8 @@ impl State {
             None => {
                 let id = UpstreamId(self.take_id());
                 let address = rules.upstreams[index].address.clone();
-                let upstream = Arc::new(Upstream::new(id, rules.name.clone(), address, self.hints.clone()));
+                let upstream = Upstream::new(id, rules.name.clone(), address, self.hints.clone());
+                let upstream = Arc::new(upstream.with_queue(&shared.queue));
                 let mut member = Member::new(upstream, rules.clone(), index, checks, HealthState::Unknown, now);
                 member.state = member.verdict(&self.checks);
                 if member.state != HealthState::Unknown {

@@ -1,15 +1,18 @@
-//! Carries out what operators order, and ends orders whose time is over.
+//! Carries out what operators order and agents ask for, and ends orders whose time is over.
 
 use tokio::time::Instant;
 
 use super::super::events::EventKind;
 use super::super::orders::{Done, Order, OrderError, Setting};
 use super::super::pools::Member;
-use super::{Effects, State};
+use super::super::upstream::UpstreamId;
+use super::{CheckId, Effects, State};
 use crate::model::{Address, AdminState};
 
 /// The origin of a change that nobody ordered now.
 const TIME_OVER: &str = "the time of the order is over";
+/// The origin of a change that an upstream's agent has asked for.
+const AGENT: &str = "its agent";
 
 impl State {
     /// Carries out an order in the pool of this name, or in every pool that has the upstream: in all of them or in none. It
@@ -29,7 +32,8 @@ impl State {
         for (pool_index, member_index) in &places {
             let pool = &self.pools[*pool_index];
             let needs_force = || pool.needs_force(address, &self.checks, now);
-            if let Some(why) = order.refused(pool.members[*member_index].admin(), needs_force) {
+            let member = &pool.members[*member_index];
+            if let Some(why) = order.refused(member.ordered(), member.is_asked_out(), needs_force) {
                 return Err(why);
             }
         }
@@ -111,11 +115,38 @@ impl State {
     }
 }
 
+impl State {
+    /// An agent may have answered: its upstreams take requests as it says from now on.
+    pub(super) fn heed(&mut self, check: CheckId, readers: &[UpstreamId], now: Instant, effects: &mut Effects) {
+        for reader in readers {
+            let (pool_index, member_index) = self.places[reader];
+            let pool = &mut self.pools[pool_index];
+            let member = &mut pool.members[member_index];
+            let before = member.admin();
+            member.heed(&self.checks);
+            let after = member.admin();
+            if before == after {
+                continue;
+            }
+            member.on_admin_change(before, now);
+            if after != AdminState::Enabled {
+                effects.lose(&member.upstream);
+            }
+            let (pool, upstream) = (pool.policy.name.clone(), member.upstream.address.clone());
+            self.dirty.insert(pool_index);
+            let last = self.checks[&check].last.as_ref();
+            let reason = last.map_or_else(String::new, |(_, report)| report.reason.to_string());
+            let (to, by) = (Setting::Admin(after), AGENT.to_owned());
+            self.log(EventKind::Ordered { pool, upstream, to, lasts: None, reason, by }, now, effects);
+        }
+    }
+}
+
 impl Member {
     /// The setting of the kind of this one, as it holds and as the file has it.
     fn settings_like(&self, setting: Setting) -> (Setting, Setting) {
         match setting {
-            Setting::Admin(_) => (Setting::Admin(self.admin()), Setting::Admin(self.policy().admin)),
+            Setting::Admin(_) => (Setting::Admin(self.ordered()), Setting::Admin(self.policy().admin)),
             Setting::Weight(_) => (Setting::Weight(self.weight()), Setting::Weight(self.policy().weight)),
         }
     }

@@ -1,5 +1,6 @@
 //! The rows of health.md, each on the pure state with a scripted clock and scripted probes.
 
+mod agent;
 mod checks;
 mod degraded;
 mod leaving;
@@ -259,15 +260,20 @@ fn config(pools: Vec<PoolPolicy>) -> Config {
 
 fn report(answer: char) -> Arc<ProbeReport> {
     let code = match answer {
-        'P' | 'd' => Code::L4Ok,
+        'P' | 'd' | 'u' | 'r' | 'm' => Code::L4Ok,
         'F' => Code::L4Con,
         '-' => Code::NoRes,
         '!' => Code::Panic,
         other => panic!("no such answer: {other}"),
     };
-    let (duration, reason, trace) = (2 * MS, "scripted".into(), Trace::default());
     let degraded = (answer == 'd').then(|| crate::model::Ratio::percent(25));
-    Arc::new(ProbeReport { code, status: None, duration, reason, hint: None, degraded, trace })
+    let asks = match answer {
+        'u' => Some(AdminState::Enabled),
+        'r' => Some(AdminState::Draining),
+        'm' => Some(AdminState::Disabled),
+        _ => None,
+    };
+    Arc::new(ProbeReport { degraded, asks, ..ProbeReport::new(code, 2 * MS, "scripted") })
 }
 
 /// A world in which these upstreams of pool `api` are healthy.

@@ -36,19 +36,11 @@ fn timeout_of(code: Code) -> Option<Code> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::Trace;
 
     #[test]
     fn only_a_pass_that_took_too_long_becomes_a_time_out() {
-        let report = |code| ProbeReport {
-            code,
-            status: Some(200),
-            duration: Duration::from_secs(2),
-            reason: "as it was".into(),
-            hint: None,
-            degraded: None,
-            trace: Trace::default(),
-        };
+        let report =
+            |code| ProbeReport { status: Some(200), ..ProbeReport::new(code, Duration::from_secs(2), "as it was") };
         let ms = Duration::from_millis;
         for (code, decided_in, max, want) in [
             (Code::L7Ok, ms(1_249), Some(ms(800)), (Code::L7Tout, "right, but after 1.2 s; at most 800 ms")),

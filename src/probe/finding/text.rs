@@ -86,7 +86,9 @@ impl TextFailure<'_> {
                 self.write_connected(out, context)?;
             }
             Some(cut) => {
-                write!(out, "{} before {wanted} arrived: {} received", cutoff_words(cut), Bytes(self.bytes as u64))?
+                let article = if matches!(wanted, Wanted::Line) { "the " } else { "" };
+                let (end, received) = (cutoff_words(cut), Bytes(self.bytes as u64));
+                write!(out, "{end} before {article}{wanted} arrived: {received} received")?
             }
             None => write!(out, "no {wanted} in the first 64 KiB (the rest is not read)")?,
         }

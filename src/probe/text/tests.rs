@@ -219,6 +219,31 @@ fn an_unsent_text_is_a_failure_unless_the_peer_has_answered() {
     assert_eq!(run(&[wait("+"), send()], b"+"), (Some((2, 2)), true));
 }
 
+#[test]
+fn a_line_of_an_agent_ends_with_its_end_or_the_connection() {
+    for (said, stop, expected) in [
+        ("up\n", Stop::Deadline, "L7OK: the agent says \"up\""),
+        ("up 50%\r\n", Stop::Deadline, "L7OK: the agent says \"up 50%\""),
+        ("up\rdown\n", Stop::Deadline, "L7OK: the agent says \"up\""),
+        ("up\ndown\n", Stop::Closed, "L7OK: the agent says \"up\""),
+        ("drain", Stop::Closed, "L7OK: the agent says \"drain\""),
+        ("down # disk\n", Stop::Deadline, "L7STS: the agent says \"down # disk\""),
+        ("\nup\n", Stop::Deadline, "L7RSP: the line of the agent is empty"),
+        ("up", Stop::Deadline, "L7TOUT: no line of an agent within 2s; got \"up\""),
+        ("", Stop::Deadline, "L7TOUT: no line of an agent within 2s"),
+        ("", Stop::Closed, "L7RSP: connection closed before the line of an agent arrived: 0 bytes received"),
+    ] {
+        for size in 1..8 {
+            let probe = TcpProbe::agent(Some(Payload::plain(b"web1\n")));
+            assert_eq!(sentence(&probe, &[said.as_bytes()], stop, size), expected, "{said:?} in pieces of {size}");
+        }
+    }
+    let endless = "u".repeat(80 << 10);
+    let (probe, stop) = (TcpProbe::agent(None), Stop::Deadline);
+    let sentence = sentence(&probe, &[endless.as_bytes()], stop, 4 << 10);
+    assert!(sentence.starts_with("L7RSP: no line of an agent in the first 64 KiB"), "{sentence}");
+}
+
 proptest! {
     /// Whatever the peer sends, the pieces change nothing, and nothing panics.
     #[test]

@@ -82,10 +82,15 @@ async fn a_missing_text_ends_within_50_ms_of_the_timeout() {
         ("closes at once", Reply::close(), bad),
         ("resets at once", Reply::reset(), &[Code::L7Rsp, Code::L4Con]),
     ];
-    let tcp = TcpProbe::of(Some(Payload::plain(b"PING\r\n")), Some("ready".into()));
-    let spec = Arc::new(ProbeSpec { port: PortRule::Same, tls: None, kind: ProbeKind::Tcp(tcp), max_duration: None });
+    let ping = || Some(Payload::plain(b"PING\r\n"));
+    let spec_of = |kind| Arc::new(ProbeSpec { port: PortRule::Same, tls: None, kind, max_duration: None });
+    // A line of an agent that never ends, or is none, is not of another kind.
+    let agent = spec_of(ProbeKind::Agent(TcpProbe::agent(ping())));
+    let spec = spec_of(ProbeKind::Tcp(TcpProbe::of(ping(), Some("ready".into()))));
     for (name, does, codes) in peers {
-        hold(name, Origin::new().on_accept(does).start().await, &spec, codes).await;
+        hold(name, Origin::new().on_accept(does.clone()).start().await, &spec, codes).await;
+        let codes = [codes, &[Code::L7Rsp]].concat();
+        hold(&format!("{name}, agent"), Origin::new().on_accept(does).start().await, &agent, &codes).await;
     }
     // Split anywhere, the text is found, and the connection closes cleanly.
     let origin = Origin::new().on_accept(Reply::acts(vec![Act::Drip(b"+ready\r\n".to_vec(), tick / 10)]).then_hang());

@@ -74,7 +74,7 @@ pub struct TrialArgs {
         help_heading = REQUEST
     )]
     pub basic_auth_password_file: Option<PathBuf>,
-    /// The body of the request; for a tcp check, the text to send
+    /// The body of the request; for a tcp or agent check, the text to send
     #[arg(long, value_name = "TEXT", requires = "url", help_heading = REQUEST)]
     pub body: Option<String>,
     /// Use HTTP/2
@@ -166,6 +166,8 @@ pub enum KindArg {
     Grpc,
     /// An upgrade, a ping and its pong
     Websocket,
+    /// A line of HAProxy's agent protocol
+    Agent,
 }
 
 impl KindArg {
@@ -177,6 +179,7 @@ impl KindArg {
             KindArg::Http => "http",
             KindArg::Grpc => "grpc",
             KindArg::Websocket => "websocket",
+            KindArg::Agent => "agent",
         }
     }
 }

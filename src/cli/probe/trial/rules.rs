@@ -56,10 +56,8 @@ impl Rules {
         match (kind, &body[..]) {
             (_, []) => {}
             (KindArg::Tcp, _) => self.body.iter().for_each(|(name, text)| key(name, string(text))),
-            (KindArg::Tls | KindArg::Http | KindArg::Grpc | KindArg::Websocket, [rule]) => key("body", rule.clone()),
-            (KindArg::Tls | KindArg::Http | KindArg::Grpc | KindArg::Websocket, rules) => {
-                key("body", format!("[{}]", rules.join(", ")));
-            }
+            (_, [rule]) => key("body", rule.clone()),
+            (_, rules) => key("body", format!("[{}]", rules.join(", "))),
         }
         if !self.fields.is_empty() {
             key("header", format!("{{ {} }}", self.fields.join(", ")));

@@ -13,8 +13,8 @@ use crate::model::policy::{GrpcProbe, HeaderText, HttpProbe, HttpVersion, ProbeK
 /// The types that a key belongs to, the likeliest first. A key that is not listed belongs to all.
 const KEYS: &[(&str, &[Kind])] = &[
     ("scheme", &[Kind::Http, Kind::Grpc, Kind::Websocket]),
-    ("tls", &[Kind::Tls, Kind::Http, Kind::Grpc, Kind::Websocket, Kind::Tcp]),
-    ("send", &[Kind::Tcp]),
+    ("tls", &[Kind::Tls, Kind::Http, Kind::Grpc, Kind::Websocket, Kind::Tcp, Kind::Agent]),
+    ("send", &[Kind::Tcp, Kind::Agent]),
     ("steps", &[Kind::Tcp]),
     ("path", &[Kind::Http, Kind::Websocket]),
     ("method", &[Kind::Http]),
@@ -38,7 +38,7 @@ pub fn probe(raw: &raw::Probe, key: &str, report: &mut Report) -> (ProbeKind, Op
     };
     refuse_keys_of_other_kinds(raw, kind, key, report);
     refuse_headers_of_the_protocol(raw, kind, key, report);
-    if matches!(kind, Kind::Tls | Kind::Grpc | Kind::Websocket) {
+    if matches!(kind, Kind::Tls | Kind::Grpc | Kind::Websocket | Kind::Agent) {
         expect::duration_alone(&raw.expect, kind, &format!("{key}.expect"), report);
     }
     let tls = tls::tls(raw, kind, key, report);
@@ -57,6 +57,7 @@ pub fn probe(raw: &raw::Probe, key: &str, report: &mut Report) -> (ProbeKind, Op
             headers: headers(raw, key, report),
             subprotocol: raw.subprotocol.value().map(|token| token.0.clone()),
         }),
+        Kind::Agent => ProbeKind::Agent(steps::agent(raw, key, report)),
     };
     (probe, tls)
 }
@@ -136,7 +137,7 @@ fn refuse_headers_of_the_protocol(raw: &raw::Probe, kind: Kind, key: &str, repor
     for (name, _) in fields {
         let lower = name.to_ascii_lowercase();
         let ours = match kind {
-            Kind::Tcp | Kind::Tls | Kind::Http => false,
+            Kind::Tcp | Kind::Tls | Kind::Http | Kind::Agent => false,
             Kind::Grpc => lower == "content-type" || lower.starts_with("grpc-"),
             Kind::Websocket => lower.starts_with("sec-websocket-"),
         };

@@ -1,4 +1,4 @@
-//! A check of a text protocol: `send` and `expect`, or `steps`. Refuses steps that do nothing, contradict each other or
+//! A check of a text protocol: `send` and `expect`, or `steps`; and what an agent check sends. Refuses steps that do nothing, contradict each other or
 //! can never succeed.
 
 use std::sync::Arc;
@@ -7,7 +7,7 @@ use super::expect;
 use crate::config::raw;
 use crate::config::read::{At, Field, quoted};
 use crate::config::report::{Found, Report};
-use crate::model::policy::{Act, TcpProbe, TextStep, Wanted};
+use crate::model::policy::{Act, Payload, TcpProbe, TextStep, Wanted};
 
 /// The keys of a step; it has one of them.
 const ACTS: &str =
@@ -16,11 +16,9 @@ const ACTS: &str =
 /// What a check of type tcp sends and expects.
 pub fn tcp(raw: &raw::Probe, key: &str, report: &mut Report) -> TcpProbe {
     let expected = expect::text(&raw.expect, raw.kind.is_absent(), &format!("{key}.expect"), report);
-    if let Some(at) = raw.send.get() {
-        warn_about_escapes(at.value.plain.as_deref(), at, &format!("{key}.send"), report);
-    }
+    let sent = sent(raw, key, report);
     let probe = match &raw.steps {
-        Field::Absent => TcpProbe::of(raw.send.value().map(|sent| sent.payload.clone()), expected),
+        Field::Absent => TcpProbe::of(sent, expected),
         Field::Bad => TcpProbe::default(),
         Field::Good(list) => {
             refuse_beside_steps(raw, expected.is_some(), key, report);
@@ -35,6 +33,18 @@ pub fn tcp(raw: &raw::Probe, key: &str, report: &mut Report) -> TcpProbe {
         report.add(found.expected("type = \"tls\" for a handshake alone; or `steps`, or `expect`, beside it"));
     }
     probe
+}
+
+/// What an agent check sends.
+pub fn agent(raw: &raw::Probe, key: &str, report: &mut Report) -> TcpProbe {
+    TcpProbe::agent(sent(raw, key, report))
+}
+
+/// The text of `send`.
+fn sent(raw: &raw::Probe, key: &str, report: &mut Report) -> Option<Payload> {
+    let at = raw.send.get()?;
+    warn_about_escapes(at.value.plain.as_deref(), at, &format!("{key}.send"), report);
+    Some(at.value.payload.clone())
 }
 
 fn refuse_beside_steps(raw: &raw::Probe, expects: bool, key: &str, report: &mut Report) {

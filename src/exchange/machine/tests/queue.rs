@@ -117,19 +117,82 @@ async fn nobody_waits_longer_than_the_queue_says() {
 
 #[tokio::test(start_paused = true)]
 async fn a_retry_may_wait_and_if_there_is_no_room_its_failure_is_answered() {
-    for (others, want) in [(0, "wait"), (1, "wait"), (2, "502 connect_failed")] {
+    for others in 0..3 {
         let world = world(2);
         let (mut fails, mut busy) = (served(&world), served(&world));
-        let _waiting: Vec<_> = (0..others).map(|_| queued(&world)).collect();
+        let waiting: Vec<_> = (0..others).map(|_| queued(&world)).collect();
         // Its own upstream has a free place now, but it has failed the request.
-        let next = feed(&mut fails, Refused, world.now).expect("it is decided");
-        assert_eq!(word(&next), want, "{others} wait");
-        let Next::Wait(place) = next else { continue };
+        let place = waits(feed(&mut fails, Refused, world.now).expect("it is decided"));
         assert_eq!(place.wait().now_or_never().is_some(), others == 0);
-        drop(_waiting);
+        drop(waiting);
         busy.on_end(End::Delivered, world.now);
         assert_eq!(word(&fails.on_wake(place, world.now)), "attempt");
     }
+    // As many of them as of the others.
+    let world = world(4);
+    let mut all: Vec<_> = (0..4).map(|_| served(&world)).collect();
+    let mut places = vec![];
+    for (index, want) in ["wait", "wait", "502 connect_failed"].iter().enumerate() {
+        let next = feed(&mut all[index], Refused, world.now).expect("it is decided");
+        assert_eq!(word(&next), *want, "{index} wait already");
+        if let Next::Wait(place) = next {
+            places.push(place);
+        }
+        // Whatever has become free is taken again.
+        let (taken, next) = world.begin(GET);
+        all.push(taken);
+        drop(next);
+    }
+}
+
+fn waits(next: Next) -> Waiting {
+    let Next::Wait(place) = next else { panic!("{}", word(&next)) };
+    place
+}
+
+#[tokio::test(start_paused = true)]
+async fn retries_that_wait_for_others_take_no_place_from_new_requests() {
+    let world = world(2);
+    let (mut one, mut two) = (served(&world), served(&world));
+    let (mut places, first) = (vec![], one.upstream().map(|upstream| upstream.id));
+    for _ in 0..2 {
+        places.push(waits(feed(&mut one, Refused, world.now).expect("it is decided")));
+        // The upstream that refused is idle: a new request joins the queue and has its turn at once.
+        let (mut newcomer, next) = world.begin(GET);
+        let place = waits(next);
+        for waiting in &places {
+            if waiting.wait().now_or_never().is_some() {
+                waiting.pass_on();
+            }
+        }
+        assert!(place.wait().now_or_never().is_some(), "those before it pass the call on");
+        assert_eq!(word(&newcomer.on_wake(place, world.now)), "attempt");
+        assert_eq!(newcomer.upstream().map(|upstream| upstream.id), first);
+        one = newcomer;
+    }
+    two.on_end(End::Delivered, world.now);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_request_that_began_without_a_limit_frees_its_place_for_those_that_wait() {
+    let world = World::with(&[Given(Service::Open, 1, 0)], TrafficPolicy::default());
+    let mut older = served(&world);
+    let bounded = TrafficPolicy {
+        connections: UpstreamConnections { max_per_upstream: Some(1), queue_length: 2, ..Default::default() },
+        ..TrafficPolicy::default()
+    };
+    let was = world.nth(0);
+    let members = eligible(&world).into_iter().map(|upstream| (upstream, FineWeight::ONE, 1));
+    let tiers =
+        (Tier::with_places(Balance::RoundRobin, members), Tier::with_places(Balance::RoundRobin, [].into_iter()));
+    let rules = Rules { needed: 1, backups_alone: false, otherwise: Otherwise::Reject };
+    let view = ArcSwap::from_pointee(View::new(Service::Open, tiers.0, tiers.1, rules));
+    let (id, name, shared, traffic) = (was.id, was.name.clone(), was.shared.clone(), Arc::new(bounded));
+    world.publish(vec![Some(Arc::new(Pool { id, name, traffic, shared, view }))]);
+    let (exchange, place) = queued(&world);
+    let mut waiting = (exchange, Some(place));
+    older.on_end(End::Delivered, world.now);
+    assert_eq!(turn(&mut waiting, world.now).as_deref(), Some("attempt"));
 }
 
 #[tokio::test(start_paused = true)]

@@ -29,6 +29,9 @@ impl TcpProbe {
             Some(TextStep { act: Act::Wait(Wanted::Text(text)), .. }) if !self.numbered => {
                 Some(format!("a text that contains {}", Shown(text)))
             }
+            Some(TextStep { act: Act::Wait(Wanted::Line), .. }) => {
+                Some("an agent's line that does not say down".into())
+            }
             Some(_) | None => None,
         }
     }
@@ -57,6 +60,7 @@ impl fmt::Display for Wanted {
             Wanted::Text(text) => write!(f, "{}", Shown(text)),
             Wanted::Bytes(bytes) => write!(f, "{}", Hex(bytes)),
             Wanted::Match(pattern) => write!(f, "a match of {}", Shown(pattern.as_str())),
+            Wanted::Line => f.write_str("line of an agent"),
         }
     }
 }

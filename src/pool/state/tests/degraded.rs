@@ -14,7 +14,7 @@ impl World {
     }
 
     /// The weights in the view.
-    fn weights(&self) -> Vec<(String, FineWeight)> {
+    pub(super) fn weights(&self) -> Vec<(String, FineWeight)> {
         let pool = &self.state.pools[0];
         let weigh = |member: &super::super::super::pools::Member| {
             (member.upstream.address.to_string(), member.weight_now(&self.state.checks, self.now))

@@ -4,7 +4,7 @@ use proptest::prelude::*;
 
 use super::super::super::passive::EjectionEnd;
 use super::*;
-use crate::model::{Eligibility, Ineligible};
+use crate::model::{Eligibility, FineWeight, Ineligible};
 
 use Failure::{Connect, Reset, Unavailable};
 
@@ -249,24 +249,28 @@ enum Act {
     Answer(usize, char),
     Fail(usize, Failure, usize),
     Succeed(usize),
-    Order(usize, AdminState),
+    Order(usize, Command),
     Wait(u64),
-    Reload { members: Vec<bool>, backups: Vec<bool>, min: u32, share: u32, on: bool },
+    Reload { members: Vec<bool>, backups: Vec<bool>, min: u32, share: u32, on: bool, ramps: bool },
 }
 
 fn acts() -> impl Strategy<Value = Vec<Act>> {
     let which = 0..5usize;
     let failure = proptest::sample::select(Failure::ALL.to_vec());
-    let order = proptest::sample::select(vec![AdminState::Enabled, AdminState::Draining, AdminState::Disabled]);
+    let answers = vec!['P', 'P', 'P', 'F', 'F', '-', '!', 'd', 'u', 'r', 'm'];
+    let orders = [AdminState::Enabled, AdminState::Draining, AdminState::Disabled].map(|to| ordered(to, true).command);
+    let order = proptest::sample::select([&orders[..], &[Command::Weight(Weight::try_new(7).unwrap())]].concat());
     let flags = || proptest::collection::vec(any::<bool>(), 5);
-    let reload = (flags(), flags(), 1..4u32, 0..=100u32, proptest::bool::weighted(0.9));
+    let reload = (flags(), flags(), 1..4u32, 0..=100u32, proptest::bool::weighted(0.9), any::<bool>());
     let act = prop_oneof![
-        2 => (which.clone(), proptest::sample::select(vec!['P', 'P', 'F', '-', '!'])).prop_map(|(i, c)| Act::Answer(i, c)),
+        3 => (which.clone(), proptest::sample::select(answers)).prop_map(|(i, answer)| Act::Answer(i, answer)),
         6 => (which.clone(), failure, 1..12usize).prop_map(|(i, failure, n)| Act::Fail(i, failure, n)),
         2 => which.clone().prop_map(Act::Succeed),
         2 => (which, order).prop_map(|(i, to)| Act::Order(i, to)),
         3 => (1..8_000u64).prop_map(Act::Wait),
-        1 => reload.prop_map(|(members, backups, min, share, on)| Act::Reload { members, backups, min, share, on }),
+        1 => reload.prop_map(|(members, backups, min, share, on, ramps)| {
+            Act::Reload { members, backups, min, share, on, ramps }
+        }),
     ];
     proptest::collection::vec(act, 1..60)
 }
@@ -295,6 +299,15 @@ fn check_invariants(world: &World, policy: &PoolPolicy, epochs: &mut HashMap<Ups
         let fit = upstream.state == HealthState::Healthy && upstream.admin == AdminState::Enabled;
         assert!(!eligible || fit, "nothing makes an upstream eligible that is not healthy and enabled");
         assert!(!eligible || upstream.ejection.is_none(), "none that is ejected is picked");
+        assert!(upstream.asked.is_none() || !eligible, "what its agent takes out is not picked");
+        let worse = upstream.degraded.is_some();
+        assert!(!worse || upstream.state == HealthState::Healthy, "only what is healthy is degraded");
+        let part = upstream.slow_start.map_or(Ratio::ONE, |slow| slow.part);
+        assert!(Ratio::percent(10) <= part && part <= Ratio::ONE, "a weight grows from a tenth");
+        let whole = part.times(upstream.degraded.unwrap_or(Ratio::ONE));
+        let (_, weighs) =
+            world.weights().into_iter().find(|(at, _)| *at == upstream.upstream.address.to_string()).unwrap();
+        assert_eq!(weighs, FineWeight::new(upstream.weight, whole), "and what is degraded weighs less beside that");
         if let Some(ejected) = &upstream.ejection {
             assert!(passive.is_on() && ejected.until > world.now && upstream.why.is_some());
         }
@@ -329,13 +342,17 @@ proptest! {
                     Act::Fail(..) | Act::Succeed(_) | Act::Order(..) if !has(&world, &act) => continue,
                     Act::Fail(i, failure, times) => world.outcomes(ALL[i], Some(failure), times),
                     Act::Succeed(i) => world.outcomes(ALL[i], None, 1),
-                    Act::Order(i, to) => {
-                        let order = ordered(to, true);
-                        let (_, effects) = world.state.order(Some("api"), &ALL[i].parse().unwrap(), &order, world.now).unwrap();
-                        world.take(effects);
+                    Act::Order(i, command) => {
+                        let order = Order { command, ..ordered(AdminState::Enabled, true) };
+                        match world.state.order(Some("api"), &ALL[i].parse().unwrap(), &order, world.now) {
+                            Ok((_, effects)) => world.take(effects),
+                            // What an agent takes out, no order takes back.
+                            Err(OrderError::Conflict(_)) => assert!(world.upstream("api", ALL[i]).asked.is_some()),
+                            Err(other) => panic!("{other}"),
+                        }
                     }
                     Act::Wait(ms) => world.run(Duration::from_millis(ms)),
-                    Act::Reload { members, backups, min, share, on } => {
+                    Act::Reload { members, backups, min, share, on, ramps } => {
                         let ranked = |i: usize| UpstreamPolicy { backup: backups[i], ..upstream(ALL[i]) };
                         let upstreams: Vec<_> = (0..5).filter(|i| members[*i]).map(ranked).collect();
                         if upstreams.is_empty() {
@@ -347,7 +364,9 @@ proptest! {
                             ..PassivePolicy::default()
                         };
                         let min_healthy = MinHealthy::Count(min.min(upstreams.len() as u32));
-                        policy = with_passive(PoolPolicy { upstreams, min_healthy, ..pool("api", &[]) }, passive);
+                        let slow_start = if ramps { 20 * SECOND } else { Duration::ZERO };
+                        let traffic = Arc::new(TrafficPolicy { passive, slow_start, ..TrafficPolicy::default() });
+                        policy = PoolPolicy { upstreams, min_healthy, traffic, ..pool("api", &[]) };
                         world.configure(vec![policy.clone()]);
                     }
                 }
