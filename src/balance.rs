@@ -274,6 +274,28 @@ mod tests {
     }
 
     #[test]
+    fn a_pick_allocates_nothing_whatever_the_algorithm() {
+        for balance in
+            [BY_WEIGHT.as_slice(), &[Balance::PeakEwma, Balance::Hash(BOUND), Balance::Maglev(BOUND), Balance::First]]
+                .concat()
+        {
+            for slots in [3, 100, 1_000] {
+                let picker = build(balance, &vec![1; slots]);
+                let (cursor, mut rng) = (AtomicUsize::new(0), fastrand::Rng::with_seed(1));
+                let counted = allocation_counter::measure(|| {
+                    for request in 0..200u64 {
+                        let key = Some(hashing::hash(&request.to_be_bytes()));
+                        assert!(picker.pick(&cursor, &idle(|_| false), key, &mut rng).is_some());
+                        assert!(picker.pick(&cursor, &idle(|i| i % 2 == 0), key, &mut rng).is_some());
+                        assert!(picker.pick_other(&idle(|i| i > 0), key, &mut rng).is_some());
+                    }
+                });
+                assert_eq!(counted.count_total, 0, "{balance:?}, {slots} slots");
+            }
+        }
+    }
+
+    #[test]
     fn a_key_has_one_slot_whatever_the_order_of_the_slots_and_without_a_key_it_is_the_least_loaded() {
         for balance in [Balance::Hash(BOUND), Balance::Maglev(BOUND)] {
             let (there, names) = (build(balance, &[1, 2, 3, 4]), names(4));

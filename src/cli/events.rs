@@ -161,7 +161,7 @@ fn emphasis(what: &EventWhat) -> Option<(&'static str, &str, &str)> {
     };
     match what {
         EventWhat::Transition { to, .. } => Some(("→ ", to.as_str(), to.as_str())),
-        EventWhat::Admin { to, .. } => Some(("  now ", to.as_str(), to.as_str())),
+        EventWhat::Admin(ordered) => Some(("  now ", ordered.to.as_str(), ordered.to.as_str())),
         EventWhat::Refusing(info) => outage(info, "refuses requests"),
         EventWhat::FailOpen(info) => outage(info, "fails open"),
         EventWhat::OtherPool(info) => outage(info, "sends its requests to pool"),
@@ -173,7 +173,7 @@ fn emphasis(what: &EventWhat) -> Option<(&'static str, &str, &str)> {
         EventWhat::RequestsFail { on: true, .. } => Some((", and ", "passes its checks", "degraded")),
         EventWhat::Reload { result, .. } => Some(("Reload ", result, result)),
         EventWhat::RequestsFail { .. }
-        | EventWhat::Weight { .. }
+        | EventWhat::Weight(_)
         | EventWhat::RequestsFailMore { .. }
         | EventWhat::BelowHalf { .. }
         | EventWhat::Warming { .. }

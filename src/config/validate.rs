@@ -7,6 +7,7 @@ mod nowhere;
 mod pool;
 mod route;
 mod rules;
+mod sessions;
 mod sockets;
 mod traffic;
 
@@ -43,6 +44,7 @@ pub fn validate(file: &raw::File, report: &mut Report) -> Option<Config> {
     check::warn_about_unverified(file, report);
     let routes = route::routes(file, &names, report);
     nowhere::warn(file, &listeners, &routes, &pools, report);
+    sessions::warn(file, &listeners, &routes, &pools, report);
     if report.has_errors() {
         return None;
     }

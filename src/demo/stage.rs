@@ -245,8 +245,8 @@ impl Stage {
             }
             EventWhat::Reload { .. }
             | EventWhat::Addresses { .. }
-            | EventWhat::Admin { .. }
-            | EventWhat::Weight { .. }
+            | EventWhat::Admin(_)
+            | EventWhat::Weight(_)
             | EventWhat::Warming { .. }
             | EventWhat::UpstreamAdded { .. }
             | EventWhat::UpstreamRemoved { .. }

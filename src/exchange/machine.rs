@@ -68,6 +68,8 @@ pub struct Exchange {
     routed: Option<PoolId>,
     /// The serial of that pool: under its name there may be another one by now.
     serial: u64,
+    /// The serial of the pool in whose budget for retries it counts as a request.
+    budgeted: u64,
     /// What it is hashed by, in pools that hash.
     keys: SmallVec<[PoolKey; 1]>,
     /// Which pool it is counted for: the routed one, or the one that stands in for it.
@@ -222,6 +224,7 @@ impl Exchange {
             cause: None,
             stale: false,
             interim: 0,
+            budgeted: 0,
             began: now,
             status: None,
             reason: None,
@@ -257,11 +260,11 @@ impl Exchange {
         if let Some(next) = listener.and_then(|entry| self.answer_ready(entry, facts)) {
             return next;
         }
-        let mut routed = route(routing, self.listener, (head, facts), &mut self.rng);
+        let mut routed = route(routing, self.listener, (head, facts), now, &mut self.rng);
         let is_there = |id| routing.pool(id).is_some_and(|pool| snapshot.has(id, pool.shared.serial));
         if routed.pool.is_some_and(|id| !is_there(id)) {
             // Routed as before a reload that removed its listener; but that removed the pool as well.
-            let anew = route_anew(&snapshot, self.listener, (head, facts), &mut self.rng);
+            let anew = route_anew(&snapshot, self.listener, (head, facts), now, &mut self.rng);
             routed = if anew.is_nowhere() { routed } else { anew };
         }
         self.routed = routed.pool;
@@ -270,6 +273,7 @@ impl Exchange {
         self.serial = pool.map_or(0, |pool| pool.shared.serial);
         self.deadline = self.deadline_in(pool);
         self.count_for(pool);
+        self.budgeted = self.serial;
         if let Some(pool) = pool {
             pool.shared.on_request(now);
         }
@@ -471,7 +475,7 @@ impl Exchange {
         let (snapshot, retry) = (self.published.load_full(), self.retry.take());
         let facts = head.as_ref().and_then(|head| judge(head).ok());
         let request = head.as_ref().zip(facts.as_ref());
-        let routed = request.map(|request| route_anew(&snapshot, self.listener, request, &mut self.rng));
+        let routed = request.map(|request| route_anew(&snapshot, self.listener, request, now, &mut self.rng));
         if let (Some(routed), Some(facts)) = (routed, &facts) {
             if self.follow(routed.route, facts) == Err(TooLong) {
                 return self.answer(OwnAnswer::new(AnswerReason::TargetTooLong));
@@ -520,6 +524,7 @@ impl Exchange {
             ConnectError::Resources => (Settled::NotTheUpstream, AnswerReason::Resources),
             ConnectError::Outdated => return self.on_outdated(now),
         };
+        self.count_retry();
         self.journal.ended(Outcome::of_connect(why));
         self.fail(settled, now);
         // What we lack ourselves, another upstream would not give us.
@@ -545,9 +550,17 @@ impl Exchange {
         if let Some(lease) = self.lease.as_ref().filter(|lease| lease.is_held()) {
             lease.on_sent();
         }
+        self.count_retry();
         self.journal.connected(reused, now);
         self.phase = Phase::Sent { reused, since: now };
         None
+    }
+
+    /// Counts an attempt after the first, once it has come to something.
+    fn count_retry(&self) {
+        if let (true, Some(cause), Some(pool)) = (self.attempts > 1, self.cause, &self.pool) {
+            pool.shared.stats.retries.inc(cause);
+        }
     }
 
     /// Whether the upstream of the attempt under way may not be picked any more: unhealthy, unknown, disabled, draining,
@@ -580,23 +593,12 @@ impl Exchange {
         self.dirty += 1;
         let reuse = if self.dirty > 1 { Reuse::Never } else { self.reuse() };
         // Its place may be another's by now.
-        let most = self.pool.as_ref().and_then(|pool| pool.traffic.connections.max_per_upstream);
-        let is_full =
-            |upstream: &Arc<Upstream>| most.is_some_and(|most| upstream.in_flight.load(Ordering::Relaxed) >= most);
-        let is_taken = self.last_upstream().is_some_and(is_full);
-        let again = if is_taken { None } else { self.same_again(reuse, None, now) };
-        match again {
-            Some(next) => next,
-            None => self.pick_anew(now),
-        }
+        self.same_again(reuse, None, now).unwrap_or_else(|| self.pick_anew(now))
     }
 
     /// Takes a pick back. Some: it was the last.
     fn unpick(&mut self, now: Instant) -> Option<Next> {
         self.settle(Settled::NotTheUpstream);
-        if let (true, Some(cause), Some(pool)) = (self.attempts > 1, self.cause, &self.pool) {
-            pool.shared.stats.retries.take_back(cause);
-        }
         self.unused += 1;
         if self.unused > UNUSED_MAX {
             let retry_after = self.pool.as_ref().map_or(1, |pool| pool.shared.retry_after(now));
@@ -997,10 +999,17 @@ impl Exchange {
                 self.retry = Some(otherwise);
                 Some(self.wait_for(pool, until, now))
             }
-            Some(Found::Full { pool }) if draws(self) => {
-                self.retry = Some(otherwise);
-                self.queue_for(pool, now).ok()
-            }
+            Some(Found::Full { pool }) => match self.queue_for(pool, now).ok() {
+                // Where it may not wait, it draws nothing.
+                Some(next) if draws(self) => {
+                    self.retry = Some(otherwise);
+                    Some(next)
+                }
+                Some(_) | None => {
+                    self.queued_since = None;
+                    None
+                }
+            },
             Some(Found::Wait { .. } | Found::Nothing { .. }) if self.stale => self.same_again(Reuse::Never, cause, now),
             _ => None,
         };
@@ -1011,12 +1020,16 @@ impl Exchange {
         })
     }
 
-    /// The upstream of the last attempt, if it may still be picked. `cause` as in [`Exchange::try_elsewhere`].
+    /// The upstream of the last attempt, if it may still be picked and has a place. `cause` as in [`Exchange::try_elsewhere`].
     fn same_again(&mut self, reuse: Reuse, cause: Option<Failure>, now: Instant) -> Option<Next> {
         let snapshot = self.published.load_full();
         let pool = snapshot.pool(self.pool.as_ref()?.id)?;
         let pick = still_eligible(pool, self.last_upstream()?.id, now)?;
+        if !self.takes_place(pool, pick.candidate()) {
+            return None;
+        }
         if cause.is_some_and(|cause| !self.draws(cause, now)) {
+            self.settle(Settled::NotTheUpstream);
             return None;
         }
         Some(self.attempt(pool, &pick, reuse, now))
@@ -1035,8 +1048,10 @@ impl Exchange {
         let Candidate { upstream, epoch, .. } = pick.candidate();
         let epoch = *epoch;
         self.attempts += 1;
-        if let (true, Some(cause)) = (self.attempts > 1, self.cause) {
-            pool.shared.stats.retries.inc(cause);
+        // A pool that stands in for another: its retries are a share of what it gets.
+        if self.budgeted != pool.shared.serial {
+            self.budgeted = pool.shared.serial;
+            pool.shared.on_request(now);
         }
         self.journal.waited(self.queued_since, now);
         pool.shared.stats.record_queued(self.queued_since.take(), now);
@@ -1074,19 +1089,28 @@ impl Exchange {
         for _ in 0..HOLD_TRIES {
             let found = self.find(snapshot, now);
             let Found::Upstream(pool, pick) = &found else { return found };
-            if pool.traffic.connections.max_per_upstream.is_none() {
+            if self.takes_place(pool, pick.candidate()) {
                 return found;
-            }
-            let Candidate { upstream, places, .. } = pick.candidate();
-            self.hold(pool, upstream);
-            match self.lease.as_mut() {
-                Some(lease) if !lease.fits(*places) => lease.settle(Settled::NotTheUpstream),
-                _ => return found,
             }
         }
         match self.find(snapshot, now) {
             Found::Upstream(pool, _) => Found::Full { pool },
             found => found,
+        }
+    }
+
+    /// Takes hold of this upstream where it may have only so many requests in flight. False: it has as many.
+    fn takes_place(&mut self, pool: &Arc<Pool>, candidate: &Candidate) -> bool {
+        if pool.traffic.connections.max_per_upstream.is_none() {
+            return true;
+        }
+        self.hold(pool, &candidate.upstream);
+        match self.lease.as_mut() {
+            Some(lease) if !lease.fits(candidate.places) => {
+                lease.settle(Settled::NotTheUpstream);
+                false
+            }
+            _ => true,
         }
     }
 

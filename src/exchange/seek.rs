@@ -8,12 +8,14 @@ use tokio::time::Instant;
 
 use super::conditions::holds;
 use super::judge::Facts;
+use super::key::session_of;
 use super::limits::FALLBACK_HOPS;
 use crate::http1::Head;
 use crate::model::Address;
 use crate::model::policy::{Condition, HashKey};
 use crate::pool::{
-    Choice, FIRST_VERDICT_WAIT, ListenerId, Otherwise, Pick, Pool, PoolId, Route, Service, Snapshot, Tried, UpstreamId,
+    Choice, FIRST_VERDICT_WAIT, Goal, ListenerId, Otherwise, Pick, Pool, PoolId, Route, Service, Snapshot, Split,
+    Tried, UpstreamId,
 };
 use crate::route::Query;
 
@@ -120,16 +122,32 @@ pub(super) fn route<'s>(
     snapshot: &'s Snapshot,
     listener: ListenerId,
     (head, facts): (&Head<'_>, &Facts<'_>),
+    now: Instant,
     rng: &mut fastrand::Rng,
 ) -> Routed<'s> {
     let holds = &|condition: &Condition| holds(condition, head, facts);
     let query = Query { listener: listener.0, host: facts.host, path: &facts.path, method: facts.method_name, holds };
     let route = snapshot.routes.find(&query);
     let pool = match route {
-        Some(route) => route.goal.draw(rng),
+        Some(route) => match &route.goal {
+            Goal::Split(split) if snapshot.keyed => of_session(snapshot, split, head, now).or_else(|| split.draw(rng)),
+            Goal::Split(_) | Goal::Pool(_) | Goal::None => route.goal.draw(rng),
+        },
         None => snapshot.listener(listener).and_then(|listener| listener.pool),
     };
     Routed { route, pool }
+}
+
+/// Of the pools that share a route, the one at which the session of a request is.
+fn of_session(snapshot: &Snapshot, split: &Split, head: &Head<'_>, now: Instant) -> Option<PoolId> {
+    split.pools().find(|id| {
+        let is_there = |pool: &Arc<Pool>| {
+            let number = session_of(pool.traffic.sticky.as_deref()?, head)?;
+            let view = pool.view.load();
+            view.pinned(view.read(now), number, now)
+        };
+        snapshot.pool(*id).is_some_and(|pool| is_there(pool).is_some())
+    })
 }
 
 /// The same by this configuration alone, for a request whose pool it does not have any more. Where it has not the listener
@@ -138,10 +156,11 @@ pub(super) fn route_anew<'s>(
     snapshot: &'s Snapshot,
     listener: ListenerId,
     request: (&Head<'_>, &Facts<'_>),
+    now: Instant,
     rng: &mut fastrand::Rng,
 ) -> Routed<'s> {
     let here = if snapshot.listener(listener).is_some() { Some(listener) } else { successor(snapshot, listener) };
-    route(snapshot, here.unwrap_or(listener), request, rng)
+    route(snapshot, here.unwrap_or(listener), request, now, rng)
 }
 
 /// The listener of this configuration that has the name of one that left a moment ago.
@@ -169,10 +188,14 @@ pub(super) fn find<'s>(snapshot: &'s Snapshot, ask: Ask<'_>, now: Instant, rng: 
         let reading = view.read(now);
         let known = |known: &&PoolKey| known.pool == pool.id && known.serial == pool.shared.serial;
         let known = ask.keys.iter().find(known);
+        let bounded = pool.traffic.connections.max_per_upstream.is_some();
+        // Nobody overtakes those that wait for a place.
+        let must_queue = bounded && ask.called != Some(pool.id) && pool.shared.queue.for_place() > 0;
         // Before anything else: it goes on where others do not begin.
         if let Some(number) = known.and_then(|known| known.session).filter(|_| ask.tried.is_empty())
             && let Some(place) = view.pinned(reading, number, now)
-            && !(pool.traffic.connections.max_per_upstream.is_some() && view.candidate(place).is_full())
+            && !must_queue
+            && !(bounded && view.candidate(place).is_full())
         {
             return Found::Upstream(pool, Pick::new(view, place));
         }
@@ -183,8 +206,7 @@ pub(super) fn find<'s>(snapshot: &'s Snapshot, ask: Ask<'_>, now: Instant, rng: 
         }
         if reading.service.may_pick() {
             let key = known.and_then(|known| known.key);
-            let bounded = pool.traffic.connections.max_per_upstream.is_some();
-            if bounded && ask.called != Some(pool.id) && pool.shared.queue.for_place() > 0 {
+            if must_queue {
                 return Found::Full { pool };
             }
             let choice = Choice { pool: &pool.shared, tried: ask.tried, key, bounded, now };

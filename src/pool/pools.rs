@@ -187,8 +187,8 @@ pub(super) struct Member {
     pub(super) ejections: Ejections,
     /// Few have it.
     began: Option<Box<Began>>,
-    /// It was added to a running pool, and has not been healthy yet.
-    pub(super) newcomer: bool,
+    /// It was added to a running pool or has been unhealthy, and has not been healthy since.
+    pub(super) ramps_when_healthy: bool,
     /// What its agents ask for.
     asks: AdminState,
     pub(super) retiring: bool,
@@ -219,7 +219,7 @@ impl Member {
             overrides: Overrides::default(),
             ejections: Ejections::default(),
             began: None,
-            newcomer: false,
+            ramps_when_healthy: false,
             asks: AdminState::Enabled,
             retiring: false,
             left_file: false,
@@ -369,7 +369,7 @@ impl Member {
         if self.state == HealthState::Healthy {
             self.begin_ramp(now);
         } else {
-            self.newcomer = true;
+            self.ramps_when_healthy = true;
         }
     }
 
@@ -551,6 +551,11 @@ impl PoolState {
         }));
         let until = before.until.unwrap_or(now + RETIRING_MAX);
         self.warming = (self.members.len() > kept).then_some(Warming { until, needed: before.needed });
+    }
+
+    /// Whether there is an upstream with an address.
+    pub(super) fn has_addresses(&self) -> bool {
+        self.members.iter().any(Member::has_address)
     }
 
     /// How the pool serves, for the configuration that follows.

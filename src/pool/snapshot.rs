@@ -131,6 +131,11 @@ impl Split {
         (!until.is_empty()).then_some(Split { until })
     }
 
+    /// The pools that get requests.
+    pub fn pools(&self) -> impl Iterator<Item = PoolId> + '_ {
+        self.until.iter().map(|(_, pool)| *pool)
+    }
+
     /// The pool of one request.
     pub fn draw(&self, rng: &mut fastrand::Rng) -> Option<PoolId> {
         let (sum, _) = self.until.last()?;

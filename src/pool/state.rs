@@ -636,8 +636,11 @@ impl State {
         }
         let recovered = from == HealthState::Unhealthy && to == HealthState::Healthy;
         match to {
-            HealthState::Healthy if recovered || std::mem::take(&mut member.newcomer) => member.begin_ramp(now),
-            HealthState::Unhealthy => member.cut_unhealthy(now),
+            HealthState::Healthy if std::mem::take(&mut member.ramps_when_healthy) => member.begin_ramp(now),
+            HealthState::Unhealthy => {
+                member.ramps_when_healthy = true;
+                member.cut_unhealthy(now);
+            }
             HealthState::Healthy | HealthState::Unknown => {}
         }
         if let (HealthState::Unknown, Some((_, Cause::Stale))) = (to, cause) {

@@ -39,11 +39,6 @@ impl Retries {
         self.0[cause as usize].fetch_add(1, Ordering::Relaxed);
     }
 
-    /// One that was counted has come to nothing before a byte was sent.
-    pub fn take_back(&self, cause: Failure) {
-        self.0[cause as usize].fetch_sub(1, Ordering::Relaxed);
-    }
-
     /// Those for this reason.
     pub fn of(&self, cause: Failure) -> u64 {
         self.0[cause as usize].load(Ordering::Relaxed)

@@ -149,6 +149,35 @@ async fn what_was_asked_before_the_end_is_written() {
     assert_eq!(lines(&file).len(), 100);
 }
 
+in_each_lane!(errors_and_retries_are_written_whatever_the_sample_is, flavor = "multi_thread");
+async fn errors_and_retries_are_written_whatever_the_sample_is() {
+    let (first, second) = (Origin::plain("first").await, Origin::plain("second").await);
+    let dir = tempfile::tempdir().expect("a directory");
+    let file = dir.path().join("access.log");
+    let text = pool("api", &[&first.text(), &second.text()], RARE)
+        .replace("[pools.api]\n", "[pools.api]\nbalance = \"first\"\n")
+        + &format!(
+            "[access_log]\nto = \"{}\"\nsample = 0.0\nquery = \"keys\"\nfields = {{ drop = [\"user_agent\"] }}\n",
+            file.display()
+        );
+    let program = Program::start_ready(&text).await;
+    for origin in [&first, &second] {
+        program.wait_for_state("api", &origin.text(), "healthy", PATIENCE).await;
+    }
+    first.set("/missing", Reply::status(404));
+    assert_eq!(get(program.web, "/good?a=1").await.status, 200);
+    assert_eq!(get(program.web, "/missing?token=secret&b=2").await.status, 404);
+    wait_for_lines(&file, 1).await;
+    first.kill();
+    assert_eq!(get(program.web, "/again").await.text(), "hello from second");
+    wait_for_lines(&file, 2).await;
+    let all = json(&file);
+    assert_eq!((&all[0]["path"], &all[0]["status"]), (&"/missing?token&b".into(), &404.into()), "{:#?}", all[0]);
+    assert_eq!((&all[1]["path"], &all[1]["retried"]), (&"/again".into(), &true.into()), "{:#?}", all[1]);
+    assert!(all.iter().all(|line| line.get("user_agent").is_none()), "{all:#?}");
+    program.assert_no_panic();
+}
+
 once!(goaccess_reads_what_combined_writes, flavor = "multi_thread");
 async fn goaccess_reads_what_combined_writes() {
     let Some(goaccess) = installed("/usr/bin/goaccess", "goaccess") else { return };
@@ -165,7 +194,16 @@ async fn goaccess_reads_what_combined_writes() {
     {
         client.send("GET", path, &[("User-Agent", agent), ("Referer", "http://a/\"")]).await.expect("an answer");
     }
-    wait_for_lines(&file, 4).await;
+    // A client that leaves, and what is no request.
+    origin.set("/hang", Reply::hang());
+    let mut leaver = TcpStream::connect(program.web).await.expect("it listens");
+    leaver.write_all(b"GET /hang HTTP/1.1\r\nHost: a\r\n\r\n").await.expect("sent");
+    assert_eventually("it is with the origin", PATIENCE, || origin.count("/hang") == 1).await;
+    drop(leaver);
+    let mut garbage = TcpStream::connect(program.web).await.expect("it listens");
+    garbage.write_all(b"nonsense\r\n\r\n").await.expect("sent");
+    garbage.read_to_end(&mut Vec::new()).await.expect("an answer");
+    wait_for_lines(&file, 6).await;
     let report = dir.path().join("report.json");
     let output = std::process::Command::new(goaccess)
         .args(["--no-global-config", "--log-format=COMBINED", "--no-progress", "-o"])
@@ -177,7 +215,7 @@ async fn goaccess_reads_what_combined_writes() {
     let report: Value = serde_json::from_str(&std::fs::read_to_string(report).expect("a report")).expect("JSON");
     assert_eq!(
         (&report["general"]["valid_requests"], &report["general"]["failed_requests"]),
-        (&Value::from(4), &Value::from(0)),
+        (&Value::from(6), &Value::from(0)),
         "{}\n{:#?}",
         report["general"],
         lines(&file)

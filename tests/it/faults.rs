@@ -5,6 +5,7 @@
 //! request sent in spite of the verdict is answered, counted, and found here.
 
 mod own;
+mod stage;
 
 use std::collections::HashMap;
 use std::io::{Read, Write};
@@ -99,31 +100,6 @@ async fn a_killed_upstream_fails_no_get_and_gets_no_request_once_unhealthy() {
     program.assert_no_panic();
 }
 
-in_each_lane!(two_of_three_killed_at_once_fail_no_get_with_two_retries, flavor = "multi_thread");
-async fn two_of_three_killed_at_once_fail_no_get_with_two_retries() {
-    let origins = [Origin::plain("a").await, Origin::plain("b").await, Origin::plain("c").await];
-    let [a, b, c] = &origins;
-    let text = pool("api", &[&a.text(), &b.text(), &c.text()], STEADY);
-    let retries = "[pools.api]\nretry = { retries = 2 }\n";
-    let program = Program::start_ready(&text.replace("[pools.api]\n", retries)).await;
-    for origin in &origins {
-        program.wait_for_state("api", &origin.text(), "healthy", PATIENCE).await;
-    }
-    let load = Load::start(program.web, &Plan::get(32, 1_000));
-    assert_eventually("all serve", PATIENCE, || origins.iter().all(|origin| origin.count("/") > 100)).await;
-    a.kill();
-    b.kill();
-    for origin in [a, b] {
-        program.wait_for_state("api", &origin.text(), "unhealthy", PATIENCE).await;
-    }
-    let before = c.count("/");
-    answered(&load, 500).await;
-    assert!(c.count("/") >= before + 400, "the third serves alone");
-    let outcomes = load.stop().await;
-    assert_eq!(failures(&outcomes), NONE, "of {}", outcomes.len());
-    program.assert_no_panic();
-}
-
 in_each_lane!(a_killed_upstream_fails_only_posts_in_flight_and_none_is_sent_twice, flavor = "multi_thread");
 async fn a_killed_upstream_fails_only_posts_in_flight_and_none_is_sent_twice() {
     let origins = [Origin::plain("a").await, Origin::plain("b").await, Origin::plain("c").await];
@@ -157,28 +133,6 @@ async fn a_killed_upstream_fails_only_posts_in_flight_and_none_is_sent_twice() {
         assert!(outcome.at <= killed + Duration::from_millis(500), "begun long after the kill: {outcome:?}");
         assert!(outcome.at + outcome.took >= killing, "ended before the kill: {outcome:?}");
     }
-    program.assert_no_panic();
-}
-
-in_each_lane!(a_graceful_stop_of_an_upstream_with_kept_connections_fails_no_get, flavor = "multi_thread");
-async fn a_graceful_stop_of_an_upstream_with_kept_connections_fails_no_get() {
-    let (a, b) = (Origin::plain("a").await, Origin::plain("b").await);
-    let program = Program::start_ready(&pool("api", &[&a.text(), &b.text()], STEADY)).await;
-    program.wait_for_state("api", &a.text(), "healthy", PATIENCE).await;
-    program.wait_for_state("api", &b.text(), "healthy", PATIENCE).await;
-    let load = Load::start(program.web, &Plan::get(8, 200));
-    for _ in 0..3 {
-        let served = a.count("/");
-        assert_eventually("it serves", PATIENCE, || a.count("/") > served + 10).await;
-        assert!(a.open_connections() > 0, "it has kept connections");
-        a.stop_gracefully();
-        program.wait_for_state("api", &a.text(), "unhealthy", PATIENCE).await;
-        assert_eventually("its connections are closed", PATIENCE, || a.open_connections() == 0).await;
-        a.revive();
-        program.wait_for_state("api", &a.text(), "healthy", PATIENCE).await;
-    }
-    let outcomes = load.stop().await;
-    assert_eq!(failures(&outcomes), NONE, "of {}", outcomes.len());
     program.assert_no_panic();
 }
 

@@ -3,6 +3,8 @@
 
 use std::time::Duration;
 
+use roundsman::admin::json::EventWhat;
+use roundsman::model::HealthState;
 use roundsman::model::policy::Lane;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
@@ -13,6 +15,7 @@ use crate::client::get;
 use crate::lanes::each::{current, in_each_lane};
 use crate::origin::{Act, Origin, Reply};
 use crate::program::{Program, pool};
+use crate::storm::watch::Clock;
 
 /// The longest wait, on a slow machine.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -116,7 +119,8 @@ async fn what_is_in_flight_at_a_lost_upstream_ends_when_the_pool_says_so() {
             Loss::Removal => assert_eq!(program.reload(&text(&[&two], keys)).await.0, 200),
             Loss::Unhealthy => one.set("/healthz", Reply::status(503)),
         }
-        let began = Instant::now();
+        let (began, clock) = (Instant::now(), Clock::new());
+        let mut ended = Vec::new();
         // A request that may be repeated is; one that may not gets an answer; a response that has begun breaks off.
         let (status, body) = timeout(PATIENCE, asked).await.expect("it ends").unwrap();
         match (status, &*body) {
@@ -124,10 +128,22 @@ async fn what_is_in_flight_at_a_lost_upstream_ends_when_the_pool_says_so() {
             (502, _) if current() == Some(Lane::General) => {}
             (status, body) => panic!("{loss:?}: {status} {body}"),
         }
+        ended.push(clock.now());
         assert!(to_the_end(posted).await.starts_with("HTTP/1.1 502"), "{loss:?}");
+        ended.push(clock.now());
         let rest = to_the_end(streamed).await;
         assert!(rest.ends_with("first"), "{loss:?}: {rest}");
+        ended.push(clock.now());
         to_the_end(tunnel).await;
+        ended.push(clock.now());
+        if let Loss::Unhealthy = loss {
+            let is_loss = |what: &EventWhat| matches!(what, EventWhat::Transition { to: HealthState::Unhealthy, .. });
+            let mut events = program.events(0).await.events.into_iter();
+            let lost = clock.moment(&events.rfind(|event| is_loss(&event.what)).expect("it is unhealthy").at);
+            // 100 ms on a quiet machine.
+            let most = lost + Duration::from_secs(1);
+            assert!(ended.iter().all(|end| *end <= most), "unhealthy at {lost:?}, ended at {ended:?}");
+        }
         assert!(began.elapsed() < LATE, "{loss:?}: {:?}", began.elapsed());
         let deadline = Instant::now() + PATIENCE;
         while one.open_connections() > 0 {

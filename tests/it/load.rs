@@ -29,12 +29,14 @@ pub struct Plan {
     pub clients: u32,
     /// Requests per second over all of them.
     pub rate: u32,
+    /// The body of the good answer to a path, where that matters.
+    pub answer: Option<fn(&str) -> Vec<u8>>,
 }
 
 impl Plan {
     /// GETs of `/`.
     pub fn get(clients: u32, rate: u32) -> Plan {
-        Plan { method: "GET", path: "/", body: Bytes::new(), clients, rate }
+        Plan { method: "GET", path: "/", body: Bytes::new(), clients, rate, answer: None }
     }
 
     /// GETs, each to its own path: `/n/` and a number.
@@ -49,19 +51,25 @@ impl Plan {
 
     /// POSTs of ten bytes to `/`, which are never retried.
     pub fn post(clients: u32, rate: u32) -> Plan {
-        Plan { method: "POST", path: "/", body: Bytes::from_static(b"0123456789"), clients, rate }
+        Plan { method: "POST", body: Bytes::from_static(b"0123456789"), ..Plan::get(clients, rate) }
     }
 }
 
 /// The outcome of one request.
 #[derive(Debug, Clone)]
 pub struct Outcome {
+    /// Its method.
+    pub method: &'static str,
+    /// Its path.
+    pub path: String,
     /// When it was sent.
     pub at: Instant,
     /// How long it took.
     pub took: Duration,
     /// The status, or what went wrong.
     pub answer: Result<u16, String>,
+    /// The good answer was whole and had another body.
+    pub wrong: bool,
 }
 
 /// Load that runs until [`Load::stop`].
@@ -118,24 +126,31 @@ async fn client(
         if stop.load(Ordering::Relaxed) {
             return;
         }
+        let path = plan.path.replace("{n}", &NEXT_NUMBER.fetch_add(1, Ordering::Relaxed).to_string());
         let at = Instant::now();
-        let answer = match tokio::time::timeout(Duration::from_secs(90), request(address, &plan, &mut connection)).await
-        {
+        let asked = request(address, &plan, &path, &mut connection);
+        let answer = match tokio::time::timeout(Duration::from_secs(90), asked).await {
             Ok(answer) => answer,
             Err(_) => Err("no answer in 90 s".to_owned()),
         };
         if answer.is_err() {
             connection = None;
         }
-        outcomes.lock().push(Outcome { at, took: at.elapsed(), answer });
+        let wrong = match (&answer, plan.answer) {
+            (Ok((200, body)), Some(right)) => *body != right(&path),
+            _ => false,
+        };
+        let answer = answer.map(|(status, _)| status);
+        outcomes.lock().push(Outcome { method: plan.method, path, at, took: at.elapsed(), answer, wrong });
     }
 }
 
 async fn request(
     address: SocketAddr,
     plan: &Plan,
+    path: &str,
     connection: &mut Option<SendRequest<Full<Bytes>>>,
-) -> Result<u16, String> {
+) -> Result<(u16, Bytes), String> {
     let ready = match connection {
         Some(sender) => sender.ready().await.is_ok(),
         None => false,
@@ -148,11 +163,10 @@ async fn request(
         *connection = Some(sender);
     }
     let sender = connection.as_mut().expect("just made");
-    let path = plan.path.replace("{n}", &NEXT_NUMBER.fetch_add(1, Ordering::Relaxed).to_string());
     let request = hyper::Request::builder().method(plan.method).uri(path).header("host", "load.test");
     let request = request.body(Full::new(plan.body.clone())).expect("a good request");
     let response = sender.send_request(request).await.map_err(|error| format!("{error:?}"))?;
     let status = response.status().as_u16();
-    response.into_body().collect().await.map_err(|error| format!("body: {error:?}"))?;
-    Ok(status)
+    let body = response.into_body().collect().await.map_err(|error| format!("body: {error:?}"))?;
+    Ok((status, body.to_bytes()))
 }

@@ -141,6 +141,56 @@ async fn a_route_has_a_time_of_its_own() {
     site.program.assert_no_panic();
 }
 
+in_each_lane!(upstreams_learn_who_a_request_is_from_and_a_listener_limits_clients, flavor = "multi_thread");
+async fn upstreams_learn_who_a_request_is_from_and_a_listener_limits_clients() {
+    let origin = Origin::plain("api").await;
+    let text = |web, admin, forwarded: &str| {
+        format!(
+            "[listeners.web]\naddress = \"{web}\"\npool = \"api\"\nrequest_id = \"x-request-id\"\ntraceparent = true\n\
+             rate_limit = {{ requests = 2, per = \"1h\" }}\n[admin]\naddress = \"{admin}\"\n[forwarded]\n{forwarded}\n{}",
+            pool("api", &[&origin.text()], RARE)
+        )
+    };
+    let trusting = "trusted = [\"127.0.0.0/8\"]\nrfc7239 = true";
+    let program = Program::spawn_whole(|web, admin, _| text(web, admin, trusting)).when_live().await;
+    program.wait_for_state("api", &origin.text(), "healthy", PATIENCE).await;
+    let mut client = Client::connect(program.web).await;
+    let mut ask = async |path: &str, from: &str| {
+        let fields = [("X-Forwarded-For", from), ("X-Request-Id", "theirs"), ("X-Forwarded-Proto", "https")];
+        client.send("GET", path, &fields).await.expect("an answer").status
+    };
+    let (trusted, own) = ("192.0.2.7", "127.0.0.1");
+    assert_eq!([ask("/a", trusted).await, ask("/b", trusted).await, ask("/c", trusted).await], [200, 200, 429]);
+    assert_eq!(ask("/d", "192.0.2.8").await, 200, "another client has its own limit");
+    let seen = &origin.requests("/a")[0];
+    for (name, want) in [
+        ("x-forwarded-for", format!("{trusted}, {own}")),
+        ("x-forwarded-proto", "https".to_owned()),
+        ("x-request-id", "theirs".to_owned()),
+    ] {
+        assert_eq!(seen.field(name), Some(&*want), "{name}");
+    }
+    let forwarded = seen.field("forwarded").expect("it was asked for");
+    assert!(forwarded.starts_with("for=127.0.0.1;") && forwarded.contains("proto=https"), "{forwarded}");
+    let hex = |text: &str| text.bytes().all(|byte| byte.is_ascii_digit() || (b'a'..=b'f').contains(&byte));
+    let trace = seen.field("traceparent").expect("it had none");
+    let parts: Vec<&str> = trace.split('-').collect();
+    assert!(
+        matches!(parts[..], ["00", id, parent, "01"] if id.len() == 32 && parent.len() == 16 && hex(id)),
+        "{trace}"
+    );
+    // Nobody is believed any more.
+    program.write_raw(&text(program.web, program.admin, ""));
+    assert_eq!(program.order_reload().await.0, 200);
+    assert_eq!([ask("/e", trusted).await, ask("/f", trusted).await, ask("/g", "192.0.2.9").await], [200, 200, 429]);
+    let seen = &origin.requests("/e")[0];
+    assert_eq!(seen.values("x-forwarded-for"), [own]);
+    assert_eq!((seen.field("x-forwarded-proto"), seen.field("forwarded")), (Some("http"), None));
+    let id = seen.field("x-request-id").expect("ours");
+    assert!(id.len() == 32 && hex(id), "{id}");
+    program.assert_no_panic();
+}
+
 in_each_lane!(a_rate_limit_holds_for_each_client_and_over_a_reload, flavor = "multi_thread");
 async fn a_rate_limit_holds_for_each_client_and_over_a_reload() {
     let limited = |more: &str| {

@@ -106,6 +106,37 @@ async fn a_session_stays_and_follows_health() {
     program.assert_no_panic();
 }
 
+in_each_lane!(a_session_stays_in_its_pool_where_several_share_a_route, flavor = "multi_thread");
+async fn a_session_stays_in_its_pool_where_several_share_a_route() {
+    let (stable, canary) = (Origin::plain("stable").await, Origin::plain("canary").await);
+    let pools = [("stable", &stable), ("canary", &canary)].map(|(name, origin)| {
+        let health = format!("[pools.{name}.health]");
+        pool(name, &[&origin.text()], QUICK).replace(&health, &format!("sticky = {{ cookie = \"SID\" }}\n{health}"))
+    });
+    let route = "[[routes]]\npool = [{ name = \"stable\", weight = 1 }, { name = \"canary\", weight = 1 }]\n";
+    let program = Program::spawn_whole(|web, admin, _| {
+        let pools = pools.concat();
+        format!("[listeners.web]\naddress = \"{web}\"\n[admin]\naddress = \"{admin}\"\n{pools}{route}")
+    })
+    .when_live()
+    .await;
+    for (name, origin) in [("stable", &stable), ("canary", &canary)] {
+        program.wait_for_state(name, &origin.text(), "healthy", PATIENCE).await;
+    }
+    let mut met = HashMap::new();
+    for _ in 0..16 {
+        let mut browser = Browser::new(&program).await;
+        let (name, _) = browser.ask().await;
+        for _ in 0..8 {
+            assert_eq!(browser.ask().await, (name.clone(), false));
+        }
+        *met.entry(name).or_insert(0) += 1;
+    }
+    // One chance in 32,768.
+    assert_eq!(met.len(), 2, "both have sessions: {met:?}");
+    program.assert_no_panic();
+}
+
 in_each_lane!(a_session_whose_upstream_dies_moves_without_a_failed_request, flavor = "multi_thread");
 async fn a_session_whose_upstream_dies_moves_without_a_failed_request() {
     let origins = [Origin::plain("a").await, Origin::plain("b").await];

@@ -12,12 +12,12 @@
 
 mod clients;
 mod ending;
-mod evidence;
+pub mod evidence;
 mod history;
-mod model;
+pub mod model;
 mod oracle;
 mod plan;
-mod watch;
+pub mod watch;
 mod world;
 
 use std::time::Duration;

@@ -29,6 +29,26 @@ pub struct EventInfo {
     pub what: EventWhat,
 }
 
+/// A setting of an upstream that an order changed.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct OrderedInfo<T> {
+    /// The pool.
+    pub pool: String,
+    /// The upstream.
+    pub upstream: String,
+    /// What it is set to.
+    pub to: T,
+    /// How long it holds; absent if no end is set.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub seconds: Option<f64>,
+    /// Why; absent if the operator gave no reason.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub reason: String,
+    /// The origin of the order: a command or the API, with the address of the client; or the upstream's agent.
+    #[serde(default)]
+    pub by: String,
+}
+
 /// What happened, tagged by `kind`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "snake_case")]
@@ -52,42 +72,10 @@ pub enum EventWhat {
         /// Healthy upstreams of the pool after it.
         healthy_left: usize,
     },
-    /// An operator changed the admin state of an upstream.
-    Admin {
-        /// The pool.
-        pool: String,
-        /// The upstream.
-        upstream: String,
-        /// The new admin state.
-        to: AdminState,
-        /// How long it holds; absent if no end is set.
-        #[serde(default, skip_serializing_if = "Option::is_none")]
-        seconds: Option<f64>,
-        /// Why; absent if the operator gave no reason.
-        #[serde(default, skip_serializing_if = "String::is_empty")]
-        reason: String,
-        /// The origin of the order: a command or the API, with the address of the client.
-        #[serde(default)]
-        by: String,
-    },
+    /// An operator, or its agent, changed the admin state of an upstream.
+    Admin(OrderedInfo<AdminState>),
     /// An operator changed the weight of an upstream, or the time of such an order is over.
-    Weight {
-        /// The pool.
-        pool: String,
-        /// The upstream.
-        upstream: String,
-        /// The new weight.
-        to: u32,
-        /// How long it holds; absent if no end is set.
-        #[serde(default, skip_serializing_if = "Option::is_none")]
-        seconds: Option<f64>,
-        /// Why; absent if the operator gave no reason.
-        #[serde(default, skip_serializing_if = "String::is_empty")]
-        reason: String,
-        /// The origin of the order: a command or the API, with the address of the client.
-        #[serde(default)]
-        by: String,
-    },
+    Weight(OrderedInfo<u32>),
     /// A pool began or stopped refusing its requests with 503.
     Refusing(OutageInfo),
     /// A pool began or stopped using upstreams that are not healthy.

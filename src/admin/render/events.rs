@@ -24,8 +24,11 @@ pub fn event(event: Event, clock: &Clock) -> EventInfo {
         EventKind::Ordered { pool, upstream, to, lasts, reason, by } => {
             let (pool, upstream, seconds) = (pool.to_string(), upstream.to_string(), lasts.map(seconds));
             match to {
-                Setting::Admin(to) => EventWhat::Admin { pool, upstream, to, seconds, reason, by },
-                Setting::Weight(to) => EventWhat::Weight { pool, upstream, to: to.as_u32(), seconds, reason, by },
+                Setting::Admin(to) => EventWhat::Admin(OrderedInfo { pool, upstream, to, seconds, reason, by }),
+                Setting::Weight(to) => {
+                    let to = to.as_u32();
+                    EventWhat::Weight(OrderedInfo { pool, upstream, to, seconds, reason, by })
+                }
             }
         }
         EventKind::OutageBegan { pool, way, reason, remedy } => {

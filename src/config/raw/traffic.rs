@@ -42,7 +42,7 @@ table! {
 table! {
     /// How long upstreams may take.
     struct UpstreamTimeouts {
-        /// To connect: then the request is sent to another upstream, or 502.
+        /// To connect: then the request is sent to another upstream, or 504.
         connect ["connect"]: Span<10, DAY> = "2s";
         /// From the last byte of a request until the whole response head is there: then 504.
         first_byte ["first_byte"]: Span<1_000, DAY> = "60s";

@@ -675,6 +675,36 @@ async fn retries_stop_where_their_budget_ends_and_begin_again_later() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_pool_that_stands_in_for_another_has_a_budget_for_what_it_gets() {
+    let budget = RetryBudget { share: crate::model::Ratio::percent(50), min_per_second: 0 };
+    let retry = RetryPolicy { budget, ..RetryPolicy::default() };
+    let down = Given(Service::NoneEligible(Otherwise::Pool(PoolId(1))), 0, 0);
+    let world = World::with(&[down, Given(Service::Open, 3, 0)], TrafficPolicy { retry, ..TrafficPolicy::default() });
+    let steps: Vec<_> = (0..4).map(|_| last_step(&world, GET, &[Fresh, Closed(Replay::Whole)])).collect();
+    assert_eq!(steps, ["attempt", "502 upstream_broke", "attempt", "502 upstream_broke"], "one of two");
+    let retries = |pool| world.nth(pool).shared.stats.retries.total();
+    assert_eq!((retries(0), retries(1)), (0, 0), "none of them has been sent");
+    let (mut exchange, _) = world.begin(GET);
+    for event in [Refused, Fresh, Head(200)] {
+        feed(&mut exchange, event, world.now);
+    }
+    assert_eq!((retries(0), retries(1)), (0, 1));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_retry_is_counted_once_it_has_come_to_something() {
+    let world = World::new(&[Given(Service::Open, 3, 0)]);
+    let total = || world.nth(0).shared.stats.retries.total();
+    let (mut exchange, _) = world.begin(GET);
+    feed(&mut exchange, Refused, world.now);
+    assert_eq!(total(), 0, "it is picked");
+    let next = exchange.on_connected(Lent::Dirty, world.now);
+    assert_eq!((word(&next.expect("another connection")).as_str(), total()), ("attempt", 0), "picked again");
+    assert!(exchange.on_connected(Lent::Fresh, world.now).is_none());
+    assert_eq!(total(), 1, "sent");
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_failure_without_another_upstream_costs_no_retry() {
     let budget = RetryBudget { share: crate::model::Ratio::percent(50), min_per_second: 0 };
     let retry = RetryPolicy { budget, ..RetryPolicy::default() };

@@ -108,6 +108,8 @@ impl State {
             };
             let shared = before.as_ref().map_or_else(|| Arc::new(PoolShared::new(now)), |pool| pool.shared.clone());
             let served = before.as_ref().map(PoolState::served);
+            // Where no name has had an address yet, the pool begins now.
+            let runs = before.as_ref().is_some_and(PoolState::has_addresses);
             let fail_open = before.as_ref().is_some_and(|pool| pool.fail_open);
             let watch = before.as_ref().map(|pool| pool.watch.clone()).unwrap_or_default();
             let mut orders = before.as_ref().map(|pool| pool.orders.clone()).unwrap_or_default();
@@ -137,7 +139,7 @@ impl State {
                 if admin == Some(AdminState::Enabled) && member.admin() != AdminState::Enabled {
                     effects.lose(&member.upstream);
                 }
-                if admin.is_none() && served.is_some() {
+                if admin.is_none() && runs {
                     member.on_joining(now);
                 }
                 members.push(member);

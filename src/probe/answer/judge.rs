@@ -53,6 +53,8 @@ pub(super) struct Judge<'p> {
     rules: BodyRules<'p>,
     /// The answer may still say that the upstream is worse than others.
     degraded: Option<&'p Degraded>,
+    /// Whether its rules over JSON hold, if the document has been parsed.
+    json_is_worse: Option<bool>,
     verdict: Verdict<'p>,
     status: Option<u16>,
     /// Where an unexpected redirect points.
@@ -77,6 +79,7 @@ impl<'p> Judge<'p> {
             probe,
             rules: BodyRules::new(&probe.expect.body),
             degraded: None,
+            json_is_worse: None,
             verdict: Verdict::Open,
             status: None,
             location: None,
@@ -117,7 +120,7 @@ impl<'p> Judge<'p> {
         let fed = rules.feed(&self.kept[..self.kept.len().min(BODY_BYTES_MAX)]).is_ok();
         let holds = match (self.whole, self.kept.len() > BODY_BYTES_MAX) {
             _ if !self.compares_body() => true,
-            (true, _) => rules.miss(&self.kept).is_none() && self.is_json_of(&expect.json),
+            (true, _) => rules.miss(&self.kept).is_none() && self.is_worse_by_json(&expect.json),
             (false, true) => rules.miss_within(&self.kept, BODY_BYTES_MAX).is_none() && expect.json.is_empty(),
             // It broke off.
             (false, false) => false,
@@ -125,8 +128,9 @@ impl<'p> Judge<'p> {
         (fed && holds).then_some(*weight)
     }
 
-    fn is_json_of(&self, rules: &[JsonRule]) -> bool {
-        rules.is_empty() || parse(&self.kept).is_ok_and(|document| json_miss(rules, &document).is_none())
+    fn is_worse_by_json(&self, rules: &[JsonRule]) -> bool {
+        let parsed = || parse(&self.kept).is_ok_and(|document| json_miss(rules, &document).is_none());
+        rules.is_empty() || self.json_is_worse.unwrap_or_else(parsed)
     }
 
     pub(super) fn on_malformed(&mut self, error: Fault) {
@@ -282,7 +286,11 @@ impl<'p> Judge<'p> {
             Ok(document) => document,
             Err(error) => return Verdict::Failed(Failure::NotJson(error.without(secrets(&probe.headers)))),
         };
-        let Some(Missed { miss, around, hint }) = first_miss(probe, &document) else { return Verdict::Passed };
+        let Some(Missed { miss, around, hint }) = first_miss(probe, &document) else {
+            let worse = self.degraded.map(|worse| json_miss(&worse.expect.json, &document).is_none());
+            self.json_is_worse = worse;
+            return Verdict::Passed;
+        };
         self.report = SelfReport::find(&document, around, || secrets(&probe.headers));
         Verdict::Failed(Failure::Json(miss, hint))
     }

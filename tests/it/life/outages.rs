@@ -91,7 +91,7 @@ async fn every_outage_is_logged_at_warn_or_above() {
         assert_eq!(line.get("reason").map(|reason| reason.as_str().expect("a text")), reason, "{line:?}");
         assert!(text(line, "by").starts_with("command from 127.0.0.1:"), "{line:?}");
     }
-    let kernel = |what: &EventWhat| matches!(what, EventWhat::Admin { reason, by, .. } if reason == "kernel" && by.starts_with("command from 127.0.0.1:"));
+    let kernel = |what: &EventWhat| matches!(what, EventWhat::Admin(order) if order.reason == "kernel" && order.by.starts_with("command from 127.0.0.1:"));
     assert!(program.events(0).await.events.iter().any(|event| kernel(&event.what)));
 }
 

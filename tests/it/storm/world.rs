@@ -209,7 +209,7 @@ impl World {
         match answer {
             Ok((200, _)) => {
                 let events = self.program.events(self.seq).await.events;
-                let own = events.iter().find(|event| matches!(&event.what, EventWhat::Admin { .. }));
+                let own = events.iter().find(|event| matches!(&event.what, EventWhat::Admin(_)));
                 let at = own.map_or(at, |event| self.clock.moment(&event.at));
                 self.seq = events.last().map_or(self.seq, |event| event.seq);
                 self.evidence.orders.push(Order { at, pool: pool.to_owned(), origin, to });

@@ -145,6 +145,60 @@ async fn a_retry_may_wait_and_if_there_is_no_room_its_failure_is_answered() {
     }
 }
 
+#[tokio::test(start_paused = true)]
+async fn a_retry_draws_when_it_begins_to_wait_and_not_where_it_may_not() {
+    let budget = RetryBudget { share: crate::model::Ratio::percent(100), min_per_second: 0 };
+    let connections =
+        UpstreamConnections { max_per_upstream: Some(1), queue_length: 1, ..UpstreamConnections::default() };
+    let traffic = TrafficPolicy {
+        connections,
+        retry: RetryPolicy { budget, ..RetryPolicy::default() },
+        ..TrafficPolicy::default()
+    };
+    let world = World::with(&[Given(Service::Open, 3, 0)], traffic);
+    let mut all: Vec<_> = (0..3).map(|_| served(&world)).collect();
+    let broken = |exchange: &mut Exchange| {
+        feed(exchange, Fresh, world.now);
+        let next = feed(exchange, Closed(Replay::Whole), world.now).expect("it is decided");
+        // Whatever has become free is taken again.
+        (next, world.begin(GET))
+    };
+    let (first, _taken) = broken(&mut all[0]);
+    let place = waits(first);
+    let (second, _other) = broken(&mut all[1]);
+    assert_eq!(word(&second), "502 upstream_broke", "one may wait");
+    let left = (0..10).filter(|_| world.nth(0).shared.try_retry(&budget, world.now)).count();
+    // Five requests, of which one has been retried: that it still waits is the same.
+    assert_eq!(left, 4);
+    drop(place);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_session_waits_behind_those_that_came_before_it() {
+    let connections =
+        UpstreamConnections { max_per_upstream: Some(1), queue_length: 4, ..UpstreamConnections::default() };
+    let traffic = TrafficPolicy { connections, sticky: Some("SID".into()), ..TrafficPolicy::default() };
+    let world = World::with(&[Given(Service::Open, 1, 0)], traffic);
+    let pool = world.nth(0);
+    let mut view = world.view(0, &Given(Service::Open, 1, 0));
+    view.pin(&pool.name, Vec::new());
+    let address = view.primaries.candidates()[0].upstream.address.clone();
+    pool.view.store(Arc::new(view));
+    world.publish(vec![Some(pool.clone())]);
+    let mut first = served(&world);
+    let (exchange, place) = queued(&world);
+    let mut waiting = (exchange, Some(place));
+    first.on_end(End::Delivered, world.now);
+    let number = crate::pool::session_number(&pool.name, &address);
+    let request = format!("GET / HTTP/1.1\r\nHost: a\r\nCookie: SID={number:016x}");
+    let (exchange, next) = world.begin(&request);
+    let mut session = (exchange, Some(waits(next)));
+    assert_eq!(turn(&mut waiting, world.now).as_deref(), Some("attempt"));
+    assert_eq!(turn(&mut session, world.now).as_deref(), Some("wait"));
+    waiting.0.on_end(End::Delivered, world.now);
+    assert_eq!(turn(&mut session, world.now).as_deref(), Some("attempt"));
+}
+
 fn waits(next: Next) -> Waiting {
     let Next::Wait(place) = next else { panic!("{}", word(&next)) };
     place

@@ -58,6 +58,20 @@ async fn it_weighs_less_from_the_first_such_answer_to_the_first_that_is_not() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn it_weighs_less_in_every_algorithm() {
+    for (balance, most) in super::ramp::BY_WEIGHT {
+        let mut world = World::new();
+        [A, B].iter().for_each(|address| world.set(address, 'P'));
+        world.configure(vec![PoolPolicy { balance, ..pool("api", &[A, B]) }]);
+        world.run(SECOND);
+        world.set(A, 'd');
+        world.run(3 * SECOND);
+        let percent = world.percent(A);
+        assert!(percent.abs_diff(20) <= most, "{balance:?}: {percent} %, not 20");
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn one_that_is_unhealthy_is_not_degraded_and_comes_back_as_its_answers_say() {
     let mut world = healthy(&[A, B]);
     world.set(A, 'd');

@@ -52,6 +52,26 @@ async fn a_change_of_addresses_is_one_event_and_changes_no_other_verdict() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn the_first_addresses_of_a_name_begin_with_all_of_their_weight() {
+    let slow = |policy: PoolPolicy| {
+        let traffic = Arc::new(TrafficPolicy { slow_start: 20 * SECOND, ..TrafficPolicy::default() });
+        PoolPolicy { traffic, ..policy }
+    };
+    let mut world = World::new();
+    [A, B, C].iter().for_each(|address| world.set(address, 'P'));
+    let unresolved = PoolPolicy { upstreams: vec![upstream(API)], ..pool("api", &[]) };
+    world.configure(vec![slow(unresolved)]);
+    world.run(5 * SECOND);
+    world.readdress(vec![slow(named(&[A, B]))]);
+    world.run(SECOND);
+    assert_eq!(world.eligible("api"), [A, B]);
+    assert_eq!(world.upstream("api", A).slow_start, None, "there is nobody beside whom it could be slow");
+    world.readdress(vec![slow(named(&[A, B, C]))]);
+    world.run(SECOND);
+    assert!(world.upstream("api", C).slow_start.is_some());
+}
+
+#[tokio::test(start_paused = true)]
 async fn addresses_that_alone_serve_go_on_until_a_new_one_is_healthy() {
     let mut world = World::new();
     [A, B].iter().for_each(|address| world.set(address, 'P'));

@@ -360,6 +360,30 @@ fn reference(world: &World, pools: &[&str]) -> Option<Option<String>> {
     Some(Some("refuse".to_owned()))
 }
 
+#[tokio::test(start_paused = true)]
+async fn too_few_healthy_upstreams_serve_in_no_algorithm() {
+    for balance in [
+        Balance::RoundRobin,
+        Balance::Random,
+        Balance::LeastRequest,
+        Balance::PeakEwma,
+        Balance::Hash(LoadBound::NONE),
+        Balance::Maglev(LoadBound::NONE),
+        Balance::First,
+    ] {
+        let mut world = World::new();
+        [A, B, C].iter().for_each(|address| world.set(address, 'P'));
+        world.configure(vec![PoolPolicy { balance, min_healthy: MinHealthy::Count(2), ..pool("api", &[A, B, C]) }]);
+        world.run(SECOND);
+        world.set(A, 'F');
+        world.run(5 * SECOND);
+        assert_eq!(world.eligible("api"), [B, C], "{balance:?}");
+        world.set(B, 'F');
+        world.run(5 * SECOND);
+        assert_eq!((world.eligible("api"), world.service("api").may_pick()), (vec![], false), "{balance:?}");
+    }
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { cases: 128, ..ProptestConfig::default() })]
 

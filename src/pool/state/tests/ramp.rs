@@ -22,11 +22,11 @@ fn running(addresses: &[&str]) -> World {
 
 impl World {
     /// The hundredths of the requests that an upstream gets now.
-    fn percent(&self, address: &str) -> u32 {
+    pub(super) fn percent(&self, address: &str) -> u32 {
         let (view, shared, mut rng) =
             (&self.views[&name("api")], PoolShared::new(self.now), fastrand::Rng::with_seed(1));
-        let choice = Choice { pool: &shared, tried: &[], key: None, bounded: false, now: self.now };
         let picked = |_: &usize| {
+            let choice = Choice { pool: &shared, tried: &[], key: Some(rng.u64(..)), bounded: false, now: self.now };
             let place = view.pick(view.read(self.now), &choice, &mut rng).expect("some are eligible");
             view.candidate(place).upstream.address.to_string() == address
         };
@@ -40,7 +40,7 @@ impl World {
     }
 
     /// Fails its checks until it is unhealthy, and passes them until it is healthy.
-    fn recover(&mut self, address: &str) {
+    pub(super) fn recover(&mut self, address: &str) {
         self.set(address, 'F');
         self.run(5 * SECOND);
         assert_eq!(self.health("api", address), HealthState::Unhealthy);
@@ -128,7 +128,7 @@ async fn enabling_and_the_end_of_an_ejection_begin_it_and_the_end_of_a_drain_doe
 
 #[tokio::test(start_paused = true)]
 async fn it_holds_for_every_algorithm_and_with_weights() {
-    for balance in [Balance::RoundRobin, Balance::Random, Balance::LeastRequest] {
+    for (balance, most) in BY_WEIGHT {
         for (weight, want) in [(1, 33), (3, 60)] {
             let heavy = UpstreamPolicy { weight: Weight::try_new(weight).unwrap(), ..upstream(A) };
             let policy = PoolPolicy { balance, upstreams: vec![heavy, upstream(B)], ..slow(&[]) };
@@ -139,7 +139,69 @@ async fn it_holds_for_every_algorithm_and_with_weights() {
             world.recover(A);
             world.run(10 * SECOND);
             let percent = world.percent(A);
-            assert!(percent.abs_diff(want) <= 1, "{balance:?}, weight {weight}: {percent} %, not {want}");
+            assert!(percent.abs_diff(want) <= most, "{balance:?}, weight {weight}: {percent} %, not {want}");
         }
+    }
+}
+
+/// Every algorithm that knows weights, and how far from its share an upstream may be, in hundredths of the requests.
+pub(super) const BY_WEIGHT: [(Balance, u32); 6] = [
+    (Balance::RoundRobin, 1),
+    (Balance::Random, 1),
+    (Balance::LeastRequest, 1),
+    (Balance::PeakEwma, 1),
+    (Balance::Maglev(LoadBound::NONE), 1),
+    // The arcs of a ring differ.
+    (Balance::Hash(LoadBound::NONE), 6),
+];
+
+#[tokio::test(start_paused = true)]
+async fn how_many_requests_it_may_have_grows_as_well() {
+    let connections = UpstreamConnections { max_per_upstream: Some(10), ..UpstreamConnections::default() };
+    let traffic = Arc::new(TrafficPolicy { slow_start: SLOW, connections, ..TrafficPolicy::default() });
+    let mut world = World::new();
+    [A, B].iter().for_each(|address| world.set(address, 'P'));
+    world.configure(vec![PoolPolicy { traffic, ..pool("api", &[A, B]) }]);
+    world.run(SECOND);
+    let places = |world: &World| {
+        let candidates = world.views[&name("api")].primaries.candidates();
+        candidates.iter().map(|candidate| candidate.places).collect::<Vec<_>>()
+    };
+    assert_eq!(places(&world), [10, 10]);
+    world.recover(A);
+    assert_eq!(places(&world), [1, 10], "a tenth, and never none");
+    world.run(10 * SECOND);
+    assert_eq!(places(&world), [5, 10]);
+    world.run(10 * SECOND);
+    assert_eq!(places(&world), [10, 10]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_verdict_that_expires_begins_it_only_where_the_upstream_was_unhealthy_before() {
+    for was_unhealthy in [false, true] {
+        let mut world = running(&[A, B]);
+        // One that joins, fails, and recovers has had its slow start.
+        world.set(C, 'F');
+        world.configure(vec![slow(&[A, B, C])]);
+        world.run(5 * SECOND);
+        world.recover(C);
+        world.run(SLOW);
+        assert_eq!(world.part(C), 100);
+        if was_unhealthy {
+            world.set(C, 'F');
+            world.run(5 * SECOND);
+        }
+        // No probe has a verdict for long enough.
+        world.set(C, '-');
+        world.run(timing().stale_after() + 2 * SECOND);
+        assert_eq!(world.health("api", C), HealthState::Unknown);
+        world.set(C, 'P');
+        for _ in 0..10_000 {
+            if world.health("api", C) == HealthState::Healthy {
+                break;
+            }
+            world.run(MS);
+        }
+        assert_eq!(world.part(C), if was_unhealthy { 10 } else { 100 }, "unhealthy before: {was_unhealthy}");
     }
 }
