@@ -510,14 +510,15 @@ async fn slow_clients() {
         "{each} of each, closed after at most {:.2?} and {:.2?}; the time is {time:?}",
         longest[0], longest[1]
     ));
-    let lenience = stage.lenience();
     let seen = stage.judged().await;
     assert_eq!(seen.failed("/"), NONE);
     let good =
         seen.outcomes.iter().filter(|outcome| outcome.path.starts_with("/n/") && (begin..closed).contains(&outcome.at));
     let p99 = super::longest(good.map(|outcome| outcome.took).collect(), 0.99);
     println!("slow clients: p99 of good clients beside them {p99:.1?}");
-    assert!(p99 < Duration::from_millis(5) * lenience, "p99 of good clients: {p99:?}");
+    // A worker that waited for a slow client would keep the others for as long as that may take.
+    let most = if full { Duration::from_millis(5) } else { time / 2 };
+    assert!(p99 < most, "p99 of good clients: {p99:?}");
 }
 
 /// Sends a head byte by byte; how long that lasts after its first byte, and the answer.

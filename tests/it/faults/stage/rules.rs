@@ -135,11 +135,15 @@ impl Evidence {
         })
     }
 
+    /// The worst lateness of a thread of the test in this time.
+    fn lateness(&self, from: At, to: At) -> Duration {
+        let late = self.hiccups.iter().filter(|(at, _)| *at + CLOCKS >= from && *at <= to + CLOCKS);
+        late.map(|(_, late)| *late).max().unwrap_or_default()
+    }
+
     /// Whether all of this time is within one of these, with room for clocks and late threads at the beginning.
     fn within(&self, spells: &Spells, from: At, to: At) -> bool {
-        let late =
-            self.hiccups.iter().filter(|(at, _)| *at + CLOCKS >= from && *at <= to + CLOCKS).map(|(_, late)| *late);
-        let slack = CLOCKS + 10 * late.max().unwrap_or_default();
+        let slack = CLOCKS + 10 * self.lateness(from, to);
         spells.iter().any(|(begin, end)| *begin + slack <= from && to <= *end)
     }
 }
@@ -166,9 +170,10 @@ fn arrived_while_not_healthy(seen: &Evidence) -> Vec<String> {
 
 fn served_while_all_down(seen: &Evidence) -> Vec<String> {
     let down = seen.all_sick();
-    let most = Duration::from_millis(50) * seen.lenience;
+    let most =
+        |request: &Request| Duration::from_millis(50) * seen.lenience + 10 * seen.lateness(request.sent, request.ended);
     let requests = seen.requests.iter().filter(|request| seen.within(&down, request.sent, request.ended));
-    let wrong = requests.filter(|request| request.answer != Ok(503) || request.ended - request.sent > most);
+    let wrong = requests.filter(|request| request.answer != Ok(503) || request.ended - request.sent > most(request));
     let mut found: Vec<String> = wrong.map(|request| format!("with all down: {request:?}")).collect();
     let lines = seen.lines.iter().filter(|line| seen.within(&down, line.began, line.ended));
     found.extend(lines.filter(|line| !line.attempts.is_empty()).map(|line| format!("with all down: {line:?}")));
