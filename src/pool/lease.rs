@@ -126,7 +126,7 @@ impl Lease {
             // Whoever joins the queue after this sees the free place, and who is in it is called: also in a pool that had no
             // limit when this hold began.
             self.upstream.in_flight.fetch_sub(1, Ordering::SeqCst);
-            self.upstream.queue.call();
+            self.upstream.queue.call_for_place();
         }
         held
     }

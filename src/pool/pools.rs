@@ -724,13 +724,6 @@ impl PoolState {
         };
         for member in self.members.iter().filter(|member| !member.retiring) {
             match (member.admin(), member.state) {
-                (AdminState::Draining | AdminState::Disabled, _) if member.is_asked_out() => {
-                    causes.asked = causes.asked.or_else(|| Some(member.upstream.address.clone()));
-                    match member.admin() {
-                        AdminState::Draining => causes.draining += 1,
-                        AdminState::Disabled | AdminState::Enabled => causes.disabled += 1,
-                    }
-                }
                 _ if !member.has_address() => {
                     causes.unresolved += 1;
                     causes.host = causes.host.or_else(|| member.upstream.address.host_name().cloned());
@@ -751,7 +744,9 @@ impl PoolState {
                         AdminState::Draining => causes.draining += 1,
                         AdminState::Disabled | AdminState::Enabled => causes.disabled += 1,
                     }
-                    if state == HealthState::Healthy && causes.ordered.is_none() {
+                    if member.is_asked_out() {
+                        causes.asked.get_or_insert_with(|| member.upstream.address.clone());
+                    } else if state == HealthState::Healthy && causes.ordered.is_none() {
                         causes.ordered = Some((member.upstream.address.clone(), order));
                     }
                 }

@@ -81,13 +81,13 @@ impl Queue {
 
     /// Calls the first that waits, of each kind.
     pub fn call(&self) {
-        for line in [&self.for_verdict, &self.for_place] {
-            if line.len() > 0
-                && let Some(first) = line.waiters.lock().front()
-            {
-                first.called.notify_one();
-            }
-        }
+        self.for_verdict.call();
+        self.call_for_place();
+    }
+
+    /// Calls the first that waits for a place. Cheap where none does: every request that ends comes here.
+    pub fn call_for_place(&self) {
+        self.for_place.call();
     }
 
     /// How many wait.
@@ -114,6 +114,14 @@ impl Queue {
 }
 
 impl Line {
+    fn call(&self) {
+        if self.len() > 0
+            && let Some(first) = self.waiters.lock().front()
+        {
+            first.called.notify_one();
+        }
+    }
+
     fn len(&self) -> u32 {
         self.fresh.load(Ordering::SeqCst) + self.again.load(Ordering::SeqCst)
     }

@@ -109,6 +109,11 @@ impl Upstream {
 
     /// A new upstream without load. `hints` is where failures seen by the data path are reported.
     pub fn new(id: UpstreamId, pool: Name, address: Address, hints: Hints) -> Upstream {
+        Upstream::with_queue(id, pool, address, hints, Arc::default())
+    }
+
+    /// The same, with the queue for its places.
+    pub fn with_queue(id: UpstreamId, pool: Name, address: Address, hints: Hints, queue: Arc<Queue>) -> Upstream {
         Upstream {
             id,
             pool,
@@ -125,17 +130,11 @@ impl Upstream {
             outcomes: Outcomes::default(),
             latency: Latency::default(),
             histogram: OnceLock::new(),
-            queue: Arc::default(),
+            queue,
             hinted: AtomicBool::new(false),
             reported: AtomicBool::new(false),
             hints,
         }
-    }
-
-    /// The same, with this queue for its places.
-    pub fn with_queue(mut self, queue: &Arc<Queue>) -> Upstream {
-        self.queue = queue.clone();
-        self
     }
 
     /// Counts a request that is sent to it, or for which no connection could be made.

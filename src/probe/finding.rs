@@ -157,8 +157,10 @@ impl Finding<'_> {
 
     /// Whether the probe waits for the peer to close after it, which does not count as time that the peer took.
     pub(super) fn waits_for_close(&self) -> bool {
-        matches!(self, Finding::Connected | Finding::HandshakeDone | Finding::TextMatched | Finding::Pong)
-            || matches!(self, Finding::Agent(_))
+        matches!(
+            self,
+            Finding::Connected | Finding::HandshakeDone | Finding::TextMatched | Finding::Pong | Finding::Agent(_)
+        )
     }
 
     fn code(&self) -> Code {
@@ -252,7 +254,7 @@ impl Finding<'_> {
             Finding::Tls(failure) => failure.hint(),
             Finding::NoHandshake { cut, speaks_tls } => Some(handshake_hint(*cut, *speaks_tls)),
             Finding::TextFailed(failure) => failure.hint(context.is_tls()),
-            Finding::Agent(answer) => answer.hint(),
+            Finding::Agent(answer) => answer.hint(context.is_tls()),
             Finding::Stopped => Some("it was suspended, or this machine is overloaded"),
             Finding::NotConnected(Fault::Theirs(errno)) => connect_hint(*errno),
             Finding::NotConnected(Fault::Ours(errno)) | Finding::NoResources(errno) => resource_hint(*errno),

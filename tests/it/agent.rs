@@ -5,7 +5,7 @@ use std::time::Duration;
 use serde_json::Value;
 
 use crate::client::get;
-use crate::origin::{Origin, Reply};
+use crate::origin::{Origin, Reply, Twin};
 use crate::program::{Program, pool_of};
 
 /// The longest wait, on a slow machine.
@@ -15,29 +15,22 @@ const PATIENCE: Duration = Duration::from_secs(30);
 const QUICK: &str = "type = \"agent\"\ninterval = \"50ms\"\ntimeout = \"50ms\"\nfast_interval = \"50ms\"\n\
                      healthy_threshold = 2\nunhealthy_threshold = 2\njitter = 0\n";
 
-/// A server with its agent, which answers each connection with its line.
-struct Node {
-    traffic: Origin,
-    agent: Origin,
-}
+/// A server with its agent, where its checks go: that answers each connection with its line.
+struct Node(Twin);
 
 impl Node {
     async fn new(name: &str) -> Node {
-        let node = Node { traffic: Origin::plain(name).await, agent: Origin::plain("agent").await };
+        let node = Node(Twin::start(name).await);
         node.says("up\n");
         node
     }
 
     fn says(&self, line: &str) {
-        self.agent.set_on_accept(Some(Reply::raw(line)));
-    }
-
-    fn entry(&self) -> String {
-        format!("{{ address = \"{}\", health_address = \"{}\" }}", self.traffic.text(), self.agent.text())
+        self.0.health.set_on_accept(Some(Reply::raw(line)));
     }
 
     async fn shown(&self, program: &Program) -> Value {
-        let info = program.upstream("api", &self.traffic.text()).await.expect("it is there");
+        let info = program.upstream("api", &self.0.traffic.text()).await.expect("it is there");
         serde_json::to_value(info).expect("it is JSON")
     }
 
@@ -56,19 +49,19 @@ impl Node {
 }
 
 async fn share(program: &Program, node: &Node, requests: u64) -> u64 {
-    let before = node.traffic.count("/x");
+    let before = node.0.traffic.count("/x");
     for _ in 0..requests {
         assert_eq!(get(program.web, "/x").await.status, 200);
     }
-    node.traffic.count("/x") - before
+    node.0.traffic.count("/x") - before
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_agent_gives_a_share_drains_disables_and_fails_its_upstream() {
     let (one, two) = (Node::new("one").await, Node::new("two").await);
-    let program = Program::start_ready(&pool_of("api", &[one.entry(), two.entry()], QUICK)).await;
+    let program = Program::start_ready(&pool_of("api", &[one.0.entry(), two.0.entry()], QUICK)).await;
     for node in [&one, &two] {
-        program.wait_for_state("api", &node.traffic.text(), "healthy", PATIENCE).await;
+        program.wait_for_state("api", &node.0.traffic.text(), "healthy", PATIENCE).await;
     }
     assert_eq!(share(&program, &one, 40).await, 20);
 
@@ -83,10 +76,10 @@ async fn an_agent_gives_a_share_drains_disables_and_fails_its_upstream() {
     assert_eq!((&info["state"], &info["eligible"]), (&"healthy".into(), &false.into()), "{info}");
     assert_eq!((&info["why"], &info["agent"]), (&format!("draining: {says}").into(), &says.into()));
     assert_eq!(share(&program, &one, 10).await, 0);
-    assert_eq!(one.traffic.open_connections(), 0, "idle connections to it close at once");
-    let (_, said, _) = program.command(&["explain", "api", &one.traffic.text()]).await;
+    assert_eq!(one.0.traffic.open_connections(), 0, "idle connections to it close at once");
+    let (_, said, _) = program.command(&["explain", "api", &one.0.traffic.text()]).await;
     assert!(said.contains(&format!("it is draining, because {says}; another answer of its agent ends that")), "{said}");
-    let (code, out, err) = program.command(&["undrain", "api", &one.traffic.text()]).await;
+    let (code, out, err) = program.command(&["undrain", "api", &one.0.traffic.text()]).await;
     assert!(code == Some(1) && err.contains("the agent of the upstream takes it out, not an order"), "{out}{err}");
 
     one.says("maint\n");
@@ -100,7 +93,7 @@ async fn an_agent_gives_a_share_drains_disables_and_fails_its_upstream() {
     one.wait(&program, "eligible", true.into()).await;
     assert_eq!(one.shown(&program).await["degraded"], Value::Null);
     assert_eq!(share(&program, &one, 40).await, 20);
-    let address = one.traffic.text();
+    let address = one.0.traffic.text();
     let texts: Vec<String> = program.events(0).await.events.into_iter().map(|event| event.text).collect();
     for text in [
         format!("api {address}  degraded: healthy, with 50 % of its weight"),
@@ -118,7 +111,7 @@ async fn a_server_that_is_no_agent_is_never_used_and_says_what_is_wrong() {
     let (web, agent) = (Origin::plain("web").await, Node::new("agent").await);
     let entry = format!("{{ address = \"{0}\", health_address = \"{0}\" }}", web.text());
     web.set_on_accept(Some(Reply::raw("SSH-2.0-OpenSSH_9.2\r\n")));
-    let program = Program::start_ready(&pool_of("api", &[entry, agent.entry()], QUICK)).await;
+    let program = Program::start_ready(&pool_of("api", &[entry, agent.0.entry()], QUICK)).await;
     program.wait_for_state("api", &web.text(), "unhealthy", PATIENCE).await;
     let why = program.upstream("api", &web.text()).await.and_then(|info| info.why).unwrap_or_default();
     assert!(why.starts_with("L7RSP: the agent says \"SSH-2.0-OpenSSH_9.2\", which means nothing"), "{why}");
@@ -126,7 +119,7 @@ async fn a_server_that_is_no_agent_is_never_used_and_says_what_is_wrong() {
     let url = format!("tcp://{}", web.text());
     let (code, out, err) = program.command(&["probe", "--url", &url, "--type", "agent"]).await;
     assert!(code == Some(1) && out.contains("which means nothing"), "{out}{err}");
-    let url = format!("tcp://{}", agent.agent.text());
+    let url = format!("tcp://{}", agent.0.health.text());
     let (code, out, err) = program.command(&["probe", "--url", &url, "--type", "agent", "--body", "web1\n"]).await;
     assert!(code == Some(0) && out.contains("the agent says \"up\""), "{out}{err}");
     assert_eq!(get(program.web, "/x").await.text(), "hello from agent");

@@ -17,7 +17,7 @@ use tokio::time::Instant;
 
 use crate::lanes::each::in_each_lane;
 use crate::load::{Load, Plan, failures};
-use crate::origin::{Origin, Reply, refusing_address};
+use crate::origin::{Origin, Reply, Twin, refusing_address};
 use crate::program::{Program, STEADY, fetch, pool, pool_of};
 use crate::support::assert_eventually;
 
@@ -25,22 +25,6 @@ use crate::support::assert_eventually;
 const PATIENCE: Duration = Duration::from_secs(20);
 
 const NONE: Vec<String> = Vec::new();
-
-/// An upstream whose checks go to another port than its requests.
-struct Twin {
-    traffic: Origin,
-    health: Origin,
-}
-
-impl Twin {
-    async fn start(name: &str) -> Twin {
-        Twin { traffic: Origin::plain(name).await, health: Origin::plain(name).await }
-    }
-
-    fn entry(&self) -> String {
-        format!("{{ address = \"{}\", health_address = \"{}\" }}", self.traffic.text(), self.health.text())
-    }
-}
 
 /// Waits until the load has `more` further responses.
 async fn answered(load: &Load, more: usize) {

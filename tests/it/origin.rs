@@ -378,6 +378,26 @@ impl Origin {
     }
 }
 
+/// An upstream whose checks go to another port than its requests.
+pub struct Twin {
+    /// Gets its requests.
+    pub traffic: Origin,
+    /// Gets its checks.
+    pub health: Origin,
+}
+
+impl Twin {
+    /// Two that answer alike.
+    pub async fn start(name: &str) -> Twin {
+        Twin { traffic: Origin::plain(name).await, health: Origin::plain(name).await }
+    }
+
+    /// Its entry in `upstreams`.
+    pub fn entry(&self) -> String {
+        format!("{{ address = \"{}\", health_address = \"{}\" }}", self.traffic.text(), self.health.text())
+    }
+}
+
 impl Drop for Origin {
     fn drop(&mut self) {
         self.shared.resets.store(true, Ordering::SeqCst);

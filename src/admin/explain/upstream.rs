@@ -162,15 +162,13 @@ fn ejected(status: &UpstreamStatus, now: Instant) -> String {
 
 /// An order keeps it out; and perhaps its checks do as well, so that the end of the order is not enough.
 fn ordered(status: &UpstreamStatus, state: &str, command: &str, now: Instant) -> String {
-    let origin = status.overrides.admin().map_or_else(|| "as the file says".to_owned(), |order| order.sentence(now));
-    let order = match &status.asked {
-        Some(report) => format!("it is {state}, because {}", report.reason),
-        None => format!("it is {state}, {origin}"),
+    let by_order = || format!("`roundsman {command}`");
+    let (origin, ends) = match (&status.asked, status.overrides.admin()) {
+        (Some(report), _) => (format!("because {}", report.reason), "another answer of its agent".to_owned()),
+        (None, Some(order)) => (order.sentence(now), by_order()),
+        (None, None) => ("as the file says".to_owned(), by_order()),
     };
-    let ends = match status.asked {
-        Some(_) => "another answer of its agent".to_owned(),
-        None => format!("`roundsman {command}`"),
-    };
+    let order = format!("it is {state}, {origin}");
     let also = match status.state {
         HealthState::Healthy => return format!("{order}; {ends} ends that"),
         _ if status.upstream.address.host_name().is_some() => "its name has no address yet",

@@ -105,8 +105,8 @@ impl World {
         let member = |i: usize| {
             let address = format!("127.0.0.{}:{}", pool + 1, 7_001 + i).parse().unwrap();
             let id = UpstreamId(u64::from(pool) * 100 + i as u64);
-            let upstream = Upstream::new(id, name.clone(), address, self.sender.clone()).with_queue(&shared.queue);
-            (Arc::new(upstream), FineWeight::ONE)
+            let (hints, queue) = (self.sender.clone(), shared.queue.clone());
+            (Arc::new(Upstream::with_queue(id, name.clone(), address, hints, queue)), FineWeight::ONE)
         };
         let rules = Rules { needed: 1, backups_alone: false, otherwise: Otherwise::Reject };
         let places = self.traffic.connections.max_per_upstream.unwrap_or(u32::MAX);

@@ -20,15 +20,17 @@ pub struct TcpProbe {
 impl TcpProbe {
     /// The steps for `send` and `expect = { contains }`: a text that is sent, and one that must be received.
     pub fn of(send: Option<Payload>, expect: Option<Arc<str>>) -> TcpProbe {
-        let send = send.map(|payload| TextStep::new(Act::Send(payload)));
-        let expect = expect.map(|text| TextStep::new(Act::Wait(Wanted::Text(text))));
-        TcpProbe { steps: send.into_iter().chain(expect).collect(), numbered: false }
+        TcpProbe::ask(send, expect.map(Wanted::Text))
     }
 
     /// The steps of an agent check: a text that is sent, perhaps, and a line that must be received.
     pub fn agent(send: Option<Payload>) -> TcpProbe {
-        let send = send.map(|payload| TextStep::new(Act::Send(payload)));
-        TcpProbe { steps: send.into_iter().chain([TextStep::new(Act::Wait(Wanted::Line))]).collect(), numbered: false }
+        TcpProbe::ask(send, Some(Wanted::Line))
+    }
+
+    fn ask(send: Option<Payload>, wanted: Option<Wanted>) -> TcpProbe {
+        let acts = send.map(Act::Send).into_iter().chain(wanted.map(Act::Wait));
+        TcpProbe { steps: acts.map(TextStep::new).collect(), numbered: false }
     }
 
     /// Whether it only connects: nothing is sent and nothing is expected.

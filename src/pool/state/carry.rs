@@ -290,8 +290,8 @@ impl State {
             None => {
                 let id = UpstreamId(self.take_id());
                 let address = rules.upstreams[index].address.clone();
-                let upstream = Upstream::new(id, rules.name.clone(), address, self.hints.clone());
-                let upstream = Arc::new(upstream.with_queue(&shared.queue));
+                let (pool, hints, queue) = (rules.name.clone(), self.hints.clone(), shared.queue.clone());
+                let upstream = Arc::new(Upstream::with_queue(id, pool, address, hints, queue));
                 let mut member = Member::new(upstream, rules.clone(), index, checks, HealthState::Unknown, now);
                 member.state = member.verdict(&self.checks);
                 if member.state != HealthState::Unknown {

@@ -3,6 +3,7 @@
 use std::fmt::{self, Write};
 
 use super::Code;
+use super::hints::text_hint;
 use crate::model::quote::{Excerpt, Quoted};
 use crate::model::{AdminState, Ratio};
 use crate::probe::agent::{Said, Unreadable};
@@ -53,12 +54,10 @@ impl AgentAnswer {
         }
     }
 
-    pub(super) fn hint(&self) -> Option<&'static str> {
-        match (self.said, self.line.bytes()) {
-            (Ok(_), _) => None,
-            (Err(_), [0x15 | 0x16, 0x03, ..]) => Some("this port speaks TLS"),
-            (Err(_), _) => Some("an agent sends words such as up, 50%, drain, maint and down, and a reason after #"),
-        }
+    pub(super) fn hint(&self, is_tls: bool) -> Option<&'static str> {
+        self.said.err()?;
+        let words = "an agent sends words such as up, 50%, drain, maint and down, and a reason after #";
+        text_hint(None, true, false, self.line.bytes(), is_tls).or(Some(words))
     }
 }
 
@@ -81,9 +80,9 @@ mod tests {
             let mut out = String::new();
             answer.write_sentence(&mut out).unwrap();
             assert_eq!((answer.code(), out.as_str()), (code, sentence));
-            assert_eq!(answer.hint().is_some(), code == Code::L7Rsp);
+            assert_eq!(answer.hint(false).is_some(), code == Code::L7Rsp);
         }
         let tls = AgentAnswer::new(read(&[0x15, 0x03, 0x03]), Excerpt::of(&[0x15, 0x03, 0x03]));
-        assert_eq!(tls.hint(), Some("this port speaks TLS"));
+        assert_eq!(tls.hint(false), Some("this port speaks TLS"));
     }
 }

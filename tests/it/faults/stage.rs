@@ -6,7 +6,7 @@ mod backend;
 mod rules;
 
 use std::collections::HashMap;
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use roundsman::admin::json::EventWhat;
 use roundsman::model::HealthState;
@@ -69,7 +69,6 @@ pub struct Stage {
     pub backends: Vec<Backend>,
     watch: Watch,
     clock: Clock,
-    date: SystemTime,
     loads: Vec<Load>,
     figures: Figures,
     /// Requests of load that have ended.
@@ -106,7 +105,7 @@ impl Stage {
         }
         let (form, dir) = (Form::of_this_run(), tempfile::tempdir().expect("a directory"));
         let backends: Vec<Backend> = ["a", "b", "c"].iter().map(|name| Backend::start(dir.path(), name)).collect();
-        let (date, clock) = (SystemTime::now(), Clock::new());
+        let clock = Clock::new();
         let program = start(file(&backends, keys, form)).await;
         let watch = Watch::start(program.admin, clock);
         for backend in &backends {
@@ -119,7 +118,7 @@ impl Stage {
         program.order_reload().await;
         let figures = figures(&program);
         let (loads, ended) = (Vec::new(), Vec::new());
-        Some(Stage { name, form, program, backends, watch, clock, date, loads, figures, ended, dir })
+        Some(Stage { name, form, program, backends, watch, clock, loads, figures, ended, dir })
     }
 
     /// The pool with these keys.
@@ -218,11 +217,7 @@ impl Stage {
         let end = Instant::now() + CALM;
         loop {
             let now = figures(&self.program);
-            let before = self.figures;
-            let is_calm = now.descriptors <= before.descriptors + 5
-                && now.threads <= before.threads
-                && now.resident <= before.resident + (20 << 20);
-            if is_calm || Instant::now() > end {
+            if now.is_as(&self.figures) || Instant::now() > end {
                 return now;
             }
             tokio::time::sleep(Duration::from_millis(50)).await;
@@ -248,9 +243,9 @@ impl Stage {
             wrong: outcome.wrong,
         });
         let arrivals = self.backends.iter().enumerate().flat_map(|(backend, process)| {
-            let at = |at: SystemTime| at.duration_since(self.date).unwrap_or_default();
+            let clock = self.clock;
             let ours = process.arrived().into_iter().filter(|seen| is_load(&seen.path));
-            ours.map(move |seen| Arrival { at: at(seen.at), backend, post: seen.post, path: seen.path })
+            ours.map(move |seen| Arrival { at: clock.moment_of(seen.at), backend, post: seen.post, path: seen.path })
         });
         let lines = lines_of(&log).map(|value| line(&value, &self.clock, &numbers));
         let lines = lines.filter(|line| is_load(&line.path));
@@ -315,6 +310,11 @@ fn longest(mut times: Vec<Duration>, share: f64) -> Duration {
 }
 
 impl Seen {
+    /// Requests with another answer than 200, but for those whose answers are in pieces: these may break off.
+    pub fn failures(&self) -> impl Iterator<Item = &Outcome> {
+        self.outcomes.iter().filter(|outcome| outcome.answer != Ok(200) && !outcome.path.starts_with("/drip/"))
+    }
+
     /// Requests with this beginning of their path and another answer than 200, as text.
     pub fn failed(&self, path: &str) -> Vec<String> {
         let bad = self.outcomes.iter().filter(|o| o.path.starts_with(path) && o.answer != Ok(200));

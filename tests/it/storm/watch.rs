@@ -39,8 +39,12 @@ impl Clock {
 
     /// Dates before the start count as the start.
     pub fn moment(&self, date: &str) -> At {
-        let moment = humantime::parse_rfc3339(date).unwrap_or_else(|error| panic!("{date}: {error}"));
-        moment.duration_since(self.date).unwrap_or_default()
+        self.moment_of(humantime::parse_rfc3339(date).unwrap_or_else(|error| panic!("{date}: {error}")))
+    }
+
+    /// The same of the system's time.
+    pub fn moment_of(&self, time: SystemTime) -> At {
+        time.duration_since(self.date).unwrap_or_default()
     }
 }
 

@@ -1,5 +1,5 @@
-//! A check of a text protocol: `send` and `expect`, or `steps`; and what an agent check sends. Refuses steps that do nothing, contradict each other or
-//! can never succeed.
+//! A check of a text protocol: `send` and `expect`, or `steps`; and what an agent check sends. Refuses steps that do nothing,
+//! contradict each other or can never succeed.
 
 use std::sync::Arc;
 

@@ -25,9 +25,7 @@ const SECOND: Duration = Duration::from_secs(1);
 
 /// What a POST may see of an upstream that has died: one on each connection, at the time of the death.
 fn only_posts_in_flight(seen: &Seen, deaths: &[(Instant, Instant)]) {
-    let failed =
-        seen.outcomes.iter().filter(|outcome| outcome.answer != Ok(200) && !outcome.path.starts_with("/drip/"));
-    for outcome in failed {
+    for outcome in seen.failures() {
         assert_eq!(outcome.answer, Ok(502), "{outcome:?}");
         let ended = outcome.at + outcome.took;
         let around = |(begin, end): &(Instant, Instant)| *begin <= ended && outcome.at <= *end + SECOND;
@@ -36,26 +34,39 @@ fn only_posts_in_flight(seen: &Seen, deaths: &[(Instant, Instant)]) {
     }
 }
 
+/// Has these die, once in each round, and come back; the time of each death.
+async fn deaths(
+    stage: &mut Stage,
+    victims: impl Fn(usize) -> Vec<usize>,
+    die: fn(&mut Backend),
+) -> Vec<(Instant, Instant)> {
+    let mut deaths = Vec::new();
+    for round in 0..stage.form.rounds {
+        let victims = victims(round);
+        let begin = Instant::now();
+        victims.iter().for_each(|victim| die(&mut stage.backends[*victim]));
+        deaths.push((begin, Instant::now()));
+        for victim in &victims {
+            let detected = stage.until(*victim, "unhealthy").await;
+            stage.note(&format!("unhealthy after {detected:.2?}"));
+        }
+        stage.pass(SECOND / 2).await;
+        for victim in victims {
+            stage.backends[victim].revive();
+            stage.until(victim, "healthy").await;
+        }
+        stage.pass(SECOND / 2).await;
+    }
+    deaths
+}
+
 in_each_lane!(killed, flavor = "multi_thread");
 /// kill -9 of one of three, under GETs and POSTs.
 async fn killed() {
     let Some(mut stage) = Stage::start("kill -9 of one of three", "").await else { return };
     stage.load().await;
-    let mut deaths = Vec::new();
-    for round in 0..stage.form.rounds {
-        let victim = round % 3;
-        let begin = Instant::now();
-        stage.backends[victim].kill();
-        deaths.push((begin, Instant::now()));
-        let detected = stage.until(victim, "unhealthy").await;
-        stage.note(&format!("unhealthy after {detected:.2?}"));
-        stage.pass(SECOND / 2).await;
-        stage.backends[victim].revive();
-        stage.until(victim, "healthy").await;
-        stage.pass(SECOND / 2).await;
-    }
-    let seen = stage.judged().await;
-    only_posts_in_flight(&seen, &deaths);
+    let deaths = deaths(&mut stage, |round| vec![round % 3], Backend::kill).await;
+    only_posts_in_flight(&stage.judged().await, &deaths);
 }
 
 in_each_lane!(two_of_three_killed, flavor = "multi_thread");
@@ -63,23 +74,8 @@ in_each_lane!(two_of_three_killed, flavor = "multi_thread");
 async fn two_of_three_killed() {
     let Some(mut stage) = Stage::start("kill -9 of two of three", "retry = { retries = 2 }").await else { return };
     stage.load().await;
-    let mut deaths = Vec::new();
-    for _ in 0..stage.form.rounds {
-        let begin = Instant::now();
-        stage.backends[0].kill();
-        stage.backends[1].kill();
-        deaths.push((begin, Instant::now()));
-        for victim in [0, 1] {
-            stage.until(victim, "unhealthy").await;
-        }
-        stage.pass(SECOND / 2).await;
-        for victim in [0, 1] {
-            stage.backends[victim].revive();
-            stage.until(victim, "healthy").await;
-        }
-    }
-    let seen = stage.judged().await;
-    only_posts_in_flight(&seen, &deaths);
+    let deaths = deaths(&mut stage, |_| vec![0, 1], Backend::kill).await;
+    only_posts_in_flight(&stage.judged().await, &deaths);
 }
 
 in_each_lane!(stopped_gracefully, flavor = "multi_thread");
@@ -87,16 +83,7 @@ in_each_lane!(stopped_gracefully, flavor = "multi_thread");
 async fn stopped_gracefully() {
     let Some(mut stage) = Stage::start("graceful stop behind warm connections", "").await else { return };
     stage.load().await;
-    let mut deaths = Vec::new();
-    for round in 0..stage.form.rounds {
-        let victim = round % 3;
-        let begin = Instant::now();
-        stage.backends[victim].stop_gracefully();
-        deaths.push((begin, Instant::now()));
-        stage.until(victim, "unhealthy").await;
-        stage.backends[victim].revive();
-        stage.until(victim, "healthy").await;
-    }
+    let deaths = deaths(&mut stage, |round| vec![round % 3], Backend::stop_gracefully).await;
     let seen = stage.judged().await;
     // A POST may have been written into a connection that the upstream was closing.
     only_posts_in_flight(&seen, &deaths);
@@ -144,9 +131,7 @@ async fn silent(name: &'static str, fall: impl Fn(&mut Stage, usize), rise: impl
     }
     let form = stage.form;
     let seen = stage.judged().await;
-    let failed =
-        seen.outcomes.iter().filter(|outcome| outcome.answer != Ok(200) && !outcome.path.starts_with("/drip/"));
-    for outcome in failed {
+    for outcome in seen.failures() {
         assert!(matches!(outcome.answer, Ok(502 | 504)), "{outcome:?}");
         assert!(outcome.method != "GET" || is_general, "GETs are retried: {outcome:?}");
         let most = if form.full { 3 * SECOND } else { 30 * SECOND };
@@ -205,9 +190,7 @@ async fn checks_pass_and_requests_fail() {
     };
     let (bad, good) = (during(0), during(1) + during(2));
     assert!(bad * 100 <= good + 500, "{bad} of {} reached the one that fails them", bad + good);
-    let failed =
-        seen.outcomes.iter().filter(|outcome| outcome.answer != Ok(200) && !outcome.path.starts_with("/drip/"));
-    for outcome in failed {
+    for outcome in seen.failures() {
         assert!(outcome.answer == Ok(502) && outcome.method != "GET", "{outcome:?}");
     }
 }

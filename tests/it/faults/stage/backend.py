@@ -42,7 +42,7 @@ def chunk(body):
 
 class Connection(asyncio.Protocol):
     def connection_made(self, transport):
-        self.transport, self.buffer, self.busy = transport, b"", False
+        self.transport, self.buffer, self.busy, self.noted = transport, b"", False, False
         self.writable = asyncio.Event()
         self.writable.set()
         connections.add(self)
@@ -64,7 +64,7 @@ class Connection(asyncio.Protocol):
                 return
             lines = self.buffer[:end].decode("latin-1").split("\r\n")
             method, path, _ = lines[0].split(" ", 2)
-            if not getattr(self, "noted", False) and path != "/healthz":
+            if not self.noted and path != "/healthz":
                 os.write(log, f"{time.time_ns()} {method} {path}\n".encode())
             self.noted = True
             fields = [line.lower() for line in lines[1:]]

@@ -84,6 +84,15 @@ pub struct Figures {
     pub resident: u64,
 }
 
+impl Figures {
+    /// I7: whether it is calm again, as before.
+    pub fn is_as(&self, before: &Figures) -> bool {
+        self.descriptors <= before.descriptors + 5
+            && self.threads <= before.threads
+            && self.resident <= before.resident + (20 << 20)
+    }
+}
+
 /// Times in which something holds, in order.
 type Spells = Vec<(At, At)>;
 
@@ -221,10 +230,7 @@ fn delivered_wrong(seen: &Evidence) -> Vec<String> {
 
 fn left_behind(seen: &Evidence) -> Vec<String> {
     let Some([before, after]) = seen.figures else { return Vec::new() };
-    let fits = after.descriptors <= before.descriptors + 5
-        && after.threads <= before.threads
-        && after.resident <= before.resident + (20 << 20);
-    if fits { Vec::new() } else { vec![format!("{before:?} before, {after:?} after the calm")] }
+    if after.is_as(&before) { Vec::new() } else { vec![format!("{before:?} before, {after:?} after the calm")] }
 }
 
 fn late_statuses(seen: &Evidence) -> Vec<String> {
